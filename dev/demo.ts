@@ -1,0 +1,143 @@
+// The demonstration: one customer of each plan that is sold, signed up the way a real one is (Checkout, payment,
+// webhook, Workflow, canary), and a few calls by their agents. Customers of an earlier run are kept.
+import { renameSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import * as z from "zod";
+import { plans } from "../src/core/plans.ts";
+import { type DemoTenant, saveSettings } from "./settings.ts";
+import type { System } from "./system.ts";
+
+const customers = [
+  { plan: "free", name: "Willow Books" },
+  { plan: "starter", name: "Harbour Tools" },
+  { plan: "pro", name: "Northwind Trading" },
+] as const;
+
+/** A sign-up takes about a second; a busy machine, a few. */
+const SIGN_UP_WITHIN_MS = 60_000;
+
+const Checkout = z.object({ tenantId: z.string(), checkoutUrl: z.url(), statusUrl: z.url(), setupToken: z.string() });
+const Status = z.object({ state: z.string(), error: z.string().nullish() });
+const Key = z.object({ apiKey: z.string() });
+
+export type SignedUp = z.infer<typeof Checkout> & { paidAt: number; activeAt: number };
+
+/** Signs one customer up as a browser would: order, pay on the simulator's page, poll the status until it is active. */
+export async function signUp(
+  publicUrl: string,
+  customer: { plan: string; name: string; email?: string },
+): Promise<SignedUp> {
+  const order = Checkout.parse(await postJson(`${publicUrl}/api/checkout`, customer));
+  const paid = await fetch(order.checkoutUrl, { method: "POST", redirect: "manual" });
+  await paid.arrayBuffer();
+  if (paid.status !== 303) throw new Error(`The pay page answered ${paid.status}`);
+  const paidAt = performance.now();
+  const deadline = Date.now() + SIGN_UP_WITHIN_MS;
+  for (;;) {
+    const status = Status.parse(await (await fetch(order.statusUrl)).json());
+    if (status.state === "active") return { ...order, paidAt, activeAt: performance.now() };
+    if (Date.now() > deadline)
+      throw new Error(`${customer.name} is still ${status.state}: ${status.error ?? "no error was recorded"}`);
+    await sleep(10);
+  }
+}
+
+/** The first API key of a customer that has just signed up. */
+export async function firstKey(
+  publicUrl: string,
+  { tenantId, setupToken }: { tenantId: string; setupToken: string },
+): Promise<string> {
+  const key = await postJson(`${publicUrl}/api/tenants/${tenantId}/keys`, { name: "first" }, setupToken);
+  return Key.parse(key).apiKey;
+}
+
+/** Makes sure that the customers are there and lets their agents make a few calls. */
+export async function runDemonstration(
+  system: System,
+  step: <T>(title: string, work: () => Promise<T>) => Promise<T>,
+): Promise<DemoTenant[]> {
+  if (system.stripe === undefined) return []; // a real Stripe takes no pretended payments
+  const { settings, publicUrl } = system;
+  for (const { plan, name } of customers) {
+    if (settings.demoTenants.some((tenant) => tenant.plan === plan)) continue;
+    await step(`${name} signs up for ${plan}`, async () => {
+      const signedUp = await signUp(publicUrl, { plan, name });
+      const apiKey = await firstKey(publicUrl, signedUp);
+      settings.demoTenants.push({ id: signedUp.tenantId, name, plan, strategy: plans[plan].strategy, apiKey });
+      saveSettings(system.dir, settings);
+    });
+  }
+  await step("Their agents make a few calls", async () => {
+    for (const tenant of settings.demoTenants) await callAFewTools(publicUrl, tenant.apiKey);
+  });
+  return settings.demoTenants;
+}
+
+/** Writes what other programs drive the system by. Complete or not there. */
+export async function writeDemoFile(path: string, system: System, tenants: readonly DemoTenant[]): Promise<void> {
+  const { publicUrl, settings, issuer, stripe, databases } = system;
+  const { operatorToken, stripeSecretKey, stripeWebhookSecret } = settings.secrets;
+  const demo = {
+    baseUrl: publicUrl,
+    mcpUrl: `${publicUrl}/mcp`,
+    healthUrl: `${publicUrl}/health`,
+    operator: { token: operatorToken },
+    tenants: await Promise.all(
+      tenants.map(async ({ id, name, plan, strategy, apiKey }) => ({
+        id,
+        name,
+        plan,
+        strategy,
+        apiKey,
+        jwt: await issuer?.sign({
+          tenant_id: id,
+          sub: "demo-user",
+          scope: "tools:read tools:write",
+          exp: Math.floor(Date.now() / 1000) + 86_400,
+        }),
+        monitorToken: await monitorToken(publicUrl, operatorToken, id),
+      })),
+    ),
+    issuer: issuer && { url: issuer.url, jwksUrl: issuer.jwksUrl, tokenUrl: issuer.tokenUrl },
+    stripe: stripe && { apiBase: stripe.url, secretKey: stripeSecretKey, webhookSecret: stripeWebhookSecret },
+    postgres: databases && { controlUrl: databases.controlUrl, appUrl: databases.appUrl },
+    pids: { group: process.pid },
+  };
+  writeFileSync(`${path}.new`, `${JSON.stringify(demo, null, 2)}\n`, { mode: 0o600 });
+  renameSync(`${path}.new`, path);
+}
+
+async function monitorToken(publicUrl: string, operatorToken: string, tenantId: string): Promise<string> {
+  const response = await fetch(`${publicUrl}/admin/api/tenants/${tenantId}`, {
+    headers: { authorization: `Bearer ${operatorToken}` },
+  });
+  return z.object({ monitorToken: z.string() }).parse(await response.json()).monitorToken;
+}
+
+async function callAFewTools(publicUrl: string, apiKey: string): Promise<void> {
+  const client = new Client({ name: "tollgate-demo", version: "1" });
+  const requestInit = { headers: { authorization: `Bearer ${apiKey}` } };
+  await client.connect(new StreamableHTTPClientTransport(new URL(`${publicUrl}/mcp`), { requestInit }));
+  try {
+    await client.callTool({ name: "search_products", arguments: { query: "lamp" } });
+    await client.callTool({
+      name: "write_document",
+      arguments: { path: "notes/hello.md", text: "Written by the demonstration." },
+    });
+    await client.callTool({ name: "get_usage", arguments: {} });
+  } finally {
+    await client.close();
+  }
+}
+
+async function postJson(url: string, body: unknown, token?: string): Promise<unknown> {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) },
+    body: JSON.stringify(body),
+  });
+  if (!response.ok) throw new Error(`${url} answered ${response.status}: ${(await response.text()).slice(0, 300)}`);
+  return response.json();
+}

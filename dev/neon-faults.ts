@@ -1,0 +1,74 @@
+/**
+ * Faults that a test or a demonstration asks the Neon stand-in to show, on the batches that match.
+ *
+ * Decides which rule hits which batch. Invariant: the same rules, seeds and order of batches give the same faults.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+
+export const FaultRules = z.array(
+  z.strictObject({
+    /** Answer 503 without running; run and commit, then cut the connection; or run late. */
+    kind: z.enum(["refuse-before", "lose-after", "slow"]),
+    /** Only batches on this database. */
+    database: z.string().optional(),
+    /** Only batches with a statement that contains this text. */
+    sql: z.string().optional(),
+    /** How late a slow batch runs. */
+    ms: z.number().int().nonnegative().default(1_000),
+    /** Share of the matching batches that are hit, from 0 to 1. */
+    probability: z.number().min(0).max(1).default(1),
+    seed: z.number().int().default(1),
+    /** How many batches are hit before the rule is spent; without it, no end. */
+    times: z.number().int().positive().optional(),
+  }),
+);
+export type FaultRule = z.input<typeof FaultRules>[number];
+
+export interface Faults {
+  /** Replaces all rules; a malformed one throws a ZodError and changes nothing. */
+  set(rules: unknown): void;
+  /** Waits out the delays that hit this batch, and says which end is in store for it. */
+  strike(database: string, texts: string[]): Promise<"refuse-before" | "lose-after" | undefined>;
+  /** How many times a rule has hit since the start. */
+  hits(): number;
+}
+
+export function createFaults(): Faults {
+  let active: (z.output<typeof FaultRules>[number] & { left: number; random: () => number })[] = [];
+  let hits = 0;
+  return {
+    set: (rules) => {
+      active = FaultRules.parse(rules).map((rule) => ({
+        ...rule,
+        left: rule.times ?? Infinity,
+        random: seededRandom(rule.seed),
+      }));
+    },
+    strike: async (database, texts) => {
+      for (const rule of active) {
+        if (rule.left === 0 || (rule.database !== undefined && rule.database !== database)) continue;
+        const { sql } = rule;
+        if (sql !== undefined && !texts.some((text) => text.includes(sql))) continue;
+        if (rule.random() >= rule.probability) continue;
+        rule.left -= 1;
+        hits += 1;
+        if (rule.kind !== "slow") return rule.kind;
+        await sleep(rule.ms);
+      }
+      return undefined;
+    },
+    hits: () => hits,
+  };
+}
+
+/** Numbers from 0 to below 1 (the mulberry32 generator): small, and good enough to spread faults evenly. */
+function seededRandom(seed: number): () => number {
+  let state = seed | 0;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let bits = Math.imul(state ^ (state >>> 15), 1 | state);
+    bits = (bits + Math.imul(bits ^ (bits >>> 7), 61 | bits)) ^ bits;
+    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
+  };
+}

@@ -1,0 +1,226 @@
+/**
+ * One PostgreSQL connection of the Neon stand-in, and a batch of statements as one pipelined write on it.
+ *
+ * `pg` does the protocol; this decides what is sent, and when a batch is over. Invariants: a batch is one write and one
+ * transaction, so it runs whole or not at all; it settles only when the server is ready again or the connection is gone.
+ */
+import { connect } from "node:net";
+import { Client, DatabaseError } from "pg";
+import type { Connection, FieldDef, Submittable } from "pg";
+
+const CONNECT_TIMEOUT_MS = 3_000;
+/** For a server that does not answer a goodbye, a stopped one for instance. */
+const CLOSE_TIMEOUT_MS = 1_000;
+/** Results are held in memory whole; Neon has such a bound too. */
+const MAX_RESULT_BYTES = 64 * 1024 * 1024;
+
+/** One address and login. Two strings that differ in the password only are two targets. */
+export interface Target {
+  host: string;
+  port: number;
+  user: string;
+  password: string;
+  database: string;
+  applicationName: string;
+}
+
+export interface Statement {
+  text: string;
+  values: (string | null)[];
+}
+
+export interface StatementResult {
+  fields: FieldDef[];
+  rows: (string | null)[][];
+  /** PostgreSQL's command tag, such as `INSERT 0 1`; empty for an empty statement. */
+  commandTag: string;
+}
+
+/** Why a batch has no result: `unreachable` and `busy` never ran, `too-large` was rolled back, `lost` is not known. */
+export class BatchError extends Error {
+  readonly kind: "unreachable" | "busy" | "too-large" | "lost" | "unsupported";
+  constructor(kind: BatchError["kind"], message: string, cause?: unknown) {
+    super(message, { cause });
+    this.kind = kind;
+  }
+}
+
+/** One connection. Its owner calls `run` again only after the last one has settled and `isClean` said yes. */
+export class Session {
+  readonly #target: Target;
+  readonly #client: Client;
+  #batch: Batch | undefined;
+  #cancelled = false;
+  #cancelKey: { processID: number; secretKey: number } | undefined;
+
+  /** `onEnd` is called once or more when the connection is gone, wanted or not. */
+  constructor(target: Target, onEnd: () => void) {
+    this.#target = target;
+    const { applicationName, ...login } = target;
+    const client = new Client({
+      ...login,
+      application_name: applicationName,
+      ssl: false,
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    });
+    this.#client = client;
+    const ended = (): void => {
+      onEnd();
+      this.#batch?.settle(new BatchError("lost", "The connection to PostgreSQL was lost during the batch."));
+    };
+    client.on("error", ended).on("end", ended);
+    client.connection.on("backendKeyData", (key: { processID: number; secretKey: number }) => (this.#cancelKey = key));
+    // After an error `pg` tells its query nothing more, but only now does the server listen again.
+    client.connection.on("readyForQuery", () => this.#batch?.settle());
+  }
+
+  async connect(): Promise<void> {
+    try {
+      await this.#client.connect();
+    } catch (cause) {
+      // A wrong login or database is the caller's mistake; anything else the server says is its own state.
+      if (cause instanceof DatabaseError && /^(28|3D)/.test(cause.code ?? "")) throw cause;
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new BatchError("unreachable", `Could not connect to PostgreSQL: ${reason}`, cause);
+    }
+  }
+
+  async run(statements: Statement[], begin: string | undefined): Promise<StatementResult[]> {
+    const wrapped = begin === undefined ? statements : [alone(begin), ...statements, alone("COMMIT")];
+    const batch = new Batch(wrapped);
+    this.#batch = batch;
+    try {
+      this.#client.query(batch);
+      const results = await batch.results;
+      return begin === undefined ? results : results.slice(1, -1);
+    } finally {
+      this.#batch = undefined;
+    }
+  }
+
+  /** Whether the connection is outside of a transaction, after rolling one back if need be. */
+  async isClean(): Promise<boolean> {
+    // A cancellation may arrive late and would then hit the next batch.
+    if (this.#cancelled) return false;
+    if (this.#client.getTransactionStatus() === "I") return true;
+    return this.#client.query("ROLLBACK").then(
+      () => true,
+      () => false,
+    );
+  }
+
+  /** Asks the server to cancel what runs. https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS */
+  cancel(): void {
+    this.#cancelled = true;
+    if (this.#cancelKey === undefined) return;
+    const request = Buffer.alloc(16);
+    [16, 80877102, this.#cancelKey.processID, this.#cancelKey.secretKey].forEach((word, i) =>
+      request.writeInt32BE(word, i * 4),
+    );
+    const { host, port } = this.#target;
+    connect({ host, port })
+      .on("error", () => undefined)
+      .end(request);
+  }
+
+  /** Says goodbye, and hangs up if the server does not answer in time. */
+  async end(): Promise<void> {
+    const { stream } = this.#client.connection;
+    const timer = setTimeout(() => stream.destroy(), CLOSE_TIMEOUT_MS);
+    await this.#client.end().catch(() => undefined);
+    clearTimeout(timer);
+  }
+}
+
+function alone(text: string): Statement {
+  return { text, values: [] };
+}
+
+/**
+ * n x Parse, Bind, Describe, Execute and one Sync in one write: PostgreSQL runs them as one implicit transaction, and on
+ * an error skips to the Sync. `pg` calls the handlers below with the parsed messages.
+ */
+class Batch implements Submittable {
+  readonly results: Promise<StatementResult[]>;
+  readonly #statements: Statement[];
+  readonly #done: StatementResult[] = [];
+  #current: StatementResult = { fields: [], rows: [], commandTag: "" };
+  #error: Error | undefined;
+  #sizeBytes = 0;
+  #connection: Connection | undefined;
+  readonly #resolve: (results: StatementResult[]) => void;
+  readonly #reject: (error: Error) => void;
+
+  constructor(statements: Statement[]) {
+    this.#statements = statements;
+    const { promise, resolve, reject } = Promise.withResolvers<StatementResult[]>();
+    this.results = promise;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  submit(connection: Connection): void {
+    this.#connection = connection;
+    connection.stream.cork();
+    for (const { text, values } of this.#statements) {
+      connection.parse({ name: "", text, types: [] }, true);
+      connection.bind({ values }, true);
+      connection.describe({ type: "P" }, true);
+      connection.execute(null, true);
+    }
+    connection.sync();
+    connection.stream.uncork();
+  }
+
+  /** The first error wins; what comes after it is only its consequence. */
+  settle(error?: Error): void {
+    const failure = this.#error ?? error;
+    if (failure === undefined) this.#resolve(this.#done);
+    else this.#reject(failure);
+  }
+
+  handleRowDescription({ fields }: { fields: FieldDef[] }): void {
+    this.#current.fields = fields;
+  }
+
+  handleDataRow({ fields, length }: { fields: (string | null)[]; length: number }): void {
+    this.#sizeBytes += length;
+    if (this.#sizeBytes > MAX_RESULT_BYTES) return this.#abandon("too-large", "The result is larger than 64 MB.");
+    this.#current.rows.push(fields);
+  }
+
+  handleCommandComplete({ text }: { text: string }): void {
+    this.#current.commandTag = text;
+    this.#done.push(this.#current);
+    this.#current = { fields: [], rows: [], commandTag: "" };
+  }
+
+  handleEmptyQuery(): void {
+    this.handleCommandComplete({ text: "" });
+  }
+
+  handleError(error: Error): void {
+    this.#error ??= error instanceof DatabaseError ? error : new BatchError("lost", error.message, error);
+    // Only after an error of its own does the server report to be ready again.
+    if (!(error instanceof DatabaseError)) this.settle();
+  }
+
+  handleCopyInResponse(): void {
+    this.#abandon("unsupported", "COPY is not possible over HTTP.");
+  }
+
+  handleCopyData(): void {
+    this.#abandon("unsupported", "COPY is not possible over HTTP.");
+  }
+
+  /** Success is settled where failure is: when the connection hears that the server is ready. */
+  handleReadyForQuery(): void {}
+
+  handlePortalSuspended(): void {}
+
+  #abandon(kind: BatchError["kind"], message: string): void {
+    if (this.#error !== undefined) return;
+    this.#error = new BatchError(kind, message);
+    this.#connection?.stream.destroy();
+  }
+}

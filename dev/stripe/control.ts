@@ -1,0 +1,91 @@
+/**
+ * The control plane, /_sim: JSON in, JSON out, no key, never subject to faults.
+ * A POST replaces the whole of what it names; an absent field means its default.
+ */
+import { z } from "zod";
+import type { Answer } from "./api.ts";
+import type { Faults } from "./faults.ts";
+import { faultRules } from "./faults.ts";
+import { meterErrors, meterTotals } from "./meters.ts";
+import type { Store } from "./store.ts";
+import { webhookSettings } from "./webhooks.ts";
+import type { Webhooks } from "./webhooks.ts";
+
+export type Controls = {
+  readonly store: Store;
+  readonly faults: Faults;
+  readonly webhooks: Webhooks;
+  readonly clock: () => { nowMs: number; offsetMs: number };
+  readonly setOffsetMs: (offsetMs: number) => void;
+  readonly setMeterLagMs: (lagMs: number) => void;
+};
+
+type Control = (controls: Controls, input: unknown) => unknown;
+
+const clockSetting = z.strictObject({ offsetMs: z.int() });
+const lagSetting = z.strictObject({ ms: z.int().min(0) });
+const deliverSetting = z.strictObject({ eventId: z.string() });
+
+const CONTROLS: Record<string, Control> = {
+  "GET /_sim/state": ({ store, faults, webhooks, clock }) => ({
+    clock: clock(),
+    counts: store.counts(),
+    faults: faults.report(),
+    webhooks: webhooks.report(),
+  }),
+  "GET /_sim/faults": ({ faults }) => faults.report(),
+  "POST /_sim/faults": ({ faults }, input) => {
+    faults.configure(faultRules.parse(input));
+    return faults.report();
+  },
+  "GET /_sim/webhooks": ({ webhooks }) => webhooks.report(),
+  "POST /_sim/webhooks": ({ webhooks }, input) => {
+    webhooks.configure(webhookSettings.parse(input));
+    return webhooks.report();
+  },
+  "POST /_sim/webhooks/deliver": async ({ store, webhooks }, input) => {
+    const event = store.find("event", deliverSetting.parse(input).eventId);
+    return { result: event === undefined ? "no such event" : await webhooks.deliverAgain(event) };
+  },
+  "POST /_sim/webhooks/retry": ({ webhooks }) => {
+    webhooks.retryNow();
+    return {};
+  },
+  "GET /_sim/clock": ({ clock }) => clock(),
+  "POST /_sim/clock": ({ clock, setOffsetMs }, input) => {
+    setOffsetMs(clockSetting.parse(input).offsetMs);
+    return clock();
+  },
+  "POST /_sim/meter-lag": ({ setMeterLagMs }, input) => {
+    setMeterLagMs(lagSetting.parse(input).ms);
+    return {};
+  },
+  "GET /_sim/meter-totals": ({ store }) => meterTotals(store),
+  "GET /_sim/meter-errors": ({ store }) => meterErrors(store),
+  "POST /_sim/reset": ({ store, faults, webhooks, setOffsetMs, setMeterLagMs }) => {
+    store.transaction(() => store.clear());
+    faults.configure(faultRules.parse({ rules: [] }));
+    webhooks.configure(webhookSettings.parse({}));
+    setOffsetMs(0);
+    setMeterLagMs(0);
+    return {};
+  },
+};
+
+/** Answers a control request: 200 with the result, 400 for input that does not fit, 404 for an unknown control. */
+export async function control(controls: Controls, method: string, path: string, body: string): Promise<Answer> {
+  const handle = CONTROLS[`${method} ${path}`];
+  if (handle === undefined) return json(404, { error: `unknown control: ${method} ${path}` });
+  try {
+    const input: unknown = body === "" ? {} : JSON.parse(body);
+    return json(200, await handle(controls, input));
+  } catch (error) {
+    if (error instanceof z.ZodError) return json(400, { error: z.prettifyError(error) });
+    if (error instanceof SyntaxError) return json(400, { error: "the body is not JSON" });
+    throw error;
+  }
+}
+
+function json(status: number, body: unknown): Answer {
+  return { status, headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+}

@@ -1,0 +1,62 @@
+/**
+ * Stripe-shaped refusals. Everything the simulated API refuses is thrown as an ApiError and becomes
+ * `{ error: { type, code, message, param } }` with its status at the edge; any other throw is a bug of the simulator.
+ */
+export type ErrorBody = {
+  readonly type: "invalid_request_error" | "idempotency_error" | "api_error";
+  readonly message: string;
+  readonly code?: string;
+  readonly param?: string;
+};
+
+export class ApiError extends Error {
+  readonly status: number;
+  readonly body: ErrorBody;
+  /** What `stripe-should-retry` tells the SDK; undefined leaves the header out, as Stripe mostly does. */
+  readonly shouldRetry: boolean | undefined;
+
+  constructor(status: number, body: ErrorBody, shouldRetry?: boolean) {
+    super(body.message);
+    this.status = status;
+    this.body = body;
+    this.shouldRetry = shouldRetry;
+  }
+}
+
+/** A 400 about the request's content. `param` is in Stripe's notation, for instance `items[0][price]`. */
+export function badRequest(message: string, detail: { code?: string; param?: string } = {}): ApiError {
+  return new ApiError(400, { type: "invalid_request_error", message, ...detail });
+}
+
+/** A missing object: 404 when the path names it, 400 when a parameter does. */
+export function noSuch(kind: string, id: string, param?: string): ApiError {
+  const status = param === undefined ? 404 : 400;
+  return new ApiError(status, {
+    type: "invalid_request_error",
+    code: "resource_missing",
+    message: `No such ${kind}: '${id}'`,
+    param: param ?? "id",
+  });
+}
+
+/** The 500 of fault rules. Stripe's own 500s on keyed requests say "do not retry": the retry would only be replayed. */
+export function internalError(): ApiError {
+  return new ApiError(500, { type: "api_error", message: "An unknown error occurred" }, false);
+}
+
+export function rateLimited(): ApiError {
+  return new ApiError(429, {
+    type: "invalid_request_error",
+    code: "rate_limit",
+    message: "Request rate limit exceeded. Learn more about rate limits here https://stripe.com/docs/rate-limits.",
+  });
+}
+
+/** Another request holds the same object. The one 429 that Stripe's SDKs retry by themselves. */
+export function lockTimeout(): ApiError {
+  const message =
+    "This object cannot be accessed right now because another API request or Stripe process is currently accessing it. " +
+    "If you see this error intermittently, retry the request. If you see this error frequently and are making multiple " +
+    "concurrent requests to a single object, make your requests serially or at a lower rate.";
+  return new ApiError(429, { type: "invalid_request_error", code: "lock_timeout", message }, true);
+}

@@ -1,0 +1,93 @@
+/**
+ * Seeded faults. A rule fires by chance or a number of times; with the same seed and the same order of requests the same
+ * requests are hit. Rules live in memory: a restart ends them.
+ */
+import { z } from "zod";
+
+/** Fires with `probability` (1 if absent), at most `times` (no limit if absent). */
+export const chance = z.strictObject({
+  probability: z.number().min(0).max(1).default(1),
+  times: z.int().min(1).optional(),
+});
+
+/**
+ * refused: connection closed, nothing done · 429: nothing done · error-500-before: nothing done · error-500-after: done, answered
+ * 500 · lost: done, connection closed · slow: waits `ms` while it holds its locks, then goes on (and another rule may fire too).
+ */
+export const faultRules = z.strictObject({
+  seed: z.int().default(1),
+  rules: z.array(
+    z.strictObject({
+      ...chance.shape,
+      kind: z.enum(["refused", "429", "error-500-before", "error-500-after", "lost", "slow"]),
+      method: z.enum(["GET", "POST", "DELETE"]).optional(),
+      /** Exact path, `*` for any characters. */
+      path: z.string().default("*"),
+      ms: z.int().min(0).max(600_000).default(0),
+    }),
+  ),
+});
+type Rule = z.output<typeof faultRules>["rules"][number];
+export type Fault = { readonly kind: Exclude<Rule["kind"], "slow"> | "none"; readonly delayMs: number };
+
+/** A chance with its count of how often it fired. */
+export class Die {
+  fired = 0;
+  readonly #chance: z.output<typeof chance>;
+  readonly #random: () => number;
+
+  constructor(given: z.output<typeof chance>, random: () => number) {
+    this.#chance = given;
+    this.#random = random;
+  }
+
+  roll(): boolean {
+    const { probability, times } = this.#chance;
+    // Every roll draws, so that one rule's exhaustion does not shift the draws of the next.
+    const hit = this.#random() < probability && (times === undefined || this.fired < times);
+    if (hit) this.fired += 1;
+    return hit;
+  }
+}
+
+export class Faults {
+  #settings: z.output<typeof faultRules> = { seed: 1, rules: [] };
+  #rules: { rule: Rule; pattern: RegExp; die: Die }[] = [];
+
+  configure(settings: z.output<typeof faultRules>): void {
+    const random = seededRandom(settings.seed);
+    this.#settings = settings;
+    this.#rules = settings.rules.map((rule) => ({ rule, pattern: wildcard(rule.path), die: new Die(rule, random) }));
+  }
+
+  /** Decides one request's fate. Of the rules that match, the first that fires wins; slow ones add up. */
+  next(method: string, path: string): Fault {
+    let delayMs = 0;
+    for (const { rule, pattern, die } of this.#rules) {
+      if ((rule.method !== undefined && rule.method !== method) || !pattern.test(path) || !die.roll()) continue;
+      if (rule.kind !== "slow") return { kind: rule.kind, delayMs };
+      delayMs += rule.ms;
+    }
+    return { kind: "none", delayMs };
+  }
+
+  report() {
+    return { seed: this.#settings.seed, rules: this.#rules.map(({ rule, die }) => ({ ...rule, fired: die.fired })) };
+  }
+}
+
+function wildcard(path: string): RegExp {
+  const parts = path.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
+  return new RegExp(`^${parts.join(".*")}$`);
+}
+
+/** mulberry32: small, fast, good enough to choose victims; the same seed gives the same numbers in [0, 1). */
+export function seededRandom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+}

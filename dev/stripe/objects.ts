@@ -1,0 +1,102 @@
+/**
+ * The objects the simulator stores and answers, typed by the SDK, and how a stored object is shown.
+ * Two differences from the SDK's types: decimals are text on the wire, and a session keeps what paying will subscribe to.
+ */
+import type { Stripe } from "stripe";
+import { badRequest } from "./errors.ts";
+
+/** Refuses to compile once the installed SDK pins another version: then the simulator must be reviewed. */
+export const API_VERSION = "2026-10-28.endive" satisfies Stripe.LatestApiVersion;
+
+type DecimalAsText<T> = {
+  [K in keyof T]: Extract<T[K], Stripe.Decimal> extends never ? T[K] : Exclude<T[K], Stripe.Decimal> | string;
+};
+
+export type Tier = DecimalAsText<Stripe.Price.Tier>;
+export type Price = Omit<DecimalAsText<Stripe.Price>, "tiers"> & { tiers?: Tier[] };
+export type Plan = Omit<DecimalAsText<Stripe.Plan>, "tiers">;
+export type SubscriptionItem = Omit<Stripe.SubscriptionItem, "price" | "plan"> & { price: Price; plan: Plan };
+export type Subscription = Omit<Stripe.Subscription, "items" | "customer"> & {
+  customer: string;
+  items: Stripe.ApiList<SubscriptionItem>;
+};
+export type LineItem = Omit<Stripe.LineItem, "price"> & { price: Price };
+export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | "subscription"> & {
+  customer: string | null;
+  subscription: string | null;
+  line_items: Stripe.ApiList<LineItem>;
+  /** The subscription that paying will make; never shown. */
+  subscription_data: SubscriptionData;
+};
+export type Event = Omit<Stripe.EventBase, "data"> & { data: { object: object; previous_attributes?: object } };
+
+/** What Checkout and subscription creation share. Instants in seconds. */
+export type SubscriptionData = {
+  readonly metadata?: Record<string, string> | undefined;
+  readonly description?: string | undefined;
+  readonly billing_cycle_anchor?: number | undefined;
+  readonly billing_mode?: { readonly type: "flexible" | "classic" } | undefined;
+  readonly trial_period_days?: number | undefined;
+};
+
+/** Kind of a stored object (its `object` field) -> its type. */
+export type Kinds = {
+  product: Stripe.Product;
+  price: Price;
+  customer: Stripe.Customer;
+  "billing.meter": Stripe.Billing.Meter;
+  "checkout.session": Session;
+  subscription: Subscription;
+  event: Event;
+};
+export type Kind = keyof Kinds;
+export type StoredObject = Kinds[Kind];
+
+const EXPANDABLE = new Set([
+  "product.default_price",
+  "price.product",
+  "price.tiers",
+  "checkout.session.customer",
+  "checkout.session.subscription",
+  "checkout.session.line_items",
+  "subscription.customer",
+  "subscription.latest_invoice",
+]);
+const HIDDEN = new Set(["checkout.session.subscription_data"]);
+/** Left out of an answer unless asked for by `expand[]`. */
+const ON_REQUEST = new Set(["price.tiers", "checkout.session.line_items"]);
+
+type Find = (id: string) => unknown;
+
+/**
+ * The public form of a stored object or list, `expand` paths ("data.price.product") resolved by `find`.
+ * Throws a 400 for a path that cannot be expanded.
+ */
+export function present(value: object, expand: readonly string[], find: Find): Record<string, unknown> {
+  const fields = new Map<string, unknown>(Object.entries(value));
+  const nameOf = (key: string) => `${String(fields.get("object"))}.${key}`;
+  const wanted = new Map<string, string[]>();
+  for (const path of expand) {
+    const [head = "", ...rest] = path.split(".");
+    wanted.set(head, [...(wanted.get(head) ?? []), ...(rest.length > 0 ? [rest.join(".")] : [])]);
+  }
+  for (const [key, rest] of wanted) {
+    const passesThrough = rest.length > 0 && typeof fields.get(key) === "object";
+    if (!EXPANDABLE.has(nameOf(key)) && !passesThrough) {
+      throw badRequest(`This property cannot be expanded (${key}).`, { param: "expand" });
+    }
+  }
+  const shown: Record<string, unknown> = {};
+  for (const [key, child] of fields) {
+    const rest = wanted.get(key);
+    if (HIDDEN.has(nameOf(key)) || (ON_REQUEST.has(nameOf(key)) && rest === undefined)) continue;
+    const resolves = rest !== undefined && EXPANDABLE.has(nameOf(key)) && typeof child === "string";
+    shown[key] = show(resolves ? find(child) : child, rest ?? [], find);
+  }
+  return shown;
+}
+
+function show(value: unknown, expand: readonly string[], find: Find): unknown {
+  if (Array.isArray(value)) return value.map((item) => show(item, expand, find));
+  return typeof value === "object" && value !== null ? present(value, expand, find) : value;
+}

@@ -1,0 +1,90 @@
+/** Every path the simulated API answers. What is not here is an unrecognized URL. */
+import { z } from "zod";
+import * as catalog from "./catalog.ts";
+import * as checkout from "./checkout.ts";
+import type { Context } from "./context.ts";
+import * as events from "./events.ts";
+import { checkForm } from "./form.ts";
+import type { Form } from "./form.ts";
+import * as meters from "./meters.ts";
+import type { Kind } from "./objects.ts";
+import type { Store } from "./store.ts";
+import * as subscriptions from "./subscriptions.ts";
+
+/** A checked request: what it locks, if anything, and what it does. */
+export type Operation = {
+  readonly lock: string | undefined;
+  readonly run: (context: Context) => object;
+};
+export type Route = {
+  readonly method: string;
+  readonly pattern: RegExp;
+  /** Throws ApiError when the form does not fit. */
+  readonly prepare: (store: Store, form: Form, id: string) => Operation;
+};
+
+const nothing = z.strictObject({});
+
+const ROUTES: readonly Route[] = [
+  route("POST", "/v1/products", catalog.productCreate, catalog.createProduct),
+  route("GET", "/v1/products", catalog.productList, catalog.listProducts),
+  route("GET", "/v1/products/:id", nothing, retrieve("product")),
+  route("POST", "/v1/products/:id", catalog.productUpdate, catalog.updateProduct),
+  route("POST", "/v1/prices", catalog.priceCreate, catalog.createPrice),
+  route("GET", "/v1/prices", catalog.priceList, catalog.listPrices),
+  route("GET", "/v1/prices/:id", nothing, retrieve("price")),
+  route("POST", "/v1/prices/:id", catalog.priceUpdate, catalog.updatePrice),
+  route("POST", "/v1/customers", catalog.customerCreate, catalog.createCustomer),
+  route("GET", "/v1/customers", catalog.customerList, catalog.listCustomers),
+  route("GET", "/v1/customers/:id", nothing, retrieve("customer")),
+  route("POST", "/v1/customers/:id", catalog.customerUpdate, catalog.updateCustomer),
+  route("POST", "/v1/billing/meters", meters.meterCreate, meters.createMeter),
+  route("GET", "/v1/billing/meters", meters.meterList, meters.listMeters),
+  route("GET", "/v1/billing/meters/:id", nothing, retrieve("billing.meter")),
+  route("POST", "/v1/billing/meters/:id", meters.meterUpdate, meters.updateMeter),
+  route("POST", "/v1/billing/meters/:id/deactivate", nothing, meters.deactivateMeter),
+  route("POST", "/v1/billing/meters/:id/reactivate", nothing, meters.reactivateMeter),
+  route("GET", "/v1/billing/meters/:id/event_summaries", meters.summaryList, meters.listSummaries),
+  route("POST", "/v1/billing/meter_events", meters.meterEventCreate, meters.createMeterEvent, meters.meterEventLock),
+  route("POST", "/v1/checkout/sessions", checkout.sessionCreate, checkout.createSession),
+  route("GET", "/v1/checkout/sessions", checkout.sessionList, checkout.listSessions),
+  route("GET", "/v1/checkout/sessions/:id", nothing, retrieve("checkout.session")),
+  route("POST", "/v1/checkout/sessions/:id/expire", nothing, checkout.expireSession),
+  route("POST", "/v1/subscriptions", subscriptions.subscriptionCreate, subscriptions.createSubscription),
+  route("GET", "/v1/subscriptions", subscriptions.subscriptionList, subscriptions.listSubscriptions),
+  route("GET", "/v1/subscriptions/:id", nothing, retrieve("subscription")),
+  route("POST", "/v1/subscriptions/:id", subscriptions.subscriptionUpdate, subscriptions.updateSubscription),
+  route("DELETE", "/v1/subscriptions/:id", subscriptions.subscriptionCancel, subscriptions.cancelSubscription),
+  route("GET", "/v1/events", events.eventList, events.listEvents),
+  route("GET", "/v1/events/:id", nothing, events.retrieveEvent),
+];
+
+/** The route of a request and the id in its path ("" where there is none). */
+export function matchRoute(method: string, path: string): { route: Route; id: string } | undefined {
+  for (const candidate of ROUTES) {
+    const match = candidate.method === method ? candidate.pattern.exec(path) : null;
+    if (match !== null) return { route: candidate, id: decodeURIComponent(match[1] ?? "") };
+  }
+  return undefined;
+}
+
+function route<S extends z.ZodType>(
+  method: string,
+  path: string,
+  schema: S,
+  handle: (context: Context, params: z.output<S>, id: string) => object,
+  lock?: (store: Store, params: z.output<S>) => string,
+): Route {
+  return {
+    method,
+    pattern: new RegExp(`^${path.replace(":id", "([^/]+)")}$`),
+    prepare: (store, form, id) => {
+      const params = checkForm(schema, form);
+      return { lock: lock?.(store, params), run: (context) => handle(context, params, id) };
+    },
+  };
+}
+
+function retrieve(kind: Kind) {
+  return (context: Context, _params: object, id: string) => context.store.get(kind, id);
+}

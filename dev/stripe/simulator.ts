@@ -1,0 +1,210 @@
+/**
+ * A local stand-in of Stripe: its v1 API for what the product uses, a pay page, signed webhooks and, under /_sim, seeded faults
+ * and a virtual clock. It answers only what it simulates. Bound to loopback; the control plane needs no key.
+ */
+import { createServer } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Api } from "./api.ts";
+import type { Answer, Outcome } from "./api.ts";
+import { closeSession, paySession } from "./checkout.ts";
+import type { Context } from "./context.ts";
+import { control } from "./control.ts";
+import type { Controls } from "./control.ts";
+import { newEvent } from "./events.ts";
+import { Faults } from "./faults.ts";
+import { decodeForm } from "./form.ts";
+import { present } from "./objects.ts";
+import type { StoredObject } from "./objects.ts";
+import { noticePage, payPage, successUrl } from "./pay-page.ts";
+import { Store } from "./store.ts";
+import { periodEnd, renewSubscription } from "./subscriptions.ts";
+import { Webhooks } from "./webhooks.ts";
+import type { WebhookEndpoint } from "./webhooks.ts";
+
+/** Stripe's own limit is not published; this one only stops nonsense. */
+const MAX_BODY_BYTES = 1_048_576;
+
+export type StripeSimulatorOptions = {
+  /** 0 takes a free port. */
+  readonly port: number;
+  /** Created if missing; ":memory:" keeps nothing. */
+  readonly databaseFile: string;
+  readonly secretKey: string;
+  readonly webhook?: WebhookEndpoint;
+  /** How long after its receipt a meter event shows in summaries. Default 0; also `POST /_sim/meter-lag`. */
+  readonly meterLagMs?: number;
+  readonly log?: (line: string) => void;
+  /** Milliseconds since the epoch, before the virtual offset. Default Date.now. */
+  readonly clock?: () => number;
+};
+
+export type StripeSimulator = {
+  readonly url: string;
+  readonly port: number;
+  /** Makes every waiting webhook due now, for a receiver that has just come up. */
+  readonly retryWebhooks: () => void;
+  readonly close: () => Promise<void>;
+};
+
+/** Starts the simulator on 127.0.0.1. Rejects when the port is taken or the database cannot be opened. */
+export async function startStripeSimulator(options: StripeSimulatorOptions): Promise<StripeSimulator> {
+  const { clock = Date.now, log = () => undefined } = options;
+  const store = new Store(options.databaseFile);
+  let offsetMs = Number(store.setting("clockOffsetMs") ?? 0);
+  let meterLagMs = options.meterLagMs ?? 0;
+  let origin = "";
+  const nowMs = (): number => clock() + offsetMs;
+  const faults = new Faults();
+  const webhooks = new Webhooks(store, options.webhook, nowMs, log);
+  const api = new Api(store, options.secretKey, transact);
+
+  /** One request's transaction: what is due by now happens first; webhooks start after the commit. */
+  function transact<T>(request: { id: string | null; key: string | null }, work: (context: Context) => T): T {
+    const now = nowMs();
+    let announced = false;
+    const save: Context["save"] = (type, object, previous) => {
+      store.put(object, dueSeconds(object));
+      if (type === null) return;
+      const source = { id: request.id, idempotency_key: request.key };
+      const before = previous === undefined ? undefined : snapshot(previous);
+      const event = newEvent(Math.floor(now / 1000), type, snapshot(object), before, source);
+      store.put(event, null);
+      webhooks.plan(event);
+      announced = true;
+    };
+    const result = store.transaction(() => {
+      const context = { store, nowMs: now, origin, meterLagMs, save };
+      for (const object of store.due(Math.floor(now / 1000))) {
+        if (object.object === "subscription") renewSubscription(context, object);
+        if (object.object === "checkout.session") closeSession(context, object);
+      }
+      return work(context);
+    });
+    if (announced) setImmediate(() => webhooks.kick());
+    return result;
+  }
+
+  const controls: Controls = {
+    store,
+    faults,
+    webhooks,
+    clock: () => ({ nowMs: nowMs(), offsetMs }),
+    setOffsetMs: (value) => {
+      offsetMs = value;
+      store.setSetting("clockOffsetMs", String(value));
+      transact({ id: null, key: null }, () => undefined);
+      webhooks.kick();
+    },
+    setMeterLagMs: (value) => (meterLagMs = value),
+  };
+
+  function pay(method: string, id: string, body: string): Answer {
+    const session = transact({ id: null, key: null }, (context) => {
+      const found = context.store.find("checkout.session", id);
+      if (found === undefined || method !== "POST") return found;
+      const { email } = decodeForm(body);
+      return paySession(context, found, typeof email === "string" && email !== "" ? email : undefined);
+    });
+    if (session === undefined) return page(404, noticePage("Not found", "There is no such Checkout session."));
+    if (session.status === "expired") {
+      return page(410, noticePage("Expired", "This Checkout session has expired. Start again where you came from."));
+    }
+    if (session.status === "open") return page(200, payPage(session));
+    return { status: 303, headers: { location: successUrl(session) }, body: "" };
+  }
+
+  async function answer(request: IncomingMessage, url: URL): Promise<Outcome> {
+    const body = await readBody(request);
+    if (body === undefined) return page(413, noticePage("Too large", "The request is too large."));
+    const method = request.method ?? "GET";
+    if (url.pathname.startsWith("/_sim/")) return control(controls, method, url.pathname, body);
+    const fault = faults.next(method, url.pathname);
+    const paying = /^\/pay\/([^/]+)$/.exec(url.pathname)?.[1];
+    if (paying !== undefined && (method === "GET" || method === "POST")) {
+      if (fault.delayMs > 0) await sleep(fault.delayMs);
+      if (fault.kind === "refused") return "closed";
+      if (fault.kind === "429" || fault.kind === "error-500-before") return faultPage;
+      const answered = pay(method, paying, body);
+      if (fault.kind === "lost") return "closed";
+      return fault.kind === "error-500-after" ? faultPage : answered;
+    }
+    const header = (name: string) => {
+      const value = request.headers[name];
+      return Array.isArray(value) ? value[0] : value;
+    };
+    return api.handle({ method, path: url.pathname, query: url.search.slice(1), body, header }, fault, nowMs());
+  }
+
+  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const startedMs = performance.now();
+    const name = `${request.method} ${request.url?.split("?")[0]}`;
+    let outcome: Outcome;
+    try {
+      outcome = await answer(request, new URL(origin + (request.url ?? "/")));
+    } catch (error) {
+      // A client that went away, or a bug of the simulator: said as such, and never under Stripe's name.
+      log(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+      outcome = { status: 500, headers: { "content-type": "text/plain" }, body: "the simulator failed" };
+    }
+    const status = outcome === "closed" ? outcome : outcome.status;
+    log(`${name} ${status} ${(performance.now() - startedMs).toFixed(1)} ms`);
+    if (outcome === "closed") return void request.socket.destroy();
+    response.writeHead(outcome.status, outcome.headers).end(outcome.body);
+  }
+
+  const server = createServer((request, response) => void serve(request, response));
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject).listen(options.port, "127.0.0.1", resolve);
+  }).catch((error: unknown) => {
+    store.close();
+    throw error;
+  });
+  const address = server.address();
+  const port = typeof address === "object" && address !== null ? address.port : options.port;
+  origin = `http://127.0.0.1:${port}`;
+  webhooks.kick();
+
+  return {
+    url: origin,
+    port,
+    retryWebhooks: () => webhooks.retryNow(),
+    close: async () => {
+      webhooks.close();
+      await new Promise<void>((resolve) => {
+        server.close(() => resolve());
+        server.closeAllConnections();
+      });
+      store.close();
+    },
+  };
+}
+
+/** When an object next changes by itself. */
+function dueSeconds(object: StoredObject): number | null {
+  if (object.object === "checkout.session") return object.status === "open" ? object.expires_at : null;
+  if (object.object === "subscription") return object.status === "canceled" ? null : periodEnd(object);
+  return null;
+}
+
+const faultPage = page(500, noticePage("Out of order", "This failure was asked for by a fault rule."));
+
+/** An object as an event shows it: nothing expanded. */
+function snapshot(object: StoredObject): object {
+  return present(object, [], () => null);
+}
+
+function page(status: number, body: string): Answer {
+  return { status, headers: { "content-type": "text/html; charset=utf-8", "cache-control": "no-store" }, body };
+}
+
+async function readBody(request: IncomingMessage): Promise<string | undefined> {
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    sizeBytes += chunk.length;
+    // Read to the end all the same: only then can the refusal be answered.
+    if (sizeBytes <= MAX_BODY_BYTES) chunks.push(chunk);
+  }
+  return sizeBytes > MAX_BODY_BYTES ? undefined : Buffer.concat(chunks).toString("utf8");
+}

@@ -1,0 +1,266 @@
+/**
+ * Subscriptions: creation (by the API or by a paid Checkout session), item changes, cancellation and renewal.
+ * No invoices: every customer can pay, every period is paid.
+ */
+import { z } from "zod";
+import { nowSeconds } from "./context.ts";
+import type { Context } from "./context.ts";
+import { badRequest, noSuch } from "./errors.ts";
+import { clearable, created, flag, integer, mergeMetadata, metadata, natural, page, text } from "./form.ts";
+import type { Price, Subscription, SubscriptionData } from "./objects.ts";
+import { newId, where, whereIn, whereRange } from "./store.ts";
+import { addIntervals, changeItems, checkLine, itemChange, newItem, recurringOf } from "./subscription-items.ts";
+import type { Line } from "./subscription-items.ts";
+
+const DAY_S = 86_400;
+const proration = z.enum(["always_invoice", "create_prorations", "none"]);
+
+/** Also Checkout's `subscription_data`. */
+export const subscriptionData = {
+  billing_cycle_anchor: integer.optional(),
+  billing_mode: z.strictObject({ type: z.enum(["flexible", "classic"]) }).optional(),
+  description: text.optional(),
+  metadata: metadata.transform((value) => (value === "" ? {} : value)).optional(),
+  // Without invoices there is nothing to prorate.
+  proration_behavior: proration.optional(),
+  trial_period_days: integer.refine((days) => days >= 1 && days <= 730, "must be between 1 and 730").optional(),
+};
+export const subscriptionCreate = z.strictObject({
+  ...subscriptionData,
+  cancel_at_period_end: flag.optional(),
+  customer: text,
+  items: z
+    .array(z.strictObject({ metadata: metadata.optional(), price: text, quantity: natural.optional() }))
+    .min(1)
+    .max(20),
+});
+export const subscriptionUpdate = z.strictObject({
+  cancel_at_period_end: flag.optional(),
+  description: clearable.optional(),
+  items: z.array(itemChange).max(20).optional(),
+  metadata: metadata.optional(),
+  proration_behavior: proration.optional(),
+});
+export const subscriptionCancel = z.strictObject({
+  cancellation_details: z.strictObject({ comment: clearable.optional(), feedback: clearable.optional() }).optional(),
+  invoice_now: flag.optional(),
+  prorate: flag.optional(),
+});
+const statuses = [
+  "active",
+  "all",
+  "canceled",
+  "ended",
+  "incomplete",
+  "incomplete_expired",
+  "past_due",
+  "paused",
+  "trialing",
+  "unpaid",
+] as const;
+export const subscriptionList = z.strictObject({
+  ...page,
+  created: created.optional(),
+  customer: text.optional(),
+  price: text.optional(),
+  status: z.enum(statuses).optional(),
+});
+
+export function createSubscription(context: Context, params: z.output<typeof subscriptionCreate>): Subscription {
+  context.store.get("customer", params.customer, "customer");
+  const lines = params.items.map((item, index) => ({
+    ...checkLine(context, item.price, item.quantity, `items[${index}]`),
+    metadata: mergeMetadata(null, item.metadata),
+  }));
+  checkData(context, params, lines, "");
+  return startSubscription(context, params.customer, lines, params, params.cancel_at_period_end ?? false);
+}
+
+/** Refuses what Stripe refuses about the anchor and a mix of currencies. `at` is the parameter's prefix. */
+export function checkData(context: Context, data: SubscriptionData, lines: readonly Line[], at: string): void {
+  const now = nowSeconds(context);
+  const [first] = lines;
+  if (lines.some(({ price }) => price.currency !== first?.price.currency)) {
+    throw badRequest("All prices must have the same currency.", { param: at === "" ? "items" : "line_items" });
+  }
+  const anchor = data.billing_cycle_anchor;
+  if (anchor === undefined) return;
+  const param = at === "" ? "billing_cycle_anchor" : `${at}[billing_cycle_anchor]`;
+  if (anchor <= now) throw badRequest("`billing_cycle_anchor` must be a timestamp in the future.", { param });
+  if (first !== undefined && anchor > addIntervals(now, recurringOf(first.price), 1)) {
+    throw badRequest("`billing_cycle_anchor` cannot be later than the next natural billing date.", { param });
+  }
+}
+
+/** Makes and announces the subscription: trialing with a trial, else active, its first period up to the anchor if there is one. */
+export function startSubscription(
+  context: Context,
+  customer: string,
+  lines: readonly Line[],
+  data: SubscriptionData,
+  cancelAtPeriodEnd: boolean,
+): Subscription {
+  const now = nowSeconds(context);
+  const id = newId("sub_");
+  const trialEnd = data.trial_period_days === undefined ? null : now + data.trial_period_days * DAY_S;
+  const anchor = data.billing_cycle_anchor ?? trialEnd ?? now;
+  const firstPeriod = (price: Price) => ({
+    start: now,
+    end: trialEnd ?? (anchor > now ? anchor : addIntervals(anchor, recurringOf(price), 1)),
+  });
+  const items = lines.map((line) => newItem(id, line, now, firstPeriod(line.price)));
+  const ends = Math.min(...items.map((item) => item.current_period_end));
+  const subscription: Subscription = {
+    id,
+    object: "subscription",
+    application: null,
+    application_fee_percent: null,
+    automatic_tax: { disabled_reason: null, enabled: false, liability: null },
+    billing_cycle_anchor: anchor,
+    billing_cycle_anchor_config: null,
+    billing_mode:
+      data.billing_mode?.type === "classic"
+        ? { flexible: null, type: "classic" }
+        : { flexible: { proration_discounts: "included" }, type: "flexible" },
+    billing_schedules: [],
+    billing_thresholds: null,
+    cancel_at: cancelAtPeriodEnd ? ends : null,
+    cancel_at_period_end: cancelAtPeriodEnd,
+    canceled_at: cancelAtPeriodEnd ? now : null,
+    cancellation_details: { comment: null, feedback: null, feedback_option: null, reason: null },
+    collection_method: "charge_automatically",
+    created: now,
+    currency: lines[0]?.price.currency ?? "usd",
+    customer,
+    customer_account: null,
+    days_until_due: null,
+    default_payment_method: null,
+    default_source: null,
+    default_tax_rates: [],
+    description: data.description ?? null,
+    discounts: [],
+    ended_at: null,
+    invoice_settings: {
+      account_tax_ids: null,
+      custom_fields: null,
+      description: null,
+      footer: null,
+      issuer: { type: "self" },
+    },
+    items: { object: "list", data: items, has_more: false, url: `/v1/subscription_items?subscription=${id}` },
+    latest_invoice: null,
+    livemode: false,
+    managed_payments: null,
+    metadata: data.metadata ?? {},
+    next_pending_invoice_item_invoice: null,
+    on_behalf_of: null,
+    pause_collection: null,
+    payment_settings: { payment_method_options: null, payment_method_types: null, save_default_payment_method: "off" },
+    pending_invoice_item_interval: null,
+    pending_setup_intent: null,
+    pending_update: null,
+    schedule: null,
+    start_date: now,
+    status: trialEnd === null ? "active" : "trialing",
+    test_clock: null,
+    transfer_data: null,
+    trial_end: trialEnd,
+    trial_settings: { end_behavior: { billing_cycle_anchor: null, missing_payment_method: "create_invoice" } },
+    trial_start: trialEnd === null ? null : now,
+  };
+  context.save("customer.subscription.created", subscription);
+  return subscription;
+}
+
+export function updateSubscription(
+  context: Context,
+  params: z.output<typeof subscriptionUpdate>,
+  id: string,
+): Subscription {
+  const current = context.store.get("subscription", id);
+  const endsAtPeriodEnd = params.cancel_at_period_end;
+  if (current.status === "canceled" && (params.items !== undefined || endsAtPeriodEnd !== undefined)) {
+    throw badRequest("A canceled subscription can only update its cancellation_details and metadata.");
+  }
+  const changed = changeItems(context, current, params.items ?? []);
+  const updated: Subscription = {
+    ...changed,
+    description: params.description === undefined ? current.description : params.description,
+    metadata: mergeMetadata(current.metadata, params.metadata),
+    ...(endsAtPeriodEnd === undefined
+      ? {}
+      : {
+          cancel_at_period_end: endsAtPeriodEnd,
+          cancel_at: endsAtPeriodEnd ? periodEnd(changed) : null,
+          canceled_at: endsAtPeriodEnd ? nowSeconds(context) : null,
+          cancellation_details: {
+            ...(current.cancellation_details ?? noDetails),
+            reason: endsAtPeriodEnd ? "cancellation_requested" : null,
+          },
+        }),
+  };
+  context.save("customer.subscription.updated", updated, current);
+  return updated;
+}
+
+export function cancelSubscription(
+  context: Context,
+  params: z.output<typeof subscriptionCancel>,
+  id: string,
+): Subscription {
+  const current = context.store.get("subscription", id);
+  if (current.status === "canceled") throw noSuch("subscription", id);
+  const details = { ...(current.cancellation_details ?? noDetails), reason: "cancellation_requested" as const };
+  const { comment = details.comment, feedback = details.feedback } = params.cancellation_details ?? {};
+  return end(context, { ...current, cancellation_details: { ...details, comment, feedback } });
+}
+
+export function listSubscriptions(context: Context, params: z.output<typeof subscriptionList>) {
+  const { status, price } = params;
+  return context.store.list("subscription", "/v1/subscriptions", params, [
+    where("customer", params.customer),
+    whereRange("created", params.created),
+    status === "all" || status === "ended" ? undefined : where("status", status),
+    status === "ended" ? whereIn("status", ["canceled", "incomplete_expired"]) : undefined,
+    status === undefined ? { sql: "json_extract(json, '$.status') <> 'canceled'", values: [] } : undefined,
+    price === undefined
+      ? undefined
+      : {
+          sql: "EXISTS (SELECT 1 FROM json_each(json, '$.items.data') WHERE value ->> '$.price.id' = ?)",
+          values: [price],
+        },
+  ]);
+}
+
+/** When the subscription next changes by itself, in seconds. */
+export function periodEnd(subscription: Subscription): number {
+  return Math.min(...subscription.items.data.map((item) => item.current_period_end));
+}
+
+/** The end of a period: into the next one (skipping what passed meanwhile), or the end if that was asked for. */
+export function renewSubscription(context: Context, current: Subscription): void {
+  if (current.cancel_at_period_end) return void end(context, current);
+  const now = nowSeconds(context);
+  const items = current.items.data.map((item) => {
+    if (item.current_period_end > now) return item;
+    const boundary = (count: number) => addIntervals(current.billing_cycle_anchor, recurringOf(item.price), count);
+    let periods = 1;
+    while (boundary(periods) <= now) periods += 1;
+    return { ...item, current_period_start: boundary(periods - 1), current_period_end: boundary(periods) };
+  });
+  const renewed: Subscription = { ...current, status: "active", items: { ...current.items, data: items } };
+  context.save("customer.subscription.updated", renewed, current);
+}
+
+const noDetails = { comment: null, feedback: null, feedback_option: null, reason: null };
+function end(context: Context, current: Subscription): Subscription {
+  const now = nowSeconds(context);
+  const ended: Subscription = {
+    ...current,
+    status: "canceled",
+    canceled_at: current.canceled_at ?? now,
+    ended_at: now,
+  };
+  context.save("customer.subscription.deleted", ended);
+  return ended;
+}

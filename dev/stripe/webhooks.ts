@@ -1,0 +1,210 @@
+/**
+ * Webhook delivery: at least once, signed, outside the request, in no promised order.
+ * A delivery is a row written in the transaction of its event; it stays until it was answered with 2xx or given up, so it
+ * survives a restart. What is in flight when the process dies is sent again.
+ */
+import { createHmac } from "node:crypto";
+import { z } from "zod";
+import { Die, chance, seededRandom } from "./faults.ts";
+import type { Event } from "./objects.ts";
+import type { Store } from "./store.ts";
+
+export type WebhookEndpoint = {
+  readonly url: string;
+  readonly secret: string;
+  /** Event types to deliver; all if absent. */
+  readonly enabledEvents?: readonly string[];
+  readonly retry?: Partial<RetryPolicy>;
+};
+
+export type RetryPolicy = {
+  /** Wait after the first failure, doubled after each further one. */
+  readonly firstDelayMs: number;
+  readonly maxDelayMs: number;
+  /** A delivery older than this is given up and stays in `events.list({ delivery_success: false })`. */
+  readonly giveUpAfterMs: number;
+  /** How long an answer may take. */
+  readonly timeoutMs: number;
+};
+
+const DAY_MS = 86_400_000;
+/** Stripe gives up after 3 days too; its waits are longer, but a developer who restarts a program waits for these. */
+const RETRY: RetryPolicy = { firstDelayMs: 1000, maxDelayMs: 60_000, giveUpAfterMs: 3 * DAY_MS, timeoutMs: 20_000 };
+/** Enough that a slow receiver does not stall the rest, few enough not to flood a local one. */
+const MAX_IN_FLIGHT = 32;
+/** setTimeout overflows beyond 24.8 days; waking once an hour for nothing costs nothing. */
+const MAX_TIMER_MS = 3_600_000;
+
+const selected = z.strictObject({ ...chance.shape, types: z.array(z.string()).optional() });
+/** drop: never sent, as if Stripe had given up · duplicate: sent twice · reorder: held back up to `windowMs`. */
+export const webhookSettings = z.strictObject({
+  seed: z.int().default(1),
+  pause: z.boolean().default(false),
+  delayMs: z.int().min(0).default(0),
+  drop: selected.optional(),
+  duplicate: selected.optional(),
+  reorder: z.strictObject({ ...selected.shape, windowMs: z.int().min(1).default(500) }).optional(),
+});
+type Settings = z.output<typeof webhookSettings>;
+type Row = { seq: number; eventId: string; attempts: number; firstMs: number };
+
+export class Webhooks {
+  readonly #store: Store;
+  readonly #endpoint: WebhookEndpoint | undefined;
+  readonly #retry: RetryPolicy;
+  readonly #nowMs: () => number;
+  readonly #log: (line: string) => void;
+  readonly #closing = new AbortController();
+  #settings: Settings = webhookSettings.parse({});
+  #dice: Partial<Record<"drop" | "duplicate" | "reorder", Die>> = {};
+  #random = seededRandom(1);
+  #inFlight = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(store: Store, endpoint: WebhookEndpoint | undefined, nowMs: () => number, log: (line: string) => void) {
+    this.#store = store;
+    this.#endpoint = endpoint;
+    this.#retry = { ...RETRY, ...endpoint?.retry };
+    this.#nowMs = nowMs;
+    this.#log = log;
+    void store.sql.run`UPDATE deliveries SET state = 'pending' WHERE state = 'sending'`;
+  }
+
+  configure(settings: Settings): void {
+    this.#settings = settings;
+    this.#random = seededRandom(settings.seed);
+    this.#dice = {};
+    for (const name of ["drop", "duplicate", "reorder"] as const) {
+      const rule = settings[name];
+      if (rule !== undefined) this.#dice[name] = new Die(rule, this.#random);
+    }
+    this.kick();
+  }
+
+  report() {
+    const { drop, duplicate, reorder } = this.#dice;
+    const fired = { drop: drop?.fired ?? 0, duplicate: duplicate?.fired ?? 0, reorder: reorder?.fired ?? 0 };
+    return { ...this.#settings, fired };
+  }
+
+  /** Plans the event's delivery, in the transaction of the event. */
+  plan(event: Event): void {
+    const enabled = this.#endpoint?.enabledEvents;
+    if (this.#endpoint === undefined || (enabled !== undefined && !enabled.includes(event.type))) return;
+    const now = this.#nowMs();
+    const reorder = this.#settings.reorder;
+    const held = reorder !== undefined && this.#hits("reorder", event.type) ? this.#random() * reorder.windowMs : 0;
+    const due = now + this.#settings.delayMs + Math.round(held);
+    const state = this.#hits("drop", event.type) ? "failed" : "pending";
+    const copies = this.#hits("duplicate", event.type) ? [0, 1] : [0];
+    for (const extra of copies) {
+      void this.#store.sql.run`INSERT INTO deliveries (event_id, extra, state, attempts, due_ms, first_ms)
+        VALUES (${event.id}, ${extra}, ${state}, 0, ${due}, ${now})`;
+    }
+  }
+
+  #hits(name: "drop" | "duplicate" | "reorder", type: string): boolean {
+    const types = this.#settings[name]?.types;
+    return (types === undefined || types.includes(type)) && (this.#dice[name]?.roll() ?? false);
+  }
+
+  /** Starts what is due and wakes up for what is due next. Call it after every commit and every change of the clock. */
+  kick(): void {
+    clearTimeout(this.#timer);
+    if (this.#endpoint === undefined || this.#settings.pause || this.#closing.signal.aborted) return;
+    const { sql } = this.#store;
+    const now = this.#nowMs();
+    const rows = sql.all`SELECT seq, event_id, attempts, first_ms FROM deliveries
+      WHERE state = 'pending' AND due_ms <= ${now} ORDER BY due_ms, seq LIMIT ${MAX_IN_FLIGHT - this.#inFlight}`;
+    for (const row of rows) {
+      const seq = Number(row["seq"]);
+      void sql.run`UPDATE deliveries SET state = 'sending' WHERE seq = ${seq}`;
+      void this.#deliver(this.#endpoint, {
+        seq,
+        eventId: String(row["event_id"]),
+        attempts: Number(row["attempts"]),
+        firstMs: Number(row["first_ms"]),
+      });
+    }
+    const next = sql.get`SELECT min(due_ms) AS due FROM deliveries WHERE state = 'pending'`?.["due"];
+    // Full house: the next one to finish kicks again.
+    if (typeof next !== "number" || this.#inFlight >= MAX_IN_FLIGHT) return;
+    this.#timer = setTimeout(() => this.kick(), Math.min(Math.max(next - now, 1), MAX_TIMER_MS));
+  }
+
+  /** Makes everything that waits due now, for a receiver that has just come up. */
+  retryNow(): void {
+    void this.#store.sql.run`UPDATE deliveries SET due_ms = ${this.#nowMs()} WHERE state = 'pending'`;
+    this.kick();
+  }
+
+  /** Sends one event once more, whatever its state. Returns the receiver's status, or what went wrong. */
+  async deliverAgain(event: Event): Promise<string> {
+    if (this.#endpoint === undefined) return "no endpoint";
+    const result = await this.#post(this.#endpoint, event);
+    if (isSuccess(result)) {
+      void this.#store.sql
+        .run`UPDATE deliveries SET state = 'delivered', last_result = ${result} WHERE event_id = ${event.id}`;
+    }
+    return result;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#closing.abort();
+  }
+
+  async #deliver(endpoint: WebhookEndpoint, row: Row): Promise<void> {
+    const event = this.#store.find("event", row.eventId);
+    if (event === undefined) return;
+    this.#inFlight += 1;
+    const result = await this.#post(endpoint, event);
+    this.#inFlight -= 1;
+    // The store is closed by now; the row is still 'sending' and the next start sends it again.
+    if (this.#closing.signal.aborted) return;
+    const { sql } = this.#store;
+    if (isSuccess(result)) {
+      void sql.run`UPDATE deliveries SET state = 'delivered', attempts = attempts + 1, last_result = ${result} WHERE seq = ${row.seq}`;
+    } else {
+      const now = this.#nowMs();
+      const wait = Math.min(this.#retry.firstDelayMs * 2 ** row.attempts, this.#retry.maxDelayMs);
+      const state = now + wait - row.firstMs > this.#retry.giveUpAfterMs ? "failed" : "pending";
+      void sql.run`UPDATE deliveries SET state = ${state}, attempts = attempts + 1, due_ms = ${now + wait},
+        last_result = ${result} WHERE seq = ${row.seq}`;
+    }
+    this.#log(`webhook ${event.type} ${event.id}: ${result}`);
+    this.kick();
+  }
+
+  async #post(endpoint: WebhookEndpoint, event: Event): Promise<string> {
+    const payload = JSON.stringify({ ...event, pending_webhooks: 1 }, null, 2);
+    try {
+      const response = await fetch(endpoint.url, {
+        method: "POST",
+        headers: {
+          "content-type": "application/json; charset=utf-8",
+          "stripe-signature": sign(payload, endpoint.secret, Math.floor(this.#nowMs() / 1000)),
+          "user-agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+        },
+        body: payload,
+        // Stripe counts a redirect as a failure.
+        redirect: "manual",
+        signal: AbortSignal.any([this.#closing.signal, AbortSignal.timeout(this.#retry.timeoutMs)]),
+      });
+      await response.body?.cancel();
+      return String(response.status);
+    } catch (error) {
+      return error instanceof Error && error.name === "TimeoutError" ? "no answer in time" : "no connection";
+    }
+  }
+}
+
+/** The `Stripe-Signature` of a payload, sent at `atSeconds`. */
+export function sign(payload: string, secret: string, atSeconds: number): string {
+  const signature = createHmac("sha256", secret).update(`${atSeconds}.${payload}`).digest("hex");
+  return `t=${atSeconds},v1=${signature}`;
+}
+
+function isSuccess(result: string): boolean {
+  return /^2\d\d$/.test(result);
+}

@@ -1,0 +1,217 @@
+// The whole of Tollgate on one machine: PostgreSQL behind a proxy that speaks Neon's wire, a Stripe simulator, an
+// issuer of tokens, a monitor, and the Worker. `npm start` and the flow tests both run this.
+import { rmSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { startIssuer } from "./issuer.ts";
+import {
+  bootstrapCluster,
+  controlMigrations,
+  migrate,
+  prepareControl,
+  prepareShared,
+  sharedMigrations,
+} from "./migrate.ts";
+import { startMonitor } from "./monitor.ts";
+import { startNeonProxy } from "./neon-proxy.ts";
+import { removePostgresData, startPostgres } from "./postgres.ts";
+import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings } from "./settings.ts";
+import { startStripeSimulator } from "./stripe/simulator.ts";
+import { connectStripe } from "../src/adapters/stripe.ts";
+import { type WorkerProcess, startWorker } from "./worker-process.ts";
+
+export interface SystemOptions {
+  dir: string;
+  /** Of the Worker. */
+  port: number;
+  /** Starts empty. */
+  fresh?: boolean;
+  /** Replaces the Worker's entry, for tests. */
+  entry?: string;
+  /** Replaces or adds Worker variables, for tests. */
+  vars?: Record<string, string>;
+  /** Wraps each step of the start, to show it. */
+  step?: <T>(title: string, work: () => Promise<T>) => Promise<T>;
+}
+
+export type System = Awaited<ReturnType<typeof startSystem>>;
+
+export const sharedDatabase = "tollgate_shared_1";
+export const controlDatabase = "tollgate_control";
+
+/** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
+export async function startSystem(options: SystemOptions) {
+  const { port, fresh = false, entry, vars = {}, step = (_title, work) => work() } = options;
+  const dir = resolve(options.dir);
+  if (fresh) {
+    await removePostgresData(join(dir, "postgres"));
+    for (const part of [
+      "postgres",
+      "workerd",
+      "stripe.db",
+      "stripe.db-wal",
+      "stripe.db-shm",
+      "monitor.db",
+      "monitor.db-wal",
+      "monitor.db-shm",
+      "settings.json",
+      "issuer.json",
+    ]) {
+      rmSync(join(dir, part), { recursive: true, force: true });
+    }
+  }
+  if (!(await isFree(port))) throw new Error(`Port ${port} is taken. Choose another one: PORT=${port + 100} npm start`);
+  const settings = loadSettings(dir);
+  const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
+  const { secrets } = settings;
+  const publicUrl = `http://127.0.0.1:${port}`;
+  const running: (() => Promise<unknown>)[] = [];
+  const stop = async (): Promise<void> => {
+    // The Worker first, so that nothing it still does fails for want of a stand-in.
+    for (const each of running.splice(0).toReversed()) await each();
+  };
+
+  try {
+    const databases =
+      own["CONTROL_DATABASE_URL"] === undefined ? await startDatabases(dir, settings, step, running) : undefined;
+
+    const stripe =
+      own["STRIPE_SECRET_KEY"] === undefined
+        ? await step("Stripe simulator", async () => {
+            const simulator = await startStripeSimulator({
+              port: await portFor(settings, "stripe"),
+              databaseFile: join(dir, "stripe.db"),
+              secretKey: secrets.stripeSecretKey,
+              webhook: { url: `${publicUrl}/webhooks/stripe`, secret: secrets.stripeWebhookSecret },
+            });
+            running.push(() => simulator.close());
+            await connectStripe(secrets.stripeSecretKey, simulator.url).setUpCatalogue();
+            return simulator;
+          })
+        : undefined;
+
+    const issuer =
+      own["OIDC_ISSUERS"] === undefined
+        ? await step("Token issuer", async () => {
+            const started = await startIssuer({
+              port: await portFor(settings, "issuer"),
+              keyFile: join(dir, "issuer.json"),
+              audience: `${publicUrl}/mcp`,
+            });
+            running.push(() => started.close());
+            return started;
+          })
+        : undefined;
+
+    const monitor =
+      own["MONITOR_URL"] === undefined
+        ? await step("Monitor", async () => {
+            const started = await startMonitor({
+              port: await portFor(settings, "monitor"),
+              databaseFile: join(dir, "monitor.db"),
+            });
+            running.push(() => started.close());
+            return started;
+          })
+        : undefined;
+    saveSettings(dir, settings);
+
+    const workerVars: Record<string, string> = {
+      PUBLIC_URL: publicUrl,
+      CREDENTIAL_KEY: secrets.credentialKey,
+      OPERATOR_TOKEN: secrets.operatorToken,
+      CONTEXT_KEYS: JSON.stringify([{ id: "local", secret: secrets.contextKey }]),
+      STRIPE_WEBHOOK_SECRET: secrets.stripeWebhookSecret,
+      ...(databases && {
+        CONTROL_DATABASE_URL: databases.serviceUrl,
+        SHARED_DATABASE_URL: databases.appUrl,
+        NEON_FETCH_ENDPOINT: `${databases.proxy.url}/sql`,
+      }),
+      ...(stripe && { STRIPE_SECRET_KEY: secrets.stripeSecretKey, STRIPE_API_BASE: stripe.url }),
+      ...(issuer && {
+        OIDC_ISSUERS: JSON.stringify([
+          { issuer: issuer.url, jwksUrl: issuer.jwksUrl, tenantClaim: "tenant_id", linkNewTenants: true },
+        ]),
+      }),
+      ...(monitor && { MONITOR_URL: monitor.url }),
+      ...Object.fromEntries(Object.entries(own).filter((pair): pair is [string, string] => pair[1] !== undefined)),
+      ...vars,
+    };
+    let worker: WorkerProcess = await step("Worker", () =>
+      startWorker({ dir, port, vars: workerVars, ...(entry && { entry }) }),
+    );
+    running.push(() => worker.stop());
+    // Webhooks that came while the Worker was away need not wait for their next retry.
+    stripe?.retryWebhooks();
+
+    return {
+      dir,
+      settings,
+      publicUrl,
+      databases,
+      stripe,
+      issuer,
+      monitor,
+      get worker() {
+        return worker;
+      },
+      /** Ends the Worker without warning and starts it again on the same storage. */
+      async restartWorker() {
+        worker.child.kill("SIGKILL");
+        await worker.stop();
+        worker = await startWorker({ dir, port, vars: workerVars, ...(entry && { entry }) });
+      },
+      stop,
+    };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function startDatabases(
+  dir: string,
+  settings: Settings,
+  step: NonNullable<SystemOptions["step"]>,
+  running: (() => Promise<unknown>)[],
+) {
+  const { secrets } = settings;
+  const postgres = await step("PostgreSQL 18", async () => {
+    const started = await startPostgres({ dataDir: join(dir, "postgres"), port: await portFor(settings, "postgres") });
+    running.push(() => started.stop());
+    // Kept at once: the passwords that the cluster is about to get must outlive a kill.
+    saveSettings(dir, settings);
+    return started;
+  });
+  const login = (user: string, password: string, database: string): string =>
+    `postgresql://${user}:${password}@127.0.0.1:${postgres.port}/${database}`;
+  const controlUrl = login("tollgate_owner", secrets.ownerPassword, controlDatabase);
+  const sharedOwnerUrl = login("tollgate_owner", secrets.ownerPassword, sharedDatabase);
+
+  await step("Migrations", async () => {
+    await bootstrapCluster({ superuserUrl: postgres.superuserUrl, ownerPassword: secrets.ownerPassword });
+    await migrate({ url: controlUrl, directory: controlMigrations });
+    await migrate({ url: sharedOwnerUrl, directory: sharedMigrations });
+    await prepareControl({
+      ownerUrl: controlUrl,
+      login: { name: "tollgate_service", password: secrets.servicePassword },
+    });
+    await prepareShared({
+      ownerUrl: sharedOwnerUrl,
+      logins: [{ name: "tollgate_app_a", password: secrets.appPassword }],
+      contextKeys: [{ id: "local", secret: secrets.contextKey }],
+    });
+  });
+  const proxy = await step("Neon proxy", async () => {
+    const started = await startNeonProxy({ port: await portFor(settings, "neon") });
+    running.push(() => started.close());
+    return started;
+  });
+  return {
+    postgres,
+    proxy,
+    controlUrl,
+    sharedOwnerUrl,
+    serviceUrl: login("tollgate_service", secrets.servicePassword, controlDatabase),
+    appUrl: login("tollgate_app_a", secrets.appPassword, sharedDatabase),
+  };
+}

@@ -1,0 +1,114 @@
+// The Worker under `wrangler dev`: workerd with Durable Objects, Queues, Workflows and R2 kept in the system's folder.
+import { type ChildProcess, spawn } from "node:child_process";
+import { createWriteStream, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+
+const root = resolve(import.meta.dirname, "..");
+
+export interface WorkerProcess {
+  url: string;
+  child: ChildProcess;
+  /** Fires a cron as the platform would, for the time given. */
+  fireCron(cron: string, atMs?: number): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Bundling takes two seconds on two cores; a machine that is busy takes longer. */
+const READY_WITHIN_MS = 60_000;
+const STOP_WITHIN_MS = 5_000;
+
+/** Starts the Worker and resolves when it answers. `entry` replaces the entry of wrangler.toml, for tests. */
+export async function startWorker(options: {
+  dir: string;
+  port: number;
+  vars: Record<string, string>;
+  entry?: string;
+}): Promise<WorkerProcess> {
+  const { dir, port, vars, entry } = options;
+  const envFile = join(dir, "worker.env");
+  writeFileSync(
+    envFile,
+    Object.entries(vars)
+      .map(([name, value]) => `${name}='${value}'\n`)
+      .join(""),
+    { mode: 0o600 },
+  );
+  const output = createWriteStream(join(dir, "worker.log"), { flags: "a" });
+  const child = spawn(
+    process.execPath,
+    [
+      join(root, "node_modules/wrangler/bin/wrangler.js"),
+      "dev",
+      ...(entry === undefined ? [] : [entry]),
+      ...[
+        "--config",
+        join(root, "wrangler.toml"),
+        "--ip",
+        "127.0.0.1",
+        "--port",
+        String(port),
+        "--inspector-port",
+        "0",
+      ],
+      ...["--persist-to", join(dir, "workerd"), "--env-file", envFile, "--show-interactive-dev-session=false"],
+    ],
+    {
+      cwd: root,
+      stdio: ["ignore", "pipe", "pipe"],
+      env: {
+        ...process.env,
+        WRANGLER_SEND_METRICS: "false",
+        WRANGLER_LOG_PATH: join(dir, "wrangler-logs"),
+        NO_COLOR: "1",
+        CI: "1",
+      },
+    },
+  );
+  child.stdout.pipe(output, { end: false });
+  child.stderr.pipe(output, { end: false });
+  const exited = new Promise<void>((done) => child.once("exit", () => done()));
+
+  const url = `http://127.0.0.1:${port}`;
+  const stop = async (): Promise<void> => {
+    if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
+    await Promise.race([exited, sleep(STOP_WITHIN_MS, undefined, { ref: false }).then(() => child.kill("SIGKILL"))]);
+    output.end();
+  };
+
+  const deadline = Date.now() + READY_WITHIN_MS;
+  for (;;) {
+    if (child.exitCode !== null)
+      throw new Error(`The Worker ended with code ${child.exitCode}; see ${join(dir, "worker.log")}`);
+    if (Date.now() > deadline) {
+      await stop();
+      throw new Error(`The Worker did not answer within ${READY_WITHIN_MS / 1000} s; see ${join(dir, "worker.log")}`);
+    }
+    const answered = await fetch(`${url}/.well-known/oauth-protected-resource`, {
+      signal: AbortSignal.timeout(5_000),
+    }).then(
+      async (response) => {
+        await response.arrayBuffer();
+        return response.ok;
+      },
+      () => false,
+    );
+    if (answered) break;
+    await sleep(50);
+  }
+
+  return {
+    url,
+    child,
+    async fireCron(cron, atMs = Date.now()) {
+      const query = new URLSearchParams({ cron, time: String(atMs), format: "json" });
+      const response = await fetch(`${url}/cdn-cgi/handler/scheduled?${query}`, {
+        signal: AbortSignal.timeout(120_000),
+      });
+      const text = await response.text();
+      if (!response.ok || text.includes('"exception"'))
+        throw new Error(`The cron ${cron} failed: ${response.status} ${text.slice(0, 200)}`);
+    },
+    stop,
+  };
+}

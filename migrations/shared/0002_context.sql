@@ -1,0 +1,116 @@
+-- The wall between tenants: which tenant a transaction belongs to is what a signed context proves, never what a setting
+-- claims. A context is `v1.<key id>.<tenant>.<database>.<expiry, epoch seconds>.<mac>`; the MAC is HMAC-SHA256
+-- (RFC 2104) in lower-case hex over everything before the last dot. src/core/context.ts signs, `current_tenant` verifies.
+
+CREATE SCHEMA tollgate;
+GRANT USAGE ON SCHEMA tollgate TO tollgate_app;
+
+-- A key as HMAC needs it: padded to SHA-256's block and combined with the two constants of RFC 2104, once.
+CREATE TABLE tollgate.context_keys (
+  id text PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9_-]{0,39}$'),
+  inner_pad bytea NOT NULL CHECK (length(inner_pad) = 64),
+  outer_pad bytea NOT NULL CHECK (length(outer_pad) = 64),
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The tenant of this transaction. NULL without a context, so that policies match no row; an error when there is one that
+-- does not hold. Every key in the table is accepted: the one that signs and the ones that are being rotated out.
+-- The message is fixed, since whatever it contained would reach the author of a hostile statement.
+CREATE FUNCTION tollgate.current_tenant() RETURNS text
+LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  context CONSTANT text := NULLIF(current_setting('tollgate.context', true), '');
+  body text;
+  found_inner bytea;
+  found_outer bytea;
+  expected bytea;
+  expires_at numeric;
+  transaction_at CONSTANT numeric := extract(epoch FROM now());
+BEGIN
+  IF context IS NULL THEN
+    RETURN NULL;
+  END IF;
+  IF length(context) <= 256 THEN -- the longest honest one has 223 characters; nobody makes us hash a megabyte
+    body := left(context, -65);
+    SELECT k.inner_pad, k.outer_pad INTO found_inner, found_outer
+    FROM tollgate.context_keys k WHERE k.id = split_part(body, '.', 2);
+    -- An unknown key costs the same work as a wrong MAC.
+    found_inner := COALESCE(found_inner, decode(repeat('00', 64), 'hex'));
+    expected := convert_to(body || '.' || encode(sha256(COALESCE(found_outer, found_inner)
+      || sha256(found_inner || convert_to(body, 'UTF8'))), 'hex'), 'UTF8');
+    -- Compared through keyed digests, so that the time of the comparison tells nothing about the expected MAC.
+    IF sha256(found_inner || expected) = sha256(found_inner || convert_to(context, 'UTF8'))
+      AND found_outer IS NOT NULL
+      AND body ~ '^v1\.[a-z0-9_-]+\.[a-z0-9][a-z0-9_-]{0,39}\.[A-Za-z0-9_-]+\.[0-9]{1,12}$'
+      AND split_part(body, '.', 4) = current_database()
+    THEN
+      expires_at := split_part(body, '.', 5);
+      -- Signers give 2 minutes. The upper bound keeps one that errs, or that leaks, from minting eternal contexts.
+      IF expires_at > transaction_at AND expires_at <= transaction_at + 600 THEN
+        RETURN split_part(body, '.', 3);
+      END IF;
+    END IF;
+  END IF;
+  RAISE EXCEPTION 'tenant context refused' USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+-- Opens a batch: the first statement of every one. What an earlier statement of anybody left on this pooled connection
+-- is undone, then everything that the batch depends on is set until the end of its transaction. It runs with the
+-- caller's rights and sets no search_path of its own, since a SET clause would undo what the body sets.
+CREATE FUNCTION tollgate.enter(context text, statement_timeout_ms integer) RETURNS void
+LANGUAGE plpgsql VOLATILE
+AS $$
+BEGIN
+  RESET ALL;
+  PERFORM pg_catalog.set_config('role', 'none', true),
+    pg_catalog.set_config('row_security', 'on', true),
+    pg_catalog.set_config('search_path', 'pg_catalog, public, pg_temp', true),
+    pg_catalog.set_config('statement_timeout', statement_timeout_ms::pg_catalog.text, true),
+    pg_catalog.set_config('lock_timeout', statement_timeout_ms::pg_catalog.text, true),
+    pg_catalog.set_config('tollgate.context', context, true);
+END $$;
+
+-- Adds a key that contexts may be signed with from now on. Repeating it is harmless; an id is never given to another
+-- secret, because contexts that name it are under way.
+CREATE FUNCTION tollgate.install_context_key(key_id text, secret text) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  key bytea := convert_to(secret, 'UTF8');
+  inner_bytes bytea := decode(repeat('36', 64), 'hex');
+  outer_bytes bytea := decode(repeat('5c', 64), 'hex');
+BEGIN
+  IF length(key) < 32 THEN
+    RAISE EXCEPTION 'the secret of context key % has fewer than 32 bytes', key_id USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+  IF length(key) > 64 THEN
+    key := sha256(key);
+  END IF;
+  FOR i IN 0 .. length(key) - 1 LOOP
+    inner_bytes := set_byte(inner_bytes, i, get_byte(inner_bytes, i) # get_byte(key, i));
+    outer_bytes := set_byte(outer_bytes, i, get_byte(outer_bytes, i) # get_byte(key, i));
+  END LOOP;
+  INSERT INTO tollgate.context_keys (id, inner_pad, outer_pad) VALUES (key_id, inner_bytes, outer_bytes)
+  ON CONFLICT (id) DO NOTHING;
+  IF NOT EXISTS (SELECT FROM tollgate.context_keys k WHERE k.id = key_id AND k.inner_pad = inner_bytes) THEN
+    RAISE EXCEPTION 'context key % stands with another secret: give the new secret an id of its own', key_id
+      USING ERRCODE = 'unique_violation';
+  END IF;
+END $$;
+
+-- From now on contexts signed with this key are refused. Says whether there was such a key.
+CREATE FUNCTION tollgate.retire_context_key(key_id text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+  DELETE FROM tollgate.context_keys k WHERE k.id = key_id;
+  RETURN FOUND;
+END $$;
+
+REVOKE ALL ON TABLE tollgate.context_keys FROM PUBLIC;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tollgate FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tollgate.current_tenant(), tollgate.enter(text, integer) TO tollgate_app;

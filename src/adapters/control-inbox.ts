@@ -1,0 +1,76 @@
+// The inbox of Stripe's events: kept before they are acknowledged, applied once afterwards, in any order.
+import type { TenantId } from "../core/tenant.ts";
+import type { NeonConnection } from "./neon.ts";
+
+export interface IncomingEvent {
+  id: string;
+  type: string;
+  /** The tenant that the event names, in `client_reference_id` or metadata; checked against the control tables. */
+  namedTenant: string | null;
+  /** The Stripe customer that the event is about. */
+  customerId: string | null;
+  payload: unknown;
+}
+
+export interface PendingEvent {
+  id: string;
+  type: string;
+  payload: { data?: { object?: { id?: string } } };
+}
+
+export function controlInbox(db: NeonConnection) {
+  return {
+    /**
+     * Keeps an event; one that is known already changes nothing. Returns the known tenant it belongs to, if any, and
+     * whether it was new. An event that names no known tenant is kept and marked, so that an operator sees it.
+     */
+    async keep(event: IncomingEvent): Promise<{ fresh: boolean; tenantId: TenantId | undefined }> {
+      const [row] = await db.query(
+        `WITH known AS (
+           SELECT coalesce((SELECT id FROM tenants WHERE id = $3), (SELECT tenant_id FROM checkouts WHERE tenant_id = $3),
+                           (SELECT id FROM tenants WHERE stripe_customer_id = $4)) AS tenant_id),
+         kept AS (
+           INSERT INTO webhook_inbox (event_id, type, tenant_id, payload, applied_at, outcome)
+           SELECT $1, $2, known.tenant_id, $5::jsonb, CASE WHEN $6::boolean AND known.tenant_id IS NOT NULL THEN NULL ELSE now() END,
+                  CASE WHEN NOT $6::boolean THEN 'not_used' WHEN known.tenant_id IS NULL THEN 'unknown_tenant' END
+           FROM known ON CONFLICT (event_id) DO NOTHING RETURNING event_id)
+         SELECT known.tenant_id AS "tenantId", EXISTS (SELECT FROM kept) AS fresh FROM known`,
+        [event.id, event.type, event.namedTenant, event.customerId, JSON.stringify(event.payload), appliedTypes.has(event.type)],
+      );
+      const tenantId = row?.["tenantId"];
+      return { fresh: row?.["fresh"] === true, tenantId: typeof tenantId === "string" ? (tenantId as TenantId) : undefined };
+    },
+
+    async pending(tenantId: TenantId): Promise<PendingEvent[]> {
+      const rows = await db.query(
+        `SELECT event_id AS id, type, payload FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL ORDER BY received_at LIMIT 50`,
+        [tenantId],
+      );
+      return rows as unknown as PendingEvent[];
+    },
+
+    async applied(eventId: string, outcome: string): Promise<void> {
+      await db.query(
+        `UPDATE webhook_inbox SET applied_at = now(), outcome = $2, attempts = attempts + 1, error = NULL WHERE event_id = $1 AND applied_at IS NULL`,
+        [eventId, outcome],
+      );
+    },
+
+    async failed(eventId: string, error: string): Promise<void> {
+      await db.query(`UPDATE webhook_inbox SET attempts = attempts + 1, error = $2 WHERE event_id = $1 AND applied_at IS NULL`, [eventId, error]);
+    },
+
+    /** Tenants with events that have waited for longer than `olderThanMs`. */
+    async lagging(olderThanMs: number, limit: number): Promise<TenantId[]> {
+      const rows = await db.query(
+        `SELECT DISTINCT tenant_id AS id FROM webhook_inbox WHERE applied_at IS NULL AND tenant_id IS NOT NULL
+           AND received_at < now() - make_interval(secs => $1::double precision / 1000) LIMIT $2`,
+        [olderThanMs, limit],
+      );
+      return rows.map((row) => row["id"] as TenantId);
+    },
+  };
+}
+
+/** The types that change something; the others are kept for the record. */
+const appliedTypes: ReadonlySet<string> = new Set(["checkout.session.completed", "checkout.session.async_payment_succeeded"]);

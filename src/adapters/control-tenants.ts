@@ -1,0 +1,296 @@
+// The control tables that say who the tenants are: their rows, keys, links, checkouts and provisioning. Every change
+// of what a tenant's object must know raises the tenant's version in the same statement (DESIGN.md I11).
+import * as z from "zod";
+import type { Limits, PlanName, Strategy } from "../core/plans.ts";
+import { TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
+import type { NeonConnection } from "./neon.ts";
+
+export interface NewTenant {
+  id: TenantId;
+  name: string;
+  email: string | null;
+  plan: PlanName;
+  strategy: Strategy;
+  limits: Limits;
+  allowedTools: readonly string[] | null;
+  trialUntil: string | null;
+  stripeCustomerId: string | null;
+  stripeSubscriptionId: string | null;
+}
+
+export const TenantSummary = z.object({
+  id: z.string(),
+  name: z.string(),
+  email: z.string().nullable(),
+  plan: z.string(),
+  strategy: z.string(),
+  state: z.string(),
+  version: z.number(),
+  deliveredVersion: z.number(),
+  stripeCustomerId: z.string().nullable(),
+  createdAt: z.string(),
+  provisionedAt: z.string().nullable(),
+});
+export type TenantSummary = z.infer<typeof TenantSummary>;
+
+export interface KeySummary {
+  id: string;
+  name: string;
+  scopes: string[];
+  createdAt: string;
+  expiresAt: string | null;
+  revokedAt: string | null;
+}
+
+export interface StepRecord {
+  step: string;
+  startedAt: string;
+  finishedAt: string | null;
+  error: string | null;
+}
+
+const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.state, t.version::int AS version,
+  t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
+  ${instant("t.created_at")} AS "createdAt", ${instant("t.provisioned_at")} AS "provisionedAt"`;
+
+/** ISO 8601 in UTC with milliseconds, as text: the driver would make a `Date` of a bare timestamp. */
+function instant(column: string): string {
+  return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+}
+
+export function controlTenants(db: NeonConnection) {
+  return {
+    /** What the tenant's object needs to decide, or `undefined` for a tenant that does not exist. */
+    async config(tenantId: TenantId): Promise<TenantConfig | undefined> {
+      const [row] = await db.query(
+        `SELECT jsonb_build_object(
+           'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
+           'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint, 'limits', t.limits,
+           'allowedTools', t.allowed_tools,
+           'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
+                     'expiresAtMs', (extract(epoch FROM k.expires_at) * 1000)::bigint) ORDER BY k.id)
+                   FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
+                     AND (k.expires_at IS NULL OR k.expires_at > now())), '[]'::jsonb)) AS config
+         FROM tenants t WHERE t.id = $1`,
+        [tenantId],
+      );
+      return row === undefined ? undefined : TenantConfig.parse(row["config"]);
+    },
+
+    /** The object has confirmed this version. */
+    async delivered(tenantId: TenantId, version: number): Promise<void> {
+      await db.query(`UPDATE tenants SET delivered_version = $2 WHERE id = $1 AND delivered_version < $2`, [tenantId, version]);
+    },
+
+    /** Inserts the tenant in state `provisioning`; an existing row is left as it is. */
+    async insert(tenant: NewTenant): Promise<{ created: boolean }> {
+      const rows = await db.query(
+        `INSERT INTO tenants (id, name, email, plan, strategy, state, limits, allowed_tools, trial_until,
+                              stripe_customer_id, stripe_subscription_id)
+         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10)
+         ON CONFLICT (id) DO NOTHING RETURNING id`,
+        [
+          tenant.id, tenant.name, tenant.email, tenant.plan, tenant.strategy, JSON.stringify(tenant.limits),
+          tenant.allowedTools === null ? null : [...tenant.allowedTools], tenant.trialUntil,
+          tenant.stripeCustomerId, tenant.stripeSubscriptionId,
+        ],
+      );
+      return { created: rows.length > 0 };
+    },
+
+    async summary(tenantId: TenantId): Promise<TenantSummary | undefined> {
+      const [row] = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id = $1`, [tenantId]);
+      return row === undefined ? undefined : TenantSummary.parse(row);
+    },
+
+    /** Up to `limit` tenants in the order of their ids, after `after`. */
+    async list(after: string, limit: number): Promise<TenantSummary[]> {
+      const rows = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`, [after, limit]);
+      return rows.map((row) => TenantSummary.parse(row));
+    },
+
+    /** Moves the tenant to a state, if it is in one of `from`. Returns whether it moved; `gone` tenants never do. */
+    async setState(tenantId: TenantId, from: readonly TenantState[], to: TenantState): Promise<boolean> {
+      const rows = await db.query(
+        `UPDATE tenants SET state = $3, version = version + 1,
+                provisioned_at = CASE WHEN $3 IN ('active', 'trial') THEN coalesce(provisioned_at, now()) ELSE provisioned_at END
+         WHERE id = $1 AND state = ANY($2::text[]) RETURNING id`,
+        [tenantId, [...from], to],
+      );
+      return rows.length > 0;
+    },
+
+    async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
+      await db.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [tenantId, customerId]);
+    },
+
+    async setMonitored(tenantId: TenantId): Promise<void> {
+      await db.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
+    },
+
+    // ---- keys
+
+    /** Adds a key and raises the version. With `first`, only when the tenant has had no key yet. Returns whether it did. */
+    async addKey(
+      tenantId: TenantId,
+      key: { id: string; name: string; hash: string; scopes: readonly string[]; expiresAt: string | null },
+      options: { first: boolean; maxKeys: number },
+    ): Promise<boolean> {
+      const [rows = []] = await db.batch([
+        {
+          // The lock on the tenant's row makes the count below true while it is used.
+          text: `WITH tenant AS (SELECT id FROM tenants WHERE id = $1 AND state <> 'gone' FOR UPDATE),
+                      held AS (SELECT count(*) FILTER (WHERE revoked_at IS NULL) AS live, count(*) AS ever FROM api_keys WHERE tenant_id = $1)
+                 INSERT INTO api_keys (id, tenant_id, name, hash, scopes, expires_at)
+                 SELECT $2, tenant.id, $3, $4, $5::text[], $6::timestamptz FROM tenant, held
+                 WHERE held.live < $7 AND (NOT $8::boolean OR held.ever = 0) RETURNING id`,
+          params: [tenantId, key.id, key.name, key.hash, [...key.scopes], key.expiresAt, options.maxKeys, options.first],
+        },
+        raiseVersion(tenantId),
+      ]);
+      return rows.length > 0;
+    },
+
+    async keys(tenantId: TenantId): Promise<KeySummary[]> {
+      const rows = await db.query(
+        `SELECT id, name, scopes, ${instant("created_at")} AS "createdAt", ${instant("expires_at")} AS "expiresAt",
+                ${instant("revoked_at")} AS "revokedAt" FROM api_keys WHERE tenant_id = $1 ORDER BY created_at, id`,
+        [tenantId],
+      );
+      return rows as unknown as KeySummary[];
+    },
+
+    /** Revokes a key and raises the version. Returns whether the tenant has such a key; revoking twice is harmless. */
+    async revokeKey(tenantId: TenantId, keyId: string): Promise<boolean> {
+      const [rows = []] = await db.batch([
+        {
+          text: `UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant_id = $1 AND id = $2 RETURNING id`,
+          params: [tenantId, keyId],
+        },
+        raiseVersion(tenantId),
+      ]);
+      return rows.length > 0;
+    },
+
+    // ---- links
+
+    /** Links an issuer's organisation to a tenant. Returns the tenant that it is linked to now: the first link stays. */
+    async link(issuer: string, organisation: string, tenantId: TenantId): Promise<string> {
+      const [, rows = []] = await db.batch([
+        {
+          text: `INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+          params: [issuer, organisation, tenantId],
+        },
+        { text: `SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`, params: [issuer, organisation] },
+      ]);
+      return String(rows[0]?.["tenant_id"]);
+    },
+
+    async linkedTenant(issuer: string, organisation: string): Promise<TenantId | undefined> {
+      const [row] = await db.query(`SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`, [issuer, organisation]);
+      return row === undefined ? undefined : (row["tenant_id"] as TenantId);
+    },
+
+    // ---- checkouts
+
+    async insertCheckout(checkout: { tenantId: TenantId; name: string; email: string | null; plan: PlanName }): Promise<void> {
+      await db.query(`INSERT INTO checkouts (tenant_id, name, email, plan) VALUES ($1, $2, $3, $4)`, [
+        checkout.tenantId, checkout.name, checkout.email, checkout.plan,
+      ]);
+    },
+
+    async setCheckoutSession(tenantId: TenantId, sessionId: string): Promise<void> {
+      await db.query(`UPDATE checkouts SET stripe_session_id = $2 WHERE tenant_id = $1`, [tenantId, sessionId]);
+    },
+
+    async checkout(tenantId: TenantId): Promise<{ name: string; email: string | null; plan: PlanName } | undefined> {
+      const [row] = await db.query(`SELECT name, email, plan FROM checkouts WHERE tenant_id = $1`, [tenantId]);
+      return row as { name: string; email: string | null; plan: PlanName } | undefined;
+    },
+
+    // ---- provisioning
+
+    /**
+     * Opens the next attempt, unless one is still going: it has not finished and made progress within `silenceMs`.
+     * Returns the attempt's number, or `undefined` when there is nothing to open.
+     */
+    async openAttempt(tenantId: TenantId, silenceMs: number): Promise<number | undefined> {
+      const [row] = await db.query(
+        `WITH tenant AS (SELECT id FROM tenants WHERE id = $1 AND state = 'provisioning' FOR UPDATE)
+         INSERT INTO provisioning_attempts (tenant_id, attempt)
+         SELECT tenant.id, coalesce((SELECT max(attempt) FROM provisioning_attempts WHERE tenant_id = $1), 0) + 1 FROM tenant
+         WHERE NOT EXISTS (SELECT FROM provisioning_attempts WHERE tenant_id = $1 AND finished_at IS NULL
+                             AND progressed_at > now() - make_interval(secs => $2::double precision / 1000))
+         ON CONFLICT DO NOTHING RETURNING attempt`,
+        [tenantId, silenceMs],
+      );
+      return row === undefined ? undefined : Number(row["attempt"]);
+    },
+
+    /** Whether this attempt is the newest one: an older Workflow instance that wakes up late must stop. */
+    async isCurrentAttempt(tenantId: TenantId, attempt: number): Promise<boolean> {
+      const [row] = await db.query(`SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`, [tenantId]);
+      return Number(row?.["newest"]) === attempt;
+    },
+
+    async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<void> {
+      await db.batch([
+        {
+          text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
+                 VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
+                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz, error = $6`,
+          params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error],
+        },
+        {
+          text: `UPDATE provisioning_attempts SET progressed_at = now() WHERE tenant_id = $1 AND attempt = $2`,
+          params: [tenantId, attempt],
+        },
+      ]);
+    },
+
+    async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
+      await db.query(`UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`, [tenantId, attempt, error]);
+    },
+
+    async provisioning(tenantId: TenantId): Promise<{ steps: StepRecord[]; attempts: number; error: string | null }> {
+      const [steps = [], attempts = []] = await db.batch([
+        {
+          text: `SELECT step, ${instant("started_at")} AS "startedAt", ${instant("finished_at")} AS "finishedAt", error
+                 FROM provisioning_steps WHERE tenant_id = $1 ORDER BY started_at`,
+          params: [tenantId],
+        },
+        { text: `SELECT attempt, error FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT 1`, params: [tenantId] },
+      ]);
+      const error = attempts[0]?.["error"];
+      return {
+        steps: steps as unknown as StepRecord[],
+        attempts: Number(attempts[0]?.["attempt"] ?? 0),
+        error: typeof error === "string" ? error : null,
+      };
+    },
+
+    /** Tenants whose provisioning has been silent for `silenceMs`, and tenants whose object lags behind their row. */
+    async stuck(silenceMs: number, limit: number): Promise<{ provisioning: TenantId[]; undelivered: TenantId[] }> {
+      const [silent = [], undelivered = []] = await db.batch([
+        {
+          text: `SELECT t.id FROM tenants t WHERE t.state = 'provisioning' AND NOT EXISTS (
+                   SELECT FROM provisioning_attempts a WHERE a.tenant_id = t.id AND a.finished_at IS NULL
+                     AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000))
+                 ORDER BY t.created_at LIMIT $2`,
+          params: [silenceMs, limit],
+        },
+        { text: `SELECT id FROM tenants WHERE delivered_version < version AND state <> 'gone' ORDER BY id LIMIT $1`, params: [limit] },
+      ]);
+      return {
+        provisioning: silent.map((row) => row["id"] as TenantId),
+        undelivered: undelivered.map((row) => row["id"] as TenantId),
+      };
+    },
+  };
+}
+
+export type ControlTenants = ReturnType<typeof controlTenants>;
+
+function raiseVersion(tenantId: TenantId): { text: string; params: unknown[] } {
+  return { text: `UPDATE tenants SET version = version + 1 WHERE id = $1`, params: [tenantId] };
+}

@@ -1,0 +1,105 @@
+// A tenant's documents in R2, under `tenants/<id>/files/` and nowhere else: every key is made here, from a tenant's id
+// that was fixed when the store was opened and a path that cannot leave its prefix. Refused paths never reach R2.
+// An outage of R2 is `tenant_unavailable`.
+import { AppError } from "../core/errors.ts";
+import { MAX_DOCUMENT_BYTES, type PathResult, normalisePath, normalisePrefix, utf8Bytes } from "../core/paths.ts";
+import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
+import type { FileInfo, TenantFiles } from "../tools/tool.ts";
+
+/** R2's own bound for one listing. */
+const LARGEST_PAGE = 1_000;
+const DEFAULT_CONTENT_TYPE = "text/plain";
+
+/**
+ * Opens one tenant's files. A path that `normalisePath` refuses, also as a cursor, throws `bad_request`: tools check
+ * first and explain. A text over `MAX_DOCUMENT_BYTES` throws `body_too_large` when written, `result_too_large` when read.
+ */
+export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tenantId: TenantId }): TenantFiles {
+  const root = `${tenantPrefix(tenantId)}files/`;
+  const keyOf = (path: string): string => root + accepted(normalisePath(path));
+  const infoOf = (object: R2Object): FileInfo => ({
+    path: object.key.slice(root.length),
+    sizeBytes: object.size,
+    contentType: object.httpMetadata?.contentType ?? DEFAULT_CONTENT_TYPE,
+    updatedAt: object.uploaded.toISOString(),
+  });
+
+  return {
+    // The cursor is the last path of the page before: it cannot point elsewhere and never expires.
+    async list({ prefix = "", cursor, limit = LARGEST_PAGE } = {}) {
+      const options: R2ListOptions = {
+        prefix: root + accepted(normalisePrefix(prefix)),
+        limit: Math.min(limit, LARGEST_PAGE),
+        include: ["httpMetadata"],
+        ...(cursor !== undefined && { startAfter: keyOf(cursor) }),
+      };
+      const page = await available(() => bucket.list(options));
+      const files = page.objects.map(infoOf);
+      return { files, cursor: page.truncated ? files.at(-1)?.path : undefined };
+    },
+
+    async read(path) {
+      const key = keyOf(path);
+      return await available(async () => {
+        const object = await bucket.get(key);
+        if (object === null) return undefined;
+        if (object.size > MAX_DOCUMENT_BYTES) {
+          await object.body.cancel();
+          throw new AppError("result_too_large", `a document of ${object.size} bytes is not read as text`);
+        }
+        return { info: infoOf(object), text: await object.text() };
+      });
+    },
+
+    async write(path, text, contentType = DEFAULT_CONTENT_TYPE) {
+      const key = keyOf(path);
+      if (utf8Bytes(text) > MAX_DOCUMENT_BYTES) throw new AppError("body_too_large", "a document is over its size");
+      return infoOf(await available(() => bucket.put(key, text, { httpMetadata: { contentType } })));
+    },
+
+    async delete(path) {
+      const key = keyOf(path);
+      return await available(async () => {
+        // R2 does not tell whether there was something to delete.
+        const existed = (await bucket.head(key)) !== null;
+        if (existed) await bucket.delete(key);
+        return existed;
+      });
+    },
+  };
+}
+
+/**
+ * Leaves the mark that a tenant's storage was set up: outside `files/`, so that no tool sees it. Proves that the bucket
+ * takes writes; may be repeated. `nowIso` is kept as the time of the last set-up.
+ */
+export async function writeStorageMarker(options: {
+  bucket: R2Bucket;
+  tenantId: TenantId;
+  nowIso: string;
+}): Promise<void> {
+  const { bucket, tenantId, nowIso } = options;
+  const body = JSON.stringify({ tenantId, setUpAt: nowIso });
+  const httpMetadata = { contentType: "application/json" };
+  await available(() => bucket.put(`${tenantPrefix(tenantId)}tollgate.json`, body, { httpMetadata }));
+}
+
+function tenantPrefix(tenantId: TenantId): string {
+  // The type says so already, but an id that was cast would open another tenant's files.
+  if (!tenantIdPattern.test(tenantId)) throw new AppError("internal", "storage was opened without a tenant's id");
+  return `tenants/${tenantId}/`;
+}
+
+function accepted(result: PathResult): string {
+  if (!result.ok) throw new AppError("bad_request", result.reason);
+  return result.path;
+}
+
+async function available<T>(work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (error instanceof AppError) throw error;
+    throw new AppError("tenant_unavailable", "R2 did not do what it was asked", { cause: error });
+  }
+}

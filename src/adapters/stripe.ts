@@ -1,0 +1,221 @@
+// The only place that speaks to Stripe. Billing Meters, the SDK's pinned API version, and bodies that can be repeated:
+// what creates something is found by a lookup key or carries an idempotency key that follows from what is created.
+import Stripe from "stripe";
+import { attemptKey, classifyMeterFailure, type MeterAnswer } from "../core/billing.ts";
+import { AppError } from "../core/errors.ts";
+import { type PlanName, plans } from "../core/plans.ts";
+import type { TenantId } from "../core/tenant.ts";
+
+/** The meter's event name: one unit of any tool is one unit here. */
+export const METER_EVENT = "mcp_units";
+
+/** Stripe answers in well under a second; a webhook's caller and a cron both have more to do than wait. */
+const STRIPE_TIMEOUT_MS = 10_000;
+
+export interface PaidCheckout {
+  customerId: string;
+  subscriptionId: string | null;
+  email: string | null;
+}
+
+export function connectStripe(secretKey: string, apiBase: string) {
+  const base = apiBase === "" ? undefined : new URL(apiBase);
+  const stripe = new Stripe(secretKey, {
+    timeout: STRIPE_TIMEOUT_MS,
+    // Each caller here has its own way to try again, with a key that says it is the same attempt or another one.
+    maxNetworkRetries: 0,
+    ...(base === undefined
+      ? {}
+      : { host: base.hostname, port: Number(base.port || 443), protocol: base.protocol === "http:" ? ("http" as const) : ("https" as const) }),
+  });
+
+  return {
+    /**
+     * Makes what Stripe must know to sell the plans: one product, one meter, and each plan's prices under lookup keys.
+     * Run again, it finds everything and changes nothing. Returns the lookup keys that it had to make.
+     */
+    async setUpCatalogue(): Promise<string[]> {
+      const made: string[] = [];
+      const meter = await findMeter(stripe);
+      const meterId =
+        meter?.id ??
+        (
+          await stripe.billing.meters.create({
+            display_name: "MCP units",
+            event_name: METER_EVENT,
+            default_aggregation: { formula: "sum" },
+            customer_mapping: { type: "by_id", event_payload_key: "stripe_customer_id" },
+            value_settings: { event_payload_key: "value" },
+          })
+        ).id;
+      if (meter === undefined) made.push(METER_EVENT);
+
+      const wanted = Object.values(plans).filter((plan) => plan.amountCents !== null);
+      const lookupKeys = wanted.flatMap(({ name, unitAmountCents }) => [baseKey(name), ...(unitAmountCents === null ? [] : [unitsKey(name)])]);
+      const known = new Set((await stripe.prices.list({ lookup_keys: lookupKeys, limit: 100 })).data.map((price) => price.lookup_key));
+      if (lookupKeys.every((key) => known.has(key))) return made;
+
+      const product = await findOrCreateProduct(stripe);
+      for (const plan of wanted) {
+        if (!known.has(baseKey(plan.name))) {
+          await stripe.prices.create({
+            product,
+            currency: "usd",
+            unit_amount: plan.amountCents ?? 0,
+            recurring: { interval: "month" },
+            lookup_key: baseKey(plan.name),
+            nickname: `${plan.name}, base`,
+          });
+          made.push(baseKey(plan.name));
+        }
+        if (plan.unitAmountCents !== null && !known.has(unitsKey(plan.name))) {
+          // Every unit is reported; the included ones are a first tier that costs nothing, so that the ledger and
+          // Stripe stay equal.
+          await stripe.prices.create({
+            product,
+            currency: "usd",
+            billing_scheme: "tiered",
+            tiers_mode: "graduated",
+            tiers: [
+              { up_to: plan.includedUnits ?? 0, unit_amount: 0 },
+              { up_to: "inf", unit_amount_decimal: Stripe.Decimal.from(plan.unitAmountCents) },
+            ],
+            recurring: { interval: "month", usage_type: "metered", meter: meterId },
+            lookup_key: unitsKey(plan.name),
+            nickname: `${plan.name}, units`,
+          });
+          made.push(unitsKey(plan.name));
+        }
+      }
+      return made;
+    },
+
+    /** A Checkout session for a tenant that does not exist yet. `url` is where the buyer pays. */
+    async createCheckout(order: {
+      tenantId: TenantId;
+      plan: PlanName;
+      email: string | null;
+      successUrl: string;
+      cancelUrl: string;
+    }): Promise<{ id: string; url: string }> {
+      const plan = plans[order.plan];
+      const keys = [baseKey(plan.name), ...(plan.unitAmountCents === null ? [] : [unitsKey(plan.name)])];
+      const prices = await stripe.prices.list({ lookup_keys: keys, limit: keys.length });
+      const lineItems = keys.map((key) => {
+        const price = prices.data.find((each) => each.lookup_key === key);
+        if (price === undefined) throw new AppError("billing_unavailable", `Stripe has no price ${key}: run npm run stripe:setup`);
+        // A metered line takes no quantity.
+        return price.recurring?.usage_type === "metered" ? { price: price.id } : { price: price.id, quantity: 1 };
+      });
+      const session = await stripe.checkout.sessions.create(
+        {
+          mode: "subscription",
+          line_items: lineItems,
+          client_reference_id: order.tenantId,
+          metadata: { tenant_id: order.tenantId },
+          subscription_data: { metadata: { tenant_id: order.tenantId, plan: plan.name }, billing_mode: { type: "flexible" } },
+          payment_method_collection: "if_required",
+          success_url: order.successUrl,
+          cancel_url: order.cancelUrl,
+          ...(order.email === null ? {} : { customer_email: order.email }),
+        },
+        { idempotencyKey: `checkout.${order.tenantId}` },
+      );
+      if (session.url === null) throw new AppError("billing_unavailable", "Stripe gave a Checkout session without a page");
+      return { id: session.id, url: session.url };
+    },
+
+    /** What was bought in a Checkout session, as Stripe has it now, or `undefined` while it is not paid. */
+    async paidCheckout(sessionId: string): Promise<PaidCheckout | undefined> {
+      const session = await stripe.checkout.sessions.retrieve(sessionId);
+      const customerId = idOf(session.customer);
+      if (session.status !== "complete" || session.payment_status === "unpaid" || customerId === null) return undefined;
+      return { customerId, subscriptionId: idOf(session.subscription), email: session.customer_details?.email ?? session.customer_email };
+    },
+
+    /** The customer of a tenant that was not sold through Checkout. Repeating finds the same one. */
+    async createCustomer(tenantId: TenantId, name: string, email: string | null): Promise<string> {
+      const customer = await stripe.customers.create(
+        { name, metadata: { tenant_id: tenantId }, ...(email === null ? {} : { email }) },
+        { idempotencyKey: `customer.${tenantId}` },
+      );
+      return customer.id;
+    },
+
+    /** Reports units. Never throws: what an answer, or none, means is decided in the core. */
+    async sendUnits(report: { id: string; customerId: string; slotSeconds: number; units: number; attempt: number }): Promise<MeterAnswer & { message?: string }> {
+      try {
+        await stripe.billing.meterEvents.create(
+          {
+            event_name: METER_EVENT,
+            identifier: report.id,
+            timestamp: report.slotSeconds,
+            payload: { stripe_customer_id: report.customerId, value: String(report.units) },
+          },
+          { idempotencyKey: attemptKey(report.id, report.attempt) },
+        );
+        return { kind: "confirmed", answer: "accepted" };
+      } catch (error) {
+        const message = error instanceof Error ? error.message : String(error);
+        const status = error instanceof Stripe.errors.StripeError ? error.statusCode : undefined;
+        return { ...classifyMeterFailure(status, message), message };
+      }
+    },
+
+    /** Events since `createdAfterSeconds` that Stripe could not deliver, oldest first. */
+    async undeliveredEvents(createdAfterSeconds: number): Promise<Stripe.Event[]> {
+      const events = await stripe.events.list({ delivery_success: false, created: { gte: createdAfterSeconds }, limit: 100 });
+      return events.data.toReversed();
+    },
+
+    /** Checks Stripe's signature over the raw body, at most five minutes old. Throws `signature_invalid`. */
+    async verifyWebhook(rawBody: string, signature: string | undefined, secret: string): Promise<Stripe.Event> {
+      if (signature === undefined) throw new AppError("signature_invalid", "The Stripe-Signature header is missing");
+      try {
+        return await stripe.webhooks.constructEventAsync(rawBody, signature, secret);
+      } catch (error) {
+        throw new AppError("signature_invalid", "The signature does not verify", { cause: error });
+      }
+    },
+
+    /** Whether Stripe answers at all. */
+    async ping(): Promise<boolean> {
+      return stripe.billing.meters.list({ limit: 1 }).then(
+        () => true,
+        () => false,
+      );
+    },
+  };
+}
+
+export type StripeConnection = ReturnType<typeof connectStripe>;
+
+function baseKey(plan: PlanName): string {
+  return `tollgate_${plan}_base`;
+}
+
+function unitsKey(plan: PlanName): string {
+  return `tollgate_${plan}_units`;
+}
+
+function idOf(reference: string | { id: string } | null): string | null {
+  return typeof reference === "string" ? reference : (reference?.id ?? null);
+}
+
+async function findMeter(stripe: Stripe): Promise<Stripe.Billing.Meter | undefined> {
+  for await (const meter of stripe.billing.meters.list({ status: "active", limit: 100 })) {
+    if (meter.event_name === METER_EVENT) return meter;
+  }
+  return undefined;
+}
+
+/** The product's id is chosen by us, so that it is found again without a search. */
+async function findOrCreateProduct(stripe: Stripe): Promise<string> {
+  const id = "tollgate_mcp";
+  try {
+    return (await stripe.products.retrieve(id)).id;
+  } catch (error) {
+    if (!(error instanceof Stripe.errors.StripeError) || error.statusCode !== 404) throw error;
+    return (await stripe.products.create({ id, name: "MCP tools" })).id;
+  }
+}

@@ -1,0 +1,61 @@
+// The values that travel between the Worker and a tenant's object for one call. Plain data only: they cross an RPC.
+import type { ErrorCode } from "./errors.ts";
+import type { TenantId } from "./tenant.ts";
+
+/** Who is calling, as the Worker proved it. Whether the key or the tenant is still good is the object's to say. */
+export type Caller =
+  | { kind: "key"; tenantId: TenantId; keyId: string; keyHash: string; scopes: readonly string[] }
+  | { kind: "user"; tenantId: TenantId; issuer: string; subject: string; scopes: readonly string[]; expiresAtMs: number }
+  /** The canary of provisioning: good for one `health_check`, even before the tenant is active (DESIGN.md I5). */
+  | { kind: "canary"; tenantId: TenantId; scopes: readonly string[]; expiresAtMs: number };
+
+export interface CallRequest {
+  /** Minted by the Worker: the ledger's key. */
+  callId: string;
+  /** 2 when the first attempt's outcome was lost, so that the object looks whether it was settled. */
+  attempt: 1 | 2;
+  caller: Caller;
+  tool: string;
+  args: Readonly<Record<string, unknown>>;
+}
+
+/** Where a tenant stands, as told to clients. `null`: not limited. */
+export interface Standing {
+  /** Units used in the sliding hour, running calls included. */
+  hour: { limit: number | null; used: number; resetSeconds: number };
+  /** Units used in the calendar month (UTC). */
+  month: { limit: number | null; used: number; resetSeconds: number };
+}
+
+/** A refusal as a model can act on it. `retryAfterSeconds` is absent when waiting does not help. */
+export interface Refusal {
+  code: ErrorCode;
+  message: string;
+  cost?: number;
+  limit?: number;
+  used?: number;
+  retryAfterSeconds?: number;
+  upgradeUrl?: string;
+}
+
+/** Content that a tool may answer with: text for the model. */
+export interface ToolText {
+  type: "text";
+  text: string;
+}
+
+export type CallOutcome =
+  | { kind: "result"; content: ToolText[]; data: Record<string, unknown> | undefined; isError: boolean; units: number; standing: Standing }
+  | { kind: "refused"; refusal: Refusal; standing: Standing | undefined };
+
+/** The answer for every MCP method that is not a tool call. */
+export type Authorization =
+  | { kind: "authorized"; allowedTools: readonly string[] | null }
+  | { kind: "refused"; refusal: Refusal };
+
+/** Progress of a running tool, in the shape of MCP's `notifications/progress`. */
+export interface Progress {
+  progress: number;
+  total?: number;
+  message?: string;
+}

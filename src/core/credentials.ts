@@ -1,0 +1,94 @@
+// The bearer credentials that Tollgate mints itself. Each carries its tenant and a MAC over the whole of it, so that a
+// forged or mistyped one is turned away by arithmetic alone: no storage is read and no tenant's object wakes
+// (DESIGN.md, step 1 of a call). The kind is part of what is MACed, so that no credential passes for another kind.
+import { type TenantId, tenantIdPattern } from "./tenant.ts";
+
+/**
+ * - `key`: an API key. Fields: key id, scopes (`encodeScopes`), secret.
+ * - `canary`: provisioning's own call. Field: expiry in epoch milliseconds.
+ * - `setup`: lets the buyer make the first key. Field: expiry in epoch milliseconds.
+ * - `monitor`: reads one tenant's health. No field.
+ */
+export type CredentialKind = "key" | "canary" | "setup" | "monitor";
+
+const prefixes: Readonly<Record<CredentialKind, string>> = { key: "tgk", canary: "tgc", setup: "tgs", monitor: "tgm" };
+const fieldCounts: Readonly<Record<CredentialKind, number>> = { key: 3, canary: 1, setup: 1, monitor: 0 };
+const fieldPattern = /^[A-Za-z0-9_-]{1,128}$/;
+
+export interface Credential {
+  kind: CredentialKind;
+  tenantId: TenantId;
+  fields: readonly string[];
+}
+
+/**
+ * Writes a credential: `<prefix>_<tenant>.<field>….<MAC>`, where MAC is HMAC-SHA256 (RFC 2104) in base64url over all
+ * that stands before its dot. Fields are letters, digits, `-` and `_`, 1 to 128 of them.
+ */
+export async function mintCredential(rootKey: string, credential: Credential): Promise<string> {
+  const body = [`${prefixes[credential.kind]}_${credential.tenantId}`, ...credential.fields].join(".");
+  const mac = await crypto.subtle.sign("HMAC", await macKey(rootKey), encoder.encode(body));
+  return `${body}.${toBase64Url(new Uint8Array(mac))}`;
+}
+
+/** Reads a credential back, or `undefined` when its form or its MAC is wrong. Expiry is the caller's to check. */
+export async function verifyCredential(rootKey: string, token: string): Promise<Credential | undefined> {
+  const end = token.lastIndexOf(".");
+  const kind = (Object.keys(prefixes) as CredentialKind[]).find((each) => token.startsWith(`${prefixes[each]}_`));
+  if (kind === undefined || end < 0 || token.length > 512) return undefined;
+  const [tenantId = "", ...fields] = token.slice(prefixes[kind].length + 1, end).split(".");
+  if (!tenantIdPattern.test(tenantId) || fields.length !== fieldCounts[kind]) return undefined;
+  if (!fields.every((field) => fieldPattern.test(field))) return undefined;
+  const mac = fromBase64Url(token.slice(end + 1));
+  if (mac === undefined) return undefined;
+  // `verify` compares in constant time.
+  const genuine = await crypto.subtle.verify("HMAC", await macKey(rootKey), mac, encoder.encode(token.slice(0, end)));
+  return genuine ? { kind, tenantId: tenantId as TenantId, fields } : undefined;
+}
+
+/** SHA-256 in lower-case hex: how keys are stored and how caches name a token. */
+export async function sha256Hex(text: string): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(text)));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Whether two secrets are equal, in a time that tells nothing about where they differ. */
+export async function secretsEqual(left: string, right: string): Promise<boolean> {
+  const [a, b] = await Promise.all([sha256Hex(left), sha256Hex(right)]);
+  let difference = 0;
+  for (let index = 0; index < a.length; index += 1) difference |= a.charCodeAt(index) ^ b.charCodeAt(index);
+  return difference === 0;
+}
+
+/** Scopes as a credential field: they are part of what the MAC covers, so that no database is asked for them. */
+export function encodeScopes(scopes: readonly string[]): string {
+  return toBase64Url(encoder.encode(scopes.join(" ")));
+}
+
+/** The scopes of a verified credential's field. */
+export function decodeScopes(field: string): string[] {
+  return atob(field.replaceAll("-", "+").replaceAll("_", "/")).split(" ");
+}
+
+/** Random bytes as a credential field. */
+export function toBase64Url(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+}
+
+const encoder = new TextEncoder();
+
+function fromBase64Url(text: string): Uint8Array<ArrayBuffer> | undefined {
+  if (!/^[A-Za-z0-9_-]{43}$/.test(text)) return undefined; // 32 bytes
+  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
+}
+
+// Importing the key costs more than using it; a deployment has one root key, and a second one only while it rotates.
+const importedKeys = new Map<string, Promise<CryptoKey>>();
+function macKey(rootKey: string): Promise<CryptoKey> {
+  let key = importedKeys.get(rootKey);
+  if (key === undefined) {
+    key = crypto.subtle.importKey("raw", encoder.encode(rootKey), { name: "HMAC", hash: "SHA-256" }, false, ["sign", "verify"]);
+    importedKeys.set(rootKey, key);
+  }
+  return key;
+}

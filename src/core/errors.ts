@@ -1,0 +1,64 @@
+// Every way in which Tollgate says no, in one table: a stable code, the HTTP status where the refusal is an HTTP
+// answer, and what the reader can do about it. Expected refusals are returned as values; bugs and outages are thrown
+// as `AppError`. Text of a database, of Stripe or of a tool's exception never reaches a client.
+
+export const errors = {
+  // who is calling
+  token_missing: { status: 401, advice: "Send `Authorization: Bearer <API key or access token>`." },
+  token_invalid: { status: 401, advice: "The token is not one that this server accepts. Get a new one from your administrator." },
+  token_expired: { status: 401, advice: "The token has expired. Get a new one and send the request again." },
+  key_revoked: { status: 401, advice: "This API key was revoked or has expired. Ask your administrator for a new one." },
+  tenant_unknown: { status: 403, advice: "This identity belongs to no customer of this server." },
+  scope_missing: { status: 403, advice: "The token lacks a scope that this tool needs." },
+  // the tenant's state
+  tenant_provisioning: { status: 403, advice: "The account is being set up, which takes seconds. Try again shortly." },
+  trial_expired: { status: 403, advice: "The trial has ended. Choose a plan to go on." },
+  tenant_suspended: { status: 403, advice: "The account is suspended. Its administrator can restore it." },
+  tenant_leaving: { status: 403, advice: "The account is being closed; only export works until it is reactivated." },
+  tenant_gone: { status: 403, advice: "The account was closed." },
+  // admission
+  tool_not_allowed: { status: 403, advice: "This account may not call this tool." },
+  rate_limited: { status: 429, advice: "Too many calls in a minute." },
+  too_many_in_flight: { status: 429, advice: "Too many calls are running at once." },
+  window_exhausted: { status: 429, advice: "The units of the hour are used up." },
+  period_exhausted: { status: 429, advice: "The units of the month are used up." },
+  cost_over_limit: { status: 403, advice: "One call costs more than the plan's whole allowance." },
+  // running a tool
+  tool_unknown: { status: 404, advice: "There is no such tool. `tools/list` names those there are." },
+  tool_failed: { status: 500, advice: "The tool failed and was not charged. Trying again may help." },
+  tool_timeout: { status: 504, advice: "The tool took too long, was stopped and was not charged." },
+  tool_aborted: { status: 499, advice: "The call was cancelled by the client and was not charged." },
+  result_too_large: { status: 500, advice: "The result is over 1 MiB and was not charged. Ask for less." },
+  outcome_unknown: { status: 500, advice: "Whether the call took effect is not known. Check before you call again." },
+  database_unavailable: { status: 503, advice: "The database cannot be reached. The call was not charged; try again shortly." },
+  isolation_unproven: { status: 503, advice: "The server could not prove that tenants are kept apart, so it serves no tool." },
+  tenant_unavailable: { status: 503, advice: "The account's data cannot be reached. Try again shortly." },
+  // HTTP and outside systems
+  bad_request: { status: 400, advice: "The request is malformed." },
+  not_found: { status: 404, advice: "There is nothing at this address." },
+  conflict: { status: 409, advice: "This is not possible in the present state." },
+  body_too_large: { status: 413, advice: "The body is larger than this server accepts." },
+  content_type: { status: 415, advice: "Send `Content-Type: application/json`." },
+  signature_invalid: { status: 400, advice: "The webhook's signature is missing, wrong or too old." },
+  billing_unavailable: { status: 503, advice: "The billing provider cannot be reached. Nothing was charged; try again shortly." },
+  control_unavailable: { status: 503, advice: "The control database cannot be reached. Nothing was lost; try again shortly." },
+  internal: { status: 500, advice: "Something failed on our side. Quote the request id to support." },
+} as const satisfies Record<string, { status: number; advice: string }>;
+
+export type ErrorCode = keyof typeof errors;
+
+/** An outage or a bug. `message` is for the log; a client sees the code and its advice. */
+export class AppError extends Error {
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string = errors[code].advice, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = "AppError";
+    this.code = code;
+  }
+}
+
+/** The code of a thrown value: an `AppError`'s own, `internal` for anything else. Works for errors that crossed an RPC. */
+export function errorCode(error: unknown): ErrorCode {
+  const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
+  return typeof code === "string" && Object.hasOwn(errors, code) ? (code as ErrorCode) : "internal";
+}

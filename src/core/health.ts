@@ -1,0 +1,71 @@
+// When metering and billing count as failing. Each check has a level of its own, stated here with its reason.
+
+export interface Check {
+  ok: boolean;
+  /** Why it fails; absent when it does not. */
+  reason?: string;
+  tookMs?: number;
+  facts?: Readonly<Record<string, unknown>>;
+}
+
+export function passedCheck(facts?: Readonly<Record<string, unknown>>): Check {
+  return facts === undefined ? { ok: true } : { ok: true, facts };
+}
+
+export function failedCheck(reason: string, facts?: Readonly<Record<string, unknown>>): Check {
+  return facts === undefined ? { ok: false, reason } : { ok: false, reason, facts };
+}
+
+/** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
+export interface PipelineState {
+  unsealedSeconds: number | null;
+  unconfirmedSeconds: number | null;
+  ambiguousReports: number;
+  sequenceGaps: number;
+  conflicts: number;
+  inboxLagSeconds: number | null;
+  unknownTenantWebhooks: number;
+  stuckTenants: number;
+  lastWebhookSeconds: number | null;
+  lastStripeAnswerSeconds: number | null;
+  lastReportRunSeconds: number | null;
+  lastSweepSeconds: number | null;
+}
+
+/** The reporter runs every five minutes for usage older than one: ten means that a run was missed. */
+const UNREPORTED_SECONDS = 600;
+/** An event is applied within a second; the sweep comes every minute. */
+const INBOX_SECONDS = 300;
+/** Three missed runs. A deployment that has never run its crons is not failing for it. */
+const REPORT_RUN_SECONDS = 900;
+const SWEEP_SECONDS = 300;
+/** The sweep asks Stripe every minute, so that silence is Stripe's. */
+const STRIPE_SECONDS = 600;
+
+export function billingChecks(state: PipelineState): Record<string, Check> {
+  const older = (age: number | null, limit: number): boolean => age !== null && age > limit;
+  const verdict = (ok: boolean, reason: string, facts: Record<string, unknown>): Check => (ok ? passedCheck(facts) : failedCheck(reason, facts));
+  return {
+    usage_reporting: verdict(
+      !older(state.unsealedSeconds, UNREPORTED_SECONDS) && !older(state.unconfirmedSeconds, UNREPORTED_SECONDS + 300) && state.ambiguousReports === 0,
+      "usage older than 10 minutes is not reported to Stripe",
+      { unsealedSeconds: state.unsealedSeconds, unconfirmedSeconds: state.unconfirmedSeconds, ambiguousReports: state.ambiguousReports },
+    ),
+    usage_sequence: verdict(state.sequenceGaps === 0, "rows are missing in a tenant's usage sequence", { gaps: state.sequenceGaps }),
+    usage_conflicts: verdict(state.conflicts === 0, "a call came to the ledger with two different payloads", { conflicts: state.conflicts }),
+    webhooks: verdict(
+      !older(state.inboxLagSeconds, INBOX_SECONDS) && state.unknownTenantWebhooks === 0,
+      "Stripe events wait to be applied or name no known tenant",
+      { inboxLagSeconds: state.inboxLagSeconds, lastWebhookSeconds: state.lastWebhookSeconds, unknownTenant: state.unknownTenantWebhooks },
+    ),
+    provisioning: verdict(state.stuckTenants === 0, "tenants have been stuck in provisioning for 10 minutes", { stuck: state.stuckTenants }),
+    stripe: verdict(!older(state.lastStripeAnswerSeconds, STRIPE_SECONDS), "Stripe has not answered for 10 minutes", {
+      lastAnswerSeconds: state.lastStripeAnswerSeconds,
+    }),
+    crons: verdict(
+      !older(state.lastReportRunSeconds, REPORT_RUN_SECONDS) && !older(state.lastSweepSeconds, SWEEP_SECONDS),
+      "a recurring job has stopped running",
+      { lastReportRunSeconds: state.lastReportRunSeconds, lastSweepSeconds: state.lastSweepSeconds },
+    ),
+  };
+}

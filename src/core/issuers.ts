@@ -1,0 +1,29 @@
+// The identity providers that this deployment trusts, read from its configuration.
+import * as z from "zod";
+
+/** Signature algorithms that are accepted: asymmetric ones only, fixed here and never taken from a token. */
+export const acceptedAlgorithms = ["RS256", "ES256", "EdDSA"];
+
+const Issuer = z.object({
+  issuer: z.url(),
+  jwksUrl: z.url(),
+  /** The claim that names the customer's organisation at this issuer: `org_id`, `tid`, `custom:tenant_id` … */
+  tenantClaim: z.string().min(1),
+  /** Default: the URL of the MCP endpoint. */
+  audience: z.string().min(1).optional(),
+  /** New tenants are linked to this issuer under their own id. For an issuer that the operator runs for its customers. */
+  linkNewTenants: z.boolean().default(false),
+});
+export type Issuer = z.infer<typeof Issuer>;
+
+/** Parses the `OIDC_ISSUERS` setting. Throws on malformed configuration: a deployment must not start half-trusting. */
+export function parseIssuers(json: string): Issuer[] {
+  return z.array(Issuer).parse(JSON.parse(json));
+}
+
+/** The issuers that new tenants are linked to. */
+export function linkingIssuers(json: string): string[] {
+  return parseIssuers(json)
+    .filter((issuer) => issuer.linkNewTenants)
+    .map((issuer) => issuer.issuer);
+}

@@ -1,0 +1,58 @@
+// Which names a tenant may give to its documents. Pure and strict: a path that could be read in two ways is refused
+// with the reason, never repaired, so that what was asked for and what is stored are the same name. The one change
+// made is Unicode's canonical composition (NFC), without which two names that look alike would be two documents.
+
+/** Store keys may have 1,024 bytes; this leaves the prefix its room and keeps listings short. */
+export const MAX_PATH_BYTES = 512;
+
+/** What a model can still use; with its envelope far inside the 1 MiB that a result may have. */
+export const MAX_DOCUMENT_BYTES = 512 * 1024;
+
+export type PathResult = { ok: true; path: string } | { ok: false; reason: string };
+
+/** The path as it is stored, or the reason why it is refused, in words for the one who sent it. Idempotent. */
+export function normalisePath(path: string): PathResult {
+  const composed = path.normalize("NFC");
+  const reason = refusedAsAWhole(composed) ?? firstOf(composed.split("/"), refusedSegment);
+  return reason === undefined ? { ok: true, path: composed } : { ok: false, reason };
+}
+
+/** Like a path, but it may be empty (everything) and end anywhere: `notes/`, `notes/2026-`. */
+export function normalisePrefix(prefix: string): PathResult {
+  if (prefix === "") return { ok: true, path: "" };
+  const folder = prefix.endsWith("/");
+  const result = normalisePath(folder ? prefix.slice(0, -1) : prefix);
+  return result.ok && folder ? { ok: true, path: `${result.path}/` } : result;
+}
+
+/** The length of a text as it is stored. */
+export function utf8Bytes(text: string): number {
+  return new TextEncoder().encode(text).byteLength;
+}
+
+function refusedAsAWhole(path: string): string | undefined {
+  if (path === "") return "The path is empty. Name a document, for example `notes/today.md`.";
+  if (utf8Bytes(path) > MAX_PATH_BYTES) return `The path is longer than ${MAX_PATH_BYTES} bytes. Choose a shorter one.`;
+  if (path.startsWith("/")) return "The path starts with `/`. Paths are relative, for example `notes/today.md`.";
+  if (path.includes("\\")) return "The path contains a backslash. Separate folders with `/`.";
+  // Control characters and line separators, and halves of surrogate pairs, which have no UTF-8.
+  if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(path)) return "The path contains a control character or broken text.";
+  // Nothing decodes a path here, but something that reads an export might.
+  if (/%[0-9a-f]{2}/i.test(path)) return "The path contains a percent-encoded character. Write the character itself.";
+  return undefined;
+}
+
+function refusedSegment(segment: string): string | undefined {
+  if (segment === "") return "The path has an empty part: `//`, or a `/` at its end.";
+  if (segment === "." || segment === "..") return "The path contains `.` or `..`. Name the document from the top.";
+  if (segment !== segment.trim()) return "A part of the path begins or ends with white space.";
+  return undefined;
+}
+
+function firstOf<T, R>(items: readonly T[], find: (item: T) => R | undefined): R | undefined {
+  for (const item of items) {
+    const found = find(item);
+    if (found !== undefined) return found;
+  }
+  return undefined;
+}

@@ -1,0 +1,42 @@
+// The words in which a refused call is told to a model: what limit, what it costs, what is used, when to come back,
+// where to buy more. The same facts stand beside the text as data.
+import type { Refused } from "./admission.ts";
+import type { Refusal } from "./call.ts";
+import { type ErrorCode, errors } from "./errors.ts";
+
+/** A refusal that has no numbers: who is calling, or the tenant's state. */
+export function plainRefusal(code: ErrorCode, detail?: string): Refusal {
+  return { code, message: `${errors[code].advice}${detail === undefined ? "" : ` ${detail}`}` };
+}
+
+const measured: Readonly<Record<Refused["code"], { of: string; unit: string }>> = {
+  rate_limited: { of: "a minute", unit: "calls" },
+  too_many_in_flight: { of: "at once", unit: "calls" },
+  window_exhausted: { of: "an hour", unit: "units" },
+  period_exhausted: { of: "a calendar month", unit: "units" },
+  cost_over_limit: { of: "a period", unit: "units" },
+};
+
+/** A refusal by admission. `retryAfterSeconds` is rounded up, so that a client which waits as told is not early. */
+export function limitRefusal(tool: string, refused: Refused, upgradeUrl: string): Refusal {
+  const { of, unit } = measured[refused.code];
+  const { code, limit, used, cost, retryAfterMs } = refused;
+  const retryAfterSeconds = retryAfterMs === undefined ? undefined : Math.max(1, Math.ceil(retryAfterMs / 1000));
+  const sentences = [
+    `Refused: ${tool} was not run and nothing was charged.`,
+    `The limit is ${limit} ${unit} ${of}; ${used} are used and this call costs ${cost}.`,
+    retryAfterSeconds === undefined
+      ? `Waiting does not help: the call costs more than the limit.`
+      : `Try again in ${retryAfterSeconds} seconds.`,
+    `More can be had at ${upgradeUrl}`,
+  ];
+  return {
+    code,
+    message: sentences.join(" "),
+    limit,
+    used,
+    cost,
+    ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
+    upgradeUrl,
+  };
+}

@@ -1,0 +1,70 @@
+// What a tenant is, and what is allowed in each of its states. The control tables hold the truth; the tenant's object
+// holds a copy with a version and trusts it for `CONFIG_TRUSTED_MS` at most.
+import * as z from "zod";
+import type { ErrorCode } from "./errors.ts";
+import { Limits, planNames, strategies } from "./plans.ts";
+
+/** Lower-case letters, digits, `-` and `_`; never a `.`, which separates the fields of credentials and contexts. */
+export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
+export const TenantId = z.string().regex(tenantIdPattern).brand("TenantId");
+export type TenantId = z.infer<typeof TenantId>;
+
+export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
+export type TenantState = (typeof tenantStates)[number];
+
+/** A tenant as its object needs it: everything that admission asks, and nothing that only billing asks. */
+export const TenantConfig = z.object({
+  id: TenantId,
+  /** Grows with every change of the tenant or of its keys. */
+  version: z.int().positive(),
+  name: z.string(),
+  plan: z.enum(planNames),
+  strategy: z.enum(strategies),
+  state: z.enum(tenantStates),
+  trialUntilMs: z.int().nullable(),
+  limits: Limits,
+  /** `null`: every tool of the catalogue. */
+  allowedTools: z.array(z.string()).nullable(),
+  /** The keys that are valid; a key that is not listed is revoked. */
+  keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
+});
+export type TenantConfig = z.infer<typeof TenantConfig>;
+
+/** The control tables are the truth: an older copy than this refuses to decide (DESIGN.md I11). */
+export const CONFIG_TRUSTED_MS = 5 * 60_000;
+/** From this age on the copy is refreshed behind a call, so that a busy tenant never waits for it. */
+export const CONFIG_REFRESH_MS = 4 * 60_000;
+
+/** Which state may serve tool calls; the others name the refusal. */
+const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
+  provisioning: "tenant_provisioning",
+  trial: "serves",
+  active: "serves",
+  past_due: "serves", // a stated period of service; the state that follows it is `suspended`
+  suspended: "tenant_suspended",
+  leaving: "tenant_leaving",
+  gone: "tenant_gone",
+};
+
+/** Why a tenant in this state is not served now, or `undefined` when it is. */
+export function refusedByState(config: Pick<TenantConfig, "state" | "trialUntilMs">, nowMs: number): ErrorCode | undefined {
+  const outcome = service[config.state];
+  if (outcome !== "serves") return outcome;
+  if (config.state === "trial" && config.trialUntilMs !== null && nowMs >= config.trialUntilMs) return "trial_expired";
+  return undefined;
+}
+
+const transitions: Readonly<Record<TenantState, readonly TenantState[]>> = {
+  provisioning: ["trial", "active", "suspended", "leaving", "gone"],
+  trial: ["active", "past_due", "suspended", "leaving"],
+  active: ["past_due", "suspended", "leaving"],
+  past_due: ["active", "suspended", "leaving"],
+  suspended: ["trial", "active", "past_due", "leaving"],
+  leaving: ["active", "suspended", "gone"],
+  gone: [],
+};
+
+/** Whether a tenant may go from one state to another; staying is always allowed. */
+export function mayBecome(from: TenantState, to: TenantState): boolean {
+  return from === to || transitions[from].includes(to);
+}

@@ -1,0 +1,130 @@
+// The operator's API. Every change is in the control tables, and the tenant's object has confirmed it, before it is
+// reported as done; when the object cannot be told, the answer says so and the sweep tells it (DESIGN.md I11).
+import { Hono } from "hono";
+import { createMiddleware } from "hono/factory";
+import * as z from "zod";
+import { controlTenants } from "../adapters/control-tenants.ts";
+import { connectNeon } from "../adapters/neon.ts";
+import { mintCredential, secretsEqual } from "../core/credentials.ts";
+import { AppError } from "../core/errors.ts";
+import { Limits, planNames, plans } from "../core/plans.ts";
+import { TenantId, type TenantState } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { catalogue } from "../tools/catalogue.ts";
+import { KeyRequest, issueKey } from "./keys.ts";
+import { type HttpEnv, problem, readJson } from "./problem.ts";
+
+const TenantRequest = z.strictObject({
+  id: TenantId.optional(),
+  name: z.string().trim().min(1).max(200),
+  email: z.email().max(320).optional(),
+  plan: z.enum(planNames),
+  /** Overrides of the plan's numbers. */
+  limits: Limits.partial().optional(),
+  allowedTools: z.array(z.string().refine((name) => catalogue.has(name), "there is no such tool")).nullable().optional(),
+  trialDays: z.int().min(1).max(365).optional(),
+});
+
+const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
+
+const PAGE = 100;
+
+export const adminApi = new Hono<HttpEnv>();
+
+adminApi.use(
+  createMiddleware<HttpEnv>(async (c, next) => {
+    const token = /^Bearer +(\S+)$/i.exec(c.req.header("authorization") ?? "")?.[1];
+    if (token === undefined) return problem(c, "token_missing", "The operator API takes the operator token.");
+    if (!(await secretsEqual(token, c.env.OPERATOR_TOKEN))) return problem(c, "token_invalid");
+    await next();
+    log("info", "operator_request", { requestId: c.get("requestId"), method: c.req.method, path: c.req.path, status: c.res.status });
+  }),
+);
+
+adminApi.get("/tenants", async (c) => {
+  const tenants = await tenantsOf(c.env).list(c.req.query("after") ?? "", PAGE);
+  return c.json({ tenants, next: tenants.length === PAGE ? tenants.at(-1)?.id : null });
+});
+
+adminApi.post("/tenants", async (c) => {
+  const request = await readJson(c, TenantRequest);
+  const plan = plans[request.plan];
+  const id = request.id ?? TenantId.parse(`t${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`);
+  const tenants = tenantsOf(c.env);
+  const { created } = await tenants.insert({
+    id,
+    name: request.name,
+    email: request.email ?? null,
+    plan: plan.name,
+    strategy: plan.strategy,
+    limits: Limits.parse({ ...plan.limits, ...request.limits }),
+    allowedTools: request.allowedTools ?? null,
+    trialUntil: request.trialDays === undefined ? null : new Date(Date.now() + request.trialDays * 86_400_000).toISOString(),
+    stripeCustomerId: null,
+    stripeSubscriptionId: null,
+  });
+  if (!created) return problem(c, "conflict", `There is a tenant ${id} already.`);
+  await c.env.TENANT.getByName(id).provision();
+  return c.json({ ...(await tenants.summary(id)), statusUrl: `${c.env.PUBLIC_URL}/api/tenants/${id}/status` }, 201);
+});
+
+adminApi.get("/tenants/:id", async (c) => {
+  const id = TenantId.safeParse(c.req.param("id"));
+  const tenants = tenantsOf(c.env);
+  const tenant = id.success ? await tenants.summary(id.data) : undefined;
+  if (!id.success || tenant === undefined) return problem(c, "not_found", "There is no such tenant.");
+  const monitorToken = await mintCredential(c.env.CREDENTIAL_KEY, { kind: "monitor", tenantId: id.data, fields: [] });
+  return c.json({ ...tenant, monitorToken, keys: await tenants.keys(id.data), provisioning: await tenants.provisioning(id.data) });
+});
+
+adminApi.post("/tenants/:id/suspend", (c) => changeState(c.env, c.req.param("id"), ["trial", "active", "past_due"], "suspended"));
+adminApi.post("/tenants/:id/resume", (c) => changeState(c.env, c.req.param("id"), ["suspended"], "active"));
+
+adminApi.post("/tenants/:id/keys", async (c) => {
+  const id = TenantId.safeParse(c.req.param("id"));
+  if (!id.success) return problem(c, "not_found", "There is no such tenant.");
+  const key = await issueKey(c.env, id.data, await readJson(c, KeyRequest), { first: false });
+  return key === undefined ? problem(c, "conflict", "There is no such tenant, or it has too many keys.") : c.json(key, 201);
+});
+
+adminApi.delete("/tenants/:id/keys/:key", async (c) => {
+  const id = TenantId.safeParse(c.req.param("id"));
+  if (!id.success || !(await tenantsOf(c.env).revokeKey(id.data, c.req.param("key")))) {
+    return problem(c, "not_found", "The tenant has no such key.");
+  }
+  return c.json({ revoked: true, ...(await deliver(c.env, id.data)) });
+});
+
+adminApi.post("/tenants/:id/links", async (c) => {
+  const id = TenantId.safeParse(c.req.param("id"));
+  if (!id.success || (await tenantsOf(c.env).summary(id.data)) === undefined) return problem(c, "not_found", "There is no such tenant.");
+  const { issuer, organisation } = await readJson(c, LinkRequest);
+  const linked = await tenantsOf(c.env).link(issuer, organisation, id.data);
+  if (linked !== id.data) return problem(c, "conflict", "This organisation is linked to another tenant.");
+  return c.json({ issuer, organisation, tenantId: linked }, 201);
+});
+
+async function changeState(env: Env, rawId: string, from: readonly TenantState[], to: TenantState): Promise<Response> {
+  const id = TenantId.safeParse(rawId);
+  const tenants = tenantsOf(env);
+  const moved = id.success && (await tenants.setState(id.data, from, to));
+  const tenant = id.success ? await tenants.summary(id.data) : undefined;
+  if (!id.success || tenant === undefined) throw new AppError("not_found");
+  // Saying it again is no conflict: the tenant is where it should be.
+  if (!moved && tenant.state !== to) throw new AppError("conflict", `A tenant that is ${tenant.state} cannot become ${to}`);
+  return Response.json({ id: id.data, state: tenant.state, ...(await deliver(env, id.data)) });
+}
+
+/** Tells the tenant's object. What cannot be told now is told by the sweep, and the answer says that it is not yet. */
+async function deliver(env: Env, tenantId: TenantId): Promise<{ version: number | null; delivered: boolean }> {
+  try {
+    return { version: (await env.TENANT.getByName(tenantId).refresh()) ?? null, delivered: true };
+  } catch (error) {
+    log("error", "change_not_delivered", { tenantId, error: describeError(error) });
+    return { version: null, delivered: false };
+  }
+}
+
+function tenantsOf(env: Env) {
+  return controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+}

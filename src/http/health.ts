@@ -1,0 +1,146 @@
+// /health for a monitor: every failure class is a named check; one that fails makes the whole answer 503. Reasons are
+// ours, never a database's words. Answers are kept for ten seconds, so that probing costs nothing.
+import { Hono } from "hono";
+import { controlTenants } from "../adapters/control-tenants.ts";
+import { controlUsage } from "../adapters/control-usage.ts";
+import { proveIsolation } from "../adapters/isolation.ts";
+import { connectNeon } from "../adapters/neon.ts";
+import { createTenantDb } from "../adapters/tenant-db.ts";
+import { parseContextKeys } from "../core/context.ts";
+import { verifyCredential } from "../core/credentials.ts";
+import { type Check, billingChecks, failedCheck, passedCheck } from "../core/health.ts";
+import { TenantId, refusedByState } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { type HttpEnv, problem } from "./problem.ts";
+
+const CACHED_MS = 10_000;
+/** Per tenant answers kept at once; the oldest leaves first. */
+const MAX_CACHED = 1_000;
+/** A probe must hear about a hanging part, not hang with it. */
+const CHECK_TIMEOUT_MS = 5_000;
+
+interface Report {
+  status: "ok" | "failing";
+  checkedAt: string;
+  checks: Record<string, Check>;
+}
+
+const cache = new Map<string, { untilMs: number; report: Report }>();
+
+export const health = new Hono<HttpEnv>();
+
+health.get("/", async (c) => {
+  const named = c.req.query("tenant");
+  if (named === undefined) return answer(await cached("", () => deploymentChecks(c.env)));
+
+  const token = /^Bearer +(\S+)$/i.exec(c.req.header("authorization") ?? "")?.[1] ?? c.req.query("token");
+  if (token === undefined) return problem(c, "token_missing", "A tenant's health takes that tenant's monitor token.");
+  const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
+  const id = TenantId.safeParse(named);
+  if (!id.success || credential?.kind !== "monitor" || credential.tenantId !== id.data) return problem(c, "token_invalid");
+  return answer(await cached(id.data, () => tenantChecks(c.env, id.data)));
+});
+
+async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
+  const control = connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT);
+  const [isolation, quota, files, pipeline] = await Promise.all([
+    check("isolation", async () => {
+      const proof = await proveIsolation({
+        url: env.SHARED_DATABASE_URL,
+        fetchEndpoint: env.NEON_FETCH_ENDPOINT,
+        contextKeys: parseContextKeys(env.CONTEXT_KEYS),
+        now: () => Date.now(),
+      });
+      if (proof.proven) return passedCheck();
+      return failedCheck(`tenants are not proved to be apart: ${proof.failures.map((failure) => failure.check).join(", ")}`);
+    }),
+    check("quota_store", async () => {
+      await env.TENANT.getByName(HEALTH_OBJECT).probe();
+      return passedCheck();
+    }),
+    check("files", async () => {
+      await env.FILES.head("health");
+      return passedCheck();
+    }),
+    check("control_database", async () => ({ ...passedCheck(), pipeline: await controlUsage(control).pipeline(Date.now()) })),
+  ]);
+  const { pipeline: seen, ...controlDatabase } = pipeline as Check & { pipeline?: Parameters<typeof billingChecks>[0] };
+  return {
+    isolation,
+    control_database: controlDatabase,
+    quota_store: quota,
+    files,
+    // The shared strategy queries over HTTP: there is no session to lose.
+    sessions: { ...passedCheck(), facts: { shared: { used: 0, idle: 0, waiting: 0 } } },
+    ...(seen === undefined ? {} : billingChecks(seen)),
+  };
+}
+
+/** That tenant's own data path: its row, its object, its rows in the database, its files. */
+async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string, Check>> {
+  const control = connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT);
+  const [account, object, database, files] = await Promise.all([
+    check("account", async () => {
+      const config = await controlTenants(control).config(tenantId);
+      if (config === undefined) return failedCheck("there is no such tenant");
+      const refused = refusedByState(config, Date.now());
+      return refused === undefined ? passedCheck() : failedCheck(refused);
+    }),
+    check("quota_store", async () => {
+      await env.TENANT.getByName(tenantId).probe();
+      return passedCheck();
+    }),
+    check("database", async () => {
+      const db = createTenantDb({
+        url: env.SHARED_DATABASE_URL,
+        fetchEndpoint: env.NEON_FETCH_ENDPOINT,
+        contextKeys: parseContextKeys(env.CONTEXT_KEYS),
+        tenantId,
+        now: () => Date.now(),
+      });
+      const foreign = await db.query(`SELECT 1 AS foreign FROM products WHERE tenant_id <> $1 LIMIT 1`, [tenantId]);
+      if (foreign.length > 0) return failedCheck("rows of another tenant are visible");
+      const own = await db.query(`SELECT count(*)::int AS settings FROM settings`);
+      return Number(own[0]?.["settings"]) > 0 ? passedCheck() : failedCheck("the tenant's settings are missing");
+    }),
+    check("files", async () => {
+      await env.FILES.list({ prefix: `tenants/${tenantId}/`, limit: 1 });
+      return passedCheck();
+    }),
+  ]);
+  return { account, quota_store: object, database, files };
+}
+
+/** An object of no tenant: the name is no tenant's id. */
+const HEALTH_OBJECT = "~health";
+
+async function check(name: string, work: () => Promise<Check>): Promise<Check> {
+  const startedAtMs = Date.now();
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error("no answer in time")), CHECK_TIMEOUT_MS);
+  try {
+    return { ...(await Promise.race([work(), late.promise])), tookMs: Date.now() - startedAtMs };
+  } catch (error) {
+    log("error", "health_check_failed", { check: name, error: describeError(error) });
+    return { ...failedCheck("it cannot be reached"), tookMs: Date.now() - startedAtMs };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function cached(key: string, work: () => Promise<Record<string, Check>>): Promise<Report> {
+  const now = Date.now();
+  const known = cache.get(key);
+  if (known !== undefined && now < known.untilMs) return known.report;
+  const checks = await work();
+  const failing = Object.values(checks).some(({ ok }) => !ok);
+  const report: Report = { status: failing ? "failing" : "ok", checkedAt: new Date(now).toISOString(), checks };
+  cache.delete(key);
+  cache.set(key, { untilMs: now + CACHED_MS, report });
+  if (cache.size > MAX_CACHED) for (const oldest of cache.keys()) if (cache.delete(oldest)) break;
+  return report;
+}
+
+function answer(report: Report): Response {
+  return Response.json(report, { status: report.status === "ok" ? 200 : 503, headers: { "cache-control": "no-store" } });
+}

@@ -1,0 +1,48 @@
+// Making API keys. A key is in the control tables and known to the tenant's object before it is shown, and it is shown
+// once: what is kept is its digest.
+import * as z from "zod";
+import { controlTenants } from "../adapters/control-tenants.ts";
+import { connectNeon } from "../adapters/neon.ts";
+import { encodeScopes, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { scopesSupported } from "../mcp/auth.ts";
+
+/** Live keys of one tenant. Its object reads them all with its configuration. */
+const MAX_KEYS = 50;
+
+export const KeyRequest = z.strictObject({
+  name: z.string().trim().min(1).max(100).default("default"),
+  scopes: z.array(z.enum(scopesSupported)).min(1).default([...scopesSupported]),
+  expiresAt: z.iso
+    .datetime({ offset: true })
+    .refine((instant) => Date.parse(instant) > Date.now(), "must be in the future")
+    .optional(),
+});
+export type KeyRequest = z.infer<typeof KeyRequest>;
+
+export interface IssuedKey {
+  id: string;
+  name: string;
+  scopes: readonly string[];
+  expiresAt: string | null;
+  /** The key itself, here and never again. */
+  apiKey: string;
+}
+
+/** Makes a key, or `undefined` when the tenant may have none now: not there, too many, or with `first` one before. */
+export async function issueKey(
+  env: Env,
+  tenantId: TenantId,
+  request: KeyRequest,
+  { first }: { first: boolean },
+): Promise<IssuedKey | undefined> {
+  const id = toBase64Url(crypto.getRandomValues(new Uint8Array(9)));
+  const secret = toBase64Url(crypto.getRandomValues(new Uint8Array(24)));
+  const apiKey = await mintCredential(env.CREDENTIAL_KEY, { kind: "key", tenantId, fields: [id, encodeScopes(request.scopes), secret] });
+  const expiresAt = request.expiresAt ?? null;
+  const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  const key = { id, name: request.name, hash: await sha256Hex(apiKey), scopes: request.scopes, expiresAt };
+  if (!(await tenants.addKey(tenantId, key, { first, maxKeys: MAX_KEYS }))) return undefined;
+  await env.TENANT.getByName(tenantId).refresh();
+  return { id, name: request.name, scopes: request.scopes, expiresAt, apiKey };
+}

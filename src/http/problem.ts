@@ -1,0 +1,39 @@
+// The one form of an HTTP error (RFC 9457): a stable code, what it means and what to do, and the request's id.
+import type { Context } from "hono";
+import type { ContentfulStatusCode } from "hono/utils/http-status";
+import type * as z from "zod";
+import { AppError, type ErrorCode, errors } from "../core/errors.ts";
+
+/** What every handler of the HTTP routes works in. */
+export interface HttpEnv {
+  Bindings: Env;
+  Variables: { requestId: string };
+}
+
+/** A problem document. `detail` says more about this case; it is shown to the client. */
+export function problem(c: Context<HttpEnv>, code: ErrorCode, detail?: string): Response {
+  const { status, advice } = errors[code];
+  return c.json(
+    { type: "about:blank", title: advice, status, code, ...(detail === undefined ? {} : { detail }), requestId: c.get("requestId") },
+    // 499 is not a registered status; no route answers with it.
+    status as ContentfulStatusCode,
+    { "content-type": "application/problem+json" },
+  );
+}
+
+/** A body or query that is not what the route takes. Its text is shown to the client. */
+export class BadRequest extends Error {}
+
+/** The JSON body, checked. Throws `BadRequest`, which names the fields, or `content_type`. */
+export async function readJson<Schema extends z.ZodType>(c: Context<HttpEnv>, schema: Schema): Promise<z.infer<Schema>> {
+  if (!/^application\/json\b/i.test(c.req.header("content-type") ?? "")) throw new AppError("content_type");
+  let json: unknown;
+  try {
+    json = await c.req.json();
+  } catch {
+    throw new BadRequest("The body is not valid JSON.");
+  }
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  throw new BadRequest(parsed.error.issues.map(({ path, message }) => `${path.length === 0 ? "body" : path.join(".")}: ${message}`).join("; "));
+}

@@ -1,0 +1,34 @@
+// Stripe's webhooks: signature over the raw body, then the inbox, then 200. What the event changes happens afterwards;
+// a crash in between is swept up, because the event is durable by then (DESIGN.md I4).
+import { Hono } from "hono";
+import { controlInbox } from "../adapters/control-inbox.ts";
+import { connectNeon } from "../adapters/neon.ts";
+import { connectStripe } from "../adapters/stripe.ts";
+import { AppError } from "../core/errors.ts";
+import { incomingEvent } from "../core/stripe-event.ts";
+import { describeError, log } from "../log.ts";
+import type { HttpEnv } from "./problem.ts";
+
+export const webhook = new Hono<HttpEnv>();
+
+webhook.post("/stripe", async (c) => {
+  const stripe = connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE);
+  const event = await stripe.verifyWebhook(await c.req.text(), c.req.header("stripe-signature"), c.env.STRIPE_WEBHOOK_SECRET);
+  const inbox = controlInbox(connectNeon(c.env.CONTROL_DATABASE_URL, c.env.NEON_FETCH_ENDPOINT));
+  let kept;
+  try {
+    kept = await inbox.keep(incomingEvent(event));
+  } catch (error) {
+    // 5xx: Stripe sends it again.
+    throw new AppError("control_unavailable", "The inbox could not be written", { cause: error });
+  }
+  const { fresh, tenantId } = kept;
+  if (tenantId === undefined) log("warn", "webhook_without_tenant", { eventId: event.id, type: event.type });
+  else if (fresh) {
+    const applied = c.env.TENANT.getByName(tenantId).applyInbox();
+    c.executionCtx.waitUntil(
+      Promise.resolve(applied).catch((error: unknown) => log("warn", "webhook_left_to_sweep", { tenantId, error: describeError(error) })),
+    );
+  }
+  return c.json({ received: true, duplicate: !fresh });
+});

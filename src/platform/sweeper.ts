@@ -1,0 +1,59 @@
+// The cron that picks up what fell down: events that Stripe could not deliver or that were kept and not applied,
+// tenants whose provisioning went silent, and objects that were not told of a change.
+import { controlInbox } from "../adapters/control-inbox.ts";
+import { controlTenants } from "../adapters/control-tenants.ts";
+import { controlUsage } from "../adapters/control-usage.ts";
+import { connectNeon } from "../adapters/neon.ts";
+import { connectStripe } from "../adapters/stripe.ts";
+import { incomingEvent } from "../core/stripe-event.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
+
+/** Of each kind, one run takes this many; what is left waits a minute. */
+const BATCH = 50;
+/** An event is applied right after it is kept; one that is older than this was left behind. */
+const INBOX_LAG_MS = 10_000;
+/** Stripe retries for three days; an event that it gave up on is still listed for thirty. */
+const LOOK_BACK_SECONDS = 3 * 86_400;
+
+export async function sweep(env: Env, nowMs: number): Promise<void> {
+  const db = connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT);
+  const tenants = controlTenants(db);
+  const inbox = controlInbox(db);
+  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+
+  // Each of these stands alone: Stripe being down must not keep a stuck tenant waiting.
+  await settle("undelivered_events", async () => {
+    const events = await stripe.undeliveredEvents(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
+    for (const event of events) await inbox.keep(incomingEvent(event));
+    await controlUsage(db).beat("stripe", nowMs);
+  });
+  await settle("lagging_inbox", async () => {
+    const lagging = await inbox.lagging(INBOX_LAG_MS, BATCH);
+    await each(lagging, (tenantId) => env.TENANT.getByName(tenantId).applyInbox());
+  });
+  await settle("stuck_tenants", async () => {
+    const { provisioning, undelivered } = await tenants.stuck(PROVISIONING_SILENCE_MS, BATCH);
+    await each(provisioning, async (tenantId) => {
+      if (await startProvisioning(env, tenantId)) log("warn", "provisioning_resumed", { tenantId });
+    });
+    await each(undelivered, (tenantId) => env.TENANT.getByName(tenantId).refresh());
+  });
+  await controlUsage(db).beat("sweep", nowMs);
+}
+
+async function each(tenantIds: readonly TenantId[], work: (tenantId: TenantId) => Promise<unknown>): Promise<void> {
+  const results = await Promise.allSettled(tenantIds.map(work));
+  for (const result of results) {
+    if (result.status === "rejected") log("error", "sweep_failed", { error: describeError(result.reason) });
+  }
+}
+
+async function settle(name: string, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    log("error", "sweep_failed", { part: name, error: describeError(error) });
+  }
+}

@@ -1,0 +1,324 @@
+// One object per tenant: it admits the tenant's calls, runs their tools and keeps what they cost.
+//
+// The order of checks is key or token, state, tool, then the limits; the decision is synchronous and in memory. Holds
+// live in memory alone, so an object that dies in the middle of a call charges nothing. A charge is one row, durable
+// before the reply leaves. The control tables are the truth about the tenant: the copy here is told of every change
+// and asks again by itself before it is `CONFIG_TRUSTED_MS` old.
+import { DurableObject } from "cloudflare:workers";
+import { controlInbox } from "../adapters/control-inbox.ts";
+import { type ControlTenants, controlTenants } from "../adapters/control-tenants.ts";
+import { createTenantFiles } from "../adapters/files.ts";
+import { connectNeon } from "../adapters/neon.ts";
+import { type CallScopedDb, createTenantDb } from "../adapters/tenant-db.ts";
+import { Admission } from "../core/admission.ts";
+import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
+import { parseContextKeys } from "../core/context.ts";
+import type { ErrorCode } from "../core/errors.ts";
+import { OUTBOX_DELAY_MS, type OutboxState, afterAcknowledge, afterSend, freshOutbox, nextWake, sendAfter } from "../core/outbox.ts";
+import { limitRefusal, plainRefusal } from "../core/refusal.ts";
+import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
+import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
+import { describeError, log } from "../log.ts";
+import { catalogue } from "../tools/catalogue.ts";
+import type { Tool } from "../tools/tool.ts";
+import { applyBillingEvent } from "./billing-events.ts";
+import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
+import { isolationProven } from "./isolation-gate.ts";
+import { startProvisioning } from "./provisioning-start.ts";
+import { runTool } from "./tool-runner.ts";
+
+/** After the queue refused. */
+const OUTBOX_RETRY_MS = 5_000;
+
+export class TenantObject extends DurableObject<Env> {
+  readonly #tenantId: TenantId;
+  readonly #admission = new Admission();
+  readonly #running = new Map<string, AbortController>();
+  #config: { value: TenantConfig; readAtMs: number } | undefined;
+  #refreshing: Promise<void> | undefined;
+  #applying: Promise<unknown> = Promise.resolve();
+  #log: CallLog | undefined;
+  #db: CallScopedDb | undefined;
+  #outbox: OutboxState = freshOutbox(0);
+  /** When the alarm is set for, as far as this instance knows. */
+  #alarmAtMs = Infinity;
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, env);
+    this.#tenantId = (ctx.id.name ?? "") as TenantId;
+    if (hasCallLog(ctx.storage)) this.#open();
+  }
+
+  /** The clock of every decision here. */
+  protected now(): number {
+    return Date.now();
+  }
+
+  /** Whether this caller may use the server at all; asked once for every MCP method that calls no tool. */
+  async authorize(caller: Caller): Promise<Authorization> {
+    const known = this.#freshConfig() ?? (await this.#currentConfig());
+    if ("refusal" in known) return { kind: "refused", refusal: known.refusal };
+    const refusal = this.#refusedCaller(known, caller);
+    if (refusal !== undefined) return { kind: "refused", refusal };
+    return { kind: "authorized", allowedTools: allowedTools(known, caller) };
+  }
+
+  /** Admits a call, runs its tool and settles it. Expected refusals and failures are values; a throw is an outage. */
+  async call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
+    // Awaited only when there is something to wait for: the decision itself is synchronous.
+    const config = this.#freshConfig() ?? (await this.#currentConfig());
+    if ("refusal" in config) return { kind: "refused", refusal: config.refusal, standing: undefined };
+    const refusal = this.#refusedCaller(config, request.caller) ?? refusedTool(config, request);
+    const tool = catalogue.get(request.tool);
+    if (refusal !== undefined || tool === undefined) {
+      return { kind: "refused", refusal: refusal ?? plainRefusal("tool_unknown"), standing: undefined };
+    }
+    if (!isolationProven.fresh(this.now())) {
+      const outcome = await isolationProven.prove(this.env, this.now());
+      if (outcome !== "proven") return { kind: "refused", refusal: plainRefusal(outcome), standing: undefined };
+    }
+    const rows = this.#open();
+    if (request.caller.kind === "canary" && !this.#spendCanary(rows, request.caller)) {
+      return { kind: "refused", refusal: plainRefusal("token_invalid"), standing: undefined };
+    }
+    // A second attempt of a call that was charged is run for its answer alone.
+    const units = request.attempt === 2 && rows.has(request.callId) ? 0 : tool.units;
+
+    const now = this.now();
+    const decision = this.#admission.decide(units, config.limits, now);
+    if (!decision.admitted) {
+      const upgradeUrl = `${this.env.PUBLIC_URL}/plans`;
+      return { kind: "refused", refusal: limitRefusal(tool.name, decision, upgradeUrl), standing: this.#admission.standing(config.limits, now) };
+    }
+    const abort = new AbortController();
+    this.#running.set(request.callId, abort);
+    let charged = false;
+    try {
+      const run = await runTool(tool, request.args, this.#toolContext(request, tool, config, rows, abort), { abort, progress });
+      if (run.charged) {
+        if (units > 0) {
+          rows.append({ callId: request.callId, atMs: decision.ticket.atMs, tool: tool.name, units });
+          this.#wakeIn(OUTBOX_DELAY_MS);
+        }
+        charged = true;
+      }
+      if (charged) this.#admission.settle(decision.ticket);
+      else this.#admission.release(decision.ticket);
+      const standing = this.#admission.standing(config.limits, this.now());
+      return { kind: "result", content: run.content, data: run.data, isError: run.isError, units: charged ? units : 0, standing };
+    } finally {
+      this.#running.delete(request.callId);
+      this.#admission.release(decision.ticket); // does nothing to a call that was settled
+    }
+  }
+
+  /** The client has gone: its call is stopped, and then is not charged. */
+  cancel(callId: string): void {
+    this.#running.get(callId)?.abort("cancelled");
+  }
+
+  /** Reads the tenant again. Returns the version in force, which is what a change must wait for before it is done. */
+  async refresh(): Promise<number | undefined> {
+    // A read that is under way may have started before the change that this is called for.
+    await this.#refreshing?.catch(() => undefined);
+    const config = await this.#readConfig();
+    if (config !== undefined) await this.#tenants().delivered(this.#tenantId, config.version);
+    return config?.version;
+  }
+
+  /** Takes the ledger's watermark over. One of another epoch is of a sequence that this object no longer writes. */
+  acknowledge(epoch: string, watermark: number): void {
+    const rows = this.#log;
+    if (rows === undefined || epoch !== rows.epoch) return;
+    const before = rows.acknowledged;
+    rows.acknowledge(watermark, this.now());
+    this.#outbox = afterAcknowledge(this.#outbox, before, rows.acknowledged, Date.now());
+  }
+
+  /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
+  applyInbox(): Promise<void> {
+    const turn = this.#applying.then(() => this.#applyInbox());
+    this.#applying = turn.catch(() => undefined);
+    return turn;
+  }
+
+  /** Sets the tenant up, unless that is going on or done. */
+  async provision(): Promise<boolean> {
+    return startProvisioning(this.env, this.#tenantId);
+  }
+
+  /** Whether objects answer and their storage does; for the health page, which asks an object of no tenant. */
+  probe(): { rows: number } {
+    return { rows: this.ctx.storage.sql.exec(`SELECT count(*) AS rows FROM sqlite_master`).toArray().length };
+  }
+
+  /** Sends what the outbox holds. Never throws: the platform's own retries would end, and this must not. */
+  override async alarm(): Promise<void> {
+    this.#alarmAtMs = Infinity;
+    const rows = this.#log;
+    if (rows === undefined) return;
+    try {
+      const from = sendAfter(this.#outbox, rows.acknowledged, Date.now());
+      const unsent = rows.after(from, ROWS_PER_MESSAGE * MESSAGES_PER_ALARM);
+      const last = unsent.at(-1);
+      if (last !== undefined) {
+        const stream = { tenantId: this.#tenantId, object: this.#tenantId, epoch: rows.epoch };
+        await this.env.USAGE.sendBatch(packUsage(stream, unsent).map((body) => ({ body })));
+        this.#outbox = afterSend(this.#outbox, from, last.n, Date.now());
+      }
+      const wakeInMs = nextWake(this.#outbox, rows, Date.now());
+      if (wakeInMs !== undefined) this.#wakeIn(wakeInMs);
+    } catch (error) {
+      log("error", "outbox_failed", { tenantId: this.#tenantId, error: describeError(error) });
+      this.#wakeIn(OUTBOX_RETRY_MS);
+    }
+  }
+
+  // ---- the tenant as the control tables have it
+
+  #freshConfig(): TenantConfig | undefined {
+    if (this.#config === undefined) return undefined;
+    const age = this.now() - this.#config.readAtMs;
+    if (age >= CONFIG_TRUSTED_MS) return undefined;
+    if (age >= CONFIG_REFRESH_MS) this.ctx.waitUntil(this.#refreshOnce().catch(() => undefined));
+    return this.#config.value;
+  }
+
+  /** The trusted copy, read anew when it is too old, or why there is none. */
+  async #currentConfig(): Promise<TenantConfig | { refusal: Refusal }> {
+    try {
+      await this.#refreshOnce();
+    } catch (error) {
+      log("error", "config_not_read", { tenantId: this.#tenantId, error: describeError(error) });
+      return { refusal: plainRefusal("control_unavailable") };
+    }
+    return this.#freshConfig() ?? { refusal: plainRefusal("tenant_unknown") };
+  }
+
+  #refreshOnce(): Promise<void> {
+    this.#refreshing ??= this.#readConfig()
+      .then(() => undefined)
+      .finally(() => (this.#refreshing = undefined));
+    return this.#refreshing;
+  }
+
+  async #readConfig(): Promise<TenantConfig | undefined> {
+    const askedAtMs = this.now();
+    const read = await this.#tenants().config(this.#tenantId);
+    if (read === undefined) return undefined;
+    const known = this.#config;
+    const value = known !== undefined && known.value.version > read.version ? known.value : read;
+    this.#config = { value, readAtMs: askedAtMs };
+    this.#open().setSetting("config", JSON.stringify(this.#config));
+    return value;
+  }
+
+  #tenants(): ControlTenants {
+    return controlTenants(connectNeon(this.env.CONTROL_DATABASE_URL, this.env.NEON_FETCH_ENDPOINT));
+  }
+
+  // ---- the checks before admission
+
+  #refusedCaller(config: TenantConfig, caller: Caller): Refusal | undefined {
+    const now = this.now();
+    const settingUp = caller.kind === "canary" && config.state === "provisioning";
+    const code = refusedCredential(config, caller, now) ?? (settingUp ? undefined : refusedByState(config, now));
+    return code === undefined ? undefined : plainRefusal(code);
+  }
+
+  /**
+   * A canary's token is good for one call: each must expire later than the one spent before it. Kept durably, so that
+   * an eviction does not make a token good again.
+   */
+  #spendCanary(rows: CallLog, caller: Extract<Caller, { kind: "canary" }>): boolean {
+    if (caller.expiresAtMs <= Number(rows.setting("canary") ?? 0)) return false;
+    rows.setSetting("canary", String(caller.expiresAtMs));
+    return true;
+  }
+
+  // ---- running a call
+
+  #toolContext(request: CallRequest, tool: Tool, config: TenantConfig, rows: CallLog, abort: AbortController) {
+    const { callId, caller } = request;
+    return {
+      tenant: { id: this.#tenantId, name: config.name, plan: config.plan },
+      caller: { kind: caller.kind, id: callerId(caller) },
+      callId,
+      db: this.#tenantDb().forCall(abort.signal),
+      files: createTenantFiles({ bucket: this.env.FILES, tenantId: this.#tenantId }),
+      usage: () => this.#admission.standing(config.limits, this.now()),
+      history: () => rows.history(this.now()),
+      log: (event: string, fields = {}) => log("info", event, { ...fields, callId, tenantId: this.#tenantId, tool: tool.name }),
+    };
+  }
+
+  #tenantDb(): CallScopedDb {
+    this.#db ??= createTenantDb({
+      url: this.env.SHARED_DATABASE_URL,
+      fetchEndpoint: this.env.NEON_FETCH_ENDPOINT,
+      contextKeys: parseContextKeys(this.env.CONTEXT_KEYS),
+      tenantId: this.#tenantId,
+      now: () => Date.now(),
+    });
+    return this.#db;
+  }
+
+  // ---- rows, outbox and inbox
+
+  #open(): CallLog {
+    if (this.#log === undefined) {
+      const now = this.now();
+      const rows = openCallLog(this.ctx.storage, crypto.randomUUID());
+      this.#admission.restore(rows.recent(now), rows.monthUsed(now), now);
+      this.#outbox = freshOutbox(rows.acknowledged);
+      const kept = rows.setting("config");
+      if (kept !== undefined) this.#config = JSON.parse(kept) as { value: TenantConfig; readAtMs: number };
+      this.#log = rows;
+      if (rows.lastN > rows.acknowledged) this.#wakeIn(OUTBOX_DELAY_MS);
+    }
+    return this.#log;
+  }
+
+  /** Sets the alarm unless an earlier one is set. Commits with the rows of the same turn. */
+  #wakeIn(delayMs: number): void {
+    const atMs = Date.now() + delayMs;
+    if (this.#alarmAtMs <= atMs) return;
+    this.#alarmAtMs = atMs;
+    // Unawaited on purpose: the output gate waits for it, and awaiting would let other calls in between.
+    void this.ctx.storage.setAlarm(atMs);
+  }
+
+  async #applyInbox(): Promise<void> {
+    const inbox = controlInbox(connectNeon(this.env.CONTROL_DATABASE_URL, this.env.NEON_FETCH_ENDPOINT));
+    for (const event of await inbox.pending(this.#tenantId)) {
+      try {
+        await inbox.applied(event.id, await applyBillingEvent(this.env, this.#tenantId, event));
+      } catch (error) {
+        log("error", "webhook_not_applied", { tenantId: this.#tenantId, eventId: event.id, error: describeError(error) });
+        await inbox.failed(event.id, describeError(error));
+      }
+    }
+  }
+}
+
+function refusedCredential(config: TenantConfig, caller: Caller, nowMs: number): ErrorCode | undefined {
+  if (caller.kind !== "key") return nowMs >= caller.expiresAtMs ? "token_expired" : undefined;
+  const key = config.keys.find((each) => each.id === caller.keyId);
+  if (key === undefined || key.hash !== caller.keyHash) return "key_revoked";
+  return key.expiresAtMs !== null && nowMs >= key.expiresAtMs ? "key_revoked" : undefined;
+}
+
+function refusedTool(config: TenantConfig, { caller, tool }: CallRequest): Refusal | undefined {
+  const allowed = allowedTools(config, caller);
+  return allowed === null || allowed.includes(tool) ? undefined : plainRefusal("tool_not_allowed");
+}
+
+/** `null`: every tool. */
+function allowedTools(config: TenantConfig, caller: Caller): readonly string[] | null {
+  return caller.kind === "canary" ? ["health_check"] : config.allowedTools;
+}
+
+function callerId(caller: Caller): string {
+  if (caller.kind === "key") return caller.keyId;
+  return caller.kind === "user" ? caller.subject : "canary";
+}

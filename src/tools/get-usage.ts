@@ -1,0 +1,53 @@
+// Tells where the tenant stands, from memory: asking costs nothing, also when everything is used up.
+import * as z from "zod";
+import type { Standing } from "../core/call.ts";
+import { defineTool, isFailure } from "./tool.ts";
+
+const Allowance = z.strictObject({
+  limit: z.int().nullable().describe("Units allowed; null: no limit"),
+  used: z.int().describe("Units used, running calls included"),
+  left: z.int().nullable().describe("Units left; null: no limit"),
+  resetSeconds: z.int(),
+});
+
+export const getUsage = defineTool({
+  name: "get_usage",
+  title: "Usage and limits",
+  description:
+    "Tells how many units are left this hour and this month, and when more come back. Free. " +
+    "Call it before a long series of calls or before `generate_report` (20 units).",
+  units: 0,
+  scopes: ["tools:read"],
+  input: z.strictObject({}),
+  output: z.strictObject({
+    plan: z.string(),
+    hour: Allowance.describe("A sliding hour; resetSeconds: until the first of the used units come back"),
+    month: Allowance.describe("The calendar month in UTC; resetSeconds: until the next one begins"),
+  }),
+  annotations: { readOnly: true, idempotent: true, destructive: false },
+  failed: isFailure,
+
+  async run(_input, context) {
+    const standing = context.usage();
+    const { plan } = context.tenant;
+    const hour = withLeft(standing.hour);
+    const month = withLeft(standing.month);
+    const back = hour.used === 0 ? "" : ` The first of them come back in ${hour.resetSeconds} s.`;
+    return {
+      text:
+        `Plan ${plan}. This hour: ${inWords(hour)}.${back} ` +
+        `This month: ${inWords(month)}. The next month begins in ${month.resetSeconds} s.`,
+      data: { plan, hour, month },
+    };
+  },
+});
+
+function withLeft(part: Standing["hour"]): z.infer<typeof Allowance> {
+  const { limit, used, resetSeconds } = part;
+  // A plan that was made smaller may have less than what is used already.
+  return { limit, used, left: limit === null ? null : Math.max(0, limit - used), resetSeconds };
+}
+
+function inWords({ limit, used, left }: z.infer<typeof Allowance>): string {
+  return limit === null ? `${used} units used, no limit` : `${used} of ${limit} units used, ${left} left`;
+}

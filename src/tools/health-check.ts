@@ -1,0 +1,50 @@
+// Proves that this tenant's own way to its data works: its rows, seen through its isolation, and its files.
+// Provisioning ends with this call (DESIGN.md I5), so it must not succeed by seeing nothing.
+import * as z from "zod";
+import { defineTool, isFailure } from "./tool.ts";
+
+export const healthCheck = defineTool({
+  name: "health_check",
+  title: "Health check",
+  description:
+    "Checks that your account's database and file storage can be reached. Free. " +
+    "Call it when another tool failed, to learn whether trying again makes sense.",
+  units: 0,
+  scopes: ["tools:read"],
+  input: z.strictObject({}),
+  output: z.strictObject({
+    ok: z.literal(true),
+    tenant: z.string().describe("The account that was checked"),
+    checkedAt: z.iso.datetime().describe("The database's time"),
+    settings: z.int().positive().describe("How many of the account's settings were found"),
+    files: z.enum(["empty", "present"]).describe("Whether the account has documents"),
+  }),
+  annotations: { readOnly: true, idempotent: true, destructive: false },
+  failed: isFailure,
+
+  async run(_input, context) {
+    const [rows, page] = await Promise.all([
+      context.db.query<{ checkedAt: string; settings: number }>(
+        `SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS "checkedAt",
+                (SELECT count(*)::int FROM settings) AS settings`,
+      ),
+      context.files.list({ limit: 1 }),
+    ]);
+    const [row] = rows;
+    // Isolation that took this for nobody shows no rows; every account has settings from its first day.
+    if (row === undefined || row.settings === 0) {
+      return {
+        isError: true,
+        text: "The database answered, but showed none of the account's settings. Its set-up is not complete; tell support.",
+      };
+    }
+    const data = {
+      ok: true as const,
+      tenant: context.tenant.id,
+      checkedAt: row.checkedAt,
+      settings: row.settings,
+      files: page.files.length === 0 ? ("empty" as const) : ("present" as const),
+    };
+    return { data };
+  },
+});

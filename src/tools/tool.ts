@@ -1,0 +1,110 @@
+// What a tool is: one declaration of name, cost, schemas, scopes and the handler that runs in the tenant's object.
+// The handler gets a context that is already inside the tenant; there is no way to name another.
+import type * as z from "zod";
+import type { Progress, Standing, ToolText } from "../core/call.ts";
+import type { PlanName } from "../core/plans.ts";
+import type { TenantId } from "../core/tenant.ts";
+
+/** The tenant's rows. One call is one database round trip that carries one parameterised statement. */
+export interface TenantDb {
+  /** Runs one SELECT, INSERT, UPDATE, DELETE or MERGE. Rows come back as objects. Throws `AppError` when the database fails. */
+  query<Row extends Record<string, unknown>>(text: string, params?: readonly unknown[]): Promise<Row[]>;
+}
+
+/** The tenant's files. Paths are relative, normalised, and cannot leave the tenant's prefix. */
+export interface TenantFiles {
+  list(options?: {
+    prefix?: string;
+    cursor?: string;
+    limit?: number;
+  }): Promise<{ files: FileInfo[]; cursor: string | undefined }>;
+  /** `undefined` when there is no such file. */
+  read(path: string): Promise<{ info: FileInfo; text: string } | undefined>;
+  write(path: string, text: string, contentType?: string): Promise<FileInfo>;
+  /** Whether there was such a file. */
+  delete(path: string): Promise<boolean>;
+}
+
+export interface FileInfo {
+  path: string;
+  sizeBytes: number;
+  contentType: string;
+  updatedAt: string;
+}
+
+export interface ToolContext {
+  readonly tenant: { readonly id: TenantId; readonly name: string; readonly plan: PlanName };
+  readonly caller: { readonly kind: "key" | "user" | "canary"; readonly id: string };
+  /** Put it into the tool's own writes: a call that is run again carries the same id. */
+  readonly callId: string;
+  readonly db: TenantDb;
+  readonly files: TenantFiles;
+  /** Where the tenant stands before this call is settled. */
+  usage(): Standing;
+  /** The calls of the last hour, by tool. */
+  history(): readonly { tool: string; calls: number; units: number }[];
+  /** Reports progress; costs nothing when the client did not ask for it. */
+  progress(progress: Progress): Promise<void>;
+  log(event: string, fields?: Readonly<Record<string, string | number | boolean>>): void;
+  /** Aborted when the client goes away or the time limit passes. */
+  readonly signal: AbortSignal;
+}
+
+export interface ToolResult<Data> {
+  /** What a model reads. Defaults to the data as JSON. */
+  text?: string;
+  /** What a program reads; matches the output schema. */
+  data: Data;
+}
+
+/** A failure that the tool expects and explains to the model. It is not charged unless `failed` says otherwise. */
+export interface ToolFailure {
+  isError: true;
+  text: string;
+}
+
+export interface ToolAnnotations {
+  /** Changes nothing: may be run again when the outcome of a first run was lost. */
+  readOnly: boolean;
+  /** Running it twice with the same arguments is the same as once: may be run again, too. */
+  idempotent: boolean;
+  destructive: boolean;
+}
+
+export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.ZodObject = z.ZodObject> {
+  readonly name: string;
+  readonly title: string;
+  readonly description: string;
+  /** Price of a successful call. 0 is free and is not recorded. */
+  readonly units: number;
+  /** All of them are needed. */
+  readonly scopes: readonly string[];
+  readonly input: Input;
+  readonly output: Output;
+  readonly annotations: ToolAnnotations;
+  /** Default `TOOL_TIMEOUT_MS`. */
+  readonly timeoutMs?: number;
+  /** Whether an answer counts as failed and so is not charged. A throw, a timeout and an abort always do. */
+  failed(result: ToolResult<z.infer<Output>> | ToolFailure): boolean;
+  run(input: z.infer<Input>, context: ToolContext): Promise<ToolResult<z.infer<Output>> | ToolFailure>;
+}
+
+/** Long enough for a report, short enough that a hung tool frees its place in flight. */
+export const TOOL_TIMEOUT_MS = 20_000;
+
+/** Checks the declaration's types and returns it as the catalogue keeps it. */
+export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(tool: Tool<Input, Output>): Tool {
+  // The catalogue calls every tool with arguments that its own `input` has parsed.
+  return tool;
+}
+
+/** Whether a tool explained a failure instead of answering: what most tools count as failed. */
+export function isFailure(result: ToolResult<unknown> | ToolFailure): result is ToolFailure {
+  return "isError" in result;
+}
+
+/** The content blocks of a result: its text, or its data as JSON for clients that read no structured content. */
+export function contentOf(result: ToolResult<unknown> | ToolFailure): ToolText[] {
+  if (isFailure(result)) return [{ type: "text", text: result.text }];
+  return [{ type: "text", text: result.text ?? JSON.stringify(result.data) }];
+}

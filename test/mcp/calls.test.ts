@@ -1,0 +1,207 @@
+// Tool calls and lists over both eras of the protocol: what a client of either sees of a result, a refusal, progress,
+// missing scopes and its own mistakes, and that no two callers ever meet.
+import { expect, test } from "vitest";
+import type { CallTool } from "../../src/mcp/server.ts";
+import { aResult, aTool, answer, eras, httpRequest, message, messages, standing } from "../support/mcp-requests.ts";
+
+const mustNotRun: CallTool = () => Promise.reject(new Error("must not run"));
+const call = { name: "search_products", arguments: { query: "chair" } };
+
+test.each(eras)("%s lists the tools with their schemas and annotations", async (era) => {
+  const { last } = await messages(await answer(message(era, "tools/list")));
+  expect(last.result).toMatchObject({
+    tools: [
+      {
+        name: "search_products",
+        title: "Search products",
+        inputSchema: { type: "object", required: ["query"] },
+        outputSchema: { type: "object", required: ["found"] },
+        annotations: { readOnlyHint: true, idempotentHint: true, destructiveHint: false, openWorldHint: false },
+      },
+    ],
+  });
+});
+
+test("lists and discovery may be cached for a minute, by the tenant's own client alone", async () => {
+  for (const method of ["tools/list", "server/discover"]) {
+    const { last } = await messages(await answer(message("2026-07-28", method)));
+    expect(last.result).toMatchObject({ ttlMs: 60_000, cacheScope: "private" });
+  }
+});
+
+test("the newer era is told that lists never announce a change", async () => {
+  const { last } = await messages(await answer(message("2026-07-28", "server/discover")));
+  expect(last.result).toMatchObject({ capabilities: { tools: { listChanged: false } } });
+});
+
+test("the older era is initialized without a session", async () => {
+  const params = { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "test", version: "1" } };
+  const response = await answer(message("2025-11-25", "initialize", params));
+  expect(response.headers.get("mcp-session-id")).toBeNull();
+  const { last } = await messages(response);
+  expect(last.result).toMatchObject({ protocolVersion: "2025-11-25", serverInfo: { name: "tollgate" } });
+});
+
+test.each(eras)("%s calls a tool with its arguments and their defaults and answers as JSON", async (era) => {
+  const calls: unknown[] = [];
+  const callTool: CallTool = (tool, args, { progress }) => {
+    calls.push({ tool: tool.name, args, progress });
+    return Promise.resolve(aResult());
+  };
+  const response = await answer(message(era, "tools/call", call), { callTool });
+  const { streamed, last } = await messages(response);
+  expect(response.status).toBe(200);
+  expect(streamed).toBe(false);
+  expect(calls).toEqual([{ tool: "search_products", args: { query: "chair", limit: 10 }, progress: undefined }]);
+  expect(last).toMatchObject({ id: 7, result: { content: [{ text: "3 found" }], structuredContent: { found: 3 } } });
+  expect(last.result).not.toHaveProperty("isError");
+});
+
+const reportTwice: CallTool = async (_tool, _args, { progress }) => {
+  await progress?.({ progress: 1, total: 2, message: "half" });
+  await progress?.({ progress: 2, total: 2 });
+  return aResult();
+};
+
+test.each(eras)("%s streams progress that the client asked for and the tool reports, then the result", async (era) => {
+  const response = await answer(message(era, "tools/call", call, { progressToken: "p1" }), { callTool: reportTwice });
+  const { streamed, all, last } = await messages(response);
+  expect(streamed).toBe(true);
+  expect(all.map(({ method }) => method)).toEqual(["notifications/progress", "notifications/progress", undefined]);
+  expect(all[0]?.params).toMatchObject({ progressToken: "p1", progress: 1, total: 2, message: "half" });
+  expect(last.result).toMatchObject({ structuredContent: { found: 3 } });
+});
+
+test.each(eras)("%s answers as JSON when the client asked for progress and the tool reports none", async (era) => {
+  const response = await answer(message(era, "tools/call", call, { progressToken: "p1" }));
+  expect((await messages(response)).streamed).toBe(false);
+});
+
+test.each(eras)("%s lets a client that has gone abort its tool, and progress then fails nothing", async (era) => {
+  const client = new AbortController();
+  const reported = Promise.withResolvers<string>();
+  const callTool: CallTool = async (_tool, _args, { progress, signal }) => {
+    await progress?.({ progress: 1 });
+    await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    await progress?.({ progress: 2 });
+    reported.resolve("reported after the abort");
+    return aResult();
+  };
+  const request = message(era, "tools/call", call, { progressToken: "p1", signal: client.signal });
+  const response = await answer(request, { callTool });
+  expect(response.headers.get("content-type")).toBe("text/event-stream");
+  await response.body?.cancel();
+  client.abort();
+  expect(await reported.promise).toBe("reported after the abort");
+});
+
+test.each(eras)("%s reads a refusal as a result for the model, with its facts beside it", async (era) => {
+  const refusal = {
+    code: "window_exhausted" as const,
+    message: "100 of 100 units an hour are used; try again in 30 seconds.",
+    cost: 1,
+    limit: 100,
+    used: 100,
+    retryAfterSeconds: 30,
+    upgradeUrl: "https://tollgate.example/app",
+  };
+  const callTool: CallTool = () => Promise.resolve({ kind: "refused", refusal, standing });
+  const response = await answer(message(era, "tools/call", call), { callTool });
+  const { message: text, ...facts } = refusal;
+  expect(response.status).toBe(200);
+  expect((await messages(response)).last.result).toMatchObject({
+    isError: true,
+    content: [{ type: "text", text }],
+    _meta: { "tollgate/refusal": facts },
+  });
+});
+
+test.each(eras)("%s reads a tool's own failure as an error that needs no structured content", async (era) => {
+  const content = [{ type: "text" as const, text: "No such product." }];
+  const callTool: CallTool = () => Promise.resolve(aResult({ content, data: undefined, isError: true }));
+  const { last } = await messages(await answer(message(era, "tools/call", call), { callTool }));
+  expect(last.result).toMatchObject({ isError: true, content });
+});
+
+const leak: CallTool = () => Promise.reject(new Error("password=hunter2"));
+
+test.each(eras)("%s never shows the text of an exception", async (era) => {
+  const response = await answer(message(era, "tools/call", call), { callTool: leak });
+  const { last } = await messages(response);
+  expect(last.result).toMatchObject({ isError: true, _meta: { "tollgate/refusal": { code: "internal" } } });
+  expect(JSON.stringify(last)).not.toContain("hunter2");
+});
+
+test.each(eras)("%s challenges a caller without a tool's scopes, naming all of them, and runs nothing", async (era) => {
+  const tools = [aTool({ scopes: ["tools:read", "tools:write"] })];
+  const response = await answer(message(era, "tools/call", call), {
+    tools,
+    callTool: mustNotRun,
+    scopes: ["tools:read"],
+  });
+  expect(response.status).toBe(403);
+  const challenge = response.headers.get("www-authenticate");
+  expect(challenge).toContain('error="insufficient_scope"');
+  expect(challenge).toContain('scope="tools:read tools:write"');
+  expect(challenge).toContain("resource_metadata=");
+});
+
+test.each(eras)("%s serves a caller who has all of a tool's scopes", async (era) => {
+  const tools = [aTool({ scopes: ["tools:read"] })];
+  const response = await answer(message(era, "tools/call", call), { tools, scopes: ["tools:read", "other"] });
+  expect((await messages(response)).last.result).toMatchObject({ structuredContent: { found: 3 } });
+});
+
+test.each(eras)("%s is told that a tool does not exist", async (era) => {
+  const { last } = await messages(await answer(message(era, "tools/call", { name: "no_such_tool", arguments: {} })));
+  expect(last).toMatchObject({ id: 7, error: { code: -32602 } });
+  expect(last.error?.message).toContain("no_such_tool");
+});
+
+test.each(eras)("%s is told which argument breaks the schema, as a result that the model can correct", async (era) => {
+  const wrong = { name: "search_products", arguments: { query: "chair", limit: 1000 } };
+  const { last } = await messages(await answer(message(era, "tools/call", wrong), { callTool: mustNotRun }));
+  expect(last.result).toMatchObject({ isError: true });
+  expect(JSON.stringify(last.result?.content)).toContain("limit");
+});
+
+test("an unknown method is not found, with 404 in the newer era", async () => {
+  const modern = await answer(message("2026-07-28", "no/such"));
+  expect(modern.status).toBe(404);
+  expect((await messages(modern)).last).toMatchObject({ id: 7, error: { code: -32601 } });
+  const legacy = await answer(message("2025-11-25", "no/such"));
+  expect((await messages(legacy)).last).toMatchObject({ id: 7, error: { code: -32601 } });
+});
+
+test("an unknown revision is refused with those there are", async () => {
+  const body = (await message("2026-07-28", "tools/list").text()).replace("2026-07-28", "2031-01-01");
+  const headers = { "mcp-protocol-version": "2031-01-01", "mcp-method": "tools/list" };
+  const response = await answer(httpRequest(body, { headers }));
+  expect(response.status).toBe(400);
+  expect((await messages(response)).last.error).toMatchObject({ code: -32022, data: { supported: ["2026-07-28"] } });
+});
+
+test("headers that disagree with the message are refused in the newer era", async () => {
+  const response = await answer(message("2026-07-28", "tools/call", call, { headers: { "mcp-name": "other_tool" } }));
+  expect(response.status).toBe(400);
+  expect((await messages(response)).last.error).toMatchObject({ code: -32020 });
+});
+
+test("two callers at once each get their own tools, arguments and results", async () => {
+  const arrived: string[] = [];
+  const both = Promise.withResolvers<void>();
+  const serve = async (era: (typeof eras)[number], name: string) => {
+    const callTool: CallTool = async (tool, args) => {
+      arrived.push(name);
+      if (arrived.length === 4) both.resolve();
+      await both.promise;
+      return aResult({ content: [{ type: "text", text: `${tool.name} for ${String(args.query)}` }] });
+    };
+    const request = message(era, "tools/call", { name: `tool_of_${name}`, arguments: { query: name } });
+    const { last } = await messages(await answer(request, { tools: [aTool({ name: `tool_of_${name}` })], callTool }));
+    return JSON.stringify(last.result?.content);
+  };
+  const names = ["ann", "bob", "cid", "dan"] as const;
+  const answers = await Promise.all(names.map((name, index) => serve(eras[index % 2 === 0 ? 0 : 1], name)));
+  expect(answers).toEqual(names.map((name) => `[{"type":"text","text":"tool_of_${name} for ${name}"}]`));
+});

@@ -1,0 +1,145 @@
+/** What the Stripe tests share: a simulator driven by the real SDK, its control plane, and a webhook receiver. */
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { Stripe } from "stripe";
+import { startStripeSimulator } from "../../dev/stripe/simulator.ts";
+import type { StripeSimulatorOptions } from "../../dev/stripe/simulator.ts";
+
+export const SECRET_KEY = "sk_test_simulated";
+export const WEBHOOK_SECRET = "whsec_simulated";
+
+/** A running simulator with a client that never retries by itself. Closed by `await using`. */
+export async function aSimulator(overrides: Partial<StripeSimulatorOptions> = {}) {
+  const simulator = await startStripeSimulator({
+    port: 0,
+    databaseFile: ":memory:",
+    secretKey: SECRET_KEY,
+    ...overrides,
+  });
+  const control = async (path: string, body?: object): Promise<unknown> => {
+    const init = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+    const response = await fetch(`${simulator.url}/_sim/${path}`, init);
+    const answer: unknown = await response.json();
+    if (!response.ok) throw new Error(JSON.stringify(answer));
+    return answer;
+  };
+  return {
+    ...simulator,
+    stripe: aClient(simulator.port),
+    control,
+    /** Moves the virtual clock to `offsetMs` from the real one. */
+    setClock: (offsetMs: number) => control("clock", { offsetMs }),
+    pay: (session: { url: string | null }, form = "") =>
+      fetch(session.url ?? "", { method: "POST", body: form, redirect: "manual" }),
+    [Symbol.asyncDispose]: () => simulator.close(),
+  };
+}
+
+export function aClient(port: number, key = SECRET_KEY): Stripe {
+  return new Stripe(key, { host: "127.0.0.1", port, protocol: "http", maxNetworkRetries: 0, telemetry: false });
+}
+
+type Delivery = { body: string; signature: string; atMs: number; event: Stripe.Event };
+
+/** A webhook receiver that keeps what it gets and answers with `statuses` in turn, then with 200. */
+export async function aReceiver(statuses: number[] = []) {
+  const deliveries: Delivery[] = [];
+  const server = createServer((request, response) => {
+    let body = "";
+    request.on("data", (chunk: Buffer) => (body += chunk.toString()));
+    request.on("end", () => {
+      const atMs = performance.now();
+      const signature = String(request.headers["stripe-signature"]);
+      deliveries.push({ body, signature, atMs, event: JSON.parse(body) });
+      const status = statuses.shift() ?? 200;
+      // 0: never answers.
+      if (status !== 0) response.writeHead(status).end();
+    });
+  });
+  await new Promise<void>((resolve) => {
+    server.listen(0, "127.0.0.1", resolve);
+  });
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- a server that listens on a TCP port has this address
+  const { port } = server.address() as AddressInfo;
+  return {
+    deliveries,
+    types: () => deliveries.map(({ event }) => event.type),
+    webhook: { url: `http://127.0.0.1:${port}/webhooks/stripe`, secret: WEBHOOK_SECRET },
+    [Symbol.asyncDispose]: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => {
+        server.close(resolve);
+      });
+    },
+  };
+}
+
+/** A product with a flat monthly price and, on a meter of its own, a metered one. Names are unique: a sandbox keeps them. */
+export async function aCatalogue(stripe: Stripe) {
+  const eventName = `units_${crypto.randomUUID()}`;
+  const product = await stripe.products.create({ name: "Tollgate Pro" });
+  const meter = await stripe.billing.meters.create({
+    display_name: "Units",
+    event_name: eventName,
+    default_aggregation: { formula: "sum" },
+  });
+  const flat = await stripe.prices.create({
+    product: product.id,
+    currency: "usd",
+    unit_amount: 4900,
+    recurring: { interval: "month" },
+  });
+  const metered = await stripe.prices.create({
+    product: product.id,
+    currency: "usd",
+    billing_scheme: "tiered",
+    tiers_mode: "graduated",
+    tiers: [
+      { up_to: 50_000, unit_amount: 0 },
+      { up_to: "inf", unit_amount_decimal: Stripe.Decimal.from("0.1") },
+    ],
+    recurring: { interval: "month", usage_type: "metered", meter: meter.id },
+  });
+  return { product, meter, eventName, flat, metered };
+}
+
+/** A Checkout session for both prices of the catalogue. */
+export function aSession(
+  stripe: Stripe,
+  catalogue: Awaited<ReturnType<typeof aCatalogue>>,
+  overrides: Stripe.Checkout.SessionCreateParams = {},
+) {
+  return stripe.checkout.sessions.create({
+    mode: "subscription",
+    line_items: [{ price: catalogue.flat.id, quantity: 1 }, { price: catalogue.metered.id }],
+    success_url: "http://127.0.0.1:1/done?session={CHECKOUT_SESSION_ID}",
+    client_reference_id: "tenant_1",
+    metadata: { plan: "pro" },
+    subscription_data: { metadata: { tenant_id: "tenant_1" }, billing_mode: { type: "flexible" } },
+    ...overrides,
+  });
+}
+
+/** Reports `value` units for a customer. */
+export function report(
+  stripe: Stripe,
+  eventName: string,
+  customer: string,
+  overrides: Partial<Stripe.Billing.MeterEventCreateParams> & { value?: string } = {},
+) {
+  const { value = "5", ...rest } = overrides;
+  return stripe.billing.meterEvents.create({
+    event_name: eventName,
+    payload: { stripe_customer_id: customer, value },
+    ...rest,
+  });
+}
+
+/** The summed units of a customer in [from, to), in seconds. */
+export async function unitsBetween(stripe: Stripe, meter: string, customer: string, from: number, to: number) {
+  const list = await stripe.billing.meters.listEventSummaries(meter, { customer, start_time: from, end_time: to });
+  return list.data.reduce((sum, { aggregated_value: value }) => sum + value, 0);
+}
+
+export const minuteOf = (seconds: number) => Math.floor(seconds / 60) * 60;
+export const nowSeconds = () => Math.floor(Date.now() / 1000);

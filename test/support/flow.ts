@@ -1,0 +1,221 @@
+// What a flow test does from outside: customers, agents, the operator, and the faults of the stand-ins.
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import pg from "pg";
+import { inject } from "vitest";
+import { firstKey, signUp } from "../../dev/demo.ts";
+import type { Limits } from "../../src/core/plans.ts";
+
+export const system = inject("system");
+
+export interface TestTenant {
+  id: string;
+  apiKey: string;
+}
+
+/** A customer who has come the whole way: ordered, paid, provisioned, first key made. */
+export async function aCustomer({ plan = "free", name = "A customer" } = {}): Promise<TestTenant> {
+  const signedUp = await signUp(system.publicUrl, { plan, name });
+  return { id: signedUp.tenantId, apiKey: await firstKey(system.publicUrl, signedUp) };
+}
+
+/** A tenant made by the operator, with numbers of its own. */
+export async function aTenant(
+  overrides: { plan?: string; limits?: Partial<Limits>; allowedTools?: string[]; id?: string } = {},
+): Promise<TestTenant> {
+  const created = await operator("POST", "/tenants", { plan: "free", name: "A tenant", ...overrides });
+  const { id } = (await created.json()) as { id: string };
+  await until(async () => (await status(id)).state === "active", `tenant ${id} is active`);
+  const key = (await (await operator("POST", `/tenants/${id}/keys`, { name: "test" })).json()) as { apiKey: string };
+  return { id, apiKey: key.apiKey };
+}
+
+export async function status(
+  tenantId: string,
+): Promise<{
+  state: string;
+  steps: { name: string; status: string; startedAt: string | null; finishedAt: string | null }[];
+}> {
+  const response = await fetch(`${system.publicUrl}/api/tenants/${tenantId}/status`);
+  return (await response.json()) as Awaited<ReturnType<typeof status>>;
+}
+
+export function operator(
+  method: string,
+  path: string,
+  body?: unknown,
+  token = system.operatorToken,
+): Promise<Response> {
+  return fetch(`${system.publicUrl}/admin/api${path}`, {
+    method,
+    headers: {
+      authorization: `Bearer ${token}`,
+      ...(body === undefined ? {} : { "content-type": "application/json" }),
+    },
+    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+  });
+}
+
+/** A token of the local issuer. */
+export async function aJwt(claims: Record<string, unknown>): Promise<string> {
+  const response = await fetch(system.tokenUrl, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(claims),
+  });
+  return ((await response.json()) as { access_token: string }).access_token;
+}
+
+/** A connected MCP client of the official SDK. */
+export async function anAgent(token: string): Promise<Client & AsyncDisposable> {
+  const client = new Client({ name: "flow-test", version: "1" });
+  await client.connect(
+    new StreamableHTTPClientTransport(new URL(`${system.publicUrl}/mcp`), {
+      requestInit: { headers: { authorization: `Bearer ${token}` } },
+    }),
+  );
+  return Object.assign(client, { [Symbol.asyncDispose]: () => client.close() });
+}
+
+export interface ToolAnswer {
+  isError?: boolean;
+  text: string;
+  data: Record<string, unknown> | undefined;
+  refusal:
+    | { code: string; limit?: number; used?: number; cost?: number; retryAfterSeconds?: number; upgradeUrl?: string }
+    | undefined;
+  headers: Headers;
+}
+
+/** One `tools/call` of the 2026-07-28 revision, without a client in between. */
+export async function callTool(token: string, name: string, args: Record<string, unknown> = {}): Promise<ToolAnswer> {
+  const response = await postMcp(token, {
+    jsonrpc: "2.0",
+    id: 1,
+    method: "tools/call",
+    params: { name, arguments: args, _meta: modernMeta },
+  });
+  const body = (await response.json()) as {
+    result?: {
+      isError?: boolean;
+      content: { text: string }[];
+      structuredContent?: Record<string, unknown>;
+      _meta?: Record<string, unknown>;
+    };
+    error?: { message: string };
+  };
+  if (body.result === undefined)
+    throw new Error(`HTTP ${response.status}: ${body.error?.message ?? JSON.stringify(body)}`);
+  return {
+    ...(body.result.isError === undefined ? {} : { isError: body.result.isError }),
+    text: body.result.content.map((block) => block.text).join("\n"),
+    data: body.result.structuredContent,
+    refusal: body.result._meta?.["tollgate/refusal"] as ToolAnswer["refusal"],
+    headers: response.headers,
+  };
+}
+
+export const modernMeta = {
+  "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+  "io.modelcontextprotocol/clientCapabilities": {},
+  "io.modelcontextprotocol/clientInfo": { name: "flow-test", version: "1" },
+};
+
+/** Any body to `/mcp`, with the headers that the revision wants. */
+export function postMcp(
+  token: string | undefined,
+  body: { method: string; params?: { name?: string } } & Record<string, unknown>,
+  headers: Record<string, string> = {},
+): Promise<Response> {
+  const name = body.params?.name;
+  return fetch(`${system.publicUrl}/mcp`, {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      "mcp-protocol-version": "2026-07-28",
+      "mcp-method": body.method,
+      ...(name === undefined ? {} : { "mcp-name": name }),
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      ...headers,
+    },
+    body: JSON.stringify(body),
+  });
+}
+
+/** Sets the clock of one tenant's object ahead. */
+export async function setClock(tenantId: string, offsetMs: number): Promise<void> {
+  await fetch(`${system.publicUrl}/test/clock?tenant=${tenantId}&offsetMs=${offsetMs}`);
+}
+
+export async function endObject(tenantId: string): Promise<void> {
+  await fetch(`${system.publicUrl}/test/end?tenant=${tenantId}`);
+}
+
+export async function storedCalls(tenantId: string): Promise<Record<string, unknown>[]> {
+  return (await (await fetch(`${system.publicUrl}/test/stored?tenant=${tenantId}`)).json()) as Record<
+    string,
+    unknown
+  >[];
+}
+
+export async function fireCron(cron: "* * * * *" | "*/5 * * * *", atMs = Date.now()): Promise<void> {
+  const query = new URLSearchParams({ cron, time: String(atMs), format: "json" });
+  const response = await fetch(`${system.publicUrl}/cdn-cgi/handler/scheduled?${query}`);
+  const text = await response.text();
+  if (!response.ok || text.includes('"exception"')) throw new Error(`cron ${cron}: ${response.status} ${text}`);
+}
+
+/** Faults of the database's proxy; an empty list clears them. */
+export async function databaseFaults(rules: readonly Record<string, unknown>[]): Promise<void> {
+  await postJson(`${system.proxyUrl}/_proxy/faults`, rules);
+}
+
+/** The simulator's control plane. */
+export function simulator(path: string, body?: unknown): Promise<unknown> {
+  return body === undefined
+    ? fetch(`${system.stripeUrl}/_sim${path}`).then((response) => response.json())
+    : postJson(`${system.stripeUrl}/_sim${path}`, body);
+}
+
+async function postJson(url: string, body: unknown): Promise<unknown> {
+  const response = await fetch(url, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify(body),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${url}: ${response.status} ${text}`);
+  return text === "" ? undefined : JSON.parse(text);
+}
+
+/** Rows of the control database, read as its owner. */
+export function controlRows<Row extends pg.QueryResultRow>(
+  text: string,
+  params: readonly unknown[] = [],
+): Promise<Row[]> {
+  return rowsOf<Row>(system.controlUrl, text, params);
+}
+
+export async function rowsOf<Row extends pg.QueryResultRow>(
+  url: string,
+  text: string,
+  params: readonly unknown[] = [],
+): Promise<Row[]> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  try {
+    return (await client.query<Row>(text, [...params])).rows;
+  } finally {
+    await client.end();
+  }
+}
+
+/** Waits for something that happens by itself, for 20 seconds at most. */
+export async function until(condition: () => Promise<boolean>, what: string, withinMs = 20_000): Promise<void> {
+  const deadline = Date.now() + withinMs;
+  while (!(await condition())) {
+    if (Date.now() > deadline) throw new Error(`It did not happen within ${withinMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
