@@ -126,7 +126,7 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
         expect(inside.reduce((sum, { units }) => sum + units, 0)).toBeLessThanOrEqual(highest);
       }
     }),
-    { numRuns: 400 },
+    { numRuns: 200 },
   );
 });
 
@@ -196,7 +196,7 @@ test("a window log is exact for entries in any order", () => {
         expect(log.freesAt(nowMs, used + 1)).toBeUndefined();
       }
     }),
-    { numRuns: 300 },
+    { numRuns: 40 },
   );
 });
 

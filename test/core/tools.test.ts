@@ -74,6 +74,15 @@ interface Fakes {
   used?: number;
 }
 
+function info(path: string, text: string): FileInfo {
+  return {
+    path,
+    sizeBytes: new TextEncoder().encode(text).byteLength,
+    contentType: "text/plain",
+    updatedAt: "2026-11-30T20:00:00.000Z",
+  };
+}
+
 /** A tenant's context whose database answers `rows` in turn; what the tool did is in `seen`. */
 function aContext({ rows = [], documents = {}, history = [], used = 0 }: Fakes = {}) {
   const answers = [...rows];
@@ -83,12 +92,6 @@ function aContext({ rows = [], documents = {}, history = [], used = 0 }: Fakes =
     progress: [] as Progress[],
     logged: [] as string[],
   };
-  const info = (path: string, text: string): FileInfo => ({
-    path,
-    sizeBytes: new TextEncoder().encode(text).byteLength,
-    contentType: "text/plain",
-    updatedAt: "2026-11-30T20:00:00.000Z",
-  });
   const files: TenantFiles = {
     async list({ prefix = "", cursor = "", limit = 1_000 } = {}) {
       const all = [...store.keys()].toSorted().filter((path) => path.startsWith(prefix) && path > cursor);

@@ -124,7 +124,7 @@ export const modernMeta = {
 /** Any body to `/mcp`, with the headers that the revision wants. */
 export function postMcp(
   token: string | undefined,
-  body: { method: string; params?: { name?: string } } & Record<string, unknown>,
+  body: { method: string; params?: { name?: string; [key: string]: unknown }; [key: string]: unknown },
   headers: Record<string, string> = {},
 ): Promise<Response> {
   const name = body.params?.name;
