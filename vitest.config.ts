@@ -1,17 +1,26 @@
+// `core`: the pure core, the MCP layer and the stand-ins. `flow`: promises of the product, kept by a whole system that
+// is driven over HTTP; one system for all files, which therefore run one after the other.
 import { defineConfig } from "vitest/config";
-import { cloudflareTest } from "@cloudflare/vitest-plugin";
 
-// `node`: the pure core, the stand-ins, and the flows, which drive a whole system over HTTP. `workerd`: one binding at a
-// time inside the runtime.
 export default defineConfig({
   test: {
     projects: [
       {
         test: {
-          name: "node",
-          include: ["test/core/**/*.test.ts", "test/dev/**/*.test.ts", "test/stripe/**/*.test.ts", "test/mcp/**/*.test.ts"],
+          name: "core",
+          include: ["test/{core,dev,mcp,stripe}/**/*.test.ts"],
           testTimeout: 30_000,
           hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "flow",
+          include: ["test/flow/**/*.test.ts"],
+          globalSetup: ["test/support/flow-setup.ts"],
+          fileParallelism: false,
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
         },
       },
     ],

@@ -1,87 +1,140 @@
-// A stand-in of an identity provider: signs whatever claims it is asked to. Its key is kept, so that tokens outlive a
-// restart. Local only: whoever reaches it can be anybody.
-import { randomUUID } from "node:crypto";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
-import { type ServerType, serve } from "@hono/node-server";
+/**
+ * A JWT issuer for local runs: signs whatever claims it is asked to, and publishes its key the OIDC way.
+ *
+ * Decides how convenient words become claims. Invariants: `iss` is exactly the url; tokens stay valid over restarts,
+ * because the key is kept; the private key is readable by its owner alone.
+ */
 import { Hono } from "hono";
-import { SignJWT, exportJWK, generateKeyPair, importJWK, type JWK } from "jose";
-import * as z from "zod";
+import type { Context } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { calculateJwkThumbprint, exportJWK, generateKeyPair, importJWK, SignJWT } from "jose";
+import type { CryptoKey, JWK } from "jose";
+import { readFile, rename, writeFile } from "node:fs/promises";
+import { z } from "zod";
+import { serveOnLoopback } from "./loopback.ts";
 
-const Claims = z.record(z.string(), z.unknown());
+const ALGORITHM = "RS256";
+const DEFAULT_LIFETIME_S = 3_600;
+/** A token that large would not fit into a header anyway. */
+const MAX_BODY_BYTES = 64 * 1024;
 
-const DEFAULT_LIFE_SECONDS = 3_600;
+/** Any claim passes through; those named here mean something. */
+const ClaimsRequest = z.looseObject({
+  /** The first one given becomes the claim `tenant_id`. */
+  tenant_id: z.string().optional(),
+  tenant: z.string().optional(),
+  org_id: z.string().optional(),
+  /** Becomes `sub`, and wins over it. */
+  user: z.string().optional(),
+  sub: z.string().optional(),
+  /** Either becomes `scope`, separated by spaces. */
+  scopes: z.array(z.string()).optional(),
+  scope: z.string().optional(),
+  /** Seconds from now; below zero for a token that has expired. */
+  expiresIn: z.number().optional(),
+  /** Seconds since 1970. */
+  expiry: z.number().optional(),
+  exp: z.number().optional(),
+});
+export type ClaimsRequest = z.input<typeof ClaimsRequest>;
 
 export interface Issuer {
   url: string;
   jwksUrl: string;
   tokenUrl: string;
-  /** Signs claims with the conveniences of `POST /token`. */
-  sign(claims: Record<string, unknown>): Promise<string>;
+  /** The token that `POST /token` would give for these claims. Throws a ZodError when a claim has the wrong type. */
+  sign(claims: ClaimsRequest): Promise<string>;
   close(): Promise<void>;
 }
 
-/** Starts on 127.0.0.1. `audience` is the `aud` of tokens that name none. */
-export async function startIssuer({ port, keyFile, audience }: { port: number; keyFile: string; audience: string }): Promise<Issuer> {
-  const { privateJwk, publicJwk } = await loadKey(keyFile);
-  const key = await importJWK(privateJwk, "RS256");
+/**
+ * Starts the issuer on 127.0.0.1; port 0 takes a free one. `keyFile` is created when absent. `audience` is the `aud` of
+ * tokens that ask for none.
+ */
+export async function startIssuer(options: {
+  port: number;
+  keyFile: string;
+  audience: string;
+  log?: (line: string) => void;
+}): Promise<Issuer> {
+  const key = await keepKey(options.keyFile);
+  const app = new Hono();
   let url = "";
 
-  const sign = (claims: Record<string, unknown>): Promise<string> => {
-    const { tenant, user, scopes, expiresIn, expiry, ...rest } = claims;
-    const now = Math.floor(Date.now() / 1000);
-    const life = typeof expiresIn === "number" ? expiresIn : DEFAULT_LIFE_SECONDS;
-    const organisation = tenant ?? rest["tenant_id"] ?? rest["org_id"];
-    return new SignJWT({
+  async function issue(request: unknown): Promise<{ token: string; expiresInS: number }> {
+    const { user, scopes, expiresIn, expiry, ...claims } = ClaimsRequest.parse(request);
+    const nowS = Math.floor(Date.now() / 1_000);
+    const tenant = claims.tenant_id ?? claims.tenant ?? claims.org_id;
+    const scope = scopes?.join(" ") ?? claims.scope;
+    const exp = Math.floor(claims.exp ?? expiry ?? nowS + (expiresIn ?? DEFAULT_LIFETIME_S));
+    const payload = {
       iss: url,
-      aud: audience,
-      iat: now,
-      exp: typeof expiry === "number" ? expiry : now + life,
-      sub: typeof user === "string" ? user : "user",
-      // A token that asks for nothing in particular may use every tool.
-      scope: Array.isArray(scopes) ? scopes.join(" ") : "tools:read tools:write",
-      ...(organisation === undefined ? {} : { tenant_id: organisation }),
-      ...rest,
-    })
-      .setProtectedHeader({ alg: "RS256", kid: String(publicJwk.kid), typ: "JWT" })
-      .sign(key);
-  };
+      aud: options.audience,
+      iat: nowS,
+      ...claims,
+      sub: user ?? claims.sub ?? "user",
+      exp,
+      ...(tenant !== undefined && { tenant_id: tenant }),
+      ...(scope !== undefined && { scope }),
+    };
+    const header = { alg: ALGORITHM, kid: key.kid, typ: "JWT" };
+    const token = await new SignJWT(payload).setProtectedHeader(header).sign(key.privateKey);
+    return { token, expiresInS: exp - nowS };
+  }
 
-  const app = new Hono();
   app.get("/.well-known/openid-configuration", (c) =>
-    c.json({ issuer: url, jwks_uri: `${url}/.well-known/jwks.json`, token_endpoint: `${url}/token`, id_token_signing_alg_values_supported: ["RS256"] }),
+    c.json({
+      issuer: url,
+      jwks_uri: `${url}/.well-known/jwks.json`,
+      token_endpoint: `${url}/token`,
+      id_token_signing_alg_values_supported: [ALGORITHM],
+      subject_types_supported: ["public"],
+      response_types_supported: ["token"],
+    }),
   );
-  app.get("/.well-known/jwks.json", (c) => c.json({ keys: [publicJwk] }));
-  app.post("/token", async (c) => {
-    const claims = Claims.safeParse(await c.req.json().catch(() => undefined));
-    if (!claims.success) return c.json({ error: "invalid_request", error_description: "Send the claims as a JSON object." }, 400);
-    return c.json({ access_token: await sign(claims.data), token_type: "Bearer", expires_in: DEFAULT_LIFE_SECONDS });
+  app.get("/.well-known/jwks.json", (c) => c.json({ keys: [key.publicJwk] }));
+  app.post("/token", bodyLimit({ maxSize: MAX_BODY_BYTES, onError: tooLarge }), async (c) => {
+    const request: unknown = await c.req.json();
+    const { token, expiresInS } = await issue(request);
+    return c.json({ access_token: token, token_type: "Bearer", expires_in: expiresInS });
+  });
+  app.notFound((c) => c.json({ error: "not_found", error_description: `${c.req.method} ${c.req.path}` }, 404));
+  app.onError((error, c) => {
+    const isMalformed = error instanceof SyntaxError || error instanceof z.ZodError;
+    if (!isMalformed) options.log?.(`issuer: ${error.message}`);
+    const [code, status] = isMalformed ? (["invalid_request", 400] as const) : (["server_error", 500] as const);
+    const reason = error instanceof z.ZodError ? z.prettifyError(error) : error.message;
+    return c.json({ error: code, error_description: reason }, status);
   });
 
-  const server = await listen(app, port);
-  const address = server.address();
-  url = `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : port}`;
-  return { url, jwksUrl: `${url}/.well-known/jwks.json`, tokenUrl: `${url}/token`, sign, close: () => close(server) };
+  const listening = await serveOnLoopback(app.fetch, options.port);
+  url = listening.url;
+  return {
+    url,
+    jwksUrl: `${url}/.well-known/jwks.json`,
+    tokenUrl: `${url}/token`,
+    sign: async (claims) => (await issue(claims)).token,
+    close: () => listening.close(),
+  };
 }
 
-async function loadKey(keyFile: string): Promise<{ privateJwk: JWK; publicJwk: JWK }> {
-  if (existsSync(keyFile)) return JSON.parse(readFileSync(keyFile, "utf8")) as { privateJwk: JWK; publicJwk: JWK };
-  const { privateKey, publicKey } = await generateKeyPair("RS256", { extractable: true });
-  const shared = { kid: randomUUID(), alg: "RS256", use: "sig" };
-  const pair = { privateJwk: { ...(await exportJWK(privateKey)), ...shared }, publicJwk: { ...(await exportJWK(publicKey)), ...shared } };
-  writeFileSync(keyFile, JSON.stringify(pair), { mode: 0o600 });
-  return pair;
+function tooLarge(c: Context): Response {
+  return c.json({ error: "invalid_request", error_description: `more than ${MAX_BODY_BYTES} bytes` }, 413);
 }
 
-function listen(app: Hono, port: number): Promise<ServerType> {
-  return new Promise((resolve, reject) => {
-    const server = serve({ fetch: app.fetch, port, hostname: "127.0.0.1" }, () => resolve(server));
-    server.once("error", reject);
-  });
-}
+const PrivateJwk = z.looseObject({ kty: z.literal("RSA"), n: z.string(), e: z.string(), d: z.string() });
 
-function close(server: ServerType): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    if ("closeAllConnections" in server) server.closeAllConnections();
-  });
+async function keepKey(file: string): Promise<{ kid: string; privateKey: CryptoKey | Uint8Array; publicJwk: JWK }> {
+  const kept = await readFile(file, "utf8").catch(() => undefined);
+  const text =
+    kept ?? JSON.stringify(await exportJWK((await generateKeyPair(ALGORITHM, { extractable: true })).privateKey));
+  if (kept === undefined) {
+    // Whole or not at all: half a key would break every start after a kill.
+    await writeFile(`${file}.new`, text, { mode: 0o600, flush: true });
+    await rename(`${file}.new`, file);
+  }
+  const jwk = PrivateJwk.parse(JSON.parse(text));
+  const kid = await calculateJwkThumbprint(jwk);
+  const publicJwk: JWK = { kty: jwk.kty, n: jwk.n, e: jwk.e, use: "sig", alg: ALGORITHM, kid };
+  return { kid, privateKey: await importJWK(jwk, ALGORITHM), publicJwk };
 }

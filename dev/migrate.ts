@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
-import pg from "pg";
+import { Client, escapeIdentifier, escapeLiteral } from "pg";
 import { CANARY_PRODUCT, canaryTenants } from "../src/adapters/isolation.ts";
 import { type ContextKeys, parseContextKeys, signContext } from "../src/core/context.ts";
 
@@ -22,8 +22,8 @@ export interface Login {
   password: string;
 }
 
-async function connected<Result>(url: string, work: (client: pg.Client) => Promise<Result>): Promise<Result> {
-  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
+async function connected<Result>(url: string, work: (client: Client) => Promise<Result>): Promise<Result> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
   await client.connect();
   try {
     return await work(client);
@@ -32,7 +32,7 @@ async function connected<Result>(url: string, work: (client: pg.Client) => Promi
   }
 }
 
-async function inTransaction(client: pg.Client, work: () => Promise<void>): Promise<void> {
+async function inTransaction(client: Client, work: () => Promise<void>): Promise<void> {
   await client.query("BEGIN");
   try {
     await work();
@@ -44,7 +44,7 @@ async function inTransaction(client: pg.Client, work: () => Promise<void>): Prom
 }
 
 /** Whoever else does the same to this database waits; the lock ends with the connection. */
-async function alone(client: pg.Client): Promise<void> {
+async function alone(client: Client): Promise<void> {
   await client.query("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK]);
 }
 
@@ -64,7 +64,7 @@ export interface MigrateOptions {
 export async function migrate({ url, directory, log = () => undefined }: MigrateOptions): Promise<string[]> {
   const files = readdirSync(directory)
     .filter((name) => /^\d{4}_\w+\.sql$/.test(name))
-    .sort()
+    .toSorted()
     .map((name) => {
       const text = readFileSync(join(directory, name), "utf8");
       return { name, text, sha256: createHash("sha256").update(text).digest("hex") };
@@ -105,8 +105,8 @@ export async function migrate({ url, directory, log = () => undefined }: Migrate
 }
 
 /** Plain text, because Neon accepts no other: it keeps a verifier of its own. */
-async function setPassword(client: pg.Client, { name, password }: Login): Promise<void> {
-  await client.query(`ALTER ROLE ${pg.escapeIdentifier(name)} PASSWORD ${pg.escapeLiteral(password)}`);
+async function setPassword(client: Client, { name, password }: Login): Promise<void> {
+  await client.query(`ALTER ROLE ${escapeIdentifier(name)} PASSWORD ${escapeLiteral(password)}`);
 }
 
 export interface SharedOptions {
@@ -178,7 +178,7 @@ export async function bootstrapCluster(options: ClusterOptions): Promise<void> {
     await setPassword(client, { name: OWNER, password: ownerPassword });
     for (const { name } of databases) {
       const database = await client.query("SELECT FROM pg_database WHERE datname = $1", [name]);
-      if (database.rowCount === 0) await client.query(`CREATE DATABASE ${pg.escapeIdentifier(name)} OWNER ${OWNER}`);
+      if (database.rowCount === 0) await client.query(`CREATE DATABASE ${escapeIdentifier(name)} OWNER ${OWNER}`);
     }
     await client.query("REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC");
   });
@@ -205,23 +205,26 @@ function loginOf(url: string): Login {
   return { name: decodeURIComponent(username), password: decodeURIComponent(password) };
 }
 
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
 async function main(): Promise<void> {
   const file = existsSync(".dev.vars") ? parseEnv(readFileSync(".dev.vars", "utf8")) : {};
   const variable = (name: string) => process.env[name] ?? file[name] ?? "";
-  const log = (line: string) => void process.stdout.write(`${line}\n`);
   const [controlOwner, sharedOwner] = [variable("CONTROL_OWNER_URL"), variable("SHARED_OWNER_URL")];
   if (controlOwner === "" && sharedOwner === "") {
     throw new Error("Nothing to migrate: set CONTROL_OWNER_URL, SHARED_OWNER_URL or both, here or in .dev.vars.");
   }
   if (controlOwner !== "") {
-    log("control database");
-    await migrate({ url: controlOwner, directory: controlMigrations, log });
+    print("control database");
+    await migrate({ url: controlOwner, directory: controlMigrations, log: print });
     const service = variable("CONTROL_DATABASE_URL");
     if (service !== "") await prepareControl({ ownerUrl: controlOwner, login: loginOf(service) });
   }
   if (sharedOwner !== "") {
-    log("shared database");
-    await migrate({ url: sharedOwner, directory: sharedMigrations, log });
+    print("shared database");
+    await migrate({ url: sharedOwner, directory: sharedMigrations, log: print });
     const app = variable("SHARED_DATABASE_URL");
     await prepareShared({
       ownerUrl: sharedOwner,
@@ -229,7 +232,7 @@ async function main(): Promise<void> {
       contextKeys: parseContextKeys(variable("CONTEXT_KEYS")),
     });
   }
-  log("done");
+  print("done");
 }
 
 if (import.meta.main) {

@@ -1,94 +1,178 @@
-// A stand-in of an uptime monitor: keeps what it was asked to watch, and looks once per interval.
-import { DatabaseSync } from "node:sqlite";
-import { type ServerType, serve } from "@hono/node-server";
+/**
+ * Stands in for an uptime monitor: keeps a list of addresses and asks each one at its interval.
+ *
+ * Decides when a monitor is due and what counts as a failure: no answer within the time limit, or any status but 2xx.
+ * Invariants: state is in SQLite before a request is answered, so a kill loses none; putting a monitor again as it is
+ * does not move its next probe; only this machine is ever asked; header values, which are secrets, are never shown.
+ */
 import { Hono } from "hono";
-import * as z from "zod";
+import { bodyLimit } from "hono/body-limit";
+import { DatabaseSync } from "node:sqlite";
+import { z } from "zod";
+import { serveOnLoopback } from "./loopback.ts";
 
-const Registration = z.object({
-  url: z.url().refine((url) => ["127.0.0.1", "localhost"].includes(new URL(url).hostname), "only loopback addresses are probed"),
-  headers: z.record(z.string(), z.string()).default({}),
-  intervalSeconds: z.int().min(1).max(86_400).default(60),
-});
-
-const TICK_MS = 1_000;
 const PROBE_TIMEOUT_MS = 5_000;
-/** Probes in one tick; what is due beyond that waits for the next. */
-const PROBES_PER_TICK = 20;
+/** Slow targets must not hold up the others, nor a crowd of them the machine. */
+const MAX_PROBES_AT_ONCE = 8;
+/** Fine enough for intervals of a tenth of a second, and idle otherwise. */
+const TICK_MS = 50;
+const MAX_BODY_BYTES = 64 * 1024;
 
-interface Monitor {
-  id: string;
+const LOOPBACK_HOSTS = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
+
+const MonitorRequest = z.strictObject({
+  url: z
+    .url({ protocol: /^https?$/ })
+    .refine((url) => LOOPBACK_HOSTS.test(new URL(url).hostname), "is not an address of this machine"),
+  headers: z.record(z.string(), z.string()).default({}),
+  /** At most a day. */
+  intervalSeconds: z.number().min(0.1).max(86_400),
+});
+const MonitorId = z.string().regex(/^[\w.-]{1,100}$/, "is not made of 1 to 100 letters, digits, dots, dashes");
+
+const MonitorRow = z.object({
+  id: z.string(),
+  url: z.string(),
+  headers: z.string(),
+  intervalMs: z.number(),
+  nextProbeAtMs: z.number(),
+  lastStatus: z.number().nullable(),
+  lastError: z.string().nullable(),
+  lastProbeAtMs: z.number().nullable(),
+  consecutiveFailures: z.number(),
+});
+type MonitorRow = z.output<typeof MonitorRow>;
+
+export interface Monitor {
   url: string;
-  headers: string;
-  interval_seconds: number;
+  /** Waits for no probe: those under way are aborted and leave no trace. */
+  close(): Promise<void>;
 }
 
-/** Starts on 127.0.0.1. Registrations are kept in `databaseFile`. */
-export async function startMonitor({ port, databaseFile = ":memory:" }: { port: number; databaseFile?: string }): Promise<{ url: string; close(): Promise<void> }> {
-  const database = new DatabaseSync(databaseFile);
-  database.exec(`PRAGMA journal_mode = WAL;
-    CREATE TABLE IF NOT EXISTS monitors (id TEXT PRIMARY KEY, url TEXT NOT NULL, headers TEXT NOT NULL, interval_seconds INTEGER NOT NULL,
-      due_at_ms INTEGER NOT NULL, last_status INTEGER, last_probe_at TEXT, failures INTEGER NOT NULL DEFAULT 0)`);
-  const shown = `id, url, interval_seconds AS intervalSeconds, last_status AS lastStatus, last_probe_at AS lastProbeAt, failures AS consecutiveFailures`;
+/**
+ * Starts the monitor on 127.0.0.1; port 0 takes a free one. Without `databaseFile` it forgets everything when closed.
+ * `PUT /monitors/:id` with `{ url, headers?, intervalSeconds }`, `GET /monitors`, `GET` and `DELETE /monitors/:id`.
+ */
+export async function startMonitor(options: {
+  port: number;
+  databaseFile?: string;
+  log?: (line: string) => void;
+}): Promise<Monitor> {
+  const log = options.log ?? (() => undefined);
+  const database = new DatabaseSync(options.databaseFile ?? ":memory:");
+  database.exec(`
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    CREATE TABLE IF NOT EXISTS monitor (
+      id TEXT PRIMARY KEY, url TEXT NOT NULL, headers TEXT NOT NULL, intervalMs REAL NOT NULL,
+      nextProbeAtMs REAL NOT NULL, lastStatus INTEGER, lastError TEXT, lastProbeAtMs REAL,
+      consecutiveFailures INTEGER NOT NULL DEFAULT 0
+    ) STRICT`);
+  const selectOne = database.prepare("SELECT * FROM monitor WHERE id = ?");
+  const selectAll = database.prepare("SELECT * FROM monitor ORDER BY id");
+  const selectDue = database.prepare("SELECT * FROM monitor WHERE nextProbeAtMs <= ? ORDER BY nextProbeAtMs");
+  // What is asked and how often starts anew when it changes; the same again changes nothing.
+  const upsert = database.prepare(`
+    INSERT INTO monitor (id, url, headers, intervalMs, nextProbeAtMs) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET url = excluded.url, headers = excluded.headers, intervalMs = excluded.intervalMs,
+      nextProbeAtMs = excluded.nextProbeAtMs, lastStatus = NULL, lastError = NULL, lastProbeAtMs = NULL,
+      consecutiveFailures = 0
+    WHERE (url, headers, intervalMs) IS NOT (excluded.url, excluded.headers, excluded.intervalMs)`);
+  const remove = database.prepare("DELETE FROM monitor WHERE id = ?");
+  // A monitor that was changed or removed meanwhile does not get the old one's result.
+  const record = database.prepare(`
+    UPDATE monitor SET lastStatus = ?, lastError = ?, lastProbeAtMs = ?, nextProbeAtMs = ? + intervalMs,
+      consecutiveFailures = CASE WHEN ? THEN 0 ELSE consecutiveFailures + 1 END
+    WHERE id = ? AND url = ? AND headers = ?`);
 
-  const app = new Hono();
-  app.get("/monitors", (c) => c.json({ monitors: database.prepare(`SELECT ${shown} FROM monitors ORDER BY id`).all() }));
-  app.get("/monitors/:id", (c) => {
-    const monitor = database.prepare(`SELECT ${shown} FROM monitors WHERE id = ?`).get(c.req.param("id"));
-    return monitor === undefined ? c.json({ error: "there is no such monitor" }, 404) : c.json(monitor);
-  });
-  app.put("/monitors/:id", async (c) => {
-    const parsed = Registration.safeParse(await c.req.json().catch(() => undefined));
-    if (!parsed.success) return c.json({ error: z.prettifyError(parsed.error) }, 400);
-    const { url, headers, intervalSeconds } = parsed.data;
-    database
-      .prepare(
-        `INSERT INTO monitors (id, url, headers, interval_seconds, due_at_ms) VALUES (?, ?, ?, ?, ?)
-         ON CONFLICT (id) DO UPDATE SET url = excluded.url, headers = excluded.headers, interval_seconds = excluded.interval_seconds`,
-      )
-      .run(c.req.param("id"), url, JSON.stringify(headers), intervalSeconds, Date.now() + intervalSeconds * 1000);
-    return c.json({ id: c.req.param("id"), url, intervalSeconds });
-  });
-  app.delete("/monitors/:id", (c) => {
-    database.prepare(`DELETE FROM monitors WHERE id = ?`).run(c.req.param("id"));
-    return c.body(null, 204);
-  });
+  const find = (id: string): MonitorRow | undefined => MonitorRow.optional().parse(selectOne.get(id));
 
-  const probe = async (monitor: Monitor): Promise<void> => {
-    const headers = JSON.parse(monitor.headers) as Record<string, string>;
-    const status = await fetch(monitor.url, { headers, signal: AbortSignal.timeout(PROBE_TIMEOUT_MS) }).then(
-      async (response) => {
-        await response.arrayBuffer();
-        return response.status;
-      },
-      () => 0,
-    );
-    database
-      .prepare(`UPDATE monitors SET last_status = ?, last_probe_at = ?, failures = CASE WHEN ? = 200 THEN 0 ELSE failures + 1 END WHERE id = ?`)
-      .run(status, new Date().toISOString(), status, monitor.id);
-  };
-  let probing: Promise<unknown> = Promise.resolve();
+  const closing = new AbortController();
+  const probing = new Map<string, Promise<void>>();
+
+  async function probe(monitor: MonitorRow): Promise<void> {
+    const startedAtMs = Date.now();
+    let status: number | null = null;
+    let failure: string | null = null;
+    try {
+      const response = await fetch(monitor.url, {
+        headers: z.record(z.string(), z.string()).parse(JSON.parse(monitor.headers)),
+        // A redirect could lead away from this machine; its status is the answer.
+        redirect: "manual",
+        signal: AbortSignal.any([closing.signal, AbortSignal.timeout(PROBE_TIMEOUT_MS)]),
+      });
+      await response.body?.cancel();
+      status = response.status;
+      if (!response.ok) failure = `status ${status}`;
+    } catch (error) {
+      failure = error instanceof Error ? describe(error) : String(error);
+    }
+    if (closing.signal.aborted) return;
+    if (failure !== null) log(`monitor: ${monitor.id} failed: ${failure}`);
+    const isHealthy = failure === null ? 1 : 0;
+    record.run(status, failure, startedAtMs, startedAtMs, isHealthy, monitor.id, monitor.url, monitor.headers);
+  }
+
   const timer = setInterval(() => {
-    const due = database
-      .prepare(`UPDATE monitors SET due_at_ms = ? + interval_seconds * 1000 WHERE id IN (SELECT id FROM monitors WHERE due_at_ms <= ? LIMIT ?) RETURNING id, url, headers, interval_seconds`)
-      .all(Date.now(), Date.now(), PROBES_PER_TICK) as unknown as Monitor[];
-    if (due.length > 0) probing = Promise.all([probing, ...due.map(probe)]);
+    for (const monitor of MonitorRow.array().parse(selectDue.all(Date.now()))) {
+      if (probing.size >= MAX_PROBES_AT_ONCE) return;
+      if (probing.has(monitor.id)) continue;
+      const done = probe(monitor)
+        .catch((error: unknown) => log(`monitor: ${String(error)}`))
+        .finally(() => probing.delete(monitor.id));
+      probing.set(monitor.id, done);
+    }
   }, TICK_MS);
 
-  const server = await new Promise<ServerType>((resolve, reject) => {
-    const started = serve({ fetch: app.fetch, port, hostname: "127.0.0.1" }, () => resolve(started));
-    started.once("error", reject);
+  const app = new Hono();
+  const limit = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: (c) => c.json({ error: "body too large" }, 413) });
+  app.put("/monitors/:id", limit, async (c) => {
+    const id = MonitorId.parse(c.req.param("id"));
+    const { url, headers, intervalSeconds } = MonitorRequest.parse(await c.req.json());
+    const existed = find(id) !== undefined;
+    const intervalMs = intervalSeconds * 1_000;
+    upsert.run(id, url, JSON.stringify(headers), intervalMs, Date.now() + intervalMs);
+    return c.json(view(MonitorRow.parse(selectOne.get(id))), existed ? 200 : 201);
   });
-  const address = server.address();
+  app.get("/monitors", (c) => c.json({ monitors: MonitorRow.array().parse(selectAll.all()).map(view) }));
+  app.get("/monitors/:id", (c) => {
+    const monitor = find(c.req.param("id"));
+    return monitor === undefined ? c.json({ error: "no such monitor" }, 404) : c.json(view(monitor));
+  });
+  app.delete("/monitors/:id", (c) => {
+    remove.run(c.req.param("id"));
+    return c.body(null, 204);
+  });
+  app.notFound((c) => c.json({ error: `${c.req.method} ${c.req.path} is not simulated` }, 404));
+  app.onError((error, c) => {
+    if (error instanceof z.ZodError) return c.json({ error: z.prettifyError(error) }, 400);
+    if (error instanceof SyntaxError) return c.json({ error: "the body is not JSON" }, 400);
+    log(`monitor: ${error.message}`);
+    return c.json({ error: "internal error" }, 500);
+  });
+
+  const listening = await serveOnLoopback(app.fetch, options.port);
   return {
-    url: `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : port}`,
-    async close() {
+    url: listening.url,
+    close: async () => {
       clearInterval(timer);
-      await probing;
-      await new Promise<void>((resolve) => {
-        server.close(() => resolve());
-        if ("closeAllConnections" in server) server.closeAllConnections();
-      });
+      closing.abort();
+      await Promise.all([listening.close(), ...probing.values()]);
       database.close();
     },
   };
+}
+
+/** What outsiders see of a monitor. */
+function view(monitor: MonitorRow): object {
+  const { id, url, intervalMs, lastStatus, lastError, lastProbeAtMs, consecutiveFailures } = monitor;
+  const headerNames = Object.keys(z.record(z.string(), z.string()).parse(JSON.parse(monitor.headers)));
+  const lastProbeAt = lastProbeAtMs === null ? null : new Date(lastProbeAtMs).toISOString();
+  const intervalSeconds = intervalMs / 1_000;
+  return { id, url, headerNames, intervalSeconds, lastStatus, lastError, lastProbeAt, consecutiveFailures };
+}
+
+/** `fetch failed` says nothing; its cause does. */
+function describe(error: Error): string {
+  return error.cause instanceof Error ? error.cause.message : error.message;
 }

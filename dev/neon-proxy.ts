@@ -13,6 +13,7 @@ import type { Duplex } from "node:stream";
 import { DatabaseError } from "pg";
 import { createWebSocketStream, WebSocketServer } from "ws";
 import { ZodError } from "zod";
+import { listenOnLoopback } from "./loopback.ts";
 import { createFaults } from "./neon-faults.ts";
 import type { FaultRule } from "./neon-faults.ts";
 import { createNeonPool } from "./neon-pool.ts";
@@ -159,9 +160,6 @@ export async function startNeonProxy(options: { port: number; log?: (line: strin
       reply(response, status, body);
     });
   });
-  // Whoever keeps a connection decides when to end it: a server that does so first makes the next request fail.
-  server.keepAliveTimeout = 0;
-
   const tunnels = new WebSocketServer({ noServer: true, maxPayload: MAX_FRAME_BYTES });
   server.on("upgrade", (request, socket: Duplex, head: Buffer) => {
     socket.on("error", () => socket.destroy());
@@ -185,24 +183,16 @@ export async function startNeonProxy(options: { port: number; log?: (line: strin
     });
   });
 
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject).listen(options.port, "127.0.0.1", () => resolve());
-  });
-  const address = server.address();
-  const port = typeof address === "object" && address !== null ? address.port : options.port;
-
+  const listening = await listenOnLoopback(server, options.port);
   return {
-    url: `http://127.0.0.1:${port}`,
-    port,
+    url: listening.url,
+    port: listening.port,
     stats: currentStats,
     resetStats,
     setFaults: (rules) => faults.set(rules),
     close: async () => {
-      const closed = new Promise((resolve) => server.close(resolve));
       for (const client of tunnels.clients) client.terminate();
-      await pool.close();
-      server.closeAllConnections();
-      await closed;
+      await Promise.all([listening.close(), pool.close()]);
     },
   };
 }

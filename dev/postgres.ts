@@ -20,8 +20,12 @@ import type { ServerUser } from "./postgres-place.ts";
 
 /** Long enough for crash recovery of a large write-ahead log on a slow disk. */
 const READY_TIMEOUT_MS = 60_000;
-/** Backends of a killed server need a moment to notice; a port is freed at once. Longer means that it is really taken. */
-const BUSY_TIMEOUT_MS = 5_000;
+/** What an earlier server held is free within moments of its end; longer means that it is really taken. */
+const BUSY_TIMEOUT_MS = 2_000;
+/** Ours reports a taken port within milliseconds, unless the machine is busy. */
+const FOREIGN_SERVER_MS = 1_000;
+/** A start takes some 50 ms in all. */
+const RETRY_INTERVAL_MS = 10;
 /** A fast shutdown writes one checkpoint of at most 128 MB of buffers. */
 const STOP_TIMEOUT_MS = 10_000;
 const STOP_SIGNAL_TIMEOUT_MS = 3_000;
@@ -80,7 +84,7 @@ export async function startPostgres(options: {
   const busyUntilMs = Date.now() + BUSY_TIMEOUT_MS;
   for (;;) {
     const server = launch({ binaries, cluster, port, user, ...(options.log && { log: options.log }) });
-    const failure = await Promise.race([server.exited.then(() => server.tail()), answers(superuserUrl, server)]);
+    const failure = await untilReady(superuserUrl, server);
     if (failure === undefined) {
       const { pid, exited } = server;
       return { port, superuserUrl, pid, firstStart, exited, stop: () => server.stop() };
@@ -277,34 +281,38 @@ async function settlesWithin(promise: Promise<void>, timeoutMs: number): Promise
   return settled;
 }
 
-/** Resolves once the server answers a query. A wrong password or too long a silence stops it and rejects. */
-async function answers(url: string, server: Server): Promise<undefined> {
+/**
+ * Resolves with nothing once the server answers a query, or with its last words when it ended. Stops it and rejects when
+ * it refuses the kept password or stays silent.
+ */
+async function untilReady(url: string, server: Server): Promise<string | undefined> {
   const deadlineMs = Date.now() + READY_TIMEOUT_MS;
-  let ended = false;
-  void server.exited.then(() => (ended = true));
   for (;;) {
-    const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
-    client.on("error", () => undefined);
-    try {
-      await client.connect();
-      await client.query("SELECT 1");
-      return undefined;
-    } catch (cause) {
-      const refused = cause instanceof DatabaseError && cause.code === "28P01";
-      // Another server on this port refuses the password too, a moment before ours gives up on the port.
-      if (refused && (await settlesWithin(server.exited, 1_000))) ended = true;
-      if (!ended && (refused || Date.now() > deadlineMs)) {
-        await server.stop();
-        throw new Error(refused ? "The kept password does not open the cluster." : "PostgreSQL did not get ready.", {
-          cause,
-        });
-      }
-      // Whoever started this server takes its last words instead.
-      if (ended) return await new Promise<never>(() => undefined);
-    } finally {
-      await client.end().catch(() => undefined);
+    const error = await tryQuery(url);
+    if (error === undefined) return undefined;
+    const refused = error instanceof DatabaseError && error.code === "28P01";
+    // Another server on this port refuses the password too, a moment before ours gives up on the port.
+    if (await settlesWithin(server.exited, refused ? FOREIGN_SERVER_MS : RETRY_INTERVAL_MS)) return server.tail();
+    if (refused || Date.now() > deadlineMs) {
+      await server.stop();
+      const reason = refused ? "the kept password does not open the cluster" : "it does not get ready";
+      throw new Error(`PostgreSQL did not start: ${reason}.`, { cause: error });
     }
-    await sleep(10);
+  }
+}
+
+/** Why a connection or its first query failed; undefined when they did not. */
+async function tryQuery(url: string): Promise<unknown> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
+  client.on("error", () => undefined);
+  try {
+    await client.connect();
+    await client.query("SELECT 1");
+    return undefined;
+  } catch (error) {
+    return error;
+  } finally {
+    await client.end().catch(() => undefined);
   }
 }
 

@@ -22,34 +22,34 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   context CONSTANT text := NULLIF(current_setting('tollgate.context', true), '');
-  body text;
+  fields CONSTANT text[] := string_to_array(context, '.');
+  body bytea;
   found_inner bytea;
   found_outer bytea;
   expected bytea;
-  expires_at numeric;
-  transaction_at CONSTANT numeric := extract(epoch FROM now());
+  seconds_left numeric;
 BEGIN
   IF context IS NULL THEN
     RETURN NULL;
   END IF;
   IF length(context) <= 256 THEN -- the longest honest one has 223 characters; nobody makes us hash a megabyte
-    body := left(context, -65);
-    SELECT k.inner_pad, k.outer_pad INTO found_inner, found_outer
-    FROM tollgate.context_keys k WHERE k.id = split_part(body, '.', 2);
+    body := convert_to(left(context, -65), 'UTF8');
+    SELECT k.inner_pad, k.outer_pad INTO found_inner, found_outer FROM tollgate.context_keys k WHERE k.id = fields[2];
     -- An unknown key costs the same work as a wrong MAC.
     found_inner := COALESCE(found_inner, decode(repeat('00', 64), 'hex'));
-    expected := convert_to(body || '.' || encode(sha256(COALESCE(found_outer, found_inner)
-      || sha256(found_inner || convert_to(body, 'UTF8'))), 'hex'), 'UTF8');
+    expected := sha256(COALESCE(found_outer, found_inner) || sha256(found_inner || body));
     -- Compared through keyed digests, so that the time of the comparison tells nothing about the expected MAC.
-    IF sha256(found_inner || expected) = sha256(found_inner || convert_to(context, 'UTF8'))
+    IF sha256(found_inner || convert_to(encode(expected, 'hex'), 'UTF8')) = sha256(found_inner || convert_to(fields[6], 'UTF8'))
       AND found_outer IS NOT NULL
-      AND body ~ '^v1\.[a-z0-9_-]+\.[a-z0-9][a-z0-9_-]{0,39}\.[A-Za-z0-9_-]+\.[0-9]{1,12}$'
-      AND split_part(body, '.', 4) = current_database()
+      AND cardinality(fields) = 6 AND fields[1] = 'v1'
+      AND fields[3] ~ '^[a-z0-9][a-z0-9_-]*$'
+      AND fields[4] = current_database()
+      AND fields[5] ~ '^[0-9]+$'
     THEN
-      expires_at := split_part(body, '.', 5);
+      seconds_left := fields[5]::numeric - extract(epoch FROM now());
       -- Signers give 2 minutes. The upper bound keeps one that errs, or that leaks, from minting eternal contexts.
-      IF expires_at > transaction_at AND expires_at <= transaction_at + 600 THEN
-        RETURN split_part(body, '.', 3);
+      IF seconds_left > 0 AND seconds_left <= 600 THEN
+        RETURN fields[3];
       END IF;
     END IF;
   END IF;

@@ -16,10 +16,17 @@ export async function callCanary(publicUrl: string, token: string): Promise<void
       }),
       { timeout: CANARY_TIMEOUT_MS },
     );
-    const result = await client.callTool({ name: "health_check", arguments: {} }, undefined, { timeout: CANARY_TIMEOUT_MS });
-    if (result.isError === true) throw new Error(`health_check failed: ${JSON.stringify(result.content).slice(0, 200)}`);
+    const result = await client.callTool({ name: "health_check", arguments: {} }, undefined, {
+      timeout: CANARY_TIMEOUT_MS,
+    });
+    if (result.isError === true)
+      throw new Error(`health_check failed: ${JSON.stringify(result.content).slice(0, 200)}`);
   } catch (error) {
-    throw new AppError("tenant_unavailable", `The canary call failed: ${error instanceof Error ? error.message : "unknown"}`, { cause: error });
+    throw new AppError(
+      "tenant_unavailable",
+      `The canary call failed: ${error instanceof Error ? error.message : "unknown"}`,
+      { cause: error },
+    );
   } finally {
     await client.close();
   }

@@ -35,10 +35,20 @@ export function controlInbox(db: NeonConnection) {
                   CASE WHEN NOT $6::boolean THEN 'not_used' WHEN known.tenant_id IS NULL THEN 'unknown_tenant' END
            FROM known ON CONFLICT (event_id) DO NOTHING RETURNING event_id)
          SELECT known.tenant_id AS "tenantId", EXISTS (SELECT FROM kept) AS fresh FROM known`,
-        [event.id, event.type, event.namedTenant, event.customerId, JSON.stringify(event.payload), appliedTypes.has(event.type)],
+        [
+          event.id,
+          event.type,
+          event.namedTenant,
+          event.customerId,
+          JSON.stringify(event.payload),
+          appliedTypes.has(event.type),
+        ],
       );
       const tenantId = row?.["tenantId"];
-      return { fresh: row?.["fresh"] === true, tenantId: typeof tenantId === "string" ? (tenantId as TenantId) : undefined };
+      return {
+        fresh: row?.["fresh"] === true,
+        tenantId: typeof tenantId === "string" ? (tenantId as TenantId) : undefined,
+      };
     },
 
     async pending(tenantId: TenantId): Promise<PendingEvent[]> {
@@ -57,7 +67,10 @@ export function controlInbox(db: NeonConnection) {
     },
 
     async failed(eventId: string, error: string): Promise<void> {
-      await db.query(`UPDATE webhook_inbox SET attempts = attempts + 1, error = $2 WHERE event_id = $1 AND applied_at IS NULL`, [eventId, error]);
+      await db.query(
+        `UPDATE webhook_inbox SET attempts = attempts + 1, error = $2 WHERE event_id = $1 AND applied_at IS NULL`,
+        [eventId, error],
+      );
     },
 
     /** Tenants with events that have waited for longer than `olderThanMs`. */
@@ -73,4 +86,7 @@ export function controlInbox(db: NeonConnection) {
 }
 
 /** The types that change something; the others are kept for the record. */
-const appliedTypes: ReadonlySet<string> = new Set(["checkout.session.completed", "checkout.session.async_payment_succeeded"]);
+const appliedTypes: ReadonlySet<string> = new Set([
+  "checkout.session.completed",
+  "checkout.session.async_payment_succeeded",
+]);

@@ -79,7 +79,10 @@ export function controlTenants(db: NeonConnection) {
 
     /** The object has confirmed this version. */
     async delivered(tenantId: TenantId, version: number): Promise<void> {
-      await db.query(`UPDATE tenants SET delivered_version = $2 WHERE id = $1 AND delivered_version < $2`, [tenantId, version]);
+      await db.query(`UPDATE tenants SET delivered_version = $2 WHERE id = $1 AND delivered_version < $2`, [
+        tenantId,
+        version,
+      ]);
     },
 
     /** Inserts the tenant in state `provisioning`; an existing row is left as it is. */
@@ -90,9 +93,16 @@ export function controlTenants(db: NeonConnection) {
          VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10)
          ON CONFLICT (id) DO NOTHING RETURNING id`,
         [
-          tenant.id, tenant.name, tenant.email, tenant.plan, tenant.strategy, JSON.stringify(tenant.limits),
-          tenant.allowedTools === null ? null : [...tenant.allowedTools], tenant.trialUntil,
-          tenant.stripeCustomerId, tenant.stripeSubscriptionId,
+          tenant.id,
+          tenant.name,
+          tenant.email,
+          tenant.plan,
+          tenant.strategy,
+          JSON.stringify(tenant.limits),
+          tenant.allowedTools === null ? null : [...tenant.allowedTools],
+          tenant.trialUntil,
+          tenant.stripeCustomerId,
+          tenant.stripeSubscriptionId,
         ],
       );
       return { created: rows.length > 0 };
@@ -105,7 +115,10 @@ export function controlTenants(db: NeonConnection) {
 
     /** Up to `limit` tenants in the order of their ids, after `after`. */
     async list(after: string, limit: number): Promise<TenantSummary[]> {
-      const rows = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`, [after, limit]);
+      const rows = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`, [
+        after,
+        limit,
+      ]);
       return rows.map((row) => TenantSummary.parse(row));
     },
 
@@ -121,7 +134,10 @@ export function controlTenants(db: NeonConnection) {
     },
 
     async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
-      await db.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [tenantId, customerId]);
+      await db.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [
+        tenantId,
+        customerId,
+      ]);
     },
 
     async setMonitored(tenantId: TenantId): Promise<void> {
@@ -144,7 +160,16 @@ export function controlTenants(db: NeonConnection) {
                  INSERT INTO api_keys (id, tenant_id, name, hash, scopes, expires_at)
                  SELECT $2, tenant.id, $3, $4, $5::text[], $6::timestamptz FROM tenant, held
                  WHERE held.live < $7 AND (NOT $8::boolean OR held.ever = 0) RETURNING id`,
-          params: [tenantId, key.id, key.name, key.hash, [...key.scopes], key.expiresAt, options.maxKeys, options.first],
+          params: [
+            tenantId,
+            key.id,
+            key.name,
+            key.hash,
+            [...key.scopes],
+            key.expiresAt,
+            options.maxKeys,
+            options.first,
+          ],
         },
         raiseVersion(tenantId),
       ]);
@@ -181,21 +206,35 @@ export function controlTenants(db: NeonConnection) {
           text: `INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
           params: [issuer, organisation, tenantId],
         },
-        { text: `SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`, params: [issuer, organisation] },
+        {
+          text: `SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`,
+          params: [issuer, organisation],
+        },
       ]);
       return String(rows[0]?.["tenant_id"]);
     },
 
     async linkedTenant(issuer: string, organisation: string): Promise<TenantId | undefined> {
-      const [row] = await db.query(`SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`, [issuer, organisation]);
+      const [row] = await db.query(`SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`, [
+        issuer,
+        organisation,
+      ]);
       return row === undefined ? undefined : (row["tenant_id"] as TenantId);
     },
 
     // ---- checkouts
 
-    async insertCheckout(checkout: { tenantId: TenantId; name: string; email: string | null; plan: PlanName }): Promise<void> {
+    async insertCheckout(checkout: {
+      tenantId: TenantId;
+      name: string;
+      email: string | null;
+      plan: PlanName;
+    }): Promise<void> {
       await db.query(`INSERT INTO checkouts (tenant_id, name, email, plan) VALUES ($1, $2, $3, $4)`, [
-        checkout.tenantId, checkout.name, checkout.email, checkout.plan,
+        checkout.tenantId,
+        checkout.name,
+        checkout.email,
+        checkout.plan,
       ]);
     },
 
@@ -229,7 +268,9 @@ export function controlTenants(db: NeonConnection) {
 
     /** Whether this attempt is the newest one: an older Workflow instance that wakes up late must stop. */
     async isCurrentAttempt(tenantId: TenantId, attempt: number): Promise<boolean> {
-      const [row] = await db.query(`SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`, [tenantId]);
+      const [row] = await db.query(`SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`, [
+        tenantId,
+      ]);
       return Number(row?.["newest"]) === attempt;
     },
 
@@ -249,7 +290,10 @@ export function controlTenants(db: NeonConnection) {
     },
 
     async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
-      await db.query(`UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`, [tenantId, attempt, error]);
+      await db.query(
+        `UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`,
+        [tenantId, attempt, error],
+      );
     },
 
     async provisioning(tenantId: TenantId): Promise<{ steps: StepRecord[]; attempts: number; error: string | null }> {
@@ -259,7 +303,10 @@ export function controlTenants(db: NeonConnection) {
                  FROM provisioning_steps WHERE tenant_id = $1 ORDER BY started_at`,
           params: [tenantId],
         },
-        { text: `SELECT attempt, error FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT 1`, params: [tenantId] },
+        {
+          text: `SELECT attempt, error FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT 1`,
+          params: [tenantId],
+        },
       ]);
       const error = attempts[0]?.["error"];
       return {
@@ -279,7 +326,10 @@ export function controlTenants(db: NeonConnection) {
                  ORDER BY t.created_at LIMIT $2`,
           params: [silenceMs, limit],
         },
-        { text: `SELECT id FROM tenants WHERE delivered_version < version AND state <> 'gone' ORDER BY id LIMIT $1`, params: [limit] },
+        {
+          text: `SELECT id FROM tenants WHERE delivered_version < version AND state <> 'gone' ORDER BY id LIMIT $1`,
+          params: [limit],
+        },
       ]);
       return {
         provisioning: silent.map((row) => row["id"] as TenantId),

@@ -33,7 +33,16 @@ export function controlUsage(db: NeonConnection) {
      */
     async record(messages: readonly UsageMessage[]): Promise<Watermark[]> {
       const rows = messages.flatMap(({ tenantId, object, epoch, rows: own }) =>
-        own.map((row) => ({ call_id: row.callId, tenant_id: tenantId, object, epoch, n: row.n, tool: row.tool, units: row.units, at_ms: row.atMs })),
+        own.map((row) => ({
+          call_id: row.callId,
+          tenant_id: tenantId,
+          object,
+          epoch,
+          n: row.n,
+          tool: row.tool,
+          units: row.units,
+          at_ms: row.atMs,
+        })),
       );
       // One order for all writers: two consumers with the same rows wait for each other instead of deadlocking.
       rows.sort((a, b) => (a.call_id < b.call_id ? -1 : 1));

@@ -26,7 +26,11 @@ export function connectStripe(secretKey: string, apiBase: string) {
     maxNetworkRetries: 0,
     ...(base === undefined
       ? {}
-      : { host: base.hostname, port: Number(base.port || 443), protocol: base.protocol === "http:" ? ("http" as const) : ("https" as const) }),
+      : {
+          host: base.hostname,
+          port: Number(base.port || 443),
+          protocol: base.protocol === "http:" ? ("http" as const) : ("https" as const),
+        }),
   });
 
   return {
@@ -51,8 +55,13 @@ export function connectStripe(secretKey: string, apiBase: string) {
       if (meter === undefined) made.push(METER_EVENT);
 
       const wanted = Object.values(plans).filter((plan) => plan.amountCents !== null);
-      const lookupKeys = wanted.flatMap(({ name, unitAmountCents }) => [baseKey(name), ...(unitAmountCents === null ? [] : [unitsKey(name)])]);
-      const known = new Set((await stripe.prices.list({ lookup_keys: lookupKeys, limit: 100 })).data.map((price) => price.lookup_key));
+      const lookupKeys = wanted.flatMap(({ name, unitAmountCents }) => [
+        baseKey(name),
+        ...(unitAmountCents === null ? [] : [unitsKey(name)]),
+      ]);
+      const known = new Set(
+        (await stripe.prices.list({ lookup_keys: lookupKeys, limit: 100 })).data.map((price) => price.lookup_key),
+      );
       if (lookupKeys.every((key) => known.has(key))) return made;
 
       const product = await findOrCreateProduct(stripe);
@@ -103,7 +112,8 @@ export function connectStripe(secretKey: string, apiBase: string) {
       const prices = await stripe.prices.list({ lookup_keys: keys, limit: keys.length });
       const lineItems = keys.map((key) => {
         const price = prices.data.find((each) => each.lookup_key === key);
-        if (price === undefined) throw new AppError("billing_unavailable", `Stripe has no price ${key}: run npm run stripe:setup`);
+        if (price === undefined)
+          throw new AppError("billing_unavailable", `Stripe has no price ${key}: run npm run stripe:setup`);
         // A metered line takes no quantity.
         return price.recurring?.usage_type === "metered" ? { price: price.id } : { price: price.id, quantity: 1 };
       });
@@ -113,7 +123,10 @@ export function connectStripe(secretKey: string, apiBase: string) {
           line_items: lineItems,
           client_reference_id: order.tenantId,
           metadata: { tenant_id: order.tenantId },
-          subscription_data: { metadata: { tenant_id: order.tenantId, plan: plan.name }, billing_mode: { type: "flexible" } },
+          subscription_data: {
+            metadata: { tenant_id: order.tenantId, plan: plan.name },
+            billing_mode: { type: "flexible" },
+          },
           payment_method_collection: "if_required",
           success_url: order.successUrl,
           cancel_url: order.cancelUrl,
@@ -121,7 +134,8 @@ export function connectStripe(secretKey: string, apiBase: string) {
         },
         { idempotencyKey: `checkout.${order.tenantId}` },
       );
-      if (session.url === null) throw new AppError("billing_unavailable", "Stripe gave a Checkout session without a page");
+      if (session.url === null)
+        throw new AppError("billing_unavailable", "Stripe gave a Checkout session without a page");
       return { id: session.id, url: session.url };
     },
 
@@ -130,7 +144,11 @@ export function connectStripe(secretKey: string, apiBase: string) {
       const session = await stripe.checkout.sessions.retrieve(sessionId);
       const customerId = idOf(session.customer);
       if (session.status !== "complete" || session.payment_status === "unpaid" || customerId === null) return undefined;
-      return { customerId, subscriptionId: idOf(session.subscription), email: session.customer_details?.email ?? session.customer_email };
+      return {
+        customerId,
+        subscriptionId: idOf(session.subscription),
+        email: session.customer_details?.email ?? session.customer_email,
+      };
     },
 
     /** The customer of a tenant that was not sold through Checkout. Repeating finds the same one. */
@@ -143,7 +161,13 @@ export function connectStripe(secretKey: string, apiBase: string) {
     },
 
     /** Reports units. Never throws: what an answer, or none, means is decided in the core. */
-    async sendUnits(report: { id: string; customerId: string; slotSeconds: number; units: number; attempt: number }): Promise<MeterAnswer & { message?: string }> {
+    async sendUnits(report: {
+      id: string;
+      customerId: string;
+      slotSeconds: number;
+      units: number;
+      attempt: number;
+    }): Promise<MeterAnswer & { message?: string }> {
       try {
         await stripe.billing.meterEvents.create(
           {
@@ -164,7 +188,11 @@ export function connectStripe(secretKey: string, apiBase: string) {
 
     /** Events since `createdAfterSeconds` that Stripe could not deliver, oldest first. */
     async undeliveredEvents(createdAfterSeconds: number): Promise<Stripe.Event[]> {
-      const events = await stripe.events.list({ delivery_success: false, created: { gte: createdAfterSeconds }, limit: 100 });
+      const events = await stripe.events.list({
+        delivery_success: false,
+        created: { gte: createdAfterSeconds },
+        limit: 100,
+      });
       return events.data.toReversed();
     },
 

@@ -28,7 +28,8 @@ export type MeterAnswer =
 
 /** What a failed attempt means, from the HTTP status (`undefined`: no answer) and Stripe's message. */
 export function classifyMeterFailure(status: number | undefined, message: string): MeterAnswer {
-  if (status === 400 && message.includes("already exists with identifier")) return { kind: "confirmed", answer: "duplicate" };
+  if (status === 400 && message.includes("already exists with identifier"))
+    return { kind: "confirmed", answer: "duplicate" };
   if (status === undefined || status === 401 || status === 403 || status === 409 || status === 429 || status >= 500) {
     return { kind: "again" };
   }

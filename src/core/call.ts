@@ -5,7 +5,14 @@ import type { TenantId } from "./tenant.ts";
 /** Who is calling, as the Worker proved it. Whether the key or the tenant is still good is the object's to say. */
 export type Caller =
   | { kind: "key"; tenantId: TenantId; keyId: string; keyHash: string; scopes: readonly string[] }
-  | { kind: "user"; tenantId: TenantId; issuer: string; subject: string; scopes: readonly string[]; expiresAtMs: number }
+  | {
+      kind: "user";
+      tenantId: TenantId;
+      issuer: string;
+      subject: string;
+      scopes: readonly string[];
+      expiresAtMs: number;
+    }
   /** The canary of provisioning: good for one `health_check`, even before the tenant is active (DESIGN.md I5). */
   | { kind: "canary"; tenantId: TenantId; scopes: readonly string[]; expiresAtMs: number };
 
@@ -45,7 +52,14 @@ export interface ToolText {
 }
 
 export type CallOutcome =
-  | { kind: "result"; content: ToolText[]; data: Record<string, unknown> | undefined; isError: boolean; units: number; standing: Standing }
+  | {
+      kind: "result";
+      content: ToolText[];
+      data: Record<string, unknown> | undefined;
+      isError: boolean;
+      units: number;
+      standing: Standing;
+    }
   | { kind: "refused"; refusal: Refusal; standing: Standing | undefined };
 
 /** The answer for every MCP method that is not a tool call. */

@@ -72,7 +72,10 @@ export function decodeScopes(field: string): string[] {
 
 /** Random bytes as a credential field. */
 export function toBase64Url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  return btoa(String.fromCharCode(...bytes))
+    .replaceAll("+", "-")
+    .replaceAll("/", "_")
+    .replaceAll("=", "");
 }
 
 const encoder = new TextEncoder();
@@ -87,7 +90,10 @@ const importedKeys = new Map<string, Promise<CryptoKey>>();
 function macKey(rootKey: string): Promise<CryptoKey> {
   let key = importedKeys.get(rootKey);
   if (key === undefined) {
-    key = crypto.subtle.importKey("raw", encoder.encode(rootKey), { name: "HMAC", hash: "SHA-256" }, false, ["sign", "verify"]);
+    key = crypto.subtle.importKey("raw", encoder.encode(rootKey), { name: "HMAC", hash: "SHA-256" }, false, [
+      "sign",
+      "verify",
+    ]);
     importedKeys.set(rootKey, key);
   }
   return key;

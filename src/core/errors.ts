@@ -5,9 +5,15 @@
 export const errors = {
   // who is calling
   token_missing: { status: 401, advice: "Send `Authorization: Bearer <API key or access token>`." },
-  token_invalid: { status: 401, advice: "The token is not one that this server accepts. Get a new one from your administrator." },
+  token_invalid: {
+    status: 401,
+    advice: "The token is not one that this server accepts. Get a new one from your administrator.",
+  },
   token_expired: { status: 401, advice: "The token has expired. Get a new one and send the request again." },
-  key_revoked: { status: 401, advice: "This API key was revoked or has expired. Ask your administrator for a new one." },
+  key_revoked: {
+    status: 401,
+    advice: "This API key was revoked or has expired. Ask your administrator for a new one.",
+  },
   tenant_unknown: { status: 403, advice: "This identity belongs to no customer of this server." },
   scope_missing: { status: 403, advice: "The token lacks a scope that this tool needs." },
   // the tenant's state
@@ -30,8 +36,14 @@ export const errors = {
   tool_aborted: { status: 499, advice: "The call was cancelled by the client and was not charged." },
   result_too_large: { status: 500, advice: "The result is over 1 MiB and was not charged. Ask for less." },
   outcome_unknown: { status: 500, advice: "Whether the call took effect is not known. Check before you call again." },
-  database_unavailable: { status: 503, advice: "The database cannot be reached. The call was not charged; try again shortly." },
-  isolation_unproven: { status: 503, advice: "The server could not prove that tenants are kept apart, so it serves no tool." },
+  database_unavailable: {
+    status: 503,
+    advice: "The database cannot be reached. The call was not charged; try again shortly.",
+  },
+  isolation_unproven: {
+    status: 503,
+    advice: "The server could not prove that tenants are kept apart, so it serves no tool.",
+  },
   tenant_unavailable: { status: 503, advice: "The account's data cannot be reached. Try again shortly." },
   // HTTP and outside systems
   bad_request: { status: 400, advice: "The request is malformed." },
@@ -40,8 +52,14 @@ export const errors = {
   body_too_large: { status: 413, advice: "The body is larger than this server accepts." },
   content_type: { status: 415, advice: "Send `Content-Type: application/json`." },
   signature_invalid: { status: 400, advice: "The webhook's signature is missing, wrong or too old." },
-  billing_unavailable: { status: 503, advice: "The billing provider cannot be reached. Nothing was charged; try again shortly." },
-  control_unavailable: { status: 503, advice: "The control database cannot be reached. Nothing was lost; try again shortly." },
+  billing_unavailable: {
+    status: 503,
+    advice: "The billing provider cannot be reached. Nothing was charged; try again shortly.",
+  },
+  control_unavailable: {
+    status: 503,
+    advice: "The control database cannot be reached. Nothing was lost; try again shortly.",
+  },
   internal: { status: 500, advice: "Something failed on our side. Quote the request id to support." },
 } as const satisfies Record<string, { status: number; advice: string }>;
 

@@ -44,21 +44,38 @@ const STRIPE_SECONDS = 600;
 
 export function billingChecks(state: PipelineState): Record<string, Check> {
   const older = (age: number | null, limit: number): boolean => age !== null && age > limit;
-  const verdict = (ok: boolean, reason: string, facts: Record<string, unknown>): Check => (ok ? passedCheck(facts) : failedCheck(reason, facts));
+  const verdict = (ok: boolean, reason: string, facts: Record<string, unknown>): Check =>
+    ok ? passedCheck(facts) : failedCheck(reason, facts);
   return {
     usage_reporting: verdict(
-      !older(state.unsealedSeconds, UNREPORTED_SECONDS) && !older(state.unconfirmedSeconds, UNREPORTED_SECONDS + 300) && state.ambiguousReports === 0,
+      !older(state.unsealedSeconds, UNREPORTED_SECONDS) &&
+        !older(state.unconfirmedSeconds, UNREPORTED_SECONDS + 300) &&
+        state.ambiguousReports === 0,
       "usage older than 10 minutes is not reported to Stripe",
-      { unsealedSeconds: state.unsealedSeconds, unconfirmedSeconds: state.unconfirmedSeconds, ambiguousReports: state.ambiguousReports },
+      {
+        unsealedSeconds: state.unsealedSeconds,
+        unconfirmedSeconds: state.unconfirmedSeconds,
+        ambiguousReports: state.ambiguousReports,
+      },
     ),
-    usage_sequence: verdict(state.sequenceGaps === 0, "rows are missing in a tenant's usage sequence", { gaps: state.sequenceGaps }),
-    usage_conflicts: verdict(state.conflicts === 0, "a call came to the ledger with two different payloads", { conflicts: state.conflicts }),
+    usage_sequence: verdict(state.sequenceGaps === 0, "rows are missing in a tenant's usage sequence", {
+      gaps: state.sequenceGaps,
+    }),
+    usage_conflicts: verdict(state.conflicts === 0, "a call came to the ledger with two different payloads", {
+      conflicts: state.conflicts,
+    }),
     webhooks: verdict(
       !older(state.inboxLagSeconds, INBOX_SECONDS) && state.unknownTenantWebhooks === 0,
       "Stripe events wait to be applied or name no known tenant",
-      { inboxLagSeconds: state.inboxLagSeconds, lastWebhookSeconds: state.lastWebhookSeconds, unknownTenant: state.unknownTenantWebhooks },
+      {
+        inboxLagSeconds: state.inboxLagSeconds,
+        lastWebhookSeconds: state.lastWebhookSeconds,
+        unknownTenant: state.unknownTenantWebhooks,
+      },
     ),
-    provisioning: verdict(state.stuckTenants === 0, "tenants have been stuck in provisioning for 10 minutes", { stuck: state.stuckTenants }),
+    provisioning: verdict(state.stuckTenants === 0, "tenants have been stuck in provisioning for 10 minutes", {
+      stuck: state.stuckTenants,
+    }),
     stripe: verdict(!older(state.lastStripeAnswerSeconds, STRIPE_SECONDS), "Stripe has not answered for 10 minutes", {
       lastAnswerSeconds: state.lastStripeAnswerSeconds,
     }),

@@ -38,7 +38,11 @@ export function afterAcknowledge(state: OutboxState, before: number, acknowledge
 }
 
 /** In how many milliseconds the outbox must look again; `undefined`: not before the next row. */
-export function nextWake(state: OutboxState, rows: { acknowledged: number; lastN: number }, nowMs: number): number | undefined {
+export function nextWake(
+  state: OutboxState,
+  rows: { acknowledged: number; lastN: number },
+  nowMs: number,
+): number | undefined {
   if (rows.lastN > Math.max(state.sentN, rows.acknowledged)) return 0;
   if (state.waitingSinceMs === undefined) return undefined;
   return Math.max(0, state.waitingSinceMs + ACKNOWLEDGE_WITHIN_MS - nowMs);

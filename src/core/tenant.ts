@@ -47,7 +47,10 @@ const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
 };
 
 /** Why a tenant in this state is not served now, or `undefined` when it is. */
-export function refusedByState(config: Pick<TenantConfig, "state" | "trialUntilMs">, nowMs: number): ErrorCode | undefined {
+export function refusedByState(
+  config: Pick<TenantConfig, "state" | "trialUntilMs">,
+  nowMs: number,
+): ErrorCode | undefined {
   const outcome = service[config.state];
   if (outcome !== "serves") return outcome;
   if (config.state === "trial" && config.trialUntilMs !== null && nowMs >= config.trialUntilMs) return "trial_expired";

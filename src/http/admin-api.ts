@@ -21,7 +21,10 @@ const TenantRequest = z.strictObject({
   plan: z.enum(planNames),
   /** Overrides of the plan's numbers. */
   limits: Limits.partial().optional(),
-  allowedTools: z.array(z.string().refine((name) => catalogue.has(name), "there is no such tool")).nullable().optional(),
+  allowedTools: z
+    .array(z.string().refine((name) => catalogue.has(name), "there is no such tool"))
+    .nullable()
+    .optional(),
   trialDays: z.int().min(1).max(365).optional(),
 });
 
@@ -37,7 +40,12 @@ adminApi.use(
     if (token === undefined) return problem(c, "token_missing", "The operator API takes the operator token.");
     if (!(await secretsEqual(token, c.env.OPERATOR_TOKEN))) return problem(c, "token_invalid");
     await next();
-    log("info", "operator_request", { requestId: c.get("requestId"), method: c.req.method, path: c.req.path, status: c.res.status });
+    log("info", "operator_request", {
+      requestId: c.get("requestId"),
+      method: c.req.method,
+      path: c.req.path,
+      status: c.res.status,
+    });
   }),
 );
 
@@ -59,7 +67,8 @@ adminApi.post("/tenants", async (c) => {
     strategy: plan.strategy,
     limits: Limits.parse({ ...plan.limits, ...request.limits }),
     allowedTools: request.allowedTools ?? null,
-    trialUntil: request.trialDays === undefined ? null : new Date(Date.now() + request.trialDays * 86_400_000).toISOString(),
+    trialUntil:
+      request.trialDays === undefined ? null : new Date(Date.now() + request.trialDays * 86_400_000).toISOString(),
     stripeCustomerId: null,
     stripeSubscriptionId: null,
   });
@@ -74,17 +83,26 @@ adminApi.get("/tenants/:id", async (c) => {
   const tenant = id.success ? await tenants.summary(id.data) : undefined;
   if (!id.success || tenant === undefined) return problem(c, "not_found", "There is no such tenant.");
   const monitorToken = await mintCredential(c.env.CREDENTIAL_KEY, { kind: "monitor", tenantId: id.data, fields: [] });
-  return c.json({ ...tenant, monitorToken, keys: await tenants.keys(id.data), provisioning: await tenants.provisioning(id.data) });
+  return c.json({
+    ...tenant,
+    monitorToken,
+    keys: await tenants.keys(id.data),
+    provisioning: await tenants.provisioning(id.data),
+  });
 });
 
-adminApi.post("/tenants/:id/suspend", (c) => changeState(c.env, c.req.param("id"), ["trial", "active", "past_due"], "suspended"));
+adminApi.post("/tenants/:id/suspend", (c) =>
+  changeState(c.env, c.req.param("id"), ["trial", "active", "past_due"], "suspended"),
+);
 adminApi.post("/tenants/:id/resume", (c) => changeState(c.env, c.req.param("id"), ["suspended"], "active"));
 
 adminApi.post("/tenants/:id/keys", async (c) => {
   const id = TenantId.safeParse(c.req.param("id"));
   if (!id.success) return problem(c, "not_found", "There is no such tenant.");
   const key = await issueKey(c.env, id.data, await readJson(c, KeyRequest), { first: false });
-  return key === undefined ? problem(c, "conflict", "There is no such tenant, or it has too many keys.") : c.json(key, 201);
+  return key === undefined
+    ? problem(c, "conflict", "There is no such tenant, or it has too many keys.")
+    : c.json(key, 201);
 });
 
 adminApi.delete("/tenants/:id/keys/:key", async (c) => {
@@ -97,7 +115,8 @@ adminApi.delete("/tenants/:id/keys/:key", async (c) => {
 
 adminApi.post("/tenants/:id/links", async (c) => {
   const id = TenantId.safeParse(c.req.param("id"));
-  if (!id.success || (await tenantsOf(c.env).summary(id.data)) === undefined) return problem(c, "not_found", "There is no such tenant.");
+  if (!id.success || (await tenantsOf(c.env).summary(id.data)) === undefined)
+    return problem(c, "not_found", "There is no such tenant.");
   const { issuer, organisation } = await readJson(c, LinkRequest);
   const linked = await tenantsOf(c.env).link(issuer, organisation, id.data);
   if (linked !== id.data) return problem(c, "conflict", "This organisation is linked to another tenant.");
@@ -111,7 +130,8 @@ async function changeState(env: Env, rawId: string, from: readonly TenantState[]
   const tenant = id.success ? await tenants.summary(id.data) : undefined;
   if (!id.success || tenant === undefined) throw new AppError("not_found");
   // Saying it again is no conflict: the tenant is where it should be.
-  if (!moved && tenant.state !== to) throw new AppError("conflict", `A tenant that is ${tenant.state} cannot become ${to}`);
+  if (!moved && tenant.state !== to)
+    throw new AppError("conflict", `A tenant that is ${tenant.state} cannot become ${to}`);
   return Response.json({ id: id.data, state: tenant.state, ...(await deliver(env, id.data)) });
 }
 

@@ -22,7 +22,9 @@ app.use(async (c, next) => {
 });
 
 app.all("/mcp", (c) => handleMcp(c.req.raw, c.env, c.executionCtx));
-app.get("/.well-known/oauth-protected-resource/mcp", (c) => c.json(protectedResourceMetadata(c.env), 200, publicMetadata));
+app.get("/.well-known/oauth-protected-resource/mcp", (c) =>
+  c.json(protectedResourceMetadata(c.env), 200, publicMetadata),
+);
 app.get("/.well-known/oauth-protected-resource", (c) => c.json(protectedResourceMetadata(c.env), 200, publicMetadata));
 
 app.use("/api/*", bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }));
@@ -38,7 +40,12 @@ app.onError((error, c) => {
   if (error instanceof BadRequest) return problem(c, "bad_request", error.message);
   const code = errorCode(error);
   const level = errors[code].status >= 500 ? "error" : "info";
-  log(level, "request_failed", { requestId: c.get("requestId"), path: c.req.routePath, code, error: describeError(error) });
+  log(level, "request_failed", {
+    requestId: c.get("requestId"),
+    path: c.req.routePath,
+    code,
+    error: describeError(error),
+  });
   if (error instanceof AppError && error.cause !== undefined && level === "error") {
     log(level, "request_failed_because", { requestId: c.get("requestId"), error: describeError(error.cause) });
   }

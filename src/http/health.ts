@@ -37,7 +37,8 @@ health.get("/", async (c) => {
   if (token === undefined) return problem(c, "token_missing", "A tenant's health takes that tenant's monitor token.");
   const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
   const id = TenantId.safeParse(named);
-  if (!id.success || credential?.kind !== "monitor" || credential.tenantId !== id.data) return problem(c, "token_invalid");
+  if (!id.success || credential?.kind !== "monitor" || credential.tenantId !== id.data)
+    return problem(c, "token_invalid");
   return answer(await cached(id.data, () => tenantChecks(c.env, id.data)));
 });
 
@@ -52,7 +53,9 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
         now: () => Date.now(),
       });
       if (proof.proven) return passedCheck();
-      return failedCheck(`tenants are not proved to be apart: ${proof.failures.map((failure) => failure.check).join(", ")}`);
+      return failedCheck(
+        `tenants are not proved to be apart: ${proof.failures.map((failure) => failure.check).join(", ")}`,
+      );
     }),
     check("quota_store", async () => {
       await env.TENANT.getByName(HEALTH_OBJECT).probe();
@@ -62,7 +65,10 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       await env.FILES.head("health");
       return passedCheck();
     }),
-    check("control_database", async () => ({ ...passedCheck(), pipeline: await controlUsage(control).pipeline(Date.now()) })),
+    check("control_database", async () => ({
+      ...passedCheck(),
+      pipeline: await controlUsage(control).pipeline(Date.now()),
+    })),
   ]);
   const { pipeline: seen, ...controlDatabase } = pipeline as Check & { pipeline?: Parameters<typeof billingChecks>[0] };
   return {
@@ -142,5 +148,8 @@ async function cached(key: string, work: () => Promise<Record<string, Check>>): 
 }
 
 function answer(report: Report): Response {
-  return Response.json(report, { status: report.status === "ok" ? 200 : 503, headers: { "cache-control": "no-store" } });
+  return Response.json(report, {
+    status: report.status === "ok" ? 200 : 503,
+    headers: { "cache-control": "no-store" },
+  });
 }

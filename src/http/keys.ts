@@ -12,7 +12,10 @@ const MAX_KEYS = 50;
 
 export const KeyRequest = z.strictObject({
   name: z.string().trim().min(1).max(100).default("default"),
-  scopes: z.array(z.enum(scopesSupported)).min(1).default([...scopesSupported]),
+  scopes: z
+    .array(z.enum(scopesSupported))
+    .min(1)
+    .default([...scopesSupported]),
   expiresAt: z.iso
     .datetime({ offset: true })
     .refine((instant) => Date.parse(instant) > Date.now(), "must be in the future")
@@ -38,7 +41,11 @@ export async function issueKey(
 ): Promise<IssuedKey | undefined> {
   const id = toBase64Url(crypto.getRandomValues(new Uint8Array(9)));
   const secret = toBase64Url(crypto.getRandomValues(new Uint8Array(24)));
-  const apiKey = await mintCredential(env.CREDENTIAL_KEY, { kind: "key", tenantId, fields: [id, encodeScopes(request.scopes), secret] });
+  const apiKey = await mintCredential(env.CREDENTIAL_KEY, {
+    kind: "key",
+    tenantId,
+    fields: [id, encodeScopes(request.scopes), secret],
+  });
   const expiresAt = request.expiresAt ?? null;
   const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
   const key = { id, name: request.name, hash: await sha256Hex(apiKey), scopes: request.scopes, expiresAt };

@@ -14,7 +14,14 @@ export interface HttpEnv {
 export function problem(c: Context<HttpEnv>, code: ErrorCode, detail?: string): Response {
   const { status, advice } = errors[code];
   return c.json(
-    { type: "about:blank", title: advice, status, code, ...(detail === undefined ? {} : { detail }), requestId: c.get("requestId") },
+    {
+      type: "about:blank",
+      title: advice,
+      status,
+      code,
+      ...(detail === undefined ? {} : { detail }),
+      requestId: c.get("requestId"),
+    },
     // 499 is not a registered status; no route answers with it.
     status as ContentfulStatusCode,
     { "content-type": "application/problem+json" },
@@ -25,7 +32,10 @@ export function problem(c: Context<HttpEnv>, code: ErrorCode, detail?: string): 
 export class BadRequest extends Error {}
 
 /** The JSON body, checked. Throws `BadRequest`, which names the fields, or `content_type`. */
-export async function readJson<Schema extends z.ZodType>(c: Context<HttpEnv>, schema: Schema): Promise<z.infer<Schema>> {
+export async function readJson<Schema extends z.ZodType>(
+  c: Context<HttpEnv>,
+  schema: Schema,
+): Promise<z.infer<Schema>> {
   if (!/^application\/json\b/i.test(c.req.header("content-type") ?? "")) throw new AppError("content_type");
   let json: unknown;
   try {
@@ -35,5 +45,9 @@ export async function readJson<Schema extends z.ZodType>(c: Context<HttpEnv>, sc
   }
   const parsed = schema.safeParse(json);
   if (parsed.success) return parsed.data;
-  throw new BadRequest(parsed.error.issues.map(({ path, message }) => `${path.length === 0 ? "body" : path.join(".")}: ${message}`).join("; "));
+  throw new BadRequest(
+    parsed.error.issues
+      .map(({ path, message }) => `${path.length === 0 ? "body" : path.join(".")}: ${message}`)
+      .join("; "),
+  );
 }

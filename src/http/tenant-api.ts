@@ -79,7 +79,11 @@ tenantApi.get("/api/tenants/:id/status", async (c) => {
   if (tenant === undefined) {
     const ordered = await tenants.checkout(id.data);
     if (ordered === undefined) return problem(c, "not_found");
-    return c.json({ tenantId: id.data, state: "awaiting_payment", plan: ordered.plan, steps: pendingSteps() }, 200, noStore);
+    return c.json(
+      { tenantId: id.data, state: "awaiting_payment", plan: ordered.plan, steps: pendingSteps() },
+      200,
+      noStore,
+    );
   }
   const done = new Map(provisioning.steps.map((step) => [step.step, step]));
   return c.json(
@@ -95,7 +99,14 @@ tenantApi.get("/api/tenants/:id/status", async (c) => {
       steps: provisioningSteps.map(({ name, title }) => {
         const step = done.get(name);
         const status = step === undefined ? "pending" : step.finishedAt === null ? "retrying" : "done";
-        return { name, title, status, startedAt: step?.startedAt ?? null, finishedAt: step?.finishedAt ?? null, error: step?.error ?? null };
+        return {
+          name,
+          title,
+          status,
+          startedAt: step?.startedAt ?? null,
+          finishedAt: step?.finishedAt ?? null,
+          error: step?.error ?? null,
+        };
       }),
     },
     200,
@@ -106,20 +117,29 @@ tenantApi.get("/api/tenants/:id/status", async (c) => {
 /** The first API key, for the one who holds the setup token of the checkout. Shown once. */
 tenantApi.post("/api/tenants/:id/keys", async (c) => {
   const token = /^Bearer +(\S+)$/i.exec(c.req.header("authorization") ?? "")?.[1];
-  if (token === undefined) return problem(c, "token_missing", "This route takes the setupToken that POST /api/checkout answered with.");
+  if (token === undefined)
+    return problem(c, "token_missing", "This route takes the setupToken that POST /api/checkout answered with.");
   const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
   if (credential?.kind !== "setup" || credential.tenantId !== c.req.param("id")) return problem(c, "token_invalid");
   if (Date.now() >= Number(credential.fields[0])) return problem(c, "token_expired");
   const request = await readJson(c, KeyRequest);
   const key = await issueKey(c.env, credential.tenantId, request, { first: true });
-  if (key === undefined) return problem(c, "conflict", "The account is not set up yet, or its first key was made already.");
+  if (key === undefined)
+    return problem(c, "conflict", "The account is not set up yet, or its first key was made already.");
   return c.json(key, 201, noStore);
 });
 
 const noStore = { "cache-control": "no-store" };
 
 function pendingSteps() {
-  return provisioningSteps.map(({ name, title }) => ({ name, title, status: "pending", startedAt: null, finishedAt: null, error: null }));
+  return provisioningSteps.map(({ name, title }) => ({
+    name,
+    title,
+    status: "pending",
+    startedAt: null,
+    finishedAt: null,
+    error: null,
+  }));
 }
 
 function tenantsOf(env: Env) {
@@ -132,4 +152,3 @@ function newTenantId(): TenantId {
   const random = crypto.getRandomValues(new Uint8Array(16));
   return TenantId.parse(`t${Array.from(random, (byte) => alphabet[byte & 31]).join("")}`);
 }
-

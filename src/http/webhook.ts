@@ -13,7 +13,11 @@ export const webhook = new Hono<HttpEnv>();
 
 webhook.post("/stripe", async (c) => {
   const stripe = connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE);
-  const event = await stripe.verifyWebhook(await c.req.text(), c.req.header("stripe-signature"), c.env.STRIPE_WEBHOOK_SECRET);
+  const event = await stripe.verifyWebhook(
+    await c.req.text(),
+    c.req.header("stripe-signature"),
+    c.env.STRIPE_WEBHOOK_SECRET,
+  );
   const inbox = controlInbox(connectNeon(c.env.CONTROL_DATABASE_URL, c.env.NEON_FETCH_ENDPOINT));
   let kept;
   try {
@@ -27,7 +31,9 @@ webhook.post("/stripe", async (c) => {
   else if (fresh) {
     const applied = c.env.TENANT.getByName(tenantId).applyInbox();
     c.executionCtx.waitUntil(
-      Promise.resolve(applied).catch((error: unknown) => log("warn", "webhook_left_to_sweep", { tenantId, error: describeError(error) })),
+      Promise.resolve(applied).catch((error: unknown) =>
+        log("warn", "webhook_left_to_sweep", { tenantId, error: describeError(error) }),
+      ),
     );
   }
   return c.json({ received: true, duplicate: !fresh });

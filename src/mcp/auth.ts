@@ -43,7 +43,9 @@ export async function authenticate(authorization: string | null, env: Env, nowMs
   const known = verified.get(digest);
   if (known !== undefined && nowMs < known.untilMs) return known;
 
-  const caller = token.startsWith("tg") ? await ownCaller(token, digest, env, nowMs) : await issuedCaller(token, env, nowMs);
+  const caller = token.startsWith("tg")
+    ? await ownCaller(token, digest, env, nowMs)
+    : await issuedCaller(token, env, nowMs);
   if (typeof caller === "string") return { refused: caller };
   const expiresAtMs = caller.kind === "key" ? Infinity : caller.expiresAtMs;
   const entry = {
@@ -136,9 +138,10 @@ async function issuedCaller(token: string, env: Env, nowMs: number): Promise<Cal
 /** `scope` (RFC 8693) as a string, or `permissions` as Auth0 lists them. */
 function scopesOf(claims: JWTPayload): string[] {
   const { scope, permissions } = claims;
-  return [...(typeof scope === "string" ? scope.split(" ") : []), ...(Array.isArray(permissions) ? permissions.map(String) : [])].filter(
-    (each) => each !== "",
-  );
+  return [
+    ...(typeof scope === "string" ? scope.split(" ") : []),
+    ...(Array.isArray(permissions) ? permissions.map(String) : []),
+  ].filter((each) => each !== "");
 }
 
 /** Which issuer's keys to try. Read before anything is verified, so that it decides nothing else. */
@@ -152,7 +155,8 @@ function unverifiedIssuer(token: string): string | undefined {
 
 let parsedIssuers: { json: string; issuers: Issuer[] } | undefined;
 function issuersOf(env: Env): readonly Issuer[] {
-  if (parsedIssuers?.json !== env.OIDC_ISSUERS) parsedIssuers = { json: env.OIDC_ISSUERS, issuers: parseIssuers(env.OIDC_ISSUERS) };
+  if (parsedIssuers?.json !== env.OIDC_ISSUERS)
+    parsedIssuers = { json: env.OIDC_ISSUERS, issuers: parseIssuers(env.OIDC_ISSUERS) };
   return parsedIssuers.issuers;
 }
 

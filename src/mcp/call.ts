@@ -56,13 +56,17 @@ export async function handleMcp(
       body,
       authInfo,
       register: (server) => {
-        registerTools(server, toolsFor(body, [...catalogue.values()], allowedTools), async (tool, args, { progress, signal }) => {
-          asked = true;
-          const outcome = await callObject(env, ctx, { tool, args, caller, progress, signal });
-          standing = outcome.standing;
-          if (outcome.kind === "refused" && errors[outcome.refusal.code].status === 401) refused = outcome.refusal;
-          return outcome;
-        });
+        registerTools(
+          server,
+          toolsFor(body, [...catalogue.values()], allowedTools),
+          async (tool, args, { progress, signal }) => {
+            asked = true;
+            const outcome = await callObject(env, ctx, { tool, args, caller, progress, signal });
+            standing = outcome.standing;
+            if (outcome.kind === "refused" && errors[outcome.refusal.code].status === 401) refused = outcome.refusal;
+            return outcome;
+          },
+        );
         register?.(server);
       },
     });
@@ -123,7 +127,11 @@ async function callObject(env: Env, ctx: Pick<ExecutionContext, "waitUntil">, ca
 }
 
 function outcomeUnknown(callId: string): CallOutcome {
-  return { kind: "refused", refusal: plainRefusal("outcome_unknown", `The call's id is ${callId}.`), standing: undefined };
+  return {
+    kind: "refused",
+    refusal: plainRefusal("outcome_unknown", `The call's id is ${callId}.`),
+    standing: undefined,
+  };
 }
 
 function isOverloaded(error: unknown): boolean {
@@ -172,12 +180,17 @@ function guardOf(env: Env): McpGuard {
 
 function makeGuard(env: Env): McpGuard {
   const url = new URL(env.PUBLIC_URL);
-  const configured = env.ALLOWED_ORIGINS.split(",").map((origin) => origin.trim()).filter((origin) => origin !== "");
+  const configured = env.ALLOWED_ORIGINS.split(",")
+    .map((origin) => origin.trim())
+    .filter((origin) => origin !== "");
   const loopback = ["127.0.0.1", "localhost", "[::1]"];
   // On one's own machine all names of the loopback are the same server.
   const hosts = loopback.includes(url.hostname) ? loopback : [url.hostname];
   return {
     allowedHosts: hosts,
-    allowedOrigins: [...hosts.map((host) => new URL(url.protocol + "//" + host + (url.port === "" ? "" : `:${url.port}`)).origin), ...configured],
+    allowedOrigins: [
+      ...hosts.map((host) => new URL(url.protocol + "//" + host + (url.port === "" ? "" : `:${url.port}`)).origin),
+      ...configured,
+    ],
   };
 }

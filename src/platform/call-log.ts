@@ -38,7 +38,9 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
   if (!hasCallLog(storage)) {
     storage.transactionSync(() => {
       // `n` is the rowid and there is no other index, so that a call costs one row written, and one when it is deleted.
-      sql.exec(`CREATE TABLE calls (n INTEGER PRIMARY KEY, call_id TEXT NOT NULL, at_ms INTEGER NOT NULL, tool TEXT NOT NULL, units INTEGER NOT NULL)`);
+      sql.exec(
+        `CREATE TABLE calls (n INTEGER PRIMARY KEY, call_id TEXT NOT NULL, at_ms INTEGER NOT NULL, tool TEXT NOT NULL, units INTEGER NOT NULL)`,
+      );
       sql.exec(`CREATE TABLE months (month TEXT PRIMARY KEY, units INTEGER NOT NULL) WITHOUT ROWID`);
       sql.exec(`CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`);
       sql.exec(`INSERT INTO settings VALUES ('epoch', ?), ('acknowledged', '0')`, newEpoch);
@@ -68,7 +70,11 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
       .toArray();
     if (totals.length === 0) return;
     for (const { month, units } of totals) {
-      sql.exec(`INSERT INTO months VALUES (?, ?) ON CONFLICT (month) DO UPDATE SET units = units + excluded.units`, month, units);
+      sql.exec(
+        `INSERT INTO months VALUES (?, ?) ON CONFLICT (month) DO UPDATE SET units = units + excluded.units`,
+        month,
+        units,
+      );
     }
     sql.exec(`DELETE FROM calls WHERE ${gone}`, ...bounds);
   };
@@ -107,7 +113,10 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     },
     recent(nowMs) {
       return sql
-        .exec<{ atMs: number; units: number }>(`SELECT at_ms AS atMs, units FROM calls WHERE at_ms > ? ORDER BY at_ms`, nowMs - HOUR_MS)
+        .exec<{ atMs: number; units: number }>(
+          `SELECT at_ms AS atMs, units FROM calls WHERE at_ms > ? ORDER BY at_ms`,
+          nowMs - HOUR_MS,
+        )
         .toArray();
     },
     monthUsed(nowMs) {

@@ -12,6 +12,9 @@ export async function startProvisioning(env: Env, tenantId: TenantId): Promise<b
   const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
   const attempt = await tenants.openAttempt(tenantId, PROVISIONING_SILENCE_MS);
   if (attempt === undefined) return false;
-  await env.PROVISIONING.create({ id: `${tenantId}.${attempt}`.replace(".", "-attempt-"), params: { tenantId, attempt } });
+  await env.PROVISIONING.create({
+    id: `${tenantId}.${attempt}`.replace(".", "-attempt-"),
+    params: { tenantId, attempt },
+  });
   return true;
 }

@@ -44,13 +44,24 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       step.do(name, stepConfig, async () => {
         const startedAt = new Date().toISOString();
         try {
-          if (!(await tenants.isCurrentAttempt(tenantId, attempt))) throw new NonRetryableError("a newer attempt has taken over");
+          if (!(await tenants.isCurrentAttempt(tenantId, attempt)))
+            throw new NonRetryableError("a newer attempt has taken over");
           await work();
-          await tenants.recordStep(tenantId, attempt, { step: name, startedAt, finishedAt: new Date().toISOString(), error: null });
+          await tenants.recordStep(tenantId, attempt, {
+            step: name,
+            startedAt,
+            finishedAt: new Date().toISOString(),
+            error: null,
+          });
         } catch (error) {
           log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
           if (!(error instanceof NonRetryableError)) {
-            await tenants.recordStep(tenantId, attempt, { step: name, startedAt, finishedAt: null, error: inPlainWords(error) });
+            await tenants.recordStep(tenantId, attempt, {
+              step: name,
+              startedAt,
+              finishedAt: null,
+              error: inPlainWords(error),
+            });
           }
           throw error;
         }
@@ -79,11 +90,17 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await seedTenant(db);
       });
 
-      await recorded("storage", () => writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }));
+      await recorded("storage", () =>
+        writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }),
+      );
 
       await recorded("canary", async () => {
         const expiresAtMs = Date.now() + CANARY_LIFE_MS;
-        const token = await mintCredential(env.CREDENTIAL_KEY, { kind: "canary", tenantId, fields: [String(expiresAtMs)] });
+        const token = await mintCredential(env.CREDENTIAL_KEY, {
+          kind: "canary",
+          tenantId,
+          fields: [String(expiresAtMs)],
+        });
         await callCanary(env.PUBLIC_URL, token);
       });
 
@@ -94,7 +111,11 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
 
       await recorded("monitor", async () => {
         const token = await mintCredential(env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] });
-        await registerMonitor(env.MONITOR_URL, { tenantId, healthUrl: `${env.PUBLIC_URL}/health?tenant=${tenantId}`, token });
+        await registerMonitor(env.MONITOR_URL, {
+          tenantId,
+          healthUrl: `${env.PUBLIC_URL}/health?tenant=${tenantId}`,
+          token,
+        });
         await tenants.setMonitored(tenantId);
       });
 
@@ -108,7 +129,8 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
 
 /** What the buyer may read: our own words, never a database's or Stripe's. */
 function inPlainWords(error: unknown): string {
-  if (error instanceof AppError && error.code === "tenant_unavailable") return "The first call as this account did not succeed yet.";
+  if (error instanceof AppError && error.code === "tenant_unavailable")
+    return "The first call as this account did not succeed yet.";
   const code = errorCode(error);
   return code === "internal" ? "A step failed and is tried again." : errors[code].advice;
 }

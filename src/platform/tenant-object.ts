@@ -14,7 +14,15 @@ import { Admission } from "../core/admission.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import { parseContextKeys } from "../core/context.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import { OUTBOX_DELAY_MS, type OutboxState, afterAcknowledge, afterSend, freshOutbox, nextWake, sendAfter } from "../core/outbox.ts";
+import {
+  OUTBOX_DELAY_MS,
+  type OutboxState,
+  afterAcknowledge,
+  afterSend,
+  freshOutbox,
+  nextWake,
+  sendAfter,
+} from "../core/outbox.ts";
 import { limitRefusal, plainRefusal } from "../core/refusal.ts";
 import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
@@ -88,13 +96,20 @@ export class TenantObject extends DurableObject<Env> {
     const decision = this.#admission.decide(units, config.limits, now);
     if (!decision.admitted) {
       const upgradeUrl = `${this.env.PUBLIC_URL}/plans`;
-      return { kind: "refused", refusal: limitRefusal(tool.name, decision, upgradeUrl), standing: this.#admission.standing(config.limits, now) };
+      return {
+        kind: "refused",
+        refusal: limitRefusal(tool.name, decision, upgradeUrl),
+        standing: this.#admission.standing(config.limits, now),
+      };
     }
     const abort = new AbortController();
     this.#running.set(request.callId, abort);
     let charged = false;
     try {
-      const run = await runTool(tool, request.args, this.#toolContext(request, tool, config, rows, abort), { abort, progress });
+      const run = await runTool(tool, request.args, this.#toolContext(request, tool, config, rows, abort), {
+        abort,
+        progress,
+      });
       if (run.charged) {
         if (units > 0) {
           rows.append({ callId: request.callId, atMs: decision.ticket.atMs, tool: tool.name, units });
@@ -105,7 +120,14 @@ export class TenantObject extends DurableObject<Env> {
       if (charged) this.#admission.settle(decision.ticket);
       else this.#admission.release(decision.ticket);
       const standing = this.#admission.standing(config.limits, this.now());
-      return { kind: "result", content: run.content, data: run.data, isError: run.isError, units: charged ? units : 0, standing };
+      return {
+        kind: "result",
+        content: run.content,
+        data: run.data,
+        isError: run.isError,
+        units: charged ? units : 0,
+        standing,
+      };
     } finally {
       this.#running.delete(request.callId);
       this.#admission.release(decision.ticket); // does nothing to a call that was settled
@@ -248,7 +270,8 @@ export class TenantObject extends DurableObject<Env> {
       files: createTenantFiles({ bucket: this.env.FILES, tenantId: this.#tenantId }),
       usage: () => this.#admission.standing(config.limits, this.now()),
       history: () => rows.history(this.now()),
-      log: (event: string, fields = {}) => log("info", event, { ...fields, callId, tenantId: this.#tenantId, tool: tool.name }),
+      log: (event: string, fields = {}) =>
+        log("info", event, { ...fields, callId, tenantId: this.#tenantId, tool: tool.name }),
     };
   }
 
@@ -294,7 +317,11 @@ export class TenantObject extends DurableObject<Env> {
       try {
         await inbox.applied(event.id, await applyBillingEvent(this.env, this.#tenantId, event));
       } catch (error) {
-        log("error", "webhook_not_applied", { tenantId: this.#tenantId, eventId: event.id, error: describeError(error) });
+        log("error", "webhook_not_applied", {
+          tenantId: this.#tenantId,
+          eventId: event.id,
+          error: describeError(error),
+        });
         await inbox.failed(event.id, describeError(error));
       }
     }

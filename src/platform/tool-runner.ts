@@ -45,7 +45,13 @@ export async function runTool(
     return { charged: !tool.failed(result), isError: "isError" in result, content, data };
   } catch (error) {
     const code = error instanceof Stopped ? error.code : toolErrorCode(error);
-    log("warn", "tool_failed", { callId: context.callId, tenantId: context.tenant.id, tool: tool.name, code, error: describeError(error) });
+    log("warn", "tool_failed", {
+      callId: context.callId,
+      tenantId: context.tenant.id,
+      tool: tool.name,
+      code,
+      error: describeError(error),
+    });
     const mayHaveWritten = error instanceof Stopped && !tool.annotations.readOnly;
     return failure(code, mayHaveWritten ? "What it had written by then may remain." : undefined);
   } finally {

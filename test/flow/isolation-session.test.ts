@@ -53,7 +53,11 @@ describe("what one tenant's statement leaves on a connection does not reach the 
     ["my.own", "a letter to the next", setting("my.own", "")],
   ])("%s", async (name, left, undisturbed) => {
     const victim = shard.db(globex);
-    const disturbed = () => undisturbed(victim).then((well) => !well, () => true);
+    const disturbed = () =>
+      undisturbed(victim).then(
+        (well) => !well,
+        () => true,
+      );
 
     await leave(name, left);
     expect(await disturbed(), "with the wall up").toBe(false);
@@ -100,7 +104,9 @@ describe("what one tenant's statement leaves on a connection does not reach the 
     expect(await victim.query(write.text)).toEqual([{ stock: 1 }]);
     expect(roundTrips).toBe(name === "default_transaction_read_only" ? 2 : 1);
     // The batch that got through has cleaned the connection for everybody after it.
-    const [modes] = await victim.query("SELECT current_setting('transaction_read_only') AS r, current_setting('transaction_isolation') AS i");
+    const [modes] = await victim.query(
+      "SELECT current_setting('transaction_read_only') AS r, current_setting('transaction_isolation') AS i",
+    );
     expect(modes).toEqual({ r: "off", i: "read committed" });
     expect(await victim.query(write.text)).toEqual([{ stock: 2 }]);
   });
@@ -108,9 +114,9 @@ describe("what one tenant's statement leaves on a connection does not reach the 
   test("its context, once its transaction is over", async () => {
     expect(await shard.db(acme).query("SELECT id FROM products")).toEqual([{ id: "lamp" }]);
     const connection = connectNeon(shard.appUrl, shard.fetchEndpoint);
-    expect(await connection.query("SELECT current_setting('tollgate.context', true) AS c, count(*)::int FROM products")).toEqual([
-      { c: "", count: 0 },
-    ]);
+    expect(
+      await connection.query("SELECT current_setting('tollgate.context', true) AS c, count(*)::int FROM products"),
+    ).toEqual([{ c: "", count: 0 }]);
   });
 });
 
@@ -119,7 +125,9 @@ test("tenants that call at the same time over one pool each see their own rows a
   const seen = await Promise.all(
     Array.from({ length: 200 }, async (_, i) => {
       const tenant = i % 2 === 0 ? "acme" : "globex";
-      const rows = await dbs[i % 2 === 0 ? 0 : 1].query("SELECT DISTINCT tenant_id, tollgate.current_tenant() AS me FROM products");
+      const rows = await dbs[i % 2 === 0 ? 0 : 1].query(
+        "SELECT DISTINCT tenant_id, tollgate.current_tenant() AS me FROM products",
+      );
       return rows.length === 1 && rows[0]?.["tenant_id"] === tenant && rows[0]?.["me"] === tenant;
     }),
   );
@@ -136,24 +144,29 @@ describe("a tool's database", () => {
   });
 
   test("fills in the tenant of a new row by itself, and gives values back as they are in JavaScript", async () => {
-    const [row] = await shard.db(acme).query(
-      `INSERT INTO settings (key, value) VALUES ('k', $1::jsonb) RETURNING tenant_id, value, updated_at, 1::int AS one`,
-      [JSON.stringify({ a: [1] })],
-    );
+    const [row] = await shard
+      .db(acme)
+      .query(
+        `INSERT INTO settings (key, value) VALUES ('k', $1::jsonb) RETURNING tenant_id, value, updated_at, 1::int AS one`,
+        [JSON.stringify({ a: [1] })],
+      );
     expect(row).toEqual({ tenant_id: "acme", value: { a: [1] }, updated_at: expect.any(Date), one: 1 });
   });
 
   test("stops a statement that takes too long, and serves the next", async () => {
     const db = shard.db(acme, { statementTimeoutMs: 60 });
-    await expect(db.query("SELECT count(*) FROM generate_series(1, 1000000000)")).rejects.toMatchObject({ sqlState: "57014" });
+    await expect(db.query("SELECT count(*) FROM generate_series(1, 1000000000)")).rejects.toMatchObject({
+      sqlState: "57014",
+    });
     expect(await db.query("SELECT 1 AS one")).toEqual([{ one: 1 }]);
   });
 
   test("gives up when its call is aborted, and the statement changes nothing", async () => {
     const abort = new AbortController();
-    const hanging = shard.db(acme).forCall(abort.signal).query(
-      "UPDATE products SET stock = 9 WHERE (SELECT count(*) FROM generate_series(1, 1000000000)) > 0",
-    );
+    const hanging = shard
+      .db(acme)
+      .forCall(abort.signal)
+      .query("UPDATE products SET stock = 9 WHERE (SELECT count(*) FROM generate_series(1, 1000000000)) > 0");
     setTimeout(() => abort.abort(), 50);
     await expect(hanging).rejects.toMatchObject({ code: "database_unavailable" });
     expect(await shard.db(acme).query("SELECT stock FROM products")).toEqual([{ stock: 0 }]);
@@ -161,7 +174,10 @@ describe("a tool's database", () => {
 
   test("tells a refused statement by its SQLSTATE and constraint, without the database's own words", async () => {
     const insert = "INSERT INTO products (id, name, price_cents) VALUES ('lamp', 'a private name', 1)";
-    const refused = await shard.db(acme).query(insert).catch((error: unknown) => error);
+    const refused = await shard
+      .db(acme)
+      .query(insert)
+      .catch((error: unknown) => error);
     expect(refused).toMatchObject({ code: "internal", sqlState: "23505", constraint: "products_pkey" });
     expect(String(refused)).not.toContain("lamp");
   });

@@ -4,10 +4,9 @@ import { createHash } from "node:crypto";
 import { DatabaseError } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { prepareShared } from "../../dev/migrate.ts";
-import { proveIsolation } from "../../src/adapters/isolation.ts";
 import { sqlStateOf } from "../../src/adapters/neon.ts";
 import { acme, aContext, contextKeys, globex, type Shard, startShard } from "../support/shard.ts";
-import { type WallName, wallNames, withoutWall } from "../support/walls.ts";
+import { type WallName, withoutWall } from "../support/walls.ts";
 
 let shard: Shard;
 beforeAll(async () => void (shard = await startShard()), 30_000);
@@ -60,75 +59,120 @@ const rowWalls = ["row security", "a login that cannot bypass it", "no policy bu
 
 const rowAttacks: readonly [string, Attack][] = [
   ["read them by name", { sql: "SELECT * FROM products WHERE tenant_id = 'globex'", walls: rowWalls }],
-  ["read them by forgetting its WHERE", {
-    sql: "SELECT tenant_id FROM products",
-    crossed: (rows) => rows.some((row) => row["tenant_id"] !== "acme"),
-    walls: rowWalls,
-  }],
-  ["count them", {
-    sql: "SELECT count(*)::int AS n FROM products WHERE tenant_id <> 'acme'",
-    crossed: (rows) => rows[0]?.["n"] !== 0,
-    walls: rowWalls,
-  }],
-  ["see them through an error of its own making", {
-    sql: "SELECT 1 / (CASE WHEN tenant_id = 'globex' THEN 0 ELSE 1 END) FROM products",
-    crossed: () => false,
-    tell: "22012",
-    walls: rowWalls,
-  }],
-  ["see them through the planner's statistics", {
-    sql: "SELECT most_common_vals FROM pg_stats WHERE tablename = 'products' AND attname = 'tenant_id'",
-    walls: ["row security", "a login that cannot bypass it"],
-  }],
-  ["read them in SQL that is built by SQL", {
-    sql: "SELECT x FROM unnest(xpath('//row', query_to_xml('SELECT id FROM products WHERE tenant_id = ''globex''', true, false, ''))) x",
-    walls: rowWalls,
-  }],
-  ["read them by switching row security off in its statement", {
-    sql: `SELECT p.id FROM (SELECT set_config('row_security', 'off', true) OFFSET 0) s, products p WHERE tenant_id = 'globex'`,
-    walls: rowWalls,
-  }],
-  ["read them by dropping its context in its statement", {
-    sql: `WITH s AS MATERIALIZED (SELECT set_config('tollgate.context', '', true) AS c)
+  [
+    "read them by forgetting its WHERE",
+    {
+      sql: "SELECT tenant_id FROM products",
+      crossed: (rows) => rows.some((row) => row["tenant_id"] !== "acme"),
+      walls: rowWalls,
+    },
+  ],
+  [
+    "count them",
+    {
+      sql: "SELECT count(*)::int AS n FROM products WHERE tenant_id <> 'acme'",
+      crossed: (rows) => rows[0]?.["n"] !== 0,
+      walls: rowWalls,
+    },
+  ],
+  [
+    "see them through an error of its own making",
+    {
+      sql: "SELECT 1 / (CASE WHEN tenant_id = 'globex' THEN 0 ELSE 1 END) FROM products",
+      crossed: () => false,
+      tell: "22012",
+      walls: rowWalls,
+    },
+  ],
+  [
+    "see them through the planner's statistics",
+    {
+      sql: "SELECT most_common_vals FROM pg_stats WHERE tablename = 'products' AND attname = 'tenant_id'",
+      walls: ["row security", "a login that cannot bypass it"],
+    },
+  ],
+  [
+    "read them in SQL that is built by SQL",
+    {
+      sql: "SELECT x FROM unnest(xpath('//row', query_to_xml('SELECT id FROM products WHERE tenant_id = ''globex''', true, false, ''))) x",
+      walls: rowWalls,
+    },
+  ],
+  [
+    "read them by switching row security off in its statement",
+    {
+      sql: `SELECT p.id FROM (SELECT set_config('row_security', 'off', true) OFFSET 0) s, products p WHERE tenant_id = 'globex'`,
+      walls: rowWalls,
+    },
+  ],
+  [
+    "read them by dropping its context in its statement",
+    {
+      sql: `WITH s AS MATERIALIZED (SELECT set_config('tollgate.context', '', true) AS c)
       SELECT p.id FROM s, products p WHERE s.c = '' AND p.tenant_id = 'globex'`,
-    walls: rowWalls,
-  }],
-  ["insert one", {
-    sql: "INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'planted', '', 0) RETURNING id",
-    walls: rowWalls,
-  }],
-  ["change one", { sql: "UPDATE products SET price_cents = 0 WHERE tenant_id = 'globex' RETURNING id", walls: rowWalls }],
-  ["push its own row over to them", {
-    sql: "UPDATE products SET tenant_id = 'globex', id = 'pushed' WHERE id = 'lamp' AND tenant_id = 'acme' RETURNING id",
-    walls: rowWalls,
-  }],
-  ["pull one over to itself", {
-    sql: "UPDATE products SET tenant_id = 'acme', id = 'pulled' WHERE id = 'secret-1' RETURNING id",
-    walls: rowWalls,
-  }],
+      walls: rowWalls,
+    },
+  ],
+  [
+    "insert one",
+    {
+      sql: "INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'planted', '', 0) RETURNING id",
+      walls: rowWalls,
+    },
+  ],
+  [
+    "change one",
+    { sql: "UPDATE products SET price_cents = 0 WHERE tenant_id = 'globex' RETURNING id", walls: rowWalls },
+  ],
+  [
+    "push its own row over to them",
+    {
+      sql: "UPDATE products SET tenant_id = 'globex', id = 'pushed' WHERE id = 'lamp' AND tenant_id = 'acme' RETURNING id",
+      walls: rowWalls,
+    },
+  ],
+  [
+    "pull one over to itself",
+    {
+      sql: "UPDATE products SET tenant_id = 'acme', id = 'pulled' WHERE id = 'secret-1' RETURNING id",
+      walls: rowWalls,
+    },
+  ],
   ["delete one", { sql: "DELETE FROM products WHERE tenant_id = 'globex' RETURNING id", walls: rowWalls }],
-  ["overwrite one by an upsert", {
-    sql: `INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'lamp', 'mine', 0)
+  [
+    "overwrite one by an upsert",
+    {
+      sql: `INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'lamp', 'mine', 0)
       ON CONFLICT (tenant_id, id) DO UPDATE SET name = 'mine' RETURNING id`,
-    walls: rowWalls,
-  }],
-  ["overwrite one by a merge", {
-    sql: `MERGE INTO products p USING (VALUES ('globex', 'lamp')) v (t, i) ON p.tenant_id = v.t AND p.id = v.i
+      walls: rowWalls,
+    },
+  ],
+  [
+    "overwrite one by a merge",
+    {
+      sql: `MERGE INTO products p USING (VALUES ('globex', 'lamp')) v (t, i) ON p.tenant_id = v.t AND p.id = v.i
       WHEN MATCHED THEN UPDATE SET name = 'mine' RETURNING p.id`,
-    walls: rowWalls,
-  }],
+      walls: rowWalls,
+    },
+  ],
   ["lock one", { sql: "SELECT id FROM products WHERE tenant_id = 'globex' FOR UPDATE", walls: rowWalls }],
-  ["learn of one from a violated key", {
-    sql: "INSERT INTO products (id, name, price_cents) VALUES ('secret-1', '', 0)",
-    crossed: () => false,
-    tell: "23505",
-    walls: ["keys that start with the tenant"],
-  }],
-  ["learn of one from an insert that yields", {
-    sql: `INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'secret-1', '', 0) ON CONFLICT DO NOTHING`,
-    crossed: () => true, // to come back at all is to learn it: where there is no such row, the row's policy refuses
-    walls: ["row security", "a login that cannot bypass it"],
-  }],
+  [
+    "learn of one from a violated key",
+    {
+      sql: "INSERT INTO products (id, name, price_cents) VALUES ('secret-1', '', 0)",
+      crossed: () => false,
+      tell: "23505",
+      walls: ["keys that start with the tenant"],
+    },
+  ],
+  [
+    "learn of one from an insert that yields",
+    {
+      sql: `INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'secret-1', '', 0) ON CONFLICT DO NOTHING`,
+      crossed: () => true, // to come back at all is to learn it: where there is no such row, the row's policy refuses
+      walls: ["row security", "a login that cannot bypass it"],
+    },
+  ],
 ];
 
 describe("a tenant cannot reach another tenant's rows", () => {
@@ -141,13 +185,18 @@ describe("a tenant cannot reach another tenant's rows", () => {
   test.each([
     ["read", "SELECT id FROM products"],
     ["change", "UPDATE products SET stock = 1 RETURNING id"],
-    ["insert", "INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'planted', '', 0) RETURNING id"],
+    [
+      "insert",
+      "INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'planted', '', 0) RETURNING id",
+    ],
   ])("without any context to %s them", (_, sql) =>
-    mustNotCross({ sql, walls: rowWalls }, (text) => shard.plainly(shard.appUrl, undefined, text)));
+    mustNotCross({ sql, walls: rowWalls }, (text) => shard.plainly(shard.appUrl, undefined, text)),
+  );
 
   test("even as the owner of the table, without a context", () =>
     mustNotCross({ sql: "SELECT id FROM products", walls: ["row security forced on the owner"] }, (sql) =>
-      shard.plainly(shard.ownerUrl, undefined, sql)));
+      shard.plainly(shard.ownerUrl, undefined, sql),
+    ));
 });
 
 describe("a context is not believed", () => {
@@ -160,7 +209,10 @@ describe("a context is not believed", () => {
 
   // The work for an unknown key is done with pads of zeroes, so that it takes as long.
   const signedWithZeroes = async () => {
-    const sha256 = (...parts: (string | Buffer)[]) => createHash("sha256").update(Buffer.concat(parts.map((part) => Buffer.from(part)))).digest();
+    const sha256 = (...parts: (string | Buffer)[]) =>
+      createHash("sha256")
+        .update(Buffer.concat(parts.map((part) => Buffer.from(part))))
+        .digest();
     const body = (await aContext({ tenantId: globex, key: keyOf("k3", "any") })).slice(0, -65);
     const pad = Buffer.alloc(64);
     return `${body}.${sha256(pad, sha256(pad, body)).toString("hex")}`;
@@ -170,16 +222,33 @@ describe("a context is not believed", () => {
     ["whose MAC has another last character", () => flipped(-1), ["the context's MAC"]],
     ["whose MAC has another first character", () => flipped(-64), ["the context's MAC"]],
     ["whose expiry was put off", () => flipped(-66), ["the context's MAC"]],
-    ["that was signed for another tenant", async () => (await aContext()).replace(".acme.", ".globex."), ["the context's MAC"]],
-    ["that was signed with another secret", () => aContext({ tenantId: globex, key: keyOf("k1", "guessed") }), ["the context's MAC"]],
-    ["that names a key nobody installed", () => aContext({ tenantId: globex, key: keyOf("k2", "own") }), ["the context's MAC and key"]],
+    [
+      "that was signed for another tenant",
+      async () => (await aContext()).replace(".acme.", ".globex."),
+      ["the context's MAC"],
+    ],
+    [
+      "that was signed with another secret",
+      () => aContext({ tenantId: globex, key: keyOf("k1", "guessed") }),
+      ["the context's MAC"],
+    ],
+    [
+      "that names a key nobody installed",
+      () => aContext({ tenantId: globex, key: keyOf("k2", "own") }),
+      ["the context's MAC and key"],
+    ],
     ["that is signed with what an unknown key is computed with", () => signedWithZeroes(), ["an installed key"]],
     ["of another database", () => aContext({ tenantId: globex, database: "shard_other" }), ["the context's database"]],
     ["that has expired", () => aContext({ tenantId: globex, lifeMs: -2_000 }), ["the context's expiry"]],
-    ["that lives for longer than any is made to", () => aContext({ tenantId: globex, lifeMs: 700_000 }), ["the longest life of a context"]],
+    [
+      "that lives for longer than any is made to",
+      () => aContext({ tenantId: globex, lifeMs: 700_000 }),
+      ["the longest life of a context"],
+    ],
   ])("%s", async (_, forge, walls) => {
     await mustNotCross({ sql: "SELECT id FROM products WHERE tenant_id = 'globex'", walls }, async (sql) =>
-      shard.plainly(shard.appUrl, await forge(), sql));
+      shard.plainly(shard.appUrl, await forge(), sql),
+    );
   });
 
   test("wherever a character of it was changed", async () => {
@@ -193,19 +262,25 @@ describe("a context is not believed", () => {
     expect(new Set(outcomes)).toEqual(new Set([INSUFFICIENT_PRIVILEGE]));
   });
 
-  test.each(["x", "....", "v1.k1.globex.shard_test.9999999999", "v1.k1.globex.shard_test.soon.00", "é".repeat(300), "a".repeat(100_000)])(
-    "that is malformed, and the error does not repeat it: %.20s",
-    async (context) => {
-      const refused = shard.plainly(shard.appUrl, context, "SELECT id FROM products");
-      await expect(refused).rejects.toMatchObject({ code: INSUFFICIENT_PRIVILEGE, message: "tenant context refused" });
-    },
-  );
+  test.each([
+    "x",
+    "....",
+    "v1.k1.globex.shard_test.9999999999",
+    "v1.k1.globex.shard_test.soon.00",
+    "é".repeat(300),
+    "a".repeat(100_000),
+  ])("that is malformed, and the error does not repeat it: %.20s", async (context) => {
+    const refused = shard.plainly(shard.appUrl, context, "SELECT id FROM products");
+    await expect(refused).rejects.toMatchObject({ code: INSUFFICIENT_PRIVILEGE, message: "tenant context refused" });
+  });
 
   test("when it is replayed after its expiry, though it was good before", async () => {
     const context = await aContext({ lifeMs: 1_900 });
     const read = () => shard.plainly(shard.appUrl, context, "SELECT id FROM products");
     expect(await read()).toEqual([{ id: "lamp" }]);
-    await expect.poll(() => read().then(() => "accepted", stateOf), { timeout: 4_000, interval: 200 }).toBe(INSUFFICIENT_PRIVILEGE);
+    await expect
+      .poll(() => read().then(() => "accepted", stateOf), { timeout: 4_000, interval: 200 })
+      .toBe(INSUFFICIENT_PRIVILEGE);
   });
 
   test("once its key is retired, while a new key is taken up without a refused call", async () => {
@@ -245,62 +320,31 @@ describe("the application's login cannot", () => {
     ["become the owner", "SET SESSION AUTHORIZATION tollgate_owner", ["no superuser"]],
     ["take the owner's role", "SET ROLE tollgate_owner", ["no superuser"]],
     ["take the group's role", "SET ROLE tollgate_app", ["the group's name withheld"]],
-    ["take a role inside a data statement", "SELECT set_config('role', 'tollgate_app', false)", ["the group's name withheld"]],
+    [
+      "take a role inside a data statement",
+      "SELECT set_config('role', 'tollgate_app', false)",
+      ["the group's name withheld"],
+    ],
     ["read the context keys", "SELECT id FROM tollgate.context_keys", ["context keys withheld", "no role of the host"]],
-    ["install a context key", `SELECT tollgate.install_context_key('own', repeat('x', 32))`, ["key functions withheld"]],
+    [
+      "install a context key",
+      `SELECT tollgate.install_context_key('own', repeat('x', 32))`,
+      ["key functions withheld"],
+    ],
     ["switch row security off", "ALTER TABLE products DISABLE ROW LEVEL SECURITY", ["no ownership", "no superuser"]],
     ["write a policy", "CREATE POLICY own ON products USING (true)", ["no ownership", "no superuser"]],
   ])("%s", (_, sql, walls) => mustNotCross({ sql, crossed: done, walls }, plainly));
 
   test("send anything but one data statement through a tool's database", async () => {
-    const attempts = ["ALTER ROLE tollgate_app_a PASSWORD 'mine'", "SET row_security = off", "COMMIT", "/**/ COMMIT", "", "selected"];
+    const attempts = [
+      "ALTER ROLE tollgate_app_a PASSWORD 'mine'",
+      "SET row_security = off",
+      "COMMIT",
+      "/**/ COMMIT",
+      "",
+      "selected",
+    ];
     for (const sql of attempts) await expect(throughDb(sql), sql).rejects.toMatchObject({ code: "tool_failed" });
     await expect(throughDb("SELECT 1; COMMIT"), "two in one message").rejects.toMatchObject({ sqlState: "42601" });
-  });
-});
-
-describe("the program's proof of isolation", () => {
-  const prove = (url = shard.appUrl) =>
-    proveIsolation({ url, fetchEndpoint: shard.fetchEndpoint, contextKeys, now: Date.now });
-
-  test("holds for both logins, in one round trip's time and at most six requests", async () => {
-    shard.proxy.resetStats();
-    expect(await prove()).toEqual({ proven: true, leftOpen: [] });
-    expect(shard.proxy.stats().httpBatches).toBe(6);
-    expect(await prove(shard.urlOf("tollgate_app_b"))).toEqual({ proven: true, leftOpen: [] });
-  });
-
-  test.each(wallNames)("fails by name without the wall: %s", async (name) => {
-    await withoutWall(shard, name, async (check) => {
-      const proof = await prove();
-      const failed = proof.proven ? [] : proof.failures.map((failure) => failure.check);
-      if (check === undefined) expect(failed).toEqual([]);
-      else expect(failed).toContain(check);
-    });
-    expect(await prove()).toMatchObject({ proven: true });
-  });
-
-  test("leaves nothing behind where it could have created", async () => {
-    const objects = () => shard.superuser("SELECT relname FROM pg_class WHERE relname = 'tollgate_proof'");
-    await withoutWall(shard, "no durable objects", () => prove());
-    expect(await objects()).toEqual([]);
-  });
-
-  test("fails for the owner's login, and for keys that the database does not know", async () => {
-    expect(await prove(shard.ownerUrl)).toMatchObject({ proven: false });
-    const unknown = [{ id: "unknown", secret: "a secret that was never installed" }] as const;
-    expect(
-      await proveIsolation({ url: shard.appUrl, fetchEndpoint: shard.fetchEndpoint, contextKeys: unknown, now: Date.now }),
-    ).toEqual({ proven: false, failures: [{ check: "readable", detail: "ended with SQLSTATE 42501" }] });
-  });
-
-  test("is not given either way while the database cannot be asked", async () => {
-    await expect(prove(shard.appUrl.replace(":tollgate_app_a@", ":wrong@"))).rejects.toMatchObject({ code: "database_unavailable" });
-  });
-
-  test("holds on a host that keeps its functions to itself, and says what that leaves open", async () => {
-    await shard.createDatabase("shard_hosted", false);
-    const proof = await prove(shard.urlOf("tollgate_app_a", "shard_hosted"));
-    expect(proof).toEqual({ proven: true, leftOpen: expect.arrayContaining(["lo_create(oid)", "pg_sleep(double precision)"]) });
   });
 });

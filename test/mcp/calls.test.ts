@@ -77,7 +77,12 @@ test.each(eras)("%s answers as JSON when the client asked for progress and the t
   expect((await messages(response)).streamed).toBe(false);
 });
 
-test.each(eras)("%s lets a client that has gone abort its tool, and progress then fails nothing", async (era) => {
+test.each(
+  eras.flatMap((era) => [
+    { era, departure: "cancels the stream" },
+    { era, departure: "drops the connection" },
+  ]),
+)("a $era client that $departure aborts its tool, and progress then fails nothing", async ({ era, departure }) => {
   const client = new AbortController();
   const reported = Promise.withResolvers<string>();
   const callTool: CallTool = async (_tool, _args, { progress, signal }) => {
@@ -90,9 +95,19 @@ test.each(eras)("%s lets a client that has gone abort its tool, and progress the
   const request = message(era, "tools/call", call, { progressToken: "p1", signal: client.signal });
   const response = await answer(request, { callTool });
   expect(response.headers.get("content-type")).toBe("text/event-stream");
-  await response.body?.cancel();
-  client.abort();
+  if (departure === "cancels the stream") await response.body?.cancel();
+  else client.abort();
   expect(await reported.promise).toBe("reported after the abort");
+});
+
+test.each(eras)("%s ends a call whose client leaves before any answer", async (era) => {
+  const client = new AbortController();
+  const callTool: CallTool = (_tool, _args, { signal }) => {
+    client.abort();
+    return Promise.resolve(aResult({ isError: signal.aborted }));
+  };
+  const response = await answer(message(era, "tools/call", call, { signal: client.signal }), { callTool });
+  expect(response.status).toBe(499);
 });
 
 test.each(eras)("%s reads a refusal as a result for the model, with its facts beside it", async (era) => {

@@ -10,6 +10,7 @@ import { startSystem } from "../../dev/system.ts";
 export interface FlowSystem {
   publicUrl: string;
   operatorToken: string;
+  credentialKey: string;
   proxyUrl: string;
   stripeUrl: string;
   stripeSecretKey: string;
@@ -43,6 +44,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide("system", {
     publicUrl,
     operatorToken: settings.secrets.operatorToken,
+    credentialKey: settings.secrets.credentialKey,
     proxyUrl: databases.proxy.url,
     stripeUrl: stripe.url,
     stripeSecretKey: settings.secrets.stripeSecretKey,

@@ -30,9 +30,7 @@ export async function aTenant(
   return { id, apiKey: key.apiKey };
 }
 
-export async function status(
-  tenantId: string,
-): Promise<{
+export async function status(tenantId: string): Promise<{
   state: string;
   steps: { name: string; status: string; startedAt: string | null; finishedAt: string | null }[];
 }> {

@@ -3,7 +3,7 @@
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import pg from "pg";
+import { Client } from "pg";
 import { bootstrapCluster, migrate, prepareShared, sharedMigrations } from "../../dev/migrate.ts";
 import { startNeonProxy } from "../../dev/neon-proxy.ts";
 import { removePostgresData, startPostgres } from "../../dev/postgres.ts";
@@ -40,7 +40,7 @@ export async function startShard() {
   }
   await createDatabase(database, true);
 
-  const superuser = new pg.Client({ connectionString: superuserUrl });
+  const superuser = new Client({ connectionString: superuserUrl });
   await superuser.connect();
 
   return {
@@ -58,7 +58,7 @@ export async function startShard() {
 
     /** One statement with a login's own rights on a connection of its own, in a transaction that is rolled back. */
     async plainly(url: string, context: string | undefined, sql: string): Promise<Record<string, unknown>[]> {
-      const client = new pg.Client({ connectionString: url });
+      const client = new Client({ connectionString: url });
       await client.connect();
       try {
         await client.query("BEGIN");
@@ -69,7 +69,10 @@ export async function startShard() {
       }
     },
 
-    db(tenantId: TenantId, options: { keys?: ContextKeys; statementTimeoutMs?: number; onRoundTrip?: () => void } = {}) {
+    db(
+      tenantId: TenantId,
+      options: { keys?: ContextKeys; statementTimeoutMs?: number; onRoundTrip?: () => void } = {},
+    ) {
       const { keys = contextKeys, ...rest } = options;
       return createTenantDb({ url: appUrl, fetchEndpoint, contextKeys: keys, tenantId, now: Date.now, ...rest });
     },

@@ -95,34 +95,30 @@ const plainWalls = {
 } satisfies Record<string, Wall>;
 
 /** The conditions of `tollgate.current_tenant()`, each with what it becomes when it is taken out. */
+const comparison =
+  "sha256(found_inner || convert_to(encode(expected, 'hex'), 'UTF8')) = sha256(found_inner || convert_to(fields[6], 'UTF8'))";
 const conditions = {
-  "the context's MAC": {
-    condition: "sha256(found_inner || expected) = sha256(found_inner || convert_to(context, 'UTF8'))",
-    without: "true",
-    check: "forged_context",
-  },
+  "the context's MAC": { condition: comparison, without: "true", check: "forged_context" },
   "the context's MAC and key": {
-    condition:
-      "sha256(found_inner || expected) = sha256(found_inner || convert_to(context, 'UTF8'))\n      AND found_outer IS NOT NULL",
+    condition: `${comparison}\n      AND found_outer IS NOT NULL`,
     without: "true",
     check: "forged_context",
   },
   "an installed key": { condition: "found_outer IS NOT NULL", without: "true", check: undefined },
-  "the context's database": {
-    condition: "split_part(body, '.', 4) = current_database()",
-    without: "true",
-    check: undefined,
-  },
-  "the context's expiry": { condition: "expires_at > transaction_at AND", without: "", check: "expired_context" },
-  "the longest life of a context": {
-    condition: "expires_at <= transaction_at + 600",
-    without: "true",
-    check: undefined,
-  },
+  "the context's database": { condition: "fields[4] = current_database()", without: "true", check: undefined },
+  "the context's expiry": { condition: "seconds_left > 0 AND", without: "", check: "expired_context" },
+  "the longest life of a context": { condition: "seconds_left <= 600", without: "true", check: undefined },
 } as const;
 
-export type WallName = keyof typeof plainWalls | keyof typeof conditions;
-export const wallNames = [...Object.keys(plainWalls), ...Object.keys(conditions)] as WallName[];
+type PlainWall = keyof typeof plainWalls;
+type Condition = keyof typeof conditions;
+export type WallName = PlainWall | Condition;
+const isCondition = (name: string): name is Condition => Object.hasOwn(conditions, name);
+const isPlainWall = (name: string): name is PlainWall => Object.hasOwn(plainWalls, name);
+export const wallNames: readonly WallName[] = [
+  ...Object.keys(plainWalls).filter(isPlainWall),
+  ...Object.keys(conditions).filter(isCondition),
+];
 
 /** The definition of a function, from the catalogue. */
 export async function definitionOf(shard: Shard, signature: string): Promise<string> {
@@ -131,8 +127,8 @@ export async function definitionOf(shard: Shard, signature: string): Promise<str
 }
 
 async function wall(shard: Shard, name: WallName): Promise<Wall> {
-  if (Object.hasOwn(plainWalls, name)) return plainWalls[name as keyof typeof plainWalls];
-  const { condition, without, check } = conditions[name as keyof typeof conditions];
+  if (!isCondition(name)) return plainWalls[name];
+  const { condition, without, check } = conditions[name];
   const definition = await definitionOf(shard, "tollgate.current_tenant()");
   if (!definition.includes(condition)) throw new Error(`current_tenant() has no longer the condition: ${condition}`);
   const weaker = definition.replace(condition, without);

@@ -1,0 +1,52 @@
+// CPU time of processes as the kernel counts it, user and system together. Linux only: it reads /proc.
+import { readdirSync, readFileSync } from "node:fs";
+
+/** USER_HZ: the unit of /proc, fixed at 100 on every platform that Node runs on. */
+const TICK_MS = 10;
+
+interface Process {
+  parent: number;
+  name: string;
+  ownMs: number;
+  /** Of children that have ended and were waited for, with theirs. */
+  endedChildrenMs: number;
+}
+
+function read(pid: number): Process | undefined {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+    // The name stands in parentheses and may contain anything; the numbered fields begin behind it (proc(5)).
+    const end = stat.lastIndexOf(")");
+    const fields = stat.slice(end + 2).split(" ");
+    const ticks = (index: number): number => Number(fields[index]) * TICK_MS;
+    return {
+      parent: Number(fields[1]),
+      name: stat.slice(stat.indexOf("(") + 1, end),
+      ownMs: ticks(11) + ticks(12),
+      endedChildrenMs: ticks(13) + ticks(14),
+    };
+  } catch {
+    return undefined; // it has ended
+  }
+}
+
+function childrenOf(parent: number): number[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  return pids.map(Number).filter((pid) => read(pid)?.parent === parent);
+}
+
+/** The children of `parent` with this name, such as `workerd`. */
+export function childrenNamed(parent: number, name: string): number[] {
+  return childrenOf(parent).filter((pid) => read(pid)?.name === name);
+}
+
+/** Milliseconds of one process alone, all its threads. */
+export function cpuMs(pid: number): number {
+  return read(pid)?.ownMs ?? 0;
+}
+
+/** Milliseconds of a server and everything it has forked, whether it still runs or has ended. */
+export function cpuMsOfTree(pid: number): number {
+  const { ownMs = 0, endedChildrenMs = 0 } = read(pid) ?? {};
+  return ownMs + endedChildrenMs + childrenOf(pid).reduce((sum, child) => sum + cpuMsOfTree(child), 0);
+}

@@ -1,0 +1,47 @@
+/**
+ * Puts a stand-in on this machine's loopback address, and takes it off again with every connection it has.
+ */
+import { getRequestListener } from "@hono/node-server";
+import { createServer } from "node:http";
+import type { Server } from "node:http";
+
+export interface Listening {
+  /** `http://127.0.0.1:port`, without a slash at its end. */
+  url: string;
+  port: number;
+  /** Cuts the connections that are open and resolves once the port is free. */
+  close(): Promise<void>;
+}
+
+/** Resolves once the server listens on 127.0.0.1; port 0 takes a free one. Rejects when the port is taken. */
+export async function listenOnLoopback(server: Server, port: number): Promise<Listening> {
+  // Whoever keeps a connection decides when to end it: a server that does so first makes the next request fail.
+  server.keepAliveTimeout = 0;
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject).listen(port, "127.0.0.1", () => resolve());
+  });
+  const address = server.address();
+  const actualPort = typeof address === "object" && address !== null ? address.port : port;
+  return {
+    url: `http://127.0.0.1:${actualPort}`,
+    port: actualPort,
+    close: async () => {
+      const closed = new Promise((resolve) => server.close(resolve));
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+/** The same for what answers web-standard requests, a Hono application for instance. */
+export async function serveOnLoopback(
+  fetch: (request: Request) => Response | Promise<Response>,
+  port: number,
+): Promise<Listening> {
+  const answer = getRequestListener(fetch);
+  // It answers 500 itself when `fetch` fails.
+  return await listenOnLoopback(
+    createServer((request, response) => void answer(request, response)),
+    port,
+  );
+}

@@ -1,0 +1,86 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { migrate, prepareShared, sharedMigrations } from "../../dev/migrate.ts";
+import { contextKeys, type Shard, startShard } from "../support/shard.ts";
+
+let shard: Shard;
+let directory: string;
+let url: string;
+beforeAll(async () => void (shard = await startShard()), 30_000);
+afterAll(async () => shard[Symbol.asyncDispose]());
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "tollgate-migrations-"));
+  const name = `migrate_${Math.random().toString(36).slice(2)}`;
+  await shard.superuser(`CREATE DATABASE ${name} OWNER tollgate_owner`);
+  url = shard.urlOf("tollgate_owner", name);
+  return () => rm(directory, { recursive: true });
+});
+
+const file = (name: string, sql: string) => writeFile(join(directory, name), sql);
+const run = () => migrate({ url, directory });
+const tables = async () => {
+  const sql = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' ORDER BY 1";
+  return (await shard.plainly(url, undefined, sql)).map((row) => row["relname"]);
+};
+
+test("files are applied in order, once each, also when two runs start at the same time", async () => {
+  await file("0002_b.sql", "ALTER TABLE a ADD COLUMN y int;");
+  await file("0001_a.sql", "CREATE TABLE a (x int);");
+  const applied = await Promise.all([run(), run()]);
+  expect(applied.flat()).toEqual(["0001_a.sql", "0002_b.sql"]);
+  expect(await run()).toEqual([]);
+  await file("0003_c.sql", "CREATE TABLE c ();");
+  expect(await run()).toEqual(["0003_c.sql"]);
+});
+
+test("a file that fails leaves nothing of itself, and the ones before it stand", async () => {
+  await file("0001_a.sql", "CREATE TABLE a ();");
+  await file("0002_b.sql", "CREATE TABLE b (); SELECT 1 / 0;");
+  await expect(run()).rejects.toThrow(/division by zero/);
+  expect(await tables()).toEqual(["a", "schema_migrations"]);
+  await file("0002_b.sql", "CREATE TABLE b ();");
+  expect(await run()).toEqual(["0002_b.sql"]);
+});
+
+test("history is not rewritten: a changed, a missing and a late file are refused by name", async () => {
+  await file("0001_a.sql", "CREATE TABLE a ();");
+  await file("0003_c.sql", "CREATE TABLE c ();");
+  await run();
+  await file("0001_a.sql", "CREATE TABLE a (x int);");
+  await expect(run()).rejects.toThrow(/0001_a\.sql has changed/);
+  await file("0001_a.sql", "CREATE TABLE a ();");
+  await file("0002_b.sql", "CREATE TABLE b ();");
+  await expect(run()).rejects.toThrow(/applied 0003_c\.sql.*0002_b\.sql in its place/);
+  await rm(join(directory, "0002_b.sql"));
+  await rm(join(directory, "0003_c.sql"));
+  await expect(run()).rejects.toThrow(/applied 0003_c\.sql.*no such file/);
+});
+
+test("the shared tables are migrated and prepared again without harm", async () => {
+  const again = () =>
+    prepareShared({ ownerUrl: url, logins: [{ name: "tollgate_app_b", password: "tollgate_app_b" }], contextKeys });
+  await migrate({ url, directory: sharedMigrations });
+  await Promise.all([again(), again()]);
+  expect(await migrate({ url, directory: sharedMigrations })).toEqual([]);
+  await again();
+});
+
+test.each([
+  ["has no tenant", "CREATE TABLE t (id text PRIMARY KEY)"],
+  ["may have no tenant in a row", "CREATE TABLE t (tenant_id text, id text, UNIQUE (tenant_id, id))"],
+  ["has a key that spans tenants", "CREATE TABLE t (tenant_id text NOT NULL, id text PRIMARY KEY)"],
+  ["has a second key that spans tenants", "CREATE TABLE t (tenant_id text PRIMARY KEY, n int UNIQUE)"],
+  [
+    "has a key on an expression",
+    "CREATE TABLE t (tenant_id text PRIMARY KEY, n text); CREATE UNIQUE INDEX ON t (lower(n))",
+  ],
+  [
+    "refers across tenants",
+    "CREATE TABLE r (id text PRIMARY KEY); CREATE TABLE t (tenant_id text PRIMARY KEY, r text REFERENCES r)",
+  ],
+])("a table that %s cannot be shared by tenants", async (_, create) => {
+  await migrate({ url, directory: sharedMigrations });
+  await expect(shard.plainly(url, undefined, `${create}; SELECT tollgate.isolate('t')`)).rejects.toThrow(/tenant_id/);
+});
