@@ -56,7 +56,8 @@ const running: (() => Promise<unknown>)[] = [];
 const dir = mkdtempSync(join(tmpdir(), "tollgate-bench-"));
 
 async function stopAll(): Promise<void> {
-  for (const stop of running.splice(0).toReversed()) await stop().catch((error: unknown) => print(`stopping: ${String(error)}`));
+  for (const stop of running.splice(0).toReversed())
+    await stop().catch((error: unknown) => print(`stopping: ${String(error)}`));
   rmSync(dir, { recursive: true, force: true });
 }
 
@@ -99,7 +100,9 @@ async function main(): Promise<void> {
   const decision = measureDecision();
   print("admission at a full window of 10,000 units (Node, CPU time)");
   print(`  decide + settle ${decision.admittedNs.toFixed(0)} ns, refuse ${decision.refusedNs.toFixed(0)} ns`);
-  print(`  memory ${(decision.totalBytes / 1024).toFixed(1)} KiB, of which logs ${(decision.arrayBytes / 1024).toFixed(1)} KiB`);
+  print(
+    `  memory ${(decision.totalBytes / 1024).toFixed(1)} KiB, of which logs ${(decision.arrayBytes / 1024).toFixed(1)} KiB`,
+  );
   print("");
 
   const ground = await layGround({ dir, tenants: TENANTS, running });
@@ -108,11 +111,20 @@ async function main(): Promise<void> {
   if (names.has("constant")) names.add("floor"); // its answer is the constant
   const bundles: Partial<Record<RuntimeName, Bundle>> = {};
   const runtimes: Partial<Record<RuntimeName, Runtime>> = {};
-  const start = async (name: RuntimeName, options: Parameters<typeof bundle>[0], extra: Record<string, string> = {}) => {
+  const start = async (
+    name: RuntimeName,
+    options: Parameters<typeof bundle>[0],
+    extra: Record<string, string> = {},
+  ) => {
     if (!names.has(name)) return;
     bundles[name] = await bundle(options);
     const inspect = flags.profile && chosen[0]?.runtime === name;
-    runtimes[name] = await startRuntime(bundles[name], { dir: join(dir, name), vars: { ...ground.vars, ...extra }, inspect, running });
+    runtimes[name] = await startRuntime(bundles[name], {
+      dir: join(dir, name),
+      vars: { ...ground.vars, ...extra },
+      inspect,
+      running,
+    });
   };
   await start("product", { dir, config: "wrangler.toml", entry: "bench/product-worker.ts" });
   await start("floor", { dir, config: "bench/floor.wrangler.toml" });
@@ -136,7 +148,12 @@ async function main(): Promise<void> {
     });
     const [tripsBefore, countedBefore] = [await ground.roundTrips(), await readCountersOf(variant, runtime)];
     const before = read();
-    const { seconds, p50Ms, p99Ms, sample } = await load({ port: runtime.port, requests, connections: CONNECTIONS, calls });
+    const { seconds, p50Ms, p99Ms, sample } = await load({
+      port: runtime.port,
+      requests,
+      connections: CONNECTIONS,
+      calls,
+    });
     const answered = read();
     if (variant.metered) await untilMetered(ground, (metered += calls));
     const after = read();
@@ -169,7 +186,9 @@ async function main(): Promise<void> {
     const script = variant && bundles[variant.runtime]?.script;
     if (variant === undefined || runtime === undefined || script === undefined) throw new Error("nothing to profile");
     const calls = CALLS * 2;
-    const profile = await profileWhile(await runtime.miniflare.getInspectorURL(), variant.runtime, () => runOnce(variant, calls));
+    const profile = await profileWhile(await runtime.miniflare.getInspectorURL(), variant.runtime, () =>
+      runOnce(variant, calls),
+    );
     print(`profile of ${variant.name}, ${calls} calls`);
     for (const line of describeProfile(profile, script, calls)) print(line);
     return;
@@ -179,10 +198,26 @@ async function main(): Promise<void> {
   for (let round = 0; round < ROUNDS; round++) {
     for (const [variant, results] of rounds) results.push(await runOnce(variant, CALLS * variant.times));
   }
-  const of = (variant: Variant, field: keyof Measured): number => median((rounds.get(variant) ?? []).map((each) => each[field]));
+  const of = (variant: Variant, field: keyof Measured): number =>
+    median((rounds.get(variant) ?? []).map((each) => each[field]));
 
-  print(`medians of ${ROUNDS} rounds of ${CALLS} calls, ${CONNECTIONS} connections, ${TENANTS} tenants; CPU in ms a call`);
-  const header = ["variant", "calls/s", "p50 ms", "p99 ms", "workerd", "postgres", "sum", "of it after", "proxy", "trips", "control", "objects"];
+  print(
+    `medians of ${ROUNDS} rounds of ${CALLS} calls, ${CONNECTIONS} connections, ${TENANTS} tenants; CPU in ms a call`,
+  );
+  const header = [
+    "variant",
+    "calls/s",
+    "p50 ms",
+    "p99 ms",
+    "workerd",
+    "postgres",
+    "sum",
+    "of it after",
+    "proxy",
+    "trips",
+    "control",
+    "objects",
+  ];
   const rows = chosen.map((variant) => [
     variant.name,
     of(variant, "callsPerSecond").toFixed(0),
@@ -199,7 +234,9 @@ async function main(): Promise<void> {
   ]);
   const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
   const line = (cells: readonly string[]): string =>
-    cells.map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0))).join("  ");
+    cells
+      .map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
+      .join("  ");
   for (const row of [header, ...rows]) print(line(row));
 
   const named = (name: string): Variant | undefined => chosen.find((variant) => variant.name === name);
@@ -222,7 +259,8 @@ async function readCountersOf(variant: Variant, runtime: Runtime): Promise<{ cal
   return variant.runtime === "constant" ? { calls: 0, others: 0 } : readCounters(runtime);
 }
 
-for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void stopAll().then(() => process.exit(1)));
+for (const signal of ["SIGINT", "SIGTERM"] as const)
+  process.once(signal, () => void stopAll().then(() => process.exit(1)));
 try {
   await main();
 } catch (error) {

@@ -62,7 +62,10 @@ export async function layGround(options: { dir: string; tenants: number; running
   await bootstrapCluster({ superuserUrl: postgres.superuserUrl, ownerPassword: required.ownerPassword });
   await migrate({ url: controlUrl, directory: controlMigrations });
   await migrate({ url: sharedUrl, directory: sharedMigrations });
-  await prepareControl({ ownerUrl: controlUrl, login: { name: "tollgate_service", password: required.servicePassword } });
+  await prepareControl({
+    ownerUrl: controlUrl,
+    login: { name: "tollgate_service", password: required.servicePassword },
+  });
   await prepareShared({
     ownerUrl: sharedUrl,
     logins: [{ name: "tollgate_app_a", password: required.appPassword }],
@@ -93,7 +96,10 @@ export async function layGround(options: { dir: string; tenants: number; running
       id,
       await sha256Hex(apiKey),
     ]);
-    await control.query(`INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $2)`, [issuer.url, id]);
+    await control.query(`INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $2)`, [
+      issuer.url,
+      id,
+    ]);
   }
   await fillProducts(superuser(SHARED), tenants);
 
@@ -160,7 +166,9 @@ async function fillProducts(client: pg.Client, tenants: readonly BenchTenant[]):
 async function startIssuer(running: (() => Promise<unknown>)[]) {
   const { publicKey, privateKey } = await generateKeyPair("ES256");
   const jwks = JSON.stringify({ keys: [{ ...(await exportJWK(publicKey)), kid: "bench", alg: "ES256", use: "sig" }] });
-  const server = createServer((_request, response) => void response.setHeader("content-type", "application/json").end(jwks));
+  const server = createServer(
+    (_request, response) => void response.setHeader("content-type", "application/json").end(jwks),
+  );
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
   running.push(async () => void server.close().closeAllConnections());

@@ -39,7 +39,7 @@ function parseAnswer(text: string): Answer | undefined {
     return text.length < end ? undefined : { status, body: text.slice(headEnd + 4, end) };
   }
   let body = "";
-  for (let at = headEnd + 4; ; ) {
+  for (let at = headEnd + 4; ;) {
     const lineEnd = text.indexOf("\r\n", at);
     if (lineEnd < 0) return undefined;
     const size = Number.parseInt(text.slice(at, lineEnd), 16);
@@ -75,7 +75,10 @@ async function run({ port, requests, connections, calls }: LoadJob): Promise<Loa
         sentAtMs = performance.now();
         socket.write(request);
       };
-      socket.on("connect", next).on("error", reject).on("close", () => reject(new Error("the connection was closed")));
+      socket
+        .on("connect", next)
+        .on("error", reject)
+        .on("close", () => reject(new Error("the connection was closed")));
       socket.on("data", (chunk: string) => {
         received += chunk;
         const answer = parseAnswer(received);

@@ -19,7 +19,11 @@ const SAMPLE_INTERVAL_US = 200;
 
 /** Profiles the Worker `name` while `work` runs. */
 export async function profileWhile(inspector: URL, name: string, work: () => Promise<unknown>): Promise<Profile> {
-  const list = (await (await fetch(`http://${inspector.host}/json`)).json()) as { id: string; title?: string; webSocketDebuggerUrl: string }[];
+  const list = (await (await fetch(`http://${inspector.host}/json`)).json()) as {
+    id: string;
+    title?: string;
+    webSocketDebuggerUrl: string;
+  }[];
   const target = list.find(({ id }) => id.includes(name)) ?? list[0];
   if (target === undefined) throw new Error("workerd offers nothing to inspect");
   const socket = new WebSocket(target.webSocketDebuggerUrl, { maxPayload: 0 });
@@ -42,7 +46,10 @@ export async function profileWhile(inspector: URL, name: string, work: () => Pro
     await send("Profiler.setSamplingInterval", { interval: SAMPLE_INTERVAL_US });
     await send("Profiler.start");
     await work();
-    const stopped = await Promise.race([send<{ profile: Profile }>("Profiler.stop"), sleep(30_000, undefined, { ref: false })]);
+    const stopped = await Promise.race([
+      send<{ profile: Profile }>("Profiler.stop"),
+      sleep(30_000, undefined, { ref: false }),
+    ]);
     if (stopped === undefined) throw new Error("the inspector did not answer");
     return stopped.profile;
   } finally {
@@ -73,7 +80,9 @@ function packageOf(path: string): string {
 export function describeProfile(profile: Profile, script: string, calls: number): string[] {
   const packages = packagesByLine(script);
   const byId = new Map(profile.nodes.map((node) => [node.id, node]));
-  const parents = new Map(profile.nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id] as const)));
+  const parents = new Map(
+    profile.nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id] as const)),
+  );
   const selfUs = new Map<number, number>();
   for (const [index, id] of profile.samples.entries()) {
     selfUs.set(id, (selfUs.get(id) ?? 0) + (profile.timeDeltas[index] ?? 0));
@@ -91,11 +100,13 @@ export function describeProfile(profile: Profile, script: string, calls: number)
   const byPackage = new Map<string, number>();
   const bySelf = new Map<string, number>();
   const byInclusive = new Map<string, number>();
-  const add = (sums: Map<string, number>, key: string, us: number): void => void sums.set(key, (sums.get(key) ?? 0) + us);
+  const add = (sums: Map<string, number>, key: string, us: number): void =>
+    void sums.set(key, (sums.get(key) ?? 0) + us);
   for (const [id, us] of selfUs) {
     const node = byId.get(id);
     if (node === undefined || node.callFrame.functionName === "(idle)") continue;
-    const label = (each: ProfileNode): string => `${each.callFrame.functionName || "(anonymous)"} [${place(each)}:${each.callFrame.lineNumber + 1}]`;
+    const label = (each: ProfileNode): string =>
+      `${each.callFrame.functionName || "(anonymous)"} [${place(each)}:${each.callFrame.lineNumber + 1}]`;
     add(byPackage, group(node), us);
     add(bySelf, label(node), us);
     const seen = new Set<string>();

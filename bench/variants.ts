@@ -40,12 +40,21 @@ function modern(token: string): string {
     "io.modelcontextprotocol/clientInfo": { name: "bench", version: "1.0.0" },
   };
   const params = { name: tool, arguments: args, _meta: meta };
-  return post("/mcp", { ...headers, authorization: `Bearer ${token}` }, { jsonrpc: "2.0", id: 1, method: "tools/call", params });
+  return post(
+    "/mcp",
+    { ...headers, authorization: `Bearer ${token}` },
+    { jsonrpc: "2.0", id: 1, method: "tools/call", params },
+  );
 }
 
 function legacy(token: string): string {
   const headers = { "mcp-protocol-version": "2025-11-25", authorization: `Bearer ${token}` };
-  return post("/mcp", headers, { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: tool, arguments: args } });
+  return post("/mcp", headers, {
+    jsonrpc: "2.0",
+    id: 1,
+    method: "tools/call",
+    params: { name: tool, arguments: args },
+  });
 }
 
 const plain = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: tool, arguments: args } };

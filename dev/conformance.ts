@@ -83,14 +83,15 @@ async function runRevision(revision: string): Promise<Outcome> {
   const allowances = parseAllowances(await readFile(allowanceFile, "utf8"));
   const outDir = join(workDir, revision);
   await mkdir(outDir);
-  const exitCode = await runSuite(
+  const { exitCode, announced } = await runSuite(
     ["--url", `${proxyOrigin}/mcp`, "--requirements", revision, "--expected-failures", allowanceFile, "-o", outDir],
     join(workDir, `${revision}.log`),
   );
 
   print(`\nMCP ${revision}`);
   const result: Outcome = { passed: 0, failed: 0, allowed: 0 };
-  for (const { scenario, checks } of await readResults(outDir)) {
+  const results = await readResults(outDir);
+  for (const { scenario, checks } of results) {
     const mine = allowances.filter((allowance) => allowance.scenario === scenario);
     const allowance = (check: Check) => mine.find(({ checkId }) => checkId === undefined || checkId === check.id);
     const failures = checks.filter(({ status }) => status === "FAILURE");
@@ -107,12 +108,12 @@ async function runRevision(revision: string): Promise<Outcome> {
     for (const entry of stale) print(`            ${entry.checkId ?? "the scenario"} passes: remove it from the list`);
     for (const entry of mine) if (!stale.includes(entry)) print(`            ${entry.reason}`);
   }
-  const seen = result.passed + result.failed + result.allowed;
+  const unknown = allowances.filter((entry) => !results.some(({ scenario }) => scenario === entry.scenario));
+  for (const { scenario } of unknown) print(`  failed  ${scenario} is on the list but not in the suite`);
+  result.failed += unknown.length;
   // The suite and this table judge by the same list; when they differ, the run proves nothing.
-  if (seen === 0 || (exitCode !== 0 && result.failed === 0)) {
-    print(
-      `  failed  the suite ended with ${exitCode} after ${seen} scenarios; see ${join(workDir, `${revision}.log`)}`,
-    );
+  if (results.length !== announced || (exitCode !== 0 && result.failed === 0)) {
+    print(`  failed  the suite ended with ${exitCode} after ${results.length} of ${announced} scenarios`);
     result.failed++;
   }
   return result;
@@ -144,22 +145,30 @@ function parseAllowances(yaml: string): Allowance[] {
 async function readResults(outDir: string): Promise<{ scenario: string; checks: Check[] }[]> {
   const directories = (await readdir(outDir)).toSorted();
   return Promise.all(
-    directories.map(async (directory) => ({
-      scenario: directory.replace(/^server-/, "").replace(/-\d{4}-\d{2}-\d{2}T[\d-]+Z$/, ""),
-      checks: Checks.parse(JSON.parse(await readFile(join(outDir, directory, "checks.json"), "utf8"))),
-    })),
+    directories.map(async (directory) => {
+      const scenario = directory.replace(/^server-/, "").replace(/-\d{4}-\d{2}-\d{2}T[\d-]+Z$/, "");
+      // A scenario that broke off leaves its directory empty.
+      const brokeOff: Check[] = [{ id: scenario, status: "FAILURE", errorMessage: "The scenario broke off" }];
+      const json = await readFile(join(outDir, directory, "checks.json"), "utf8").catch(() => undefined);
+      return { scenario, checks: json === undefined ? brokeOff : Checks.parse(JSON.parse(json)) };
+    }),
   );
 }
 
-async function runSuite(args: readonly string[], logFile: string): Promise<number> {
+/** `announced`: how many scenarios the suite said it would run. */
+async function runSuite(args: readonly string[], logFile: string): Promise<{ exitCode: number; announced: number }> {
   const program = join(root, "node_modules", "@modelcontextprotocol", "conformance", "dist", "index.js");
   const suite = start([program, "server", ...args]);
-  const output: Buffer[] = [];
-  suite.stdout?.on("data", (chunk: Buffer) => output.push(chunk));
-  suite.stderr?.on("data", (chunk: Buffer) => output.push(chunk));
+  let output = "";
+  for (const stream of [suite.stdout, suite.stderr]) {
+    stream?.setEncoding("utf8").on("data", (chunk: string) => {
+      output += chunk;
+    });
+  }
   await once(suite, "close");
-  await writeFile(logFile, Buffer.concat(output));
-  return suite.exitCode ?? 1;
+  await writeFile(logFile, output);
+  const announced = Number(/\((?<count>\d+) scenarios\)/.exec(output)?.groups?.count ?? 0);
+  return { exitCode: suite.exitCode ?? 1, announced };
 }
 
 /** Serves test/support/conformance-worker.ts on a port of its own. Gives its URL once it answers. */

@@ -102,7 +102,7 @@ export async function startWorker(options: {
     child,
     async fireCron(cron, atMs = Date.now()) {
       const query = new URLSearchParams({ cron, time: String(atMs), format: "json" });
-      const response = await fetch(`${url}/cdn-cgi/handler/scheduled?${query}`, {
+      const response = await fetch(`${url}/cdn-cgi/handler/scheduled?${query.toString()}`, {
         signal: AbortSignal.timeout(120_000),
       });
       const text = await response.text();

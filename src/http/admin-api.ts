@@ -46,6 +46,7 @@ adminApi.use(
       path: c.req.path,
       status: c.res.status,
     });
+    return undefined;
   }),
 );
 

@@ -24,7 +24,13 @@ import {
   sendAfter,
 } from "../core/outbox.ts";
 import { limitRefusal, plainRefusal } from "../core/refusal.ts";
-import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
+import {
+  CONFIG_REFRESH_MS,
+  CONFIG_TRUSTED_MS,
+  type TenantConfig,
+  type TenantId,
+  refusedByState,
+} from "../core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";

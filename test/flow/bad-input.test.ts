@@ -1,0 +1,245 @@
+// What comes in broken is told what is wrong with it; what is down is told as that. Neither costs anything, and
+// afterwards everything works as before.
+import { createHmac } from "node:crypto";
+import { afterEach, expect, test } from "vitest";
+import {
+  aTenant,
+  callTool,
+  controlRows,
+  databaseFaults,
+  modernMeta,
+  operator,
+  postMcp,
+  simulator,
+  storedCalls,
+  system,
+} from "../support/flow.ts";
+
+// Also when a test fails: the next file has the same databases.
+afterEach(async () => {
+  await databaseFaults([]);
+  await simulator("/faults", { seed: 1, rules: [] });
+});
+
+const down = (database: string) => databaseFaults([{ kind: "refuse-before", database, probability: 1 }]);
+
+/** A raw body to `/mcp`. */
+const rawMcp = (token: string, body: string, headers: Record<string, string> = {}): Promise<Response> =>
+  fetch(`${system.publicUrl}/mcp`, {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${token}`,
+      accept: "application/json, text/event-stream",
+      "content-type": "application/json",
+      ...headers,
+    },
+    body,
+  });
+
+const checkout = (body: unknown, headers: Record<string, string> = {}): Promise<Response> =>
+  fetch(`${system.publicUrl}/api/checkout`, {
+    method: "POST",
+    headers: { "content-type": "application/json", ...headers },
+    body: typeof body === "string" ? body : JSON.stringify(body),
+  });
+
+const order = { plan: "free", name: "Well formed" };
+
+async function expectProblem(response: Response, status: number, code: string, what = code): Promise<string> {
+  expect(response.status, what).toBe(status);
+  expect(response.headers.get("content-type"), what).toContain("application/problem+json");
+  const body = (await response.json()) as { detail?: string };
+  expect(body, what).toMatchObject({ status, code, title: expect.any(String), requestId: expect.any(String) });
+  return body.detail ?? "";
+}
+
+async function expectJsonRpcError(response: Response, status: number, code: number, what: string): Promise<void> {
+  expect(response.status, what).toBe(status);
+  expect(await response.json(), what).toMatchObject({ jsonrpc: "2.0", error: { code, message: expect.any(String) } });
+}
+
+test("a body that is no MCP message is refused with what is wrong, and is not charged", async () => {
+  const { id, apiKey } = await aTenant();
+  const list = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
+  await expectJsonRpcError(await rawMcp(apiKey, "{"), 400, -32_700, "malformed JSON");
+  await expectJsonRpcError(await rawMcp(apiKey, ""), 400, -32_700, "an empty body");
+  await expectJsonRpcError(await rawMcp(apiKey, `[${list}]`), 400, -32_600, "a batch");
+  await expectJsonRpcError(await rawMcp(apiKey, list, { "content-type": "text/plain" }), 415, -32_000, "text");
+  const large = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: { x: "x".repeat(1_100_000) } });
+  await expectJsonRpcError(await rawMcp(apiKey, large), 413, -32_000, "an oversized body");
+  for (const body of ["null", "1", '"x"', "{}", '{"jsonrpc":"1.0","id":1,"method":"tools/list"}', '{"method":5}']) {
+    const response = await rawMcp(apiKey, body);
+    expect(response.status, body).toBeGreaterThanOrEqual(400);
+    expect(response.status, body).toBeLessThan(500);
+    expect(await response.json(), body).toMatchObject({ error: { code: expect.any(Number) } });
+  }
+  expect(await storedCalls(id)).toEqual([]);
+});
+
+test("a browser of another origin is refused, and a GET is told to POST", async () => {
+  const { apiKey } = await aTenant();
+  const list = { jsonrpc: "2.0", id: 1, method: "tools/list", params: { _meta: modernMeta } };
+  for (const origin of ["https://evil.example", "null", `${system.publicUrl}.evil.example`]) {
+    const response = await postMcp(apiKey, list, { origin });
+    expect(response.headers.has("access-control-allow-origin"), origin).toBe(false);
+    await expectJsonRpcError(response, 403, -32_000, origin);
+  }
+  const got = await fetch(`${system.publicUrl}/mcp`, { headers: { authorization: `Bearer ${apiKey}` } });
+  expect(got.headers.get("allow")).toContain("POST");
+  await expectJsonRpcError(got, 405, -32_000, "GET");
+});
+
+test("a tool that is not there is named as that, and is not charged", async () => {
+  const { id, apiKey } = await aTenant();
+  for (const name of ["no_such_tool", "", "__proto__", "constructor", "search_products "]) {
+    const response = await rawMcp(
+      apiKey,
+      JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: {} } }),
+      { "mcp-protocol-version": "2025-11-25" },
+    );
+    const body = (await response.json()) as { error?: { message: string }; result?: { isError?: boolean } };
+    expect(response.status, name).toBeLessThan(500);
+    expect(body.error !== undefined || body.result?.isError === true, name).toBe(true);
+  }
+  await expect(callTool(apiKey, "no_such_tool")).rejects.toThrow("no_such_tool");
+  expect(await storedCalls(id)).toEqual([]);
+});
+
+test.each<[string, string, Record<string, unknown>]>([
+  ["search_products", "query", {}],
+  ["search_products", "query", { query: 7 }],
+  ["search_products", "query", { query: "x".repeat(201) }],
+  ["search_products", "limit", { query: "", limit: 51 }],
+  ["search_products", "limit", { query: "", limit: 1.5 }],
+  ["search_products", "tenant_id", { query: "", tenant_id: "somebody-else" }],
+  ["generate_report", "lowStockBelow", { lowStockBelow: 0 }],
+  ["write_document", "contentType", { path: "a.html", text: "x", contentType: "text/html" }],
+  ["read_document", "path", { path: "" }],
+])("arguments that break the schema of %s are refused naming %s, and cost nothing", async (tool, field, args) => {
+  const { id, apiKey } = await aTenantForArguments();
+  const answer = await callTool(apiKey, tool, args);
+  expect(answer.isError).toBe(true);
+  expect(answer.text).toContain(field);
+  expect(await storedCalls(id)).toEqual([]);
+});
+
+let shared: ReturnType<typeof aTenant> | undefined;
+/** One tenant is enough for all of them: none of their calls is charged. */
+const aTenantForArguments = () => (shared ??= aTenant());
+
+test("an order that is not well formed is refused with the names of its fields", async () => {
+  const before = await controlRows("SELECT count(*) AS n FROM checkouts");
+  const cases: [unknown, string][] = [
+    [{ name: "x", plan: "platinum" }, "plan"],
+    [{ name: "x", plan: "enterprise" }, "plan"],
+    [{ name: "x", plan: "__proto__" }, "plan"],
+    [{ plan: "free" }, "name"],
+    [{ plan: "free", name: "  " }, "name"],
+    [{ plan: "free", name: "x".repeat(201) }, "name"],
+    [{ ...order, email: "nobody" }, "email"],
+    [{ ...order, successUrl: "not a url" }, "successUrl"],
+    [{ ...order, price: 0 }, "price"],
+    ["[]", "body"],
+    ["null", "body"],
+    ["{", "JSON"],
+    ["", "JSON"],
+  ];
+  for (const [body, named] of cases) {
+    const what = JSON.stringify(body);
+    expect(await expectProblem(await checkout(body), 400, "bad_request", what), what).toContain(named);
+  }
+  const both = await expectProblem(await checkout({ plan: "platinum" }), 400, "bad_request");
+  expect(both).toContain("plan");
+  expect(both).toContain("name");
+  await expectProblem(await checkout(order, { "content-type": "text/plain" }), 415, "content_type");
+  await expectProblem(await checkout({ ...order, name: "x".repeat(300_000) }), 413, "body_too_large");
+  expect(await controlRows("SELECT count(*) AS n FROM checkouts")).toEqual(before);
+});
+
+test("what the operator sends wrong is refused with the names of its fields", async () => {
+  for (const [body, named] of [
+    [{ name: "x", plan: "free", limits: { unitsPerHour: -1 } }, "limits.unitsPerHour"],
+    [{ name: "x", plan: "free", limits: { callsInFlight: null } }, "limits.callsInFlight"],
+    [{ name: "x", plan: "free", allowedTools: ["no_such_tool"] }, "allowedTools.0"],
+    [{ name: "x", plan: "free", id: "../x" }, "id"],
+  ] as const) {
+    const detail = await expectProblem(await operator("POST", "/tenants", body), 400, "bad_request", named);
+    expect(detail).toContain(named);
+  }
+  const { id } = await aTenant();
+  await expectProblem(await operator("POST", "/tenants", { id, name: "again", plan: "free" }), 409, "conflict");
+  await expectProblem(await operator("GET", "/tenants/not-there"), 404, "not_found");
+  await expectProblem(await operator("POST", "/tenants/not-there/suspend"), 404, "not_found");
+  await expectProblem(await operator("DELETE", `/tenants/${id}/keys/not-there`), 404, "not_found");
+});
+
+test("an address that is not there is a problem document", async () => {
+  for (const path of ["/no/such", "/api/no-such", "/api/tenants/not-there/status", "/api/tenants/..%2f/status"]) {
+    await expectProblem(await fetch(`${system.publicUrl}${path}`), 404, "not_found", path);
+  }
+});
+
+test("while the tenants' database is down a tool says so and is not charged", async () => {
+  const { id, apiKey } = await aTenant();
+  const query = { query: "" };
+  expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
+  await down("tollgate_shared_1");
+  try {
+    const failed = await callTool(apiKey, "search_products", query);
+    expect(failed.isError).toBe(true);
+    expect(failed.text).toContain("database_unavailable");
+    // None of it is the database's or the driver's own words.
+    expect(failed.text).not.toMatch(/neon|fetch|sql|503|127\.0\.0\.1/i);
+    // What needs no database works on.
+    expect((await callTool(apiKey, "get_usage")).data).toMatchObject({ hour: { used: 1 } });
+    expect((await callTool(apiKey, "write_document", { path: "a.md", text: "x" })).isError).toBeFalsy();
+  } finally {
+    await databaseFaults([]);
+  }
+  expect(await storedCalls(id)).toHaveLength(2);
+  expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
+});
+
+test("while the control database is down known tenants are served and everything else is 503", async () => {
+  const { id, apiKey } = await aTenant();
+  const query = { query: "" };
+  expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
+  const event = { id: `evt_down_${Date.now()}`, object: "event", type: "invoice.paid", data: { object: {} } };
+  const deliver = (): Promise<Response> => {
+    const body = JSON.stringify(event);
+    const atSeconds = Math.floor(Date.now() / 1000);
+    const v1 = createHmac("sha256", system.stripeWebhookSecret).update(`${atSeconds}.${body}`).digest("hex");
+    const headers = { "stripe-signature": `t=${atSeconds},v1=${v1}` };
+    return fetch(`${system.publicUrl}/webhooks/stripe`, { method: "POST", headers, body });
+  };
+  await down("tollgate_control");
+  try {
+    expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
+    await expectProblem(await checkout(order), 503, "control_unavailable", "checkout");
+    await expectProblem(await deliver(), 503, "control_unavailable", "webhook");
+    expect((await fetch(`${system.publicUrl}/api/tenants/${id}/status`)).status).toBe(503);
+    expect((await operator("GET", `/tenants/${id}`)).status).toBe(503);
+  } finally {
+    await databaseFaults([]);
+  }
+  expect(await controlRows("SELECT event_id FROM webhook_inbox WHERE event_id = $1", [event.id])).toEqual([]);
+  expect((await deliver()).status).toBe(200);
+  // It names no tenant, which the health page would rightly complain about.
+  await controlRows("UPDATE webhook_inbox SET outcome = 'seen_by_test' WHERE event_id = $1", [event.id]);
+  expect((await checkout(order)).status).toBe(201);
+});
+
+test("while Stripe is down an order is refused as that, and works afterwards", async () => {
+  for (const kind of ["refused", "error-500-before", "429"]) {
+    await simulator("/faults", { seed: 1, rules: [{ kind, path: "*", probability: 1 }] });
+    try {
+      const response = await checkout(order);
+      const body = await response.clone().text();
+      await expectProblem(response, 503, "billing_unavailable", kind);
+      expect(body).not.toMatch(/stripe|sk_|api\.|http:/i);
+    } finally {
+      await simulator("/faults", { seed: 1, rules: [] });
+    }
+  }
+  expect((await checkout(order)).status).toBe(201);
+});

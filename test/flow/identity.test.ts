@@ -1,0 +1,370 @@
+// Who may come in. Whatever is wrong with a credential, the answer is a challenge, nothing is woken and nothing is left;
+// and what was taken away is gone with the very next request, whichever method it uses.
+import { createPublicKey } from "node:crypto";
+import { SignJWT, UnsecuredJWT, generateKeyPair } from "jose";
+import { expect, test } from "vitest";
+import { mintCredential } from "../../src/core/credentials.ts";
+import {
+  aJwt,
+  aTenant,
+  callTool,
+  controlRows,
+  databaseFaults,
+  modernMeta,
+  operator,
+  postMcp,
+  setClock,
+  storedCalls,
+  system,
+  type TestTenant,
+} from "../support/flow.ts";
+
+const resourceMetadataUrl = `${system.publicUrl}/.well-known/oauth-protected-resource/mcp`;
+
+const legacy = { "mcp-protocol-version": "2025-11-25" };
+const initializeParams = { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "t", version: "1" } };
+
+/** One request of every kind that an agent makes, in both eras of the protocol. */
+const requests: readonly [string, (token: string | undefined) => Promise<Response>][] = [
+  ["tools/call", (token) => modern(token, "tools/call", { name: "get_usage", arguments: {} })],
+  ["tools/call of no tool", (token) => modern(token, "tools/call", { name: "no_such_tool", arguments: {} })],
+  [
+    "tools/call with bad arguments",
+    (token) => modern(token, "tools/call", { name: "search_products", arguments: { query: 1 } }),
+  ],
+  ["tools/list", (token) => modern(token, "tools/list")],
+  ["server/discover", (token) => modern(token, "server/discover")],
+  ["a method that is unknown", (token) => modern(token, "no/such")],
+  ["initialize", (token) => old(token, "initialize", initializeParams)],
+  ["ping", (token) => old(token, "ping")],
+  ["tools/list of the older era", (token) => old(token, "tools/list")],
+  ["tools/call of the older era", (token) => old(token, "tools/call", { name: "get_usage", arguments: {} })],
+];
+
+function modern(token: string | undefined, method: string, params: Record<string, unknown> = {}): Promise<Response> {
+  return postMcp(token, { jsonrpc: "2.0", id: 1, method, params: { ...params, _meta: modernMeta } });
+}
+
+function old(token: string | undefined, method: string, params: Record<string, unknown> = {}): Promise<Response> {
+  return postMcp(token, { jsonrpc: "2.0", id: 1, method, params }, legacy);
+}
+
+const usage = (token: string): Promise<Response> => modern(token, "tools/call", { name: "get_usage", arguments: {} });
+
+/** The challenge of RFC 6750 and RFC 9728, as JSON. */
+async function expectChallenge(response: Response, status: 401 | 403, what: string): Promise<void> {
+  expect(response.status, what).toBe(status);
+  const header = response.headers.get("www-authenticate") ?? "";
+  expect(header, what).toMatch(/^Bearer /);
+  expect(header, what).toContain(`resource_metadata="${resourceMetadataUrl}"`);
+  expect(response.headers.get("content-type"), what).toContain("application/json");
+  expect(await response.json(), what).toMatchObject({ error: expect.anything() });
+}
+
+async function aKey(tenantId: string, request: Record<string, unknown> = {}): Promise<{ id: string; apiKey: string }> {
+  return (await (await operator("POST", `/tenants/${tenantId}/keys`, request)).json()) as {
+    id: string;
+    apiKey: string;
+  };
+}
+
+const aUser = (tenant: TestTenant, claims: Record<string, unknown> = {}): Promise<string> =>
+  aJwt({ tenant_id: tenant.id, scopes: ["tools:read", "tools:write"], ...claims });
+
+test("a revoked key is refused on the very next request of every method", async () => {
+  const tenant = await aTenant();
+  const { id, apiKey } = await aKey(tenant.id);
+  for (const [what, send] of requests) expect((await send(apiKey)).status, `${what} before`).not.toBe(401);
+  expect(await (await operator("DELETE", `/tenants/${tenant.id}/keys/${id}`)).json()).toMatchObject({
+    revoked: true,
+    delivered: true,
+  });
+  for (const [what, send] of requests) await expectChallenge(await send(apiKey), 401, what);
+  expect((await usage(tenant.apiKey)).status, "the other key").toBe(200);
+});
+
+test("a suspended tenant is refused on the very next request of every method, and resumes as it was", async () => {
+  const tenant = await aTenant();
+  const user = await aUser(tenant);
+  await callTool(tenant.apiKey, "search_products", { query: "" });
+  expect(await (await operator("POST", `/tenants/${tenant.id}/suspend`)).json()).toMatchObject({ delivered: true });
+  for (const token of [tenant.apiKey, user]) {
+    for (const [what, send] of requests) {
+      const response = await send(token);
+      const body = (await response.json()) as {
+        result?: { isError?: boolean; _meta?: Record<string, { code: string }> };
+        error?: { data?: { code: string } };
+      };
+      const refusal = body.result?._meta?.["tollgate/refusal"] ?? body.error?.data;
+      expect(refusal?.code, what).toBe("tenant_suspended");
+      expect(response.status === 403 || body.result?.isError === true, what).toBe(true);
+    }
+  }
+  expect(await (await operator("POST", `/tenants/${tenant.id}/resume`)).json()).toMatchObject({ delivered: true });
+  for (const token of [tenant.apiKey, user]) {
+    expect((await callTool(token, "get_usage")).data).toMatchObject({ hour: { used: 1 } });
+  }
+});
+
+test("a key whose time is over is refused, and none can be made that is over already", async () => {
+  const tenant = await aTenant();
+  const past = new Date(Date.now() - 1_000).toISOString();
+  expect((await operator("POST", `/tenants/${tenant.id}/keys`, { expiresAt: past })).status).toBe(400);
+  const { apiKey } = await aKey(tenant.id, { expiresAt: new Date(Date.now() + 3_600_000).toISOString() });
+  expect((await usage(apiKey)).status).toBe(200);
+  await setClock(tenant.id, 3_601_000);
+  for (const [what, send] of requests) await expectChallenge(await send(apiKey), 401, what);
+  expect((await usage(tenant.apiKey)).status).toBe(200);
+});
+
+test("a token whose time is over is refused", async () => {
+  const tenant = await aTenant();
+  await expectChallenge(await usage(await aUser(tenant, { expiresIn: -60 })), 401, "expired when it came");
+  // Known and verified a moment ago, which must not help it.
+  const token = await aUser(tenant, { expiresIn: 120 });
+  expect((await usage(token)).status).toBe(200);
+  await setClock(tenant.id, 121_000);
+  for (const [what, send] of requests) await expectChallenge(await send(token), 401, what);
+});
+
+test("no token, garbage and other schemes are answered with a challenge", async () => {
+  for (const [what, send] of requests) await expectChallenge(await send(undefined), 401, what);
+  const tenant = await aTenant();
+  const authorizations = [
+    "Bearer x",
+    "Bearer tgk_",
+    "Bearer a.b.c",
+    `Bearer ${"x".repeat(9_000)}`,
+    "Bearer",
+    `Basic ${btoa(`user:${tenant.apiKey}`)}`,
+    tenant.apiKey,
+    `Bearer ${tenant.apiKey} ${tenant.apiKey}`,
+  ];
+  for (const authorization of authorizations) {
+    const response = await postMcp(undefined, { method: "tools/list", jsonrpc: "2.0", id: 1 }, { authorization });
+    await expectChallenge(response, 401, authorization.slice(0, 20));
+  }
+});
+
+test("a key in which one character was changed is refused, wherever it is", async () => {
+  const { apiKey } = await aTenant();
+  const end = apiKey.length;
+  for (const place of [0, 4, 8, 24, 30, 40, 50, 60, end - 30, end - 2, end - 1]) {
+    const changed = apiKey[place] === "A" ? "B" : "A";
+    const forged = apiKey.slice(0, place) + changed + apiKey.slice(place + 1);
+    await expectChallenge(await usage(forged), 401, `character ${place}`);
+  }
+});
+
+test("a forged key asks no database, wakes no object and leaves nothing", async () => {
+  const forged = await mintCredential("not the deployment's key", {
+    kind: "key",
+    tenantId: "nobody-at-all" as never,
+    fields: ["id", "dG9vbHM6cmVhZA", "secret"],
+  });
+  // An object that woke would ask the control database who it is, and answer 503.
+  await databaseFaults([{ kind: "refuse-before", probability: 1 }]);
+  try {
+    for (const [what, send] of requests) await expectChallenge(await send(forged), 401, what);
+  } finally {
+    await databaseFaults([]);
+  }
+  expect(await storedCalls("nobody-at-all")).toEqual([]);
+});
+
+test("a genuine credential of a tenant that is not there leaves nothing", async () => {
+  const tenantId = "never-signed-up";
+  const fields = ["id", "dG9vbHM6cmVhZA", "secret"];
+  const orphan = await mintCredential(system.credentialKey, { kind: "key", tenantId: tenantId as never, fields });
+  for (const [what, send] of requests) {
+    const response = await send(orphan);
+    const body = JSON.stringify(await response.json());
+    expect(body, what).toContain("tenant_unknown");
+    expect(body, what).not.toContain('"structuredContent"');
+  }
+  expect(await storedCalls(tenantId)).toEqual([]);
+  expect(await controlRows("SELECT id FROM tenants WHERE id = $1", [tenantId])).toEqual([]);
+});
+
+test("credentials of other kinds open nothing here", async () => {
+  const tenant = await aTenant();
+  for (const [kind, fields] of [["setup", [String(Date.now() + 60_000)]] as const, ["monitor", []] as const]) {
+    const token = await mintCredential(system.credentialKey, { kind, tenantId: tenant.id as never, fields });
+    await expectChallenge(await usage(token), 401, kind);
+  }
+});
+
+test("a token that the trusted issuer did not sign for this server is refused", async () => {
+  const tenant = await aTenant();
+  const { privateKey } = await generateKeyPair("RS256");
+  const { keys } = (await (await fetch(`${system.issuerUrl}/.well-known/jwks.json`)).json()) as {
+    keys: { kid: string; [field: string]: string }[];
+  };
+  const [jwk] = keys;
+  const kid = jwk?.kid ?? "";
+  const publicPem = createPublicKey({ key: jwk as never, format: "jwk" }).export({ type: "spki", format: "pem" });
+  const claims = { tenant_id: tenant.id, scope: "tools:read tools:write", sub: "mallory" };
+  const audience = `${system.publicUrl}/mcp`;
+  const signed = (issuer: string, alg: "RS256" | "HS256") =>
+    new SignJWT(claims)
+      .setProtectedHeader({ alg, kid })
+      .setIssuer(issuer)
+      .setAudience(audience)
+      .setIssuedAt()
+      .setExpirationTime("1h");
+  const genuine = await aUser(tenant);
+  const [head = "", payload = "", signature = ""] = genuine.split(".");
+  const altered = { ...JSON.parse(atob(payload.replaceAll("-", "+").replaceAll("_", "/"))), sub: "mallory" };
+  const middle = Math.floor(signature.length / 2);
+  const changed = signature[middle] === "A" ? "B" : "A";
+  expect((await usage(genuine)).status).toBe(200);
+
+  const tokens: Record<string, string> = {
+    "a foreign issuer": await signed("https://issuer.example", "RS256").sign(privateKey),
+    "the issuer's name, another's key": await signed(system.issuerUrl, "RS256").sign(privateKey),
+    "HS256 with the public key": await signed(system.issuerUrl, "HS256").sign(
+      new TextEncoder().encode(String(publicPem)),
+    ),
+    "alg none": new UnsecuredJWT(claims)
+      .setIssuer(system.issuerUrl)
+      .setAudience(audience)
+      .setExpirationTime("1h")
+      .encode(),
+    "another audience": await aUser(tenant, { aud: "https://other.example/mcp" }),
+    "an audience that begins alike": await aUser(tenant, { aud: `${audience}/more` }),
+    "no tenant": await aJwt({ scopes: ["tools:read"] }),
+    "not yet valid": await aUser(tenant, { nbf: Math.floor(Date.now() / 1000) + 600 }),
+    "one character of the signature": `${head}.${payload}.${signature.slice(0, middle)}${changed}${signature.slice(middle + 1)}`,
+    "claims of one's own": `${head}.${Buffer.from(JSON.stringify(altered)).toString("base64url")}.${signature}`,
+  };
+  for (const [what, token] of Object.entries(tokens)) await expectChallenge(await usage(token), 401, what);
+});
+
+test("a user whose organisation is linked to no tenant is refused, and nothing is left", async () => {
+  const token = await aJwt({ tenant_id: "org-nobody-linked", scopes: ["tools:read"] });
+  for (const [what, send] of requests) await expectChallenge(await send(token), 403, what);
+  expect(await storedCalls("org-nobody-linked")).toEqual([]);
+});
+
+test("an issuer cannot speak for a tenant that is linked to another one", async () => {
+  const tenant = await aTenant();
+  const organisation = `org-${tenant.id}`;
+  const link = { issuer: "https://their-own-issuer.example", organisation };
+  expect((await operator("POST", `/tenants/${tenant.id}/links`, link)).status).toBe(201);
+  await expectChallenge(await usage(await aJwt({ tenant_id: organisation, scopes: ["tools:read"] })), 403, "before");
+  // The same name at another issuer is another organisation.
+  const other = await aTenant();
+  const same = { issuer: system.issuerUrl, organisation };
+  expect((await operator("POST", `/tenants/${other.id}/links`, same)).status).toBe(201);
+  const token = await aJwt({ tenant_id: organisation, scopes: ["tools:read"] });
+  expect((await callTool(token, "health_check")).data).toMatchObject({ tenant: other.id });
+  // And an organisation that has its tenant keeps it.
+  expect((await operator("POST", `/tenants/${tenant.id}/links`, same)).status).toBe(409);
+});
+
+test("what a token claims about plan and limits is not believed", async () => {
+  const tenant = await aTenant({ limits: { unitsPerHour: 1 } });
+  const token = await aUser(tenant, {
+    plan: "enterprise",
+    limits: { unitsPerHour: 1_000_000 },
+    unitsPerHour: 1_000_000,
+    allowedTools: ["generate_report"],
+    org_id: "somebody-else",
+    kind: "canary",
+  });
+  expect((await callTool(token, "get_usage")).data).toMatchObject({ plan: "free", hour: { limit: 1 } });
+  expect((await callTool(token, "search_products", { query: "" })).isError).toBeFalsy();
+  expect((await callTool(token, "search_products", { query: "" })).refusal).toMatchObject({ limit: 1, used: 1 });
+});
+
+test("a key that may only read is told which scope a writing tool needs, and is charged nothing", async () => {
+  const tenant = await aTenant();
+  const { apiKey } = await aKey(tenant.id, { scopes: ["tools:read"] });
+  const user = await aUser(tenant, { scopes: ["tools:read"] });
+  expect((await callTool(apiKey, "list_documents")).isError).toBeFalsy();
+  for (const token of [apiKey, user]) {
+    for (const send of [modern, old]) {
+      const call = { name: "write_document", arguments: { path: "a.md", text: "x" } };
+      const response = await send(token, "tools/call", call);
+      const challenge = response.headers.get("www-authenticate") ?? "";
+      await expectChallenge(response, 403, send.name);
+      expect(challenge).toContain('error="insufficient_scope"');
+      expect(challenge).toMatch(/scope="[^"]*tools:write/);
+    }
+  }
+  expect(await storedCalls(tenant.id)).toHaveLength(1);
+  expect((await callTool(tenant.apiKey, "list_documents")).data).toMatchObject({ documents: [] });
+});
+
+test("a client that was challenged finds out where to get a token", async () => {
+  const challenge = (await usage("x")).headers.get("www-authenticate") ?? "";
+  const [, url = ""] = /resource_metadata="([^"]+)"/.exec(challenge) ?? [];
+  for (const each of [url, `${system.publicUrl}/.well-known/oauth-protected-resource`]) {
+    const response = await fetch(each);
+    expect(response.status).toBe(200);
+    expect(await response.json()).toMatchObject({
+      resource: `${system.publicUrl}/mcp`,
+      authorization_servers: [system.issuerUrl],
+      scopes_supported: ["tools:read", "tools:write"],
+      bearer_methods_supported: ["header"],
+    });
+  }
+});
+
+test("a tenant's health is shown to the holder of its monitor token alone", async () => {
+  const [tenant, other] = await Promise.all([aTenant(), aTenant()]);
+  const monitorTokenOf = async ({ id }: TestTenant): Promise<string> =>
+    ((await (await operator("GET", `/tenants/${id}`)).json()) as { monitorToken: string }).monitorToken;
+  const health = (token: string | undefined): Promise<Response> =>
+    fetch(`${system.publicUrl}/health?tenant=${tenant.id}`, {
+      headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
+    });
+  expect((await health(await monitorTokenOf(tenant))).status).toBe(200);
+  for (const token of [undefined, "tgm_x", await monitorTokenOf(other), tenant.apiKey, system.operatorToken]) {
+    const response = await health(token);
+    expect(response.status).toBe(401);
+    expect(response.headers.get("content-type")).toContain("application/problem+json");
+  }
+});
+
+test("the operator's API takes the operator token and no other", async () => {
+  const tenant = await aTenant();
+  const { version } = (
+    await controlRows<{ version: number }>("SELECT version FROM tenants WHERE id = $1", [tenant.id])
+  )[0] ?? {
+    version: -1,
+  };
+  for (const token of ["", "wrong", `${system.operatorToken}x`, system.operatorToken.slice(0, -1), tenant.apiKey]) {
+    for (const [method, path] of [
+      ["GET", "/tenants"],
+      ["GET", `/tenants/${tenant.id}`],
+      ["POST", `/tenants/${tenant.id}/suspend`],
+      ["POST", `/tenants/${tenant.id}/keys`],
+      ["POST", "/tenants"],
+    ] as const) {
+      const response = await operator(method, path, method === "POST" ? {} : undefined, token);
+      expect(response.status, `${method} ${path}`).toBe(401);
+      expect(response.headers.get("content-type")).toContain("application/problem+json");
+    }
+  }
+  const after = await controlRows<{ version: number }>("SELECT version FROM tenants WHERE id = $1", [tenant.id]);
+  expect(after).toEqual([{ version }]);
+});
+
+test("the first key is made once, by the buyer alone", async () => {
+  const tenant = await aTenant();
+  const other = await aTenant();
+  const firstKey = (tenantId: string, token: string): Promise<Response> =>
+    fetch(`${system.publicUrl}/api/tenants/${tenantId}/keys`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: `Bearer ${token}` },
+      body: "{}",
+    });
+  const setupToken = (tenantId: string, expiresAtMs: number): Promise<string> =>
+    mintCredential(system.credentialKey, { kind: "setup", tenantId: tenantId as never, fields: [String(expiresAtMs)] });
+  const late = await setupToken(tenant.id, Date.now() - 1);
+  const foreign = await setupToken(other.id, Date.now() + 60_000);
+  for (const token of [late, foreign, tenant.apiKey, "x"]) expect((await firstKey(tenant.id, token)).status).toBe(401);
+  // It has a key already, made by the operator.
+  expect((await firstKey(tenant.id, await setupToken(tenant.id, Date.now() + 60_000))).status).toBe(409);
+});
