@@ -1,5 +1,6 @@
 // `core`: the pure core, the MCP layer and the stand-ins. `flow`: promises of the product, kept by a whole system that
-// is driven over HTTP; one system for all files, which therefore run one after the other.
+// is driven over HTTP; one system for all files, which therefore run one after the other. `crash`: `npm start` itself,
+// killed.
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
@@ -11,6 +12,13 @@ export default defineConfig({
           include: ["test/{core,dev,mcp,stripe}/**/*.test.ts"],
           testTimeout: 30_000,
           hookTimeout: 60_000,
+        },
+      },
+      {
+        test: {
+          name: "crash",
+          include: ["test/crash/**/*.test.ts"],
+          testTimeout: 180_000,
         },
       },
       {

@@ -38,7 +38,9 @@ async function contextOf(env: FloorEnv, tenantId: string): Promise<string> {
 async function search(env: FloorEnv, tenantId: string, args: Arguments) {
   const query: TenantDb["query"] = async <Row>(text: string, params: readonly unknown[] = []): Promise<Row[]> => {
     const context = contexts.get(tenantId) ?? (await contextOf(env, tenantId));
-    const texts = params.map((value) => (Array.isArray(value) ? `{${value.map((v) => JSON.stringify(v))}}` : value));
+    const texts = params.map((value) =>
+      Array.isArray(value) ? `{${value.map((v) => JSON.stringify(v)).join(",")}}` : value,
+    );
     const response = await fetch(env.NEON_FETCH_ENDPOINT, {
       method: "POST",
       headers: {

@@ -171,7 +171,9 @@ async function startIssuer(running: (() => Promise<unknown>)[]) {
   );
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-  running.push(async () => void server.close().closeAllConnections());
+  running.push(async () => {
+    server.close().closeAllConnections();
+  });
   const address = server.address();
   const url = `http://127.0.0.1:${typeof address === "object" && address !== null ? address.port : 0}`;
   return {

@@ -15,7 +15,7 @@ export interface Profile {
   timeDeltas: number[];
 }
 
-const SAMPLE_INTERVAL_US = 200;
+const SAMPLE_INTERVAL_US = 100;
 
 /** Profiles the Worker `name` while `work` runs. */
 export async function profileWhile(inspector: URL, name: string, work: () => Promise<unknown>): Promise<Profile> {
@@ -84,9 +84,9 @@ export function describeProfile(profile: Profile, script: string, calls: number)
     profile.nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id] as const)),
   );
   const selfUs = new Map<number, number>();
-  for (const [index, id] of profile.samples.entries()) {
-    selfUs.set(id, (selfUs.get(id) ?? 0) + (profile.timeDeltas[index] ?? 0));
-  }
+  // A late sample means that the thread was not running: it counts as one, or a busy machine's waiting would be the
+  // functions' own.
+  for (const id of profile.samples) selfUs.set(id, (selfUs.get(id) ?? 0) + SAMPLE_INTERVAL_US);
   const place = ({ callFrame }: ProfileNode): string => {
     if (callFrame.functionName.startsWith("(")) return callFrame.functionName;
     if (callFrame.lineNumber < 0 || callFrame.url === "") return "runtime";
@@ -119,7 +119,7 @@ export function describeProfile(profile: Profile, script: string, calls: number)
   const top = (title: string, sums: Map<string, number>, count: number): string[] => [
     title,
     ...[...sums]
-      .sort(([, a], [, b]) => b - a)
+      .toSorted(([, a], [, b]) => b - a)
       .slice(0, count)
       .map(([key, us]) => `  ${(us / calls).toFixed(1).padStart(8)} us  ${key}`),
   ];

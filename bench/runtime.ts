@@ -62,7 +62,7 @@ export async function startRuntime(
           modules: [{ type: "ESModule", path: script }],
           modulesRoot: join(script, ".."),
           modulesRules: undefined,
-          bindings: { ...workerOptions.bindings, ...vars },
+          bindings: Object.assign({}, workerOptions.bindings, vars),
           unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }],
         },
       ],

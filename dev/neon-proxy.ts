@@ -122,7 +122,9 @@ export async function startNeonProxy(options: { port: number; log?: (line: strin
     const begin = isBatch ? beginFrom(request) : undefined;
 
     const gone = new AbortController();
-    response.on("close", () => gone.abort());
+    response.on("close", () => {
+      if (!response.writableFinished) gone.abort();
+    });
     const texts = statements.map(({ text }) => text);
     const fault = await faults.strike(target.database, texts);
     if (fault === "refuse-before") throw new RefusedError(503, "Refused by a fault rule, before it ran.");

@@ -100,11 +100,13 @@ export class WindowLog {
   /** The earliest instant at which `needed` of the units used now have left; `undefined` when there are not so many. */
   freesAt(nowMs: number, needed: number): number | undefined {
     if (needed <= 0) return nowMs;
-    if (this.used(nowMs) < needed) return undefined;
+    this.advance(nowMs);
     let left = 0;
-    let index = this.#head - 1;
-    while (left < needed) left += at(this.#units, ++index);
-    return this.#baseMs + at(this.#offsets, index) + this.windowMs;
+    for (let index = this.#head; index < this.#tail; index++) {
+      left += at(this.#units, index);
+      if (left >= needed) return this.#baseMs + at(this.#offsets, index) + this.windowMs;
+    }
+    return undefined;
   }
 
   #offset(entryMs: number): number {

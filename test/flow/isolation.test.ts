@@ -275,11 +275,11 @@ describe("a context is not believed", () => {
   });
 
   test("when it is replayed after its expiry, though it was good before", async () => {
-    const context = await aContext({ lifeMs: 1_900 });
+    const context = await aContext({ lifeMs: 3_900 });
     const read = () => shard.plainly(shard.appUrl, context, "SELECT id FROM products");
     expect(await read()).toEqual([{ id: "lamp" }]);
     await expect
-      .poll(() => read().then(() => "accepted", stateOf), { timeout: 4_000, interval: 200 })
+      .poll(() => read().then(() => "accepted", stateOf), { timeout: 10_000, interval: 200 })
       .toBe(INSUFFICIENT_PRIVILEGE);
   });
 
@@ -315,7 +315,7 @@ describe("the application's login cannot", () => {
     ["end other connections", "SELECT pg_terminate_backend(0, 0)", ["no functions of the host"]],
     ["sleep", "SELECT pg_sleep(0)", ["no functions of the host"]],
     ["run a block", "DO 'BEGIN NULL; END'", ["no language for blocks"]],
-    ["run a program of the server", "COPY (SELECT 1) TO PROGRAM 'true'", ["no role of the host"]],
+    ["run a program of the server", "COPY (SELECT 1) TO PROGRAM 'cat > /dev/null'", ["no role of the host"]],
     ["read a file of the server", "COPY products FROM '/etc/hostname'", []],
     ["become the owner", "SET SESSION AUTHORIZATION tollgate_owner", ["no superuser"]],
     ["take the owner's role", "SET ROLE tollgate_owner", ["no superuser"]],

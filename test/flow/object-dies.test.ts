@@ -21,10 +21,13 @@ test("read-only calls that were running are run again, succeed and are charged o
   const tenant = await aTenant();
   await databaseFaults([{ ...slowProducts, ms: SLOW_MS }]);
   try {
+    const startedAt = performance.now();
     const running = search(tenant.apiKey, 4);
     await sleep(500);
     await endObject(tenant.id);
     const answers = await running;
+    // A whole slow query after the death: they were not just late.
+    expect(performance.now() - startedAt).toBeGreaterThanOrEqual(500 + SLOW_MS);
     expect(answers.map(outcome)).toEqual(["success", "success", "success", "success"]);
   } finally {
     await databaseFaults([]);

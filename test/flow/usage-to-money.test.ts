@@ -1,6 +1,7 @@
 // From calls to money: the ledger, the sealed reports and what Stripe has counted are equal to the unit, whatever the
 // queue, the database and Stripe did in between.
 import { expect, test } from "vitest";
+import { seededRandom } from "../../dev/stripe/faults.ts";
 import {
   aTenant,
   callTool,
@@ -18,6 +19,9 @@ const TENANTS = 20;
 const ROUNDS = 4;
 const CALLS_A_ROUND = 250;
 const CALLS_AT_ONCE = 16;
+/** With these seeds at least a tenth of the batches is hit by each, wherever between 8 and 400 batches it ends. */
+const refusing = { probability: 0.25, seed: 3 };
+const losing = { probability: 0.25, seed: 5 };
 const METER = "mcp_units";
 /** A report that failed is left alone for 30 s of the reporter's time. */
 const RETRY_AFTER_MS = 31_000;
@@ -36,18 +40,17 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
   const tenants = await Promise.all(Array.from({ length: TENANTS }, () => aTenant({ plan: "pro", limits: unlimited })));
   const ids = tenants.map(({ id }) => id);
   const expected = new Map<string, Money>(ids.map((id) => [id, { calls: 0, units: 0 }]));
-  const shares = { "refuse-before": { struck: 0, batches: 0 }, "lose-after": { struck: 0, batches: 0 } };
   const stripeFaults = new Map<string, number>();
+  let struck = { batches: 0, refused: 0, lost: 0 };
 
   try {
+    const hitsBefore = await proxyHits();
+    await databaseFaults([
+      { kind: "slow", ms: 0, sql: "INTO ledger" }, // delays nothing; it hits every batch, and so counts them
+      { kind: "refuse-before", sql: "INTO ledger", ...refusing },
+      { kind: "lose-after", sql: "INTO ledger", ...losing },
+    ]);
     for (let round = 0; round < ROUNDS; round += 1) {
-      const kind = round % 2 === 0 ? "refuse-before" : "lose-after";
-      await resetProxyStats();
-      await databaseFaults([
-        // Delays nothing; its hits count the batches.
-        { kind: "slow", ms: 0, sql: "INTO ledger" },
-        { kind, sql: "INTO ledger", probability: 0.5, seed: 100 + round },
-      ]);
       await inParallel(CALLS_A_ROUND, CALLS_AT_ONCE, async (n) => {
         const tenant = at(tenants, (round * CALLS_A_ROUND + n) % TENANTS);
         const units = await succeed(tenant, n);
@@ -61,9 +64,6 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
         async () => total((await ledgerOf(ids)).values()).calls === wanted.calls,
         "all calls are in the ledger",
       );
-      const seen = await proxyShare(kind);
-      shares[kind].struck += seen.struck;
-      shares[kind].batches += seen.batches;
 
       // Several rounds within one minute: later usage must find a minute of its own.
       await simulator("/faults", stripeFaultRules(round));
@@ -74,22 +74,21 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
       for (const [name, fired] of await firedStripeFaults())
         stripeFaults.set(name, (stripeFaults.get(name) ?? 0) + fired);
     }
+    await settleStreams(ids);
+    struck = struckBatches((await proxyHits()) - hitsBefore);
   } finally {
     await databaseFaults([]);
     await simulator("/faults", { rules: [] });
   }
 
   // The faults that this test is about have really happened.
-  for (const [kind, { struck, batches }] of Object.entries(shares)) {
-    expect(struck / batches, `share of ledger batches hit by ${kind}: ${struck} of ${batches}`).toBeGreaterThanOrEqual(
-      0.1,
-    );
-  }
+  const { batches, refused, lost } = struck;
+  expect(refused / batches, `${refused} of ${batches} ledger batches failed before their commit`).toBeGreaterThanOrEqual(0.1);
+  expect(lost / batches, `${lost} of ${batches} ledger batches failed after their commit`).toBeGreaterThanOrEqual(0.1);
   for (const kind of ["refused", "429", "error-500-before", "error-500-after", "lost"]) {
     expect(stripeFaults.get(kind) ?? 0, `Stripe's fault ${kind}`).toBeGreaterThan(0);
   }
 
-  await settleStreams(ids);
   for (let run = 0; run < 10 && (await unconfirmed(ids)) > 0; run += 1) await fireCron("*/5 * * * *", clock.next());
   expect(await unconfirmed(ids)).toBe(0);
 
@@ -273,22 +272,24 @@ async function proxyStats(): Promise<ProxyStats> {
   return (await (await fetch(`${system.proxyUrl}/_proxy/stats`)).json()) as ProxyStats;
 }
 
-async function resetProxyStats(): Promise<void> {
-  await fetch(`${system.proxyUrl}/_proxy/stats/reset`, { method: "POST" });
+async function proxyHits(): Promise<number> {
+  return (await proxyStats()).faults;
 }
 
 /**
- * How many ledger batches the fault has struck at least, of how many at most. Hits are batches plus strikes, since the
- * slow rule hits every batch; what ran on the control database is no less than the ledger batches that were not refused.
+ * What the hits of the three rules say, exactly: the proxy's generator is the simulator's, and every batch is one hit of
+ * the counting rule, with at most one more.
  */
-async function proxyShare(kind: "refuse-before" | "lose-after"): Promise<{ struck: number; batches: number }> {
-  const { faults: hits, connections } = await proxyStats();
-  const ran = Object.entries(connections)
-    .filter(([name]) => name.endsWith("/tollgate_control"))
-    .reduce((sum, [, { httpBatches }]) => sum + httpBatches, 0);
-  return kind === "refuse-before"
-    ? { struck: (hits - ran) / 2, batches: (hits + ran) / 2 }
-    : { struck: hits - ran, batches: ran };
+function struckBatches(hits: number): { batches: number; refused: number; lost: number } {
+  const refuse = seededRandom(refusing.seed);
+  const lose = seededRandom(losing.seed);
+  const counts = { batches: 0, refused: 0, lost: 0 };
+  while (counts.batches + counts.refused + counts.lost < hits) {
+    counts.batches += 1;
+    if (refuse() < refusing.probability) counts.refused += 1;
+    else if (lose() < losing.probability) counts.lost += 1;
+  }
+  return counts;
 }
 
 async function ledgerOf(ids: readonly string[]): Promise<Map<string, Money>> {
