@@ -155,8 +155,8 @@ export function createNeonPool(): NeonPool {
     });
   }
 
-  async function release(entry: Entry): Promise<void> {
-    if (entries.has(entry) && !(await entry.session.isClean())) void drop(entry);
+  function release(entry: Entry): void {
+    if (!entry.session.isClean()) void drop(entry);
     if (entries.has(entry)) {
       entry.idleSinceMs = Date.now();
       entry.lane.idle.push(entry);
@@ -174,7 +174,7 @@ export function createNeonPool(): NeonPool {
         return await entry.session.run(statements, begin);
       } finally {
         signal.removeEventListener("abort", cancel);
-        void release(entry);
+        release(entry);
       }
     },
     close: async () => {

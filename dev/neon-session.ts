@@ -45,7 +45,7 @@ export class BatchError extends Error {
   }
 }
 
-/** One connection. Its owner calls `run` again only after the last one has settled and `isClean` said yes. */
+/** One connection. Its owner calls `run` again only after the last one has settled and `isClean` says yes. */
 export class Session {
   readonly #target: Target;
   readonly #client: Client;
@@ -95,18 +95,15 @@ export class Session {
       return begin === undefined ? results : results.slice(1, -1);
     } finally {
       this.#batch = undefined;
+      // Before the caller hears of it, so that no lock outlives the answer.
+      if (this.#client.getTransactionStatus() !== "I") await this.#client.query("ROLLBACK").catch(() => undefined);
     }
   }
 
-  /** Whether the connection is outside of a transaction, after rolling one back if need be. */
-  async isClean(): Promise<boolean> {
+  /** Whether the connection may serve another batch. */
+  isClean(): boolean {
     // A cancellation may arrive late and would then hit the next batch.
-    if (this.#cancelled) return false;
-    if (this.#client.getTransactionStatus() === "I") return true;
-    return this.#client.query("ROLLBACK").then(
-      () => true,
-      () => false,
-    );
+    return !this.#cancelled && this.#client.getTransactionStatus() === "I";
   }
 
   /** Asks the server to cancel what runs. https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS */

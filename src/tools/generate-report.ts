@@ -7,10 +7,11 @@ import { defineTool, isFailure } from "./tool.ts";
 const LARGEST_CATEGORIES = 100;
 const LOWEST_STOCKS = 50;
 
+/** Sums are numbers rather than integers: beyond 2^53 they lose their last digits, which is no reason to fail. */
 const figures = {
   products: z.int(),
-  stock: z.int().describe("Pieces in stock"),
-  stockValueCents: z.int().describe("Price times stock"),
+  stock: z.number().describe("Pieces in stock"),
+  stockValueCents: z.number().describe("Price times stock"),
 };
 const Category = z.strictObject({ category: z.string(), ...figures });
 const LowStock = z.strictObject({ id: z.string(), name: z.string(), category: z.string(), stock: z.int() });

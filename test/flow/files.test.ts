@@ -37,7 +37,7 @@ test("a long list comes in pages that miss nothing and repeat nothing", async ()
   let cursor: unknown;
   do {
     const { data } = await callTool(tenant.apiKey, "list_documents", { limit: 2, ...(cursor ? { cursor } : {}) });
-    seen.push(...(data?.["documents"] as { path: string }[]).map(({ path }) => path));
+    seen.push(...((data?.["documents"] ?? []) as { path: string }[]).map(({ path }) => path));
     cursor = data?.["nextCursor"];
   } while (cursor !== null);
   expect(seen.toSorted()).toEqual(names.toSorted());

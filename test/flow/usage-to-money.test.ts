@@ -83,7 +83,10 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
 
   // The faults that this test is about have really happened.
   const { batches, refused, lost } = struck;
-  expect(refused / batches, `${refused} of ${batches} ledger batches failed before their commit`).toBeGreaterThanOrEqual(0.1);
+  expect(
+    refused / batches,
+    `${refused} of ${batches} ledger batches failed before their commit`,
+  ).toBeGreaterThanOrEqual(0.1);
   expect(lost / batches, `${lost} of ${batches} ledger batches failed after their commit`).toBeGreaterThanOrEqual(0.1);
   for (const kind of ["refused", "429", "error-500-before", "error-500-after", "lost"]) {
     expect(stripeFaults.get(kind) ?? 0, `Stripe's fault ${kind}`).toBeGreaterThan(0);
