@@ -1,20 +1,25 @@
-// Runs the MCP conformance suite for both revisions and says what passed. Without arguments it serves the fixtures of
-// test/support itself; with `--url` it tests a server that runs already. The suite can send no token, so it talks to a
-// small proxy that adds one (`--token`) and otherwise passes every byte and header on as it is. What may fail is listed
+// Runs the MCP conformance suite for both revisions and says what passed. Without arguments it starts a whole system
+// whose Worker is test/support/conformance-worker.ts, so that each request goes the product's own way: Host and Origin,
+// API key, the tenant's object. With `--url` it tests a server that runs already. The suite can send no token, so it
+// talks to a small proxy that adds one and otherwise passes every byte and header on as it is. What may fail is listed
 // in test/support/conformance-*.yaml; anything else that fails, and any entry that passes, makes the exit code 1.
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { type Server, createServer, request as forward } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import * as z from "zod";
+import { removePostgresData } from "./postgres.ts";
+import { freePort } from "./settings.ts";
+import { type System, startSystem } from "./system.ts";
 
 const root = join(import.meta.dirname, "..");
 const revisions = ["2025-11-25", "2026-07-28"] as const;
-/** Far above the seconds that a start takes on a slow machine. */
-const START_TIMEOUT_MS = 60_000;
+/** A tenant is set up in about a second; a busy machine takes a few. */
+const ACTIVE_WITHIN_MS = 60_000;
 
 const Checks = z.array(
   z.object({
@@ -24,6 +29,10 @@ const Checks = z.array(
   }),
 );
 type Check = z.infer<typeof Checks>[number];
+
+const Tenant = z.object({ id: z.string(), statusUrl: z.url() });
+const Status = z.object({ state: z.string(), error: z.string().nullish() });
+const Key = z.object({ apiKey: z.string() });
 
 const { values: options } = parseArgs({
   options: {
@@ -35,31 +44,39 @@ const { values: options } = parseArgs({
 });
 
 const workDir = await mkdtemp(join(tmpdir(), "tollgate-conformance-"));
-const children = new Set<ChildProcess>();
-for (const signal of ["SIGINT", "SIGTERM"] as const) {
-  process.once(signal, () => {
-    void Promise.all([...children].map(stop))
-      .then(() => rm(workDir, { recursive: true }))
-      .finally(() => process.exit(1));
-  });
-}
+const systemDir = join(workDir, "system");
+const interrupted = new AbortController();
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => interrupted.abort());
 
-const target = { url: options.url };
-const proxy = await startProxy(() => target.url, Number(options["proxy-port"]), options.token);
+let target: Target = { url: options.url, token: options.token };
+const proxy = await startProxy(() => target, Number(options["proxy-port"]));
 const proxyOrigin = `http://127.0.0.1:${portOf(proxy)}`;
+let system: System | undefined;
 let outcome: Outcome = { passed: 0, failed: 0, allowed: 0 };
 try {
-  target.url ??= await startFixtureWorker(proxyOrigin);
+  if (options.url === undefined) {
+    system = await startSystem({
+      dir: systemDir,
+      port: await freePort(),
+      entry: join(root, "test", "support", "conformance-worker.ts"),
+      vars: { ALLOWED_ORIGINS: proxyOrigin },
+    });
+    target = { url: `${system.publicUrl}/mcp`, token: await newTenantKey(system) };
+  }
   for (const revision of revisions) outcome = add(outcome, await runRevision(revision));
+} catch (error) {
+  if (!interrupted.signal.aborted) throw error;
 } finally {
-  await Promise.all([...children].map(stop));
+  await system?.stop();
+  await removePostgresData(join(systemDir, "postgres")); // it may lie outside of `systemDir`
   proxy.close();
   proxy.closeAllConnections();
 }
-if (outcome.failed === 0) await rm(workDir, { recursive: true });
-else print(`\nThe suite's own output is in ${workDir}`);
-print(`\n${outcome.passed} passed, ${outcome.failed} failed, ${outcome.allowed} allowed`);
-process.exitCode = outcome.failed === 0 ? 0 : 1;
+if (interrupted.signal.aborted || outcome.failed === 0) await rm(workDir, { recursive: true });
+else print(`\nThe output of the suite, and of a Worker started here, is in ${workDir}`);
+if (interrupted.signal.aborted) print("\nInterrupted");
+else print(`\n${outcome.passed} passed, ${outcome.failed} failed, ${outcome.allowed} allowed`);
+process.exitCode = interrupted.signal.aborted || outcome.failed > 0 ? 1 : 0;
 
 interface Outcome {
   passed: number;
@@ -158,10 +175,14 @@ async function readResults(outDir: string): Promise<{ scenario: string; checks: 
 /** `announced`: how many scenarios the suite said it would run. */
 async function runSuite(args: readonly string[], logFile: string): Promise<{ exitCode: number; announced: number }> {
   const program = join(root, "node_modules", "@modelcontextprotocol", "conformance", "dist", "index.js");
-  const suite = start([program, "server", ...args]);
+  const suite = spawn(process.execPath, [program, "server", ...args], {
+    cwd: root,
+    stdio: ["ignore", "pipe", "pipe"],
+    signal: interrupted.signal,
+  });
   let output = "";
   for (const stream of [suite.stdout, suite.stderr]) {
-    stream?.setEncoding("utf8").on("data", (chunk: string) => {
+    stream.setEncoding("utf8").on("data", (chunk: string) => {
       output += chunk;
     });
   }
@@ -171,31 +192,45 @@ async function runSuite(args: readonly string[], logFile: string): Promise<{ exi
   return { exitCode: suite.exitCode ?? 1, announced };
 }
 
-/** Serves test/support/conformance-worker.ts on a port of its own. Gives its URL once it answers. */
-async function startFixtureWorker(clientOrigin: string): Promise<string> {
-  const config = join(root, "test", "support", "conformance.wrangler.toml");
-  const flags = "--ip 127.0.0.1 --port 0 --inspector-port 0 --show-interactive-dev-session=false".split(" ");
-  const wrangler = join(root, "node_modules", "wrangler", "bin", "wrangler.js");
-  const state = join(workDir, "state");
-  const origins = `ALLOWED_ORIGINS:${clientOrigin}`;
-  const worker = start([wrangler, "dev", "--config", config, ...flags, "--persist-to", state, "--var", origins]);
-  let output = "";
-  const ready = Promise.withResolvers<string>();
-  const timer = setTimeout(() => ready.reject(new Error(`wrangler dev did not start:\n${output}`)), START_TIMEOUT_MS);
-  worker.once("exit", () => ready.reject(new Error(`wrangler dev ended:\n${output}`)));
-  for (const stream of [worker.stdout, worker.stderr]) {
-    stream?.setEncoding("utf8").on("data", (chunk: string) => {
-      output += chunk;
-      const url = /Ready on (?<url>http:\/\/127\.0\.0\.1:\d+)/.exec(output)?.groups?.url;
-      if (url !== undefined) ready.resolve(`${url}/mcp`);
-    });
+/**
+ * The API key of a new tenant without limits: the suite sends more in a minute than other plans admit. Throws on a
+ * system that is not wholly of stand-ins, so that no real customer, database or monitor hears of the tenant.
+ */
+async function newTenantKey({ publicUrl, settings, databases, stripe, monitor }: System): Promise<string> {
+  if (databases === undefined || stripe === undefined || monitor === undefined) {
+    throw new Error("The suite runs on the local stand-ins: move .dev.vars away, or name a server with --url.");
   }
-  return ready.promise.finally(() => clearTimeout(timer));
+  const operator = async (path: string, body: unknown): Promise<unknown> => {
+    const response = await fetch(`${publicUrl}/admin/api${path}`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: `Bearer ${settings.secrets.operatorToken}` },
+      body: JSON.stringify(body),
+    });
+    if (!response.ok) throw new Error(`${path} answered ${response.status}: ${(await response.text()).slice(0, 300)}`);
+    return response.json();
+  };
+  const { id, statusUrl } = Tenant.parse(await operator("/tenants", { name: "Conformance", plan: "enterprise" }));
+  const deadline = Date.now() + ACTIVE_WITHIN_MS;
+  for (;;) {
+    interrupted.signal.throwIfAborted();
+    const { state, error } = Status.parse(await (await fetch(statusUrl)).json());
+    if (state === "active") break;
+    if (Date.now() > deadline) throw new Error(`The tenant is still ${state}: ${error ?? "no error was recorded"}`);
+    await sleep(50);
+  }
+  return Key.parse(await operator(`/tenants/${id}/keys`, { name: "conformance" })).apiKey;
 }
 
-async function startProxy(to: () => string | undefined, port: number, token: string | undefined): Promise<Server> {
+interface Target {
+  /** `undefined` while the server is starting. */
+  url: string | undefined;
+  token: string | undefined;
+}
+
+async function startProxy(to: () => Target, port: number): Promise<Server> {
   const server = createServer((incoming, outgoing) => {
-    const url = new URL(incoming.url ?? "/", to());
+    const { url: base, token } = to();
+    const url = new URL(incoming.url ?? "/", base);
     const authorization = token === undefined ? {} : { authorization: `Bearer ${token}` };
     const upstream = forward(url.href, {
       method: incoming.method ?? "GET",
@@ -219,34 +254,6 @@ function portOf(server: Server): number {
   const address = server.address();
   if (address === null || typeof address === "string") throw new Error("The proxy listens on no port");
   return address.port;
-}
-
-/** Starts a Node program in a process group of its own, so that whatever it starts ends with it. */
-function start(args: readonly string[]): ChildProcess {
-  const child = spawn(process.execPath, args, {
-    cwd: root,
-    detached: true,
-    stdio: ["ignore", "pipe", "pipe"],
-    // No telemetry, no version check, no sample request metadata: the run needs nothing but the loopback.
-    env: {
-      ...process.env,
-      WRANGLER_SEND_METRICS: "false",
-      WRANGLER_HIDE_BANNER: "true",
-      CLOUDFLARE_CF_FETCH_ENABLED: "false",
-    },
-  });
-  children.add(child);
-  child.once("exit", () => children.delete(child));
-  return child;
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  if (child.pid === undefined || child.exitCode !== null) return;
-  const ended = once(child, "exit");
-  process.kill(-child.pid, "SIGTERM");
-  const timer = setTimeout(() => child.pid !== undefined && process.kill(-child.pid, "SIGKILL"), 5_000);
-  await ended;
-  clearTimeout(timer);
 }
 
 function print(line: string): void {

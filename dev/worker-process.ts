@@ -58,7 +58,10 @@ export async function startWorker(options: {
       stdio: ["ignore", "pipe", "pipe"],
       env: {
         ...process.env,
+        // No traffic of its own: no metrics, no question for a newer version, no look-up of `request.cf`.
         WRANGLER_SEND_METRICS: "false",
+        WRANGLER_HIDE_BANNER: "true",
+        CLOUDFLARE_CF_FETCH_ENABLED: "false",
         WRANGLER_LOG_PATH: join(dir, "wrangler-logs"),
         NO_COLOR: "1",
         CI: "1",

@@ -1,6 +1,8 @@
 // One JSON line per event; the only user of console. Fields are ids, codes and numbers: never a token, an argument,
 // a row or a customer's text (DESIGN.md I9).
 
+import { AppError } from "./core/errors.ts";
+
 export type LogLevel = "info" | "warn" | "error";
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
@@ -9,8 +11,21 @@ export function log(level: LogLevel, event: string, fields: LogFields = {}): voi
   console[level](JSON.stringify({ level, event, ...fields }));
 }
 
-/** The name and message of a thrown value, cut short, for a log line. */
+/**
+ * A thrown value for a log line. The message of an `AppError` is ours; any other may quote rows, arguments or a customer,
+ * so that of those only the kind, the codes and the place are told.
+ */
 export function describeError(error: unknown): string {
-  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  return text.slice(0, 300);
+  if (error instanceof AppError) return `${error.name}: ${error.message}`.slice(0, LONGEST);
+  if (!(error instanceof Error)) return `thrown: ${typeof error}`;
+  const facts = told.flatMap((name) => {
+    const value: unknown = Reflect.get(error, name);
+    return typeof value === "string" || typeof value === "number" || value === true ? [`${name}=${String(value)}`] : [];
+  });
+  const place = /\n\s+(at .+)/.exec(error.stack ?? "")?.[1] ?? "";
+  return [error.name, ...facts, place].join(" ").slice(0, LONGEST);
 }
+
+/** Of Stripe's and PostgreSQL's errors, and of those that an object's runtime throws. */
+const told = ["code", "type", "statusCode", "requestId", "overloaded", "retryable", "durableObjectReset"] as const;
+const LONGEST = 300;

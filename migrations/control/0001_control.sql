@@ -23,7 +23,6 @@ CREATE TABLE checkouts (
   name text NOT NULL,
   email text,
   plan text NOT NULL,
-  stripe_session_id text UNIQUE,
   created_at timestamptz NOT NULL DEFAULT now()
 );
 
@@ -44,11 +43,10 @@ CREATE TABLE tenants (
   stripe_subscription_id text UNIQUE,
   created_at timestamptz NOT NULL DEFAULT now(),
   provisioned_at timestamptz,
-  monitored_at timestamptz,
-  deleted_at timestamptz
+  monitored_at timestamptz
 );
 CREATE INDEX tenants_undelivered ON tenants (id) WHERE delivered_version < version;
-CREATE INDEX tenants_unfinished ON tenants (id) WHERE state = 'provisioning';
+CREATE INDEX tenants_unfinished ON tenants (id) WHERE state = 'provisioning' OR monitored_at IS NULL;
 
 CREATE TABLE api_keys (
   id text PRIMARY KEY,
@@ -172,9 +170,8 @@ CREATE TABLE heartbeats (
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO tollgate_service;
 GRANT INSERT ON checkouts, tenants, api_keys, tenant_links, provisioning_attempts, provisioning_steps, webhook_inbox,
   ledger, usage_streams, ledger_conflicts, reports, heartbeats TO tollgate_service;
-GRANT UPDATE ON checkouts, tenants, provisioning_attempts, provisioning_steps, usage_streams, heartbeats TO tollgate_service;
+GRANT UPDATE ON tenants, provisioning_attempts, provisioning_steps, usage_streams, heartbeats TO tollgate_service;
 GRANT UPDATE (revoked_at) ON api_keys TO tollgate_service;
-GRANT UPDATE (tenant_id, applied_at, outcome, attempts, error) ON webhook_inbox TO tollgate_service;
+GRANT UPDATE (applied_at, outcome, attempts, error) ON webhook_inbox TO tollgate_service;
 GRANT UPDATE (report_id) ON ledger TO tollgate_service;
 GRANT UPDATE (attempts, first_attempt_at, last_attempt_at, confirmed_at, answer, error) ON reports TO tollgate_service;
-GRANT DELETE ON tenant_links TO tollgate_service;

@@ -1,4 +1,5 @@
 // The inbox of Stripe's events: kept before they are acknowledged, applied once afterwards, in any order.
+import { type AppliedEventType, appliedEventTypes } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { NeonConnection } from "./neon.ts";
 
@@ -14,7 +15,7 @@ export interface IncomingEvent {
 
 export interface PendingEvent {
   id: string;
-  type: string;
+  type: AppliedEventType;
   payload: { data?: { object?: { id?: string } } };
 }
 
@@ -76,8 +77,9 @@ export function controlInbox(db: NeonConnection) {
     /** Tenants with events that have waited for longer than `olderThanMs`. */
     async lagging(olderThanMs: number, limit: number): Promise<TenantId[]> {
       const rows = await db.query(
-        `SELECT DISTINCT tenant_id AS id FROM webhook_inbox WHERE applied_at IS NULL AND tenant_id IS NOT NULL
-           AND received_at < now() - make_interval(secs => $1::double precision / 1000) LIMIT $2`,
+        `SELECT tenant_id AS id FROM webhook_inbox WHERE applied_at IS NULL AND tenant_id IS NOT NULL
+           AND received_at < now() - make_interval(secs => $1::double precision / 1000)
+         GROUP BY tenant_id ORDER BY min(attempts), min(received_at) LIMIT $2`,
         [olderThanMs, limit],
       );
       return rows.map((row) => row["id"] as TenantId);
@@ -85,8 +87,4 @@ export function controlInbox(db: NeonConnection) {
   };
 }
 
-/** The types that change something; the others are kept for the record. */
-const appliedTypes: ReadonlySet<string> = new Set([
-  "checkout.session.completed",
-  "checkout.session.async_payment_succeeded",
-]);
+const appliedTypes: ReadonlySet<string> = new Set(appliedEventTypes);

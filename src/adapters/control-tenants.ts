@@ -122,15 +122,22 @@ export function controlTenants(db: NeonConnection) {
       return rows.map((row) => TenantSummary.parse(row));
     },
 
-    /** Moves the tenant to a state, if it is in one of `from`. Returns whether it moved; `gone` tenants never do. */
-    async setState(tenantId: TenantId, from: readonly TenantState[], to: TenantState): Promise<boolean> {
-      const rows = await db.query(
-        `UPDATE tenants SET state = $3, version = version + 1,
-                provisioned_at = CASE WHEN $3 IN ('active', 'trial') THEN coalesce(provisioned_at, now()) ELSE provisioned_at END
-         WHERE id = $1 AND state = ANY($2::text[]) RETURNING id`,
-        [tenantId, [...from], to],
+    /** Suspends the tenant, if it is in one of the states `from`. */
+    async suspend(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
+      await db.query(
+        `UPDATE tenants SET state = 'suspended', version = version + 1 WHERE id = $1 AND state = ANY($2::text[])`,
+        [tenantId, [...from]],
       );
-      return rows.length > 0;
+    },
+
+    /** Makes the tenant served, on trial or for good, if it is in one of the states `from`. */
+    async serve(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
+      await db.query(
+        `UPDATE tenants SET state = CASE WHEN trial_until IS NULL THEN 'active' ELSE 'trial' END,
+                version = version + 1, provisioned_at = coalesce(provisioned_at, now())
+         WHERE id = $1 AND state = ANY($2::text[])`,
+        [tenantId, [...from]],
+      );
     },
 
     async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
@@ -146,20 +153,25 @@ export function controlTenants(db: NeonConnection) {
 
     // ---- keys
 
-    /** Adds a key and raises the version. With `first`, only when the tenant has had no key yet. Returns whether it did. */
+    /**
+     * Adds a key and raises the version. With `first`, only when the tenant has had no key yet. Returns whether the
+     * tenant has this key now, so that it may be repeated when an answer was lost.
+     */
     async addKey(
       tenantId: TenantId,
       key: { id: string; name: string; hash: string; scopes: readonly string[]; expiresAt: string | null },
       options: { first: boolean; maxKeys: number },
     ): Promise<boolean> {
-      const [rows = []] = await db.batch([
+      const [, , , rows = []] = await db.batch([
+        // A statement of its own: the counts below must be of what stands after the lock was waited for.
+        { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
         {
-          // The lock on the tenant's row makes the count below true while it is used.
-          text: `WITH tenant AS (SELECT id FROM tenants WHERE id = $1 AND state <> 'gone' FOR UPDATE),
-                      held AS (SELECT count(*) FILTER (WHERE revoked_at IS NULL) AS live, count(*) AS ever FROM api_keys WHERE tenant_id = $1)
+          text: `WITH held AS (SELECT count(*) FILTER (WHERE revoked_at IS NULL) AS live, count(*) AS ever
+                               FROM api_keys WHERE tenant_id = $1)
                  INSERT INTO api_keys (id, tenant_id, name, hash, scopes, expires_at)
-                 SELECT $2, tenant.id, $3, $4, $5::text[], $6::timestamptz FROM tenant, held
-                 WHERE held.live < $7 AND (NOT $8::boolean OR held.ever = 0) RETURNING id`,
+                 SELECT $2, t.id, $3, $4, $5::text[], $6::timestamptz FROM tenants t, held
+                 WHERE t.id = $1 AND t.state <> 'gone' AND held.live < $7 AND (NOT $8::boolean OR held.ever = 0)
+                 ON CONFLICT (id) DO NOTHING`,
           params: [
             tenantId,
             key.id,
@@ -172,6 +184,7 @@ export function controlTenants(db: NeonConnection) {
           ],
         },
         raiseVersion(tenantId),
+        { text: `SELECT FROM api_keys WHERE id = $1 AND hash = $2`, params: [key.id, key.hash] },
       ]);
       return rows.length > 0;
     },
@@ -238,10 +251,6 @@ export function controlTenants(db: NeonConnection) {
       ]);
     },
 
-    async setCheckoutSession(tenantId: TenantId, sessionId: string): Promise<void> {
-      await db.query(`UPDATE checkouts SET stripe_session_id = $2 WHERE tenant_id = $1`, [tenantId, sessionId]);
-    },
-
     async checkout(tenantId: TenantId): Promise<{ name: string; email: string | null; plan: PlanName } | undefined> {
       const [row] = await db.query(`SELECT name, email, plan FROM checkouts WHERE tenant_id = $1`, [tenantId]);
       return row as { name: string; email: string | null; plan: PlanName } | undefined;
@@ -255,7 +264,7 @@ export function controlTenants(db: NeonConnection) {
      */
     async openAttempt(tenantId: TenantId, silenceMs: number): Promise<number | undefined> {
       const [row] = await db.query(
-        `WITH tenant AS (SELECT id FROM tenants WHERE id = $1 AND state = 'provisioning' FOR UPDATE)
+        `WITH tenant AS (SELECT id FROM tenants t WHERE id = $1 AND ${unfinished} FOR UPDATE)
          INSERT INTO provisioning_attempts (tenant_id, attempt)
          SELECT tenant.id, coalesce((SELECT max(attempt) FROM provisioning_attempts WHERE tenant_id = $1), 0) + 1 FROM tenant
          WHERE NOT EXISTS (SELECT FROM provisioning_attempts WHERE tenant_id = $1 AND finished_at IS NULL
@@ -279,7 +288,8 @@ export function controlTenants(db: NeonConnection) {
         {
           text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
                  VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
-                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz, error = $6`,
+                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz, error = $6
+                 WHERE provisioning_steps.attempt <= $3`,
           params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error],
         },
         {
@@ -320,9 +330,11 @@ export function controlTenants(db: NeonConnection) {
     async stuck(silenceMs: number, limit: number): Promise<{ provisioning: TenantId[]; undelivered: TenantId[] }> {
       const [silent = [], undelivered = []] = await db.batch([
         {
-          text: `SELECT t.id FROM tenants t WHERE t.state = 'provisioning' AND NOT EXISTS (
-                   SELECT FROM provisioning_attempts a WHERE a.tenant_id = t.id AND a.finished_at IS NULL
-                     AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000))
+          // The second attempt may follow at once; from then on each waits a minute longer, half an hour at most.
+          text: `SELECT t.id FROM tenants t WHERE ${unfinished} AND NOT EXISTS (
+                   SELECT FROM provisioning_attempts a WHERE a.tenant_id = t.id
+                     AND (a.finished_at IS NULL AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000)
+                       OR a.started_at > now() - make_interval(mins => least(a.attempt - 1, 30))))
                  ORDER BY t.created_at LIMIT $2`,
           params: [silenceMs, limit],
         },
@@ -338,6 +350,9 @@ export function controlTenants(db: NeonConnection) {
     },
   };
 }
+
+/** Tenants that provisioning is not done with: it ends with the registration of their monitor. */
+const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
 
 export type ControlTenants = ReturnType<typeof controlTenants>;
 

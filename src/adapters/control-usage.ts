@@ -95,7 +95,7 @@ export function controlUsage(db: NeonConnection) {
     /**
      * Seals all usage admitted before `cutoffMs` into reports: one per tenant and UTC day, each with a minute of that
      * day that no other report of the tenant has. Its id follows from tenant and minute. Usage that came late takes
-     * the next free minute.
+     * the next free minute. Usage of a tenant that the control tables do not know stays unsealed, which /health tells.
      */
     async seal(cutoffMs: number, nowMs: number): Promise<number> {
       const [, sealed = []] = await db.batch([
@@ -105,7 +105,8 @@ export function controlUsage(db: NeonConnection) {
           // One statement sees one snapshot: the rows that are marked are the rows that were summed.
           text: `WITH due AS (
                    SELECT call_id, tenant_id, units, at, date_trunc('day', at, 'UTC') AS day FROM ledger
-                   WHERE report_id IS NULL AND at < to_timestamp($1::double precision / 1000) FOR UPDATE),
+                   WHERE report_id IS NULL AND at < to_timestamp($1::double precision / 1000)
+                     AND EXISTS (SELECT FROM tenants t WHERE t.id = ledger.tenant_id) FOR UPDATE),
                  sums AS (
                    SELECT tenant_id, day, sum(units) AS units, count(*) AS calls, date_trunc('minute', max(at), 'UTC') AS newest
                    FROM due GROUP BY tenant_id, day),
@@ -128,7 +129,7 @@ export function controlUsage(db: NeonConnection) {
     },
 
     /**
-     * Takes unconfirmed reports to send, oldest first, and records the attempt before it is made. A report is left
+     * Takes unconfirmed reports to send, those first that were not tried or not for the longest time, and records the attempt before it is made. A report is left
      * alone while an attempt may be under way, and from `BLIND_RESEND_MS` after its first attempt on.
      */
     async claimReports(nowMs: number, limit: number): Promise<Report[]> {
@@ -139,7 +140,7 @@ export function controlUsage(db: NeonConnection) {
                WHERE r.confirmed_at IS NULL AND t.stripe_customer_id IS NOT NULL
                  AND (r.last_attempt_at IS NULL OR r.last_attempt_at <= to_timestamp(($1::double precision - ${ATTEMPT_SPACING_MS}) / 1000))
                  AND (r.first_attempt_at IS NULL OR r.first_attempt_at > to_timestamp(($1::double precision - ${BLIND_RESEND_MS}) / 1000))
-               ORDER BY r.sealed_at, r.id LIMIT $2 FOR UPDATE OF r SKIP LOCKED) n
+               ORDER BY r.last_attempt_at NULLS FIRST, r.sealed_at, r.id LIMIT $2 FOR UPDATE OF r SKIP LOCKED) n
          WHERE r.id = n.id
          RETURNING r.id, r.tenant_id AS "tenantId", n.stripe_customer_id AS "customerId", extract(epoch FROM r.slot)::bigint AS "slotSeconds",
                    r.units, r.attempts AS attempt`,

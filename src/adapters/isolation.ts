@@ -2,11 +2,11 @@
 // It asks the catalogue what the login may do, and then it tries: without a context, with a forged and an expired one,
 // across two canary tenants, and to create. Every attempt that must fail runs in a transaction that ends in an error
 // anyway, so a wall that is down leaves nothing behind. All requests leave together: one round trip's time.
-import { type ContextKeys, signContext } from "../core/context.ts";
+import { type ContextKeys, parseContextKeys, signContext } from "../core/context.ts";
 import { AppError } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
 import { connectNeon, type Row, SqlError, type Statement } from "./neon.ts";
-import { enterTenant, plainTransaction } from "./tenant-db.ts";
+import { type SharedTier, enterTenant, plainTransaction } from "./tenant-db.ts";
 
 export interface IsolationFailure {
   /** A stable name of what was looked at. */
@@ -116,6 +116,16 @@ export interface ProofOptions {
   fetchEndpoint: string;
   contextKeys: ContextKeys;
   now: () => number;
+}
+
+/** Proves it of this deployment's own login. */
+export function proveOwnIsolation(env: SharedTier): Promise<IsolationProof> {
+  return proveIsolation({
+    url: env.SHARED_DATABASE_URL,
+    fetchEndpoint: env.NEON_FETCH_ENDPOINT,
+    contextKeys: parseContextKeys(env.CONTEXT_KEYS),
+    now: () => Date.now(),
+  });
 }
 
 /**

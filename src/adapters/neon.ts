@@ -1,9 +1,10 @@
 // The one user of Neon's driver: SQL over HTTP, one request a batch, one transaction a batch, no socket to keep.
-// It decides what a failure means. The database could not be asked: `database_unavailable`. It was asked and refused:
-// `SqlError` with its SQLSTATE. Either way nothing of the batch stands, except when the answer itself was lost.
+// It decides what a failure means. The database turned us away: `database_unavailable`, or `control_unavailable` for the
+// control database. It did not answer: the same code as `AnswerLost`. It refused a statement: `SqlError`. Nothing of the
+// batch stands, except that a lost answer may have been that of a batch that was committed.
 // The database's own words stay in `cause`: they may quote rows, so they are for a debugger and never for a log line.
 import { neon, NeonDbError, neonConfig } from "@neondatabase/serverless";
-import { AppError } from "../core/errors.ts";
+import { AppError, type ErrorCode } from "../core/errors.ts";
 
 export interface Statement {
   /** One statement with placeholders `$1`, `$2`. */
@@ -12,10 +13,20 @@ export interface Statement {
 }
 
 export interface BatchOptions {
+  /** Abandons the wait. Without one, the connection's own time limit does. */
   signal?: AbortSignal | undefined;
-  /** The transaction may change nothing. */
-  readOnly?: boolean;
 }
+
+export interface ConnectionOptions {
+  /** Of outages. */
+  outageCode: ErrorCode;
+  answerWithinMs: number;
+}
+
+/** Longer than any statement of a tool may run, so that it is the database that ends one. */
+const tenantDatabase: ConnectionOptions = { outageCode: "database_unavailable", answerWithinMs: 25_000 };
+/** Its statements take milliseconds, and much waits for them; a database that wakes up takes a second or two. */
+const controlDatabase: ConnectionOptions = { outageCode: "control_unavailable", answerWithinMs: 10_000 };
 
 export type Row = Record<string, unknown>;
 
@@ -42,6 +53,14 @@ export class SqlError extends AppError {
   }
 }
 
+/** No answer came: the batch was never begun, rolled back or committed, and nobody here can know which. */
+export class AnswerLost extends AppError {
+  constructor(code: ErrorCode, cause: unknown) {
+    super(code, "the database did not answer", { cause });
+    this.name = "AnswerLost";
+  }
+}
+
 /** The SQLSTATE of a thrown value, `undefined` for anything that is no `SqlError`. */
 export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof SqlError ? error.sqlState : undefined;
@@ -55,22 +74,30 @@ export function sqlStateOf(error: unknown): string | undefined {
 const outage = /^(08|28|3D|53|57P|58|25P0[34])/;
 
 /** What the driver threw, as the rest of the program knows it. */
-function failure(error: unknown): AppError {
+function failure(error: unknown, outageCode: ErrorCode): AppError {
   // Without a code: no connection, an aborted fetch, an answer of 5xx, or one that was cut off.
   const sqlState = error instanceof NeonDbError ? error.code : undefined;
-  if (sqlState === undefined)
-    return new AppError("database_unavailable", "the database did not answer", { cause: error });
+  if (sqlState === undefined) return new AnswerLost(outageCode, error);
   if (outage.test(sqlState)) {
-    return new AppError("database_unavailable", `the database turned us away (SQLSTATE ${sqlState})`, { cause: error });
+    return new AppError(outageCode, `the database turned us away (SQLSTATE ${sqlState})`, { cause: error });
   }
   return new SqlError(sqlState, error instanceof NeonDbError ? error.constraint : undefined, error);
+}
+
+/** The control tables, whose outage is a refusal of its own. */
+export function connectControl(env: Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT">): NeonConnection {
+  return connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT, controlDatabase);
 }
 
 /**
  * Opens nothing: the first batch does. `fetchEndpoint` is where SQL is sent instead of Neon's own endpoint, empty for
  * Neon's; the driver keeps it globally, so the whole program has one.
  */
-export function connectNeon(url: string, fetchEndpoint: string): NeonConnection {
+export function connectNeon(
+  url: string,
+  fetchEndpoint: string,
+  { outageCode, answerWithinMs }: ConnectionOptions = tenantDatabase,
+): NeonConnection {
   if (fetchEndpoint !== "") neonConfig.fetchEndpoint = fetchEndpoint;
   const database = databaseOf(url);
   const sql = neon(url, { disableWarningInBrowsers: true });
@@ -79,13 +106,11 @@ export function connectNeon(url: string, fetchEndpoint: string): NeonConnection 
     try {
       return await sql.transaction(
         statements.map(({ text, params }) => sql.query(text, params === undefined ? [] : [...params])),
-        {
-          ...(options.readOnly === true ? { readOnly: true } : {}),
-          ...(options.signal === undefined ? {} : { fetchOptions: { signal: options.signal } }),
-        },
+        // The driver itself waits for ever.
+        { fetchOptions: { signal: options.signal ?? AbortSignal.timeout(answerWithinMs) } },
       );
     } catch (error) {
-      throw failure(error);
+      throw failure(error, outageCode);
     }
   }
 

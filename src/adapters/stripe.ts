@@ -4,6 +4,7 @@ import Stripe from "stripe";
 import { attemptKey, classifyMeterFailure, type MeterAnswer } from "../core/billing.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
+import { appliedEventTypes } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 /** The meter's event name: one unit of any tool is one unit here. */
@@ -13,6 +14,8 @@ export const METER_EVENT = "mcp_units";
 const STRIPE_TIMEOUT_MS = 10_000;
 
 export interface PaidCheckout {
+  /** The tenant that the session was made for. Set by us and by nobody who pays, unlike `client_reference_id`. */
+  tenantId: string | undefined;
   customerId: string;
   subscriptionId: string | null;
   email: string | null;
@@ -145,17 +148,22 @@ export function connectStripe(secretKey: string, apiBase: string) {
       const customerId = idOf(session.customer);
       if (session.status !== "complete" || session.payment_status === "unpaid" || customerId === null) return undefined;
       return {
+        tenantId: session.metadata?.["tenant_id"],
         customerId,
         subscriptionId: idOf(session.subscription),
         email: session.customer_details?.email ?? session.customer_email,
       };
     },
 
-    /** The customer of a tenant that was not sold through Checkout. Repeating finds the same one. */
-    async createCustomer(tenantId: TenantId, name: string, email: string | null): Promise<string> {
+    /**
+     * The customer of a tenant that was not sold through Checkout. Repeating within an attempt finds the same one; the
+     * next attempt has a key of its own, because Stripe would replay a stored 500 for a day.
+     */
+    async createCustomer(tenant: { id: string; name: string; email: string | null }, attempt: number): Promise<string> {
+      const { id, name, email } = tenant;
       const customer = await stripe.customers.create(
-        { name, metadata: { tenant_id: tenantId }, ...(email === null ? {} : { email }) },
-        { idempotencyKey: `customer.${tenantId}` },
+        { name, metadata: { tenant_id: id }, ...(email === null ? {} : { email }) },
+        { idempotencyKey: `customer.${id}.${attempt}` },
       );
       return customer.id;
     },
@@ -186,14 +194,14 @@ export function connectStripe(secretKey: string, apiBase: string) {
       }
     },
 
-    /** Events since `createdAfterSeconds` that Stripe could not deliver, oldest first. */
-    async undeliveredEvents(createdAfterSeconds: number): Promise<Stripe.Event[]> {
-      const events = await stripe.events.list({
+    /** Events since `createdAfterSeconds` that Stripe could not deliver and that change something here, newest first. */
+    undeliveredEvents(createdAfterSeconds: number): AsyncIterable<Stripe.Event> {
+      return stripe.events.list({
         delivery_success: false,
+        types: [...appliedEventTypes],
         created: { gte: createdAfterSeconds },
         limit: 100,
       });
-      return events.data.toReversed();
     },
 
     /** Checks Stripe's signature over the raw body, at most five minutes old. Throws `signature_invalid`. */
@@ -204,14 +212,6 @@ export function connectStripe(secretKey: string, apiBase: string) {
       } catch (error) {
         throw new AppError("signature_invalid", "The signature does not verify", { cause: error });
       }
-    },
-
-    /** Whether Stripe answers at all. */
-    async ping(): Promise<boolean> {
-      return stripe.billing.meters.list({ limit: 1 }).then(
-        () => true,
-        () => false,
-      );
     },
   };
 }

@@ -1,11 +1,14 @@
 // A tenant's rows on the shared tables. Each call is one batch of two statements: the first undoes what anybody left on
 // the pooled connection and puts the transaction into the tenant with a signed context; the second is the tool's own.
 // The wall is in the database (migrations/shared/0002_context.sql): nothing here is trusted to keep tenants apart.
-import { type ContextKeys, signContext } from "../core/context.ts";
+import { type ContextKeys, parseContextKeys, signContext } from "../core/context.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb } from "../tools/tool.ts";
 import { connectNeon, sqlStateOf, type Statement } from "./neon.ts";
+
+/** What of the environment the shared tier is reached with. */
+export type SharedTier = Pick<Env, "SHARED_DATABASE_URL" | "NEON_FETCH_ENDPOINT" | "CONTEXT_KEYS">;
 
 export interface TenantDbOptions {
   url: string;
@@ -50,6 +53,17 @@ const QUERY_CANCELED = "57014";
 
 /** By its first word the parser takes a text for a data statement or for none; PostgreSQL takes one statement a message. */
 const dataStatement = /^\s*(?:select|insert|update|delete|merge|values|with)\b/i;
+
+/** A tenant's rows as this deployment has them. */
+export function openTenantDb(env: SharedTier, tenantId: TenantId): CallScopedDb {
+  return createTenantDb({
+    url: env.SHARED_DATABASE_URL,
+    fetchEndpoint: env.NEON_FETCH_ENDPOINT,
+    contextKeys: parseContextKeys(env.CONTEXT_KEYS),
+    tenantId,
+    now: () => Date.now(),
+  });
+}
 
 /** Opens nothing: the first query does. */
 export function createTenantDb(options: TenantDbOptions): CallScopedDb {

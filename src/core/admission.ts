@@ -22,6 +22,8 @@ const IN_FLIGHT_RETRY_MS = 1_000;
 
 const SMALLEST_CAPACITY = 64;
 const LARGEST_OFFSET_MS = 2 ** 32 - 1;
+/** A window that is never empty moves its base on every 24 days, long before the offsets end. */
+const REBASE_AFTER_MS = 2 ** 31;
 
 /**
  * The units of a sliding window with the instant of each. An entry counts while `now - atMs < windowMs`.
@@ -58,8 +60,8 @@ export class WindowLog {
     if (this.#head === this.#tail) {
       this.#head = this.#tail = 0;
       this.#baseMs = entryMs - this.windowMs; // older ones that come later still fit
-    } else if (entryMs < this.#baseMs) {
-      this.#rebase(entryMs - this.windowMs);
+    } else if (entryMs < this.#baseMs || entryMs - this.#baseMs > REBASE_AFTER_MS) {
+      this.#rebase(Math.min(entryMs, this.#baseMs + at(this.#offsets, this.#head)) - this.windowMs);
     }
     const index = this.#place(this.#offset(entryMs));
     this.#units[index] = at(this.#units, index) + units;
@@ -184,12 +186,14 @@ export interface Ticket {
   readonly period: string;
   /** The name of its entry in the window. */
   readonly entryMs: number;
+  readonly tool: string;
 }
 
 export type AdmissionCode =
   | "rate_limited"
   | "too_many_in_flight"
   | "window_exhausted"
+  | "tool_exhausted"
   | "period_exhausted"
   | "cost_over_limit";
 
@@ -212,6 +216,8 @@ export type Decision = { admitted: true; ticket: Ticket } | Refused;
 export class Admission {
   readonly #hour = new WindowLog(HOUR_MS);
   readonly #minute = new WindowLog(MINUTE_MS);
+  /** The windows of the tools that have a limit of their own. */
+  readonly #byTool = new Map<string, WindowLog>();
   readonly #running = new Set<Ticket>();
   #period = "";
   #periodEndsAtMs = -Infinity;
@@ -225,7 +231,9 @@ export class Admission {
 
   /** Bytes of the logs' typed arrays. */
   get byteLength(): number {
-    return this.#hour.byteLength + this.#minute.byteLength;
+    let bytes = this.#hour.byteLength + this.#minute.byteLength;
+    for (const window of this.#byTool.values()) bytes += window.byteLength;
+    return bytes;
   }
 
   /**
@@ -243,12 +251,25 @@ export class Admission {
   }
 
   /**
+   * Must be told of a tool with a limit of its own before it decides about one: `rows` are that tool's charged calls of
+   * the last hour. Holds of running calls are added. Told again, it changes nothing.
+   */
+  watch(tool: string, rows: () => Iterable<{ atMs: number; units: number }>, nowMs: number): void {
+    if (this.#byTool.has(tool)) return;
+    const now = this.#tick(nowMs);
+    const window = new WindowLog(HOUR_MS);
+    for (const { atMs, units } of rows()) if (now - atMs < HOUR_MS) window.add(atMs, units);
+    for (const ticket of this.#running) if (ticket.tool === tool) window.add(ticket.entryMs, ticket.units);
+    this.#byTool.set(tool, window);
+  }
+
+  /**
    * Admits a call of `cost` units (an integer, 0 or more) and holds them, or says what is in the way. Where several
    * limits are, it is the one that lasts longest, so that a client which waits as told is admitted.
    */
-  decide(cost: number, limits: Limits, nowMs: number): Decision {
+  decide(cost: number, limits: Limits, nowMs: number, tool = ""): Decision {
     const now = this.#tick(nowMs);
-    const refused = this.#longest(cost, limits, now);
+    const refused = this.#longest(cost, limits, now, tool);
     if (refused !== undefined) {
       const { retryAtMs, ...facts } = refused;
       // Counted from the caller's clock, which may be behind the latest instant that was seen.
@@ -256,8 +277,9 @@ export class Admission {
     }
     this.#minute.add(now, 1, limits.callsPerMinute === null ? COARSE_MS : 1);
     const entryMs = this.#hour.add(now, cost, limits.unitsPerHour === null ? COARSE_MS : 1);
+    this.#byTool.get(tool)?.add(entryMs, cost);
     this.#monthUsed += cost;
-    const ticket: Ticket = { atMs: now, units: cost, period: this.#period, entryMs };
+    const ticket: Ticket = { atMs: now, units: cost, period: this.#period, entryMs, tool };
     this.#running.add(ticket);
     return { admitted: true, ticket };
   }
@@ -271,6 +293,7 @@ export class Admission {
   release(ticket: Ticket): void {
     if (!this.#running.delete(ticket)) return;
     this.#hour.release(ticket.entryMs, ticket.units);
+    this.#byTool.get(ticket.tool)?.release(ticket.entryMs, ticket.units);
     if (ticket.period === this.#period) this.#monthUsed -= ticket.units;
   }
 
@@ -286,14 +309,21 @@ export class Admission {
   }
 
   /** Of the limits that are in the way, in the order of the checks, the one whose end is the latest. */
-  #longest(cost: number, limits: Limits, now: number): Blocked | undefined {
+  #longest(cost: number, limits: Limits, now: number, tool: string): Blocked | undefined {
     let longest: Blocked | undefined;
     const inTheWay = (code: AdmissionCode, limit: number, used: number, costs: number, retryAtMs: number): void => {
       if (longest === undefined || retryAtMs > longest.retryAtMs)
         longest = { code, limit, used, cost: costs, retryAtMs };
     };
 
-    const { callsPerMinute, callsInFlight, unitsPerHour, unitsPerMonth } = limits;
+    const inTheWindow = (code: AdmissionCode, limit: number, window: WindowLog): void => {
+      const used = window.used(now);
+      const excess = used + cost - limit;
+      if (cost > limit) inTheWay("cost_over_limit", limit, used, cost, Infinity);
+      else if (excess > 0) inTheWay(code, limit, used, cost, window.freesAt(now, excess) ?? Infinity);
+    };
+
+    const { callsPerMinute, callsInFlight, unitsPerHour, unitsPerMonth, unitsPerHourByTool } = limits;
     if (callsPerMinute !== null) {
       const used = this.#minute.used(now);
       const excess = used + 1 - callsPerMinute;
@@ -303,14 +333,10 @@ export class Admission {
       inTheWay("too_many_in_flight", callsInFlight, this.#running.size, 1, now + IN_FLIGHT_RETRY_MS);
     }
     if (cost === 0) return longest;
-    if (unitsPerHour !== null) {
-      const used = this.#hour.used(now);
-      const excess = used + cost - unitsPerHour;
-      if (cost > unitsPerHour) inTheWay("cost_over_limit", unitsPerHour, used, cost, Infinity);
-      else if (excess > 0) {
-        inTheWay("window_exhausted", unitsPerHour, used, cost, this.#hour.freesAt(now, excess) ?? Infinity);
-      }
-    }
+    if (unitsPerHour !== null) inTheWindow("window_exhausted", unitsPerHour, this.#hour);
+    const ownWindow = this.#byTool.get(tool);
+    const ownLimit = unitsPerHourByTool[tool];
+    if (ownWindow !== undefined && ownLimit !== undefined) inTheWindow("tool_exhausted", ownLimit, ownWindow);
     if (unitsPerMonth !== null) {
       const used = this.#monthUsed;
       if (cost > unitsPerMonth) inTheWay("cost_over_limit", unitsPerMonth, used, cost, Infinity);
@@ -336,6 +362,7 @@ export class Admission {
     // Also where nothing is limited and so nobody asks: what has left must not pile up.
     this.#hour.advance(this.#latestMs);
     this.#minute.advance(this.#latestMs);
+    for (const window of this.#byTool.values()) window.advance(this.#latestMs);
     return this.#latestMs;
   }
 }

@@ -39,9 +39,6 @@ export function parseContextKeys(json: string): ContextKeys {
   return [first, ...rest];
 }
 
-/** The database refuses contexts that expire later than this from its transaction's start. */
-export const CONTEXT_LONGEST_MS = 600_000;
-
 const databasePattern = /^[A-Za-z0-9_-]{1,63}$/;
 
 export interface ContextClaims {

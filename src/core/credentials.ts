@@ -46,6 +46,11 @@ export async function verifyCredential(rootKey: string, token: string): Promise<
   return genuine ? { kind, tenantId: tenantId as TenantId, fields } : undefined;
 }
 
+/** The token of an `Authorization: Bearer` header (RFC 6750, section 2.1), `undefined` without one. */
+export function bearerToken(authorization: string | null | undefined): string | undefined {
+  return /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
+}
+
 /** SHA-256 in lower-case hex: how keys are stored and how caches name a token. */
 export async function sha256Hex(text: string): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(text)));
@@ -80,8 +85,9 @@ export function toBase64Url(bytes: Uint8Array): string {
 
 const encoder = new TextEncoder();
 
+/** The 32 bytes of a MAC. The last of 43 characters has two bits to spare: one spelling of them is ours, no other. */
 function fromBase64Url(text: string): Uint8Array<ArrayBuffer> | undefined {
-  if (!/^[A-Za-z0-9_-]{43}$/.test(text)) return undefined; // 32 bytes
+  if (!/^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/.test(text)) return undefined;
   return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
 }
 

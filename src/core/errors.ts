@@ -9,6 +9,10 @@ export const errors = {
     status: 401,
     advice: "The token is not one that this server accepts. Get a new one from your administrator.",
   },
+  issuer_unavailable: {
+    status: 503,
+    advice: "The token's issuer cannot be reached, so that the token cannot be checked. Try again shortly.",
+  },
   token_expired: { status: 401, advice: "The token has expired. Get a new one and send the request again." },
   key_revoked: {
     status: 401,
@@ -27,6 +31,7 @@ export const errors = {
   rate_limited: { status: 429, advice: "Too many calls in a minute." },
   too_many_in_flight: { status: 429, advice: "Too many calls are running at once." },
   window_exhausted: { status: 429, advice: "The units of the hour are used up." },
+  tool_exhausted: { status: 429, advice: "The units of the hour for this tool are used up." },
   period_exhausted: { status: 429, advice: "The units of the month are used up." },
   cost_over_limit: { status: 403, advice: "One call costs more than the plan's whole allowance." },
   // running a tool

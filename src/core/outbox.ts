@@ -24,8 +24,13 @@ export function sendAfter(state: OutboxState, acknowledged: number, nowMs: numbe
   return lost ? acknowledged : Math.max(state.sentN, acknowledged);
 }
 
-/** The queue has taken the rows from `fromN` (exclusive) to `toN`. */
-export function afterSend(state: OutboxState, fromN: number, toN: number, nowMs: number): OutboxState {
+/** The queue has taken the rows from `fromN` (exclusive) to `toN`. The ledger may have answered before the queue did. */
+export function afterSend(
+  state: OutboxState,
+  { fromN, toN, acknowledged }: { fromN: number; toN: number; acknowledged: number },
+  nowMs: number,
+): OutboxState {
+  if (acknowledged >= toN) return { sentN: acknowledged, waitingSinceMs: undefined };
   const again = fromN < state.sentN;
   return { sentN: toN, waitingSinceMs: again ? nowMs : (state.waitingSinceMs ?? nowMs) };
 }

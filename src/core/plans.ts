@@ -16,6 +16,8 @@ export const Limits = z.object({
   unitsPerMonth: z.int().positive().nullable(),
   callsPerMinute: z.int().positive().nullable(),
   callsInFlight: z.int().positive().max(1_000),
+  /** Units an hour that single tools may take of the tenant's, by their names. */
+  unitsPerHourByTool: z.record(z.string(), z.int().positive()).default({}),
 });
 export type Limits = z.infer<typeof Limits>;
 
@@ -37,7 +39,7 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
     amountCents: 0,
     unitAmountCents: null,
     includedUnits: 1_000,
-    limits: { unitsPerHour: 100, unitsPerMonth: 1_000, callsPerMinute: 100, callsInFlight: 4 },
+    limits: { unitsPerHour: 100, unitsPerMonth: 1_000, callsPerMinute: 100, callsInFlight: 4, unitsPerHourByTool: {} },
     strategy: "shared",
   },
   starter: {
@@ -45,7 +47,13 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
     amountCents: 1_900,
     unitAmountCents: null,
     includedUnits: 50_000,
-    limits: { unitsPerHour: 1_000, unitsPerMonth: 50_000, callsPerMinute: 100, callsInFlight: 8 },
+    limits: {
+      unitsPerHour: 1_000,
+      unitsPerMonth: 50_000,
+      callsPerMinute: 100,
+      callsInFlight: 8,
+      unitsPerHourByTool: {},
+    },
     strategy: "shared",
   },
   // Units beyond the included ones are sold, so the month has no cap of its own.
@@ -54,7 +62,13 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
     amountCents: 4_900,
     unitAmountCents: "0.1",
     includedUnits: 50_000,
-    limits: { unitsPerHour: 10_000, unitsPerMonth: null, callsPerMinute: 600, callsInFlight: 32 },
+    limits: {
+      unitsPerHour: 10_000,
+      unitsPerMonth: null,
+      callsPerMinute: 600,
+      callsInFlight: 32,
+      unitsPerHourByTool: {},
+    },
     strategy: "shared",
   },
   enterprise: {
@@ -62,7 +76,13 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
     amountCents: null,
     unitAmountCents: null,
     includedUnits: null,
-    limits: { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 128 },
+    limits: {
+      unitsPerHour: null,
+      unitsPerMonth: null,
+      callsPerMinute: null,
+      callsInFlight: 128,
+      unitsPerHourByTool: {},
+    },
     strategy: "shared",
   },
 };

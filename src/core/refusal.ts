@@ -13,6 +13,7 @@ const measured: Readonly<Record<Refused["code"], { of: string; unit: string }>> 
   rate_limited: { of: "a minute", unit: "calls" },
   too_many_in_flight: { of: "at once", unit: "calls" },
   window_exhausted: { of: "an hour", unit: "units" },
+  tool_exhausted: { of: "an hour for this tool", unit: "units" },
   period_exhausted: { of: "a calendar month", unit: "units" },
   cost_over_limit: { of: "a period", unit: "units" },
 };

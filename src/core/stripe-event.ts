@@ -1,5 +1,9 @@
 // What the inbox needs of a Stripe event: its identity, and whose it says it is. The rest is kept as it came.
 
+/** The events that change something here; the others are kept for the record. A webhook endpoint needs no more. */
+export const appliedEventTypes = ["checkout.session.completed", "checkout.session.async_payment_succeeded"] as const;
+export type AppliedEventType = (typeof appliedEventTypes)[number];
+
 export interface StripeEventLike {
   id: string;
   type: string;

@@ -56,18 +56,3 @@ export function refusedByState(
   if (config.state === "trial" && config.trialUntilMs !== null && nowMs >= config.trialUntilMs) return "trial_expired";
   return undefined;
 }
-
-const transitions: Readonly<Record<TenantState, readonly TenantState[]>> = {
-  provisioning: ["trial", "active", "suspended", "leaving", "gone"],
-  trial: ["active", "past_due", "suspended", "leaving"],
-  active: ["past_due", "suspended", "leaving"],
-  past_due: ["active", "suspended", "leaving"],
-  suspended: ["trial", "active", "past_due", "leaving"],
-  leaving: ["active", "suspended", "gone"],
-  gone: [],
-};
-
-/** Whether a tenant may go from one state to another; staying is always allowed. */
-export function mayBecome(from: TenantState, to: TenantState): boolean {
-  return from === to || transitions[from].includes(to);
-}

@@ -3,20 +3,21 @@
 import { Hono } from "hono";
 import { createMiddleware } from "hono/factory";
 import * as z from "zod";
-import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectNeon } from "../adapters/neon.ts";
-import { mintCredential, secretsEqual } from "../core/credentials.ts";
+import { type ControlTenants, controlTenants } from "../adapters/control-tenants.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { bearerToken, mintCredential, secretsEqual } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { Limits, planNames, plans } from "../core/plans.ts";
 import { TenantId, type TenantState } from "../core/tenant.ts";
-import { describeError, log } from "../log.ts";
+import { log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import { KeyRequest, issueKey } from "./keys.ts";
+import { deliver } from "./deliver.ts";
+import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 
 const TenantRequest = z.strictObject({
   id: TenantId.optional(),
-  name: z.string().trim().min(1).max(200),
+  name: DisplayName,
   email: z.email().max(320).optional(),
   plan: z.enum(planNames),
   /** Overrides of the plan's numbers. */
@@ -36,7 +37,7 @@ export const adminApi = new Hono<HttpEnv>();
 
 adminApi.use(
   createMiddleware<HttpEnv>(async (c, next) => {
-    const token = /^Bearer +(\S+)$/i.exec(c.req.header("authorization") ?? "")?.[1];
+    const token = bearerToken(c.req.header("authorization"));
     if (token === undefined) return problem(c, "token_missing", "The operator API takes the operator token.");
     if (!(await secretsEqual(token, c.env.OPERATOR_TOKEN))) return problem(c, "token_invalid");
     await next();
@@ -93,9 +94,13 @@ adminApi.get("/tenants/:id", async (c) => {
 });
 
 adminApi.post("/tenants/:id/suspend", (c) =>
-  changeState(c.env, c.req.param("id"), ["trial", "active", "past_due"], "suspended"),
+  changeState(c.env, c.req.param("id"), ["suspended"], (tenants, id) =>
+    tenants.suspend(id, ["trial", "active", "past_due"]),
+  ),
 );
-adminApi.post("/tenants/:id/resume", (c) => changeState(c.env, c.req.param("id"), ["suspended"], "active"));
+adminApi.post("/tenants/:id/resume", (c) =>
+  changeState(c.env, c.req.param("id"), ["active", "trial"], (tenants, id) => tenants.serve(id, ["suspended"])),
+);
 
 adminApi.post("/tenants/:id/keys", async (c) => {
   const id = TenantId.safeParse(c.req.param("id"));
@@ -124,28 +129,23 @@ adminApi.post("/tenants/:id/links", async (c) => {
   return c.json({ issuer, organisation, tenantId: linked }, 201);
 });
 
-async function changeState(env: Env, rawId: string, from: readonly TenantState[], to: TenantState): Promise<Response> {
+async function changeState(
+  env: Env,
+  rawId: string,
+  wanted: readonly TenantState[],
+  change: (tenants: ControlTenants, id: TenantId) => Promise<void>,
+): Promise<Response> {
   const id = TenantId.safeParse(rawId);
   const tenants = tenantsOf(env);
-  const moved = id.success && (await tenants.setState(id.data, from, to));
+  if (id.success) await change(tenants, id.data);
   const tenant = id.success ? await tenants.summary(id.data) : undefined;
   if (!id.success || tenant === undefined) throw new AppError("not_found");
   // Saying it again is no conflict: the tenant is where it should be.
-  if (!moved && tenant.state !== to)
-    throw new AppError("conflict", `A tenant that is ${tenant.state} cannot become ${to}`);
+  if (!wanted.some((state) => state === tenant.state))
+    throw new AppError("conflict", `A tenant that is ${tenant.state} cannot become ${wanted.join(" or ")}`);
   return Response.json({ id: id.data, state: tenant.state, ...(await deliver(env, id.data)) });
 }
 
-/** Tells the tenant's object. What cannot be told now is told by the sweep, and the answer says that it is not yet. */
-async function deliver(env: Env, tenantId: TenantId): Promise<{ version: number | null; delivered: boolean }> {
-  try {
-    return { version: (await env.TENANT.getByName(tenantId).refresh()) ?? null, delivered: true };
-  } catch (error) {
-    log("error", "change_not_delivered", { tenantId, error: describeError(error) });
-    return { version: null, delivered: false };
-  }
-}
-
 function tenantsOf(env: Env) {
-  return controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  return controlTenants(connectControl(env));
 }

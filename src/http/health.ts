@@ -3,11 +3,10 @@
 import { Hono } from "hono";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
-import { proveIsolation } from "../adapters/isolation.ts";
-import { connectNeon } from "../adapters/neon.ts";
-import { createTenantDb } from "../adapters/tenant-db.ts";
-import { parseContextKeys } from "../core/context.ts";
-import { verifyCredential } from "../core/credentials.ts";
+import { proveOwnIsolation } from "../adapters/isolation.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { openTenantDb } from "../adapters/tenant-db.ts";
+import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { type Check, billingChecks, failedCheck, passedCheck } from "../core/health.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -33,7 +32,7 @@ health.get("/", async (c) => {
   const named = c.req.query("tenant");
   if (named === undefined) return answer(await cached("", () => deploymentChecks(c.env)));
 
-  const token = /^Bearer +(\S+)$/i.exec(c.req.header("authorization") ?? "")?.[1] ?? c.req.query("token");
+  const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token");
   if (token === undefined) return problem(c, "token_missing", "A tenant's health takes that tenant's monitor token.");
   const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
   const id = TenantId.safeParse(named);
@@ -43,15 +42,10 @@ health.get("/", async (c) => {
 });
 
 async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
-  const control = connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT);
+  const control = connectControl(env);
   const [isolation, quota, files, pipeline] = await Promise.all([
     check("isolation", async () => {
-      const proof = await proveIsolation({
-        url: env.SHARED_DATABASE_URL,
-        fetchEndpoint: env.NEON_FETCH_ENDPOINT,
-        contextKeys: parseContextKeys(env.CONTEXT_KEYS),
-        now: () => Date.now(),
-      });
+      const proof = await proveOwnIsolation(env);
       if (proof.proven) return passedCheck();
       return failedCheck(
         `tenants are not proved to be apart: ${proof.failures.map((failure) => failure.check).join(", ")}`,
@@ -76,15 +70,15 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     control_database: controlDatabase,
     quota_store: quota,
     files,
-    // The shared strategy queries over HTTP: there is no session to lose.
-    sessions: { ...passedCheck(), facts: { shared: { used: 0, idle: 0, waiting: 0 } } },
+    // The shared strategy holds none: each of its queries is a request of its own.
+    sessions: passedCheck({ shared: { used: 0, idle: 0, waiting: 0 } }),
     ...(seen === undefined ? {} : billingChecks(seen)),
   };
 }
 
 /** That tenant's own data path: its row, its object, its rows in the database, its files. */
 async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string, Check>> {
-  const control = connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT);
+  const control = connectControl(env);
   const [account, object, database, files] = await Promise.all([
     check("account", async () => {
       const config = await controlTenants(control).config(tenantId);
@@ -97,13 +91,7 @@ async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string
       return passedCheck();
     }),
     check("database", async () => {
-      const db = createTenantDb({
-        url: env.SHARED_DATABASE_URL,
-        fetchEndpoint: env.NEON_FETCH_ENDPOINT,
-        contextKeys: parseContextKeys(env.CONTEXT_KEYS),
-        tenantId,
-        now: () => Date.now(),
-      });
+      const db = openTenantDb(env, tenantId);
       const foreign = await db.query(`SELECT 1 AS foreign FROM products WHERE tenant_id <> $1 LIMIT 1`, [tenantId]);
       if (foreign.length > 0) return failedCheck("rows of another tenant are visible");
       const own = await db.query(`SELECT count(*)::int AS settings FROM settings`);
@@ -138,6 +126,8 @@ async function cached(key: string, work: () => Promise<Record<string, Check>>): 
   const now = Date.now();
   const known = cache.get(key);
   if (known !== undefined && now < known.untilMs) return known.report;
+  // While one request looks, the others are told what was found before: probing in a crowd costs one look.
+  if (known !== undefined) cache.set(key, { untilMs: now + CHECK_TIMEOUT_MS, report: known.report });
   const checks = await work();
   const failing = Object.values(checks).some(({ ok }) => !ok);
   const report: Report = { status: failing ? "failing" : "ok", checkedAt: new Date(now).toISOString(), checks };

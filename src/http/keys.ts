@@ -2,16 +2,25 @@
 // once: what is kept is its digest.
 import * as z from "zod";
 import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { AnswerLost, connectControl } from "../adapters/neon.ts";
 import { encodeScopes, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { scopesSupported } from "../mcp/auth.ts";
+import { deliver } from "./deliver.ts";
 
 /** Live keys of one tenant. Its object reads them all with its configuration. */
 const MAX_KEYS = 50;
 
+/** A name that people read: no control characters, which PostgreSQL or a page would stumble over. */
+export const DisplayName = z
+  .string()
+  .trim()
+  .min(1)
+  .max(200)
+  .regex(/^\P{Cc}*$/u, "must not contain control characters");
+
 export const KeyRequest = z.strictObject({
-  name: z.string().trim().min(1).max(100).default("default"),
+  name: DisplayName.default("default"),
   scopes: z
     .array(z.enum(scopesSupported))
     .min(1)
@@ -30,6 +39,8 @@ export interface IssuedKey {
   expiresAt: string | null;
   /** The key itself, here and never again. */
   apiKey: string;
+  /** Whether it is good already; otherwise it is within a minute or so. */
+  delivered: boolean;
 }
 
 /** Makes a key, or `undefined` when the tenant may have none now: not there, too many, or with `first` one before. */
@@ -47,9 +58,14 @@ export async function issueKey(
     fields: [id, encodeScopes(request.scopes), secret],
   });
   const expiresAt = request.expiresAt ?? null;
-  const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  const tenants = controlTenants(connectControl(env));
   const key = { id, name: request.name, hash: await sha256Hex(apiKey), scopes: request.scopes, expiresAt };
-  if (!(await tenants.addKey(tenantId, key, { first, maxKeys: MAX_KEYS }))) return undefined;
-  await env.TENANT.getByName(tenantId).refresh();
-  return { id, name: request.name, scopes: request.scopes, expiresAt, apiKey };
+  const add = (): Promise<boolean> => tenants.addKey(tenantId, key, { first, maxKeys: MAX_KEYS });
+  const added = await add().catch((error: unknown) => {
+    if (error instanceof AnswerLost) return add(); // it may stand, and nobody but us knows the key
+    throw error;
+  });
+  if (!added) return undefined;
+  const { delivered } = await deliver(env, tenantId);
+  return { id, name: request.name, scopes: request.scopes, expiresAt, apiKey, delivered };
 }

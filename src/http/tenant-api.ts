@@ -2,19 +2,19 @@
 import { Hono } from "hono";
 import * as z from "zod";
 import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
-import { mintCredential, verifyCredential } from "../core/credentials.ts";
+import { bearerToken, mintCredential, verifyCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { provisioningSteps } from "../core/provisioning.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { KeyRequest, issueKey } from "./keys.ts";
+import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 
-/** The buyer makes the first key right after paying; a day leaves room for a slow approval. */
-const SETUP_LIFE_MS = 86_400_000;
+/** It counts from the order: paying may take a day and a bank transfer weeks. The first key spends it. */
+const SETUP_LIFE_MS = 30 * 86_400_000;
 
 const soldPlans = Object.values(plans)
   .filter((plan) => plan.amountCents !== null)
@@ -22,7 +22,7 @@ const soldPlans = Object.values(plans)
 
 const CheckoutRequest = z.strictObject({
   plan: z.enum(soldPlans, { error: `must be one of ${soldPlans.join(", ")}` }),
-  name: z.string().trim().min(1).max(200),
+  name: DisplayName,
   email: z.email().max(320).optional(),
   successUrl: z.url().optional(),
   cancelUrl: z.url().optional(),
@@ -61,7 +61,6 @@ tenantApi.post("/api/checkout", async (c) => {
     log("error", "checkout_failed", { requestId: c.get("requestId"), tenantId, error: describeError(error) });
     throw new AppError("billing_unavailable", "No Checkout session could be made", { cause: error });
   }
-  await tenants.setCheckoutSession(tenantId, session.id);
   const setupToken = await mintCredential(c.env.CREDENTIAL_KEY, {
     kind: "setup",
     tenantId,
@@ -116,7 +115,7 @@ tenantApi.get("/api/tenants/:id/status", async (c) => {
 
 /** The first API key, for the one who holds the setup token of the checkout. Shown once. */
 tenantApi.post("/api/tenants/:id/keys", async (c) => {
-  const token = /^Bearer +(\S+)$/i.exec(c.req.header("authorization") ?? "")?.[1];
+  const token = bearerToken(c.req.header("authorization"));
   if (token === undefined)
     return problem(c, "token_missing", "This route takes the setupToken that POST /api/checkout answered with.");
   const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
@@ -143,7 +142,7 @@ function pendingSteps() {
 }
 
 function tenantsOf(env: Env) {
-  return controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  return controlTenants(connectControl(env));
 }
 
 /** 80 random bits in letters and digits: nobody guesses one, and it fits every name that is made of it. */

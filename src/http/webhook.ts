@@ -2,9 +2,8 @@
 // a crash in between is swept up, because the event is durable by then (DESIGN.md I4).
 import { Hono } from "hono";
 import { controlInbox } from "../adapters/control-inbox.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
-import { AppError } from "../core/errors.ts";
 import { incomingEvent } from "../core/stripe-event.ts";
 import { describeError, log } from "../log.ts";
 import type { HttpEnv } from "./problem.ts";
@@ -18,15 +17,9 @@ webhook.post("/stripe", async (c) => {
     c.req.header("stripe-signature"),
     c.env.STRIPE_WEBHOOK_SECRET,
   );
-  const inbox = controlInbox(connectNeon(c.env.CONTROL_DATABASE_URL, c.env.NEON_FETCH_ENDPOINT));
-  let kept;
-  try {
-    kept = await inbox.keep(incomingEvent(event));
-  } catch (error) {
-    // 5xx: Stripe sends it again.
-    throw new AppError("control_unavailable", "The inbox could not be written", { cause: error });
-  }
-  const { fresh, tenantId } = kept;
+  const inbox = controlInbox(connectControl(c.env));
+  // A throw is a 5xx, and Stripe sends the event again.
+  const { fresh, tenantId } = await inbox.keep(incomingEvent(event));
   if (tenantId === undefined) log("warn", "webhook_without_tenant", { eventId: event.id, type: event.type });
   else if (fresh) {
     const applied = c.env.TENANT.getByName(tenantId).applyInbox();

@@ -10,12 +10,12 @@ import {
   getOAuthProtectedResourceMetadataUrl,
 } from "@modelcontextprotocol/server";
 import { type JWTPayload, type JWTVerifyGetKey, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
-import { JWTExpired } from "jose/errors";
+import { JOSEError, JWKSTimeout, JWTExpired } from "jose/errors";
 import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import type { Caller } from "../core/call.ts";
-import { decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
-import { type ErrorCode, errors } from "../core/errors.ts";
+import { bearerToken, decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
+import { AppError, type ErrorCode, errors } from "../core/errors.ts";
 import { type Issuer, acceptedAlgorithms, parseIssuers } from "../core/issuers.ts";
 
 export type Authentication = { caller: Caller; authInfo: AuthInfo } | { refused: ErrorCode };
@@ -34,7 +34,7 @@ const verified = new Map<string, { caller: Caller; authInfo: AuthInfo; untilMs: 
 
 /** Identifies the sender of a request. Throws `control_unavailable` when a new token's tenant cannot be looked up. */
 export async function authenticate(authorization: string | null, env: Env, nowMs: number): Promise<Authentication> {
-  const token = /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
+  const token = bearerToken(authorization);
   if (token === undefined) return { refused: authorization === null ? "token_missing" : "token_invalid" };
   if (token.length > MAX_TOKEN_CHARS) return { refused: "token_invalid" };
 
@@ -66,11 +66,9 @@ export async function authenticate(authorization: string | null, env: Env, nowMs
   return entry;
 }
 
-/** 401 or 403 with the `WWW-Authenticate` challenge (RFC 6750, RFC 9728) and the refusal's advice. */
+/** 401 with the `WWW-Authenticate` challenge (RFC 6750, RFC 9728) and the refusal's advice. */
 export function challenge(code: ErrorCode, env: Env): Response {
-  const { status, advice } = errors[code];
-  const oauthCode = status === 403 ? OAuthErrorCode.InsufficientScope : OAuthErrorCode.InvalidToken;
-  return bearerAuthChallengeResponse(new OAuthError(oauthCode, advice), {
+  return bearerAuthChallengeResponse(new OAuthError(OAuthErrorCode.InvalidToken, errors[code].advice), {
     requiredScopes: [...scopesSupported],
     resourceMetadataUrl: resourceMetadataUrl(env.PUBLIC_URL),
   });
@@ -118,11 +116,16 @@ async function issuedCaller(token: string, env: Env, nowMs: number): Promise<Cal
       currentDate: new Date(nowMs),
     }));
   } catch (error) {
-    return error instanceof JWTExpired ? "token_expired" : "token_invalid";
+    if (error instanceof JWTExpired) return "token_expired";
+    // The issuer did not answer, or not with keys: that says nothing about the token, and a client must not drop it.
+    const unreadable =
+      !(error instanceof JOSEError) || error instanceof JWKSTimeout || error.code === "ERR_JOSE_GENERIC";
+    if (unreadable) throw new AppError("issuer_unavailable", undefined, { cause: error });
+    return "token_invalid";
   }
   const organisation = claims[issuer.tenantClaim];
   if (typeof organisation !== "string" || organisation === "") return "token_invalid";
-  const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  const tenants = controlTenants(connectControl(env));
   const tenantId = await tenants.linkedTenant(issuer.issuer, organisation);
   if (tenantId === undefined) return "tenant_unknown";
   return {

@@ -2,7 +2,7 @@
 // A tool call's RPC runs the tool; any other method's RPC asks whether the caller may use the server at all.
 import type { McpServer } from "@modelcontextprotocol/server";
 import type { CallOutcome, CallRequest, Caller, Progress, Refusal, Standing } from "../core/call.ts";
-import { errors } from "../core/errors.ts";
+import { errorCode, errors } from "../core/errors.ts";
 import { plainRefusal } from "../core/refusal.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
@@ -30,12 +30,31 @@ export async function handleMcp(
   const read = await readMcpRequest(request, guard);
   if ("response" in read) return read.response;
   const { body } = read;
+  let response: Response;
+  try {
+    response = await answerMessage({ request, body, env, ctx, register });
+  } catch (error) {
+    const code = errorCode(error);
+    log("error", "mcp_request_failed", { code, error: describeError(error) });
+    // What has no code of its own came from the way to the tenant's object.
+    response = refusalResponse(plainRefusal(code === "internal" ? "tenant_unavailable" : code), body, env);
+  }
+  return withHeaders(response, corsHeaders(request, guard.allowedOrigins));
+}
+
+interface Message {
+  request: Request;
+  body: unknown;
+  env: Env;
+  ctx: Pick<ExecutionContext, "waitUntil">;
+  register: ((server: McpServer) => void) | undefined;
+}
+
+async function answerMessage({ request, body, env, ctx, register }: Message): Promise<Response> {
   const authentication = await authenticate(request.headers.get("authorization"), env, Date.now());
-  const cors = corsHeaders(request, guard.allowedOrigins);
-  if ("refused" in authentication) return withHeaders(challenge(authentication.refused, env), cors);
+  if ("refused" in authentication) return refusalResponse(plainRefusal(authentication.refused), body, env);
   const { caller, authInfo } = authentication;
 
-  const named = calledTool(body);
   let asked = false;
   let refused: Refusal | undefined;
   let standing: Standing | undefined;
@@ -47,37 +66,29 @@ export async function handleMcp(
     else allowedTools = authorization.allowedTools;
   };
 
-  try {
-    if (named === undefined || !catalogue.has(named)) await authorize();
-    if (refused !== undefined) return withHeaders(refusalResponse(refused, body, env), cors);
+  const named = calledTool(body);
+  if (named === undefined || !catalogue.has(named)) await authorize();
+  if (refused !== undefined) return refusalResponse(refused, body, env);
 
-    const response = await serveMcp({
-      request,
-      body,
-      authInfo,
-      register: (server) => {
-        registerTools(
-          server,
-          toolsFor(body, [...catalogue.values()], allowedTools),
-          async (tool, args, { progress, signal }) => {
-            asked = true;
-            const outcome = await callObject(env, ctx, { tool, args, caller, progress, signal });
-            standing = outcome.standing;
-            if (outcome.kind === "refused" && errors[outcome.refusal.code].status === 401) refused = outcome.refusal;
-            return outcome;
-          },
-        );
-        register?.(server);
-      },
-    });
-    // The arguments or the scopes ended the call before it came to the object: it is asked all the same.
-    if (!asked) await authorize();
-    if (refused !== undefined) return withHeaders(refusalResponse(refused, body, env), cors);
-    return withHeaders(response, { ...cors, ...(standing === undefined ? {} : rateLimitHeaders(standing)) });
-  } catch (error) {
-    log("error", "mcp_request_failed", { tenantId: caller.tenantId, error: describeError(error) });
-    return withHeaders(refusalResponse(plainRefusal("tenant_unavailable"), body, env), cors);
-  }
+  const response = await serveMcp({
+    request,
+    body,
+    authInfo,
+    register: (server) => {
+      registerTools(server, toolsFor(body, catalogue, allowedTools), async (tool, args, { progress, signal }) => {
+        asked = true;
+        const outcome = await callObject(env, ctx, { tool, args, caller, progress, signal });
+        standing = outcome.standing;
+        if (outcome.kind === "refused" && errors[outcome.refusal.code].status === 401) refused = outcome.refusal;
+        return outcome;
+      });
+      register?.(server);
+    },
+  });
+  // The arguments or the scopes ended the call before it came to the object: it is asked all the same.
+  if (!asked) await authorize();
+  if (refused !== undefined) return refusalResponse(refused, body, env);
+  return standing === undefined ? response : withHeaders(response, rateLimitHeaders(standing));
 }
 
 interface ObjectCall {
@@ -98,8 +109,11 @@ async function callObject(env: Env, ctx: Pick<ExecutionContext, "waitUntil">, ca
   const attempt = (number: CallRequest["attempt"]): Promise<CallOutcome> => {
     // A stub that has failed keeps failing: each attempt has its own.
     const object = env.TENANT.getByName(caller.tenantId);
-    const answer = object.call({ callId, attempt: number, caller, tool: tool.name, args }, progress);
-    return within((tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer as Promise<CallOutcome>);
+    const request: CallRequest = { callId, attempt: number, caller, tool: tool.name, args };
+    const answer = object.call(request, progress) as Promise<CallOutcome>;
+    // A client that goes away takes the request's context with it, and with the context the RPC that says so.
+    ctx.waitUntil(answer.catch(() => undefined));
+    return within((tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
   };
   const cancel = (): void => ctx.waitUntil(env.TENANT.getByName(caller.tenantId).cancel(callId));
   signal.addEventListener("abort", cancel, { once: true });

@@ -98,13 +98,17 @@ export function calledTool(body: unknown): string | undefined {
  */
 export function toolsFor(
   body: unknown,
-  catalogue: readonly Tool[],
+  catalogue: ReadonlyMap<string, Tool>,
   allowed: readonly string[] | null,
 ): readonly Tool[] {
   const called = calledTool(body);
-  if (called !== undefined) return catalogue.filter((tool) => tool.name === called);
+  if (called !== undefined) {
+    const tool = catalogue.get(called);
+    return tool === undefined ? [] : [tool];
+  }
   if (!isObject(body) || body.method !== "tools/list") return [];
-  return allowed === null ? catalogue : catalogue.filter((tool) => allowed.includes(tool.name));
+  const tools = [...catalogue.values()];
+  return allowed === null ? tools : tools.filter((tool) => allowed.includes(tool.name));
 }
 
 function isObject(value: unknown): value is Record<string, unknown> {

@@ -2,7 +2,7 @@
 // inside the tenant's object, so that neither order nor repetition matters (DESIGN.md I4).
 import type { PendingEvent } from "../adapters/control-inbox.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -10,23 +10,25 @@ import { startProvisioning } from "./provisioning-start.ts";
 
 /** Applies one event and returns what came of it, for the inbox. A throw leaves it to be applied again. */
 export async function applyBillingEvent(env: Env, tenantId: TenantId, event: PendingEvent): Promise<string> {
+  const objectId = event.payload.data?.object?.id ?? "";
   switch (event.type) {
     case "checkout.session.completed":
     case "checkout.session.async_payment_succeeded":
-      return completeCheckout(env, tenantId, event.payload.data?.object?.id ?? "");
+      return await completeCheckout(env, tenantId, objectId);
     default:
-      return "not_used";
+      return event.type satisfies never; // the inbox gives out no other
   }
 }
 
 async function completeCheckout(env: Env, tenantId: TenantId, sessionId: string): Promise<string> {
-  const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  const tenants = controlTenants(connectControl(env));
   const [order, paid] = await Promise.all([
     tenants.checkout(tenantId),
     connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).paidCheckout(sessionId),
   ]);
   if (order === undefined) return "not_ordered";
   if (paid === undefined) return "not_paid";
+  if (paid.tenantId !== tenantId) return "not_ours"; // paid elsewhere, with this tenant's id as its reference
   const plan = plans[order.plan];
   const { created } = await tenants.insert({
     id: tenantId,

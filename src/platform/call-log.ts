@@ -17,8 +17,8 @@ export interface CallLog {
   after(n: number, limit: number): UsageRow[];
   /** Takes the ledger's watermark over and drops what is no longer needed. A watermark that went back changes nothing. */
   acknowledge(watermark: number, nowMs: number): void;
-  /** Rows of the last hour, for the window. */
-  recent(nowMs: number): { atMs: number; units: number }[];
+  /** Charges of the last hour, of all tools or of one, for the windows. */
+  recent(nowMs: number, tool?: string): { atMs: number; units: number }[];
   /** Units charged in the calendar month (UTC) of `nowMs`. */
   monthUsed(nowMs: number): number;
   /** Calls and units of the last hour by tool. */
@@ -59,9 +59,9 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
   let acknowledged = Number(setting("acknowledged") ?? 0);
   let lastN = Math.max(acknowledged, sql.exec<{ n: number | null }>(`SELECT max(n) AS n FROM calls`).one().n ?? 0);
 
-  const fold = (nowMs: number): void => {
+  const fold = (upTo: number, nowMs: number): void => {
     const gone = `n <= ? AND at_ms <= ?`;
-    const bounds = [acknowledged, nowMs - HOUR_MS];
+    const bounds = [upTo, nowMs - HOUR_MS];
     const totals = sql
       .exec<{ month: string; units: number }>(
         `SELECT strftime('%Y-%m', at_ms / 1000, 'unixepoch') AS month, sum(units) AS units FROM calls WHERE ${gone} GROUP BY month`,
@@ -104,18 +104,19 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
         .toArray();
     },
     acknowledge(watermark, nowMs) {
-      const reached = Math.min(watermark, lastN);
+      const reached = Math.max(acknowledged, Math.min(watermark, lastN));
       storage.transactionSync(() => {
         if (reached > acknowledged) setSetting("acknowledged", String(reached));
-        acknowledged = Math.max(acknowledged, reached);
-        fold(nowMs);
+        fold(reached, nowMs);
       });
+      acknowledged = reached; // not before it is stored
     },
-    recent(nowMs) {
+    recent(nowMs, tool) {
       return sql
         .exec<{ atMs: number; units: number }>(
-          `SELECT at_ms AS atMs, units FROM calls WHERE at_ms > ? ORDER BY at_ms`,
+          `SELECT at_ms AS atMs, units FROM calls WHERE at_ms > ?1 AND tool = coalesce(?2, tool) ORDER BY at_ms`,
           nowMs - HOUR_MS,
+          tool ?? null,
         )
         .toArray();
     },

@@ -1,16 +1,15 @@
 // The door in front of every tool: closed until this isolate has proved that the shared tables keep tenants apart.
-// A proof holds for `PROOF_TRUSTED_MS`; it is renewed by the first call after that.
-import { proveIsolation } from "../adapters/isolation.ts";
-import { parseContextKeys } from "../core/context.ts";
+// A proof holds for `PROOF_TRUSTED_MS`; it is renewed by the first calls after that. Objects share when it was proved and
+// never the proving itself: work that an object has begun ends with that object, and whoever waited would wait for ever.
+import { proveOwnIsolation } from "../adapters/isolation.ts";
 import { describeError, log } from "../log.ts";
 
 /** What a proof looks at changes by migrations and by hand, both rare; /health looks every few seconds besides. */
 const PROOF_TRUSTED_MS = 5 * 60_000;
 
 let provenAtMs = -Infinity;
-let proving: Promise<ProofOutcome> | undefined;
 
-type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable";
+export type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable";
 
 export const isolationProven = {
   /** Whether the last proof still holds. */
@@ -18,26 +17,16 @@ export const isolationProven = {
     return nowMs - provenAtMs < PROOF_TRUSTED_MS;
   },
 
-  /** Proves now; callers at the same time share one proof. */
-  prove(env: Env, nowMs: number): Promise<ProofOutcome> {
-    proving ??= attempt(env, nowMs).finally(() => (proving = undefined));
-    return proving;
+  /** Proves now. */
+  async prove(env: Env, nowMs: number): Promise<ProofOutcome> {
+    try {
+      const proof = await proveOwnIsolation(env);
+      if (proof.proven) provenAtMs = nowMs;
+      else log("error", "isolation_unproven", { checks: proof.failures.map(({ check }) => check).join(",") });
+      return proof.proven ? "proven" : "isolation_unproven";
+    } catch (error) {
+      log("error", "isolation_not_provable", { error: describeError(error) });
+      return "database_unavailable";
+    }
   },
 };
-
-async function attempt(env: Env, nowMs: number): Promise<ProofOutcome> {
-  try {
-    const proof = await proveIsolation({
-      url: env.SHARED_DATABASE_URL,
-      fetchEndpoint: env.NEON_FETCH_ENDPOINT,
-      contextKeys: parseContextKeys(env.CONTEXT_KEYS),
-      now: () => Date.now(),
-    });
-    if (proof.proven) provenAtMs = nowMs;
-    else log("error", "isolation_unproven", { checks: proof.failures.map(({ check }) => check).join(",") });
-    return proof.proven ? "proven" : "isolation_unproven";
-  } catch (error) {
-    log("error", "isolation_not_provable", { error: describeError(error) });
-    return "database_unavailable";
-  }
-}

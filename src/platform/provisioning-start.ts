@@ -1,7 +1,7 @@
 // Starts a Workflow for a tenant that has none going. The control tables say what was done and which attempt is the
 // newest: instance ids expire, and a local runtime that is killed leaves its instances "running" for ever.
 import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 /** A Workflow that has recorded nothing for this long is taken for dead: its longest step may take 30 s. */
@@ -9,11 +9,11 @@ export const PROVISIONING_SILENCE_MS = 60_000;
 
 /** Opens the next attempt and starts it. Returns whether it did; while an attempt is going it does not. */
 export async function startProvisioning(env: Env, tenantId: TenantId): Promise<boolean> {
-  const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  const tenants = controlTenants(connectControl(env));
   const attempt = await tenants.openAttempt(tenantId, PROVISIONING_SILENCE_MS);
   if (attempt === undefined) return false;
   await env.PROVISIONING.create({
-    id: `${tenantId}.${attempt}`.replace(".", "-attempt-"),
+    id: `${tenantId}-attempt-${attempt}`,
     params: { tenantId, attempt },
   });
   return true;

@@ -7,10 +7,9 @@ import { callCanary } from "../adapters/canary.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
-import { createTenantDb } from "../adapters/tenant-db.ts";
-import { parseContextKeys } from "../core/context.ts";
+import { openTenantDb } from "../adapters/tenant-db.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError, errorCode, errors } from "../core/errors.ts";
 import { linkingIssuers } from "../core/issuers.ts";
@@ -38,7 +37,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const { env } = this;
     const { attempt } = event.payload;
     const tenantId = TenantId.parse(event.payload.tenantId);
-    const tenants = controlTenants(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+    const tenants = controlTenants(connectControl(env));
 
     const recorded = (name: ProvisioningStep, work: () => Promise<void>): Promise<void> =>
       step.do(name, stepConfig, async () => {
@@ -73,21 +72,14 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
         if (tenant.stripeCustomerId === null) {
           const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
-          await tenants.setCustomer(tenantId, await stripe.createCustomer(tenantId, tenant.name, tenant.email));
+          await tenants.setCustomer(tenantId, await stripe.createCustomer(tenant, attempt));
         }
         await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => tenants.link(issuer, tenantId, tenantId)));
         await env.TENANT.getByName(tenantId).refresh();
       });
 
       await recorded("isolation", async () => {
-        const db = createTenantDb({
-          url: env.SHARED_DATABASE_URL,
-          fetchEndpoint: env.NEON_FETCH_ENDPOINT,
-          contextKeys: parseContextKeys(env.CONTEXT_KEYS),
-          tenantId,
-          now: () => Date.now(),
-        });
-        await seedTenant(db);
+        await seedTenant(openTenantDb(env, tenantId));
       });
 
       await recorded("storage", () =>
@@ -105,7 +97,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       });
 
       await recorded("activation", async () => {
-        await tenants.setState(tenantId, ["provisioning"], "active");
+        await tenants.serve(tenantId, ["provisioning"]);
         await env.TENANT.getByName(tenantId).refresh();
       });
 

@@ -2,22 +2,27 @@
 // confirmed. Two of these at the same time do no harm: sealing takes a lock, and a report that is sent twice carries
 // the same identifier twice.
 import { type Report, controlUsage } from "../adapters/control-usage.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { SEAL_AGE_MS } from "../core/billing.ts";
-import { log } from "../log.ts";
+import { describeError, log } from "../log.ts";
 
-/** One run sends at most this many reports; the next run goes on. Bounds the run's time and memory. */
-const REPORTS_PER_CLAIM = 200;
-const CLAIMS_PER_RUN = 25;
+/** What Stripe has confirmed is recorded after each claim: few enough that a run which is cut short has little to repeat. */
+const REPORTS_PER_CLAIM = 50;
+/** The next run goes on where this one ended. */
+const CLAIMS_PER_RUN = 100;
 /** Workers allow six connections at once; Stripe allows one call at a time per customer and meter. */
 const CUSTOMERS_AT_ONCE = 5;
 
 /** Runs once. `nowMs` is the time that the run is for. */
 export async function reportUsage(env: Env, nowMs: number): Promise<void> {
-  const ledger = controlUsage(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  const ledger = controlUsage(connectControl(env));
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
-  const sealed = await ledger.seal(nowMs - SEAL_AGE_MS, nowMs);
+  // What was sealed before is sent, also when sealing fails.
+  const sealed = await ledger.seal(nowMs - SEAL_AGE_MS, nowMs).catch((error: unknown) => {
+    log("error", "usage_not_sealed", { error: describeError(error) });
+    return 0;
+  });
   let confirmedCount = 0;
   let failedCount = 0;
 
@@ -27,9 +32,11 @@ export async function reportUsage(env: Env, nowMs: number): Promise<void> {
     const queue = [...Map.groupBy(reports, (report) => report.customerId).values()];
     const confirmed: { id: string; answer: string }[] = [];
     const failed: { id: string; error: string }[] = [];
+    let answers = 0;
 
     const send = async (report: Report): Promise<void> => {
       const answer = await stripe.sendUnits(report);
+      if (answer.kind !== "again") answers += 1;
       if (answer.kind === "confirmed") confirmed.push({ id: report.id, answer: answer.answer });
       else failed.push({ id: report.id, error: `${answer.kind}: ${answer.message ?? ""}`.slice(0, 300) });
     };
@@ -40,11 +47,11 @@ export async function reportUsage(env: Env, nowMs: number): Promise<void> {
 
     if (confirmed.length > 0) await ledger.confirmReports(confirmed, nowMs);
     if (failed.length > 0) await ledger.failReports(failed);
-    if (confirmed.length > 0) await ledger.beat("stripe", nowMs);
+    if (answers > 0) await ledger.beat("stripe", nowMs);
     confirmedCount += confirmed.length;
     failedCount += failed.length;
-    // Stripe is refusing or down: the rest would fare no better now.
-    if (confirmed.length === 0) break;
+    // Stripe is down or wants us to slow down: the rest would fare no better now.
+    if (answers === 0) break;
   }
   await ledger.beat("report", nowMs);
   log(failedCount > 0 ? "warn" : "info", "usage_reported", { sealed, confirmed: confirmedCount, failed: failedCount });

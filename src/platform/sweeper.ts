@@ -3,7 +3,7 @@
 import { controlInbox } from "../adapters/control-inbox.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { incomingEvent } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -18,15 +18,15 @@ const INBOX_LAG_MS = 10_000;
 const LOOK_BACK_SECONDS = 3 * 86_400;
 
 export async function sweep(env: Env, nowMs: number): Promise<void> {
-  const db = connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT);
+  const db = connectControl(env);
   const tenants = controlTenants(db);
   const inbox = controlInbox(db);
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
 
   // Each of these stands alone: Stripe being down must not keep a stuck tenant waiting.
   await settle("undelivered_events", async () => {
-    const events = await stripe.undeliveredEvents(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
-    for (const event of events) await inbox.keep(incomingEvent(event));
+    const events = stripe.undeliveredEvents(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
+    for await (const event of events) await inbox.keep(incomingEvent(event));
     await controlUsage(db).beat("stripe", nowMs);
   });
   await settle("lagging_inbox", async () => {

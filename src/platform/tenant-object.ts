@@ -5,14 +5,14 @@
 // before the reply leaves. The control tables are the truth about the tenant: the copy here is told of every change
 // and asks again by itself before it is `CONFIG_TRUSTED_MS` old.
 import { DurableObject } from "cloudflare:workers";
+import * as z from "zod";
 import { controlInbox } from "../adapters/control-inbox.ts";
 import { type ControlTenants, controlTenants } from "../adapters/control-tenants.ts";
 import { createTenantFiles } from "../adapters/files.ts";
-import { connectNeon } from "../adapters/neon.ts";
-import { type CallScopedDb, createTenantDb } from "../adapters/tenant-db.ts";
-import { Admission } from "../core/admission.ts";
-import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
-import { parseContextKeys } from "../core/context.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { type CallScopedDb, openTenantDb } from "../adapters/tenant-db.ts";
+import { Admission, type Ticket } from "../core/admission.ts";
+import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal, Standing } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import {
   OUTBOX_DELAY_MS,
@@ -24,32 +24,29 @@ import {
   sendAfter,
 } from "../core/outbox.ts";
 import { limitRefusal, plainRefusal } from "../core/refusal.ts";
-import {
-  CONFIG_REFRESH_MS,
-  CONFIG_TRUSTED_MS,
-  type TenantConfig,
-  type TenantId,
-  refusedByState,
-} from "../core/tenant.ts";
+import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Tool } from "../tools/tool.ts";
 import { applyBillingEvent } from "./billing-events.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
-import { isolationProven } from "./isolation-gate.ts";
+import { type ProofOutcome, isolationProven } from "./isolation-gate.ts";
 import { startProvisioning } from "./provisioning-start.ts";
 import { runTool } from "./tool-runner.ts";
 
 /** After the queue refused. */
 const OUTBOX_RETRY_MS = 5_000;
 
+const KeptConfig = z.object({ value: TenantConfig, readAtMs: z.number() });
+
 export class TenantObject extends DurableObject<Env> {
   readonly #tenantId: TenantId;
   readonly #admission = new Admission();
-  readonly #running = new Map<string, AbortController>();
+  readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
+  #proving: Promise<ProofOutcome> | undefined;
   #applying: Promise<unknown> = Promise.resolve();
   #log: CallLog | undefined;
   #db: CallScopedDb | undefined;
@@ -78,71 +75,73 @@ export class TenantObject extends DurableObject<Env> {
   }
 
   /** Admits a call, runs its tool and settles it. Expected refusals and failures are values; a throw is an outage. */
-  async call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
+  call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
+    // A second attempt finds the first still running when only its answer was lost: one call runs and is charged once.
+    const running = this.#running.get(request.callId);
+    if (running !== undefined) return running.outcome;
+    const abort = new AbortController();
+    const outcome = this.#call(request, abort, progress).finally(() => this.#running.delete(request.callId));
+    this.#running.set(request.callId, { abort, outcome });
+    return outcome;
+  }
+
+  async #call(
+    request: CallRequest,
+    abort: AbortController,
+    progress: ((progress: Progress) => Promise<void>) | undefined,
+  ): Promise<CallOutcome> {
     // Awaited only when there is something to wait for: the decision itself is synchronous.
     const config = this.#freshConfig() ?? (await this.#currentConfig());
-    if ("refusal" in config) return { kind: "refused", refusal: config.refusal, standing: undefined };
+    if ("refusal" in config) return refusedOutcome(config.refusal);
     const refusal = this.#refusedCaller(config, request.caller) ?? refusedTool(config, request);
     const tool = catalogue.get(request.tool);
-    if (refusal !== undefined || tool === undefined) {
-      return { kind: "refused", refusal: refusal ?? plainRefusal("tool_unknown"), standing: undefined };
-    }
+    if (refusal !== undefined || tool === undefined) return refusedOutcome(refusal ?? plainRefusal("tool_unknown"));
     if (!isolationProven.fresh(this.now())) {
-      const outcome = await isolationProven.prove(this.env, this.now());
-      if (outcome !== "proven") return { kind: "refused", refusal: plainRefusal(outcome), standing: undefined };
+      const proof = await this.#prove();
+      if (proof !== "proven") return refusedOutcome(plainRefusal(proof));
     }
     const rows = this.#open();
     if (request.caller.kind === "canary" && !this.#spendCanary(rows, request.caller)) {
-      return { kind: "refused", refusal: plainRefusal("token_invalid"), standing: undefined };
+      return refusedOutcome(plainRefusal("token_invalid"));
     }
-    // A second attempt of a call that was charged is run for its answer alone.
-    const units = request.attempt === 2 && rows.has(request.callId) ? 0 : tool.units;
-
+    // The answer to a call that was charged is lost: it is run again for the answer alone.
+    const alreadyCharged = request.attempt === 2 && rows.has(request.callId);
     const now = this.now();
-    const decision = this.#admission.decide(units, config.limits, now);
-    if (!decision.admitted) {
-      const upgradeUrl = `${this.env.PUBLIC_URL}/plans`;
-      return {
-        kind: "refused",
-        refusal: limitRefusal(tool.name, decision, upgradeUrl),
-        standing: this.#admission.standing(config.limits, now),
-      };
+    let ticket: Ticket | undefined;
+    // Provisioning's own call takes nothing of what the customer has bought.
+    if (!alreadyCharged && request.caller.kind !== "canary") {
+      if (Object.hasOwn(config.limits.unitsPerHourByTool, tool.name)) {
+        this.#admission.watch(tool.name, () => rows.recent(now, tool.name), now);
+      }
+      const decision = this.#admission.decide(tool.units, config.limits, now, tool.name);
+      if (!decision.admitted) {
+        const refused = limitRefusal(tool.name, decision, `${this.env.PUBLIC_URL}/plans`);
+        return refusedOutcome(refused, this.#admission.standing(config.limits, now));
+      }
+      ({ ticket } = decision);
     }
-    const abort = new AbortController();
-    this.#running.set(request.callId, abort);
-    let charged = false;
     try {
-      const run = await runTool(tool, request.args, this.#toolContext(request, tool, config, rows, abort), {
-        abort,
-        progress,
-      });
-      if (run.charged) {
-        if (units > 0) {
-          rows.append({ callId: request.callId, atMs: decision.ticket.atMs, tool: tool.name, units });
+      const context = this.#toolContext(request, tool, config, rows, abort);
+      const { charged, ...answer } = await runTool(tool, request.args, context, { abort, progress });
+      if (alreadyCharged && !charged) return refusedOutcome(lostAnswer(request.callId));
+      if (charged && ticket !== undefined) {
+        if (tool.units > 0) {
+          rows.append({ callId: request.callId, atMs: ticket.atMs, tool: tool.name, units: tool.units });
           this.#wakeIn(OUTBOX_DELAY_MS);
         }
-        charged = true;
+        this.#admission.settle(ticket);
       }
-      if (charged) this.#admission.settle(decision.ticket);
-      else this.#admission.release(decision.ticket);
+      if (ticket !== undefined) this.#admission.release(ticket); // does nothing to a call that was settled
       const standing = this.#admission.standing(config.limits, this.now());
-      return {
-        kind: "result",
-        content: run.content,
-        data: run.data,
-        isError: run.isError,
-        units: charged ? units : 0,
-        standing,
-      };
+      return { kind: "result", ...answer, units: charged ? tool.units : 0, standing };
     } finally {
-      this.#running.delete(request.callId);
-      this.#admission.release(decision.ticket); // does nothing to a call that was settled
+      if (ticket !== undefined) this.#admission.release(ticket);
     }
   }
 
   /** The client has gone: its call is stopped, and then is not charged. */
   cancel(callId: string): void {
-    this.#running.get(callId)?.abort("cancelled");
+    this.#running.get(callId)?.abort.abort("cancelled");
   }
 
   /** Reads the tenant again. Returns the version in force, which is what a change must wait for before it is done. */
@@ -192,7 +191,11 @@ export class TenantObject extends DurableObject<Env> {
       if (last !== undefined) {
         const stream = { tenantId: this.#tenantId, object: this.#tenantId, epoch: rows.epoch };
         await this.env.USAGE.sendBatch(packUsage(stream, unsent).map((body) => ({ body })));
-        this.#outbox = afterSend(this.#outbox, from, last.n, Date.now());
+        this.#outbox = afterSend(
+          this.#outbox,
+          { fromN: from, toN: last.n, acknowledged: rows.acknowledged },
+          Date.now(),
+        );
       }
       const wakeInMs = nextWake(this.#outbox, rows, Date.now());
       if (wakeInMs !== undefined) this.#wakeIn(wakeInMs);
@@ -235,14 +238,15 @@ export class TenantObject extends DurableObject<Env> {
     const read = await this.#tenants().config(this.#tenantId);
     if (read === undefined) return undefined;
     const known = this.#config;
-    const value = known !== undefined && known.value.version > read.version ? known.value : read;
-    this.#config = { value, readAtMs: askedAtMs };
+    // Which was asked for later decides, not the version: after a restore of the control tables versions go back.
+    if (known !== undefined && known.readAtMs > askedAtMs) return known.value;
+    this.#config = { value: read, readAtMs: askedAtMs };
     this.#open().setSetting("config", JSON.stringify(this.#config));
-    return value;
+    return read;
   }
 
   #tenants(): ControlTenants {
-    return controlTenants(connectNeon(this.env.CONTROL_DATABASE_URL, this.env.NEON_FETCH_ENDPOINT));
+    return controlTenants(connectControl(this.env));
   }
 
   // ---- the checks before admission
@@ -252,6 +256,12 @@ export class TenantObject extends DurableObject<Env> {
     const settingUp = caller.kind === "canary" && config.state === "provisioning";
     const code = refusedCredential(config, caller, now) ?? (settingUp ? undefined : refusedByState(config, now));
     return code === undefined ? undefined : plainRefusal(code);
+  }
+
+  /** One proof for all calls of this object that wait for one; an object never waits for another's. */
+  #prove(): Promise<ProofOutcome> {
+    this.#proving ??= isolationProven.prove(this.env, this.now()).finally(() => (this.#proving = undefined));
+    return this.#proving;
   }
 
   /**
@@ -282,13 +292,7 @@ export class TenantObject extends DurableObject<Env> {
   }
 
   #tenantDb(): CallScopedDb {
-    this.#db ??= createTenantDb({
-      url: this.env.SHARED_DATABASE_URL,
-      fetchEndpoint: this.env.NEON_FETCH_ENDPOINT,
-      contextKeys: parseContextKeys(this.env.CONTEXT_KEYS),
-      tenantId: this.#tenantId,
-      now: () => Date.now(),
-    });
+    this.#db ??= openTenantDb(this.env, this.#tenantId);
     return this.#db;
   }
 
@@ -300,8 +304,9 @@ export class TenantObject extends DurableObject<Env> {
       const rows = openCallLog(this.ctx.storage, crypto.randomUUID());
       this.#admission.restore(rows.recent(now), rows.monthUsed(now), now);
       this.#outbox = freshOutbox(rows.acknowledged);
+      // A copy that an earlier version of this program kept may lack what this one asks for.
       const kept = rows.setting("config");
-      if (kept !== undefined) this.#config = JSON.parse(kept) as { value: TenantConfig; readAtMs: number };
+      if (kept !== undefined) this.#config = KeptConfig.safeParse(JSON.parse(kept)).data;
       this.#log = rows;
       if (rows.lastN > rows.acknowledged) this.#wakeIn(OUTBOX_DELAY_MS);
     }
@@ -318,7 +323,7 @@ export class TenantObject extends DurableObject<Env> {
   }
 
   async #applyInbox(): Promise<void> {
-    const inbox = controlInbox(connectNeon(this.env.CONTROL_DATABASE_URL, this.env.NEON_FETCH_ENDPOINT));
+    const inbox = controlInbox(connectControl(this.env));
     for (const event of await inbox.pending(this.#tenantId)) {
       try {
         await inbox.applied(event.id, await applyBillingEvent(this.env, this.#tenantId, event));
@@ -332,6 +337,14 @@ export class TenantObject extends DurableObject<Env> {
       }
     }
   }
+}
+
+function refusedOutcome(refusal: Refusal, standing?: Standing): CallOutcome {
+  return { kind: "refused", refusal, standing };
+}
+
+function lostAnswer(callId: string): Refusal {
+  return plainRefusal("outcome_unknown", `It was charged, and its answer was lost. The call's id is ${callId}.`);
 }
 
 function refusedCredential(config: TenantConfig, caller: Caller, nowMs: number): ErrorCode | undefined {

@@ -1,12 +1,21 @@
 // Runs one tool within its bounds: a time limit, an abort, and a size of result. What comes back says whether it is
 // charged; nothing that a tool throws reaches the client as it stands.
+import { AnswerLost } from "../adapters/neon.ts";
 import type { Progress, ToolText } from "../core/call.ts";
 import { type ErrorCode, errorCode, errors } from "../core/errors.ts";
+import { utf8Bytes } from "../core/paths.ts";
 import { describeError, log } from "../log.ts";
-import { TOOL_TIMEOUT_MS, type Tool, type ToolContext, contentOf } from "../tools/tool.ts";
+import {
+  TOOL_TIMEOUT_MS,
+  type Tool,
+  type ToolContext,
+  type ToolFailure,
+  type ToolResult,
+  contentOf,
+} from "../tools/tool.ts";
 
 /** A result crosses an RPC and a JSON encoder; 1 MiB is what a model could still use, many times over. */
-const MAX_RESULT_CHARS = 1_048_576;
+const MAX_RESULT_BYTES = 1_048_576;
 
 export interface ToolRun {
   charged: boolean;
@@ -28,6 +37,7 @@ export async function runTool(
   const { abort, progress } = options;
   const { promise: stopped, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(new Stopped(abort.signal.reason === TIMED_OUT ? "tool_timeout" : "tool_aborted"));
+  if (abort.signal.aborted) onAbort(); // while the call waited to be admitted
   abort.signal.addEventListener("abort", onAbort, { once: true });
   const timer = setTimeout(() => abort.abort(TIMED_OUT), tool.timeoutMs ?? TOOL_TIMEOUT_MS);
   try {
@@ -41,10 +51,10 @@ export async function runTool(
     const content = contentOf(result);
     // Checked before it is charged: a result that breaks the tool's own promise is a failure of the tool.
     const data = "isError" in result ? undefined : tool.output.parse(result.data);
-    if ((content[0]?.text.length ?? 0) > MAX_RESULT_CHARS) return failure("result_too_large");
+    if (resultBytes(result, content) > MAX_RESULT_BYTES) return failure("result_too_large");
     return { charged: !tool.failed(result), isError: "isError" in result, content, data };
   } catch (error) {
-    const code = error instanceof Stopped ? error.code : toolErrorCode(error);
+    const code = failureCode(error, tool);
     log("warn", "tool_failed", {
       callId: context.callId,
       tenantId: context.tenant.id,
@@ -72,9 +82,21 @@ class Stopped extends Error {
 
 async function noProgress(): Promise<void> {}
 
-function toolErrorCode(error: unknown): ErrorCode {
+function failureCode(error: unknown, tool: Tool): ErrorCode {
+  if (error instanceof Stopped) return error.code;
+  // A statement whose answer was lost may have been committed.
+  if (error instanceof AnswerLost && !tool.annotations.readOnly) return "outcome_unknown";
   const code = errorCode(error);
   return code === "internal" ? "tool_failed" : code;
+}
+
+/** What the result takes in UTF-8: its text, and its data as JSON. */
+function resultBytes(result: ToolResult<unknown> | ToolFailure, content: readonly ToolText[]): number {
+  const text = content.map((block) => block.text).join("");
+  const data = "isError" in result ? "" : result.text === undefined ? text : JSON.stringify(result.data);
+  // No character of a string takes more than three bytes: most results are small enough without a count.
+  const most = (text.length + data.length) * 3;
+  return most <= MAX_RESULT_BYTES ? most : utf8Bytes(text) + utf8Bytes(data);
 }
 
 function failure(code: ErrorCode, detail?: string): ToolRun {

@@ -1,7 +1,7 @@
 // Carries usage from the queue to the ledger, and the ledger's watermark back to the objects. A batch is written in one
 // transaction and acknowledged after its commit; whatever fails in between comes again and changes nothing.
 import { controlUsage } from "../adapters/control-usage.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { UsageMessage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 
@@ -11,14 +11,14 @@ export async function consumeUsage(batch: MessageBatch, env: Env): Promise<void>
     const parsed = UsageMessage.safeParse(message.body);
     if (parsed.success) readable.push({ message, usage: parsed.data });
     else {
-      // It goes to the dead-letter queue by its retries: nothing is dropped unseen.
+      // Its retries take it to the dead-letter queue; its rows, if it had any, are sent again by their object.
       log("error", "usage_unreadable", { messageId: message.id });
       message.retry();
     }
   }
   if (readable.length === 0) return;
 
-  const ledger = controlUsage(connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT));
+  const ledger = controlUsage(connectControl(env));
   let watermarks;
   try {
     watermarks = await ledger.record(readable.map(({ usage }) => usage));

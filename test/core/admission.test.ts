@@ -11,7 +11,8 @@ const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
 const TIME_LIMIT_MS = 10_000;
 
 function someLimits(overrides: Partial<Limits> = {}): Limits {
-  return { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 1_000, ...overrides };
+  const none = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, unitsPerHourByTool: {} };
+  return { ...none, callsInFlight: 1_000, ...overrides };
 }
 
 function admitted(admission: Admission, cost: number, limits: Limits, nowMs: number): Ticket {
@@ -26,10 +27,12 @@ function within(used: number, cost: number, limit: number | null): boolean {
 
 /** What the product promises, said without any cleverness. */
 class Model {
-  calls: { atMs: number; units: number; running: boolean }[] = [];
+  calls: { atMs: number; units: number; running: boolean; tool: string }[] = [];
 
-  hourUsed(nowMs: number): number {
-    return this.calls.filter((call) => nowMs - call.atMs < HOUR_MS).reduce((sum, call) => sum + call.units, 0);
+  hourUsed(nowMs: number, tool?: string): number {
+    return this.calls
+      .filter((call) => nowMs - call.atMs < HOUR_MS && (tool === undefined || call.tool === tool))
+      .reduce((sum, call) => sum + call.units, 0);
   }
   minuteUsed(nowMs: number): number {
     return this.calls.filter((call) => nowMs - call.atMs < MINUTE_MS).length;
@@ -41,12 +44,16 @@ class Model {
   inFlight(): number {
     return this.calls.filter((call) => call.running).length;
   }
-  admits(cost: number, limits: Limits, nowMs: number): boolean {
+  charged(tool: string): { atMs: number; units: number }[] {
+    return this.calls.filter((call) => call.tool === tool && !call.running);
+  }
+  admits(cost: number, limits: Limits, nowMs: number, tool: string): boolean {
     return (
       within(this.minuteUsed(nowMs), 1, limits.callsPerMinute) &&
       this.inFlight() < limits.callsInFlight &&
       (cost === 0 ||
         (within(this.hourUsed(nowMs), cost, limits.unitsPerHour) &&
+          within(this.hourUsed(nowMs, tool), cost, limits.unitsPerHourByTool[tool] ?? null) &&
           within(this.monthUsed(nowMs), cost, limits.unitsPerMonth)))
     );
   }
@@ -57,10 +64,18 @@ const limitsArbitrary = fc.record({
   unitsPerMonth: fc.integer({ min: 1, max: 400 }),
   callsPerMinute: fc.integer({ min: 1, max: 20 }),
   callsInFlight: fc.integer({ min: 1, max: 12 }),
+  unitsPerHourByTool: fc.oneof(fc.constant({}), fc.record({ limited: fc.integer({ min: 1, max: 60 }) })),
 });
 
 const stepArbitrary = fc.oneof(
-  { weight: 6, arbitrary: fc.record({ do: fc.constant("call" as const), cost: fc.integer({ min: 0, max: 20 }) }) },
+  {
+    weight: 6,
+    arbitrary: fc.record({
+      do: fc.constant("call" as const),
+      cost: fc.integer({ min: 0, max: 20 }),
+      tool: fc.constantFrom("limited", "other"),
+    }),
+  },
   { weight: 3, arbitrary: fc.record({ do: fc.constantFrom("settle" as const, "release" as const), which: fc.nat() }) },
   {
     weight: 3,
@@ -89,20 +104,26 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
         if (step.do === "wait") nowMs += step.ms;
         else if (step.do === "limits") limits = step.limits;
         else if (step.do === "call") {
-          const expected = model.admits(step.cost, limits, nowMs);
-          const decision = admission.decide(step.cost, limits, nowMs);
+          const { cost, tool } = step;
+          const ownLimit: number | undefined = limits.unitsPerHourByTool[tool];
+          if (ownLimit !== undefined) admission.watch(tool, () => model.charged(tool), nowMs);
+          const expected = model.admits(cost, limits, nowMs, tool);
+          const decision = admission.decide(cost, limits, nowMs, tool);
           expect(decision.admitted).toBe(expected);
           if (decision.admitted) {
             tickets.push({ ticket: decision.ticket, index: model.calls.length });
-            model.calls.push({ atMs: nowMs, units: step.cost, running: true });
+            model.calls.push({ atMs: nowMs, units: cost, running: true, tool });
           } else if (decision.retryAfterMs === undefined) {
-            expect(
-              step.cost > (limits.unitsPerHour ?? Infinity) || step.cost > (limits.unitsPerMonth ?? Infinity),
-            ).toBe(true);
+            const smallest = Math.min(
+              limits.unitsPerHour ?? Infinity,
+              limits.unitsPerMonth ?? Infinity,
+              ownLimit ?? Infinity,
+            );
+            expect(cost).toBeGreaterThan(smallest);
           } else if (model.inFlight() < limits.callsInFlight) {
             // Exact: admitted at the instant that was told, and not a millisecond before.
-            expect(model.admits(step.cost, limits, nowMs + decision.retryAfterMs)).toBe(true);
-            expect(model.admits(step.cost, limits, nowMs + decision.retryAfterMs - 1)).toBe(false);
+            expect(model.admits(cost, limits, nowMs + decision.retryAfterMs, tool)).toBe(true);
+            expect(model.admits(cost, limits, nowMs + decision.retryAfterMs - 1, tool)).toBe(false);
           }
         } else if (tickets.length > 0) {
           // Any ticket, also one that was given back before: the second time must do nothing.
@@ -361,4 +382,15 @@ test("a tenant without limits fills no memory", () => {
   const limits = someLimits();
   for (let call = 0; call < 200_000; call++) admission.settle(admitted(admission, 3, limits, START_MS + call * 40));
   expect(admission.byteLength).toBeLessThan(64 * 1024);
+});
+
+test("a window that is never empty stays exact for months", () => {
+  const log = new WindowLog(MINUTE_MS);
+  let nowMs = START_MS;
+  log.add(nowMs, 1);
+  while (nowMs < START_MS + 60 * 24 * HOUR_MS) {
+    nowMs += MINUTE_MS - 1; // each comes just before the one before it leaves
+    log.add(nowMs, 1);
+    if (log.used(nowMs) !== 2) expect.fail(`${log.used(nowMs)} used after ${(nowMs - START_MS) / HOUR_MS} hours`);
+  }
 });

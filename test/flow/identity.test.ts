@@ -52,13 +52,20 @@ function old(token: string | undefined, method: string, params: Record<string, u
 const usage = (token: string): Promise<Response> => modern(token, "tools/call", { name: "get_usage", arguments: {} });
 
 /** The challenge of RFC 6750 and RFC 9728, as JSON. */
-async function expectChallenge(response: Response, status: 401 | 403, what: string): Promise<void> {
+async function expectChallenge(response: Response, status: 401, what: string): Promise<void> {
   expect(response.status, what).toBe(status);
   const header = response.headers.get("www-authenticate") ?? "";
   expect(header, what).toMatch(/^Bearer /);
   expect(header, what).toContain(`resource_metadata="${resourceMetadataUrl}"`);
   expect(response.headers.get("content-type"), what).toContain("application/json");
   expect(await response.json(), what).toMatchObject({ error: expect.anything() });
+}
+
+/** A good token that belongs to nobody here: another one would fare no better, so that none is asked for. */
+async function expectUnknown(response: Response, what: string): Promise<void> {
+  expect(response.status, what).toBe(403);
+  expect(response.headers.get("www-authenticate"), what).toBeNull();
+  expect(await response.json(), what).toMatchObject({ error: { data: { code: "tenant_unknown" } } });
 }
 
 async function aKey(tenantId: string, request: Record<string, unknown> = {}): Promise<{ id: string; apiKey: string }> {
@@ -242,7 +249,7 @@ test("a token that the trusted issuer did not sign for this server is refused", 
 
 test("a user whose organisation is linked to no tenant is refused, and nothing is left", async () => {
   const token = await aJwt({ tenant_id: "org-nobody-linked", scopes: ["tools:read"] });
-  for (const [what, send] of requests) await expectChallenge(await send(token), 403, what);
+  for (const [what, send] of requests) await expectUnknown(await send(token), what);
   expect(await storedCalls("org-nobody-linked")).toEqual([]);
 });
 
@@ -251,7 +258,7 @@ test("an issuer cannot speak for a tenant that is linked to another one", async 
   const organisation = `org-${tenant.id}`;
   const link = { issuer: "https://their-own-issuer.example", organisation };
   expect((await operator("POST", `/tenants/${tenant.id}/links`, link)).status).toBe(201);
-  await expectChallenge(await usage(await aJwt({ tenant_id: organisation, scopes: ["tools:read"] })), 403, "before");
+  await expectUnknown(await usage(await aJwt({ tenant_id: organisation, scopes: ["tools:read"] })), "before");
   // The same name at another issuer is another organisation.
   const other = await aTenant();
   const same = { issuer: system.issuerUrl, organisation };

@@ -112,7 +112,7 @@ test("arguments nested far deeper than any schema end in an answer", async () =>
 });
 
 test("only a call names a tool, and only its own tool is put onto its server", () => {
-  const catalogue = [aTool(), aTool({ name: "other_tool" })];
+  const catalogue = new Map([aTool(), aTool({ name: "other_tool" })].map((tool) => [tool.name, tool]));
   const called = { method: "tools/call", params: { name: "other_tool" } };
   expect(calledTool(called)).toBe("other_tool");
   expect(toolsFor(called, catalogue, ["search_products"]).map(({ name }) => name)).toEqual(["other_tool"]);

@@ -4,6 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
+import { removePostgresData } from "../../dev/postgres.ts";
 import { freePort } from "../../dev/settings.ts";
 import { startSystem } from "../../dev/system.ts";
 
@@ -21,6 +22,7 @@ export interface FlowSystem {
   controlUrl: string;
   sharedOwnerUrl: string;
   appUrl: string;
+  serviceUrl: string;
 }
 
 declare module "vitest" {
@@ -55,9 +57,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
     controlUrl: databases.controlUrl,
     sharedOwnerUrl: databases.sharedOwnerUrl,
     appUrl: databases.appUrl,
+    serviceUrl: databases.serviceUrl,
   });
   return async () => {
     await system.stop();
+    await removePostgresData(join(dir, "postgres"));
     await rm(dir, { recursive: true, force: true });
   };
 }

@@ -49,13 +49,14 @@ export async function answer(request: Request, setting: Setting = {}): Promise<R
   const read = await readMcpRequest(request, guard);
   if ("response" in read) return read.response;
   const { body } = read;
+  const catalogue = new Map(tools.map((tool) => [tool.name, tool]));
   const resource = new URL("http://127.0.0.1/mcp");
   const authInfo: AuthInfo = { token: "t", clientId: "c", scopes, expiresAt: 4_000_000_000, resource };
   return serveMcp({
     request,
     body,
     authInfo,
-    register: (server) => registerTools(server, toolsFor(body, tools, null), callTool),
+    register: (server) => registerTools(server, toolsFor(body, catalogue, null), callTool),
   });
 }
 
