@@ -52,7 +52,7 @@ function old(token: string | undefined, method: string, params: Record<string, u
 const usage = (token: string): Promise<Response> => modern(token, "tools/call", { name: "get_usage", arguments: {} });
 
 /** The challenge of RFC 6750 and RFC 9728, as JSON. */
-async function expectChallenge(response: Response, status: 401, what: string): Promise<void> {
+async function expectChallenge(response: Response, status: 401 | 403, what: string): Promise<void> {
   expect(response.status, what).toBe(status);
   const header = response.headers.get("www-authenticate") ?? "";
   expect(header, what).toMatch(/^Bearer /);
