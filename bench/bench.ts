@@ -1,271 +1,48 @@
-// `npm run bench`: what a call costs, against the least that it must cost. All variants run on one PostgreSQL and one
-// proxy, each bundle in a workerd of its own, taken in turn for several rounds, so that what the machine does besides
-// meets all of them; the figures are medians of the rounds. CPU is the kernel's count, which a busy machine disturbs
-// less than it does the clock. Round trips and object calls are counted by the proxy and by the objects.
-import { fork } from "node:child_process";
-import { once } from "node:events";
+// `npm run bench`: what a call costs (calls.ts). `npm run bench -- sign-ups`: how long a customer waits (sign-ups.ts).
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { cpuMs, cpuMsOfTree } from "./cpu.ts";
-import { measureDecision } from "./decision.ts";
-import { type Ground, layGround, stopChild } from "./ground.ts";
-import type { LoadJob, LoadResult } from "./load.ts";
-import { describeProfile, profileWhile } from "./profile.ts";
-import { type Bundle, type Runtime, bundle, startRuntime } from "./runtime.ts";
-import { type RuntimeName, type Variant, variants } from "./variants.ts";
+import { removePostgresData } from "../dev/postgres.ts";
+import { benchCalls } from "./calls.ts";
+import { benchSignUps } from "./sign-ups.ts";
 
-const CONNECTIONS = 16;
-const TENANTS = 16;
-/** The outbox waits two seconds, the queue one; a lost message would come again after a minute, and be a fault. */
-const METERED_WITHIN_MS = 30_000;
-
-const { values: flags } = parseArgs({
+const { values: flags, positionals } = parseArgs({
   options: {
     calls: { type: "string", default: "1500" },
     rounds: { type: "string", default: "5" },
     only: { type: "string", multiple: true, default: [] },
     profile: { type: "boolean", default: false },
   },
+  allowPositionals: true,
 });
-const CALLS = Number(flags.calls);
-const ROUNDS = Number(flags.rounds);
-const chosen = variants.filter(({ name }) => flags.only.length === 0 || flags.only.includes(name));
-if (chosen.length === 0) throw new Error(`--only takes ${variants.map(({ name }) => name).join(", ")}`);
-
-interface Measured {
-  callsPerSecond: number;
-  p50Ms: number;
-  p99Ms: number;
-  workerdMs: number;
-  postgresMs: number;
-  proxyMs: number;
-  /** workerd and PostgreSQL between the last answer and the last row in the ledger; part of both above. */
-  meteringTailMs: number;
-  roundTrips: number;
-  controlRoundTrips: number;
-  objectCalls: number;
-  otherObjectCalls: number;
-}
-
-type Counters = Partial<Record<"call" | "admit" | "authorize" | "cancel" | "acknowledge", number>>;
+const [subject = "calls"] = positionals;
 
 const running: (() => Promise<unknown>)[] = [];
 const dir = mkdtempSync(join(tmpdir(), "tollgate-bench-"));
-
-async function stopAll(): Promise<void> {
-  for (const stop of running.splice(0).toReversed())
-    await stop().catch((error: unknown) => print(`stopping: ${String(error)}`));
-  rmSync(dir, { recursive: true, force: true });
-}
-
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return ((sorted[Math.ceil(middle) - 1] ?? NaN) + (sorted[Math.floor(middle)] ?? NaN)) / 2;
-}
-
-function startLoad(): (job: LoadJob) => Promise<LoadResult> {
-  const child = fork(join(import.meta.dirname, "load.ts"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
-  running.push(() => stopChild(child));
-  return async (job) => {
-    child.send(job);
-    const [message] = (await once(child, "message")) as [{ result?: LoadResult; error?: string }];
-    if (message.result === undefined) throw new Error(message.error);
-    return message.result;
-  };
-}
-
-async function readCounters({ port }: Runtime): Promise<{ calls: number; others: number }> {
-  const response = await fetch(`http://127.0.0.1:${port}/bench/counters`);
-  const { call = 0, admit = 0, authorize = 0, cancel = 0 } = (await response.json()) as Counters;
-  return { calls: call + admit, others: authorize + cancel };
-}
-
-async function untilMetered(ground: Ground, calls: number): Promise<void> {
-  const deadlineMs = Date.now() + METERED_WITHIN_MS;
-  while ((await ground.metered()) < calls) {
-    if (Date.now() > deadlineMs) throw new Error(`the ledger has ${await ground.metered()} of ${calls} calls`);
-    await sleep(100);
-  }
-}
-
-async function main(): Promise<void> {
-  const decision = measureDecision();
-  print("admission at a full window of 10,000 units (Node, CPU time)");
-  print(`  decide + settle ${decision.admittedNs.toFixed(0)} ns, refuse ${decision.refusedNs.toFixed(0)} ns`);
-  print(
-    `  memory ${(decision.totalBytes / 1024).toFixed(1)} KiB, of which logs ${(decision.arrayBytes / 1024).toFixed(1)} KiB`,
-  );
-  print("");
-
-  const ground = await layGround({ dir, tenants: TENANTS, running });
-  const load = startLoad();
-  const names = new Set<RuntimeName>(chosen.map(({ runtime }) => runtime));
-  if (names.has("constant")) names.add("floor"); // its answer is the constant
-  const bundles: Partial<Record<RuntimeName, Bundle>> = {};
-  const runtimes: Partial<Record<RuntimeName, Runtime>> = {};
-  const start = async (
-    name: RuntimeName,
-    options: Parameters<typeof bundle>[0],
-    extra: Record<string, string> = {},
-  ) => {
-    if (!names.has(name)) return;
-    bundles[name] = await bundle(options);
-    const inspect = flags.profile && chosen[0]?.runtime === name;
-    runtimes[name] = await startRuntime(bundles[name], {
-      dir: join(dir, name),
-      vars: { ...ground.vars, ...extra },
-      inspect,
-      running,
-    });
-  };
-  await start("product", { dir, config: "wrangler.toml", entry: "bench/product-worker.ts" });
-  await start("floor", { dir, config: "bench/floor.wrangler.toml" });
-  if (names.has("constant")) {
-    const floor = variants.find(({ name }) => name === "floor");
-    if (floor === undefined || runtimes.floor === undefined) throw new Error("there is no floor");
-    const requests = ground.tenants.map((tenant) => floor.request(tenant));
-    const { sample } = await load({ port: runtimes.floor.port, requests, connections: 1, calls: 1 });
-    await start("constant", { dir, config: "bench/constant.wrangler.toml" }, { ANSWER: sample });
-  }
-
-  let metered = 0;
-  const runOnce = async (variant: Variant, calls: number): Promise<Measured & { sample: string }> => {
-    const runtime = runtimes[variant.runtime];
-    if (runtime === undefined) throw new Error(`${variant.runtime} is not running`);
-    const requests = ground.tenants.map((tenant) => variant.request(tenant));
-    const read = () => ({
-      workerd: cpuMs(runtime.pid),
-      postgres: cpuMsOfTree(ground.postgresPid),
-      proxy: cpuMs(ground.proxyPid),
-    });
-    const [tripsBefore, countedBefore] = [await ground.roundTrips(), await readCountersOf(variant, runtime)];
-    const before = read();
-    const { seconds, p50Ms, p99Ms, sample } = await load({
-      port: runtime.port,
-      requests,
-      connections: CONNECTIONS,
-      calls,
-    });
-    const answered = read();
-    if (variant.metered) await untilMetered(ground, (metered += calls));
-    const after = read();
-    const [trips, counted] = [await ground.roundTrips(), await readCountersOf(variant, runtime)];
-    return {
-      callsPerSecond: calls / seconds,
-      p50Ms,
-      p99Ms,
-      workerdMs: (after.workerd - before.workerd) / calls,
-      postgresMs: (after.postgres - before.postgres) / calls,
-      proxyMs: (after.proxy - before.proxy) / calls,
-      meteringTailMs: (after.workerd - answered.workerd + after.postgres - answered.postgres) / calls,
-      roundTrips: (trips.shared - tripsBefore.shared) / calls,
-      controlRoundTrips: (trips.control - tripsBefore.control) / calls,
-      objectCalls: (counted.calls - countedBefore.calls) / calls,
-      otherObjectCalls: (counted.others - countedBefore.others) / calls,
-      sample,
-    };
-  };
-
-  for (const variant of chosen) {
-    const { sample } = await runOnce(variant, CALLS * variant.times);
-    const answer = JSON.parse(sample) as { result: { structuredContent: { products: unknown[] } } };
-    if (answer.result.structuredContent.products.length !== 10) throw new Error(`${variant.name} found something else`);
-  }
-
-  if (flags.profile) {
-    const [variant] = chosen;
-    const runtime = variant && runtimes[variant.runtime];
-    const script = variant && bundles[variant.runtime]?.script;
-    if (variant === undefined || runtime === undefined || script === undefined) throw new Error("nothing to profile");
-    const calls = CALLS * 2;
-    const profile = await profileWhile(await runtime.miniflare.getInspectorURL(), variant.runtime, () =>
-      runOnce(variant, calls),
-    );
-    print(`profile of ${variant.name}, ${calls} calls`);
-    for (const line of describeProfile(profile, script, calls)) print(line);
-    return;
-  }
-
-  const rounds = new Map<Variant, Measured[]>(chosen.map((variant) => [variant, []]));
-  for (let round = 0; round < ROUNDS; round++) {
-    for (const [variant, results] of rounds) results.push(await runOnce(variant, CALLS * variant.times));
-  }
-  const of = (variant: Variant, field: keyof Measured): number =>
-    median((rounds.get(variant) ?? []).map((each) => each[field]));
-
-  print(
-    `medians of ${ROUNDS} rounds of ${CALLS} calls, ${CONNECTIONS} connections, ${TENANTS} tenants; CPU in ms a call`,
-  );
-  const header = [
-    "variant",
-    "calls/s",
-    "p50 ms",
-    "p99 ms",
-    "workerd",
-    "postgres",
-    "sum",
-    "of it after",
-    "proxy",
-    "trips",
-    "control",
-    "objects",
-  ];
-  const rows = chosen.map((variant) => [
-    variant.name,
-    of(variant, "callsPerSecond").toFixed(0),
-    of(variant, "p50Ms").toFixed(1),
-    of(variant, "p99Ms").toFixed(1),
-    of(variant, "workerdMs").toFixed(3),
-    of(variant, "postgresMs").toFixed(3),
-    (of(variant, "workerdMs") + of(variant, "postgresMs")).toFixed(3),
-    of(variant, "meteringTailMs").toFixed(3),
-    of(variant, "proxyMs").toFixed(3),
-    of(variant, "roundTrips").toFixed(3),
-    of(variant, "controlRoundTrips").toFixed(3),
-    (of(variant, "objectCalls") + of(variant, "otherObjectCalls")).toFixed(3),
-  ]);
-  const widths = header.map((title, column) => Math.max(title.length, ...rows.map((row) => row[column]?.length ?? 0)));
-  const line = (cells: readonly string[]): string =>
-    cells
-      .map((cell, column) => (column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)))
-      .join("  ");
-  for (const row of [header, ...rows]) print(line(row));
-
-  const named = (name: string): Variant | undefined => chosen.find((variant) => variant.name === name);
-  const ratio = (over: string, under: string): void => {
-    const [a, b] = [named(over), named(under)];
-    if (a === undefined || b === undefined) return;
-    const cpu = (variant: Variant): number => of(variant, "workerdMs") + of(variant, "postgresMs");
-    const slower = of(b, "callsPerSecond") / of(a, "callsPerSecond");
-    print(`${over} / ${under}: ${(cpu(a) / cpu(b)).toFixed(2)} in CPU, ${slower.toFixed(2)} in time a call`);
-  };
-  print("");
-  ratio("product", "floor");
-  ratio("product-legacy", "floor");
-  ratio("product-jwt", "product");
-  ratio("floor-callback", "floor");
-  ratio("floor", "constant");
-}
-
-async function readCountersOf(variant: Variant, runtime: Runtime): Promise<{ calls: number; others: number }> {
-  return variant.runtime === "constant" ? { calls: 0, others: 0 } : readCounters(runtime);
-}
-
 for (const signal of ["SIGINT", "SIGTERM"] as const)
   process.once(signal, () => void stopAll().then(() => process.exit(1)));
+
 try {
-  await main();
+  if (subject === "calls") {
+    const { only, profile } = flags;
+    await benchCalls({ dir, running, calls: Number(flags.calls), rounds: Number(flags.rounds), only, profile });
+  } else if (subject === "sign-ups") await benchSignUps({ dir, running });
+  else throw new Error(`There is no benchmark ${subject}: choose calls or sign-ups.`);
 } catch (error) {
   print(error instanceof Error ? (error.stack ?? error.message) : String(error));
   process.exitCode = 1;
 } finally {
   await stopAll();
+}
+
+async function stopAll(): Promise<void> {
+  for (const stop of running.splice(0).toReversed())
+    await stop().catch((error: unknown) => print(`stopping: ${String(error)}`));
+  await removePostgresData(join(dir, "postgres"));
+  rmSync(dir, { recursive: true, force: true });
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
 }

@@ -95,6 +95,12 @@ export async function startPostgres(options: {
   }
 }
 
+/** Whether there is a cluster for `dataDir`. It may be gone although the folder is not: temporary folders are cleaned. */
+export async function hasPostgresData(dataDir: string): Promise<boolean> {
+  const home = (await readDataLocation(dataDir)) ?? dataDir;
+  return existsSync(join(home, "cluster", "PG_VERSION"));
+}
+
 /** Removes the cluster kept for `dataDir`, wherever it lives, with its password. The server must be stopped. */
 export async function removePostgresData(dataDir: string): Promise<void> {
   if (!existsSync(dataDir)) return;

@@ -58,14 +58,18 @@ async function lead(): Promise<void> {
   const demoFile = join(dir, "demo.json");
   rmSync(demoFile, { force: true });
 
-  let system: Awaited<ReturnType<typeof startSystem>> | undefined;
+  let starting: ReturnType<typeof startSystem> | undefined;
   let stopping = false;
   const clock = new AbortController();
   const stop = async (exitCode: number): Promise<void> => {
     if (stopping) return;
     stopping = true;
     clock.abort();
-    await system?.stop();
+    // Also what is half started: it is let come up, because only then it knows all that there is to stop.
+    await starting?.then(
+      (system) => system.stop(),
+      () => undefined,
+    );
     rmSync(demoFile, { force: true });
     rmSync(lockFile, { force: true });
     process.exit(exitCode);
@@ -87,7 +91,8 @@ async function lead(): Promise<void> {
 
   try {
     print("Tollgate, on this machine");
-    system = await startSystem({ dir, port, fresh: flags.fresh, step });
+    starting = startSystem({ dir, port, fresh: flags.fresh, step });
+    const system = await starting;
     // What an earlier run left undone is picked up before anybody looks.
     await system.worker.fireCron("* * * * *");
     const tenants = flags.demo ? await runDemonstration(system, step) : [];
@@ -109,6 +114,7 @@ async function lead(): Promise<void> {
     );
     runClock(system, clock.signal);
   } catch (error) {
+    if (stopping) return;
     print(`\n${error instanceof Error ? error.message : String(error)}`);
     await stop(1);
   }

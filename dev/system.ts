@@ -13,7 +13,7 @@ import {
 } from "./migrate.ts";
 import { startMonitor } from "./monitor.ts";
 import { startNeonProxy } from "./neon-proxy.ts";
-import { removePostgresData, startPostgres } from "./postgres.ts";
+import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.ts";
 import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings } from "./settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
 import { connectStripe } from "../src/adapters/stripe.ts";
@@ -38,30 +38,33 @@ export type System = Awaited<ReturnType<typeof startSystem>>;
 export const sharedDatabase = "tollgate_shared_1";
 export const controlDatabase = "tollgate_control";
 
+/** What one run leaves to the next. */
+const state = [
+  "postgres",
+  "workerd",
+  "stripe.db",
+  "stripe.db-wal",
+  "stripe.db-shm",
+  "monitor.db",
+  "monitor.db-wal",
+  "monitor.db-shm",
+  "settings.json",
+  "issuer.json",
+];
+
 /** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
 export async function startSystem(options: SystemOptions) {
   const { port, fresh = false, entry, vars = {}, step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
-  if (fresh) {
+  const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
+  const ownDatabases = own["CONTROL_DATABASE_URL"] !== undefined;
+  // Objects, Stripe and the databases are only good together: a cluster that is gone takes the others with it.
+  if (fresh || !(ownDatabases || (await hasPostgresData(join(dir, "postgres"))))) {
     await removePostgresData(join(dir, "postgres"));
-    for (const part of [
-      "postgres",
-      "workerd",
-      "stripe.db",
-      "stripe.db-wal",
-      "stripe.db-shm",
-      "monitor.db",
-      "monitor.db-wal",
-      "monitor.db-shm",
-      "settings.json",
-      "issuer.json",
-    ]) {
-      rmSync(join(dir, part), { recursive: true, force: true });
-    }
+    for (const part of state) rmSync(join(dir, part), { recursive: true, force: true });
   }
   if (!(await isFree(port))) throw new Error(`Port ${port} is taken. Choose another one: PORT=${port + 100} npm start`);
   const settings = loadSettings(dir);
-  const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
   const { secrets } = settings;
   const publicUrl = `http://127.0.0.1:${port}`;
   const running: (() => Promise<unknown>)[] = [];
@@ -71,8 +74,7 @@ export async function startSystem(options: SystemOptions) {
   };
 
   try {
-    const databases =
-      own["CONTROL_DATABASE_URL"] === undefined ? await startDatabases(dir, settings, step, running) : undefined;
+    const databases = ownDatabases ? undefined : await startDatabases(dir, settings, step, running);
 
     const stripe =
       own["STRIPE_SECRET_KEY"] === undefined

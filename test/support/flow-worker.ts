@@ -1,9 +1,37 @@
-// The product's Worker with what only a test may do: set a tenant's clock, and end its object in the middle of things.
-import { Provisioning } from "../../src/platform/provisioning.ts";
+// The product's Worker with what only a test may do: set a tenant's clock, end its object in the middle of things, call
+// it past the MCP endpoint, take the monitor away; and one tool more, whose calls must never run twice.
+import * as z from "zod";
+import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
+import { authenticate } from "../../src/mcp/auth.ts";
+import { Provisioning as ProductProvisioning } from "../../src/platform/provisioning.ts";
 import { TenantObject as ProductObject } from "../../src/platform/tenant-object.ts";
+import { catalogue } from "../../src/tools/catalogue.ts";
+import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
 import worker from "../../src/worker.ts";
 
+const takeFromStock = defineTool({
+  name: "take_from_stock",
+  title: "Take from stock",
+  description: "Takes one piece of a product out of stock.",
+  units: 1,
+  scopes: ["tools:write"],
+  input: z.strictObject({ id: z.string() }),
+  output: z.strictObject({ stock: z.int() }),
+  annotations: { readOnly: false, idempotent: false, destructive: true },
+  failed: isFailure,
+
+  async run({ id }, { db }) {
+    const [row] = await db.query<{ stock: number }>(
+      `UPDATE products SET stock = stock - 1 WHERE id = $1 RETURNING stock`,
+      [id],
+    );
+    return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
+  },
+});
+(catalogue as Map<string, Tool>).set(takeFromStock.name, takeFromStock);
+
 const offsetsMs = new Map<string, number>();
+let monitorIsDown = false;
 
 export class TenantObject extends ProductObject {
   protected override now(): number {
@@ -23,7 +51,12 @@ export class TenantObject extends ProductObject {
   }
 }
 
-export { Provisioning };
+export class Provisioning extends ProductProvisioning {
+  constructor(ctx: ExecutionContext, env: Env) {
+    // The monitor has nothing there, and says so.
+    super(ctx, monitorIsDown ? { ...env, MONITOR_URL: `${env.MONITOR_URL}/down` } : env);
+  }
+}
 
 export default {
   ...worker,
@@ -40,8 +73,22 @@ export default {
         return Response.json({ ended: tenantId });
       case "/test/stored":
         return Response.json(await object.stored());
+      case "/test/monitor":
+        monitorIsDown = searchParams.get("down") === "true";
+        return Response.json({ monitorIsDown });
+      case "/test/call":
+        return Response.json(await callObject(request, env));
       default:
         return worker.fetch(request, env, ctx);
     }
   },
 } satisfies ExportedHandler<Env>;
+
+/** One attempt of a call, as the MCP endpoint makes it after it has identified the caller. */
+async function callObject(request: Request, env: Env): Promise<CallOutcome> {
+  const authentication = await authenticate(request.headers.get("authorization"), env, Date.now());
+  if ("refused" in authentication) throw new Error(authentication.refused);
+  const { caller } = authentication;
+  const call = { ...(await request.json<Omit<CallRequest, "caller">>()), caller };
+  return (await env.TENANT.getByName(caller.tenantId).call(call)) as CallOutcome;
+}

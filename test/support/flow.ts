@@ -4,6 +4,7 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 import pg from "pg";
 import { inject } from "vitest";
 import { firstKey, signUp } from "../../dev/demo.ts";
+import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Limits } from "../../src/core/plans.ts";
 
 export const system = inject("system");
@@ -21,11 +22,18 @@ export async function aCustomer({ plan = "free", name = "A customer" } = {}): Pr
 
 /** A tenant made by the operator, with numbers of its own. */
 export async function aTenant(
-  overrides: { plan?: string; limits?: Partial<Limits>; allowedTools?: string[]; id?: string } = {},
+  overrides: {
+    plan?: string;
+    limits?: Partial<Limits>;
+    allowedTools?: string[];
+    id?: string;
+    trialDays?: number;
+  } = {},
 ): Promise<TestTenant> {
   const created = await operator("POST", "/tenants", { plan: "free", name: "A tenant", ...overrides });
   const { id } = (await created.json()) as { id: string };
-  await until(async () => (await status(id)).state === "active", `tenant ${id} is active`);
+  const served = overrides.trialDays === undefined ? "active" : "trial";
+  await until(async () => (await status(id)).state === served, `tenant ${id} is ${served}`);
   const key = (await (await operator("POST", `/tenants/${id}/keys`, { name: "test" })).json()) as { apiKey: string };
   return { id, apiKey: key.apiKey };
 }
@@ -124,6 +132,7 @@ export function postMcp(
   token: string | undefined,
   body: { method: string; params?: { name?: string; [key: string]: unknown }; [key: string]: unknown },
   headers: Record<string, string> = {},
+  signal?: AbortSignal,
 ): Promise<Response> {
   const name = body.params?.name;
   return fetch(`${system.publicUrl}/mcp`, {
@@ -138,7 +147,19 @@ export function postMcp(
       ...headers,
     },
     body: JSON.stringify(body),
+    signal: signal ?? null,
   });
+}
+
+/** One attempt of a call at the tenant's object, past the MCP endpoint, which alone decides on attempts. */
+export async function callObject(token: string, call: Omit<CallRequest, "caller">): Promise<CallOutcome> {
+  const response = await fetch(`${system.publicUrl}/test/call`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}` },
+    body: JSON.stringify(call),
+  });
+  if (!response.ok) throw new Error(`${response.status}: ${await response.text()}`);
+  return (await response.json()) as CallOutcome;
 }
 
 /** Sets the clock of one tenant's object ahead. */
@@ -174,6 +195,22 @@ export function simulator(path: string, body?: unknown): Promise<unknown> {
   return body === undefined
     ? fetch(`${system.stripeUrl}/_sim${path}`).then((response) => response.json())
     : postJson(`${system.stripeUrl}/_sim${path}`, body);
+}
+
+/** Writes to Stripe's own API, as somebody else who has the account's key would. */
+export async function stripeApi<Created>(path: string, form: Record<string, string>): Promise<Created> {
+  const response = await fetch(`${system.stripeUrl}/v1${path}`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${system.stripeSecretKey}` },
+    body: new URLSearchParams(form),
+  });
+  if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+  return (await response.json()) as Created;
+}
+
+/** How often a fault's rule has struck so far. */
+export async function databaseHits(): Promise<number> {
+  return ((await (await fetch(`${system.proxyUrl}/_proxy/stats`)).json()) as { faults: number }).faults;
 }
 
 async function postJson(url: string, body: unknown): Promise<unknown> {

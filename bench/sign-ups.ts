@@ -1,0 +1,66 @@
+// How long a customer waits: from the payment on the pay page to the answer of the first tool call from outside, with
+// all that lies between: webhook, Workflow, canary, activation, first API key. The whole local system, as `npm start`
+// runs it; one customer after another, then as many at once.
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { firstKey, signUp } from "../dev/demo.ts";
+import { freePort } from "../dev/settings.ts";
+import { startSystem } from "../dev/system.ts";
+
+const CUSTOMERS = 20;
+
+/** Measures and prints. Throws when a sign-up or its first call fails. */
+export async function benchSignUps(options: { dir: string; running: (() => Promise<unknown>)[] }): Promise<void> {
+  const system = await startSystem({ dir: options.dir, port: await freePort() });
+  options.running.push(() => system.stop());
+  const { publicUrl } = system;
+  const waits = async (index: number): Promise<Wait> => {
+    const customer = await signUp(publicUrl, { plan: "free", name: `Customer ${index}` });
+    const apiKey = await firstKey(publicUrl, customer);
+    await firstCall(publicUrl, apiKey);
+    return { activeMs: customer.activeAt - customer.paidAt, firstCallMs: performance.now() - customer.paidAt };
+  };
+
+  await waits(0); // the Worker's first requests compile it
+  const inTurn: Wait[] = [];
+  for (let index = 1; index <= CUSTOMERS; index++) inTurn.push(await waits(index));
+  report("one after another", inTurn);
+  report("at once", await Promise.all(Array.from({ length: CUSTOMERS }, (_, index) => waits(100 + index))));
+}
+
+interface Wait {
+  activeMs: number;
+  firstCallMs: number;
+}
+
+async function firstCall(publicUrl: string, apiKey: string): Promise<void> {
+  const client = new Client({ name: "tollgate-bench", version: "1" });
+  const requestInit = { headers: { authorization: `Bearer ${apiKey}` } };
+  await client.connect(new StreamableHTTPClientTransport(new URL(`${publicUrl}/mcp`), { requestInit }));
+  const result = await client.callTool({ name: "search_products", arguments: { query: "" } });
+  await client.close();
+  if (result.isError === true) throw new Error(`The first call failed: ${JSON.stringify(result.content)}`);
+}
+
+function report(title: string, waits: readonly Wait[]): void {
+  const line = (name: string, values: readonly number[]): string => {
+    const sorted = values.toSorted((a, b) => a - b);
+    // The nearest-rank percentile.
+    const at = (share: number): string => (sorted[Math.ceil(share * sorted.length) - 1] ?? NaN).toFixed(0);
+    return `  ${name.padEnd(28)} p50 ${at(0.5)} ms, p95 ${at(0.95)} ms, longest ${at(1)} ms`;
+  };
+  process.stdout.write(
+    [
+      `${waits.length} sign-ups, ${title}: all succeeded`,
+      line(
+        "payment to active",
+        waits.map(({ activeMs }) => activeMs),
+      ),
+      line(
+        "payment to first call",
+        waits.map(({ firstCallMs }) => firstCallMs),
+      ),
+      "",
+    ].join("\n"),
+  );
+}
