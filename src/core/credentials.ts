@@ -23,9 +23,11 @@ export interface Credential {
 
 /**
  * Writes a credential: `<prefix>_<tenant>.<field>….<MAC>`, where MAC is HMAC-SHA256 (RFC 2104) in base64url over all
- * that stands before its dot. Fields are letters, digits, `-` and `_`, 1 to 128 of them.
+ * that stands before its dot. Fields are letters, digits, `-` and `_`, 1 to 128 of them. Throws rather than write what
+ * would not be read back.
  */
 export async function mintCredential(rootKey: string, credential: Credential): Promise<string> {
+  if (!isWellFormed(credential)) throw new Error(`a ${credential.kind} credential cannot carry these fields`);
   const body = [`${prefixes[credential.kind]}_${credential.tenantId}`, ...credential.fields].join(".");
   const mac = await crypto.subtle.sign("HMAC", await macKey(rootKey), encoder.encode(body));
   return `${body}.${toBase64Url(new Uint8Array(mac))}`;
@@ -37,13 +39,21 @@ export async function verifyCredential(rootKey: string, token: string): Promise<
   const kind = (Object.keys(prefixes) as CredentialKind[]).find((each) => token.startsWith(`${prefixes[each]}_`));
   if (kind === undefined || end < 0 || token.length > 512) return undefined;
   const [tenantId = "", ...fields] = token.slice(prefixes[kind].length + 1, end).split(".");
-  if (!tenantIdPattern.test(tenantId) || fields.length !== fieldCounts[kind]) return undefined;
-  if (!fields.every((field) => fieldPattern.test(field))) return undefined;
+  const credential: Credential = { kind, tenantId: tenantId as TenantId, fields };
+  if (!isWellFormed(credential)) return undefined;
   const mac = fromBase64Url(token.slice(end + 1));
   if (mac === undefined) return undefined;
   // `verify` compares in constant time.
   const genuine = await crypto.subtle.verify("HMAC", await macKey(rootKey), mac, encoder.encode(token.slice(0, end)));
-  return genuine ? { kind, tenantId: tenantId as TenantId, fields } : undefined;
+  return genuine ? credential : undefined;
+}
+
+function isWellFormed({ kind, tenantId, fields }: Credential): boolean {
+  return (
+    tenantIdPattern.test(tenantId) &&
+    fields.length === fieldCounts[kind] &&
+    fields.every((field) => fieldPattern.test(field))
+  );
 }
 
 /** The token of an `Authorization: Bearer` header (RFC 6750, section 2.1), `undefined` without one. */
@@ -65,9 +75,9 @@ export async function secretsEqual(left: string, right: string): Promise<boolean
   return difference === 0;
 }
 
-/** Scopes as a credential field: they are part of what the MAC covers, so that no database is asked for them. */
+/** Scopes, each once, as a credential field: they are part of what the MAC covers, so that no database is asked for them. */
 export function encodeScopes(scopes: readonly string[]): string {
-  return toBase64Url(encoder.encode(scopes.join(" ")));
+  return toBase64Url(encoder.encode([...new Set(scopes)].join(" ")));
 }
 
 /** The scopes of a verified credential's field. */

@@ -4,9 +4,9 @@ import * as z from "zod";
 /** Signature algorithms that are accepted: asymmetric ones only, fixed here and never taken from a token. */
 export const acceptedAlgorithms = ["RS256", "ES256", "EdDSA"];
 
-const Issuer = z.object({
+const Issuer = z.strictObject({
   issuer: z.url(),
-  jwksUrl: z.url(),
+  jwksUrl: z.url({ protocol: /^https?$/ }),
   /** The claim that names the customer's organisation at this issuer: `org_id`, `tid`, `custom:tenant_id` … */
   tenantClaim: z.string().min(1),
   /** Default: the URL of the MCP endpoint. */

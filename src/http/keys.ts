@@ -24,7 +24,8 @@ export const KeyRequest = z.strictObject({
   scopes: z
     .array(z.enum(scopesSupported))
     .min(1)
-    .default([...scopesSupported]),
+    .default([...scopesSupported])
+    .transform((scopes) => [...new Set(scopes)]),
   expiresAt: z.iso
     .datetime({ offset: true })
     .refine((instant) => Date.parse(instant) > Date.now(), "must be in the future")

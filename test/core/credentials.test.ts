@@ -1,0 +1,209 @@
+// What Tollgate mints it reads back, and nothing that differs from it by anything: arithmetic alone turns away what is
+// forged, so that no storage is read and no object wakes.
+import { createHmac } from "node:crypto";
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import {
+  type Credential,
+  type CredentialKind,
+  bearerToken,
+  decodeScopes,
+  encodeScopes,
+  mintCredential,
+  secretsEqual,
+  sha256Hex,
+  toBase64Url,
+  verifyCredential,
+} from "../../src/core/credentials.ts";
+import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
+
+const ROOT_KEY = "root-key-of-these-tests";
+const prefixes = { key: "tgk", canary: "tgc", setup: "tgs", monitor: "tgm" } as const;
+const kinds = Object.keys(prefixes) as CredentialKind[];
+
+const tenantIds = fc.stringMatching(tenantIdPattern).map((id) => TenantId.parse(id));
+const field = fc.stringMatching(/^[A-Za-z0-9_-]{1,128}$/);
+const credentials: fc.Arbitrary<Credential> = fc.oneof(
+  fc.record({ kind: fc.constant("key" as const), tenantId: tenantIds, fields: fc.tuple(field, field, field) }),
+  fc.record({
+    kind: fc.constantFrom("canary" as const, "setup" as const),
+    tenantId: tenantIds,
+    fields: fc.tuple(field),
+  }),
+  fc.record({ kind: fc.constant("monitor" as const), tenantId: tenantIds, fields: fc.constant([]) }),
+);
+
+function aCredential(overrides: Partial<Credential> = {}): Credential {
+  const fields = { key: ["k1", "cmVhZA", "secret"], canary: ["1800000000000"], setup: ["1800000000000"], monitor: [] };
+  const kind = overrides.kind ?? "key";
+  return { kind, tenantId: TenantId.parse("acme"), fields: fields[kind], ...overrides };
+}
+
+/** A token whose MAC is genuine, whatever it says. */
+function signed(body: string): string {
+  return `${body}.${createHmac("sha256", ROOT_KEY).update(body).digest("base64url")}`;
+}
+
+const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+test("a credential of any kind reads back as it was written, under the MAC of all that it says", async () => {
+  await fc.assert(
+    fc.asyncProperty(credentials, async (credential) => {
+      const token = await mintCredential(ROOT_KEY, credential);
+      const { kind, tenantId, fields } = credential;
+      expect(token).toBe(signed([`${prefixes[kind]}_${tenantId}`, ...fields].join(".")));
+      expect(await verifyCredential(ROOT_KEY, token)).toEqual({ kind, tenantId, fields: [...fields] });
+    }),
+  );
+});
+
+test("the longest credential reads back", async () => {
+  const longest = aCredential({ tenantId: TenantId.parse("t".repeat(40)), fields: Array(3).fill("f".repeat(128)) });
+  expect(await verifyCredential(ROOT_KEY, await mintCredential(ROOT_KEY, longest))).toEqual(longest);
+});
+
+test("a token that differs in any one character is refused", async () => {
+  const edit = fc.record({
+    at: fc.nat(),
+    how: fc.constantFrom("replace", "insert", "remove"),
+    char: fc.oneof(
+      fc.constantFrom(...`${letters}.=+/ \n\0`.split("")),
+      fc.nat(0xffff).map((code) => String.fromCharCode(code)),
+    ),
+  });
+  await fc.assert(
+    fc.asyncProperty(credentials, edit, async (credential, { at, how, char }) => {
+      const token = await mintCredential(ROOT_KEY, credential);
+      const index = at % (token.length + (how === "insert" ? 1 : 0));
+      const rest = token.slice(how === "insert" ? index : index + 1);
+      const edited = token.slice(0, index) + (how === "remove" ? "" : char) + rest;
+      fc.pre(edited !== token);
+      expect(await verifyCredential(ROOT_KEY, edited)).toBeUndefined();
+    }),
+    { numRuns: 2_000 },
+  );
+});
+
+test.each(kinds)("of all last characters that a %s's MAC could end in, one is accepted", async (kind) => {
+  // Four characters decode to the same last byte: accepting them all would give a key several spellings and digests.
+  const token = await mintCredential(ROOT_KEY, aCredential({ kind }));
+  const accepted = [];
+  for (const last of letters) {
+    if ((await verifyCredential(ROOT_KEY, token.slice(0, -1) + last)) !== undefined) accepted.push(last);
+  }
+  expect(accepted).toEqual([token.at(-1)]);
+});
+
+test.each(kinds.flatMap((kind) => kinds.filter((other) => other !== kind).map((other) => ({ kind, other }))))(
+  "a $kind does not pass for a $other",
+  async ({ kind, other }) => {
+    // The fields that the other kind has, so that nothing but the MAC stands in the way.
+    const credential = { ...aCredential({ kind: other }), kind };
+    const body = [`${prefixes[kind]}_${credential.tenantId}`, ...credential.fields].join(".");
+    expect(await verifyCredential(ROOT_KEY, signed(body).replace(prefixes[kind], prefixes[other]))).toBeUndefined();
+  },
+);
+
+test("a credential does not pass for another tenant's, nor under another root key", async () => {
+  await fc.assert(
+    fc.asyncProperty(credentials, tenantIds, fc.string({ minLength: 1 }), async (credential, other, rootKey) => {
+      fc.pre(other !== credential.tenantId && rootKey !== ROOT_KEY);
+      const token = await mintCredential(ROOT_KEY, credential);
+      const prefix = `${prefixes[credential.kind]}_`;
+      const elsewhere = token.replace(`${prefix}${credential.tenantId}`, `${prefix}${other}`);
+      expect(await verifyCredential(ROOT_KEY, elsewhere)).toBeUndefined();
+      expect(await verifyCredential(rootKey, token)).toBeUndefined();
+    }),
+  );
+});
+
+test.each([
+  ["nothing", ""],
+  ["a prefix", "tgk_"],
+  ["no MAC", "tgk_acme.k1.cmVhZA.secret"],
+  ["an empty MAC", "tgk_acme.k1.cmVhZA.secret."],
+  ["a JWT", "eyJhbGciOiJIUzI1NiJ9.e30.c2lnbmF0dXJl"],
+  ["an unknown prefix", signed("tgx_acme")],
+  ["no prefix", signed("acme")],
+  ["a tenant in upper case", signed("tgm_Acme")],
+  ["no tenant", signed("tgm_")],
+  ["a field too few", signed("tgk_acme.k1.cmVhZA")],
+  ["a field too many", signed("tgk_acme.k1.cmVhZA.secret.more")],
+  ["a monitor token with a field", signed("tgm_acme.1800000000000")],
+  ["an empty field", signed("tgk_acme.k1..secret")],
+  ["a field of other characters", signed("tgk_acme.k1.cmVhZA=.secret")],
+  ["a field over 128 characters", signed(`tgs_acme.${"1".repeat(129)}`)],
+  ["a MAC with padding", `${signed("tgm_acme")}=`],
+])("%s is refused whatever its MAC says", async (_, token) => {
+  expect(await verifyCredential(ROOT_KEY, token)).toBeUndefined();
+});
+
+test.each([
+  ["a field with a dot", { fields: ["k.1", "cmVhZA", "secret"] }],
+  ["an empty field", { fields: ["k1", "", "secret"] }],
+  ["a field over 128 characters", { fields: ["k1", "c".repeat(129), "secret"] }],
+  ["a field too few", { fields: ["k1", "secret"] }],
+  ["a tenant with a dot", { tenantId: "ac.me" as TenantId }],
+])("%s is not minted, since nothing would read it back", async (_, wrong) => {
+  await expect(mintCredential(ROOT_KEY, aCredential(wrong))).rejects.toThrow(/credential/);
+});
+
+test("scopes read back as they were written, each once, in a field of their own", () => {
+  const scope = fc.stringMatching(/^[!#-[\]-~]{1,17}$/); // as RFC 6749, section 3.3, spells them
+  fc.assert(
+    fc.property(fc.array(scope, { minLength: 1, maxLength: 5 }), (scopes) => {
+      const encoded = encodeScopes(scopes);
+      expect(encoded).toMatch(/^[A-Za-z0-9_-]{1,128}$/);
+      expect(decodeScopes(encoded)).toEqual([...new Set(scopes)]);
+    }),
+  );
+});
+
+test("scopes that are named over and over still fit into a key", async () => {
+  const fields = ["k1", encodeScopes(Array<string>(50).fill("tools:read")), "secret"];
+  const token = await mintCredential(ROOT_KEY, aCredential({ fields }));
+  expect((await verifyCredential(ROOT_KEY, token))?.fields).toEqual(fields);
+});
+
+test("random bytes become a field, whatever they are", () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ minLength: 1, maxLength: 90 }), (bytes) => {
+      const encoded = toBase64Url(bytes);
+      expect(encoded).toMatch(/^[A-Za-z0-9_-]{1,128}$/);
+      expect([...Buffer.from(encoded, "base64url")]).toEqual([...bytes]);
+    }),
+  );
+});
+
+test.each([
+  ["Bearer abc", "abc"],
+  ["bearer abc", "abc"],
+  ["BEARER   a.b-c_d~e+f/g==  ", "a.b-c_d~e+f/g=="],
+  ["Bearer", undefined],
+  ["Bearer ", undefined],
+  ["Bearerabc", undefined],
+  ["Bearer a b", undefined],
+  ["Bearer a, Bearer b", undefined],
+  [" Bearer abc", undefined],
+  ["Basic abc", undefined],
+  ["abc", undefined],
+  ["", undefined],
+  [null, undefined],
+  [undefined, undefined],
+])("the bearer token of %j is %j", (header, token) => {
+  expect(bearerToken(header)).toBe(token);
+});
+
+test("secrets are equal when they are the same text, and only then", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.string({ unit: "grapheme" }), fc.string({ unit: "grapheme" }), async (one, other) => {
+      expect(await secretsEqual(one, one)).toBe(true);
+      expect(await secretsEqual(one, other)).toBe(one === other);
+      expect(await secretsEqual(one, `${one} `)).toBe(false);
+    }),
+  );
+});
+
+test("a digest is SHA-256 in lower-case hex", async () => {
+  expect(await sha256Hex("abc")).toBe("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+});

@@ -1,0 +1,78 @@
+import { expect, test } from "vitest";
+import { type PipelineState, billingChecks, failedCheck, passedCheck } from "../../src/core/health.ts";
+
+function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
+  return {
+    unsealedSeconds: 60,
+    unconfirmedSeconds: 90,
+    ambiguousReports: 0,
+    sequenceGaps: 0,
+    conflicts: 0,
+    inboxLagSeconds: 1,
+    unknownTenantWebhooks: 0,
+    stuckTenants: 0,
+    lastWebhookSeconds: 30,
+    lastStripeAnswerSeconds: 30,
+    lastReportRunSeconds: 200,
+    lastSweepSeconds: 30,
+    ...overrides,
+  };
+}
+
+function failing(state: PipelineState): string[] {
+  return Object.entries(billingChecks(state))
+    .filter(([, check]) => !check.ok)
+    .map(([name]) => name);
+}
+
+/** Each fact with the most that it may be and the check that fails beyond; seconds are compared in milliseconds. */
+const bounds: [fact: keyof PipelineState, most: number, check: string][] = [
+  ["unsealedSeconds", 600, "usage_reporting"],
+  ["unconfirmedSeconds", 900, "usage_reporting"],
+  ["ambiguousReports", 0, "usage_reporting"],
+  ["sequenceGaps", 0, "usage_sequence"],
+  ["conflicts", 0, "usage_conflicts"],
+  ["inboxLagSeconds", 300, "webhooks"],
+  ["unknownTenantWebhooks", 0, "webhooks"],
+  ["stuckTenants", 0, "provisioning"],
+  ["lastStripeAnswerSeconds", 600, "stripe"],
+  ["lastReportRunSeconds", 900, "crons"],
+  ["lastSweepSeconds", 300, "crons"],
+];
+
+test.each(bounds)("%s may be %d; beyond that %s fails, alone and with the reason", (fact, most, check) => {
+  expect(failing(aPipeline({ [fact]: most }))).toEqual([]);
+  const beyond = most + (fact.endsWith("Seconds") ? 0.001 : 1);
+  const state = aPipeline({ [fact]: beyond });
+  expect(failing(state)).toEqual([check]);
+  const failed = billingChecks(state)[check];
+  expect(failed?.reason).toMatch(/\w/);
+  expect(Object.values(failed?.facts ?? {})).toContain(beyond);
+});
+
+test("every fact is watched but one: Stripe sends no webhook while nothing happens", () => {
+  const watched = new Set(bounds.map(([fact]) => fact));
+  const unwatched = (Object.keys(aPipeline()) as (keyof PipelineState)[]).filter((fact) => !watched.has(fact));
+  expect(unwatched).toEqual(["lastWebhookSeconds"]);
+  expect(failing(aPipeline({ lastWebhookSeconds: 30 * 86_400 }))).toEqual([]);
+});
+
+test("a deployment in which nothing has happened yet is healthy", () => {
+  const nothing = Object.fromEntries(
+    Object.keys(aPipeline()).map((fact) => [fact, fact.endsWith("Seconds") ? null : 0]),
+  );
+  expect(failing(nothing as unknown as PipelineState)).toEqual([]);
+});
+
+test("all that is wrong is told at once", () => {
+  const all = Object.fromEntries(Object.keys(aPipeline()).map((fact) => [fact, 100_000])) as unknown as PipelineState;
+  expect(failing(all)).toEqual(Object.keys(billingChecks(all)));
+});
+
+test("a reason belongs to a failure, and facts to whoever has some", () => {
+  expect(passedCheck()).toEqual({ ok: true });
+  expect(passedCheck({ rows: 1 })).toEqual({ ok: true, facts: { rows: 1 } });
+  expect(failedCheck("late")).toEqual({ ok: false, reason: "late" });
+  expect(failedCheck("late", { rows: 1 })).toEqual({ ok: false, reason: "late", facts: { rows: 1 } });
+  for (const check of Object.values(billingChecks(aPipeline()))) expect(check).not.toHaveProperty("reason");
+});

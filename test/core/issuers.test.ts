@@ -1,0 +1,56 @@
+import { expect, test } from "vitest";
+import { acceptedAlgorithms, linkingIssuers, parseIssuers } from "../../src/core/issuers.ts";
+
+function anIssuer(overrides: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
+  return {
+    issuer: "https://login.example.com",
+    jwksUrl: "https://login.example.com/keys",
+    tenantClaim: "org_id",
+    ...overrides,
+  };
+}
+
+test("an issuer is read as it is spelled, with nothing granted that is not said", () => {
+  // `iss` is compared character by character: a slash that is added or dropped would refuse every token.
+  for (const issuer of ["https://login.example.com", "https://login.example.com/", "https://Login.example.com/t%2F1"]) {
+    expect(parseIssuers(JSON.stringify([anIssuer({ issuer })]))).toEqual([
+      { ...anIssuer({ issuer }), linkNewTenants: false },
+    ]);
+  }
+  const full = anIssuer({ audience: "https://api.example.com", linkNewTenants: true });
+  expect(parseIssuers(JSON.stringify([full]))).toEqual([full]);
+  expect(parseIssuers("[]")).toEqual([]);
+});
+
+test.each([
+  ["nothing", ""],
+  ["no JSON", "https://login.example.com"],
+  ["no list", JSON.stringify(anIssuer())],
+  ["null", "null"],
+  ["an issuer that is no URL", JSON.stringify([anIssuer({ issuer: "login.example.com" })])],
+  ["no issuer", JSON.stringify([anIssuer({ issuer: undefined })])],
+  ["no address of keys", JSON.stringify([anIssuer({ jwksUrl: undefined })])],
+  ["an address of keys that is no URL", JSON.stringify([anIssuer({ jwksUrl: "/keys" })])],
+  ["no tenant claim", JSON.stringify([anIssuer({ tenantClaim: undefined })])],
+  ["an empty tenant claim", JSON.stringify([anIssuer({ tenantClaim: "" })])],
+  ["an empty audience", JSON.stringify([anIssuer({ audience: "" })])],
+  ["a list as audience", JSON.stringify([anIssuer({ audience: ["a"] })])],
+  ["a text for yes", JSON.stringify([anIssuer({ linkNewTenants: "true" })])],
+  ["one good issuer and one bad", JSON.stringify([anIssuer(), anIssuer({ tenantClaim: "" })])],
+])("%s is refused, so that no deployment starts half-trusting", (_, json) => {
+  expect(() => parseIssuers(json)).toThrow();
+  expect(() => linkingIssuers(json)).toThrow();
+});
+
+test("new tenants are linked to the issuers that say so, and to no other", () => {
+  const issuers = [
+    anIssuer({ issuer: "https://one.example.com", linkNewTenants: true }),
+    anIssuer({ issuer: "https://two.example.com", linkNewTenants: false }),
+    anIssuer({ issuer: "https://three.example.com" }),
+  ];
+  expect(linkingIssuers(JSON.stringify(issuers))).toEqual(["https://one.example.com"]);
+});
+
+test("no algorithm is accepted whose verifying key could sign", () => {
+  expect(acceptedAlgorithms.filter((algorithm) => !/^(RS|PS|ES)\d+$|^EdDSA$/.test(algorithm))).toEqual([]);
+});

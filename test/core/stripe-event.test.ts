@@ -1,0 +1,76 @@
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import { incomingEvent } from "../../src/core/stripe-event.ts";
+
+function anEvent(object: object) {
+  return { id: "evt_1", type: "checkout.session.completed", data: { object } };
+}
+
+test.each([
+  {
+    of: "a Checkout session",
+    object: { object: "checkout.session", id: "cs_1", client_reference_id: "acme", customer: "cus_1", metadata: {} },
+    names: { namedTenant: "acme", customerId: "cus_1" },
+  },
+  {
+    of: "a subscription",
+    object: { object: "subscription", id: "sub_1", customer: "cus_1", metadata: { tenant_id: "acme" } },
+    names: { namedTenant: "acme", customerId: "cus_1" },
+  },
+  {
+    of: "an invoice",
+    object: { object: "invoice", id: "in_1", customer: "cus_1", metadata: null },
+    names: { namedTenant: null, customerId: "cus_1" },
+  },
+  {
+    of: "a customer",
+    object: { object: "customer", id: "cus_1", metadata: { tenant_id: "acme" } },
+    names: { namedTenant: "acme", customerId: "cus_1" },
+  },
+  {
+    of: "an object with its customer in full",
+    object: { object: "subscription", id: "sub_1", customer: { object: "customer", id: "cus_1", deleted: true } },
+    names: { namedTenant: null, customerId: "cus_1" },
+  },
+  {
+    of: "a session that names one tenant itself and another in its metadata",
+    object: { object: "checkout.session", client_reference_id: "acme", metadata: { tenant_id: "other" } },
+    names: { namedTenant: "acme", customerId: null },
+  },
+  {
+    of: "a session whose own name is empty",
+    object: { object: "checkout.session", client_reference_id: "", customer: "", metadata: { tenant_id: "acme" } },
+    names: { namedTenant: "acme", customerId: null },
+  },
+  {
+    of: "a session that names nobody",
+    object: { object: "checkout.session", id: "cs_1", client_reference_id: null, customer: null, metadata: {} },
+    names: { namedTenant: null, customerId: null },
+  },
+  {
+    of: "a price, which is nobody's",
+    object: { object: "price", id: "price_1" },
+    names: { namedTenant: null, customerId: null },
+  },
+])("an event of $of", ({ object, names }) => {
+  const event = anEvent(object);
+  expect(incomingEvent(event)).toEqual({ id: "evt_1", type: "checkout.session.completed", ...names, payload: event });
+});
+
+test("whatever Stripe may send is kept whole, and names a tenant and a customer by a text or not at all", () => {
+  const known = ["object", "id", "client_reference_id", "metadata", "customer", "tenant_id"];
+  const value = fc.oneof(fc.constantFrom("customer", "acme", "", null), fc.jsonValue({ maxDepth: 2 }));
+  const key = fc.oneof(fc.constantFrom(...known), fc.string());
+  const objects = fc.dictionary(key, fc.oneof(value, fc.dictionary(key, value)));
+  fc.assert(
+    fc.property(objects, (object) => {
+      const event = anEvent(object);
+      const before = JSON.stringify(event);
+      const { payload, namedTenant, customerId } = incomingEvent(event);
+      expect(payload).toBe(event);
+      expect(JSON.stringify(payload)).toBe(before);
+      for (const name of [namedTenant, customerId])
+        expect(name === null || (typeof name === "string" && name !== "")).toBe(true);
+    }),
+  );
+});

@@ -1,0 +1,91 @@
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import {
+  CONFIG_REFRESH_MS,
+  CONFIG_TRUSTED_MS,
+  TenantConfig,
+  TenantId,
+  refusedByState,
+  tenantStates,
+} from "../../src/core/tenant.ts";
+
+const NOW_MS = Date.UTC(2026, 10, 30);
+const DAY_MS = 86_400_000;
+const allowed = "abcdefghijklmnopqrstuvwxyz0123456789-_";
+
+const refusals = {
+  provisioning: "tenant_provisioning",
+  trial: undefined,
+  active: undefined,
+  past_due: undefined,
+  suspended: "tenant_suspended",
+  leaving: "tenant_leaving",
+  gone: "tenant_gone",
+} as const;
+
+test.each(tenantStates.map((state) => ({ state, refusal: refusals[state] })))(
+  "a tenant that is $state is refused with $refusal, however its trial stood",
+  ({ state, refusal }) => {
+    for (const trialUntilMs of [null, NOW_MS + DAY_MS]) {
+      expect(refusedByState({ state, trialUntilMs }, NOW_MS)).toBe(refusal);
+    }
+    if (state !== "trial") expect(refusedByState({ state, trialUntilMs: NOW_MS - DAY_MS }, NOW_MS)).toBe(refusal);
+  },
+);
+
+test("a trial serves until its last millisecond, and one without an end serves on", () => {
+  const trial = (trialUntilMs: number | null) => refusedByState({ state: "trial", trialUntilMs }, NOW_MS);
+  expect(trial(NOW_MS + 1)).toBeUndefined();
+  expect(trial(NOW_MS)).toBe("trial_expired");
+  expect(trial(NOW_MS - 1)).toBe("trial_expired");
+  expect(trial(0)).toBe("trial_expired");
+  expect(trial(null)).toBeUndefined();
+});
+
+test("a copy of the tenant is read again before it is too old to be trusted", () => {
+  expect(CONFIG_REFRESH_MS).toBeLessThan(CONFIG_TRUSTED_MS);
+  expect(CONFIG_TRUSTED_MS).toBe(5 * 60_000); // the promise of DESIGN.md, I11
+});
+
+test("no tenant id holds what separates the parts of a credential, a context or a path", () => {
+  const unit = fc.oneof(
+    { weight: 20, arbitrary: fc.constantFrom(...allowed.split("")) },
+    { weight: 1, arbitrary: fc.nat(0xffff).map((code) => String.fromCharCode(code)) },
+  );
+  fc.assert(
+    fc.property(fc.array(unit, { maxLength: 50, size: "max" }), (units) => {
+      const text = units.join("");
+      const accepted = TenantId.safeParse(text).success;
+      expect(accepted).toBe(
+        text.length >= 1 &&
+          text.length <= 40 &&
+          units.every((char) => allowed.includes(char)) &&
+          !["-", "_"].includes(text.charAt(0)),
+      );
+    }),
+  );
+  expect(["acme", "0", "a-b_c", "a".repeat(40)].every((id) => TenantId.safeParse(id).success)).toBe(true);
+  const wrong = ["", "Acme", "ac.me", "ac/me", "_acme", "-acme", "acme\n", "acmé", "a".repeat(41)];
+  expect(wrong.filter((id) => TenantId.safeParse(id).success)).toEqual([]);
+});
+
+test("a copy that an older program kept gains the limits that it lacks, and one that lacks more is not believed", () => {
+  const limits = { unitsPerHour: 100, unitsPerMonth: null, callsPerMinute: 100, callsInFlight: 4 };
+  const kept = {
+    id: "acme",
+    version: 3,
+    name: "Acme",
+    plan: "free",
+    strategy: "shared",
+    state: "active",
+    trialUntilMs: null,
+    limits,
+    allowedTools: null,
+    keys: [{ id: "k1", hash: "h", expiresAtMs: null }],
+  };
+  expect(TenantConfig.parse(kept)).toEqual({ ...kept, limits: { ...limits, unitsPerHourByTool: {} } });
+  for (const missing of ["state", "limits", "keys", "version"]) {
+    expect(TenantConfig.safeParse({ ...kept, [missing]: undefined }).success, missing).toBe(false);
+  }
+  expect(TenantConfig.safeParse({ ...kept, state: "paused" }).success).toBe(false);
+});
