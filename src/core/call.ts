@@ -57,6 +57,8 @@ export type CallOutcome =
       content: ToolText[];
       data: Record<string, unknown> | undefined;
       isError: boolean;
+      /** Why the tool gave no answer of its own: it threw, was stopped, or could not reach what it needs. */
+      failure: ErrorCode | undefined;
       units: number;
       standing: Standing;
     }

@@ -15,17 +15,18 @@ import { deliver } from "./deliver.ts";
 import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 
+const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
+
 const TenantRequest = z.strictObject({
   id: TenantId.optional(),
   name: DisplayName,
   email: z.email().max(320).optional(),
   plan: z.enum(planNames),
   /** Overrides of the plan's numbers. */
-  limits: Limits.partial().optional(),
-  allowedTools: z
-    .array(z.string().refine((name) => catalogue.has(name), "there is no such tool"))
-    .nullable()
+  limits: Limits.extend({ unitsPerHourByTool: z.record(ToolName, z.int().positive()) })
+    .partial()
     .optional(),
+  allowedTools: z.array(ToolName).nullable().optional(),
   trialDays: z.int().min(1).max(365).optional(),
 });
 

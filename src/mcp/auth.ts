@@ -10,7 +10,7 @@ import {
   getOAuthProtectedResourceMetadataUrl,
 } from "@modelcontextprotocol/server";
 import { type JWTPayload, type JWTVerifyGetKey, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
-import { JOSEError, JWKSTimeout, JWTExpired } from "jose/errors";
+import { JOSEError, JWKSInvalid, JWKSTimeout, JWTExpired } from "jose/errors";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { connectControl } from "../adapters/neon.ts";
 import type { Caller } from "../core/call.ts";
@@ -119,7 +119,10 @@ async function issuedCaller(token: string, env: Env, nowMs: number): Promise<Cal
     if (error instanceof JWTExpired) return "token_expired";
     // The issuer did not answer, or not with keys: that says nothing about the token, and a client must not drop it.
     const unreadable =
-      !(error instanceof JOSEError) || error instanceof JWKSTimeout || error.code === "ERR_JOSE_GENERIC";
+      !(error instanceof JOSEError) ||
+      error instanceof JWKSTimeout ||
+      error instanceof JWKSInvalid ||
+      error.code === "ERR_JOSE_GENERIC";
     if (unreadable) throw new AppError("issuer_unavailable", undefined, { cause: error });
     return "token_invalid";
   }

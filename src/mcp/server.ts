@@ -132,7 +132,7 @@ export type CallTool = (
 /**
  * Registers tools on a request's server. A caller without all of a tool's scopes gets 403 `insufficient_scope`, which
  * names all of them; arguments that break the schema give a result with `isError` that names the fields; either way
- * `callTool` is not called. A refusal is a result with `isError` and its facts under `_meta["tollgate/refusal"]`.
+ * `callTool` is not called. A refusal or a failure is a result with `isError` and its facts under `_meta["tollgate/refusal"]`.
  */
 export function registerTools(server: McpServer, tools: readonly Tool[], callTool: CallTool): void {
   for (const tool of tools) {
@@ -154,8 +154,13 @@ function toResult(outcome: CallOutcome): CallToolResult {
     const { message, ...facts } = outcome.refusal;
     return refusalResult(message, facts);
   }
-  const { content, data, isError } = outcome;
-  return { content, ...(data && { structuredContent: data }), ...(isError && { isError }) };
+  const { content, data, isError, failure } = outcome;
+  return {
+    content,
+    ...(data && { structuredContent: data }),
+    ...(isError && { isError }),
+    ...(failure && { _meta: { "tollgate/refusal": { code: failure } } }),
+  };
 }
 
 function refusalResult(message: string, facts: Record<string, unknown>): CallToolResult {

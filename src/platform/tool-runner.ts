@@ -22,6 +22,8 @@ export interface ToolRun {
   isError: boolean;
   content: ToolText[];
   data: Record<string, unknown> | undefined;
+  /** Why there is no answer of the tool's own. */
+  failure: ErrorCode | undefined;
 }
 
 /**
@@ -52,7 +54,7 @@ export async function runTool(
     // Checked before it is charged: a result that breaks the tool's own promise is a failure of the tool.
     const data = "isError" in result ? undefined : tool.output.parse(result.data);
     if (resultBytes(result, content) > MAX_RESULT_BYTES) return failure("result_too_large");
-    return { charged: !tool.failed(result), isError: "isError" in result, content, data };
+    return { charged: !tool.failed(result), isError: "isError" in result, content, data, failure: undefined };
   } catch (error) {
     const code = failureCode(error, tool);
     log("warn", "tool_failed", {
@@ -101,5 +103,5 @@ function resultBytes(result: ToolResult<unknown> | ToolFailure, content: readonl
 
 function failure(code: ErrorCode, detail?: string): ToolRun {
   const text = [`${code}: ${errors[code].advice}`, ...(detail === undefined ? [] : [detail])].join(" ");
-  return { charged: false, isError: true, content: [{ type: "text", text }], data: undefined };
+  return { charged: false, isError: true, content: [{ type: "text", text }], data: undefined, failure: code };
 }

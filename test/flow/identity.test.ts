@@ -311,7 +311,7 @@ test("a client that was challenged finds out where to get a token", async () => 
     expect(response.status).toBe(200);
     expect(await response.json()).toMatchObject({
       resource: `${system.publicUrl}/mcp`,
-      authorization_servers: [system.issuerUrl, system.absentIssuerUrl],
+      authorization_servers: [system.issuerUrl],
       scopes_supported: ["tools:read", "tools:write"],
       bearer_methods_supported: ["header"],
     });

@@ -129,6 +129,43 @@ test("a tool that costs more than the whole allowance is refused without a time 
   expect(await storedCalls(id)).toEqual([]);
 });
 
+test("a tool with a limit of its own ends at it while the others go on, also after the object ended", async () => {
+  const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 50, unitsPerHourByTool: { search_products: 3 } } });
+  const refused = { code: "tool_exhausted", limit: 3, used: 3, cost: 1 };
+  await searches(apiKey, 1);
+  const firstMs = await firstChargeAtMs(id);
+  await setClockTo(id, firstMs + HOUR_MS / 2);
+  await searches(apiKey, 2);
+  expect((await search(apiKey)).refusal).toMatchObject({ ...refused, retryAfterSeconds: expect.any(Number) });
+  expect((await callTool(apiKey, "list_documents")).refusal).toBeUndefined();
+  expect((await callTool(apiKey, "generate_report")).refusal).toBeUndefined();
+
+  await endObject(id);
+  expect((await search(apiKey)).refusal).toMatchObject(refused);
+  expect((await callTool(apiKey, "generate_report")).refusal).toBeUndefined();
+  // The tenant's own limit holds besides: 44 of the 50 are used.
+  expect((await callTool(apiKey, "generate_report")).refusal).toMatchObject({ code: "window_exhausted", used: 44 });
+
+  // The first call at a clock that was set ahead reads the tenant anew, which takes time.
+  await setClockTo(id, firstMs + HOUR_MS - 10_000);
+  expect((await search(apiKey)).refusal).toMatchObject(refused);
+  await setClockTo(id, firstMs + HOUR_MS - 1_000);
+  expect((await search(apiKey)).refusal).toMatchObject({ ...refused, retryAfterSeconds: 1 });
+  await setClockTo(id, firstMs + HOUR_MS);
+  await searches(apiKey, 1);
+  expect((await search(apiKey)).refusal).toMatchObject(refused);
+  expect(await storedCalls(id)).toHaveLength(7);
+});
+
+test("with many calls at once a tool's own limit is kept to the unit", async () => {
+  const { id, apiKey } = await aTenant({ limits: { ...unlimited, unitsPerHourByTool: { search_products: 20 } } });
+  const answers = await Promise.all(Array.from({ length: 30 }, () => search(apiKey)));
+  const codes = answers.map(({ refusal, isError }) => refusal?.code ?? (isError === true ? "failure" : "success"));
+  expect(codes.filter((code) => code === "success")).toHaveLength(20);
+  expect(codes.filter((code) => code === "tool_exhausted")).toHaveLength(10);
+  expect(await storedCalls(id)).toHaveLength(20);
+});
+
 test("with twenty calls in flight all the time exactly the limit is admitted", async () => {
   const limit = 100;
   const { id, apiKey } = await aTenant({ limits: { ...unlimited, unitsPerHour: limit, callsInFlight: 20 } });

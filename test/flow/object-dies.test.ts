@@ -7,7 +7,9 @@ import {
   callTool,
   controlRows,
   databaseFaults,
+  databaseHits,
   endObject,
+  setClock,
   storedCalls,
   type ToolAnswer,
   until,
@@ -15,6 +17,7 @@ import {
 
 /** How long a slow query takes: long enough to end the object well before it is over. */
 const SLOW_MS = 1_500;
+const DAY_MS = 86_400_000;
 const slowProducts = { kind: "slow", sql: "FROM products" };
 
 test("read-only calls that were running are run again, succeed and are charged once", async () => {
@@ -103,6 +106,26 @@ test("idempotent writes are run again and are charged once; an outcome that stay
   // One death never costs both attempts.
   expect(unknown).toBe(0);
   await expectCharged(tenant, successes);
+});
+
+test("an object that dies while it proves isolation keeps no other tenant waiting", async () => {
+  const [dying, other] = await Promise.all([aTenant(), aTenant()]);
+  // Later than any proof that was made at another test's clock, so that both must prove anew.
+  for (const { id } of [dying, other]) await setClock(id, 100 * DAY_MS);
+  await databaseFaults([{ kind: "slow", sql: "tollgate.context_keys", ms: SLOW_MS }]);
+  try {
+    const before = await databaseHits();
+    const running = search(dying.apiKey, 1);
+    await until(async () => (await databaseHits()) > before, "the proof is under way");
+    const waiting = search(other.apiKey, 1);
+    await endObject(dying.id);
+    const startedAt = performance.now();
+    expect((await waiting).map(outcome)).toEqual(["success"]);
+    expect((await running).map(outcome)).toEqual(["success"]);
+    expect(performance.now() - startedAt).toBeLessThan(4 * SLOW_MS);
+  } finally {
+    await databaseFaults([]);
+  }
 });
 
 test("what failed before the object died is not charged afterwards", async () => {

@@ -1,5 +1,6 @@
 // The product's Worker with what only a test may do: set a tenant's clock, end its object in the middle of things, call
-// it past the MCP endpoint, take the monitor away; and one tool more, whose calls must never run twice.
+// it past the MCP endpoint, leave in the middle of a call, take the monitor away, trust one issuer more; and one tool
+// more, whose calls must never run twice.
 import * as z from "zod";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import { authenticate } from "../../src/mcp/auth.ts";
@@ -32,6 +33,7 @@ const takeFromStock = defineTool({
 
 const offsetsMs = new Map<string, number>();
 let monitorIsDown = false;
+let trustingEnv: Env | undefined;
 
 export class TenantObject extends ProductObject {
   protected override now(): number {
@@ -76,13 +78,28 @@ export default {
       case "/test/monitor":
         monitorIsDown = searchParams.get("down") === "true";
         return Response.json({ monitorIsDown });
+      case "/test/trust":
+        trustingEnv = trusting(env, searchParams.get("issuer"));
+        return Response.json({ issuers: trustingEnv.OIDC_ISSUERS });
       case "/test/call":
         return Response.json(await callObject(request, env));
+      case "/test/leave": {
+        // The local runtime does not tell of a client that leaves before its answer begins.
+        const signal = AbortSignal.timeout(Number(searchParams.get("afterMs")));
+        return worker.fetch(new Request(`${env.PUBLIC_URL}/mcp`, new Request(request, { signal })), env, ctx);
+      }
       default:
-        return worker.fetch(request, env, ctx);
+        return worker.fetch(request, trustingEnv ?? env, ctx);
     }
   },
 } satisfies ExportedHandler<Env>;
+
+/** The environment of a deployment that trusts one issuer more. */
+function trusting(env: Env, issuer: string | null): Env {
+  if (issuer === null) return env;
+  const more = { issuer, jwksUrl: `${issuer}/.well-known/jwks.json`, tenantClaim: "tenant_id" };
+  return { ...env, OIDC_ISSUERS: JSON.stringify([...(JSON.parse(env.OIDC_ISSUERS) as unknown[]), more]) };
+}
 
 /** One attempt of a call, as the MCP endpoint makes it after it has identified the caller. */
 async function callObject(request: Request, env: Env): Promise<CallOutcome> {

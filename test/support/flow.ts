@@ -132,10 +132,10 @@ export function postMcp(
   token: string | undefined,
   body: { method: string; params?: { name?: string; [key: string]: unknown }; [key: string]: unknown },
   headers: Record<string, string> = {},
-  signal?: AbortSignal,
+  path = "/mcp",
 ): Promise<Response> {
   const name = body.params?.name;
-  return fetch(`${system.publicUrl}/mcp`, {
+  return fetch(system.publicUrl + path, {
     method: "POST",
     headers: {
       "content-type": "application/json",
@@ -147,7 +147,6 @@ export function postMcp(
       ...headers,
     },
     body: JSON.stringify(body),
-    signal: signal ?? null,
   });
 }
 

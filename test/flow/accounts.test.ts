@@ -1,0 +1,139 @@
+// What an account begins with: its trial, its first key, the monitor that watches it; whatever is lost or comes twice.
+import pg from "pg";
+import { afterEach, expect, test } from "vitest";
+import { signUp } from "../../dev/demo.ts";
+import {
+  aTenant,
+  callTool,
+  controlRows,
+  databaseFaults,
+  fireCron,
+  operator,
+  setClock,
+  status,
+  system,
+  until,
+} from "../support/flow.ts";
+
+const DAY_MS = 86_400_000;
+
+afterEach(async () => {
+  await databaseFaults([]);
+  await fetch(`${system.publicUrl}/test/monitor?down=false`);
+});
+
+test("a trial is served until its day, and suspending does not make it longer or shorter", async () => {
+  const { id, apiKey } = await aTenant({ trialDays: 2 });
+  const usageCode = async () => (await callTool(apiKey, "get_usage")).refusal?.code;
+  const becomes = async (action: "suspend" | "resume"): Promise<unknown> =>
+    ((await (await operator("POST", `/tenants/${id}/${action}`)).json()) as { state: string }).state;
+  expect(await usageCode()).toBeUndefined();
+
+  expect(await becomes("suspend")).toBe("suspended");
+  expect(await usageCode()).toBe("tenant_suspended");
+  expect(await becomes("resume")).toBe("trial");
+  expect(await usageCode()).toBeUndefined();
+
+  await setClock(id, 2 * DAY_MS - 60_000);
+  expect(await usageCode()).toBeUndefined();
+  await setClock(id, 2 * DAY_MS);
+  expect(await usageCode()).toBe("trial_expired");
+
+  expect(await becomes("suspend")).toBe("suspended");
+  expect(await becomes("resume")).toBe("trial");
+  expect(await usageCode()).toBe("trial_expired");
+});
+
+test("of two requests for the first key at the same moment exactly one gets one", async () => {
+  const buyer = await signUp(system.publicUrl, { plan: "free", name: "In a hurry" });
+  await using lock = await aLockOn(buyer.tenantId);
+  const asked = [firstKey(buyer), firstKey(buyer)];
+  // Both have come as far as they can.
+  await until(async () => (await lock.waiting()) >= 2, "both requests wait for the tenant's row");
+  await lock.release();
+  const answers = await Promise.all(asked);
+  expect(answers.map((answer) => answer.status).toSorted((a, b) => a - b)).toEqual([201, 409]);
+  const made = (await answers.find((answer) => answer.ok)?.json()) as { apiKey: string };
+  expect((await callTool(made.apiKey, "get_usage")).isError).toBeFalsy();
+  expect(await keysOf(buyer.tenantId)).toHaveLength(1);
+});
+
+test("a first key whose writing was answered by nothing is given out all the same, once, and works", async () => {
+  const buyer = await signUp(system.publicUrl, { plan: "free", name: "Cut off" });
+  await databaseFaults([{ kind: "lose-after", sql: "INTO api_keys", times: 1 }]);
+  const answer = await firstKey(buyer);
+  expect(answer.status).toBe(201);
+  const { apiKey } = (await answer.json()) as { apiKey: string };
+  expect((await callTool(apiKey, "get_usage")).isError).toBeFalsy();
+  expect((await firstKey(buyer)).status).toBe(409);
+  expect(await keysOf(buyer.tenantId)).toHaveLength(1);
+});
+
+test("a tenant whose monitor could not be registered is served, and the sweep registers it later", async () => {
+  await fetch(`${system.publicUrl}/test/monitor?down=true`);
+  const { id, apiKey } = await aTenant();
+  const monitored = async () => (await fetch(`${system.monitorUrl}/monitors/${id}`)).ok;
+  await until(async () => (await attempts(id)).some(({ over }) => over), "the first attempt has given up", 40_000);
+  expect(await stepStatus(id, "monitor")).toBe("retrying");
+  expect(await monitored()).toBe(false);
+  expect((await callTool(apiKey, "search_products", { query: "" })).isError).toBeFalsy();
+
+  await fetch(`${system.publicUrl}/test/monitor?down=false`);
+  await fireCron("* * * * *");
+  await until(async () => (await attempts(id)).every(({ over }) => over), "the second attempt is over");
+  expect(await stepStatus(id, "monitor")).toBe("done");
+  expect(await monitored()).toBe(true);
+  // What is done is done: the next sweep finds nothing to do.
+  await fireCron("* * * * *");
+  expect(await attempts(id)).toEqual([
+    { attempt: 1, over: true, failed: true },
+    { attempt: 2, over: true, failed: false },
+  ]);
+  expect((await status(id)).state).toBe("active");
+  expect((await callTool(apiKey, "get_usage")).data).toMatchObject({ hour: { used: 1 } });
+});
+
+function firstKey({ tenantId, setupToken }: { tenantId: string; setupToken: string }): Promise<Response> {
+  return fetch(`${system.publicUrl}/api/tenants/${tenantId}/keys`, {
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: `Bearer ${setupToken}` },
+    body: "{}",
+  });
+}
+
+function keysOf(tenantId: string): Promise<{ id: string }[]> {
+  return controlRows(`SELECT id FROM api_keys WHERE tenant_id = $1`, [tenantId]);
+}
+
+function attempts(tenantId: string): Promise<{ attempt: number; over: boolean; failed: boolean }[]> {
+  return controlRows(
+    `SELECT attempt, finished_at IS NOT NULL AS over, error IS NOT NULL AS failed FROM provisioning_attempts
+     WHERE tenant_id = $1 ORDER BY attempt`,
+    [tenantId],
+  );
+}
+
+async function stepStatus(tenantId: string, name: string): Promise<string | undefined> {
+  return (await status(tenantId)).steps.find((step) => step.name === name)?.status;
+}
+
+/** Holds a tenant's row, so that whoever wants to change it waits. */
+async function aLockOn(tenantId: string) {
+  const client = new pg.Client({ connectionString: system.controlUrl });
+  await client.connect();
+  await client.query(`BEGIN`);
+  await client.query(`SELECT FROM tenants WHERE id = $1 FOR UPDATE`, [tenantId]);
+  return {
+    /** How many requests wait for a lock now. */
+    async waiting(): Promise<number> {
+      const [row] = await controlRows<{ n: number }>(
+        `SELECT count(DISTINCT pid)::int AS n FROM pg_locks WHERE NOT granted`,
+      );
+      return row?.n ?? 0;
+    },
+    async release(): Promise<void> {
+      await client.query(`COMMIT`);
+    },
+    [Symbol.asyncDispose]: () => client.end(),
+  };
+}

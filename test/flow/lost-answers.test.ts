@@ -1,0 +1,192 @@
+// Answers that do not arrive: the object's, the database's, the client's own. What may have changed something is never
+// run twice and is told as `outcome_unknown`; nobody pays for an answer that nobody got.
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, describe, expect, test } from "vitest";
+import { CONFIG_TRUSTED_MS } from "../../src/core/tenant.ts";
+import {
+  aTenant,
+  callObject,
+  callTool,
+  databaseFaults,
+  databaseHits,
+  endObject,
+  modernMeta,
+  postMcp,
+  setClock,
+  storedCalls,
+  type TestTenant,
+  until,
+} from "../support/flow.ts";
+
+afterEach(() => databaseFaults([]));
+
+// `sql` is in that tool's one statement, and in none of /health or of the proof of isolation, which run besides.
+/** The test Worker's own tool, neither read-only nor idempotent. */
+const writing = { tool: "take_from_stock", args: { id: "bag-canvas" }, sql: "SET stock = stock - 1" };
+const reading = { tool: "search_products", args: { query: "", limit: 10 }, sql: "ILIKE ALL" };
+/** Of the bag, as provisioning seeds it. */
+const STOCK = 3;
+/** Long enough to end the object well before the statement is over. */
+const SLOW_MS = 1_500;
+
+describe("when the object dies in the middle of a call", () => {
+  test("a write that cannot be repeated is told as unknown, is not run again and not charged", async () => {
+    const tenant = await aTenant();
+    const { answer, statements } = await dyingObject(tenant, writing);
+    expect(answer.refusal?.code).toBe("outcome_unknown");
+    expect(statements).toBe(1);
+    await expectUsed(tenant, 0);
+  });
+
+  test("a read is run again, and charged once", async () => {
+    const tenant = await aTenant();
+    const { answer, statements } = await dyingObject(tenant, reading);
+    expect(answer.isError).toBeFalsy();
+    expect(statements).toBe(2);
+    await expectUsed(tenant, 1);
+  });
+});
+
+describe("when the database's answer is lost after the commit", () => {
+  test("a write is told as unknown, stands once, is not run again and not charged", async () => {
+    const tenant = await aTenant();
+    const { answer, statements } = await losingDatabase(tenant, writing);
+    expect(answer).toMatchObject({ isError: true, text: expect.stringMatching(/^outcome_unknown: /) });
+    expect(statements).toBe(1);
+    await expectUsed(tenant, 0);
+    expect(await stock(tenant)).toBe(STOCK - 1);
+  });
+
+  test("a read is told that the database is not there, and is not charged", async () => {
+    const tenant = await aTenant();
+    const { answer, statements } = await losingDatabase(tenant, reading);
+    expect(answer).toMatchObject({ isError: true, text: expect.stringMatching(/^database_unavailable: /) });
+    expect(statements).toBe(1);
+    await expectUsed(tenant, 0);
+    expect((await callTool(tenant.apiKey, reading.tool, reading.args)).isError).toBeFalsy();
+  });
+});
+
+describe("a second attempt of a call", () => {
+  test("joins the first one that still runs: one effect, one row, one charge, the same answer", async () => {
+    const tenant = await aTenant();
+    const call = { callId: crypto.randomUUID(), tool: writing.tool, args: writing.args };
+    await databaseFaults([{ kind: "slow", sql: writing.sql, ms: SLOW_MS }]);
+    const before = await databaseHits();
+    const first = callObject(tenant.apiKey, { ...call, attempt: 1 });
+    await until(async () => (await databaseHits()) > before, "the first attempt runs");
+    const outcomes = await Promise.all([first, callObject(tenant.apiKey, { ...call, attempt: 2 })]);
+    expect(outcomes[0]).toMatchObject({ kind: "result", isError: false, units: 1, data: { stock: STOCK - 1 } });
+    expect(outcomes[1]).toEqual(outcomes[0]);
+    expect((await databaseHits()) - before).toBe(1);
+    await databaseFaults([]);
+    await expectUsed(tenant, 1);
+    expect(await stock(tenant)).toBe(STOCK - 1);
+  });
+
+  test("of a call that was charged is run for its answer alone, also at the limit", async () => {
+    const tenant = await aTenant({ limits: { unitsPerHour: 1 } });
+    const call = { callId: crypto.randomUUID(), tool: reading.tool, args: reading.args };
+    const first = await callObject(tenant.apiKey, { ...call, attempt: 1 });
+    expect(await callObject(tenant.apiKey, { ...call, attempt: 2 })).toMatchObject({
+      kind: "result",
+      isError: false,
+      data: "data" in first ? first.data : undefined,
+    });
+    await expectUsed(tenant, 1);
+    // Charged, and without an answer: what is told must not say that it was not charged.
+    await databaseFaults([{ kind: "refuse-before", sql: reading.sql }]);
+    expect(await callObject(tenant.apiKey, { ...call, attempt: 2 })).toMatchObject({
+      kind: "refused",
+      refusal: { code: "outcome_unknown" },
+    });
+    await expectUsed(tenant, 1);
+  });
+});
+
+describe("a call whose client goes away is stopped, frees its place and is not charged", () => {
+  const revisions = [
+    ["2026-07-28", modernMeta],
+    ["2025-11-25", {}],
+  ] as const;
+
+  test.each(revisions)("while it runs in revision %s", async (revision, meta) => {
+    const tenant = await aTenant({ limits: { callsInFlight: 1 } });
+    // Far longer than the test waits for the place to be free again.
+    await databaseFaults([{ kind: "slow", sql: reading.sql, ms: 15_000, times: 1 }]);
+    const params = { name: reading.tool, arguments: reading.args, _meta: meta };
+    const leaving = leave(tenant, 500, revision, params);
+    await until(() => isBusy(tenant), "the call runs");
+    await until(async () => !(await isBusy(tenant)), "the call has ended", 5_000);
+    await leaving;
+    await expectUsed(tenant, 0);
+    expect((await callTool(tenant.apiKey, reading.tool, reading.args)).isError).toBeFalsy();
+  });
+
+  test.each(revisions)("while it waits to be admitted in revision %s", async (revision, meta) => {
+    const tenant = await aTenant();
+    await setClock(tenant.id, CONFIG_TRUSTED_MS); // so that the tenant is read anew before the decision
+    await databaseFaults([{ kind: "slow", sql: "FROM tenants t WHERE t.id", ms: 1_000, times: 1 }]);
+    // A tool that asks no database, whose own signal would end it.
+    await leave(tenant, 300, revision, { name: "list_documents", arguments: {}, _meta: meta });
+    await sleep(SLOW_MS);
+    await expectUsed(tenant, 0);
+  });
+});
+
+/** A call of a client that goes away in the middle of it, as the Worker sees that. */
+async function leave(
+  tenant: TestTenant,
+  afterMs: number,
+  revision: string,
+  params: { name: string; arguments: object; _meta: object },
+): Promise<void> {
+  const body = { jsonrpc: "2.0", id: 1, method: "tools/call", params };
+  const path = `/test/leave?afterMs=${afterMs}`;
+  await (await postMcp(tenant.apiKey, body, { "mcp-protocol-version": revision }, path)).text();
+}
+
+/** Whether the one place of a tenant with `callsInFlight: 1` is taken. */
+async function isBusy(tenant: TestTenant): Promise<boolean> {
+  return (await callTool(tenant.apiKey, "get_usage")).refusal?.code === "too_many_in_flight";
+}
+
+type Call = typeof writing | typeof reading;
+
+/** One call whose object ends while its statement waits. `statements`: how often the call's statement was sent. */
+async function dyingObject(tenant: TestTenant, { tool, args, sql }: Call) {
+  await databaseFaults([{ kind: "slow", sql, ms: SLOW_MS }]);
+  const before = await databaseHits();
+  const running = callTool(tenant.apiKey, tool, args);
+  await until(async () => (await databaseHits()) > before, "the statement is under way");
+  await endObject(tenant.id);
+  const answer = await running;
+  await sleep(SLOW_MS); // for whatever else would be sent
+  const statements = (await databaseHits()) - before;
+  await databaseFaults([]);
+  return { answer, statements };
+}
+
+async function losingDatabase(tenant: TestTenant, { tool, args, sql }: Call) {
+  await databaseFaults([{ kind: "lose-after", sql }]);
+  const before = await databaseHits();
+  const answer = await callTool(tenant.apiKey, tool, args);
+  const statements = (await databaseHits()) - before;
+  await databaseFaults([]);
+  return { answer, statements };
+}
+
+/** `units` calls of one unit each are charged, in the object's rows and in its window, and nothing is held. */
+async function expectUsed(tenant: TestTenant, units: number): Promise<void> {
+  expect(await storedCalls(tenant.id)).toHaveLength(units);
+  expect((await callTool(tenant.apiKey, "get_usage")).data).toMatchObject({
+    hour: { used: units },
+    month: { used: units },
+  });
+}
+
+/** What is left of the bag, which costs a unit to know. */
+async function stock(tenant: TestTenant): Promise<unknown> {
+  const found = await callTool(tenant.apiKey, "search_products", { query: "canvas bag" });
+  return (found.data?.["products"] as { stock: number }[] | undefined)?.[0]?.stock;
+}

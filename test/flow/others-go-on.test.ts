@@ -1,0 +1,231 @@
+// What is wrong with one tenant's money is that tenant's: the others are sealed, reported and set up as ever, and what
+// cannot be done is seen in /health or in the inbox, not lost.
+import pg from "pg";
+import { afterEach, describe, expect, test } from "vitest";
+import {
+  aTenant,
+  callTool,
+  controlRows,
+  fireCron,
+  simulator,
+  status,
+  stripeApi,
+  system,
+  type TestTenant,
+  until,
+} from "../support/flow.ts";
+
+const REPORT = "*/5 * * * *";
+const SWEEP = "* * * * *";
+/** Usage is sealed when it is a minute old. */
+const SEALED_AFTER_MS = 61_000;
+/** A report that failed is left alone for 30 s of the reporter's time. */
+const RETRY_AFTER_MS = 31_000;
+const DAY_SECONDS = 86_400;
+
+afterEach(() => simulator("/webhooks", {}));
+
+describe("reporting goes on", () => {
+  test("beside ledger rows of a tenant that nobody knows, which stay and show in /health", async () => {
+    const ghost = `ghost-${Date.now()}`;
+    await insertUsage(ghost, 100, 3);
+    const tenant = await aTenant({ plan: "pro" });
+    await callOnce(tenant, 1);
+    await fireCron(REPORT, Date.now() + SEALED_AFTER_MS);
+    expect(await reportsOf(tenant)).toEqual([{ units: 1, confirmed: true }]);
+
+    expect(await controlRows(`SELECT report_id FROM ledger WHERE tenant_id = $1`, [ghost])).toEqual(
+      Array.from({ length: 3 }, () => ({ report_id: null })),
+    );
+    const seen = async () => {
+      const response = await fetch(`${system.publicUrl}/health`);
+      const { checks } = (await response.json()) as {
+        checks: { usage_reporting?: { ok: boolean; facts: { unsealedSeconds: number | null } } };
+      };
+      const { ok = true, facts } = checks.usage_reporting ?? {};
+      return { status: response.status, ok, ageDays: (facts?.unsealedSeconds ?? 0) / DAY_SECONDS };
+    };
+    // Its answers are kept for ten seconds.
+    await until(async () => (await seen()).ageDays > 100, "/health tells the age of the oldest row");
+    expect(await seen()).toMatchObject({ status: 503, ok: false });
+    await controlRows(`DELETE FROM ledger WHERE tenant_id = $1`, [ghost]);
+    await until(async () => (await seen()).ageDays < 100, "/health has forgotten them");
+  });
+
+  test("beside more refused reports than are claimed at once, in the same run and in the next", async () => {
+    // Stripe takes nothing that is older than 35 days: each of these days is a report that it refuses for good.
+    const refused = await aTenant({ plan: "pro", id: `a-refused-${Date.now()}` });
+    await insertUsage(refused.id, 40, 60);
+    const fine = await aTenant({ plan: "pro" });
+    await callOnce(fine, 1);
+    const firstRunMs = Date.now() + SEALED_AFTER_MS;
+    await fireCron(REPORT, firstRunMs);
+    expect(await reportsOf(fine)).toEqual([{ units: 1, confirmed: true }]);
+    const tried = () =>
+      controlRows<{ attempts: number; kind: string; n: number }>(
+        `SELECT attempts, split_part(error, ':', 1) AS kind, count(*)::int AS n FROM reports
+         WHERE tenant_id = $1 AND confirmed_at IS NULL GROUP BY 1, 2`,
+        [refused.id],
+      );
+    expect(await tried()).toEqual([{ attempts: 1, kind: "refused", n: 60 }]);
+
+    await callOnce(fine, 2);
+    await fireCron(REPORT, Math.max(firstRunMs + RETRY_AFTER_MS, Date.now() + SEALED_AFTER_MS));
+    expect(await reportsOf(fine)).toEqual([
+      { units: 1, confirmed: true },
+      { units: 1, confirmed: true },
+    ]);
+    expect(await tried()).toEqual([{ attempts: 2, kind: "refused", n: 60 }]);
+    // Put back what /health would rightly complain about.
+    await controlRows(`UPDATE reports SET confirmed_at = now() WHERE tenant_id = $1`, [refused.id]);
+  });
+});
+
+test("a payment that Stripe could not tell of is found behind a hundred that are none of ours", async () => {
+  await simulator("/webhooks", { drop: { probability: 1 } });
+  const { tenantId, checkoutUrl } = await order("Behind a crowd");
+  await pay(checkoutUrl);
+  await new Promise((resolve) => setTimeout(resolve, 1_100)); // the others are newer, to Stripe's second
+  const others = Array.from({ length: 110 }, (_, n) => `somebody-elses-${n}`);
+  for (const reference of others) await pay((await sessionElsewhere({ client_reference_id: reference })).url);
+  await simulator("/webhooks", {});
+  expect((await status(tenantId)).state).toBe("awaiting_payment");
+
+  await fireCron(SWEEP);
+  await passInboxLag();
+  await fireCron(SWEEP);
+  await until(async () => (await status(tenantId)).state === "active", "the sweep found the payment");
+  const unknown = await controlRows<{ event_id: string }>(
+    `SELECT event_id FROM webhook_inbox WHERE outcome = 'unknown_tenant'
+       AND payload #>> '{data,object,client_reference_id}' = ANY ($1)`,
+    [others],
+  );
+  expect(unknown).toHaveLength(others.length);
+  // Put back what /health would rightly complain about, and what every later sweep would list again.
+  const ids = unknown.map(({ event_id: id }) => id);
+  await controlRows(`UPDATE webhook_inbox SET outcome = 'seen_by_test' WHERE event_id = ANY ($1)`, [ids]);
+  for (const eventId of ids) await simulator("/webhooks/deliver", { eventId });
+}, 120_000);
+
+test("a session that was paid elsewhere under a tenant's name changes nothing, and the tenant's own still does", async () => {
+  const { tenantId, checkoutUrl } = await order("Namesake");
+  const foreign = await sessionElsewhere({ client_reference_id: tenantId });
+  const misled = await sessionElsewhere({ client_reference_id: tenantId, "metadata[tenant_id]": "another-tenant" });
+  for (const { url } of [foreign, misled]) await pay(url);
+  await until(async () => (await outcomes(tenantId)).length === 2, "both events are applied");
+  expect(await outcomes(tenantId)).toEqual(["not_ours", "not_ours"]);
+  expect(await controlRows(`SELECT id FROM tenants WHERE id = $1`, [tenantId])).toEqual([]);
+  expect((await status(tenantId)).state).toBe("awaiting_payment");
+
+  await pay(checkoutUrl);
+  await until(async () => (await status(tenantId)).state === "active", "the tenant's own payment counts");
+  expect(await outcomes(tenantId)).toEqual(["not_ours", "not_ours", "tenant_created"]);
+});
+
+test("the Worker's own login is refused a change of a ledger row's units and of a sealed report", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  await callOnce(tenant, 1);
+  await fireCron(REPORT, Date.now() + SEALED_AFTER_MS);
+  const before = await moneyOf(tenant);
+  const client = new pg.Client({ connectionString: system.serviceUrl });
+  await client.connect();
+  try {
+    for (const sql of [
+      `UPDATE ledger SET units = 1000000 WHERE tenant_id = $1`,
+      `UPDATE ledger SET tenant_id = 'another' WHERE tenant_id = $1`,
+      `DELETE FROM ledger WHERE tenant_id = $1`,
+      `UPDATE reports SET units = 1000000 WHERE tenant_id = $1`,
+      `UPDATE reports SET slot = slot + interval '1 minute' WHERE tenant_id = $1`,
+      `UPDATE reports SET confirmed_at = NULL, units = 2 WHERE tenant_id = $1`,
+      `DELETE FROM reports WHERE tenant_id = $1`,
+    ]) {
+      await expect(client.query(sql, [tenant.id]), sql).rejects.toMatchObject({ code: "42501" });
+    }
+  } finally {
+    await client.end();
+  }
+  expect(await moneyOf(tenant)).toEqual(before);
+});
+
+/** Usage that came to the ledger past any object: a row of one unit on each of `days` days, the newest `fromDay` days old. */
+async function insertUsage(tenantId: string, fromDay: number, days: number): Promise<void> {
+  await controlRows(
+    `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at)
+     SELECT gen_random_uuid(), $1, $1, 'test', day, 'search_products', 1, now() - make_interval(days => $2 + day)
+     FROM generate_series(1, $3::int) AS day`,
+    [tenantId, fromDay, days],
+  );
+}
+
+/** One more call of one unit, waited for until the ledger has `calls` of them. */
+async function callOnce(tenant: TestTenant, calls: number): Promise<void> {
+  expect((await callTool(tenant.apiKey, "search_products", { query: "" })).isError).toBeFalsy();
+  await until(
+    async () => (await controlRows(`SELECT FROM ledger WHERE tenant_id = $1`, [tenant.id])).length === calls,
+    "the call is in the ledger",
+  );
+}
+
+function reportsOf({ id }: TestTenant): Promise<{ units: number; confirmed: boolean }[]> {
+  return controlRows(
+    `SELECT units::int AS units, confirmed_at IS NOT NULL AS confirmed FROM reports WHERE tenant_id = $1 ORDER BY sealed_at`,
+    [id],
+  );
+}
+
+async function moneyOf({ id }: TestTenant): Promise<unknown> {
+  const ledger = await controlRows(`SELECT * FROM ledger WHERE tenant_id = $1`, [id]);
+  const reports = await controlRows(`SELECT * FROM reports WHERE tenant_id = $1`, [id]);
+  expect([ledger.length, reports.length]).toEqual([1, 1]);
+  return { ledger, reports };
+}
+
+async function order(name: string): Promise<{ tenantId: string; checkoutUrl: string }> {
+  const response = await fetch(`${system.publicUrl}/api/checkout`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ plan: "free", name }),
+  });
+  return (await response.json()) as { tenantId: string; checkoutUrl: string };
+}
+
+/** A Checkout session that somebody else made in the same Stripe account: a payment link, another program. */
+async function sessionElsewhere(form: Record<string, string>): Promise<{ id: string; url: string }> {
+  price ??= aPriceElsewhere();
+  return stripeApi("/checkout/sessions", {
+    mode: "subscription",
+    success_url: "http://127.0.0.1/thanks",
+    "line_items[0][price]": await price,
+    "line_items[0][quantity]": "1",
+    ...form,
+  });
+}
+
+let price: Promise<string> | undefined;
+async function aPriceElsewhere(): Promise<string> {
+  const product = await stripeApi<{ id: string }>("/products", { name: "Something else" });
+  const monthly = { currency: "usd", unit_amount: "500", "recurring[interval]": "month" };
+  return (await stripeApi<{ id: string }>("/prices", { product: product.id, ...monthly })).id;
+}
+
+async function pay(url: string): Promise<void> {
+  const paid = await fetch(url, { method: "POST", redirect: "manual" });
+  await paid.arrayBuffer();
+  expect(paid.status).toBe(303);
+}
+
+async function outcomes(tenantId: string): Promise<(string | null)[]> {
+  const rows = await controlRows<{ outcome: string | null }>(
+    `SELECT outcome FROM webhook_inbox WHERE tenant_id = $1 AND type = 'checkout.session.completed'
+       AND applied_at IS NOT NULL ORDER BY received_at`,
+    [tenantId],
+  );
+  return rows.map(({ outcome }) => outcome);
+}
+
+/** An event is left to its own application for ten seconds before the sweep takes it up. */
+async function passInboxLag(): Promise<void> {
+  await controlRows(
+    `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE applied_at IS NULL`,
+  );
+}
