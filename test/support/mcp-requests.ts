@@ -33,7 +33,16 @@ export function aTool(overrides: Partial<Tool> = {}): Tool {
 
 export function aResult(overrides: Partial<Extract<CallOutcome, { kind: "result" }>> = {}): CallOutcome {
   const content = [{ type: "text" as const, text: "3 found" }];
-  return { kind: "result", content, data: { found: 3 }, isError: false, units: 1, standing, ...overrides };
+  return {
+    kind: "result",
+    content,
+    data: { found: 3 },
+    isError: false,
+    failure: undefined,
+    units: 1,
+    standing,
+    ...overrides,
+  };
 }
 
 export interface Setting {
