@@ -60,14 +60,16 @@ export const searchProducts = defineTool({
     const rows = await db.query<z.infer<typeof Product>>(
       `SELECT id, name, left(description, ${DESCRIPTION_CHARS}) AS description, category, price_cents AS "priceCents", stock,
               to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS "updatedAt"
-       FROM products
-       WHERE name || ' ' || description ILIKE ALL ($1::text[])
-         AND ($2::text IS NULL OR category = $2)
-         AND ($3::int IS NULL OR price_cents <= $3)
-         AND ($4::text IS NULL OR (name, id) > ($4, $5::text))
-       ORDER BY name, id
-       LIMIT $6::int`,
-      // One row more than asked for tells whether there is a next page.
+       FROM (SELECT * FROM products
+             WHERE name || ' ' || description ILIKE ALL ($1::text[])
+               AND ($2::text IS NULL OR category = $2)
+               AND ($3::int IS NULL OR price_cents <= $3)
+               AND ($4::text IS NULL OR (name, id) > ($4, $5::text))
+             ORDER BY name, id
+             LIMIT $6::int) AS page
+       ORDER BY name, id`,
+      // The page is chosen first, so that only its rows are put into words: a sort would do that to every match. One
+      // row more than asked for tells whether there is a next page.
       [patternsOf(query), category ?? null, maxPriceCents ?? null, ...after, limit + 1],
     );
     const products = rows.slice(0, limit);
