@@ -215,7 +215,7 @@ test("a call that failed is not charged", async () => {
     for (const tool of ["search_products", "generate_report"]) {
       const failed = await callTool(apiKey, tool, tool === "search_products" ? { query: "" } : {});
       expect(failed.isError).toBe(true);
-      expect(failed.refusal).toBeUndefined();
+      expect(failed.refusal).toEqual({ code: "database_unavailable" });
     }
   } finally {
     await databaseFaults([]);
