@@ -12,6 +12,7 @@ export default defineConfig({
           include: ["test/{core,dev,mcp,stripe}/**/*.test.ts"],
           testTimeout: 30_000,
           hookTimeout: 60_000,
+          expect: { poll: { timeout: 10_000 } },
         },
       },
       {

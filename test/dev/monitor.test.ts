@@ -136,7 +136,7 @@ test("closing does not wait for a target that does not answer", async () => {
   await expect.poll(() => probes.length).toBe(1);
   const startedAtMs = performance.now();
   await monitor.close();
-  expect(performance.now() - startedAtMs).toBeLessThan(1_000);
+  expect(performance.now() - startedAtMs).toBeLessThan(4_000);
   monitor = await startMonitor({ port: 0 });
 });
 

@@ -122,7 +122,7 @@ test("an object that dies while it proves isolation keeps no other tenant waitin
     const startedAt = performance.now();
     expect((await waiting).map(outcome)).toEqual(["success"]);
     expect((await running).map(outcome)).toEqual(["success"]);
-    expect(performance.now() - startedAt).toBeLessThan(4 * SLOW_MS);
+    expect(performance.now() - startedAt).toBeLessThan(10 * SLOW_MS);
   } finally {
     await databaseFaults([]);
   }

@@ -2,6 +2,7 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Stripe } from "stripe";
+import { vi } from "vitest";
 import { startStripeSimulator } from "../../dev/stripe/simulator.ts";
 import type { StripeSimulatorOptions } from "../../dev/stripe/simulator.ts";
 
@@ -143,3 +144,8 @@ export async function unitsBetween(stripe: Stripe, meter: string, customer: stri
 
 export const minuteOf = (seconds: number) => Math.floor(seconds / 60) * 60;
 export const nowSeconds = () => Math.floor(Date.now() / 1000);
+
+/** Waits for what happens by itself: ten seconds, because a busy machine takes long over little. */
+export function eventually<T>(check: () => T | Promise<T>): Promise<T> {
+  return vi.waitFor(check, { timeout: 10_000, interval: 20 });
+}

@@ -3,17 +3,18 @@ import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { expect, test, vi } from "vitest";
+import { expect, test } from "vitest";
 import {
-  SECRET_KEY,
   aCatalogue,
   aClient,
   aReceiver,
   aSession,
   aSimulator,
+  eventually,
   minuteOf,
   nowSeconds,
   report,
+  SECRET_KEY,
   unitsBetween,
 } from "./harness.ts";
 
@@ -224,11 +225,11 @@ test("objects, idempotent answers, the clock and waiting webhooks survive a rest
   const first = await aSimulator({ databaseFile, webhook: silent.webhook });
   await first.setClock(HOUR_MS);
   const customer = await first.stripe.customers.create({ name: "Acme" }, { idempotencyKey: "k" });
-  await vi.waitFor(() => expect(silent.deliveries).toHaveLength(1));
+  await eventually(() => expect(silent.deliveries).toHaveLength(1));
   await first.close();
 
   await using second = await aSimulator({ databaseFile, webhook: receiver.webhook });
-  await vi.waitFor(() => expect(receiver.deliveries).toHaveLength(1));
+  await eventually(() => expect(receiver.deliveries).toHaveLength(1));
   expect(receiver.deliveries[0]?.event.data.object).toMatchObject({ id: customer.id });
   expect((await second.stripe.customers.create({ name: "Acme" }, { idempotencyKey: "k" })).id).toBe(customer.id);
   expect(await second.stripe.customers.retrieve(customer.id)).toEqual(customer);
@@ -257,7 +258,7 @@ test("a killed process loses nothing that it answered", { timeout: 30_000 }, asy
     for (;;) answered.push((await stripe.customers.create()).id);
   };
   const writers = Promise.allSettled([writer(), writer(), writer(), writer()]);
-  await vi.waitFor(() => expect(answered.length).toBeGreaterThan(60), { timeout: 20_000 });
+  await eventually(() => expect(answered.length).toBeGreaterThan(60));
   child.kill("SIGKILL");
   await Promise.all([exited, writers]);
 
