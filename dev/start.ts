@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { performance } from "node:perf_hooks";
+import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { runDemonstration, writeDemoFile } from "./demo.ts";
 import { startSystem } from "./system.ts";
@@ -46,7 +47,20 @@ function front(): void {
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => leader.kill(signal));
   leader.on("exit", (code, signal) => {
     process.exitCode = signal === null ? (code ?? 1) : 1;
+    if (leader.pid !== undefined) void endGroup(leader.pid);
   });
+}
+
+/** Ends what its leader has left of a group, and waits a moment for it to be gone: whoever waits for us finds nothing. */
+async function endGroup(group: number): Promise<void> {
+  for (let look = 0; look < 40; look += 1) {
+    try {
+      process.kill(-group, "SIGKILL");
+    } catch {
+      return; // nobody is left
+    }
+    await sleep(25);
+  }
 }
 
 async function lead(): Promise<void> {
