@@ -7,22 +7,13 @@ import { createServer } from "node:http";
 import { join } from "node:path";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import pg from "pg";
-import {
-  bootstrapCluster,
-  controlMigrations,
-  migrate,
-  prepareControl,
-  prepareShared,
-  sharedMigrations,
-} from "../dev/migrate.ts";
+import { controlDatabase, prepareDatabases, sharedDatabase } from "../dev/migrate.ts";
 import type { NeonProxyStats } from "../dev/neon-proxy.ts";
 import { startPostgres } from "../dev/postgres.ts";
 import { encodeScopes, mintCredential, sha256Hex } from "../src/core/credentials.ts";
 import { type Limits, plans } from "../src/core/plans.ts";
 import { TenantId } from "../src/core/tenant.ts";
 
-const CONTROL = "tollgate_control";
-const SHARED = "tollgate_shared_1";
 const PUBLIC_URL = "http://127.0.0.1:8787"; // the audience of tokens; nothing listens there
 const PRODUCTS_PER_TENANT = 300;
 
@@ -46,29 +37,16 @@ export type Ground = Awaited<ReturnType<typeof layGround>>;
 export async function layGround(options: { dir: string; tenants: number; running: (() => Promise<unknown>)[] }) {
   const { dir, running } = options;
   const secret = (): string => randomBytes(24).toString("hex");
-  const [ownerPassword, servicePassword, appPassword, contextSecret, credentialKey] = [0, 0, 0, 0, 0].map(secret);
-  const required = { ownerPassword, servicePassword, appPassword, contextSecret, credentialKey } as Record<
-    "ownerPassword" | "servicePassword" | "appPassword" | "contextSecret" | "credentialKey",
-    string
-  >;
-  const contextKeys = [{ id: "bench", secret: required.contextSecret }] as const;
+  const contextKeys = [{ id: "bench", secret: secret() }] as const;
+  const credentialKey = secret();
 
   const postgres = await startPostgres({ dataDir: join(dir, "postgres"), port: 0 });
   running.push(() => postgres.stop());
-  const login = (user: string, password: string, database: string): string =>
-    `postgresql://${user}:${password}@127.0.0.1:${postgres.port}/${database}`;
-  const controlUrl = login("tollgate_owner", required.ownerPassword, CONTROL);
-  const sharedUrl = login("tollgate_owner", required.ownerPassword, SHARED);
-  await bootstrapCluster({ superuserUrl: postgres.superuserUrl, ownerPassword: required.ownerPassword });
-  await migrate({ url: controlUrl, directory: controlMigrations });
-  await migrate({ url: sharedUrl, directory: sharedMigrations });
-  await prepareControl({
-    ownerUrl: controlUrl,
-    login: { name: "tollgate_service", password: required.servicePassword },
-  });
-  await prepareShared({
-    ownerUrl: sharedUrl,
-    logins: [{ name: "tollgate_app_a", password: required.appPassword }],
+  const { serviceUrl, appUrl } = await prepareDatabases({
+    superuserUrl: postgres.superuserUrl,
+    ownerPassword: secret(),
+    servicePassword: secret(),
+    appPassword: secret(),
     contextKeys,
   });
 
@@ -77,13 +55,13 @@ export async function layGround(options: { dir: string; tenants: number; running
   for (let index = 0; index < options.tenants; index++) {
     const id = TenantId.parse(`bench-${index}`);
     const fields = [`key${index}`, encodeScopes(["tools:read", "tools:write"]), secret()];
-    const apiKey = await mintCredential(required.credentialKey, { kind: "key", tenantId: id, fields });
+    const apiKey = await mintCredential(credentialKey, { kind: "key", tenantId: id, fields });
     tenants.push({ id, apiKey, jwt: await issuer.sign(id) });
   }
 
   const superuser = (database: string): pg.Client =>
     new pg.Client({ connectionString: postgres.superuserUrl.replace(/\/postgres$/, `/${database}`) });
-  const control = superuser(CONTROL);
+  const control = superuser(controlDatabase);
   await control.connect();
   running.push(() => control.end());
   for (const { id, apiKey } of tenants) {
@@ -101,7 +79,7 @@ export async function layGround(options: { dir: string; tenants: number; running
       id,
     ]);
   }
-  await fillProducts(superuser(SHARED), tenants);
+  await fillProducts(superuser(sharedDatabase), tenants);
 
   const proxy = fork(join(import.meta.dirname, "proxy.ts"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
   running.push(() => stopChild(proxy));
@@ -117,10 +95,10 @@ export async function layGround(options: { dir: string; tenants: number; running
       OIDC_ISSUERS: JSON.stringify([{ issuer: issuer.url, jwksUrl: `${issuer.url}/jwks`, tenantClaim: "org" }]),
       STRIPE_API_BASE: "http://127.0.0.1:1",
       NEON_FETCH_ENDPOINT: `${proxyUrl}/sql`,
-      CONTROL_DATABASE_URL: login("tollgate_service", required.servicePassword, CONTROL),
-      SHARED_DATABASE_URL: login("tollgate_app_a", required.appPassword, SHARED),
+      CONTROL_DATABASE_URL: serviceUrl,
+      SHARED_DATABASE_URL: appUrl,
       CONTEXT_KEYS: JSON.stringify(contextKeys),
-      CREDENTIAL_KEY: required.credentialKey,
+      CREDENTIAL_KEY: credentialKey,
       OPERATOR_TOKEN: secret(),
       STRIPE_SECRET_KEY: `sk_test_${secret()}`,
       STRIPE_WEBHOOK_SECRET: `whsec_${secret()}`,
@@ -132,7 +110,7 @@ export async function layGround(options: { dir: string; tenants: number; running
         Object.entries(stats.connections)
           .filter(([name]) => name.endsWith(`/${database}`))
           .reduce((sum, [, { httpBatches }]) => sum + httpBatches, 0);
-      return { shared: on(SHARED), control: on(CONTROL) };
+      return { shared: on(sharedDatabase), control: on(controlDatabase) };
     },
     /** Calls in the ledger, as far as the watermarks prove it. */
     async metered(): Promise<number> {

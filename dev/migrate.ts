@@ -163,9 +163,12 @@ export interface ClusterOptions {
   databases?: readonly { name: string; shared: boolean }[];
 }
 
+/** The two databases of a local cluster. */
+export const controlDatabase = "tollgate_control";
+export const sharedDatabase = "tollgate_shared_1";
 const localDatabases = [
-  { name: "tollgate_control", shared: false },
-  { name: "tollgate_shared_1", shared: true },
+  { name: controlDatabase, shared: false },
+  { name: sharedDatabase, shared: true },
 ] as const;
 
 /** What a host's console does: the owner's role, and databases that belong to it. For a cluster of one's own. */
@@ -183,6 +186,41 @@ export async function bootstrapCluster(options: ClusterOptions): Promise<void> {
     await client.query("REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC");
   });
   for (const { name, shared } of databases) if (shared) await closeHostFunctions({ superuserUrl, database: name });
+}
+
+export interface LocalDatabases {
+  superuserUrl: string;
+  ownerPassword: string;
+  servicePassword: string;
+  appPassword: string;
+  contextKeys: ContextKeys;
+}
+
+/**
+ * Makes a local cluster what two Neon databases would be: owner, databases, migrations, logins, context keys. Returns
+ * the connection strings. Safe to run again.
+ */
+export async function prepareDatabases(options: LocalDatabases) {
+  const { superuserUrl, ownerPassword, servicePassword, appPassword, contextKeys } = options;
+  const { host } = new URL(superuserUrl);
+  const login = (user: string, password: string, database: string): string =>
+    `postgresql://${user}:${password}@${host}/${database}`;
+  const controlUrl = login(OWNER, ownerPassword, controlDatabase);
+  const sharedOwnerUrl = login(OWNER, ownerPassword, sharedDatabase);
+  const service: Login = { name: "tollgate_service", password: servicePassword };
+  const app: Login = { name: "tollgate_app_a", password: appPassword };
+
+  await bootstrapCluster({ superuserUrl, ownerPassword });
+  await migrate({ url: controlUrl, directory: controlMigrations });
+  await migrate({ url: sharedOwnerUrl, directory: sharedMigrations });
+  await prepareControl({ ownerUrl: controlUrl, login: service });
+  await prepareShared({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });
+  return {
+    controlUrl,
+    sharedOwnerUrl,
+    serviceUrl: login(service.name, service.password, controlDatabase),
+    appUrl: login(app.name, app.password, sharedDatabase),
+  };
 }
 
 /** Only the host's superuser can do this, so a hosted database may have to live without: see the file's own comment. */

@@ -3,14 +3,7 @@
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer.ts";
-import {
-  bootstrapCluster,
-  controlMigrations,
-  migrate,
-  prepareControl,
-  prepareShared,
-  sharedMigrations,
-} from "./migrate.ts";
+import { prepareDatabases } from "./migrate.ts";
 import { startMonitor } from "./monitor.ts";
 import { startNeonProxy } from "./neon-proxy.ts";
 import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.ts";
@@ -34,9 +27,6 @@ export interface SystemOptions {
 }
 
 export type System = Awaited<ReturnType<typeof startSystem>>;
-
-export const sharedDatabase = "tollgate_shared_1";
-export const controlDatabase = "tollgate_control";
 
 /** What one run leaves to the next. */
 const state = [
@@ -184,36 +174,19 @@ async function startDatabases(
     saveSettings(dir, settings);
     return started;
   });
-  const login = (user: string, password: string, database: string): string =>
-    `postgresql://${user}:${password}@127.0.0.1:${postgres.port}/${database}`;
-  const controlUrl = login("tollgate_owner", secrets.ownerPassword, controlDatabase);
-  const sharedOwnerUrl = login("tollgate_owner", secrets.ownerPassword, sharedDatabase);
-
-  await step("Migrations", async () => {
-    await bootstrapCluster({ superuserUrl: postgres.superuserUrl, ownerPassword: secrets.ownerPassword });
-    await migrate({ url: controlUrl, directory: controlMigrations });
-    await migrate({ url: sharedOwnerUrl, directory: sharedMigrations });
-    await prepareControl({
-      ownerUrl: controlUrl,
-      login: { name: "tollgate_service", password: secrets.servicePassword },
-    });
-    await prepareShared({
-      ownerUrl: sharedOwnerUrl,
-      logins: [{ name: "tollgate_app_a", password: secrets.appPassword }],
+  const urls = await step("Migrations", () =>
+    prepareDatabases({
+      superuserUrl: postgres.superuserUrl,
+      ownerPassword: secrets.ownerPassword,
+      servicePassword: secrets.servicePassword,
+      appPassword: secrets.appPassword,
       contextKeys: [{ id: "local", secret: secrets.contextKey }],
-    });
-  });
+    }),
+  );
   const proxy = await step("Neon proxy", async () => {
     const started = await startNeonProxy({ port: await portFor(settings, "neon") });
     running.push(() => started.close());
     return started;
   });
-  return {
-    postgres,
-    proxy,
-    controlUrl,
-    sharedOwnerUrl,
-    serviceUrl: login("tollgate_service", secrets.servicePassword, controlDatabase),
-    appUrl: login("tollgate_app_a", secrets.appPassword, sharedDatabase),
-  };
+  return { postgres, proxy, ...urls };
 }
