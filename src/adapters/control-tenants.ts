@@ -3,7 +3,7 @@
 import * as z from "zod";
 import type { Limits, PlanName, Strategy } from "../core/plans.ts";
 import { TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
-import type { NeonConnection } from "./neon.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
 
 export interface NewTenant {
   id: TenantId;
@@ -353,6 +353,11 @@ export function controlTenants(db: NeonConnection) {
 
 /** Tenants that provisioning is not done with: it ends with the registration of their monitor. */
 const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
+
+/** Those of this deployment. */
+export function tenantsOf(env: ControlDatabase): ControlTenants {
+  return controlTenants(connectControl(env));
+}
 
 export type ControlTenants = ReturnType<typeof controlTenants>;
 

@@ -84,8 +84,11 @@ function failure(error: unknown, outageCode: ErrorCode): AppError {
   return new SqlError(sqlState, error instanceof NeonDbError ? error.constraint : undefined, error);
 }
 
+/** What of the environment the control database is reached with. */
+export type ControlDatabase = Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT">;
+
 /** The control tables, whose outage is a refusal of its own. */
-export function connectControl(env: Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT">): NeonConnection {
+export function connectControl(env: ControlDatabase): NeonConnection {
   return connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT, controlDatabase);
 }
 

@@ -3,8 +3,7 @@
 import { Hono } from "hono";
 import { createMiddleware } from "hono/factory";
 import * as z from "zod";
-import { type ControlTenants, controlTenants } from "../adapters/control-tenants.ts";
-import { connectControl } from "../adapters/neon.ts";
+import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { bearerToken, mintCredential, secretsEqual } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { Limits, planNames, plans } from "../core/plans.ts";
@@ -145,8 +144,4 @@ async function changeState(
   if (!wanted.some((state) => state === tenant.state))
     throw new AppError("conflict", `A tenant that is ${tenant.state} cannot become ${wanted.join(" or ")}`);
   return Response.json({ id: id.data, state: tenant.state, ...(await deliver(env, id.data)) });
-}
-
-function tenantsOf(env: Env) {
-  return controlTenants(connectControl(env));
 }

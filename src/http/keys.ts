@@ -1,8 +1,8 @@
 // Making API keys. A key is in the control tables and known to the tenant's object before it is shown, and it is shown
 // once: what is kept is its digest.
 import * as z from "zod";
-import { controlTenants } from "../adapters/control-tenants.ts";
-import { AnswerLost, connectControl } from "../adapters/neon.ts";
+import { tenantsOf } from "../adapters/control-tenants.ts";
+import { AnswerLost } from "../adapters/neon.ts";
 import { encodeScopes, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { scopesSupported } from "../mcp/auth.ts";
@@ -59,7 +59,7 @@ export async function issueKey(
     fields: [id, encodeScopes(request.scopes), secret],
   });
   const expiresAt = request.expiresAt ?? null;
-  const tenants = controlTenants(connectControl(env));
+  const tenants = tenantsOf(env);
   const key = { id, name: request.name, hash: await sha256Hex(apiKey), scopes: request.scopes, expiresAt };
   const add = (): Promise<boolean> => tenants.addKey(tenantId, key, { first, maxKeys: MAX_KEYS });
   const added = await add().catch((error: unknown) => {

@@ -1,8 +1,7 @@
 // What a buyer and a tenant's admin use: checkout, the state of provisioning, the first API key.
 import { Hono } from "hono";
 import * as z from "zod";
-import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectControl } from "../adapters/neon.ts";
+import { tenantsOf } from "../adapters/control-tenants.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { bearerToken, mintCredential, verifyCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
@@ -139,10 +138,6 @@ function pendingSteps() {
     finishedAt: null,
     error: null,
   }));
-}
-
-function tenantsOf(env: Env) {
-  return controlTenants(connectControl(env));
 }
 
 /** 80 random bits in letters and digits: nobody guesses one, and it fits every name that is made of it. */

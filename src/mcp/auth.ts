@@ -11,14 +11,17 @@ import {
 } from "@modelcontextprotocol/server";
 import { type JWTPayload, type JWTVerifyGetKey, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
 import { JOSEError, JWKSInvalid, JWKSTimeout, JWTExpired } from "jose/errors";
-import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectControl } from "../adapters/neon.ts";
+import { tenantsOf } from "../adapters/control-tenants.ts";
 import type { Caller } from "../core/call.ts";
 import { bearerToken, decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "../core/errors.ts";
 import { type Issuer, acceptedAlgorithms, parseIssuers } from "../core/issuers.ts";
 
-export type Authentication = { caller: Caller; authInfo: AuthInfo } | { refused: ErrorCode };
+export interface Authenticated {
+  caller: Caller;
+  authInfo: AuthInfo;
+}
+export type Authentication = Authenticated | { refused: ErrorCode };
 
 /** Of an API key or access token, whatever it may do; `health_check` needs the first alone. */
 export const scopesSupported = ["tools:read", "tools:write"] as const;
@@ -30,7 +33,7 @@ const MAX_TOKEN_CHARS = 8_192;
 /** Clocks of issuers differ from ours by seconds. */
 const CLOCK_TOLERANCE_SECONDS = 5;
 
-const verified = new Map<string, { caller: Caller; authInfo: AuthInfo; untilMs: number }>();
+const verified = new Map<string, Authenticated & { untilMs: number }>();
 
 /** Identifies the sender of a request. Throws `control_unavailable` when a new token's tenant cannot be looked up. */
 export async function authenticate(authorization: string | null, env: Env, nowMs: number): Promise<Authentication> {
@@ -128,7 +131,7 @@ async function issuedCaller(token: string, env: Env, nowMs: number): Promise<Cal
   }
   const organisation = claims[issuer.tenantClaim];
   if (typeof organisation !== "string" || organisation === "") return "token_invalid";
-  const tenants = controlTenants(connectControl(env));
+  const tenants = tenantsOf(env);
   const tenantId = await tenants.linkedTenant(issuer.issuer, organisation);
   if (tenantId === undefined) return "tenant_unknown";
   return {

@@ -3,11 +3,11 @@
 import type { McpServer } from "@modelcontextprotocol/server";
 import type { CallOutcome, CallRequest, Caller, Progress, Refusal, Standing } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
-import { plainRefusal } from "../core/refusal.ts";
+import { plainRefusal, refusedOutcome } from "../core/refusal.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
-import { authenticate, challenge } from "./auth.ts";
+import { type Authenticated, authenticate, challenge } from "./auth.ts";
 import { calledTool, registerTools, serveMcp, toolsFor } from "./server.ts";
 import { type McpGuard, corsHeaders, jsonRpcError, rateLimitHeaders, readMcpRequest } from "./transport.ts";
 
@@ -31,11 +31,17 @@ export async function handleMcp(
   if ("response" in read) return read.response;
   const { body } = read;
   let response: Response;
+  let tenantId: string | undefined;
   try {
-    response = await answerMessage({ request, body, env, ctx, register });
+    const authentication = await authenticate(request.headers.get("authorization"), env, Date.now());
+    if ("refused" in authentication) response = refusalResponse(plainRefusal(authentication.refused), body, env);
+    else {
+      ({ tenantId } = authentication.caller);
+      response = await answerCaller(authentication, { request, body, env, ctx, register });
+    }
   } catch (error) {
     const code = errorCode(error);
-    log("error", "mcp_request_failed", { code, error: describeError(error) });
+    log("error", "mcp_request_failed", { tenantId, code, error: describeError(error) });
     // What has no code of its own came from the way to the tenant's object.
     response = refusalResponse(plainRefusal(code === "internal" ? "tenant_unavailable" : code), body, env);
   }
@@ -50,11 +56,10 @@ interface Message {
   register: ((server: McpServer) => void) | undefined;
 }
 
-async function answerMessage({ request, body, env, ctx, register }: Message): Promise<Response> {
-  const authentication = await authenticate(request.headers.get("authorization"), env, Date.now());
-  if ("refused" in authentication) return refusalResponse(plainRefusal(authentication.refused), body, env);
-  const { caller, authInfo } = authentication;
-
+async function answerCaller(
+  { caller, authInfo }: Authenticated,
+  { request, body, env, ctx, register }: Message,
+): Promise<Response> {
   let asked = false;
   let refused: Refusal | undefined;
   let standing: Standing | undefined;
@@ -124,16 +129,14 @@ async function callObject(env: Env, ctx: Pick<ExecutionContext, "waitUntil">, ca
     log("error", "object_call_lost", { ...lost, error: describeError(error) });
     if (isOverloaded(error)) {
       const refusal = { ...plainRefusal("tenant_unavailable"), retryAfterSeconds: OVERLOADED_RETRY_SECONDS };
-      return { kind: "refused", refusal, standing: undefined };
+      return refusedOutcome(refusal);
     }
     if (!tool.annotations.readOnly && !tool.annotations.idempotent) return outcomeUnknown(callId);
     try {
       return await attempt(2);
     } catch (again) {
       log("error", "object_call_lost", { ...lost, error: describeError(again) });
-      return tool.annotations.readOnly
-        ? { kind: "refused", refusal: plainRefusal("tenant_unavailable"), standing: undefined }
-        : outcomeUnknown(callId);
+      return tool.annotations.readOnly ? refusedOutcome(plainRefusal("tenant_unavailable")) : outcomeUnknown(callId);
     }
   } finally {
     signal.removeEventListener("abort", cancel);
@@ -141,11 +144,7 @@ async function callObject(env: Env, ctx: Pick<ExecutionContext, "waitUntil">, ca
 }
 
 function outcomeUnknown(callId: string): CallOutcome {
-  return {
-    kind: "refused",
-    refusal: plainRefusal("outcome_unknown", `The call's id is ${callId}.`),
-    standing: undefined,
-  };
+  return refusedOutcome(plainRefusal("outcome_unknown", `The call's id is ${callId}.`));
 }
 
 function isOverloaded(error: unknown): boolean {

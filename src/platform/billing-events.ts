@@ -1,8 +1,7 @@
 // What a Stripe event changes. The event only says that something happened: what is now true is fetched from Stripe,
 // inside the tenant's object, so that neither order nor repetition matters (DESIGN.md I4).
 import type { PendingEvent } from "../adapters/control-inbox.ts";
-import { controlTenants } from "../adapters/control-tenants.ts";
-import { connectControl } from "../adapters/neon.ts";
+import { tenantsOf } from "../adapters/control-tenants.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -21,7 +20,7 @@ export async function applyBillingEvent(env: Env, tenantId: TenantId, event: Pen
 }
 
 async function completeCheckout(env: Env, tenantId: TenantId, sessionId: string): Promise<string> {
-  const tenants = controlTenants(connectControl(env));
+  const tenants = tenantsOf(env);
   const [order, paid] = await Promise.all([
     tenants.checkout(tenantId),
     connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).paidCheckout(sessionId),

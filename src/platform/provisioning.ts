@@ -4,10 +4,9 @@
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { NonRetryableError } from "cloudflare:workflows";
 import { callCanary } from "../adapters/canary.ts";
-import { controlTenants } from "../adapters/control-tenants.ts";
+import { tenantsOf } from "../adapters/control-tenants.ts";
 import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
-import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { openTenantDb } from "../adapters/tenant-db.ts";
 import { mintCredential } from "../core/credentials.ts";
@@ -37,7 +36,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const { env } = this;
     const { attempt } = event.payload;
     const tenantId = TenantId.parse(event.payload.tenantId);
-    const tenants = controlTenants(connectControl(env));
+    const tenants = tenantsOf(env);
 
     const recorded = (name: ProvisioningStep, work: () => Promise<void>): Promise<void> =>
       step.do(name, stepConfig, async () => {

@@ -7,12 +7,12 @@
 import { DurableObject } from "cloudflare:workers";
 import * as z from "zod";
 import { controlInbox } from "../adapters/control-inbox.ts";
-import { type ControlTenants, controlTenants } from "../adapters/control-tenants.ts";
+import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { createTenantFiles } from "../adapters/files.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { type CallScopedDb, openTenantDb } from "../adapters/tenant-db.ts";
 import { Admission, type Ticket } from "../core/admission.ts";
-import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal, Standing } from "../core/call.ts";
+import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import {
   OUTBOX_DELAY_MS,
@@ -23,7 +23,7 @@ import {
   nextWake,
   sendAfter,
 } from "../core/outbox.ts";
-import { limitRefusal, plainRefusal } from "../core/refusal.ts";
+import { limitRefusal, plainRefusal, refusedOutcome } from "../core/refusal.ts";
 import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
@@ -33,7 +33,7 @@ import { applyBillingEvent } from "./billing-events.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
 import { type ProofOutcome, isolationProven } from "./isolation-gate.ts";
 import { startProvisioning } from "./provisioning-start.ts";
-import { runTool } from "./tool-runner.ts";
+import { type ToolRun, runTool } from "./tool-runner.ts";
 
 /** After the queue refused. */
 const OUTBOX_RETRY_MS = 5_000;
@@ -120,23 +120,24 @@ export class TenantObject extends DurableObject<Env> {
       }
       ({ ticket } = decision);
     }
+    let run: ToolRun;
     try {
       const context = this.#toolContext(request, tool, config, rows, abort);
-      const { charged, ...answer } = await runTool(tool, request.args, context, { abort, progress });
-      if (alreadyCharged && !charged) return refusedOutcome(lostAnswer(request.callId));
-      if (charged && ticket !== undefined) {
+      run = await runTool(tool, request.args, context, { abort, progress });
+      if (run.charged && ticket !== undefined) {
         if (tool.units > 0) {
           rows.append({ callId: request.callId, atMs: ticket.atMs, tool: tool.name, units: tool.units });
           this.#wakeIn(OUTBOX_DELAY_MS);
         }
         this.#admission.settle(ticket);
       }
-      if (ticket !== undefined) this.#admission.release(ticket); // does nothing to a call that was settled
-      const standing = this.#admission.standing(config.limits, this.now());
-      return { kind: "result", ...answer, units: charged ? tool.units : 0, standing };
     } finally {
-      if (ticket !== undefined) this.#admission.release(ticket);
+      if (ticket !== undefined) this.#admission.release(ticket); // does nothing to a call that was settled
     }
+    const { charged, ...answer } = run;
+    if (alreadyCharged && !charged) return refusedOutcome(lostAnswer(request.callId));
+    const standing = this.#admission.standing(config.limits, this.now());
+    return { kind: "result", ...answer, units: charged ? tool.units : 0, standing };
   }
 
   /** The client has gone: its call is stopped, and then is not charged. */
@@ -246,7 +247,7 @@ export class TenantObject extends DurableObject<Env> {
   }
 
   #tenants(): ControlTenants {
-    return controlTenants(connectControl(this.env));
+    return tenantsOf(this.env);
   }
 
   // ---- the checks before admission
@@ -337,10 +338,6 @@ export class TenantObject extends DurableObject<Env> {
       }
     }
   }
-}
-
-function refusedOutcome(refusal: Refusal, standing?: Standing): CallOutcome {
-  return { kind: "refused", refusal, standing };
 }
 
 function lostAnswer(callId: string): Refusal {
