@@ -7,7 +7,7 @@ import { createServer } from "node:http";
 import { join } from "node:path";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import pg from "pg";
-import { controlDatabase, prepareDatabases, sharedDatabase } from "../dev/migrate.ts";
+import { controlDatabase, prepareDatabases, sharedDatabase } from "../dev/databases.ts";
 import type { NeonProxyStats } from "../dev/neon-proxy.ts";
 import { startPostgres } from "../dev/postgres.ts";
 import { encodeScopes, mintCredential, sha256Hex } from "../src/core/credentials.ts";
@@ -38,6 +38,7 @@ export async function layGround(options: { dir: string; tenants: number; running
   const { dir, running } = options;
   const secret = (): string => randomBytes(24).toString("hex");
   const contextKeys = [{ id: "bench", secret: secret() }] as const;
+  const sealKeys = [{ id: "bench", secret: secret() }];
   const credentialKey = secret();
 
   const postgres = await startPostgres({ dataDir: join(dir, "postgres"), port: 0 });
@@ -48,6 +49,7 @@ export async function layGround(options: { dir: string; tenants: number; running
     servicePassword: secret(),
     appPassword: secret(),
     contextKeys,
+    sealKeys,
   });
 
   const issuer = await startIssuer(running);
@@ -68,6 +70,11 @@ export async function layGround(options: { dir: string; tenants: number; running
     await control.query(
       `INSERT INTO tenants (id, name, plan, strategy, state, limits) VALUES ($1, $1, 'enterprise', 'shared', 'active', $2)`,
       [id, JSON.stringify(limits)],
+    );
+    await control.query(
+      `WITH placed AS (INSERT INTO placements (tenant_id, shard_id, state) VALUES ($1, 'shared-1', 'ready') RETURNING id)
+       UPDATE tenants SET placement_id = placed.id FROM placed WHERE tenants.id = $1`,
+      [id],
     );
     await control.query(`INSERT INTO api_keys (id, tenant_id, name, hash, scopes) VALUES ($1, $2, 'bench', $3, '{}')`, [
       apiKey.split(".")[1],
@@ -97,6 +104,7 @@ export async function layGround(options: { dir: string; tenants: number; running
       NEON_FETCH_ENDPOINT: `${proxyUrl}/sql`,
       CONTROL_DATABASE_URL: serviceUrl,
       SHARED_DATABASE_URL: appUrl,
+      SEAL_KEYS: JSON.stringify(sealKeys),
       CONTEXT_KEYS: JSON.stringify(contextKeys),
       CREDENTIAL_KEY: credentialKey,
       OPERATOR_TOKEN: secret(),

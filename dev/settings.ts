@@ -19,6 +19,7 @@ export interface Settings {
     operatorToken: string;
     credentialKey: string;
     contextKey: string;
+    sealKey: string;
     ownerPassword: string;
     servicePassword: string;
     appPassword: string;
@@ -30,27 +31,31 @@ export interface Settings {
   demoTenants: DemoTenant[];
 }
 
-/** Reads the settings of `dir`, or makes them up for a first run. */
+/** Reads the settings of `dir`; what they lack is made up. */
 export function loadSettings(dir: string): Settings {
   mkdirSync(dir, { recursive: true });
+  const secret = (): string => randomBytes(24).toString("hex");
+  const madeUp: Settings = {
+    secrets: {
+      operatorToken: `op_${secret()}`,
+      credentialKey: secret(),
+      contextKey: secret(),
+      sealKey: secret(),
+      ownerPassword: secret(),
+      servicePassword: secret(),
+      appPassword: secret(),
+      stripeSecretKey: `sk_test_${secret()}`,
+      stripeWebhookSecret: `whsec_${secret()}`,
+    },
+    ports: {},
+    demoTenants: [],
+  };
   try {
-    return JSON.parse(readFileSync(join(dir, "settings.json"), "utf8")) as Settings;
+    const kept = JSON.parse(readFileSync(join(dir, "settings.json"), "utf8")) as Partial<Settings>;
+    // A secret that an earlier version of this program did not have is made up now.
+    return { ...madeUp, ...kept, secrets: { ...madeUp.secrets, ...kept.secrets } };
   } catch {
-    const secret = (): string => randomBytes(24).toString("hex");
-    return {
-      secrets: {
-        operatorToken: `op_${secret()}`,
-        credentialKey: secret(),
-        contextKey: secret(),
-        ownerPassword: secret(),
-        servicePassword: secret(),
-        appPassword: secret(),
-        stripeSecretKey: `sk_test_${secret()}`,
-        stripeWebhookSecret: `whsec_${secret()}`,
-      },
-      ports: {},
-      demoTenants: [],
-    };
+    return madeUp;
   }
 }
 

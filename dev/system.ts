@@ -3,7 +3,7 @@
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer.ts";
-import { prepareDatabases } from "./migrate.ts";
+import { prepareDatabases } from "./databases.ts";
 import { startMonitor } from "./monitor.ts";
 import { startNeonProxy } from "./neon-proxy.ts";
 import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.ts";
@@ -112,10 +112,10 @@ export async function startSystem(options: SystemOptions) {
       CREDENTIAL_KEY: secrets.credentialKey,
       OPERATOR_TOKEN: secrets.operatorToken,
       CONTEXT_KEYS: JSON.stringify([{ id: "local", secret: secrets.contextKey }]),
+      SEAL_KEYS: JSON.stringify([{ id: "local", secret: secrets.sealKey }]),
       STRIPE_WEBHOOK_SECRET: secrets.stripeWebhookSecret,
       ...(databases && {
         CONTROL_DATABASE_URL: databases.serviceUrl,
-        SHARED_DATABASE_URL: databases.appUrl,
         NEON_FETCH_ENDPOINT: `${databases.proxy.url}/sql`,
       }),
       ...(stripe && { STRIPE_SECRET_KEY: secrets.stripeSecretKey, STRIPE_API_BASE: stripe.url }),
@@ -181,6 +181,7 @@ async function startDatabases(
       servicePassword: secrets.servicePassword,
       appPassword: secrets.appPassword,
       contextKeys: [{ id: "local", secret: secrets.contextKey }],
+      sealKeys: [{ id: "local", secret: secrets.sealKey }],
     }),
   );
   const proxy = await step("Neon proxy", async () => {

@@ -1,8 +1,9 @@
 // The control tables that say who the tenants are: their rows, keys, links, checkouts and provisioning. Every change
 // of what a tenant's object must know raises the tenant's version in the same statement (DESIGN.md I11).
 import * as z from "zod";
-import type { Limits, PlanName, Strategy } from "../core/plans.ts";
+import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
+import { placementJson } from "./control-placements.ts";
 import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
 
 export interface NewTenant {
@@ -11,6 +12,7 @@ export interface NewTenant {
   email: string | null;
   plan: PlanName;
   strategy: Strategy;
+  region: string | null;
   limits: Limits;
   allowedTools: readonly string[] | null;
   trialUntil: string | null;
@@ -23,7 +25,13 @@ export const TenantSummary = z.object({
   name: z.string(),
   email: z.string().nullable(),
   plan: z.string(),
-  strategy: z.string(),
+  /** What was sold. */
+  strategy: z.enum(strategies),
+  region: z.string().nullable(),
+  /** Where the rows are; `null` until the tenant is placed. */
+  placement: z
+    .object({ strategy: z.enum(strategies), shardId: z.string(), schemaVersion: z.string().nullable() })
+    .nullable(),
   state: z.string(),
   version: z.number(),
   deliveredVersion: z.number(),
@@ -49,8 +57,10 @@ export interface StepRecord {
   error: string | null;
 }
 
-const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.state, t.version::int AS version,
+const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.version::int AS version,
   t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
+  (SELECT jsonb_build_object('strategy', s.strategy, 'shardId', s.id, 'schemaVersion', p.schema_version)
+   FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = t.placement_id) AS placement,
   ${instant("t.created_at")} AS "createdAt", ${instant("t.provisioned_at")} AS "provisionedAt"`;
 
 /** ISO 8601 in UTC with milliseconds, as text: the driver would make a `Date` of a bare timestamp. */
@@ -65,6 +75,7 @@ export function controlTenants(db: NeonConnection) {
       const [row] = await db.query(
         `SELECT jsonb_build_object(
            'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
+           'placement', ${placementJson},
            'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint, 'limits', t.limits,
            'allowedTools', t.allowed_tools,
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
@@ -89,8 +100,8 @@ export function controlTenants(db: NeonConnection) {
     async insert(tenant: NewTenant): Promise<{ created: boolean }> {
       const rows = await db.query(
         `INSERT INTO tenants (id, name, email, plan, strategy, state, limits, allowed_tools, trial_until,
-                              stripe_customer_id, stripe_subscription_id)
-         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10)
+                              stripe_customer_id, stripe_subscription_id, region)
+         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10, $11)
          ON CONFLICT (id) DO NOTHING RETURNING id`,
         [
           tenant.id,
@@ -103,6 +114,7 @@ export function controlTenants(db: NeonConnection) {
           tenant.trialUntil,
           tenant.stripeCustomerId,
           tenant.stripeSubscriptionId,
+          tenant.region,
         ],
       );
       return { created: rows.length > 0 };

@@ -1,12 +1,12 @@
-// The proof, at start-up and in /health, that the login which tools run as cannot step over the wall between tenants.
-// It asks the catalogue what the login may do, and then it tries: without a context, with a forged and an expired one,
-// across two canary tenants, and to create. Every attempt that must fail runs in a transaction that ends in an error
-// anyway, so a wall that is down leaves nothing behind. All requests leave together: one round trip's time.
-import { type ContextKeys, parseContextKeys, signContext } from "../core/context.ts";
+// The proof, at start-up and in /health, that a login which tools run as cannot step over the wall between tenants.
+// It asks the catalogue what the login may do. On shared tables it also tries: without a context, with a forged and an
+// expired one, across two canary tenants, and to create. Every attempt that must fail runs in a transaction that ends in
+// an error anyway, so a wall that is down leaves nothing behind. All requests leave together: one round trip's time.
+import { type ContextKeys, signContext } from "../core/context.ts";
 import { AppError } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
 import { connectNeon, type Row, SqlError, type Statement } from "./neon.ts";
-import { type SharedTier, enterTenant, plainTransaction } from "./tenant-db.ts";
+import { enterOwnSchema, enterTenant, plainTransaction } from "./tenant-db.ts";
 
 export interface IsolationFailure {
   /** A stable name of what was looked at. */
@@ -41,8 +41,8 @@ const touchable = `c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT (${ofTheHost("
   AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER, MAINTAIN')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`;
 
-/** Each selects one text for every fault that it finds. */
-const catalogueChecks: Readonly<Record<string, string>> = {
+/** What no login of tools may be or do, in any tier. Each selects one text for every fault that it finds. */
+const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
   login_powers: `
     SELECT r.rolname || ' has ' || power FROM pg_roles r CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper),
       ('BYPASSRLS', r.rolbypassrls), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
@@ -50,18 +50,27 @@ const catalogueChecks: Readonly<Record<string, string>> = {
     WHERE has AND (r.rolname = current_user OR pg_has_role(r.oid, 'MEMBER'))`,
   login_memberships: `
     SELECT 'member of ' || rolname FROM pg_roles
-    WHERE pg_has_role(oid, 'MEMBER') AND rolname NOT IN (current_user, 'tollgate_app')`,
+    WHERE pg_has_role(oid, 'MEMBER') AND rolname NOT IN (current_user, '${itsGroup}')`,
   // Large objects are left out: where the host keeps their functions open, a hostile statement could make one, and
   // closing every tenant's door for that would be a greater harm than the object, which holds its maker's data alone.
   login_owns_nothing: `
     SELECT r.rolname || ' owns ' || d.classid::regclass || ' ' || d.objid
     FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
     WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND d.classid <> 'pg_largeobject'::regclass
-      AND r.rolname IN (current_user, 'tollgate_app')`,
+      AND r.rolname IN (current_user, '${itsGroup}')`,
   creates_nothing: `
     SELECT 'schema ' || nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'CREATE')
     UNION ALL
     SELECT 'database: ' || p FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS p WHERE has_database_privilege(current_database(), p)`,
+  // A function that runs with its owner's rights is a door in the wall; this one is the wall.
+  definer_functions: `
+    SELECT p.oid::regprocedure::text FROM pg_proc p
+    WHERE p.prosecdef AND has_function_privilege(p.oid, 'EXECUTE')
+      AND NOT (${ofTheHost("pg_proc", "p.pronamespace", "p.oid")}) AND p.oid <> 'tollgate.current_tenant()'::regprocedure`,
+});
+
+const sharedChecks: Readonly<Record<string, string>> = {
+  ...loginChecks("tollgate_app"),
   tables_walled: `
     SELECT c.oid::regclass || ': row security is not enabled and forced' FROM pg_class c
     WHERE ${touchable} AND c.relkind IN ('r', 'p') AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
@@ -91,19 +100,28 @@ const catalogueChecks: Readonly<Record<string, string>> = {
   context_keys_unreadable: `
     SELECT 'tollgate.context_keys' WHERE has_table_privilege('tollgate.context_keys', 'SELECT, INSERT, UPDATE, DELETE')
       OR has_any_column_privilege('tollgate.context_keys', 'SELECT, INSERT, UPDATE')`,
-  // A function that runs with its owner's rights is a door in the wall; this one is the wall.
-  definer_functions: `
-    SELECT p.oid::regprocedure::text FROM pg_proc p
-    WHERE p.prosecdef AND has_function_privilege(p.oid, 'EXECUTE')
-      AND NOT (${ofTheHost("pg_proc", "p.pronamespace", "p.oid")}) AND p.oid <> 'tollgate.current_tenant()'::regprocedure`,
 };
 
-const catalogue: Statement = {
-  text: Object.entries(catalogueChecks)
-    .map(([check, sql]) => `SELECT '${check}' AS "check", fault::text AS detail FROM (${sql}) AS faults (fault)`)
-    .join("\nUNION ALL\n"),
-  params: [POLICY],
+/** Of a login with a schema of its own, whose name is `$1` and whose tenant is `$2`. */
+const ownChecks: Readonly<Record<string, string>> = {
+  ...loginChecks(""),
+  only_its_tables: `SELECT c.oid::regclass FROM pg_class c WHERE ${touchable} AND c.relnamespace <> $1::regnamespace`,
+  only_its_schema: `
+    SELECT n.nspname FROM pg_namespace n WHERE has_schema_privilege(n.oid, 'USAGE') AND n.oid <> $1::regnamespace
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tollgate') AND NOT (${ofTheHost("pg_namespace", "n.oid", "n.oid")})`,
+  is_its_tenant: `SELECT 'the login is of another tenant' WHERE tollgate.current_tenant() IS DISTINCT FROM $2::text`,
 };
+
+/** One statement of all checks: a row for every fault. */
+function faultsOf(checks: Readonly<Record<string, string>>, params: readonly unknown[]): Statement {
+  const selects = Object.entries(checks).map(
+    ([check, sql]) => `SELECT '${check}' AS "check", fault::text AS detail FROM (${sql}) AS faults (fault)`,
+  );
+  return { text: selects.join("\nUNION ALL\n"), params };
+}
+
+const failuresOf = (rows: readonly Row[] | undefined): IsolationFailure[] =>
+  (rows ?? []).map((row) => ({ check: String(row["check"]), detail: String(row["detail"]) }));
 
 const hostFunctions: Statement = {
   text: `SELECT f FROM unnest(ARRAY['lo_create(oid)', 'pg_advisory_lock(bigint)', 'pg_notify(text,text)',
@@ -118,14 +136,36 @@ export interface ProofOptions {
   now: () => number;
 }
 
-/** Proves it of this deployment's own login. */
-export function proveOwnIsolation(env: SharedTier): Promise<IsolationProof> {
-  return proveIsolation({
-    url: env.SHARED_DATABASE_URL,
-    fetchEndpoint: env.NEON_FETCH_ENDPOINT,
-    contextKeys: parseContextKeys(env.CONTEXT_KEYS),
-    now: () => Date.now(),
-  });
+export interface OwnProofOptions {
+  url: string;
+  fetchEndpoint: string;
+  schema: string;
+  tenantId: TenantId;
+}
+
+/**
+ * Proves that the login of `url` reaches one schema alone, or says what stands open. Throws `AppError`
+ * (`database_unavailable`) when the database could not be asked.
+ */
+export async function proveOwnSchema({
+  url,
+  fetchEndpoint,
+  schema,
+  tenantId,
+}: OwnProofOptions): Promise<IsolationProof> {
+  try {
+    const [, , faults, open] = await connectNeon(url, fetchEndpoint).batch([
+      plainTransaction,
+      enterOwnSchema(schema, TIMEOUT_MS),
+      faultsOf(ownChecks, [schema, tenantId]),
+      hostFunctions,
+    ]);
+    const failures = failuresOf(faults);
+    if (failures.length > 0) return { proven: false, failures };
+    return { proven: true, leftOpen: (open ?? []).map((row) => String(row["f"])) };
+  } catch (error) {
+    return { proven: false, failures: [{ check: "readable", detail: `ended with SQLSTATE ${conclusive(error)}` }] };
+  }
 }
 
 /**
@@ -169,7 +209,7 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
         plainTransaction,
         enterTenant("", TIMEOUT_MS),
         { text: "SELECT FROM products LIMIT 1" },
-        catalogue,
+        faultsOf(sharedChecks, [POLICY]),
         hostFunctions,
         enterTenant(a, TIMEOUT_MS),
         mine,
@@ -178,7 +218,7 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
         enterTenant(b, TIMEOUT_MS),
         mine,
       ]);
-      const failures = (faults ?? []).map((row) => ({ check: String(row["check"]), detail: String(row["detail"]) }));
+      const failures = failuresOf(faults);
       const expect = (holds: boolean, check: string, detail: string) => holds || failures.push({ check, detail });
       expect(without?.length === 0, "no_context_no_rows", "rows without a context");
       expect(isCanaryOf(canaryA, seenByA), "canary_rows", `${canaryA} does not see exactly its own row`);

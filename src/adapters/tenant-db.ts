@@ -1,21 +1,21 @@
-// A tenant's rows on the shared tables. Each call is one batch of two statements: the first undoes what anybody left on
-// the pooled connection and puts the transaction into the tenant with a signed context; the second is the tool's own.
-// The wall is in the database (migrations/shared/0002_context.sql): nothing here is trusted to keep tenants apart.
-import { type ContextKeys, parseContextKeys, signContext } from "../core/context.ts";
+// A tenant's rows. Each call is one batch of two statements: the first undoes what was left on the pooled connection and
+// enters the tenant, by a signed context on shared tables, by naming its schema elsewhere; the second is the tool's own.
+// The wall is in the database (migrations/shared/0002_context.sql, migrations/branch): nothing here is trusted to keep
+// tenants apart.
+import { type ContextKeys, signContext } from "../core/context.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb } from "../tools/tool.ts";
 import { connectNeon, sqlStateOf, type Statement } from "./neon.ts";
 
-/** What of the environment the shared tier is reached with. */
-export type SharedTier = Pick<Env, "SHARED_DATABASE_URL" | "NEON_FETCH_ENDPOINT" | "CONTEXT_KEYS">;
+/** How a batch enters the tenant: the statement that opens it. */
+export type Entrance = (statementTimeoutMs: number) => Promise<Statement>;
 
 export interface TenantDbOptions {
   url: string;
   /** Empty for Neon's own. */
   fetchEndpoint: string;
-  contextKeys: ContextKeys;
-  tenantId: TenantId;
+  entrance: Entrance;
   now: () => number;
   /** The database stops a statement after this long. */
   statementTimeoutMs?: number;
@@ -54,37 +54,39 @@ const QUERY_CANCELED = "57014";
 /** By its first word the parser takes a text for a data statement or for none; PostgreSQL takes one statement a message. */
 const dataStatement = /^\s*(?:select|insert|update|delete|merge|values|with)\b/i;
 
-/** A tenant's rows as this deployment has them. */
-export function openTenantDb(env: SharedTier, tenantId: TenantId): CallScopedDb {
-  return createTenantDb({
-    url: env.SHARED_DATABASE_URL,
-    fetchEndpoint: env.NEON_FETCH_ENDPOINT,
-    contextKeys: parseContextKeys(env.CONTEXT_KEYS),
-    tenantId,
-    now: () => Date.now(),
-  });
+/** Opens a batch of a login with a schema of its own. */
+export function enterOwnSchema(schema: string, statementTimeoutMs: number): Statement {
+  return { text: "SELECT tollgate.enter($1, $2)", params: [schema, statementTimeoutMs] };
+}
+
+/** By a signed context, used for as long as it is good. */
+export function contextEntrance(options: {
+  contextKeys: ContextKeys;
+  tenantId: TenantId;
+  database: string;
+  now: () => number;
+}): Entrance {
+  const { contextKeys, tenantId, database, now } = options;
+  let held: { context: string; expiresAtMs: number } | undefined;
+  return async (statementTimeoutMs) => {
+    if (held === undefined || held.expiresAtMs - now() < CONTEXT_LEFT_MS) {
+      const [{ id: keyId, secret }] = contextKeys;
+      const expiresAtMs = now() + CONTEXT_LIFE_MS;
+      held = { context: await signContext({ keyId, secret, tenantId, database, expiresAtMs }), expiresAtMs };
+    }
+    return enterTenant(held.context, statementTimeoutMs);
+  };
+}
+
+/** By the name of the login's own schema. */
+export function ownSchemaEntrance(schema: string): Entrance {
+  return async (statementTimeoutMs) => enterOwnSchema(schema, statementTimeoutMs);
 }
 
 /** Opens nothing: the first query does. */
 export function createTenantDb(options: TenantDbOptions): CallScopedDb {
-  const { contextKeys, tenantId, now, statementTimeoutMs = TOOL_TIMEOUT_MS, onRoundTrip } = options;
+  const { entrance, now, statementTimeoutMs = TOOL_TIMEOUT_MS, onRoundTrip } = options;
   const connection = connectNeon(options.url, options.fetchEndpoint);
-  let held: { context: string; expiresAtMs: number } | undefined;
-
-  async function context(): Promise<string> {
-    if (held !== undefined && held.expiresAtMs - now() >= CONTEXT_LEFT_MS) return held.context;
-    const [key] = contextKeys;
-    const expiresAtMs = now() + CONTEXT_LIFE_MS;
-    const signed = await signContext({
-      keyId: key.id,
-      secret: key.secret,
-      tenantId,
-      database: connection.database,
-      expiresAtMs,
-    });
-    held = { context: signed, expiresAtMs };
-    return signed;
-  }
 
   async function run<Row>(text: string, params: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
     if (!dataStatement.test(text)) {
@@ -93,7 +95,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
         "a tool sends one SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES or WITH statement",
       );
     }
-    const batch = [enterTenant(await context(), statementTimeoutMs), { text, params }];
+    const batch = [await entrance(statementTimeoutMs), { text, params }];
     const startedAtMs = now();
     const send = async (statements: readonly Statement[]): Promise<Row[]> => {
       onRoundTrip?.();

@@ -5,7 +5,7 @@
 // Invariants (DESIGN.md I2): no call is admitted that takes any position of a window over its limit, and none is
 // refused that would not; a failed call gives its units back; free calls never meet a limit of units.
 import type { Standing } from "./call.ts";
-import type { Limits } from "./plans.ts";
+import type { AdmissionLimits } from "./plans.ts";
 
 export const HOUR_MS = 3_600_000;
 export const MINUTE_MS = 60_000;
@@ -267,7 +267,7 @@ export class Admission {
    * Admits a call of `cost` units (an integer, 0 or more) and holds them, or says what is in the way. Where several
    * limits are, it is the one that lasts longest, so that a client which waits as told is admitted.
    */
-  decide(cost: number, limits: Limits, nowMs: number, tool = ""): Decision {
+  decide(cost: number, limits: AdmissionLimits, nowMs: number, tool = ""): Decision {
     const now = this.#tick(nowMs);
     const refused = this.#longest(cost, limits, now, tool);
     if (refused !== undefined) {
@@ -298,7 +298,7 @@ export class Admission {
   }
 
   /** What a client is told. The hour's `resetSeconds` is when the first of its used units come back, 0 if none are used. */
-  standing(limits: Limits, nowMs: number): Standing {
+  standing(limits: AdmissionLimits, nowMs: number): Standing {
     const now = this.#tick(nowMs);
     const used = this.#hour.used(now);
     const seconds = (atMs: number): number => Math.ceil((atMs - nowMs) / 1_000);
@@ -309,7 +309,7 @@ export class Admission {
   }
 
   /** Of the limits that are in the way, in the order of the checks, the one whose end is the latest. */
-  #longest(cost: number, limits: Limits, now: number, tool: string): Blocked | undefined {
+  #longest(cost: number, limits: AdmissionLimits, now: number, tool: string): Blocked | undefined {
     let longest: Blocked | undefined;
     const inTheWay = (code: AdmissionCode, limit: number, used: number, costs: number, retryAtMs: number): void => {
       if (longest === undefined || retryAtMs > longest.retryAtMs)

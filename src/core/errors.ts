@@ -45,11 +45,19 @@ export const errors = {
     status: 503,
     advice: "The database cannot be reached. The call was not charged; try again shortly.",
   },
+  sessions_exhausted: {
+    status: 503,
+    advice: "All database sessions of the account are in use. Try again shortly.",
+  },
   isolation_unproven: {
     status: 503,
     advice: "The server could not prove that tenants are kept apart, so it serves no tool.",
   },
   tenant_unavailable: { status: 503, advice: "The account's data cannot be reached. Try again shortly." },
+  placement_unavailable: {
+    status: 503,
+    advice: "The place for the account's data cannot be made right now. Nothing was lost; it is tried again.",
+  },
   // HTTP and outside systems
   bad_request: { status: 400, advice: "The request is malformed." },
   not_found: { status: 404, advice: "There is nothing at this address." },

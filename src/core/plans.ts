@@ -6,18 +6,30 @@ import * as z from "zod";
 export const planNames = ["free", "starter", "pro", "enterprise"] as const;
 export type PlanName = (typeof planNames)[number];
 
-/** How a tenant's rows are kept apart. The schema and database strategies join this union with their tiers. */
-export const strategies = ["shared"] as const;
+/**
+ * How a tenant's rows are kept apart: tables with row security that many share, a schema with a login role of its own, or
+ * a database of its own.
+ */
+export const strategies = ["shared", "schema", "database"] as const;
 export type Strategy = (typeof strategies)[number];
 
 /** The numbers a tenant is admitted by. `null` means: no such limit, and no such check. */
-export const Limits = z.object({
+const AdmissionLimits = z.object({
   unitsPerHour: z.int().positive().nullable(),
   unitsPerMonth: z.int().positive().nullable(),
   callsPerMinute: z.int().positive().nullable(),
   callsInFlight: z.int().positive().max(1_000),
   /** Units an hour that single tools may take of the tenant's, by their names. */
   unitsPerHourByTool: z.record(z.string(), z.int().positive()).default({}),
+});
+export type AdmissionLimits = z.infer<typeof AdmissionLimits>;
+
+/** All that was sold in numbers. */
+export const Limits = AdmissionLimits.extend({
+  /** Database sessions that may be open at once, for transactions. */
+  sessions: z.int().positive().max(100).default(2),
+  /** An idle session is closed after this long. */
+  sessionIdleSeconds: z.int().min(1).max(300).default(30),
 });
 export type Limits = z.infer<typeof Limits>;
 
@@ -39,7 +51,15 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
     amountCents: 0,
     unitAmountCents: null,
     includedUnits: 1_000,
-    limits: { unitsPerHour: 100, unitsPerMonth: 1_000, callsPerMinute: 100, callsInFlight: 4, unitsPerHourByTool: {} },
+    limits: {
+      unitsPerHour: 100,
+      unitsPerMonth: 1_000,
+      callsPerMinute: 100,
+      callsInFlight: 4,
+      unitsPerHourByTool: {},
+      sessions: 2,
+      sessionIdleSeconds: 30,
+    },
     strategy: "shared",
   },
   starter: {
@@ -53,6 +73,8 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
       callsPerMinute: 100,
       callsInFlight: 8,
       unitsPerHourByTool: {},
+      sessions: 5,
+      sessionIdleSeconds: 60,
     },
     strategy: "shared",
   },
@@ -68,8 +90,10 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
       callsPerMinute: 600,
       callsInFlight: 32,
       unitsPerHourByTool: {},
+      sessions: 10,
+      sessionIdleSeconds: 120,
     },
-    strategy: "shared",
+    strategy: "schema",
   },
   enterprise: {
     name: "enterprise",
@@ -82,6 +106,8 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
       callsPerMinute: null,
       callsInFlight: 128,
       unitsPerHourByTool: {},
+      sessions: 20,
+      sessionIdleSeconds: 300,
     },
     strategy: "shared",
   },

@@ -2,6 +2,7 @@
 // holds a copy with a version and trusts it for `CONFIG_TRUSTED_MS` at most.
 import * as z from "zod";
 import type { ErrorCode } from "./errors.ts";
+import { Placement } from "./placement.ts";
 import { Limits, planNames, strategies } from "./plans.ts";
 
 /** Lower-case letters, digits, `-` and `_`; never a `.`, which separates the fields of credentials and contexts. */
@@ -19,7 +20,10 @@ export const TenantConfig = z.object({
   version: z.int().positive(),
   name: z.string(),
   plan: z.enum(planNames),
+  /** What was sold. Where the rows really are is the placement; a difference between the two proposes a move. */
   strategy: z.enum(strategies),
+  /** `null` until provisioning has placed the tenant. */
+  placement: Placement.nullable(),
   state: z.enum(tenantStates),
   trialUntilMs: z.int().nullable(),
   limits: Limits,

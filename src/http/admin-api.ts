@@ -6,7 +6,7 @@ import * as z from "zod";
 import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { bearerToken, mintCredential, secretsEqual } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
-import { Limits, planNames, plans } from "../core/plans.ts";
+import { Limits, planNames, plans, strategies } from "../core/plans.ts";
 import { TenantId, type TenantState } from "../core/tenant.ts";
 import { log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
@@ -21,8 +21,16 @@ const TenantRequest = z.strictObject({
   name: DisplayName,
   email: z.email().max(320).optional(),
   plan: z.enum(planNames),
+  /** Instead of the plan's. */
+  strategy: z.enum(strategies).optional(),
+  region: z.string().min(1).max(60).optional(),
   /** Overrides of the plan's numbers. */
-  limits: Limits.extend({ unitsPerHourByTool: z.record(ToolName, z.int().positive()) })
+  limits: Limits.extend({
+    unitsPerHourByTool: z.record(ToolName, z.int().positive()),
+    // Without their defaults, which would override the plan.
+    sessions: Limits.shape.sessions.unwrap(),
+    sessionIdleSeconds: Limits.shape.sessionIdleSeconds.unwrap(),
+  })
     .partial()
     .optional(),
   allowedTools: z.array(ToolName).nullable().optional(),
@@ -66,7 +74,8 @@ adminApi.post("/tenants", async (c) => {
     name: request.name,
     email: request.email ?? null,
     plan: plan.name,
-    strategy: plan.strategy,
+    strategy: request.strategy ?? plan.strategy,
+    region: request.region ?? null,
     limits: Limits.parse({ ...plan.limits, ...request.limits }),
     allowedTools: request.allowedTools ?? null,
     trialUntil:

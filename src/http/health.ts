@@ -1,11 +1,11 @@
 // /health for a monitor: every failure class is a named check; one that fails makes the whole answer 503. Reasons are
 // ours, never a database's words. Answers are kept for ten seconds, so that probing costs nothing.
 import { Hono } from "hono";
+import { controlPlacements } from "../adapters/control-placements.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
-import { proveOwnIsolation } from "../adapters/isolation.ts";
+import { proveShard } from "../adapters/dispatch.ts";
 import { connectControl } from "../adapters/neon.ts";
-import { openTenantDb } from "../adapters/tenant-db.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { type Check, billingChecks, failedCheck, passedCheck } from "../core/health.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
@@ -45,11 +45,12 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
   const control = connectControl(env);
   const [isolation, quota, files, pipeline] = await Promise.all([
     check("isolation", async () => {
-      const proof = await proveOwnIsolation(env);
-      if (proof.proven) return passedCheck();
-      return failedCheck(
-        `tenants are not proved to be apart: ${proof.failures.map((failure) => failure.check).join(", ")}`,
-      );
+      const shards = await controlPlacements(control).shards("shared");
+      const proofs = await Promise.all(shards.map((shard) => proveShard(env, shard)));
+      const failures = proofs.flatMap((proof) => (proof.proven ? [] : proof.failures.map(({ check: name }) => name)));
+      if (shards.length === 0) return failedCheck("no shard is registered: run npm run migrate");
+      if (failures.length === 0) return passedCheck({ shards: shards.length });
+      return failedCheck(`tenants are not proved to be apart: ${[...new Set(failures)].join(", ")}`);
     }),
     check("quota_store", async () => {
       await env.TENANT.getByName(HEALTH_OBJECT).probe();
@@ -91,11 +92,8 @@ async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string
       return passedCheck();
     }),
     check("database", async () => {
-      const db = openTenantDb(env, tenantId);
-      const foreign = await db.query(`SELECT 1 AS foreign FROM products WHERE tenant_id <> $1 LIMIT 1`, [tenantId]);
-      if (foreign.length > 0) return failedCheck("rows of another tenant are visible");
-      const own = await db.query(`SELECT count(*)::int AS settings FROM settings`);
-      return Number(own[0]?.["settings"]) > 0 ? passedCheck() : failedCheck("the tenant's settings are missing");
+      const fault = await env.TENANT.getByName(tenantId).checkRows();
+      return fault === undefined ? passedCheck() : failedCheck(fault);
     }),
     check("files", async () => {
       await env.FILES.list({ prefix: `tenants/${tenantId}/`, limit: 1 });

@@ -35,6 +35,7 @@ async function completeCheckout(env: Env, tenantId: TenantId, sessionId: string)
     email: order.email ?? paid.email,
     plan: plan.name,
     strategy: plan.strategy,
+    region: null,
     limits: plan.limits,
     allowedTools: null,
     trialUntil: null,

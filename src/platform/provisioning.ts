@@ -8,14 +8,12 @@ import { tenantsOf } from "../adapters/control-tenants.ts";
 import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
 import { connectStripe } from "../adapters/stripe.ts";
-import { openTenantDb } from "../adapters/tenant-db.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError, errorCode, errors } from "../core/errors.ts";
 import { linkingIssuers } from "../core/issuers.ts";
 import type { ProvisioningStep } from "../core/provisioning.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { seedTenant } from "./tenant-defaults.ts";
 
 export interface ProvisioningParams {
   tenantId: string;
@@ -78,7 +76,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       });
 
       await recorded("isolation", async () => {
-        await seedTenant(openTenantDb(env, tenantId));
+        await env.TENANT.getByName(tenantId).prepareRows();
       });
 
       await recorded("storage", () =>

@@ -10,10 +10,10 @@ import { controlInbox } from "../adapters/control-inbox.ts";
 import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { createTenantFiles } from "../adapters/files.ts";
 import { connectControl } from "../adapters/neon.ts";
-import { type CallScopedDb, openTenantDb } from "../adapters/tenant-db.ts";
+import type { CallScopedDb } from "../adapters/tenant-db.ts";
 import { Admission, type Ticket } from "../core/admission.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
-import type { ErrorCode } from "../core/errors.ts";
+import { AppError, type ErrorCode } from "../core/errors.ts";
 import {
   OUTBOX_DELAY_MS,
   type OutboxState,
@@ -28,11 +28,13 @@ import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refu
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import type { Tool } from "../tools/tool.ts";
+import type { TenantDb, Tool } from "../tools/tool.ts";
 import { applyBillingEvent } from "./billing-events.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
-import { type ProofOutcome, isolationProven } from "./isolation-gate.ts";
+import { placeTenant } from "./placing.ts";
 import { startProvisioning } from "./provisioning-start.ts";
+import { TenantData } from "./tenant-data.ts";
+import { seedTenant } from "./tenant-defaults.ts";
 import { type ToolRun, runTool } from "./tool-runner.ts";
 
 /** After the queue refused. */
@@ -43,13 +45,12 @@ const KeptConfig = z.object({ value: TenantConfig, readAtMs: z.number() });
 export class TenantObject extends DurableObject<Env> {
   readonly #tenantId: TenantId;
   readonly #admission = new Admission();
+  readonly #data: TenantData;
   readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
-  #proving: Promise<ProofOutcome> | undefined;
   #applying: Promise<unknown> = Promise.resolve();
   #log: CallLog | undefined;
-  #db: CallScopedDb | undefined;
   #outbox: OutboxState = freshOutbox(0);
   /** When the alarm is set for, as far as this instance knows. */
   #alarmAtMs = Infinity;
@@ -57,6 +58,7 @@ export class TenantObject extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#tenantId = (ctx.id.name ?? "") as TenantId;
+    this.#data = new TenantData(env, this.#tenantId);
     if (hasCallLog(ctx.storage)) this.#open();
   }
 
@@ -96,10 +98,8 @@ export class TenantObject extends DurableObject<Env> {
     const refusal = this.#refusedCaller(config, request.caller) ?? refusedTool(config, request);
     const tool = catalogue.get(request.tool);
     if (refusal !== undefined || tool === undefined) return refusedOutcome(refusal ?? plainRefusal("tool_unknown"));
-    if (!isolationProven.fresh(this.now())) {
-      const proof = await this.#prove();
-      if (proof !== "proven") return refusedOutcome(plainRefusal(proof));
-    }
+    const db = this.#data.atHand(config.placement, this.now()) ?? (await this.#openRows(config));
+    if (typeof db === "string") return refusedOutcome(plainRefusal(db));
     const rows = this.#open();
     if (request.caller.kind === "canary" && !this.#spendCanary(rows, request.caller)) {
       return refusedOutcome(plainRefusal("token_invalid"));
@@ -122,7 +122,7 @@ export class TenantObject extends DurableObject<Env> {
     }
     let run: ToolRun;
     try {
-      const context = this.#toolContext(request, tool, config, rows, abort);
+      const context = this.#toolContext(request, tool, config, rows, db.forCall(abort.signal));
       run = await runTool(tool, request.args, context, { abort, progress });
       if (run.charged && ticket !== undefined) {
         if (tool.units > 0) {
@@ -150,8 +150,10 @@ export class TenantObject extends DurableObject<Env> {
     // A read that is under way may have started before the change that this is called for.
     await this.#refreshing?.catch(() => undefined);
     const config = await this.#readConfig();
-    if (config !== undefined) await this.#tenants().delivered(this.#tenantId, config.version);
-    return config?.version;
+    if (config === undefined) return undefined;
+    if (config.placement !== null) await this.#data.rotateSeal(config.placement);
+    await this.#tenants().delivered(this.#tenantId, config.version);
+    return config.version;
   }
 
   /** Takes the ledger's watermark over. One of another epoch is of a sequence that this object no longer writes. */
@@ -173,6 +175,24 @@ export class TenantObject extends DurableObject<Env> {
   /** Sets the tenant up, unless that is going on or done. */
   async provision(): Promise<boolean> {
     return startProvisioning(this.env, this.#tenantId);
+  }
+
+  /** Makes the tenant's rows ready for its first call: a place for them, proved to be its own, and what it starts with. */
+  async prepareRows(): Promise<void> {
+    const tenant = await this.#tenants().summary(this.#tenantId);
+    if (tenant === undefined) throw new AppError("tenant_unknown");
+    await placeTenant(this.env, this.#tenantId, tenant);
+    await this.refresh();
+    await seedTenant(await this.#rowsOrThrow());
+  }
+
+  /** Whether the tenant's own way to its rows works. Returns what is wrong in our words, or nothing. */
+  async checkRows(): Promise<string | undefined> {
+    const db = await this.#rowsOrThrow();
+    const foreign = await db.query(`SELECT 1 AS foreign FROM products WHERE tenant_id <> $1 LIMIT 1`, [this.#tenantId]);
+    if (foreign.length > 0) return "rows of another tenant are visible";
+    const own = await db.query(`SELECT count(*)::int AS settings FROM settings`);
+    return Number(own[0]?.["settings"]) > 0 ? undefined : "the tenant's settings are missing";
   }
 
   /** Whether objects answer and their storage does; for the health page, which asks an object of no tenant. */
@@ -259,10 +279,9 @@ export class TenantObject extends DurableObject<Env> {
     return code === undefined ? undefined : plainRefusal(code);
   }
 
-  /** One proof for all calls of this object that wait for one; an object never waits for another's. */
-  #prove(): Promise<ProofOutcome> {
-    this.#proving ??= isolationProven.prove(this.env, this.now()).finally(() => (this.#proving = undefined));
-    return this.#proving;
+  /** The tenant's rows, proved to be nobody else's, or why they cannot be had. */
+  async #openRows({ placement }: TenantConfig): Promise<CallScopedDb | ErrorCode> {
+    return placement === null ? "tenant_provisioning" : this.#data.open(placement, this.now());
   }
 
   /**
@@ -275,26 +294,29 @@ export class TenantObject extends DurableObject<Env> {
     return true;
   }
 
+  async #rowsOrThrow(): Promise<CallScopedDb> {
+    const config = this.#freshConfig() ?? (await this.#currentConfig());
+    if ("refusal" in config) throw new AppError(config.refusal.code);
+    const db = await this.#openRows(config);
+    if (typeof db === "string") throw new AppError(db);
+    return db;
+  }
+
   // ---- running a call
 
-  #toolContext(request: CallRequest, tool: Tool, config: TenantConfig, rows: CallLog, abort: AbortController) {
+  #toolContext(request: CallRequest, tool: Tool, config: TenantConfig, rows: CallLog, db: TenantDb) {
     const { callId, caller } = request;
     return {
       tenant: { id: this.#tenantId, name: config.name, plan: config.plan },
       caller: { kind: caller.kind, id: callerId(caller) },
       callId,
-      db: this.#tenantDb().forCall(abort.signal),
+      db,
       files: createTenantFiles({ bucket: this.env.FILES, tenantId: this.#tenantId }),
       usage: () => this.#admission.standing(config.limits, this.now()),
       history: () => rows.history(this.now()),
       log: (event: string, fields = {}) =>
         log("info", event, { ...fields, callId, tenantId: this.#tenantId, tool: tool.name }),
     };
-  }
-
-  #tenantDb(): CallScopedDb {
-    this.#db ??= openTenantDb(this.env, this.#tenantId);
-    return this.#db;
   }
 
   // ---- rows, outbox and inbox

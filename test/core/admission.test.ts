@@ -3,19 +3,19 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { Admission, HOUR_MS, MINUTE_MS, WindowLog, periodOf } from "../../src/core/admission.ts";
 import type { Ticket } from "../../src/core/admission.ts";
-import type { Limits } from "../../src/core/plans.ts";
+import type { AdmissionLimits } from "../../src/core/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
 
 /** A failure is told when it is small enough, not when it is smallest: shrinking long histories takes minutes. */
 const TIME_LIMIT_MS = 10_000;
 
-function someLimits(overrides: Partial<Limits> = {}): Limits {
+function someLimits(overrides: Partial<AdmissionLimits> = {}): AdmissionLimits {
   const none = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, unitsPerHourByTool: {} };
   return { ...none, callsInFlight: 1_000, ...overrides };
 }
 
-function admitted(admission: Admission, cost: number, limits: Limits, nowMs: number): Ticket {
+function admitted(admission: Admission, cost: number, limits: AdmissionLimits, nowMs: number): Ticket {
   const decision = admission.decide(cost, limits, nowMs);
   if (!decision.admitted) throw new Error(`refused: ${decision.code}`);
   return decision.ticket;
@@ -47,7 +47,7 @@ class Model {
   charged(tool: string): { atMs: number; units: number }[] {
     return this.calls.filter((call) => call.tool === tool && !call.running);
   }
-  admits(cost: number, limits: Limits, nowMs: number, tool: string): boolean {
+  admits(cost: number, limits: AdmissionLimits, nowMs: number, tool: string): boolean {
     return (
       within(this.minuteUsed(nowMs), 1, limits.callsPerMinute) &&
       this.inFlight() < limits.callsInFlight &&
@@ -98,7 +98,7 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
       const admission = new Admission();
       const model = new Model();
       const tickets: { ticket: Ticket; index: number }[] = [];
-      let limits: Limits = firstLimits;
+      let limits: AdmissionLimits = firstLimits;
       let nowMs = START_MS;
       for (const step of steps) {
         if (step.do === "wait") nowMs += step.ms;

@@ -77,14 +77,18 @@ test("a copy that an older program kept gains the limits that it lacks, and one 
     name: "Acme",
     plan: "free",
     strategy: "shared",
+    placement: null,
     state: "active",
     trialUntilMs: null,
     limits,
     allowedTools: null,
     keys: [{ id: "k1", hash: "h", expiresAtMs: null }],
   };
-  expect(TenantConfig.parse(kept)).toEqual({ ...kept, limits: { ...limits, unitsPerHourByTool: {} } });
-  for (const missing of ["state", "limits", "keys", "version"]) {
+  expect(TenantConfig.parse(kept)).toEqual({
+    ...kept,
+    limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
+  });
+  for (const missing of ["state", "placement", "limits", "keys", "version"]) {
     expect(TenantConfig.safeParse({ ...kept, [missing]: undefined }).success, missing).toBe(false);
   }
   expect(TenantConfig.safeParse({ ...kept, state: "paused" }).success).toBe(false);

@@ -2,7 +2,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { migrate, prepareShared, sharedMigrations } from "../../dev/migrate.ts";
+import { prepareShared } from "../../dev/databases.ts";
+import { migrate, sharedMigrations } from "../../dev/migrations.ts";
 import { contextKeys, type Shard, startShard } from "../support/shard.ts";
 
 let shard: Shard;

@@ -3,7 +3,7 @@
 import { createHash } from "node:crypto";
 import { DatabaseError } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { prepareShared } from "../../dev/migrate.ts";
+import { prepareShared } from "../../dev/databases.ts";
 import { sqlStateOf } from "../../src/adapters/neon.ts";
 import { acme, aContext, contextKeys, globex, type Shard, startShard } from "../support/shard.ts";
 import { type WallName, withoutWall } from "../support/walls.ts";

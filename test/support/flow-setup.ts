@@ -21,6 +21,7 @@ export interface FlowSystem {
   monitorUrl: string;
   controlUrl: string;
   sharedOwnerUrl: string;
+  schemaOwnerUrl: string;
   appUrl: string;
   serviceUrl: string;
 }
@@ -56,6 +57,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     monitorUrl: monitor.url,
     controlUrl: databases.controlUrl,
     sharedOwnerUrl: databases.sharedOwnerUrl,
+    schemaOwnerUrl: databases.schemaOwnerUrl,
     appUrl: databases.appUrl,
     serviceUrl: databases.serviceUrl,
   });

@@ -4,10 +4,11 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
-import { bootstrapCluster, migrate, prepareShared, sharedMigrations } from "../../dev/migrate.ts";
+import { bootstrapCluster, prepareShared } from "../../dev/databases.ts";
+import { migrate, sharedMigrations } from "../../dev/migrations.ts";
 import { startNeonProxy } from "../../dev/neon-proxy.ts";
 import { removePostgresData, startPostgres } from "../../dev/postgres.ts";
-import { createTenantDb } from "../../src/adapters/tenant-db.ts";
+import { contextEntrance, createTenantDb } from "../../src/adapters/tenant-db.ts";
 import { type ContextKey, type ContextKeys, signContext } from "../../src/core/context.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
@@ -33,7 +34,7 @@ export async function startShard() {
 
   /** A database of its own owner's making; `closed` says whether the host has closed its functions, too. */
   async function createDatabase(name: string, closed: boolean): Promise<void> {
-    const databases = [{ name, shared: closed }];
+    const databases = [{ name, closed }];
     await bootstrapCluster({ superuserUrl: postgres.superuserUrl, ownerPassword: "tollgate_owner", databases });
     await migrate({ url: urlOf("tollgate_owner", name), directory: sharedMigrations });
     await prepareShared({ ownerUrl: urlOf("tollgate_owner", name), logins, contextKeys });
@@ -74,7 +75,8 @@ export async function startShard() {
       options: { keys?: ContextKeys; statementTimeoutMs?: number; onRoundTrip?: () => void } = {},
     ) {
       const { keys = contextKeys, ...rest } = options;
-      return createTenantDb({ url: appUrl, fetchEndpoint, contextKeys: keys, tenantId, now: Date.now, ...rest });
+      const entrance = contextEntrance({ contextKeys: keys, tenantId, database, now: Date.now });
+      return createTenantDb({ url: appUrl, fetchEndpoint, entrance, now: Date.now, ...rest });
     },
 
     /** The two tenants' rows as every test finds them. */

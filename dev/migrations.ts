@@ -1,0 +1,99 @@
+// Applies numbered SQL files to a database, in order, once each, by the database's owner: what the control database, the
+// shared shards and the databases of own schemas begin with.
+import { createHash } from "node:crypto";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Client } from "pg";
+
+const migrations = join(import.meta.dirname, "..", "migrations");
+export const controlMigrations = join(migrations, "control");
+export const sharedMigrations = join(migrations, "shared");
+export const branchMigrations = join(migrations, "branch");
+export const tenantMigrations = join(migrations, "tenant");
+
+/** An arbitrary key: one migration at a time in a database. Advisory locks are per database. */
+const MIGRATION_LOCK = 7_402_118;
+
+/** Runs `work` on a connection of its own. */
+export async function connected<Result>(url: string, work: (client: Client) => Promise<Result>): Promise<Result> {
+  const client = new Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
+  await client.connect();
+  try {
+    return await work(client);
+  } finally {
+    await client.end();
+  }
+}
+
+/** Runs `work` in a transaction. */
+export async function inTransaction(client: Client, work: () => Promise<void>): Promise<void> {
+  await client.query("BEGIN");
+  try {
+    await work();
+    await client.query("COMMIT");
+  } catch (error) {
+    await client.query("ROLLBACK").catch(() => undefined); // the first error is the one that explains
+    throw error;
+  }
+}
+
+/** Whoever else does the same to this database waits; the lock ends with the connection. */
+export async function alone(client: Client): Promise<void> {
+  await client.query("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK]);
+}
+
+export interface MigrateOptions {
+  /** The owner's login. */
+  url: string;
+  /** Holds the files, `0001_name.sql` and so on. */
+  directory: string;
+  log?: (line: string) => void;
+}
+
+/**
+ * Applies the files of `directory` that the database has not seen, each in a transaction of its own, and returns their
+ * names. Refuses when the database has seen a file that is missing here or reads differently now, or a later one than a
+ * file it has not seen: migrations only go forward.
+ */
+export async function migrate({ url, directory, log = () => undefined }: MigrateOptions): Promise<string[]> {
+  const files = readdirSync(directory)
+    .filter((name) => /^\d{4}_\w+\.sql$/.test(name))
+    .toSorted()
+    .map((name) => {
+      const text = readFileSync(join(directory, name), "utf8");
+      return { name, text, sha256: createHash("sha256").update(text).digest("hex") };
+    });
+
+  return connected(url, async (client) => {
+    await alone(client);
+    await client.query(
+      `CREATE TABLE IF NOT EXISTS public.schema_migrations
+         (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`,
+    );
+    const { rows } = await client.query<{ name: string; sha256: string }>(
+      "SELECT name, sha256 FROM public.schema_migrations ORDER BY name",
+    );
+    for (const [index, seen] of rows.entries()) {
+      const file = files[index];
+      if (file?.name !== seen.name) {
+        const here = file === undefined ? "no such file" : `${file.name} in its place`;
+        throw new Error(
+          `The database has applied ${seen.name}, but ${directory} has ${here}: migrations only go forward.`,
+        );
+      }
+      if (file.sha256 !== seen.sha256) {
+        throw new Error(`${seen.name} has changed since it was applied: undo the change and write a new migration.`);
+      }
+    }
+    const pending = files.slice(rows.length);
+    for (const { name, text, sha256 } of pending) {
+      const startedAtMs = performance.now();
+      await inTransaction(client, async () => {
+        await client.query(text);
+        await client.query("INSERT INTO public.schema_migrations (name, sha256) VALUES ($1, $2)", [name, sha256]);
+      });
+      log(`${name} (${Math.round(performance.now() - startedAtMs)} ms)`);
+    }
+    return pending.map(({ name }) => name);
+  });
+}

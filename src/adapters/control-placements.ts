@@ -1,0 +1,149 @@
+// The control tables that say where tenants are: shards and placements.
+import * as z from "zod";
+import { type Placement, shardCapacity } from "../core/placement.ts";
+import { type Strategy, strategies } from "../core/plans.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
+
+export const Shard = z.object({
+  id: z.string(),
+  strategy: z.enum(strategies),
+  region: z.string(),
+  host: z.string(),
+  database: z.string(),
+  /** Sealed; `null` where the Worker has no business as the owner. */
+  ownerLogin: z.string().nullable(),
+  appLogin: z.string().nullable(),
+});
+export type Shard = z.infer<typeof Shard>;
+
+const PlacedTenant = z.object({
+  id: z.int(),
+  state: z.enum(["preparing", "ready"]),
+  shard: Shard,
+});
+/** A placement as provisioning sees it: not yet in force, and perhaps not yet made. */
+export type PlacedTenant = z.infer<typeof PlacedTenant>;
+
+const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy, 'region', s.region, 'host', s.host,
+  'database', s.database, 'ownerLogin', s.owner_login, 'appLogin', s.app_login)`;
+
+/** The placement in force of a tenant row `t`, as JSON; NULL while the tenant has none. */
+export const placementJson = `(SELECT jsonb_build_object('id', p.id, 'strategy', s.strategy, 'shardId', s.id,
+    'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login))
+  FROM placements p JOIN shards s ON s.id = p.shard_id
+  WHERE p.id = t.placement_id AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
+
+export function controlPlacements(db: NeonConnection) {
+  return {
+    /**
+     * The tenant's place in a tier, reserved when it has none. `undefined`: no shard of that tier, and in that region if
+     * one is asked for, has room. Own schemas fill one shard before the next, shared tables spread.
+     */
+    async place(tenantId: TenantId, strategy: Strategy, region: string | null): Promise<PlacedTenant | undefined> {
+      const [, , rows = []] = await db.batch([
+        // One placement at a time in a tier: the count below must be of what stands.
+        { text: `SELECT pg_advisory_xact_lock(hashtext('placements.' || $1))`, params: [strategy] },
+        {
+          text: `WITH room AS (
+                   SELECT s.id FROM shards s CROSS JOIN LATERAL (
+                     SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+                   WHERE s.strategy = $2 AND s.accepts AND s.host IS NOT NULL AND ($3::text IS NULL OR s.region = $3)
+                     AND held.tenants < s.capacity
+                   ORDER BY CASE WHEN $2 = 'shared' THEN held.tenants ELSE -held.tenants END, s.id LIMIT 1)
+                 INSERT INTO placements (tenant_id, shard_id) SELECT $1, id FROM room
+                 WHERE NOT EXISTS (SELECT FROM placements p JOIN shards s ON s.id = p.shard_id
+                                   WHERE p.tenant_id = $1 AND p.state <> 'dropped' AND s.strategy = $2)`,
+          params: [tenantId, strategy, region],
+        },
+        {
+          text: `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'shard', ${shardJson}) AS placed
+                 FROM placements p JOIN shards s ON s.id = p.shard_id
+                 WHERE p.tenant_id = $1 AND p.state <> 'dropped' AND s.strategy = $2 ORDER BY p.id DESC LIMIT 1`,
+          params: [tenantId, strategy],
+        },
+      ]);
+      return rows[0] === undefined ? undefined : PlacedTenant.parse(rows[0]["placed"]);
+    },
+
+    /** Keeps the sealed login of the tenant's own role, unless one is kept. Returns the one that is kept. */
+    async keepLogin(placementId: number, login: string): Promise<string> {
+      const [row] = await db.query(`UPDATE placements SET login = coalesce(login, $2) WHERE id = $1 RETURNING login`, [
+        placementId,
+        login,
+      ]);
+      return String(row?.["login"]);
+    },
+
+    /** The place is made. */
+    async ready(placementId: number, schemaVersion: string | null): Promise<void> {
+      await db.query(
+        `UPDATE placements SET state = 'ready', schema_version = $2, ready_at = coalesce(ready_at, now())
+         WHERE id = $1 AND state = 'preparing'`,
+        [placementId, schemaVersion],
+      );
+    },
+
+    /** Puts a placement in force, if the tenant has none or has this one. */
+    async settle(tenantId: TenantId, placementId: number): Promise<void> {
+      await db.query(
+        `UPDATE tenants SET placement_id = $2, version = version + 1 WHERE id = $1 AND placement_id IS NULL`,
+        [tenantId, placementId],
+      );
+    },
+
+    /** Replaces a sealed login by the same one under a newer key, unless it has changed since. */
+    async reseal(placement: Pick<Placement, "id" | "login">, login: string): Promise<void> {
+      await db.query(`UPDATE placements SET login = $3 WHERE id = $1 AND login = $2`, [
+        placement.id,
+        placement.login,
+        login,
+      ]);
+    },
+
+    async shards(strategy: Strategy): Promise<Shard[]> {
+      const rows = await db.query(
+        `SELECT ${shardJson} AS shard FROM shards s WHERE s.strategy = $1 AND s.host IS NOT NULL ORDER BY s.id`,
+        [strategy],
+      );
+      return rows.map((row) => Shard.parse(row["shard"]));
+    },
+
+    /**
+     * Makes a shard known, or tells its new address or logins. Tenants whose way to their rows changes by that get a new
+     * version.
+     */
+    async registerShard(shard: Shard): Promise<void> {
+      await db.batch([
+        {
+          text: `UPDATE tenants t SET version = t.version + 1 FROM placements p JOIN shards s ON s.id = p.shard_id
+                 WHERE p.id = t.placement_id AND s.id = $1 AND (s.host, s.database) IS DISTINCT FROM ($2, $3)`,
+          params: [shard.id, shard.host, shard.database],
+        },
+        {
+          text: `INSERT INTO shards (id, strategy, region, host, database, owner_login, app_login, capacity)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                 ON CONFLICT (id) DO UPDATE SET host = excluded.host, database = excluded.database,
+                   owner_login = excluded.owner_login, app_login = excluded.app_login`,
+          params: [
+            shard.id,
+            shard.strategy,
+            shard.region,
+            shard.host,
+            shard.database,
+            shard.ownerLogin,
+            shard.appLogin,
+            shardCapacity[shard.strategy],
+          ],
+        },
+      ]);
+    },
+  };
+}
+
+export type ControlPlacements = ReturnType<typeof controlPlacements>;
+
+/** Those of this deployment. */
+export function placementsOf(env: ControlDatabase): ControlPlacements {
+  return controlPlacements(connectControl(env));
+}

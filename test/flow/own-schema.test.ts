@@ -1,0 +1,94 @@
+// Tenants with a schema and a login role of their own, through the whole system: placed when they are provisioned, served
+// by the same tools, and kept apart by rights that no statement can get around.
+import pg from "pg";
+import { expect, test } from "vitest";
+import { aCustomer, aTenant, callTool, controlRows, operator, rowsOf, system } from "../support/flow.ts";
+
+/** Where a tenant is, from the control tables. */
+async function placementOf(tenantId: string) {
+  const [row] = await controlRows<{
+    id: number;
+    strategy: string;
+    login: string | null;
+    host: string;
+    database: string;
+  }>(
+    `SELECT p.id::int AS id, s.strategy, p.login, s.host, s.database
+     FROM tenants t JOIN placements p ON p.id = t.placement_id JOIN shards s ON s.id = p.shard_id WHERE t.id = $1`,
+    [tenantId],
+  );
+  if (row === undefined) throw new Error(`${tenantId} is not placed`);
+  return row;
+}
+
+test("a customer of the pro plan gets a schema and a login role of its own, and its tools work", async () => {
+  const customer = await aCustomer({ plan: "pro" });
+  const placement = await placementOf(customer.id);
+  expect(placement.strategy).toBe("schema");
+  const found = await callTool(customer.apiKey, "search_products", { query: "lamp" });
+  expect(found.data?.["products"]).toHaveLength(2);
+  const [role] = await rowsOf(
+    system.schemaOwnerUrl,
+    `SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolcanlogin FROM pg_roles WHERE rolname = $1`,
+    [`tenant_${placement.id}`],
+  );
+  expect(role).toEqual({
+    rolsuper: false,
+    rolbypassrls: false,
+    rolcreaterole: false,
+    rolcreatedb: false,
+    rolcanlogin: true,
+  });
+  // What is kept of the login cannot be read, and names neither role nor password.
+  expect(placement.login).toMatch(/^v1\.local\.[\w-]{16}\.[\w-]+$/);
+});
+
+test("tenants whose ids differ by a sign alone are three tenants in the schema tier", async () => {
+  const suffix = Math.random().toString(36).slice(2, 8);
+  const ids = [`a-b${suffix}`, `a_b${suffix}`, `ab${suffix}`];
+  const tenants = await Promise.all(ids.map((id) => aTenant({ id, plan: "pro" })));
+  const places = await Promise.all(ids.map(placementOf));
+  expect(new Set(places.map(({ id }) => id)).size).toBe(3);
+  for (const { id, apiKey } of tenants) {
+    expect((await callTool(apiKey, "health_check")).data).toMatchObject({ ok: true, tenant: id });
+  }
+});
+
+test("a tenant's login role reaches its own schema alone", async () => {
+  const [mine, other] = await Promise.all([aTenant({ plan: "pro" }), aTenant({ plan: "pro" })]);
+  const [own, foreign] = await Promise.all([placementOf(mine.id), placementOf(other.id)]);
+  const [owner] = await rowsOf<{ password: string }>(
+    system.schemaOwnerUrl,
+    `SELECT 'known' AS password FROM (SELECT tollgate.create_tenant($1, $2, 'known')) AS made`,
+    [`tenant_${own.id}`, mine.id],
+  );
+  const client = new pg.Client({
+    connectionString: `postgresql://tenant_${own.id}:${owner?.password}@${own.host}/${own.database}`,
+  });
+  await client.connect();
+  try {
+    const rows = await client.query(`SELECT count(*)::int AS n FROM tenant_${own.id}.products`);
+    expect(rows.rows).toEqual([{ n: 10 }]);
+    for (const sql of [
+      `SELECT * FROM tenant_${foreign.id}.products`,
+      `INSERT INTO tenant_${foreign.id}.settings (tenant_id, key, value) VALUES ('x', 'y', '1')`,
+      `SET ROLE tenant_${foreign.id}`,
+      `CREATE TABLE tenant_${own.id}.mine ()`,
+      `CREATE TEMPORARY TABLE mine ()`,
+      `SELECT * FROM tollgate.tenants`,
+      `SELECT tollgate.drop_tenant('tenant_${foreign.id}')`,
+    ]) {
+      await expect(client.query(sql), sql).rejects.toMatchObject({ code: "42501" });
+    }
+  } finally {
+    await client.end();
+  }
+});
+
+test("the operator sees where a tenant is and which version its schema has", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  expect(await (await operator("GET", `/tenants/${tenant.id}`)).json()).toMatchObject({
+    strategy: "schema",
+    placement: { strategy: "schema", shardId: "schema-1", schemaVersion: "0001_tables.sql" },
+  });
+});
