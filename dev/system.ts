@@ -117,6 +117,7 @@ export async function startSystem(options: SystemOptions) {
       ...(databases && {
         CONTROL_DATABASE_URL: databases.serviceUrl,
         NEON_FETCH_ENDPOINT: `${databases.proxy.url}/sql`,
+        NEON_WS_PROXY: `127.0.0.1:${databases.proxy.port}/v2`,
       }),
       ...(stripe && { STRIPE_SECRET_KEY: secrets.stripeSecretKey, STRIPE_API_BASE: stripe.url }),
       ...(issuer && {

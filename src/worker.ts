@@ -4,7 +4,9 @@ import { reportUsage } from "./platform/reporter.ts";
 import { sweep } from "./platform/sweeper.ts";
 import { consumeUsage } from "./platform/usage-consumer.ts";
 
+export { FleetMigration } from "./platform/fleet-migration.ts";
 export { Provisioning } from "./platform/provisioning.ts";
+export { SessionBudget } from "./platform/session-budget.ts";
 export { TenantObject } from "./platform/tenant-object.ts";
 
 const REPORT_CRON = "*/5 * * * *";

@@ -85,8 +85,8 @@ BEGIN
   END IF;
 END $$;
 
--- Makes a table of a tenant's schema the tenant's: rights on its rows, and `tenant_id` filled in by itself. The rule that
--- it names the tenant keeps a copy of the rows fit for shared tables.
+-- Makes a table of a tenant's schema the tenant's: rights on its rows, `tenant_id` filled in by itself, and its changes
+-- noted. The rule that it names the tenant keeps a copy of the rows fit for shared tables.
 CREATE FUNCTION tollgate.isolate(target regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -100,43 +100,9 @@ BEGIN
   );
   EXECUTE format('REVOKE ALL ON TABLE %s FROM PUBLIC', target);
   EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO %I', target, owner);
-END $$;
-
--- Brings one tenant's schema up to date: runs the files that it has not seen, in one transaction, and returns their names.
--- `files` is a list of { name, sha256, text }. Refuses when the schema has seen a file that reads differently now, or
--- that is not in the list: migrations only go forward. Whoever else migrates the same schema waits.
-CREATE FUNCTION tollgate.migrate(schema text, files jsonb) RETURNS text[]
-LANGUAGE plpgsql VOLATILE
-AS $$
-DECLARE
-  applied text[] := '{}';
-  seen record;
-  file jsonb;
-  position integer := 0;
-BEGIN
-  PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('tollgate.migrate'), pg_catalog.hashtext(schema));
-  -- What is created without a schema's name is created in the tenant's.
-  PERFORM pg_catalog.set_config('search_path', pg_catalog.format('%I, pg_temp', schema), true);
-  CREATE TABLE IF NOT EXISTS schema_migrations (
-    name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
-  );
-  FOR seen IN SELECT m.name, m.sha256 FROM schema_migrations m ORDER BY m.name LOOP
-    file := files -> position;
-    IF file IS NULL OR file ->> 'name' <> seen.name THEN
-      RAISE EXCEPTION 'schema % has applied %, which is not among the files', schema, seen.name;
-    ELSIF file ->> 'sha256' <> seen.sha256 THEN
-      RAISE EXCEPTION '% has changed since schema % applied it', seen.name, schema;
-    END IF;
-    position := position + 1;
-  END LOOP;
-  FOR file IN SELECT f FROM pg_catalog.jsonb_array_elements(files) WITH ORDINALITY AS t (f, n) WHERE n > position ORDER BY n LOOP
-    EXECUTE file ->> 'text';
-    INSERT INTO schema_migrations (name, sha256) VALUES (file ->> 'name', file ->> 'sha256');
-    applied := applied || (file ->> 'name');
-  END LOOP;
-  RETURN applied;
+  PERFORM tollgate.track(target);
 END $$;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA tollgate FROM PUBLIC;
-REVOKE ALL ON FUNCTION tollgate.create_tenant(text, text, text), tollgate.drop_tenant(text), tollgate.isolate(regclass),
-  tollgate.migrate(text, jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tollgate.create_tenant(text, text, text), tollgate.drop_tenant(text), tollgate.isolate(regclass)
+  FROM PUBLIC;

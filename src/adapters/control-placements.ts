@@ -25,7 +25,8 @@ const PlacedTenant = z.object({
 /** A placement as provisioning sees it: not yet in force, and perhaps not yet made. */
 export type PlacedTenant = z.infer<typeof PlacedTenant>;
 
-const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy, 'region', s.region, 'host', s.host,
+/** A shard row `s` as JSON, fit for `Shard`. */
+export const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy, 'region', s.region, 'host', s.host,
   'database', s.database, 'ownerLogin', s.owner_login, 'appLogin', s.app_login)`;
 
 /** The placement in force of a tenant row `t`, as JSON; NULL while the tenant has none. */

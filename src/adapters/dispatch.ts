@@ -7,10 +7,12 @@ import { SEAL_IV_BYTES, parseSealKeys, seal, sealedWithNewest, unseal } from "..
 import type { TenantId } from "../core/tenant.ts";
 import type { Shard } from "./control-placements.ts";
 import { type IsolationProof, proveIsolation, proveOwnSchema } from "./isolation.ts";
+import { type Session, openSession } from "./session.ts";
+import type { SessionPool } from "./session-pool.ts";
 import { type CallScopedDb, contextEntrance, createTenantDb, ownSchemaEntrance } from "./tenant-db.ts";
 
 /** What of the environment tenants' databases are reached with. */
-export type TenantDatabases = Pick<Env, "NEON_FETCH_ENDPOINT" | "CONTEXT_KEYS" | "SEAL_KEYS">;
+export type TenantDatabases = Pick<Env, "NEON_FETCH_ENDPOINT" | "NEON_WS_PROXY" | "CONTEXT_KEYS" | "SEAL_KEYS">;
 
 /** The connection string of the login that the placement's tools run as. */
 async function loginUrl(env: TenantDatabases, placement: Placement): Promise<string> {
@@ -18,11 +20,12 @@ async function loginUrl(env: TenantDatabases, placement: Placement): Promise<str
   return connectionUrl(placement, login);
 }
 
-/** The tenant's rows, wherever they are. */
+/** The tenant's rows, wherever they are. Transactions that take turns use `sessions`. */
 export async function openTenantDb(
   env: TenantDatabases,
   tenantId: TenantId,
   placement: Placement,
+  sessions: SessionPool,
 ): Promise<CallScopedDb> {
   const { database } = placement;
   const now = (): number => Date.now();
@@ -34,8 +37,14 @@ export async function openTenantDb(
     url: await loginUrl(env, placement),
     fetchEndpoint: env.NEON_FETCH_ENDPOINT,
     entrance,
+    sessions,
     now,
   });
+}
+
+/** A session of the placement's login, in no tenant yet. */
+export async function openTenantSession(env: TenantDatabases, placement: Placement): Promise<Session> {
+  return openSession({ url: await loginUrl(env, placement), wsProxy: env.NEON_WS_PROXY });
 }
 
 /** Proves that the login of this placement is kept within its tenant, or says what stands open. */

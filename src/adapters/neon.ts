@@ -1,16 +1,13 @@
-// The one user of Neon's driver: SQL over HTTP, one request a batch, one transaction a batch, no socket to keep.
+// SQL over HTTP by Neon's driver: one request a batch, one transaction a batch, no socket to keep.
 // It decides what a failure means. The database turned us away: `database_unavailable`, or `control_unavailable` for the
 // control database. It did not answer: the same code as `AnswerLost`. It refused a statement: `SqlError`. Nothing of the
 // batch stands, except that a lost answer may have been that of a batch that was committed.
 // The database's own words stay in `cause`: they may quote rows, so they are for a debugger and never for a log line.
-import { neon, NeonDbError, neonConfig } from "@neondatabase/serverless";
+import { DatabaseError, neon, NeonDbError, neonConfig } from "@neondatabase/serverless";
 import { AppError, type ErrorCode } from "../core/errors.ts";
+import type { Row, Statement } from "../core/sql.ts";
 
-export interface Statement {
-  /** One statement with placeholders `$1`, `$2`. */
-  text: string;
-  params?: readonly unknown[];
-}
+export type { Row, Statement };
 
 export interface BatchOptions {
   /** Abandons the wait. Without one, the connection's own time limit does. */
@@ -27,8 +24,6 @@ export interface ConnectionOptions {
 const tenantDatabase: ConnectionOptions = { outageCode: "database_unavailable", answerWithinMs: 25_000 };
 /** Its statements take milliseconds, and much waits for them; a database that wakes up takes a second or two. */
 const controlDatabase: ConnectionOptions = { outageCode: "control_unavailable", answerWithinMs: 10_000 };
-
-export type Row = Record<string, unknown>;
 
 export interface NeonConnection {
   /** The database's name, as the connection string has it. */
@@ -73,15 +68,16 @@ export function sqlStateOf(error: unknown): string | undefined {
  */
 const outage = /^(08|28|3D|53|57P|58|25P0[34])/;
 
-/** What the driver threw, as the rest of the program knows it. */
-function failure(error: unknown, outageCode: ErrorCode): AppError {
+/** What the driver threw, over HTTP or in a session, as the rest of the program knows it. */
+export function failure(error: unknown, outageCode: ErrorCode): AppError {
+  const refusal = error instanceof NeonDbError || error instanceof DatabaseError ? error : undefined;
   // Without a code: no connection, an aborted fetch, an answer of 5xx, or one that was cut off.
-  const sqlState = error instanceof NeonDbError ? error.code : undefined;
+  const sqlState = refusal?.code;
   if (sqlState === undefined) return new AnswerLost(outageCode, error);
   if (outage.test(sqlState)) {
     return new AppError(outageCode, `the database turned us away (SQLSTATE ${sqlState})`, { cause: error });
   }
-  return new SqlError(sqlState, error instanceof NeonDbError ? error.constraint : undefined, error);
+  return new SqlError(sqlState, refusal?.constraint, error);
 }
 
 /** What of the environment the control database is reached with. */

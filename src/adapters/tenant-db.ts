@@ -4,9 +4,11 @@
 // tenants apart.
 import { type ContextKeys, signContext } from "../core/context.ts";
 import { AppError } from "../core/errors.ts";
+import { type Row, type Statement, isDataStatement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { TOOL_TIMEOUT_MS, type TenantDb } from "../tools/tool.ts";
-import { connectNeon, sqlStateOf, type Statement } from "./neon.ts";
+import { TOOL_TIMEOUT_MS, type TenantDb, type Transaction } from "../tools/tool.ts";
+import { connectNeon, sqlStateOf } from "./neon.ts";
+import type { SessionPool } from "./session-pool.ts";
 
 /** How a batch enters the tenant: the statement that opens it. */
 export type Entrance = (statementTimeoutMs: number) => Promise<Statement>;
@@ -17,6 +19,10 @@ export interface TenantDbOptions {
   fetchEndpoint: string;
   entrance: Entrance;
   now: () => number;
+  /** For transactions that take turns with the tool; without them, those are refused. */
+  sessions?: SessionPool;
+  /** Where `analytics` reads; the primary if there is no replica. */
+  analyticsUrl?: string;
   /** The database stops a statement after this long. */
   statementTimeoutMs?: number;
   /** Called before every request to the database. */
@@ -47,12 +53,15 @@ export function enterTenant(context: string, statementTimeoutMs: number): Statem
  */
 export const plainTransaction: Statement = { text: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE" };
 
+/** The same for what only reads, and for a replica, which accepts nothing else. */
+const readOnlyTransaction: Statement = { text: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY" };
+const begin: Statement = { text: "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE" };
+const commit: Statement = { text: "COMMIT" };
+const rollback: Statement = { text: "ROLLBACK" };
+
 /** What a default that somebody left makes of a good batch: read-only (25006), or in conflict with others (40001). */
 const inheritedModes: readonly (string | undefined)[] = ["25006", "40001"];
 const QUERY_CANCELED = "57014";
-
-/** By its first word the parser takes a text for a data statement or for none; PostgreSQL takes one statement a message. */
-const dataStatement = /^\s*(?:select|insert|update|delete|merge|values|with)\b/i;
 
 /** Opens a batch of a login with a schema of its own. */
 export function enterOwnSchema(schema: string, statementTimeoutMs: number): Statement {
@@ -85,37 +94,126 @@ export function ownSchemaEntrance(schema: string): Entrance {
 
 /** Opens nothing: the first query does. */
 export function createTenantDb(options: TenantDbOptions): CallScopedDb {
-  const { entrance, now, statementTimeoutMs = TOOL_TIMEOUT_MS, onRoundTrip } = options;
+  const { entrance, now, sessions, statementTimeoutMs = TOOL_TIMEOUT_MS, onRoundTrip } = options;
   const connection = connectNeon(options.url, options.fetchEndpoint);
+  const replica = connectNeon(options.analyticsUrl ?? options.url, options.fetchEndpoint);
 
-  async function run<Row>(text: string, params: readonly unknown[], signal?: AbortSignal): Promise<Row[]> {
-    if (!dataStatement.test(text)) {
-      throw new AppError(
-        "tool_failed",
-        "a tool sends one SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES or WITH statement",
-      );
-    }
-    const batch = [await entrance(statementTimeoutMs), { text, params }];
+  /** Sends statements inside the tenant, over whatever carries a batch. The rows of each of them. */
+  async function run(
+    statements: readonly Statement[],
+    send: (batch: readonly Statement[]) => Promise<Row[][]>,
+  ): Promise<Row[][]> {
+    const batch = [await entrance(statementTimeoutMs), ...statements];
     const startedAtMs = now();
-    const send = async (statements: readonly Statement[]): Promise<Row[]> => {
+    const sent = async (all: readonly Statement[]): Promise<Row[][]> => {
       onRoundTrip?.();
-      return (await connection.batch(statements, { signal })).at(-1) as Row[];
+      return (await send(all)).slice(-statements.length);
     };
     try {
-      return await send(batch);
+      return await sent(batch);
     } catch (error) {
-      // Two kinds of leftovers act before `enterTenant` can undo them: a default mode for transactions, and a timeout
-      // shorter than ours. The refused batch was rolled back, so it may be sent again; this one begins by choosing its
-      // mode, and when it commits, the connection is clean for whoever is next.
+      // Two kinds of leftovers act before `enter` can undo them: a default mode for transactions, and a timeout shorter
+      // than ours. The refused batch was rolled back, so it may be sent again; this one begins by choosing its mode, and
+      // when it commits, the connection is clean for whoever is next.
       const sqlState = sqlStateOf(error);
       const cutShort = sqlState === QUERY_CANCELED && now() - startedAtMs < statementTimeoutMs;
       if (!cutShort && !inheritedModes.includes(sqlState)) throw error;
-      return send([plainTransaction, ...batch]);
+      return sent([plainTransaction, ...batch]);
     }
   }
 
-  return {
-    query: (text, params = []) => run(text, params),
-    forCall: (signal) => ({ query: (text, params = []) => run(text, params, signal) }),
-  };
+  function together(statements: readonly Statement[], signal?: AbortSignal): Promise<Row[][]> {
+    for (const { text } of statements) refuseOthers(text);
+    if (statements.length === 0) return Promise.resolve([]);
+    // A session that is open anyway is as fast; opening one for a single round trip would not be.
+    if (sessions !== undefined && sessions.stats().idle > 0) {
+      return sessions.use((session) => run(statements, (batch) => session.batch(batch, { signal })), { signal });
+    }
+    return run(statements, (batch) => connection.batch(batch, { signal }));
+  }
+
+  function interact<Result>(
+    work: (transaction: Transaction) => Promise<Result>,
+    signal?: AbortSignal,
+  ): Promise<Result> {
+    if (sessions === undefined) throw new AppError("sessions_exhausted", "this way to the rows has no sessions");
+    return sessions.use(
+      async (session) => {
+        let state: "fresh" | "open" | "over" = "fresh";
+        const first = async (batch: readonly Statement[]): Promise<Row[][]> => {
+          if (session.transaction !== "none") await session.batch([rollback], { signal });
+          return session.batch([begin, ...batch.filter((statement) => statement !== plainTransaction)], { signal });
+        };
+        const transaction: Transaction = {
+          query: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
+            refuseOthers(text);
+            if (state === "over") throw new AppError("tool_failed", "the transaction is over");
+            const statement = { text, params };
+            if (state === "open") onRoundTrip?.();
+            const rows =
+              state === "fresh" ? await run([statement], first) : await session.batch([statement], { signal });
+            state = "open";
+            return (rows[0] ?? []) as Found[];
+          },
+        };
+        try {
+          const result = await orAborted(work(transaction), signal);
+          // PostgreSQL would answer the COMMIT of a failed transaction with a rollback, and without an error.
+          if (session.transaction === "failed")
+            throw new AppError("tool_failed", "a statement of the transaction failed");
+          if (session.transaction === "open") {
+            onRoundTrip?.();
+            await session.batch([commit], { signal });
+          }
+          return result;
+        } finally {
+          state = "over";
+        }
+      },
+      { signal },
+    );
+  }
+
+  const forCall = (signal?: AbortSignal): TenantDb => ({
+    query: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
+      refuseOthers(text);
+      const [rows = []] = await run([{ text, params }], (batch) => connection.batch(batch, { signal }));
+      return rows as Found[];
+    },
+    transaction: <Result>(
+      work: readonly Statement[] | ((transaction: Transaction) => Promise<Result>),
+    ): Promise<Row[][]> & Promise<Result> =>
+      // The overloads tell which of the two is meant.
+      (typeof work === "function" ? interact(work, signal) : together(work, signal)) as Promise<Row[][]> &
+        Promise<Result>,
+    analytics: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
+      refuseOthers(text);
+      const [rows = []] = await run([{ text, params }], (batch) =>
+        replica.batch([readOnlyTransaction, ...batch.filter((each) => each !== plainTransaction)], { signal }),
+      );
+      return rows as Found[];
+    },
+  });
+  return { ...forCall(), forCall };
+}
+
+/** A tool sends statements about data alone: what opens a batch must hold until its end. */
+function refuseOthers(text: string): void {
+  if (isDataStatement(text)) return;
+  throw new AppError("tool_failed", "a tool sends one SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES or WITH statement");
+}
+
+/** Stops waiting when the call is over: `work` may hang in something else than the database. */
+async function orAborted<Result>(work: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+  if (signal === undefined) return work;
+  const aborted = Promise.withResolvers<never>();
+  const onAbort = (): void => aborted.reject(new AppError("tool_aborted", "the call is over"));
+  signal.addEventListener("abort", onAbort, { once: true });
+  if (signal.aborted) onAbort();
+  try {
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+    work.catch(() => undefined); // nobody waits for it any more
+  }
 }

@@ -11,6 +11,7 @@ import { TenantId, type TenantState } from "../core/tenant.ts";
 import { log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { deliver } from "./deliver.ts";
+import { fleetApi } from "./fleet-api.ts";
 import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 
@@ -58,6 +59,8 @@ adminApi.use(
     return undefined;
   }),
 );
+
+adminApi.route("/migrations", fleetApi);
 
 adminApi.get("/tenants", async (c) => {
   const tenants = await tenantsOf(c.env).list(c.req.query("after") ?? "", PAGE);

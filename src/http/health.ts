@@ -8,6 +8,7 @@ import { proveShard } from "../adapters/dispatch.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { type Check, billingChecks, failedCheck, passedCheck } from "../core/health.ts";
+import { strategies } from "../core/plans.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { type HttpEnv, problem } from "./problem.ts";
@@ -43,7 +44,7 @@ health.get("/", async (c) => {
 
 async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
   const control = connectControl(env);
-  const [isolation, quota, files, pipeline] = await Promise.all([
+  const [isolation, quota, sessions, files, pipeline] = await Promise.all([
     check("isolation", async () => {
       const shards = await controlPlacements(control).shards("shared");
       const proofs = await Promise.all(shards.map((shard) => proveShard(env, shard)));
@@ -55,6 +56,10 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     check("quota_store", async () => {
       await env.TENANT.getByName(HEALTH_OBJECT).probe();
       return passedCheck();
+    }),
+    check("sessions", async () => {
+      const { budget, held } = await env.SESSIONS.getByName("fleet").usage();
+      return passedCheck({ budget, ...Object.fromEntries(strategies.map((name) => [name, held[name] ?? noSessions])) });
     }),
     check("files", async () => {
       await env.FILES.head("health");
@@ -71,8 +76,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     control_database: controlDatabase,
     quota_store: quota,
     files,
-    // The shared strategy holds none: each of its queries is a request of its own.
-    sessions: passedCheck({ shared: { used: 0, idle: 0, waiting: 0 } }),
+    sessions,
     ...(seen === undefined ? {} : billingChecks(seen)),
   };
 }
@@ -102,6 +106,8 @@ async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string
   ]);
   return { account, quota_store: object, database, files };
 }
+
+const noSessions = { slots: 0, used: 0, idle: 0, waiting: 0 };
 
 /** An object of no tenant: the name is no tenant's id. */
 const HEALTH_OBJECT = "~health";

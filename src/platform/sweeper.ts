@@ -1,5 +1,5 @@
 // The cron that picks up what fell down: events that Stripe could not deliver or that were kept and not applied,
-// tenants whose provisioning went silent, and objects that were not told of a change.
+// tenants whose provisioning went silent, fleet migrations that did, and objects that were not told of a change.
 import { controlInbox } from "../adapters/control-inbox.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
@@ -8,6 +8,7 @@ import { connectStripe } from "../adapters/stripe.ts";
 import { incomingEvent } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import { resumeSilentMigrations } from "./fleet-migration.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
 
 /** Of each kind, one run takes this many; what is left waits a minute. */
@@ -40,6 +41,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     });
     await each(undelivered, (tenantId) => env.TENANT.getByName(tenantId).refresh());
   });
+  await settle("silent_migrations", () => resumeSilentMigrations(env));
   await controlUsage(db).beat("sweep", nowMs);
 }
 

@@ -1,11 +1,14 @@
-// What a tenant's object holds of the tenant's rows: the opened login of the placement in force, and the proof that this
-// login is kept within the tenant. Without a proof that still holds, no tool gets to the rows.
+// What a tenant's object holds of the tenant's rows: the opened login of the placement in force, the sessions of that
+// login, and the proof that it is kept within the tenant. Without a proof that still holds, no tool gets to the rows.
 import { placementsOf } from "../adapters/control-placements.ts";
-import { openTenantDb, provePlacement, resealed } from "../adapters/dispatch.ts";
+import { openTenantDb, openTenantSession, provePlacement, resealed } from "../adapters/dispatch.ts";
+import { type SessionLimits, type SessionPool, createSessionPool } from "../adapters/session-pool.ts";
 import type { CallScopedDb } from "../adapters/tenant-db.ts";
 import type { Placement } from "../core/placement.ts";
+import type { Limits } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import { LEASE_RENEW_MS } from "./session-budget.ts";
 
 /** What a proof looks at changes by migrations and by hand, both rare; /health looks every few seconds besides. */
 const PROOF_TRUSTED_MS = 5 * 60_000;
@@ -22,10 +25,31 @@ const loginOf = ({ strategy, shardId, id }: Placement): string =>
 
 export type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable";
 
+/** The budget's one object. */
+const FLEET = "fleet";
+
+/** Before the tenant is known. */
+const unsold = { sessions: 1, sessionIdleSeconds: 30, callsInFlight: 4 };
+
+/** How long a transaction may wait for one of the tenant's sessions: several of them take turns in that time. */
+const SESSION_WAIT_MS = 5_000;
+/** While the fleet's budget is nearly used up, an idle session is closed this soon. */
+const SCARCE_IDLE_MS = 200;
+
+interface Opened {
+  placement: Placement;
+  db: CallScopedDb;
+  pool: SessionPool;
+}
+
 export class TenantData {
   readonly #env: Env;
   readonly #tenantId: TenantId;
-  #opened: { placement: Placement; db: CallScopedDb } | undefined;
+  #opened: Opened | undefined;
+  #limits: Pick<Limits, "sessions" | "sessionIdleSeconds" | "callsInFlight"> | undefined;
+  #slots = 0;
+  #scarce = false;
+  #renewing: ReturnType<typeof setInterval> | undefined;
   #proving: Promise<ProofOutcome> | undefined;
 
   constructor(env: Env, tenantId: TenantId) {
@@ -49,9 +73,91 @@ export class TenantData {
     const outcome = await this.#proving;
     if (outcome !== "proven") return outcome;
     if (this.#opened === undefined || !samePlace(this.#opened.placement, placement)) {
-      this.#opened = { placement, db: await openTenantDb(this.#env, this.#tenantId, placement) };
+      const pool = this.#newPool(placement);
+      const db = await openTenantDb(this.#env, this.#tenantId, placement, pool);
+      void this.#opened?.pool.drain();
+      this.#opened = { placement, db, pool };
     }
     return this.#opened.db;
+  }
+
+  /** The numbers that the tenant was sold, as its sessions follow them. */
+  resize(limits: Limits): void {
+    this.#limits = limits;
+    this.#opened?.pool.resize(this.#sessionLimits());
+  }
+
+  /** Opens a session ahead of the first transaction. A fleet without a free one is no failure. */
+  async warm(): Promise<void> {
+    try {
+      await this.#opened?.pool.warm();
+    } catch (error) {
+      log("warn", "session_not_warmed", { tenantId: this.#tenantId, error: describeError(error) });
+    }
+  }
+
+  /** The tenant's sessions: of whom /health tells. */
+  sessions(): { used: number; idle: number; waiting: number } {
+    return this.#opened?.pool.stats() ?? { used: 0, idle: 0, waiting: 0 };
+  }
+
+  /** Closes idle sessions, now and until the budget has enough. */
+  yieldSessions(): void {
+    this.#setScarce(true);
+  }
+
+  #setScarce(scarce: boolean): void {
+    if (scarce === this.#scarce) return;
+    this.#scarce = scarce;
+    this.#opened?.pool.resize(this.#sessionLimits());
+  }
+
+  #newPool(placement: Placement): SessionPool {
+    return createSessionPool({
+      open: () => openTenantSession(this.#env, placement),
+      limits: this.#sessionLimits(),
+      lease: {
+        take: async () => {
+          const granted = await this.#tellBudget(placement, true);
+          if (granted) this.#slots += 1;
+          return granted;
+        },
+        giveBack: () => {
+          this.#slots -= 1;
+          void this.#tellBudget(placement, false);
+        },
+      },
+      now: () => Date.now(),
+    });
+  }
+
+  #sessionLimits(): SessionLimits {
+    const { sessions, sessionIdleSeconds, callsInFlight } = this.#limits ?? unsold;
+    return {
+      maxSessions: sessions,
+      idleCloseMs: this.#scarce ? SCARCE_IDLE_MS : sessionIdleSeconds * 1_000,
+      maxWaiting: callsInFlight,
+      waitWithinMs: SESSION_WAIT_MS,
+    };
+  }
+
+  /** Says what is held, and asks for one session more. A budget that does not answer grants nothing. */
+  async #tellBudget(placement: Placement, asks: boolean): Promise<boolean> {
+    try {
+      const held = { strategy: placement.strategy, slots: this.#slots, ...this.sessions() };
+      const { granted, scarce } = await this.#env.SESSIONS.getByName(FLEET).hold(this.#tenantId, held, asks);
+      this.#setScarce(scarce);
+      const holds = this.#slots > 0 || granted;
+      if (holds) this.#renewing ??= setInterval(() => void this.#tellBudget(placement, false), LEASE_RENEW_MS);
+      else if (this.#renewing !== undefined) {
+        clearInterval(this.#renewing); // or the object could never sleep
+        this.#renewing = undefined;
+      }
+      return granted;
+    } catch (error) {
+      log("warn", "session_budget_silent", { tenantId: this.#tenantId, error: describeError(error) });
+      return false;
+    }
   }
 
   async #prove(placement: Placement, nowMs: number): Promise<ProofOutcome> {

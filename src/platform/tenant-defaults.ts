@@ -22,13 +22,16 @@ const products = [
 
 /** Writes the defaults once; what the tenant has changed since is left alone. Proves, too, that the tenant can write. */
 export async function seedTenant(db: TenantDb): Promise<void> {
-  await db.query(
-    `INSERT INTO settings (key, value) SELECT key, value FROM jsonb_each($1::jsonb) ON CONFLICT DO NOTHING`,
-    [JSON.stringify(settings)],
-  );
-  await db.query(
-    `INSERT INTO products (id, name, description, category, price_cents, stock)
-     SELECT p->>0, p->>1, p->>2, p->>3, (p->>4)::int, (p->>5)::int FROM jsonb_array_elements($1::jsonb) AS p ON CONFLICT DO NOTHING`,
-    [JSON.stringify(products)],
-  );
+  await db.transaction([
+    {
+      text: `INSERT INTO settings (key, value) SELECT key, value FROM jsonb_each($1::jsonb) ON CONFLICT DO NOTHING`,
+      params: [JSON.stringify(settings)],
+    },
+    {
+      text: `INSERT INTO products (id, name, description, category, price_cents, stock)
+             SELECT p->>0, p->>1, p->>2, p->>3, (p->>4)::int, (p->>5)::int
+             FROM jsonb_array_elements($1::jsonb) AS p ON CONFLICT DO NOTHING`,
+      params: [JSON.stringify(products)],
+    },
+  ]);
 }

@@ -183,7 +183,9 @@ export class TenantObject extends DurableObject<Env> {
     if (tenant === undefined) throw new AppError("tenant_unknown");
     await placeTenant(this.env, this.#tenantId, tenant);
     await this.refresh();
-    await seedTenant(await this.#rowsOrThrow());
+    const rows = await this.#rowsOrThrow();
+    await this.#data.warm();
+    await seedTenant(rows);
   }
 
   /** Whether the tenant's own way to its rows works. Returns what is wrong in our words, or nothing. */
@@ -193,6 +195,11 @@ export class TenantObject extends DurableObject<Env> {
     if (foreign.length > 0) return "rows of another tenant are visible";
     const own = await db.query(`SELECT count(*)::int AS settings FROM settings`);
     return Number(own[0]?.["settings"]) > 0 ? undefined : "the tenant's settings are missing";
+  }
+
+  /** Others wait for a session of the fleet's: idle ones are closed. */
+  yieldSessions(): void {
+    this.#data.yieldSessions();
   }
 
   /** Whether objects answer and their storage does; for the health page, which asks an object of no tenant. */
@@ -262,6 +269,7 @@ export class TenantObject extends DurableObject<Env> {
     // Which was asked for later decides, not the version: after a restore of the control tables versions go back.
     if (known !== undefined && known.readAtMs > askedAtMs) return known.value;
     this.#config = { value: read, readAtMs: askedAtMs };
+    this.#data.resize(read.limits);
     this.#open().setSetting("config", JSON.stringify(this.#config));
     return read;
   }
@@ -330,6 +338,7 @@ export class TenantObject extends DurableObject<Env> {
       // A copy that an earlier version of this program kept may lack what this one asks for.
       const kept = rows.setting("config");
       if (kept !== undefined) this.#config = KeptConfig.safeParse(JSON.parse(kept)).data;
+      if (this.#config !== undefined) this.#data.resize(this.#config.value.limits);
       this.#log = rows;
       if (rows.lastN > rows.acknowledged) this.#wakeIn(OUTBOX_DELAY_MS);
     }

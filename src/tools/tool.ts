@@ -3,12 +3,26 @@
 import type * as z from "zod";
 import type { Progress, Standing, ToolText } from "../core/call.ts";
 import type { PlanName } from "../core/plans.ts";
+import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 
-/** The tenant's rows. One call is one database round trip that carries one parameterised statement. */
-export interface TenantDb {
-  /** Runs one SELECT, INSERT, UPDATE, DELETE or MERGE. Rows come back as objects. Throws `AppError` when the database fails. */
-  query<Row extends Record<string, unknown>>(text: string, params?: readonly unknown[]): Promise<Row[]>;
+/** The tenant's rows. The same statements work wherever the rows are. Everything throws `AppError` when the database fails. */
+export interface TenantDb extends Transaction {
+  /** Runs statements that are known in advance in one transaction and one round trip. The rows of each. */
+  transaction(statements: readonly Statement[]): Promise<Row[][]>;
+  /**
+   * Runs `work` in a transaction that is committed when it resolves and rolled back when it throws. It takes one of the
+   * account's few sessions (`sessions_exhausted` when none becomes free) and may be run again if the session was lost before
+   * anything was sent; keep it short, with nothing in it but the database.
+   */
+  transaction<Result>(work: (transaction: Transaction) => Promise<Result>): Promise<Result>;
+  /** A query that may read from a replica, moments old, so that a heavy one disturbs nobody. It cannot write. */
+  analytics<Found extends Row>(text: string, params?: readonly unknown[]): Promise<Found[]>;
+}
+
+export interface Transaction {
+  /** Runs one SELECT, INSERT, UPDATE, DELETE or MERGE, in one round trip. Rows come back as objects. */
+  query<Found extends Row>(text: string, params?: readonly unknown[]): Promise<Found[]>;
 }
 
 /** The tenant's files. Paths are relative, normalised, and cannot leave the tenant's prefix. */

@@ -19,6 +19,7 @@ export interface FlowSystem {
   issuerUrl: string;
   tokenUrl: string;
   monitorUrl: string;
+  superuserUrl: string;
   controlUrl: string;
   sharedOwnerUrl: string;
   schemaOwnerUrl: string;
@@ -55,6 +56,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     issuerUrl: issuer.url,
     tokenUrl: issuer.tokenUrl,
     monitorUrl: monitor.url,
+    superuserUrl: databases.postgres.superuserUrl,
     controlUrl: databases.controlUrl,
     sharedOwnerUrl: databases.sharedOwnerUrl,
     schemaOwnerUrl: databases.schemaOwnerUrl,

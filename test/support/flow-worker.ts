@@ -2,9 +2,13 @@
 // it past the MCP endpoint, leave in the middle of a call, take the monitor away, trust one issuer more; and one tool
 // more, whose calls must never run twice.
 import * as z from "zod";
+import type { Migration } from "../../src/adapters/branch.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
+import type { Row } from "../../src/core/sql.ts";
 import { authenticate } from "../../src/mcp/auth.ts";
 import { Provisioning as ProductProvisioning } from "../../src/platform/provisioning.ts";
+import { SessionBudget as ProductBudget } from "../../src/platform/session-budget.ts";
+import { tenantMigrations } from "../../src/platform/tenant-migrations.ts";
 import { TenantObject as ProductObject } from "../../src/platform/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
@@ -29,10 +33,56 @@ const takeFromStock = defineTool({
     return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
   },
 });
-(catalogue as Map<string, Tool>).set(takeFromStock.name, takeFromStock);
+/** Any statements, in each of the ways that a tool has to its rows. */
+const runSql = defineTool({
+  name: "run_sql",
+  title: "Run SQL",
+  description: "Runs statements.",
+  units: 1,
+  scopes: ["tools:write"],
+  input: z.strictObject({
+    statements: z.array(z.string()).min(1),
+    as: z.enum(["queries", "transaction", "conversation", "analytics"]).default("queries"),
+    /** Between the statements of a conversation. */
+    pauseMs: z.int().default(0),
+    /** Throws after the last statement. */
+    fail: z.boolean().default(false),
+  }),
+  output: z.strictObject({ results: z.array(z.array(z.record(z.string(), z.unknown()))) }),
+  annotations: { readOnly: false, idempotent: false, destructive: true },
+  failed: isFailure,
+
+  async run({ statements, as, pauseMs, fail }, { db }) {
+    const oneByOne = async (query: (text: string) => Promise<Row[]>): Promise<Row[][]> => {
+      const results: Row[][] = [];
+      for (const text of statements) {
+        results.push(await query(text));
+        if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
+      }
+      if (fail) throw new Error("after the last statement");
+      return results;
+    };
+    switch (as) {
+      case "queries":
+        return { data: { results: await oneByOne((text) => db.query(text)) } };
+      case "analytics":
+        return { data: { results: await oneByOne((text) => db.analytics(text)) } };
+      case "transaction":
+        return { data: { results: await db.transaction(statements.map((text) => ({ text }))) } };
+      case "conversation":
+        return {
+          data: { results: await db.transaction((transaction) => oneByOne((text) => transaction.query(text))) },
+        };
+      default:
+        return as satisfies never;
+    }
+  },
+});
+for (const tool of [takeFromStock, runSql]) (catalogue as Map<string, Tool>).set(tool.name, tool);
 
 const offsetsMs = new Map<string, number>();
 let monitorIsDown = false;
+let budgetOfTest: number | undefined;
 let trustingEnv: Env | undefined;
 
 export class TenantObject extends ProductObject {
@@ -52,6 +102,22 @@ export class TenantObject extends ProductObject {
     return tables.length === 0 ? [] : sql.exec(`SELECT * FROM calls ORDER BY n`).toArray();
   }
 }
+
+export class SessionBudget extends ProductBudget {
+  protected override budget(): number {
+    return budgetOfTest ?? super.budget();
+  }
+
+  /** Slots by who holds them. */
+  holders(): Record<string, number> {
+    const rows = this.ctx.storage.sql
+      .exec<{ name: string; slots: number }>(`SELECT name, slots FROM holders`)
+      .toArray();
+    return Object.fromEntries(rows.map(({ name, slots }) => [name, slots]));
+  }
+}
+
+export { FleetMigration } from "../../src/platform/fleet-migration.ts";
 
 export class Provisioning extends ProductProvisioning {
   constructor(ctx: ExecutionContext, env: Env) {
@@ -75,6 +141,15 @@ export default {
         return Response.json({ ended: tenantId });
       case "/test/stored":
         return Response.json(await object.stored());
+      case "/test/holders": {
+        const budget = env.SESSIONS.getByName("fleet") as unknown as DurableObjectStub<SessionBudget>;
+        return Response.json(await budget.holders());
+      }
+      case "/test/budget": {
+        const sessions = searchParams.get("sessions");
+        budgetOfTest = sessions === null ? undefined : Number(sessions);
+        return Response.json({ budgetOfTest });
+      }
       case "/test/monitor":
         monitorIsDown = searchParams.get("down") === "true";
         return Response.json({ monitorIsDown });
@@ -83,6 +158,10 @@ export default {
         return Response.json({ issuers: trustingEnv.OIDC_ISSUERS });
       case "/test/call":
         return Response.json(await callObject(request, env));
+      case "/test/migrations":
+        // One file more in tenants' schemas, or none.
+        (tenantMigrations as Migration[]).splice(1, Infinity, ...(await request.json<Migration[]>()));
+        return Response.json(tenantMigrations);
       case "/test/leave": {
         // The local runtime does not tell of a client that leaves before its answer begins.
         const signal = AbortSignal.timeout(Number(searchParams.get("afterMs")));

@@ -4,6 +4,7 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 import pg from "pg";
 import { inject } from "vitest";
 import { firstKey, signUp } from "../../dev/demo.ts";
+import type { NeonProxyStats } from "../../dev/neon-proxy.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Limits } from "../../src/core/plans.ts";
 
@@ -28,6 +29,7 @@ export async function aTenant(
     allowedTools?: string[];
     id?: string;
     trialDays?: number;
+    strategy?: string;
   } = {},
 ): Promise<TestTenant> {
   const created = await operator("POST", "/tenants", { plan: "free", name: "A tenant", ...overrides });
@@ -205,6 +207,27 @@ export async function stripeApi<Created>(path: string, form: Record<string, stri
   });
   if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
   return (await response.json()) as Created;
+}
+
+/** What went to tenants' databases over HTTP, and how many sessions were opened, so far. */
+export async function databaseStats(): Promise<{ tenantTrips: number; websocketConnections: number }> {
+  const stats = (await (await fetch(`${system.proxyUrl}/_proxy/stats`)).json()) as NeonProxyStats;
+  const tenantTrips = Object.entries(stats.connections)
+    .filter(([name]) => !name.endsWith("/tollgate_control"))
+    .reduce((sum, [, { httpBatches }]) => sum + httpBatches, 0);
+  return { tenantTrips, websocketConnections: stats.websocketConnections };
+}
+
+/** The same database, as whoever owns the server. */
+export function asSuperuser(url: string): string {
+  const superuser = new URL(system.superuserUrl);
+  superuser.pathname = new URL(url).pathname;
+  return superuser.href;
+}
+
+/** Slots of the fleet's session budget, by the tenants that hold them. */
+export async function sessionHolders(): Promise<Record<string, number>> {
+  return (await (await fetch(`${system.publicUrl}/test/holders`)).json()) as Record<string, number>;
 }
 
 /** How often a fault's rule has struck so far. */

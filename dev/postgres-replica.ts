@@ -1,0 +1,264 @@
+/**
+ * Runs a streaming replica of the local PostgreSQL: a hot standby, from the same binaries and by the same steps.
+ *
+ * Decides how a replica is copied from its primary, when a kept copy is still good, and how its slot on the primary comes
+ * and goes. The binaries have no `pg_basebackup`, so the copy is made by the low-level interface
+ * (https://www.postgresql.org/docs/18/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP). Invariants: a folder that
+ * holds a primary is never overwritten; what a replica that is away keeps on its primary is bounded, and a replica that
+ * is removed keeps nothing there. Both run on this machine; stop the replica first, its primary waits for it otherwise.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { chown, mkdir, opendir, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Client } from "pg";
+import { buildCluster, connected, removePostgresData, serve, takePlace } from "./postgres.ts";
+import type { ClusterPlace, RunningPostgres } from "./postgres.ts";
+
+/** A replica that fits connects within half a second, unless the machine is busy. */
+const STREAMING_TIMEOUT_MS = 10_000;
+/** Enough to receive and replay all that a slot may keep for a replica that was away. */
+const CATCH_UP_TIMEOUT_MS = 15_000;
+/** A write reaches the replica within some 5 ms. */
+const POLL_INTERVAL_MS = 5;
+
+const SETTINGS: Record<string, string> = {
+  // PostgreSQL's own 5 s would be a pause after each restart of the primary.
+  wal_retrieve_retry_interval: "100ms",
+};
+
+/** The server makes what is in these anew, or fetches it; the folders themselves must be there. */
+const emptyFolders = /^pg_(dynshmem|notify|replslot|serial|snapshots|stat_tmp|subtrans|wal)$/;
+/** What says that the primary runs, and what its queries spill. */
+const leftOut = /^(postmaster\.(pid|opts)|pgsql_tmp.*)$/;
+
+/** All that is needed of a primary: the rest is asked of the server itself. */
+export type Primary = Pick<RunningPostgres, "superuserUrl">;
+
+export interface RunningReplica extends Omit<RunningPostgres, "firstStart"> {
+  /**
+   * Resolves once everything that was committed on the primary before the call can be read here. Rejects when that takes
+   * too long, or when either server does not answer.
+   */
+  caughtUp(): Promise<void>;
+  /** How many bytes of write-ahead log the replica has yet to replay. */
+  lagBytes(): Promise<number>;
+}
+
+/**
+ * Starts a replica of `primary`, which must be running, on 127.0.0.1 over the copy kept at `dataDir`, and resolves once
+ * it streams. A copy is made when there is none, or when the kept one is another primary's, was promoted, or cannot
+ * stream any more because the primary has recycled what it missed. Port 0 takes any free one.
+ */
+export async function startReplica(options: {
+  primary: Primary;
+  dataDir: string;
+  port: number;
+  log?: (line: string) => void;
+}): Promise<RunningReplica> {
+  const { primary, log } = options;
+  const place = await takeReplicaPlace(options.dataDir);
+  if (await isKept(place, primary)) {
+    try {
+      return await startStreaming(place, options);
+    } catch (error) {
+      // It is a copy: nothing is lost by making it again, whatever was wrong with it.
+      log?.(`The kept replica is made anew: ${String(error)}`);
+    }
+  }
+  await copyPrimary(place, primary);
+  return await startStreaming(place, options);
+}
+
+/**
+ * Removes the replica kept at `dataDir` and what `primary` keeps for it. The replica must be stopped, the primary
+ * running. Can be repeated. Of a replica whose primary is gone, `removePostgresData` removes all there is.
+ */
+export async function removeReplica({ primary, dataDir }: { primary: Primary; dataDir: string }): Promise<void> {
+  const place = await takeReplicaPlace(dataDir);
+  await connected(primary.superuserUrl, (client) => dropSlot(client, slotOf(place)));
+  await removePostgresData(place.dataDir);
+}
+
+async function takeReplicaPlace(path: string): Promise<ClusterPlace> {
+  const place = await takePlace(path);
+  // A replica has its primary's password, and keeps none of its own.
+  if (!existsSync(join(place.dataDir, "password"))) return place;
+  throw new Error(`${place.dataDir} holds a PostgreSQL that is no replica: choose another folder.`);
+}
+
+// ---- the copy
+
+/** The primary's name for a replica: always the same for the same folder, so that a forgotten slot is found again. */
+function slotOf({ dataDir }: ClusterPlace): string {
+  return `replica_${createHash("sha256").update(dataDir).digest("hex").slice(0, 16)}`;
+}
+
+async function dropSlot(client: Client, slot: string): Promise<void> {
+  // A slot in use cannot be dropped, and its process notices the end of a killed replica with a delay.
+  await client.query(
+    "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1 AND active",
+    [slot],
+  );
+  await client.query("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1", [
+    slot,
+  ]);
+}
+
+/** Whether there is a whole copy of this primary, and the primary still has what the copy missed. */
+async function isKept(place: ClusterPlace, primary: Primary): Promise<boolean> {
+  return await connected(primary.superuserUrl, async (client) => {
+    const { rows } = await client.query<{ identifier: string }>(
+      `SELECT system_identifier::text AS identifier FROM pg_control_system(), pg_replication_slots
+       WHERE slot_name = $1 AND wal_status <> 'lost'`,
+      [slotOf(place)],
+    );
+    // Promotion removes the one file. The server's first start removes the other, after it has brought all to the disk.
+    const isStandby = existsSync(join(place.cluster, "standby.signal"));
+    if (rows[0] === undefined || !isStandby || existsSync(join(place.cluster, "backup_label"))) return false;
+    // The control file begins with it.
+    const control = await readFile(join(place.cluster, "global", "pg_control")).catch(() => Buffer.alloc(8));
+    return control.readBigInt64LE().toString() === rows[0].identifier;
+  });
+}
+
+async function copyPrimary(place: ClusterPlace, primary: Primary): Promise<void> {
+  const slot = slotOf(place);
+  await connected(primary.superuserUrl, async (client) => {
+    const { rows: found } = await client.query<{ folder: string; tablespaces: boolean }>(
+      `SELECT current_setting('data_directory') AS folder,
+              EXISTS (SELECT FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')) AS tablespaces`,
+    );
+    const [source] = found;
+    if (source === undefined || source.tablespaces) {
+      throw new Error(
+        "A primary with tablespaces has no replica on its own machine: both would write to the same files.",
+      );
+    }
+    await dropSlot(client, slot);
+    // From here on the primary keeps its log; the copy needs it from the start of the backup.
+    await client.query("SELECT pg_create_physical_replication_slot($1, true)", [slot]);
+    await rm(place.cluster, { recursive: true, force: true });
+    await buildCluster(place, async (data) => {
+      // The backup lasts as long as this connection does, so that one that fails ends by itself.
+      await client.query("SELECT pg_backup_start($1, fast => true)", [slot]);
+      await copyFolder(source.folder, data);
+      const { rows } = await client.query<{ labelfile: string }>("SELECT labelfile FROM pg_backup_stop()");
+      // Without it the copy would be taken for a crashed primary, and recovered from the wrong place.
+      await writeFile(join(data, "backup_label"), rows[0]?.labelfile ?? "", { mode: 0o600 });
+      await writeFile(join(data, "standby.signal"), "", { mode: 0o600 });
+      const { user } = place;
+      if (user === undefined) return;
+      for (const name of await readdir(data, { recursive: true })) await chown(join(data, name), user.uid, user.gid);
+    });
+  });
+}
+
+/**
+ * Copies files that are written to, cut off and removed meanwhile: replay puts right what was caught half-way. A file at
+ * a time and without waiting, which for a thousand small ones takes a fraction of the time; the largest has 1 GB. Node's
+ * `copyFile` is no choice, since it waits for ever for the bytes of a file that was cut off.
+ */
+async function copyFolder(from: string, to: string): Promise<void> {
+  for await (const entry of await opendir(from)) {
+    if (leftOut.test(entry.name)) continue;
+    const [source, target] = [join(from, entry.name), join(to, entry.name)];
+    if (entry.isDirectory()) {
+      await mkdir(target, { mode: 0o700 });
+      if (!emptyFolders.test(entry.name)) await copyFolder(source, target);
+    } else if (entry.isFile()) {
+      try {
+        writeFileSync(target, readFileSync(source), { mode: 0o600 });
+      } catch (error) {
+        // Its table was dropped.
+        if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
+      }
+    }
+  }
+}
+
+// ---- the server
+
+async function startStreaming(
+  place: ClusterPlace,
+  options: { primary: Primary; port: number; log?: (line: string) => void },
+): Promise<RunningReplica> {
+  const { superuserUrl: primaryUrl } = options.primary;
+  await followPrimary(place, primaryUrl);
+  const { port, log: passOn = () => undefined } = options;
+  const { password } = new URL(primaryUrl);
+  let lastWords = "it said nothing";
+  const log = (line: string): void => {
+    if (line.includes("FATAL")) lastWords = line;
+    passOn(line);
+  };
+  const server = await serve(place, { port, password, settings: SETTINGS, log });
+  const { superuserUrl } = server;
+  const streams = await untilTrue(
+    superuserUrl,
+    "SELECT pg_is_in_recovery() AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS done",
+    STREAMING_TIMEOUT_MS,
+  ).catch(() => false);
+  if (!streams) {
+    await server.stop();
+    throw new Error(`The replica in ${place.cluster} does not stream from its primary: ${lastWords}`);
+  }
+
+  return {
+    ...server,
+
+    async caughtUp() {
+      const position = await flushedPosition(primaryUrl);
+      const replayed = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn AS done";
+      if (!(await untilTrue(superuserUrl, replayed, CATCH_UP_TIMEOUT_MS, [position]))) {
+        throw new Error(`The replica did not get to ${position} within ${CATCH_UP_TIMEOUT_MS} ms.`);
+      }
+    },
+
+    async lagBytes() {
+      const position = await flushedPosition(primaryUrl);
+      return await connected(superuserUrl, async (client) => {
+        const { rows } = await client.query<{ lag: string }>(
+          "SELECT greatest(pg_wal_lsn_diff($1, pg_last_wal_replay_lsn()), 0) AS lag",
+          [position],
+        );
+        return Number(rows[0]?.lag);
+      });
+    },
+  };
+}
+
+/** Says where the primary is, since its port may be another one now. Whatever `ALTER SYSTEM` has set stays. */
+async function followPrimary(place: ClusterPlace, primaryUrl: string): Promise<void> {
+  const file = join(place.cluster, "postgresql.auto.conf");
+  const slot = slotOf(place);
+  const kept = (await readFile(file, "utf8")).split("\n").filter((line) => line !== "" && !line.startsWith("primary_"));
+  const url = new URL(primaryUrl);
+  url.searchParams.set("application_name", slot);
+  const own = { primary_conninfo: url.href, primary_slot_name: slot };
+  const lines = Object.entries(own).map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'`);
+  // It holds the password, and was made for the server's user alone.
+  await writeFile(file, [...kept, ...lines, ""].join("\n"));
+}
+
+/** What is flushed is what is committed; anything later is not sent to a replica. */
+async function flushedPosition(url: string): Promise<string> {
+  return await connected(url, async (client) => {
+    const { rows } = await client.query<{ position: string }>("SELECT pg_current_wal_flush_lsn() AS position");
+    return rows[0]?.position ?? "";
+  });
+}
+
+/** Asks until `done` is true; false when it took too long. */
+async function untilTrue(url: string, text: string, timeoutMs: number, params: string[] = []): Promise<boolean> {
+  const deadlineMs = Date.now() + timeoutMs;
+  return await connected(url, async (client) => {
+    for (;;) {
+      const { rows } = await client.query<{ done: boolean | null }>(text, params);
+      if (rows[0]?.done === true) return true;
+      if (Date.now() > deadlineMs) return false;
+      await sleep(POLL_INTERVAL_MS);
+    }
+  });
+}

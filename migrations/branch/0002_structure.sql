@@ -1,0 +1,204 @@
+-- How a tenant's schema changes, and how one that somebody changed by hand is found out: its structure is kept as the
+-- migrations left it, in the same transaction, and compared with what is there.
+
+-- As the last migration left it; NULL before the first one.
+ALTER TABLE tollgate.tenants ADD COLUMN structure jsonb;
+
+-- A role by its part here, so that the schemas of two tenants and of two databases describe themselves alike.
+CREATE FUNCTION tollgate.role_called(role oid) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT CASE WHEN role = 0 THEN 'everybody' WHEN role = n.nspowner THEN 'the owner' ELSE pg_get_userbyid(role) END
+  FROM pg_namespace n WHERE n.nspname = 'tollgate'
+$$;
+
+-- Who may do what: NULL stands for the rights that an object of this kind has from the start.
+CREATE FUNCTION tollgate.rights(acl aclitem[], kind "char", owner oid) RETURNS text
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT string_agg(g.who || ' ' || g.rights, '; ' ORDER BY g.who)
+  FROM (
+    SELECT tollgate.role_called(a.grantee) AS who, string_agg(
+      lower(a.privilege_type) || CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END, ', '
+      ORDER BY a.privilege_type, a.is_grantable) AS rights
+    FROM aclexplode(coalesce(acl, acldefault(kind, owner))) a GROUP BY a.grantee
+  ) g
+$$;
+
+-- Every object of a schema with its definition, under a name that says what it is. What may be tuned for one tenant is
+-- left out: storage parameters, statistics, limits of the role. The order of columns is left out, too: nothing may rely on
+-- it. `form` is what descriptions can be compared by: this function's own version, and the server's, which words them.
+CREATE FUNCTION tollgate.structure(schema text) RETURNS jsonb
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  WITH space AS (SELECT n.* FROM pg_namespace n WHERE n.nspname = schema),
+  -- By way of the dependencies, because the catalogues have no index that begins with the schema.
+  member AS MATERIALIZED (
+    SELECT d.classid, d.objid FROM space s
+    JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = s.oid
+  ),
+  relation AS MATERIALIZED (
+    SELECT c.* FROM member m JOIN pg_class c ON c.oid = m.objid WHERE m.classid = 'pg_class'::regclass
+  ),
+  object (name, definition) AS (
+    SELECT 'form', '1/' || (current_setting('server_version_num')::integer / 10000)
+    UNION ALL
+    SELECT 'schema', format('of %s, rights: %s', tollgate.role_called(s.nspowner), tollgate.rights(s.nspacl, 'n', s.nspowner))
+    FROM space s
+    UNION ALL
+    SELECT 'role', concat_ws(', ',
+      CASE WHEN r.rolcanlogin THEN 'login' END, CASE WHEN r.rolinherit THEN 'inherit' END,
+      CASE WHEN r.rolsuper THEN 'superuser' END, CASE WHEN r.rolcreaterole THEN 'createrole' END,
+      CASE WHEN r.rolcreatedb THEN 'createdb' END, CASE WHEN r.rolreplication THEN 'replication' END,
+      CASE WHEN r.rolbypassrls THEN 'bypassrls' END,
+      (SELECT 'member of ' || string_agg(tollgate.role_called(m.roleid), ', ' ORDER BY m.roleid)
+       FROM pg_auth_members m WHERE m.member = r.oid))
+    FROM pg_roles r WHERE r.rolname = schema
+    UNION ALL
+    SELECT format('%s %I', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
+        WHEN 'c' THEN 'type' WHEN 'f' THEN 'foreign table' ELSE 'table' END, c.relname),
+      concat_ws(', ', 'of ' || tollgate.role_called(c.relowner),
+        'rights: ' || tollgate.rights(c.relacl, CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END, c.relowner),
+        CASE c.relpersistence WHEN 'u' THEN 'unlogged' END,
+        CASE WHEN c.relrowsecurity THEN 'row security' END, CASE WHEN c.relforcerowsecurity THEN 'forced on its owner' END,
+        CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+        CASE WHEN c.relkind = 'p' THEN 'partitioned by ' || pg_get_partkeydef(c.oid) END,
+        CASE WHEN c.relispartition THEN 'partition ' || pg_get_expr(c.relpartbound, c.oid) END,
+        (SELECT 'inherits ' || string_agg(i.inhparent::regclass::text, ', ' ORDER BY i.inhseqno)
+         FROM pg_inherits i WHERE i.inhrelid = c.oid),
+        (SELECT format('%s from %s by %s in %s to %s%s', format_type(s.seqtypid, NULL), s.seqstart, s.seqincrement, s.seqmin,
+           s.seqmax, CASE WHEN s.seqcycle THEN ', again and again' END) FROM pg_sequence s WHERE s.seqrelid = c.oid))
+    FROM relation c
+    UNION ALL
+    SELECT format('column %I.%I', c.relname, a.attname),
+      concat_ws(', ', format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'not null' END,
+        CASE WHEN a.attcollation <> t.typcollation THEN 'collation ' || a.attcollation::regcollation END,
+        CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity END,
+        CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated END,
+        'default ' || pg_get_expr(d.adbin, d.adrelid), 'rights: ' || tollgate.rights(a.attacl, 'c', c.relowner))
+    FROM relation c
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+    JOIN pg_type t ON t.oid = a.atttypid
+    LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relkind <> 'S'
+    UNION ALL
+    SELECT format('constraint %I.%I', c.relname, k.conname),
+      concat_ws(', ', pg_get_constraintdef(k.oid), CASE WHEN NOT k.convalidated THEN 'not validated' END)
+    FROM relation c JOIN pg_constraint k ON k.conrelid = c.oid
+    UNION ALL
+    SELECT format('index %I', i.relname),
+      concat_ws(', ', pg_get_indexdef(i.oid), CASE WHEN NOT x.indisvalid THEN 'invalid' END)
+    FROM relation c JOIN pg_index x ON x.indrelid = c.oid JOIN pg_class i ON i.oid = x.indexrelid
+    UNION ALL
+    SELECT format('trigger %I.%I', c.relname, g.tgname), format('%s, enabled: %s', pg_get_triggerdef(g.oid), g.tgenabled)
+    FROM relation c JOIN pg_trigger g ON g.tgrelid = c.oid WHERE NOT g.tgisinternal
+    UNION ALL
+    SELECT format('policy %I.%I', c.relname, p.polname),
+      concat_ws(', ', CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END, 'for ' || p.polcmd,
+        (SELECT 'to ' || string_agg(tollgate.role_called(r), ', ') FROM unnest(p.polroles) r),
+        'using ' || pg_get_expr(p.polqual, c.oid), 'check ' || pg_get_expr(p.polwithcheck, c.oid))
+    FROM relation c JOIN pg_policy p ON p.polrelid = c.oid
+    UNION ALL
+    SELECT format('rule %I.%I', c.relname, r.rulename), pg_get_ruledef(r.oid)
+    FROM relation c JOIN pg_rewrite r ON r.ev_class = c.oid WHERE r.rulename <> '_RETURN'
+    UNION ALL
+    SELECT format('function %I(%s)', f.proname, pg_get_function_identity_arguments(f.oid)),
+      concat_ws(', ', CASE WHEN f.prokind = 'a' THEN 'aggregate' ELSE pg_get_functiondef(f.oid) END,
+        'of ' || tollgate.role_called(f.proowner), 'rights: ' || tollgate.rights(f.proacl, 'f', f.proowner))
+    FROM member m JOIN pg_proc f ON f.oid = m.objid WHERE m.classid = 'pg_proc'::regclass
+    UNION ALL
+    SELECT format('type %I', t.typname),
+      concat_ws(', ', 'of ' || tollgate.role_called(t.typowner), 'rights: ' || tollgate.rights(t.typacl, 'T', t.typowner),
+        (SELECT 'one of ' || string_agg(quote_literal(e.enumlabel), ', ' ORDER BY e.enumsortorder)
+         FROM pg_enum e WHERE e.enumtypid = t.oid),
+        CASE WHEN t.typtype = 'd' THEN 'domain of ' || format_type(t.typbasetype, t.typtypmod) END,
+        CASE WHEN t.typnotnull THEN 'not null' END, 'default ' || t.typdefault,
+        (SELECT string_agg(pg_get_constraintdef(k.oid), ', ' ORDER BY k.conname)
+         FROM pg_constraint k WHERE k.contypid = t.oid))
+    FROM member m JOIN pg_type t ON t.oid = m.objid WHERE m.classid = 'pg_type'::regclass AND t.typtype IN ('d', 'e', 'r')
+  )
+  SELECT jsonb_object_agg(o.name, regexp_replace(o.definition, format('\m%s\M', schema), 'tenant', 'g')) FROM object o
+$$;
+
+-- What differs between two structures, as a list of { object, expected, found }, where NULL is an object that is not there;
+-- NULL when nothing does, or when they cannot be compared.
+CREATE FUNCTION tollgate.differences(expected jsonb, found jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT jsonb_agg(jsonb_build_object('object', o, 'expected', expected ->> o, 'found', found ->> o) ORDER BY o)
+  FROM (SELECT jsonb_object_keys(expected) UNION SELECT jsonb_object_keys(found)) AS both_of (o)
+  WHERE expected -> 'form' = found -> 'form' AND expected -> o IS DISTINCT FROM found -> o
+$$;
+
+-- Compares schemas with what their migrations left. Schemas with the same mark had the same structure then.
+CREATE FUNCTION tollgate.drift(schemas text[]) RETURNS TABLE (schema text, mark text, differences jsonb)
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+  SELECT t.role, left(encode(sha256(convert_to(t.structure::text, 'UTF8')), 'hex'), 16),
+    tollgate.differences(t.structure, tollgate.structure(t.role))
+  FROM tollgate.tenants t WHERE t.role = ANY (schemas)
+$$;
+
+-- Brings one tenant's schema up to date: runs the files that it has not seen, in one transaction. `files` is a list of
+-- { name, sha256, text }. Returns { applied: [name] }, or { refused } when the schema
+--   has seen a file that reads differently now (changed) or is not in the list (unknown): migrations only go forward;
+--   is not as its last migration left it (drift), unless that is allowed, and then counts as right from now on.
+-- Whoever else migrates the same schema waits. Waiting for a table that is in use fails with lock_not_available.
+CREATE FUNCTION tollgate.migrate(schema text, files jsonb, allow_drift boolean DEFAULT false) RETURNS jsonb
+LANGUAGE plpgsql VOLATILE
+AS $$
+DECLARE
+  applied text[] := '{}';
+  drift jsonb;
+  seen record;
+  file jsonb;
+  position integer := 0;
+BEGIN
+  PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('tollgate.migrate'), pg_catalog.hashtext(schema));
+  -- What is created without a schema's name is created in the tenant's.
+  PERFORM pg_catalog.set_config('search_path', pg_catalog.format('%I, pg_temp', schema), true),
+    -- The tenant's own statements queue behind whoever waits for a table.
+    pg_catalog.set_config('lock_timeout', '2s', true);
+  CREATE TABLE IF NOT EXISTS schema_migrations (
+    name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+  );
+  FOR seen IN SELECT m.name, m.sha256 FROM schema_migrations m ORDER BY m.name COLLATE "C" LOOP
+    file := files -> position;
+    IF file IS NULL OR file ->> 'name' <> seen.name THEN
+      RETURN pg_catalog.jsonb_build_object('refused', 'unknown', 'file', seen.name);
+    ELSIF file ->> 'sha256' <> seen.sha256 THEN
+      RETURN pg_catalog.jsonb_build_object('refused', 'changed', 'file', seen.name);
+    END IF;
+    position := position + 1;
+  END LOOP;
+  IF position < pg_catalog.jsonb_array_length(files) THEN
+    IF NOT allow_drift THEN
+      SELECT d.differences INTO drift FROM tollgate.drift(ARRAY[schema]) d;
+      IF drift IS NOT NULL THEN
+        RETURN pg_catalog.jsonb_build_object('refused', 'drift', 'differences', drift);
+      END IF;
+    END IF;
+    FOR file IN SELECT f FROM pg_catalog.jsonb_array_elements(files) WITH ORDINALITY AS t (f, n) WHERE n > position ORDER BY n LOOP
+      EXECUTE file ->> 'text';
+      INSERT INTO schema_migrations (name, sha256) VALUES (file ->> 'name', file ->> 'sha256');
+      applied := applied || (file ->> 'name');
+    END LOOP;
+    -- A table that has got other columns notes its changes by them.
+    PERFORM tollgate.track(g.tgrelid) FROM (
+      SELECT DISTINCT g.tgrelid FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+      JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgfoid = 'tollgate.note_changes'::regproc
+      JOIN pg_attribute a ON a.attrelid = c.oid AND age(a.xmin) <= age(pg_current_xact_id()::xid)
+      WHERE n.nspname = schema
+    ) g;
+    UPDATE tollgate.tenants t SET structure = tollgate.structure(schema) WHERE t.role = schema;
+  END IF;
+  RETURN pg_catalog.jsonb_build_object('applied', applied);
+END $$;
+
+REVOKE ALL ON FUNCTION tollgate.role_called(oid), tollgate.rights(aclitem[], "char", oid), tollgate.structure(text),
+  tollgate.differences(jsonb, jsonb), tollgate.drift(text[]), tollgate.migrate(text, jsonb, boolean) FROM PUBLIC;

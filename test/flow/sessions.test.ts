@@ -1,0 +1,164 @@
+// Transactions of a tool, on sessions that the tenant's object holds: few, shared in turn, given back to the fleet.
+import { afterEach, describe, expect, test } from "vitest";
+import {
+  type TestTenant,
+  aTenant,
+  asSuperuser,
+  callTool,
+  databaseStats,
+  endObject,
+  rowsOf,
+  sessionHolders,
+  system,
+  until,
+} from "../support/flow.ts";
+
+type Way = "queries" | "transaction" | "conversation" | "analytics";
+const run = (tenant: TestTenant, as: Way, statements: string[], options: { pauseMs?: number; fail?: boolean } = {}) =>
+  callTool(tenant.apiKey, "run_sql", { statements, as, ...options });
+
+interface Sessions {
+  budget: number;
+  [strategy: string]: { slots: number; used: number; idle: number; waiting: number } | number;
+}
+const slotsOf = async (tenant: TestTenant) => (await sessionHolders())[tenant.id] ?? 0;
+
+/** The server's process behind the session that a conversation gets. */
+async function backendOf(tenant: TestTenant): Promise<unknown> {
+  const { data } = await run(tenant, "conversation", ["SELECT pg_backend_pid() AS pid"]);
+  return (data?.["results"] as { pid: number }[][] | undefined)?.[0]?.[0]?.pid;
+}
+
+afterEach(async () => {
+  await fetch(`${system.publicUrl}/test/budget`);
+});
+
+describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
+  const tenantOf = () => aTenant({ plan: "pro", strategy });
+  const stock = "SELECT stock FROM products WHERE id = 'lamp-arc'";
+
+  test("statements that are known in advance are one transaction and one round trip", async () => {
+    const tenant = await tenantOf();
+    await run(tenant, "queries", ["SELECT 1"]);
+    const before = await databaseStats();
+    const done = await run(tenant, "transaction", [
+      "UPDATE products SET stock = 1 WHERE id = 'lamp-arc'",
+      "UPDATE products SET stock = stock + 1 WHERE id = 'lamp-arc'",
+      stock,
+    ]);
+    expect(done.data).toEqual({ results: [[], [], [{ stock: 2 }]] });
+    const after = await databaseStats();
+    expect(after.tenantTrips - before.tenantTrips + after.websocketConnections - before.websocketConnections).toBe(
+      // A session that provisioning has warmed may carry it: then no request goes over HTTP at all.
+      after.tenantTrips === before.tenantTrips ? 0 : 1,
+    );
+    const failed = await run(tenant, "transaction", [
+      "UPDATE products SET stock = 9 WHERE id = 'lamp-arc'",
+      "SELECT 1 / 0",
+    ]);
+    expect(failed.isError).toBe(true);
+    expect((await run(tenant, "queries", [stock])).data).toEqual({ results: [[{ stock: 2 }]] });
+  });
+
+  test("a conversation is committed when it ends well and rolled back when it throws", async () => {
+    const tenant = await tenantOf();
+    const raise = "UPDATE products SET stock = stock + 100 WHERE id = 'lamp-arc' RETURNING stock";
+    expect((await run(tenant, "conversation", [raise, raise])).data).toEqual({
+      results: [[{ stock: 164 }], [{ stock: 264 }]],
+    });
+    expect((await run(tenant, "conversation", [raise], { fail: true })).isError).toBe(true);
+    expect((await run(tenant, "conversation", [raise, "SELECT 1 / 0"])).isError).toBe(true);
+    expect((await run(tenant, "queries", [stock])).data).toEqual({ results: [[{ stock: 264 }]] });
+  });
+
+  test("a conversation sees its own tenant alone, and cannot leave its transaction", async () => {
+    const tenant = await tenantOf();
+    const seen = await run(tenant, "conversation", ["SELECT DISTINCT tenant_id FROM products"]);
+    expect(seen.data).toEqual({ results: [[{ tenant_id: tenant.id }]] });
+    for (const statement of ["COMMIT", "SET ROLE postgres", "RESET ALL"]) {
+      expect((await run(tenant, "conversation", ["SELECT 1", statement])).isError, statement).toBe(true);
+    }
+  });
+
+  test("analytics reads, and cannot write", async () => {
+    const tenant = await tenantOf();
+    expect((await run(tenant, "analytics", [stock])).data).toEqual({ results: [[{ stock: 64 }]] });
+    expect((await run(tenant, "analytics", ["UPDATE products SET stock = 0"])).isError).toBe(true);
+    expect((await run(tenant, "queries", [stock])).data).toEqual({ results: [[{ stock: 64 }]] });
+  });
+
+  test("a session that the server has dropped is replaced without a failed call", async () => {
+    const tenant = await tenantOf();
+    const pid = await backendOf(tenant);
+    const url = strategy === "shared" ? system.sharedOwnerUrl : system.schemaOwnerUrl;
+    await rowsOf(asSuperuser(url), "SELECT pg_terminate_backend($1)", [pid]);
+    expect(await backendOf(tenant)).not.toBe(pid);
+    expect(await backendOf(tenant)).toBeDefined();
+  });
+});
+
+test("more conversations than the plan has sessions take turns, and none fails", async () => {
+  const tenant = await aTenant({ plan: "pro", limits: { sessions: 2 } });
+  const calls = await Promise.all(
+    Array.from({ length: 12 }, () => run(tenant, "conversation", ["SELECT pg_backend_pid() AS pid"], { pauseMs: 50 })),
+  );
+  expect(calls.filter(({ isError }) => isError === true)).toEqual([]);
+  const pids = new Set(calls.map(({ data }) => JSON.stringify(data?.["results"])));
+  expect(pids.size).toBeLessThanOrEqual(2);
+});
+
+test("a conversation that waits in vain is refused with what to do", async () => {
+  const tenant = await aTenant({ plan: "pro", limits: { sessions: 1 } });
+  const long = run(tenant, "conversation", ["SELECT 1"], { pauseMs: 7_000 });
+  await until(async () => (await slotsOf(tenant)) > 0, "the session is held");
+  const refused = await run(tenant, "conversation", ["SELECT 1"]);
+  expect(refused.text).toMatch(/sessions_exhausted.*Try again/);
+  expect((await long).isError).toBeFalsy();
+});
+
+test("an idle session is closed and its slot given back", async () => {
+  const tenant = await aTenant({ plan: "pro", limits: { sessionIdleSeconds: 1 } });
+  const pid = await backendOf(tenant);
+  const open = () => rowsOf(asSuperuser(system.schemaOwnerUrl), "SELECT FROM pg_stat_activity WHERE pid = $1", [pid]);
+  expect(await open()).toHaveLength(1);
+  expect(await slotsOf(tenant)).toBe(1);
+  await until(async () => (await open()).length === 0, "the session is closed");
+  await until(async () => (await slotsOf(tenant)) === 0, "no slot is held");
+});
+
+test("when the fleet's budget is used up, what is known in advance goes over HTTP and conversations take turns", async () => {
+  await fetch(`${system.publicUrl}/test/budget?sessions=2`);
+  const tenants = await Promise.all(Array.from({ length: 8 }, () => aTenant({ plan: "pro" })));
+  const calls = await Promise.all(
+    tenants.flatMap((tenant) => [
+      run(tenant, "transaction", ["SELECT 1 AS one", "SELECT 2 AS two"]),
+      run(tenant, "conversation", ["SELECT 1 AS one", "SELECT 2 AS two"]),
+    ]),
+  );
+  expect(calls.map(({ text, isError }) => (isError === true ? text : "well"))).toEqual(calls.map(() => "well"));
+  const slots = await Promise.all(tenants.map(slotsOf));
+  expect(slots.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(2);
+});
+
+test("an object that dies holds its slots no longer than their lease, and its tenant goes on at once", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  await run(tenant, "conversation", ["SELECT 1"]);
+  await endObject(tenant.id);
+  expect((await run(tenant, "conversation", ["SELECT 1 AS one"])).data).toEqual({ results: [[{ one: 1 }]] });
+});
+
+test("/health shows the sessions of every tier against the budget", async () => {
+  const report = (await (await fetch(`${system.publicUrl}/health`)).json()) as {
+    checks: { sessions: { facts: Sessions } };
+  };
+  const { facts } = report.checks.sessions;
+  expect(facts.budget).toBeGreaterThan(0);
+  for (const strategy of ["shared", "schema", "database"]) {
+    expect(facts[strategy]).toEqual({
+      slots: expect.any(Number),
+      used: expect.any(Number),
+      idle: expect.any(Number),
+      waiting: expect.any(Number),
+    });
+  }
+});
