@@ -3,7 +3,7 @@ import type { CallOutcome, CallRequest, Caller, Progress } from "../src/core/cal
 import { TenantObject as ProductTenantObject } from "../src/platform/tenant-object.ts";
 import product from "../src/worker.ts";
 
-export { FleetMigration, Provisioning } from "../src/worker.ts";
+export * from "../src/worker.ts";
 
 const counters = { call: 0, authorize: 0, cancel: 0, acknowledge: 0, alarm: 0 };
 

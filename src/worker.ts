@@ -5,6 +5,7 @@ import { sweep } from "./platform/sweeper.ts";
 import { consumeUsage } from "./platform/usage-consumer.ts";
 
 export { FleetMigration } from "./platform/fleet-migration.ts";
+export { Moving } from "./platform/moving.ts";
 export { Provisioning } from "./platform/provisioning.ts";
 export { SessionBudget } from "./platform/session-budget.ts";
 export { TenantObject } from "./platform/tenant-object.ts";

@@ -61,6 +61,8 @@ BEGIN
   END IF;
   -- Plain text, because Neon accepts no other: it keeps a verifier of its own.
   EXECUTE format('ALTER ROLE %I PASSWORD %L', role_name, new_password);
+  -- One at a time: a database's rights are one row, and two changes of it at once are an error.
+  PERFORM pg_advisory_xact_lock(hashtext('tollgate.tenants'));
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role_name);
   EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', role_name);
   EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', role_name, role_name);
@@ -80,6 +82,7 @@ BEGIN
   EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', role_name);
   DELETE FROM tollgate.tenants t WHERE t.role = role_name;
   IF EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role_name) THEN
+    PERFORM pg_advisory_xact_lock(hashtext('tollgate.tenants'));
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM %I', current_database(), role_name);
     EXECUTE format('DROP ROLE %I', role_name);
   END IF;

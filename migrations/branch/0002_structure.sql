@@ -61,7 +61,7 @@ AS $$
     SELECT format('%s %I', CASE c.relkind WHEN 'v' THEN 'view' WHEN 'm' THEN 'materialized view' WHEN 'S' THEN 'sequence'
         WHEN 'c' THEN 'type' WHEN 'f' THEN 'foreign table' ELSE 'table' END, c.relname),
       concat_ws(', ', 'of ' || tollgate.role_called(c.relowner),
-        'rights: ' || tollgate.rights(c.relacl, CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END, c.relowner),
+        'rights: ' || tollgate.rights(c.relacl, CASE c.relkind WHEN 'S' THEN 's'::"char" ELSE 'r' END, c.relowner),
         CASE c.relpersistence WHEN 'u' THEN 'unlogged' END,
         CASE WHEN c.relrowsecurity THEN 'row security' END, CASE WHEN c.relforcerowsecurity THEN 'forced on its owner' END,
         CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
@@ -75,10 +75,10 @@ AS $$
     UNION ALL
     SELECT format('column %I.%I', c.relname, a.attname),
       concat_ws(', ', format_type(a.atttypid, a.atttypmod), CASE WHEN a.attnotnull THEN 'not null' END,
-        CASE WHEN a.attcollation <> t.typcollation THEN 'collation ' || a.attcollation::regcollation END,
-        CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity END,
-        CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated END,
-        'default ' || pg_get_expr(d.adbin, d.adrelid), 'rights: ' || tollgate.rights(a.attacl, 'c', c.relowner))
+        CASE WHEN a.attcollation <> t.typcollation THEN 'collation ' || a.attcollation::regcollation::text END,
+        CASE WHEN a.attidentity <> '' THEN 'identity ' || a.attidentity::text END,
+        CASE WHEN a.attgenerated <> '' THEN 'generated ' || a.attgenerated::text END,
+        'default ' || pg_get_expr(d.adbin, d.adrelid), CASE WHEN a.attacl IS NOT NULL THEN 'rights: ' || tollgate.rights(a.attacl, 'c', c.relowner) END)
     FROM relation c
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     JOIN pg_type t ON t.oid = a.atttypid
@@ -88,6 +88,7 @@ AS $$
     SELECT format('constraint %I.%I', c.relname, k.conname),
       concat_ws(', ', pg_get_constraintdef(k.oid), CASE WHEN NOT k.convalidated THEN 'not validated' END)
     FROM relation c JOIN pg_constraint k ON k.conrelid = c.oid
+    WHERE k.contype <> 'n' OR NOT k.convalidated -- columns say NOT NULL themselves
     UNION ALL
     SELECT format('index %I', i.relname),
       concat_ws(', ', pg_get_indexdef(i.oid), CASE WHEN NOT x.indisvalid THEN 'invalid' END)
@@ -97,7 +98,7 @@ AS $$
     FROM relation c JOIN pg_trigger g ON g.tgrelid = c.oid WHERE NOT g.tgisinternal
     UNION ALL
     SELECT format('policy %I.%I', c.relname, p.polname),
-      concat_ws(', ', CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END, 'for ' || p.polcmd,
+      concat_ws(', ', CASE WHEN p.polpermissive THEN 'permissive' ELSE 'restrictive' END, 'for ' || p.polcmd::text,
         (SELECT 'to ' || string_agg(tollgate.role_called(r), ', ') FROM unnest(p.polroles) r),
         'using ' || pg_get_expr(p.polqual, c.oid), 'check ' || pg_get_expr(p.polwithcheck, c.oid))
     FROM relation c JOIN pg_policy p ON p.polrelid = c.oid
@@ -163,7 +164,7 @@ BEGIN
   -- What is created without a schema's name is created in the tenant's.
   PERFORM pg_catalog.set_config('search_path', pg_catalog.format('%I, pg_temp', schema), true),
     -- The tenant's own statements queue behind whoever waits for a table.
-    pg_catalog.set_config('lock_timeout', '2s', true);
+    pg_catalog.set_config('lock_timeout', '1s', true);
   CREATE TABLE IF NOT EXISTS schema_migrations (
     name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
   );

@@ -1,29 +1,36 @@
 -- What every tenant changes, as it changes it. Three things rest on this log: a tenant that moves is copied while it
 -- writes, and then the rows that changed are copied again; a tenant can be put back to an earlier moment, by undoing what
--- came after it; and a tenant that has moved is fenced, so that no statement that comes late can write to the old copy.
+-- came after it; and the gate that every write passes is shut when the tenant's rows are elsewhere, so that no statement that
+-- comes late can write to the old copy.
 -- The same file stands in migrations/shared and in migrations/branch.
 
 -- One row for every changed row: what it was before, NULL when there was none. Values are text, as PostgreSQL writes them,
--- so that any type comes back as it was. `at` is the start of the transaction: its changes are undone together.
+-- so that any type comes back as it was. `at` is the start of the transaction: its changes are undone together. `xid` tells
+-- what a reader may have missed: transactions that were under way when it looked.
 CREATE TABLE tollgate.changes (
   tenant_id text NOT NULL,
   n bigint GENERATED ALWAYS AS IDENTITY,
   at timestamptz NOT NULL DEFAULT now(),
+  xid xid8 NOT NULL DEFAULT pg_current_xact_id(),
   table_name name NOT NULL,
   key jsonb NOT NULL,
   before jsonb,
   PRIMARY KEY (tenant_id, n)
 );
+CREATE INDEX changes_by_transaction ON tollgate.changes (tenant_id, xid);
 CREATE INDEX changes_by_time ON tollgate.changes (at);
 
--- Tenants whose rows here are no longer the ones in force.
-CREATE TABLE tollgate.fences (
+-- Tenants whose rows here are not the ones in force: `shut` ones cannot be written, and what is written to `loading` ones
+-- is a copy, which is not noted. Who copies names the token of the day: what comes late from an earlier one is refused.
+CREATE TABLE tollgate.gates (
   tenant_id text PRIMARY KEY,
-  at timestamptz NOT NULL DEFAULT now()
+  state text NOT NULL CHECK (state IN ('shut', 'loading')),
+  token bigint NOT NULL,
+  since timestamptz NOT NULL DEFAULT now()
 );
 
--- Notes the changes of one statement. A writer holds its tenant's lock until its transaction ends, so that whoever sets
--- up a fence has waited for it. It must see the newest fence, which only READ COMMITTED does. The arguments are
+-- Notes the changes of one statement. A writer holds its tenant's lock until its transaction ends, so that whoever moves
+-- the gate has waited for it. It must see where the gate is now, which only READ COMMITTED does. The arguments are
 -- expressions that `track` has made of the table's columns: a row's key, its image, and whether two rows have one key.
 CREATE FUNCTION tollgate.note_changes() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -31,14 +38,18 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
   tenant CONSTANT text := tollgate.current_tenant();
+  gate text;
 BEGIN
   IF tenant IS NOT NULL THEN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
       RAISE EXCEPTION 'tenants write in READ COMMITTED alone' USING ERRCODE = 'serialization_failure';
     END IF;
-    PERFORM pg_advisory_xact_lock_shared(hashtext('tollgate.fence'), hashtext(tenant));
-    IF EXISTS (SELECT FROM tollgate.fences f WHERE f.tenant_id = tenant) THEN
+    PERFORM pg_advisory_xact_lock_shared(hashtext('tollgate.gate'), hashtext(tenant));
+    SELECT g.state INTO gate FROM tollgate.gates g WHERE g.tenant_id = tenant;
+    IF gate = 'shut' THEN
       RAISE EXCEPTION 'the rows of this tenant are elsewhere' USING ERRCODE = 'TG001';
+    ELSIF gate = 'loading' THEN
+      RETURN NULL;
     END IF;
   END IF;
   IF TG_OP <> 'INSERT' THEN
@@ -87,19 +98,34 @@ BEGIN
   END LOOP;
 END $$;
 
--- From when this returns until `unfence`, nothing writes this tenant's rows here. Waits for the writers that are under way,
--- as long as lock_timeout allows. Both may be repeated.
-CREATE FUNCTION tollgate.fence(tenant text) RETURNS void
+-- Moves a tenant's gate: to `shut`, to `loading`, or, with NULL, open. From when a shut gate is committed, nothing writes
+-- this tenant's rows here. Waits for the writers that are under way, as long as lock_timeout allows. May be repeated.
+CREATE FUNCTION tollgate.set_gate(tenant text, new_state text, new_token bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM pg_advisory_xact_lock(hashtext('tollgate.fence'), hashtext(tenant));
-  INSERT INTO tollgate.fences (tenant_id) VALUES (tenant) ON CONFLICT DO NOTHING;
+  PERFORM pg_advisory_xact_lock(hashtext('tollgate.gate'), hashtext(tenant));
+  DELETE FROM tollgate.gates g WHERE g.tenant_id = tenant;
+  IF new_state IS NOT NULL THEN
+    INSERT INTO tollgate.gates (tenant_id, state, token) VALUES (tenant, new_state, new_token);
+  END IF;
 END $$;
-CREATE FUNCTION tollgate.unfence(tenant text) RETURNS void
-LANGUAGE sql VOLATILE
+
+-- Refuses to go on with a copy whose token is no longer the one of the gate, and keeps the gate where it is until the
+-- transaction ends.
+CREATE FUNCTION tollgate.loading(expected bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-AS $$ DELETE FROM tollgate.fences f WHERE f.tenant_id = tenant $$;
-REVOKE ALL ON FUNCTION tollgate.track(regclass), tollgate.fence(text), tollgate.unfence(text) FROM PUBLIC;
-REVOKE ALL ON tollgate.changes, tollgate.fences FROM PUBLIC;
+AS $$
+DECLARE
+  tenant CONSTANT text := tollgate.current_tenant();
+BEGIN
+  PERFORM pg_advisory_xact_lock_shared(hashtext('tollgate.gate'), hashtext(tenant));
+  IF NOT EXISTS (SELECT FROM tollgate.gates g WHERE g.tenant_id = tenant AND g.state = 'loading' AND g.token = expected) THEN
+    RAISE EXCEPTION 'nothing is copied here under this token' USING ERRCODE = 'TG002';
+  END IF;
+END $$;
+REVOKE ALL ON FUNCTION tollgate.track(regclass), tollgate.set_gate(text, text, bigint), tollgate.loading(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION tollgate.loading(bigint) TO PUBLIC; -- it tells a tenant nothing that it does not know
+REVOKE ALL ON tollgate.changes, tollgate.gates FROM PUBLIC;

@@ -127,7 +127,8 @@ export function controlFleet(db: NeonConnection) {
     /** Those of the tenants that have no schema of their own. */
     async without(tenantIds: readonly string[]): Promise<string[]> {
       const rows = await db.query(
-        `SELECT id FROM unnest($1::text[]) AS id WHERE NOT EXISTS (SELECT ${schemas} AND p.tenant_id = id) ORDER BY 1`,
+        `SELECT wanted AS id FROM unnest($1::text[]) AS wanted
+         WHERE NOT EXISTS (SELECT ${schemas} AND p.tenant_id = wanted) ORDER BY 1`,
         [tenantIds],
       );
       return rows.map((row) => String(row["id"]));
@@ -161,7 +162,8 @@ export function controlFleet(db: NeonConnection) {
           params: [SILENCE_SECONDS],
         },
         {
-          text: `INSERT INTO migration_runs AS m (started_by, runner, options) VALUES ($1, $2, $3)
+          text: `INSERT INTO migration_runs AS m (started_by, runner, options) SELECT $1, $2, $3
+                 WHERE NOT EXISTS (SELECT FROM migration_runs WHERE state = 'running')
                  ON CONFLICT ((true)) WHERE state = 'running' DO NOTHING RETURNING ${runJson} AS run`,
           params: [run.startedBy, run.runner, JSON.stringify(run.options)],
         },
@@ -210,7 +212,10 @@ export function controlFleet(db: NeonConnection) {
     },
 
     /** Keeps how a schema came out, once, and counts it. Returns whether the run is to stop here. */
-    async record(run: { id: number; attempt: number; connections: number }, result: Result): Promise<{ stop: boolean }> {
+    async record(
+      run: { id: number; attempt: number; connections: number },
+      result: Result,
+    ): Promise<{ stop: boolean }> {
       const [row] = await db.query(
         `WITH fresh AS (
            INSERT INTO migration_results (run_id, placement_id, outcome, tries, took_ms, sql_state, reason)
@@ -250,7 +255,9 @@ export function controlFleet(db: NeonConnection) {
     },
 
     async runs(limit: number): Promise<Run[]> {
-      const rows = await db.query(`SELECT ${runJson} AS run FROM migration_runs m ORDER BY m.id DESC LIMIT $1`, [limit]);
+      const rows = await db.query(`SELECT ${runJson} AS run FROM migration_runs m ORDER BY m.id DESC LIMIT $1`, [
+        limit,
+      ]);
       return rows.map((row) => Run.parse(row["run"]));
     },
 

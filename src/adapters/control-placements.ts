@@ -67,6 +67,30 @@ export function controlPlacements(db: NeonConnection) {
       return rows[0] === undefined ? undefined : PlacedTenant.parse(rows[0]["placed"]);
     },
 
+    /** The place that a move has reserved. */
+    async reserved(moveId: number): Promise<PlacedTenant | undefined> {
+      const [row] = await db.query(
+        `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'shard', ${shardJson}) AS placed
+         FROM moves m JOIN placements p ON p.id = m.to_placement JOIN shards s ON s.id = p.shard_id WHERE m.id = $1`,
+        [moveId],
+      );
+      return row === undefined ? undefined : PlacedTenant.parse(row["placed"]);
+    },
+
+    /** The id of the placement in force. */
+    async inForce(tenantId: TenantId): Promise<number | undefined> {
+      const [row] = await db.query(`SELECT placement_id::int AS id FROM tenants WHERE id = $1`, [tenantId]);
+      return typeof row?.["id"] === "number" ? row["id"] : undefined;
+    },
+
+    async shard(shardId: string): Promise<Shard | undefined> {
+      const [row] = await db.query(
+        `SELECT ${shardJson} AS shard FROM shards s WHERE s.id = $1 AND s.host IS NOT NULL`,
+        [shardId],
+      );
+      return row === undefined ? undefined : Shard.parse(row["shard"]);
+    },
+
     /** Keeps the sealed login of the tenant's own role, unless one is kept. Returns the one that is kept. */
     async keepLogin(placementId: number, login: string): Promise<string> {
       const [row] = await db.query(`UPDATE placements SET login = coalesce(login, $2) WHERE id = $1 RETURNING login`, [

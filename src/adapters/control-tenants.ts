@@ -64,7 +64,7 @@ const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.s
   ${instant("t.created_at")} AS "createdAt", ${instant("t.provisioned_at")} AS "provisionedAt"`;
 
 /** ISO 8601 in UTC with milliseconds, as text: the driver would make a `Date` of a bare timestamp. */
-function instant(column: string): string {
+export function instant(column: string): string {
   return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 }
 

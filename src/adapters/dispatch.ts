@@ -20,12 +20,12 @@ async function loginUrl(env: TenantDatabases, placement: Placement): Promise<str
   return connectionUrl(placement, login);
 }
 
-/** The tenant's rows, wherever they are. Transactions that take turns use `sessions`. */
+/** The tenant's rows, wherever they are. Transactions that take turns use `sessions`; without, they are refused. */
 export async function openTenantDb(
   env: TenantDatabases,
   tenantId: TenantId,
   placement: Placement,
-  sessions: SessionPool,
+  sessions?: SessionPool,
 ): Promise<CallScopedDb> {
   const { database } = placement;
   const now = (): number => Date.now();
@@ -37,7 +37,7 @@ export async function openTenantDb(
     url: await loginUrl(env, placement),
     fetchEndpoint: env.NEON_FETCH_ENDPOINT,
     entrance,
-    sessions,
+    ...(sessions && { sessions }),
     now,
   });
 }

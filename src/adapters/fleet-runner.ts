@@ -183,7 +183,8 @@ function outcomeOf(migrated: Migrated): Attempt {
     return { outcome: migrated.applied.length > 0 ? "applied" : "current", sqlState: null, reason: null };
   if (migrated.refused === "drift")
     return { outcome: "drifted", sqlState: null, reason: describeDrift(migrated.differences) };
-  const reason = migrated.refused === "changed" ? "has changed since it was applied" : "was applied and is not among ours";
+  const reason =
+    migrated.refused === "changed" ? "has changed since it was applied" : "was applied and is not among ours";
   return { outcome: "failed", sqlState: null, reason: `${migrated.file} ${reason}` };
 }
 
@@ -200,9 +201,13 @@ function failureOf(error: unknown): Attempt {
 }
 
 /** What a run with these options would do. Reads the control tables alone, a page at a time. */
-export async function planFleet(control: ControlFleet, files: readonly Migration[], options: FleetOptions): Promise<Plan> {
+export async function planFleet(
+  control: ControlFleet,
+  files: readonly Migration[],
+  options: FleetOptions,
+): Promise<Plan> {
   let plan = emptyPlan(files.at(-1)?.name ?? "");
-  for (let after = 0; ; ) {
+  for (let after = 0; ;) {
     const page = await control.schemas({ after, limit: 500, only: options.only });
     const last = page.at(-1);
     if (last === undefined) return plan;

@@ -62,11 +62,12 @@ const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
     SELECT 'schema ' || nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'CREATE')
     UNION ALL
     SELECT 'database: ' || p FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS p WHERE has_database_privilege(current_database(), p)`,
-  // A function that runs with its owner's rights is a door in the wall; this one is the wall.
+  // A function that runs with its owner's rights is a door in the wall; of these, one is the wall, and the other only
+  // looks at the gate of the tenant that the first one names.
   definer_functions: `
     SELECT p.oid::regprocedure::text FROM pg_proc p
     WHERE p.prosecdef AND has_function_privilege(p.oid, 'EXECUTE')
-      AND NOT (${ofTheHost("pg_proc", "p.pronamespace", "p.oid")}) AND p.oid <> 'tollgate.current_tenant()'::regprocedure`,
+      AND NOT (${ofTheHost("pg_proc", "p.pronamespace", "p.oid")}) AND p.oid NOT IN ('tollgate.current_tenant()'::regprocedure, to_regprocedure('tollgate.loading(bigint)'))`,
 });
 
 const sharedChecks: Readonly<Record<string, string>> = {

@@ -204,7 +204,7 @@ function refuseOthers(text: string): void {
 }
 
 /** Stops waiting when the call is over: `work` may hang in something else than the database. */
-async function orAborted<Result>(work: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
+export async function orAborted<Result>(work: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
   if (signal === undefined) return work;
   const aborted = Promise.withResolvers<never>();
   const onAbort = (): void => aborted.reject(new AppError("tool_aborted", "the call is over"));

@@ -52,7 +52,7 @@ function tried(counts: Counts): number {
 
 /** The files that a schema of this version lacks. None for one that is ahead of them, made by a newer program. */
 export function pendingFiles(files: readonly string[], version: string | null): string[] {
-  return files.filter((file) => version === null || file > version);
+  return files.filter((file) => file > (version ?? ""));
 }
 
 // ---- the plan
@@ -63,7 +63,8 @@ export interface Plan {
   pending: number;
   /** Schemas that know files which this program does not. They are left alone. */
   ahead: number;
-  shards: { shardId: string; schemas: number; pending: number }[];
+  /** `oldest` is the version, empty for none, of the pending schema that lacks most. */
+  shards: { shardId: string; schemas: number; pending: number; oldest: string }[];
   /** Those who go first. */
   cohort: { placementId: number; tenantId: string }[];
 }
@@ -73,29 +74,32 @@ export function emptyPlan(target: string): Plan {
 }
 
 /** The plan with some more of the fleet in it. It keeps numbers and the cohort, however large the fleet is. */
-export function planned(plan: Plan, schemas: readonly SchemaPlacement[], { cohort }: Pick<FleetOptions, "cohort">): Plan {
+export function planned(
+  plan: Plan,
+  schemas: readonly SchemaPlacement[],
+  { cohort }: Pick<FleetOptions, "cohort">,
+): Plan {
   const { target } = plan;
+  const next = { ...plan, cohort: [...plan.cohort] };
   const shards = new Map(plan.shards.map((shard) => [shard.shardId, { ...shard }]));
-  const pending = schemas.filter(({ version }) => version === null || version < target);
-  for (const { shardId } of schemas) {
-    const shard = shards.get(shardId) ?? { shardId, schemas: 0, pending: 0 };
-    shards.set(shardId, { ...shard, schemas: shard.schemas + 1 });
+  for (const { placementId, tenantId, shardId, version } of schemas) {
+    const shard = shards.get(shardId) ?? { shardId, schemas: 0, pending: 0, oldest: target };
+    shards.set(shardId, shard);
+    shard.schemas += 1;
+    const at = version ?? "";
+    if (at > target) next.ahead += 1;
+    if (at >= target) continue;
+    next.pending += 1;
+    shard.pending += 1;
+    if (at < shard.oldest) shard.oldest = at;
+    if (typeof cohort === "number" || cohort.some((id) => id === tenantId)) next.cohort.push({ placementId, tenantId });
   }
-  for (const { shardId } of pending) {
-    const shard = shards.get(shardId);
-    if (shard !== undefined) shard.pending += 1;
+  if (typeof cohort === "number") {
+    next.cohort = next.cohort
+      .toSorted((a, b) => rank(target, a.placementId) - rank(target, b.placementId))
+      .slice(0, cohort);
   }
-  const candidates = [...plan.cohort, ...pending.map(({ placementId, tenantId }) => ({ placementId, tenantId }))];
-  return {
-    target,
-    pending: plan.pending + pending.length,
-    ahead: plan.ahead + schemas.filter(({ version }) => version !== null && version > target).length,
-    shards: [...shards.values()],
-    cohort:
-      typeof cohort === "number"
-        ? candidates.toSorted((a, b) => rank(target, a.placementId) - rank(target, b.placementId)).slice(0, cohort)
-        : candidates.filter(({ tenantId }) => cohort.some((id) => id === tenantId)),
-  };
+  return { ...next, shards: [...shards.values()] };
 }
 
 /** A number by chance (FNV-1a): the same whenever it is asked for, and another for another migration's same tenant. */
@@ -117,8 +121,11 @@ export interface Attempt {
   reason: string | null;
 }
 
-/** Together with the waits for a lock some ten seconds: longer, and a schema would rather be left for another run. */
-const retryDelaysMs = [500, 1000, 2000] as const;
+/**
+ * Longer than the second that an attempt waits for a table, because its tenant waits behind it; together some ten seconds:
+ * a schema that is in use for longer is left for another run.
+ */
+const retryDelaysMs = [1000, 2000, 4000] as const;
 
 /** When to try a schema again after so many tries; `undefined` when trying again would not help. */
 export function retryAfterMs({ outcome }: Attempt, tries: number): number | undefined {

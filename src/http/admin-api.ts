@@ -13,6 +13,7 @@ import { catalogue } from "../tools/catalogue.ts";
 import { deliver } from "./deliver.ts";
 import { fleetApi } from "./fleet-api.ts";
 import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
+import { moveApi } from "./move-api.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 
 const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
@@ -61,6 +62,7 @@ adminApi.use(
 );
 
 adminApi.route("/migrations", fleetApi);
+adminApi.route("/tenants", moveApi);
 
 adminApi.get("/tenants", async (c) => {
   const tenants = await tenantsOf(c.env).list(c.req.query("after") ?? "", PAGE);

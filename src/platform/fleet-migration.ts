@@ -35,7 +35,9 @@ export class FleetMigration extends WorkflowEntrypoint<Env, FleetMigrationParams
       }
     } catch (error) {
       log("error", "fleet_migration_failed", { runId, attempt, error: describeError(error) });
-      await step.do("give up", stepConfig, () => control.finish(runId, attempt, "stopped", errors[errorCode(error)].advice));
+      await step.do("give up", stepConfig, () =>
+        control.finish(runId, attempt, "stopped", errors[errorCode(error)].advice),
+      );
       throw error;
     }
   }

@@ -1,11 +1,11 @@
 // Gives a tenant its place: reserved in the control tables first, with the password of its login, then made, then put in
 // force. Each step finds what an earlier attempt has done, and attempts that overlap make the same thing, so that all of
 // it can be repeated at any point. It runs in the tenant's object, where logins are opened.
-import { openBranch } from "../adapters/branch.ts";
-import { placementsOf } from "../adapters/control-placements.ts";
+import { type Branch, openBranch } from "../adapters/branch.ts";
+import { type PlacedTenant, type Shard, placementsOf } from "../adapters/control-placements.ts";
 import { ownerUrl, sealLogin, unsealLogin } from "../adapters/dispatch.ts";
 import { AppError } from "../core/errors.ts";
-import { loginPurpose, ownName } from "../core/placement.ts";
+import { type Placement, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { tenantMigrations } from "./tenant-migrations.ts";
@@ -24,19 +24,32 @@ export async function placeTenant(
       `no ${strategy} shard has room${region === null ? "" : ` in ${region}`}`,
     );
   }
+  await makePlace(env, tenantId, placed);
+  await placements.settle(tenantId, placed.id);
+}
+
+/** Makes a reserved place: for a schema of its own, the tenant's role, schema and tables. */
+export async function makePlace(env: Env, tenantId: TenantId, placed: PlacedTenant): Promise<void> {
   const { id: placementId, shard } = placed;
-  if (placed.state === "preparing") {
-    if (strategy === "shared") await placements.ready(placementId, null);
-    else {
-      const branch = openBranch(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT, tenantMigrations);
-      const purpose = loginPurpose.tenant(placementId);
-      const password = crypto.randomUUID() + crypto.randomUUID();
-      const offered = await sealLogin(env, purpose, `${ownName(placementId)}:${password}`);
-      // The first offer stays: an attempt that was given up may still be on its way, and must set the same password.
-      const login = await unsealLogin(env, purpose, await placements.keepLogin(placementId, offered));
-      await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
-      await placements.ready(placementId, tenantMigrations.at(-1)?.name ?? null);
-    }
-  }
-  await placements.settle(tenantId, placementId);
+  const placements = placementsOf(env);
+  if (placed.state === "ready") return;
+  if (shard.strategy === "shared") return placements.ready(placementId, null);
+  const purpose = loginPurpose.tenant(placementId);
+  const password = crypto.randomUUID() + crypto.randomUUID();
+  const offered = await sealLogin(env, purpose, `${ownName(placementId)}:${password}`);
+  // The first offer stays: an attempt that was given up may still be on its way, and must set the same password.
+  const login = await unsealLogin(env, purpose, await placements.keepLogin(placementId, offered));
+  const branch = await branchOf(env, shard);
+  await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
+  await placements.ready(placementId, tenantMigrations.at(-1)?.name ?? null);
+}
+
+/** Removes a tenant's role and schema with all its rows. */
+export async function removePlace(env: Env, placement: Placement): Promise<void> {
+  const shard = await placementsOf(env).shard(placement.shardId);
+  if (shard !== undefined) await (await branchOf(env, shard)).dropTenant(placement.id);
+}
+
+async function branchOf(env: Env, shard: Shard): Promise<Branch> {
+  return openBranch(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT, tenantMigrations);
 }

@@ -1,6 +1,7 @@
 // The cron that picks up what fell down: events that Stripe could not deliver or that were kept and not applied,
 // tenants whose provisioning went silent, fleet migrations that did, and objects that were not told of a change.
 import { controlInbox } from "../adapters/control-inbox.ts";
+import { controlMoves } from "../adapters/control-moves.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
 import { connectControl } from "../adapters/neon.ts";
@@ -9,6 +10,7 @@ import { incomingEvent } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { resumeSilentMigrations } from "./fleet-migration.ts";
+import { MOVE_SILENCE_MS, startMoving } from "./moving.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
 
 /** Of each kind, one run takes this many; what is left waits a minute. */
@@ -40,6 +42,9 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
       if (await startProvisioning(env, tenantId)) log("warn", "provisioning_resumed", { tenantId });
     });
     await each(undelivered, (tenantId) => env.TENANT.getByName(tenantId).refresh());
+  });
+  await settle("silent_moves", async () => {
+    await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
   });
   await settle("silent_migrations", () => resumeSilentMigrations(env));
   await controlUsage(db).beat("sweep", nowMs);

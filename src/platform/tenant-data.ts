@@ -1,13 +1,19 @@
 // What a tenant's object holds of the tenant's rows: the opened login of the placement in force, the sessions of that
 // login, and the proof that it is kept within the tenant. Without a proof that still holds, no tool gets to the rows.
+// Every statement passes one gate here, which a move shuts for a moment; a statement that finds the gate at its place in
+// the database shut goes to where the rows are now, so that a call does not notice that its tenant has moved.
 import { placementsOf } from "../adapters/control-placements.ts";
 import { openTenantDb, openTenantSession, provePlacement, resealed } from "../adapters/dispatch.ts";
 import { type SessionLimits, type SessionPool, createSessionPool } from "../adapters/session-pool.ts";
-import type { CallScopedDb } from "../adapters/tenant-db.ts";
+import { sqlStateOf } from "../adapters/neon.ts";
+import { type CallScopedDb, orAborted } from "../adapters/tenant-db.ts";
+import { AppError } from "../core/errors.ts";
 import type { Placement } from "../core/placement.ts";
 import type { Limits } from "../core/plans.ts";
+import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import type { TenantDb, Transaction } from "../tools/tool.ts";
 import { LEASE_RENEW_MS } from "./session-budget.ts";
 
 /** What a proof looks at changes by migrations and by hand, both rare; /health looks every few seconds besides. */
@@ -42,9 +48,20 @@ interface Opened {
   pool: SessionPool;
 }
 
+/** Raised by the database for a write to rows that are no longer the ones in force. */
+const ELSEWHERE = "TG001";
+/** A statement that is sent on more often than this is in a circle. */
+const MAX_SENT_ON = 5;
+const SENT_ON_WAIT_MS = 200;
+
 export class TenantData {
   readonly #env: Env;
   readonly #tenantId: TenantId;
+  readonly #findRows: (left: Placement) => Promise<void>;
+  /** Statements and transactions that run. */
+  #running = 0;
+  #ended: (() => void) | undefined;
+  #gate: PromiseWithResolvers<void> | undefined;
   #opened: Opened | undefined;
   #limits: Pick<Limits, "sessions" | "sessionIdleSeconds" | "callsInFlight"> | undefined;
   #slots = 0;
@@ -52,18 +69,76 @@ export class TenantData {
   #renewing: ReturnType<typeof setInterval> | undefined;
   #proving: Promise<ProofOutcome> | undefined;
 
-  constructor(env: Env, tenantId: TenantId) {
+  /** `findRows` is called when the rows are not where they were; it opens the place where they are. */
+  constructor(env: Env, tenantId: TenantId, findRows: (left: Placement) => Promise<void>) {
     this.#env = env;
     this.#tenantId = tenantId;
+    this.#findRows = findRows;
+  }
+
+  /** The rows, wherever they are at the moment of each statement. */
+  readonly rows: CallScopedDb = {
+    ...this.#forCall(undefined),
+    forCall: (signal) => this.#forCall(signal),
+  };
+
+  #forCall(signal: AbortSignal | undefined): TenantDb {
+    const through = <Result>(work: (db: TenantDb) => Promise<Result>): Promise<Result> => this.#through(signal, work);
+    return {
+      query: (text, params) => through((db) => db.query(text, params)),
+      analytics: (text, params) => through((db) => db.analytics(text, params)),
+      transaction: <Result>(work: readonly Statement[] | ((transaction: Transaction) => Promise<Result>)) =>
+        // The overloads tell which of the two is meant.
+        through((db) => db.transaction(work as readonly Statement[])) as Promise<Row[][]> & Promise<Result>,
+    };
+  }
+
+  async #through<Result>(signal: AbortSignal | undefined, work: (db: TenantDb) => Promise<Result>): Promise<Result> {
+    for (let sentOn = 0; ; sentOn += 1) {
+      while (this.#gate !== undefined) await orAborted(this.#gate.promise, signal);
+      const opened = this.#opened;
+      if (opened === undefined) throw new AppError("tenant_unavailable", "the rows are not open");
+      this.#running += 1;
+      try {
+        return await work(signal === undefined ? opened.db : opened.db.forCall(signal));
+      } catch (error) {
+        if (sqlStateOf(error) !== ELSEWHERE || sentOn >= MAX_SENT_ON) throw error;
+      } finally {
+        this.#running -= 1;
+        if (this.#running === 0) this.#ended?.();
+      }
+      // The statement was refused, so it may be sent again.
+      if (this.#opened === opened && this.#gate === undefined) {
+        if (sentOn > 0) await new Promise((resolve) => setTimeout(resolve, SENT_ON_WAIT_MS));
+        await this.#findRows(opened.placement);
+      }
+    }
+  }
+
+  /** Holds statements back once those that run have ended. False: some did not end in time; then none is held back. */
+  async pause(withinMs: number): Promise<boolean> {
+    this.#gate ??= Promise.withResolvers();
+    if (this.#running === 0) return true;
+    const ended = Promise.withResolvers<boolean>();
+    this.#ended = () => ended.resolve(true);
+    const timer = setTimeout(() => ended.resolve(false), withinMs);
+    const all = await ended.promise;
+    clearTimeout(timer);
+    this.#ended = undefined;
+    if (!all) this.resume();
+    return all;
+  }
+
+  resume(): void {
+    this.#gate?.resolve();
+    this.#gate = undefined;
   }
 
   /** The rows of this placement if they can be had without waiting: opened before, by a login whose proof holds. */
   atHand(placement: Placement | null, nowMs: number): CallScopedDb | undefined {
     if (placement === null) return undefined;
     const fresh = nowMs - (provenAtMs.get(loginOf(placement)) ?? -Infinity) < PROOF_TRUSTED_MS;
-    return fresh && this.#opened !== undefined && samePlace(this.#opened.placement, placement)
-      ? this.#opened.db
-      : undefined;
+    return fresh && this.#opened !== undefined && samePlace(this.#opened.placement, placement) ? this.rows : undefined;
   }
 
   /** The rows of this placement, or why nobody gets them now. */
@@ -78,7 +153,7 @@ export class TenantData {
       void this.#opened?.pool.drain();
       this.#opened = { placement, db, pool };
     }
-    return this.#opened.db;
+    return this.rows;
   }
 
   /** The numbers that the tenant was sold, as its sessions follow them. */

@@ -14,31 +14,21 @@ import type { CallScopedDb } from "../adapters/tenant-db.ts";
 import { Admission, type Ticket } from "../core/admission.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import { AppError, type ErrorCode } from "../core/errors.ts";
-import {
-  OUTBOX_DELAY_MS,
-  type OutboxState,
-  afterAcknowledge,
-  afterSend,
-  freshOutbox,
-  nextWake,
-  sendAfter,
-} from "../core/outbox.ts";
 import { limitRefusal, plainRefusal, refusedOutcome } from "../core/refusal.ts";
 import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
-import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { TenantDb, Tool } from "../tools/tool.ts";
 import { applyBillingEvent } from "./billing-events.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
+import { startMoving } from "./moving.ts";
 import { placeTenant } from "./placing.ts";
 import { startProvisioning } from "./provisioning-start.ts";
 import { TenantData } from "./tenant-data.ts";
 import { seedTenant } from "./tenant-defaults.ts";
+import { type Piece, TenantMove } from "./tenant-move.ts";
 import { type ToolRun, runTool } from "./tool-runner.ts";
-
-/** After the queue refused. */
-const OUTBOX_RETRY_MS = 5_000;
+import { UsageOutbox } from "./usage-outbox.ts";
 
 const KeptConfig = z.object({ value: TenantConfig, readAtMs: z.number() });
 
@@ -46,19 +36,27 @@ export class TenantObject extends DurableObject<Env> {
   readonly #tenantId: TenantId;
   readonly #admission = new Admission();
   readonly #data: TenantData;
+  readonly #move: TenantMove;
   readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
   #applying: Promise<unknown> = Promise.resolve();
+  #moving: Promise<unknown> = Promise.resolve();
   #log: CallLog | undefined;
-  #outbox: OutboxState = freshOutbox(0);
-  /** When the alarm is set for, as far as this instance knows. */
-  #alarmAtMs = Infinity;
+  #outbox: UsageOutbox | undefined;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#tenantId = (ctx.id.name ?? "") as TenantId;
-    this.#data = new TenantData(env, this.#tenantId);
+    this.#move = new TenantMove(env, this.#tenantId, {
+      pause: (withinMs) => this.#data.pause(withinMs),
+      resume: () => this.#data.resume(),
+      adopt: async () => {
+        await this.refresh();
+        await this.#rowsOrThrow();
+      },
+    });
+    this.#data = new TenantData(env, this.#tenantId, (left) => this.#move.heal(left));
     if (hasCallLog(ctx.storage)) this.#open();
   }
 
@@ -127,7 +125,7 @@ export class TenantObject extends DurableObject<Env> {
       if (run.charged && ticket !== undefined) {
         if (tool.units > 0) {
           rows.append({ callId: request.callId, atMs: ticket.atMs, tool: tool.name, units: tool.units });
-          this.#wakeIn(OUTBOX_DELAY_MS);
+          this.#outbox?.rowAppended();
         }
         this.#admission.settle(ticket);
       }
@@ -158,11 +156,7 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Takes the ledger's watermark over. One of another epoch is of a sequence that this object no longer writes. */
   acknowledge(epoch: string, watermark: number): void {
-    const rows = this.#log;
-    if (rows === undefined || epoch !== rows.epoch) return;
-    const before = rows.acknowledged;
-    rows.acknowledge(watermark, this.now());
-    this.#outbox = afterAcknowledge(this.#outbox, before, rows.acknowledged, Date.now());
+    this.#outbox?.acknowledge(epoch, watermark, this.now());
   }
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
@@ -197,6 +191,18 @@ export class TenantObject extends DurableObject<Env> {
     return Number(own[0]?.["settings"]) > 0 ? undefined : "the tenant's settings are missing";
   }
 
+  /** Has the tenant's open move gone on with. */
+  startMove(): Promise<void> {
+    return startMoving(this.env, this.#tenantId);
+  }
+
+  /** Does the next piece of the tenant's move, or ends the move. One after the other. */
+  moveOn(what: "advance" | "confirm" | "undo"): Promise<Piece> {
+    const turn = this.#moving.then(() => this.#move[what]());
+    this.#moving = turn.catch(() => undefined);
+    return turn;
+  }
+
   /** Others wait for a session of the fleet's: idle ones are closed. */
   yieldSessions(): void {
     this.#data.yieldSessions();
@@ -207,30 +213,8 @@ export class TenantObject extends DurableObject<Env> {
     return { rows: this.ctx.storage.sql.exec(`SELECT count(*) AS rows FROM sqlite_master`).toArray().length };
   }
 
-  /** Sends what the outbox holds. Never throws: the platform's own retries would end, and this must not. */
   override async alarm(): Promise<void> {
-    this.#alarmAtMs = Infinity;
-    const rows = this.#log;
-    if (rows === undefined) return;
-    try {
-      const from = sendAfter(this.#outbox, rows.acknowledged, Date.now());
-      const unsent = rows.after(from, ROWS_PER_MESSAGE * MESSAGES_PER_ALARM);
-      const last = unsent.at(-1);
-      if (last !== undefined) {
-        const stream = { tenantId: this.#tenantId, object: this.#tenantId, epoch: rows.epoch };
-        await this.env.USAGE.sendBatch(packUsage(stream, unsent).map((body) => ({ body })));
-        this.#outbox = afterSend(
-          this.#outbox,
-          { fromN: from, toN: last.n, acknowledged: rows.acknowledged },
-          Date.now(),
-        );
-      }
-      const wakeInMs = nextWake(this.#outbox, rows, Date.now());
-      if (wakeInMs !== undefined) this.#wakeIn(wakeInMs);
-    } catch (error) {
-      log("error", "outbox_failed", { tenantId: this.#tenantId, error: describeError(error) });
-      this.#wakeIn(OUTBOX_RETRY_MS);
-    }
+    await this.#outbox?.alarm();
   }
 
   // ---- the tenant as the control tables have it
@@ -334,24 +318,14 @@ export class TenantObject extends DurableObject<Env> {
       const now = this.now();
       const rows = openCallLog(this.ctx.storage, crypto.randomUUID());
       this.#admission.restore(rows.recent(now), rows.monthUsed(now), now);
-      this.#outbox = freshOutbox(rows.acknowledged);
       // A copy that an earlier version of this program kept may lack what this one asks for.
       const kept = rows.setting("config");
       if (kept !== undefined) this.#config = KeptConfig.safeParse(JSON.parse(kept)).data;
       if (this.#config !== undefined) this.#data.resize(this.#config.value.limits);
       this.#log = rows;
-      if (rows.lastN > rows.acknowledged) this.#wakeIn(OUTBOX_DELAY_MS);
+      this.#outbox = new UsageOutbox(this.ctx.storage, this.env.USAGE, this.#tenantId, rows);
     }
     return this.#log;
-  }
-
-  /** Sets the alarm unless an earlier one is set. Commits with the rows of the same turn. */
-  #wakeIn(delayMs: number): void {
-    const atMs = Date.now() + delayMs;
-    if (this.#alarmAtMs <= atMs) return;
-    this.#alarmAtMs = atMs;
-    // Unawaited on purpose: the output gate waits for it, and awaiting would let other calls in between.
-    void this.ctx.storage.setAlarm(atMs);
   }
 
   async #applyInbox(): Promise<void> {

@@ -82,8 +82,12 @@ for (const tool of [takeFromStock, runSql]) (catalogue as Map<string, Tool>).set
 
 const offsetsMs = new Map<string, number>();
 let monitorIsDown = false;
+const released = tenantMigrations.length;
 let budgetOfTest: number | undefined;
 let trustingEnv: Env | undefined;
+
+// What is declared here takes the place of the product's.
+export * from "../../src/worker.ts";
 
 export class TenantObject extends ProductObject {
   protected override now(): number {
@@ -117,7 +121,6 @@ export class SessionBudget extends ProductBudget {
   }
 }
 
-export { FleetMigration } from "../../src/platform/fleet-migration.ts";
 
 export class Provisioning extends ProductProvisioning {
   constructor(ctx: ExecutionContext, env: Env) {
@@ -159,8 +162,8 @@ export default {
       case "/test/call":
         return Response.json(await callObject(request, env));
       case "/test/migrations":
-        // One file more in tenants' schemas, or none.
-        (tenantMigrations as Migration[]).splice(1, Infinity, ...(await request.json<Migration[]>()));
+        // Files more for tenants' schemas, or none.
+        (tenantMigrations as Migration[]).splice(released, Infinity, ...(await request.json<Migration[]>()));
         return Response.json(tenantMigrations);
       case "/test/leave": {
         // The local runtime does not tell of a client that leaves before its answer begins.

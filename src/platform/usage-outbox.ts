@@ -1,0 +1,81 @@
+// The way of a charge out of the tenant's object: rows that the ledger does not have yet are packed into queue messages
+// by an alarm, and sent again when no acknowledgement comes.
+import {
+  OUTBOX_DELAY_MS,
+  type OutboxState,
+  afterAcknowledge,
+  afterSend,
+  freshOutbox,
+  nextWake,
+  sendAfter,
+} from "../core/outbox.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
+import { describeError, log } from "../log.ts";
+import type { CallLog } from "./call-log.ts";
+
+/** After the queue refused. */
+const OUTBOX_RETRY_MS = 5_000;
+
+export class UsageOutbox {
+  readonly #storage: DurableObjectStorage;
+  readonly #queue: Queue;
+  readonly #tenantId: TenantId;
+  readonly #rows: CallLog;
+  #state: OutboxState;
+  /** When the alarm is set for, as far as this instance knows. */
+  #alarmAtMs = Infinity;
+
+  constructor(storage: DurableObjectStorage, queue: Queue, tenantId: TenantId, rows: CallLog) {
+    this.#storage = storage;
+    this.#queue = queue;
+    this.#tenantId = tenantId;
+    this.#rows = rows;
+    this.#state = freshOutbox(rows.acknowledged);
+    if (rows.lastN > rows.acknowledged) this.#wakeIn(OUTBOX_DELAY_MS);
+  }
+
+  /** A row was appended in this turn: sees to it that it is sent. */
+  rowAppended(): void {
+    this.#wakeIn(OUTBOX_DELAY_MS);
+  }
+
+  /** Takes the ledger's watermark over. One of another epoch is of a sequence that this object no longer writes. */
+  acknowledge(epoch: string, watermark: number, nowMs: number): void {
+    const rows = this.#rows;
+    if (epoch !== rows.epoch) return;
+    const before = rows.acknowledged;
+    rows.acknowledge(watermark, nowMs);
+    this.#state = afterAcknowledge(this.#state, before, rows.acknowledged, Date.now());
+  }
+
+  /** Sends what is due. Never throws: the platform's own retries would end, and this must not. */
+  async alarm(): Promise<void> {
+    this.#alarmAtMs = Infinity;
+    const rows = this.#rows;
+    try {
+      const from = sendAfter(this.#state, rows.acknowledged, Date.now());
+      const unsent = rows.after(from, ROWS_PER_MESSAGE * MESSAGES_PER_ALARM);
+      const last = unsent.at(-1);
+      if (last !== undefined) {
+        const stream = { tenantId: this.#tenantId, object: this.#tenantId, epoch: rows.epoch };
+        await this.#queue.sendBatch(packUsage(stream, unsent).map((body) => ({ body })));
+        this.#state = afterSend(this.#state, { fromN: from, toN: last.n, acknowledged: rows.acknowledged }, Date.now());
+      }
+      const wakeInMs = nextWake(this.#state, rows, Date.now());
+      if (wakeInMs !== undefined) this.#wakeIn(wakeInMs);
+    } catch (error) {
+      log("error", "outbox_failed", { tenantId: this.#tenantId, error: describeError(error) });
+      this.#wakeIn(OUTBOX_RETRY_MS);
+    }
+  }
+
+  /** Sets the alarm unless an earlier one is set. Commits with the rows of the same turn. */
+  #wakeIn(delayMs: number): void {
+    const atMs = Date.now() + delayMs;
+    if (this.#alarmAtMs <= atMs) return;
+    this.#alarmAtMs = atMs;
+    // Unawaited on purpose: the output gate waits for it, and awaiting would let other calls in between.
+    void this.#storage.setAlarm(atMs);
+  }
+}
