@@ -89,7 +89,9 @@ export interface ClusterOptions {
 /** The databases of a local cluster. */
 export const controlDatabase = "tollgate_control";
 export const sharedDatabase = "tollgate_shared_1";
-const schemaDatabase = "tollgate_schema_1";
+export const schemaDatabase = "tollgate_schema_1";
+/** What the stand-in of Neon's API takes for one of its regions. */
+export const localRegion = "aws-local";
 const localDatabases = [
   { name: controlDatabase, closed: false },
   { name: sharedDatabase, closed: true },
@@ -144,7 +146,7 @@ export async function prepareDatabases(options: LocalDatabases) {
   await prepareControl({ ownerUrl: controlUrl, login: service });
   await prepareShared({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });
   const appUrl = login(app.name, app.password, sharedDatabase);
-  const known = { controlUrl, region: "local", sealKeys };
+  const known = { controlUrl, region: localRegion, sealKeys };
   await registerShard({ ...known, id: "shared-1", strategy: "shared", ownerUrl: sharedOwnerUrl, appUrl });
   await registerShard({ ...known, id: "schema-1", strategy: "schema", ownerUrl: schemaOwnerUrl, appUrl: undefined });
   return {

@@ -20,6 +20,7 @@ export interface Settings {
     credentialKey: string;
     contextKey: string;
     sealKey: string;
+    neonApiKey: string;
     ownerPassword: string;
     servicePassword: string;
     appPassword: string;
@@ -41,6 +42,7 @@ export function loadSettings(dir: string): Settings {
       credentialKey: secret(),
       contextKey: secret(),
       sealKey: secret(),
+      neonApiKey: secret(),
       ownerPassword: secret(),
       servicePassword: secret(),
       appPassword: secret(),

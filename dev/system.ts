@@ -3,8 +3,10 @@
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer.ts";
-import { prepareDatabases } from "./databases.ts";
+import { localRegion, prepareDatabases, schemaDatabase } from "./databases.ts";
 import { startMonitor } from "./monitor.ts";
+import { startNeonApi } from "./neon-api.ts";
+import { limitRoles } from "./neon-api-databases.ts";
 import { startNeonProxy } from "./neon-proxy.ts";
 import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.ts";
 import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings } from "./settings.ts";
@@ -40,6 +42,7 @@ const state = [
   "monitor.db-shm",
   "settings.json",
   "issuer.json",
+  "neon-api.json",
 ];
 
 /** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
@@ -117,6 +120,9 @@ export async function startSystem(options: SystemOptions) {
       ...(databases && {
         CONTROL_DATABASE_URL: databases.serviceUrl,
         NEON_FETCH_ENDPOINT: `${databases.proxy.url}/sql`,
+        NEON_API_BASE: databases.neonApi.url,
+        NEON_API_KEY: secrets.neonApiKey,
+        NEON_REGION: localRegion,
         NEON_WS_PROXY: `127.0.0.1:${databases.proxy.port}/v2`,
       }),
       ...(stripe && { STRIPE_SECRET_KEY: secrets.stripeSecretKey, STRIPE_API_BASE: stripe.url }),
@@ -190,5 +196,16 @@ async function startDatabases(
     running.push(() => started.close());
     return started;
   });
-  return { postgres, proxy, ...urls };
+  const neonApi = await step("Neon API", async () => {
+    await limitRoles(postgres.superuserUrl, schemaDatabase);
+    const started = await startNeonApi({
+      port: await portFor(settings, "neon-api"),
+      stateFile: join(dir, "neon-api.json"),
+      superuserUrl: postgres.superuserUrl,
+      apiKey: secrets.neonApiKey,
+    });
+    running.push(() => started.close());
+    return started;
+  });
+  return { postgres, proxy, neonApi, ...urls };
 }

@@ -10,7 +10,7 @@ const placementOf = (column: string) => `(SELECT jsonb_build_object('id', p.id, 
   FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = ${column} AND coalesce(p.login, s.app_login) IS NOT NULL)`;
 
 const moveJson = `jsonb_build_object('id', m.id, 'tenantId', m.tenant_id, 'state', m.state, 'strategy', m.strategy,
-  'from', ${placementOf("m.from_placement")}, 'to', ${placementOf("m.to_placement")}, 'cursor', m.cursor, 'copied', m.copied,
+  'shardId', m.shard_id, 'from', ${placementOf("m.from_placement")}, 'to', ${placementOf("m.to_placement")}, 'cursor', m.cursor, 'copied', m.copied,
   'mark', m.mark, 'rowsCopied', m.rows_copied, 'rounds', m.rounds, 'attempt', m.attempt, 'pauseMs', m.pause_ms, 'error', m.error)`;
 
 export interface MoveSummary {
@@ -78,7 +78,7 @@ export function controlMoves(db: NeonConnection) {
         {
           text: `WITH room AS (
                    SELECT m.id AS move_id, m.tenant_id, s.id FROM moves m JOIN placements f ON f.id = m.from_placement
-                   JOIN shards s ON s.strategy = m.strategy AND s.host IS NOT NULL AND s.id <> f.shard_id
+                   JOIN shards s ON s.strategy = m.strategy AND s.host IS NOT NULL AND s.id <> f.shard_id AND (s.strategy <> 'database' OR s.id = 'database-' || m.tenant_id)
                      AND CASE WHEN m.shard_id IS NULL THEN s.accepts ELSE s.id = m.shard_id END
                    CROSS JOIN LATERAL (SELECT count(*) AS tenants FROM placements p
                                        WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held

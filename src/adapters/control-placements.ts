@@ -46,10 +46,12 @@ export function controlPlacements(db: NeonConnection) {
         // One placement at a time in a tier: the count below must be of what stands.
         { text: `SELECT pg_advisory_xact_lock(hashtext('placements.' || $1))`, params: [strategy] },
         {
+          // A database of one's own is that tenant's alone.
           text: `WITH room AS (
                    SELECT s.id FROM shards s CROSS JOIN LATERAL (
                      SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
                    WHERE s.strategy = $2 AND s.accepts AND s.host IS NOT NULL AND ($3::text IS NULL OR s.region = $3)
+                     AND ($2 <> 'database' OR s.id = 'database-' || $1)
                      AND held.tenants < s.capacity
                    ORDER BY CASE WHEN $2 = 'shared' THEN held.tenants ELSE -held.tenants END, s.id LIMIT 1)
                  INSERT INTO placements (tenant_id, shard_id) SELECT $1, id FROM room
@@ -132,6 +134,72 @@ export function controlPlacements(db: NeonConnection) {
         [strategy],
       );
       return rows.map((row) => Shard.parse(row["shard"]));
+    },
+
+    /** How many more tenants the shards of a tier take. */
+    async roomLeft(strategy: Strategy): Promise<number> {
+      const [row] = await db.query(
+        `SELECT coalesce(sum(s.capacity - held.tenants), 0)::int AS room FROM shards s CROSS JOIN LATERAL (
+           SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+         WHERE s.strategy = $1 AND s.accepts AND s.host IS NOT NULL`,
+        [strategy],
+      );
+      return Number(row?.["room"]);
+    },
+
+    /** The shard of that tier which is being made, or the next one, which is to be made then. */
+    async shardToOpen(strategy: Strategy, region: string): Promise<string> {
+      const [, , rows = []] = await db.batch([
+        { text: `SELECT pg_advisory_xact_lock(hashtext('shards.' || $1))`, params: [strategy] },
+        {
+          text: `INSERT INTO shards (id, strategy, region, capacity)
+                 SELECT $1 || '-' || (SELECT count(*) + 1 FROM shards WHERE strategy = $1), $1, $2, $3
+                 WHERE NOT EXISTS (SELECT FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts)`,
+          params: [strategy, region, shardCapacity[strategy]],
+        },
+        {
+          text: `SELECT id FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts ORDER BY id LIMIT 1`,
+          params: [strategy, region],
+        },
+      ]);
+      return String(rows[0]?.["id"]);
+    },
+
+    /** The shard that is one tenant's own database, made known when it is not. */
+    async ownShard(tenantId: TenantId, region: string): Promise<string> {
+      const id = `database-${tenantId}`;
+      await db.query(
+        `INSERT INTO shards (id, strategy, region, capacity) VALUES ($1, 'database', $2, 1)
+         ON CONFLICT (id) DO UPDATE SET accepts = true`,
+        [id, region],
+      );
+      return id;
+    },
+
+    /** The Neon project of a shard. */
+    async projectOf(shardId: string): Promise<{ projectId: string | null; region: string; open: boolean } | undefined> {
+      const [row] = await db.query(
+        `SELECT neon_project_id AS "projectId", region, host IS NOT NULL AS open FROM shards WHERE id = $1`,
+        [shardId],
+      );
+      return row as { projectId: string | null; region: string; open: boolean } | undefined;
+    },
+
+    /** Keeps the project of a shard, unless one is kept. Returns the one that is kept. */
+    async keepProject(shardId: string, projectId: string): Promise<string> {
+      const [row] = await db.query(
+        `UPDATE shards SET neon_project_id = coalesce(neon_project_id, $2) WHERE id = $1 RETURNING neon_project_id AS id`,
+        [shardId, projectId],
+      );
+      return String(row?.["id"]);
+    },
+
+    /** The shard is gone: it takes nobody and has no address any more. */
+    async closeShard(shardId: string): Promise<void> {
+      await db.query(
+        `UPDATE shards SET accepts = false, host = NULL, owner_login = NULL, neon_project_id = NULL WHERE id = $1`,
+        [shardId],
+      );
     },
 
     /**

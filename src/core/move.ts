@@ -12,6 +12,8 @@ export const Move = z.object({
   tenantId: z.string(),
   state: z.enum(moveStates),
   strategy: z.enum(strategies),
+  /** The shard that was asked for; `null`: any of the strategy. */
+  shardId: z.string().nullable(),
   from: Placement,
   /** `null` until it is reserved. */
   to: Placement.nullable(),

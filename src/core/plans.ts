@@ -109,6 +109,6 @@ export const plans: Readonly<Record<PlanName, Plan>> = {
       sessions: 20,
       sessionIdleSeconds: 300,
     },
-    strategy: "shared",
+    strategy: "database",
   },
 };

@@ -2,6 +2,7 @@
 
 export const provisioningSteps = [
   { name: "account", title: "Account opened" },
+  { name: "placement", title: "Place for the data found" },
   { name: "isolation", title: "Data set apart and seeded" },
   { name: "storage", title: "File storage marked" },
   { name: "canary", title: "First call as this account succeeded" },

@@ -1,7 +1,7 @@
 // What a buyer and a tenant's admin use: checkout, the state of provisioning, the first API key.
 import { Hono } from "hono";
 import * as z from "zod";
-import { tenantsOf } from "../adapters/control-tenants.ts";
+import { type StepRecord, tenantsOf } from "../adapters/control-tenants.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { bearerToken, mintCredential, verifyCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
@@ -96,7 +96,7 @@ tenantApi.get("/api/tenants/:id/status", async (c) => {
       mcpUrl: `${c.env.PUBLIC_URL}/mcp`,
       steps: provisioningSteps.map(({ name, title }) => {
         const step = done.get(name);
-        const status = step === undefined ? "pending" : step.finishedAt === null ? "retrying" : "done";
+        const status = step === undefined ? "pending" : stepStatus(step);
         return {
           name,
           title,
@@ -126,6 +126,11 @@ tenantApi.post("/api/tenants/:id/keys", async (c) => {
     return problem(c, "conflict", "The account is not set up yet, or its first key was made already.");
   return c.json(key, 201, noStore);
 });
+
+function stepStatus(step: StepRecord): "done" | "running" | "retrying" {
+  if (step.finishedAt !== null) return "done";
+  return step.error === null ? "running" : "retrying";
+}
 
 const noStore = { "cache-control": "no-store" };
 

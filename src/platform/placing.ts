@@ -8,9 +8,21 @@ import { AppError } from "../core/errors.ts";
 import { type Placement, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { closeShard, makeRoom } from "./shard-opening.ts";
 import { tenantMigrations } from "./tenant-migrations.ts";
 
-/** Makes sure that the tenant has a place of this strategy. Throws `placement_unavailable` when there is no room. */
+/** Goes on with finding the tenant a place of this strategy. False: a database for it is being made; ask again. */
+export async function findPlace(
+  env: Env,
+  tenantId: TenantId,
+  wanted: { strategy: Strategy; region: string | null },
+): Promise<boolean> {
+  const find = () => placementsOf(env).place(tenantId, wanted.strategy, wanted.region);
+  if ((await find()) !== undefined) return true;
+  return (await makeRoom(env, tenantId, wanted)) && (await find()) !== undefined;
+}
+
+/** Makes the place that was found, and puts it in force. Throws `placement_unavailable` when none was found. */
 export async function placeTenant(
   env: Env,
   tenantId: TenantId,
@@ -44,8 +56,9 @@ export async function makePlace(env: Env, tenantId: TenantId, placed: PlacedTena
   await placements.ready(placementId, tenantMigrations.at(-1)?.name ?? null);
 }
 
-/** Removes a tenant's role and schema with all its rows. */
+/** Removes a tenant's role and schema with all its rows, or its whole database. */
 export async function removePlace(env: Env, placement: Placement): Promise<void> {
+  if (placement.strategy === "database") return closeShard(env, placement.shardId);
   const shard = await placementsOf(env).shard(placement.shardId);
   if (shard !== undefined) await (await branchOf(env, shard)).dropTenant(placement.id);
 }

@@ -14,6 +14,8 @@ import { linkingIssuers } from "../core/issuers.ts";
 import type { ProvisioningStep } from "../core/provisioning.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import { findPlace } from "./placing.ts";
+import { OPENING_POLL_MS, makeRoomAhead } from "./shard-opening.ts";
 
 export interface ProvisioningParams {
   tenantId: string;
@@ -36,19 +38,21 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const tenantId = TenantId.parse(event.payload.tenantId);
     const tenants = tenantsOf(env);
 
-    const recorded = (name: ProvisioningStep, work: () => Promise<void>): Promise<void> =>
-      step.do(name, stepConfig, async () => {
+    /** Runs a step and records what came of it. False: it is not done yet, and is to be looked at again. */
+    const recorded = (name: ProvisioningStep, work: () => Promise<boolean | void>, look = 1): Promise<boolean> =>
+      step.do(look === 1 ? name : `${name} ${look}`, stepConfig, async () => {
         const startedAt = new Date().toISOString();
         try {
           if (!(await tenants.isCurrentAttempt(tenantId, attempt)))
             throw new NonRetryableError("a newer attempt has taken over");
-          await work();
+          const done = (await work()) !== false;
           await tenants.recordStep(tenantId, attempt, {
             step: name,
             startedAt,
-            finishedAt: new Date().toISOString(),
+            finishedAt: done ? new Date().toISOString() : null,
             error: null,
           });
+          return done;
         } catch (error) {
           log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
           if (!(error instanceof NonRetryableError)) {
@@ -74,6 +78,15 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => tenants.link(issuer, tenantId, tenantId)));
         await env.TENANT.getByName(tenantId).refresh();
       });
+
+      const findsPlace = async (): Promise<boolean> => {
+        const tenant = await tenants.summary(tenantId);
+        if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
+        return findPlace(env, tenantId, tenant);
+      };
+      for (let look = 1; !(await recorded("placement", findsPlace, look)); look += 1) {
+        await step.sleep(`placement ${look} waits`, OPENING_POLL_MS);
+      }
 
       await recorded("isolation", async () => {
         await env.TENANT.getByName(tenantId).prepareRows();
@@ -112,6 +125,11 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     } catch (error) {
       await step.do("give up", stepConfig, () => tenants.finishAttempt(tenantId, attempt, inPlainWords(error)));
       throw error;
+    }
+
+    // Nobody waits any more: time to make room for those who come.
+    for (let look = 1; !(await step.do(`room ${look}`, stepConfig, () => makeRoomAhead(env))); look += 1) {
+      await step.sleep(`room ${look} waits`, OPENING_POLL_MS);
     }
   }
 }

@@ -4,6 +4,7 @@
 // the place that is copied to and the change-over accept the newest number alone.
 import { type ControlMoves, movesOf } from "../adapters/control-moves.ts";
 import { placementsOf } from "../adapters/control-placements.ts";
+import { tenantsOf } from "../adapters/control-tenants.ts";
 import { openTenantDb, ownerUrl, provePlacement } from "../adapters/dispatch.ts";
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
 import {
@@ -29,6 +30,7 @@ import type { Placement } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { makePlace, removePlace } from "./placing.ts";
+import { OPENING_POLL_MS, closeShard, makeRoom } from "./shard-opening.ts";
 
 /** A piece of a move: short enough for one step of a Workflow and one RPC. */
 const PIECE_MS = 5_000;
@@ -113,6 +115,8 @@ export class TenantMove {
     }
     await this.release(move.from);
     if (move.to !== null) await this.#drop(move.to);
+    else if (move.strategy === "database")
+      await closeShard(this.#env, await placementsOf(this.#env).ownShard(this.#tenantId, ""));
     await this.#moves.finish(move.id, "undone", move.to?.id ?? null);
     return DONE;
   }
@@ -138,7 +142,10 @@ export class TenantMove {
 
   async #prepare(move: Move): Promise<Piece> {
     if (!(await this.#moves.reserve(move.id))) {
-      throw new MoveRefused("No other shard of that kind has room.");
+      if (move.strategy === "shared" || move.shardId !== null) throw new MoveRefused("No such shard has room.");
+      const { region } = (await tenantsOf(this.#env).summary(this.#tenantId)) ?? fail("the tenant is gone");
+      await makeRoom(this.#env, this.#tenantId, { strategy: move.strategy, region });
+      return { done: false, waitMs: OPENING_POLL_MS };
     }
     const placed = await placementsOf(this.#env).reserved(move.id);
     if (placed !== undefined) await makePlace(this.#env, this.#tenantId, placed);

@@ -2,7 +2,7 @@
 // by the same tools, and kept apart by rights that no statement can get around.
 import pg from "pg";
 import { expect, test } from "vitest";
-import { aCustomer, aTenant, callTool, controlRows, operator, rowsOf, system } from "../support/flow.ts";
+import { aCustomer, aTenant, callTool, controlRows, operator, rowsOf, status, system, until } from "../support/flow.ts";
 
 /** Where a tenant is, from the control tables. */
 async function placementOf(tenantId: string) {
@@ -91,4 +91,54 @@ test("the operator sees where a tenant is and which version its schema has", asy
     strategy: "schema",
     placement: { strategy: "schema", shardId: "schema-1", schemaVersion: "0001_tables.sql" },
   });
+});
+
+test("a tenant with a database of its own gets one made, while everybody can see how far it is, and it can be called", async () => {
+  const created = await operator("POST", "/tenants", { plan: "enterprise", name: "By contract" });
+  const { id } = (await created.json()) as { id: string };
+  const seen = new Set<string>();
+  await until(async () => {
+    const { state, steps } = await status(id);
+    seen.add(steps.find(({ name }) => name === "placement")?.status ?? "");
+    return state === "active";
+  }, "the tenant is active");
+  expect(seen).toContain("running");
+  const placement = await placementOf(id);
+  expect(placement).toMatchObject({ strategy: "database", database: expect.stringMatching(/^neon_/) });
+  const key = (await (await operator("POST", `/tenants/${id}/keys`, { name: "test" })).json()) as { apiKey: string };
+  expect((await callTool(key.apiKey, "search_products", { query: "lamp" })).data?.["products"]).toHaveLength(2);
+});
+
+test("a database whose making fails or whose answer is lost is made once, and the tenant gets it", async () => {
+  const faults = (rules: unknown[]) =>
+    fetch(new URL("/_neon/faults", system.neonApiUrl), { method: "POST", body: JSON.stringify(rules) });
+  await faults([
+    { kind: "lose-after", method: "POST", path: "/projects", times: 1 },
+    { kind: "rate-limit", times: 1 },
+    { kind: "error-after", method: "GET", times: 1 },
+  ]);
+  const tenant = await aTenant({ plan: "enterprise" });
+  await faults([]);
+  expect((await callTool(tenant.apiKey, "health_check")).data).toMatchObject({ ok: true });
+  const projects = await controlRows("SELECT neon_project_id FROM shards WHERE id = $1", [`database-${tenant.id}`]);
+  expect(projects).toEqual([{ neon_project_id: expect.any(String) }]);
+});
+
+test("when the schema shards have little room left, the next is made ahead and takes the next tenants", async () => {
+  await controlRows(
+    "UPDATE shards SET capacity = (SELECT count(*) + 1 FROM placements WHERE shard_id = 'schema-1' AND state <> 'dropped') WHERE id = 'schema-1'",
+  );
+  try {
+    await aTenant({ plan: "pro" });
+    await until(
+      async () => (await controlRows("SELECT FROM shards WHERE id = 'schema-2' AND host IS NOT NULL")).length > 0,
+      "the next shard stands",
+    );
+    const next = await aTenant({ plan: "pro" });
+    expect((await callTool(next.apiKey, "health_check")).data).toMatchObject({ ok: true });
+    const [row] = await controlRows("SELECT shard_id FROM placements WHERE tenant_id = $1", [next.id]);
+    expect(row).toEqual({ shard_id: "schema-2" });
+  } finally {
+    await controlRows("UPDATE shards SET capacity = 400 WHERE id = 'schema-1'");
+  }
 });

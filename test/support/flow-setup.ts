@@ -13,6 +13,7 @@ export interface FlowSystem {
   operatorToken: string;
   credentialKey: string;
   proxyUrl: string;
+  neonApiUrl: string;
   stripeUrl: string;
   stripeSecretKey: string;
   stripeWebhookSecret: string;
@@ -50,6 +51,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     operatorToken: settings.secrets.operatorToken,
     credentialKey: settings.secrets.credentialKey,
     proxyUrl: databases.proxy.url,
+    neonApiUrl: databases.neonApi.url,
     stripeUrl: stripe.url,
     stripeSecretKey: settings.secrets.stripeSecretKey,
     stripeWebhookSecret: settings.secrets.stripeWebhookSecret,
