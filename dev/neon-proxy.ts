@@ -1,5 +1,6 @@
 /**
- * Speaks Neon's wire in front of a local PostgreSQL: `POST /sql` for batches over HTTP, WebSocket `/v2` as a byte tunnel.
+ * Speaks Neon's wire in front of a local PostgreSQL: `POST /sql` for batches over HTTP, WebSocket `/v2` as a byte tunnel,
+ * or as a client of a transaction pool.
  *
  * Decides what a request means and what its answer looks like, as the proxy of Neon does
  * (https://github.com/neondatabase/neon, proxy/src/serverless), for @neondatabase/serverless 1.2. Besides, it counts
@@ -12,11 +13,13 @@ import { pipeline } from "node:stream";
 import type { Duplex } from "node:stream";
 import { DatabaseError } from "pg";
 import { createWebSocketStream, WebSocketServer } from "ws";
+import type { WebSocket } from "ws";
 import { ZodError } from "zod";
 import { listenOnLoopback } from "./loopback.ts";
 import { createFaults } from "./neon-faults.ts";
 import type { FaultRule } from "./neon-faults.ts";
 import { createNeonPool } from "./neon-pool.ts";
+import { createNeonPooler } from "./neon-pooler.ts";
 import { BatchError } from "./neon-session.ts";
 import type { Statement, StatementResult, Target } from "./neon-session.ts";
 
@@ -45,14 +48,34 @@ const BATCH_ERROR_STATUS: Record<BatchError["kind"], number> = {
   lost: 400,
 };
 
+export interface NeonProxyOptions {
+  /** 0 takes a free one. */
+  port: number;
+  /** Connections that HTTP keeps per login and database, and in all; 16 and 120 unless told otherwise. */
+  maxPerTarget?: number;
+  maxTotal?: number;
+  /** Makes `/v2` behave as Neon's `-pooler` hosts do, with so many server connections per login and database. */
+  pooler?: { maxPerTarget: number };
+  log?: (line: string) => void;
+}
+
 export interface NeonProxyStats {
   /** HTTP requests that ran at PostgreSQL, one round trip each, and the statements in them. */
   httpBatches: number;
   statements: number;
   websocketConnections: number;
   faults: number;
+  /** The most server connections at once; shown when the start has set bounds for them, or a pooler. */
+  peakConnections?: PeakConnections;
   /** By `postgresql://user@host:port/database`. */
   connections: Record<string, { httpBatches: number; statements: number }>;
+}
+
+export interface PeakConnections {
+  http: number;
+  websocket: number;
+  /** Of both, which may be less than their sum. */
+  together: number;
 }
 
 export interface NeonProxy {
@@ -76,21 +99,31 @@ class RefusedError extends Error {
 }
 
 /**
- * Starts the proxy on 127.0.0.1; port 0 takes a free one. Also over HTTP: `GET /_proxy/stats`,
- * `POST /_proxy/stats/reset`, `POST /_proxy/faults` with the list of rules.
+ * Starts the proxy on 127.0.0.1. Also over HTTP: `GET /_proxy/stats`, `POST /_proxy/stats/reset`, `POST /_proxy/faults`
+ * with the list of rules.
  */
-export async function startNeonProxy(options: { port: number; log?: (line: string) => void }): Promise<NeonProxy> {
-  const log = options.log ?? (() => undefined);
-  const pool = createNeonPool();
+export async function startNeonProxy(options: NeonProxyOptions): Promise<NeonProxy> {
+  const { port, log = () => undefined, pooler: poolerOptions, ...poolOptions } = options;
+  const open = countConnections();
+  const showsPeaks = poolerOptions !== undefined || Object.keys(poolOptions).length > 0;
+  const pool = createNeonPool({ ...poolOptions, onConnections: (change) => open.add("http", change) });
+  const pooler =
+    poolerOptions &&
+    createNeonPooler({ ...poolerOptions, log, onConnections: (change) => open.add("websocket", change) });
   const faults = createFaults();
   const targets = new Map<string, Target>();
   let stats = emptyStats();
   let faultsBefore = 0;
 
-  const currentStats = (): NeonProxyStats => ({ ...stats, faults: faults.hits() - faultsBefore });
+  const currentStats = (): NeonProxyStats => ({
+    ...stats,
+    faults: faults.hits() - faultsBefore,
+    ...(showsPeaks && { peakConnections: open.peaks() }),
+  });
   const resetStats = (): void => {
     stats = emptyStats();
     faultsBefore = faults.hits();
+    open.resetPeaks();
   };
 
   function targetOf(connectionString: string | undefined): Target {
@@ -172,20 +205,30 @@ export async function startNeonProxy(options: { port: number; log?: (line: strin
     }
     tunnels.handleUpgrade(request, socket, head, (client) => {
       stats.websocketConnections += 1;
-      const upstream = connect({ ...address, noDelay: true });
-      const timer = setTimeout(
-        () => upstream.destroy(new Error("PostgreSQL did not take the connection in time")),
-        CONNECT_TIMEOUT_MS,
-      );
-      upstream.on("connect", () => clearTimeout(timer)).on("close", () => clearTimeout(timer));
-      const downstream = createWebSocketStream(client);
-      pipeline(downstream, upstream, downstream, (error) => {
-        if (error !== undefined && error !== null) log(`neon proxy: tunnel ended: ${error.message}`);
-      });
+      if (pooler === undefined) tunnel(client, address);
+      else void pooler.serve(client, address);
     });
   });
 
-  const listening = await listenOnLoopback(server, options.port);
+  function tunnel(client: WebSocket, address: { host: string; port: number }): void {
+    open.add("websocket", 1);
+    const upstream = connect({ ...address, noDelay: true });
+    const timer = setTimeout(
+      () => upstream.destroy(new Error("PostgreSQL did not take the connection in time")),
+      CONNECT_TIMEOUT_MS,
+    );
+    upstream.on("connect", () => clearTimeout(timer));
+    upstream.on("close", () => {
+      clearTimeout(timer);
+      open.add("websocket", -1);
+    });
+    const downstream = createWebSocketStream(client);
+    pipeline(downstream, upstream, downstream, (error) => {
+      if (error !== undefined && error !== null) log(`neon proxy: tunnel ended: ${error.message}`);
+    });
+  }
+
+  const listening = await listenOnLoopback(server, port);
   return {
     url: listening.url,
     port: listening.port,
@@ -194,13 +237,27 @@ export async function startNeonProxy(options: { port: number; log?: (line: strin
     setFaults: (rules) => faults.set(rules),
     close: async () => {
       for (const client of tunnels.clients) client.terminate();
-      await Promise.all([listening.close(), pool.close()]);
+      await Promise.all([listening.close(), pool.close(), pooler?.close()]);
     },
   };
 }
 
-function emptyStats(): Omit<NeonProxyStats, "faults"> {
+function emptyStats(): Omit<NeonProxyStats, "faults" | "peakConnections"> {
   return { httpBatches: 0, statements: 0, websocketConnections: 0, connections: {} };
+}
+
+function countConnections() {
+  const now: PeakConnections = { http: 0, websocket: 0, together: 0 };
+  let peaks = { ...now };
+  return {
+    add(kind: "http" | "websocket", change: 1 | -1): void {
+      now[kind] += change;
+      now.together += change;
+      for (const key of ["http", "websocket", "together"] as const) peaks[key] = Math.max(peaks[key], now[key]);
+    },
+    peaks: (): PeakConnections => ({ ...peaks }),
+    resetPeaks: (): void => void (peaks = { ...now }),
+  };
 }
 
 // ---- what a request means

@@ -136,22 +136,23 @@ export function controlMoves(db: NeonConnection) {
     },
 
     /**
-     * Puts the other place in force, if this attempt is still the newest one. Returns whether the other place is in
+     * Puts the other place in force, if this attempt is still the newest one. `pausedMs`: for how long the tenant has
+     * waited by now. Returns whether the other place is in
      * force now; repeating it after a lost answer says the same.
      */
-    async flip(move: Move, attempt: number, mark: string): Promise<boolean> {
+    async flip(move: Move, attempt: number, mark: string, pausedMs: number): Promise<boolean> {
       const [from, to, state] =
         move.state === "returning" ? [move.to, move.from, "undone"] : [move.from, move.to, "moved"];
       if (from === null || to === null) return false;
       const [, rows = []] = await db.batch([
         {
           text: `WITH flipped AS (
-                   UPDATE moves SET state = $4, moved_at = now(), mark = $6, progressed_at = now(),
+                   UPDATE moves SET state = $4, moved_at = now(), mark = $6, pause_ms = $8, progressed_at = now(),
                           finished_at = CASE WHEN $4 = 'undone' THEN now() END
                    WHERE id = $1 AND attempt = $5 AND state = $7 RETURNING tenant_id)
                  UPDATE tenants t SET placement_id = $3, version = version + 1 FROM flipped
                  WHERE t.id = flipped.tenant_id AND t.placement_id = $2`,
-          params: [move.id, from.id, to.id, state, attempt, mark, move.state],
+          params: [move.id, from.id, to.id, state, attempt, mark, move.state, pausedMs],
         },
         { text: `SELECT FROM tenants WHERE id = $1 AND placement_id = $2`, params: [move.tenantId, to.id] },
       ]);

@@ -188,7 +188,8 @@ function outcomeOf(migrated: Migrated): Attempt {
   return { outcome: "failed", sqlState: null, reason: `${migrated.file} ${reason}` };
 }
 
-function failureOf(error: unknown): Attempt {
+/** What a thrown value means for the schema that was tried. */
+export function failureOf(error: unknown): Attempt {
   if (error instanceof SqlError) {
     const { sqlState, constraint } = error;
     const busy = sqlState === "55P03" || sqlState === "40P01";

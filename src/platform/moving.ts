@@ -20,10 +20,11 @@ export const MOVE_SILENCE_MS = 60_000;
 
 export class Moving extends WorkflowEntrypoint<Env, MovingParams> {
   override async run(event: Readonly<WorkflowEvent<MovingParams>>, step: WorkflowStep): Promise<void> {
-    const object = this.env.TENANT.getByName(TenantId.parse(event.payload.tenantId));
+    const tenantId = TenantId.parse(event.payload.tenantId);
     for (let piece = 1; piece <= MAX_PIECES; piece += 1) {
       const { done, waitMs } = await step.do(`piece ${piece}`, stepConfig, async () => {
-        const { done: last, waitMs: pause } = await object.moveOn("advance");
+        // A stub of its own for each attempt: one whose object has died stays broken.
+        const { done: last, waitMs: pause } = await this.env.TENANT.getByName(tenantId).moveOn("advance");
         return { done: last, waitMs: pause };
       });
       if (done) return;

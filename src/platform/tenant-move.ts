@@ -266,7 +266,7 @@ export class TenantMove {
         return GOES_ON;
       }
       await setGate(target.owner, this.#tenantId, null, GATE_WAIT_MS);
-      flipped = await this.#moves.flip(move, attempt, mark);
+      flipped = await this.#moves.flip(move, attempt, mark, Date.now() - startedAtMs);
       if (flipped) await this.#host.adopt();
     } finally {
       if (!flipped) {
