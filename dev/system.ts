@@ -24,6 +24,8 @@ export interface SystemOptions {
   entry?: string;
   /** Replaces or adds Worker variables, for tests. */
   vars?: Record<string, string>;
+  /** Bounds of the connections to PostgreSQL, for tests. */
+  proxy?: { maxPerTarget?: number; maxTotal?: number };
   /** Wraps each step of the start, to show it. */
   step?: <T>(title: string, work: () => Promise<T>) => Promise<T>;
 }
@@ -47,7 +49,7 @@ const state = [
 
 /** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
 export async function startSystem(options: SystemOptions) {
-  const { port, fresh = false, entry, vars = {}, step = (_title, work) => work() } = options;
+  const { port, fresh = false, entry, vars = {}, proxy = {}, step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
   const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
   const ownDatabases = own["CONTROL_DATABASE_URL"] !== undefined;
@@ -67,7 +69,7 @@ export async function startSystem(options: SystemOptions) {
   };
 
   try {
-    const databases = ownDatabases ? undefined : await startDatabases(dir, settings, step, running);
+    const databases = ownDatabases ? undefined : await startDatabases({ dir, settings, proxy, step, running });
 
     const stripe =
       own["STRIPE_SECRET_KEY"] === undefined
@@ -167,12 +169,14 @@ export async function startSystem(options: SystemOptions) {
   }
 }
 
-async function startDatabases(
-  dir: string,
-  settings: Settings,
-  step: NonNullable<SystemOptions["step"]>,
-  running: (() => Promise<unknown>)[],
-) {
+async function startDatabases(options: {
+  dir: string;
+  settings: Settings;
+  proxy: NonNullable<SystemOptions["proxy"]>;
+  step: NonNullable<SystemOptions["step"]>;
+  running: (() => Promise<unknown>)[];
+}) {
+  const { dir, settings, step, running } = options;
   const { secrets } = settings;
   const postgres = await step("PostgreSQL 18", async () => {
     const started = await startPostgres({ dataDir: join(dir, "postgres"), port: await portFor(settings, "postgres") });
@@ -192,7 +196,7 @@ async function startDatabases(
     }),
   );
   const proxy = await step("Neon proxy", async () => {
-    const started = await startNeonProxy({ port: await portFor(settings, "neon") });
+    const started = await startNeonProxy({ port: await portFor(settings, "neon"), ...options.proxy });
     running.push(() => started.close());
     return started;
   });

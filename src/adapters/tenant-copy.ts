@@ -159,53 +159,90 @@ export function underToken(token: number): Statement {
 
 // ---- as the owner of the database
 
-/**
- * The keys that changed in transactions from `mark` on, and the mark to go on from: what was under way comes again.
- * `undefined`: so many that copying everything again is less work.
- */
+/** What changed since a mark, and the mark to go on from: what was under way comes again. */
+export interface Changes {
+  mark: string;
+  changed: ChangedKeys[];
+}
+
+/** The keys that changed in transactions from `mark` on. `undefined`: so many that copying all again is less work. */
 export async function changesSince(
   owner: NeonConnection,
   tenantId: TenantId,
   mark: string,
-): Promise<{ mark: string; changed: ChangedKeys[] } | undefined> {
-  const [row] = await owner.query(
-    `WITH keys AS (SELECT DISTINCT table_name, key FROM tollgate.changes
+): Promise<Changes | undefined> {
+  const [rows = []] = await owner.batch([changesQuery(tenantId, mark)]);
+  return changesOf(rows);
+}
+
+function changesQuery(tenantId: TenantId, mark: string): Statement {
+  return {
+    text: `WITH keys AS (SELECT DISTINCT table_name, key FROM tollgate.changes
                    WHERE tenant_id = $1 AND xid >= $2::xid8 LIMIT ${MAX_CHANGED + 1})
      SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark, (SELECT count(*)::int FROM keys) AS count,
             coalesce((SELECT jsonb_agg(jsonb_build_object('table', c.table_name, 'keys', c.keys))
                       FROM (SELECT table_name, jsonb_agg(key) AS keys FROM keys GROUP BY table_name) AS c), '[]') AS changed`,
-    [tenantId, mark],
-  );
+    params: [tenantId, mark],
+  };
+}
+
+function changesOf([row]: readonly Row[]): Changes | undefined {
   if (Number(row?.["count"]) > MAX_CHANGED) return undefined;
   return { mark: String(row?.["mark"]), changed: (row?.["changed"] ?? []) as ChangedKeys[] };
 }
 
+const markQuery: Statement = { text: `SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark` };
+
 /** Where changes must be followed from, for a copy that begins now. */
 export async function markOf(owner: NeonConnection): Promise<string> {
-  const [row] = await owner.query(`SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark`);
-  return String(row?.["mark"]);
+  const [rows = []] = await owner.batch([markQuery]);
+  return String(rows[0]?.["mark"]);
 }
+
+type Gate = { state: "shut" | "loading"; token: number } | null;
 
 const LOCK_NOT_AVAILABLE = "55P03";
 
 /**
- * Shuts the gate for the tenant's writes, opens it (`null`), or marks the rows behind it as a copy. Returns false when a
- * writer that is under way did not end within `waitMs`.
+ * Marks the rows behind the tenant's gate as a copy, or opens the gate (`null`). Returns false when a writer that is under
+ * way did not end within `waitMs`.
  */
-export async function setGate(
+export async function setGate(owner: NeonConnection, tenantId: TenantId, gate: Gate, waitMs: number): Promise<boolean> {
+  return (await whenFree(owner, moveGate(tenantId, gate, waitMs))) !== undefined;
+}
+
+/**
+ * Shuts the gate for the tenant's writes, and tells what they have changed since the mark, in one round trip. `busy`: a
+ * writer that is under way did not end within `waitMs`, and the gate is where it was.
+ */
+export async function shutGate(
   owner: NeonConnection,
   tenantId: TenantId,
-  gate: { state: "shut" | "loading"; token: number } | null,
-  waitMs: number,
-): Promise<boolean> {
+  { token, mark, waitMs }: { token: number; mark: string; waitMs: number },
+): Promise<Changes | undefined | "busy"> {
+  const shut = moveGate(tenantId, { state: "shut", token }, waitMs);
+  const results = await whenFree(owner, [...shut, changesQuery(tenantId, mark)]);
+  return results === undefined ? "busy" : changesOf(results.at(-1) ?? []);
+}
+
+/** Opens the gate of what was a copy, and tells from where the tenant's own changes begin, in one round trip. */
+export async function openGate(owner: NeonConnection, tenantId: TenantId, waitMs: number): Promise<string> {
+  const results = await owner.batch([markQuery, ...moveGate(tenantId, null, waitMs)]);
+  return String(results[0]?.[0]?.["mark"]);
+}
+
+function moveGate(tenantId: TenantId, gate: Gate, waitMs: number): Statement[] {
+  return [
+    { text: `SELECT set_config('lock_timeout', $1, true)`, params: [String(waitMs)] },
+    { text: `SELECT tollgate.set_gate($1, $2, $3)`, params: [tenantId, gate?.state ?? null, gate?.token ?? null] },
+  ];
+}
+
+async function whenFree(owner: NeonConnection, statements: readonly Statement[]): Promise<Row[][] | undefined> {
   try {
-    await owner.batch([
-      { text: `SELECT set_config('lock_timeout', $1, true)`, params: [String(waitMs)] },
-      { text: `SELECT tollgate.set_gate($1, $2, $3)`, params: [tenantId, gate?.state ?? null, gate?.token ?? null] },
-    ]);
-    return true;
+    return await owner.batch(statements);
   } catch (error) {
-    if (error instanceof SqlError && error.sqlState === LOCK_NOT_AVAILABLE) return false;
+    if (error instanceof SqlError && error.sqlState === LOCK_NOT_AVAILABLE) return undefined;
     throw error;
   }
 }

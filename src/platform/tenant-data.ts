@@ -67,7 +67,7 @@ export class TenantData {
   #slots = 0;
   #scarce = false;
   #renewing: ReturnType<typeof setInterval> | undefined;
-  #proving: Promise<ProofOutcome> | undefined;
+  #proving: { login: string; outcome: Promise<ProofOutcome> } | undefined;
 
   /** `findRows` is called when the rows are not where they were; it opens the place where they are. */
   constructor(env: Env, tenantId: TenantId, findRows: (left: Placement) => Promise<void>) {
@@ -137,16 +137,23 @@ export class TenantData {
   /** The rows of this placement if they can be had without waiting: opened before, by a login whose proof holds. */
   atHand(placement: Placement | null, nowMs: number): CallScopedDb | undefined {
     if (placement === null) return undefined;
-    const fresh = nowMs - (provenAtMs.get(loginOf(placement)) ?? -Infinity) < PROOF_TRUSTED_MS;
-    return fresh && this.#opened !== undefined && samePlace(this.#opened.placement, placement) ? this.rows : undefined;
+    return isProven(placement, nowMs) && this.#opened !== undefined && samePlace(this.#opened.placement, placement)
+      ? this.rows
+      : undefined;
   }
 
   /** The rows of this placement, or why nobody gets them now. */
   async open(placement: Placement, nowMs: number): Promise<CallScopedDb | Exclude<ProofOutcome, "proven">> {
-    // One proof for all calls of this object that wait for one; an object never waits for another's.
-    this.#proving ??= this.#prove(placement, nowMs).finally(() => (this.#proving = undefined));
-    const outcome = await this.#proving;
-    if (outcome !== "proven") return outcome;
+    if (!isProven(placement, nowMs)) {
+      // One proof for all calls of this object that wait for one; an object never waits for another's.
+      const login = loginOf(placement);
+      if (this.#proving?.login !== login) this.#proving = { login, outcome: this.#prove(placement, nowMs) };
+      const proving = this.#proving;
+      const outcome = await proving.outcome.finally(() => {
+        if (this.#proving === proving) this.#proving = undefined;
+      });
+      if (outcome !== "proven") return outcome;
+    }
     if (this.#opened === undefined || !samePlace(this.#opened.placement, placement)) {
       const pool = this.#newPool(placement);
       const db = await openTenantDb(this.#env, this.#tenantId, placement, pool);
@@ -235,6 +242,11 @@ export class TenantData {
     }
   }
 
+  /** Proves a place ahead of its opening. */
+  async expect(placement: Placement, nowMs: number): Promise<void> {
+    if (!isProven(placement, nowMs)) await this.#prove(placement, nowMs);
+  }
+
   async #prove(placement: Placement, nowMs: number): Promise<ProofOutcome> {
     try {
       const proof = await provePlacement(this.#env, this.#tenantId, placement);
@@ -260,6 +272,11 @@ export class TenantData {
   }
 }
 
+function isProven(placement: Placement, nowMs: number): boolean {
+  return nowMs - (provenAtMs.get(loginOf(placement)) ?? -Infinity) < PROOF_TRUSTED_MS;
+}
+
 function samePlace(a: Placement, b: Placement): boolean {
-  return a.id === b.id && a.host === b.host && a.database === b.database && a.login === b.login;
+  const facts = ({ id, host, database, login, replicaHost }: Placement) => [id, host, database, login, replicaHost];
+  return facts(a).every((fact, index) => fact === facts(b)[index]);
 }

@@ -9,7 +9,7 @@ import { openTenantDb, ownerUrl, provePlacement } from "../adapters/dispatch.ts"
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
 import {
   type AsTenant,
-  type ChangedKeys,
+  type Changes,
   type Table,
   applyRows,
   changesSince,
@@ -17,9 +17,11 @@ import {
   forgetChanges,
   lackingIn,
   markOf,
+  openGate,
   readChunk,
   readKeys,
   setGate,
+  shutGate,
   sumsOf,
   tablesOf,
   underToken,
@@ -47,6 +49,8 @@ export interface MoveHost {
   /** Holds back the tenant's statements once those that run have ended. False: some did not end in time; none is held. */
   pause(withinMs: number): Promise<boolean>;
   resume(): void;
+  /** Makes ready to open this place soon, so that opening it takes no time. */
+  expect(placement: Placement): Promise<void>;
   /** Reads the tenant's row again and opens the place that is in force now. */
   adopt(): Promise<void>;
 }
@@ -64,6 +68,7 @@ interface Side {
 }
 
 const GOES_ON: Piece = { done: false, waitMs: 0 };
+const BUSY: Piece = { done: false, waitMs: BUSY_WAIT_MS };
 const DONE: Piece = { done: true, waitMs: 0 };
 
 export class TenantMove {
@@ -209,29 +214,21 @@ export class TenantMove {
 
   /** Copies what has changed since, and changes over once that is little. */
   async #follow(move: Move, copying: Copying): Promise<Piece> {
-    const round = await this.#catchUp(move, copying, move.mark ?? fail("the copy has no mark"));
-    if (round === undefined) {
-      if (move.state !== "copying") throw new MoveRefused("Too much has changed since the move to go back.");
-      const again = { cursor: null, copied: false, mark: await markOf(copying.source.owner), rows: 0, round: false };
-      await this.#moves.progress(move.id, { state: "copying", ...again });
-      return GOES_ON;
-    }
+    const since = await changesSince(copying.source.owner, this.#tenantId, move.mark ?? fail("the copy has no mark"));
+    if (since === undefined)
+      return this.#copyAgain(move, copying.source, "Too much has changed since the move to go back.");
+    const rows = await this.#copyChanged(copying, since);
     const state = move.state === "returning" ? "returning" : "copying";
-    const now = { state, cursor: null, copied: true, mark: round.mark, rows: round.rows, round: true } as const;
-    await this.#moves.progress(move.id, now);
-    return nearEnough(round.rows, move.rounds) ? this.#changeOver({ ...move, mark: round.mark }, copying) : GOES_ON;
+    await this.#moves.progress(move.id, { state, cursor: null, copied: true, mark: since.mark, rows, round: true });
+    if (!nearEnough(rows, move.rounds)) return GOES_ON;
+    await this.#host.expect(copying.target.placement);
+    return this.#changeOver({ ...move, mark: since.mark }, copying);
   }
 
-  async #catchUp(
-    move: Move,
-    { source, target, tables, attempt }: Copying,
-    mark: string,
-  ): Promise<{ mark: string; rows: number } | undefined> {
-    const since = await changesSince(source.owner, this.#tenantId, mark);
-    if (since === undefined) return undefined;
+  async #copyChanged({ source, target, tables, attempt }: Copying, { changed }: Changes): Promise<number> {
     let rows = 0;
     for (const table of tables) {
-      const { keys = [] } = since.changed.find((changed: ChangedKeys) => changed.table === table.name) ?? {};
+      const { keys = [] } = changed.find((each) => each.table === table.name) ?? {};
       for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) {
         const some = keys.slice(at, at + KEYS_AT_ONCE);
         const found = await readKeys(source.asTenant, table, some);
@@ -239,52 +236,63 @@ export class TenantMove {
         rows += some.length;
       }
     }
-    return { mark: since.mark, rows };
+    return rows;
+  }
+
+  /** Begins the first copy again; a tenant that returns has none to begin again, and then it says why. */
+  async #copyAgain(move: Move, source: Side, why: string): Promise<Piece> {
+    if (move.state !== "copying") throw new MoveRefused(why);
+    const mark = await markOf(source.owner);
+    await this.#moves.progress(move.id, { state: "copying", cursor: null, copied: false, mark, rows: 0, round: false });
+    return GOES_ON;
   }
 
   /** Behind a shut gate: the rest is copied, both sides are compared, and the other place is put in force. */
   async #changeOver(move: Move, copying: Copying): Promise<Piece> {
-    const { source, target, tables, attempt } = copying;
     const startedAtMs = Date.now();
-    if (!(await this.#host.pause(DRAIN_MS))) return { done: false, waitMs: BUSY_WAIT_MS };
-    let flipped = false;
+    if (!(await this.#host.pause(DRAIN_MS))) return BUSY;
+    let outcome: "flipped" | "busy" | "differs" = "busy";
     try {
-      if (!(await setGate(source.owner, this.#tenantId, { state: "shut", token: attempt }, GATE_WAIT_MS))) {
-        return { done: false, waitMs: BUSY_WAIT_MS };
-      }
-      const rest = await this.#catchUp(move, copying, move.mark ?? fail("the copy has no mark"));
-      const [here, there, mark] = await Promise.all([
-        sumsOf(source.asTenant, tables),
-        sumsOf(target.asTenant, tables),
-        markOf(target.owner),
-      ]);
-      if (rest === undefined || JSON.stringify(here) !== JSON.stringify(there)) {
-        log("error", "move_copy_differs", { tenantId: this.#tenantId, move: move.id });
-        if (move.state === "returning") throw new MoveRefused("The old copy is not what it should be.");
-        const again = { cursor: null, copied: false, mark: await markOf(source.owner), rows: 0, round: false };
-        await this.#moves.progress(move.id, { state: "copying", ...again });
-        return GOES_ON;
-      }
-      await setGate(target.owner, this.#tenantId, null, GATE_WAIT_MS);
-      flipped = await this.#moves.flip(move, attempt, mark, Date.now() - startedAtMs);
-      if (flipped) await this.#host.adopt();
+      outcome = await this.#flip(move, copying, startedAtMs);
+      if (outcome === "flipped") await this.#host.adopt();
     } finally {
-      if (!flipped) {
-        await this.heal(source.placement).catch((error: unknown) =>
+      if (outcome !== "flipped") {
+        await this.heal(copying.source.placement).catch((error: unknown) =>
           log("error", "move_not_healed", { tenantId: this.#tenantId, error: describeError(error) }),
         );
       }
       this.#host.resume();
     }
+    if (outcome === "busy") return BUSY;
+    if (outcome === "differs") {
+      log("error", "move_copy_differs", { tenantId: this.#tenantId, move: move.id });
+      return this.#copyAgain(move, copying.source, "The old copy is not what it should be.");
+    }
     const pauseMs = Date.now() - startedAtMs;
     await this.#moves.paused(move.id, pauseMs);
     log("info", "tenant_moved", { tenantId: this.#tenantId, move: move.id, pauseMs });
-    if (!flipped) return { done: false, waitMs: BUSY_WAIT_MS };
     if (move.state === "returning" && move.to !== null) {
       await this.#drop(move.to);
       await this.#moves.finish(move.id, "undone", move.to.id);
     }
     return DONE;
+  }
+
+  /** The tenant waits for this: each line is a round trip. */
+  async #flip(move: Move, copying: Copying, startedAtMs: number): Promise<"flipped" | "busy" | "differs"> {
+    const { source, target, tables, attempt } = copying;
+    const mark = move.mark ?? fail("the copy has no mark");
+    const rest = await shutGate(source.owner, this.#tenantId, { token: attempt, mark, waitMs: GATE_WAIT_MS });
+    if (rest === "busy") return "busy";
+    if (rest === undefined) return "differs";
+    await this.#copyChanged(copying, rest);
+    const [here, there, ownMark] = await Promise.all([
+      sumsOf(source.asTenant, tables),
+      sumsOf(target.asTenant, tables),
+      openGate(target.owner, this.#tenantId, GATE_WAIT_MS),
+    ]);
+    if (JSON.stringify(here) !== JSON.stringify(there)) return "differs";
+    return (await this.#moves.flip(move, attempt, ownMark, Date.now() - startedAtMs)) ? "flipped" : "busy";
   }
 
   // ---- the places

@@ -51,9 +51,11 @@ export class TenantObject extends DurableObject<Env> {
     this.#move = new TenantMove(env, this.#tenantId, {
       pause: (withinMs) => this.#data.pause(withinMs),
       resume: () => this.#data.resume(),
+      expect: (placement) => this.#data.expect(placement, this.now()),
       adopt: async () => {
-        await this.refresh();
+        await this.#readConfig();
         await this.#rowsOrThrow();
+        ctx.waitUntil(this.refresh().catch(() => undefined)); // tells the control tables; the sweep sees to it otherwise
       },
     });
     this.#data = new TenantData(env, this.#tenantId, (left) => this.#move.heal(left));
