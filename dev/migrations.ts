@@ -14,6 +14,9 @@ export const tenantMigrations = join(migrations, "tenant");
 /** An arbitrary key: one migration at a time in a database. Advisory locks are per database. */
 const MIGRATION_LOCK = 7_402_118;
 
+/** Everybody who uses a table queues up behind a migration that waits for it: rather fail, and be run again. */
+const LOCK_TIMEOUT_MS = 5_000;
+
 /** Runs `work` on a connection of its own. */
 export async function connected<Result>(url: string, work: (client: Client) => Promise<Result>): Promise<Result> {
   const client = new Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
@@ -88,12 +91,39 @@ export async function migrate({ url, directory, log = () => undefined }: Migrate
     const pending = files.slice(rows.length);
     for (const { name, text, sha256 } of pending) {
       const startedAtMs = performance.now();
-      await inTransaction(client, async () => {
+      const record = () =>
+        client.query("INSERT INTO public.schema_migrations (name, sha256) VALUES ($1, $2)", [name, sha256]);
+      if (await runsAlone(text)) {
+        await dropHalfMade(client, text);
         await client.query(text);
-        await client.query("INSERT INTO public.schema_migrations (name, sha256) VALUES ($1, $2)", [name, sha256]);
-      });
+        await record();
+      } else {
+        await inTransaction(client, async () => {
+          await client.query(`SET LOCAL lock_timeout = '${LOCK_TIMEOUT_MS}ms'`);
+          await client.query(text);
+          await record();
+        });
+      }
       log(`${name} (${Math.round(performance.now() - startedAtMs)} ms)`);
     }
     return pending.map(({ name }) => name);
   });
+}
+
+/** An index that is made beside the running program is made outside of any transaction, by a file of its own. */
+async function runsAlone(text: string): Promise<boolean> {
+  if (!/\bCONCURRENTLY\b/i.test(text)) return false;
+  const { runsOutsideTransaction } = await import("./migration-lint.ts"); // brings a parser along
+  return runsOutsideTransaction(text);
+}
+
+/** An attempt that was cut off leaves an index which is kept up to date and never used. */
+async function dropHalfMade(client: Client, text: string): Promise<void> {
+  const [, name] = /\bCONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?([\w.]+)\s+ON\b/i.exec(text) ?? [];
+  if (name === undefined) return;
+  const { rowCount } = await client.query(
+    "SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT indisvalid",
+    [name],
+  );
+  if (rowCount !== 0) await client.query(`DROP INDEX CONCURRENTLY ${name}`);
 }

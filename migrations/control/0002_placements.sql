@@ -46,7 +46,9 @@ ALTER TABLE tenants ADD COLUMN region text;
 -- Every tenant so far lives on the first shared shard, whose address `npm run migrate` registers.
 INSERT INTO shards (id, strategy, region, capacity)
 SELECT 'shared-1', 'shared', 'default', 10000 WHERE EXISTS (SELECT FROM tenants);
+-- allow work-under-lock: some milliseconds for the thousands of tenants that one control database holds
 INSERT INTO placements (tenant_id, shard_id, state, ready_at) SELECT id, 'shared-1', 'ready', now() FROM tenants;
+-- allow backfill: the same
 UPDATE tenants t SET placement_id = p.id, version = version + 1 FROM placements p WHERE p.tenant_id = t.id;
 
 GRANT SELECT, INSERT ON shards, placements TO tollgate_service;

@@ -152,6 +152,16 @@ export function controlTenants(db: NeonConnection) {
       );
     },
 
+    /** Sells the tenant another plan. Its rows stay where they are until it is moved. Returns whether there is such a tenant. */
+    async setPlan(tenantId: TenantId, sold: { plan: PlanName; strategy: Strategy; limits: Limits }): Promise<boolean> {
+      const rows = await db.query(
+        `UPDATE tenants SET plan = $2, strategy = $3, limits = $4::jsonb, version = version + 1
+         WHERE id = $1 AND state <> 'gone' RETURNING id`,
+        [tenantId, sold.plan, sold.strategy, JSON.stringify(sold.limits)],
+      );
+      return rows.length > 0;
+    },
+
     async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
       await db.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [
         tenantId,

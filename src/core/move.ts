@@ -2,7 +2,7 @@
 // changed meanwhile, until little is left; then, behind a shut gate, the rest; and then the new place is in force.
 import * as z from "zod";
 import { Placement } from "./placement.ts";
-import { strategies } from "./plans.ts";
+import { type Strategy, strategies } from "./plans.ts";
 
 export const moveStates = ["preparing", "copying", "moved", "returning", "confirmed", "undone"] as const;
 export type MoveState = (typeof moveStates)[number];
@@ -55,4 +55,13 @@ const MAX_ROUNDS = 12;
 /** Whether the rest may be copied behind the gate. */
 export function nearEnough(changedRows: number, rounds: number): boolean {
   return changedRows <= FEW_CHANGES || rounds >= MAX_ROUNDS;
+}
+
+/** The move that brings a tenant to what it was sold; `null` when it is there. */
+export function proposedMove(tenant: {
+  strategy: Strategy;
+  placement: { strategy: Strategy } | null;
+}): { from: Strategy; to: Strategy } | null {
+  if (tenant.placement === null || tenant.placement.strategy === tenant.strategy) return null;
+  return { from: tenant.placement.strategy, to: tenant.strategy };
 }

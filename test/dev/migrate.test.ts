@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { prepareShared } from "../../dev/databases.ts";
 import { migrate, sharedMigrations } from "../../dev/migrations.ts";
@@ -84,4 +85,34 @@ test.each([
 ])("a table that %s cannot be shared by tenants", async (_, create) => {
   await migrate({ url, directory: sharedMigrations });
   await expect(shard.plainly(url, undefined, `${create}; SELECT tollgate.isolate('t')`)).rejects.toThrow(/tenant_id/);
+});
+
+test("an index is made beside the running program, and one that an attempt left half made is made again", async () => {
+  await file("0001_a.sql", "CREATE TABLE a (x int); INSERT INTO a VALUES (1), (1);");
+  await file("0002_index.sql", "CREATE UNIQUE INDEX CONCURRENTLY a_x ON a (x);");
+  await expect(run()).rejects.toThrow(/could not create unique index/);
+  await shard.plainly(url, undefined, "SELECT 1");
+  await file("0002_index.sql", "CREATE INDEX CONCURRENTLY a_x ON a (x);");
+  expect(await run()).toEqual(["0002_index.sql"]);
+  const valid = await shard.plainly(
+    url,
+    undefined,
+    "SELECT indisvalid FROM pg_index WHERE indexrelid = 'a_x'::regclass",
+  );
+  expect(valid).toEqual([{ indisvalid: true }]);
+});
+
+test("a migration that would wait for a table in use gives up, so that nobody queues behind it", async () => {
+  await file("0001_a.sql", "CREATE TABLE a (x int);");
+  await run();
+  await file("0002_b.sql", "ALTER TABLE a ADD COLUMN y int;");
+  const busy = new Client({ connectionString: url });
+  await busy.connect();
+  try {
+    await busy.query("BEGIN; LOCK TABLE a IN ACCESS SHARE MODE");
+    await expect(run()).rejects.toMatchObject({ code: "55P03" });
+  } finally {
+    await busy.end();
+  }
+  expect(await run()).toEqual(["0002_b.sql"]);
 });

@@ -58,8 +58,8 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
     NEON_FETCH_ENDPOINT: fetchEndpoint,
   };
 
-  const spawnMigrate = (flags: readonly string[]) =>
-    spawn(process.execPath, [join(root, "dev/migrate.ts"), ...flags], {
+  const spawnMigrate = (flags: readonly string[], nodeFlags: readonly string[] = []) =>
+    spawn(process.execPath, [...nodeFlags, join(root, "dev/migrate.ts"), ...flags], {
       cwd: dataDir, // where there is no .dev.vars
       env: { ...process.env, ...environment },
       stdio: ["ignore", "pipe", "pipe"],

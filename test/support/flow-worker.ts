@@ -121,7 +121,6 @@ export class SessionBudget extends ProductBudget {
   }
 }
 
-
 export class Provisioning extends ProductProvisioning {
   constructor(ctx: ExecutionContext, env: Env) {
     // The monitor has nothing there, and says so.

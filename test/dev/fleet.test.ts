@@ -1,0 +1,291 @@
+// `npm run migrate` over a fleet of tenants' own schemas, as a program of its own over real databases. Each test has
+// tenants of its own, whom alone its runs are for.
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type TestFleet, ended, startFleet } from "../support/fleet.ts";
+
+let fleet: TestFleet;
+beforeAll(async () => void (fleet = await startFleet({ shards: ["schema-1", "schema-2"] })));
+afterAll(() => fleet.close());
+
+type Tenant = Awaited<ReturnType<TestFleet["addTenant"]>>;
+
+let made = 0;
+async function tenantsOf(count: number) {
+  const tenants: Tenant[] = [];
+  for (let n = 0; n < count; n += 1) tenants.push(await fleet.addTenant(`schema-${(n % 2) + 1}`, `t${(made += 1)}`));
+  return {
+    tenants,
+    only: ["--only", tenants.map(({ id }) => id).join(",")],
+    /** Which files each schema has applied, from the schema itself. */
+    applied: () =>
+      Promise.all(
+        tenants.map(({ shard, schema }) =>
+          fleet.owner(shard, async (client) => {
+            const text = `SELECT name FROM ${schema}.schema_migrations ORDER BY name`;
+            return (await client.query<{ name: string }>(text)).rows.map(({ name }) => name);
+          }),
+        ),
+      ),
+    /** And which version the control tables say it has. */
+    versions: async () => {
+      const text = `SELECT schema_version AS version FROM placements WHERE tenant_id = ANY ($1) ORDER BY id`;
+      const rows = await fleet.controlRows<{ version: string }>(text, [tenants.map(({ id }) => id)]);
+      return rows.map(({ version }) => version);
+    },
+  };
+}
+
+/** The only element, or the first. */
+function first<Item>(items: readonly Item[]): Item {
+  const [item] = items;
+  if (item === undefined) throw new Error("There is none.");
+  return item;
+}
+
+const note = { "0002_note.sql": "ALTER TABLE products ADD COLUMN note text;" };
+
+test("a dry run says what would be done where, and changes nothing", async () => {
+  const { applied, versions, only } = await tenantsOf(3);
+  const runs = () => fleet.controlRows(`SELECT * FROM migration_runs`);
+  const before = [await applied(), await versions(), await runs()];
+  const { code, output } = await fleet.migrate(
+    ...["--dry-run", "--cohort", "1", "--tenant-files", await fleet.filesWith(note), ...only],
+  );
+  expect(code).toBe(0);
+  expect(output).toContain("3 of 3 would be brought to 0002_note.sql");
+  expect(output).toMatch(/schema-1: 2 of 2 {2}0002_note\.sql\n.*schema-2: 1 of 1 {2}0002_note\.sql/);
+  expect(output).toMatch(/first: t\d+\n/);
+  expect([await applied(), await versions(), await runs()]).toEqual(before);
+});
+
+test("every schema gets the file once, and a table with other columns notes its changes by them", async () => {
+  const { tenants, applied, versions, only } = await tenantsOf(4);
+  const files = await fleet.filesWith(note);
+  const { code, output } = await fleet.migrate("--tenant-files", files, "--cohort", first(tenants).id, ...only);
+  expect(output).toContain("applied 4, there already 0, failed 0");
+  expect(code).toBe(0);
+  expect(new Set(await versions())).toEqual(new Set(["0002_note.sql"]));
+  expect(new Set((await applied()).map(String))).toEqual(new Set(["0001_tables.sql,0002_note.sql"]));
+  const { shard, schema } = first(tenants);
+  const noting = await fleet.owner(shard, async (client) => {
+    const text = `SELECT count(*)::int AS n FROM pg_trigger t
+                  WHERE t.tgrelid = '${schema}.products'::regclass AND encode(t.tgargs, 'escape') LIKE '%r.note::text%'`;
+    return (await client.query<{ n: number }>(text)).rows;
+  });
+  expect(noting).toEqual([{ n: 3 }]);
+  const again = await fleet.migrate("--tenant-files", files, ...only);
+  expect(again).toMatchObject({ code: 0, output: expect.stringContaining("all 4 have 0002_note.sql") });
+});
+
+test("a schema whose rows stand against a change fails alone, without a word of its rows, and is done once they do not", async () => {
+  const { tenants, versions, only } = await tenantsOf(4);
+  const { id, shard, schema } = first(tenants);
+  await fleet.owner(shard, async (client) => {
+    // The owner is no tenant: what a tenant's own rows must be is off while the row is made.
+    await client.query(`ALTER TABLE ${schema}.settings DROP CONSTRAINT tenant_id_is_mine`);
+    await client.query(
+      `INSERT INTO ${schema}.settings (tenant_id, key, value) VALUES ('${id}', 'hush', '"hush-hush"')`,
+    );
+    await client.query(
+      `ALTER TABLE ${schema}.settings ADD CONSTRAINT tenant_id_is_mine CHECK (tenant_id = tollgate.current_tenant()) NOT VALID`,
+    );
+    await client.query(`UPDATE tollgate.tenants SET structure = tollgate.structure(role) WHERE role = $1`, [schema]);
+  });
+  const files = await fleet.filesWith({
+    "0002_keys.sql": "-- allow constraint: a test\nALTER TABLE settings ADD CONSTRAINT no_hush CHECK (key <> 'hush');",
+  });
+  const failing = await fleet.migrate("--tenant-files", files, "--stop-above", "1", ...only);
+  expect(failing.code).toBe(1);
+  expect(failing.output).toContain(
+    `failed: ${id} on schema-1: rows that exist break a check (constraint no_hush) (23514)`,
+  );
+  expect(failing.output).toContain("applied 3, there already 0, failed 1");
+  expect(failing.output).not.toContain("hush-hush");
+  expect(await versions()).toEqual(["0001_tables.sql", ...Array.from({ length: 3 }, () => "0002_keys.sql")]);
+
+  const status = await fleet.migrate("status", "--tenant-files", files);
+  // Of that shard: tenants, pending, drifted, failed.
+  expect(status.output).toMatch(/schema-1 +\d+ +\d+ +0 +1 /);
+  await fleet.owner(shard, (client) => client.query(`DELETE FROM ${schema}.settings`));
+  expect(await fleet.migrate("--tenant-files", files, ...only)).toMatchObject({ code: 0 });
+  expect(new Set(await versions())).toEqual(new Set(["0002_keys.sql"]));
+});
+
+test("a run stops at the first cohort when it fails there, and nobody else is touched", async () => {
+  const { tenants, versions, only } = await tenantsOf(6);
+  const { id } = first(tenants);
+  const files = await fleet.filesWith({ "0002_wrong.sql": "SELECT 1 / 0;" });
+  const { code, output } = await fleet.migrate("--tenant-files", files, "--cohort", id, ...only);
+  expect(code).toBe(1);
+  expect(output).toContain("stopped, because 1 of 1 failed, more than 2% of the first cohort");
+  expect(output).toContain("applied 0, there already 0, failed 1");
+  expect(new Set(await versions())).toEqual(new Set(["0001_tables.sql"]));
+});
+
+test("a schema that somebody changed by hand is named with what differs, and left alone unless that is allowed", async () => {
+  const { tenants, versions, only } = await tenantsOf(3);
+  const { id, shard, schema } = first(tenants);
+  await fleet.owner(shard, async (client) => {
+    await client.query(`ALTER TABLE ${schema}.products ALTER COLUMN stock TYPE bigint, ADD COLUMN odd text`);
+    await client.query(`DROP INDEX ${schema}.products_by_name; GRANT TRUNCATE ON ${schema}.settings TO ${schema}`);
+    // What may be tuned for one tenant is no drift.
+    await client.query(`ALTER TABLE ${schema}.products SET (autovacuum_vacuum_scale_factor = 0.01)`);
+    await client.query(`ALTER ROLE ${schema} CONNECTION LIMIT 7`);
+  });
+  const { output } = await fleet.migrate("status");
+  const story = output.slice(output.indexOf(`${id} on schema-1`)).split("\n\n")[0] ?? "";
+  expect(story).toContain(
+    "column products.stock\n    expected  integer, not null, default 0\n    found     bigint, not null",
+  );
+  expect(story).toContain("column products.odd\n    expected  nothing\n    found     text");
+  expect(story).toMatch(/index products_by_name\n {4}expected {2}CREATE INDEX .*\n {4}found {5}nothing/);
+  expect(story).toMatch(/table settings\n.*\n.*found .*tenant .*truncate/);
+  expect(story.match(/expected/g)).toHaveLength(4);
+
+  const files = await fleet.filesWith(note);
+  const refused = await fleet.migrate("--tenant-files", files, "--stop-above", "1", ...only);
+  expect(refused.code).toBe(1);
+  expect(refused.output).toMatch(
+    new RegExp(`drifted: ${id} on schema-1: somebody changed it: column products.odd was added`),
+  );
+  expect(await versions()).toEqual(["0001_tables.sql", "0002_note.sql", "0002_note.sql"]);
+
+  expect(await fleet.migrate("--tenant-files", files, "--allow-drift", ...only)).toMatchObject({ code: 0 });
+  const accepted = await fleet.migrate("status", "--tenant-files", files);
+  expect(accepted.output).not.toContain(`${id} on schema-1 is not`);
+  // It is taken as it is, and still not like the others.
+  expect(accepted.output).toMatch(new RegExp(`0002_note.sql: 1 unlike the \\d+ others, .*: ${id}\n`));
+});
+
+test("a run that is killed in the middle is finished by the next one, and no schema is done twice", async () => {
+  const { applied, versions, only } = await tenantsOf(10);
+  const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.4);" });
+  const flags = ["--tenant-files", files, "--concurrency", "2", ...only];
+  const done = async () => (await versions()).filter((version) => version === "0002_slow.sql").length;
+  const child = fleet.spawnMigrate(flags);
+  const killed = ended(child);
+  while ((await done()) < 3) await sleep(20);
+  child.kill("SIGKILL");
+  await killed;
+  const before = await done();
+  expect(before).toBeLessThan(10);
+
+  const { code, output } = await fleet.migrate(...flags);
+  expect(output).toContain("is not finished. Waiting to see");
+  expect(code).toBe(0);
+  expect(await done()).toBe(10);
+  expect(await applied()).toEqual(Array.from({ length: 10 }, () => ["0001_tables.sql", "0002_slow.sql"]));
+  const results = await fleet.controlRows<{ state: string; n: number; placements: number }>(
+    `SELECT m.state, count(*)::int AS n FROM migration_runs m JOIN migration_results r ON r.run_id = m.id
+     WHERE m.id > (SELECT max(id) - 2 FROM migration_runs) GROUP BY m.id ORDER BY m.id`,
+  );
+  expect(results).toEqual([
+    { state: "stopped", n: before },
+    { state: "done", n: 10 - before },
+  ]);
+});
+
+test("a schema whose answer was lost on the way, or whose database was away for a moment, is done once", async () => {
+  const { applied, only } = await tenantsOf(3);
+  const files = await fleet.filesWith(note);
+  const sql = "tollgate.migrate";
+  fleet.proxy.setFaults([
+    { kind: "lose-after", sql, times: 1 },
+    { kind: "refuse-before", sql, times: 2 },
+  ]);
+  const { code, output } = await fleet.migrate("--tenant-files", files, "--concurrency", "1", ...only);
+  expect(output).toContain("applied 2, there already 1, failed 0");
+  expect(code).toBe(0);
+  expect(await applied()).toEqual(Array.from({ length: 3 }, () => ["0001_tables.sql", "0002_note.sql"]));
+});
+
+test("two runs at once are one run: the second names the first, and leaves", async () => {
+  const { versions, only } = await tenantsOf(6);
+  const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.8);" });
+  const flags = ["--tenant-files", files, "--concurrency", "1", ...only];
+  const child = fleet.spawnMigrate(flags);
+  const one = ended(child);
+  while ((await fleet.controlRows(`SELECT FROM migration_runs WHERE state = 'running'`)).length === 0) await sleep(20);
+  const two = await fleet.migrate(...flags);
+  expect(two.code).toBe(1);
+  expect(two.output).toMatch(/Run \d+, started by process \d+ on .*, is going on/);
+  expect(await one).toMatchObject({ code: 0 });
+  expect(new Set(await versions())).toEqual(new Set(["0002_slow.sql"]));
+});
+
+test("a signal stops a run after the schemas that are under way", async () => {
+  const { versions, only } = await tenantsOf(6);
+  const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.5);" });
+  const child = fleet.spawnMigrate(["--tenant-files", files, "--concurrency", "1", ...only]);
+  const run = ended(child);
+  while (!(await versions()).includes("0002_slow.sql")) await sleep(20);
+  child.kill("SIGINT");
+  const { code, output } = await run;
+  expect(code).toBe(1);
+  expect(output).toContain("stopped, because the operator stopped it");
+  expect(await versions()).toContain("0001_tables.sql");
+});
+
+test("history is not rewritten: a file that has changed since it was applied is refused by name", async () => {
+  const { versions, only } = await tenantsOf(2);
+  expect(await fleet.migrate("--tenant-files", await fleet.filesWith(note), ...only)).toMatchObject({ code: 0 });
+  const changed = await fleet.filesWith({
+    "0002_note.sql": "ALTER TABLE products ADD COLUMN other text;",
+    "0003_c.sql": "SELECT 1;",
+  });
+  const { code, output } = await fleet.migrate("--tenant-files", changed, "--stop-above", "100%", ...only);
+  expect(code).toBe(1);
+  expect(output).toContain("0002_note.sql has changed since it was applied");
+  expect(await versions()).toEqual(["0002_note.sql", "0002_note.sql"]);
+});
+
+test("a table in use is waited for a second at a time, so that its tenant goes on, and tried again", async () => {
+  const { tenants, versions, only } = await tenantsOf(2);
+  const { shard, schema } = first(tenants);
+  const files = await fleet.filesWith(note);
+  const { code, output, longestMs } = await fleet.owner(shard, async (client) => {
+    await client.query(`BEGIN; SELECT FROM ${schema}.products`);
+    const run = fleet.migrate("--tenant-files", files, ...only);
+    const longest = await fleet.owner(shard, async (other) => {
+      let waited = 0;
+      for (const endMs = performance.now() + 4_000; performance.now() < endMs;) {
+        const startedAtMs = performance.now();
+        await other.query(`SELECT FROM ${schema}.products`);
+        waited = Math.max(waited, performance.now() - startedAtMs);
+        await sleep(100);
+      }
+      return waited;
+    });
+    await client.query("COMMIT");
+    return { ...(await run), longestMs: longest };
+  });
+  expect(longestMs).toBeLessThan(2_500);
+  expect(output).toContain("tried more than once 1");
+  expect(code).toBe(0);
+  expect(await versions()).toEqual(["0002_note.sql", "0002_note.sql"]);
+});
+
+test("a file that would lock out the program in use is refused before anything is done, with the safe way named", async () => {
+  const { versions, only } = await tenantsOf(1);
+  const files = await fleet.filesWith({ "0009_bad.sql": "ALTER TABLE products ADD COLUMN must text NOT NULL;" });
+  const { code, output } = await fleet.migrate("--tenant-files", files, ...only);
+  expect(code).toBe(1);
+  expect(output).toMatch(/^Nothing was done\.[^]*0009_bad\.sql:1[^]*Instead:/);
+  expect(await versions()).toEqual(["0001_tables.sql"]);
+});
+
+test.each([
+  [["--concurrency", "0"], "--concurrency"],
+  [["--stop-above", "200%"], "--stop-above"],
+  [["--cohort", "No Such"], "--cohort"],
+  [["--only", "nobody"], "no schema of its own for nobody"],
+  [["--unknown"], "--unknown"],
+  [["perhaps"], "no command perhaps"],
+  [["--local"], "npm start first"],
+])("%j is refused with what is wrong", async (flags, said) => {
+  const { code, output } = await fleet.migrate(...flags);
+  expect(code).toBe(1);
+  expect(output).toContain(said);
+  expect(output).not.toContain("    at ");
+});

@@ -1,0 +1,159 @@
+// Fleet migrations by the operator's API, through the whole system: a Workflow brings tenants' own schemas up to date while
+// their agents go on calling.
+import { afterEach, expect, test } from "vitest";
+import { aTenant, callTool, controlRows, fireCron, operator, rowsOf, system, until } from "../support/flow.ts";
+
+interface Report {
+  id: number;
+  state: string;
+  reason: string | null;
+  plan: { pending: number; cohort: { tenantId: string }[] } | null;
+  counts: Record<string, number>;
+  failures: { tenantId: string; outcome: string; reason: string }[];
+}
+
+/** Gives the Worker these files for tenants' schemas, besides the product's own. */
+const release = (files: { name: string; text: string }[]) =>
+  fetch(`${system.publicUrl}/test/migrations`, { method: "POST", body: JSON.stringify(files) });
+afterEach(() => release([]));
+
+const report = async (id: number): Promise<Report> =>
+  (await (await operator("GET", `/migrations/${id}`)).json()) as Report;
+
+async function start(options: Record<string, unknown>): Promise<number> {
+  const response = await operator("POST", "/migrations", options);
+  expect(response.status).toBe(202);
+  return ((await response.json()) as Report).id;
+}
+
+async function finished(id: number): Promise<Report> {
+  await until(async () => (await report(id)).state !== "running", `run ${id} ends`);
+  return report(id);
+}
+
+async function versionOf(tenantId: string): Promise<string> {
+  const tenant = (await (await operator("GET", `/tenants/${tenantId}`)).json()) as {
+    placement: { schemaVersion: string };
+  };
+  return tenant.placement.schemaVersion;
+}
+
+async function schemaOf(tenantId: string): Promise<string> {
+  const [row] = await controlRows<{ id: number }>(`SELECT placement_id::int AS id FROM tenants WHERE id = $1`, [
+    tenantId,
+  ]);
+  return `tenant_${row?.id}`;
+}
+
+const note = { name: "9001_note.sql", text: "ALTER TABLE products ADD COLUMN note text" };
+
+test("the operator's API brings tenants' schemas up to date, first cohort first, while their agents call", async () => {
+  const [one, two, other] = await Promise.all([
+    aTenant({ plan: "pro" }),
+    aTenant({ plan: "pro" }),
+    aTenant({ plan: "pro" }),
+  ]);
+  const before = await versionOf(one.id);
+  await release([note]);
+  const dry = await finished(await start({ dryRun: true, only: [one.id, two.id] }));
+  expect(dry).toMatchObject({ state: "done", plan: { pending: 2 }, counts: { applied: 0 } });
+  expect(await versionOf(one.id)).toBe(before);
+
+  const id = await start({ only: [one.id, two.id], cohort: [two.id], concurrency: 2 });
+  const calls = [];
+  for (let n = 0; n < 10; n += 1) calls.push(await callTool(one.apiKey, "search_products", { query: "" }));
+  expect(calls.filter(({ isError }) => isError === true)).toEqual([]);
+  const done = await finished(id);
+  expect(done).toMatchObject({
+    state: "done",
+    counts: { applied: 2, failed: 0 },
+    plan: { cohort: [{ tenantId: two.id }] },
+  });
+  expect(await Promise.all([one, two, other].map((tenant) => versionOf(tenant.id)))).toEqual([
+    note.name,
+    note.name,
+    before,
+  ]);
+  const columns = await rowsOf(
+    system.schemaOwnerUrl,
+    `SELECT FROM information_schema.columns WHERE table_name = 'products' AND column_name = 'note' AND table_schema = ANY ($1)`,
+    [[await schemaOf(one.id), await schemaOf(two.id), await schemaOf(other.id)]],
+  );
+  expect(columns).toHaveLength(2);
+  // The program runs against both versions.
+  for (const { apiKey } of [one, other]) {
+    expect((await callTool(apiKey, "search_products", { query: "lamp" })).data?.["products"]).toHaveLength(2);
+    expect((await callTool(apiKey, "health_check")).data).toMatchObject({ ok: true });
+  }
+  expect(await (await operator("GET", "/migrations")).json()).toMatchObject({
+    runs: expect.arrayContaining([expect.objectContaining({ id, state: "done" })]),
+    shards: expect.arrayContaining([expect.objectContaining({ shardId: "schema-1" })]),
+  });
+});
+
+test("a file that fails stops the run, says why without the database's words, and leaves the schema as it was", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  await release([note, { name: "9002_wrong.sql", text: "SELECT 'secret'::integer" }]);
+  const failed = await finished(await start({ only: [tenant.id] }));
+  expect(failed).toMatchObject({
+    state: "failed",
+    counts: { applied: 0, failed: 1 },
+    failures: [
+      { tenantId: tenant.id, outcome: "failed", sqlState: "22P02", reason: "a value that exists does not fit" },
+    ],
+  });
+  expect(JSON.stringify(failed)).not.toContain("secret");
+  expect(await versionOf(tenant.id)).not.toBe(note.name);
+  expect((await callTool(tenant.apiKey, "health_check")).data).toMatchObject({ ok: true });
+});
+
+test("one run at a time: a second start names the one that is going on, and it can be stopped", async () => {
+  const tenants = await Promise.all([1, 2, 3].map(() => aTenant({ plan: "pro" })));
+  const only = tenants.map(({ id }) => id);
+  await release([{ name: "9001_slow.sql", text: "SELECT pg_sleep(1)" }]);
+  const id = await start({ only, concurrency: 1 });
+  const second = await operator("POST", "/migrations", {});
+  expect(second.status).toBe(409);
+  expect(await second.json()).toMatchObject({
+    code: "conflict",
+    detail: expect.stringContaining(`/admin/api/migrations/${id}`),
+  });
+  await until(async () => (await report(id)).counts["applied"] === 1, "one schema is done");
+  expect((await operator("POST", `/migrations/${id}/stop`)).status).toBe(202);
+  const stopped = await finished(id);
+  expect(stopped).toMatchObject({ state: "stopped", reason: "the operator stopped it" });
+  expect(stopped.counts["applied"]).toBeLessThan(3);
+  expect((await operator("POST", `/migrations/${id}/stop`)).status).toBe(409);
+  // Starting again goes on with what is left.
+  const rest = await finished(await start({ only }));
+  expect((stopped.counts["applied"] ?? 0) + (rest.counts["applied"] ?? 0) + (rest.counts["current"] ?? 0)).toBe(3);
+});
+
+test("a run whose Workflow died is taken up again by the sweep", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  await release([note]);
+  // What a runtime leaves that is killed right after the start: a run that nobody executes.
+  const [run] = await controlRows<{ id: number }>(
+    `INSERT INTO migration_runs (started_by, runner, options, progressed_at)
+     VALUES ('a test', 'workflow', $1, now() - interval '1 minute') RETURNING id::int AS id`,
+    [JSON.stringify({ only: [tenant.id] })],
+  );
+  await fireCron("* * * * *");
+  expect(await finished(run?.id ?? 0)).toMatchObject({ state: "done", attempt: 2, counts: { applied: 1 } });
+  expect(await versionOf(tenant.id)).toBe(note.name);
+});
+
+test.each([
+  [{ concurrency: 100 }, 400],
+  [{ only: ["nobody-of-this-name"] }, 400],
+  [{ stopAbove: "a lot" }, 400],
+  [{ unknown: true }, 400],
+])("a start with %j is refused", async (options, status) => {
+  expect((await operator("POST", "/migrations", options)).status).toBe(status);
+});
+
+test("runs are the operator's alone", async () => {
+  expect((await operator("GET", "/migrations", undefined, "wrong")).status).toBe(401);
+  expect((await operator("GET", "/migrations/999999")).status).toBe(404);
+  expect((await operator("POST", "/migrations/999999/stop")).status).toBe(404);
+});
