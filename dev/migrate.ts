@@ -28,7 +28,7 @@ import {
 import { dryRunFleet, migrateFleet } from "./migrate-fleet.ts";
 import { showFleet } from "./migrate-status.ts";
 import { branchMigrations, controlMigrations, migrate, sharedMigrations, tenantMigrations } from "./migrations.ts";
-import { loadSettings } from "./settings.ts";
+import { loadSettings, sealKeysOf } from "./settings.ts";
 
 const help = `npm run migrate -- [status] [flags]
 
@@ -111,10 +111,11 @@ function variables(local: boolean): (name: string) => string {
   const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
   if (!existsSync(join(dir, "settings.json")))
     throw new Error(`No system has run in ${dir}: npm start first, or set TOLLGATE_DIR.`);
-  const { ports, secrets } = loadSettings(dir);
+  const settings = loadSettings(dir);
+  const { ports, secrets } = settings;
   const values: Record<string, string> = {
     CONTROL_OWNER_URL: `postgresql://${OWNER}:${secrets.ownerPassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
-    SEAL_KEYS: JSON.stringify([{ id: "local", secret: secrets.sealKey }]),
+    SEAL_KEYS: JSON.stringify(sealKeysOf(settings)),
     NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
   };
   return (name) => values[name] ?? "";

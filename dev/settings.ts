@@ -5,6 +5,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
+import type { SealKeys } from "../src/core/seal.ts";
 
 export interface DemoTenant {
   id: string;
@@ -59,6 +60,14 @@ export function loadSettings(dir: string): Settings {
   } catch {
     return madeUp;
   }
+}
+
+/** The keys that a local system seals with, newest first: two, so that changing from one to the other can be tried. */
+export function sealKeysOf({ secrets: { sealKey } }: Settings): SealKeys {
+  return [
+    { id: "local", secret: sealKey },
+    { id: "other", secret: `other ${sealKey}` },
+  ];
 }
 
 /** Replaces the file in one step: a kill in the middle leaves the old one. */

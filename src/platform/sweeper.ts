@@ -12,6 +12,7 @@ import { describeError, log } from "../log.ts";
 import { resumeSilentMigrations } from "./fleet-migration.ts";
 import { MOVE_SILENCE_MS, startMoving } from "./moving.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
+import { rotateSeals } from "./seal-rotation.ts";
 
 /** Of each kind, one run takes this many; what is left waits a minute. */
 const BATCH = 50;
@@ -43,6 +44,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     });
     await each(undelivered, (tenantId) => env.TENANT.getByName(tenantId).refresh());
   });
+  await settle("seals", () => rotateSeals(env));
   await settle("silent_moves", async () => {
     await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
   });

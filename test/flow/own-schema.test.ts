@@ -2,7 +2,21 @@
 // by the same tools, and kept apart by rights that no statement can get around.
 import pg from "pg";
 import { expect, test } from "vitest";
-import { aCustomer, aTenant, callTool, controlRows, operator, rowsOf, status, system, until } from "../support/flow.ts";
+import { loginPurpose } from "../../src/core/placement.ts";
+import { SEAL_IV_BYTES, seal, unseal } from "../../src/core/seal.ts";
+import {
+  aCustomer,
+  aTenant,
+  callTool,
+  controlRows,
+  endObject,
+  fireCron,
+  operator,
+  rowsOf,
+  status,
+  system,
+  until,
+} from "../support/flow.ts";
 
 /** Where a tenant is, from the control tables. */
 async function placementOf(tenantId: string) {
@@ -141,4 +155,30 @@ test("when the schema shards have little room left, the next is made ahead and t
   } finally {
     await controlRows("UPDATE shards SET capacity = 400 WHERE id = 'schema-1'");
   }
+});
+
+test("the key that logins are sealed with is rotated while the tenant is served", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  const served = async () => (await callTool(tenant.apiKey, "search_products", { query: "lamp" })).isError !== true;
+  const keyOfShard = async () => {
+    const [row] = await controlRows("SELECT split_part(owner_login, '.', 2) AS key FROM shards WHERE id = 'schema-1'");
+    return row?.["key"];
+  };
+  const { id, login } = await placementOf(tenant.id);
+  const purpose = loginPurpose.tenant(id);
+  const opened = await unseal(system.sealKeys, purpose, login ?? "");
+  const iv = crypto.getRandomValues(new Uint8Array(SEAL_IV_BYTES));
+  const underOther = await seal(system.sealKeys.toReversed(), purpose, opened, iv);
+  await controlRows("UPDATE placements SET login = $2 WHERE id = $1", [id, underOther]);
+  await controlRows("UPDATE tenants SET version = version + 1 WHERE id = $1", [tenant.id]);
+  await fetch(`${system.publicUrl}/test/rotate`);
+  expect(await keyOfShard()).toBe("other");
+  await endObject(tenant.id);
+  expect(await served()).toBe(true);
+
+  await fireCron("* * * * *");
+  expect(await keyOfShard()).toBe("local");
+  expect((await placementOf(tenant.id)).login).toMatch(/^v1\.local\./);
+  expect(await served()).toBe(true);
+  expect(await aTenant({ plan: "pro" })).toBeDefined();
 });

@@ -5,8 +5,9 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
 import { removePostgresData } from "../../dev/postgres.ts";
-import { freePort } from "../../dev/settings.ts";
+import { freePort, sealKeysOf } from "../../dev/settings.ts";
 import { startSystem } from "../../dev/system.ts";
+import type { SealKeys } from "../../src/core/seal.ts";
 
 export interface FlowSystem {
   publicUrl: string;
@@ -21,6 +22,7 @@ export interface FlowSystem {
   tokenUrl: string;
   monitorUrl: string;
   superuserUrl: string;
+  sealKeys: SealKeys;
   controlUrl: string;
   sharedOwnerUrl: string;
   schemaOwnerUrl: string;
@@ -58,6 +60,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     issuerUrl: issuer.url,
     tokenUrl: issuer.tokenUrl,
     monitorUrl: monitor.url,
+    sealKeys: sealKeysOf(settings),
     superuserUrl: databases.postgres.superuserUrl,
     controlUrl: databases.controlUrl,
     sharedOwnerUrl: databases.sharedOwnerUrl,

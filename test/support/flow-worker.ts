@@ -9,6 +9,7 @@ import { authenticate } from "../../src/mcp/auth.ts";
 import { Provisioning as ProductProvisioning } from "../../src/platform/provisioning.ts";
 import { SessionBudget as ProductBudget } from "../../src/platform/session-budget.ts";
 import { tenantMigrations } from "../../src/platform/tenant-migrations.ts";
+import { rotateSeals } from "../../src/platform/seal-rotation.ts";
 import { TenantObject as ProductObject } from "../../src/platform/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
@@ -151,6 +152,11 @@ export default {
         const sessions = searchParams.get("sessions");
         budgetOfTest = sessions === null ? undefined : Number(sessions);
         return Response.json({ budgetOfTest });
+      }
+      case "/test/rotate": {
+        const keys = (JSON.parse(env.SEAL_KEYS) as unknown[]).toReversed();
+        await rotateSeals({ ...env, SEAL_KEYS: JSON.stringify(keys) });
+        return Response.json({ rotated: true });
       }
       case "/test/monitor":
         monitorIsDown = searchParams.get("down") === "true";
