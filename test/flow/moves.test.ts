@@ -1,14 +1,18 @@
 // A tenant moves between tiers while its agents keep calling: no call fails, no row is lost or doubled, and what it has
 // used goes with it.
 import { describe, expect, test } from "vitest";
+import { bootstrapCluster, prepareShared, registerShard } from "../../dev/databases.ts";
+import { migrate, sharedMigrations } from "../../dev/migrations.ts";
 import {
   type TestTenant,
   aTenant,
+  asSuperuser,
   callTool,
   controlRows,
   databaseFaults,
   databaseHits,
   endObject,
+  fireCron,
   operator,
   rowsOf,
   storedCalls,
@@ -270,4 +274,67 @@ test.each([
     "UPDATE products SET stock = 1 RETURNING id",
   );
   expect(rows.data?.["results"]).toMatchObject([[{ n: 10 }], { length: 10 }]);
+});
+
+test("a move whose Workflow has died is taken up by the sweep", async () => {
+  const tenant = await aTenant({ plan: "starter", strategy: "shared" });
+  await controlRows(
+    `INSERT INTO moves (tenant_id, strategy, from_placement, progressed_at)
+     SELECT id, 'schema', placement_id, now() - interval '2 minutes' FROM tenants WHERE id = $1`,
+    [tenant.id],
+  );
+  await fireCron("* * * * *");
+  await until(async () => (await moves(tenant))[0]?.state === "moved", "the move is done");
+  expect((await run(tenant, "SELECT count(*)::int AS n FROM products")).data?.["results"]).toEqual([[{ n: 10 }]]);
+});
+
+test("a second move while one is open is refused, and says what to do", async () => {
+  const tenant = await aTenant({ plan: "starter", strategy: "shared" });
+  await moveTo(tenant, "schema");
+  const second = await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "database" });
+  expect(second.status).toBe(409);
+  expect(await second.text()).toMatch(/confirm it or undo it first/);
+  expect((await operator("POST", "/tenants/nobody/move", { strategy: "schema" })).status).toBe(404);
+  expect((await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "elsewhere" })).status).toBe(400);
+});
+
+test("a tenant moves to another shard of the shared tier, and new tenants spread over both", async () => {
+  await aTenant({ plan: "free" }); // on the first shard
+  const name = "tollgate_shared_2";
+  const on = (url: string) => Object.assign(new URL(url), { pathname: `/${name}` }).href;
+  const [ownerUrl, appUrl] = [on(system.sharedOwnerUrl), on(system.appUrl)];
+  const app = new URL(appUrl);
+  await bootstrapCluster({
+    superuserUrl: system.superuserUrl,
+    ownerPassword: new URL(ownerUrl).password,
+    databases: [{ name, closed: true }],
+  });
+  await migrate({ url: ownerUrl, directory: sharedMigrations });
+  await prepareShared({
+    ownerUrl,
+    logins: [{ name: app.username, password: app.password }],
+    contextKeys: system.contextKeys,
+  });
+  const shard = { id: "shared-2", strategy: "shared", region: "aws-local", ownerUrl, appUrl } as const;
+  await registerShard({ controlUrl: system.controlUrl, sealKeys: system.sealKeys, ...shard });
+  try {
+    const tenant = await aTenant({ plan: "starter", strategy: "shared" });
+    const [placed] = await controlRows("SELECT shard_id FROM placements WHERE tenant_id = $1", [tenant.id]);
+    expect(placed, "the emptier shard comes first").toEqual({ shard_id: "shared-2" });
+    await run(tenant, "UPDATE products SET stock = 4711 WHERE id = 'mug-steel'");
+    const moved = await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "shared", shard: "shared-1" });
+    expect(moved.status).toBe(202);
+    await until(async () => (await moves(tenant))[0]?.state === "moved", "the move is done");
+    await confirm(tenant);
+    const seen = await run(
+      tenant,
+      "SELECT stock FROM products WHERE id = 'mug-steel'",
+      "SELECT current_database() AS d",
+    );
+    expect(seen.data?.["results"]).toEqual([[{ stock: 4711 }], [{ d: "tollgate_shared_1" }]]);
+    const left = await rowsOf(asSuperuser(ownerUrl), "SELECT FROM products WHERE tenant_id = $1", [tenant.id]);
+    expect(left).toEqual([]);
+  } finally {
+    await controlRows("UPDATE shards SET accepts = false WHERE id = 'shared-2'");
+  }
 });

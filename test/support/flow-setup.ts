@@ -7,6 +7,7 @@ import type { TestProject } from "vitest/node";
 import { removePostgresData } from "../../dev/postgres.ts";
 import { freePort, sealKeysOf } from "../../dev/settings.ts";
 import { startSystem } from "../../dev/system.ts";
+import type { ContextKeys } from "../../src/core/context.ts";
 import type { SealKeys } from "../../src/core/seal.ts";
 
 export interface FlowSystem {
@@ -23,6 +24,7 @@ export interface FlowSystem {
   monitorUrl: string;
   superuserUrl: string;
   sealKeys: SealKeys;
+  contextKeys: ContextKeys;
   controlUrl: string;
   sharedOwnerUrl: string;
   schemaOwnerUrl: string;
@@ -61,6 +63,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     tokenUrl: issuer.tokenUrl,
     monitorUrl: monitor.url,
     sealKeys: sealKeysOf(settings),
+    contextKeys: [{ id: "local", secret: settings.secrets.contextKey }],
     superuserUrl: databases.postgres.superuserUrl,
     controlUrl: databases.controlUrl,
     sharedOwnerUrl: databases.sharedOwnerUrl,
