@@ -33,6 +33,8 @@ const MAX_CHANGED = 20_000;
 /** Of rows in one request; far below what a request may hold, and some milliseconds of work. */
 const CHUNK_ROWS = 1_000;
 const CHUNK_BYTES = 2_000_000;
+/** A second's work or less: many times that in one statement would meet its time limit. */
+const DELETED_AT_ONCE = 10_000;
 
 /** The tenant's tables, each before those that refer to it. */
 export async function tablesOf(asTenant: AsTenant): Promise<Table[]> {
@@ -136,9 +138,22 @@ export function applyRows(table: Table, rows: string, keys: readonly Key[] = [])
   return [removal, upsert];
 }
 
-/** Deletes all of the tenant's rows, those that refer to others first. */
-export function emptyTables(tables: readonly Table[]): Statement[] {
-  return tables.toReversed().map(({ name }) => ({ text: `DELETE FROM ${id(name)}` }));
+/** Deletes all of the tenant's rows, those that refer to others first, some at a time. `before` goes before each delete. */
+export async function emptyTables(
+  asTenant: AsTenant,
+  tables: readonly Table[],
+  before: readonly Statement[],
+): Promise<void> {
+  for (const { name } of tables.toReversed()) {
+    const some: Statement = {
+      text: `WITH gone AS (DELETE FROM ${id(name)} WHERE ctid = ANY (ARRAY(SELECT ctid FROM ${id(name)} LIMIT ${DELETED_AT_ONCE}))
+                           RETURNING 1) SELECT count(*)::int AS count FROM gone`,
+    };
+    for (;;) {
+      const results = await asTenant([...before, some]);
+      if (Number(results.at(-1)?.[0]?.["count"]) < DELETED_AT_ONCE) break;
+    }
+  }
 }
 
 /** How many rows each table has, and a sum over all their values that does not depend on their order. */
@@ -247,12 +262,18 @@ async function whenFree(owner: NeonConnection, statements: readonly Statement[])
   }
 }
 
-/** Forgets what was noted of the tenant here. */
+/** Forgets what was noted of the tenant here, some at a time. */
 export async function forgetChanges(owner: NeonConnection, tenantId: TenantId): Promise<void> {
-  await owner.batch([
-    { text: `DELETE FROM tollgate.changes WHERE tenant_id = $1`, params: [tenantId] },
-    { text: `SELECT tollgate.set_gate($1, NULL, NULL)`, params: [tenantId] },
-  ]);
+  for (;;) {
+    const [row] = await owner.query(
+      `WITH gone AS (DELETE FROM tollgate.changes WHERE (tenant_id, n) IN (
+         SELECT tenant_id, n FROM tollgate.changes WHERE tenant_id = $1 LIMIT ${DELETED_AT_ONCE}) RETURNING 1)
+       SELECT count(*)::int AS count FROM gone`,
+      [tenantId],
+    );
+    if (Number(row?.["count"]) < DELETED_AT_ONCE) break;
+  }
+  await owner.query(`SELECT tollgate.set_gate($1, NULL, NULL)`, [tenantId]);
 }
 
 // ---- SQL

@@ -162,10 +162,11 @@ export class TenantMove {
     if (!proof.proven) throw new AppError("isolation_unproven");
     const { source, target } = await this.#sides({ ...reserved, state: "copying" });
     const tables = await this.#commonTables(source, target);
-    await this.#load(target, await this.#moves.nextAttempt(move.id));
+    const attempt = await this.#moves.nextAttempt(move.id);
+    await this.#load(target, attempt);
     const mark = await markOf(source.owner);
     // What an earlier move has left of the tenant here is no part of this copy.
-    await target.asTenant(emptyTables(tables));
+    await emptyTables(target.asTenant, tables, [underToken(attempt)]);
     await this.#moves.progress(move.id, { state: "copying", cursor: null, copied: false, mark, rows: 0, round: false });
     return GOES_ON;
   }
@@ -302,7 +303,7 @@ export class TenantMove {
       const side = await this.#side(placement);
       // As a copy, so that its end is not noted as the tenant's changes.
       await this.#load(side, 0);
-      await side.asTenant(emptyTables(await tablesOf(side.asTenant)));
+      await emptyTables(side.asTenant, await tablesOf(side.asTenant), [underToken(0)]);
       await forgetChanges(side.owner, this.#tenantId);
     } else {
       await removePlace(this.#env, placement);
