@@ -14,7 +14,7 @@ export async function benchCrowd(options: {
   budget: number;
 }): Promise<void> {
   const { budget } = options;
-  const sessions = Math.floor(budget * 0.4);
+  const sessions = Math.floor(budget / 2);
   const system = await startBenchSystem({
     ...options,
     vars: { SESSION_BUDGET: String(sessions) },

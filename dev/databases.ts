@@ -5,6 +5,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Client, escapeIdentifier, escapeLiteral } from "pg";
+import { giveAnalyticsLogin } from "../src/adapters/analytics.ts";
 import { type Shard, controlPlacements } from "../src/adapters/control-placements.ts";
 import { CANARY_PRODUCT, canaryTenants } from "../src/adapters/isolation.ts";
 import type { NeonConnection } from "../src/adapters/neon.ts";
@@ -172,7 +173,10 @@ export async function closeHostFunctions({
   await connected(url.href, (client) => inTransaction(client, async () => void (await client.query(text))));
 }
 
-/** Makes a shard known to the control tables, its logins sealed. `appUrl` is the login of tools on shared tables. */
+/**
+ * Makes a shard known to the control tables, its logins sealed, and gives it an analytics login. `appUrl` is the login of
+ * tools on shared tables.
+ */
 export async function registerShard(options: {
   controlUrl: string;
   sealKeys: SealKeys;
@@ -198,6 +202,46 @@ export async function registerShard(options: {
     appLogin: options.appUrl === undefined ? null : await sealed(loginPurpose.app(id), options.appUrl),
   };
   await connected(controlUrl, (client) => controlPlacements(asConnection(client)).registerShard(shard));
+  await giveAnalytics(options);
+}
+
+/** Gives a shard that the control tables know an analytics login, or the one that it has once more. */
+export async function giveAnalytics({
+  controlUrl,
+  sealKeys,
+  id,
+  ownerUrl,
+}: {
+  controlUrl: string;
+  sealKeys: SealKeys;
+  id: string;
+  ownerUrl: string;
+}): Promise<void> {
+  const env = { SEAL_KEYS: JSON.stringify(sealKeys) };
+  await connected(controlUrl, (control) =>
+    connected(ownerUrl, (owner) =>
+      giveAnalyticsLogin(env, controlPlacements(asConnection(control)), id, asConnection(owner)),
+    ),
+  );
+}
+
+/** Tells the control tables where the replica of a shard answers, `host` or `host:port`; `null`: nowhere any more. */
+export async function registerReplica({
+  controlUrl,
+  id,
+  replicaHost,
+}: {
+  controlUrl: string;
+  id: string;
+  replicaHost: string | null;
+}): Promise<void> {
+  if (replicaHost !== null && !/^[\w.-]+(:\d+)?$/.test(replicaHost)) {
+    throw new Error(`${replicaHost} is no host of a replica: give its name, and its port if that is not 5432.`);
+  }
+  const known = await connected(controlUrl, (client) =>
+    controlPlacements(asConnection(client)).setReplica(id, replicaHost),
+  );
+  if (!known) throw new Error(`There is no shard ${id} that could have a replica.`);
 }
 
 /** The control tables' adapter over a plain connection: one transaction a batch. */

@@ -1,5 +1,6 @@
-// The demonstration: one customer of each plan that is sold, signed up the way a real one is (Checkout, payment,
-// webhook, Workflow, canary), and a few calls by their agents. Customers of an earlier run are kept.
+// The demonstration: one customer of each plan, signed up the way a real one is (Checkout, payment, webhook, Workflow,
+// canary; by the operator where the plan is by contract), and a few calls by their agents. Customers of an earlier run are
+// kept.
 import { renameSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
@@ -13,6 +14,7 @@ const customers = [
   { plan: "free", name: "Willow Books" },
   { plan: "starter", name: "Harbour Tools" },
   { plan: "pro", name: "Northwind Trading" },
+  { plan: "enterprise", name: "Meridian Group" },
 ] as const;
 
 /** A sign-up takes about a second; a busy machine, a few. */
@@ -21,6 +23,7 @@ const SIGN_UP_WITHIN_MS = 60_000;
 const Checkout = z.object({ tenantId: z.string(), checkoutUrl: z.url(), statusUrl: z.url(), setupToken: z.string() });
 const Status = z.object({ state: z.string(), error: z.string().nullish() });
 const Key = z.object({ apiKey: z.string() });
+const Made = z.object({ id: z.string(), statusUrl: z.url() });
 
 export type SignedUp = z.infer<typeof Checkout> & { paidAt: number; activeAt: number };
 
@@ -34,14 +37,31 @@ export async function signUp(
   await paid.arrayBuffer();
   if (paid.status !== 303) throw new Error(`The pay page answered ${paid.status}`);
   const paidAt = performance.now();
+  await untilActive(order.statusUrl, customer.name);
+  return { ...order, paidAt, activeAt: performance.now() };
+}
+
+async function untilActive(statusUrl: string, name: string): Promise<void> {
   const deadline = Date.now() + SIGN_UP_WITHIN_MS;
   for (;;) {
-    const status = Status.parse(await (await fetch(order.statusUrl)).json());
-    if (status.state === "active") return { ...order, paidAt, activeAt: performance.now() };
+    const status = Status.parse(await (await fetch(statusUrl)).json());
+    if (status.state === "active") return;
     if (Date.now() > deadline)
-      throw new Error(`${customer.name} is still ${status.state}: ${status.error ?? "no error was recorded"}`);
+      throw new Error(`${name} is still ${status.state}: ${status.error ?? "no error was recorded"}`);
     await sleep(10);
   }
+}
+
+/** Takes a customer on by contract, as the operator does, and makes its first key. */
+async function takeOn(
+  { publicUrl, settings }: System,
+  customer: { plan: string; name: string },
+): Promise<{ id: string; apiKey: string }> {
+  const { operatorToken } = settings.secrets;
+  const made = Made.parse(await postJson(`${publicUrl}/admin/api/tenants`, customer, operatorToken));
+  await untilActive(made.statusUrl, customer.name);
+  const key = await postJson(`${publicUrl}/admin/api/tenants/${made.id}/keys`, { name: "first" }, operatorToken);
+  return { id: made.id, apiKey: Key.parse(key).apiKey };
 }
 
 /** The first API key of a customer that has just signed up. */
@@ -53,6 +73,14 @@ export async function firstKey(
   return Key.parse(key).apiKey;
 }
 
+async function paysFor(
+  publicUrl: string,
+  customer: { plan: string; name: string },
+): Promise<{ id: string; apiKey: string }> {
+  const signedUp = await signUp(publicUrl, customer);
+  return { id: signedUp.tenantId, apiKey: await firstKey(publicUrl, signedUp) };
+}
+
 /** Makes sure that the customers are there and lets their agents make a few calls. */
 export async function runDemonstration(
   system: System,
@@ -62,10 +90,11 @@ export async function runDemonstration(
   const { settings, publicUrl } = system;
   for (const { plan, name } of customers) {
     if (settings.demoTenants.some((tenant) => tenant.plan === plan)) continue;
-    await step(`${name} signs up for ${plan}`, async () => {
-      const signedUp = await signUp(publicUrl, { plan, name });
-      const apiKey = await firstKey(publicUrl, signedUp);
-      settings.demoTenants.push({ id: signedUp.tenantId, name, plan, strategy: plans[plan].strategy, apiKey });
+    const { amountCents, strategy } = plans[plan];
+    await step(amountCents === null ? `${name} is taken on for ${plan}` : `${name} signs up for ${plan}`, async () => {
+      const { id, apiKey } =
+        amountCents === null ? await takeOn(system, { plan, name }) : await paysFor(publicUrl, { plan, name });
+      settings.demoTenants.push({ id, name, plan, strategy, apiKey });
       saveSettings(system.dir, settings);
     });
   }

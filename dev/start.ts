@@ -12,6 +12,7 @@ import { startSystem } from "./system.ts";
 const { values: flags } = parseArgs({
   options: {
     fresh: { type: "boolean", default: false },
+    replica: { type: "boolean", default: false },
     demo: { type: "boolean", default: true },
     help: { type: "boolean", default: false },
   },
@@ -23,7 +24,7 @@ const IS_LEADER = "TOLLGATE_LEADER";
 
 if (flags.help) {
   print(
-    "npm start -- [--fresh] [--no-demo]      PORT (default 8787) and TOLLGATE_DIR (default .dev) let several run side by side",
+    "npm start -- [--fresh] [--no-demo] [--replica]      PORT (default 8787) and TOLLGATE_DIR (default .dev) let several run side by side",
   );
 } else if (!Number.isInteger(port) || port < 1 || port > 65_535) {
   print(`PORT is ${process.env["PORT"]}, which is no port: choose a number from 1 to 65535.`);
@@ -105,7 +106,7 @@ async function lead(): Promise<void> {
 
   try {
     print("Tollgate, on this machine");
-    starting = startSystem({ dir, port, fresh: flags.fresh, step });
+    starting = startSystem({ dir, port, fresh: flags.fresh, replica: flags.replica, step });
     const system = await starting;
     // What an earlier run left undone is picked up before anybody looks.
     await system.worker.fireCron("* * * * *");
@@ -121,7 +122,7 @@ async function lead(): Promise<void> {
         ...(system.stripe === undefined ? [] : [`  Stripe     ${system.stripe.url}   (simulated)`]),
         `  All of it  ${demoFile}`,
         "",
-        ...tenants.map(({ id, name, plan, apiKey }) => `  ${plan.padEnd(9)} ${id}  ${name}\n            ${apiKey}`),
+        ...tenants.map(({ id, name, plan, apiKey }) => `  ${plan.padEnd(10)} ${id}  ${name}\n            ${apiKey}`),
         "",
         "Ctrl-C stops everything.",
       ].join("\n"),

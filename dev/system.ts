@@ -3,13 +3,14 @@
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer.ts";
-import { localRegion, prepareDatabases, schemaDatabase } from "./databases.ts";
+import { localRegion, prepareDatabases, registerReplica, schemaDatabase } from "./databases.ts";
 import { startMonitor } from "./monitor.ts";
 import { startNeonApi } from "./neon-api.ts";
 import { limitRoles } from "./neon-api-databases.ts";
 import { startNeonProxy } from "./neon-proxy.ts";
 import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.ts";
-import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings } from "./settings.ts";
+import { startReplica } from "./postgres-replica.ts";
+import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings, sealKeysOf } from "./settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
 import { connectStripe } from "../src/adapters/stripe.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
@@ -24,6 +25,8 @@ export interface SystemOptions {
   entry?: string;
   /** Replaces or adds Worker variables, for tests. */
   vars?: Record<string, string>;
+  /** Starts a streaming replica, too, that tools' analytics read from. */
+  replica?: boolean;
   /** Bounds of the connections to PostgreSQL, for tests. */
   proxy?: { maxPerTarget?: number; maxTotal?: number };
   /** Wraps each step of the start, to show it. */
@@ -49,13 +52,14 @@ const state = [
 
 /** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
 export async function startSystem(options: SystemOptions) {
-  const { port, fresh = false, entry, vars = {}, proxy = {}, step = (_title, work) => work() } = options;
+  const { port, fresh = false, replica = false, entry, vars = {}, proxy = {} } = options;
+  const { step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
   const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
   const ownDatabases = own["CONTROL_DATABASE_URL"] !== undefined;
   // Objects, Stripe and the databases are only good together: a cluster that is gone takes the others with it.
   if (fresh || !(ownDatabases || (await hasPostgresData(join(dir, "postgres"))))) {
-    await removePostgresData(join(dir, "postgres"));
+    for (const data of ["postgres", "replica"]) await removePostgresData(join(dir, data));
     for (const part of state) rmSync(join(dir, part), { recursive: true, force: true });
   }
   if (!(await isFree(port))) throw new Error(`Port ${port} is taken. Choose another one: PORT=${port + 100} npm start`);
@@ -69,7 +73,7 @@ export async function startSystem(options: SystemOptions) {
   };
 
   try {
-    const databases = ownDatabases ? undefined : await startDatabases({ dir, settings, proxy, step, running });
+    const databases = ownDatabases ? undefined : await startDatabases({ dir, settings, replica, proxy, step, running });
 
     const stripe =
       own["STRIPE_SECRET_KEY"] === undefined
@@ -117,7 +121,7 @@ export async function startSystem(options: SystemOptions) {
       CREDENTIAL_KEY: secrets.credentialKey,
       OPERATOR_TOKEN: secrets.operatorToken,
       CONTEXT_KEYS: JSON.stringify([{ id: "local", secret: secrets.contextKey }]),
-      SEAL_KEYS: JSON.stringify([{ id: "local", secret: secrets.sealKey }]),
+      SEAL_KEYS: JSON.stringify(sealKeysOf(settings)),
       STRIPE_WEBHOOK_SECRET: secrets.stripeWebhookSecret,
       ...(databases && {
         CONTROL_DATABASE_URL: databases.serviceUrl,
@@ -172,6 +176,7 @@ export async function startSystem(options: SystemOptions) {
 async function startDatabases(options: {
   dir: string;
   settings: Settings;
+  replica: boolean;
   proxy: NonNullable<SystemOptions["proxy"]>;
   step: NonNullable<SystemOptions["step"]>;
   running: (() => Promise<unknown>)[];
@@ -192,9 +197,20 @@ async function startDatabases(options: {
       servicePassword: secrets.servicePassword,
       appPassword: secrets.appPassword,
       contextKeys: [{ id: "local", secret: secrets.contextKey }],
-      sealKeys: [{ id: "local", secret: secrets.sealKey }],
+      sealKeys: sealKeysOf(settings),
     }),
   );
+  const replica = !options.replica
+    ? undefined
+    : await step("Replica", async () => {
+        const place = { dataDir: join(dir, "replica"), port: await portFor(settings, "replica") };
+        const started = await startReplica({ primary: postgres, ...place });
+        running.push(() => started.stop());
+        return started;
+      });
+  // It is one of the whole cluster, and serves each of its databases.
+  const replicaHost = replica === undefined ? null : new URL(replica.superuserUrl).host;
+  for (const id of ["shared-1", "schema-1"]) await registerReplica({ controlUrl: urls.controlUrl, id, replicaHost });
   const proxy = await step("Neon proxy", async () => {
     const started = await startNeonProxy({ port: await portFor(settings, "neon"), ...options.proxy });
     running.push(() => started.close());
@@ -211,5 +227,5 @@ async function startDatabases(options: {
     running.push(() => started.close());
     return started;
   });
-  return { postgres, proxy, neonApi, ...urls };
+  return { postgres, replica, proxy, neonApi, ...urls };
 }

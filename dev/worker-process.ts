@@ -76,6 +76,9 @@ export async function startWorker(options: {
   const stop = async (): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
     await Promise.race([exited, sleep(STOP_WITHIN_MS, undefined, { ref: false }).then(() => child.kill("SIGKILL"))]);
+    // What it starts may outlive it for a moment, and write.
+    child.stdout.unpipe(output);
+    child.stderr.unpipe(output);
     output.end();
   };
 

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { type Placement, shardCapacity } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant.ts";
 import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
 
 export const Shard = z.object({
@@ -25,13 +25,32 @@ const PlacedTenant = z.object({
 /** A placement as provisioning sees it: not yet in force, and perhaps not yet made. */
 export type PlacedTenant = z.infer<typeof PlacedTenant>;
 
+/** A shard as analytics reads it. */
+export const ReadShard = Shard.extend({
+  /** `null`: it has no replica. */
+  replicaHost: z.string().nullable(),
+  /** Sealed; `null`: `npm run migrate` has not given the login a password yet. */
+  analyticsLogin: z.string().nullable(),
+});
+export type ReadShard = z.infer<typeof ReadShard>;
+
+const AnalyticsShard = ReadShard.extend({
+  /** Who has a schema of its own here, and uses it. */
+  tenants: z.array(z.object({ id: TenantId, placementId: z.int() })),
+  /** Whose rows here are a copy, or not yet in use. */
+  copies: z.array(TenantId),
+});
+export type AnalyticsShard = z.infer<typeof AnalyticsShard>;
+
 /** A shard row `s` as JSON, fit for `Shard`. */
 export const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy, 'region', s.region, 'host', s.host,
   'database', s.database, 'ownerLogin', s.owner_login, 'appLogin', s.app_login)`;
 
+const readShardJson = `${shardJson} || jsonb_build_object('replicaHost', s.replica_host, 'analyticsLogin', s.analytics_login)`;
+
 /** The placement in force of a tenant row `t`, as JSON; NULL while the tenant has none. */
 export const placementJson = `(SELECT jsonb_build_object('id', p.id, 'strategy', s.strategy, 'shardId', s.id,
-    'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login))
+    'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login), 'replicaHost', s.replica_host)
   FROM placements p JOIN shards s ON s.id = p.shard_id
   WHERE p.id = t.placement_id AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
 
@@ -197,14 +216,15 @@ export function controlPlacements(db: NeonConnection) {
     /** The shard is gone: it takes nobody and has no address any more. */
     async closeShard(shardId: string): Promise<void> {
       await db.query(
-        `UPDATE shards SET accepts = false, host = NULL, owner_login = NULL, neon_project_id = NULL WHERE id = $1`,
+        `UPDATE shards SET accepts = false, host = NULL, owner_login = NULL, neon_project_id = NULL,
+           replica_host = NULL, analytics_login = NULL WHERE id = $1`,
         [shardId],
       );
     },
 
     /**
      * Makes a shard known, or tells its new address or logins. Tenants whose way to their rows changes by that get a new
-     * version.
+     * version. One that has moved has no replica and no analytics login: those were the other database's.
      */
     async registerShard(shard: Shard): Promise<void> {
       await db.batch([
@@ -217,7 +237,11 @@ export function controlPlacements(db: NeonConnection) {
           text: `INSERT INTO shards (id, strategy, region, host, database, owner_login, app_login, capacity)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                  ON CONFLICT (id) DO UPDATE SET host = excluded.host, database = excluded.database,
-                   owner_login = excluded.owner_login, app_login = excluded.app_login`,
+                   owner_login = excluded.owner_login, app_login = excluded.app_login,
+                   replica_host = CASE WHEN (shards.host, shards.database) = (excluded.host, excluded.database)
+                     THEN shards.replica_host END,
+                   analytics_login = CASE WHEN shards.host IS NULL OR (shards.host, shards.database) = (excluded.host, excluded.database)
+                     THEN shards.analytics_login END`,
           params: [
             shard.id,
             shard.strategy,
@@ -230,6 +254,55 @@ export function controlPlacements(db: NeonConnection) {
           ],
         },
       ]);
+    },
+
+    /** Tells where a shard's replica answers; `null`: nowhere any more. False when there is no such shard. */
+    async setReplica(shardId: string, replicaHost: string | null): Promise<boolean> {
+      const [, rows = []] = await db.batch([
+        {
+          text: `UPDATE tenants t SET version = t.version + 1 FROM placements p JOIN shards s ON s.id = p.shard_id
+                 WHERE p.id = t.placement_id AND s.id = $1 AND s.replica_host IS DISTINCT FROM $2`,
+          params: [shardId, replicaHost],
+        },
+        {
+          text: `UPDATE shards SET replica_host = $2 WHERE id = $1 RETURNING id`,
+          params: [shardId, replicaHost],
+        },
+      ]);
+      return rows.length > 0;
+    },
+
+    /** Keeps the sealed analytics login of a shard, unless one is kept. Returns the one that is kept. */
+    async keepAnalyticsLogin(shardId: string, login: string): Promise<string> {
+      const [row] = await db.query(
+        `UPDATE shards SET analytics_login = coalesce(analytics_login, $2) WHERE id = $1 RETURNING analytics_login AS login`,
+        [shardId, login],
+      );
+      return String(row?.["login"]);
+    },
+
+    /** The shards that have a replica. */
+    async replicated(): Promise<ReadShard[]> {
+      const rows = await db.query(
+        `SELECT ${readShardJson} AS shard FROM shards s
+         WHERE s.host IS NOT NULL AND s.replica_host IS NOT NULL ORDER BY s.id`,
+      );
+      return rows.map((row) => ReadShard.parse(row["shard"]));
+    },
+
+    /** All shards, or those of one strategy, with what must be known to count each tenant once. */
+    async analyticsShards(strategy: Strategy | null): Promise<AnalyticsShard[]> {
+      const rows = await db.query(
+        `SELECT ${readShardJson} || jsonb_build_object('tenants', coalesce(held.tenants, '[]'), 'copies', coalesce(held.copies, '[]')) AS shard
+         FROM shards s CROSS JOIN LATERAL (
+           SELECT jsonb_agg(jsonb_build_object('id', t.id, 'placementId', p.id) ORDER BY p.id)
+                    FILTER (WHERE s.strategy <> 'shared' AND t.placement_id = p.id) AS tenants,
+                  jsonb_agg(t.id) FILTER (WHERE s.strategy = 'shared' AND t.placement_id IS DISTINCT FROM p.id) AS copies
+           FROM placements p JOIN tenants t ON t.id = p.tenant_id WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+         WHERE s.host IS NOT NULL AND ($1::text IS NULL OR s.strategy = $1) ORDER BY s.id`,
+        [strategy],
+      );
+      return rows.map((row) => AnalyticsShard.parse(row["shard"]));
     },
   };
 }

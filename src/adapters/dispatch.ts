@@ -5,6 +5,7 @@ import { AppError } from "../core/errors.ts";
 import { type Placement, connectionUrl, loginPurpose, ownName, purposeOf } from "../core/placement.ts";
 import { SEAL_IV_BYTES, parseSealKeys, seal, sealedWithNewest, unseal } from "../core/seal.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
 import type { Shard } from "./control-placements.ts";
 import { type IsolationProof, proveIsolation, proveOwnSchema } from "./isolation.ts";
 import { type Session, openSession } from "./session.ts";
@@ -15,9 +16,9 @@ import { type CallScopedDb, contextEntrance, createTenantDb, ownSchemaEntrance }
 export type TenantDatabases = Pick<Env, "NEON_FETCH_ENDPOINT" | "NEON_WS_PROXY" | "CONTEXT_KEYS" | "SEAL_KEYS">;
 
 /** The connection string of the login that the placement's tools run as. */
-async function loginUrl(env: TenantDatabases, placement: Placement): Promise<string> {
+async function loginUrl(env: TenantDatabases, placement: Placement, host = placement.host): Promise<string> {
   const login = await unsealLogin(env, purposeOf(placement), placement.login);
-  return connectionUrl(placement, login);
+  return connectionUrl({ host, database: placement.database }, login);
 }
 
 /** The tenant's rows, wherever they are. Transactions that take turns use `sessions`; without, they are refused. */
@@ -27,7 +28,7 @@ export async function openTenantDb(
   placement: Placement,
   sessions?: SessionPool,
 ): Promise<CallScopedDb> {
-  const { database } = placement;
+  const { database, shardId, replicaHost } = placement;
   const now = (): number => Date.now();
   const entrance =
     placement.strategy === "shared"
@@ -35,6 +36,10 @@ export async function openTenantDb(
       : ownSchemaEntrance(ownName(placement.id));
   return createTenantDb({
     url: await loginUrl(env, placement),
+    ...(replicaHost !== null && {
+      analyticsUrl: await loginUrl(env, placement, replicaHost),
+      onReplicaAway: (error) => log("warn", "replica_away", { tenantId, shardId, error: describeError(error) }),
+    }),
     fetchEndpoint: env.NEON_FETCH_ENDPOINT,
     entrance,
     ...(sessions && { sessions }),

@@ -32,6 +32,10 @@ const inconclusive = /^(25006|40|55P03|57014)/;
 /** What row security compares with; anything else in a permissive policy would open the table further. */
 const POLICY = "(tenant_id = ( SELECT tollgate.current_tenant() AS current_tenant))";
 
+/** The one policy besides: it lets a role read that no login of tools is or can become (migrations/shared/0007_analytics.sql). */
+const ofAnalytics = `p.polcmd = 'r' AND p.polroles = ARRAY(
+  SELECT r.oid FROM pg_roles r WHERE r.rolname = tollgate.analytics_role() AND NOT pg_has_role(r.oid, 'MEMBER'))`;
+
 /** What the catalogue's own schemas and extensions hold is the host's to answer for, and holds no tenant's rows. */
 const ofTheHost = (relation: string, schemaColumn: string, oidColumn: string) => `
   ${schemaColumn} IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)
@@ -87,7 +91,7 @@ const sharedChecks: Readonly<Record<string, string>> = {
     WHERE ${touchable} AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
     UNION ALL
     SELECT c.oid::regclass || ': policy ' || p.polname FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid
-    WHERE ${touchable} AND p.polpermissive
+    WHERE ${touchable} AND p.polpermissive AND NOT (${ofAnalytics})
       AND (COALESCE(pg_get_expr(p.polqual, p.polrelid), $1) <> $1
         OR COALESCE(pg_get_expr(p.polwithcheck, p.polrelid), $1) <> $1)`,
   keys_start_with_tenant: `

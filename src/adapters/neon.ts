@@ -3,7 +3,7 @@
 // control database. It did not answer: the same code as `AnswerLost`. It refused a statement: `SqlError`. Nothing of the
 // batch stands, except that a lost answer may have been that of a batch that was committed.
 // The database's own words stay in `cause`: they may quote rows, so they are for a debugger and never for a log line.
-import { DatabaseError, neon, NeonDbError, neonConfig } from "@neondatabase/serverless";
+import { DatabaseError, type HTTPQueryOptions, neon, NeonDbError, neonConfig, types } from "@neondatabase/serverless";
 import { AppError, type ErrorCode } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
 
@@ -28,7 +28,10 @@ const controlDatabase: ConnectionOptions = { outageCode: "control_unavailable", 
 export interface NeonConnection {
   /** The database's name, as the connection string has it. */
   readonly database: string;
-  /** Runs statements in one transaction and one round trip. The rows of each, as objects with parsed values. */
+  /**
+   * Runs statements in one transaction and one round trip. The rows of each, as objects with parsed values, or as arrays
+   * where a statement asks for values.
+   */
   batch(statements: readonly Statement[], options?: BatchOptions): Promise<Row[][]>;
   /** A batch of one. */
   query(text: string, params?: readonly unknown[], options?: BatchOptions): Promise<Row[]>;
@@ -104,7 +107,9 @@ export function connectNeon(
   async function batch(statements: readonly Statement[], options: BatchOptions = {}): Promise<Row[][]> {
     try {
       return await sql.transaction(
-        statements.map(({ text, params }) => sql.query(text, params === undefined ? [] : [...params])),
+        statements.map(({ text, params = [], asValues = false }) =>
+          sql.query(text, [...params], asValues ? valuesOnly : {}),
+        ),
         // The driver itself waits for ever.
         { fetchOptions: { signal: options.signal ?? AbortSignal.timeout(answerWithinMs) } },
       );
@@ -122,6 +127,24 @@ export function connectNeon(
     },
   };
 }
+
+/** json, jsonb, date, time, timetz, timestamp, timestamptz, interval, and lists of them. */
+const leftAsText = new Set([
+  ...[114, 3802, 1082, 1083, 1266, 1114, 1184, 1186],
+  ...[199, 3807, 1182, 1183, 1270, 1115, 1185, 1187],
+]);
+
+/** Parses a type's text; with `asValues`, as little as a library that maps values by itself needs. */
+export function parserOf(typeId: number, asValues: boolean): (text: string) => unknown {
+  if (asValues && leftAsText.has(typeId)) return (text) => text;
+  return types.getTypeParser(typeId, "text") as (text: string) => unknown;
+}
+
+/** The driver's types would have one form of rows for all statements of a batch; it keeps to each one's own. */
+const valuesOnly = {
+  arrayMode: true as boolean,
+  types: { getTypeParser: (typeId: number) => parserOf(typeId, true) },
+} as HTTPQueryOptions<false, false>;
 
 function databaseOf(url: string): string {
   // The errors of URL and of the driver quote the connection string, password included.

@@ -5,21 +5,14 @@
 // HTTP would have thrown. Whatever else ends a batch (a lost or silent socket, an abort, a server that shuts down) ends
 // the session with it, so that nobody is handed one with a statement still running: `AnswerLost` for what was sent,
 // `NeverSent` for what was not. Nothing here is global: every session has its own settings of the driver.
-import {
-  type BindConfig,
-  Client,
-  type Connection,
-  DatabaseError,
-  type FieldDef,
-  types,
-} from "@neondatabase/serverless";
+import { type BindConfig, Client, type Connection, DatabaseError, type FieldDef } from "@neondatabase/serverless";
 import { AppError } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import { AnswerLost, type BatchOptions, failure } from "./neon.ts";
+import { AnswerLost, type BatchOptions, failure, parserOf } from "./neon.ts";
 
 export interface Session {
   /**
-   * Runs statements in one round trip; the rows of each, as objects with the same parsed values as over HTTP. Batches
+   * Runs statements in one round trip; the rows of each, in the form and with the values that HTTP gives them. Batches
    * run one after the other. Throws `SqlError` for a refused statement (nothing of the batch stands), `AnswerLost` when
    * nobody can know, `NeverSent` when it did not leave.
    */
@@ -147,7 +140,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       unanswered.push(batch);
       client.query(batch);
       const answers = await within(batch.answers, answerWithinMs, abort);
-      return answers.map(rowsOf);
+      return answers.map((answer, index) => rowsOf(answer, statements[index]?.asValues ?? false));
     },
     get usable() {
       return over === undefined;
@@ -294,17 +287,14 @@ const prepareValue = ((): NonNullable<BindConfig["valueMapper"]> => {
   return mapper;
 })();
 
-function rowsOf({ fields, values }: Answer): Row[] {
-  const columns = fields.map(({ name, dataTypeID }) => ({
-    name,
-    parse: types.getTypeParser(dataTypeID, "text") as (text: string) => unknown,
-  }));
-  return values.map((row) =>
-    Object.fromEntries(
-      columns.map(({ name, parse }, i) => {
-        const value = row[i] ?? null;
-        return [name, value === null ? null : parse(value)];
-      }),
-    ),
+function rowsOf({ fields, values }: Answer, asValues: boolean): Row[] {
+  const columns = fields.map(({ name, dataTypeID }) => ({ name, parse: parserOf(dataTypeID, asValues) }));
+  const parsed = values.map((row) =>
+    columns.map(({ parse }, i) => {
+      const value = row[i] ?? null;
+      return value === null ? null : parse(value);
+    }),
   );
+  if (asValues) return parsed as unknown as Row[];
+  return parsed.map((row) => Object.fromEntries(columns.map(({ name }, i) => [name, row[i]])));
 }

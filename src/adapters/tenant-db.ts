@@ -8,6 +8,7 @@ import { type Row, type Statement, isDataStatement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb, type Transaction } from "../tools/tool.ts";
 import { connectNeon, sqlStateOf } from "./neon.ts";
+import { preferReplica } from "./replica.ts";
 import type { SessionPool } from "./session-pool.ts";
 
 /** How a batch enters the tenant: the statement that opens it. */
@@ -21,8 +22,10 @@ export interface TenantDbOptions {
   now: () => number;
   /** For transactions that take turns with the tool; without them, those are refused. */
   sessions?: SessionPool;
-  /** Where `analytics` reads; the primary if there is no replica. */
+  /** Where `analytics` reads while it answers; the primary if there is no replica. */
   analyticsUrl?: string;
+  /** Told when that did not answer and the primary was asked instead. */
+  onReplicaAway?: (error: unknown) => void;
   /** The database stops a statement after this long. */
   statementTimeoutMs?: number;
   /** Called before every request to the database. */
@@ -95,15 +98,19 @@ export function ownSchemaEntrance(schema: string): Entrance {
 /** Opens nothing: the first query does. */
 export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   const { entrance, now, sessions, statementTimeoutMs = TOOL_TIMEOUT_MS, onRoundTrip } = options;
-  const connection = connectNeon(options.url, options.fetchEndpoint);
-  const replica = connectNeon(options.analyticsUrl ?? options.url, options.fetchEndpoint);
+  const { url, analyticsUrl, fetchEndpoint, onReplicaAway = () => undefined } = options;
+  const connection = connectNeon(url, fetchEndpoint);
+  const replica = analyticsUrl === undefined ? undefined : connectNeon(analyticsUrl, fetchEndpoint);
+  const read = preferReplica({ primary: connection, replica, now, onAway: onReplicaAway });
 
   /** Sends statements inside the tenant, over whatever carries a batch. The rows of each of them. */
   async function run(
     statements: readonly Statement[],
     send: (batch: readonly Statement[]) => Promise<Row[][]>,
+    { readOnly = false } = {},
   ): Promise<Row[][]> {
-    const batch = [await entrance(statementTimeoutMs), ...statements];
+    const entered = [await entrance(statementTimeoutMs), ...statements];
+    const batch = readOnly ? [readOnlyTransaction, ...entered] : entered;
     const startedAtMs = now();
     const sent = async (all: readonly Statement[]): Promise<Row[][]> => {
       onRoundTrip?.();
@@ -116,9 +123,10 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
       // than ours. The refused batch was rolled back, so it may be sent again; this one begins by choosing its mode, and
       // when it commits, the connection is clean for whoever is next.
       const sqlState = sqlStateOf(error);
+      // What only reads has chosen its mode: there these codes are a write, and a replica's conflict with what it replays.
       const cutShort = sqlState === QUERY_CANCELED && now() - startedAtMs < statementTimeoutMs;
-      if (!cutShort && !inheritedModes.includes(sqlState)) throw error;
-      return sent([plainTransaction, ...batch]);
+      if (!cutShort && (readOnly || !inheritedModes.includes(sqlState))) throw error;
+      return sent(readOnly ? batch : [plainTransaction, ...batch]);
     }
   }
 
@@ -144,20 +152,17 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
           if (session.transaction !== "none") await session.batch([rollback], { signal });
           return session.batch([begin, ...batch.filter((statement) => statement !== plainTransaction)], { signal });
         };
-        const transaction: Transaction = {
-          query: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
-            refuseOthers(text);
-            if (state === "over") throw new AppError("tool_failed", "the transaction is over");
-            const statement = { text, params };
-            if (state === "open") onRoundTrip?.();
-            const rows =
-              state === "fresh" ? await run([statement], first) : await session.batch([statement], { signal });
-            state = "open";
-            return (rows[0] ?? []) as Found[];
-          },
+        const one = async (statement: Statement): Promise<unknown[]> => {
+          refuseOthers(statement.text);
+          if (state === "over") throw new AppError("tool_failed", "the transaction is over");
+          if (state === "open") onRoundTrip?.();
+          const [rows = []] =
+            state === "fresh" ? await run([statement], first) : await session.batch([statement], { signal });
+          state = "open";
+          return rows;
         };
         try {
-          const result = await orAborted(work(transaction), signal);
+          const result = await orAborted(work(transactionOf(one)), signal);
           // PostgreSQL would answer the COMMIT of a failed transaction with a rollback, and without an error.
           if (session.transaction === "failed")
             throw new AppError("tool_failed", "a statement of the transaction failed");
@@ -175,11 +180,11 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   }
 
   const forCall = (signal?: AbortSignal): TenantDb => ({
-    query: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
-      refuseOthers(text);
-      const [rows = []] = await run([{ text, params }], (batch) => connection.batch(batch, { signal }));
-      return rows as Found[];
-    },
+    ...transactionOf(async (statement) => {
+      refuseOthers(statement.text);
+      const [rows = []] = await run([statement], (batch) => connection.batch(batch, { signal }));
+      return rows;
+    }),
     transaction: <Result>(
       work: readonly Statement[] | ((transaction: Transaction) => Promise<Result>),
     ): Promise<Row[][]> & Promise<Result> =>
@@ -188,13 +193,23 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
         Promise<Result>,
     analytics: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
       refuseOthers(text);
-      const [rows = []] = await run([{ text, params }], (batch) =>
-        replica.batch([readOnlyTransaction, ...batch.filter((each) => each !== plainTransaction)], { signal }),
+      const [rows = []] = await read(
+        (from) => run([{ text, params }], (batch) => from.batch(batch, { signal }), { readOnly: true }),
+        signal,
       );
       return rows as Found[];
     },
   });
   return { ...forCall(), forCall };
+}
+
+/** Both forms of rows. */
+function transactionOf(one: (statement: Statement) => Promise<unknown[]>): Transaction {
+  return {
+    query: async <Found extends Row>(text: string, params: readonly unknown[] = []) =>
+      (await one({ text, params })) as Found[],
+    values: async (text, params = []) => (await one({ text, params, asValues: true })) as unknown[][],
+  };
 }
 
 /** A tool sends statements about data alone: what opens a batch must hold until its end. */

@@ -16,6 +16,30 @@ export function failedCheck(reason: string, facts?: Readonly<Record<string, unkn
   return facts === undefined ? { ok: false, reason } : { ok: false, reason, facts };
 }
 
+/** What was found of a shard's replica. `null`: it could not be asked. */
+export interface ReplicaState {
+  inRecovery: boolean;
+  /** How old what it shows is, at most. */
+  lagSeconds: number;
+}
+
+/** Analytics is said to be moments old: a minute is longer than any burst of writes or long query keeps a replica. */
+const REPLICA_LAG_SECONDS = 60;
+
+/**
+ * By shard. One that is away fails, although its primary answers instead: the load that it was there for is where it must
+ * not be, and nobody else notices. One that does not follow any more, or too late, shows tools old rows.
+ */
+export function replicasCheck(replicas: Readonly<Record<string, ReplicaState | null>>): Check {
+  const found = Object.values(replicas);
+  if (found.includes(null))
+    return failedCheck("a replica cannot be reached: analytics reads from its primary", replicas);
+  const follows = (each: ReplicaState | null): boolean =>
+    each?.inRecovery === true && each.lagSeconds <= REPLICA_LAG_SECONDS;
+  if (found.every(follows)) return passedCheck(replicas);
+  return failedCheck(`a replica is more than ${REPLICA_LAG_SECONDS} s behind, or no replica any more`, replicas);
+}
+
 /** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
 export interface PipelineState {
   unsealedSeconds: number | null;

@@ -12,6 +12,8 @@ export const Placement = z.object({
   database: z.string(),
   /** Sealed `user:password` of the login that the tenant's tools run as. */
   login: z.string(),
+  /** Where analytics reads, as `host`; `null`: there is no replica. */
+  replicaHost: z.string().nullable().default(null),
 });
 export type Placement = z.infer<typeof Placement>;
 
@@ -30,6 +32,7 @@ export function ownName(placementId: number): string {
 export const loginPurpose = {
   owner: (shardId: string) => `shard:${shardId}:owner`,
   app: (shardId: string) => `shard:${shardId}:app`,
+  analytics: (shardId: string) => `shard:${shardId}:analytics`,
   tenant: (placementId: number) => `placement:${placementId}`,
 } as const;
 

@@ -4,6 +4,8 @@ export interface Statement {
   /** One statement with placeholders `$1`, `$2`. */
   text: string;
   params?: readonly unknown[];
+  /** Its rows come as arrays of values, as `values` of a tool's database has them. */
+  asValues?: boolean;
 }
 
 /** Column names to parsed values. */

@@ -6,10 +6,12 @@ import * as z from "zod";
 import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { bearerToken, mintCredential, secretsEqual } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
+import { proposedMove } from "../core/move.ts";
 import { Limits, planNames, plans, strategies } from "../core/plans.ts";
 import { TenantId, type TenantState } from "../core/tenant.ts";
 import { log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
+import { analyticsApi } from "./analytics-api.ts";
 import { deliver } from "./deliver.ts";
 import { fleetApi } from "./fleet-api.ts";
 import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
@@ -39,6 +41,8 @@ const TenantRequest = z.strictObject({
   trialDays: z.int().min(1).max(365).optional(),
 });
 
+const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
+
 const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
 
 const PAGE = 100;
@@ -61,6 +65,7 @@ adminApi.use(
   }),
 );
 
+adminApi.route("/analytics", analyticsApi);
 adminApi.route("/migrations", fleetApi);
 adminApi.route("/tenants", moveApi);
 
@@ -101,6 +106,7 @@ adminApi.get("/tenants/:id", async (c) => {
   const monitorToken = await mintCredential(c.env.CREDENTIAL_KEY, { kind: "monitor", tenantId: id.data, fields: [] });
   return c.json({
     ...tenant,
+    proposedMove: proposedMove(tenant),
     monitorToken,
     keys: await tenants.keys(id.data),
     provisioning: await tenants.provisioning(id.data),
@@ -115,6 +121,20 @@ adminApi.post("/tenants/:id/suspend", (c) =>
 adminApi.post("/tenants/:id/resume", (c) =>
   changeState(c.env, c.req.param("id"), ["active", "trial"], (tenants, id) => tenants.serve(id, ["suspended"])),
 );
+
+/** The numbers of the new plan are in force on the very next call; the rows stay until the tenant is moved. */
+adminApi.post("/tenants/:id/plan", async (c) => {
+  const id = TenantId.safeParse(c.req.param("id"));
+  const request = await readJson(c, PlanRequest);
+  const { name: plan, strategy, limits } = plans[request.plan];
+  const sold = { plan, strategy: request.strategy ?? strategy, limits: Limits.parse({ ...limits, ...request.limits }) };
+  const tenants = tenantsOf(c.env);
+  if (!id.success || !(await tenants.setPlan(id.data, sold)))
+    return problem(c, "not_found", "There is no such tenant.");
+  const delivered = await deliver(c.env, id.data);
+  const tenant = await tenants.summary(id.data);
+  return c.json({ ...tenant, proposedMove: tenant === undefined ? null : proposedMove(tenant), ...delivered });
+});
 
 adminApi.post("/tenants/:id/keys", async (c) => {
   const id = TenantId.safeParse(c.req.param("id"));

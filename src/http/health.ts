@@ -1,13 +1,23 @@
 // /health for a monitor: every failure class is a named check; one that fails makes the whole answer 503. Reasons are
 // ours, never a database's words. Answers are kept for ten seconds, so that probing costs nothing.
 import { Hono } from "hono";
-import { controlPlacements } from "../adapters/control-placements.ts";
+import { proveBranch } from "../adapters/branch-proof.ts";
+import { analyticsConnections } from "../adapters/analytics.ts";
+import { type ReadShard, controlPlacements } from "../adapters/control-placements.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
-import { proveShard } from "../adapters/dispatch.ts";
+import { ownerUrl, proveShard } from "../adapters/dispatch.ts";
 import { connectControl } from "../adapters/neon.ts";
+import { lookAtReplica } from "../adapters/replica.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
-import { type Check, billingChecks, failedCheck, passedCheck } from "../core/health.ts";
+import {
+  type Check,
+  type ReplicaState,
+  billingChecks,
+  failedCheck,
+  passedCheck,
+  replicasCheck,
+} from "../core/health.ts";
 import { strategies } from "../core/plans.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -44,14 +54,25 @@ health.get("/", async (c) => {
 
 async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
   const control = connectControl(env);
-  const [isolation, quota, sessions, files, pipeline] = await Promise.all([
+  const [isolation, quota, sessions, replicas, files, pipeline] = await Promise.all([
     check("isolation", async () => {
-      const shards = await controlPlacements(control).shards("shared");
-      const proofs = await Promise.all(shards.map((shard) => proveShard(env, shard)));
+      const placements = controlPlacements(control);
+      const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
+      if (shared === undefined || shared.length === 0)
+        return failedCheck("no shard is registered: run npm run migrate");
+      // A database of its own holds one tenant, whose object proves its login; some are looked at each time.
+      const some = (alone ?? []).toSorted(() => Math.random() - 0.5).slice(0, DATABASES_LOOKED_AT);
+      const proofs = await Promise.all([
+        ...shared.map((shard) => proveShard(env, shard)),
+        ...[...(own ?? []), ...some].map(async (shard) =>
+          proveBranch(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT),
+        ),
+      ]);
       const failures = proofs.flatMap((proof) => (proof.proven ? [] : proof.failures.map(({ check: name }) => name)));
-      if (shards.length === 0) return failedCheck("no shard is registered: run npm run migrate");
-      if (failures.length === 0) return passedCheck({ shards: shards.length });
-      return failedCheck(`tenants are not proved to be apart: ${[...new Set(failures)].join(", ")}`);
+      if (failures.length > 0) {
+        return failedCheck(`tenants are not proved to be apart: ${[...new Set(failures)].join(", ")}`);
+      }
+      return passedCheck({ shared: shared.length, schema: own?.length ?? 0, database: alone?.length ?? 0 });
     }),
     check("quota_store", async () => {
       await env.TENANT.getByName(HEALTH_OBJECT).probe();
@@ -60,6 +81,11 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     check("sessions", async () => {
       const { budget, held } = await env.SESSIONS.getByName("fleet").usage();
       return passedCheck({ budget, ...Object.fromEntries(strategies.map((name) => [name, held[name] ?? noSessions])) });
+    }),
+    check("replicas", async () => {
+      const shards = await controlPlacements(control).replicated();
+      const found = await Promise.all(shards.map(async (shard) => [shard.id, await replicaOf(env, shard)] as const));
+      return replicasCheck(Object.fromEntries(found));
     }),
     check("files", async () => {
       await env.FILES.head("health");
@@ -77,8 +103,20 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     quota_store: quota,
     files,
     sessions,
+    replicas,
     ...(seen === undefined ? {} : billingChecks(seen)),
   };
+}
+
+/** `null`: it could not be asked, which is told for each shard by itself. */
+async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | null> {
+  try {
+    const { primary, replica } = await analyticsConnections(env, shard);
+    return replica === undefined ? null : await lookAtReplica(primary, replica);
+  } catch (error) {
+    log("error", "replica_not_asked", { shardId: shard.id, error: describeError(error) });
+    return null;
+  }
 }
 
 /** That tenant's own data path: its row, its object, its rows in the database, its files. */
@@ -106,6 +144,9 @@ async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string
   ]);
   return { account, quota_store: object, database, files };
 }
+
+/** Of a thousand databases, each is looked at within a quarter of an hour. */
+const DATABASES_LOOKED_AT = 10;
 
 const noSessions = { slots: 0, used: 0, idle: 0, waiting: 0 };
 

@@ -1,9 +1,11 @@
 // Makes the databases that tenants' schemas are in, on Neon: a project each. Neon works for seconds on one, so this is
 // asked again and again by a Workflow that sleeps in between; whatever was done is found again, by name or in the control
 // tables.
+import { giveAnalyticsLogin } from "../adapters/analytics.ts";
 import { setUpBranch } from "../adapters/branch-setup.ts";
 import { type ControlPlacements, placementsOf } from "../adapters/control-placements.ts";
 import { sealLogin } from "../adapters/dispatch.ts";
+import { connectNeon } from "../adapters/neon.ts";
 import { connectNeonApi } from "../adapters/neon-api.ts";
 import { AppError } from "../core/errors.ts";
 import { connectionUrl, loginPurpose } from "../core/placement.ts";
@@ -68,11 +70,9 @@ async function openShard(
   }
   if (!(await neon.projectReady(projectId))) return false;
   const { pooledHost: host, database, user, password } = await neon.ownerConnection(projectId);
-  await setUpBranch(
-    connectionUrl({ host, database }, `${user}:${password}`),
-    env.NEON_FETCH_ENDPOINT,
-    branchMigrations,
-  );
+  const ownerUrl = connectionUrl({ host, database }, `${user}:${password}`);
+  await setUpBranch(ownerUrl, env.NEON_FETCH_ENDPOINT, branchMigrations);
+  await giveAnalyticsLogin(env, placements, id, connectNeon(ownerUrl, env.NEON_FETCH_ENDPOINT));
   const ownerLogin = await sealLogin(env, loginPurpose.owner(id), `${user}:${password}`);
   await placements.registerShard({ id, strategy, region: known.region, host, database, ownerLogin, appLogin: null });
   return true;

@@ -14,7 +14,7 @@ import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
-import { LEASE_RENEW_MS } from "./session-budget.ts";
+import { type HeldSessions, LEASE_RENEW_MS } from "./session-budget.ts";
 
 /** What a proof looks at changes by migrations and by hand, both rare; /health looks every few seconds besides. */
 const PROOF_TRUSTED_MS = 5 * 60_000;
@@ -37,10 +37,10 @@ const FLEET = "fleet";
 /** Before the tenant is known. */
 const unsold = { sessions: 1, sessionIdleSeconds: 30, callsInFlight: 4 };
 
-/** How long a transaction may wait for one of the tenant's sessions: several of them take turns in that time. */
-const SESSION_WAIT_MS = 5_000;
-/** While the fleet's budget is nearly used up, an idle session is closed this soon. */
-const SCARCE_IDLE_MS = 200;
+/** How long a transaction may wait for a session; a tool has 20 s in all, and some of them for its work. */
+const SESSION_WAIT_MS = 12_000;
+/** While the fleet's budget is nearly used up, a session that nobody here waits for is closed at once. */
+const SCARCE_IDLE_MS = 0;
 
 interface Opened {
   placement: Placement;
@@ -64,7 +64,9 @@ export class TenantData {
   #gate: PromiseWithResolvers<void> | undefined;
   #opened: Opened | undefined;
   #limits: Pick<Limits, "sessions" | "sessionIdleSeconds" | "callsInFlight"> | undefined;
+  /** Of the fleet's sessions. */
   #slots = 0;
+  #told = 0;
   #scarce = false;
   #renewing: ReturnType<typeof setInterval> | undefined;
   #proving: { login: string; outcome: Promise<ProofOutcome> } | undefined;
@@ -86,6 +88,7 @@ export class TenantData {
     const through = <Result>(work: (db: TenantDb) => Promise<Result>): Promise<Result> => this.#through(signal, work);
     return {
       query: (text, params) => through((db) => db.query(text, params)),
+      values: (text, params) => through((db) => db.values(text, params)),
       analytics: (text, params) => through((db) => db.analytics(text, params)),
       transaction: <Result>(work: readonly Statement[] | ((transaction: Transaction) => Promise<Result>)) =>
         // The overloads tell which of the two is meant.
@@ -199,14 +202,10 @@ export class TenantData {
       open: () => openTenantSession(this.#env, placement),
       limits: this.#sessionLimits(),
       lease: {
-        take: async () => {
-          const granted = await this.#tellBudget(placement, true);
-          if (granted) this.#slots += 1;
-          return granted;
-        },
+        take: () => this.#takeSlot(placement),
         giveBack: () => {
           this.#slots -= 1;
-          void this.#tellBudget(placement, false);
+          void this.#tellBudget(placement);
         },
       },
       now: () => Date.now(),
@@ -223,22 +222,47 @@ export class TenantData {
     };
   }
 
-  /** Says what is held, and asks for one session more. A budget that does not answer grants nothing. */
-  async #tellBudget(placement: Placement, asks: boolean): Promise<boolean> {
+  /** Asks the fleet's budget for one session more. A budget that does not answer grants nothing. */
+  async #takeSlot(placement: Placement): Promise<boolean> {
+    const toldBefore = this.#told;
     try {
-      const held = { strategy: placement.strategy, slots: this.#slots, ...this.sessions() };
-      const { granted, scarce } = await this.#env.SESSIONS.getByName(FLEET).hold(this.#tenantId, held, asks);
+      const budget = this.#env.SESSIONS.getByName(FLEET);
+      const { granted, scarce } = await budget.take(this.#tenantId, this.#held(placement), SESSION_WAIT_MS);
+      if (granted) this.#slots += 1;
       this.#setScarce(scarce);
-      const holds = this.#slots > 0 || granted;
-      if (holds) this.#renewing ??= setInterval(() => void this.#tellBudget(placement, false), LEASE_RENEW_MS);
-      else if (this.#renewing !== undefined) {
-        clearInterval(this.#renewing); // or the object could never sleep
-        this.#renewing = undefined;
-      }
+      this.#renew(placement);
+      // What was said meanwhile did not count the session that was granted.
+      if (granted && this.#told !== toldBefore) void this.#tellBudget(placement);
       return granted;
     } catch (error) {
       log("warn", "session_budget_silent", { tenantId: this.#tenantId, error: describeError(error) });
       return false;
+    }
+  }
+
+  /** Says what is held. What does not arrive is said again with the next renewal. */
+  async #tellBudget(placement: Placement): Promise<void> {
+    this.#told += 1;
+    this.#renew(placement);
+    try {
+      const { scarce } = await this.#env.SESSIONS.getByName(FLEET).hold(this.#tenantId, this.#held(placement));
+      this.#setScarce(scarce);
+    } catch (error) {
+      log("warn", "session_budget_silent", { tenantId: this.#tenantId, error: describeError(error) });
+    }
+  }
+
+  #held({ strategy }: Placement): HeldSessions {
+    return { strategy, slots: this.#slots, ...this.sessions() };
+  }
+
+  /** Renews the lease for as long as there is one; not longer, or the object could never sleep. */
+  #renew(placement: Placement): void {
+    if (this.#slots > 0) {
+      this.#renewing ??= setInterval(() => void this.#tellBudget(placement), LEASE_RENEW_MS);
+    } else if (this.#renewing !== undefined) {
+      clearInterval(this.#renewing);
+      this.#renewing = undefined;
     }
   }
 

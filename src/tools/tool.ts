@@ -23,6 +23,11 @@ export interface TenantDb extends Transaction {
 export interface Transaction {
   /** Runs one SELECT, INSERT, UPDATE, DELETE or MERGE, in one round trip. Rows come back as objects. */
   query<Found extends Row>(text: string, params?: readonly unknown[]): Promise<Found[]>;
+  /**
+   * The same for a library that makes objects of rows by itself (drizzle.ts): each row as an array of its values, in the
+   * order of the columns, of which several may have one name. JSON, dates and times are PostgreSQL's text.
+   */
+  values(text: string, params?: readonly unknown[]): Promise<unknown[][]>;
 }
 
 /** The tenant's files. Paths are relative, normalised, and cannot leave the tenant's prefix. */

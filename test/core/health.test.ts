@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { type PipelineState, billingChecks, failedCheck, passedCheck } from "../../src/core/health.ts";
+import { type PipelineState, billingChecks, failedCheck, passedCheck, replicasCheck } from "../../src/core/health.ts";
 
 function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
   return {
@@ -75,4 +75,20 @@ test("a reason belongs to a failure, and facts to whoever has some", () => {
   expect(failedCheck("late")).toEqual({ ok: false, reason: "late" });
   expect(failedCheck("late", { rows: 1 })).toEqual({ ok: false, reason: "late", facts: { rows: 1 } });
   for (const check of Object.values(billingChecks(aPipeline()))) expect(check).not.toHaveProperty("reason");
+});
+
+test("replicas are well while they follow within a minute; one that is away or follows nobody fails, and all are told", () => {
+  const follows = (lagSeconds: number) => ({ inRecovery: true, lagSeconds });
+  expect(replicasCheck({})).toEqual({ ok: true, facts: {} });
+  expect(replicasCheck({ a: follows(0), b: follows(60) })).toEqual({
+    ok: true,
+    facts: { a: follows(0), b: follows(60) },
+  });
+  for (const bad of [follows(61), { inRecovery: false, lagSeconds: 0 }, null]) {
+    expect(replicasCheck({ a: follows(0), b: bad })).toEqual({
+      ok: false,
+      reason: expect.any(String),
+      facts: { a: follows(0), b: bad },
+    });
+  }
 });

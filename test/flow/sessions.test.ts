@@ -109,7 +109,7 @@ test("more conversations than the plan has sessions take turns, and none fails",
 
 test("a conversation that waits in vain is refused with what to do", async () => {
   const tenant = await aTenant({ plan: "pro", limits: { sessions: 1 } });
-  const long = run(tenant, "conversation", ["SELECT 1"], { pauseMs: 7_000 });
+  const long = run(tenant, "conversation", ["SELECT 1", "SELECT 1"], { pauseMs: 7_000 });
   await until(async () => (await slotsOf(tenant)) > 0, "the session is held");
   const refused = await run(tenant, "conversation", ["SELECT 1"]);
   expect(refused.text).toMatch(/sessions_exhausted.*Try again/);

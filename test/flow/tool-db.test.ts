@@ -1,0 +1,92 @@
+// The tools' way to the rows, `ctx.db`, over real PostgreSQL: what a call costs, what it gives back, and how it ends.
+// That it keeps tenants apart is tried by test/attack.
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { acme, globex, type Shard, startShard } from "../support/shard.ts";
+
+let shard: Shard;
+beforeAll(async () => void (shard = await startShard()), 30_000);
+afterAll(async () => shard[Symbol.asyncDispose]());
+beforeEach(async () => shard.seed());
+
+test("tenants that call at the same time over one pool each see their own rows alone", async () => {
+  const dbs = [shard.db(acme), shard.db(globex)] as const;
+  const seen = await Promise.all(
+    Array.from({ length: 200 }, async (_, i) => {
+      const tenant = i % 2 === 0 ? "acme" : "globex";
+      const rows = await dbs[i % 2 === 0 ? 0 : 1].query(
+        "SELECT DISTINCT tenant_id, tollgate.current_tenant() AS me FROM products",
+      );
+      return rows.length === 1 && rows[0]?.["tenant_id"] === tenant && rows[0]?.["me"] === tenant;
+    }),
+  );
+  expect(seen.filter(Boolean)).toHaveLength(200);
+});
+
+describe("a tool's database", () => {
+  test("costs one round trip of two statements a call", async () => {
+    const db = shard.db(acme);
+    await db.query("SELECT 1");
+    shard.proxy.resetStats();
+    for (let i = 0; i < 5; i++) await db.query("SELECT id FROM products WHERE id = $1", ["lamp"]);
+    expect(shard.proxy.stats()).toMatchObject({ httpBatches: 5, statements: 10 });
+  });
+
+  test("fills in the tenant of a new row by itself, and gives values back as they are in JavaScript", async () => {
+    const [row] = await shard
+      .db(acme)
+      .query(
+        `INSERT INTO settings (key, value) VALUES ('k', $1::jsonb) RETURNING tenant_id, value, updated_at, 1::int AS one`,
+        [JSON.stringify({ a: [1] })],
+      );
+    expect(row).toEqual({ tenant_id: "acme", value: { a: [1] }, updated_at: expect.any(Date), one: 1 });
+  });
+
+  test("stops a statement that takes too long, and serves the next", async () => {
+    const db = shard.db(acme, { statementTimeoutMs: 60 });
+    await expect(db.query("SELECT count(*) FROM generate_series(1, 1000000000)")).rejects.toMatchObject({
+      sqlState: "57014",
+    });
+    expect(await db.query("SELECT 1 AS one")).toEqual([{ one: 1 }]);
+  });
+
+  test("gives up when its call is aborted, and the statement changes nothing", async () => {
+    const abort = new AbortController();
+    const hanging = shard
+      .db(acme)
+      .forCall(abort.signal)
+      .query("UPDATE products SET stock = 9 WHERE (SELECT count(*) FROM generate_series(1, 1000000000)) > 0");
+    setTimeout(() => abort.abort(), 50);
+    await expect(hanging).rejects.toMatchObject({ code: "database_unavailable" });
+    expect(await shard.db(acme).query("SELECT stock FROM products")).toEqual([{ stock: 0 }]);
+  });
+
+  test("tells a refused statement by its SQLSTATE and constraint, without the database's own words", async () => {
+    const insert = "INSERT INTO products (id, name, price_cents) VALUES ('lamp', 'a private name', 1)";
+    const refused = await shard
+      .db(acme)
+      .query(insert)
+      .catch((error: unknown) => error);
+    expect(refused).toMatchObject({ code: "internal", sqlState: "23505", constraint: "products_pkey" });
+    expect(String(refused)).not.toContain("lamp");
+  });
+
+  test("is unavailable, not wrong, when the way to it is closed", async () => {
+    shard.proxy.setFaults([{ kind: "refuse-before", database: "shard_test" }]);
+    await expect(shard.db(acme).query("SELECT 1")).rejects.toMatchObject({ code: "database_unavailable" });
+    shard.proxy.setFaults([]);
+  });
+
+  test("sends nothing but one data statement", async () => {
+    const attempts = [
+      "ALTER ROLE tollgate_app_a PASSWORD 'mine'",
+      "SET row_security = off",
+      "COMMIT",
+      "/**/ COMMIT",
+      "",
+      "selected",
+    ];
+    const db = shard.db(acme);
+    for (const sql of attempts) await expect(db.query(sql), sql).rejects.toMatchObject({ code: "tool_failed" });
+    await expect(db.query("SELECT 1; COMMIT"), "two in one message").rejects.toMatchObject({ sqlState: "42601" });
+  });
+});
