@@ -335,6 +335,6 @@ test("a tenant moves to another shard of the shared tier, and new tenants spread
     const left = await rowsOf(asSuperuser(ownerUrl), "SELECT FROM products WHERE tenant_id = $1", [tenant.id]);
     expect(left).toEqual([]);
   } finally {
-    await controlRows("UPDATE shards SET accepts = false WHERE id = 'shared-2'");
+    await controlRows("UPDATE shards SET accepts = false, host = NULL WHERE id = 'shared-2'");
   }
 });

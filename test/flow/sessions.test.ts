@@ -5,7 +5,7 @@ import {
   aTenant,
   asSuperuser,
   callTool,
-  databaseStats,
+  fewestTrips,
   endObject,
   rowsOf,
   sessionHolders,
@@ -39,19 +39,16 @@ describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
 
   test("statements that are known in advance are one transaction and one round trip", async () => {
     const tenant = await tenantOf();
-    await run(tenant, "queries", ["SELECT 1"]);
-    const before = await databaseStats();
-    const done = await run(tenant, "transaction", [
-      "UPDATE products SET stock = 1 WHERE id = 'lamp-arc'",
-      "UPDATE products SET stock = stock + 1 WHERE id = 'lamp-arc'",
-      stock,
-    ]);
-    expect(done.data).toEqual({ results: [[], [], [{ stock: 2 }]] });
-    const after = await databaseStats();
-    expect(after.tenantTrips - before.tenantTrips + after.websocketConnections - before.websocketConnections).toBe(
-      // A session that provisioning has warmed may carry it: then no request goes over HTTP at all.
-      after.tenantTrips === before.tenantTrips ? 0 : 1,
-    );
+    const trips = await fewestTrips(async () => {
+      const done = await run(tenant, "transaction", [
+        "UPDATE products SET stock = 1 WHERE id = 'lamp-arc'",
+        "UPDATE products SET stock = stock + 1 WHERE id = 'lamp-arc'",
+        stock,
+      ]);
+      expect(done.data).toEqual({ results: [[], [], [{ stock: 2 }]] });
+    });
+    // The session that provisioning has warmed carries it; were it closed by now, one request over HTTP would.
+    expect([0, 1]).toContain(trips.http + trips.sessions);
     const failed = await run(tenant, "transaction", [
       "UPDATE products SET stock = 9 WHERE id = 'lamp-arc'",
       "SELECT 1 / 0",
@@ -127,7 +124,7 @@ test("an idle session is closed and its slot given back", async () => {
 });
 
 test("when the fleet's budget is used up, what is known in advance goes over HTTP and conversations take turns", async () => {
-  await fetch(`${system.publicUrl}/test/budget?sessions=2`);
+  await fetch(`${system.publicUrl}/test/budget?sessions=2&forget=true`);
   const tenants = await Promise.all(Array.from({ length: 8 }, () => aTenant({ plan: "pro" })));
   const calls = await Promise.all(
     tenants.flatMap((tenant) => [

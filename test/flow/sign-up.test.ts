@@ -25,7 +25,15 @@ test("a customer who pays is provisioned step by step and its agent's first call
     async () => (await status(customer.id)).steps.every((step) => step.status === "done"),
     "all steps are done",
   );
-  expect(steps.map(({ name }) => name)).toEqual(["account", "isolation", "storage", "canary", "activation", "monitor"]);
+  expect(steps.map(({ name }) => name)).toEqual([
+    "account",
+    "placement",
+    "isolation",
+    "storage",
+    "canary",
+    "activation",
+    "monitor",
+  ]);
 });
 
 test("an order that is not paid is no tenant", async () => {

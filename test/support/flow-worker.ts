@@ -113,6 +113,10 @@ export class SessionBudget extends ProductBudget {
     return budgetOfTest ?? super.budget();
   }
 
+  forget(): void {
+    this.ctx.storage.sql.exec(`DELETE FROM holders`);
+  }
+
   /** Slots by who holds them. */
   holders(): Record<string, number> {
     const rows = this.ctx.storage.sql
@@ -151,6 +155,10 @@ export default {
       case "/test/budget": {
         const sessions = searchParams.get("sessions");
         budgetOfTest = sessions === null ? undefined : Number(sessions);
+        // As if no other test had left sessions open.
+        if (searchParams.has("forget")) {
+          await (env.SESSIONS.getByName("fleet") as unknown as DurableObjectStub<SessionBudget>).forget();
+        }
         return Response.json({ budgetOfTest });
       }
       case "/test/rotate": {
