@@ -39,8 +39,6 @@ export interface SessionPool {
    * what `work` throws, what opening throws, and `sessions_exhausted`.
    */
   use<R>(work: (session: Session) => Promise<R>, options?: { signal?: AbortSignal | undefined }): Promise<R>;
-  /** Opens a session if there is none. Throws like `use`. */
-  warm(): Promise<void>;
   /** Changes the limits: surplus sessions are closed as they become idle, surplus callers refused, the latest first. */
   resize(limits: SessionLimits): void;
   /**
@@ -258,9 +256,6 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
 
   return {
     use,
-    async warm() {
-      if (places === 0) await use(async () => undefined);
-    },
     resize(next) {
       limits = next;
       while (places - closing > limits.maxSessions && idle.length > 0) void closeOldest();

@@ -18,6 +18,7 @@ import {
   passedCheck,
   replicasCheck,
 } from "../core/health.ts";
+import { FLEET_BUDGET } from "../core/placement.ts";
 import { strategies } from "../core/plans.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -79,7 +80,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       return passedCheck();
     }),
     check("sessions", async () => {
-      const { budget, held } = await env.SESSIONS.getByName("fleet").usage();
+      const { budget, held } = await env.SESSIONS.getByName(FLEET_BUDGET).usage();
       return passedCheck({ budget, ...Object.fromEntries(strategies.map((name) => [name, held[name] ?? noSessions])) });
     }),
     check("replicas", async () => {

@@ -14,7 +14,7 @@ import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
-import { type HeldSessions, LEASE_RENEW_MS } from "./session-budget.ts";
+import { SessionShare } from "./session-share.ts";
 
 /** What a proof looks at changes by migrations and by hand, both rare; /health looks every few seconds besides. */
 const PROOF_TRUSTED_MS = 5 * 60_000;
@@ -31,14 +31,13 @@ const loginOf = ({ strategy, shardId, id }: Placement): string =>
 
 export type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable";
 
-/** The budget's one object. */
-const FLEET = "fleet";
-
 /** Before the tenant is known. */
 const unsold = { sessions: 1, sessionIdleSeconds: 30, callsInFlight: 4 };
 
 /** How long a transaction may wait for a session; a tool has 20 s in all, and some of them for its work. */
 const SESSION_WAIT_MS = 12_000;
+/** A buyer waits for it. */
+const WARM_WITHIN_MS = 500;
 /** While the fleet's budget is nearly used up, a session that nobody here waits for is closed at once. */
 const SCARCE_IDLE_MS = 0;
 
@@ -64,11 +63,8 @@ export class TenantData {
   #gate: PromiseWithResolvers<void> | undefined;
   #opened: Opened | undefined;
   #limits: Pick<Limits, "sessions" | "sessionIdleSeconds" | "callsInFlight"> | undefined;
-  /** Of the fleet's sessions. */
-  #slots = 0;
-  #told = 0;
+  readonly #share: SessionShare;
   #scarce = false;
-  #renewing: ReturnType<typeof setInterval> | undefined;
   #proving: { login: string; outcome: Promise<ProofOutcome> } | undefined;
 
   /** `findRows` is called when the rows are not where they were; it opens the place where they are. */
@@ -76,6 +72,13 @@ export class TenantData {
     this.#env = env;
     this.#tenantId = tenantId;
     this.#findRows = findRows;
+    this.#share = new SessionShare({
+      env,
+      tenantId,
+      withinMs: SESSION_WAIT_MS,
+      sessions: () => this.sessions(),
+      onScarce: (scarce) => this.#setScarce(scarce),
+    });
   }
 
   /** The rows, wherever they are at the moment of each statement. */
@@ -172,10 +175,10 @@ export class TenantData {
     this.#opened?.pool.resize(this.#sessionLimits());
   }
 
-  /** Opens a session ahead of the first transaction. A fleet without a free one is no failure. */
+  /** Opens a session ahead of the first transaction. A fleet without a free one is no failure, and is not waited for. */
   async warm(): Promise<void> {
     try {
-      await this.#opened?.pool.warm();
+      await this.#opened?.pool.use(async () => undefined, { signal: AbortSignal.timeout(WARM_WITHIN_MS) });
     } catch (error) {
       log("warn", "session_not_warmed", { tenantId: this.#tenantId, error: describeError(error) });
     }
@@ -201,13 +204,7 @@ export class TenantData {
     return createSessionPool({
       open: () => openTenantSession(this.#env, placement),
       limits: this.#sessionLimits(),
-      lease: {
-        take: () => this.#takeSlot(placement),
-        giveBack: () => {
-          this.#slots -= 1;
-          void this.#tellBudget(placement);
-        },
-      },
+      lease: this.#share.lease(placement.strategy),
       now: () => Date.now(),
     });
   }
@@ -220,50 +217,6 @@ export class TenantData {
       maxWaiting: callsInFlight,
       waitWithinMs: SESSION_WAIT_MS,
     };
-  }
-
-  /** Asks the fleet's budget for one session more. A budget that does not answer grants nothing. */
-  async #takeSlot(placement: Placement): Promise<boolean> {
-    const toldBefore = this.#told;
-    try {
-      const budget = this.#env.SESSIONS.getByName(FLEET);
-      const { granted, scarce } = await budget.take(this.#tenantId, this.#held(placement), SESSION_WAIT_MS);
-      if (granted) this.#slots += 1;
-      this.#setScarce(scarce);
-      this.#renew(placement);
-      // What was said meanwhile did not count the session that was granted.
-      if (granted && this.#told !== toldBefore) void this.#tellBudget(placement);
-      return granted;
-    } catch (error) {
-      log("warn", "session_budget_silent", { tenantId: this.#tenantId, error: describeError(error) });
-      return false;
-    }
-  }
-
-  /** Says what is held. What does not arrive is said again with the next renewal. */
-  async #tellBudget(placement: Placement): Promise<void> {
-    this.#told += 1;
-    this.#renew(placement);
-    try {
-      const { scarce } = await this.#env.SESSIONS.getByName(FLEET).hold(this.#tenantId, this.#held(placement));
-      this.#setScarce(scarce);
-    } catch (error) {
-      log("warn", "session_budget_silent", { tenantId: this.#tenantId, error: describeError(error) });
-    }
-  }
-
-  #held({ strategy }: Placement): HeldSessions {
-    return { strategy, slots: this.#slots, ...this.sessions() };
-  }
-
-  /** Renews the lease for as long as there is one; not longer, or the object could never sleep. */
-  #renew(placement: Placement): void {
-    if (this.#slots > 0) {
-      this.#renewing ??= setInterval(() => void this.#tellBudget(placement), LEASE_RENEW_MS);
-    } else if (this.#renewing !== undefined) {
-      clearInterval(this.#renewing);
-      this.#renewing = undefined;
-    }
   }
 
   /** Proves a place ahead of its opening. */

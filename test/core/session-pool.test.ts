@@ -117,7 +117,7 @@ test("nothing is open before the first caller; then the most recently used sessi
   expect([await second.leave(), await first.leave()]).toEqual(["done", "done"]);
   expect(pool.stats()).toEqual({ used: 0, idle: 2, waiting: 0 });
   expect([await pool.use(sessionOf), await pool.use(sessionOf)]).toEqual([0, 0]);
-  await pool.warm();
+  await pool.use(async () => undefined);
   expect(sessions).toHaveLength(2);
 });
 
@@ -240,7 +240,7 @@ test("an opening that fails is told to all who have nothing else to wait for", a
   const callers = [aCaller(pool), aCaller(pool), aCaller(pool)];
   expect(await Promise.all(callers.map(({ outcome }) => outcome))).toEqual([server.down, server.down, server.down]);
   expect(server.asked).toBe(1);
-  await expect(pool.warm()).rejects.toBe(server.down);
+  await expect(pool.use(async () => undefined)).rejects.toBe(server.down);
   expect([server.leases, pool.stats(), vi.getTimerCount()]).toEqual([0, nothing, 0]);
 });
 
