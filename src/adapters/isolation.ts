@@ -66,12 +66,14 @@ const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
     SELECT 'schema ' || nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'CREATE')
     UNION ALL
     SELECT 'database: ' || p FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS p WHERE has_database_privilege(current_database(), p)`,
-  // A function that runs with its owner's rights is a door in the wall; of these, one is the wall, and the other only
-  // looks at the gate of the tenant that the first one names.
+  // A function that runs with its owner's rights is a door in the wall; of these, one is the wall, and the others only
+  // touch what is kept of the tenant that the first one names.
   definer_functions: `
     SELECT p.oid::regprocedure::text FROM pg_proc p
     WHERE p.prosecdef AND has_function_privilege(p.oid, 'EXECUTE')
-      AND NOT (${ofTheHost("pg_proc", "p.pronamespace", "p.oid")}) AND p.oid NOT IN ('tollgate.current_tenant()'::regprocedure, to_regprocedure('tollgate.loading(bigint)'))`,
+      AND NOT (${ofTheHost("pg_proc", "p.pronamespace", "p.oid")}) AND p.oid <> ALL (array_remove(ARRAY[to_regprocedure('tollgate.current_tenant()'),
+        to_regprocedure('tollgate.loading(bigint)'), to_regprocedure('tollgate.staged_rows(bigint,name)'),
+        to_regprocedure('tollgate.put_back(bigint,integer)')], NULL))`,
 });
 
 const sharedChecks: Readonly<Record<string, string>> = {

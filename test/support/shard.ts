@@ -1,13 +1,16 @@
-// A shard of shared tables as tests use it: real PostgreSQL, the proxy in front of it, migrated and prepared, and the
-// ways to reach it: as the application's login with hand-written SQL, through `ctx.db`, and as whoever owns the walls.
+// Databases as tests use them: one real PostgreSQL, the proxy in front of it, and in it shards of shared tables and
+// branches of own schemas, migrated and prepared; and the ways to reach them: as the application's login with hand-written
+// SQL, through `ctx.db`, and as whoever owns the walls. Every login's password is its name.
+import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
-import { bootstrapCluster, prepareShared } from "../../dev/databases.ts";
-import { migrate, sharedMigrations } from "../../dev/migrations.ts";
-import { startNeonProxy } from "../../dev/neon-proxy.ts";
+import { OWNER, bootstrapCluster, prepareShared } from "../../dev/databases.ts";
+import { branchMigrations, migrate, sharedMigrations, tenantMigrations } from "../../dev/migrations.ts";
+import { type NeonProxyOptions, startNeonProxy } from "../../dev/neon-proxy.ts";
 import { removePostgresData, startPostgres } from "../../dev/postgres.ts";
+import { type Branch, openBranch } from "../../src/adapters/branch.ts";
 import { contextEntrance, createTenantDb } from "../../src/adapters/tenant-db.ts";
 import { type ContextKey, type ContextKeys, signContext } from "../../src/core/context.ts";
 import { TenantId } from "../../src/core/tenant.ts";
@@ -17,48 +20,146 @@ export const globex = TenantId.parse("globex");
 export const database = "shard_test";
 export const contextKeys: ContextKeys = [{ id: "k1", secret: "a context key that only tests know of" }];
 
+export type Rows = Record<string, unknown>[];
+export type Cluster = Awaited<ReturnType<typeof startCluster>>;
 export type Shard = Awaited<ReturnType<typeof startShard>>;
 
+/** Who attacks whom, and where. */
+export interface Front {
+  /** The attacker's database and login, and the schema of its tables. */
+  database: string;
+  login: string;
+  schema: string;
+  /** What carries the login's rights: itself, or its group. */
+  grantee: string;
+  /** Another role than the login's own, the one with most to gain. */
+  otherRole: string;
+  /** The login that reads every tenant's rows of the database. */
+  analytics: string;
+  /** The victim's table. */
+  products: string;
+  victimSchema: string;
+  /** What only the owner reads. */
+  secrets: string;
+  /** How the server could reach another of its databases, as the superuser: libpq's words for it. */
+  link: { port: number; database: string; password: string };
+}
+
 /** Takes about 2 s. Close it, or the server outlives the test. */
-export async function startShard() {
+export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> = {}) {
   const dataDir = await mkdtemp(join(tmpdir(), "tollgate-shard-"));
   const postgres = await startPostgres({ dataDir, port: 0 });
-  const proxy = await startNeonProxy({ port: 0 });
+  const proxy = await startNeonProxy({ port: 0, ...proxyOptions });
   const fetchEndpoint = `${proxy.url}/sql`;
+  const superusers = new Map<string, Promise<Client>>();
 
-  const urlOf = (user: string, name = database) => `postgresql://${user}:${user}@127.0.0.1:${postgres.port}/${name}`;
-  const superuserUrl = postgres.superuserUrl.replace(/\/postgres$/, `/${database}`);
-  const ownerUrl = urlOf("tollgate_owner");
-  const appUrl = urlOf("tollgate_app_a");
-  const logins = ["tollgate_app_a", "tollgate_app_b"].map((name) => ({ name, password: name }));
+  const urlOf = (user: string, name: string) => `postgresql://${user}:${user}@127.0.0.1:${postgres.port}/${name}`;
+  const bootstrap = (name: string, closed: boolean) =>
+    bootstrapCluster({
+      superuserUrl: postgres.superuserUrl,
+      ownerPassword: OWNER,
+      databases: [{ name, closed }],
+    });
 
-  /** A database of its own owner's making; `closed` says whether the host has closed its functions, too. */
-  async function createDatabase(name: string, closed: boolean): Promise<void> {
-    const databases = [{ name, closed }];
-    await bootstrapCluster({ superuserUrl: postgres.superuserUrl, ownerPassword: "tollgate_owner", databases });
-    await migrate({ url: urlOf("tollgate_owner", name), directory: sharedMigrations });
-    await prepareShared({ ownerUrl: urlOf("tollgate_owner", name), logins, contextKeys });
+  async function superuserOf(name: string): Promise<Client> {
+    const client = new Client({
+      connectionString: postgres.superuserUrl.replace(/\/postgres$/, `/${name}`),
+      options: "-c synchronous_commit=off", // nobody reads a test's rows after a crash
+    });
+    await client.connect();
+    return client;
   }
-  await createDatabase(database, true);
 
-  const superuser = new Client({ connectionString: superuserUrl });
-  await superuser.connect();
+  async function superuser(name: string, sql: string, params?: unknown[]): Promise<Rows> {
+    let client = superusers.get(name);
+    if (client === undefined) superusers.set(name, (client = superuserOf(name)));
+    const result = await (await client).query<Record<string, unknown>>(sql, params);
+    return (Array.isArray(result) ? result.at(-1) : result).rows;
+  }
 
   return {
-    ownerUrl,
+    proxy,
+    fetchEndpoint,
+    urlOf,
+    port: postgres.port,
+    /** Of the superuser, `postgres`. */
+    password: new URL(postgres.superuserUrl).password,
+
+    /** A shard of shared tables; `closed` says whether the host has closed its functions, too. */
+    async createShared(name: string, closed = true): Promise<void> {
+      await bootstrap(name, closed);
+      await migrate({ url: urlOf(OWNER, name), directory: sharedMigrations });
+      const logins = ["tollgate_app_a", "tollgate_app_b"].map((login) => ({ name: login, password: login }));
+      await prepareShared({ ownerUrl: urlOf(OWNER, name), logins, contextKeys });
+    },
+
+    /** A database for own schemas; `closed` as above. */
+    async createBranch(name: string, closed = true): Promise<Branch> {
+      await bootstrap(name, closed);
+      await migrate({ url: urlOf(OWNER, name), directory: branchMigrations });
+      const files = readdirSync(tenantMigrations).toSorted();
+      const texts = files.map((file) => ({ name: file, text: readFileSync(join(tenantMigrations, file), "utf8") }));
+      return openBranch(urlOf(OWNER, name), fetchEndpoint, texts);
+    },
+
+    /** The name of the login that reads every tenant's rows of a database. */
+    async analyticsOf(name: string): Promise<string> {
+      const [row] = await superuser(name, "SELECT tollgate.analytics_role() AS role");
+      return String(row?.["role"]);
+    },
+
+    /** Any statements in a database, as the superuser; the rows of the last one. */
+    superuser,
+
+    async [Symbol.asyncDispose](): Promise<void> {
+      for (const client of superusers.values()) await (await client).end();
+      await proxy.close();
+      await postgres.stop();
+      await removePostgresData(dataDir);
+    },
+  };
+}
+
+/** A cluster with one shard of shared tables. */
+export async function startShard() {
+  const cluster = await startCluster();
+  const shard = await openShard(cluster);
+  return { ...shard, [Symbol.asyncDispose]: () => cluster[Symbol.asyncDispose]() };
+}
+
+/** A shard of shared tables in a cluster. */
+async function openShard(cluster: Cluster) {
+  const { proxy, fetchEndpoint } = cluster;
+  const urlOf = (user: string, name = database) => cluster.urlOf(user, name);
+  const appUrl = urlOf("tollgate_app_a");
+  await cluster.createShared(database);
+  const front: Front = {
+    database,
+    login: "tollgate_app_a",
+    schema: "public",
+    grantee: "tollgate_app",
+    otherRole: "tollgate_app",
+    analytics: await cluster.analyticsOf(database),
+    products: "public.products",
+    victimSchema: "public",
+    secrets: "tollgate.context_keys",
+    link: { port: cluster.port, database, password: cluster.password },
+  };
+
+  return {
+    front,
+    ownerUrl: urlOf(OWNER),
     appUrl,
     fetchEndpoint,
     proxy,
     urlOf,
-    createDatabase,
+    createDatabase: (name: string, closed: boolean) => cluster.createShared(name, closed),
 
     /** Any statements, as the superuser. */
-    async superuser(sql: string, params?: unknown[]): Promise<Record<string, unknown>[]> {
-      return (await superuser.query<Record<string, unknown>>(sql, params)).rows;
-    },
+    superuser: (sql: string, params?: unknown[]) => cluster.superuser(database, sql, params),
 
     /** One statement with a login's own rights on a connection of its own, in a transaction that is rolled back. */
-    async plainly(url: string, context: string | undefined, sql: string): Promise<Record<string, unknown>[]> {
+    async plainly(url: string, context: string | undefined, sql: string): Promise<Rows> {
       const client = new Client({ connectionString: url });
       await client.connect();
       try {
@@ -81,19 +182,14 @@ export async function startShard() {
 
     /** The two tenants' rows as every test finds them. */
     async seed(): Promise<void> {
-      await superuser.query(`
-        DELETE FROM products WHERE tenant_id NOT LIKE 'canary-%'; DELETE FROM settings;
+      await cluster.superuser(
+        database,
+        `DELETE FROM products WHERE tenant_id NOT LIKE 'canary-%'; DELETE FROM settings;
         INSERT INTO products (tenant_id, id, name, price_cents) VALUES
           ('acme', 'lamp', 'Acme lamp', 100), ('globex', 'lamp', 'Globex lamp', 900), ('globex', 'secret-1', 'Globex plan', 1);
         INSERT INTO settings (tenant_id, key, value) VALUES ('acme', 'plan', '"a"'), ('globex', 'plan', '"g"');
-        ANALYZE products;`);
-    },
-
-    async [Symbol.asyncDispose](): Promise<void> {
-      await superuser.end();
-      await proxy.close();
-      await postgres.stop();
-      await removePostgresData(dataDir);
+        ANALYZE products;`,
+      );
     },
   };
 }

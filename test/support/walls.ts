@@ -1,151 +1,318 @@
-// The walls between tenants, one by one, and how to take each down and put it up again. A test of isolation that still
-// passes without the wall it relies on has proved nothing.
-import type { Shard } from "./shard.ts";
+// The walls between tenants, one by one, in every tier, and how to take each down and put it up again. A test of isolation
+// that still passes without the wall it relies on has proved nothing.
+import { OWNER } from "../../dev/databases.ts";
+import type { Front, Rows, Shard } from "./shard.ts";
 
-interface Wall {
-  /** SQL of the superuser. */
+/** Takes a wall down and puts it up again, as the superuser. */
+interface Swap {
   down: string;
   up: string;
-  /** The check of `proveIsolation` that names this wall when it is down; without one the proof does not look at it. */
+}
+
+/** A wall inside a function: what it becomes when one part of its body is replaced. */
+interface Weakening {
+  function: string;
+  part: string;
+  by: string;
+}
+
+export type Wall = (Swap | Weakening) & {
+  /** The check of the product's own proof that names this wall when it is down; without one the proof does not look. */
   check?: string;
+  /** It stands in the other tenant's database. */
+  there?: boolean;
+};
+
+/** Built-in functions that 0004_host_functions.sql keeps from tenants and that an attack tries. */
+const hostFunctions = `lo_from_bytea(oid, bytea), lo_creat(integer), lo_create(oid), lo_put(oid, bigint, bytea),
+  lo_unlink(oid), lo_open(oid, integer), pg_stat_get_activity(integer), pg_stat_get_backend_activity(integer), pg_notify(text, text),
+  pg_advisory_lock(bigint), pg_advisory_xact_lock(integer, integer), pg_try_advisory_lock(bigint), pg_advisory_xact_lock(bigint),
+  pg_terminate_backend(integer, bigint), pg_cancel_backend(integer), pg_sleep(double precision), pg_sleep_for(interval),
+  pg_logical_emit_message(boolean, text, text, boolean), pg_export_snapshot()`;
+
+/** Built-in functions that PostgreSQL itself keeps for the superuser and that an attack tries. */
+const superuserFunctions = `pg_read_file(text), pg_read_binary_file(text), pg_ls_dir(text), pg_stat_file(text),
+  lo_import(text), lo_export(oid, text), pg_ls_logdir(), pg_ls_waldir(), pg_ls_tmpdir(), pg_current_logfile(),
+  pg_rotate_logfile(), pg_hba_file_rules(), pg_show_all_file_settings(), pg_stat_reset(), pg_reload_conf(), pg_switch_wal()`;
+
+const hostRoles = "pg_execute_server_program, pg_read_server_files, pg_write_server_files, pg_read_all_data";
+const statsRoles = "pg_monitor, pg_checkpoint";
+
+/** Turns every function of the owner's into one that anybody may call with the owner's rights, and back. */
+const ownersFunctions = ({ grantee }: Front): Swap => {
+  const each = (which: string, ...changes: string[]): string => `
+    DO $do$ DECLARE f regprocedure; BEGIN
+      FOR f IN SELECT oid FROM pg_proc WHERE pronamespace = 'tollgate'::regnamespace AND proname <> 'enter' AND ${which}
+      LOOP ${changes.map((change) => `EXECUTE format('${change}', f);`).join(" ")} END LOOP;
+    END $do$`;
+  return {
+    down: each(
+      `NOT prosecdef AND NOT has_function_privilege('${grantee}', oid, 'EXECUTE')`,
+      "ALTER FUNCTION %s SECURITY DEFINER",
+      `GRANT EXECUTE ON FUNCTION %s TO ${grantee}`,
+      "COMMENT ON FUNCTION %s IS ''opened''",
+    ),
+    up: each(
+      "obj_description(oid) = 'opened'",
+      "ALTER FUNCTION %s SECURITY INVOKER",
+      `REVOKE EXECUTE ON FUNCTION %s FROM ${grantee}`,
+      "COMMENT ON FUNCTION %s IS NULL",
+    ),
+  };
+};
+
+/** What an operator might write down where everybody can read it. */
+const names = ({ otherRole, database }: Front): Swap => ({
+  down: `
+    COMMENT ON SCHEMA tollgate IS 'for globex'; COMMENT ON ROLE ${otherRole} IS 'of globex';
+    COMMENT ON DATABASE ${database} IS 'of globex'; ALTER ROLE ${otherRole} SET tollgate.tenant = 'globex';
+    CREATE ROLE globex_login; CREATE SCHEMA globex;
+    CREATE TABLE globex.t (x text DEFAULT 'globex' CONSTRAINT c CHECK (x <> 'globex'));
+    CREATE INDEX i ON globex.t (x) WHERE x = 'globex'; CREATE STATISTICS globex.s ON (x || 'globex') FROM globex.t;
+    CREATE POLICY p ON globex.t USING (x = 'globex'); CREATE TYPE globex.e AS ENUM ('globex');
+    CREATE TRIGGER g BEFORE UPDATE ON globex.t FOR EACH ROW WHEN (old.x = 'globex')
+      EXECUTE FUNCTION suppress_redundant_updates_trigger();
+    CREATE RULE r AS ON INSERT TO globex.t WHERE new.x = 'globex' DO INSTEAD NOTHING;
+    CREATE FUNCTION globex.f() RETURNS text LANGUAGE sql AS $f$ SELECT 'globex' $f$; CREATE PUBLICATION globex`,
+  up: `
+    COMMENT ON SCHEMA tollgate IS NULL; COMMENT ON ROLE ${otherRole} IS NULL; COMMENT ON DATABASE ${database} IS NULL;
+    ALTER ROLE ${otherRole} RESET tollgate.tenant; DROP ROLE globex_login; DROP PUBLICATION globex; DROP SCHEMA globex CASCADE`,
+});
+
+/** What lets a statement leave its database. `apart`: with a door to the other tenant's tables. */
+const linkTo = ({ grantee, victimSchema, link }: Front, apart: boolean): Swap => {
+  const everybody = ["CURRENT_USER", grantee];
+  const door = `
+    CREATE SERVER link FOREIGN DATA WRAPPER postgres_fdw
+      OPTIONS (host '127.0.0.1', port '${link.port}', dbname '${link.database}');
+    ${everybody.map((role) => `CREATE USER MAPPING FOR ${role} SERVER link OPTIONS (user 'postgres', password '${link.password}');`).join("")}
+    CREATE SCHEMA ${victimSchema}; GRANT USAGE ON SCHEMA ${victimSchema} TO ${grantee};
+    IMPORT FOREIGN SCHEMA ${victimSchema} FROM SERVER link INTO ${victimSchema};
+    GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON ALL TABLES IN SCHEMA ${victimSchema} TO ${grantee}`;
+  return {
+    down: `CREATE EXTENSION dblink SCHEMA tollgate; CREATE EXTENSION postgres_fdw; CREATE EXTENSION file_fdw;
+      GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO ${grantee}; ${apart ? door : ""}`,
+    up: `DROP EXTENSION dblink, postgres_fdw, file_fdw CASCADE; ${apart ? `DROP SCHEMA ${victimSchema} CASCADE` : ""}`,
+  };
+};
+
+const granted = (what: string, to: string): Swap => ({
+  down: `GRANT ${what} TO ${to}`,
+  up: `REVOKE ${what} FROM ${to}`,
+});
+const joined = (roles: string, login: string): Swap => ({
+  down: `GRANT ${roles} TO ${login} WITH INHERIT TRUE, SET TRUE`,
+  up: `REVOKE ${roles} FROM ${login}`,
+});
+const attribute = (login: string, power: string): Swap => ({
+  down: `ALTER ROLE ${login} ${power}`,
+  up: `ALTER ROLE ${login} NO${power}`,
+});
+
+/** What stands in every tier. */
+function commonWalls(front: Front) {
+  const { database, login, schema, grantee, otherRole, secrets, analytics } = front;
+  return {
+    "no superuser": { ...attribute(login, "SUPERUSER"), check: "login_powers" },
+    "no making of roles": { ...attribute(login, "CREATEROLE"), check: "login_powers" },
+    "no making of databases": { ...attribute(login, "CREATEDB"), check: "login_powers" },
+    "no replication": { ...attribute(login, "REPLICATION"), check: "login_powers" },
+    "no role of the host": { ...joined(hostRoles, login), check: "login_memberships" },
+    "no role that watches": { ...joined(statsRoles, login), check: "login_memberships" },
+    "no functions of the host": granted(`EXECUTE ON FUNCTION ${hostFunctions}`, "PUBLIC"),
+    "no functions of the superuser": granted(`EXECUTE ON FUNCTION ${superuserFunctions}`, grantee),
+    "no language for blocks": granted("USAGE ON LANGUAGE plpgsql", "PUBLIC"),
+    "no temporary objects": { ...granted(`TEMPORARY ON DATABASE ${database}`, grantee), check: "creates_nothing" },
+    "no durable objects": {
+      down: `GRANT CREATE ON SCHEMA ${schema} TO ${grantee}; GRANT CREATE ON DATABASE ${database} TO ${grantee}`,
+      up: `REVOKE CREATE ON SCHEMA ${schema} FROM ${grantee}; REVOKE CREATE ON DATABASE ${database} FROM ${grantee}`,
+      check: "creates_nothing",
+    },
+    "no other role's name": joined(otherRole, login),
+    "no role that reads everybody's": { ...joined(analytics, login), check: "login_memberships" },
+    "what the owner knows withheld": granted(`SELECT, INSERT, UPDATE, DELETE ON ${secrets}`, grantee),
+    "the log of changes withheld": granted(
+      "SELECT, INSERT, UPDATE, DELETE ON tollgate.changes, tollgate.gates, tollgate.staged, tollgate.undone",
+      grantee,
+    ),
+    "the owner's functions withheld": {
+      ...ownersFunctions(front),
+      check: "definer_functions",
+    },
+    "the owner's tools not one's own": {
+      down: `ALTER FUNCTION tollgate.enter(text, integer) OWNER TO ${login};
+        ALTER FUNCTION tollgate.current_tenant() OWNER TO ${login}; GRANT CREATE ON SCHEMA tollgate TO ${login}`,
+      up: `ALTER FUNCTION tollgate.enter(text, integer) OWNER TO ${OWNER};
+        ALTER FUNCTION tollgate.current_tenant() OWNER TO ${OWNER}; REVOKE CREATE ON SCHEMA tollgate FROM ${login};
+        GRANT EXECUTE ON FUNCTION tollgate.enter(text, integer), tollgate.current_tenant() TO ${grantee}`,
+      check: "readable", // it can no longer tell who is who
+    },
+    "no tenant's name in the catalogue": names(front),
+    "a statement's time": {
+      function: "tollgate.enter(text, integer)",
+      part: "pg_catalog.set_config('statement_timeout', statement_timeout_ms::pg_catalog.text, true)",
+      by: "pg_catalog.set_config('statement_timeout', '5s', true)",
+    },
+  } satisfies Record<string, Wall>;
 }
 
-const plainWalls = {
-  "row security": {
-    down: "ALTER TABLE products DISABLE ROW LEVEL SECURITY",
-    up: "ALTER TABLE products ENABLE ROW LEVEL SECURITY",
-    check: "tables_walled",
-  },
-  "row security forced on the owner": {
-    down: "ALTER TABLE products NO FORCE ROW LEVEL SECURITY",
-    up: "ALTER TABLE products FORCE ROW LEVEL SECURITY",
-    check: "tables_walled",
-  },
-  "a login that cannot bypass it": {
-    down: "ALTER ROLE tollgate_app_a BYPASSRLS",
-    up: "ALTER ROLE tollgate_app_a NOBYPASSRLS",
-    check: "login_powers",
-  },
-  "no policy but the tenant's": {
-    down: "CREATE POLICY hole ON products USING (true) WITH CHECK (true)",
-    up: "DROP POLICY hole ON products",
-    check: "policies",
-  },
-  "no TRUNCATE": {
-    down: "GRANT TRUNCATE ON products TO tollgate_app",
-    up: "REVOKE TRUNCATE ON products FROM tollgate_app",
-    check: "tables_walled",
-  },
-  "keys that start with the tenant": {
-    down: "CREATE UNIQUE INDEX leak ON products (id) WHERE id LIKE 'secret-%'",
-    up: "DROP INDEX leak",
-    check: "keys_start_with_tenant",
-  },
-  "no temporary objects": {
-    down: "GRANT TEMPORARY ON DATABASE shard_test TO tollgate_app",
-    up: "REVOKE TEMPORARY ON DATABASE shard_test FROM tollgate_app",
-    check: "creates_nothing",
-  },
-  "no durable objects": {
-    down: "GRANT CREATE ON SCHEMA public TO tollgate_app",
-    up: "REVOKE CREATE ON SCHEMA public FROM tollgate_app",
-    check: "creates_nothing",
-  },
-  "no functions of the host": {
-    down: `GRANT EXECUTE ON FUNCTION lo_from_bytea(oid, bytea), pg_stat_get_activity(integer), pg_notify(text, text),
-      pg_advisory_lock(bigint), pg_terminate_backend(integer, bigint), pg_sleep(double precision) TO PUBLIC`,
-    up: `REVOKE EXECUTE ON FUNCTION lo_from_bytea(oid, bytea), pg_stat_get_activity(integer), pg_notify(text, text),
-      pg_advisory_lock(bigint), pg_terminate_backend(integer, bigint), pg_sleep(double precision) FROM PUBLIC`,
-  },
-  "no language for blocks": {
-    down: "GRANT USAGE ON LANGUAGE plpgsql TO PUBLIC",
-    up: "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC",
-  },
-  "no role of the host": {
-    down: "GRANT pg_execute_server_program, pg_read_all_data TO tollgate_app_a",
-    up: "REVOKE pg_execute_server_program, pg_read_all_data FROM tollgate_app_a",
-    check: "login_memberships",
-  },
-  "no superuser": {
-    down: "ALTER ROLE tollgate_app_a SUPERUSER",
-    up: "ALTER ROLE tollgate_app_a NOSUPERUSER",
-    check: "login_powers",
-  },
-  "the group's name withheld": {
-    down: "GRANT tollgate_app TO tollgate_app_a WITH SET TRUE",
-    up: "REVOKE tollgate_app FROM tollgate_app_a",
-  },
-  "context keys withheld": {
-    down: "GRANT SELECT ON tollgate.context_keys TO tollgate_app",
-    up: "REVOKE SELECT ON tollgate.context_keys FROM tollgate_app",
-    check: "context_keys_unreadable",
-  },
-  "key functions withheld": {
-    down: `GRANT EXECUTE ON FUNCTION tollgate.install_context_key(text, text) TO tollgate_app;
-      ALTER FUNCTION tollgate.install_context_key(text, text) SECURITY DEFINER`,
-    up: `REVOKE EXECUTE ON FUNCTION tollgate.install_context_key(text, text) FROM tollgate_app;
-      ALTER FUNCTION tollgate.install_context_key(text, text) SECURITY INVOKER`,
-    check: "definer_functions",
-  },
-  "no ownership": {
-    down: "ALTER TABLE products OWNER TO tollgate_app_a",
-    up: "ALTER TABLE products OWNER TO tollgate_owner; GRANT SELECT, INSERT, UPDATE, DELETE ON products TO tollgate_app",
-    check: "login_owns_nothing",
-  },
-} satisfies Record<string, Wall>;
-
-/** The conditions of `tollgate.current_tenant()`, each with what it becomes when it is taken out. */
-const comparison =
+const sameMac =
   "sha256(found_inner || convert_to(encode(expected, 'hex'), 'UTF8')) = sha256(found_inner || convert_to(fields[6], 'UTF8'))";
-const conditions = {
-  "the context's MAC": { condition: comparison, without: "true", check: "forged_context" },
-  "the context's MAC and key": {
-    condition: `${comparison}\n      AND found_outer IS NOT NULL`,
-    without: "true",
-    check: "forged_context",
-  },
-  "an installed key": { condition: "found_outer IS NOT NULL", without: "true", check: undefined },
-  "the context's database": { condition: "fields[4] = current_database()", without: "true", check: undefined },
-  "the context's expiry": { condition: "seconds_left > 0 AND", without: "", check: "expired_context" },
-  "the longest life of a context": { condition: "seconds_left <= 600", without: "true", check: undefined },
-} as const;
+const condition = (part: string, by = "true"): Weakening => ({ function: "tollgate.current_tenant()", part, by });
 
-type PlainWall = keyof typeof plainWalls;
-type Condition = keyof typeof conditions;
-export type WallName = PlainWall | Condition;
-const isCondition = (name: string): name is Condition => Object.hasOwn(conditions, name);
-const isPlainWall = (name: string): name is PlainWall => Object.hasOwn(plainWalls, name);
-export const wallNames: readonly WallName[] = [
-  ...Object.keys(plainWalls).filter(isPlainWall),
-  ...Object.keys(conditions).filter(isCondition),
-];
-
-/** The definition of a function, from the catalogue. */
-export async function definitionOf(shard: Shard, signature: string): Promise<string> {
-  const [row] = await shard.superuser("SELECT pg_get_functiondef($1::regprocedure) AS definition", [signature]);
-  return String(row?.["definition"]);
+/** Of shared tables. */
+export function sharedWalls(front: Front) {
+  const { login, grantee, products } = front;
+  const common = commonWalls(front);
+  return {
+    ...common,
+    "row security": {
+      down: `ALTER TABLE ${products} DISABLE ROW LEVEL SECURITY`,
+      up: `ALTER TABLE ${products} ENABLE ROW LEVEL SECURITY`,
+      check: "tables_walled",
+    },
+    "row security forced on the owner": {
+      down: `ALTER TABLE ${products} NO FORCE ROW LEVEL SECURITY`,
+      up: `ALTER TABLE ${products} FORCE ROW LEVEL SECURITY`,
+      check: "tables_walled",
+    },
+    "a login that cannot bypass it": { ...attribute(login, "BYPASSRLS"), check: "login_powers" },
+    "no policy but the tenant's": {
+      down: `CREATE POLICY hole ON ${products} USING (true) WITH CHECK (true)`,
+      up: `DROP POLICY hole ON ${products}`,
+      check: "policies",
+    },
+    "no link to another database": linkTo(front, false),
+    "no TRUNCATE": { ...granted(`TRUNCATE ON ${products}`, grantee), check: "tables_walled" },
+    "keys that start with the tenant": {
+      down: `CREATE UNIQUE INDEX leak ON ${products} (id) WHERE id LIKE 'secret-%'`,
+      up: "DROP INDEX leak",
+      check: "keys_start_with_tenant",
+    },
+    "no ownership": {
+      down: `ALTER TABLE ${products} OWNER TO ${login}`,
+      up: `ALTER TABLE ${products} OWNER TO ${OWNER}; GRANT SELECT, INSERT, UPDATE, DELETE ON ${products} TO ${grantee}`,
+      check: "login_owns_nothing",
+    },
+    "what the owner knows withheld": { ...common["what the owner knows withheld"], check: "context_keys_unreadable" },
+    "the log of changes withheld": { ...common["the log of changes withheld"], check: "tables_walled" },
+    "the context's MAC": { ...condition(sameMac), check: "forged_context" },
+    "the context's MAC and key": {
+      ...condition(`${sameMac}\n      AND found_outer IS NOT NULL`),
+      check: "forged_context",
+    },
+    "an installed key": condition("found_outer IS NOT NULL"),
+    "the context's database": condition("fields[4] = current_database()"),
+    "the context's expiry": { ...condition("seconds_left > 0 AND", ""), check: "expired_context" },
+    "the longest life of a context": condition("seconds_left <= 600"),
+  } satisfies Record<string, Wall>;
 }
 
-async function wall(shard: Shard, name: WallName): Promise<Wall> {
-  if (!isCondition(name)) return plainWalls[name];
-  const { condition, without, check } = conditions[name];
-  const definition = await definitionOf(shard, "tollgate.current_tenant()");
-  if (!definition.includes(condition)) throw new Error(`current_tenant() has no longer the condition: ${condition}`);
-  const weaker = definition.replace(condition, without);
-  return { down: weaker, up: definition, ...(check === undefined ? {} : { check }) };
+export type SharedWallName = keyof ReturnType<typeof sharedWalls>;
+const nowhere = {
+  database: "",
+  login: "",
+  schema: "",
+  grantee: "",
+  otherRole: "",
+  analytics: "",
+  products: "",
+  victimSchema: "",
+  secrets: "",
+};
+export const wallNames = Object.keys(
+  sharedWalls({ ...nowhere, link: { port: 0, database: "", password: "" } }),
+) as SharedWallName[];
+type OwnWallName = keyof ReturnType<typeof ownWalls>;
+export type WallName = SharedWallName | OwnWallName;
+
+/** Of schemas of one's own. `apart`: the other tenant's is in a database of its own. */
+export function ownWalls(front: Front, { apart }: { apart: boolean }) {
+  const { login, schema, victimSchema, products, link } = front;
+  const common = commonWalls(front);
+  const there = apart ? { there: true } : {};
+  return {
+    ...common,
+    "rights on its own schema alone": {
+      down: `GRANT USAGE ON SCHEMA ${victimSchema} TO ${login};
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ${victimSchema} TO ${login}`,
+      up: `REVOKE ALL ON ALL TABLES IN SCHEMA ${victimSchema} FROM ${login}; REVOKE ALL ON SCHEMA ${victimSchema} FROM ${login}`,
+      ...(apart ? there : { check: "only_its_schema" }),
+    },
+    "no other role's name": { ...common["no other role's name"], check: "login_memberships" },
+    "no link to another database": { ...linkTo(front, apart), ...(apart && { check: "only_its_tables" }) },
+    ...(apart && {
+      "the other database's door": { ...granted(`CONNECT ON DATABASE ${link.database}`, login), ...there },
+    }),
+    "what the owner knows withheld": { ...common["what the owner knows withheld"], check: "only_its_tables" },
+    "the log of changes withheld": { ...common["the log of changes withheld"], check: "only_its_tables" },
+    "no TRUNCATE": {
+      ...granted(`TRUNCATE ON ${products}`, login),
+      ...(apart ? there : { check: "only_its_tables" }),
+    },
+    "no ownership": {
+      down: `ALTER TABLE ${products} OWNER TO ${login}`,
+      up: `ALTER TABLE ${products} OWNER TO ${OWNER}; GRANT SELECT, INSERT, UPDATE, DELETE ON ${products} TO ${victimSchema}`,
+      check: "login_owns_nothing", // in whichever database it is
+      ...there,
+    },
+    "its own tables not its property": {
+      down: `ALTER TABLE ${schema}.products OWNER TO ${login}; GRANT CREATE ON SCHEMA ${schema} TO ${login}`,
+      up: `ALTER TABLE ${schema}.products OWNER TO ${OWNER}; REVOKE CREATE ON SCHEMA ${schema} FROM ${login};
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ${schema}.products TO ${login}`,
+      check: "login_owns_nothing",
+    },
+    "rows that name their tenant": {
+      down: `ALTER TABLE ${products} DROP CONSTRAINT tenant_id_is_mine`,
+      up: `ALTER TABLE ${products} ADD CONSTRAINT tenant_id_is_mine CHECK (tenant_id = tollgate.current_tenant()) NOT VALID`,
+      ...there,
+    },
+    "its own rows name it": {
+      down: `ALTER TABLE ${schema}.products DROP CONSTRAINT tenant_id_is_mine`,
+      up: `DELETE FROM ${schema}.products WHERE tenant_id <> 'acme';
+        ALTER TABLE ${schema}.products ADD CONSTRAINT tenant_id_is_mine CHECK (tenant_id = tollgate.current_tenant()) NOT VALID`,
+    },
+    "a schema's name taken as one": {
+      function: "tollgate.enter(text, integer)",
+      part: "'pg_catalog, %I, pg_temp'",
+      by: "'pg_catalog, %s, pg_temp'",
+    },
+    "a tenant known by its login": {
+      function: "tollgate.current_tenant()",
+      part: "(t.role = SESSION_USER)",
+      by: "(t.tenant_id = current_setting('tollgate.context'))",
+      check: "readable",
+    },
+  } satisfies Record<string, Wall>;
+}
+
+/** Takes a wall down as the superuser of its database, and returns what puts it up again. */
+export async function takeDown(
+  superuser: (sql: string, params?: unknown[]) => Promise<Rows>,
+  wall: Wall,
+): Promise<() => Promise<void>> {
+  let { down, up } = wall as Swap;
+  if ("part" in wall) {
+    const [row] = await superuser("SELECT pg_get_functiondef($1::regprocedure) AS definition", [wall.function]);
+    up = String(row?.["definition"]);
+    if (!up.includes(wall.part)) throw new Error(`${wall.function} has no longer the part: ${wall.part}`);
+    down = up.replace(wall.part, () => wall.by);
+  }
+  await superuser(down);
+  return async () => void (await superuser(up));
 }
 
 /** Runs `work` while a wall is down; it stands again afterwards, whatever happened. */
 export async function withoutWall<Result>(
-  shard: Shard,
-  name: WallName,
+  shard: Pick<Shard, "front" | "superuser">,
+  name: SharedWallName,
   work: (check: string | undefined) => Promise<Result>,
 ): Promise<Result> {
-  const { down, up, check } = await wall(shard, name);
-  await shard.superuser(down);
+  const wall: Wall = sharedWalls(shard.front)[name];
+  const putUp = await takeDown(shard.superuser, wall);
   try {
-    return await work(check);
+    return await work(wall.check);
   } finally {
-    await shard.superuser(up);
+    await putUp();
   }
 }

@@ -1,0 +1,174 @@
+// What the system catalogues and views tell: samples of rows, secrets, other connections' statements, tenants' names.
+// What they tell everybody in PostgreSQL and what holds no row and no name is in ../open.test.ts.
+import type { Attack, Family } from "../attack.ts";
+import { rowsAtHome } from "./falls.ts";
+
+const powers = ["no superuser"] as const;
+const named = (name: string, sql: string): Attack => ({ name, sql, walls: ["no tenant's name in the catalogue"] });
+const secret = (name: string, walls: Attack["walls"], sql: Attack["sql"], more: Partial<Attack> = {}): Attack => ({
+  name,
+  sql,
+  walls,
+  ...more,
+});
+/** PostgreSQL shows samples of columns that one may read where no row is hidden. */
+const statistics = {
+  ...rowsAtHome,
+  shared: ["row security", "a login that cannot bypass it"],
+} satisfies Attack["walls"];
+const activity = {
+  shared: ["no functions of the host"],
+  // Another login's statements are hidden besides.
+  schema: [["no functions of the host", "no role that watches"]],
+  database: [["no functions of the host", "no role that watches"]],
+} satisfies Attack["walls"];
+
+export const catalogueFamily: Family = {
+  name: "catalogue",
+  attacks: [
+    secret(
+      "samples of a column",
+      statistics,
+      (t) =>
+        `SELECT most_common_vals FROM pg_stats WHERE schemaname = '${t.victimSchema}' AND tablename = 'products' AND attname = 'tenant_id'`,
+    ),
+    secret(
+      "bounds of a column",
+      statistics,
+      (t) =>
+        `SELECT histogram_bounds FROM pg_stats WHERE schemaname = '${t.victimSchema}' AND tablename = 'products' AND attname = 'name'`,
+    ),
+    secret(
+      "samples as they are stored",
+      ["no superuser", "no role of the host"],
+      "SELECT stavalues1 FROM pg_statistic LIMIT 1",
+    ),
+    secret(
+      "samples of expressions",
+      ["no superuser", "no role of the host"],
+      "SELECT count(stxdexpr) FROM pg_statistic_ext_data",
+    ),
+    secret(
+      "verifiers of passwords",
+      ["no superuser", "no role of the host"],
+      "SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL",
+    ),
+    secret(
+      "verifiers by the old view",
+      ["no superuser", "no role of the host"],
+      "SELECT passwd FROM pg_shadow WHERE passwd IS NOT NULL",
+    ),
+    secret("who may connect from where", powers, "SELECT * FROM pg_hba_file_rules"),
+    secret("the server's files of settings", powers, "SELECT * FROM pg_file_settings"),
+    secret(
+      "where the server keeps its data",
+      ["no role that watches", "no superuser"],
+      "SELECT current_setting('data_directory')",
+    ),
+    secret(
+      "settings that are the superuser's",
+      ["no role that watches"],
+      "SELECT setting FROM pg_settings WHERE name = 'config_file'",
+    ),
+    secret(
+      "others' statements",
+      activity,
+      (t) => `SELECT query FROM pg_stat_activity WHERE pid = ${t.victimPid} AND query LIKE '%mark' || 'er-%'`,
+    ),
+    secret(
+      "others' statements by their function",
+      activity,
+      (t) => `SELECT query FROM pg_stat_get_activity(${t.victimPid}) WHERE query LIKE '%mark' || 'er-%'`,
+    ),
+    secret(
+      "subscriptions' passwords",
+      ["no superuser", "no role of the host"],
+      "SELECT count(subconninfo) FROM pg_subscription",
+    ),
+    secret("large objects' content", ["no superuser", "no role of the host"], "SELECT count(data) FROM pg_largeobject"),
+    secret(
+      "mappings of users",
+      ["no superuser", "no role of the host"],
+      "SELECT count(umoptions) FROM pg_user_mapping",
+    ),
+    secret(
+      "the server's memory",
+      ["no role that watches", "no superuser"],
+      "SELECT name FROM pg_shmem_allocations LIMIT 1",
+    ),
+    secret("the build of the server", ["no superuser"], "SELECT name FROM pg_config LIMIT 1"),
+    secret(
+      "what decides who is who, by its statistics",
+      ["no superuser", "no role of the host"],
+      (t) => `SELECT 1 FROM pg_statistic s WHERE s.starelid = '${t.secrets}'::regclass HAVING count(*) >= 0`,
+    ),
+    secret(
+      "the victim's tables in the standard's views",
+      {
+        shared: "a table that all share is everybody's to see",
+        schema: ["rights on its own schema alone"],
+        database: ["no link to another database"],
+      },
+      (t) => `SELECT table_name FROM information_schema.tables WHERE table_schema = '${t.victimSchema}'`,
+    ),
+    secret(
+      "the victim's columns in the standard's views",
+      {
+        shared: "a table that all share is everybody's to see",
+        schema: ["rights on its own schema alone"],
+        database: ["no link to another database"],
+      },
+      (t) => `SELECT column_name FROM information_schema.columns WHERE table_schema = '${t.victimSchema}'`,
+    ),
+    secret(
+      "whether it may read",
+      {
+        shared: "everybody may read the table, and sees one's own rows of it",
+        schema: ["rights on its own schema alone"],
+        database: ["no link to another database"],
+      },
+      (
+        t,
+      ) => `SELECT 1 FROM pg_class c WHERE c.relname = 'products' AND c.relnamespace = '${t.victimSchema}'::regnamespace
+        AND has_table_privilege(c.oid, 'SELECT')`,
+    ),
+    // From 16384 on: what was not made with the server itself.
+    named("names of schemas", "SELECT nspname FROM pg_namespace WHERE nspname ~* 'globex'"),
+    named("names of roles", "SELECT rolname FROM pg_roles WHERE rolname ~* 'globex'"),
+    named("settings of roles", "SELECT setconfig FROM pg_db_role_setting WHERE setconfig::text ~* 'globex'"),
+    named("settings of roles by their view", "SELECT rolconfig FROM pg_roles WHERE rolconfig::text ~* 'globex'"),
+    named("comments on objects", "SELECT description FROM pg_description WHERE description ~* 'globex'"),
+    named("comments on roles and databases", "SELECT description FROM pg_shdescription WHERE description ~* 'globex'"),
+    named(
+      "rules about values",
+      "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE oid >= 16384 AND pg_get_constraintdef(oid) ~* $$'globex'$$",
+    ),
+    named(
+      "defaults of columns",
+      "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE pg_get_expr(adbin, adrelid) ~* 'globex'",
+    ),
+    named(
+      "conditions of indexes",
+      "SELECT pg_get_indexdef(indexrelid) FROM pg_index WHERE indexrelid >= 16384 AND pg_get_indexdef(indexrelid) ~* $$'globex'$$",
+    ),
+    named(
+      "policies",
+      "SELECT pg_get_expr(polqual, polrelid) FROM pg_policy WHERE pg_get_expr(polqual, polrelid) ~* 'globex'",
+    ),
+    named(
+      "triggers",
+      "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE oid >= 16384 AND pg_get_triggerdef(oid) ~* $$'globex'$$",
+    ),
+    named(
+      "rules",
+      "SELECT pg_get_ruledef(oid) FROM pg_rewrite WHERE oid >= 16384 AND pg_get_ruledef(oid) ~* $$'globex'$$",
+    ),
+    named("sources of functions", "SELECT prosrc FROM pg_proc WHERE oid >= 16384 AND prosrc ~* 'globex'"),
+    named("labels of types", "SELECT enumlabel FROM pg_enum WHERE enumlabel ~* 'globex'"),
+    named(
+      "expressions that are sampled",
+      "SELECT pg_get_statisticsobjdef(oid) FROM pg_statistic_ext WHERE pg_get_statisticsobjdef(oid) ~* $$'globex'$$",
+    ),
+    named("names of publications", "SELECT pubname FROM pg_publication WHERE pubname ~* 'globex'"),
+  ],
+};

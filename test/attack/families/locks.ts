@@ -1,0 +1,130 @@
+// Locks, other connections, and time. That rows stay apart promises nothing about speed; what is promised is a bound: a
+// statement ends at its timeout, and what a tool may send takes no lock that another tenant waits for. What PostgreSQL
+// leaves open of that is in ../open.test.ts.
+import { type Attack, done, type Family, FILTER } from "../attack.ts";
+import { ownership, rows, theirs, writes } from "./falls.ts";
+
+const does = (name: string, walls: Attack["walls"], sql: Attack["sql"], more: Partial<Attack> = {}): Attack => ({
+  name,
+  sql,
+  walls,
+  crossed: done,
+  ...more,
+});
+const host = ["no functions of the host"] as const;
+/** Takes some 50 ms, and is given 5: on a machine that is several times as fast it is still too long. */
+const burns = (name: string, sql: string): Attack => ({
+  name,
+  sql,
+  walls: ["a statement's time"],
+  refusals: ["57014"],
+  timeoutMs: 5,
+});
+const others = {
+  shared: host,
+  // Another login's connections are out of reach besides.
+  schema: [["no functions of the host", "no other role's name"]],
+  database: [["no functions of the host", "no other role's name"]],
+} satisfies Attack["walls"];
+const onSharedTables = (name: string, sql: string): Attack => ({
+  name,
+  sql,
+  crossed: done,
+  onlyThroughDb: true,
+  walls: {
+    shared: [FILTER],
+    schema: "its own tables are nobody else's",
+    database: "its own tables are nobody else's",
+  },
+});
+
+export const lockFamily: Family = {
+  name: "locks and denial",
+  attacks: [
+    does("the victim's rows held", rows, (t) => `SELECT id FROM ${t.products} WHERE ${theirs} FOR NO KEY UPDATE`, {
+      crossed: (found) => found.length > 0,
+    }),
+    does(
+      "the victim's rows held by a change",
+      writes,
+      (t) => `UPDATE ${t.products} SET stock = stock WHERE ${theirs} RETURNING id`,
+      {
+        crossed: (found) => found.length > 0,
+        refusals: ["23514"],
+      },
+    ),
+    does(
+      "the victim's table held",
+      {
+        shared: "a table that all share: see below",
+        schema: ["rights on its own schema alone", "no other role's name"],
+        database: [["the other database's door", "rights on its own schema alone"]],
+      },
+      (t) => `LOCK TABLE ${t.products} IN ACCESS EXCLUSIVE MODE`,
+    ),
+    onSharedTables("the table that all share held", "LOCK TABLE products IN ACCESS EXCLUSIVE MODE"),
+    onSharedTables("the table that all share held from changes", "LOCK TABLE products IN SHARE MODE"),
+    does("a lock that outlives its transaction", host, "SELECT pg_advisory_lock(1)"),
+    does("a lock if it is free", host, "SELECT pg_try_advisory_lock(2)"),
+    does("a lock for a transaction", host, "SELECT pg_advisory_xact_lock(3)"),
+    does(
+      "the lock of the other's gate",
+      host,
+      "SELECT pg_advisory_xact_lock(hashtext('tollgate.gate'), hashtext('globex'))",
+    ),
+    does(
+      "the lock of the other's migrations",
+      host,
+      "SELECT pg_advisory_xact_lock(hashtext('tollgate.migrate'), hashtext('tenant_2'))",
+    ),
+    does(
+      "the end of the other's connection",
+      others,
+      (t) => `SELECT 1 WHERE pg_terminate_backend(${t.victimPid}, 2000)`,
+      {
+        crossed: (found) => found.length > 0,
+        once: true,
+      },
+    ),
+    does("the end of the other's statement", others, (t) => `SELECT 1 WHERE pg_cancel_backend(${t.victimPid})`, {
+      crossed: (found) => found.length > 0,
+    }),
+    does("a message to all connections", host, "SELECT pg_notify('c', 'x')"),
+    does("a snapshot for others", host, "SELECT pg_export_snapshot()"),
+    does("sleep", host, "SELECT pg_sleep(0)"),
+    does("sleep by an interval", host, "SELECT pg_sleep_for('0')"),
+    does("sleep beyond its time", [["no functions of the host", "a statement's time"]], "SELECT pg_sleep(0.05)", {
+      refusals: ["57014"],
+      timeoutMs: 5,
+    }),
+    burns("rows out of nothing", "SELECT count(*) FROM generate_series(1, 350000)"),
+    burns("rows times rows", "SELECT count(*) FROM generate_series(1, 800) a, generate_series(1, 800) b"),
+    burns(
+      "a recursion",
+      "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 120000) SELECT max(n) FROM r",
+    ),
+    burns("a sort", "SELECT n FROM generate_series(1, 60000) n ORDER BY md5(n::text) LIMIT 1"),
+    burns("groups", "SELECT count(*) FROM (SELECT n % 50000 FROM generate_series(1, 120000) n GROUP BY 1) x"),
+    burns("a product of all numbers", "SELECT factorial(5000) > 0"),
+    burns("a long text", "SELECT length(string_agg('x', '')) FROM generate_series(1, 250000)"),
+    burns(
+      "a pattern that goes back and forth",
+      "SELECT count(*) FROM generate_series(1, 250) n WHERE repeat('a', 2000) || n ~ 'a.{200}b'",
+    ),
+    burns("a JSON of all", "SELECT length(jsonb_agg(n)::text) FROM generate_series(1, 80000) n"),
+    does("a table rewritten", ownership, (t) => `CLUSTER ${t.products} USING products_by_name`),
+    does("an index rebuilt", ownership, (t) => `REINDEX TABLE ${t.products}`),
+    does("a checkpoint", ["no role that watches"], "CHECKPOINT"),
+    does(
+      "the next file of the write-ahead log",
+      ["no functions of the superuser", "no superuser"],
+      "SELECT pg_switch_wal()",
+    ),
+    does(
+      "the server's settings read again",
+      ["no functions of the superuser", "no superuser"],
+      "SELECT pg_reload_conf()",
+    ),
+    does("no statistics of use", ["no functions of the superuser", "no superuser"], "SELECT pg_stat_reset()"),
+  ],
+};

@@ -1,0 +1,150 @@
+// Becoming somebody else, and settings that would open something: as statements, and inside data statements.
+import { type Attack, done, type Family } from "../attack.ts";
+import { rows, rowsBesideOwn, theirs } from "./falls.ts";
+
+const does = (name: string, walls: Attack["walls"], sql: Attack["sql"], more: Partial<Attack> = {}): Attack => ({
+  name,
+  sql,
+  walls,
+  crossed: done,
+  ...more,
+});
+const superuser = ["no superuser"] as const;
+const readTheirs = (products: string): string => `SELECT id FROM ${products} WHERE ${theirs}`;
+
+export const roleFamily: Family = {
+  name: "roles and settings",
+  attacks: [
+    does("take another role", ["no other role's name", "no superuser"], (t) => `SET ROLE ${t.otherRole}`),
+    does("take another role for a transaction", ["no other role's name"], (t) => `SET LOCAL ROLE ${t.otherRole}`),
+    does(
+      "take another role by its setting",
+      ["no other role's name"],
+      (t) => `SELECT set_config('role', '${t.otherRole}', false)`,
+    ),
+    does("take another role and read", rows, (t) => [`SAVEPOINT s`, `SET LOCAL ROLE NONE`, readTheirs(t.products)], {
+      crossed: (found) => found.length > 0,
+    }),
+    does("take the owner's role", superuser, "SET ROLE tollgate_owner"),
+    does("take the owner's role in a data statement", superuser, "SELECT set_config('role', 'tollgate_owner', true)"),
+    does("take the superuser's role", superuser, "SET ROLE postgres"),
+    does("take a role of the host", ["no role of the host"], "SET ROLE pg_read_all_data"),
+    does("become another login", superuser, "SET SESSION AUTHORIZATION tollgate_owner"),
+    does("become the other tenant's login", superuser, (t) => `SET LOCAL SESSION AUTHORIZATION ${t.otherRole}`),
+    does(
+      "become another login in a data statement",
+      superuser,
+      "SELECT set_config('session_authorization', 'tollgate_owner', true)",
+    ),
+    {
+      name: "switch row security off and read",
+      sql: (t) => ["SET row_security = off", readTheirs(t.products)],
+      // It turns what a policy would hide into an error.
+      walls: { ...rows, shared: ["row security", "a login that cannot bypass it"] },
+    },
+    {
+      name: "switch row security off in the statement",
+      sql: (t) =>
+        `SELECT p.id FROM (SELECT set_config('row_security', 'off', true) OFFSET 0) s, ${t.products} p WHERE ${theirs}`,
+      walls: rows,
+    },
+    {
+      name: "drop the context and read",
+      sql: (t) => `WITH s AS MATERIALIZED (SELECT set_config('tollgate.context', '', true) AS c)
+        SELECT p.id FROM s, ${t.products} p WHERE s.c = '' AND ${theirs}`,
+      walls: rows,
+    },
+    {
+      name: "undo every setting and read",
+      sql: (t) => ["RESET ALL", readTheirs(t.products)],
+      walls: rows,
+    },
+    {
+      name: "discard everything and read",
+      sql: (t) => ["DISCARD PLANS", "DISCARD TEMP", readTheirs(t.products)],
+      walls: rows,
+    },
+    {
+      name: "look in the other tenant's schema first",
+      sql: (t) => [`SET search_path = ${t.victimSchema}, pg_catalog`, `SELECT id FROM products WHERE ${theirs}`],
+      walls: rows,
+      refusals: ["42P01"],
+    },
+    {
+      name: "look there first, by a setting in a data statement",
+      sql: (t) => [
+        `SELECT set_config('search_path', '${t.victimSchema}', true)`,
+        `SELECT id FROM products WHERE ${theirs}`,
+      ],
+      walls: rows,
+      refusals: ["42P01"],
+    },
+    {
+      name: "read as a replica would",
+      sql: (t) => [
+        "SET LOCAL default_transaction_read_only = on",
+        `SELECT v.id FROM products m, ${t.products} v WHERE v.tenant_id <> m.tenant_id`,
+      ],
+      walls: rowsBesideOwn,
+    },
+    does("switch triggers off", superuser, "SET session_replication_role = replica"),
+    does(
+      "switch triggers off in a data statement",
+      superuser,
+      "SELECT set_config('session_replication_role', 'replica', false)",
+    ),
+    does(
+      "switch triggers off by an UPDATE of settings",
+      superuser,
+      "UPDATE pg_settings SET setting = 'replica' WHERE name = 'session_replication_role'",
+    ),
+    does("let system tables be changed", superuser, "SET allow_system_table_mods = on"),
+    does("leave no trace in the server's log", superuser, "SELECT set_config('log_min_messages', 'panic', false)"),
+    does("lift the limit of temporary files", superuser, "SET temp_file_limit = -1"),
+    does("have a library loaded", superuser, "SET session_preload_libraries = 'auto_explain'"),
+    does("let large objects be everybody's", superuser, "SET lo_compat_privileges = on"),
+    does("make itself a superuser", superuser, (t) => `ALTER ROLE ${t.login} SUPERUSER`),
+    does("make itself exempt from row security", superuser, (t) => `ALTER ROLE ${t.login} BYPASSRLS`),
+    does("make itself a maker of roles", superuser, (t) => `ALTER ROLE ${t.login} CREATEROLE`),
+    does("give itself more connections", superuser, (t) => `ALTER ROLE ${t.login} CONNECTION LIMIT 1000`),
+    does("change another role's password", superuser, (t) => `ALTER ROLE ${t.otherRole} PASSWORD 'mine'`),
+    does("change another role's settings", superuser, (t) => `ALTER ROLE ${t.otherRole} SET search_path = ''`),
+    does("change everybody's settings", superuser, "ALTER ROLE ALL SET statement_timeout = 1"),
+    does("enter another tenant for ever", superuser, (t) => `ALTER ROLE ${t.login} SET tollgate.context = 'globex'`),
+    does(
+      "take the role that reads everybody's rows",
+      ["no role that reads everybody's"],
+      (t) => `SET ROLE ${t.analytics}`,
+    ),
+    does(
+      "read as that role",
+      {
+        shared: ["no role that reads everybody's"],
+        schema: ["no role that reads everybody's"],
+        database: "there it reads the attacker's rows alone",
+      },
+      (t) => [`SET LOCAL ROLE ${t.analytics}`, readTheirs(t.products)],
+      { crossed: (found) => found.length > 0 },
+    ),
+    does(
+      "change that role's password",
+      ["the owner's functions withheld", "no superuser"],
+      "SELECT tollgate.set_analytics_password('mine')",
+    ),
+    does("join another role", superuser, (t) => `GRANT ${t.otherRole} TO ${t.login} WITH SET TRUE`),
+    does("join a role of the host", superuser, (t) => `GRANT pg_read_all_data TO ${t.login}`),
+    does("let the other role in", superuser, (t) => `GRANT ${t.login} TO ${t.otherRole}`, {
+      // PostgreSQL itself refuses members that would be their own members.
+      walls: {
+        shared: "the group is the login's own: a loop, which nobody can make",
+        schema: superuser,
+        database: superuser,
+      },
+    }),
+    does("make a role", ["no making of roles"], "CREATE ROLE made_by_tenant"),
+    does("make a login", ["no making of roles", "no superuser"], "CREATE ROLE made_by_tenant LOGIN PASSWORD 'mine'"),
+    does("rename another role", superuser, (t) => `ALTER ROLE ${t.otherRole} RENAME TO renamed`),
+    does("take what another role owns", superuser, (t) => `REASSIGN OWNED BY tollgate_owner TO ${t.login}`),
+    does("drop what another role owns", superuser, "DROP OWNED BY tollgate_owner CASCADE"),
+  ],
+};

@@ -1,0 +1,37 @@
+// Before a tool of a tenant with a schema of its own gets to its rows, the program proves that its login is kept within that
+// schema. Each wall that the proof claims to look at is taken down once: it must name it. The same for shared tables is in
+// ../flow/isolation-proof.test.ts.
+import { afterAll, describe, expect, test } from "vitest";
+import { proveOwnSchema } from "../../src/adapters/isolation.ts";
+import { acme } from "../support/shard.ts";
+import type { WallName } from "../support/walls.ts";
+import { startTiers } from "./tiers.ts";
+
+const { tiers, cluster, ...ground } = await startTiers();
+afterAll(() => ground[Symbol.asyncDispose]());
+
+describe.each(["schema", "database"] as const)("the proof of a login in the %s tier", (name) => {
+  const tier = tiers[name];
+  const prove = () =>
+    proveOwnSchema({
+      url: tier.url(acme),
+      fetchEndpoint: cluster.fetchEndpoint,
+      schema: tier.target.schema,
+      tenantId: acme,
+    });
+
+  test("holds", async () => {
+    expect(await prove()).toEqual({ proven: true, leftOpen: [] });
+  });
+
+  test.each(Object.keys(tier.walls) as WallName[])("fails by name without the wall: %s", async (wall) => {
+    await tier.without([wall], async () => {
+      const proof = await prove();
+      const failed = proof.proven ? [] : proof.failures.map((failure) => failure.check);
+      const check = tier.walls[wall]?.check;
+      if (check === undefined) expect(failed).toEqual([]);
+      else expect(failed).toContain(check);
+    });
+    expect(await prove()).toMatchObject({ proven: true });
+  });
+});
