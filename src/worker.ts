@@ -4,6 +4,7 @@ import { reportUsage } from "./platform/reporter.ts";
 import { sweep } from "./platform/sweeper.ts";
 import { consumeUsage } from "./platform/usage-consumer.ts";
 
+export { Archiving } from "./platform/archiving.ts";
 export { FleetMigration } from "./platform/fleet-migration.ts";
 export { Moving } from "./platform/moving.ts";
 export { Provisioning } from "./platform/provisioning.ts";

@@ -2,7 +2,7 @@
 // of what a tenant's object must know raises the tenant's version in the same statement (DESIGN.md I11).
 import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
-import { TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
+import { Features, TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
 import { placementJson } from "./control-placements.ts";
 import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
 
@@ -18,6 +18,7 @@ export interface NewTenant {
   trialUntil: string | null;
   stripeCustomerId: string | null;
   stripeSubscriptionId: string | null;
+  features?: Features;
 }
 
 export const TenantSummary = z.object({
@@ -38,6 +39,7 @@ export const TenantSummary = z.object({
   stripeCustomerId: z.string().nullable(),
   createdAt: z.string(),
   provisionedAt: z.string().nullable(),
+  features: Features,
 });
 export type TenantSummary = z.infer<typeof TenantSummary>;
 
@@ -57,7 +59,7 @@ export interface StepRecord {
   error: string | null;
 }
 
-const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.version::int AS version,
+const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.features, t.version::int AS version,
   t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
   (SELECT jsonb_build_object('strategy', s.strategy, 'shardId', s.id, 'schemaVersion', p.schema_version)
    FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = t.placement_id) AS placement,
@@ -77,7 +79,7 @@ export function controlTenants(db: NeonConnection) {
            'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
            'placement', ${placementJson},
            'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint, 'limits', t.limits,
-           'allowedTools', t.allowed_tools,
+           'allowedTools', t.allowed_tools, 'features', t.features,
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
                      'expiresAtMs', (extract(epoch FROM k.expires_at) * 1000)::bigint) ORDER BY k.id)
                    FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
@@ -100,8 +102,8 @@ export function controlTenants(db: NeonConnection) {
     async insert(tenant: NewTenant): Promise<{ created: boolean }> {
       const rows = await db.query(
         `INSERT INTO tenants (id, name, email, plan, strategy, state, limits, allowed_tools, trial_until,
-                              stripe_customer_id, stripe_subscription_id, region)
-         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10, $11)
+                              stripe_customer_id, stripe_subscription_id, region, features)
+         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10, $11, $12::jsonb)
          ON CONFLICT (id) DO NOTHING RETURNING id`,
         [
           tenant.id,
@@ -115,6 +117,7 @@ export function controlTenants(db: NeonConnection) {
           tenant.stripeCustomerId,
           tenant.stripeSubscriptionId,
           tenant.region,
+          JSON.stringify(tenant.features ?? {}),
         ],
       );
       return { created: rows.length > 0 };

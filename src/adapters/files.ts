@@ -84,7 +84,7 @@ export async function writeStorageMarker(options: {
   await available(() => bucket.put(`${tenantPrefix(tenantId)}tollgate.json`, body, { httpMetadata }));
 }
 
-function tenantPrefix(tenantId: TenantId): string {
+export function tenantPrefix(tenantId: TenantId): string {
   // The type says so already, but an id that was cast would open another tenant's files.
   if (!tenantIdPattern.test(tenantId)) throw new AppError("internal", "storage was opened without a tenant's id");
   return `tenants/${tenantId}/`;
@@ -95,7 +95,7 @@ function accepted(result: PathResult): string {
   return result.path;
 }
 
-async function available<T>(work: () => Promise<T>): Promise<T> {
+export async function available<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

@@ -8,9 +8,11 @@ import { type NeonConnection, SqlError } from "./neon.ts";
 /** Runs statements as the tenant, in one transaction. */
 export type AsTenant = (statements: readonly Statement[]) => Promise<Row[][]>;
 
-interface Column {
+export interface Column {
   name: string;
   type: string;
+  /** What SQL a row gets here that says nothing; `null`: NULL. */
+  fallback?: string | null;
 }
 
 export interface Table {
@@ -21,7 +23,7 @@ export interface Table {
 }
 
 /** A row's key, as text. */
-type Key = Readonly<Record<string, string>>;
+export type Key = Readonly<Record<string, string>>;
 
 export interface ChangedKeys {
   table: string;
@@ -41,7 +43,8 @@ export async function tablesOf(asTenant: AsTenant): Promise<Table[]> {
   const [rows = []] = await asTenant([
     {
       text: `SELECT c.relname AS name,
-               (SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)) ORDER BY a.attnum)
+               (SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod),
+                  'fallback', (SELECT pg_get_expr(d.adbin, d.adrelid) FROM pg_attrdef d WHERE d.adrelid = c.oid AND d.adnum = a.attnum)) ORDER BY a.attnum)
                 FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') AS columns,
                (SELECT jsonb_agg(jsonb_build_object('name', a.attname, 'type', format_type(a.atttypid, a.atttypmod)) ORDER BY k.place)
                 FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
@@ -278,11 +281,11 @@ export async function forgetChanges(owner: NeonConnection, tenantId: TenantId): 
 
 // ---- SQL
 
-function id(name: string): string {
+export function id(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
-function literal(text: string): string {
+export function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }
 
@@ -292,6 +295,6 @@ function valuesOf(table: Table, row: string): string {
 }
 
 /** A row's key, as the log writes it. */
-function keyOf(table: Table, row: string): string {
+export function keyOf(table: Pick<Table, "keys">, row: string): string {
   return `jsonb_build_object(${table.keys.map(({ name }) => `${literal(name)}, ${row}.${id(name)}::text`).join(", ")})`;
 }

@@ -13,6 +13,10 @@ export type TenantId = z.infer<typeof TenantId>;
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
 export type TenantState = (typeof tenantStates)[number];
 
+/** What the operator has switched on for one tenant, for tools to read. */
+export const Features = z.record(z.string().min(1).max(60), z.union([z.boolean(), z.number(), z.string().max(200)]));
+export type Features = z.infer<typeof Features>;
+
 /** A tenant as its object needs it: everything that admission asks, and nothing that only billing asks. */
 export const TenantConfig = z.object({
   id: TenantId,
@@ -29,6 +33,7 @@ export const TenantConfig = z.object({
   limits: Limits,
   /** `null`: every tool of the catalogue. */
   allowedTools: z.array(z.string()).nullable(),
+  features: Features.default({}),
   /** The keys that are valid; a key that is not listed is revoked. */
   keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
 });

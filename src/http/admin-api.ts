@@ -7,38 +7,21 @@ import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { bearerToken, mintCredential, secretsEqual } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { proposedMove } from "../core/move.ts";
-import { Limits, planNames, plans, strategies } from "../core/plans.ts";
+import { Limits, plans } from "../core/plans.ts";
 import { TenantId, type TenantState } from "../core/tenant.ts";
 import { log } from "../log.ts";
-import { catalogue } from "../tools/catalogue.ts";
 import { analyticsApi } from "./analytics-api.ts";
+import { backupApi, openImport } from "./backup-api.ts";
 import { deliver } from "./deliver.ts";
 import { fleetApi } from "./fleet-api.ts";
-import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
+import { KeyRequest, issueKey } from "./keys.ts";
 import { moveApi } from "./move-api.ts";
+import { TenantRequest, createTenant } from "./new-tenant.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 
-const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
-
-const TenantRequest = z.strictObject({
-  id: TenantId.optional(),
-  name: DisplayName,
-  email: z.email().max(320).optional(),
-  plan: z.enum(planNames),
-  /** Instead of the plan's. */
-  strategy: z.enum(strategies).optional(),
-  region: z.string().min(1).max(60).optional(),
-  /** Overrides of the plan's numbers. */
-  limits: Limits.extend({
-    unitsPerHourByTool: z.record(ToolName, z.int().positive()),
-    // Without their defaults, which would override the plan.
-    sessions: Limits.shape.sessions.unwrap(),
-    sessionIdleSeconds: Limits.shape.sessionIdleSeconds.unwrap(),
-  })
-    .partial()
-    .optional(),
-  allowedTools: z.array(ToolName).nullable().optional(),
-  trialDays: z.int().min(1).max(365).optional(),
+const NewTenantRequest = TenantRequest.extend({
+  /** Data that the tenant brings, a file in the bucket of backups: imported in the background. */
+  importFrom: z.string().min(1).max(1_000).optional(),
 });
 
 const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
@@ -68,6 +51,7 @@ adminApi.use(
 adminApi.route("/analytics", analyticsApi);
 adminApi.route("/migrations", fleetApi);
 adminApi.route("/tenants", moveApi);
+adminApi.route("/tenants", backupApi);
 
 adminApi.get("/tenants", async (c) => {
   const tenants = await tenantsOf(c.env).list(c.req.query("after") ?? "", PAGE);
@@ -75,27 +59,12 @@ adminApi.get("/tenants", async (c) => {
 });
 
 adminApi.post("/tenants", async (c) => {
-  const request = await readJson(c, TenantRequest);
-  const plan = plans[request.plan];
-  const id = request.id ?? TenantId.parse(`t${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`);
-  const tenants = tenantsOf(c.env);
-  const { created } = await tenants.insert({
-    id,
-    name: request.name,
-    email: request.email ?? null,
-    plan: plan.name,
-    strategy: request.strategy ?? plan.strategy,
-    region: request.region ?? null,
-    limits: Limits.parse({ ...plan.limits, ...request.limits }),
-    allowedTools: request.allowedTools ?? null,
-    trialUntil:
-      request.trialDays === undefined ? null : new Date(Date.now() + request.trialDays * 86_400_000).toISOString(),
-    stripeCustomerId: null,
-    stripeSubscriptionId: null,
-  });
-  if (!created) return problem(c, "conflict", `There is a tenant ${id} already.`);
-  await c.env.TENANT.getByName(id).provision();
-  return c.json({ ...(await tenants.summary(id)), statusUrl: `${c.env.PUBLIC_URL}/api/tenants/${id}/status` }, 201);
+  const { importFrom, ...request } = await readJson(c, NewTenantRequest);
+  const id = await createTenant(c.env, request);
+  if (id === undefined) return problem(c, "conflict", `There is a tenant ${request.id} already.`);
+  if (importFrom !== undefined) await openImport(c.env, id, { importFrom, overwrite: false });
+  const summary = await tenantsOf(c.env).summary(id);
+  return c.json({ ...summary, statusUrl: `${c.env.PUBLIC_URL}/api/tenants/${id}/status` }, 201);
 });
 
 adminApi.get("/tenants/:id", async (c) => {

@@ -1,6 +1,7 @@
 // The routes. Each handler stands in the file of those it serves; errors become problem documents here and only here.
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
+import { except } from "hono/combine";
 import { AppError, errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import { protectedResourceMetadata } from "../mcp/auth.ts";
@@ -28,7 +29,14 @@ app.get("/.well-known/oauth-protected-resource/mcp", (c) =>
 app.get("/.well-known/oauth-protected-resource", (c) => c.json(protectedResourceMetadata(c.env), 200, publicMetadata));
 
 app.use("/api/*", bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }));
-app.use("/admin/*", bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }));
+// Files go to R2 as they come; the platform bounds them.
+app.use(
+  "/admin/*",
+  except(
+    ["/admin/api/tenants/:id/import", "/admin/api/tenants/:id/backups/:name"],
+    bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }),
+  ),
+);
 app.use("/webhooks/*", bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }));
 app.route("/", tenantApi);
 app.route("/admin/api", adminApi);

@@ -8,6 +8,9 @@ import type { TenantId } from "../core/tenant.ts";
 import { scopesSupported } from "../mcp/auth.ts";
 import { deliver } from "./deliver.ts";
 
+/** Of a key with which a tenant's administrator takes the tenant's data along; no key has it that was not asked for it. */
+export const ADMIN_SCOPE = "tenant:admin";
+
 /** Live keys of one tenant. Its object reads them all with its configuration. */
 const MAX_KEYS = 50;
 
@@ -22,7 +25,7 @@ export const DisplayName = z
 export const KeyRequest = z.strictObject({
   name: DisplayName.default("default"),
   scopes: z
-    .array(z.enum(scopesSupported))
+    .array(z.enum([...scopesSupported, ADMIN_SCOPE]))
     .min(1)
     .default([...scopesSupported])
     .transform((scopes) => [...new Set(scopes)]),

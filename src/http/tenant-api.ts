@@ -9,6 +9,7 @@ import { type PlanName, plans } from "../core/plans.ts";
 import { provisioningSteps } from "../core/provisioning.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import { exportApi, newestImport } from "./backup-api.ts";
 import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 
@@ -28,6 +29,8 @@ const CheckoutRequest = z.strictObject({
 });
 
 export const tenantApi = new Hono<HttpEnv>();
+
+tenantApi.route("/api/tenants", exportApi);
 
 /** What can be bought. */
 tenantApi.get("/plans", (c) =>
@@ -73,7 +76,11 @@ tenantApi.get("/api/tenants/:id/status", async (c) => {
   const id = TenantId.safeParse(c.req.param("id"));
   if (!id.success) return problem(c, "not_found");
   const tenants = tenantsOf(c.env);
-  const [tenant, provisioning] = await Promise.all([tenants.summary(id.data), tenants.provisioning(id.data)]);
+  const [tenant, provisioning, imported] = await Promise.all([
+    tenants.summary(id.data),
+    tenants.provisioning(id.data),
+    newestImport(c.env, id.data),
+  ]);
   if (tenant === undefined) {
     const ordered = await tenants.checkout(id.data);
     if (ordered === undefined) return problem(c, "not_found");
@@ -106,6 +113,7 @@ tenantApi.get("/api/tenants/:id/status", async (c) => {
           error: step?.error ?? null,
         };
       }),
+      import: imported,
     },
     200,
     noStore,

@@ -9,6 +9,7 @@ import { connectStripe } from "../adapters/stripe.ts";
 import { incomingEvent } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import { pruneChanges, resumeSilentJobs } from "./archiving.ts";
 import { resumeSilentMigrations } from "./fleet-migration.ts";
 import { MOVE_SILENCE_MS, startMoving } from "./moving.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
@@ -48,6 +49,8 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await settle("silent_moves", async () => {
     await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
   });
+  await settle("silent_jobs", () => resumeSilentJobs(env, BATCH));
+  await settle("old_changes", () => pruneChanges(env));
   await settle("silent_migrations", () => resumeSilentMigrations(env));
   await controlUsage(db).beat("sweep", nowMs);
 }

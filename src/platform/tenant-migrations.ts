@@ -4,6 +4,7 @@ import branch from "../../migrations/branch/0001_branch.sql";
 import structure from "../../migrations/branch/0002_structure.sql";
 import changes from "../../migrations/branch/0003_changes.sql";
 import analytics from "../../migrations/branch/0004_analytics.sql";
+import staged from "../../migrations/branch/0005_staged.sql";
 import tables from "../../migrations/tenant/0001_tables.sql";
 
 /** Of every tenant's own schema. */
@@ -15,4 +16,5 @@ export const branchMigrations: readonly Migration[] = [
   { name: "0002_structure.sql", text: structure },
   { name: "0003_changes.sql", text: changes },
   { name: "0004_analytics.sql", text: analytics },
+  { name: "0005_staged.sql", text: staged },
 ];

@@ -20,13 +20,17 @@ import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { TenantDb, Tool } from "../tools/tool.ts";
 import { applyBillingEvent } from "./billing-events.ts";
+import { allowedTools, callerId, refusedCredential, refusedTool } from "./call-checks.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
 import { startMoving } from "./moving.ts";
 import { placeTenant } from "./placing.ts";
 import { startProvisioning } from "./provisioning-start.ts";
+import type { ArchiveHost } from "./job.ts";
+import { TenantArchive } from "./tenant-archive.ts";
 import { TenantData } from "./tenant-data.ts";
 import { seedTenant } from "./tenant-defaults.ts";
-import { type Piece, TenantMove } from "./tenant-move.ts";
+import { type MoveHost, type Piece, TenantMove } from "./tenant-move.ts";
+import { Turns } from "./turns.ts";
 import { type ToolRun, runTool } from "./tool-runner.ts";
 import { UsageOutbox } from "./usage-outbox.ts";
 
@@ -37,18 +41,21 @@ export class TenantObject extends DurableObject<Env> {
   readonly #admission = new Admission();
   readonly #data: TenantData;
   readonly #move: TenantMove;
+  readonly #archive: TenantArchive;
   readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
-  #applying: Promise<unknown> = Promise.resolve();
-  #moving: Promise<unknown> = Promise.resolve();
+  readonly #applying = new Turns();
+  /** Pieces of moves and jobs: both hold the tenant's statements back. */
+  readonly #pieces = new Turns();
   #log: CallLog | undefined;
   #outbox: UsageOutbox | undefined;
 
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#tenantId = (ctx.id.name ?? "") as TenantId;
-    this.#move = new TenantMove(env, this.#tenantId, {
+    const host: MoveHost & ArchiveHost = {
+      place: () => this.#place(),
       pause: (withinMs) => this.#data.pause(withinMs),
       resume: () => this.#data.resume(),
       expect: (placement) => this.#data.expect(placement, this.now()),
@@ -57,7 +64,9 @@ export class TenantObject extends DurableObject<Env> {
         await this.#rowsOrThrow();
         ctx.waitUntil(this.refresh().catch(() => undefined)); // tells the control tables; the sweep sees to it otherwise
       },
-    });
+    };
+    this.#move = new TenantMove(env, this.#tenantId, host);
+    this.#archive = new TenantArchive(env, this.#tenantId, host);
     this.#data = new TenantData(env, this.#tenantId, (left) => this.#move.heal(left));
     if (hasCallLog(ctx.storage)) this.#open();
   }
@@ -163,9 +172,7 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
   applyInbox(): Promise<void> {
-    const turn = this.#applying.then(() => this.#applyInbox());
-    this.#applying = turn.catch(() => undefined);
-    return turn;
+    return this.#applying.take(() => this.#applyInbox());
   }
 
   /** Sets the tenant up, unless that is going on or done. */
@@ -198,11 +205,22 @@ export class TenantObject extends DurableObject<Env> {
     return startMoving(this.env, this.#tenantId);
   }
 
-  /** Does the next piece of the tenant's move, or ends the move. One after the other. */
+  /** Does the next piece of the tenant's move, or ends the move. */
   moveOn(what: "advance" | "confirm" | "undo"): Promise<Piece> {
-    const turn = this.#moving.then(() => this.#move[what]());
-    this.#moving = turn.catch(() => undefined);
-    return turn;
+    return this.#pieces.take(() => this.#move[what]());
+  }
+
+  /** Does the next piece of a backup, a restore or an import. */
+  jobOn(jobId: number): Promise<Piece> {
+    return this.#pieces.take(() => this.#archive.advance(jobId));
+  }
+
+  /** The tenant's rows and documents, for a key of its own or, without one, for the operator; or why not. */
+  async export(caller: Caller | null): Promise<ReadableStream<Uint8Array> | ErrorCode> {
+    const config = this.#freshConfig() ?? (await this.#currentConfig());
+    if ("refusal" in config) return config.refusal.code;
+    const refused = caller === null ? undefined : refusedCredential(config, caller, this.now());
+    return refused ?? (config.state === "gone" ? "tenant_gone" : this.#archive.stream());
   }
 
   /** Others wait for a session of the fleet's: idle ones are closed. */
@@ -288,6 +306,15 @@ export class TenantObject extends DurableObject<Env> {
     return true;
   }
 
+  /** Where the rows are, and the rows, when it was proved lately that nobody else gets at them. */
+  async #place(): ReturnType<ArchiveHost["place"]> {
+    const known = this.#data.atHand(this.#freshConfig()?.placement ?? null, this.now());
+    const rows = known ?? (await this.#rowsOrThrow());
+    const placement = this.#config?.value.placement ?? null;
+    if (placement === null) throw new AppError("tenant_provisioning");
+    return { placement, rows };
+  }
+
   async #rowsOrThrow(): Promise<CallScopedDb> {
     const config = this.#freshConfig() ?? (await this.#currentConfig());
     if ("refusal" in config) throw new AppError(config.refusal.code);
@@ -301,7 +328,7 @@ export class TenantObject extends DurableObject<Env> {
   #toolContext(request: CallRequest, tool: Tool, config: TenantConfig, rows: CallLog, db: TenantDb) {
     const { callId, caller } = request;
     return {
-      tenant: { id: this.#tenantId, name: config.name, plan: config.plan },
+      tenant: { id: this.#tenantId, name: config.name, plan: config.plan, features: config.features },
       caller: { kind: caller.kind, id: callerId(caller) },
       callId,
       db,
@@ -349,26 +376,4 @@ export class TenantObject extends DurableObject<Env> {
 
 function lostAnswer(callId: string): Refusal {
   return plainRefusal("outcome_unknown", `It was charged, and its answer was lost. The call's id is ${callId}.`);
-}
-
-function refusedCredential(config: TenantConfig, caller: Caller, nowMs: number): ErrorCode | undefined {
-  if (caller.kind !== "key") return nowMs >= caller.expiresAtMs ? "token_expired" : undefined;
-  const key = config.keys.find((each) => each.id === caller.keyId);
-  if (key === undefined || key.hash !== caller.keyHash) return "key_revoked";
-  return key.expiresAtMs !== null && nowMs >= key.expiresAtMs ? "key_revoked" : undefined;
-}
-
-function refusedTool(config: TenantConfig, { caller, tool }: CallRequest): Refusal | undefined {
-  const allowed = allowedTools(config, caller);
-  return allowed === null || allowed.includes(tool) ? undefined : plainRefusal("tool_not_allowed");
-}
-
-/** `null`: every tool. */
-function allowedTools(config: TenantConfig, caller: Caller): readonly string[] | null {
-  return caller.kind === "canary" ? ["health_check"] : config.allowedTools;
-}
-
-function callerId(caller: Caller): string {
-  if (caller.kind === "key") return caller.keyId;
-  return caller.kind === "user" ? caller.subject : "canary";
 }

@@ -4,7 +4,7 @@ import type * as z from "zod";
 import type { Progress, Standing, ToolText } from "../core/call.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { Features, TenantId } from "../core/tenant.ts";
 
 /** The tenant's rows. The same statements work wherever the rows are. Everything throws `AppError` when the database fails. */
 export interface TenantDb extends Transaction {
@@ -52,7 +52,12 @@ export interface FileInfo {
 }
 
 export interface ToolContext {
-  readonly tenant: { readonly id: TenantId; readonly name: string; readonly plan: PlanName };
+  readonly tenant: {
+    readonly id: TenantId;
+    readonly name: string;
+    readonly plan: PlanName;
+    readonly features: Readonly<Features>;
+  };
   readonly caller: { readonly kind: "key" | "user" | "canary"; readonly id: string };
   /** Put it into the tool's own writes: a call that is run again carries the same id. */
   readonly callId: string;

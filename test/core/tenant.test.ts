@@ -86,6 +86,7 @@ test("a copy that an older program kept gains the limits that it lacks, and one 
   };
   expect(TenantConfig.parse(kept)).toEqual({
     ...kept,
+    features: {},
     limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
   });
   for (const missing of ["state", "placement", "limits", "keys", "version"]) {

@@ -115,7 +115,7 @@ function aContext({ rows = [], documents = {}, history = [], used = 0 }: Fakes =
     },
   };
   const context: ToolContext = {
-    tenant: { id: TenantId.parse("acme"), name: "Acme", plan: "free" },
+    tenant: { id: TenantId.parse("acme"), name: "Acme", plan: "free", features: {} },
     caller: { kind: "key", id: "k1" },
     callId: "call-1",
     db: {

@@ -1,0 +1,163 @@
+// A tenant that brings data works at once, and its data comes behind it: line by line, whatever some of the lines are.
+import { expect, test } from "vitest";
+import { type TestTenant, aTenant, callTool, endObject, operator, status, system, until } from "../support/flow.ts";
+
+interface Import {
+  state: string;
+  error: string | null;
+  lines: { done: number; of: number } | null;
+  table: string | null;
+  failed: number;
+  errors: { line: number; error: string }[];
+}
+
+const generous = { limits: { unitsPerHour: 1_000_000, callsPerMinute: 100_000, callsInFlight: 50 } };
+
+async function imported(tenantId: string): Promise<Import | null> {
+  return ((await status(tenantId)) as unknown as { import: Import | null }).import;
+}
+
+async function over(tenantId: string): Promise<Import> {
+  await until(async () => ["done", "failed"].includes((await imported(tenantId))?.state ?? ""), "the import", 40_000);
+  const found = await imported(tenantId);
+  if (found === null) throw new Error("there is no import");
+  return found;
+}
+
+function upload(tenant: TestTenant, lines: readonly string[], options = ""): Promise<Response> {
+  return fetch(`${system.publicUrl}/admin/api/tenants/${tenant.id}/import${options}`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${system.operatorToken}`, "content-type": "application/x-ndjson" },
+    body: lines.join("\n"),
+  });
+}
+
+async function query(tenant: TestTenant, statement: string): Promise<Record<string, unknown>[]> {
+  const answer = await callTool(tenant.apiKey, "run_sql", { statements: [statement] });
+  if (answer.isError === true) throw new Error(answer.text);
+  const results = (answer.data?.["results"] ?? []) as Record<string, unknown>[][];
+  return results[0] ?? [];
+}
+
+const product = (id: string, more: Record<string, unknown> = {}): string =>
+  JSON.stringify({ table: "products", row: { id, name: `Product ${id}`, price_cents: 100, ...more } });
+
+test("good lines go in, bad ones are told by their number, and what is there stays", async () => {
+  const tenant = await aTenant({ plan: "pro", ...generous });
+  expect(await imported(tenant.id)).toBe(null);
+  const lines = [
+    product("a", { description: 'né "quoted"\n\u2028', updated_at: "2026-01-02T03:04:05Z" }),
+    "not json",
+    product("mug-steel", { name: "Another mug" }), // is there from the start
+    product("b", { price_cents: -1 }),
+    product("c", { price_cents: "many" }),
+    JSON.stringify({ table: "nowhere", row: { id: "x" } }),
+    product("d", { nothing: 1 }),
+    product("e", { tenant_id: "another" }),
+    "",
+    JSON.stringify(["settings", ["theme", '{"dark": true, "n": 12345678901234567890.10}', "2026-01-02 03:04:05+00"]]),
+    JSON.stringify(["settings", ["too few"]]),
+    JSON.stringify({ document: { path: "in/a.md", contentType: "text/markdown", text: "# in" } }),
+    product("f"),
+  ];
+  expect((await upload(tenant, lines)).status).toBe(202);
+  const done = await over(tenant.id);
+  expect(done).toMatchObject({ state: "done", lines: { done: 13, of: 13 }, table: "products", failed: 7 });
+  expect(done.errors.map(({ line }) => line)).toEqual([2, 4, 5, 6, 7, 8, 11]);
+  expect(done.errors.find(({ line }) => line === 4)?.error).toMatch(/23514/);
+  expect(await query(tenant, `SELECT id, description FROM products WHERE length(id) = 1 ORDER BY id`)).toEqual([
+    { id: "a", description: 'né "quoted"\n\u2028' },
+    { id: "f", description: "" },
+  ]);
+  expect(await query(tenant, `SELECT name FROM products WHERE id = 'mug-steel'`)).toEqual([{ name: "Steel mug" }]);
+  expect(await query(tenant, `SELECT value ->> 'n' AS n FROM settings WHERE key = 'theme'`)).toEqual([
+    { n: "12345678901234567890.10" },
+  ]);
+  expect((await callTool(tenant.apiKey, "read_document", { path: "in/a.md" })).text).toContain("# in");
+
+  expect((await upload(tenant, [product("mug-steel", { name: "Another mug" })], "?overwrite=true")).status).toBe(202);
+  await until(async () => (await imported(tenant.id))?.lines?.of === 1, "the second import");
+  expect(await over(tenant.id)).toMatchObject({ state: "done", failed: 0 });
+  expect(await query(tenant, `SELECT name FROM products WHERE id = 'mug-steel'`)).toEqual([{ name: "Another mug" }]);
+});
+
+test.each([{ plan: "starter" }, { plan: "pro" }])(
+  "an import for $plan goes on where it was when the object dies in the middle, and the tenant works meanwhile",
+  async ({ plan }) => {
+    const tenant = await aTenant({ plan, ...generous });
+    const lines = Array.from({ length: 40_000 }, (_, n) => product(`i-${n}`, { description: "x".repeat(150) }));
+    lines[20_000] = "bad";
+    expect((await upload(tenant, lines)).status).toBe(202);
+    const seen = new Set<number>();
+    let kills = 0;
+    for (;;) {
+      const now = await imported(tenant.id);
+      if (now?.state === "done") break;
+      expect(now?.error === null || now?.error === "A piece failed and is tried again.").toBe(true);
+      if (now?.lines !== null && now?.lines !== undefined) seen.add(now.lines.done);
+      if (seen.size > kills + 1 && kills < 2) {
+        kills += 1;
+        await endObject(tenant.id);
+      }
+      expect(await query(tenant, `UPDATE products SET stock = stock WHERE id = 'mug-steel' RETURNING id`)).toHaveLength(
+        1,
+      );
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    expect(kills).toBe(2);
+    expect(seen.size).toBeGreaterThan(2); // progress was seen
+    expect(await over(tenant.id)).toMatchObject({
+      lines: { done: 40_000, of: 40_000 },
+      failed: 1,
+      errors: [{ line: 20_001, error: "it is not JSON" }],
+    });
+    expect(await query(tenant, `SELECT count(*)::int AS n FROM products WHERE id LIKE 'i-%'`)).toEqual([{ n: 39_999 }]);
+  },
+);
+
+test("a new tenant is active at once and gets the data of another's backup behind it", async () => {
+  const old = await aTenant({ plan: "starter", ...generous });
+  await query(
+    old,
+    `INSERT INTO products (id, name, price_cents) SELECT 'o-' || n, 'Old', n FROM generate_series(1, 3000) n RETURNING 1`,
+  );
+  const { name } = (await (await operator("POST", `/tenants/${old.id}/backups`, {})).json()) as { name: string };
+  const key = `backups/${old.id}/${name}`;
+  await until(
+    async () =>
+      (
+        await fetch(`${system.publicUrl}/admin/api/tenants/${old.id}/backups/${name}`, {
+          method: "HEAD",
+          headers: { authorization: `Bearer ${system.operatorToken}` },
+        })
+      ).ok,
+    "the backup",
+  );
+  const created = await operator("POST", "/tenants", {
+    name: "Brings data",
+    plan: "pro",
+    importFrom: key,
+    features: { beta: true, theme: "dark" },
+    ...generous,
+  });
+  expect(created.status).toBe(201);
+  const { id, features } = (await created.json()) as { id: string; features: unknown };
+  expect(features).toEqual({ beta: true, theme: "dark" });
+  await until(async () => (await status(id)).state === "active", `${id} is active`);
+  expect(await over(id)).toMatchObject({ state: "done", failed: 0 });
+  const made = (await (await operator("POST", `/tenants/${id}/keys`, { name: "test" })).json()) as { apiKey: string };
+  const tenant = { id, apiKey: made.apiKey };
+  expect(await query(tenant, `SELECT count(*)::int AS n FROM products WHERE id LIKE 'o-%'`)).toEqual([{ n: 3_000 }]);
+});
+
+test("an import of nothing, of no tenant, or while another one runs is refused", async () => {
+  const tenant = await aTenant(generous);
+  expect((await operator("POST", `/tenants/none/import`, { importFrom: "x" })).status).toBe(409);
+  expect((await operator("POST", `/tenants/${tenant.id}/import`, {})).status).toBe(400);
+  expect((await operator("POST", `/tenants/${tenant.id}/import`, { importFrom: "imports/none" })).status).toBe(202);
+  expect(await over(tenant.id)).toMatchObject({ state: "failed", error: "There is no such file." });
+  const lines = Array.from({ length: 30_000 }, (_, n) => product(`j-${n}`));
+  const answers = await Promise.all([upload(tenant, lines), upload(tenant, lines)]);
+  expect(new Set(answers.map(({ status: code }) => code))).toEqual(new Set([202, 409]));
+  expect(await over(tenant.id)).toMatchObject({ state: "done", failed: 0 });
+});
