@@ -52,6 +52,12 @@ BEGIN
       RETURN NULL;
     END IF;
   END IF;
+  IF TG_OP <> 'DELETE' THEN -- a condition of its own: without new rows their name means nothing
+    IF EXISTS (SELECT FROM new_rows r WHERE octet_length(r::text) > 8000000) THEN
+      -- It could be neither noted when it changes nor copied in one request.
+      RAISE EXCEPTION 'a row of over 8 MB' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+  END IF;
   IF TG_OP <> 'INSERT' THEN
     EXECUTE format('INSERT INTO tollgate.changes (tenant_id, table_name, key, before)
                     SELECT r.tenant_id, %L, %s, %s FROM old_rows r', TG_TABLE_NAME, TG_ARGV[0], TG_ARGV[1]);

@@ -103,6 +103,12 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   const replica = analyticsUrl === undefined ? undefined : connectNeon(analyticsUrl, fetchEndpoint);
   const read = preferReplica({ primary: connection, replica, now, onAway: onReplicaAway });
 
+  /** Goes before each further statement of a transaction: the one before may have lifted the limit for those after it. */
+  const bounded: Statement = {
+    text: "SELECT pg_catalog.set_config('statement_timeout', $1, true)",
+    params: [String(statementTimeoutMs)],
+  };
+
   /** Sends statements inside the tenant, over whatever carries a batch. The rows of each of them. */
   async function run(
     statements: readonly Statement[],
@@ -130,14 +136,16 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
     }
   }
 
-  function together(statements: readonly Statement[], signal?: AbortSignal): Promise<Row[][]> {
+  async function together(statements: readonly Statement[], signal?: AbortSignal): Promise<Row[][]> {
     for (const { text } of statements) refuseOthers(text);
-    if (statements.length === 0) return Promise.resolve([]);
+    if (statements.length === 0) return [];
+    const all = statements.flatMap((statement, index) => (index === 0 ? [statement] : [bounded, statement]));
     // A session that is open anyway is as fast; opening one for a single round trip would not be.
-    if (sessions !== undefined && sessions.stats().idle > 0) {
-      return sessions.use((session) => run(statements, (batch) => session.batch(batch, { signal })), { signal });
-    }
-    return run(statements, (batch) => connection.batch(batch, { signal }));
+    const results =
+      sessions !== undefined && sessions.stats().idle > 0
+        ? await sessions.use((session) => run(all, (batch) => session.batch(batch, { signal })), { signal })
+        : await run(all, (batch) => connection.batch(batch, { signal }));
+    return results.filter((_, index) => index % 2 === 0);
   }
 
   function interact<Result>(
@@ -156,10 +164,10 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
           refuseOthers(statement.text);
           if (state === "over") throw new AppError("tool_failed", "the transaction is over");
           if (state === "open") onRoundTrip?.();
-          const [rows = []] =
-            state === "fresh" ? await run([statement], first) : await session.batch([statement], { signal });
+          const results =
+            state === "fresh" ? await run([statement], first) : await session.batch([bounded, statement], { signal });
           state = "open";
-          return rows;
+          return results.at(-1) ?? [];
         };
         try {
           const result = await orAborted(work(transactionOf(one)), signal);

@@ -143,8 +143,8 @@ async function add(
     await db.transaction([plainText, addRows(target, columns, values, { overwrite })]);
   } catch (error) {
     const sqlState = sqlStateOf(error) ?? "";
-    // A row twice among them, a value that is none of its column's, a rule of the table that is broken.
-    if (!/^2[123]/.test(sqlState)) throw error;
+    // A row twice among them, a value that is none of its column's, a rule of the table that is broken, a row too large.
+    if (!/^(2[123]|54)/.test(sqlState)) throw error;
     if (rows.length === 1) return bad(first.line, `the table does not take it (SQLSTATE ${sqlState})`);
     const half = rows.length >> 1;
     await add(db, { target, columns, rows: rows.slice(0, half), chars: 0 }, overwrite, bad);

@@ -194,7 +194,7 @@ async function replace(work: Work, side: Side, progress: RestoreProgress, footer
     await forgetStaged(side.owner, staged(work));
   } catch (error) {
     const sqlState = sqlStateOf(error) ?? "";
-    if (/^(22|23)/.test(sqlState))
+    if (/^(22|23|54)/.test(sqlState))
       fail(`The tables do not take these rows (SQLSTATE ${sqlState}). Nothing has changed.`);
     throw error;
   } finally {

@@ -90,3 +90,24 @@ describe("a tool's database", () => {
     await expect(db.query("SELECT 1; COMMIT"), "two in one message").rejects.toMatchObject({ sqlState: "42601" });
   });
 });
+
+test("a statement of a transaction cannot lift the time limit of those after it", async () => {
+  const db = shard.db(acme, { statementTimeoutMs: 200 });
+  const lift = "SELECT set_config('statement_timeout', '0', true)";
+  const long = "SELECT count(*) FROM generate_series(1, 1000000000)";
+  await expect(db.transaction([{ text: lift }, { text: long }])).rejects.toMatchObject({ sqlState: "57014" });
+  expect(await db.transaction([{ text: "SELECT 1 AS one" }, { text: lift }, { text: "SELECT 3 AS three" }])).toEqual([
+    [{ one: 1 }],
+    [{ set_config: "0" }],
+    [{ three: 3 }],
+  ]);
+});
+
+test("a row that could be neither noted nor copied is refused when it is written", async () => {
+  const db = shard.db(acme);
+  const big = "INSERT INTO products (id, name, price_cents, description) VALUES ('big', 'x', 1, repeat('x', $1::int))";
+  await expect(db.query(big, [9_000_000])).rejects.toMatchObject({ sqlState: "54000" });
+  await db.query(big, [5_000_000]);
+  await db.query("UPDATE products SET stock = 1 WHERE id = 'big'");
+  expect(await db.query("DELETE FROM products WHERE id = 'big' RETURNING stock")).toEqual([{ stock: 1 }]);
+});
