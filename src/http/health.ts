@@ -73,7 +73,9 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       if (failures.length > 0) {
         return failedCheck(`tenants are not proved to be apart: ${[...new Set(failures)].join(", ")}`);
       }
-      return passedCheck({ shared: shared.length, schema: own?.length ?? 0, database: alone?.length ?? 0 });
+      const counts = { shared: shared.length, schema: own?.length ?? 0, database: alone?.length ?? 0 };
+      const leftOpen = new Set(proofs.flatMap((proof) => (proof.proven ? proof.leftOpen : [])));
+      return passedCheck(leftOpen.size === 0 ? counts : { ...counts, leftOpen: [...leftOpen] });
     }),
     check("quota_store", async () => {
       await env.TENANT.getByName(HEALTH_OBJECT).probe();
