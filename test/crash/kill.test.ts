@@ -59,7 +59,7 @@ test("a kill of everything loses nothing that a client was told, and a stop leav
   const port = await freePort();
   const first = await start(port);
   const { tenants } = first.demo;
-  expect(tenants.map(({ plan }) => plan)).toEqual(["free", "starter", "pro"]);
+  expect(tenants.map(({ plan }) => plan)).toEqual(["free", "starter", "pro", "enterprise"]);
 
   // A sign-up that has come as far as provisioning, and goes no further for now.
   await proxyFaults([{ kind: "slow", ms: 120_000, sql: "INTO provisioning_steps" }]);
