@@ -128,7 +128,8 @@ test("rows that are read in pieces while others write are exactly those of one m
   });
   const looking = await aWriter();
   let chunks = 0;
-  for (let round = 0; round < 25; round += 1) {
+  // Until the writers have written enough to be read in pieces.
+  for (let round = 0; round < 25 || (chunks <= 20 && round < 1_000); round += 1) {
     const chunkRows = 1 + Math.floor(Math.random() * 9);
     // What a snapshot that is held open sees is the truth; the pieces are read long after it began.
     await looking.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
