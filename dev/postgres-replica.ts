@@ -16,10 +16,12 @@ import type { Client } from "pg";
 import { buildCluster, connected, removePostgresData, serve, takePlace } from "./postgres.ts";
 import type { ClusterPlace, RunningPostgres } from "./postgres.ts";
 
-/** A replica that fits connects within half a second, unless the machine is busy. */
-const STREAMING_TIMEOUT_MS = 10_000;
+/** A replica that fits connects within half a second, unless the machine is busy; another one is made anew. */
+const KEPT_STREAMS_WITHIN_MS = 10_000;
+/** A new copy replays first what was written while it was made. */
+const COPY_STREAMS_WITHIN_MS = 60_000;
 /** Enough to receive and replay all that a slot may keep for a replica that was away. */
-const CATCH_UP_TIMEOUT_MS = 15_000;
+const CATCH_UP_TIMEOUT_MS = 60_000;
 /** A write reaches the replica within some 5 ms. */
 const POLL_INTERVAL_MS = 5;
 
@@ -61,14 +63,14 @@ export async function startReplica(options: {
   const place = await takeReplicaPlace(options.dataDir);
   if (await isKept(place, primary)) {
     try {
-      return await startStreaming(place, options);
+      return await startStreaming(place, { ...options, withinMs: KEPT_STREAMS_WITHIN_MS });
     } catch (error) {
       // It is a copy: nothing is lost by making it again, whatever was wrong with it.
       log?.(`The kept replica is made anew: ${String(error)}`);
     }
   }
   await copyPrimary(place, primary);
-  return await startStreaming(place, options);
+  return await startStreaming(place, { ...options, withinMs: COPY_STREAMS_WITHIN_MS });
 }
 
 /**
@@ -182,7 +184,7 @@ async function copyFolder(from: string, to: string): Promise<void> {
 
 async function startStreaming(
   place: ClusterPlace,
-  options: { primary: Primary; port: number; log?: (line: string) => void },
+  options: { primary: Primary; port: number; withinMs: number; log?: (line: string) => void },
 ): Promise<RunningReplica> {
   const { superuserUrl: primaryUrl } = options.primary;
   await followPrimary(place, primaryUrl);
@@ -198,7 +200,7 @@ async function startStreaming(
   const streams = await untilTrue(
     superuserUrl,
     "SELECT pg_is_in_recovery() AND EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS done",
-    STREAMING_TIMEOUT_MS,
+    options.withinMs,
   ).catch(() => false);
   if (!streams) {
     await server.stop();
