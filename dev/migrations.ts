@@ -4,15 +4,13 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Client } from "pg";
+import { MIGRATION_LOCK } from "../src/adapters/branch-setup.ts";
 
 const migrations = join(import.meta.dirname, "..", "migrations");
 export const controlMigrations = join(migrations, "control");
 export const sharedMigrations = join(migrations, "shared");
 export const branchMigrations = join(migrations, "branch");
 export const tenantMigrations = join(migrations, "tenant");
-
-/** An arbitrary key: one migration at a time in a database. Advisory locks are per database. */
-const MIGRATION_LOCK = 7_402_118;
 
 /** Everybody who uses a table queues up behind a migration that waits for it: rather fail, and be run again. */
 const LOCK_TIMEOUT_MS = 5_000;

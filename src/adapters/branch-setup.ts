@@ -1,11 +1,12 @@
 // Makes a fresh database fit for tenants' schemas (migrations/branch): the files in their order, each in one transaction,
 // recorded where `npm run migrate` records them. May be repeated, and may run twice at the same time.
 import type { Migration } from "./branch.ts";
+import { sha256Hex } from "../core/credentials.ts";
 import type { Statement } from "../core/sql.ts";
 import { connectNeon } from "./neon.ts";
 
-/** One at a time in a database; `npm run migrate` takes the same lock. */
-const MIGRATION_LOCK = 7_402_118;
+/** An arbitrary key: one migration at a time in a database, whoever runs it. Advisory locks are per database. */
+export const MIGRATION_LOCK = 7_402_118;
 
 export async function setUpBranch(ownerUrl: string, fetchEndpoint: string, files: readonly Migration[]): Promise<void> {
   const connection = connectNeon(ownerUrl, fetchEndpoint);
@@ -18,8 +19,7 @@ export async function setUpBranch(ownerUrl: string, fetchEndpoint: string, files
     },
   ]);
   for (const { name, text } of files) {
-    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-    const sha256 = Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const sha256 = await sha256Hex(text);
     await connection.batch([lock, onceOnly(name, sha256, text)]);
   }
 }

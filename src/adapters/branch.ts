@@ -1,6 +1,7 @@
 // A database in which tenants have schemas of their own, as its owner: makes and removes them and runs their migrations.
 // The work is done by functions in the database (migrations/branch), each in one transaction and one round trip.
 import * as z from "zod";
+import { sha256Hex } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { Difference } from "../core/fleet.ts";
 import { ownName } from "../core/placement.ts";
@@ -98,8 +99,7 @@ export function openBranch(ownerUrl: string, fetchEndpoint: string, migrations: 
 
 async function withChecksums(migrations: readonly Migration[]): Promise<string> {
   const files = migrations.map(async ({ name, text }) => {
-    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-    const sha256 = Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    const sha256 = await sha256Hex(text);
     return { name, sha256, text };
   });
   return JSON.stringify(await Promise.all(files));

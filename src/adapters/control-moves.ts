@@ -2,15 +2,12 @@
 import { Move, type MoveState } from "../core/move.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { placementJson } from "./control-placements.ts";
 import { instant } from "./control-tenants.ts";
 import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
 
-const placementOf = (column: string) => `(SELECT jsonb_build_object('id', p.id, 'strategy', s.strategy, 'shardId', s.id,
-    'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login))
-  FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = ${column} AND coalesce(p.login, s.app_login) IS NOT NULL)`;
-
 const moveJson = `jsonb_build_object('id', m.id, 'tenantId', m.tenant_id, 'state', m.state, 'strategy', m.strategy,
-  'shardId', m.shard_id, 'from', ${placementOf("m.from_placement")}, 'to', ${placementOf("m.to_placement")}, 'cursor', m.cursor, 'copied', m.copied,
+  'shardId', m.shard_id, 'from', ${placementJson("m.from_placement")}, 'to', ${placementJson("m.to_placement")}, 'cursor', m.cursor, 'copied', m.copied,
   'mark', m.mark, 'rowsCopied', m.rows_copied, 'rounds', m.rounds, 'attempt', m.attempt, 'pauseMs', m.pause_ms, 'error', m.error)`;
 
 export interface MoveSummary {

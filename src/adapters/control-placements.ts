@@ -48,11 +48,12 @@ export const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy,
 
 const readShardJson = `${shardJson} || jsonb_build_object('replicaHost', s.replica_host, 'analyticsLogin', s.analytics_login)`;
 
-/** The placement in force of a tenant row `t`, as JSON; NULL while the tenant has none. */
-export const placementJson = `(SELECT jsonb_build_object('id', p.id, 'strategy', s.strategy, 'shardId', s.id,
-    'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login), 'replicaHost', s.replica_host)
+/** The placement whose id is in `column`, as JSON, fit for `Placement`; NULL while it cannot be reached. */
+export const placementJson = (column: string): string => `(SELECT jsonb_build_object('id', p.id, 'strategy', s.strategy,
+    'shardId', s.id, 'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login),
+    'replicaHost', s.replica_host)
   FROM placements p JOIN shards s ON s.id = p.shard_id
-  WHERE p.id = t.placement_id AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
+  WHERE p.id = ${column} AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
 
 export function controlPlacements(db: NeonConnection) {
   return {

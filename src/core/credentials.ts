@@ -41,7 +41,7 @@ export async function verifyCredential(rootKey: string, token: string): Promise<
   const [tenantId = "", ...fields] = token.slice(prefixes[kind].length + 1, end).split(".");
   const credential: Credential = { kind, tenantId: tenantId as TenantId, fields };
   if (!isWellFormed(credential)) return undefined;
-  const mac = fromBase64Url(token.slice(end + 1));
+  const mac = macFrom(token.slice(end + 1));
   if (mac === undefined) return undefined;
   // `verify` compares in constant time.
   const genuine = await crypto.subtle.verify("HMAC", await macKey(rootKey), mac, encoder.encode(token.slice(0, end)));
@@ -82,7 +82,7 @@ export function encodeScopes(scopes: readonly string[]): string {
 
 /** The scopes of a verified credential's field. */
 export function decodeScopes(field: string): string[] {
-  return atob(field.replaceAll("-", "+").replaceAll("_", "/")).split(" ");
+  return new TextDecoder().decode(fromBase64Url(field)).split(" ");
 }
 
 /** Random bytes as a credential field. */
@@ -93,12 +93,16 @@ export function toBase64Url(bytes: Uint8Array): string {
     .replaceAll("=", "");
 }
 
+/** The bytes of such a field. Throws on a character that is none of the alphabet's. */
+export function fromBase64Url(text: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
+}
+
 const encoder = new TextEncoder();
 
 /** The 32 bytes of a MAC. The last of 43 characters has two bits to spare: one spelling of them is ours, no other. */
-function fromBase64Url(text: string): Uint8Array<ArrayBuffer> | undefined {
-  if (!/^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/.test(text)) return undefined;
-  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
+function macFrom(text: string): Uint8Array<ArrayBuffer> | undefined {
+  return /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/.test(text) ? fromBase64Url(text) : undefined;
 }
 
 // Importing the key costs more than using it; a deployment has one root key, and a second one only while it rotates.

@@ -3,6 +3,7 @@
 // is for is authenticated with it, so that one put into another row does not open there.
 // A sealed secret is `v1.<key id>.<iv, base64url>.<ciphertext and tag, base64url>`.
 import * as z from "zod";
+import { fromBase64Url, toBase64Url } from "./credentials.ts";
 
 const SealKeys = z
   .array(z.object({ id: z.string().regex(/^[a-z0-9][a-z0-9_-]{0,39}$/), secret: z.string().min(32) }))
@@ -70,15 +71,4 @@ function algorithm(purpose: string, iv: Uint8Array) {
 async function cipher(secret: string): Promise<CryptoKey> {
   const key = await crypto.subtle.digest("SHA-256", encoder.encode(secret));
   return crypto.subtle.importKey("raw", key, "AES-GCM", false, ["encrypt", "decrypt"]);
-}
-
-function toBase64Url(bytes: Uint8Array): string {
-  return btoa(String.fromCharCode(...bytes))
-    .replaceAll("+", "-")
-    .replaceAll("/", "_")
-    .replace(/=+$/, "");
-}
-
-function fromBase64Url(text: string): Uint8Array<ArrayBuffer> {
-  return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
 }

@@ -3,6 +3,7 @@
 import { Hono } from "hono";
 import * as z from "zod";
 import { askAllTenants } from "../adapters/analytics.ts";
+import { sha256Hex } from "../core/credentials.ts";
 import { strategies } from "../core/plans.ts";
 import { log } from "../log.ts";
 import { type HttpEnv, readJson } from "./problem.ts";
@@ -24,7 +25,7 @@ analyticsApi.post("/", async (c) => {
   const asked = {
     requestId: c.get("requestId"),
     by: "operator",
-    sqlSha256: await sha256(sql),
+    sqlSha256: await sha256Hex(sql),
     strategy,
   };
   // Twice, so that a question whose answering is cut off is known, too.
@@ -48,8 +49,3 @@ analyticsApi.post("/", async (c) => {
     "cache-control": "no-store",
   });
 });
-
-async function sha256(text: string): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text));
-  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}

@@ -6,11 +6,11 @@ import { putFile } from "../adapters/backup-store.ts";
 import { type Job, type JobKind, jobsOf } from "../adapters/control-jobs.ts";
 import type { Caller } from "../core/call.ts";
 import { AppError } from "../core/errors.ts";
-import { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant.ts";
 import { authenticate } from "../mcp/auth.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
 import { TenantRequest, createTenant } from "./new-tenant.ts";
-import { BadRequest, type HttpEnv, problem, readJson } from "./problem.ts";
+import { BadRequest, type HttpEnv, problem, readJson, tenantOf } from "./problem.ts";
 
 /** Down to the microseconds that PostgreSQL has. */
 const Instant = z.iso.datetime({ offset: true });
@@ -218,10 +218,4 @@ function nameIn(c: Context<HttpEnv>): string {
   const name = FileName.safeParse(c.req.param("name"));
   if (!name.success) throw new AppError("not_found", "There is no such backup.");
   return name.data;
-}
-
-function tenantOf(c: Context<HttpEnv>): TenantId {
-  const id = TenantId.safeParse(c.req.param("id"));
-  if (!id.success) throw new AppError("not_found", "There is no such tenant.");
-  return id.data;
 }

@@ -2,11 +2,9 @@
 import { Hono } from "hono";
 import * as z from "zod";
 import { movesOf } from "../adapters/control-moves.ts";
-import { AppError } from "../core/errors.ts";
 import { mayBe } from "../core/move.ts";
 import { strategies } from "../core/plans.ts";
-import { TenantId } from "../core/tenant.ts";
-import { type HttpEnv, problem, readJson } from "./problem.ts";
+import { type HttpEnv, problem, readJson, tenantOf } from "./problem.ts";
 
 const MoveRequest = z.strictObject({
   strategy: z.enum(strategies),
@@ -17,7 +15,7 @@ const MoveRequest = z.strictObject({
 export const moveApi = new Hono<HttpEnv>();
 
 moveApi.post("/:id/move", async (c) => {
-  const tenantId = tenantOf(c.req.param("id"));
+  const tenantId = tenantOf(c);
   const { strategy, shard = null } = await readJson(c, MoveRequest);
   const move = await movesOf(c.env).open(tenantId, { strategy, shardId: shard });
   if (move === undefined) return problem(c, "not_found", "There is no such tenant, or it is not set up yet.");
@@ -28,10 +26,10 @@ moveApi.post("/:id/move", async (c) => {
   return c.json({ moves: await movesOf(c.env).history(tenantId) }, 202);
 });
 
-moveApi.get("/:id/move", async (c) => c.json({ moves: await movesOf(c.env).history(tenantOf(c.req.param("id"))) }));
+moveApi.get("/:id/move", async (c) => c.json({ moves: await movesOf(c.env).history(tenantOf(c)) }));
 
 moveApi.post("/:id/move/:action{confirm|undo}", async (c) => {
-  const tenantId = tenantOf(c.req.param("id"));
+  const tenantId = tenantOf(c);
   const action = c.req.param("action") === "confirm" ? "confirm" : "undo";
   const move = await movesOf(c.env).live(tenantId);
   if (move === undefined) return problem(c, "not_found", "There is no move that could be confirmed or undone.");
@@ -41,9 +39,3 @@ moveApi.post("/:id/move/:action{confirm|undo}", async (c) => {
   if (!done) await object.startMove();
   return c.json({ moves: await movesOf(c.env).history(tenantId) }, done ? 200 : 202);
 });
-
-function tenantOf(raw: string): TenantId {
-  const id = TenantId.safeParse(raw);
-  if (!id.success) throw new AppError("not_found", "There is no such tenant.");
-  return id.data;
-}

@@ -3,6 +3,7 @@ import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type * as z from "zod";
 import { AppError, type ErrorCode, errors } from "../core/errors.ts";
+import { TenantId } from "../core/tenant.ts";
 
 /** What every handler of the HTTP routes works in. */
 export interface HttpEnv {
@@ -50,4 +51,11 @@ export async function readJson<Schema extends z.ZodType>(
       .map(({ path, message }) => `${path.length === 0 ? "body" : path.join(".")}: ${message}`)
       .join("; "),
   );
+}
+
+/** The tenant that the path names as `:id`. Throws `not_found` for what can be nobody's id. */
+export function tenantOf(c: Context<HttpEnv>): TenantId {
+  const id = TenantId.safeParse(c.req.param("id"));
+  if (!id.success) throw new AppError("not_found", "There is no such tenant.");
+  return id.data;
 }

@@ -50,10 +50,10 @@ export class SessionBudget extends DurableObject<Env> {
   }
 
   /** Takes over what `holder` has. */
-  hold(holder: string, held: HeldSessions): BudgetAnswer {
+  hold(holder: string, held: HeldSessions): Pick<BudgetAnswer, "scarce"> {
     this.#keep(holder, held);
     this.#grant();
-    return { granted: false, scarce: this.#scarce() };
+    return { scarce: this.#scarce() };
   }
 
   /** The same, and asks for one session more, for which the holder waits `withinMs` at most. */
