@@ -1,11 +1,11 @@
 // `core`: the pure core, the MCP layer and the stand-ins. `attack`: hostile SQL against the walls between tenants, in real
 // PostgreSQL. `flow`: promises of the product, kept by a whole system that
-// is driven over HTTP; one system for all files, which therefore run one after the other. `crash`: `npm start` itself,
-// killed.
+// is driven over HTTP; one system for each worker. `crash`: `npm start` itself, killed.
 import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
+    maxWorkers: 2, // whatever the machine: each has a whole system of its own, and waits for it most of the time
     projects: [
       {
         test: {
@@ -21,7 +21,6 @@ export default defineConfig({
           name: "attack",
           include: ["test/attack/**/*.test.ts"],
           globalSetup: ["test/attack/tally.ts"],
-          maxWorkers: 2, // each waits for its own PostgreSQL most of the time
           testTimeout: 30_000,
           hookTimeout: 60_000,
         },
@@ -38,7 +37,6 @@ export default defineConfig({
           name: "flow",
           include: ["test/flow/**/*.test.ts"],
           globalSetup: ["test/support/flow-setup.ts"],
-          fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 120_000,
         },

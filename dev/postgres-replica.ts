@@ -28,9 +28,9 @@ const POLL_INTERVAL_MS = 5;
 const SETTINGS: Record<string, string> = {
   // PostgreSQL's own 5 s would be a pause after each restart of the primary.
   wal_retrieve_retry_interval: "100ms",
-  // A copy is on disk before its server starts to read it. One call for all does in a moment what file by file takes a
-  // minute for the thousands of files of many databases; only Linux has it.
-  ...(process.platform === "linux" && { recovery_init_sync_method: "syncfs" }),
+  // With it, a first start brings each file of the copy to the disk, which for the databases of many tenants takes a minute
+  // on a busy one. It is a copy: should the machine itself crash, remove its folder and it is made anew.
+  fsync: "off",
 };
 
 /** The server makes what is in these anew, or fetches it; the folders themselves must be there. */
@@ -119,7 +119,7 @@ async function isKept(place: ClusterPlace, primary: Primary): Promise<boolean> {
        WHERE slot_name = $1 AND wal_status <> 'lost'`,
       [slotOf(place)],
     );
-    // Promotion removes the one file. The server's first start removes the other, after it has brought all to the disk.
+    // Promotion removes the one file. The server's first start removes the other, after it has read it.
     const isStandby = existsSync(join(place.cluster, "standby.signal"));
     if (rows[0] === undefined || !isStandby || existsSync(join(place.cluster, "backup_label"))) return false;
     // The control file begins with it.

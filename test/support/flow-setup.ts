@@ -1,5 +1,5 @@
-// One whole system for all flow tests of a run: they keep apart by having tenants of their own. Files that break
-// something for everyone put it back before they end.
+// A whole system for each of vitest's workers, for all flow tests of a run: they keep apart by having tenants of their
+// own. A file that breaks something for everyone has its system to itself, and puts it back before it ends.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
@@ -34,11 +34,29 @@ export interface FlowSystem {
 
 declare module "vitest" {
   export interface ProvidedContext {
-    system: FlowSystem;
+    /** By `VITEST_POOL_ID`, which counts from 1. */
+    systems: FlowSystem[];
   }
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const running = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, start));
+  const stop = async () => {
+    await Promise.all(running.map((each) => (each.status === "fulfilled" ? each.value.stop() : undefined)));
+  };
+  const failed = running.find((each) => each.status === "rejected");
+  if (failed !== undefined) {
+    await stop();
+    throw failed.reason;
+  }
+  project.provide(
+    "systems",
+    running.flatMap((each) => (each.status === "fulfilled" ? [each.value.system] : [])),
+  );
+  return stop;
+}
+
+async function start(): Promise<{ system: FlowSystem; stop: () => Promise<void> }> {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-flow-"));
   const system = await startSystem({
     dir,
@@ -50,7 +68,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await system.stop();
     throw new Error("The flow tests run on the local stand-ins: move .dev.vars away.");
   }
-  project.provide("system", {
+  const provided: FlowSystem = {
     publicUrl,
     operatorToken: settings.secrets.operatorToken,
     credentialKey: settings.secrets.credentialKey,
@@ -70,10 +88,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
     schemaOwnerUrl: databases.schemaOwnerUrl,
     appUrl: databases.appUrl,
     serviceUrl: databases.serviceUrl,
-  });
-  return async () => {
-    await system.stop();
-    await removePostgresData(join(dir, "postgres"));
-    await rm(dir, { recursive: true, force: true });
+  };
+  return {
+    system: provided,
+    stop: async () => {
+      await system.stop();
+      await removePostgresData(join(dir, "postgres"));
+      await rm(dir, { recursive: true, force: true });
+    },
   };
 }

@@ -7,8 +7,15 @@ import { firstKey, signUp } from "../../dev/demo.ts";
 import type { NeonProxyStats } from "../../dev/neon-proxy.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Limits } from "../../src/core/plans.ts";
+import type { FlowSystem } from "./flow-setup.ts";
 
-export const system = inject("system");
+export const system = systemOf(Number(process.env["VITEST_POOL_ID"]));
+
+function systemOf(worker: number): FlowSystem {
+  const own = inject("systems")[worker - 1];
+  if (own === undefined) throw new Error(`There is no system for worker ${worker}.`);
+  return own;
+}
 
 export interface TestTenant {
   id: string;
