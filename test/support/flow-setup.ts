@@ -40,18 +40,19 @@ declare module "vitest" {
 }
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const running = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, start));
+  const outcomes = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, start));
+  const started = outcomes.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
   const stop = async () => {
-    await Promise.all(running.map((each) => (each.status === "fulfilled" ? each.value.stop() : undefined)));
+    await Promise.all(started.map((each) => each.stop()));
   };
-  const failed = running.find((each) => each.status === "rejected");
+  const failed = outcomes.find((each) => each.status === "rejected");
   if (failed !== undefined) {
     await stop();
     throw failed.reason;
   }
   project.provide(
     "systems",
-    running.flatMap((each) => (each.status === "fulfilled" ? [each.value.system] : [])),
+    started.map(({ system }) => system),
   );
   return stop;
 }
