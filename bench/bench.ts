@@ -40,7 +40,7 @@ try {
     await benchCalls({ dir, running, calls: Number(flags.calls), rounds: Number(flags.rounds), only, profile });
   } else if (subject === "sign-ups") await benchSignUps({ dir, running });
   else if (subject === "fleet") await benchFleet({ running, schemas: Number(flags.schemas) });
-  else if (subject === "tiers") await benchTiers({ dir, running, calls: 60, rounds: Number(flags.rounds) });
+  else if (subject === "tiers") await benchTiers({ dir, running, calls: 120, rounds: Number(flags.rounds) });
   else if (subject === "move") await benchMove({ dir, running, rows: Number(flags.rows) });
   else if (subject === "crowd") {
     await benchCrowd({ dir, running, tenants: Number(flags.tenants), budget: Number(flags.budget) });

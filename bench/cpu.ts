@@ -40,6 +40,14 @@ export function childrenNamed(parent: number, name: string): number[] {
   return childrenOf(parent).filter((pid) => read(pid)?.name === name);
 }
 
+/** The processes below `ancestor` with this name, at any depth. */
+export function descendantsNamed(ancestor: number, name: string): number[] {
+  return childrenOf(ancestor).flatMap((pid) => [
+    ...(read(pid)?.name === name ? [pid] : []),
+    ...descendantsNamed(pid, name),
+  ]);
+}
+
 /** Milliseconds of one process alone, all its threads. */
 export function cpuMs(pid: number): number {
   return read(pid)?.ownMs ?? 0;

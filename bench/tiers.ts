@@ -1,7 +1,7 @@
 // What the same call costs in each tier: a query, a transaction that is known in advance, one that takes turns, and a
 // write. The tiers take turns round after round in one system, so that what the machine does besides meets all of them;
 // figures are medians of the rounds. Round trips are counted by the proxy in front of PostgreSQL.
-import { childrenNamed, cpuMs, cpuMsOfTree } from "./cpu.ts";
+import { cpuMs, cpuMsOfTree, descendantsNamed } from "./cpu.ts";
 import { type BenchTenant, type Way, makeTenant, percentile, print, runSql, startBenchSystem } from "./tenants.ts";
 import type { System } from "../dev/system.ts";
 import { type Strategy, strategies } from "../src/core/plans.ts";
@@ -65,7 +65,8 @@ export async function benchTiers(options: {
 async function measure(system: System, calls: number, call: () => Promise<unknown>): Promise<Round> {
   const { databases, worker } = system;
   if (databases === undefined) throw new Error("The benchmark runs on the local stand-ins.");
-  const workerd = childrenNamed(worker.child.pid ?? 0, "workerd");
+  const workerd = descendantsNamed(worker.child.pid ?? 0, "workerd");
+  if (workerd.length === 0) throw new Error("There is no workerd below the local Worker's process.");
   const workerdCpu = (): number => workerd.reduce((sum, pid) => sum + cpuMs(pid), 0);
   const trips = (): number =>
     Object.entries(databases.proxy.stats().connections)
