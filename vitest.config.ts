@@ -34,6 +34,14 @@ export default defineConfig({
       },
       {
         test: {
+          name: "campaign",
+          include: ["test/campaign/**/*.test.ts"],
+          globalSetup: ["test/campaign/tally.ts"],
+          testTimeout: 120_000,
+        },
+      },
+      {
+        test: {
           name: "flow",
           include: ["test/flow/**/*.test.ts"],
           globalSetup: ["test/support/flow-setup.ts"],

@@ -6,7 +6,7 @@ import { z } from "zod";
 import type { Answer } from "./api.ts";
 import type { Faults } from "./faults.ts";
 import { faultRules } from "./faults.ts";
-import { meterErrors, meterTotals } from "./meters.ts";
+import { meterErrors, meterEvents, meterTotals } from "./meters.ts";
 import type { Store } from "./store.ts";
 import { webhookSettings } from "./webhooks.ts";
 import type { Webhooks } from "./webhooks.ts";
@@ -61,6 +61,7 @@ const CONTROLS: Record<string, Control> = {
     return {};
   },
   "GET /_sim/meter-totals": ({ store }) => meterTotals(store),
+  "GET /_sim/meter-events": ({ store }) => meterEvents(store),
   "GET /_sim/meter-errors": ({ store }) => meterErrors(store),
   "POST /_sim/reset": ({ store, faults, webhooks, setOffsetMs, setMeterLagMs }) => {
     store.transaction(() => store.clear());

@@ -251,6 +251,12 @@ export function meterTotals(store: Store): Record<string, Record<string, number>
   return totals;
 }
 
+/** Events that count, as they came. */
+export function meterEvents(store: Store) {
+  return store.sql.all`SELECT identifier, event_name, customer, value, timestamp FROM meter_events
+    WHERE error IS NULL ORDER BY seq`;
+}
+
 /** Events that were answered with 200 and then dropped. */
 export function meterErrors(store: Store) {
   return store.sql.all`SELECT identifier, event_name, customer, value, timestamp, error FROM meter_events

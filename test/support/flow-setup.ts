@@ -39,8 +39,13 @@ declare module "vitest" {
   }
 }
 
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
-  const outcomes = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, start));
+export default function setup(project: TestProject): Promise<() => Promise<void>> {
+  return startSystems(project, resolve(import.meta.dirname, "flow-worker.ts"));
+}
+
+/** Starts a system with this Worker for each of vitest's workers. Returns what stops them. */
+export async function startSystems(project: TestProject, entry: string): Promise<() => Promise<void>> {
+  const outcomes = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, () => start(entry)));
   const started = outcomes.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
   const stop = async () => {
     await Promise.all(started.map((each) => each.stop()));
@@ -57,12 +62,12 @@ export default async function setup(project: TestProject): Promise<() => Promise
   return stop;
 }
 
-async function start(): Promise<{ system: FlowSystem; stop: () => Promise<void> }> {
+async function start(entry: string): Promise<{ system: FlowSystem; stop: () => Promise<void> }> {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-flow-"));
   const system = await startSystem({
     dir,
     port: await freePort(),
-    entry: resolve(import.meta.dirname, "flow-worker.ts"),
+    entry,
   });
   const { databases, stripe, issuer, monitor, settings, publicUrl } = system;
   if (databases === undefined || stripe === undefined || issuer === undefined || monitor === undefined) {

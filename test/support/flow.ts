@@ -99,6 +99,8 @@ export interface ToolAnswer {
   refusal:
     | { code: string; limit?: number; used?: number; cost?: number; retryAfterSeconds?: number; upgradeUrl?: string }
     | undefined;
+  /** What was charged, and under which id. */
+  receipt: { id: string; units: number } | undefined;
   headers: Headers;
 }
 
@@ -126,6 +128,7 @@ export async function callTool(token: string, name: string, args: Record<string,
     text: body.result.content.map((block) => block.text).join("\n"),
     data: body.result.structuredContent,
     refusal: body.result._meta?.["tollgate/refusal"] as ToolAnswer["refusal"],
+    receipt: body.result._meta?.["tollgate/receipt"] as ToolAnswer["receipt"],
     headers: response.headers,
   };
 }

@@ -1,0 +1,4 @@
+// The even seeds.
+import { campaign } from "./half.ts";
+
+campaign(0);

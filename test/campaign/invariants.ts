@@ -1,0 +1,115 @@
+// What must be true of a run when nothing is broken any more, told in the words of what is wrong. Read from outside the
+// program: the databases as their owner, what Stripe has counted, and what the clients were told.
+import { type TestTenant, asSuperuser, rowsOf, simulator, system } from "../support/flow.ts";
+
+/** What a client saw of its calls. */
+export interface Seen {
+  /** Receipts of calls that succeeded: id and units. */
+  receipts: Map<string, number>;
+  /** Calls whose outcome the client was not told: each may have been charged, once. */
+  unknown: number;
+  /** The most units that those may have cost. */
+  unknownUnits: number;
+}
+
+type LedgerRow = {
+  callId: string;
+  units: number;
+  reportId: string | null;
+};
+type Report = {
+  id: string;
+  units: number;
+  calls: number;
+  slotSeconds: number;
+  customerId: string;
+};
+interface MeterEvent {
+  identifier: string;
+  customer: string;
+  value: number;
+  timestamp: number;
+}
+
+/** Everything that is wrong, or nothing. */
+export async function findViolations(run: {
+  tenants: readonly TestTenant[];
+  seen: ReadonlyMap<string, Seen>;
+}): Promise<string[]> {
+  const found = await Promise.all(run.tenants.map(({ id }) => ofTenant(id, run.seen.get(id))));
+  const conflicts = await superuserSql(
+    `SELECT c.call_id FROM ledger_conflicts c JOIN ledger l USING (call_id) WHERE l.tenant_id = ANY ($1)`,
+    [run.tenants.map(({ id }) => id)],
+  );
+  return [...found.flat(), ...conflicts.map(({ call_id: id }) => `call ${String(id)} came with two payloads`)];
+}
+
+async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<string[]> {
+  if (seen === undefined) return [`nothing is known of ${tenantId}`];
+  const [ledger, reports, events, charged] = await Promise.all([
+    superuserSql<LedgerRow>(
+      `SELECT call_id AS "callId", units, report_id AS "reportId" FROM ledger WHERE tenant_id = $1`,
+      [tenantId],
+    ),
+    superuserSql<Report>(
+      `SELECT r.id, r.units::int AS units, r.calls::int AS calls, extract(epoch FROM slot)::bigint::int AS "slotSeconds",
+              t.stripe_customer_id AS "customerId"
+       FROM reports r JOIN tenants t ON t.id = r.tenant_id WHERE r.tenant_id = $1`,
+      [tenantId],
+    ),
+    simulator("/meter-events") as Promise<MeterEvent[]>,
+    chargedUnits(tenantId),
+  ]);
+  const wrong: string[] = [];
+  const check = (holds: boolean, violation: string): void => void (holds || wrong.push(`${tenantId}: ${violation}`));
+
+  // What the clients saw is in the ledger, once, at its price; beyond it only calls whose outcome they were not told.
+  const rows = new Map(ledger.map((row) => [row.callId, row]));
+  for (const [id, units] of seen.receipts) {
+    check(
+      rows.get(id)?.units === units,
+      `receipt ${id} over ${units} units is in the ledger as ${rows.get(id)?.units}`,
+    );
+  }
+  const beyond = ledger.filter(({ callId }) => !seen.receipts.has(callId));
+  check(beyond.length <= seen.unknown, `${beyond.length} calls nobody has a receipt for; ${seen.unknown} were unknown`);
+  check(sum(beyond) <= seen.unknownUnits, `${sum(beyond)} units beyond what clients saw succeed`);
+
+  // Object = ledger = reports = Stripe, and each call in one report.
+  check(charged === sum(ledger), `its object charged ${charged} units, the ledger has ${sum(ledger)}`);
+  check(sum(reports) === sum(ledger), `the reports have ${sum(reports)} units, the ledger ${sum(ledger)}`);
+  const members = Map.groupBy(ledger, ({ reportId }) => reportId);
+  for (const { id, units, calls } of reports) {
+    const own = members.get(id) ?? [];
+    check(sum(own) === units && own.length === calls, `report ${id} says ${units}, its calls ${sum(own)}`);
+  }
+  // Stripe, minute by minute.
+  const customerId = reports[0]?.customerId;
+  const counted = events.filter(({ customer }) => customer === customerId);
+  const minutes = Map.groupBy(counted, ({ timestamp }) => timestamp);
+  for (const { id, units, slotSeconds } of reports) {
+    const there = (minutes.get(slotSeconds) ?? []).reduce((sumSoFar, { value }) => sumSoFar + value, 0);
+    check(there === units, `report ${id} has ${units} units, Stripe ${there} in its minute`);
+  }
+  const stripe = counted.reduce((sumSoFar, { value }) => sumSoFar + value, 0);
+  check(stripe === sum(ledger), `Stripe has ${stripe} units, the ledger ${sum(ledger)}`);
+  return wrong;
+}
+
+function sum(rows: readonly { units: number }[]): number {
+  return rows.reduce((total, { units }) => total + units, 0);
+}
+
+/** What a tenant's object has charged, whether it still keeps the rows or has folded them. */
+export async function chargedUnits(tenantId: string): Promise<number> {
+  const answer = await fetch(`${system.publicUrl}/campaign/charged?tenant=${tenantId}`);
+  return ((await answer.json()) as { units: number }).units;
+}
+
+/** Rows of the control database, read as nobody of the product's could. */
+export function superuserSql<Row extends Record<string, unknown>>(
+  text: string,
+  params: readonly unknown[],
+): Promise<Row[]> {
+  return rowsOf<Row>(asSuperuser(system.controlUrl), text, params);
+}

@@ -1,0 +1,4 @@
+// The odd seeds.
+import { campaign } from "./half.ts";
+
+campaign(1);

@@ -1,0 +1,317 @@
+// One run of the campaign: customers sign up and call while processes end, messages are lost and Stripe fails; then
+// everything that was broken works again, and what is left must be right to the unit. What is done, and where it
+// breaks, follows from the seed; what happens in between is the real program's own business.
+import { setTimeout as sleep } from "node:timers/promises";
+import { seededRandom } from "../../dev/stripe/faults.ts";
+import {
+  type TestTenant,
+  aTenant,
+  callTool,
+  fireCron,
+  operator,
+  simulator,
+  status,
+  system,
+  until,
+} from "../support/flow.ts";
+import { type Seen, chargedUnits, findViolations, superuserSql } from "./invariants.ts";
+import { type Plan, type PointCounts, noCrashes } from "./points.ts";
+
+const REPORT = "*/5 * * * *";
+const SWEEP = "* * * * *";
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+
+/** What the seeds do differently: little goes wrong, much does, or Stripe is away for longer than it remembers. */
+const shapes = ["light", "heavy", "outage"] as const;
+type Shape = (typeof shapes)[number];
+
+/** No limit of a plan is in the way: what is counted here is money. */
+const unlimited = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 128 };
+
+/** Runs one seed. Throws what is not right, with the seed. Returns how often each crash point was met and hit in it. */
+export async function runSeed(seed: number): Promise<PointCounts> {
+  const random = seededRandom(seed);
+  const shape = shapes[seed % shapes.length] ?? "light";
+  const before = await counts();
+  const clock = await virtualClock();
+  const run = { seed, shape, random, clock, reporters: 0 };
+  try {
+    await setPlan(planOf(seed, shape));
+    await simulator("/webhooks", webhookFaults(seed, shape));
+    const [paying, made] = await Promise.all([signUpThrough(run), aTenant({ plan: "pro", limits: unlimited })]);
+    const tenants = [paying, made];
+    for (const { id } of tenants) clock.tenants.push(id);
+    await clock.ahead(0);
+    const seen = new Map<string, Seen>(
+      tenants.map(({ id }) => [id, { receipts: new Map<string, number>(), unknown: 0, unknownUnits: 0 }]),
+    );
+    await simulator("/faults", stripeFaults(seed, shape));
+    const rounds = shape === "light" ? 2 : 3;
+    for (let round = 0; round < rounds; round += 1) {
+      await callAtOnce(tenants, seen, 12 + Math.floor(random() * 16), random);
+      await reportInTrouble(run, tenants, () => callAtOnce(tenants, seen, 4, random));
+    }
+    const faults = await firedFaults();
+    await recover(run, tenants);
+    const violations = await findViolations({ tenants, seen });
+    if (violations.length > 0) throw new Error(violations.join("\n"));
+    return { ...difference(before, await counts()), ...faults, 21: { met: run.reporters, hit: run.reporters } };
+  } catch (error) {
+    throw new Error(`seed ${seed} (${shape}): ${error instanceof Error ? error.message : String(error)}`, {
+      cause: error,
+    });
+  } finally {
+    await setPlan(noCrashes);
+    await simulator("/faults", { rules: [] });
+    await simulator("/webhooks", {});
+  }
+}
+
+interface Run {
+  seed: number;
+  shape: Shape;
+  random: () => number;
+  clock: VirtualClock;
+  /** How often two reporters ran at once. */
+  reporters: number;
+}
+
+// ---- what goes wrong
+
+function planOf(seed: number, shape: Shape): Plan {
+  const chance = shape === "light" ? 0.08 : 0.25;
+  const rare = chance / 4; // met at every call: any more of them, and no call would come through
+  return {
+    seed,
+    chances: {
+      ...{ 1: rare, 2: rare, 3: rare, 4: chance, 5: chance, 22: chance },
+      ...{ 6: chance, 7: chance, 8: chance, 9: chance, 10: chance, 13: chance, 15: chance },
+      ...{ 16: chance, 17: chance, 18: chance },
+    },
+    lostMessages: chance,
+    doubledMessages: chance,
+  };
+}
+
+function stripeFaults(seed: number, shape: Shape): unknown {
+  const probability = shape === "light" ? 0.05 : 0.12;
+  const meterEvents = { method: "POST", path: "/v1/billing/meter_events" };
+  const kinds = ["refused", "429", "error-500-before", "error-500-after", "lost"] as const;
+  const away = shape === "outage" ? [{ ...meterEvents, kind: "lost", probability: 0.5 }] : [];
+  return {
+    seed,
+    rules: [
+      ...kinds.map((kind) => ({ ...meterEvents, kind, probability })),
+      ...away,
+      { method: "GET", path: "*/event_summaries", kind: "error-500-before", probability: 0.3 },
+      { kind: "slow", ms: 20, probability: 0.1 },
+    ],
+  };
+}
+
+function webhookFaults(seed: number, shape: Shape): unknown {
+  const probability = shape === "light" ? 0.1 : 0.3;
+  return {
+    seed,
+    drop: { probability },
+    duplicate: { probability },
+    reorder: { probability, windowMs: 300 },
+  };
+}
+
+// ---- what is done
+
+/** A customer who orders and pays; the sweep is there for what the webhooks do not bring. */
+async function signUpThrough({ seed }: Run): Promise<TestTenant> {
+  const order = (await postJson("/api/checkout", { plan: "pro", name: `Customer ${seed}` })) as {
+    tenantId: string;
+    checkoutUrl: string;
+    setupToken: string;
+  };
+  await (await fetch(order.checkoutUrl, { method: "POST", redirect: "manual" })).arrayBuffer();
+  await until(
+    async () => {
+      if ((await status(order.tenantId)).state === "active") return true;
+      await sleep(100);
+      // The sweep goes by silence: what has been silent for a moment here has been so for long.
+      await superuserSql(
+        `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE tenant_id = $1 AND applied_at IS NULL`,
+        [order.tenantId],
+      );
+      await fireCron(SWEEP).catch(() => undefined);
+      return false;
+    },
+    `the customer of seed ${seed} is active`,
+    60_000,
+  );
+  const key = (await postJson(`/api/tenants/${order.tenantId}/keys`, { name: "first" }, order.setupToken)) as {
+    apiKey: string;
+  };
+  await operator("POST", `/tenants/${order.tenantId}/plan`, { plan: "pro", limits: unlimited });
+  return { id: order.tenantId, apiKey: key.apiKey };
+}
+
+const mix = [
+  { tool: "search_products", args: { query: "", limit: 1 }, units: 1 },
+  { tool: "search_products", args: { query: "lamp", limit: 2 }, units: 1 },
+  { tool: "write_document", args: { path: "campaign/note.txt", text: "noted" }, units: 1 },
+  { tool: "read_document", args: { path: "there/is/none.txt" }, units: 1 }, // fails, and is not charged
+  { tool: "generate_report", args: {}, units: 20 },
+];
+const CALLS_AT_ONCE = 6;
+
+async function callAtOnce(
+  tenants: readonly TestTenant[],
+  seen: ReadonlyMap<string, Seen>,
+  calls: number,
+  random: () => number,
+): Promise<void> {
+  const wanted = Array.from({ length: calls }, () => ({
+    tenant: tenants[Math.floor(random() * tenants.length)],
+    what: mix[Math.floor(random() * mix.length)],
+  }));
+  const work = async (): Promise<void> => {
+    for (let next = wanted.pop(); next !== undefined; next = wanted.pop()) {
+      const { tenant, what } = next;
+      const told = seen.get(tenant?.id ?? "");
+      if (tenant === undefined || what === undefined || told === undefined) continue;
+      const answer = await callTool(tenant.apiKey, what.tool, what.args).catch(() => undefined);
+      if (answer === undefined || answer.refusal?.code === "outcome_unknown") {
+        told.unknown += 1;
+        told.unknownUnits += what.units;
+      } else if (answer.receipt !== undefined) told.receipts.set(answer.receipt.id, answer.receipt.units);
+    }
+  };
+  await Promise.all(Array.from({ length: CALLS_AT_ONCE }, work));
+}
+
+/** Time passes while the reporter runs, sometimes twice at once, and is killed; and while calls go on. */
+async function reportInTrouble(run: Run, tenants: readonly TestTenant[], callMore: () => Promise<void>): Promise<void> {
+  const { random, clock, shape } = run;
+  for (let n = 0; n < 3; n += 1) {
+    for (const { id } of tenants) if (random() < 0.7) await sendNow(id);
+    // Often too early for the newest usage: some is old enough to seal, some is not.
+    await clock.ahead(random() < 0.5 ? MINUTE_MS + 1_000 : MINUTE_MS / 2 + 1_000);
+    const report = (): Promise<void> => fireCron(REPORT, clock.nowMs()).catch(() => undefined);
+    const twice = random() < 0.4;
+    if (twice) run.reporters += 1;
+    await Promise.all([report(), ...(twice ? [report()] : []), ...(random() < 0.5 ? [callMore()] : [])]);
+  }
+  if (shape === "outage") await clock.ahead((1 + Math.floor(random() * 30)) * HOUR_MS);
+}
+
+/** Everything works again: what is on its way arrives. Bounded; a day may have to pass for what nobody can know. */
+async function recover(run: Run, tenants: readonly TestTenant[]): Promise<void> {
+  const { clock } = run;
+  await setPlan(noCrashes);
+  await simulator("/faults", { rules: [] });
+  await simulator("/webhooks", {});
+  await simulator("/webhooks/retry", {});
+  const ids = tenants.map(({ id }) => id);
+  for (let turn = 0; turn < 40; turn += 1) {
+    for (const id of ids) {
+      if (!(await isAcknowledged(id))) await fetch(`${system.publicUrl}/campaign/end?tenant=${id}`); // sends all anew
+      await sendNow(id);
+    }
+    await until(async () => (await Promise.all(ids.map(isAcknowledged))).every(Boolean), "acknowledged", 3_000).catch(
+      () => undefined,
+    );
+    await clock.ahead(turn < 6 ? MINUTE_MS + 1_000 : 7 * HOUR_MS);
+    await fireCron(SWEEP, clock.nowMs());
+    await fireCron(REPORT, clock.nowMs());
+    if ((await Promise.all(ids.map(isSettled))).every(Boolean)) return;
+  }
+  throw new Error("what was on its way did not arrive, although nothing is broken any more");
+}
+
+async function isAcknowledged(tenantId: string): Promise<boolean> {
+  const [ledger, charged] = await Promise.all([
+    superuserSql<{ units: number }>(`SELECT coalesce(sum(units), 0)::int AS units FROM ledger WHERE tenant_id = $1`, [
+      tenantId,
+    ]),
+    chargedUnits(tenantId),
+  ]);
+  return ledger[0]?.units === charged;
+}
+
+async function isSettled(tenantId: string): Promise<boolean> {
+  const [row] = await superuserSql<{ settled: boolean }>(
+    `SELECT NOT EXISTS (SELECT FROM ledger WHERE tenant_id = $1 AND report_id IS NULL)
+        AND NOT EXISTS (SELECT FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL)
+        AND NOT EXISTS (SELECT FROM usage_streams WHERE tenant_id = $1 AND watermark < highest) AS settled`,
+    [tenantId],
+  );
+  return row?.settled === true && (await isAcknowledged(tenantId));
+}
+
+async function sendNow(tenantId: string): Promise<void> {
+  await (await fetch(`${system.publicUrl}/campaign/send?tenant=${tenantId}`)).arrayBuffer();
+}
+
+// ---- time
+
+type VirtualClock = Awaited<ReturnType<typeof virtualClock>>;
+
+/** One time for Stripe, the crons and the objects of this run's tenants. It never goes back. */
+async function virtualClock() {
+  let { offsetMs } = (await simulator("/clock")) as { offsetMs: number };
+  const tenants: string[] = [];
+  return {
+    tenants,
+    nowMs: () => Date.now() + offsetMs,
+    async ahead(ms: number): Promise<void> {
+      offsetMs += ms;
+      await simulator("/clock", { offsetMs });
+      for (const id of tenants) await fetch(`${system.publicUrl}/campaign/clock?tenant=${id}&offsetMs=${offsetMs}`);
+    },
+  };
+}
+
+// ---- the campaign's own routes
+
+async function setPlan(plan: Plan): Promise<void> {
+  await postJson("/campaign/plan", plan);
+}
+
+async function counts(): Promise<PointCounts> {
+  return (await (await fetch(`${system.publicUrl}/campaign/counts`)).json()) as PointCounts;
+}
+
+function difference(before: PointCounts, after: PointCounts): PointCounts {
+  return Object.fromEntries(
+    Object.entries(after).map(([point, { met, hit }]) => [
+      point,
+      { met: met - (before[point]?.met ?? 0), hit: hit - (before[point]?.hit ?? 0) },
+    ]),
+  );
+}
+
+/** The simulator's faults, by the crash points they stand for. */
+async function firedFaults(): Promise<PointCounts> {
+  const { rules } = (await simulator("/faults")) as { rules: { kind: string; path: string; fired: number }[] };
+  const fired = (what: (rule: { kind: string; path: string }) => boolean) =>
+    rules.filter(what).reduce((sum, rule) => sum + rule.fired, 0);
+  const summary = (rule: { path: string }): boolean => rule.path.endsWith("event_summaries");
+  const done = (rule: { kind: string }): boolean => rule.kind === "lost" || rule.kind === "error-500-after";
+  const [refused, lost, unread] = [
+    fired((rule) => !summary(rule) && !done(rule) && rule.kind !== "slow"),
+    fired((rule) => !summary(rule) && done(rule)),
+    fired(summary),
+  ];
+  return { 11: { met: refused, hit: refused }, 12: { met: lost, hit: lost }, 14: { met: unread, hit: unread } };
+}
+
+async function postJson(path: string, body: unknown, token?: string): Promise<unknown> {
+  const response = await fetch(system.publicUrl + path, {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+    },
+    body: JSON.stringify(body),
+  });
+  const text = await response.text();
+  if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
+  return JSON.parse(text);
+}

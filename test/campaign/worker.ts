@@ -1,0 +1,230 @@
+// The product's Worker, killed where the campaign says. A crash in an object is the platform's own abort. A crash in the
+// Worker makes every request of that invocation fail from then on, and the invocation itself at its end: what it had
+// done so far stands, whatever its error handling would still do has no effect, as if the process had ended there.
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { CallOutcome, CallRequest, Progress } from "../../src/core/call.ts";
+import { TenantObject as ProductObject } from "../../src/platform/tenant-object.ts";
+import worker from "../../src/worker.ts";
+import { type Plan, type PointCounts, type RequestPoint, noCrashes, requestPoints } from "./points.ts";
+
+// What is declared here takes the place of the product's.
+export * from "../../src/worker.ts";
+
+interface Invocation {
+  dead: boolean;
+  /** Ends the object that runs it. */
+  endObject?: () => void;
+}
+
+class Killed extends Error {
+  constructor() {
+    super("the process ended here");
+  }
+}
+
+const invocations = new AsyncLocalStorage<Invocation>();
+let plan: Plan = noCrashes;
+const counts: PointCounts = {};
+const draws = new Map<number, number>();
+let messageCount = 0;
+const offsetsMs = new Map<string, number>();
+
+/** Whether this occurrence of a point is fatal: by the seed, the point and how often it was met in this run. */
+function strikes(point: number): boolean {
+  const met = (draws.get(point) ?? 0) + 1;
+  draws.set(point, met);
+  const count = (counts[point] ??= { met: 0, hit: 0 });
+  count.met += 1;
+  if (draw(plan.seed, point, met) >= (plan.chances[point] ?? 0)) return false;
+  count.hit += 1;
+  return true;
+}
+
+/** A number from 0 to below 1 that looks like chance (the finalizer of MurmurHash3 over the three). */
+function draw(seed: number, point: number, n: number): number {
+  let bits = (Math.imul(seed, 0x9e3779b1) ^ Math.imul(point, 0x85ebca6b) ^ Math.imul(n, 0xc2b2ae35)) >>> 0;
+  for (const [shift, factor] of [
+    [16, 0x85ebca6b],
+    [13, 0xc2b2ae35],
+  ] as const) {
+    bits = Math.imul(bits ^ (bits >>> shift), factor) >>> 0;
+  }
+  return ((bits ^ (bits >>> 16)) >>> 0) / 2 ** 32;
+}
+
+function kill(invocation: Invocation): never {
+  invocation.dead = true;
+  invocation.endObject?.();
+  throw new Killed();
+}
+
+const send = globalThis.fetch;
+globalThis.fetch = async (input, init) => {
+  const invocation = invocations.getStore();
+  if (invocation === undefined) return send(input, init);
+  if (invocation.dead) throw new Killed();
+  const met = pointsOf(invocation, input, init);
+  for (const { point, when } of met) if (when === "before" && strikes(point)) kill(invocation);
+  const response = await send(input, init);
+  for (const { point, when } of met) {
+    if (when !== "after" || !strikes(point)) continue;
+    await response.body?.cancel();
+    kill(invocation);
+  }
+  return response;
+};
+
+function pointsOf(invocation: Invocation, input: RequestInfo | URL, init: RequestInit | undefined): RequestPoint[] {
+  const { pathname } = new URL(input instanceof Request ? input.url : String(input));
+  const method = init?.method ?? (input instanceof Request ? input.method : "GET");
+  const body = typeof init?.body === "string" ? init.body : "";
+  const where = invocation.endObject === undefined ? "worker" : "object";
+  return requestPoints.filter((each) => {
+    if (each.where !== where) return false;
+    if (each.sql !== undefined) return pathname.endsWith("/sql") && body.includes(each.sql);
+    const [wantedMethod, wantedPath = ""] = each.stripe?.split(" ") ?? [];
+    return method === wantedMethod && pathname.endsWith(wantedPath.replace("*", ""));
+  });
+}
+
+/** What an object sends as usage may be lost or come twice: until the ledger acknowledges it, it comes again. */
+function unreliable(queue: Queue, endObject: () => void): Queue {
+  return new Proxy(queue, {
+    get(target, name) {
+      if (name !== "sendBatch") return Reflect.get(target, name, target) as unknown;
+      return async (messages: Iterable<MessageSendRequest>) => {
+        const sent = [...messages].flatMap((message) => {
+          const chance = draw(plan.seed, 1_000, (messageCount += 1));
+          if (chance < plan.lostMessages) return [];
+          return chance < plan.lostMessages + plan.doubledMessages ? [message, message] : [message];
+        });
+        const sending = sent.length === 0 ? Promise.resolve() : target.sendBatch(sent);
+        if (strikes(22)) endObject();
+        await sending;
+        if (strikes(5)) endObject();
+      };
+    },
+  });
+}
+
+export class TenantObject extends ProductObject {
+  readonly #invocation = (): Invocation => ({ dead: false, endObject: () => this.ctx.abort("ended by the campaign") });
+
+  constructor(ctx: DurableObjectState, env: Env) {
+    super(ctx, { ...env, USAGE: unreliable(env.USAGE, () => ctx.abort("ended by the campaign")) });
+  }
+
+  protected override now(): number {
+    return Date.now() + (offsetsMs.get(this.ctx.id.name ?? "") ?? 0);
+  }
+
+  override async call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
+    const outcome = await invocations.run(this.#invocation(), () => super.call(request, progress));
+    if (strikes(3)) {
+      await this.ctx.storage.sync(); // the charge is durable, its answer is not given
+      this.ctx.abort("ended by the campaign");
+    }
+    return outcome;
+  }
+
+  override applyInbox(): Promise<void> {
+    return invocations.run(this.#invocation(), () => super.applyInbox());
+  }
+
+  override async alarm(): Promise<void> {
+    if (strikes(4)) this.ctx.abort("ended by the campaign");
+    await super.alarm();
+  }
+
+  endNow(): void {
+    this.ctx.abort("ended by the campaign");
+  }
+
+  /** The alarm as the platform would fire it, which no stub may do. */
+  sendNow(): Promise<void> {
+    return this.alarm();
+  }
+
+  /** What this object has charged, from its rows and what was folded of them, and how many it still keeps. */
+  charged(): { units: number; rows: number } {
+    const { sql } = this.ctx.storage;
+    if (sql.exec(`SELECT 1 FROM sqlite_master WHERE name = 'calls'`).toArray().length === 0)
+      return { units: 0, rows: 0 };
+    return sql
+      .exec<{ units: number; rows: number }>(
+        `SELECT (SELECT coalesce(sum(units), 0) FROM calls) + (SELECT coalesce(sum(units), 0) FROM months) AS units,
+                (SELECT count(*) FROM calls) AS rows`,
+      )
+      .one();
+  }
+}
+
+/** Waits for what may well end its object. */
+async function ended(work: PromiseLike<void>): Promise<"lived" | "died"> {
+  try {
+    await work;
+    return "lived";
+  } catch {
+    return "died";
+  }
+}
+
+/** Runs one invocation of the Worker that may be killed, and lets nothing of a killed one through. */
+async function invoke<T>(work: () => T | Promise<T>): Promise<T> {
+  const invocation: Invocation = { dead: false };
+  const result = await invocations.run(invocation, work);
+  if (invocation.dead) throw new Killed();
+  return result;
+}
+
+export default {
+  async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
+    const { pathname, searchParams } = new URL(request.url);
+    const tenant = searchParams.get("tenant") ?? "";
+    const object = env.TENANT.getByName(tenant) as unknown as DurableObjectStub<TenantObject>;
+    switch (pathname) {
+      case "/campaign/plan":
+        plan = await request.json<Plan>();
+        draws.clear();
+        messageCount = 0;
+        return Response.json(plan);
+      case "/campaign/counts":
+        return Response.json(counts);
+      case "/campaign/clock":
+        offsetsMs.set(tenant, Number(searchParams.get("offsetMs")));
+        return Response.json({ tenant });
+      case "/campaign/send":
+        return Response.json({ alarm: await ended(object.sendNow()) });
+      case "/campaign/end":
+        return Response.json({ end: await ended(object.endNow()) });
+      case "/campaign/charged":
+        return Response.json(await object.charged());
+      default:
+        // Only what Stripe repeats may be killed as a whole; a call is killed in its object.
+        return pathname.startsWith("/webhooks/")
+          ? invoke(() => worker.fetch(request, env, ctx))
+          : worker.fetch(request, env, ctx);
+    }
+  },
+  async queue(batch, env) {
+    const acknowledged: Message[] = [];
+    const retried: Message[] = [];
+    const messages = batch.messages.map((message) => watch(message, acknowledged, retried));
+    const watched = { queue: batch.queue, metadata: batch.metadata, messages };
+    await invoke(() => worker.queue(watched as unknown as MessageBatch, env));
+    for (const message of acknowledged) message.ack();
+    for (const message of retried) message.retry();
+  },
+  scheduled: (controller, env) => invoke(() => worker.scheduled(controller, env)),
+} satisfies ExportedHandler<Env>;
+
+/** Keeps what the consumer decided until it is known that it lived to its end. */
+function watch(message: Message, acknowledged: Message[], retried: Message[]): Message {
+  return new Proxy(message, {
+    get(target, name) {
+      if (name === "ack") return () => void acknowledged.push(target);
+      if (name === "retry") return () => void retried.push(target);
+      return Reflect.get(target, name, target) as unknown;
+    },
+  });
+}
