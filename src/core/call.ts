@@ -45,6 +45,13 @@ export interface Refusal {
   upgradeUrl?: string;
 }
 
+/** What a client keeps of a call that was charged: the ledger has a row of this id and these units. */
+export interface Receipt {
+  /** The call's id. */
+  id: string;
+  units: number;
+}
+
 /** Content that a tool may answer with: text for the model. */
 export interface ToolText {
   type: "text";
@@ -59,10 +66,12 @@ export type CallOutcome =
       isError: boolean;
       /** Why the tool gave no answer of its own: it threw, was stopped, or could not reach what it needs. */
       failure: ErrorCode | undefined;
-      units: number;
+      /** `undefined`: the call was not charged. */
+      receipt: Receipt | undefined;
       standing: Standing;
     }
-  | { kind: "refused"; refusal: Refusal; standing: Standing | undefined };
+  /** A refused call was not charged, but for one: its first attempt was, and its answer cannot be had any more. */
+  | { kind: "refused"; refusal: Refusal; receipt?: Receipt | undefined; standing: Standing | undefined };
 
 /** The answer for every MCP method that is not a tool call. */
 export type Authorization =

@@ -6,7 +6,7 @@ import type { AuthInfo, CallToolResult, ServerContext, StandardSchemaWithJSON } 
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
 import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../package.json" with { type: "json" };
-import type { CallOutcome, Progress } from "../core/call.ts";
+import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import type { Tool } from "../tools/tool.ts";
@@ -132,7 +132,8 @@ export type CallTool = (
 /**
  * Registers tools on a request's server. A caller without all of a tool's scopes gets 403 `insufficient_scope`, which
  * names all of them; arguments that break the schema give a result with `isError` that names the fields; either way
- * `callTool` is not called. A refusal or a failure is a result with `isError` and its facts under `_meta["tollgate/refusal"]`.
+ * `callTool` is not called. A refusal or a failure is a result with `isError` and its facts under `_meta["tollgate/refusal"]`;
+ * a call that was charged has its receipt under `_meta["tollgate/receipt"]`, and no other has one.
  */
 export function registerTools(server: McpServer, tools: readonly Tool[], callTool: CallTool): void {
   for (const tool of tools) {
@@ -152,19 +153,26 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
 function toResult(outcome: CallOutcome): CallToolResult {
   if (outcome.kind === "refused") {
     const { message, ...facts } = outcome.refusal;
-    return refusalResult(message, facts);
+    return refusalResult(message, facts, outcome.receipt);
   }
-  const { content, data, isError, failure } = outcome;
+  const { content, data, isError, failure, receipt } = outcome;
   return {
     content,
     ...(data && { structuredContent: data }),
     ...(isError && { isError }),
-    ...(failure && { _meta: { "tollgate/refusal": { code: failure } } }),
+    ...metaOf(failure && { code: failure }, receipt),
   };
 }
 
-function refusalResult(message: string, facts: Record<string, unknown>): CallToolResult {
-  return { isError: true, content: [{ type: "text", text: message }], _meta: { "tollgate/refusal": facts } };
+function refusalResult(message: string, facts: Record<string, unknown>, receipt?: Receipt): CallToolResult {
+  return { isError: true, content: [{ type: "text", text: message }], ...metaOf(facts, receipt) };
+}
+
+function metaOf(refusal: Record<string, unknown> | undefined, receipt: Receipt | undefined) {
+  if (refusal === undefined && receipt === undefined) return {};
+  return {
+    _meta: { ...(refusal && { "tollgate/refusal": refusal }), ...(receipt && { "tollgate/receipt": receipt }) },
+  };
 }
 
 function progressTo({ mcpReq }: ServerContext): ((progress: Progress) => Promise<void>) | undefined {

@@ -144,9 +144,11 @@ export class TenantObject extends DurableObject<Env> {
       if (ticket !== undefined) this.#admission.release(ticket); // does nothing to a call that was settled
     }
     const { charged, ...answer } = run;
-    if (alreadyCharged && !charged) return refusedOutcome(lostAnswer(request.callId));
+    const hasRow = alreadyCharged || (charged && ticket !== undefined && tool.units > 0);
+    const receipt = hasRow ? { id: request.callId, units: tool.units } : undefined;
+    if (alreadyCharged && !charged) return { ...refusedOutcome(lostAnswer(request.callId)), receipt };
     const standing = this.#admission.standing(config.limits, this.now());
-    return { kind: "result", ...answer, units: charged ? tool.units : 0, standing };
+    return { kind: "result", ...answer, receipt, standing };
   }
 
   /** The client has gone: its call is stopped, and then is not charged. */

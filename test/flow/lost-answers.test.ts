@@ -76,7 +76,8 @@ describe("a second attempt of a call", () => {
     const first = callObject(tenant.apiKey, { ...call, attempt: 1 });
     await until(async () => (await databaseHits()) > before, "the first attempt runs");
     const outcomes = await Promise.all([first, callObject(tenant.apiKey, { ...call, attempt: 2 })]);
-    expect(outcomes[0]).toMatchObject({ kind: "result", isError: false, units: 1, data: { stock: STOCK - 1 } });
+    expect(outcomes[0]).toMatchObject({ kind: "result", isError: false, data: { stock: STOCK - 1 } });
+    expect(outcomes[0]).toMatchObject({ receipt: { id: call.callId, units: 1 } });
     expect(outcomes[1]).toEqual(outcomes[0]);
     expect((await databaseHits()) - before).toBe(1);
     await databaseFaults([]);
@@ -91,6 +92,7 @@ describe("a second attempt of a call", () => {
     expect(await callObject(tenant.apiKey, { ...call, attempt: 2 })).toMatchObject({
       kind: "result",
       isError: false,
+      receipt: { id: call.callId, units: 1 },
       data: "data" in first ? first.data : undefined,
     });
     await expectUsed(tenant, 1);
@@ -99,6 +101,7 @@ describe("a second attempt of a call", () => {
     expect(await callObject(tenant.apiKey, { ...call, attempt: 2 })).toMatchObject({
       kind: "refused",
       refusal: { code: "outcome_unknown" },
+      receipt: { id: call.callId, units: 1 },
     });
     await expectUsed(tenant, 1);
   });

@@ -131,6 +131,28 @@ test.each(eras)("%s reads a refusal as a result for the model, with its facts be
   });
 });
 
+test.each(eras)(
+  "%s gives a receipt to a call that was charged, also without its answer, and to no other",
+  async (era) => {
+    const receipt = { id: "019a0000-0000-7000-8000-000000000001", units: 20 };
+    const refusal = { code: "outcome_unknown" as const, message: "It was charged, and its answer was lost." };
+    const metaOf = async (outcome: ReturnType<typeof aResult>) => {
+      const { last } = await messages(
+        await answer(message(era, "tools/call", call), { callTool: async () => outcome }),
+      );
+      return last.result?.["_meta"] ?? {};
+    };
+    expect(await metaOf(aResult({ receipt }))).toMatchObject({ "tollgate/receipt": receipt });
+    expect(await metaOf({ kind: "refused", refusal, receipt, standing })).toMatchObject({
+      "tollgate/receipt": receipt,
+      "tollgate/refusal": { code: "outcome_unknown" },
+    });
+    expect(await metaOf(aResult())).not.toHaveProperty("tollgate/receipt");
+    expect(await metaOf(aResult({ isError: true, failure: "tool_timeout" }))).not.toHaveProperty("tollgate/receipt");
+    expect(await metaOf({ kind: "refused", refusal, standing })).not.toHaveProperty("tollgate/receipt");
+  },
+);
+
 test.each(eras)("%s reads a tool's own failure as an error that needs no structured content", async (era) => {
   const content = [{ type: "text" as const, text: "No such product." }];
   const callTool: CallTool = () => Promise.resolve(aResult({ content, data: undefined, isError: true }));

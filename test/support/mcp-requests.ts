@@ -39,7 +39,7 @@ export function aResult(overrides: Partial<Extract<CallOutcome, { kind: "result"
     data: { found: 3 },
     isError: false,
     failure: undefined,
-    units: 1,
+    receipt: undefined,
     standing,
     ...overrides,
   };
