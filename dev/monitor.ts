@@ -1,5 +1,5 @@
 /**
- * Stands in for an uptime monitor: keeps a list of addresses and asks each one at its interval.
+ * Stands in for an uptime monitor: keeps a list of addresses and asks each one at its interval, and takes alarms.
  *
  * Decides when a monitor is due and what counts as a failure: no answer within the time limit, or any status but 2xx.
  * Invariants: state is in SQLite before a request is answered, so a kill loses none; putting a monitor again as it is
@@ -17,6 +17,11 @@ const MAX_PROBES_AT_ONCE = 8;
 /** Fine enough for intervals of a tenth of a second, and idle otherwise. */
 const TICK_MS = 50;
 const MAX_BODY_BYTES = 64 * 1024;
+
+/** More than a person reads. */
+const MAX_ALARMS = 200;
+
+const AlarmSetting = z.strictObject({ takesAlarms: z.boolean() });
 
 const LOOPBACK_HOSTS = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
 
@@ -52,6 +57,7 @@ export interface Monitor {
 /**
  * Starts the monitor on 127.0.0.1; port 0 takes a free one. Without `databaseFile` it forgets everything when closed.
  * `PUT /monitors/:id` with `{ url, headers?, intervalSeconds }`, `GET /monitors`, `GET` and `DELETE /monitors/:id`.
+ * `POST /alarms` takes one, unless `PUT /alarms` with `{ takesAlarms: false }` came before; `GET /alarms` lists them.
  */
 export async function startMonitor(options: {
   port: number;
@@ -142,6 +148,20 @@ export async function startMonitor(options: {
   app.delete("/monitors/:id", (c) => {
     remove.run(c.req.param("id"));
     return c.body(null, 204);
+  });
+  // What the operator would be told, newest last; and whether there is anybody to take it.
+  const alarms: unknown[] = [];
+  let takesAlarms = true;
+  app.post("/alarms", limit, async (c) => {
+    if (!takesAlarms) return c.json({ error: "nobody is there" }, 503);
+    alarms.push(await c.req.json());
+    if (alarms.length > MAX_ALARMS) alarms.shift();
+    return c.body(null, 204);
+  });
+  app.get("/alarms", (c) => c.json({ alarms }));
+  app.put("/alarms", limit, async (c) => {
+    ({ takesAlarms } = AlarmSetting.parse(await c.req.json()));
+    return c.json({ takesAlarms });
   });
   app.notFound((c) => c.json({ error: `${c.req.method} ${c.req.path} is not simulated` }, 404));
   app.onError((error, c) => {

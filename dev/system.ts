@@ -137,7 +137,7 @@ export async function startSystem(options: SystemOptions) {
           { issuer: issuer.url, jwksUrl: issuer.jwksUrl, tenantClaim: "tenant_id", linkNewTenants: true },
         ]),
       }),
-      ...(monitor && { MONITOR_URL: monitor.url }),
+      ...(monitor && { MONITOR_URL: monitor.url, ALARM_WEBHOOK_URL: `${monitor.url}/alarms` }),
       ...Object.fromEntries(Object.entries(own).filter((pair): pair is [string, string] => pair[1] !== undefined)),
       ...vars,
     };

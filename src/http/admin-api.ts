@@ -12,6 +12,7 @@ import { TenantId, type TenantState } from "../core/tenant.ts";
 import { log } from "../log.ts";
 import { analyticsApi } from "./analytics-api.ts";
 import { backupApi, openImport } from "./backup-api.ts";
+import { billingApi } from "./billing-api.ts";
 import { deliver } from "./deliver.ts";
 import { fleetApi } from "./fleet-api.ts";
 import { KeyRequest, issueKey } from "./keys.ts";
@@ -49,6 +50,7 @@ adminApi.use(
 );
 
 adminApi.route("/analytics", analyticsApi);
+adminApi.route("/billing", billingApi);
 adminApi.route("/migrations", fleetApi);
 adminApi.route("/tenants", moveApi);
 adminApi.route("/tenants", backupApi);

@@ -9,6 +9,7 @@ import { connectStripe } from "../adapters/stripe.ts";
 import { incomingEvent } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import { raiseAlarms } from "./alarms.ts";
 import { pruneChanges, resumeSilentJobs } from "./archiving.ts";
 import { resumeSilentMigrations } from "./fleet-migration.ts";
 import { MOVE_SILENCE_MS, startMoving } from "./moving.ts";
@@ -52,6 +53,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await settle("silent_jobs", () => resumeSilentJobs(env, BATCH));
   await settle("old_changes", () => pruneChanges(env));
   await settle("silent_migrations", () => resumeSilentMigrations(env));
+  await settle("alarms", () => raiseAlarms(env, nowMs));
   await controlUsage(db).beat("sweep", nowMs);
 }
 

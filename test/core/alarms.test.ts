@@ -1,0 +1,61 @@
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import {
+  type AlarmLevel,
+  REMIND_AFTER_MS,
+  type Told,
+  alarmLevels,
+  indicators,
+  mustTell,
+  readIndicators,
+} from "../../src/core/alarms.ts";
+import type { PipelineState } from "../../src/core/health.ts";
+
+const nothing = Object.fromEntries(indicators.map(({ name }) => [name, 0])) as unknown as PipelineState;
+
+test("every indicator has its levels in order and says what to do", () => {
+  expect(new Set(indicators.map(({ name }) => name)).size).toBe(indicators.length);
+  for (const { warning, critical, runbook } of indicators) {
+    expect(warning).toBeLessThanOrEqual(critical);
+    expect(runbook.length).toBeGreaterThan(20);
+  }
+});
+
+test("a figure is well up to its warning, bad up to its critical value, critical beyond; none is no alarm", () => {
+  for (const { name, warning, critical } of indicators) {
+    const at = (value: number | null): AlarmLevel | undefined =>
+      readIndicators({ ...nothing, [name]: value }).find((reading) => reading.name === name)?.level;
+    expect(at(null)).toBe("ok");
+    expect(at(warning)).toBe("ok");
+    expect(at(critical + 1)).toBe("critical");
+    if (critical > warning) expect(at(critical)).toBe("warning");
+  }
+});
+
+test("whatever the levels do, the operator knows the newest one that could be told, and hears nothing twice in vain", () => {
+  const step = fc.record({
+    level: fc.constantFrom(...alarmLevels),
+    afterMs: fc.integer({ min: 0, max: REMIND_AFTER_MS }),
+    taken: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
+      let told: Told | undefined;
+      let nowMs = 0;
+      let before: AlarmLevel = "ok";
+      for (const { level, afterMs, taken } of steps) {
+        nowMs += afterMs;
+        const tells = mustTell(level, told, nowMs);
+        if (tells && level === (told?.level ?? "ok")) {
+          expect(level).toBe("critical");
+          expect(nowMs - (told?.atMs ?? 0)).toBeGreaterThanOrEqual(REMIND_AFTER_MS);
+        }
+        if (!tells) expect(told?.level ?? "ok").toBe(level);
+        if (tells && taken) told = { level, atMs: nowMs };
+        before = level;
+      }
+      if (mustTell(before, told, nowMs)) return;
+      expect(told?.level ?? "ok").toBe(before);
+    }),
+  );
+});

@@ -1,0 +1,74 @@
+// The operator hears of what is wrong with metering and billing: once when it begins, once when it is over, and later
+// when nobody could be told at the time.
+import { afterAll, expect, test } from "vitest";
+import { asSuperuser, fireCron, operator, rowsOf, system } from "../support/flow.ts";
+
+const SWEEP = "* * * * *";
+const NAME = "unknownTenantWebhooks";
+const eventId = `evt_${crypto.randomUUID()}`;
+
+interface Alarm {
+  name: string;
+  level: string;
+  was: string;
+  value: number;
+  runbook: string;
+}
+
+const told = async (): Promise<Alarm[]> => {
+  const { alarms } = (await (await fetch(`${system.monitorUrl}/alarms`)).json()) as { alarms: { alarms: Alarm[] }[] };
+  return alarms.flatMap((message) => message.alarms).filter(({ name }) => name === NAME);
+};
+const takesAlarms = (takes: boolean) =>
+  fetch(`${system.monitorUrl}/alarms`, {
+    method: "PUT",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ takesAlarms: takes }),
+  });
+const sql = (text: string) => rowsOf(asSuperuser(system.controlUrl), text, [eventId]);
+const shown = async () => {
+  const { indicators } = (await (await operator("GET", "/billing")).json()) as {
+    indicators: { name: string; level: string; value: number; told: { level: string } | null }[];
+  };
+  return indicators.find(({ name }) => name === NAME);
+};
+
+afterAll(async () => {
+  await takesAlarms(true);
+  await sql(`DELETE FROM webhook_inbox WHERE event_id = $1`);
+});
+
+test("a figure that gets bad is told once, with what to do, and told again when it is well", async () => {
+  await fireCron(SWEEP);
+  const before = await told();
+  expect(await shown()).toMatchObject({ level: "ok", value: 0 });
+
+  await sql(
+    `INSERT INTO webhook_inbox (event_id, type, payload, applied_at, outcome) VALUES ($1, 'x', '{}', now(), 'unknown_tenant')`,
+  );
+  await takesAlarms(false);
+  await fireCron(SWEEP);
+  expect(await told()).toEqual(before);
+  expect(await shown()).toMatchObject({
+    level: "warning",
+    value: 1,
+    told: before.length === 0 ? null : { level: "ok" },
+  });
+
+  await takesAlarms(true);
+  await fireCron(SWEEP);
+  await fireCron(SWEEP);
+  expect((await told()).slice(before.length)).toEqual([
+    expect.objectContaining({
+      level: "warning",
+      was: "ok",
+      value: 1,
+      runbook: expect.stringContaining("webhook_inbox"),
+    }),
+  ]);
+
+  await sql(`DELETE FROM webhook_inbox WHERE event_id = $1`);
+  await fireCron(SWEEP);
+  expect((await told()).slice(before.length + 1)).toEqual([expect.objectContaining({ level: "ok", was: "warning" })]);
+  expect(await shown()).toMatchObject({ level: "ok", told: { level: "ok" } });
+});
