@@ -113,9 +113,12 @@ export class Api {
     try {
       return this.#transact(request, (context) => {
         if (fault.kind === "error-500-before") throw internalError();
-        const result = present(operation.run(context), expand, (id) => context.store.findAny(id));
-        const failed = fault.kind === "error-500-after";
-        const answer = failed ? errorAnswer(internalError(), requestId) : jsonAnswer(200, result, requestId);
+        const result = operation.run(context);
+        const shown = () => present(result, expand, (id) => context.store.findAny(id));
+        // A refusal that is returned, not thrown, keeps its effect: a declined payment has been tried.
+        const refusal = fault.kind === "error-500-after" ? internalError() : result;
+        const answer =
+          refusal instanceof ApiError ? errorAnswer(refusal, requestId) : jsonAnswer(200, shown(), requestId);
         return this.#keep(kept, answer, context.nowMs);
       });
     } catch (error) {

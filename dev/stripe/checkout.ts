@@ -9,11 +9,13 @@ import { nowSeconds } from "./context.ts";
 import type { Context } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { created, integer, mergeMetadata, metadata, natural, page, text } from "./form.ts";
-import type { LineItem, Session } from "./objects.ts";
+import { chargesFor, share } from "./money.ts";
+import type { LineItem, Price, Session, SubscriptionData } from "./objects.ts";
+import { canPay } from "./payments.ts";
 import { newId, where, whereRange } from "./store.ts";
-import { checkLine } from "./subscription-items.ts";
+import { checkLine, fullPeriodBefore } from "./subscription-items.ts";
 import type { Line } from "./subscription-items.ts";
-import { checkData, startSubscription, subscriptionData } from "./subscriptions.ts";
+import { checkData, startSubscription, subscriptionData, trialEndOf } from "./subscriptions.ts";
 
 const MINUTE_S = 60;
 const DAY_S = 86_400;
@@ -68,10 +70,9 @@ export function createSession(context: Context, params: z.output<typeof sessionC
   });
   checkData(context, params.subscription_data, lines, "subscription_data");
   const id = newId("cs_test_");
-  const items = lines.map((line) => lineItem(context, line));
-  // A trial delays the first payment; metered usage is paid later anyway.
-  const trial = params.subscription_data.trial_period_days !== undefined;
-  const total = trial ? 0 : items.reduce((sum, item) => sum + item.amount_total, 0);
+  const data = params.subscription_data;
+  const items = lines.map((line) => lineItem(context, line, data));
+  const total = items.reduce((sum, item) => sum + item.amount_total, 0);
   const session: Session = {
     id,
     object: "checkout.session",
@@ -166,21 +167,25 @@ export function closeSession(context: Context, session: Session): Session {
 }
 
 /**
- * Pays an open session: customer if new, subscription, then the completed session, each announced in this order.
- * Any other session is returned as it is, so paying twice makes nothing twice.
+ * Pays an open session: customer if new, subscription with its first invoice, then the completed session, each announced in
+ * this order. Any other session is returned as it is, so paying twice makes nothing twice. A declined payment changes nothing.
  */
-export function paySession(context: Context, session: Session, email: string | undefined): Session {
+export function paySession(context: Context, session: Session, email: string | undefined): Session | "declined" {
   if (session.status !== "open") return session;
+  // A trial delays the first payment; metered usage is paid later anyway.
+  if ((session.amount_total ?? 0) > 0 && !canPay(context.store, session.customer ?? "")) return "declined";
   const known = session.customer === null ? undefined : context.store.get("customer", session.customer);
   const customer = known ?? createCustomer(context, { email: session.customer_email ?? email ?? "buyer@example.com" });
   const lines = session.line_items.data.map(({ price, quantity: count }) => ({ price, quantity: count ?? undefined }));
   const data = session.subscription_data;
   const subscription = startSubscription(context, customer.id, lines, data, false);
+  const trial = trialEndOf(data, nowSeconds(context)) !== null;
   const paid: Session = {
     ...session,
     customer: customer.id,
     customer_details: customerDetails(customer.email),
-    payment_status: data.trial_period_days === undefined ? "paid" : "no_payment_required",
+    invoice: subscription.latest_invoice,
+    payment_status: trial ? "no_payment_required" : "paid",
     status: "complete",
     subscription: subscription.id,
     url: null,
@@ -189,9 +194,9 @@ export function paySession(context: Context, session: Session, email: string | u
   return paid;
 }
 
-function lineItem(context: Context, { price, quantity: count }: Line): LineItem {
+function lineItem(context: Context, { price, quantity: count }: Line, data: SubscriptionData): LineItem {
   const product = typeof price.product === "string" ? context.store.find("product", price.product) : undefined;
-  const total = Math.round(Number(price.unit_amount_decimal ?? 0) * (count ?? 0));
+  const total = count === undefined ? 0 : dueNow(nowSeconds(context), price, count, data);
   return {
     id: newId("li_"),
     object: "item",
@@ -206,6 +211,16 @@ function lineItem(context: Context, { price, quantity: count }: Line): LineItem 
     price,
     quantity: count ?? null,
   };
+}
+
+/** What a licensed line costs on the day: nothing in a trial, and up to the anchor its share. */
+function dueNow(now: number, price: Price, count: number, data: SubscriptionData): number {
+  if (trialEndOf(data, now) !== null) return 0;
+  const amount = chargesFor(price, count).reduce((sum, charge) => sum + charge.amount, 0);
+  const { billing_cycle_anchor: anchor, proration_behavior: proration } = data;
+  if (anchor === undefined) return amount;
+  const whole = fullPeriodBefore(anchor, price, anchor);
+  return anchor - now < whole && proration === "none" ? 0 : share(amount, anchor - now, whole);
 }
 
 function customerDetails(email: string | null): Stripe.Checkout.Session.CustomerDetails {

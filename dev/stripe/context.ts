@@ -13,6 +13,8 @@ export type Context = {
   readonly meterLagMs: number;
   /** Stores the object and announces it: event `type` (null: none) with a snapshot, and what changed since `previous`. */
   readonly save: (type: Stripe.Event.Type | null, object: StoredObject, previous?: StoredObject) => void;
+  /** An event alone, of an object that is not stored, or not any more. */
+  readonly announce: (type: Stripe.Event.Type, object: StoredObject) => void;
 };
 
 /** Stripe's unit of time. */

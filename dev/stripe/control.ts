@@ -7,6 +7,14 @@ import type { Answer } from "./api.ts";
 import type { Faults } from "./faults.ts";
 import { faultRules } from "./faults.ts";
 import { meterErrors, meterEvents, meterTotals } from "./meters.ts";
+import {
+  invoiceSettings,
+  paymentSettings,
+  readInvoiceSettings,
+  readPaymentSettings,
+  writeInvoiceSettings,
+  writePaymentSettings,
+} from "./payments.ts";
 import type { Store } from "./store.ts";
 import { webhookSettings } from "./webhooks.ts";
 import type { Webhooks } from "./webhooks.ts";
@@ -59,6 +67,16 @@ const CONTROLS: Record<string, Control> = {
   "POST /_sim/meter-lag": ({ setMeterLagMs }, input) => {
     setMeterLagMs(lagSetting.parse(input).ms);
     return {};
+  },
+  "GET /_sim/payments": ({ store }) => readPaymentSettings(store),
+  "POST /_sim/payments": ({ store }, input) => {
+    writePaymentSettings(store, paymentSettings.parse(input));
+    return readPaymentSettings(store);
+  },
+  "GET /_sim/invoices": ({ store }) => readInvoiceSettings(store),
+  "POST /_sim/invoices": ({ store }, input) => {
+    writeInvoiceSettings(store, invoiceSettings.parse(input));
+    return readInvoiceSettings(store);
   },
   "GET /_sim/meter-totals": ({ store }) => meterTotals(store),
   "GET /_sim/meter-events": ({ store }) => meterEvents(store),

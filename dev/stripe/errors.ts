@@ -3,7 +3,7 @@
  * `{ error: { type, code, message, param } }` with its status at the edge; any other throw is a bug of the simulator.
  */
 export type ErrorBody = {
-  readonly type: "invalid_request_error" | "idempotency_error" | "api_error";
+  readonly type: "invalid_request_error" | "idempotency_error" | "api_error" | "card_error";
   readonly message: string;
   readonly code?: string;
   readonly param?: string;
@@ -37,6 +37,11 @@ export function noSuch(kind: string, id: string, param?: string): ApiError {
     message: `No such ${kind}: '${id}'`,
     param: param ?? "id",
   });
+}
+
+/** The 402 of a payment that was asked for and declined. */
+export function declined(): ApiError {
+  return new ApiError(402, { type: "card_error", code: "card_declined", message: "Your card was declined." });
 }
 
 /** The 500 of fault rules. Stripe's own 500s on keyed requests say "do not retry": the retry would only be replayed. */

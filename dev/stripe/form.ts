@@ -91,16 +91,17 @@ export const integer = z
   .transform(Number);
 export const natural = integer.refine((value) => value >= 0, "must not be negative");
 export const positive = integer.refine((value) => value >= 1, "must be at least 1");
-/** Cents with up to twelve decimal places, normalised ("0.10" is "0.1"). */
-export const decimal = z
+/** Cents with up to twelve decimal places, normalised ("0.10" is "0.1"); below zero where money is given back. */
+export const signedDecimal = z
   .string()
-  .regex(/^\d{1,15}(\.\d{1,12})?$/, "must be a decimal with at most 12 places")
+  .regex(/^-?\d{1,15}(\.\d{1,12})?$/, "must be a decimal with at most 12 places")
   .transform((value) =>
     value
-      .replace(/^0+(?=\d)/, "")
+      .replace(/^(-?)0+(?=\d)/, "$1")
       .replace(/(\.\d*?)0+$/, "$1")
       .replace(/\.$/, ""),
   );
+export const decimal = signedDecimal.refine((value) => !value.startsWith("-"), "must not be negative");
 export const metadata = z.union([z.literal(""), z.record(z.string().max(40), z.string().max(500))]);
 const range = z.strictObject({ gt: integer, gte: integer, lt: integer, lte: integer }).partial();
 export const created = z.union([integer, range]);

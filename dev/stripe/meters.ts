@@ -13,6 +13,7 @@ import { nowSeconds } from "./context.ts";
 import type { Context } from "./context.ts";
 import { ApiError, badRequest } from "./errors.ts";
 import { integer, page, text } from "./form.ts";
+import type { MeteredLine } from "./objects.ts";
 import { newId, where } from "./store.ts";
 import type { Store } from "./store.ts";
 
@@ -238,6 +239,24 @@ function paged(all: Summary[], params: z.output<typeof summaryList>): Omit<Strip
   }
   const rest = all.slice(after + 1);
   return { object: "list", data: rest.slice(0, params.limit), has_more: rest.length > params.limit };
+}
+
+/**
+ * The usage of a metered item in a period, as an invoice counts it: by timestamp, whatever its lag in summaries, and only
+ * what was reported since the item has its price.
+ */
+export function usageOf(store: Store, customer: string, { item, period }: MeteredLine): number {
+  const meter = store.find("billing.meter", item.price.recurring?.meter ?? "");
+  if (meter === undefined) return 0;
+  const row = store.sql.get`SELECT sum(value) AS sum, count(*) AS count, value AS last, max(timestamp) FROM meter_events
+    WHERE meter = ${meter.id} AND customer = ${customer} AND timestamp >= ${period.start} AND timestamp < ${period.end}
+      AND error IS NULL AND seq > ${item.usage_after_seq ?? 0}`;
+  return Number(row?.[meter.default_aggregation.formula] ?? 0);
+}
+
+/** The number of the newest meter event; 0 while there is none. */
+export function lastUsageSeq(store: Store): number {
+  return Number(store.sql.get`SELECT max(seq) AS seq FROM meter_events`?.["seq"] ?? 0);
 }
 
 /** What was accepted and counts, summary lag aside: customer -> event name -> sum. For tests. */

@@ -15,14 +15,43 @@ type DecimalAsText<T> = {
 export type Tier = DecimalAsText<Stripe.Price.Tier>;
 export type Price = Omit<DecimalAsText<Stripe.Price>, "tiers"> & { tiers?: Tier[] };
 export type Plan = Omit<DecimalAsText<Stripe.Plan>, "tiers">;
-export type SubscriptionItem = Omit<Stripe.SubscriptionItem, "price" | "plan"> & { price: Price; plan: Plan };
+export type SubscriptionItem = Omit<Stripe.SubscriptionItem, "price" | "plan"> & {
+  price: Price;
+  plan: Plan;
+  /** Meter events up to this one were reported before the item had its price, and are not billed at it; never shown. */
+  usage_after_seq?: number;
+};
 export type Subscription = Omit<Stripe.Subscription, "items" | "customer"> & {
   customer: string;
   items: Stripe.ApiList<SubscriptionItem>;
+  latest_invoice: string | null;
+};
+/** Whose usage an invoice bills, and of when. */
+export type MeteredLine = {
+  readonly item: Pick<SubscriptionItem, "id" | "price" | "subscription" | "usage_after_seq">;
+  readonly period: { readonly start: number; readonly end: number };
+};
+export type InvoiceLine = Omit<Stripe.InvoiceLineItem, "pricing" | "quantity_decimal" | "subscription"> & {
+  pricing: DecimalAsText<Stripe.InvoiceLineItem.Pricing> | null;
+  quantity_decimal: string | null;
+  subscription: string | null;
+};
+export type Invoice = Omit<Stripe.Invoice, "lines" | "customer"> & {
+  customer: string;
+  lines: Stripe.ApiList<InvoiceLine>;
+  /** What is counted when the invoice is finalized; never shown. */
+  metered: readonly MeteredLine[];
+};
+export type InvoiceItem = Omit<Stripe.InvoiceItem, "pricing" | "quantity_decimal" | "customer" | "invoice"> & {
+  customer: string;
+  invoice: string | null;
+  pricing: DecimalAsText<Stripe.InvoiceItem.Pricing> | null;
+  quantity_decimal: string;
 };
 export type LineItem = Omit<Stripe.LineItem, "price"> & { price: Price };
-export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | "subscription"> & {
+export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | "subscription" | "invoice"> & {
   customer: string | null;
+  invoice: string | null;
   subscription: string | null;
   line_items: Stripe.ApiList<LineItem>;
   /** The subscription that paying will make; never shown. */
@@ -36,6 +65,8 @@ export type SubscriptionData = {
   readonly description?: string | undefined;
   readonly billing_cycle_anchor?: number | undefined;
   readonly billing_mode?: { readonly type: "flexible" | "classic" } | undefined;
+  readonly proration_behavior?: "always_invoice" | "create_prorations" | "none" | undefined;
+  readonly trial_end?: number | undefined;
   readonly trial_period_days?: number | undefined;
 };
 
@@ -47,6 +78,8 @@ export type Kinds = {
   "billing.meter": Stripe.Billing.Meter;
   "checkout.session": Session;
   subscription: Subscription;
+  invoice: Invoice;
+  invoiceitem: InvoiceItem;
   event: Event;
 };
 export type Kind = keyof Kinds;
@@ -60,11 +93,17 @@ const EXPANDABLE = new Set([
   "checkout.session.subscription",
   "checkout.session.line_items",
   "subscription.customer",
+  "checkout.session.invoice",
   "subscription.latest_invoice",
+  "invoice.customer",
+  "invoiceitem.customer",
+  "invoiceitem.invoice",
 ]);
-const HIDDEN = new Set(["checkout.session.subscription_data"]);
+const HIDDEN = new Set(["checkout.session.subscription_data", "subscription_item.usage_after_seq", "invoice.metered"]);
 /** Left out of an answer unless asked for by `expand[]`. */
 const ON_REQUEST = new Set(["price.tiers", "checkout.session.line_items"]);
+/** An invoice shows this many of its lines; the rest is listed by itself. */
+const LINES_SHOWN = 10;
 
 type Find = (id: string) => unknown;
 
@@ -91,9 +130,15 @@ export function present(value: object, expand: readonly string[], find: Find): R
     const rest = wanted.get(key);
     if (HIDDEN.has(nameOf(key)) || (ON_REQUEST.has(nameOf(key)) && rest === undefined)) continue;
     const resolves = rest !== undefined && EXPANDABLE.has(nameOf(key)) && typeof child === "string";
-    shown[key] = show(resolves ? find(child) : child, rest ?? [], find);
+    const whole = resolves ? find(child) : child;
+    shown[key] = show(nameOf(key) === "invoice.lines" ? firstOf(whole) : whole, rest ?? [], find);
   }
   return shown;
+}
+
+function firstOf(list: unknown): unknown {
+  if (typeof list !== "object" || list === null || !("data" in list) || !Array.isArray(list.data)) return list;
+  return { ...list, data: list.data.slice(0, LINES_SHOWN), has_more: list.data.length > LINES_SHOWN };
 }
 
 function show(value: unknown, expand: readonly string[], find: Find): unknown {

@@ -2,10 +2,14 @@
 import { z } from "zod";
 import * as catalog from "./catalog.ts";
 import * as checkout from "./checkout.ts";
+import { voidInvoice } from "./collection.ts";
 import type { Context } from "./context.ts";
 import * as events from "./events.ts";
 import { checkForm } from "./form.ts";
 import type { Form } from "./form.ts";
+import * as invoiceItems from "./invoice-items.ts";
+import * as preview from "./invoice-preview.ts";
+import * as invoices from "./invoices.ts";
 import * as meters from "./meters.ts";
 import type { Kind } from "./objects.ts";
 import type { Store } from "./store.ts";
@@ -55,6 +59,19 @@ const ROUTES: readonly Route[] = [
   route("GET", "/v1/subscriptions/:id", nothing, retrieve("subscription")),
   route("POST", "/v1/subscriptions/:id", subscriptions.subscriptionUpdate, subscriptions.updateSubscription),
   route("DELETE", "/v1/subscriptions/:id", subscriptions.subscriptionCancel, subscriptions.cancelSubscription),
+  route("POST", "/v1/invoiceitems", invoiceItems.invoiceItemCreate, invoiceItems.createInvoiceItem),
+  route("GET", "/v1/invoiceitems", invoiceItems.invoiceItemList, invoiceItems.listInvoiceItems),
+  route("GET", "/v1/invoiceitems/:id", nothing, retrieve("invoiceitem")),
+  route("DELETE", "/v1/invoiceitems/:id", nothing, invoiceItems.deleteInvoiceItem),
+  route("POST", "/v1/invoices", invoices.invoiceCreate, invoices.createInvoice),
+  route("GET", "/v1/invoices", invoices.invoiceList, invoices.listInvoices),
+  route("POST", "/v1/invoices/create_preview", preview.invoicePreview, preview.previewInvoice),
+  route("GET", "/v1/invoices/:id", nothing, retrieve("invoice")),
+  route("POST", "/v1/invoices/:id", invoices.invoiceUpdate, invoices.updateInvoice),
+  route("GET", "/v1/invoices/:id/lines", invoices.lineList, invoices.listLines),
+  route("POST", "/v1/invoices/:id/finalize", invoices.invoiceFinalize, invoices.finalizeByHand),
+  route("POST", "/v1/invoices/:id/pay", nothing, invoices.payInvoice),
+  route("POST", "/v1/invoices/:id/void", nothing, voidInvoice),
   route("GET", "/v1/events", events.eventList, events.listEvents),
   route("GET", "/v1/events/:id", nothing, events.retrieveEvent),
 ];

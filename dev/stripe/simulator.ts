@@ -5,12 +5,14 @@
 import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Stripe } from "stripe";
 import { Api } from "./api.ts";
 import type { Answer, Outcome } from "./api.ts";
-import { closeSession, paySession } from "./checkout.ts";
+import { paySession } from "./checkout.ts";
 import type { Context } from "./context.ts";
 import { control } from "./control.ts";
 import type { Controls } from "./control.ts";
+import { dueSeconds, happen } from "./due.ts";
 import { newEvent } from "./events.ts";
 import { Faults } from "./faults.ts";
 import { decodeForm } from "./form.ts";
@@ -18,9 +20,10 @@ import { present } from "./objects.ts";
 import type { StoredObject } from "./objects.ts";
 import { noticePage, payPage, successUrl } from "./pay-page.ts";
 import { Store } from "./store.ts";
-import { periodEnd, renewSubscription } from "./subscriptions.ts";
 import { Webhooks } from "./webhooks.ts";
 import type { WebhookEndpoint } from "./webhooks.ts";
+
+type RequestNames = { readonly id: string | null; readonly key: string | null };
 
 /** Stripe's own limit is not published; this one only stops nonsense. */
 const MAX_BODY_BYTES = 1_048_576;
@@ -59,28 +62,30 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   const webhooks = new Webhooks(store, options.webhook, nowMs, log);
   const api = new Api(store, options.secretKey, transact);
 
-  /** One request's transaction: what is due by now happens first; webhooks start after the commit. */
-  function transact<T>(request: { id: string | null; key: string | null }, work: (context: Context) => T): T {
+  /** One request's transaction; what is due by now happens first, in one of its own. Webhooks start after the commit. */
+  function transact<T>(request: RequestNames, work: (context: Context) => T): T {
     const now = nowMs();
     let announced = false;
-    const save: Context["save"] = (type, object, previous) => {
-      store.put(object, dueSeconds(object));
-      if (type === null) return;
-      const source = { id: request.id, idempotency_key: request.key };
-      const before = previous === undefined ? undefined : snapshot(previous);
-      const event = newEvent(Math.floor(now / 1000), type, snapshot(object), before, source);
-      store.put(event, null);
-      webhooks.plan(event);
-      announced = true;
+    const at = (ms: number, names: RequestNames): Context => {
+      const announce: Context["announce"] = (type, object) => tell(type, object, undefined);
+      const tell = (type: Stripe.Event.Type, object: StoredObject, previous: object | undefined) => {
+        const source = { id: names.id, idempotency_key: names.key };
+        const event = newEvent(Math.floor(ms / 1000), type, snapshot(object), previous, source);
+        store.put(event, null);
+        webhooks.plan(event);
+        announced = true;
+      };
+      const save: Context["save"] = (type, object, previous) => {
+        store.put(object, dueSeconds(object));
+        if (type !== null) tell(type, object, previous === undefined ? undefined : snapshot(previous));
+      };
+      return { store, nowMs: ms, origin, meterLagMs, save, announce };
     };
-    const result = store.transaction(() => {
-      const context = { store, nowMs: now, origin, meterLagMs, save };
-      for (const object of store.due(Math.floor(now / 1000))) {
-        if (object.object === "subscription") renewSubscription(context, object);
-        if (object.object === "checkout.session") closeSession(context, object);
-      }
-      return work(context);
-    });
+    if (store.nextDue(Math.floor(now / 1000)) !== undefined) {
+      const nobody = { id: null, key: null };
+      store.transaction(() => happen(at(now, nobody), (seconds) => at(seconds * 1000, nobody)));
+    }
+    const result = store.transaction(() => work(at(now, request)));
     if (announced) setImmediate(() => webhooks.kick());
     return result;
   }
@@ -106,6 +111,9 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
       const { email } = decodeForm(body);
       return paySession(context, found, typeof email === "string" && email !== "" ? email : undefined);
     });
+    if (session === "declined") {
+      return page(402, noticePage("Declined", "The card was declined. Go back and try again."));
+    }
     if (session === undefined) return page(404, noticePage("Not found", "There is no such Checkout session."));
     if (session.status === "expired") {
       return page(410, noticePage("Expired", "This Checkout session has expired. Start again where you came from."));
@@ -178,13 +186,6 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
       store.close();
     },
   };
-}
-
-/** When an object next changes by itself. */
-function dueSeconds(object: StoredObject): number | null {
-  if (object.object === "checkout.session") return object.status === "open" ? object.expires_at : null;
-  if (object.object === "subscription") return object.status === "canceled" ? null : periodEnd(object);
-  return null;
 }
 
 const faultPage = page(500, noticePage("Out of order", "This failure was asked for by a fault rule."));

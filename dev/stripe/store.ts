@@ -82,11 +82,15 @@ export class Store {
       ON CONFLICT (id) DO UPDATE SET json = excluded.json, due_s = excluded.due_s`;
   }
 
-  /** The objects that change by themselves at or before an instant, earliest first. */
-  due(seconds: number): StoredObject[] {
-    return this.sql.all`SELECT json FROM objects WHERE due_s <= ${seconds} ORDER BY due_s`.map((row): StoredObject =>
-      JSON.parse(String(row["json"])),
-    );
+  /** The object that changes by itself first, at or before an instant, and when. */
+  nextDue(seconds: number): { object: StoredObject; atSeconds: number } | undefined {
+    const row = this.sql.get`SELECT json, due_s FROM objects WHERE due_s <= ${seconds} ORDER BY due_s, seq LIMIT 1`;
+    if (row === undefined) return undefined;
+    return { object: JSON.parse(String(row["json"])), atSeconds: Number(row["due_s"]) };
+  }
+
+  remove(id: string): void {
+    void this.sql.run`DELETE FROM objects WHERE id = ${id}`;
   }
 
   find<K extends Kind>(kind: K, id: string): Kinds[K] | undefined {

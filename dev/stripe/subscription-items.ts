@@ -7,6 +7,7 @@ import type { Context } from "./context.ts";
 import { nowSeconds } from "./context.ts";
 import { badRequest, noSuch } from "./errors.ts";
 import { flag, mergeMetadata, metadata, natural, text } from "./form.ts";
+import { lastUsageSeq } from "./meters.ts";
 import type { Plan, Price, Subscription, SubscriptionItem } from "./objects.ts";
 import { newId } from "./store.ts";
 
@@ -46,7 +47,10 @@ export function checkLine(context: Context, priceId: string, given: number | und
   return { price, quantity: metered ? undefined : given };
 }
 
-/** The subscription with `items` of an update applied: changed by id, added without one, removed by `deleted`. */
+/**
+ * The subscription with `items` of an update applied: changed by id, added without one, removed by `deleted`. Usage that was
+ * reported before is not billed at a new price (flexible billing mode).
+ */
 export function changeItems(
   context: Context,
   current: Subscription,
@@ -72,14 +76,21 @@ export function changeItems(
         param: `${param}[price]`,
       });
     const line = checkLine(context, priceId, change.quantity, param);
-    const like = old ?? items.find((item) => sameInterval(item.price, line.price));
+    const like = old ?? current.items.data.find((item) => sameInterval(item.price, line.price));
     // A price with another interval starts a new period and moves the anchor; the same interval keeps both.
     const keeps = like !== undefined && sameInterval(like.price, line.price);
     if (!keeps) anchor = now;
     const period = keeps
       ? { start: like.current_period_start, end: like.current_period_end }
       : { start: now, end: addIntervals(now, recurringOf(line.price), 1) };
-    const made = newItem(current.id, { ...line, quantity: line.quantity ?? old?.quantity }, now, period);
+    const segment =
+      current.billing_mode.type === "classic" || old?.price.id === line.price.id
+        ? (old?.usage_after_seq ?? 0)
+        : lastUsageSeq(context.store);
+    const made = {
+      ...newItem(current.id, { ...line, quantity: line.quantity ?? old?.quantity }, now, period),
+      usage_after_seq: segment,
+    };
     const merged = mergeMetadata(old?.metadata ?? null, change.metadata);
     const next =
       old === undefined
@@ -151,7 +162,22 @@ function sameInterval(a: Price, b: Price): boolean {
   return x.interval === y.interval && x.interval_count === y.interval_count;
 }
 
-/** `count` intervals after an instant in seconds; the 31st becomes the last day of a shorter month. */
+/** The length in seconds of the full period that ends at an instant, of the periods that are counted from the anchor. */
+export function fullPeriodBefore(anchor: number, price: Price, end: number): number {
+  let count = 0;
+  while (addIntervals(anchor, recurringOf(price), count + 1) < end) count += 1;
+  while (addIntervals(anchor, recurringOf(price), count) >= end) count -= 1;
+  return end - addIntervals(anchor, recurringOf(price), count);
+}
+
+/** The first boundary after an instant, of the periods that are counted from the anchor. */
+export function nextBoundary(anchor: number, price: Price, after: number): number {
+  let count = 0;
+  while (addIntervals(anchor, recurringOf(price), count) <= after) count += 1;
+  return addIntervals(anchor, recurringOf(price), count);
+}
+
+/** `count` intervals after (or before) an instant in seconds; the 31st becomes the last day of a shorter month. */
 export function addIntervals(from: number, recurring: Recurring, count: number): number {
   const steps = count * recurring.interval_count;
   if (recurring.interval === "day") return from + steps * DAY_S;

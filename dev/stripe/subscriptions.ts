@@ -1,19 +1,29 @@
 /**
- * Subscriptions: creation (by the API or by a paid Checkout session), item changes, cancellation and renewal.
- * No invoices: every customer can pay, every period is paid.
+ * Subscriptions: creation (by the API or by a paid Checkout session), changes and cancellation. What each of them costs is
+ * worked out in subscription-billing.ts.
  */
 import { z } from "zod";
 import { nowSeconds } from "./context.ts";
 import type { Context } from "./context.ts";
-import { badRequest, noSuch } from "./errors.ts";
+import { badRequest, declined, noSuch } from "./errors.ts";
 import { clearable, created, flag, integer, mergeMetadata, metadata, natural, page, text } from "./form.ts";
+import { chargesFor } from "./money.ts";
 import type { Price, Subscription, SubscriptionData } from "./objects.ts";
 import { newId, where, whereIn, whereRange } from "./store.ts";
-import { addIntervals, changeItems, checkLine, itemChange, newItem, recurringOf } from "./subscription-items.ts";
+import { billChange, billEnd, billStart } from "./subscription-billing.ts";
+import {
+  addIntervals,
+  changeItems,
+  checkLine,
+  itemChange,
+  newItem,
+  nextBoundary,
+  recurringOf,
+} from "./subscription-items.ts";
 import type { Line } from "./subscription-items.ts";
 
 const DAY_S = 86_400;
-const proration = z.enum(["always_invoice", "create_prorations", "none"]);
+const prorationBehavior = z.enum(["always_invoice", "create_prorations", "none"]);
 
 /** Also Checkout's `subscription_data`. */
 export const subscriptionData = {
@@ -21,8 +31,8 @@ export const subscriptionData = {
   billing_mode: z.strictObject({ type: z.enum(["flexible", "classic"]) }).optional(),
   description: text.optional(),
   metadata: metadata.transform((value) => (value === "" ? {} : value)).optional(),
-  // Without invoices there is nothing to prorate.
-  proration_behavior: proration.optional(),
+  proration_behavior: prorationBehavior.optional(),
+  trial_end: integer.optional(),
   trial_period_days: integer.refine((days) => days >= 1 && days <= 730, "must be between 1 and 730").optional(),
 };
 export const subscriptionCreate = z.strictObject({
@@ -33,13 +43,17 @@ export const subscriptionCreate = z.strictObject({
     .array(z.strictObject({ metadata: metadata.optional(), price: text, quantity: natural.optional() }))
     .min(1)
     .max(20),
+  payment_behavior: z.literal("allow_incomplete", "only allow_incomplete is simulated").optional(),
 });
 export const subscriptionUpdate = z.strictObject({
+  billing_cycle_anchor: z.strictObject({ type: z.enum(["now", "unchanged"]) }).optional(),
   cancel_at_period_end: flag.optional(),
   description: clearable.optional(),
   items: z.array(itemChange).max(20).optional(),
   metadata: metadata.optional(),
-  proration_behavior: proration.optional(),
+  payment_behavior: z.enum(["allow_incomplete", "error_if_incomplete"]).optional(),
+  proration_behavior: prorationBehavior.optional(),
+  trial_end: z.union([z.literal("now"), integer]).optional(),
 });
 export const subscriptionCancel = z.strictObject({
   cancellation_details: z.strictObject({ comment: clearable.optional(), feedback: clearable.optional() }).optional(),
@@ -83,6 +97,10 @@ export function checkData(context: Context, data: SubscriptionData, lines: reado
   if (lines.some(({ price }) => price.currency !== first?.price.currency)) {
     throw badRequest("All prices must have the same currency.", { param: at === "" ? "items" : "line_items" });
   }
+  if (data.trial_end !== undefined && data.trial_end <= now) {
+    const param = at === "" ? "trial_end" : `${at}[trial_end]`;
+    throw badRequest("`trial_end` must be a timestamp in the future.", { param });
+  }
   const anchor = data.billing_cycle_anchor;
   if (anchor === undefined) return;
   const param = at === "" ? "billing_cycle_anchor" : `${at}[billing_cycle_anchor]`;
@@ -92,7 +110,10 @@ export function checkData(context: Context, data: SubscriptionData, lines: reado
   }
 }
 
-/** Makes and announces the subscription: trialing with a trial, else active, its first period up to the anchor if there is one. */
+/**
+ * Makes, bills and announces the subscription: trialing with a trial, else active, its first period up to the anchor if
+ * there is one. An anchor that has passed (in a Checkout session that was left open) is where the first period began.
+ */
 export function startSubscription(
   context: Context,
   customer: string,
@@ -102,11 +123,11 @@ export function startSubscription(
 ): Subscription {
   const now = nowSeconds(context);
   const id = newId("sub_");
-  const trialEnd = data.trial_period_days === undefined ? null : now + data.trial_period_days * DAY_S;
+  const trialEnd = trialEndOf(data, now);
   const anchor = data.billing_cycle_anchor ?? trialEnd ?? now;
   const firstPeriod = (price: Price) => ({
-    start: now,
-    end: trialEnd ?? (anchor > now ? anchor : addIntervals(anchor, recurringOf(price), 1)),
+    start: trialEnd === null ? Math.min(anchor, now) : now,
+    end: trialEnd ?? nextBoundary(anchor, price, now),
   });
   const items = lines.map((line) => newItem(id, line, now, firstPeriod(line.price)));
   const ends = Math.min(...items.map((item) => item.current_period_end));
@@ -168,8 +189,12 @@ export function startSubscription(
     trial_settings: { end_behavior: { billing_cycle_anchor: null, missing_payment_method: "create_invoice" } },
     trial_start: trialEnd === null ? null : now,
   };
-  context.save("customer.subscription.created", subscription);
-  return subscription;
+  return billStart(context, subscription, data.proration_behavior ?? "create_prorations");
+}
+
+/** When the trial of a subscription that starts now ends; null without one. */
+export function trialEndOf(data: SubscriptionData, now: number): number | null {
+  return data.trial_end ?? (data.trial_period_days === undefined ? null : now + data.trial_period_days * DAY_S);
 }
 
 export function updateSubscription(
@@ -182,16 +207,23 @@ export function updateSubscription(
   if (current.status === "canceled" && (params.items !== undefined || endsAtPeriodEnd !== undefined)) {
     throw badRequest("A canceled subscription can only update its cancellation_details and metadata.");
   }
-  const changed = changeItems(context, current, params.items ?? []);
+  const changed = withTrialEnd(context, changeItems(context, current, params.items ?? []), params.trial_end);
+  const wanted = params.billing_cycle_anchor?.type;
+  const restart =
+    wanted === "now" ||
+    changed.billing_cycle_anchor !== current.billing_cycle_anchor ||
+    (wanted !== "unchanged" && movesToPaid(current, changed)) ||
+    (current.status === "trialing" && changed.status === "active");
+  const timed = restart ? restarted(context, changed, wanted === "unchanged") : changed;
   const updated: Subscription = {
-    ...changed,
+    ...timed,
     description: params.description === undefined ? current.description : params.description,
     metadata: mergeMetadata(current.metadata, params.metadata),
     ...(endsAtPeriodEnd === undefined
       ? {}
       : {
           cancel_at_period_end: endsAtPeriodEnd,
-          cancel_at: endsAtPeriodEnd ? periodEnd(changed) : null,
+          cancel_at: endsAtPeriodEnd ? periodEnd(timed) : null,
           canceled_at: endsAtPeriodEnd ? nowSeconds(context) : null,
           cancellation_details: {
             ...(current.cancellation_details ?? noDetails),
@@ -199,8 +231,47 @@ export function updateSubscription(
           },
         }),
   };
-  context.save("customer.subscription.updated", updated, current);
-  return updated;
+  const proration = params.proration_behavior ?? "create_prorations";
+  const invoice = billChange(context, current, updated, { proration, restart });
+  if (params.payment_behavior === "error_if_incomplete" && invoice?.status === "open") throw declined();
+  return context.store.get("subscription", id);
+}
+
+/** A trial's end moved: at once, after which the subscription is active, or to another instant. */
+function withTrialEnd(context: Context, current: Subscription, trialEnd: "now" | number | undefined): Subscription {
+  if (trialEnd === undefined) return current;
+  if (current.status !== "trialing") {
+    if (trialEnd === "now") return current;
+    throw badRequest("The simulator starts a trial with a subscription only.", { param: "trial_end" });
+  }
+  const now = nowSeconds(context);
+  if (trialEnd === "now") return { ...current, status: "active", trial_end: now };
+  if (trialEnd <= now) throw badRequest("`trial_end` must be a timestamp in the future.", { param: "trial_end" });
+  const items = current.items.data.map((item) => ({ ...item, current_period_end: trialEnd }));
+  return { ...current, trial_end: trialEnd, items: { ...current.items, data: items } };
+}
+
+/** All items in a period that begins now; the anchor moves with it unless it is kept. */
+function restarted(context: Context, current: Subscription, keepsAnchor: boolean): Subscription {
+  const now = nowSeconds(context);
+  const anchor = keepsAnchor ? current.billing_cycle_anchor : now;
+  const items = current.items.data.map((item) => ({
+    ...item,
+    current_period_start: now,
+    current_period_end: nextBoundary(anchor, item.price, now),
+  }));
+  return { ...current, billing_cycle_anchor: anchor, items: { ...current.items, data: items } };
+}
+
+/** Stripe bills at once, and moves the anchor, when a subscription that cost nothing begins to cost. */
+function movesToPaid(before: Subscription, after: Subscription): boolean {
+  return before.status !== "trialing" && isFree(before) && !isFree(after);
+}
+
+function isFree(subscription: Subscription): boolean {
+  return subscription.items.data.every(({ price, quantity }) =>
+    chargesFor(price, quantity ?? Number.MAX_SAFE_INTEGER).every(({ amount }) => amount === 0),
+  );
 }
 
 export function cancelSubscription(
@@ -212,7 +283,8 @@ export function cancelSubscription(
   if (current.status === "canceled") throw noSuch("subscription", id);
   const details = { ...(current.cancellation_details ?? noDetails), reason: "cancellation_requested" as const };
   const { comment = details.comment, feedback = details.feedback } = params.cancellation_details ?? {};
-  return end(context, { ...current, cancellation_details: { ...details, comment, feedback } });
+  const named = { ...current, cancellation_details: { ...details, comment, feedback } };
+  return billEnd(context, named, { invoiceNow: params.invoice_now ?? false, credit: params.prorate ?? false });
 }
 
 export function listSubscriptions(context: Context, params: z.output<typeof subscriptionList>) {
@@ -237,30 +309,4 @@ export function periodEnd(subscription: Subscription): number {
   return Math.min(...subscription.items.data.map((item) => item.current_period_end));
 }
 
-/** The end of a period: into the next one (skipping what passed meanwhile), or the end if that was asked for. */
-export function renewSubscription(context: Context, current: Subscription): void {
-  if (current.cancel_at_period_end) return void end(context, current);
-  const now = nowSeconds(context);
-  const items = current.items.data.map((item) => {
-    if (item.current_period_end > now) return item;
-    const boundary = (count: number) => addIntervals(current.billing_cycle_anchor, recurringOf(item.price), count);
-    let periods = 1;
-    while (boundary(periods) <= now) periods += 1;
-    return { ...item, current_period_start: boundary(periods - 1), current_period_end: boundary(periods) };
-  });
-  const renewed: Subscription = { ...current, status: "active", items: { ...current.items, data: items } };
-  context.save("customer.subscription.updated", renewed, current);
-}
-
 const noDetails = { comment: null, feedback: null, feedback_option: null, reason: null };
-function end(context: Context, current: Subscription): Subscription {
-  const now = nowSeconds(context);
-  const ended: Subscription = {
-    ...current,
-    status: "canceled",
-    canceled_at: current.canceled_at ?? now,
-    ended_at: now,
-  };
-  context.save("customer.subscription.deleted", ended);
-  return ended;
-}

@@ -104,6 +104,23 @@ export async function aCatalogue(stripe: Stripe) {
   return { product, meter, eventName, flat, metered };
 }
 
+/** A customer who is subscribed to both prices of a catalogue of its own, and what becomes of it. */
+export async function aSubscriber(sim: { stripe: Stripe }, params: Stripe.SubscriptionCreateParams = {}) {
+  const catalogue = await aCatalogue(sim.stripe);
+  const customer = await sim.stripe.customers.create({ email: "buyer@example.com" });
+  const subscription = await sim.stripe.subscriptions.create({
+    customer: customer.id,
+    items: [{ price: catalogue.flat.id }, { price: catalogue.metered.id }],
+    metadata: { tenant_id: "tenant_1" },
+    ...params,
+  });
+  const invoices = async () =>
+    (await sim.stripe.invoices.list({ customer: customer.id, limit: 100 })).data.toReversed();
+  const use = (value: number, timestamp: number) =>
+    report(sim.stripe, catalogue.eventName, customer.id, { value: String(value), timestamp });
+  return { ...catalogue, customer, subscription, invoices, use };
+}
+
 /** A Checkout session for both prices of the catalogue. */
 export function aSession(
   stripe: Stripe,

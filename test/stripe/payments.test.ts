@@ -1,0 +1,106 @@
+/** Payments that fail: what becomes of the invoice, of the subscription and of what was asked for. */
+import { expect, test } from "vitest";
+import { aCatalogue, aReceiver, aSession, aSimulator, aSubscriber } from "./harness.ts";
+
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+const HOUR = 3600;
+const DAY = 24 * HOUR;
+/** Start of the day on which these stories begin. */
+const FIRST = Date.UTC(2026, 3, 1) / 1000;
+const april = () => aSimulator({ clock: () => FIRST * 1000 });
+
+test("a failed payment makes the subscription past due until a retry succeeds", async () => {
+  await using receiver = await aReceiver();
+  await using sim = await aSimulator({ clock: () => FIRST * 1000, webhook: receiver.webhook });
+  const { invoices, subscription, customer } = await aSubscriber(sim);
+  const status = async () => (await sim.stripe.subscriptions.retrieve(subscription.id)).status;
+  await sim.control("payments", { customers: { [customer.id]: "fail" } });
+  await sim.setClock(30 * DAY_MS + HOUR_MS);
+  expect(await status()).toBe("past_due");
+  const failed = (await invoices()).at(-1);
+  expect(failed).toMatchObject({ status: "open", attempt_count: 1, amount_remaining: 4900 });
+  expect(failed?.next_payment_attempt).toBe(FIRST + 33 * DAY + HOUR);
+  await expect(sim.stripe.invoices.pay(failed?.id ?? "")).rejects.toMatchObject({
+    statusCode: 402,
+    code: "card_declined",
+  });
+  expect((await invoices()).at(-1)).toMatchObject({ attempt_count: 2 });
+  await sim.control("payments", {});
+  await sim.stripe.invoices.pay(failed?.id ?? "");
+  expect(await status()).toBe("active");
+  const since = (await sim.stripe.events.list({ limit: 100, created: { gte: FIRST + 30 * DAY } })).data.toReversed();
+  const told = since.map(({ type }) => type).filter((type) => !type.startsWith("invoice.updated"));
+  expect(told).toEqual([
+    "invoice.created",
+    "customer.subscription.updated",
+    "invoice.finalized",
+    "invoice.payment_failed",
+    "customer.subscription.updated",
+    "invoice.payment_failed",
+    "invoice.paid",
+    "invoice.payment_succeeded",
+    "customer.subscription.updated",
+  ]);
+});
+
+test.each([
+  ["cancel", "canceled"],
+  ["unpaid", "unpaid"],
+  ["past_due", "past_due"],
+])("after the last failed retry the account's setting decides: %s", async (afterRetries, status) => {
+  await using sim = await april();
+  const { subscription, invoices, customer } = await aSubscriber(sim);
+  const failing = { afterRetries, retryDelaysMs: [DAY_MS, DAY_MS] };
+  await sim.control("payments", { ...failing, everybody: "fail" });
+  await sim.setClock(33 * DAY_MS);
+  expect((await sim.stripe.subscriptions.retrieve(subscription.id)).status).toBe(status);
+  expect((await invoices()).at(-1)).toMatchObject({ status: "open", attempt_count: 3, next_payment_attempt: null });
+  await sim.control("payments", { ...failing, customers: { [customer.id]: "succeed" } });
+  await sim.setClock(65 * DAY_MS);
+  const later = await invoices();
+  expect(later.map(({ status: each }) => each)).toEqual(
+    status === "canceled"
+      ? ["paid", "open"]
+      : status === "unpaid"
+        ? ["paid", "open", "draft"]
+        : ["paid", "open", "paid"],
+  );
+});
+
+test("a first payment that fails leaves the subscription incomplete, and expires it after 23 hours", async () => {
+  await using sim = await april();
+  await sim.control("payments", { everybody: "fail" });
+  const { subscription, invoices } = await aSubscriber(sim);
+  expect(subscription.status).toBe("incomplete");
+  await sim.setClock(23 * HOUR_MS);
+  expect((await sim.stripe.subscriptions.retrieve(subscription.id)).status).toBe("incomplete_expired");
+  expect(await invoices()).toMatchObject([{ status: "void" }]);
+
+  const session = await aSession(sim.stripe, await aCatalogue(sim.stripe));
+  expect((await sim.pay(session)).status).toBe(402);
+  await sim.control("payments", {});
+  expect((await sim.pay(session)).status).toBe(303);
+});
+
+test("an upgrade that cannot be paid is refused whole if that is asked for", async () => {
+  await using sim = await april();
+  const { subscription, invoices, customer, product } = await aSubscriber(sim);
+  const dearer = await sim.stripe.prices.create({
+    product: product.id,
+    currency: "usd",
+    unit_amount: 9800,
+    recurring: { interval: "month" },
+  });
+  await sim.control("payments", { customers: { [customer.id]: "fail" } });
+  const upgrade = (payment_behavior: "allow_incomplete" | "error_if_incomplete") =>
+    sim.stripe.subscriptions.update(subscription.id, {
+      items: [{ id: subscription.items.data[0]?.id ?? "", price: dearer.id }],
+      proration_behavior: "always_invoice",
+      payment_behavior,
+    });
+  await expect(upgrade("error_if_incomplete")).rejects.toMatchObject({ statusCode: 402 });
+  expect(await sim.stripe.subscriptions.retrieve(subscription.id)).toEqual(subscription);
+  expect(await invoices()).toHaveLength(1);
+  expect(await upgrade("allow_incomplete")).toMatchObject({ status: "past_due" });
+});
