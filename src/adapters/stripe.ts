@@ -3,6 +3,7 @@
 import Stripe from "stripe";
 import { attemptKey, classifyMeterFailure, type MeterAnswer } from "../core/billing.ts";
 import { AppError } from "../core/errors.ts";
+import type { MeterSum } from "../core/invoice.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { appliedEventTypes } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -21,6 +22,19 @@ export interface PaidCheckout {
   email: string | null;
 }
 
+/** Usage as an invoice has it: all the lines of one price and period, which are one a tier. */
+export interface InvoicedUsage {
+  invoiceId: string;
+  status: string;
+  /** Whose price it was; `undefined`: of none that is sold now. */
+  plan: PlanName | undefined;
+  startSeconds: number;
+  /** The first second that is not in it. */
+  endSeconds: number;
+  units: number;
+  amountCents: number;
+}
+
 export function connectStripe(secretKey: string, apiBase: string) {
   const base = apiBase === "" ? undefined : new URL(apiBase);
   const stripe = new Stripe(secretKey, {
@@ -35,6 +49,7 @@ export function connectStripe(secretKey: string, apiBase: string) {
           protocol: base.protocol === "http:" ? ("http" as const) : ("https" as const),
         }),
   });
+  let knownMeterId: string | undefined;
 
   return {
     /**
@@ -212,6 +227,63 @@ export function connectStripe(secretKey: string, apiBase: string) {
       } catch (error) {
         throw new AppError("signature_invalid", "The signature does not verify", { cause: error });
       }
+    },
+
+    /**
+     * The units that the meter has counted for a customer, in windows of a UTC hour or day or else in a single one. A
+     * window without usage is left out. Start and end are on a boundary of the windows, or of minutes.
+     */
+    async countedUnits(
+      customerId: string,
+      span: { startSeconds: number; endSeconds: number },
+      window?: "hour" | "day",
+    ): Promise<MeterSum[]> {
+      const meterId = knownMeterId ?? (await findMeter(stripe))?.id;
+      if (meterId === undefined) throw new AppError("billing_unavailable", `Stripe has no active meter ${METER_EVENT}`);
+      knownMeterId = meterId;
+      const counted: MeterSum[] = [];
+      for await (const summary of stripe.billing.meters.listEventSummaries(meterId, {
+        customer: customerId,
+        start_time: span.startSeconds,
+        end_time: span.endSeconds,
+        limit: 100,
+        ...(window === undefined ? {} : { value_grouping_window: window }),
+      }))
+        counted.push({ startSeconds: summary.start_time, units: summary.aggregated_value });
+      return counted;
+    },
+
+    /** What a customer's invoices since `createdAfterSeconds` say of usage; drafts, which may change, are left out. */
+    async invoicedUsage(customerId: string, createdAfterSeconds: number): Promise<InvoicedUsage[]> {
+      const prices = new Map<string, Stripe.Price>();
+      const found = new Map<string, InvoicedUsage>();
+      const created = { gte: createdAfterSeconds };
+      for await (const { id: invoiceId, status } of stripe.invoices.list({
+        customer: customerId,
+        created,
+        limit: 100,
+      })) {
+        if (status === null || status === "draft" || status === "void") continue;
+        for await (const { pricing, parent, period, quantity, amount } of stripe.invoices.listLineItems(invoiceId, {
+          limit: 100,
+        })) {
+          const priceId = idOf(pricing?.price_details?.price ?? null);
+          if (priceId === null || parent?.type !== "subscription_item_details") continue;
+          const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
+          prices.set(priceId, price);
+          if (price.recurring?.usage_type !== "metered") continue;
+          const plan = Object.values(plans).find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
+          const { start: startSeconds, end: endSeconds } = period;
+          const key = `${invoiceId} ${priceId} ${startSeconds} ${endSeconds}`;
+          const { units, amountCents } = found.get(key) ?? { units: 0, amountCents: 0 };
+          found.set(key, {
+            ...{ invoiceId, status, plan, startSeconds, endSeconds },
+            units: units + (quantity ?? 0),
+            amountCents: amountCents + amount,
+          });
+        }
+      }
+      return [...found.values()];
     },
   };
 }
