@@ -19,6 +19,7 @@ import { KeyRequest, issueKey } from "./keys.ts";
 import { moveApi } from "./move-api.ts";
 import { TenantRequest, createTenant } from "./new-tenant.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
+import { usageApi } from "./usage-api.ts";
 
 const NewTenantRequest = TenantRequest.extend({
   /** Data that the tenant brings, a file in the bucket of backups: imported in the background. */
@@ -54,6 +55,7 @@ adminApi.route("/billing", billingApi);
 adminApi.route("/migrations", fleetApi);
 adminApi.route("/tenants", moveApi);
 adminApi.route("/tenants", backupApi);
+adminApi.route("/tenants", usageApi);
 
 adminApi.get("/tenants", async (c) => {
   const tenants = await tenantsOf(c.env).list(c.req.query("after") ?? "", PAGE);

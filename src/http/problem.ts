@@ -44,11 +44,20 @@ export async function readJson<Schema extends z.ZodType>(
   } catch {
     throw new BadRequest("The body is not valid JSON.");
   }
-  const parsed = schema.safeParse(json);
+  return checked(json, schema, "body");
+}
+
+/** The query's parameters, checked. Throws `BadRequest`, which names them. */
+export function readQuery<Schema extends z.ZodType>(c: Context<HttpEnv>, schema: Schema): z.infer<Schema> {
+  return checked(c.req.query(), schema, "query");
+}
+
+function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole: string): z.infer<Schema> {
+  const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw new BadRequest(
     parsed.error.issues
-      .map(({ path, message }) => `${path.length === 0 ? "body" : path.join(".")}: ${message}`)
+      .map(({ path, message }) => `${path.length === 0 ? whole : path.join(".")}: ${message}`)
       .join("; "),
   );
 }

@@ -12,6 +12,7 @@ import { describeError, log } from "../log.ts";
 import { exportApi, newestImport } from "./backup-api.ts";
 import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
+import { ownUsageApi } from "./usage-api.ts";
 
 /** It counts from the order: paying may take a day and a bank transfer weeks. The first key spends it. */
 const SETUP_LIFE_MS = 30 * 86_400_000;
@@ -31,6 +32,7 @@ const CheckoutRequest = z.strictObject({
 export const tenantApi = new Hono<HttpEnv>();
 
 tenantApi.route("/api/tenants", exportApi);
+tenantApi.route("/api/tenants", ownUsageApi);
 
 /** What can be bought. */
 tenantApi.get("/plans", (c) =>

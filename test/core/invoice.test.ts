@@ -1,0 +1,186 @@
+// Whoever adds an invoice up, from calls, from pages of them or from reports, gets the same number; and where numbers
+// differ, the day, the report and the minute are named.
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import {
+  type CallSum,
+  DAY_MS,
+  type SealedReport,
+  addUp,
+  addUpBy,
+  compareUsage,
+  dayOf,
+  daysFrom,
+  daysOf,
+  firstDifference,
+  inDollars,
+  isRounded,
+  monthOf,
+  usagePrice,
+} from "../../src/core/invoice.ts";
+import { plans } from "../../src/core/plans.ts";
+
+const november = monthOf("2026-11");
+const dayCount = daysOf(november).length;
+
+/** A call, and by which of its day's reports it was sent. */
+const aCall = fc.record({
+  day: fc.nat(dayCount - 1),
+  tool: fc.constantFrom("search_products", "generate_report", "write_document"),
+  units: fc.integer({ min: 1, max: 2 ** 31 - 1 }),
+  reportOfDay: fc.nat(3),
+  page: fc.nat(5),
+});
+const someCalls = fc.array(aCall, { minLength: 1, maxLength: 60 });
+type ACall = typeof aCall extends fc.Arbitrary<infer Call> ? Call : never;
+
+const asUsage = ({ units }: { units: number }) => ({ units, calls: 1 });
+const startOf = (day: number): number => november.startMs + day * DAY_MS;
+
+/** The ledger's sums, the reports and Stripe's days of these calls. */
+function settled(calls: readonly ACall[]) {
+  const groups = [...Map.groupBy(calls, ({ day, reportOfDay }) => `${day} ${reportOfDay}`)].map(([key, group]) => {
+    const [day = 0, nth = 0] = key.split(" ").map(Number);
+    // An hour apart, and none at the start of its hour.
+    const slotSeconds = startOf(day) / 1000 + nth * 3600 + (nth + 1) * 60;
+    return { day, slotSeconds, id: `u1.acme.${slotSeconds / 60}`, ...addUp(group.map(asUsage)) };
+  });
+  const ledger: CallSum[] = groups.map(({ day, id, units, calls: count }) => ({
+    ...{ day: dayOf(startOf(day)), reportId: id, units, calls: count },
+  }));
+  const reports: SealedReport[] = groups.map(({ id, slotSeconds, units, calls: count }) => ({
+    ...{ id, slotSeconds, confirmed: true, units, calls: count },
+  }));
+  const stripe = [...Map.groupBy(groups, ({ day }) => day)].map(([day, group]) => ({
+    startSeconds: startOf(day) / 1000,
+    units: addUp(group).units,
+  }));
+  return { ledger, reports, stripe };
+}
+
+test("the sum is the same over the calls, over any pages of them, by day, by tool, over reports and at Stripe", () => {
+  fc.assert(
+    fc.property(someCalls, (calls) => {
+      const total = addUp(calls.map(asUsage));
+      const pages = [...Map.groupBy(calls, ({ page }) => page).values()].map((page) => addUp(page.map(asUsage)));
+      expect(addUp(pages)).toEqual(total);
+      const parts = calls.map((call) => ({ ...call, ...asUsage(call) }));
+      for (const keyOf of [({ day }: ACall) => String(day), ({ tool }: ACall) => tool]) {
+        const sums = addUpBy(parts, keyOf);
+        expect(addUp(sums.values())).toEqual(total);
+        expect([...sums.keys()]).toEqual([...new Set(calls.map(keyOf))].toSorted());
+      }
+      const { ledger, reports, stripe } = settled(calls);
+      expect(addUp(reports)).toEqual(total);
+      const { days, discrepancies } = compareUsage(ledger, reports, stripe);
+      expect(discrepancies).toEqual([]);
+      for (const units of ["ledgerUnits", "reportUnits", "stripeUnits"] as const)
+        expect(days.reduce((sum, day) => sum + day[units], 0)).toBe(total.units);
+      expect(firstDifference(reports, stripe, 86_400)).toBeUndefined();
+    }),
+  );
+});
+
+test("any unit more or less at Stripe is found on its day, down to the minute", () => {
+  fc.assert(
+    fc.property(
+      someCalls,
+      fc.nat(1439 + (dayCount - 1) * 1440),
+      fc.integer({ min: -5, max: 5 }),
+      (calls, at, units) => {
+        fc.pre(units !== 0);
+        const { ledger, reports, stripe } = settled(calls);
+        const startSeconds = november.startMs / 1000 + at * 60;
+        const day = dayOf(startSeconds * 1000);
+        const { discrepancies } = compareUsage(ledger, reports, [...stripe, { startSeconds, units }]);
+        const before = settled(calls.filter((call) => dayOf(startOf(call.day)) === day)).stripe[0]?.units ?? 0;
+        expect(discrepancies).toEqual([{ kind: "stripe", day, reportUnits: before, stripeUnits: before + units }]);
+        const minutes = reports.map(({ slotSeconds, units: own }) => ({ startSeconds: slotSeconds, units: own }));
+        expect(firstDifference(reports, [...minutes, { startSeconds, units }], 60)?.startSeconds).toBe(startSeconds);
+        const hour = firstDifference(reports, [...minutes, { startSeconds, units }], 3600);
+        expect(hour?.startSeconds).toBe(startSeconds - (startSeconds % 3600));
+      },
+    ),
+  );
+});
+
+test("a call that is missing, twice, in no report or in another day's report is named with the report", () => {
+  fc.assert(
+    fc.property(someCalls, fc.nat(), (calls, pick) => {
+      const { ledger, reports, stripe } = settled(calls);
+      const chosen = ledger[pick % ledger.length];
+      if (chosen?.reportId === undefined || chosen.reportId === null) throw new Error("every call has a report here");
+      const others = ledger.filter((each) => each !== chosen);
+      const { day, reportId, units, calls: count } = chosen;
+      const sealed = { units, calls: count };
+      const nothing = { units: 0, calls: 0 };
+      const named = (sums: CallSum[]) => compareUsage(sums, reports, stripe).discrepancies;
+      expect(named(others)).toEqual([{ kind: "calls", day, reportId, report: sealed, calls: nothing }]);
+      expect(named([...ledger, { day, reportId, units: 7, calls: 1 }])).toEqual([
+        { kind: "calls", day, reportId, report: sealed, calls: { units: units + 7, calls: count + 1 } },
+      ]);
+      expect(named([...others, { ...chosen, reportId: null }])).toEqual([
+        { kind: "calls", day, reportId, report: sealed, calls: nothing },
+        { kind: "unreported", day, calls: sealed },
+      ]);
+      // The same units, two calls instead of one.
+      expect(named([...others, { ...chosen, calls: count + 1 }])).toHaveLength(1);
+      expect(named([...ledger, { day: "2026-10-31", reportId, units: 7, calls: 1 }])).toEqual([
+        { kind: "calls", day: "2026-10-31", reportId, report: null, calls: { units: 7, calls: 1 } },
+      ]);
+    }),
+  );
+});
+
+test("usage costs nothing up to what is included, and every unit beyond the exact unit price", () => {
+  const decimals = fc.tuple(fc.nat(999), fc.nat({ max: 999_999_999_999 }), fc.integer({ min: 1, max: 12 }));
+  fc.assert(
+    fc.property(fc.nat(2 ** 40), fc.nat(1_000_000), decimals, (units, includedUnits, [whole, part, places]) => {
+      const fraction = String(part).padStart(places, "0").slice(0, places);
+      const { digits, scale } = usagePrice(units, { includedUnits, unitAmountCents: `${whole}.${fraction}` });
+      expect(scale).toBe(places);
+      const each = BigInt(whole) * 10n ** BigInt(places) + BigInt(fraction);
+      expect(digits).toBe(units > includedUnits ? BigInt(units - includedUnits) * each : 0n);
+    }),
+  );
+});
+
+test.each([
+  { units: 50_000, plan: "pro", dollars: "0.00" },
+  { units: 50_001, plan: "pro", dollars: "0.001" },
+  { units: 50_010, plan: "pro", dollars: "0.01" },
+  { units: 1_050_000, plan: "pro", dollars: "1000.00" },
+  { units: 9_007_199_254_740_991, plan: "pro", dollars: "9007199254690.991" },
+  { units: 60_000, plan: "starter", dollars: "0.00" },
+] as const)("$units units of a month on the plan $plan cost $dollars USD", ({ units, plan, dollars }) => {
+  expect(inDollars(usagePrice(units, plans[plan]))).toBe(dollars);
+});
+
+test("an invoice's whole cents are the exact price when they are at most half a cent off", () => {
+  fc.assert(
+    fc.property(fc.bigInt({ min: -(10n ** 12n), max: 10n ** 12n }), fc.integer({ min: 0, max: 6 }), (digits, scale) => {
+      const unit = 10n ** BigInt(scale);
+      const near = Number(digits / unit);
+      const right = [near - 1, near, near + 1].filter((cents) => isRounded(cents, { digits, scale }));
+      // Slow reference: the distances themselves. Both neighbours of a half are right, otherwise there is one.
+      const offBy = (cents: number): bigint => {
+        const off = BigInt(cents) * unit - digits;
+        return off < 0n ? -off : off;
+      };
+      const least = [near - 1, near, near + 1].map(offBy).reduce((a, b) => (a < b ? a : b));
+      expect(right).toEqual([near - 1, near, near + 1].filter((cents) => offBy(cents) === least));
+    }),
+  );
+});
+
+test.each([
+  ["a month ends before the next one, leap years included", monthOf("2028-02"), "2028-02-01", "2028-02-29", 29],
+  ["December ends in the next year", monthOf("2026-12"), "2026-12-01", "2026-12-31", 31],
+  ["days include both ends", daysFrom("2026-11-21", "2026-11-21"), "2026-11-21", "2026-11-21", 1],
+])("%s", (_, period, first, last, count) => {
+  const days = daysOf(period);
+  expect(days).toHaveLength(count);
+  expect(dayOf(period.startMs)).toBe(first);
+  expect(dayOf(period.endMs - 1)).toBe(last);
+  expect(days.map(({ startMs, endMs }) => endMs - startMs)).toEqual(Array.from({ length: count }, () => DAY_MS));
+});
