@@ -144,6 +144,7 @@ function within(column: string): string {
   return `${column} >= to_timestamp($2::double precision / 1000) AND ${column} < to_timestamp($3::double precision / 1000)`;
 }
 
+/** As JSON it reads `2026-11-21`. */
 function dayOf(column: string): string {
-  return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD')`;
+  return `(${column} AT TIME ZONE 'UTC')::date`;
 }
