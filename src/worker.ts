@@ -1,5 +1,6 @@
 // Where the platform enters: requests, queue batches and crons. The classes are those that wrangler.toml names.
 import { app } from "./http/app.ts";
+import { DEAD_QUEUE, consumeDeadLetters } from "./platform/dead-letters.ts";
 import { reportUsage } from "./platform/reporter.ts";
 import { sweep } from "./platform/sweeper.ts";
 import { consumeUsage } from "./platform/usage-consumer.ts";
@@ -15,7 +16,9 @@ const REPORT_CRON = "*/5 * * * *";
 
 export default {
   fetch: app.fetch,
-  queue: consumeUsage,
+  async queue(batch, env) {
+    await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(batch, env) : consumeUsage(batch, env));
+  },
   async scheduled({ cron, scheduledTime }, env) {
     await (cron === REPORT_CRON ? reportUsage(env, scheduledTime) : sweep(env, scheduledTime));
   },
