@@ -32,8 +32,8 @@ export interface ObjectCall {
   signal: AbortSignal;
 }
 
-/** When this isolate last lost a tenant's object. Few at a time: an entry leaves with the first answer or look. */
-const lostAtMs = new Map<TenantId, number>();
+/** How this isolate last lost a tenant's object. Few at a time: an entry leaves when the object answers a look. */
+const lost = new Map<TenantId, { atMs: number; overloadedAtMs: number }>();
 
 /** Whether the caller may use the server at all. */
 export async function authorizeCaller(env: Env, caller: Caller): Promise<Authorization> {
@@ -97,21 +97,30 @@ export async function callObject(
 
 /** Looks for an object that was lost lately; any other is taken to be there. */
 async function find(env: Env, tenantId: TenantId): Promise<"there" | "away" | "overloaded"> {
-  const at = lostAtMs.get(tenantId);
-  if (at === undefined) return "there";
+  const known = lost.get(tenantId);
+  if (known === undefined) return "there";
   try {
-    if (Date.now() - at < LOST_FOR_MS) await within(LOOK_WITHIN_MS, env.TENANT.getByName(tenantId).probe());
+    if (isRecent(known.atMs)) await within(LOOK_WITHIN_MS, env.TENANT.getByName(tenantId).probe());
     // Unless another call has lost it meanwhile.
-    if (lostAtMs.get(tenantId) === at) lostAtMs.delete(tenantId);
+    if (lost.get(tenantId) === known) lost.delete(tenantId);
     return "there";
   } catch (error) {
     lose(tenantId, error);
-    return isOverloaded(error) ? "overloaded" : "away";
+    // One that was overloaded a moment ago and is silent now has not shed its load.
+    return isOverloaded(error) || isRecent(known.overloadedAtMs) ? "overloaded" : "away";
   }
 }
 
+function isRecent(atMs: number): boolean {
+  return Date.now() - atMs < LOST_FOR_MS;
+}
+
 function lose(tenantId: TenantId, error: unknown, call: { tool?: string; callId?: string } = {}): void {
-  lostAtMs.set(tenantId, Date.now());
+  const atMs = Date.now();
+  lost.set(tenantId, {
+    atMs,
+    overloadedAtMs: isOverloaded(error) ? atMs : (lost.get(tenantId)?.overloadedAtMs ?? -Infinity),
+  });
   log("error", "object_call_lost", { tenantId, ...call, error: describeError(error) });
 }
 

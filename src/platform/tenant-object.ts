@@ -176,9 +176,13 @@ export class TenantObject extends DurableObject<Env> {
     this.#outbox?.acknowledge(epoch, watermark, this.now());
   }
 
-  /** Counts calls that were charged while this object could not be reached. Told again, it changes nothing. */
+  /**
+   * Counts calls that were charged while this object could not be reached. Told again, it changes nothing. One that still
+   * runs here has been answered there: it is stopped, and then is not charged again.
+   */
   countOpen(calls: readonly OpenCall[]): void {
     const now = this.now();
+    for (const { callId } of calls) this.cancel(callId);
     this.#admission.include(this.#open().countOpen(calls, now), now);
   }
 

@@ -1,5 +1,6 @@
 // When a tenant's object cannot be reached: free is closed, paid is open, each open call is charged once and counted when
 // the object is back. And messages that nobody could take: kept, shown, sent again.
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import {
   aTenant,
@@ -194,6 +195,22 @@ describe("a call that the object had settled before its answer was lost", () => 
     await expectUsed(tenant, 3);
     expect((await controlRows(`SELECT FROM open_calls WHERE tenant_id = $1`, [tenant.id])).length).toBe(1);
   });
+
+  test("and one that the object still runs when it is told of it is stopped there and counted once", async () => {
+    const tenant = await aTenant({ plan: "starter" });
+    await put(tenant, "cut-off");
+    // The object's own statement, which is the first.
+    await databaseFaults([{ kind: "slow", sql: "ILIKE ALL", ms: 8_000, times: 1 }]);
+    expect((await callTool(tenant.apiKey, ...reading)).isError).toBeFalsy();
+    await objectFault(tenant.id);
+    await fireCron("* * * * *"); // in case the consumer came while the object was away
+    await until(async () => (await controlRows(counted, [tenant.id])).length === 1, "the object was told", 6_000);
+    await expectUsed(tenant, 1);
+    await sleep(8_000); // until the object's own statement has answered, and some more
+    await expectUsed(tenant, 1);
+    expect(await storedCalls(tenant.id)).toMatchObject([{ n: -1 }]);
+    expect((await ledger(tenant)).length).toBe(1);
+  });
 });
 
 test("an open call leaves the hour after an hour, and stays in the month", async () => {
@@ -287,6 +304,8 @@ function stream(tenant: TestTenant): Promise<{ watermark: number; highest: numbe
     [tenant.id],
   );
 }
+
+const counted = `SELECT FROM open_calls WHERE tenant_id = $1 AND counted_at IS NOT NULL`;
 
 async function uncounted(tenant: TestTenant): Promise<number> {
   const text = `SELECT FROM open_calls WHERE tenant_id = $1 AND counted_at IS NULL`;

@@ -108,10 +108,11 @@ let budgetOfTest: number | undefined;
 let trustingEnv: Env | undefined;
 
 /**
- * What a tenant's object is to the Worker: out of reach, overloaded, silent, or one whose answers to calls are lost.
+ * What a tenant's object is to the Worker: out of reach, overloaded, silent, or one whose answers to calls are lost, after
+ * the call or in the middle of it.
  * `no-queue`: the object is out of reach, and so is the queue.
  */
-type ObjectFault = "away" | "overloaded" | "silent" | "answers-lost" | "no-queue";
+type ObjectFault = "away" | "overloaded" | "silent" | "answers-lost" | "cut-off" | "no-queue";
 const objectFaults = new Map<string, ObjectFault>();
 /** How often the Worker sent a call to an object with a fault. */
 let callsSent = 0;
@@ -269,10 +270,11 @@ function faultyStub(stub: DurableObjectStub<ProductObject>, fault: ObjectFault):
         if (fault === "silent") return new Promise(() => undefined);
         if (fault === "overloaded")
           throw Object.assign(new Error("Durable Object is overloaded."), { overloaded: true });
-        if (fault === "answers-lost") {
+        if (fault === "answers-lost" || fault === "cut-off") {
           const answer = (stub[method as "probe"] as (...given: unknown[]) => Promise<unknown>)(...args);
           if (method !== "call") return answer;
-          await answer;
+          if (fault === "answers-lost") await answer;
+          else answer.catch(() => undefined);
           // From here on there is no way at all.
           objectFaults.set(stub.name ?? "", "away");
         }

@@ -185,7 +185,7 @@ export async function endObject(tenantId: string): Promise<void> {
 /** Puts a tenant's object out of the Worker's reach in one way or another, or back. Returns how many calls were sent to such. */
 export async function objectFault(
   tenantId: string,
-  fault?: "away" | "overloaded" | "silent" | "answers-lost" | "no-queue",
+  fault?: "away" | "overloaded" | "silent" | "answers-lost" | "cut-off" | "no-queue",
 ): Promise<number> {
   const query = new URLSearchParams({ tenant: tenantId, ...(fault && { fault }) });
   const response = await fetch(`${system.publicUrl}/test/object?${query.toString()}`);
