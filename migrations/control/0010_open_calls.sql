@@ -16,9 +16,6 @@ CREATE TABLE open_calls (
 CREATE INDEX open_calls_uncounted ON open_calls (tenant_id, received_at) WHERE counted_at IS NULL;
 CREATE INDEX open_calls_placed ON open_calls (tenant_id, object, epoch, n) WHERE n IS NOT NULL;
 
--- What a tenant has used lately, for a Worker that has to admit its calls.
-CREATE INDEX ledger_by_tenant ON ledger (tenant_id, at) INCLUDE (tool, units);
-
 CREATE TABLE dead_letters (
   -- Of the queue's message.
   id text PRIMARY KEY,

@@ -6,7 +6,7 @@
 // cannot tell whether the request arrived. What is certain is a call that was never sent. So an object that was lost
 // lately is looked for first, by a method that does nothing, and is sent a call only if it answers.
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
-import { plainRefusal, refusedOutcome } from "../core/refusal.ts";
+import { mayBeCharged, plainRefusal, refusedOutcome } from "../core/refusal.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { within } from "../adapters/within.ts";
 import { describeError, log } from "../log.ts";
@@ -71,9 +71,12 @@ export async function callObject(
   };
   const cancel = (): void => ctx.waitUntil(env.TENANT.getByName(tenantId).cancel(callId));
   signal.addEventListener("abort", cancel, { once: true });
-  /** An attempt was lost: what it wrote, if it wrote, stands. */
-  let mayHaveWritten = false;
-  const refuse = (refusal: Refusal): CallOutcome => (mayHaveWritten ? outcomeUnknown(callId) : refusedOutcome(refusal));
+  /** An attempt was lost: it may have written, and it may have been charged. */
+  let unsure = false;
+  const refuse = (refusal: Refusal): CallOutcome => {
+    if (!unsure) return refusedOutcome(refusal);
+    return readOnly ? refusedOutcome(mayBeCharged(refusal, callId)) : outcomeUnknown(callId);
+  };
   try {
     for (const number of [1, 2] as const) {
       const found = await find(env, tenantId);
@@ -84,7 +87,7 @@ export async function callObject(
       } catch (error) {
         lose(tenantId, error, { tool: tool.name, callId });
         if (isOverloaded(error)) return refuse(overloaded());
-        mayHaveWritten = !readOnly;
+        unsure = true;
         if (!readOnly && !idempotent) return outcomeUnknown(callId);
       }
     }
@@ -125,7 +128,7 @@ function lose(tenantId: TenantId, error: unknown, call: { tool?: string; callId?
 }
 
 function outcomeUnknown(callId: string): CallOutcome {
-  return refusedOutcome(plainRefusal("outcome_unknown", `The call's id is ${callId}.`));
+  return refusedOutcome(mayBeCharged(plainRefusal("outcome_unknown"), callId));
 }
 
 function overloaded(): Refusal {

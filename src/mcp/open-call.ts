@@ -18,7 +18,7 @@ import { Admission } from "../core/admission.ts";
 import type { Authorization, CallOutcome, Caller, Progress, Refusal } from "../core/call.ts";
 import { allowedTools, refusedCredential, refusedTool } from "../core/call-checks.ts";
 import { plans } from "../core/plans.ts";
-import { limitRefusal, plainRefusal, refusedOutcome } from "../core/refusal.ts";
+import { limitRefusal, mayBeCharged, plainRefusal, refusedOutcome } from "../core/refusal.ts";
 import { type TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
 import { openUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
@@ -101,14 +101,14 @@ export async function callOpen(env: Env, call: OpenCallRequest): Promise<CallOut
       history: () => history,
     });
     const { charged, ...answer } = await runTool(tool, args, context, { abort, progress });
-    const units = charged ? tool.units : 0;
-    if (units > 0) {
-      const event = openUsage(config.id, { callId, tool: tool.name, units, atMs: ticket.atMs });
+    const receipt = charged && tool.units > 0 ? { id: callId, units: tool.units } : undefined;
+    if (receipt !== undefined) {
+      const event = openUsage(config.id, { callId, tool: tool.name, units: tool.units, atMs: ticket.atMs });
       if (!(await queued(env, event))) return refusedOutcome(uncounted(tool, callId));
     }
     if (charged) admission.settle(ticket);
-    log("warn", "call_ran_open", { tenantId: config.id, tool: tool.name, callId, units });
-    return { kind: "result", ...answer, units, standing: admission.standing(config.limits, Date.now()) };
+    log("warn", "call_ran_open", { tenantId: config.id, tool: tool.name, callId, charged });
+    return { kind: "result", ...answer, receipt, standing: admission.standing(config.limits, Date.now()) };
   } finally {
     signal.removeEventListener("abort", onAbort);
     admission.release(ticket); // does nothing to a call that was settled
@@ -199,13 +199,11 @@ async function queued(env: Env, event: ReturnType<typeof openUsage>): Promise<bo
   return false;
 }
 
-/** The tool has run, and its answer is withheld. */
+/** The tool has run, and its answer is withheld: the queue may have taken the event, and may not. */
 function uncounted({ annotations }: Tool, callId: string): Refusal {
-  if (annotations.readOnly)
-    return later(plainRefusal("metering_unavailable", `Try again in ${RETRY_SECONDS} seconds.`));
-  const stands = `The tool has run, and what it wrote stands. The call's id is ${callId}.`;
-  const refusal = plainRefusal("metering_unavailable", stands);
-  return annotations.idempotent ? later(refusal) : refusal;
+  const stands = annotations.readOnly ? undefined : "The tool has run, and what it wrote stands.";
+  const refusal = mayBeCharged(plainRefusal("metering_unavailable", stands), callId);
+  return annotations.readOnly || annotations.idempotent ? later(refusal) : refusal;
 }
 
 function unread(tenantId: TenantId, error: unknown): Refusal {

@@ -97,7 +97,15 @@ export interface ToolAnswer {
   text: string;
   data: Record<string, unknown> | undefined;
   refusal:
-    | { code: string; limit?: number; used?: number; cost?: number; retryAfterSeconds?: number; upgradeUrl?: string }
+    | {
+        code: string;
+        limit?: number;
+        used?: number;
+        cost?: number;
+        retryAfterSeconds?: number;
+        upgradeUrl?: string;
+        mayBeChargedAs?: string;
+      }
     | undefined;
   /** What was charged, and under which id. */
   receipt: { id: string; units: number } | undefined;
