@@ -178,7 +178,7 @@ function printPrice(days: readonly DayComparison[], tenant: TenantSummary): void
   );
 }
 
-/** The invoices that have usage of the period, each compared with the reports of its own time. Returns how many differ. */
+/** The invoices that have usage of the period, each compared with the calls of its own time. Returns how many differ. */
 async function printInvoices(of: {
   stripe: StripeConnection;
   ledger: ControlReceipts;
@@ -191,10 +191,10 @@ async function printInvoices(of: {
   for (const line of await stripe.invoicedUsage(customerId, seconds(period).startSeconds)) {
     const own = { startMs: line.startSeconds * 1000, endMs: line.endSeconds * 1000 };
     if (own.endMs <= period.startMs || own.startMs >= period.endMs) continue;
-    const reported = await ledger.reportedUnits(tenantId, own);
+    const used = await ledger.units(tenantId, own);
     const price = line.plan === undefined ? undefined : usagePrice(line.units, plans[line.plan]);
     const faults = [
-      ...(line.units === reported ? [] : [`the reports of that time have ${reported}`]),
+      ...(line.units === used ? [] : [`the calls of that time are ${used}`]),
       ...(price === undefined || isRounded(line.amountCents, price) ? [] : [`they cost ${inDollars(price)}`]),
     ];
     if (faults.length > 0) wrong += 1;

@@ -113,10 +113,10 @@ export function controlReceipts(db: NeonConnection) {
       return Sums.parse(row);
     },
 
-    /** Units of the reports whose minutes lie in a period of any length. */
-    async reportedUnits(tenantId: TenantId, { startMs, endMs }: Period): Promise<number> {
+    /** Units of the calls of a period of any length. */
+    async units(tenantId: TenantId, { startMs, endMs }: Period): Promise<number> {
       const [row] = await db.query(
-        `SELECT coalesce(sum(r.units), 0)::bigint AS units FROM reports r WHERE r.tenant_id = $1 AND ${within("r.slot")}`,
+        `SELECT coalesce(sum(l.units), 0)::bigint AS units FROM ledger l WHERE l.tenant_id = $1 AND ${within("l.at")}`,
         [tenantId, startMs, endMs],
       );
       return Number(row?.["units"]);

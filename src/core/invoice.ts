@@ -5,7 +5,7 @@ import type { Plan } from "./plans.ts";
 
 export const DAY_MS = 86_400_000;
 
-/** Whole UTC days: from the first instant of one to the first instant that is no longer in it. */
+/** From its first instant to the first one that is no longer in it: whole UTC days, unless it is an invoice's own. */
 export interface Period {
   startMs: number;
   endMs: number;

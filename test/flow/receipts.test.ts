@@ -9,12 +9,14 @@ import type { Call, Report } from "../../src/adapters/control-receipts.ts";
 import type { Receipt } from "../../src/core/call.ts";
 import {
   type TestTenant,
+  aCustomer,
   aTenant,
   anAgent,
   callTool,
   controlRows,
   fireCron,
   operator,
+  setClock,
   simulator,
   stripeApi,
   system,
@@ -139,6 +141,46 @@ test("a call in the ledger that its report does not have is found, with the repo
   const different = await verifyInvoice(tenant.id);
   expect(different.code).toBe(1);
   expect(different.stdout).toContain(`report ${reportId} says 1 units in 1 calls; its calls are 3 units in 2 calls.`);
+});
+
+test("an invoice is compared with the calls of its own period, to the unit", async () => {
+  const customer = await aCustomer({ plan: "pro" });
+  // Some minutes on, so that the calls are after the minute in which the subscription began.
+  const laterMs = 120_000;
+  await setClock(customer.id, laterMs);
+  const receipts = [
+    await charged(customer.apiKey, "search_products", { query: "" }),
+    await charged(customer.apiKey, "generate_report"),
+  ];
+  await inLedger(customer.id, receipts.length);
+  await fireCron("*/5 * * * *", Date.now() + laterMs + SEALED_AFTER_MS);
+  const [row] = await controlRows<{ subscription: string }>(
+    `SELECT stripe_subscription_id AS subscription FROM tenants WHERE id = $1`,
+    [customer.id],
+  );
+  await simulator("/clock", { offsetMs: 2 * laterMs });
+  try {
+    const ended = await fetch(`${system.stripeUrl}/v1/subscriptions/${row?.subscription}?invoice_now=true`, {
+      method: "DELETE",
+      headers: { authorization: `Bearer ${system.stripeSecretKey}` },
+    });
+    expect(ended.status).toBe(200);
+  } finally {
+    await simulator("/clock", { offsetMs: 0 });
+  }
+  const equal = await verifyInvoice(customer.id);
+  expect(equal.stdout).toMatch(/^Invoice in_\w+ \((open|paid)\), .*: 21 units, 0\.00 USD: equal\.$/m);
+  expect(equal.code).toBe(0);
+
+  // A call of that time which came after the invoice.
+  await controlRows(
+    `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at)
+     SELECT 'late ' || call_id, tenant_id, object, 'by hand', n, tool, 5, at FROM ledger WHERE tenant_id = $1 AND units = 1`,
+    [customer.id],
+  );
+  const different = await verifyInvoice(customer.id);
+  expect(different.code).toBe(1);
+  expect(different.stdout).toMatch(/^Invoice .*: 21 units, 0\.00 USD: DIFFERENT: the calls of that time are 26\.$/m);
 });
 
 test("usage is shown to a key of the tenant's own administrator alone, and only as long as it is good", async () => {
