@@ -3,6 +3,7 @@
 // refused at once, and that a tenant whose calls are refused still gets at what is its own.
 import type { Context } from "hono";
 import { tenantsOf } from "../adapters/control-tenants.ts";
+import { refusedCredential } from "../core/call-checks.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { authenticate } from "../mcp/auth.ts";
@@ -18,7 +19,7 @@ export async function administeredTenant(c: Context<HttpEnv>): Promise<TenantId>
   if (caller.tenantId !== c.req.param("id") || caller.kind !== "key") throw new AppError("token_invalid");
   if (!caller.scopes.includes(ADMIN_SCOPE)) throw new AppError("scope_missing");
   const tenant = await tenantsOf(c.env).config(caller.tenantId);
-  const key = tenant?.keys.find(({ id, hash }) => id === caller.keyId && hash === caller.keyHash);
-  if (key === undefined || (key.expiresAtMs !== null && nowMs >= key.expiresAtMs)) throw new AppError("key_revoked");
+  const refused = tenant === undefined ? "tenant_unknown" : refusedCredential(tenant, caller, nowMs);
+  if (refused !== undefined) throw new AppError(refused);
   return caller.tenantId;
 }

@@ -56,6 +56,11 @@ describe("while a tenant's object cannot be reached", () => {
       expect(answer.data).toMatchObject({ products: [expect.objectContaining({ stock: STOCK })] });
       await until(async () => (await ledger(tenant)).length === 2, "the open call is in the ledger");
       expect((await ledger(tenant)).map(({ object }) => object)).toEqual([tenant.id, "~open"]);
+      const [receipt] = await controlRows(
+        `SELECT call_id AS id, units FROM ledger WHERE tenant_id = $1 AND object = '~open'`,
+        [tenant.id],
+      );
+      expect(answer.receipt).toEqual(receipt);
       // An agent can connect, and is told by the ledger.
       await using agent = await anAgent(tenant.apiKey);
       expect((await agent.listTools()).tools.length).toBeGreaterThan(3);
