@@ -179,7 +179,7 @@ export function controlReports(db: NeonConnection) {
     async doubt(ids: readonly string[], nowMs: number): Promise<number> {
       const rows = await db.query(
         `UPDATE reports SET doubted_at = to_timestamp($2::double precision / 1000), next_at = NULL
-         WHERE id = ANY ($1) AND doubted_at IS NULL AND answer IS DISTINCT FROM 'carried' AND answer IS DISTINCT FROM 'no_customer' RETURNING id`,
+         WHERE id = ANY ($1) AND (doubted_at IS NULL OR doubted_at < first_attempt_at) AND answer IS DISTINCT FROM 'carried' AND answer IS DISTINCT FROM 'no_customer' RETURNING id`,
         [ids, nowMs],
       );
       return rows.length;

@@ -262,7 +262,7 @@ export function connectStripe(secretKey: string, apiBase: string) {
           {
             customer: item.customerId,
             currency: "usd",
-            quantity_decimal: Stripe.Decimal.from(item.units),
+            quantity: item.units,
             unit_amount_decimal: Stripe.Decimal.from(item.unitAmountCents),
             period: { start: item.startSeconds, end: item.endSeconds },
             description: `MCP units used by ${new Date((item.endSeconds - 1) * 1000).toISOString().slice(0, 10)} and counted late`,

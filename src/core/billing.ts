@@ -76,7 +76,7 @@ export interface OpenReport {
   readonly units: number;
   /** Of the attempts since when duplicates have been refused without a gap. `null`: there was none. */
   readonly firstAttemptAtMs: number | null;
-  /** Since when only a summary tells whether Stripe has it. */
+  /** Since when only a summary tells whether Stripe has it: until it is settled, or attempts after that begin anew. */
   readonly doubtedAtMs: number | null;
   /** Since when summaries have shown nothing. */
   readonly absentSinceMs: number | null;
@@ -105,12 +105,17 @@ export interface ReportProgress {
 
 /** What is done with a report now. */
 export function nextStep(report: OpenReport, nowMs: number): "send" | "read" | "wait" {
-  if (report.doubtedAtMs !== null) return "read";
+  if (isDoubted(report)) return "read";
   const { firstAttemptAtMs: first } = report;
   if (first !== null && (nowMs - first >= BLIND_RESEND_MS || first - nowMs > CLOCK_SLACK_MS)) return "read";
   if (!counts(report, nowMs)) return "read"; // an attempt that nobody remembers may have landed: read before giving up
   // Its minute was over when it was sealed, so that the clock has gone back since.
   return report.slotMs - nowMs > AHEAD_MS ? "wait" : "send";
+}
+
+/** A doubt that is older than the first attempt was answered by a proof that Stripe had nothing: these attempts are new. */
+function isDoubted({ doubtedAtMs, firstAttemptAtMs }: OpenReport): boolean {
+  return doubtedAtMs !== null && firstAttemptAtMs !== null && doubtedAtMs >= firstAttemptAtMs;
 }
 
 /** Whether a meter event sent now would be taken and come into an invoice. */
@@ -166,18 +171,25 @@ function settledBy(
  */
 export function afterRead(report: OpenReport, foundUnits: number, nowMs: number): ReportProgress | "carry" {
   if (foundUnits === report.units) return settledBy(report, "summary");
-  const doubted = { ...leftUntil(report, nowMs + READ_SPACING_MS), doubtedAtMs: report.doubtedAtMs ?? nowMs };
+  const doubted = doubtedUntil(report, nowMs + READ_SPACING_MS, nowMs);
   if (foundUnits !== 0) return { ...doubted, absentSinceMs: null, alarm: "mismatch", stripeUnits: foundUnits };
   const absentSinceMs = report.absentSinceMs ?? nowMs;
   const alarm = report.alarm === "refused" ? "refused" : null;
   const absent = { ...doubted, absentSinceMs, alarm, stripeUnits: null } as const;
   if (nowMs - absentSinceMs < ABSENT_FOR_MS) return absent;
   if (!counts(report, nowMs)) return "carry";
-  return { ...absent, doubtedAtMs: null, absentSinceMs: null, firstAttemptAtMs: null, nextAtMs: nowMs };
+  return { ...absent, absentSinceMs: null, firstAttemptAtMs: null, nextAtMs: nowMs };
+}
+
+/** An attempt that a clock which jumped has dated in the future was made before now. */
+function doubtedUntil(report: OpenReport, nextAtMs: number, nowMs: number, error = report.error): ReportProgress {
+  const { firstAttemptAtMs: first } = report;
+  const doubtedAtMs = isDoubted(report) && first !== null && first <= nowMs ? report.doubtedAtMs : nowMs;
+  const firstAttemptAtMs = first === null ? null : Math.min(first, nowMs);
+  return { ...leftUntil(report, nextAtMs, error), firstAttemptAtMs, doubtedAtMs };
 }
 
 /** After a read that failed: it is repeated. `refused`: Stripe answered, and will not answer otherwise by itself. */
 export function afterFailedRead(report: OpenReport, error: string, refused: boolean, nowMs: number): ReportProgress {
-  const left = leftUntil(report, nowMs + (refused ? READ_SPACING_MS : ATTEMPT_SPACING_MS), error);
-  return { ...left, doubtedAtMs: report.doubtedAtMs ?? nowMs };
+  return doubtedUntil(report, nowMs + (refused ? READ_SPACING_MS : ATTEMPT_SPACING_MS), nowMs, error);
 }

@@ -39,7 +39,9 @@ test.each([
   ["20 hours after its first attempt it is only read", { firstAttemptAtMs: NOW_MS - BLIND_RESEND_MS }, "read"],
   ["an attempt of another reporter whose clock is ahead is one", { firstAttemptAtMs: NOW_MS + HOUR_MS / 4 }, "send"],
   ["an attempt in the future cannot be dated", { firstAttemptAtMs: NOW_MS + HOUR_MS }, "read"],
-  ["a doubted one is read", { doubtedAtMs: NOW_MS }, "read"],
+  ["a doubted one is read", { firstAttemptAtMs: NOW_MS - 1, doubtedAtMs: NOW_MS }, "read"],
+  ["attempts after a proof that Stripe had nothing are new", { firstAttemptAtMs: NOW_MS, doubtedAtMs: 0 }, "send"],
+  ["after that proof it is sent", { doubtedAtMs: 0 }, "send"],
   ["one whose invoice is final is read", { invoiceFinal: true }, "read"],
   ["one of a minute that Stripe takes no more is read", { slotMs: NOW_MS - 34 * DAY_MS }, "read"],
   ["one of a minute that Stripe still takes is sent", { slotMs: NOW_MS - 34 * DAY_MS + 1 }, "send"],
@@ -68,7 +70,8 @@ test("what Stripe refuses is told with its reason until it is settled", () => {
 });
 
 test("another value in its minute is an alarm that nothing is sent against, until Stripe has what was reported", () => {
-  const report = aReport({ doubtedAtMs: NOW_MS, absentSinceMs: NOW_MS - 2 * DAY_MS });
+  const tried = { firstAttemptAtMs: NOW_MS - DAY_MS, doubtedAtMs: NOW_MS };
+  const report = aReport({ ...tried, absentSinceMs: NOW_MS - 2 * DAY_MS });
   for (const units of [1, 39, 41, 80]) {
     const found = afterRead(report, units, NOW_MS);
     expect(found).toMatchObject({ answer: null, alarm: "mismatch", stripeUnits: units, absentSinceMs: null });
@@ -78,6 +81,12 @@ test("another value in its minute is an alarm that nothing is sent against, unti
   }
 });
 
+test("a clock that jumped ahead and back does not have a report sent blindly for longer than Stripe remembers it", () => {
+  const jumped = aReport({ firstAttemptAtMs: NOW_MS + 30 * HOUR_MS });
+  const read = afterFailedRead(jumped, "down", false, NOW_MS);
+  for (const hours of [1, 20, 31, 49]) expect(nextStep(aReport({ ...read }), NOW_MS + hours * HOUR_MS)).toBe("read");
+});
+
 test("a report is given up for a carry-forward only after a day of reads that found nothing, when sending is too late", () => {
   const late = { invoiceFinal: true, doubtedAtMs: NOW_MS };
   const first = afterRead(aReport(late), 0, NOW_MS);
@@ -85,11 +94,8 @@ test("a report is given up for a carry-forward only after a day of reads that fo
   const waiting = aReport({ ...late, absentSinceMs: NOW_MS });
   expect(afterRead(waiting, 0, NOW_MS + DAY_MS - 1)).not.toBe("carry");
   expect(afterRead(waiting, 0, NOW_MS + DAY_MS)).toBe("carry");
-  expect(afterRead({ ...waiting, invoiceFinal: false }, 0, NOW_MS + DAY_MS)).toMatchObject({
-    doubtedAtMs: null,
-    firstAttemptAtMs: null,
-    nextAtMs: NOW_MS + DAY_MS,
-  });
+  const again = afterRead({ ...waiting, firstAttemptAtMs: NOW_MS, invoiceFinal: false }, 0, NOW_MS + DAY_MS);
+  expect(again).toMatchObject({ firstAttemptAtMs: null, absentSinceMs: null, nextAtMs: NOW_MS + DAY_MS });
 });
 
 /** What happens to one visit of the reporter: an outage, a lost answer, how long until it comes again. */
