@@ -89,7 +89,7 @@ test("usage that comes after its invoice is billed with the next one, once, at t
   await used(tenant, [4], todayMs - 2 * DAY_MS);
   await billAt(startMs + 20 * MINUTE_MS);
   expect(await carriedOf(tenant)).toMatchObject([{}, { units: 4, unitsBefore: 50_015, answer: "created" }]);
-  expect((await itemsOf(tenant)).toSorted()).toEqual([[15, "0.1"], [4, "0.1"]].toSorted()); // prettier-ignore
+  expect(new Set((await itemsOf(tenant)).map(String))).toEqual(new Set(["15,0.1", "4,0.1"]));
   expect(await misplaced(tenant)).toEqual([]);
 });
 
@@ -144,7 +144,7 @@ test("what nobody can be billed for is sealed for the record", async () => {
   expect(await reportsOf(tenant)).toMatchObject([{ units: 9, attempts: 0, confirmed: true, answer: "no_customer" }]);
 });
 
-test("a day without a minute left carries forward what comes, after an hour; a minute that Stripe has billed is no report's", async () => {
+test("a day without a minute left carries forward what comes, after its first hour; a minute that Stripe has billed is no report's", async () => {
   const ledger = controlReports(control());
   const tenant = await aBilledTenant({ customer: false });
   const dayMs = todayMs - 3 * DAY_MS;
@@ -164,10 +164,10 @@ test("a day without a minute left carries forward what comes, after an hour; a m
     invoicedUnits: 0,
     finalizedAtMs: dayMs,
   });
-  const atMs = dayMs + 23 * HOUR_MS;
+  const atMs = dayMs + 20 * MINUTE_MS;
   await used(tenant, [6], atMs);
   expect(await ledger.seal(atMs + MINUTE_MS, atMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 0 });
-  const hourLaterMs = atMs + HOUR_MS + MINUTE_MS;
+  const hourLaterMs = dayMs + HOUR_MS + MINUTE_MS;
   expect(await ledger.seal(hourLaterMs, hourLaterMs, tenant.id)).toEqual({ rows: 1, reports: 0, carryForwards: 1 });
   expect(await carriedOf(tenant)).toMatchObject([{ units: 6, reason: "no_minute" }]);
 });
