@@ -1,6 +1,7 @@
 // Where the platform enters: requests, queue batches and crons. The classes are those that wrangler.toml names.
 import { app } from "./http/app.ts";
 import { runBilling } from "./platform/billing-run.ts";
+import { DEAD_QUEUE, consumeDeadLetters } from "./platform/dead-letters.ts";
 import { sweep } from "./platform/sweeper.ts";
 import { consumeUsage } from "./platform/usage-consumer.ts";
 
@@ -15,7 +16,9 @@ const BILLING_CRON = "*/5 * * * *";
 
 export default {
   fetch: app.fetch,
-  queue: consumeUsage,
+  async queue(batch, env) {
+    await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(batch, env) : consumeUsage(batch, env));
+  },
   async scheduled({ cron, scheduledTime }, env) {
     await (cron === BILLING_CRON ? runBilling(env, scheduledTime) : sweep(env, scheduledTime));
   },

@@ -133,9 +133,9 @@ export function controlReports(db: NeonConnection) {
     /** Records attempts before they are made. Returns the number of each attempt that may be made, by the report's id. */
     async recordAttempts(ids: readonly string[], claimedUntilMs: number, nowMs: number): Promise<Map<string, number>> {
       const rows = await db.query(
-        `UPDATE reports SET attempts = attempts + 1, last_attempt_at = n.now, first_attempt_at = coalesce(first_attempt_at, n.now)
+        `UPDATE reports r SET attempts = r.attempts + 1, last_attempt_at = n.now, first_attempt_at = coalesce(r.first_attempt_at, n.now)
          FROM (SELECT to_timestamp($3::double precision / 1000) AS now) n
-         WHERE id = ANY ($1) AND next_at = to_timestamp($2::double precision / 1000) RETURNING id, attempts`,
+         WHERE r.id = ANY ($1) AND r.next_at = to_timestamp($2::double precision / 1000) RETURNING r.id, r.attempts`,
         [ids, claimedUntilMs, nowMs],
       );
       return new Map(rows.map((row) => [String(row["id"]), Number(row["attempts"])]));

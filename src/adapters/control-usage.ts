@@ -1,8 +1,9 @@
 // The ledger, and what the control database says of the whole way from it to Stripe. Each function is one transaction;
 // each can be repeated.
+import * as z from "zod";
 import type { PipelineState } from "../core/health.ts";
-import type { TenantId } from "../core/tenant.ts";
-import type { UsageMessage } from "../core/usage.ts";
+import { TenantId } from "../core/tenant.ts";
+import { OPEN_STREAM, type OpenCall, type UsageMessage } from "../core/usage.ts";
 import type { NeonConnection } from "./neon.ts";
 
 export interface Watermark {
@@ -13,13 +14,31 @@ export interface Watermark {
   watermark: number;
 }
 
+export interface Recorded {
+  watermarks: Watermark[];
+  /** Of the open calls among what was recorded, those that their tenants' objects must still be told of. */
+  uncounted: UncountedCall[];
+}
+
+export const UncountedCall = z.object({
+  tenantId: TenantId,
+  callId: z.string(),
+  tool: z.string(),
+  units: z.coerce.number().int(),
+  atMs: z.coerce.number().int(),
+}) satisfies z.ZodType<OpenCall>;
+export type UncountedCall = z.infer<typeof UncountedCall>;
+
 export function controlUsage(db: NeonConnection) {
   return {
     /**
      * Writes rows to the ledger, once however often they come, and moves each stream's watermark to the end of its
      * rows without a gap. A row that comes again with another payload is kept apart and never overwrites.
+     *
+     * An open call may come from its tenant's object, too, which had settled it before its answer was lost. Whichever comes
+     * first is the charge; the object's row keeps its place in the object's sequence either way.
      */
-    async record(messages: readonly UsageMessage[]): Promise<Watermark[]> {
+    async record(messages: readonly UsageMessage[]): Promise<Recorded> {
       const rows = messages.flatMap(({ tenantId, object, epoch, rows: own }) =>
         own.map((row) => ({
           call_id: row.callId,
@@ -35,27 +54,46 @@ export function controlUsage(db: NeonConnection) {
       // One order for all writers: two consumers with the same rows wait for each other instead of deadlocking.
       rows.sort((a, b) => (a.call_id < b.call_id ? -1 : 1));
       const params = [JSON.stringify(rows)];
-      const [, , watermarks = []] = await db.batch([
+      const [, , , , watermarks = [], uncounted = []] = await db.batch([
         {
           text: `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at)
                  SELECT call_id, tenant_id, object, epoch, n, tool, units, ${incomingInstant} FROM ${incoming} ON CONFLICT DO NOTHING`,
           params,
         },
         {
+          // What the object has charged itself, it counts already.
+          text: `INSERT INTO open_calls (call_id, tenant_id, counted_at)
+                 SELECT i.call_id, i.tenant_id, CASE WHEN l.object <> '${OPEN_STREAM}' THEN now() END
+                 FROM ${incoming} JOIN ledger l USING (call_id, tenant_id) WHERE i.object = '${OPEN_STREAM}' ON CONFLICT DO NOTHING`,
+          params,
+        },
+        {
+          text: `UPDATE open_calls o SET object = i.object, epoch = i.epoch, n = i.n, counted_at = coalesce(o.counted_at, now())
+                 FROM ${incoming} JOIN ledger l USING (call_id, tenant_id)
+                 WHERE i.object <> '${OPEN_STREAM}' AND l.object = '${OPEN_STREAM}'
+                   AND o.call_id = i.call_id AND o.tenant_id = i.tenant_id AND o.n IS NULL`,
+          params,
+        },
+        {
           text: `INSERT INTO ledger_conflicts (call_id, incoming)
-                 SELECT i.call_id, to_jsonb(i) FROM ${incoming}
-                 WHERE NOT EXISTS (SELECT FROM ledger l WHERE (l.call_id, l.tenant_id, l.object, l.epoch, l.n, l.tool, l.units, l.at)
-                                     = (i.call_id, i.tenant_id, i.object, i.epoch, i.n, i.tool, i.units, ${incomingInstant}))
+                 SELECT i.call_id, to_jsonb(i) FROM ${incoming} LEFT JOIN ledger l USING (call_id) LEFT JOIN open_calls o USING (call_id)
+                 WHERE NOT coalesce(
+                   (l.tenant_id, l.tool, l.units) = (i.tenant_id, i.tool, i.units)
+                   AND ((l.object, l.epoch, l.n, l.at) = (i.object, i.epoch, i.n, ${incomingInstant})
+                     OR i.object = '${OPEN_STREAM}' AND l.object <> '${OPEN_STREAM}'
+                     OR i.object <> '${OPEN_STREAM}' AND l.object = '${OPEN_STREAM}' AND (o.object, o.epoch, o.n) = (i.object, i.epoch, i.n)), false)
                  ON CONFLICT DO NOTHING`,
           params,
         },
         {
           text: `WITH streams AS (
                    SELECT DISTINCT i.tenant_id, i.object, i.epoch, coalesce(s.watermark, 0) AS watermark
-                   FROM ${incoming} LEFT JOIN usage_streams s USING (tenant_id, object, epoch)),
+                   FROM ${incoming} LEFT JOIN usage_streams s USING (tenant_id, object, epoch) WHERE i.object <> '${OPEN_STREAM}'),
                  runs AS (
                    SELECT s.*, l.n, l.n - row_number() OVER (PARTITION BY s.tenant_id, s.object, s.epoch ORDER BY l.n) AS run
-                   FROM streams s LEFT JOIN ledger l ON l.tenant_id = s.tenant_id AND l.object = s.object AND l.epoch = s.epoch AND l.n > s.watermark),
+                   FROM streams s LEFT JOIN LATERAL (
+                     SELECT n FROM ledger WHERE tenant_id = s.tenant_id AND object = s.object AND epoch = s.epoch AND n > s.watermark
+                     UNION SELECT n FROM open_calls WHERE tenant_id = s.tenant_id AND object = s.object AND epoch = s.epoch AND n > s.watermark) l ON true),
                  reached AS (
                    SELECT tenant_id, object, epoch, coalesce(max(n) FILTER (WHERE run = watermark), watermark) AS watermark,
                           coalesce(max(n), watermark) AS highest
@@ -71,13 +109,21 @@ export function controlUsage(db: NeonConnection) {
                  RETURNING tenant_id, object, epoch, watermark`,
           params,
         },
+        {
+          text: `SELECT ${openCallColumns} FROM open_calls o JOIN ledger l USING (call_id) JOIN ${incoming} USING (call_id)
+                 WHERE i.object = '${OPEN_STREAM}' AND o.counted_at IS NULL`,
+          params,
+        },
       ]);
-      return watermarks.map((row) => ({
-        tenantId: row["tenant_id"] as TenantId,
-        object: String(row["object"]),
-        epoch: String(row["epoch"]),
-        watermark: Number(row["watermark"]),
-      }));
+      return {
+        watermarks: watermarks.map((row) => ({
+          tenantId: row["tenant_id"] as TenantId,
+          object: String(row["object"]),
+          epoch: String(row["epoch"]),
+          watermark: Number(row["watermark"]),
+        })),
+        uncounted: uncounted.map((row) => UncountedCall.parse(row)),
+      };
     },
 
     async beat(name: string, nowMs: number): Promise<void> {
@@ -127,6 +173,9 @@ export function controlUsage(db: NeonConnection) {
     },
   };
 }
+
+/** An open call with what the ledger has of it: `o` is its row in open_calls, `l` the one in the ledger. */
+export const openCallColumns = `o.tenant_id AS "tenantId", o.call_id AS "callId", l.tool, l.units, round(extract(epoch FROM l.at) * 1000)::bigint AS "atMs"`;
 
 const incoming = `jsonb_to_recordset($1::jsonb) AS i(call_id text, tenant_id text, object text, epoch text, n bigint, tool text, units integer, at_ms bigint)`;
 const incomingInstant = `to_timestamp(i.at_ms::double precision / 1000)`;

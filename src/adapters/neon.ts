@@ -4,9 +4,10 @@
 // batch stands, except that a lost answer may have been that of a batch that was committed.
 // The database's own words stay in `cause`: they may quote rows, so they are for a debugger and never for a log line.
 import { DatabaseError, type HTTPQueryOptions, neon, NeonDbError, neonConfig, types } from "@neondatabase/serverless";
-import { AppError, type ErrorCode } from "../core/errors.ts";
+import { AnswerLost, AppError, type ErrorCode } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
 
+export { AnswerLost };
 export type { Row, Statement };
 
 export interface BatchOptions {
@@ -48,14 +49,6 @@ export class SqlError extends AppError {
     this.name = "SqlError";
     this.sqlState = sqlState;
     this.constraint = constraint;
-  }
-}
-
-/** No answer came: the batch was never begun, rolled back or committed, and nobody here can know which. */
-export class AnswerLost extends AppError {
-  constructor(code: ErrorCode, cause: unknown) {
-    super(code, "the database did not answer", { cause });
-    this.name = "AnswerLost";
   }
 }
 

@@ -152,7 +152,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
     work: (transaction: Transaction) => Promise<Result>,
     signal?: AbortSignal,
   ): Promise<Result> {
-    if (sessions === undefined) throw new AppError("sessions_exhausted", "this way to the rows has no sessions");
+    if (sessions === undefined) throw new AppError("sessions_unavailable", "this way to the rows has no sessions");
     return sessions.use(
       async (session) => {
         let state: "fresh" | "open" | "over" = "fresh";

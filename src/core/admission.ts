@@ -251,6 +251,22 @@ export class Admission {
   }
 
   /**
+   * Counts charged calls that were not decided here, whatever the limits: each in the windows if it is in them still, and
+   * in the month if that is its own.
+   */
+  include(calls: Iterable<{ atMs: number; units: number; tool: string }>, nowMs: number): void {
+    const now = this.#tick(nowMs);
+    for (const { atMs, units, tool } of calls) {
+      if (now - atMs < HOUR_MS) {
+        this.#hour.add(atMs, units);
+        this.#byTool.get(tool)?.add(atMs, units);
+      }
+      if (now - atMs < MINUTE_MS) this.#minute.add(atMs, 1);
+      if (periodOf(atMs).period === this.#period) this.#monthUsed += units;
+    }
+  }
+
+  /**
    * Must be told of a tool with a limit of its own before it decides about one: `rows` are that tool's charged calls of
    * the last hour. Holds of running calls are added. Told again, it changes nothing.
    */

@@ -43,6 +43,8 @@ export interface Refusal {
   used?: number;
   retryAfterSeconds?: number;
   upgradeUrl?: string;
+  /** An answer on the way was lost: the call may have been charged all the same, once, under this id. */
+  mayBeChargedAs?: string;
 }
 
 /** What a client keeps of a call that was charged: the ledger has a row of this id and these units. */

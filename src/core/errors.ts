@@ -49,11 +49,19 @@ export const errors = {
     status: 503,
     advice: "All database sessions of the account are in use. Try again shortly.",
   },
+  sessions_unavailable: {
+    status: 503,
+    advice: "This tool needs a database session, and there is none while usage cannot be counted. Try again shortly.",
+  },
   isolation_unproven: {
     status: 503,
     advice: "The server could not prove that tenants are kept apart, so it serves no tool.",
   },
   tenant_unavailable: { status: 503, advice: "The account's data cannot be reached. Try again shortly." },
+  metering_unavailable: {
+    status: 503,
+    advice: "Usage cannot be counted right now, and a call that cannot be counted is not answered.",
+  },
   placement_unavailable: {
     status: 503,
     advice: "The place for the account's data cannot be made right now. Nothing was lost; it is tried again.",
@@ -85,6 +93,14 @@ export class AppError extends Error {
     super(message, options);
     this.name = "AppError";
     this.code = code;
+  }
+}
+
+/** No answer of a database came: the batch was never begun, rolled back or committed, and nobody here can know which. */
+export class AnswerLost extends AppError {
+  constructor(code: ErrorCode, cause: unknown) {
+    super(code, "the database did not answer", { cause });
+    this.name = "AnswerLost";
   }
 }
 

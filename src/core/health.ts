@@ -40,6 +40,28 @@ export function replicasCheck(replicas: Readonly<Record<string, ReplicaState | n
   return failedCheck(`a replica is more than ${REPLICA_LAG_SECONDS} s behind, or no replica any more`, replicas);
 }
 
+/** Of messages that nobody could take and nobody has dealt with. Nothing may end there unseen: the first one fails. */
+export function deadLettersCheck(waiting: number): Check {
+  const facts = { waiting };
+  return waiting === 0 ? passedCheck(facts) : failedCheck("messages lie in the dead letters", facts);
+}
+
+/** Calls that were charged while their tenants' objects could not be reached, and that those do not count yet. */
+export interface OpenCallsState {
+  uncounted: number;
+  /** `null`: there is none. */
+  oldestSeconds: number | null;
+}
+
+/** The sweep tells the objects every minute: by then an object has been away for ten of them. */
+const UNCOUNTED_SECONDS = 600;
+
+export function openCallsCheck({ uncounted, oldestSeconds }: OpenCallsState): Check {
+  const facts = { uncounted, oldestSeconds };
+  if (oldestSeconds === null || oldestSeconds <= UNCOUNTED_SECONDS) return passedCheck(facts);
+  return failedCheck("a tenant's object has been out of reach for 10 minutes: its calls run unlimited", facts);
+}
+
 /** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
 export interface PipelineState {
   unsealedSeconds: number | null;

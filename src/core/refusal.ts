@@ -46,3 +46,9 @@ export function limitRefusal(tool: string, refused: Refused, upgradeUrl: string)
     upgradeUrl,
   };
 }
+
+/** The same refusal of a call that may have been charged all the same. */
+export function mayBeCharged(refusal: Refusal, callId: string): Refusal {
+  const note = `An answer was lost on the way: it may have been charged once. The call's id is ${callId}.`;
+  return { ...refusal, message: `${refusal.message} ${note}`, mayBeChargedAs: callId };
+}

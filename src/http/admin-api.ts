@@ -13,6 +13,7 @@ import { log } from "../log.ts";
 import { analyticsApi } from "./analytics-api.ts";
 import { backupApi, openImport } from "./backup-api.ts";
 import { billingApi } from "./billing-api.ts";
+import { deadLetterApi } from "./dead-letter-api.ts";
 import { deliver } from "./deliver.ts";
 import { fleetApi } from "./fleet-api.ts";
 import { KeyRequest, issueKey } from "./keys.ts";
@@ -52,6 +53,7 @@ adminApi.use(
 
 adminApi.route("/analytics", analyticsApi);
 adminApi.route("/billing", billingApi);
+adminApi.route("/dead-letters", deadLetterApi);
 adminApi.route("/migrations", fleetApi);
 adminApi.route("/tenants", moveApi);
 adminApi.route("/tenants", backupApi);

@@ -1,20 +1,16 @@
 // The straight way of an MCP request: checked, identified, then one RPC to the tenant's object, whatever the method.
-// A tool call's RPC runs the tool; any other method's RPC asks whether the caller may use the server at all.
+// A tool call's RPC runs the tool; any other method's RPC asks whether the caller may use the server at all. What happens
+// when the object does not answer is object-call.ts's to decide.
 import type { McpServer } from "@modelcontextprotocol/server";
-import type { CallOutcome, CallRequest, Caller, Progress, Refusal, Standing } from "../core/call.ts";
+import type { Refusal, Standing } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
-import { plainRefusal, refusedOutcome } from "../core/refusal.ts";
+import { plainRefusal } from "../core/refusal.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { type Authenticated, authenticate, challenge } from "./auth.ts";
+import { authorizeCaller, callObject } from "./object-call.ts";
 import { calledTool, registerTools, serveMcp, toolsFor } from "./server.ts";
 import { type McpGuard, corsHeaders, jsonRpcError, rateLimitHeaders, readMcpRequest } from "./transport.ts";
-
-/** An object that answers later than its tool's own limit and this is taken for lost. */
-const ANSWER_MARGIN_MS = 5_000;
-/** An overloaded object sheds its load in seconds. */
-const OVERLOADED_RETRY_SECONDS = 5;
 
 /**
  * Answers one request to `/mcp`. `register` adds to what the request's server offers besides the catalogue; the
@@ -66,7 +62,7 @@ async function answerCaller(
   let allowedTools: readonly string[] | null = null;
   const authorize = async (): Promise<void> => {
     asked = true;
-    const authorization = await env.TENANT.getByName(caller.tenantId).authorize(caller);
+    const authorization = await authorizeCaller(env, caller);
     if (authorization.kind === "refused") refused = authorization.refusal;
     else allowedTools = authorization.allowedTools;
   };
@@ -94,77 +90,6 @@ async function answerCaller(
   if (!asked) await authorize();
   if (refused !== undefined) return refusalResponse(refused, body, env);
   return standing === undefined ? response : withHeaders(response, rateLimitHeaders(standing));
-}
-
-interface ObjectCall {
-  tool: Tool;
-  args: Readonly<Record<string, unknown>>;
-  caller: Caller;
-  progress: ((progress: Progress) => Promise<void>) | undefined;
-  signal: AbortSignal;
-}
-
-/**
- * Calls the tenant's object. When the answer is lost, the call is made again only if the tool says that this is safe;
- * otherwise the client is told that the outcome is not known (DESIGN.md I8).
- */
-async function callObject(env: Env, ctx: Pick<ExecutionContext, "waitUntil">, call: ObjectCall): Promise<CallOutcome> {
-  const { tool, args, caller, progress, signal } = call;
-  const callId = newCallId(Date.now());
-  const attempt = (number: CallRequest["attempt"]): Promise<CallOutcome> => {
-    // A stub that has failed keeps failing: each attempt has its own.
-    const object = env.TENANT.getByName(caller.tenantId);
-    const request: CallRequest = { callId, attempt: number, caller, tool: tool.name, args };
-    const answer = object.call(request, progress) as Promise<CallOutcome>;
-    // A client that goes away takes the request's context with it, and with the context the RPC that says so.
-    ctx.waitUntil(answer.catch(() => undefined));
-    return within((tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
-  };
-  const cancel = (): void => ctx.waitUntil(env.TENANT.getByName(caller.tenantId).cancel(callId));
-  signal.addEventListener("abort", cancel, { once: true });
-  try {
-    return await attempt(1);
-  } catch (error) {
-    const lost = { tenantId: caller.tenantId, tool: tool.name, callId };
-    log("error", "object_call_lost", { ...lost, error: describeError(error) });
-    if (isOverloaded(error)) {
-      const refusal = { ...plainRefusal("tenant_unavailable"), retryAfterSeconds: OVERLOADED_RETRY_SECONDS };
-      return refusedOutcome(refusal);
-    }
-    if (!tool.annotations.readOnly && !tool.annotations.idempotent) return outcomeUnknown(callId);
-    try {
-      return await attempt(2);
-    } catch (again) {
-      log("error", "object_call_lost", { ...lost, error: describeError(again) });
-      return tool.annotations.readOnly ? refusedOutcome(plainRefusal("tenant_unavailable")) : outcomeUnknown(callId);
-    }
-  } finally {
-    signal.removeEventListener("abort", cancel);
-  }
-}
-
-function outcomeUnknown(callId: string): CallOutcome {
-  return refusedOutcome(plainRefusal("outcome_unknown", `The call's id is ${callId}.`));
-}
-
-function isOverloaded(error: unknown): boolean {
-  return typeof error === "object" && error !== null && "overloaded" in error && error.overloaded === true;
-}
-
-async function within<T>(limitMs: number, answer: Promise<T>): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Error(`no answer within ${limitMs} ms`)), limitMs);
-  try {
-    return await Promise.race([answer, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** A UUID of version 7 (RFC 9562): ids of one time lie together in the ledger's index. */
-export function newCallId(nowMs: number): string {
-  const time = nowMs.toString(16).padStart(12, "0");
-  return `${time.slice(0, 8)}-${time.slice(8)}-7${crypto.randomUUID().slice(15)}`;
 }
 
 /** A refusal outside a tool call: a challenge for who is calling, otherwise a JSON-RPC error that carries the facts. */

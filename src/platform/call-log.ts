@@ -1,8 +1,10 @@
 // The rows of a tenant's object: one per charged call, which is charge, window history and outbox entry at once.
 // A row leaves when the ledger has acknowledged it and the window has passed it, and the transaction that deletes it
 // folds it into its month's total. Every function is synchronous: what it writes commits with the caller's turn.
+// A call that was charged past this object is a row, too, with a number below zero: it counts like the others and is in
+// nobody's sequence. It stays until its month is over, so that the object knows it when it is told again.
 import { HOUR_MS, periodOf } from "../core/admission.ts";
-import type { UsageRow } from "../core/usage.ts";
+import type { OpenCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {
   readonly epoch: string;
@@ -13,6 +15,8 @@ export interface CallLog {
   append(call: Omit<UsageRow, "n">): void;
   /** Whether this call was charged; looked up only when a first answer was lost. */
   has(callId: string): boolean;
+  /** Counts calls that were charged elsewhere. Returns those that were not known and still count for something. */
+  countOpen(calls: readonly OpenCall[], nowMs: number): OpenCall[];
   /** Rows after `n`, in order. */
   after(n: number, limit: number): UsageRow[];
   /** Takes the ledger's watermark over and drops what is no longer needed. A watermark that went back changes nothing. */
@@ -59,9 +63,12 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
   let acknowledged = Number(setting("acknowledged") ?? 0);
   let lastN = Math.max(acknowledged, sql.exec<{ n: number | null }>(`SELECT max(n) AS n FROM calls`).one().n ?? 0);
 
+  let lowestN = Math.min(0, sql.exec<{ n: number | null }>(`SELECT min(n) AS n FROM calls`).one().n ?? 0);
+  const startOfMonth = (nowMs: number): number => Date.parse(`${periodOf(nowMs).period}-01T00:00:00Z`);
+
   const fold = (upTo: number, nowMs: number): void => {
-    const gone = `n <= ? AND at_ms <= ?`;
-    const bounds = [upTo, nowMs - HOUR_MS];
+    const gone = `n <= ? AND at_ms <= ? AND (n > 0 OR at_ms < ?)`;
+    const bounds = [upTo, nowMs - HOUR_MS, startOfMonth(nowMs)];
     const totals = sql
       .exec<{ month: string; units: number }>(
         `SELECT strftime('%Y-%m', at_ms / 1000, 'unixepoch') AS month, sum(units) AS units FROM calls WHERE ${gone} GROUP BY month`,
@@ -94,6 +101,27 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     has(callId) {
       return sql.exec(`SELECT 1 FROM calls WHERE call_id = ?`, callId).toArray().length > 0;
     },
+    countOpen(calls, nowMs) {
+      const ids = JSON.stringify(calls.map(({ callId }) => callId));
+      const known = new Set(
+        sql
+          .exec<{ id: string }>(
+            `SELECT call_id AS id FROM calls WHERE call_id IN (SELECT value FROM json_each(?))`,
+            ids,
+          )
+          .toArray()
+          .map(({ id }) => id),
+      );
+      const since = Math.min(startOfMonth(nowMs), nowMs - HOUR_MS);
+      const counted = calls.filter(({ callId, atMs }) => !known.has(callId) && atMs >= since);
+      storage.transactionSync(() => {
+        for (const [index, { callId, atMs, tool, units }] of counted.entries()) {
+          sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?)`, lowestN - 1 - index, callId, atMs, tool, units);
+        }
+      });
+      lowestN -= counted.length; // not before they are stored
+      return counted;
+    },
     after(n, limit) {
       return sql
         .exec<{ n: number; callId: string; atMs: number; tool: string; units: number }>(
@@ -124,7 +152,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
       const { period } = periodOf(nowMs);
       const kept = sql.exec<{ units: number }>(
         `SELECT coalesce(sum(units), 0) AS units FROM calls WHERE at_ms >= ?`,
-        Date.parse(`${period}-01T00:00:00Z`),
+        startOfMonth(nowMs),
       );
       const folded = sql.exec<{ units: number }>(`SELECT units FROM months WHERE month = ?`, period).toArray();
       return kept.one().units + (folded[0]?.units ?? 0);

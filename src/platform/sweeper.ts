@@ -2,6 +2,7 @@
 // tenants whose provisioning went silent, fleet migrations that did, and objects that were not told of a change.
 import { controlInbox } from "../adapters/control-inbox.ts";
 import { controlMoves } from "../adapters/control-moves.ts";
+import { controlOpenCalls } from "../adapters/control-open-calls.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
 import { connectControl } from "../adapters/neon.ts";
@@ -13,6 +14,7 @@ import { raiseAlarms } from "./alarms.ts";
 import { pruneChanges, resumeSilentJobs } from "./archiving.ts";
 import { resumeSilentMigrations } from "./fleet-migration.ts";
 import { MOVE_SILENCE_MS, startMoving } from "./moving.ts";
+import { tellOpenCalls } from "./open-calls.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
 import { rotateSeals } from "./seal-rotation.ts";
 
@@ -20,6 +22,8 @@ import { rotateSeals } from "./seal-rotation.ts";
 const BATCH = 50;
 /** An event is applied right after it is kept; one that is older than this was left behind. */
 const INBOX_LAG_MS = 10_000;
+/** Some 60 KB in one message to an object. */
+const OPEN_CALLS_EACH = 500;
 /** Stripe retries for three days; an event that it gave up on is still listed for thirty. */
 const LOOK_BACK_SECONDS = 3 * 86_400;
 
@@ -46,6 +50,9 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     });
     await each(undelivered, (tenantId) => env.TENANT.getByName(tenantId).refresh());
   });
+  await settle("open_calls", async () =>
+    tellOpenCalls(env, await controlOpenCalls(db).uncounted(BATCH, OPEN_CALLS_EACH)),
+  );
   await settle("seals", () => rotateSeals(env));
   await settle("silent_moves", async () => {
     await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));

@@ -3,7 +3,8 @@
 // Every statement passes one gate here, which a move shuts for a moment; a statement that finds the gate at its place in
 // the database shut goes to where the rows are now, so that a call does not notice that its tenant has moved.
 import { placementsOf } from "../adapters/control-placements.ts";
-import { openTenantDb, openTenantSession, provePlacement, resealed } from "../adapters/dispatch.ts";
+import { openTenantDb, openTenantSession, resealed } from "../adapters/dispatch.ts";
+import { type ProofOutcome, isProven, loginOf, proveLogin } from "../adapters/login-proof.ts";
 import { type SessionLimits, type SessionPool, createSessionPool } from "../adapters/session-pool.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import { type CallScopedDb, orAborted } from "../adapters/tenant-db.ts";
@@ -15,21 +16,6 @@ import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
 import { SessionShare } from "./session-share.ts";
-
-/** What a proof looks at changes by migrations and by hand, both rare; /health looks every few seconds besides. */
-const PROOF_TRUSTED_MS = 5 * 60_000;
-
-/**
- * When this isolate last proved a login, by login. Objects share when it was proved and never the proving itself: work
- * that an object has begun ends with that object, and whoever waited would wait for ever.
- */
-const provenAtMs = new Map<string, number>();
-
-/** The tenants of a shared shard have one login, the others one each. */
-const loginOf = ({ strategy, shardId, id }: Placement): string =>
-  strategy === "shared" ? shardId : `${shardId}/${id}`;
-
-export type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable";
 
 /** Before the tenant is known. */
 const unsold = { sessions: 1, sessionIdleSeconds: 30, callsInFlight: 4 };
@@ -224,22 +210,8 @@ export class TenantData {
     if (!isProven(placement, nowMs)) await this.#prove(placement, nowMs);
   }
 
-  async #prove(placement: Placement, nowMs: number): Promise<ProofOutcome> {
-    try {
-      const proof = await provePlacement(this.#env, this.#tenantId, placement);
-      if (proof.proven) {
-        provenAtMs.set(loginOf(placement), nowMs);
-        return "proven";
-      }
-      log("error", "isolation_unproven", {
-        tenantId: this.#tenantId,
-        checks: proof.failures.map(({ check }) => check).join(","),
-      });
-      return "isolation_unproven";
-    } catch (error) {
-      log("error", "isolation_not_provable", { tenantId: this.#tenantId, error: describeError(error) });
-      return "database_unavailable";
-    }
+  #prove(placement: Placement, nowMs: number): Promise<ProofOutcome> {
+    return proveLogin(this.#env, this.#tenantId, placement, nowMs);
   }
 
   /** Seals the placement's login anew if its key is on its way out. */
@@ -247,10 +219,6 @@ export class TenantData {
     const login = await resealed(this.#env, placement);
     if (login !== undefined) await placementsOf(this.#env).reseal(placement, login);
   }
-}
-
-function isProven(placement: Placement, nowMs: number): boolean {
-  return nowMs - (provenAtMs.get(loginOf(placement)) ?? -Infinity) < PROOF_TRUSTED_MS;
 }
 
 function samePlace(a: Placement, b: Placement): boolean {

@@ -8,19 +8,20 @@ import { DurableObject } from "cloudflare:workers";
 import * as z from "zod";
 import { controlInbox } from "../adapters/control-inbox.ts";
 import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
-import { createTenantFiles } from "../adapters/files.ts";
 import { connectControl } from "../adapters/neon.ts";
 import type { CallScopedDb } from "../adapters/tenant-db.ts";
+import { toolContext } from "../adapters/tool-context.ts";
+import { type ToolRun, runTool } from "../adapters/tool-runner.ts";
 import { Admission, type Ticket } from "../core/admission.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
+import { allowedTools, refusedCredential, refusedTool } from "../core/call-checks.ts";
 import { AppError, type ErrorCode } from "../core/errors.ts";
 import { limitRefusal, plainRefusal, refusedOutcome } from "../core/refusal.ts";
 import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
+import type { OpenCall } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import type { TenantDb, Tool } from "../tools/tool.ts";
 import { applyBillingEvent } from "./billing-events.ts";
-import { allowedTools, callerId, refusedCredential, refusedTool } from "./call-checks.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
 import { startMoving } from "./moving.ts";
 import { placeTenant } from "./placing.ts";
@@ -31,7 +32,6 @@ import { TenantData } from "./tenant-data.ts";
 import { seedTenant } from "./tenant-defaults.ts";
 import { type MoveHost, type Piece, TenantMove } from "./tenant-move.ts";
 import { Turns } from "./turns.ts";
-import { type ToolRun, runTool } from "./tool-runner.ts";
 import { UsageOutbox } from "./usage-outbox.ts";
 
 const KeptConfig = z.object({ value: TenantConfig, readAtMs: z.number() });
@@ -131,7 +131,11 @@ export class TenantObject extends DurableObject<Env> {
     }
     let run: ToolRun;
     try {
-      const context = this.#toolContext(request, tool, config, rows, db.forCall(abort.signal));
+      const context = toolContext(this.env.FILES, config, request, {
+        db: db.forCall(abort.signal),
+        usage: () => this.#admission.standing(config.limits, this.now()),
+        history: () => rows.history(this.now()),
+      });
       run = await runTool(tool, request.args, context, { abort, progress });
       if (run.charged && ticket !== undefined) {
         if (tool.units > 0) {
@@ -170,6 +174,16 @@ export class TenantObject extends DurableObject<Env> {
   /** Takes the ledger's watermark over. One of another epoch is of a sequence that this object no longer writes. */
   acknowledge(epoch: string, watermark: number): void {
     this.#outbox?.acknowledge(epoch, watermark, this.now());
+  }
+
+  /**
+   * Counts calls that were charged while this object could not be reached. Told again, it changes nothing. One that still
+   * runs here has been answered there: it is stopped, and then is not charged again.
+   */
+  countOpen(calls: readonly OpenCall[]): void {
+    const now = this.now();
+    for (const { callId } of calls) this.cancel(callId);
+    this.#admission.include(this.#open().countOpen(calls, now), now);
   }
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
@@ -323,23 +337,6 @@ export class TenantObject extends DurableObject<Env> {
     const db = await this.#openRows(config);
     if (typeof db === "string") throw new AppError(db);
     return db;
-  }
-
-  // ---- running a call
-
-  #toolContext(request: CallRequest, tool: Tool, config: TenantConfig, rows: CallLog, db: TenantDb) {
-    const { callId, caller } = request;
-    return {
-      tenant: { id: this.#tenantId, name: config.name, plan: config.plan, features: config.features },
-      caller: { kind: caller.kind, id: callerId(caller) },
-      callId,
-      db,
-      files: createTenantFiles({ bucket: this.env.FILES, tenantId: this.#tenantId }),
-      usage: () => this.#admission.standing(config.limits, this.now()),
-      history: () => rows.history(this.now()),
-      log: (event: string, fields = {}) =>
-        log("info", event, { ...fields, callId, tenantId: this.#tenantId, tool: tool.name }),
-    };
   }
 
   // ---- rows, outbox and inbox

@@ -177,7 +177,7 @@ async function callAtOnce(
       const told = seen.get(tenant?.id ?? "");
       if (tenant === undefined || what === undefined || told === undefined) continue;
       const answer = await callTool(tenant.apiKey, what.tool, what.args).catch(() => undefined);
-      if (answer === undefined || answer.refusal?.code === "outcome_unknown") {
+      if (answer === undefined || answer.refusal?.mayBeChargedAs !== undefined) {
         told.unknown += 1;
         told.unknownUnits += what.units;
       } else if (answer.receipt !== undefined) told.receipts.set(answer.receipt.id, answer.receipt.units);

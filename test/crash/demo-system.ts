@@ -132,12 +132,12 @@ export async function callOnce(baseUrl: string, apiKey: string, seen: Seen): Pro
     const { result } = (await response.json()) as {
       result?: {
         isError?: boolean;
-        _meta?: { "tollgate/receipt"?: { id: string }; "tollgate/refusal"?: { code: string } };
+        _meta?: { "tollgate/receipt"?: { id: string }; "tollgate/refusal"?: { mayBeChargedAs?: string } };
       };
     };
     const receipt = result?._meta?.["tollgate/receipt"];
     if (receipt !== undefined) seen.receipts.add(receipt.id);
-    else if (result?._meta?.["tollgate/refusal"]?.code === "outcome_unknown") seen.unanswered += 1;
+    else if (result?._meta?.["tollgate/refusal"]?.mayBeChargedAs !== undefined) seen.unanswered += 1;
     return result !== undefined && result.isError !== true;
   } catch (error) {
     // Who could not connect has asked nothing.

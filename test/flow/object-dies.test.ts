@@ -59,7 +59,7 @@ test("whenever the object dies around a call's end, the client's successes and t
   await expectCharged(tenant, successes);
 });
 
-test("a read-only call that is lost twice is refused, with nothing charged and nothing held", async () => {
+test("on the free plan, a read-only call that is lost twice is refused, with nothing charged and nothing held", async () => {
   const tenant = await aTenant();
   await databaseFaults([{ ...slowProducts, ms: SLOW_MS }]);
   try {
@@ -69,7 +69,7 @@ test("a read-only call that is lost twice is refused, with nothing charged and n
     await sleep(600);
     await endObject(tenant.id);
     const answers = await running;
-    expect(answers.map(outcome)).toEqual(Array.from({ length: 4 }, () => "tenant_unavailable"));
+    expect(answers.map(outcome)).toEqual(Array.from({ length: 4 }, () => "metering_unavailable"));
   } finally {
     await databaseFaults([]);
   }

@@ -1,6 +1,6 @@
 // The product's Worker with what only a test may do: set a tenant's clock, end its object in the middle of things, call
-// it past the MCP endpoint, leave in the middle of a call, take the monitor away, trust one issuer more; and one tool
-// more, whose calls must never run twice.
+// it past the MCP endpoint, leave in the middle of a call, take the monitor away, trust one issuer more, put the object or
+// the queue out of the Worker's reach; and tools more, among them one whose calls must never run twice.
 import * as z from "zod";
 import type { Migration } from "../../src/adapters/branch.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
@@ -31,6 +31,26 @@ const takeFromStock = defineTool({
       `UPDATE products SET stock = stock - 1 WHERE id = $1 RETURNING stock`,
       [id],
     );
+    return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
+  },
+});
+/** Sets a product's stock: twice is the same as once. Gives up soon, so that a test need not wait long for a silent object. */
+const setStock = defineTool({
+  ...takeFromStock,
+  name: "set_stock",
+  title: "Set stock",
+  description: "Sets how many pieces of a product there are.",
+  input: z.strictObject({ id: z.string(), stock: z.int() }),
+  output: z.strictObject({ stock: z.int() }),
+  annotations: { readOnly: false, idempotent: true, destructive: true },
+  timeoutMs: 500,
+  failed: isFailure,
+
+  async run({ id, stock }, { db }) {
+    const [row] = await db.query<{ stock: number }>(`UPDATE products SET stock = $2 WHERE id = $1 RETURNING stock`, [
+      id,
+      stock,
+    ]);
     return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
   },
 });
@@ -79,13 +99,23 @@ const runSql = defineTool({
     }
   },
 });
-for (const tool of [takeFromStock, runSql]) (catalogue as Map<string, Tool>).set(tool.name, tool);
+for (const tool of [takeFromStock, setStock, runSql]) (catalogue as Map<string, Tool>).set(tool.name, tool);
 
 const offsetsMs = new Map<string, number>();
 let monitorIsDown = false;
 const released = tenantMigrations.length;
 let budgetOfTest: number | undefined;
 let trustingEnv: Env | undefined;
+
+/**
+ * What a tenant's object is to the Worker: out of reach, overloaded, silent, or one whose answers to calls are lost, after
+ * the call or in the middle of it.
+ * `no-queue`: the object is out of reach, and so is the queue.
+ */
+type ObjectFault = "away" | "overloaded" | "silent" | "answers-lost" | "cut-off" | "no-queue";
+const objectFaults = new Map<string, ObjectFault>();
+/** How often the Worker sent a call to an object with a fault. */
+let callsSent = 0;
 
 // What is declared here takes the place of the product's.
 export * from "../../src/worker.ts";
@@ -172,6 +202,27 @@ export default {
       case "/test/trust":
         trustingEnv = trusting(env, searchParams.get("issuer"));
         return Response.json({ issuers: trustingEnv.OIDC_ISSUERS });
+      case "/test/object": {
+        const fault = searchParams.get("fault");
+        if (fault === null) objectFaults.delete(tenantId);
+        else objectFaults.set(tenantId, fault as ObjectFault);
+        return Response.json({ fault, callsSent });
+      }
+      case "/test/queue":
+        await env.USAGE.send(await request.json());
+        return Response.json({ sent: true });
+      case "/test/dead-queue": {
+        const body: unknown = await request.json();
+        const outcomes: string[] = [];
+        const message = {
+          ...{ id: crypto.randomUUID(), timestamp: new Date(), body, attempts: 1 },
+          ack: () => outcomes.push("ack"),
+          retry: () => outcomes.push("retry"),
+        };
+        const batch = { queue: "tollgate-usage-dead", messages: [message] };
+        await worker.queue(batch as unknown as MessageBatch, env);
+        return Response.json({ id: message.id, outcomes });
+      }
       case "/test/call":
         return Response.json(await callObject(request, env));
       case "/test/migrations":
@@ -184,10 +235,54 @@ export default {
         return worker.fetch(new Request(`${env.PUBLIC_URL}/mcp`, new Request(request, { signal })), env, ctx);
       }
       default:
-        return worker.fetch(request, trustingEnv ?? env, ctx);
+        return worker.fetch(request, outOfReach(trustingEnv ?? env), ctx);
     }
   },
+  queue: (batch: MessageBatch, env: Env) => worker.queue(batch, outOfReach(env)),
+  scheduled: (controller: ScheduledController, env: Env) => worker.scheduled(controller, outOfReach(env)),
 } satisfies ExportedHandler<Env>;
+
+/** The environment in which tenants' objects have the faults that a test has set. */
+function outOfReach(env: Env): Env {
+  if (objectFaults.size === 0) return env;
+  const TENANT = Object.assign(Object.create(env.TENANT) as Env["TENANT"], {
+    getByName: (name: string) => {
+      const stub = env.TENANT.getByName(name);
+      const fault = objectFaults.get(name);
+      return fault === undefined ? stub : faultyStub(stub, fault);
+    },
+  });
+  const USAGE = Object.assign(Object.create(env.USAGE) as Env["USAGE"], {
+    send: async (body: { tenantId: string }) => {
+      if (objectFaults.get(body.tenantId) === "no-queue") throw new Error("The queue is out of reach.");
+      return env.USAGE.send(body);
+    },
+  });
+  return { ...env, TENANT, USAGE };
+}
+
+function faultyStub(stub: DurableObjectStub<ProductObject>, fault: ObjectFault): DurableObjectStub<ProductObject> {
+  const methods: ProxyHandler<DurableObjectStub<ProductObject>> = {
+    get:
+      (_target, method) =>
+      async (...args: unknown[]): Promise<unknown> => {
+        if (method === "call") callsSent += 1;
+        if (fault === "silent") return new Promise(() => undefined);
+        if (fault === "overloaded")
+          throw Object.assign(new Error("Durable Object is overloaded."), { overloaded: true });
+        if (fault === "answers-lost" || fault === "cut-off") {
+          const answer = (stub[method as "probe"] as (...given: unknown[]) => Promise<unknown>)(...args);
+          if (method !== "call") return answer;
+          if (fault === "answers-lost") await answer;
+          else answer.catch(() => undefined);
+          // From here on there is no way at all.
+          objectFaults.set(stub.name ?? "", "away");
+        }
+        throw Object.assign(new Error("Network connection lost."), { retryable: true });
+      },
+  };
+  return new Proxy({} as DurableObjectStub<ProductObject>, methods);
+}
 
 /** The environment of a deployment that trusts one issuer more. */
 function trusting(env: Env, issuer: string | null): Env {

@@ -97,7 +97,15 @@ export interface ToolAnswer {
   text: string;
   data: Record<string, unknown> | undefined;
   refusal:
-    | { code: string; limit?: number; used?: number; cost?: number; retryAfterSeconds?: number; upgradeUrl?: string }
+    | {
+        code: string;
+        limit?: number;
+        used?: number;
+        cost?: number;
+        retryAfterSeconds?: number;
+        upgradeUrl?: string;
+        mayBeChargedAs?: string;
+      }
     | undefined;
   /** What was charged, and under which id. */
   receipt: { id: string; units: number } | undefined;
@@ -180,6 +188,24 @@ export async function setClock(tenantId: string, offsetMs: number): Promise<void
 
 export async function endObject(tenantId: string): Promise<void> {
   await fetch(`${system.publicUrl}/test/end?tenant=${tenantId}`);
+}
+
+/** Puts a tenant's object out of the Worker's reach in one way or another, or back. Returns how many calls were sent to such. */
+export async function objectFault(
+  tenantId: string,
+  fault?: "away" | "overloaded" | "silent" | "answers-lost" | "cut-off" | "no-queue",
+): Promise<number> {
+  const query = new URLSearchParams({ tenant: tenantId, ...(fault && { fault }) });
+  const response = await fetch(`${system.publicUrl}/test/object?${query.toString()}`);
+  return ((await response.json()) as { callsSent: number }).callsSent;
+}
+
+/** Sends any body to the queue of usage, or straight to its dead letters. */
+export async function toQueue(
+  queue: "queue" | "dead-queue",
+  body: unknown,
+): Promise<{ id: string; outcomes: string[] }> {
+  return (await postJson(`${system.publicUrl}/test/${queue}`, body)) as { id: string; outcomes: string[] };
 }
 
 export async function storedCalls(tenantId: string): Promise<Record<string, unknown>[]> {

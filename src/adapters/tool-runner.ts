@@ -1,8 +1,7 @@
 // Runs one tool within its bounds: a time limit, an abort, and a size of result. What comes back says whether it is
 // charged; nothing that a tool throws reaches the client as it stands.
-import { AnswerLost } from "../adapters/neon.ts";
 import type { Progress, ToolText } from "../core/call.ts";
-import { type ErrorCode, errorCode, errors } from "../core/errors.ts";
+import { AnswerLost, type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import { utf8Bytes } from "../core/paths.ts";
 import { describeError, log } from "../log.ts";
 import {

@@ -1,8 +1,8 @@
 // What is asked of a call's sender before anything is counted: is the key or token still good, and may it call this tool?
-import type { CallRequest, Caller, Refusal } from "../core/call.ts";
-import type { ErrorCode } from "../core/errors.ts";
-import { plainRefusal } from "../core/refusal.ts";
-import type { TenantConfig } from "../core/tenant.ts";
+import type { CallRequest, Caller, Refusal } from "./call.ts";
+import type { ErrorCode } from "./errors.ts";
+import { plainRefusal } from "./refusal.ts";
+import type { TenantConfig } from "./tenant.ts";
 
 /** Why this caller is not served now, or `undefined`: its key is revoked, or its token has expired. */
 export function refusedCredential(config: TenantConfig, caller: Caller, nowMs: number): ErrorCode | undefined {
