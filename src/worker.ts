@@ -1,7 +1,7 @@
 // Where the platform enters: requests, queue batches and crons. The classes are those that wrangler.toml names.
 import { app } from "./http/app.ts";
+import { runBilling } from "./platform/billing-run.ts";
 import { DEAD_QUEUE, consumeDeadLetters } from "./platform/dead-letters.ts";
-import { reportUsage } from "./platform/reporter.ts";
 import { sweep } from "./platform/sweeper.ts";
 import { consumeUsage } from "./platform/usage-consumer.ts";
 
@@ -12,7 +12,7 @@ export { Provisioning } from "./platform/provisioning.ts";
 export { SessionBudget } from "./platform/session-budget.ts";
 export { TenantObject } from "./platform/tenant-object.ts";
 
-const REPORT_CRON = "*/5 * * * *";
+const BILLING_CRON = "*/5 * * * *";
 
 export default {
   fetch: app.fetch,
@@ -20,6 +20,6 @@ export default {
     await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(batch, env) : consumeUsage(batch, env));
   },
   async scheduled({ cron, scheduledTime }, env) {
-    await (cron === REPORT_CRON ? reportUsage(env, scheduledTime) : sweep(env, scheduledTime));
+    await (cron === BILLING_CRON ? runBilling(env, scheduledTime) : sweep(env, scheduledTime));
   },
 } satisfies ExportedHandler<Env>;

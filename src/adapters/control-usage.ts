@@ -1,6 +1,6 @@
-// The ledger and the reports that are sealed from it. Each function is one transaction; each can be repeated.
+// The ledger, and what the control database says of the whole way from it to Stripe. Each function is one transaction;
+// each can be repeated.
 import * as z from "zod";
-import { ATTEMPT_SPACING_MS, BLIND_RESEND_MS } from "../core/billing.ts";
 import type { PipelineState } from "../core/health.ts";
 import { TenantId } from "../core/tenant.ts";
 import { OPEN_STREAM, type OpenCall, type UsageMessage } from "../core/usage.ts";
@@ -28,17 +28,6 @@ export const UncountedCall = z.object({
   atMs: z.coerce.number().int(),
 }) satisfies z.ZodType<OpenCall>;
 export type UncountedCall = z.infer<typeof UncountedCall>;
-
-const Report = z.object({
-  id: z.string(),
-  tenantId: TenantId,
-  customerId: z.string(),
-  /** Start of the report's own minute, in epoch seconds. */
-  slotSeconds: z.coerce.number().int(),
-  units: z.coerce.number().int(),
-  attempt: z.coerce.number().int(),
-});
-export type Report = z.infer<typeof Report>;
 
 export function controlUsage(db: NeonConnection) {
   return {
@@ -137,80 +126,6 @@ export function controlUsage(db: NeonConnection) {
       };
     },
 
-    /**
-     * Seals all usage admitted before `cutoffMs` into reports: one per tenant and UTC day, each with a minute of that
-     * day that no other report of the tenant has. Its id follows from tenant and minute. Usage that came late takes
-     * the next free minute. Usage of a tenant that the control tables do not know stays unsealed, which /health tells.
-     */
-    async seal(cutoffMs: number, nowMs: number): Promise<number> {
-      const [, sealed = []] = await db.batch([
-        // One sealer at a time, so that no two choose the same minute: the second waits, then finds nothing left.
-        { text: `SELECT pg_advisory_xact_lock($1)`, params: [SEAL_LOCK] },
-        {
-          // One statement sees one snapshot: the rows that are marked are the rows that were summed.
-          text: `WITH due AS (
-                   SELECT call_id, tenant_id, units, at, date_trunc('day', at, 'UTC') AS day FROM ledger
-                   WHERE report_id IS NULL AND at < to_timestamp($1::double precision / 1000)
-                     AND EXISTS (SELECT FROM tenants t WHERE t.id = ledger.tenant_id) FOR UPDATE),
-                 sums AS (
-                   SELECT tenant_id, day, sum(units) AS units, count(*) AS calls, date_trunc('minute', max(at), 'UTC') AS newest
-                   FROM due GROUP BY tenant_id, day),
-                 placed AS (
-                   SELECT sums.*, CASE WHEN NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = newest) THEN newest
-                     ELSE (SELECT minute FROM generate_series(day, day + interval '1439 minutes', interval '1 minute') AS minute
-                           WHERE NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = minute)
-                           ORDER BY minute < newest, abs(extract(epoch FROM minute - newest)) LIMIT 1) END AS slot
-                   FROM sums),
-                 named AS (
-                   SELECT *, 'u1.' || tenant_id || '.' || (extract(epoch FROM slot) / 60)::bigint AS id FROM placed WHERE slot IS NOT NULL),
-                 marked AS (
-                   UPDATE ledger SET report_id = named.id FROM due JOIN named USING (tenant_id, day) WHERE ledger.call_id = due.call_id)
-                 INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at)
-                 SELECT id, tenant_id, slot, units, calls, to_timestamp($2::double precision / 1000) FROM named RETURNING id`,
-          params: [cutoffMs, nowMs],
-        },
-      ]);
-      return sealed.length;
-    },
-
-    /**
-     * Takes unconfirmed reports to send, those first that were not tried or not for the longest time, and records the attempt before it is made. A report is left
-     * alone while an attempt may be under way, and from `BLIND_RESEND_MS` after its first attempt on.
-     */
-    async claimReports(nowMs: number, limit: number): Promise<Report[]> {
-      const rows = await db.query(
-        `UPDATE reports r SET attempts = r.attempts + 1, last_attempt_at = n.now, first_attempt_at = coalesce(r.first_attempt_at, n.now)
-         FROM (SELECT r.id, to_timestamp($1::double precision / 1000) AS now, t.stripe_customer_id
-               FROM reports r JOIN tenants t ON t.id = r.tenant_id
-               WHERE r.confirmed_at IS NULL AND t.stripe_customer_id IS NOT NULL
-                 AND (r.last_attempt_at IS NULL OR r.last_attempt_at <= to_timestamp(($1::double precision - ${ATTEMPT_SPACING_MS}) / 1000))
-                 AND (r.first_attempt_at IS NULL OR r.first_attempt_at > to_timestamp(($1::double precision - ${BLIND_RESEND_MS}) / 1000))
-               ORDER BY r.last_attempt_at NULLS FIRST, r.sealed_at, r.id LIMIT $2 FOR UPDATE OF r SKIP LOCKED) n
-         WHERE r.id = n.id
-         RETURNING r.id, r.tenant_id AS "tenantId", n.stripe_customer_id AS "customerId", extract(epoch FROM r.slot)::bigint AS "slotSeconds",
-                   r.units, r.attempts AS attempt`,
-        [nowMs, limit],
-      );
-      return rows.map((row) => Report.parse(row));
-    },
-
-    /** Stripe has these reports. Confirming twice changes nothing. */
-    async confirmReports(confirmed: readonly { id: string; answer: string }[], nowMs: number): Promise<void> {
-      await db.query(
-        `UPDATE reports r SET confirmed_at = to_timestamp($2::double precision / 1000), answer = c.answer, error = NULL
-         FROM jsonb_to_recordset($1::jsonb) AS c(id text, answer text) WHERE r.id = c.id AND r.confirmed_at IS NULL`,
-        [JSON.stringify(confirmed), nowMs],
-      );
-    },
-
-    async failReports(failed: readonly { id: string; error: string }[]): Promise<void> {
-      await db.query(
-        `UPDATE reports r SET error = f.error FROM jsonb_to_recordset($1::jsonb) AS f(id text, error text)
-         WHERE r.id = f.id AND r.confirmed_at IS NULL`,
-        [JSON.stringify(failed)],
-      );
-    },
-
     async beat(name: string, nowMs: number): Promise<void> {
       await db.query(
         `INSERT INTO heartbeats AS h (name, at) VALUES ($1, to_timestamp($2::double precision / 1000))
@@ -223,10 +138,7 @@ export function controlUsage(db: NeonConnection) {
     async pipeline(nowMs: number): Promise<PipelineState> {
       const [row] = await db.query(
         `WITH n AS (SELECT to_timestamp($1::double precision / 1000) AS now)
-         SELECT (SELECT extract(epoch FROM n.now - min(at)) FROM ledger WHERE report_id IS NULL)::double precision AS "unsealedSeconds",
-                (SELECT extract(epoch FROM n.now - min(slot)) FROM reports WHERE confirmed_at IS NULL)::double precision AS "unconfirmedSeconds",
-                (SELECT count(*) FROM reports r LEFT JOIN tenants t ON t.id = r.tenant_id WHERE r.confirmed_at IS NULL
-                   AND (r.first_attempt_at < n.now - make_interval(secs => ${BLIND_RESEND_MS / 1000}) OR t.stripe_customer_id IS NULL))::int AS "ambiguousReports",
+         SELECT unsealed.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
                 (SELECT count(*) FROM usage_streams WHERE gap_since < n.now - interval '2 minutes')::int AS "sequenceGaps",
                 (SELECT count(*) FROM ledger_conflicts)::int AS conflicts,
                 (SELECT extract(epoch FROM n.now - min(received_at)) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
@@ -236,7 +148,25 @@ export function controlUsage(db: NeonConnection) {
                 (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'stripe')::double precision AS "lastStripeAnswerSeconds",
                 (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'report')::double precision AS "lastReportRunSeconds",
                 (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'sweep')::double precision AS "lastSweepSeconds"
-         FROM n`,
+         FROM n,
+           -- A row that came late has waited since it came. Some of the oldest tell enough of all.
+           LATERAL (SELECT extract(epoch FROM n.now - min(greatest(at, received_at)))::double precision AS "unsealedSeconds"
+                    FROM (SELECT at, received_at FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL ORDER BY at LIMIT 1000)) unsealed,
+           LATERAL (SELECT extract(epoch FROM nullif(greatest(max(at), n.now), n.now) - n.now)::double precision AS "aheadSeconds"
+                    FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL) ahead,
+           LATERAL (SELECT extract(epoch FROM n.now - min(sealed_at) FILTER (WHERE confirmed_at IS NULL))::double precision AS "unconfirmedSeconds",
+                           count(*) FILTER (WHERE doubted_at IS NOT NULL AND alarm IS NULL)::int AS "ambiguousReports",
+                           count(*) FILTER (WHERE alarm = 'refused')::int AS "refusedReports",
+                           count(*) FILTER (WHERE alarm = 'mismatch')::int AS "mismatchedReports"
+                    FROM reports WHERE confirmed_at IS NULL OR doubted_at IS NOT NULL) unsettled,
+           LATERAL (SELECT count(*)::int AS "carryForwards", count(error)::int AS "refusedCarryForwards",
+                           extract(epoch FROM n.now - min(priced_at))::double precision AS "carryForwardSeconds"
+                    FROM carry_forwards WHERE settled_at IS NULL) carried,
+           LATERAL (SELECT coalesce(sum(abs(stripe_units - reported_units)), 0)::double precision AS "driftUnits",
+                           count(DISTINCT tenant_id)::int AS "driftTenants"
+                    FROM drifts WHERE closed_at IS NULL) apart,
+           LATERAL (SELECT extract(epoch FROM n.now - coalesce(max(finished_at), min(started_at)))::double precision AS "lastReconciliationSeconds"
+                    FROM reconciliations) compared`,
         [nowMs],
       );
       return row as unknown as PipelineState;
@@ -246,9 +176,6 @@ export function controlUsage(db: NeonConnection) {
 
 /** An open call with what the ledger has of it: `o` is its row in open_calls, `l` the one in the ledger. */
 export const openCallColumns = `o.tenant_id AS "tenantId", o.call_id AS "callId", l.tool, l.units, round(extract(epoch FROM l.at) * 1000)::bigint AS "atMs"`;
-
-/** An arbitrary key of the advisory lock that sealers take. */
-const SEAL_LOCK = 8_462_001;
 
 const incoming = `jsonb_to_recordset($1::jsonb) AS i(call_id text, tenant_id text, object text, epoch text, n bigint, tool text, units integer, at_ms bigint)`;
 const incomingInstant = `to_timestamp(i.at_ms::double precision / 1000)`;

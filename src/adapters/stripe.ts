@@ -5,6 +5,7 @@ import { attemptKey, classifyMeterFailure, type MeterAnswer } from "../core/bill
 import { AppError } from "../core/errors.ts";
 import type { MeterSum } from "../core/invoice.ts";
 import { type PlanName, plans } from "../core/plans.ts";
+import type { SummaryRequest } from "../core/reconciliation.ts";
 import { appliedEventTypes } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 
@@ -35,6 +36,27 @@ export interface InvoicedUsage {
   amountCents: number;
 }
 
+/** again: not known or not now · refused: Stripe will not answer otherwise by itself. */
+export interface NoAnswer {
+  kind: "again" | "refused";
+  message: string;
+}
+export type UnitsRead = { kind: "read"; units: ReadonlyMap<number, number> } | NoAnswer;
+export type ItemAnswer = { kind: "item"; id: string } | NoAnswer;
+
+export interface LateItem {
+  /** The carry-forward's. */
+  id: string;
+  tenantId: TenantId;
+  customerId: string;
+  units: number;
+  /** A decimal string of at most 12 places. */
+  unitAmountCents: string;
+  /** The billing period of the usage. */
+  startSeconds: number;
+  endSeconds: number;
+}
+
 export function connectStripe(secretKey: string, apiBase: string) {
   const base = apiBase === "" ? undefined : new URL(apiBase);
   const stripe = new Stripe(secretKey, {
@@ -51,6 +73,9 @@ export function connectStripe(secretKey: string, apiBase: string) {
   });
   let knownMeterId: string | undefined;
 
+  /** Of the meter that units are read from; it never changes. */
+  let meterId: string | undefined;
+
   return {
     /**
      * Makes what Stripe must know to sell the plans: one product, one meter, and each plan's prices under lookup keys.
@@ -59,7 +84,7 @@ export function connectStripe(secretKey: string, apiBase: string) {
     async setUpCatalogue(): Promise<string[]> {
       const made: string[] = [];
       const meter = await findMeter(stripe);
-      const meterId =
+      meterId =
         meter?.id ??
         (
           await stripe.billing.meters.create({
@@ -203,9 +228,64 @@ export function connectStripe(secretKey: string, apiBase: string) {
         );
         return { kind: "confirmed", answer: "accepted" };
       } catch (error) {
-        const message = error instanceof Error ? error.message : String(error);
-        const status = error instanceof Stripe.errors.StripeError ? error.statusCode : undefined;
-        return { ...classifyMeterFailure(status, message), message };
+        const { status, message, code } = failureOf(error);
+        return { ...classifyMeterFailure(status, message, code), message };
+      }
+    },
+
+    /**
+     * What Stripe has counted of a customer's units, by the start of each range in epoch seconds; a range without any is
+     * absent. Of whole minutes, hours or UTC days, at most 100 of them. Never throws.
+     */
+    async readUnits(customerId: string, request: SummaryRequest): Promise<UnitsRead> {
+      const { startSeconds, endSeconds, by } = request;
+      try {
+        meterId ??= (await findMeter(stripe))?.id;
+        if (meterId === undefined) return { kind: "refused", message: "there is no meter: run npm run stripe:setup" };
+        const { data } = await stripe.billing.meters.listEventSummaries(meterId, {
+          customer: customerId,
+          start_time: startSeconds,
+          end_time: endSeconds,
+          limit: 100,
+          ...(by === "whole" ? {} : { value_grouping_window: by }),
+        });
+        return { kind: "read", units: new Map(data.map((each) => [each.start_time, each.aggregated_value])) };
+      } catch (error) {
+        return readFailure(error);
+      }
+    },
+
+    /** Bills late usage: an item that the customer's next invoice takes up. The same key makes one item. Never throws. */
+    async createLateItem(item: LateItem, idempotencyKey: string): Promise<ItemAnswer> {
+      try {
+        const { id } = await stripe.invoiceItems.create(
+          {
+            customer: item.customerId,
+            currency: "usd",
+            quantity: item.units,
+            unit_amount_decimal: Stripe.Decimal.from(item.unitAmountCents),
+            period: { start: item.startSeconds, end: item.endSeconds },
+            description: `MCP units used by ${new Date((item.endSeconds - 1) * 1000).toISOString().slice(0, 10)} and counted late`,
+            metadata: { carry_forward: item.id, tenant_id: item.tenantId },
+          },
+          { idempotencyKey },
+        );
+        return { kind: "item", id };
+      } catch (error) {
+        return readFailure(error);
+      }
+    },
+
+    /** The item that bears a carry-forward's id, on an invoice or not. `undefined`: Stripe has none. Never throws. */
+    async findLateItem(item: LateItem, createdAfterSeconds: number): Promise<ItemAnswer | undefined> {
+      const created = { gte: createdAfterSeconds };
+      try {
+        for await (const each of stripe.invoiceItems.list({ customer: item.customerId, created, limit: 100 })) {
+          if (each.metadata?.["carry_forward"] === item.id) return { kind: "item", id: each.id };
+        }
+        return undefined;
+      } catch (error) {
+        return readFailure(error);
       }
     },
 
@@ -289,6 +369,17 @@ export function connectStripe(secretKey: string, apiBase: string) {
 }
 
 export type StripeConnection = ReturnType<typeof connectStripe>;
+
+function failureOf(error: unknown): { status: number | undefined; message: string; code: string | undefined } {
+  const known = error instanceof Stripe.errors.StripeError ? error : undefined;
+  const message = error instanceof Error ? error.message : String(error);
+  return { status: known?.statusCode, message, code: known?.code };
+}
+
+function readFailure(error: unknown): NoAnswer {
+  const { status, message } = failureOf(error);
+  return { kind: classifyMeterFailure(status, message).kind === "again" ? "again" : "refused", message };
+}
 
 function baseKey(plan: PlanName): string {
   return `tollgate_${plan}_base`;

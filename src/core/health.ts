@@ -65,8 +65,23 @@ export function openCallsCheck({ uncounted, oldestSeconds }: OpenCallsState): Ch
 /** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
 export interface PipelineState {
   unsealedSeconds: number | null;
+  /** How far in the future the latest usage lies that is not sealed. */
+  aheadSeconds: number | null;
   unconfirmedSeconds: number | null;
+  /** Reports of which only a summary can tell whether Stripe has them. */
   ambiguousReports: number;
+  /** Reports that Stripe refuses as they stand. */
+  refusedReports: number;
+  /** Reports in whose minute Stripe has something else. */
+  mismatchedReports: number;
+  /** Usage that waits to be billed with a later invoice; `carryForwardSeconds`: since its price is known. */
+  carryForwards: number;
+  refusedCarryForwards: number;
+  carryForwardSeconds: number | null;
+  /** Where the last comparison found that Stripe has other units than were reported. */
+  driftUnits: number;
+  driftTenants: number;
+  lastReconciliationSeconds: number | null;
   sequenceGaps: number;
   conflicts: number;
   inboxLagSeconds: number | null;
@@ -80,6 +95,12 @@ export interface PipelineState {
 
 /** The reporter runs every five minutes for usage older than one: ten means that a run was missed. */
 const UNREPORTED_SECONDS = 600;
+/** No object's clock is ahead by as much: that usage waits unbilled until its time has come. */
+const AHEAD_SECONDS = 600;
+/** Its item is made by the next run, unless Stripe is down; keys and looks take up to an hour more. */
+const CARRY_FORWARD_SECONDS = 2 * 3_600;
+/** It is due once a day. */
+const RECONCILIATION_SECONDS = 36 * 3_600;
 /** An event is applied within a second; the sweep comes every minute. */
 const INBOX_SECONDS = 300;
 /** Three missed runs. A deployment that has never run its crons is not failing for it. */
@@ -96,12 +117,39 @@ export function billingChecks(state: PipelineState): Record<string, Check> {
     usage_reporting: verdict(
       !older(state.unsealedSeconds, UNREPORTED_SECONDS) &&
         !older(state.unconfirmedSeconds, UNREPORTED_SECONDS + 300) &&
+        !older(state.aheadSeconds, AHEAD_SECONDS) &&
         state.ambiguousReports === 0,
-      "usage older than 10 minutes is not reported to Stripe",
+      "usage older than 10 minutes is not reported to Stripe, or is dated in the future",
       {
         unsealedSeconds: state.unsealedSeconds,
         unconfirmedSeconds: state.unconfirmedSeconds,
+        aheadSeconds: state.aheadSeconds,
         ambiguousReports: state.ambiguousReports,
+      },
+    ),
+    usage_refused: verdict(
+      state.refusedReports === 0 && state.mismatchedReports === 0,
+      "Stripe refuses reports, or has something else in their place",
+      { refused: state.refusedReports, mismatched: state.mismatchedReports },
+    ),
+    carry_forwards: verdict(
+      state.refusedCarryForwards === 0 && !older(state.carryForwardSeconds, CARRY_FORWARD_SECONDS),
+      "usage that came after its invoice is not billed with a later one",
+      {
+        waiting: state.carryForwards,
+        refused: state.refusedCarryForwards,
+        oldestSeconds: state.carryForwardSeconds,
+      },
+    ),
+    reconciliation: verdict(
+      state.driftUnits === 0 &&
+        state.driftTenants === 0 &&
+        !older(state.lastReconciliationSeconds, RECONCILIATION_SECONDS),
+      "Stripe has other units than were reported, or nobody has compared them for a day",
+      {
+        driftUnits: state.driftUnits,
+        tenants: state.driftTenants,
+        lastSeconds: state.lastReconciliationSeconds,
       },
     ),
     usage_sequence: verdict(state.sequenceGaps === 0, "rows are missing in a tenant's usage sequence", {

@@ -23,8 +23,8 @@ const CALLS_AT_ONCE = 16;
 const refusing = { probability: 0.25, seed: 3 };
 const losing = { probability: 0.25, seed: 5 };
 const METER = "mcp_units";
-/** A report that failed is left alone for 30 s of the reporter's time. */
-const RETRY_AFTER_MS = 31_000;
+/** A report that failed is left alone for 30 s of the reporter's time, from when it was sent on. */
+const RETRY_AFTER_MS = 60_000;
 /** Usage is sealed when it is a minute old. */
 const SEALED_AFTER_MS = 61_000;
 
@@ -219,10 +219,13 @@ test("the login that the product uses may change neither a ledger row nor what a
      WHERE c.oid IN ('ledger'::regclass, 'reports'::regclass) GROUP BY c.oid, c.relname ORDER BY c.relname`,
   );
   expect(rights).toEqual([
-    { table: "ledger", columns: ["report_id"], removes: false },
+    { table: "ledger", columns: ["carry_forward_id", "report_id"], removes: false },
     {
       table: "reports",
-      columns: ["answer", "attempts", "confirmed_at", "error", "first_attempt_at", "last_attempt_at"],
+      columns: [
+        ...["absent_since", "alarm", "answer", "attempts", "confirmed_at", "doubted_at", "error"],
+        ...["first_attempt_at", "last_attempt_at", "next_at", "stripe_units"],
+      ],
       removes: false,
     },
   ]);

@@ -245,6 +245,14 @@ export async function stripeApi<Created>(path: string, form: Record<string, stri
   return (await response.json()) as Created;
 }
 
+export async function stripeRead<Found>(path: string): Promise<Found> {
+  const response = await fetch(`${system.stripeUrl}/v1${path}`, {
+    headers: { authorization: `Bearer ${system.stripeSecretKey}` },
+  });
+  if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
+  return (await response.json()) as Found;
+}
+
 /** What the logins of tools sent over HTTP, and how many sessions were opened, so far. */
 export async function databaseStats(): Promise<{ tenantTrips: number; websocketConnections: number }> {
   const stats = (await (await fetch(`${system.proxyUrl}/_proxy/stats`)).json()) as NeonProxyStats;

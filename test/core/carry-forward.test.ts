@@ -1,0 +1,104 @@
+// What usage costs that is billed after its period: exactly what it would have cost in it.
+import * as fc from "fast-check";
+import { expect, test } from "vitest";
+import { type ItemKey, amountCents, lateCharge, nextItemKey } from "../../src/core/carry-forward.ts";
+
+const HOUR_MS = 3_600_000;
+
+const price = fc
+  .tuple(fc.nat(9_999), fc.array(fc.integer({ min: 0, max: 9 }), { maxLength: 12 }))
+  .map(([whole, places]) => (places.length === 0 ? String(whole) : `${whole}.${places.join("")}`));
+
+/** Hundredths of trillionths of a cent, unit by unit: slow, and with no arithmetic that could round. */
+function costOf(includedUnits: number, unitAmountCents: string, units: number): bigint {
+  const [whole = "0", fraction = ""] = unitAmountCents.split(".");
+  const each = BigInt(whole + fraction.padEnd(12, "0"));
+  let cost = 0n;
+  for (let unit = 1; unit <= units; unit += 1) if (unit > includedUnits) cost += each;
+  return cost;
+}
+
+function scaled(cents: string): bigint {
+  const [whole = "0", fraction = ""] = cents.split(".");
+  return BigInt(whole + fraction.padEnd(12, "0"));
+}
+
+test("late units cost what the period would have cost with them, minus what it did, to the last decimal", () => {
+  const few = fc.nat(300);
+  fc.assert(
+    fc.property(few, price, few, few, (includedUnits, unitAmountCents, before, units) => {
+      const charge = lateCharge({ includedUnits, unitAmountCents }, before, units);
+      const difference =
+        costOf(includedUnits, unitAmountCents, before + units) - costOf(includedUnits, unitAmountCents, before);
+      expect(scaled(amountCents(charge))).toBe(difference);
+      expect(charge.units).toBeLessThanOrEqual(units);
+    }),
+  );
+});
+
+test("however late units are split, the parts together cost what the whole does", () => {
+  const many = fc.integer({ min: 1, max: 2_000_000_000 });
+  fc.assert(
+    fc.property(many, price, many, fc.array(many, { minLength: 1, maxLength: 6 }), (included, cents, before, parts) => {
+      const tariff = { includedUnits: included, unitAmountCents: cents };
+      let sum = 0n;
+      let had = before;
+      for (const units of parts) {
+        sum += scaled(amountCents(lateCharge(tariff, had, units)));
+        had += units;
+      }
+      expect(sum).toBe(scaled(amountCents(lateCharge(tariff, before, had - before))));
+    }),
+  );
+});
+
+test.each([
+  [{ includedUnits: 50_000, unitAmountCents: null }, 49_999, 1_000, 0],
+  [{ includedUnits: 0, unitAmountCents: "0" }, 0, 1_000, 0],
+  [{ includedUnits: 0, unitAmountCents: "0.00" }, 0, 1_000, 0],
+  [{ includedUnits: 50_000, unitAmountCents: "0.1" }, 40_000, 10_000, 0],
+  [{ includedUnits: 50_000, unitAmountCents: "0.1" }, 49_990, 100, 90],
+  [{ includedUnits: 50_000, unitAmountCents: "0.1" }, 70_000, 100, 100],
+])("%o after %d: of %d units %d are billed", (tariff, before, units, billed) => {
+  expect(lateCharge(tariff, before, units).units).toBe(billed);
+});
+
+test.each([
+  [90, "0.1", "9"],
+  [7, "0.1", "0.7"],
+  [3, "1.5", "4.5"],
+  [1, "0.000000000001", "0.000000000001"],
+  [0, "0.1", "0"],
+  [12, "30", "360"],
+])("%d units at %s cents are %s cents", (units, unitAmountCents, cents) => {
+  expect(amountCents({ units, unitAmountCents })).toBe(cents);
+});
+
+test.each(["", "-1", "1e3", "0.0000000000001", ".5", "one"])("%o is no price", (unitAmountCents) => {
+  expect(() => amountCents({ units: 1, unitAmountCents })).toThrow(RangeError);
+});
+
+test("a key is repeated for an hour, so that it makes one item; a new one comes with a look for what the old one made", () => {
+  const first = nextItemKey({ number: 0, sinceMs: null }, 0);
+  expect(first).toEqual({ key: { number: 1, sinceMs: 0 }, lookFirst: false });
+  expect(nextItemKey(first.key, HOUR_MS - 1)).toEqual(first);
+  const second = nextItemKey(first.key, HOUR_MS);
+  expect(second).toEqual({ key: { number: 2, sinceMs: HOUR_MS }, lookFirst: true });
+  expect(nextItemKey(second.key, HOUR_MS + 1)).toEqual(second);
+});
+
+test("no key but the first is used without a look, whatever the clock does", () => {
+  fc.assert(
+    fc.property(fc.array(fc.integer({ min: -50 * HOUR_MS, max: 50 * HOUR_MS })), (jumps) => {
+      let key: ItemKey = { number: 0, sinceMs: null };
+      let nowMs = 1_800_000_000_000;
+      for (const jump of jumps) {
+        nowMs += jump;
+        const next = nextItemKey(key, nowMs);
+        expect(next.lookFirst).toBe(next.key.number > 1);
+        expect(next.key.number - key.number).toBeGreaterThanOrEqual(0);
+        ({ key } = next);
+      }
+    }),
+  );
+});

@@ -1,0 +1,210 @@
+// Usage that comes when its invoice is final, when Stripe takes nothing of its age any more, or when its day has no minute
+// left: each call in one report or in one carry-forward, and billed once with a later invoice at the price of its period.
+import { randomUUID } from "node:crypto";
+import { afterAll, afterEach, expect, test } from "vitest";
+import { controlCarryForwards } from "../../src/adapters/control-carry-forwards.ts";
+import { controlReports } from "../../src/adapters/control-reports.ts";
+import type { PlanName } from "../../src/core/plans.ts";
+import {
+  type BilledTenant,
+  aBilledTenant,
+  billAt,
+  control,
+  meteredUnits,
+  misplaced,
+  reportsOf,
+  used,
+} from "../support/billing.ts";
+import { controlRows, simulator, stripeRead } from "../support/flow.ts";
+
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+const DAY_MS = 24 * HOUR_MS;
+const METER = { method: "POST", path: "/v1/billing/meter_events" };
+const ITEMS = { method: "POST", path: "/v1/invoiceitems" };
+const startMs = Date.now();
+const todayMs = Math.floor(startMs / DAY_MS) * DAY_MS;
+
+afterEach(() => simulator("/faults", { rules: [] }));
+afterAll(() => simulator("/clock", { offsetMs: 0 }));
+
+interface LateRow {
+  units: number;
+  reason: string;
+  answer: string | null;
+  unitsBefore: number | null;
+  key: number;
+}
+
+function carriedOf(tenant: BilledTenant): Promise<LateRow[]> {
+  return controlRows<LateRow>(
+    `SELECT units::int AS units, reason, answer, units_before::int AS "unitsBefore", key_number AS key FROM carry_forwards
+     WHERE tenant_id = $1 ORDER BY sealed_at, id`,
+    [tenant.id],
+  );
+}
+
+/** What Stripe would put on the next invoice: quantity and unit price. */
+async function itemsOf(tenant: BilledTenant): Promise<[number, string][]> {
+  interface Item {
+    quantity: number;
+    pricing: { unit_amount_decimal: string };
+  }
+  const { data } = await stripeRead<{ data: Item[] }>(`/invoiceitems?customer=${tenant.customerId}&limit=100`);
+  return data.map(({ quantity, pricing }) => [quantity, pricing.unit_amount_decimal]);
+}
+
+/** The invoice of the week before today is final. */
+function invoiced(tenant: BilledTenant, units: number | null, plan: PlanName = "pro"): Promise<void> {
+  return controlCarryForwards(control()).recordPeriod({
+    invoiceId: `in_${tenant.id}`,
+    tenantId: tenant.id,
+    startMs: todayMs - 7 * DAY_MS,
+    endMs: todayMs,
+    plan,
+    invoicedUnits: units,
+    finalizedAtMs: startMs,
+  });
+}
+
+test("usage that comes after its invoice is billed with the next one, once, at the price of its period", async () => {
+  const tenant = await aBilledTenant();
+  await invoiced(tenant, 49_990);
+  await invoiced(tenant, 1); // the same invoice again changes nothing
+  await used(tenant, [20, 5], todayMs - DAY_MS);
+  await used(tenant, [3], todayMs + 1);
+  await simulator("/faults", { rules: [{ kind: "lost", ...ITEMS }] });
+  await billAt(startMs + 2 * MINUTE_MS);
+  expect(await carriedOf(tenant)).toEqual([
+    { units: 25, reason: "invoice_final", answer: null, unitsBefore: 49_990, key: 1 },
+  ]);
+  await simulator("/faults", { rules: [] });
+  await billAt(startMs + 12 * MINUTE_MS); // the same key finds what it made
+  expect(await carriedOf(tenant)).toMatchObject([{ answer: "created", key: 1 }]);
+  expect(await itemsOf(tenant)).toEqual([[15, "0.1"]]);
+  expect(await reportsOf(tenant)).toMatchObject([{ units: 3, answer: "accepted" }]);
+  expect(await meteredUnits(tenant)).toBe(3);
+
+  // More of the same period: the included units are used up.
+  await used(tenant, [4], todayMs - 2 * DAY_MS);
+  await billAt(startMs + 20 * MINUTE_MS);
+  expect(await carriedOf(tenant)).toMatchObject([{}, { units: 4, unitsBefore: 50_015, answer: "created" }]);
+  expect(new Set((await itemsOf(tenant)).map(String))).toEqual(new Set(["15,0.1", "4,0.1"]));
+  expect(await misplaced(tenant)).toEqual([]);
+});
+
+test("an item whose answer Stripe keeps as a failure is found by its mark, and not made twice", async () => {
+  const tenant = await aBilledTenant();
+  await invoiced(tenant, 60_000);
+  await used(tenant, [7], todayMs - 1);
+  await simulator("/faults", { rules: [{ kind: "error-500-after", ...ITEMS, times: 1 }] });
+  for (const minutes of [30, 40, 50]) await billAt(startMs + minutes * MINUTE_MS);
+  expect(await carriedOf(tenant)).toMatchObject([{ answer: null, key: 1 }]);
+  await billAt(startMs + 95 * MINUTE_MS);
+  expect(await carriedOf(tenant)).toMatchObject([{ answer: "found", key: 2 }]);
+  expect(await itemsOf(tenant)).toEqual([[7, "0.1"]]);
+});
+
+test("usage that was sealed in time and did not come to Stripe before its invoice is carried forward, after a day of looking", async () => {
+  const tenant = await aBilledTenant();
+  await used(tenant, [11], todayMs - 1);
+  const firstMs = startMs + 2 * HOUR_MS;
+  await simulator("/faults", { rules: [{ kind: "refused", ...METER }] });
+  await billAt(firstMs);
+  await invoiced(tenant, 50_000);
+  await simulator("/faults", { rules: [] });
+  await billAt(firstMs + HOUR_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ attempts: 1, confirmed: false, doubted: true }]);
+  await billAt(firstMs + 26 * HOUR_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ attempts: 1, answer: "carried", doubted: false }]);
+  expect(await carriedOf(tenant)).toMatchObject([{ units: 11, reason: "report_lost", answer: "created" }]);
+  expect(await itemsOf(tenant)).toEqual([[11, "0.1"]]);
+  expect(await meteredUnits(tenant)).toBe(0);
+  expect(await misplaced(tenant)).toEqual([]);
+});
+
+test("late usage that its plan covers is recorded as covered, and that of nobody whom Stripe bills as such", async () => {
+  const [covered, unsold, contract] = await Promise.all([aBilledTenant(), aBilledTenant(), aBilledTenant()]);
+  await invoiced(covered, 100);
+  await invoiced(unsold, null, "starter");
+  for (const tenant of [covered, unsold]) await used(tenant, [9], todayMs - 1);
+  await used(contract, [9], startMs - 40 * DAY_MS);
+  await billAt(startMs + 30 * HOUR_MS);
+  expect(await carriedOf(covered)).toMatchObject([{ answer: "covered", unitsBefore: 100 }]);
+  expect(await carriedOf(unsold)).toMatchObject([{ answer: "covered" }]);
+  expect(await carriedOf(contract)).toMatchObject([{ reason: "too_old", answer: "no_subscription" }]);
+  for (const tenant of [covered, unsold, contract]) expect(await itemsOf(tenant)).toEqual([]);
+});
+
+test("what nobody can be billed for is sealed for the record", async () => {
+  const tenant = await aBilledTenant({ customer: false });
+  await used(tenant, [9], startMs);
+  await billAt(startMs + 31 * HOUR_MS);
+  await billAt(startMs + 31 * HOUR_MS + 5 * MINUTE_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ units: 9, attempts: 0, confirmed: true, answer: "no_customer" }]);
+});
+
+test("a day without a minute left carries forward what comes, after its first hour; a minute that Stripe has billed is no report's", async () => {
+  const ledger = controlReports(control());
+  const tenant = await aBilledTenant({ customer: false });
+  const dayMs = todayMs - 3 * DAY_MS;
+  // Every minute of the day but one, which a final invoice has billed.
+  await controlRows(
+    `INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at, confirmed_at, answer)
+     SELECT $1 || m, $1, to_timestamp($2::double precision / 1000) + m * interval '1 minute', 1, 1, now(), now(), 'no_customer'
+     FROM generate_series(1, 1439) m`,
+    [tenant.id, dayMs],
+  );
+  await controlCarryForwards(control()).recordPeriod({
+    invoiceId: `in_${randomUUID()}`,
+    tenantId: tenant.id,
+    startMs: dayMs - DAY_MS,
+    endMs: dayMs + 30_000,
+    plan: "pro",
+    invoicedUnits: 0,
+    finalizedAtMs: dayMs,
+  });
+  const atMs = dayMs + 20 * MINUTE_MS;
+  await used(tenant, [6], atMs);
+  expect(await ledger.seal(atMs + MINUTE_MS, atMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 0 });
+  const hourLaterMs = dayMs + HOUR_MS + MINUTE_MS;
+  expect(await ledger.seal(hourLaterMs, hourLaterMs, tenant.id)).toEqual({ rows: 1, reports: 0, carryForwards: 1 });
+  expect(await carriedOf(tenant)).toMatchObject([{ units: 6, reason: "no_minute" }]);
+});
+
+test("many sealers at once seal each row once, into minutes of their own that are not ahead of the clock", async () => {
+  const ledger = controlReports(control());
+  const tenant = await aBilledTenant({ customer: false });
+  const dayMs = todayMs - 2 * DAY_MS;
+  const nowMs = dayMs + 5 * MINUTE_MS;
+  for (let round = 0; round < 7; round += 1) {
+    await used(tenant, [round + 1, 1], nowMs - 2 * MINUTE_MS);
+    await Promise.all([0, 1, 2, 3].map(() => ledger.seal(nowMs - MINUTE_MS, nowMs, tenant.id)));
+  }
+  const slots = await controlRows<{ minute: number }>(
+    `SELECT (extract(epoch FROM slot - to_timestamp($2::double precision / 1000)) / 60)::int AS minute FROM reports WHERE tenant_id = $1 ORDER BY sealed_at, slot`,
+    [tenant.id, dayMs],
+  );
+  // The last round has found no minute up to now, and waits.
+  expect(slots.map(({ minute }) => minute).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5]);
+  expect(await misplaced(tenant)).toEqual([{ id: "unsealed" }]);
+  expect(await ledger.seal(nowMs, nowMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 2, reports: 1 });
+  expect(await misplaced(tenant)).toEqual([]);
+});
+
+test("a row that is sealed stays where it is, also for the login that seals", async () => {
+  const tenant = await aBilledTenant({ customer: false });
+  await used(tenant, [1], todayMs - 1);
+  await controlReports(control()).seal(startMs, startMs, tenant.id);
+  for (const change of [
+    "report_id = NULL",
+    "report_id = NULL, carry_forward_id = 'c1.x'",
+    "carry_forward_id = 'c1.x'",
+  ]) {
+    await expect(
+      control().query(`UPDATE ledger SET ${change} WHERE tenant_id = $1`, [tenant.id]),
+    ).rejects.toMatchObject({
+      sqlState: "23514",
+    });
+  }
+});

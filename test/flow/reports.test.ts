@@ -1,0 +1,212 @@
+// What becomes of a report when Stripe does not answer, and what a day's comparison with Stripe finds. Stripe's clock and
+// the cron's are moved together; each test has tenants of its own.
+import { afterAll, afterEach, expect, test } from "vitest";
+import { controlUsage } from "../../src/adapters/control-usage.ts";
+import {
+  type BilledTenant,
+  aBilledTenant,
+  billAt,
+  control,
+  meterBehindOurBack,
+  meteredUnits,
+  misplaced,
+  reportsOf,
+  used,
+} from "../support/billing.ts";
+import { controlRows, fireCron, simulator } from "../support/flow.ts";
+
+const MINUTE_MS = 60_000;
+const HOUR_MS = 60 * MINUTE_MS;
+const DAY_MS = 24 * HOUR_MS;
+const METER = { method: "POST", path: "/v1/billing/meter_events" };
+const SUMMARIES = { method: "GET", path: "/v1/billing/meters/*" };
+const startMs = Date.now();
+
+afterEach(() => simulator("/faults", { rules: [] }));
+afterAll(async () => {
+  await simulator("/clock", { offsetMs: 0 });
+  await simulator("/meter-lag", { ms: 0 });
+  // What these tests leave for somebody to look at is no other test's.
+  await controlRows(`UPDATE drifts SET closed_at = now()`);
+  await controlRows(`UPDATE reports SET alarm = NULL, doubted_at = NULL, confirmed_at = coalesce(confirmed_at, now())`);
+});
+
+const pipeline = (atMs: number) => controlUsage(control()).pipeline(atMs);
+
+test("an answer that was lost is made good 20 hours later by the summary of the report's own minute, and nothing is sent again", async () => {
+  const tenant = await aBilledTenant();
+  await used(tenant, [1, 20, 3], startMs);
+  await simulator("/faults", { rules: [{ kind: "lost", ...METER }] });
+  await billAt(startMs + 2 * MINUTE_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ units: 24, attempts: 1, confirmed: false }]);
+
+  await simulator("/faults", { rules: [{ kind: "refused", ...SUMMARIES }] });
+  await billAt(startMs + 21 * HOUR_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ attempts: 1, confirmed: false, doubted: true }]);
+  expect((await pipeline(startMs + 21 * HOUR_MS)).ambiguousReports).toBe(1);
+
+  await simulator("/faults", { rules: [] });
+  await billAt(startMs + 22 * HOUR_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ attempts: 1, confirmed: true, doubted: false, answer: "summary" }]);
+  expect(await meteredUnits(tenant)).toBe(24);
+});
+
+test("a report that Stripe does not have is sent again after a day without it, and counted once", async () => {
+  const tenant = await aBilledTenant();
+  await used(tenant, [5, 6], startMs);
+  await simulator("/faults", { rules: [{ kind: "refused", ...METER }] });
+  await billAt(startMs + 2 * MINUTE_MS);
+  await simulator("/faults", { rules: [] });
+  await billAt(startMs + 21 * HOUR_MS);
+  await billAt(startMs + 44 * HOUR_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ attempts: 1, confirmed: false, doubted: true }]);
+  expect(await meteredUnits(tenant)).toBe(0);
+  await billAt(startMs + 46 * HOUR_MS);
+  expect(await reportsOf(tenant)).toMatchObject([
+    { attempts: 2, confirmed: true, doubted: false, answer: "accepted", units: 11 },
+  ]);
+  expect(await meteredUnits(tenant)).toBe(11);
+  expect(await misplaced(tenant)).toEqual([]);
+});
+
+test("a summary that lags does not have a report sent twice", async () => {
+  const tenant = await aBilledTenant();
+  await used(tenant, [9], startMs);
+  await simulator("/meter-lag", { ms: 23 * HOUR_MS });
+  await simulator("/faults", { rules: [{ kind: "error-500-after", ...METER }] });
+  await billAt(startMs + 2 * MINUTE_MS);
+  for (const hours of [20.5, 21.6, 22.7, 23.8]) await billAt(startMs + hours * HOUR_MS);
+  await simulator("/meter-lag", { ms: 0 });
+  expect(await reportsOf(tenant)).toMatchObject([{ attempts: 1, answer: "summary", confirmed: true }]);
+  expect(await meteredUnits(tenant)).toBe(9);
+});
+
+test("something else in a report's minute is told and never corrected", async () => {
+  const tenant = await aBilledTenant();
+  await used(tenant, [7], startMs);
+  await simulator("/faults", { rules: [{ kind: "lost", ...METER }] });
+  await billAt(startMs + 2 * MINUTE_MS);
+  await simulator("/faults", { rules: [] });
+  await meterBehindOurBack(tenant, 100, startMs);
+  for (const hours of [21, 23, 48, 72]) await billAt(startMs + hours * HOUR_MS);
+  expect(await reportsOf(tenant)).toMatchObject([
+    { attempts: 1, confirmed: false, doubted: true, alarm: "mismatch", stripeUnits: 107 },
+  ]);
+  expect(await meteredUnits(tenant)).toBe(107);
+  expect((await pipeline(startMs)).mismatchedReports).toBe(1);
+});
+
+test("one tenant whose reports Stripe refuses keeps no other's from being sent, and its reason is kept", async () => {
+  const [bad, ...good] = await Promise.all(Array.from({ length: 6 }, () => aBilledTenant()));
+  if (bad === undefined) throw new Error("there is no tenant");
+  for (const tenant of [bad, ...good]) await used(tenant, [2], startMs);
+  // Stripe's answer for a customer that it does not take; none of the others carries that id.
+  await controlRows(`UPDATE tenants SET stripe_customer_id = '' WHERE id = $1`, [bad.id]);
+  await billAt(startMs + 73 * HOUR_MS);
+  for (const tenant of good) expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, answer: "accepted" }]);
+  expect(await reportsOf(bad)).toMatchObject([{ confirmed: false, alarm: "refused" }]);
+  const [{ error } = { error: "" }] = await controlRows<{ error: string }>(
+    `SELECT error FROM reports WHERE tenant_id = $1`,
+    [bad.id],
+  );
+  expect(error).toMatch(/customer/);
+  await controlRows(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1`, [bad.id, bad.customerId]);
+  await billAt(startMs + 75 * HOUR_MS);
+  expect(await reportsOf(bad)).toMatchObject([{ confirmed: true, alarm: null }]);
+});
+
+test("three reporters at once report 60 tenants' usage once, whatever is lost", async () => {
+  const tenants: BilledTenant[] = [];
+  for (let n = 0; n < 60; n += 1) tenants.push(await aBilledTenant());
+  for (const tenant of tenants) await used(tenant, [1, 2], startMs);
+  await simulator("/faults", { seed: 7, rules: [{ kind: "lost", ...METER, probability: 0.3 }] });
+  const atMs = startMs + 76 * HOUR_MS;
+  await simulator("/clock", { offsetMs: Math.round(atMs - Date.now()) });
+  await Promise.all([0, 1, 2].map((n) => fireCron("*/5 * * * *", atMs + n)));
+  await simulator("/faults", { rules: [] });
+  await billAt(atMs + 5 * MINUTE_MS);
+  await billAt(atMs + 10 * MINUTE_MS);
+  for (const tenant of tenants) {
+    expect(await reportsOf(tenant)).toMatchObject([{ units: 3, confirmed: true }]);
+    expect(await meteredUnits(tenant)).toBe(3);
+    expect(await misplaced(tenant)).toEqual([]);
+  }
+}, 120_000);
+
+test("usage that an object dates in the future waits until its time, and is told", async () => {
+  const tenant = await aBilledTenant();
+  const aheadMs = startMs + 80 * HOUR_MS;
+  await used(tenant, [4], aheadMs);
+  await billAt(startMs + 77 * HOUR_MS);
+  expect(await reportsOf(tenant)).toEqual([]);
+  expect((await pipeline(startMs + 77 * HOUR_MS)).aheadSeconds).toBe(3 * 3_600);
+  await billAt(aheadMs + 2 * MINUTE_MS);
+  expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, units: 4 }]);
+  expect((await pipeline(aheadMs + 2 * MINUTE_MS)).aheadSeconds).toBeNull();
+});
+
+test("the daily comparison finds what is missing at Stripe and what is there unreported; the first is mended by its summary, the second stays told", async () => {
+  const tenant = await aBilledTenant();
+  const untouched = await aBilledTenant();
+  const nightMs = (day: number) => Math.floor(startMs / DAY_MS) * DAY_MS + day * DAY_MS + 3 * HOUR_MS;
+  const drifts = () =>
+    controlRows<{ kind: string; reported: number; stripe: number; open: boolean }>(
+      `SELECT kind, reported_units::int AS reported, stripe_units::int AS stripe, closed_at IS NULL AS open, minutes FROM drifts
+       WHERE tenant_id = $1 ORDER BY kind`,
+      [tenant.id],
+    );
+  await used(tenant, [8], startMs);
+  await used(untouched, [8], startMs);
+  const sealedMs = startMs + 81 * HOUR_MS;
+  // As if somebody had deleted the event after it was confirmed: it is confirmed and was never made.
+  await simulator("/faults", { rules: [{ kind: "refused", ...METER }] });
+  await billAt(sealedMs);
+  await simulator("/faults", { rules: [] });
+  await controlRows(
+    `UPDATE reports SET confirmed_at = to_timestamp($2::double precision / 1000), answer = 'accepted' WHERE tenant_id = $1`,
+    [tenant.id, sealedMs],
+  );
+  await meterBehindOurBack(tenant, 5, startMs - 30 * MINUTE_MS);
+
+  await billAt(nightMs(5));
+  expect(await drifts()).toEqual([
+    { kind: "missing", reported: 8, stripe: 0, open: true, minutes: 1 },
+    { kind: "unknown", reported: 0, stripe: 5, open: true, minutes: 1 },
+  ]);
+  expect(await controlRows(`SELECT 1 FROM drifts WHERE tenant_id = $1`, [untouched.id])).toEqual([]);
+  expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, doubted: true }]);
+  expect(await pipeline(nightMs(5))).toMatchObject({ driftUnits: 13, driftTenants: 1 });
+
+  await billAt(nightMs(5) + 2 * HOUR_MS); // read, and found absent
+  await billAt(nightMs(6) + 3 * HOUR_MS); // still absent a day later: sent again
+  expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, doubted: false, answer: "accepted", attempts: 2 }]);
+  expect(await meteredUnits(tenant)).toBe(13);
+
+  await billAt(nightMs(7));
+  expect(await drifts()).toEqual([
+    { kind: "missing", reported: 8, stripe: 0, open: false, minutes: 1 },
+    { kind: "unknown", reported: 0, stripe: 5, open: true, minutes: 1 },
+  ]);
+  const seen = await pipeline(nightMs(7));
+  expect(seen).toMatchObject({ driftUnits: 5, driftTenants: 1 });
+  expect(seen.lastReconciliationSeconds).toBeLessThan(60);
+});
+
+test("a comparison that Stripe interrupts goes on where it ended", async () => {
+  const dayMs = Math.floor(startMs / DAY_MS) * DAY_MS + 9 * DAY_MS + 3 * HOUR_MS;
+  await simulator("/faults", { seed: 3, rules: [{ kind: "refused", ...SUMMARIES, probability: 0.2 }] });
+  const state = () =>
+    controlRows<{ tenants: number; finished: boolean }>(
+      `SELECT tenants, finished_at IS NOT NULL AS finished FROM reconciliations WHERE day = $1::date`,
+      [new Date(dayMs).toISOString().slice(0, 10)],
+    );
+  await billAt(dayMs);
+  const [first] = await state();
+  expect(first).toMatchObject({ finished: false });
+  await simulator("/faults", { rules: [] });
+  await billAt(dayMs + 5 * MINUTE_MS);
+  const [count] = await controlRows<{ n: number }>(
+    `SELECT count(*)::int AS n FROM tenants WHERE stripe_customer_id IS NOT NULL`,
+  );
+  expect(await state()).toEqual([{ tenants: count?.n, finished: true }]);
+});
