@@ -136,3 +136,8 @@ export function mergeMetadata(
   if (change === "") return {};
   return Object.fromEntries(Object.entries({ ...current, ...change }).filter(([, value]) => value !== ""));
 }
+
+/** An update's value where one was sent, null included. */
+export function sent<T>(value: T | undefined, current: T): T {
+  return value === undefined ? current : value;
+}

@@ -48,6 +48,11 @@ export type InvoiceItem = Omit<Stripe.InvoiceItem, "pricing" | "quantity_decimal
   pricing: DecimalAsText<Stripe.InvoiceItem.Pricing> | null;
   quantity_decimal: string;
 };
+export type PaymentMethod = Omit<Stripe.PaymentMethod, "customer"> & {
+  customer: string | null;
+  /** Whether charges fail; never shown. */
+  declines: boolean;
+};
 export type PortalConfiguration = Stripe.BillingPortal.Configuration;
 export type PortalSession = Omit<Stripe.BillingPortal.Session, "configuration"> & { configuration: string };
 export type LineItem = Omit<Stripe.LineItem, "price"> & { price: Price };
@@ -92,6 +97,7 @@ export type Kinds = {
   subscription: Subscription;
   invoice: Invoice;
   invoiceitem: InvoiceItem;
+  payment_method: PaymentMethod;
   "billing_portal.configuration": PortalConfiguration;
   "billing_portal.session": PortalSession;
   event: Event;
@@ -116,7 +122,12 @@ const EXPANDABLE = new Set([
   "invoiceitem.invoice",
   "billing_portal.session.configuration",
 ]);
-const HIDDEN = new Set(["checkout.session.subscription_data", "subscription_item.usage_after_seq", "invoice.metered"]);
+const HIDDEN = new Set([
+  "checkout.session.subscription_data",
+  "subscription_item.usage_after_seq",
+  "invoice.metered",
+  "payment_method.declines",
+]);
 /** Left out of an answer unless asked for by `expand[]`. */
 const ON_REQUEST = new Set(["price.tiers", "checkout.session.line_items"]);
 /** An invoice shows this many of its lines; the rest is listed by itself. */

@@ -2,9 +2,10 @@
 import { z } from "zod";
 import * as catalog from "./catalog.ts";
 import * as checkout from "./checkout.ts";
-import { voidInvoice } from "./collection.ts";
+import { markUncollectible, voidInvoice } from "./collection.ts";
 import type { Context } from "./context.ts";
 import * as events from "./events.ts";
+import * as customers from "./customers.ts";
 import { checkForm } from "./form.ts";
 import type { Form } from "./form.ts";
 import * as invoiceItems from "./invoice-items.ts";
@@ -13,6 +14,7 @@ import * as invoices from "./invoices.ts";
 import * as usage from "./meter-events.ts";
 import * as meters from "./meters.ts";
 import type { Kind } from "./objects.ts";
+import * as cards from "./payment-methods.ts";
 import * as portal from "./portal.ts";
 import type { Store } from "./store.ts";
 import * as subscriptions from "./subscriptions.ts";
@@ -41,10 +43,10 @@ const ROUTES: readonly Route[] = [
   route("GET", "/v1/prices", catalog.priceList, catalog.listPrices),
   route("GET", "/v1/prices/:id", nothing, retrieve("price")),
   route("POST", "/v1/prices/:id", catalog.priceUpdate, catalog.updatePrice),
-  route("POST", "/v1/customers", catalog.customerCreate, catalog.createCustomer),
-  route("GET", "/v1/customers", catalog.customerList, catalog.listCustomers),
+  route("POST", "/v1/customers", customers.customerCreate, customers.createCustomer),
+  route("GET", "/v1/customers", customers.customerList, customers.listCustomers),
   route("GET", "/v1/customers/:id", nothing, retrieve("customer")),
-  route("POST", "/v1/customers/:id", catalog.customerUpdate, catalog.updateCustomer),
+  route("POST", "/v1/customers/:id", customers.customerUpdate, customers.updateCustomer),
   route("POST", "/v1/billing/meters", meters.meterCreate, meters.createMeter),
   route("GET", "/v1/billing/meters", meters.meterList, meters.listMeters),
   route("GET", "/v1/billing/meters/:id", nothing, retrieve("billing.meter")),
@@ -58,6 +60,8 @@ const ROUTES: readonly Route[] = [
   route("GET", "/v1/checkout/sessions", checkout.sessionList, checkout.listSessions),
   route("GET", "/v1/checkout/sessions/:id", nothing, retrieve("checkout.session")),
   route("POST", "/v1/checkout/sessions/:id/expire", nothing, checkout.expireSession),
+  route("GET", "/v1/payment_pages/:id", nothing, retrieve("checkout.session")),
+  route("POST", "/v1/payment_pages/:id/confirm", checkout.pageConfirm, checkout.confirmPage),
   route("POST", "/v1/subscriptions", subscriptions.subscriptionCreate, subscriptions.createSubscription),
   route("GET", "/v1/subscriptions", subscriptions.subscriptionList, subscriptions.listSubscriptions),
   route("GET", "/v1/subscriptions/:id", nothing, retrieve("subscription")),
@@ -74,8 +78,14 @@ const ROUTES: readonly Route[] = [
   route("POST", "/v1/invoices/:id", invoices.invoiceUpdate, invoices.updateInvoice),
   route("GET", "/v1/invoices/:id/lines", invoices.lineList, invoices.listLines),
   route("POST", "/v1/invoices/:id/finalize", invoices.invoiceFinalize, invoices.finalizeByHand),
-  route("POST", "/v1/invoices/:id/pay", nothing, invoices.payInvoice),
+  route("DELETE", "/v1/invoices/:id", nothing, invoices.deleteInvoice),
+  route("POST", "/v1/invoices/:id/mark_uncollectible", nothing, markUncollectible),
+  route("POST", "/v1/invoices/:id/pay", invoices.invoicePay, invoices.payInvoice),
   route("POST", "/v1/invoices/:id/void", nothing, voidInvoice),
+  route("POST", "/v1/payment_methods", cards.paymentMethodCreate, cards.createPaymentMethod),
+  route("GET", "/v1/payment_methods/:id", nothing, retrieve("payment_method")),
+  route("POST", "/v1/payment_methods/:id/attach", cards.paymentMethodAttach, cards.attachPaymentMethod),
+  route("POST", "/v1/payment_methods/:id/detach", nothing, cards.detachPaymentMethod),
   route("POST", "/v1/billing_portal/configurations", portal.configurationCreate, portal.createConfiguration),
   route("GET", "/v1/billing_portal/configurations", portal.configurationList, portal.listConfigurations),
   route("GET", "/v1/billing_portal/configurations/:id", nothing, retrieve("billing_portal.configuration")),
