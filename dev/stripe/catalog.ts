@@ -1,5 +1,5 @@
 /**
- * Products, prices and customers.
+ * Products and prices.
  * A price is immutable in what it charges; a lookup key names at most one active price.
  */
 import { z } from "zod";
@@ -7,7 +7,19 @@ import type { Stripe } from "stripe";
 import { nowSeconds } from "./context.ts";
 import type { Context } from "./context.ts";
 import { badRequest } from "./errors.ts";
-import { clearable, created, decimal, flag, mergeMetadata, metadata, natural, page, positive, text } from "./form.ts";
+import {
+  clearable,
+  created,
+  decimal,
+  flag,
+  mergeMetadata,
+  metadata,
+  natural,
+  page,
+  positive,
+  sent,
+  text,
+} from "./form.ts";
 import type { Price, Tier } from "./objects.ts";
 import { newId, where, whereIn, whereRange } from "./store.ts";
 
@@ -273,68 +285,4 @@ function amounts(
 
 function whole(value: string | null): number | null {
   return value === null || value.includes(".") ? null : Number(value);
-}
-
-const customerFields = {
-  description: clearable.optional(),
-  email: clearable.optional(),
-  metadata: metadata.optional(),
-  name: clearable.optional(),
-  phone: clearable.optional(),
-};
-export const customerCreate = z.strictObject(customerFields);
-export const customerUpdate = z.strictObject(customerFields);
-export const customerList = z.strictObject({ ...page, created: created.optional(), email: text.optional() });
-
-export function createCustomer(context: Context, params: z.output<typeof customerCreate>): Stripe.Customer {
-  const customer: Stripe.Customer = {
-    id: newId("cus_"),
-    object: "customer",
-    address: null,
-    balance: 0,
-    created: nowSeconds(context),
-    currency: null,
-    default_source: null,
-    delinquent: false,
-    description: params.description ?? null,
-    discount: null,
-    email: params.email ?? null,
-    invoice_settings: { custom_fields: null, default_payment_method: null, footer: null, rendering_options: null },
-    livemode: false,
-    metadata: mergeMetadata(null, params.metadata),
-    name: params.name ?? null,
-    phone: params.phone ?? null,
-    preferred_locales: [],
-    shipping: null,
-    tax_exempt: "none",
-    test_clock: null,
-  };
-  context.save("customer.created", customer);
-  return customer;
-}
-
-export function updateCustomer(context: Context, params: z.output<typeof customerUpdate>, id: string): Stripe.Customer {
-  const customer = context.store.get("customer", id);
-  const updated: Stripe.Customer = {
-    ...customer,
-    description: sent(params.description, customer.description),
-    email: sent(params.email, customer.email),
-    metadata: mergeMetadata(customer.metadata, params.metadata),
-    name: sent(params.name, customer.name ?? null),
-    phone: sent(params.phone, customer.phone ?? null),
-  };
-  context.save("customer.updated", updated, customer);
-  return updated;
-}
-
-export function listCustomers(context: Context, params: z.output<typeof customerList>) {
-  return context.store.list("customer", "/v1/customers", params, [
-    where("email", params.email),
-    whereRange("created", params.created),
-  ]);
-}
-
-/** An update's value where one was sent, null included. */
-function sent<T>(value: T | undefined, current: T): T {
-  return value === undefined ? current : value;
 }

@@ -1,13 +1,15 @@
 /**
- * Checkout sessions in subscription mode. A session is open until it is paid on its pay page, expired by the API or too old;
- * paying is idempotent: the second payment finds the first one's result.
+ * Checkout sessions, in subscription mode and, as far as Stripe's CLI asks for it, in payment mode (without an intent).
+ * A session is open until it is paid on its pay page, expired by the API or too old; paying is idempotent: the second
+ * payment finds the first one's result.
  */
 import { z } from "zod";
 import type { Stripe } from "stripe";
-import { createCustomer } from "./catalog.ts";
+import { createCustomer } from "./customers.ts";
 import { nowSeconds } from "./context.ts";
 import type { Context } from "./context.ts";
-import { badRequest } from "./errors.ts";
+import { badRequest, declined } from "./errors.ts";
+import type { ApiError } from "./errors.ts";
 import { created, integer, mergeMetadata, metadata, natural, page, text } from "./form.ts";
 import { chargesFor, share } from "./money.ts";
 import type { LineItem, Price, Session, SubscriptionData } from "./objects.ts";
@@ -31,7 +33,9 @@ export const sessionCreate = z.strictObject({
     .min(1)
     .max(20),
   metadata: metadata.optional(),
-  mode: z.literal("subscription", "only subscription mode is simulated"),
+  mode: z.enum(["payment", "subscription"]),
+  /** Accepted in payment mode, where there is nothing here that it would change. */
+  payment_intent_data: z.record(z.string(), z.unknown()).optional(),
   payment_method_collection: z.enum(["always", "if_required"]).default("always"),
   subscription_data: z.strictObject(subscriptionData).default({}),
   success_url: text,
@@ -61,7 +65,10 @@ export function createSession(context: Context, params: z.output<typeof sessionC
     throw badRequest(message, { param: "expires_at" });
   }
   const lines = params.line_items.map((line, index) => {
-    const checked = checkLine(context, line.price, line.quantity, `line_items[${index}]`);
+    const checked =
+      params.mode === "payment"
+        ? { price: oneTimePrice(context, line.price, `line_items[${index}]`), quantity: line.quantity }
+        : checkLine(context, line.price, line.quantity, `line_items[${index}]`);
     if (checked.quantity === undefined && checked.price.recurring?.usage_type !== "metered") {
       const param = `line_items[${index}][quantity]`;
       throw badRequest("Quantity is required for licensed prices.", { code: "parameter_missing", param });
@@ -110,7 +117,7 @@ export function createSession(context: Context, params: z.output<typeof sessionC
     locale: null,
     managed_payments: null,
     metadata: mergeMetadata(null, params.metadata),
-    mode: "subscription",
+    mode: params.mode,
     origin_context: null,
     payment_intent: null,
     payment_link: null,
@@ -138,6 +145,15 @@ export function createSession(context: Context, params: z.output<typeof sessionC
   };
   context.save(null, session);
   return session;
+}
+
+/** The price of a line that is paid once, in payment mode. */
+function oneTimePrice(context: Context, id: string, param: string): Price {
+  const price = context.store.get("price", id, `${param}[price]`);
+  if (price.recurring !== null) {
+    throw badRequest("You specified `payment` mode but passed a recurring price.", { param: `${param}[price]` });
+  }
+  return price;
 }
 
 export function listSessions(context: Context, params: z.output<typeof sessionList>) {
@@ -178,16 +194,16 @@ export function paySession(context: Context, session: Session, email: string | u
   const customer = known ?? createCustomer(context, { email: session.customer_email ?? email ?? "buyer@example.com" });
   const lines = session.line_items.data.map(({ price, quantity: count }) => ({ price, quantity: count ?? undefined }));
   const data = session.subscription_data;
-  const subscription = startSubscription(context, customer.id, lines, data, false);
+  const subscription = session.mode === "payment" ? null : startSubscription(context, customer.id, lines, data, false);
   const trial = trialEndOf(data, nowSeconds(context)) !== null;
   const paid: Session = {
     ...session,
     customer: customer.id,
     customer_details: customerDetails(customer.email),
-    invoice: subscription.latest_invoice,
+    invoice: subscription?.latest_invoice ?? null,
     payment_status: trial ? "no_payment_required" : "paid",
     status: "complete",
-    subscription: subscription.id,
+    subscription: subscription?.id ?? null,
     url: null,
   };
   context.save("checkout.session.completed", paid);
@@ -211,6 +227,17 @@ function lineItem(context: Context, { price, quantity: count }: Line, data: Subs
     price,
     quantity: count ?? null,
   };
+}
+
+export const pageConfirm = z.strictObject({ expected_amount: integer, payment_method: text });
+
+/** Pays a session as its page does, for Stripe's own CLI. */
+export function confirmPage(context: Context, params: z.output<typeof pageConfirm>, id: string): Session | ApiError {
+  const session = context.store.get("checkout.session", id);
+  context.store.get("payment_method", params.payment_method, "payment_method");
+  if (session.amount_total !== params.expected_amount) throw badRequest("The amount is another one.");
+  const paid = paySession(context, session, undefined);
+  return paid === "declined" ? declined() : paid;
 }
 
 /** What a licensed line costs on the day: nothing in a trial, and up to the anchor its share. */

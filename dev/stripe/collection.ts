@@ -62,9 +62,9 @@ function withMetadataNow({ store }: Context, parent: Invoice["parent"]): Invoice
   return { ...parent, subscription_details: { ...details, metadata } };
 }
 
-/** One attempt to collect an open invoice. */
-export function attempt(context: Context, invoice: Invoice): Invoice {
-  if (canPay(context.store, invoice.customer)) {
+/** One attempt to collect an open invoice, with the customer's card or a given one. */
+export function attempt(context: Context, invoice: Invoice, paymentMethod?: string): Invoice {
+  if (canPay(context.store, invoice.customer, paymentMethod)) {
     return paid(context, { ...invoice, attempt_count: invoice.attempt_count + 1, attempted: true });
   }
   const { retryDelaysMs } = readPaymentSettings(context.store);
@@ -97,6 +97,21 @@ function paid(context: Context, invoice: Invoice): Invoice {
   context.save("invoice.payment_succeeded", done);
   afterPayment(context, done);
   return done;
+}
+
+/** Gives up collecting an open invoice, which may still be paid. */
+export function markUncollectible(context: Context, _params: object, id: string): Invoice {
+  const invoice = context.store.get("invoice", id);
+  if (invoice.status !== "open") throw badRequest("You can only mark an open invoice as uncollectible.");
+  const marked: Invoice = {
+    ...invoice,
+    auto_advance: false,
+    next_payment_attempt: null,
+    status: "uncollectible",
+    status_transitions: { ...invoice.status_transitions, marked_uncollectible_at: nowSeconds(context) },
+  };
+  context.save("invoice.marked_uncollectible", marked, invoice);
+  return marked;
 }
 
 /** Ends an open invoice uncollected. */

@@ -10,7 +10,7 @@ import type { Context } from "./context.ts";
 import { badRequest, declined } from "./errors.ts";
 import type { ApiError } from "./errors.ts";
 import { created, flag, mergeMetadata, metadata, page, text } from "./form.ts";
-import { pendingItems } from "./invoice-items.ts";
+import { dropInvoiceItem, pendingItems } from "./invoice-items.ts";
 import { lineOfInvoiceItem, usageLines, withLines } from "./invoice-lines.ts";
 import type { Period } from "./invoice-lines.ts";
 import type { Invoice, InvoiceItem, InvoiceLine, MeteredLine, Subscription } from "./objects.ts";
@@ -39,6 +39,7 @@ export const invoiceList = z.strictObject({
   status: z.enum(["draft", "open", "paid", "uncollectible", "void"]).optional(),
   subscription: text.optional(),
 });
+export const invoicePay = z.strictObject({ payment_method: text.optional() });
 export const lineList = z.strictObject(page);
 
 export type NewInvoice = {
@@ -207,14 +208,28 @@ export function finalizeByHand(context: Context, params: z.output<typeof invoice
 }
 
 /** Pays an open invoice, or finalizes a draft and pays it. A declined payment is answered with 402, and has happened. */
-export function payInvoice(context: Context, _params: object, id: string): Invoice | ApiError {
+export function payInvoice(context: Context, params: z.output<typeof invoicePay>, id: string): Invoice | ApiError {
   const invoice = context.store.get("invoice", id);
   if (invoice.status === "paid") throw badRequest("Invoice is already paid", { code: "invoice_already_paid" });
   if (invoice.status === "void") throw badRequest("This invoice is void and cannot be paid.");
   const open = invoice.status === "draft" ? finalizeInvoice(context, { ...invoice, auto_advance: false }) : invoice;
   if (open.status === "paid") return open;
-  const after = attempt(context, open);
+  const after = attempt(context, open, params.payment_method);
   return after.status === "paid" ? after : declined();
+}
+
+/** Deletes a draft that no subscription made; what it billed is gone with it. */
+export function deleteInvoice(context: Context, _params: object, id: string): Stripe.DeletedInvoice {
+  const draft = context.store.get("invoice", id);
+  if (draft.status !== "draft" || draft.billing_reason !== "manual") {
+    throw badRequest("You can only delete draft invoices that were not made by a subscription.");
+  }
+  for (const item of context.store.all("invoiceitem", [where("customer", draft.customer), where("invoice", id)])) {
+    dropInvoiceItem(context, item);
+  }
+  context.announce("invoice.deleted", draft);
+  context.store.remove(id);
+  return { id, object: "invoice", deleted: true };
 }
 
 export function listInvoices(context: Context, params: z.output<typeof invoiceList>) {

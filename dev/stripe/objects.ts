@@ -48,6 +48,13 @@ export type InvoiceItem = Omit<Stripe.InvoiceItem, "pricing" | "quantity_decimal
   pricing: DecimalAsText<Stripe.InvoiceItem.Pricing> | null;
   quantity_decimal: string;
 };
+export type PaymentMethod = Omit<Stripe.PaymentMethod, "customer"> & {
+  customer: string | null;
+  /** Whether charges fail; never shown. */
+  declines: boolean;
+};
+export type PortalConfiguration = Stripe.BillingPortal.Configuration;
+export type PortalSession = Omit<Stripe.BillingPortal.Session, "configuration"> & { configuration: string };
 export type LineItem = Omit<Stripe.LineItem, "price"> & { price: Price };
 export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | "subscription" | "invoice"> & {
   customer: string | null;
@@ -56,6 +63,16 @@ export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | 
   line_items: Stripe.ApiList<LineItem>;
   /** The subscription that paying will make; never shown. */
   subscription_data: SubscriptionData;
+};
+export type EventDestination = Stripe.V2.Core.EventDestination & {
+  webhook_endpoint: Stripe.V2.Core.EventDestination.WebhookEndpoint;
+};
+type MeterReport =
+  | Stripe.Events.V1BillingMeterErrorReportTriggeredEvent
+  | Stripe.Events.V1BillingMeterNoMeterFoundEvent;
+/** As fetched; what is delivered is without `data`. */
+export type ThinEvent = Pick<MeterReport, "id" | "object" | "created" | "livemode" | "type" | "data"> & {
+  related_object: Stripe.V2.Core.Events.RelatedObject | null;
 };
 export type Event = Omit<Stripe.EventBase, "data"> & { data: { object: object; previous_attributes?: object } };
 
@@ -80,7 +97,12 @@ export type Kinds = {
   subscription: Subscription;
   invoice: Invoice;
   invoiceitem: InvoiceItem;
+  payment_method: PaymentMethod;
+  "billing_portal.configuration": PortalConfiguration;
+  "billing_portal.session": PortalSession;
   event: Event;
+  "v2.core.event": ThinEvent;
+  "v2.core.event_destination": EventDestination;
 };
 export type Kind = keyof Kinds;
 export type StoredObject = Kinds[Kind];
@@ -98,8 +120,14 @@ const EXPANDABLE = new Set([
   "invoice.customer",
   "invoiceitem.customer",
   "invoiceitem.invoice",
+  "billing_portal.session.configuration",
 ]);
-const HIDDEN = new Set(["checkout.session.subscription_data", "subscription_item.usage_after_seq", "invoice.metered"]);
+const HIDDEN = new Set([
+  "checkout.session.subscription_data",
+  "subscription_item.usage_after_seq",
+  "invoice.metered",
+  "payment_method.declines",
+]);
 /** Left out of an answer unless asked for by `expand[]`. */
 const ON_REQUEST = new Set(["price.tiers", "checkout.session.line_items"]);
 /** An invoice shows this many of its lines; the rest is listed by itself. */

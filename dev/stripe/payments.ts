@@ -48,7 +48,18 @@ export function writeInvoiceSettings(store: Store, settings: z.output<typeof inv
   store.setSetting("invoices", JSON.stringify(settings));
 }
 
-export function canPay(store: Store, customer: string): boolean {
+/** Whether a payment succeeds: by the customer's setting, else by the card, else by everybody's setting. */
+export function canPay(store: Store, customer: string, paymentMethod?: string): boolean {
   const { everybody, customers } = readPaymentSettings(store);
-  return (customers[customer] ?? everybody) === "succeed";
+  const named = customers[customer];
+  if (named !== undefined) return named === "succeed";
+  const usual = store.find("customer", customer)?.invoice_settings.default_payment_method;
+  const card = store.find("payment_method", paymentMethod ?? (typeof usual === "string" ? usual : ""));
+  return card?.declines !== true && everybody === "succeed";
+}
+
+/** A new payment method: from now on this customer can pay. */
+export function acceptPaymentsOf(store: Store, customer: string): void {
+  const settings = readPaymentSettings(store);
+  writePaymentSettings(store, { ...settings, customers: { ...settings.customers, [customer]: "succeed" } });
 }

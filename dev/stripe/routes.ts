@@ -2,18 +2,23 @@
 import { z } from "zod";
 import * as catalog from "./catalog.ts";
 import * as checkout from "./checkout.ts";
-import { voidInvoice } from "./collection.ts";
+import { markUncollectible, voidInvoice } from "./collection.ts";
 import type { Context } from "./context.ts";
 import * as events from "./events.ts";
+import * as customers from "./customers.ts";
 import { checkForm } from "./form.ts";
 import type { Form } from "./form.ts";
 import * as invoiceItems from "./invoice-items.ts";
 import * as preview from "./invoice-preview.ts";
 import * as invoices from "./invoices.ts";
+import * as usage from "./meter-events.ts";
 import * as meters from "./meters.ts";
 import type { Kind } from "./objects.ts";
+import * as cards from "./payment-methods.ts";
+import * as portal from "./portal.ts";
 import type { Store } from "./store.ts";
 import * as subscriptions from "./subscriptions.ts";
+import * as thin from "./thin-events.ts";
 
 /** A checked request: what it locks, if anything, and what it does. */
 export type Operation = {
@@ -38,10 +43,10 @@ const ROUTES: readonly Route[] = [
   route("GET", "/v1/prices", catalog.priceList, catalog.listPrices),
   route("GET", "/v1/prices/:id", nothing, retrieve("price")),
   route("POST", "/v1/prices/:id", catalog.priceUpdate, catalog.updatePrice),
-  route("POST", "/v1/customers", catalog.customerCreate, catalog.createCustomer),
-  route("GET", "/v1/customers", catalog.customerList, catalog.listCustomers),
+  route("POST", "/v1/customers", customers.customerCreate, customers.createCustomer),
+  route("GET", "/v1/customers", customers.customerList, customers.listCustomers),
   route("GET", "/v1/customers/:id", nothing, retrieve("customer")),
-  route("POST", "/v1/customers/:id", catalog.customerUpdate, catalog.updateCustomer),
+  route("POST", "/v1/customers/:id", customers.customerUpdate, customers.updateCustomer),
   route("POST", "/v1/billing/meters", meters.meterCreate, meters.createMeter),
   route("GET", "/v1/billing/meters", meters.meterList, meters.listMeters),
   route("GET", "/v1/billing/meters/:id", nothing, retrieve("billing.meter")),
@@ -49,11 +54,14 @@ const ROUTES: readonly Route[] = [
   route("POST", "/v1/billing/meters/:id/deactivate", nothing, meters.deactivateMeter),
   route("POST", "/v1/billing/meters/:id/reactivate", nothing, meters.reactivateMeter),
   route("GET", "/v1/billing/meters/:id/event_summaries", meters.summaryList, meters.listSummaries),
-  route("POST", "/v1/billing/meter_events", meters.meterEventCreate, meters.createMeterEvent, meters.meterEventLock),
+  route("POST", "/v1/billing/meter_events", usage.meterEventCreate, usage.createMeterEvent, usage.meterEventLock),
+  route("POST", "/v1/billing/meter_event_adjustments", usage.adjustmentCreate, usage.adjustMeterEvent),
   route("POST", "/v1/checkout/sessions", checkout.sessionCreate, checkout.createSession),
   route("GET", "/v1/checkout/sessions", checkout.sessionList, checkout.listSessions),
   route("GET", "/v1/checkout/sessions/:id", nothing, retrieve("checkout.session")),
   route("POST", "/v1/checkout/sessions/:id/expire", nothing, checkout.expireSession),
+  route("GET", "/v1/payment_pages/:id", nothing, retrieve("checkout.session")),
+  route("POST", "/v1/payment_pages/:id/confirm", checkout.pageConfirm, checkout.confirmPage),
   route("POST", "/v1/subscriptions", subscriptions.subscriptionCreate, subscriptions.createSubscription),
   route("GET", "/v1/subscriptions", subscriptions.subscriptionList, subscriptions.listSubscriptions),
   route("GET", "/v1/subscriptions/:id", nothing, retrieve("subscription")),
@@ -70,10 +78,28 @@ const ROUTES: readonly Route[] = [
   route("POST", "/v1/invoices/:id", invoices.invoiceUpdate, invoices.updateInvoice),
   route("GET", "/v1/invoices/:id/lines", invoices.lineList, invoices.listLines),
   route("POST", "/v1/invoices/:id/finalize", invoices.invoiceFinalize, invoices.finalizeByHand),
-  route("POST", "/v1/invoices/:id/pay", nothing, invoices.payInvoice),
+  route("DELETE", "/v1/invoices/:id", nothing, invoices.deleteInvoice),
+  route("POST", "/v1/invoices/:id/mark_uncollectible", nothing, markUncollectible),
+  route("POST", "/v1/invoices/:id/pay", invoices.invoicePay, invoices.payInvoice),
   route("POST", "/v1/invoices/:id/void", nothing, voidInvoice),
+  route("POST", "/v1/payment_methods", cards.paymentMethodCreate, cards.createPaymentMethod),
+  route("GET", "/v1/payment_methods/:id", nothing, retrieve("payment_method")),
+  route("POST", "/v1/payment_methods/:id/attach", cards.paymentMethodAttach, cards.attachPaymentMethod),
+  route("POST", "/v1/payment_methods/:id/detach", nothing, cards.detachPaymentMethod),
+  route("POST", "/v1/billing_portal/configurations", portal.configurationCreate, portal.createConfiguration),
+  route("GET", "/v1/billing_portal/configurations", portal.configurationList, portal.listConfigurations),
+  route("GET", "/v1/billing_portal/configurations/:id", nothing, retrieve("billing_portal.configuration")),
+  route("POST", "/v1/billing_portal/configurations/:id", portal.configurationUpdate, portal.updateConfiguration),
+  route("POST", "/v1/billing_portal/sessions", portal.portalSessionCreate, portal.createPortalSession),
   route("GET", "/v1/events", events.eventList, events.listEvents),
   route("GET", "/v1/events/:id", nothing, events.retrieveEvent),
+  route("GET", "/v2/core/events", thin.thinEventList, thin.listThinEvents),
+  route("GET", "/v2/core/events/:id", nothing, retrieve("v2.core.event")),
+  route("POST", "/v2/core/event_destinations", thin.destinationCreate, thin.createDestination),
+  route("GET", "/v2/core/event_destinations", thin.destinationRead, thin.listDestinations),
+  route("GET", "/v2/core/event_destinations/:id", thin.destinationRead, thin.retrieveDestination),
+  route("POST", "/v2/core/event_destinations/:id/disable", nothing, thin.switchDestination("disabled")),
+  route("POST", "/v2/core/event_destinations/:id/enable", nothing, thin.switchDestination("enabled")),
 ];
 
 /** The route of a request and the id in its path ("" where there is none). */

@@ -4,21 +4,19 @@
  */
 import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Stripe } from "stripe";
 import { Api } from "./api.ts";
-import type { Answer, Outcome } from "./api.ts";
-import { paySession } from "./checkout.ts";
+import type { Outcome } from "./api.ts";
 import type { Context } from "./context.ts";
 import { control } from "./control.ts";
 import type { Controls } from "./control.ts";
 import { dueSeconds, happen } from "./due.ts";
 import { newEvent } from "./events.ts";
 import { Faults } from "./faults.ts";
-import { decodeForm } from "./form.ts";
 import { present } from "./objects.ts";
 import type { StoredObject } from "./objects.ts";
-import { noticePage, payPage, successUrl } from "./pay-page.ts";
+import { page, visitPage } from "./pages.ts";
+import { noticePage } from "./pay-page.ts";
 import { Store } from "./store.ts";
 import { Webhooks } from "./webhooks.ts";
 import type { WebhookEndpoint } from "./webhooks.ts";
@@ -35,6 +33,8 @@ export type StripeSimulatorOptions = {
   readonly databaseFile: string;
   readonly secretKey: string;
   readonly webhook?: WebhookEndpoint;
+  /** Where thin events go, until an event destination is registered through the API. */
+  readonly thinWebhook?: WebhookEndpoint;
   /** How long after its receipt a meter event shows in summaries. Default 0; also `POST /_sim/meter-lag`. */
   readonly meterLagMs?: number;
   readonly log?: (line: string) => void;
@@ -56,10 +56,11 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   const store = new Store(options.databaseFile);
   let offsetMs = Number(store.setting("clockOffsetMs") ?? 0);
   let meterLagMs = options.meterLagMs ?? 0;
+  let validatesLater = false;
   let origin = "";
   const nowMs = (): number => clock() + offsetMs;
   const faults = new Faults();
-  const webhooks = new Webhooks(store, options.webhook, nowMs, log);
+  const webhooks = new Webhooks(store, { snapshot: options.webhook, thin: options.thinWebhook }, nowMs, log);
   const api = new Api(store, options.secretKey, transact);
 
   /** One request's transaction; what is due by now happens first, in one of its own. Webhooks start after the commit. */
@@ -79,7 +80,14 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
         store.put(object, dueSeconds(object));
         if (type !== null) tell(type, object, previous === undefined ? undefined : snapshot(previous));
       };
-      return { store, nowMs: ms, origin, meterLagMs, save, announce };
+      const announceThin: Context["announceThin"] = (event) => {
+        store.put(event, null);
+        webhooks.plan(event);
+        announced = true;
+      };
+      const { key: idempotencyKey } = names;
+      const tells = { save, announce, announceThin };
+      return { store, nowMs: ms, origin, meterLagMs, validatesLater, idempotencyKey, ...tells };
     };
     if (store.nextDue(Math.floor(now / 1000)) !== undefined) {
       const nobody = { id: null, key: null };
@@ -102,25 +110,8 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
       webhooks.kick();
     },
     setMeterLagMs: (value) => (meterLagMs = value),
+    setValidatesLater: (value) => (validatesLater = value),
   };
-
-  function pay(method: string, id: string, body: string): Answer {
-    const session = transact({ id: null, key: null }, (context) => {
-      const found = context.store.find("checkout.session", id);
-      if (found === undefined || method !== "POST") return found;
-      const { email } = decodeForm(body);
-      return paySession(context, found, typeof email === "string" && email !== "" ? email : undefined);
-    });
-    if (session === "declined") {
-      return page(402, noticePage("Declined", "The card was declined. Go back and try again."));
-    }
-    if (session === undefined) return page(404, noticePage("Not found", "There is no such Checkout session."));
-    if (session.status === "expired") {
-      return page(410, noticePage("Expired", "This Checkout session has expired. Start again where you came from."));
-    }
-    if (session.status === "open") return page(200, payPage(session));
-    return { status: 303, headers: { location: successUrl(session) }, body: "" };
-  }
 
   async function answer(request: IncomingMessage, url: URL): Promise<Outcome> {
     const body = await readBody(request);
@@ -128,15 +119,8 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
     const method = request.method ?? "GET";
     if (url.pathname.startsWith("/_sim/")) return control(controls, method, url.pathname, body);
     const fault = faults.next(method, url.pathname);
-    const paying = /^\/pay\/([^/]+)$/.exec(url.pathname)?.[1];
-    if (paying !== undefined && (method === "GET" || method === "POST")) {
-      if (fault.delayMs > 0) await sleep(fault.delayMs);
-      if (fault.kind === "refused") return "closed";
-      if (fault.kind === "429" || fault.kind === "error-500-before") return faultPage;
-      const answered = pay(method, paying, body);
-      if (fault.kind === "lost") return "closed";
-      return fault.kind === "error-500-after" ? faultPage : answered;
-    }
+    const visit = visitPage(method, url.pathname, body, (work) => transact({ id: null, key: null }, work));
+    if (visit !== undefined) return visit(fault);
     const header = (name: string) => {
       const value = request.headers[name];
       return Array.isArray(value) ? value[0] : value;
@@ -188,15 +172,9 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   };
 }
 
-const faultPage = page(500, noticePage("Out of order", "This failure was asked for by a fault rule."));
-
 /** An object as an event shows it: nothing expanded. */
 function snapshot(object: StoredObject): object {
   return present(object, [], () => null);
-}
-
-function page(status: number, body: string): Answer {
-  return { status, headers: { "content-type": "text/html; charset=utf-8", "cache-control": "no-store" }, body };
 }
 
 async function readBody(request: IncomingMessage): Promise<string | undefined> {

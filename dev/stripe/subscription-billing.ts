@@ -153,7 +153,7 @@ export function billEnd(
       if (item.proration) dropInvoiceItem(context, item);
     }
   }
-  const metered = counts ? usageUntil(current, nowSeconds(context)) : [];
+  const metered = counts ? current.items.data.filter(isMetered).map((item) => ({ item, period: periodOf(item) })) : [];
   const draft = invoiceNow
     ? draftOf(context, current, { reason: "subscription_update", lines: [], metered, finalizesAt: null })
     : undefined;

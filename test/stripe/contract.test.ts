@@ -4,17 +4,19 @@
  */
 import { Stripe } from "stripe";
 import { expect, test, vi } from "vitest";
-import { aCatalogue, aClient, aSession, aSimulator, minuteOf, nowSeconds, report, unitsBetween } from "./harness.ts";
+import {
+  aCatalogue,
+  aClient,
+  aSession,
+  aTarget,
+  minuteOf,
+  nowSeconds,
+  PATIENCE_MS,
+  report,
+  unitsBetween,
+} from "./harness.ts";
 
-const sandboxKey = process.env["STRIPE_SANDBOX_KEY"];
-const PATIENCE_MS = sandboxKey === undefined ? 2000 : 300_000;
 vi.setConfig({ testTimeout: PATIENCE_MS + 20_000 });
-
-async function aTarget() {
-  if (sandboxKey === undefined) return aSimulator();
-  const stripe = new Stripe(sandboxKey, { maxNetworkRetries: 2 });
-  return { stripe, port: undefined, [Symbol.asyncDispose]: () => Promise.resolve() };
-}
 
 const invalid = (detail: object) => expect.objectContaining({ type: "StripeInvalidRequestError", ...detail });
 

@@ -40,6 +40,40 @@ export function aClient(port: number, key = SECRET_KEY): Stripe {
   return new Stripe(key, { host: "127.0.0.1", port, protocol: "http", maxNetworkRetries: 0, telemetry: false });
 }
 
+const sandboxKey = process.env["STRIPE_SANDBOX_KEY"];
+/** How long a contract test waits for what happens by itself. */
+export const PATIENCE_MS = sandboxKey === undefined ? 2000 : 300_000;
+
+/**
+ * What a contract test talks to: a simulator, or a sandbox of Stripe's when STRIPE_SANDBOX_KEY is set. `aClock` makes a clock
+ * for one customer: a test clock there, the simulator's own here.
+ */
+export async function aTarget() {
+  if (sandboxKey === undefined) {
+    const sim = await aSimulator();
+    const aClock = () => {
+      const startedMs = Date.now();
+      const advance = async (toSeconds: number) => void (await sim.setClock(toSeconds * 1000 - startedMs));
+      return Promise.resolve({ customer: {}, advance });
+    };
+    return { stripe: sim.stripe, port: sim.port, aClock, [Symbol.asyncDispose]: () => sim.close() };
+  }
+  const stripe = new Stripe(sandboxKey, { maxNetworkRetries: 2 });
+  const aClock = async () => {
+    const clock = await stripe.testHelpers.testClocks.create({ frozen_time: nowSeconds() });
+    const advance = async (toSeconds: number) => {
+      await stripe.testHelpers.testClocks.advance(clock.id, { frozen_time: toSeconds });
+      const ready = async () => {
+        const { status } = await stripe.testHelpers.testClocks.retrieve(clock.id);
+        if (status !== "ready") throw new Error(`the test clock is ${status}`);
+      };
+      await vi.waitFor(ready, { timeout: PATIENCE_MS, interval: 1000 });
+    };
+    return { customer: { test_clock: clock.id }, advance };
+  };
+  return { stripe, port: undefined, aClock, [Symbol.asyncDispose]: () => Promise.resolve() };
+}
+
 type Delivery = { body: string; signature: string; atMs: number; event: Stripe.Event };
 
 /** A webhook receiver that keeps what it gets and answers with `statuses` in turn, then with 200. */

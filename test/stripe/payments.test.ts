@@ -104,3 +104,41 @@ test("an upgrade that cannot be paid is refused whole if that is asked for", asy
   expect(await invoices()).toHaveLength(1);
   expect(await upgrade("allow_incomplete")).toMatchObject({ status: "past_due" });
 });
+
+test("a card that fails when charged fails the invoice, and another one pays it", async () => {
+  await using sim = await april();
+  const { stripe } = sim;
+  const customer = await stripe.customers.create({
+    payment_method: "pm_card_chargeCustomerFail",
+    invoice_settings: { default_payment_method: "pm_card_chargeCustomerFail" },
+  });
+  await stripe.invoiceItems.create({ customer: customer.id, currency: "usd", amount: 2000 });
+  const invoice = await stripe.invoices.create({ customer: customer.id, pending_invoice_items_behavior: "include" });
+  await expect(stripe.invoices.pay(invoice.id)).rejects.toMatchObject({ code: "card_declined" });
+  expect(await stripe.invoices.retrieve(invoice.id)).toMatchObject({ status: "open", attempt_count: 1 });
+  const card = await stripe.paymentMethods.attach("pm_card_visa", { customer: customer.id });
+  expect(await stripe.invoices.pay(invoice.id, { payment_method: card.id })).toMatchObject({ status: "paid" });
+
+  const stranger = await stripe.customers.create();
+  const foreign = { invoice_settings: { default_payment_method: card.id } };
+  await expect(stripe.customers.update(stranger.id, foreign)).rejects.toMatchObject({ statusCode: 400 });
+  const settled = await stripe.customers.update(customer.id, foreign);
+  expect(settled.invoice_settings.default_payment_method).toBe(card.id);
+});
+
+test("an invoice is deleted as a draft, written off when open, and not collected after either", async () => {
+  await using sim = await april();
+  const { stripe } = sim;
+  const customer = await stripe.customers.create();
+  const drafted = async () => {
+    await stripe.invoiceItems.create({ customer: customer.id, currency: "usd", amount: 2000 });
+    return stripe.invoices.create({ customer: customer.id, pending_invoice_items_behavior: "include" });
+  };
+  const [gone, lost] = [await drafted(), await drafted()];
+  expect(await stripe.invoices.del(gone.id)).toMatchObject({ deleted: true });
+  expect((await stripe.invoiceItems.list({ customer: customer.id })).data).toHaveLength(1);
+  await stripe.invoices.finalizeInvoice(lost.id);
+  await expect(stripe.invoices.del(lost.id)).rejects.toMatchObject({ statusCode: 400 });
+  expect(await stripe.invoices.markUncollectible(lost.id)).toMatchObject({ status: "uncollectible" });
+  expect(await stripe.invoices.pay(lost.id)).toMatchObject({ status: "paid", amount_paid: 2000 });
+});
