@@ -123,6 +123,7 @@ export async function startSystem(options: SystemOptions) {
       CONTEXT_KEYS: JSON.stringify([{ id: "local", secret: secrets.contextKey }]),
       SEAL_KEYS: JSON.stringify(sealKeysOf(settings)),
       STRIPE_WEBHOOK_SECRET: secrets.stripeWebhookSecret,
+      STRIPE_THIN_WEBHOOK_SECRET: secrets.stripeThinWebhookSecret,
       ...(databases && {
         CONTROL_DATABASE_URL: databases.serviceUrl,
         NEON_FETCH_ENDPOINT: `${databases.proxy.url}/sql`,
