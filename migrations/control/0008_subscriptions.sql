@@ -20,8 +20,7 @@ CREATE TABLE plan_changes (
   plan text NOT NULL,
   strategy text NOT NULL CHECK (strategy IN ('shared', 'schema', 'database')),
   limits jsonb NOT NULL,
-  -- `operator`, or the id of the tenant's key.
-  requested_by text NOT NULL,
+  requested_by text NOT NULL CHECK (requested_by IN ('operator', 'tenant')),
   state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'cancelled')),
   -- Of changes at Stripe, each with an idempotency key of its own, recorded before it is made.
   attempts integer NOT NULL DEFAULT 0,

@@ -34,7 +34,7 @@ const PlanChange = z.object({
   plan: z.enum(planNames),
   strategy: z.enum(strategies),
   state: z.enum(["waiting", "done", "cancelled"]),
-  requestedBy: z.string(),
+  requestedBy: z.enum(["operator", "tenant"]),
   attempts: z.int(),
   holdMs: z.int().nullable(),
   waitsFor: z.string().nullable(),
@@ -107,7 +107,7 @@ export function controlBilling(db: NeonConnection) {
     /** Opens a change of plan, unless one waits. Returns the one that waits now; `undefined`: there is no such tenant. */
     async openChange(
       tenantId: TenantId,
-      wanted: { plan: PlanName; strategy: Strategy; limits: Limits; requestedBy: string },
+      wanted: { plan: PlanName; strategy: Strategy; limits: Limits; requestedBy: "operator" | "tenant" },
     ): Promise<PlanChange | undefined> {
       const [, rows = []] = await db.batch([
         {

@@ -416,7 +416,6 @@ function readFailure(error: unknown): NoAnswer {
   return { kind: classifyMeterFailure(status, message).kind === "again" ? "again" : "refused", message };
 }
 
-function idOf(reference: string | { id: string } | null): string | null {
 export function idOf(reference: string | { id: string } | null): string | null {
   return typeof reference === "string" ? reference : (reference?.id ?? null);
 }

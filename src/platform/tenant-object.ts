@@ -6,10 +6,8 @@
 // and asks again by itself before it is `CONFIG_TRUSTED_MS` old.
 import { DurableObject } from "cloudflare:workers";
 import * as z from "zod";
-import { controlInbox } from "../adapters/control-inbox.ts";
 import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { createTenantFiles } from "../adapters/files.ts";
-import { connectControl } from "../adapters/neon.ts";
 import type { CallScopedDb } from "../adapters/tenant-db.ts";
 import { Admission, type Ticket } from "../core/admission.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
@@ -19,13 +17,15 @@ import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refu
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { TenantDb, Tool } from "../tools/tool.ts";
-import { applyBillingEvent } from "./billing-events.ts";
+import { applyBillingEvents } from "./billing-events.ts";
+import { CallGate } from "./call-gate.ts";
 import { allowedTools, callerId, refusedCredential, refusedTool } from "./call-checks.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
 import { startMoving } from "./moving.ts";
 import { placeTenant } from "./placing.ts";
 import { startProvisioning } from "./provisioning-start.ts";
 import type { ArchiveHost } from "./job.ts";
+import { TenantPlan } from "./plan-change.ts";
 import { TenantArchive } from "./tenant-archive.ts";
 import { TenantData } from "./tenant-data.ts";
 import { seedTenant } from "./tenant-defaults.ts";
@@ -45,7 +45,10 @@ export class TenantObject extends DurableObject<Env> {
   readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
-  readonly #applying = new Turns();
+  readonly #gate = new CallGate();
+  readonly #plan: TenantPlan;
+  /** What billing decides of the tenant: one after the other, because each decides from what it has read. */
+  readonly #billing = new Turns();
   /** Pieces of moves and jobs: both hold the tenant's statements back. */
   readonly #pieces = new Turns();
   #log: CallLog | undefined;
@@ -66,6 +69,12 @@ export class TenantObject extends DurableObject<Env> {
       },
     };
     this.#move = new TenantMove(env, this.#tenantId, host);
+    this.#plan = new TenantPlan(env, this.#tenantId, this.#billing, {
+      gate: this.#gate,
+      now: () => this.now(),
+      flush: async () => (await this.#outbox?.flush()) ?? { epoch: "", lastN: 0 },
+      refresh: () => this.refresh(),
+    });
     this.#archive = new TenantArchive(env, this.#tenantId, host);
     this.#data = new TenantData(env, this.#tenantId, (left) => this.#move.heal(left));
     if (hasCallLog(ctx.storage)) this.#open();
@@ -91,7 +100,9 @@ export class TenantObject extends DurableObject<Env> {
     const running = this.#running.get(request.callId);
     if (running !== undefined) return running.outcome;
     const abort = new AbortController();
-    const outcome = this.#call(request, abort, progress).finally(() => this.#running.delete(request.callId));
+    const outcome = this.#gate
+      .through(() => this.#call(request, abort, progress))
+      .finally(() => this.#running.delete(request.callId));
     this.#running.set(request.callId, { abort, outcome });
     return outcome;
   }
@@ -174,7 +185,26 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
   applyInbox(): Promise<void> {
-    return this.#applying.take(() => this.#applyInbox());
+    return this.#billing.take(async () => {
+      await applyBillingEvents(this.env, this.#tenantId);
+      // Also what an earlier attempt has changed and could not tell.
+      if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
+    });
+  }
+
+  /** Does the next piece of the tenant's change of plan. */
+  changePlanOn(): Promise<Piece> {
+    return this.#plan.advance();
+  }
+
+  /** Goes on with the tenant's change of plan for a moment, in which most are done; a Workflow goes on with the others. */
+  changePlan(): Promise<void> {
+    return this.#plan.advanceForAMoment();
+  }
+
+  /** Takes an open change of plan back, unless it has taken effect. */
+  cancelPlanChange(): Promise<boolean> {
+    return this.#plan.cancel();
   }
 
   /** Sets the tenant up, unless that is going on or done. */
@@ -342,7 +372,7 @@ export class TenantObject extends DurableObject<Env> {
     };
   }
 
-  // ---- rows, outbox and inbox
+  // ---- rows and outbox
 
   #open(): CallLog {
     if (this.#log === undefined) {
@@ -357,22 +387,6 @@ export class TenantObject extends DurableObject<Env> {
       this.#outbox = new UsageOutbox(this.ctx.storage, this.env.USAGE, this.#tenantId, rows);
     }
     return this.#log;
-  }
-
-  async #applyInbox(): Promise<void> {
-    const inbox = controlInbox(connectControl(this.env));
-    for (const event of await inbox.pending(this.#tenantId)) {
-      try {
-        await inbox.applied(event.id, await applyBillingEvent(this.env, this.#tenantId, event));
-      } catch (error) {
-        log("error", "webhook_not_applied", {
-          tenantId: this.#tenantId,
-          eventId: event.id,
-          error: describeError(error),
-        });
-        await inbox.failed(event.id, describeError(error));
-      }
-    }
   }
 }
 
