@@ -91,7 +91,7 @@ async function change(c: Context<HttpEnv>, tenantId: TenantId, wanted: Wanted): 
   if (!(await billing.asks(opened.id, wanted)))
     return problem(c, "conflict", `Another change, to ${opened.plan}, waits: take it back first.`);
   try {
-    await c.env.TENANT.getByName(tenantId).changePlan();
+    await c.env.TENANT.getByName(tenantId).planOn("advanceForAMoment");
   } catch (error) {
     // It is kept: the sweep goes on with it.
     log("error", "plan_change_left_to_sweep", { tenantId, error: describeError(error) });
@@ -102,8 +102,8 @@ async function change(c: Context<HttpEnv>, tenantId: TenantId, wanted: Wanted): 
 async function cancel(c: Context<HttpEnv>, tenantId: TenantId): Promise<Response> {
   const waiting = await billingOf(c.env).waitingChange(tenantId);
   if (waiting === undefined) return problem(c, "not_found", "No change of plan waits.");
-  if (!(await c.env.TENANT.getByName(tenantId).cancelPlanChange()))
-    return problem(c, "conflict", "The change has taken effect.");
+  const { done } = await c.env.TENANT.getByName(tenantId).planOn("cancel");
+  if (!done) return problem(c, "conflict", "The change has taken effect.");
   return c.json({ change: { ...waiting, state: "cancelled", waitsFor: null } satisfies PlanChange });
 }
 

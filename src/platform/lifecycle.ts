@@ -27,7 +27,7 @@ export class Lifecycle extends WorkflowEntrypoint<Env, LifecycleParams> {
     for (let piece = 1; piece <= MAX_PIECES; piece += 1) {
       const { done, waitMs } = await step.do(`piece ${piece}`, stepConfig, async () => {
         // A stub of its own for each attempt: one whose object has died stays broken.
-        const { done: last, waitMs: pause } = await this.env.TENANT.getByName(tenantId).changePlanOn();
+        const { done: last, waitMs: pause } = await this.env.TENANT.getByName(tenantId).planOn("advance");
         return { done: last, waitMs: pause };
       });
       if (done) return;

@@ -10,7 +10,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { CallGate } from "./call-gate.ts";
 import { type UsageStream, drainUsage } from "./drain.ts";
-import { DONE } from "./job.ts";
+import { DONE, GOES_ON } from "./job.ts";
 import { startLifecycle } from "./lifecycle.ts";
 import type { Piece } from "./tenant-move.ts";
 import type { Turns } from "./turns.ts";
@@ -58,12 +58,12 @@ export class TenantPlan {
   }
 
   /** Goes on with the open change for as long as whoever asked for it may wait; then a Workflow does. */
-  async advanceForAMoment(): Promise<void> {
+  async advanceForAMoment(): Promise<Piece> {
     const untilMs = Date.now() + MOMENT_MS;
     try {
       for (;;) {
         const { done, waitMs } = await this.advance();
-        if (done) return;
+        if (done) return DONE;
         if (Date.now() + waitMs >= untilMs) break;
         await new Promise((resolve) => setTimeout(resolve, waitMs));
       }
@@ -71,11 +71,15 @@ export class TenantPlan {
       // It was noted, and is tried again.
     }
     await startLifecycle(this.#env, this.#tenantId);
+    return GOES_ON;
   }
 
-  /** Takes the open change back. False: there is none any more. */
-  cancel(): Promise<boolean> {
-    return this.#turns.take(() => billingOf(this.#env).cancelChange(this.#tenantId));
+  /** Takes the open change back, unless it has taken effect; then it is not done. */
+  cancel(): Promise<Piece> {
+    return this.#turns.take(async () => ({
+      done: await billingOf(this.#env).cancelChange(this.#tenantId),
+      waitMs: 0,
+    }));
   }
 
   async #advance(): Promise<Piece> {

@@ -192,19 +192,9 @@ export class TenantObject extends DurableObject<Env> {
     });
   }
 
-  /** Does the next piece of the tenant's change of plan. */
-  changePlanOn(): Promise<Piece> {
-    return this.#plan.advance();
-  }
-
-  /** Goes on with the tenant's change of plan for a moment, in which most are done; a Workflow goes on with the others. */
-  changePlan(): Promise<void> {
-    return this.#plan.advanceForAMoment();
-  }
-
-  /** Takes an open change of plan back, unless it has taken effect. */
-  cancelPlanChange(): Promise<boolean> {
-    return this.#plan.cancel();
+  /** Goes on with the tenant's change of plan, for a piece or for as long as somebody may wait, or takes it back. */
+  planOn(what: "advance" | "advanceForAMoment" | "cancel"): Promise<Piece> {
+    return this.#plan[what]();
   }
 
   /** Sets the tenant up, unless that is going on or done. */
