@@ -12,7 +12,7 @@ import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.t
 import { startReplica } from "./postgres-replica.ts";
 import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings, sealKeysOf } from "./settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
-import { connectStripe } from "../src/adapters/stripe.ts";
+import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
 
 export interface SystemOptions {
@@ -85,7 +85,7 @@ export async function startSystem(options: SystemOptions) {
               webhook: { url: `${publicUrl}/webhooks/stripe`, secret: secrets.stripeWebhookSecret },
             });
             running.push(() => simulator.close());
-            await connectStripe(secrets.stripeSecretKey, simulator.url).setUpCatalogue();
+            await connectSetup(secrets.stripeSecretKey, simulator.url).setUp();
             return simulator;
           })
         : undefined;

@@ -15,7 +15,10 @@ export interface MeterErrorDay {
 
 export function controlMeterErrors(db: NeonConnection) {
   return {
-    /** Keeps what one notification said. May be repeated. */
+    /**
+     * Keeps what one notification said. Of the reports that it names, the summaries of their minutes decide from now on.
+     * May be repeated.
+     */
     async keep(
       eventId: string,
       fromAt: string,
@@ -23,9 +26,13 @@ export function controlMeterErrors(db: NeonConnection) {
       byCode: readonly { code: string; errors: number; reportIds: readonly string[] }[],
     ): Promise<void> {
       await db.query(
-        `INSERT INTO meter_errors (event_id, code, errors, report_ids, from_at, until_at)
-         SELECT $1, e.code, e.errors, ARRAY(SELECT jsonb_array_elements_text(e."reportIds")), $2::timestamptz, $3::timestamptz
-         FROM jsonb_to_recordset($4::jsonb) AS e(code text, errors bigint, "reportIds" jsonb) ON CONFLICT DO NOTHING`,
+        `WITH kept AS (
+           INSERT INTO meter_errors (event_id, code, errors, report_ids, from_at, until_at)
+           SELECT $1, e.code, e.errors, ARRAY(SELECT jsonb_array_elements_text(e."reportIds")), $2::timestamptz, $3::timestamptz
+           FROM jsonb_to_recordset($4::jsonb) AS e(code text, errors bigint, "reportIds" jsonb) ON CONFLICT DO NOTHING
+           RETURNING report_ids)
+         UPDATE reports r SET doubted_at = now(), next_at = NULL FROM kept, unnest(kept.report_ids) AS named(id)
+         WHERE r.id = named.id AND r.doubted_at IS NULL`,
         [eventId, fromAt, untilAt, JSON.stringify(byCode)],
       );
     },

@@ -22,8 +22,10 @@ export interface InvoiceFacts {
   customerId: string | null;
   subscriptionId: string | null;
   finalizedAtMs: number | null;
-  /** The time whose usage it bills, by its metered lines; `null`: it has none. */
-  usage: { startMs: number; endMs: number; units: number } | null;
+  /** The time that it ends, whose usage it bills; `null`: it is of another occasion than the end of a period. */
+  period: { startMs: number; endMs: number } | null;
+  /** Whose units it bills, and how many; `null`: none. */
+  metered: { plan: PlanName | null; units: number } | null;
 }
 
 /** A request of which Stripe does only one with this key, and which is not waited for any longer than this. */
@@ -182,27 +184,27 @@ async function unpaidSince(stripe: Stripe, subscription: string): Promise<number
 }
 
 async function asInvoice(stripe: Stripe, from: Stripe.Invoice): Promise<InvoiceFacts> {
-  const metered: { startMs: number; endMs: number; units: number }[] = [];
+  const ends = from.billing_reason === "subscription_cycle" && from.period_end > from.period_start;
+  const metered: { plan: PlanName | null; units: number }[] = [];
   // All lines: an invoice shows the first ten, and a graduated price has a line for each of its tiers.
-  for await (const { period, quantity, parent } of stripe.invoices.listLineItems(from.id, { limit: 100 })) {
-    // Usage is billed for the time that has passed; everything else for the time to come, or it is a proration.
-    const details = parent?.subscription_item_details;
-    if (details?.proration !== false || period.end > from.period_end || period.end <= period.start) continue;
-    metered.push({ startMs: period.start * 1000, endMs: period.end * 1000, units: quantity ?? 0 });
+  for await (const { parent, period, pricing, quantity } of stripe.invoices.listLineItems(from.id, { limit: 100 })) {
+    const priceId = idOf(pricing?.price_details?.price ?? null);
+    // Usage is billed for the period that has ended, everything else for the one that begins.
+    if (priceId === null || parent?.type !== "subscription_item_details" || period.end > from.period_end) continue;
+    const price = await stripe.prices.retrieve(priceId);
+    if (price.recurring?.usage_type !== "metered") continue;
+    metered.push({ plan: planOfKeys([price.lookup_key]), units: quantity ?? 0 });
   }
   return {
     id: from.id,
     customerId: idOf(from.customer),
     subscriptionId: idOf(from.parent?.subscription_details?.subscription ?? null),
     finalizedAtMs: from.status_transitions.finalized_at === null ? null : from.status_transitions.finalized_at * 1000,
-    usage:
-      metered.length === 0
+    period: ends ? { startMs: from.period_start * 1000, endMs: from.period_end * 1000 } : null,
+    metered:
+      metered[0] === undefined
         ? null
-        : {
-            startMs: Math.min(...metered.map(({ startMs }) => startMs)),
-            endMs: Math.max(...metered.map(({ endMs }) => endMs)),
-            units: metered.reduce((sum, { units }) => sum + units, 0),
-          },
+        : { plan: metered[0].plan, units: metered.reduce((sum, { units }) => sum + units, 0) },
   };
 }
 

@@ -7,7 +7,7 @@ import type { MeterSum } from "../core/invoice.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import type { SummaryRequest } from "../core/reconciliation.ts";
 import { appliedEventTypes } from "../core/stripe-event.ts";
-import { baseKey, cycleAnchorMs, priceKeys, unitsKey } from "../core/subscription.ts";
+import { cycleAnchorMs, priceKeys, unitsKey } from "../core/subscription.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 /** The meter's event name: one unit of any tool is one unit here. */
@@ -90,68 +90,6 @@ export function connectStripe(secretKey: string, apiBase: string) {
   let meterId: string | undefined;
 
   return {
-    /**
-     * Makes what Stripe must know to sell the plans: one product, one meter, and each plan's prices under lookup keys.
-     * Run again, it finds everything and changes nothing. Returns the lookup keys that it had to make.
-     */
-    async setUpCatalogue(): Promise<string[]> {
-      const made: string[] = [];
-      const meter = await findMeter(stripe);
-      meterId =
-        meter?.id ??
-        (
-          await stripe.billing.meters.create({
-            display_name: "MCP units",
-            event_name: METER_EVENT,
-            default_aggregation: { formula: "sum" },
-            customer_mapping: { type: "by_id", event_payload_key: "stripe_customer_id" },
-            value_settings: { event_payload_key: "value" },
-          })
-        ).id;
-      if (meter === undefined) made.push(METER_EVENT);
-
-      const wanted = Object.values(plans).filter((plan) => plan.amountCents !== null);
-      const lookupKeys = wanted.flatMap(({ name }) => priceKeys(name));
-      const known = new Set(
-        (await stripe.prices.list({ lookup_keys: lookupKeys, limit: 100 })).data.map((price) => price.lookup_key),
-      );
-      if (lookupKeys.every((key) => known.has(key))) return made;
-
-      const product = await findOrCreateProduct(stripe);
-      for (const plan of wanted) {
-        if (!known.has(baseKey(plan.name))) {
-          await stripe.prices.create({
-            product,
-            currency: "usd",
-            unit_amount: plan.amountCents ?? 0,
-            recurring: { interval: "month" },
-            lookup_key: baseKey(plan.name),
-            nickname: `${plan.name}, base`,
-          });
-          made.push(baseKey(plan.name));
-        }
-        if (plan.unitAmountCents !== null && !known.has(unitsKey(plan.name))) {
-          // Every unit is reported; the included ones are a first tier that costs nothing, so that the ledger and
-          // Stripe stay equal.
-          await stripe.prices.create({
-            product,
-            currency: "usd",
-            billing_scheme: "tiered",
-            tiers_mode: "graduated",
-            tiers: [
-              { up_to: plan.includedUnits ?? 0, unit_amount: 0 },
-              { up_to: "inf", unit_amount_decimal: Stripe.Decimal.from(plan.unitAmountCents) },
-            ],
-            recurring: { interval: "month", usage_type: "metered", meter: meterId },
-            lookup_key: unitsKey(plan.name),
-            nickname: `${plan.name}, units`,
-          });
-          made.push(unitsKey(plan.name));
-        }
-      }
-      return made;
-    },
-
     /**
      * A Checkout session for a tenant that does not exist yet. `url` is where the buyer pays, before the first full period
      * begins. `trialDays`: 0, or two and more, as Stripe wants it; a trial begins with a way to pay.
@@ -420,20 +358,9 @@ export function idOf(reference: string | { id: string } | null): string | null {
   return typeof reference === "string" ? reference : (reference?.id ?? null);
 }
 
-async function findMeter(stripe: Stripe): Promise<Stripe.Billing.Meter | undefined> {
+export async function findMeter(stripe: Stripe): Promise<Stripe.Billing.Meter | undefined> {
   for await (const meter of stripe.billing.meters.list({ status: "active", limit: 100 })) {
     if (meter.event_name === METER_EVENT) return meter;
   }
   return undefined;
-}
-
-/** The product's id is chosen by us, so that it is found again without a search. */
-async function findOrCreateProduct(stripe: Stripe): Promise<string> {
-  const id = PRODUCT_ID;
-  try {
-    return (await stripe.products.retrieve(id)).id;
-  } catch (error) {
-    if (!(error instanceof Stripe.errors.StripeError) || error.statusCode !== 404) throw error;
-    return (await stripe.products.create({ id, name: "MCP tools" })).id;
-  }
 }

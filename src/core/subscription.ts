@@ -130,9 +130,9 @@ export function unitsKey(plan: PlanName): string {
   return `tollgate_${plan}_units`;
 }
 
-/** The plan whose base price is among these lookup keys. */
+/** The plan that has a price among these lookup keys. */
 export function planOfKeys(lookupKeys: readonly (string | null)[]): PlanName | null {
-  return planNames.find((name) => lookupKeys.includes(baseKey(name))) ?? null;
+  return planNames.find((name) => priceKeys(name).some((key) => lookupKeys.includes(key))) ?? null;
 }
 
 const DAY_MS = 86_400_000;

@@ -1,7 +1,8 @@
 // Brings a tenant's usage to where it counts, at once: out of its object, into the ledger, sealed, and confirmed by Stripe.
 import { billingOf } from "../adapters/control-billing.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { reportTenantUsage } from "./reporter.ts";
+import { billingRun } from "./billing-run.ts";
+import { reportTenant, sealUsage } from "./reporter.ts";
 
 /** The last row of an object's sequence, which is on its way to the ledger. */
 export interface UsageStream {
@@ -27,7 +28,9 @@ export async function drainUsage(
   const { epoch, lastN } = await flush();
   while (!(await billing.arrived(tenantId, epoch, lastN))) if (!(await tick(untilMs))) return "ledger";
   for (;;) {
-    await reportTenantUsage(env, tenantId, { nowMs, isSent: isBilled });
+    const run = billingRun(nowMs, Math.max(0, untilMs - Date.now()));
+    if (isBilled) await reportTenant(env, tenantId, run);
+    else await sealUsage(env, run, nowMs + 1, tenantId);
     const { unsealed, unconfirmed } = await billing.unsettled(tenantId, epoch, lastN);
     if (unsealed === 0 && (!isBilled || unconfirmed === 0)) return undefined;
     // What was tried and not confirmed is left alone for longer than anybody here may wait; what the cron has just sent is
