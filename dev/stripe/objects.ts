@@ -48,6 +48,8 @@ export type InvoiceItem = Omit<Stripe.InvoiceItem, "pricing" | "quantity_decimal
   pricing: DecimalAsText<Stripe.InvoiceItem.Pricing> | null;
   quantity_decimal: string;
 };
+export type PortalConfiguration = Stripe.BillingPortal.Configuration;
+export type PortalSession = Omit<Stripe.BillingPortal.Session, "configuration"> & { configuration: string };
 export type LineItem = Omit<Stripe.LineItem, "price"> & { price: Price };
 export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | "subscription" | "invoice"> & {
   customer: string | null;
@@ -80,6 +82,8 @@ export type Kinds = {
   subscription: Subscription;
   invoice: Invoice;
   invoiceitem: InvoiceItem;
+  "billing_portal.configuration": PortalConfiguration;
+  "billing_portal.session": PortalSession;
   event: Event;
 };
 export type Kind = keyof Kinds;
@@ -98,6 +102,7 @@ const EXPANDABLE = new Set([
   "invoice.customer",
   "invoiceitem.customer",
   "invoiceitem.invoice",
+  "billing_portal.session.configuration",
 ]);
 const HIDDEN = new Set(["checkout.session.subscription_data", "subscription_item.usage_after_seq", "invoice.metered"]);
 /** Left out of an answer unless asked for by `expand[]`. */

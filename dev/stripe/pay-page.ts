@@ -5,7 +5,7 @@ import type { Price, Session } from "./objects.ts";
 export function payPage(session: Session): string {
   const rows = session.line_items.data.map(({ description, price, quantity }) => {
     const count = quantity === null ? "by usage" : `${quantity} ×`;
-    return `<tr><td>${escapeHtml(description ?? price.id)}</td><td>${count} ${escapeHtml(describe(price))}</td></tr>`;
+    return `<tr><td>${escapeHtml(description ?? price.id)}</td><td>${count} ${escapeHtml(describePrice(price))}</td></tr>`;
   });
   const email =
     session.customer !== null
@@ -32,26 +32,29 @@ export function successUrl(session: Session): string {
   return (session.success_url ?? "/").replaceAll("{CHECKOUT_SESSION_ID}", session.id);
 }
 
-function describe(price: Price): string {
+/** What a price charges, in words. */
+export function describePrice(price: Price): string {
   const every = price.recurring === null ? "" : ` per ${price.recurring.interval}`;
   if (price.billing_scheme === "tiered") return `tiered price${every}`;
   return `${money(Number(price.unit_amount_decimal ?? 0), price.currency)}${every}`;
 }
 
-function money(cents: number, currency: string): string {
+/** An amount of cents with its currency. */
+export function money(cents: number, currency: string): string {
   // Two places at least, and as many as a price below a cent has.
   const [whole = "0", places = ""] = (cents / 100).toFixed(14).replace(/0+$/, "").split(".");
   return `${whole}.${places.padEnd(2, "0")} ${currency.toUpperCase()}`;
 }
 
-function html(title: string, body: string): string {
+/** A whole page, labelled as a simulation. */
+export function html(title: string, body: string): string {
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>${escapeHtml(title)} - Simulated Stripe</title>
 <style>body{font:1rem/1.5 system-ui;max-width:36rem;margin:3rem auto;padding:0 1rem}table{width:100%;text-align:left}button{font:inherit;padding:.5rem 2rem}</style>
 </head><body><main><h1>Simulated Stripe</h1><p>No card is asked for and no money moves.</p>${body}</main></body></html>`;
 }
 
-function escapeHtml(value: string): string {
+export function escapeHtml(value: string): string {
   const entities: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
   return value.replace(/[&<>"']/g, (character) => entities[character] ?? character);
 }

@@ -52,3 +52,9 @@ export function canPay(store: Store, customer: string): boolean {
   const { everybody, customers } = readPaymentSettings(store);
   return (customers[customer] ?? everybody) === "succeed";
 }
+
+/** A new payment method: from now on this customer can pay. */
+export function acceptPaymentsOf(store: Store, customer: string): void {
+  const settings = readPaymentSettings(store);
+  writePaymentSettings(store, { ...settings, customers: { ...settings.customers, [customer]: "succeed" } });
+}

@@ -12,6 +12,7 @@ import * as preview from "./invoice-preview.ts";
 import * as invoices from "./invoices.ts";
 import * as meters from "./meters.ts";
 import type { Kind } from "./objects.ts";
+import * as portal from "./portal.ts";
 import type { Store } from "./store.ts";
 import * as subscriptions from "./subscriptions.ts";
 
@@ -72,6 +73,11 @@ const ROUTES: readonly Route[] = [
   route("POST", "/v1/invoices/:id/finalize", invoices.invoiceFinalize, invoices.finalizeByHand),
   route("POST", "/v1/invoices/:id/pay", nothing, invoices.payInvoice),
   route("POST", "/v1/invoices/:id/void", nothing, voidInvoice),
+  route("POST", "/v1/billing_portal/configurations", portal.configurationCreate, portal.createConfiguration),
+  route("GET", "/v1/billing_portal/configurations", portal.configurationList, portal.listConfigurations),
+  route("GET", "/v1/billing_portal/configurations/:id", nothing, retrieve("billing_portal.configuration")),
+  route("POST", "/v1/billing_portal/configurations/:id", portal.configurationUpdate, portal.updateConfiguration),
+  route("POST", "/v1/billing_portal/sessions", portal.portalSessionCreate, portal.createPortalSession),
   route("GET", "/v1/events", events.eventList, events.listEvents),
   route("GET", "/v1/events/:id", nothing, events.retrieveEvent),
 ];

@@ -4,21 +4,19 @@
  */
 import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { setTimeout as sleep } from "node:timers/promises";
 import type { Stripe } from "stripe";
 import { Api } from "./api.ts";
-import type { Answer, Outcome } from "./api.ts";
-import { paySession } from "./checkout.ts";
+import type { Outcome } from "./api.ts";
 import type { Context } from "./context.ts";
 import { control } from "./control.ts";
 import type { Controls } from "./control.ts";
 import { dueSeconds, happen } from "./due.ts";
 import { newEvent } from "./events.ts";
 import { Faults } from "./faults.ts";
-import { decodeForm } from "./form.ts";
 import { present } from "./objects.ts";
 import type { StoredObject } from "./objects.ts";
-import { noticePage, payPage, successUrl } from "./pay-page.ts";
+import { page, visitPage } from "./pages.ts";
+import { noticePage } from "./pay-page.ts";
 import { Store } from "./store.ts";
 import { Webhooks } from "./webhooks.ts";
 import type { WebhookEndpoint } from "./webhooks.ts";
@@ -104,39 +102,14 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
     setMeterLagMs: (value) => (meterLagMs = value),
   };
 
-  function pay(method: string, id: string, body: string): Answer {
-    const session = transact({ id: null, key: null }, (context) => {
-      const found = context.store.find("checkout.session", id);
-      if (found === undefined || method !== "POST") return found;
-      const { email } = decodeForm(body);
-      return paySession(context, found, typeof email === "string" && email !== "" ? email : undefined);
-    });
-    if (session === "declined") {
-      return page(402, noticePage("Declined", "The card was declined. Go back and try again."));
-    }
-    if (session === undefined) return page(404, noticePage("Not found", "There is no such Checkout session."));
-    if (session.status === "expired") {
-      return page(410, noticePage("Expired", "This Checkout session has expired. Start again where you came from."));
-    }
-    if (session.status === "open") return page(200, payPage(session));
-    return { status: 303, headers: { location: successUrl(session) }, body: "" };
-  }
-
   async function answer(request: IncomingMessage, url: URL): Promise<Outcome> {
     const body = await readBody(request);
     if (body === undefined) return page(413, noticePage("Too large", "The request is too large."));
     const method = request.method ?? "GET";
     if (url.pathname.startsWith("/_sim/")) return control(controls, method, url.pathname, body);
     const fault = faults.next(method, url.pathname);
-    const paying = /^\/pay\/([^/]+)$/.exec(url.pathname)?.[1];
-    if (paying !== undefined && (method === "GET" || method === "POST")) {
-      if (fault.delayMs > 0) await sleep(fault.delayMs);
-      if (fault.kind === "refused") return "closed";
-      if (fault.kind === "429" || fault.kind === "error-500-before") return faultPage;
-      const answered = pay(method, paying, body);
-      if (fault.kind === "lost") return "closed";
-      return fault.kind === "error-500-after" ? faultPage : answered;
-    }
+    const visit = visitPage(method, url.pathname, body, (work) => transact({ id: null, key: null }, work));
+    if (visit !== undefined) return visit(fault);
     const header = (name: string) => {
       const value = request.headers[name];
       return Array.isArray(value) ? value[0] : value;
@@ -188,15 +161,9 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   };
 }
 
-const faultPage = page(500, noticePage("Out of order", "This failure was asked for by a fault rule."));
-
 /** An object as an event shows it: nothing expanded. */
 function snapshot(object: StoredObject): object {
   return present(object, [], () => null);
-}
-
-function page(status: number, body: string): Answer {
-  return { status, headers: { "content-type": "text/html; charset=utf-8", "cache-control": "no-store" }, body };
 }
 
 async function readBody(request: IncomingMessage): Promise<string | undefined> {
