@@ -49,6 +49,7 @@ export class TenantObject extends DurableObject<Env> {
   readonly #plan: TenantPlan;
   /** What billing decides of the tenant: one after the other, because each decides from what it has read. */
   readonly #billing = new Turns();
+  #nextInbox: Promise<void> | undefined;
   /** Pieces of moves and jobs: both hold the tenant's statements back. */
   readonly #pieces = new Turns();
   #log: CallLog | undefined;
@@ -185,11 +186,13 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
   applyInbox(): Promise<void> {
-    return this.#billing.take(async () => {
+    // One that has not begun yet will find this event, too.
+    return (this.#nextInbox ??= this.#billing.take(async () => {
+      this.#nextInbox = undefined;
       await applyBillingEvents(this.env, this.#tenantId);
       // Also what an earlier attempt has changed and could not tell.
       if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
-    });
+    }));
   }
 
   /** Goes on with the tenant's change of plan, for a piece or for as long as somebody may wait, or takes it back. */
