@@ -95,6 +95,11 @@ export class TenantPlan {
 
       const missing = await drain(DRAIN_MS);
       if (missing !== undefined) return await waits(env, change, missing);
+      // Nobody is held back while Stripe is away, or for a change that cannot be made any more.
+      if (isBilled && !(await isPossible(env, change, subscriptionId))) {
+        await billing.cancelChange(tenantId);
+        return DONE;
+      }
 
       const shutAtMs = Date.now();
       const left = await host.gate.hold(RUNNING_MS, async (leftMs) => {
@@ -116,6 +121,12 @@ export class TenantPlan {
       throw error;
     }
   }
+}
+
+/** A subscription that has ended takes no other plan; one that is to be left need not be there. */
+async function isPossible(env: Env, change: PlanChange, subscriptionId: string): Promise<boolean> {
+  const subscription = await subscriptionsOf(env).get(subscriptionId);
+  return plans[change.plan].amountCents === null || (subscription !== undefined && subscription.endedAtMs === null);
 }
 
 /** False: there was no time left to ask Stripe. Repeated after a lost answer it finds everything done. */

@@ -3,34 +3,19 @@
 import { afterAll, expect, test } from "vitest";
 import {
   type TestTenant,
-  aTenant,
   callTool,
   controlRows,
   fireCron,
-  operator,
   setClock,
   simulator,
-  status,
   storedCalls,
   stripeApi,
-  system,
   until,
 } from "../support/flow.ts";
+import { type BillingRow, aSubscriber, asAdmin, rowOf, stripeGet, untilRow } from "../support/subscribers.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
-
-interface Row {
-  state: string;
-  plan: string;
-  customer: string;
-  subscription: string;
-  suspendedBy: string | null;
-  pastDue: boolean;
-  cancels: boolean;
-  periodStartMs: number;
-  periodEndMs: number;
-}
 
 interface Line {
   amount: number;
@@ -63,46 +48,6 @@ function nowMs(): number {
   return Date.now() + offsetMs;
 }
 
-async function rowOf(tenantId: string): Promise<Row> {
-  const [row] = await controlRows<Row>(
-    `SELECT state, plan, stripe_customer_id AS customer, stripe_subscription_id AS subscription, suspended_by AS "suspendedBy",
-            past_due_since IS NOT NULL AS "pastDue", cancel_at IS NOT NULL AS cancels,
-            (extract(epoch FROM period_start) * 1000)::double precision AS "periodStartMs",
-            (extract(epoch FROM period_end) * 1000)::double precision AS "periodEndMs" FROM tenants WHERE id = $1`,
-    [tenantId],
-  );
-  if (row === undefined) throw new Error(`there is no tenant ${tenantId}`);
-  return row;
-}
-
-async function untilRow(tenantId: string, wanted: Partial<Row>): Promise<Row> {
-  const matches = (row: Row): boolean =>
-    Object.entries(wanted).every(([name, value]) => row[name as keyof Row] === value);
-  await until(async () => matches(await rowOf(tenantId)), `the tenant's row has ${JSON.stringify(wanted)}`);
-  return rowOf(tenantId);
-}
-
-/** Ordered by the operator's offer or by the buyer, paid, provisioned; with a key for its agent and its administrator. */
-async function aSubscriber(order: { plan: string; trialDays?: number }): Promise<TestTenant> {
-  const made = await operator("POST", "/checkouts", { name: "A subscriber", ...order });
-  expect(made.status).toBe(201);
-  const { tenantId, checkoutUrl } = (await made.json()) as { tenantId: string; checkoutUrl: string };
-  expect((await fetch(checkoutUrl, { method: "POST", redirect: "manual" })).status).toBe(303);
-  const served = order.trialDays === undefined ? "active" : "trial";
-  await until(async () => (await status(tenantId)).state === served, `the subscriber is ${served}`);
-  const scopes = ["tools:read", "tools:write", "tenant:admin"];
-  const key = await operator("POST", `/tenants/${tenantId}/keys`, { name: "admin", scopes });
-  return { id: tenantId, apiKey: ((await key.json()) as { apiKey: string }).apiKey };
-}
-
-function asAdmin(tenant: TestTenant, method: string, path: string, body?: unknown): Promise<Response> {
-  return fetch(`${system.publicUrl}/api/tenants/${tenant.id}${path}`, {
-    method,
-    headers: { authorization: `Bearer ${tenant.apiKey}`, "content-type": "application/json" },
-    ...(body === undefined ? {} : { body: JSON.stringify(body) }),
-  });
-}
-
 /** Makes calls that succeed. Returns their units. */
 async function use(tenant: TestTenant, calls: number): Promise<number> {
   for (let n = 0; n < calls; n += 1) {
@@ -129,14 +74,6 @@ async function report(tenant: TestTenant): Promise<void> {
     [tenant.id],
   );
   expect(open).toEqual([]);
-}
-
-async function stripeGet<Found>(path: string): Promise<Found> {
-  const response = await fetch(`${system.stripeUrl}/v1${path}`, {
-    headers: { authorization: `Bearer ${system.stripeSecretKey}` },
-  });
-  if (!response.ok) throw new Error(`${path}: ${response.status} ${await response.text()}`);
-  return (await response.json()) as Found;
 }
 
 async function invoicesOf(customer: string): Promise<Invoice[]> {
@@ -200,7 +137,7 @@ test("a subscription's whole life: each change is in force at once, and the invo
   await report(tenant);
   await travelTo(tenant, first.periodEndMs + 3 * HOUR_MS);
   const second = await untilRow(tenant.id, { plan: "pro", periodStartMs: first.periodEndMs });
-  const periodInvoice = async (row: Row): Promise<number> =>
+  const periodInvoice = async (row: BillingRow): Promise<number> =>
     billedUnits(await invoicesOf(row.customer), row.periodEndMs);
   // What was used in the plan whose units cost nothing is on no invoice, because Stripe knew of it before the change.
   expect(await periodInvoice(first)).toBe(await ledgerUnits(tenant.id, upgradedAtMs, first.periodEndMs));
