@@ -9,7 +9,7 @@ import { z } from "zod";
 import type { Context } from "./context.ts";
 import { ApiError, badRequest, internalError, lockTimeout, rateLimited } from "./errors.ts";
 import type { Fault } from "./faults.ts";
-import { decodeForm } from "./form.ts";
+import { decodeForm, decodeJson } from "./form.ts";
 import type { Form } from "./form.ts";
 import { API_VERSION, present } from "./objects.ts";
 import { matchRoute } from "./routes.ts";
@@ -159,7 +159,7 @@ export class Api {
   }
 
   #keep(kept: Kept | undefined, answer: Answer, nowMs: number): Answer {
-    if (kept === undefined) return answer;
+    if (kept === undefined || (isV2(kept) && answer.status >= 400)) return answer;
     const named = { ...answer, headers: { ...answer.headers, "idempotency-key": kept.key } };
     void this.#store.sql.run`INSERT OR REPLACE INTO idempotency (key, path, params, answer, created_ms)
       VALUES (${kept.key}, ${kept.path}, ${kept.params}, ${JSON.stringify(named)}, ${nowMs})`;
@@ -171,10 +171,19 @@ const expansions = z.array(z.string()).max(20);
 
 /** Query and body together: the SDK puts the parameters of GET and DELETE into the query. */
 function parameters(request: ApiRequest): { expand: string[]; form: Form } {
-  const { expand, ...form } = decodeForm([request.query, request.body].filter((part) => part !== "").join("&"));
+  const { query, body } = request;
+  const decoded = isV2(request)
+    ? { ...decodeForm(query), ...decodeJson(body) }
+    : decodeForm([query, body].filter((part) => part !== "").join("&"));
+  const { expand, ...form } = decoded;
   const paths = expansions.safeParse(expand ?? []);
   if (!paths.success) throw badRequest("Invalid array", { param: "expand" });
   return { expand: paths.data, form };
+}
+
+/** v2 of the API speaks JSON both ways, and runs a failed request again under its key. */
+function isV2({ path }: { path: string }): boolean {
+  return path.startsWith("/v2/");
 }
 
 function jsonAnswer(status: number, body: unknown, requestId: string): Answer {

@@ -1,6 +1,6 @@
 /** What a request handler may use. Handlers are synchronous and run inside one transaction. */
 import type { Stripe } from "stripe";
-import type { StoredObject } from "./objects.ts";
+import type { StoredObject, ThinEvent } from "./objects.ts";
 import type { Store } from "./store.ts";
 
 export type Context = {
@@ -11,10 +11,15 @@ export type Context = {
   readonly origin: string;
   /** How long after its receipt a meter event shows in summaries. */
   readonly meterLagMs: number;
+  /** Whether a meter event's faults are found after it was answered with 200. */
+  readonly validatesLater: boolean;
+  /** The key of the request, if it has one. */
+  readonly idempotencyKey: string | null;
   /** Stores the object and announces it: event `type` (null: none) with a snapshot, and what changed since `previous`. */
   readonly save: (type: Stripe.Event.Type | null, object: StoredObject, previous?: StoredObject) => void;
   /** An event alone, of an object that is not stored, or not any more. */
   readonly announce: (type: Stripe.Event.Type, object: StoredObject) => void;
+  readonly announceThin: (event: ThinEvent) => void;
 };
 
 /** Stripe's unit of time. */

@@ -6,7 +6,7 @@ import { z } from "zod";
 import type { Answer } from "./api.ts";
 import type { Faults } from "./faults.ts";
 import { faultRules } from "./faults.ts";
-import { meterErrors, meterEvents, meterTotals } from "./meters.ts";
+import { meterErrors, meterEvents, meterTotals } from "./meter-events.ts";
 import {
   invoiceSettings,
   paymentSettings,
@@ -26,12 +26,14 @@ export type Controls = {
   readonly clock: () => { nowMs: number; offsetMs: number };
   readonly setOffsetMs: (offsetMs: number) => void;
   readonly setMeterLagMs: (lagMs: number) => void;
+  readonly setValidatesLater: (later: boolean) => void;
 };
 
 type Control = (controls: Controls, input: unknown) => unknown;
 
 const clockSetting = z.strictObject({ offsetMs: z.int() });
 const lagSetting = z.strictObject({ ms: z.int().min(0) });
+const validationSetting = z.strictObject({ asynchronous: z.boolean().default(false) });
 const deliverSetting = z.strictObject({ eventId: z.string() });
 
 const CONTROLS: Record<string, Control> = {
@@ -52,7 +54,8 @@ const CONTROLS: Record<string, Control> = {
     return webhooks.report();
   },
   "POST /_sim/webhooks/deliver": async ({ store, webhooks }, input) => {
-    const event = store.find("event", deliverSetting.parse(input).eventId);
+    const { eventId } = deliverSetting.parse(input);
+    const event = store.find("event", eventId) ?? store.find("v2.core.event", eventId);
     return { result: event === undefined ? "no such event" : await webhooks.deliverAgain(event) };
   },
   "POST /_sim/webhooks/retry": ({ webhooks }) => {
@@ -78,15 +81,20 @@ const CONTROLS: Record<string, Control> = {
     writeInvoiceSettings(store, invoiceSettings.parse(input));
     return readInvoiceSettings(store);
   },
+  "POST /_sim/meter-validation": ({ setValidatesLater }, input) => {
+    setValidatesLater(validationSetting.parse(input).asynchronous);
+    return {};
+  },
   "GET /_sim/meter-totals": ({ store }) => meterTotals(store),
   "GET /_sim/meter-events": ({ store }) => meterEvents(store),
   "GET /_sim/meter-errors": ({ store }) => meterErrors(store),
-  "POST /_sim/reset": ({ store, faults, webhooks, setOffsetMs, setMeterLagMs }) => {
+  "POST /_sim/reset": ({ store, faults, webhooks, setOffsetMs, setMeterLagMs, setValidatesLater }) => {
     store.transaction(() => store.clear());
     faults.configure(faultRules.parse({ rules: [] }));
     webhooks.configure(webhookSettings.parse({}));
     setOffsetMs(0);
     setMeterLagMs(0);
+    setValidatesLater(false);
     return {};
   },
 };

@@ -31,6 +31,22 @@ export function decodeForm(text: string): Form {
   return Object.fromEntries([...root].map(([key, value]) => [key, toValue(value)]));
 }
 
+/** Decodes a JSON body into the same values as a form, leaves as strings. Throws a 400 for anything but an object. */
+export function decodeJson(text: string): Form {
+  if (text === "") return {};
+  try {
+    return jsonForm.parse(JSON.parse(text));
+  } catch {
+    throw badRequest("Invalid JSON in the request's body.");
+  }
+}
+
+const leaf = z.union([z.string(), z.number().transform(String), z.boolean().transform(String)]);
+const jsonValue: z.ZodType<FormValue> = z.lazy(() =>
+  z.union([leaf, z.array(jsonValue), z.record(z.string(), jsonValue)]),
+);
+const jsonForm = z.record(z.string(), jsonValue);
+
 /** `[]` appends. */
 function keyIn(node: Node, part: string): string {
   return part === "" ? String(node.size) : part;

@@ -1,9 +1,7 @@
 /**
- * Billing meters, meter events and their summaries.
+ * Billing meters, the summaries of their events, and their usage on invoices.
  *
- * Assumptions, to be probed in a sandbox before anything relies on more than their worst case:
- * identifiers are unique over the whole account for exactly 24 h from receipt, whatever the payload, rejected events included;
- * an unknown customer is accepted and dropped later with an error record; a window without usage has no summary at all.
+ * Assumption, to be probed in a sandbox: a window without usage has no summary at all.
  * An event belongs to the meter that was active under its name when it was received.
  */
 import { createHash } from "node:crypto";
@@ -11,7 +9,7 @@ import { z } from "zod";
 import type { Stripe } from "stripe";
 import { nowSeconds } from "./context.ts";
 import type { Context } from "./context.ts";
-import { ApiError, badRequest } from "./errors.ts";
+import { badRequest } from "./errors.ts";
 import { integer, page, text } from "./form.ts";
 import type { MeteredLine } from "./objects.ts";
 import { newId, where } from "./store.ts";
@@ -20,10 +18,6 @@ import type { Store } from "./store.ts";
 const MINUTE_S = 60;
 const HOUR_S = 3600;
 const DAY_S = 86_400;
-/** "At least 24 hours" is what Stripe promises; exactly that is the worst case for a sender that repeats itself. */
-const IDENTIFIER_TTL_MS = DAY_S * 1000;
-const OLDEST_EVENT_S = 35 * DAY_S;
-const NEWEST_EVENT_S = 5 * MINUTE_S;
 
 export const meterCreate = z.strictObject({
   customer_mapping: z.strictObject({ event_payload_key: text, type: z.literal("by_id") }).optional(),
@@ -91,90 +85,9 @@ function setStatus(context: Context, id: string, status: "active" | "inactive"):
   return updated;
 }
 
-function activeMeter(store: Store, eventName: string): Stripe.Billing.Meter | undefined {
+/** The meter that takes events of this name, if any. */
+export function activeMeter(store: Store, eventName: string): Stripe.Billing.Meter | undefined {
   return store.all("billing.meter", [where("event_name", eventName), where("status", "active")])[0];
-}
-
-export const meterEventCreate = z.strictObject({
-  event_name: text.max(100),
-  identifier: text.max(100).optional(),
-  payload: z.record(text, z.string()),
-  timestamp: integer.optional(),
-});
-type MeterEventParams = z.output<typeof meterEventCreate>;
-
-/** What a call on a meter locks: Stripe allows one at a time for a customer and meter. */
-export function meterEventLock(store: Store, params: MeterEventParams): string {
-  const key = activeMeter(store, params.event_name)?.customer_mapping.event_payload_key ?? "stripe_customer_id";
-  return `${params.event_name} ${params.payload[key] ?? ""}`;
-}
-
-export function createMeterEvent(context: Context, params: MeterEventParams): Stripe.Billing.MeterEvent {
-  const { store, nowMs } = context;
-  const now = nowSeconds(context);
-  const meter = activeMeter(store, params.event_name);
-  if (meter === undefined) {
-    throw badRequest(`No active meter found for event name ${params.event_name}.`, {
-      code: "resource_missing",
-      param: "event_name",
-    });
-  }
-  const timestamp = params.timestamp ?? now;
-  if (timestamp < now - OLDEST_EVENT_S) {
-    const message = "The timestamp must be within the past 35 calendar days.";
-    throw badRequest(message, { code: "timestamp_too_far_in_past", param: "timestamp" });
-  }
-  if (timestamp > now + NEWEST_EVENT_S) {
-    const message = "The timestamp must be at most 5 minutes in the future.";
-    throw badRequest(message, { code: "timestamp_in_future", param: "timestamp" });
-  }
-  const customerKey = meter.customer_mapping.event_payload_key;
-  const customer = params.payload[customerKey];
-  if (customer === undefined || customer === "") {
-    const message = `The payload must have the customer under the key ${customerKey}.`;
-    throw badRequest(message, { code: "meter_event_no_customer_defined", param: `payload[${customerKey}]` });
-  }
-  const value = eventValue(meter, params.payload);
-  const identifier = params.identifier ?? newId("");
-  const duplicate = store.sql.get`SELECT 1 FROM meter_events
-    WHERE identifier = ${identifier} AND received_ms > ${nowMs - IDENTIFIER_TTL_MS} LIMIT 1`;
-  if (duplicate !== undefined) {
-    const message = `An event already exists with identifier ${identifier}.`;
-    throw new ApiError(400, { type: "invalid_request_error", message }, false);
-  }
-  const error = store.find("customer", customer) === undefined ? "meter_event_customer_not_found" : null;
-  void store.sql.run`INSERT INTO meter_events
-    (identifier, event_name, meter, customer, value, timestamp, received_ms, visible_ms, error) VALUES
-    (${identifier}, ${meter.event_name}, ${meter.id}, ${customer}, ${value}, ${timestamp}, ${nowMs},
-     ${nowMs + context.meterLagMs}, ${error})`;
-  return {
-    object: "billing.meter_event",
-    created: now,
-    event_name: meter.event_name,
-    identifier,
-    livemode: false,
-    payload: params.payload,
-    timestamp,
-  };
-}
-
-function eventValue(meter: Stripe.Billing.Meter, payload: Record<string, string>): number {
-  if (meter.default_aggregation.formula === "count") return 1;
-  const key = meter.value_settings.event_payload_key;
-  const value = payload[key];
-  if (value === undefined) {
-    throw badRequest(`The payload must have the value under the key ${key}.`, {
-      code: "meter_event_value_not_found",
-      param: `payload[${key}]`,
-    });
-  }
-  if (!/^-?\d{1,15}$/.test(value)) {
-    throw badRequest(`The value must be a whole number: ${value}.`, {
-      code: "meter_event_invalid_value",
-      param: `payload[${key}]`,
-    });
-  }
-  return Number(value);
 }
 
 export const summaryList = z.strictObject({
@@ -257,27 +170,4 @@ export function usageOf(store: Store, customer: string, { item, period }: Metere
 /** The number of the newest meter event; 0 while there is none. */
 export function lastUsageSeq(store: Store): number {
   return Number(store.sql.get`SELECT max(seq) AS seq FROM meter_events`?.["seq"] ?? 0);
-}
-
-/** What was accepted and counts, summary lag aside: customer -> event name -> sum. For tests. */
-export function meterTotals(store: Store): Record<string, Record<string, number>> {
-  const totals: Record<string, Record<string, number>> = {};
-  const rows = store.sql.all`SELECT customer, event_name, sum(value) AS total FROM meter_events
-    WHERE error IS NULL GROUP BY customer, event_name`;
-  for (const row of rows) {
-    (totals[String(row["customer"])] ??= {})[String(row["event_name"])] = Number(row["total"]);
-  }
-  return totals;
-}
-
-/** Events that count, as they came. */
-export function meterEvents(store: Store) {
-  return store.sql.all`SELECT identifier, event_name, customer, value, timestamp FROM meter_events
-    WHERE error IS NULL ORDER BY seq`;
-}
-
-/** Events that were answered with 200 and then dropped. */
-export function meterErrors(store: Store) {
-  return store.sql.all`SELECT identifier, event_name, customer, value, timestamp, error FROM meter_events
-    WHERE error IS NOT NULL ORDER BY seq`;
 }

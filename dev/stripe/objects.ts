@@ -59,6 +59,16 @@ export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | 
   /** The subscription that paying will make; never shown. */
   subscription_data: SubscriptionData;
 };
+export type EventDestination = Stripe.V2.Core.EventDestination & {
+  webhook_endpoint: Stripe.V2.Core.EventDestination.WebhookEndpoint;
+};
+type MeterReport =
+  | Stripe.Events.V1BillingMeterErrorReportTriggeredEvent
+  | Stripe.Events.V1BillingMeterNoMeterFoundEvent;
+/** As fetched; what is delivered is without `data`. */
+export type ThinEvent = Pick<MeterReport, "id" | "object" | "created" | "livemode" | "type" | "data"> & {
+  related_object: Stripe.V2.Core.Events.RelatedObject | null;
+};
 export type Event = Omit<Stripe.EventBase, "data"> & { data: { object: object; previous_attributes?: object } };
 
 /** What Checkout and subscription creation share. Instants in seconds. */
@@ -85,6 +95,8 @@ export type Kinds = {
   "billing_portal.configuration": PortalConfiguration;
   "billing_portal.session": PortalSession;
   event: Event;
+  "v2.core.event": ThinEvent;
+  "v2.core.event_destination": EventDestination;
 };
 export type Kind = keyof Kinds;
 export type StoredObject = Kinds[Kind];

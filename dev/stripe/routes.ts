@@ -10,11 +10,13 @@ import type { Form } from "./form.ts";
 import * as invoiceItems from "./invoice-items.ts";
 import * as preview from "./invoice-preview.ts";
 import * as invoices from "./invoices.ts";
+import * as usage from "./meter-events.ts";
 import * as meters from "./meters.ts";
 import type { Kind } from "./objects.ts";
 import * as portal from "./portal.ts";
 import type { Store } from "./store.ts";
 import * as subscriptions from "./subscriptions.ts";
+import * as thin from "./thin-events.ts";
 
 /** A checked request: what it locks, if anything, and what it does. */
 export type Operation = {
@@ -50,7 +52,8 @@ const ROUTES: readonly Route[] = [
   route("POST", "/v1/billing/meters/:id/deactivate", nothing, meters.deactivateMeter),
   route("POST", "/v1/billing/meters/:id/reactivate", nothing, meters.reactivateMeter),
   route("GET", "/v1/billing/meters/:id/event_summaries", meters.summaryList, meters.listSummaries),
-  route("POST", "/v1/billing/meter_events", meters.meterEventCreate, meters.createMeterEvent, meters.meterEventLock),
+  route("POST", "/v1/billing/meter_events", usage.meterEventCreate, usage.createMeterEvent, usage.meterEventLock),
+  route("POST", "/v1/billing/meter_event_adjustments", usage.adjustmentCreate, usage.adjustMeterEvent),
   route("POST", "/v1/checkout/sessions", checkout.sessionCreate, checkout.createSession),
   route("GET", "/v1/checkout/sessions", checkout.sessionList, checkout.listSessions),
   route("GET", "/v1/checkout/sessions/:id", nothing, retrieve("checkout.session")),
@@ -80,6 +83,13 @@ const ROUTES: readonly Route[] = [
   route("POST", "/v1/billing_portal/sessions", portal.portalSessionCreate, portal.createPortalSession),
   route("GET", "/v1/events", events.eventList, events.listEvents),
   route("GET", "/v1/events/:id", nothing, events.retrieveEvent),
+  route("GET", "/v2/core/events", thin.thinEventList, thin.listThinEvents),
+  route("GET", "/v2/core/events/:id", nothing, retrieve("v2.core.event")),
+  route("POST", "/v2/core/event_destinations", thin.destinationCreate, thin.createDestination),
+  route("GET", "/v2/core/event_destinations", thin.destinationRead, thin.listDestinations),
+  route("GET", "/v2/core/event_destinations/:id", thin.destinationRead, thin.retrieveDestination),
+  route("POST", "/v2/core/event_destinations/:id/disable", nothing, thin.switchDestination("disabled")),
+  route("POST", "/v2/core/event_destinations/:id/enable", nothing, thin.switchDestination("enabled")),
 ];
 
 /** The route of a request and the id in its path ("" where there is none). */

@@ -33,6 +33,8 @@ export type StripeSimulatorOptions = {
   readonly databaseFile: string;
   readonly secretKey: string;
   readonly webhook?: WebhookEndpoint;
+  /** Where thin events go, until an event destination is registered through the API. */
+  readonly thinWebhook?: WebhookEndpoint;
   /** How long after its receipt a meter event shows in summaries. Default 0; also `POST /_sim/meter-lag`. */
   readonly meterLagMs?: number;
   readonly log?: (line: string) => void;
@@ -54,10 +56,11 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   const store = new Store(options.databaseFile);
   let offsetMs = Number(store.setting("clockOffsetMs") ?? 0);
   let meterLagMs = options.meterLagMs ?? 0;
+  let validatesLater = false;
   let origin = "";
   const nowMs = (): number => clock() + offsetMs;
   const faults = new Faults();
-  const webhooks = new Webhooks(store, options.webhook, nowMs, log);
+  const webhooks = new Webhooks(store, { snapshot: options.webhook, thin: options.thinWebhook }, nowMs, log);
   const api = new Api(store, options.secretKey, transact);
 
   /** One request's transaction; what is due by now happens first, in one of its own. Webhooks start after the commit. */
@@ -77,7 +80,14 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
         store.put(object, dueSeconds(object));
         if (type !== null) tell(type, object, previous === undefined ? undefined : snapshot(previous));
       };
-      return { store, nowMs: ms, origin, meterLagMs, save, announce };
+      const announceThin: Context["announceThin"] = (event) => {
+        store.put(event, null);
+        webhooks.plan(event);
+        announced = true;
+      };
+      const { key: idempotencyKey } = names;
+      const tells = { save, announce, announceThin };
+      return { store, nowMs: ms, origin, meterLagMs, validatesLater, idempotencyKey, ...tells };
     };
     if (store.nextDue(Math.floor(now / 1000)) !== undefined) {
       const nobody = { id: null, key: null };
@@ -100,6 +110,7 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
       webhooks.kick();
     },
     setMeterLagMs: (value) => (meterLagMs = value),
+    setValidatesLater: (value) => (validatesLater = value),
   };
 
   async function answer(request: IncomingMessage, url: URL): Promise<Outcome> {

@@ -6,8 +6,10 @@
 import { createHmac } from "node:crypto";
 import { z } from "zod";
 import { Die, chance, seededRandom } from "./faults.ts";
-import type { Event } from "./objects.ts";
+import type { Event, ThinEvent } from "./objects.ts";
+import { where } from "./store.ts";
 import type { Store } from "./store.ts";
+import { notification } from "./thin-events.ts";
 
 export type WebhookEndpoint = {
   readonly url: string;
@@ -46,12 +48,14 @@ export const webhookSettings = z.strictObject({
   reorder: z.strictObject({ ...selected.shape, windowMs: z.int().min(1).default(500) }).optional(),
 });
 type Settings = z.output<typeof webhookSettings>;
+type AnyEvent = Event | ThinEvent;
+/** Where snapshot events go, and thin ones until a destination for them is registered. */
+type Endpoints = { readonly snapshot: WebhookEndpoint | undefined; readonly thin: WebhookEndpoint | undefined };
 type Row = { seq: number; eventId: string; attempts: number; firstMs: number };
 
 export class Webhooks {
   readonly #store: Store;
-  readonly #endpoint: WebhookEndpoint | undefined;
-  readonly #retry: RetryPolicy;
+  readonly #endpoints: Endpoints;
   readonly #nowMs: () => number;
   readonly #log: (line: string) => void;
   readonly #closing = new AbortController();
@@ -61,10 +65,9 @@ export class Webhooks {
   #inFlight = 0;
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(store: Store, endpoint: WebhookEndpoint | undefined, nowMs: () => number, log: (line: string) => void) {
+  constructor(store: Store, endpoints: Endpoints, nowMs: () => number, log: (line: string) => void) {
     this.#store = store;
-    this.#endpoint = endpoint;
-    this.#retry = { ...RETRY, ...endpoint?.retry };
+    this.#endpoints = endpoints;
     this.#nowMs = nowMs;
     this.#log = log;
     void store.sql.run`UPDATE deliveries SET state = 'pending' WHERE state = 'sending'`;
@@ -88,9 +91,10 @@ export class Webhooks {
   }
 
   /** Plans the event's delivery, in the transaction of the event. */
-  plan(event: Event): void {
-    const enabled = this.#endpoint?.enabledEvents;
-    if (this.#endpoint === undefined || (enabled !== undefined && !enabled.includes(event.type))) return;
+  plan(event: AnyEvent): void {
+    const endpoint = this.#endpointFor(event);
+    const enabled = endpoint?.enabledEvents ?? ["*"];
+    if (endpoint === undefined || !(enabled.includes("*") || enabled.includes(event.type))) return;
     const now = this.#nowMs();
     const reorder = this.#settings.reorder;
     const held = reorder !== undefined && this.#hits("reorder", event.type) ? this.#random() * reorder.windowMs : 0;
@@ -103,6 +107,14 @@ export class Webhooks {
     }
   }
 
+  #endpointFor(event: AnyEvent): WebhookEndpoint | undefined {
+    if (event.object === "event") return this.#endpoints.snapshot;
+    const registered = this.#store.all("v2.core.event_destination", [where("status", "enabled")]).at(-1);
+    const { url, signing_secret: secret } = registered?.webhook_endpoint ?? {};
+    if (registered === undefined || url === undefined || secret === undefined) return this.#endpoints.thin;
+    return { ...this.#endpoints.thin, url, secret, enabledEvents: registered.enabled_events };
+  }
+
   #hits(name: "drop" | "duplicate" | "reorder", type: string): boolean {
     const types = this.#settings[name]?.types;
     return (types === undefined || types.includes(type)) && (this.#dice[name]?.roll() ?? false);
@@ -111,7 +123,7 @@ export class Webhooks {
   /** Starts what is due and wakes up for what is due next. Call it after every commit and every change of the clock. */
   kick(): void {
     clearTimeout(this.#timer);
-    if (this.#endpoint === undefined || this.#settings.pause || this.#closing.signal.aborted) return;
+    if (this.#settings.pause || this.#closing.signal.aborted) return;
     const { sql } = this.#store;
     const now = this.#nowMs();
     const rows = sql.all`SELECT seq, event_id, attempts, first_ms FROM deliveries
@@ -119,7 +131,7 @@ export class Webhooks {
     for (const row of rows) {
       const seq = Number(row["seq"]);
       void sql.run`UPDATE deliveries SET state = 'sending' WHERE seq = ${seq}`;
-      void this.#deliver(this.#endpoint, {
+      void this.#deliver({
         seq,
         eventId: String(row["event_id"]),
         attempts: Number(row["attempts"]),
@@ -139,9 +151,10 @@ export class Webhooks {
   }
 
   /** Sends one event once more, whatever its state. Returns the receiver's status, or what went wrong. */
-  async deliverAgain(event: Event): Promise<string> {
-    if (this.#endpoint === undefined) return "no endpoint";
-    const result = await this.#post(this.#endpoint, event);
+  async deliverAgain(event: AnyEvent): Promise<string> {
+    const endpoint = this.#endpointFor(event);
+    if (endpoint === undefined) return "no endpoint";
+    const result = await this.#post(endpoint, event);
     if (isSuccess(result)) {
       void this.#store.sql
         .run`UPDATE deliveries SET state = 'delivered', last_result = ${result} WHERE event_id = ${event.id}`;
@@ -154,9 +167,10 @@ export class Webhooks {
     this.#closing.abort();
   }
 
-  async #deliver(endpoint: WebhookEndpoint, row: Row): Promise<void> {
-    const event = this.#store.find("event", row.eventId);
-    if (event === undefined) return;
+  async #deliver(row: Row): Promise<void> {
+    const event = this.#store.find("event", row.eventId) ?? this.#store.find("v2.core.event", row.eventId);
+    const endpoint = event === undefined ? undefined : this.#endpointFor(event);
+    if (event === undefined || endpoint === undefined) return;
     this.#inFlight += 1;
     const result = await this.#post(endpoint, event);
     this.#inFlight -= 1;
@@ -167,8 +181,9 @@ export class Webhooks {
       void sql.run`UPDATE deliveries SET state = 'delivered', attempts = attempts + 1, last_result = ${result} WHERE seq = ${row.seq}`;
     } else {
       const now = this.#nowMs();
-      const wait = Math.min(this.#retry.firstDelayMs * 2 ** row.attempts, this.#retry.maxDelayMs);
-      const state = now + wait - row.firstMs > this.#retry.giveUpAfterMs ? "failed" : "pending";
+      const retry = { ...RETRY, ...endpoint.retry };
+      const wait = Math.min(retry.firstDelayMs * 2 ** row.attempts, retry.maxDelayMs);
+      const state = now + wait - row.firstMs > retry.giveUpAfterMs ? "failed" : "pending";
       void sql.run`UPDATE deliveries SET state = ${state}, attempts = attempts + 1, due_ms = ${now + wait},
         last_result = ${result} WHERE seq = ${row.seq}`;
     }
@@ -176,8 +191,9 @@ export class Webhooks {
     this.kick();
   }
 
-  async #post(endpoint: WebhookEndpoint, event: Event): Promise<string> {
-    const payload = JSON.stringify({ ...event, pending_webhooks: 1 }, null, 2);
+  async #post(endpoint: WebhookEndpoint, event: AnyEvent): Promise<string> {
+    const body = event.object === "event" ? { ...event, pending_webhooks: 1 } : notification(event);
+    const payload = JSON.stringify(body, null, 2);
     try {
       const response = await fetch(endpoint.url, {
         method: "POST",
@@ -189,7 +205,7 @@ export class Webhooks {
         body: payload,
         // Stripe counts a redirect as a failure.
         redirect: "manual",
-        signal: AbortSignal.any([this.#closing.signal, AbortSignal.timeout(this.#retry.timeoutMs)]),
+        signal: AbortSignal.any([this.#closing.signal, AbortSignal.timeout({ ...RETRY, ...endpoint.retry }.timeoutMs)]),
       });
       await response.body?.cancel();
       return String(response.status);
