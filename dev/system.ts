@@ -83,6 +83,7 @@ export async function startSystem(options: SystemOptions) {
               databaseFile: join(dir, "stripe.db"),
               secretKey: secrets.stripeSecretKey,
               webhook: { url: `${publicUrl}/webhooks/stripe`, secret: secrets.stripeWebhookSecret },
+              thinWebhook: { url: `${publicUrl}/webhooks/stripe-thin`, secret: secrets.stripeThinWebhookSecret },
             });
             running.push(() => simulator.close());
             await connectSetup(secrets.stripeSecretKey, simulator.url).setUp();

@@ -1,6 +1,16 @@
 // Changes of plan while everything that can be in the way is in the way, and what an event of Stripe's may not do.
 import { afterEach, expect, test } from "vitest";
-import { aTenant, callTool, controlRows, fireCron, operator, simulator, system, until } from "../support/flow.ts";
+import {
+  aTenant,
+  callTool,
+  controlRows,
+  fireCron,
+  operator,
+  simulator,
+  stripeApi,
+  system,
+  until,
+} from "../support/flow.ts";
 import { aSubscriber, asAdmin, rowOf, stripeGet, untilRow } from "../support/subscribers.ts";
 
 interface Items {
@@ -178,6 +188,39 @@ test("the portal opens for the administrator, also while the account is suspende
   }>("/billing_portal/configurations?limit=100");
   const ours = configurations.data.filter(({ metadata }) => metadata.tollgate === "portal");
   expect(ours.map(({ features }) => features.subscription_update.enabled)).toEqual([false]);
+});
+
+test("what Stripe's meter refuses after it has taken it is kept by day, and the report that it names is looked into", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  const minute = Math.floor(Date.now() / 60_000) - 120;
+  const report = `u1.${tenant.id}.${minute}`;
+  // A report that Stripe has confirmed, of a customer that it does not find afterwards.
+  await controlRows(
+    `INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at, confirmed_at, answer, attempts)
+     VALUES ($1, $2, to_timestamp($3), 5, 5, now(), now(), 'accepted', 1)`,
+    [report, tenant.id, minute * 60],
+  );
+  await stripeApi("/billing/meter_events", {
+    event_name: "mcp_units",
+    identifier: report,
+    timestamp: String(minute * 60),
+    "payload[stripe_customer_id]": "cus_nobody",
+    "payload[value]": "5",
+  });
+  const kept = () =>
+    controlRows<{ code: string; errors: number }>(
+      `SELECT code, errors::int AS errors FROM meter_errors WHERE $1 = ANY (report_ids)`,
+      [report],
+    );
+  await until(async () => (await kept()).length > 0, "the notification was fetched and kept");
+  expect(await kept()).toEqual([{ code: "meter_event_customer_not_found", errors: 1 }]);
+  const { days } = (await (await operator("GET", "/meter-errors")).json()) as { days: { reportIds: string[] }[] };
+  expect(days.flatMap(({ reportIds }) => reportIds)).toContain(report);
+  expect(await controlRows(`SELECT doubted_at IS NOT NULL AS doubted FROM reports WHERE id = $1`, [report])).toEqual([
+    { doubted: true },
+  ]);
+  // Put back what the health page would rightly complain about.
+  await controlRows(`DELETE FROM reports WHERE id = $1`, [report]);
 });
 
 test("a notification of Stripe's second kind that is not signed with its own secret is refused and leaves nothing", async () => {
