@@ -1,4 +1,5 @@
 // `npm run bench`: what a call costs (calls.ts). `npm run bench -- sign-ups`: how long a customer waits (sign-ups.ts).
+// `npm run bench -- webhooks`: how soon an event of Stripe's is acknowledged (webhooks.ts).
 // `npm run bench -- fleet --schemas 1000`: what a migration of all tenants' own schemas takes (fleet.ts).
 // `npm run bench -- tiers`: the same calls in the three tiers, side by side (tiers.ts). `npm run bench -- move`: a tenant
 // that moves through them under load (move.ts). `npm run bench -- crowd`: many tenants on few connections (crowd.ts).
@@ -13,6 +14,7 @@ import { benchFleet } from "./fleet.ts";
 import { benchMove } from "./move.ts";
 import { benchSignUps } from "./sign-ups.ts";
 import { benchTiers } from "./tiers.ts";
+import { benchWebhooks } from "./webhooks.ts";
 
 const { values: flags, positionals } = parseArgs({
   options: {
@@ -39,12 +41,14 @@ try {
     const { only, profile } = flags;
     await benchCalls({ dir, running, calls: Number(flags.calls), rounds: Number(flags.rounds), only, profile });
   } else if (subject === "sign-ups") await benchSignUps({ dir, running });
+  else if (subject === "webhooks") await benchWebhooks({ dir, running });
   else if (subject === "fleet") await benchFleet({ running, schemas: Number(flags.schemas) });
   else if (subject === "tiers") await benchTiers({ dir, running, calls: 120, rounds: Number(flags.rounds) });
   else if (subject === "move") await benchMove({ dir, running, rows: Number(flags.rows) });
   else if (subject === "crowd") {
     await benchCrowd({ dir, running, tenants: Number(flags.tenants), budget: Number(flags.budget) });
-  } else throw new Error(`There is no benchmark ${subject}: choose calls, sign-ups, fleet, tiers, move or crowd.`);
+  } else
+    throw new Error(`There is no benchmark ${subject}: choose calls, sign-ups, webhooks, fleet, tiers, move or crowd.`);
 } catch (error) {
   print(error instanceof Error ? (error.stack ?? error.message) : String(error));
   process.exitCode = 1;

@@ -110,6 +110,7 @@ export async function layGround(options: { dir: string; tenants: number; running
       OPERATOR_TOKEN: secret(),
       STRIPE_SECRET_KEY: `sk_test_${secret()}`,
       STRIPE_WEBHOOK_SECRET: `whsec_${secret()}`,
+      STRIPE_THIN_WEBHOOK_SECRET: `whsec_${secret()}`,
     },
     /** HTTP batches that the stand-in has run so far, on the tenants' database and on the control database. */
     async roundTrips(): Promise<{ shared: number; control: number }> {

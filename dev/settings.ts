@@ -27,6 +27,7 @@ export interface Settings {
     appPassword: string;
     stripeSecretKey: string;
     stripeWebhookSecret: string;
+    stripeThinWebhookSecret: string;
   };
   /** Of the stand-ins, by name. The Worker's own port is the caller's to choose. */
   ports: Record<string, number>;
@@ -49,6 +50,7 @@ export function loadSettings(dir: string): Settings {
       appPassword: secret(),
       stripeSecretKey: `sk_test_${secret()}`,
       stripeWebhookSecret: `whsec_${secret()}`,
+      stripeThinWebhookSecret: `whsec_${secret()}`,
     },
     ports: {},
     demoTenants: [],

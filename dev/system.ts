@@ -12,7 +12,7 @@ import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.t
 import { startReplica } from "./postgres-replica.ts";
 import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings, sealKeysOf } from "./settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
-import { connectStripe } from "../src/adapters/stripe.ts";
+import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
 
 export interface SystemOptions {
@@ -83,9 +83,10 @@ export async function startSystem(options: SystemOptions) {
               databaseFile: join(dir, "stripe.db"),
               secretKey: secrets.stripeSecretKey,
               webhook: { url: `${publicUrl}/webhooks/stripe`, secret: secrets.stripeWebhookSecret },
+              thinWebhook: { url: `${publicUrl}/webhooks/stripe-thin`, secret: secrets.stripeThinWebhookSecret },
             });
             running.push(() => simulator.close());
-            await connectStripe(secrets.stripeSecretKey, simulator.url).setUpCatalogue();
+            await connectSetup(secrets.stripeSecretKey, simulator.url).setUp();
             return simulator;
           })
         : undefined;
@@ -123,6 +124,7 @@ export async function startSystem(options: SystemOptions) {
       CONTEXT_KEYS: JSON.stringify([{ id: "local", secret: secrets.contextKey }]),
       SEAL_KEYS: JSON.stringify(sealKeysOf(settings)),
       STRIPE_WEBHOOK_SECRET: secrets.stripeWebhookSecret,
+      STRIPE_THIN_WEBHOOK_SECRET: secrets.stripeThinWebhookSecret,
       ...(databases && {
         CONTROL_DATABASE_URL: databases.serviceUrl,
         NEON_FETCH_ENDPOINT: `${databases.proxy.url}/sql`,

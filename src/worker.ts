@@ -7,6 +7,7 @@ import { consumeUsage } from "./platform/usage-consumer.ts";
 
 export { Archiving } from "./platform/archiving.ts";
 export { FleetMigration } from "./platform/fleet-migration.ts";
+export { Lifecycle } from "./platform/lifecycle.ts";
 export { Moving } from "./platform/moving.ts";
 export { Provisioning } from "./platform/provisioning.ts";
 export { SessionBudget } from "./platform/session-budget.ts";

@@ -1,39 +1,38 @@
 // The inbox of Stripe's events: kept before they are acknowledged, applied once afterwards, in any order.
-import { type AppliedEventType, appliedEventTypes } from "../core/stripe-event.ts";
+import {
+  type AppliedEventType,
+  type IncomingEvent,
+  OF_NO_TENANT,
+  appliedEventTypes,
+  thinEventTypes,
+} from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { NeonConnection } from "./neon.ts";
-
-export interface IncomingEvent {
-  id: string;
-  type: string;
-  /** The tenant that the event names, in `client_reference_id` or metadata; checked against the control tables. */
-  namedTenant: string | null;
-  /** The Stripe customer that the event is about. */
-  customerId: string | null;
-  payload: unknown;
-}
 
 export interface PendingEvent {
   id: string;
   type: AppliedEventType;
-  payload: { data?: { object?: { id?: string } } };
+  payload: unknown;
 }
 
 export function controlInbox(db: NeonConnection) {
   return {
     /**
      * Keeps an event; one that is known already changes nothing. Returns the known tenant it belongs to, if any, and
-     * whether it was new. An event that names no known tenant is kept and marked, so that an operator sees it.
+     * whether it was new. The customer says more than what the event names, which is a copy. An event that names no known
+     * tenant is kept and marked, so that an operator sees it; one that names nobody is somebody else's business in the
+     * same Stripe account, unless it is a Checkout, of which there is no other here.
      */
     async keep(event: IncomingEvent): Promise<{ fresh: boolean; tenantId: TenantId | undefined }> {
       const [row] = await db.query(
         `WITH known AS (
-           SELECT coalesce((SELECT id FROM tenants WHERE id = $3), (SELECT tenant_id FROM checkouts WHERE tenant_id = $3),
-                           (SELECT id FROM tenants WHERE stripe_customer_id = $4)) AS tenant_id),
+           SELECT coalesce((SELECT id FROM tenants WHERE stripe_customer_id = $4), (SELECT id FROM tenants WHERE id = $3),
+                           (SELECT tenant_id FROM checkouts WHERE tenant_id = $3), CASE WHEN $3 = $7 THEN $7 END) AS tenant_id),
          kept AS (
            INSERT INTO webhook_inbox (event_id, type, tenant_id, payload, applied_at, outcome)
            SELECT $1, $2, known.tenant_id, $5::jsonb, CASE WHEN $6::boolean AND known.tenant_id IS NOT NULL THEN NULL ELSE now() END,
-                  CASE WHEN NOT $6::boolean THEN 'not_used' WHEN known.tenant_id IS NULL THEN 'unknown_tenant' END
+                  CASE WHEN NOT $6::boolean THEN 'not_used' WHEN known.tenant_id IS NOT NULL THEN NULL
+                       WHEN $3::text IS NULL AND $2 NOT LIKE 'checkout.%' THEN 'not_ours' ELSE 'unknown_tenant' END
            FROM known ON CONFLICT (event_id) DO NOTHING RETURNING event_id)
          SELECT known.tenant_id AS "tenantId", EXISTS (SELECT FROM kept) AS fresh FROM known`,
         [
@@ -43,6 +42,7 @@ export function controlInbox(db: NeonConnection) {
           event.customerId,
           JSON.stringify(event.payload),
           appliedTypes.has(event.type),
+          OF_NO_TENANT,
         ],
       );
       const tenantId = row?.["tenantId"];
@@ -54,7 +54,9 @@ export function controlInbox(db: NeonConnection) {
 
     async pending(tenantId: TenantId): Promise<PendingEvent[]> {
       const rows = await db.query(
-        `SELECT event_id AS id, type, payload FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL ORDER BY received_at LIMIT 50`,
+        // Those that have failed come last, so that they are in nobody's way.
+        `SELECT event_id AS id, type, payload FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL
+         ORDER BY attempts, received_at LIMIT 50`,
         [tenantId],
       );
       return rows as unknown as PendingEvent[];
@@ -64,6 +66,14 @@ export function controlInbox(db: NeonConnection) {
       await db.query(
         `UPDATE webhook_inbox SET applied_at = now(), outcome = $2, attempts = attempts + 1, error = NULL WHERE event_id = $1 AND applied_at IS NULL`,
         [eventId, outcome],
+      );
+    },
+
+    /** What came before its tenant did is to be applied now. */
+    async reopen(tenantId: TenantId, outcome: string): Promise<void> {
+      await db.query(
+        `UPDATE webhook_inbox SET applied_at = NULL, outcome = NULL WHERE tenant_id = $1 AND outcome = $2`,
+        [tenantId, outcome],
       );
     },
 
@@ -87,4 +97,4 @@ export function controlInbox(db: NeonConnection) {
   };
 }
 
-const appliedTypes: ReadonlySet<string> = new Set(appliedEventTypes);
+const appliedTypes: ReadonlySet<string> = new Set([...appliedEventTypes, ...thinEventTypes]);

@@ -78,7 +78,8 @@ export function controlTenants(db: NeonConnection) {
         `SELECT jsonb_build_object(
            'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
            'placement', ${placementJson("t.placement_id")},
-           'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint, 'limits', t.limits,
+           'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint,
+           'pastDueSinceMs', (extract(epoch FROM t.past_due_since) * 1000)::bigint, 'limits', t.limits,
            'allowedTools', t.allowed_tools, 'features', t.features,
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
                      'expiresAtMs', (extract(epoch FROM k.expires_at) * 1000)::bigint) ORDER BY k.id)
@@ -137,32 +138,32 @@ export function controlTenants(db: NeonConnection) {
       return rows.map((row) => TenantSummary.parse(row));
     },
 
-    /** Suspends the tenant, if it is in one of the states `from`. */
+    /** The operator suspends the tenant, if it is in one of the states `from`. Nothing but the operator undoes it. */
     async suspend(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
       await db.query(
-        `UPDATE tenants SET state = 'suspended', version = version + 1 WHERE id = $1 AND state = ANY($2::text[])`,
+        `UPDATE tenants SET state = 'suspended', suspended_by = 'operator', version = version + 1
+         WHERE id = $1 AND (state = ANY($2::text[]) OR state = 'suspended' AND suspended_by = 'billing')`,
         [tenantId, [...from]],
       );
     },
 
-    /** Makes the tenant served, on trial or for good, if it is in one of the states `from`. */
+    /** Makes the tenant what billing says of it, served unless that is over, if it is in one of the states `from`. */
     async serve(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
       await db.query(
-        `UPDATE tenants SET state = CASE WHEN trial_until IS NULL THEN 'active' ELSE 'trial' END,
-                version = version + 1, provisioned_at = coalesce(provisioned_at, now())
+        `UPDATE tenants SET version = version + 1, provisioned_at = coalesce(provisioned_at, now()),
+                suspended_by = CASE WHEN subscription_ended_at IS NOT NULL THEN 'billing' END,
+                state = CASE WHEN subscription_ended_at IS NOT NULL THEN 'suspended' WHEN past_due_since IS NOT NULL THEN 'past_due'
+                             WHEN trial_until IS NOT NULL THEN 'trial' ELSE 'active' END
          WHERE id = $1 AND state = ANY($2::text[])`,
         [tenantId, [...from]],
       );
     },
 
-    /** Sells the tenant another plan. Its rows stay where they are until it is moved. Returns whether there is such a tenant. */
-    async setPlan(tenantId: TenantId, sold: { plan: PlanName; strategy: Strategy; limits: Limits }): Promise<boolean> {
-      const rows = await db.query(
-        `UPDATE tenants SET plan = $2, strategy = $3, limits = $4::jsonb, version = version + 1
-         WHERE id = $1 AND state <> 'gone' RETURNING id`,
-        [tenantId, sold.plan, sold.strategy, JSON.stringify(sold.limits)],
+    /** Whether the tenant's object lags behind its row. */
+    async isUndelivered(tenantId: TenantId): Promise<boolean> {
+      return (
+        (await db.query(`SELECT FROM tenants WHERE id = $1 AND delivered_version < version`, [tenantId])).length > 0
       );
-      return rows.length > 0;
     },
 
     async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {

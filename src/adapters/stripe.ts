@@ -7,13 +7,21 @@ import type { MeterSum } from "../core/invoice.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import type { SummaryRequest } from "../core/reconciliation.ts";
 import { appliedEventTypes } from "../core/stripe-event.ts";
+import { cycleAnchorMs, priceKeys, unitsKey } from "../core/subscription.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 /** The meter's event name: one unit of any tool is one unit here. */
 export const METER_EVENT = "mcp_units";
 
+/** Everything that is sold is a price of this product. */
+export const PRODUCT_ID = "tollgate_mcp";
+
 /** Stripe answers in well under a second; a webhook's caller and a cron both have more to do than wait. */
 const STRIPE_TIMEOUT_MS = 10_000;
+
+/** Stripe keeps a session open for a day at most; its clock and ours may differ by a minute. */
+const CHECKOUT_DAY_MS = 86_400_000;
+const CHECKOUT_CLOCKS_SECONDS = 60;
 
 export interface PaidCheckout {
   /** The tenant that the session was made for. Set by us and by nobody who pays, unlike `client_reference_id`. */
@@ -57,9 +65,10 @@ export interface LateItem {
   endSeconds: number;
 }
 
-export function connectStripe(secretKey: string, apiBase: string) {
+/** The SDK, as all that speaks to Stripe uses it. */
+export function stripeClient(secretKey: string, apiBase: string): Stripe {
   const base = apiBase === "" ? undefined : new URL(apiBase);
-  const stripe = new Stripe(secretKey, {
+  return new Stripe(secretKey, {
     timeout: STRIPE_TIMEOUT_MS,
     // Each caller here has its own way to try again, with a key that says it is the same attempt or another one.
     maxNetworkRetries: 0,
@@ -71,6 +80,10 @@ export function connectStripe(secretKey: string, apiBase: string) {
           protocol: base.protocol === "http:" ? ("http" as const) : ("https" as const),
         }),
   });
+}
+
+export function connectStripe(secretKey: string, apiBase: string) {
+  const stripe = stripeClient(secretKey, apiBase);
   let knownMeterId: string | undefined;
 
   /** Of the meter that units are read from; it never changes. */
@@ -78,80 +91,20 @@ export function connectStripe(secretKey: string, apiBase: string) {
 
   return {
     /**
-     * Makes what Stripe must know to sell the plans: one product, one meter, and each plan's prices under lookup keys.
-     * Run again, it finds everything and changes nothing. Returns the lookup keys that it had to make.
+     * A Checkout session for a tenant that does not exist yet. `url` is where the buyer pays, before the first full period
+     * begins. `trialDays`: 0, or two and more, as Stripe wants it; a trial begins with a way to pay.
      */
-    async setUpCatalogue(): Promise<string[]> {
-      const made: string[] = [];
-      const meter = await findMeter(stripe);
-      meterId =
-        meter?.id ??
-        (
-          await stripe.billing.meters.create({
-            display_name: "MCP units",
-            event_name: METER_EVENT,
-            default_aggregation: { formula: "sum" },
-            customer_mapping: { type: "by_id", event_payload_key: "stripe_customer_id" },
-            value_settings: { event_payload_key: "value" },
-          })
-        ).id;
-      if (meter === undefined) made.push(METER_EVENT);
-
-      const wanted = Object.values(plans).filter((plan) => plan.amountCents !== null);
-      const lookupKeys = wanted.flatMap(({ name, unitAmountCents }) => [
-        baseKey(name),
-        ...(unitAmountCents === null ? [] : [unitsKey(name)]),
-      ]);
-      const known = new Set(
-        (await stripe.prices.list({ lookup_keys: lookupKeys, limit: 100 })).data.map((price) => price.lookup_key),
-      );
-      if (lookupKeys.every((key) => known.has(key))) return made;
-
-      const product = await findOrCreateProduct(stripe);
-      for (const plan of wanted) {
-        if (!known.has(baseKey(plan.name))) {
-          await stripe.prices.create({
-            product,
-            currency: "usd",
-            unit_amount: plan.amountCents ?? 0,
-            recurring: { interval: "month" },
-            lookup_key: baseKey(plan.name),
-            nickname: `${plan.name}, base`,
-          });
-          made.push(baseKey(plan.name));
-        }
-        if (plan.unitAmountCents !== null && !known.has(unitsKey(plan.name))) {
-          // Every unit is reported; the included ones are a first tier that costs nothing, so that the ledger and
-          // Stripe stay equal.
-          await stripe.prices.create({
-            product,
-            currency: "usd",
-            billing_scheme: "tiered",
-            tiers_mode: "graduated",
-            tiers: [
-              { up_to: plan.includedUnits ?? 0, unit_amount: 0 },
-              { up_to: "inf", unit_amount_decimal: Stripe.Decimal.from(plan.unitAmountCents) },
-            ],
-            recurring: { interval: "month", usage_type: "metered", meter: meterId },
-            lookup_key: unitsKey(plan.name),
-            nickname: `${plan.name}, units`,
-          });
-          made.push(unitsKey(plan.name));
-        }
-      }
-      return made;
-    },
-
-    /** A Checkout session for a tenant that does not exist yet. `url` is where the buyer pays. */
     async createCheckout(order: {
       tenantId: TenantId;
       plan: PlanName;
       email: string | null;
       successUrl: string;
       cancelUrl: string;
+      trialDays: number;
+      nowMs: number;
     }): Promise<{ id: string; url: string }> {
       const plan = plans[order.plan];
-      const keys = [baseKey(plan.name), ...(plan.unitAmountCents === null ? [] : [unitsKey(plan.name)])];
+      const keys = priceKeys(plan.name);
       const prices = await stripe.prices.list({ lookup_keys: keys, limit: keys.length });
       const lineItems = keys.map((key) => {
         const price = prices.data.find((each) => each.lookup_key === key);
@@ -160,6 +113,8 @@ export function connectStripe(secretKey: string, apiBase: string) {
         // A metered line takes no quantity.
         return price.recurring?.usage_type === "metered" ? { price: price.id } : { price: price.id, quantity: 1 };
       });
+      const anchorMs = cycleAnchorMs(order.nowMs, order.trialDays);
+      const anchor = Math.floor(anchorMs / 1000);
       const session = await stripe.checkout.sessions.create(
         {
           mode: "subscription",
@@ -169,8 +124,11 @@ export function connectStripe(secretKey: string, apiBase: string) {
           subscription_data: {
             metadata: { tenant_id: order.tenantId, plan: plan.name },
             billing_mode: { type: "flexible" },
+            // A trial's end is the anchor of what follows.
+            ...(order.trialDays > 0 ? { trial_end: anchor } : { billing_cycle_anchor: anchor }),
           },
-          payment_method_collection: "if_required",
+          payment_method_collection: order.trialDays > 0 ? "always" : "if_required",
+          expires_at: Math.floor(Math.min(anchorMs, order.nowMs + CHECKOUT_DAY_MS) / 1000) - CHECKOUT_CLOCKS_SECONDS,
           success_url: order.successUrl,
           cancel_url: order.cancelUrl,
           ...(order.email === null ? {} : { customer_email: order.email }),
@@ -299,6 +257,21 @@ export function connectStripe(secretKey: string, apiBase: string) {
       });
     },
 
+    /** The same for a notification of Stripe's second kind. */
+    async verifyNotification(
+      rawBody: string,
+      signature: string | undefined,
+      secret: string,
+    ): Promise<{ id: string; type: string }> {
+      if (signature === undefined) throw new AppError("signature_invalid", "The Stripe-Signature header is missing");
+      try {
+        const { id, type } = await stripe.parseEventNotificationAsync(rawBody, signature, secret);
+        return { id, type };
+      } catch (error) {
+        throw new AppError("signature_invalid", "The signature does not verify", { cause: error });
+      }
+    },
+
     /** Checks Stripe's signature over the raw body, at most five minutes old. Throws `signature_invalid`. */
     async verifyWebhook(rawBody: string, signature: string | undefined, secret: string): Promise<Stripe.Event> {
       if (signature === undefined) throw new AppError("signature_invalid", "The Stripe-Signature header is missing");
@@ -381,32 +354,13 @@ function readFailure(error: unknown): NoAnswer {
   return { kind: classifyMeterFailure(status, message).kind === "again" ? "again" : "refused", message };
 }
 
-function baseKey(plan: PlanName): string {
-  return `tollgate_${plan}_base`;
-}
-
-function unitsKey(plan: PlanName): string {
-  return `tollgate_${plan}_units`;
-}
-
-function idOf(reference: string | { id: string } | null): string | null {
+export function idOf(reference: string | { id: string } | null): string | null {
   return typeof reference === "string" ? reference : (reference?.id ?? null);
 }
 
-async function findMeter(stripe: Stripe): Promise<Stripe.Billing.Meter | undefined> {
+export async function findMeter(stripe: Stripe): Promise<Stripe.Billing.Meter | undefined> {
   for await (const meter of stripe.billing.meters.list({ status: "active", limit: 100 })) {
     if (meter.event_name === METER_EVENT) return meter;
   }
   return undefined;
-}
-
-/** The product's id is chosen by us, so that it is found again without a search. */
-async function findOrCreateProduct(stripe: Stripe): Promise<string> {
-  const id = "tollgate_mcp";
-  try {
-    return (await stripe.products.retrieve(id)).id;
-  } catch (error) {
-    if (!(error instanceof Stripe.errors.StripeError) || error.statusCode !== 404) throw error;
-    return (await stripe.products.create({ id, name: "MCP tools" })).id;
-  }
 }

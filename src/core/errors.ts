@@ -23,6 +23,11 @@ export const errors = {
   // the tenant's state
   tenant_provisioning: { status: 403, advice: "The account is being set up, which takes seconds. Try again shortly." },
   trial_expired: { status: 403, advice: "The trial has ended. Choose a plan to go on." },
+  payment_required: {
+    status: 402,
+    advice:
+      "A payment has been overdue for a week. Once the open invoice is paid, calls work again at once: the account's administrator gets to it by POST /api/tenants/ID/portal.",
+  },
   tenant_suspended: { status: 403, advice: "The account is suspended. Its administrator can restore it." },
   tenant_leaving: { status: 403, advice: "The account is being closed; only export works until it is reactivated." },
   tenant_gone: { status: 403, advice: "The account was closed." },

@@ -1,8 +1,25 @@
 // What the inbox needs of a Stripe event: its identity, and whose it says it is. The rest is kept as it came.
 
 /** The events that change something here; the others are kept for the record. A webhook endpoint needs no more. */
-export const appliedEventTypes = ["checkout.session.completed", "checkout.session.async_payment_succeeded"] as const;
-export type AppliedEventType = (typeof appliedEventTypes)[number];
+export const appliedEventTypes = [
+  "checkout.session.completed",
+  "checkout.session.async_payment_succeeded",
+  "customer.subscription.created",
+  "customer.subscription.updated",
+  "customer.subscription.deleted",
+  "invoice.created",
+  "invoice.finalized",
+  "invoice.paid",
+  "invoice.payment_failed",
+] as const;
+
+/** Events of Stripe's second kind, which only name what happened; they are fetched to be read. */
+export const thinEventTypes = ["v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"] as const;
+
+export type AppliedEventType = (typeof appliedEventTypes)[number] | (typeof thinEventTypes)[number];
+
+/** Where events are applied that are about no tenant: an object whose name is no tenant's id. */
+export const OF_NO_TENANT = "~billing";
 
 export interface StripeEventLike {
   id: string;
@@ -10,29 +27,57 @@ export interface StripeEventLike {
   data: { object: object };
 }
 
-/** The tenant that an event names (`client_reference_id`, or `tenant_id` in its metadata) and its customer. */
-export function incomingEvent(event: StripeEventLike): {
+export interface IncomingEvent {
   id: string;
   type: string;
+  /** The tenant that the event names; checked against the control tables. */
   namedTenant: string | null;
+  /** The Stripe customer that the event is about. */
   customerId: string | null;
   payload: unknown;
-} {
+}
+
+/**
+ * The tenant that an event names (`client_reference_id`, or `tenant_id` in its metadata or in its subscription's) and its
+ * customer.
+ */
+export function incomingEvent(event: StripeEventLike): IncomingEvent {
   const object = event.data.object as {
     object?: unknown;
     id?: unknown;
     client_reference_id?: unknown;
     metadata?: Record<string, unknown> | null;
     customer?: unknown;
+    parent?: { subscription_details?: { metadata?: Record<string, unknown> | null } | null } | null;
   };
   const customer = object.object === "customer" ? object.id : object.customer;
+  const ofSubscription = object.parent?.subscription_details?.metadata;
   return {
     id: event.id,
     type: event.type,
-    namedTenant: text(object.client_reference_id) ?? text(object.metadata?.["tenant_id"]),
+    namedTenant:
+      text(object.client_reference_id) ?? text(object.metadata?.["tenant_id"]) ?? text(ofSubscription?.["tenant_id"]),
     customerId: text(customer) ?? text((customer as { id?: unknown } | null | undefined)?.id),
     payload: event,
   };
+}
+
+/** A notification of the second kind. It is about the account, not about a customer. */
+export function incomingNotification(notification: { id: string; type: string }): IncomingEvent {
+  return { id: notification.id, type: notification.type, namedTenant: OF_NO_TENANT, customerId: null, payload: {} };
+}
+
+/** The Stripe object that a kept event is about. */
+export function objectIdOf(payload: unknown): string {
+  return text((payload as { data?: { object?: { id?: unknown } } } | null)?.data?.object?.id) ?? "";
+}
+
+/**
+ * The reports that Stripe's samples name. Stripe calls it the request's identifier, which may be the event's own or the
+ * idempotency key of its attempt; both begin with the report's id.
+ */
+export function reportIdOf(identifier: string): string | undefined {
+  return /^(u1\.[a-z0-9][a-z0-9_-]{0,39}\.\d+)(?:\.a\d+)?$/.exec(identifier)?.[1];
 }
 
 function text(value: unknown): string | null {

@@ -30,6 +30,8 @@ export const TenantConfig = z.object({
   placement: Placement.nullable(),
   state: z.enum(tenantStates),
   trialUntilMs: z.int().nullable(),
+  /** Since when an invoice is not paid; only in the state `past_due`. */
+  pastDueSinceMs: z.int().nullable().default(null),
   limits: Limits,
   /** `null`: every tool of the catalogue. */
   allowedTools: z.array(z.string()).nullable(),
@@ -49,19 +51,31 @@ const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
   provisioning: "tenant_provisioning",
   trial: "serves",
   active: "serves",
-  past_due: "serves", // a stated period of service; the state that follows it is `suspended`
+  past_due: "serves", // for `PAST_DUE_SERVICE_MS`
   suspended: "tenant_suspended",
   leaving: "tenant_leaving",
   gone: "tenant_gone",
 };
 
+/**
+ * How long a tenant is served whose payment has failed. Stripe's own retries begin within days, and most cards that fail
+ * are replaced within a week; who has not paid then is not helped by more debt.
+ */
+export const PAST_DUE_SERVICE_MS = 7 * 86_400_000;
+
 /** Why a tenant in this state is not served now, or `undefined` when it is. */
 export function refusedByState(
-  config: Pick<TenantConfig, "state" | "trialUntilMs">,
+  config: Pick<TenantConfig, "state" | "trialUntilMs" | "pastDueSinceMs">,
   nowMs: number,
 ): ErrorCode | undefined {
   const outcome = service[config.state];
   if (outcome !== "serves") return outcome;
   if (config.state === "trial" && config.trialUntilMs !== null && nowMs >= config.trialUntilMs) return "trial_expired";
+  if (
+    config.state === "past_due" &&
+    config.pastDueSinceMs !== null &&
+    nowMs >= config.pastDueSinceMs + PAST_DUE_SERVICE_MS
+  )
+    return "payment_required";
   return undefined;
 }

@@ -3,22 +3,24 @@
 import { Hono } from "hono";
 import { createMiddleware } from "hono/factory";
 import * as z from "zod";
+import { meterErrorsOf } from "../adapters/control-meter-errors.ts";
 import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
 import { bearerToken, mintCredential, secretsEqual } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { proposedMove } from "../core/move.ts";
-import { Limits, plans } from "../core/plans.ts";
 import { TenantId, type TenantState } from "../core/tenant.ts";
 import { log } from "../log.ts";
 import { analyticsApi } from "./analytics-api.ts";
 import { backupApi, openImport } from "./backup-api.ts";
 import { billingApi } from "./billing-api.ts";
+import { OfferRequest, openCheckout } from "./checkout.ts";
 import { deadLetterApi } from "./dead-letter-api.ts";
 import { deliver } from "./deliver.ts";
 import { fleetApi } from "./fleet-api.ts";
 import { KeyRequest, issueKey } from "./keys.ts";
 import { moveApi } from "./move-api.ts";
 import { TenantRequest, createTenant } from "./new-tenant.ts";
+import { planApi } from "./plan-api.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 import { usageApi } from "./usage-api.ts";
 
@@ -27,11 +29,11 @@ const NewTenantRequest = TenantRequest.extend({
   importFrom: z.string().min(1).max(1_000).optional(),
 });
 
-const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
-
 const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
 
 const PAGE = 100;
+/** Stripe lists events for as long. */
+const METER_ERROR_DAYS = 30;
 
 export const adminApi = new Hono<HttpEnv>();
 
@@ -58,6 +60,15 @@ adminApi.route("/migrations", fleetApi);
 adminApi.route("/tenants", moveApi);
 adminApi.route("/tenants", backupApi);
 adminApi.route("/tenants", usageApi);
+adminApi.route("/tenants", planApi);
+
+/** An order to be paid by whoever is sent its address, with a trial if that was agreed. */
+adminApi.post("/checkouts", async (c) =>
+  c.json(await openCheckout(c.env, c.get("requestId"), await readJson(c, OfferRequest)), 201),
+);
+
+/** What Stripe's meter has refused after it had taken it, by day. */
+adminApi.get("/meter-errors", async (c) => c.json({ days: await meterErrorsOf(c.env).byDay(METER_ERROR_DAYS) }));
 
 adminApi.get("/tenants", async (c) => {
   const tenants = await tenantsOf(c.env).list(c.req.query("after") ?? "", PAGE);
@@ -94,22 +105,10 @@ adminApi.post("/tenants/:id/suspend", (c) =>
   ),
 );
 adminApi.post("/tenants/:id/resume", (c) =>
-  changeState(c.env, c.req.param("id"), ["active", "trial"], (tenants, id) => tenants.serve(id, ["suspended"])),
+  changeState(c.env, c.req.param("id"), ["active", "trial", "past_due"], (tenants, id) =>
+    tenants.serve(id, ["suspended"]),
+  ),
 );
-
-/** The numbers of the new plan are in force on the very next call; the rows stay until the tenant is moved. */
-adminApi.post("/tenants/:id/plan", async (c) => {
-  const id = TenantId.safeParse(c.req.param("id"));
-  const request = await readJson(c, PlanRequest);
-  const { name: plan, strategy, limits } = plans[request.plan];
-  const sold = { plan, strategy: request.strategy ?? strategy, limits: Limits.parse({ ...limits, ...request.limits }) };
-  const tenants = tenantsOf(c.env);
-  if (!id.success || !(await tenants.setPlan(id.data, sold)))
-    return problem(c, "not_found", "There is no such tenant.");
-  const delivered = await deliver(c.env, id.data);
-  const tenant = await tenants.summary(id.data);
-  return c.json({ ...tenant, proposedMove: tenant === undefined ? null : proposedMove(tenant), ...delivered });
-});
 
 adminApi.post("/tenants/:id/keys", async (c) => {
   const id = TenantId.safeParse(c.req.param("id"));

@@ -1,38 +1,22 @@
 // What a buyer and a tenant's admin use: checkout, the state of provisioning, the first API key.
 import { Hono } from "hono";
-import * as z from "zod";
 import { type StepRecord, tenantsOf } from "../adapters/control-tenants.ts";
-import { connectStripe } from "../adapters/stripe.ts";
-import { bearerToken, mintCredential, verifyCredential } from "../core/credentials.ts";
-import { AppError } from "../core/errors.ts";
-import { type PlanName, plans } from "../core/plans.ts";
+import { bearerToken, verifyCredential } from "../core/credentials.ts";
+import { plans } from "../core/plans.ts";
 import { provisioningSteps } from "../core/provisioning.ts";
 import { TenantId } from "../core/tenant.ts";
-import { describeError, log } from "../log.ts";
 import { exportApi, newestImport } from "./backup-api.ts";
-import { DisplayName, KeyRequest, issueKey } from "./keys.ts";
+import { CheckoutRequest, openCheckout, soldPlans } from "./checkout.ts";
+import { KeyRequest, issueKey } from "./keys.ts";
+import { accountApi } from "./plan-api.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
 import { ownUsageApi } from "./usage-api.ts";
-
-/** It counts from the order: paying may take a day and a bank transfer weeks. The first key spends it. */
-const SETUP_LIFE_MS = 30 * 86_400_000;
-
-const soldPlans = Object.values(plans)
-  .filter((plan) => plan.amountCents !== null)
-  .map((plan) => plan.name) as [PlanName, ...PlanName[]];
-
-const CheckoutRequest = z.strictObject({
-  plan: z.enum(soldPlans, { error: `must be one of ${soldPlans.join(", ")}` }),
-  name: DisplayName,
-  email: z.email().max(320).optional(),
-  successUrl: z.url().optional(),
-  cancelUrl: z.url().optional(),
-});
 
 export const tenantApi = new Hono<HttpEnv>();
 
 tenantApi.route("/api/tenants", exportApi);
 tenantApi.route("/api/tenants", ownUsageApi);
+tenantApi.route("/api/tenants", accountApi);
 
 /** What can be bought. */
 tenantApi.get("/plans", (c) =>
@@ -44,34 +28,9 @@ tenantApi.get("/plans", (c) =>
   }),
 );
 
-tenantApi.post("/api/checkout", async (c) => {
-  const order = await readJson(c, CheckoutRequest);
-  const tenantId = newTenantId();
-  const email = order.email ?? null;
-  const tenants = tenantsOf(c.env);
-  // Kept first: a payment for a tenant that nobody knows could not be applied.
-  await tenants.insertCheckout({ tenantId, name: order.name, email, plan: order.plan });
-  const statusUrl = `${c.env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
-  let session;
-  try {
-    session = await connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE).createCheckout({
-      tenantId,
-      plan: order.plan,
-      email,
-      successUrl: order.successUrl ?? statusUrl,
-      cancelUrl: order.cancelUrl ?? `${c.env.PUBLIC_URL}/plans`,
-    });
-  } catch (error) {
-    log("error", "checkout_failed", { requestId: c.get("requestId"), tenantId, error: describeError(error) });
-    throw new AppError("billing_unavailable", "No Checkout session could be made", { cause: error });
-  }
-  const setupToken = await mintCredential(c.env.CREDENTIAL_KEY, {
-    kind: "setup",
-    tenantId,
-    fields: [String(Date.now() + SETUP_LIFE_MS)],
-  });
-  return c.json({ tenantId, checkoutUrl: session.url, statusUrl, setupToken }, 201);
-});
+tenantApi.post("/api/checkout", async (c) =>
+  c.json(await openCheckout(c.env, c.get("requestId"), await readJson(c, CheckoutRequest)), 201),
+);
 
 /** For the page after checkout to poll: each step, its time, a failure in plain words. No secret, no one's data. */
 tenantApi.get("/api/tenants/:id/status", async (c) => {
@@ -153,11 +112,4 @@ function pendingSteps() {
     finishedAt: null,
     error: null,
   }));
-}
-
-/** 80 random bits in letters and digits: nobody guesses one, and it fits every name that is made of it. */
-function newTenantId(): TenantId {
-  const alphabet = "abcdefghijklmnopqrstuvwxyz234567"; // 32 characters, so that a byte's low five bits are unbiased
-  const random = crypto.getRandomValues(new Uint8Array(16));
-  return TenantId.parse(`t${Array.from(random, (byte) => alphabet[byte & 31]).join("")}`);
 }

@@ -1,25 +1,81 @@
-// What a Stripe event changes. The event only says that something happened: what is now true is fetched from Stripe,
-// inside the tenant's object, so that neither order nor repetition matters (DESIGN.md I4).
-import type { PendingEvent } from "../adapters/control-inbox.ts";
+// What Stripe's events change. An event only says that something happened: what is now true is fetched from Stripe after
+// the waiting events were read, inside the tenant's object, which is the tenant's lock. So neither order nor repetition
+// matters, and one look at Stripe serves all events that wait (DESIGN.md I4).
+import { billingOf } from "../adapters/control-billing.ts";
+import { type PendingEvent, controlInbox } from "../adapters/control-inbox.ts";
+import { openRemoval } from "../adapters/control-removals.ts";
 import { tenantsOf } from "../adapters/control-tenants.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
+import { subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
+import { AppError } from "../core/errors.ts";
 import { plans } from "../core/plans.ts";
+import { objectIdOf } from "../core/stripe-event.ts";
+import { billingAfter } from "../core/subscription.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { recordInvoice } from "./billing-periods.ts";
+import { recordMeterErrors } from "./meter-errors.ts";
 import { startProvisioning } from "./provisioning-start.ts";
 
-/** Applies one event and returns what came of it, for the inbox. A throw leaves it to be applied again. */
-export async function applyBillingEvent(env: Env, tenantId: TenantId, event: PendingEvent): Promise<string> {
-  const objectId = event.payload.data?.object?.id ?? "";
+/** Others write the tenant's row, too; each time that one was faster, Stripe is asked again. */
+const MAX_WRITES = 5;
+
+const NO_TENANT_YET = "no_tenant_yet";
+
+/** Applies the tenant's waiting events. One that fails stays, and is applied again. */
+export async function applyBillingEvents(env: Env, tenantId: TenantId): Promise<void> {
+  const inbox = controlInbox(connectControl(env));
+  const pending = await inbox.pending(tenantId);
+  let synced: Promise<string> | undefined;
+  const sync = (): Promise<string> => (synced ??= syncSubscription(env, tenantId));
+  // A Checkout makes the tenant that the others are about.
+  for (const event of pending.toSorted((a, b) => Number(isCheckout(b)) - Number(isCheckout(a)))) {
+    try {
+      await inbox.applied(event.id, await apply(env, tenantId, event, sync));
+    } catch (error) {
+      log("error", "webhook_not_applied", { tenantId, eventId: event.id, error: describeError(error) });
+      await inbox.failed(event.id, describeError(error));
+    }
+  }
+}
+
+async function apply(env: Env, tenantId: TenantId, event: PendingEvent, sync: () => Promise<string>): Promise<string> {
+  const objectId = objectIdOf(event.payload);
   switch (event.type) {
     case "checkout.session.completed":
     case "checkout.session.async_payment_succeeded":
-      return await completeCheckout(env, tenantId, objectId);
+      return await completeCheckout(env, tenantId, objectId, sync);
+    case "customer.subscription.created":
+    case "customer.subscription.updated":
+    case "customer.subscription.deleted":
+      return await sync();
+    case "invoice.created":
+    case "invoice.finalized":
+    case "invoice.paid":
+    case "invoice.payment_failed": {
+      const outcome = await sync();
+      if (outcome !== NO_TENANT_YET) await recordInvoice(env, tenantId, objectId);
+      return outcome;
+    }
+    case "v1.billing.meter.error_report_triggered":
+    case "v1.billing.meter.no_meter_found":
+      return await recordMeterErrors(env, event.id);
     default:
       return event.type satisfies never; // the inbox gives out no other
   }
 }
 
-async function completeCheckout(env: Env, tenantId: TenantId, sessionId: string): Promise<string> {
+function isCheckout({ type }: PendingEvent): boolean {
+  return type.startsWith("checkout.");
+}
+
+async function completeCheckout(
+  env: Env,
+  tenantId: TenantId,
+  sessionId: string,
+  sync: () => Promise<string>,
+): Promise<string> {
   const tenants = tenantsOf(env);
   const [order, paid] = await Promise.all([
     tenants.checkout(tenantId),
@@ -43,5 +99,26 @@ async function completeCheckout(env: Env, tenantId: TenantId, sessionId: string)
     stripeSubscriptionId: paid.subscriptionId,
   });
   await startProvisioning(env, tenantId);
+  await sync();
+  await controlInbox(connectControl(env)).reopen(tenantId, NO_TENANT_YET);
   return created ? "tenant_created" : "tenant_known";
+}
+
+/** Makes the tenant's row what Stripe's subscriptions of its customer say now. To be called under the tenant's lock. */
+export async function syncSubscription(env: Env, tenantId: TenantId): Promise<string> {
+  const billing = billingOf(env);
+  for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
+    // The row first: what is fetched afterwards is newer, and is written on this row or not at all.
+    const row = await billing.read(tenantId);
+    if (row === undefined) return NO_TENANT_YET;
+    const { version, customerId, ...before } = row;
+    if (customerId === null) return "not_sold_by_stripe";
+    const after = billingAfter(before, await subscriptionsOf(env).ofCustomer(customerId), Date.now());
+    const isSame = JSON.stringify(after) === JSON.stringify(before);
+    if (!isSame && !(await billing.write(version, after))) continue;
+    if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
+    if (after.endedAtMs !== null && after.suspendedBy === "billing") await openRemoval(env, tenantId);
+    return isSame ? "no_change" : `${after.state}_${after.plan}`;
+  }
+  throw new AppError("conflict", "the tenant's row changes faster than Stripe answers");
 }

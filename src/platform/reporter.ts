@@ -60,7 +60,8 @@ export async function reportTenant(env: Env, tenantId: TenantId, run: BillingRun
   return rows === 0 && reports === 0;
 }
 
-async function sealUsage(env: Env, run: BillingRun, cutoffMs: number, tenantId?: TenantId) {
+/** Seals what was admitted before `cutoffMs`, of all tenants or of one. */
+export async function sealUsage(env: Env, run: BillingRun, cutoffMs: number, tenantId?: TenantId) {
   const ledger = controlReports(connectControl(env));
   const total = { reports: 0, carryForwards: 0 };
   while (!run.isOver()) {

@@ -13,6 +13,7 @@ import { describeError, log } from "../log.ts";
 import { raiseAlarms } from "./alarms.ts";
 import { pruneChanges, resumeSilentJobs } from "./archiving.ts";
 import { resumeSilentMigrations } from "./fleet-migration.ts";
+import { resumeSilentChanges } from "./lifecycle.ts";
 import { MOVE_SILENCE_MS, startMoving } from "./moving.ts";
 import { tellOpenCalls } from "./open-calls.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
@@ -57,6 +58,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await settle("silent_moves", async () => {
     await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
   });
+  await settle("silent_plan_changes", () => resumeSilentChanges(env, BATCH));
   await settle("silent_jobs", () => resumeSilentJobs(env, BATCH));
   await settle("old_changes", () => pruneChanges(env));
   await settle("silent_migrations", () => resumeSilentMigrations(env));

@@ -6,9 +6,7 @@
 // and asks again by itself before it is `CONFIG_TRUSTED_MS` old.
 import { DurableObject } from "cloudflare:workers";
 import * as z from "zod";
-import { controlInbox } from "../adapters/control-inbox.ts";
 import { type ControlTenants, tenantsOf } from "../adapters/control-tenants.ts";
-import { connectControl } from "../adapters/neon.ts";
 import type { CallScopedDb } from "../adapters/tenant-db.ts";
 import { toolContext } from "../adapters/tool-context.ts";
 import { type ToolRun, runTool } from "../adapters/tool-runner.ts";
@@ -21,12 +19,14 @@ import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refu
 import type { OpenCall } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import { applyBillingEvent } from "./billing-events.ts";
+import { applyBillingEvents } from "./billing-events.ts";
+import { CallGate } from "./call-gate.ts";
 import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
 import { startMoving } from "./moving.ts";
 import { placeTenant } from "./placing.ts";
 import { startProvisioning } from "./provisioning-start.ts";
 import type { ArchiveHost } from "./job.ts";
+import { TenantPlan } from "./plan-change.ts";
 import { TenantArchive } from "./tenant-archive.ts";
 import { TenantData } from "./tenant-data.ts";
 import { seedTenant } from "./tenant-defaults.ts";
@@ -45,7 +45,11 @@ export class TenantObject extends DurableObject<Env> {
   readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
-  readonly #applying = new Turns();
+  readonly #gate = new CallGate();
+  readonly #plan: TenantPlan;
+  /** What billing decides of the tenant: one after the other, because each decides from what it has read. */
+  readonly #billing = new Turns();
+  #nextInbox: Promise<void> | undefined;
   /** Pieces of moves and jobs: both hold the tenant's statements back. */
   readonly #pieces = new Turns();
   #log: CallLog | undefined;
@@ -66,6 +70,12 @@ export class TenantObject extends DurableObject<Env> {
       },
     };
     this.#move = new TenantMove(env, this.#tenantId, host);
+    this.#plan = new TenantPlan(env, this.#tenantId, this.#billing, {
+      gate: this.#gate,
+      now: () => this.now(),
+      flush: async () => (await this.#outbox?.flush()) ?? { epoch: "", lastN: 0 },
+      refresh: () => this.refresh(),
+    });
     this.#archive = new TenantArchive(env, this.#tenantId, host);
     this.#data = new TenantData(env, this.#tenantId, (left) => this.#move.heal(left));
     if (hasCallLog(ctx.storage)) this.#open();
@@ -91,7 +101,9 @@ export class TenantObject extends DurableObject<Env> {
     const running = this.#running.get(request.callId);
     if (running !== undefined) return running.outcome;
     const abort = new AbortController();
-    const outcome = this.#call(request, abort, progress).finally(() => this.#running.delete(request.callId));
+    const outcome = this.#gate
+      .through(() => this.#call(request, abort, progress))
+      .finally(() => this.#running.delete(request.callId));
     this.#running.set(request.callId, { abort, outcome });
     return outcome;
   }
@@ -188,7 +200,18 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
   applyInbox(): Promise<void> {
-    return this.#applying.take(() => this.#applyInbox());
+    // One that has not begun yet will find this event, too.
+    return (this.#nextInbox ??= this.#billing.take(async () => {
+      this.#nextInbox = undefined;
+      await applyBillingEvents(this.env, this.#tenantId);
+      // Also what an earlier attempt has changed and could not tell.
+      if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
+    }));
+  }
+
+  /** Goes on with the tenant's change of plan, for a piece or for as long as somebody may wait, or takes it back. */
+  planOn(what: "advance" | "advanceForAMoment" | "cancel"): Promise<Piece> {
+    return this.#plan[what]();
   }
 
   /** Sets the tenant up, unless that is going on or done. */
@@ -339,7 +362,7 @@ export class TenantObject extends DurableObject<Env> {
     return db;
   }
 
-  // ---- rows, outbox and inbox
+  // ---- rows and outbox
 
   #open(): CallLog {
     if (this.#log === undefined) {
@@ -354,22 +377,6 @@ export class TenantObject extends DurableObject<Env> {
       this.#outbox = new UsageOutbox(this.ctx.storage, this.env.USAGE, this.#tenantId, rows);
     }
     return this.#log;
-  }
-
-  async #applyInbox(): Promise<void> {
-    const inbox = controlInbox(connectControl(this.env));
-    for (const event of await inbox.pending(this.#tenantId)) {
-      try {
-        await inbox.applied(event.id, await applyBillingEvent(this.env, this.#tenantId, event));
-      } catch (error) {
-        log("error", "webhook_not_applied", {
-          tenantId: this.#tenantId,
-          eventId: event.id,
-          error: describeError(error),
-        });
-        await inbox.failed(event.id, describeError(error));
-      }
-    }
   }
 }
 

@@ -13,6 +13,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import type { CallLog } from "./call-log.ts";
+import type { UsageStream } from "./drain.ts";
 
 /** After the queue refused. */
 const OUTBOX_RETRY_MS = 5_000;
@@ -47,6 +48,16 @@ export class UsageOutbox {
     const before = rows.acknowledged;
     rows.acknowledge(watermark, nowMs);
     this.#state = afterAcknowledge(this.#state, before, rows.acknowledged, Date.now());
+  }
+
+  /** Sends what was never sent, without waiting for company. Returns the last row there was when it was asked. */
+  async flush(): Promise<UsageStream> {
+    const { epoch, lastN } = this.#rows;
+    for (let sentN = -1; this.#state.sentN < lastN && this.#state.sentN > sentN;) {
+      sentN = this.#state.sentN;
+      await this.alarm();
+    }
+    return { epoch, lastN };
   }
 
   /** Sends what is due. Never throws: the platform's own retries would end, and this must not. */

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { incomingEvent } from "../../src/core/stripe-event.ts";
+import { incomingEvent, reportIdOf } from "../../src/core/stripe-event.ts";
 
 function anEvent(object: object) {
   return { id: "evt_1", type: "checkout.session.completed", data: { object } };
@@ -21,6 +21,17 @@ test.each([
     of: "an invoice",
     object: { object: "invoice", id: "in_1", customer: "cus_1", metadata: null },
     names: { namedTenant: null, customerId: "cus_1" },
+  },
+  {
+    of: "an invoice of a subscription",
+    object: {
+      object: "invoice",
+      id: "in_1",
+      customer: "cus_1",
+      metadata: {},
+      parent: { subscription_details: { metadata: { tenant_id: "acme" } } },
+    },
+    names: { namedTenant: "acme", customerId: "cus_1" },
   },
   {
     of: "a customer",
@@ -58,7 +69,7 @@ test.each([
 });
 
 test("whatever Stripe may send is kept whole, and names a tenant and a customer by a text or not at all", () => {
-  const known = ["object", "id", "client_reference_id", "metadata", "customer", "tenant_id"];
+  const known = ["object", "id", "client_reference_id", "metadata", "customer", "tenant_id", "parent"];
   const value = fc.oneof(fc.constantFrom("customer", "acme", "", null), fc.jsonValue({ maxDepth: 2 }));
   const key = fc.oneof(fc.constantFrom(...known), fc.string());
   const objects = fc.dictionary(key, fc.oneof(value, fc.dictionary(key, value)));
@@ -73,4 +84,11 @@ test("whatever Stripe may send is kept whole, and names a tenant and a customer 
         expect(name === null || (typeof name === "string" && name !== "")).toBe(true);
     }),
   );
+});
+
+test("a report is found again by its id and by the idempotency key of any attempt, and by nothing else", () => {
+  expect(reportIdOf("u1.acme.29400000")).toBe("u1.acme.29400000");
+  expect(reportIdOf("u1.acme.29400000.a12")).toBe("u1.acme.29400000");
+  for (const other of ["", "acme", "u1.acme.x", "u1.ACME.1", "u2.acme.1", "u1.acme.1.a2.a3", "x u1.acme.1"])
+    expect(reportIdOf(other)).toBeUndefined();
 });

@@ -27,14 +27,16 @@ test.each(tenantStates.map((state) => ({ state, refusal: refusals[state] })))(
   "a tenant that is $state is refused with $refusal, however its trial stood",
   ({ state, refusal }) => {
     for (const trialUntilMs of [null, NOW_MS + DAY_MS]) {
-      expect(refusedByState({ state, trialUntilMs }, NOW_MS)).toBe(refusal);
+      expect(refusedByState({ state, trialUntilMs, pastDueSinceMs: null }, NOW_MS)).toBe(refusal);
     }
-    if (state !== "trial") expect(refusedByState({ state, trialUntilMs: NOW_MS - DAY_MS }, NOW_MS)).toBe(refusal);
+    if (state !== "trial")
+      expect(refusedByState({ state, trialUntilMs: NOW_MS - DAY_MS, pastDueSinceMs: null }, NOW_MS)).toBe(refusal);
   },
 );
 
 test("a trial serves until its last millisecond, and one without an end serves on", () => {
-  const trial = (trialUntilMs: number | null) => refusedByState({ state: "trial", trialUntilMs }, NOW_MS);
+  const trial = (trialUntilMs: number | null) =>
+    refusedByState({ state: "trial", trialUntilMs, pastDueSinceMs: null }, NOW_MS);
   expect(trial(NOW_MS + 1)).toBeUndefined();
   expect(trial(NOW_MS)).toBe("trial_expired");
   expect(trial(NOW_MS - 1)).toBe("trial_expired");
@@ -86,6 +88,7 @@ test("a copy that an older program kept gains the limits that it lacks, and one 
   };
   expect(TenantConfig.parse(kept)).toEqual({
     ...kept,
+    pastDueSinceMs: null,
     features: {},
     limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
   });

@@ -19,6 +19,7 @@ export interface FlowSystem {
   stripeUrl: string;
   stripeSecretKey: string;
   stripeWebhookSecret: string;
+  stripeThinWebhookSecret: string;
   issuerUrl: string;
   tokenUrl: string;
   monitorUrl: string;
@@ -83,6 +84,7 @@ async function start(entry: string): Promise<{ system: FlowSystem; stop: () => P
     stripeUrl: stripe.url,
     stripeSecretKey: settings.secrets.stripeSecretKey,
     stripeWebhookSecret: settings.secrets.stripeWebhookSecret,
+    stripeThinWebhookSecret: settings.secrets.stripeThinWebhookSecret,
     issuerUrl: issuer.url,
     tokenUrl: issuer.tokenUrl,
     monitorUrl: monitor.url,

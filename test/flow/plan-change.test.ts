@@ -1,0 +1,239 @@
+// Changes of plan while everything that can be in the way is in the way, and what an event of Stripe's may not do.
+import { afterEach, expect, test } from "vitest";
+import {
+  aTenant,
+  callTool,
+  controlRows,
+  fireCron,
+  operator,
+  simulator,
+  stripeApi,
+  system,
+  until,
+} from "../support/flow.ts";
+import { aSubscriber, asAdmin, rowOf, stripeGet, untilRow } from "../support/subscribers.ts";
+
+interface Items {
+  items: { data: { price: { lookup_key: string } }[] };
+}
+
+afterEach(() => simulator("/faults", { rules: [] }));
+
+async function pricesOf(subscription: string): Promise<string[]> {
+  const { items } = await stripeGet<Items>(`/subscriptions/${subscription}`);
+  return items.data.map(({ price }) => price.lookup_key).toSorted();
+}
+
+async function changeOf(tenantId: string): Promise<{ state: string; attempts: number; holdMs: number | null }> {
+  const [row] = await controlRows<{ state: string; attempts: number; holdMs: number | null }>(
+    `SELECT state, attempts, hold_ms AS "holdMs" FROM plan_changes WHERE tenant_id = $1 ORDER BY id DESC LIMIT 1`,
+    [tenantId],
+  );
+  if (row === undefined) throw new Error("there is no change of plan");
+  return row;
+}
+
+test("calls that come while the plan changes wait a moment and all succeed, and their usage was confirmed before it changed", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  const changed = new AbortController();
+  let calls = 0;
+  const agent = async (): Promise<void> => {
+    while (!changed.signal.aborted) {
+      const { isError, text } = await callTool(tenant.apiKey, "search_products", { query: "lamp" });
+      expect(isError, text).toBeFalsy();
+      calls += 1;
+    }
+  };
+  const agents = [agent(), agent()];
+  await until(async () => calls > 4, "the agents are calling");
+  const answer = await asAdmin(tenant, "POST", "/plan", { plan: "pro" });
+  expect([200, 202]).toContain(answer.status);
+  await untilRow(tenant.id, { plan: "pro" });
+  changed.abort();
+  await Promise.all(agents);
+  const { state, holdMs } = await changeOf(tenant.id);
+  expect(state).toBe("done");
+  expect(holdMs).toBeLessThanOrEqual(6_000);
+  expect(await pricesOf((await rowOf(tenant.id)).subscription)).toEqual(["tollgate_pro_base", "tollgate_pro_units"]);
+  await until(
+    async () => (await controlRows(`SELECT call_id FROM ledger WHERE tenant_id = $1`, [tenant.id])).length === calls,
+    "each call is in the ledger once",
+  );
+});
+
+test("while Stripe is away the old plan stays in force, the change is seen waiting and can be taken back", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  const { subscription } = await rowOf(tenant.id);
+  await simulator("/faults", { rules: [{ kind: "error-500-before", method: "POST", path: "/v1/subscriptions/*" }] });
+  const waiting = await asAdmin(tenant, "POST", "/plan", { plan: "pro" });
+  expect({ status: waiting.status, body: await waiting.json() }).toMatchObject({
+    status: 202,
+    body: { plan: "starter", change: { state: "waiting", plan: "pro" } },
+  });
+  expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).isError).toBeFalsy();
+  const seen = (await (await operator("GET", `/tenants/${tenant.id}/plan`)).json()) as {
+    changes: { waitsFor: string }[];
+  };
+  expect(seen.changes[0]?.waitsFor).toBeTruthy();
+  expect((await operator("POST", `/tenants/${tenant.id}/plan`, { plan: "free" })).status).toBe(409);
+  expect((await asAdmin(tenant, "DELETE", "/plan")).status).toBe(200);
+  expect((await asAdmin(tenant, "DELETE", "/plan")).status).toBe(404);
+  await simulator("/faults", { rules: [] });
+  expect((await changeOf(tenant.id)).state).toBe("cancelled");
+  expect(await pricesOf(subscription)).toEqual(["tollgate_starter_base"]);
+  expect((await rowOf(tenant.id)).plan).toBe("starter");
+});
+
+test("a change that waits for Stripe to confirm usage, or whose answer is lost, is finished by itself and once", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  const { subscription } = await rowOf(tenant.id);
+  await callTool(tenant.apiKey, "search_products", { query: "lamp" });
+  await simulator("/faults", {
+    rules: [
+      { kind: "lost", method: "POST", path: "/v1/subscriptions/*", times: 1 },
+      { kind: "error-500-after", method: "POST", path: "/v1/subscriptions/*", times: 1 },
+    ],
+  });
+  const answer = await asAdmin(tenant, "POST", "/plan", { plan: "pro" });
+  expect([200, 202]).toContain(answer.status);
+  await untilRow(tenant.id, { plan: "pro" });
+  await until(async () => (await changeOf(tenant.id)).state === "done", "the change is done");
+  expect(await pricesOf(subscription)).toEqual(["tollgate_pro_base", "tollgate_pro_units"]);
+});
+
+test("a change whose Workflow is gone is taken up by the sweep", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  await controlRows(
+    `INSERT INTO plan_changes (tenant_id, from_plan, plan, strategy, limits, requested_by, progressed_at)
+     SELECT id, plan, 'free', 'shared', limits, 'operator', now() - interval '5 minutes' FROM tenants WHERE id = $1`,
+    [tenant.id],
+  );
+  await fireCron("* * * * *");
+  await untilRow(tenant.id, { plan: "free" });
+  expect(await pricesOf((await rowOf(tenant.id)).subscription)).toEqual(["tollgate_free_base"]);
+});
+
+test("a tenant that goes on by contract leaves its subscription, is not suspended for that, and comes back by an order alone", async () => {
+  const tenant = await aSubscriber({ plan: "pro" });
+  const { subscription } = await rowOf(tenant.id);
+  const changed = await operator("POST", `/tenants/${tenant.id}/plan`, { plan: "enterprise" });
+  expect(changed.status).toBe(200);
+  expect((await stripeGet<{ status: string }>(`/subscriptions/${subscription}`)).status).toBe("canceled");
+  await until(
+    async () =>
+      (
+        await controlRows(
+          `SELECT 1 FROM webhook_inbox WHERE tenant_id = $1 AND type = 'customer.subscription.deleted' AND applied_at IS NOT NULL`,
+          [tenant.id],
+        )
+      ).length > 0,
+    "the end of the subscription has arrived",
+  );
+  const [row] = await controlRows(
+    `SELECT state, plan, stripe_subscription_id AS subscription FROM tenants WHERE id = $1`,
+    [tenant.id],
+  );
+  expect(row).toEqual({ state: "active", plan: "enterprise", subscription: null });
+  expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).isError).toBeFalsy();
+  expect((await asAdmin(tenant, "POST", "/plan", { plan: "free" })).status).toBe(409);
+});
+
+test("no plan is changed by a key without the scope, by another tenant's, or to one that is not sold", async () => {
+  const [tenant, other] = await Promise.all([aSubscriber({ plan: "free" }), aSubscriber({ plan: "free" })]);
+  const plain = await aTenant();
+  expect((await asAdmin({ id: plain.id, apiKey: plain.apiKey }, "POST", "/plan", { plan: "pro" })).status).toBe(403);
+  expect((await asAdmin({ id: tenant.id, apiKey: other.apiKey }, "POST", "/plan", { plan: "pro" })).status).toBe(401);
+  expect((await asAdmin(tenant, "POST", "/plan", { plan: "enterprise" })).status).toBe(400);
+  expect((await asAdmin(tenant, "POST", "/plan", { plan: "free", limits: { unitsPerHour: 1 } })).status).toBe(400);
+  expect((await rowOf(tenant.id)).plan).toBe("free");
+});
+
+test("what the operator has suspended no event undoes, and every event again in another order changes nothing", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  expect((await asAdmin(tenant, "POST", "/plan", { plan: "pro" })).status).toBe(200);
+  expect((await operator("POST", `/tenants/${tenant.id}/suspend`)).status).toBe(200);
+  const whole = () => controlRows(`SELECT * FROM tenants WHERE id = $1`, [tenant.id]);
+  const eventsOf = (where: string) =>
+    controlRows<{ id: string }>(
+      `SELECT event_id AS id FROM webhook_inbox WHERE tenant_id = $1 AND ${where} ORDER BY received_at DESC, event_id`,
+      [tenant.id],
+    );
+  await until(async () => (await eventsOf("applied_at IS NULL")).length === 0, "all events are applied");
+  const before = await whole();
+  const events = await eventsOf("true");
+  expect(events.length).toBeGreaterThan(3);
+  // As if they had never been seen: applied from the newest to the oldest, and then all at once.
+  for (const { id } of events) {
+    await controlRows(`DELETE FROM webhook_inbox WHERE event_id = $1`, [id]);
+    await simulator("/webhooks/deliver", { eventId: id });
+  }
+  await Promise.all(events.map(({ id }) => simulator("/webhooks/deliver", { eventId: id })));
+  await until(async () => (await eventsOf("applied_at IS NULL")).length === 0, "all events are applied again");
+  expect(await whole()).toEqual(before);
+  expect((await rowOf(tenant.id)).state).toBe("suspended");
+  expect((await operator("POST", `/tenants/${tenant.id}/resume`)).status).toBe(200);
+  expect((await rowOf(tenant.id)).state).toBe("active");
+});
+
+test("the portal opens for the administrator, also while the account is suspended, and sells no other plan", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  await operator("POST", `/tenants/${tenant.id}/suspend`);
+  const opened = await asAdmin(tenant, "POST", "/portal", {});
+  expect(opened.status).toBe(201);
+  const { url } = (await opened.json()) as { url: string };
+  const page = await (await fetch(url)).text();
+  expect(page.toLowerCase()).toContain("cancel");
+  const configurations = await stripeGet<{
+    data: { metadata: { tollgate?: string }; features: { subscription_update: { enabled: boolean } } }[];
+  }>("/billing_portal/configurations?limit=100");
+  const ours = configurations.data.filter(({ metadata }) => metadata.tollgate === "portal");
+  expect(ours.map(({ features }) => features.subscription_update.enabled)).toEqual([false]);
+});
+
+test("what Stripe's meter refuses after it has taken it is kept by day, and the report that it names is looked into", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  const minute = Math.floor(Date.now() / 60_000) - 120;
+  const report = `u1.${tenant.id}.${minute}`;
+  // A report that Stripe has confirmed, of a customer that it does not find afterwards.
+  await controlRows(
+    `INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at, confirmed_at, answer, attempts)
+     VALUES ($1, $2, to_timestamp($3), 5, 5, now(), now(), 'accepted', 1)`,
+    [report, tenant.id, minute * 60],
+  );
+  await stripeApi("/billing/meter_events", {
+    event_name: "mcp_units",
+    identifier: report,
+    timestamp: String(minute * 60),
+    "payload[stripe_customer_id]": "cus_nobody",
+    "payload[value]": "5",
+  });
+  const kept = () =>
+    controlRows<{ code: string; errors: number }>(
+      `SELECT code, errors::int AS errors FROM meter_errors WHERE $1 = ANY (report_ids)`,
+      [report],
+    );
+  await until(async () => (await kept()).length > 0, "the notification was fetched and kept");
+  expect(await kept()).toEqual([{ code: "meter_event_customer_not_found", errors: 1 }]);
+  const { days } = (await (await operator("GET", "/meter-errors")).json()) as { days: { reportIds: string[] }[] };
+  expect(days.flatMap(({ reportIds }) => reportIds)).toContain(report);
+  expect(await controlRows(`SELECT doubted_at IS NOT NULL AS doubted FROM reports WHERE id = $1`, [report])).toEqual([
+    { doubted: true },
+  ]);
+  // Put back what the health page would rightly complain about.
+  await controlRows(`DELETE FROM reports WHERE id = $1`, [report]);
+});
+
+test("a notification of Stripe's second kind that is not signed with its own secret is refused and leaves nothing", async () => {
+  const body = JSON.stringify({
+    id: "evt_forged_thin",
+    object: "v2.core.event",
+    type: "v1.billing.meter.no_meter_found",
+  });
+  const response = await fetch(`${system.publicUrl}/webhooks/stripe-thin`, {
+    method: "POST",
+    headers: { "stripe-signature": `t=${Math.floor(Date.now() / 1000)},v1=00` },
+    body,
+  });
+  expect(response.status).toBe(400);
+  expect(await controlRows(`SELECT event_id FROM webhook_inbox WHERE event_id = 'evt_forged_thin'`)).toEqual([]);
+});

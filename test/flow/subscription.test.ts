@@ -1,0 +1,186 @@
+// A subscription's life with the simulator's clock: what Stripe says of it, what the tenant may do meanwhile, and that
+// each invoice bills what the ledger has.
+import { afterAll, expect, test } from "vitest";
+import {
+  type TestTenant,
+  callTool,
+  controlRows,
+  fireCron,
+  setClock,
+  simulator,
+  storedCalls,
+  stripeApi,
+  until,
+} from "../support/flow.ts";
+import { type BillingRow, aSubscriber, asAdmin, rowOf, stripeGet, untilRow } from "../support/subscribers.ts";
+
+const HOUR_MS = 3_600_000;
+const DAY_MS = 24 * HOUR_MS;
+
+interface Line {
+  amount: number;
+  quantity: number | null;
+  period: { start: number; end: number };
+  pricing: { price_details: { price: string } | null } | null;
+}
+
+interface Invoice {
+  id: string;
+  status: string;
+  billing_reason: string;
+  lines: { data: Line[] };
+}
+
+let offsetMs = 0;
+afterAll(async () => {
+  await simulator("/clock", { offsetMs: 0 });
+  await simulator("/payments", {});
+});
+
+/** Has all clocks that matter for the tenant show this time. */
+async function travelTo(tenant: TestTenant, atMs: number): Promise<void> {
+  offsetMs = Math.ceil((atMs - Date.now()) / 1000) * 1000;
+  await setClock(tenant.id, offsetMs);
+  await simulator("/clock", { offsetMs });
+}
+
+function nowMs(): number {
+  return Date.now() + offsetMs;
+}
+
+/** Makes calls that succeed. Returns their units. */
+async function use(tenant: TestTenant, calls: number): Promise<number> {
+  for (let n = 0; n < calls; n += 1) {
+    const { isError, text } = await callTool(tenant.apiKey, "search_products", { query: "lamp" });
+    expect(isError, text).toBeFalsy();
+  }
+  return calls;
+}
+
+/** Has everything that was charged so far reported and confirmed. */
+async function report(tenant: TestTenant): Promise<void> {
+  const charged = (await storedCalls(tenant.id)).at(-1)?.["n"] ?? 0;
+  await until(async () => {
+    const [row] = await controlRows<{ n: number }>(
+      `SELECT coalesce(max(watermark), 0)::int AS n FROM usage_streams WHERE tenant_id = $1`,
+      [tenant.id],
+    );
+    return (row?.n ?? 0) >= Number(charged);
+  }, "the ledger has every call");
+  await fireCron("*/5 * * * *", nowMs() + 61_000);
+  const open = await controlRows(
+    `SELECT id FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL UNION ALL
+     SELECT call_id FROM ledger WHERE tenant_id = $1 AND report_id IS NULL`,
+    [tenant.id],
+  );
+  expect(open).toEqual([]);
+}
+
+async function invoicesOf(customer: string): Promise<Invoice[]> {
+  return (await stripeGet<{ data: Invoice[] }>(`/invoices?customer=${customer}&limit=100`)).data;
+}
+
+let unitPrices: Set<string> | undefined;
+
+/** Units on the invoices' lines of metered prices: of one period, or of all. */
+async function billedUnits(invoices: readonly Invoice[], periodEndMs?: number): Promise<number> {
+  unitPrices ??= new Set(
+    (await stripeGet<{ data: { id: string; recurring: { usage_type: string } }[] }>("/prices?limit=100")).data.flatMap(
+      ({ id, recurring }) => (recurring.usage_type === "metered" ? [id] : []),
+    ),
+  );
+  const metered = unitPrices;
+  return invoices
+    .flatMap(({ lines }) => lines.data)
+    .filter(({ pricing }) => metered.has(pricing?.price_details?.price ?? ""))
+    .filter(({ period }) => periodEndMs === undefined || period.end * 1000 === periodEndMs)
+    .reduce((sum, { quantity }) => sum + (quantity ?? 0), 0);
+}
+
+async function ledgerUnits(tenantId: string, fromMs: number, toMs: number): Promise<number> {
+  const [row] = await controlRows<{ units: number }>(
+    `SELECT coalesce(sum(units), 0)::int AS units FROM ledger WHERE tenant_id = $1
+       AND at >= to_timestamp($2::double precision / 1000) AND at < to_timestamp($3::double precision / 1000)`,
+    [tenantId, fromMs, toMs],
+  );
+  return row?.units ?? 0;
+}
+
+test("a subscription's whole life: each change is in force at once, and the invoice of each period is the ledger's, to the unit", async () => {
+  // A trial, whose end begins the periods at 00:00 UTC.
+  const tenant = await aSubscriber({ plan: "starter", trialDays: 2 });
+  const trial = await rowOf(tenant.id);
+  expect(trial.periodEndMs % DAY_MS).toBe(0);
+  await use(tenant, 3);
+  await report(tenant);
+  await travelTo(tenant, trial.periodEndMs + 2 * HOUR_MS);
+  const first = await untilRow(tenant.id, { state: "active", periodStartMs: trial.periodEndMs });
+  expect(await billedUnits(await invoicesOf(first.customer))).toBe(0);
+
+  // An upgrade in mid-period, by the tenant itself: what was used before is confirmed before, and the next call is pro's.
+  await travelTo(tenant, first.periodStartMs + 10 * DAY_MS);
+  await use(tenant, 4);
+  const upgraded = await asAdmin(tenant, "POST", "/plan", { plan: "pro" });
+  expect({ status: upgraded.status, body: await upgraded.json() }).toMatchObject({
+    status: 200,
+    body: { plan: "pro", delivered: true, change: { fromPlan: "starter", plan: "pro", state: "done" } },
+  });
+  expect(
+    await controlRows(`SELECT id FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL`, [tenant.id]),
+  ).toEqual([]);
+  expect(await ledgerUnits(tenant.id, 0, nowMs())).toBe(7);
+  const upgradedAtMs = nowMs();
+  expect(JSON.stringify((await callTool(tenant.apiKey, "get_usage")).data)).toContain("10000");
+  await use(tenant, 5);
+  await travelTo(tenant, first.periodEndMs - HOUR_MS);
+  await use(tenant, 2); // the last hour of the period
+  await report(tenant);
+  await travelTo(tenant, first.periodEndMs + 3 * HOUR_MS);
+  const second = await untilRow(tenant.id, { plan: "pro", periodStartMs: first.periodEndMs });
+  const periodInvoice = async (row: BillingRow): Promise<number> =>
+    billedUnits(await invoicesOf(row.customer), row.periodEndMs);
+  // What was used in the plan whose units cost nothing is on no invoice, because Stripe knew of it before the change.
+  expect(await periodInvoice(first)).toBe(await ledgerUnits(tenant.id, upgradedAtMs, first.periodEndMs));
+
+  // A payment fails: service for a week, then a clear refusal, and at once again when it is paid.
+  await use(tenant, 6);
+  await report(tenant);
+  await simulator("/payments", { customers: { [second.customer]: "fail" }, retryDelaysMs: [20 * DAY_MS] });
+  await travelTo(tenant, second.periodEndMs + 2 * HOUR_MS);
+  const third = await untilRow(tenant.id, { state: "past_due", pastDue: true });
+  await use(tenant, 1);
+  await travelTo(tenant, third.periodStartMs + 8 * DAY_MS);
+  const refused = await callTool(tenant.apiKey, "search_products", { query: "lamp" });
+  expect(refused.refusal?.code).toBe("payment_required");
+  expect(refused.text).toContain("/portal");
+  await simulator("/payments", {});
+  const unpaid = (await invoicesOf(third.customer)).find(({ status: state }) => state === "open");
+  await stripeApi(`/invoices/${unpaid?.id}/pay`, {});
+  await untilRow(tenant.id, { state: "active", pastDue: false });
+  await use(tenant, 2);
+  expect(await periodInvoice(second)).toBe(await ledgerUnits(tenant.id, second.periodStartMs, second.periodEndMs));
+
+  // A downgrade: the usage of before is billed at the price of before, on the next invoice.
+  await travelTo(tenant, third.periodStartMs + 15 * DAY_MS);
+  await use(tenant, 3);
+  const downgraded = await asAdmin(tenant, "POST", "/plan", { plan: "starter" });
+  expect(downgraded.status).toBe(200);
+  const downgradedAtMs = nowMs();
+  expect(JSON.stringify((await callTool(tenant.apiKey, "get_usage")).data)).toContain("1000");
+
+  // Cancelled at the end of the period, and taken back.
+  await stripeApi(`/subscriptions/${third.subscription}`, { cancel_at_period_end: "true" });
+  await untilRow(tenant.id, { cancels: true, state: "active" });
+  await stripeApi(`/subscriptions/${third.subscription}`, { cancel_at_period_end: "false" });
+  await untilRow(tenant.id, { cancels: false });
+  await travelTo(tenant, third.periodEndMs + 2 * HOUR_MS);
+  const fourth = await untilRow(tenant.id, { plan: "starter", periodStartMs: third.periodEndMs });
+  const all = await billedUnits(await invoicesOf(fourth.customer));
+  expect(all).toBe(await ledgerUnits(tenant.id, upgradedAtMs, downgradedAtMs));
+
+  // Cancelled for good.
+  await stripeApi(`/subscriptions/${fourth.subscription}`, { cancel_at_period_end: "true" });
+  await travelTo(tenant, fourth.periodEndMs + HOUR_MS);
+  await untilRow(tenant.id, { state: "suspended", suspendedBy: "billing" });
+  expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).refusal?.code).toBe("tenant_suspended");
+}, 180_000);
