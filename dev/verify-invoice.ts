@@ -26,6 +26,7 @@ import {
   usagePrice,
 } from "../src/core/invoice.ts";
 import { planNames, plans } from "../src/core/plans.ts";
+import type { SummaryRequest } from "../src/core/reconciliation.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { controlDatabase } from "./databases.ts";
 import { loadSettings, readDevVars } from "./settings.ts";
@@ -131,7 +132,8 @@ async function main(): Promise<boolean> {
     calls.push(...sums.calls);
     reports.push(...sums.reports);
   }
-  const counted = customerId === null ? undefined : await stripe.countedUnits(customerId, seconds(period), "day");
+  const counted =
+    customerId === null ? undefined : await unitsAtStripe(stripe, customerId, { ...seconds(period), by: "day" });
   const { days, discrepancies } = compareUsage(calls, reports, counted);
   printDays(days, counted !== undefined);
   printPrice(days, tenant);
@@ -152,13 +154,15 @@ function printDays(days: readonly DayComparison[], hasStripe: boolean): void {
     calls: sum(({ calls }) => calls),
     ledgerUnits: sum(({ ledgerUnits }) => ledgerUnits),
     reportUnits: sum(({ reportUnits }) => reportUnits),
+    carriedUnits: sum(({ carriedUnits }) => carriedUnits),
     stripeUnits: sum(({ stripeUnits }) => stripeUnits),
   };
-  const rows = [...days, total].map(({ day, calls, ledgerUnits, reportUnits, stripeUnits }) => {
-    const compared = hasStripe ? [stripeUnits, stripeUnits - ledgerUnits] : ["-", reportUnits - ledgerUnits];
-    return [day, calls, ledgerUnits, reportUnits, ...compared].map(String);
+  const rows = [...days, total].map(({ day, calls, ledgerUnits, reportUnits, carriedUnits, stripeUnits }) => {
+    const counted = hasStripe ? stripeUnits : reportUnits;
+    const compared = [hasStripe ? counted : "-", counted + carriedUnits - ledgerUnits];
+    return [day, calls, ledgerUnits, reportUnits, carriedUnits, ...compared].map(String);
   });
-  const table = [["day", "calls", "ledger", "reports", "Stripe", "difference"], ...rows];
+  const table = [["day", "calls", "ledger", "reports", "carried", "Stripe", "difference"], ...rows];
   for (const row of table) print(row.map((cell, n) => (n === 0 ? cell.padEnd(10) : cell.padStart(12))).join(""));
   print("");
 }
@@ -191,7 +195,7 @@ async function printInvoices(of: {
   for (const line of await stripe.invoicedUsage(customerId, seconds(period).startSeconds)) {
     const own = { startMs: line.startSeconds * 1000, endMs: line.endSeconds * 1000 };
     if (own.endMs <= period.startMs || own.startMs >= period.endMs) continue;
-    const used = await ledger.units(tenantId, own);
+    const used = await ledger.meteredUnits(tenantId, own);
     const price = line.plan === undefined ? undefined : usagePrice(line.units, plans[line.plan]);
     const faults = [
       ...(line.units === used ? [] : [`the calls of that time are ${used}`]),
@@ -232,13 +236,15 @@ async function locate(
   reports: readonly SealedReport[],
 ): Promise<string> {
   const ofDay = reports.filter(({ slotSeconds }) => dayOf(slotSeconds * 1000) === day);
-  const hours = await stripe.countedUnits(customerId, seconds(daysFrom(day, day)), "hour");
+  const hours = await unitsAtStripe(stripe, customerId, { ...seconds(daysFrom(day, day)), by: "hour" });
   const hour = firstDifference(ofDay, hours, 3600);
   if (hour === undefined) return `${day}: its hours are equal by now.`;
   const minutes: MeterSum[] = [];
   // One after the other: Stripe bounds how often it is asked, and this is sixty times.
   for (let startSeconds = hour.startSeconds; startSeconds < hour.startSeconds + 3600; startSeconds += 60)
-    minutes.push(...(await stripe.countedUnits(customerId, { startSeconds, endSeconds: startSeconds + 60 })));
+    minutes.push(
+      ...(await unitsAtStripe(stripe, customerId, { startSeconds, endSeconds: startSeconds + 60, by: "whole" })),
+    );
   const minute = firstDifference(hour.reports, minutes, 60);
   if (minute === undefined) return `${day}: the minutes of its first unequal hour are equal by now.`;
   const [report] = minute.reports;
@@ -248,6 +254,16 @@ async function locate(
       : `where report ${report.id} says ${report.units}${report.confirmed ? "" : " and is not confirmed"}`;
   const at = new Date(minute.startSeconds * 1000).toISOString();
   return `${day}: first in the minute ${at}, ${said} and Stripe has counted ${minute.stripeUnits}.`;
+}
+
+async function unitsAtStripe(
+  stripe: StripeConnection,
+  customerId: string,
+  request: SummaryRequest,
+): Promise<MeterSum[]> {
+  const answer = await stripe.readUnits(customerId, request);
+  if (answer.kind !== "read") throw new Error(`Stripe's meter could not be read: ${answer.message}`);
+  return [...answer.units].map(([startSeconds, units]) => ({ startSeconds, units }));
 }
 
 function seconds({ startMs, endMs }: Period): { startSeconds: number; endSeconds: number } {

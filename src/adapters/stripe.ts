@@ -3,7 +3,6 @@
 import Stripe from "stripe";
 import { attemptKey, classifyMeterFailure, type MeterAnswer } from "../core/billing.ts";
 import { AppError } from "../core/errors.ts";
-import type { MeterSum } from "../core/invoice.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import type { SummaryRequest } from "../core/reconciliation.ts";
 import { appliedEventTypes } from "../core/stripe-event.ts";
@@ -84,7 +83,6 @@ export function stripeClient(secretKey: string, apiBase: string): Stripe {
 
 export function connectStripe(secretKey: string, apiBase: string) {
   const stripe = stripeClient(secretKey, apiBase);
-  let knownMeterId: string | undefined;
 
   /** Of the meter that units are read from; it never changes. */
   let meterId: string | undefined;
@@ -280,30 +278,6 @@ export function connectStripe(secretKey: string, apiBase: string) {
       } catch (error) {
         throw new AppError("signature_invalid", "The signature does not verify", { cause: error });
       }
-    },
-
-    /**
-     * The units that the meter has counted for a customer, in windows of a UTC hour or day or else in a single one. A
-     * window without usage is left out. Start and end are on a boundary of the windows, or of minutes.
-     */
-    async countedUnits(
-      customerId: string,
-      span: { startSeconds: number; endSeconds: number },
-      window?: "hour" | "day",
-    ): Promise<MeterSum[]> {
-      const meterId = knownMeterId ?? (await findMeter(stripe))?.id;
-      if (meterId === undefined) throw new AppError("billing_unavailable", `Stripe has no active meter ${METER_EVENT}`);
-      knownMeterId = meterId;
-      const counted: MeterSum[] = [];
-      for await (const summary of stripe.billing.meters.listEventSummaries(meterId, {
-        customer: customerId,
-        start_time: span.startSeconds,
-        end_time: span.endSeconds,
-        limit: 100,
-        ...(window === undefined ? {} : { value_grouping_window: window }),
-      }))
-        counted.push({ startSeconds: summary.start_time, units: summary.aggregated_value });
-      return counted;
     },
 
     /** What a customer's invoices since `createdAfterSeconds` say of usage; drafts, which may change, are left out. */

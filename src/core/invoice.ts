@@ -55,17 +55,20 @@ export function addUpBy<Part extends Usage>(parts: Iterable<Part>, keyOf: (part:
   return new Map(groups.map(([key, group]) => [key, addUp(group)]));
 }
 
-/** Calls of one day that were sent in the same report; `null`: in none yet. */
+/** Calls of one day that were sealed in the same report or carry-forward; `null`: in none yet. */
 export interface CallSum extends Usage {
   day: string;
   reportId: string | null;
 }
 
+/** A report, or a carry-forward, which is usage that came too late for one. */
 export interface SealedReport extends Usage {
   id: string;
-  /** Start of the report's own minute, in epoch seconds. */
+  /** Start of the report's own minute, in epoch seconds; of a carry-forward any of its day. */
   slotSeconds: number;
-  /** Whether Stripe is known to have it. */
+  /** Whether it is Stripe's meter that has to have it, and not an item of an invoice, or nobody. */
+  metered: boolean;
+  /** Whether it is known to have come to its place. */
   confirmed: boolean;
 }
 
@@ -79,7 +82,10 @@ export interface DayComparison {
   day: string;
   calls: number;
   ledgerUnits: number;
+  /** In reports to Stripe's meter. */
   reportUnits: number;
+  /** Sealed, and not for the meter. */
+  carriedUnits: number;
   stripeUnits: number;
 }
 
@@ -109,9 +115,10 @@ export function compareUsage(
   for (const day of [...names].toSorted()) {
     const ofDay = { calls: callsByDay.get(day) ?? [], reports: reportsByDay.get(day) ?? [] };
     const { calls: callCount, units: ledgerUnits } = addUp(ofDay.calls);
-    const reportUnits = addUp(ofDay.reports).units;
+    const reportUnits = addUp(ofDay.reports.filter(({ metered }) => metered)).units;
+    const carriedUnits = addUp(ofDay.reports).units - reportUnits;
     const stripeUnits = (stripeByDay.get(day) ?? []).reduce((sum, { units }) => sum + units, 0);
-    days.push({ day, calls: callCount, ledgerUnits, reportUnits, stripeUnits });
+    days.push({ day, calls: callCount, ledgerUnits, reportUnits, carriedUnits, stripeUnits });
     discrepancies.push(...callDiscrepancies(day, ofDay.calls, ofDay.reports));
     if (stripe !== undefined && stripeUnits !== reportUnits)
       discrepancies.push({ kind: "stripe", day, reportUnits, stripeUnits });
@@ -139,7 +146,7 @@ function callDiscrepancies(day: string, calls: readonly CallSum[], reports: read
 }
 
 /**
- * The first window of `widthSeconds` in which Stripe has counted something else than the reports of it say, or
+ * The first window of `widthSeconds` in which Stripe has counted something else than the metered reports of it say, or
  * `undefined`. Windows begin at multiples of their width, as Stripe's do.
  */
 export function firstDifference(
@@ -148,7 +155,8 @@ export function firstDifference(
   widthSeconds: number,
 ): { startSeconds: number; reports: SealedReport[]; stripeUnits: number } | undefined {
   const windowOf = (atSeconds: number): number => atSeconds - (atSeconds % widthSeconds);
-  const reported = Map.groupBy(reports, ({ slotSeconds }) => windowOf(slotSeconds));
+  const metered = reports.filter((report) => report.metered);
+  const reported = Map.groupBy(metered, ({ slotSeconds }) => windowOf(slotSeconds));
   const counted = Map.groupBy(stripe, ({ startSeconds }) => windowOf(startSeconds));
   for (const startSeconds of [...new Set([...reported.keys(), ...counted.keys()])].toSorted((a, b) => a - b)) {
     const own = reported.get(startSeconds) ?? [];

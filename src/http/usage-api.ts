@@ -24,7 +24,7 @@ const UsageQuery = z.strictObject({
   /** Days, both of them in the period. */
   from: z.iso.date().optional(),
   to: z.iso.date().optional(),
-  /** A report's id, or `unreported`: its calls are listed. */
+  /** The id of a report or a carry-forward, or `unreported`: its calls are listed. */
   report: Name.max(100).optional(),
   /** The `next` of the page before. */
   after: Name.max(64).optional(),
@@ -54,7 +54,7 @@ async function usageOf(env: Env, tenantId: TenantId, period: Period, page: Page)
     throw new BadRequest("after: must be the `next` of the page before");
   const found = await receiptsOf(env).usage(tenantId, period, page);
   if (found === undefined) return undefined;
-  const { cells, reports } = found;
+  const { cells, reports, carryForwards } = found;
   const list = (name: string, keyOf: (cell: (typeof cells)[number]) => string) =>
     [...addUpBy(cells, keyOf)].map(([key, sum]) => ({ [name]: key, ...sum }));
   return {
@@ -65,6 +65,7 @@ async function usageOf(env: Env, tenantId: TenantId, period: Period, page: Page)
     days: list("day", ({ day }) => day),
     tools: list("tool", ({ tool }) => tool),
     reports,
+    carryForwards,
     next: reports.length === page.limit ? (reports.at(-1)?.minute ?? null) : null,
   };
 }

@@ -37,21 +37,26 @@ type ACall = typeof aCall extends fc.Arbitrary<infer Call> ? Call : never;
 const asUsage = ({ units }: { units: number }) => ({ units, calls: 1 });
 const startOf = (day: number): number => november.startMs + day * DAY_MS;
 
+/** The last of a day is a carry-forward: billed, and never counted by the meter. */
+const isMetered = (nth: number): boolean => nth !== 3;
+
 /** The ledger's sums, the reports and Stripe's days of these calls. */
 function settled(calls: readonly ACall[]) {
   const groups = [...Map.groupBy(calls, ({ day, reportOfDay }) => `${day} ${reportOfDay}`)].map(([key, group]) => {
     const [day = 0, nth = 0] = key.split(" ").map(Number);
     // An hour apart, and none at the start of its hour.
     const slotSeconds = startOf(day) / 1000 + nth * 3600 + (nth + 1) * 60;
-    return { day, slotSeconds, id: `u1.acme.${slotSeconds / 60}`, ...addUp(group.map(asUsage)) };
+    const id = `${isMetered(nth) ? "u1" : "c1"}.acme.${slotSeconds / 60}`;
+    return { day, slotSeconds, metered: isMetered(nth), id, ...addUp(group.map(asUsage)) };
   });
   const ledger: CallSum[] = groups.map(({ day, id, units, calls: count }) => ({
     ...{ day: dayOf(startOf(day)), reportId: id, units, calls: count },
   }));
-  const reports: SealedReport[] = groups.map(({ id, slotSeconds, units, calls: count }) => ({
-    ...{ id, slotSeconds, confirmed: true, units, calls: count },
+  const reports: SealedReport[] = groups.map(({ id, slotSeconds, metered, units, calls: count }) => ({
+    ...{ id, slotSeconds, metered, confirmed: true, units, calls: count },
   }));
-  const stripe = [...Map.groupBy(groups, ({ day }) => day)].map(([day, group]) => ({
+  const counted = groups.filter(({ metered }) => metered);
+  const stripe = [...Map.groupBy(counted, ({ day }) => day)].map(([day, group]) => ({
     startSeconds: startOf(day) / 1000,
     units: addUp(group).units,
   }));
@@ -74,8 +79,11 @@ test("the sum is the same over the calls, over any pages of them, by day, by too
       expect(addUp(reports)).toEqual(total);
       const { days, discrepancies } = compareUsage(ledger, reports, stripe);
       expect(discrepancies).toEqual([]);
-      for (const units of ["ledgerUnits", "reportUnits", "stripeUnits"] as const)
-        expect(days.reduce((sum, day) => sum + day[units], 0)).toBe(total.units);
+      const sumOf = (units: "ledgerUnits" | "reportUnits" | "carriedUnits" | "stripeUnits") =>
+        days.reduce((sum, day) => sum + day[units], 0);
+      expect(sumOf("ledgerUnits")).toBe(total.units);
+      expect(sumOf("stripeUnits") + sumOf("carriedUnits")).toBe(total.units);
+      expect(sumOf("reportUnits")).toBe(sumOf("stripeUnits"));
       expect(firstDifference(reports, stripe, 86_400)).toBeUndefined();
     }),
   );
@@ -95,7 +103,9 @@ test("any unit more or less at Stripe is found on its day, down to the minute", 
         const { discrepancies } = compareUsage(ledger, reports, [...stripe, { startSeconds, units }]);
         const before = settled(calls.filter((call) => dayOf(startOf(call.day)) === day)).stripe[0]?.units ?? 0;
         expect(discrepancies).toEqual([{ kind: "stripe", day, reportUnits: before, stripeUnits: before + units }]);
-        const minutes = reports.map(({ slotSeconds, units: own }) => ({ startSeconds: slotSeconds, units: own }));
+        const minutes = reports
+          .filter(({ metered }) => metered)
+          .map(({ slotSeconds, units: own }) => ({ startSeconds: slotSeconds, units: own }));
         expect(firstDifference(reports, [...minutes, { startSeconds, units }], 60)?.startSeconds).toBe(startSeconds);
         const hour = firstDifference(reports, [...minutes, { startSeconds, units }], 3600);
         expect(hour?.startSeconds).toBe(startSeconds - (startSeconds % 3600));

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { Call, Report } from "../../src/adapters/control-receipts.ts";
+import type { Call, CarryForward, Report } from "../../src/adapters/control-receipts.ts";
 import type { Receipt } from "../../src/core/call.ts";
 import {
   type TestTenant,
@@ -34,6 +34,7 @@ interface UsageAnswer {
   days: { day: string; units: number; calls: number }[];
   tools: { tool: string; units: number; calls: number }[];
   reports: Report[];
+  carryForwards: CarryForward[];
   next: string | null;
 }
 
@@ -91,7 +92,7 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   expect(equal.stderr).toBe("");
   expect(equal.stdout).toContain("All is equal.");
   expect(equal.stdout).toMatch(
-    new RegExp(`^total +${total.calls} +${total.units} +${total.units} +${total.units} +0$`, "m"),
+    new RegExp(`^total +${total.calls} +${total.units} +${total.units} +0 +${total.units} +0$`, "m"),
   );
   expect(equal.code).toBe(0);
 
@@ -141,6 +142,38 @@ test("a call in the ledger that its report does not have is found, with the repo
   const different = await verifyInvoice(tenant.id);
   expect(different.code).toBe(1);
   expect(different.stdout).toContain(`report ${reportId} says 1 units in 1 calls; its calls are 3 units in 2 calls.`);
+});
+
+test("a call that came after its invoice is in a carry-forward, and the sum is still equal", async () => {
+  const tenant = await aTenant({ plan: "pro", limits: unlimited });
+  const receipts = [await charged(tenant.apiKey, "search_products", { query: "" })];
+  await inLedger(tenant.id, 1);
+  await fireCron("*/5 * * * *", Date.now() + SEALED_AFTER_MS);
+  await controlRows(
+    `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
+     VALUES ('in_' || $1, $1, now() - interval '1 day', now() + interval '1 day', 'pro', 50000, 0.1, 1, now())`,
+    [tenant.id],
+  );
+  const late = [
+    await charged(tenant.apiKey, "generate_report"),
+    await charged(tenant.apiKey, "search_products", { query: "" }),
+  ];
+  await inLedger(tenant.id, 3);
+  await fireCron("*/5 * * * *", Date.now() + 2 * SEALED_AFTER_MS);
+
+  const adminKey = await anAdminKey(tenant.id);
+  const { total, unreported, reports, carryForwards } = await usage(tenant.id, adminKey);
+  expect([total.units, unreported.units, units(reports), units(carryForwards)]).toEqual([22, 0, 1, 21]);
+  const [carried] = carryForwards;
+  const behind = [];
+  for (const each of [...reports, ...carryForwards])
+    behind.push(await pagesOf(tenant.id, adminKey, each.id, 1).then((calls) => ids(calls)));
+  expect(behind).toEqual([ids(receipts), ids(late)]);
+  const other = await aTenant({ plan: "pro" });
+  expect((await operator("GET", `/tenants/${other.id}/usage?report=${carried?.id}`)).status).toBe(404);
+  const equal = await verifyInvoice(tenant.id);
+  expect(equal.stdout).toMatch(/^total +3 +22 +1 +21 +1 +0$/m);
+  expect(equal.code).toBe(0);
 });
 
 test("an invoice is compared with the calls of its own period, to the unit", async () => {
