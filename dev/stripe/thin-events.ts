@@ -73,7 +73,8 @@ export function listThinEvents(context: Context, params: z.output<typeof thinEve
 export const destinationCreate = z.strictObject({
   description: text.optional(),
   enabled_events: z.array(text).min(1),
-  event_payload: z.literal("thin", "only thin destinations are simulated"),
+  /** Snapshots go where the simulator was told at its start: a destination of theirs is kept, and nothing is sent there. */
+  event_payload: z.enum(["snapshot", "thin"]),
   include: z.array(z.enum(["webhook_endpoint.signing_secret", "webhook_endpoint.url"])).optional(),
   metadata: metadata.optional(),
   name: text,

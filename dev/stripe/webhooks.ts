@@ -109,7 +109,9 @@ export class Webhooks {
 
   #endpointFor(event: AnyEvent): WebhookEndpoint | undefined {
     if (event.object === "event") return this.#endpoints.snapshot;
-    const registered = this.#store.all("v2.core.event_destination", [where("status", "enabled")]).at(-1);
+    const registered = this.#store
+      .all("v2.core.event_destination", [where("status", "enabled"), where("event_payload", "thin")])
+      .at(-1);
     const { url, signing_secret: secret } = registered?.webhook_endpoint ?? {};
     if (registered === undefined || url === undefined || secret === undefined) return this.#endpoints.thin;
     return { ...this.#endpoints.thin, url, secret, enabledEvents: registered.enabled_events };

@@ -51,7 +51,5 @@ async function sellable(stripe: Stripe): Promise<{ product: string; prices: stri
   const prices = (await stripe.prices.list({ limit: 100 })).data.filter(
     ({ recurring }) => recurring?.usage_type === "licensed",
   );
-  const product = prices[0]?.product;
-  if (typeof product !== "string") throw new Error("there is no price to sell");
-  return { product, prices: prices.slice(0, 1).map(({ id }) => id) };
+  return { product: "tollgate_mcp", prices: prices.slice(0, 1).map(({ id }) => id) };
 }

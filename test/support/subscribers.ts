@@ -12,12 +12,13 @@ export interface BillingRow {
   cancels: boolean;
   periodStartMs: number;
   periodEndMs: number;
+  delivered: boolean;
 }
 
 export async function rowOf(tenantId: string): Promise<BillingRow> {
   const [row] = await controlRows<BillingRow>(
     `SELECT state, plan, stripe_customer_id AS customer, stripe_subscription_id AS subscription, suspended_by AS "suspendedBy",
-            past_due_since IS NOT NULL AS "pastDue", cancel_at IS NOT NULL AS cancels,
+            past_due_since IS NOT NULL AS "pastDue", delivered_version >= version AS delivered, cancel_at IS NOT NULL AS cancels,
             (extract(epoch FROM period_start) * 1000)::double precision AS "periodStartMs",
             (extract(epoch FROM period_end) * 1000)::double precision AS "periodEndMs" FROM tenants WHERE id = $1`,
     [tenantId],
@@ -26,9 +27,10 @@ export async function rowOf(tenantId: string): Promise<BillingRow> {
   return row;
 }
 
+/** Waits until the tenant's row is like this, and its object knows. */
 export async function untilRow(tenantId: string, wanted: Partial<BillingRow>): Promise<BillingRow> {
   const matches = (row: BillingRow): boolean =>
-    Object.entries(wanted).every(([name, value]) => row[name as keyof BillingRow] === value);
+    Object.entries({ ...wanted, delivered: true }).every(([name, value]) => row[name as keyof BillingRow] === value);
   await until(async () => matches(await rowOf(tenantId)), `the tenant's row has ${JSON.stringify(wanted)}`);
   return rowOf(tenantId);
 }
