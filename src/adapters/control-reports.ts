@@ -37,7 +37,9 @@ export function controlReports(db: NeonConnection) {
     /**
      * Seals usage admitted before `cutoffMs`, tenant by tenant and at most so many rows that one transaction takes them:
      * call it again while it seals something. One report per tenant and UTC day, with a minute of that day, not after
-     * now, that no other report of the tenant has and that no final invoice has billed. What no report can bring into
+     * now, that no other report of the tenant has and that no final invoice has billed. On the day on which the tenant's
+     * billing period began, that minute begins in the period, too: it may be the one that begins within the next 60 s,
+     * since Stripe takes 5 minutes. What no report can bring into
      * an invoice goes into a carry-forward: usage of a period whose invoice is final, usage older than Stripe takes, and
      * usage of a day without a free minute. A day's first hour may be short of minutes: then usage waits. Usage of a
      * tenant that the control tables do not know stays.
@@ -58,22 +60,25 @@ export function controlReports(db: NeonConnection) {
           text: `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
                  due AS (
                    SELECT l.call_id, l.tenant_id, l.units, l.at, date_trunc('day', l.at, 'UTC') AS day, p.invoice_id,
-                          l.at < n.now - make_interval(secs => ${SEALABLE_MS / 1000}) AS too_old
-                   FROM n CROSS JOIN ledger l
+                          l.at < n.now - make_interval(secs => ${SEALABLE_MS / 1000}) AS too_old,
+                          CASE WHEN l.at >= t.period_start AND date_trunc('day', l.at, 'UTC') = date_trunc('day', t.period_start, 'UTC')
+                               THEN least(date_trunc('minute', t.period_start + interval '59.999999 seconds', 'UTC'),
+                                          date_trunc('day', l.at, 'UTC') + interval '1439 minutes') END AS opened
+                   FROM n CROSS JOIN ledger l JOIN tenants t ON t.id = l.tenant_id
                    LEFT JOIN LATERAL (SELECT invoice_id FROM billing_periods p
                      WHERE p.tenant_id = l.tenant_id AND l.at >= p.starts_at AND l.at < p.ends_at
                      ORDER BY finalized_at LIMIT 1) p ON true
                    WHERE l.report_id IS NULL AND l.carry_forward_id IS NULL AND l.at < to_timestamp($1::double precision / 1000)
-                     AND ($3::text IS NULL OR l.tenant_id = $3) AND EXISTS (SELECT FROM tenants t WHERE t.id = l.tenant_id)
+                     AND ($3::text IS NULL OR l.tenant_id = $3)
                    ORDER BY l.tenant_id, l.at LIMIT ${ROWS_AT_ONCE} FOR UPDATE OF l),
                  sums AS (
-                   SELECT tenant_id, day, invoice_id, too_old, sum(units) AS units, count(*) AS calls, min(at) AS from_at, max(at) AS to_at,
-                          date_trunc('minute', max(at), 'UTC') AS newest, array_agg(call_id) AS call_ids, count(*) FILTER (WHERE invoice_id IS NULL AND NOT too_old) > 0 AS reportable
-                   FROM due GROUP BY tenant_id, day, invoice_id, too_old),
+                   SELECT tenant_id, day, invoice_id, too_old, opened, sum(units) AS units, count(*) AS calls, min(at) AS from_at, max(at) AS to_at,
+                          greatest(date_trunc('minute', max(at), 'UTC'), opened) AS newest, array_agg(call_id) AS call_ids, count(*) FILTER (WHERE invoice_id IS NULL AND NOT too_old) > 0 AS reportable
+                   FROM due GROUP BY tenant_id, day, invoice_id, too_old, opened),
                  placed AS (
                    SELECT sums.*, n.now, CASE WHEN reportable THEN coalesce(
-                     (SELECT newest WHERE newest <= n.now AND ${isFree("newest")}),
-                     (SELECT minute FROM generate_series(day, least(day + interval '1439 minutes', n.now), interval '1 minute') AS minute
+                     (SELECT newest WHERE newest <= greatest(n.now, opened) AND ${isFree("newest")}),
+                     (SELECT minute FROM generate_series(coalesce(opened, day), least(day + interval '1439 minutes', greatest(n.now, opened)), interval '1 minute') AS minute
                       WHERE ${isFree("minute")} ORDER BY minute < newest, abs(extract(epoch FROM minute - newest)) LIMIT 1)) END AS slot
                    FROM sums, n),
                  named AS (
