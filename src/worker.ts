@@ -10,6 +10,7 @@ export { FleetMigration } from "./platform/fleet-migration.ts";
 export { Lifecycle } from "./platform/lifecycle.ts";
 export { Moving } from "./platform/moving.ts";
 export { Provisioning } from "./platform/provisioning.ts";
+export { Removing } from "./platform/removing.ts";
 export { SessionBudget } from "./platform/session-budget.ts";
 export { TenantObject } from "./platform/tenant-object.ts";
 

@@ -43,7 +43,7 @@ export const subscriptionCreate = z.strictObject({
     .array(z.strictObject({ metadata: metadata.optional(), price: text, quantity: natural.optional() }))
     .min(1)
     .max(20),
-  payment_behavior: z.literal("allow_incomplete", "only allow_incomplete is simulated").optional(),
+  payment_behavior: z.enum(["allow_incomplete", "error_if_incomplete"]).optional(),
 });
 export const subscriptionUpdate = z.strictObject({
   billing_cycle_anchor: z.strictObject({ type: z.enum(["now", "unchanged"]) }).optional(),
@@ -87,7 +87,9 @@ export function createSubscription(context: Context, params: z.output<typeof sub
     metadata: mergeMetadata(null, item.metadata),
   }));
   checkData(context, params, lines, "");
-  return startSubscription(context, params.customer, lines, params, params.cancel_at_period_end ?? false);
+  const started = startSubscription(context, params.customer, lines, params, params.cancel_at_period_end ?? false);
+  if (params.payment_behavior === "error_if_incomplete" && started.status === "incomplete") throw declined();
+  return started;
 }
 
 /** Refuses what Stripe refuses about the anchor and a mix of currencies. `at` is the parameter's prefix. */

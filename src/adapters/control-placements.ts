@@ -1,6 +1,6 @@
 // The control tables that say where tenants are: shards and placements.
 import * as z from "zod";
-import { type Placement, shardCapacity } from "../core/placement.ts";
+import { type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
 import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
@@ -187,7 +187,7 @@ export function controlPlacements(db: NeonConnection) {
 
     /** The shard that is one tenant's own database, made known when it is not. */
     async ownShard(tenantId: TenantId, region: string): Promise<string> {
-      const id = `database-${tenantId}`;
+      const id = ownShardId(tenantId);
       await db.query(
         `INSERT INTO shards (id, strategy, region, capacity) VALUES ($1, 'database', $2, 1)
          ON CONFLICT (id) DO UPDATE SET accepts = true`,

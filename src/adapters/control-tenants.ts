@@ -79,6 +79,7 @@ export function controlTenants(db: NeonConnection) {
            'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
            'placement', ${placementJson("t.placement_id")},
            'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint,
+           'leavingUntilMs', (extract(epoch FROM t.leaving_until) * 1000)::bigint,
            'pastDueSinceMs', (extract(epoch FROM t.past_due_since) * 1000)::bigint, 'limits', t.limits,
            'allowedTools', t.allowed_tools, 'features', t.features,
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,

@@ -144,6 +144,7 @@ export function controlUsage(db: NeonConnection) {
                 (SELECT extract(epoch FROM n.now - min(received_at)) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
                 (SELECT count(*) FROM webhook_inbox WHERE outcome = 'unknown_tenant' AND received_at > n.now - interval '1 day')::int AS "unknownTenantWebhooks",
                 (SELECT count(*) FROM tenants t WHERE state = 'provisioning' AND created_at < n.now - interval '10 minutes')::int AS "stuckTenants",
+                (SELECT count(*) FROM removals WHERE step NOT IN ('grace', 'done', 'undone') AND step_at < n.now - interval '1 hour')::int AS "stuckRemovals",
                 (SELECT extract(epoch FROM n.now - max(received_at)) FROM webhook_inbox)::double precision AS "lastWebhookSeconds",
                 (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'stripe')::double precision AS "lastStripeAnswerSeconds",
                 (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'report')::double precision AS "lastReportRunSeconds",

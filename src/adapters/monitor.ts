@@ -21,3 +21,15 @@ export async function registerMonitor(
   await response.body?.cancel();
   if (!response.ok) throw new AppError("internal", `The monitor answered ${response.status}`);
 }
+
+/** Has the monitor forget the tenant; one that it does not know is fine. Without a monitor configured, does nothing. */
+export async function cancelMonitor(monitorUrl: string, tenantId: TenantId): Promise<void> {
+  if (monitorUrl === "") return;
+  const response = await fetch(`${monitorUrl}/monitors/${tenantId}`, {
+    method: "DELETE",
+    signal: AbortSignal.timeout(5_000),
+  });
+  await response.body?.cancel();
+  if (!response.ok && response.status !== 404)
+    throw new AppError("internal", `The monitor answered ${response.status}`);
+}

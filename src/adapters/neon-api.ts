@@ -255,6 +255,17 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
     },
 
     /**
+     * Removes every project of this name, also those whose id nobody has kept. Returns whether Neon lists none any more.
+     */
+    async closeProjectsNamed(name: string): Promise<boolean> {
+      for (const { id } of await projectsNamed(name)) {
+        const path = { project_id: id };
+        await unlessGone(ask(`remove project ${id}`, (options) => deleteProject({ ...options, path })));
+      }
+      return (await projectsNamed(name)).length === 0;
+    },
+
+    /**
      * The branch of this name with a compute, made when there is none: a copy of `parentId` (the default branch without
      * one) as it is, or as it was at `fromTimestamp`. One that is found is not compared with that: a name stands for one
      * content.

@@ -265,18 +265,32 @@ async function whenFree(owner: NeonConnection, statements: readonly Statement[])
   }
 }
 
-/** Forgets what was noted of the tenant here, some at a time. */
+/** Forgets what was noted of the tenant here, some at a time, and opens its gate. */
 export async function forgetChanges(owner: NeonConnection, tenantId: TenantId): Promise<void> {
-  for (;;) {
-    const [row] = await owner.query(
-      `WITH gone AS (DELETE FROM tollgate.changes WHERE (tenant_id, n) IN (
-         SELECT tenant_id, n FROM tollgate.changes WHERE tenant_id = $1 LIMIT ${DELETED_AT_ONCE}) RETURNING 1)
-       SELECT count(*)::int AS count FROM gone`,
-      [tenantId],
-    );
-    if (Number(row?.["count"]) < DELETED_AT_ONCE) break;
-  }
+  await forgetNotes(owner, tenantId, ["changes"]);
   await owner.query(`SELECT tollgate.set_gate($1, NULL, NULL)`, [tenantId]);
+}
+
+/** The tables beside the tenants' own that may hold values of a tenant's rows. */
+export const notes = ["changes", "staged", "undone"] as const;
+
+/** Deletes a tenant's lines of such tables, some at a time. */
+export async function forgetNotes(
+  owner: NeonConnection,
+  tenantId: TenantId,
+  tables: readonly (typeof notes)[number][],
+): Promise<void> {
+  for (const table of tables) {
+    for (;;) {
+      const [row] = await owner.query(
+        `WITH gone AS (DELETE FROM tollgate.${table} WHERE ctid = ANY (ARRAY(
+           SELECT ctid FROM tollgate.${table} WHERE tenant_id = $1 LIMIT ${DELETED_AT_ONCE})) RETURNING 1)
+         SELECT count(*)::int AS count FROM gone`,
+        [tenantId],
+      );
+      if (Number(row?.["count"]) < DELETED_AT_ONCE) break;
+    }
+  }
 }
 
 // ---- SQL

@@ -159,6 +159,14 @@ export const indicators: readonly Indicator[] = [
     runbook: "GET /admin/api/tenants/ID shows the step that fails and why.",
   },
   {
+    name: "stuckRemovals",
+    title: "Removals of tenants that have been at one step for an hour",
+    unit: "count",
+    warning: 0,
+    critical: 10,
+    runbook: "GET /admin/api/tenants/ID/removal shows the step and what it waits for.",
+  },
+  {
     name: "lastReportRunSeconds",
     title: "Since the reporter last ran",
     unit: "seconds",

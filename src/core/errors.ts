@@ -30,6 +30,10 @@ export const errors = {
   },
   tenant_suspended: { status: 403, advice: "The account is suspended. Its administrator can restore it." },
   tenant_leaving: { status: 403, advice: "The account is being closed; only export works until it is reactivated." },
+  payment_failed: {
+    status: 402,
+    advice: "Stripe could not charge the account. Give it a way to pay that works, then try again.",
+  },
   tenant_gone: { status: 403, advice: "The account was closed." },
   // admission
   tool_not_allowed: { status: 403, advice: "This account may not call this tool." },

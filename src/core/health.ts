@@ -87,6 +87,7 @@ export interface PipelineState {
   inboxLagSeconds: number | null;
   unknownTenantWebhooks: number;
   stuckTenants: number;
+  stuckRemovals: number;
   lastWebhookSeconds: number | null;
   lastStripeAnswerSeconds: number | null;
   lastReportRunSeconds: number | null;
@@ -169,6 +170,9 @@ export function billingChecks(state: PipelineState): Record<string, Check> {
     ),
     provisioning: verdict(state.stuckTenants === 0, "tenants have been stuck in provisioning for 10 minutes", {
       stuck: state.stuckTenants,
+    }),
+    removals: verdict(state.stuckRemovals === 0, "a step of a tenant's removal has not been done for an hour", {
+      stuck: state.stuckRemovals,
     }),
     stripe: verdict(!older(state.lastStripeAnswerSeconds, STRIPE_SECONDS), "Stripe has not answered for 10 minutes", {
       lastAnswerSeconds: state.lastStripeAnswerSeconds,

@@ -28,6 +28,11 @@ export function ownName(placementId: number): string {
   return `tenant_${placementId}`;
 }
 
+/** The shard that is one tenant's own database. */
+export function ownShardId(tenantId: string): string {
+  return `database-${tenantId}`;
+}
+
 /** What a sealed login is sealed for. */
 export const loginPurpose = {
   owner: (shardId: string) => `shard:${shardId}:owner`,

@@ -32,6 +32,8 @@ export const TenantConfig = z.object({
   trialUntilMs: z.int().nullable(),
   /** Since when an invoice is not paid; only in the state `past_due`. */
   pastDueSinceMs: z.int().nullable().default(null),
+  /** Until when a tenant that leaves may come back. */
+  leavingUntilMs: z.int().nullable().default(null),
   limits: Limits,
   /** `null`: every tool of the catalogue. */
   allowedTools: z.array(z.string()).nullable(),

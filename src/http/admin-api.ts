@@ -22,6 +22,7 @@ import { moveApi } from "./move-api.ts";
 import { TenantRequest, createTenant } from "./new-tenant.ts";
 import { planApi } from "./plan-api.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
+import { removalApi } from "./removal-api.ts";
 import { usageApi } from "./usage-api.ts";
 
 const NewTenantRequest = TenantRequest.extend({
@@ -69,6 +70,7 @@ adminApi.post("/checkouts", async (c) =>
 
 /** What Stripe's meter has refused after it had taken it, by day. */
 adminApi.get("/meter-errors", async (c) => c.json({ days: await meterErrorsOf(c.env).byDay(METER_ERROR_DAYS) }));
+adminApi.route("/tenants", removalApi);
 
 adminApi.get("/tenants", async (c) => {
   const tenants = await tenantsOf(c.env).list(c.req.query("after") ?? "", PAGE);

@@ -10,6 +10,7 @@ import { CheckoutRequest, openCheckout, soldPlans } from "./checkout.ts";
 import { KeyRequest, issueKey } from "./keys.ts";
 import { accountApi } from "./plan-api.ts";
 import { type HttpEnv, problem, readJson } from "./problem.ts";
+import { leavingApi } from "./removal-api.ts";
 import { ownUsageApi } from "./usage-api.ts";
 
 export const tenantApi = new Hono<HttpEnv>();
@@ -17,6 +18,7 @@ export const tenantApi = new Hono<HttpEnv>();
 tenantApi.route("/api/tenants", exportApi);
 tenantApi.route("/api/tenants", ownUsageApi);
 tenantApi.route("/api/tenants", accountApi);
+tenantApi.route("/api/tenants", leavingApi);
 
 /** What can be bought. */
 tenantApi.get("/plans", (c) =>

@@ -169,3 +169,13 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     setSetting,
   };
 }
+
+/**
+ * A canary's token is good for one call: each must expire later than the one spent before it. Kept durably, so that an
+ * eviction does not make a token good again. Returns whether it was good.
+ */
+export function spendCanary(rows: CallLog, { expiresAtMs }: { expiresAtMs: number }): boolean {
+  if (expiresAtMs <= Number(rows.setting("canary") ?? 0)) return false;
+  rows.setSetting("canary", String(expiresAtMs));
+  return true;
+}

@@ -8,7 +8,7 @@ import { sealLogin } from "../adapters/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
 import { connectNeonApi } from "../adapters/neon-api.ts";
 import { AppError } from "../core/errors.ts";
-import { connectionUrl, loginPurpose } from "../core/placement.ts";
+import { connectionUrl, loginPurpose, ownShardId } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { log } from "../log.ts";
@@ -59,7 +59,7 @@ async function openShard(
   let { projectId } = known;
   if (projectId === null) {
     const opened = await neon.openProject({
-      name: `tollgate-${id}`,
+      name: projectName(id),
       regionId: known.region,
       pgVersion: POSTGRES_VERSION,
     });
@@ -76,6 +76,24 @@ async function openShard(
   const ownerLogin = await sealLogin(env, loginPurpose.owner(id), `${user}:${password}`);
   await placements.registerShard({ id, strategy, region: known.region, host, database, ownerLogin, appLogin: null });
   return true;
+}
+
+function projectName(shardId: string): string {
+  return `tollgate-${shardId}`;
+}
+
+/**
+ * Removes the project of a tenant's own database by its name, also one whose id nobody has kept. Returns whether Neon lists
+ * none any more; true for a tenant that never had one. May be repeated.
+ */
+export async function closeOwnShard(env: Env, tenantId: TenantId): Promise<boolean> {
+  const placements = placementsOf(env);
+  const id = ownShardId(tenantId);
+  if ((await placements.projectOf(id)) === undefined) return true;
+  const neon = connectNeonApi({ apiKey: env.NEON_API_KEY, apiBase: env.NEON_API_BASE });
+  const isGone = await neon.closeProjectsNamed(projectName(id));
+  if (isGone) await placements.closeShard(id);
+  return isGone;
 }
 
 /** Removes a tenant's own database. May be repeated. */

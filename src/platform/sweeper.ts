@@ -1,5 +1,6 @@
 // The cron that picks up what fell down: events that Stripe could not deliver or that were kept and not applied,
-// tenants whose provisioning went silent, fleet migrations that did, and objects that were not told of a change.
+// tenants whose provisioning went silent, fleet migrations that did, objects that were not told of a change, and tenants
+// that leave.
 import { controlInbox } from "../adapters/control-inbox.ts";
 import { controlMoves } from "../adapters/control-moves.ts";
 import { controlOpenCalls } from "../adapters/control-open-calls.ts";
@@ -17,6 +18,7 @@ import { resumeSilentChanges } from "./lifecycle.ts";
 import { MOVE_SILENCE_MS, startMoving } from "./moving.ts";
 import { tellOpenCalls } from "./open-calls.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "./provisioning-start.ts";
+import { sweepRemovals } from "./removing.ts";
 import { rotateSeals } from "./seal-rotation.ts";
 
 /** Of each kind, one run takes this many; what is left waits a minute. */
@@ -59,6 +61,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
   });
   await settle("silent_plan_changes", () => resumeSilentChanges(env, BATCH));
+  await settle("removals", () => sweepRemovals(env, BATCH));
   await settle("silent_jobs", () => resumeSilentJobs(env, BATCH));
   await settle("old_changes", () => pruneChanges(env));
   await settle("silent_migrations", () => resumeSilentMigrations(env));

@@ -170,6 +170,13 @@ export class TenantData {
     }
   }
 
+  /** Closes everything: for a tenant that is gone. */
+  async close(): Promise<void> {
+    const opened = this.#opened;
+    this.#opened = undefined;
+    await opened?.pool.drain();
+  }
+
   /** The tenant's sessions: of whom /health tells. */
   sessions(): { used: number; idle: number; waiting: number } {
     return this.#opened?.pool.stats() ?? { used: 0, idle: 0, waiting: 0 };

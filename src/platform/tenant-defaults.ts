@@ -1,4 +1,5 @@
 // What a new tenant starts with: settings, and a small catalogue of products so that its tools have something to find.
+import type { TenantId } from "../core/tenant.ts";
 import type { TenantDb } from "../tools/tool.ts";
 
 const settings = {
@@ -34,4 +35,12 @@ export async function seedTenant(db: TenantDb): Promise<void> {
       params: [JSON.stringify(products)],
     },
   ]);
+}
+
+/** What is wrong with what a tenant sees of its tables, in our words, or nothing. */
+export async function checkTenantRows(db: TenantDb, tenantId: TenantId): Promise<string | undefined> {
+  const foreign = await db.query(`SELECT 1 AS foreign FROM products WHERE tenant_id <> $1 LIMIT 1`, [tenantId]);
+  if (foreign.length > 0) return "rows of another tenant are visible";
+  const own = await db.query(`SELECT count(*)::int AS settings FROM settings`);
+  return Number(own[0]?.["settings"]) > 0 ? undefined : "the tenant's settings are missing";
 }

@@ -5,8 +5,8 @@
 import { type ControlMoves, movesOf } from "../adapters/control-moves.ts";
 import { placementsOf } from "../adapters/control-placements.ts";
 import { tenantsOf } from "../adapters/control-tenants.ts";
-import { openTenantDb, ownerUrl, provePlacement } from "../adapters/dispatch.ts";
-import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
+import { openTenantDb, provePlacement } from "../adapters/dispatch.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
 import {
   type AsTenant,
   type Changes,
@@ -14,7 +14,6 @@ import {
   applyRows,
   changesSince,
   emptyTables,
-  forgetChanges,
   lackingIn,
   markOf,
   openGate,
@@ -31,14 +30,13 @@ import { type Move, direction, mayBe, nearEnough } from "../core/move.ts";
 import type { Placement } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { makePlace, removePlace } from "./placing.ts";
+import { GATE_WAIT_MS, dropPlace, makePlace, markAsCopy, placeOwner } from "./placing.ts";
 import { OPENING_POLL_MS, closeShard, makeRoom } from "./shard-opening.ts";
 
 /** A piece of a move: short enough for one step of a Workflow and one RPC. */
 const PIECE_MS = 5_000;
 /** How long the tenant's statements may wait for those that run already, at a change-over. */
 const DRAIN_MS = 1_000;
-const GATE_WAIT_MS = 1_000;
 /** Of keys that are read in one request. */
 const KEYS_AT_ONCE = 1_000;
 /** After a change-over that found the tenant too busy. */
@@ -298,23 +296,12 @@ export class TenantMove {
 
   // ---- the places
 
-  async #drop(placement: Placement): Promise<void> {
-    if (placement.strategy === "shared") {
-      const side = await this.#side(placement);
-      // As a copy, so that its end is not noted as the tenant's changes.
-      await this.#load(side, 0);
-      await emptyTables(side.asTenant, await tablesOf(side.asTenant), [underToken(0)]);
-      await forgetChanges(side.owner, this.#tenantId);
-    } else {
-      await removePlace(this.#env, placement);
-    }
+  #drop(placement: Placement): Promise<void> {
+    return dropPlace(this.#env, this.#tenantId, placement);
   }
 
-  async #load(side: Side, token: number): Promise<void> {
-    const gate = { state: "loading", token } as const;
-    if (!(await setGate(side.owner, this.#tenantId, gate, GATE_WAIT_MS))) {
-      throw new AppError("database_unavailable", "an earlier copy is still being written");
-    }
+  #load(side: Side, token: number): Promise<void> {
+    return markAsCopy(side.owner, this.#tenantId, token);
   }
 
   async #commonTables(source: Side, target: Side): Promise<Table[]> {
@@ -340,10 +327,8 @@ export class TenantMove {
     return { placement, owner, asTenant: (statements) => db.transaction(statements) };
   }
 
-  async #ownerOf(placement: Placement): Promise<NeonConnection> {
-    const shard = await placementsOf(this.#env).shard(placement.shardId);
-    if (shard === undefined) throw new AppError("placement_unavailable", `there is no shard ${placement.shardId}`);
-    return connectNeon(await ownerUrl(this.#env, shard), this.#env.NEON_FETCH_ENDPOINT);
+  #ownerOf(placement: Placement): Promise<NeonConnection> {
+    return placeOwner(this.#env, placement.shardId);
   }
 }
 

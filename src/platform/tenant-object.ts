@@ -15,13 +15,14 @@ import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal
 import { allowedTools, refusedCredential, refusedTool } from "../core/call-checks.ts";
 import { AppError, type ErrorCode } from "../core/errors.ts";
 import { limitRefusal, plainRefusal, refusedOutcome } from "../core/refusal.ts";
+import { wayBack } from "../core/removal.ts";
 import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
 import type { OpenCall } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { applyBillingEvents } from "./billing-events.ts";
 import { CallGate } from "./call-gate.ts";
-import { type CallLog, hasCallLog, openCallLog } from "./call-log.ts";
+import { type CallLog, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
 import { startMoving } from "./moving.ts";
 import { placeTenant } from "./placing.ts";
 import { startProvisioning } from "./provisioning-start.ts";
@@ -29,8 +30,9 @@ import type { ArchiveHost } from "./job.ts";
 import { TenantPlan } from "./plan-change.ts";
 import { TenantArchive } from "./tenant-archive.ts";
 import { TenantData } from "./tenant-data.ts";
-import { seedTenant } from "./tenant-defaults.ts";
+import { checkTenantRows, seedTenant } from "./tenant-defaults.ts";
 import { type MoveHost, type Piece, TenantMove } from "./tenant-move.ts";
+import { type RemovalHost, TenantRemoval } from "./tenant-removal.ts";
 import { Turns } from "./turns.ts";
 import { UsageOutbox } from "./usage-outbox.ts";
 
@@ -42,6 +44,7 @@ export class TenantObject extends DurableObject<Env> {
   readonly #data: TenantData;
   readonly #move: TenantMove;
   readonly #archive: TenantArchive;
+  readonly #removal: TenantRemoval;
   readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
@@ -50,7 +53,7 @@ export class TenantObject extends DurableObject<Env> {
   /** What billing decides of the tenant: one after the other, because each decides from what it has read. */
   readonly #billing = new Turns();
   #nextInbox: Promise<void> | undefined;
-  /** Pieces of moves and jobs: both hold the tenant's statements back. */
+  /** Pieces of moves, jobs and the removal: none may find another's work half done. */
   readonly #pieces = new Turns();
   #log: CallLog | undefined;
   #outbox: UsageOutbox | undefined;
@@ -58,7 +61,7 @@ export class TenantObject extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     this.#tenantId = (ctx.id.name ?? "") as TenantId;
-    const host: MoveHost & ArchiveHost = {
+    const host: MoveHost & ArchiveHost & RemovalHost = {
       place: () => this.#place(),
       pause: (withinMs) => this.#data.pause(withinMs),
       resume: () => this.#data.resume(),
@@ -68,15 +71,17 @@ export class TenantObject extends DurableObject<Env> {
         await this.#rowsOrThrow();
         ctx.waitUntil(this.refresh().catch(() => undefined)); // tells the control tables; the sweep sees to it otherwise
       },
+      now: () => this.now(),
+      refresh: () => this.refresh(),
+      running: () => this.#admission.inFlight,
+      flush: async () => (await this.#outbox?.flush()) ?? { epoch: "", lastN: 0 },
+      disconnect: () => this.#data.close(),
+      forget: () => this.#forget(),
     };
     this.#move = new TenantMove(env, this.#tenantId, host);
-    this.#plan = new TenantPlan(env, this.#tenantId, this.#billing, {
-      gate: this.#gate,
-      now: () => this.now(),
-      flush: async () => (await this.#outbox?.flush()) ?? { epoch: "", lastN: 0 },
-      refresh: () => this.refresh(),
-    });
+    this.#plan = new TenantPlan(env, this.#tenantId, this.#billing, { ...host, gate: this.#gate });
     this.#archive = new TenantArchive(env, this.#tenantId, host);
+    this.#removal = new TenantRemoval(env, this.#tenantId, host);
     this.#data = new TenantData(env, this.#tenantId, (left) => this.#move.heal(left));
     if (hasCallLog(ctx.storage)) this.#open();
   }
@@ -122,7 +127,7 @@ export class TenantObject extends DurableObject<Env> {
     const db = this.#data.atHand(config.placement, this.now()) ?? (await this.#openRows(config));
     if (typeof db === "string") return refusedOutcome(plainRefusal(db));
     const rows = this.#open();
-    if (request.caller.kind === "canary" && !this.#spendCanary(rows, request.caller)) {
+    if (request.caller.kind === "canary" && !spendCanary(rows, request.caller)) {
       return refusedOutcome(plainRefusal("token_invalid"));
     }
     // The answer to a call that was charged is lost: it is run again for the answer alone.
@@ -232,11 +237,7 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Whether the tenant's own way to its rows works. Returns what is wrong in our words, or nothing. */
   async checkRows(): Promise<string | undefined> {
-    const db = await this.#rowsOrThrow();
-    const foreign = await db.query(`SELECT 1 AS foreign FROM products WHERE tenant_id <> $1 LIMIT 1`, [this.#tenantId]);
-    if (foreign.length > 0) return "rows of another tenant are visible";
-    const own = await db.query(`SELECT count(*)::int AS settings FROM settings`);
-    return Number(own[0]?.["settings"]) > 0 ? undefined : "the tenant's settings are missing";
+    return checkTenantRows(await this.#rowsOrThrow(), this.#tenantId);
   }
 
   /** Has the tenant's open move gone on with. */
@@ -252,6 +253,17 @@ export class TenantObject extends DurableObject<Env> {
   /** Does the next piece of a backup, a restore or an import. */
   jobOn(jobId: number): Promise<Piece> {
     return this.#pieces.take(() => this.#archive.advance(jobId));
+  }
+
+  /** Does the next piece of the tenant's removal. */
+  removeOn(): Promise<Piece> {
+    return this.#pieces.take(() => this.#removal.advance());
+  }
+
+  /** Takes a tenant that leaves back. Returns why not, or nothing. */
+  reactivate(): Promise<ErrorCode | undefined> {
+    // Stripe's events about the new subscription wait until the tenant has it.
+    return this.#pieces.take(() => this.#billing.take(() => this.#removal.comeBack()));
   }
 
   /** The tenant's rows and documents, for a key of its own or, without one, for the operator; or why not. */
@@ -312,6 +324,8 @@ export class TenantObject extends DurableObject<Env> {
     // Which was asked for later decides, not the version: after a restore of the control tables versions go back.
     if (known !== undefined && known.readAtMs > askedAtMs) return known.value;
     this.#config = { value: read, readAtMs: askedAtMs };
+    // An object that was emptied stays empty, whoever asks it.
+    if (read.state === "gone" && this.#log === undefined) return read;
     this.#data.resize(read.limits);
     this.#open().setSetting("config", JSON.stringify(this.#config));
     return read;
@@ -327,22 +341,13 @@ export class TenantObject extends DurableObject<Env> {
     const now = this.now();
     const settingUp = caller.kind === "canary" && config.state === "provisioning";
     const code = refusedCredential(config, caller, now) ?? (settingUp ? undefined : refusedByState(config, now));
-    return code === undefined ? undefined : plainRefusal(code);
+    if (code !== "tenant_leaving") return code === undefined ? undefined : plainRefusal(code);
+    return plainRefusal(code, wayBack(this.#tenantId, config.leavingUntilMs, this.env.PUBLIC_URL));
   }
 
   /** The tenant's rows, proved to be nobody else's, or why they cannot be had. */
   async #openRows({ placement }: TenantConfig): Promise<CallScopedDb | ErrorCode> {
     return placement === null ? "tenant_provisioning" : this.#data.open(placement, this.now());
-  }
-
-  /**
-   * A canary's token is good for one call: each must expire later than the one spent before it. Kept durably, so that
-   * an eviction does not make a token good again.
-   */
-  #spendCanary(rows: CallLog, caller: Extract<Caller, { kind: "canary" }>): boolean {
-    if (caller.expiresAtMs <= Number(rows.setting("canary") ?? 0)) return false;
-    rows.setSetting("canary", String(caller.expiresAtMs));
-    return true;
   }
 
   /** Where the rows are, and the rows, when it was proved lately that nobody else gets at them. */
@@ -377,6 +382,16 @@ export class TenantObject extends DurableObject<Env> {
       this.#outbox = new UsageOutbox(this.ctx.storage, this.env.USAGE, this.#tenantId, rows);
     }
     return this.#log;
+  }
+
+  /** Deletes all that is stored here, the alarm included. */
+  async #forget(): Promise<void> {
+    if ((await this.#readConfig())?.state !== "gone") throw new AppError("conflict", "the tenant is not gone");
+    const rows = hasCallLog(this.ctx.storage) ? this.#open() : undefined;
+    if (rows !== undefined && rows.lastN > rows.acknowledged)
+      throw new AppError("conflict", "the ledger does not have all charges yet");
+    this.#log = this.#outbox = undefined;
+    await this.ctx.storage.deleteAll();
   }
 }
 

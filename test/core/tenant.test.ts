@@ -89,6 +89,7 @@ test("a copy that an older program kept gains the limits that it lacks, and one 
   expect(TenantConfig.parse(kept)).toEqual({
     ...kept,
     pastDueSinceMs: null,
+    leavingUntilMs: null,
     features: {},
     limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
   });

@@ -130,12 +130,31 @@ export class TenantObject extends ProductObject {
     this.ctx.abort("ended by a test");
   }
 
+  /** What there is of the object's storage. */
+  async remains(): Promise<{ tables: string[]; alarmAtMs: number | null }> {
+    const { sql } = this.ctx.storage;
+    const tables = sql.exec<{ name: string }>(`SELECT name FROM sqlite_master WHERE type = 'table'`).toArray();
+    return { tables: tables.map(({ name }) => name), alarmAtMs: await this.ctx.storage.getAlarm() };
+  }
+
   /** What the object has stored. */
   stored(): Record<string, unknown>[] {
     const { sql } = this.ctx.storage;
     const tables = sql.exec(`SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'calls'`).toArray();
     return tables.length === 0 ? [] : sql.exec(`SELECT * FROM calls ORDER BY n`).toArray();
   }
+}
+
+/** What is in the buckets under these prefixes. */
+async function filesUnder(env: Env, prefixes: readonly string[]): Promise<Record<string, string>> {
+  const found: Record<string, string> = {};
+  for (const bucket of [env.FILES, env.BACKUPS]) {
+    for (const prefix of prefixes) {
+      const { objects } = await bucket.list({ prefix });
+      for (const { key } of objects) found[key] = (await (await bucket.get(key))?.text()) ?? "";
+    }
+  }
+  return found;
 }
 
 export class SessionBudget extends ProductBudget {
@@ -178,6 +197,12 @@ export default {
         return Response.json({ ended: tenantId });
       case "/test/stored":
         return Response.json(await object.stored());
+      case "/test/remains": {
+        const { tables, alarmAtMs } = await object.remains();
+        return Response.json({ tables: [...tables], alarmAtMs });
+      }
+      case "/test/files":
+        return Response.json(await filesUnder(env, searchParams.getAll("prefix")));
       case "/test/holders": {
         const budget = env.SESSIONS.getByName("fleet") as unknown as DurableObjectStub<SessionBudget>;
         return Response.json(await budget.holders());

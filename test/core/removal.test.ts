@@ -1,0 +1,146 @@
+// The end of a tenant: the order of its steps, what it may come back to, and the archive of its usage.
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import {
+  GRACE_MS,
+  type RemovalStep,
+  type WorkingStep,
+  closingSteps,
+  droppingSteps,
+  mayComeBack,
+  nextMidnightSeconds,
+  phaseOf,
+  stateOnReturn,
+  stepAfter,
+  wayBack,
+} from "../../src/core/removal.ts";
+import { tenantStates } from "../../src/core/tenant.ts";
+import {
+  type Part,
+  type Summary,
+  addsUp,
+  archiveKey,
+  isPart,
+  partFile,
+  readSummary,
+  summaryFile,
+} from "../../src/core/usage-archive.ts";
+
+test("a removal goes through every step once, and from the first that drops something there is no way back", () => {
+  const seen: RemovalStep[] = [];
+  let step: RemovalStep = "usage";
+  for (; step !== "done" && seen.length < 20; step = step === "grace" ? "archive" : stepAfter(step as WorkingStep))
+    seen.push(step);
+  expect(seen).toEqual([...closingSteps, "grace", ...droppingSteps]);
+  expect(seen.map(mayComeBack)).toEqual([true, true, true, true, false, false, false, false, false, false, false]);
+  expect(seen.map(phaseOf)).toEqual([
+    ...closingSteps.map(() => "closing"),
+    "grace",
+    ...droppingSteps.map(() => "dropping"),
+  ]);
+  // Nothing is dropped that was not archived, and its charges are forgotten by the object last but for the name.
+  expect(droppingSteps.indexOf("verify")).toBeLessThan(droppingSteps.indexOf("places"));
+  expect(droppingSteps.slice(-2)).toEqual(["object", "erase"]);
+});
+
+test("a tenant comes back to the state it left from, and a new subscription takes away only what billing had done", () => {
+  for (const from of tenantStates) {
+    for (const askedBy of ["operator", "tenant", "billing"] as const) {
+      expect(stateOnReturn({ from, askedBy, newSubscription: false })).toBe(from);
+      const paid = stateOnReturn({ from, askedBy, newSubscription: true });
+      if (from === "past_due") expect(paid).toBe("active");
+      else if (from === "suspended") expect(paid).toBe(askedBy === "billing" ? "active" : "suspended");
+      else expect(paid).toBe(from);
+    }
+  }
+});
+
+test("a new subscription's periods begin at a midnight that is strictly to come, within a day", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 0, max: 4e12 }), (nowMs) => {
+      const anchor = nextMidnightSeconds(nowMs);
+      expect(anchor % 86_400).toBe(0);
+      expect(anchor * 1000).toBeGreaterThan(nowMs);
+      expect(anchor * 1000 - nowMs).toBeLessThanOrEqual(86_400_000);
+    }),
+  );
+});
+
+test("a refusal says until when and where", () => {
+  const text = wayBack("acme", Date.UTC(2026, 0, 1) + GRACE_MS, "https://x.test");
+  expect(text).toContain("2026-01-31T00:00:00.000Z");
+  expect(text).toContain("https://x.test/api/tenants/acme/reactivate");
+  expect(wayBack("acme", null, "https://x.test")).toBeUndefined();
+});
+
+const call = fc.record({
+  call: fc.uuid(),
+  tool: fc.string({ maxLength: 10 }),
+  units: fc.integer({ min: 1, max: 1000 }),
+  at: fc.constantFrom("2026-11-30T23:59:59.999Z", "2026-12-01T00:00:00.000Z"),
+  report: fc.option(fc.string({ maxLength: 10 })),
+});
+
+/** An archive of these calls, in parts of a few. */
+async function anArchive(calls: { units: number; at: string }[], atOnce: number) {
+  const files = new Map<string, string>();
+  const parts: Part[] = [];
+  for (let from = 0; from < calls.length; from += atOnce) {
+    const rows = calls.slice(from, from + atOnce);
+    const { text, part } = await partFile("acme", {
+      kind: "calls",
+      part: parts.length + 1,
+      rows: rows.length,
+      units: rows.reduce((sum, { units }) => sum + units, 0),
+      body: rows.map((row) => `${JSON.stringify(row)}\n`).join(""),
+    });
+    files.set(archiveKey("acme", part), text);
+    parts.push(part);
+  }
+  const units = calls.reduce((sum, each) => sum + each.units, 0);
+  const totals = { calls: { rows: calls.length, units }, reports: { rows: 0, units: 0 } };
+  const months = [...Map.groupBy(calls, ({ at }) => at.slice(0, 7))].map(([month, own]) => ({
+    month,
+    calls: own.length,
+    units: own.reduce((sum, each) => sum + each.units, 0),
+  }));
+  const summary: Summary = { totals, parts, months };
+  return { files, summary, text: await summaryFile("acme", summary) };
+}
+
+test("what was archived is read back as it was, and adds up to the ledger", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(call, { maxLength: 12 }), fc.integer({ min: 1, max: 5 }), async (calls, atOnce) => {
+      const { files, summary, text } = await anArchive(calls, atOnce);
+      const read = await readSummary("acme", text);
+      expect(read).toEqual(summary);
+      for (const part of read?.parts ?? [])
+        expect(await isPart("acme", part, files.get(archiveKey("acme", part)) ?? "")).toBe(true);
+      expect(addsUp(summary, summary.totals)).toBe(true);
+      const more = { ...summary.totals, calls: { rows: calls.length + 1, units: summary.totals.calls.units + 1 } };
+      expect(addsUp(summary, more)).toBe(false);
+    }),
+  );
+});
+
+test("a file with any character changed, cut off or of another tenant is not what was archived", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(call, { minLength: 1, maxLength: 4 }),
+      fc.nat(),
+      fc.boolean(),
+      async (calls, place, isCut) => {
+        const { files, summary, text } = await anArchive(calls, 10);
+        const [part] = summary.parts;
+        if (part === undefined) throw new Error("there is no part");
+        const spoil = (whole: string): string => {
+          const at = place % whole.length;
+          return isCut ? whole.slice(0, at) : `${whole.slice(0, at)}\u0001${whole.slice(at + 1)}`;
+        };
+        expect(await isPart("acme", part, spoil(files.get(archiveKey("acme", part)) ?? ""))).toBe(false);
+        expect(await readSummary("acme", spoil(text))).toBeUndefined();
+        expect(await isPart("other", part, files.get(archiveKey("acme", part)) ?? "")).toBe(false);
+      },
+    ),
+  );
+});

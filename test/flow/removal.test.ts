@@ -1,0 +1,318 @@
+// A tenant leaves: its last usage is billed, it may come back for a month, and then nothing of it is left but what it was
+// billed for, whatever fails, comes twice or dies on the way.
+import { afterEach, expect, test } from "vitest";
+import {
+  type TestTenant,
+  aCustomer,
+  aTenant,
+  callTool,
+  controlRows,
+  databaseFaults,
+  databaseHits,
+  endObject,
+  fireCron,
+  operator,
+  rowsOf,
+  simulator,
+  status,
+  system,
+  until,
+} from "../support/flow.ts";
+import { backUp, generous, run, tiers } from "../support/backups.ts";
+import {
+  anAdminKey,
+  archived,
+  asAdmin,
+  leaves,
+  ledgerOf,
+  nothingIsLeft,
+  placesOf,
+  invoicedUnits,
+  reaches,
+  removal,
+  subscriptions,
+} from "../support/removals.ts";
+
+afterEach(async () => {
+  await databaseFaults([]);
+  await simulator("/faults", { rules: [] });
+  await simulator("/meter-lag", { ms: 0 });
+  await simulator("/clock", { offsetMs: 0 });
+});
+
+const usage = (tenant: TestTenant) => callTool(tenant.apiKey, "search_products", { query: "" });
+const dropNow = (tenantId: string) => operator("POST", `/tenants/${tenantId}/remove?now=true`);
+
+/** Units that Stripe counts for a tenant. */
+async function metered(tenantId: string): Promise<number> {
+  const [row] = await controlRows<{ customer: string }>(
+    `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
+    [tenantId],
+  );
+  const totals = (await simulator("/meter-totals")) as Record<string, Record<string, number>>;
+  return totals[row?.customer ?? ""]?.["mcp_units"] ?? 0;
+}
+
+test("a tenant that leaves is billed for its last call, is refused with the way back, exports, and comes back", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Leaves & returns" });
+  const admin = await anAdminKey(tenant.id);
+  await usage(tenant);
+  await usage(tenant);
+
+  const unconfirmed = await asAdmin(tenant, admin, "POST", "/remove", { name: "Somebody else" });
+  expect(unconfirmed.status).toBe(400);
+  expect((await asAdmin(tenant, tenant.apiKey, "POST", "/remove", { name: "Leaves & returns" })).status).toBe(403);
+  expect((await usage(tenant)).isError).toBeFalsy();
+
+  expect((await asAdmin(tenant, admin, "POST", "/remove", { name: "Leaves & returns" })).status).toBe(202);
+  const refused = await usage(tenant);
+  expect(refused.refusal?.code).toBe("tenant_leaving");
+  await reaches(tenant.id, "grace");
+  const { leavingUntil } = await removal(tenant.id);
+  expect(refused.text).toContain(String(leavingUntil));
+  expect(refused.text).toContain(`/api/tenants/${tenant.id}/reactivate`);
+  expect(Math.round((Date.parse(leavingUntil ?? "") - Date.now()) / 86_400_000)).toBe(30);
+  // No cron ran: the last usage was brought there before the subscription ended.
+  expect(await metered(tenant.id)).toBe(3);
+  expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["canceled"]);
+  expect((await fetch(`${system.monitorUrl}/monitors/${tenant.id}`)).status).toBe(404);
+
+  const exported = await asAdmin(tenant, admin, "GET", "/export");
+  expect(exported.status).toBe(200);
+  const lines = (await exported.text()).trimEnd().split("\n");
+  expect(lines.filter((line) => line.startsWith('["products"'))).toHaveLength(10);
+  expect(JSON.parse(lines.at(-1) ?? "")).toHaveProperty("end");
+
+  const back = await asAdmin(tenant, admin, "POST", "/reactivate");
+  expect(back.status, await back.clone().text()).toBe(200);
+  expect((await usage(tenant)).isError).toBeFalsy();
+  expect((await status(tenant.id)).state).toBe("active");
+  // Asking again changes nothing.
+  expect((await asAdmin(tenant, admin, "POST", "/reactivate")).status).toBe(200);
+  const now = await subscriptions(tenant.id);
+  expect(now.filter((each) => each.status === "active")).toHaveLength(1);
+  expect(
+    await controlRows(`SELECT stripe_subscription_id AS id, leaving_until FROM tenants WHERE id = $1`, [tenant.id]),
+  ).toEqual([{ id: now.find((each) => each.status === "active")?.id, leaving_until: null }]);
+  await until(async () => (await fetch(`${system.monitorUrl}/monitors/${tenant.id}`)).ok, "it is watched again");
+});
+
+test.each(tiers)("at the end nothing of a $strategy tenant is left, and the archive is its ledger", async (tier) => {
+  const tenant =
+    tier.strategy === "database"
+      ? await aTenant({ ...tier, ...generous })
+      : await aCustomer({ plan: tier.plan, name: "Ada Lovelace" });
+  const other = await aTenant({ plan: "starter", strategy: "shared" });
+  await anAdminKey(tenant.id);
+  await run(
+    tenant,
+    "UPDATE products SET stock = 1",
+    "INSERT INTO products (id, name, price_cents) VALUES ('secret', 'Ada''s diary', 1)",
+  );
+  await callTool(tenant.apiKey, "write_document", { path: "letters/ada.txt", text: "Dear Charles" });
+  for (let call = 0; call < 5; call += 1) await usage(tenant);
+  await backUp(tenant);
+  const places = await placesOf(tenant.id);
+  await leaves(tenant.id);
+
+  // The clock: the grace ends, and the sweep notices.
+  await controlRows(`UPDATE tenants SET leaving_until = now() - interval '1 second' WHERE id = $1`, [tenant.id]);
+  await fireCron("* * * * *");
+  await reaches(tenant.id, "done");
+  await nothingIsLeft(tenant.id, places);
+
+  const ledger = await ledgerOf(tenant.id);
+  const archive = await archived(tenant.id);
+  expect(ledger.length).toBeGreaterThanOrEqual(6);
+  expect(archive.calls).toMatchObject(ledger);
+  const units = ledger.reduce((sum, each) => sum + each.units, 0);
+  expect((await removal(tenant.id)).archive).toMatchObject({ calls: ledger.length, units });
+  expect(archive.reports.reduce((sum, each) => sum + Number(each["units"]), 0)).toBe(units);
+  expect(await metered(tenant.id)).toBe(units);
+  expect(archive.text).not.toMatch(/Ada|Charles/);
+
+  // An object that is asked again stays as it is, and nobody comes back.
+  const gone = await callTool(tenant.apiKey, "search_products", { query: "" }).catch((error: unknown) => String(error));
+  expect(gone).toMatch(/401/);
+  expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(409);
+  expect((await operator("POST", "/tenants", { id: tenant.id, name: "Again", plan: "free" })).status).toBe(409);
+  expect((await operator("POST", `/tenants/${tenant.id}/remove`)).status).toBe(200);
+  await fireCron("* * * * *");
+  await nothingIsLeft(tenant.id, places);
+  await expect(controlRows(`UPDATE tenants SET state = 'active' WHERE id = $1`, [tenant.id])).rejects.toThrow(
+    /is gone/,
+  );
+  expect(await run(other, "SELECT count(*)::int AS n FROM products")).toEqual([[{ n: 10 }]]);
+});
+
+test("a tenant that is in the middle of a move leaves nothing at either place", async () => {
+  const tenant = await aTenant({ plan: "starter", strategy: "shared", ...generous });
+  await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "schema" });
+  await until(async () => {
+    const [move] = (
+      (await (await operator("GET", `/tenants/${tenant.id}/move`)).json()) as { moves: { state: string }[] }
+    ).moves;
+    return move?.state === "moved";
+  }, "the tenant has moved, and the old copy is kept");
+  await run(tenant, "UPDATE products SET stock = 2");
+  const places = await placesOf(tenant.id);
+  expect(places).toHaveLength(2);
+  await leaves(tenant.id);
+  expect((await dropNow(tenant.id)).status).toBe(202);
+  await reaches(tenant.id, "done");
+  await nothingIsLeft(tenant.id, places);
+});
+
+test("the subscription does not end, and nothing is dropped, before Stripe has counted the last usage", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Waits for Stripe" });
+  await usage(tenant);
+  await simulator("/faults", {
+    seed: 1,
+    rules: [{ kind: "error-500-before", method: "POST", path: "/v1/billing/meter_events", probability: 1 }],
+  });
+  await simulator("/meter-lag", { ms: 8_000 });
+  expect((await operator("POST", `/tenants/${tenant.id}/remove`)).status).toBe(202);
+  await until(
+    async () => (await removal(tenant.id)).waitsFor === "Stripe has not confirmed all usage.",
+    "it waits for Stripe",
+  );
+  expect((await dropNow(tenant.id)).status).toBe(409);
+  expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["active"]);
+  await simulator("/faults", { rules: [] });
+  await until(
+    async () => (await removal(tenant.id)).waitsFor === "Stripe has not counted all usage.",
+    "Stripe has it",
+    50_000,
+  );
+  expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["active"]);
+  await reaches(tenant.id, "grace");
+  expect(await metered(tenant.id)).toBe(1);
+
+  // Usage that comes late keeps the tenant from being dropped.
+  await controlRows(
+    `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at) VALUES ($1, $2, 'late', 'late', 1, 'late', 1, now())`,
+    [crypto.randomUUID(), tenant.id],
+  );
+  expect((await dropNow(tenant.id)).status).toBe(409);
+  await controlRows(`UPDATE tenants SET leaving_until = now() WHERE id = $1`, [tenant.id]);
+  await fireCron("* * * * *");
+  expect(await removal(tenant.id)).toMatchObject({
+    phase: "grace",
+    waitsFor: expect.stringMatching(/late/) as unknown,
+  });
+}, 90_000);
+
+test("the final invoice has the final usage, also when the answer to the end of the subscription was lost", async () => {
+  // A report stands at the beginning of its minute, which must not be before that of the subscription.
+  await simulator("/clock", { offsetMs: -120_000 });
+  const tenant = await aCustomer({ plan: "pro", name: "Final" });
+  await simulator("/clock", { offsetMs: 0 });
+  for (let call = 0; call < 3; call += 1) await usage(tenant);
+  const rule = { method: "DELETE", path: "/v1/subscriptions/*", probability: 1 };
+  await simulator("/faults", { seed: 1, rules: [{ ...rule, kind: "lost" }] });
+  expect((await operator("POST", `/tenants/${tenant.id}/remove`)).status).toBe(202);
+  await reaches(tenant.id, "grace");
+  const { rules } = (await simulator("/faults")) as { rules: { fired: number }[] };
+  expect(rules[0]?.fired).toBe(1);
+  expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["canceled"]);
+  expect(await invoicedUnits(tenant.id)).toBe(3);
+});
+
+test("a tenant that cannot be charged stays away, and says so", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Cannot pay" });
+  await leaves(tenant.id);
+  const [row] = await controlRows<{ customer: string }>(
+    `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
+    [tenant.id],
+  );
+  await simulator("/payments", { customers: { [row?.customer ?? ""]: "fail" } });
+  try {
+    const refused = await operator("POST", `/tenants/${tenant.id}/reactivate`);
+    expect(refused.status).toBe(402);
+    expect(await refused.json()).toMatchObject({ code: "payment_failed" });
+    expect((await usage(tenant)).refusal?.code).toBe("tenant_leaving");
+    expect((await subscriptions(tenant.id)).filter((each) => each.status !== "canceled")).toEqual([]);
+  } finally {
+    await simulator("/payments", {});
+  }
+  expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
+  expect((await usage(tenant)).isError).toBeFalsy();
+});
+
+test("a tenant whose way back was cut off at Stripe comes back by itself, with one subscription", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Cut off" });
+  await leaves(tenant.id);
+  const rule = { method: "POST", path: "/v1/subscriptions", probability: 1 };
+  await simulator("/faults", { seed: 1, rules: [{ ...rule, kind: "lost" }] });
+  const lost = await operator("POST", `/tenants/${tenant.id}/reactivate`);
+  expect(lost.status).toBe(503);
+  expect((await usage(tenant)).refusal?.code).toBe("tenant_leaving");
+  expect((await dropNow(tenant.id)).status).toBe(409); // it is coming back
+  await simulator("/faults", { rules: [] });
+  // Nobody asks again: the sweep does.
+  await controlRows(`UPDATE removals SET progressed_at = now() - interval '2 minutes' WHERE tenant_id = $1`, [
+    tenant.id,
+  ]);
+  await fireCron("* * * * *");
+  await until(async () => (await status(tenant.id)).state === "active", "it is back");
+  expect((await usage(tenant)).isError).toBeFalsy();
+  expect((await subscriptions(tenant.id)).filter((each) => each.status === "active")).toHaveLength(1);
+});
+
+const markers = [
+  "INSERT INTO removals",
+  "watermark >= $3",
+  "UPDATE removals r SET step",
+  "SET monitored_at = NULL",
+  "WITH page AS",
+  "'YYYY-MM'",
+  "The tenant was removed.",
+  "tollgate.set_gate",
+  "WITH gone AS (DELETE",
+  "dropped_at = coalesce",
+  "tollgate.staged",
+  "erase_tenant",
+];
+
+/** The whole way, from the first wish to the end. */
+async function goes(tenant: TestTenant): Promise<void> {
+  await until(async () => (await operator("POST", `/tenants/${tenant.id}/remove`)).status < 300, "it may leave");
+  await reaches(tenant.id, "grace");
+  await until(async () => (await dropNow(tenant.id)).status < 300, "its grace is over");
+  await reaches(tenant.id, "done");
+}
+
+test.each(markers)("a removal whose object dies at %s goes on to its end, once", async (marker) => {
+  const tenant = await aTenant({ plan: "starter", strategy: "shared", ...generous });
+  await usage(tenant);
+  const places = await placesOf(tenant.id);
+  const before = await databaseHits();
+  await databaseFaults([{ kind: "slow", sql: marker, ms: 400, times: 1 }]);
+  const going = goes(tenant);
+  await until(async () => (await databaseHits()) > before, `the removal has come to ${marker}`);
+  await endObject(tenant.id);
+  await going;
+  await ended(tenant, places);
+});
+
+test.each(markers)("a removal goes on to its end, once, when the answer to %s is lost", async (marker) => {
+  const tenant = await aTenant({ plan: "pro", strategy: "schema", ...generous });
+  await usage(tenant);
+  await run(tenant, "UPDATE products SET stock = 1");
+  const places = await placesOf(tenant.id);
+  const before = await databaseHits();
+  await databaseFaults([{ kind: "lose-after", sql: marker, times: 1 }]);
+  await goes(tenant);
+  if (marker !== "tollgate.set_gate") expect(await databaseHits()).toBeGreaterThan(before);
+  await ended(tenant, places);
+});
+
+async function ended(tenant: TestTenant, places: Awaited<ReturnType<typeof placesOf>>): Promise<void> {
+  await nothingIsLeft(tenant.id, places);
+  const ledger = await ledgerOf(tenant.id);
+  expect((await archived(tenant.id)).calls).toMatchObject(ledger);
+  expect(await metered(tenant.id)).toBe(ledger.reduce((sum, each) => sum + each.units, 0));
+  expect(await rowsOf(system.controlUrl, `SELECT step FROM removals WHERE tenant_id = $1`, [tenant.id])).toEqual([
+    { step: "done" },
+  ]);
+}
