@@ -187,7 +187,8 @@ async function asInvoice(stripe: Stripe, from: Stripe.Invoice): Promise<InvoiceF
   const ends = from.billing_reason === "subscription_cycle" && from.period_end > from.period_start;
   const metered: { plan: PlanName | null; units: number }[] = [];
   // All lines: an invoice shows the first ten, and a graduated price has a line for each of its tiers.
-  for await (const { parent, period, pricing, quantity } of stripe.invoices.listLineItems(from.id, { limit: 100 })) {
+  const lines = ends ? stripe.invoices.listLineItems(from.id, { limit: 100 }) : [];
+  for await (const { parent, period, pricing, quantity } of lines) {
     const priceId = idOf(pricing?.price_details?.price ?? null);
     // Usage is billed for the period that has ended, everything else for the one that begins.
     if (priceId === null || parent?.type !== "subscription_item_details" || period.end > from.period_end) continue;

@@ -49,11 +49,11 @@ async function apply(env: Env, tenantId: TenantId, event: PendingEvent, sync: ()
     case "customer.subscription.created":
     case "customer.subscription.updated":
     case "customer.subscription.deleted":
-      return await sync();
     case "invoice.created":
-    case "invoice.finalized":
     case "invoice.paid":
-    case "invoice.payment_failed": {
+    case "invoice.payment_failed":
+      return await sync();
+    case "invoice.finalized": {
       const outcome = await sync();
       if (outcome !== NO_TENANT_YET) await recordInvoice(env, tenantId, objectId);
       return outcome;
