@@ -2,7 +2,6 @@
 // objects do not count yet. Each function is one transaction; each can be repeated.
 import * as z from "zod";
 import { HOUR_MS } from "../core/admission.ts";
-import type { OpenCallsState } from "../core/health.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { UncountedCall, openCallColumns } from "./control-usage.ts";
 import { type ControlDatabase, type NeonConnection, connectControl } from "./neon.ts";
@@ -57,17 +56,6 @@ export function controlOpenCalls(db: NeonConnection) {
         `UPDATE open_calls SET counted_at = now() WHERE call_id = ANY($1::text[]) AND counted_at IS NULL`,
         [[...callIds]],
       );
-    },
-
-    /** For the health page. */
-    async state(nowMs: number): Promise<OpenCallsState> {
-      const [row] = await db.query(
-        `SELECT count(*)::int AS uncounted,
-                extract(epoch FROM to_timestamp($1::double precision / 1000) - min(o.received_at))::double precision AS "oldestSeconds"
-         FROM open_calls o JOIN tenants t ON t.id = o.tenant_id WHERE o.counted_at IS NULL AND t.state <> 'gone'`,
-        [nowMs],
-      );
-      return row as unknown as OpenCallsState;
     },
   };
 }

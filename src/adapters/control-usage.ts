@@ -141,6 +141,9 @@ export function controlUsage(db: NeonConnection) {
          SELECT unsealed.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
                 (SELECT count(*) FROM usage_streams WHERE gap_since < n.now - interval '2 minutes')::int AS "sequenceGaps",
                 (SELECT count(*) FROM ledger_conflicts)::int AS conflicts,
+                (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND dismissed_at IS NULL)::int AS "deadLetters",
+                (SELECT extract(epoch FROM n.now - min(o.received_at)) FROM open_calls o JOIN tenants t ON t.id = o.tenant_id
+                 WHERE o.counted_at IS NULL AND t.state <> 'gone')::double precision AS "uncountedCallSeconds",
                 (SELECT extract(epoch FROM n.now - min(received_at)) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
                 (SELECT count(*) FROM webhook_inbox WHERE outcome = 'unknown_tenant' AND received_at > n.now - interval '1 day')::int AS "unknownTenantWebhooks",
                 (SELECT count(*) FROM tenants t WHERE state = 'provisioning' AND created_at < n.now - interval '10 minutes')::int AS "stuckTenants",

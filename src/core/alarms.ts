@@ -134,6 +134,22 @@ export const indicators: readonly Indicator[] = [
     runbook: "Read ledger_conflicts: the first payload stands. This is a fault of the program: report it.",
   },
   {
+    name: "deadLetters",
+    title: "Messages of usage that nobody could take",
+    unit: "count",
+    warning: 0,
+    critical: 10,
+    runbook: "GET /admin/api/dead-letters shows each and why; POST /admin/api/dead-letters/replay sends them again.",
+  },
+  {
+    name: "uncountedCallSeconds",
+    title: "Oldest call that was charged past its tenant's object and is not counted there",
+    unit: "seconds",
+    warning: 10 * MINUTES, // the sweep tells the objects every minute
+    critical: HOURS,
+    runbook: "See the log for open_calls_not_told: that tenant's object is out of reach, and its limits hold loosely.",
+  },
+  {
     name: "inboxLagSeconds",
     title: "Oldest Stripe event that is not applied",
     unit: "seconds",

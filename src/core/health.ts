@@ -40,28 +40,6 @@ export function replicasCheck(replicas: Readonly<Record<string, ReplicaState | n
   return failedCheck(`a replica is more than ${REPLICA_LAG_SECONDS} s behind, or no replica any more`, replicas);
 }
 
-/** Of messages that nobody could take and nobody has dealt with. Nothing may end there unseen: the first one fails. */
-export function deadLettersCheck(waiting: number): Check {
-  const facts = { waiting };
-  return waiting === 0 ? passedCheck(facts) : failedCheck("messages lie in the dead letters", facts);
-}
-
-/** Calls that were charged while their tenants' objects could not be reached, and that those do not count yet. */
-export interface OpenCallsState {
-  uncounted: number;
-  /** `null`: there is none. */
-  oldestSeconds: number | null;
-}
-
-/** The sweep tells the objects every minute: by then an object has been away for ten of them. */
-const UNCOUNTED_SECONDS = 600;
-
-export function openCallsCheck({ uncounted, oldestSeconds }: OpenCallsState): Check {
-  const facts = { uncounted, oldestSeconds };
-  if (oldestSeconds === null || oldestSeconds <= UNCOUNTED_SECONDS) return passedCheck(facts);
-  return failedCheck("a tenant's object has been out of reach for 10 minutes: its calls run unlimited", facts);
-}
-
 /** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
 export interface PipelineState {
   unsealedSeconds: number | null;
@@ -84,6 +62,10 @@ export interface PipelineState {
   lastReconciliationSeconds: number | null;
   sequenceGaps: number;
   conflicts: number;
+  /** Messages that nobody could take and nobody has dealt with. */
+  deadLetters: number;
+  /** Age of the oldest call that ran while its tenant's object could not be reached and that the object does not count. */
+  uncountedCallSeconds: number | null;
   inboxLagSeconds: number | null;
   unknownTenantWebhooks: number;
   stuckTenants: number;
@@ -102,6 +84,8 @@ const AHEAD_SECONDS = 600;
 const CARRY_FORWARD_SECONDS = 2 * 3_600;
 /** It is due once a day. */
 const RECONCILIATION_SECONDS = 36 * 3_600;
+/** The sweep tells the objects every minute: by then an object has been out of reach for ten of them. */
+const UNCOUNTED_SECONDS = 600;
 /** An event is applied within a second; the sweep comes every minute. */
 const INBOX_SECONDS = 300;
 /** Three missed runs. A deployment that has never run its crons is not failing for it. */
@@ -159,6 +143,12 @@ export function billingChecks(state: PipelineState): Record<string, Check> {
     usage_conflicts: verdict(state.conflicts === 0, "a call came to the ledger with two different payloads", {
       conflicts: state.conflicts,
     }),
+    dead_letters: verdict(state.deadLetters === 0, "messages lie in the dead letters", { waiting: state.deadLetters }),
+    open_calls: verdict(
+      !older(state.uncountedCallSeconds, UNCOUNTED_SECONDS),
+      "a tenant's object has been out of reach for 10 minutes, and its limits hold loosely",
+      { oldestUncountedSeconds: state.uncountedCallSeconds },
+    ),
     webhooks: verdict(
       !older(state.inboxLagSeconds, INBOX_SECONDS) && state.unknownTenantWebhooks === 0,
       "Stripe events wait to be applied or name no known tenant",

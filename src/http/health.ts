@@ -3,8 +3,6 @@
 import { Hono } from "hono";
 import { proveBranch } from "../adapters/branch-proof.ts";
 import { analyticsConnections } from "../adapters/analytics.ts";
-import { controlDeadLetters } from "../adapters/control-dead-letters.ts";
-import { controlOpenCalls } from "../adapters/control-open-calls.ts";
 import { type ReadShard, controlPlacements } from "../adapters/control-placements.ts";
 import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
@@ -16,9 +14,7 @@ import {
   type Check,
   type ReplicaState,
   billingChecks,
-  deadLettersCheck,
   failedCheck,
-  openCallsCheck,
   passedCheck,
   replicasCheck,
 } from "../core/health.ts";
@@ -59,7 +55,7 @@ health.get("/", async (c) => {
 
 async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
   const control = connectControl(env);
-  const [isolation, quota, sessions, replicas, files, openCalls, deadLetters, pipeline] = await Promise.all([
+  const [isolation, quota, sessions, replicas, files, pipeline] = await Promise.all([
     check("isolation", async () => {
       const placements = controlPlacements(control);
       const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
@@ -98,8 +94,6 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       await env.FILES.head("health");
       return passedCheck();
     }),
-    check("open_calls", async () => openCallsCheck(await controlOpenCalls(control).state(Date.now()))),
-    check("dead_letters", async () => deadLettersCheck(await controlDeadLetters(control).waiting())),
     check("control_database", async () => ({
       ...passedCheck(),
       pipeline: await controlUsage(control).pipeline(Date.now()),
@@ -113,8 +107,6 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     files,
     sessions,
     replicas,
-    open_calls: openCalls,
-    dead_letters: deadLetters,
     ...(seen === undefined ? {} : billingChecks(seen)),
   };
 }

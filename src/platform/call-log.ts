@@ -15,8 +15,8 @@ export interface CallLog {
   append(call: Omit<UsageRow, "n">): void;
   /** Whether this call was charged; looked up only when a first answer was lost. */
   has(callId: string): boolean;
-  /** Counts calls that were charged elsewhere. Returns those that were not known and still count for something. */
-  countOpen(calls: readonly OpenCall[], nowMs: number): OpenCall[];
+  /** Counts calls that were charged elsewhere. Returns those that were not known. */
+  countOpen(calls: readonly OpenCall[]): OpenCall[];
   /** Rows after `n`, in order. */
   after(n: number, limit: number): UsageRow[];
   /** Takes the ledger's watermark over and drops what is no longer needed. A watermark that went back changes nothing. */
@@ -101,7 +101,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     has(callId) {
       return sql.exec(`SELECT 1 FROM calls WHERE call_id = ?`, callId).toArray().length > 0;
     },
-    countOpen(calls, nowMs) {
+    countOpen(calls) {
       const ids = JSON.stringify(calls.map(({ callId }) => callId));
       const known = new Set(
         sql
@@ -112,8 +112,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
           .toArray()
           .map(({ id }) => id),
       );
-      const since = Math.min(startOfMonth(nowMs), nowMs - HOUR_MS);
-      const counted = calls.filter(({ callId, atMs }) => !known.has(callId) && atMs >= since);
+      const counted = calls.filter(({ callId }) => !known.has(callId));
       storage.transactionSync(() => {
         for (const [index, { callId, atMs, tool, units }] of counted.entries()) {
           sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?)`, lowestN - 1 - index, callId, atMs, tool, units);

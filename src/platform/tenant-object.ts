@@ -198,9 +198,8 @@ export class TenantObject extends DurableObject<Env> {
    * runs here has been answered there: it is stopped, and then is not charged again.
    */
   countOpen(calls: readonly OpenCall[]): void {
-    const now = this.now();
     for (const { callId } of calls) this.cancel(callId);
-    this.#admission.include(this.#open().countOpen(calls, now), now);
+    this.#admission.include(this.#open().countOpen(calls), this.now());
   }
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */

@@ -260,7 +260,7 @@ describe("messages that nobody could take", () => {
     await until(async () => (await letters()).filter(({ why }) => why === "unreadable").length >= 3, "they are kept");
     const kept = (await letters()).map(({ body }) => body);
     for (const body of bodies) expect(kept).toContainEqual(body);
-    expect(await deadLetters()).toMatchObject({ ok: false, facts: { waiting: expect.any(Number) } });
+    await until(async () => !(await healthOf("dead_letters")).ok, "/health says so"); // it is kept for ten seconds
     await dismiss();
     expect((await letters()).length).toBe(0);
   });
@@ -356,7 +356,9 @@ async function dismiss(tenant?: TestTenant): Promise<void> {
   expect((await operator("POST", "/dead-letters/dismiss", { ids })).status).toBe(200);
 }
 
-async function deadLetters(): Promise<unknown> {
-  const health = (await (await fetch(`${system.publicUrl}/health`)).json()) as { checks: Record<string, unknown> };
-  return health.checks["dead_letters"];
+async function healthOf(name: string): Promise<{ ok: boolean }> {
+  const { checks } = (await (await fetch(`${system.publicUrl}/health`)).json()) as {
+    checks: Record<string, { ok: boolean }>;
+  };
+  return checks[name] ?? { ok: true };
 }
