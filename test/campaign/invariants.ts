@@ -16,6 +16,7 @@ type LedgerRow = {
   callId: string;
   units: number;
   reportId: string | null;
+  carryId: string | null;
 };
 type Report = {
   id: string;
@@ -23,7 +24,10 @@ type Report = {
   calls: number;
   slotSeconds: number;
   customerId: string;
+  /** It never came to Stripe: a carry-forward took its place. */
+  carried: boolean;
 };
+type Carry = { id: string; units: number; reportId: string | null };
 interface MeterEvent {
   identifier: string;
   customer: string;
@@ -46,15 +50,19 @@ export async function findViolations(run: {
 
 async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<string[]> {
   if (seen === undefined) return [`nothing is known of ${tenantId}`];
-  const [ledger, reports, events, charged] = await Promise.all([
+  const [ledger, reports, carries, events, charged] = await Promise.all([
     superuserSql<LedgerRow>(
-      `SELECT call_id AS "callId", units, report_id AS "reportId" FROM ledger WHERE tenant_id = $1`,
+      `SELECT call_id AS "callId", units, report_id AS "reportId", carry_forward_id AS "carryId" FROM ledger WHERE tenant_id = $1`,
       [tenantId],
     ),
     superuserSql<Report>(
       `SELECT r.id, r.units::int AS units, r.calls::int AS calls, extract(epoch FROM slot)::bigint::int AS "slotSeconds",
-              t.stripe_customer_id AS "customerId"
+              t.stripe_customer_id AS "customerId", coalesce(r.answer = 'carried', false) AS carried
        FROM reports r JOIN tenants t ON t.id = r.tenant_id WHERE r.tenant_id = $1`,
+      [tenantId],
+    ),
+    superuserSql<Carry>(
+      `SELECT id, units::int AS units, report_id AS "reportId" FROM carry_forwards WHERE tenant_id = $1`,
       [tenantId],
     ),
     simulator("/meter-events") as Promise<MeterEvent[]>,
@@ -77,7 +85,15 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
 
   // Object = ledger = reports = Stripe, and each call in one report.
   check(charged === sum(ledger), `its object charged ${charged} units, the ledger has ${sum(ledger)}`);
-  check(sum(reports) === sum(ledger), `the reports have ${sum(reports)} units, the ledger ${sum(ledger)}`);
+  const sent = reports.filter(({ carried }) => !carried);
+  check(
+    sum(sent) + sum(carries) === sum(ledger),
+    `${sum(sent)} reported + ${sum(carries)} carried, of ${sum(ledger)} units`,
+  );
+  for (const { id, units, reportId } of carries) {
+    const own = ledger.filter((row) => (reportId === null ? row.carryId === id : row.reportId === reportId));
+    check(sum(own) === units, `${id} carries ${units} units, its calls have ${sum(own)}`);
+  }
   const members = Map.groupBy(ledger, ({ reportId }) => reportId);
   for (const { id, units, calls } of reports) {
     const own = members.get(id) ?? [];
@@ -87,13 +103,51 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
   const customerId = reports[0]?.customerId;
   const counted = events.filter(({ customer }) => customer === customerId);
   const minutes = Map.groupBy(counted, ({ timestamp }) => timestamp);
-  for (const { id, units, slotSeconds } of reports) {
+  for (const { id, units, slotSeconds } of sent) {
     const there = (minutes.get(slotSeconds) ?? []).reduce((sumSoFar, { value }) => sumSoFar + value, 0);
     check(there === units, `report ${id} has ${units} units, Stripe ${there} in its minute`);
   }
   const stripe = counted.reduce((sumSoFar, { value }) => sumSoFar + value, 0);
-  check(stripe === sum(ledger), `Stripe has ${stripe} units, the ledger ${sum(ledger)}`);
+  check(stripe === sum(sent), `Stripe has ${stripe} units, ${sum(sent)} were reported`);
+  wrong.push(...(await ofSubscription(tenantId)));
   return wrong;
+}
+
+/** The tenant's row says what Stripe's subscription says now, whatever events came in which order. */
+async function ofSubscription(tenantId: string): Promise<string[]> {
+  const [row] = await superuserSql<{ state: string; plan: string; cancels: boolean; subscription: string | null }>(
+    `SELECT state, plan, cancel_at IS NOT NULL AS cancels, stripe_subscription_id AS subscription FROM tenants WHERE id = $1`,
+    [tenantId],
+  );
+  if (row === undefined || row.subscription === null) return [];
+  const at = await fromStripe<Subscription>(`/subscriptions/${row.subscription}`);
+  const plan = at.items.data[0]?.price.lookup_key.split("_")[1];
+  const [is, wanted] = [
+    `${row.state}, ${row.plan}${row.cancels ? ", ends" : ""}`,
+    `${at.status}, ${plan}${at.cancel_at_period_end ? ", ends" : ""}`,
+  ];
+  return is === wanted ? [] : [`${tenantId}: its row says ${is}, Stripe ${wanted}`];
+}
+
+interface Subscription {
+  status: string;
+  cancel_at_period_end: boolean;
+  items: { data: { price: { lookup_key: string } }[] };
+}
+
+async function fromStripe<Read>(path: string): Promise<Read> {
+  const response = await fetch(`${system.stripeUrl}/v1${path}`, {
+    headers: { authorization: `Bearer ${system.stripeSecretKey}` },
+  });
+  return (await response.json()) as Read;
+}
+
+export async function subscriptionOf(tenantId: string): Promise<string> {
+  const [row] = await superuserSql<{ id: string }>(`SELECT stripe_subscription_id AS id FROM tenants WHERE id = $1`, [
+    tenantId,
+  ]);
+  if (row === undefined) throw new Error(`there is no tenant ${tenantId}`);
+  return row.id;
 }
 
 function sum(rows: readonly { units: number }[]): number {

@@ -38,6 +38,13 @@ export const requestPoints: readonly RequestPoint[] = [
   { point: 16, title: "webhook before the inbox", when: "before", sql: "INSERT INTO webhook_inbox", where: "worker" },
   { point: 17, title: "in the inbox, its 200 lost", when: "after", sql: "INSERT INTO webhook_inbox", where: "worker" },
   {
+    point: 19,
+    title: "drained, the plan not changed at Stripe",
+    when: "before",
+    stripe: "POST /v1/subscriptions/*",
+    where: "object",
+  },
+  {
     point: 18,
     title: "applied, not marked",
     when: "before",

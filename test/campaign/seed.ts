@@ -11,10 +11,11 @@ import {
   operator,
   simulator,
   status,
+  stripeApi,
   system,
   until,
 } from "../support/flow.ts";
-import { type Seen, chargedUnits, findViolations, superuserSql } from "./invariants.ts";
+import { type Seen, chargedUnits, findViolations, subscriptionOf, superuserSql } from "./invariants.ts";
 import { type Plan, type PointCounts, noCrashes } from "./points.ts";
 
 const REPORT = "*/5 * * * *";
@@ -41,8 +42,6 @@ export async function runSeed(seed: number): Promise<PointCounts> {
     await simulator("/webhooks", webhookFaults(seed, shape));
     const [paying, made] = await Promise.all([signUpThrough(run), aTenant({ plan: "pro", limits: unlimited })]);
     const tenants = [paying, made];
-    for (const { id } of tenants) clock.tenants.push(id);
-    await clock.ahead(0);
     const seen = new Map<string, Seen>(
       tenants.map(({ id }) => [id, { receipts: new Map<string, number>(), unknown: 0, unknownUnits: 0 }]),
     );
@@ -50,13 +49,21 @@ export async function runSeed(seed: number): Promise<PointCounts> {
     const rounds = shape === "light" ? 2 : 3;
     for (let round = 0; round < rounds; round += 1) {
       await callAtOnce(tenants, seen, 12 + Math.floor(random() * 16), random);
+      await changeMind(paying.id, random);
+      if (shape === "light") await operator("POST", `/tenants/${paying.id}/plan`, { plan: planOfRound[round] });
       await reportInTrouble(run, tenants, () => callAtOnce(tenants, seen, 4, random));
     }
     const faults = await firedFaults();
-    await recover(run, tenants);
+    await recover(run, tenants, paying.id);
     const violations = await findViolations({ tenants, seen });
     if (violations.length > 0) throw new Error(violations.join("\n"));
-    return { ...difference(before, await counts()), ...faults, 21: { met: run.reporters, hit: run.reporters } };
+    const [late] = await superuserSql<{ rows: number }>(
+      `SELECT count(*)::int AS rows FROM carry_forwards WHERE tenant_id = ANY ($1)`,
+      [tenants.map(({ id }) => id)],
+    );
+    const driven = { 20: late?.rows ?? 0, 21: run.reporters };
+    const more = Object.entries(driven).map(([point, times]) => [point, { met: times, hit: times }] as const);
+    return { ...difference(before, await counts()), ...faults, ...Object.fromEntries(more) };
   } catch (error) {
     throw new Error(`seed ${seed} (${shape}): ${error instanceof Error ? error.message : String(error)}`, {
       cause: error,
@@ -87,7 +94,7 @@ function planOf(seed: number, shape: Shape): Plan {
     chances: {
       ...{ 1: rare, 2: rare, 3: rare, 4: chance, 5: chance, 22: chance },
       ...{ 6: chance, 7: chance, 8: chance, 9: chance, 10: chance, 13: chance, 15: chance },
-      ...{ 16: chance, 17: chance, 18: chance },
+      ...{ 16: chance, 17: chance, 18: chance, 19: 0.5 },
     },
     lostMessages: chance,
     doubledMessages: chance,
@@ -148,7 +155,6 @@ async function signUpThrough({ seed }: Run): Promise<TestTenant> {
   const key = (await postJson(`/api/tenants/${order.tenantId}/keys`, { name: "first" }, order.setupToken)) as {
     apiKey: string;
   };
-  await operator("POST", `/tenants/${order.tenantId}/plan`, { plan: "pro", limits: unlimited });
   return { id: order.tenantId, apiKey: key.apiKey };
 }
 
@@ -160,6 +166,19 @@ const mix = [
   { tool: "generate_report", args: {}, units: 20 },
 ];
 const CALLS_AT_ONCE = 6;
+
+/** Through another plan and back: what was used under each is confirmed before the next is in force. */
+const planOfRound = ["starter", "pro"] as const;
+
+/** The customer cancels and thinks better of it, a few times: whichever event comes last, what Stripe has now counts. */
+async function changeMind(tenantId: string, random: () => number): Promise<void> {
+  const subscription = await subscriptionOf(tenantId);
+  for (let left = Math.floor(random() * 3); left > 0; left -= 1) {
+    for (const cancels of ["true", "false"]) {
+      await stripeApi(`/subscriptions/${subscription}`, { cancel_at_period_end: cancels }).catch(() => undefined);
+    }
+  }
+}
 
 async function callAtOnce(
   tenants: readonly TestTenant[],
@@ -202,12 +221,13 @@ async function reportInTrouble(run: Run, tenants: readonly TestTenant[], callMor
 }
 
 /** Everything works again: what is on its way arrives. Bounded; a day may have to pass for what nobody can know. */
-async function recover(run: Run, tenants: readonly TestTenant[]): Promise<void> {
+async function recover(run: Run, tenants: readonly TestTenant[], payingId: string): Promise<void> {
   const { clock } = run;
   await setPlan(noCrashes);
   await simulator("/faults", { rules: [] });
   await simulator("/webhooks", {});
   await simulator("/webhooks/retry", {});
+  await stripeApi(`/subscriptions/${await subscriptionOf(payingId)}`, { cancel_at_period_end: "false" });
   const ids = tenants.map(({ id }) => id);
   for (let turn = 0; turn < 40; turn += 1) {
     for (const id of ids) {
@@ -237,8 +257,11 @@ async function isAcknowledged(tenantId: string): Promise<boolean> {
 
 async function isSettled(tenantId: string): Promise<boolean> {
   const [row] = await superuserSql<{ settled: boolean }>(
-    `SELECT NOT EXISTS (SELECT FROM ledger WHERE tenant_id = $1 AND report_id IS NULL)
-        AND NOT EXISTS (SELECT FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL)
+    `SELECT NOT EXISTS (SELECT FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL)
+        AND NOT EXISTS (SELECT FROM reports WHERE tenant_id = $1 AND (confirmed_at IS NULL OR doubted_at >= first_attempt_at))
+        AND NOT EXISTS (SELECT FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NULL)
+        AND NOT EXISTS (SELECT FROM plan_changes WHERE tenant_id = $1 AND state = 'waiting')
+        AND NOT EXISTS (SELECT FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL)
         AND NOT EXISTS (SELECT FROM usage_streams WHERE tenant_id = $1 AND watermark < highest) AS settled`,
     [tenantId],
   );
@@ -253,17 +276,15 @@ async function sendNow(tenantId: string): Promise<void> {
 
 type VirtualClock = Awaited<ReturnType<typeof virtualClock>>;
 
-/** One time for Stripe, the crons and the objects of this run's tenants. It never goes back. */
+/** One time for Stripe, the crons and the Worker. It never goes back. */
 async function virtualClock() {
   let { offsetMs } = (await simulator("/clock")) as { offsetMs: number };
-  const tenants: string[] = [];
   return {
-    tenants,
     nowMs: () => Date.now() + offsetMs,
     async ahead(ms: number): Promise<void> {
       offsetMs += ms;
       await simulator("/clock", { offsetMs });
-      for (const id of tenants) await fetch(`${system.publicUrl}/campaign/clock?tenant=${id}&offsetMs=${offsetMs}`);
+      await fetch(`${system.publicUrl}/campaign/clock?offsetMs=${offsetMs}`);
     },
   };
 }

@@ -27,7 +27,18 @@ let plan: Plan = noCrashes;
 const counts: PointCounts = {};
 const draws = new Map<number, number>();
 let messageCount = 0;
-const offsetsMs = new Map<string, number>();
+let offsetMs = 0;
+
+// One virtual time for the whole Worker. Timers and alarms stay real: they are told how long, or are set back.
+const RealDate = Date;
+globalThis.Date = class extends RealDate {
+  constructor(...given: [] | [string | number | Date]) {
+    super(given[0] ?? RealDate.now() + offsetMs);
+  }
+  static override now(): number {
+    return RealDate.now() + offsetMs;
+  }
+} as DateConstructor;
 
 /** Whether this occurrence of a point is fatal: by the seed, the point and how often it was met in this run. */
 function strikes(point: number): boolean {
@@ -83,7 +94,8 @@ function pointsOf(invocation: Invocation, input: RequestInfo | URL, init: Reques
     if (each.where !== where) return false;
     if (each.sql !== undefined) return pathname.endsWith("/sql") && body.includes(each.sql);
     const [wantedMethod, wantedPath = ""] = each.stripe?.split(" ") ?? [];
-    return method === wantedMethod && pathname.endsWith(wantedPath.replace("*", ""));
+    const [start = "", end = ""] = wantedPath.split("*");
+    return method === wantedMethod && pathname.startsWith(start) && pathname.endsWith(end);
   });
 }
 
@@ -111,11 +123,10 @@ export class TenantObject extends ProductObject {
   readonly #invocation = (): Invocation => ({ dead: false, endObject: () => this.ctx.abort("ended by the campaign") });
 
   constructor(ctx: DurableObjectState, env: Env) {
+    const { storage } = ctx;
+    const setAlarm = storage.setAlarm.bind(storage);
+    storage.setAlarm = (at, options) => setAlarm(Number(at) - offsetMs, options);
     super(ctx, { ...env, USAGE: unreliable(env.USAGE, () => ctx.abort("ended by the campaign")) });
-  }
-
-  protected override now(): number {
-    return Date.now() + (offsetsMs.get(this.ctx.id.name ?? "") ?? 0);
   }
 
   override async call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
@@ -129,6 +140,10 @@ export class TenantObject extends ProductObject {
 
   override applyInbox(): Promise<void> {
     return invocations.run(this.#invocation(), () => super.applyInbox());
+  }
+
+  override planOn(...what: Parameters<ProductObject["planOn"]>): ReturnType<ProductObject["planOn"]> {
+    return invocations.run(this.#invocation(), () => super.planOn(...what));
   }
 
   override async alarm(): Promise<void> {
@@ -191,8 +206,8 @@ export default {
       case "/campaign/counts":
         return Response.json(counts);
       case "/campaign/clock":
-        offsetsMs.set(tenant, Number(searchParams.get("offsetMs")));
-        return Response.json({ tenant });
+        offsetMs = Number(searchParams.get("offsetMs"));
+        return Response.json({ offsetMs });
       case "/campaign/send":
         return Response.json({ alarm: await ended(object.sendNow()) });
       case "/campaign/end":
