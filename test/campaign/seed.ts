@@ -141,11 +141,7 @@ async function signUpThrough({ seed }: Run): Promise<TestTenant> {
     async () => {
       if ((await status(order.tenantId)).state === "active") return true;
       await sleep(100);
-      // The sweep goes by silence: what has been silent for a moment here has been so for long.
-      await superuserSql(
-        `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE tenant_id = $1 AND applied_at IS NULL`,
-        [order.tenantId],
-      );
+      await beSilentForLong([order.tenantId]);
       await fireCron(SWEEP).catch(() => undefined);
       return false;
     },
@@ -156,6 +152,17 @@ async function signUpThrough({ seed }: Run): Promise<TestTenant> {
     apiKey: string;
   };
   return { id: order.tenantId, apiKey: key.apiKey };
+}
+
+/** The sweep goes by silence on the databases' own clock: what has been silent for a moment here has been so for long. */
+async function beSilentForLong(tenantIds: readonly string[]): Promise<void> {
+  for (const text of [
+    `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE tenant_id = ANY ($1) AND applied_at IS NULL`,
+    `UPDATE plan_changes SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND state = 'waiting'`,
+    `UPDATE provisioning_attempts SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND finished_at IS NULL`,
+  ]) {
+    await superuserSql(text, [tenantIds]);
+  }
 }
 
 const mix = [
@@ -229,6 +236,7 @@ async function recover(run: Run, tenants: readonly TestTenant[], payingId: strin
   await simulator("/webhooks/retry", {});
   await stripeApi(`/subscriptions/${await subscriptionOf(payingId)}`, { cancel_at_period_end: "false" });
   const ids = tenants.map(({ id }) => id);
+  let left: Record<string, number>[] = [];
   for (let turn = 0; turn < 40; turn += 1) {
     for (const id of ids) {
       if (!(await isAcknowledged(id))) await fetch(`${system.publicUrl}/campaign/end?tenant=${id}`); // sends all anew
@@ -238,11 +246,13 @@ async function recover(run: Run, tenants: readonly TestTenant[], payingId: strin
       () => undefined,
     );
     await clock.ahead(turn < 6 ? MINUTE_MS + 1_000 : 7 * HOUR_MS);
+    await beSilentForLong(ids);
     await fireCron(SWEEP, clock.nowMs());
     await fireCron(REPORT, clock.nowMs());
-    if ((await Promise.all(ids.map(isSettled))).every(Boolean)) return;
+    left = await Promise.all(ids.map(unsettled));
+    if (left.every((each) => Object.keys(each).length === 0)) return;
   }
-  throw new Error("what was on its way did not arrive, although nothing is broken any more");
+  throw new Error(`not settled, although nothing is broken any more: ${JSON.stringify(left)}`);
 }
 
 async function isAcknowledged(tenantId: string): Promise<boolean> {
@@ -255,17 +265,19 @@ async function isAcknowledged(tenantId: string): Promise<boolean> {
   return ledger[0]?.units === charged;
 }
 
-async function isSettled(tenantId: string): Promise<boolean> {
-  const [row] = await superuserSql<{ settled: boolean }>(
-    `SELECT NOT EXISTS (SELECT FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL)
-        AND NOT EXISTS (SELECT FROM reports WHERE tenant_id = $1 AND (confirmed_at IS NULL OR doubted_at >= first_attempt_at))
-        AND NOT EXISTS (SELECT FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NULL)
-        AND NOT EXISTS (SELECT FROM plan_changes WHERE tenant_id = $1 AND state = 'waiting')
-        AND NOT EXISTS (SELECT FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL)
-        AND NOT EXISTS (SELECT FROM usage_streams WHERE tenant_id = $1 AND watermark < highest) AS settled`,
+/** What of a tenant is not where it belongs, by its kind; empty when all is settled. */
+async function unsettled(tenantId: string): Promise<Record<string, number>> {
+  const [row = {}] = await superuserSql<Record<string, number>>(
+    `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL)::int AS unsealed,
+            (SELECT count(*) FROM reports WHERE tenant_id = $1 AND (confirmed_at IS NULL OR doubted_at >= first_attempt_at))::int AS unconfirmed,
+            (SELECT count(*) FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NULL)::int AS carried,
+            (SELECT count(*) FROM plan_changes WHERE tenant_id = $1 AND state = 'waiting')::int AS "plan changes",
+            (SELECT count(*) FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL)::int AS events,
+            (SELECT count(*) FROM usage_streams WHERE tenant_id = $1 AND watermark < highest)::int AS gaps`,
     [tenantId],
   );
-  return row?.settled === true && (await isAcknowledged(tenantId));
+  const outbox = (await isAcknowledged(tenantId)) ? 0 : 1;
+  return Object.fromEntries(Object.entries({ ...row, outbox }).filter(([, count]) => count > 0));
 }
 
 async function sendNow(tenantId: string): Promise<void> {
