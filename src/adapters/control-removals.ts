@@ -74,7 +74,9 @@ export function controlRemovals(db: NeonConnection) {
       const [, , , , rows = []] = await db.batch([
         { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
         {
-          text: `INSERT INTO removals (tenant_id, asked_by, from_state) SELECT id, $2, state FROM tenants
+          // What billing asks for is begun by the next sweep, not by whoever asked.
+          text: `INSERT INTO removals (tenant_id, asked_by, from_state, progressed_at)
+                 SELECT id, $2, state, CASE WHEN $2 = 'billing' THEN '-infinity' ELSE now() END FROM tenants
                  WHERE id = $1 AND state NOT IN ('leaving', 'gone') ON CONFLICT DO NOTHING`,
           params: [tenantId, askedBy],
         },

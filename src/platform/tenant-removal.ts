@@ -137,7 +137,7 @@ export class TenantRemoval {
         plan,
         returnId: id,
         attempt: returns,
-        anchorSeconds: nextMidnightSeconds(Date.now()),
+        anchorSeconds: nextMidnightSeconds(this.#host.now()),
       });
     } catch (error) {
       // The wish stands: the sweep asks again.

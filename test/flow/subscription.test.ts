@@ -12,6 +12,7 @@ import {
   stripeApi,
   until,
 } from "../support/flow.ts";
+import { archived, ledgerOf, reaches } from "../support/removals.ts";
 import { type BillingRow, aSubscriber, asAdmin, rowOf, stripeGet, untilRow } from "../support/subscribers.ts";
 
 const HOUR_MS = 3_600_000;
@@ -181,6 +182,25 @@ test("a subscription's whole life: each change is in force at once, and the invo
   // Cancelled for good.
   await stripeApi(`/subscriptions/${fourth.subscription}`, { cancel_at_period_end: "true" });
   await travelTo(tenant, fourth.periodEndMs + HOUR_MS);
-  await untilRow(tenant.id, { state: "suspended", suspendedBy: "billing" });
-  expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).refusal?.code).toBe("tenant_suspended");
+  await untilRow(tenant.id, { state: "leaving" });
+  expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).refusal?.code).toBe("tenant_leaving");
+  await fireCron("* * * * *");
+  await reaches(tenant.id, "grace");
+
+  // Taken back, with a new subscription to the same plan.
+  expect((await asAdmin(tenant, "POST", "/reactivate")).status).toBe(200);
+  const fifth = await untilRow(tenant.id, { state: "active", plan: "starter", suspendedBy: null });
+  expect(fifth.subscription).not.toBe(fourth.subscription);
+  expect(fifth.customer).toBe(fourth.customer);
+  await use(tenant, 2);
+
+  // Leaves for good: the grace ends, and what was archived is the whole of the ledger.
+  expect((await asAdmin(tenant, "POST", "/remove", { name: "A subscriber" })).status).toBe(202);
+  await reaches(tenant.id, "grace");
+  await controlRows(`UPDATE tenants SET leaving_until = now() WHERE id = $1`, [tenant.id]);
+  await fireCron("* * * * *");
+  await reaches(tenant.id, "done");
+  const ledger = await ledgerOf(tenant.id);
+  expect((await archived(tenant.id)).calls).toMatchObject(ledger);
+  expect(ledger.reduce((sum, { units }) => sum + units, 0)).toBeGreaterThan(5);
 }, 180_000);
