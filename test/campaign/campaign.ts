@@ -69,19 +69,21 @@ async function runMutants(only: string | undefined): Promise<void> {
 }
 
 /** A copy of the program with the change. */
-function mutate({ name, file, find, replace }: Mutant): string {
-  const copy = join(scratch, name.replaceAll(" ", "-"));
+function mutate({ name, changes }: Mutant): string {
+  const copy = mkdtempSync(join(scratch, "mutant-"));
   cpSync(root, copy, {
     recursive: true,
     filter: (path) => !/\/(node_modules|\.git|\.dev|\.wrangler)(\/|$)/.test(path),
   });
   symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
-  const source = readFileSync(join(copy, file), "utf8");
-  if (source.split(find).length !== 2) throw new Error(`${name}: its text is not once in ${file}`);
-  writeFileSync(
-    join(copy, file),
-    source.replace(find, () => replace),
-  );
+  for (const { file, find, replace } of changes) {
+    const source = readFileSync(join(copy, file), "utf8");
+    if (source.split(find).length !== 2) throw new Error(`${name}: its text is not once in ${file}`);
+    writeFileSync(
+      join(copy, file),
+      source.replace(find, () => replace),
+    );
+  }
   return copy;
 }
 

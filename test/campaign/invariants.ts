@@ -45,7 +45,15 @@ export async function findViolations(run: {
     `SELECT c.call_id FROM ledger_conflicts c JOIN ledger l USING (call_id) WHERE l.tenant_id = ANY ($1)`,
     [run.tenants.map(({ id }) => id)],
   );
-  return [...found.flat(), ...conflicts.map(({ call_id: id }) => `call ${String(id)} came with two payloads`)];
+  const letters = await superuserSql<{ why: string }>(
+    `SELECT why FROM dead_letters WHERE replayed_at IS NULL AND body LIKE ANY ($1)`,
+    [run.tenants.map(({ id }) => `%${id}%`)],
+  );
+  return [
+    ...found.flat(),
+    ...letters.map(({ why }) => `a message has become a dead letter: ${why}`),
+    ...conflicts.map(({ call_id: id }) => `call ${String(id)} came with two payloads`),
+  ];
 }
 
 async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<string[]> {
@@ -135,7 +143,8 @@ interface Subscription {
   items: { data: { price: { lookup_key: string } }[] };
 }
 
-async function fromStripe<Read>(path: string): Promise<Read> {
+/** Read from Stripe's own API. */
+export async function fromStripe<Read>(path: string): Promise<Read> {
   const response = await fetch(`${system.stripeUrl}/v1${path}`, {
     headers: { authorization: `Bearer ${system.stripeSecretKey}` },
   });

@@ -1,11 +1,100 @@
-// Ways to get it wrong that look right: what the usual program does. Each is one change of the source; a campaign that
-// does not notice one of them proves nothing. A text that is not found any more is an error, so that none goes stale.
+// Ways to get it wrong that look right: what the usual program does. Each is a change of the source; a campaign that does
+// not notice one of them proves nothing. A text that is not found any more is an error, so that none goes stale.
 
 export interface Mutant {
   name: string;
-  file: string;
-  find: string;
-  replace: string;
+  changes: readonly { file: string; find: string; replace: string }[];
 }
 
-export const mutants: readonly Mutant[] = [];
+export const mutants: readonly Mutant[] = [
+  {
+    name: "the value is recomputed when it is sent",
+    changes: [
+      {
+        file: "src/adapters/control-reports.ts",
+        find: `due.stripe_customer_id AS "customerId", r.units,`,
+        replace: `due.stripe_customer_id AS "customerId", (SELECT sum(l.units) FROM ledger l WHERE l.tenant_id = r.tenant_id
+          AND date_trunc('day', l.at, 'UTC') = date_trunc('day', r.slot, 'UTC')
+          AND (l.report_id = r.id OR l.report_id IS NULL))::bigint AS units,`,
+      },
+    ],
+  },
+  {
+    name: "a report is sent again blindly however late",
+    changes: [
+      {
+        file: "src/core/billing.ts",
+        find: `(nowMs - first >= BLIND_RESEND_MS || first - nowMs > CLOCK_SLACK_MS)`,
+        replace: `first - nowMs > CLOCK_SLACK_MS`,
+      },
+    ],
+  },
+  {
+    name: "no outbox: what the queue has taken is forgotten",
+    changes: [
+      {
+        file: "src/platform/usage-outbox.ts",
+        find: `await this.#queue.sendBatch(`,
+        replace: `rows.acknowledge(last.n, Date.now());
+        await this.#queue.sendBatch(`,
+      },
+    ],
+  },
+  {
+    name: "no conflict clause in the ledger",
+    changes: [
+      {
+        file: "src/adapters/control-usage.ts",
+        find: "tool, units, ${incomingInstant} FROM ${incoming} ON CONFLICT DO NOTHING`",
+        replace: "tool, units, ${incomingInstant} FROM ${incoming}`",
+      },
+    ],
+  },
+  {
+    name: "acknowledged before it is committed",
+    changes: [
+      {
+        file: "src/platform/usage-consumer.ts",
+        find: `    const outcome = await writeAround<Part, Recorded>(parts, {`,
+        replace: `    await tellObjects(env, [{ uncounted: [], watermarks: parts.map(({ usage: { tenantId, object, epoch, rows } }) =>
+      ({ tenantId, object, epoch, watermark: rows.at(-1)?.n ?? 0 })) }]);
+    for (const { message } of parts) message.ack();
+    const outcome = await writeAround<Part, Recorded>(parts, {`,
+      },
+    ],
+  },
+  {
+    name: "rows are marked by a filter instead of one by one",
+    changes: [
+      {
+        file: "src/adapters/control-reports.ts",
+        find: `FROM (SELECT report_id, carry_forward_id, unnest(call_ids) AS call_id FROM named) own`,
+        replace: `FROM (SELECT named.report_id, named.carry_forward_id, l.call_id FROM named JOIN ledger l ON l.tenant_id = named.tenant_id
+            AND l.report_id IS NULL AND l.carry_forward_id IS NULL AND date_trunc('day', l.at, 'UTC') = named.day) own`,
+      },
+    ],
+  },
+  {
+    name: "a webhook is applied from its payload",
+    changes: [
+      {
+        file: "src/adapters/stripe-subscriptions.ts",
+        find: `for await (const each of stripe.subscriptions.list({ customer: customerId, status: "all", limit: 100 })) {`,
+        replace: `const { told } = globalThis as unknown as { told?: Stripe.Subscription };
+      for await (const each of told?.customer === customerId
+        ? [told] : stripe.subscriptions.list({ customer: customerId, status: "all", limit: 100 })) {`,
+      },
+      {
+        file: "src/platform/billing-events.ts",
+        find: `    case "invoice.payment_failed":
+      return await sync();`,
+        replace: `    case "invoice.payment_failed": {
+      const { object } = (event.payload as { data: { object: { object: string } } }).data;
+      if (object.object !== "subscription") return "ignored";
+      Object.assign(globalThis, { told: object });
+      return await syncSubscription(env, tenantId);
+    }`,
+      },
+    ],
+  },
+];

@@ -185,8 +185,7 @@ async function ended(work: PromiseLike<void>): Promise<"lived" | "died"> {
 }
 
 /** Runs one invocation of the Worker that may be killed, and lets nothing of a killed one through. */
-async function invoke<T>(work: () => T | Promise<T>): Promise<T> {
-  const invocation: Invocation = { dead: false };
+async function invoke<T>(work: () => T | Promise<T>, invocation: Invocation = { dead: false }): Promise<T> {
   const result = await invocations.run(invocation, work);
   if (invocation.dead) throw new Killed();
   return result;
@@ -222,24 +221,21 @@ export default {
     }
   },
   async queue(batch, env) {
-    const acknowledged: Message[] = [];
-    const retried: Message[] = [];
-    const messages = batch.messages.map((message) => watch(message, acknowledged, retried));
+    const invocation: Invocation = { dead: false };
+    const messages = batch.messages.map((message) => watch(message, invocation));
     const watched = { queue: batch.queue, metadata: batch.metadata, messages };
-    await invoke(() => worker.queue(watched as unknown as MessageBatch, env));
-    for (const message of acknowledged) message.ack();
-    for (const message of retried) message.retry();
+    await invoke(() => worker.queue(watched as unknown as MessageBatch, env), invocation);
   },
   scheduled: (controller, env) => invoke(() => worker.scheduled(controller, env)),
 } satisfies ExportedHandler<Env>;
 
-/** Keeps what the consumer decided until it is known that it lived to its end. */
-function watch(message: Message, acknowledged: Message[], retried: Message[]): Message {
+/** What a consumer says of a message counts as long as it lives. */
+function watch(message: Message, invocation: Invocation): Message {
   return new Proxy(message, {
     get(target, name) {
-      if (name === "ack") return () => void acknowledged.push(target);
-      if (name === "retry") return () => void retried.push(target);
-      return Reflect.get(target, name, target) as unknown;
+      const value: unknown = Reflect.get(target, name, target);
+      if (name !== "ack" && name !== "retry") return value;
+      return (...given: [QueueRetryOptions?]) => void (invocation.dead || target[name](...given));
     },
   });
 }
