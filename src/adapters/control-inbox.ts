@@ -52,6 +52,16 @@ export function controlInbox(db: NeonConnection) {
       };
     },
 
+    /** Which of these events were never kept. */
+    async missing(eventIds: readonly string[]): Promise<string[]> {
+      if (eventIds.length === 0) return [];
+      const rows = await db.query(
+        `SELECT id FROM unnest($1::text[]) AS id WHERE NOT EXISTS (SELECT FROM webhook_inbox w WHERE w.event_id = id)`,
+        [[...eventIds]],
+      );
+      return rows.map((row) => String(row["id"]));
+    },
+
     async pending(tenantId: TenantId): Promise<PendingEvent[]> {
       const rows = await db.query(
         // Those that have failed come last, so that they are in nobody's way.

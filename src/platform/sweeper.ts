@@ -8,7 +8,7 @@ import { controlTenants } from "../adapters/control-tenants.ts";
 import { controlUsage } from "../adapters/control-usage.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
-import { incomingEvent } from "../core/stripe-event.ts";
+import { type IncomingEvent, incomingEvent } from "../core/stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { raiseAlarms } from "./alarms.ts";
@@ -27,6 +27,8 @@ const BATCH = 50;
 const INBOX_LAG_MS = 10_000;
 /** Some 60 KB in one message to an object. */
 const OPEN_CALLS_EACH = 500;
+/** As many as Stripe has on a page. */
+const EVENTS_AT_ONCE = 100;
 /** Stripe retries for three days; an event that it gave up on is still listed for thirty. */
 const LOOK_BACK_SECONDS = 3 * 86_400;
 
@@ -39,7 +41,15 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   // Each of these stands alone: Stripe being down must not keep a stuck tenant waiting.
   await settle("undelivered_events", async () => {
     const events = stripe.undeliveredEvents(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
-    for await (const event of events) await inbox.keep(incomingEvent(event));
+    let page: IncomingEvent[] = [];
+    const keep = async (): Promise<void> => {
+      // Stripe goes on listing what was never delivered: after the first sweep, all of it is known.
+      const missing = new Set(await inbox.missing(page.map(({ id }) => id)));
+      for (const event of page) if (missing.has(event.id)) await inbox.keep(event);
+      page = [];
+    };
+    for await (const event of events) if (page.push(incomingEvent(event)) === EVENTS_AT_ONCE) await keep();
+    await keep();
     await controlUsage(db).beat("stripe", nowMs);
   });
   await settle("lagging_inbox", async () => {
