@@ -169,7 +169,11 @@ test.each(["lose-after", "error-after"] as const)(
 
 test("callers that race get one project, and are told of the other", async () => {
   await using neon = await aNeon();
-  neon.server().setFaults([{ kind: "slow", method: "GET", ms: 200, times: 2 }]);
+  // Both have read the list before either has made its project.
+  neon.server().setFaults([
+    { kind: "slow", method: "GET", ms: 200, times: 2 },
+    { kind: "slow", method: "POST", ms: 500, times: 2 },
+  ]);
   const both = await Promise.all([neon.api.openProject(PLACE), neon.api.openProject(PLACE)]);
   expect(neon.posts()).toBe(2);
   expect(both[0].projectId).toBe(both[1].projectId);
