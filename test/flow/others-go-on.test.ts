@@ -19,9 +19,9 @@ const REPORT = "*/5 * * * *";
 const SWEEP = "* * * * *";
 /** Usage is sealed when it is a minute old. */
 const SEALED_AFTER_MS = 61_000;
-/** A report that failed is left alone for 30 s of the reporter's time. */
 /** What Stripe refuses is asked again each hour. */
 const ASKED_AGAIN_MS = 3_700_000;
+/** A report that failed is left alone for 30 s of the reporter's time. */
 const RETRY_AFTER_MS = 31_000;
 const DAY_SECONDS = 86_400;
 
