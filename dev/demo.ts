@@ -161,7 +161,8 @@ async function callAFewTools(publicUrl: string, apiKey: string): Promise<void> {
   }
 }
 
-async function postJson(url: string, body: unknown, token?: string): Promise<unknown> {
+/** Posts JSON and reads the JSON that comes back. Throws with status and text on anything but success. */
+export async function postJson(url: string, body: unknown, token?: string): Promise<unknown> {
   const response = await fetch(url, {
     method: "POST",
     headers: { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) },

@@ -6,7 +6,8 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
-import { chance, Die, seededRandom } from "./stripe/faults.ts";
+import { seededRandom } from "./seeded-random.ts";
+import { chance, Die } from "./stripe/faults.ts";
 
 export const NeonApiFaultRules = z.array(
   z.strictObject({

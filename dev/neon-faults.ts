@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
+import { seededRandom } from "./seeded-random.ts";
 
 export const FaultRules = z.array(
   z.strictObject({
@@ -59,16 +60,5 @@ export function createFaults(): Faults {
       return undefined;
     },
     hits: () => hits,
-  };
-}
-
-/** Numbers from 0 to below 1 (the mulberry32 generator): small, and good enough to spread faults evenly. */
-function seededRandom(seed: number): () => number {
-  let state = seed | 0;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let bits = Math.imul(state ^ (state >>> 15), 1 | state);
-    bits = (bits + Math.imul(bits ^ (bits >>> 7), 61 | bits)) ^ bits;
-    return ((bits ^ (bits >>> 14)) >>> 0) / 2 ** 32;
   };
 }

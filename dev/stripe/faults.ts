@@ -3,6 +3,7 @@
  * requests are hit. Rules live in memory: a restart ends them.
  */
 import { z } from "zod";
+import { seededRandom } from "../seeded-random.ts";
 
 /** Fires with `probability` (1 if absent), at most `times` (no limit if absent). */
 export const chance = z.strictObject({
@@ -79,15 +80,4 @@ export class Faults {
 function wildcard(path: string): RegExp {
   const parts = path.split("*").map((part) => part.replace(/[.+?^${}()|[\]\\]/g, "\\$&"));
   return new RegExp(`^${parts.join(".*")}$`);
-}
-
-/** mulberry32: small, fast, good enough to choose victims; the same seed gives the same numbers in [0, 1). */
-export function seededRandom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
-  };
 }

@@ -5,7 +5,8 @@
  */
 import { createHmac } from "node:crypto";
 import { z } from "zod";
-import { Die, chance, seededRandom } from "./faults.ts";
+import { seededRandom } from "../seeded-random.ts";
+import { Die, chance } from "./faults.ts";
 import type { Event, ThinEvent } from "./objects.ts";
 import { where } from "./store.ts";
 import type { Store } from "./store.ts";

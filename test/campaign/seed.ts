@@ -2,7 +2,8 @@
 // everything that was broken works again, and what is left must be right to the unit. What is done, and where it
 // breaks, follows from the seed; what happens in between is the real program's own business.
 import { setTimeout as sleep } from "node:timers/promises";
-import { seededRandom } from "../../dev/stripe/faults.ts";
+import { postJson } from "../../dev/demo.ts";
+import { seededRandom } from "../../dev/seeded-random.ts";
 import {
   type TestTenant,
   aTenant,
@@ -131,7 +132,7 @@ function webhookFaults(seed: number, shape: Shape): unknown {
 
 /** A customer who orders and pays; the sweep is there for what the webhooks do not bring. */
 async function signUpThrough({ seed }: Run): Promise<TestTenant> {
-  const order = (await postJson("/api/checkout", { plan: "pro", name: `Customer ${seed}` })) as {
+  const order = (await postJson(system.publicUrl + "/api/checkout", { plan: "pro", name: `Customer ${seed}` })) as {
     tenantId: string;
     checkoutUrl: string;
     setupToken: string;
@@ -148,7 +149,11 @@ async function signUpThrough({ seed }: Run): Promise<TestTenant> {
     `the customer of seed ${seed} is active`,
     60_000,
   );
-  const key = (await postJson(`/api/tenants/${order.tenantId}/keys`, { name: "first" }, order.setupToken)) as {
+  const key = (await postJson(
+    `${system.publicUrl}/api/tenants/${order.tenantId}/keys`,
+    { name: "first" },
+    order.setupToken,
+  )) as {
     apiKey: string;
   };
   return { id: order.tenantId, apiKey: key.apiKey };
@@ -308,7 +313,7 @@ async function virtualClock() {
 // ---- the campaign's own routes
 
 async function setPlan(plan: Plan): Promise<void> {
-  await postJson("/campaign/plan", plan);
+  await postJson(system.publicUrl + "/campaign/plan", plan);
 }
 
 async function counts(): Promise<PointCounts> {
@@ -337,18 +342,4 @@ async function firedFaults(): Promise<PointCounts> {
     fired(summary),
   ];
   return { 11: { met: refused, hit: refused }, 12: { met: lost, hit: lost }, 14: { met: unread, hit: unread } };
-}
-
-async function postJson(path: string, body: unknown, token?: string): Promise<unknown> {
-  const response = await fetch(system.publicUrl + path, {
-    method: "POST",
-    headers: {
-      "content-type": "application/json",
-      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-    },
-    body: JSON.stringify(body),
-  });
-  const text = await response.text();
-  if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
-  return JSON.parse(text);
 }

@@ -3,7 +3,7 @@
 // charged once, and are counted apart. `--kills N`, `--seed N`.
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { seededRandom } from "../../dev/stripe/faults.ts";
+import { seededRandom } from "../../dev/seeded-random.ts";
 import {
   type Demo,
   type Seen,

@@ -2,6 +2,7 @@
 // what the disk kept: nothing that a client was told is lost, and nothing is left running at the end.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
+import { postJson } from "../../dev/demo.ts";
 import { isFree } from "../../dev/settings.ts";
 import {
   type Demo,
@@ -13,7 +14,6 @@ import {
   demoSystem,
   ledgerIds,
   membersOf,
-  postJson,
   until,
 } from "./demo-system.ts";
 

@@ -1,7 +1,7 @@
 // From calls to money: the ledger, the sealed reports and what Stripe has counted are equal to the unit, whatever the
 // queue, the database and Stripe did in between.
 import { expect, test } from "vitest";
-import { seededRandom } from "../../dev/stripe/faults.ts";
+import { seededRandom } from "../../dev/seeded-random.ts";
 import {
   aTenant,
   callTool,
