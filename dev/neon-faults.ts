@@ -5,6 +5,7 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { z } from "zod";
+import type { Statement } from "./neon-session.ts";
 import { seededRandom } from "./seeded-random.ts";
 
 export const FaultRules = z.array(
@@ -15,6 +16,8 @@ export const FaultRules = z.array(
     database: z.string().optional(),
     /** Only batches with a statement that contains this text. */
     sql: z.string().optional(),
+    /** Only batches with a parameter that is this text, or has it as a JSON string: a tenant's id, say. */
+    param: z.string().optional(),
     /** How late a slow batch runs. */
     ms: z.number().int().nonnegative().default(1_000),
     /** Share of the matching batches that are hit, from 0 to 1. */
@@ -30,29 +33,33 @@ export interface Faults {
   /** Replaces all rules; a malformed one throws a ZodError and changes nothing. */
   set(rules: unknown): void;
   /** Waits out the delays that hit this batch, and says which end is in store for it. */
-  strike(database: string, texts: string[]): Promise<"refuse-before" | "lose-after" | undefined>;
+  strike(database: string, statements: readonly Statement[]): Promise<"refuse-before" | "lose-after" | undefined>;
   /** How many times a rule has hit since the start. */
   hits(): number;
+  /** How many times each of the present rules has hit, in their order. */
+  fired(): number[];
 }
 
 export function createFaults(): Faults {
-  let active: (z.output<typeof FaultRules>[number] & { left: number; random: () => number })[] = [];
+  let active: (z.output<typeof FaultRules>[number] & { fired: number; random: () => number })[] = [];
   let hits = 0;
   return {
     set: (rules) => {
       active = FaultRules.parse(rules).map((rule) => ({
         ...rule,
-        left: rule.times ?? Infinity,
+        fired: 0,
         random: seededRandom(rule.seed),
       }));
     },
-    strike: async (database, texts) => {
+    strike: async (database, statements) => {
       for (const rule of active) {
-        if (rule.left === 0 || (rule.database !== undefined && rule.database !== database)) continue;
-        const { sql } = rule;
-        if (sql !== undefined && !texts.some((text) => text.includes(sql))) continue;
+        const { sql, param, times = Infinity } = rule;
+        if (rule.fired >= times || (rule.database !== undefined && rule.database !== database)) continue;
+        if (sql !== undefined && !statements.some(({ text }) => text.includes(sql))) continue;
+        if (param !== undefined && !statements.some(({ values }) => values.some((value) => names(value, param))))
+          continue;
         if (rule.random() >= rule.probability) continue;
-        rule.left -= 1;
+        rule.fired += 1;
         hits += 1;
         if (rule.kind !== "slow") return rule.kind;
         await sleep(rule.ms);
@@ -60,5 +67,10 @@ export function createFaults(): Faults {
       return undefined;
     },
     hits: () => hits,
+    fired: () => active.map((rule) => rule.fired),
   };
+}
+
+function names(value: string | null, text: string): boolean {
+  return value === text || value?.includes(JSON.stringify(text)) === true;
 }

@@ -100,7 +100,7 @@ class RefusedError extends Error {
 
 /**
  * Starts the proxy on 127.0.0.1. Also over HTTP: `GET /_proxy/stats`, `POST /_proxy/stats/reset`, `POST /_proxy/faults`
- * with the list of rules.
+ * with the list of rules, `GET /_proxy/faults` for how often each has hit.
  */
 export async function startNeonProxy(options: NeonProxyOptions): Promise<NeonProxy> {
   const { port, log = () => undefined, pooler: poolerOptions, ...poolOptions } = options;
@@ -158,8 +158,7 @@ export async function startNeonProxy(options: NeonProxyOptions): Promise<NeonPro
     response.on("close", () => {
       if (!response.writableFinished) gone.abort();
     });
-    const texts = statements.map(({ text }) => text);
-    const fault = await faults.strike(target.database, texts);
+    const fault = await faults.strike(target.database, statements);
     if (fault === "refuse-before") throw new RefusedError(503, "Refused by a fault rule, before it ran.");
     count(target, statements.length);
     const results = await pool.run(target, statements, { signal: gone.signal, ...(begin !== undefined && { begin }) });
@@ -183,6 +182,8 @@ export async function startNeonProxy(options: NeonProxyOptions): Promise<NeonPro
       case "POST /_proxy/faults":
         faults.set(await readJson(request));
         return reply(response, 200, {});
+      case "GET /_proxy/faults":
+        return reply(response, 200, { fired: faults.fired() });
       default:
         return reply(response, 404, { message: `${request.method} ${request.url} is not simulated.` });
     }

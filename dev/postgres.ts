@@ -47,6 +47,9 @@ const SETTINGS: Record<string, string> = {
   log_timezone: "UTC",
 };
 
+/** Settings for a cluster that is thrown away: the server may be killed at any moment, the machine may not. */
+export const THROWAWAY: Record<string, string> = { fsync: "off", full_page_writes: "off" };
+
 export interface RunningPostgres {
   port: number;
   /** Connection string of the superuser, password included. */
@@ -63,11 +66,12 @@ export interface RunningPostgres {
 /**
  * Starts PostgreSQL on 127.0.0.1 over the cluster kept at `dataDir` (created when absent) and resolves once it answers a
  * query. Port 0 takes any free one. Rejects with the server's own last words when it cannot start, when the port is
- * taken, or when another live launcher already serves `dataDir`.
+ * taken, or when another live launcher already serves `dataDir`. `settings` go beyond everybody's.
  */
 export async function startPostgres(options: {
   dataDir: string;
   port: number;
+  settings?: Record<string, string>;
   log?: (line: string) => void;
 }): Promise<RunningPostgres> {
   const place = await takePlace(options.dataDir);

@@ -27,6 +27,8 @@ export interface SystemOptions {
   vars?: Record<string, string>;
   /** Starts a streaming replica, too, that tools' analytics read from. */
   replica?: boolean;
+  /** PostgreSQL's settings beyond everybody's, for tests. */
+  postgres?: Record<string, string>;
   /** Bounds of the connections to PostgreSQL, for tests. */
   proxy?: { maxPerTarget?: number; maxTotal?: number };
   /** Wraps each step of the start, to show it. */
@@ -52,7 +54,7 @@ const state = [
 
 /** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
 export async function startSystem(options: SystemOptions) {
-  const { port, fresh = false, replica = false, entry, vars = {}, proxy = {} } = options;
+  const { port, fresh = false, replica = false, entry, vars = {}, postgres = {}, proxy = {} } = options;
   const { step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
   const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
@@ -73,7 +75,9 @@ export async function startSystem(options: SystemOptions) {
   };
 
   try {
-    const databases = ownDatabases ? undefined : await startDatabases({ dir, settings, replica, proxy, step, running });
+    const databases = ownDatabases
+      ? undefined
+      : await startDatabases({ dir, settings, replica, postgres, proxy, step, running });
 
     const stripe =
       own["STRIPE_SECRET_KEY"] === undefined
@@ -179,6 +183,7 @@ async function startDatabases(options: {
   dir: string;
   settings: Settings;
   replica: boolean;
+  postgres: Record<string, string>;
   proxy: NonNullable<SystemOptions["proxy"]>;
   step: NonNullable<SystemOptions["step"]>;
   running: (() => Promise<unknown>)[];
@@ -186,7 +191,11 @@ async function startDatabases(options: {
   const { dir, settings, step, running } = options;
   const { secrets } = settings;
   const postgres = await step("PostgreSQL 18", async () => {
-    const started = await startPostgres({ dataDir: join(dir, "postgres"), port: await portFor(settings, "postgres") });
+    const started = await startPostgres({
+      dataDir: join(dir, "postgres"),
+      port: await portFor(settings, "postgres"),
+      settings: options.postgres,
+    });
     running.push(() => started.stop());
     // Kept at once: the passwords that the cluster is about to get must outlive a kill.
     saveSettings(dir, settings);

@@ -206,16 +206,6 @@ export function controlBilling(db: NeonConnection) {
 
     // ---- usage on its way
 
-    /** Whether the ledger has all rows of an object's sequence up to `lastN`. */
-    async arrived(tenantId: TenantId, epoch: string, lastN: number): Promise<boolean> {
-      if (lastN === 0) return true;
-      const rows = await db.query(
-        `SELECT FROM usage_streams WHERE tenant_id = $1 AND object = $1 AND epoch = $2 AND watermark >= $3`,
-        [tenantId, epoch, lastN],
-      );
-      return rows.length > 0;
-    },
-
     /**
      * How much of the tenant's ledger is not sealed, up to the row `lastN` of its object's sequence, and how many reports
      * Stripe has not confirmed and may yet: what it refuses has an alarm of its own, and is waited for by nobody.

@@ -189,16 +189,6 @@ export function controlReports(db: NeonConnection) {
       );
       return rows.length;
     },
-
-    /** How much of a tenant's usage Stripe has not confirmed: rows that are not sealed, and reports that are not settled. */
-    async unreported(tenantId: TenantId): Promise<{ rows: number; reports: number }> {
-      const [row] = await db.query(
-        `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL)::int AS rows,
-                (SELECT count(*) FROM reports WHERE tenant_id = $1 AND (confirmed_at IS NULL OR doubted_at IS NOT NULL))::int AS reports`,
-        [tenantId],
-      );
-      return row as unknown as { rows: number; reports: number };
-    },
   };
 }
 

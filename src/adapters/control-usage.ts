@@ -29,6 +29,8 @@ export const UncountedCall = z.object({
 }) satisfies z.ZodType<OpenCall>;
 export type UncountedCall = z.infer<typeof UncountedCall>;
 
+export type Ledger = ReturnType<typeof controlUsage>;
+
 export function controlUsage(db: NeonConnection) {
   return {
     /**

@@ -1,6 +1,6 @@
 // A change of plan, in the tenant's object and under its lock, a piece at a time. All usage of before is confirmed before
-// Stripe has the new plan, because Stripe bills usage at the price of the moment in which it is told of it. Most of it goes
-// that way while the tenant calls; the last rows go behind a shut gate. Until Stripe has the new plan the old one is in
+// Stripe has the new plan, because Stripe bills usage at the price of the moment in which it is told of it. What is
+// sealed goes that way while the tenant calls, the rest behind a shut gate. Until Stripe has the new plan the old one is in
 // force; what stands in the control tables lets anybody go on, from whatever was done last.
 import { type PlanChange, billingOf } from "../adapters/control-billing.ts";
 import { isRefusedByStripe, subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
@@ -9,7 +9,7 @@ import { plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { CallGate } from "./call-gate.ts";
-import { type UsageStream, drainUsage } from "./drain.ts";
+import { type Flush, drainUsage } from "./drain.ts";
 import { DONE, GOES_ON } from "./job.ts";
 import { startLifecycle } from "./lifecycle.ts";
 import type { Piece } from "./tenant-move.ts";
@@ -24,7 +24,7 @@ const LAST_ROWS_MS = 2_500;
 const LEAST_FOR_STRIPE_MS = 500;
 /** Whoever asked for a change waits for no longer than this, and a piece. */
 const MOMENT_MS = 4_000;
-/** What is missing is on its way, or its next attempt is half a minute off. */
+/** What is missing is on its way; or its next attempt is half a minute off, or it waits for the next minute. */
 const SOON_MS = 1_000;
 const LATER_MS = 15_000;
 
@@ -33,7 +33,7 @@ export interface PlanHost {
   gate: CallGate;
   now(): number;
   /** Sends the rows that the ledger does not have. */
-  flush(): Promise<UsageStream>;
+  flush: Flush;
   /** Reads the tenant's row again and tells the control tables. */
   refresh(): Promise<unknown>;
 }
@@ -90,10 +90,10 @@ export class TenantPlan {
     try {
       const subscriptionId = (await billing.read(tenantId))?.subscriptionId ?? null;
       const isBilled = subscriptionId !== null;
-      const drain = (withinMs: number): ReturnType<typeof drainUsage> =>
-        drainUsage(env, tenantId, () => host.flush(), { isBilled, nowMs: host.now(), withinMs });
+      const drain = (withinMs: number, isLast: boolean): ReturnType<typeof drainUsage> =>
+        drainUsage(env, tenantId, host.flush, { isBilled, isLast, nowMs: host.now(), withinMs });
 
-      const missing = await drain(DRAIN_MS);
+      const missing = await drain(DRAIN_MS, false);
       if (missing !== undefined) return await waits(env, change, missing);
       // Nobody is held back while Stripe is away, or for a change that cannot be made any more.
       if (isBilled && !(await isPossible(env, change, subscriptionId))) {
@@ -103,7 +103,7 @@ export class TenantPlan {
 
       const shutAtMs = Date.now();
       const left = await host.gate.hold(RUNNING_MS, async (leftMs) => {
-        const last = await drain(Math.min(LAST_ROWS_MS, leftMs() - LEAST_FOR_STRIPE_MS));
+        const last = await drain(Math.min(LAST_ROWS_MS, leftMs() - LEAST_FOR_STRIPE_MS), true);
         if (last !== undefined) return last;
         // From here on calls may be let in by the clock: their usage belongs to whichever plan is in force then.
         if (isBilled && !(await changeAtStripe(env, change, subscriptionId, leftMs))) return "time";
@@ -158,7 +158,7 @@ const words: Readonly<Record<NonNullable<Awaited<ReturnType<typeof drainUsage>>>
 
 async function waits(env: Env, change: PlanChange, what: keyof typeof words, holdMs?: number): Promise<Piece> {
   await billingOf(env).noteChange(change.id, words[what], holdMs);
-  return { done: false, waitMs: what === "stripe" ? LATER_MS : SOON_MS };
+  return { done: false, waitMs: what === "stripe" || what === "seal" ? LATER_MS : SOON_MS };
 }
 
 function inPlainWords(error: unknown): string {

@@ -49,17 +49,6 @@ export async function reportUsage(env: Env, run: BillingRun): Promise<void> {
   log(failed > 0 ? "warn" : "info", "usage_reported", { ...sealed, confirmed, failed });
 }
 
-/**
- * Seals one tenant's usage, however young, and reports it. True when nothing of the tenant is left that Stripe has not
- * confirmed; rows that are still on the way to the ledger are not known here.
- */
-export async function reportTenant(env: Env, tenantId: TenantId, run: BillingRun): Promise<boolean> {
-  await sealUsage(env, run, run.nowMs() + 1, tenantId);
-  await sendReports(env, run, tenantId);
-  const { rows, reports } = await controlReports(connectControl(env)).unreported(tenantId);
-  return rows === 0 && reports === 0;
-}
-
 /** Seals what was admitted before `cutoffMs`, of all tenants or of one. */
 export async function sealUsage(env: Env, run: BillingRun, cutoffMs: number, tenantId?: TenantId) {
   const ledger = controlReports(connectControl(env));
@@ -73,7 +62,8 @@ export async function sealUsage(env: Env, run: BillingRun, cutoffMs: number, ten
   return total;
 }
 
-async function sendReports(env: Env, run: BillingRun, tenantId?: TenantId) {
+/** Sends what is sealed and due, of all tenants or of one. */
+export async function sendReports(env: Env, run: BillingRun, tenantId?: TenantId) {
   const db = connectControl(env);
   const ledger = controlReports(db);
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);

@@ -23,6 +23,7 @@ import { catalogue } from "../tools/catalogue.ts";
 import { applyBillingEvents } from "./billing-events.ts";
 import { CallGate } from "./call-gate.ts";
 import { type CallLog, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
+import { NO_USAGE } from "./drain.ts";
 import { startMoving } from "./moving.ts";
 import { placeTenant } from "./placing.ts";
 import { startProvisioning } from "./provisioning-start.ts";
@@ -74,7 +75,7 @@ export class TenantObject extends DurableObject<Env> {
       now: () => this.now(),
       refresh: () => this.refresh(),
       running: () => this.#admission.inFlight,
-      flush: async () => (await this.#outbox?.flush()) ?? { epoch: "", lastN: 0 },
+      flush: async (ledger, nowMs) => (await this.#outbox?.flush(ledger, nowMs)) ?? NO_USAGE,
       disconnect: () => this.#data.close(),
       forget: () => this.#forget(),
     };

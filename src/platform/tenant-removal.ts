@@ -16,7 +16,7 @@ import {
 } from "../core/removal.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { type UsageStream, drainUsage } from "./drain.ts";
+import { type Flush, drainUsage } from "./drain.ts";
 import { startProvisioning } from "./provisioning-start.ts";
 import { dropFiles, dropPlaces } from "./tenant-drop.ts";
 import type { Piece } from "./tenant-move.ts";
@@ -31,7 +31,7 @@ export interface RemovalHost {
   /** Calls that run and may still be charged. */
   running(): number;
   /** Sends what the ledger does not have yet, and tells the last of it. */
-  flush(): Promise<UsageStream>;
+  flush: Flush;
   /** Closes the sessions with the tenant's database. */
   disconnect(): Promise<void>;
   /** Deletes everything that the object has stored. Refused while the ledger lacks a row, and unless the tenant is gone. */
@@ -153,8 +153,8 @@ export class TenantRemoval {
       await this.#host.refresh();
       if (this.#host.running() > 0) return { waitsFor: "Calls are running." };
       const nowMs = this.#host.now();
-      const options = { isBilled: customerId !== null, nowMs, withinMs: LOOK_MS };
-      const missing = await drainUsage(this.#env, this.#tenantId, () => this.#host.flush(), options);
+      const options = { isBilled: customerId !== null, isLast: true, nowMs, withinMs: LOOK_MS };
+      const missing = await drainUsage(this.#env, this.#tenantId, this.#host.flush, options);
       return missing === undefined ? { done: true } : { waitsFor: waits[missing] };
     },
 

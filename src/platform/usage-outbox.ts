@@ -1,5 +1,6 @@
 // The way of a charge out of the tenant's object: rows that the ledger does not have yet are packed into queue messages
 // by an alarm, and sent again when no acknowledgement comes.
+import type { Ledger } from "../adapters/control-usage.ts";
 import {
   OUTBOX_DELAY_MS,
   type OutboxState,
@@ -10,13 +11,14 @@ import {
   sendAfter,
 } from "../core/outbox.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, packUsage } from "../core/usage.ts";
+import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, type UsageMessage, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import type { CallLog } from "./call-log.ts";
 import type { UsageStream } from "./drain.ts";
 
 /** After the queue refused. */
 const OUTBOX_RETRY_MS = 5_000;
+const ROWS_AT_ONCE = ROWS_PER_MESSAGE * MESSAGES_PER_ALARM;
 
 export class UsageOutbox {
   readonly #storage: DurableObjectStorage;
@@ -50,14 +52,16 @@ export class UsageOutbox {
     this.#state = afterAcknowledge(this.#state, before, rows.acknowledged, Date.now());
   }
 
-  /** Sends what was never sent, without waiting for company. Returns the last row there was when it was asked. */
-  async flush(): Promise<UsageStream> {
-    const { epoch, lastN } = this.#rows;
-    for (let sentN = -1; this.#state.sentN < lastN && this.#state.sentN > sentN;) {
-      sentN = this.#state.sentN;
-      await this.alarm();
+  /** Writes what the ledger lacks straight into it, for whoever may not wait for the queue: what is under way there comes again. */
+  async flush(ledger: Ledger, nowMs: number): Promise<UsageStream> {
+    const rows = this.#rows;
+    const { epoch, lastN } = rows;
+    for (let before = -1; before < rows.acknowledged && rows.acknowledged < lastN;) {
+      before = rows.acknowledged;
+      const { watermarks } = await ledger.record(packUsage(this.#stream(), rows.after(before, ROWS_AT_ONCE)));
+      for (const { watermark } of watermarks) this.acknowledge(epoch, watermark, nowMs);
     }
-    return { epoch, lastN };
+    return { epoch, lastN, arrived: rows.acknowledged >= lastN };
   }
 
   /** Sends what is due. Never throws: the platform's own retries would end, and this must not. */
@@ -66,11 +70,10 @@ export class UsageOutbox {
     const rows = this.#rows;
     try {
       const from = sendAfter(this.#state, rows.acknowledged, Date.now());
-      const unsent = rows.after(from, ROWS_PER_MESSAGE * MESSAGES_PER_ALARM);
+      const unsent = rows.after(from, ROWS_AT_ONCE);
       const last = unsent.at(-1);
       if (last !== undefined) {
-        const stream = { tenantId: this.#tenantId, object: this.#tenantId, epoch: rows.epoch };
-        await this.#queue.sendBatch(packUsage(stream, unsent).map((body) => ({ body })));
+        await this.#queue.sendBatch(packUsage(this.#stream(), unsent).map((body) => ({ body })));
         this.#state = afterSend(this.#state, { fromN: from, toN: last.n, acknowledged: rows.acknowledged }, Date.now());
       }
       const wakeInMs = nextWake(this.#state, rows, Date.now());
@@ -79,6 +82,10 @@ export class UsageOutbox {
       log("error", "outbox_failed", { tenantId: this.#tenantId, error: describeError(error) });
       this.#wakeIn(OUTBOX_RETRY_MS);
     }
+  }
+
+  #stream(): Omit<UsageMessage, "rows"> {
+    return { tenantId: this.#tenantId, object: this.#tenantId, epoch: this.#rows.epoch };
   }
 
   /** Sets the alarm unless an earlier one is set. Commits with the rows of the same turn. */

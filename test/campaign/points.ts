@@ -18,6 +18,9 @@ export const requestPoints: readonly RequestPoint[] = [
   { point: 2, title: "the tool run, nothing charged", when: "after", sql: "FROM products", where: "object" },
   { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger", where: "worker" },
   { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger", where: "worker" },
+  // A plan that changes does not wait for the queue: the object writes its rows itself.
+  { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger", where: "object" },
+  { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger", where: "object" },
   { point: 8, title: "before the seal", when: "before", sql: "INSERT INTO reports", where: "worker" },
   { point: 9, title: "sealed, not sent", when: "after", sql: "INSERT INTO reports", where: "worker" },
   {

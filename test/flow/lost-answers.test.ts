@@ -129,10 +129,10 @@ describe("a call whose client goes away is stopped, frees its place and is not c
   test.each(revisions)("while it waits to be admitted in revision %s", async (revision, meta) => {
     const tenant = await aTenant();
     await setClock(tenant.id, CONFIG_TRUSTED_MS); // so that the tenant is read anew before the decision
-    await databaseFaults([{ kind: "slow", sql: "FROM tenants t WHERE t.id", ms: 1_000, times: 1 }]);
+    await databaseFaults([{ kind: "slow", sql: "FROM tenants t WHERE t.id", ms: SLOW_MS }]);
     // A tool that asks no database, whose own signal would end it.
     await leave(tenant, 300, revision, { name: "list_documents", arguments: {}, _meta: meta });
-    await sleep(SLOW_MS);
+    await sleep(SLOW_MS + 500);
     await expectUsed(tenant, 0);
   });
 });

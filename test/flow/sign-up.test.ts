@@ -109,7 +109,22 @@ test("an unsigned, a forged and a stale webhook are refused and leave nothing", 
   expect(await controlRows("SELECT event_id FROM webhook_inbox WHERE event_id LIKE 'evt_forged%'")).toEqual([]);
 });
 
-test("a webhook that cannot be kept is answered with 5xx and comes again", async () => {
+test("with the database down a webhook is answered with 5xx, and the same one is kept when it comes again", async () => {
+  const event = { id: `evt_patient_${Date.now()}`, object: "event", type: "customer.updated", data: { object: {} } };
+  const kept = () => controlRows("SELECT event_id FROM webhook_inbox WHERE event_id = $1", [event.id]);
+  const send = () => deliver(JSON.stringify(event), Math.floor(Date.now() / 1000));
+  await databaseFaults([{ kind: "refuse-before", database: "tollgate_control" }]);
+  try {
+    expect((await send()).status).toBe(503);
+  } finally {
+    await databaseFaults([]);
+  }
+  expect(await kept()).toEqual([]);
+  expect((await send()).status).toBe(200);
+  expect(await kept()).toHaveLength(1);
+});
+
+test("a webhook that cannot be kept comes again, and so the order goes on", async () => {
   await databaseFaults([{ kind: "refuse-before", sql: "webhook_inbox", times: 2 }]);
   try {
     const signedUp = await signUp(system.publicUrl, { plan: "free", name: "Patient" });

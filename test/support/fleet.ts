@@ -9,7 +9,7 @@ import pg from "pg";
 import { bootstrapCluster, OWNER, registerShard } from "../../dev/databases.ts";
 import { branchMigrations, controlMigrations, migrate, tenantMigrations } from "../../dev/migrations.ts";
 import { startNeonProxy } from "../../dev/neon-proxy.ts";
-import { removePostgresData, startPostgres } from "../../dev/postgres.ts";
+import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres.ts";
 import { openBranch } from "../../src/adapters/branch.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
@@ -26,7 +26,7 @@ export type TestFleet = Awaited<ReturnType<typeof startFleet>>;
 /** `shards` are the ids of databases for own schemas. Takes about 3 s. Close it, or the server outlives the test. */
 export async function startFleet({ shards }: { shards: readonly string[] }) {
   const dataDir = await mkdtemp(join(tmpdir(), "tollgate-fleet-"));
-  const postgres = await startPostgres({ dataDir, port: 0 });
+  const postgres = await startPostgres({ dataDir, port: 0, settings: THROWAWAY });
   const proxy = await startNeonProxy({ port: 0, maxTotal: 120 }); // with a bound, it counts connections
   const fetchEndpoint = `${proxy.url}/sql`;
   const urlOf = (database: string): string => `postgresql://${OWNER}:owner@127.0.0.1:${postgres.port}/${database}`;

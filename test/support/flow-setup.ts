@@ -4,7 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
-import { removePostgresData } from "../../dev/postgres.ts";
+import { THROWAWAY, removePostgresData } from "../../dev/postgres.ts";
 import { freePort, sealKeysOf } from "../../dev/settings.ts";
 import { startSystem } from "../../dev/system.ts";
 import type { ContextKeys } from "../../src/core/context.ts";
@@ -69,6 +69,7 @@ async function start(entry: string): Promise<{ system: FlowSystem; stop: () => P
     dir,
     port: await freePort(),
     entry,
+    postgres: THROWAWAY,
   });
   const { databases, stripe, issuer, monitor, settings, publicUrl } = system;
   if (databases === undefined || stripe === undefined || issuer === undefined || monitor === undefined) {

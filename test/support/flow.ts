@@ -294,6 +294,11 @@ export async function databaseHits(): Promise<number> {
   return ((await (await fetch(`${system.proxyUrl}/_proxy/stats`)).json()) as { faults: number }).faults;
 }
 
+/** How often each of the present rules has struck, in their order. */
+export async function faultsFired(): Promise<number[]> {
+  return ((await (await fetch(`${system.proxyUrl}/_proxy/faults`)).json()) as { fired: number[] }).fired;
+}
+
 async function postJson(url: string, body: unknown): Promise<unknown> {
   const response = await fetch(url, {
     method: "POST",
@@ -318,13 +323,19 @@ export async function rowsOf<Row extends pg.QueryResultRow>(
   text: string,
   params: readonly unknown[] = [],
 ): Promise<Row[]> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    return (await client.query<Row>(text, [...params])).rows;
-  } finally {
-    await client.end();
-  }
+  return (await poolOf(url).query<Row>(text, [...params])).rows;
+}
+
+/** To connect anew costs the server more than most queries, and a test that waits asks every few moments. */
+const pools = new Map<string, pg.Pool>();
+
+function poolOf(url: string): pg.Pool {
+  const known = pools.get(url);
+  if (known !== undefined) return known;
+  const pool = new pg.Pool({ connectionString: url, max: 4, idleTimeoutMillis: 1_000, allowExitOnIdle: true });
+  pool.on("error", () => undefined); // of an idle connection: whoever asks next gets a new one
+  pools.set(url, pool);
+  return pool;
 }
 
 /** Waits for something that happens by itself, for 20 seconds at most. */

@@ -76,7 +76,8 @@ async function leftOf(tenantId: string, places: Awaited<ReturnType<typeof places
     const tables = await rowsOf<{ name: string }>(
       url,
       `SELECT c.oid::regclass::text AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
-       WHERE c.relkind = 'r'`,
+       WHERE c.relkind = 'r' AND (c.relnamespace::regnamespace::text = ANY ($1) OR c.relnamespace::regnamespace::text !~ '^tenant_')`,
+      [roles],
     );
     for (const { name } of tables) {
       const [row] = await rowsOf<{ n: number }>(url, `SELECT count(*)::int AS n FROM ${name} WHERE tenant_id = $1`, [

@@ -9,7 +9,7 @@ import { Client } from "pg";
 import { OWNER, bootstrapCluster, prepareShared } from "../../dev/databases.ts";
 import { branchMigrations, migrate, sharedMigrations, tenantMigrations } from "../../dev/migrations.ts";
 import { type NeonProxyOptions, startNeonProxy } from "../../dev/neon-proxy.ts";
-import { removePostgresData, startPostgres } from "../../dev/postgres.ts";
+import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres.ts";
 import { type Branch, openBranch } from "../../src/adapters/branch.ts";
 import { contextEntrance, createTenantDb } from "../../src/adapters/tenant-db.ts";
 import { type ContextKey, type ContextKeys, signContext } from "../../src/core/context.ts";
@@ -48,7 +48,7 @@ export interface Front {
 /** Takes about 2 s. Close it, or the server outlives the test. */
 export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> = {}) {
   const dataDir = await mkdtemp(join(tmpdir(), "tollgate-shard-"));
-  const postgres = await startPostgres({ dataDir, port: 0 });
+  const postgres = await startPostgres({ dataDir, port: 0, settings: THROWAWAY });
   const proxy = await startNeonProxy({ port: 0, ...proxyOptions });
   const fetchEndpoint = `${proxy.url}/sql`;
   const superusers = new Map<string, Promise<Client>>();
