@@ -5,7 +5,7 @@ import { defineConfig } from "vitest/config";
 
 export default defineConfig({
   test: {
-    maxWorkers: 3, // whatever the machine: each has a whole system of its own, and waits for it half of the time
+    maxWorkers: 4, // whatever the machine: each has a whole system of its own, and waits for it half of the time
     projects: [
       {
         test: {

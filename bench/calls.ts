@@ -11,7 +11,8 @@ import { measureDecision } from "./decision.ts";
 import { type Ground, layGround, stopChild } from "./ground.ts";
 import type { LoadJob, LoadResult } from "./load.ts";
 import { describeProfile, profileWhile } from "./profile.ts";
-import { type Bundle, type Runtime, bundle, startRuntime } from "./runtime.ts";
+import { bundle } from "../dev/bundle.ts";
+import { type Runtime, startRuntime } from "./runtime.ts";
 import { type RuntimeName, type Variant, variants } from "./variants.ts";
 
 const CONNECTIONS = 16;
@@ -102,31 +103,31 @@ export async function benchCalls(options: CallsOptions): Promise<void> {
   const load = startLoad(running);
   const names = new Set<RuntimeName>(chosen.map(({ runtime }) => runtime));
   if (names.has("constant")) names.add("floor"); // its answer is the constant
-  const bundles: Partial<Record<RuntimeName, Bundle>> = {};
+  const scripts: Partial<Record<RuntimeName, string>> = {};
   const runtimes: Partial<Record<RuntimeName, Runtime>> = {};
   const start = async (
     name: RuntimeName,
-    bundled: Parameters<typeof bundle>[0],
+    worker: { config: string; entry?: string },
     extra: Record<string, string> = {},
   ) => {
     if (!names.has(name)) return;
-    bundles[name] = await bundle(bundled);
+    const script = (scripts[name] = await bundle({ ...worker, outDir: join(dir, `bundle-${name}`) }));
     const inspect = options.profile && chosen[0]?.runtime === name;
-    runtimes[name] = await startRuntime(bundles[name], {
+    runtimes[name] = await startRuntime(script, {
       dir: join(dir, name),
       vars: { ...ground.vars, ...extra },
       inspect,
       running,
     });
   };
-  await start("product", { dir, config: "wrangler.toml", entry: "bench/product-worker.ts" });
-  await start("floor", { dir, config: "bench/floor.wrangler.toml" });
+  await start("product", { config: "wrangler.toml", entry: "bench/product-worker.ts" });
+  await start("floor", { config: "bench/floor.wrangler.toml" });
   if (names.has("constant")) {
     const floor = variants.find(({ name }) => name === "floor");
     if (floor === undefined || runtimes.floor === undefined) throw new Error("there is no floor");
     const requests = ground.tenants.map((tenant) => floor.request(tenant));
     const { sample } = await load({ port: runtimes.floor.port, requests, connections: 1, calls: 1 });
-    await start("constant", { dir, config: "bench/constant.wrangler.toml" }, { ANSWER: sample });
+    await start("constant", { config: "bench/constant.wrangler.toml" }, { ANSWER: sample });
   }
 
   let metered = 0;
@@ -176,7 +177,7 @@ export async function benchCalls(options: CallsOptions): Promise<void> {
   if (options.profile) {
     const [variant] = chosen;
     const runtime = variant && runtimes[variant.runtime];
-    const script = variant && bundles[variant.runtime]?.script;
+    const script = variant && scripts[variant.runtime];
     if (variant === undefined || runtime === undefined || script === undefined) throw new Error("nothing to profile");
     const calls = callsPerRound * 2;
     const profile = await profileWhile(await runtime.miniflare.getInspectorURL(), variant.runtime, () =>

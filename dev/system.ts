@@ -23,6 +23,8 @@ export interface SystemOptions {
   fresh?: boolean;
   /** Replaces the Worker's entry, for tests. */
   entry?: string;
+  /** A bundle instead, which serves without `wrangler dev`. */
+  bundle?: string;
   /** Replaces or adds Worker variables, for tests. */
   vars?: Record<string, string>;
   /** Starts a streaming replica, too, that tools' analytics read from. */
@@ -54,7 +56,7 @@ const state = [
 
 /** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
 export async function startSystem(options: SystemOptions) {
-  const { port, fresh = false, replica = false, entry, vars = {}, postgres = {}, proxy = {} } = options;
+  const { port, fresh = false, replica = false, entry, bundle, vars = {}, postgres = {}, proxy = {} } = options;
   const { step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
   const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
@@ -148,7 +150,7 @@ export async function startSystem(options: SystemOptions) {
       ...vars,
     };
     let worker: WorkerProcess = await step("Worker", () =>
-      startWorker({ dir, port, vars: workerVars, ...(entry && { entry }) }),
+      startWorker({ dir, port, vars: workerVars, ...(entry && { entry }), ...(bundle && { bundle }) }),
     );
     running.push(() => worker.stop());
     // Webhooks that came while the Worker was away need not wait for their next retry.
@@ -169,7 +171,7 @@ export async function startSystem(options: SystemOptions) {
       async restartWorker() {
         worker.child.kill("SIGKILL");
         await worker.stop();
-        worker = await startWorker({ dir, port, vars: workerVars, ...(entry && { entry }) });
+        worker = await startWorker({ dir, port, vars: workerVars, ...(entry && { entry }), ...(bundle && { bundle }) });
       },
       stop,
     };

@@ -18,41 +18,22 @@ export interface WorkerProcess {
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 5_000;
 
-/** Starts the Worker and resolves when it answers. `entry` replaces the entry of wrangler.toml, for tests. */
+/**
+ * Starts the Worker and resolves when it answers. `entry` replaces the entry of wrangler.toml; with a `bundle` workerd runs
+ * that script, without `wrangler dev`.
+ */
 export async function startWorker(options: {
   dir: string;
   port: number;
   vars: Record<string, string>;
   entry?: string;
+  bundle?: string;
 }): Promise<WorkerProcess> {
-  const { dir, port, vars, entry } = options;
-  const envFile = join(dir, "worker.env");
-  writeFileSync(
-    envFile,
-    Object.entries(vars)
-      .map(([name, value]) => `${name}='${value}'\n`)
-      .join(""),
-    { mode: 0o600 },
-  );
+  const { dir, port, bundle } = options;
   const output = createWriteStream(join(dir, "worker.log"), { flags: "a" });
   const child = spawn(
     process.execPath,
-    [
-      join(root, "node_modules/wrangler/bin/wrangler.js"),
-      "dev",
-      ...(entry === undefined ? [] : [entry]),
-      ...[
-        "--config",
-        join(root, "wrangler.toml"),
-        "--ip",
-        "127.0.0.1",
-        "--port",
-        String(port),
-        "--inspector-port",
-        "0",
-      ],
-      ...["--persist-to", join(dir, "workerd"), "--env-file", envFile, "--show-interactive-dev-session=false"],
-    ],
+    bundle === undefined ? wranglerDev(options) : serveBundle({ ...options, bundle }),
     {
       cwd: root,
       stdio: ["ignore", "pipe", "pipe"],
@@ -108,7 +89,7 @@ export async function startWorker(options: {
     child,
     async fireCron(cron, atMs = Date.now()) {
       const query = new URLSearchParams({ cron, time: String(atMs), format: "json" });
-      const response = await fetch(`${url}/cdn-cgi/handler/scheduled?${query.toString()}`, {
+      const response = await fetch(`${url}/cdn-cgi/local/scheduled?${query.toString()}`, {
         signal: AbortSignal.timeout(120_000),
       });
       const text = await response.text();
@@ -117,4 +98,24 @@ export async function startWorker(options: {
     },
     stop,
   };
+}
+
+function wranglerDev(options: { dir: string; port: number; vars: Record<string, string>; entry?: string }): string[] {
+  const { dir, port, vars, entry } = options;
+  const envFile = join(dir, "worker.env");
+  const lines = Object.entries(vars).map(([name, value]) => `${name}='${value}'\n`);
+  writeFileSync(envFile, lines.join(""), { mode: 0o600 });
+  return [
+    join(root, "node_modules/wrangler/bin/wrangler.js"),
+    ...["dev", ...(entry === undefined ? [] : [entry]), "--config", join(root, "wrangler.toml")],
+    ...["--ip", "127.0.0.1", "--port", String(port), "--inspector-port", "0"],
+    ...["--persist-to", join(dir, "workerd"), "--env-file", envFile, "--show-interactive-dev-session=false"],
+  ];
+}
+
+function serveBundle(options: { dir: string; port: number; vars: Record<string, string>; bundle: string }): string[] {
+  const { dir, port, vars, bundle } = options;
+  const varsFile = join(dir, "worker.vars.json");
+  writeFileSync(varsFile, JSON.stringify(vars), { mode: 0o600 });
+  return [join(root, "dev/serve-bundle.ts"), bundle, join(dir, "workerd"), String(port), varsFile];
 }

@@ -22,6 +22,9 @@ class Killed extends Error {
   }
 }
 
+// wrangler looks up where in the sources each error's frames are, which costs more than all that is tested here.
+Error.stackTraceLimit = 0;
+
 const invocations = new AsyncLocalStorage<Invocation>();
 let plan: Plan = noCrashes;
 const counts: PointCounts = {};

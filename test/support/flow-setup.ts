@@ -4,6 +4,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
+import { bundle } from "../../dev/bundle.ts";
 import { THROWAWAY, removePostgresData } from "../../dev/postgres.ts";
 import { freePort, sealKeysOf } from "../../dev/settings.ts";
 import { startSystem } from "../../dev/system.ts";
@@ -46,10 +47,13 @@ export default function setup(project: TestProject): Promise<() => Promise<void>
 
 /** Starts a system with this Worker for each of vitest's workers. Returns what stops them. */
 export async function startSystems(project: TestProject, entry: string): Promise<() => Promise<void>> {
-  const outcomes = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, () => start(entry)));
+  const outDir = await mkdtemp(join(tmpdir(), "tollgate-bundle-"));
+  const script = await bundle({ outDir, entry });
+  const outcomes = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, () => start(script)));
   const started = outcomes.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
   const stop = async () => {
     await Promise.all(started.map((each) => each.stop()));
+    await rm(outDir, { recursive: true, force: true });
   };
   const failed = outcomes.find((each) => each.status === "rejected");
   if (failed !== undefined) {
@@ -63,12 +67,12 @@ export async function startSystems(project: TestProject, entry: string): Promise
   return stop;
 }
 
-async function start(entry: string): Promise<{ system: FlowSystem; stop: () => Promise<void> }> {
+async function start(script: string): Promise<{ system: FlowSystem; stop: () => Promise<void> }> {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-flow-"));
   const system = await startSystem({
     dir,
     port: await freePort(),
-    entry,
+    bundle: script,
     postgres: THROWAWAY,
   });
   const { databases, stripe, issuer, monitor, settings, publicUrl } = system;

@@ -217,7 +217,7 @@ export async function storedCalls(tenantId: string): Promise<Record<string, unkn
 
 export async function fireCron(cron: "* * * * *" | "*/5 * * * *", atMs = Date.now()): Promise<void> {
   const query = new URLSearchParams({ cron, time: String(atMs), format: "json" });
-  const response = await fetch(`${system.publicUrl}/cdn-cgi/handler/scheduled?${query.toString()}`);
+  const response = await fetch(`${system.publicUrl}/cdn-cgi/local/scheduled?${query.toString()}`);
   const text = await response.text();
   if (!response.ok || text.includes('"exception"')) throw new Error(`cron ${cron}: ${response.status} ${text}`);
 }

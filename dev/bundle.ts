@@ -1,0 +1,66 @@
+// A Worker as one script, bundled once by `wrangler deploy --dry-run`, and what Miniflare must know to run it.
+import { execFile } from "node:child_process";
+import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { type Miniflare, convertV4MiniflareOptions } from "miniflare";
+
+const root = resolve(import.meta.dirname, "..");
+
+type MiniflareOptions = ConstructorParameters<typeof Miniflare>[0];
+type Options = Parameters<typeof convertV4MiniflareOptions>[0];
+
+/** Bundles `entry`, or the entry that `config` names, into `outDir`. Returns the script. Paths are relative to the project. */
+export async function bundle(options: { outDir: string; config?: string; entry?: string }): Promise<string> {
+  const { outDir, entry, config = "wrangler.toml" } = options;
+  const args = [
+    join(root, "node_modules/wrangler/bin/wrangler.js"),
+    "deploy",
+    ...(entry === undefined ? [] : [resolve(root, entry)]),
+    ...["--dry-run", "--config", join(root, config), "--outdir", outDir],
+  ];
+  await promisify(execFile)(process.execPath, args, {
+    cwd: root,
+    env: { ...process.env, WRANGLER_SEND_METRICS: "false", WRANGLER_LOG_PATH: join(outDir, "wrangler-logs") },
+  });
+  // Miniflare would look up each error's frames in it, which costs more than most requests.
+  for (const name of readdirSync(outDir)) if (name.endsWith(".map")) rmSync(join(outDir, name));
+  process.env["WRANGLER_LOG"] = "none"; // read when wrangler is loaded: it would name every variable that is not set
+  const { unstable_getMiniflareWorkerOptions } = await import("wrangler");
+  const { workerOptions } = unstable_getMiniflareWorkerOptions(join(root, config));
+  writeFileSync(join(outDir, "worker.json"), JSON.stringify(workerOptions));
+  const main = entry ?? /^main = "(.+)"$/m.exec(readFileSync(join(root, config), "utf8"))?.[1] ?? "";
+  return join(outDir, basename(main).replace(/\.ts$/, ".js"));
+}
+
+/** For a bundle with these variables besides its configuration's, state under `dir`; `more` is Miniflare's own. */
+export function miniflareOptions(
+  script: string,
+  { name, dir, vars, ...more }: { name: string; dir: string; vars: Record<string, string> } & Record<string, unknown>,
+): MiniflareOptions {
+  const outDir = dirname(script);
+  const worker = JSON.parse(readFileSync(join(outDir, "worker.json"), "utf8")) as {
+    bindings: Record<string, string>;
+  };
+  const { unsafeDirectSockets, ...shared } = more;
+  return convertV4MiniflareOptions({
+    ...{ cf: false, resourcePersistencePath: dir, ...shared },
+    workers: [
+      {
+        ...worker,
+        name,
+        modules: [
+          { type: "ESModule", path: script },
+          // The migrations that the program carries.
+          ...readdirSync(outDir).flatMap((file) =>
+            file.endsWith(".sql") ? [{ type: "Text", path: join(outDir, file) }] : [],
+          ),
+        ],
+        modulesRoot: outDir,
+        modulesRules: undefined,
+        bindings: { ...worker.bindings, ...vars },
+        ...(unsafeDirectSockets !== undefined && { unsafeDirectSockets }),
+      },
+    ],
+  } as unknown as Options);
+}

@@ -1,4 +1,0 @@
-// The even seeds.
-import { campaign } from "./half.ts";
-
-campaign(0);

@@ -1,4 +1,0 @@
-// The odd seeds.
-import { campaign } from "./half.ts";
-
-campaign(1);
