@@ -55,6 +55,10 @@ export async function startSystems(project: TestProject, entry: string): Promise
     await Promise.all(started.map((each) => each.stop()));
     await rm(outDir, { recursive: true, force: true });
   };
+  // vitest ends at a signal without a word to what was set up, and databases and Workers would outlive it.
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+    process.once(signal, () => void stop().finally(() => process.exit(1)));
+  }
   const failed = outcomes.find((each) => each.status === "rejected");
   if (failed !== undefined) {
     await stop();
