@@ -10,8 +10,16 @@ const root = resolve(import.meta.dirname, "..");
 type MiniflareOptions = ConstructorParameters<typeof Miniflare>[0];
 type Options = Parameters<typeof convertV4MiniflareOptions>[0];
 
-/** Bundles `entry`, or the entry that `config` names, into `outDir`. Returns the script. Paths are relative to the project. */
-export async function bundle(options: { outDir: string; config?: string; entry?: string }): Promise<string> {
+/**
+ * Bundles `entry`, or the entry that `config` names, into `outDir`. Returns the script. Paths are relative to the project.
+ * `batchSeconds`: how long its queues wait for company, instead of what the configuration says.
+ */
+export async function bundle(options: {
+  outDir: string;
+  config?: string;
+  entry?: string;
+  batchSeconds?: number;
+}): Promise<string> {
   const { outDir, entry, config = "wrangler.toml" } = options;
   const args = [
     join(root, "node_modules/wrangler/bin/wrangler.js"),
@@ -28,6 +36,10 @@ export async function bundle(options: { outDir: string; config?: string; entry?:
   process.env["WRANGLER_LOG"] = "none"; // read when wrangler is loaded: it would name every variable that is not set
   const { unstable_getMiniflareWorkerOptions } = await import("wrangler");
   const { workerOptions } = unstable_getMiniflareWorkerOptions(join(root, config));
+  const { queueConsumers = {} } = workerOptions as { queueConsumers?: Record<string, { maxBatchTimeout?: number }> };
+  for (const consumer of Object.values(queueConsumers)) {
+    if (options.batchSeconds !== undefined) consumer.maxBatchTimeout = options.batchSeconds;
+  }
   writeFileSync(join(outDir, "worker.json"), JSON.stringify(workerOptions));
   const main = entry ?? /^main = "(.+)"$/m.exec(readFileSync(join(root, config), "utf8"))?.[1] ?? "";
   return join(outDir, basename(main).replace(/\.ts$/, ".js"));

@@ -1,11 +1,14 @@
 // The moments at which a run of the campaign ends a process, by the numbers under which they are known: each stands for
 // one place between two durable steps on the way from a call to money. Which occurrence is hit follows from the seed.
 
-/** Where a crash point is met: at an outgoing request, before it is sent or after its answer has come. */
+/**
+ * Where a crash point is met: at an outgoing request, before it is sent or after its answer has come. `refused`: no crash,
+ * but the request is answered with 503 without having been sent.
+ */
 export interface RequestPoint {
   point: number;
   title: string;
-  when: "before" | "after";
+  when: "before" | "after" | "refused";
   /** Of a request to the control database or a tenant's rows: a text of the statement. Of one to Stripe: method and path. */
   sql?: string;
   stripe?: string;
@@ -18,6 +21,7 @@ export const requestPoints: readonly RequestPoint[] = [
   { point: 2, title: "the tool run, nothing charged", when: "after", sql: "FROM products", where: "object" },
   { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger", where: "worker" },
   { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger", where: "worker" },
+  { point: 23, title: "the ledger refuses for now", when: "refused", sql: "INSERT INTO ledger", where: "worker" },
   // A plan that changes does not wait for the queue: the object writes its rows itself.
   { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger", where: "object" },
   { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger", where: "object" },

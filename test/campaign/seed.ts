@@ -94,7 +94,7 @@ function planOf(seed: number, shape: Shape): Plan {
     seed,
     chances: {
       ...{ 1: rare, 2: rare, 3: rare, 4: chance, 5: chance, 22: chance },
-      ...{ 6: chance, 7: chance, 8: chance, 9: chance, 10: chance, 13: chance, 15: chance },
+      ...{ 6: chance, 7: chance, 23: chance, 8: chance, 9: chance, 10: chance, 13: chance, 15: chance },
       ...{ 16: chance, 17: chance, 18: chance, 19: 0.5 },
     },
     lostMessages: chance,

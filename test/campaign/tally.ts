@@ -20,7 +20,10 @@ export function handIn(folder: string, seed: number, counts: PointCounts): void 
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
   const folder = mkdtempSync(join(tmpdir(), "tollgate-campaign-"));
   project.provide("campaignCounts", folder);
-  const stop = await startSystems(project, resolve(import.meta.dirname, "worker.ts"));
+  const stop = await startSystems(project, {
+    entry: resolve(import.meta.dirname, "worker.ts"),
+    batchSeconds: 0.05, // a seed's hours take seconds: usage must reach the ledger between two of them
+  });
   return async () => {
     await stop();
     const seeds = readdirSync(folder).map(

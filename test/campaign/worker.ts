@@ -78,7 +78,11 @@ globalThis.fetch = async (input, init) => {
   if (invocation === undefined) return send(input, init);
   if (invocation.dead) throw new Killed();
   const met = pointsOf(invocation, input, init);
-  for (const { point, when } of met) if (when === "before" && strikes(point)) kill(invocation);
+  for (const { point, when } of met) {
+    if (when === "after" || !strikes(point)) continue;
+    if (when === "refused") return new Response("refused by the campaign", { status: 503 });
+    kill(invocation);
+  }
   const response = await send(input, init);
   for (const { point, when } of met) {
     if (when !== "after" || !strikes(point)) continue;

@@ -42,13 +42,16 @@ declare module "vitest" {
 }
 
 export default function setup(project: TestProject): Promise<() => Promise<void>> {
-  return startSystems(project, resolve(import.meta.dirname, "flow-worker.ts"));
+  return startSystems(project, { entry: resolve(import.meta.dirname, "flow-worker.ts") });
 }
 
 /** Starts a system with this Worker for each of vitest's workers. Returns what stops them. */
-export async function startSystems(project: TestProject, entry: string): Promise<() => Promise<void>> {
+export async function startSystems(
+  project: TestProject,
+  worker: { entry: string; batchSeconds?: number },
+): Promise<() => Promise<void>> {
   const outDir = await mkdtemp(join(tmpdir(), "tollgate-bundle-"));
-  const script = await bundle({ outDir, entry });
+  const script = await bundle({ outDir, ...worker });
   const outcomes = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, () => start(script)));
   const started = outcomes.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
   const stop = async () => {
