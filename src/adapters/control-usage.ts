@@ -3,7 +3,7 @@
 import * as z from "zod";
 import type { PipelineState } from "../core/health.ts";
 import { TenantId } from "../core/tenant.ts";
-import { OPEN_STREAM, type OpenCall, type UsageMessage } from "../core/usage.ts";
+import { OPEN_STREAM, type OpenCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
 import type { NeonConnection } from "./neon.ts";
 
 export interface Watermark {
@@ -128,6 +128,15 @@ export function controlUsage(db: NeonConnection) {
       };
     },
 
+    /** Notes the first row of an object's that has been out for too long. */
+    async noteLate({ tenantId, object, epoch }: Omit<UsageMessage, "rows">, first: UsageRow): Promise<void> {
+      await db.query(
+        `INSERT INTO late_outboxes (tenant_id, object, epoch, n, at) VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000))
+         ON CONFLICT (tenant_id, object, epoch) DO UPDATE SET n = excluded.n, at = excluded.at, noted_at = now()`,
+        [tenantId, object, epoch, first.n, first.atMs],
+      );
+    },
+
     async beat(name: string, nowMs: number): Promise<void> {
       await db.query(
         `INSERT INTO heartbeats AS h (name, at) VALUES ($1, to_timestamp($2::double precision / 1000))
@@ -141,6 +150,9 @@ export function controlUsage(db: NeonConnection) {
       const [row] = await db.query(
         `WITH n AS (SELECT to_timestamp($1::double precision / 1000) AS now)
          SELECT unsealed.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
+                (SELECT extract(epoch FROM n.now - min(o.at)) FROM late_outboxes o LEFT JOIN usage_streams s USING (tenant_id, object, epoch)
+                 WHERE coalesce(s.watermark, 0) < o.n)::double precision AS "outboxSeconds",
+                (SELECT coalesce(sum(errors), 0) FROM meter_errors WHERE until_at > n.now - interval '1 day')::int AS "meterErrors",
                 (SELECT count(*) FROM usage_streams WHERE gap_since < n.now - interval '2 minutes')::int AS "sequenceGaps",
                 (SELECT count(*) FROM ledger_conflicts)::int AS conflicts,
                 (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND dismissed_at IS NULL)::int AS "deadLetters",

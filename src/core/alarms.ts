@@ -28,6 +28,15 @@ const HOURS = 3_600;
 
 export const indicators: readonly Indicator[] = [
   {
+    name: "outboxSeconds",
+    title: "Oldest charge that does not come to the ledger",
+    unit: "seconds",
+    warning: 5 * MINUTES, // it is sent again every minute
+    critical: HOURS,
+    runbook:
+      "See the queue's backlog and its consumer's errors; then the log for outbox_failed, and late_outboxes for the tenant.",
+  },
+  {
     name: "unsealedSeconds",
     title: "Oldest usage that is in no report",
     unit: "seconds",
@@ -76,6 +85,14 @@ export const indicators: readonly Indicator[] = [
     critical: 0, // somebody else writes to the meter, or takes from it
     runbook:
       "Read reports.stripe_units where alarm = mismatch. Cancel the other event in Stripe: the next read settles it.",
+  },
+  {
+    name: "meterErrors",
+    title: "Meter events of the last day that Stripe had taken and then dropped",
+    unit: "count",
+    warning: 0,
+    critical: 100,
+    runbook: "GET /admin/api/meter-errors says why and which reports; the next comparison with Stripe makes them good.",
   },
   {
     name: "refusedCarryForwards",

@@ -42,6 +42,8 @@ export function replicasCheck(replicas: Readonly<Record<string, ReplicaState | n
 
 /** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
 export interface PipelineState {
+  /** Age of the oldest charge that its tenant's object had to send again and the ledger does not have. */
+  outboxSeconds: number | null;
   unsealedSeconds: number | null;
   /** How far in the future the latest usage lies that is not sealed. */
   aheadSeconds: number | null;
@@ -52,6 +54,8 @@ export interface PipelineState {
   refusedReports: number;
   /** Reports in whose minute Stripe has something else. */
   mismatchedReports: number;
+  /** Meter events of the last day that Stripe had taken and then dropped. */
+  meterErrors: number;
   /** Usage that waits to be billed with a later invoice; `carryForwardSeconds`: since its price is known. */
   carryForwards: number;
   refusedCarryForwards: number;
@@ -76,6 +80,8 @@ export interface PipelineState {
   lastSweepSeconds: number | null;
 }
 
+/** A row comes to the ledger within seconds, and is sent again after a minute. */
+const OUTBOX_SECONDS = 300;
 /** The reporter runs every five minutes for usage older than one: ten means that a run was missed. */
 const UNREPORTED_SECONDS = 600;
 /** No object's clock is ahead by as much: that usage waits unbilled until its time has come. */
@@ -99,6 +105,11 @@ export function billingChecks(state: PipelineState): Record<string, Check> {
   const verdict = (ok: boolean, reason: string, facts: Record<string, unknown>): Check =>
     ok ? passedCheck(facts) : failedCheck(reason, facts);
   return {
+    usage_outbox: verdict(
+      !older(state.outboxSeconds, OUTBOX_SECONDS),
+      "a tenant's object has charges that do not come to the ledger",
+      { oldestSeconds: state.outboxSeconds },
+    ),
     usage_reporting: verdict(
       !older(state.unsealedSeconds, UNREPORTED_SECONDS) &&
         !older(state.unconfirmedSeconds, UNREPORTED_SECONDS + 300) &&
@@ -113,9 +124,9 @@ export function billingChecks(state: PipelineState): Record<string, Check> {
       },
     ),
     usage_refused: verdict(
-      state.refusedReports === 0 && state.mismatchedReports === 0,
-      "Stripe refuses reports, or has something else in their place",
-      { refused: state.refusedReports, mismatched: state.mismatchedReports },
+      state.refusedReports === 0 && state.mismatchedReports === 0 && state.meterErrors === 0,
+      "Stripe refuses reports, drops what it had taken, or has something else in their place",
+      { refused: state.refusedReports, mismatched: state.mismatchedReports, dropped: state.meterErrors },
     ),
     carry_forwards: verdict(
       state.refusedCarryForwards === 0 && !older(state.carryForwardSeconds, CARRY_FORWARD_SECONDS),

@@ -1,7 +1,5 @@
 // Brings a tenant's usage to where it counts, at once: out of its object, into the ledger, sealed, and confirmed by Stripe.
 import { billingOf } from "../adapters/control-billing.ts";
-import { type Ledger, controlUsage } from "../adapters/control-usage.ts";
-import { connectControl } from "../adapters/neon.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { billingRun } from "./billing-run.ts";
 import { sealUsage, sendReports } from "./reporter.ts";
@@ -17,7 +15,7 @@ export interface UsageStream {
 export const NO_USAGE: UsageStream = { epoch: "", lastN: 0, arrived: true };
 
 /** Sees to it that the ledger has the object's rows. */
-export type Flush = (ledger: Ledger, nowMs: number) => Promise<UsageStream>;
+export type Flush = (nowMs: number) => Promise<UsageStream>;
 
 /** What the cron is just sending is confirmed after one or two of these. */
 const POLL_MS = 100;
@@ -36,7 +34,7 @@ export async function drainUsage(
 ): Promise<"ledger" | "seal" | "stripe" | undefined> {
   const billing = billingOf(env);
   const untilMs = Date.now() + withinMs;
-  const { epoch, lastN, arrived } = await flush(controlUsage(connectControl(env)), nowMs);
+  const { epoch, lastN, arrived } = await flush(nowMs);
   if (!arrived) return "ledger";
   for (;;) {
     const run = billingRun(nowMs, Math.max(0, untilMs - Date.now()));

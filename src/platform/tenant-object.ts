@@ -75,7 +75,7 @@ export class TenantObject extends DurableObject<Env> {
       now: () => this.now(),
       refresh: () => this.refresh(),
       running: () => this.#admission.inFlight,
-      flush: async (ledger, nowMs) => (await this.#outbox?.flush(ledger, nowMs)) ?? NO_USAGE,
+      flush: async (nowMs) => (await this.#outbox?.flush(nowMs)) ?? NO_USAGE,
       disconnect: () => this.#data.close(),
       forget: () => this.#forget(),
     };
@@ -379,7 +379,7 @@ export class TenantObject extends DurableObject<Env> {
       if (kept !== undefined) this.#config = KeptConfig.safeParse(JSON.parse(kept)).data;
       if (this.#config !== undefined) this.#data.resize(this.#config.value.limits);
       this.#log = rows;
-      this.#outbox = new UsageOutbox(this.ctx.storage, this.env.USAGE, this.#tenantId, rows);
+      this.#outbox = new UsageOutbox(this.ctx.storage, this.env, this.#tenantId, rows);
     }
     return this.#log;
   }

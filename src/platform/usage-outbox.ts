@@ -1,6 +1,7 @@
 // The way of a charge out of the tenant's object: rows that the ledger does not have yet are packed into queue messages
 // by an alarm, and sent again when no acknowledgement comes.
-import type { Ledger } from "../adapters/control-usage.ts";
+import { type Ledger, controlUsage } from "../adapters/control-usage.ts";
+import { connectControl } from "../adapters/neon.ts";
 import {
   OUTBOX_DELAY_MS,
   type OutboxState,
@@ -23,15 +24,17 @@ const ROWS_AT_ONCE = ROWS_PER_MESSAGE * MESSAGES_PER_ALARM;
 export class UsageOutbox {
   readonly #storage: DurableObjectStorage;
   readonly #queue: Queue;
+  readonly #ledger: Ledger;
   readonly #tenantId: TenantId;
   readonly #rows: CallLog;
   #state: OutboxState;
   /** When the alarm is set for, as far as this instance knows. */
   #alarmAtMs = Infinity;
 
-  constructor(storage: DurableObjectStorage, queue: Queue, tenantId: TenantId, rows: CallLog) {
+  constructor(storage: DurableObjectStorage, env: Env, tenantId: TenantId, rows: CallLog) {
     this.#storage = storage;
-    this.#queue = queue;
+    this.#queue = env.USAGE;
+    this.#ledger = controlUsage(connectControl(env));
     this.#tenantId = tenantId;
     this.#rows = rows;
     this.#state = freshOutbox(rows.acknowledged);
@@ -53,12 +56,12 @@ export class UsageOutbox {
   }
 
   /** Writes what the ledger lacks straight into it, for whoever may not wait for the queue: what is under way there comes again. */
-  async flush(ledger: Ledger, nowMs: number): Promise<UsageStream> {
+  async flush(nowMs: number): Promise<UsageStream> {
     const rows = this.#rows;
     const { epoch, lastN } = rows;
     for (let before = -1; before < rows.acknowledged && rows.acknowledged < lastN;) {
       before = rows.acknowledged;
-      const { watermarks } = await ledger.record(packUsage(this.#stream(), rows.after(before, ROWS_AT_ONCE)));
+      const { watermarks } = await this.#ledger.record(packUsage(this.#stream(), rows.after(before, ROWS_AT_ONCE)));
       for (const { watermark } of watermarks) this.acknowledge(epoch, watermark, nowMs);
     }
     return { epoch, lastN, arrived: rows.acknowledged >= lastN };
@@ -73,6 +76,7 @@ export class UsageOutbox {
       const unsent = rows.after(from, ROWS_AT_ONCE);
       const last = unsent.at(-1);
       if (last !== undefined) {
+        if (from < this.#state.sentN) await this.#noteLate();
         await this.#queue.sendBatch(packUsage(this.#stream(), unsent).map((body) => ({ body })));
         this.#state = afterSend(this.#state, { fromN: from, toN: last.n, acknowledged: rows.acknowledged }, Date.now());
       }
@@ -81,7 +85,14 @@ export class UsageOutbox {
     } catch (error) {
       log("error", "outbox_failed", { tenantId: this.#tenantId, error: describeError(error) });
       this.#wakeIn(OUTBOX_RETRY_MS);
+      await this.#noteLate();
     }
+  }
+
+  /** So that the operator hears of it. What cannot be noted either, the next alarm notes. */
+  async #noteLate(): Promise<void> {
+    const [first] = this.#rows.after(this.#rows.acknowledged, 1);
+    if (first !== undefined) await this.#ledger.noteLate(this.#stream(), first).catch(() => undefined);
   }
 
   #stream(): Omit<UsageMessage, "rows"> {

@@ -1,7 +1,18 @@
 // The operator hears of what is wrong with metering and billing: once when it begins, once when it is over, and later
 // when nobody could be told at the time.
 import { afterAll, expect, test } from "vitest";
-import { asSuperuser, fireCron, operator, rowsOf, system } from "../support/flow.ts";
+import {
+  aTenant,
+  asSuperuser,
+  callTool,
+  controlRows,
+  fireCron,
+  operator,
+  queueRefuses,
+  rowsOf,
+  system,
+  until,
+} from "../support/flow.ts";
 
 const SWEEP = "* * * * *";
 const NAME = "unknownTenantWebhooks";
@@ -26,11 +37,11 @@ const takesAlarms = (takes: boolean) =>
     body: JSON.stringify({ takesAlarms: takes }),
   });
 const sql = (text: string) => rowsOf(asSuperuser(system.controlUrl), text, [eventId]);
-const shown = async () => {
+const shown = async (indicator = NAME) => {
   const { indicators } = (await (await operator("GET", "/billing")).json()) as {
-    indicators: { name: string; level: string; value: number; told: { level: string } | null }[];
+    indicators: { name: string; level: string; value: number | null; told: { level: string } | null }[];
   };
-  return indicators.find(({ name }) => name === NAME);
+  return indicators.find(({ name }) => name === indicator);
 };
 
 afterAll(async () => {
@@ -71,4 +82,21 @@ test("a figure that gets bad is told once, with what to do, and told again when 
   await fireCron(SWEEP);
   expect((await told()).slice(before.length + 1)).toEqual([expect.objectContaining({ level: "ok", was: "warning" })]);
   expect(await shown()).toMatchObject({ level: "ok", told: { level: "ok" } });
+});
+
+test("a charge that the queue does not take is seen by its age, and no longer when the ledger has it", async () => {
+  const tenant = await aTenant();
+  await queueRefuses(tenant.id, true);
+  try {
+    expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).isError).toBeFalsy();
+    const noted = () => controlRows(`SELECT n::int AS n FROM late_outboxes WHERE tenant_id = $1`, [tenant.id]);
+    await until(async () => (await noted()).length > 0, "the object has noted it");
+    expect(await noted()).toEqual([{ n: 1 }]);
+    expect(await shown("outboxSeconds")).toMatchObject({ value: expect.any(Number) as number });
+    await controlRows(`UPDATE late_outboxes SET at = at - interval '2 hours' WHERE tenant_id = $1`, [tenant.id]);
+    expect(await shown("outboxSeconds")).toMatchObject({ level: "critical" });
+  } finally {
+    await queueRefuses(tenant.id, false);
+  }
+  await until(async () => (await shown("outboxSeconds"))?.value === null, "the ledger has it");
 });

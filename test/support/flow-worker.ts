@@ -120,7 +120,20 @@ let callsSent = 0;
 // What is declared here takes the place of the product's.
 export * from "../../src/worker.ts";
 
+/** Tenants whose objects the queue takes nothing from. */
+const refusedByQueue = new Set<string>();
+
 export class TenantObject extends ProductObject {
+  constructor(ctx: DurableObjectState, env: Env) {
+    const USAGE = Object.assign(Object.create(env.USAGE) as Queue, {
+      sendBatch: async (messages: Iterable<MessageSendRequest>) => {
+        if (refusedByQueue.has(ctx.id.name ?? "")) throw new Error("The queue takes nothing.");
+        return env.USAGE.sendBatch(messages);
+      },
+    });
+    super(ctx, { ...env, USAGE });
+  }
+
   protected override now(): number {
     return Date.now() + (offsetsMs.get(this.ctx.id.name ?? "") ?? 0);
   }
@@ -248,6 +261,10 @@ export default {
         await worker.queue(batch as unknown as MessageBatch, env);
         return Response.json({ id: message.id, outcomes });
       }
+      case "/test/queue-refuses":
+        if (searchParams.get("refuses") === "true") refusedByQueue.add(searchParams.get("tenant") ?? "");
+        else refusedByQueue.delete(searchParams.get("tenant") ?? "");
+        return Response.json([...refusedByQueue]);
       case "/test/call":
         return Response.json(await callObject(request, env));
       case "/test/migrations":

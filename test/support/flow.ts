@@ -200,6 +200,11 @@ export async function objectFault(
   return ((await response.json()) as { callsSent: number }).callsSent;
 }
 
+/** Whether the queue takes nothing from one tenant's object. */
+export async function queueRefuses(tenantId: string, refuses: boolean): Promise<void> {
+  await fetch(`${system.publicUrl}/test/queue-refuses?tenant=${tenantId}&refuses=${refuses}`);
+}
+
 /** Sends any body to the queue of usage, or straight to its dead letters. */
 export async function toQueue(
   queue: "queue" | "dead-queue",
