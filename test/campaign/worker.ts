@@ -236,13 +236,17 @@ export default {
   scheduled: (controller, env) => invoke(() => worker.scheduled(controller, env)),
 } satisfies ExportedHandler<Env>;
 
-/** What a consumer says of a message counts as long as it lives. */
+/** What a consumer says of a message counts as long as it lives. What is to be tried again later is at once: hours are seconds. */
 function watch(message: Message, invocation: Invocation): Message {
   return new Proxy(message, {
     get(target, name) {
       const value: unknown = Reflect.get(target, name, target);
       if (name !== "ack" && name !== "retry") return value;
-      return (...given: [QueueRetryOptions?]) => void (invocation.dead || target[name](...given));
+      return () => {
+        if (invocation.dead) return;
+        if (name === "ack") target.ack();
+        else target.retry({ delaySeconds: 0 });
+      };
     },
   });
 }
