@@ -124,8 +124,9 @@ export function billingChecks(state: PipelineState): Record<string, Check> {
       },
     ),
     usage_refused: verdict(
-      state.refusedReports === 0 && state.mismatchedReports === 0 && state.meterErrors === 0,
-      "Stripe refuses reports, drops what it had taken, or has something else in their place",
+      state.refusedReports === 0 && state.mismatchedReports === 0,
+      "Stripe refuses reports, or has something else in their place",
+      // What Stripe has dropped is looked into at once, and is a mismatch until it is made good.
       { refused: state.refusedReports, mismatched: state.mismatchedReports, dropped: state.meterErrors },
     ),
     carry_forwards: verdict(
