@@ -29,7 +29,13 @@ export async function bundle(options: {
   ];
   await promisify(execFile)(process.execPath, args, {
     cwd: root,
-    env: { ...process.env, WRANGLER_SEND_METRICS: "false", WRANGLER_LOG_PATH: join(outDir, "wrangler-logs") },
+    env: {
+      ...process.env,
+      // No traffic of its own: no metrics, no question for a newer version.
+      WRANGLER_SEND_METRICS: "false",
+      WRANGLER_HIDE_BANNER: "true",
+      WRANGLER_LOG_PATH: join(outDir, "wrangler-logs"),
+    },
   });
   // Miniflare would look up each error's frames in it, which costs more than most requests.
   for (const name of readdirSync(outDir)) if (name.endsWith(".map")) rmSync(join(outDir, name));
