@@ -58,5 +58,5 @@ export function tableOf(totals: PointCounts, seeds: number): string {
       const { met, hit } = totals[point] ?? { met: 0, hit: 0 };
       return `${point.padStart(3)}  ${title.padEnd(52)} met ${String(met).padStart(7)}  hit ${String(hit).padStart(6)}`;
     });
-  return [`${seeds} seeds passed; crash points:`, ...lines].join("\n");
+  return [`${seeds} seeds; crash points:`, ...lines].join("\n");
 }

@@ -287,6 +287,8 @@ async function goes(tenant: TestTenant): Promise<void> {
   });
 }
 
+const NOTES = 3;
+
 /** Several removals side by side, each with a fault of its own at one of the markers. */
 async function eachWithItsFault(
   order: Parameters<typeof aTenant>[0],
@@ -299,12 +301,12 @@ async function eachWithItsFault(
   const numbers = await Promise.all(
     all.map(async ({ tenant }) => (await placesOf(tenant.id))[0]?.role.slice("tenant_".length)),
   );
-  await databaseFaults(
-    all.map(({ sql, tenant }, index) => ({
-      ...{ ...fault, sql, times: 1 },
-      param: sql === "dropped_at = coalesce" ? numbers[index] : tenant.id,
-    })),
-  );
+  const rules = all.map(({ sql, tenant }, index) => ({
+    ...{ ...fault, sql, times: 1 },
+    param: sql === "dropped_at = coalesce" ? numbers[index] : tenant.id,
+  }));
+  // And the note that a step is done, whosoever: its parameters name no tenant.
+  await databaseFaults([...rules, { ...fault, sql: "step_at = CASE WHEN", times: NOTES }]);
   await Promise.all(
     all.map(async ({ sql, tenant }, index) => {
       try {
@@ -328,7 +330,7 @@ test("a removal whose object dies at any of its steps goes on to its end, once",
     await endObject(tenant.id);
     await going;
   });
-  expect(fired).toEqual(markers.map(() => 1));
+  expect(fired).toEqual([...markers.map(() => 1), NOTES]);
 }, 180_000);
 
 test("a removal goes on to its end, once, whichever answer is lost", async () => {
@@ -338,7 +340,7 @@ test("a removal goes on to its end, once, whichever answer is lost", async () =>
     await goes(tenant);
   });
   // Only shared tables have a gate to close.
-  expect(fired).toEqual(markers.map((marker) => (marker === "tollgate.set_gate" ? 0 : 1)));
+  expect(fired).toEqual([...markers.map((marker) => (marker === "tollgate.set_gate" ? 0 : 1)), NOTES]);
 }, 180_000);
 
 async function ended(tenant: TestTenant, places: Awaited<ReturnType<typeof placesOf>>): Promise<void> {
