@@ -1,6 +1,6 @@
 // A bundle in a workerd of its own, with state on disk, and reached through workerd's own socket with nothing in front of it.
 import { basename } from "node:path";
-import { Log, LogLevel, Miniflare } from "miniflare";
+import { Miniflare } from "miniflare";
 import { miniflareOptions } from "../dev/bundle.ts";
 import { childrenNamed } from "./cpu.ts";
 
@@ -20,7 +20,7 @@ export async function startRuntime(
   const name = basename(dir);
   const miniflare = new Miniflare(
     miniflareOptions(script, {
-      ...{ name, dir, vars, log: new Log(LogLevel.ERROR), ...(inspect ? { inspectorPort: 0 } : {}) },
+      ...{ name, dir, vars, ...(inspect ? { inspectorPort: 0 } : {}) },
       unsafeDirectSockets: [{ host: "127.0.0.1", port: 0 }],
     }),
   );

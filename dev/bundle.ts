@@ -3,7 +3,7 @@ import { execFile } from "node:child_process";
 import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { type Miniflare, convertV4MiniflareOptions } from "miniflare";
+import { Log, LogLevel, type Miniflare, convertV4MiniflareOptions } from "miniflare";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -62,7 +62,7 @@ export function miniflareOptions(
   };
   const { unsafeDirectSockets, ...shared } = more;
   return convertV4MiniflareOptions({
-    ...{ cf: false, resourcePersistencePath: dir, ...shared },
+    ...{ log: new Log(LogLevel.ERROR), cf: false, resourcePersistencePath: dir, ...shared },
     workers: [
       {
         ...worker,

@@ -1,14 +1,14 @@
 // Serves a bundle on a port until it is told to stop: workerd with Miniflare around it, and no more. For tests, which start
 // several side by side: the bundling, the inspector and the source maps of `wrangler dev` cost as much again.
 import { readFileSync } from "node:fs";
-import { Log, LogLevel, Miniflare } from "miniflare";
+import { Miniflare } from "miniflare";
 import { miniflareOptions } from "./bundle.ts";
 
 const [script = "", dir = "", port, varsFile = ""] = process.argv.slice(2);
 const miniflare = new Miniflare(
   miniflareOptions(script, {
     ...{ name: "tollgate", dir, vars: JSON.parse(readFileSync(varsFile, "utf8")) as Record<string, string> },
-    ...{ host: "127.0.0.1", port: Number(port), log: new Log(LogLevel.ERROR), unsafeTriggerHandlers: true },
+    ...{ host: "127.0.0.1", port: Number(port), unsafeTriggerHandlers: true },
   }),
 );
 const stop = (): void => void miniflare.dispose().then(() => process.exit(0));

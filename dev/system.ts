@@ -149,9 +149,9 @@ export async function startSystem(options: SystemOptions) {
       ...Object.fromEntries(Object.entries(own).filter((pair): pair is [string, string] => pair[1] !== undefined)),
       ...vars,
     };
-    let worker: WorkerProcess = await step("Worker", () =>
-      startWorker({ dir, port, vars: workerVars, ...(entry && { entry }), ...(bundle && { bundle }) }),
-    );
+    const launch = (): Promise<WorkerProcess> =>
+      startWorker({ dir, port, vars: workerVars, ...(entry && { entry }), ...(bundle && { bundle }) });
+    let worker = await step("Worker", launch);
     running.push(() => worker.stop());
     // Webhooks that came while the Worker was away need not wait for their next retry.
     stripe?.retryWebhooks();
@@ -171,7 +171,7 @@ export async function startSystem(options: SystemOptions) {
       async restartWorker() {
         worker.child.kill("SIGKILL");
         await worker.stop();
-        worker = await startWorker({ dir, port, vars: workerVars, ...(entry && { entry }), ...(bundle && { bundle }) });
+        worker = await launch();
       },
       stop,
     };

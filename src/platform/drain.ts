@@ -14,7 +14,7 @@ export interface UsageStream {
 /** Of an object that has not charged anything. */
 export const NO_USAGE: UsageStream = { epoch: "", lastN: 0, arrived: true };
 
-/** Sees to it that the ledger has the object's rows. */
+/** Writes what the ledger lacks of the object's rows, and tells the last of them. */
 export type Flush = (nowMs: number) => Promise<UsageStream>;
 
 /** What the cron is just sending is confirmed after one or two of these. */

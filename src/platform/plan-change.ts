@@ -32,7 +32,6 @@ const LATER_MS = 15_000;
 export interface PlanHost {
   gate: CallGate;
   now(): number;
-  /** Sends the rows that the ledger does not have. */
   flush: Flush;
   /** Reads the tenant's row again and tells the control tables. */
   refresh(): Promise<unknown>;

@@ -30,7 +30,6 @@ export interface RemovalHost {
   refresh(): Promise<unknown>;
   /** Calls that run and may still be charged. */
   running(): number;
-  /** Sends what the ledger does not have yet, and tells the last of it. */
   flush: Flush;
   /** Closes the sessions with the tenant's database. */
   disconnect(): Promise<void>;

@@ -73,15 +73,16 @@ export class UsageOutbox {
     const rows = this.#rows;
     try {
       const from = sendAfter(this.#state, rows.acknowledged, Date.now());
+      const again = from < this.#state.sentN;
       const unsent = rows.after(from, ROWS_AT_ONCE);
       const last = unsent.at(-1);
       if (last !== undefined) {
-        if (from < this.#state.sentN) await this.#noteLate();
         await this.#queue.sendBatch(packUsage(this.#stream(), unsent).map((body) => ({ body })));
         this.#state = afterSend(this.#state, { fromN: from, toN: last.n, acknowledged: rows.acknowledged }, Date.now());
       }
       const wakeInMs = nextWake(this.#state, rows, Date.now());
       if (wakeInMs !== undefined) this.#wakeIn(wakeInMs);
+      if (again) await this.#noteLate(); // after the rows, which must not wait for it
     } catch (error) {
       log("error", "outbox_failed", { tenantId: this.#tenantId, error: describeError(error) });
       this.#wakeIn(OUTBOX_RETRY_MS);

@@ -8,7 +8,7 @@ const FROM = Number(process.env["CAMPAIGN_FROM"] ?? 1);
 const SEEDS = Number(process.env["CAMPAIGN_SEEDS"] ?? 4);
 
 /** A seed waits for half of its time: more lanes than two cores have. */
-export const LANES = 4;
+const LANES = 4;
 
 export function campaign(lane: number): void {
   const seeds = Array.from({ length: SEEDS }, (_, index) => FROM + index).filter((seed) => seed % LANES === lane);

@@ -12,19 +12,17 @@ export interface RequestPoint {
   /** Of a request to the control database or a tenant's rows: a text of the statement. Of one to Stripe: method and path. */
   sql?: string;
   stripe?: string;
-  /** Only in a tenant's object, or only outside. */
-  where: "object" | "worker";
+  /** Only in a tenant's object, or only outside; absent: wherever. */
+  where?: "object" | "worker";
 }
 
 export const requestPoints: readonly RequestPoint[] = [
   { point: 1, title: "held, the tool not run", when: "before", sql: "FROM products", where: "object" },
   { point: 2, title: "the tool run, nothing charged", when: "after", sql: "FROM products", where: "object" },
-  { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger", where: "worker" },
-  { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger", where: "worker" },
+  // By the queue's consumer, and by the object itself when a plan changes, which does not wait for the queue.
+  { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger" },
+  { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger" },
   { point: 23, title: "the ledger refuses for now", when: "refused", sql: "INSERT INTO ledger", where: "worker" },
-  // A plan that changes does not wait for the queue: the object writes its rows itself.
-  { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger", where: "object" },
-  { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger", where: "object" },
   { point: 8, title: "before the seal", when: "before", sql: "INSERT INTO reports", where: "worker" },
   { point: 9, title: "sealed, not sent", when: "after", sql: "INSERT INTO reports", where: "worker" },
   {

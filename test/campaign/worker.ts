@@ -98,7 +98,7 @@ function pointsOf(invocation: Invocation, input: RequestInfo | URL, init: Reques
   const body = typeof init?.body === "string" ? init.body : "";
   const where = invocation.endObject === undefined ? "worker" : "object";
   return requestPoints.filter((each) => {
-    if (each.where !== where) return false;
+    if (each.where !== undefined && each.where !== where) return false;
     if (each.sql !== undefined) return pathname.endsWith("/sql") && body.includes(each.sql);
     const [wantedMethod, wantedPath = ""] = each.stripe?.split(" ") ?? [];
     const [start = "", end = ""] = wantedPath.split("*");
