@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { removePostgresData } from "../dev/postgres.ts";
+import { removePostgresData } from "../dev/postgres/postgres.ts";
 import { benchCalls } from "./calls.ts";
 import { benchCrowd } from "./crowd.ts";
 import { benchFleet } from "./fleet.ts";

@@ -2,7 +2,7 @@
 // and query in one batch), one SQLite row, answer. Nothing is identified, checked, limited or sent on. At /callback
 // the alternative: the object is asked by RPC, calls back into the Worker for the tool, then writes its row.
 import { DurableObject } from "cloudflare:workers";
-import { signContext } from "../src/core/context.ts";
+import { signContext } from "../src/tenant-db/signed-context.ts";
 import type { TenantId } from "../src/core/tenant.ts";
 import { searchProducts } from "../src/tools/search-products.ts";
 import type { TenantDb, ToolContext } from "../src/tools/tool.ts";

@@ -1,6 +1,6 @@
 // The product as it is deployed, and beside it a count of the calls that its objects get.
 import type { CallOutcome, CallRequest, Caller, Progress } from "../src/core/call.ts";
-import { TenantObject as ProductTenantObject } from "../src/platform/tenant-object.ts";
+import { TenantObject as ProductTenantObject } from "../src/tenant-object.ts";
 import product from "../src/worker.ts";
 
 export * from "../src/worker.ts";

@@ -4,7 +4,7 @@
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { firstKey, signUp } from "../dev/demo.ts";
-import { freePort } from "../dev/settings.ts";
+import { freePort } from "../cli/settings.ts";
 import { startSystem } from "../dev/system.ts";
 
 const CUSTOMERS = 20;

@@ -2,7 +2,7 @@
 // machine. Each event is new and about a tenant that exists, so that what it changes is applied beside the next ones.
 import { createHmac } from "node:crypto";
 import { signUp } from "../dev/demo.ts";
-import { freePort } from "../dev/settings.ts";
+import { freePort } from "../cli/settings.ts";
 import { startSystem } from "../dev/system.ts";
 
 const EVENTS = 400;

@@ -12,8 +12,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import * as z from "zod";
-import { removePostgresData } from "./postgres.ts";
-import { freePort } from "./settings.ts";
+import { removePostgresData } from "./postgres/postgres.ts";
+import { freePort } from "../cli/settings.ts";
 import { type System, startSystem } from "./system.ts";
 
 const root = join(import.meta.dirname, "..");

@@ -7,7 +7,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as z from "zod";
 import { plans } from "../src/core/plans.ts";
-import { type DemoTenant, saveSettings } from "./settings.ts";
+import { type DemoTenant, saveSettings } from "../cli/settings.ts";
 import type { System } from "./system.ts";
 
 const customers = [

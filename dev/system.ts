@@ -3,14 +3,22 @@
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer.ts";
-import { localRegion, prepareDatabases, registerReplica, schemaDatabase } from "./databases.ts";
+import { localRegion, prepareDatabases, registerReplica, schemaDatabase } from "../cli/migrations/prepare.ts";
 import { startMonitor } from "./monitor.ts";
-import { startNeonApi } from "./neon-api.ts";
-import { limitRoles } from "./neon-api-databases.ts";
-import { startNeonProxy } from "./neon-proxy.ts";
-import { hasPostgresData, removePostgresData, startPostgres } from "./postgres.ts";
-import { startReplica } from "./postgres-replica.ts";
-import { type Settings, isFree, loadSettings, portFor, readDevVars, saveSettings, sealKeysOf } from "./settings.ts";
+import { startNeonApi } from "./neon/api.ts";
+import { limitRoles } from "./neon/api-databases.ts";
+import { startNeonProxy } from "./neon/proxy.ts";
+import { hasPostgresData, removePostgresData, startPostgres } from "./postgres/postgres.ts";
+import { startReplica } from "./postgres/replica.ts";
+import {
+  type Settings,
+  isFree,
+  loadSettings,
+  portFor,
+  readDevVars,
+  saveSettings,
+  sealKeysOf,
+} from "../cli/settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";

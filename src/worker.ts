@@ -1,18 +1,18 @@
 // Where the platform enters: requests, queue batches and crons. The classes are those that wrangler.toml names.
-import { app } from "./http/app.ts";
-import { runBilling } from "./platform/billing-run.ts";
-import { DEAD_QUEUE, consumeDeadLetters } from "./platform/dead-letters.ts";
-import { sweep } from "./platform/sweeper.ts";
-import { consumeUsage } from "./platform/usage-consumer.ts";
+import { app } from "./routes.ts";
+import { runBilling } from "./reports/report-cron.ts";
+import { DEAD_QUEUE, consumeDeadLetters } from "./metering/dead-letters.ts";
+import { sweep } from "./operations/sweeper.ts";
+import { consumeUsage } from "./metering/consumer.ts";
 
-export { Archiving } from "./platform/archiving.ts";
-export { FleetMigration } from "./platform/fleet-migration.ts";
-export { Lifecycle } from "./platform/lifecycle.ts";
-export { Moving } from "./platform/moving.ts";
-export { Provisioning } from "./platform/provisioning.ts";
-export { Removing } from "./platform/removing.ts";
-export { SessionBudget } from "./platform/session-budget.ts";
-export { TenantObject } from "./platform/tenant-object.ts";
+export { Archiving } from "./backups/workflow.ts";
+export { FleetMigration } from "./fleet/workflow.ts";
+export { Lifecycle } from "./subscriptions/plan-change-workflow.ts";
+export { Moving } from "./moves/workflow.ts";
+export { Provisioning } from "./lifecycle/provisioning.ts";
+export { Removing } from "./lifecycle/removal-workflow.ts";
+export { SessionBudget } from "./tenant-db/session-budget.ts";
+export { TenantObject } from "./tenant-object.ts";
 
 const BILLING_CRON = "*/5 * * * *";
 

@@ -13,7 +13,7 @@ CREATE TABLE removals (
   asked_by text NOT NULL CHECK (asked_by IN ('operator', 'tenant', 'billing')),
   -- Where it goes back to if it comes back.
   from_state text NOT NULL,
-  -- What is done next, in the order of src/core/removal.ts. grace: nothing, until tenants.leaving_until.
+  -- What is done next, in the order of src/lifecycle/removal.ts. grace: nothing, until tenants.leaving_until.
   step text NOT NULL DEFAULT 'usage' CHECK (step IN ('usage', 'invoice', 'monitor', 'grace', 'archive', 'verify',
     'subscriptions', 'places', 'files', 'object', 'erase', 'done', 'undone')),
   -- Where the step goes on.

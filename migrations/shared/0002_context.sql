@@ -1,6 +1,6 @@
 -- The wall between tenants: which tenant a transaction belongs to is what a signed context proves, never what a setting
 -- claims. A context is `v1.<key id>.<tenant>.<database>.<expiry, epoch seconds>.<mac>`; the MAC is HMAC-SHA256
--- (RFC 2104) in lower-case hex over everything before the last dot. src/core/context.ts signs, `current_tenant` verifies.
+-- (RFC 2104) in lower-case hex over everything before the last dot. src/tenant-db/signed-context.ts signs, `current_tenant` verifies.
 
 CREATE SCHEMA tollgate;
 GRANT USAGE ON SCHEMA tollgate TO tollgate_app;

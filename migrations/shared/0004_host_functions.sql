@@ -1,7 +1,7 @@
 -- Built-in functions that a tenant's statement has no business with: they keep state that tenants would share (large
 -- objects, advisory locks, notifications, the log), reach other connections (their statements' text, their end) or only
 -- burn time. None of them reaches another tenant's rows. They belong to the host's superuser: run by the database's
--- owner this changes nothing where the host has kept the right to itself, and src/adapters/isolation.ts says what has
+-- owner this changes nothing where the host has kept the right to itself, and src/tenant-db/isolation.ts says what has
 -- stayed open. The local default runs this file once more as the superuser.
 
 SET LOCAL client_min_messages = error; -- a REVOKE without the right to it is a warning, one for each function

@@ -2,7 +2,13 @@
 // that was fixed when the store was opened and a path that cannot leave its prefix. Refused paths never reach R2.
 // An outage of R2 is `tenant_unavailable`.
 import { AppError } from "../core/errors.ts";
-import { MAX_DOCUMENT_BYTES, type PathResult, normalisePath, normalisePrefix, utf8Bytes } from "../core/paths.ts";
+import {
+  MAX_DOCUMENT_BYTES,
+  type PathResult,
+  normalisePath,
+  normalisePrefix,
+  utf8Bytes,
+} from "../core/document-path.ts";
 import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
 import type { FileInfo, TenantFiles } from "../tools/tool.ts";
 

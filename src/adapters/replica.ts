@@ -1,7 +1,7 @@
 // Reading from a replica: a copy of the whole server that follows its primary at a distance of moments. Whatever fails on
 // the way there is no failure of the reader's, because the primary answers the same; what a replica refuses is refused.
 import { errorCode } from "../core/errors.ts";
-import type { ReplicaState } from "../core/health.ts";
+import type { ReplicaState } from "../operations/health-checks.ts";
 import { type NeonConnection, SqlError } from "./neon.ts";
 
 /** Reads with one of the connections. Abandoned when `signal` is aborted. */

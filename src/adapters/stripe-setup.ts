@@ -3,8 +3,8 @@
 // where that would cost money.
 import Stripe from "stripe";
 import { plans } from "../core/plans.ts";
-import { appliedEventTypes, thinEventTypes } from "../core/stripe-event.ts";
-import { baseKey, priceKeys, unitsKey } from "../core/subscription.ts";
+import { appliedEventTypes, thinEventTypes } from "../subscriptions/stripe-event.ts";
+import { baseKey, priceKeys, unitsKey } from "../subscriptions/subscription.ts";
 import { METER_EVENT, PRODUCT_ID, findMeter, stripeClient } from "./stripe.ts";
 import { PORTAL_MARK, findPortal } from "./stripe-subscriptions.ts";
 

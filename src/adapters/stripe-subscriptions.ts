@@ -3,7 +3,7 @@
 import Stripe from "stripe";
 import { AppError } from "../core/errors.ts";
 import type { PlanName } from "../core/plans.ts";
-import { type Subscription, planOfKeys, priceKeys } from "../core/subscription.ts";
+import { type Subscription, planOfKeys, priceKeys } from "../subscriptions/subscription.ts";
 import { PRODUCT_ID, idOf, stripeClient } from "./stripe.ts";
 
 /** What the portal's configuration is found again by. */

@@ -1,12 +1,12 @@
 // The only place that speaks to Stripe. Billing Meters, the SDK's pinned API version, and bodies that can be repeated:
 // what creates something is found by a lookup key or carries an idempotency key that follows from what is created.
 import Stripe from "stripe";
-import { attemptKey, classifyMeterFailure, type MeterAnswer } from "../core/billing.ts";
+import { attemptKey, classifyMeterFailure, type MeterAnswer } from "../reports/report.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
-import type { SummaryRequest } from "../core/reconciliation.ts";
-import { appliedEventTypes } from "../core/stripe-event.ts";
-import { cycleAnchorMs, priceKeys, unitsKey } from "../core/subscription.ts";
+import type { SummaryRequest } from "../reports/reconciliation.ts";
+import { appliedEventTypes } from "../subscriptions/stripe-event.ts";
+import { cycleAnchorMs, priceKeys, unitsKey } from "../subscriptions/subscription.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 /** The meter's event name: one unit of any tool is one unit here. */

@@ -1,7 +1,7 @@
 // Deletes a document. That there was none is an answer and not a failure: a call that was lost may run again, and must
 // then not be told that it failed.
 import * as z from "zod";
-import { MAX_PATH_BYTES, normalisePath } from "../core/paths.ts";
+import { MAX_PATH_BYTES, normalisePath } from "../core/document-path.ts";
 import { defineTool, isFailure } from "./tool.ts";
 
 export const deleteDocument = defineTool({

@@ -1,6 +1,6 @@
 // Lists the tenant's documents, page by page, in the order of their paths.
 import * as z from "zod";
-import { MAX_PATH_BYTES, normalisePath, normalisePrefix } from "../core/paths.ts";
+import { MAX_PATH_BYTES, normalisePath, normalisePrefix } from "../core/document-path.ts";
 import { defineTool, isFailure } from "./tool.ts";
 
 export const listDocuments = defineTool({

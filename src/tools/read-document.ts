@@ -1,7 +1,7 @@
 // Reads a document in pieces that a model can hold. A piece is told twice, as text and as data, and stays below the
 // bound of a result even if every character of it must be escaped.
 import * as z from "zod";
-import { MAX_PATH_BYTES, normalisePath } from "../core/paths.ts";
+import { MAX_PATH_BYTES, normalisePath } from "../core/document-path.ts";
 import { defineTool, isFailure } from "./tool.ts";
 
 /** Twice, at 6 bytes for an escaped character, this is 768 KiB: below 1 MiB. */

@@ -1,6 +1,6 @@
 // Writes a whole document. The same text at the same path is the same document, so a call that was lost may run again.
 import * as z from "zod";
-import { MAX_DOCUMENT_BYTES, MAX_PATH_BYTES, normalisePath, utf8Bytes } from "../core/paths.ts";
+import { MAX_DOCUMENT_BYTES, MAX_PATH_BYTES, normalisePath, utf8Bytes } from "../core/document-path.ts";
 import { defineTool, isFailure } from "./tool.ts";
 
 /** Kinds of text; none that a browser would run. */

@@ -1,7 +1,7 @@
 // What cannot be told as one statement about contexts of the shared tier: every place of one, its end, its key.
 import { DatabaseError } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { prepareShared } from "../../dev/databases.ts";
+import { prepareShared } from "../../cli/migrations/prepare.ts";
 import { acme, aContext, contextKeys, globex, type Shard, startShard } from "../support/shard.ts";
 import { withoutWall } from "../support/walls.ts";
 

@@ -3,7 +3,7 @@
 // `availability`: somebody waits, or is refused, longer than the statement's timeout says. Nothing here reaches a row.
 // What only a holder of the login's password can send, because `ctx.db` does not, is marked `by the login`.
 import { afterAll, describe, expect, test } from "vitest";
-import { proveIsolation } from "../../src/adapters/isolation.ts";
+import { proveIsolation } from "../../src/tenant-db/isolation.ts";
 import { strategies } from "../../src/core/plans.ts";
 import { acme, contextKeys, globex, type Rows } from "../support/shard.ts";
 import { holdsMarker } from "./attack.ts";

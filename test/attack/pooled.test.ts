@@ -3,8 +3,8 @@
 // Nothing that was left may matter. That it would, without what opens a batch, is shown for each.
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { connectNeon } from "../../src/adapters/neon.ts";
-import type { Session } from "../../src/adapters/session.ts";
-import { type CallScopedDb, enterTenant } from "../../src/adapters/tenant-db.ts";
+import type { Session } from "../../src/tenant-db/session.ts";
+import { type CallScopedDb, enterTenant } from "../../src/tenant-db/tenant-db.ts";
 import { strategies } from "../../src/core/plans.ts";
 import { acme, aContext, globex } from "../support/shard.ts";
 import { takeDown } from "../support/walls.ts";

@@ -2,7 +2,7 @@
 // schema. Each wall that the proof claims to look at is taken down once: it must name it. The same for shared tables is in
 // ../flow/isolation-proof.test.ts.
 import { afterAll, describe, expect, test } from "vitest";
-import { proveOwnSchema } from "../../src/adapters/isolation.ts";
+import { proveOwnSchema } from "../../src/tenant-db/isolation.ts";
 import { acme } from "../support/shard.ts";
 import type { WallName } from "../support/walls.ts";
 import { startTiers } from "./tiers.ts";

@@ -11,7 +11,7 @@ export const mutants: readonly Mutant[] = [
     name: "the value is recomputed when it is sent",
     changes: [
       {
-        file: "src/adapters/control-reports.ts",
+        file: "src/reports/reports-store.ts",
         find: `due.stripe_customer_id AS "customerId", r.units,`,
         replace: `due.stripe_customer_id AS "customerId", (SELECT sum(l.units) FROM ledger l WHERE l.tenant_id = r.tenant_id
           AND date_trunc('day', l.at, 'UTC') = date_trunc('day', r.slot, 'UTC')
@@ -23,7 +23,7 @@ export const mutants: readonly Mutant[] = [
     name: "a report is sent again blindly however late",
     changes: [
       {
-        file: "src/core/billing.ts",
+        file: "src/reports/report.ts",
         find: `(nowMs - first >= BLIND_RESEND_MS || first - nowMs > CLOCK_SLACK_MS)`,
         replace: `first - nowMs > CLOCK_SLACK_MS`,
       },
@@ -33,7 +33,7 @@ export const mutants: readonly Mutant[] = [
     name: "no outbox: what the queue has taken is forgotten",
     changes: [
       {
-        file: "src/platform/usage-outbox.ts",
+        file: "src/metering/usage-outbox.ts",
         find: `await this.#queue.sendBatch(`,
         replace: `rows.acknowledge(last.n, Date.now());
         await this.#queue.sendBatch(`,
@@ -44,7 +44,7 @@ export const mutants: readonly Mutant[] = [
     name: "no conflict clause in the ledger",
     changes: [
       {
-        file: "src/adapters/control-usage.ts",
+        file: "src/control/ledger-store.ts",
         find: "tool, units, ${incomingInstant} FROM ${incoming} ON CONFLICT DO NOTHING`",
         replace: "tool, units, ${incomingInstant} FROM ${incoming}`",
       },
@@ -54,7 +54,7 @@ export const mutants: readonly Mutant[] = [
     name: "acknowledged before it is committed",
     changes: [
       {
-        file: "src/platform/usage-consumer.ts",
+        file: "src/metering/consumer.ts",
         find: `    const outcome = await writeAround<Part, Recorded>(parts, {`,
         replace: `    await tellObjects(env, [{ uncounted: [], watermarks: parts.map(({ usage: { tenantId, object, epoch, rows } }) =>
       ({ tenantId, object, epoch, watermark: rows.at(-1)?.n ?? 0 })) }]);
@@ -67,7 +67,7 @@ export const mutants: readonly Mutant[] = [
     name: "rows are marked by a filter instead of one by one",
     changes: [
       {
-        file: "src/adapters/control-reports.ts",
+        file: "src/reports/reports-store.ts",
         find: `FROM (SELECT report_id, carry_forward_id, unnest(call_ids) AS call_id FROM named) own`,
         replace: `FROM (SELECT named.report_id, named.carry_forward_id, l.call_id FROM named JOIN ledger l ON l.tenant_id = named.tenant_id
             AND l.report_id IS NULL AND l.carry_forward_id IS NULL AND date_trunc('day', l.at, 'UTC') = named.day) own`,
@@ -85,7 +85,7 @@ export const mutants: readonly Mutant[] = [
         ? [told] : stripe.subscriptions.list({ customer: customerId, status: "all", limit: 100 })) {`,
       },
       {
-        file: "src/platform/billing-events.ts",
+        file: "src/subscriptions/apply-events.ts",
         find: `    case "invoice.payment_failed":
       return await sync();`,
         replace: `    case "invoice.payment_failed": {

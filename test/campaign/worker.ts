@@ -3,7 +3,7 @@
 // done so far stands, whatever its error handling would still do has no effect, as if the process had ended there.
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { CallOutcome, CallRequest, Progress } from "../../src/core/call.ts";
-import { TenantObject as ProductObject } from "../../src/platform/tenant-object.ts";
+import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import worker from "../../src/worker.ts";
 import { type Plan, type PointCounts, type RequestPoint, noCrashes, requestPoints } from "./points.ts";
 

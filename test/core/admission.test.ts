@@ -1,8 +1,8 @@
 // Invariant I2 against a naive model: an array of everything that was ever admitted, summed anew for each decision.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { Admission, HOUR_MS, MINUTE_MS, WindowLog, periodOf } from "../../src/core/admission.ts";
-import type { Ticket } from "../../src/core/admission.ts";
+import { Admission, HOUR_MS, MINUTE_MS, WindowLog, periodOf } from "../../src/calls/admission.ts";
+import type { Ticket } from "../../src/calls/admission.ts";
 import type { AdmissionLimits } from "../../src/core/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends

@@ -8,8 +8,8 @@ import {
   indicators,
   mustTell,
   readIndicators,
-} from "../../src/core/alarms.ts";
-import type { PipelineState } from "../../src/core/health.ts";
+} from "../../src/operations/indicators.ts";
+import type { PipelineState } from "../../src/operations/health-checks.ts";
 
 const nothing = Object.fromEntries(indicators.map(({ name }) => [name, 0])) as unknown as PipelineState;
 

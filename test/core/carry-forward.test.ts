@@ -1,7 +1,7 @@
 // What usage costs that is billed after its period: exactly what it would have cost in it.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { type ItemKey, amountCents, lateCharge, nextItemKey } from "../../src/core/carry-forward.ts";
+import { type ItemKey, amountCents, lateCharge, nextItemKey } from "../../src/reports/carry-forward.ts";
 
 const HOUR_MS = 3_600_000;
 

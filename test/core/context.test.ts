@@ -1,7 +1,7 @@
 import { createHmac } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { parseContextKeys, signContext } from "../../src/core/context.ts";
+import { parseContextKeys, signContext } from "../../src/tenant-db/signed-context.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
 const word = (first: string, rest: string, maxLength: number) =>

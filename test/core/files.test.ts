@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { createTenantFiles, writeStorageMarker } from "../../src/adapters/files.ts";
 import { errorCode } from "../../src/core/errors.ts";
-import { MAX_DOCUMENT_BYTES } from "../../src/core/paths.ts";
+import { MAX_DOCUMENT_BYTES } from "../../src/core/document-path.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
 interface Stored {

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Lent, Result, StoredSchema } from "../../src/adapters/control-fleet.ts";
-import { type FleetWork, advance } from "../../src/adapters/fleet-runner.ts";
+import type { Lent, Result, StoredSchema } from "../../src/fleet/fleet-store.ts";
+import { type FleetWork, advance } from "../../src/fleet/runner.ts";
 import {
   type Attempt,
   FleetOptions,
@@ -14,7 +14,7 @@ import {
   pendingFiles,
   planned,
   stopReason,
-} from "../../src/core/fleet.ts";
+} from "../../src/fleet/fleet.ts";
 
 const files = ["0001_a.sql", "0002_b.sql", "0003_c.sql"];
 const target = "0003_c.sql";

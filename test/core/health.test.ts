@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { type PipelineState, billingChecks, failedCheck, passedCheck, replicasCheck } from "../../src/core/health.ts";
+import {
+  type PipelineState,
+  billingChecks,
+  failedCheck,
+  passedCheck,
+  replicasCheck,
+} from "../../src/operations/health-checks.ts";
 
 function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
   return {

@@ -17,7 +17,7 @@ import {
   isRounded,
   monthOf,
   usagePrice,
-} from "../../src/core/invoice.ts";
+} from "../../src/metering/invoice.ts";
 import { plans } from "../../src/core/plans.ts";
 
 const november = monthOf("2026-11");

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { acceptedAlgorithms, linkingIssuers, parseIssuers } from "../../src/core/issuers.ts";
+import { acceptedAlgorithms, linkingIssuers, parseIssuers } from "../../src/identity/issuers.ts";
 
 function anIssuer(overrides: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
   return {

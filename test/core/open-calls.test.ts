@@ -1,13 +1,13 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Admission, HOUR_MS, periodOf } from "../../src/core/admission.ts";
+import { Admission, HOUR_MS, periodOf } from "../../src/calls/admission.ts";
 import {
   DEAD_RETRY_SECONDS,
   USAGE_RETRY_SECONDS,
   bodyOfText,
   retryAfterSeconds,
   textOfBody,
-} from "../../src/core/dead-letter.ts";
+} from "../../src/metering/dead-letter.ts";
 import { plans } from "../../src/core/plans.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { OPEN_STREAM, UsageMessage, openUsage } from "../../src/core/usage.ts";

@@ -11,7 +11,7 @@ import {
   freshOutbox,
   nextWake,
   sendAfter,
-} from "../../src/core/outbox.ts";
+} from "../../src/metering/outbox.ts";
 
 /** Small, so that a handful of rows needs several messages and several alarms. */
 const ROWS_PER_MESSAGE = 3;

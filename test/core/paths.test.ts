@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { MAX_PATH_BYTES, normalisePath, normalisePrefix, utf8Bytes } from "../../src/core/paths.ts";
+import { MAX_PATH_BYTES, normalisePath, normalisePrefix, utf8Bytes } from "../../src/core/document-path.ts";
 
 /** Texts that like to be paths: dots, slashes, percents, odd spaces and any Unicode. */
 const pathLike = fc

@@ -9,7 +9,7 @@ import {
   classifyMinute,
   findDrifts,
   reconciliationDay,
-} from "../../src/core/reconciliation.ts";
+} from "../../src/reports/reconciliation.ts";
 
 const START = 20_000 * DAY_S;
 const DAYS = { startSeconds: START, endSeconds: START + 3 * DAY_S };

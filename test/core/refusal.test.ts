@@ -1,9 +1,9 @@
 // How Tollgate says no: the codes, and the words and numbers in which a refusal by a limit is told to a model.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Refused } from "../../src/core/admission.ts";
+import type { Refused } from "../../src/calls/admission.ts";
 import { AppError, type ErrorCode, errorCode, errors } from "../../src/core/errors.ts";
-import { limitRefusal, plainRefusal } from "../../src/core/refusal.ts";
+import { limitRefusal, plainRefusal } from "../../src/calls/refusal.ts";
 
 const units: Readonly<Record<Refused["code"], "calls" | "units">> = {
   rate_limited: "calls",

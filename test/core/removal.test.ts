@@ -13,7 +13,7 @@ import {
   stateOnReturn,
   stepAfter,
   wayBack,
-} from "../../src/core/removal.ts";
+} from "../../src/lifecycle/removal.ts";
 import { tenantStates } from "../../src/core/tenant.ts";
 import {
   type Part,
@@ -24,7 +24,7 @@ import {
   partFile,
   readSummary,
   summaryFile,
-} from "../../src/core/usage-archive.ts";
+} from "../../src/lifecycle/usage-archive.ts";
 
 test("a removal goes through every step once, and from the first that drops something there is no way back", () => {
   const seen: RemovalStep[] = [];

@@ -12,7 +12,7 @@ import {
   afterSend,
   classifyMeterFailure,
   nextStep,
-} from "../../src/core/billing.ts";
+} from "../../src/reports/report.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { connectionUrl, ownName, purposeOf } from "../../src/core/placement.ts";
-import { SEAL_IV_BYTES, parseSealKeys, seal, sealedWithNewest, unseal } from "../../src/core/seal.ts";
+import { SEAL_IV_BYTES, parseSealKeys, seal, sealedWithNewest, unseal } from "../../src/core/encryption.ts";
 
 const keyOf = (id: string) => ({ id, secret: id.padEnd(32, ".") });
 const iv = () => crypto.getRandomValues(new Uint8Array(SEAL_IV_BYTES));

@@ -3,8 +3,8 @@
 import * as fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { AnswerLost } from "../../src/adapters/neon.ts";
-import { createSessionPool, type SessionLimits, type SessionPool } from "../../src/adapters/session-pool.ts";
-import { NeverSent, type Session } from "../../src/adapters/session.ts";
+import { createSessionPool, type SessionLimits, type SessionPool } from "../../src/tenant-db/session-pool.ts";
+import { NeverSent, type Session } from "../../src/tenant-db/session.ts";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());

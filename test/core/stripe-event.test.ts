@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { incomingEvent, reportIdOf } from "../../src/core/stripe-event.ts";
+import { incomingEvent, reportIdOf } from "../../src/subscriptions/stripe-event.ts";
 
 function anEvent(object: object) {
   return { id: "evt_1", type: "checkout.session.completed", data: { object } };

@@ -10,7 +10,7 @@ import {
   planOfKeys,
   priceKeys,
   subscriptionOf,
-} from "../../src/core/subscription.ts";
+} from "../../src/subscriptions/subscription.ts";
 import { PAST_DUE_SERVICE_MS, refusedByState, tenantStates } from "../../src/core/tenant.ts";
 
 const DAY_MS = 86_400_000;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import * as z from "zod";
 import type { Progress } from "../../src/core/call.ts";
-import { MAX_DOCUMENT_BYTES } from "../../src/core/paths.ts";
+import { MAX_DOCUMENT_BYTES } from "../../src/core/document-path.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
 import { patternsOf } from "../../src/tools/search-products.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { writeAround } from "../../src/core/write-around.ts";
+import { writeAround } from "../../src/metering/bisection.ts";
 
 class Refused extends Error {}
 

@@ -7,8 +7,8 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
-import { removePostgresData } from "../../dev/postgres.ts";
-import { freePort } from "../../dev/settings.ts";
+import { removePostgresData } from "../../dev/postgres/postgres.ts";
+import { freePort } from "../../cli/settings.ts";
 
 const READY_WITHIN_MS = 45_000;
 /** A tool that the demonstration does not use: its rows in the ledger are those of this run's clients. */

@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { OWNER, bootstrapCluster } from "../../dev/databases.ts";
-import { branchMigrations, migrate } from "../../dev/migrations.ts";
-import { proveIsolation, proveOwnSchema } from "../../src/adapters/isolation.ts";
+import { OWNER, bootstrapCluster } from "../../cli/migrations/prepare.ts";
+import { branchMigrations, migrate } from "../../cli/migrations/apply.ts";
+import { proveIsolation, proveOwnSchema } from "../../src/tenant-db/isolation.ts";
 import { startFleet } from "../support/fleet.ts";
 import { type Cluster, acme, contextKeys, globex, startCluster } from "../support/shard.ts";
 

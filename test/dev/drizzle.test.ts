@@ -2,9 +2,9 @@
 import { and, asc, count, desc, eq, gt, like, sql } from "drizzle-orm";
 import { integer, jsonb, pgTable, primaryKey, text, timestamp } from "drizzle-orm/pg-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { openSession } from "../../src/adapters/session.ts";
-import { createSessionPool } from "../../src/adapters/session-pool.ts";
-import { contextEntrance, createTenantDb, ownSchemaEntrance } from "../../src/adapters/tenant-db.ts";
+import { openSession } from "../../src/tenant-db/session.ts";
+import { createSessionPool } from "../../src/tenant-db/session-pool.ts";
+import { contextEntrance, createTenantDb, ownSchemaEntrance } from "../../src/tenant-db/tenant-db.ts";
 import { ownName } from "../../src/core/placement.ts";
 import { drizzleOn } from "../../src/tools/drizzle.ts";
 import { acme, type Cluster, contextKeys, globex, startCluster } from "../support/shard.ts";

@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { prepareShared } from "../../dev/databases.ts";
-import { migrate, sharedMigrations } from "../../dev/migrations.ts";
+import { prepareShared } from "../../cli/migrations/prepare.ts";
+import { migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
 import { contextKeys, type Shard, startShard } from "../support/shard.ts";
 
 let shard: Shard;

@@ -3,8 +3,8 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { loadModule, scanSync } from "libpg-query";
 import { expect, test } from "vitest";
-import { describeFindings, lintMigration, runsOutsideTransaction, tablesMadeBy } from "../../dev/migration-lint.ts";
-import type { Migration } from "../../dev/migration-lint.ts";
+import { describeFindings, lintMigration, runsOutsideTransaction, tablesMadeBy } from "../../cli/migrations/lint.ts";
+import type { Migration } from "../../cli/migrations/lint.ts";
 
 type Given = Partial<Omit<Migration, "text">>;
 const lint = (text: string, given: Given = {}) =>

@@ -8,8 +8,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "pg";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { type NeonProxy, type NeonProxyOptions, startNeonProxy } from "../../dev/neon-proxy.ts";
-import { removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres.ts";
+import { type NeonProxy, type NeonProxyOptions, startNeonProxy } from "../../dev/neon/proxy.ts";
+import { removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres/postgres.ts";
 
 const LOGINS = 60;
 

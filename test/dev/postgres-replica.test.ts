@@ -6,8 +6,8 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { removeReplica, type RunningReplica, startReplica } from "../../dev/postgres-replica.ts";
-import { connected, removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres.ts";
+import { removeReplica, type RunningReplica, startReplica } from "../../dev/postgres/replica.ts";
+import { connected, removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres/postgres.ts";
 
 let folder: string;
 let primary: RunningPostgres;
@@ -54,7 +54,7 @@ async function copyOf(server: RunningReplica): Promise<number> {
 /** A launcher that is killed while it copies the primary. */
 async function killWhileCopying(dataDir: string): Promise<void> {
   const script = `
-    const { startReplica } = await import(${JSON.stringify(resolve(import.meta.dirname, "../../dev/postgres-replica.ts"))});
+    const { startReplica } = await import(${JSON.stringify(resolve(import.meta.dirname, "../../dev/postgres/replica.ts"))});
     await startReplica(${JSON.stringify({ primary, dataDir, port: 0 })});`;
   const launcher = spawn(process.execPath, ["--input-type=module", "-e", script], { stdio: "ignore" });
   const ended = once(launcher, "exit");

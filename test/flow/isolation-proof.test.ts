@@ -1,7 +1,7 @@
 // At start-up and in /health the program proves that its own login is kept within one tenant. Each wall that it claims to
 // look at is taken down once: the proof must name it.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { proveIsolation } from "../../src/adapters/isolation.ts";
+import { proveIsolation } from "../../src/tenant-db/isolation.ts";
 import { contextKeys, type Shard, startShard } from "../support/shard.ts";
 import { wallNames, withoutWall } from "../support/walls.ts";
 

@@ -2,8 +2,8 @@
 // left: each call in one report or in one carry-forward, and billed once with a later invoice at the price of its period.
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, expect, test } from "vitest";
-import { controlCarryForwards } from "../../src/adapters/control-carry-forwards.ts";
-import { controlReports } from "../../src/adapters/control-reports.ts";
+import { controlCarryForwards } from "../../src/reports/carry-forwards-store.ts";
+import { controlReports } from "../../src/reports/reports-store.ts";
 import type { PlanName } from "../../src/core/plans.ts";
 import {
   type BilledTenant,

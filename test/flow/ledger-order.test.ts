@@ -3,8 +3,8 @@
 // object's sequence has no gap, nothing alarms, and the object is told of exactly those calls that it does not have.
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
-import { controlOpenCalls } from "../../src/adapters/control-open-calls.ts";
-import { controlUsage } from "../../src/adapters/control-usage.ts";
+import { controlOpenCalls } from "../../src/calls/fallback-calls-store.ts";
+import { controlUsage } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { type UsageMessage, openUsage } from "../../src/core/usage.ts";

@@ -1,8 +1,8 @@
 // A tenant moves between tiers while its agents keep calling: no call fails, no row is lost or doubled, and what it has
 // used goes with it.
 import { describe, expect, test } from "vitest";
-import { bootstrapCluster, prepareShared, registerShard } from "../../dev/databases.ts";
-import { migrate, sharedMigrations } from "../../dev/migrations.ts";
+import { bootstrapCluster, prepareShared, registerShard } from "../../cli/migrations/prepare.ts";
+import { migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
 import {
   type TestTenant,
   aTenant,

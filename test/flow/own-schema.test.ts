@@ -3,7 +3,7 @@
 import pg from "pg";
 import { expect, test } from "vitest";
 import { loginPurpose } from "../../src/core/placement.ts";
-import { SEAL_IV_BYTES, seal, unseal } from "../../src/core/seal.ts";
+import { SEAL_IV_BYTES, seal, unseal } from "../../src/core/encryption.ts";
 import {
   aCustomer,
   aTenant,

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import type { Call, CarryForward, Report } from "../../src/adapters/control-receipts.ts";
+import type { Call, CarryForward, Report } from "../../src/metering/receipts-store.ts";
 import type { Receipt } from "../../src/core/call.ts";
 import {
   type TestTenant,
@@ -26,7 +26,7 @@ import {
 const unlimited = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 128 };
 /** Usage is sealed when it is a minute old. */
 const SEALED_AFTER_MS = 61_000;
-const program = join(import.meta.dirname, "../../dev/verify-invoice.ts");
+const program = join(import.meta.dirname, "../../cli/verify-invoice.ts");
 
 interface UsageAnswer {
   total: { units: number; calls: number };

@@ -1,7 +1,7 @@
 // What becomes of a report when Stripe does not answer, and what a day's comparison with Stripe finds. Stripe's clock and
 // the cron's are moved together; each test has tenants of its own.
 import { afterAll, afterEach, expect, test } from "vitest";
-import { controlUsage } from "../../src/adapters/control-usage.ts";
+import { controlUsage } from "../../src/control/ledger-store.ts";
 import {
   type BilledTenant,
   aBilledTenant,

@@ -1,7 +1,7 @@
 // Tool calls and lists over both eras of the protocol: what a client of either sees of a result, a refusal, progress,
 // missing scopes and its own mistakes, and that no two callers ever meet.
 import { expect, test } from "vitest";
-import type { CallTool } from "../../src/mcp/server.ts";
+import type { CallTool } from "../../src/calls/mcp-server.ts";
 import { aResult, aTool, answer, eras, httpRequest, message, messages, standing } from "../support/mcp-requests.ts";
 
 const mustNotRun: CallTool = () => Promise.reject(new Error("must not run"));

@@ -1,8 +1,8 @@
 // What is refused before MCP is spoken: foreign hosts and origins, other methods than POST, other content than JSON,
 // bodies that are too large or malformed. And what a browser client of an allowed origin needs.
 import { expect, test } from "vitest";
-import { calledTool, toolsFor } from "../../src/mcp/server.ts";
-import { MAX_BODY_BYTES, corsHeaders, rateLimitHeaders } from "../../src/mcp/transport.ts";
+import { calledTool, toolsFor } from "../../src/calls/mcp-server.ts";
+import { MAX_BODY_BYTES, corsHeaders, rateLimitHeaders } from "../../src/calls/transport.ts";
 import { aTool, answer, httpRequest, message, messages, standing } from "../support/mcp-requests.ts";
 
 const list = JSON.stringify({ jsonrpc: "2.0", id: 7, method: "tools/list" });

@@ -1,6 +1,6 @@
 // A customer as far as billing knows it, with rows in the ledger instead of calls, and time that a test moves.
 import { randomUUID } from "node:crypto";
-import { controlUsage } from "../../src/adapters/control-usage.ts";
+import { controlUsage } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { controlRows, fireCron, simulator, stripeApi, system } from "./flow.ts";

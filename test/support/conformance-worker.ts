@@ -1,6 +1,6 @@
 // The product's Worker, whose MCP endpoint offers the conformance fixtures besides the catalogue. Everything before them
 // is the product's own: request checks, authentication, the question to the tenant's object, the protocol layer.
-import { handleMcp } from "../../src/mcp/call.ts";
+import { handleMcp } from "../../src/calls/endpoint.ts";
 import worker from "../../src/worker.ts";
 import { registerFixtures } from "./conformance-fixtures.ts";
 

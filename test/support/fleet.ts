@@ -6,11 +6,11 @@ import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import pg from "pg";
-import { bootstrapCluster, OWNER, registerShard } from "../../dev/databases.ts";
-import { branchMigrations, controlMigrations, migrate, tenantMigrations } from "../../dev/migrations.ts";
-import { startNeonProxy } from "../../dev/neon-proxy.ts";
-import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres.ts";
-import { openBranch } from "../../src/adapters/branch.ts";
+import { bootstrapCluster, OWNER, registerShard } from "../../cli/migrations/prepare.ts";
+import { branchMigrations, controlMigrations, migrate, tenantMigrations } from "../../cli/migrations/apply.ts";
+import { startNeonProxy } from "../../dev/neon/proxy.ts";
+import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
+import { openBranch } from "../../src/tenant-db/own-schemas.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
 const sealKeys = [{ id: "k1", secret: "a seal key that only tests know of, and long" }] as const;
@@ -59,7 +59,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
   };
 
   const spawnMigrate = (flags: readonly string[], nodeFlags: readonly string[] = []) =>
-    spawn(process.execPath, [...nodeFlags, join(root, "dev/migrate.ts"), ...flags], {
+    spawn(process.execPath, [...nodeFlags, join(root, "cli/migrate.ts"), ...flags], {
       cwd: dataDir, // where there is no .dev.vars
       env: { ...process.env, ...environment },
       stdio: ["ignore", "pipe", "pipe"],

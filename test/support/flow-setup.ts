@@ -5,11 +5,11 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
 import { bundle } from "../../dev/bundle.ts";
-import { THROWAWAY, removePostgresData } from "../../dev/postgres.ts";
-import { freePort, sealKeysOf } from "../../dev/settings.ts";
+import { THROWAWAY, removePostgresData } from "../../dev/postgres/postgres.ts";
+import { freePort, sealKeysOf } from "../../cli/settings.ts";
 import { startSystem } from "../../dev/system.ts";
-import type { ContextKeys } from "../../src/core/context.ts";
-import type { SealKeys } from "../../src/core/seal.ts";
+import type { ContextKeys } from "../../src/tenant-db/signed-context.ts";
+import type { SealKeys } from "../../src/core/encryption.ts";
 
 export interface FlowSystem {
   publicUrl: string;

@@ -2,15 +2,15 @@
 // it past the MCP endpoint, leave in the middle of a call, take the monitor away, trust one issuer more, put the object or
 // the queue out of the Worker's reach; and tools more, among them one whose calls must never run twice.
 import * as z from "zod";
-import type { Migration } from "../../src/adapters/branch.ts";
+import type { Migration } from "../../src/tenant-db/own-schemas.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Row } from "../../src/core/sql.ts";
-import { authenticate } from "../../src/mcp/auth.ts";
-import { Provisioning as ProductProvisioning } from "../../src/platform/provisioning.ts";
-import { SessionBudget as ProductBudget } from "../../src/platform/session-budget.ts";
-import { tenantMigrations } from "../../src/platform/tenant-migrations.ts";
-import { rotateSeals } from "../../src/platform/seal-rotation.ts";
-import { TenantObject as ProductObject } from "../../src/platform/tenant-object.ts";
+import { authenticate } from "../../src/identity/authenticate.ts";
+import { Provisioning as ProductProvisioning } from "../../src/lifecycle/provisioning.ts";
+import { SessionBudget as ProductBudget } from "../../src/tenant-db/session-budget.ts";
+import { tenantMigrations } from "../../src/tenant-db/migrations.ts";
+import { rotateSeals } from "../../src/operations/key-rotation.ts";
+import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
 import worker from "../../src/worker.ts";

@@ -4,7 +4,7 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 import pg from "pg";
 import { inject } from "vitest";
 import { firstKey, signUp } from "../../dev/demo.ts";
-import type { NeonProxyStats } from "../../dev/neon-proxy.ts";
+import type { NeonProxyStats } from "../../dev/neon/proxy.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Limits } from "../../src/core/plans.ts";
 import type { FlowSystem } from "./flow-setup.ts";

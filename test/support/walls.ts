@@ -1,6 +1,6 @@
 // The walls between tenants, one by one, in every tier, and how to take each down and put it up again. A test of isolation
 // that still passes without the wall it relies on has proved nothing.
-import { OWNER } from "../../dev/databases.ts";
+import { OWNER } from "../../cli/migrations/prepare.ts";
 import type { Front, Rows, Shard } from "./shard.ts";
 
 /** Takes a wall down and puts it up again, as the superuser. */

@@ -1,0 +1,160 @@
+// The fleet's part of `npm run migrate`: a run over all tenants' schemas with its progress and its report, and what a run
+// would do.
+import { hostname } from "node:os";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Migration } from "../../src/tenant-db/own-schemas.ts";
+import { type ControlFleet, type Report, type Run, type StoredSchema, fleetOf } from "../../src/fleet/fleet-store.ts";
+import { advance, alive, begin, fleetWork, planFleet } from "../../src/fleet/runner.ts";
+import { type FleetOptions, type Plan, pendingFiles } from "../../src/fleet/fleet.ts";
+
+export interface FleetCommand {
+  controlUrl: string;
+  /** Where SQL is sent by HTTP; empty for Neon's own. */
+  fetchEndpoint: string;
+  sealKeys: string;
+  files: readonly Migration[];
+  options: FleetOptions;
+  print: (line: string) => void;
+}
+
+/** Fewer round trips than the Workflow's steps need, and still a page that is soon through. */
+const SCHEMAS_AT_ONCE = 200;
+const PROGRESS_EVERY_MS = 2_000;
+
+export const fleetFor = ({ controlUrl, fetchEndpoint }: FleetCommand): ControlFleet =>
+  fleetOf({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: fetchEndpoint });
+
+/** Brings every schema up to date. Returns whether all of them are. Throws when another run is going on. */
+export async function migrateFleet(command: FleetCommand): Promise<boolean> {
+  const { files, options, print } = command;
+  const fleet = fleetFor(command);
+  const plan = await checkedPlan(fleet, command);
+  if (plan.pending === 0) {
+    print(`tenants' schemas: all ${schemasIn(plan)} have ${plan.target}`);
+    return true;
+  }
+  print(`tenants' schemas: ${plan.pending} of ${schemasIn(plan)} to be brought to ${plan.target}`);
+
+  const { id, attempt } = await openRun(fleet, command);
+  const onSignal = (): void => {
+    print("Stopping after the schemas that are under way …");
+    void fleet.askToStop(id).catch(() => undefined);
+  };
+  process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
+  const env = { NEON_FETCH_ENDPOINT: command.fetchEndpoint, SEAL_KEYS: command.sealKeys };
+  const work = fleetWork(env, fleet, { files, id, attempt });
+  const progress = showProgress(plan.pending, print);
+  try {
+    await alive(work, async () => {
+      let state = await begin(fleet, { files, id, attempt });
+      while (state === "more")
+        state = await advance(work, { limit: SCHEMAS_AT_ONCE, onResult: (...each) => progress.result(...each) });
+    });
+  } finally {
+    progress.end();
+    process.off("SIGINT", onSignal).off("SIGTERM", onSignal);
+  }
+  const report = await fleet.report(id);
+  if (report === undefined) throw new Error(`Run ${id} is gone.`);
+  printReport(report, print);
+  if (options.only !== null) print("Only the tenants named were looked at.");
+  return report.state === "done";
+}
+
+/** Says what a run would do. */
+export async function dryRunFleet(command: FleetCommand): Promise<void> {
+  const { files, options, print } = command;
+  const plan = await checkedPlan(fleetFor(command), command);
+  print(`tenants' schemas: ${plan.pending} of ${schemasIn(plan)} would be brought to ${plan.target}`);
+  for (const { shardId, schemas, pending, oldest } of plan.shards)
+    print(`  ${shardId}: ${pending} of ${schemas}  ${pendingFiles(names(files), oldest).join(", ")}`.trimEnd());
+  if (plan.ahead > 0) print(`  ${plan.ahead} know files that are not here, and would be left alone`);
+  if (plan.cohort.length > 0) print(`  first: ${plan.cohort.map(({ tenantId }) => tenantId).join(", ")}`);
+  print(`  ${options.concurrency} at once, stopping above ${options.stopAbove} failures. Nothing was changed.`);
+}
+
+async function checkedPlan(fleet: ControlFleet, { files, options }: FleetCommand): Promise<Plan> {
+  const named = [...(options.only ?? []), ...(typeof options.cohort === "number" ? [] : options.cohort)];
+  const missing = await fleet.without(named);
+  if (missing.length > 0) throw new Error(`There is no schema of its own for ${missing.join(", ")}.`);
+  return planFleet(fleet, files, options);
+}
+
+/** A new run. One that was killed is let go silent first, which takes ten seconds. */
+async function openRun(fleet: ControlFleet, { options, print }: FleetCommand): Promise<Run> {
+  let seen: Run | undefined;
+  for (;;) {
+    const startedBy = `process ${process.pid} on ${hostname()}`;
+    const opened = await fleet.open({ startedBy, runner: "terminal", options });
+    if ("run" in opened) return opened.run;
+    const { running } = opened;
+    if (seen !== undefined && seen.progressedAt !== running.progressedAt) {
+      throw new Error(`Run ${running.id}, started by ${running.startedBy}, is going on: wait for it, or stop it.`);
+    }
+    if (seen === undefined) print(`Run ${running.id} is not finished. Waiting to see whether it still goes on …`);
+    seen ??= running;
+    await sleep(1_000);
+  }
+}
+
+// ---- what is printed
+
+function showProgress(pending: number, print: (line: string) => void) {
+  const startedAtMs = Date.now();
+  const bar = process.stdout.isTTY;
+  let done = 0;
+  let failed = 0;
+  let shown = -1;
+  let shownAtMs = startedAtMs;
+  const show = (): void => {
+    if (shown === done) return;
+    shown = done;
+    const seconds = (Date.now() - startedAtMs) / 1000;
+    const rate = done / Math.max(seconds, 0.001);
+    const left = done === 0 ? "?" : Math.max(0, Math.round((pending - done) / rate));
+    const text = `${done}/${pending}  ${rate.toFixed(0)}/s  ${left} s left  ${failed} failed`;
+    const filled = Math.round((30 * Math.min(done, pending)) / pending);
+    if (bar) process.stdout.write(`\r\u001b[2K  ${"█".repeat(filled)}${"░".repeat(30 - filled)}  ${text}`);
+    else print(`  ${text}`);
+    shownAtMs = Date.now();
+  };
+  return {
+    result({ tenantId, shardId }: StoredSchema, result: { outcome: string; reason: string | null }): void {
+      done += 1;
+      if (result.reason !== null) {
+        failed += 1;
+        if (bar) process.stdout.write("\r\u001b[2K");
+        if (failed <= 20) print(`  ${result.outcome}: ${tenantId} on ${shardId}: ${result.reason}`);
+      }
+      if (Date.now() - shownAtMs > (bar ? 100 : PROGRESS_EVERY_MS)) show();
+    },
+    end(): void {
+      show();
+      if (bar) process.stdout.write("\n");
+    },
+  };
+}
+
+function printReport(report: Report, print: (line: string) => void): void {
+  const { counts, perSchemaMs, failures } = report;
+  const seconds = (Date.parse(report.finishedAt ?? report.progressedAt) - Date.parse(report.startedAt)) / 1000;
+  print(`Run ${report.id}: ${report.state}${report.reason === null ? "" : `, because ${report.reason}`}`);
+  print(`  applied ${counts.applied}, there already ${counts.current}, failed ${counts.failed}`);
+  print(`  changed by hand ${counts.drifted}, in use ${counts.busy}; tried more than once ${report.retried}`);
+  if (perSchemaMs !== null)
+    print(`  per schema p50 ${perSchemaMs.p50} ms, p95 ${perSchemaMs.p95} ms, longest ${perSchemaMs.max} ms`);
+  print(`  ${seconds.toFixed(1)} s, at most ${report.peakConnections} connections at once`);
+  for (const { tenantId, shardId, outcome, sqlState, reason } of failures)
+    print(
+      `  ${outcome}: ${tenantId} on ${shardId}: ${reason ?? "unknown"}${sqlState === null ? "" : ` (${sqlState})`}`,
+    );
+  if (report.state !== "done") print("  Run it again to go on with what is left.");
+}
+
+function schemasIn({ shards }: Plan): number {
+  return shards.reduce((sum, { schemas }) => sum + schemas, 0);
+}
+
+export function names(files: readonly Migration[]): string[] {
+  return files.map(({ name }) => name);
+}

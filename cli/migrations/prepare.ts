@@ -1,0 +1,269 @@
+// Makes databases what the program needs besides their migrations: logins with their passwords, context keys, the canaries'
+// rows, and the shards that the control tables must know of. Everything can be repeated and can run twice at the same
+// time. `bootstrapCluster` and `prepareDatabases` stand in for a host's console and are for a cluster of one's own alone.
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { type Client, escapeIdentifier, escapeLiteral } from "pg";
+import { giveAnalyticsLogin } from "../../src/operations/analytics.ts";
+import { type Shard, controlPlacements } from "../../src/control/placements-store.ts";
+import { CANARY_PRODUCT, canaryTenants } from "../../src/tenant-db/isolation.ts";
+import type { NeonConnection } from "../../src/adapters/neon.ts";
+import { type ContextKeys, signContext } from "../../src/tenant-db/signed-context.ts";
+import { loginPurpose } from "../../src/core/placement.ts";
+import type { Strategy } from "../../src/core/plans.ts";
+import { SEAL_IV_BYTES, type SealKeys, seal } from "../../src/core/encryption.ts";
+import {
+  alone,
+  branchMigrations,
+  connected,
+  controlMigrations,
+  inTransaction,
+  migrate,
+  sharedMigrations,
+} from "./apply.ts";
+
+export interface Login {
+  name: string;
+  password: string;
+}
+
+/** Plain text, because Neon accepts no other: it keeps a verifier of its own. */
+async function setPassword(client: Client, { name, password }: Login): Promise<void> {
+  await client.query(`ALTER ROLE ${escapeIdentifier(name)} PASSWORD ${escapeLiteral(password)}`);
+}
+
+export interface SharedOptions {
+  ownerUrl: string;
+  /** `tollgate_app_a`, `tollgate_app_b`, or the one whose password changes. */
+  logins: readonly Login[];
+  /** All that are to be accepted from now on; every other one is retired. */
+  contextKeys: ContextKeys;
+}
+
+/** Gives a migrated shard its passwords, its context keys and the canaries' rows, which the proof of isolation needs. */
+export async function prepareShared({ ownerUrl, logins, contextKeys }: SharedOptions): Promise<void> {
+  await connected(ownerUrl, async (client) => {
+    await alone(client);
+    for (const login of logins) await setPassword(client, login);
+    await inTransaction(client, async () => {
+      for (const { id, secret } of contextKeys)
+        await client.query("SELECT tollgate.install_context_key($1, $2)", [id, secret]);
+      await client.query("SELECT tollgate.retire_context_key(id) FROM tollgate.context_keys WHERE id <> ALL ($1)", [
+        contextKeys.map(({ id }) => id),
+      ]);
+    });
+    const { rows } = await client.query<{ database: string }>("SELECT current_database() AS database");
+    const database = rows[0]?.database ?? "";
+    const [{ id: keyId, secret }] = contextKeys;
+    for (const tenantId of canaryTenants) {
+      // Row security is forced on the owner, too: the canary's row enters as everybody's does.
+      const context = await signContext({ keyId, secret, tenantId, database, expiresAtMs: Date.now() + 60_000 });
+      await inTransaction(client, async () => {
+        await client.query("SELECT set_config('tollgate.context', $1, true)", [context]);
+        await client.query(
+          "INSERT INTO public.products (tenant_id, id, name, price_cents) VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING",
+          [tenantId, CANARY_PRODUCT, `proves that ${tenantId} sees its own rows alone`],
+        );
+      });
+    }
+  });
+}
+
+/** Gives a migrated control database its login's password. */
+export async function prepareControl({ ownerUrl, login }: { ownerUrl: string; login: Login }): Promise<void> {
+  await connected(ownerUrl, async (client) => {
+    await alone(client);
+    await setPassword(client, login);
+  });
+}
+
+export const OWNER = "tollgate_owner";
+
+export interface ClusterOptions {
+  superuserUrl: string;
+  ownerPassword: string;
+  /** `closed`: tenants' statements will run in it, so what only a superuser can close is closed there. */
+  databases?: readonly { name: string; closed: boolean }[];
+}
+
+/** The databases of a local cluster. */
+export const controlDatabase = "tollgate_control";
+export const sharedDatabase = "tollgate_shared_1";
+export const schemaDatabase = "tollgate_schema_1";
+/** What the stand-in of Neon's API takes for one of its regions. */
+export const localRegion = "aws-local";
+const localDatabases = [
+  { name: controlDatabase, closed: false },
+  { name: sharedDatabase, closed: true },
+  { name: schemaDatabase, closed: true },
+] as const;
+
+/** What a host's console does: the owner's role, and databases that belong to it. For a cluster of one's own. */
+export async function bootstrapCluster(options: ClusterOptions): Promise<void> {
+  const { superuserUrl, ownerPassword, databases = localDatabases } = options;
+  await connected(superuserUrl, async (client) => {
+    await alone(client);
+    const owner = await client.query("SELECT FROM pg_roles WHERE rolname = $1", [OWNER]);
+    if (owner.rowCount === 0) await client.query(`CREATE ROLE ${OWNER} LOGIN CREATEROLE`);
+    await setPassword(client, { name: OWNER, password: ownerPassword });
+    for (const { name } of databases) {
+      const database = await client.query("SELECT FROM pg_database WHERE datname = $1", [name]);
+      if (database.rowCount === 0) await client.query(`CREATE DATABASE ${escapeIdentifier(name)} OWNER ${OWNER}`);
+    }
+    await client.query("REVOKE CONNECT, TEMPORARY ON DATABASE postgres, template1 FROM PUBLIC");
+  });
+  for (const { name, closed } of databases) if (closed) await closeHostFunctions({ superuserUrl, database: name });
+}
+
+export interface LocalDatabases {
+  superuserUrl: string;
+  ownerPassword: string;
+  servicePassword: string;
+  appPassword: string;
+  contextKeys: ContextKeys;
+  sealKeys: SealKeys;
+}
+
+/**
+ * Makes a local cluster what three Neon databases would be: owner, databases, migrations, logins, context keys, shards.
+ * Returns the connection strings. Safe to run again.
+ */
+export async function prepareDatabases(options: LocalDatabases) {
+  const { superuserUrl, ownerPassword, servicePassword, appPassword, contextKeys, sealKeys } = options;
+  const { host } = new URL(superuserUrl);
+  const login = (user: string, password: string, database: string): string =>
+    `postgresql://${user}:${password}@${host}/${database}`;
+  const controlUrl = login(OWNER, ownerPassword, controlDatabase);
+  const sharedOwnerUrl = login(OWNER, ownerPassword, sharedDatabase);
+  const schemaOwnerUrl = login(OWNER, ownerPassword, schemaDatabase);
+  const service: Login = { name: "tollgate_service", password: servicePassword };
+  const app: Login = { name: "tollgate_app_a", password: appPassword };
+
+  await bootstrapCluster({ superuserUrl, ownerPassword });
+  await migrate({ url: controlUrl, directory: controlMigrations });
+  await migrate({ url: sharedOwnerUrl, directory: sharedMigrations });
+  await migrate({ url: schemaOwnerUrl, directory: branchMigrations });
+  await prepareControl({ ownerUrl: controlUrl, login: service });
+  await prepareShared({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });
+  const appUrl = login(app.name, app.password, sharedDatabase);
+  const known = { controlUrl, region: localRegion, sealKeys };
+  await registerShard({ ...known, id: "shared-1", strategy: "shared", ownerUrl: sharedOwnerUrl, appUrl });
+  await registerShard({ ...known, id: "schema-1", strategy: "schema", ownerUrl: schemaOwnerUrl, appUrl: undefined });
+  return {
+    controlUrl,
+    sharedOwnerUrl,
+    schemaOwnerUrl,
+    serviceUrl: login(service.name, service.password, controlDatabase),
+    appUrl,
+  };
+}
+
+/** Only the host's superuser can do this, so a hosted database may have to live without: see the file's own comment. */
+export async function closeHostFunctions({
+  superuserUrl,
+  database,
+}: {
+  superuserUrl: string;
+  database: string;
+}): Promise<void> {
+  const url = new URL(superuserUrl);
+  url.pathname = `/${database}`;
+  const text = readFileSync(join(sharedMigrations, "0004_host_functions.sql"), "utf8");
+  await connected(url.href, (client) => inTransaction(client, async () => void (await client.query(text))));
+}
+
+/**
+ * Makes a shard known to the control tables, its logins sealed, and gives it an analytics login. `appUrl` is the login of
+ * tools on shared tables.
+ */
+export async function registerShard(options: {
+  controlUrl: string;
+  sealKeys: SealKeys;
+  id: string;
+  strategy: Strategy;
+  region: string;
+  ownerUrl: string;
+  appUrl: string | undefined;
+}): Promise<void> {
+  const { controlUrl, sealKeys, id, strategy, region } = options;
+  const sealed = (purpose: string, url: string): Promise<string> => {
+    const { name, password } = loginOf(url);
+    return seal(sealKeys, purpose, `${name}:${password}`, randomBytes(SEAL_IV_BYTES));
+  };
+  const owner = new URL(options.ownerUrl);
+  const shard: Shard = {
+    id,
+    strategy,
+    region,
+    host: owner.host,
+    database: decodeURIComponent(owner.pathname.slice(1)),
+    ownerLogin: await sealed(loginPurpose.owner(id), options.ownerUrl),
+    appLogin: options.appUrl === undefined ? null : await sealed(loginPurpose.app(id), options.appUrl),
+  };
+  await connected(controlUrl, (client) => controlPlacements(asConnection(client)).registerShard(shard));
+  await giveAnalytics(options);
+}
+
+/** Gives a shard that the control tables know an analytics login, or the one that it has once more. */
+export async function giveAnalytics({
+  controlUrl,
+  sealKeys,
+  id,
+  ownerUrl,
+}: {
+  controlUrl: string;
+  sealKeys: SealKeys;
+  id: string;
+  ownerUrl: string;
+}): Promise<void> {
+  const env = { SEAL_KEYS: JSON.stringify(sealKeys) };
+  await connected(controlUrl, (control) =>
+    connected(ownerUrl, (owner) =>
+      giveAnalyticsLogin(env, controlPlacements(asConnection(control)), id, asConnection(owner)),
+    ),
+  );
+}
+
+/** Tells the control tables where the replica of a shard answers, `host` or `host:port`; `null`: nowhere any more. */
+export async function registerReplica({
+  controlUrl,
+  id,
+  replicaHost,
+}: {
+  controlUrl: string;
+  id: string;
+  replicaHost: string | null;
+}): Promise<void> {
+  if (replicaHost !== null && !/^[\w.-]+(:\d+)?$/.test(replicaHost)) {
+    throw new Error(`${replicaHost} is no host of a replica: give its name, and its port if that is not 5432.`);
+  }
+  const known = await connected(controlUrl, (client) =>
+    controlPlacements(asConnection(client)).setReplica(id, replicaHost),
+  );
+  if (!known) throw new Error(`There is no shard ${id} that could have a replica.`);
+}
+
+/** The control tables' adapter over a plain connection: one transaction a batch. */
+function asConnection(client: Client): NeonConnection {
+  const batch: NeonConnection["batch"] = async (statements) => {
+    const results: Record<string, unknown>[][] = [];
+    await inTransaction(client, async () => {
+      for (const { text, params = [] } of statements) {
+        results.push((await client.query<Record<string, unknown>>(text, [...params])).rows);
+      }
+    });
+    return results;
+  };
+  return {
+    database: client.database ?? "",
+    batch,
+    query: async (text, params = []) => (await batch([{ text, params }]))[0] ?? [],
+  };
+}
+
+/** The login inside a connection string. */
+export function loginOf(url: string): Login {
+  const { username, password } = new URL(url);
+  return { name: decodeURIComponent(username), password: decodeURIComponent(password) };
+}

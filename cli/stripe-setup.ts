@@ -1,0 +1,31 @@
+// `npm run stripe:setup`: makes product, meter, prices and the portal's configuration in the Stripe account of
+// STRIPE_SECRET_KEY. Safe to run again. With `-- --webhooks https://tollgate.example.com` it also has events sent there, and
+// prints the secrets that they are signed with, which Stripe tells once.
+import { parseArgs } from "node:util";
+import { connectSetup } from "../src/adapters/stripe-setup.ts";
+import { appliedEventTypes, thinEventTypes } from "../src/subscriptions/stripe-event.ts";
+import { readDevVars } from "./settings.ts";
+
+const { values: flags } = parseArgs({ options: { webhooks: { type: "string" } } });
+const vars = { ...readDevVars(".dev.vars"), ...process.env };
+const secretKey = vars["STRIPE_SECRET_KEY"];
+if (secretKey === undefined) {
+  process.stderr.write("Set STRIPE_SECRET_KEY, in the environment or in .dev.vars.\n");
+  process.exitCode = 1;
+} else {
+  const setup = connectSetup(secretKey, vars["STRIPE_API_BASE"] ?? "");
+  const made = await setup.setUp();
+  print(made.length === 0 ? "Everything was there already." : `Made ${made.join(", ")}.`);
+  if (flags.webhooks === undefined) {
+    print("Events are to be sent to two destinations; `-- --webhooks URL` makes them:");
+    print(`  /webhooks/stripe       snapshot, secret STRIPE_WEBHOOK_SECRET: ${appliedEventTypes.join(", ")}`);
+    print(`  /webhooks/stripe-thin  thin, secret STRIPE_THIN_WEBHOOK_SECRET: ${thinEventTypes.join(", ")}`);
+  } else {
+    for (const { path, id, signingSecret } of await setup.setUpDestinations(flags.webhooks))
+      print(`${path}: ${id}${signingSecret === undefined ? ", there already" : `, its secret is ${signingSecret}`}`);
+  }
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}

@@ -1,0 +1,280 @@
+// `npm run verify-invoice`: adds one tenant's calls up, again and from the rows themselves, and compares: calls with the
+// reports they were sent in, reports with what Stripe's meter has counted, day by day, and both with what invoices say.
+// It reads and changes nothing. Equal is 0, different 1, and what could not be read 2: no answer is never taken for equal.
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { parseArgs } from "node:util";
+import * as z from "zod";
+import { type ControlReceipts, receiptsOf } from "../src/metering/receipts-store.ts";
+import { type TenantSummary, tenantsOf } from "../src/control/tenants-store.ts";
+import { type StripeConnection, connectStripe } from "../src/adapters/stripe.ts";
+import {
+  type CallSum,
+  type DayComparison,
+  type Discrepancy,
+  type MeterSum,
+  type Period,
+  type SealedReport,
+  compareUsage,
+  dayOf,
+  daysFrom,
+  daysOf,
+  firstDifference,
+  inDollars,
+  isRounded,
+  monthOf,
+  usagePrice,
+} from "../src/metering/invoice.ts";
+import { planNames, plans } from "../src/core/plans.ts";
+import type { SummaryRequest } from "../src/reports/reconciliation.ts";
+import { TenantId } from "../src/core/tenant.ts";
+import { controlDatabase } from "./migrations/prepare.ts";
+import { loadSettings, readDevVars } from "./settings.ts";
+
+const help = `npm run verify-invoice -- --tenant ID --period 2026-11
+
+Adds a tenant's calls up and compares them with the reports, with Stripe's meter by day, and with invoices.
+Usage that is still on its way to Stripe is a difference, too: it is one until the next report, a few minutes later.
+
+  --tenant ID          whose
+  --period MONTH       a calendar month in UTC
+  --from DAY --to DAY  instead: these days, both included, such as those of a billing period
+  --local              the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
+  --help               this
+
+Here or in .dev.vars: CONTROL_DATABASE_URL and STRIPE_SECRET_KEY; NEON_FETCH_ENDPOINT and STRIPE_API_BASE, empty for
+Neon's and Stripe's own. Ends with 0 when all is equal, with 1 at a difference, with 2 when something could not be read.`;
+
+/** More of them say no more. */
+const MOST_SHOWN = 20;
+
+const Flags = z
+  .object({
+    tenant: TenantId,
+    period: z
+      .string()
+      .regex(/^20\d{2}-(0[1-9]|1[0-2])$/, "is a month such as 2026-11")
+      .optional(),
+    from: z.iso.date().optional(),
+    to: z.iso.date().optional(),
+  })
+  .transform(({ tenant, period, from, to }, context) => {
+    if (period !== undefined && from === undefined && to === undefined) return { tenant, period: monthOf(period) };
+    if (period === undefined && from !== undefined && to !== undefined && from <= to)
+      return { tenant, period: daysFrom(from, to) };
+    context.addIssue("Say --period MONTH, or --from DAY and --to DAY.");
+    return z.NEVER;
+  });
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+function variables(local: boolean): (name: string) => string {
+  if (!local) {
+    const vars = { ...readDevVars(".dev.vars"), ...process.env };
+    return (name) => vars[name] ?? "";
+  }
+  const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
+  if (!existsSync(join(dir, "settings.json")))
+    throw new Error(`No system has run in ${dir}: npm start first, or set TOLLGATE_DIR.`);
+  const { secrets, ports } = loadSettings(dir);
+  const values: Record<string, string> = {
+    CONTROL_DATABASE_URL: `postgresql://tollgate_service:${secrets.servicePassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
+    NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
+    STRIPE_SECRET_KEY: secrets.stripeSecretKey,
+    STRIPE_API_BASE: `http://127.0.0.1:${ports["stripe"]}`,
+  };
+  return (name) => values[name] ?? "";
+}
+
+/** Returns whether all is equal. */
+async function main(): Promise<boolean> {
+  const text = { type: "string" } as const;
+  const flag = { type: "boolean", default: false } as const;
+  const { values } = parseArgs({
+    options: { tenant: text, period: text, from: text, to: text, local: flag, help: flag },
+  });
+  if (values.help) {
+    print(help);
+    return true;
+  }
+  const flags = Flags.safeParse(values);
+  if (!flags.success)
+    throw new Error(
+      flags.error.issues
+        .map(({ path, message }) => `${path.length > 0 ? `--${path.join()}: ` : ""}${message}`)
+        .join("\n"),
+    );
+  const { tenant: tenantId, period } = flags.data;
+  const variable = variables(values.local);
+  for (const name of ["CONTROL_DATABASE_URL", "STRIPE_SECRET_KEY"])
+    if (variable(name) === "") throw new Error(`Set ${name}, here or in .dev.vars.`);
+  const control = {
+    CONTROL_DATABASE_URL: variable("CONTROL_DATABASE_URL"),
+    NEON_FETCH_ENDPOINT: variable("NEON_FETCH_ENDPOINT"),
+  };
+  const tenant = await tenantsOf(control).summary(tenantId);
+  if (tenant === undefined) throw new Error(`There is no tenant ${tenantId}.`);
+  const ledger = receiptsOf(control);
+  const stripe = connectStripe(variable("STRIPE_SECRET_KEY"), variable("STRIPE_API_BASE"));
+  const customerId = tenant.stripeCustomerId;
+  const who =
+    customerId === null ? "without a Stripe customer: its calls are compared with its reports alone" : customerId;
+  print(`${tenantId}, plan ${tenant.plan}, ${who}`);
+  print(`${dayOf(period.startMs)} to ${dayOf(period.endMs - 1)}, days in UTC\n`);
+
+  const calls: CallSum[] = [];
+  const reports: SealedReport[] = [];
+  // A day at a time, as one statement: what was sealed in between makes no difference that is none.
+  for (const day of daysOf(period)) {
+    const sums = await ledger.sums(tenantId, day);
+    calls.push(...sums.calls);
+    reports.push(...sums.reports);
+  }
+  const counted =
+    customerId === null ? undefined : await unitsAtStripe(stripe, customerId, { ...seconds(period), by: "day" });
+  const { days, discrepancies } = compareUsage(calls, reports, counted);
+  printDays(days, counted !== undefined);
+  printPrice(days, tenant);
+  const wrongInvoices = customerId === null ? 0 : await printInvoices({ stripe, ledger, tenantId, customerId, period });
+  for (const discrepancy of discrepancies.slice(0, MOST_SHOWN)) print(describe(discrepancy));
+  if (discrepancies.length > MOST_SHOWN) print(`And ${discrepancies.length - MOST_SHOWN} differences more.`);
+  const atStripe = discrepancies.find(({ kind }) => kind === "stripe");
+  if (atStripe !== undefined && customerId !== null) print(await locate(stripe, customerId, atStripe.day, reports));
+  const equal = discrepancies.length === 0 && wrongInvoices === 0;
+  if (equal) print("All is equal.");
+  return equal;
+}
+
+function printDays(days: readonly DayComparison[], hasStripe: boolean): void {
+  const sum = (of: (day: DayComparison) => number): number => days.reduce((total, day) => total + of(day), 0);
+  const total: DayComparison = {
+    day: "total",
+    calls: sum(({ calls }) => calls),
+    ledgerUnits: sum(({ ledgerUnits }) => ledgerUnits),
+    reportUnits: sum(({ reportUnits }) => reportUnits),
+    carriedUnits: sum(({ carriedUnits }) => carriedUnits),
+    stripeUnits: sum(({ stripeUnits }) => stripeUnits),
+  };
+  const rows = [...days, total].map(({ day, calls, ledgerUnits, reportUnits, carriedUnits, stripeUnits }) => {
+    const counted = hasStripe ? stripeUnits : reportUnits;
+    const compared = [hasStripe ? counted : "-", counted + carriedUnits - ledgerUnits];
+    return [day, calls, ledgerUnits, reportUnits, carriedUnits, ...compared].map(String);
+  });
+  const table = [["day", "calls", "ledger", "reports", "carried", "Stripe", "difference"], ...rows];
+  for (const row of table) print(row.map((cell, n) => (n === 0 ? cell.padEnd(10) : cell.padStart(12))).join(""));
+  print("");
+}
+
+/** By the plan that the tenant has now; an invoice, below, is priced by the plan that it names. */
+function printPrice(days: readonly DayComparison[], tenant: TenantSummary): void {
+  const name = planNames.find((each) => each === tenant.plan);
+  const units = days.reduce((total, { ledgerUnits }) => total + ledgerUnits, 0);
+  if (name === undefined || plans[name].unitAmountCents === null) {
+    print(`${units} units; plan ${tenant.plan} has no price for a unit.`);
+    return;
+  }
+  const unit = inDollars(usagePrice(1, { includedUnits: 0, unitAmountCents: plans[name].unitAmountCents }));
+  const terms = `${plans[name].includedUnits ?? 0} are included, each more is ${unit} USD`;
+  print(
+    `${units} units of one billing period of plan ${name} are ${inDollars(usagePrice(units, plans[name]))} USD: ${terms}.`,
+  );
+}
+
+/** The invoices that have usage of the period, each compared with the calls of its own time. Returns how many differ. */
+async function printInvoices(of: {
+  stripe: StripeConnection;
+  ledger: ControlReceipts;
+  tenantId: TenantId;
+  customerId: string;
+  period: Period;
+}): Promise<number> {
+  const { stripe, ledger, tenantId, customerId, period } = of;
+  let wrong = 0;
+  for (const line of await stripe.invoicedUsage(customerId, seconds(period).startSeconds)) {
+    const own = { startMs: line.startSeconds * 1000, endMs: line.endSeconds * 1000 };
+    if (own.endMs <= period.startMs || own.startMs >= period.endMs) continue;
+    const used = await ledger.meteredUnits(tenantId, own);
+    const price = line.plan === undefined ? undefined : usagePrice(line.units, plans[line.plan]);
+    const faults = [
+      ...(line.units === used ? [] : [`the calls of that time are ${used}`]),
+      ...(price === undefined || isRounded(line.amountCents, price) ? [] : [`they cost ${inDollars(price)}`]),
+    ];
+    if (faults.length > 0) wrong += 1;
+    const amount = inDollars({ digits: BigInt(line.amountCents), scale: 0 });
+    const span = `${new Date(own.startMs).toISOString()} to ${new Date(own.endMs).toISOString()}`;
+    const verdict = faults.length === 0 ? "equal" : `DIFFERENT: ${faults.join(", ")}`;
+    print(`Invoice ${line.invoiceId} (${line.status}), ${span}: ${line.units} units, ${amount} USD: ${verdict}.`);
+  }
+  print("");
+  return wrong;
+}
+
+function describe(discrepancy: Discrepancy): string {
+  const { kind, day } = discrepancy;
+  switch (kind) {
+    case "calls": {
+      const { reportId, report, calls } = discrepancy;
+      const said = report === null ? "is none of that day" : `says ${report.units} units in ${report.calls} calls`;
+      return `${day}: report ${reportId} ${said}; its calls are ${calls.units} units in ${calls.calls} calls.`;
+    }
+    case "unreported":
+      return `${day}: ${discrepancy.calls.units} units in ${discrepancy.calls.calls} calls are in no report yet.`;
+    case "stripe":
+      return `${day}: Stripe has counted ${discrepancy.stripeUnits} units, the reports say ${discrepancy.reportUnits}.`;
+    default:
+      return discrepancy satisfies never;
+  }
+}
+
+/** The first minute of a day in which Stripe differs, and its report. */
+async function locate(
+  stripe: StripeConnection,
+  customerId: string,
+  day: string,
+  reports: readonly SealedReport[],
+): Promise<string> {
+  const ofDay = reports.filter(({ slotSeconds }) => dayOf(slotSeconds * 1000) === day);
+  const hours = await unitsAtStripe(stripe, customerId, { ...seconds(daysFrom(day, day)), by: "hour" });
+  const hour = firstDifference(ofDay, hours, 3600);
+  if (hour === undefined) return `${day}: its hours are equal by now.`;
+  const minutes: MeterSum[] = [];
+  // One after the other: Stripe bounds how often it is asked, and this is sixty times.
+  for (let startSeconds = hour.startSeconds; startSeconds < hour.startSeconds + 3600; startSeconds += 60)
+    minutes.push(
+      ...(await unitsAtStripe(stripe, customerId, { startSeconds, endSeconds: startSeconds + 60, by: "whole" })),
+    );
+  const minute = firstDifference(hour.reports, minutes, 60);
+  if (minute === undefined) return `${day}: the minutes of its first unequal hour are equal by now.`;
+  const [report] = minute.reports;
+  const said =
+    report === undefined
+      ? "where no report is"
+      : `where report ${report.id} says ${report.units}${report.confirmed ? "" : " and is not confirmed"}`;
+  const at = new Date(minute.startSeconds * 1000).toISOString();
+  return `${day}: first in the minute ${at}, ${said} and Stripe has counted ${minute.stripeUnits}.`;
+}
+
+async function unitsAtStripe(
+  stripe: StripeConnection,
+  customerId: string,
+  request: SummaryRequest,
+): Promise<MeterSum[]> {
+  const answer = await stripe.readUnits(customerId, request);
+  if (answer.kind !== "read") throw new Error(`Stripe's meter could not be read: ${answer.message}`);
+  return [...answer.units].map(([startSeconds, units]) => ({ startSeconds, units }));
+}
+
+function seconds({ startMs, endMs }: Period): { startSeconds: number; endSeconds: number } {
+  return { startSeconds: startMs / 1000, endSeconds: endMs / 1000 };
+}
+
+if (import.meta.main) {
+  try {
+    if (!(await main())) process.exitCode = 1;
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n`);
+    process.exitCode = 2;
+  }
+}

@@ -1,0 +1,69 @@
+/**
+ * Faults that a test or a demonstration asks the stand-in of Neon's API to show.
+ *
+ * Decides which rule hits which request or operation. Invariant: the same rules, seeds and order of requests give the
+ * same faults. Rules live in memory: a restart ends them.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { z } from "zod";
+import { seededRandom } from "../seeded-random.ts";
+import { chance, Die } from "../stripe/faults.ts";
+
+export const NeonApiFaultRules = z.array(
+  z.strictObject({
+    ...chance.shape,
+    /**
+     * error-before: 500, nothing done · rate-limit: 429, nothing done · locked: 423, nothing done · error-after: done,
+     * answered 500 · lose-after: done, connection cut · incomplete-list: projects that could not be read in time are
+     * left out, as Neon does · slow: late by `ms`, and another rule may hit too · fail-operation: an operation does
+     * nothing and ends as failed.
+     */
+    kind: z.enum([
+      ...(["error-before", "rate-limit", "locked", "error-after", "lose-after", "incomplete-list"] as const),
+      ...(["slow", "fail-operation"] as const),
+    ]),
+    /** Only requests of this method. */
+    method: z.enum(["GET", "POST", "DELETE"]).optional(),
+    /** Only requests whose path contains this text. */
+    path: z.string().optional(),
+    /** Only operations of this action, for instance `create_branch`. */
+    action: z.string().optional(),
+    ms: z.number().int().nonnegative().default(1_000),
+    seed: z.number().int().default(1),
+  }),
+);
+export type NeonApiFaultRule = z.input<typeof NeonApiFaultRules>[number];
+type Rule = z.output<typeof NeonApiFaultRules>[number];
+export type RequestFault = Exclude<Rule["kind"], "slow" | "fail-operation">;
+
+export interface NeonApiFaults {
+  /** Replaces all rules; a malformed one throws a ZodError and changes nothing. */
+  set(rules: unknown): void;
+  /** Waits out the delays that hit this request, and says which end is in store for it. */
+  strike(method: string, path: string): Promise<RequestFault | undefined>;
+  /** Whether this operation fails. */
+  failsOperation(action: string): boolean;
+}
+
+export function createNeonApiFaults(): NeonApiFaults {
+  let active: { rule: Rule; die: Die }[] = [];
+  return {
+    set: (rules) => {
+      active = NeonApiFaultRules.parse(rules).map((rule) => ({ rule, die: new Die(rule, seededRandom(rule.seed)) }));
+    },
+    strike: async (method, path) => {
+      for (const { rule, die } of active) {
+        if (rule.kind === "fail-operation" || (rule.method !== undefined && rule.method !== method)) continue;
+        if ((rule.path !== undefined && !path.includes(rule.path)) || !die.roll()) continue;
+        if (rule.kind !== "slow") return rule.kind;
+        await sleep(rule.ms);
+      }
+      return undefined;
+    },
+    failsOperation: (action) =>
+      active.some(
+        ({ rule, die }) =>
+          rule.kind === "fail-operation" && (rule.action === undefined || rule.action === action) && die.roll(),
+      ),
+  };
+}

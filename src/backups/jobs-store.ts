@@ -1,0 +1,141 @@
+// The control tables' rows of jobs: backups, restores and imports.
+import * as z from "zod";
+import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./backup.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { instant } from "../control/tenants-store.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+
+export type JobKind = "backup" | "restore" | "import";
+
+const JobRow = z.object({
+  id: z.int(),
+  tenantId: z.string(),
+  kind: z.enum(["backup", "restore", "import"]),
+  state: z.enum(["running", "done", "failed"]),
+  request: z.record(z.string(), z.unknown()),
+  progress: z.record(z.string(), z.unknown()),
+  version: z.int(),
+  result: z.record(z.string(), z.unknown()).nullable(),
+  error: z.string().nullable(),
+  startedAt: z.string(),
+  progressedAt: z.string(),
+  finishedAt: z.string().nullable(),
+});
+export type Job = z.infer<typeof JobRow>;
+
+const columns = `j.id::int AS id, j.tenant_id AS "tenantId", j.kind, j.state, j.request, j.progress, j.version, j.result, j.error,
+  ${instant("j.started_at")} AS "startedAt", ${instant("j.progressed_at")} AS "progressedAt", ${instant("j.finished_at")} AS "finishedAt"`;
+
+/** Pieces that fail in a row, with pauses that grow to minutes: what has been in the way so long will stay. */
+const MAX_FAILURES = 25;
+
+export function controlJobs(db: NeonConnection) {
+  return {
+    /**
+     * Opens a job of a tenant that is not gone. `undefined` when there is none, when one of its kind is going on, or when
+     * another backup has its key.
+     */
+    async open(tenantId: TenantId, kind: JobKind, request: Record<string, unknown>): Promise<Job | undefined> {
+      const [row] = await db.query(
+        `INSERT INTO jobs AS j (tenant_id, kind, request) SELECT id, $2, $3::jsonb FROM tenants WHERE id = $1 AND state <> 'gone'
+         ON CONFLICT DO NOTHING RETURNING ${columns}`,
+        [tenantId, kind, JSON.stringify(request)],
+      );
+      return row === undefined ? undefined : JobRow.parse(row);
+    },
+
+    async get(jobId: number): Promise<Job | undefined> {
+      const [row] = await db.query(`SELECT ${columns} FROM jobs j WHERE id = $1`, [jobId]);
+      return row === undefined ? undefined : JobRow.parse(row);
+    },
+
+    /** A tenant's jobs of a kind, newest first. */
+    async history(tenantId: TenantId, kind: JobKind, limit = 100): Promise<Job[]> {
+      const rows = await db.query(
+        `SELECT ${columns} FROM jobs j WHERE tenant_id = $1 AND kind = $2 ORDER BY id DESC LIMIT $3`,
+        [tenantId, kind, limit],
+      );
+      return rows.map((row) => JobRow.parse(row));
+    },
+
+    /** Keeps where the next piece begins. False: somebody else has gone on with the job. */
+    async progress(job: Job, progress: object): Promise<boolean> {
+      const rows = await db.query(
+        `UPDATE jobs SET progress = $3::jsonb, version = version + 1, failures = 0, error = NULL, progressed_at = now()
+         WHERE id = $1 AND version = $2 AND state = 'running' RETURNING id`,
+        [job.id, job.version, JSON.stringify(progress)],
+      );
+      return rows.length > 0;
+    },
+
+    /** The job is over. What it came to, or why it came to nothing, stays. */
+    async finish(jobId: number, outcome: { result: object } | { error: string }): Promise<void> {
+      const [result, error] = "result" in outcome ? [JSON.stringify(outcome.result), null] : [null, outcome.error];
+      await db.query(
+        `UPDATE jobs SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END, result = $2::jsonb, error = $3,
+                version = version + 1, progressed_at = now(), finished_at = now() WHERE id = $1 AND state = 'running'`,
+        [jobId, result, error],
+      );
+    },
+
+    /** A piece failed; returns whether it is to be tried again. */
+    async stumbled(jobId: number, error: string): Promise<boolean> {
+      const [row] = await db.query(
+        `UPDATE jobs SET failures = failures + 1, error = $2, progressed_at = now(),
+                state = CASE WHEN failures >= $3 THEN 'failed' ELSE state END,
+                finished_at = CASE WHEN failures >= $3 THEN now() END
+         WHERE id = $1 AND state = 'running' RETURNING state`,
+        [jobId, error, MAX_FAILURES],
+      );
+      return row?.["state"] === "running";
+    },
+
+    /** Jobs that should be going on and have been silent for `silenceMs`. */
+    async silent(silenceMs: number, limit: number): Promise<{ id: number; tenantId: TenantId }[]> {
+      const rows = await db.query(
+        `SELECT id::int AS id, tenant_id AS "tenantId" FROM jobs WHERE state = 'running'
+           AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
+        [silenceMs, limit],
+      );
+      return rows as unknown as { id: number; tenantId: TenantId }[];
+    },
+
+    // ---- the log of changes
+
+    /**
+     * The earliest instant that the log of the place in force reaches back to: it begins where the place was made or the
+     * last move has ended, and is kept for a time. `undefined` while the tenant has no place.
+     */
+    async earliestPoint(tenantId: TenantId): Promise<string | undefined> {
+      const [row] = await db.query(
+        `SELECT ${instant(`greatest(p.ready_at, (SELECT max(m.moved_at) FROM moves m WHERE m.tenant_id = t.id),
+                  now() - make_interval(secs => $2::double precision / 1000))`)} AS at
+         FROM tenants t JOIN placements p ON p.id = t.placement_id WHERE t.id = $1`,
+        [tenantId, POINTS_KEPT_MS],
+      );
+      return row === undefined ? undefined : String(row["at"]);
+    },
+
+    /** Shards whose log was not shortened for a day. */
+    async shardsToPrune(limit: number): Promise<string[]> {
+      const rows = await db.query(
+        `SELECT id FROM shards WHERE host IS NOT NULL AND owner_login IS NOT NULL
+           AND coalesce(pruned_at, created_at) < now() - make_interval(secs => $2::double precision / 1000)
+         ORDER BY pruned_at NULLS FIRST LIMIT $1`,
+        [limit, CHANGES_KEPT_MS - POINTS_KEPT_MS],
+      );
+      return rows.map((row) => String(row["id"]));
+    },
+
+    async pruned(shardId: string): Promise<void> {
+      await db.query(`UPDATE shards SET pruned_at = now() WHERE id = $1`, [shardId]);
+    },
+  };
+}
+
+export type ControlJobs = ReturnType<typeof controlJobs>;
+
+/** Those of this deployment. */
+export function jobsOf(env: ControlDatabase): ControlJobs {
+  return controlJobs(connectControl(env));
+}

@@ -1,0 +1,226 @@
+// The catalogue as MCP, stateless: both eras of the protocol on one endpoint, each request on a server of its own that
+// knows only the tools this request needs. What is costly and the same for every caller (JSON schemas, a validator) is
+// made once per isolate; nothing that belongs to a caller outlives the request.
+import { McpServer, PROTOCOL_VERSION_META_KEY, isLegacyRequest, requireScopes } from "@modelcontextprotocol/server";
+import type { AuthInfo, CallToolResult, ServerContext, StandardSchemaWithJSON } from "@modelcontextprotocol/server";
+import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
+import { createMcpHandler } from "agents/mcp/server";
+import packageJson from "../../package.json" with { type: "json" };
+import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
+import { errorCode, errors } from "../core/errors.ts";
+import { describeError, log } from "../log.ts";
+import type { Tool } from "../tools/tool.ts";
+import { serveLegacy } from "./legacy-transport.ts";
+import { jsonRpcError } from "./transport.ts";
+
+type Register = (server: McpServer) => void;
+
+const jsonSchemaValidator = new CfWorkerJsonSchemaValidator();
+/** Which tools there are depends on the tenant; a minute is how long a changed plan may stay unseen by a client. */
+const perTenantForAMinute = { ttlMs: 60_000, cacheScope: "private" } as const;
+
+function newServer(register: Register): McpServer {
+  const server = new McpServer(
+    { name: "tollgate", title: "Tollgate", version: packageJson.version },
+    {
+      // The lists change with the tenant's plan, outside any request: a client learns it by asking again.
+      capabilities: { tools: { listChanged: false } },
+      instructions:
+        "These tools work on your own organisation's data. A successful call costs the units its tool names; " +
+        "get_usage tells what is left. A refusal says when to try again.",
+      cacheHints: { "tools/list": perTenantForAMinute, "server/discover": perTenantForAMinute },
+      jsonSchemaValidator,
+    },
+  );
+  register(server);
+  return server;
+}
+
+/** How a request's tools reach the factory of the one handler that the isolate shares. */
+const registrations = new WeakMap<Request, Register>();
+
+const modern = createMcpHandler(
+  ({ requestInfo }) => {
+    const register = requestInfo && registrations.get(requestInfo);
+    if (register === undefined) throw new Error("The request was not registered");
+    return newServer(register);
+  },
+  {
+    legacy: "reject",
+    responseMode: "auto",
+    // `readMcpRequest` has checked and added these.
+    corsOptions: false,
+    allowedOriginHostnames: "*",
+    // Its text may quote the client.
+    onerror: (error) => log("warn", "mcp_rejected", { name: error.name }),
+  },
+);
+
+export interface McpExchange {
+  request: Request;
+  /** As `readMcpRequest` parsed it. */
+  body: unknown;
+  authInfo: AuthInfo | undefined;
+  /** Puts onto the server what this request may use. Called once, before the message is handled. */
+  register: Register;
+}
+
+/** Answers one message: JSON, or an event stream when its tool reports progress that the client asked for. */
+export async function serveMcp({ request, body, authInfo, register }: McpExchange): Promise<Response> {
+  try {
+    // The claim alone decides for the newer era; asking the SDK as well would classify every such call twice (45 us).
+    if (!claimsModernEra(body) && (await isLegacyRequest(request, body))) {
+      return await serveLegacy(newServer(register), { request, body, authInfo });
+    }
+    registrations.set(request, register);
+    return await modern.fetch(request, { parsedBody: body, ...(authInfo && { authInfo }) });
+  } catch (error) {
+    log("error", "mcp_failed", { error: describeError(error) });
+    return jsonRpcError(500, -32603, errors.internal.advice);
+  }
+}
+
+function claimsModernEra(body: unknown): boolean {
+  const params = isObject(body) && isObject(body.params) ? body.params : {};
+  const { _meta: meta } = params;
+  return isObject(meta) && PROTOCOL_VERSION_META_KEY in meta;
+}
+
+/** The tool that the message calls, whether or not there is such a tool; `undefined` for any other message. */
+export function calledTool(body: unknown): string | undefined {
+  if (!isObject(body) || body.method !== "tools/call" || !isObject(body.params)) return undefined;
+  return typeof body.params.name === "string" ? body.params.name : undefined;
+}
+
+/**
+ * The tools that this message needs: the called one, all that the tenant may use for `tools/list`, otherwise none.
+ * A call does not ask `allowed` (`null`: all): admission does, and says so better than "not found" would.
+ */
+export function toolsFor(
+  body: unknown,
+  catalogue: ReadonlyMap<string, Tool>,
+  allowed: readonly string[] | null,
+): readonly Tool[] {
+  const called = calledTool(body);
+  if (called !== undefined) {
+    const tool = catalogue.get(called);
+    return tool === undefined ? [] : [tool];
+  }
+  if (!isObject(body) || body.method !== "tools/list") return [];
+  const tools = [...catalogue.values()];
+  return allowed === null ? tools : tools.filter((tool) => allowed.includes(tool.name));
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null;
+}
+
+export interface ToolCallOptions {
+  /** Only there when the client asked for progress. Never rejects: a client that stopped listening fails no tool. */
+  progress?: (progress: Progress) => Promise<void>;
+  /** Aborted when the client goes away. */
+  signal: AbortSignal;
+}
+
+/** Runs a tool. `args` have passed the tool's input schema and carry its defaults. */
+export type CallTool = (
+  tool: Tool,
+  args: Readonly<Record<string, unknown>>,
+  options: ToolCallOptions,
+) => Promise<CallOutcome>;
+
+/**
+ * Registers tools on a request's server. A caller without all of a tool's scopes gets 403 `insufficient_scope`, which
+ * names all of them; arguments that break the schema give a result with `isError` that names the fields; either way
+ * `callTool` is not called. A refusal or a failure is a result with `isError` and its facts under `_meta["tollgate/refusal"]`;
+ * a call that was charged has its receipt under `_meta["tollgate/receipt"]`, and no other has one.
+ */
+export function registerTools(server: McpServer, tools: readonly Tool[], callTool: CallTool): void {
+  for (const tool of tools) {
+    server.registerTool(tool.name, declarationOf(tool), async (args, context): Promise<CallToolResult> => {
+      const progress = progressTo(context);
+      try {
+        return toResult(await callTool(tool, args, { signal: context.mcpReq.signal, ...(progress && { progress }) }));
+      } catch (error) {
+        const code = errorCode(error);
+        log("error", "tool_call_threw", { tool: tool.name, code, error: describeError(error) });
+        return refusalResult(errors[code].advice, { code });
+      }
+    });
+  }
+}
+
+function toResult(outcome: CallOutcome): CallToolResult {
+  if (outcome.kind === "refused") {
+    const { message, ...facts } = outcome.refusal;
+    return refusalResult(message, facts, outcome.receipt);
+  }
+  const { content, data, isError, failure, receipt } = outcome;
+  return {
+    content,
+    ...(data && { structuredContent: data }),
+    ...(isError && { isError }),
+    ...metaOf(failure && { code: failure }, receipt),
+  };
+}
+
+function refusalResult(message: string, facts: Record<string, unknown>, receipt?: Receipt): CallToolResult {
+  return { isError: true, content: [{ type: "text", text: message }], ...metaOf(facts, receipt) };
+}
+
+function metaOf(refusal: Record<string, unknown> | undefined, receipt: Receipt | undefined) {
+  if (refusal === undefined && receipt === undefined) return {};
+  return {
+    _meta: { ...(refusal && { "tollgate/refusal": refusal }), ...(receipt && { "tollgate/receipt": receipt }) },
+  };
+}
+
+function progressTo({ mcpReq }: ServerContext): ((progress: Progress) => Promise<void>) | undefined {
+  const { _meta: meta } = mcpReq;
+  const progressToken = meta?.progressToken;
+  if (progressToken === undefined) return undefined;
+  return async (progress) => {
+    await mcpReq.notify({ method: "notifications/progress", params: { ...progress, progressToken } }).catch(() => {});
+  };
+}
+
+type Declaration = ReturnType<typeof declare>;
+const declarations = new WeakMap<Tool, Declaration>();
+
+/** The SDK converts a schema anew on every server it is registered on, which would cost more than the call. */
+function declarationOf(tool: Tool): Declaration {
+  const known = declarations.get(tool);
+  if (known !== undefined) return known;
+  const declaration = declare(tool);
+  declarations.set(tool, declaration);
+  return declaration;
+}
+
+function declare(tool: Tool) {
+  const [scope, ...scopes] = tool.scopes;
+  return {
+    title: tool.title,
+    description: tool.description,
+    inputSchema: convertedOnce(tool.input["~standard"], "input"),
+    // The tenant's object has checked the result before it charged for it; a second verdict here would come too late.
+    outputSchema: convertedOnce({ ...tool.output["~standard"], validate: (value: unknown) => ({ value }) }, "output"),
+    annotations: {
+      readOnlyHint: tool.annotations.readOnly,
+      idempotentHint: tool.annotations.idempotent,
+      destructiveHint: tool.annotations.destructive,
+      openWorldHint: false, // every tool works on the tenant's own data
+    },
+    ...(scope !== undefined && { scopeChallenge: requireScopes(scope, ...scopes) }),
+  };
+}
+
+type StandardProps<Output> = StandardSchemaWithJSON<unknown, Output>["~standard"];
+
+/** The schema for the SDK, with its JSON form computed once. `side`: the form that a client sees. */
+function convertedOnce<Output>(
+  standard: StandardProps<Output>,
+  side: "input" | "output",
+): StandardSchemaWithJSON<unknown, Output> {
+  const json = standard.jsonSchema[side]({ target: "draft-2020-12" });
+  return { "~standard": { ...standard, jsonSchema: { input: () => json, output: () => json } } };
+}

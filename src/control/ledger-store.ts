@@ -1,0 +1,199 @@
+// The ledger, and what the control database says of the whole way from it to Stripe. Each function is one transaction;
+// each can be repeated.
+import * as z from "zod";
+import type { PipelineState } from "../operations/health-checks.ts";
+import { TenantId } from "../core/tenant.ts";
+import { OPEN_STREAM, type OpenCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
+
+export interface Watermark {
+  tenantId: TenantId;
+  object: string;
+  epoch: string;
+  /** All rows up to this one are in the ledger. */
+  watermark: number;
+}
+
+export interface Recorded {
+  watermarks: Watermark[];
+  /** Of the open calls among what was recorded, those that their tenants' objects must still be told of. */
+  uncounted: UncountedCall[];
+}
+
+export const UncountedCall = z.object({
+  tenantId: TenantId,
+  callId: z.string(),
+  tool: z.string(),
+  units: z.coerce.number().int(),
+  atMs: z.coerce.number().int(),
+}) satisfies z.ZodType<OpenCall>;
+export type UncountedCall = z.infer<typeof UncountedCall>;
+
+export type Ledger = ReturnType<typeof controlUsage>;
+
+export function controlUsage(db: NeonConnection) {
+  return {
+    /**
+     * Writes rows to the ledger, once however often they come, and moves each stream's watermark to the end of its
+     * rows without a gap. A row that comes again with another payload is kept apart and never overwrites.
+     *
+     * An open call may come from its tenant's object, too, which had settled it before its answer was lost. Whichever comes
+     * first is the charge; the object's row keeps its place in the object's sequence either way.
+     */
+    async record(messages: readonly UsageMessage[]): Promise<Recorded> {
+      const rows = messages.flatMap(({ tenantId, object, epoch, rows: own }) =>
+        own.map((row) => ({
+          call_id: row.callId,
+          tenant_id: tenantId,
+          object,
+          epoch,
+          n: row.n,
+          tool: row.tool,
+          units: row.units,
+          at_ms: row.atMs,
+        })),
+      );
+      // One order for all writers: two consumers with the same rows wait for each other instead of deadlocking.
+      rows.sort((a, b) => (a.call_id < b.call_id ? -1 : 1));
+      const params = [JSON.stringify(rows)];
+      const [, , , , watermarks = [], uncounted = []] = await db.batch([
+        {
+          text: `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at)
+                 SELECT call_id, tenant_id, object, epoch, n, tool, units, ${incomingInstant} FROM ${incoming} ON CONFLICT DO NOTHING`,
+          params,
+        },
+        {
+          // What the object has charged itself, it counts already.
+          text: `INSERT INTO open_calls (call_id, tenant_id, counted_at)
+                 SELECT i.call_id, i.tenant_id, CASE WHEN l.object <> '${OPEN_STREAM}' THEN now() END
+                 FROM ${incoming} JOIN ledger l USING (call_id, tenant_id) WHERE i.object = '${OPEN_STREAM}' ON CONFLICT DO NOTHING`,
+          params,
+        },
+        {
+          text: `UPDATE open_calls o SET object = i.object, epoch = i.epoch, n = i.n, counted_at = coalesce(o.counted_at, now())
+                 FROM ${incoming} JOIN ledger l USING (call_id, tenant_id)
+                 WHERE i.object <> '${OPEN_STREAM}' AND l.object = '${OPEN_STREAM}'
+                   AND o.call_id = i.call_id AND o.tenant_id = i.tenant_id AND o.n IS NULL`,
+          params,
+        },
+        {
+          text: `INSERT INTO ledger_conflicts (call_id, incoming)
+                 SELECT i.call_id, to_jsonb(i) FROM ${incoming} LEFT JOIN ledger l USING (call_id) LEFT JOIN open_calls o USING (call_id)
+                 WHERE NOT coalesce(
+                   (l.tenant_id, l.tool, l.units) = (i.tenant_id, i.tool, i.units)
+                   AND ((l.object, l.epoch, l.n, l.at) = (i.object, i.epoch, i.n, ${incomingInstant})
+                     OR i.object = '${OPEN_STREAM}' AND l.object <> '${OPEN_STREAM}'
+                     OR i.object <> '${OPEN_STREAM}' AND l.object = '${OPEN_STREAM}' AND (o.object, o.epoch, o.n) = (i.object, i.epoch, i.n)), false)
+                 ON CONFLICT DO NOTHING`,
+          params,
+        },
+        {
+          text: `WITH streams AS (
+                   SELECT DISTINCT i.tenant_id, i.object, i.epoch, coalesce(s.watermark, 0) AS watermark
+                   FROM ${incoming} LEFT JOIN usage_streams s USING (tenant_id, object, epoch) WHERE i.object <> '${OPEN_STREAM}'),
+                 runs AS (
+                   SELECT s.*, l.n, l.n - row_number() OVER (PARTITION BY s.tenant_id, s.object, s.epoch ORDER BY l.n) AS run
+                   FROM streams s LEFT JOIN LATERAL (
+                     SELECT n FROM ledger WHERE tenant_id = s.tenant_id AND object = s.object AND epoch = s.epoch AND n > s.watermark
+                     UNION SELECT n FROM open_calls WHERE tenant_id = s.tenant_id AND object = s.object AND epoch = s.epoch AND n > s.watermark) l ON true),
+                 reached AS (
+                   SELECT tenant_id, object, epoch, coalesce(max(n) FILTER (WHERE run = watermark), watermark) AS watermark,
+                          coalesce(max(n), watermark) AS highest
+                   FROM runs GROUP BY tenant_id, object, epoch, runs.watermark)
+                 INSERT INTO usage_streams AS s (tenant_id, object, epoch, watermark, highest, gap_since)
+                 SELECT tenant_id, object, epoch, watermark, highest, CASE WHEN highest > watermark THEN now() END FROM reached
+                 ORDER BY tenant_id, object, epoch
+                 ON CONFLICT (tenant_id, object, epoch) DO UPDATE SET
+                   watermark = greatest(s.watermark, excluded.watermark),
+                   highest = greatest(s.highest, excluded.highest),
+                   gap_since = CASE WHEN greatest(s.highest, excluded.highest) > greatest(s.watermark, excluded.watermark)
+                                    THEN coalesce(s.gap_since, now()) END
+                 RETURNING tenant_id, object, epoch, watermark`,
+          params,
+        },
+        {
+          text: `SELECT ${openCallColumns} FROM open_calls o JOIN ledger l USING (call_id) JOIN ${incoming} USING (call_id)
+                 WHERE i.object = '${OPEN_STREAM}' AND o.counted_at IS NULL`,
+          params,
+        },
+      ]);
+      return {
+        watermarks: watermarks.map((row) => ({
+          tenantId: row["tenant_id"] as TenantId,
+          object: String(row["object"]),
+          epoch: String(row["epoch"]),
+          watermark: Number(row["watermark"]),
+        })),
+        uncounted: uncounted.map((row) => UncountedCall.parse(row)),
+      };
+    },
+
+    /** Notes the first row of an object's that has been out for too long. */
+    async noteLate({ tenantId, object, epoch }: Omit<UsageMessage, "rows">, first: UsageRow): Promise<void> {
+      await db.query(
+        `INSERT INTO late_outboxes (tenant_id, object, epoch, n, at) VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000))
+         ON CONFLICT (tenant_id, object, epoch) DO UPDATE SET n = excluded.n, at = excluded.at, noted_at = now()`,
+        [tenantId, object, epoch, first.n, first.atMs],
+      );
+    },
+
+    async beat(name: string, nowMs: number): Promise<void> {
+      await db.query(
+        `INSERT INTO heartbeats AS h (name, at) VALUES ($1, to_timestamp($2::double precision / 1000))
+         ON CONFLICT (name) DO UPDATE SET at = greatest(h.at, excluded.at)`,
+        [name, nowMs],
+      );
+    },
+
+    /** What the health page says of metering and billing, in one round trip. Ages are seconds; `null`: there is none. */
+    async pipeline(nowMs: number): Promise<PipelineState> {
+      const [row] = await db.query(
+        `WITH n AS (SELECT to_timestamp($1::double precision / 1000) AS now)
+         SELECT unsealed.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
+                (SELECT extract(epoch FROM n.now - min(o.at)) FROM late_outboxes o LEFT JOIN usage_streams s USING (tenant_id, object, epoch)
+                 WHERE coalesce(s.watermark, 0) < o.n)::double precision AS "outboxSeconds",
+                (SELECT coalesce(sum(errors), 0) FROM meter_errors WHERE until_at > n.now - interval '1 day')::int AS "meterErrors",
+                (SELECT count(*) FROM usage_streams WHERE gap_since < n.now - interval '2 minutes')::int AS "sequenceGaps",
+                (SELECT count(*) FROM ledger_conflicts)::int AS conflicts,
+                (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND dismissed_at IS NULL)::int AS "deadLetters",
+                (SELECT extract(epoch FROM n.now - min(o.received_at)) FROM open_calls o JOIN tenants t ON t.id = o.tenant_id
+                 WHERE o.counted_at IS NULL AND t.state <> 'gone')::double precision AS "uncountedCallSeconds",
+                (SELECT extract(epoch FROM n.now - min(received_at)) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
+                (SELECT count(*) FROM webhook_inbox WHERE outcome = 'unknown_tenant' AND received_at > n.now - interval '1 day')::int AS "unknownTenantWebhooks",
+                (SELECT count(*) FROM tenants t WHERE state = 'provisioning' AND created_at < n.now - interval '10 minutes')::int AS "stuckTenants",
+                (SELECT count(*) FROM removals WHERE step NOT IN ('grace', 'done', 'undone') AND step_at < n.now - interval '1 hour')::int AS "stuckRemovals",
+                (SELECT extract(epoch FROM n.now - max(received_at)) FROM webhook_inbox)::double precision AS "lastWebhookSeconds",
+                (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'stripe')::double precision AS "lastStripeAnswerSeconds",
+                (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'report')::double precision AS "lastReportRunSeconds",
+                (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'sweep')::double precision AS "lastSweepSeconds"
+         FROM n,
+           -- A row that came late has waited since it came. Some of the oldest tell enough of all.
+           LATERAL (SELECT extract(epoch FROM n.now - min(greatest(at, received_at)))::double precision AS "unsealedSeconds"
+                    FROM (SELECT at, received_at FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL ORDER BY at LIMIT 1000)) unsealed,
+           LATERAL (SELECT extract(epoch FROM nullif(greatest(max(at), n.now), n.now) - n.now)::double precision AS "aheadSeconds"
+                    FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL) ahead,
+           LATERAL (SELECT extract(epoch FROM n.now - min(sealed_at) FILTER (WHERE confirmed_at IS NULL))::double precision AS "unconfirmedSeconds",
+                           count(*) FILTER (WHERE doubted_at IS NOT NULL AND alarm IS NULL)::int AS "ambiguousReports",
+                           count(*) FILTER (WHERE alarm = 'refused')::int AS "refusedReports",
+                           count(*) FILTER (WHERE alarm = 'mismatch')::int AS "mismatchedReports"
+                    FROM reports WHERE confirmed_at IS NULL OR doubted_at IS NOT NULL) unsettled,
+           LATERAL (SELECT count(*)::int AS "carryForwards", count(error)::int AS "refusedCarryForwards",
+                           extract(epoch FROM n.now - min(priced_at))::double precision AS "carryForwardSeconds"
+                    FROM carry_forwards WHERE settled_at IS NULL) carried,
+           LATERAL (SELECT coalesce(sum(abs(stripe_units - reported_units)), 0)::double precision AS "driftUnits",
+                           count(DISTINCT tenant_id)::int AS "driftTenants"
+                    FROM drifts WHERE closed_at IS NULL) apart,
+           LATERAL (SELECT extract(epoch FROM n.now - coalesce(max(finished_at), min(started_at)))::double precision AS "lastReconciliationSeconds"
+                    FROM reconciliations) compared`,
+        [nowMs],
+      );
+      return row as unknown as PipelineState;
+    },
+  };
+}
+
+/** An open call with what the ledger has of it: `o` is its row in open_calls, `l` the one in the ledger. */
+export const openCallColumns = `o.tenant_id AS "tenantId", o.call_id AS "callId", l.tool, l.units, round(extract(epoch FROM l.at) * 1000)::bigint AS "atMs"`;
+
+const incoming = `jsonb_to_recordset($1::jsonb) AS i(call_id text, tenant_id text, object text, epoch text, n bigint, tool text, units integer, at_ms bigint)`;
+const incomingInstant = `to_timestamp(i.at_ms::double precision / 1000)`;

@@ -1,0 +1,316 @@
+// The control tables that say where tenants are: shards and placements.
+import * as z from "zod";
+import { type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
+import { type Strategy, strategies } from "../core/plans.ts";
+import { TenantId } from "../core/tenant.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+
+export const Shard = z.object({
+  id: z.string(),
+  strategy: z.enum(strategies),
+  region: z.string(),
+  host: z.string(),
+  database: z.string(),
+  /** Sealed; `null` where the Worker has no business as the owner. */
+  ownerLogin: z.string().nullable(),
+  appLogin: z.string().nullable(),
+});
+export type Shard = z.infer<typeof Shard>;
+
+const PlacedTenant = z.object({
+  id: z.int(),
+  state: z.enum(["preparing", "ready"]),
+  shard: Shard,
+});
+/** A placement as provisioning sees it: not yet in force, and perhaps not yet made. */
+export type PlacedTenant = z.infer<typeof PlacedTenant>;
+
+/** A shard as analytics reads it. */
+export const ReadShard = Shard.extend({
+  /** `null`: it has no replica. */
+  replicaHost: z.string().nullable(),
+  /** Sealed; `null`: `npm run migrate` has not given the login a password yet. */
+  analyticsLogin: z.string().nullable(),
+});
+export type ReadShard = z.infer<typeof ReadShard>;
+
+const AnalyticsShard = ReadShard.extend({
+  /** Who has a schema of its own here, and uses it. */
+  tenants: z.array(z.object({ id: TenantId, placementId: z.int() })),
+  /** Whose rows here are a copy, or not yet in use. */
+  copies: z.array(TenantId),
+});
+export type AnalyticsShard = z.infer<typeof AnalyticsShard>;
+
+/** A shard row `s` as JSON, fit for `Shard`. */
+export const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy, 'region', s.region, 'host', s.host,
+  'database', s.database, 'ownerLogin', s.owner_login, 'appLogin', s.app_login)`;
+
+const readShardJson = `${shardJson} || jsonb_build_object('replicaHost', s.replica_host, 'analyticsLogin', s.analytics_login)`;
+
+/** The placement whose id is in `column`, as JSON, fit for `Placement`; NULL while it cannot be reached. */
+export const placementJson = (column: string): string => `(SELECT jsonb_build_object('id', p.id, 'strategy', s.strategy,
+    'shardId', s.id, 'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login),
+    'replicaHost', s.replica_host)
+  FROM placements p JOIN shards s ON s.id = p.shard_id
+  WHERE p.id = ${column} AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
+
+export function controlPlacements(db: NeonConnection) {
+  return {
+    /**
+     * The tenant's place in a tier, reserved when it has none. `undefined`: no shard of that tier, and in that region if
+     * one is asked for, has room. Own schemas fill one shard before the next, shared tables spread.
+     */
+    async place(tenantId: TenantId, strategy: Strategy, region: string | null): Promise<PlacedTenant | undefined> {
+      const [, , rows = []] = await db.batch([
+        // One placement at a time in a tier: the count below must be of what stands.
+        { text: `SELECT pg_advisory_xact_lock(hashtext('placements.' || $1))`, params: [strategy] },
+        {
+          // A database of one's own is that tenant's alone.
+          text: `WITH room AS (
+                   SELECT s.id FROM shards s CROSS JOIN LATERAL (
+                     SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+                   WHERE s.strategy = $2 AND s.accepts AND s.host IS NOT NULL AND ($3::text IS NULL OR s.region = $3)
+                     AND ($2 <> 'database' OR s.id = 'database-' || $1)
+                     AND held.tenants < s.capacity
+                   ORDER BY CASE WHEN $2 = 'shared' THEN held.tenants ELSE -held.tenants END, s.id LIMIT 1)
+                 INSERT INTO placements (tenant_id, shard_id) SELECT $1, id FROM room
+                 WHERE NOT EXISTS (SELECT FROM placements p JOIN shards s ON s.id = p.shard_id
+                                   WHERE p.tenant_id = $1 AND p.state <> 'dropped' AND s.strategy = $2)`,
+          params: [tenantId, strategy, region],
+        },
+        {
+          text: `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'shard', ${shardJson}) AS placed
+                 FROM placements p JOIN shards s ON s.id = p.shard_id
+                 WHERE p.tenant_id = $1 AND p.state <> 'dropped' AND s.strategy = $2 ORDER BY p.id DESC LIMIT 1`,
+          params: [tenantId, strategy],
+        },
+      ]);
+      return rows[0] === undefined ? undefined : PlacedTenant.parse(rows[0]["placed"]);
+    },
+
+    /** The place that a move has reserved. */
+    async reserved(moveId: number): Promise<PlacedTenant | undefined> {
+      const [row] = await db.query(
+        `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'shard', ${shardJson}) AS placed
+         FROM moves m JOIN placements p ON p.id = m.to_placement JOIN shards s ON s.id = p.shard_id WHERE m.id = $1`,
+        [moveId],
+      );
+      return row === undefined ? undefined : PlacedTenant.parse(row["placed"]);
+    },
+
+    /** The id of the placement in force. */
+    async inForce(tenantId: TenantId): Promise<number | undefined> {
+      const [row] = await db.query(`SELECT placement_id::int AS id FROM tenants WHERE id = $1`, [tenantId]);
+      return typeof row?.["id"] === "number" ? row["id"] : undefined;
+    },
+
+    async shard(shardId: string): Promise<Shard | undefined> {
+      const [row] = await db.query(
+        `SELECT ${shardJson} AS shard FROM shards s WHERE s.id = $1 AND s.host IS NOT NULL`,
+        [shardId],
+      );
+      return row === undefined ? undefined : Shard.parse(row["shard"]);
+    },
+
+    /** Keeps the sealed login of the tenant's own role, unless one is kept. Returns the one that is kept. */
+    async keepLogin(placementId: number, login: string): Promise<string> {
+      const [row] = await db.query(`UPDATE placements SET login = coalesce(login, $2) WHERE id = $1 RETURNING login`, [
+        placementId,
+        login,
+      ]);
+      return String(row?.["login"]);
+    },
+
+    /** The place is made. */
+    async ready(placementId: number, schemaVersion: string | null): Promise<void> {
+      await db.query(
+        `UPDATE placements SET state = 'ready', schema_version = $2, ready_at = coalesce(ready_at, now())
+         WHERE id = $1 AND state = 'preparing'`,
+        [placementId, schemaVersion],
+      );
+    },
+
+    /** Puts a placement in force, if the tenant has none or has this one. */
+    async settle(tenantId: TenantId, placementId: number): Promise<void> {
+      await db.query(
+        `UPDATE tenants SET placement_id = $2, version = version + 1 WHERE id = $1 AND placement_id IS NULL`,
+        [tenantId, placementId],
+      );
+    },
+
+    /** Replaces a sealed login by the same one under a newer key, unless it has changed since. */
+    async reseal(placement: Pick<Placement, "id" | "login">, login: string): Promise<void> {
+      await db.query(`UPDATE placements SET login = $3 WHERE id = $1 AND login = $2`, [
+        placement.id,
+        placement.login,
+        login,
+      ]);
+    },
+
+    async shards(strategy: Strategy): Promise<Shard[]> {
+      const rows = await db.query(
+        `SELECT ${shardJson} AS shard FROM shards s WHERE s.strategy = $1 AND s.host IS NOT NULL ORDER BY s.id`,
+        [strategy],
+      );
+      return rows.map((row) => Shard.parse(row["shard"]));
+    },
+
+    /** How many more tenants the shards of a tier take. */
+    async roomLeft(strategy: Strategy): Promise<number> {
+      const [row] = await db.query(
+        `SELECT coalesce(sum(s.capacity - held.tenants), 0)::int AS room FROM shards s CROSS JOIN LATERAL (
+           SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+         WHERE s.strategy = $1 AND s.accepts AND s.host IS NOT NULL`,
+        [strategy],
+      );
+      return Number(row?.["room"]);
+    },
+
+    /** The shard of that tier which is being made, or the next one, which is to be made then. */
+    async shardToOpen(strategy: Strategy, region: string): Promise<string> {
+      const [, , rows = []] = await db.batch([
+        { text: `SELECT pg_advisory_xact_lock(hashtext('shards.' || $1))`, params: [strategy] },
+        {
+          text: `INSERT INTO shards (id, strategy, region, capacity)
+                 SELECT $1 || '-' || (SELECT count(*) + 1 FROM shards WHERE strategy = $1), $1, $2, $3
+                 WHERE NOT EXISTS (SELECT FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts)`,
+          params: [strategy, region, shardCapacity[strategy]],
+        },
+        {
+          text: `SELECT id FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts ORDER BY id LIMIT 1`,
+          params: [strategy, region],
+        },
+      ]);
+      return String(rows[0]?.["id"]);
+    },
+
+    /** The shard that is one tenant's own database, made known when it is not. */
+    async ownShard(tenantId: TenantId, region: string): Promise<string> {
+      const id = ownShardId(tenantId);
+      await db.query(
+        `INSERT INTO shards (id, strategy, region, capacity) VALUES ($1, 'database', $2, 1)
+         ON CONFLICT (id) DO UPDATE SET accepts = true`,
+        [id, region],
+      );
+      return id;
+    },
+
+    /** The Neon project of a shard. */
+    async projectOf(shardId: string): Promise<{ projectId: string | null; region: string; open: boolean } | undefined> {
+      const [row] = await db.query(
+        `SELECT neon_project_id AS "projectId", region, host IS NOT NULL AS open FROM shards WHERE id = $1`,
+        [shardId],
+      );
+      return row as { projectId: string | null; region: string; open: boolean } | undefined;
+    },
+
+    /** Keeps the project of a shard, unless one is kept. Returns the one that is kept. */
+    async keepProject(shardId: string, projectId: string): Promise<string> {
+      const [row] = await db.query(
+        `UPDATE shards SET neon_project_id = coalesce(neon_project_id, $2) WHERE id = $1 RETURNING neon_project_id AS id`,
+        [shardId, projectId],
+      );
+      return String(row?.["id"]);
+    },
+
+    /** The shard is gone: it takes nobody and has no address any more. */
+    async closeShard(shardId: string): Promise<void> {
+      await db.query(
+        `UPDATE shards SET accepts = false, host = NULL, owner_login = NULL, neon_project_id = NULL,
+           replica_host = NULL, analytics_login = NULL WHERE id = $1`,
+        [shardId],
+      );
+    },
+
+    /**
+     * Makes a shard known, or tells its new address or logins. Tenants whose way to their rows changes by that get a new
+     * version. One that has moved has no replica and no analytics login: those were the other database's.
+     */
+    async registerShard(shard: Shard): Promise<void> {
+      await db.batch([
+        {
+          text: `UPDATE tenants t SET version = t.version + 1 FROM placements p JOIN shards s ON s.id = p.shard_id
+                 WHERE p.id = t.placement_id AND s.id = $1 AND (s.host, s.database) IS DISTINCT FROM ($2, $3)`,
+          params: [shard.id, shard.host, shard.database],
+        },
+        {
+          text: `INSERT INTO shards (id, strategy, region, host, database, owner_login, app_login, capacity)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                 ON CONFLICT (id) DO UPDATE SET host = excluded.host, database = excluded.database,
+                   owner_login = excluded.owner_login, app_login = excluded.app_login,
+                   replica_host = CASE WHEN (shards.host, shards.database) = (excluded.host, excluded.database)
+                     THEN shards.replica_host END,
+                   analytics_login = CASE WHEN shards.host IS NULL OR (shards.host, shards.database) = (excluded.host, excluded.database)
+                     THEN shards.analytics_login END`,
+          params: [
+            shard.id,
+            shard.strategy,
+            shard.region,
+            shard.host,
+            shard.database,
+            shard.ownerLogin,
+            shard.appLogin,
+            shardCapacity[shard.strategy],
+          ],
+        },
+      ]);
+    },
+
+    /** Tells where a shard's replica answers; `null`: nowhere any more. False when there is no such shard. */
+    async setReplica(shardId: string, replicaHost: string | null): Promise<boolean> {
+      const [, rows = []] = await db.batch([
+        {
+          text: `UPDATE tenants t SET version = t.version + 1 FROM placements p JOIN shards s ON s.id = p.shard_id
+                 WHERE p.id = t.placement_id AND s.id = $1 AND s.replica_host IS DISTINCT FROM $2`,
+          params: [shardId, replicaHost],
+        },
+        {
+          text: `UPDATE shards SET replica_host = $2 WHERE id = $1 RETURNING id`,
+          params: [shardId, replicaHost],
+        },
+      ]);
+      return rows.length > 0;
+    },
+
+    /** Keeps the sealed analytics login of a shard, unless one is kept. Returns the one that is kept. */
+    async keepAnalyticsLogin(shardId: string, login: string): Promise<string> {
+      const [row] = await db.query(
+        `UPDATE shards SET analytics_login = coalesce(analytics_login, $2) WHERE id = $1 RETURNING analytics_login AS login`,
+        [shardId, login],
+      );
+      return String(row?.["login"]);
+    },
+
+    /** The shards that have a replica. */
+    async replicated(): Promise<ReadShard[]> {
+      const rows = await db.query(
+        `SELECT ${readShardJson} AS shard FROM shards s
+         WHERE s.host IS NOT NULL AND s.replica_host IS NOT NULL ORDER BY s.id`,
+      );
+      return rows.map((row) => ReadShard.parse(row["shard"]));
+    },
+
+    /** All shards, or those of one strategy, with what must be known to count each tenant once. */
+    async analyticsShards(strategy: Strategy | null): Promise<AnalyticsShard[]> {
+      const rows = await db.query(
+        `SELECT ${readShardJson} || jsonb_build_object('tenants', coalesce(held.tenants, '[]'), 'copies', coalesce(held.copies, '[]')) AS shard
+         FROM shards s CROSS JOIN LATERAL (
+           SELECT jsonb_agg(jsonb_build_object('id', t.id, 'placementId', p.id) ORDER BY p.id)
+                    FILTER (WHERE s.strategy <> 'shared' AND t.placement_id = p.id) AS tenants,
+                  jsonb_agg(t.id) FILTER (WHERE s.strategy = 'shared' AND t.placement_id IS DISTINCT FROM p.id) AS copies
+           FROM placements p JOIN tenants t ON t.id = p.tenant_id WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+         WHERE s.host IS NOT NULL AND ($1::text IS NULL OR s.strategy = $1) ORDER BY s.id`,
+        [strategy],
+      );
+      return rows.map((row) => AnalyticsShard.parse(row["shard"]));
+    },
+  };
+}
+
+export type ControlPlacements = ReturnType<typeof controlPlacements>;
+
+/** Those of this deployment. */
+export function placementsOf(env: ControlDatabase): ControlPlacements {
+  return controlPlacements(connectControl(env));
+}

@@ -1,0 +1,393 @@
+// The control tables that say who the tenants are: their rows, keys, links, checkouts and provisioning. Every change
+// of what a tenant's object must know raises the tenant's version in the same statement (DESIGN.md I11).
+import * as z from "zod";
+import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
+import { Features, TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
+import { placementJson } from "./placements-store.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+
+export interface NewTenant {
+  id: TenantId;
+  name: string;
+  email: string | null;
+  plan: PlanName;
+  strategy: Strategy;
+  region: string | null;
+  limits: Limits;
+  allowedTools: readonly string[] | null;
+  trialUntil: string | null;
+  stripeCustomerId: string | null;
+  stripeSubscriptionId: string | null;
+  features?: Features;
+}
+
+export const TenantSummary = z.object({
+  id: z.string(),
+  name: z.string(),
+  email: z.string().nullable(),
+  plan: z.string(),
+  /** What was sold. */
+  strategy: z.enum(strategies),
+  region: z.string().nullable(),
+  /** Where the rows are; `null` until the tenant is placed. */
+  placement: z
+    .object({ strategy: z.enum(strategies), shardId: z.string(), schemaVersion: z.string().nullable() })
+    .nullable(),
+  state: z.string(),
+  version: z.number(),
+  deliveredVersion: z.number(),
+  stripeCustomerId: z.string().nullable(),
+  createdAt: z.string(),
+  provisionedAt: z.string().nullable(),
+  features: Features,
+});
+export type TenantSummary = z.infer<typeof TenantSummary>;
+
+export interface KeySummary {
+  id: string;
+  name: string;
+  scopes: string[];
+  createdAt: string;
+  expiresAt: string | null;
+  revokedAt: string | null;
+}
+
+export interface StepRecord {
+  step: string;
+  startedAt: string;
+  finishedAt: string | null;
+  error: string | null;
+}
+
+const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.features, t.version::int AS version,
+  t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
+  (SELECT jsonb_build_object('strategy', s.strategy, 'shardId', s.id, 'schemaVersion', p.schema_version)
+   FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = t.placement_id) AS placement,
+  ${instant("t.created_at")} AS "createdAt", ${instant("t.provisioned_at")} AS "provisionedAt"`;
+
+/** ISO 8601 in UTC with milliseconds, as text: the driver would make a `Date` of a bare timestamp. */
+export function instant(column: string): string {
+  return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+}
+
+export function controlTenants(db: NeonConnection) {
+  return {
+    /** What the tenant's object needs to decide, or `undefined` for a tenant that does not exist. */
+    async config(tenantId: TenantId): Promise<TenantConfig | undefined> {
+      const [row] = await db.query(
+        `SELECT jsonb_build_object(
+           'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
+           'placement', ${placementJson("t.placement_id")},
+           'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint,
+           'leavingUntilMs', (extract(epoch FROM t.leaving_until) * 1000)::bigint,
+           'pastDueSinceMs', (extract(epoch FROM t.past_due_since) * 1000)::bigint, 'limits', t.limits,
+           'allowedTools', t.allowed_tools, 'features', t.features,
+           'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
+                     'expiresAtMs', (extract(epoch FROM k.expires_at) * 1000)::bigint) ORDER BY k.id)
+                   FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
+                     AND (k.expires_at IS NULL OR k.expires_at > now())), '[]'::jsonb)) AS config
+         FROM tenants t WHERE t.id = $1`,
+        [tenantId],
+      );
+      return row === undefined ? undefined : TenantConfig.parse(row["config"]);
+    },
+
+    /** The object has confirmed this version. */
+    async delivered(tenantId: TenantId, version: number): Promise<void> {
+      await db.query(`UPDATE tenants SET delivered_version = $2 WHERE id = $1 AND delivered_version < $2`, [
+        tenantId,
+        version,
+      ]);
+    },
+
+    /** Inserts the tenant in state `provisioning`; an existing row is left as it is. */
+    async insert(tenant: NewTenant): Promise<{ created: boolean }> {
+      const rows = await db.query(
+        `INSERT INTO tenants (id, name, email, plan, strategy, state, limits, allowed_tools, trial_until,
+                              stripe_customer_id, stripe_subscription_id, region, features)
+         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10, $11, $12::jsonb)
+         ON CONFLICT (id) DO NOTHING RETURNING id`,
+        [
+          tenant.id,
+          tenant.name,
+          tenant.email,
+          tenant.plan,
+          tenant.strategy,
+          JSON.stringify(tenant.limits),
+          tenant.allowedTools === null ? null : [...tenant.allowedTools],
+          tenant.trialUntil,
+          tenant.stripeCustomerId,
+          tenant.stripeSubscriptionId,
+          tenant.region,
+          JSON.stringify(tenant.features ?? {}),
+        ],
+      );
+      return { created: rows.length > 0 };
+    },
+
+    async summary(tenantId: TenantId): Promise<TenantSummary | undefined> {
+      const [row] = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id = $1`, [tenantId]);
+      return row === undefined ? undefined : TenantSummary.parse(row);
+    },
+
+    /** Up to `limit` tenants in the order of their ids, after `after`. */
+    async list(after: string, limit: number): Promise<TenantSummary[]> {
+      const rows = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`, [
+        after,
+        limit,
+      ]);
+      return rows.map((row) => TenantSummary.parse(row));
+    },
+
+    /** The operator suspends the tenant, if it is in one of the states `from`. Nothing but the operator undoes it. */
+    async suspend(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
+      await db.query(
+        `UPDATE tenants SET state = 'suspended', suspended_by = 'operator', version = version + 1
+         WHERE id = $1 AND (state = ANY($2::text[]) OR state = 'suspended' AND suspended_by = 'billing')`,
+        [tenantId, [...from]],
+      );
+    },
+
+    /** Makes the tenant what billing says of it, served unless that is over, if it is in one of the states `from`. */
+    async serve(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
+      await db.query(
+        `UPDATE tenants SET version = version + 1, provisioned_at = coalesce(provisioned_at, now()),
+                suspended_by = CASE WHEN subscription_ended_at IS NOT NULL THEN 'billing' END,
+                state = CASE WHEN subscription_ended_at IS NOT NULL THEN 'suspended' WHEN past_due_since IS NOT NULL THEN 'past_due'
+                             WHEN trial_until IS NOT NULL THEN 'trial' ELSE 'active' END
+         WHERE id = $1 AND state = ANY($2::text[])`,
+        [tenantId, [...from]],
+      );
+    },
+
+    /** Whether the tenant's object lags behind its row. */
+    async isUndelivered(tenantId: TenantId): Promise<boolean> {
+      return (
+        (await db.query(`SELECT FROM tenants WHERE id = $1 AND delivered_version < version`, [tenantId])).length > 0
+      );
+    },
+
+    async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
+      await db.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [
+        tenantId,
+        customerId,
+      ]);
+    },
+
+    async setMonitored(tenantId: TenantId): Promise<void> {
+      await db.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
+    },
+
+    // ---- keys
+
+    /**
+     * Adds a key and raises the version. With `first`, only when the tenant has had no key yet. Returns whether the
+     * tenant has this key now, so that it may be repeated when an answer was lost.
+     */
+    async addKey(
+      tenantId: TenantId,
+      key: { id: string; name: string; hash: string; scopes: readonly string[]; expiresAt: string | null },
+      options: { first: boolean; maxKeys: number },
+    ): Promise<boolean> {
+      const [, , , rows = []] = await db.batch([
+        // A statement of its own: the counts below must be of what stands after the lock was waited for.
+        { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
+        {
+          text: `WITH held AS (SELECT count(*) FILTER (WHERE revoked_at IS NULL) AS live, count(*) AS ever
+                               FROM api_keys WHERE tenant_id = $1)
+                 INSERT INTO api_keys (id, tenant_id, name, hash, scopes, expires_at)
+                 SELECT $2, t.id, $3, $4, $5::text[], $6::timestamptz FROM tenants t, held
+                 WHERE t.id = $1 AND t.state <> 'gone' AND held.live < $7 AND (NOT $8::boolean OR held.ever = 0)
+                 ON CONFLICT (id) DO NOTHING`,
+          params: [
+            tenantId,
+            key.id,
+            key.name,
+            key.hash,
+            [...key.scopes],
+            key.expiresAt,
+            options.maxKeys,
+            options.first,
+          ],
+        },
+        raiseVersion(tenantId),
+        { text: `SELECT FROM api_keys WHERE id = $1 AND hash = $2`, params: [key.id, key.hash] },
+      ]);
+      return rows.length > 0;
+    },
+
+    async keys(tenantId: TenantId): Promise<KeySummary[]> {
+      const rows = await db.query(
+        `SELECT id, name, scopes, ${instant("created_at")} AS "createdAt", ${instant("expires_at")} AS "expiresAt",
+                ${instant("revoked_at")} AS "revokedAt" FROM api_keys WHERE tenant_id = $1 ORDER BY created_at, id`,
+        [tenantId],
+      );
+      return rows as unknown as KeySummary[];
+    },
+
+    /** Revokes a key and raises the version. Returns whether the tenant has such a key; revoking twice is harmless. */
+    async revokeKey(tenantId: TenantId, keyId: string): Promise<boolean> {
+      const [rows = []] = await db.batch([
+        {
+          text: `UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant_id = $1 AND id = $2 RETURNING id`,
+          params: [tenantId, keyId],
+        },
+        raiseVersion(tenantId),
+      ]);
+      return rows.length > 0;
+    },
+
+    // ---- links
+
+    /** Links an issuer's organisation to a tenant. Returns the tenant that it is linked to now: the first link stays. */
+    async link(issuer: string, organisation: string, tenantId: TenantId): Promise<string> {
+      const [, rows = []] = await db.batch([
+        {
+          text: `INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
+          params: [issuer, organisation, tenantId],
+        },
+        {
+          text: `SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`,
+          params: [issuer, organisation],
+        },
+      ]);
+      return String(rows[0]?.["tenant_id"]);
+    },
+
+    async linkedTenant(issuer: string, organisation: string): Promise<TenantId | undefined> {
+      const [row] = await db.query(`SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`, [
+        issuer,
+        organisation,
+      ]);
+      return row === undefined ? undefined : (row["tenant_id"] as TenantId);
+    },
+
+    // ---- checkouts
+
+    async insertCheckout(checkout: {
+      tenantId: TenantId;
+      name: string;
+      email: string | null;
+      plan: PlanName;
+    }): Promise<void> {
+      await db.query(`INSERT INTO checkouts (tenant_id, name, email, plan) VALUES ($1, $2, $3, $4)`, [
+        checkout.tenantId,
+        checkout.name,
+        checkout.email,
+        checkout.plan,
+      ]);
+    },
+
+    async checkout(tenantId: TenantId): Promise<{ name: string; email: string | null; plan: PlanName } | undefined> {
+      const [row] = await db.query(`SELECT name, email, plan FROM checkouts WHERE tenant_id = $1`, [tenantId]);
+      return row as { name: string; email: string | null; plan: PlanName } | undefined;
+    },
+
+    // ---- provisioning
+
+    /**
+     * Opens the next attempt, unless one is still going: it has not finished and made progress within `silenceMs`.
+     * Returns the attempt's number, or `undefined` when there is nothing to open.
+     */
+    async openAttempt(tenantId: TenantId, silenceMs: number): Promise<number | undefined> {
+      const [row] = await db.query(
+        `WITH tenant AS (SELECT id FROM tenants t WHERE id = $1 AND ${unfinished} FOR UPDATE)
+         INSERT INTO provisioning_attempts (tenant_id, attempt)
+         SELECT tenant.id, coalesce((SELECT max(attempt) FROM provisioning_attempts WHERE tenant_id = $1), 0) + 1 FROM tenant
+         WHERE NOT EXISTS (SELECT FROM provisioning_attempts WHERE tenant_id = $1 AND finished_at IS NULL
+                             AND progressed_at > now() - make_interval(secs => $2::double precision / 1000))
+         ON CONFLICT DO NOTHING RETURNING attempt`,
+        [tenantId, silenceMs],
+      );
+      return row === undefined ? undefined : Number(row["attempt"]);
+    },
+
+    /** Whether this attempt is the newest one: an older Workflow instance that wakes up late must stop. */
+    async isCurrentAttempt(tenantId: TenantId, attempt: number): Promise<boolean> {
+      const [row] = await db.query(`SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`, [
+        tenantId,
+      ]);
+      return Number(row?.["newest"]) === attempt;
+    },
+
+    async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<void> {
+      await db.batch([
+        {
+          text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
+                 VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
+                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz, error = $6
+                 WHERE provisioning_steps.attempt <= $3`,
+          params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error],
+        },
+        {
+          text: `UPDATE provisioning_attempts SET progressed_at = now() WHERE tenant_id = $1 AND attempt = $2`,
+          params: [tenantId, attempt],
+        },
+      ]);
+    },
+
+    async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
+      await db.query(
+        `UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`,
+        [tenantId, attempt, error],
+      );
+    },
+
+    async provisioning(tenantId: TenantId): Promise<{ steps: StepRecord[]; attempts: number; error: string | null }> {
+      const [steps = [], attempts = []] = await db.batch([
+        {
+          text: `SELECT step, ${instant("started_at")} AS "startedAt", ${instant("finished_at")} AS "finishedAt", error
+                 FROM provisioning_steps WHERE tenant_id = $1 ORDER BY started_at`,
+          params: [tenantId],
+        },
+        {
+          text: `SELECT attempt, error FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT 1`,
+          params: [tenantId],
+        },
+      ]);
+      const error = attempts[0]?.["error"];
+      return {
+        steps: steps as unknown as StepRecord[],
+        attempts: Number(attempts[0]?.["attempt"] ?? 0),
+        error: typeof error === "string" ? error : null,
+      };
+    },
+
+    /** Tenants whose provisioning has been silent for `silenceMs`, and tenants whose object lags behind their row. */
+    async stuck(silenceMs: number, limit: number): Promise<{ provisioning: TenantId[]; undelivered: TenantId[] }> {
+      const [silent = [], undelivered = []] = await db.batch([
+        {
+          // The second attempt may follow at once; from then on each waits a minute longer, half an hour at most.
+          text: `SELECT t.id FROM tenants t WHERE ${unfinished} AND NOT EXISTS (
+                   SELECT FROM provisioning_attempts a WHERE a.tenant_id = t.id
+                     AND (a.finished_at IS NULL AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000)
+                       OR a.started_at > now() - make_interval(mins => least(a.attempt - 1, 30))))
+                 ORDER BY t.created_at LIMIT $2`,
+          params: [silenceMs, limit],
+        },
+        {
+          text: `SELECT id FROM tenants WHERE delivered_version < version AND state <> 'gone' ORDER BY id LIMIT $1`,
+          params: [limit],
+        },
+      ]);
+      return {
+        provisioning: silent.map((row) => row["id"] as TenantId),
+        undelivered: undelivered.map((row) => row["id"] as TenantId),
+      };
+    },
+  };
+}
+
+/** Tenants that provisioning is not done with: it ends with the registration of their monitor. */
+const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
+
+/** Those of this deployment. */
+export function tenantsOf(env: ControlDatabase): ControlTenants {
+  return controlTenants(connectControl(env));
+}
+
+export type ControlTenants = ReturnType<typeof controlTenants>;
+
+function raiseVersion(tenantId: TenantId): { text: string; params: unknown[] } {
+  return { text: `UPDATE tenants SET version = version + 1 WHERE id = $1`, params: [tenantId] };
+}

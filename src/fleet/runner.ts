@@ -1,0 +1,241 @@
+// Executes a run over the fleet, some schemas at a time, from a terminal or in a Workflow. All that a run knows is in the
+// control tables, and a schema's own migration can be repeated: whoever is killed at any point loses nothing, and whoever
+// goes on does nothing twice. The cohort is tried before all others, and waited for.
+import { AppError } from "../core/errors.ts";
+import {
+  type Attempt,
+  type Counts,
+  type Plan,
+  type FleetOptions,
+  STOPPED_BY_OPERATOR,
+  counted,
+  describeDrift,
+  emptyPlan,
+  endState,
+  explain,
+  planned,
+  retryAfterMs,
+  stopReason,
+} from "./fleet.ts";
+import { type Branch, type Migrated, type Migration, openBranch } from "../tenant-db/own-schemas.ts";
+import type { ControlFleet, Lent, Result, StoredSchema } from "./fleet-store.ts";
+import { ownerUrl } from "../tenant-db/dispatch.ts";
+import { SqlError } from "../adapters/neon.ts";
+
+/** What executing a run needs of the world; a test gives it another one. */
+export interface FleetWork {
+  files: readonly string[];
+  /** A sign of life. `undefined`: it has ended, or somebody else executes it. */
+  take(): Promise<Lent | undefined>;
+  /** Schemas that lack files and were not tried in this run, in the order of their ids. */
+  untried(query: { after: number; limit: number; among?: readonly number[] }, run: Lent): Promise<StoredSchema[]>;
+  /** One attempt. Never throws. May be repeated, also when an earlier one has come through. */
+  migrate(schema: StoredSchema, options: FleetOptions): Promise<Attempt>;
+  /** Kept once for each schema and run. `stop`: the run is to go no further. */
+  record(result: Result, connections: number): Promise<{ stop: boolean }>;
+  reach(placementId: number): Promise<void>;
+  finish(state: "done" | "failed" | "stopped", reason: string | null): Promise<void>;
+  sleep(ms: number): Promise<void>;
+  nowMs(): number;
+}
+
+/**
+ * Tries the next schemas of a run, `limit` at most, and begins none after `untilMs`. Returns whether there is more to do.
+ * Throws when the control tables cannot be reached; what was tried stays tried.
+ */
+export async function advance(
+  work: FleetWork,
+  { limit, untilMs = Infinity, onResult }: Advance,
+): Promise<"more" | "ended"> {
+  const run = await work.take();
+  if (run === undefined) return "ended";
+  const { options, cohort } = run;
+  const first = cohort.length === 0 ? [] : await work.untried({ among: cohort, after: 0, limit }, run);
+  const page = first.length > 0 ? first : await work.untried({ after: run.reached, limit }, run);
+
+  let counts: Counts = run.counts;
+  // The cohort is judged once it is through; before that, only a number of failures can be too many.
+  const judge = (): string | undefined =>
+    first.length > 0 && typeof options.stopAbove === "string"
+      ? undefined
+      : stopReason(options.stopAbove, counts, { cohort: cohort.length });
+  let stopped = run.stopRequested ? STOPPED_BY_OPERATOR : judge();
+  let superseded = false;
+  let open = 0;
+  let peak = 0;
+  const late = (): boolean => work.nowMs() >= untilMs;
+
+  await atMost(
+    options.concurrency,
+    page,
+    async (schema) => {
+      peak = Math.max(peak, ++open);
+      const result = await untilSettled(work, schema, options);
+      open -= 1;
+      const { stop } = await work.record(result, peak);
+      counts = counted(counts, result.outcome);
+      onResult?.(schema, result);
+      stopped ??= judge();
+      superseded ||= stop;
+    },
+    () => stopped !== undefined || superseded || late(),
+  );
+
+  if (superseded) return "more"; // the next one finds out why
+  if (stopped !== undefined) await work.finish("stopped", stopped);
+  else if (page.length === 0) await work.finish(endState(counts), null);
+  else {
+    const last = page.at(-1);
+    if (first.length === 0 && last !== undefined && !late()) await work.reach(last.placementId);
+    return "more";
+  }
+  return "ended";
+}
+
+export interface Advance {
+  limit: number;
+  untilMs?: number;
+  onResult?: (schema: StoredSchema, result: Result) => void;
+}
+
+async function untilSettled(work: FleetWork, schema: StoredSchema, options: FleetOptions): Promise<Result> {
+  const { placementId } = schema;
+  for (let tries = 1; ; tries++) {
+    const startedAtMs = work.nowMs();
+    const attempt = await work.migrate(schema, options);
+    const waitMs = retryAfterMs(attempt, tries);
+    if (waitMs === undefined) {
+      const outcome = attempt.outcome === "unreachable" ? "failed" : attempt.outcome;
+      const version = outcome === "applied" || outcome === "current" ? (work.files.at(-1) ?? null) : null;
+      const tookMs = Math.round(work.nowMs() - startedAtMs);
+      return { ...attempt, outcome, placementId, version, tries, tookMs };
+    }
+    await work.sleep(waitMs);
+  }
+}
+
+/** Works on all of them in order, `limit` at a time, and begins no more once `stopped` says so or one has thrown. */
+async function atMost<Item>(
+  limit: number,
+  items: readonly Item[],
+  work: (item: Item) => Promise<void>,
+  stopped: () => boolean,
+): Promise<void> {
+  const queue = items.values();
+  const errors: unknown[] = [];
+  const lane = async (): Promise<void> => {
+    for (const item of queue) {
+      if (stopped() || errors.length > 0) return;
+      await work(item).catch((error: unknown) => errors.push(error));
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
+  if (errors.length > 0) throw errors[0];
+}
+
+/** What of the environment tenants' databases are migrated with. */
+export type FleetEnvironment = Pick<Env, "NEON_FETCH_ENDPOINT" | "SEAL_KEYS">;
+
+/** The work on real databases, for one attempt at a run. */
+export function fleetWork(
+  env: FleetEnvironment,
+  control: ControlFleet,
+  { files, id, attempt }: { files: readonly Migration[]; id: number; attempt: number },
+): FleetWork {
+  const names = files.map(({ name }) => name);
+  const branches = new Map<string, Promise<Branch>>();
+  const branchOf = ({ shard }: StoredSchema): Promise<Branch> => {
+    const known = branches.get(shard.id);
+    if (known !== undefined) return known;
+    const opening = ownerUrl(env, shard).then((url) => openBranch(url, env.NEON_FETCH_ENDPOINT, files));
+    branches.set(shard.id, opening);
+    return opening;
+  };
+  return {
+    files: names,
+    take: () => control.take(id, attempt),
+    untried: ({ among, ...query }, { options }) =>
+      control.schemas({
+        ...query,
+        ...(among && { among }),
+        only: options.only,
+        behind: names.at(-1) ?? "",
+        untriedBy: id,
+      }),
+    async migrate(schema, options) {
+      try {
+        const branch = await branchOf(schema);
+        return outcomeOf(await branch.migrateTenant(schema.placementId, options));
+      } catch (error) {
+        return failureOf(error);
+      }
+    },
+    record: (result, connections) => control.record({ id, attempt, connections }, result),
+    reach: (placementId) => control.reach(id, placementId),
+    finish: (state, reason) => control.finish(id, attempt, state, reason),
+    sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
+    nowMs: () => Date.now(),
+  };
+}
+
+function outcomeOf(migrated: Migrated): Attempt {
+  if ("applied" in migrated)
+    return { outcome: migrated.applied.length > 0 ? "applied" : "current", sqlState: null, reason: null };
+  if (migrated.refused === "drift")
+    return { outcome: "drifted", sqlState: null, reason: describeDrift(migrated.differences) };
+  const reason =
+    migrated.refused === "changed" ? "has changed since it was applied" : "was applied and is not among ours";
+  return { outcome: "failed", sqlState: null, reason: `${migrated.file} ${reason}` };
+}
+
+/** What a thrown value means for the schema that was tried. */
+export function failureOf(error: unknown): Attempt {
+  if (error instanceof SqlError) {
+    const { sqlState, constraint } = error;
+    const busy = sqlState === "55P03" || sqlState === "40P01";
+    return { outcome: busy ? "busy" : "failed", sqlState, reason: explain(sqlState, constraint) };
+  }
+  if (error instanceof AppError && error.code === "database_unavailable")
+    return { outcome: "unreachable", sqlState: null, reason: "its database could not be reached" };
+  // An `AppError`'s words are ours.
+  return { outcome: "failed", sqlState: null, reason: error instanceof AppError ? error.message : "something failed" };
+}
+
+/** What a run with these options would do. Reads the control tables alone, a page at a time. */
+export async function planFleet(
+  control: ControlFleet,
+  files: readonly Migration[],
+  options: FleetOptions,
+): Promise<Plan> {
+  let plan = emptyPlan(files.at(-1)?.name ?? "");
+  for (let after = 0; ;) {
+    const page = await control.schemas({ after, limit: 500, only: options.only });
+    const last = page.at(-1);
+    if (last === undefined) return plan;
+    plan = planned(plan, page, options);
+    after = last.placementId;
+  }
+}
+
+/** Plans a run that is not planned yet. Returns whether there is something to do then. */
+export async function begin(
+  control: ControlFleet,
+  { files, id, attempt }: { files: readonly Migration[]; id: number; attempt: number },
+): Promise<"more" | "ended"> {
+  const run = await control.take(id, attempt);
+  if (run === undefined) return "ended";
+  if (run.plan === null) await control.keepPlan(id, await planFleet(control, files, run.options));
+  if (!run.options.dryRun) return "more";
+  await control.finish(id, attempt, "done", null);
+  return "ended";
+}
+
+/** Gives signs of life while `work` goes on. */
+export async function alive<T>(run: Pick<FleetWork, "take">, work: () => Promise<T>): Promise<T> {
+  const timer = setInterval(() => void run.take().catch(() => undefined), 2_000);
+  try {
+    return await work();
+  } finally {
+    clearInterval(timer);
+  }
+}

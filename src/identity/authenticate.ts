@@ -1,0 +1,181 @@
+// From a bearer token to a caller: Tollgate's own credentials by their MAC, JWTs by the keys of the issuers that this
+// deployment trusts. Algorithms are fixed, the audience is exact, and the tenant comes from the link table, never from
+// the token itself (DESIGN.md I10). What is verified is kept for a minute at most; whether the key is revoked or the
+// tenant suspended is not decided here but by the tenant's object, on every request.
+import {
+  type AuthInfo,
+  OAuthError,
+  OAuthErrorCode,
+  bearerAuthChallengeResponse,
+  getOAuthProtectedResourceMetadataUrl,
+} from "@modelcontextprotocol/server";
+import { type JWTPayload, type JWTVerifyGetKey, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
+import { JOSEError, JWKSInvalid, JWKSTimeout, JWTExpired } from "jose/errors";
+import { tenantsOf } from "../control/tenants-store.ts";
+import type { Caller } from "../core/call.ts";
+import { bearerToken, decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
+import { AppError, type ErrorCode, errors } from "../core/errors.ts";
+import { type Issuer, acceptedAlgorithms, parseIssuers } from "./issuers.ts";
+
+export interface Authenticated {
+  caller: Caller;
+  authInfo: AuthInfo;
+}
+export type Authentication = Authenticated | { refused: ErrorCode };
+
+/** Of an API key or access token, whatever it may do; `health_check` needs the first alone. */
+export const scopesSupported = ["tools:read", "tools:write"] as const;
+
+const VERIFIED_FOR_MS = 60_000;
+/** A few hundred bytes each; enough for every agent that one isolate serves in a minute. */
+const MAX_VERIFIED = 5_000;
+const MAX_TOKEN_CHARS = 8_192;
+/** Clocks of issuers differ from ours by seconds. */
+const CLOCK_TOLERANCE_SECONDS = 5;
+
+const verified = new Map<string, Authenticated & { untilMs: number }>();
+
+/** Identifies the sender of a request. Throws `control_unavailable` when a new token's tenant cannot be looked up. */
+export async function authenticate(authorization: string | null, env: Env, nowMs: number): Promise<Authentication> {
+  const token = bearerToken(authorization);
+  if (token === undefined) return { refused: authorization === null ? "token_missing" : "token_invalid" };
+  if (token.length > MAX_TOKEN_CHARS) return { refused: "token_invalid" };
+
+  // The cache is keyed by the token's digest, so that a dump of it holds no token.
+  const digest = await sha256Hex(token);
+  const known = verified.get(digest);
+  if (known !== undefined && nowMs < known.untilMs) return known;
+
+  const caller = token.startsWith("tg")
+    ? await ownCaller(token, digest, env, nowMs)
+    : await issuedCaller(token, env, nowMs);
+  if (typeof caller === "string") return { refused: caller };
+  const expiresAtMs = caller.kind === "key" ? Infinity : caller.expiresAtMs;
+  const entry = {
+    caller,
+    authInfo: {
+      token: digest,
+      clientId: caller.kind === "key" ? caller.keyId : caller.kind,
+      scopes: [...caller.scopes],
+      expiresAt: Math.floor(Math.min(expiresAtMs, nowMs + 3_600_000) / 1000),
+      resourceMetadataUrl: resourceMetadataUrl(env.PUBLIC_URL),
+    },
+    untilMs: Math.min(expiresAtMs, nowMs + VERIFIED_FOR_MS),
+  };
+  verified.delete(digest);
+  verified.set(digest, entry);
+  // A map keeps the order of insertion: the first is the oldest.
+  if (verified.size > MAX_VERIFIED) for (const oldest of verified.keys()) if (verified.delete(oldest)) break;
+  return entry;
+}
+
+/** 401 with the `WWW-Authenticate` challenge (RFC 6750, RFC 9728) and the refusal's advice. */
+export function challenge(code: ErrorCode, env: Env): Response {
+  return bearerAuthChallengeResponse(new OAuthError(OAuthErrorCode.InvalidToken, errors[code].advice), {
+    requiredScopes: [...scopesSupported],
+    resourceMetadataUrl: resourceMetadataUrl(env.PUBLIC_URL),
+  });
+}
+
+/** OAuth 2.0 Protected Resource Metadata (RFC 9728, section 3.2) of the MCP endpoint. */
+export function protectedResourceMetadata(env: Env): Record<string, unknown> {
+  return {
+    resource: `${env.PUBLIC_URL}/mcp`,
+    authorization_servers: issuersOf(env).map(({ issuer }) => issuer),
+    scopes_supported: scopesSupported,
+    bearer_methods_supported: ["header"],
+    resource_name: "Tollgate",
+  };
+}
+
+function resourceMetadataUrl(publicUrl: string): string {
+  return getOAuthProtectedResourceMetadataUrl(new URL(`${publicUrl}/mcp`));
+}
+
+async function ownCaller(token: string, digest: string, env: Env, nowMs: number): Promise<Caller | ErrorCode> {
+  const credential = await verifyCredential(env.CREDENTIAL_KEY, token);
+  if (credential === undefined) return "token_invalid";
+  const { kind, tenantId, fields } = credential;
+  if (kind === "key") {
+    const [keyId = "", scopes = ""] = fields;
+    return { kind, tenantId, keyId, keyHash: digest, scopes: decodeScopes(scopes) };
+  }
+  if (kind !== "canary") return "token_invalid";
+  const expiresAtMs = Number(fields[0]);
+  return nowMs < expiresAtMs ? { kind, tenantId, scopes: ["tools:read"], expiresAtMs } : "token_expired";
+}
+
+async function issuedCaller(token: string, env: Env, nowMs: number): Promise<Caller | ErrorCode> {
+  const issuer = issuersOf(env).find((each) => each.issuer === unverifiedIssuer(token));
+  if (issuer === undefined) return "token_invalid";
+  let claims: JWTPayload;
+  try {
+    ({ payload: claims } = await jwtVerify(token, keysOf(issuer), {
+      issuer: issuer.issuer,
+      audience: issuer.audience ?? `${env.PUBLIC_URL}/mcp`,
+      algorithms: acceptedAlgorithms,
+      requiredClaims: ["exp", "sub"],
+      clockTolerance: CLOCK_TOLERANCE_SECONDS,
+      currentDate: new Date(nowMs),
+    }));
+  } catch (error) {
+    if (error instanceof JWTExpired) return "token_expired";
+    // The issuer did not answer, or not with keys: that says nothing about the token, and a client must not drop it.
+    const unreadable =
+      !(error instanceof JOSEError) ||
+      error instanceof JWKSTimeout ||
+      error instanceof JWKSInvalid ||
+      error.code === "ERR_JOSE_GENERIC";
+    if (unreadable) throw new AppError("issuer_unavailable", undefined, { cause: error });
+    return "token_invalid";
+  }
+  const organisation = claims[issuer.tenantClaim];
+  if (typeof organisation !== "string" || organisation === "") return "token_invalid";
+  const tenants = tenantsOf(env);
+  const tenantId = await tenants.linkedTenant(issuer.issuer, organisation);
+  if (tenantId === undefined) return "tenant_unknown";
+  return {
+    kind: "user",
+    tenantId,
+    issuer: issuer.issuer,
+    subject: String(claims.sub),
+    scopes: scopesOf(claims),
+    expiresAtMs: Number(claims.exp) * 1000,
+  };
+}
+
+/** `scope` (RFC 8693) as a string, or `permissions` as Auth0 lists them. */
+function scopesOf(claims: JWTPayload): string[] {
+  const { scope, permissions } = claims;
+  return [
+    ...(typeof scope === "string" ? scope.split(" ") : []),
+    ...(Array.isArray(permissions) ? permissions.map(String) : []),
+  ].filter((each) => each !== "");
+}
+
+/** Which issuer's keys to try. Read before anything is verified, so that it decides nothing else. */
+function unverifiedIssuer(token: string): string | undefined {
+  try {
+    return decodeJwt(token).iss;
+  } catch {
+    return undefined;
+  }
+}
+
+let parsedIssuers: { json: string; issuers: Issuer[] } | undefined;
+function issuersOf(env: Env): readonly Issuer[] {
+  if (parsedIssuers?.json !== env.OIDC_ISSUERS)
+    parsedIssuers = { json: env.OIDC_ISSUERS, issuers: parseIssuers(env.OIDC_ISSUERS) };
+  return parsedIssuers.issuers;
+}
+
+// One key set per issuer and isolate: jose caches the keys and bounds how often it fetches them.
+const keySets = new Map<string, JWTVerifyGetKey>();
+function keysOf({ jwksUrl }: Issuer): JWTVerifyGetKey {
+  let keys = keySets.get(jwksUrl);
+  if (keys === undefined) {
+    keys = createRemoteJWKSet(new URL(jwksUrl));
+    keySets.set(jwksUrl, keys);
+  }
+  return keys;
+}

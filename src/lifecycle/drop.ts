@@ -1,0 +1,58 @@
+// Drops what a tenant that is gone has in its databases and buckets, in every tier and also where a move has left it. All
+// of it may be repeated: what is gone already counts as dropped.
+import { type Upload, abandonUpload } from "../backups/backup-files.ts";
+import type { ControlRemovals, DroppedPlace } from "./removals-store.ts";
+import { placementsOf } from "../control/placements-store.ts";
+import { available, tenantPrefix } from "../adapters/files.ts";
+import { forgetNotes, notes } from "../tenant-db/copy.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { dropPlace, dropSchema, placeOwner } from "../tenant-db/placement.ts";
+import { closeOwnShard } from "../tenant-db/shards.ts";
+
+/** R2 deletes as many at once. */
+const FILES_AT_ONCE = 1_000;
+/** Of one piece: some seconds' work. */
+const PAGES_PER_PIECE = 20;
+
+/** Drops the tenant's rows, schemas and database. False: Neon still lists the database; ask again. */
+export async function dropPlaces(env: Env, removals: ControlRemovals, tenantId: TenantId): Promise<boolean> {
+  for (const upload of await removals.endWork(tenantId)) await abandonUpload(env.BACKUPS, upload as Upload);
+  const places = await removals.places(tenantId);
+  for (const place of places.filter(({ dropped }) => !dropped)) {
+    await drop(env, tenantId, place);
+    await removals.placeDropped(place.id);
+  }
+  // What the logs of changes keep for restores, also where the tenant was before.
+  const shards = new Set(places.filter(({ strategy }) => strategy !== "database").map(({ shardId }) => shardId));
+  for (const shardId of shards) {
+    const known = await placementsOf(env).shard(shardId);
+    if (known !== undefined) await forgetNotes(await placeOwner(env, shardId), tenantId, notes);
+  }
+  return closeOwnShard(env, tenantId);
+}
+
+async function drop(env: Env, tenantId: TenantId, place: DroppedPlace): Promise<void> {
+  if (place.placement !== null) return dropPlace(env, tenantId, place.placement);
+  // Reserved and perhaps never made; a database is removed by its name.
+  if (place.strategy === "schema") await dropSchema(env, place);
+}
+
+/** Deletes some of the tenant's documents, backups and imports. Returns whether none is left. */
+export async function dropFiles(env: Env, tenantId: TenantId): Promise<boolean> {
+  const prefixes: [R2Bucket, string][] = [
+    [env.FILES, tenantPrefix(tenantId)],
+    [env.BACKUPS, `backups/${tenantId}/`],
+    [env.BACKUPS, `imports/${tenantId}/`],
+  ];
+  let pages = 0;
+  for (const [bucket, prefix] of prefixes) {
+    for (;;) {
+      const { objects } = await available(() => bucket.list({ prefix, limit: FILES_AT_ONCE }));
+      if (objects.length === 0) break;
+      if (pages === PAGES_PER_PIECE) return false;
+      pages += 1;
+      await available(() => bucket.delete(objects.map(({ key }) => key)));
+    }
+  }
+  return true;
+}

@@ -1,0 +1,333 @@
+// The control tables' rows of removals. What opens, ends or undoes one stands in one transaction with the tenant's row.
+import * as z from "zod";
+import { Placement } from "../core/placement.ts";
+import { planNames, strategies } from "../core/plans.ts";
+import { type AskedBy, GRACE_MS, type RemovalStep, askers, removalSteps } from "./removal.ts";
+import { type TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
+import { placementJson } from "../control/placements-store.ts";
+import { instant } from "../control/tenants-store.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+
+const RemovalRow = z.object({
+  id: z.int(),
+  tenantId: z.string(),
+  askedBy: z.enum(askers),
+  from: z.enum(tenantStates),
+  step: z.enum([...removalSteps, "undone"]),
+  progress: z.record(z.string(), z.unknown()),
+  version: z.int(),
+  comingBack: z.boolean(),
+  returns: z.int(),
+  archive: z.record(z.string(), z.unknown()).nullable(),
+  waitsFor: z.string().nullable(),
+  error: z.string().nullable(),
+  askedAt: z.string(),
+  finishedAt: z.string().nullable(),
+  /** Of the tenant. */
+  plan: z.enum(planNames),
+  customerId: z.string().nullable(),
+  subscriptionId: z.string().nullable(),
+  leavingUntil: z.string().nullable(),
+  deletedAt: z.string().nullable(),
+});
+export type Removal = z.infer<typeof RemovalRow>;
+
+const DroppedPlace = z.object({
+  id: z.int(),
+  strategy: z.enum(strategies),
+  shardId: z.string(),
+  dropped: z.boolean(),
+  /** `null`: it was reserved and never made, or cannot be reached. */
+  placement: Placement.nullable(),
+});
+/** A place that the tenant has, or has had. */
+export type DroppedPlace = z.infer<typeof DroppedPlace>;
+
+const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "askedBy", r.from_state AS "from", r.step, r.progress, r.version,
+  r.coming_back AS "comingBack", r.returns, r.archive, r.waits_for AS "waitsFor", r.error, ${instant("r.asked_at")} AS "askedAt",
+  ${instant("r.finished_at")} AS "finishedAt", t.plan, t.stripe_customer_id AS "customerId",
+  t.stripe_subscription_id AS "subscriptionId", ${instant("t.leaving_until")} AS "leavingUntil", ${instant("t.deleted_at")} AS "deletedAt"`;
+
+const live = `r.step NOT IN ('done', 'undone')`;
+
+/** Usage of tenant `t` that Stripe has not confirmed, or that is still to be billed another way. */
+const outstanding = `(EXISTS (SELECT FROM ledger l WHERE l.tenant_id = t.id AND l.report_id IS NULL AND l.carry_forward_id IS NULL)
+  OR EXISTS (SELECT FROM reports p WHERE p.tenant_id = t.id AND (p.confirmed_at IS NULL OR p.doubted_at IS NOT NULL))
+  OR EXISTS (SELECT FROM carry_forwards f WHERE f.tenant_id = t.id AND f.settled_at IS NULL)
+  OR EXISTS (SELECT FROM usage_streams s WHERE s.tenant_id = t.id AND s.gap_since IS NOT NULL))`;
+
+/** Whole minutes, the last one exclusive, and what Stripe was told for them. */
+export interface ToldUnits {
+  startSeconds: number;
+  endSeconds: number;
+  by: "whole";
+  units: number;
+}
+
+export function controlRemovals(db: NeonConnection) {
+  return {
+    /**
+     * Opens the removal of a tenant: from its next call on it is refused, and may come back for `GRACE_MS`. One that is
+     * open stays as it is. Returns the one that is open now, or none: there is no such tenant, or it is gone.
+     */
+    async open(tenantId: TenantId, askedBy: AskedBy): Promise<Removal | undefined> {
+      const [, , , , rows = []] = await db.batch([
+        { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
+        {
+          // What billing asks for is begun by the next sweep, not by whoever asked.
+          text: `INSERT INTO removals (tenant_id, asked_by, from_state, progressed_at)
+                 SELECT id, $2, state, CASE WHEN $2 = 'billing' THEN '-infinity' ELSE now() END FROM tenants
+                 WHERE id = $1 AND state NOT IN ('leaving', 'gone') ON CONFLICT DO NOTHING`,
+          params: [tenantId, askedBy],
+        },
+        {
+          text: `UPDATE tenants t SET state = 'leaving', leaving_until = date_trunc('second', now()) + make_interval(secs => $2::double precision / 1000),
+                        version = t.version + 1
+                 FROM removals r WHERE t.id = $1 AND r.tenant_id = t.id AND ${live} AND t.state NOT IN ('leaving', 'gone')`,
+          params: [tenantId, GRACE_MS],
+        },
+        {
+          // It would change a subscription that is about to end.
+          text: `UPDATE plan_changes c SET state = 'cancelled', waits_for = NULL, progressed_at = now(), finished_at = now()
+                 FROM tenants t WHERE c.tenant_id = $1 AND c.state = 'waiting' AND t.id = c.tenant_id AND t.state = 'leaving'`,
+          params: [tenantId],
+        },
+        liveOf(tenantId),
+      ]);
+      return parsed(rows[0]);
+    },
+
+    /** The removal that is going on or may still be undone. */
+    async live(tenantId: TenantId): Promise<Removal | undefined> {
+      const { text, params } = liveOf(tenantId);
+      return parsed((await db.query(text, params))[0]);
+    },
+
+    /** The tenant's newest removal, whatever became of it. */
+    async newest(tenantId: TenantId): Promise<Removal | undefined> {
+      const [row] = await db.query(
+        `SELECT ${columns} FROM removals r JOIN tenants t ON t.id = r.tenant_id WHERE r.tenant_id = $1 ORDER BY r.id DESC LIMIT 1`,
+        [tenantId],
+      );
+      return parsed(row);
+    },
+
+    /** Records that a step is done, or where it goes on. False: somebody else has gone on with the removal. */
+    async record(removal: Removal, now: { step: RemovalStep; progress: object; archive?: object }): Promise<boolean> {
+      const rows = await db.query(
+        `UPDATE removals r SET step = $3, progress = $4::jsonb, archive = coalesce($5::jsonb, r.archive), version = r.version + 1,
+                waits_for = NULL, error = NULL, progressed_at = now(), step_at = CASE WHEN r.step = $3 THEN r.step_at ELSE now() END
+         WHERE r.id = $1 AND r.version = $2 RETURNING r.id`,
+        [
+          removal.id,
+          removal.version,
+          now.step,
+          JSON.stringify(now.progress),
+          now.archive === undefined ? null : JSON.stringify(now.archive),
+        ],
+      );
+      return rows.length > 0;
+    },
+
+    /** Notes what the removal waits for, or what has failed, in our words. */
+    async note(removalId: number, note: { waitsFor: string } | { error: string }): Promise<void> {
+      const [waitsFor, error] = "error" in note ? [null, note.error] : [note.waitsFor, null];
+      await db.query(
+        `UPDATE removals SET waits_for = coalesce($2, waits_for), error = $3, progressed_at = now()
+         WHERE id = $1 AND step NOT IN ('done', 'undone')`,
+        [removalId, waitsFor, error],
+      );
+    },
+
+    // ---- the end of the grace
+
+    /** Ends a tenant's grace early. False: it is not in grace, is coming back, or Stripe has not confirmed all of its usage. */
+    async endGrace(tenantId: TenantId): Promise<boolean> {
+      const rows = await db.query(
+        `UPDATE tenants t SET leaving_until = least(t.leaving_until, now()), version = t.version + 1
+         FROM removals r WHERE t.id = $1 AND r.tenant_id = t.id AND r.step = 'grace' AND NOT r.coming_back AND NOT ${outstanding}
+         RETURNING t.id`,
+        [tenantId],
+      );
+      return rows.length > 0;
+    },
+
+    /**
+     * Begins to drop tenants whose grace has ended: from here on there is no way back. Their keys are revoked with it. A
+     * tenant with usage that Stripe has not confirmed waits, and says so. `only`: of one tenant.
+     */
+    async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
+      const ended = `r.step = 'grace' AND NOT r.coming_back AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
+      const [, begun = []] = await db.batch([
+        {
+          text: `UPDATE removals r SET waits_for = 'Stripe has not confirmed usage that came late.' FROM tenants t
+                 WHERE t.id = r.tenant_id AND ${ended} AND ${outstanding}`,
+          params: [only],
+        },
+        {
+          // Both rows at once: a tenant that comes back at this moment finds its removal past the grace, or this finds it back.
+          text: `WITH due AS (SELECT r.id, r.tenant_id FROM removals r JOIN tenants t ON t.id = r.tenant_id
+                              WHERE ${ended} AND NOT ${outstanding} ORDER BY t.leaving_until LIMIT $2 FOR UPDATE OF r, t SKIP LOCKED),
+                 closed AS (UPDATE tenants t SET state = 'gone', version = t.version + 1 FROM due WHERE t.id = due.tenant_id),
+                 revoked AS (UPDATE api_keys k SET revoked_at = now() FROM due WHERE k.tenant_id = due.tenant_id AND k.revoked_at IS NULL)
+                 UPDATE removals r SET step = 'archive', progress = '{}', version = r.version + 1, waits_for = NULL, error = NULL,
+                        step_at = now(), progressed_at = now()
+                 FROM due WHERE r.id = due.id RETURNING r.tenant_id AS id`,
+          params: [only, limit],
+        },
+      ]);
+      return begun.map((row) => row["id"] as TenantId);
+    },
+
+    /** Removals that should be going on, and returns that should, and have been silent for `silenceMs`. */
+    async silent(silenceMs: number, limit: number): Promise<{ tenantId: TenantId; comingBack: boolean }[]> {
+      const rows = await db.query(
+        `SELECT r.tenant_id AS "tenantId", r.coming_back AS "comingBack" FROM removals r
+         WHERE ${live} AND (r.step <> 'grace' OR r.coming_back)
+           AND r.progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY r.progressed_at LIMIT $2`,
+        [silenceMs, limit],
+      );
+      return rows as unknown as { tenantId: TenantId; comingBack: boolean }[];
+    },
+
+    // ---- coming back
+
+    /** Notes that the tenant wants to come back, and counts the attempt. `undefined`: it is too late, or it has not left. */
+    async wantBack(tenantId: TenantId): Promise<Removal | undefined> {
+      const [, rows = []] = await db.batch([
+        {
+          text: `UPDATE removals r SET coming_back = true, returns = r.returns + 1, version = r.version + 1, progressed_at = now()
+                 FROM tenants t WHERE t.id = $1 AND r.tenant_id = t.id AND t.state = 'leaving' AND ${live}`,
+          params: [tenantId],
+        },
+        liveOf(tenantId),
+      ]);
+      const removal = parsed(rows[0]);
+      return removal?.comingBack === true ? removal : undefined;
+    },
+
+    /** It does not come back: payment is not possible. */
+    async stayAway(removalId: number): Promise<void> {
+      await db.query(`UPDATE removals SET coming_back = false, progressed_at = now() WHERE id = $1`, [removalId]);
+    },
+
+    /** The tenant is back. `subscriptionId` is that of a new subscription; `null`: the one it has goes on. */
+    async undo(removal: Removal, back: { state: TenantState; subscriptionId: string | null }): Promise<void> {
+      await db.query(
+        `WITH undone AS (
+           UPDATE removals r SET step = 'undone', coming_back = false, version = r.version + 1, waits_for = NULL, error = NULL,
+                  step_at = now(), progressed_at = now(), finished_at = now()
+           WHERE r.id = $1 AND ${live} AND EXISTS (SELECT FROM tenants t WHERE t.id = r.tenant_id AND t.state = 'leaving') RETURNING r.tenant_id)
+         UPDATE tenants t SET state = $2, leaving_until = NULL, stripe_subscription_id = coalesce($3::text, t.stripe_subscription_id),
+                suspended_by = CASE WHEN $2 = 'suspended' THEN t.suspended_by END,
+                past_due_since = CASE WHEN $3::text IS NULL THEN t.past_due_since END,
+                subscription_ended_at = CASE WHEN $3::text IS NULL THEN t.subscription_ended_at END,
+                cancel_at = CASE WHEN $3::text IS NULL THEN t.cancel_at END, version = t.version + 1
+         FROM undone WHERE t.id = undone.tenant_id`,
+        [removal.id, back.state, back.subscriptionId],
+      );
+    },
+
+    // ---- the last usage
+
+    /** All units that Stripe was told for the minutes of the reports that it confirmed within a day; `undefined`: none. */
+    async confirmedLately(tenantId: TenantId): Promise<ToldUnits | undefined> {
+      const [row] = await db.query(
+        `SELECT extract(epoch FROM lately.first)::bigint AS "from", extract(epoch FROM lately.last)::bigint + 60 AS "to", sum(r.units)::text AS units
+         FROM (SELECT min(slot) AS first, max(slot) AS last FROM reports
+               WHERE tenant_id = $1 AND confirmed_at > now() - interval '1 day' AND answer IN ('accepted', 'duplicate', 'summary')) AS lately
+         JOIN reports r ON r.tenant_id = $1 AND r.slot BETWEEN lately.first AND lately.last AND r.answer IN ('accepted', 'duplicate', 'summary')
+         GROUP BY lately.first, lately.last`,
+        [tenantId],
+      );
+      if (row === undefined) return undefined;
+      return {
+        startSeconds: Number(row["from"]),
+        endSeconds: Number(row["to"]),
+        by: "whole",
+        units: Number(row["units"]),
+      };
+    },
+
+    // ---- what is dropped
+
+    /** Its monitor is cancelled: should it come back, it is registered anew. */
+    async unmonitored(tenantId: TenantId): Promise<void> {
+      await db.query(`UPDATE tenants SET monitored_at = NULL WHERE id = $1`, [tenantId]);
+    },
+
+    /** Ends moves and jobs of a tenant that is gone. Returns what the jobs have begun to upload. */
+    async endWork(tenantId: TenantId): Promise<unknown[]> {
+      const gone = `EXISTS (SELECT FROM tenants t WHERE t.id = $1 AND t.state = 'gone')`;
+      const [, , uploads = []] = await db.batch([
+        {
+          // An object that is emptied is told nothing any more.
+          text: `UPDATE open_calls SET counted_at = now() WHERE tenant_id = $1 AND counted_at IS NULL AND ${gone}`,
+          params: [tenantId],
+        },
+        {
+          text: `UPDATE moves SET state = 'undone', finished_at = now(), progressed_at = now(), attempt = attempt + 1
+                 WHERE tenant_id = $1 AND state NOT IN ('confirmed', 'undone') AND ${gone}`,
+          params: [tenantId],
+        },
+        {
+          text: `SELECT progress -> 'upload' AS upload FROM jobs WHERE tenant_id = $1 AND progress ? 'upload'`,
+          params: [tenantId],
+        },
+        {
+          text: `UPDATE jobs SET state = 'failed', error = 'The tenant was removed.', version = version + 1, finished_at = now()
+                 WHERE tenant_id = $1 AND state = 'running' AND ${gone}`,
+          params: [tenantId],
+        },
+      ]);
+      return uploads.map((row) => row["upload"]);
+    },
+
+    /** Every place that the tenant has or has had: also those that a move has left, or reserved and never made. */
+    async places(tenantId: TenantId): Promise<DroppedPlace[]> {
+      const rows = await db.query(
+        `SELECT own.id::int AS id, held.strategy, held.id AS "shardId", own.state = 'dropped' AS dropped, ${placementJson("own.id")} AS placement
+         FROM placements own JOIN shards held ON held.id = own.shard_id WHERE own.tenant_id = $1 ORDER BY own.id`,
+        [tenantId],
+      );
+      return rows.map((row) => DroppedPlace.parse(row));
+    },
+
+    /** A place is gone with all that was in it. */
+    async placeDropped(placementId: number): Promise<void> {
+      await db.query(
+        `UPDATE placements SET state = 'dropped', dropped_at = coalesce(dropped_at, now()), login = NULL WHERE id = $1`,
+        [placementId],
+      );
+    },
+
+    /** The last step: clears what is personal. Returns whether the tenant is erased now. */
+    async erase(tenantId: TenantId): Promise<boolean> {
+      const [row] = await db.query(`SELECT erase_tenant($1) AS erased`, [tenantId]);
+      return row?.["erased"] === true;
+    },
+  };
+}
+
+export type ControlRemovals = ReturnType<typeof controlRemovals>;
+
+/** The tenant's subscription has ended: it leaves, unless it comes back. The sweep goes on with it. May be repeated. */
+export async function openRemoval(env: ControlDatabase, tenantId: TenantId): Promise<void> {
+  await removalsOf(env).open(tenantId, "billing");
+}
+
+/** Those of this deployment. */
+export function removalsOf(env: ControlDatabase): ControlRemovals {
+  return controlRemovals(connectControl(env));
+}
+
+function liveOf(tenantId: TenantId): { text: string; params: unknown[] } {
+  return {
+    text: `SELECT ${columns} FROM removals r JOIN tenants t ON t.id = r.tenant_id WHERE r.tenant_id = $1 AND ${live}`,
+    params: [tenantId],
+  };
+}
+
+function parsed(row: Record<string, unknown> | undefined): Removal | undefined {
+  return row === undefined ? undefined : RemovalRow.parse(row);
+}

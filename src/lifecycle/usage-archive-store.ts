@@ -1,0 +1,98 @@
+// The control tables as the archive of a tenant's usage reads them: in pages, as lines that are written as they come.
+import type { ArchiveKind, Counts, Month, Totals } from "./usage-archive.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { instant } from "../control/tenants-store.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+
+/** Some 3 MB of lines: far below what an answer may hold, and a second's work. */
+const PAGE_ROWS = 20_000;
+
+/** Where a page ends: the key of its last row, as text. */
+export type ArchiveCursor = readonly string[];
+
+export interface ArchivePage extends Counts {
+  /** The rows as lines, each with its end. */
+  body: string;
+  /** `null`: there are none after it. */
+  next: ArchiveCursor | null;
+}
+
+/** The columns of a line, and the key that orders them, which an index of the table has. */
+const source: Readonly<Record<ArchiveKind, { from: string; line: string; key: string; types: string }>> = {
+  calls: {
+    from: "ledger",
+    line: `'call', l.call_id, 'tool', l.tool, 'units', l.units, 'at', ${instant("l.at")}, 'report', coalesce(l.report_id, l.carry_forward_id)`,
+    key: "l.object, l.epoch, l.n",
+    types: "($2::text[])[1], ($2::text[])[2], (($2::text[])[3])::bigint",
+  },
+  reports: {
+    from: "reports",
+    line: `'report', l.id, 'slot', ${instant("l.slot")}, 'units', l.units, 'calls', l.calls, 'confirmedAt', ${instant("l.confirmed_at")}, 'answer', l.answer`,
+    key: "l.slot",
+    types: "(($2::text[])[1])::timestamptz",
+  },
+};
+
+export function controlArchive(db: NeonConnection) {
+  return {
+    /** The next rows of a kind, in an order that stays. */
+    async page(tenantId: TenantId, kind: ArchiveKind, after: ArchiveCursor | null): Promise<ArchivePage> {
+      const { from, line, key, types } = source[kind];
+      const [row] = await db.query(
+        `WITH page AS (SELECT json_build_object(${line})::text AS line, l.units,
+                         ARRAY[${key
+                           .split(", ")
+                           .map((column) => `${column}::text`)
+                           .join(", ")}] AS at,
+                         row_number() OVER (ORDER BY ${key}) AS place
+                       FROM ${from} l WHERE l.tenant_id = $1 AND ($2::text[] IS NULL OR (${key}) > (${types}))
+                       ORDER BY ${key} LIMIT ${PAGE_ROWS})
+         SELECT coalesce(string_agg(line || E'\\n', '' ORDER BY place), '') AS body, count(*)::int AS rows,
+                coalesce(sum(units), 0)::text AS units, (array_agg(array_to_json(at) ORDER BY place DESC))[1] AS last FROM page`,
+        [tenantId, after === null ? null : [...after]],
+      );
+      const rows = Number(row?.["rows"]);
+      const last = row?.["last"] as ArchiveCursor | null;
+      return {
+        body: String(row?.["body"]),
+        rows,
+        units: Number(row?.["units"]),
+        next: rows < PAGE_ROWS ? null : last,
+      };
+    },
+
+    /** What there is in all. */
+    async totals(tenantId: TenantId): Promise<{ totals: Totals; months: Month[] }> {
+      const [reports = [], months = []] = await db.batch([
+        {
+          text: `SELECT count(*)::text AS rows, coalesce(sum(units), 0)::text AS units FROM reports WHERE tenant_id = $1`,
+          params: [tenantId],
+        },
+        {
+          text: `SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM') AS month, count(*)::text AS calls, sum(units)::text AS units
+                 FROM ledger WHERE tenant_id = $1 GROUP BY 1 ORDER BY 1`,
+          params: [tenantId],
+        },
+      ]);
+      const byMonth = months.map((row) => ({
+        month: String(row["month"]),
+        calls: Number(row["calls"]),
+        units: Number(row["units"]),
+      }));
+      const calls = byMonth.reduce((sum, each) => ({ rows: sum.rows + each.calls, units: sum.units + each.units }), {
+        rows: 0,
+        units: 0,
+      });
+      const [row] = reports;
+      return {
+        totals: { calls, reports: { rows: Number(row?.["rows"]), units: Number(row?.["units"]) } },
+        months: byMonth,
+      };
+    },
+  };
+}
+
+/** Those of this deployment. */
+export function archiveOf(env: ControlDatabase): ReturnType<typeof controlArchive> {
+  return controlArchive(connectControl(env));
+}

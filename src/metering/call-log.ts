@@ -1,0 +1,180 @@
+// The rows of a tenant's object: one per charged call, which is charge, window history and outbox entry at once.
+// A row leaves when the ledger has acknowledged it and the window has passed it, and the transaction that deletes it
+// folds it into its month's total. Every function is synchronous: what it writes commits with the caller's turn.
+// A call that was charged past this object is a row, too, with a number below zero: it counts like the others and is in
+// nobody's sequence. It stays until its month is over, so that the object knows it when it is told again.
+import { HOUR_MS, periodOf } from "../calls/admission.ts";
+import type { OpenCall, UsageRow } from "../core/usage.ts";
+
+export interface CallLog {
+  readonly epoch: string;
+  /** The highest row that the ledger has, with all before it. */
+  readonly acknowledged: number;
+  readonly lastN: number;
+  /** Charges a call. The row is durable before anything that is sent afterwards leaves the object (the output gate). */
+  append(call: Omit<UsageRow, "n">): void;
+  /** Whether this call was charged; looked up only when a first answer was lost. */
+  has(callId: string): boolean;
+  /** Counts calls that were charged elsewhere. Returns those that were not known. */
+  countOpen(calls: readonly OpenCall[]): OpenCall[];
+  /** Rows after `n`, in order. */
+  after(n: number, limit: number): UsageRow[];
+  /** Takes the ledger's watermark over and drops what is no longer needed. A watermark that went back changes nothing. */
+  acknowledge(watermark: number, nowMs: number): void;
+  /** Charges of the last hour, of all tools or of one, for the windows. */
+  recent(nowMs: number, tool?: string): { atMs: number; units: number }[];
+  /** Units charged in the calendar month (UTC) of `nowMs`. */
+  monthUsed(nowMs: number): number;
+  /** Calls and units of the last hour by tool. */
+  history(nowMs: number): { tool: string; calls: number; units: number }[];
+  setting(name: string): string | undefined;
+  setSetting(name: string, value: string): void;
+}
+
+/** Whether the object has rows already. Looking creates nothing, so that a mistaken call leaves nothing behind. */
+export function hasCallLog(storage: DurableObjectStorage): boolean {
+  return storage.sql.exec(`SELECT 1 FROM sqlite_master WHERE name = 'calls'`).toArray().length > 0;
+}
+
+/** Opens the rows, creating the tables on first use. `newEpoch` names the sequence if there is none yet. */
+export function openCallLog(storage: DurableObjectStorage, newEpoch: string): CallLog {
+  const { sql } = storage;
+  if (!hasCallLog(storage)) {
+    storage.transactionSync(() => {
+      // `n` is the rowid and there is no other index, so that a call costs one row written, and one when it is deleted.
+      sql.exec(
+        `CREATE TABLE calls (n INTEGER PRIMARY KEY, call_id TEXT NOT NULL, at_ms INTEGER NOT NULL, tool TEXT NOT NULL, units INTEGER NOT NULL)`,
+      );
+      sql.exec(`CREATE TABLE months (month TEXT PRIMARY KEY, units INTEGER NOT NULL) WITHOUT ROWID`);
+      sql.exec(`CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`);
+      sql.exec(`INSERT INTO settings VALUES ('epoch', ?), ('acknowledged', '0')`, newEpoch);
+    });
+  }
+
+  const setting = (name: string): string | undefined => {
+    const [row] = sql.exec<{ value: string }>(`SELECT value FROM settings WHERE name = ?`, name).toArray();
+    return row?.value;
+  };
+  const setSetting = (name: string, value: string): void => {
+    sql.exec(`INSERT INTO settings VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value);
+  };
+
+  const epoch = setting("epoch") ?? newEpoch;
+  let acknowledged = Number(setting("acknowledged") ?? 0);
+  let lastN = Math.max(acknowledged, sql.exec<{ n: number | null }>(`SELECT max(n) AS n FROM calls`).one().n ?? 0);
+
+  let lowestN = Math.min(0, sql.exec<{ n: number | null }>(`SELECT min(n) AS n FROM calls`).one().n ?? 0);
+  const startOfMonth = (nowMs: number): number => Date.parse(`${periodOf(nowMs).period}-01T00:00:00Z`);
+
+  const fold = (upTo: number, nowMs: number): void => {
+    const gone = `n <= ? AND at_ms <= ? AND (n > 0 OR at_ms < ?)`;
+    const bounds = [upTo, nowMs - HOUR_MS, startOfMonth(nowMs)];
+    const totals = sql
+      .exec<{ month: string; units: number }>(
+        `SELECT strftime('%Y-%m', at_ms / 1000, 'unixepoch') AS month, sum(units) AS units FROM calls WHERE ${gone} GROUP BY month`,
+        ...bounds,
+      )
+      .toArray();
+    if (totals.length === 0) return;
+    for (const { month, units } of totals) {
+      sql.exec(
+        `INSERT INTO months VALUES (?, ?) ON CONFLICT (month) DO UPDATE SET units = units + excluded.units`,
+        month,
+        units,
+      );
+    }
+    sql.exec(`DELETE FROM calls WHERE ${gone}`, ...bounds);
+  };
+
+  return {
+    epoch,
+    get acknowledged() {
+      return acknowledged;
+    },
+    get lastN() {
+      return lastN;
+    },
+    append({ callId, atMs, tool, units }) {
+      sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?)`, lastN + 1, callId, atMs, tool, units);
+      lastN += 1;
+    },
+    has(callId) {
+      return sql.exec(`SELECT 1 FROM calls WHERE call_id = ?`, callId).toArray().length > 0;
+    },
+    countOpen(calls) {
+      const ids = JSON.stringify(calls.map(({ callId }) => callId));
+      const known = new Set(
+        sql
+          .exec<{ id: string }>(
+            `SELECT call_id AS id FROM calls WHERE call_id IN (SELECT value FROM json_each(?))`,
+            ids,
+          )
+          .toArray()
+          .map(({ id }) => id),
+      );
+      const counted = calls.filter(({ callId }) => !known.has(callId));
+      storage.transactionSync(() => {
+        for (const [index, { callId, atMs, tool, units }] of counted.entries()) {
+          sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?)`, lowestN - 1 - index, callId, atMs, tool, units);
+        }
+      });
+      lowestN -= counted.length; // not before they are stored
+      return counted;
+    },
+    after(n, limit) {
+      return sql
+        .exec<{ n: number; callId: string; atMs: number; tool: string; units: number }>(
+          `SELECT n, call_id AS callId, at_ms AS atMs, tool, units FROM calls WHERE n > ? ORDER BY n LIMIT ?`,
+          n,
+          limit,
+        )
+        .toArray();
+    },
+    acknowledge(watermark, nowMs) {
+      const reached = Math.max(acknowledged, Math.min(watermark, lastN));
+      storage.transactionSync(() => {
+        if (reached > acknowledged) setSetting("acknowledged", String(reached));
+        fold(reached, nowMs);
+      });
+      acknowledged = reached; // not before it is stored
+    },
+    recent(nowMs, tool) {
+      return sql
+        .exec<{ atMs: number; units: number }>(
+          `SELECT at_ms AS atMs, units FROM calls WHERE at_ms > ?1 AND tool = coalesce(?2, tool) ORDER BY at_ms`,
+          nowMs - HOUR_MS,
+          tool ?? null,
+        )
+        .toArray();
+    },
+    monthUsed(nowMs) {
+      const { period } = periodOf(nowMs);
+      const kept = sql.exec<{ units: number }>(
+        `SELECT coalesce(sum(units), 0) AS units FROM calls WHERE at_ms >= ?`,
+        startOfMonth(nowMs),
+      );
+      const folded = sql.exec<{ units: number }>(`SELECT units FROM months WHERE month = ?`, period).toArray();
+      return kept.one().units + (folded[0]?.units ?? 0);
+    },
+    history(nowMs) {
+      return sql
+        .exec<{ tool: string; calls: number; units: number }>(
+          `SELECT tool, count(*) AS calls, sum(units) AS units FROM calls WHERE at_ms > ? GROUP BY tool ORDER BY tool`,
+          nowMs - HOUR_MS,
+        )
+        .toArray();
+    },
+    setting,
+    setSetting,
+  };
+}
+
+/**
+ * A canary's token is good for one call: each must expire later than the one spent before it. Kept durably, so that an
+ * eviction does not make a token good again. Returns whether it was good.
+ */
+export function spendCanary(rows: CallLog, { expiresAtMs }: { expiresAtMs: number }): boolean {
+  if (expiresAtMs <= Number(rows.setting("canary") ?? 0)) return false;
+  rows.setSetting("canary", String(expiresAtMs));
+  return true;
+}

@@ -1,0 +1,352 @@
+// Moves the tenant's rows, in the tenant's object, a piece at a time; a Workflow asks for the next piece until none is
+// left. What is done stands in the control tables after each piece, so that any piece can be repeated, by anybody.
+// What may still be under way from a piece that was given up is harmless: it carries the number of its attempt, and both
+// the place that is copied to and the change-over accept the newest number alone.
+import { type ControlMoves, movesOf } from "./moves-store.ts";
+import { placementsOf } from "../control/placements-store.ts";
+import { tenantsOf } from "../control/tenants-store.ts";
+import { openTenantDb, provePlacement } from "../tenant-db/dispatch.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
+import {
+  type AsTenant,
+  type Changes,
+  type Table,
+  applyRows,
+  changesSince,
+  emptyTables,
+  lackingIn,
+  markOf,
+  openGate,
+  readChunk,
+  readKeys,
+  setGate,
+  shutGate,
+  sumsOf,
+  tablesOf,
+  underToken,
+} from "../tenant-db/copy.ts";
+import { AppError } from "../core/errors.ts";
+import { type Move, direction, mayBe, nearEnough } from "./move.ts";
+import type { Placement } from "../core/placement.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { GATE_WAIT_MS, dropPlace, makePlace, markAsCopy, placeOwner } from "../tenant-db/placement.ts";
+import { OPENING_POLL_MS, closeShard, makeRoom } from "../tenant-db/shards.ts";
+
+/** A piece of a move: short enough for one step of a Workflow and one RPC. */
+const PIECE_MS = 5_000;
+/** How long the tenant's statements may wait for those that run already, at a change-over. */
+const DRAIN_MS = 1_000;
+/** Of keys that are read in one request. */
+const KEYS_AT_ONCE = 1_000;
+/** After a change-over that found the tenant too busy. */
+const BUSY_WAIT_MS = 500;
+
+/** What a move needs of the object that it happens in. */
+export interface MoveHost {
+  /** Holds back the tenant's statements once those that run have ended. False: some did not end in time; none is held. */
+  pause(withinMs: number): Promise<boolean>;
+  resume(): void;
+  /** Makes ready to open this place soon, so that opening it takes no time. */
+  expect(placement: Placement): Promise<void>;
+  /** Reads the tenant's row again and opens the place that is in force now. */
+  adopt(): Promise<void>;
+}
+
+export interface Piece {
+  /** Nothing is left to do, for now or for good. */
+  done: boolean;
+  waitMs: number;
+}
+
+interface Side {
+  placement: Placement;
+  asTenant: AsTenant;
+  owner: NeonConnection;
+}
+
+const GOES_ON: Piece = { done: false, waitMs: 0 };
+const BUSY: Piece = { done: false, waitMs: BUSY_WAIT_MS };
+const DONE: Piece = { done: true, waitMs: 0 };
+
+export class TenantMove {
+  readonly #env: Env;
+  readonly #tenantId: TenantId;
+  readonly #host: MoveHost;
+  readonly #moves: ControlMoves;
+
+  constructor(env: Env, tenantId: TenantId, host: MoveHost) {
+    this.#env = env;
+    this.#tenantId = tenantId;
+    this.#host = host;
+    this.#moves = movesOf(env);
+  }
+
+  /** Does the next piece. Throws when it could not be done; then it is to be asked for again. */
+  async advance(): Promise<Piece> {
+    const move = await this.#moves.live(this.#tenantId);
+    if (move === undefined || move.state === "moved") return DONE;
+    try {
+      return move.state === "preparing" ? await this.#prepare(move) : await this.#copy(move);
+    } catch (error) {
+      const words = error instanceof MoveRefused ? error.message : "A step failed and is tried again.";
+      await this.#moves.failed(move.id, words).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** Drops the old copy of a tenant that has moved. */
+  async confirm(): Promise<Piece> {
+    const move = await this.#moves.live(this.#tenantId);
+    if (move === undefined) return DONE;
+    if (!mayBe("confirm", move.state)) throw new MoveRefused(`A move that is ${move.state} cannot be confirmed.`);
+    await this.#drop(move.from);
+    await this.#moves.finish(move.id, "confirmed", move.from.id);
+    return DONE;
+  }
+
+  /** Sends the tenant back: at once if it has not left yet; otherwise by the same way, and there is more to do. */
+  async undo(): Promise<Piece> {
+    const seen = await this.#moves.live(this.#tenantId);
+    if (seen === undefined) return DONE;
+    await this.#moves.nextAttempt(seen.id); // from here on no change-over of before can succeed
+    const move = await this.#moves.live(this.#tenantId);
+    if (move === undefined || move.state === "returning") return { done: move === undefined, waitMs: 0 };
+    if (move.state === "moved") {
+      await this.#moves.goBack(move.id);
+      return GOES_ON;
+    }
+    await this.release(move.from);
+    if (move.to !== null) await this.#drop(move.to);
+    else if (move.strategy === "database")
+      await closeShard(this.#env, await placementsOf(this.#env).ownShard(this.#tenantId, ""));
+    await this.#moves.finish(move.id, "undone", move.to?.id ?? null);
+    return DONE;
+  }
+
+  /**
+   * Opens the gate of a place that is in force and was found shut: a change-over was cut off. Nothing is opened while
+   * the place that the tenant has moved to is in force.
+   */
+  async heal(inForce: Placement): Promise<void> {
+    const move = await this.#moves.live(this.#tenantId);
+    if (move !== undefined) await this.#moves.nextAttempt(move.id);
+    await this.#host.adopt();
+    const now = await placementsOf(this.#env).inForce(this.#tenantId);
+    if (now === inForce.id) await this.release(inForce);
+  }
+
+  /** Opens the gate of a place for the tenant's own statements. */
+  async release(placement: Placement): Promise<void> {
+    await setGate(await this.#ownerOf(placement), this.#tenantId, null, GATE_WAIT_MS);
+  }
+
+  // ---- the pieces
+
+  async #prepare(move: Move): Promise<Piece> {
+    if (!(await this.#moves.reserve(move.id))) {
+      if (move.strategy === "shared" || move.shardId !== null) throw new MoveRefused("No such shard has room.");
+      const { region } = (await tenantsOf(this.#env).summary(this.#tenantId)) ?? fail("the tenant is gone");
+      await makeRoom(this.#env, this.#tenantId, { strategy: move.strategy, region });
+      return { done: false, waitMs: OPENING_POLL_MS };
+    }
+    const placed = await placementsOf(this.#env).reserved(move.id);
+    if (placed !== undefined) await makePlace(this.#env, this.#tenantId, placed);
+    const reserved = await this.#moves.live(this.#tenantId);
+    if (reserved === undefined || reserved.to === null) {
+      throw new AppError("placement_unavailable", "the reserved place cannot be read");
+    }
+    const proof = await provePlacement(this.#env, this.#tenantId, reserved.to);
+    if (!proof.proven) throw new AppError("isolation_unproven");
+    const { source, target } = await this.#sides({ ...reserved, state: "copying" });
+    const tables = await this.#commonTables(source, target);
+    const attempt = await this.#moves.nextAttempt(move.id);
+    await this.#load(target, attempt);
+    const mark = await markOf(source.owner);
+    // What an earlier move has left of the tenant here is no part of this copy.
+    await emptyTables(target.asTenant, tables, [underToken(attempt)]);
+    await this.#moves.progress(move.id, { state: "copying", cursor: null, copied: false, mark, rows: 0, round: false });
+    return GOES_ON;
+  }
+
+  async #copy(move: Move): Promise<Piece> {
+    const { source, target } = await this.#sides(move);
+    const tables = await this.#commonTables(source, target);
+    const attempt = await this.#moves.nextAttempt(move.id);
+    await this.#load(target, attempt);
+    if (move.state === "copying" && !move.copied) return this.#copyAll(move, { source, target, tables, attempt });
+    return this.#follow(move, { source, target, tables, attempt });
+  }
+
+  /** The first copy, table by table, in the order of the keys. */
+  async #copyAll(move: Move, { source, target, tables, attempt }: Copying): Promise<Piece> {
+    const untilMs = Date.now() + PIECE_MS;
+    let index = Math.max(
+      0,
+      tables.findIndex(({ name }) => name === move.cursor?.table),
+    );
+    let key = move.cursor?.key ?? null;
+    let rows = 0;
+    while (index < tables.length && Date.now() < untilMs) {
+      const table = tables[index] ?? fail("no such table");
+      const chunk = await readChunk(source.asTenant, table, key);
+      if (chunk.last === null) {
+        index += 1;
+        key = null;
+      } else {
+        await target.asTenant([underToken(attempt), ...applyRows(table, chunk.rows)]);
+        rows += chunk.count;
+        key = chunk.last;
+      }
+    }
+    const table = tables[index];
+    await this.#moves.progress(move.id, {
+      state: "copying",
+      cursor: table === undefined || key === null ? null : { table: table.name, key },
+      copied: table === undefined,
+      mark: move.mark,
+      rows,
+      round: false,
+    });
+    return GOES_ON;
+  }
+
+  /** Copies what has changed since, and changes over once that is little. */
+  async #follow(move: Move, copying: Copying): Promise<Piece> {
+    const since = await changesSince(copying.source.owner, this.#tenantId, move.mark ?? fail("the copy has no mark"));
+    if (since === undefined)
+      return this.#copyAgain(move, copying.source, "Too much has changed since the move to go back.");
+    const rows = await this.#copyChanged(copying, since);
+    const state = move.state === "returning" ? "returning" : "copying";
+    await this.#moves.progress(move.id, { state, cursor: null, copied: true, mark: since.mark, rows, round: true });
+    if (!nearEnough(rows, move.rounds)) return GOES_ON;
+    await this.#host.expect(copying.target.placement);
+    return this.#changeOver({ ...move, mark: since.mark }, copying);
+  }
+
+  async #copyChanged({ source, target, tables, attempt }: Copying, { changed }: Changes): Promise<number> {
+    let rows = 0;
+    for (const table of tables) {
+      const { keys = [] } = changed.find((each) => each.table === table.name) ?? {};
+      for (let at = 0; at < keys.length; at += KEYS_AT_ONCE) {
+        const some = keys.slice(at, at + KEYS_AT_ONCE);
+        const found = await readKeys(source.asTenant, table, some);
+        await target.asTenant([underToken(attempt), ...applyRows(table, found, some)]);
+        rows += some.length;
+      }
+    }
+    return rows;
+  }
+
+  /** Begins the first copy again; a tenant that returns has none to begin again, and then it says why. */
+  async #copyAgain(move: Move, source: Side, why: string): Promise<Piece> {
+    if (move.state !== "copying") throw new MoveRefused(why);
+    const mark = await markOf(source.owner);
+    await this.#moves.progress(move.id, { state: "copying", cursor: null, copied: false, mark, rows: 0, round: false });
+    return GOES_ON;
+  }
+
+  /** Behind a shut gate: the rest is copied, both sides are compared, and the other place is put in force. */
+  async #changeOver(move: Move, copying: Copying): Promise<Piece> {
+    const startedAtMs = Date.now();
+    if (!(await this.#host.pause(DRAIN_MS))) return BUSY;
+    let outcome: "flipped" | "busy" | "differs" = "busy";
+    try {
+      outcome = await this.#flip(move, copying, startedAtMs);
+      if (outcome === "flipped") await this.#host.adopt();
+    } finally {
+      if (outcome !== "flipped") {
+        await this.heal(copying.source.placement).catch((error: unknown) =>
+          log("error", "move_not_healed", { tenantId: this.#tenantId, error: describeError(error) }),
+        );
+      }
+      this.#host.resume();
+    }
+    if (outcome === "busy") return BUSY;
+    if (outcome === "differs") {
+      log("error", "move_copy_differs", { tenantId: this.#tenantId, move: move.id });
+      return this.#copyAgain(move, copying.source, "The old copy is not what it should be.");
+    }
+    const pauseMs = Date.now() - startedAtMs;
+    await this.#moves.paused(move.id, pauseMs);
+    log("info", "tenant_moved", { tenantId: this.#tenantId, move: move.id, pauseMs });
+    if (move.state === "returning" && move.to !== null) {
+      await this.#drop(move.to);
+      await this.#moves.finish(move.id, "undone", move.to.id);
+    }
+    return DONE;
+  }
+
+  /** The tenant waits for this: each line is a round trip. */
+  async #flip(move: Move, copying: Copying, startedAtMs: number): Promise<"flipped" | "busy" | "differs"> {
+    const { source, target, tables, attempt } = copying;
+    const mark = move.mark ?? fail("the copy has no mark");
+    const rest = await shutGate(source.owner, this.#tenantId, { token: attempt, mark, waitMs: GATE_WAIT_MS });
+    if (rest === "busy") return "busy";
+    if (rest === undefined) return "differs";
+    await this.#copyChanged(copying, rest);
+    const [here, there, ownMark] = await Promise.all([
+      sumsOf(source.asTenant, tables),
+      sumsOf(target.asTenant, tables),
+      openGate(target.owner, this.#tenantId, GATE_WAIT_MS),
+    ]);
+    if (JSON.stringify(here) !== JSON.stringify(there)) return "differs";
+    return (await this.#moves.flip(move, attempt, ownMark, Date.now() - startedAtMs)) ? "flipped" : "busy";
+  }
+
+  // ---- the places
+
+  #drop(placement: Placement): Promise<void> {
+    return dropPlace(this.#env, this.#tenantId, placement);
+  }
+
+  #load(side: Side, token: number): Promise<void> {
+    return markAsCopy(side.owner, this.#tenantId, token);
+  }
+
+  async #commonTables(source: Side, target: Side): Promise<Table[]> {
+    const [from, to] = await Promise.all([tablesOf(source.asTenant), tablesOf(target.asTenant)]);
+    const lacking = lackingIn(to, from);
+    if (lacking.length > 0) {
+      throw new MoveRefused(`The new place lacks ${lacking.join(", ")}: run its migrations, then the move goes on.`);
+    }
+    return from;
+  }
+
+  async #sides(move: Move): Promise<{ source: Side; target: Side }> {
+    const way = direction(move) ?? fail("the move has no target");
+    const [source, target] = await Promise.all([this.#side(way.source), this.#side(way.target)]);
+    return { source, target };
+  }
+
+  async #side(placement: Placement): Promise<Side> {
+    const [db, owner] = await Promise.all([
+      openTenantDb(this.#env, this.#tenantId, placement),
+      this.#ownerOf(placement),
+    ]);
+    return { placement, owner, asTenant: (statements) => db.transaction(statements) };
+  }
+
+  #ownerOf(placement: Placement): Promise<NeonConnection> {
+    return placeOwner(this.#env, placement.shardId);
+  }
+}
+
+interface Copying {
+  source: Side;
+  target: Side;
+  tables: readonly Table[];
+  attempt: number;
+}
+
+/** What an operator may read of why a move does not go on. */
+export class MoveRefused extends AppError {
+  constructor(message: string) {
+    super("conflict", message);
+    this.name = "MoveRefused";
+  }
+}
+
+function fail(what: string): never {
+  throw new Error(what);
+}

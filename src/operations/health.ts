@@ -1,0 +1,193 @@
+// /health for a monitor: every failure class is a named check; one that fails makes the whole answer 503. Reasons are
+// ours, never a database's words. Answers are kept for ten seconds, so that probing costs nothing.
+import { Hono } from "hono";
+import { proveBranch } from "../tenant-db/branch-proof.ts";
+import { analyticsConnections } from "./analytics.ts";
+import { type ReadShard, controlPlacements } from "../control/placements-store.ts";
+import { controlTenants } from "../control/tenants-store.ts";
+import { controlUsage } from "../control/ledger-store.ts";
+import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { lookAtReplica } from "../adapters/replica.ts";
+import { bearerToken, verifyCredential } from "../core/credentials.ts";
+import {
+  type Check,
+  type ReplicaState,
+  billingChecks,
+  failedCheck,
+  passedCheck,
+  replicasCheck,
+} from "./health-checks.ts";
+import { FLEET_BUDGET } from "../core/placement.ts";
+import { strategies } from "../core/plans.ts";
+import { TenantId, refusedByState } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { type HttpEnv, problem } from "../http.ts";
+
+const CACHED_MS = 10_000;
+/** Per tenant answers kept at once; the oldest leaves first. */
+const MAX_CACHED = 1_000;
+/** A probe must hear about a hanging part, not hang with it. */
+const CHECK_TIMEOUT_MS = 5_000;
+
+interface Report {
+  status: "ok" | "failing";
+  checkedAt: string;
+  checks: Record<string, Check>;
+}
+
+const cache = new Map<string, { untilMs: number; report: Report }>();
+
+export const health = new Hono<HttpEnv>();
+
+health.get("/", async (c) => {
+  const named = c.req.query("tenant");
+  if (named === undefined) return answer(await cached("", () => deploymentChecks(c.env)));
+
+  const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token");
+  if (token === undefined) return problem(c, "token_missing", "A tenant's health takes that tenant's monitor token.");
+  const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
+  const id = TenantId.safeParse(named);
+  if (!id.success || credential?.kind !== "monitor" || credential.tenantId !== id.data)
+    return problem(c, "token_invalid");
+  return answer(await cached(id.data, () => tenantChecks(c.env, id.data)));
+});
+
+async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
+  const control = connectControl(env);
+  const [isolation, quota, sessions, replicas, files, pipeline] = await Promise.all([
+    check("isolation", async () => {
+      const placements = controlPlacements(control);
+      const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
+      if (shared === undefined || shared.length === 0)
+        return failedCheck("no shard is registered: run npm run migrate");
+      // A database of its own holds one tenant, whose object proves its login; some are looked at each time.
+      const some = (alone ?? []).toSorted(() => Math.random() - 0.5).slice(0, DATABASES_LOOKED_AT);
+      const proofs = await Promise.all([
+        ...shared.map((shard) => proveShard(env, shard)),
+        ...[...(own ?? []), ...some].map(async (shard) =>
+          proveBranch(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT),
+        ),
+      ]);
+      const failures = proofs.flatMap((proof) => (proof.proven ? [] : proof.failures.map(({ check: name }) => name)));
+      if (failures.length > 0) {
+        return failedCheck(`tenants are not proved to be apart: ${[...new Set(failures)].join(", ")}`);
+      }
+      const counts = { shared: shared.length, schema: own?.length ?? 0, database: alone?.length ?? 0 };
+      const leftOpen = new Set(proofs.flatMap((proof) => (proof.proven ? proof.leftOpen : [])));
+      return passedCheck(leftOpen.size === 0 ? counts : { ...counts, leftOpen: [...leftOpen] });
+    }),
+    check("quota_store", async () => {
+      await env.TENANT.getByName(HEALTH_OBJECT).probe();
+      return passedCheck();
+    }),
+    check("sessions", async () => {
+      const { budget, held } = await env.SESSIONS.getByName(FLEET_BUDGET).usage();
+      return passedCheck({ budget, ...Object.fromEntries(strategies.map((name) => [name, held[name] ?? noSessions])) });
+    }),
+    check("replicas", async () => {
+      const shards = await controlPlacements(control).replicated();
+      const found = await Promise.all(shards.map(async (shard) => [shard.id, await replicaOf(env, shard)] as const));
+      return replicasCheck(Object.fromEntries(found));
+    }),
+    check("files", async () => {
+      await env.FILES.head("health");
+      return passedCheck();
+    }),
+    check("control_database", async () => ({
+      ...passedCheck(),
+      pipeline: await controlUsage(control).pipeline(Date.now()),
+    })),
+  ]);
+  const { pipeline: seen, ...controlDatabase } = pipeline as Check & { pipeline?: Parameters<typeof billingChecks>[0] };
+  return {
+    isolation,
+    control_database: controlDatabase,
+    quota_store: quota,
+    files,
+    sessions,
+    replicas,
+    ...(seen === undefined ? {} : billingChecks(seen)),
+  };
+}
+
+/** `null`: it could not be asked, which is told for each shard by itself. */
+async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | null> {
+  try {
+    const { primary, replica } = await analyticsConnections(env, shard);
+    return replica === undefined ? null : await lookAtReplica(primary, replica);
+  } catch (error) {
+    log("error", "replica_not_asked", { shardId: shard.id, error: describeError(error) });
+    return null;
+  }
+}
+
+/** That tenant's own data path: its row, its object, its rows in the database, its files. */
+async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string, Check>> {
+  const control = connectControl(env);
+  const [account, object, database, files] = await Promise.all([
+    check("account", async () => {
+      const config = await controlTenants(control).config(tenantId);
+      if (config === undefined) return failedCheck("there is no such tenant");
+      const refused = refusedByState(config, Date.now());
+      return refused === undefined ? passedCheck() : failedCheck(refused);
+    }),
+    check("quota_store", async () => {
+      await env.TENANT.getByName(tenantId).probe();
+      return passedCheck();
+    }),
+    check("database", async () => {
+      const fault = await env.TENANT.getByName(tenantId).checkRows();
+      return fault === undefined ? passedCheck() : failedCheck(fault);
+    }),
+    check("files", async () => {
+      await env.FILES.list({ prefix: `tenants/${tenantId}/`, limit: 1 });
+      return passedCheck();
+    }),
+  ]);
+  return { account, quota_store: object, database, files };
+}
+
+/** Of a thousand databases, each is looked at within a quarter of an hour. */
+const DATABASES_LOOKED_AT = 10;
+
+const noSessions = { slots: 0, used: 0, idle: 0, waiting: 0 };
+
+/** An object of no tenant: the name is no tenant's id. */
+const HEALTH_OBJECT = "~health";
+
+async function check(name: string, work: () => Promise<Check>): Promise<Check> {
+  const startedAtMs = Date.now();
+  const late = Promise.withResolvers<never>();
+  const timer = setTimeout(() => late.reject(new Error("no answer in time")), CHECK_TIMEOUT_MS);
+  try {
+    return { ...(await Promise.race([work(), late.promise])), tookMs: Date.now() - startedAtMs };
+  } catch (error) {
+    log("error", "health_check_failed", { check: name, error: describeError(error) });
+    return { ...failedCheck("it cannot be reached"), tookMs: Date.now() - startedAtMs };
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function cached(key: string, work: () => Promise<Record<string, Check>>): Promise<Report> {
+  const now = Date.now();
+  const known = cache.get(key);
+  if (known !== undefined && now < known.untilMs) return known.report;
+  // While one request looks, the others are told what was found before: probing in a crowd costs one look.
+  if (known !== undefined) cache.set(key, { untilMs: now + CHECK_TIMEOUT_MS, report: known.report });
+  const checks = await work();
+  const failing = Object.values(checks).some(({ ok }) => !ok);
+  const report: Report = { status: failing ? "failing" : "ok", checkedAt: new Date(now).toISOString(), checks };
+  cache.delete(key);
+  cache.set(key, { untilMs: now + CACHED_MS, report });
+  if (cache.size > MAX_CACHED) for (const oldest of cache.keys()) if (cache.delete(oldest)) break;
+  return report;
+}
+
+function answer(report: Report): Response {
+  return Response.json(report, {
+    status: report.status === "ok" ? 200 : 503,
+    headers: { "cache-control": "no-store" },
+  });
+}

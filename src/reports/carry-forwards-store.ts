@@ -1,0 +1,157 @@
+// Billing periods whose invoice is final, and the usage that came too late for them. Each function is one transaction and
+// can be repeated. What a carry-forward consists of and what its period had without it are written once; a claim is held
+// by the time in `next_at`, as with reports.
+import * as z from "zod";
+import type { ItemKey, Tariff } from "./carry-forward.ts";
+import { type PlanName, plans } from "../core/plans.ts";
+import { TenantId } from "../core/tenant.ts";
+import { SEAL_LOCK } from "./reports-store.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
+
+export interface BillingPeriod {
+  invoiceId: string;
+  tenantId: TenantId;
+  startMs: number;
+  /** Exclusive. */
+  endMs: number;
+  /** The plan whose units the invoice billed. */
+  plan: PlanName;
+  /** Quantity of the invoice's metered lines; `null`: it has none. */
+  invoicedUnits: number | null;
+  finalizedAtMs: number;
+}
+
+const CarryForward = z.object({
+  id: z.string(),
+  tenantId: TenantId,
+  customerId: z.string(),
+  units: z.coerce.number().int(),
+  unitsBefore: z.coerce.number().int(),
+  includedUnits: z.coerce.number().int(),
+  unitAmountCents: z.string().nullable(),
+  startSeconds: z.coerce.number().int(),
+  endSeconds: z.coerce.number().int(),
+  sealedSeconds: z.coerce.number().int(),
+  keyNumber: z.int(),
+  keySinceMs: z.coerce.number().nullable(),
+});
+export type CarryForward = z.infer<typeof CarryForward> & Tariff;
+
+export type CarryForwardAnswer = "created" | "found" | "covered";
+
+export function controlCarryForwards(db: NeonConnection) {
+  return {
+    /**
+     * The invoice that billed this time is final: usage of the period that is not in Stripe by now is carried forward.
+     * Once for each invoice that billed metered usage, or would have. Recording it again changes nothing.
+     */
+    async recordPeriod(period: BillingPeriod): Promise<void> {
+      const { unitAmountCents, includedUnits } = plans[period.plan];
+      await db.query(
+        `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
+         VALUES ($1, $2, to_timestamp($3::double precision / 1000), to_timestamp($4::double precision / 1000), $5, $6, $7::numeric, $8,
+                 to_timestamp($9::double precision / 1000)) ON CONFLICT (invoice_id) DO NOTHING`,
+        [
+          period.invoiceId,
+          period.tenantId,
+          period.startMs,
+          period.endMs,
+          period.plan,
+          includedUnits,
+          unitAmountCents,
+          period.invoicedUnits,
+          period.finalizedAtMs,
+        ],
+      );
+    },
+
+    /**
+     * Says of carry-forwards what their periods had without them, once the invoice is known and no report of the period
+     * is open any more; so that their prices add up, in whatever order they come. Those that no invoice will ever bill
+     * are settled as such: there is no customer, or no subscription.
+     */
+    async price(nowMs: number): Promise<void> {
+      await db.batch([
+        // Nobody else prices, and no report of the period is sealed meanwhile.
+        { text: `SELECT pg_advisory_xact_lock($1)`, params: [SEAL_LOCK] },
+        {
+          text: `UPDATE carry_forwards c SET settled_at = to_timestamp($1::double precision / 1000),
+                        answer = CASE WHEN t.stripe_customer_id IS NULL THEN 'no_customer' ELSE 'no_subscription' END
+                 FROM tenants t WHERE t.id = c.tenant_id AND c.settled_at IS NULL AND c.priced_at IS NULL AND t.state <> 'provisioning'
+                   AND (t.stripe_customer_id IS NULL OR (t.stripe_subscription_id IS NULL
+                        AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = t.id)))`,
+          params: [nowMs],
+        },
+        {
+          text: `WITH found AS (
+                   SELECT c.id, c.units, c.sealed_at, p.* FROM carry_forwards c
+                   CROSS JOIN LATERAL (SELECT p.invoice_id, p.tenant_id, p.starts_at, p.ends_at, p.invoiced_units FROM billing_periods p
+                     WHERE p.tenant_id = c.tenant_id AND c.to_at >= p.starts_at AND c.to_at < p.ends_at ORDER BY finalized_at LIMIT 1) p
+                   WHERE c.settled_at IS NULL AND c.priced_at IS NULL),
+                 closed AS (
+                   SELECT f.* FROM found f WHERE f.invoiced_units IS NOT NULL OR NOT EXISTS (
+                     SELECT FROM reports r WHERE r.tenant_id = f.tenant_id AND r.slot >= f.starts_at AND r.slot < f.ends_at
+                       AND (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL))),
+                 had AS (
+                   SELECT id, invoice_id,
+                     coalesce(invoiced_units, (SELECT sum(r.units) FROM reports r WHERE r.tenant_id = closed.tenant_id
+                       AND r.slot >= starts_at AND r.slot < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')), 0)
+                     + coalesce((SELECT sum(o.units) FROM carry_forwards o WHERE o.invoice_id = closed.invoice_id), 0)
+                     + coalesce(sum(units) OVER (PARTITION BY invoice_id ORDER BY sealed_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS units_before
+                   FROM closed)
+                 UPDATE carry_forwards c SET invoice_id = had.invoice_id, units_before = had.units_before,
+                                             priced_at = to_timestamp($1::double precision / 1000)
+                 FROM had WHERE c.id = had.id`,
+          params: [nowMs],
+        },
+      ]);
+    },
+
+    /** Takes carry-forwards whose price is known and that are due, for nobody else until `untilMs`. */
+    async claim(nowMs: number, untilMs: number, limit: number): Promise<CarryForward[]> {
+      const rows = await db.query(
+        `UPDATE carry_forwards c SET next_at = to_timestamp($2::double precision / 1000)
+         FROM (SELECT c.id, t.stripe_customer_id FROM carry_forwards c JOIN tenants t ON t.id = c.tenant_id
+               WHERE c.settled_at IS NULL AND c.priced_at IS NOT NULL AND t.stripe_customer_id IS NOT NULL
+                 AND (c.next_at IS NULL OR c.next_at <= to_timestamp($1::double precision / 1000))
+               ORDER BY c.next_at NULLS FIRST, c.id LIMIT $3 FOR UPDATE OF c SKIP LOCKED) due, billing_periods p
+         WHERE c.id = due.id AND p.invoice_id = c.invoice_id
+         RETURNING c.id, c.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", c.units, c.units_before AS "unitsBefore",
+                   coalesce(p.included_units, 0) AS "includedUnits", p.unit_amount_cents::text AS "unitAmountCents",
+                   extract(epoch FROM p.starts_at)::bigint AS "startSeconds", extract(epoch FROM p.ends_at)::bigint AS "endSeconds",
+                   extract(epoch FROM c.sealed_at)::bigint AS "sealedSeconds",
+                   c.key_number AS "keyNumber", (extract(epoch FROM c.key_at) * 1000)::double precision AS "keySinceMs"`,
+        [nowMs, untilMs, limit],
+      );
+      return rows.map((row) => CarryForward.parse(row));
+    },
+
+    /** Records a key before it is used. False: the claim has ended, and the key must not be used. */
+    async recordKey(id: string, key: ItemKey, claimedUntilMs: number): Promise<boolean> {
+      const rows = await db.query(
+        `UPDATE carry_forwards SET key_number = $2, key_at = to_timestamp($3::double precision / 1000)
+         WHERE id = $1 AND next_at = to_timestamp($4::double precision / 1000) RETURNING id`,
+        [id, key.number, key.sinceMs, claimedUntilMs],
+      );
+      return rows.length > 0;
+    },
+
+    /** It is billed, or nothing is to be billed. Settling it twice changes nothing. */
+    async settle(id: string, answer: CarryForwardAnswer, invoiceItemId: string | null, nowMs: number): Promise<void> {
+      await db.query(
+        `UPDATE carry_forwards SET settled_at = to_timestamp($4::double precision / 1000), answer = $2, invoice_item_id = $3, error = NULL
+         WHERE id = $1 AND settled_at IS NULL`,
+        [id, answer, invoiceItemId, nowMs],
+      );
+    },
+
+    /** It is tried again at `nextAtMs`. `error`: why Stripe refuses it, for somebody to look at. */
+    async postpone(id: string, error: string | null, nextAtMs: number, claimedUntilMs: number): Promise<void> {
+      await db.query(
+        `UPDATE carry_forwards SET error = coalesce($2, error), next_at = to_timestamp($3::double precision / 1000)
+         WHERE id = $1 AND settled_at IS NULL AND next_at = to_timestamp($4::double precision / 1000)`,
+        [id, error, nextAtMs, claimedUntilMs],
+      );
+    },
+  };
+}

@@ -1,0 +1,59 @@
+// The control tables' record of meter events that Stripe took and refused afterwards. Stripe names samples alone, so that
+// only the daily comparison with its totals finds all of them.
+import type { ControlDatabase, NeonConnection } from "../adapters/neon.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { instant } from "../control/tenants-store.ts";
+
+export interface MeterErrorDay {
+  day: string;
+  code: string;
+  errors: number;
+  notices: number;
+  reportIds: string[];
+  lastAt: string;
+}
+
+export function controlMeterErrors(db: NeonConnection) {
+  return {
+    /**
+     * Keeps what one notification said. Of the reports that it names, the summaries of their minutes decide from now on.
+     * May be repeated.
+     */
+    async keep(
+      eventId: string,
+      fromAt: string,
+      untilAt: string,
+      byCode: readonly { code: string; errors: number; reportIds: readonly string[] }[],
+    ): Promise<void> {
+      await db.query(
+        `WITH kept AS (
+           INSERT INTO meter_errors (event_id, code, errors, report_ids, from_at, until_at)
+           SELECT $1, e.code, e.errors, ARRAY(SELECT jsonb_array_elements_text(e."reportIds")), $2::timestamptz, $3::timestamptz
+           FROM jsonb_to_recordset($4::jsonb) AS e(code text, errors bigint, "reportIds" jsonb) ON CONFLICT DO NOTHING
+           RETURNING report_ids)
+         UPDATE reports r SET doubted_at = now(), next_at = NULL FROM kept, unnest(kept.report_ids) AS named(id)
+         WHERE r.id = named.id AND r.doubted_at IS NULL`,
+        [eventId, fromAt, untilAt, JSON.stringify(byCode)],
+      );
+    },
+
+    /** By day (UTC) and by what was wrong, newest first. */
+    async byDay(days: number): Promise<MeterErrorDay[]> {
+      const rows = await db.query(
+        `SELECT to_char(until_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, code, sum(errors)::int AS errors, count(*)::int AS notices,
+                ARRAY(SELECT DISTINCT id FROM meter_errors n, unnest(n.report_ids) AS id WHERE n.code = m.code
+                        AND date_trunc('day', n.until_at, 'UTC') = date_trunc('day', min(m.until_at), 'UTC') ORDER BY id LIMIT 100) AS "reportIds",
+                ${instant("max(until_at)")} AS "lastAt"
+         FROM meter_errors m WHERE until_at > now() - make_interval(days => $1)
+         GROUP BY day, code ORDER BY day DESC, code`,
+        [days],
+      );
+      return rows as unknown as MeterErrorDay[];
+    },
+  };
+}
+
+/** Those of this deployment. */
+export function meterErrorsOf(env: ControlDatabase): ReturnType<typeof controlMeterErrors> {
+  return controlMeterErrors(connectControl(env));
+}

@@ -1,0 +1,21 @@
+// What Stripe's meter refused after it had taken it. The notification says hardly more than that; what it is about is
+// fetched, kept, and told: a unit that Stripe has refused is a unit that no invoice will have.
+import { meterErrorsOf } from "./meter-errors-store.ts";
+import { subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
+import { reportIdOf } from "../subscriptions/stripe-event.ts";
+import { log } from "../log.ts";
+
+/** Fetches and keeps what a notification of the meter is about. May be repeated. */
+export async function recordMeterErrors(env: Env, eventId: string): Promise<string> {
+  const found = await subscriptionsOf(env).meterErrors(eventId);
+  if (found === undefined) return "not_used";
+  const byCode = found.byCode.map(({ code, errors, identifiers }) => ({
+    code,
+    errors,
+    reportIds: identifiers.flatMap((identifier) => reportIdOf(identifier) ?? []),
+  }));
+  await meterErrorsOf(env).keep(eventId, found.fromAt, found.untilAt, byCode);
+  for (const { code, errors, reportIds } of byCode)
+    log("error", "meter_events_refused", { code, errors, reports: reportIds.join(",") });
+  return "kept";
+}

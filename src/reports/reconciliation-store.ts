@@ -1,0 +1,131 @@
+// The daily comparison with Stripe, as the control tables keep it: how far it has come, and what it found. Each function
+// is one transaction and can be repeated.
+import * as z from "zod";
+import {
+  DAYS_BACK,
+  type Drift,
+  type MinuteReport,
+  MOST_DAYS_BACK,
+  type Range,
+  SETTLED_FOR_MS,
+} from "./reconciliation.ts";
+import { TenantId } from "../core/tenant.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
+
+const ComparedTenant = z.object({
+  tenantId: TenantId,
+  customerId: z.string(),
+  startSeconds: z.coerce.number().int(),
+  endSeconds: z.coerce.number().int(),
+  reports: z.array(
+    z.object({
+      id: z.string(),
+      startSeconds: z.int(),
+      units: z.int(),
+      state: z.enum(["there", "open", "elsewhere"]),
+    }) satisfies z.ZodType<MinuteReport>,
+  ),
+});
+export type ComparedTenant = z.infer<typeof ComparedTenant> & Range;
+
+export interface TenantOutcome {
+  tenantId: TenantId;
+  /** What was compared. */
+  days: Range;
+  /** `undefined`: Stripe would not tell, and what was found before stays. */
+  drifts: readonly Drift[] | undefined;
+  requests: number;
+}
+
+export function controlReconciliation(db: NeonConnection) {
+  return {
+    /** Takes the comparison of `day` until `untilMs`. `undefined`: it is finished, or somebody else has it. */
+    async claim(day: string, nowMs: number, untilMs: number): Promise<{ doneUntil: string } | undefined> {
+      const [, [row] = []] = await db.batch([
+        {
+          text: `INSERT INTO reconciliations (day, started_at) VALUES ($1, to_timestamp($2::double precision / 1000)) ON CONFLICT DO NOTHING`,
+          params: [day, nowMs],
+        },
+        {
+          text: `UPDATE reconciliations SET claimed_until = to_timestamp($3::double precision / 1000)
+                 WHERE day = $1 AND finished_at IS NULL AND (claimed_until IS NULL OR claimed_until <= to_timestamp($2::double precision / 1000))
+                 RETURNING done_until AS "doneUntil"`,
+          params: [day, nowMs, untilMs],
+        },
+      ]);
+      return row as { doneUntil: string } | undefined;
+    },
+
+    /** The next tenants with their days to compare, which reach back to what is still open, and the reports of those. */
+    async tenants(day: string, doneUntil: string, nowMs: number, limit: number): Promise<ComparedTenant[]> {
+      const rows = await db.query(
+        `WITH d AS (SELECT $1::date::timestamp AT TIME ZONE 'UTC' AS ends_at, to_timestamp($3::double precision / 1000) AS now),
+         compared AS (
+           SELECT t.id, t.stripe_customer_id, d.*, greatest(d.ends_at - interval '${MOST_DAYS_BACK} days', least(
+             d.ends_at - interval '${DAYS_BACK} days',
+             (SELECT date_trunc('day', min(starts_at), 'UTC') FROM drifts WHERE tenant_id = t.id AND closed_at IS NULL))) AS starts_at
+           FROM tenants t, d WHERE t.stripe_customer_id IS NOT NULL AND t.id COLLATE "C" > $2 ORDER BY t.id COLLATE "C" LIMIT $4)
+         SELECT c.id AS "tenantId", c.stripe_customer_id AS "customerId",
+                extract(epoch FROM c.starts_at)::bigint AS "startSeconds", extract(epoch FROM c.ends_at)::bigint AS "endSeconds",
+                coalesce((SELECT jsonb_agg(jsonb_build_object('id', r.id, 'startSeconds', extract(epoch FROM r.slot)::bigint, 'units', r.units, 'state',
+                  CASE WHEN r.answer IN ('carried', 'no_customer') THEN 'elsewhere'
+                       WHEN r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL OR r.confirmed_at > c.now - make_interval(secs => ${SETTLED_FOR_MS / 1000}) THEN 'open'
+                       ELSE 'there' END))
+                  FROM reports r WHERE r.tenant_id = c.id AND r.slot >= c.starts_at AND r.slot < c.ends_at), '[]') AS reports
+         FROM compared c ORDER BY c.id COLLATE "C"`,
+        [day, doneUntil, nowMs, limit],
+      );
+      return rows.map((row) => ComparedTenant.parse(row));
+    },
+
+    /**
+     * Keeps what was found of one tenant, closes what was found before and is not there any more, and goes on to the next.
+     * A report that Stripe does not have goes back to where a summary decides.
+     */
+    async finishTenant(day: string, outcome: TenantOutcome, nowMs: number, claimedUntilMs: number): Promise<void> {
+      const { tenantId, days, drifts, requests } = outcome;
+      await db.query(
+        `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
+         found AS (
+           SELECT to_timestamp(f."startSeconds") AS starts_at, (f."endSeconds" - f."startSeconds") / 60 AS minutes, f.kind, f."reportId" AS report_id,
+                  f."reportedUnits" AS reported_units, f."stripeUnits" AS stripe_units
+           FROM jsonb_to_recordset($3::jsonb) AS f("startSeconds" bigint, "endSeconds" bigint, kind text, "reportId" text, "reportedUnits" bigint, "stripeUnits" bigint)),
+         kept AS (
+           INSERT INTO drifts AS d (tenant_id, starts_at, minutes, kind, report_id, reported_units, stripe_units, found_at, seen_at)
+           SELECT $1, found.*, n.now, n.now FROM found, n
+           ON CONFLICT (tenant_id, starts_at, minutes) DO UPDATE SET kind = excluded.kind, report_id = excluded.report_id,
+             reported_units = excluded.reported_units, stripe_units = excluded.stripe_units, seen_at = excluded.seen_at, closed_at = NULL),
+         gone AS (
+           UPDATE drifts d SET closed_at = n.now FROM n
+           WHERE $4::boolean AND d.tenant_id = $1 AND d.closed_at IS NULL AND d.starts_at >= to_timestamp($5::double precision) AND d.starts_at < to_timestamp($6::double precision)
+             AND NOT EXISTS (SELECT FROM found f WHERE f.starts_at = d.starts_at AND f.minutes = d.minutes)),
+         doubted AS (
+           UPDATE reports r SET doubted_at = n.now, next_at = NULL FROM found f, n
+           WHERE f.kind IN ('missing', 'less') AND r.id = f.report_id AND r.doubted_at IS NULL)
+         UPDATE reconciliations SET done_until = greatest(done_until, $1), tenants = tenants + 1, requests = requests + $7,
+                unread_tenants = unread_tenants + CASE WHEN $4::boolean THEN 0 ELSE 1 END
+         WHERE day = $8 AND done_until < $1 AND claimed_until = to_timestamp($9::double precision / 1000)`,
+        [
+          tenantId,
+          nowMs,
+          JSON.stringify(drifts ?? []),
+          drifts !== undefined,
+          days.startSeconds,
+          days.endSeconds,
+          requests,
+          day,
+          claimedUntilMs,
+        ],
+      );
+    },
+
+    /** Lets go of the comparison: finished, or for the next run to go on with. */
+    async release(day: string, finished: boolean, nowMs: number, claimedUntilMs: number): Promise<void> {
+      await db.query(
+        `UPDATE reconciliations SET claimed_until = NULL, finished_at = CASE WHEN $2::boolean THEN to_timestamp($3::double precision / 1000) END
+         WHERE day = $1 AND finished_at IS NULL AND claimed_until = to_timestamp($4::double precision / 1000)`,
+        [day, finished, nowMs, claimedUntilMs],
+      );
+    },
+  };
+}

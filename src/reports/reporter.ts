@@ -1,0 +1,151 @@
+// The cron that tells Stripe what was used: seals the ledger into reports, then does with each report what is next: sends
+// it, or reads what Stripe has of its minute. Two of these at the same time do no harm: sealing takes a lock, a report is
+// claimed before anything is done with it, and one that is sent twice all the same carries the same identifier twice.
+// Every await may be the last one: an attempt is recorded before it is made, and a claim ends by itself.
+import { type ClaimedReport, type ControlReports, controlReports } from "./reports-store.ts";
+import { controlUsage } from "../control/ledger-store.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
+import {
+  type ReportProgress,
+  SEAL_AGE_MS,
+  afterFailedRead,
+  afterRead,
+  afterSend,
+  leftUntil,
+  nextStep,
+} from "./report.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import type { BillingRun } from "./report-cron.ts";
+
+/** What Stripe has answered is recorded after each claim: few enough that a run which is cut short has little to repeat. */
+const REPORTS_PER_CLAIM = 50;
+/** Workers allow six connections at once; Stripe allows one call at a time per customer and meter. */
+const CUSTOMERS_AT_ONCE = 5;
+/** Longer than a claim takes when Stripe lets each call time out: 50 calls of 10 s, five at once. */
+const CLAIM_MS = 180_000;
+/** A call is not begun when it might end after its claim. */
+const CALL_MS = 15_000;
+
+interface Outcome {
+  progress: (ReportProgress & { id: string })[];
+  carried: string[];
+  /** Whether Stripe said anything at all. */
+  answered: boolean;
+  failed: number;
+}
+
+/** Seals and reports what is due, of all tenants, until the run's time is over: the next run goes on where it ended. */
+export async function reportUsage(env: Env, run: BillingRun): Promise<void> {
+  const usage = controlUsage(connectControl(env));
+  // What was sealed before is sent, also when sealing fails.
+  const sealed = await sealUsage(env, run, run.nowMs() - SEAL_AGE_MS).catch((error: unknown) => {
+    log("error", "usage_not_sealed", { error: describeError(error) });
+    return { reports: 0, carryForwards: 0 };
+  });
+  const { confirmed, failed } = await sendReports(env, run);
+  await usage.beat("report", run.nowMs());
+  log(failed > 0 ? "warn" : "info", "usage_reported", { ...sealed, confirmed, failed });
+}
+
+/** Seals what was admitted before `cutoffMs`, of all tenants or of one. */
+export async function sealUsage(env: Env, run: BillingRun, cutoffMs: number, tenantId?: TenantId) {
+  const ledger = controlReports(connectControl(env));
+  const total = { reports: 0, carryForwards: 0 };
+  while (!run.isOver()) {
+    const { rows, reports, carryForwards } = await ledger.seal(cutoffMs, run.nowMs(), tenantId);
+    if (rows === 0) break;
+    total.reports += reports;
+    total.carryForwards += carryForwards;
+  }
+  return total;
+}
+
+/** Sends what is sealed and due, of all tenants or of one. */
+export async function sendReports(env: Env, run: BillingRun, tenantId?: TenantId) {
+  const db = connectControl(env);
+  const ledger = controlReports(db);
+  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+  const total = { confirmed: 0, failed: 0 };
+  while (!run.isOver()) {
+    const nowMs = run.nowMs();
+    const untilMs = nowMs + CLAIM_MS;
+    const reports = await ledger.claim(nowMs, untilMs, REPORTS_PER_CLAIM, tenantId);
+    if (reports.length === 0) break;
+    const { progress, carried, answered, failed } = await work({ ledger, stripe, run }, reports, untilMs);
+    if (progress.length > 0) await ledger.progress(progress, untilMs, run.nowMs());
+    for (const id of carried) await ledger.carry(id, untilMs, run.nowMs());
+    if (answered) await controlUsage(db).beat("stripe", run.nowMs());
+    total.confirmed += progress.filter((each) => each.answer !== null).length;
+    total.failed += failed;
+    // Stripe is down or wants us to slow down: the rest would fare no better now.
+    if (!answered) break;
+  }
+  return total;
+}
+
+interface Means {
+  ledger: ControlReports;
+  stripe: StripeConnection;
+  run: BillingRun;
+}
+
+/** Does with each claimed report what is next. One that is not reached keeps its claim, and is due again when that ends. */
+async function work(
+  { ledger, stripe, run }: Means,
+  reports: readonly ClaimedReport[],
+  untilMs: number,
+): Promise<Outcome> {
+  const startedMs = run.nowMs();
+  const outcome: Outcome = { progress: [], carried: [], answered: false, failed: 0 };
+  const toSend = reports.filter((report) => nextStep(report, startedMs) === "send").map(({ id }) => id);
+  const attempts =
+    toSend.length === 0 ? new Map<string, number>() : await ledger.recordAttempts(toSend, untilMs, startedMs);
+
+  const keep = (id: string, progress: ReportProgress): void => {
+    outcome.progress.push({ id, ...progress });
+    if (progress.error !== null) outcome.failed += 1;
+  };
+  const send = async (report: ClaimedReport, attempt: number): Promise<void> => {
+    const slotSeconds = report.slotMs / 1000;
+    const answer = await stripe.sendUnits({ ...report, slotSeconds, attempt });
+    if (answer.kind !== "again") outcome.answered = true;
+    keep(report.id, afterSend(report, answer, `${answer.kind}: ${answer.message ?? ""}`.slice(0, 300), startedMs));
+  };
+  const read = async (report: ClaimedReport): Promise<void> => {
+    const startSeconds = report.slotMs / 1000;
+    await run.turn();
+    const found = await stripe.readUnits(report.customerId, {
+      startSeconds,
+      endSeconds: startSeconds + 60,
+      by: "whole",
+    });
+    const nowMs = run.nowMs();
+    if (found.kind !== "again") outcome.answered = true;
+    if (found.kind !== "read") {
+      const error = `summary, ${found.kind}: ${found.message}`.slice(0, 300);
+      return keep(report.id, afterFailedRead(report, error, found.kind === "refused", nowMs));
+    }
+    const after = afterRead(report, found.units.get(startSeconds) ?? 0, nowMs);
+    if (after === "carry") outcome.carried.push(report.id);
+    else keep(report.id, after);
+  };
+  const advance = async (report: ClaimedReport): Promise<void> => {
+    const attempt = attempts.get(report.id);
+    if (attempt !== undefined) return send(report, attempt);
+    const step = nextStep(report, startedMs);
+    if (step === "read") return read(report);
+    if (step === "wait") keep(report.id, leftUntil(report, report.slotMs));
+    outcome.answered ||= step === "wait";
+  };
+
+  const queue = [...Map.groupBy(reports, (report) => report.customerId).values()];
+  const worker = async (): Promise<void> => {
+    for (let own = queue.pop(); own !== undefined; own = queue.pop()) {
+      for (const report of own) if (run.nowMs() < untilMs - CALL_MS) await advance(report);
+    }
+  };
+  await Promise.all(Array.from({ length: CUSTOMERS_AT_ONCE }, worker));
+  return outcome;
+}

@@ -1,0 +1,215 @@
+// Sealing the ledger into reports, and what becomes of a report. A report's units and minute are written once; each
+// function is one transaction and can be repeated. Whoever works on a report holds it by a claim, which is the time
+// `next_at` that nobody else has written: what comes after the claim has ended finds another time there and changes
+// nothing.
+import * as z from "zod";
+import { type OpenReport, type ReportProgress, SEALABLE_MS } from "./report.ts";
+import { TenantId } from "../core/tenant.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
+
+const instant = z.coerce.number().nullable();
+
+const ClaimedReport = z.object({
+  id: z.string(),
+  tenantId: TenantId,
+  customerId: z.string(),
+  slotMs: z.coerce.number().int(),
+  units: z.coerce.number().int(),
+  firstAttemptAtMs: instant,
+  doubtedAtMs: instant,
+  absentSinceMs: instant,
+  invoiceFinal: z.boolean(),
+  alarm: z.enum(["refused", "mismatch"]).nullable(),
+  stripeUnits: z.coerce.number().int().nullable(),
+  error: z.string().nullable(),
+}) satisfies z.ZodType<OpenReport>;
+export type ClaimedReport = z.infer<typeof ClaimedReport>;
+
+export interface Sealed {
+  /** Rows of the ledger. */
+  rows: number;
+  reports: number;
+  carryForwards: number;
+}
+
+export function controlReports(db: NeonConnection) {
+  return {
+    /**
+     * Seals usage admitted before `cutoffMs`, tenant by tenant and at most so many rows that one transaction takes them:
+     * call it again while it seals something. One report per tenant and UTC day, with a minute of that day, not after
+     * now, that no other report of the tenant has and that no final invoice has billed. On the day on which the tenant's
+     * billing period began, that minute begins in the period, too: it may be the one that begins within the next 60 s,
+     * since Stripe takes 5 minutes. What no report can bring into
+     * an invoice goes into a carry-forward: usage of a period whose invoice is final, usage older than Stripe takes, and
+     * usage of a day without a free minute. A day's first hour may be short of minutes: then usage waits. Usage of a
+     * tenant that the control tables do not know stays.
+     */
+    async seal(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Sealed> {
+      const [, , [sealed] = []] = await db.batch([
+        // One sealer at a time, so that no two choose the same minute: the second waits, then finds nothing left.
+        { text: `SELECT pg_advisory_xact_lock($1)`, params: [SEAL_LOCK] },
+        // Without a customer there is nobody whom Stripe could bill: what was used is kept for the record.
+        {
+          text: `UPDATE reports r SET confirmed_at = to_timestamp($1::double precision / 1000), answer = 'no_customer'
+                 FROM tenants t WHERE t.id = r.tenant_id AND t.stripe_customer_id IS NULL AND t.state <> 'provisioning'
+                   AND r.confirmed_at IS NULL AND r.attempts = 0`,
+          params: [nowMs],
+        },
+        {
+          // One statement sees one snapshot: the rows that are marked are the rows that were summed.
+          text: `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
+                 due AS (
+                   SELECT l.call_id, l.tenant_id, l.units, l.at, date_trunc('day', l.at, 'UTC') AS day, p.invoice_id,
+                          l.at < n.now - make_interval(secs => ${SEALABLE_MS / 1000}) AS too_old,
+                          CASE WHEN l.at >= t.period_start AND date_trunc('day', l.at, 'UTC') = date_trunc('day', t.period_start, 'UTC')
+                               THEN least(date_trunc('minute', t.period_start + interval '59.999999 seconds', 'UTC'),
+                                          date_trunc('day', l.at, 'UTC') + interval '1439 minutes') END AS opened
+                   FROM n CROSS JOIN ledger l JOIN tenants t ON t.id = l.tenant_id
+                   LEFT JOIN LATERAL (SELECT invoice_id FROM billing_periods p
+                     WHERE p.tenant_id = l.tenant_id AND l.at >= p.starts_at AND l.at < p.ends_at
+                     ORDER BY finalized_at LIMIT 1) p ON true
+                   WHERE l.report_id IS NULL AND l.carry_forward_id IS NULL AND l.at < to_timestamp($1::double precision / 1000)
+                     AND ($3::text IS NULL OR l.tenant_id = $3)
+                   ORDER BY l.tenant_id, l.at LIMIT ${ROWS_AT_ONCE} FOR UPDATE OF l),
+                 sums AS (
+                   SELECT tenant_id, day, invoice_id, too_old, opened, sum(units) AS units, count(*) AS calls, min(at) AS from_at, max(at) AS to_at,
+                          greatest(date_trunc('minute', max(at), 'UTC'), opened) AS newest, array_agg(call_id) AS call_ids, count(*) FILTER (WHERE invoice_id IS NULL AND NOT too_old) > 0 AS reportable
+                   FROM due GROUP BY tenant_id, day, invoice_id, too_old, opened),
+                 placed AS (
+                   SELECT sums.*, n.now, CASE WHEN reportable THEN coalesce(
+                     (SELECT newest WHERE newest <= greatest(n.now, opened) AND ${isFree("newest")}),
+                     (SELECT minute FROM generate_series(coalesce(opened, day), least(day + interval '1439 minutes', greatest(n.now, opened)), interval '1 minute') AS minute
+                      WHERE ${isFree("minute")} ORDER BY minute < newest, abs(extract(epoch FROM minute - newest)) LIMIT 1)) END AS slot
+                   FROM sums, n),
+                 named AS (
+                   SELECT *, CASE WHEN slot IS NOT NULL THEN 'u1.' || tenant_id || '.' || (extract(epoch FROM slot) / 60)::bigint END AS report_id,
+                          CASE WHEN slot IS NULL THEN 'c1.' || tenant_id || '.' || (extract(epoch FROM day) / 86400)::bigint || '.' ||
+                            (row_number() OVER (PARTITION BY tenant_id, day, slot IS NULL ORDER BY from_at)
+                             + (SELECT count(*) FROM carry_forwards c WHERE c.tenant_id = placed.tenant_id AND c.report_id IS NULL
+                                  AND c.to_at >= day AND c.to_at < day + interval '1 day')) END AS carry_forward_id
+                   FROM placed WHERE slot IS NOT NULL OR NOT reportable OR day < now - interval '1 hour'),
+                 marked AS (
+                   UPDATE ledger SET report_id = own.report_id, carry_forward_id = own.carry_forward_id
+                   FROM (SELECT report_id, carry_forward_id, unnest(call_ids) AS call_id FROM named) own
+                   WHERE ledger.call_id = own.call_id RETURNING 1),
+                 reported AS (
+                   INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at)
+                   SELECT report_id, tenant_id, slot, units, calls, now FROM named WHERE report_id IS NOT NULL RETURNING 1),
+                 carried AS (
+                   INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, sealed_at)
+                   SELECT carry_forward_id, tenant_id, from_at, to_at, units, calls,
+                          CASE WHEN invoice_id IS NOT NULL THEN 'invoice_final' WHEN too_old THEN 'too_old' ELSE 'no_minute' END, now
+                   FROM named WHERE carry_forward_id IS NOT NULL RETURNING 1)
+                 SELECT (SELECT count(*) FROM marked)::int AS rows, (SELECT count(*) FROM reported)::int AS reports,
+                        (SELECT count(*) FROM carried)::int AS "carryForwards"`,
+          params: [cutoffMs, nowMs, tenantId],
+        },
+      ]);
+      return sealed as unknown as Sealed;
+    },
+
+    /**
+     * Takes reports that are due, for nobody else until `untilMs`: those first that were never tried, or not for the
+     * longest time. Those of a tenant without a customer wait.
+     */
+    async claim(
+      nowMs: number,
+      untilMs: number,
+      limit: number,
+      tenantId: TenantId | null = null,
+    ): Promise<ClaimedReport[]> {
+      const rows = await db.query(
+        `UPDATE reports r SET next_at = to_timestamp($2::double precision / 1000)
+         FROM (SELECT r.id, t.stripe_customer_id FROM reports r JOIN tenants t ON t.id = r.tenant_id
+               WHERE (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL) AND t.stripe_customer_id IS NOT NULL
+                 AND (r.next_at IS NULL OR r.next_at <= to_timestamp($1::double precision / 1000))
+                 AND ($4::text IS NULL OR r.tenant_id = $4)
+               ORDER BY r.last_attempt_at NULLS FIRST, r.next_at NULLS FIRST, r.id LIMIT $3 FOR UPDATE OF r SKIP LOCKED) due
+         WHERE r.id = due.id
+         RETURNING r.id, r.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", r.units, ${ms("slot")} AS "slotMs",
+                   ${ms("first_attempt_at")} AS "firstAttemptAtMs", ${ms("doubted_at")} AS "doubtedAtMs", ${ms("absent_since")} AS "absentSinceMs",
+                   EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = r.tenant_id AND r.slot >= p.starts_at AND r.slot < p.ends_at) AS "invoiceFinal",
+                   r.alarm, r.stripe_units AS "stripeUnits", r.error`,
+        [nowMs, untilMs, limit, tenantId],
+      );
+      return rows.map((row) => ClaimedReport.parse(row));
+    },
+
+    /** Records attempts before they are made. Returns the number of each attempt that may be made, by the report's id. */
+    async recordAttempts(ids: readonly string[], claimedUntilMs: number, nowMs: number): Promise<Map<string, number>> {
+      const rows = await db.query(
+        `UPDATE reports r SET attempts = r.attempts + 1, last_attempt_at = n.now, first_attempt_at = coalesce(r.first_attempt_at, n.now)
+         FROM (SELECT to_timestamp($3::double precision / 1000) AS now) n
+         WHERE r.id = ANY ($1) AND r.next_at = to_timestamp($2::double precision / 1000) RETURNING r.id, r.attempts`,
+        [ids, claimedUntilMs, nowMs],
+      );
+      return new Map(rows.map((row) => [String(row["id"]), Number(row["attempts"])]));
+    },
+
+    /** What has become of claimed reports. A confirmation stays, whatever is found out later. */
+    async progress(
+      progress: readonly (ReportProgress & { id: string })[],
+      claimedUntilMs: number,
+      nowMs: number,
+    ): Promise<void> {
+      await db.query(
+        `UPDATE reports r SET confirmed_at = coalesce(r.confirmed_at, CASE WHEN p.answer IS NOT NULL THEN to_timestamp($3::double precision / 1000) END),
+                answer = coalesce(p.answer, r.answer), first_attempt_at = ${instantOf('"firstAttemptAtMs"')}, doubted_at = ${instantOf('"doubtedAtMs"')},
+                absent_since = ${instantOf('"absentSinceMs"')}, alarm = p.alarm, stripe_units = p."stripeUnits", error = p.error, next_at = ${instantOf('"nextAtMs"')}
+         FROM jsonb_to_recordset($1::jsonb) AS p(id text, answer text, "firstAttemptAtMs" double precision, "doubtedAtMs" double precision,
+                "absentSinceMs" double precision, alarm text, "stripeUnits" bigint, error text, "nextAtMs" double precision)
+         WHERE r.id = p.id AND r.next_at = to_timestamp($2::double precision / 1000)`,
+        [JSON.stringify(progress), claimedUntilMs, nowMs],
+      );
+    },
+
+    /** A claimed report that never came to Stripe and would come too late now: a carry-forward takes its place. */
+    async carry(id: string, claimedUntilMs: number, nowMs: number): Promise<void> {
+      await db.query(
+        `WITH n AS (SELECT to_timestamp($3::double precision / 1000) AS now),
+         given_up AS (
+           UPDATE reports r SET answer = 'carried', confirmed_at = coalesce(r.confirmed_at, n.now), doubted_at = NULL, absent_since = NULL,
+                                alarm = NULL, next_at = NULL
+           FROM n WHERE r.id = $1 AND r.next_at = to_timestamp($2::double precision / 1000) RETURNING r.*)
+         INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, report_id, sealed_at)
+         SELECT 'c1.' || id, tenant_id, slot, slot, units, calls, 'report_lost', id, n.now FROM given_up, n ON CONFLICT DO NOTHING`,
+        [id, claimedUntilMs, nowMs],
+      );
+    },
+
+    /**
+     * These reports are confirmed or not, but there is reason to think that Stripe does not have them: a summary decides.
+     * Returns how many reports of this name there were to doubt.
+     */
+    async doubt(ids: readonly string[], nowMs: number): Promise<number> {
+      const rows = await db.query(
+        `UPDATE reports SET doubted_at = to_timestamp($2::double precision / 1000), next_at = NULL
+         WHERE id = ANY ($1) AND (doubted_at IS NULL OR doubted_at < first_attempt_at) AND answer IS DISTINCT FROM 'carried' AND answer IS DISTINCT FROM 'no_customer' RETURNING id`,
+        [ids, nowMs],
+      );
+      return rows.length;
+    },
+  };
+}
+
+export type ControlReports = ReturnType<typeof controlReports>;
+
+/** An arbitrary key of the advisory lock that sealers take, and whoever prices what they carried forward. */
+export const SEAL_LOCK = 8_462_001;
+
+/** Sealed within two seconds or so, far from the ten that the control database is given to answer (0.1 ms a row). */
+const ROWS_AT_ONCE = 20_000;
+
+/** Whether a tenant's minute may be a report's: no other report has it, and no final invoice has billed it. */
+function isFree(minute: string): string {
+  return `NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = ${minute})
+    AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = sums.tenant_id AND ${minute} >= p.starts_at AND ${minute} < p.ends_at)`;
+}
+
+function ms(column: string): string {
+  return `(extract(epoch FROM r.${column}) * 1000)::double precision`;
+}
+
+function instantOf(column: string): string {
+  return `to_timestamp(p.${column} / 1000)`;
+}

@@ -1,0 +1,124 @@
+// What Stripe's events change. An event only says that something happened: what is now true is fetched from Stripe after
+// the waiting events were read, inside the tenant's object, which is the tenant's lock. So neither order nor repetition
+// matters, and one look at Stripe serves all events that wait (DESIGN.md I4).
+import { billingOf } from "./subscriptions-store.ts";
+import { type PendingEvent, controlInbox } from "./inbox-store.ts";
+import { openRemoval } from "../lifecycle/removals-store.ts";
+import { tenantsOf } from "../control/tenants-store.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { connectStripe } from "../adapters/stripe.ts";
+import { subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
+import { AppError } from "../core/errors.ts";
+import { plans } from "../core/plans.ts";
+import { objectIdOf } from "./stripe-event.ts";
+import { billingAfter } from "./subscription.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { recordInvoice } from "./invoices.ts";
+import { recordMeterErrors } from "../reports/meter-errors.ts";
+import { startProvisioning } from "../lifecycle/provisioning-start.ts";
+
+/** Others write the tenant's row, too; each time that one was faster, Stripe is asked again. */
+const MAX_WRITES = 5;
+
+const NO_TENANT_YET = "no_tenant_yet";
+
+/** Applies the tenant's waiting events. One that fails stays, and is applied again. */
+export async function applyBillingEvents(env: Env, tenantId: TenantId): Promise<void> {
+  const inbox = controlInbox(connectControl(env));
+  const pending = await inbox.pending(tenantId);
+  let synced: Promise<string> | undefined;
+  const sync = (): Promise<string> => (synced ??= syncSubscription(env, tenantId));
+  // A Checkout makes the tenant that the others are about.
+  for (const event of pending.toSorted((a, b) => Number(isCheckout(b)) - Number(isCheckout(a)))) {
+    try {
+      await inbox.applied(event.id, await apply(env, tenantId, event, sync));
+    } catch (error) {
+      log("error", "webhook_not_applied", { tenantId, eventId: event.id, error: describeError(error) });
+      await inbox.failed(event.id, describeError(error));
+    }
+  }
+}
+
+async function apply(env: Env, tenantId: TenantId, event: PendingEvent, sync: () => Promise<string>): Promise<string> {
+  const objectId = objectIdOf(event.payload);
+  switch (event.type) {
+    case "checkout.session.completed":
+    case "checkout.session.async_payment_succeeded":
+      return await completeCheckout(env, tenantId, objectId, sync);
+    case "customer.subscription.created":
+    case "customer.subscription.updated":
+    case "customer.subscription.deleted":
+    case "invoice.created":
+    case "invoice.paid":
+    case "invoice.payment_failed":
+      return await sync();
+    case "invoice.finalized": {
+      const outcome = await sync();
+      if (outcome !== NO_TENANT_YET) await recordInvoice(env, tenantId, objectId);
+      return outcome;
+    }
+    case "v1.billing.meter.error_report_triggered":
+    case "v1.billing.meter.no_meter_found":
+      return await recordMeterErrors(env, event.id);
+    default:
+      return event.type satisfies never; // the inbox gives out no other
+  }
+}
+
+function isCheckout({ type }: PendingEvent): boolean {
+  return type.startsWith("checkout.");
+}
+
+async function completeCheckout(
+  env: Env,
+  tenantId: TenantId,
+  sessionId: string,
+  sync: () => Promise<string>,
+): Promise<string> {
+  const tenants = tenantsOf(env);
+  const [order, paid] = await Promise.all([
+    tenants.checkout(tenantId),
+    connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).paidCheckout(sessionId),
+  ]);
+  if (order === undefined) return "not_ordered";
+  if (paid === undefined) return "not_paid";
+  if (paid.tenantId !== tenantId) return "not_ours"; // paid elsewhere, with this tenant's id as its reference
+  const plan = plans[order.plan];
+  const { created } = await tenants.insert({
+    id: tenantId,
+    name: order.name,
+    email: order.email ?? paid.email,
+    plan: plan.name,
+    strategy: plan.strategy,
+    region: null,
+    limits: plan.limits,
+    allowedTools: null,
+    trialUntil: null,
+    stripeCustomerId: paid.customerId,
+    stripeSubscriptionId: paid.subscriptionId,
+  });
+  await startProvisioning(env, tenantId);
+  await sync();
+  await controlInbox(connectControl(env)).reopen(tenantId, NO_TENANT_YET);
+  return created ? "tenant_created" : "tenant_known";
+}
+
+/** Makes the tenant's row what Stripe's subscriptions of its customer say now. To be called under the tenant's lock. */
+export async function syncSubscription(env: Env, tenantId: TenantId): Promise<string> {
+  const billing = billingOf(env);
+  for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
+    // The row first: what is fetched afterwards is newer, and is written on this row or not at all.
+    const row = await billing.read(tenantId);
+    if (row === undefined) return NO_TENANT_YET;
+    const { version, customerId, ...before } = row;
+    if (customerId === null) return "not_sold_by_stripe";
+    const after = billingAfter(before, await subscriptionsOf(env).ofCustomer(customerId), Date.now());
+    const isSame = JSON.stringify(after) === JSON.stringify(before);
+    if (!isSame && !(await billing.write(version, after))) continue;
+    if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
+    if (after.endedAtMs !== null && after.suspendedBy === "billing") await openRemoval(env, tenantId);
+    return isSame ? "no_change" : `${after.state}_${after.plan}`;
+  }
+  throw new AppError("conflict", "the tenant's row changes faster than Stripe answers");
+}

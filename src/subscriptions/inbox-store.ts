@@ -1,0 +1,110 @@
+// The inbox of Stripe's events: kept before they are acknowledged, applied once afterwards, in any order.
+import {
+  type AppliedEventType,
+  type IncomingEvent,
+  OF_NO_TENANT,
+  appliedEventTypes,
+  thinEventTypes,
+} from "./stripe-event.ts";
+import type { TenantId } from "../core/tenant.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
+
+export interface PendingEvent {
+  id: string;
+  type: AppliedEventType;
+  payload: unknown;
+}
+
+export function controlInbox(db: NeonConnection) {
+  return {
+    /**
+     * Keeps an event; one that is known already changes nothing. Returns the known tenant it belongs to, if any, and
+     * whether it was new. The customer says more than what the event names, which is a copy. An event that names no known
+     * tenant is kept and marked, so that an operator sees it; one that names nobody is somebody else's business in the
+     * same Stripe account, unless it is a Checkout, of which there is no other here.
+     */
+    async keep(event: IncomingEvent): Promise<{ fresh: boolean; tenantId: TenantId | undefined }> {
+      const [row] = await db.query(
+        `WITH known AS (
+           SELECT coalesce((SELECT id FROM tenants WHERE stripe_customer_id = $4), (SELECT id FROM tenants WHERE id = $3),
+                           (SELECT tenant_id FROM checkouts WHERE tenant_id = $3), CASE WHEN $3 = $7 THEN $7 END) AS tenant_id),
+         kept AS (
+           INSERT INTO webhook_inbox (event_id, type, tenant_id, payload, applied_at, outcome)
+           SELECT $1, $2, known.tenant_id, $5::jsonb, CASE WHEN $6::boolean AND known.tenant_id IS NOT NULL THEN NULL ELSE now() END,
+                  CASE WHEN NOT $6::boolean THEN 'not_used' WHEN known.tenant_id IS NOT NULL THEN NULL
+                       WHEN $3::text IS NULL AND $2 NOT LIKE 'checkout.%' THEN 'not_ours' ELSE 'unknown_tenant' END
+           FROM known ON CONFLICT (event_id) DO NOTHING RETURNING event_id)
+         SELECT known.tenant_id AS "tenantId", EXISTS (SELECT FROM kept) AS fresh FROM known`,
+        [
+          event.id,
+          event.type,
+          event.namedTenant,
+          event.customerId,
+          JSON.stringify(event.payload),
+          appliedTypes.has(event.type),
+          OF_NO_TENANT,
+        ],
+      );
+      const tenantId = row?.["tenantId"];
+      return {
+        fresh: row?.["fresh"] === true,
+        tenantId: typeof tenantId === "string" ? (tenantId as TenantId) : undefined,
+      };
+    },
+
+    /** Which of these events were never kept. */
+    async missing(eventIds: readonly string[]): Promise<string[]> {
+      if (eventIds.length === 0) return [];
+      const rows = await db.query(
+        `SELECT id FROM unnest($1::text[]) AS id WHERE NOT EXISTS (SELECT FROM webhook_inbox w WHERE w.event_id = id)`,
+        [[...eventIds]],
+      );
+      return rows.map((row) => String(row["id"]));
+    },
+
+    async pending(tenantId: TenantId): Promise<PendingEvent[]> {
+      const rows = await db.query(
+        // Those that have failed come last, so that they are in nobody's way.
+        `SELECT event_id AS id, type, payload FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL
+         ORDER BY attempts, received_at LIMIT 50`,
+        [tenantId],
+      );
+      return rows as unknown as PendingEvent[];
+    },
+
+    async applied(eventId: string, outcome: string): Promise<void> {
+      await db.query(
+        `UPDATE webhook_inbox SET applied_at = now(), outcome = $2, attempts = attempts + 1, error = NULL WHERE event_id = $1 AND applied_at IS NULL`,
+        [eventId, outcome],
+      );
+    },
+
+    /** What came before its tenant did is to be applied now. */
+    async reopen(tenantId: TenantId, outcome: string): Promise<void> {
+      await db.query(
+        `UPDATE webhook_inbox SET applied_at = NULL, outcome = NULL WHERE tenant_id = $1 AND outcome = $2`,
+        [tenantId, outcome],
+      );
+    },
+
+    async failed(eventId: string, error: string): Promise<void> {
+      await db.query(
+        `UPDATE webhook_inbox SET attempts = attempts + 1, error = $2 WHERE event_id = $1 AND applied_at IS NULL`,
+        [eventId, error],
+      );
+    },
+
+    /** Tenants with events that have waited for longer than `olderThanMs`. */
+    async lagging(olderThanMs: number, limit: number): Promise<TenantId[]> {
+      const rows = await db.query(
+        `SELECT tenant_id AS id FROM webhook_inbox WHERE applied_at IS NULL AND tenant_id IS NOT NULL
+           AND received_at < now() - make_interval(secs => $1::double precision / 1000)
+         GROUP BY tenant_id ORDER BY min(attempts), min(received_at) LIMIT $2`,
+        [olderThanMs, limit],
+      );
+      return rows.map((row) => row["id"] as TenantId);
+    },
+  };
+}
+
+const appliedTypes: ReadonlySet<string> = new Set([...appliedEventTypes, ...thinEventTypes]);

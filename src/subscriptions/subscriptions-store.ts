@@ -1,0 +1,241 @@
+// The control tables' side of billing: what Stripe's subscriptions say of a tenant, changes of plan, and the ends of
+// subscriptions. A write of what was decided from Stripe succeeds only on the row that it was decided for.
+import * as z from "zod";
+import { type Limits, type PlanName, type Strategy, planNames, plans, strategies } from "../core/plans.ts";
+import type { TenantBilling } from "./subscription.ts";
+import { type TenantId, tenantStates } from "../core/tenant.ts";
+import { instant } from "../control/tenants-store.ts";
+import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+
+const millis = z.coerce.number().int().nullable();
+
+const BillingRow = z.object({
+  id: z.string(),
+  version: z.coerce.number().int(),
+  customerId: z.string().nullable(),
+  state: z.enum(tenantStates),
+  suspendedBy: z.enum(["operator", "billing"]).nullable(),
+  plan: z.enum(planNames),
+  subscriptionId: z.string().nullable(),
+  trialUntilMs: millis,
+  pastDueSinceMs: millis,
+  periodStartMs: millis,
+  periodEndMs: millis,
+  cancelAtMs: millis,
+  endedAtMs: millis,
+  leavesStripe: z.boolean(),
+});
+export type BillingRow = TenantBilling & { version: number; customerId: string | null };
+
+const PlanChange = z.object({
+  id: z.int(),
+  tenantId: z.string(),
+  fromPlan: z.enum(planNames),
+  plan: z.enum(planNames),
+  strategy: z.enum(strategies),
+  state: z.enum(["waiting", "done", "cancelled"]),
+  requestedBy: z.enum(["operator", "tenant"]),
+  attempts: z.int(),
+  holdMs: z.int().nullable(),
+  waitsFor: z.string().nullable(),
+  requestedAt: z.string(),
+  finishedAt: z.string().nullable(),
+});
+export type PlanChange = z.infer<typeof PlanChange>;
+
+const changeColumns = `c.id::int AS id, c.tenant_id AS "tenantId", c.from_plan AS "fromPlan", c.plan, c.strategy, c.state,
+  c.requested_by AS "requestedBy", c.attempts, c.hold_ms AS "holdMs", c.waits_for AS "waitsFor",
+  ${instant("c.requested_at")} AS "requestedAt", ${instant("c.finished_at")} AS "finishedAt"`;
+
+/** Plans that are sold by contract: a tenant that changes to one leaves Stripe's subscriptions. */
+const byContract = Object.values(plans)
+  .filter(({ amountCents }) => amountCents === null)
+  .map(({ name }) => name);
+
+export function controlBilling(db: NeonConnection) {
+  return {
+    async read(tenantId: TenantId): Promise<BillingRow | undefined> {
+      const ms = (column: string): string => `(extract(epoch FROM t.${column}) * 1000)::bigint`;
+      const [row] = await db.query(
+        `SELECT t.id, t.version, t.stripe_customer_id AS "customerId", t.state, t.plan, t.stripe_subscription_id AS "subscriptionId",
+                CASE WHEN t.state = 'suspended' THEN coalesce(t.suspended_by, 'operator') END AS "suspendedBy",
+                ${ms("trial_until")} AS "trialUntilMs", ${ms("past_due_since")} AS "pastDueSinceMs",
+                ${ms("period_start")} AS "periodStartMs", ${ms("period_end")} AS "periodEndMs",
+                ${ms("cancel_at")} AS "cancelAtMs", ${ms("subscription_ended_at")} AS "endedAtMs",
+                EXISTS (SELECT FROM plan_changes c WHERE c.tenant_id = t.id AND c.state = 'waiting' AND c.plan = ANY ($2::text[])) AS "leavesStripe"
+         FROM tenants t WHERE t.id = $1`,
+        [tenantId, byContract],
+      );
+      return row === undefined ? undefined : BillingRow.parse(row);
+    },
+
+    /**
+     * Writes what follows from Stripe, if the row is still of version `version`; a new plan brings its numbers. False: the
+     * row has changed meanwhile, and is to be read again.
+     */
+    async write(version: number, after: TenantBilling): Promise<boolean> {
+      const at = (n: number): string => `to_timestamp($${n}::double precision / 1000)`;
+      const { limits, strategy } = plans[after.plan];
+      const rows = await db.query(
+        `UPDATE tenants SET state = $3, suspended_by = $4, stripe_subscription_id = $6, trial_until = ${at(7)}, past_due_since = ${at(8)},
+                period_start = ${at(9)}, period_end = ${at(10)}, cancel_at = ${at(11)}, subscription_ended_at = ${at(12)},
+                strategy = CASE WHEN plan = $5 THEN strategy ELSE $13 END, limits = CASE WHEN plan = $5 THEN limits ELSE $14::jsonb END,
+                plan = $5, version = version + 1
+         WHERE id = $1 AND version = $2 RETURNING id`,
+        [
+          after.id,
+          version,
+          after.state,
+          after.suspendedBy,
+          after.plan,
+          after.subscriptionId,
+          after.trialUntilMs,
+          after.pastDueSinceMs,
+          after.periodStartMs,
+          after.periodEndMs,
+          after.cancelAtMs,
+          after.endedAtMs,
+          strategy,
+          JSON.stringify(limits),
+        ],
+      );
+      return rows.length > 0;
+    },
+
+    // ---- changes of plan
+
+    /** Opens a change of plan, unless one waits. Returns the one that waits now; `undefined`: there is no such tenant. */
+    async openChange(
+      tenantId: TenantId,
+      wanted: { plan: PlanName; strategy: Strategy; limits: Limits; requestedBy: "operator" | "tenant" },
+    ): Promise<PlanChange | undefined> {
+      const [, rows = []] = await db.batch([
+        {
+          text: `INSERT INTO plan_changes (tenant_id, from_plan, plan, strategy, limits, requested_by)
+                 SELECT id, plan, $2, $3, $4::jsonb, $5 FROM tenants WHERE id = $1 AND state <> 'gone' ON CONFLICT DO NOTHING`,
+          params: [tenantId, wanted.plan, wanted.strategy, JSON.stringify(wanted.limits), wanted.requestedBy],
+        },
+        waitingChange(tenantId),
+      ]);
+      return rows[0] === undefined ? undefined : PlanChange.parse(rows[0]);
+    },
+
+    /** Whether a change is to what is wanted. */
+    async asks(changeId: number, wanted: { plan: PlanName; strategy: Strategy; limits: Limits }): Promise<boolean> {
+      const rows = await db.query(
+        `SELECT FROM plan_changes WHERE id = $1 AND plan = $2 AND strategy = $3 AND limits = $4::jsonb`,
+        [changeId, wanted.plan, wanted.strategy, JSON.stringify(wanted.limits)],
+      );
+      return rows.length > 0;
+    },
+
+    async waitingChange(tenantId: TenantId): Promise<PlanChange | undefined> {
+      const { text, params } = waitingChange(tenantId);
+      const [row] = await db.query(text, params);
+      return row === undefined ? undefined : PlanChange.parse(row);
+    },
+
+    /** The tenant's changes of plan, newest first. */
+    async changes(tenantId: TenantId): Promise<PlanChange[]> {
+      const rows = await db.query(
+        `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 ORDER BY id DESC LIMIT 50`,
+        [tenantId],
+      );
+      return rows.map((row) => PlanChange.parse(row));
+    },
+
+    /** Notes what a change waits for. */
+    async noteChange(changeId: number, waitsFor: string, holdMs?: number): Promise<void> {
+      await db.query(
+        `UPDATE plan_changes SET waits_for = $2, hold_ms = coalesce($3::integer, hold_ms), progressed_at = now()
+         WHERE id = $1 AND state = 'waiting'`,
+        [changeId, waitsFor, holdMs ?? null],
+      );
+    },
+
+    /** Records that Stripe is about to be asked. Returns the attempt's number, or `undefined` when the change is over. */
+    async nextAttempt(changeId: number): Promise<number | undefined> {
+      const [row] = await db.query(
+        `UPDATE plan_changes SET attempts = attempts + 1, progressed_at = now() WHERE id = $1 AND state = 'waiting' RETURNING attempts`,
+        [changeId],
+      );
+      return row === undefined ? undefined : Number(row["attempts"]);
+    },
+
+    /**
+     * The change takes effect: the tenant has the plan with the numbers that were asked for. One that leaves Stripe has no
+     * subscription any more, and nothing that followed from it.
+     */
+    async finishChange(changeId: number, holdMs: number): Promise<void> {
+      await db.query(
+        `WITH done AS (
+           UPDATE plan_changes SET state = 'done', waits_for = NULL, hold_ms = $3, progressed_at = now(), finished_at = now()
+           WHERE id = $1 AND state = 'waiting' RETURNING tenant_id, plan, strategy, limits, plan = ANY ($2::text[]) AS leaves)
+         UPDATE tenants t SET plan = done.plan, strategy = done.strategy, limits = done.limits, version = version + 1,
+                stripe_subscription_id = CASE WHEN done.leaves THEN NULL ELSE stripe_subscription_id END,
+                past_due_since = CASE WHEN done.leaves THEN NULL ELSE past_due_since END,
+                period_start = CASE WHEN done.leaves THEN NULL ELSE period_start END,
+                period_end = CASE WHEN done.leaves THEN NULL ELSE period_end END,
+                cancel_at = CASE WHEN done.leaves THEN NULL ELSE cancel_at END,
+                subscription_ended_at = CASE WHEN done.leaves THEN NULL ELSE subscription_ended_at END,
+                suspended_by = CASE WHEN done.leaves AND suspended_by = 'billing' THEN NULL ELSE suspended_by END,
+                state = CASE WHEN done.leaves AND (state = 'past_due' OR state = 'suspended' AND suspended_by = 'billing') THEN 'active' ELSE state END
+         FROM done WHERE t.id = done.tenant_id`,
+        [changeId, byContract, holdMs],
+      );
+    },
+
+    async cancelChange(tenantId: TenantId): Promise<boolean> {
+      const rows = await db.query(
+        `UPDATE plan_changes SET state = 'cancelled', waits_for = NULL, progressed_at = now(), finished_at = now()
+         WHERE tenant_id = $1 AND state = 'waiting' RETURNING id`,
+        [tenantId],
+      );
+      return rows.length > 0;
+    },
+
+    /** Tenants whose change of plan waits and has been silent for `silenceMs`. */
+    async silentChanges(silenceMs: number, limit: number): Promise<TenantId[]> {
+      const rows = await db.query(
+        `SELECT tenant_id AS id FROM plan_changes WHERE state = 'waiting'
+           AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
+        [silenceMs, limit],
+      );
+      return rows.map((row) => row["id"] as TenantId);
+    },
+
+    // ---- usage on its way
+
+    /**
+     * How much of the tenant's ledger is not sealed, up to the row `lastN` of its object's sequence, and how many reports
+     * Stripe has not confirmed and may yet: what it refuses has an alarm of its own, and is waited for by nobody.
+     */
+    async unsettled(
+      tenantId: TenantId,
+      epoch: string,
+      lastN: number,
+    ): Promise<{ unsealed: number; unconfirmed: number }> {
+      const [row] = await db.query(
+        `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL
+                   AND NOT (object = $1 AND epoch = $2 AND n > $3))::int AS unsealed,
+                (SELECT count(*) FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL AND alarm IS NULL)::int AS unconfirmed`,
+        [tenantId, epoch, lastN],
+      );
+      return { unsealed: Number(row?.["unsealed"]), unconfirmed: Number(row?.["unconfirmed"]) };
+    },
+  };
+}
+
+export type ControlBilling = ReturnType<typeof controlBilling>;
+
+/** Those of this deployment. */
+export function billingOf(env: ControlDatabase): ControlBilling {
+  return controlBilling(connectControl(env));
+}
+
+function waitingChange(tenantId: TenantId): { text: string; params: unknown[] } {
+  return {
+    text: `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 AND state = 'waiting'`,
+    params: [tenantId],
+  };
+}

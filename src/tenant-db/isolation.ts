@@ -1,0 +1,267 @@
+// The proof, at start-up and in /health, that a login which tools run as cannot step over the wall between tenants.
+// It asks the catalogue what the login may do. On shared tables it also tries: without a context, with a forged and an
+// expired one, across two canary tenants, and to create. Every attempt that must fail runs in a transaction that ends in
+// an error anyway, so a wall that is down leaves nothing behind. All requests leave together: one round trip's time.
+import { type ContextKeys, signContext } from "./signed-context.ts";
+import { AppError } from "../core/errors.ts";
+import { TenantId } from "../core/tenant.ts";
+import { connectNeon, type Row, SqlError, type Statement } from "../adapters/neon.ts";
+import { enterOwnSchema, enterTenant, plainTransaction } from "./tenant-db.ts";
+
+export interface IsolationFailure {
+  /** A stable name of what was looked at. */
+  check: string;
+  /** What was found: names of roles, tables and functions, never rows and never secrets. */
+  detail: string;
+}
+
+/** `leftOpen` names built-in functions that only the host's superuser could revoke. None reaches another tenant's rows. */
+export type IsolationProof = { proven: true; leftOpen: string[] } | { proven: false; failures: IsolationFailure[] };
+
+/** Two tenants that nobody can sign up as: each owns one product, both under the same id. `npm run migrate` puts them there. */
+export const canaryTenants = [TenantId.parse("canary-a"), TenantId.parse("canary-b")] as const;
+export const CANARY_PRODUCT = "canary";
+
+const TIMEOUT_MS = 5_000;
+const REFUSED = "42501"; // insufficient_privilege
+const ROLLED_BACK = "22012"; // division_by_zero, by which `rollBack` ends a transaction
+const rollBack: Statement = { text: "SELECT 1 / 0" };
+/** A pooled connection's leftovers or the load, not the walls, decide these: read-only, serialization, lock and time limits. */
+const inconclusive = /^(25006|40|55P03|57014)/;
+
+/** What row security compares with; anything else in a permissive policy would open the table further. */
+const POLICY = "(tenant_id = ( SELECT tollgate.current_tenant() AS current_tenant))";
+
+/** The one policy besides: it lets a role read that no login of tools is or can become (migrations/shared/0007_analytics.sql). */
+const ofAnalytics = `p.polcmd = 'r' AND p.polroles = ARRAY(
+  SELECT r.oid FROM pg_roles r WHERE r.rolname = tollgate.analytics_role() AND NOT pg_has_role(r.oid, 'MEMBER'))`;
+
+/** What the catalogue's own schemas and extensions hold is the host's to answer for, and holds no tenant's rows. */
+const ofTheHost = (relation: string, schemaColumn: string, oidColumn: string) => `
+  ${schemaColumn} IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)
+  OR EXISTS (SELECT FROM pg_depend WHERE classid = '${relation}'::regclass AND objid = ${oidColumn} AND deptype = 'e')`;
+
+const touchable = `c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT (${ofTheHost("pg_class", "c.relnamespace", "c.oid")})
+  AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER, MAINTAIN')
+    OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`;
+
+/** What no login of tools may be or do, in any tier. Each selects one text for every fault that it finds. */
+const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
+  login_powers: `
+    SELECT r.rolname || ' has ' || power FROM pg_roles r CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper),
+      ('BYPASSRLS', r.rolbypassrls), ('CREATEROLE', r.rolcreaterole), ('CREATEDB', r.rolcreatedb),
+      ('REPLICATION', r.rolreplication)) AS p (power, has)
+    WHERE has AND (r.rolname = current_user OR pg_has_role(r.oid, 'MEMBER'))`,
+  login_memberships: `
+    SELECT 'member of ' || rolname FROM pg_roles
+    WHERE pg_has_role(oid, 'MEMBER') AND rolname NOT IN (current_user, '${itsGroup}')`,
+  // Large objects are left out: where the host keeps their functions open, a hostile statement could make one, and
+  // closing every tenant's door for that would be a greater harm than the object, which holds its maker's data alone.
+  login_owns_nothing: `
+    SELECT r.rolname || ' owns ' || d.classid::regclass || ' ' || d.objid
+    FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+    WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND d.classid <> 'pg_largeobject'::regclass
+      AND r.rolname IN (current_user, '${itsGroup}')`,
+  creates_nothing: `
+    SELECT 'schema ' || nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'CREATE')
+    UNION ALL
+    SELECT 'database: ' || p FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS p WHERE has_database_privilege(current_database(), p)`,
+  // A function that runs with its owner's rights is a door in the wall; of these, one is the wall, and the others only
+  // touch what is kept of the tenant that the first one names.
+  definer_functions: `
+    SELECT p.oid::regprocedure::text FROM pg_proc p
+    WHERE p.prosecdef AND has_function_privilege(p.oid, 'EXECUTE')
+      AND NOT (${ofTheHost("pg_proc", "p.pronamespace", "p.oid")}) AND p.oid <> ALL (array_remove(ARRAY[to_regprocedure('tollgate.current_tenant()'),
+        to_regprocedure('tollgate.loading(bigint)'), to_regprocedure('tollgate.staged_rows(bigint,name)'),
+        to_regprocedure('tollgate.put_back(bigint,integer)')], NULL))`,
+});
+
+const sharedChecks: Readonly<Record<string, string>> = {
+  ...loginChecks("tollgate_app"),
+  tables_walled: `
+    SELECT c.oid::regclass || ': row security is not enabled and forced' FROM pg_class c
+    WHERE ${touchable} AND c.relkind IN ('r', 'p') AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+    UNION ALL
+    SELECT c.oid::regclass || ': not a table with row security' FROM pg_class c
+    WHERE ${touchable} AND c.relkind NOT IN ('r', 'p')
+      AND NOT (c.relkind = 'v' AND 'security_invoker=true' = ANY (COALESCE(c.reloptions, '{}')))
+    UNION ALL
+    SELECT c.oid::regclass || ': TRUNCATE is granted' FROM pg_class c
+    WHERE ${touchable} AND has_table_privilege(c.oid, 'TRUNCATE')`,
+  policies: `
+    SELECT c.oid::regclass || ': has no policy' FROM pg_class c
+    WHERE ${touchable} AND c.relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid)
+    UNION ALL
+    SELECT c.oid::regclass || ': policy ' || p.polname FROM pg_class c JOIN pg_policy p ON p.polrelid = c.oid
+    WHERE ${touchable} AND p.polpermissive AND NOT (${ofAnalytics})
+      AND (COALESCE(pg_get_expr(p.polqual, p.polrelid), $1) <> $1
+        OR COALESCE(pg_get_expr(p.polwithcheck, p.polrelid), $1) <> $1)`,
+  keys_start_with_tenant: `
+    SELECT i.indexrelid::regclass::text FROM pg_class c JOIN pg_index i ON i.indrelid = c.oid
+    WHERE ${touchable} AND (i.indisunique OR i.indisexclusion) AND NOT EXISTS (
+      SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = i.indkey[0] AND a.attname = 'tenant_id')
+    UNION ALL
+    SELECT k.conname::text FROM pg_class c JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f'
+    WHERE ${touchable} AND NOT EXISTS (
+      SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum = k.conkey[1] AND a.attname = 'tenant_id')`,
+  context_keys_unreadable: `
+    SELECT 'tollgate.context_keys' WHERE has_table_privilege('tollgate.context_keys', 'SELECT, INSERT, UPDATE, DELETE')
+      OR has_any_column_privilege('tollgate.context_keys', 'SELECT, INSERT, UPDATE')`,
+};
+
+/** Of a login with a schema of its own, whose name is `$1` and whose tenant is `$2`. */
+const ownChecks: Readonly<Record<string, string>> = {
+  ...loginChecks(""),
+  only_its_tables: `SELECT c.oid::regclass FROM pg_class c WHERE ${touchable} AND c.relnamespace <> $1::regnamespace`,
+  only_its_schema: `
+    SELECT n.nspname FROM pg_namespace n WHERE has_schema_privilege(n.oid, 'USAGE') AND n.oid <> $1::regnamespace
+      AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tollgate') AND NOT (${ofTheHost("pg_namespace", "n.oid", "n.oid")})`,
+  is_its_tenant: `SELECT 'the login is of another tenant' WHERE tollgate.current_tenant() IS DISTINCT FROM $2::text`,
+};
+
+/** One statement of all checks: a row for every fault. */
+function faultsOf(checks: Readonly<Record<string, string>>, params: readonly unknown[]): Statement {
+  const selects = Object.entries(checks).map(
+    ([check, sql]) => `SELECT '${check}' AS "check", fault::text AS detail FROM (${sql}) AS faults (fault)`,
+  );
+  return { text: selects.join("\nUNION ALL\n"), params };
+}
+
+const failuresOf = (rows: readonly Row[] | undefined): IsolationFailure[] =>
+  (rows ?? []).map((row) => ({ check: String(row["check"]), detail: String(row["detail"]) }));
+
+const hostFunctions: Statement = {
+  text: `SELECT f FROM unnest(ARRAY['lo_create(oid)', 'pg_advisory_lock(bigint)', 'pg_notify(text,text)',
+    'pg_sleep(double precision)', 'pg_terminate_backend(integer,bigint)', 'pg_stat_get_activity(integer)']) AS f
+    WHERE has_function_privilege(f, 'EXECUTE')`,
+};
+
+export interface ProofOptions {
+  url: string;
+  fetchEndpoint: string;
+  contextKeys: ContextKeys;
+  now: () => number;
+}
+
+export interface OwnProofOptions {
+  url: string;
+  fetchEndpoint: string;
+  schema: string;
+  tenantId: TenantId;
+}
+
+/**
+ * Proves that the login of `url` reaches one schema alone, or says what stands open. Throws `AppError`
+ * (`database_unavailable`) when the database could not be asked.
+ */
+export async function proveOwnSchema({
+  url,
+  fetchEndpoint,
+  schema,
+  tenantId,
+}: OwnProofOptions): Promise<IsolationProof> {
+  try {
+    const [, , faults, open] = await connectNeon(url, fetchEndpoint).batch([
+      plainTransaction,
+      enterOwnSchema(schema, TIMEOUT_MS),
+      faultsOf(ownChecks, [schema, tenantId]),
+      hostFunctions,
+    ]);
+    const failures = failuresOf(faults);
+    if (failures.length > 0) return { proven: false, failures };
+    return { proven: true, leftOpen: (open ?? []).map((row) => String(row["f"])) };
+  } catch (error) {
+    return { proven: false, failures: [{ check: "readable", detail: `ended with SQLSTATE ${conclusive(error)}` }] };
+  }
+}
+
+/**
+ * Proves that the login of `url` is kept within one tenant, or says what stands open. Throws `AppError`
+ * (`database_unavailable`) when the database could not be asked, which proves nothing either way.
+ */
+export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: ProofOptions): Promise<IsolationProof> {
+  const connection = connectNeon(url, fetchEndpoint);
+  const [{ id: keyId, secret }] = contextKeys;
+  const [canaryA, canaryB] = canaryTenants;
+  const sign = (tenantId: TenantId, lifeMs: number) =>
+    signContext({ keyId, secret, tenantId, database: connection.database, expiresAtMs: now() + lifeMs });
+  const [a, b, expired] = await Promise.all([sign(canaryA, 60_000), sign(canaryB, 60_000), sign(canaryA, -5_000)]);
+  const forged = a.slice(0, -1) + (a.endsWith("0") ? "1" : "0");
+
+  /** Runs what must be refused; `undefined` when it was. */
+  async function mustBeRefused(check: string, context: string, text: string): Promise<IsolationFailure[]> {
+    try {
+      await connection.batch([plainTransaction, enterTenant(context, TIMEOUT_MS), { text }, rollBack]);
+    } catch (error) {
+      const sqlState = conclusive(error);
+      if (sqlState === REFUSED) return [];
+      return [{ check, detail: sqlState === ROLLED_BACK ? "was allowed" : `ended with SQLSTATE ${sqlState}` }];
+    }
+    return [{ check, detail: "was allowed" }];
+  }
+
+  async function looks(): Promise<{ failures: IsolationFailure[]; leftOpen: string[] }> {
+    // LIMIT and the one tenant named: should the wall be down, the proof must not read or rewrite the whole table.
+    const mine: Statement = { text: "SELECT tenant_id, id FROM products LIMIT 2" };
+    const ofOthers: Statement = {
+      text: "SELECT tenant_id FROM products WHERE tenant_id = $1 AND id = $2",
+      params: [canaryB, CANARY_PRODUCT],
+    };
+    const rewritten: Statement = {
+      text: "UPDATE products SET name = name WHERE tenant_id = $1 RETURNING tenant_id",
+      params: [canaryB],
+    };
+    try {
+      const [, , without, faults, open, , seenByA, othersByA, rewrittenByA, , seenByB] = await connection.batch([
+        plainTransaction,
+        enterTenant("", TIMEOUT_MS),
+        { text: "SELECT FROM products LIMIT 1" },
+        faultsOf(sharedChecks, [POLICY]),
+        hostFunctions,
+        enterTenant(a, TIMEOUT_MS),
+        mine,
+        ofOthers,
+        rewritten,
+        enterTenant(b, TIMEOUT_MS),
+        mine,
+      ]);
+      const failures = failuresOf(faults);
+      const expect = (holds: boolean, check: string, detail: string) => holds || failures.push({ check, detail });
+      expect(without?.length === 0, "no_context_no_rows", "rows without a context");
+      expect(isCanaryOf(canaryA, seenByA), "canary_rows", `${canaryA} does not see exactly its own row`);
+      expect(isCanaryOf(canaryB, seenByB), "canary_rows", `${canaryB} does not see exactly its own row`);
+      expect(othersByA?.length === 0, "canary_crossed", `${canaryA} reads another tenant's row`);
+      expect(rewrittenByA?.length === 0, "canary_crossed", `${canaryA} writes another tenant's row`);
+      return { failures, leftOpen: (open ?? []).map((row) => String(row["f"])) };
+    } catch (error) {
+      // The migrations are missing, or the database does not know the key that signs.
+      return { failures: [{ check: "readable", detail: `ended with SQLSTATE ${conclusive(error)}` }], leftOpen: [] };
+    }
+  }
+
+  const [looked, ...refusals] = await Promise.all([
+    looks(),
+    mustBeRefused("forged_context", forged, "SELECT count(*) FROM products"),
+    mustBeRefused("expired_context", expired, "SELECT count(*) FROM products"),
+    mustBeRefused("temporary_table", a, "CREATE TEMPORARY TABLE tollgate_proof ()"),
+    mustBeRefused("durable_table", a, "CREATE TABLE public.tollgate_proof ()"),
+    mustBeRefused(
+      "foreign_insert",
+      a,
+      `INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('${canaryB}', 'proof', '', 0)`,
+    ),
+  ]);
+  const failures = [...looked.failures, ...refusals.flat()];
+  return failures.length === 0 ? { proven: true, leftOpen: looked.leftOpen } : { proven: false, failures };
+}
+
+function isCanaryOf(tenantId: TenantId, rows: readonly Row[] | undefined): boolean {
+  return rows?.length === 1 && rows[0]?.["tenant_id"] === tenantId && rows[0]?.["id"] === CANARY_PRODUCT;
+}
+
+/** The SQLSTATE by which the database answered; throws when the failure says nothing about the walls. */
+function conclusive(error: unknown): string {
+  if (!(error instanceof SqlError)) throw error;
+  if (inconclusive.test(error.sqlState)) throw new AppError("database_unavailable", undefined, { cause: error });
+  return error.sqlState;
+}

@@ -1,0 +1,300 @@
+// A session with a database: one WebSocket that carries PostgreSQL's own protocol, for transactions that take turns with
+// a program. It decides how a batch travels and what its end means.
+// A batch is n x Parse, Bind, Describe and Execute with one Sync, in one message: one round trip and, outside of BEGIN and
+// COMMIT, one transaction. Its end is known when the server says that it is ready again: then the answer is rows or what
+// HTTP would have thrown. Whatever else ends a batch (a lost or silent socket, an abort, a server that shuts down) ends
+// the session with it, so that nobody is handed one with a statement still running: `AnswerLost` for what was sent,
+// `NeverSent` for what was not. Nothing here is global: every session has its own settings of the driver.
+import { type BindConfig, Client, type Connection, DatabaseError, type FieldDef } from "@neondatabase/serverless";
+import { AppError } from "../core/errors.ts";
+import type { Row, Statement } from "../core/sql.ts";
+import { AnswerLost, type BatchOptions, failure, parserOf } from "../adapters/neon.ts";
+
+export interface Session {
+  /**
+   * Runs statements in one round trip; the rows of each, in the form and with the values that HTTP gives them. Batches
+   * run one after the other. Throws `SqlError` for a refused statement (nothing of the batch stands), `AnswerLost` when
+   * nobody can know, `NeverSent` when it did not leave.
+   */
+  batch(statements: readonly Statement[], options?: BatchOptions): Promise<Row[][]>;
+  /** Whether another batch may be sent. Once false, it stays so, and only `close` is left. */
+  readonly usable: boolean;
+  /** What the last batch left: `failed` is one that accepts nothing but its end, and a COMMIT would roll it back. */
+  readonly transaction: "none" | "open" | "failed";
+  /** Ends the session, and what is under way with it. Resolves when the socket is closed, after 1 s at the latest; never rejects. */
+  close(): Promise<void>;
+}
+
+export interface SessionOptions {
+  url: string;
+  /** Host, port and path of a local proxy that is spoken to without TLS, such as `127.0.0.1:5488/v2`. Empty for Neon's own. */
+  wsProxy: string;
+  connectWithinMs?: number;
+  /** How long a batch may take. */
+  answerWithinMs?: number;
+  /** Abandons the connecting. */
+  signal?: AbortSignal | undefined;
+}
+
+/** The session had ended before the batch was sent: nothing happened, and another session may run it. */
+export class NeverSent extends AppError {
+  constructor(cause: unknown) {
+    super("database_unavailable", "the session ended before the batch was sent", { cause });
+    this.name = "NeverSent";
+  }
+}
+
+/** Neon wakes a sleeping database in some 500 ms; longer is an outage, and the caller should hear of it. */
+const CONNECT_WITHIN_MS = 3_000;
+/** As over HTTP: longer than any statement of a tool may run, so that it is the database that ends one. */
+const ANSWER_WITHIN_MS = 25_000;
+/** A peer that is there says goodbye in one round trip. */
+const CLOSE_WITHIN_MS = 1_000;
+/** What Neon answers over HTTP at most. A tool's result is a tenth of it; an object's memory holds some ten of these. */
+const MAX_ANSWER_BYTES = 10 * 1024 * 1024;
+
+const transactionStates = { I: "none", T: "open", E: "failed" } as const;
+
+/** Connects, logs in and waits until the server is ready. Throws `AppError`; nothing stays open then. */
+export async function openSession(options: SessionOptions): Promise<Session> {
+  const { url, wsProxy, connectWithinMs = CONNECT_WITHIN_MS, answerWithinMs = ANSWER_WITHIN_MS, signal } = options;
+  // The driver's own error would quote the connection string, password included.
+  if (!URL.canParse(url)) throw new Error("a database's connection string is not a URL");
+  const client = new Client(url);
+  const { connection, neonConfig: socket } = client;
+  // Written at once, or the driver waits a turn of the loop to gather writes, and fails where nobody can catch it.
+  socket.coalesceWrites = false;
+  if (wsProxy !== "") {
+    socket.wsProxy = wsProxy;
+    socket.useSecureWebSocket = false;
+  }
+
+  const ready = Promise.withResolvers<void>();
+  const socketClosed = Promise.withResolvers<void>();
+  /** In the order in which they are sent and answered. */
+  const unanswered: Batch[] = [];
+  let transaction: Session["transaction"] = "none";
+  let over: { cause: unknown } | undefined;
+
+  function end(cause: unknown): void {
+    if (over !== undefined) return;
+    over = { cause };
+    ready.reject(cause);
+    for (const batch of unanswered.splice(0)) batch.lose(cause);
+    hangUp();
+  }
+
+  function hangUp(): void {
+    // Both throw when there is no open socket, and then there is nothing to close.
+    try {
+      connection.end(); // PostgreSQL's goodbye
+    } catch {}
+    try {
+      socket.end();
+    } catch {}
+  }
+
+  client.on("error", end);
+  connection.once("end", () => {
+    socketClosed.resolve();
+    end(new Error("the socket was closed"));
+  });
+  client.connect().catch(end);
+  // Not before `connect`, which takes all listeners away: it sends the login without waiting for the server.
+  connection.on("readyForQuery", ({ status }: { status: keyof typeof transactionStates }) => {
+    transaction = transactionStates[status];
+    ready.resolve();
+    if (unanswered[0]?.sent === true) unanswered.shift()?.settle();
+  });
+
+  async function within<T>(answer: Promise<T>, limitMs: number, abort: AbortSignal | undefined): Promise<T> {
+    const onAbort = (): void => end(abort?.reason);
+    const late = new AppError("database_unavailable", `the database did not answer within ${limitMs} ms`);
+    const timer = setTimeout(() => end(late), limitMs);
+    if (abort?.aborted === true) onAbort();
+    abort?.addEventListener("abort", onAbort, { once: true });
+    try {
+      return await answer;
+    } finally {
+      clearTimeout(timer);
+      abort?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  try {
+    await within(ready.promise, connectWithinMs, signal);
+  } catch (cause) {
+    throw notOpened(cause);
+  }
+
+  return {
+    async batch(statements, { signal: abort } = {}) {
+      if (abort?.aborted === true) {
+        throw new AppError("database_unavailable", "the batch was abandoned before it was sent", {
+          cause: abort.reason,
+        });
+      }
+      if (over !== undefined) throw new NeverSent(over.cause);
+      const message = encode(connection, statements);
+      const batch = new Batch(() => socket.write(message), end);
+      unanswered.push(batch);
+      client.query(batch);
+      const answers = await within(batch.answers, answerWithinMs, abort);
+      return answers.map((answer, index) => rowsOf(answer, statements[index]?.asValues ?? false));
+    },
+    get usable() {
+      return over === undefined;
+    },
+    get transaction() {
+      return transaction;
+    },
+    async close() {
+      end(new Error("the session was closed"));
+      const timer = setTimeout(() => socketClosed.resolve(), CLOSE_WITHIN_MS);
+      await socketClosed.promise;
+      clearTimeout(timer);
+    },
+  };
+}
+
+/** Whatever went wrong, nothing was sent that would have to be answered for. */
+function notOpened(cause: unknown): AppError {
+  if (cause instanceof AppError) return cause;
+  const why = cause instanceof DatabaseError ? `turned us away (SQLSTATE ${cause.code})` : "could not be reached";
+  return new AppError("database_unavailable", `the database ${why}`, { cause });
+}
+
+interface Answer {
+  fields: FieldDef[];
+  values: (string | null)[][];
+}
+
+/** What the driver's client holds while one batch is under way: it hands the server's messages to these methods. */
+class Batch {
+  readonly answers: Promise<Answer[]>;
+  sent = false;
+  readonly #write: () => void;
+  readonly #endSession: (cause: unknown) => void;
+  readonly #resolve: (answers: Answer[]) => void;
+  readonly #reject: (error: AppError) => void;
+  readonly #done: Answer[] = [];
+  #current: Answer = { fields: [], values: [] };
+  #sizeBytes = 0;
+  #error: unknown;
+
+  constructor(write: () => void, endSession: (cause: unknown) => void) {
+    this.#write = write;
+    this.#endSession = endSession;
+    ({ promise: this.answers, resolve: this.#resolve, reject: this.#reject } = Promise.withResolvers<Answer[]>());
+  }
+
+  /** The server is ready again, so that what it said is its last word. */
+  settle(): void {
+    if (this.#error === undefined) this.#resolve(this.#done);
+    else this.#reject(failure(this.#error, "database_unavailable"));
+  }
+
+  /** Even after an error: of a server that then hangs up nobody knows whether it had committed. */
+  lose(cause: unknown): void {
+    const lost = this.#error ?? cause;
+    this.#reject(this.sent ? new AnswerLost("database_unavailable", lost) : new NeverSent(lost));
+  }
+
+  submit(): void {
+    try {
+      this.#write();
+      this.sent = true;
+    } catch (error) {
+      this.#endSession(error);
+    }
+  }
+
+  handleRowDescription({ fields }: { fields: FieldDef[] }): void {
+    this.#current.fields = fields;
+  }
+
+  handleDataRow({ fields, length }: { fields: (string | null)[]; length: number }): void {
+    this.#sizeBytes += length;
+    if (this.#sizeBytes > MAX_ANSWER_BYTES) this.#endSession(new Error(`an answer of over ${MAX_ANSWER_BYTES} bytes`));
+    else this.#current.values.push(fields);
+  }
+
+  handleCommandComplete(): void {
+    this.#done.push(this.#current);
+    this.#current = { fields: [], values: [] };
+  }
+
+  handleEmptyQuery(): void {
+    this.handleCommandComplete();
+  }
+
+  handleError(error: unknown): void {
+    this.#error ??= error;
+  }
+
+  /** In the middle of a batch it swallows the Sync, after which nobody could tell which answer is whose. */
+  handleCopyInResponse(): void {
+    this.#endSession(new Error("COPY is not possible in a session"));
+  }
+
+  handleCopyData(): void {}
+  handlePortalSuspended(): void {}
+  /** Heard by the session, which hears it after an error too. */
+  handleReadyForQuery(): void {}
+}
+
+/** All messages of a batch in one. Written by the driver's own connection, on a stream that only collects. */
+function encode(connection: Connection, statements: readonly Statement[]): Uint8Array {
+  const chunks: Uint8Array[] = [];
+  const stream = { writable: true, write: (chunk: Uint8Array) => chunks.push(chunk) };
+  const writer = Object.create(connection, { stream: { value: stream } }) as Connection;
+  for (const { text, params = [] } of statements) {
+    writer.parse({ name: "", text, types: [] }, true);
+    writer.bind({ values: params.map(toText) }, true);
+    writer.describe({ type: "P" }, true);
+    writer.execute(null, true);
+  }
+  writer.sync();
+  const message = new Uint8Array(chunks.reduce((sizeBytes, { length }) => sizeBytes + length, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    message.set(chunk, at);
+    at += chunk.length;
+  }
+  return message;
+}
+
+/** A parameter as HTTP sends it: text, of an unnamed type, that PostgreSQL takes for what the statement needs. */
+function toText(value: unknown): string | null {
+  const prepared = prepareValue(value, 0) as string | Buffer | null;
+  return typeof prepared === "string" || prepared === null ? prepared : `\\x${prepared.toString("hex")}`;
+}
+
+/** The driver's own writing of parameters. It exports none, but hands it to a connection with every query. */
+const prepareValue = ((): NonNullable<BindConfig["valueMapper"]> => {
+  let mapper: BindConfig["valueMapper"];
+  const { Query } = Client as unknown as { Query: new (config: object) => { submit(connection: object): void } };
+  const ignore = (): void => undefined;
+  new Query({ text: "SELECT $1", values: [null] }).submit({
+    parsedStatements: {},
+    bind: ({ valueMapper }: BindConfig) => (mapper = valueMapper),
+    parse: ignore,
+    describe: ignore,
+    execute: ignore,
+    sync: ignore,
+  });
+  if (mapper === undefined) throw new Error("this version of Neon's driver writes parameters in another way");
+  return mapper;
+})();
+
+function rowsOf({ fields, values }: Answer, asValues: boolean): Row[] {
+  const columns = fields.map(({ name, dataTypeID }) => ({ name, parse: parserOf(dataTypeID, asValues) }));
+  const parsed = values.map((row) =>
+    columns.map(({ parse }, i) => {
+      const value = row[i] ?? null;
+      return value === null ? null : parse(value);
+    }),
+  );
+  if (asValues) return parsed as unknown as Row[];
+  return parsed.map((row) => Object.fromEntries(columns.map(({ name }, i) => [name, row[i]])));
+}
