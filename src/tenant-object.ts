@@ -8,20 +8,20 @@ import { DurableObject } from "cloudflare:workers";
 import * as z from "zod";
 import { type ControlTenants, tenantsOf } from "./control/tenants-store.ts";
 import type { CallScopedDb } from "./tenant-db/tenant-db.ts";
-import { toolContext } from "./calls/tool-context.ts";
-import { type ToolRun, runTool } from "./calls/tool-runner.ts";
+import { type ToolRun, runTool, toolContext } from "./calls/tool-runner.ts";
 import { Admission, type Ticket } from "./calls/admission.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "./core/call.ts";
-import { allowedTools, refusedCredential, refusedTool } from "./calls/call-checks.ts";
+import { allowedTools, refusedTool } from "./calls/call-checks.ts";
+import { refusedCredential } from "./identity/credential-check.ts";
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { limitRefusal, plainRefusal, refusedOutcome } from "./calls/refusal.ts";
 import { wayBack } from "./lifecycle/removal.ts";
 import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId, refusedByState } from "./core/tenant.ts";
-import type { OpenCall } from "./core/usage.ts";
+import type { FallbackCall } from "./core/usage.ts";
 import { describeError, log } from "./log.ts";
 import { catalogue } from "./tools/catalogue.ts";
 import { applyBillingEvents } from "./subscriptions/apply-events.ts";
-import { CallGate } from "./calls/pause-gate.ts";
+import { PauseGate } from "./core/pause-gate.ts";
 import { type CallLog, hasCallLog, openCallLog, spendCanary } from "./metering/call-log.ts";
 import { NO_USAGE } from "./reports/drain.ts";
 import { startMoving } from "./moves/workflow.ts";
@@ -34,7 +34,7 @@ import { TenantData } from "./tenant-db/tenant-data.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type MoveHost, type Piece, TenantMove } from "./moves/tenant-move.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
-import { Turns } from "./core/mutex.ts";
+import { Mutex } from "./core/mutex.ts";
 import { UsageOutbox } from "./metering/usage-outbox.ts";
 
 const KeptConfig = z.object({ value: TenantConfig, readAtMs: z.number() });
@@ -49,13 +49,13 @@ export class TenantObject extends DurableObject<Env> {
   readonly #running = new Map<string, { abort: AbortController; outcome: Promise<CallOutcome> }>();
   #config: { value: TenantConfig; readAtMs: number } | undefined;
   #refreshing: Promise<void> | undefined;
-  readonly #gate = new CallGate();
+  readonly #gate = new PauseGate();
   readonly #plan: TenantPlan;
   /** What billing decides of the tenant: one after the other, because each decides from what it has read. */
-  readonly #billing = new Turns();
+  readonly #billing = new Mutex();
   #nextInbox: Promise<void> | undefined;
   /** Pieces of moves, jobs and the removal: none may find another's work half done. */
-  readonly #pieces = new Turns();
+  readonly #pieces = new Mutex();
   #log: CallLog | undefined;
   #outbox: UsageOutbox | undefined;
 
@@ -108,7 +108,7 @@ export class TenantObject extends DurableObject<Env> {
     if (running !== undefined) return running.outcome;
     const abort = new AbortController();
     const outcome = this.#gate
-      .through(() => this.#call(request, abort, progress))
+      .run(() => this.#call(request, abort, progress))
       .finally(() => this.#running.delete(request.callId));
     this.#running.set(request.callId, { abort, outcome });
     return outcome;
@@ -143,7 +143,7 @@ export class TenantObject extends DurableObject<Env> {
       const decision = this.#admission.decide(tool.units, config.limits, now, tool.name);
       if (!decision.admitted) {
         const refused = limitRefusal(tool.name, decision, `${this.env.PUBLIC_URL}/plans`);
-        return refusedOutcome(refused, this.#admission.standing(config.limits, now));
+        return refusedOutcome(refused, this.#admission.quota(config.limits, now));
       }
       ({ ticket } = decision);
     }
@@ -151,7 +151,7 @@ export class TenantObject extends DurableObject<Env> {
     try {
       const context = toolContext(this.env.FILES, config, request, {
         db: db.forCall(abort.signal),
-        usage: () => this.#admission.standing(config.limits, this.now()),
+        usage: () => this.#admission.quota(config.limits, this.now()),
         history: () => rows.history(this.now()),
       });
       run = await runTool(tool, request.args, context, { abort, progress });
@@ -169,8 +169,8 @@ export class TenantObject extends DurableObject<Env> {
     const hasRow = alreadyCharged || (charged && ticket !== undefined && tool.units > 0);
     const receipt = hasRow ? { id: request.callId, units: tool.units } : undefined;
     if (alreadyCharged && !charged) return { ...refusedOutcome(lostAnswer(request.callId)), receipt };
-    const standing = this.#admission.standing(config.limits, this.now());
-    return { kind: "result", ...answer, receipt, standing };
+    const quota = this.#admission.quota(config.limits, this.now());
+    return { kind: "result", ...answer, receipt, quota };
   }
 
   /** The client has gone: its call is stopped, and then is not charged. */
@@ -198,15 +198,15 @@ export class TenantObject extends DurableObject<Env> {
    * Counts calls that were charged while this object could not be reached. Told again, it changes nothing. One that still
    * runs here has been answered there: it is stopped, and then is not charged again.
    */
-  countOpen(calls: readonly OpenCall[]): void {
+  countFallbackCalls(calls: readonly FallbackCall[]): void {
     for (const { callId } of calls) this.cancel(callId);
-    this.#admission.include(this.#open().countOpen(calls), this.now());
+    this.#admission.include(this.#open().countFallbackCalls(calls), this.now());
   }
 
   /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
   applyInbox(): Promise<void> {
     // One that has not begun yet will find this event, too.
-    return (this.#nextInbox ??= this.#billing.take(async () => {
+    return (this.#nextInbox ??= this.#billing.run(async () => {
       this.#nextInbox = undefined;
       await applyBillingEvents(this.env, this.#tenantId);
       // Also what an earlier attempt has changed and could not tell.
@@ -247,23 +247,23 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Does the next piece of the tenant's move, or ends the move. */
   moveOn(what: "advance" | "confirm" | "undo"): Promise<Piece> {
-    return this.#pieces.take(() => this.#move[what]());
+    return this.#pieces.run(() => this.#move[what]());
   }
 
   /** Does the next piece of a backup, a restore or an import. */
   jobOn(jobId: number): Promise<Piece> {
-    return this.#pieces.take(() => this.#archive.advance(jobId));
+    return this.#pieces.run(() => this.#archive.advance(jobId));
   }
 
   /** Does the next piece of the tenant's removal. */
   removeOn(): Promise<Piece> {
-    return this.#pieces.take(() => this.#removal.advance());
+    return this.#pieces.run(() => this.#removal.advance());
   }
 
   /** Takes a tenant that leaves back. Returns why not, or nothing. */
   reactivate(): Promise<ErrorCode | undefined> {
     // Stripe's events about the new subscription wait until the tenant has it.
-    return this.#pieces.take(() => this.#billing.take(() => this.#removal.comeBack()));
+    return this.#pieces.run(() => this.#billing.run(() => this.#removal.comeBack()));
   }
 
   /** The tenant's rows and documents, for a key of its own or, without one, for the operator; or why not. */

@@ -1,6 +1,6 @@
 -- Calls that ran while their tenant's object could not be reached, and messages that nobody could take.
 
--- What such a call was charged is in the ledger, in a stream of its own ('~open'). Here is what became of it besides.
+-- What such a call was charged is in the ledger, in a stream of its own ('~fallback'). Here is what became of it besides.
 CREATE TABLE open_calls (
   call_id text PRIMARY KEY,
   tenant_id text NOT NULL,

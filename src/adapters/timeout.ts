@@ -1,17 +1,17 @@
-// What is asked over a network may stay silent for ever; whoever waits says for how long.
+// Bounds the wait for an answer. A network call may stay silent for ever, so every caller names a limit.
 
-/** No answer came in time. What was asked for may have been done, or may be done yet. */
-export class Silence extends Error {
+/** No answer came in time. The work may have been done, or may still be done later. */
+export class TimeoutError extends Error {
   constructor(limitMs: number) {
     super(`no answer within ${limitMs} ms`);
-    this.name = "Silence";
+    this.name = "TimeoutError";
   }
 }
 
-/** Settles as `answer` does, or rejects with `Silence` after `limitMs`. */
-export async function within<T>(limitMs: number, answer: Promise<T>): Promise<T> {
+/** Settles as `answer` does, or rejects with `TimeoutError` after `limitMs`. Does not stop the work itself. */
+export async function withTimeout<T>(limitMs: number, answer: Promise<T>): Promise<T> {
   const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(new Silence(limitMs)), limitMs);
+  const timer = setTimeout(() => reject(new TimeoutError(limitMs)), limitMs);
   try {
     return await Promise.race([answer, late]);
   } finally {

@@ -4,7 +4,7 @@
 //
 // Invariants (DESIGN.md I2): no call is admitted that takes any position of a window over its limit, and none is
 // refused that would not; a failed call gives its units back; free calls never meet a limit of units.
-import type { Standing } from "../core/call.ts";
+import type { QuotaStatus } from "../core/call.ts";
 import type { AdmissionLimits } from "../core/plans.ts";
 
 export const HOUR_MS = 3_600_000;
@@ -314,7 +314,7 @@ export class Admission {
   }
 
   /** What a client is told. The hour's `resetSeconds` is when the first of its used units come back, 0 if none are used. */
-  standing(limits: AdmissionLimits, nowMs: number): Standing {
+  quota(limits: AdmissionLimits, nowMs: number): QuotaStatus {
     const now = this.#tick(nowMs);
     const used = this.#hour.used(now);
     const seconds = (atMs: number): number => Math.ceil((atMs - nowMs) / 1_000);

@@ -2,7 +2,7 @@
 // A tool call's RPC runs the tool; any other method's RPC asks whether the caller may use the server at all. What happens
 // when the object does not answer is object-call.ts's to decide.
 import type { McpServer } from "@modelcontextprotocol/server";
-import type { Refusal, Standing } from "../core/call.ts";
+import type { Refusal, QuotaStatus } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { plainRefusal } from "./refusal.ts";
 import { describeError, log } from "../log.ts";
@@ -58,7 +58,7 @@ async function answerCaller(
 ): Promise<Response> {
   let asked = false;
   let refused: Refusal | undefined;
-  let standing: Standing | undefined;
+  let quota: QuotaStatus | undefined;
   let allowedTools: readonly string[] | null = null;
   const authorize = async (): Promise<void> => {
     asked = true;
@@ -79,7 +79,7 @@ async function answerCaller(
       registerTools(server, toolsFor(body, catalogue, allowedTools), async (tool, args, { progress, signal }) => {
         asked = true;
         const outcome = await callObject(env, ctx, { tool, args, caller, progress, signal });
-        standing = outcome.standing;
+        quota = outcome.quota;
         if (outcome.kind === "refused" && errors[outcome.refusal.code].status === 401) refused = outcome.refusal;
         return outcome;
       });
@@ -89,7 +89,7 @@ async function answerCaller(
   // The arguments or the scopes ended the call before it came to the object: it is asked all the same.
   if (!asked) await authorize();
   if (refused !== undefined) return refusalResponse(refused, body, env);
-  return standing === undefined ? response : withHeaders(response, rateLimitHeaders(standing));
+  return quota === undefined ? response : withHeaders(response, rateLimitHeaders(quota));
 }
 
 /** A refusal outside a tool call: a challenge for who is calling, otherwise a JSON-RPC error that carries the facts. */

@@ -11,16 +11,16 @@ import { tenantsOf } from "../control/tenants-store.ts";
 import { openTenantDb } from "../tenant-db/dispatch.ts";
 import { isProven, proveLogin } from "../tenant-db/login-proof.ts";
 import { connectControl } from "../adapters/neon.ts";
-import { toolContext } from "./tool-context.ts";
-import { runTool } from "./tool-runner.ts";
-import { within } from "../adapters/timeout.ts";
+import { runTool, toolContext } from "./tool-runner.ts";
+import { withTimeout } from "../adapters/timeout.ts";
 import { Admission } from "./admission.ts";
 import type { Authorization, CallOutcome, Caller, Progress, Refusal } from "../core/call.ts";
-import { allowedTools, refusedCredential, refusedTool } from "./call-checks.ts";
+import { allowedTools, refusedTool } from "./call-checks.ts";
+import { refusedCredential } from "../identity/credential-check.ts";
 import { plans } from "../core/plans.ts";
 import { limitRefusal, mayBeCharged, plainRefusal, refusedOutcome } from "./refusal.ts";
 import { type TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
-import { openUsage } from "../core/usage.ts";
+import { fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import type { Tool } from "../tools/tool.ts";
 
@@ -34,7 +34,7 @@ const USED_TRUSTED_MS = 60_000;
 /** Tenants whose use one isolate remembers; the one that came first leaves first. */
 const MAX_REMEMBERED = 500;
 
-export interface OpenCallRequest {
+export interface FallbackRequest {
   callId: string;
   tool: Tool;
   args: Readonly<Record<string, unknown>>;
@@ -61,7 +61,7 @@ export async function authorizeOpen(env: Env, caller: Caller): Promise<Authoriza
  * Runs a call here. The caller of this knows that the object has not admitted it, or that running it again does no harm.
  * Expected refusals and failures are values, as in the object.
  */
-export async function callOpen(env: Env, call: OpenCallRequest): Promise<CallOutcome> {
+export async function callOpen(env: Env, call: FallbackRequest): Promise<CallOutcome> {
   const { callId, tool, args, caller, progress, signal } = call;
   const request = { callId, attempt: 2 as const, caller, tool: tool.name, args };
   const standing = await standingOf(env, caller);
@@ -87,7 +87,7 @@ export async function callOpen(env: Env, call: OpenCallRequest): Promise<CallOut
   const decision = admission.decide(tool.units, config.limits, Date.now(), tool.name);
   if (!decision.admitted) {
     const refused = limitRefusal(tool.name, decision, `${env.PUBLIC_URL}/plans`);
-    return refusedOutcome(refused, admission.standing(config.limits, Date.now()));
+    return refusedOutcome(refused, admission.quota(config.limits, Date.now()));
   }
   const { ticket } = decision;
   const abort = new AbortController();
@@ -97,18 +97,18 @@ export async function callOpen(env: Env, call: OpenCallRequest): Promise<CallOut
   try {
     const context = toolContext(env.FILES, config, request, {
       db: db.forCall(abort.signal),
-      usage: () => admission.standing(config.limits, Date.now()),
+      usage: () => admission.quota(config.limits, Date.now()),
       history: () => history,
     });
     const { charged, ...answer } = await runTool(tool, args, context, { abort, progress });
     const receipt = charged && tool.units > 0 ? { id: callId, units: tool.units } : undefined;
     if (receipt !== undefined) {
-      const event = openUsage(config.id, { callId, tool: tool.name, units: tool.units, atMs: ticket.atMs });
+      const event = fallbackUsage(config.id, { callId, tool: tool.name, units: tool.units, atMs: ticket.atMs });
       if (!(await queued(env, event))) return refusedOutcome(uncounted(tool, callId));
     }
     if (charged) admission.settle(ticket);
     log("warn", "call_ran_open", { tenantId: config.id, tool: tool.name, callId, charged });
-    return { kind: "result", ...answer, receipt, standing: admission.standing(config.limits, Date.now()) };
+    return { kind: "result", ...answer, receipt, quota: admission.quota(config.limits, Date.now()) };
   } finally {
     signal.removeEventListener("abort", onAbort);
     admission.release(ticket); // does nothing to a call that was settled
@@ -187,10 +187,10 @@ function* eachCall(seconds: readonly { atMs: number; calls: number; units: numbe
 }
 
 /** Whether the queue has the event for certain. */
-async function queued(env: Env, event: ReturnType<typeof openUsage>): Promise<boolean> {
+async function queued(env: Env, event: ReturnType<typeof fallbackUsage>): Promise<boolean> {
   for (let attempt = 1; attempt <= QUEUE_ATTEMPTS; attempt += 1) {
     try {
-      await within(QUEUE_WITHIN_MS, env.USAGE.send(event));
+      await withTimeout(QUEUE_WITHIN_MS, env.USAGE.send(event));
       return true;
     } catch (error) {
       log("error", "open_call_not_queued", { tenantId: event.tenantId, attempt, error: describeError(error) });

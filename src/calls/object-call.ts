@@ -8,7 +8,7 @@
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import { mayBeCharged, plainRefusal, refusedOutcome } from "./refusal.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { within } from "../adapters/timeout.ts";
+import { withTimeout } from "../adapters/timeout.ts";
 import { describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { authorizeOpen, callOpen } from "./fallback-call.ts";
@@ -43,7 +43,7 @@ export async function authorizeCaller(env: Env, caller: Caller): Promise<Authori
   if (found === "away") return authorizeOpen(env, caller);
   try {
     const answer = env.TENANT.getByName(tenantId).authorize(caller) as Promise<Authorization>;
-    return await within(AUTHORIZE_WITHIN_MS, answer);
+    return await withTimeout(AUTHORIZE_WITHIN_MS, answer);
   } catch (error) {
     lose(tenantId, error);
     return isOverloaded(error) ? { kind: "refused", refusal: overloaded() } : authorizeOpen(env, caller);
@@ -67,7 +67,7 @@ export async function callObject(
     const answer = object.call(request, progress) as Promise<CallOutcome>;
     // A client that goes away takes the request's context with it, and with the context the RPC that says so.
     ctx.waitUntil(answer.catch(() => undefined));
-    return within((tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
+    return withTimeout((tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
   };
   const cancel = (): void => ctx.waitUntil(env.TENANT.getByName(tenantId).cancel(callId));
   signal.addEventListener("abort", cancel, { once: true });
@@ -103,7 +103,7 @@ async function find(env: Env, tenantId: TenantId): Promise<"there" | "away" | "o
   const known = lost.get(tenantId);
   if (known === undefined) return "there";
   try {
-    if (isRecent(known.atMs)) await within(LOOK_WITHIN_MS, env.TENANT.getByName(tenantId).probe());
+    if (isRecent(known.atMs)) await withTimeout(LOOK_WITHIN_MS, env.TENANT.getByName(tenantId).probe());
     // Unless another call has lost it meanwhile.
     if (lost.get(tenantId) === known) lost.delete(tenantId);
     return "there";

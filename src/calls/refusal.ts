@@ -1,7 +1,7 @@
 // The words in which a refused call is told to a model: what limit, what it costs, what is used, when to come back,
 // where to buy more. The same facts stand beside the text as data.
 import type { Refused } from "./admission.ts";
-import type { CallOutcome, Refusal, Standing } from "../core/call.ts";
+import type { CallOutcome, Refusal, QuotaStatus } from "../core/call.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 
 /** A refusal that has no numbers: who is calling, or the tenant's state. */
@@ -9,9 +9,9 @@ export function plainRefusal(code: ErrorCode, detail?: string): Refusal {
   return { code, message: `${errors[code].advice}${detail === undefined ? "" : ` ${detail}`}` };
 }
 
-/** A refusal as the outcome of a call. `standing` is known when it was admission that refused. */
-export function refusedOutcome(refusal: Refusal, standing?: Standing): CallOutcome {
-  return { kind: "refused", refusal, standing };
+/** A refusal as the outcome of a call. `quota` is known when it was admission that refused. */
+export function refusedOutcome(refusal: Refusal, quota?: QuotaStatus): CallOutcome {
+  return { kind: "refused", refusal, quota };
 }
 
 const measured: Readonly<Record<Refused["code"], { of: string; unit: string }>> = {

@@ -1,8 +1,10 @@
-// Runs one tool within its bounds: a time limit, an abort, and a size of result. What comes back says whether it is
-// charged; nothing that a tool throws reaches the client as it stands.
-import type { Progress, ToolText } from "../core/call.ts";
+// Runs one tool within its bounds: a time limit, an abort and a maximum size of the result. The outcome says whether the
+// call is charged. The text of an exception that a tool throws goes to the log and never to the client.
+import type { CallRequest, Caller, Progress, ToolText } from "../core/call.ts";
+import { createTenantFiles } from "../adapters/files.ts";
 import { AnswerLost, type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import { utf8Bytes } from "../core/document-path.ts";
+import type { TenantConfig } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import {
   TOOL_TIMEOUT_MS,
@@ -13,7 +15,7 @@ import {
   contentOf,
 } from "../tools/tool.ts";
 
-/** A result crosses an RPC and a JSON encoder; 1 MiB is what a model could still use, many times over. */
+/** Far more than a model can use. A result crosses an RPC and a JSON encoder, which hold several copies of it. */
 const MAX_RESULT_BYTES = 1_048_576;
 
 export interface ToolRun {
@@ -21,13 +23,37 @@ export interface ToolRun {
   isError: boolean;
   content: ToolText[];
   data: Record<string, unknown> | undefined;
-  /** Why there is no answer of the tool's own. */
+  /** Why the tool gave no answer of its own; `undefined` when it did. */
   failure: ErrorCode | undefined;
 }
 
+/** Builds what a tool gets for one call. `own` differs between the tenant's object and the path without it. */
+export function toolContext(
+  bucket: R2Bucket,
+  config: TenantConfig,
+  { callId, caller, tool }: Pick<CallRequest, "callId" | "caller" | "tool">,
+  own: Pick<ToolContext, "db" | "usage" | "history">,
+): Omit<ToolContext, "progress" | "signal"> {
+  const { id, name, plan, features } = config;
+  return {
+    ...own,
+    tenant: { id, name, plan, features },
+    caller: { kind: caller.kind, id: callerId(caller) },
+    callId,
+    files: createTenantFiles({ bucket, tenantId: id }),
+    log: (event, fields = {}) => log("info", event, { ...fields, callId, tenantId: id, tool }),
+  };
+}
+
+/** The caller's id as tools see it. */
+function callerId(caller: Caller): string {
+  if (caller.kind === "key") return caller.keyId;
+  return caller.kind === "user" ? caller.subject : "canary";
+}
+
 /**
- * Runs the tool until it answers, its time is over or `abort` fires, whichever is first. A tool that goes on after
- * that is not waited for; its `signal` has told it, and what it still does is not charged.
+ * Runs the tool until it answers, its time limit passes or `abort` fires, whichever is first. Tollgate does not wait for
+ * a tool that keeps running after that: its `signal` has fired, and its call is not charged.
  */
 export async function runTool(
   tool: Tool,
@@ -38,19 +64,19 @@ export async function runTool(
   const { abort, progress } = options;
   const { promise: stopped, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(new Stopped(abort.signal.reason === TIMED_OUT ? "tool_timeout" : "tool_aborted"));
-  if (abort.signal.aborted) onAbort(); // while the call waited to be admitted
+  if (abort.signal.aborted) onAbort(); // aborted before the tool started
   abort.signal.addEventListener("abort", onAbort, { once: true });
   const timer = setTimeout(() => abort.abort(TIMED_OUT), tool.timeoutMs ?? TOOL_TIMEOUT_MS);
   try {
     // Assigned, not spread: the context has methods that live on it.
     const full: ToolContext = Object.assign(context, {
       signal: abort.signal,
-      // Progress is a courtesy: a client that cannot be told is no reason to fail.
+      // A client that does not take progress must not fail the tool.
       progress: progress === undefined ? noProgress : (step: Progress) => progress(step).catch(() => undefined),
     });
     const result = await Promise.race([tool.run(args, full), stopped]);
     const content = contentOf(result);
-    // Checked before it is charged: a result that breaks the tool's own promise is a failure of the tool.
+    // Checked before the charge: a result that breaks the tool's own schema is a failure of the tool.
     const data = "isError" in result ? undefined : tool.output.parse(result.data);
     if (resultBytes(result, content) > MAX_RESULT_BYTES) return failure("result_too_large");
     return { charged: !tool.failed(result), isError: "isError" in result, content, data, failure: undefined };
@@ -64,7 +90,7 @@ export async function runTool(
       error: describeError(error),
     });
     const mayHaveWritten = error instanceof Stopped && !tool.annotations.readOnly;
-    return failure(code, mayHaveWritten ? "What it had written by then may remain." : undefined);
+    return failure(code, mayHaveWritten ? "Changes that it had already made may remain." : undefined);
   } finally {
     clearTimeout(timer);
     abort.signal.removeEventListener("abort", onAbort);
@@ -91,11 +117,11 @@ function failureCode(error: unknown, tool: Tool): ErrorCode {
   return code === "internal" ? "tool_failed" : code;
 }
 
-/** What the result takes in UTF-8: its text, and its data as JSON. */
+/** Size of the result in UTF-8: its text, and its data as JSON. */
 function resultBytes(result: ToolResult<unknown> | ToolFailure, content: readonly ToolText[]): number {
   const text = content.map((block) => block.text).join("");
   const data = "isError" in result ? "" : result.text === undefined ? text : JSON.stringify(result.data);
-  // No character of a string takes more than three bytes: most results are small enough without a count.
+  // No UTF-16 unit takes more than three bytes: most results are small enough without a count.
   const most = (text.length + data.length) * 3;
   return most <= MAX_RESULT_BYTES ? most : utf8Bytes(text) + utf8Bytes(data);
 }

@@ -2,7 +2,7 @@
 // type, size, JSON. Every refusal is a JSON-RPC error with a plain message. The body is read and parsed here and
 // nowhere else; the limit holds whatever `Content-Length` says. Also the headers that every answer shares.
 import { isJsonContentType, readRequestBody } from "@modelcontextprotocol/server";
-import type { Standing } from "../core/call.ts";
+import type { QuotaStatus } from "../core/call.ts";
 
 /** Larger than any sensible set of arguments, small enough that many at once fit into an isolate's 128 MiB. */
 export const MAX_BODY_BYTES = 1024 * 1024;
@@ -110,11 +110,11 @@ const MONTH_SECONDS = 31 * 24 * HOUR_SECONDS;
  * `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers for every limit that the tenant has.
  * The draft's `qu` has no value for units of our own, so that a parameter of our own says what `q` and `r` count.
  */
-export function rateLimitHeaders(standing: Standing): Record<string, string> {
+export function rateLimitHeaders(quota: QuotaStatus): Record<string, string> {
   const policies: string[] = [];
   const states: string[] = [];
   for (const [name, seconds] of [["hour", HOUR_SECONDS] as const, ["month", MONTH_SECONDS] as const]) {
-    const { limit, used, resetSeconds } = standing[name];
+    const { limit, used, resetSeconds } = quota[name];
     if (limit === null) continue;
     policies.push(`"${name}";q=${limit};w=${seconds};tollgate-unit="units"`);
     states.push(`"${name}";r=${Math.max(0, limit - used)};t=${Math.max(0, Math.ceil(resetSeconds))}`);

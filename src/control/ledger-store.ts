@@ -3,7 +3,7 @@
 import * as z from "zod";
 import type { PipelineState } from "../operations/health-checks.ts";
 import { TenantId } from "../core/tenant.ts";
-import { OPEN_STREAM, type OpenCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
+import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 
 export interface Watermark {
@@ -26,7 +26,7 @@ export const UncountedCall = z.object({
   tool: z.string(),
   units: z.coerce.number().int(),
   atMs: z.coerce.number().int(),
-}) satisfies z.ZodType<OpenCall>;
+}) satisfies z.ZodType<FallbackCall>;
 export type UncountedCall = z.infer<typeof UncountedCall>;
 
 export type Ledger = ReturnType<typeof controlUsage>;
@@ -65,14 +65,14 @@ export function controlUsage(db: NeonConnection) {
         {
           // What the object has charged itself, it counts already.
           text: `INSERT INTO open_calls (call_id, tenant_id, counted_at)
-                 SELECT i.call_id, i.tenant_id, CASE WHEN l.object <> '${OPEN_STREAM}' THEN now() END
-                 FROM ${incoming} JOIN ledger l USING (call_id, tenant_id) WHERE i.object = '${OPEN_STREAM}' ON CONFLICT DO NOTHING`,
+                 SELECT i.call_id, i.tenant_id, CASE WHEN l.object <> '${FALLBACK_STREAM}' THEN now() END
+                 FROM ${incoming} JOIN ledger l USING (call_id, tenant_id) WHERE i.object = '${FALLBACK_STREAM}' ON CONFLICT DO NOTHING`,
           params,
         },
         {
           text: `UPDATE open_calls o SET object = i.object, epoch = i.epoch, n = i.n, counted_at = coalesce(o.counted_at, now())
                  FROM ${incoming} JOIN ledger l USING (call_id, tenant_id)
-                 WHERE i.object <> '${OPEN_STREAM}' AND l.object = '${OPEN_STREAM}'
+                 WHERE i.object <> '${FALLBACK_STREAM}' AND l.object = '${FALLBACK_STREAM}'
                    AND o.call_id = i.call_id AND o.tenant_id = i.tenant_id AND o.n IS NULL`,
           params,
         },
@@ -82,15 +82,15 @@ export function controlUsage(db: NeonConnection) {
                  WHERE NOT coalesce(
                    (l.tenant_id, l.tool, l.units) = (i.tenant_id, i.tool, i.units)
                    AND ((l.object, l.epoch, l.n, l.at) = (i.object, i.epoch, i.n, ${incomingInstant})
-                     OR i.object = '${OPEN_STREAM}' AND l.object <> '${OPEN_STREAM}'
-                     OR i.object <> '${OPEN_STREAM}' AND l.object = '${OPEN_STREAM}' AND (o.object, o.epoch, o.n) = (i.object, i.epoch, i.n)), false)
+                     OR i.object = '${FALLBACK_STREAM}' AND l.object <> '${FALLBACK_STREAM}'
+                     OR i.object <> '${FALLBACK_STREAM}' AND l.object = '${FALLBACK_STREAM}' AND (o.object, o.epoch, o.n) = (i.object, i.epoch, i.n)), false)
                  ON CONFLICT DO NOTHING`,
           params,
         },
         {
           text: `WITH streams AS (
                    SELECT DISTINCT i.tenant_id, i.object, i.epoch, coalesce(s.watermark, 0) AS watermark
-                   FROM ${incoming} LEFT JOIN usage_streams s USING (tenant_id, object, epoch) WHERE i.object <> '${OPEN_STREAM}'),
+                   FROM ${incoming} LEFT JOIN usage_streams s USING (tenant_id, object, epoch) WHERE i.object <> '${FALLBACK_STREAM}'),
                  runs AS (
                    SELECT s.*, l.n, l.n - row_number() OVER (PARTITION BY s.tenant_id, s.object, s.epoch ORDER BY l.n) AS run
                    FROM streams s LEFT JOIN LATERAL (
@@ -113,7 +113,7 @@ export function controlUsage(db: NeonConnection) {
         },
         {
           text: `SELECT ${openCallColumns} FROM open_calls o JOIN ledger l USING (call_id) JOIN ${incoming} USING (call_id)
-                 WHERE i.object = '${OPEN_STREAM}' AND o.counted_at IS NULL`,
+                 WHERE i.object = '${FALLBACK_STREAM}' AND o.counted_at IS NULL`,
           params,
         },
       ]);

@@ -26,8 +26,8 @@ export interface CallRequest {
   args: Readonly<Record<string, unknown>>;
 }
 
-/** Where a tenant stands, as told to clients. `null`: not limited. */
-export interface Standing {
+/** What a tenant has used of its limits, as clients see it. `limit` is `null` where there is none. */
+export interface QuotaStatus {
   /** Units used in the sliding hour, running calls included. */
   hour: { limit: number | null; used: number; resetSeconds: number };
   /** Units used in the calendar month (UTC). */
@@ -70,10 +70,10 @@ export type CallOutcome =
       failure: ErrorCode | undefined;
       /** `undefined`: the call was not charged. */
       receipt: Receipt | undefined;
-      standing: Standing;
+      quota: QuotaStatus;
     }
   /** A refused call was not charged, but for one: its first attempt was, and its answer cannot be had any more. */
-  | { kind: "refused"; refusal: Refusal; receipt?: Receipt | undefined; standing: Standing | undefined };
+  | { kind: "refused"; refusal: Refusal; receipt?: Receipt | undefined; quota: QuotaStatus | undefined };
 
 /** The answer for every MCP method that is not a tool call. */
 export type Authorization =

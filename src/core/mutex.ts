@@ -1,12 +1,12 @@
-// Work that must not overlap: each begins when the one before it has ended, however that ended.
+// Runs pieces of work one after the other, in the order in which they were given.
 
-export class Turns {
+export class Mutex {
   #last: Promise<unknown> = Promise.resolve();
 
-  /** Settles as `work` does, which begins when its turn comes. */
-  take<Result>(work: () => Promise<Result>): Promise<Result> {
-    const turn = this.#last.then(work);
-    this.#last = turn.catch(() => undefined);
-    return turn;
+  /** Runs `work` when all earlier work has ended, whether that succeeded or failed. Settles as `work` does. */
+  run<Result>(work: () => Promise<Result>): Promise<Result> {
+    const result = this.#last.then(work);
+    this.#last = result.catch(() => undefined);
+    return result;
   }
 }

@@ -16,7 +16,7 @@ export const UsageRow = z.object({
 export type UsageRow = z.infer<typeof UsageRow>;
 
 /** Stands where an object's name would, for open calls. No tenant, and so no object, can have this name. */
-export const OPEN_STREAM = "~open";
+export const FALLBACK_STREAM = "~fallback";
 
 export const UsageMessage = z
   .object({
@@ -29,13 +29,13 @@ export const UsageMessage = z
   })
   .refine(
     ({ object, epoch, rows }) =>
-      object !== OPEN_STREAM || (rows.length === 1 && rows[0]?.callId === epoch && rows[0].n === 1),
+      object !== FALLBACK_STREAM || (rows.length === 1 && rows[0]?.callId === epoch && rows[0].n === 1),
     "an open call is a stream of its own",
   );
 export type UsageMessage = z.infer<typeof UsageMessage>;
 
 /** A call that was charged past its tenant's object, as the object is told of it. */
-export interface OpenCall {
+export interface FallbackCall {
   callId: string;
   tool: string;
   units: number;
@@ -44,8 +44,8 @@ export interface OpenCall {
 }
 
 /** The message that charges an open call. Sent again it is the same, so that the ledger takes it once. */
-export function openUsage(tenantId: TenantId, { callId, tool, units, atMs }: OpenCall): UsageMessage {
-  return { tenantId, object: OPEN_STREAM, epoch: callId, rows: [{ callId, n: 1, tool, units, atMs }] };
+export function fallbackUsage(tenantId: TenantId, { callId, tool, units, atMs }: FallbackCall): UsageMessage {
+  return { tenantId, object: FALLBACK_STREAM, epoch: callId, rows: [{ callId, n: 1, tool, units, atMs }] };
 }
 
 /** A row is about 110 bytes of JSON; 250 of them stay far below the queue's 128 KB a message. */

@@ -12,6 +12,7 @@ import {
 import { type JWTPayload, type JWTVerifyGetKey, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
 import { JOSEError, JWKSInvalid, JWKSTimeout, JWTExpired } from "jose/errors";
 import { tenantsOf } from "../control/tenants-store.ts";
+import { BoundedMap } from "../core/bounded-map.ts";
 import type { Caller } from "../core/call.ts";
 import { bearerToken, decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "../core/errors.ts";
@@ -33,7 +34,7 @@ const MAX_TOKEN_CHARS = 8_192;
 /** Clocks of issuers differ from ours by seconds. */
 const CLOCK_TOLERANCE_SECONDS = 5;
 
-const verified = new Map<string, Authenticated & { untilMs: number }>();
+const verified = new BoundedMap<string, Authenticated & { untilMs: number }>(MAX_VERIFIED);
 
 /** Identifies the sender of a request. Throws `control_unavailable` when a new token's tenant cannot be looked up. */
 export async function authenticate(authorization: string | null, env: Env, nowMs: number): Promise<Authentication> {
@@ -62,10 +63,7 @@ export async function authenticate(authorization: string | null, env: Env, nowMs
     },
     untilMs: Math.min(expiresAtMs, nowMs + VERIFIED_FOR_MS),
   };
-  verified.delete(digest);
   verified.set(digest, entry);
-  // A map keeps the order of insertion: the first is the oldest.
-  if (verified.size > MAX_VERIFIED) for (const oldest of verified.keys()) if (verified.delete(oldest)) break;
   return entry;
 }
 

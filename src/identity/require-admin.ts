@@ -3,7 +3,7 @@
 // refused at once, and that a tenant whose calls are refused still gets at what is its own.
 import type { Context } from "hono";
 import { tenantsOf } from "../control/tenants-store.ts";
-import { refusedCredential } from "../calls/call-checks.ts";
+import { refusedCredential } from "./credential-check.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { authenticate } from "./authenticate.ts";

@@ -4,7 +4,7 @@
 // A call that was charged past this object is a row, too, with a number below zero: it counts like the others and is in
 // nobody's sequence. It stays until its month is over, so that the object knows it when it is told again.
 import { HOUR_MS, periodOf } from "../calls/admission.ts";
-import type { OpenCall, UsageRow } from "../core/usage.ts";
+import type { FallbackCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {
   readonly epoch: string;
@@ -16,7 +16,7 @@ export interface CallLog {
   /** Whether this call was charged; looked up only when a first answer was lost. */
   has(callId: string): boolean;
   /** Counts calls that were charged elsewhere. Returns those that were not known. */
-  countOpen(calls: readonly OpenCall[]): OpenCall[];
+  countFallbackCalls(calls: readonly FallbackCall[]): FallbackCall[];
   /** Rows after `n`, in order. */
   after(n: number, limit: number): UsageRow[];
   /** Takes the ledger's watermark over and drops what is no longer needed. A watermark that went back changes nothing. */
@@ -101,7 +101,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     has(callId) {
       return sql.exec(`SELECT 1 FROM calls WHERE call_id = ?`, callId).toArray().length > 0;
     },
-    countOpen(calls) {
+    countFallbackCalls(calls) {
       const ids = JSON.stringify(calls.map(({ callId }) => callId));
       const known = new Set(
         sql

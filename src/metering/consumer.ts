@@ -3,7 +3,7 @@
 // is at fault itself is kept as a dead letter and keeps nobody waiting; in an outage all wait and are tried again.
 import { type Recorded, controlUsage } from "../control/ledger-store.ts";
 import { connectControl, sqlStateOf } from "../adapters/neon.ts";
-import { within } from "../adapters/timeout.ts";
+import { withTimeout } from "../adapters/timeout.ts";
 import { USAGE_RETRY_SECONDS, retryAfterSeconds } from "./dead-letter.ts";
 import { UsageMessage } from "../core/usage.ts";
 import { writeAround } from "./bisection.ts";
@@ -76,7 +76,7 @@ async function tellObjects(env: Env, recorded: readonly Recorded[]): Promise<voi
     ...recorded
       .flatMap(({ watermarks }) => watermarks)
       .map(({ tenantId, epoch, watermark }) =>
-        within(TELL_WITHIN_MS, env.TENANT.getByName(tenantId).acknowledge(epoch, watermark)),
+        withTimeout(TELL_WITHIN_MS, env.TENANT.getByName(tenantId).acknowledge(epoch, watermark)),
       ),
   ]);
   const untold = told.filter(({ status }) => status === "rejected").length;

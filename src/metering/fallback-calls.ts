@@ -2,7 +2,7 @@
 // them. An object that still cannot be reached is told by the sweep.
 import { openCallsOf } from "../calls/fallback-calls-store.ts";
 import type { UncountedCall } from "../control/ledger-store.ts";
-import { within } from "../adapters/timeout.ts";
+import { withTimeout } from "../adapters/timeout.ts";
 import { describeError, log } from "../log.ts";
 
 /** Whoever tells an object has others to tell: one that is silent must not keep them waiting. */
@@ -17,7 +17,7 @@ export async function tellOpenCalls(env: Env, calls: readonly UncountedCall[]): 
     const { tenantId } = first;
     try {
       const told = own.map(({ callId, tool, units, atMs }) => ({ callId, tool, units, atMs }));
-      await within(TELL_WITHIN_MS, env.TENANT.getByName(tenantId).countOpen(told));
+      await withTimeout(TELL_WITHIN_MS, env.TENANT.getByName(tenantId).countFallbackCalls(told));
       counted.push(...own.map(({ callId }) => callId));
     } catch (error) {
       log("warn", "open_calls_not_told", { tenantId, calls: own.length, error: describeError(error) });

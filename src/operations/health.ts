@@ -9,6 +9,8 @@ import { controlUsage } from "../control/ledger-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { lookAtReplica } from "../adapters/replica.ts";
+import { withTimeout } from "../adapters/timeout.ts";
+import { BoundedMap } from "../core/bounded-map.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import {
   type Check,
@@ -36,7 +38,7 @@ interface Report {
   checks: Record<string, Check>;
 }
 
-const cache = new Map<string, { untilMs: number; report: Report }>();
+const cache = new BoundedMap<string, { untilMs: number; report: Report }>(MAX_CACHED);
 
 export const health = new Hono<HttpEnv>();
 
@@ -158,15 +160,11 @@ const HEALTH_OBJECT = "~health";
 
 async function check(name: string, work: () => Promise<Check>): Promise<Check> {
   const startedAtMs = Date.now();
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => late.reject(new Error("no answer in time")), CHECK_TIMEOUT_MS);
   try {
-    return { ...(await Promise.race([work(), late.promise])), tookMs: Date.now() - startedAtMs };
+    return { ...(await withTimeout(CHECK_TIMEOUT_MS, work())), tookMs: Date.now() - startedAtMs };
   } catch (error) {
     log("error", "health_check_failed", { check: name, error: describeError(error) });
     return { ...failedCheck("it cannot be reached"), tookMs: Date.now() - startedAtMs };
-  } finally {
-    clearTimeout(timer);
   }
 }
 
@@ -179,9 +177,7 @@ async function cached(key: string, work: () => Promise<Record<string, Check>>): 
   const checks = await work();
   const failing = Object.values(checks).some(({ ok }) => !ok);
   const report: Report = { status: failing ? "failing" : "ok", checkedAt: new Date(now).toISOString(), checks };
-  cache.delete(key);
   cache.set(key, { untilMs: now + CACHED_MS, report });
-  if (cache.size > MAX_CACHED) for (const oldest of cache.keys()) if (cache.delete(oldest)) break;
   return report;
 }
 

@@ -8,16 +8,18 @@ import { AppError } from "../core/errors.ts";
 import { plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import type { CallGate } from "../calls/pause-gate.ts";
+import type { PauseGate } from "../core/pause-gate.ts";
 import { type Flush, drainUsage } from "../reports/drain.ts";
 import { DONE, GOES_ON } from "../backups/job.ts";
 import { startLifecycle } from "./plan-change-workflow.ts";
 import type { Piece } from "../moves/tenant-move.ts";
-import type { Turns } from "../core/mutex.ts";
+import type { Mutex } from "../core/mutex.ts";
 
 /** A piece ends well before the step of a Workflow that asks for it. */
 const DRAIN_MS = 3_000;
-/** Of the hold: for calls that run already; what is left of it is for the last rows and for Stripe. */
+/** Upper bound of the pause: to a client a slow call, far below its timeout, and long enough to confirm the last rows. */
+const PAUSE_MS = 5_000;
+/** Of the pause: for calls that run already; what is left of it is for the last rows and for Stripe. */
 const RUNNING_MS = 1_000;
 const LAST_ROWS_MS = 2_500;
 /** Stripe answers in well under a second; with less than this left, it is not asked. */
@@ -30,7 +32,8 @@ const LATER_MS = 15_000;
 
 /** What a change of plan needs of the object that it happens in. */
 export interface PlanHost {
-  gate: CallGate;
+  /** Every call of the tenant passes it. */
+  gate: PauseGate;
   now(): number;
   flush: Flush;
   /** Reads the tenant's row again and tells the control tables. */
@@ -41,19 +44,19 @@ export class TenantPlan {
   readonly #env: Env;
   readonly #tenantId: TenantId;
   /** The tenant's lock: what billing decides is decided one after the other. */
-  readonly #turns: Turns;
+  readonly #mutex: Mutex;
   readonly #host: PlanHost;
 
-  constructor(env: Env, tenantId: TenantId, turns: Turns, host: PlanHost) {
+  constructor(env: Env, tenantId: TenantId, mutex: Mutex, host: PlanHost) {
     this.#env = env;
     this.#tenantId = tenantId;
-    this.#turns = turns;
+    this.#mutex = mutex;
     this.#host = host;
   }
 
   /** Does the next piece of the open change. Throws when it could not be done; then it is to be asked for again. */
   advance(): Promise<Piece> {
-    return this.#turns.take(() => this.#advance());
+    return this.#mutex.run(() => this.#advance());
   }
 
   /** Goes on with the open change for as long as whoever asked for it may wait; then a Workflow does. */
@@ -75,7 +78,7 @@ export class TenantPlan {
 
   /** Takes the open change back, unless it has taken effect; then it is not done. */
   cancel(): Promise<Piece> {
-    return this.#turns.take(async () => ({
+    return this.#mutex.run(async () => ({
       done: await billingOf(this.#env).cancelChange(this.#tenantId),
       waitMs: 0,
     }));
@@ -101,7 +104,8 @@ export class TenantPlan {
       }
 
       const shutAtMs = Date.now();
-      const left = await host.gate.hold(RUNNING_MS, async (leftMs) => {
+      const leftMs = (): number => shutAtMs + PAUSE_MS - Date.now();
+      const left = await host.gate.pauseFor({ maxMs: PAUSE_MS, drainMs: RUNNING_MS }, async () => {
         const last = await drain(Math.min(LAST_ROWS_MS, leftMs() - LEAST_FOR_STRIPE_MS), true);
         if (last !== undefined) return last;
         // From here on calls may be let in by the clock: their usage belongs to whichever plan is in force then.

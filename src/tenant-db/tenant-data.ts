@@ -9,6 +9,7 @@ import { type SessionLimits, type SessionPool, createSessionPool } from "./sessi
 import { sqlStateOf } from "../adapters/neon.ts";
 import { type CallScopedDb, orAborted } from "./tenant-db.ts";
 import { AppError } from "../core/errors.ts";
+import { PauseGate } from "../core/pause-gate.ts";
 import type { Placement } from "../core/placement.ts";
 import type { Limits } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
@@ -43,10 +44,8 @@ export class TenantData {
   readonly #env: Env;
   readonly #tenantId: TenantId;
   readonly #findRows: (left: Placement) => Promise<void>;
-  /** Statements and transactions that run. */
-  #running = 0;
-  #ended: (() => void) | undefined;
-  #gate: PromiseWithResolvers<void> | undefined;
+  /** Every statement and transaction passes it. */
+  readonly #gate = new PauseGate();
   #opened: Opened | undefined;
   #limits: Pick<Limits, "sessions" | "sessionIdleSeconds" | "callsInFlight"> | undefined;
   readonly #share: SessionShare;
@@ -87,20 +86,21 @@ export class TenantData {
 
   async #through<Result>(signal: AbortSignal | undefined, work: (db: TenantDb) => Promise<Result>): Promise<Result> {
     for (let sentOn = 0; ; sentOn += 1) {
-      while (this.#gate !== undefined) await orAborted(this.#gate.promise, signal);
-      const opened = this.#opened;
-      if (opened === undefined) throw new AppError("tenant_unavailable", "the rows are not open");
-      this.#running += 1;
+      let opened: Opened | undefined;
       try {
-        return await work(signal === undefined ? opened.db : opened.db.forCall(signal));
+        return await this.#gate.run(
+          () => {
+            opened = this.#opened;
+            if (opened === undefined) throw new AppError("tenant_unavailable", "the rows are not open");
+            return work(signal === undefined ? opened.db : opened.db.forCall(signal));
+          },
+          (resumed) => orAborted(resumed, signal),
+        );
       } catch (error) {
-        if (sqlStateOf(error) !== ELSEWHERE || sentOn >= MAX_SENT_ON) throw error;
-      } finally {
-        this.#running -= 1;
-        if (this.#running === 0) this.#ended?.();
+        if (opened === undefined || sqlStateOf(error) !== ELSEWHERE || sentOn >= MAX_SENT_ON) throw error;
       }
       // The statement was refused, so it may be sent again.
-      if (this.#opened === opened && this.#gate === undefined) {
+      if (this.#opened === opened && !this.#gate.isPaused) {
         if (sentOn > 0) await new Promise((resolve) => setTimeout(resolve, SENT_ON_WAIT_MS));
         await this.#findRows(opened.placement);
       }
@@ -109,21 +109,13 @@ export class TenantData {
 
   /** Holds statements back once those that run have ended. False: some did not end in time; then none is held back. */
   async pause(withinMs: number): Promise<boolean> {
-    this.#gate ??= Promise.withResolvers();
-    if (this.#running === 0) return true;
-    const ended = Promise.withResolvers<boolean>();
-    this.#ended = () => ended.resolve(true);
-    const timer = setTimeout(() => ended.resolve(false), withinMs);
-    const all = await ended.promise;
-    clearTimeout(timer);
-    this.#ended = undefined;
-    if (!all) this.resume();
-    return all;
+    const drained = await this.#gate.pause(withinMs);
+    if (!drained) this.#gate.resume();
+    return drained;
   }
 
   resume(): void {
-    this.#gate?.resolve();
-    this.#gate = undefined;
+    this.#gate.resume();
   }
 
   /** The rows of this placement if they can be had without waiting: opened before, by a login whose proof holds. */

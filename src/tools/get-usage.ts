@@ -1,6 +1,6 @@
 // Tells where the tenant stands, from memory: asking costs nothing, also when everything is used up.
 import * as z from "zod";
-import type { Standing } from "../core/call.ts";
+import type { QuotaStatus } from "../core/call.ts";
 import { defineTool, isFailure } from "./tool.ts";
 
 const Allowance = z.strictObject({
@@ -28,10 +28,10 @@ export const getUsage = defineTool({
   failed: isFailure,
 
   async run(_input, context) {
-    const standing = context.usage();
+    const quota = context.usage();
     const { plan } = context.tenant;
-    const hour = withLeft(standing.hour);
-    const month = withLeft(standing.month);
+    const hour = withLeft(quota.hour);
+    const month = withLeft(quota.month);
     const back = hour.used === 0 ? "" : ` The first of them come back in ${hour.resetSeconds} s.`;
     return {
       text:
@@ -42,7 +42,7 @@ export const getUsage = defineTool({
   },
 });
 
-function withLeft(part: Standing["hour"]): z.infer<typeof Allowance> {
+function withLeft(part: QuotaStatus["hour"]): z.infer<typeof Allowance> {
   const { limit, used, resetSeconds } = part;
   // A plan that was made smaller may have less than what is used already.
   return { limit, used, left: limit === null ? null : Math.max(0, limit - used), resetSeconds };

@@ -1,7 +1,7 @@
 // What a tool is: one declaration of name, cost, schemas, scopes and the handler that runs in the tenant's object.
 // The handler gets a context that is already inside the tenant; there is no way to name another.
 import type * as z from "zod";
-import type { Progress, Standing, ToolText } from "../core/call.ts";
+import type { Progress, QuotaStatus, ToolText } from "../core/call.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { Features, TenantId } from "../core/tenant.ts";
@@ -64,7 +64,7 @@ export interface ToolContext {
   readonly db: TenantDb;
   readonly files: TenantFiles;
   /** Where the tenant stands before this call is settled. */
-  usage(): Standing;
+  usage(): QuotaStatus;
   /** The calls of the last hour, by tool. */
   history(): readonly { tool: string; calls: number; units: number }[];
   /** Reports progress; costs nothing when the client did not ask for it. */

@@ -134,9 +134,9 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
           if (step.do === "release" && call.running) call.units = 0;
           call.running = false;
         }
-        const standing = admission.standing(limits, nowMs);
-        expect(standing.hour.used).toBe(model.hourUsed(nowMs));
-        expect(standing.month.used).toBe(model.monthUsed(nowMs));
+        const quota = admission.quota(limits, nowMs);
+        expect(quota.hour.used).toBe(model.hourUsed(nowMs));
+        expect(quota.month.used).toBe(model.monthUsed(nowMs));
         expect(admission.inFlight).toBe(model.inFlight());
       }
       // No position of the window holds more than the highest limit there was.
@@ -174,8 +174,8 @@ test("restored from its rows, it decides as if it had never been away", () => {
         }
         const after = new Admission();
         const turned = [...rows.slice(shuffle % (rows.length + 1)), ...rows.slice(0, shuffle % (rows.length + 1))];
-        after.restore(turned, before.standing(limits, nowMs).month.used, nowMs);
-        expect(after.standing(limits, nowMs)).toEqual(before.standing(limits, nowMs));
+        after.restore(turned, before.quota(limits, nowMs).month.used, nowMs);
+        expect(after.quota(limits, nowMs)).toEqual(before.quota(limits, nowMs));
         const decisions = [before, after].map((admission) => admission.decide(cost, limits, nowMs));
         expect(decisions[1]).toEqual(decisions[0]);
       },
@@ -321,14 +321,14 @@ test("a call counts in the month in which it was admitted, whenever it ends", ()
   const monthEndsAtMs = periodOf(START_MS).endsAtMs;
   const last = admitted(admission, 20, limits, monthEndsAtMs - 1);
   expect(last.period).toBe("2026-11");
-  expect(admission.standing(limits, monthEndsAtMs - 1).month).toEqual({ limit: 30, used: 20, resetSeconds: 1 });
+  expect(admission.quota(limits, monthEndsAtMs - 1).month).toEqual({ limit: 30, used: 20, resetSeconds: 1 });
   const first = admitted(admission, 10, limits, monthEndsAtMs);
   expect(first.period).toBe("2026-12");
-  expect(admission.standing(limits, monthEndsAtMs).month.used).toBe(10);
+  expect(admission.quota(limits, monthEndsAtMs).month.used).toBe(10);
   admission.release(last);
-  expect(admission.standing(limits, monthEndsAtMs).month.used).toBe(10);
+  expect(admission.quota(limits, monthEndsAtMs).month.used).toBe(10);
   admission.release(first);
-  expect(admission.standing(limits, monthEndsAtMs).month).toEqual({ limit: 30, used: 0, resetSeconds: 31 * 86_400 });
+  expect(admission.quota(limits, monthEndsAtMs).month).toEqual({ limit: 30, used: 0, resetSeconds: 31 * 86_400 });
 });
 
 test("a clock that is set back empties nothing", () => {
@@ -346,7 +346,7 @@ test("without limits nothing is refused, sums stay true, and a limit set later i
   const admission = new Admission();
   const unlimited = someLimits();
   for (let call = 0; call < 200; call++) admission.settle(admitted(admission, 1, unlimited, START_MS + call * 7));
-  expect(admission.standing(unlimited, START_MS + 1_400).hour).toMatchObject({ limit: null, used: 200 });
+  expect(admission.quota(unlimited, START_MS + 1_400).hour).toMatchObject({ limit: null, used: 200 });
   const limits = someLimits({ unitsPerHour: 201 });
   admission.settle(admitted(admission, 1, limits, START_MS + 1_400));
   expect(admission.decide(1, limits, START_MS + HOUR_MS - 1).admitted).toBe(false);
@@ -372,7 +372,7 @@ test("a full window of 10,000 entries stays well under 256 KiB, while it slides 
     if (decision.admitted) admission[call % 3 === 0 ? "release" : "settle"](decision.ticket);
     mostBytes = Math.max(mostBytes, admission.byteLength);
   }
-  expect(admission.standing(limits, nowMs).hour.used).toBeGreaterThan(9_900);
+  expect(admission.quota(limits, nowMs).hour.used).toBeGreaterThan(9_900);
   // Packing into new arrays holds the old ones for a moment: one and a half times as much.
   expect(mostBytes * 1.5).toBeLessThan(200 * 1024);
 });

@@ -10,7 +10,7 @@ import {
 } from "../../src/metering/dead-letter.ts";
 import { plans } from "../../src/core/plans.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { OPEN_STREAM, UsageMessage, openUsage } from "../../src/core/usage.ts";
+import { FALLBACK_STREAM, UsageMessage, fallbackUsage } from "../../src/core/usage.ts";
 
 const { limits } = plans.starter;
 const NOW_MS = Date.UTC(2026, 10, 21, 12);
@@ -35,7 +35,7 @@ test("calls that are told later count as if they had been known from the start",
       early.restore([...own, ...told], monthOf([...own, ...told]), NOW_MS);
       early.watch("a", ofTool([...own, ...told]), NOW_MS);
 
-      expect(late.standing(sold, NOW_MS)).toEqual(early.standing(sold, NOW_MS));
+      expect(late.quota(sold, NOW_MS)).toEqual(early.quota(sold, NOW_MS));
       for (const tool of ["a", "b"])
         expect(late.decide(20, sold, NOW_MS, tool)).toEqual(early.decide(20, sold, NOW_MS, tool));
     }),
@@ -48,14 +48,14 @@ test("a call of a month that is over counts for nothing any more", () => {
   admission.restore([], 0, startMs + 2 * HOUR_MS);
   admission.include([{ atMs: startMs - 1, units: 5, tool: "a" }], startMs + 2 * HOUR_MS);
   expect(periodOf(startMs - 1).period).toBe("2026-10");
-  expect(admission.standing(limits, startMs + 2 * HOUR_MS)).toMatchObject({ hour: { used: 0 }, month: { used: 0 } });
+  expect(admission.quota(limits, startMs + 2 * HOUR_MS)).toMatchObject({ hour: { used: 0 }, month: { used: 0 } });
 });
 
 test("an open call is a message of its own, readable, and the same whenever it is made", () => {
   const call = { callId: crypto.randomUUID(), tool: "search_products", units: 2, atMs: NOW_MS };
-  const message = openUsage(TenantId.parse("open"), call);
-  expect(UsageMessage.parse(message)).toEqual(openUsage(TenantId.parse("open"), call));
-  expect(TenantId.safeParse(OPEN_STREAM).success).toBe(false);
+  const message = fallbackUsage(TenantId.parse("open"), call);
+  expect(UsageMessage.parse(message)).toEqual(fallbackUsage(TenantId.parse("open"), call));
+  expect(TenantId.safeParse(FALLBACK_STREAM).success).toBe(false);
   for (const broken of [
     { ...message, epoch: "another" },
     { ...message, rows: message.rows.map((row) => ({ ...row, n: 2 })) },

@@ -7,7 +7,7 @@ import { controlOpenCalls } from "../../src/calls/fallback-calls-store.ts";
 import { controlUsage } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { type UsageMessage, openUsage } from "../../src/core/usage.ts";
+import { type UsageMessage, fallbackUsage } from "../../src/core/usage.ts";
 import { aTenant, controlRows, system } from "../support/flow.ts";
 
 const db = connectNeon(system.serviceUrl, `${system.proxyUrl}/sql`);
@@ -52,7 +52,7 @@ test("a call that comes from both sides is one charge in a sequence without a ga
           // The Worker's own instant differs from the object's.
           ...calls
             .filter(({ came }) => came !== "object")
-            .map((call) => openUsage(tenantId, { ...call, atMs: call.atMs + 500 })),
+            .map((call) => fallbackUsage(tenantId, { ...call, atMs: call.atMs + 500 })),
         ];
         // Each twice, in any order.
         const deliveries = [...messages, ...messages]
@@ -97,7 +97,7 @@ test("a call that comes from both sides with another price alarms, and the seque
   const tenantId = aTenantId("price");
   const call = { callId: crypto.randomUUID(), tool: "search_products", units: 1, atMs: NOW_MS };
   const ledger = controlUsage(db);
-  await ledger.record([openUsage(tenantId, call)]);
+  await ledger.record([fallbackUsage(tenantId, call)]);
   const { watermarks } = await ledger.record([
     { tenantId, object: tenantId, epoch: "e", rows: [{ ...call, units: 2, n: 1 }] },
   ]);
@@ -113,7 +113,7 @@ test("an open call of another tenant's id changes nothing of the first one's", a
   const other = aTenantId("other");
   const call = { callId: crypto.randomUUID(), tool: "search_products", units: 1, atMs: NOW_MS };
   const ledger = controlUsage(db);
-  await ledger.record([openUsage(own, call)]);
+  await ledger.record([fallbackUsage(own, call)]);
   await ledger.record([{ tenantId: other, object: other, epoch: "e", rows: [{ ...call, n: 1 }] }]);
   expect(await controlRows(`SELECT tenant_id, n FROM open_calls WHERE call_id = $1`, [call.callId])).toEqual([
     { tenant_id: own, n: null },
@@ -126,7 +126,7 @@ test("an open call of another tenant's id changes nothing of the first one's", a
 test("objects that stay out of reach keep no others from being told", async () => {
   const [busy, quiet] = await Promise.all([aTenant({ plan: "starter" }), aTenant({ plan: "starter" })]);
   const open = (tenant: string) =>
-    openUsage(TenantId.parse(tenant), {
+    fallbackUsage(TenantId.parse(tenant), {
       callId: crypto.randomUUID(),
       tool: "search_products",
       units: 1,

@@ -55,9 +55,9 @@ describe("while a tenant's object cannot be reached", () => {
       expect(answer.isError).toBeFalsy();
       expect(answer.data).toMatchObject({ products: [expect.objectContaining({ stock: STOCK })] });
       await until(async () => (await ledger(tenant)).length === 2, "the open call is in the ledger");
-      expect((await ledger(tenant)).map(({ object }) => object)).toEqual([tenant.id, "~open"]);
+      expect((await ledger(tenant)).map(({ object }) => object)).toEqual([tenant.id, "~fallback"]);
       const [receipt] = await controlRows(
-        `SELECT call_id AS id, units FROM ledger WHERE tenant_id = $1 AND object = '~open'`,
+        `SELECT call_id AS id, units FROM ledger WHERE tenant_id = $1 AND object = '~fallback'`,
         [tenant.id],
       );
       expect(answer.receipt).toEqual(receipt);
@@ -127,7 +127,7 @@ describe("while a tenant's object cannot be reached", () => {
     expect((await callTool(tenant.apiKey, ...taking)).data).toEqual({ stock: STOCK - 1 });
     expect((await objectFault(tenant.id, "away")) - before).toBe(1);
     await until(async () => (await ledger(tenant)).length === 1, "the one that ran is charged");
-    expect(await ledger(tenant)).toMatchObject([{ object: "~open", tool: "take_from_stock", units: 1 }]);
+    expect(await ledger(tenant)).toMatchObject([{ object: "~fallback", tool: "take_from_stock", units: 1 }]);
   });
 
   test("an overloaded object is not passed by", async () => {

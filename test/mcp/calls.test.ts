@@ -2,7 +2,7 @@
 // missing scopes and its own mistakes, and that no two callers ever meet.
 import { expect, test } from "vitest";
 import type { CallTool } from "../../src/calls/mcp-server.ts";
-import { aResult, aTool, answer, eras, httpRequest, message, messages, standing } from "../support/mcp-requests.ts";
+import { aResult, aTool, answer, eras, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";
 
 const mustNotRun: CallTool = () => Promise.reject(new Error("must not run"));
 const call = { name: "search_products", arguments: { query: "chair" } };
@@ -120,7 +120,7 @@ test.each(eras)("%s reads a refusal as a result for the model, with its facts be
     retryAfterSeconds: 30,
     upgradeUrl: "https://tollgate.example/app",
   };
-  const callTool: CallTool = () => Promise.resolve({ kind: "refused", refusal, standing });
+  const callTool: CallTool = () => Promise.resolve({ kind: "refused", refusal, quota });
   const response = await answer(message(era, "tools/call", call), { callTool });
   const { message: text, ...facts } = refusal;
   expect(response.status).toBe(200);
@@ -143,13 +143,13 @@ test.each(eras)(
       return last.result?.["_meta"] ?? {};
     };
     expect(await metaOf(aResult({ receipt }))).toMatchObject({ "tollgate/receipt": receipt });
-    expect(await metaOf({ kind: "refused", refusal, receipt, standing })).toMatchObject({
+    expect(await metaOf({ kind: "refused", refusal, receipt, quota })).toMatchObject({
       "tollgate/receipt": receipt,
       "tollgate/refusal": { code: "outcome_unknown" },
     });
     expect(await metaOf(aResult())).not.toHaveProperty("tollgate/receipt");
     expect(await metaOf(aResult({ isError: true, failure: "tool_timeout" }))).not.toHaveProperty("tollgate/receipt");
-    expect(await metaOf({ kind: "refused", refusal, standing })).not.toHaveProperty("tollgate/receipt");
+    expect(await metaOf({ kind: "refused", refusal, quota })).not.toHaveProperty("tollgate/receipt");
   },
 );
 

@@ -3,7 +3,7 @@
 import { expect, test } from "vitest";
 import { calledTool, toolsFor } from "../../src/calls/mcp-server.ts";
 import { MAX_BODY_BYTES, corsHeaders, rateLimitHeaders } from "../../src/calls/transport.ts";
-import { aTool, answer, httpRequest, message, messages, standing } from "../support/mcp-requests.ts";
+import { aTool, answer, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";
 
 const list = JSON.stringify({ jsonrpc: "2.0", id: 7, method: "tools/list" });
 
@@ -126,7 +126,7 @@ test("only a call names a tool, and only its own tool is put onto its server", (
 });
 
 test("the rate limit headers name each limit that the tenant has, and what is left of it", () => {
-  expect(rateLimitHeaders(standing)).toEqual({
+  expect(rateLimitHeaders(quota)).toEqual({
     "ratelimit-policy": '"hour";q=100;w=3600;tollgate-unit="units", "month";q=1000;w=2678400;tollgate-unit="units"',
     ratelimit: '"hour";r=60;t=30, "month";r=600;t=5000',
   });

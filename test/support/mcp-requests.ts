@@ -2,7 +2,7 @@
 // either era writes them, with a tool of the test's own and a `callTool` that stands for the tenant's object.
 import type { AuthInfo } from "@modelcontextprotocol/server";
 import * as z from "zod";
-import type { CallOutcome, Standing } from "../../src/core/call.ts";
+import type { CallOutcome, QuotaStatus } from "../../src/core/call.ts";
 import { type CallTool, registerTools, serveMcp, toolsFor } from "../../src/calls/mcp-server.ts";
 import { readMcpRequest } from "../../src/calls/transport.ts";
 import { type Tool, defineTool } from "../../src/tools/tool.ts";
@@ -10,7 +10,7 @@ import { type Tool, defineTool } from "../../src/tools/tool.ts";
 export const eras = ["2025-11-25", "2026-07-28"] as const;
 export type Era = (typeof eras)[number];
 
-export const standing: Standing = {
+export const quota: QuotaStatus = {
   hour: { limit: 100, used: 40, resetSeconds: 30 },
   month: { limit: 1_000, used: 400, resetSeconds: 5_000 },
 };
@@ -40,7 +40,7 @@ export function aResult(overrides: Partial<Extract<CallOutcome, { kind: "result"
     isError: false,
     failure: undefined,
     receipt: undefined,
-    standing,
+    quota,
     ...overrides,
   };
 }
