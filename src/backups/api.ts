@@ -2,14 +2,14 @@
 // key with a scope of its own, also while the tenant is suspended or leaving.
 import { type Context, Hono } from "hono";
 import * as z from "zod";
-import { putFile } from "./backup-files.ts";
+import { putFile } from "./bucket.ts";
 import { type Job, type JobKind, jobsOf } from "./jobs-store.ts";
 import type { Caller } from "../core/call.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { authenticate } from "../identity/authenticate.ts";
 import { ADMIN_SCOPE } from "../identity/keys.ts";
-import { TenantRequest, createTenant } from "../lifecycle/new-tenant.ts";
+import { TenantRequest, createTenant } from "../control/new-tenant.ts";
 import { BadRequest, type HttpEnv, problem, readJson, tenantOf } from "../http.ts";
 
 /** Down to the microseconds that PostgreSQL has. */

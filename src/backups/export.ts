@@ -1,7 +1,7 @@
 // Writes a tenant as a backup's file, unit by unit: the header, the rows as they were at one moment, the documents, the
 // footer. What it is in the middle of is plain JSON between two units, so that anybody can go on with it. It reads one
 // place of the tenant's: when the tenant has moved, the log there is no longer that of its rows.
-import { readDocuments } from "./backup-files.ts";
+import { readDocuments } from "./bucket.ts";
 import { placementsOf } from "../control/placements-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { openTenantDb, ownerUrl } from "../tenant-db/dispatch.ts";
@@ -16,7 +16,15 @@ import {
   readCollected,
   recoveryPoint,
 } from "./history.ts";
-import { type Footer, type Header, Tally, type TallyState, documentLine, footerLine, headerLine } from "./backup.ts";
+import {
+  type Footer,
+  type Header,
+  Tally,
+  type TallyState,
+  documentLine,
+  footerLine,
+  headerLine,
+} from "./backup-file.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, ownName } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";

@@ -5,10 +5,18 @@
 // followed, the rows before those are collected from the log first, once; they make up the end of their table.
 // Invariant: for each key, all changes that are undone are later than all that are not. Then a row is what it was before
 // the first of them.
-import type { Statement } from "../core/sql.ts";
+import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 import { type AsTenant, type Column, type Key, type Table, id, keyOf, literal } from "../tenant-db/copy.ts";
+
+/**
+ * How far back Tollgate can restore a tenant: a week. Most losses are noticed within days. The log of a week is about as
+ * large as the rows of a tenant that changes each of them once in that time.
+ */
+export const POINTS_KEPT_MS = 7 * 86_400_000;
+/** The log is kept one day longer, so that a restore that has started still finds all the changes it needs. */
+export const CHANGES_KEPT_MS = 8 * 86_400_000;
 
 /** Which changes are undone. */
 export interface RecoveryPoint {
@@ -339,4 +347,25 @@ function within(table: Table, column: (name: string) => string): string {
 
 function keyParam(key: Key | null): string | null {
   return key === null ? null : JSON.stringify(key);
+}
+
+/** What the database's clock says. */
+export async function clockOf(owner: NeonConnection): Promise<string> {
+  const [row] = await owner.query(
+    `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS now`,
+  );
+  return String(row?.["now"]);
+}
+
+/** Deletes what is older than `keptMs`, the oldest `limit` changes, and as many of what jobs have left behind. Returns how many there were. */
+export async function pruneLog(owner: NeonConnection, keptMs: number, limit: number): Promise<number> {
+  const old = `at < now() - make_interval(secs => $1::double precision / 1000)`;
+  const gone = (table: string): Statement => ({
+    text: `WITH gone AS (DELETE FROM tollgate.${table} WHERE ctid = ANY (ARRAY(
+             SELECT ctid FROM tollgate.${table} WHERE ${old} ORDER BY at LIMIT $2)) RETURNING 1)
+           SELECT count(*)::int AS n FROM gone`,
+    params: [keptMs, limit],
+  });
+  const deleted: Row[][] = await owner.batch([gone("changes"), gone("staged"), gone("undone")]);
+  return deleted.reduce((most, rows) => Math.max(most, Number(rows[0]?.["n"])), 0);
 }

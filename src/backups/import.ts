@@ -1,12 +1,12 @@
 // Imports data that a tenant brings: rows of a file are added to the tenant's while it works, through the same gate as its
 // tools' statements. Rows that are there already stay, unless it was asked otherwise. What is wrong with a line is said of
 // that line, and all others go in.
-import { countLines, readLines, writeDocument } from "./backup-files.ts";
+import { countLines, readLines, writeDocument } from "./bucket.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import { type Table, tablesOf } from "../tenant-db/copy.ts";
 import { fileColumns, plainText } from "./history.ts";
-import { addRows } from "./tenant-restore.ts";
-import { type Line, cellsOf, parseLine } from "./backup.ts";
+import { addRows } from "./staged-rows.ts";
+import { type Line, cellsOf, parseLine } from "./backup-file.ts";
 import type { TenantDb } from "../tools/tool.ts";
 import { DONE, GOES_ON, JobRefused, type Work } from "./job.ts";
 import type { Piece } from "../moves/tenant-move.ts";

@@ -1,6 +1,6 @@
 // The control tables' rows of jobs: backups, restores and imports.
 import * as z from "zod";
-import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./backup.ts";
+import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
 import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";

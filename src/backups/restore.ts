@@ -2,21 +2,14 @@
 // is checked to its last byte, before anything changes; then the tenant's statements wait for the one transaction that
 // makes its tables equal to the file. The log notes that transaction, so that it can be undone: by a restore of the
 // moment before it. Documents follow; those that the file does not have stay.
-import { readLines, writeDocument } from "./backup-files.ts";
+import { readLines, writeDocument } from "./bucket.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import { lackingIn, tablesOf } from "../tenant-db/copy.ts";
-import {
-  type StagedRow,
-  beginTry,
-  clockOf,
-  forgetStaged,
-  REPLACED_WITHIN_MS,
-  replaceRows,
-  stageRows,
-} from "./tenant-restore.ts";
+import { type StagedRow, beginTry, forgetStaged, REPLACED_WITHIN_MS, replaceRows, stageRows } from "./staged-rows.ts";
+import { clockOf } from "./history.ts";
 import { openTenantDb } from "../tenant-db/dispatch.ts";
 import { log } from "../log.ts";
-import { type Footer, type Header, Tally, type TallyState, cellsOf, damages, parseLine } from "./backup.ts";
+import { type Footer, type Header, Tally, type TallyState, cellsOf, damages, parseLine } from "./backup-file.ts";
 import { DONE, GOES_ON, JobRefused, type Work } from "./job.ts";
 import type { Side } from "./export.ts";
 import type { Piece } from "../moves/tenant-move.ts";

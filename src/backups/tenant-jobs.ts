@@ -1,7 +1,7 @@
 // Backups, restores and imports of one tenant, in the tenant's object, where logins are opened. Each is a job of the
 // control tables and is done piece by piece: a Workflow asks for the next piece until none is left. A piece ends by
 // recording where the next one begins, so that any piece can be repeated, by anybody.
-import { type Upload, abandonUpload, beginUpload, openUpload } from "./backup-files.ts";
+import { type Upload, abandonUpload, beginUpload, openUpload } from "./bucket.ts";
 import { type ControlJobs, type Job, jobsOf } from "./jobs-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";

@@ -6,8 +6,7 @@ import { jobsOf } from "./jobs-store.ts";
 import { placementsOf } from "../control/placements-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
-import { pruneLog } from "./tenant-restore.ts";
-import { CHANGES_KEPT_MS } from "./backup.ts";
+import { CHANGES_KEPT_MS, pruneLog } from "./history.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 

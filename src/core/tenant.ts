@@ -10,6 +10,14 @@ export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
 export const TenantId = z.string().regex(tenantIdPattern).brand("TenantId");
 export type TenantId = z.infer<typeof TenantId>;
 
+/** A name that people read. No control characters: PostgreSQL refuses NUL in a text, and pages cannot show the others. */
+export const DisplayName = z
+  .string()
+  .trim()
+  .min(1)
+  .max(200)
+  .regex(/^\P{Cc}*$/u, "must not contain control characters");
+
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
 export type TenantState = (typeof tenantStates)[number];
 

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { AnswerLost } from "../adapters/neon.ts";
 import { encodeScopes, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { scopesSupported } from "./authenticate.ts";
 import { deliver } from "../control/notify-object.ts";
 
@@ -13,14 +13,6 @@ export const ADMIN_SCOPE = "tenant:admin";
 
 /** Live keys of one tenant. Its object reads them all with its configuration. */
 const MAX_KEYS = 50;
-
-/** A name that people read: no control characters, which PostgreSQL or a page would stumble over. */
-export const DisplayName = z
-  .string()
-  .trim()
-  .min(1)
-  .max(200)
-  .regex(/^\P{Cc}*$/u, "must not contain control characters");
 
 export const KeyRequest = z.strictObject({
   name: DisplayName.default("default"),

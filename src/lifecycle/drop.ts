@@ -1,6 +1,6 @@
 // Drops what a tenant that is gone has in its databases and buckets, in every tier and also where a move has left it. All
 // of it may be repeated: what is gone already counts as dropped.
-import { type Upload, abandonUpload } from "../backups/backup-files.ts";
+import { type Upload, abandonUpload } from "../backups/bucket.ts";
 import type { ControlRemovals, DroppedPlace } from "./removals-store.ts";
 import { placementsOf } from "../control/placements-store.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";

@@ -2,7 +2,7 @@
 // from where it begins, so that any of them may be written twice; nothing of the tenant is dropped before the whole archive
 // was read back and came to what the ledger has.
 import { type ArchiveCursor, archiveOf } from "./usage-archive-store.ts";
-import { putFile } from "../backups/backup-files.ts";
+import { putFile } from "../backups/bucket.ts";
 import { available } from "../adapters/files.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";

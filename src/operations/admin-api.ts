@@ -19,7 +19,7 @@ import { deliver } from "../control/notify-object.ts";
 import { fleetApi } from "../fleet/api.ts";
 import { KeyRequest, issueKey } from "../identity/keys.ts";
 import { moveApi } from "../moves/api.ts";
-import { TenantRequest, createTenant } from "../lifecycle/new-tenant.ts";
+import { TenantRequest, createTenant } from "../control/new-tenant.ts";
 import { planApi } from "../subscriptions/api.ts";
 import { type HttpEnv, problem, readJson } from "../http.ts";
 import { removalApi } from "../lifecycle/removal-api.ts";

@@ -12,7 +12,7 @@ import { Limits, plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { soldPlans } from "./checkout.ts";
-import { TenantRequest } from "../lifecycle/new-tenant.ts";
+import { TenantRequest } from "../control/new-tenant.ts";
 import { type HttpEnv, problem, readJson, tenantOf } from "../http.ts";
 import { administeredTenant } from "../identity/require-admin.ts";
 

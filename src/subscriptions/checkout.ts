@@ -5,9 +5,8 @@ import { connectStripe } from "../adapters/stripe.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
-import { TenantId } from "../core/tenant.ts";
+import { DisplayName, TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { DisplayName } from "../identity/keys.ts";
 
 /** It counts from the order: paying may take a day and a bank transfer weeks. The first key spends it. */
 const SETUP_LIFE_MS = 30 * 86_400_000;

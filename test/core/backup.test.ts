@@ -2,7 +2,15 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Tally, cellsOf, damages, documentLine, footerLine, headerLine, parseLine } from "../../src/backups/backup.ts";
+import {
+  Tally,
+  cellsOf,
+  damages,
+  documentLine,
+  footerLine,
+  headerLine,
+  parseLine,
+} from "../../src/backups/backup-file.ts";
 import { Sha256 } from "../../src/backups/sha256.ts";
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);

@@ -13,7 +13,7 @@ import {
   readCollected,
   recoveryPoint,
 } from "../../src/backups/history.ts";
-import { type StagedRow, addRows, beginTry, replaceRows, stageRows } from "../../src/backups/tenant-restore.ts";
+import { type StagedRow, addRows, beginTry, replaceRows, stageRows } from "../../src/backups/staged-rows.ts";
 import { type Shard, aContext, acme, globex, startShard } from "../support/shard.ts";
 
 let shard: Shard;

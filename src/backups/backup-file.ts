@@ -7,14 +7,6 @@ import { normalisePath } from "../core/document-path.ts";
 import { strategies } from "../core/plans.ts";
 import { Sha256, type Sha256State } from "./sha256.ts";
 
-/**
- * How far back a tenant can be put by the log of its changes. Most losses are noticed within days; the log of a week is
- * about as large as the rows of a tenant that changes each of them once in that time.
- */
-export const POINTS_KEPT_MS = 7 * 86_400_000;
-/** The log itself is kept a day longer, so that a restore that has begun finds all of it to its end. */
-export const CHANGES_KEPT_MS = 8 * 86_400_000;
-
 const FileTable = z.object({
   name: z.string(),
   /** In the order of a line's values; the tenant's id is not among them. */

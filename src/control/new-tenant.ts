@@ -1,10 +1,10 @@
-// What the operator can ask for in a new tenant, and the tenant's making: its row first, then its provisioning.
+// Creates a tenant: validates the request, inserts the tenant's row, then starts its provisioning. Should the start fail,
+// the row stays in the state `provisioning`, and the sweep starts the provisioning.
 import * as z from "zod";
-import { tenantsOf } from "../control/tenants-store.ts";
+import { tenantsOf } from "./tenants-store.ts";
 import { Limits, planNames, plans, strategies } from "../core/plans.ts";
-import { Features, TenantId } from "../core/tenant.ts";
+import { DisplayName, Features, TenantId } from "../core/tenant.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import { DisplayName } from "../identity/keys.ts";
 
 const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
 
@@ -13,13 +13,13 @@ export const TenantRequest = z.strictObject({
   name: DisplayName,
   email: z.email().max(320).optional(),
   plan: z.enum(planNames),
-  /** Instead of the plan's. */
+  /** Replaces the plan's strategy. */
   strategy: z.enum(strategies).optional(),
   region: z.string().min(1).max(60).optional(),
-  /** Overrides of the plan's numbers. */
+  /** Each number replaces the plan's. */
   limits: Limits.extend({
     unitsPerHourByTool: z.record(ToolName, z.int().positive()),
-    // Without their defaults, which would override the plan.
+    // Unwrapped: their defaults would replace the plan's numbers.
     sessions: Limits.shape.sessions.unwrap(),
     sessionIdleSeconds: Limits.shape.sessionIdleSeconds.unwrap(),
   })
@@ -31,7 +31,7 @@ export const TenantRequest = z.strictObject({
 });
 export type TenantRequest = z.infer<typeof TenantRequest>;
 
-/** Makes a tenant and starts its provisioning. `undefined` when there is one with this id. */
+/** Creates a tenant and starts its provisioning. Returns `undefined` when the id is taken. */
 export async function createTenant(env: Env, request: TenantRequest): Promise<TenantId | undefined> {
   const plan = plans[request.plan];
   const id = request.id ?? TenantId.parse(`t${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`);

@@ -1,9 +1,9 @@
 // Puts rows of a file into a tenant's tables. A restore lays all of them ready first, as the owner; then one transaction,
 // as the tenant, makes the tables equal to them and proves that they are, or changes nothing. It touches only rows that
 // differ, and the log notes it as it notes every change, so that it can be undone like any other.
-import type { FileTable } from "./backup.ts";
+import type { FileTable } from "./backup-file.ts";
 import type { TenantId } from "../core/tenant.ts";
-import type { Row, Statement } from "../core/sql.ts";
+import type { Statement } from "../core/sql.ts";
 import { type NeonConnection, sqlStateOf } from "../adapters/neon.ts";
 import { type AsTenant, type Table, id } from "../tenant-db/copy.ts";
 import { plainText } from "./history.ts";
@@ -172,25 +172,4 @@ export function addRows(
     text: `${insertion(target, cells, "jsonb_array_elements($1::jsonb)")} ${conflict}`,
     params: [JSON.stringify(rows)],
   };
-}
-
-/** What the database's clock says. */
-export async function clockOf(owner: NeonConnection): Promise<string> {
-  const [row] = await owner.query(
-    `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS now`,
-  );
-  return String(row?.["now"]);
-}
-
-/** Deletes what is older than `keptMs`, the oldest `limit` changes, and as many of what jobs have left behind. Returns how many there were. */
-export async function pruneLog(owner: NeonConnection, keptMs: number, limit: number): Promise<number> {
-  const old = `at < now() - make_interval(secs => $1::double precision / 1000)`;
-  const gone = (table: string): Statement => ({
-    text: `WITH gone AS (DELETE FROM tollgate.${table} WHERE ctid = ANY (ARRAY(
-             SELECT ctid FROM tollgate.${table} WHERE ${old} ORDER BY at LIMIT $2)) RETURNING 1)
-           SELECT count(*)::int AS n FROM gone`,
-    params: [keptMs, limit],
-  });
-  const deleted: Row[][] = await owner.batch([gone("changes"), gone("staged"), gone("undone")]);
-  return deleted.reduce((most, rows) => Math.max(most, Number(rows[0]?.["n"])), 0);
 }

@@ -1,7 +1,7 @@
 // Backups and imports in R2, under `backups/<tenant>/` and `imports/<tenant>/`, and a tenant's documents as bytes. Files
 // are written in parts and read in windows, so that none is ever in memory as a whole.
 import { AppError } from "../core/errors.ts";
-import type { FileDocument } from "./backup.ts";
+import type { FileDocument } from "./backup-file.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 
