@@ -38,7 +38,7 @@ export async function layGround(options: { dir: string; tenants: number; running
   const { dir, running } = options;
   const secret = (): string => randomBytes(24).toString("hex");
   const contextKeys = [{ id: "bench", secret: secret() }] as const;
-  const sealKeys = [{ id: "bench", secret: secret() }];
+  const encryptionKeys = [{ id: "bench", secret: secret() }] as const;
   const credentialKey = secret();
 
   const postgres = await startPostgres({ dataDir: join(dir, "postgres"), port: 0 });
@@ -49,7 +49,7 @@ export async function layGround(options: { dir: string; tenants: number; running
     servicePassword: secret(),
     appPassword: secret(),
     contextKeys,
-    sealKeys,
+    encryptionKeys,
   });
 
   const issuer = await startIssuer(running);
@@ -104,7 +104,7 @@ export async function layGround(options: { dir: string; tenants: number; running
       NEON_FETCH_ENDPOINT: `${proxyUrl}/sql`,
       CONTROL_DATABASE_URL: serviceUrl,
       SHARED_DATABASE_URL: appUrl,
-      SEAL_KEYS: JSON.stringify(sealKeys),
+      ENCRYPTION_KEYS: JSON.stringify(encryptionKeys),
       CONTEXT_KEYS: JSON.stringify(contextKeys),
       CREDENTIAL_KEY: credentialKey,
       OPERATOR_TOKEN: secret(),

@@ -4,9 +4,8 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs, parseEnv } from "node:util";
-import { parseContextKeys } from "../src/tenant-db/signed-context.ts";
 import { FleetOptions } from "../src/fleet/fleet.ts";
-import { parseSealKeys } from "../src/core/encryption.ts";
+import { parseKeyRing } from "../src/core/encryption.ts";
 import {
   controlDatabase,
   giveAnalytics,
@@ -34,7 +33,7 @@ import {
   sharedMigrations,
   tenantMigrations,
 } from "./migrations/apply.ts";
-import { loadSettings, sealKeysOf } from "./settings.ts";
+import { loadSettings, encryptionKeysOf } from "./settings.ts";
 
 const help = `npm run migrate -- [status] [flags]
 
@@ -55,7 +54,7 @@ A run that was killed or stopped is continued by running it again.
   --replica [ID=]HOST  where a replica of that shard, or of shard ID, answers: analytics reads there; none for no more
   --help               this
 
-Here or in .dev.vars: CONTROL_OWNER_URL, and SEAL_KEYS once there are shards. Besides, to set up or change them:
+Here or in .dev.vars: CONTROL_OWNER_URL, and ENCRYPTION_KEYS once there are shards. Besides, to set up or change them:
 CONTROL_DATABASE_URL, SHARED_OWNER_URL with SHARED_APP_URL and CONTEXT_KEYS, SCHEMA_OWNER_URL, SHARED_REPLICA_HOST.
 Tenants' schemas are reached by HTTP: NEON_FETCH_ENDPOINT, empty for Neon's own.
 Ends with 0 when everything is where it should be, with 1 when something failed or was stopped.`;
@@ -121,7 +120,7 @@ function variables(local: boolean): (name: string) => string {
   const { ports, secrets } = settings;
   const values: Record<string, string> = {
     CONTROL_OWNER_URL: `postgresql://${OWNER}:${secrets.ownerPassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
-    SEAL_KEYS: JSON.stringify(sealKeysOf(settings)),
+    ENCRYPTION_KEYS: JSON.stringify(encryptionKeysOf(settings)),
     NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
   };
   return (name) => values[name] ?? "";
@@ -138,13 +137,13 @@ async function main(): Promise<boolean> {
   const controlUrl = variable("CONTROL_OWNER_URL");
   if (controlUrl === "") throw new Error("Set CONTROL_OWNER_URL, the control database's owner, here or in .dev.vars.");
   const control = { title: "control database", url: controlUrl, directory: controlMigrations };
-  const sealKeys = variable("SEAL_KEYS");
+  const encryptionKeys = variable("ENCRYPTION_KEYS");
   const tenantFiles = flags["tenant-files"];
   const files = migrationsIn(tenantFiles).map((name) => ({
     name,
     text: readFileSync(join(tenantFiles, name), "utf8"),
   }));
-  const fleet = { controlUrl, fetchEndpoint: variable("NEON_FETCH_ENDPOINT"), sealKeys, files, options, print };
+  const fleet = { controlUrl, fetchEndpoint: variable("NEON_FETCH_ENDPOINT"), encryptionKeys, files, options, print };
 
   // What the environment names is set up; what the control tables know besides is kept up to date.
   const [sharedOwner, schemaOwner] = [variable("SHARED_OWNER_URL"), variable("SCHEMA_OWNER_URL")];
@@ -155,7 +154,7 @@ async function main(): Promise<boolean> {
     { id: schemaId, title: `schema shard ${schemaId}`, url: schemaOwner, directory: branchMigrations },
   ].filter(({ url }) => url !== "");
   const pending: { database: Database; names: string[] }[] = [{ database: control, names: await pendingIn(control) }];
-  const known = await knownShards(controlUrl, sealKeys);
+  const known = await knownShards(controlUrl, encryptionKeys);
   const shards = [...named, ...known.filter(({ id }) => !named.some((shard) => shard.id === id))];
   for (const database of shards) pending.push({ database, names: await pendingIn(database) });
 
@@ -185,17 +184,17 @@ async function main(): Promise<boolean> {
   if (sharedOwner !== "") {
     const appUrl = variable("SHARED_APP_URL");
     if (appUrl === "") throw new Error("Set SHARED_APP_URL: the shard's address with login tollgate_app_a or _b.");
-    const contextKeys = parseContextKeys(variable("CONTEXT_KEYS"));
+    const contextKeys = parseKeyRing("CONTEXT_KEYS", variable("CONTEXT_KEYS"));
     await prepareShared({ ownerUrl: sharedOwner, logins: [loginOf(appUrl)], contextKeys });
-    const place = { controlUrl, sealKeys: parseSealKeys(sealKeys), id: sharedId, region };
+    const place = { controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id: sharedId, region };
     await registerShard({ ...place, strategy: "shared", ownerUrl: sharedOwner, appUrl });
   }
   if (schemaOwner !== "") {
-    const place = { controlUrl, sealKeys: parseSealKeys(sealKeys), id: schemaId, region };
+    const place = { controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id: schemaId, region };
     await registerShard({ ...place, strategy: "schema", ownerUrl: schemaOwner, appUrl: undefined });
   }
   for (const { id, url: ownerUrl } of shards.slice(named.length)) {
-    await giveAnalytics({ controlUrl, sealKeys: parseSealKeys(sealKeys), id, ownerUrl });
+    await giveAnalytics({ controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id, ownerUrl });
   }
   const replica = flags.replica ?? variable("SHARED_REPLICA_HOST");
   if (replica !== "") {

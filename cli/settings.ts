@@ -5,7 +5,7 @@ import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { parseEnv } from "node:util";
-import type { SealKeys } from "../src/core/encryption.ts";
+import type { KeyRing } from "../src/core/encryption.ts";
 
 export interface DemoTenant {
   id: string;
@@ -20,7 +20,7 @@ export interface Settings {
     operatorToken: string;
     credentialKey: string;
     contextKey: string;
-    sealKey: string;
+    encryptionKey: string;
     neonApiKey: string;
     ownerPassword: string;
     servicePassword: string;
@@ -43,7 +43,7 @@ export function loadSettings(dir: string): Settings {
       operatorToken: `op_${secret()}`,
       credentialKey: secret(),
       contextKey: secret(),
-      sealKey: secret(),
+      encryptionKey: secret(),
       neonApiKey: secret(),
       ownerPassword: secret(),
       servicePassword: secret(),
@@ -64,11 +64,11 @@ export function loadSettings(dir: string): Settings {
   }
 }
 
-/** The keys that a local system seals with, newest first: two, so that changing from one to the other can be tried. */
-export function sealKeysOf({ secrets: { sealKey } }: Settings): SealKeys {
+/** The keys that a local system encrypts logins with, newest first. Two, so that a rotation can be tried. */
+export function encryptionKeysOf({ secrets: { encryptionKey } }: Settings): KeyRing {
   return [
-    { id: "local", secret: sealKey },
-    { id: "other", secret: `other ${sealKey}` },
+    { id: "local", secret: encryptionKey },
+    { id: "other", secret: `other ${encryptionKey}` },
   ];
 }
 

@@ -17,7 +17,7 @@ import {
   portFor,
   readDevVars,
   saveSettings,
-  sealKeysOf,
+  encryptionKeysOf,
 } from "../cli/settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
@@ -136,7 +136,7 @@ export async function startSystem(options: SystemOptions) {
       CREDENTIAL_KEY: secrets.credentialKey,
       OPERATOR_TOKEN: secrets.operatorToken,
       CONTEXT_KEYS: JSON.stringify([{ id: "local", secret: secrets.contextKey }]),
-      SEAL_KEYS: JSON.stringify(sealKeysOf(settings)),
+      ENCRYPTION_KEYS: JSON.stringify(encryptionKeysOf(settings)),
       STRIPE_WEBHOOK_SECRET: secrets.stripeWebhookSecret,
       STRIPE_THIN_WEBHOOK_SECRET: secrets.stripeThinWebhookSecret,
       ...(databases && {
@@ -218,7 +218,7 @@ async function startDatabases(options: {
       servicePassword: secrets.servicePassword,
       appPassword: secrets.appPassword,
       contextKeys: [{ id: "local", secret: secrets.contextKey }],
-      sealKeys: sealKeysOf(settings),
+      encryptionKeys: encryptionKeysOf(settings),
     }),
   );
   const replica = !options.replica

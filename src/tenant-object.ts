@@ -184,7 +184,7 @@ export class TenantObject extends DurableObject<Env> {
     await this.#refreshing?.catch(() => undefined);
     const config = await this.#readConfig();
     if (config === undefined) return undefined;
-    if (config.placement !== null) await this.#data.rotateSeal(config.placement);
+    if (config.placement !== null) await this.#data.reencryptLogin(config.placement);
     await this.#tenants().delivered(this.#tenantId, config.version);
     return config.version;
   }

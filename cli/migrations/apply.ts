@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Client } from "pg";
-import { MIGRATION_LOCK } from "../../src/tenant-db/branch-setup.ts";
+import { MIGRATION_LOCK } from "../../src/tenant-db/branch.ts";
 
 const migrations = join(import.meta.dirname, "..", "..", "migrations");
 export const controlMigrations = join(migrations, "control");

@@ -43,17 +43,18 @@ export async function pendingIn({ title, url, directory }: Database): Promise<st
 }
 
 /** The shards that the control tables know, as their owners. */
-export function knownShards(controlUrl: string, sealKeys: string): Promise<(Database & { id: string })[]> {
+export function knownShards(controlUrl: string, encryptionKeys: string): Promise<(Database & { id: string })[]> {
   return connected(controlUrl, async (client) => {
     if (!(await exists(client, "shards"))) return [];
     const { rows } = await client.query<{ shard: unknown }>(
       `SELECT ${shardJson} AS shard FROM shards s WHERE s.host IS NOT NULL AND s.owner_login IS NOT NULL ORDER BY s.id`,
     );
-    if (rows.length > 0 && sealKeys === "") throw new Error("Set SEAL_KEYS, which open the logins of the shards.");
+    if (rows.length > 0 && encryptionKeys === "")
+      throw new Error("Set ENCRYPTION_KEYS, which open the logins of the shards.");
     const shards = z.array(Shard).parse(rows.map(({ shard }) => shard));
     return Promise.all(
       shards.map(async (shard) => {
-        const url = new URL(await ownerUrl({ SEAL_KEYS: sealKeys }, shard));
+        const url = new URL(await ownerUrl({ ENCRYPTION_KEYS: encryptionKeys }, shard));
         // What is kept of an address does not say that a host on the net wants TLS.
         if (!/^(localhost|127\.|\[::1\])/.test(url.hostname)) url.searchParams.set("sslmode", "verify-full");
         const directory = shard.strategy === "shared" ? sharedMigrations : branchMigrations;

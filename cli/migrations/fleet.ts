@@ -2,7 +2,7 @@
 // would do.
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Migration } from "../../src/tenant-db/own-schemas.ts";
+import type { Migration } from "../../src/tenant-db/branch.ts";
 import { type ControlFleet, type Report, type Run, type StoredSchema, fleetOf } from "../../src/fleet/fleet-store.ts";
 import { advance, alive, begin, fleetWork, planFleet } from "../../src/fleet/runner.ts";
 import { type FleetOptions, type Plan, pendingFiles } from "../../src/fleet/fleet.ts";
@@ -11,7 +11,7 @@ export interface FleetCommand {
   controlUrl: string;
   /** Where SQL is sent by HTTP; empty for Neon's own. */
   fetchEndpoint: string;
-  sealKeys: string;
+  encryptionKeys: string;
   files: readonly Migration[];
   options: FleetOptions;
   print: (line: string) => void;
@@ -41,7 +41,7 @@ export async function migrateFleet(command: FleetCommand): Promise<boolean> {
     void fleet.askToStop(id).catch(() => undefined);
   };
   process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
-  const env = { NEON_FETCH_ENDPOINT: command.fetchEndpoint, SEAL_KEYS: command.sealKeys };
+  const env = { NEON_FETCH_ENDPOINT: command.fetchEndpoint, ENCRYPTION_KEYS: command.encryptionKeys };
   const work = fleetWork(env, fleet, { files, id, attempt });
   const progress = showProgress(plan.pending, print);
   try {

@@ -5,14 +5,14 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Client, escapeIdentifier, escapeLiteral } from "pg";
-import { giveAnalyticsLogin } from "../../src/operations/analytics.ts";
+import { giveAnalyticsLogin } from "../../src/tenant-db/dispatch.ts";
 import { type Shard, controlPlacements } from "../../src/control/placements-store.ts";
 import { CANARY_PRODUCT, canaryTenants } from "../../src/tenant-db/isolation.ts";
 import type { NeonConnection } from "../../src/adapters/neon.ts";
-import { type ContextKeys, signContext } from "../../src/tenant-db/signed-context.ts";
+import { signContext } from "../../src/tenant-db/signed-context.ts";
 import { loginPurpose } from "../../src/core/placement.ts";
 import type { Strategy } from "../../src/core/plans.ts";
-import { SEAL_IV_BYTES, type SealKeys, seal } from "../../src/core/encryption.ts";
+import { IV_BYTES, type KeyRing, encrypt } from "../../src/core/encryption.ts";
 import {
   alone,
   branchMigrations,
@@ -38,7 +38,7 @@ export interface SharedOptions {
   /** `tollgate_app_a`, `tollgate_app_b`, or the one whose password changes. */
   logins: readonly Login[];
   /** All that are to be accepted from now on; every other one is retired. */
-  contextKeys: ContextKeys;
+  contextKeys: KeyRing;
 }
 
 /** Gives a migrated shard its passwords, its context keys and the canaries' rows, which the proof of isolation needs. */
@@ -121,8 +121,8 @@ export interface LocalDatabases {
   ownerPassword: string;
   servicePassword: string;
   appPassword: string;
-  contextKeys: ContextKeys;
-  sealKeys: SealKeys;
+  contextKeys: KeyRing;
+  encryptionKeys: KeyRing;
 }
 
 /**
@@ -130,7 +130,7 @@ export interface LocalDatabases {
  * Returns the connection strings. Safe to run again.
  */
 export async function prepareDatabases(options: LocalDatabases) {
-  const { superuserUrl, ownerPassword, servicePassword, appPassword, contextKeys, sealKeys } = options;
+  const { superuserUrl, ownerPassword, servicePassword, appPassword, contextKeys, encryptionKeys } = options;
   const { host } = new URL(superuserUrl);
   const login = (user: string, password: string, database: string): string =>
     `postgresql://${user}:${password}@${host}/${database}`;
@@ -147,7 +147,7 @@ export async function prepareDatabases(options: LocalDatabases) {
   await prepareControl({ ownerUrl: controlUrl, login: service });
   await prepareShared({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });
   const appUrl = login(app.name, app.password, sharedDatabase);
-  const known = { controlUrl, region: localRegion, sealKeys };
+  const known = { controlUrl, region: localRegion, encryptionKeys };
   await registerShard({ ...known, id: "shared-1", strategy: "shared", ownerUrl: sharedOwnerUrl, appUrl });
   await registerShard({ ...known, id: "schema-1", strategy: "schema", ownerUrl: schemaOwnerUrl, appUrl: undefined });
   return {
@@ -174,22 +174,22 @@ export async function closeHostFunctions({
 }
 
 /**
- * Makes a shard known to the control tables, its logins sealed, and gives it an analytics login. `appUrl` is the login of
+ * Registers a shard in the control tables, with its logins encrypted, and gives it an analytics login. `appUrl` is the login of
  * tools on shared tables.
  */
 export async function registerShard(options: {
   controlUrl: string;
-  sealKeys: SealKeys;
+  encryptionKeys: KeyRing;
   id: string;
   strategy: Strategy;
   region: string;
   ownerUrl: string;
   appUrl: string | undefined;
 }): Promise<void> {
-  const { controlUrl, sealKeys, id, strategy, region } = options;
-  const sealed = (purpose: string, url: string): Promise<string> => {
+  const { controlUrl, encryptionKeys, id, strategy, region } = options;
+  const encrypted = (purpose: string, url: string): Promise<string> => {
     const { name, password } = loginOf(url);
-    return seal(sealKeys, purpose, `${name}:${password}`, randomBytes(SEAL_IV_BYTES));
+    return encrypt(encryptionKeys, purpose, `${name}:${password}`, randomBytes(IV_BYTES));
   };
   const owner = new URL(options.ownerUrl);
   const shard: Shard = {
@@ -198,8 +198,8 @@ export async function registerShard(options: {
     region,
     host: owner.host,
     database: decodeURIComponent(owner.pathname.slice(1)),
-    ownerLogin: await sealed(loginPurpose.owner(id), options.ownerUrl),
-    appLogin: options.appUrl === undefined ? null : await sealed(loginPurpose.app(id), options.appUrl),
+    ownerLogin: await encrypted(loginPurpose.owner(id), options.ownerUrl),
+    appLogin: options.appUrl === undefined ? null : await encrypted(loginPurpose.app(id), options.appUrl),
   };
   await connected(controlUrl, (client) => controlPlacements(asConnection(client)).registerShard(shard));
   await giveAnalytics(options);
@@ -208,16 +208,16 @@ export async function registerShard(options: {
 /** Gives a shard that the control tables know an analytics login, or the one that it has once more. */
 export async function giveAnalytics({
   controlUrl,
-  sealKeys,
+  encryptionKeys,
   id,
   ownerUrl,
 }: {
   controlUrl: string;
-  sealKeys: SealKeys;
+  encryptionKeys: KeyRing;
   id: string;
   ownerUrl: string;
 }): Promise<void> {
-  const env = { SEAL_KEYS: JSON.stringify(sealKeys) };
+  const env = { ENCRYPTION_KEYS: JSON.stringify(encryptionKeys) };
   await connected(controlUrl, (control) =>
     connected(ownerUrl, (owner) =>
       giveAnalyticsLogin(env, controlPlacements(asConnection(control)), id, asConnection(owner)),

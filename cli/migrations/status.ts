@@ -1,10 +1,10 @@
 // `npm run migrate -- status`: how the fleet stands, shard by shard, and every schema that is not what its migrations have
 // made of it. It reads a page at a time and keeps numbers, and what there is to say within bounds.
-import { type Comparison, openBranch } from "../../src/tenant-db/own-schemas.ts";
+import { type Comparison, type Difference, openBranch } from "../../src/tenant-db/branch.ts";
 import type { ControlFleet, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { failureOf } from "../../src/fleet/runner.ts";
-import { type Difference, pendingFiles } from "../../src/fleet/fleet.ts";
+import { pendingFiles } from "../../src/fleet/fleet.ts";
 import { type FleetCommand, fleetFor, names } from "./fleet.ts";
 
 /** Compared in one statement: some 5 ms each. */
@@ -35,7 +35,7 @@ export async function showFleet(command: FleetCommand): Promise<void> {
   for (const line of lines) print(line);
 }
 
-async function compareFleet(fleet: ControlFleet, { fetchEndpoint, sealKeys }: FleetCommand) {
+async function compareFleet(fleet: ControlFleet, { fetchEndpoint, encryptionKeys }: FleetCommand) {
   const drifted = new Map<string, number>();
   const unreachable = new Map<string, string>();
   /** Tenants by their version and what the migrations have made of their schemas. */
@@ -45,7 +45,7 @@ async function compareFleet(fleet: ControlFleet, { fetchEndpoint, sealKeys }: Fl
   const compare = async (schemas: readonly StoredSchema[]): Promise<Map<number, Comparison>> => {
     const [first] = schemas;
     if (first === undefined) return new Map();
-    const branch = openBranch(await ownerUrl({ SEAL_KEYS: sealKeys }, first.shard), fetchEndpoint, []);
+    const branch = openBranch(await ownerUrl({ ENCRYPTION_KEYS: encryptionKeys }, first.shard), fetchEndpoint, []);
     const compared = await branch.compare(schemas.map(({ placementId }) => placementId));
     return new Map(compared.map((comparison) => [comparison.placementId, comparison]));
   };

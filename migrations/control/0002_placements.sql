@@ -9,7 +9,7 @@ CREATE TABLE shards (
   -- Where it answers, `host` or `host:port`, and the database's name there. NULL while it is being made.
   host text,
   database text,
-  -- Sealed `user:password` pairs: of the owner, who migrates and makes schemas and roles; of the login that the tools of
+  -- Encrypted `user:password` pairs: of the owner, who migrates and makes schemas and roles; of the login that the tools of
   -- shared tables run as.
   owner_login text,
   app_login text,
@@ -28,7 +28,7 @@ CREATE TABLE placements (
   tenant_id text NOT NULL REFERENCES tenants (id),
   shard_id text NOT NULL REFERENCES shards (id),
   state text NOT NULL DEFAULT 'preparing' CHECK (state IN ('preparing', 'ready', 'dropped')),
-  -- Sealed `user:password` of the tenant's own login role; NULL on shared tables.
+  -- Encrypted `user:password` of the tenant's own login role; NULL on shared tables.
   login text,
   -- The last migration of the tenant's own schema; NULL on shared tables.
   schema_version text,

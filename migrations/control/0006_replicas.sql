@@ -4,7 +4,7 @@
 ALTER TABLE shards
   -- `host` or `host:port`; NULL: there is none, and analytics reads from the shard itself.
   ADD COLUMN replica_host text,
-  -- Sealed `user:password`, as the other two; NULL: `npm run migrate` has not given it a password yet.
+  -- Encrypted `user:password`, as the other two; NULL: `npm run migrate` has not given it a password yet.
   ADD COLUMN analytics_login text;
 
 GRANT UPDATE (replica_host, analytics_login) ON shards TO tollgate_service;

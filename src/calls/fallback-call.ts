@@ -8,8 +8,7 @@
 // says, by as many times as isolates serve it; nobody is refused who is under the limit.
 import { controlOpenCalls } from "./fallback-calls-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
-import { openTenantDb } from "../tenant-db/dispatch.ts";
-import { isProven, proveLogin } from "../tenant-db/login-proof.ts";
+import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { runTool, toolContext } from "./tool-runner.ts";
 import { withTimeout } from "../adapters/timeout.ts";

@@ -1,46 +1,47 @@
-// The sealed logins of the control tables, whatever they are for: found by the key that they are sealed with.
-import { loginPurpose } from "../core/placement.ts";
-import type { TenantId } from "../core/tenant.ts";
+// The encrypted logins of the control tables, found by the key that encrypted them, for the rotation of keys.
+import * as z from "zod";
 import type { NeonConnection } from "../adapters/neon.ts";
+import { loginPurpose } from "../core/placement.ts";
+import { TenantId } from "../core/tenant.ts";
 
 const shardColumns = { owner_login: "owner", app_login: "app", analytics_login: "analytics" } as const;
-type ShardColumn = keyof typeof shardColumns;
 
-export interface SealedShardLogin {
-  shardId: string;
-  column: ShardColumn;
-  purpose: string;
-  login: string;
-}
+const StoredLogin = z.object({
+  shardId: z.string(),
+  column: z.enum(["owner_login", "app_login", "analytics_login"]),
+  login: z.string(),
+});
 
-export function controlSeals(db: NeonConnection) {
+export type EncryptedShardLogin = z.infer<typeof StoredLogin> & { purpose: string };
+
+export function encryptedLoginsStore(db: NeonConnection) {
   return {
-    /** Shards' logins that are sealed with another key than this one. */
-    async shardLoginsNotUnder(keyId: string, limit: number): Promise<SealedShardLogin[]> {
+    /** Shards' logins that another key than this one encrypted. */
+    async shardLoginsNotUnder(keyId: string, limit: number): Promise<EncryptedShardLogin[]> {
       const selects = Object.keys(shardColumns).map(
         (column) => `SELECT id AS "shardId", '${column}' AS "column", ${column} AS login FROM shards
                      WHERE split_part(${column}, '.', 2) <> $1`,
       );
       const rows = await db.query(`${selects.join(" UNION ALL ")} LIMIT $2`, [keyId, limit]);
-      return (rows as unknown as Omit<SealedShardLogin, "purpose">[]).map((row) => ({
-        ...row,
-        purpose: loginPurpose[shardColumns[row.column]](row.shardId),
-      }));
+      return rows.map((row) => {
+        const stored = StoredLogin.parse(row);
+        return { ...stored, purpose: loginPurpose[shardColumns[stored.column]](stored.shardId) };
+      });
     },
 
-    /** Replaces a shard's login by the same one under another key, unless it has changed since. */
-    async resealShard({ shardId, column, login }: SealedShardLogin, sealed: string): Promise<void> {
-      await db.query(`UPDATE shards SET ${column} = $3 WHERE id = $1 AND ${column} = $2`, [shardId, login, sealed]);
+    /** Replaces a shard's login by the same one under another key, unless the login has changed since. */
+    async replaceShardLogin({ shardId, column, login }: EncryptedShardLogin, encrypted: string): Promise<void> {
+      await db.query(`UPDATE shards SET ${column} = $3 WHERE id = $1 AND ${column} = $2`, [shardId, login, encrypted]);
     },
 
-    /** Tenants whose own login is sealed with another key than this one. Their objects seal it anew. */
+    /** Tenants whose own login another key than this one encrypted. Their objects encrypt it again. */
     async tenantsNotUnder(keyId: string, limit: number): Promise<TenantId[]> {
       const rows = await db.query(
         `SELECT t.id FROM tenants t JOIN placements p ON p.id = t.placement_id
          WHERE split_part(p.login, '.', 2) <> $1 ORDER BY p.id LIMIT $2`,
         [keyId, limit],
       );
-      return rows.map((row) => row["id"] as TenantId);
+      return rows.map((row) => TenantId.parse(row["id"]));
     },
   };
 }

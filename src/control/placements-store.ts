@@ -140,7 +140,7 @@ export function controlPlacements(db: NeonConnection) {
     },
 
     /** Replaces a sealed login by the same one under a newer key, unless it has changed since. */
-    async reseal(placement: Pick<Placement, "id" | "login">, login: string): Promise<void> {
+    async replaceLogin(placement: Pick<Placement, "id" | "login">, login: string): Promise<void> {
       await db.query(`UPDATE placements SET login = $3 WHERE id = $1 AND login = $2`, [
         placement.id,
         placement.login,

@@ -1,73 +1,96 @@
-// Sealed secrets: what the control tables keep of logins can be read by nobody who has only the tables. AES-256-GCM
-// (NIST SP 800-38D) with the key's id in front, so that keys rotate: the first key seals, every key opens. What a secret
-// is for is authenticated with it, so that one put into another row does not open there.
-// A sealed secret is `v1.<key id>.<iv, base64url>.<ciphertext and tag, base64url>`.
+// Key rings, and the encryption of the logins that the control tables keep. A reader of the tables alone cannot use a login.
+// AES-256-GCM (NIST SP 800-38D). The purpose of a login is authenticated with it, so that a login copied into another row
+// does not decrypt there. The key's id stands in front: the newest key encrypts, every key of the ring decrypts.
+// Format: `v1.<key id>.<iv, base64url>.<ciphertext and tag, base64url>`.
 import * as z from "zod";
 import { fromBase64Url, toBase64Url } from "./credentials.ts";
 
-const SealKeys = z
-  .array(z.object({ id: z.string().regex(/^[a-z0-9][a-z0-9_-]{0,39}$/), secret: z.string().min(32) }))
+/** No dot: a key's id is a field of encrypted logins and signed contexts, whose fields are separated by dots. */
+export const keyIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
+
+/** 32 characters carry SHA-256's own strength; the database refuses to install a shorter context key. */
+const Key = z.object({ id: z.string().regex(keyIdPattern), secret: z.string().min(32) });
+export type Key = z.infer<typeof Key>;
+
+const Keys = z
+  .array(Key)
   .min(1)
   .refine((keys) => new Set(keys.map((key) => key.id)).size === keys.length, "two keys have the same id");
-export type SealKeys = z.infer<typeof SealKeys>;
 
-/** GCM's own size: anything else is hashed down to it. */
-export const SEAL_IV_BYTES = 12;
+/** Newest first: the first key signs or encrypts, every key verifies or decrypts. */
+export type KeyRing = readonly [Key, ...Key[]];
 
-/** Reads the `SEAL_KEYS` secret, `[{ id, secret }]`, newest first. The error of a malformed one never quotes it. */
-export function parseSealKeys(json: string): SealKeys {
+/** Reads a key ring, `[{ id, secret }]`, from the text of a secret. Errors name `variable` and the place, never a value. */
+export function parseKeyRing(variable: "CONTEXT_KEYS" | "ENCRYPTION_KEYS", json: string): KeyRing {
   let value: unknown;
   try {
     value = JSON.parse(json);
   } catch {
-    throw new Error("SEAL_KEYS is not JSON"); // the parser's own message quotes its input
+    throw new Error(`${variable} is not JSON`); // the parser's own message quotes its input
   }
-  const parsed = SealKeys.safeParse(value);
-  if (parsed.success) return parsed.data;
-  const places = parsed.error.issues.map((issue) => `[${issue.path.join(".")}]: ${issue.code}`).join(", ");
-  throw new Error(`SEAL_KEYS does not hold [{ id, secret }], newest first: ${places}`);
+  const parsed = Keys.safeParse(value);
+  if (!parsed.success) {
+    const places = parsed.error.issues.map((issue) => `[${issue.path.join(".")}]: ${issue.code}`).join(", ");
+    throw new Error(`${variable} does not hold [{ id, secret }], newest first: ${places}`);
+  }
+  const [first, ...rest] = parsed.data;
+  if (first === undefined) throw new Error(`${variable} is empty`);
+  return [first, ...rest];
 }
 
-/** Seals `secret` for one purpose. `iv` is `SEAL_IV_BYTES` random bytes, never used twice. */
-export async function seal(keys: SealKeys, purpose: string, secret: string, iv: Uint8Array): Promise<string> {
-  const [key] = keys;
-  if (key === undefined || iv.length !== SEAL_IV_BYTES) throw new Error("sealing needs a key and 12 random bytes");
-  const sealed = await crypto.subtle.encrypt(algorithm(purpose, iv), await cipher(key.secret), encoder.encode(secret));
-  return `v1.${key.id}.${toBase64Url(iv)}.${toBase64Url(new Uint8Array(sealed))}`;
+/** The size that GCM uses as it is; it hashes any other size down to this one. */
+export const IV_BYTES = 12;
+
+/** Encrypts `secret` for one purpose. `iv` is `IV_BYTES` random bytes, never used twice. */
+export async function encrypt(
+  [key]: KeyRing,
+  purpose: string,
+  secret: string,
+  iv: Uint8Array<ArrayBuffer>,
+): Promise<string> {
+  if (iv.length !== IV_BYTES) throw new Error(`encryption needs ${IV_BYTES} random bytes`);
+  const encrypted = await crypto.subtle.encrypt(
+    algorithm(purpose, iv),
+    await cipher(key.secret),
+    encoder.encode(secret),
+  );
+  return `v1.${key.id}.${toBase64Url(iv)}.${toBase64Url(new Uint8Array(encrypted))}`;
 }
 
-/** Opens what was sealed for this purpose. Throws when no key opens it; the message quotes neither. */
-export async function unseal(keys: SealKeys, purpose: string, sealed: string): Promise<string> {
-  const [version, keyId, iv, ciphertext, ...rest] = sealed.split(".");
+/** Decrypts what was encrypted for this purpose. Throws when no key fits; the message quotes neither. */
+export async function decrypt(keys: KeyRing, purpose: string, encrypted: string): Promise<string> {
+  const [version, keyId, iv, ciphertext, ...rest] = encrypted.split(".");
   const key = keys.find(({ id }) => id === keyId);
   if (version !== "v1" || iv === undefined || ciphertext === undefined || rest.length > 0) {
-    throw new Error(`what is sealed for ${purpose} is malformed`);
+    throw new Error(`the encrypted login for ${purpose} is malformed`);
   }
-  if (key === undefined) throw new Error(`what is sealed for ${purpose} needs a key that SEAL_KEYS does not hold`);
+  if (key === undefined) {
+    throw new Error(`the encrypted login for ${purpose} needs a key that ENCRYPTION_KEYS does not hold`);
+  }
   try {
-    const opened = await crypto.subtle.decrypt(
+    const decrypted = await crypto.subtle.decrypt(
       algorithm(purpose, fromBase64Url(iv)),
       await cipher(key.secret),
       fromBase64Url(ciphertext),
     );
-    return new TextDecoder().decode(opened);
+    return new TextDecoder().decode(decrypted);
   } catch {
-    throw new Error(`what is sealed for ${purpose} does not open`);
+    throw new Error(`the encrypted login for ${purpose} does not decrypt`);
   }
 }
 
-/** Whether it is sealed with the key that seals now; another one is on its way out. */
-export function sealedWithNewest(keys: SealKeys, sealed: string): boolean {
-  return sealed.split(".")[1] === keys[0]?.id;
+/** Whether the newest key encrypted it. If not, its key is being rotated out. */
+export function isEncryptedWithNewest(keys: KeyRing, encrypted: string): boolean {
+  return encrypted.split(".")[1] === keys[0].id;
 }
 
 const encoder = new TextEncoder();
 
-function algorithm(purpose: string, iv: Uint8Array) {
+function algorithm(purpose: string, iv: Uint8Array<ArrayBuffer>) {
   return { name: "AES-GCM", iv, additionalData: encoder.encode(purpose) };
 }
 
-/** The secret is random, so one hash makes a key of it. */
+/** The secret is random, so that one hash is enough to derive a key from it. */
 async function cipher(secret: string): Promise<CryptoKey> {
   const key = await crypto.subtle.digest("SHA-256", encoder.encode(secret));
   return crypto.subtle.importKey("raw", key, "AES-GCM", false, ["encrypt", "decrypt"]);

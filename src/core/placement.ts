@@ -52,6 +52,3 @@ export function connectionUrl({ host, database }: { host: string; database: stri
   const [user, password] = [login.slice(0, colon), login.slice(colon + 1)].map(encodeURIComponent);
   return `postgresql://${user}:${password}@${host}/${encodeURIComponent(database)}`;
 }
-
-/** The name of the one object that keeps the fleet's budget of sessions. */
-export const FLEET_BUDGET = "fleet";

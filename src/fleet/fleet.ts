@@ -3,6 +3,7 @@
 // files are numbered, so names compare as versions do. Nobody waits for anybody: tenants on different versions are normal.
 import * as z from "zod";
 import { TenantId } from "../core/tenant.ts";
+import type { Difference } from "../tenant-db/branch.ts";
 
 /** What an operator may ask of a run, from a terminal or by the API. */
 export const FleetOptions = z.strictObject({
@@ -159,14 +160,6 @@ export function explain(sqlState: string, constraint?: string): string {
   const reason = reasons.find(([code]) => sqlState.startsWith(code))?.[1] ?? "the database refused it";
   return constraint === undefined ? reason : `${reason} (constraint ${constraint})`;
 }
-
-/** Objects of a schema as they should be and as they are; `null`: not there. */
-export const Difference = z.object({
-  object: z.string(),
-  expected: z.string().nullable(),
-  found: z.string().nullable(),
-});
-export type Difference = z.infer<typeof Difference>;
 
 /** How a schema was changed by hand, in a line: the first objects, and how many there are. */
 export function describeDrift(differences: readonly Difference[]): string {

@@ -17,7 +17,7 @@ import {
   retryAfterMs,
   stopReason,
 } from "./fleet.ts";
-import { type Branch, type Migrated, type Migration, openBranch } from "../tenant-db/own-schemas.ts";
+import { type Branch, type Migrated, type Migration, openBranch } from "../tenant-db/branch.ts";
 import type { ControlFleet, Lent, Result, StoredSchema } from "./fleet-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { SqlError } from "../adapters/neon.ts";
@@ -134,7 +134,7 @@ async function atMost<Item>(
 }
 
 /** What of the environment tenants' databases are migrated with. */
-export type FleetEnvironment = Pick<Env, "NEON_FETCH_ENDPOINT" | "SEAL_KEYS">;
+export type FleetEnvironment = Pick<Env, "NEON_FETCH_ENDPOINT" | "ENCRYPTION_KEYS">;
 
 /** The work on real databases, for one attempt at a run. */
 export function fleetWork(

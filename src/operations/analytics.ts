@@ -3,20 +3,15 @@
 // have no way here. Where tenants have schemas of their own, the SELECT runs once in each. A tenant is counted where its
 // rows are in force; one that is just then changing its place may be missed, or counted twice.
 import { AppError } from "../core/errors.ts";
-import { connectionUrl, loginPurpose, ownName } from "../core/placement.ts";
+import { ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import {
-  type AnalyticsShard,
-  type ControlPlacements,
-  type ReadShard,
-  placementsOf,
-} from "../control/placements-store.ts";
-import { sealLogin, unsealLogin } from "../tenant-db/dispatch.ts";
+import { type AnalyticsShard, placementsOf } from "../control/placements-store.ts";
+import { analyticsConnections } from "../tenant-db/dispatch.ts";
 import { canaryTenants } from "../tenant-db/isolation.ts";
-import { type NeonConnection, SqlError, connectNeon } from "../adapters/neon.ts";
+import { SqlError } from "../adapters/neon.ts";
 import { type Reader, preferReplica } from "../adapters/replica.ts";
 
 /** For all shards together: what an operator waits for, and a Worker may. */
@@ -52,7 +47,7 @@ export interface ShardReport {
 }
 
 /** What of the environment all shards are read with. */
-export type AnalyticsEnv = Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT" | "SEAL_KEYS">;
+export type AnalyticsEnv = Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT" | "ENCRYPTION_KEYS">;
 
 /** Runs one SELECT on every shard, or on those of one strategy. A shard that fails says so beside the others' rows. */
 export async function askAllTenants(
@@ -201,38 +196,4 @@ function inWords(error: unknown): { sqlState?: string; message: string } {
     return { sqlState, message: cause instanceof Error ? cause.message : message };
   }
   return { message: error instanceof AppError ? error.message : "It could not be read." };
-}
-
-// ---- the login
-
-/** A shard and its replica, by the analytics login. Throws `placement_unavailable` when the login has no password yet. */
-export async function analyticsConnections(
-  env: Pick<Env, "NEON_FETCH_ENDPOINT" | "SEAL_KEYS">,
-  { id, host, replicaHost, database, analyticsLogin }: ReadShard,
-): Promise<{ primary: NeonConnection; replica: NeonConnection | undefined }> {
-  if (analyticsLogin === null) {
-    throw new AppError("placement_unavailable", "it has no analytics login yet: npm run migrate gives it one");
-  }
-  const login = await unsealLogin(env, loginPurpose.analytics(id), analyticsLogin);
-  const connect = (to: string): NeonConnection =>
-    connectNeon(connectionUrl({ host: to, database }, login), env.NEON_FETCH_ENDPOINT);
-  return { primary: connect(host), replica: replicaHost === null ? undefined : connect(replicaHost) };
-}
-
-/**
- * Gives the analytics login of a shard, which its owner reaches, the password that is kept for it, or a new one that is
- * kept from now on. May be repeated, and by several at a time: the first one's stays.
- */
-export async function giveAnalyticsLogin(
-  env: Pick<Env, "SEAL_KEYS">,
-  placements: Pick<ControlPlacements, "keepAnalyticsLogin">,
-  shardId: string,
-  owner: NeonConnection,
-): Promise<void> {
-  const purpose = loginPurpose.analytics(shardId);
-  const [row] = await owner.query(`SELECT tollgate.analytics_role() AS name`);
-  const offered = `${String(row?.["name"])}:${crypto.randomUUID()}${crypto.randomUUID()}`;
-  const kept = await placements.keepAnalyticsLogin(shardId, await sealLogin(env, purpose, offered));
-  const login = await unsealLogin(env, purpose, kept);
-  await owner.query(`SELECT tollgate.set_analytics_password($1)`, [login.slice(login.indexOf(":") + 1)]);
 }

@@ -1,8 +1,8 @@
 // /health for a monitor: every failure class is a named check; one that fails makes the whole answer 503. Reasons are
 // ours, never a database's words. Answers are kept for ten seconds, so that probing costs nothing.
 import { Hono } from "hono";
-import { proveBranch } from "../tenant-db/branch-proof.ts";
-import { analyticsConnections } from "./analytics.ts";
+import { proveBranch } from "../tenant-db/branch.ts";
+import { analyticsConnections } from "../tenant-db/dispatch.ts";
 import { type ReadShard, controlPlacements } from "../control/placements-store.ts";
 import { controlTenants } from "../control/tenants-store.ts";
 import { controlUsage } from "../control/ledger-store.ts";
@@ -20,7 +20,7 @@ import {
   passedCheck,
   replicasCheck,
 } from "./health-checks.ts";
-import { FLEET_BUDGET } from "../core/placement.ts";
+import { SESSION_BUDGET_NAME } from "../tenant-db/session-budget.ts";
 import { strategies } from "../core/plans.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -84,7 +84,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       return passedCheck();
     }),
     check("sessions", async () => {
-      const { budget, held } = await env.SESSIONS.getByName(FLEET_BUDGET).usage();
+      const { budget, held } = await env.SESSIONS.getByName(SESSION_BUDGET_NAME).usage();
       return passedCheck({ budget, ...Object.fromEntries(strategies.map((name) => [name, held[name] ?? noSessions])) });
     }),
     check("replicas", async () => {

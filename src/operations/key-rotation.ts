@@ -1,20 +1,20 @@
-// Seals anew what the control tables hold under a key that is on its way out: shards' logins here, tenants' in their own
-// objects. When nothing is left of the old key, it can be taken out of SEAL_KEYS.
-import { controlSeals } from "../control/encrypted-logins-store.ts";
-import { sealLogin, unsealLogin } from "../tenant-db/dispatch.ts";
+// Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins that an older key encrypted. Shards' logins are
+// done here, each tenant's login in the tenant's object. Once no login is left under a key, that key can be removed.
 import { connectControl } from "../adapters/neon.ts";
-import { parseSealKeys } from "../core/encryption.ts";
+import { encryptedLoginsStore } from "../control/encrypted-logins-store.ts";
+import { parseKeyRing } from "../core/encryption.ts";
+import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 
-/** In one run of the sweep. */
+/** Logins of each kind in one sweep: a second's work. The next sweep takes the next ones. */
 const BATCH = 50;
 
-export async function rotateSeals(env: Env): Promise<void> {
-  const newest = parseSealKeys(env.SEAL_KEYS)[0]?.id ?? "";
-  const seals = controlSeals(connectControl(env));
-  for (const sealed of await seals.shardLoginsNotUnder(newest, BATCH)) {
-    const login = await unsealLogin(env, sealed.purpose, sealed.login);
-    await seals.resealShard(sealed, await sealLogin(env, sealed.purpose, login));
+export async function rotateEncryptionKeys(env: Env): Promise<void> {
+  const [newest] = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
+  const logins = encryptedLoginsStore(connectControl(env));
+  for (const stored of await logins.shardLoginsNotUnder(newest.id, BATCH)) {
+    const login = await decryptLogin(env, stored.purpose, stored.login);
+    await logins.replaceShardLogin(stored, await encryptLogin(env, stored.purpose, login));
   }
-  const tenants = await seals.tenantsNotUnder(newest, BATCH);
+  const tenants = await logins.tenantsNotUnder(newest.id, BATCH);
   await Promise.allSettled(tenants.map((tenantId) => env.TENANT.getByName(tenantId).refresh()));
 }

@@ -19,7 +19,7 @@ import { MOVE_SILENCE_MS, startMoving } from "../moves/workflow.ts";
 import { tellOpenCalls } from "../metering/fallback-calls.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning-start.ts";
 import { sweepRemovals } from "../lifecycle/removal-workflow.ts";
-import { rotateSeals } from "./key-rotation.ts";
+import { rotateEncryptionKeys } from "./key-rotation.ts";
 
 /** Of each kind, one run takes this many; what is left waits a minute. */
 const BATCH = 50;
@@ -66,7 +66,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await settle("open_calls", async () =>
     tellOpenCalls(env, await controlOpenCalls(db).uncounted(BATCH, OPEN_CALLS_EACH)),
   );
-  await settle("seals", () => rotateSeals(env));
+  await settle("encryption_keys", () => rotateEncryptionKeys(env));
   await settle("silent_moves", async () => {
     await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
   });

@@ -1,27 +1,25 @@
-// From a placement to the rows behind it: the one place that opens a tenant's sealed login and knows what each strategy
-// needs. What is opened stays in the caller's memory and goes nowhere else.
-import { parseContextKeys } from "./signed-context.ts";
+// From a placement to the rows behind it: the only place that decrypts the logins of tenants' databases and knows what each
+// strategy needs. Invariants: a decrypted login stays in the caller's memory; a tool gets no access to rows unless its login
+// was proved to be kept within its tenant during the last `PROOF_TRUSTED_MS`.
+import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
+import type { ControlPlacements, ReadShard, Shard } from "../control/placements-store.ts";
+import { IV_BYTES, decrypt, encrypt, isEncryptedWithNewest, parseKeyRing } from "../core/encryption.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, connectionUrl, loginPurpose, ownName, purposeOf } from "../core/placement.ts";
-import { SEAL_IV_BYTES, parseSealKeys, seal, sealedWithNewest, unseal } from "../core/encryption.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import type { Shard } from "../control/placements-store.ts";
 import { type IsolationProof, proveIsolation, proveOwnSchema } from "./isolation.ts";
 import { type Session, openSession } from "./session.ts";
 import type { SessionPool } from "./session-pool.ts";
 import { type CallScopedDb, contextEntrance, createTenantDb, ownSchemaEntrance } from "./tenant-db.ts";
 
-/** What of the environment tenants' databases are reached with. */
-export type TenantDatabases = Pick<Env, "NEON_FETCH_ENDPOINT" | "NEON_WS_PROXY" | "CONTEXT_KEYS" | "SEAL_KEYS">;
+/** The variables that reaching tenants' databases needs. */
+export type TenantDatabases = Pick<Env, "NEON_FETCH_ENDPOINT" | "NEON_WS_PROXY" | "CONTEXT_KEYS" | "ENCRYPTION_KEYS">;
+type EncryptionKeys = Pick<Env, "ENCRYPTION_KEYS">;
 
-/** The connection string of the login that the placement's tools run as. */
-async function loginUrl(env: TenantDatabases, placement: Placement, host = placement.host): Promise<string> {
-  const login = await unsealLogin(env, purposeOf(placement), placement.login);
-  return connectionUrl({ host, database: placement.database }, login);
-}
+// ---- rows
 
-/** The tenant's rows, wherever they are. Transactions that take turns use `sessions`; without, they are refused. */
+/** Opens the tenant's rows. Interactive transactions use `sessions`; without it they are refused. */
 export async function openTenantDb(
   env: TenantDatabases,
   tenantId: TenantId,
@@ -32,7 +30,7 @@ export async function openTenantDb(
   const now = (): number => Date.now();
   const entrance =
     placement.strategy === "shared"
-      ? contextEntrance({ contextKeys: parseContextKeys(env.CONTEXT_KEYS), tenantId, database, now })
+      ? contextEntrance({ contextKeys: parseKeyRing("CONTEXT_KEYS", env.CONTEXT_KEYS), tenantId, database, now })
       : ownSchemaEntrance(ownName(placement.id));
   return createTenantDb({
     url: await loginUrl(env, placement),
@@ -47,12 +45,62 @@ export async function openTenantDb(
   });
 }
 
-/** A session of the placement's login, in no tenant yet. */
+/** Opens a session of the placement's login. It has entered no tenant yet. */
 export async function openTenantSession(env: TenantDatabases, placement: Placement): Promise<Session> {
   return openSession({ url: await loginUrl(env, placement), wsProxy: env.NEON_WS_PROXY });
 }
 
-/** Proves that the login of this placement is kept within its tenant, or says what stands open. */
+/** The connection string of the login that the placement's tools run as. */
+async function loginUrl(env: EncryptionKeys, placement: Placement, host = placement.host): Promise<string> {
+  const login = await decryptLogin(env, purposeOf(placement), placement.login);
+  return connectionUrl({ host, database: placement.database }, login);
+}
+
+// ---- proofs
+
+/** Migrations and manual changes can break a proof. Both are rare, and /health proves every few seconds besides. */
+const PROOF_TRUSTED_MS = 5 * 60_000;
+
+/**
+ * When this isolate last proved each login. Objects and requests share the time of a proof, but never a proof that is
+ * running: the platform cancels the work of an object or request that ends, and its waiters would never resume.
+ */
+const provenAtMs = new Map<string, number>();
+
+export type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable";
+
+/** Names the login that the placement's tools run as. Tenants of a shared shard have one login, other tenants one each. */
+export function loginOf({ strategy, shardId, id }: Placement): string {
+  return strategy === "shared" ? shardId : `${shardId}/${id}`;
+}
+
+/** Whether this isolate proved the placement's login within `PROOF_TRUSTED_MS`. */
+export function isProven(placement: Placement, nowMs: number): boolean {
+  return nowMs - (provenAtMs.get(loginOf(placement)) ?? -Infinity) < PROOF_TRUSTED_MS;
+}
+
+/** Proves the placement's login now. Logs and returns the reason when that fails; never throws. */
+export async function proveLogin(
+  env: TenantDatabases,
+  tenantId: TenantId,
+  placement: Placement,
+  nowMs: number,
+): Promise<ProofOutcome> {
+  try {
+    const proof = await provePlacement(env, tenantId, placement);
+    if (proof.proven) {
+      provenAtMs.set(loginOf(placement), nowMs);
+      return "proven";
+    }
+    log("error", "isolation_unproven", { tenantId, checks: proof.failures.map(({ check }) => check).join(",") });
+    return "isolation_unproven";
+  } catch (error) {
+    log("error", "isolation_not_provable", { tenantId, error: describeError(error) });
+    return "database_unavailable";
+  }
+}
+
+/** Proves that the placement's login is kept within its tenant, or lists what it can reach. Throws when the database is away. */
 export async function provePlacement(
   env: TenantDatabases,
   tenantId: TenantId,
@@ -66,43 +114,77 @@ export async function provePlacement(
   return proveShared(env, url);
 }
 
-/** Proves it of the login that the tools of a shared shard run as. */
+/** The same for the login that the tools of a shared shard run as. */
 export async function proveShard(env: TenantDatabases, shard: Shard): Promise<IsolationProof> {
   if (shard.appLogin === null) return { proven: false, failures: [{ check: "registered", detail: shard.id }] };
-  const login = await unsealLogin(env, loginPurpose.app(shard.id), shard.appLogin);
+  const login = await decryptLogin(env, loginPurpose.app(shard.id), shard.appLogin);
   return proveShared(env, connectionUrl(shard, login));
 }
 
 function proveShared(env: TenantDatabases, url: string): Promise<IsolationProof> {
-  const contextKeys = parseContextKeys(env.CONTEXT_KEYS);
+  const contextKeys = parseKeyRing("CONTEXT_KEYS", env.CONTEXT_KEYS);
   return proveIsolation({ url, fetchEndpoint: env.NEON_FETCH_ENDPOINT, contextKeys, now: () => Date.now() });
 }
 
-/** The tenant's own login sealed with the newest key, or `undefined` when it is already. */
-export async function resealed(env: TenantDatabases, placement: Placement): Promise<string | undefined> {
-  const keys = parseSealKeys(env.SEAL_KEYS);
-  if (placement.strategy === "shared" || sealedWithNewest(keys, placement.login)) return undefined;
+// ---- logins
+
+/** Decrypts a login of the control tables, as `user:password`. */
+export function decryptLogin(env: EncryptionKeys, purpose: string, login: string): Promise<string> {
+  return decrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, login);
+}
+
+/** Encrypts a login, `user:password`, for the control tables. */
+export function encryptLogin(env: EncryptionKeys, purpose: string, login: string): Promise<string> {
+  return encrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, login, newIv());
+}
+
+/** The tenant's own login encrypted with the newest key, or `undefined` when it already is. */
+export async function reencrypted(env: EncryptionKeys, placement: Placement): Promise<string | undefined> {
+  const keys = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
+  if (placement.strategy === "shared" || isEncryptedWithNewest(keys, placement.login)) return undefined;
   const purpose = purposeOf(placement);
-  return seal(keys, purpose, await unseal(keys, purpose, placement.login), newIv());
+  return encrypt(keys, purpose, await decrypt(keys, purpose, placement.login), newIv());
 }
 
-/** Opens a login of the control tables. */
-export function unsealLogin(env: Pick<Env, "SEAL_KEYS">, purpose: string, login: string): Promise<string> {
-  return unseal(parseSealKeys(env.SEAL_KEYS), purpose, login);
-}
-
-/** Seals a login for the control tables. */
-export function sealLogin(env: Pick<Env, "SEAL_KEYS">, purpose: string, login: string): Promise<string> {
-  return seal(parseSealKeys(env.SEAL_KEYS), purpose, login, newIv());
-}
-
-/** The connection string of a shard's owner. Throws for a shard whose owner is not known here. */
-export async function ownerUrl(env: Pick<Env, "SEAL_KEYS">, shard: Shard): Promise<string> {
+/** The connection string of a shard's owner. Throws `placement_unavailable` when its owner's login is not stored. */
+export async function ownerUrl(env: EncryptionKeys, shard: Shard): Promise<string> {
   if (shard.ownerLogin === null)
     throw new AppError("placement_unavailable", `the owner of shard ${shard.id} is unknown`);
-  return connectionUrl(shard, await unsealLogin(env, loginPurpose.owner(shard.id), shard.ownerLogin));
+  return connectionUrl(shard, await decryptLogin(env, loginPurpose.owner(shard.id), shard.ownerLogin));
 }
 
-function newIv(): Uint8Array {
-  return crypto.getRandomValues(new Uint8Array(SEAL_IV_BYTES));
+/** Connects to a shard and its replica with the analytics login. Throws `placement_unavailable` when it has no password yet. */
+export async function analyticsConnections(
+  env: EncryptionKeys & Pick<Env, "NEON_FETCH_ENDPOINT">,
+  { id, host, replicaHost, database, analyticsLogin }: ReadShard,
+): Promise<{ primary: NeonConnection; replica: NeonConnection | undefined }> {
+  if (analyticsLogin === null) {
+    throw new AppError("placement_unavailable", "the shard has no analytics login yet: run npm run migrate");
+  }
+  const login = await decryptLogin(env, loginPurpose.analytics(id), analyticsLogin);
+  const connect = (to: string): NeonConnection =>
+    connectNeon(connectionUrl({ host: to, database }, login), env.NEON_FETCH_ENDPOINT);
+  return { primary: connect(host), replica: replicaHost === null ? undefined : connect(replicaHost) };
+}
+
+/**
+ * Sets the password of a shard's analytics login: the stored one, or a new one that is stored first. Can be repeated and
+ * run concurrently: the password that was stored first wins. `owner` is connected to the shard.
+ */
+export async function giveAnalyticsLogin(
+  env: EncryptionKeys,
+  placements: Pick<ControlPlacements, "keepAnalyticsLogin">,
+  shardId: string,
+  owner: NeonConnection,
+): Promise<void> {
+  const purpose = loginPurpose.analytics(shardId);
+  const [row] = await owner.query(`SELECT tollgate.analytics_role() AS name`);
+  const offered = `${String(row?.["name"])}:${crypto.randomUUID()}${crypto.randomUUID()}`;
+  const kept = await placements.keepAnalyticsLogin(shardId, await encryptLogin(env, purpose, offered));
+  const login = await decryptLogin(env, purpose, kept);
+  await owner.query(`SELECT tollgate.set_analytics_password($1)`, [login.slice(login.indexOf(":") + 1)]);
+}
+
+function newIv(): Uint8Array<ArrayBuffer> {
+  return crypto.getRandomValues(new Uint8Array(IV_BYTES));
 }

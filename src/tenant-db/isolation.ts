@@ -2,7 +2,8 @@
 // It asks the catalogue what the login may do. On shared tables it also tries: without a context, with a forged and an
 // expired one, across two canary tenants, and to create. Every attempt that must fail runs in a transaction that ends in
 // an error anyway, so a wall that is down leaves nothing behind. All requests leave together: one round trip's time.
-import { type ContextKeys, signContext } from "./signed-context.ts";
+import type { KeyRing } from "../core/encryption.ts";
+import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
 import { connectNeon, type Row, SqlError, type Statement } from "../adapters/neon.ts";
@@ -139,7 +140,7 @@ const hostFunctions: Statement = {
 export interface ProofOptions {
   url: string;
   fetchEndpoint: string;
-  contextKeys: ContextKeys;
+  contextKeys: KeyRing;
   now: () => number;
 }
 

@@ -1,5 +1,5 @@
 // The files of migrations/tenant and migrations/branch, which the bundler turns into text. One line per file, in their order.
-import type { Migration } from "./own-schemas.ts";
+import type { Migration } from "./branch.ts";
 import branch from "../../migrations/branch/0001_branch.sql";
 import structure from "../../migrations/branch/0002_structure.sql";
 import changes from "../../migrations/branch/0003_changes.sql";

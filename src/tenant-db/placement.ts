@@ -1,9 +1,9 @@
 // Gives a tenant its place: reserved in the control tables first, with the password of its login, then made, then put in
 // force. Each step finds what an earlier attempt has done, and attempts that overlap make the same thing, so that all of
 // it can be repeated at any point. It runs in the tenant's object, where logins are opened.
-import { type Branch, openBranch } from "./own-schemas.ts";
+import { type Branch, openBranch } from "./branch.ts";
 import { type PlacedTenant, type Shard, placementsOf } from "../control/placements-store.ts";
-import { openTenantDb, ownerUrl, sealLogin, unsealLogin } from "./dispatch.ts";
+import { openTenantDb, ownerUrl, encryptLogin, decryptLogin } from "./dispatch.ts";
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";
 import { AppError } from "../core/errors.ts";
@@ -54,9 +54,9 @@ export async function makePlace(env: Env, tenantId: TenantId, placed: PlacedTena
   if (shard.strategy === "shared") return placements.ready(placementId, null);
   const purpose = loginPurpose.tenant(placementId);
   const password = crypto.randomUUID() + crypto.randomUUID();
-  const offered = await sealLogin(env, purpose, `${ownName(placementId)}:${password}`);
+  const offered = await encryptLogin(env, purpose, `${ownName(placementId)}:${password}`);
   // The first offer stays: an attempt that was given up may still be on its way, and must set the same password.
-  const login = await unsealLogin(env, purpose, await placements.keepLogin(placementId, offered));
+  const login = await decryptLogin(env, purpose, await placements.keepLogin(placementId, offered));
   const branch = await branchOf(env, shard);
   await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
   await placements.ready(placementId, tenantMigrations.at(-1)?.name ?? null);

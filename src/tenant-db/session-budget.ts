@@ -1,10 +1,18 @@
-// How many database sessions the whole fleet may have, in one object: tenants' objects say what they hold and ask before
-// they open one more. What they say is a whole statement each time, so that a lost message is mended by the next; a
-// holder that has gone silent is forgotten when its lease ends. Nothing that a tool waits for in every call passes here.
+// The session budget: how many database sessions all tenants together may have. One object keeps it; each tenant's object
+// holds a share, asks for a slot before it opens a session and returns the slot when the session is closed.
+// Invariants: the budget grants no more slots than it has; a budget that does not answer grants nothing, and then no session
+// is opened. A holder always reports everything it holds, so that the next report repairs a lost one, and the lease of a
+// silent holder expires. Calls with one statement never ask the budget.
 import { DurableObject } from "cloudflare:workers";
 import type { Strategy } from "../core/plans.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import type { SessionLease } from "./session-pool.ts";
 
-/** What a tenant's object holds, not counting what it asks for. */
+/** The name of the one object that keeps the budget. */
+export const SESSION_BUDGET_NAME = "session-budget";
+
+/** What a tenant's object holds, without the session that it asks for. */
 export interface HeldSessions {
   strategy: Strategy;
   /** Leases: sessions that are open, being opened or being closed. */
@@ -17,17 +25,19 @@ export interface HeldSessions {
 export interface BudgetAnswer {
   /** Whether the holder may open the session that it asked for. */
   granted: boolean;
-  /** Whether others want what is left: then an idle session is closed soon. */
+  /** Whether others want the rest of the budget. Then a holder closes idle sessions at once. */
   scarce: boolean;
 }
 
-/** Three renewals may be lost before a lease ends. */
-export const LEASE_RENEW_MS = 30_000;
-const LEASE_MS = 4 * LEASE_RENEW_MS;
-/** From this share on, idle sessions are a cost to somebody. */
+/** A heartbeat every 30 s costs an object little; a slot that a dead object held is free again after two minutes. */
+export const HEARTBEAT_MS = 30_000;
+/** Three heartbeats may be lost before a lease expires. */
+const LEASE_MS = 4 * HEARTBEAT_MS;
+/** From this share of the budget on, an idle session may be the one that another tenant needs. */
 const SCARCE_SHARE = 0.8;
-/** While somebody waits, so many holders are asked at once, this often, to close what they have idle. */
+/** Holders that the budget asks at once to close idle sessions, while somebody waits. One round usually frees enough. */
 const ASKED_AT_ONCE = 10;
+/** Pause between two such rounds: time for a session to close. */
 const ASK_AGAIN_MS = 200;
 
 interface Waiter {
@@ -35,8 +45,9 @@ interface Waiter {
   answer(granted: boolean): void;
 }
 
+/** The object that keeps the budget. There is one, named `SESSION_BUDGET_NAME`. */
 export class SessionBudget extends DurableObject<Env> {
-  /** In the order in which they came. */
+  /** In order of arrival. */
   readonly #waiting: Waiter[] = [];
   #reclaiming = false;
 
@@ -49,14 +60,14 @@ export class SessionBudget extends DurableObject<Env> {
     );
   }
 
-  /** Takes over what `holder` has. */
-  hold(holder: string, held: HeldSessions): Pick<BudgetAnswer, "scarce"> {
+  /** A holder's heartbeat: replaces what the budget knows of it and renews its lease. */
+  heartbeat(holder: string, held: HeldSessions): Pick<BudgetAnswer, "scarce"> {
     this.#keep(holder, held);
     this.#grant();
     return { scarce: this.#scarce() };
   }
 
-  /** The same, and asks for one session more, for which the holder waits `withinMs` at most. */
+  /** A heartbeat that asks for one more session and waits `withinMs` for it at most. */
   async take(holder: string, held: HeldSessions, withinMs: number): Promise<BudgetAnswer> {
     this.#keep(holder, held);
     const { promise, resolve } = Promise.withResolvers<boolean>();
@@ -76,7 +87,7 @@ export class SessionBudget extends DurableObject<Env> {
     waiter.answer(false);
   }
 
-  /** Gives what is free to those who have waited longest. */
+  /** Grants free slots to the longest waiting holders. */
   #grant(): void {
     let free = this.budget() - this.#taken();
     for (; free > 0; free -= 1) {
@@ -109,7 +120,7 @@ export class SessionBudget extends DurableObject<Env> {
     return this.#waiting.length > 0 || this.#taken() >= this.budget() * SCARCE_SHARE;
   }
 
-  /** Asks those who were not asked for the longest time to close what they have idle, while somebody waits. */
+  /** While somebody waits, asks holders to close idle sessions, beginning with those that were asked longest ago. */
   async #reclaim(): Promise<void> {
     this.#reclaiming = true;
     const { sql } = this.ctx.storage;
@@ -127,7 +138,7 @@ export class SessionBudget extends DurableObject<Env> {
     }
   }
 
-  /** What the fleet holds, by strategy, for /health. At most as old as a renewal. */
+  /** What all holders have, by strategy, for /health. At most one heartbeat old. */
   usage(): { budget: number; held: Record<string, { slots: number; used: number; idle: number; waiting: number }> } {
     const rows = this.ctx.storage.sql
       .exec<{ strategy: string; slots: number; used: number; idle: number; waiting: number }>(
@@ -140,8 +151,92 @@ export class SessionBudget extends DurableObject<Env> {
     return { budget: this.budget(), held };
   }
 
-  /** Sessions that the fleet may have. */
+  /** Sessions that all tenants together may have. */
   protected budget(): number {
     return Number(this.env.SESSION_BUDGET);
+  }
+}
+
+export interface SessionShareOptions {
+  env: Pick<Env, "SESSIONS">;
+  tenantId: TenantId;
+  /** Longest wait for a slot. */
+  withinMs: number;
+  /** The state of the tenant's sessions. */
+  sessions: () => { used: number; idle: number; waiting: number };
+  /** Called after each answer of the budget, with whether sessions are scarce. */
+  onScarce: (scarce: boolean) => void;
+}
+
+/** One tenant's share of the budget, in the tenant's object. */
+export class SessionShare {
+  readonly #options: SessionShareOptions;
+  #slots = 0;
+  /** Heartbeats sent so far. */
+  #heartbeats = 0;
+  #timer: ReturnType<typeof setInterval> | undefined;
+
+  constructor(options: SessionShareOptions) {
+    this.#options = options;
+  }
+
+  /** Where a session pool of this strategy takes its slots from. */
+  lease(strategy: Strategy): SessionLease {
+    return {
+      take: () => this.#take(strategy),
+      giveBack: () => {
+        this.#slots -= 1;
+        void this.#heartbeat(strategy);
+      },
+    };
+  }
+
+  async #take(strategy: Strategy): Promise<boolean> {
+    const { env, tenantId, withinMs, onScarce } = this.#options;
+    const heartbeatsBefore = this.#heartbeats;
+    try {
+      const { granted, scarce } = await env.SESSIONS.getByName(SESSION_BUDGET_NAME).take(
+        tenantId,
+        this.#held(strategy),
+        withinMs,
+      );
+      if (granted) this.#slots += 1;
+      onScarce(scarce);
+      this.#schedule(strategy);
+      // Heartbeats that were sent during the wait did not count the granted slot.
+      if (granted && this.#heartbeats !== heartbeatsBefore) void this.#heartbeat(strategy);
+      return granted;
+    } catch (error) {
+      log("warn", "session_budget_silent", { tenantId, error: describeError(error) });
+      return false;
+    }
+  }
+
+  /** Reports what is held. The next heartbeat repairs one that is lost. */
+  async #heartbeat(strategy: Strategy): Promise<void> {
+    const { env, tenantId, onScarce } = this.#options;
+    this.#heartbeats += 1;
+    this.#schedule(strategy);
+    try {
+      const budget = env.SESSIONS.getByName(SESSION_BUDGET_NAME);
+      const { scarce } = await budget.heartbeat(tenantId, this.#held(strategy));
+      onScarce(scarce);
+    } catch (error) {
+      log("warn", "session_budget_silent", { tenantId, error: describeError(error) });
+    }
+  }
+
+  #held(strategy: Strategy): HeldSessions {
+    return { strategy, slots: this.#slots, ...this.#options.sessions() };
+  }
+
+  /** Sends heartbeats while slots are held, and no longer: a timer keeps the object from hibernating. */
+  #schedule(strategy: Strategy): void {
+    if (this.#slots > 0) {
+      this.#timer ??= setInterval(() => void this.#heartbeat(strategy), HEARTBEAT_MS);
+    } else if (this.#timer !== undefined) {
+      clearInterval(this.#timer);
+      this.#timer = undefined;
+    }
   }
 }

@@ -1,10 +1,9 @@
 // Makes the databases that tenants' schemas are in, on Neon: a project each. Neon works for seconds on one, so this is
 // asked again and again by a Workflow that sleeps in between; whatever was done is found again, by name or in the control
 // tables.
-import { giveAnalyticsLogin } from "../operations/analytics.ts";
-import { setUpBranch } from "./branch-setup.ts";
+import { setUpBranch } from "./branch.ts";
 import { type ControlPlacements, placementsOf } from "../control/placements-store.ts";
-import { sealLogin } from "./dispatch.ts";
+import { encryptLogin, giveAnalyticsLogin } from "./dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
 import { connectNeonApi } from "../adapters/neon-api.ts";
 import { AppError } from "../core/errors.ts";
@@ -73,7 +72,7 @@ async function openShard(
   const ownerUrl = connectionUrl({ host, database }, `${user}:${password}`);
   await setUpBranch(ownerUrl, env.NEON_FETCH_ENDPOINT, branchMigrations);
   await giveAnalyticsLogin(env, placements, id, connectNeon(ownerUrl, env.NEON_FETCH_ENDPOINT));
-  const ownerLogin = await sealLogin(env, loginPurpose.owner(id), `${user}:${password}`);
+  const ownerLogin = await encryptLogin(env, loginPurpose.owner(id), `${user}:${password}`);
   await placements.registerShard({ id, strategy, region: known.region, host, database, ownerLogin, appLogin: null });
   return true;
 }

@@ -1,43 +1,9 @@
-// The signed context that names a transaction's tenant to the database: `v1.<key id>.<tenant>.<database>.<expiry, epoch
-// seconds>.<mac>`, where the MAC is HMAC-SHA256 (RFC 2104) in lower-case hex over everything before the last dot.
-// The database verifies it in `tollgate.current_tenant()` (migrations/shared/0002_context.sql) and believes nothing
-// else about who the tenant is. No field may contain a dot, so that there is one way to read a context.
-import * as z from "zod";
+// The signed context, which names a transaction's tenant to the database: `v1.<key id>.<tenant>.<database>.<expiry, epoch
+// seconds>.<mac>`. The MAC is HMAC-SHA256 (RFC 2104) in lower-case hex over everything before the last dot.
+// `tollgate.current_tenant()` in the database verifies it (migrations/shared) and trusts nothing else about the tenant.
+// No field may contain a dot, so that a context can be read in one way only.
+import { keyIdPattern } from "../core/encryption.ts";
 import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
-
-const keyIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
-
-export const ContextKey = z.object({
-  id: z.string().regex(keyIdPattern),
-  /** 32 bytes are SHA-256's own strength; the database refuses to install less. */
-  secret: z.string().min(32),
-});
-export type ContextKey = z.infer<typeof ContextKey>;
-
-const ContextKeys = z
-  .array(ContextKey)
-  .min(1)
-  .refine((keys) => new Set(keys.map((key) => key.id)).size === keys.length, "two keys have the same id");
-/** Newest first: the first signs, the database accepts all. */
-export type ContextKeys = readonly [ContextKey, ...ContextKey[]];
-
-/** Reads the `CONTEXT_KEYS` secret, `[{ id, secret }]`. The error of a malformed one names the place, never a value. */
-export function parseContextKeys(json: string): ContextKeys {
-  let value: unknown;
-  try {
-    value = JSON.parse(json);
-  } catch {
-    throw new Error("CONTEXT_KEYS is not JSON"); // the parser's own message quotes its input
-  }
-  const parsed = ContextKeys.safeParse(value);
-  if (!parsed.success) {
-    const places = parsed.error.issues.map((issue) => `[${issue.path.join(".")}]: ${issue.code}`).join(", ");
-    throw new Error(`CONTEXT_KEYS does not hold [{ id, secret }], newest first: ${places}`);
-  }
-  const [first, ...rest] = parsed.data;
-  if (first === undefined) throw new Error("CONTEXT_KEYS is empty");
-  return [first, ...rest];
-}
 
 const databasePattern = /^[A-Za-z0-9_-]{1,63}$/;
 
@@ -45,9 +11,9 @@ export interface ContextClaims {
   keyId: string;
   secret: string;
   tenantId: TenantId;
-  /** The name of the one database in which the context is good. */
+  /** The name of the one database that accepts the context. */
   database: string;
-  /** Rounded down to whole seconds; from this second on the context is refused. */
+  /** Rounded down to whole seconds; the database refuses the context from this second on. */
   expiresAtMs: number;
 }
 

@@ -3,8 +3,15 @@
 // Every statement passes one gate here, which a move shuts for a moment; a statement that finds the gate at its place in
 // the database shut goes to where the rows are now, so that a call does not notice that its tenant has moved.
 import { placementsOf } from "../control/placements-store.ts";
-import { openTenantDb, openTenantSession, resealed } from "./dispatch.ts";
-import { type ProofOutcome, isProven, loginOf, proveLogin } from "./login-proof.ts";
+import {
+  type ProofOutcome,
+  isProven,
+  loginOf,
+  openTenantDb,
+  openTenantSession,
+  proveLogin,
+  reencrypted,
+} from "./dispatch.ts";
 import { type SessionLimits, type SessionPool, createSessionPool } from "./session-pool.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import { type CallScopedDb, orAborted } from "./tenant-db.ts";
@@ -16,7 +23,7 @@ import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
-import { SessionShare } from "./session-share.ts";
+import { SessionShare } from "./session-budget.ts";
 
 /** Before the tenant is known. */
 const unsold = { sessions: 1, sessionIdleSeconds: 30, callsInFlight: 4 };
@@ -213,10 +220,10 @@ export class TenantData {
     return proveLogin(this.#env, this.#tenantId, placement, nowMs);
   }
 
-  /** Seals the placement's login anew if its key is on its way out. */
-  async rotateSeal(placement: Placement): Promise<void> {
-    const login = await resealed(this.#env, placement);
-    if (login !== undefined) await placementsOf(this.#env).reseal(placement, login);
+  /** Encrypts the placement's login with the newest key, unless it already is. */
+  async reencryptLogin(placement: Placement): Promise<void> {
+    const login = await reencrypted(this.#env, placement);
+    if (login !== undefined) await placementsOf(this.#env).replaceLogin(placement, login);
   }
 }
 

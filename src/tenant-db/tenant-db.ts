@@ -2,7 +2,8 @@
 // enters the tenant, by a signed context on shared tables, by naming its schema elsewhere; the second is the tool's own.
 // The wall is in the database (migrations/shared/0002_context.sql, migrations/branch): nothing here is trusted to keep
 // tenants apart.
-import { type ContextKeys, signContext } from "./signed-context.ts";
+import type { KeyRing } from "../core/encryption.ts";
+import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
 import { type Row, type Statement, isDataStatement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -73,7 +74,7 @@ export function enterOwnSchema(schema: string, statementTimeoutMs: number): Stat
 
 /** By a signed context, used for as long as it is good. */
 export function contextEntrance(options: {
-  contextKeys: ContextKeys;
+  contextKeys: KeyRing;
   tenantId: TenantId;
   database: string;
   now: () => number;

@@ -12,7 +12,6 @@ const repository = join(import.meta.dirname, "../..");
 const MAX_FILES = 13;
 /** Rooms that may have more files, each with the reason. */
 const largerRooms: Readonly<Record<string, { files: number; reason: string }>> = {
-  "tenant-db": { files: 17, reason: "fragments of one room are still being merged" },
   lifecycle: { files: 16, reason: "fragments of one room are still being merged" },
 };
 

@@ -316,7 +316,7 @@ test("a tenant moves to another shard of the shared tier, and new tenants spread
     contextKeys: system.contextKeys,
   });
   const shard = { id: "shared-2", strategy: "shared", region: "aws-local", ownerUrl, appUrl } as const;
-  await registerShard({ controlUrl: system.controlUrl, sealKeys: system.sealKeys, ...shard });
+  await registerShard({ controlUrl: system.controlUrl, encryptionKeys: system.encryptionKeys, ...shard });
   try {
     const tenant = await aTenant({ plan: "starter", strategy: "shared" });
     const [placed] = await controlRows("SELECT shard_id FROM placements WHERE tenant_id = $1", [tenant.id]);

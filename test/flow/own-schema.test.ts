@@ -3,7 +3,7 @@
 import pg from "pg";
 import { expect, test } from "vitest";
 import { loginPurpose } from "../../src/core/placement.ts";
-import { SEAL_IV_BYTES, seal, unseal } from "../../src/core/encryption.ts";
+import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../../src/core/encryption.ts";
 import {
   aCustomer,
   aTenant,
@@ -157,7 +157,7 @@ test("when the schema shards have little room left, the next is made ahead and t
   }
 });
 
-test("the key that logins are sealed with is rotated while the tenant is served", async () => {
+test("the key that encrypts logins is rotated while the tenant is served", async () => {
   const tenant = await aTenant({ plan: "pro" });
   const served = async () => (await callTool(tenant.apiKey, "search_products", { query: "lamp" })).isError !== true;
   const keyOfShard = async () => {
@@ -166,9 +166,14 @@ test("the key that logins are sealed with is rotated while the tenant is served"
   };
   const { id, login } = await placementOf(tenant.id);
   const purpose = loginPurpose.tenant(id);
-  const opened = await unseal(system.sealKeys, purpose, login ?? "");
-  const iv = crypto.getRandomValues(new Uint8Array(SEAL_IV_BYTES));
-  const underOther = await seal(system.sealKeys.toReversed(), purpose, opened, iv);
+  const decrypted = await decrypt(system.encryptionKeys, purpose, login ?? "");
+  const iv = crypto.getRandomValues(new Uint8Array(IV_BYTES));
+  const underOther = await encrypt(
+    parseKeyRing("ENCRYPTION_KEYS", JSON.stringify(system.encryptionKeys.toReversed())),
+    purpose,
+    decrypted,
+    iv,
+  );
   await controlRows("UPDATE placements SET login = $2 WHERE id = $1", [id, underOther]);
   await controlRows("UPDATE tenants SET version = version + 1 WHERE id = $1", [tenant.id]);
   await fetch(`${system.publicUrl}/test/rotate`);

@@ -10,10 +10,10 @@ import { bootstrapCluster, OWNER, registerShard } from "../../cli/migrations/pre
 import { branchMigrations, controlMigrations, migrate, tenantMigrations } from "../../cli/migrations/apply.ts";
 import { startNeonProxy } from "../../dev/neon/proxy.ts";
 import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
-import { openBranch } from "../../src/tenant-db/own-schemas.ts";
+import { openBranch } from "../../src/tenant-db/branch.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
-const sealKeys = [{ id: "k1", secret: "a seal key that only tests know of, and long" }] as const;
+const encryptionKeys = [{ id: "k1", secret: "a seal key that only tests know of, and long" }] as const;
 const root = resolve(import.meta.dirname, "../..");
 
 export interface Ended {
@@ -42,7 +42,15 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
     const ownerUrl = urlOf(nameOf(id));
     await migrate({ url: ownerUrl, directory: branchMigrations });
     await registerShard({
-      ...{ controlUrl, sealKeys: [...sealKeys], id, strategy: "schema", region: "here", ownerUrl, appUrl: undefined },
+      ...{
+        controlUrl,
+        encryptionKeys: [...encryptionKeys],
+        id,
+        strategy: "schema",
+        region: "here",
+        ownerUrl,
+        appUrl: undefined,
+      },
     });
   }
   const control = new pg.Pool({ connectionString: controlUrl, max: 4 });
@@ -54,7 +62,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
   const branches = new Map(shards.map((id) => [id, openBranch(urlOf(nameOf(id)), fetchEndpoint, files)]));
   const environment = {
     CONTROL_OWNER_URL: controlUrl,
-    SEAL_KEYS: JSON.stringify(sealKeys),
+    ENCRYPTION_KEYS: JSON.stringify(encryptionKeys),
     NEON_FETCH_ENDPOINT: fetchEndpoint,
   };
 

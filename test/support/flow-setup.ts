@@ -6,10 +6,9 @@ import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
 import { bundle } from "../../dev/bundle.ts";
 import { THROWAWAY, removePostgresData } from "../../dev/postgres/postgres.ts";
-import { freePort, sealKeysOf } from "../../cli/settings.ts";
+import { freePort, encryptionKeysOf } from "../../cli/settings.ts";
 import { startSystem } from "../../dev/system.ts";
-import type { ContextKeys } from "../../src/tenant-db/signed-context.ts";
-import type { SealKeys } from "../../src/core/encryption.ts";
+import type { KeyRing } from "../../src/core/encryption.ts";
 
 export interface FlowSystem {
   publicUrl: string;
@@ -25,8 +24,8 @@ export interface FlowSystem {
   tokenUrl: string;
   monitorUrl: string;
   superuserUrl: string;
-  sealKeys: SealKeys;
-  contextKeys: ContextKeys;
+  encryptionKeys: KeyRing;
+  contextKeys: KeyRing;
   controlUrl: string;
   sharedOwnerUrl: string;
   schemaOwnerUrl: string;
@@ -100,7 +99,7 @@ async function start(script: string): Promise<{ system: FlowSystem; stop: () => 
     issuerUrl: issuer.url,
     tokenUrl: issuer.tokenUrl,
     monitorUrl: monitor.url,
-    sealKeys: sealKeysOf(settings),
+    encryptionKeys: encryptionKeysOf(settings),
     contextKeys: [{ id: "local", secret: settings.secrets.contextKey }],
     superuserUrl: databases.postgres.superuserUrl,
     controlUrl: databases.controlUrl,

@@ -2,14 +2,14 @@
 // it past the MCP endpoint, leave in the middle of a call, take the monitor away, trust one issuer more, put the object or
 // the queue out of the Worker's reach; and tools more, among them one whose calls must never run twice.
 import * as z from "zod";
-import type { Migration } from "../../src/tenant-db/own-schemas.ts";
+import type { Migration } from "../../src/tenant-db/branch.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Row } from "../../src/core/sql.ts";
 import { authenticate } from "../../src/identity/authenticate.ts";
 import { Provisioning as ProductProvisioning } from "../../src/lifecycle/provisioning.ts";
-import { SessionBudget as ProductBudget } from "../../src/tenant-db/session-budget.ts";
+import { SessionBudget as ProductBudget, SESSION_BUDGET_NAME } from "../../src/tenant-db/session-budget.ts";
 import { tenantMigrations } from "../../src/tenant-db/migrations.ts";
-import { rotateSeals } from "../../src/operations/key-rotation.ts";
+import { rotateEncryptionKeys } from "../../src/operations/key-rotation.ts";
 import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
@@ -217,7 +217,7 @@ export default {
       case "/test/files":
         return Response.json(await filesUnder(env, searchParams.getAll("prefix")));
       case "/test/holders": {
-        const budget = env.SESSIONS.getByName("fleet") as unknown as DurableObjectStub<SessionBudget>;
+        const budget = env.SESSIONS.getByName(SESSION_BUDGET_NAME) as unknown as DurableObjectStub<SessionBudget>;
         return Response.json(await budget.holders());
       }
       case "/test/budget": {
@@ -225,13 +225,13 @@ export default {
         budgetOfTest = sessions === null ? undefined : Number(sessions);
         // As if no other test had left sessions open.
         if (searchParams.has("forget")) {
-          await (env.SESSIONS.getByName("fleet") as unknown as DurableObjectStub<SessionBudget>).forget();
+          await (env.SESSIONS.getByName(SESSION_BUDGET_NAME) as unknown as DurableObjectStub<SessionBudget>).forget();
         }
         return Response.json({ budgetOfTest });
       }
       case "/test/rotate": {
-        const keys = (JSON.parse(env.SEAL_KEYS) as unknown[]).toReversed();
-        await rotateSeals({ ...env, SEAL_KEYS: JSON.stringify(keys) });
+        const keys = (JSON.parse(env.ENCRYPTION_KEYS) as unknown[]).toReversed();
+        await rotateEncryptionKeys({ ...env, ENCRYPTION_KEYS: JSON.stringify(keys) });
         return Response.json({ rotated: true });
       }
       case "/test/monitor":

@@ -10,15 +10,16 @@ import { OWNER, bootstrapCluster, prepareShared } from "../../cli/migrations/pre
 import { branchMigrations, migrate, sharedMigrations, tenantMigrations } from "../../cli/migrations/apply.ts";
 import { type NeonProxyOptions, startNeonProxy } from "../../dev/neon/proxy.ts";
 import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
-import { type Branch, openBranch } from "../../src/tenant-db/own-schemas.ts";
+import { type Branch, openBranch } from "../../src/tenant-db/branch.ts";
 import { contextEntrance, createTenantDb } from "../../src/tenant-db/tenant-db.ts";
-import { type ContextKey, type ContextKeys, signContext } from "../../src/tenant-db/signed-context.ts";
+import type { Key, KeyRing } from "../../src/core/encryption.ts";
+import { signContext } from "../../src/tenant-db/signed-context.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
 export const acme = TenantId.parse("acme");
 export const globex = TenantId.parse("globex");
 export const database = "shard_test";
-export const contextKeys: ContextKeys = [{ id: "k1", secret: "a context key that only tests know of" }];
+export const contextKeys: KeyRing = [{ id: "k1", secret: "a context key that only tests know of" }];
 
 export type Rows = Record<string, unknown>[];
 export type Cluster = Awaited<ReturnType<typeof startCluster>>;
@@ -171,10 +172,7 @@ async function openShard(cluster: Cluster) {
       }
     },
 
-    db(
-      tenantId: TenantId,
-      options: { keys?: ContextKeys; statementTimeoutMs?: number; onRoundTrip?: () => void } = {},
-    ) {
+    db(tenantId: TenantId, options: { keys?: KeyRing; statementTimeoutMs?: number; onRoundTrip?: () => void } = {}) {
       const { keys = contextKeys, ...rest } = options;
       const entrance = contextEntrance({ contextKeys: keys, tenantId, database, now: Date.now });
       return createTenantDb({ url: appUrl, fetchEndpoint, entrance, now: Date.now, ...rest });
@@ -196,7 +194,7 @@ async function openShard(cluster: Cluster) {
 
 /** A context as the program signs it, with overrides. */
 export async function aContext(
-  overrides: { tenantId?: TenantId; database?: string; key?: ContextKey; lifeMs?: number } = {},
+  overrides: { tenantId?: TenantId; database?: string; key?: Key; lifeMs?: number } = {},
 ): Promise<string> {
   const { id: keyId, secret } = overrides.key ?? contextKeys[0];
   return signContext({
