@@ -3,12 +3,13 @@ import type { Context } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type * as z from "zod";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
+import type { Context as Bindings } from "./control/context.ts";
 import { TenantId } from "./core/tenant.ts";
 
 /** What every handler of the HTTP routes works in. */
 export interface HttpEnv {
   Bindings: Env;
-  Variables: { requestId: string };
+  Variables: { requestId: string; context: Bindings };
 }
 
 /** A problem document. `detail` says more about this case; it is shown to the client. */

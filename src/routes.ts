@@ -5,6 +5,7 @@ import { except } from "hono/combine";
 import { AppError, errorCode, errors } from "./core/errors.ts";
 import { describeError, log } from "./log.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
+import { createContext } from "./control/context.ts";
 import { handleMcp } from "./calls/endpoint.ts";
 import { adminApi } from "./operations/admin-api.ts";
 import { health } from "./operations/health.ts";
@@ -19,6 +20,7 @@ export const app = new Hono<HttpEnv>();
 
 app.use(async (c, next) => {
   c.set("requestId", c.req.header("cf-ray") ?? crypto.randomUUID());
+  c.set("context", createContext(c.env));
   await next();
 });
 

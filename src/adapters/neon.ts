@@ -76,11 +76,14 @@ export function failure(error: unknown, outageCode: ErrorCode): AppError {
   return new SqlError(sqlState, refusal?.constraint, error);
 }
 
-/** What of the environment the control database is reached with. */
-export type ControlDatabase = Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT">;
+/** The settings that the control database is reached with. */
+export type ControlSettings = Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT">;
+
+/** A connection to the control database: what every store takes. */
+export type ControlDatabase = NeonConnection;
 
 /** The control tables, whose outage is a refusal of its own. */
-export function connectControl(env: ControlDatabase): NeonConnection {
+export function connectControl(env: ControlSettings): ControlDatabase {
   return connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT, controlDatabase);
 }
 

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 export type JobKind = "backup" | "restore" | "import";
 
@@ -136,6 +136,6 @@ export function controlJobs(db: NeonConnection) {
 export type ControlJobs = ReturnType<typeof controlJobs>;
 
 /** Those of this deployment. */
-export function jobsOf(env: ControlDatabase): ControlJobs {
+export function jobsOf(env: ControlSettings): ControlJobs {
   return controlJobs(connectControl(env));
 }

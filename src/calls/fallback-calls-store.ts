@@ -4,7 +4,7 @@ import * as z from "zod";
 import { HOUR_MS } from "./admission.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { UncountedCall, openCallColumns } from "../control/ledger-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 /** What the ledger says that a tenant has used. It follows the tenant's object by seconds. */
 const UsedLately = z.object({
@@ -61,6 +61,6 @@ export function controlOpenCalls(db: NeonConnection) {
 }
 
 /** Those of this deployment. */
-export function openCallsOf(env: ControlDatabase): ReturnType<typeof controlOpenCalls> {
+export function openCallsOf(env: ControlSettings): ReturnType<typeof controlOpenCalls> {
   return controlOpenCalls(connectControl(env));
 }

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 export const Shard = z.object({
   id: z.string(),
@@ -311,6 +311,6 @@ export function controlPlacements(db: NeonConnection) {
 export type ControlPlacements = ReturnType<typeof controlPlacements>;
 
 /** Those of this deployment. */
-export function placementsOf(env: ControlDatabase): ControlPlacements {
+export function placementsOf(env: ControlSettings): ControlPlacements {
   return controlPlacements(connectControl(env));
 }

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
 import { placementJson } from "./placements-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 export interface NewTenant {
   id: TenantId;
@@ -382,7 +382,7 @@ export function controlTenants(db: NeonConnection) {
 const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
 
 /** Those of this deployment. */
-export function tenantsOf(env: ControlDatabase): ControlTenants {
+export function tenantsOf(env: ControlSettings): ControlTenants {
   return controlTenants(connectControl(env));
 }
 

@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { FleetOptions, type Outcome, type Plan, outcomes } from "./fleet.ts";
 import { Shard, shardJson } from "../control/placements-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 /** Whoever executes a run gives a sign of life every second or two. */
 const SILENCE_SECONDS = 10;
@@ -302,6 +302,6 @@ export type Lent = z.infer<typeof Lent>;
 export type ControlFleet = ReturnType<typeof controlFleet>;
 
 /** Those of this deployment. */
-export function fleetOf(env: ControlDatabase): ControlFleet {
+export function fleetOf(env: ControlSettings): ControlFleet {
   return controlFleet(connectControl(env));
 }

@@ -6,7 +6,7 @@ import { type AskedBy, GRACE_MS, type RemovalStep, askers, removalSteps } from "
 import { type TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
 import { placementJson } from "../control/placements-store.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 const RemovalRow = z.object({
   id: z.int(),
@@ -312,12 +312,12 @@ export function controlRemovals(db: NeonConnection) {
 export type ControlRemovals = ReturnType<typeof controlRemovals>;
 
 /** The tenant's subscription has ended: it leaves, unless it comes back. The sweep goes on with it. May be repeated. */
-export async function openRemoval(env: ControlDatabase, tenantId: TenantId): Promise<void> {
+export async function openRemoval(env: ControlSettings, tenantId: TenantId): Promise<void> {
   await removalsOf(env).open(tenantId, "billing");
 }
 
 /** Those of this deployment. */
-export function removalsOf(env: ControlDatabase): ControlRemovals {
+export function removalsOf(env: ControlSettings): ControlRemovals {
   return controlRemovals(connectControl(env));
 }
 

@@ -2,7 +2,7 @@
 import type { ArchiveKind, Counts, Month, Totals } from "./usage-archive.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 /** Some 3 MB of lines: far below what an answer may hold, and a second's work. */
 const PAGE_ROWS = 20_000;
@@ -93,6 +93,6 @@ export function controlArchive(db: NeonConnection) {
 }
 
 /** Those of this deployment. */
-export function archiveOf(env: ControlDatabase): ReturnType<typeof controlArchive> {
+export function archiveOf(env: ControlSettings): ReturnType<typeof controlArchive> {
   return controlArchive(connectControl(env));
 }

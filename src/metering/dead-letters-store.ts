@@ -2,7 +2,7 @@
 // one transaction; each can be repeated.
 import * as z from "zod";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 export const DeadLetter = z.object({
   /** Of the queue's message. */
@@ -76,6 +76,6 @@ export function controlDeadLetters(db: NeonConnection) {
 }
 
 /** Those of this deployment. */
-export function deadLettersOf(env: ControlDatabase): ReturnType<typeof controlDeadLetters> {
+export function deadLettersOf(env: ControlSettings): ReturnType<typeof controlDeadLetters> {
   return controlDeadLetters(connectControl(env));
 }

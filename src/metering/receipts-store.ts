@@ -4,7 +4,7 @@ import * as z from "zod";
 import type { CallSum, Period, SealedReport } from "./invoice.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 const Sum = { units: z.int(), calls: z.int() };
 
@@ -159,7 +159,7 @@ export function controlReceipts(db: NeonConnection) {
 export type ControlReceipts = ReturnType<typeof controlReceipts>;
 
 /** Those of this deployment. */
-export function receiptsOf(env: ControlDatabase): ControlReceipts {
+export function receiptsOf(env: ControlSettings): ControlReceipts {
   return controlReceipts(connectControl(env));
 }
 

@@ -1,6 +1,6 @@
 // The control tables' record of meter events that Stripe took and refused afterwards. Stripe names samples alone, so that
 // only the daily comparison with its totals finds all of them.
-import type { ControlDatabase, NeonConnection } from "../adapters/neon.ts";
+import type { ControlSettings, NeonConnection } from "../adapters/neon.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { instant } from "../control/tenants-store.ts";
 
@@ -54,6 +54,6 @@ export function controlMeterErrors(db: NeonConnection) {
 }
 
 /** Those of this deployment. */
-export function meterErrorsOf(env: ControlDatabase): ReturnType<typeof controlMeterErrors> {
+export function meterErrorsOf(env: ControlSettings): ReturnType<typeof controlMeterErrors> {
   return controlMeterErrors(connectControl(env));
 }

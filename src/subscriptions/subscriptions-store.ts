@@ -5,7 +5,7 @@ import { type Limits, type PlanName, type Strategy, planNames, plans, strategies
 import type { TenantBilling } from "./subscription.ts";
 import { type TenantId, tenantStates } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlDatabase, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
 const millis = z.coerce.number().int().nullable();
 
@@ -229,7 +229,7 @@ export function controlBilling(db: NeonConnection) {
 export type ControlBilling = ReturnType<typeof controlBilling>;
 
 /** Those of this deployment. */
-export function billingOf(env: ControlDatabase): ControlBilling {
+export function billingOf(env: ControlSettings): ControlBilling {
   return controlBilling(connectControl(env));
 }
 
