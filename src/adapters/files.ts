@@ -1,5 +1,5 @@
-// A tenant's documents in R2, under `tenants/<id>/files/` and nowhere else: every key is made here, from a tenant's id
-// that was fixed when the store was opened and a path that cannot leave its prefix. Refused paths never reach R2.
+// A tenant's documents in R2, under `tenants/<id>/files/`. Every key is made here, from the tenant's id, which is fixed when
+// the store is opened, and from a path that cannot leave the prefix. A refused path never reaches R2.
 // An outage of R2 is `tenant_unavailable`.
 import { AppError } from "../core/errors.ts";
 import {
@@ -12,13 +12,13 @@ import {
 import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
 import type { FileInfo, TenantFiles } from "../tools/tool.ts";
 
-/** R2's own bound for one listing. */
+/** R2 lists no more objects at once. */
 const LARGEST_PAGE = 1_000;
 const DEFAULT_CONTENT_TYPE = "text/plain";
 
 /**
- * Opens one tenant's files. A path that `normalisePath` refuses, also as a cursor, throws `bad_request`: tools check
- * first and explain. A text over `MAX_DOCUMENT_BYTES` throws `body_too_large` when written, `result_too_large` when read.
+ * Opens one tenant's files. A path or cursor that `normalisePath` refuses throws `bad_request`; tools check paths first, to
+ * explain the refusal. A text over `MAX_DOCUMENT_BYTES` throws `body_too_large` on writing and `result_too_large` on reading.
  */
 export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tenantId: TenantId }): TenantFiles {
   const root = `${tenantPrefix(tenantId)}files/`;
@@ -31,7 +31,7 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
   });
 
   return {
-    // The cursor is the last path of the page before: it cannot point elsewhere and never expires.
+    // The cursor is the last path of the previous page. It cannot point outside of the tenant's files and never expires.
     async list({ prefix = "", cursor, limit = LARGEST_PAGE } = {}) {
       const options: R2ListOptions = {
         prefix: root + accepted(normalisePrefix(prefix)),
@@ -66,7 +66,7 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
     async delete(path) {
       const key = keyOf(path);
       return await available(async () => {
-        // R2 does not tell whether there was something to delete.
+        // R2 does not report whether an object existed.
         const existed = (await bucket.head(key)) !== null;
         if (existed) await bucket.delete(key);
         return existed;
@@ -76,8 +76,8 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
 }
 
 /**
- * Leaves the mark that a tenant's storage was set up: outside `files/`, so that no tool sees it. Proves that the bucket
- * takes writes; may be repeated. `nowIso` is kept as the time of the last set-up.
+ * Writes the marker that a tenant's storage is set up, outside of `files/`, so that tools do not see it. Also proves that the
+ * bucket accepts writes. Can be repeated; the marker keeps `nowIso` as the time of the last set-up.
  */
 export async function writeStorageMarker(options: {
   bucket: R2Bucket;
@@ -90,9 +90,10 @@ export async function writeStorageMarker(options: {
   await available(() => bucket.put(`${tenantPrefix(tenantId)}tollgate.json`, body, { httpMetadata }));
 }
 
+/** The prefix of all of a tenant's objects. Throws `internal` for a value that is not a tenant's id. */
 export function tenantPrefix(tenantId: TenantId): string {
-  // The type says so already, but an id that was cast would open another tenant's files.
-  if (!tenantIdPattern.test(tenantId)) throw new AppError("internal", "storage was opened without a tenant's id");
+  // The type promises it, but a wrong cast would open another tenant's files.
+  if (!tenantIdPattern.test(tenantId)) throw new AppError("internal", "storage was opened without a tenant id");
   return `tenants/${tenantId}/`;
 }
 
@@ -101,11 +102,12 @@ function accepted(result: PathResult): string {
   return result.path;
 }
 
+/** Runs an R2 operation; an outage becomes `tenant_unavailable`. */
 export async function available<T>(work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     if (error instanceof AppError) throw error;
-    throw new AppError("tenant_unavailable", "R2 did not do what it was asked", { cause: error });
+    throw new AppError("tenant_unavailable", "R2 did not complete the operation", { cause: error });
   }
 }

@@ -1,8 +1,8 @@
-// The only place that speaks to Neon's management API: projects, branches, and the way into them. Nothing here waits for
-// Neon's work; each function is a few requests and may be repeated after any outcome, a lost answer included: a thing is
-// found by its exact name before it is made, and what is gone counts as removed.
-// Errors name a status and Neon's own code. Its texts stay out, and so does the error they came with: an answer that was
-// cut off is quoted there, and answers hold passwords.
+// Neon's management API: projects, branches and their connection strings. No other file calls it. Each function sends a few
+// requests, does not wait for Neon's operations and can be repeated after any outcome, a lost answer included: it looks for
+// the exact name before it creates, and a missing thing counts as removed.
+// Errors carry a status and Neon's error code. They never carry Neon's texts or the original error, which may quote an answer
+// with a password in it.
 import { isNeonError } from "@neon/sdk";
 import type { Branch, Operation, Project } from "@neon/sdk";
 import {
@@ -22,20 +22,20 @@ import { AppError } from "../core/errors.ts";
 
 const NEON_API = "https://console.neon.tech/api/v2";
 
-/** Neon answers within a second; what takes longer is tried again by whoever called. */
+/** Neon usually answers within a second. The caller retries a slower request. */
 const REQUEST_TIMEOUT_MS = 15_000;
 
-/** The most that Neon gives at once. */
+/** Neon's largest page. */
 const PROJECTS_PER_PAGE = 400;
 const BRANCHES_PER_PAGE = 100;
-/** Newest first: making a project takes two or three, a compute that sleeps and wakes adds two each time. */
+/** Newest first. Creating a project takes two or three operations; each sleep and wake of a compute adds two. */
 const RECENT_OPERATIONS = 100;
 
-/** Of every project that is opened here. */
+/** The database and its owner in every project that Tollgate creates. */
 const DATABASE = "tollgate";
 const OWNER = "tollgate_owner";
 
-/** Those without which a branch cannot be used. Others, such as putting a compute to sleep, may fail and hurt nobody. */
+/** Operations that a usable branch needs. Others, such as putting a compute to sleep, may fail without harm. */
 const makingActions: ReadonlySet<string> = new Set([
   "create_timeline",
   "create_branch",
@@ -46,9 +46,9 @@ const makingActions: ReadonlySet<string> = new Set([
 const doneStatuses: ReadonlySet<string> = new Set(["finished", "skipped"]);
 const failedStatuses: ReadonlySet<string> = new Set(["failed", "error", "cancelled"]);
 
-/** Neon did not do what it was asked to, or nobody knows whether it did. */
+/** Neon did not complete a request, or its outcome is unknown. */
 export class NeonApiFailure extends AppError {
-  /** Whether the same request may succeed later without anybody's help. */
+  /** Whether the same request may succeed later without a person's help. */
   readonly retryable: boolean;
   constructor(message: string, retryable: boolean) {
     super("placement_unavailable", `${message}${retryable ? "; retryable" : ""}`);
@@ -57,24 +57,24 @@ export class NeonApiFailure extends AppError {
   }
 }
 
-/** Neon does not know the thing. */
+/** Neon answered 404. */
 class GoneFailure extends NeonApiFailure {}
 
 export interface OpenedProject {
   projectId: string;
-  /** Whether it can be connected to. `projectReady` tells later, and tells of a failure. */
+  /** Whether it accepts connections. If not, ask `projectReady` later, which also reports a failure. */
   ready: boolean;
   /**
-   * Younger projects of the same name, made by callers that raced. Empty but for that. They are not removed here: only
-   * the caller knows that none of them is in use.
+   * Younger projects of the same name, which concurrent callers created; usually empty. They are not removed here: only
+   * the caller can know that none is in use.
    */
   duplicates: string[];
 }
 
 export interface OwnerConnection {
-  /** `host` or `host:port`, straight to the compute. */
+  /** `host` or `host:port` of the compute itself. */
   host: string;
-  /** The same through Neon's pooler. */
+  /** `host` or `host:port` of Neon's pooler. */
   pooledHost: string;
   database: string;
   user: string;
@@ -83,9 +83,7 @@ export interface OwnerConnection {
 
 type KnownProject = Pick<Project, "id" | "name" | "region_id" | "created_at">;
 
-export type NeonApi = ReturnType<typeof connectNeonApi>;
-
-/** Opens nothing: the first call does. `apiKey` is an organization's; an empty `apiBase` means Neon's own. */
+/** Connects on the first call, not before. `apiKey` belongs to an organization; an empty `apiBase` means Neon's own. */
 export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: string }) {
   const client = createClient(
     createConfig({
@@ -95,7 +93,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
     }),
   );
 
-  /** One request, never repeated here. `what` completes "Neon could not". */
+  /** Sends one request, without retries. `what` completes "Neon could not" in the error. */
   async function ask<T>(
     what: string,
     send: (options: { client: typeof client; signal: AbortSignal; throwOnError: true }) => Promise<T>,
@@ -113,7 +111,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
     return await walk(async (cursor) => {
       const query = { search: name, limit: PROJECTS_PER_PAGE, ...(cursor !== undefined && { cursor }) };
       const page = await ask(what, (options) => listProjects({ ...options, query }));
-      // Neon leaves out what it could not read in time. What is not listed may then exist all the same.
+      // Neon leaves out projects that it could not read in time. A project that is not listed may still exist.
       if (page.unavailable_project_ids !== undefined && page.unavailable_project_ids.length > 0) {
         throw new NeonApiFailure(`Neon could not ${what}: the list is incomplete`, true);
       }
@@ -139,7 +137,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
       return (await ask(`show branch ${branchId}`, (options) => getProjectBranch({ ...options, path }))).branch;
     }
     const path = { project_id: projectId };
-    // The default branch is the first of its project, unless somebody has chosen another one by hand.
+    // The default branch is the oldest of its project, unless a person has chosen another one.
     const query = { sort_by: "created_at", sort_order: "asc", limit: BRANCHES_PER_PAGE } as const;
     const page = await ask(`list the branches of project ${projectId}`, (options) =>
       listProjectBranches({ ...options, path, query }),
@@ -148,8 +146,8 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
   }
 
   /**
-   * How far Neon is with a branch: usable, not yet, or the operation without which it never will be. Without `branchId`,
-   * the default branch, and nothing else under way in the project either.
+   * The progress of a branch: usable, not yet usable, or the failed operation that it needed. Without `branchId` it is the
+   * default branch, and no other operation of the project may be running.
    */
   async function progress(projectId: string, branchId: string | undefined): Promise<"ready" | "pending" | Operation> {
     const path = { project_id: projectId };
@@ -158,7 +156,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
     );
     const branch = await branchOf(projectId, branchId);
     const own = operations.filter(({ branch_id }) => branch_id === undefined || branch_id === branch?.id);
-    // The first to fail: those after it were cancelled for its sake.
+    // The first failure is the cause: Neon cancels the operations after it.
     const failed = own.filter(isLatestOfItsKind).findLast(({ status }) => failedStatuses.has(status));
     if (failed !== undefined) return failed;
     const awaited = branchId === undefined ? operations : own;
@@ -171,7 +169,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
     if (typeof state === "string") return state === "ready";
     const place = branchId === undefined ? `project ${projectId}` : `branch ${branchId} of project ${projectId}`;
     throw new NeonApiFailure(
-      `Neon could not make ${place}: operation ${state.action} (${state.id}) ended as ${state.status}`,
+      `Neon could not create ${place}: operation ${state.action} (${state.id}) ended as ${state.status}`,
       false,
     );
   }
@@ -179,17 +177,17 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
   async function connectionUri(projectId: string, branchId: string | undefined, pooled: boolean): Promise<URL> {
     const path = { project_id: projectId };
     const query = { database_name: DATABASE, role_name: OWNER, pooled, ...(branchId && { branch_id: branchId }) };
-    const what = `tell how to connect to project ${projectId}`;
+    const what = `give the connection string of project ${projectId}`;
     const { uri } = await ask(what, (options) => getConnectionUri({ ...options, path, query }));
-    // The error of `new URL` would quote it.
+    // The error of `new URL` would quote the password.
     if (!URL.canParse(uri)) throw new NeonApiFailure(`Neon could not ${what}: its answer is not a URI`, false);
     return new URL(uri);
   }
 
   return {
     /**
-     * The project of this name, made when there is none, with a database and an owner. Of several, the oldest: every
-     * caller gets the same one, as long as Neon lists them. Keep the id: a name is only good until the id is known.
+     * Finds the project of this name, or creates it with a database and an owner. When there are several, it takes the oldest,
+     * so that every caller gets the same one. Store the id: the name is only a way to find it.
      */
     async openProject({
       name,
@@ -207,20 +205,20 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
             name,
             region_id: regionId,
             pg_version: pgVersion,
-            // The owner's password is read again by `ownerConnection`.
+            // `ownerConnection` reads the owner's password later.
             store_passwords: true,
             branch: { database_name: DATABASE, role_name: OWNER },
           },
         };
-        const { project } = await ask(`make project ${name}`, (options) => createProject({ ...options, body }));
-        // Somebody else may have found none at the same moment.
+        const { project } = await ask(`create project ${name}`, (options) => createProject({ ...options, body }));
+        // A concurrent caller may have created one too.
         found = await projectsNamed(name);
-        // A list that lags behind must not hide what was just made.
+        // Neon's list may lag behind and lack the new project.
         if (!found.some(({ id }) => id === project.id)) found.push(project);
       }
       const [oldest, ...younger] = found.toSorted(byAge);
-      if (oldest === undefined) throw new NeonApiFailure(`Neon could not make project ${name}`, true);
-      // A contract may say where the data has to be.
+      if (oldest === undefined) throw new NeonApiFailure(`Neon could not create project ${name}`, true);
+      // A contract may fix the region of the data.
       if (oldest.region_id !== regionId) {
         throw new NeonApiFailure(`Neon has project ${name} in ${oldest.region_id}, not in ${regionId}`, false);
       }
@@ -228,12 +226,12 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
       return { projectId: oldest.id, ready: isReady, duplicates: younger.map(({ id }) => id) };
     },
 
-    /** Whether a project can be connected to. Throws when an operation that it needs has failed, and names it. */
+    /** Whether a project accepts connections. Throws when an operation that it needs has failed, and names the operation. */
     async projectReady(projectId: string): Promise<boolean> {
       return await ready(projectId, undefined);
     },
 
-    /** The owner's way into the project's default branch, or into another one. */
+    /** The owner's connection to the project's default branch or another branch. */
     async ownerConnection(projectId: string, branchId?: string): Promise<OwnerConnection> {
       const [direct, pooled] = await Promise.all([
         connectionUri(projectId, branchId, false),
@@ -248,14 +246,14 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
       };
     },
 
-    /** Removes a project with all that is in it. One that is gone is fine. */
+    /** Removes a project and everything in it. A missing project counts as removed. */
     async closeProject(projectId: string): Promise<void> {
       const path = { project_id: projectId };
       await unlessGone(ask(`remove project ${projectId}`, (options) => deleteProject({ ...options, path })));
     },
 
     /**
-     * Removes every project of this name, also those whose id nobody has kept. Returns whether Neon lists none any more.
+     * Removes every project of this name, also those whose id was never stored. Returns whether Neon lists none any more.
      */
     async closeProjectsNamed(name: string): Promise<boolean> {
       for (const { id } of await projectsNamed(name)) {
@@ -266,8 +264,8 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
     },
 
     /**
-     * The branch of this name with a compute, made when there is none: a copy of `parentId` (the default branch without
-     * one) as it is, or as it was at `fromTimestamp`. One that is found is not compared with that: a name stands for one
+     * Finds the branch of this name, or creates it with a compute: a copy of `parentId` (by default the default branch) as it
+     * is now or as it was at `fromTimestamp`. Does not compare an existing branch with these options: use one name for one
      * content.
      */
     async openBranch({
@@ -292,7 +290,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
           },
           endpoints: [{ type: "read_write" as const }],
         };
-        const made = await ask(`make branch ${name} of project ${projectId}`, (options) =>
+        const made = await ask(`create branch ${name} of project ${projectId}`, (options) =>
           createProjectBranch({ ...options, path, body }),
         );
         branch = made.branch;
@@ -300,12 +298,12 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
       return { branchId: branch.id, ready: (await progress(projectId, branch.id)) === "ready" };
     },
 
-    /** Whether a branch can be connected to. Throws when an operation that it needs has failed, and names it. */
+    /** Whether a branch accepts connections. Throws when an operation that it needs has failed, and names the operation. */
     async branchReady(projectId: string, branchId: string): Promise<boolean> {
       return await ready(projectId, branchId);
     },
 
-    /** Removes a branch with its compute. One that is gone is fine. */
+    /** Removes a branch and its compute. A missing branch counts as removed. */
     async closeBranch(projectId: string, branchId: string): Promise<void> {
       const path = { project_id: projectId, branch_id: branchId };
       await unlessGone(
@@ -317,7 +315,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
   };
 }
 
-/** Every item of that exact name: Neon searches for parts of names and of ids. */
+/** Every item of exactly this name. Neon's search also matches parts of names and ids. */
 async function walk<T extends { name: string }>(
   pageAfter: (cursor: string | undefined) => Promise<{ items: T[]; next: string | undefined }>,
   name: string,
@@ -327,7 +325,7 @@ async function walk<T extends { name: string }>(
   for (;;) {
     const { items, next } = await pageAfter(cursor);
     found.push(...items.filter((item) => item.name === name));
-    // Neon names a cursor on the last page too; the page after it is empty.
+    // The last page has a cursor too; the page after it is empty.
     if (items.length === 0 || next === undefined || next === "" || next === cursor) return found;
     cursor = next;
   }
@@ -337,14 +335,14 @@ function byAge(a: KnownProject, b: KnownProject): number {
   return Date.parse(a.created_at) - Date.parse(b.created_at) || (a.id < b.id ? -1 : 1);
 }
 
-/** Whether nothing newer of the same kind has been tried on the same branch. `operations` are newest first. */
+/** Whether no newer operation of the same kind ran on the same branch. `operations` are newest first. */
 function isLatestOfItsKind(operation: Operation, index: number, operations: readonly Operation[]): boolean {
   if (!makingActions.has(operation.action)) return false;
   const newer = operations.slice(0, index);
   return !newer.some(({ action, branch_id }) => action === operation.action && branch_id === operation.branch_id);
 }
 
-/** What is gone answered 404; a branch also 204. */
+/** Accepts the 404 of a missing thing. For a missing branch Neon also answers 204. */
 async function unlessGone(removal: Promise<unknown>): Promise<void> {
   try {
     await removal;
@@ -356,7 +354,7 @@ async function unlessGone(removal: Promise<unknown>): Promise<void> {
 function failure(what: string, error: unknown): NeonApiFailure {
   const start = `Neon could not ${what}`;
   if (!isNeonError(error)) return new NeonApiFailure(`${start}: the request failed`, true);
-  // Without a status nothing came back: the request may have been carried out.
+  // Without a status there was no answer: Neon may have carried the request out.
   if (!("status" in error) || typeof error.status !== "number") {
     const reason = error.kind === "network" && /^[A-Z_]{1,40}$/.test(error.reason) ? ` (${error.reason})` : "";
     return new NeonApiFailure(`${start}: no answer${reason}`, true);
@@ -368,8 +366,8 @@ function failure(what: string, error: unknown): NeonApiFailure {
     return new NeonApiFailure(`${start}: NEON_API_KEY is not accepted (${answer})`, false);
   }
   if (status === 404) return new GoneFailure(`${start}: it does not exist (${answer})`, false);
-  // A success whose body could not be read is an answer that was lost. 409 is what a name that was taken in the meantime
-  // gets: the next call finds it. 501 stays what it is.
+  // A success with an unreadable body is a lost answer. 409 is the answer for a name that was taken meanwhile: the next call
+  // finds it. 501 will not change.
   const retryable = status < 400 || [409, 423, 429].includes(status) || (status >= 500 && status !== 501);
   return new NeonApiFailure(`${start}: ${answer}`, retryable);
 }

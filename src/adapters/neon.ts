@@ -1,8 +1,8 @@
-// SQL over HTTP by Neon's driver: one request a batch, one transaction a batch, no socket to keep.
-// It decides what a failure means. The database turned us away: `database_unavailable`, or `control_unavailable` for the
-// control database. It did not answer: the same code as `AnswerLost`. It refused a statement: `SqlError`. Nothing of the
-// batch stands, except that a lost answer may have been that of a batch that was committed.
-// The database's own words stay in `cause`: they may quote rows, so they are for a debugger and never for a log line.
+// SQL over HTTP with Neon's driver. A batch is one request and one transaction; no socket stays open.
+// Decides what a failure means. The database refuses the connection: `database_unavailable`, or `control_unavailable` for the
+// control database. It does not answer: `AnswerLost` with the same code. It refuses a statement: `SqlError`. After a failure
+// nothing of the batch is stored, except after `AnswerLost`, when the batch may have been committed.
+// The database's own message stays in `cause`. It may quote rows, so it must never reach a log line.
 import { DatabaseError, type HTTPQueryOptions, neon, NeonDbError, neonConfig, types } from "@neondatabase/serverless";
 import { AnswerLost, AppError, type ErrorCode } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
@@ -11,36 +11,36 @@ export { AnswerLost };
 export type { Row, Statement };
 
 export interface BatchOptions {
-  /** Abandons the wait. Without one, the connection's own time limit does. */
+  /** Ends the wait. Without it, the connection's `answerWithinMs` does. */
   signal?: AbortSignal | undefined;
 }
 
 export interface ConnectionOptions {
-  /** Of outages. */
+  /** The error code of an outage. */
   outageCode: ErrorCode;
   answerWithinMs: number;
 }
 
-/** Longer than any statement of a tool may run, so that it is the database that ends one. */
+/** Longer than a tool's statement may run, so that the database ends a slow statement and reports it. */
 const tenantDatabase: ConnectionOptions = { outageCode: "database_unavailable", answerWithinMs: 25_000 };
-/** Its statements take milliseconds, and much waits for them; a database that wakes up takes a second or two. */
+/** Control statements take milliseconds and calls wait for them; a waking database needs a second or two. */
 const controlDatabase: ConnectionOptions = { outageCode: "control_unavailable", answerWithinMs: 10_000 };
 
 export interface NeonConnection {
-  /** The database's name, as the connection string has it. */
+  /** The database's name in the connection string. */
   readonly database: string;
   /**
-   * Runs statements in one transaction and one round trip. The rows of each, as objects with parsed values, or as arrays
-   * where a statement asks for values.
+   * Runs statements in one transaction and one round trip. Returns the rows of each: objects with parsed values, or arrays
+   * for a statement with `asValues`.
    */
   batch(statements: readonly Statement[], options?: BatchOptions): Promise<Row[][]>;
   /** A batch of one. */
   query(text: string, params?: readonly unknown[], options?: BatchOptions): Promise<Row[]>;
 }
 
-/** The database refused a statement, and rolled its transaction back. Its code is `internal`: no client caused it by right. */
+/** The database refused a statement and rolled its transaction back. Its code is `internal`: the statement is ours. */
 export class SqlError extends AppError {
-  /** The five characters of SQL's error class and code, such as `23505` for a violated unique key. */
+  /** SQL's five-character error code, such as `23505` for a violated unique key. */
   readonly sqlState: string;
   readonly constraint: string | undefined;
   constructor(sqlState: string, constraint: string | undefined, cause: unknown) {
@@ -58,20 +58,20 @@ export function sqlStateOf(error: unknown): string | undefined {
 }
 
 /**
- * SQLSTATE classes and codes that speak of the server or the way to it, not of the statement: connection (08), login
- * (28), no such database (3D), resources (53), shutdown (57P), the system under it (58), and a connection that a
- * timeout of the session ended (25P03, 25P04).
+ * SQLSTATE classes and codes about the server or the connection, not about the statement: connection (08), login (28), no
+ * such database (3D), resources (53), shutdown (57P), system (58), and connections that a session timeout ended (25P03,
+ * 25P04).
  */
 const outage = /^(08|28|3D|53|57P|58|25P0[34])/;
 
-/** What the driver threw, over HTTP or in a session, as the rest of the program knows it. */
+/** Translates what the driver threw, over HTTP or in a session. */
 export function failure(error: unknown, outageCode: ErrorCode): AppError {
   const refusal = error instanceof NeonDbError || error instanceof DatabaseError ? error : undefined;
-  // Without a code: no connection, an aborted fetch, an answer of 5xx, or one that was cut off.
+  // No code: no connection, an aborted fetch, a 5xx answer, or a truncated one.
   const sqlState = refusal?.code;
   if (sqlState === undefined) return new AnswerLost(outageCode, error);
   if (outage.test(sqlState)) {
-    return new AppError(outageCode, `the database turned us away (SQLSTATE ${sqlState})`, { cause: error });
+    return new AppError(outageCode, `the database refused the connection (SQLSTATE ${sqlState})`, { cause: error });
   }
   return new SqlError(sqlState, refusal?.constraint, error);
 }
@@ -88,8 +88,8 @@ export function connectControl(env: ControlSettings): ControlDatabase {
 }
 
 /**
- * Opens nothing: the first batch does. `fetchEndpoint` is where SQL is sent instead of Neon's own endpoint, empty for
- * Neon's; the driver keeps it globally, so the whole program has one.
+ * Connects on the first batch, not before. `fetchEndpoint` replaces Neon's own SQL endpoint; empty means Neon's own. The
+ * driver keeps it globally, so that the whole program has one.
  */
 export function connectNeon(
   url: string,
@@ -106,7 +106,7 @@ export function connectNeon(
         statements.map(({ text, params = [], asValues = false }) =>
           sql.query(text, [...params], asValues ? valuesOnly : {}),
         ),
-        // The driver itself waits for ever.
+        // The driver has no time limit of its own.
         { fetchOptions: { signal: options.signal ?? AbortSignal.timeout(answerWithinMs) } },
       );
     } catch (error) {
@@ -130,20 +130,20 @@ const leftAsText = new Set([
   ...[199, 3807, 1182, 1183, 1270, 1115, 1185, 1187],
 ]);
 
-/** Parses a type's text; with `asValues`, as little as a library that maps values by itself needs. */
+/** The parser of a type's text. With `asValues` it leaves JSON and times as text, as query builders expect. */
 export function parserOf(typeId: number, asValues: boolean): (text: string) => unknown {
   if (asValues && leftAsText.has(typeId)) return (text) => text;
   return types.getTypeParser(typeId, "text") as (text: string) => unknown;
 }
 
-/** The driver's types would have one form of rows for all statements of a batch; it keeps to each one's own. */
+/** The driver's types allow one form of rows per batch; at run time each statement has its own. */
 const valuesOnly = {
   arrayMode: true as boolean,
   types: { getTypeParser: (typeId: number) => parserOf(typeId, true) },
 } as HTTPQueryOptions<false, false>;
 
 function databaseOf(url: string): string {
-  // The errors of URL and of the driver quote the connection string, password included.
+  // The errors of URL and of the driver quote the connection string with its password.
   if (!URL.canParse(url)) throw new Error("a database's connection string is not a URL");
   return decodeURIComponent(new URL(url).pathname.slice(1));
 }

@@ -1,10 +1,10 @@
-// Reading from a replica: a copy of the whole server that follows its primary at a distance of moments. Whatever fails on
-// the way there is no failure of the reader's, because the primary answers the same; what a replica refuses is refused.
+// Reading from a replica: a copy of a whole server that follows its primary within moments. When the replica is away, the
+// primary answers instead, so that readers see no failure. A statement that the replica refuses is refused.
 import { errorCode } from "../core/errors.ts";
 import type { ReplicaState } from "../operations/health-checks.ts";
 import { type NeonConnection, SqlError } from "./neon.ts";
 
-/** Reads with one of the connections. Abandoned when `signal` is aborted. */
+/** Runs `work` with one of the connections. An abort of `signal` ends the attempts. */
 export type Reader = <Result>(
   work: (connection: NeonConnection) => Promise<Result>,
   signal?: AbortSignal,
@@ -12,17 +12,17 @@ export type Reader = <Result>(
 
 export interface ReaderOptions {
   primary: NeonConnection;
-  /** Without one, the primary is read from. */
+  /** `undefined`: always read from the primary. */
   replica: NeonConnection | undefined;
   now: () => number;
-  /** Told when the replica did not answer or turned us away. */
+  /** Called when the replica did not answer or refused the connection. */
   onAway: (error: unknown) => void;
 }
 
-/** A replica that is away is left alone for so long: it may take seconds to find out that it still is. */
+/** How long a replica that was away is not tried again: finding out that it still is can take seconds. */
 const AWAY_MS = 10_000;
 
-/** Reads from the replica as long as it can be reached, otherwise from the primary. `work` only reads: it may run on both. */
+/** Reads from the replica while it can be reached, otherwise from the primary. `work` may run on both, so it only reads. */
 export function preferReplica({ primary, replica, now, onAway }: ReaderOptions): Reader {
   let awayUntilMs = 0;
   return async (work, signal) => {
@@ -39,15 +39,15 @@ export function preferReplica({ primary, replica, now, onAway }: ReaderOptions):
   };
 }
 
-/** A replica that is behind is looked at once more after this long: it usually was only on its way. */
+/** A replica that is behind gets a second look after this time: usually it has caught up by then. */
 const SECOND_LOOK_MS = 1_000;
-/** A replica that is there answers in milliseconds, one that wakes up in a second. */
+/** A running replica answers in milliseconds, a waking one within a second. */
 const ANSWER_WITHIN_MS = 2_000;
 
 /**
- * Whether a replica still follows, and how old what it shows is: 0 when it has all that was committed before it was asked,
- * otherwise the time since the last commit that it shows, which is more than its delay if little is written. Throws
- * `AppError` when it or its primary does not answer.
+ * Whether a replica still follows its primary, and how old its data is: 0 when it has everything that was committed before
+ * the question, otherwise the time since the last commit that it shows. When little is written, that is more than its real
+ * delay. Throws `AppError` when the replica or the primary does not answer.
  */
 export async function lookAtReplica(primary: NeonConnection, replica: NeonConnection): Promise<ReplicaState> {
   const [committed] = await primary.query(`SELECT pg_current_wal_flush_lsn()::text AS position`);

@@ -1,12 +1,12 @@
-// The bearer credentials that Tollgate mints itself. Each carries its tenant and a MAC over the whole of it, so that a
-// forged or mistyped one is turned away by arithmetic alone: no storage is read and no tenant's object wakes
-// (DESIGN.md, step 1 of a call). The kind is part of what is MACed, so that no credential passes for another kind.
+// The bearer credentials that Tollgate mints. Each carries its tenant and a MAC over the whole credential, so that Tollgate
+// refuses a forged or mistyped one by computation alone, without reading storage or waking a tenant's object.
+// The MAC covers the kind, so that no credential passes for another kind.
 import { type TenantId, tenantIdPattern } from "./tenant.ts";
 
 /**
  * - `key`: an API key. Fields: key id, scopes (`encodeScopes`), secret.
- * - `canary`: provisioning's own call. Field: expiry in epoch milliseconds.
- * - `setup`: lets the buyer make the first key. Field: expiry in epoch milliseconds.
+ * - `canary`: the test call of provisioning. Field: expiry in epoch milliseconds.
+ * - `setup`: lets the buyer create the first key. Field: expiry in epoch milliseconds.
  * - `monitor`: reads one tenant's health. No field.
  */
 export type CredentialKind = "key" | "canary" | "setup" | "monitor";
@@ -23,8 +23,8 @@ export interface Credential {
 
 /**
  * Writes a credential: `<prefix>_<tenant>.<field>….<MAC>`, where MAC is HMAC-SHA256 (RFC 2104) in base64url over all
- * that stands before its dot. Fields are letters, digits, `-` and `_`, 1 to 128 of them. Throws rather than write what
- * would not be read back.
+ * text before its dot. A field has 1 to 128 letters, digits, `-` or `_`. Throws for fields that `verifyCredential` would
+ * refuse.
  */
 export async function mintCredential(rootKey: string, credential: Credential): Promise<string> {
   if (!isWellFormed(credential)) throw new Error(`a ${credential.kind} credential cannot carry these fields`);
@@ -33,7 +33,7 @@ export async function mintCredential(rootKey: string, credential: Credential): P
   return `${body}.${toBase64Url(new Uint8Array(mac))}`;
 }
 
-/** Reads a credential back, or `undefined` when its form or its MAC is wrong. Expiry is the caller's to check. */
+/** Reads a credential; `undefined` when its form or its MAC is wrong. The caller checks the expiry. */
 export async function verifyCredential(rootKey: string, token: string): Promise<Credential | undefined> {
   const end = token.lastIndexOf(".");
   const kind = (Object.keys(prefixes) as CredentialKind[]).find((each) => token.startsWith(`${prefixes[each]}_`));
@@ -61,13 +61,13 @@ export function bearerToken(authorization: string | null | undefined): string | 
   return /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
 }
 
-/** SHA-256 in lower-case hex: how keys are stored and how caches name a token. */
+/** SHA-256 in lower-case hex. Keys are stored and tokens are cached under it. */
 export async function sha256Hex(text: string): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(text)));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** Whether two secrets are equal, in a time that tells nothing about where they differ. */
+/** Whether two secrets are equal. The time it takes does not depend on where they differ. */
 export async function secretsEqual(left: string, right: string): Promise<boolean> {
   const [a, b] = await Promise.all([sha256Hex(left), sha256Hex(right)]);
   let difference = 0;
@@ -75,7 +75,7 @@ export async function secretsEqual(left: string, right: string): Promise<boolean
   return difference === 0;
 }
 
-/** Scopes, each once, as a credential field: they are part of what the MAC covers, so that no database is asked for them. */
+/** Scopes, without duplicates, as a credential field. The MAC covers them, so that no database lookup is needed. */
 export function encodeScopes(scopes: readonly string[]): string {
   return toBase64Url(encoder.encode([...new Set(scopes)].join(" ")));
 }
@@ -93,19 +93,19 @@ export function toBase64Url(bytes: Uint8Array): string {
     .replaceAll("=", "");
 }
 
-/** The bytes of such a field. Throws on a character that is none of the alphabet's. */
+/** Decodes such a field. Throws on a character outside of the base64url alphabet. */
 export function fromBase64Url(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (char) => char.charCodeAt(0));
 }
 
 const encoder = new TextEncoder();
 
-/** The 32 bytes of a MAC. The last of 43 characters has two bits to spare: one spelling of them is ours, no other. */
+/** The 32 bytes of a MAC. The last of its 43 characters has two unused bits, which must be zero: one MAC has one spelling. */
 function macFrom(text: string): Uint8Array<ArrayBuffer> | undefined {
   return /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/.test(text) ? fromBase64Url(text) : undefined;
 }
 
-// Importing the key costs more than using it; a deployment has one root key, and a second one only while it rotates.
+// Importing the key costs more than using it. A deployment has one root key, and two during a rotation.
 const importedKeys = new Map<string, Promise<CryptoKey>>();
 function macKey(rootKey: string): Promise<CryptoKey> {
   let key = importedKeys.get(rootKey);

@@ -1,23 +1,23 @@
-// Which names a tenant may give to its documents. Pure and strict: a path that could be read in two ways is refused
-// with the reason, never repaired, so that what was asked for and what is stored are the same name. The one change
-// made is Unicode's canonical composition (NFC), without which two names that look alike would be two documents.
+// Which paths a tenant may give to its documents. A path that could be read in two ways is refused with the reason and never
+// repaired, so that the requested name and the stored name are the same. The only change is Unicode's canonical
+// composition (NFC): without it, two names that look alike would be two documents.
 
-/** Store keys may have 1,024 bytes; this leaves the prefix its room and keeps listings short. */
+/** R2 allows 1,024 bytes a key. Half of it leaves room for the prefix and keeps listings short. */
 export const MAX_PATH_BYTES = 512;
 
-/** What a model can still use; with its envelope far inside the 1 MiB that a result may have. */
+/** A model can hardly use more; with its envelope it stays well below the 1 MiB of a result. */
 export const MAX_DOCUMENT_BYTES = 512 * 1024;
 
 export type PathResult = { ok: true; path: string } | { ok: false; reason: string };
 
-/** The path as it is stored, or the reason why it is refused, in words for the one who sent it. Idempotent. */
+/** The path as it is stored, or the reason for the refusal, in words for the sender. Idempotent. */
 export function normalisePath(path: string): PathResult {
   const composed = path.normalize("NFC");
   const reason = refusedAsAWhole(composed) ?? firstOf(composed.split("/"), refusedSegment);
   return reason === undefined ? { ok: true, path: composed } : { ok: false, reason };
 }
 
-/** Like a path, but it may be empty (everything) and end anywhere: `notes/`, `notes/2026-`. */
+/** Like `normalisePath`, for a prefix: it may be empty (everything) and end anywhere, as in `notes/` or `notes/2026-`. */
 export function normalisePrefix(prefix: string): PathResult {
   if (prefix === "") return { ok: true, path: "" };
   const folder = prefix.endsWith("/");
@@ -25,7 +25,7 @@ export function normalisePrefix(prefix: string): PathResult {
   return result.ok && folder ? { ok: true, path: `${result.path}/` } : result;
 }
 
-/** The length of a text as it is stored. */
+/** The length of a text in UTF-8, as it is stored. */
 export function utf8Bytes(text: string): number {
   return new TextEncoder().encode(text).byteLength;
 }
@@ -35,9 +35,9 @@ function refusedAsAWhole(path: string): string | undefined {
   if (utf8Bytes(path) > MAX_PATH_BYTES) return `The path is longer than ${MAX_PATH_BYTES} bytes. Choose a shorter one.`;
   if (path.startsWith("/")) return "The path starts with `/`. Paths are relative, for example `notes/today.md`.";
   if (path.includes("\\")) return "The path contains a backslash. Separate folders with `/`.";
-  // Control characters and line separators, and halves of surrogate pairs, which have no UTF-8.
+  // Control characters, line separators, and unpaired surrogates, which UTF-8 cannot encode.
   if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(path)) return "The path contains a control character or broken text.";
-  // Nothing decodes a path here, but something that reads an export might.
+  // Tollgate never decodes a path, but a program that reads an export might.
   if (/%[0-9a-f]{2}/i.test(path)) return "The path contains a percent-encoded character. Write the character itself.";
   return undefined;
 }

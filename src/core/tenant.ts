@@ -1,11 +1,11 @@
-// What a tenant is, and what is allowed in each of its states. The control tables hold the truth; the tenant's object
-// holds a copy with a version and trusts it for `CONFIG_TRUSTED_MS` at most.
+// A tenant's configuration and states, and which states serve calls. The control tables are the truth: the tenant's object
+// has a copy with a version and trusts it for `CONFIG_TRUSTED_MS` at most.
 import * as z from "zod";
 import type { ErrorCode } from "./errors.ts";
 import { Placement } from "./placement.ts";
 import { Limits, planNames, strategies } from "./plans.ts";
 
-/** Lower-case letters, digits, `-` and `_`; never a `.`, which separates the fields of credentials and contexts. */
+/** No `.`, which separates the fields of credentials and signed contexts. */
 export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
 export const TenantId = z.string().regex(tenantIdPattern).brand("TenantId");
 export type TenantId = z.infer<typeof TenantId>;
@@ -21,42 +21,42 @@ export const DisplayName = z
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
 export type TenantState = (typeof tenantStates)[number];
 
-/** What the operator has switched on for one tenant, for tools to read. */
+/** Feature switches that the operator sets for one tenant and tools read. */
 export const Features = z.record(z.string().min(1).max(60), z.union([z.boolean(), z.number(), z.string().max(200)]));
 export type Features = z.infer<typeof Features>;
 
-/** A tenant as its object needs it: everything that admission asks, and nothing that only billing asks. */
+/** The configuration that a tenant's object needs to decide about calls. */
 export const TenantConfig = z.object({
   id: TenantId,
   /** Grows with every change of the tenant or of its keys. */
   version: z.int().positive(),
   name: z.string(),
   plan: z.enum(planNames),
-  /** What was sold. Where the rows really are is the placement; a difference between the two proposes a move. */
+  /** The strategy that the plan sells. The placement says where the rows are; when the two differ, a move is due. */
   strategy: z.enum(strategies),
-  /** `null` until provisioning has placed the tenant. */
+  /** `null` until provisioning has made one. */
   placement: Placement.nullable(),
   state: z.enum(tenantStates),
   trialUntilMs: z.int().nullable(),
-  /** Since when an invoice is not paid; only in the state `past_due`. */
+  /** When the unpaid invoice fell due; only in the state `past_due`. */
   pastDueSinceMs: z.int().nullable().default(null),
-  /** Until when a tenant that leaves may come back. */
+  /** Until when a leaving tenant can be reactivated. */
   leavingUntilMs: z.int().nullable().default(null),
   limits: Limits,
   /** `null`: every tool of the catalogue. */
   allowedTools: z.array(z.string()).nullable(),
   features: Features.default({}),
-  /** The keys that are valid; a key that is not listed is revoked. */
+  /** The valid keys. A key that is not listed is revoked. */
   keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
 });
 export type TenantConfig = z.infer<typeof TenantConfig>;
 
-/** The control tables are the truth: an older copy than this refuses to decide (DESIGN.md I11). */
+/** An older copy decides nothing: a change in the control tables is in force everywhere after this time. */
 export const CONFIG_TRUSTED_MS = 5 * 60_000;
-/** From this age on the copy is refreshed behind a call, so that a busy tenant never waits for it. */
+/** From this age on a call refreshes the copy in the background, so that a busy tenant never waits for it. */
 export const CONFIG_REFRESH_MS = 4 * 60_000;
 
-/** Which state may serve tool calls; the others name the refusal. */
+/** Which states serve tool calls. The others name the refusal. */
 const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
   provisioning: "tenant_provisioning",
   trial: "serves",
@@ -68,12 +68,12 @@ const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
 };
 
 /**
- * How long a tenant is served whose payment has failed. Stripe's own retries begin within days, and most cards that fail
- * are replaced within a week; who has not paid then is not helped by more debt.
+ * How long Tollgate serves a tenant after a failed payment. Stripe retries within days, and most failing cards are replaced
+ * within a week; serving longer would only add to the debt.
  */
 export const PAST_DUE_SERVICE_MS = 7 * 86_400_000;
 
-/** Why a tenant in this state is not served now, or `undefined` when it is. */
+/** The error code that refuses this tenant's calls now, or `undefined` when it is served. */
 export function refusedByState(
   config: Pick<TenantConfig, "state" | "trialUntilMs" | "pastDueSinceMs">,
   nowMs: number,

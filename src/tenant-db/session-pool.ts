@@ -1,26 +1,26 @@
-// A tenant's sessions: who gets one, who waits for one, and when one is closed. Lazy: nothing is open before the first
-// caller, and nothing, timers included, after the last session was idle for its time.
-// Invariants: never more sessions than `maxSessions` are open, being opened or being closed; one caller at a time has a
-// session; callers are served in the order in which they came; a session comes back only whole (usable, without a
-// transaction or a batch under way) and is closed otherwise; every lease that was taken is given back once.
+// A tenant's session pool: lends sessions, queues callers and closes idle sessions. It opens the first session for the first
+// caller; after the last session was idle for its time, nothing stays open, timers included.
+// Invariants: at most `maxSessions` sessions are open, being opened or being closed; a session has one caller at a time;
+// callers are served in order of arrival; a returned session is reused only when it is usable and has no transaction and no
+// running batch, and is closed otherwise; every lease that was taken is given back once.
 import { AppError } from "../core/errors.ts";
 import { NeverSent, type Session } from "./session.ts";
 
 export interface SessionLimits {
   maxSessions: number;
-  /** A session that was idle for this long is closed. */
+  /** An idle session is closed after this time. */
   idleCloseMs: number;
-  /** How many callers may wait besides those for whom a session is being opened. */
+  /** Callers that may wait, besides those for whom a session is being opened. */
   maxWaiting: number;
-  /** How long they wait. Opening has a limit of its own. */
+  /** Longest wait of a caller. Opening a session has a limit of its own. */
   waitWithinMs: number;
 }
 
-/** A share of the connections that the whole fleet may have. */
+/** The tenant's share of the session budget. */
 export interface SessionLease {
-  /** Asked before each session is opened, once at a time. False: not now. Settles in bounded time. */
+  /** Called before each session is opened, never concurrently. False: not now. Settles in bounded time. */
   take(): Promise<boolean>;
-  /** Called once for each lease taken: when its session is closed, or was not opened after all. */
+  /** Called once for each lease that was taken: after its session is closed, or when it is not opened after all. */
   giveBack(): void;
 }
 
@@ -34,39 +34,39 @@ export interface SessionPoolOptions {
 
 export interface SessionPool {
   /**
-   * Lends a session to `work` until it settles. What it leaves of a transaction is rolled back. `work` is run again, once,
-   * when its session turned out to be lost before anything was sent. `signal` abandons the waiting, not the work. Throws
-   * what `work` throws, what opening throws, and `sessions_exhausted`.
+   * Lends a session to `work` until it settles, then rolls an open transaction back. Runs `work` a second time when the first
+   * session was lost before anything was sent. `signal` ends the waiting, not the work. Throws what `work` or opening throws,
+   * and `sessions_exhausted`.
    */
   use<R>(work: (session: Session) => Promise<R>, options?: { signal?: AbortSignal | undefined }): Promise<R>;
-  /** Changes the limits: surplus sessions are closed as they become idle, surplus callers refused, the latest first. */
+  /** Changes the limits. Closes surplus sessions as they become idle and refuses surplus callers, the latest first. */
   resize(limits: SessionLimits): void;
   /**
-   * Refuses new callers, serves those who wait, lets the work finish and closes everything, and then resolves. For good:
-   * whoever goes on makes a new pool.
+   * Refuses new callers, serves the waiting ones, lets running work finish, closes everything and resolves. A drained pool
+   * stays closed.
    */
   drain(): Promise<void>;
-  /** `used` counts the sessions that are lent, being opened or being closed. */
+  /** `used` counts sessions that are lent, being opened or being closed. */
   stats(): { used: number; idle: number; waiting: number };
 }
 
 interface Waiter {
-  /** Has waited as long as it may, and stays only while a session is being opened for it. */
+  /** Its wait is over. It stays only while a session is being opened for it. */
   late: boolean;
   serve(session: Session): void;
   refuse(error: unknown): void;
 }
 
-/** Soon enough for somebody who waits, and rare enough for a budget that a whole fleet asks. */
+/** How often a waiting pool asks the budget again: soon enough for a caller, rare enough for a budget that all tenants ask. */
 const LEASE_POLL_MS = 100;
 
-/** Opens nothing: the first caller does. */
+/** Opens no session before the first caller. */
 export function createSessionPool({ open, limits: first, lease, now }: SessionPoolOptions): SessionPool {
   let limits = first;
-  /** The longest idle first. */
+  /** Longest idle first. */
   const idle: { session: Session; sinceMs: number }[] = [];
   const waiting: Waiter[] = [];
-  /** Sessions that take a place: being opened, lent, idle, being closed. */
+  /** Sessions that count: being opened, lent, idle or being closed. */
   let places = 0;
   let opening = 0;
   let closing = 0;
@@ -75,7 +75,7 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
   let idleTimer: ReturnType<typeof setTimeout> | undefined;
   let pollTimer: ReturnType<typeof setTimeout> | undefined;
 
-  /** Called after every change of what there is or is wanted. */
+  /** Serves waiting callers and opens sessions. Called after every change of supply or demand. */
   function pump(): void {
     while (waiting.length > 0) {
       const latest = idle.pop();
@@ -87,7 +87,7 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
     tidy();
   }
 
-  /** Whether somebody waits for whom one more session should be opened, and may be. */
+  /** Whether a waiting caller needs one more session and the limits allow it. */
   function lacking(): boolean {
     return !asking && waiting.length > opening && places < limits.maxSessions;
   }
@@ -97,7 +97,7 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
       if (lease !== undefined && !(await leased(lease))) return;
       places += 1;
       opening += 1;
-      if (lease !== undefined) pump(); // may ask for the next one now
+      if (lease !== undefined) pump(); // the next lease may be asked for now
     } catch (error) {
       return fail(error);
     }
@@ -114,18 +114,18 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
     keep(session);
   }
 
-  /** Whether there is a lease for one more session, and still somebody who wants it. */
+  /** Takes a lease for one more session. False when there is none, or when no caller needs it any more. */
   async function leased(budget: SessionLease): Promise<boolean> {
     asking = true;
     let granted: boolean;
     try {
-      granted = await (async () => budget.take())(); // so that a throw, too, comes after this turn
+      granted = await (async () => budget.take())(); // a synchronous throw becomes a rejection
     } finally {
       asking = false;
     }
     if (granted && lacking()) return true;
     if (granted) budget.giveBack();
-    // With a session of our own there is one to wait for; without, only the budget can help.
+    // Callers can wait for a session that the pool has. Without one, only the budget can help.
     else if (lacking() && places === 0) pollTimer ??= setTimeout(poll, LEASE_POLL_MS);
     tidy();
     return false;
@@ -136,10 +136,10 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
     pump();
   }
 
-  /** No session for the first who waits. When there is none for the others to wait for either, they hear it too. */
+  /** Refuses the first waiting caller, and all of them when the pool has no session that they could wait for. */
   function fail(error: unknown): void {
-    const told = places === 0 ? waiting.slice() : waiting.slice(0, 1);
-    for (const waiter of told) waiter.refuse(error);
+    const refused = places === 0 ? waiting.slice() : waiting.slice(0, 1);
+    for (const waiter of refused) waiter.refuse(error);
     pump();
   }
 
@@ -163,7 +163,7 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
   }
 
   function tidy(): void {
-    // Whoever has a session on its way stays, be it late.
+    // Callers for whom a session is being opened stay, even when their wait is over.
     const awaited = opening + (asking ? Math.max(0, limits.maxSessions - places) : 0);
     for (const waiter of waiting.slice(awaited)) if (waiter.late) waiter.refuse(exhausted());
     while (waiting.length > awaited + limits.maxWaiting) waiting.at(-1)?.refuse(exhausted());
@@ -221,7 +221,7 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
     pump();
     const session = await promise;
     if (!isAborted(signal)) return session;
-    keep(session); // aborted in the very turn in which it was served
+    keep(session); // aborted in the same turn in which it was served
     throw abandoned(signal);
   }
 
@@ -248,7 +248,7 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
         if (again || !unused) throw error;
       } finally {
         loan.returned = true;
-        // Not waited for: what the caller is told does not depend on it.
+        // Not awaited: the caller's result does not depend on it.
         void takeBack(session, loan);
       }
     }
@@ -273,14 +273,14 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
   };
 }
 
-/** A session in the hands of one caller. */
+/** A session that is lent to one caller. */
 interface Loan {
   readonly session: Session;
-  /** Batches under way. */
+  /** Running batches. */
   running: number;
   /** Whether any batch may have reached the server. */
   sent: boolean;
-  /** Then it takes no more batches, whoever still holds it. */
+  /** A returned session refuses further batches of its former caller. */
   returned: boolean;
 }
 
@@ -291,7 +291,7 @@ function lend(session: Session): Loan {
     returned: false,
     session: {
       async batch(statements, options) {
-        if (loan.returned) throw new Error("a session was used after it had been given back");
+        if (loan.returned) throw new Error("a session was used after it was returned");
         loan.running += 1;
         try {
           const rows = await session.batch(statements, options);

@@ -1,10 +1,10 @@
-// A session with a database: one WebSocket that carries PostgreSQL's own protocol, for transactions that take turns with
-// a program. It decides how a batch travels and what its end means.
+// A session with a database: one WebSocket with PostgreSQL's own protocol, for interactive transactions. Decides how a batch
+// is sent and what its end means.
 // A batch is n x Parse, Bind, Describe and Execute with one Sync, in one message: one round trip and, outside of BEGIN and
-// COMMIT, one transaction. Its end is known when the server says that it is ready again: then the answer is rows or what
-// HTTP would have thrown. Whatever else ends a batch (a lost or silent socket, an abort, a server that shuts down) ends
-// the session with it, so that nobody is handed one with a statement still running: `AnswerLost` for what was sent,
-// `NeverSent` for what was not. Nothing here is global: every session has its own settings of the driver.
+// COMMIT, one transaction. It ends when the server reports that it is ready; then the result is rows, or the error that HTTP
+// would throw. Any other end (a lost or silent socket, an abort, a server shutdown) also ends the session, so that no caller
+// gets a session with a running statement: `AnswerLost` for a sent batch, `NeverSent` for one that was not sent.
+// Nothing here is global: every session has its own driver settings.
 import { type BindConfig, Client, type Connection, DatabaseError, type FieldDef } from "@neondatabase/serverless";
 import { AppError } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
@@ -12,31 +12,31 @@ import { AnswerLost, type BatchOptions, failure, parserOf } from "../adapters/ne
 
 export interface Session {
   /**
-   * Runs statements in one round trip; the rows of each, in the form and with the values that HTTP gives them. Batches
-   * run one after the other. Throws `SqlError` for a refused statement (nothing of the batch stands), `AnswerLost` when
-   * nobody can know, `NeverSent` when it did not leave.
+   * Runs statements in one round trip and returns the rows of each, with the same form and values as over HTTP. Batches run
+   * one after the other. Throws `SqlError` for a refused statement (nothing of the batch is stored), `AnswerLost` when the
+   * outcome is unknown, `NeverSent` when the batch was not sent.
    */
   batch(statements: readonly Statement[], options?: BatchOptions): Promise<Row[][]>;
-  /** Whether another batch may be sent. Once false, it stays so, and only `close` is left. */
+  /** Whether another batch may be sent. Once false, it stays false. */
   readonly usable: boolean;
-  /** What the last batch left: `failed` is one that accepts nothing but its end, and a COMMIT would roll it back. */
+  /** The transaction that the last batch left. `failed` accepts only its end, and a COMMIT would roll it back. */
   readonly transaction: "none" | "open" | "failed";
-  /** Ends the session, and what is under way with it. Resolves when the socket is closed, after 1 s at the latest; never rejects. */
+  /** Ends the session and its running batch. Resolves when the socket is closed, after 1 s at the latest; never rejects. */
   close(): Promise<void>;
 }
 
 export interface SessionOptions {
   url: string;
-  /** Host, port and path of a local proxy that is spoken to without TLS, such as `127.0.0.1:5488/v2`. Empty for Neon's own. */
+  /** Host, port and path of a local proxy without TLS, such as `127.0.0.1:5488/v2`. Empty means Neon's own. */
   wsProxy: string;
   connectWithinMs?: number;
-  /** How long a batch may take. */
+  /** Time limit of a batch. */
   answerWithinMs?: number;
-  /** Abandons the connecting. */
+  /** Ends the attempt to connect. */
   signal?: AbortSignal | undefined;
 }
 
-/** The session had ended before the batch was sent: nothing happened, and another session may run it. */
+/** The session ended before the batch was sent. Nothing happened, so another session may run it. */
 export class NeverSent extends AppError {
   constructor(cause: unknown) {
     super("database_unavailable", "the session ended before the batch was sent", { cause });
@@ -44,25 +44,25 @@ export class NeverSent extends AppError {
   }
 }
 
-/** Neon wakes a sleeping database in some 500 ms; longer is an outage, and the caller should hear of it. */
+/** Neon wakes a sleeping database in about 500 ms. A longer wait is an outage, which the caller should learn soon. */
 const CONNECT_WITHIN_MS = 3_000;
-/** As over HTTP: longer than any statement of a tool may run, so that it is the database that ends one. */
+/** As over HTTP: longer than a tool's statement may run, so that the database ends a slow statement and reports it. */
 const ANSWER_WITHIN_MS = 25_000;
-/** A peer that is there says goodbye in one round trip. */
+/** A live peer closes in one round trip. */
 const CLOSE_WITHIN_MS = 1_000;
-/** What Neon answers over HTTP at most. A tool's result is a tenth of it; an object's memory holds some ten of these. */
+/** Neon's own limit over HTTP. A tool's result is a tenth of it; an object's memory holds about ten such answers. */
 const MAX_ANSWER_BYTES = 10 * 1024 * 1024;
 
 const transactionStates = { I: "none", T: "open", E: "failed" } as const;
 
-/** Connects, logs in and waits until the server is ready. Throws `AppError`; nothing stays open then. */
+/** Connects, logs in and waits until the server is ready. Throws `AppError` and leaves nothing open. */
 export async function openSession(options: SessionOptions): Promise<Session> {
   const { url, wsProxy, connectWithinMs = CONNECT_WITHIN_MS, answerWithinMs = ANSWER_WITHIN_MS, signal } = options;
-  // The driver's own error would quote the connection string, password included.
+  // The driver's own error would quote the connection string with its password.
   if (!URL.canParse(url)) throw new Error("a database's connection string is not a URL");
   const client = new Client(url);
   const { connection, neonConfig: socket } = client;
-  // Written at once, or the driver waits a turn of the loop to gather writes, and fails where nobody can catch it.
+  // Write at once. Otherwise the driver gathers writes for one turn of the loop and fails where no caller can catch it.
   socket.coalesceWrites = false;
   if (wsProxy !== "") {
     socket.wsProxy = wsProxy;
@@ -71,7 +71,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 
   const ready = Promise.withResolvers<void>();
   const socketClosed = Promise.withResolvers<void>();
-  /** In the order in which they are sent and answered. */
+  /** In order of sending, which is the order of the answers. */
   const unanswered: Batch[] = [];
   let transaction: Session["transaction"] = "none";
   let over: { cause: unknown } | undefined;
@@ -85,9 +85,9 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   }
 
   function hangUp(): void {
-    // Both throw when there is no open socket, and then there is nothing to close.
+    // Both throw when no socket is open. Then there is nothing to close.
     try {
-      connection.end(); // PostgreSQL's goodbye
+      connection.end(); // PostgreSQL's Terminate message
     } catch {}
     try {
       socket.end();
@@ -100,7 +100,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     end(new Error("the socket was closed"));
   });
   client.connect().catch(end);
-  // Not before `connect`, which takes all listeners away: it sends the login without waiting for the server.
+  // Listen only after `connect`, which removes all listeners first. It does not wait for the server, so no message is missed.
   connection.on("readyForQuery", ({ status }: { status: keyof typeof transactionStates }) => {
     transaction = transactionStates[status];
     ready.resolve();
@@ -157,10 +157,11 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   };
 }
 
-/** Whatever went wrong, nothing was sent that would have to be answered for. */
+/** The error of a failed connection attempt. No statement was sent. */
 function notOpened(cause: unknown): AppError {
   if (cause instanceof AppError) return cause;
-  const why = cause instanceof DatabaseError ? `turned us away (SQLSTATE ${cause.code})` : "could not be reached";
+  const why =
+    cause instanceof DatabaseError ? `refused the connection (SQLSTATE ${cause.code})` : "could not be reached";
   return new AppError("database_unavailable", `the database ${why}`, { cause });
 }
 
@@ -169,7 +170,7 @@ interface Answer {
   values: (string | null)[][];
 }
 
-/** What the driver's client holds while one batch is under way: it hands the server's messages to these methods. */
+/** A running batch. The driver's client calls these methods with the server's messages. */
 class Batch {
   readonly answers: Promise<Answer[]>;
   sent = false;
@@ -188,13 +189,13 @@ class Batch {
     ({ promise: this.answers, resolve: this.#resolve, reject: this.#reject } = Promise.withResolvers<Answer[]>());
   }
 
-  /** The server is ready again, so that what it said is its last word. */
+  /** The server is ready again, so its answer to this batch is complete. */
   settle(): void {
     if (this.#error === undefined) this.#resolve(this.#done);
     else this.#reject(failure(this.#error, "database_unavailable"));
   }
 
-  /** Even after an error: of a server that then hangs up nobody knows whether it had committed. */
+  /** The session ended first. Even after an error message the outcome is unknown: the server may have committed. */
   lose(cause: unknown): void {
     const lost = this.#error ?? cause;
     this.#reject(this.sent ? new AnswerLost("database_unavailable", lost) : new NeverSent(lost));
@@ -232,18 +233,18 @@ class Batch {
     this.#error ??= error;
   }
 
-  /** In the middle of a batch it swallows the Sync, after which nobody could tell which answer is whose. */
+  /** COPY in a batch consumes the Sync, after which answers could not be matched to batches. */
   handleCopyInResponse(): void {
     this.#endSession(new Error("COPY is not possible in a session"));
   }
 
   handleCopyData(): void {}
   handlePortalSuspended(): void {}
-  /** Heard by the session, which hears it after an error too. */
+  /** The session listens for this message itself, because the client does not forward it after an error. */
   handleReadyForQuery(): void {}
 }
 
-/** All messages of a batch in one. Written by the driver's own connection, on a stream that only collects. */
+/** Encodes all messages of a batch into one. The driver's own connection writes them to a stream that only collects. */
 function encode(connection: Connection, statements: readonly Statement[]): Uint8Array {
   const chunks: Uint8Array[] = [];
   const stream = { writable: true, write: (chunk: Uint8Array) => chunks.push(chunk) };
@@ -264,13 +265,13 @@ function encode(connection: Connection, statements: readonly Statement[]): Uint8
   return message;
 }
 
-/** A parameter as HTTP sends it: text, of an unnamed type, that PostgreSQL takes for what the statement needs. */
+/** Encodes a parameter as HTTP does: text without a type, which PostgreSQL converts to the type that the statement needs. */
 function toText(value: unknown): string | null {
   const prepared = prepareValue(value, 0) as string | Buffer | null;
   return typeof prepared === "string" || prepared === null ? prepared : `\\x${prepared.toString("hex")}`;
 }
 
-/** The driver's own writing of parameters. It exports none, but hands it to a connection with every query. */
+/** The driver's own encoding of parameters. The driver does not export it, but passes it to a connection with every query. */
 const prepareValue = ((): NonNullable<BindConfig["valueMapper"]> => {
   let mapper: BindConfig["valueMapper"];
   const { Query } = Client as unknown as { Query: new (config: object) => { submit(connection: object): void } };
@@ -283,7 +284,7 @@ const prepareValue = ((): NonNullable<BindConfig["valueMapper"]> => {
     execute: ignore,
     sync: ignore,
   });
-  if (mapper === undefined) throw new Error("this version of Neon's driver writes parameters in another way");
+  if (mapper === undefined) throw new Error("this version of Neon's driver encodes parameters in another way");
   return mapper;
 })();
 

@@ -195,7 +195,7 @@ test("what a caller leaves of a transaction is rolled back; what is not whole is
     void session.batch([{ text: "SELECT pg_sleep(10)" }]);
   });
   expect(sessions[1]?.log).toEqual(["SELECT pg_sleep(10)", "closed"]);
-  await expect(kept?.batch([{ text: "SELECT" }])).rejects.toThrow("given back");
+  await expect(kept?.batch([{ text: "SELECT" }])).rejects.toThrow("was returned");
 
   // One that died in use, and one that died while it was idle.
   await pool.use(async () => Object.assign(sessions[2] ?? {}, { usable: false }));

@@ -279,7 +279,7 @@ test("a session that the server ends while it is idle is replaced, and nobody no
   ).rejects.toThrow("the tool failed");
   expect(await pool.use(async (session) => [session.transaction, await pidOf(session)])).toEqual(["none", next]);
   expect(await ids()).toEqual([]);
-  await expect(kept[0]?.batch([insert(1)])).rejects.toThrow("given back");
+  await expect(kept[0]?.batch([insert(1)])).rejects.toThrow("was returned");
   expect(opened).toBe(2);
 
   await pool.drain();
