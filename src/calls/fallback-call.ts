@@ -1,151 +1,135 @@
-// What goes on while a tenant's object cannot be reached: paid plans are served here, in the Worker, over HTTP; the free
-// plan is refused. Who may call what is read from the control tables for each call, and the login is proved as in the
-// object. The reply leaves only after the usage event is in the queue, so that no success goes unbilled; the object counts
-// the call when it is back.
+// Runs the calls of paid plans in the Worker while a tenant's object cannot be reached; the free plan is refused. Each call
+// reads the tenant from the control tables and proves the login, as the object does. The reply leaves only after the queue
+// has the charge, so that every success is billed. The object counts the call when it is back.
 //
-// Limits hold as far as one isolate can see: the same exact decision as in the object, begun from the ledger, which is
-// seconds behind. No isolate knows of calls that run in another one, so a tenant may have more in flight than its plan
-// says, by as many times as isolates serve it; nobody is refused who is under the limit.
-import { controlOpenCalls } from "./fallback-calls-store.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
-import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";
+// The limits hold as far as one isolate can see: it makes the same exact decision as the object, starting from the ledger,
+// which is seconds behind. An isolate does not know the calls that run in another one, so more calls may be in flight
+// than the plan allows. A tenant that is under its limits is never refused.
 import { connectControl } from "../adapters/neon.ts";
-import { runTool, toolContext } from "./tool-runner.ts";
 import { withTimeout } from "../adapters/timeout.ts";
-import { Admission } from "./admission.ts";
-import type { Authorization, CallOutcome, Caller, Progress, Refusal } from "../core/call.ts";
-import { allowedTools, refusedTool } from "./call-checks.ts";
-import { refusedCredential } from "../identity/credential-check.ts";
+import { tenantsOf } from "../control/tenants-store.ts";
+import { BoundedMap } from "../core/bounded-map.ts";
+import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
+import type { ErrorCode } from "../core/errors.ts";
 import { plans } from "../core/plans.ts";
-import { limitRefusal, mayBeCharged, plainRefusal, refusedOutcome } from "./refusal.ts";
-import { type TenantConfig, type TenantId, refusedByState } from "../core/tenant.ts";
-import { fallbackUsage } from "../core/usage.ts";
+import type { TenantConfig, TenantId } from "../core/tenant.ts";
+import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
+import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";
+import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import type { Tool } from "../tools/tool.ts";
+import { Admission } from "./admission.ts";
+import { controlOpenCalls } from "./fallback-calls-store.ts";
+import { mayBeCharged, plainRefusal } from "./refusal.ts";
+import { type CallHost, type CallUsage, type Refused, authorize, runCall } from "./run-call.ts";
 
-/** An object is back within seconds of whatever took it away, or else within minutes. */
+/** A lost object is usually back within seconds, otherwise within minutes. */
 const RETRY_SECONDS = 15;
-/** A queue takes a message in milliseconds. It is asked twice, for the same message may be sent twice. */
-const QUEUE_WITHIN_MS = 3_000;
+/** A queue takes a message in milliseconds. The same message may be sent twice, so a lost answer costs a second attempt. */
+const QUEUE_TIMEOUT_MS = 3_000;
 const QUEUE_ATTEMPTS = 2;
-/** From then on the ledger is asked again what a tenant has used, as soon as none of its calls runs here. */
-const USED_TRUSTED_MS = 60_000;
-/** Tenants whose use one isolate remembers; the one that came first leaves first. */
+/** After this, the isolate reads a tenant's usage from the ledger again, once none of the tenant's calls runs here. */
+const USAGE_TRUSTED_MS = 60_000;
+/** Tenants whose usage one isolate remembers; each takes some 10 KB at most. */
 const MAX_REMEMBERED = 500;
 
-export interface FallbackRequest {
-  callId: string;
+export interface FallbackRequest extends Pick<CallRequest, "callId" | "caller" | "args"> {
   tool: Tool;
-  args: Readonly<Record<string, unknown>>;
-  caller: Caller;
   progress: ((progress: Progress) => Promise<void>) | undefined;
   /** Aborted when the client goes away. */
   signal: AbortSignal;
 }
 
-interface Used {
-  admission: Admission;
-  history: { tool: string; calls: number; units: number }[];
-  readAtMs: number;
-}
-
-/** Answers an MCP method that calls no tool, which nobody counts, on every plan. */
-export async function authorizeOpen(env: Env, caller: Caller): Promise<Authorization> {
-  const standing = await standingOf(env, caller);
-  if ("refusal" in standing) return { kind: "refused", refusal: standing.refusal };
-  return { kind: "authorized", allowedTools: allowedTools(standing.config, caller) };
+/** Authorizes an MCP method that calls no tool. Such a method costs nothing, so it works on every plan. */
+export function authorizeWithoutObject(env: Env, caller: Caller): Promise<Authorization> {
+  return authorize({ env, now: () => Date.now(), tenant: (each) => readTenant(env, each) }, caller);
 }
 
 /**
- * Runs a call here. The caller of this knows that the object has not admitted it, or that running it again does no harm.
- * Expected refusals and failures are values, as in the object.
+ * Runs a call in the Worker. The caller of this function knows that the object did not admit the call, or that the tool
+ * may run twice. Refusals and failed tools are values, as in the object.
  */
-export async function callOpen(env: Env, call: FallbackRequest): Promise<CallOutcome> {
+export async function callWithoutObject(env: Env, call: FallbackRequest): Promise<CallOutcome> {
   const { callId, tool, args, caller, progress, signal } = call;
   const request = { callId, attempt: 2 as const, caller, tool: tool.name, args };
-  const standing = await standingOf(env, caller);
-  if ("refusal" in standing) return refusedOutcome(standing.refusal);
-  const { config } = standing;
-  const refusal = refusedTool(config, request) ?? refusedByPlan(env, config);
-  if (refusal !== undefined) return refusedOutcome(refusal);
-
-  const { placement } = config;
-  if (placement === null) return refusedOutcome(plainRefusal("tenant_provisioning"));
-  const nowMs = Date.now();
-  const proof = isProven(placement, nowMs) ? "proven" : await proveLogin(env, config.id, placement, nowMs);
-  if (proof !== "proven") return refusedOutcome(plainRefusal(proof));
-  const db = await openTenantDb(env, config.id, placement);
-  let used: Used;
-  try {
-    used = await usedBy(env, config);
-  } catch (error) {
-    return refusedOutcome(unread(config.id, error));
-  }
-
-  const { admission, history } = used;
-  const decision = admission.decide(tool.units, config.limits, Date.now(), tool.name);
-  if (!decision.admitted) {
-    const refused = limitRefusal(tool.name, decision, `${env.PUBLIC_URL}/plans`);
-    return refusedOutcome(refused, admission.quota(config.limits, Date.now()));
-  }
-  const { ticket } = decision;
   const abort = new AbortController();
   const onAbort = (): void => abort.abort("cancelled");
   signal.addEventListener("abort", onAbort, { once: true });
   if (signal.aborted) onAbort();
   try {
-    const context = toolContext(env.FILES, config, request, {
-      db: db.forCall(abort.signal),
-      usage: () => admission.quota(config.limits, Date.now()),
-      history: () => history,
-    });
-    const { charged, ...answer } = await runTool(tool, args, context, { abort, progress });
-    const receipt = charged && tool.units > 0 ? { id: callId, units: tool.units } : undefined;
-    if (receipt !== undefined) {
-      const event = fallbackUsage(config.id, { callId, tool: tool.name, units: tool.units, atMs: ticket.atMs });
-      if (!(await queued(env, event))) return refusedOutcome(uncounted(tool, callId));
+    const outcome = await runCall(workerHost(env, tool), request, { abort, progress });
+    if (outcome.kind === "result") {
+      const { tenantId } = caller;
+      log("warn", "fallback_call_ran", { tenantId, tool: tool.name, callId, charged: outcome.receipt !== undefined });
     }
-    if (charged) admission.settle(ticket);
-    log("warn", "call_ran_open", { tenantId: config.id, tool: tool.name, callId, charged });
-    return { kind: "result", ...answer, receipt, quota: admission.quota(config.limits, Date.now()) };
+    return outcome;
   } finally {
     signal.removeEventListener("abort", onAbort);
-    admission.release(ticket); // does nothing to a call that was settled
   }
 }
 
-/** The tenant as the control tables have it at this moment, if the caller is good and the tenant is served. */
-async function standingOf(env: Env, caller: Caller): Promise<{ config: TenantConfig } | { refusal: Refusal }> {
-  const { tenantId } = caller;
-  // A canary's token is good once, which the object alone can tell.
-  if (caller.kind === "canary") return { refusal: later(plainRefusal("tenant_unavailable")) };
-  let config: TenantConfig | undefined;
+/** Runs calls of `tool` in this Worker, each charged by a queue message. */
+function workerHost(env: Env, tool: Tool): CallHost {
+  return {
+    env,
+    now: () => Date.now(),
+    tenant: (caller) => readTenant(env, caller),
+    refuse: (config) => refusedByPlan(env, config),
+    rows: (config) => openRows(env, config),
+    usage: async (config) => {
+      try {
+        return chargedByQueue(env, config.id, tool, await usageOf(env, config));
+      } catch (error) {
+        return controlUnavailable(config.id, error);
+      }
+    },
+  };
+}
+
+/** The tenant as the control tables have it now. */
+async function readTenant(env: Env, { kind, tenantId }: Caller): Promise<TenantConfig | Refused> {
+  // A canary's token is good once, and only the object can tell whether it was used.
+  if (kind === "canary") return { refusal: retryLater(plainRefusal("tenant_unavailable")) };
   try {
-    config = await tenantsOf(env).config(tenantId);
+    return (await tenantsOf(env).config(tenantId)) ?? { refusal: plainRefusal("tenant_unknown") };
   } catch (error) {
-    return { refusal: unread(tenantId, error) };
+    return controlUnavailable(tenantId, error);
   }
-  if (config === undefined) return { refusal: plainRefusal("tenant_unknown") };
-  const nowMs = Date.now();
-  const code = refusedCredential(config, caller, nowMs) ?? refusedByState(config, nowMs);
-  return code === undefined ? { config } : { refusal: plainRefusal(code) };
 }
 
 function refusedByPlan(env: Env, { plan }: TenantConfig): Refusal | undefined {
-  // An enterprise's price is in its contract.
+  // `null`: the price is in the tenant's contract.
   if (plans[plan].amountCents !== 0) return undefined;
-  const detail = `Try again in ${RETRY_SECONDS} seconds. Paid plans are served meanwhile.`;
-  return { ...later(plainRefusal("metering_unavailable", detail)), upgradeUrl: `${env.PUBLIC_URL}/plans` };
+  const detail = `Try again in ${RETRY_SECONDS} seconds. Paid plans are still served.`;
+  return { ...retryLater(plainRefusal("metering_unavailable", detail)), upgradeUrl: `${env.PUBLIC_URL}/plans` };
 }
 
-/** What the tenant has used, as this isolate knows it: from the ledger, and what ran here since. */
-async function usedBy(env: Env, { id, limits }: TenantConfig): Promise<Used> {
-  const known = trusted(id);
+async function openRows(env: Env, { id, placement }: TenantConfig): Promise<CallScopedDb | ErrorCode> {
+  if (placement === null) return "tenant_provisioning";
+  const nowMs = Date.now();
+  const proof = isProven(placement, nowMs) ? "proven" : await proveLogin(env, id, placement, nowMs);
+  return proof === "proven" ? openTenantDb(env, id, placement) : proof;
+}
+
+// ---- usage
+
+interface Usage {
+  admission: Admission;
+  /** Calls of the last hour by second and tool, as the ledger had them at `readAtMs`. */
+  hour: readonly { atMs: number; tool: string; calls: number; units: number }[];
+  readAtMs: number;
+}
+
+const remembered = new BoundedMap<TenantId, Usage>(MAX_REMEMBERED);
+
+/** What the tenant has used, as this isolate knows it: from the ledger, plus the calls that ran here since. */
+async function usageOf(env: Env, { id, limits }: TenantConfig): Promise<Usage> {
+  const known = trustedUsage(id);
   if (known !== undefined) return known;
   const nowMs = Date.now();
   const { hour, monthUnits } = await controlOpenCalls(connectControl(env)).usedLately(id, nowMs);
-  // Another call may have read it meanwhile, and hold its place in flight there.
-  const first = trusted(id);
+  // Another call may have read it meanwhile, and its reservation is in that copy.
+  const first = trustedUsage(id);
   if (first !== undefined) return first;
 
   const admission = new Admission();
@@ -153,31 +137,19 @@ async function usedBy(env: Env, { id, limits }: TenantConfig): Promise<Used> {
   for (const tool of Object.keys(limits.unitsPerHourByTool)) {
     admission.watch(tool, () => hour.filter((each) => each.tool === tool), nowMs);
   }
-  const history = Map.groupBy(hour, ({ tool }) => tool);
-  const used: Used = {
-    admission,
-    history: [...history].map(([tool, seconds]) => ({
-      tool,
-      calls: seconds.reduce((sum, { calls }) => sum + calls, 0),
-      units: seconds.reduce((sum, { units }) => sum + units, 0),
-    })),
-    readAtMs: nowMs,
-  };
-  remembered.delete(id);
-  remembered.set(id, used);
-  if (remembered.size > MAX_REMEMBERED) for (const oldest of remembered.keys()) if (remembered.delete(oldest)) break;
-  return used;
+  const usage = { admission, hour, readAtMs: nowMs };
+  remembered.set(id, usage);
+  return usage;
 }
 
-const remembered = new Map<TenantId, Used>();
-
-function trusted(id: TenantId): Used | undefined {
-  const used = remembered.get(id);
-  if (used === undefined) return undefined;
-  return used.admission.inFlight > 0 || Date.now() - used.readAtMs < USED_TRUSTED_MS ? used : undefined;
+/** Forgetting usage while calls run would forget their reservations. */
+function trustedUsage(id: TenantId): Usage | undefined {
+  const usage = remembered.get(id);
+  if (usage === undefined) return undefined;
+  return usage.admission.inFlight > 0 || Date.now() - usage.readAtMs < USAGE_TRUSTED_MS ? usage : undefined;
 }
 
-/** Calls that the ledger told by the second: the first of each second has its units. */
+/** The ledger sums calls by second: the first call of each second gets the second's units. */
 function* eachCall(seconds: readonly { atMs: number; calls: number; units: number }[]) {
   for (const { atMs, calls, units } of seconds) {
     yield { atMs, units };
@@ -185,31 +157,52 @@ function* eachCall(seconds: readonly { atMs: number; calls: number; units: numbe
   }
 }
 
-/** Whether the queue has the event for certain. */
-async function queued(env: Env, event: ReturnType<typeof fallbackUsage>): Promise<boolean> {
+function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, hour }: Usage): CallUsage {
+  return {
+    admission,
+    // The ledger takes a call id once, so that a call which its object has charged as well is charged once.
+    isCharged: () => false,
+    spendCanary: () => false,
+    recent: (_, name) => hour.filter((each) => each.tool === name),
+    history: () =>
+      [...Map.groupBy(hour, (each) => each.tool)].map(([name, seconds]) => ({
+        tool: name,
+        calls: seconds.reduce((sum, { calls }) => sum + calls, 0),
+        units: seconds.reduce((sum, { units }) => sum + units, 0),
+      })),
+    charge: async (charge) =>
+      (await enqueue(env, fallbackUsage(tenantId, charge))) ? undefined : notCounted(tool, charge.callId),
+  };
+}
+
+/** Returns whether the queue is certain to have the message. */
+async function enqueue(env: Env, message: UsageMessage): Promise<boolean> {
   for (let attempt = 1; attempt <= QUEUE_ATTEMPTS; attempt += 1) {
     try {
-      await withTimeout(QUEUE_WITHIN_MS, env.USAGE.send(event));
+      await withTimeout(QUEUE_TIMEOUT_MS, env.USAGE.send(message));
       return true;
     } catch (error) {
-      log("error", "open_call_not_queued", { tenantId: event.tenantId, attempt, error: describeError(error) });
+      log("error", "fallback_call_not_queued", { tenantId: message.tenantId, attempt, error: describeError(error) });
     }
   }
   return false;
 }
 
-/** The tool has run, and its answer is withheld: the queue may have taken the event, and may not. */
-function uncounted({ annotations }: Tool, callId: string): Refusal {
-  const stands = annotations.readOnly ? undefined : "The tool has run, and what it wrote stands.";
-  const refusal = mayBeCharged(plainRefusal("metering_unavailable", stands), callId);
-  return annotations.readOnly || annotations.idempotent ? later(refusal) : refusal;
+// ---- refusals
+
+/** The tool has run and its answer is withheld. The queue may still have taken the message. */
+function notCounted(tool: Tool, callId: string): Refusal {
+  const { readOnly, idempotent } = tool.annotations;
+  const detail = readOnly ? undefined : "The tool has run, and its changes remain.";
+  const refusal = mayBeCharged(plainRefusal("metering_unavailable", detail), callId);
+  return readOnly || idempotent ? retryLater(refusal) : refusal;
 }
 
-function unread(tenantId: TenantId, error: unknown): Refusal {
+function controlUnavailable(tenantId: TenantId, error: unknown): Refused {
   log("error", "control_not_read", { tenantId, error: describeError(error) });
-  return later(plainRefusal("control_unavailable"));
+  return { refusal: retryLater(plainRefusal("control_unavailable")) };
 }
 
-function later(refusal: Refusal): Refusal {
+function retryLater(refusal: Refusal): Refusal {
   return { ...refusal, retryAfterSeconds: RETRY_SECONDS };
 }

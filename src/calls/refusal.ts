@@ -1,40 +1,55 @@
-// The words in which a refused call is told to a model: what limit, what it costs, what is used, when to come back,
-// where to buy more. The same facts stand beside the text as data.
-import type { Refused } from "./admission.ts";
-import type { CallOutcome, Refusal, QuotaStatus } from "../core/call.ts";
+// The text of refusals, written for a model: what was refused, what it costs, what is used, when to retry, where to
+// upgrade. The same facts are sent as data beside the text.
+import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
+import type { TenantConfig } from "../core/tenant.ts";
+import type { Refused } from "./admission.ts";
 
-/** A refusal that has no numbers: who is calling, or the tenant's state. */
+/** A refusal without numbers: about the caller, or about the tenant's state. */
 export function plainRefusal(code: ErrorCode, detail?: string): Refusal {
   return { code, message: `${errors[code].advice}${detail === undefined ? "" : ` ${detail}`}` };
 }
 
-/** A refusal as the outcome of a call. `quota` is known when it was admission that refused. */
+/** A refusal as the outcome of a call. `quota` is known when admission refused. */
 export function refusedOutcome(refusal: Refusal, quota?: QuotaStatus): CallOutcome {
   return { kind: "refused", refusal, quota };
 }
 
-const measured: Readonly<Record<Refused["code"], { of: string; unit: string }>> = {
-  rate_limited: { of: "a minute", unit: "calls" },
-  too_many_in_flight: { of: "at once", unit: "calls" },
-  window_exhausted: { of: "an hour", unit: "units" },
-  tool_exhausted: { of: "an hour for this tool", unit: "units" },
-  period_exhausted: { of: "a calendar month", unit: "units" },
-  cost_over_limit: { of: "a period", unit: "units" },
+/** The refusal of a tenant that leaves: until when it can return, and how. */
+export function leavingRefusal(
+  { id, leavingUntilMs }: Pick<TenantConfig, "id" | "leavingUntilMs">,
+  publicUrl: string,
+): Refusal {
+  if (leavingUntilMs === null) return plainRefusal("tenant_leaving");
+  const until = new Date(leavingUntilMs).toISOString();
+  const tenantUrl = `${publicUrl}/api/tenants/${id}`;
+  return plainRefusal(
+    "tenant_leaving",
+    `Until ${until} its administrator can reactivate it with POST ${tenantUrl}/reactivate and export its data with GET ${tenantUrl}/export.`,
+  );
+}
+
+const measured: Readonly<Record<Refused["code"], { per: string; unit: string }>> = {
+  rate_limited: { per: "a minute", unit: "calls" },
+  too_many_in_flight: { per: "at once", unit: "calls" },
+  window_exhausted: { per: "an hour", unit: "units" },
+  tool_exhausted: { per: "an hour for this tool", unit: "units" },
+  period_exhausted: { per: "a calendar month", unit: "units" },
+  cost_over_limit: { per: "a period", unit: "units" },
 };
 
-/** A refusal by admission. `retryAfterSeconds` is rounded up, so that a client which waits as told is not early. */
+/** A refusal by admission. `retryAfterSeconds` is rounded up, so that a client which waits that long is not early. */
 export function limitRefusal(tool: string, refused: Refused, upgradeUrl: string): Refusal {
-  const { of, unit } = measured[refused.code];
+  const { per, unit } = measured[refused.code];
   const { code, limit, used, cost, retryAfterMs } = refused;
   const retryAfterSeconds = retryAfterMs === undefined ? undefined : Math.max(1, Math.ceil(retryAfterMs / 1000));
   const sentences = [
     `Refused: ${tool} was not run and nothing was charged.`,
-    `The limit is ${limit} ${unit} ${of}; ${used} are used and this call costs ${cost}.`,
+    `The limit is ${limit} ${unit} ${per}; ${used} are used and this call costs ${cost}.`,
     retryAfterSeconds === undefined
       ? `Waiting does not help: the call costs more than the limit.`
       : `Try again in ${retryAfterSeconds} seconds.`,
-    `More can be had at ${upgradeUrl}`,
+    `Upgrade at ${upgradeUrl}`,
   ];
   return {
     code,
@@ -47,8 +62,8 @@ export function limitRefusal(tool: string, refused: Refused, upgradeUrl: string)
   };
 }
 
-/** The same refusal of a call that may have been charged all the same. */
+/** Adds to a refusal that the call may have been charged once. */
 export function mayBeCharged(refusal: Refusal, callId: string): Refusal {
-  const note = `An answer was lost on the way: it may have been charged once. The call's id is ${callId}.`;
+  const note = `An answer was lost, so the call may have been charged once. Its id is ${callId}.`;
   return { ...refusal, message: `${refusal.message} ${note}`, mayBeChargedAs: callId };
 }

@@ -59,13 +59,6 @@ export function isSold(plan: PlanName): boolean {
   return plans[plan].amountCents !== null;
 }
 
-/** What a leaving tenant's refusals say: until when, and how to come back. */
-export function wayBack(tenantId: string, leavingUntilMs: number | null, publicUrl: string): string | undefined {
-  if (leavingUntilMs === null) return undefined;
-  const until = new Date(leavingUntilMs).toISOString();
-  return `Until ${until} its administrator can take it back with POST ${publicUrl}/api/tenants/${tenantId}/reactivate and take its data along with GET ${publicUrl}/api/tenants/${tenantId}/export.`;
-}
-
 /**
  * The next 00:00 UTC, strictly after `nowMs`, in epoch seconds: where the periods of a new subscription begin, so that no
  * day belongs to two of them.

@@ -3,7 +3,8 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Refused } from "../../src/calls/admission.ts";
 import { AppError, type ErrorCode, errorCode, errors } from "../../src/core/errors.ts";
-import { limitRefusal, plainRefusal } from "../../src/calls/refusal.ts";
+import { TenantId } from "../../src/core/tenant.ts";
+import { leavingRefusal, limitRefusal, plainRefusal } from "../../src/calls/refusal.ts";
 
 const units: Readonly<Record<Refused["code"], "calls" | "units">> = {
   rate_limited: "calls",
@@ -121,4 +122,13 @@ test.each([
   ["nothing", undefined],
 ])("%s is internal", (_, thrown) => {
   expect(errorCode(thrown)).toBe("internal");
+});
+
+test("a leaving tenant's refusal says until when it can return, and how", () => {
+  const id = TenantId.parse("acme");
+  const { message } = leavingRefusal({ id, leavingUntilMs: Date.UTC(2026, 0, 31) }, "https://x.test");
+  expect(message).toContain("2026-01-31T00:00:00.000Z");
+  expect(message).toContain("https://x.test/api/tenants/acme/reactivate");
+  expect(message).toContain("https://x.test/api/tenants/acme/export");
+  expect(leavingRefusal({ id, leavingUntilMs: null }, "https://x.test")).toEqual(plainRefusal("tenant_leaving"));
 });

@@ -2,7 +2,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
-  GRACE_MS,
   type RemovalStep,
   type WorkingStep,
   closingSteps,
@@ -12,7 +11,6 @@ import {
   phaseOf,
   stateOnReturn,
   stepAfter,
-  wayBack,
 } from "../../src/lifecycle/removal.ts";
 import { tenantStates } from "../../src/core/tenant.ts";
 import {
@@ -64,13 +62,6 @@ test("a new subscription's periods begin at a midnight that is strictly to come,
       expect(anchor * 1000 - nowMs).toBeLessThanOrEqual(86_400_000);
     }),
   );
-});
-
-test("a refusal says until when and where", () => {
-  const text = wayBack("acme", Date.UTC(2026, 0, 1) + GRACE_MS, "https://x.test");
-  expect(text).toContain("2026-01-31T00:00:00.000Z");
-  expect(text).toContain("https://x.test/api/tenants/acme/reactivate");
-  expect(wayBack("acme", null, "https://x.test")).toBeUndefined();
 });
 
 const call = fc.record({

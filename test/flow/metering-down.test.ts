@@ -112,7 +112,7 @@ describe("while a tenant's object cannot be reached", () => {
     const { refusal, text } = await callTool(tenant.apiKey, ...taking);
     expect(refusal?.code).toBe("metering_unavailable");
     expect(refusal?.retryAfterSeconds).toBeUndefined();
-    expect(text).toContain("what it wrote stands");
+    expect(text).toContain("its changes remain");
     await objectFault(tenant.id);
     await expectUsed(tenant, 0);
     expect(await ledger(tenant)).toEqual([]);

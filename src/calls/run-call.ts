@@ -1,0 +1,173 @@
+// One tool call from its first check to its receipt. The sequence stands here once; the tenant's object and the path
+// without it run the same code with a `CallHost` of their own.
+//
+// Invariants:
+// - Every successful call is charged exactly once. A call that is refused, fails or is aborted is not charged.
+// - Admission is exact: nothing is awaited between the decision and its bookkeeping.
+// - A reservation lives in memory only, so an object that dies during a call charges nothing.
+// - A canary's token pays for nothing and is good for one call.
+import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Receipt, Refusal } from "../core/call.ts";
+import type { ErrorCode } from "../core/errors.ts";
+import type { Charge } from "../core/usage.ts";
+import { type TenantConfig, refusedByState } from "../core/tenant.ts";
+import { refusedCredential } from "../identity/credential-check.ts";
+import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
+import { catalogue } from "../tools/catalogue.ts";
+import type { ToolContext } from "../tools/tool.ts";
+import type { Admission, Ticket } from "./admission.ts";
+import { leavingRefusal, limitRefusal, plainRefusal, refusedOutcome } from "./refusal.ts";
+import { type ToolRun, runTool, toolContext } from "./tool-runner.ts";
+
+type Awaitable<Value> = Value | Promise<Value>;
+
+/** Where a call runs: in the tenant's object, or in the Worker while that object cannot be reached. */
+export interface CallHost {
+  readonly env: Pick<Env, "FILES" | "PUBLIC_URL">;
+  /** The clock of every decision, in epoch milliseconds. */
+  now(): number;
+  /** The tenant's configuration, at most `CONFIG_TRUSTED_MS` old, or why there is none for this caller. */
+  tenant(caller: Caller): Awaitable<TenantConfig | Refused>;
+  /** Why this host does not run the tenant's calls, or `undefined`. */
+  refuse(config: TenantConfig): Refusal | undefined;
+  /** The tenant's rows through a login whose isolation is proved, or why there are none. */
+  rows(config: TenantConfig): Awaitable<CallScopedDb | ErrorCode>;
+  /** What the tenant has used. */
+  usage(config: TenantConfig): Awaitable<CallUsage | Refused>;
+}
+
+export interface Refused {
+  refusal: Refusal;
+}
+
+/** What a tenant has used, and the way in which one more call is charged. */
+export interface CallUsage {
+  readonly admission: Admission;
+  /** Whether the first attempt of this call was charged. Asked for a second attempt only. */
+  isCharged(callId: string): boolean;
+  /** Uses up a canary's token, durably. False: it was used before. */
+  spendCanary(canary: { expiresAtMs: number }): boolean;
+  /** Charged calls of one tool in the hour up to `nowMs`. */
+  recent(nowMs: number, tool: string): Iterable<{ atMs: number; units: number }>;
+  /** Calls and units of the hour up to `nowMs`, by tool. */
+  history(nowMs: number): ReturnType<ToolContext["history"]>;
+  /**
+   * Charges a call. The charge is durable before the call's reply leaves. Repeating it charges nothing more. A returned
+   * refusal means that the charge may be lost: it is sent in place of the tool's answer, and the units are released.
+   */
+  charge(charge: Charge): Awaitable<Refusal | undefined>;
+}
+
+export interface CallOptions {
+  /** Aborted when the client goes away. The call is then stopped and not charged. */
+  abort: AbortController;
+  progress: ((progress: Progress) => Promise<void>) | undefined;
+}
+
+/** Decides whether this caller may use the server, for every MCP method that calls no tool. */
+export async function authorize(
+  host: Pick<CallHost, "env" | "now" | "tenant">,
+  caller: Caller,
+): Promise<Authorization> {
+  const config = await servedTenant(host, caller);
+  if ("refusal" in config) return { kind: "refused", refusal: config.refusal };
+  return { kind: "authorized", allowedTools: allowedTools(config, caller) };
+}
+
+/** Admits a call, runs its tool and settles it. Refusals and failed tools are values; a throw is an outage. */
+export async function runCall(
+  host: CallHost,
+  request: CallRequest,
+  { abort, progress }: CallOptions,
+): Promise<CallOutcome> {
+  const { caller, callId } = request;
+
+  // Checks: the caller, the tenant's state, the tool.
+  const config = await servedTenant(host, caller);
+  if ("refusal" in config) return refusedOutcome(config.refusal);
+  const refused = refusedTool(config, request) ?? host.refuse(config);
+  if (refused !== undefined) return refusedOutcome(refused);
+  const tool = catalogue.get(request.tool);
+  if (tool === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
+
+  // Rows.
+  const db = await host.rows(config);
+  if (typeof db === "string") return refusedOutcome(plainRefusal(db));
+
+  // Decide. From here to the reservation nothing is awaited.
+  const usage = await host.usage(config);
+  if ("refusal" in usage) return refusedOutcome(usage.refusal);
+  if (caller.kind === "canary" && !usage.spendCanary(caller)) return refusedOutcome(plainRefusal("token_invalid"));
+  // The first attempt was charged and its answer was lost: the tool runs again for the answer alone.
+  const alreadyCharged = request.attempt === 2 && usage.isCharged(callId);
+  const { admission } = usage;
+  let ticket: Ticket | undefined;
+  if (!alreadyCharged && caller.kind !== "canary") {
+    const now = host.now();
+    if (Object.hasOwn(config.limits.unitsPerHourByTool, tool.name)) {
+      admission.watch(tool.name, () => usage.recent(now, tool.name), now);
+    }
+    const decision = admission.decide(tool.units, config.limits, now, tool.name);
+    if (!decision.admitted) {
+      const refusal = limitRefusal(tool.name, decision, `${host.env.PUBLIC_URL}/plans`);
+      return refusedOutcome(refusal, admission.quota(config.limits, now));
+    }
+    ({ ticket } = decision);
+  }
+
+  // Context, run, charge, settle. A call that is not settled gives its units back.
+  let run: ToolRun;
+  let isCharged = alreadyCharged;
+  try {
+    const context = toolContext(host.env.FILES, config, request, {
+      db: db.forCall(abort.signal),
+      usage: () => admission.quota(config.limits, host.now()),
+      history: () => usage.history(host.now()),
+    });
+    run = await runTool(tool, request.args, context, { abort, progress });
+    if (run.charged && ticket !== undefined) {
+      if (tool.units > 0) {
+        const withheld = await usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units: tool.units });
+        if (withheld !== undefined) return refusedOutcome(withheld);
+        isCharged = true;
+      }
+      admission.settle(ticket);
+    }
+  } finally {
+    if (ticket !== undefined) admission.release(ticket); // does nothing to a settled call
+  }
+
+  // Receipt.
+  const receipt: Receipt | undefined = isCharged ? { id: callId, units: tool.units } : undefined;
+  if (alreadyCharged && !run.charged) return { ...refusedOutcome(lostAnswer(callId)), receipt };
+  const { charged: _, ...answer } = run;
+  return { kind: "result", ...answer, receipt, quota: admission.quota(config.limits, host.now()) };
+}
+
+/** The tenant's configuration if the caller is good and the tenant is served. */
+async function servedTenant(
+  host: Pick<CallHost, "env" | "now" | "tenant">,
+  caller: Caller,
+): Promise<TenantConfig | Refused> {
+  const config = await host.tenant(caller);
+  if ("refusal" in config) return config;
+  const now = host.now();
+  // Provisioning calls the tenant before it is active.
+  const isSetUp = caller.kind === "canary" && config.state === "provisioning";
+  const code = refusedCredential(config, caller, now) ?? (isSetUp ? undefined : refusedByState(config, now));
+  if (code === undefined) return config;
+  return { refusal: code === "tenant_leaving" ? leavingRefusal(config, host.env.PUBLIC_URL) : plainRefusal(code) };
+}
+
+function refusedTool(config: TenantConfig, { caller, tool }: CallRequest): Refusal | undefined {
+  const allowed = allowedTools(config, caller);
+  return allowed === null || allowed.includes(tool) ? undefined : plainRefusal("tool_not_allowed");
+}
+
+/** The tools that the caller may call; `null`: every tool. */
+function allowedTools(config: TenantConfig, caller: Caller): readonly string[] | null {
+  return caller.kind === "canary" ? ["health_check"] : config.allowedTools;
+}
+
+function lostAnswer(callId: string): Refusal {
+  return plainRefusal("outcome_unknown", `The call was charged and its answer was lost. Its id is ${callId}.`);
+}

@@ -1,0 +1,110 @@
+// What one tenant's object keeps of its calls: the rows that charge them, the windows that admit them, and the outbox that
+// sends them to the ledger. Nothing is stored before the first use, so that a mistaken request leaves nothing behind.
+import { Admission } from "../calls/admission.ts";
+import type { CallUsage } from "../calls/run-call.ts";
+import { AppError } from "../core/errors.ts";
+import type { TenantId } from "../core/tenant.ts";
+import type { Charge, FallbackCall } from "../core/usage.ts";
+import { type CallLog, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
+import { UsageOutbox } from "./usage-outbox.ts";
+
+export class TenantUsage implements CallUsage {
+  readonly admission = new Admission();
+  readonly #storage: DurableObjectStorage;
+  readonly #env: Env;
+  readonly #tenantId: TenantId;
+  readonly #now: () => number;
+  #opened: { rows: CallLog; outbox: UsageOutbox } | undefined;
+
+  constructor(storage: DurableObjectStorage, env: Env, tenantId: TenantId, now: () => number) {
+    this.#storage = storage;
+    this.#env = env;
+    this.#tenantId = tenantId;
+    this.#now = now;
+    if (hasCallLog(storage)) this.#open();
+  }
+
+  /** Whether anything is stored. */
+  get isOpen(): boolean {
+    return this.#opened !== undefined;
+  }
+
+  /** Makes `admission` count the stored charges, creating the tables on first use. Call it before each decision. */
+  open(): CallUsage {
+    this.#open();
+    return this;
+  }
+
+  isCharged(callId: string): boolean {
+    return this.#rows.has(callId);
+  }
+
+  spendCanary(canary: { expiresAtMs: number }): boolean {
+    return spendCanary(this.#rows, canary);
+  }
+
+  recent(nowMs: number, tool: string): { atMs: number; units: number }[] {
+    return this.#rows.recent(nowMs, tool);
+  }
+
+  history(nowMs: number): { tool: string; calls: number; units: number }[] {
+    return this.#rows.history(nowMs);
+  }
+
+  /** Writes one row, synchronously. The output gate holds the call's reply back until the row is durable. */
+  charge(charge: Charge): undefined {
+    const { rows, outbox } = this.#open();
+    rows.append(charge);
+    outbox.rowAppended();
+  }
+
+  /** Counts calls that were charged while the object could not be reached. Repeating it counts nothing twice. */
+  countFallbackCalls(calls: readonly FallbackCall[]): void {
+    this.admission.include(this.#rows.countFallbackCalls(calls), this.#now());
+  }
+
+  /** Takes over how far the ledger has this object's rows. */
+  acknowledge(epoch: string, watermark: number): void {
+    this.#opened?.outbox.acknowledge(epoch, watermark, this.#now());
+  }
+
+  /** Writes to the ledger what it lacks, without the queue. `undefined`: the object has charged nothing. */
+  async flush(nowMs: number): Promise<Awaited<ReturnType<UsageOutbox["flush"]>> | undefined> {
+    return this.#opened?.outbox.flush(nowMs);
+  }
+
+  async alarm(): Promise<void> {
+    await this.#opened?.outbox.alarm();
+  }
+
+  setting(name: string): string | undefined {
+    return this.#opened?.rows.setting(name);
+  }
+
+  setSetting(name: string, value: string): void {
+    this.#rows.setSetting(name, value);
+  }
+
+  /** Deletes everything that the object has stored, its alarm included. Refused while the ledger lacks a charge. */
+  async forget(): Promise<void> {
+    const rows = this.#opened?.rows;
+    if (rows !== undefined && rows.lastN > rows.acknowledged) {
+      throw new AppError("conflict", "the ledger does not have all charges yet");
+    }
+    this.#opened = undefined;
+    await this.#storage.deleteAll();
+  }
+
+  get #rows(): CallLog {
+    return this.#open().rows;
+  }
+
+  #open(): { rows: CallLog; outbox: UsageOutbox } {
+    if (this.#opened !== undefined) return this.#opened;
+    const now = this.#now();
+    const rows = openCallLog(this.#storage, crypto.randomUUID());
+    this.admission.restore(rows.recent(now), rows.monthUsed(now), now);
+    this.#opened = { rows, outbox: new UsageOutbox(this.#storage, this.#env, this.#tenantId, rows) };
+    return this.#opened;
+  }
+}
