@@ -3,7 +3,7 @@
 // prints the secrets that they are signed with, which Stripe tells once.
 import { parseArgs } from "node:util";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
-import { appliedEventTypes, thinEventTypes } from "../src/subscriptions/stripe-event.ts";
+import { appliedEventTypes, thinEventTypes } from "../src/adapters/stripe.ts";
 import { readDevVars } from "./settings.ts";
 
 const { values: flags } = parseArgs({ options: { webhooks: { type: "string" } } });
@@ -14,7 +14,7 @@ if (secretKey === undefined) {
   process.exitCode = 1;
 } else {
   const setup = connectSetup(secretKey, vars["STRIPE_API_BASE"] ?? "");
-  const made = await setup.setUp();
+  const made = await setup.setUp("MCP tools");
   print(made.length === 0 ? "Everything was there already." : `Made ${made.join(", ")}.`);
   if (flags.webhooks === undefined) {
     print("Events are to be sent to two destinations; `-- --webhooks URL` makes them:");

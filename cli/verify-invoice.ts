@@ -26,7 +26,7 @@ import {
   usagePrice,
 } from "../src/metering/invoice.ts";
 import { planNames, plans } from "../src/core/plans.ts";
-import type { SummaryRequest } from "../src/reports/reconciliation.ts";
+import type { SummaryRequest } from "../src/adapters/stripe-meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { controlDatabase } from "./migrations/prepare.ts";
 import { loadSettings, readDevVars } from "./settings.ts";
@@ -192,7 +192,7 @@ async function printInvoices(of: {
 }): Promise<number> {
   const { stripe, ledger, tenantId, customerId, period } = of;
   let wrong = 0;
-  for (const line of await stripe.invoicedUsage(customerId, seconds(period).startSeconds)) {
+  for (const line of await stripe.invoices.usage(customerId, seconds(period).startSeconds)) {
     const own = { startMs: line.startSeconds * 1000, endMs: line.endSeconds * 1000 };
     if (own.endMs <= period.startMs || own.startMs >= period.endMs) continue;
     const used = await ledger.meteredUnits(tenantId, own);
@@ -261,7 +261,7 @@ async function unitsAtStripe(
   customerId: string,
   request: SummaryRequest,
 ): Promise<MeterSum[]> {
-  const answer = await stripe.readUnits(customerId, request);
+  const answer = await stripe.meter.readUnits(customerId, request);
   if (answer.kind !== "read") throw new Error(`Stripe's meter could not be read: ${answer.message}`);
   return [...answer.units].map(([startSeconds, units]) => ({ startSeconds, units }));
 }

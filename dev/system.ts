@@ -100,7 +100,7 @@ export async function startSystem(options: SystemOptions) {
               thinWebhook: { url: `${publicUrl}/webhooks/stripe-thin`, secret: secrets.stripeThinWebhookSecret },
             });
             running.push(() => simulator.close());
-            await connectSetup(secrets.stripeSecretKey, simulator.url).setUp();
+            await connectSetup(secrets.stripeSecretKey, simulator.url).setUp("MCP tools");
             return simulator;
           })
         : undefined;

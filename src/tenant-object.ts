@@ -23,7 +23,7 @@ import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
 import { TenantUsage } from "./metering/tenant-usage.ts";
 import { type MoveHost, type Piece, TenantMove } from "./moves/tenant-move.ts";
 import { startMoving } from "./moves/workflow.ts";
-import { NO_USAGE } from "./reports/drain.ts";
+import { NO_USAGE } from "./metering/outbox.ts";
 import { applyBillingEvents } from "./subscriptions/apply-events.ts";
 import { TenantPlan } from "./subscriptions/plan-change.ts";
 import { placeTenant } from "./tenant-db/placement.ts";

@@ -1,7 +1,6 @@
 // Reading from a replica: a copy of a whole server that follows its primary within moments. When the replica is away, the
 // primary answers instead, so that readers see no failure. A statement that the replica refuses is refused.
 import { errorCode } from "../core/errors.ts";
-import type { ReplicaState } from "../operations/health-checks.ts";
 import { type NeonConnection, SqlError } from "./neon.ts";
 
 /** Runs `work` with one of the connections. An abort of `signal` ends the attempts. */
@@ -37,6 +36,12 @@ export function preferReplica({ primary, replica, now, onAway }: ReaderOptions):
       return work(primary);
     }
   };
+}
+
+export interface ReplicaState {
+  inRecovery: boolean;
+  /** Upper bound on the age of what the replica shows. */
+  lagSeconds: number;
 }
 
 /** A replica that is behind gets a second look after this time: usually it has caught up by then. */

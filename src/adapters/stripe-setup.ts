@@ -1,16 +1,17 @@
-// What Stripe must have before anything is sold: product, meter, prices, the customer portal's configuration, and where
-// events are sent. Each is found again by a name of ours; a second run makes nothing, and repairs what has been changed
-// where that would cost money.
+// Prepares a Stripe account before anything is sold: product, meter, prices, the customer portal's configuration, and the
+// destinations of events. Each object is found again by a name of ours. A second run creates nothing, and repairs the
+// portal where a change would cost money.
 import Stripe from "stripe";
 import { plans } from "../core/plans.ts";
-import { appliedEventTypes, thinEventTypes } from "../subscriptions/stripe-event.ts";
-import { baseKey, priceKeys, unitsKey } from "../subscriptions/subscription.ts";
-import { METER_EVENT, PRODUCT_ID, findMeter, stripeClient } from "./stripe.ts";
-import { PORTAL_MARK, findPortal } from "./stripe-subscriptions.ts";
+import { baseKey, priceKeys, unitsKey } from "../core/price-keys.ts";
+import { PORTAL_MARK, findPortal } from "./stripe-checkout.ts";
+import { PRODUCT_ID, orMissing, stripeClient } from "./stripe-client.ts";
+import { METER_EVENT, findMeter } from "./stripe-meter.ts";
+import { appliedEventTypes, thinEventTypes } from "./stripe.ts";
 
 /**
- * What a customer may do in the portal. No change of plan: usage of before is confirmed first, which the portal cannot
- * wait for. Cancelling is for the end of the period, so that its usage is on its invoice.
+ * Portal features that a customer may use. Plans cannot be changed there: a plan change first waits until Stripe has
+ * confirmed all earlier usage. A cancellation takes effect at the end of the period, so that its usage is on its invoice.
  */
 const portalFeatures = {
   customer_update: { enabled: true, allowed_updates: ["email", "name", "address", "tax_id"] },
@@ -23,7 +24,7 @@ const portalFeatures = {
 export interface Destination {
   path: string;
   id: string;
-  /** Told once, when it is made; `undefined`: it was there. */
+  /** Stripe shows it once, at creation. `undefined`: the destination existed already. */
   signingSecret: string | undefined;
 }
 
@@ -31,12 +32,15 @@ export function connectSetup(secretKey: string, apiBase: string) {
   const stripe = stripeClient(secretKey, apiBase);
 
   return {
-    /** Product, meter, prices and portal. Returns what it had to make or to repair. */
-    async setUp(): Promise<string[]> {
-      return [...(await setUpCatalogue(stripe)), ...(await setUpPortal(stripe))];
+    /**
+     * Creates product, meter, prices and portal. `productName` is shown on Checkout pages and invoices. Returns the names of
+     * the objects that were created or repaired.
+     */
+    async setUp(productName: string): Promise<string[]> {
+      return [...(await setUpCatalogue(stripe, productName)), ...(await setUpPortal(stripe))];
     },
 
-    /** Has events sent to a deployment: those with their object, and those of the meter, which only name what happened. */
+    /** Creates the destinations that send events to a deployment: one for snapshot events, one for the meter's thin events. */
     async setUpDestinations(publicUrl: string): Promise<Destination[]> {
       const known: Stripe.V2.Core.EventDestination[] = [];
       for await (const each of stripe.v2.core.eventDestinations.list({ include: ["webhook_endpoint.url"] }))
@@ -70,7 +74,7 @@ export function connectSetup(secretKey: string, apiBase: string) {
   };
 }
 
-async function setUpCatalogue(stripe: Stripe): Promise<string[]> {
+async function setUpCatalogue(stripe: Stripe, productName: string): Promise<string[]> {
   const made: string[] = [];
   const meter = await findMeter(stripe);
   const meterId =
@@ -93,7 +97,7 @@ async function setUpCatalogue(stripe: Stripe): Promise<string[]> {
   );
   if (lookupKeys.every((key) => known.has(key))) return made;
 
-  const product = await findOrCreateProduct(stripe);
+  const product = await findOrCreateProduct(stripe, productName);
   for (const plan of wanted) {
     if (!known.has(baseKey(plan.name))) {
       await stripe.prices.create({
@@ -107,8 +111,7 @@ async function setUpCatalogue(stripe: Stripe): Promise<string[]> {
       made.push(baseKey(plan.name));
     }
     if (plan.unitAmountCents !== null && !known.has(unitsKey(plan.name))) {
-      // Every unit is reported; the included ones are a first tier that costs nothing, so that the ledger and Stripe
-      // stay equal.
+      // Every unit is reported. Included units are a free first tier, so that the ledger and Stripe stay equal.
       await stripe.prices.create({
         product,
         currency: "usd",
@@ -146,13 +149,7 @@ async function setUpPortal(stripe: Stripe): Promise<string[]> {
   return ["portal, repaired"];
 }
 
-/** The product's id is chosen by us, so that it is found again without a search. */
-async function findOrCreateProduct(stripe: Stripe): Promise<string> {
-  const id = PRODUCT_ID;
-  try {
-    return (await stripe.products.retrieve(id)).id;
-  } catch (error) {
-    if (!(error instanceof Stripe.errors.StripeError) || error.statusCode !== 404) throw error;
-    return (await stripe.products.create({ id, name: "MCP tools" })).id;
-  }
+async function findOrCreateProduct(stripe: Stripe, name: string): Promise<string> {
+  const found = await orMissing(stripe.products.retrieve(PRODUCT_ID));
+  return (found ?? (await stripe.products.create({ id: PRODUCT_ID, name }))).id;
 }

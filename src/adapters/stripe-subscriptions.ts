@@ -1,44 +1,47 @@
-// Subscriptions, invoices and the customer portal at Stripe, and what its meter refused. Everything is read as it is now;
-// what is written can be repeated: it refers to what was read, so that a request which comes late finds nothing to change.
-import Stripe from "stripe";
-import { AppError } from "../core/errors.ts";
+// Subscriptions at Stripe. Every read returns the current state. Every write can be repeated: it refers to the state that
+// was read, so that a late request finds nothing to change.
+import type Stripe from "stripe";
 import type { PlanName } from "../core/plans.ts";
-import { type Subscription, planOfKeys, priceKeys } from "../subscriptions/subscription.ts";
-import { PRODUCT_ID, idOf, stripeClient } from "./stripe.ts";
+import { planOfKeys } from "../core/price-keys.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { PRODUCT_ID, failureOf, idOf, orMissing, pricesOf } from "./stripe-client.ts";
 
-/** What the portal's configuration is found again by. */
-export const PORTAL_MARK = { tollgate: "portal" } as const;
-
-/** What Stripe found wrong with meter events that it had taken. */
-export interface MeterErrors {
-  fromAt: string;
-  untilAt: string;
-  byCode: { code: string; errors: number; identifiers: string[] }[];
-}
-
-/** An invoice as Stripe has it, in what matters here. */
-export interface InvoiceFacts {
+/** A subscription as Stripe has it, reduced to the fields that matter here. */
+export interface Subscription {
   id: string;
-  customerId: string | null;
-  subscriptionId: string | null;
-  finalizedAtMs: number | null;
-  /** The time that it ends, whose usage it bills; `null`: it is of another occasion than the end of a period. */
-  period: { startMs: number; endMs: number } | null;
-  /** Whose units it bills, and how many; `null`: none. */
-  metered: { plan: PlanName | null; units: number } | null;
+  /** From the metadata, which only we write. */
+  tenantId: string | null;
+  /** Stripe's status. An unknown one does not change the tenant's state. */
+  status: string;
+  createdAtMs: number;
+  /** From the lookup keys of its prices. `null`: no plan of ours. */
+  plan: PlanName | null;
+  trialUntilMs: number | null;
+  periodStartMs: number | null;
+  periodEndMs: number | null;
+  /** When it will end, because it was cancelled. */
+  cancelAtMs: number | null;
+  endedAtMs: number | null;
+  /** When the oldest unpaid invoice was finalized. `null`: no payment is overdue. */
+  unpaidSinceMs: number | null;
 }
 
-/** A request of which Stripe does only one with this key, and which is not waited for any longer than this. */
+/** Stripe carries out one request with this key. The caller waits for `timeoutMs` at most. */
 export interface Attempt {
   idempotencyKey: string;
   timeoutMs: number;
 }
 
-export function connectSubscriptions(secretKey: string, apiBase: string) {
-  const stripe = stripeClient(secretKey, apiBase);
+/** A Stripe customer and the tenant that it pays for. */
+export interface Payer {
+  tenantId: TenantId;
+  customerId: string | null;
+  subscriptionId: string | null;
+}
 
+export function connectSubscriptions(stripe: Stripe) {
   return {
-    /** All subscriptions of a customer, those that have ended, too. */
+    /** All subscriptions of a customer, including those that have ended. */
     async ofCustomer(customerId: string): Promise<Subscription[]> {
       const found: Subscription[] = [];
       for await (const each of stripe.subscriptions.list({ customer: customerId, status: "all", limit: 100 })) {
@@ -48,29 +51,28 @@ export function connectSubscriptions(secretKey: string, apiBase: string) {
       return found;
     },
 
-    /** One subscription with its plan, or `undefined` when Stripe has none of this id. */
+    /** One subscription with its plan, or `undefined` when Stripe has none with this id. */
     async get(subscriptionId: string): Promise<Subscription | undefined> {
       const found = await orMissing(stripe.subscriptions.retrieve(subscriptionId));
       return found === undefined ? undefined : asSubscription(found, null);
     },
 
+    /** Whether a subscription is running, or will run once a payment succeeds. */
+    async isActive(subscriptionId: string): Promise<boolean> {
+      return isActive(await stripe.subscriptions.retrieve(subscriptionId));
+    },
+
     /**
-     * Has the subscription consist of a plan's prices from now on, prorated as Stripe does it. Prices that are not ours stay.
-     * The old items are named by their ids: when another change was faster, Stripe refuses this one.
+     * Replaces our prices in a subscription by those of a plan, prorated by Stripe. Prices of other products stay. The old
+     * items are named by their ids, so that Stripe refuses this change when another one was faster.
      */
     async changePlan(subscriptionId: string, plan: PlanName, { idempotencyKey, timeoutMs }: Attempt): Promise<void> {
-      const wanted = priceKeys(plan);
       const [subscription, prices] = await Promise.all([
         stripe.subscriptions.retrieve(subscriptionId, undefined, { timeout: timeoutMs }),
-        stripe.prices.list({ lookup_keys: wanted, limit: wanted.length }, { timeout: timeoutMs }),
+        pricesOf(stripe, plan, timeoutMs),
       ]);
-      const ours = subscription.items.data.filter(({ price }) => productOf(price) === PRODUCT_ID);
-      const priceIds = wanted.map((key) => {
-        const price = prices.data.find((each) => each.lookup_key === key);
-        if (price === undefined)
-          throw new AppError("billing_unavailable", `Stripe has no price ${key}: run npm run stripe:setup`);
-        return price.id;
-      });
+      const ours = subscription.items.data.filter(({ price }) => idOf(price.product) === PRODUCT_ID);
+      const priceIds = prices.map(({ id }) => id);
       const items = [
         ...ours.filter(({ price }) => !priceIds.includes(price.id)).map(({ id }) => ({ id, deleted: true })),
         ...priceIds.filter((id) => !ours.some(({ price }) => price.id === id)).map((price) => ({ price })),
@@ -83,7 +85,7 @@ export function connectSubscriptions(secretKey: string, apiBase: string) {
       );
     },
 
-    /** Ends the subscription at once, with a last invoice for all usage. One that has ended already is left alone. */
+    /** Ends a subscription at once, prorated, with a last invoice for all usage. Does nothing when it has already ended. */
     async end(subscriptionId: string, { idempotencyKey, timeoutMs }: Attempt): Promise<void> {
       const found = await this.get(subscriptionId);
       if (found === undefined || found.endedAtMs !== null) return;
@@ -94,65 +96,73 @@ export function connectSubscriptions(secretKey: string, apiBase: string) {
       );
     },
 
-    async invoice(invoiceId: string): Promise<InvoiceFacts | undefined> {
-      const invoice = await orMissing(stripe.invoices.retrieve(invoiceId));
-      return invoice === undefined ? undefined : asInvoice(stripe, invoice);
+    /**
+     * Ends every subscription of a tenant that leaves: the named one, and any other of its customer that carries the
+     * tenant's id. Each gets an invoice for the last usage. Skips those that have ended.
+     */
+    async endAll({ tenantId, customerId, subscriptionId }: Payer): Promise<void> {
+      const open = new Set<string>();
+      if (customerId !== null) {
+        for await (const each of stripe.subscriptions.list({ customer: customerId, status: "all", limit: 100 }))
+          if (each.metadata["tenant_id"] === tenantId && isActive(each)) open.add(each.id);
+      }
+      if (subscriptionId !== null && (await this.isActive(subscriptionId))) open.add(subscriptionId);
+      for (const id of open) {
+        try {
+          // Without `invoice_now` the last usage would never be billed.
+          await stripe.subscriptions.cancel(id, { invoice_now: true });
+        } catch (error) {
+          // It may have ended meanwhile, or an earlier attempt ended it and its answer was lost.
+          if (await this.isActive(id)) throw error;
+        }
+      }
     },
 
-    /** A page of Stripe's where the customer sees its invoices, pays and cancels. Good for minutes, and for that customer. */
-    async portal(customerId: string, returnUrl: string): Promise<string> {
-      const configuration = await findPortal(stripe);
-      if (configuration === undefined)
-        throw new AppError("billing_unavailable", "Stripe has no portal configuration: run npm run stripe:setup");
-      const session = await stripe.billingPortal.sessions.create({
-        customer: customerId,
-        configuration: configuration.id,
-        return_url: returnUrl,
-      });
-      return session.url;
-    },
-
-    /** What a notification of Stripe's meter says. `undefined`: it is of another kind. */
-    async meterErrors(eventId: string): Promise<MeterErrors | undefined> {
-      const event = await stripe.v2.core.events.retrieve(eventId);
-      if (event.type !== "v1.billing.meter.error_report_triggered" && event.type !== "v1.billing.meter.no_meter_found")
-        return undefined;
-      const { reason, validation_start: fromAt, validation_end: untilAt } = event.data;
-      return {
-        fromAt,
-        untilAt,
-        byCode: reason.error_types.map(({ code, error_count: errors, sample_errors: samples }) => ({
-          code,
-          errors,
-          identifiers: samples.map(({ request }) => request.identifier),
-        })),
-      };
+    /**
+     * Starts a new subscription for a customer who comes back, on the plan it had. `returnId` names the return: a repeat
+     * finds the subscription that an earlier attempt made. Returns `undefined` when Stripe cannot charge the customer.
+     */
+    async reactivate(back: {
+      tenantId: TenantId;
+      customerId: string;
+      plan: PlanName;
+      returnId: number;
+      attempt: number;
+      anchorSeconds: number;
+    }): Promise<string | undefined> {
+      const { customerId: customer, plan, returnId } = back;
+      for await (const each of stripe.subscriptions.list({ customer, status: "all", limit: 100 }))
+        if (each.metadata["return"] === String(returnId) && isActive(each)) return each.id;
+      try {
+        const { id } = await stripe.subscriptions.create(
+          {
+            customer,
+            items: (await pricesOf(stripe, plan)).map(({ id: price }) => ({ price })),
+            billing_cycle_anchor: back.anchorSeconds,
+            billing_mode: { type: "flexible" },
+            // Otherwise Stripe would keep a subscription whose first payment failed.
+            payment_behavior: "error_if_incomplete",
+            metadata: { tenant_id: back.tenantId, plan, return: String(returnId) },
+          },
+          { idempotencyKey: `return.${returnId}.${back.attempt}` },
+        );
+        return id;
+      } catch (error) {
+        if (cannotBeCharged(error)) return undefined;
+        throw error;
+      }
     },
   };
 }
 
-export type SubscriptionConnection = ReturnType<typeof connectSubscriptions>;
-
-/** Stripe as this deployment reaches it. */
-export function subscriptionsOf(env: { STRIPE_SECRET_KEY: string; STRIPE_API_BASE: string }): SubscriptionConnection {
-  return connectSubscriptions(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+function isActive({ status }: Stripe.Subscription): boolean {
+  return status !== "canceled" && status !== "incomplete_expired";
 }
 
-/** The portal's configuration that `npm run stripe:setup` made. */
-export async function findPortal(stripe: Stripe): Promise<Stripe.BillingPortal.Configuration | undefined> {
-  for await (const each of stripe.billingPortal.configurations.list({ active: true, limit: 100 })) {
-    if (each.metadata?.["tollgate"] === PORTAL_MARK.tollgate) return each;
-  }
-  return undefined;
-}
-
-/** Whether Stripe has refused for good, so that asking the same again is of no use. */
-export function isRefusedByStripe(error: unknown): boolean {
-  if (!(error instanceof Stripe.errors.StripeError)) return false;
-  const { statusCode } = error;
-  return (
-    statusCode !== undefined && statusCode >= 400 && statusCode < 500 && ![401, 403, 409, 429].includes(statusCode)
-  );
+/** The charge was refused (402), or the customer has no way to pay (400). */
+function cannotBeCharged(error: unknown): boolean {
+  const { status, message } = failureOf(error);
+  return status === 402 || (status === 400 && message.includes("no attached payment source"));
 }
 
 function asSubscription(from: Stripe.Subscription, unpaidSinceMs: number | null): Subscription {
@@ -173,7 +183,7 @@ function asSubscription(from: Stripe.Subscription, unpaidSinceMs: number | null)
   };
 }
 
-/** Since when the oldest open invoice waits to be paid. */
+/** When the oldest open invoice of a subscription was finalized. */
 async function unpaidSince(stripe: Stripe, subscription: string): Promise<number | null> {
   let oldest: number | null = null;
   for await (const invoice of stripe.invoices.list({ subscription, status: "open", limit: 100 })) {
@@ -181,44 +191,4 @@ async function unpaidSince(stripe: Stripe, subscription: string): Promise<number
     if (oldest === null || since < oldest) oldest = since;
   }
   return oldest === null ? null : oldest * 1000;
-}
-
-async function asInvoice(stripe: Stripe, from: Stripe.Invoice): Promise<InvoiceFacts> {
-  const ends = from.billing_reason === "subscription_cycle" && from.period_end > from.period_start;
-  const metered: { plan: PlanName | null; units: number }[] = [];
-  // All lines: an invoice shows the first ten, and a graduated price has a line for each of its tiers.
-  const lines = ends ? stripe.invoices.listLineItems(from.id, { limit: 100 }) : [];
-  for await (const { parent, period, pricing, quantity } of lines) {
-    const priceId = idOf(pricing?.price_details?.price ?? null);
-    // Usage is billed for the period that has ended, everything else for the one that begins.
-    if (priceId === null || parent?.type !== "subscription_item_details" || period.end > from.period_end) continue;
-    const price = await stripe.prices.retrieve(priceId);
-    if (price.recurring?.usage_type !== "metered") continue;
-    metered.push({ plan: planOfKeys([price.lookup_key]), units: quantity ?? 0 });
-  }
-  return {
-    id: from.id,
-    customerId: idOf(from.customer),
-    subscriptionId: idOf(from.parent?.subscription_details?.subscription ?? null),
-    finalizedAtMs: from.status_transitions.finalized_at === null ? null : from.status_transitions.finalized_at * 1000,
-    period: ends ? { startMs: from.period_start * 1000, endMs: from.period_end * 1000 } : null,
-    metered:
-      metered[0] === undefined
-        ? null
-        : { plan: metered[0].plan, units: metered.reduce((sum, { units }) => sum + units, 0) },
-  };
-}
-
-function productOf({ product }: Stripe.Price): string {
-  return typeof product === "string" ? product : product.id;
-}
-
-/** `undefined` for what Stripe does not have, or not any more. */
-async function orMissing<Found>(asked: Promise<Found>): Promise<Found | undefined> {
-  try {
-    return await asked;
-  } catch (error) {
-    if (error instanceof Stripe.errors.StripeError && error.statusCode === 404) return undefined;
-    throw error;
-  }
 }

@@ -1,13 +1,11 @@
 // The bindings as the rooms use them. Made once for each request, queue batch, cron, Workflow step and tenant object.
 // A context opens nothing by itself: the first statement or request does.
 import { type ControlDatabase, connectControl } from "../adapters/neon.ts";
-import { connectStripe } from "../adapters/stripe.ts";
-import { connectSubscriptions } from "../adapters/stripe-subscriptions.ts";
+import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type Work, startWork } from "./work.ts";
 
 export type Context = ReturnType<typeof createContext>;
-export type StripeConnection = ReturnType<typeof openStripe>;
 export type { ControlDatabase };
 
 export function createContext(env: Env) {
@@ -21,7 +19,7 @@ export function createContext(env: Env) {
     },
     /** Stripe. Connected on first use. */
     get stripe(): StripeConnection {
-      return (stripe ??= openStripe(env));
+      return (stripe ??= connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE));
     },
     /** The tenant's object. A new stub for each call: a stub whose object has died stays broken. */
     tenantObject(tenantId: TenantId) {
@@ -31,12 +29,5 @@ export function createContext(env: Env) {
     start(work: Work): Promise<void> {
       return startWork(env, work);
     },
-  };
-}
-
-function openStripe({ STRIPE_SECRET_KEY, STRIPE_API_BASE }: Env) {
-  return {
-    ...connectStripe(STRIPE_SECRET_KEY, STRIPE_API_BASE),
-    subscriptions: connectSubscriptions(STRIPE_SECRET_KEY, STRIPE_API_BASE),
   };
 }

@@ -1,7 +1,6 @@
 // The ledger, and what the control database says of the whole way from it to Stripe. Each function is one transaction;
 // each can be repeated.
 import * as z from "zod";
-import type { PipelineState } from "../operations/health-checks.ts";
 import { TenantId } from "../core/tenant.ts";
 import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
@@ -28,6 +27,46 @@ export const UncountedCall = z.object({
   atMs: z.coerce.number().int(),
 }) satisfies z.ZodType<FallbackCall>;
 export type UncountedCall = z.infer<typeof UncountedCall>;
+
+/** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
+export interface PipelineState {
+  /** Age of the oldest charge that its tenant's object had to send again and the ledger does not have. */
+  outboxSeconds: number | null;
+  unsealedSeconds: number | null;
+  /** How far in the future the latest usage lies that is not sealed. */
+  aheadSeconds: number | null;
+  unconfirmedSeconds: number | null;
+  /** Reports of which only a summary can tell whether Stripe has them. */
+  ambiguousReports: number;
+  /** Reports that Stripe refuses as they stand. */
+  refusedReports: number;
+  /** Reports in whose minute Stripe has something else. */
+  mismatchedReports: number;
+  /** Meter events of the last day that Stripe had taken and then dropped. */
+  meterErrors: number;
+  /** Usage that waits to be billed with a later invoice; `carryForwardSeconds`: since its price is known. */
+  carryForwards: number;
+  refusedCarryForwards: number;
+  carryForwardSeconds: number | null;
+  /** Where the last comparison found that Stripe has other units than were reported. */
+  driftUnits: number;
+  driftTenants: number;
+  lastReconciliationSeconds: number | null;
+  sequenceGaps: number;
+  conflicts: number;
+  /** Messages that nobody could take and nobody has dealt with. */
+  deadLetters: number;
+  /** Age of the oldest call that ran while its tenant's object could not be reached and that the object does not count. */
+  uncountedCallSeconds: number | null;
+  inboxLagSeconds: number | null;
+  unknownTenantWebhooks: number;
+  stuckTenants: number;
+  stuckRemovals: number;
+  lastWebhookSeconds: number | null;
+  lastStripeAnswerSeconds: number | null;
+  lastReportRunSeconds: number | null;
+  lastSweepSeconds: number | null;
+}
 
 export type Ledger = ReturnType<typeof controlUsage>;
 

@@ -73,7 +73,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
         if (tenant.stripeCustomerId === null) {
           const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
-          await tenants.setCustomer(tenantId, await stripe.createCustomer(tenant, attempt));
+          await tenants.setCustomer(tenantId, await stripe.customers.create(tenant, attempt));
         }
         await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => tenants.link(issuer, tenantId, tenantId)));
         await env.TENANT.getByName(tenantId).refresh();

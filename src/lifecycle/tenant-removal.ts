@@ -3,8 +3,7 @@
 // turns with those of moves and jobs. Until the grace has ended the tenant may come back, and nothing of it is dropped.
 import { cancelMonitor } from "../adapters/monitor.ts";
 import { type Removal, type ControlRemovals, removalsOf } from "./removals-store.ts";
-import { connectStripe } from "../adapters/stripe.ts";
-import { stripeLeaving } from "../adapters/stripe-departures.ts";
+import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
 import { type ErrorCode, AppError } from "../core/errors.ts";
 import {
   type RemovalStep,
@@ -16,7 +15,8 @@ import {
 } from "./removal.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { type Flush, drainUsage } from "../reports/drain.ts";
+import type { Flush } from "../metering/outbox.ts";
+import { drainUsage } from "../reports/drain.ts";
 import { startProvisioning } from "./provisioning-start.ts";
 import { dropFiles, dropPlaces } from "./drop.ts";
 import type { Piece } from "../moves/tenant-move.ts";
@@ -127,10 +127,10 @@ export class TenantRemoval {
     returns,
   }: Removal): Promise<string | null | undefined> {
     if (subscriptionId === null || customerId === null || !isSold(plan)) return null;
-    const stripe = stripeLeaving(this.#env);
+    const { subscriptions } = this.#stripe();
     try {
-      if (await stripe.goesOn(subscriptionId)) return null;
-      return await stripe.beginAgain({
+      if (await subscriptions.isActive(subscriptionId)) return null;
+      return await subscriptions.reactivate({
         tenantId: this.#tenantId,
         customerId,
         plan,
@@ -142,6 +142,10 @@ export class TenantRemoval {
       // The wish stands: the sweep asks again.
       throw new AppError("billing_unavailable", "the tenant could not be taken back yet", { cause: error });
     }
+  }
+
+  #stripe(): StripeConnection {
+    return connectStripe(this.#env.STRIPE_SECRET_KEY, this.#env.STRIPE_API_BASE);
   }
 
   // ---- the steps
@@ -161,13 +165,12 @@ export class TenantRemoval {
       // Stripe takes usage at once and counts it a moment later: an invoice that is made in between would lack it.
       const told = await this.#removals.confirmedLately(this.#tenantId);
       if (customerId !== null && told !== undefined) {
-        const { STRIPE_SECRET_KEY, STRIPE_API_BASE } = this.#env;
-        const counted = await connectStripe(STRIPE_SECRET_KEY, STRIPE_API_BASE).readUnits(customerId, told);
+        const counted = await this.#stripe().meter.readUnits(customerId, told);
         if (counted.kind !== "read") throw new AppError("billing_unavailable", counted.message);
         if (counted.units.values().reduce((sum, each) => sum + each, 0) < told.units)
           return { waitsFor: "Stripe has not counted all usage." };
       }
-      await stripeLeaving(this.#env).end({ tenantId: this.#tenantId, customerId, subscriptionId });
+      await this.#stripe().subscriptions.endAll({ tenantId: this.#tenantId, customerId, subscriptionId });
       return { done: true };
     },
 
@@ -196,7 +199,7 @@ export class TenantRemoval {
 
     subscriptions: async ({ customerId, subscriptionId }) => {
       // One that was made for a return which then came to nothing would be paid for ever.
-      await stripeLeaving(this.#env).end({ tenantId: this.#tenantId, customerId, subscriptionId });
+      await this.#stripe().subscriptions.endAll({ tenantId: this.#tenantId, customerId, subscriptionId });
       // A registration that was under way when the tenant left may have come after its end.
       await cancelMonitor(this.#env.MONITOR_URL, this.#tenantId);
       return { done: true };

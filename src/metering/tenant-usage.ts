@@ -6,7 +6,7 @@ import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { Charge, FallbackCall } from "../core/usage.ts";
 import { type CallLog, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
-import { UsageOutbox } from "./usage-outbox.ts";
+import { UsageOutbox } from "./outbox.ts";
 
 export class TenantUsage implements CallUsage {
   readonly admission = new Admission();

@@ -1,4 +1,6 @@
 // When metering and billing count as failing. Each check has a level of its own, stated here with its reason.
+import type { ReplicaState } from "../adapters/replica.ts";
+import type { PipelineState } from "../control/ledger-store.ts";
 
 export interface Check {
   ok: boolean;
@@ -16,13 +18,6 @@ export function failedCheck(reason: string, facts?: Readonly<Record<string, unkn
   return facts === undefined ? { ok: false, reason } : { ok: false, reason, facts };
 }
 
-/** What was found of a shard's replica. `null`: it could not be asked. */
-export interface ReplicaState {
-  inRecovery: boolean;
-  /** How old what it shows is, at most. */
-  lagSeconds: number;
-}
-
 /** Analytics is said to be moments old: a minute is longer than any burst of writes or long query keeps a replica. */
 const REPLICA_LAG_SECONDS = 60;
 
@@ -38,46 +33,6 @@ export function replicasCheck(replicas: Readonly<Record<string, ReplicaState | n
     each?.inRecovery === true && each.lagSeconds <= REPLICA_LAG_SECONDS;
   if (found.every(follows)) return passedCheck(replicas);
   return failedCheck(`a replica is more than ${REPLICA_LAG_SECONDS} s behind, or no replica any more`, replicas);
-}
-
-/** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
-export interface PipelineState {
-  /** Age of the oldest charge that its tenant's object had to send again and the ledger does not have. */
-  outboxSeconds: number | null;
-  unsealedSeconds: number | null;
-  /** How far in the future the latest usage lies that is not sealed. */
-  aheadSeconds: number | null;
-  unconfirmedSeconds: number | null;
-  /** Reports of which only a summary can tell whether Stripe has them. */
-  ambiguousReports: number;
-  /** Reports that Stripe refuses as they stand. */
-  refusedReports: number;
-  /** Reports in whose minute Stripe has something else. */
-  mismatchedReports: number;
-  /** Meter events of the last day that Stripe had taken and then dropped. */
-  meterErrors: number;
-  /** Usage that waits to be billed with a later invoice; `carryForwardSeconds`: since its price is known. */
-  carryForwards: number;
-  refusedCarryForwards: number;
-  carryForwardSeconds: number | null;
-  /** Where the last comparison found that Stripe has other units than were reported. */
-  driftUnits: number;
-  driftTenants: number;
-  lastReconciliationSeconds: number | null;
-  sequenceGaps: number;
-  conflicts: number;
-  /** Messages that nobody could take and nobody has dealt with. */
-  deadLetters: number;
-  /** Age of the oldest call that ran while its tenant's object could not be reached and that the object does not count. */
-  uncountedCallSeconds: number | null;
-  inboxLagSeconds: number | null;
-  unknownTenantWebhooks: number;
-  stuckTenants: number;
-  stuckRemovals: number;
-  lastWebhookSeconds: number | null;
-  lastStripeAnswerSeconds: number | null;
-  lastReportRunSeconds: number | null;
-  lastSweepSeconds: number | null;
 }
 
 /** A row comes to the ledger within seconds, and is sent again after a minute. */

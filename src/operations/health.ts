@@ -8,18 +8,11 @@ import { controlTenants } from "../control/tenants-store.ts";
 import { controlUsage } from "../control/ledger-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
 import { connectControl } from "../adapters/neon.ts";
-import { lookAtReplica } from "../adapters/replica.ts";
+import { type ReplicaState, lookAtReplica } from "../adapters/replica.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
-import {
-  type Check,
-  type ReplicaState,
-  billingChecks,
-  failedCheck,
-  passedCheck,
-  replicasCheck,
-} from "./health-checks.ts";
+import { type Check, billingChecks, failedCheck, passedCheck, replicasCheck } from "./health-checks.ts";
 import { SESSION_BUDGET_NAME } from "../tenant-db/session-budget.ts";
 import { strategies } from "../core/plans.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";

@@ -1,6 +1,6 @@
 // What the operator must hear of metering and billing: each figure of the pipeline with the value from which on it is a
 // warning and the one from which on it is critical, and what to do then. The levels stand here and nowhere else.
-import type { PipelineState } from "./health-checks.ts";
+import type { PipelineState } from "../control/ledger-store.ts";
 
 export const alarmLevels = ["ok", "warning", "critical"] as const;
 export type AlarmLevel = (typeof alarmLevels)[number];

@@ -40,7 +40,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
 
   // Each of these stands alone: Stripe being down must not keep a stuck tenant waiting.
   await settle("undelivered_events", async () => {
-    const events = stripe.undeliveredEvents(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
+    const events = stripe.events.undelivered(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
     let page: IncomingEvent[] = [];
     const keep = async (): Promise<void> => {
       // Stripe goes on listing what was never delivered: after the first sweep, all of it is known.

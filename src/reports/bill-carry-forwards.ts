@@ -4,7 +4,7 @@
 import { type CarryForward, controlCarryForwards } from "./carry-forwards-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
-import { attemptKey } from "./report.ts";
+import { attemptKey } from "../adapters/stripe-meter.ts";
 import { ITEM_SPACING_MS, amountCents, lateCharge, nextItemKey } from "./carry-forward.ts";
 import { log } from "../log.ts";
 import type { BillingRun } from "./report-cron.ts";
@@ -38,8 +38,10 @@ async function bill(env: Env, run: BillingRun, late: CarryForward, claimedUntilM
   const { key, lookFirst } = nextItemKey({ number: late.keyNumber, sinceMs: late.keySinceMs }, run.nowMs());
   if (!(await ledger.recordKey(id, key, claimedUntilMs))) return;
   await run.turn();
-  const found = lookFirst ? await stripe.findLateItem(item, late.sealedSeconds - LOOK_BACK_SECONDS) : undefined;
-  const answer = found ?? (await stripe.createLateItem(item, attemptKey(id, key.number)));
+  const found = lookFirst
+    ? await stripe.invoices.findLateItem(item, late.sealedSeconds - LOOK_BACK_SECONDS)
+    : undefined;
+  const answer = found ?? (await stripe.invoices.createLateItem(item, attemptKey(id, key.number)));
 
   if (answer.kind === "item") {
     await ledger.settle(id, found === undefined ? "created" : "found", answer.id, run.nowMs());

@@ -1,21 +1,10 @@
 // Brings a tenant's usage to where it counts, at once: out of its object, into the ledger, sealed, and confirmed by Stripe.
-import { billingOf } from "../subscriptions/subscriptions-store.ts";
+import { connectControl } from "../adapters/neon.ts";
+import type { Flush } from "../metering/outbox.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { billingRun } from "./report-cron.ts";
 import { sealUsage, sendReports } from "./reporter.ts";
-
-/** An object's sequence up to its last row, and whether the ledger has all of that. */
-export interface UsageStream {
-  epoch: string;
-  lastN: number;
-  arrived: boolean;
-}
-
-/** Of an object that has not charged anything. */
-export const NO_USAGE: UsageStream = { epoch: "", lastN: 0, arrived: true };
-
-/** Writes what the ledger lacks of the object's rows, and tells the last of them. */
-export type Flush = (nowMs: number) => Promise<UsageStream>;
+import { controlReports } from "./reports-store.ts";
 
 /** What the cron is just sending is confirmed after one or two of these. */
 const POLL_MS = 100;
@@ -32,7 +21,7 @@ export async function drainUsage(
   flush: Flush,
   { isBilled, isLast, nowMs, withinMs }: { isBilled: boolean; isLast: boolean; nowMs: number; withinMs: number },
 ): Promise<"ledger" | "seal" | "stripe" | undefined> {
-  const billing = billingOf(env);
+  const reports = controlReports(connectControl(env));
   const untilMs = Date.now() + withinMs;
   const { epoch, lastN, arrived } = await flush(nowMs);
   if (!arrived) return "ledger";
@@ -40,7 +29,7 @@ export async function drainUsage(
     const run = billingRun(nowMs, Math.max(0, untilMs - Date.now()));
     if (isLast) await sealUsage(env, run, nowMs + 1, tenantId);
     if (isBilled) await sendReports(env, run, tenantId);
-    const { unsealed, unconfirmed } = await billing.unsettled(tenantId, epoch, lastN);
+    const { unsealed, unconfirmed } = await reports.unsettled(tenantId, epoch, lastN);
     if (isLast && unsealed > 0) return "seal";
     if (!isBilled || unconfirmed === 0) return undefined;
     // What was tried and not confirmed is left alone for longer than anybody here may wait; what the cron has just sent is

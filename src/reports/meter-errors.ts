@@ -1,13 +1,12 @@
 // What Stripe's meter refused after it had taken it. The notification says hardly more than that; what it is about is
 // fetched, kept, and told: a unit that Stripe has refused is a unit that no invoice will have.
 import { meterErrorsOf } from "./meter-errors-store.ts";
-import { subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
-import { reportIdOf } from "../subscriptions/stripe-event.ts";
+import { connectStripe } from "../adapters/stripe.ts";
 import { log } from "../log.ts";
 
 /** Fetches and keeps what a notification of the meter is about. May be repeated. */
 export async function recordMeterErrors(env: Env, eventId: string): Promise<string> {
-  const found = await subscriptionsOf(env).meterErrors(eventId);
+  const found = await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).meter.errors(eventId);
   if (found === undefined) return "not_used";
   const byCode = found.byCode.map(({ code, errors, identifiers }) => ({
     code,
@@ -18,4 +17,12 @@ export async function recordMeterErrors(env: Env, eventId: string): Promise<stri
   for (const { code, errors, reportIds } of byCode)
     log("error", "meter_events_refused", { code, errors, reports: reportIds.join(",") });
   return "kept";
+}
+
+/**
+ * The reports that Stripe's samples name. Stripe calls it the request's identifier, which may be the event's own or the
+ * idempotency key of its attempt; both begin with the report's id.
+ */
+export function reportIdOf(identifier: string): string | undefined {
+  return /^(u1\.[a-z0-9][a-z0-9_-]{0,39}\.\d+)(?:\.a\d+)?$/.exec(identifier)?.[1];
 }

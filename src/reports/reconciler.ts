@@ -57,7 +57,7 @@ async function compare(
   let step = finding.next();
   while (step.done !== true) {
     await run.turn();
-    const answer = await stripe.readUnits(tenant.customerId, step.value);
+    const answer = await stripe.meter.readUnits(tenant.customerId, step.value);
     requests += 1;
     if (answer.kind !== "read") return answer.kind === "again" ? "unreachable" : { drifts: undefined, requests };
     step = finding.next(answer.units);

@@ -1,14 +1,8 @@
 // The daily comparison with Stripe, as the control tables keep it: how far it has come, and what it found. Each function
 // is one transaction and can be repeated.
 import * as z from "zod";
-import {
-  DAYS_BACK,
-  type Drift,
-  type MinuteReport,
-  MOST_DAYS_BACK,
-  type Range,
-  SETTLED_FOR_MS,
-} from "./reconciliation.ts";
+import { DAYS_BACK, type Drift, type MinuteReport, MOST_DAYS_BACK, SETTLED_FOR_MS } from "./reconciliation.ts";
+import type { Range } from "../adapters/stripe-meter.ts";
 import { TenantId } from "../core/tenant.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 

@@ -1,6 +1,7 @@
 // The daily comparison of our reports with what Stripe has counted, minute by minute where days differ. Decided here:
 // when one is due, which summaries must be read to find the minutes that differ, and what a difference is. A report that
 // Stripe turns out not to have goes back to where a summary decides; everything else is told and never corrected.
+import type { Range, SummaryRequest } from "../adapters/stripe-meter.ts";
 
 const MINUTE_S = 60;
 const HOUR_S = 3_600;
@@ -27,17 +28,6 @@ export interface MinuteReport {
   readonly units: number;
   /** there: Stripe must have it · open: it is not settled, or too recently · elsewhere: Stripe must not have it. */
   readonly state: "there" | "open" | "elsewhere";
-}
-
-export interface Range {
-  readonly startSeconds: number;
-  /** Exclusive. */
-  readonly endSeconds: number;
-}
-
-/** Summaries to read: one of the whole range, or one for each UTC day or hour of it. */
-export interface SummaryRequest extends Range {
-  readonly by: "whole" | "hour" | "day";
 }
 
 export type DriftKind = "missing" | "less" | "more" | "unknown" | "unexplored";

@@ -3,6 +3,7 @@
 // and summaries mean for it. Sent again blindly only while Stripe surely refuses a duplicate; after that a summary of
 // the report's own minute decides. What the summary shows is never "corrected": either it proves the report, or it
 // proves over a day that Stripe has nothing, or somebody must look.
+import type { MeterAnswer } from "../adapters/stripe-meter.ts";
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -40,34 +41,6 @@ const AHEAD_MS = 4 * MINUTE_MS;
 
 /** Reporters' clocks may differ by this much. An attempt that lies further ahead was recorded by a clock that jumped. */
 const CLOCK_SLACK_MS = 15 * MINUTE_MS;
-
-/** The idempotency key of an attempt: v1 of Stripe's API would replay a stored 500 for a key that was used before. */
-export function attemptKey(reportId: string, attempt: number): string {
-  return `${reportId}.a${attempt}`;
-}
-
-export type MeterAnswer =
-  /** Stripe has it: now, or from an earlier attempt whose answer was lost. */
-  | { kind: "confirmed"; answer: "accepted" | "duplicate" }
-  /** Not known or not now: the same report is sent again later. */
-  | { kind: "again" }
-  /** Stripe will not take a minute that is so long ago. An earlier attempt may have landed all the same. */
-  | { kind: "too_old" }
-  /** Stripe will never take it as it stands: an operator must look. */
-  | { kind: "refused" };
-
-/** What a failed attempt means, from the HTTP status (`undefined`: no answer), Stripe's message and its error code. */
-export function classifyMeterFailure(status: number | undefined, message: string, code?: string): MeterAnswer {
-  if (status === 400 && message.includes("already exists with identifier"))
-    return { kind: "confirmed", answer: "duplicate" };
-  if (status === undefined || status === 401 || status === 403 || status === 409 || status === 429 || status >= 500) {
-    return { kind: "again" };
-  }
-  if (status === 400 && (code === "timestamp_too_far_in_past" || message.includes("35 calendar days"))) {
-    return { kind: "too_old" };
-  }
-  return { kind: "refused" };
-}
 
 /** A report that is not settled, as far as what happens to it next depends on it. */
 export interface OpenReport {

@@ -109,14 +109,14 @@ async function work(
   };
   const send = async (report: ClaimedReport, attempt: number): Promise<void> => {
     const slotSeconds = report.slotMs / 1000;
-    const answer = await stripe.sendUnits({ ...report, slotSeconds, attempt });
+    const answer = await stripe.meter.send({ ...report, slotSeconds, attempt });
     if (answer.kind !== "again") outcome.answered = true;
     keep(report.id, afterSend(report, answer, `${answer.kind}: ${answer.message ?? ""}`.slice(0, 300), startedMs));
   };
   const read = async (report: ClaimedReport): Promise<void> => {
     const startSeconds = report.slotMs / 1000;
     await run.turn();
-    const found = await stripe.readUnits(report.customerId, {
+    const found = await stripe.meter.readUnits(report.customerId, {
       startSeconds,
       endSeconds: startSeconds + 60,
       by: "whole",

@@ -5,7 +5,7 @@ import { type Context, Hono } from "hono";
 import * as z from "zod";
 import { type PlanChange, billingOf } from "./subscriptions-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
-import { subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
+import { connectStripe } from "../adapters/stripe.ts";
 import { AppError } from "../core/errors.ts";
 import { proposedMove } from "../moves/move.ts";
 import { Limits, plans } from "../core/plans.ts";
@@ -73,7 +73,16 @@ accountApi.post("/:id/portal", async (c) => {
   if (billing === undefined || billing.customerId === null)
     return problem(c, "conflict", "The account has no customer at Stripe.");
   try {
-    return c.json({ url: await subscriptionsOf(c.env).portal(billing.customerId, returnUrl) }, 201, noStore);
+    return c.json(
+      {
+        url: await connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE).customers.portal(
+          billing.customerId,
+          returnUrl,
+        ),
+      },
+      201,
+      noStore,
+    );
   } catch (error) {
     log("error", "portal_failed", { tenantId, error: describeError(error) });
     throw new AppError("billing_unavailable", "No portal session could be made", { cause: error });

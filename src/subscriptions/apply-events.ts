@@ -7,7 +7,6 @@ import { openRemoval } from "../lifecycle/removals-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
-import { subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
 import { AppError } from "../core/errors.ts";
 import { plans } from "../core/plans.ts";
 import { objectIdOf } from "./stripe-event.ts";
@@ -79,7 +78,7 @@ async function completeCheckout(
   const tenants = tenantsOf(env);
   const [order, paid] = await Promise.all([
     tenants.checkout(tenantId),
-    connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).paidCheckout(sessionId),
+    connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).checkout.paid(sessionId),
   ]);
   if (order === undefined) return "not_ordered";
   if (paid === undefined) return "not_paid";
@@ -113,7 +112,11 @@ export async function syncSubscription(env: Env, tenantId: TenantId): Promise<st
     if (row === undefined) return NO_TENANT_YET;
     const { version, customerId, ...before } = row;
     if (customerId === null) return "not_sold_by_stripe";
-    const after = billingAfter(before, await subscriptionsOf(env).ofCustomer(customerId), Date.now());
+    const after = billingAfter(
+      before,
+      await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).subscriptions.ofCustomer(customerId),
+      Date.now(),
+    );
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     if (!isSame && !(await billing.write(version, after))) continue;
     if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });

@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { connectStripe } from "../adapters/stripe.ts";
+import { cycleAnchorMs } from "./subscription.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
@@ -38,16 +39,19 @@ export async function openCheckout(
   // Kept first: a payment for a tenant that nobody knows could not be applied.
   await tenantsOf(env).insertCheckout({ tenantId, name: order.name, email, plan: order.plan });
   const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
+  const nowMs = Date.now();
+  const trialDays = order.trialDays ?? 0;
   let session;
   try {
-    session = await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).createCheckout({
+    session = await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).checkout.create({
       tenantId,
       plan: order.plan,
       email,
       successUrl: order.successUrl ?? statusUrl,
       cancelUrl: order.cancelUrl ?? `${env.PUBLIC_URL}/plans`,
-      trialDays: order.trialDays ?? 0,
-      nowMs: Date.now(),
+      trialDays,
+      anchorMs: cycleAnchorMs(nowMs, trialDays),
+      nowMs,
     });
   } catch (error) {
     log("error", "checkout_failed", { requestId, tenantId, error: describeError(error) });

@@ -1,11 +1,6 @@
 // The inbox of Stripe's events: kept before they are acknowledged, applied once afterwards, in any order.
-import {
-  type AppliedEventType,
-  type IncomingEvent,
-  OF_NO_TENANT,
-  appliedEventTypes,
-  thinEventTypes,
-} from "./stripe-event.ts";
+import { type AppliedEventType, appliedEventTypes, thinEventTypes } from "../adapters/stripe.ts";
+import { type IncomingEvent, OF_NO_TENANT } from "./stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 

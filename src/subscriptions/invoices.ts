@@ -2,17 +2,20 @@
 import { billingOf } from "./subscriptions-store.ts";
 import { controlCarryForwards } from "../reports/carry-forwards-store.ts";
 import { connectControl } from "../adapters/neon.ts";
-import { subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
+import { connectStripe } from "../adapters/stripe.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 /** Records the period that an invoice of the tenant's has billed, once that is final. May be repeated. */
 export async function recordInvoice(env: Env, tenantId: TenantId, invoiceId: string): Promise<void> {
-  const stripe = subscriptionsOf(env);
-  const invoice = await stripe.invoice(invoiceId);
+  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+  const invoice = await stripe.invoices.get(invoiceId);
   if (invoice === undefined) return; // a draft that was deleted
   const { period, finalizedAtMs, subscriptionId, customerId, metered } = invoice;
   if (period === null || finalizedAtMs === null || subscriptionId === null) return;
-  const [tenant, subscription] = await Promise.all([billingOf(env).read(tenantId), stripe.get(subscriptionId)]);
+  const [tenant, subscription] = await Promise.all([
+    billingOf(env).read(tenantId),
+    stripe.subscriptions.get(subscriptionId),
+  ]);
   if (tenant === undefined || tenant.customerId !== customerId) return;
   // Usage of a trial is on no invoice, however late it comes.
   if ((subscription?.trialUntilMs ?? -Infinity) >= period.endMs) return;

@@ -3,13 +3,15 @@
 // sealed goes that way while the tenant calls, the rest behind a shut gate. Until Stripe has the new plan the old one is in
 // force; what stands in the control tables lets anybody go on, from whatever was done last.
 import { type PlanChange, billingOf } from "./subscriptions-store.ts";
-import { isRefusedByStripe, subscriptionsOf } from "../adapters/stripe-subscriptions.ts";
+import { isRefusedByStripe } from "../adapters/stripe-client.ts";
+import { connectStripe } from "../adapters/stripe.ts";
 import { AppError } from "../core/errors.ts";
 import { plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { PauseGate } from "../core/pause-gate.ts";
-import { type Flush, drainUsage } from "../reports/drain.ts";
+import type { Flush } from "../metering/outbox.ts";
+import { drainUsage } from "../reports/drain.ts";
 import { DONE, GOES_ON } from "../backups/job.ts";
 import { startLifecycle } from "./plan-change-workflow.ts";
 import type { Piece } from "../moves/tenant-move.ts";
@@ -128,7 +130,9 @@ export class TenantPlan {
 
 /** A subscription that has ended takes no other plan; one that is to be left need not be there. */
 async function isPossible(env: Env, change: PlanChange, subscriptionId: string): Promise<boolean> {
-  const subscription = await subscriptionsOf(env).get(subscriptionId);
+  const subscription = await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).subscriptions.get(
+    subscriptionId,
+  );
   return plans[change.plan].amountCents === null || (subscription !== undefined && subscription.endedAtMs === null);
 }
 
@@ -139,7 +143,7 @@ async function changeAtStripe(
   subscriptionId: string,
   leftMs: () => number,
 ): Promise<boolean> {
-  const stripe = subscriptionsOf(env);
+  const { subscriptions } = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
   if (leftMs() < LEAST_FOR_STRIPE_MS) return false;
   const attempt = await billingOf(env).nextAttempt(change.id);
   if (attempt === undefined) return false;
@@ -147,8 +151,8 @@ async function changeAtStripe(
     idempotencyKey: `plan.${change.id}.a${attempt}`,
     timeoutMs: Math.max(LEAST_FOR_STRIPE_MS, leftMs()),
   };
-  if (plans[change.plan].amountCents === null) await stripe.end(subscriptionId, request);
-  else await stripe.changePlan(subscriptionId, change.plan, request);
+  if (plans[change.plan].amountCents === null) await subscriptions.end(subscriptionId, request);
+  else await subscriptions.changePlan(subscriptionId, change.plan, request);
   return true;
 }
 

@@ -1,23 +1,5 @@
 // What the inbox needs of a Stripe event: its identity, and whose it says it is. The rest is kept as it came.
 
-/** The events that change something here; the others are kept for the record. A webhook endpoint needs no more. */
-export const appliedEventTypes = [
-  "checkout.session.completed",
-  "checkout.session.async_payment_succeeded",
-  "customer.subscription.created",
-  "customer.subscription.updated",
-  "customer.subscription.deleted",
-  "invoice.created",
-  "invoice.finalized",
-  "invoice.paid",
-  "invoice.payment_failed",
-] as const;
-
-/** Events of Stripe's second kind, which only name what happened; they are fetched to be read. */
-export const thinEventTypes = ["v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"] as const;
-
-export type AppliedEventType = (typeof appliedEventTypes)[number] | (typeof thinEventTypes)[number];
-
 /** Where events are applied that are about no tenant: an object whose name is no tenant's id. */
 export const OF_NO_TENANT = "~billing";
 
@@ -70,14 +52,6 @@ export function incomingNotification(notification: { id: string; type: string })
 /** The Stripe object that a kept event is about. */
 export function objectIdOf(payload: unknown): string {
   return text((payload as { data?: { object?: { id?: unknown } } } | null)?.data?.object?.id) ?? "";
-}
-
-/**
- * The reports that Stripe's samples name. Stripe calls it the request's identifier, which may be the event's own or the
- * idempotency key of its attempt; both begin with the report's id.
- */
-export function reportIdOf(identifier: string): string | undefined {
-  return /^(u1\.[a-z0-9][a-z0-9_-]{0,39}\.\d+)(?:\.a\d+)?$/.exec(identifier)?.[1];
 }
 
 function text(value: unknown): string | null {

@@ -1,27 +1,8 @@
 // What Stripe's subscriptions mean for a tenant. Decided from the subscriptions as they are now, never from an event, so
 // that order and repetition of events do not matter: whatever was seen in between, what is seen last decides alone.
-import { type PlanName, planNames, plans } from "../core/plans.ts";
+import type { Subscription } from "../adapters/stripe-subscriptions.ts";
+import type { PlanName } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
-
-/** A subscription as Stripe has it, in what matters here. */
-export interface Subscription {
-  id: string;
-  /** The tenant in its metadata, which is ours to write. */
-  tenantId: string | null;
-  /** One of Stripe's; one that is not known here changes nothing of the tenant's state. */
-  status: string;
-  createdAtMs: number;
-  /** By the lookup keys of its prices; `null`: none that is sold here. */
-  plan: PlanName | null;
-  trialUntilMs: number | null;
-  periodStartMs: number | null;
-  periodEndMs: number | null;
-  /** When it ends because somebody has cancelled it. */
-  cancelAtMs: number | null;
-  endedAtMs: number | null;
-  /** When the oldest invoice that is not paid was finalized; `null` while Stripe asks for nothing. */
-  unpaidSinceMs: number | null;
-}
 
 /** Of a tenant's row: what billing decides, and what it must know to decide. */
 export interface TenantBilling {
@@ -113,26 +94,6 @@ export function billingAfter(tenant: TenantBilling, candidates: readonly Subscri
   const held = tenant.state === "suspended" && tenant.suspendedBy !== "billing";
   if (billed === undefined || held || !decided.has(tenant.state)) return after;
   return { ...after, state: billed, suspendedBy: billed === "suspended" ? "billing" : null };
-}
-
-/** The lookup keys of the prices that a subscription to a plan consists of. None: it is not sold through Stripe. */
-export function priceKeys(name: PlanName): string[] {
-  const { amountCents, unitAmountCents } = plans[name];
-  if (amountCents === null) return [];
-  return unitAmountCents === null ? [baseKey(name)] : [baseKey(name), unitsKey(name)];
-}
-
-export function baseKey(plan: PlanName): string {
-  return `tollgate_${plan}_base`;
-}
-
-export function unitsKey(plan: PlanName): string {
-  return `tollgate_${plan}_units`;
-}
-
-/** The plan that has a price among these lookup keys. */
-export function planOfKeys(lookupKeys: readonly (string | null)[]): PlanName | null {
-  return planNames.find((name) => priceKeys(name).some((key) => lookupKeys.includes(key))) ?? null;
 }
 
 const DAY_MS = 86_400_000;

@@ -203,26 +203,6 @@ export function controlBilling(db: NeonConnection) {
       );
       return rows.map((row) => row["id"] as TenantId);
     },
-
-    // ---- usage on its way
-
-    /**
-     * How much of the tenant's ledger is not sealed, up to the row `lastN` of its object's sequence, and how many reports
-     * Stripe has not confirmed and may yet: what it refuses has an alarm of its own, and is waited for by nobody.
-     */
-    async unsettled(
-      tenantId: TenantId,
-      epoch: string,
-      lastN: number,
-    ): Promise<{ unsealed: number; unconfirmed: number }> {
-      const [row] = await db.query(
-        `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL
-                   AND NOT (object = $1 AND epoch = $2 AND n > $3))::int AS unsealed,
-                (SELECT count(*) FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL AND alarm IS NULL)::int AS unconfirmed`,
-        [tenantId, epoch, lastN],
-      );
-      return { unsealed: Number(row?.["unsealed"]), unconfirmed: Number(row?.["unconfirmed"]) };
-    },
   };
 }
 

@@ -14,14 +14,14 @@ export const webhook = new Hono<HttpEnv>();
 webhook.post("/stripe", async (c) => {
   const stripe = connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE);
   const signature = c.req.header("stripe-signature");
-  return keep(c, incomingEvent(await stripe.verifyWebhook(await c.req.text(), signature, c.env.STRIPE_WEBHOOK_SECRET)));
+  return keep(c, incomingEvent(await stripe.events.verify(await c.req.text(), signature, c.env.STRIPE_WEBHOOK_SECRET)));
 });
 
 webhook.post("/stripe-thin", async (c) => {
   const stripe = connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE);
   const signature = c.req.header("stripe-signature");
   const secret = c.env.STRIPE_THIN_WEBHOOK_SECRET;
-  return keep(c, incomingNotification(await stripe.verifyNotification(await c.req.text(), signature, secret)));
+  return keep(c, incomingNotification(await stripe.events.verifyThin(await c.req.text(), signature, secret)));
 });
 
 async function keep(c: Context<HttpEnv>, event: IncomingEvent): Promise<Response> {

@@ -33,7 +33,7 @@ export const mutants: readonly Mutant[] = [
     name: "no outbox: what the queue has taken is forgotten",
     changes: [
       {
-        file: "src/metering/usage-outbox.ts",
+        file: "src/metering/outbox.ts",
         find: `await this.#queue.sendBatch(`,
         replace: `rows.acknowledge(last.n, Date.now());
         await this.#queue.sendBatch(`,

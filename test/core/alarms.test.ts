@@ -9,7 +9,7 @@ import {
   mustTell,
   readIndicators,
 } from "../../src/operations/indicators.ts";
-import type { PipelineState } from "../../src/operations/health-checks.ts";
+import type { PipelineState } from "../../src/control/ledger-store.ts";
 
 const nothing = Object.fromEntries(indicators.map(({ name }) => [name, 0])) as unknown as PipelineState;
 

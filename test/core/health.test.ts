@@ -1,11 +1,6 @@
 import { expect, test } from "vitest";
-import {
-  type PipelineState,
-  billingChecks,
-  failedCheck,
-  passedCheck,
-  replicasCheck,
-} from "../../src/operations/health-checks.ts";
+import type { PipelineState } from "../../src/control/ledger-store.ts";
+import { billingChecks, failedCheck, passedCheck, replicasCheck } from "../../src/operations/health-checks.ts";
 
 function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
   return {

@@ -1,11 +1,11 @@
 // Finding the minutes in which Stripe and the reports differ, with few summaries.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import type { SummaryRequest } from "../../src/adapters/stripe-meter.ts";
 import {
   DAY_S,
   type Drift,
   type MinuteReport,
-  type SummaryRequest,
   classifyMinute,
   findDrifts,
   reconciliationDay,

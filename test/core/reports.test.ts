@@ -2,15 +2,14 @@
 // must count a report once or leave it, provably, to a carry-forward.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { type MeterAnswer, classifyMeterFailure } from "../../src/adapters/stripe-meter.ts";
 import {
   BLIND_RESEND_MS,
-  type MeterAnswer,
   type OpenReport,
   type ReportProgress,
   afterFailedRead,
   afterRead,
   afterSend,
-  classifyMeterFailure,
   nextStep,
 } from "../../src/reports/report.ts";
 

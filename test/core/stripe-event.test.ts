@@ -1,6 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { incomingEvent, reportIdOf } from "../../src/subscriptions/stripe-event.ts";
+import { reportIdOf } from "../../src/reports/meter-errors.ts";
+import { incomingEvent } from "../../src/subscriptions/stripe-event.ts";
 
 function anEvent(object: object) {
   return { id: "evt_1", type: "checkout.session.completed", data: { object } };

@@ -1,14 +1,13 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import type { Subscription } from "../../src/adapters/stripe-subscriptions.ts";
+import { planOfKeys, priceKeys } from "../../src/core/price-keys.ts";
 import { planNames, plans } from "../../src/core/plans.ts";
 import {
-  type Subscription,
   type TenantBilling,
   TRIAL_END_SLACK_MS,
   billingAfter,
   cycleAnchorMs,
-  planOfKeys,
-  priceKeys,
   subscriptionOf,
 } from "../../src/subscriptions/subscription.ts";
 import { PAST_DUE_SERVICE_MS, refusedByState, tenantStates } from "../../src/core/tenant.ts";

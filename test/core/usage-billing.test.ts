@@ -1,7 +1,7 @@
 // Usage on its way to the ledger and to Stripe: how rows are packed, and what Stripe's answers mean.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { attemptKey, classifyMeterFailure } from "../../src/reports/report.ts";
+import { attemptKey, classifyMeterFailure } from "../../src/adapters/stripe-meter.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, UsageMessage, type UsageRow, packUsage } from "../../src/core/usage.ts";
 

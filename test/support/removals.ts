@@ -146,7 +146,7 @@ export async function invoicedUnits(tenantId: string): Promise<number> {
     `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
     [tenantId],
   );
-  const invoiced = await connectStripe(system.stripeSecretKey, system.stripeUrl).invoicedUsage(row?.customer ?? "", 0);
+  const invoiced = await connectStripe(system.stripeSecretKey, system.stripeUrl).invoices.usage(row?.customer ?? "", 0);
   return invoiced.reduce((sum, { units }) => sum + units, 0);
 }
 

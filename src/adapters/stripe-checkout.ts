@@ -1,0 +1,122 @@
+// Customers at Stripe, the Checkout page where a subscription is bought, and the portal where the customer manages it.
+import type Stripe from "stripe";
+import { AppError } from "../core/errors.ts";
+import type { PlanName } from "../core/plans.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { idOf, pricesOf } from "./stripe-client.ts";
+
+/** Stripe keeps a session open for a day at most. A minute less allows for clocks that differ. */
+const CHECKOUT_DAY_MS = 86_400_000;
+const CHECKOUT_CLOCKS_SECONDS = 60;
+
+/** Metadata by which the portal's configuration is found again. */
+export const PORTAL_MARK = { tollgate: "portal" } as const;
+
+export interface PaidCheckout {
+  /** The tenant that the session was made for. We set it. A buyer can set `client_reference_id` but not this. */
+  tenantId: string | undefined;
+  customerId: string;
+  subscriptionId: string | null;
+  email: string | null;
+}
+
+export function connectCheckout(stripe: Stripe) {
+  return {
+    /**
+     * Opens a Checkout session for a tenant that does not exist yet. `url` is the payment page. The first full period
+     * begins at `anchorMs`; the session ends before it. `trialDays`: 0, or at least the two days that Stripe asks for.
+     * Stripe collects a way to pay before a trial begins.
+     */
+    async create(order: {
+      tenantId: TenantId;
+      plan: PlanName;
+      email: string | null;
+      successUrl: string;
+      cancelUrl: string;
+      trialDays: number;
+      anchorMs: number;
+      nowMs: number;
+    }): Promise<{ id: string; url: string }> {
+      const prices = await pricesOf(stripe, order.plan);
+      const anchor = Math.floor(order.anchorMs / 1000);
+      const session = await stripe.checkout.sessions.create(
+        {
+          mode: "subscription",
+          // A metered line takes no quantity.
+          line_items: prices.map(({ id, recurring }) =>
+            recurring?.usage_type === "metered" ? { price: id } : { price: id, quantity: 1 },
+          ),
+          client_reference_id: order.tenantId,
+          metadata: { tenant_id: order.tenantId },
+          subscription_data: {
+            metadata: { tenant_id: order.tenantId, plan: order.plan },
+            billing_mode: { type: "flexible" },
+            // The end of a trial anchors the periods after it.
+            ...(order.trialDays > 0 ? { trial_end: anchor } : { billing_cycle_anchor: anchor }),
+          },
+          payment_method_collection: order.trialDays > 0 ? "always" : "if_required",
+          expires_at:
+            Math.floor(Math.min(order.anchorMs, order.nowMs + CHECKOUT_DAY_MS) / 1000) - CHECKOUT_CLOCKS_SECONDS,
+          success_url: order.successUrl,
+          cancel_url: order.cancelUrl,
+          ...(order.email === null ? {} : { customer_email: order.email }),
+        },
+        { idempotencyKey: `checkout.${order.tenantId}` },
+      );
+      if (session.url === null)
+        throw new AppError("billing_unavailable", "Stripe returned a Checkout session without a page");
+      return { id: session.id, url: session.url };
+    },
+
+    /** The purchase of a Checkout session as Stripe has it now. `undefined` while it is not paid. */
+    async paid(sessionId: string): Promise<PaidCheckout | undefined> {
+      const session = await stripe.checkout.sessions.retrieve(sessionId);
+      const customerId = idOf(session.customer);
+      if (session.status !== "complete" || session.payment_status === "unpaid" || customerId === null) return undefined;
+      return {
+        tenantId: session.metadata?.["tenant_id"],
+        customerId,
+        subscriptionId: idOf(session.subscription),
+        email: session.customer_details?.email ?? session.customer_email,
+      };
+    },
+  };
+}
+
+export function connectCustomers(stripe: Stripe) {
+  return {
+    /**
+     * Creates the customer of a tenant that was not sold through Checkout. A repeat within an attempt finds the same
+     * customer. Each attempt has its own key, because Stripe would replay a stored 500 for a day.
+     */
+    async create(tenant: { id: string; name: string; email: string | null }, attempt: number): Promise<string> {
+      const { id, name, email } = tenant;
+      const customer = await stripe.customers.create(
+        { name, metadata: { tenant_id: id }, ...(email === null ? {} : { email }) },
+        { idempotencyKey: `customer.${id}.${attempt}` },
+      );
+      return customer.id;
+    },
+
+    /** A page of Stripe where the customer sees invoices, pays and cancels. Valid for minutes and for this customer only. */
+    async portal(customerId: string, returnUrl: string): Promise<string> {
+      const configuration = await findPortal(stripe);
+      if (configuration === undefined)
+        throw new AppError("billing_unavailable", "Stripe has no portal configuration: run npm run stripe:setup");
+      const session = await stripe.billingPortal.sessions.create({
+        customer: customerId,
+        configuration: configuration.id,
+        return_url: returnUrl,
+      });
+      return session.url;
+    },
+  };
+}
+
+/** The portal's configuration that `npm run stripe:setup` made. */
+export async function findPortal(stripe: Stripe): Promise<Stripe.BillingPortal.Configuration | undefined> {
+  for await (const each of stripe.billingPortal.configurations.list({ active: true, limit: 100 })) {
+    if (each.metadata?.["tollgate"] === PORTAL_MARK.tollgate) return each;
+  }
+  return undefined;
+}

@@ -1,0 +1,150 @@
+// Invoices at Stripe: which period an invoice billed, which usage it contains, and items that bill late usage.
+import Stripe from "stripe";
+import { type PlanName, plans } from "../core/plans.ts";
+import { planOfKeys, unitsKey } from "../core/price-keys.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { type NoAnswer, idOf, noAnswer, orMissing } from "./stripe-client.ts";
+
+/** An invoice as Stripe has it, reduced to the fields that matter here. */
+export interface InvoiceFacts {
+  id: string;
+  customerId: string | null;
+  subscriptionId: string | null;
+  finalizedAtMs: number | null;
+  /** The period that has ended, whose usage the invoice bills. `null`: the invoice was not made at the end of a period. */
+  period: { startMs: number; endMs: number } | null;
+  /** The plan whose units it bills, and how many. `null`: none. */
+  metered: { plan: PlanName | null; units: number } | null;
+}
+
+/** Usage on an invoice: the sum of its lines of one price and period. There is a line for each tier of the price. */
+export interface InvoicedUsage {
+  invoiceId: string;
+  status: string;
+  /** `undefined`: the price belongs to no plan that is sold now. */
+  plan: PlanName | undefined;
+  startSeconds: number;
+  /** Exclusive. */
+  endSeconds: number;
+  units: number;
+  amountCents: number;
+}
+
+export type ItemAnswer = { kind: "item"; id: string } | NoAnswer;
+
+export interface LateItem {
+  /** Id of the carry-forward. */
+  id: string;
+  tenantId: TenantId;
+  customerId: string;
+  units: number;
+  /** A decimal string with at most 12 places. */
+  unitAmountCents: string;
+  /** The billing period of the usage. */
+  startSeconds: number;
+  endSeconds: number;
+}
+
+export function connectInvoices(stripe: Stripe) {
+  return {
+    /** `undefined`: Stripe has no such invoice. A draft can be deleted. */
+    async get(invoiceId: string): Promise<InvoiceFacts | undefined> {
+      const invoice = await orMissing(stripe.invoices.retrieve(invoiceId));
+      return invoice === undefined ? undefined : asInvoice(stripe, invoice);
+    },
+
+    /** Usage on a customer's invoices created since `createdAfterSeconds`. Skips drafts, which may still change. */
+    async usage(customerId: string, createdAfterSeconds: number): Promise<InvoicedUsage[]> {
+      const prices = new Map<string, Stripe.Price>();
+      const found = new Map<string, InvoicedUsage>();
+      const created = { gte: createdAfterSeconds };
+      for await (const { id: invoiceId, status } of stripe.invoices.list({
+        customer: customerId,
+        created,
+        limit: 100,
+      })) {
+        if (status === null || status === "draft" || status === "void") continue;
+        for await (const { pricing, parent, period, quantity, amount } of stripe.invoices.listLineItems(invoiceId, {
+          limit: 100,
+        })) {
+          const priceId = idOf(pricing?.price_details?.price ?? null);
+          if (priceId === null || parent?.type !== "subscription_item_details") continue;
+          const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
+          prices.set(priceId, price);
+          if (price.recurring?.usage_type !== "metered") continue;
+          const plan = Object.values(plans).find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
+          const { start: startSeconds, end: endSeconds } = period;
+          const key = `${invoiceId} ${priceId} ${startSeconds} ${endSeconds}`;
+          const { units, amountCents } = found.get(key) ?? { units: 0, amountCents: 0 };
+          found.set(key, {
+            ...{ invoiceId, status, plan, startSeconds, endSeconds },
+            units: units + (quantity ?? 0),
+            amountCents: amountCents + amount,
+          });
+        }
+      }
+      return [...found.values()];
+    },
+
+    /** Bills late usage as an item of the customer's next invoice. The same key makes one item. Never throws. */
+    async createLateItem(item: LateItem, idempotencyKey: string): Promise<ItemAnswer> {
+      try {
+        const { id } = await stripe.invoiceItems.create(
+          {
+            customer: item.customerId,
+            currency: "usd",
+            quantity: item.units,
+            unit_amount_decimal: Stripe.Decimal.from(item.unitAmountCents),
+            period: { start: item.startSeconds, end: item.endSeconds },
+            description: `MCP units used by ${new Date((item.endSeconds - 1) * 1000).toISOString().slice(0, 10)} and counted late`,
+            metadata: { carry_forward: item.id, tenant_id: item.tenantId },
+          },
+          { idempotencyKey },
+        );
+        return { kind: "item", id };
+      } catch (error) {
+        return noAnswer(error);
+      }
+    },
+
+    /** The item of a carry-forward, on an invoice or pending. `undefined`: Stripe has none. Never throws. */
+    async findLateItem(item: LateItem, createdAfterSeconds: number): Promise<ItemAnswer | undefined> {
+      const created = { gte: createdAfterSeconds };
+      try {
+        for await (const each of stripe.invoiceItems.list({ customer: item.customerId, created, limit: 100 })) {
+          if (each.metadata?.["carry_forward"] === item.id) return { kind: "item", id: each.id };
+        }
+        return undefined;
+      } catch (error) {
+        return noAnswer(error);
+      }
+    },
+  };
+}
+
+async function asInvoice(stripe: Stripe, from: Stripe.Invoice): Promise<InvoiceFacts> {
+  const endsPeriod = from.billing_reason === "subscription_cycle" && from.period_end > from.period_start;
+  const metered: { plan: PlanName | null; units: number }[] = [];
+  // All lines: an invoice object shows the first ten, and a graduated price has a line for each of its tiers.
+  const lines = endsPeriod ? stripe.invoices.listLineItems(from.id, { limit: 100 }) : [];
+  for await (const { parent, period, pricing, quantity } of lines) {
+    const priceId = idOf(pricing?.price_details?.price ?? null);
+    // Usage is billed for the period that has ended, everything else for the one that begins.
+    if (priceId === null || parent?.type !== "subscription_item_details" || period.end > from.period_end) continue;
+    const price = await stripe.prices.retrieve(priceId);
+    if (price.recurring?.usage_type !== "metered") continue;
+    metered.push({ plan: planOfKeys([price.lookup_key]), units: quantity ?? 0 });
+  }
+  const finalizedAt = from.status_transitions.finalized_at;
+  return {
+    id: from.id,
+    customerId: idOf(from.customer),
+    subscriptionId: idOf(from.parent?.subscription_details?.subscription ?? null),
+    finalizedAtMs: finalizedAt === null ? null : finalizedAt * 1000,
+    period: endsPeriod ? { startMs: from.period_start * 1000, endMs: from.period_end * 1000 } : null,
+    metered:
+      metered[0] === undefined
+        ? null
+        : { plan: metered[0].plan, units: metered.reduce((sum, { units }) => sum + units, 0) },
+  };
+}

@@ -1,0 +1,22 @@
+// The names by which Stripe's prices are found again: the lookup key of a plan's base price and of its price for units.
+import { type PlanName, planNames, plans } from "./plans.ts";
+
+/** The lookup keys of the prices that a subscription to a plan consists of. Empty when Stripe does not sell the plan. */
+export function priceKeys(name: PlanName): string[] {
+  const { amountCents, unitAmountCents } = plans[name];
+  if (amountCents === null) return [];
+  return unitAmountCents === null ? [baseKey(name)] : [baseKey(name), unitsKey(name)];
+}
+
+export function baseKey(plan: PlanName): string {
+  return `tollgate_${plan}_base`;
+}
+
+export function unitsKey(plan: PlanName): string {
+  return `tollgate_${plan}_units`;
+}
+
+/** The plan that has a price among these lookup keys. */
+export function planOfKeys(lookupKeys: readonly (string | null)[]): PlanName | null {
+  return planNames.find((name) => priceKeys(name).some((key) => lookupKeys.includes(key))) ?? null;
+}
