@@ -2,7 +2,8 @@
 import { memoryUsage } from "node:process";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { Admission, HOUR_MS } from "../src/calls/admission.ts";
+import { Admission } from "../src/calls/admission.ts";
+import { HOUR_MS } from "../src/calls/sliding-window.ts";
 import { type Limits, plans } from "../src/core/plans.ts";
 
 const WINDOW_UNITS = 10_000;

@@ -21,7 +21,7 @@ import type { Tool } from "../tools/tool.ts";
 import { Admission } from "./admission.ts";
 import { controlOpenCalls } from "./fallback-calls-store.ts";
 import { mayBeCharged, plainRefusal } from "./refusal.ts";
-import { type CallHost, type CallUsage, type Refused, authorize, runCall } from "./run-call.ts";
+import { type CallHost, type CallUsage, type NotServed, authorize, runCall } from "./run-call.ts";
 
 /** A lost object is usually back within seconds, otherwise within minutes. */
 const RETRY_SECONDS = 15;
@@ -87,7 +87,7 @@ function workerHost(env: Env, tool: Tool): CallHost {
 }
 
 /** The tenant as the control tables have it now. */
-async function readTenant(env: Env, { kind, tenantId }: Caller): Promise<TenantConfig | Refused> {
+async function readTenant(env: Env, { kind, tenantId }: Caller): Promise<TenantConfig | NotServed> {
   // A canary's token is good once, and only the object can tell whether it was used.
   if (kind === "canary") return { refusal: retryLater(plainRefusal("tenant_unavailable")) };
   try {
@@ -198,7 +198,7 @@ function notCounted(tool: Tool, callId: string): Refusal {
   return readOnly || idempotent ? retryLater(refusal) : refusal;
 }
 
-function controlUnavailable(tenantId: TenantId, error: unknown): Refused {
+function controlUnavailable(tenantId: TenantId, error: unknown): NotServed {
   log("error", "control_not_read", { tenantId, error: describeError(error) });
   return { refusal: retryLater(plainRefusal("control_unavailable")) };
 }

@@ -1,7 +1,7 @@
 // Calls that ran while their tenant's object could not be reached: what such a call is admitted by, and which of them the
 // objects do not count yet. Each function is one transaction; each can be repeated.
 import * as z from "zod";
-import { HOUR_MS } from "./admission.ts";
+import { HOUR_MS } from "./sliding-window.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { UncountedCall, openCallColumns } from "../control/ledger-store.ts";
 import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";

@@ -26,16 +26,17 @@ export interface CallHost {
   /** The clock of every decision, in epoch milliseconds. */
   now(): number;
   /** The tenant's configuration, at most `CONFIG_TRUSTED_MS` old, or why there is none for this caller. */
-  tenant(caller: Caller): Awaitable<TenantConfig | Refused>;
+  tenant(caller: Caller): Awaitable<TenantConfig | NotServed>;
   /** Why this host does not run the tenant's calls, or `undefined`. */
   refuse(config: TenantConfig): Refusal | undefined;
   /** The tenant's rows through a login whose isolation is proved, or why there are none. */
   rows(config: TenantConfig): Awaitable<CallScopedDb | ErrorCode>;
   /** What the tenant has used. */
-  usage(config: TenantConfig): Awaitable<CallUsage | Refused>;
+  usage(config: TenantConfig): Awaitable<CallUsage | NotServed>;
 }
 
-export interface Refused {
+/** Why a host cannot run a call at all. */
+export interface NotServed {
   refusal: Refusal;
 }
 
@@ -147,7 +148,7 @@ export async function runCall(
 async function servedTenant(
   host: Pick<CallHost, "env" | "now" | "tenant">,
   caller: Caller,
-): Promise<TenantConfig | Refused> {
+): Promise<TenantConfig | NotServed> {
   const config = await host.tenant(caller);
   if ("refusal" in config) return config;
   const now = host.now();

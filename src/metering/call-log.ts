@@ -3,7 +3,8 @@
 // folds it into its month's total. Every function is synchronous: what it writes commits with the caller's turn.
 // A call that was charged past this object is a row, too, with a number below zero: it counts like the others and is in
 // nobody's sequence. It stays until its month is over, so that the object knows it when it is told again.
-import { HOUR_MS, periodOf } from "../calls/admission.ts";
+import { periodOf } from "../calls/admission.ts";
+import { HOUR_MS } from "../calls/sliding-window.ts";
 import type { FallbackCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {

@@ -1,13 +1,13 @@
-// Invariant I2 against a naive model: an array of everything that was ever admitted, summed anew for each decision.
+// Admission is exact: checked against a naive model that keeps every admitted call and sums them again for each decision.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { Admission, HOUR_MS, MINUTE_MS, WindowLog, periodOf } from "../../src/calls/admission.ts";
-import type { Ticket } from "../../src/calls/admission.ts";
-import type { AdmissionLimits } from "../../src/core/plans.ts";
+import { Admission, type Ticket, periodOf } from "../../src/calls/admission.ts";
+import { HOUR_MS, MINUTE_MS } from "../../src/calls/sliding-window.ts";
+import { type AdmissionLimits, plans } from "../../src/core/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
 
-/** A failure is told when it is small enough, not when it is smallest: shrinking long histories takes minutes. */
+/** Ends the shrinking of a failure, which takes minutes for a long history. */
 const TIME_LIMIT_MS = 10_000;
 
 function someLimits(overrides: Partial<AdmissionLimits> = {}): AdmissionLimits {
@@ -25,7 +25,7 @@ function within(used: number, cost: number, limit: number | null): boolean {
   return limit === null || used + cost <= limit;
 }
 
-/** What the product promises, said without any cleverness. */
+/** What the product promises, in the plainest form. */
 class Model {
   calls: { atMs: number; units: number; running: boolean; tool: string }[] = [];
 
@@ -154,7 +154,7 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
   );
 });
 
-test("restored from its rows, it decides as if it had never been away", () => {
+test("restored from its rows, admission decides as if it had never stopped", () => {
   fc.assert(
     fc.property(
       fc.array(fc.record({ gapMs: fc.nat(400_000), units: fc.integer({ min: 1, max: 20 }) }), { maxLength: 60 }),
@@ -183,64 +183,7 @@ test("restored from its rows, it decides as if it had never been away", () => {
   );
 });
 
-test("a window log is exact for entries in any order", () => {
-  const entry = fc.record({ atMs: fc.integer({ min: -3_000, max: 3_000 }), units: fc.integer({ min: 0, max: 20 }) });
-  const actionArbitrary = fc.oneof(
-    { weight: 5, arbitrary: fc.record({ add: entry }) },
-    { weight: 2, arbitrary: fc.record({ release: fc.nat() }) },
-    { weight: 1, arbitrary: fc.record({ waitMs: fc.nat(600) }) },
-  );
-  fc.assert(
-    fc.property(fc.array(actionArbitrary, { maxLength: 400, size: "max" }), (actions) => {
-      const log = new WindowLog(1_000);
-      const entries: { atMs: number; units: number }[] = [];
-      let nowMs = START_MS;
-      for (const action of actions) {
-        if ("waitMs" in action) nowMs += action.waitMs;
-        else if ("add" in action) {
-          const one = { atMs: nowMs + action.add.atMs, units: action.add.units };
-          expect(log.add(one.atMs, one.units)).toBe(one.atMs);
-          entries.push(one);
-        } else {
-          const one = entries[action.release % Math.max(entries.length, 1)];
-          if (one !== undefined && nowMs - one.atMs < 1_000) {
-            log.release(one.atMs, one.units);
-            one.units = 0;
-          }
-        }
-        const inside = entries.filter((one) => nowMs - one.atMs < 1_000);
-        const used = inside.reduce((sum, one) => sum + one.units, 0);
-        expect(log.used(nowMs)).toBe(used);
-        const half = Math.ceil(used / 2);
-        const freesAtMs = log.freesAt(nowMs, half) ?? nowMs;
-        const leftBy = (atMs: number): number =>
-          inside.filter((one) => atMs - one.atMs >= 1_000).reduce((sum, one) => sum + one.units, 0);
-        expect(leftBy(freesAtMs)).toBeGreaterThanOrEqual(half);
-        if (half > 0) expect(leftBy(freesAtMs - 1)).toBeLessThan(half);
-        expect(log.freesAt(nowMs, used + 1)).toBeUndefined();
-      }
-    }),
-    { numRuns: 40, interruptAfterTimeLimit: TIME_LIMIT_MS },
-  );
-});
-
-test("an entry from long ago neither counts nor disturbs the others", () => {
-  const log = new WindowLog(HOUR_MS);
-  log.add(START_MS, 7);
-  log.used(START_MS);
-  log.add(0, 5);
-  expect(log.used(START_MS)).toBe(7);
-  expect(log.freesAt(START_MS, 7)).toBe(START_MS + HOUR_MS);
-});
-
-test("an entry leaves at the very millisecond at which the window is over", () => {
-  const log = new WindowLog(HOUR_MS);
-  log.add(START_MS, 7);
-  expect(log.used(START_MS + HOUR_MS - 1)).toBe(7);
-  expect(log.used(START_MS + HOUR_MS)).toBe(0);
-});
-
-test("a hundred units pass, the next is told when, and is admitted then", () => {
+test("a hundred units are admitted; the next call learns when to retry and is admitted then", () => {
   const limits = someLimits({ unitsPerHour: 100 });
   const admission = new Admission();
   for (let call = 0; call < 5; call++) admission.settle(admitted(admission, 20, limits, START_MS + call * 1_000));
@@ -258,7 +201,7 @@ test("a hundred units pass, the next is told when, and is admitted then", () => 
   expect(admission.decide(21, limits, START_MS + HOUR_MS + 1_000).admitted).toBe(true);
 });
 
-test("a call that runs holds its units, one that fails gives them back", () => {
+test("a running call holds its units, and a failed call gives them back", () => {
   const limits = someLimits({ unitsPerHour: 20, unitsPerMonth: 20 });
   const admission = new Admission();
   const ticket = admitted(admission, 20, limits, START_MS);
@@ -267,7 +210,7 @@ test("a call that runs holds its units, one that fails gives them back", () => {
   expect(admission.decide(20, limits, START_MS).admitted).toBe(true);
 });
 
-test("a call that fails keeps its place among the calls of the minute", () => {
+test("a failed call still counts among the calls of the minute", () => {
   const limits = someLimits({ callsPerMinute: 2 });
   const admission = new Admission();
   admission.release(admitted(admission, 1, limits, START_MS));
@@ -282,7 +225,7 @@ test("a call that fails keeps its place among the calls of the minute", () => {
   });
 });
 
-test("free calls meet no limit of units, and count among those in flight", () => {
+test("a free call meets no limit of units and counts among the calls in flight", () => {
   const limits = someLimits({ unitsPerHour: 1, unitsPerMonth: 1, callsInFlight: 2 });
   const admission = new Admission();
   admission.settle(admitted(admission, 1, limits, START_MS));
@@ -291,7 +234,7 @@ test("free calls meet no limit of units, and count among those in flight", () =>
   expect(admission.decide(0, limits, START_MS)).toMatchObject({ code: "too_many_in_flight", limit: 2, used: 2 });
 });
 
-test("of several limits in the way, the one that lasts longest is told", () => {
+test("when several limits refuse a call, the answer is the one that lasts longest", () => {
   const limits = someLimits({ unitsPerHour: 10, unitsPerMonth: 10, callsPerMinute: 1 });
   const admission = new Admission();
   admission.settle(admitted(admission, 10, limits, START_MS));
@@ -315,7 +258,7 @@ test.each([
   });
 });
 
-test("a call counts in the month in which it was admitted, whenever it ends", () => {
+test("a call counts in the month of its admission, whenever it ends", () => {
   const limits = someLimits({ unitsPerMonth: 30 });
   const admission = new Admission();
   const monthEndsAtMs = periodOf(START_MS).endsAtMs;
@@ -331,7 +274,7 @@ test("a call counts in the month in which it was admitted, whenever it ends", ()
   expect(admission.quota(limits, monthEndsAtMs).month).toEqual({ limit: 30, used: 0, resetSeconds: 31 * 86_400 });
 });
 
-test("a clock that is set back empties nothing", () => {
+test("a clock that is set back empties no window", () => {
   const limits = someLimits({ unitsPerHour: 10 });
   const admission = new Admission();
   admission.settle(admitted(admission, 10, limits, START_MS));
@@ -342,7 +285,7 @@ test("a clock that is set back empties nothing", () => {
   expect(ticket.atMs).toBe(START_MS + HOUR_MS);
 });
 
-test("without limits nothing is refused, sums stay true, and a limit set later is never passed", () => {
+test("without limits every call is admitted, sums stay true, and a limit that is set later holds", () => {
   const admission = new Admission();
   const unlimited = someLimits();
   for (let call = 0; call < 200; call++) admission.settle(admitted(admission, 1, unlimited, START_MS + call * 7));
@@ -353,7 +296,7 @@ test("without limits nothing is refused, sums stay true, and a limit set later i
   expect(admission.decide(143, limits, START_MS + HOUR_MS + 1_000).admitted).toBe(true);
 });
 
-test("a call from before there was a limit counts for its whole hour", () => {
+test("a call from before a limit was set counts for its whole hour", () => {
   const admission = new Admission();
   admission.settle(admitted(admission, 1, someLimits(), START_MS + 500));
   const limits = someLimits({ unitsPerHour: 1 });
@@ -361,7 +304,7 @@ test("a call from before there was a limit counts for its whole hour", () => {
   expect(admission.decide(1, limits, START_MS + HOUR_MS + 1_000).admitted).toBe(true);
 });
 
-test("a full window of 10,000 entries stays well under 256 KiB, while it slides and calls fail as well", () => {
+test("a full window of 10,000 entries stays under 256 KiB while it slides and calls fail", () => {
   const limits = someLimits({ unitsPerHour: 10_000, callsPerMinute: 600 });
   const admission = new Admission();
   let nowMs = START_MS;
@@ -377,20 +320,48 @@ test("a full window of 10,000 entries stays well under 256 KiB, while it slides 
   expect(mostBytes * 1.5).toBeLessThan(200 * 1024);
 });
 
-test("a tenant without limits fills no memory", () => {
+test("a tenant without limits uses little memory", () => {
   const admission = new Admission();
   const limits = someLimits();
   for (let call = 0; call < 200_000; call++) admission.settle(admitted(admission, 3, limits, START_MS + call * 40));
   expect(admission.byteLength).toBeLessThan(64 * 1024);
 });
 
-test("a window that is never empty stays exact for months", () => {
-  const log = new WindowLog(MINUTE_MS);
-  let nowMs = START_MS;
-  log.add(nowMs, 1);
-  while (nowMs < START_MS + 60 * 24 * HOUR_MS) {
-    nowMs += MINUTE_MS - 1; // each comes just before the one before it leaves
-    log.add(nowMs, 1);
-    if (log.used(nowMs) !== 2) expect.fail(`${log.used(nowMs)} used after ${(nowMs - START_MS) / HOUR_MS} hours`);
-  }
+const NOON_MS = Date.UTC(2026, 10, 21, 12);
+
+test("calls that are later later count as if they had been known from the start", () => {
+  const aCall = fc.record({
+    atMs: fc.integer({ min: NOON_MS - 3 * HOUR_MS, max: NOON_MS }),
+    units: fc.integer({ min: 1, max: 20 }),
+    tool: fc.constantFrom("a", "b"),
+  });
+  fc.assert(
+    fc.property(fc.array(aCall), fc.array(aCall), (own, later) => {
+      const monthOf = (calls: readonly { units: number }[]): number => calls.reduce((sum, { units }) => sum + units, 0);
+      const ofTool = (calls: typeof own) => () => calls.filter(({ tool }) => tool === "a");
+      const sold = { ...plans.starter.limits, unitsPerHour: 200, unitsPerHourByTool: { a: 50 }, callsPerMinute: 1_000 };
+
+      const late = new Admission();
+      late.restore(own, monthOf(own), NOON_MS);
+      late.watch("a", ofTool(own), NOON_MS);
+      late.include(later, NOON_MS);
+      const early = new Admission();
+      early.restore([...own, ...later], monthOf([...own, ...later]), NOON_MS);
+      early.watch("a", ofTool([...own, ...later]), NOON_MS);
+
+      expect(late.quota(sold, NOON_MS)).toEqual(early.quota(sold, NOON_MS));
+      for (const tool of ["a", "b"])
+        expect(late.decide(20, sold, NOON_MS, tool)).toEqual(early.decide(20, sold, NOON_MS, tool));
+    }),
+  );
+});
+
+test("a fallback call of a past month no longer counts", () => {
+  const { limits } = plans.starter;
+  const admission = new Admission();
+  const startMs = Date.UTC(2026, 10, 1);
+  admission.restore([], 0, startMs + 2 * HOUR_MS);
+  admission.include([{ atMs: startMs - 1, units: 5, tool: "a" }], startMs + 2 * HOUR_MS);
+  expect(periodOf(startMs - 1).period).toBe("2026-10");
+  expect(admission.quota(limits, startMs + 2 * HOUR_MS)).toMatchObject({ hour: { used: 0 }, month: { used: 0 } });
 });

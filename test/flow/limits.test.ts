@@ -1,6 +1,7 @@
 // What a tenant has bought is what it gets: not a unit more, not one less, and nothing for a call that failed.
 import { expect, test } from "vitest";
-import { HOUR_MS, MINUTE_MS, periodOf } from "../../src/calls/admission.ts";
+import { periodOf } from "../../src/calls/admission.ts";
+import { HOUR_MS, MINUTE_MS } from "../../src/calls/sliding-window.ts";
 import {
   aCustomer,
   anAgent,
