@@ -9,6 +9,7 @@ import type { ArchiveHost } from "./backups/job.ts";
 import { plainRefusal } from "./calls/refusal.ts";
 import { type CallHost, authorize } from "./calls/run-call.ts";
 import { TenantCalls } from "./calls/tenant-calls.ts";
+import { createContext } from "./control/context.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
 import { type ControlTenants, tenantsOf } from "./control/tenants-store.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "./core/call.ts";
@@ -68,7 +69,7 @@ export class TenantObject extends DurableObject<Env> {
       place: () => this.#place(),
       pause: (withinMs) => this.#data.pause(withinMs),
       resume: () => this.#data.resume(),
-      expect: (placement) => this.#data.expect(placement, this.now()),
+      expect: (placement) => this.#data.prewarm(placement, this.now()),
       adopt: async () => {
         await this.#config.read();
         await this.#rowsOrThrow();
@@ -100,7 +101,7 @@ export class TenantObject extends DurableObject<Env> {
     this.#plan = new TenantPlan(env, tenantId, this.#billing, { ...host, gate: this.#calls.gate });
     this.#archive = new TenantArchive(env, tenantId, host);
     this.#removal = new TenantRemoval(env, tenantId, host);
-    this.#data = new TenantData(env, tenantId, (left) => this.#move.heal(left));
+    this.#data = new TenantData(createContext(env), tenantId, (left) => this.#move.heal(left));
     const stored = this.#usage.setting("config");
     if (stored !== undefined) this.#config.restore(stored);
     if (this.#config.latest !== undefined) this.#data.resize(this.#config.latest.limits);
@@ -175,10 +176,10 @@ export class TenantObject extends DurableObject<Env> {
   async prepareRows(): Promise<void> {
     const tenant = await this.#tenants().summary(this.#tenantId);
     if (tenant === undefined) throw new AppError("tenant_unknown");
-    await placeTenant(this.env, this.#tenantId, tenant);
+    await placeTenant(createContext(this.env), this.#tenantId, tenant);
     await this.refresh();
     const rows = await this.#rowsOrThrow();
-    await this.#data.warm();
+    await this.#data.prewarmSession();
     await seedTenant(rows);
   }
 
@@ -239,12 +240,12 @@ export class TenantObject extends DurableObject<Env> {
 
   #openRows({ placement }: TenantConfig): CallScopedDb | "tenant_provisioning" | ReturnType<TenantData["open"]> {
     if (placement === null) return "tenant_provisioning";
-    return this.#data.atHand(placement, this.now()) ?? this.#data.open(placement, this.now());
+    return this.#data.cached(placement, this.now()) ?? this.#data.open(placement, this.now());
   }
 
   /** The rows and their placement, through a login whose isolation was proved lately. */
   async #place(): ReturnType<ArchiveHost["place"]> {
-    const known = this.#data.atHand(this.#config.fresh()?.placement ?? null, this.now());
+    const known = this.#data.cached(this.#config.fresh()?.placement ?? null, this.now());
     const rows = known ?? (await this.#rowsOrThrow());
     const placement = this.#config.latest?.placement ?? null;
     if (placement === null) throw new AppError("tenant_provisioning");

@@ -2,9 +2,10 @@
 // would do.
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
+import { connectControl } from "../../src/adapters/neon.ts";
 import type { Migration } from "../../src/tenant-db/branch.ts";
-import { type ControlFleet, type Report, type Run, type StoredSchema, fleetOf } from "../../src/fleet/fleet-store.ts";
-import { advance, alive, begin, fleetWork, planFleet } from "../../src/fleet/runner.ts";
+import { type FleetStore, type Report, type Run, type StoredSchema, fleetStore } from "../../src/fleet/fleet-store.ts";
+import { advance, withHeartbeat, beginRun, fleetWork, planFleet } from "../../src/fleet/runner.ts";
 import { type FleetOptions, type Plan, pendingFiles } from "../../src/fleet/fleet.ts";
 
 export interface FleetCommand {
@@ -21,8 +22,8 @@ export interface FleetCommand {
 const SCHEMAS_AT_ONCE = 200;
 const PROGRESS_EVERY_MS = 2_000;
 
-export const fleetFor = ({ controlUrl, fetchEndpoint }: FleetCommand): ControlFleet =>
-  fleetOf({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: fetchEndpoint });
+export const fleetFor = ({ controlUrl, fetchEndpoint }: FleetCommand): FleetStore =>
+  fleetStore(connectControl({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: fetchEndpoint }));
 
 /** Brings every schema up to date. Returns whether all of them are. Throws when another run is going on. */
 export async function migrateFleet(command: FleetCommand): Promise<boolean> {
@@ -38,15 +39,15 @@ export async function migrateFleet(command: FleetCommand): Promise<boolean> {
   const { id, attempt } = await openRun(fleet, command);
   const onSignal = (): void => {
     print("Stopping after the schemas that are under way …");
-    void fleet.askToStop(id).catch(() => undefined);
+    void fleet.requestStop(id).catch(() => undefined);
   };
   process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
   const env = { NEON_FETCH_ENDPOINT: command.fetchEndpoint, ENCRYPTION_KEYS: command.encryptionKeys };
   const work = fleetWork(env, fleet, { files, id, attempt });
   const progress = showProgress(plan.pending, print);
   try {
-    await alive(work, async () => {
-      let state = await begin(fleet, { files, id, attempt });
+    await withHeartbeat(work, async () => {
+      let state = await beginRun(fleet, { files, id, attempt });
       while (state === "more")
         state = await advance(work, { limit: SCHEMAS_AT_ONCE, onResult: (...each) => progress.result(...each) });
     });
@@ -73,15 +74,15 @@ export async function dryRunFleet(command: FleetCommand): Promise<void> {
   print(`  ${options.concurrency} at once, stopping above ${options.stopAbove} failures. Nothing was changed.`);
 }
 
-async function checkedPlan(fleet: ControlFleet, { files, options }: FleetCommand): Promise<Plan> {
+async function checkedPlan(fleet: FleetStore, { files, options }: FleetCommand): Promise<Plan> {
   const named = [...(options.only ?? []), ...(typeof options.cohort === "number" ? [] : options.cohort)];
-  const missing = await fleet.without(named);
+  const missing = await fleet.withoutSchema(named);
   if (missing.length > 0) throw new Error(`There is no schema of its own for ${missing.join(", ")}.`);
   return planFleet(fleet, files, options);
 }
 
 /** A new run. One that was killed is let go silent first, which takes ten seconds. */
-async function openRun(fleet: ControlFleet, { options, print }: FleetCommand): Promise<Run> {
+async function openRun(fleet: FleetStore, { options, print }: FleetCommand): Promise<Run> {
   let seen: Run | undefined;
   for (;;) {
     const startedBy = `process ${process.pid} on ${hostname()}`;

@@ -6,7 +6,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type Client, escapeIdentifier, escapeLiteral } from "pg";
 import { giveAnalyticsLogin } from "../../src/tenant-db/dispatch.ts";
-import { type Shard, controlPlacements } from "../../src/control/placements-store.ts";
+import { type Shard, placementsStore } from "../../src/control/placements-store.ts";
 import { CANARY_PRODUCT, canaryTenants } from "../../src/tenant-db/isolation.ts";
 import type { NeonConnection } from "../../src/adapters/neon.ts";
 import { signContext } from "../../src/tenant-db/signed-context.ts";
@@ -201,7 +201,7 @@ export async function registerShard(options: {
     ownerLogin: await encrypted(loginPurpose.owner(id), options.ownerUrl),
     appLogin: options.appUrl === undefined ? null : await encrypted(loginPurpose.app(id), options.appUrl),
   };
-  await connected(controlUrl, (client) => controlPlacements(asConnection(client)).registerShard(shard));
+  await connected(controlUrl, (client) => placementsStore(asConnection(client)).registerShard(shard));
   await giveAnalytics(options);
 }
 
@@ -220,7 +220,7 @@ export async function giveAnalytics({
   const env = { ENCRYPTION_KEYS: JSON.stringify(encryptionKeys) };
   await connected(controlUrl, (control) =>
     connected(ownerUrl, (owner) =>
-      giveAnalyticsLogin(env, controlPlacements(asConnection(control)), id, asConnection(owner)),
+      giveAnalyticsLogin(env, placementsStore(asConnection(control)), id, asConnection(owner)),
     ),
   );
 }
@@ -239,7 +239,7 @@ export async function registerReplica({
     throw new Error(`${replicaHost} is no host of a replica: give its name, and its port if that is not 5432.`);
   }
   const known = await connected(controlUrl, (client) =>
-    controlPlacements(asConnection(client)).setReplica(id, replicaHost),
+    placementsStore(asConnection(client)).setReplica(id, replicaHost),
   );
   if (!known) throw new Error(`There is no shard ${id} that could have a replica.`);
 }

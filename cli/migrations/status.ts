@@ -1,7 +1,7 @@
 // `npm run migrate -- status`: how the fleet stands, shard by shard, and every schema that is not what its migrations have
 // made of it. It reads a page at a time and keeps numbers, and what there is to say within bounds.
 import { type Comparison, type Difference, openBranch } from "../../src/tenant-db/branch.ts";
-import type { ControlFleet, StoredSchema } from "../../src/fleet/fleet-store.ts";
+import type { FleetStore, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { failureOf } from "../../src/fleet/runner.ts";
 import { pendingFiles } from "../../src/fleet/fleet.ts";
@@ -35,7 +35,7 @@ export async function showFleet(command: FleetCommand): Promise<void> {
   for (const line of lines) print(line);
 }
 
-async function compareFleet(fleet: ControlFleet, { fetchEndpoint, encryptionKeys }: FleetCommand) {
+async function compareFleet(fleet: FleetStore, { fetchEndpoint, encryptionKeys }: FleetCommand) {
   const drifted = new Map<string, number>();
   const unreachable = new Map<string, string>();
   /** Tenants by their version and what the migrations have made of their schemas. */

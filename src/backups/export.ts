@@ -1,8 +1,9 @@
 // Writes a tenant as a backup's file, unit by unit: the header, the rows as they were at one moment, the documents, the
 // footer. What it is in the middle of is plain JSON between two units, so that anybody can go on with it. It reads one
 // place of the tenant's: when the tenant has moved, the log there is no longer that of its rows.
+import { createContext } from "../control/context.ts";
 import { readDocuments } from "./bucket.ts";
-import { placementsOf } from "../control/placements-store.ts";
+import { placementsStore } from "../control/placements-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { openTenantDb, ownerUrl } from "../tenant-db/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
@@ -51,7 +52,7 @@ export interface ExportState {
 }
 
 export async function openSide(env: Env, tenantId: TenantId, placement: Placement): Promise<Side> {
-  const shard = await placementsOf(env).shard(placement.shardId);
+  const shard = await placementsStore(createContext(env).control).shard(placement.shardId);
   if (shard === undefined) throw new AppError("placement_unavailable", `there is no shard ${placement.shardId}`);
   const db = await openTenantDb(env, tenantId, placement);
   return {

@@ -1,9 +1,10 @@
 // The Workflow that goes on with a backup, a restore or an import: it asks the tenant's object for one piece after the
 // other. All that is known of a job stands in the control tables, so that another instance can go on where one has ended;
 // the sweep starts it. The sweep also shortens the logs of changes that points in time are restored by.
+import { createContext } from "../control/context.ts";
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { jobsOf } from "./jobs-store.ts";
-import { placementsOf } from "../control/placements-store.ts";
+import { placementsStore } from "../control/placements-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
 import { CHANGES_KEPT_MS, pruneLog } from "./history.ts";
@@ -57,7 +58,7 @@ export async function resumeSilentJobs(env: Env, limit: number): Promise<void> {
 /** Forgets changes that no point in time is restored by any more, in some of the shards whose day has come. */
 export async function pruneChanges(env: Env): Promise<void> {
   const untilMs = Date.now() + PRUNE_WITHIN_MS;
-  const [jobs, placements] = [jobsOf(env), placementsOf(env)];
+  const [jobs, placements] = [jobsOf(env), placementsStore(createContext(env).control)];
   for (const shardId of await jobs.shardsToPrune(PRUNE_SHARDS)) {
     try {
       const shard = await placements.shard(shardId);

@@ -1,6 +1,6 @@
 // The encrypted logins of the control tables, found by the key that encrypted them, for the rotation of keys.
 import * as z from "zod";
-import type { NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import { loginPurpose } from "../core/placement.ts";
 import { TenantId } from "../core/tenant.ts";
 
@@ -14,7 +14,9 @@ const StoredLogin = z.object({
 
 export type EncryptedShardLogin = z.infer<typeof StoredLogin> & { purpose: string };
 
-export function encryptedLoginsStore(db: NeonConnection) {
+export type EncryptedLoginsStore = ReturnType<typeof encryptedLoginsStore>;
+
+export function encryptedLoginsStore(db: ControlDatabase) {
   return {
     /** Shards' logins that another key than this one encrypted. */
     async shardLoginsNotUnder(keyId: string, limit: number): Promise<EncryptedShardLogin[]> {

@@ -1,9 +1,9 @@
-// The control tables that say where tenants are: shards and placements.
+// Shards and placements in the control tables: where tenants' rows are, and how to reach them.
 import * as z from "zod";
 import { type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 export const Shard = z.object({
   id: z.string(),
@@ -11,36 +11,45 @@ export const Shard = z.object({
   region: z.string(),
   host: z.string(),
   database: z.string(),
-  /** Sealed; `null` where the Worker has no business as the owner. */
+  /** Encrypted; `null` when the Worker never acts as the owner. */
   ownerLogin: z.string().nullable(),
   appLogin: z.string().nullable(),
 });
 export type Shard = z.infer<typeof Shard>;
 
-const PlacedTenant = z.object({
+const ReservedPlacement = z.object({
   id: z.int(),
   state: z.enum(["preparing", "ready"]),
   shard: Shard,
 });
-/** A placement as provisioning sees it: not yet in force, and perhaps not yet made. */
-export type PlacedTenant = z.infer<typeof PlacedTenant>;
+/** A placement that is not in force yet. `preparing`: not made yet. */
+export type ReservedPlacement = z.infer<typeof ReservedPlacement>;
 
-/** A shard as analytics reads it. */
+/** A shard with what analytics needs to read it. */
 export const ReadShard = Shard.extend({
   /** `null`: it has no replica. */
   replicaHost: z.string().nullable(),
-  /** Sealed; `null`: `npm run migrate` has not given the login a password yet. */
+  /** Encrypted; `null`: `npm run migrate` has not given the login a password yet. */
   analyticsLogin: z.string().nullable(),
 });
 export type ReadShard = z.infer<typeof ReadShard>;
 
 const AnalyticsShard = ReadShard.extend({
-  /** Who has a schema of its own here, and uses it. */
+  /** The tenants whose placement in force is a schema of this shard. */
   tenants: z.array(z.object({ id: TenantId, placementId: z.int() })),
-  /** Whose rows here are a copy, or not yet in use. */
+  /** The tenants whose rows here are not in force, such as the copy of a running move. */
   copies: z.array(TenantId),
 });
 export type AnalyticsShard = z.infer<typeof AnalyticsShard>;
+
+const ShardProject = z.object({
+  /** `null`: not created yet. */
+  projectId: z.string().nullable(),
+  region: z.string(),
+  /** Whether the shard accepts connections. */
+  open: z.boolean(),
+});
+export type ShardProject = z.infer<typeof ShardProject>;
 
 /** A shard row `s` as JSON, fit for `Shard`. */
 export const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy, 'region', s.region, 'host', s.host,
@@ -48,25 +57,29 @@ export const shardJson = `jsonb_build_object('id', s.id, 'strategy', s.strategy,
 
 const readShardJson = `${shardJson} || jsonb_build_object('replicaHost', s.replica_host, 'analyticsLogin', s.analytics_login)`;
 
-/** The placement whose id is in `column`, as JSON, fit for `Placement`; NULL while it cannot be reached. */
+/** The placement whose id is in `column`, as JSON, fit for `Placement`; NULL until its shard and login exist. */
 export const placementJson = (column: string): string => `(SELECT jsonb_build_object('id', p.id, 'strategy', s.strategy,
     'shardId', s.id, 'host', s.host, 'database', s.database, 'login', coalesce(p.login, s.app_login),
     'replicaHost', s.replica_host)
   FROM placements p JOIN shards s ON s.id = p.shard_id
   WHERE p.id = ${column} AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
 
-export function controlPlacements(db: NeonConnection) {
+export function placementsStore(db: ControlDatabase) {
   return {
     /**
-     * The tenant's place in a tier, reserved when it has none. `undefined`: no shard of that tier, and in that region if
-     * one is asked for, has room. Own schemas fill one shard before the next, shared tables spread.
+     * The tenant's placement of a strategy, reserved now when it has none. `undefined`: no shard of that strategy (in
+     * `region`, unless that is `null`) has room. Schemas fill one shard before the next; shared tables spread over shards.
      */
-    async place(tenantId: TenantId, strategy: Strategy, region: string | null): Promise<PlacedTenant | undefined> {
+    async reserve(
+      tenantId: TenantId,
+      strategy: Strategy,
+      region: string | null,
+    ): Promise<ReservedPlacement | undefined> {
       const [, , rows = []] = await db.batch([
-        // One placement at a time in a tier: the count below must be of what stands.
+        // One reservation at a time for a strategy, so that the count below is exact.
         { text: `SELECT pg_advisory_xact_lock(hashtext('placements.' || $1))`, params: [strategy] },
         {
-          // A database of one's own is that tenant's alone.
+          // An own database belongs to its tenant only.
           text: `WITH room AS (
                    SELECT s.id FROM shards s CROSS JOIN LATERAL (
                      SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
@@ -86,17 +99,17 @@ export function controlPlacements(db: NeonConnection) {
           params: [tenantId, strategy],
         },
       ]);
-      return rows[0] === undefined ? undefined : PlacedTenant.parse(rows[0]["placed"]);
+      return rows[0] === undefined ? undefined : ReservedPlacement.parse(rows[0]["placed"]);
     },
 
-    /** The place that a move has reserved. */
-    async reserved(moveId: number): Promise<PlacedTenant | undefined> {
+    /** The placement that a move has reserved. */
+    async reservedFor(moveId: number): Promise<ReservedPlacement | undefined> {
       const [row] = await db.query(
         `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'shard', ${shardJson}) AS placed
          FROM moves m JOIN placements p ON p.id = m.to_placement JOIN shards s ON s.id = p.shard_id WHERE m.id = $1`,
         [moveId],
       );
-      return row === undefined ? undefined : PlacedTenant.parse(row["placed"]);
+      return row === undefined ? undefined : ReservedPlacement.parse(row["placed"]);
     },
 
     /** The id of the placement in force. */
@@ -105,6 +118,7 @@ export function controlPlacements(db: NeonConnection) {
       return typeof row?.["id"] === "number" ? row["id"] : undefined;
     },
 
+    /** A shard, `undefined` while it cannot be reached. */
     async shard(shardId: string): Promise<Shard | undefined> {
       const [row] = await db.query(
         `SELECT ${shardJson} AS shard FROM shards s WHERE s.id = $1 AND s.host IS NOT NULL`,
@@ -113,7 +127,7 @@ export function controlPlacements(db: NeonConnection) {
       return row === undefined ? undefined : Shard.parse(row["shard"]);
     },
 
-    /** Keeps the sealed login of the tenant's own role, unless one is kept. Returns the one that is kept. */
+    /** Stores the encrypted login of the tenant's own role, unless one is stored. Returns the stored one. */
     async keepLogin(placementId: number, login: string): Promise<string> {
       const [row] = await db.query(`UPDATE placements SET login = coalesce(login, $2) WHERE id = $1 RETURNING login`, [
         placementId,
@@ -122,8 +136,8 @@ export function controlPlacements(db: NeonConnection) {
       return String(row?.["login"]);
     },
 
-    /** The place is made. */
-    async ready(placementId: number, schemaVersion: string | null): Promise<void> {
+    /** Records that a placement is made. */
+    async markReady(placementId: number, schemaVersion: string | null): Promise<void> {
       await db.query(
         `UPDATE placements SET state = 'ready', schema_version = $2, ready_at = coalesce(ready_at, now())
          WHERE id = $1 AND state = 'preparing'`,
@@ -131,15 +145,15 @@ export function controlPlacements(db: NeonConnection) {
       );
     },
 
-    /** Puts a placement in force, if the tenant has none or has this one. */
-    async settle(tenantId: TenantId, placementId: number): Promise<void> {
+    /** Puts a tenant's first placement in force. Changes nothing when the tenant has one. */
+    async activate(tenantId: TenantId, placementId: number): Promise<void> {
       await db.query(
         `UPDATE tenants SET placement_id = $2, version = version + 1 WHERE id = $1 AND placement_id IS NULL`,
         [tenantId, placementId],
       );
     },
 
-    /** Replaces a sealed login by the same one under a newer key, unless it has changed since. */
+    /** Replaces a login by the same one under a newer key, unless the login has changed since. */
     async replaceLogin(placement: Pick<Placement, "id" | "login">, login: string): Promise<void> {
       await db.query(`UPDATE placements SET login = $3 WHERE id = $1 AND login = $2`, [
         placement.id,
@@ -148,6 +162,7 @@ export function controlPlacements(db: NeonConnection) {
       ]);
     },
 
+    /** The shards of a strategy that can be reached. */
     async shards(strategy: Strategy): Promise<Shard[]> {
       const rows = await db.query(
         `SELECT ${shardJson} AS shard FROM shards s WHERE s.strategy = $1 AND s.host IS NOT NULL ORDER BY s.id`,
@@ -156,7 +171,7 @@ export function controlPlacements(db: NeonConnection) {
       return rows.map((row) => Shard.parse(row["shard"]));
     },
 
-    /** How many more tenants the shards of a tier take. */
+    /** How many more tenants the shards of a strategy take. */
     async roomLeft(strategy: Strategy): Promise<number> {
       const [row] = await db.query(
         `SELECT coalesce(sum(s.capacity - held.tenants), 0)::int AS room FROM shards s CROSS JOIN LATERAL (
@@ -167,7 +182,7 @@ export function controlPlacements(db: NeonConnection) {
       return Number(row?.["room"]);
     },
 
-    /** The shard of that tier which is being made, or the next one, which is to be made then. */
+    /** The shard of a strategy that is being created in a region, or a new entry for the next one. */
     async shardToOpen(strategy: Strategy, region: string): Promise<string> {
       const [, , rows = []] = await db.batch([
         { text: `SELECT pg_advisory_xact_lock(hashtext('shards.' || $1))`, params: [strategy] },
@@ -185,7 +200,7 @@ export function controlPlacements(db: NeonConnection) {
       return String(rows[0]?.["id"]);
     },
 
-    /** The shard that is one tenant's own database, made known when it is not. */
+    /** The shard that is one tenant's own database, added when it is missing. */
     async ownShard(tenantId: TenantId, region: string): Promise<string> {
       const id = ownShardId(tenantId);
       await db.query(
@@ -197,15 +212,15 @@ export function controlPlacements(db: NeonConnection) {
     },
 
     /** The Neon project of a shard. */
-    async projectOf(shardId: string): Promise<{ projectId: string | null; region: string; open: boolean } | undefined> {
+    async projectOf(shardId: string): Promise<ShardProject | undefined> {
       const [row] = await db.query(
         `SELECT neon_project_id AS "projectId", region, host IS NOT NULL AS open FROM shards WHERE id = $1`,
         [shardId],
       );
-      return row as { projectId: string | null; region: string; open: boolean } | undefined;
+      return row && ShardProject.parse(row);
     },
 
-    /** Keeps the project of a shard, unless one is kept. Returns the one that is kept. */
+    /** Stores the Neon project of a shard, unless one is stored. Returns the stored one. */
     async keepProject(shardId: string, projectId: string): Promise<string> {
       const [row] = await db.query(
         `UPDATE shards SET neon_project_id = coalesce(neon_project_id, $2) WHERE id = $1 RETURNING neon_project_id AS id`,
@@ -214,7 +229,7 @@ export function controlPlacements(db: NeonConnection) {
       return String(row?.["id"]);
     },
 
-    /** The shard is gone: it takes nobody and has no address any more. */
+    /** Records that a shard is removed: it accepts no tenants and has no address. */
     async closeShard(shardId: string): Promise<void> {
       await db.query(
         `UPDATE shards SET accepts = false, host = NULL, owner_login = NULL, neon_project_id = NULL,
@@ -224,8 +239,8 @@ export function controlPlacements(db: NeonConnection) {
     },
 
     /**
-     * Makes a shard known, or tells its new address or logins. Tenants whose way to their rows changes by that get a new
-     * version. One that has moved has no replica and no analytics login: those were the other database's.
+     * Adds a shard, or changes its address or logins. A changed address raises the version of the shard's tenants, so that
+     * their objects read it, and removes the replica and the analytics login, which belonged to the old database.
      */
     async registerShard(shard: Shard): Promise<void> {
       await db.batch([
@@ -257,7 +272,7 @@ export function controlPlacements(db: NeonConnection) {
       ]);
     },
 
-    /** Tells where a shard's replica answers; `null`: nowhere any more. False when there is no such shard. */
+    /** Sets the address of a shard's replica; `null` removes it. False when there is no such shard. */
     async setReplica(shardId: string, replicaHost: string | null): Promise<boolean> {
       const [, rows = []] = await db.batch([
         {
@@ -273,7 +288,7 @@ export function controlPlacements(db: NeonConnection) {
       return rows.length > 0;
     },
 
-    /** Keeps the sealed analytics login of a shard, unless one is kept. Returns the one that is kept. */
+    /** Stores the encrypted analytics login of a shard, unless one is stored. Returns the stored one. */
     async keepAnalyticsLogin(shardId: string, login: string): Promise<string> {
       const [row] = await db.query(
         `UPDATE shards SET analytics_login = coalesce(analytics_login, $2) WHERE id = $1 RETURNING analytics_login AS login`,
@@ -291,7 +306,7 @@ export function controlPlacements(db: NeonConnection) {
       return rows.map((row) => ReadShard.parse(row["shard"]));
     },
 
-    /** All shards, or those of one strategy, with what must be known to count each tenant once. */
+    /** All shards, or those of one strategy, with the tenants to read or to leave out, so that each tenant counts once. */
     async analyticsShards(strategy: Strategy | null): Promise<AnalyticsShard[]> {
       const rows = await db.query(
         `SELECT ${readShardJson} || jsonb_build_object('tenants', coalesce(held.tenants, '[]'), 'copies', coalesce(held.copies, '[]')) AS shard
@@ -308,9 +323,4 @@ export function controlPlacements(db: NeonConnection) {
   };
 }
 
-export type ControlPlacements = ReturnType<typeof controlPlacements>;
-
-/** Those of this deployment. */
-export function placementsOf(env: ControlSettings): ControlPlacements {
-  return controlPlacements(connectControl(env));
-}
+export type PlacementsStore = ReturnType<typeof placementsStore>;

@@ -1,14 +1,13 @@
-// The control tables of fleet migrations: the schemas there are, the runs over them, and how each schema came out. A run
-// is lent to whoever executes it: it belongs to one attempt of one runner, and is taken for dead when that goes silent.
+// The control tables of fleet migrations: tenants' schemas, the runs over them, and each schema's result. One attempt of one
+// runner executes a run and sends heartbeats; a run without heartbeats for `SILENCE_SECONDS` is resumed or stopped.
 import * as z from "zod";
-import { FleetOptions, type Outcome, type Plan, outcomes } from "./fleet.ts";
+import { toIso } from "../core/time.ts";
+import { FleetOptions, type Outcome, Plan, outcomes } from "./fleet.ts";
 import { Shard, shardJson } from "../control/placements-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
-/** Whoever executes a run gives a sign of life every second or two. */
+/** A runner sends a heartbeat every two seconds: five lost ones mean that it has died. */
 const SILENCE_SECONDS = 10;
-
-const iso = (column: string): string => `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 
 const Run = z.object({
   id: z.int(),
@@ -19,7 +18,7 @@ const Run = z.object({
   runner: z.enum(["workflow", "terminal"]),
   attempt: z.int(),
   options: FleetOptions,
-  plan: z.custom<Plan>().nullable(),
+  plan: Plan.nullable(),
   counts: z.record(z.enum(outcomes), z.int()),
   peakConnections: z.int(),
   stopRequested: z.boolean(),
@@ -33,8 +32,8 @@ export type Runner = Run["runner"];
 const runJson = `jsonb_build_object('id', m.id, 'state', m.state, 'reason', m.reason, 'startedBy', m.started_by,
   'runner', m.runner, 'attempt', m.attempt, 'options', m.options, 'plan', m.plan, 'counts',
   jsonb_build_object(${outcomes.map((outcome) => `'${outcome}', m.${outcome}`).join(", ")}),
-  'peakConnections', m.peak_connections, 'stopRequested', m.stop_requested, 'startedAt', ${iso("m.started_at")},
-  'progressedAt', ${iso("m.progressed_at")}, 'finishedAt', ${iso("m.finished_at")})`;
+  'peakConnections', m.peak_connections, 'stopRequested', m.stop_requested, 'startedAt', ${toIso("m.started_at")},
+  'progressedAt', ${toIso("m.progressed_at")}, 'finishedAt', ${toIso("m.finished_at")})`;
 
 const StoredSchema = z.object({
   placementId: z.int(),
@@ -45,13 +44,13 @@ const StoredSchema = z.object({
 });
 export type StoredSchema = z.infer<typeof StoredSchema>;
 
-/** A run with what it amounts to. */
+/** A run with its results. */
 const Report = Run.extend({
-  /** Of the schemas that were changed. `null` when there are none. */
+  /** Times of the changed schemas; `null` when there are none. */
   perSchemaMs: z.object({ p50: z.int(), p95: z.int(), max: z.int() }).nullable(),
   /** Schemas that needed more than one try. */
   retried: z.int(),
-  /** The first hundred. */
+  /** The first hundred failures. */
   failures: z.array(
     z.object({
       tenantId: z.string(),
@@ -67,18 +66,18 @@ export type Report = z.infer<typeof Report>;
 const ShardSummary = z.object({
   shardId: z.string(),
   schemas: z.int(),
-  /** How many schemas have which version. */
+  /** Number of schemas by version. */
   versions: z.record(z.string(), z.int()),
-  /** Those that their newest run has not brought to where it went. */
+  /** Schemas that their newest run did not migrate. */
   failed: z.int(),
 });
 export type ShardSummary = z.infer<typeof ShardSummary>;
 
-/** One schema's way through a run. */
+/** One schema's result in a run. */
 export interface Result {
   placementId: number;
   outcome: Outcome;
-  /** What the schema has now; `null` when nothing has changed. */
+  /** The schema's version now; `null` when it is unchanged. */
   version: string | null;
   tries: number;
   tookMs: number;
@@ -86,23 +85,23 @@ export interface Result {
   reason: string | null;
 }
 
-/** The placements `p` with schemas of their own, on shards `s` that can be reached. */
+/** The placements `p` with a schema of their own, on shards `s` that can be reached. */
 const schemas = `FROM placements p JOIN shards s ON s.id = p.shard_id
   WHERE p.state = 'ready' AND s.strategy <> 'shared' AND s.host IS NOT NULL`;
 
 export interface SchemaQuery {
-  /** In the order of their ids, after this one. */
+  /** Schemas after this placement's id, in the order of ids. */
   after: number;
   limit: number;
   only?: readonly string[] | null;
   among?: readonly number[];
-  /** Those that lack this file. */
+  /** Only schemas that lack this file. */
   behind?: string;
-  /** Those that this run has not tried. */
+  /** Only schemas that this run has not tried. */
   untriedBy?: number;
 }
 
-export function controlFleet(db: NeonConnection) {
+export function fleetStore(db: ControlDatabase) {
   const runWhere = async (condition: string, params: readonly unknown[]): Promise<Run | undefined> => {
     const [row] = await db.query(`SELECT ${runJson} AS run FROM migration_runs m WHERE ${condition}`, params);
     return row && Run.parse(row["run"]);
@@ -124,8 +123,8 @@ export function controlFleet(db: NeonConnection) {
       return rows.map((row) => StoredSchema.parse(row["schema"]));
     },
 
-    /** Those of the tenants that have no schema of their own. */
-    async without(tenantIds: readonly string[]): Promise<string[]> {
+    /** The given tenants that have no schema of their own. */
+    async withoutSchema(tenantIds: readonly string[]): Promise<string[]> {
       const rows = await db.query(
         `SELECT wanted AS id FROM unnest($1::text[]) AS wanted
          WHERE NOT EXISTS (SELECT ${schemas} AND p.tenant_id = wanted) ORDER BY 1`,
@@ -149,7 +148,7 @@ export function controlFleet(db: NeonConnection) {
       return rows.map((row) => ShardSummary.parse(row["shard"]));
     },
 
-    /** Begins a run, unless one is running: then that one is returned. One that has gone silent is stopped first. */
+    /** Begins a run, unless one is running, which is then returned. Stops a run without heartbeats first. */
     async open(run: {
       startedBy: string;
       runner: Runner;
@@ -157,7 +156,7 @@ export function controlFleet(db: NeonConnection) {
     }): Promise<{ run: Run } | { running: Run }> {
       const [, opened = [], running = []] = await db.batch([
         {
-          text: `UPDATE migration_runs SET state = 'stopped', reason = 'it went silent', finished_at = now()
+          text: `UPDATE migration_runs SET state = 'stopped', reason = 'its runner stopped sending heartbeats', finished_at = now()
                  WHERE state = 'running' AND progressed_at < now() - make_interval(secs => $1)`,
           params: [SILENCE_SECONDS],
         },
@@ -173,12 +172,12 @@ export function controlFleet(db: NeonConnection) {
       return mine === undefined ? { running: Run.parse(running[0]?.["run"]) } : { run: Run.parse(mine["run"]) };
     },
 
-    /** Runs of Workflows that went silent, each with the attempt that is now to execute it. Those of terminals are stopped. */
-    async takeUpSilent(): Promise<{ id: number; attempt: number }[]> {
+    /** Runs of Workflows without heartbeats, each with the number of its next attempt. Stops such runs of terminals. */
+    async resumeSilent(): Promise<{ id: number; attempt: number }[]> {
       const silent = `state = 'running' AND progressed_at < now() - make_interval(secs => $1)`;
       const [, rows = []] = await db.batch([
         {
-          text: `UPDATE migration_runs SET state = 'stopped', reason = 'it went silent', finished_at = now()
+          text: `UPDATE migration_runs SET state = 'stopped', reason = 'its runner stopped sending heartbeats', finished_at = now()
                  WHERE ${silent} AND runner = 'terminal'`,
           params: [SILENCE_SECONDS],
         },
@@ -191,19 +190,18 @@ export function controlFleet(db: NeonConnection) {
       return z.array(z.object({ id: z.int(), attempt: z.int() })).parse(rows);
     },
 
-    /**
-     * A sign of life: the run goes on, and this is it. `undefined` when it has ended, or another attempt executes it.
-     */
-    async take(id: number, attempt: number): Promise<Lent | undefined> {
+    /** The heartbeat of an attempt. Returns the run; `undefined` when it has ended or another attempt executes it. */
+    async heartbeat(id: number, attempt: number): Promise<ActiveRun | undefined> {
       const [row] = await db.query(
         `UPDATE migration_runs m SET progressed_at = now() WHERE id = $1 AND attempt = $2 AND state = 'running'
          RETURNING ${runJson} || jsonb_build_object('cohort', m.cohort, 'reached', m.reached) AS run`,
         [id, attempt],
       );
-      return row && Lent.parse(row["run"]);
+      return row && ActiveRun.parse(row["run"]);
     },
 
-    async keepPlan(id: number, plan: Plan): Promise<void> {
+    /** Stores the plan, once. */
+    async storePlan(id: number, plan: Plan): Promise<void> {
       await db.query(`UPDATE migration_runs SET plan = $2, cohort = $3::bigint[] WHERE id = $1 AND plan IS NULL`, [
         id,
         JSON.stringify(plan),
@@ -211,7 +209,7 @@ export function controlFleet(db: NeonConnection) {
       ]);
     },
 
-    /** Keeps how a schema came out, once, and counts it. Returns whether the run is to stop here. */
+    /** Stores a schema's result, once, and counts it. Returns whether the run has to stop here. */
     async record(
       run: { id: number; attempt: number; connections: number },
       result: Result,
@@ -232,11 +230,12 @@ export function controlFleet(db: NeonConnection) {
       return { stop: row?.["stop"] !== false };
     },
 
-    /** Every placement up to this one was tried. */
-    async reach(id: number, placementId: number): Promise<void> {
+    /** Records that every placement up to this one was tried. */
+    async recordReached(id: number, placementId: number): Promise<void> {
       await db.query(`UPDATE migration_runs SET reached = greatest(reached, $2) WHERE id = $1`, [id, placementId]);
     },
 
+    /** Ends a run, if this attempt executes it. */
     async finish(id: number, attempt: number, state: Run["state"], reason: string | null): Promise<void> {
       await db.query(
         `UPDATE migration_runs SET state = $3, reason = $4, finished_at = now()
@@ -245,8 +244,8 @@ export function controlFleet(db: NeonConnection) {
       );
     },
 
-    /** Has it stop when the schemas that are under way are done. Returns whether it was running. */
-    async askToStop(id: number): Promise<boolean> {
+    /** Asks a run to stop after its running schemas. Returns whether it was running. */
+    async requestStop(id: number): Promise<boolean> {
       const rows = await db.query(
         `UPDATE migration_runs SET stop_requested = true WHERE id = $1 AND state = 'running' RETURNING id`,
         [id],
@@ -280,7 +279,7 @@ export function controlFleet(db: NeonConnection) {
           params: [id],
         },
       ]);
-      const ms = amounts?.["ms"] as number[] | null | undefined;
+      const ms = z.array(z.int()).nullish().parse(amounts?.["ms"]);
       return Report.parse({
         ...run,
         perSchemaMs: ms ? { p50: ms[0], p95: ms[1], max: ms[2] } : null,
@@ -291,17 +290,12 @@ export function controlFleet(db: NeonConnection) {
   };
 }
 
-/** A run in the hands of whoever executes it. */
-const Lent = Run.extend({
+/** A run as the attempt that executes it sees it. */
+const ActiveRun = Run.extend({
   cohort: z.array(z.int()),
-  /** Every other placement up to this one was tried. */
+  /** Every placement up to this one, outside of the cohort too, was tried. */
   reached: z.int(),
 });
-export type Lent = z.infer<typeof Lent>;
+export type ActiveRun = z.infer<typeof ActiveRun>;
 
-export type ControlFleet = ReturnType<typeof controlFleet>;
-
-/** Those of this deployment. */
-export function fleetOf(env: ControlSettings): ControlFleet {
-  return controlFleet(connectControl(env));
-}
+export type FleetStore = ReturnType<typeof fleetStore>;

@@ -1,33 +1,33 @@
-// How a change of the tenants' own schemas goes through the fleet: which schemas it is for, in which order they are tried,
-// what is tried again, when a run stops, and what it says in the end. A schema's version is the name of its last file; the
-// files are numbered, so names compare as versions do. Nobody waits for anybody: tenants on different versions are normal.
+// The rules of a fleet migration, which runs over all tenants' schemas: which schemas it migrates and in which order, what it
+// retries, when it stops and what it reports. A schema's version is the name of its last file; files are numbered, so that
+// names compare as versions do. Tenants do not wait for each other: different versions at the same time are normal.
 import * as z from "zod";
 import { TenantId } from "../core/tenant.ts";
 import type { Difference } from "../tenant-db/branch.ts";
 
-/** What an operator may ask of a run, from a terminal or by the API. */
+/** An operator's options for a run, from a terminal or by the API. */
 export const FleetOptions = z.strictObject({
-  /** Says what would be done and does nothing. */
+  /** Reports the plan and changes nothing. */
   dryRun: z.boolean().default(false),
-  /** Schemas at once, each of which takes one connection. A database has some hundred of them, for its tenants. */
+  /** Schemas migrated concurrently, with one connection each. A database has about a hundred, which tenants need too. */
   concurrency: z.int().min(1).max(32).default(8),
-  /** Who goes first and is waited for: so many, picked by chance, or these. */
+  /** Schemas that are migrated first: a number of random ones, or these tenants'. The others wait for them. */
   cohort: z.union([z.int().min(0).max(1000), z.array(TenantId).min(1).max(1000)]).default(0),
-  /** The run stops when more than this fail: a number, or a share of those tried such as "2%". */
+  /** The run stops when more than this fail: a number, or a share of the tried schemas such as "2%". */
   stopAbove: z
     .union([
       z.int().min(0),
       z.string().regex(/^(\d{1,2}(\.\d{1,2})?|100)%$/, 'a number of schemas, or a share of them such as "2%"'),
     ])
     .default("2%"),
-  /** Nobody but these. */
+  /** Only these tenants. */
   only: z.array(TenantId).min(1).max(1000).nullable().default(null),
-  /** Takes schemas that somebody changed by hand as they are. */
+  /** Migrates schemas that were changed outside of migrations, too. */
   allowDrift: z.boolean().default(false),
 });
 export type FleetOptions = z.infer<typeof FleetOptions>;
 
-/** One tenant's schema, and where it is. */
+/** One tenant's schema and its shard. */
 export interface SchemaPlacement {
   placementId: number;
   tenantId: string;
@@ -36,7 +36,7 @@ export interface SchemaPlacement {
   version: string | null;
 }
 
-/** current: it was there already. busy: a table was in use whenever it was tried. */
+/** `current`: it had all files already. `busy`: a table was in use at every attempt. */
 export const outcomes = ["applied", "current", "failed", "drifted", "busy"] as const;
 export type Outcome = (typeof outcomes)[number];
 export type Counts = Readonly<Record<Outcome, number>>;
@@ -51,30 +51,31 @@ function tried(counts: Counts): number {
   return outcomes.reduce((sum, outcome) => sum + counts[outcome], 0);
 }
 
-/** The files that a schema of this version lacks. None for one that is ahead of them, made by a newer program. */
+/** The files that a schema of this version lacks. None for a schema that a newer program has migrated further. */
 export function pendingFiles(files: readonly string[], version: string | null): string[] {
   return files.filter((file) => file > (version ?? ""));
 }
 
 // ---- the plan
 
-export interface Plan {
-  /** The version that schemas are brought to. */
-  target: string;
-  pending: number;
-  /** Schemas that know files which this program does not. They are left alone. */
-  ahead: number;
-  /** `oldest` is the version, empty for none, of the pending schema that lacks most. */
-  shards: { shardId: string; schemas: number; pending: number; oldest: string }[];
-  /** Those who go first. */
-  cohort: { placementId: number; tenantId: string }[];
-}
+export const Plan = z.object({
+  /** The version that schemas are migrated to. */
+  target: z.string(),
+  pending: z.int(),
+  /** Schemas with files that this program does not have. The run leaves them alone. */
+  ahead: z.int(),
+  /** `oldest`: the oldest version among the pending schemas; empty for a schema without any file. */
+  shards: z.array(z.object({ shardId: z.string(), schemas: z.int(), pending: z.int(), oldest: z.string() })),
+  /** The schemas that are migrated first. */
+  cohort: z.array(z.object({ placementId: z.int(), tenantId: z.string() })),
+});
+export type Plan = z.infer<typeof Plan>;
 
 export function emptyPlan(target: string): Plan {
   return { target, pending: 0, ahead: 0, shards: [], cohort: [] };
 }
 
-/** The plan with some more of the fleet in it. It keeps numbers and the cohort, however large the fleet is. */
+/** Adds a page of schemas to the plan. A plan holds counts and the cohort only, so that a large fleet does not enlarge it. */
 export function planned(
   plan: Plan,
   schemas: readonly SchemaPlacement[],
@@ -103,7 +104,7 @@ export function planned(
   return { ...next, shards: [...shards.values()] };
 }
 
-/** A number by chance (FNV-1a): the same whenever it is asked for, and another for another migration's same tenant. */
+/** A pseudo-random rank (FNV-1a hash): stable within one migration, different for the same tenant in another migration. */
 function rank(target: string, placementId: number): number {
   let hash = 0x811c9dc5;
   for (const character of `${target}/${placementId}`) {
@@ -114,21 +115,21 @@ function rank(target: string, placementId: number): number {
 
 // ---- one schema
 
-/** How one attempt at one schema went. unreachable: its database turned us away or did not answer. */
+/** The result of one attempt at one schema. `unreachable`: its database refused the connection or did not answer. */
 export interface Attempt {
   outcome: Outcome | "unreachable";
   sqlState: string | null;
-  /** In our words, for whoever reads the report. */
+  /** In Tollgate's words, for the report. */
   reason: string | null;
 }
 
 /**
- * Longer than the second that an attempt waits for a table, because its tenant waits behind it; together some ten seconds:
- * a schema that is in use for longer is left for another run.
+ * Each delay is at least the second that an attempt waits for a table, because the tenant's statements queue behind an
+ * attempt. All attempts take about ten seconds; a schema that is in use for longer is left to another run.
  */
 const retryDelaysMs = [1000, 2000, 4000] as const;
 
-/** When to try a schema again after so many tries; `undefined` when trying again would not help. */
+/** Milliseconds until the next attempt, after `tries` attempts; `undefined`: do not retry. */
 export function retryAfterMs({ outcome }: Attempt, tries: number): number | undefined {
   return outcome === "busy" || outcome === "unreachable" ? retryDelaysMs[tries - 1] : undefined;
 }
@@ -136,32 +137,32 @@ export function retryAfterMs({ outcome }: Attempt, tries: number): number | unde
 /** SQLSTATE codes and classes, the longer first: https://www.postgresql.org/docs/18/errcodes-appendix.html */
 const reasons = [
   ["22004", "one of its files has no text"],
-  ["23502", "rows have no value where one is required"],
-  ["23505", "rows that exist are not unique"],
-  ["23514", "rows that exist break a check"],
-  ["40P01", "it and a tenant's statement waited for each other"],
+  ["23502", "existing rows lack a required value"],
+  ["23505", "existing rows are not unique"],
+  ["23514", "existing rows break a check"],
+  ["40P01", "it and a tenant's statement deadlocked"],
   ["42501", "the owner of the database may not do this"],
   ["42701", "a column of this name exists"],
   ["42703", "a column does not exist"],
-  ["42883", "a function does not exist; if it is tollgate.migrate, the database's own migrations come first"],
+  ["42883", "a function does not exist; if it is tollgate.migrate, run the database's own migrations first"],
   ["42P01", "a table does not exist"],
   ["42P07", "a table or an index of this name exists"],
   ["55P03", "a table was in use for too long"],
   ["57014", "it took longer than a schema may take"],
   ["3F", "the schema does not exist"],
   ["22", "a value that exists does not fit"],
-  ["23", "rows that exist break a constraint"],
+  ["23", "existing rows break a constraint"],
   ["2B", "other objects depend on what it removes"],
   ["42", "it does not fit what is there"],
 ] as const;
 
-/** What the database's refusal means, without what it said: that may quote rows. */
+/** What an error code means, in Tollgate's words: the database's message may quote rows. */
 export function explain(sqlState: string, constraint?: string): string {
   const reason = reasons.find(([code]) => sqlState.startsWith(code))?.[1] ?? "the database refused it";
   return constraint === undefined ? reason : `${reason} (constraint ${constraint})`;
 }
 
-/** How a schema was changed by hand, in a line: the first objects, and how many there are. */
+/** Describes in one line how a schema was changed outside of migrations: the first three objects and the number of others. */
 export function describeDrift(differences: readonly Difference[]): string {
   const shown = differences.slice(0, 3).map(({ object, expected, found }) => {
     if (expected === null) return `${object} was added`;
@@ -169,7 +170,7 @@ export function describeDrift(differences: readonly Difference[]): string {
     return `${object} is "${shorten(found)}" instead of "${shorten(expected)}"`;
   });
   const more = differences.length - shown.length;
-  return `somebody changed it: ${shown.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
+  return `it was changed outside of migrations: ${shown.join("; ")}${more > 0 ? `; and ${more} more` : ""}`;
 }
 
 function shorten(text: string): string {
@@ -182,9 +183,9 @@ function shorten(text: string): string {
 export const STOPPED_BY_OPERATOR = "the operator stopped it";
 
 /**
- * Why a run must not go on, or `undefined`. What fails or has drifted counts; what was busy says nothing about a change. A
- * share is of those tried: strictly when the cohort has just been tried, which is what it is for; later one failure is
- * always let pass, because it is a large share of the first few.
+ * Why a run must stop, or `undefined`. Failed and drifted schemas count; a busy schema says nothing about the migration. A
+ * share is relative to the tried schemas. Right after the cohort it is strict, because the cohort exists to find failures;
+ * later one failure is always allowed, because it is a large share of the first few schemas.
  */
 export function stopReason(
   stopAbove: FleetOptions["stopAbove"],
@@ -201,7 +202,7 @@ export function stopReason(
   return `${failed} of ${all} failed, more than ${stopAbove}${afterCohort ? " of the first cohort" : ""}`;
 }
 
-/** What a run has become that has tried everything. */
+/** The state of a run that has tried every schema. */
 export function endState(counts: Counts): "done" | "failed" {
   return counts.failed + counts.drifted + counts.busy > 0 ? "failed" : "done";
 }

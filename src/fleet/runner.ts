@@ -1,6 +1,6 @@
-// Executes a run over the fleet, some schemas at a time, from a terminal or in a Workflow. All that a run knows is in the
-// control tables, and a schema's own migration can be repeated: whoever is killed at any point loses nothing, and whoever
-// goes on does nothing twice. The cohort is tried before all others, and waited for.
+// Executes a fleet migration a page of schemas at a time, from a terminal or in a Workflow.
+// Invariants: the control tables hold the state of the run and a schema's migration can be repeated, so that a runner that
+// dies loses nothing and its successor repeats nothing; the cohort is finished before any other schema is tried.
 import { AppError } from "../core/errors.ts";
 import {
   type Attempt,
@@ -18,22 +18,22 @@ import {
   stopReason,
 } from "./fleet.ts";
 import { type Branch, type Migrated, type Migration, openBranch } from "../tenant-db/branch.ts";
-import type { ControlFleet, Lent, Result, StoredSchema } from "./fleet-store.ts";
+import type { FleetStore, ActiveRun, Result, StoredSchema } from "./fleet-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { SqlError } from "../adapters/neon.ts";
 
-/** What executing a run needs of the world; a test gives it another one. */
+/** What the execution of a run needs from outside; tests replace it. */
 export interface FleetWork {
   files: readonly string[];
-  /** A sign of life. `undefined`: it has ended, or somebody else executes it. */
-  take(): Promise<Lent | undefined>;
-  /** Schemas that lack files and were not tried in this run, in the order of their ids. */
-  untried(query: { after: number; limit: number; among?: readonly number[] }, run: Lent): Promise<StoredSchema[]>;
-  /** One attempt. Never throws. May be repeated, also when an earlier one has come through. */
+  /** `undefined`: the run has ended, or another attempt executes it. */
+  heartbeat(): Promise<ActiveRun | undefined>;
+  /** Schemas that lack files and were not tried in this run, in the order of ids. */
+  untried(query: { after: number; limit: number; among?: readonly number[] }, run: ActiveRun): Promise<StoredSchema[]>;
+  /** One attempt. Never throws. Can be repeated, also after a success. */
   migrate(schema: StoredSchema, options: FleetOptions): Promise<Attempt>;
-  /** Kept once for each schema and run. `stop`: the run is to go no further. */
+  /** Stores a result once for each schema and run. `stop`: the run must not continue. */
   record(result: Result, connections: number): Promise<{ stop: boolean }>;
-  reach(placementId: number): Promise<void>;
+  recordReached(placementId: number): Promise<void>;
   finish(state: "done" | "failed" | "stopped", reason: string | null): Promise<void>;
   sleep(ms: number): Promise<void>;
   nowMs(): number;
@@ -41,20 +41,20 @@ export interface FleetWork {
 
 /**
  * Tries the next schemas of a run, `limit` at most, and begins none after `untilMs`. Returns whether there is more to do.
- * Throws when the control tables cannot be reached; what was tried stays tried.
+ * Throws when the control tables cannot be reached; results that were stored stay stored.
  */
 export async function advance(
   work: FleetWork,
   { limit, untilMs = Infinity, onResult }: Advance,
 ): Promise<"more" | "ended"> {
-  const run = await work.take();
+  const run = await work.heartbeat();
   if (run === undefined) return "ended";
   const { options, cohort } = run;
   const first = cohort.length === 0 ? [] : await work.untried({ among: cohort, after: 0, limit }, run);
   const page = first.length > 0 ? first : await work.untried({ after: run.reached, limit }, run);
 
   let counts: Counts = run.counts;
-  // The cohort is judged once it is through; before that, only a number of failures can be too many.
+  // A share of failures is judged after the whole cohort; a number of failures is judged at once.
   const judge = (): string | undefined =>
     first.length > 0 && typeof options.stopAbove === "string"
       ? undefined
@@ -81,12 +81,12 @@ export async function advance(
     () => stopped !== undefined || superseded || late(),
   );
 
-  if (superseded) return "more"; // the next one finds out why
+  if (superseded) return "more"; // the next heartbeat finds out why
   if (stopped !== undefined) await work.finish("stopped", stopped);
   else if (page.length === 0) await work.finish(endState(counts), null);
   else {
     const last = page.at(-1);
-    if (first.length === 0 && last !== undefined && !late()) await work.reach(last.placementId);
+    if (first.length === 0 && last !== undefined && !late()) await work.recordReached(last.placementId);
     return "more";
   }
   return "ended";
@@ -114,7 +114,7 @@ async function untilSettled(work: FleetWork, schema: StoredSchema, options: Flee
   }
 }
 
-/** Works on all of them in order, `limit` at a time, and begins no more once `stopped` says so or one has thrown. */
+/** Processes items in order, `limit` concurrently. Begins no further item once `stopped` returns true or one has thrown. */
 async function atMost<Item>(
   limit: number,
   items: readonly Item[],
@@ -133,13 +133,13 @@ async function atMost<Item>(
   if (errors.length > 0) throw errors[0];
 }
 
-/** What of the environment tenants' databases are migrated with. */
+/** The variables that migrating tenants' databases needs. */
 export type FleetEnvironment = Pick<Env, "NEON_FETCH_ENDPOINT" | "ENCRYPTION_KEYS">;
 
-/** The work on real databases, for one attempt at a run. */
+/** The work on real databases, for one attempt of a run. */
 export function fleetWork(
   env: FleetEnvironment,
-  control: ControlFleet,
+  control: FleetStore,
   { files, id, attempt }: { files: readonly Migration[]; id: number; attempt: number },
 ): FleetWork {
   const names = files.map(({ name }) => name);
@@ -153,7 +153,7 @@ export function fleetWork(
   };
   return {
     files: names,
-    take: () => control.take(id, attempt),
+    heartbeat: () => control.heartbeat(id, attempt),
     untried: ({ among, ...query }, { options }) =>
       control.schemas({
         ...query,
@@ -171,7 +171,7 @@ export function fleetWork(
       }
     },
     record: (result, connections) => control.record({ id, attempt, connections }, result),
-    reach: (placementId) => control.reach(id, placementId),
+    recordReached: (placementId) => control.recordReached(id, placementId),
     finish: (state, reason) => control.finish(id, attempt, state, reason),
     sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms)),
     nowMs: () => Date.now(),
@@ -184,11 +184,11 @@ function outcomeOf(migrated: Migrated): Attempt {
   if (migrated.refused === "drift")
     return { outcome: "drifted", sqlState: null, reason: describeDrift(migrated.differences) };
   const reason =
-    migrated.refused === "changed" ? "has changed since it was applied" : "was applied and is not among ours";
+    migrated.refused === "changed" ? "has changed since it was applied" : "was applied and is not in this program";
   return { outcome: "failed", sqlState: null, reason: `${migrated.file} ${reason}` };
 }
 
-/** What a thrown value means for the schema that was tried. */
+/** The attempt's result for a thrown value. */
 export function failureOf(error: unknown): Attempt {
   if (error instanceof SqlError) {
     const { sqlState, constraint } = error;
@@ -197,13 +197,13 @@ export function failureOf(error: unknown): Attempt {
   }
   if (error instanceof AppError && error.code === "database_unavailable")
     return { outcome: "unreachable", sqlState: null, reason: "its database could not be reached" };
-  // An `AppError`'s words are ours.
+  // The message of an `AppError` is Tollgate's own, so it quotes no rows.
   return { outcome: "failed", sqlState: null, reason: error instanceof AppError ? error.message : "something failed" };
 }
 
-/** What a run with these options would do. Reads the control tables alone, a page at a time. */
+/** Plans a run with these options. Reads only the control tables, a page at a time. */
 export async function planFleet(
-  control: ControlFleet,
+  control: FleetStore,
   files: readonly Migration[],
   options: FleetOptions,
 ): Promise<Plan> {
@@ -217,22 +217,25 @@ export async function planFleet(
   }
 }
 
-/** Plans a run that is not planned yet. Returns whether there is something to do then. */
-export async function begin(
-  control: ControlFleet,
+/** Plans a run that has no plan yet. Returns whether there is something to do. */
+export async function beginRun(
+  control: FleetStore,
   { files, id, attempt }: { files: readonly Migration[]; id: number; attempt: number },
 ): Promise<"more" | "ended"> {
-  const run = await control.take(id, attempt);
+  const run = await control.heartbeat(id, attempt);
   if (run === undefined) return "ended";
-  if (run.plan === null) await control.keepPlan(id, await planFleet(control, files, run.options));
+  if (run.plan === null) await control.storePlan(id, await planFleet(control, files, run.options));
   if (!run.options.dryRun) return "more";
   await control.finish(id, attempt, "done", null);
   return "ended";
 }
 
-/** Gives signs of life while `work` goes on. */
-export async function alive<T>(run: Pick<FleetWork, "take">, work: () => Promise<T>): Promise<T> {
-  const timer = setInterval(() => void run.take().catch(() => undefined), 2_000);
+/** How often a runner sends a heartbeat: often enough that one lost heartbeat does not matter. */
+const HEARTBEAT_MS = 2_000;
+
+/** Sends heartbeats while `work` runs. */
+export async function withHeartbeat<T>(run: Pick<FleetWork, "heartbeat">, work: () => Promise<T>): Promise<T> {
+  const timer = setInterval(() => void run.heartbeat().catch(() => undefined), HEARTBEAT_MS);
   try {
     return await work();
   } finally {

@@ -1,12 +1,13 @@
 // Drops what a tenant that is gone has in its databases and buckets, in every tier and also where a move has left it. All
 // of it may be repeated: what is gone already counts as dropped.
+import { createContext } from "../control/context.ts";
 import { type Upload, abandonUpload } from "../backups/bucket.ts";
 import type { ControlRemovals, DroppedPlace } from "./removals-store.ts";
-import { placementsOf } from "../control/placements-store.ts";
+import { placementsStore } from "../control/placements-store.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 import { forgetNotes, notes } from "../tenant-db/copy.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { dropPlace, dropSchema, placeOwner } from "../tenant-db/placement.ts";
+import { dropPlacement, dropSchema, shardOwner } from "../tenant-db/placement.ts";
 import { closeOwnShard } from "../tenant-db/shards.ts";
 
 /** R2 deletes as many at once. */
@@ -25,16 +26,16 @@ export async function dropPlaces(env: Env, removals: ControlRemovals, tenantId: 
   // What the logs of changes keep for restores, also where the tenant was before.
   const shards = new Set(places.filter(({ strategy }) => strategy !== "database").map(({ shardId }) => shardId));
   for (const shardId of shards) {
-    const known = await placementsOf(env).shard(shardId);
-    if (known !== undefined) await forgetNotes(await placeOwner(env, shardId), tenantId, notes);
+    const known = await placementsStore(createContext(env).control).shard(shardId);
+    if (known !== undefined) await forgetNotes(await shardOwner(createContext(env), shardId), tenantId, notes);
   }
-  return closeOwnShard(env, tenantId);
+  return closeOwnShard(createContext(env), tenantId);
 }
 
 async function drop(env: Env, tenantId: TenantId, place: DroppedPlace): Promise<void> {
-  if (place.placement !== null) return dropPlace(env, tenantId, place.placement);
+  if (place.placement !== null) return dropPlacement(createContext(env), tenantId, place.placement);
   // Reserved and perhaps never made; a database is removed by its name.
-  if (place.strategy === "schema") await dropSchema(env, place);
+  if (place.strategy === "schema") await dropSchema(createContext(env), place);
 }
 
 /** Deletes some of the tenant's documents, backups and imports. Returns whether none is left. */

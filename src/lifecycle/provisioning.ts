@@ -1,6 +1,7 @@
 // The Workflow that turns a paid order into a tenant that answers. Each step can be repeated at any point of failure;
 // what was done is recorded in the control tables, step by step, for the buyer to see. The tenant becomes active only
 // after a real MCP call as that tenant succeeded through the public URL (DESIGN.md I5).
+import { createContext } from "../control/context.ts";
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { NonRetryableError } from "cloudflare:workflows";
 import { callCanary } from "./canary.ts";
@@ -14,7 +15,7 @@ import { linkingIssuers } from "../identity/issuers.ts";
 import type { ProvisioningStep } from "./provisioning-steps.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { findPlace } from "../tenant-db/placement.ts";
+import { findPlacement } from "../tenant-db/placement.ts";
 import { OPENING_POLL_MS, makeRoomAhead } from "../tenant-db/shards.ts";
 
 export interface ProvisioningParams {
@@ -82,7 +83,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       const findsPlace = async (): Promise<boolean> => {
         const tenant = await tenants.summary(tenantId);
         if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
-        return findPlace(env, tenantId, tenant);
+        return findPlacement(createContext(env), tenantId, tenant);
       };
       for (let look = 1; !(await recorded("placement", findsPlace, look)); look += 1) {
         await step.sleep(`placement ${look} waits`, OPENING_POLL_MS);
@@ -128,7 +129,11 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     }
 
     // Nobody waits any more: time to make room for those who come.
-    for (let look = 1; !(await step.do(`room ${look}`, stepConfig, () => makeRoomAhead(env))); look += 1) {
+    for (
+      let look = 1;
+      !(await step.do(`room ${look}`, stepConfig, () => makeRoomAhead(createContext(env))));
+      look += 1
+    ) {
       await step.sleep(`room ${look} waits`, OPENING_POLL_MS);
     }
   }

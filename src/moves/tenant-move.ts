@@ -2,8 +2,9 @@
 // left. What is done stands in the control tables after each piece, so that any piece can be repeated, by anybody.
 // What may still be under way from a piece that was given up is harmless: it carries the number of its attempt, and both
 // the place that is copied to and the change-over accept the newest number alone.
+import { type Context, createContext } from "../control/context.ts";
 import { type ControlMoves, movesOf } from "./moves-store.ts";
-import { placementsOf } from "../control/placements-store.ts";
+import { placementsStore } from "../control/placements-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { openTenantDb, provePlacement } from "../tenant-db/dispatch.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
@@ -30,7 +31,7 @@ import { type Move, direction, mayBe, nearEnough } from "./move.ts";
 import type { Placement } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { GATE_WAIT_MS, dropPlace, makePlace, markAsCopy, placeOwner } from "../tenant-db/placement.ts";
+import { GATE_WAIT_MS, dropPlacement, makePlacement, markAsCopy, shardOwner } from "../tenant-db/placement.ts";
 import { OPENING_POLL_MS, closeShard, makeRoom } from "../tenant-db/shards.ts";
 
 /** A piece of a move: short enough for one step of a Workflow and one RPC. */
@@ -71,12 +72,14 @@ const DONE: Piece = { done: true, waitMs: 0 };
 
 export class TenantMove {
   readonly #env: Env;
+  readonly #context: Context;
   readonly #tenantId: TenantId;
   readonly #host: MoveHost;
   readonly #moves: ControlMoves;
 
   constructor(env: Env, tenantId: TenantId, host: MoveHost) {
     this.#env = env;
+    this.#context = createContext(env);
     this.#tenantId = tenantId;
     this.#host = host;
     this.#moves = movesOf(env);
@@ -119,7 +122,7 @@ export class TenantMove {
     await this.release(move.from);
     if (move.to !== null) await this.#drop(move.to);
     else if (move.strategy === "database")
-      await closeShard(this.#env, await placementsOf(this.#env).ownShard(this.#tenantId, ""));
+      await closeShard(this.#context, await placementsStore(this.#context.control).ownShard(this.#tenantId, ""));
     await this.#moves.finish(move.id, "undone", move.to?.id ?? null);
     return DONE;
   }
@@ -132,7 +135,7 @@ export class TenantMove {
     const move = await this.#moves.live(this.#tenantId);
     if (move !== undefined) await this.#moves.nextAttempt(move.id);
     await this.#host.adopt();
-    const now = await placementsOf(this.#env).inForce(this.#tenantId);
+    const now = await placementsStore(this.#context.control).inForce(this.#tenantId);
     if (now === inForce.id) await this.release(inForce);
   }
 
@@ -147,11 +150,11 @@ export class TenantMove {
     if (!(await this.#moves.reserve(move.id))) {
       if (move.strategy === "shared" || move.shardId !== null) throw new MoveRefused("No such shard has room.");
       const { region } = (await tenantsOf(this.#env).summary(this.#tenantId)) ?? fail("the tenant is gone");
-      await makeRoom(this.#env, this.#tenantId, { strategy: move.strategy, region });
+      await makeRoom(this.#context, this.#tenantId, { strategy: move.strategy, region });
       return { done: false, waitMs: OPENING_POLL_MS };
     }
-    const placed = await placementsOf(this.#env).reserved(move.id);
-    if (placed !== undefined) await makePlace(this.#env, this.#tenantId, placed);
+    const placed = await placementsStore(this.#context.control).reservedFor(move.id);
+    if (placed !== undefined) await makePlacement(this.#context, this.#tenantId, placed);
     const reserved = await this.#moves.live(this.#tenantId);
     if (reserved === undefined || reserved.to === null) {
       throw new AppError("placement_unavailable", "the reserved place cannot be read");
@@ -297,7 +300,7 @@ export class TenantMove {
   // ---- the places
 
   #drop(placement: Placement): Promise<void> {
-    return dropPlace(this.#env, this.#tenantId, placement);
+    return dropPlacement(this.#context, this.#tenantId, placement);
   }
 
   #load(side: Side, token: number): Promise<void> {
@@ -328,7 +331,7 @@ export class TenantMove {
   }
 
   #ownerOf(placement: Placement): Promise<NeonConnection> {
-    return placeOwner(this.#env, placement.shardId);
+    return shardOwner(this.#context, placement.shardId);
   }
 }
 

@@ -30,7 +30,7 @@ analyticsApi.post("/", async (c) => {
   };
   // Twice, so that a question whose answering is cut off is known, too.
   log("info", "analytics_asked", asked);
-  const { rows, shards, truncated, sizeBytes } = await askAllTenants(c.env, sql, strategy);
+  const { rows, shards, truncated, sizeBytes } = await askAllTenants(c.get("context"), sql, strategy);
   log("info", "analytics_answered", {
     ...asked,
     rows: rows.length,

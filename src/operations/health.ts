@@ -3,7 +3,7 @@
 import { Hono } from "hono";
 import { proveBranch } from "../tenant-db/branch.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";
-import { type ReadShard, controlPlacements } from "../control/placements-store.ts";
+import { type ReadShard, placementsStore } from "../control/placements-store.ts";
 import { controlTenants } from "../control/tenants-store.ts";
 import { controlUsage } from "../control/ledger-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
@@ -52,7 +52,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
   const control = connectControl(env);
   const [isolation, quota, sessions, replicas, files, pipeline] = await Promise.all([
     check("isolation", async () => {
-      const placements = controlPlacements(control);
+      const placements = placementsStore(control);
       const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
       if (shared === undefined || shared.length === 0)
         return failedCheck("no shard is registered: run npm run migrate");
@@ -81,7 +81,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       return passedCheck({ budget, ...Object.fromEntries(strategies.map((name) => [name, held[name] ?? noSessions])) });
     }),
     check("replicas", async () => {
-      const shards = await controlPlacements(control).replicated();
+      const shards = await placementsStore(control).replicated();
       const found = await Promise.all(shards.map(async (shard) => [shard.id, await replicaOf(env, shard)] as const));
       return replicasCheck(Object.fromEntries(found));
     }),

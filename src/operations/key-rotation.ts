@@ -1,6 +1,6 @@
 // Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins that an older key encrypted. Shards' logins are
 // done here, each tenant's login in the tenant's object. Once no login is left under a key, that key can be removed.
-import { connectControl } from "../adapters/neon.ts";
+import type { Context } from "../control/context.ts";
 import { encryptedLoginsStore } from "../control/encrypted-logins-store.ts";
 import { parseKeyRing } from "../core/encryption.ts";
 import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
@@ -8,13 +8,13 @@ import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 /** Logins of each kind in one sweep: a second's work. The next sweep takes the next ones. */
 const BATCH = 50;
 
-export async function rotateEncryptionKeys(env: Env): Promise<void> {
+export async function rotateEncryptionKeys({ env, control, tenantObject }: Context): Promise<void> {
   const [newest] = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
-  const logins = encryptedLoginsStore(connectControl(env));
+  const logins = encryptedLoginsStore(control);
   for (const stored of await logins.shardLoginsNotUnder(newest.id, BATCH)) {
     const login = await decryptLogin(env, stored.purpose, stored.login);
     await logins.replaceShardLogin(stored, await encryptLogin(env, stored.purpose, login));
   }
   const tenants = await logins.tenantsNotUnder(newest.id, BATCH);
-  await Promise.allSettled(tenants.map((tenantId) => env.TENANT.getByName(tenantId).refresh()));
+  await Promise.allSettled(tenants.map((tenantId) => tenantObject(tenantId).refresh()));
 }

@@ -19,6 +19,7 @@ import { MOVE_SILENCE_MS, startMoving } from "../moves/workflow.ts";
 import { tellOpenCalls } from "../metering/fallback-calls.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning-start.ts";
 import { sweepRemovals } from "../lifecycle/removal-workflow.ts";
+import { createContext } from "../control/context.ts";
 import { rotateEncryptionKeys } from "./key-rotation.ts";
 
 /** Of each kind, one run takes this many; what is left waits a minute. */
@@ -66,7 +67,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await settle("open_calls", async () =>
     tellOpenCalls(env, await controlOpenCalls(db).uncounted(BATCH, OPEN_CALLS_EACH)),
   );
-  await settle("encryption_keys", () => rotateEncryptionKeys(env));
+  await settle("encryption_keys", () => rotateEncryptionKeys(createContext(env)));
   await settle("silent_moves", async () => {
     await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
   });
@@ -74,7 +75,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await settle("removals", () => sweepRemovals(env, BATCH));
   await settle("silent_jobs", () => resumeSilentJobs(env, BATCH));
   await settle("old_changes", () => pruneChanges(env));
-  await settle("silent_migrations", () => resumeSilentMigrations(env));
+  await settle("silent_migrations", () => resumeSilentMigrations(createContext(env)));
   await settle("alarms", () => raiseAlarms(env, nowMs));
   await controlUsage(db).beat("sweep", nowMs);
 }

@@ -2,7 +2,7 @@
 // strategy needs. Invariants: a decrypted login stays in the caller's memory; a tool gets no access to rows unless its login
 // was proved to be kept within its tenant during the last `PROOF_TRUSTED_MS`.
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
-import type { ControlPlacements, ReadShard, Shard } from "../control/placements-store.ts";
+import type { PlacementsStore, ReadShard, Shard } from "../control/placements-store.ts";
 import { IV_BYTES, decrypt, encrypt, isEncryptedWithNewest, parseKeyRing } from "../core/encryption.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, connectionUrl, loginPurpose, ownName, purposeOf } from "../core/placement.ts";
@@ -173,7 +173,7 @@ export async function analyticsConnections(
  */
 export async function giveAnalyticsLogin(
   env: EncryptionKeys,
-  placements: Pick<ControlPlacements, "keepAnalyticsLogin">,
+  placements: Pick<PlacementsStore, "keepAnalyticsLogin">,
   shardId: string,
   owner: NeonConnection,
 ): Promise<void> {

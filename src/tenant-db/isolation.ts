@@ -7,7 +7,7 @@ import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
 import { connectNeon, type Row, SqlError, type Statement } from "../adapters/neon.ts";
-import { enterOwnSchema, enterTenant, plainTransaction } from "./tenant-db.ts";
+import { enterTenant, plainTransaction } from "./tenant-db.ts";
 
 export interface IsolationFailure {
   /** A stable name of what was looked at. */
@@ -164,7 +164,7 @@ export async function proveOwnSchema({
   try {
     const [, , faults, open] = await connectNeon(url, fetchEndpoint).batch([
       plainTransaction,
-      enterOwnSchema(schema, TIMEOUT_MS),
+      enterTenant(schema, TIMEOUT_MS),
       faultsOf(ownChecks, [schema, tenantId]),
       hostFunctions,
     ]);

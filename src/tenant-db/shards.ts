@@ -1,54 +1,57 @@
-// Makes the databases that tenants' schemas are in, on Neon: a project each. Neon works for seconds on one, so this is
-// asked again and again by a Workflow that sleeps in between; whatever was done is found again, by name or in the control
-// tables.
-import { setUpBranch } from "./branch.ts";
-import { type ControlPlacements, placementsOf } from "../control/placements-store.ts";
-import { encryptLogin, giveAnalyticsLogin } from "./dispatch.ts";
+// Shards on Neon: creates the databases that tenants' schemas and own databases need, one Neon project each, and removes
+// them. Neon works on a project for seconds, so a Workflow calls these functions repeatedly and sleeps in between. Each call
+// finds earlier work again, by the project's name or in the control tables.
 import { connectNeon } from "../adapters/neon.ts";
 import { connectNeonApi } from "../adapters/neon-api.ts";
+import type { Context } from "../control/context.ts";
+import { type PlacementsStore, placementsStore } from "../control/placements-store.ts";
 import { AppError } from "../core/errors.ts";
 import { connectionUrl, loginPurpose, ownShardId } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { log } from "../log.ts";
+import { setUpBranch } from "./branch.ts";
+import { encryptLogin, giveAnalyticsLogin } from "./dispatch.ts";
 import { branchMigrations } from "./migrations.ts";
 
-/** The version that all is tested with. */
+type Databases = Pick<Context, "env" | "control">;
+
+/** The PostgreSQL version that all tests run on. */
 const POSTGRES_VERSION = 18;
-/** How long a Workflow sleeps before it asks again. */
+/** How long a Workflow sleeps between two calls. Neon needs a few seconds for a project. */
 export const OPENING_POLL_MS = 1_000;
-/** With less room than this, the next shard of own schemas is made ahead, so that no sign-up waits for it. */
+/** With less room than this, the next shard for schemas is created ahead, so that no sign-up waits for it. */
 const ROOM_AHEAD = 40;
 
-/** Goes on with making room for a tenant of this tier. Returns whether there is room now. */
+/** Advances the making of room for a tenant of this strategy. Returns whether there is room now. */
 export async function makeRoom(
-  env: Env,
+  context: Databases,
   tenantId: TenantId,
   { strategy, region }: { strategy: Strategy; region: string | null },
 ): Promise<boolean> {
-  const placements = placementsOf(env);
+  const placements = placementsStore(context.control);
   if (strategy === "shared") {
     throw new AppError("placement_unavailable", "no shared shard has room: add one with npm run migrate");
   }
-  const where = region ?? env.NEON_REGION;
+  const where = region ?? context.env.NEON_REGION;
   const shardId =
     strategy === "database"
       ? await placements.ownShard(tenantId, where)
       : await placements.shardToOpen(strategy, where);
-  return openShard(env, placements, { id: shardId, strategy });
+  return openShard(context, placements, { id: shardId, strategy });
 }
 
-/** Goes on with making the next shard of own schemas if the others are nearly full. Returns whether that is done. */
-export async function makeRoomAhead(env: Env): Promise<boolean> {
-  const placements = placementsOf(env);
+/** Advances the next shard for schemas when the others are nearly full. Returns whether there is enough room. */
+export async function makeRoomAhead(context: Databases): Promise<boolean> {
+  const placements = placementsStore(context.control);
   if ((await placements.roomLeft("schema")) >= ROOM_AHEAD) return true;
-  const id = await placements.shardToOpen("schema", env.NEON_REGION);
-  return openShard(env, placements, { id, strategy: "schema" });
+  const id = await placements.shardToOpen("schema", context.env.NEON_REGION);
+  return openShard(context, placements, { id, strategy: "schema" });
 }
 
 async function openShard(
-  env: Env,
-  placements: ControlPlacements,
+  { env }: Databases,
+  placements: PlacementsStore,
   { id, strategy }: { id: string; strategy: Strategy },
 ): Promise<boolean> {
   const known = await placements.projectOf(id);
@@ -63,7 +66,7 @@ async function openShard(
       pgVersion: POSTGRES_VERSION,
     });
     projectId = await placements.keepProject(id, opened.projectId);
-    // Made by an attempt that raced with this one; nothing is in it, but only a person may be sure of that.
+    // A concurrent attempt created them. They should be empty, but only a person may decide to delete them.
     for (const duplicate of opened.duplicates)
       log("error", "neon_project_duplicate", { shard: id, project: duplicate });
   }
@@ -82,11 +85,11 @@ function projectName(shardId: string): string {
 }
 
 /**
- * Removes the project of a tenant's own database by its name, also one whose id nobody has kept. Returns whether Neon lists
- * none any more; true for a tenant that never had one. May be repeated.
+ * Removes the project of a tenant's own database by its name, also when its id was never stored. Returns whether Neon lists
+ * none any more; true for a tenant without a database of its own. Can be repeated.
  */
-export async function closeOwnShard(env: Env, tenantId: TenantId): Promise<boolean> {
-  const placements = placementsOf(env);
+export async function closeOwnShard({ env, control }: Databases, tenantId: TenantId): Promise<boolean> {
+  const placements = placementsStore(control);
   const id = ownShardId(tenantId);
   if ((await placements.projectOf(id)) === undefined) return true;
   const neon = connectNeonApi({ apiKey: env.NEON_API_KEY, apiBase: env.NEON_API_BASE });
@@ -95,9 +98,9 @@ export async function closeOwnShard(env: Env, tenantId: TenantId): Promise<boole
   return isGone;
 }
 
-/** Removes a tenant's own database. May be repeated. */
-export async function closeShard(env: Env, shardId: string): Promise<void> {
-  const placements = placementsOf(env);
+/** Removes a tenant's own database by its project's id. Can be repeated. */
+export async function closeShard({ env, control }: Databases, shardId: string): Promise<void> {
+  const placements = placementsStore(control);
   const known = await placements.projectOf(shardId);
   const neon = connectNeonApi({ apiKey: env.NEON_API_KEY, apiBase: env.NEON_API_BASE });
   if (known?.projectId !== null && known?.projectId !== undefined) await neon.closeProject(known.projectId);

@@ -1,8 +1,9 @@
-// What a tenant's object holds of the tenant's rows: the opened login of the placement in force, the sessions of that
-// login, and the proof that it is kept within the tenant. Without a proof that still holds, no tool gets to the rows.
-// Every statement passes one gate here, which a move shuts for a moment; a statement that finds the gate at its place in
-// the database shut goes to where the rows are now, so that a call does not notice that its tenant has moved.
-import { placementsOf } from "../control/placements-store.ts";
+// A tenant's rows in the tenant's object: the decrypted login of the placement in force, the sessions of that login, and the
+// proof that it is kept within the tenant. Without a valid proof, no tool gets access to the rows.
+// Every statement passes a pause gate, which a move pauses for a moment. A statement that the database refuses because the
+// rows have moved is sent again to their new placement, so that a call does not notice a move.
+import type { Context } from "../control/context.ts";
+import { placementsStore } from "../control/placements-store.ts";
 import {
   type ProofOutcome,
   isProven,
@@ -25,15 +26,17 @@ import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
 import { SessionShare } from "./session-budget.ts";
 
-/** Before the tenant is known. */
-const unsold = { sessions: 1, sessionIdleSeconds: 30, callsInFlight: 4 };
+/** Limits before the tenant's configuration is known. */
+const defaultLimits = { sessions: 1, sessionIdleSeconds: 30, callsInFlight: 4 };
 
-/** How long a transaction may wait for a session; a tool has 20 s in all, and some of them for its work. */
+/** Longest wait for a session. A tool has 20 s in all and needs the rest for its work. */
 const SESSION_WAIT_MS = 12_000;
-/** A buyer waits for it. */
-const WARM_WITHIN_MS = 500;
-/** While the fleet's budget is nearly used up, a session that nobody here waits for is closed at once. */
+/** Time limit of opening the first session: a buyer waits for the sign-up. */
+const PREWARM_WITHIN_MS = 500;
+/** While the session budget is scarce, an idle session is closed at once. */
 const SCARCE_IDLE_MS = 0;
+
+type Databases = Pick<Context, "env" | "control">;
 
 interface Opened {
   placement: Placement;
@@ -41,14 +44,15 @@ interface Opened {
   pool: SessionPool;
 }
 
-/** Raised by the database for a write to rows that are no longer the ones in force. */
-const ELSEWHERE = "TG001";
-/** A statement that is sent on more often than this is in a circle. */
-const MAX_SENT_ON = 5;
-const SENT_ON_WAIT_MS = 200;
+/** The database's error for a write to rows that have moved. */
+const MOVED_AWAY = "TG001";
+/** A tenant moves rarely. A statement that is redirected more often than this runs in a circle. */
+const MAX_REDIRECTS = 5;
+/** Pause before a second redirect: the move may still be committing. */
+const REDIRECT_WAIT_MS = 200;
 
 export class TenantData {
-  readonly #env: Env;
+  readonly #context: Databases;
   readonly #tenantId: TenantId;
   readonly #findRows: (left: Placement) => Promise<void>;
   /** Every statement and transaction passes it. */
@@ -59,13 +63,13 @@ export class TenantData {
   #scarce = false;
   #proving: { login: string; outcome: Promise<ProofOutcome> } | undefined;
 
-  /** `findRows` is called when the rows are not where they were; it opens the place where they are. */
-  constructor(env: Env, tenantId: TenantId, findRows: (left: Placement) => Promise<void>) {
-    this.#env = env;
+  /** `findRows` is called when the rows have left a placement. It opens the one in force. */
+  constructor(context: Databases, tenantId: TenantId, findRows: (left: Placement) => Promise<void>) {
+    this.#context = context;
     this.#tenantId = tenantId;
     this.#findRows = findRows;
     this.#share = new SessionShare({
-      env,
+      env: context.env,
       tenantId,
       withinMs: SESSION_WAIT_MS,
       sessions: () => this.sessions(),
@@ -73,7 +77,7 @@ export class TenantData {
     });
   }
 
-  /** The rows, wherever they are at the moment of each statement. */
+  /** The rows. Each statement goes to the placement in force at that moment. */
   readonly rows: CallScopedDb = {
     ...this.#forCall(undefined),
     forCall: (signal) => this.#forCall(signal),
@@ -86,13 +90,13 @@ export class TenantData {
       values: (text, params) => through((db) => db.values(text, params)),
       analytics: (text, params) => through((db) => db.analytics(text, params)),
       transaction: <Result>(work: readonly Statement[] | ((transaction: Transaction) => Promise<Result>)) =>
-        // The overloads tell which of the two is meant.
+        // The overloads guarantee the result's type.
         through((db) => db.transaction(work as readonly Statement[])) as Promise<Row[][]> & Promise<Result>,
     };
   }
 
   async #through<Result>(signal: AbortSignal | undefined, work: (db: TenantDb) => Promise<Result>): Promise<Result> {
-    for (let sentOn = 0; ; sentOn += 1) {
+    for (let redirects = 0; ; redirects += 1) {
       let opened: Opened | undefined;
       try {
         return await this.#gate.run(
@@ -104,11 +108,11 @@ export class TenantData {
           (resumed) => orAborted(resumed, signal),
         );
       } catch (error) {
-        if (opened === undefined || sqlStateOf(error) !== ELSEWHERE || sentOn >= MAX_SENT_ON) throw error;
+        if (opened === undefined || sqlStateOf(error) !== MOVED_AWAY || redirects >= MAX_REDIRECTS) throw error;
       }
       // The statement was refused, so it may be sent again.
       if (this.#opened === opened && !this.#gate.isPaused) {
-        if (sentOn > 0) await new Promise((resolve) => setTimeout(resolve, SENT_ON_WAIT_MS));
+        if (redirects > 0) await new Promise((resolve) => setTimeout(resolve, REDIRECT_WAIT_MS));
         await this.#findRows(opened.placement);
       }
     }
@@ -125,18 +129,18 @@ export class TenantData {
     this.#gate.resume();
   }
 
-  /** The rows of this placement if they can be had without waiting: opened before, by a login whose proof holds. */
-  atHand(placement: Placement | null, nowMs: number): CallScopedDb | undefined {
+  /** The rows of this placement if no wait is needed: they are open and the login's proof is valid. */
+  cached(placement: Placement | null, nowMs: number): CallScopedDb | undefined {
     if (placement === null) return undefined;
     return isProven(placement, nowMs) && this.#opened !== undefined && samePlace(this.#opened.placement, placement)
       ? this.rows
       : undefined;
   }
 
-  /** The rows of this placement, or why nobody gets them now. */
+  /** Proves and opens the rows of this placement. Returns the reason when they are not available. */
   async open(placement: Placement, nowMs: number): Promise<CallScopedDb | Exclude<ProofOutcome, "proven">> {
     if (!isProven(placement, nowMs)) {
-      // One proof for all calls of this object that wait for one; an object never waits for another's.
+      // The calls of this object share a running proof. Objects never wait for another object's proof.
       const login = loginOf(placement);
       if (this.#proving?.login !== login) this.#proving = { login, outcome: this.#prove(placement, nowMs) };
       const proving = this.#proving;
@@ -147,41 +151,41 @@ export class TenantData {
     }
     if (this.#opened === undefined || !samePlace(this.#opened.placement, placement)) {
       const pool = this.#newPool(placement);
-      const db = await openTenantDb(this.#env, this.#tenantId, placement, pool);
+      const db = await openTenantDb(this.#context.env, this.#tenantId, placement, pool);
       void this.#opened?.pool.drain();
       this.#opened = { placement, db, pool };
     }
     return this.rows;
   }
 
-  /** The numbers that the tenant was sold, as its sessions follow them. */
+  /** Applies the tenant's limits to its sessions. */
   resize(limits: Limits): void {
     this.#limits = limits;
     this.#opened?.pool.resize(this.#sessionLimits());
   }
 
-  /** Opens a session ahead of the first transaction. A fleet without a free one is no failure, and is not waited for. */
-  async warm(): Promise<void> {
+  /** Opens a session before the first transaction needs it. Does not wait for a scarce budget, and never throws. */
+  async prewarmSession(): Promise<void> {
     try {
-      await this.#opened?.pool.use(async () => undefined, { signal: AbortSignal.timeout(WARM_WITHIN_MS) });
+      await this.#opened?.pool.use(async () => undefined, { signal: AbortSignal.timeout(PREWARM_WITHIN_MS) });
     } catch (error) {
-      log("warn", "session_not_warmed", { tenantId: this.#tenantId, error: describeError(error) });
+      log("warn", "session_not_prewarmed", { tenantId: this.#tenantId, error: describeError(error) });
     }
   }
 
-  /** Closes everything: for a tenant that is gone. */
+  /** Closes everything, for a tenant that is removed. */
   async close(): Promise<void> {
     const opened = this.#opened;
     this.#opened = undefined;
     await opened?.pool.drain();
   }
 
-  /** The tenant's sessions: of whom /health tells. */
+  /** The state of the tenant's sessions. */
   sessions(): { used: number; idle: number; waiting: number } {
     return this.#opened?.pool.stats() ?? { used: 0, idle: 0, waiting: 0 };
   }
 
-  /** Closes idle sessions, now and until the budget has enough. */
+  /** Closes idle sessions, now and while the session budget is scarce. */
   yieldSessions(): void {
     this.#setScarce(true);
   }
@@ -194,7 +198,7 @@ export class TenantData {
 
   #newPool(placement: Placement): SessionPool {
     return createSessionPool({
-      open: () => openTenantSession(this.#env, placement),
+      open: () => openTenantSession(this.#context.env, placement),
       limits: this.#sessionLimits(),
       lease: this.#share.lease(placement.strategy),
       now: () => Date.now(),
@@ -202,7 +206,7 @@ export class TenantData {
   }
 
   #sessionLimits(): SessionLimits {
-    const { sessions, sessionIdleSeconds, callsInFlight } = this.#limits ?? unsold;
+    const { sessions, sessionIdleSeconds, callsInFlight } = this.#limits ?? defaultLimits;
     return {
       maxSessions: sessions,
       idleCloseMs: this.#scarce ? SCARCE_IDLE_MS : sessionIdleSeconds * 1_000,
@@ -211,19 +215,19 @@ export class TenantData {
     };
   }
 
-  /** Proves a place ahead of its opening. */
-  async expect(placement: Placement, nowMs: number): Promise<void> {
+  /** Proves a placement before it is opened, so that opening it is quick. */
+  async prewarm(placement: Placement, nowMs: number): Promise<void> {
     if (!isProven(placement, nowMs)) await this.#prove(placement, nowMs);
   }
 
   #prove(placement: Placement, nowMs: number): Promise<ProofOutcome> {
-    return proveLogin(this.#env, this.#tenantId, placement, nowMs);
+    return proveLogin(this.#context.env, this.#tenantId, placement, nowMs);
   }
 
   /** Encrypts the placement's login with the newest key, unless it already is. */
   async reencryptLogin(placement: Placement): Promise<void> {
-    const login = await reencrypted(this.#env, placement);
-    if (login !== undefined) await placementsOf(this.#env).replaceLogin(placement, login);
+    const login = await reencrypted(this.#context.env, placement);
+    if (login !== undefined) await placementsStore(this.#context.control).replaceLogin(placement, login);
   }
 }
 

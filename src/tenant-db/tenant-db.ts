@@ -1,7 +1,6 @@
-// A tenant's rows. Each call is one batch of two statements: the first undoes what was left on the pooled connection and
-// enters the tenant, by a signed context on shared tables, by naming its schema elsewhere; the second is the tool's own.
-// The wall is in the database (migrations/shared/0002_context.sql, migrations/branch): nothing here is trusted to keep
-// tenants apart.
+// A tenant's rows, as a tool uses them. A query is one batch of two statements: the first resets the pooled connection and
+// enters the tenant, by a signed context on shared tables and by the name of its schema elsewhere; the second is the tool's.
+// The database keeps tenants apart (migrations/shared, migrations/branch). No code here is trusted to do so.
 import type { KeyRing } from "../core/encryption.ts";
 import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
@@ -12,20 +11,20 @@ import { connectNeon, sqlStateOf } from "../adapters/neon.ts";
 import { preferReplica } from "../adapters/replica.ts";
 import type { SessionPool } from "./session-pool.ts";
 
-/** How a batch enters the tenant: the statement that opens it. */
+/** Makes the statement that opens a batch and enters the tenant. */
 export type Entrance = (statementTimeoutMs: number) => Promise<Statement>;
 
 export interface TenantDbOptions {
   url: string;
-  /** Empty for Neon's own. */
+  /** Empty means Neon's own. */
   fetchEndpoint: string;
   entrance: Entrance;
   now: () => number;
-  /** For transactions that take turns with the tool; without them, those are refused. */
+  /** For interactive transactions. Without it they are refused. */
   sessions?: SessionPool;
-  /** Where `analytics` reads while it answers; the primary if there is no replica. */
+  /** The replica that `analytics` reads from. Without it, and while it is away, `analytics` reads from the primary. */
   analyticsUrl?: string;
-  /** Told when that did not answer and the primary was asked instead. */
+  /** Called when the replica did not answer and the primary is read instead. */
   onReplicaAway?: (error: unknown) => void;
   /** The database stops a statement after this long. */
   statementTimeoutMs?: number;
@@ -34,45 +33,40 @@ export interface TenantDbOptions {
 }
 
 export interface CallScopedDb extends TenantDb {
-  /** The same rows for one call: an abort of its signal abandons what the call is waiting for. */
+  /** The same rows for one call. An abort of its signal ends the call's waits. */
   forCall(signal: AbortSignal): TenantDb;
 }
 
-/** Long enough to be signed rarely, short enough that one that leaked is soon worthless. */
+/** Long enough to sign rarely, short enough that a leaked context soon becomes useless. */
 const CONTEXT_LIFE_MS = 120_000;
-/** Signed anew when less is left: more than any statement may wait to begin, the clocks' difference included. */
+/** A context with less time left is replaced. More than a statement can wait to begin, clock differences included. */
 const CONTEXT_LEFT_MS = 60_000;
 
 /**
- * Opens a batch: what the connection's last user left is gone, and `context` holds until the end of the transaction.
- * An empty context is none.
+ * Opens a batch: resets what the connection's last user left and enters a tenant until the end of the transaction. `as` is
+ * a signed context on shared tables (empty: no tenant) and the schema's name elsewhere.
  */
-export function enterTenant(context: string, statementTimeoutMs: number): Statement {
-  return { text: "SELECT tollgate.enter($1, $2)", params: [context, statementTimeoutMs] };
+export function enterTenant(as: string, statementTimeoutMs: number): Statement {
+  return { text: "SELECT tollgate.enter($1, $2)", params: [as, statementTimeoutMs] };
 }
 
 /**
- * Goes before `enterTenant` where the connection's own default for transactions must not matter: `enterTenant` comes too
- * late for that, since a transaction's mode is fixed once a statement has run in it.
+ * Goes before `enterTenant` where the connection's default transaction mode must not matter. `enterTenant` comes too late
+ * to change the mode: it is fixed once a statement has run.
  */
 export const plainTransaction: Statement = { text: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE" };
 
-/** The same for what only reads, and for a replica, which accepts nothing else. */
+/** The same for read-only batches. A replica accepts no other mode. */
 const readOnlyTransaction: Statement = { text: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY" };
 const begin: Statement = { text: "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE" };
 const commit: Statement = { text: "COMMIT" };
 const rollback: Statement = { text: "ROLLBACK" };
 
-/** What a default that somebody left makes of a good batch: read-only (25006), or in conflict with others (40001). */
+/** Errors that a left-over default mode causes in a correct batch: read-only (25006) and a serialization conflict (40001). */
 const inheritedModes: readonly (string | undefined)[] = ["25006", "40001"];
 const QUERY_CANCELED = "57014";
 
-/** Opens a batch of a login with a schema of its own. */
-export function enterOwnSchema(schema: string, statementTimeoutMs: number): Statement {
-  return { text: "SELECT tollgate.enter($1, $2)", params: [schema, statementTimeoutMs] };
-}
-
-/** By a signed context, used for as long as it is good. */
+/** Enters by a signed context, which is reused while it has enough time left. */
 export function contextEntrance(options: {
   contextKeys: KeyRing;
   tenantId: TenantId;
@@ -91,12 +85,12 @@ export function contextEntrance(options: {
   };
 }
 
-/** By the name of the login's own schema. */
+/** Enters by the name of the login's own schema. */
 export function ownSchemaEntrance(schema: string): Entrance {
-  return async (statementTimeoutMs) => enterOwnSchema(schema, statementTimeoutMs);
+  return async (statementTimeoutMs) => enterTenant(schema, statementTimeoutMs);
 }
 
-/** Opens nothing: the first query does. */
+/** Connects on the first query, not before. */
 export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   const { entrance, now, sessions, statementTimeoutMs = TOOL_TIMEOUT_MS, onRoundTrip } = options;
   const { url, analyticsUrl, fetchEndpoint, onReplicaAway = () => undefined } = options;
@@ -104,13 +98,13 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   const replica = analyticsUrl === undefined ? undefined : connectNeon(analyticsUrl, fetchEndpoint);
   const read = preferReplica({ primary: connection, replica, now, onAway: onReplicaAway });
 
-  /** Goes before each further statement of a transaction: the one before may have lifted the limit for those after it. */
+  /** Goes before each further statement of a transaction, because the previous one may have raised the limit. */
   const bounded: Statement = {
     text: "SELECT pg_catalog.set_config('statement_timeout', $1, true)",
     params: [String(statementTimeoutMs)],
   };
 
-  /** Sends statements inside the tenant, over whatever carries a batch. The rows of each of them. */
+  /** Sends statements inside the tenant with `send`. Returns the rows of each. */
   async function run(
     statements: readonly Statement[],
     send: (batch: readonly Statement[]) => Promise<Row[][]>,
@@ -126,11 +120,11 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
     try {
       return await sent(batch);
     } catch (error) {
-      // Two kinds of leftovers act before `enter` can undo them: a default mode for transactions, and a timeout shorter
-      // than ours. The refused batch was rolled back, so it may be sent again; this one begins by choosing its mode, and
-      // when it commits, the connection is clean for whoever is next.
+      // Two kinds of left-over settings act before `enter` can reset them: a default transaction mode and a short timeout.
+      // The database rolled the refused batch back, so it may be sent again. The second batch chooses its mode first, and its
+      // commit leaves a clean connection.
       const sqlState = sqlStateOf(error);
-      // What only reads has chosen its mode: there these codes are a write, and a replica's conflict with what it replays.
+      // A read-only batch has chosen its mode already. Its codes mean a write, or a replica's conflict with replayed changes.
       const cutShort = sqlState === QUERY_CANCELED && now() - startedAtMs < statementTimeoutMs;
       if (!cutShort && (readOnly || !inheritedModes.includes(sqlState))) throw error;
       return sent(readOnly ? batch : [plainTransaction, ...batch]);
@@ -138,10 +132,10 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   }
 
   async function together(statements: readonly Statement[], signal?: AbortSignal): Promise<Row[][]> {
-    for (const { text } of statements) refuseOthers(text);
+    for (const { text } of statements) refuseOtherStatements(text);
     if (statements.length === 0) return [];
     const all = statements.flatMap((statement, index) => (index === 0 ? [statement] : [bounded, statement]));
-    // A session that is open anyway is as fast; opening one for a single round trip would not be.
+    // An idle session is as fast as HTTP. Opening one for a single round trip would be slower.
     const results =
       sessions !== undefined && sessions.stats().idle > 0
         ? await sessions.use((session) => run(all, (batch) => session.batch(batch, { signal })), { signal })
@@ -153,7 +147,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
     work: (transaction: Transaction) => Promise<Result>,
     signal?: AbortSignal,
   ): Promise<Result> {
-    if (sessions === undefined) throw new AppError("sessions_unavailable", "this way to the rows has no sessions");
+    if (sessions === undefined) throw new AppError("sessions_unavailable", "sessions are not available here");
     return sessions.use(
       async (session) => {
         let state: "fresh" | "open" | "over" = "fresh";
@@ -162,7 +156,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
           return session.batch([begin, ...batch.filter((statement) => statement !== plainTransaction)], { signal });
         };
         const one = async (statement: Statement): Promise<unknown[]> => {
-          refuseOthers(statement.text);
+          refuseOtherStatements(statement.text);
           if (state === "over") throw new AppError("tool_failed", "the transaction is over");
           if (state === "open") onRoundTrip?.();
           const results =
@@ -190,18 +184,18 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
 
   const forCall = (signal?: AbortSignal): TenantDb => ({
     ...transactionOf(async (statement) => {
-      refuseOthers(statement.text);
+      refuseOtherStatements(statement.text);
       const [rows = []] = await run([statement], (batch) => connection.batch(batch, { signal }));
       return rows;
     }),
     transaction: <Result>(
       work: readonly Statement[] | ((transaction: Transaction) => Promise<Result>),
     ): Promise<Row[][]> & Promise<Result> =>
-      // The overloads tell which of the two is meant.
+      // The overloads guarantee the result's type.
       (typeof work === "function" ? interact(work, signal) : together(work, signal)) as Promise<Row[][]> &
         Promise<Result>,
     analytics: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
-      refuseOthers(text);
+      refuseOtherStatements(text);
       const [rows = []] = await read(
         (from) => run([{ text, params }], (batch) => from.batch(batch, { signal }), { readOnly: true }),
         signal,
@@ -212,7 +206,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   return { ...forCall(), forCall };
 }
 
-/** Both forms of rows. */
+/** Adds both forms of results, rows and values. */
 function transactionOf(one: (statement: Statement) => Promise<unknown[]>): Transaction {
   return {
     query: async <Found extends Row>(text: string, params: readonly unknown[] = []) =>
@@ -221,13 +215,13 @@ function transactionOf(one: (statement: Statement) => Promise<unknown[]>): Trans
   };
 }
 
-/** A tool sends statements about data alone: what opens a batch must hold until its end. */
-function refuseOthers(text: string): void {
+/** Refuses statements that are not about data, which could undo the statement that entered the tenant. */
+function refuseOtherStatements(text: string): void {
   if (isDataStatement(text)) return;
   throw new AppError("tool_failed", "a tool sends one SELECT, INSERT, UPDATE, DELETE, MERGE, VALUES or WITH statement");
 }
 
-/** Stops waiting when the call is over: `work` may hang in something else than the database. */
+/** Waits for `work` until the call ends. `work` may wait for something other than the database. */
 export async function orAborted<Result>(work: Promise<Result>, signal: AbortSignal | undefined): Promise<Result> {
   if (signal === undefined) return work;
   const aborted = Promise.withResolvers<never>();
@@ -238,6 +232,6 @@ export async function orAborted<Result>(work: Promise<Result>, signal: AbortSign
     return await Promise.race([work, aborted.promise]);
   } finally {
     signal.removeEventListener("abort", onAbort);
-    work.catch(() => undefined); // nobody waits for it any more
+    work.catch(() => undefined); // a later failure must not become an unhandled rejection
   }
 }

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Lent, Result, StoredSchema } from "../../src/fleet/fleet-store.ts";
+import type { ActiveRun, Result, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { type FleetWork, advance } from "../../src/fleet/runner.ts";
 import {
   type Attempt,
@@ -44,16 +44,16 @@ async function runFleet(world: World) {
   const results = new Map<number, Result>();
   const tried: number[] = [];
   const recorded: number[] = [];
-  /** Tried while the cohort was not through. */
+  /** Tried before the cohort was finished. */
   const overtaking: number[] = [];
   let open = 0;
   let peak = 0;
   let kept = 0;
   const work: FleetWork = {
     files,
-    take: async () =>
+    heartbeat: async () =>
       run.state === "running"
-        ? ({ ...run, options, cohort: cohort.map((c) => c.placementId), stopRequested: false } as Lent)
+        ? ({ ...run, options, cohort: cohort.map((c) => c.placementId), stopRequested: false } as ActiveRun)
         : undefined,
     untried: async ({ after, limit, among }) =>
       schemas
@@ -80,7 +80,7 @@ async function runFleet(world: World) {
       if (world.deaths?.includes(kept++) === true) throw new Error("killed");
       return { stop: false };
     },
-    async reach(placementId) {
+    async recordReached(placementId) {
       run.reached = placementId;
     },
     async finish(state, reason) {
@@ -109,7 +109,7 @@ async function runFleet(world: World) {
 const someVersions = fc.array(fc.constantFrom(...versions), { maxLength: 40 });
 const byNumber = (a: number, b: number): number => a - b;
 
-test("a run without failures tries every schema that lacks files, once, and nobody else", () =>
+test("a run without failures tries every schema that lacks files once, and no other schema", () =>
   fc.assert(
     fc.asyncProperty(
       someVersions,
@@ -125,7 +125,7 @@ test("a run without failures tries every schema that lacks files, once, and nobo
     ),
   ));
 
-test("never more schemas are under way than the run may have at once", () =>
+test("a run never migrates more schemas concurrently than its option allows", () =>
   fc.assert(
     fc.asyncProperty(someVersions, fc.integer({ min: 1, max: 8 }), async (world, concurrency) => {
       const { peak, pending } = await runFleet({ versions: world, pageSize: 50, options: { concurrency } });
@@ -133,7 +133,7 @@ test("never more schemas are under way than the run may have at once", () =>
     }),
   ));
 
-test("the first cohort is through before anybody else is tried, also when the runner is killed", () =>
+test("the first cohort is finished before any other schema is tried, also when the runner is killed", () =>
   fc.assert(
     fc.asyncProperty(
       someVersions,
@@ -151,7 +151,7 @@ test("the first cohort is through before anybody else is tried, also when the ru
     ),
   ));
 
-test("a run that is killed again and again does what one that is not killed does, and keeps each result once", () =>
+test("a run whose runner is killed repeatedly does the same as an undisturbed run, and stores each result once", () =>
   fc.assert(
     fc.asyncProperty(
       someVersions,
@@ -172,7 +172,7 @@ test("a run that is killed again and again does what one that is not killed does
     ),
   ));
 
-test("a run stops soon after more have failed than it may", () =>
+test("a run stops soon after more schemas have failed than allowed", () =>
   fc.assert(
     fc.asyncProperty(
       fc.integer({ min: 0, max: 5 }),
@@ -187,13 +187,13 @@ test("a run stops soon after more have failed than it may", () =>
         });
         const failures = fails.filter(Boolean).length;
         expect(run.state).toBe(failures > stopAbove ? "stopped" : failures > 0 ? "failed" : "done");
-        // What was under way is let end.
+        // Running schemas are finished.
         expect(run.counts.failed).toBeLessThanOrEqual(stopAbove + concurrency);
       },
     ),
   ));
 
-test("a share is judged when the cohort is through, and afterwards lets one failure pass", () => {
+test("a share of failures is judged after the cohort, and later one failure is always allowed", () => {
   const counts = (applied: number, failed: number) => ({ ...noCounts, applied, failed });
   expect(stopReason("2%", counts(9, 1), { cohort: 10 })).toBe("1 of 10 failed, more than 2% of the first cohort");
   expect(stopReason("10%", counts(9, 1), { cohort: 10 })).toBeUndefined();
@@ -201,12 +201,12 @@ test("a share is judged when the cohort is through, and afterwards lets one fail
   expect(stopReason("2%", counts(20, 2), { cohort: 10 })).toBeDefined();
   expect(stopReason("2%", counts(98, 2), { cohort: 0 })).toBeUndefined();
   expect(stopReason("0%", counts(98, 1), { cohort: 0 })).toBeDefined();
-  // What was in use says nothing about the change, and what was changed by hand does.
+  // A busy schema says nothing about the migration; a drifted schema does.
   expect(stopReason(0, { ...noCounts, busy: 5 }, { cohort: 0 })).toBeUndefined();
   expect(stopReason(0, { ...noCounts, drifted: 1 }, { cohort: 0 })).toBeDefined();
 });
 
-test("a table in use and a database that is away are tried four times, a failing file once", async () => {
+test("a table in use and an unreachable database are tried four times, a failing file once", async () => {
   const fates = ["busy", "unreachable", "failed", "drifted"] as const;
   const { results } = await runFleet({ versions: [null, null, null, null], outcomes: fates });
   expect([...results.values()].toSorted((a, b) => a.placementId - b.placementId)).toMatchObject([
@@ -217,7 +217,7 @@ test("a table in use and a database that is away are tried four times, a failing
   ]);
 });
 
-test("the cohort by chance is the same whenever it is asked for, in whatever pages the fleet comes", () => {
+test("the random cohort is the same at every planning, whatever the size of the pages", () => {
   const schemas = Array.from({ length: 100 }, (_, n) => ({
     placementId: n + 1,
     tenantId: `t${n}`,
@@ -234,13 +234,13 @@ test("the cohort by chance is the same whenever it is asked for, in whatever pag
   expect(cohortOf(100, "0004_next.sql")).not.toEqual(cohortOf(100));
 });
 
-test("what a schema lacks follows from its version", () => {
+test("the pending files of a schema follow from its version", () => {
   expect(pendingFiles(files, null)).toEqual(files);
   expect(pendingFiles(files, "0002_b.sql")).toEqual(["0003_c.sql"]);
   expect(pendingFiles(files, "0004_newer.sql")).toEqual([]);
 });
 
-test("options are refused by name when they are not in order", () => {
+test("invalid options are refused", () => {
   for (const wrong of [
     { concurrency: 0 },
     { stopAbove: "101%" },
@@ -254,11 +254,11 @@ test("options are refused by name when they are not in order", () => {
   }
 });
 
-test("reasons are our own words", () => {
-  expect(explain("23505", "products_pkey")).toBe("rows that exist are not unique (constraint products_pkey)");
+test("reasons are in Tollgate's own words", () => {
+  expect(explain("23505", "products_pkey")).toBe("existing rows are not unique (constraint products_pkey)");
   expect(explain("XX000")).toBe("the database refused it");
   const added = { object: "index odd", expected: null, found: "CREATE INDEX odd" };
   expect(describeDrift([added, { ...added, expected: "x", found: null }])).toBe(
-    "somebody changed it: index odd was added; index odd is missing",
+    "it was changed outside of migrations: index odd was added; index odd is missing",
   );
 });

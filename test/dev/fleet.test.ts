@@ -1,5 +1,5 @@
-// `npm run migrate` over a fleet of tenants' own schemas, as a program of its own over real databases. Each test has
-// tenants of its own, whom alone its runs are for.
+// `npm run migrate` over tenants' own schemas, run as a program on real databases. Each test has tenants of its own and
+// restricts its runs to them.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type TestFleet, ended, startFleet } from "../support/fleet.ts";
@@ -45,7 +45,7 @@ function first<Item>(items: readonly Item[]): Item {
 
 const note = { "0002_note.sql": "ALTER TABLE products ADD COLUMN note text;" };
 
-test("a dry run says what would be done where, and changes nothing", async () => {
+test("a dry run reports the pending work by shard and changes nothing", async () => {
   const { applied, versions, only } = await tenantsOf(3);
   const runs = () => fleet.controlRows(`SELECT * FROM migration_runs`);
   const before = [await applied(), await versions(), await runs()];
@@ -59,7 +59,7 @@ test("a dry run says what would be done where, and changes nothing", async () =>
   expect([await applied(), await versions(), await runs()]).toEqual(before);
 });
 
-test("every schema gets the file once, and a table with other columns notes its changes by them", async () => {
+test("every schema gets the file once, and the change log of a table follows its new columns", async () => {
   const { tenants, applied, versions, only } = await tenantsOf(4);
   const files = await fleet.filesWith(note);
   const { code, output } = await fleet.migrate("--tenant-files", files, "--cohort", first(tenants).id, ...only);
@@ -78,11 +78,11 @@ test("every schema gets the file once, and a table with other columns notes its 
   expect(again).toMatchObject({ code: 0, output: expect.stringContaining("all 4 have 0002_note.sql") });
 });
 
-test("a schema whose rows stand against a change fails alone, without a word of its rows, and is done once they do not", async () => {
+test("a schema whose rows violate a change fails alone, its report quotes no row, and it succeeds once the rows fit", async () => {
   const { tenants, versions, only } = await tenantsOf(4);
   const { id, shard, schema } = first(tenants);
   await fleet.owner(shard, async (client) => {
-    // The owner is no tenant: what a tenant's own rows must be is off while the row is made.
+    // The owner is not a tenant, so the check on a tenant's rows is off while the owner inserts the row.
     await client.query(`ALTER TABLE ${schema}.settings DROP CONSTRAINT tenant_id_is_mine`);
     await client.query(
       `INSERT INTO ${schema}.settings (tenant_id, key, value) VALUES ('${id}', 'hush', '"hush-hush"')`,
@@ -98,21 +98,21 @@ test("a schema whose rows stand against a change fails alone, without a word of 
   const failing = await fleet.migrate("--tenant-files", files, "--stop-above", "1", ...only);
   expect(failing.code).toBe(1);
   expect(failing.output).toContain(
-    `failed: ${id} on schema-1: rows that exist break a check (constraint no_hush) (23514)`,
+    `failed: ${id} on schema-1: existing rows break a check (constraint no_hush) (23514)`,
   );
   expect(failing.output).toContain("applied 3, there already 0, failed 1");
   expect(failing.output).not.toContain("hush-hush");
   expect(await versions()).toEqual(["0001_tables.sql", ...Array.from({ length: 3 }, () => "0002_keys.sql")]);
 
   const status = await fleet.migrate("status", "--tenant-files", files);
-  // Of that shard: tenants, pending, drifted, failed.
+  // The shard's columns: tenants, pending, drifted, failed.
   expect(status.output).toMatch(/schema-1 +\d+ +\d+ +0 +1 /);
   await fleet.owner(shard, (client) => client.query(`DELETE FROM ${schema}.settings`));
   expect(await fleet.migrate("--tenant-files", files, ...only)).toMatchObject({ code: 0 });
   expect(new Set(await versions())).toEqual(new Set(["0002_keys.sql"]));
 });
 
-test("a run stops at the first cohort when it fails there, and nobody else is touched", async () => {
+test("a run stops when its first cohort fails, and no other schema is touched", async () => {
   const { tenants, versions, only } = await tenantsOf(6);
   const { id } = first(tenants);
   const files = await fleet.filesWith({ "0002_wrong.sql": "SELECT 1 / 0;" });
@@ -123,13 +123,13 @@ test("a run stops at the first cohort when it fails there, and nobody else is to
   expect(new Set(await versions())).toEqual(new Set(["0001_tables.sql"]));
 });
 
-test("a schema that somebody changed by hand is named with what differs, and left alone unless that is allowed", async () => {
+test("a schema that was changed by hand is reported with its differences, and left alone unless drift is allowed", async () => {
   const { tenants, versions, only } = await tenantsOf(3);
   const { id, shard, schema } = first(tenants);
   await fleet.owner(shard, async (client) => {
     await client.query(`ALTER TABLE ${schema}.products ALTER COLUMN stock TYPE bigint, ADD COLUMN odd text`);
     await client.query(`DROP INDEX ${schema}.products_by_name; GRANT TRUNCATE ON ${schema}.settings TO ${schema}`);
-    // What may be tuned for one tenant is no drift.
+    // Settings that may differ between tenants are not drift.
     await client.query(`ALTER TABLE ${schema}.products SET (autovacuum_vacuum_scale_factor = 0.01)`);
     await client.query(`ALTER ROLE ${schema} CONNECTION LIMIT 7`);
   });
@@ -147,18 +147,18 @@ test("a schema that somebody changed by hand is named with what differs, and lef
   const refused = await fleet.migrate("--tenant-files", files, "--stop-above", "1", ...only);
   expect(refused.code).toBe(1);
   expect(refused.output).toMatch(
-    new RegExp(`drifted: ${id} on schema-1: somebody changed it: column products.odd was added`),
+    new RegExp(`drifted: ${id} on schema-1: it was changed outside of migrations: column products.odd was added`),
   );
   expect(await versions()).toEqual(["0001_tables.sql", "0002_note.sql", "0002_note.sql"]);
 
   expect(await fleet.migrate("--tenant-files", files, "--allow-drift", ...only)).toMatchObject({ code: 0 });
   const accepted = await fleet.migrate("status", "--tenant-files", files);
   expect(accepted.output).not.toContain(`${id} on schema-1 is not`);
-  // It is taken as it is, and still not like the others.
+  // The schema is migrated, and still differs from the others.
   expect(accepted.output).toMatch(new RegExp(`0002_note.sql: 1 unlike the \\d+ others, .*: ${id}\n`));
 });
 
-test("a run that is killed in the middle is finished by the next one, and no schema is done twice", async () => {
+test("the next run finishes a run that was killed in the middle, and migrates no schema twice", async () => {
   const { applied, versions, only } = await tenantsOf(10);
   const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.4);" });
   const flags = ["--tenant-files", files, "--concurrency", "2", ...only];
@@ -186,7 +186,7 @@ test("a run that is killed in the middle is finished by the next one, and no sch
   ]);
 });
 
-test("a schema whose answer was lost on the way, or whose database was away for a moment, is done once", async () => {
+test("a schema whose answer was lost, or whose database was briefly away, is migrated once", async () => {
   const { applied, only } = await tenantsOf(3);
   const files = await fleet.filesWith(note);
   const sql = "tollgate.migrate";
@@ -200,7 +200,7 @@ test("a schema whose answer was lost on the way, or whose database was away for 
   expect(await applied()).toEqual(Array.from({ length: 3 }, () => ["0001_tables.sql", "0002_note.sql"]));
 });
 
-test("two runs at once are one run: the second names the first, and leaves", async () => {
+test("a second run names the running one and exits", async () => {
   const { versions, only } = await tenantsOf(6);
   const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.8);" });
   const flags = ["--tenant-files", files, "--concurrency", "1", ...only];
@@ -214,7 +214,7 @@ test("two runs at once are one run: the second names the first, and leaves", asy
   expect(new Set(await versions())).toEqual(new Set(["0002_slow.sql"]));
 });
 
-test("a signal stops a run after the schemas that are under way", async () => {
+test("a signal stops a run after its running schemas", async () => {
   const { versions, only } = await tenantsOf(6);
   const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.5);" });
   const child = fleet.spawnMigrate(["--tenant-files", files, "--concurrency", "1", ...only]);
@@ -227,7 +227,7 @@ test("a signal stops a run after the schemas that are under way", async () => {
   expect(await versions()).toContain("0001_tables.sql");
 });
 
-test("history is not rewritten: a file that has changed since it was applied is refused by name", async () => {
+test("a file that has changed since it was applied is refused by name", async () => {
   const { versions, only } = await tenantsOf(2);
   expect(await fleet.migrate("--tenant-files", await fleet.filesWith(note), ...only)).toMatchObject({ code: 0 });
   const changed = await fleet.filesWith({
@@ -240,7 +240,7 @@ test("history is not rewritten: a file that has changed since it was applied is 
   expect(await versions()).toEqual(["0002_note.sql", "0002_note.sql"]);
 });
 
-test("a table in use is waited for a second at a time, so that its tenant goes on, and tried again", async () => {
+test("a migration waits one second at a time for a table in use, so that its tenant keeps working, and retries", async () => {
   const { tenants, versions, only } = await tenantsOf(2);
   const { shard, schema } = first(tenants);
   const files = await fleet.filesWith(note);
@@ -266,7 +266,7 @@ test("a table in use is waited for a second at a time, so that its tenant goes o
   expect(await versions()).toEqual(["0002_note.sql", "0002_note.sql"]);
 });
 
-test("a file that would lock out the program in use is refused before anything is done, with the safe way named", async () => {
+test("a file that would break the running program is refused before any change, with the safe alternative", async () => {
   const { versions, only } = await tenantsOf(1);
   const files = await fleet.filesWith({ "0009_bad.sql": "ALTER TABLE products ADD COLUMN must text NOT NULL;" });
   const { code, output } = await fleet.migrate("--tenant-files", files, ...only);

@@ -1,5 +1,5 @@
-// Fleet migrations by the operator's API, through the whole system: a Workflow brings tenants' own schemas up to date while
-// their agents go on calling.
+// Fleet migrations by the operator's API, through the whole system: a Workflow migrates tenants' own schemas while their
+// agents call.
 import { afterEach, expect, test } from "vitest";
 import { aTenant, callTool, controlRows, fireCron, operator, rowsOf, system, until } from "../support/flow.ts";
 
@@ -47,7 +47,7 @@ async function schemaOf(tenantId: string): Promise<string> {
 
 const note = { name: "9001_note.sql", text: "ALTER TABLE products ADD COLUMN note text" };
 
-test("the operator's API brings tenants' schemas up to date, first cohort first, while their agents call", async () => {
+test("the operator's API migrates tenants' schemas, the first cohort before the others, while their agents call", async () => {
   const [one, two, other] = await Promise.all([
     aTenant({ plan: "pro" }),
     aTenant({ plan: "pro" }),
@@ -80,7 +80,7 @@ test("the operator's API brings tenants' schemas up to date, first cohort first,
     [[await schemaOf(one.id), await schemaOf(two.id), await schemaOf(other.id)]],
   );
   expect(columns).toHaveLength(2);
-  // The program runs against both versions.
+  // The program works with both versions.
   for (const { apiKey } of [one, other]) {
     expect((await callTool(apiKey, "search_products", { query: "lamp" })).data?.["products"]).toHaveLength(2);
     expect((await callTool(apiKey, "health_check")).data).toMatchObject({ ok: true });
@@ -91,7 +91,7 @@ test("the operator's API brings tenants' schemas up to date, first cohort first,
   });
 });
 
-test("a file that fails stops the run, says why without the database's words, and leaves the schema as it was", async () => {
+test("a failing file stops the run, reports the reason without the database's text, and leaves the schema unchanged", async () => {
   const tenant = await aTenant({ plan: "pro" });
   await release([note, { name: "9002_wrong.sql", text: "SELECT 'secret'::integer" }]);
   const failed = await finished(await start({ only: [tenant.id] }));
@@ -107,7 +107,7 @@ test("a file that fails stops the run, says why without the database's words, an
   expect((await callTool(tenant.apiKey, "health_check")).data).toMatchObject({ ok: true });
 });
 
-test("one run at a time: a second start names the one that is going on, and it can be stopped", async () => {
+test("a second start names the running run, and that run can be stopped", async () => {
   const tenants = await Promise.all([1, 2, 3].map(() => aTenant({ plan: "pro" })));
   const only = tenants.map(({ id }) => id);
   await release([{ name: "9001_slow.sql", text: "SELECT pg_sleep(1)" }]);
@@ -124,15 +124,15 @@ test("one run at a time: a second start names the one that is going on, and it c
   expect(stopped).toMatchObject({ state: "stopped", reason: "the operator stopped it" });
   expect(stopped.counts["applied"]).toBeLessThan(3);
   expect((await operator("POST", `/migrations/${id}/stop`)).status).toBe(409);
-  // Starting again goes on with what is left.
+  // A new run migrates the remaining schemas.
   const rest = await finished(await start({ only }));
   expect((stopped.counts["applied"] ?? 0) + (rest.counts["applied"] ?? 0) + (rest.counts["current"] ?? 0)).toBe(3);
 });
 
-test("a run whose Workflow died is taken up again by the sweep", async () => {
+test("the sweep resumes a run whose Workflow died", async () => {
   const tenant = await aTenant({ plan: "pro" });
   await release([note]);
-  // What a runtime leaves that is killed right after the start: a run that nobody executes.
+  // A runtime that is killed right after the start leaves a run without a runner.
   const [run] = await controlRows<{ id: number }>(
     `INSERT INTO migration_runs (started_by, runner, options, progressed_at)
      VALUES ('a test', 'workflow', $1, now() - interval '1 minute') RETURNING id::int AS id`,
@@ -152,7 +152,7 @@ test.each([
   expect((await operator("POST", "/migrations", options)).status).toBe(status);
 });
 
-test("runs are the operator's alone", async () => {
+test("only the operator can see and start runs", async () => {
   expect((await operator("GET", "/migrations", undefined, "wrong")).status).toBe(401);
   expect((await operator("GET", "/migrations/999999")).status).toBe(404);
   expect((await operator("POST", "/migrations/999999/stop")).status).toBe(404);

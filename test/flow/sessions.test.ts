@@ -1,4 +1,5 @@
-// Transactions of a tool, on sessions that the tenant's object holds: few, shared in turn, given back to the fleet.
+// A tool's interactive transactions, on the few sessions of the tenant's object. Calls share them, and the session budget
+// limits them over all tenants.
 import { afterEach, describe, expect, test } from "vitest";
 import {
   type TestTenant,
@@ -37,7 +38,7 @@ describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
   const tenantOf = () => aTenant({ plan: "pro", strategy });
   const stock = "SELECT stock FROM products WHERE id = 'lamp-arc'";
 
-  test("statements that are known in advance are one transaction and one round trip", async () => {
+  test("a list of statements is one transaction and one round trip", async () => {
     const tenant = await tenantOf();
     const trips = await fewestTrips(async () => {
       const done = await run(tenant, "transaction", [
@@ -47,7 +48,7 @@ describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
       ]);
       expect(done.data).toEqual({ results: [[], [], [{ stock: 2 }]] });
     });
-    // The session that provisioning has warmed carries it; were it closed by now, one request over HTTP would.
+    // The session that provisioning prewarmed carries it. If it is closed by now, one HTTP request does.
     expect([0, 1]).toContain(trips.http + trips.sessions);
     const failed = await run(tenant, "transaction", [
       "UPDATE products SET stock = 9 WHERE id = 'lamp-arc'",
@@ -57,7 +58,7 @@ describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
     expect((await run(tenant, "queries", [stock])).data).toEqual({ results: [[{ stock: 2 }]] });
   });
 
-  test("a conversation is committed when it ends well and rolled back when it throws", async () => {
+  test("an interactive transaction commits when it returns and rolls back when it throws", async () => {
     const tenant = await tenantOf();
     const raise = "UPDATE products SET stock = stock + 100 WHERE id = 'lamp-arc' RETURNING stock";
     expect((await run(tenant, "conversation", [raise, raise])).data).toEqual({
@@ -68,7 +69,7 @@ describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
     expect((await run(tenant, "queries", [stock])).data).toEqual({ results: [[{ stock: 264 }]] });
   });
 
-  test("a conversation sees its own tenant alone, and cannot leave its transaction", async () => {
+  test("an interactive transaction sees only its own tenant and cannot leave the transaction", async () => {
     const tenant = await tenantOf();
     const seen = await run(tenant, "conversation", ["SELECT DISTINCT tenant_id FROM products"]);
     expect(seen.data).toEqual({ results: [[{ tenant_id: tenant.id }]] });
@@ -77,14 +78,14 @@ describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
     }
   });
 
-  test("analytics reads, and cannot write", async () => {
+  test("analytics can read and cannot write", async () => {
     const tenant = await tenantOf();
     expect((await run(tenant, "analytics", [stock])).data).toEqual({ results: [[{ stock: 64 }]] });
     expect((await run(tenant, "analytics", ["UPDATE products SET stock = 0"])).isError).toBe(true);
     expect((await run(tenant, "queries", [stock])).data).toEqual({ results: [[{ stock: 64 }]] });
   });
 
-  test("a session that the server has dropped is replaced without a failed call", async () => {
+  test("a session that the server dropped is replaced, and no call fails", async () => {
     const tenant = await tenantOf();
     const pid = await backendOf(tenant);
     const url = strategy === "shared" ? system.sharedOwnerUrl : system.schemaOwnerUrl;
@@ -94,7 +95,7 @@ describe.each(["shared", "schema"])("on the %s tier", (strategy) => {
   });
 });
 
-test("more conversations than the plan has sessions take turns, and none fails", async () => {
+test("more interactive transactions than the plan has sessions wait for each other, and none fails", async () => {
   const tenant = await aTenant({ plan: "pro", limits: { sessions: 2 } });
   const calls = await Promise.all(
     Array.from({ length: 12 }, () => run(tenant, "conversation", ["SELECT pg_backend_pid() AS pid"], { pauseMs: 50 })),
@@ -104,7 +105,7 @@ test("more conversations than the plan has sessions take turns, and none fails",
   expect(pids.size).toBeLessThanOrEqual(2);
 });
 
-test("a conversation that waits in vain is refused with what to do", async () => {
+test("an interactive transaction that waits too long is refused with advice", async () => {
   const tenant = await aTenant({ plan: "pro", limits: { sessions: 1 } });
   const long = run(tenant, "conversation", ["SELECT 1", "SELECT 1"], { pauseMs: 7_000 });
   await until(async () => (await slotsOf(tenant)) > 0, "the session is held");
@@ -113,7 +114,7 @@ test("a conversation that waits in vain is refused with what to do", async () =>
   expect((await long).isError).toBeFalsy();
 });
 
-test("an idle session is closed and its slot given back", async () => {
+test("an idle session is closed and its slot is returned", async () => {
   const tenant = await aTenant({ plan: "pro", limits: { sessionIdleSeconds: 1 } });
   const pid = await backendOf(tenant);
   const open = () => rowsOf(asSuperuser(system.schemaOwnerUrl), "SELECT FROM pg_stat_activity WHERE pid = $1", [pid]);
@@ -123,7 +124,7 @@ test("an idle session is closed and its slot given back", async () => {
   await until(async () => (await slotsOf(tenant)) === 0, "no slot is held");
 });
 
-test("when the fleet's budget is used up, what is known in advance goes over HTTP and conversations take turns", async () => {
+test("when the session budget is used up, lists of statements use HTTP and interactive transactions wait for each other", async () => {
   await fetch(`${system.publicUrl}/test/budget?sessions=2&forget=true`);
   const tenants = await Promise.all(Array.from({ length: 8 }, () => aTenant({ plan: "pro" })));
   const calls = await Promise.all(
@@ -137,14 +138,14 @@ test("when the fleet's budget is used up, what is known in advance goes over HTT
   expect(slots.reduce((sum, each) => sum + each, 0)).toBeLessThanOrEqual(2);
 });
 
-test("an object that dies holds its slots no longer than their lease, and its tenant goes on at once", async () => {
+test("the slots of an object that died are free after their lease, and its tenant can call at once", async () => {
   const tenant = await aTenant({ plan: "pro" });
   await run(tenant, "conversation", ["SELECT 1"]);
   await endObject(tenant.id);
   expect((await run(tenant, "conversation", ["SELECT 1 AS one"])).data).toEqual({ results: [[{ one: 1 }]] });
 });
 
-test("/health shows the sessions of every tier against the budget", async () => {
+test("/health shows the sessions of every strategy and the budget", async () => {
   const report = (await (await fetch(`${system.publicUrl}/health`)).json()) as {
     checks: { sessions: { facts: Sessions } };
   };

@@ -19,7 +19,7 @@ describe.each(["shared", "schema", "database"])("in the %s tier", (strategy) => 
   });
   const call = (name: string, args: Record<string, unknown> = {}) => callTool(tenant.apiKey, name, args);
 
-  test("every tool of the catalogue answers as in the others", async () => {
+  test("every tool answers as in the other tiers", async () => {
     expect((await call("health_check")).data).toMatchObject({ ok: true, tenant: tenant.id, settings: 3 });
     const found = await call("search_products", { query: "lamp", maxPriceCents: 5_000 });
     expect(found.data).toMatchObject({
@@ -39,7 +39,7 @@ describe.each(["shared", "schema", "database"])("in the %s tier", (strategy) => 
     expect((await call("get_usage")).isError).toBeFalsy();
   });
 
-  test("an upsert names the same key", async () => {
+  test("an upsert uses the same key", async () => {
     const statement = `INSERT INTO settings (key, value) VALUES ('theme', '"dark"')
       ON CONFLICT (tenant_id, key) DO UPDATE SET value = excluded.value RETURNING tenant_id, value`;
     for (let n = 0; n < 2; n += 1) {
@@ -48,9 +48,9 @@ describe.each(["shared", "schema", "database"])("in the %s tier", (strategy) => 
     }
   });
 
-  test("a query is one round trip, and so is a transaction that is known in advance", async () => {
+  test("a query is one round trip, and so is a list of statements", async () => {
     await call("health_check");
-    // The session that provisioning has warmed is closed by now: all that travels is counted.
+    // The prewarmed session is closed by now, so that every request is counted.
     await new Promise((resolve) => setTimeout(resolve, 1_500));
     expect(await fewestTrips(() => call("search_products", { query: "lamp" }))).toEqual({ http: 1, sessions: 0 });
     const statements = ["SELECT 1 AS one", "UPDATE products SET stock = 1 WHERE id = 'mug-steel'", "SELECT 2 AS two"];
@@ -67,7 +67,7 @@ describe.each(["shared", "schema", "database"])("in the %s tier", (strategy) => 
   });
 });
 
-test("/health says so when a tenant's role in the schema tier has got a right outside its schema", async () => {
+test("/health reports a tenant's role with a right outside its schema", async () => {
   const [one, other] = await Promise.all([aTenant({ plan: "pro" }), aTenant({ plan: "pro" })]);
   const roles = await controlRows<{ role: string }>(
     "SELECT 'tenant_' || placement_id AS role FROM tenants WHERE id = ANY ($1) ORDER BY id = $2 DESC",
@@ -90,7 +90,7 @@ test("/health says so when a tenant's role in the schema tier has got a right ou
   await until(async () => (await isolation()).ok, "the wall stands again", 30_000);
 });
 
-test("a change of plan is in force at once, proposes the move that belongs to it, and strands nobody", async () => {
+test("a plan change is in force at once, proposes its move, and keeps every tenant served", async () => {
   const tenant = await aTenant({ plan: "starter" });
   const changed = await operator("POST", `/tenants/${tenant.id}/plan`, { plan: "pro" });
   expect(await changed.json()).toMatchObject({

@@ -9,6 +9,7 @@ import { authenticate } from "../../src/identity/authenticate.ts";
 import { Provisioning as ProductProvisioning } from "../../src/lifecycle/provisioning.ts";
 import { SessionBudget as ProductBudget, SESSION_BUDGET_NAME } from "../../src/tenant-db/session-budget.ts";
 import { tenantMigrations } from "../../src/tenant-db/migrations.ts";
+import { createContext } from "../../src/control/context.ts";
 import { rotateEncryptionKeys } from "../../src/operations/key-rotation.ts";
 import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
@@ -231,7 +232,7 @@ export default {
       }
       case "/test/rotate": {
         const keys = (JSON.parse(env.ENCRYPTION_KEYS) as unknown[]).toReversed();
-        await rotateEncryptionKeys({ ...env, ENCRYPTION_KEYS: JSON.stringify(keys) });
+        await rotateEncryptionKeys(createContext({ ...env, ENCRYPTION_KEYS: JSON.stringify(keys) }));
         return Response.json({ rotated: true });
       }
       case "/test/monitor":
