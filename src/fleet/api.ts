@@ -13,8 +13,8 @@ export const fleetApi = new Hono<HttpEnv>();
 
 fleetApi.post("/", async (c) => {
   const options = await readJson(c, FleetOptions);
-  const { env, control, start } = c.get("context");
-  const fleet = fleetStore(control);
+  const context = c.get("context");
+  const fleet = fleetStore(context.control);
   const named = [...(options.only ?? []), ...(typeof options.cohort === "number" ? [] : options.cohort)];
   const missing = await fleet.withoutSchema(named);
   if (missing.length > 0) throw new BadRequest(`These tenants have no schema of their own: ${missing.join(", ")}.`);
@@ -25,8 +25,8 @@ fleetApi.post("/", async (c) => {
   }
   const { run } = opened;
   // If the start fails, the run has no heartbeats and the sweep starts another Workflow for it.
-  await start({ kind: "fleet_migration", runId: run.id, attempt: run.attempt });
-  return c.json({ ...run, url: `${env.PUBLIC_URL}/admin/api/migrations/${run.id}` }, 202);
+  await context.start({ kind: "fleet_migration", runId: run.id, attempt: run.attempt });
+  return c.json({ ...run, url: `${context.env.PUBLIC_URL}/admin/api/migrations/${run.id}` }, 202);
 });
 
 fleetApi.get("/", async (c) => {

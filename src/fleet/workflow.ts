@@ -47,9 +47,9 @@ export class FleetMigration extends WorkflowEntrypoint<Env, FleetMigrationParams
 }
 
 /** Starts a new Workflow for each run whose heartbeats have ended. The next sweep repeats a start that fails. */
-export async function resumeSilentMigrations({ control, start }: Context): Promise<void> {
-  for (const { id, attempt } of await fleetStore(control).resumeSilent()) {
+export async function resumeSilentMigrations(context: Context): Promise<void> {
+  for (const { id, attempt } of await fleetStore(context.control).resumeSilent()) {
     log("warn", "fleet_migration_resumed", { runId: id, attempt });
-    await start({ kind: "fleet_migration", runId: id, attempt });
+    await context.start({ kind: "fleet_migration", runId: id, attempt });
   }
 }

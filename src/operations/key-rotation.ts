@@ -8,7 +8,8 @@ import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 /** Logins of each kind in one sweep: a second's work. The next sweep takes the next ones. */
 const BATCH = 50;
 
-export async function rotateEncryptionKeys({ env, control, tenantObject }: Context): Promise<void> {
+export async function rotateEncryptionKeys(context: Context): Promise<void> {
+  const { env, control } = context;
   const [newest] = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
   const logins = encryptedLoginsStore(control);
   for (const stored of await logins.shardLoginsNotUnder(newest.id, BATCH)) {
@@ -16,5 +17,5 @@ export async function rotateEncryptionKeys({ env, control, tenantObject }: Conte
     await logins.replaceShardLogin(stored, await encryptLogin(env, stored.purpose, login));
   }
   const tenants = await logins.tenantsNotUnder(newest.id, BATCH);
-  await Promise.allSettled(tenants.map((tenantId) => tenantObject(tenantId).refresh()));
+  await Promise.allSettled(tenants.map((tenantId) => context.tenantObject(tenantId).refresh()));
 }
