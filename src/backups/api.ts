@@ -3,6 +3,8 @@
 import { type Context, Hono } from "hono";
 import * as z from "zod";
 import { putFile } from "./bucket.ts";
+import { ImportProgress } from "./import.ts";
+import { RestoreProgress } from "./restore.ts";
 import { type Job, type JobKind, jobsOf } from "./jobs-store.ts";
 import type { Caller } from "../core/call.ts";
 import { AppError } from "../core/errors.ts";
@@ -152,7 +154,7 @@ async function openBackup(
 }
 
 async function open(env: Env, tenantId: TenantId, kind: JobKind, request: Record<string, unknown>) {
-  const job = await jobsOf(env).open(tenantId, kind, request);
+  const job = await jobsOf(env).create(tenantId, kind, request);
   // Should this fail, the job goes silent, and the sweep starts another Workflow for it.
   if (job !== undefined)
     await env.ARCHIVING.create({ id: `job-${job.id}-${crypto.randomUUID()}`, params: { tenantId, jobId: job.id } });
@@ -164,13 +166,13 @@ function asBackup(job: Job) {
 }
 
 function asRestore(job: Job) {
-  const { line, footer, replaced } = job.progress as { line?: number; footer?: { rows: number }; replaced?: true };
+  const { line, footer, replaced } = RestoreProgress.partial().parse(job.progress);
   const lines = { checked: line ?? 0, rows: footer?.rows ?? null, replaced: replaced ?? false };
   return { id: job.id, key: job.request["key"], ...progressOf(job), progress: lines, ...job.result };
 }
 
 function asImport(job: Job) {
-  const { lines, table, failed, errors } = job.progress;
+  const { lines, table, failed, errors } = ImportProgress.partial().parse(job.progress);
   return {
     id: job.id,
     ...progressOf(job),

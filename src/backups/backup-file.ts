@@ -1,15 +1,15 @@
-// The file that a tenant is backed up in: NDJSON, one header, one line for each row and each document, one footer. Values
-// are PostgreSQL's own text in JSON strings, so that every type comes back as it was, and SQL's NULL is JSON's null. The
-// footer has what proves the file whole: rows and SHA-256 of each table's lines, and the SHA-256 of everything before it
-// (`head -n -1 file | sha256sum`). Lines of spaces are skipped.
+// The format of a backup file: NDJSON with one header, one line for each row and each document, and one footer.
+// A value is PostgreSQL's own text in a JSON string, so that every type is restored exactly; SQL NULL is JSON null.
+// The footer proves that the file is complete: row count and SHA-256 of each table's lines, and the SHA-256 of all bytes
+// before the footer (`head -n -1 file | sha256sum`). Readers skip blank lines.
 import * as z from "zod";
 import { normalisePath } from "../core/document-path.ts";
 import { strategies } from "../core/plans.ts";
-import { Sha256, type Sha256State } from "./sha256.ts";
+import { Sha256, Sha256State } from "./sha256.ts";
 
 const FileTable = z.object({
   name: z.string(),
-  /** In the order of a line's values; the tenant's id is not among them. */
+  /** In the order of a line's values. Without `tenant_id`. */
   columns: z.array(z.object({ name: z.string(), type: z.string() })),
   keys: z.array(z.object({ name: z.string(), type: z.string() })),
 });
@@ -20,12 +20,12 @@ export const Header = z.object({
   tenant: z.string(),
   plan: z.string(),
   strategy: z.enum(strategies),
-  /** The last migration of the tenant's own schema; `null` on shared tables. */
+  /** The newest migration of the tenant's own schema; `null` on shared tables. */
   schemaVersion: z.string().nullable(),
   exportedAt: z.string(),
   /**
-   * Which transactions are in the file, each with all or none of its changes: those that were committed at an instant, or
-   * those that began before one. Documents have no history: they are as they were when they were read.
+   * Which transactions the file contains: those committed by an instant, or those that began before one. A transaction is
+   * in the file with all of its changes or with none. Documents have no history: each is as it was when it was read.
    */
   recoveryPoint: z.union([z.object({ committedBy: z.string() }), z.object({ begunBefore: z.string() })]),
   tables: z.array(FileTable),
@@ -52,7 +52,7 @@ export const Footer = z.object({
 });
 export type Footer = z.infer<typeof Footer>;
 
-/** A row's values: in the order of its table's columns, or by column. */
+/** A row's values: a list in the order of the table's columns, or by column name. */
 export type Cells = readonly (string | null)[] | Readonly<Record<string, string | null>>;
 
 export type Line =
@@ -82,8 +82,8 @@ export function footerLine(footer: Footer): string {
 }
 
 /**
- * Reads a line. Rows are `["table", [values]]`; for data from elsewhere also `{"table": "…", "row": {"column": value}}`,
- * whose values may be any JSON (a number with more digits than a double has must be a string).
+ * Parses a line. A row is `["table", [values]]`. An import may also use `{"table": "…", "row": {"column": value}}` with any
+ * JSON values; a number with more digits than a double holds must be a string.
  */
 export function parseLine(text: string): Line {
   if (text.trim() === "") return { kind: "blank" };
@@ -91,20 +91,20 @@ export function parseLine(text: string): Line {
   try {
     json = JSON.parse(text);
   } catch {
-    return { kind: "bad", reason: "it is not JSON" };
+    return { kind: "bad", reason: "the line is not JSON" };
   }
   if (Array.isArray(json)) {
     const [table, cells, ...more] = json as unknown[];
     const isRow = typeof table === "string" && Array.isArray(cells) && more.length === 0;
     if (!isRow || !cells.every((cell) => cell === null || typeof cell === "string"))
-      return { kind: "bad", reason: 'it is not ["table", [texts and nulls]]' };
+      return { kind: "bad", reason: 'the line is not ["table", [strings and nulls]]' };
     return { kind: "row", table, cells };
   }
   const { table, row } = (json ?? {}) as { table?: unknown; row?: unknown };
   if (typeof table === "string" && typeof row === "object" && row !== null && !Array.isArray(row)) {
     return { kind: "row", table, cells: Object.fromEntries(Object.entries(row).map(([name, v]) => [name, asText(v)])) };
   }
-  return Marked.safeParse(json).data ?? { kind: "bad", reason: "it is no row, document, header or footer" };
+  return Marked.safeParse(json).data ?? { kind: "bad", reason: "the line is not a row, document, header or footer" };
 }
 
 function asText(value: unknown): string | null {
@@ -112,7 +112,7 @@ function asText(value: unknown): string | null {
   return JSON.stringify(value);
 }
 
-/** A row's values with the columns that they are of, or what is wrong. `columns` are those that a list has. */
+/** Pairs a row's values with their columns, or says what is wrong. `columns` are the columns of a list of values. */
 export function cellsOf(
   cells: Cells,
   columns: readonly string[],
@@ -121,22 +121,24 @@ export function cellsOf(
     const values = cells as readonly (string | null)[];
     return values.length === columns.length
       ? { columns, values }
-      : { wrong: `it has ${values.length} values for ${columns.length} columns` };
+      : { wrong: `the row has ${values.length} values for ${columns.length} columns` };
   }
   const names = Object.keys(cells);
-  if (names.length === 0) return { wrong: "it has no values" };
-  if (names.some((name) => !columns.includes(name))) return { wrong: "its table has no such column" };
+  if (names.length === 0) return { wrong: "the row has no values" };
+  if (names.some((name) => !columns.includes(name))) return { wrong: "the table has no such column" };
   return { columns: names, values: Object.values(cells) };
 }
 
-/** What is put away of a tally; plain JSON. */
-export interface TallyState {
-  all: Sha256State;
-  documents: { lines: number; sha: Sha256State };
-  tables: Record<string, { lines: number; sha: Sha256State }>;
-}
+const SectionState = z.object({ lines: z.int().nonnegative(), sha: Sha256State });
+/** The saved state of a tally. Plain JSON. */
+export const TallyState = z.object({
+  all: Sha256State,
+  documents: SectionState,
+  tables: z.record(z.string(), SectionState),
+});
+export type TallyState = z.infer<typeof TallyState>;
 
-/** Counts and sums a file as it is written or read, so that both come to the same footer. */
+/** Counts and hashes the lines of a file. Writer and reader use the same tally, so both compute the same footer. */
 export class Tally {
   readonly #all: Sha256;
   readonly #documents: { lines: number; sha: Sha256 };
@@ -150,12 +152,15 @@ export class Tally {
   }
 
   toJSON(): TallyState {
-    return JSON.parse(
-      JSON.stringify({ all: this.#all, documents: this.#documents, tables: Object.fromEntries(this.#tables) }),
-    ) as TallyState;
+    const state = ({ lines, sha }: { lines: number; sha: Sha256 }) => ({ lines, sha: sha.toJSON() });
+    return {
+      all: this.#all.toJSON(),
+      documents: state(this.#documents),
+      tables: Object.fromEntries(Array.from(this.#tables, ([name, table]) => [name, state(table)])),
+    };
   }
 
-  /** Bytes of whole lines: of the header or blank, of documents, or of a table's rows. */
+  /** Adds whole lines: documents, rows of a table, or other lines (header, blank). */
   add(bytes: Uint8Array, of: { documents: number } | { table: string; rows: number } | "other"): void {
     this.#all.update(bytes);
     if (of === "other") return;
@@ -170,12 +175,12 @@ export class Tally {
     return known;
   }
 
-  /** How many rows there were so far. */
+  /** Number of rows so far. */
   get rows(): number {
     return [...this.#tables.values()].reduce((rows, { lines }) => rows + lines, 0);
   }
 
-  /** What the footer says after all that was added. `tables` are those of the header: some may have no rows. */
+  /** The footer of the lines so far. `tables` are the header's, so that a table without rows is listed, too. */
   footer(tables: readonly { name: string }[]): Footer {
     const sum = ({ lines, sha }: { lines: number; sha: Sha256 }) => ({ lines, sha256: sha.hex() });
     for (const { name } of tables) this.#table(name);
@@ -188,7 +193,7 @@ export class Tally {
   }
 }
 
-/** What of a file is not as its footer says, in words; nothing when all is. */
+/** Differences between a file and its footer, in words. An empty list means that the file is intact. */
 export function damages(found: Footer, footer: Footer): string[] {
   const wrong = Object.keys({ ...found.tables, ...footer.tables }).flatMap((table) => {
     const [is, should] = [found.tables[table], footer.tables[table]];

@@ -1,72 +1,75 @@
-// Backups and imports in R2, under `backups/<tenant>/` and `imports/<tenant>/`, and a tenant's documents as bytes. Files
-// are written in parts and read in windows, so that none is ever in memory as a whole.
+// Backup and import files in R2, under `backups/<tenant>/` and `imports/<tenant>/`, and a tenant's documents as bytes.
+// Invariant: no file is in memory as a whole. Files are uploaded in parts and read in windows of whole lines.
+import * as z from "zod";
 import { AppError } from "../core/errors.ts";
 import type { FileDocument } from "./backup-file.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 
-/** R2 wants parts of one size, 5 MiB or more; only the last may be smaller. */
+/** R2 requires equal parts of at least 5 MiB; only the last part may be smaller. */
 const PART_BYTES = 5 * 1024 * 1024;
-/** Read at once; a line that is longer is read again in a window that it fits in. */
+/** Size of one read. A few of these fit in the memory of an object. A longer line is read again in a larger window. */
 const WINDOW_BYTES = 2 * 1024 * 1024;
-/** Longer than any answer of the database, of which a line is a part. */
+/** Maximum length of a line. A line is part of one database answer, and no answer is this long. */
 const MAX_LINE_BYTES = 16 * 1024 * 1024;
-/** Read at once: R2 takes six requests of one invocation at a time. */
+/** Documents read in parallel. Workers allow six open connections an invocation. */
 const DOCUMENTS_AT_ONCE = 6;
 
 const contentType = "application/x-ndjson";
 export const LINE_END = 10;
 
-export interface Upload {
-  key: string;
-  uploadId: string;
-  parts: R2UploadedPart[];
-}
+/** A multipart upload that a later step can resume. Plain JSON. */
+export const Upload = z.object({
+  key: z.string(),
+  uploadId: z.string(),
+  parts: z.array(z.object({ partNumber: z.int(), etag: z.string() })),
+});
+export type Upload = z.infer<typeof Upload>;
 
 export async function beginUpload(bucket: R2Bucket, key: string): Promise<Upload> {
   const { uploadId } = await available(() => bucket.createMultipartUpload(key, { httpMetadata: { contentType } }));
   return { key, uploadId, parts: [] };
 }
 
-/** Writes an upload's next parts. What was not flushed is written anew by whoever goes on. */
+/** Resumes an upload. Bytes that were not flushed are lost when the step ends; the next step writes them again. */
 export function openUpload(bucket: R2Bucket, upload: Upload) {
   const multipart = bucket.resumeMultipartUpload(upload.key, upload.uploadId);
   const parts = [...upload.parts];
-  let held = new Uint8Array(0);
+  let buffered = new Uint8Array(0);
   const put = async (part: Uint8Array): Promise<void> => {
     parts.push(await available(() => multipart.uploadPart(parts.length + 1, part)));
   };
 
   return {
     async write(bytes: Uint8Array): Promise<void> {
-      const joined = new Uint8Array(held.length + bytes.length);
-      joined.set(held);
-      joined.set(bytes, held.length);
+      const joined = new Uint8Array(buffered.length + bytes.length);
+      joined.set(buffered);
+      joined.set(bytes, buffered.length);
       let at = 0;
       for (; joined.length - at > PART_BYTES; at += PART_BYTES) await put(joined.subarray(at, at + PART_BYTES));
-      held = joined.slice(at);
+      buffered = joined.slice(at);
     },
-    /** How many bytes a line of spaces must have for `flush` to leave nothing behind. */
+    /** Bytes that the last part lacks. A blank line of this length fills it, so that `flush` writes a full part. */
     get lacking(): number {
-      return held.length === 0 ? 0 : PART_BYTES - held.length;
+      return buffered.length === 0 ? 0 : PART_BYTES - buffered.length;
     },
-    /** Writes a part that is full. Returns what the next one to go on needs. */
+    /** Uploads the buffered bytes as a part. Returns the state from which a later step resumes. */
     async flush(): Promise<Upload> {
-      if (held.length > 0) await put(held);
-      held = new Uint8Array(0);
+      if (buffered.length > 0) await put(buffered);
+      buffered = new Uint8Array(0);
       return { ...upload, parts };
     },
-    /** Makes the object of the parts. May be repeated after a lost answer. Returns its size. */
+    /** Joins the parts into one R2 object. Can be repeated after a lost answer. Returns the size in bytes. */
     async complete(): Promise<number> {
-      if (held.length > 0) await put(held);
-      const made = await multipart.complete(parts).catch(() => bucket.head(upload.key));
-      if (made === null) throw new AppError("tenant_unavailable", "R2 did not complete a backup");
-      return made.size;
+      if (buffered.length > 0) await put(buffered);
+      const object = await multipart.complete(parts).catch(() => bucket.head(upload.key));
+      if (object === null) throw new AppError("tenant_unavailable", "R2 did not complete the upload of a backup");
+      return object.size;
     },
   };
 }
 
-/** Gives up what was uploaded. What is gone is fine. */
+/** Aborts an upload and frees its parts. An upload that no longer exists is not an error. */
 export async function abandonUpload(bucket: R2Bucket, { key, uploadId }: Upload): Promise<void> {
   await bucket
     .resumeMultipartUpload(key, uploadId)
@@ -75,21 +78,24 @@ export async function abandonUpload(bucket: R2Bucket, { key, uploadId }: Upload)
 }
 
 export interface FileLine {
-  /** With its end. */
+  /** Includes the line end. */
   bytes: Uint8Array;
   text: string;
 }
 
 export interface Window {
   lines: FileLine[];
-  /** Of the byte after the last of the lines. */
+  /** Offset of the byte after the last line. */
   end: number;
   sizeBytes: number;
-  /** Every line has its end, or is the last one of the file. */
+  /** The window ends where the file ends. */
   atEnd: boolean;
 }
 
-/** The whole lines from a byte on, or `undefined` when there is no such file. A line is never longer than `MAX_LINE_BYTES`. */
+/**
+ * Reads whole lines from a byte offset on. Returns `undefined` when the file does not exist. Throws `bad_request` when a
+ * line is longer than `MAX_LINE_BYTES`.
+ */
 export async function readLines(bucket: R2Bucket, key: string, offset: number): Promise<Window | undefined> {
   for (const length of [WINDOW_BYTES, MAX_LINE_BYTES]) {
     const head = await available(() => bucket.head(key));
@@ -116,7 +122,7 @@ export async function readLines(bucket: R2Bucket, key: string, offset: number): 
   throw new AppError("bad_request", `a line is longer than ${MAX_LINE_BYTES} bytes`);
 }
 
-/** How many lines a file has, or `undefined` when there is none. Reads it once, from beginning to end. */
+/** Counts the lines of a file. Streams the whole file once. Returns `undefined` when the file does not exist. */
 export async function countLines(bucket: R2Bucket, key: string): Promise<number | undefined> {
   const object = await available(() => bucket.get(key));
   if (object === null) return undefined;
@@ -129,6 +135,7 @@ export async function countLines(bucket: R2Bucket, key: string): Promise<number 
   return last === LINE_END ? lines : lines + 1;
 }
 
+/** Stores a file in one request. Returns its size in bytes. */
 export async function putFile(bucket: R2Bucket, key: string, body: ReadableStream | Uint8Array): Promise<number> {
   const { size } = await available(() => bucket.put(key, body, { httpMetadata: { contentType } }));
   return size;
@@ -136,7 +143,7 @@ export async function putFile(bucket: R2Bucket, key: string, body: ReadableStrea
 
 // ---- a tenant's documents
 
-/** The next few documents after a path, and the path to go on from; none: all were read. */
+/** Reads the next few documents after a path. `last` is the path to continue from; `null` means all were read. */
 export async function readDocuments(
   bucket: R2Bucket,
   tenantId: TenantId,
@@ -148,9 +155,9 @@ export async function readDocuments(
   );
   const read = listed.objects.map(async ({ key }): Promise<FileDocument[]> => {
     const object = await available(() => bucket.get(key));
-    if (object === null) return []; // deleted meanwhile
+    if (object === null) return []; // deleted since it was listed
     if (object.size > MAX_LINE_BYTES / 2)
-      throw new AppError("result_too_large", "a document is too large for a backup");
+      throw new AppError("result_too_large", "a document is too large for a backup line");
     const bytes = new Uint8Array(await available(() => object.arrayBuffer()));
     const about = { path: key.slice(root.length), contentType: object.httpMetadata?.contentType ?? "text/plain" };
     try {
@@ -162,7 +169,7 @@ export async function readDocuments(
   return { documents: (await Promise.all(read)).flat(), last: listed.objects.at(-1)?.key.slice(root.length) ?? null };
 }
 
-/** Writes a document over the one of its path; with `keep`, only when there is none. */
+/** Writes a document. Overwrites an existing one, unless `keep` is set. */
 export async function writeDocument(
   bucket: R2Bucket,
   tenantId: TenantId,

@@ -1,59 +1,61 @@
-// Writes a tenant as a backup's file, unit by unit: the header, the rows as they were at one moment, the documents, the
-// footer. What it is in the middle of is plain JSON between two units, so that anybody can go on with it. It reads one
-// place of the tenant's: when the tenant has moved, the log there is no longer that of its rows.
+// Exports a tenant as a backup file, one unit of lines at a time: header, rows as of one moment, documents, footer.
+// Between two units the state is plain JSON, so that any later step can resume the export.
+// Invariant: one export reads one placement. After a move the old placement's change log no longer describes the rows,
+// so the export starts again.
+import * as z from "zod";
 import { createContext } from "../control/context.ts";
 import { readDocuments } from "./bucket.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { openTenantDb, ownerUrl } from "../tenant-db/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
-import { type AsTenant, type Key, type Table, tablesOf } from "../tenant-db/copy.ts";
+import { type AsTenant, tablesOf } from "../tenant-db/copy.ts";
 import {
   type History,
-  type RecoveryPoint,
+  RecoveryPoint,
   collectUndone,
   fileColumns,
   readChunkAt,
   readCollected,
   recoveryPoint,
 } from "./history.ts";
-import {
-  type Footer,
-  type Header,
-  Tally,
-  type TallyState,
-  documentLine,
-  footerLine,
-  headerLine,
-} from "./backup-file.ts";
+import { type Footer, Header, Tally, TallyState, documentLine, footerLine, headerLine } from "./backup-file.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, ownName } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
 
-/** A place of the tenant's as jobs need it. */
+/** A connection to one placement of the tenant: the change log as its owner, and the tables as the tenant. */
 export interface Side extends History {
   placement: Placement;
   asTenant: AsTenant;
 }
 
-/** What an export has come to. */
-export interface ExportState {
-  placementId: number;
-  header: Header;
-  tables: Table[];
-  point: RecoveryPoint;
-  next:
-    | { part: "header" | "footer" | "end" }
-    | { part: "log"; after: number }
-    | { part: "rows"; table: number; after: Key | null }
-    | { part: "collected"; table: number; after: string | null }
-    | { part: "documents"; after: string | null };
-  tally: TallyState;
-}
+const Column = z.object({ name: z.string(), type: z.string(), fallback: z.string().nullable().exactOptional() });
+const Key = z.record(z.string(), z.string());
+
+/** Where an export stands. */
+export const ExportState = z.object({
+  placementId: z.int(),
+  header: Header,
+  tables: z.array(
+    z.object({ name: z.string(), columns: z.array(Column).readonly(), keys: z.array(Column).readonly() }),
+  ),
+  point: RecoveryPoint,
+  /** What the next unit holds. `after` is the last key, row or path of the unit before. */
+  next: z.discriminatedUnion("part", [
+    z.object({ part: z.enum(["header", "footer", "end"]) }),
+    z.object({ part: z.literal("log"), after: z.number() }),
+    z.object({ part: z.literal("rows"), table: z.int(), after: Key.nullable() }),
+    z.object({ part: z.literal("collected"), table: z.int(), after: z.string().nullable() }),
+    z.object({ part: z.literal("documents"), after: z.string().nullable() }),
+  ]),
+  tally: TallyState,
+});
+export type ExportState = z.infer<typeof ExportState>;
 
 export async function openSide(env: Env, tenantId: TenantId, placement: Placement): Promise<Side> {
   const shard = await placementsStore(createContext(env).control).shard(placement.shardId);
-  if (shard === undefined) throw new AppError("placement_unavailable", `there is no shard ${placement.shardId}`);
+  if (shard === undefined) throw new AppError("placement_unavailable", `shard ${placement.shardId} does not exist`);
   const db = await openTenantDb(env, tenantId, placement);
   return {
     placement,
@@ -71,7 +73,7 @@ export class TenantExport {
   readonly #tally: Tally;
   #footer: Footer | undefined;
 
-  /** Goes on with an export of this place. */
+  /** Resumes an export of this placement. */
   constructor(env: Env, side: Side, { tally, ...state }: ExportState) {
     this.#bucket = env.FILES;
     this.#side = side;
@@ -79,7 +81,7 @@ export class TenantExport {
     this.#tally = new Tally(tally);
   }
 
-  /** An export of the rows as they are, or, by a job, as they were at an earlier instant; then without documents. */
+  /** Starts an export of the rows as they are now. With `earlier`: as they were at that instant, without documents. */
   static async begin(env: Env, side: Side, earlier: { since: string; job: number } | null): Promise<TenantExport> {
     const { placement, tenantId } = side;
     const [tenant, point, tables] = await Promise.all([
@@ -108,7 +110,7 @@ export class TenantExport {
     return new TenantExport(env, side, { placementId: placement.id, header, tables, point, next, tally });
   }
 
-  /** After the units that were taken so far. */
+  /** The state after the units returned so far. */
   get state(): ExportState {
     return { ...structuredClone(this.#state), tally: this.#tally.toJSON() };
   }
@@ -117,12 +119,12 @@ export class TenantExport {
     return this.#state.header;
   }
 
-  /** Once the last unit was taken. */
+  /** Set once `next` has returned the footer. */
   get footer(): Footer | undefined {
     return this.#footer;
   }
 
-  /** The next whole lines, or none yet; `undefined` after the last. */
+  /** Returns the next unit of whole lines, which may be empty. Returns `undefined` after the footer. */
   async next(): Promise<Uint8Array | undefined> {
     const { next, header, point } = this.#state;
     const table = "table" in next ? this.#state.tables[next.table] : undefined;
@@ -169,7 +171,7 @@ export class TenantExport {
     }
   }
 
-  /** A line of nothing, of so many bytes. */
+  /** Returns a blank line of `sizeBytes`, with its line end. */
   blank(sizeBytes: number): Uint8Array {
     return this.#unit(`${" ".repeat(sizeBytes - 1)}\n`, "other");
   }

@@ -1,14 +1,15 @@
-// A tenant's rows as they were at one moment, read in pieces while the tenant writes: no snapshot is held open. A piece is
-// read as the rows are now, as the tenant itself; then, as the owner, what the log of changes says of them, and what came
-// after the moment is undone. The log is read later than the rows, and undoing what has not happened yet changes nothing,
-// so a piece is exact whenever it is read, and reads the same each time. For an earlier moment, which many changes may have
-// followed, the rows before those are collected from the log first, once; they make up the end of their table.
-// Invariant: for each key, all changes that are undone are later than all that are not. Then a row is what it was before
-// the first of them.
+// Reads a tenant's rows as of one moment, in chunks, while the tenant writes. No snapshot stays open.
+// A chunk is read as the rows are now, as the tenant. Then the owner reads the change log, and the changes after the moment
+// are undone. The log is read after the rows, and undoing a change that has not happened has no effect, so a chunk is exact
+// whenever it is read. Many changes may have followed an earlier moment: the rows before those changes are collected from
+// the log once, and become the end of their table.
+// Invariant: for each key, every undone change is later than every kept change. The row before the first undone change is
+// therefore the row at the moment.
+import * as z from "zod";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
-import { type AsTenant, type Column, type Key, type Table, id, keyOf, literal } from "../tenant-db/copy.ts";
+import { type AsTenant, type Column, type Key as RowKey, type Table, id, keyOf, literal } from "../tenant-db/copy.ts";
 
 /**
  * How far back Tollgate can restore a tenant: a week. Most losses are noticed within days. The log of a week is about as
@@ -18,57 +19,63 @@ export const POINTS_KEPT_MS = 7 * 86_400_000;
 /** The log is kept one day longer, so that a restore that has started still finds all the changes it needs. */
 export const CHANGES_KEPT_MS = 8 * 86_400_000;
 
-/** Which changes are undone. */
-export interface RecoveryPoint {
-  /** Those of transactions that had not committed in this snapshot of the database (`pg_snapshot`). */
-  snapshot: string;
-  /** None of an older transaction than this is among them. */
-  lowest: string;
+const Snapshot = z.object({
+  /** Changes of transactions that are not visible in this `pg_snapshot` are undone. */
+  snapshot: z.string(),
+  /** The oldest transaction id that can be undone. Bounds the scan of the log. */
+  lowest: z.string(),
   /** When the snapshot was taken, by the database's clock. */
-  takenAt: string;
-  /** An earlier moment, if the rows are read as they were then. */
-  earlier: EarlierPoint | null;
-}
+  takenAt: z.string(),
+});
+const Undone = z.object({
+  /** Transactions that began before `since`, then changed a row that a later transaction had changed. They are undone, too. */
+  dragged: z.array(z.string()),
+  /** The newest change in the log when the snapshot was taken. */
+  newest: z.number(),
+});
+const EarlierPoint = Undone.extend({
+  /** Transactions that began at this instant or later are undone. */
+  since: z.string(),
+  /** The job whose id the collected rows carry. */
+  job: z.int(),
+});
+type EarlierPoint = z.infer<typeof EarlierPoint>;
 
-interface EarlierPoint {
-  /** Changes of transactions that began at this instant or later are undone, too. */
-  since: string;
-  /** And those of transactions that began before it and then changed what a later one had changed. */
-  dragged: string[];
-  /** The newest change in the log by then. */
-  newest: number;
-  /** The rows before such changes are kept under its id. */
-  job: number;
-}
+/** Which changes are undone. */
+export const RecoveryPoint = Snapshot.extend({
+  /** Set when the rows are read as of an earlier moment. */
+  earlier: EarlierPoint.nullable(),
+});
+export type RecoveryPoint = z.infer<typeof RecoveryPoint>;
 
-/** Where the log is, and how the tenant's tables are found there. */
+/** Where the change log is, and the schema of the tenant's tables there. */
 export interface History {
   owner: NeonConnection;
   schema: string;
   tenantId: TenantId;
-  /** Of rows in one request. */
+  /** Rows in one request. Tests make it small. */
   chunkRows?: number;
 }
 
-/** Of rows in one request: a fifth of what an answer may hold. */
+/** Bounds of one request: about a fifth of the largest answer that the database returns over HTTP. */
 const CHUNK_ROWS = 4_000;
 const CHUNK_BYTES = 2_000_000;
 
 const ISO_INSTANT = `'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'`;
 
-/** Goes before statements that read or write values as text: it must be the same text in every database and session. */
+/** Runs before statements that read or write values as text, so that the text is the same in every database and session. */
 export const plainText: Statement = {
   text: `SELECT set_config('datestyle', 'ISO, MDY', true), set_config('intervalstyle', 'postgres', true),
            set_config('timezone', 'UTC', true), set_config('bytea_output', 'hex', true), set_config('extra_float_digits', '1', true)`,
 };
 
-/** A point is looked for among changes of transactions that begin within this of it; none lasts as long. */
+/** How far from a point its transactions can have begun. Far above the time limit of a transaction. */
 const LONGEST_TRANSACTION = `interval '10 minutes'`;
 
 /**
- * The moment to read the rows of: now, with all that has been committed; or an earlier one, with every transaction that
- * began before it. Each transaction is in or out with all of its changes: one that began before `since`, but changed a row
- * after a later one had, cannot stay without it and is out as well.
+ * Fixes the moment to read: now, with all committed transactions, or an earlier one, with every transaction that began
+ * before `since`. A transaction is kept or undone as a whole. A transaction that began before `since`, but changed a row
+ * after a later transaction had changed it, is undone together with that one.
  */
 export async function recoveryPoint(
   { owner, tenantId }: History,
@@ -90,14 +97,16 @@ export async function recoveryPoint(
        (SELECT coalesce(max(n), 0)::float8 FROM tollgate.changes WHERE tenant_id = $1) AS newest`,
     [tenantId, earlier?.since ?? null],
   );
-  const { dragged, newest, ...now } = row as unknown as Omit<RecoveryPoint, "earlier"> & EarlierPoint;
-  return { ...now, earlier: earlier === null ? null : { ...earlier, dragged, newest } };
+  return { ...Snapshot.parse(row), earlier: earlier === null ? null : { ...earlier, ...Undone.parse(row) } };
 }
 
-/** Of the log in one request. */
+/** Changes of the log in one request: some hundred milliseconds of work. */
 const COLLECT_ROWS = 20_000;
 
-/** Keeps the rows before the next changes of the log after `after`. Returns the last of those; `null`: that was all. */
+/**
+ * Collects, from the next changes of the log after `after`, the rows as they were before. Returns the last of these
+ * changes, or `null` when the log is at its end.
+ */
 export async function collectUndone(
   { owner, tenantId, chunkRows: limit = COLLECT_ROWS }: History,
   { since, dragged, newest, job }: EarlierPoint,
@@ -118,7 +127,7 @@ export async function collectUndone(
   return typeof row?.["n"] === "number" ? row["n"] : null;
 }
 
-/** Forgets what was collected for a job. */
+/** Deletes the rows collected for a job. */
 export async function forgetUndone({ owner, tenantId }: History, job: number): Promise<void> {
   await owner.query(`DELETE FROM tollgate.undone WHERE tenant_id = $1 AND job = $2`, [tenantId, job]);
 }
@@ -128,25 +137,25 @@ function sumOf(key: string): string {
 }
 
 export interface Chunk {
-  /** Lines of the file, each with its end. */
+  /** Lines of the file, each with its line end. */
   text: string;
   rows: number;
-  /** Where the next chunk begins; `null`: the table is at its end. */
-  next: Key | null;
+  /** The key after which the next chunk begins; `null` at the end of the table. */
+  next: RowKey | null;
 }
 
-/** The next rows of a table after a key, as they were. */
+/** Reads the rows of a table after a key, as of the point. */
 export async function readChunkAt(
   history: History,
   asTenant: AsTenant,
   table: Table,
   point: RecoveryPoint,
-  after: Key | null,
+  after: RowKey | null,
 ): Promise<Chunk> {
   const { chunkRows: limit = CHUNK_ROWS } = history;
-  for (let upTo: Key | null = null; ;) {
+  for (let upTo: RowKey | null = null; ;) {
     const rows = await readRows(asTenant, table, { after, upTo }, limit);
-    const end: Key | null = rows.more ? rows.last : upTo;
+    const end: RowKey | null = rows.more ? rows.last : upTo;
     const undone = await readUndone(history, table, point, { after, upTo: end }, limit);
     if (undone.more) {
       upTo = undone.last;
@@ -158,7 +167,7 @@ export async function readChunkAt(
   }
 }
 
-/** The lines as they were, in the order of their keys: the same rows make the same file, whatever has happened since. */
+/** Merges current and undone lines in key order, so that the same rows always make the same file. */
 async function merged(
   asTenant: AsTenant,
   table: Table,
@@ -177,20 +186,31 @@ async function merged(
       params: [`[${were.map(([key]) => key).join(",")}]`],
     },
   ]);
-  return ((found[0]?.["places"] ?? []) as number[]).map((place) => were[place]?.[1] ?? "");
+  return Places.parse(found[0]).places.map((place) => were[place]?.[1] ?? "");
 }
 
+const Places = z.object({ places: z.array(z.int()) });
+const Key = z.record(z.string(), z.string()).nullable();
+
 interface Range {
-  after: Key | null;
-  upTo: Key | null;
+  after: RowKey | null;
+  upTo: RowKey | null;
 }
 
 interface Rows {
   lines: string[];
   keys: string[];
-  last: Key | null;
+  last: RowKey | null;
   more: boolean;
 }
+
+const RowsFound = z.object({
+  lines: z.string(),
+  keys: z.string(),
+  last: Key,
+  count: z.int(),
+  seen: z.int().nullable(),
+});
 
 async function readRows(asTenant: AsTenant, table: Table, range: Range, limit: number): Promise<Rows> {
   const keys = table.keys.map(({ name }) => `r.${id(name)}`).join(", ");
@@ -209,24 +229,26 @@ async function readRows(asTenant: AsTenant, table: Table, range: Range, limit: n
       params: [keyParam(range.after), keyParam(range.upTo)],
     },
   ]);
-  const [row] = found;
-  const [count, seen] = [Number(row?.["count"]), Number(row?.["seen"])];
-  return {
-    lines: count === 0 ? [] : String(row?.["lines"]).split("\n"),
-    keys: count === 0 ? [] : String(row?.["keys"]).split("\n"),
-    last: (row?.["last"] ?? null) as Key | null,
-    more: count > 0 && (seen === limit || count < seen),
-  };
+  const { lines, keys: texts, last, count, seen } = RowsFound.parse(found[0]);
+  if (count === 0) return { lines: [], keys: [], last: null, more: false };
+  return { lines: lines.split("\n"), keys: texts.split("\n"), last, more: seen === limit || count < (seen ?? 0) };
 }
 
-/** The keys that have changed since the snapshot, with the line of the row before, if there was one. */
+const UndoneFound = z.object({
+  found: z.array(z.tuple([z.string(), z.string().nullable()])),
+  last: Key,
+  count: z.int(),
+  seen: z.int().nullable(),
+});
+
+/** Reads the keys changed since the snapshot, each with the line of its row before; `null` where no row existed. */
 async function readUndone(
   { owner, schema, tenantId }: History,
   table: Table,
   { snapshot, lowest, earlier }: RecoveryPoint,
   range: Range,
   limit: number,
-): Promise<{ found: [string, string | null][]; last: Key | null; more: boolean }> {
+): Promise<{ found: [string, string | null][]; last: RowKey | null; more: boolean }> {
   const keys = table.keys.map((_, index) => `k${index}`).join(", ");
   const typed = table.keys
     .map(({ name, type }, index) => `(key ->> ${literal(name)})::${type} AS k${index}`)
@@ -258,15 +280,11 @@ async function readUndone(
       ],
     },
   ]);
-  const [row] = found;
-  return {
-    found: (row?.["found"] ?? []) as [string, string | null][],
-    last: (row?.["last"] ?? null) as Key | null,
-    more: Number(row?.["count"]) < Number(row?.["seen"]),
-  };
+  const { count, seen, ...changed } = UndoneFound.parse(found[0]);
+  return { ...changed, more: count < (seen ?? 0) };
 }
 
-/** Those of the keys that were collected: their rows come at the end of the table. */
+/** Filters the keys that were collected. Their rows come at the end of the table. */
 async function collectedAmong(
   { owner, tenantId }: History,
   table: Table,
@@ -278,22 +296,27 @@ async function collectedAmong(
      CROSS JOIN LATERAL (${collectedRow("$1", "$2", "$3", "k.key")}) AS c`,
     [tenantId, job, table.name, `[${keys.join(",")}]`],
   );
-  return ((row?.["keys"] ?? []) as string[]).map((key) => [key, null]);
+  return z
+    .object({ keys: z.array(z.string()) })
+    .parse(row)
+    .keys.map((key) => [key, null]);
 }
 
-/** With a limit, so that each key is looked up: statistics of so fresh a table would have all of it read. */
+/** The LIMIT makes PostgreSQL look each key up. Without it, the planner scans the whole table, which has no statistics yet. */
 function collectedRow(tenant: string, job: string, table: string, key: string): string {
   return `SELECT true FROM tollgate.undone
           WHERE tenant_id = ${tenant} AND job = ${job} AND table_name = ${table} AND key_sum = ${sumOf(key)} LIMIT 1`;
 }
 
-/** The next of the collected rows of a table after one of them, which is named by its key's sum. */
+const CollectedFound = z.object({ text: z.string(), rows: z.int(), next: z.string().nullable() });
+
+/** Reads the collected rows of a table, in the order of the hashes of their keys, after the hash `after`. */
 export async function readCollected(
   { owner, schema, tenantId, chunkRows: limit = CHUNK_ROWS }: History,
   table: Table,
   { job }: EarlierPoint,
   after: string | null,
-): Promise<{ text: string; rows: number; next: string | null }> {
+): Promise<z.infer<typeof CollectedFound>> {
   const [, , found = []] = await owner.batch([
     inSchema(schema),
     plainText,
@@ -309,10 +332,10 @@ export async function readCollected(
       params: [tenantId, job, table.name, after],
     },
   ]);
-  return found[0] as unknown as { text: string; rows: number; next: string | null };
+  return CollectedFound.parse(found[0]);
 }
 
-/** The cells of a row before a change. A column that was added since has what it was added with. */
+/** SQL for the cells of a row before a change. A column that was added since has its default. */
 function cellsBefore(table: Table): string[] {
   return fileColumns(table).map(
     ({ name, fallback = null }) =>
@@ -320,7 +343,7 @@ function cellsBefore(table: Table): string[] {
   );
 }
 
-/** The types of the tenant's columns may be its schema's own. */
+/** Sets the search path: a column's type may belong to the tenant's schema. */
 function inSchema(schema: string): Statement {
   return {
     text: `SELECT set_config('search_path', $1, true)`,
@@ -328,7 +351,7 @@ function inSchema(schema: string): Statement {
   };
 }
 
-/** The columns that a file has: whose rows they are says its header. */
+/** The columns in a file: all but `tenant_id`, which the header states once. */
 export function fileColumns(table: Pick<Table, "columns">): Column[] {
   return table.columns.filter(({ name }) => name !== "tenant_id");
 }
@@ -337,7 +360,7 @@ function lineOf(table: Table, cells: readonly string[]): string {
   return `${literal(`[${JSON.stringify(table.name)},`)} || array_to_json(ARRAY[${cells.join(", ")}]::text[])::text || ']'`;
 }
 
-/** Whether a row's key is after `$1` and not after `$2`; NULL: no bound. */
+/** SQL: the row's key is after `$1` and not after `$2`. NULL is no bound. */
 function within(table: Table, column: (name: string) => string): string {
   const columns = table.keys.map(({ name }) => column(name)).join(", ");
   const given = (param: string) =>
@@ -345,11 +368,11 @@ function within(table: Table, column: (name: string) => string): string {
   return `($1::jsonb IS NULL OR (${columns}) > (${given("$1")})) AND ($2::jsonb IS NULL OR (${columns}) <= (${given("$2")}))`;
 }
 
-function keyParam(key: Key | null): string | null {
+function keyParam(key: RowKey | null): string | null {
   return key === null ? null : JSON.stringify(key);
 }
 
-/** What the database's clock says. */
+/** The time by the database's clock, to the microsecond. */
 export async function clockOf(owner: NeonConnection): Promise<string> {
   const [row] = await owner.query(
     `SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS now`,
@@ -357,7 +380,10 @@ export async function clockOf(owner: NeonConnection): Promise<string> {
   return String(row?.["now"]);
 }
 
-/** Deletes what is older than `keptMs`, the oldest `limit` changes, and as many of what jobs have left behind. Returns how many there were. */
+/**
+ * Deletes log entries older than `keptMs`: at most `limit` of the changes, of the staged rows and of the collected rows.
+ * Returns the largest of the three counts; `limit` means that there may be more.
+ */
 export async function pruneLog(owner: NeonConnection, keptMs: number, limit: number): Promise<number> {
   const old = `at < now() - make_interval(secs => $1::double precision / 1000)`;
   const gone = (table: string): Statement => ({

@@ -1,6 +1,7 @@
-// Imports data that a tenant brings: rows of a file are added to the tenant's while it works, through the same gate as its
-// tools' statements. Rows that are there already stay, unless it was asked otherwise. What is wrong with a line is said of
-// that line, and all others go in.
+// Imports a file of rows and documents into a tenant while the tenant works. The rows pass the same gate as the statements
+// of its tools. Existing rows stay unless `overwrite` is set. A bad line is reported with its number; all other lines are
+// imported.
+import * as z from "zod";
 import { countLines, readLines, writeDocument } from "./bucket.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import { type Table, tablesOf } from "../tenant-db/copy.ts";
@@ -11,31 +12,37 @@ import type { TenantDb } from "../tools/tool.ts";
 import { DONE, GOES_ON, JobRefused, type Work } from "./job.ts";
 import type { Piece } from "../moves/tenant-move.ts";
 
-/** Of rows in one statement: a bad one among them costs some twenty more. */
+/** Rows in one statement. One bad row among 500 costs about twenty more statements, because the batch is bisected. */
 const BATCH_ROWS = 500;
+/** Characters in one statement: far below the size limit of a request to Neon. */
 const BATCH_CHARS = 500_000;
-/** Of bad lines that are told one by one. */
+/** Bad lines that are reported one by one. The rest are only counted, so that the job's row stays small. */
 const MAX_ERRORS = 100;
 
-interface ImportRequest {
-  key: string;
-  overwrite: boolean;
-}
+export const ImportRequest = z.object({
+  /** The file in the bucket. */
+  key: z.string(),
+  overwrite: z.boolean(),
+});
+export type ImportRequest = z.infer<typeof ImportRequest>;
 
-export interface ImportProgress {
-  /** Lines that were handled, and all that there are. */
-  lines: { done: number; of: number };
-  /** The table of the last row. */
-  table: string | null;
-  failed: number;
-  errors: { line: number; error: string }[];
-}
+/** Where an import stands. Clients see it. */
+export const ImportProgress = z.object({
+  /** Lines done, and lines in the file. */
+  lines: z.object({ done: z.int(), of: z.int() }),
+  /** The table of the newest row. */
+  table: z.string().nullable(),
+  failed: z.int(),
+  errors: z.array(z.object({ line: z.int(), error: z.string() })),
+});
+type ImportProgress = z.infer<typeof ImportProgress>;
 
-interface Position extends ImportProgress {
-  offset: number;
-  /** The header's columns, which say what a list of values means. */
-  columns: Record<string, string[]>;
-}
+const Position = ImportProgress.extend({
+  offset: z.int(),
+  /** The header's columns of each table, in the order of a list of values. */
+  columns: z.record(z.string(), z.array(z.string())),
+});
+type Position = z.infer<typeof Position>;
 
 interface Batch {
   target: Table;
@@ -44,17 +51,18 @@ interface Batch {
   chars: number;
 }
 
+/** Runs the next step of an import. Throws `JobRefused` when the file does not exist. */
 export async function importPiece(work: Work): Promise<Piece> {
   const { env, job, host } = work;
-  const { key, overwrite } = job.request as unknown as ImportRequest;
+  const { key, overwrite } = ImportRequest.parse(job.request);
   if (!("offset" in job.progress)) {
     const of = await countLines(env.BACKUPS, key);
-    if (of === undefined) throw new JobRefused("There is no such file.");
+    if (of === undefined) throw new JobRefused("The file does not exist.");
     const start: Position = { lines: { done: 0, of }, table: null, failed: 0, errors: [], offset: 0, columns: {} };
     await work.keep(start);
     return GOES_ON;
   }
-  const position = structuredClone(job.progress) as unknown as Position;
+  const position = Position.parse(job.progress);
   const { rows: db } = await host.place();
   const tables = await tablesOf((statements) => db.transaction(statements));
   const targets = new Map(tables.map((table) => [table.name, table]));
@@ -65,7 +73,7 @@ export async function importPiece(work: Work): Promise<Piece> {
 
   while (Date.now() < work.untilMs) {
     const window = await readLines(env.BACKUPS, key, position.offset);
-    if (window === undefined) throw new JobRefused("The file is gone.");
+    if (window === undefined) throw new JobRefused("The file no longer exists.");
     let batch: Batch | undefined;
     const flush = async (): Promise<void> => {
       if (batch !== undefined) await add(db, batch, overwrite, bad);
@@ -120,16 +128,16 @@ function rowOf(
   listed: Readonly<Record<string, string[]>>,
 ): { target: Table; columns: readonly string[]; values: readonly (string | null)[] } | { wrong: string } {
   const target = targets.get(table);
-  if (target === undefined) return { wrong: "there is no such table" };
+  if (target === undefined) return { wrong: "the table does not exist" };
   const own = fileColumns(target).map(({ name }) => name);
   const found = cellsOf(cells, Array.isArray(cells) ? (listed[table] ?? own) : own);
   if ("wrong" in found) return found;
   return found.columns.every((name) => own.includes(name))
     ? { target, ...found }
-    : { wrong: "its table has no such column" };
+    : { wrong: "the table has no such column" };
 }
 
-/** Adds rows; when the database refuses them, halves of them, until it is known which are bad. */
+/** Inserts rows. When the database refuses a batch, bisects it until the bad rows are found. */
 async function add(
   db: TenantDb,
   { target, columns, rows }: Batch,
@@ -143,9 +151,9 @@ async function add(
     await db.transaction([plainText, addRows(target, columns, values, { overwrite })]);
   } catch (error) {
     const sqlState = sqlStateOf(error) ?? "";
-    // A row twice among them, a value that is none of its column's, a rule of the table that is broken, a row too large.
+    // Only these classes blame a row: 21 and 22 bad values, 23 a broken constraint, 54 a row that is too large.
     if (!/^(2[123]|54)/.test(sqlState)) throw error;
-    if (rows.length === 1) return bad(first.line, `the table does not take it (SQLSTATE ${sqlState})`);
+    if (rows.length === 1) return bad(first.line, `the table refused the row (SQLSTATE ${sqlState})`);
     const half = rows.length >> 1;
     await add(db, { target, columns, rows: rows.slice(0, half), chars: 0 }, overwrite, bad);
     await add(db, { target, columns, rows: rows.slice(half), chars: 0 }, overwrite, bad);

@@ -1,16 +1,18 @@
-// The control tables' rows of jobs: backups, restores and imports.
+// The table `jobs`: backups, restores and imports, and where each of them stands. Its row is all that a job knows, so any
+// step can resume it. `version` grows with every step: a step that comes late finds another version and changes nothing.
 import * as z from "zod";
 import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
 import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
 
-export type JobKind = "backup" | "restore" | "import";
+const jobKinds = ["backup", "restore", "import"] as const;
+export type JobKind = (typeof jobKinds)[number];
 
 const JobRow = z.object({
   id: z.int(),
-  tenantId: z.string(),
-  kind: z.enum(["backup", "restore", "import"]),
+  tenantId: TenantId,
+  kind: z.enum(jobKinds),
   state: z.enum(["running", "done", "failed"]),
   request: z.record(z.string(), z.unknown()),
   progress: z.record(z.string(), z.unknown()),
@@ -22,20 +24,21 @@ const JobRow = z.object({
   finishedAt: z.string().nullable(),
 });
 export type Job = z.infer<typeof JobRow>;
+const SilentRow = z.object({ id: z.int(), tenantId: TenantId });
 
 const columns = `j.id::int AS id, j.tenant_id AS "tenantId", j.kind, j.state, j.request, j.progress, j.version, j.result, j.error,
   ${instant("j.started_at")} AS "startedAt", ${instant("j.progressed_at")} AS "progressedAt", ${instant("j.finished_at")} AS "finishedAt"`;
 
-/** Pieces that fail in a row, with pauses that grow to minutes: what has been in the way so long will stay. */
+/** Failed steps in a row after which a job fails. With the Workflow's growing pauses this takes hours. */
 const MAX_FAILURES = 25;
 
 export function controlJobs(db: NeonConnection) {
   return {
     /**
-     * Opens a job of a tenant that is not gone. `undefined` when there is none, when one of its kind is going on, or when
-     * another backup has its key.
+     * Creates a job. Returns `undefined` when the tenant does not exist or is gone, when a restore or import of it is
+     * already running, or when another backup has the same file key.
      */
-    async open(tenantId: TenantId, kind: JobKind, request: Record<string, unknown>): Promise<Job | undefined> {
+    async create(tenantId: TenantId, kind: JobKind, request: Record<string, unknown>): Promise<Job | undefined> {
       const [row] = await db.query(
         `INSERT INTO jobs AS j (tenant_id, kind, request) SELECT id, $2, $3::jsonb FROM tenants WHERE id = $1 AND state <> 'gone'
          ON CONFLICT DO NOTHING RETURNING ${columns}`,
@@ -58,7 +61,7 @@ export function controlJobs(db: NeonConnection) {
       return rows.map((row) => JobRow.parse(row));
     },
 
-    /** Keeps where the next piece begins. False: somebody else has gone on with the job. */
+    /** Records where the next step begins. Returns false when another step has recorded its progress since. */
     async progress(job: Job, progress: object): Promise<boolean> {
       const rows = await db.query(
         `UPDATE jobs SET progress = $3::jsonb, version = version + 1, failures = 0, error = NULL, progressed_at = now()
@@ -68,7 +71,7 @@ export function controlJobs(db: NeonConnection) {
       return rows.length > 0;
     },
 
-    /** The job is over. What it came to, or why it came to nothing, stays. */
+    /** Ends a job, with its result or with the reason why it failed. */
     async finish(jobId: number, outcome: { result: object } | { error: string }): Promise<void> {
       const [result, error] = "result" in outcome ? [JSON.stringify(outcome.result), null] : [null, outcome.error];
       await db.query(
@@ -78,8 +81,8 @@ export function controlJobs(db: NeonConnection) {
       );
     },
 
-    /** A piece failed; returns whether it is to be tried again. */
-    async stumbled(jobId: number, error: string): Promise<boolean> {
+    /** Records a failed step. Returns whether the step is to be retried. */
+    async recordFailure(jobId: number, error: string): Promise<boolean> {
       const [row] = await db.query(
         `UPDATE jobs SET failures = failures + 1, error = $2, progressed_at = now(),
                 state = CASE WHEN failures >= $3 THEN 'failed' ELSE state END,
@@ -90,21 +93,21 @@ export function controlJobs(db: NeonConnection) {
       return row?.["state"] === "running";
     },
 
-    /** Jobs that should be going on and have been silent for `silenceMs`. */
+    /** Running jobs that have recorded nothing for `silenceMs`, the longest silent first. */
     async silent(silenceMs: number, limit: number): Promise<{ id: number; tenantId: TenantId }[]> {
       const rows = await db.query(
         `SELECT id::int AS id, tenant_id AS "tenantId" FROM jobs WHERE state = 'running'
            AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
         [silenceMs, limit],
       );
-      return rows as unknown as { id: number; tenantId: TenantId }[];
+      return rows.map((row) => SilentRow.parse(row));
     },
 
-    // ---- the log of changes
+    // ---- the change log
 
     /**
-     * The earliest instant that the log of the place in force reaches back to: it begins where the place was made or the
-     * last move has ended, and is kept for a time. `undefined` while the tenant has no place.
+     * The earliest instant that a tenant can be restored to. The change log of the current placement begins when the
+     * placement was created or the last move ended, and is kept for `POINTS_KEPT_MS`. `undefined` without a placement.
      */
     async earliestPoint(tenantId: TenantId): Promise<string | undefined> {
       const [row] = await db.query(
@@ -113,10 +116,10 @@ export function controlJobs(db: NeonConnection) {
          FROM tenants t JOIN placements p ON p.id = t.placement_id WHERE t.id = $1`,
         [tenantId, POINTS_KEPT_MS],
       );
-      return row === undefined ? undefined : String(row["at"]);
+      return row === undefined ? undefined : z.string().parse(row["at"]);
     },
 
-    /** Shards whose log was not shortened for a day. */
+    /** Shards whose change log was not pruned for a day. */
     async shardsToPrune(limit: number): Promise<string[]> {
       const rows = await db.query(
         `SELECT id FROM shards WHERE host IS NOT NULL AND owner_login IS NOT NULL
@@ -127,7 +130,8 @@ export function controlJobs(db: NeonConnection) {
       return rows.map((row) => String(row["id"]));
     },
 
-    async pruned(shardId: string): Promise<void> {
+    /** Records that a shard's change log was pruned, or that pruning was tried. */
+    async recordPruned(shardId: string): Promise<void> {
       await db.query(`UPDATE shards SET pruned_at = now() WHERE id = $1`, [shardId]);
     },
   };

@@ -1,115 +1,131 @@
-// Puts a tenant's rows and documents back from a backup's file. All rows are laid ready beside the tenant's, and the file
-// is checked to its last byte, before anything changes; then the tenant's statements wait for the one transaction that
-// makes its tables equal to the file. The log notes that transaction, so that it can be undone: by a restore of the
-// moment before it. Documents follow; those that the file does not have stay.
+// Restores a tenant's rows and documents from a backup file. Tollgate first stages all rows beside the tenant's and checks
+// the file to its last byte. Then it pauses the tenant's statements for the one transaction that makes the tables equal to
+// the file. The change log records that transaction, so a restore to the moment before it undoes it. Documents come last;
+// documents that the file does not contain stay.
+import * as z from "zod";
 import { readLines, writeDocument } from "./bucket.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import { lackingIn, tablesOf } from "../tenant-db/copy.ts";
-import { type StagedRow, beginTry, forgetStaged, REPLACED_WITHIN_MS, replaceRows, stageRows } from "./staged-rows.ts";
+import {
+  type StagedRow,
+  beginAttempt,
+  deleteStaged,
+  REPLACE_ANSWER_TIMEOUT_MS,
+  replaceRows,
+  stageRows,
+} from "./staged-rows.ts";
 import { clockOf } from "./history.ts";
 import { openTenantDb } from "../tenant-db/dispatch.ts";
 import { log } from "../log.ts";
-import { type Footer, type Header, Tally, type TallyState, cellsOf, damages, parseLine } from "./backup-file.ts";
+import { Footer, Header, Tally, TallyState, cellsOf, damages, parseLine } from "./backup-file.ts";
 import { DONE, GOES_ON, JobRefused, type Work } from "./job.ts";
 import type { Side } from "./export.ts";
 import type { Piece } from "../moves/tenant-move.ts";
 
-/** How long the tenant's statements may take to end before its rows are replaced. */
+/** How long running statements may take to end before the rows are replaced. Longer ones make the restore try later. */
 const DRAIN_MS = 1_000;
+/** Pause before the next attempt when statements were still running. */
 const BUSY_WAIT_MS = 500;
-/** Each holds the tenant back for a minute in the worst case. */
-const MAX_TRIES = 3;
-const WAIT_MS = 500;
-/** Of rows in one request, as text. */
+/** Each attempt pauses the tenant for a minute in the worst case. */
+const MAX_ATTEMPTS = 3;
+/** Poll interval while the backups that must come first are running. */
+const BACKUP_POLL_MS = 500;
+/** Characters of rows in one request: far below the size limit of a request to Neon. */
 const STAGE_CHARS = 1_000_000;
 
-/** In the order of what happens. */
-interface RestoreRequest {
-  /** Backups that must stand before: the one of a point in time, and the one of what the tenant has now. */
-  waitsFor: number[];
-  key: string;
-  /** Whose backup it is said to be. */
-  from: string;
-  safetyBackup: string | null;
-}
+export const RestoreRequest = z.object({
+  /** Backup jobs that must be done first: of a point in time, and of the rows that the restore replaces. */
+  waitsFor: z.array(z.int()),
+  /** The file in the bucket. */
+  key: z.string(),
+  /** The tenant whose backup the file must be. */
+  from: z.string(),
+  /** Name of the backup that was taken of the rows to be replaced. */
+  safetyBackup: z.string().nullable(),
+});
+export type RestoreRequest = z.infer<typeof RestoreRequest>;
 
-interface RestoreProgress {
-  placementId?: number;
-  offset: number;
-  line: number;
-  tally: TallyState;
-  header?: Header;
-  /** Of the first document's line. */
-  documentsAt?: number;
-  /** All of the file was laid ready and is as its footer says. */
-  footer?: Footer;
-  /** The last instant before the rows were replaced, and how often that was tried. */
-  undoAt?: string;
-  tries?: number;
-  replaced?: true;
-}
+/** Where a restore stands. Fields are set in this order. */
+export const RestoreProgress = z.object({
+  placementId: z.int().exactOptional(),
+  offset: z.int(),
+  line: z.int(),
+  tally: TallyState,
+  header: Header.exactOptional(),
+  /** Offset of the first document's line. */
+  documentsAt: z.int().exactOptional(),
+  /** Set when all rows are staged and the file matches its footer. */
+  footer: Footer.exactOptional(),
+  /** The last instant before the rows were replaced. */
+  undoAt: z.string().exactOptional(),
+  attempts: z.int().exactOptional(),
+  replaced: z.literal(true).exactOptional(),
+});
+type RestoreProgress = z.infer<typeof RestoreProgress>;
 
+/** Runs the next step of a restore. Throws `JobRefused` when the file or the tenant's tables do not allow it. */
 export async function restorePiece(work: Work): Promise<Piece> {
   const { job, jobs } = work;
-  const request = job.request as unknown as RestoreRequest;
-  const progress = "tally" in job.progress ? (job.progress as unknown as RestoreProgress) : undefined;
+  const request = RestoreRequest.parse(job.request);
+  const progress = "tally" in job.progress ? RestoreProgress.parse(job.progress) : undefined;
   if (progress === undefined) {
     for (const id of request.waitsFor) {
       const backup = await jobs.get(id);
-      if (backup?.state === "running") return { done: false, waitMs: WAIT_MS };
+      if (backup?.state === "running") return { done: false, waitMs: BACKUP_POLL_MS };
       if (backup?.state !== "done")
-        throw new JobRefused(`The backup before it failed: ${backup?.error ?? "it is gone"}`);
+        throw new JobRefused(`The backup that must come first failed: ${backup?.error ?? "it no longer exists"}`);
     }
   }
   const side = await work.side();
   try {
     if (progress === undefined || (progress.placementId !== side.placement.id && progress.replaced === undefined)) {
-      await forgetStaged(side.owner, staged(work));
+      await deleteStaged(side.owner, jobOf(work));
       return await stage(work, side, { offset: 0, line: 0, tally: new Tally().toJSON() }, request);
     }
     if (progress.footer === undefined) return await stage(work, side, progress, request);
     if (progress.replaced === undefined) return await replace(work, side, progress, progress.footer);
-    return await putDocuments(work, progress, request);
+    return await restoreDocuments(work, progress, request);
   } catch (error) {
-    if (error instanceof JobRefused) await forgetStaged(side.owner, staged(work));
+    if (error instanceof JobRefused) await deleteStaged(side.owner, jobOf(work));
     throw error;
   }
 }
 
-const staged = ({ tenantId, job }: Work) => ({ tenantId, job: job.id });
+const jobOf = ({ tenantId, job }: Work) => ({ tenantId, job: job.id });
 
-/** Reads on, checks each line, and lays its row ready. */
+/** Reads the next lines, checks each, and stages its row. */
 async function stage(work: Work, side: Side, from: RestoreProgress, request: RestoreRequest): Promise<Piece> {
   const tally = new Tally(from.tally);
   let { offset, line, header, documentsAt } = from;
   let footer: Footer | undefined;
   while (footer === undefined && Date.now() < work.untilMs) {
     const window = await readLines(work.env.BACKUPS, request.key, offset);
-    if (window === undefined) throw new JobRefused("There is no such file.");
+    if (window === undefined) throw new JobRefused("The file does not exist.");
     let rows: StagedRow[] = [];
     let chars = 0;
     for (const { bytes, text } of window.lines) {
       line += 1;
       const refuse = (why: string): never => fail(`Line ${line} of the file is wrong: ${why}. Nothing has changed.`);
-      if (footer !== undefined) refuse("something follows the footer");
+      if (footer !== undefined) refuse("a line follows the footer");
       const parsed = parseLine(text);
-      if (header === undefined && parsed.kind !== "header") refuse("a file begins with its header");
+      if (header === undefined && parsed.kind !== "header") refuse("the first line must be the header");
       switch (parsed.kind) {
         case "header":
-          if (header !== undefined) refuse("it is a second header");
+          if (header !== undefined) refuse("the line is a second header");
           header = parsed.header;
-          await refuseOthers(side, header, request);
+          await refuseForeign(side, header, request);
           tally.add(bytes, "other");
           break;
         case "row": {
           const { table, cells } = parsed;
-          const known = header?.tables.find(({ name }) => name === table) ?? refuse("the header has no such table");
+          const known =
+            header?.tables.find(({ name }) => name === table) ?? refuse("the header does not list the table");
           const found = cellsOf(
             cells,
             known.columns.map(({ name }) => name),
           );
           if ("wrong" in found || !Array.isArray(cells))
-            return refuse("wrong" in found ? found.wrong : "it is no list");
+            return refuse("wrong" in found ? found.wrong : "the values are not a list");
           rows.push({ line, table, cells: found.values });
           tally.add(bytes, { table, rows: 1 });
           chars += text.length;
@@ -134,15 +150,15 @@ async function stage(work: Work, side: Side, from: RestoreProgress, request: Res
           parsed satisfies never;
       }
       if (chars > STAGE_CHARS) {
-        await stageRows(side.owner, staged(work), rows);
+        await stageRows(side.owner, jobOf(work), rows);
         rows = [];
         chars = 0;
       }
     }
-    if (rows.length > 0) await stageRows(side.owner, staged(work), rows);
+    if (rows.length > 0) await stageRows(side.owner, jobOf(work), rows);
     offset = window.end;
-    if (window.atEnd && footer === undefined) fail("The file is cut off: it has no footer. Nothing has changed.");
-    if (footer !== undefined && !window.atEnd) fail("Something follows the footer. Nothing has changed.");
+    if (window.atEnd && footer === undefined) fail("The file is cut off: the footer is missing. Nothing has changed.");
+    if (footer !== undefined && !window.atEnd) fail("A line follows the footer. Nothing has changed.");
   }
   await work.keep({
     placementId: side.placement.id,
@@ -152,18 +168,20 @@ async function stage(work: Work, side: Side, from: RestoreProgress, request: Res
     header,
     documentsAt,
     footer,
-  } satisfies Record<keyof Omit<RestoreProgress, "undoAt" | "tries" | "replaced">, unknown>);
+  } satisfies Record<keyof Omit<RestoreProgress, "undoAt" | "attempts" | "replaced">, unknown>);
   return GOES_ON;
 }
 
-async function refuseOthers(side: Side, header: Header, request: RestoreRequest): Promise<void> {
-  if (header.tenant !== request.from) fail(`The file is of tenant ${header.tenant}, not of ${request.from}.`);
+/** Refuses a file of another tenant, and a file with tables or columns that the tenant lacks. */
+async function refuseForeign(side: Side, header: Header, request: RestoreRequest): Promise<void> {
+  if (header.tenant !== request.from) fail(`The file belongs to tenant ${header.tenant}, not to ${request.from}.`);
   const targets = await tablesOf(side.asTenant);
   const lacking = lackingIn(targets, header.tables);
   if (lacking.length > 0)
-    fail(`The file has what the tenant's tables lack: ${lacking.join(", ")}. Migrate them first.`);
+    fail(`The tenant's tables lack ${lacking.join(", ")}, which the file has. Migrate the tenant first.`);
 }
 
+/** Pauses the tenant and replaces its rows in one transaction. */
 async function replace(work: Work, side: Side, progress: RestoreProgress, footer: Footer): Promise<Piece> {
   const { env, host, tenantId, job } = work;
   const targets = await tablesOf(side.asTenant);
@@ -171,24 +189,26 @@ async function replace(work: Work, side: Side, progress: RestoreProgress, footer
     const file = progress.header?.tables.find(({ name }) => name === target.name);
     return file === undefined ? [] : [{ file, target, rows: footer.tables[file.name]?.lines ?? 0 }];
   });
-  const tries = (progress.tries ?? 0) + 1;
-  if (tries > MAX_TRIES) fail("Too many rows differ to put them back while the tenant waits. Nothing has changed.");
+  const attempt = (progress.attempts ?? 0) + 1;
+  if (attempt > MAX_ATTEMPTS)
+    fail("Too many rows differ to replace them while the tenant is paused. Nothing has changed.");
   if (!(await host.pause(DRAIN_MS))) return { done: false, waitMs: BUSY_WAIT_MS };
   const startedAtMs = Date.now();
   try {
-    // Kept before: when the answer of the transaction is lost, this is still what undoes it.
+    // Recorded first: if the answer of the transaction is lost, this instant still undoes it.
     const undoAt = progress.undoAt ?? (await clockOf(side.owner));
-    await work.keep({ ...progress, undoAt, tries });
-    if (!(await beginTry(side.owner, staged(work), tries))) {
-      const db = (await openTenantDb(env, tenantId, side.placement)).forCall(AbortSignal.timeout(REPLACED_WITHIN_MS));
-      await replaceRows((statements) => db.transaction(statements), { job: job.id, tries }, tables);
+    await work.keep({ ...progress, undoAt, attempts: attempt });
+    if (!(await beginAttempt(side.owner, jobOf(work), attempt))) {
+      const db = (await openTenantDb(env, tenantId, side.placement)).forCall(
+        AbortSignal.timeout(REPLACE_ANSWER_TIMEOUT_MS),
+      );
+      await replaceRows((statements) => db.transaction(statements), { job: job.id, attempt }, tables);
     }
-    await work.keep({ ...progress, undoAt, tries, replaced: true, offset: progress.documentsAt ?? -1 });
-    await forgetStaged(side.owner, staged(work));
+    await work.keep({ ...progress, undoAt, attempts: attempt, replaced: true, offset: progress.documentsAt ?? -1 });
+    await deleteStaged(side.owner, jobOf(work));
   } catch (error) {
     const sqlState = sqlStateOf(error) ?? "";
-    if (/^(22|23|54)/.test(sqlState))
-      fail(`The tables do not take these rows (SQLSTATE ${sqlState}). Nothing has changed.`);
+    if (/^(22|23|54)/.test(sqlState)) fail(`The tables refused the rows (SQLSTATE ${sqlState}). Nothing has changed.`);
     throw error;
   } finally {
     host.resume();
@@ -197,13 +217,14 @@ async function replace(work: Work, side: Side, progress: RestoreProgress, footer
   return GOES_ON;
 }
 
-/** Writes the documents back, and ends the job. */
-async function putDocuments(work: Work, progress: RestoreProgress, request: RestoreRequest): Promise<Piece> {
+/** Restores the documents, then ends the job. */
+async function restoreDocuments(work: Work, progress: RestoreProgress, request: RestoreRequest): Promise<Piece> {
   const { env, tenantId } = work;
   let { offset } = progress;
   while (offset >= 0 && Date.now() < work.untilMs) {
     const window = await readLines(env.BACKUPS, request.key, offset);
-    if (window === undefined) throw new JobRefused("The rows were put back, but the file with the documents is gone.");
+    if (window === undefined)
+      throw new JobRefused("The rows were restored, but the file with the documents no longer exists.");
     for (const { text } of window.lines) {
       const parsed = parseLine(text);
       if (parsed.kind === "document") await writeDocument(env.FILES, tenantId, parsed.document, { keep: false });

@@ -1,16 +1,18 @@
-// SHA-256 (FIPS 180-4) that can be put away in the middle and taken up again by somebody else, which no runtime's own can:
-// a backup is written and read in pieces, and any piece may be another object's. It protects no secret, so time is not
-// held constant.
+// SHA-256 (FIPS 180-4) whose state can be saved and resumed. A backup is hashed over many steps, and each step may run in
+// another process; the runtime's own SHA-256 cannot save its state. It is not constant time, because it hashes no secret.
+import * as z from "zod";
 
 const BLOCK_BYTES = 64;
 
-/** What is put away; plain JSON. */
-export interface Sha256State {
-  hash: number[];
-  /** Of the last, incomplete block. */
-  tail: number[];
-  lengthBytes: number;
-}
+/** The saved state of a hash. Plain JSON. */
+export const Sha256State = z.object({
+  /** The eight 32-bit words of the hash so far. */
+  hash: z.array(z.int()).length(8),
+  /** Bytes of the last block while it is incomplete. */
+  tail: z.array(z.int()).max(BLOCK_BYTES - 1),
+  lengthBytes: z.int().nonnegative(),
+});
+export type Sha256State = z.infer<typeof Sha256State>;
 
 export class Sha256 {
   readonly #hash: Int32Array;
@@ -46,7 +48,7 @@ export class Sha256 {
     }
   }
 
-  /** The digest of what there was so far, in lower-case hex; more may follow. */
+  /** Digest of all bytes so far, in lower-case hex. `update` may follow. */
   hex(): string {
     const last = new Sha256(this.toJSON());
     const padding = new Uint8Array(BLOCK_BYTES + 8 - ((this.#lengthBytes + 8) % BLOCK_BYTES));
@@ -98,7 +100,7 @@ function rotated(word: number, bits: number): number {
   return (word >>> bits) | (word << (32 - bits));
 }
 
-/** The first 32 bits of the fractional parts of roots of the first primes: section 4.2.2 and 5.3.3. */
+/** First 32 bits of the fractional part of a root of a prime. FIPS 180-4, sections 4.2.2 and 5.3.3. */
 const fraction = (root: number): number => Math.floor((root % 1) * 2 ** 32) | 0;
 const primes = Array.from({ length: 311 }, (_, i) => i + 1).filter(
   (n) => n > 1 && !Array.from({ length: n - 2 }, (_, i) => i + 2).some((divisor) => n % divisor === 0),

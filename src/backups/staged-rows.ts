@@ -1,6 +1,6 @@
-// Puts rows of a file into a tenant's tables. A restore lays all of them ready first, as the owner; then one transaction,
-// as the tenant, makes the tables equal to them and proves that they are, or changes nothing. It touches only rows that
-// differ, and the log notes it as it notes every change, so that it can be undone like any other.
+// Writes the rows of a file into a tenant's tables. A restore first stages all rows, as the owner. Then one transaction,
+// as the tenant, makes the tables equal to the staged rows and proves it, or changes nothing. It touches only rows that
+// differ. The change log records it like any other transaction, so that a later restore can undo it.
 import type { FileTable } from "./backup-file.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { Statement } from "../core/sql.ts";
@@ -14,15 +14,15 @@ export interface StagedRow {
   cells: readonly (string | null)[];
 }
 
-/** Some hundred thousand rows that differ: about what one UPDATE of as many takes. The tenant's calls wait for it. */
-const REPLACE_WITHIN_MS = 60_000;
-/** For its answer: later than that, so that it is the database that ends it. */
-export const REPLACED_WITHIN_MS = REPLACE_WITHIN_MS + 5_000;
-/** For a statement that runs outside of the tenant's object. */
-const LOCK_WITHIN_MS = 2_000;
+/** Time limit of the replacing transaction: enough for some hundred thousand changed rows. The tenant's calls wait for it. */
+const REPLACE_TIMEOUT_MS = 60_000;
+/** How long the caller waits for the answer. Longer than the transaction, so that the database ends it first. */
+export const REPLACE_ANSWER_TIMEOUT_MS = REPLACE_TIMEOUT_MS + 5_000;
+/** Maximum wait for a lock. Only a statement that did not run in the tenant's object can hold one. */
+const LOCK_TIMEOUT_MS = 2_000;
 const UNIQUE_VIOLATION = "23505";
 
-/** Lays rows ready; may be repeated. */
+/** Stages rows of a job. Can be repeated. */
 export async function stageRows(
   owner: NeonConnection,
   { tenantId, job }: { tenantId: TenantId; job: number },
@@ -36,15 +36,15 @@ export async function stageRows(
 }
 
 /**
- * Begins the `tries`th try to put a job's rows in place: no earlier one commits any more. Returns whether one has, which
- * its answer may not have told.
+ * Starts attempt number `attempt` to replace a job's rows. From now on no earlier attempt can commit. Returns whether an
+ * earlier attempt has committed already: its answer may have been lost.
  */
-export async function beginTry(
+export async function beginAttempt(
   owner: NeonConnection,
   { tenantId, job }: { tenantId: TenantId; job: number },
-  tries: number,
+  attempt: number,
 ): Promise<boolean> {
-  await stageRows(owner, { tenantId, job }, [{ line: -tries, table: "", cells: [] }]);
+  await stageRows(owner, { tenantId, job }, [{ line: -attempt, table: "", cells: [] }]);
   const done = await owner.query(`SELECT FROM tollgate.staged WHERE tenant_id = $1 AND job = $2 AND line = 0`, [
     tenantId,
     job,
@@ -52,8 +52,8 @@ export async function beginTry(
   return done.length > 0;
 }
 
-/** Forgets what was laid ready for a job. */
-export async function forgetStaged(
+/** Deletes the staged rows of a job. */
+export async function deleteStaged(
   owner: NeonConnection,
   { tenantId, job }: { tenantId: TenantId; job: number },
 ): Promise<void> {
@@ -61,28 +61,28 @@ export async function forgetStaged(
 }
 
 /**
- * Makes the tenant's tables equal to what was laid ready, in a try that was begun. Columns that the file lacks keep what
- * they have in rows that stay, and take their defaults in new ones; tables that it lacks stay as they are. Throws
- * `SqlError`, and then nothing has changed.
+ * Makes the tenant's tables equal to the staged rows, in an attempt started by `beginAttempt`. A column that the file lacks
+ * keeps its value in existing rows and takes its default in new ones. A table that the file lacks stays as it is. Throws
+ * `SqlError`; then nothing has changed.
  */
 export async function replaceRows(
   asTenant: AsTenant,
-  { job, tries }: { job: number; tries: number },
+  { job, attempt }: { job: number; attempt: number },
   tables: readonly { file: FileTable; rows: number; target: Table }[],
 ): Promise<void> {
   const before: Statement[] = [
     {
       text: `SELECT set_config('statement_timeout', $1, true), set_config('transaction_timeout', $1, true), set_config('lock_timeout', $2, true)`,
-      params: [String(REPLACE_WITHIN_MS), String(LOCK_WITHIN_MS)],
+      params: [String(REPLACE_TIMEOUT_MS), String(LOCK_TIMEOUT_MS)],
     },
     plainText,
   ];
-  const end: Statement = { text: `SELECT tollgate.put_back($1, $2)`, params: [job, tries] };
-  const after = [...tables.map((each) => putBack(job, each)), ...tables.map((each) => proof(job, each)), end];
+  const end: Statement = { text: `SELECT tollgate.put_back($1, $2)`, params: [job, attempt] };
+  const after = [...tables.map((each) => upsert(job, each)), ...tables.map((each) => proof(job, each)), end];
   try {
     await asTenant([...before, ...tables.toReversed().map((each) => removal(job, each)), ...after]);
   } catch (error) {
-    // Rows that exchange a unique value cannot take their places one after the other.
+    // Rows that exchanged a unique value cannot be updated one after the other. Delete all rows first, then insert.
     if (sqlStateOf(error) !== UNIQUE_VIOLATION) throw error;
     const emptied = tables.toReversed().map(({ file }) => ({ text: `DELETE FROM ${id(file.name)}` }));
     await asTenant([...before, ...emptied, ...after]);
@@ -105,7 +105,7 @@ function removal(job: number, { file, target }: Replaced): Statement {
   };
 }
 
-function putBack(job: number, { file, target }: Replaced): Statement {
+function upsert(job: number, { file, target }: Replaced): Statement {
   const columns = typed(file.columns, target);
   const others = columns.filter(({ isKey }) => !isKey).map(({ name }) => id(name));
   const texts = (row: string) => others.map((name) => `${row}.${name}::text`).join(", ");
@@ -131,11 +131,11 @@ function proof(job: number, { file, rows, target }: Replaced): Statement {
 interface TypedColumn {
   name: string;
   isKey: boolean;
-  /** SQL, of a list `cells`. */
+  /** SQL that reads the value from a list `cells`. */
   value: string;
 }
 
-/** Columns of a file as this place has them. */
+/** The columns of a file with the types that they have in this placement. */
 function typed(columns: readonly { name: string }[], target: Table): TypedColumn[] {
   const keys = new Set(target.keys.map(({ name }) => name));
   return columns.map(({ name }, index) => {
@@ -144,7 +144,7 @@ function typed(columns: readonly { name: string }[], target: Table): TypedColumn
   });
 }
 
-/** Says the tenant once for all rows: as the column's default it would be proved for each of them. */
+/** Reads the tenant once in a subquery. As the column's default, the signed context would be verified for every row. */
 function insertion(target: Table, columns: readonly TypedColumn[], from: string): string {
   return `INSERT INTO ${id(target.name)} AS r (tenant_id, ${columns.map(({ name }) => id(name)).join(", ")}) OVERRIDING SYSTEM VALUE
           SELECT (SELECT tollgate.current_tenant()), ${columns.map(({ value }) => value).join(", ")} FROM ${from} AS s (cells)`;
@@ -156,7 +156,7 @@ function overwriting(target: Table, columns: readonly TypedColumn[]): string {
   return `ON CONFLICT (${keys}) DO ${others.length === 0 ? "NOTHING" : `UPDATE SET ${others.join(", ")}`}`;
 }
 
-/** Adds rows from elsewhere. A row that is there already stays as it is, or with `overwrite` is replaced. */
+/** Inserts rows of an import. An existing row stays as it is, or is replaced with `overwrite`. */
 export function addRows(
   target: Table,
   columns: readonly string[],

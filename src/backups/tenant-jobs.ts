@@ -42,7 +42,7 @@ export class TenantArchive {
         await jobs.finish(jobId, { error: error.message });
         return DONE;
       }
-      if (await jobs.stumbled(jobId, "A piece failed and is tried again.")) throw error;
+      if (await jobs.recordFailure(jobId, "A piece failed and is tried again.")) throw error;
       return DONE;
     }
   }

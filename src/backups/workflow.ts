@@ -69,6 +69,6 @@ export async function pruneChanges(env: Env): Promise<void> {
     } catch (error) {
       log("error", "changes_not_pruned", { shard: shardId, error: describeError(error) });
     }
-    await jobs.pruned(shardId); // one that could not be reached waits for its turn like the others
+    await jobs.recordPruned(shardId); // one that could not be reached waits for its turn like the others
   }
 }

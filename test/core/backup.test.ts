@@ -1,4 +1,4 @@
-// A backup's file: what is written comes back as it was, and what was changed shows.
+// The format of backup files: lines are read back as they were written, and the footer detects every change.
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -11,17 +11,17 @@ import {
   headerLine,
   parseLine,
 } from "../../src/backups/backup-file.ts";
-import { Sha256 } from "../../src/backups/sha256.ts";
+import { Sha256, Sha256State } from "../../src/backups/sha256.ts";
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-test("a digest is SHA-256 however its bytes are split, and wherever it was put away in between", () => {
+test("a digest is SHA-256 however the bytes are split and whenever the state is saved and resumed", () => {
   fc.assert(
     fc.property(fc.array(fc.uint8Array({ maxLength: 200 })), (pieces) => {
       let sha = new Sha256();
       for (const piece of pieces) {
         sha.update(piece);
-        sha = new Sha256(JSON.parse(JSON.stringify(sha)) as ReturnType<Sha256["toJSON"]>);
+        sha = new Sha256(Sha256State.parse(JSON.parse(JSON.stringify(sha))));
       }
       expect(sha.hex()).toBe(createHash("sha256").update(Buffer.concat(pieces)).digest("hex"));
     }),
@@ -30,7 +30,7 @@ test("a digest is SHA-256 however its bytes are split, and wherever it was put a
 
 const anyText = fc.string({ unit: "binary" });
 
-test("a document of any text or bytes and a row of any texts and nulls come back as they were", () => {
+test("a document with any text and a row with any strings and nulls are read back unchanged", () => {
   fc.assert(
     fc.property(anyText, fc.array(fc.option(anyText)), (text, cells) => {
       const document = { path: "a/b.md", contentType: "text/plain", text };
@@ -40,7 +40,7 @@ test("a document of any text or bytes and a row of any texts and nulls come back
   );
 });
 
-test("a row from elsewhere may name its columns, and any JSON is its text", () => {
+test("a row of an import may name its columns, and any JSON value becomes text", () => {
   const row = { a: "x", n: 1.5, yes: true, none: null, list: [1, { b: "c" }], jsonNull: "null" };
   const line = parseLine(JSON.stringify({ table: "t", row }));
   expect(line).toEqual({
@@ -76,7 +76,7 @@ const header = {
   documents: true,
 } as const;
 
-test("a footer proves its file: any change of any byte before it shows", () => {
+test("a footer detects a change of any byte before it", () => {
   const lines: [string, Parameters<Tally["add"]>[1]][] = [
     [
       headerLine({

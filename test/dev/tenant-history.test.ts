@@ -1,5 +1,5 @@
-// A tenant's rows as they were at one moment, and put back, in PostgreSQL: whatever happens while they are read, whatever
-// they are made of, and whatever comes late or twice.
+// Reading a tenant's rows as of one moment, and restoring them, against PostgreSQL: with concurrent writes, values of all
+// types, and attempts that come late or twice.
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { connectNeon } from "../../src/adapters/neon.ts";
@@ -13,7 +13,7 @@ import {
   readCollected,
   recoveryPoint,
 } from "../../src/backups/history.ts";
-import { type StagedRow, addRows, beginTry, replaceRows, stageRows } from "../../src/backups/staged-rows.ts";
+import { type StagedRow, addRows, beginAttempt, replaceRows, stageRows } from "../../src/backups/staged-rows.ts";
 import { type Shard, aContext, acme, globex, startShard } from "../support/shard.ts";
 
 let shard: Shard;
@@ -40,7 +40,7 @@ afterAll(() => shard[Symbol.asyncDispose]());
 
 async function tableNamed(name: string): Promise<Table> {
   const found = (await tablesOf(asTenant)).find((table) => table.name === name);
-  if (found === undefined) throw new Error(`there is no table ${name}`);
+  if (found === undefined) throw new Error(`table ${name} does not exist`);
   return found;
 }
 
@@ -62,11 +62,11 @@ async function linesAt(
 
 let jobs = 100;
 
-/** All lines of a table as they were at an instant, in an order of their own, and what was dragged along. */
+/** All lines of a table as of an instant, sorted, and the transactions undone with later ones. */
 async function linesAsOf(from: History, table: Table, since: string): Promise<{ lines: string[]; dragged: string[] }> {
   const point = await recoveryPoint(from, { since, job: (jobs += 1) });
   const { earlier } = point;
-  if (earlier === null) throw new Error("this is no earlier point");
+  if (earlier === null) throw new Error("the point is not an earlier one");
   for (let after: number | null = 0; after !== null;) after = await collectUndone(from, earlier, after);
   const { lines } = await linesAt(from, table, point);
   for (let after: string | null = null; ;) {
@@ -77,7 +77,7 @@ async function linesAsOf(from: History, table: Table, since: string): Promise<{ 
   }
 }
 
-/** The rows as a plain query sees them, in the order of their keys. */
+/** The rows as a plain query returns them, in key order. */
 const truthOf = (name: string, columns: string[], order: string) =>
   `SELECT '["${name}",' || array_to_json(ARRAY[${columns.map((column) => `${column}::text`).join(", ")}])::text || ']' AS line
    FROM ${name} ORDER BY ${order}`;
@@ -86,7 +86,7 @@ const thingColumns = ["place", "name", "amount", "bits", "facts", "at", "ratio",
 const truth = truthOf("things", thingColumns, "place, name");
 const plain = `SET datestyle = 'ISO, MDY'; SET timezone = 'UTC'; SET intervalstyle = 'postgres'; SET extra_float_digits = 1`;
 
-/** A connection of the application's login, inside acme until it ends. */
+/** A connection of the application's login with acme's context for its whole life. */
 async function aWriter(): Promise<Client> {
   const client = new Client({ connectionString: shard.appUrl });
   await client.connect();
@@ -115,11 +115,11 @@ async function writesAtRandom(client: Client, random: () => number): Promise<voi
     }
     await client.query(random() < 0.2 ? "ROLLBACK" : "COMMIT");
   } catch {
-    await client.query("ROLLBACK"); // a deadlock, or a key that another has taken
+    await client.query("ROLLBACK"); // a deadlock, or a duplicate key
   }
 }
 
-test("rows that are read in pieces while others write are exactly those of one moment", async () => {
+test("rows read in chunks during writes are exactly the rows of one moment", async () => {
   const table = await tableNamed("things");
   const stop = new AbortController();
   const writers = await Promise.all(Array.from({ length: 3 }, aWriter));
@@ -128,10 +128,10 @@ test("rows that are read in pieces while others write are exactly those of one m
   });
   const looking = await aWriter();
   let chunks = 0;
-  // Until the writers have written enough to be read in pieces.
+  // Until the writers have written enough rows for several chunks.
   for (let round = 0; round < 25 || (chunks <= 20 && round < 1_000); round += 1) {
     const chunkRows = 1 + Math.floor(Math.random() * 9);
-    // What a snapshot that is held open sees is the truth; the pieces are read long after it began.
+    // An open snapshot gives the expected rows. The chunks are read long after it began.
     await looking.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
     const seen = await looking.query<{ snapshot: string; lowest: string }>(
       `SELECT pg_current_snapshot()::text AS snapshot, pg_snapshot_xmin(pg_current_snapshot())::text AS lowest`,
@@ -150,7 +150,7 @@ test("rows that are read in pieces while others write are exactly those of one m
   expect(chunks).toBeGreaterThan(20);
 });
 
-test("a point in time of a random history has the rows that were recorded then", async () => {
+test("a point in time of a random history has the rows recorded at that time", async () => {
   const table = await tableNamed("things");
   const client = await aWriter();
   const recorded: { at: string; lines: string[] }[] = [];
@@ -167,7 +167,7 @@ test("a point in time of a random history has the rows that were recorded then",
   }
 });
 
-test("at a point in time each transaction is in or out with all of its changes", async () => {
+test("at a point in time a transaction is kept or undone as a whole", async () => {
   const table = await tableNamed("notes");
   await shard.db(acme).query(`INSERT INTO notes (id, note) VALUES (1, 'one'), (2, 'two'), (3, 'three')`);
   const [stays, dragged, furtherDragged, late] = await Promise.all([aWriter(), aWriter(), aWriter(), aWriter()]);
@@ -178,14 +178,14 @@ test("at a point in time each transaction is in or out with all of its changes",
   const [row] = await shard.db(acme).query<{ at: string }>(`SELECT clock_timestamp()::text AS at`);
   const at = row?.at ?? "";
   await late.query(`UPDATE notes SET note = 'late' WHERE id = 1`);
-  // Began before, and builds on what began after; another one builds on that.
+  // Began before the point, then changed a row that a later transaction had changed. A third one builds on that.
   await dragged.query(`UPDATE notes SET note = note || ' and dragged' WHERE id = 1`);
   await dragged.query(`INSERT INTO notes (id, note) VALUES (4, 'dragged')`);
   await dragged.query("COMMIT");
   await furtherDragged.query(`UPDATE notes SET note = 'further' WHERE id = 4`);
   await furtherDragged.query(`DELETE FROM notes WHERE id = 3`);
   await furtherDragged.query("COMMIT");
-  // Began before and keeps to itself.
+  // Began before the point and touches no row of a later transaction.
   await stays.query(`UPDATE notes SET note = 'stays' WHERE id = 2`);
   await stays.query("COMMIT");
   for (const client of [stays, dragged, furtherDragged, late]) await client.end();
@@ -195,7 +195,7 @@ test("at a point in time each transaction is in or out with all of its changes",
   expect(found.lines).toEqual(['["notes",["1","one"]]', '["notes",["2","stays"]]', '["notes",["3","three"]]']);
 });
 
-test("what a session had set changes nothing of what the log keeps", async () => {
+test("session settings do not change what the log records", async () => {
   const table = await tableNamed("things");
   const client = await aWriter();
   await client.query(
@@ -211,7 +211,7 @@ test("what a session had set changes nothing of what the log keeps", async () =>
   expect((await linesAsOf(history(50), table, at.rows[0]?.at ?? "")).lines).toEqual(before.toSorted());
 });
 
-// ---- back into the tables
+// ---- restoring rows
 
 async function putBack(table: Table, lines: readonly string[], job: number): Promise<void> {
   const owner = connectNeon(shard.ownerUrl, shard.fetchEndpoint);
@@ -222,12 +222,12 @@ async function putBack(table: Table, lines: readonly string[], job: number): Pro
   }));
   await stageRows(owner, { tenantId: acme, job }, rows);
   await stageRows(owner, { tenantId: acme, job }, rows); // as after a lost answer
-  expect(await beginTry(owner, { tenantId: acme, job }, 1)).toBe(false);
+  expect(await beginAttempt(owner, { tenantId: acme, job }, 1)).toBe(false);
   const file = { name: table.name, columns: fileColumns(table), keys: [] };
-  await replaceRows(asTenant, { job, tries: 1 }, [{ file, rows: lines.length, target: table }]);
+  await replaceRows(asTenant, { job, attempt: 1 }, [{ file, rows: lines.length, target: table }]);
 }
 
-test("rows are put back by one transaction that touches only what differs, and only this tenant's", async () => {
+test("one transaction restores the rows, and touches only this tenant's rows that differ", async () => {
   const table = await tableNamed("things");
   const point = await recoveryPoint(history(50), null);
   const { lines } = await linesAt(history(50), table, point);
@@ -246,14 +246,14 @@ test("rows are put back by one transaction that touches only what differs, and o
   ]);
   expect(noted?.["n"]).toBeLessThanOrEqual(lines.length);
   expect(change === undefined || lines.some((line) => line.includes(change.name))).toBe(true);
-  // The transaction is in the log like any other.
+  // The log records the transaction like any other.
   expect(await shard.db(globex).query(`SELECT name FROM things`)).toEqual([{ name: "theirs" }]);
   await putBack(table, lines, 2);
   const [again] = await shard.superuser(`SELECT max(n) AS n FROM tollgate.changes`);
   expect(Number(again?.["n"]) - Number(before?.["n"])).toBe(noted?.["n"]);
 });
 
-test("unique values that rows have exchanged are put back, too", async () => {
+test("unique values that two rows exchanged are restored", async () => {
   const table = await tableNamed("notes");
   const { lines } = await linesAt(history(50), table, await recoveryPoint(history(50), null));
   await shard.db(acme).query(`UPDATE notes SET note = id || '?'`);
@@ -264,40 +264,40 @@ test("unique values that rows have exchanged are put back, too", async () => {
   expect((await linesAt(history(50), table, await recoveryPoint(history(50), null))).lines).toEqual(lines);
 });
 
-test("rows that the tables refuse, or that are not all there, change nothing", async () => {
+test("rows that the tables refuse, and incomplete rows, change nothing", async () => {
   const table = await tableNamed("notes");
   const { lines } = await linesAt(history(50), table, await recoveryPoint(history(50), null));
   await expect(putBack(table, ['["notes",["1","a"]]', '["notes",["2","a"]]'], 4)).rejects.toThrow(/23505/);
   await expect(putBack(table, ['["notes",["x","a"]]'], 5)).rejects.toThrow(/22P02/);
   const owner = connectNeon(shard.ownerUrl, shard.fetchEndpoint);
   await stageRows(owner, { tenantId: acme, job: 6 }, [{ line: 1, table: "notes", cells: ["1", "a"] }]);
-  await beginTry(owner, { tenantId: acme, job: 6 }, 1);
+  await beginAttempt(owner, { tenantId: acme, job: 6 }, 1);
   const file = { name: "notes", columns: fileColumns(table), keys: [] };
-  await expect(replaceRows(asTenant, { job: 6, tries: 1 }, [{ file, rows: 2, target: table }])).rejects.toThrow(
+  await expect(replaceRows(asTenant, { job: 6, attempt: 1 }, [{ file, rows: 2, target: table }])).rejects.toThrow(
     /TG003/,
   );
   expect((await linesAt(history(50), table, await recoveryPoint(history(50), null))).lines).toEqual(lines);
 });
 
-test("rows are put back once, whichever tries come late and whichever answers are lost", async () => {
+test("rows are restored once, although attempts come late and answers are lost", async () => {
   const table = await tableNamed("notes");
   const owner = connectNeon(shard.ownerUrl, shard.fetchEndpoint);
   const ids = { tenantId: acme, job: 8 };
   const file = { name: "notes", columns: fileColumns(table), keys: [] };
-  const put = (tries: number) => replaceRows(asTenant, { job: 8, tries }, [{ file, rows: 1, target: table }]);
+  const put = (attempt: number) => replaceRows(asTenant, { job: 8, attempt }, [{ file, rows: 1, target: table }]);
   await stageRows(owner, ids, [{ line: 1, table: "notes", cells: ["1", "put back"] }]);
   await expect(put(1)).rejects.toThrow(/TG003/); // never begun
-  expect(await beginTry(owner, ids, 1)).toBe(false);
-  expect(await beginTry(owner, ids, 2)).toBe(false);
+  expect(await beginAttempt(owner, ids, 1)).toBe(false);
+  expect(await beginAttempt(owner, ids, 2)).toBe(false);
   await expect(put(1)).rejects.toThrow(/TG003/);
   await put(2);
   await shard.db(acme).query(`UPDATE notes SET note = 'written since'`);
-  expect(await beginTry(owner, ids, 3)).toBe(true);
+  expect(await beginAttempt(owner, ids, 3)).toBe(true);
   await expect(put(3)).rejects.toThrow(/TG003/);
   expect(await shard.db(acme).query(`SELECT note FROM notes`)).toEqual([{ note: "written since" }]);
 });
 
-test("what is laid ready for one tenant is nothing to another", async () => {
+test("rows staged for one tenant are invisible to another", async () => {
   const owner = connectNeon(shard.ownerUrl, shard.fetchEndpoint);
   await stageRows(owner, { tenantId: acme, job: 7 }, [{ line: 1, table: "notes", cells: ["1", "secret"] }]);
   const rows = `SELECT count(*)::int AS n FROM tollgate.staged_rows(7, 'notes')`;
@@ -306,7 +306,7 @@ test("what is laid ready for one tenant is nothing to another", async () => {
   await expect(shard.db(acme).query(`SELECT FROM tollgate.staged`)).rejects.toThrow(/42501/);
 });
 
-test("imported rows leave what is there, or take its place when that was asked for", async () => {
+test("imported rows keep existing rows, or replace them with overwrite", async () => {
   const table = await tableNamed("notes");
   await asTenant([
     addRows(

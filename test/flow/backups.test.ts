@@ -1,5 +1,5 @@
-// Backups of one tenant in every tier: of one moment although the tenant writes, proved whole before anything changes, put
-// back all at once, and undone like any other change.
+// Backups and restores of one tenant in every tier. A backup holds one moment although the tenant writes. A restore checks
+// the whole file first, replaces all rows in one transaction, and can be undone.
 import { createHash } from "node:crypto";
 import { expect, test } from "vitest";
 import {
@@ -36,7 +36,7 @@ import {
 const awkward = `INSERT INTO settings (key, value) VALUES ('null', 'null'), ('text', '"a\\n\\"b\\u00e9\\u2028"'), ('number', '12345678901234567890.1230')`;
 
 test.each(tiers)(
-  "an export of a tenant on $strategy under load has each transaction whole or not at all",
+  "an export on $strategy under load contains each transaction as a whole or not at all",
   async (tier) => {
     const tenant = await aTenant({ ...tier, ...generous });
     await run(
@@ -47,7 +47,7 @@ test.each(tiers)(
     let written = 0;
     const agents = Array.from({ length: 3 }, async (_, agent) => {
       for (let n = 0; !stop.signal.aborted; n += 1, written += 1) {
-        // Stock moves from one product to another; a pair appears, an older one goes.
+        // Moves stock from one product to another, adds a pair of products, and deletes an older pair.
         const [from, to] = [1 + Math.floor(Math.random() * 6000), 1 + Math.floor(Math.random() * 6000)];
         await run(
           tenant,
@@ -80,7 +80,7 @@ test.each(tiers)(
   },
 );
 
-test.each(tiers)("what was lost on $strategy is put back from a backup, and that can be undone", async (tier) => {
+test.each(tiers)("a restore on $strategy brings lost rows back, and can be undone", async (tier) => {
   const tenant = await aTenant({ ...tier, ...generous });
   await run(tenant, awkward);
   await callTool(tenant.apiKey, "write_document", { path: "notes/é.md", text: "kept\n\u0000\"'\u2028" });
@@ -105,7 +105,7 @@ test.each(tiers)("what was lost on $strategy is put back from a backup, and that
   const document = await callTool(tenant.apiKey, "read_document", { path: "notes/é.md" });
   expect(document.data?.["text"] ?? document.text).toContain("kept\n");
 
-  // The tenant's tools go on, and the state before is safe in two ways.
+  // The tenant's tools work, and two ways lead back to the rows before the restore.
   await run(tenant, `UPDATE products SET stock = 7 WHERE id = 'mug-steel'`);
   const safety = await operator("GET", `/tenants/${tenant.id}/backups/${restored.safetyBackup}`);
   expect((await fileOf(safety)).footer.tables).toEqual(wrecked.footer.tables);
@@ -113,7 +113,7 @@ test.each(tiers)("what was lost on $strategy is put back from a backup, and that
   expect((await fileOf(await download(tenant))).footer.tables).toEqual(wrecked.footer.tables);
 });
 
-test.each(tiers)("a tenant on $strategy is put back to three instants of a random history", async (tier) => {
+test.each(tiers)("a tenant on $strategy is restored to three instants of a random history", async (tier) => {
   const tenant = await aTenant({ ...tier, ...generous });
   const recorded: { at: string; tables: Footer["tables"] }[] = [];
   for (let n = 0; n < 24; n += 1) {
@@ -131,7 +131,7 @@ test.each(tiers)("a tenant on $strategy is put back to three instants of a rando
       recorded.push({ at: await nowAt(tenant), tables: footer.tables });
     }
   }
-  // Any order: a restore is a change of the history like others.
+  // In any order: the change log records a restore like any other change.
   for (const { at, tables } of [recorded[1], recorded[0], recorded[2]].filter((each) => each !== undefined)) {
     const restored = await restore(tenant, { at });
     expect(restored).toMatchObject({ state: "done", error: null });
@@ -142,7 +142,7 @@ test.each(tiers)("a tenant on $strategy is put back to three instants of a rando
   expect(((await early.json()) as { detail: string }).detail).toMatch(/reaches back to 20/);
 });
 
-test("a backup and a moment become fresh tenants in other tiers", async () => {
+test("a backup and a point in time are restored into new tenants in other tiers", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared", ...generous });
   await run(tenant, awkward, `DELETE FROM products WHERE id < 'k'`);
   await callTool(tenant.apiKey, "write_document", { path: "a.md", text: "a document" });
@@ -164,7 +164,7 @@ test("a backup and a moment become fresh tenants in other tiers", async () => {
   }
 });
 
-test("a file that is damaged, cut off or another tenant's is refused, and nothing changes", async () => {
+test("a damaged file, a cut-off file and another tenant's file are refused, and nothing changes", async () => {
   const [tenant, other] = await Promise.all([aTenant(generous), aTenant(generous)]);
   const backup = await backUp(tenant);
   const whole = await (await operator("GET", `/tenants/${tenant.id}/backups/${backup.name}`)).text();
@@ -182,9 +182,9 @@ test("a file that is damaged, cut off or another tenant's is refused, and nothin
     ["lacking", lines.toSpliced(3, 1).join("\n"), /rows instead of/],
     ["cut-off", lines.slice(0, -1).join("\n"), /cut off/],
     ["cut-in-a-line", whole.slice(0, -20), /not JSON/],
-    ["headless", lines.slice(1).join("\n"), /begins with its header/],
-    ["longer", `${whole}["products",[]]\n`, /follows the footer/],
-    ["newer", whole.replace('{"name":"stock"', '{"name":"shelf"'), /lack: column products.shelf/],
+    ["headless", lines.slice(1).join("\n"), /first line must be the header/],
+    ["longer", `${whole}["products",[]]\n`, /line follows the footer/],
+    ["newer", whole.replace('{"name":"stock"', '{"name":"shelf"'), /lack column products.shelf/],
   ];
   const before = await fileOf(await download(tenant));
   for (const [name, body, why] of cases) {
@@ -194,16 +194,16 @@ test("a file that is damaged, cut off or another tenant's is refused, and nothin
     expect(refused.error).toMatch(why);
   }
   await put(other, "foreign", whole);
-  expect((await restore(other, { backup: "foreign" })).error).toMatch(/is of tenant/);
+  expect((await restore(other, { backup: "foreign" })).error).toMatch(/belongs to tenant/);
   expect((await operator("POST", `/tenants/${tenant.id}/restore`, { backup: "none" })).status).toBe(404);
   expect((await fileOf(await download(tenant))).footer.tables).toEqual(before.footer.tables);
 });
 
-test("a file of an older schema is put back with defaults for what it lacks", async () => {
+test("a restore of a file with an older schema fills missing columns with defaults", async () => {
   const tenant = await aTenant(generous);
   const backup = await backUp(tenant);
   const text = await (await operator("GET", `/tenants/${tenant.id}/backups/${backup.name}`)).text();
-  // As if `stock`, which has a default, had come with a later migration.
+  // As if a later migration had added `stock`, which has a default.
   const [header = "", ...rest] = text.trimEnd().split("\n");
   const older = [
     header.replace('{"name":"stock","type":"integer"},', ""),
@@ -230,12 +230,12 @@ test("a file of an older schema is put back with defaults for what it lacks", as
   expect(await restore(tenant, { backup: "older" })).toMatchObject({ state: "done", error: null });
   const [rows] = await run(tenant, `SELECT id, stock FROM products WHERE id IN ('desk-oak', 'mug-steel') ORDER BY id`);
   expect(rows).toEqual([
-    { id: "desk-oak", stock: 0 }, // made anew
-    { id: "mug-steel", stock: 300 }, // kept
+    { id: "desk-oak", stock: 0 }, // inserted with the default
+    { id: "mug-steel", stock: 300 }, // kept its value
   ]);
 });
 
-test("a suspended tenant is exported by its own key with the scope for it; one that is gone is not", async () => {
+test("a suspended tenant exports its data with a key of the scope tenant:admin; a tenant that is gone does not", async () => {
   const tenant = await aTenant(generous);
   const scoped = async (scopes: string[]): Promise<string> => {
     const made = await operator("POST", `/tenants/${tenant.id}/keys`, { name: "admin", scopes });
@@ -257,12 +257,12 @@ test("a suspended tenant is exported by its own key with the scope for it; one t
   await operator("DELETE", `/tenants/${tenant.id}/keys/${key?.id}`);
   expect((await asAdmin(admin)).status).toBe(401);
   await controlRows(`UPDATE tenants SET state = 'gone', version = version + 1 WHERE id = $1`, [tenant.id]);
-  await setClock(tenant.id, 6 * 60_000); // what the object knew is too old then
+  await setClock(tenant.id, 6 * 60_000); // then the object's copy of the configuration is too old
   expect((await download(tenant)).status).toBe(403);
   expect((await operator("POST", `/tenants/${tenant.id}/backups`, {})).status).toBe(409);
 });
 
-test("a backup of many parts and its restore come to their ends although the object dies again and again", async () => {
+test("a backup of many parts and its restore complete although the object dies repeatedly", async () => {
   const tenant = await aTenant({ plan: "pro", ...generous });
   for (let n = 0; n < 6; n += 1) {
     await run(
@@ -270,11 +270,11 @@ test("a backup of many parts and its restore come to their ends although the obj
       `INSERT INTO products (id, name, description, price_cents) SELECT 'big-${n}-' || n, 'Big', repeat(md5(n::text), 12), n FROM generate_series(1, 5000) n`,
     );
   }
-  const untilOver = async (over: () => Promise<boolean>): Promise<void> => {
+  const untilDone = async (over: () => Promise<boolean>): Promise<void> => {
     for (let n = 0; !(await over()); n += 1) {
       if (n < 3) await endObject(tenant.id);
       await new Promise((resolve) => setTimeout(resolve, 150 + n * 200));
-      if (n > 60) throw new Error("it does not end");
+      if (n > 60) throw new Error("the job does not end");
     }
   };
   const asked = (await (await operator("POST", `/tenants/${tenant.id}/backups`, {})).json()) as { name: string };
@@ -282,21 +282,21 @@ test("a backup of many parts and its restore come to their ends although the obj
     ((await (await operator("GET", `/tenants/${tenant.id}/backups`)).json()) as { backups: Backup[] }).backups.find(
       ({ name }) => name === asked.name,
     );
-  await untilOver(async () => (await listed())?.state !== "running");
+  await untilDone(async () => (await listed())?.state !== "running");
   const backup = await finished(tenant, asked.name);
-  expect(backup.sizeBytes).toBeGreaterThan(10_000_000); // two parts and more
+  expect(backup.sizeBytes).toBeGreaterThan(10_000_000); // more than two parts
   const file = await fileOf(await operator("GET", `/tenants/${tenant.id}/backups/${backup.name}`));
   expect(file.footer.tables).toEqual((await fileOf(await download(tenant))).footer.tables);
 
   await run(tenant, `DELETE FROM products WHERE id > 'big-2'`, `UPDATE products SET stock = 1`);
   const started = await operator("POST", `/tenants/${tenant.id}/restore`, { backup: backup.name });
   expect(started.status).toBe(202);
-  await untilOver(async () => (await restores(tenant.id))[0]?.state !== "running");
+  await untilDone(async () => (await restores(tenant.id))[0]?.state !== "running");
   expect((await restores(tenant.id))[0]).toMatchObject({ state: "done", error: null, rows: backup.rows });
   expect((await fileOf(await download(tenant))).footer.tables).toEqual(backup.tables);
 });
 
-test("rows are put back once although the answer is lost, and what is written from then on stays", async () => {
+test("rows are restored once although the answer is lost, and later writes stay", async () => {
   const tenant = await aTenant(generous);
   const backup = await backUp(tenant);
   const stop = new AbortController();
@@ -330,7 +330,7 @@ test("rows are put back once although the answer is lost, and what is written fr
   expect(undone?.transactions).toBe(1);
 });
 
-test("a backup and a restore come right although the tenant moves meanwhile", async () => {
+test("a backup and a restore are correct although the tenant moves at the same time", async () => {
   const tenant = await aTenant({ plan: "starter", ...generous });
   await run(
     tenant,
@@ -352,7 +352,7 @@ test("a backup and a restore come right although the tenant moves meanwhile", as
   const [, second] = await Promise.all([moveTo("schema"), backUp(tenant)]);
   expect(second.tables).toEqual(backup.tables);
   await fileOf(await operator("GET", `/tenants/${tenant.id}/backups/${second.name}`));
-  // The log of the place that was left is gone with it.
+  // The change log of the old placement was dropped with it.
   expect((await operator("POST", `/tenants/${tenant.id}/restore`, { at: before })).status).toBe(400);
 
   await run(tenant, `DELETE FROM products WHERE id < 'm-5'`, `UPDATE products SET stock = 1`);
@@ -363,7 +363,7 @@ test("a backup and a restore come right although the tenant moves meanwhile", as
   expect(after.footer.tables).toEqual(backup.tables);
 });
 
-test("the sweep takes up what has gone silent, and shortens the log", async () => {
+test("the sweep resumes a silent job and prunes the change log", async () => {
   const tenant = await aTenant(generous);
   await run(tenant, `UPDATE products SET stock = 1`);
   const [job] = await controlRows<{ id: number }>(

@@ -1,4 +1,4 @@
-// A tenant that brings data works at once, and its data comes behind it: line by line, whatever some of the lines are.
+// Imports run in the background while the tenant works. Bad lines are reported by number, and all others are imported.
 import { expect, test } from "vitest";
 import { type TestTenant, aTenant, callTool, endObject, operator, status, system, until } from "../support/flow.ts";
 
@@ -20,7 +20,7 @@ async function imported(tenantId: string): Promise<Import | null> {
 async function over(tenantId: string): Promise<Import> {
   await until(async () => ["done", "failed"].includes((await imported(tenantId))?.state ?? ""), "the import", 40_000);
   const found = await imported(tenantId);
-  if (found === null) throw new Error("there is no import");
+  if (found === null) throw new Error("the tenant has no import");
   return found;
 }
 
@@ -42,13 +42,13 @@ async function query(tenant: TestTenant, statement: string): Promise<Record<stri
 const product = (id: string, more: Record<string, unknown> = {}): string =>
   JSON.stringify({ table: "products", row: { id, name: `Product ${id}`, price_cents: 100, ...more } });
 
-test("good lines go in, bad ones are told by their number, and what is there stays", async () => {
+test("good lines are imported, bad lines are reported by number, and existing rows stay", async () => {
   const tenant = await aTenant({ plan: "pro", ...generous });
   expect(await imported(tenant.id)).toBe(null);
   const lines = [
     product("a", { description: 'né "quoted"\n\u2028', updated_at: "2026-01-02T03:04:05Z" }),
     "not json",
-    product("mug-steel", { name: "Another mug" }), // is there from the start
+    product("mug-steel", { name: "Another mug" }), // exists from the start
     product("b", { price_cents: -1 }),
     product("c", { price_cents: "many" }),
     JSON.stringify({ table: "nowhere", row: { id: "x" } }),
@@ -82,7 +82,7 @@ test("good lines go in, bad ones are told by their number, and what is there sta
 });
 
 test.each([{ plan: "starter" }, { plan: "pro" }])(
-  "an import for $plan goes on where it was when the object dies in the middle, and the tenant works meanwhile",
+  "an import on $plan resumes after the object dies, and the tenant works meanwhile",
   async ({ plan }) => {
     const tenant = await aTenant({ plan, ...generous });
     const lines = Array.from({ length: 40_000 }, (_, n) => product(`i-${n}`, { description: "x".repeat(150) }));
@@ -105,17 +105,17 @@ test.each([{ plan: "starter" }, { plan: "pro" }])(
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     expect(kills).toBe(2);
-    expect(seen.size).toBeGreaterThan(2); // progress was seen
+    expect(seen.size).toBeGreaterThan(2); // the status showed progress
     expect(await over(tenant.id)).toMatchObject({
       lines: { done: 40_000, of: 40_000 },
       failed: 1,
-      errors: [{ line: 20_001, error: "it is not JSON" }],
+      errors: [{ line: 20_001, error: "the line is not JSON" }],
     });
     expect(await query(tenant, `SELECT count(*)::int AS n FROM products WHERE id LIKE 'i-%'`)).toEqual([{ n: 39_999 }]);
   },
 );
 
-test("a new tenant is active at once and gets the data of another's backup behind it", async () => {
+test("a new tenant is active at once, and a backup of another tenant is imported into it afterwards", async () => {
   const old = await aTenant({ plan: "starter", ...generous });
   await query(
     old,
@@ -150,12 +150,12 @@ test("a new tenant is active at once and gets the data of another's backup behin
   expect(await query(tenant, `SELECT count(*)::int AS n FROM products WHERE id LIKE 'o-%'`)).toEqual([{ n: 3_000 }]);
 });
 
-test("an import of nothing, of no tenant, or while another one runs is refused", async () => {
+test("an import without a file, without a tenant, or beside another import is refused", async () => {
   const tenant = await aTenant(generous);
   expect((await operator("POST", `/tenants/none/import`, { importFrom: "x" })).status).toBe(409);
   expect((await operator("POST", `/tenants/${tenant.id}/import`, {})).status).toBe(400);
   expect((await operator("POST", `/tenants/${tenant.id}/import`, { importFrom: "imports/none" })).status).toBe(202);
-  expect(await over(tenant.id)).toMatchObject({ state: "failed", error: "There is no such file." });
+  expect(await over(tenant.id)).toMatchObject({ state: "failed", error: "The file does not exist." });
   const lines = Array.from({ length: 30_000 }, (_, n) => product(`j-${n}`));
   const answers = await Promise.all([upload(tenant, lines), upload(tenant, lines)]);
   expect(new Set(answers.map(({ status: code }) => code))).toEqual(new Set([202, 409]));

@@ -1,4 +1,4 @@
-// What a flow test does with backups: asks for them, waits for them, reads their files and proves them.
+// Helpers for flow tests of backups: start them, wait for them, read their files and check the footers.
 import { createHash } from "node:crypto";
 import { expect } from "vitest";
 import { type TestTenant, callTool, operator, until } from "./flow.ts";
@@ -53,7 +53,7 @@ export async function finished(tenant: TestTenant, name: string): Promise<Backup
     found = listed.backups.find((backup) => backup.name === name);
     return found !== undefined && found.state !== "running";
   }, `backup ${name} of ${tenant.id}`);
-  if (found === undefined) throw new Error("there is no such backup");
+  if (found === undefined) throw new Error("the backup does not exist");
   expect(found.error).toBe(null);
   return found;
 }
@@ -63,7 +63,7 @@ export async function restores(tenantId: string): Promise<Restore[]> {
   return ((await listed.json()) as { restores: Restore[] }).restores;
 }
 
-/** Asks for a restore and waits for its end. */
+/** Starts a restore and waits for its end. */
 export async function restore(
   tenant: TestTenant,
   request: Record<string, unknown>,
@@ -73,11 +73,11 @@ export async function restore(
   const { tenantId } = (await asked.json()) as { tenantId: string };
   await until(async () => (await restores(tenantId))[0]?.state !== "running", `the restore of ${tenantId}`, 30_000);
   const [done] = await restores(tenantId);
-  if (done === undefined) throw new Error("there is no restore");
+  if (done === undefined) throw new Error("the tenant has no restore");
   return { tenantId, ...done };
 }
 
-/** The file, its footer proved. */
+/** Reads a backup file and checks its footer. */
 export async function fileOf(
   response: Response,
 ): Promise<{ lines: string[]; footer: Footer; header: Record<string, unknown> }> {
