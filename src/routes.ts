@@ -24,7 +24,7 @@ app.use(async (c, next) => {
   await next();
 });
 
-app.all("/mcp", (c) => handleMcp(c.req.raw, c.env, c.executionCtx));
+app.all("/mcp", (c) => handleMcp(c.req.raw, c.get("context"), c.executionCtx));
 app.get("/.well-known/oauth-protected-resource/mcp", (c) =>
   c.json(protectedResourceMetadata(c.env), 200, publicMetadata),
 );

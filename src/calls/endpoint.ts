@@ -1,15 +1,16 @@
-// The straight way of an MCP request: checked, identified, then one RPC to the tenant's object, whatever the method.
-// A tool call's RPC runs the tool; any other method's RPC asks whether the caller may use the server at all. What happens
-// when the object does not answer is object-call.ts's to decide.
+// Answers a request to `/mcp`: checks it, identifies the caller, then makes one RPC to the tenant's object. The RPC of a tool
+// call runs the tool; the RPC of any other method asks whether the caller may use the server. What happens when the object
+// does not answer is decided in object-call.ts.
 import type { McpServer } from "@modelcontextprotocol/server";
-import type { Refusal, QuotaStatus } from "../core/call.ts";
+import type { Context } from "../control/context.ts";
+import type { CallOutcome, Caller, Refusal } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
-import { plainRefusal } from "./refusal.ts";
+import { type Authenticated, authenticate, challenge } from "../identity/authenticate.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import { type Authenticated, authenticate, challenge } from "../identity/authenticate.ts";
+import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
 import { authorizeCaller, callObject } from "./object-call.ts";
-import { calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
+import { plainRefusal } from "./refusal.ts";
 import { type McpGuard, corsHeaders, jsonRpcError, rateLimitHeaders, readMcpRequest } from "./transport.ts";
 
 /**
@@ -18,10 +19,11 @@ import { type McpGuard, corsHeaders, jsonRpcError, rateLimitHeaders, readMcpRequ
  */
 export async function handleMcp(
   request: Request,
-  env: Env,
+  context: Context,
   ctx: Pick<ExecutionContext, "waitUntil">,
   register?: (server: McpServer) => void,
 ): Promise<Response> {
+  const { env } = context;
   const guard = guardOf(env);
   const read = await readMcpRequest(request, guard);
   if ("response" in read) return read.response;
@@ -33,66 +35,90 @@ export async function handleMcp(
     if ("refused" in authentication) response = refusalResponse(plainRefusal(authentication.refused), body, env);
     else {
       ({ tenantId } = authentication.caller);
-      response = await answerCaller(authentication, { request, body, env, ctx, register });
+      const message = { ...authentication, request, body, context, ctx, register };
+      const called = calledTool(body);
+      response = await (called !== undefined && catalogue.has(called) ? answerToolCall(message) : answerOther(message));
     }
   } catch (error) {
     const code = errorCode(error);
     log("error", "mcp_request_failed", { tenantId, code, error: describeError(error) });
-    // What has no code of its own came from the way to the tenant's object.
+    // An error without a code of its own came from the RPC to the tenant's object.
     response = refusalResponse(plainRefusal(code === "internal" ? "tenant_unavailable" : code), body, env);
   }
   return withHeaders(response, corsHeaders(request, guard.allowedOrigins));
 }
 
-interface Message {
+interface Message extends Authenticated {
   request: Request;
   body: unknown;
-  env: Env;
+  context: Context;
   ctx: Pick<ExecutionContext, "waitUntil">;
   register: ((server: McpServer) => void) | undefined;
 }
 
-async function answerCaller(
-  { caller, authInfo }: Authenticated,
-  { request, body, env, ctx, register }: Message,
+/** Answers any message but the call of a known tool. The caller is authorized first. */
+async function answerOther(message: Message): Promise<Response> {
+  const { caller, body, context } = message;
+  const authorization = await authorizeCaller(context, caller);
+  if (authorization.kind === "refused") return refusalResponse(authorization.refusal, body, context.env);
+  return serve(message, authorization.allowedTools, callerOfTools(message));
+}
+
+/** Answers the call of a known tool. The tenant's object authorizes the caller before it runs the tool. */
+async function answerToolCall(message: Message): Promise<Response> {
+  const { caller, body, context } = message;
+  const call = observed(callerOfTools(message));
+  const response = await serve(message, null, call.callTool);
+  const state = call.state();
+  // A streamed response begins before the call has ended, so its headers cannot depend on the outcome.
+  if (state === "running") return response;
+  if (state === "not_called") {
+    // The arguments or the scopes ended the call before it came to the object, which still has to authorize the caller.
+    const authorization = await authorizeCaller(context, caller);
+    return authorization.kind === "refused" ? refusalResponse(authorization.refusal, body, context.env) : response;
+  }
+  if (state.kind === "refused" && errors[state.refusal.code].status === 401) {
+    return refusalResponse(state.refusal, body, context.env);
+  }
+  return state.quota === undefined ? response : withHeaders(response, rateLimitHeaders(state.quota));
+}
+
+function serve(
+  { request, body, authInfo, register }: Message,
+  allowedTools: readonly string[] | null,
+  callTool: CallTool,
 ): Promise<Response> {
-  let asked = false;
-  let refused: Refusal | undefined;
-  let quota: QuotaStatus | undefined;
-  let allowedTools: readonly string[] | null = null;
-  const authorize = async (): Promise<void> => {
-    asked = true;
-    const authorization = await authorizeCaller(env, caller);
-    if (authorization.kind === "refused") refused = authorization.refusal;
-    else allowedTools = authorization.allowedTools;
-  };
-
-  const named = calledTool(body);
-  if (named === undefined || !catalogue.has(named)) await authorize();
-  if (refused !== undefined) return refusalResponse(refused, body, env);
-
-  const response = await serveMcp({
+  return serveMcp({
     request,
     body,
     authInfo,
     register: (server) => {
-      registerTools(server, toolsFor(body, catalogue, allowedTools), async (tool, args, { progress, signal }) => {
-        asked = true;
-        const outcome = await callObject(env, ctx, { tool, args, caller, progress, signal });
-        quota = outcome.quota;
-        if (outcome.kind === "refused" && errors[outcome.refusal.code].status === 401) refused = outcome.refusal;
-        return outcome;
-      });
+      registerTools(server, toolsFor(body, catalogue, allowedTools), callTool);
       register?.(server);
     },
   });
-  // The arguments or the scopes ended the call before it came to the object: it is asked all the same.
-  if (!asked) await authorize();
-  if (refused !== undefined) return refusalResponse(refused, body, env);
-  return quota === undefined ? response : withHeaders(response, rateLimitHeaders(quota));
 }
 
-/** A refusal outside a tool call: a challenge for who is calling, otherwise a JSON-RPC error that carries the facts. */
+/** Runs tools for this message's caller. */
+function callerOfTools({ context, ctx, caller }: Pick<Message, "context" | "ctx"> & { caller: Caller }): CallTool {
+  return (tool, args, { progress, signal }) => callObject(context, ctx, { tool, args, caller, progress, signal });
+}
+
+type CallState = "not_called" | "running" | CallOutcome;
+
+/** Wraps `callTool` so that the HTTP answer can follow from how far the message's one call came. */
+function observed(callTool: CallTool): { callTool: CallTool; state(): CallState } {
+  let state: CallState = "not_called";
+  return {
+    callTool: async (...call) => {
+      state = "running";
+      return (state = await callTool(...call));
+    },
+    state: () => state,
+  };
+}
+
+/** A refusal outside a tool call: a challenge for a bad credential, otherwise a JSON-RPC error with the facts as data. */
 function refusalResponse(refusal: Refusal, body: unknown, env: Env): Response {
   const { status } = errors[refusal.code];
   if (status === 401) return challenge(refusal.code, env);
@@ -122,7 +148,7 @@ function makeGuard(env: Env): McpGuard {
     .map((origin) => origin.trim())
     .filter((origin) => origin !== "");
   const loopback = ["127.0.0.1", "localhost", "[::1]"];
-  // On one's own machine all names of the loopback are the same server.
+  // On a developer's machine all names of the loopback interface are the same server.
   const hosts = loopback.includes(url.hostname) ? loopback : [url.hostname];
   return {
     allowedHosts: hosts,

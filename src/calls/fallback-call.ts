@@ -5,9 +5,9 @@
 // The limits hold as far as one isolate can see: it makes the same exact decision as the object, starting from the ledger,
 // which is seconds behind. An isolate does not know the calls that run in another one, so more calls may be in flight
 // than the plan allows. A tenant that is under its limits is never refused.
-import { connectControl } from "../adapters/neon.ts";
 import { withTimeout } from "../adapters/timeout.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
+import type { Context } from "../control/context.ts";
+import { controlTenants } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
@@ -41,15 +41,16 @@ export interface FallbackRequest extends Pick<CallRequest, "callId" | "caller" |
 }
 
 /** Authorizes an MCP method that calls no tool. Such a method costs nothing, so it works on every plan. */
-export function authorizeWithoutObject(env: Env, caller: Caller): Promise<Authorization> {
-  return authorize({ env, now: () => Date.now(), tenant: (each) => readTenant(env, each) }, caller);
+export function authorizeWithoutObject(context: Context, caller: Caller): Promise<Authorization> {
+  const { env } = context;
+  return authorize({ env, now: () => Date.now(), tenant: (each) => readTenant(context, each) }, caller);
 }
 
 /**
  * Runs a call in the Worker. The caller of this function knows that the object did not admit the call, or that the tool
  * may run twice. Refusals and failed tools are values, as in the object.
  */
-export async function callWithoutObject(env: Env, call: FallbackRequest): Promise<CallOutcome> {
+export async function callWithoutObject(context: Context, call: FallbackRequest): Promise<CallOutcome> {
   const { callId, tool, args, caller, progress, signal } = call;
   const request = { callId, attempt: 2 as const, caller, tool: tool.name, args };
   const abort = new AbortController();
@@ -57,7 +58,7 @@ export async function callWithoutObject(env: Env, call: FallbackRequest): Promis
   signal.addEventListener("abort", onAbort, { once: true });
   if (signal.aborted) onAbort();
   try {
-    const outcome = await runCall(workerHost(env, tool), request, { abort, progress });
+    const outcome = await runCall(workerHost(context, tool), request, { abort, progress });
     if (outcome.kind === "result") {
       const { tenantId } = caller;
       log("warn", "fallback_call_ran", { tenantId, tool: tool.name, callId, charged: outcome.receipt !== undefined });
@@ -69,16 +70,17 @@ export async function callWithoutObject(env: Env, call: FallbackRequest): Promis
 }
 
 /** Runs calls of `tool` in this Worker, each charged by a queue message. */
-function workerHost(env: Env, tool: Tool): CallHost {
+function workerHost(context: Context, tool: Tool): CallHost {
+  const { env } = context;
   return {
     env,
     now: () => Date.now(),
-    tenant: (caller) => readTenant(env, caller),
+    tenant: (caller) => readTenant(context, caller),
     refuse: (config) => refusedByPlan(env, config),
     rows: (config) => openRows(env, config),
     usage: async (config) => {
       try {
-        return chargedByQueue(env, config.id, tool, await usageOf(env, config));
+        return chargedByQueue(env, config.id, tool, await usageOf(context, config));
       } catch (error) {
         return controlUnavailable(config.id, error);
       }
@@ -87,11 +89,11 @@ function workerHost(env: Env, tool: Tool): CallHost {
 }
 
 /** The tenant as the control tables have it now. */
-async function readTenant(env: Env, { kind, tenantId }: Caller): Promise<TenantConfig | NotServed> {
+async function readTenant(context: Context, { kind, tenantId }: Caller): Promise<TenantConfig | NotServed> {
   // A canary's token is good once, and only the object can tell whether it was used.
   if (kind === "canary") return { refusal: retryLater(plainRefusal("tenant_unavailable")) };
   try {
-    return (await tenantsOf(env).config(tenantId)) ?? { refusal: plainRefusal("tenant_unknown") };
+    return (await controlTenants(context.control).config(tenantId)) ?? { refusal: plainRefusal("tenant_unknown") };
   } catch (error) {
     return controlUnavailable(tenantId, error);
   }
@@ -123,11 +125,11 @@ interface Usage {
 const remembered = new BoundedMap<TenantId, Usage>(MAX_REMEMBERED);
 
 /** What the tenant has used, as this isolate knows it: from the ledger, plus the calls that ran here since. */
-async function usageOf(env: Env, { id, limits }: TenantConfig): Promise<Usage> {
+async function usageOf(context: Context, { id, limits }: TenantConfig): Promise<Usage> {
   const known = trustedUsage(id);
   if (known !== undefined) return known;
   const nowMs = Date.now();
-  const { hour, monthUnits } = await controlOpenCalls(connectControl(env)).usedLately(id, nowMs);
+  const { hour, monthUnits } = await controlOpenCalls(context.control).usedLately(id, nowMs);
   // Another call may have read it meanwhile, and its reservation is in that copy.
   const first = trustedUsage(id);
   if (first !== undefined) return first;

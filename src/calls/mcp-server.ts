@@ -1,6 +1,6 @@
-// The catalogue as MCP, stateless: both eras of the protocol on one endpoint, each request on a server of its own that
-// knows only the tools this request needs. What is costly and the same for every caller (JSON schemas, a validator) is
-// made once per isolate; nothing that belongs to a caller outlives the request.
+// Serves the catalogue over MCP, without sessions and for both eras of the protocol. Each request gets a server of its own
+// with only the tools that it needs. An isolate makes costly parts that are the same for every caller (JSON schemas, a
+// validator) once; nothing that belongs to a caller outlives its request.
 import { McpServer, PROTOCOL_VERSION_META_KEY, isLegacyRequest, requireScopes } from "@modelcontextprotocol/server";
 import type { AuthInfo, CallToolResult, ServerContext, StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
@@ -10,24 +10,23 @@ import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import type { Tool } from "../tools/tool.ts";
-import { serveLegacy } from "./legacy-transport.ts";
-import { jsonRpcError } from "./transport.ts";
+import { jsonRpcError, serveLegacy } from "./transport.ts";
 
 type Register = (server: McpServer) => void;
 
 const jsonSchemaValidator = new CfWorkerJsonSchemaValidator();
-/** Which tools there are depends on the tenant; a minute is how long a changed plan may stay unseen by a client. */
+/** The list of tools depends on the tenant. A client may see a changed plan up to a minute late. */
 const perTenantForAMinute = { ttlMs: 60_000, cacheScope: "private" } as const;
 
 function newServer(register: Register): McpServer {
   const server = new McpServer(
     { name: "tollgate", title: "Tollgate", version: packageJson.version },
     {
-      // The lists change with the tenant's plan, outside any request: a client learns it by asking again.
+      // The list changes with the tenant's plan, outside any request: a client learns of it when it lists again.
       capabilities: { tools: { listChanged: false } },
       instructions:
         "These tools work on your own organisation's data. A successful call costs the units its tool names; " +
-        "get_usage tells what is left. A refusal says when to try again.",
+        "get_usage shows what is left. A refusal says when to try again.",
       cacheHints: { "tools/list": perTenantForAMinute, "server/discover": perTenantForAMinute },
       jsonSchemaValidator,
     },
@@ -36,7 +35,7 @@ function newServer(register: Register): McpServer {
   return server;
 }
 
-/** How a request's tools reach the factory of the one handler that the isolate shares. */
+/** Hands a request's tools to the server factory of the handler that the isolate shares. */
 const registrations = new WeakMap<Request, Register>();
 
 const modern = createMcpHandler(
@@ -48,7 +47,7 @@ const modern = createMcpHandler(
   {
     legacy: "reject",
     responseMode: "auto",
-    // `readMcpRequest` has checked and added these.
+    // `readMcpRequest` checks these and adds the headers.
     corsOptions: false,
     allowedOriginHostnames: "*",
     // Its text may quote the client.
@@ -61,14 +60,14 @@ export interface McpExchange {
   /** As `readMcpRequest` parsed it. */
   body: unknown;
   authInfo: AuthInfo | undefined;
-  /** Puts onto the server what this request may use. Called once, before the message is handled. */
+  /** Registers the tools that this request may use. Called once, before the message is handled. */
   register: Register;
 }
 
 /** Answers one message: JSON, or an event stream when its tool reports progress that the client asked for. */
 export async function serveMcp({ request, body, authInfo, register }: McpExchange): Promise<Response> {
   try {
-    // The claim alone decides for the newer era; asking the SDK as well would classify every such call twice (45 us).
+    // The claim alone decides for the newer era. Asking the SDK as well would classify each such call twice (45 us).
     if (!claimsModernEra(body) && (await isLegacyRequest(request, body))) {
       return await serveLegacy(newServer(register), { request, body, authInfo });
     }
@@ -86,15 +85,15 @@ function claimsModernEra(body: unknown): boolean {
   return isObject(meta) && PROTOCOL_VERSION_META_KEY in meta;
 }
 
-/** The tool that the message calls, whether or not there is such a tool; `undefined` for any other message. */
+/** The name of the tool that the message calls, known or not; `undefined` for any other message. */
 export function calledTool(body: unknown): string | undefined {
   if (!isObject(body) || body.method !== "tools/call" || !isObject(body.params)) return undefined;
   return typeof body.params.name === "string" ? body.params.name : undefined;
 }
 
 /**
- * The tools that this message needs: the called one, all that the tenant may use for `tools/list`, otherwise none.
- * A call does not ask `allowed` (`null`: all): admission does, and says so better than "not found" would.
+ * The tools that this message needs: the called one, all allowed ones for `tools/list`, otherwise none. `allowed` is `null`
+ * when all are. A call ignores it: its own checks refuse with a clearer message than "not found".
  */
 export function toolsFor(
   body: unknown,
@@ -116,13 +115,13 @@ function isObject(value: unknown): value is Record<string, unknown> {
 }
 
 export interface ToolCallOptions {
-  /** Only there when the client asked for progress. Never rejects: a client that stopped listening fails no tool. */
+  /** Set when the client asked for progress. Never rejects, so a client that stops listening fails no tool. */
   progress?: (progress: Progress) => Promise<void>;
   /** Aborted when the client goes away. */
   signal: AbortSignal;
 }
 
-/** Runs a tool. `args` have passed the tool's input schema and carry its defaults. */
+/** Runs a tool. `args` match the tool's input schema and include its defaults. */
 export type CallTool = (
   tool: Tool,
   args: Readonly<Record<string, unknown>>,
@@ -131,9 +130,9 @@ export type CallTool = (
 
 /**
  * Registers tools on a request's server. A caller without all of a tool's scopes gets 403 `insufficient_scope`, which
- * names all of them; arguments that break the schema give a result with `isError` that names the fields; either way
- * `callTool` is not called. A refusal or a failure is a result with `isError` and its facts under `_meta["tollgate/refusal"]`;
- * a call that was charged has its receipt under `_meta["tollgate/receipt"]`, and no other has one.
+ * names the scopes. Arguments that break the schema give a result with `isError` that names the fields. In both cases
+ * `callTool` is not called. A refusal or a failure is a result with `isError` and its facts under
+ * `_meta["tollgate/refusal"]`. Only a charged call has a receipt, under `_meta["tollgate/receipt"]`.
  */
 export function registerTools(server: McpServer, tools: readonly Tool[], callTool: CallTool): void {
   for (const tool of tools) {
@@ -187,7 +186,7 @@ function progressTo({ mcpReq }: ServerContext): ((progress: Progress) => Promise
 type Declaration = ReturnType<typeof declare>;
 const declarations = new WeakMap<Tool, Declaration>();
 
-/** The SDK converts a schema anew on every server it is registered on, which would cost more than the call. */
+/** Made once per tool: the SDK converts a schema on every server that it is registered on, which costs more than a call. */
 function declarationOf(tool: Tool): Declaration {
   const known = declarations.get(tool);
   if (known !== undefined) return known;
@@ -202,7 +201,7 @@ function declare(tool: Tool) {
     title: tool.title,
     description: tool.description,
     inputSchema: convertedOnce(tool.input["~standard"], "input"),
-    // The tenant's object has checked the result before it charged for it; a second verdict here would come too late.
+    // The tenant's object checks the result before the charge. A check here would come too late.
     outputSchema: convertedOnce({ ...tool.output["~standard"], validate: (value: unknown) => ({ value }) }, "output"),
     annotations: {
       readOnlyHint: tool.annotations.readOnly,
@@ -216,7 +215,7 @@ function declare(tool: Tool) {
 
 type StandardProps<Output> = StandardSchemaWithJSON<unknown, Output>["~standard"];
 
-/** The schema for the SDK, with its JSON form computed once. `side`: the form that a client sees. */
+/** The schema for the SDK, with its JSON form computed once. `side` is the form that clients see. */
 function convertedOnce<Output>(
   standard: StandardProps<Output>,
   side: "input" | "output",

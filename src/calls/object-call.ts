@@ -7,6 +7,7 @@
 // a probe, a method that does nothing, and is sent a call only if it answers the probe.
 import { newTimedId } from "../adapters/ids.ts";
 import { withTimeout } from "../adapters/timeout.ts";
+import type { Context } from "../control/context.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -38,17 +39,17 @@ export interface ObjectCall {
 const lost = new Map<TenantId, { atMs: number; overloadedAtMs: number }>();
 
 /** Decides whether the caller may use the server, for an MCP method that calls no tool. */
-export async function authorizeCaller(env: Env, caller: Caller): Promise<Authorization> {
+export async function authorizeCaller(context: Context, caller: Caller): Promise<Authorization> {
   const { tenantId } = caller;
-  const state = await stateOf(env, tenantId);
+  const state = await stateOf(context, tenantId);
   if (state === "overloaded") return { kind: "refused", refusal: overloaded() };
-  if (state === "away") return authorizeWithoutObject(env, caller);
+  if (state === "away") return authorizeWithoutObject(context, caller);
   try {
-    const answer = env.TENANT.getByName(tenantId).authorize(caller) as Promise<Authorization>;
+    const answer = context.tenantObject(tenantId).authorize(caller) as Promise<Authorization>;
     return await withTimeout(AUTHORIZE_TIMEOUT_MS, answer);
   } catch (error) {
     recordLoss(tenantId, error);
-    return isOverloaded(error) ? { kind: "refused", refusal: overloaded() } : authorizeWithoutObject(env, caller);
+    return isOverloaded(error) ? { kind: "refused", refusal: overloaded() } : authorizeWithoutObject(context, caller);
   }
 }
 
@@ -57,7 +58,7 @@ export async function authorizeCaller(env: Env, caller: Caller): Promise<Authori
  * becomes `outcome_unknown`, for any other it says that the call may have been charged.
  */
 export async function callObject(
-  env: Env,
+  context: Context,
   ctx: Pick<ExecutionContext, "waitUntil">,
   call: ObjectCall,
 ): Promise<CallOutcome> {
@@ -65,10 +66,10 @@ export async function callObject(
   const { tenantId } = caller;
   const { readOnly, idempotent } = tool.annotations;
   const callId = newTimedId(Date.now());
-  const cancel = (): void => ctx.waitUntil(env.TENANT.getByName(tenantId).cancel(callId));
+  const cancel = (): void => ctx.waitUntil(context.tenantObject(tenantId).cancel(callId));
   const attempt = (number: CallRequest["attempt"]): Promise<CallOutcome> => {
     // A stub that has failed keeps failing, so each attempt has its own.
-    const object = env.TENANT.getByName(tenantId);
+    const object = context.tenantObject(tenantId);
     const request: CallRequest = { callId, attempt: number, caller, tool: tool.name, args };
     const answer = object.call(request, progress) as Promise<CallOutcome>;
     // A client that goes away ends the request's context, and with it the RPC that cancels the call.
@@ -85,7 +86,7 @@ export async function callObject(
   };
   try {
     for (const number of [1, 2] as const) {
-      const state = await stateOf(env, tenantId);
+      const state = await stateOf(context, tenantId);
       if (state === "overloaded") return refuse(overloaded());
       if (state === "away") break;
       try {
@@ -97,7 +98,7 @@ export async function callObject(
         if (!readOnly && !idempotent) return outcomeUnknown(callId);
       }
     }
-    const outcome = await callWithoutObject(env, { ...call, callId });
+    const outcome = await callWithoutObject(context, { ...call, callId });
     return outcome.kind === "refused" ? refuse(outcome.refusal) : outcome;
   } finally {
     signal.removeEventListener("abort", cancel);
@@ -105,11 +106,11 @@ export async function callObject(
 }
 
 /** Probes an object that was lost lately; assumes that any other can be reached. */
-async function stateOf(env: Env, tenantId: TenantId): Promise<"reachable" | "away" | "overloaded"> {
+async function stateOf(context: Context, tenantId: TenantId): Promise<"reachable" | "away" | "overloaded"> {
   const loss = lost.get(tenantId);
   if (loss === undefined) return "reachable";
   try {
-    if (isRecent(loss.atMs)) await withTimeout(PROBE_TIMEOUT_MS, env.TENANT.getByName(tenantId).probe());
+    if (isRecent(loss.atMs)) await withTimeout(PROBE_TIMEOUT_MS, context.tenantObject(tenantId).probe());
     // Another call may have lost the object meanwhile.
     if (lost.get(tenantId) === loss) lost.delete(tenantId);
     return "reachable";

@@ -1,25 +1,33 @@
-// What a request to the MCP endpoint must satisfy before anything else is done with it: host, origin, method, content
-// type, size, JSON. Every refusal is a JSON-RPC error with a plain message. The body is read and parsed here and
-// nowhere else; the limit holds whatever `Content-Length` says. Also the headers that every answer shares.
-import { isJsonContentType, readRequestBody } from "@modelcontextprotocol/server";
+// MCP over HTTP: the checks of a request before anything else (host, origin, method, content type, size, JSON), the headers
+// of its answer, and the transport of the older revisions. Every refusal is a JSON-RPC error with a plain message. Only
+// this file reads and parses the body; its size limit holds whatever `Content-Length` says.
+import {
+  WebStandardStreamableHTTPServerTransport,
+  isJSONRPCNotification,
+  isJSONRPCRequest,
+  isJsonContentType,
+  readRequestBody,
+} from "@modelcontextprotocol/server";
+import type { AuthInfo, JSONRPCMessage, McpServer } from "@modelcontextprotocol/server";
 import type { QuotaStatus } from "../core/call.ts";
 
 /** Larger than any sensible set of arguments, small enough that many at once fit into an isolate's 128 MiB. */
 export const MAX_BODY_BYTES = 1024 * 1024;
 
 export interface McpGuard {
-  /** Host names, lower case and without ports, that reach this server; anything else is a rebound DNS name. */
+  /** Host names of this server, lower case and without ports. Any other name is a DNS rebinding attack. */
   allowedHosts: readonly string[];
-  /** Whole origins (`https://app.example`) of browser clients. A request without `Origin` comes from no browser. */
+  /** Origins (`https://app.example`) of browser clients. A request without `Origin` does not come from a browser. */
   allowedOrigins: readonly string[];
 }
 
 const PARSE_ERROR = -32700;
 const INVALID_REQUEST = -32600;
-/** JSON-RPC leaves -32000 to servers; the HTTP status says what it was. */
+const INTERNAL_ERROR = -32603;
+/** JSON-RPC leaves -32000 to servers; the HTTP status says what was wrong. */
 const REFUSED = -32000;
 
-/** A JSON-RPC error as a whole HTTP answer, for a failure before or beside the protocol. `id` is unknown then. */
+/** A JSON-RPC error as a whole HTTP answer, for a failure outside the protocol, where the message's `id` is unknown. */
 export function jsonRpcError(status: number, code: number, message: string, headers: HeadersInit = {}): Response {
   return Response.json({ jsonrpc: "2.0", error: { code, message }, id: null }, { status, headers });
 }
@@ -62,8 +70,8 @@ export async function readMcpRequest(
   } catch {
     return refuse(400, PARSE_ERROR, "The request body is not valid JSON.");
   }
-  // Only 2025-03-26 knew batches and the next revision took them back. One message per request keeps one admission,
-  // one charge and one set of headers per answer.
+  // Only revision 2025-03-26 had batches. One message per request keeps one admission, one charge and one set of headers
+  // per answer.
   if (Array.isArray(body)) return refuse(400, INVALID_REQUEST, "Batches are not served; send one message per POST.");
   return { body };
 }
@@ -71,8 +79,8 @@ export async function readMcpRequest(
 const tooLarge = Symbol("too large");
 
 /**
- * The runtime ends a body at its declared length, so that a small one may be read in one piece, which costs 50 us less
- * CPU than counting chunks (a tenth of this layer's cost). The length is checked again for requests made in-process.
+ * The runtime ends a body at its declared length, so a small body is read in one piece. That costs 50 us less CPU than
+ * counting chunks, a tenth of this layer's cost. The length is checked again for requests made inside the process.
  */
 async function readText(request: Request): Promise<string | typeof tooLarge> {
   const declaredBytes = request.headers.get("content-length");
@@ -91,7 +99,7 @@ const preflightHeaders = {
   "access-control-max-age": "86400", // a day; browsers cap it at less
 };
 
-/** What a browser client of an allowed origin needs on every answer; nothing for anyone else. */
+/** The CORS headers for a browser client of an allowed origin; none for any other client. */
 export function corsHeaders(request: Request, allowedOrigins: readonly string[]): Record<string, string> {
   const origin = request.headers.get("origin");
   if (origin === null || !allowedOrigins.includes(origin)) return {};
@@ -103,12 +111,12 @@ export function corsHeaders(request: Request, allowedOrigins: readonly string[])
 }
 
 const HOUR_SECONDS = 3600;
-/** A calendar month has no fixed length: the longest one, so that nobody who paces by it is refused. `t` is exact. */
+/** The longest month, so that a client which spreads its calls over it is not refused. `t` is exact. */
 const MONTH_SECONDS = 31 * 24 * HOUR_SECONDS;
 
 /**
  * `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers for every limit that the tenant has.
- * The draft's `qu` has no value for units of our own, so that a parameter of our own says what `q` and `r` count.
+ * The draft's `qu` has no value for Tollgate's units, so `tollgate-unit` says what `q` and `r` count.
  */
 export function rateLimitHeaders(quota: QuotaStatus): Record<string, string> {
   const policies: string[] = [];
@@ -121,4 +129,85 @@ export function rateLimitHeaders(quota: QuotaStatus): Record<string, string> {
   }
   if (policies.length === 0) return {};
   return { "ratelimit-policy": policies.join(", "), ratelimit: states.join(", ") };
+}
+
+// ---- older revisions
+
+/** nginx's status for a client that has gone, as the SDK uses it. No client reads it. */
+const CLIENT_CLOSED_REQUEST = 499;
+
+/**
+ * Serves one message of an older revision (2025-11-25 and before), without a session, on a server made for this request
+ * alone. The SDK's transport answers in JSON; the answer becomes an event stream only when the handler sends a
+ * notification before its result. A request to the client, which a stateless server cannot send, fails at once instead of
+ * waiting for an answer that reaches another isolate. The server is not closed after a whole answer: nothing runs any more.
+ */
+export async function serveLegacy(
+  server: McpServer,
+  { request, body, authInfo }: { request: Request; body: unknown; authInfo: AuthInfo | undefined },
+): Promise<Response> {
+  const gone = Promise.withResolvers<Response>();
+  const abandon = () => {
+    gone.resolve(new Response(null, { status: CLIENT_CLOSED_REQUEST }));
+    void server.close();
+  };
+  if (request.signal.aborted) return new Response(null, { status: CLIENT_CLOSED_REQUEST });
+  request.signal.addEventListener("abort", abandon, { once: true });
+
+  const transport = new WebStandardStreamableHTTPServerTransport({ enableJsonResponse: true });
+  const streaming = Promise.withResolvers<Response>();
+  let events: EventStream | undefined;
+  const sendWhole = transport.send.bind(transport);
+  transport.send = async (message, options) => {
+    if (isJSONRPCRequest(message)) {
+      const error = { code: INTERNAL_ERROR, message: "A stateless server cannot send requests to its client." };
+      transport.onmessage?.({ jsonrpc: "2.0", id: message.id, error });
+      return;
+    }
+    const isNotification = isJSONRPCNotification(message);
+    // It belongs to no request, so only a GET stream could carry it.
+    if (isNotification && options?.relatedRequestId === undefined) return;
+    if (events === undefined) {
+      if (!isNotification) return sendWhole(message, options);
+      events = openEventStream(abandon);
+      streaming.resolve(events.response);
+    }
+    events.write(message);
+    if (!isNotification) events.close();
+  };
+
+  await server.connect(transport);
+  const answer = transport.handleRequest(request, { parsedBody: body, ...(authInfo && { authInfo }) });
+  return Promise.race([answer, streaming.promise, gone.promise]);
+}
+
+interface EventStream {
+  readonly response: Response;
+  write(message: JSONRPCMessage): void;
+  close(): void;
+}
+
+/** It sends no keep-alive comments: a tool that reports progress ends long before a proxy considers it idle. */
+function openEventStream(onCancel: () => void): EventStream {
+  const encoder = new TextEncoder();
+  let controller: ReadableStreamDefaultController<Uint8Array> | undefined;
+  const body = new ReadableStream<Uint8Array>({
+    start: (streamController) => {
+      controller = streamController;
+    },
+    cancel: () => {
+      controller = undefined;
+      onCancel();
+    },
+  });
+  return {
+    response: new Response(body, {
+      headers: { "content-type": "text/event-stream", "cache-control": "no-cache, no-transform" },
+    }),
+    write: (message) => controller?.enqueue(encoder.encode(`event: message\ndata: ${JSON.stringify(message)}\n\n`)),
+    close: () => {
+      controller?.close();
+      controller = undefined;
+    },
+  };
 }
