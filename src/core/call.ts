@@ -1,8 +1,8 @@
-// The values that travel between the Worker and a tenant's object for one call. Plain data only: they cross an RPC.
+// The values of one call that the Worker and a tenant's object exchange. Plain data only, because they cross an RPC.
 import type { ErrorCode } from "./errors.ts";
 import type { TenantId } from "./tenant.ts";
 
-/** Who is calling, as the Worker proved it. Whether the key or the tenant is still good is the object's to say. */
+/** The caller whose credential the Worker verified. The object decides whether the key and the tenant are still good. */
 export type Caller =
   | { kind: "key"; tenantId: TenantId; keyId: string; keyHash: string; scopes: readonly string[] }
   | {
@@ -13,13 +13,13 @@ export type Caller =
       scopes: readonly string[];
       expiresAtMs: number;
     }
-  /** The canary of provisioning: good for one `health_check`, even before the tenant is active (DESIGN.md I5). */
+  /** Provisioning's test call: one `health_check` before the tenant is active. A tenant is active only after it succeeded. */
   | { kind: "canary"; tenantId: TenantId; scopes: readonly string[]; expiresAtMs: number };
 
 export interface CallRequest {
-  /** Minted by the Worker: the ledger's key. */
+  /** Made by the Worker. The ledger's key. */
   callId: string;
-  /** 2 when the first attempt's outcome was lost, so that the object looks whether it was settled. */
+  /** 2 when the first attempt's outcome was lost: the object then checks whether that attempt was charged. */
   attempt: 1 | 2;
   caller: Caller;
   tool: string;
@@ -34,7 +34,7 @@ export interface QuotaStatus {
   month: { limit: number | null; used: number; resetSeconds: number };
 }
 
-/** A refusal as a model can act on it. `retryAfterSeconds` is absent when waiting does not help. */
+/** A refusal that a model can act on. `retryAfterSeconds` is absent when waiting does not help. */
 export interface Refusal {
   code: ErrorCode;
   message: string;
@@ -43,18 +43,18 @@ export interface Refusal {
   used?: number;
   retryAfterSeconds?: number;
   upgradeUrl?: string;
-  /** An answer on the way was lost: the call may have been charged all the same, once, under this id. */
+  /** An answer was lost: the call may have been charged once, under this id. */
   mayBeChargedAs?: string;
 }
 
-/** What a client keeps of a call that was charged: the ledger has a row of this id and these units. */
+/** A client's proof of a charged call: the ledger has a row with this id and these units. */
 export interface Receipt {
   /** The call's id. */
   id: string;
   units: number;
 }
 
-/** Content that a tool may answer with: text for the model. */
+/** Content of a tool's answer: text for the model. */
 export interface ToolText {
   type: "text";
   text: string;
@@ -66,13 +66,13 @@ export type CallOutcome =
       content: ToolText[];
       data: Record<string, unknown> | undefined;
       isError: boolean;
-      /** Why the tool gave no answer of its own: it threw, was stopped, or could not reach what it needs. */
+      /** Why the tool gave no answer of its own: it threw, was stopped, or could not reach its data. */
       failure: ErrorCode | undefined;
       /** `undefined`: the call was not charged. */
       receipt: Receipt | undefined;
       quota: QuotaStatus;
     }
-  /** A refused call was not charged, but for one: its first attempt was, and its answer cannot be had any more. */
+  /** Not charged. Exception, with a receipt: the first attempt was charged and a second one could not repeat its answer. */
   | { kind: "refused"; refusal: Refusal; receipt?: Receipt | undefined; quota: QuotaStatus | undefined };
 
 /** The answer for every MCP method that is not a tool call. */

@@ -1,38 +1,38 @@
-// Every way in which Tollgate says no, in one table: a stable code, the HTTP status where the refusal is an HTTP
-// answer, and what the reader can do about it. Expected refusals are returned as values; bugs and outages are thrown
-// as `AppError`. Text of a database, of Stripe or of a tool's exception never reaches a client.
+// The table of all refusals: a stable code, the HTTP status, and advice to the reader. Expected refusals are returned as
+// values; bugs and outages are thrown as `AppError`. The text of a database, of Stripe or of a tool's exception never
+// reaches a client.
 
 export const errors = {
   // who is calling
   token_missing: { status: 401, advice: "Send `Authorization: Bearer <API key or access token>`." },
   token_invalid: {
     status: 401,
-    advice: "The token is not one that this server accepts. Get a new one from your administrator.",
+    advice: "This server does not accept the token. Get a new one from your administrator.",
   },
   issuer_unavailable: {
     status: 503,
-    advice: "The token's issuer cannot be reached, so that the token cannot be checked. Try again shortly.",
+    advice: "The token's issuer cannot be reached, so the token cannot be checked. Try again shortly.",
   },
   token_expired: { status: 401, advice: "The token has expired. Get a new one and send the request again." },
   key_revoked: {
     status: 401,
     advice: "This API key was revoked or has expired. Ask your administrator for a new one.",
   },
-  tenant_unknown: { status: 403, advice: "This identity belongs to no customer of this server." },
+  tenant_unknown: { status: 403, advice: "No account is linked to this identity." },
   scope_missing: { status: 403, advice: "The token lacks a scope that this tool needs." },
   // the tenant's state
   tenant_provisioning: { status: 403, advice: "The account is being set up, which takes seconds. Try again shortly." },
-  trial_expired: { status: 403, advice: "The trial has ended. Choose a plan to go on." },
+  trial_expired: { status: 403, advice: "The trial has ended. Choose a plan to continue." },
   payment_required: {
     status: 402,
     advice:
-      "A payment has been overdue for a week. Once the open invoice is paid, calls work again at once: the account's administrator gets to it by POST /api/tenants/ID/portal.",
+      "A payment has been overdue for a week. Calls work again as soon as the open invoice is paid. The account's administrator can open it with POST /api/tenants/ID/portal.",
   },
   tenant_suspended: { status: 403, advice: "The account is suspended. Its administrator can restore it." },
   tenant_leaving: { status: 403, advice: "The account is being closed; only export works until it is reactivated." },
   payment_failed: {
     status: 402,
-    advice: "Stripe could not charge the account. Give it a way to pay that works, then try again.",
+    advice: "Stripe could not charge the account. Add a valid payment method, then try again.",
   },
   tenant_gone: { status: 403, advice: "The account was closed." },
   // admission
@@ -42,14 +42,17 @@ export const errors = {
   window_exhausted: { status: 429, advice: "The units of the hour are used up." },
   tool_exhausted: { status: 429, advice: "The units of the hour for this tool are used up." },
   period_exhausted: { status: 429, advice: "The units of the month are used up." },
-  cost_over_limit: { status: 403, advice: "One call costs more than the plan's whole allowance." },
+  cost_over_limit: { status: 403, advice: "This call costs more than the plan's whole allowance." },
   // running a tool
-  tool_unknown: { status: 404, advice: "There is no such tool. `tools/list` names those there are." },
+  tool_unknown: { status: 404, advice: "There is no such tool. `tools/list` lists the tools." },
   tool_failed: { status: 500, advice: "The tool failed and was not charged. Trying again may help." },
-  tool_timeout: { status: 504, advice: "The tool took too long, was stopped and was not charged." },
+  tool_timeout: { status: 504, advice: "The tool took too long. It was stopped and was not charged." },
   tool_aborted: { status: 499, advice: "The call was cancelled by the client and was not charged." },
   result_too_large: { status: 500, advice: "The result is over 1 MiB and was not charged. Ask for less." },
-  outcome_unknown: { status: 500, advice: "Whether the call took effect is not known. Check before you call again." },
+  outcome_unknown: {
+    status: 500,
+    advice: "It is not known whether the call took effect. Check before you call again.",
+  },
   database_unavailable: {
     status: 503,
     advice: "The database cannot be reached. The call was not charged; try again shortly.",
@@ -60,25 +63,26 @@ export const errors = {
   },
   sessions_unavailable: {
     status: 503,
-    advice: "This tool needs a database session, and there is none while usage cannot be counted. Try again shortly.",
+    advice:
+      "This tool needs a database session, which is not available while usage cannot be counted. Try again shortly.",
   },
   isolation_unproven: {
     status: 503,
-    advice: "The server could not prove that tenants are kept apart, so it serves no tool.",
+    advice: "The server could not prove that tenants are isolated from each other, so it runs no tool.",
   },
   tenant_unavailable: { status: 503, advice: "The account's data cannot be reached. Try again shortly." },
   metering_unavailable: {
     status: 503,
-    advice: "Usage cannot be counted right now, and a call that cannot be counted is not answered.",
+    advice: "Usage cannot be counted right now, so the call was not answered.",
   },
   placement_unavailable: {
     status: 503,
-    advice: "The place for the account's data cannot be made right now. Nothing was lost; it is tried again.",
+    advice: "Storage for this account cannot be created yet. It is retried automatically.",
   },
   // HTTP and outside systems
   bad_request: { status: 400, advice: "The request is malformed." },
   not_found: { status: 404, advice: "There is nothing at this address." },
-  conflict: { status: 409, advice: "This is not possible in the present state." },
+  conflict: { status: 409, advice: "This is not possible in the current state." },
   body_too_large: { status: 413, advice: "The body is larger than this server accepts." },
   content_type: { status: 415, advice: "Send `Content-Type: application/json`." },
   signature_invalid: { status: 400, advice: "The webhook's signature is missing, wrong or too old." },
@@ -90,12 +94,12 @@ export const errors = {
     status: 503,
     advice: "The control database cannot be reached. Nothing was lost; try again shortly.",
   },
-  internal: { status: 500, advice: "Something failed on our side. Quote the request id to support." },
+  internal: { status: 500, advice: "Something failed on our side. Send the request id to support." },
 } as const satisfies Record<string, { status: number; advice: string }>;
 
 export type ErrorCode = keyof typeof errors;
 
-/** An outage or a bug. `message` is for the log; a client sees the code and its advice. */
+/** An outage or a bug. `message` goes to the log; a client sees the code and its advice. */
 export class AppError extends Error {
   readonly code: ErrorCode;
   constructor(code: ErrorCode, message: string = errors[code].advice, options?: { cause?: unknown }) {
@@ -105,7 +109,7 @@ export class AppError extends Error {
   }
 }
 
-/** No answer of a database came: the batch was never begun, rolled back or committed, and nobody here can know which. */
+/** The database did not answer. Whether the batch was committed is not known. */
 export class AnswerLost extends AppError {
   constructor(code: ErrorCode, cause: unknown) {
     super(code, "the database did not answer", { cause });
@@ -113,7 +117,7 @@ export class AnswerLost extends AppError {
   }
 }
 
-/** The code of a thrown value: an `AppError`'s own, `internal` for anything else. Works for errors that crossed an RPC. */
+/** The code of a thrown value: that of an `AppError`, also after an RPC, and `internal` for anything else. */
 export function errorCode(error: unknown): ErrorCode {
   const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;
   return typeof code === "string" && Object.hasOwn(errors, code) ? (code as ErrorCode) : "internal";
