@@ -1,11 +1,9 @@
-/**
- * The databases behind the stand-in of Neon's API, in one PostgreSQL cluster: a branch is a database, a project an owner
- * of databases.
- *
- * Decides what of a Neon branch can be had in a cluster that branches share. Invariants: every step may be repeated after
- * a kill at any point; nobody but the owner, and whom the owner lets in, can connect; no role is dropped that the owner
- * did not make.
- */
+// The databases behind the stand-in of Neon's API, in one PostgreSQL cluster: a branch is a database, a project an owner
+// of databases.
+//
+// Decides what of a Neon branch can be had in a cluster that branches share. Invariants: every step may be repeated after
+// a kill at any point; nobody but the owner, and whom the owner lets in, can connect; no role is dropped that the owner
+// did not make.
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, DatabaseError, escapeIdentifier, escapeLiteral } from "pg";
 

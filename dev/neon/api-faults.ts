@@ -1,11 +1,9 @@
-/**
- * Faults that a test or a demonstration asks the stand-in of Neon's API to show.
- *
- * Decides which rule hits which request or operation. Invariant: the same rules, seeds and order of requests give the
- * same faults. Rules live in memory: a restart ends them.
- */
+// Faults that a test or a demonstration asks the stand-in of Neon's API to show.
+//
+// Decides which rule hits which request or operation. Invariant: the same rules, seeds and order of requests give the
+// same faults. Rules live in memory: a restart ends them.
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
+import * as z from "zod";
 import { seededRandom } from "../seeded-random.ts";
 import { chance, Die } from "../stripe/faults.ts";
 

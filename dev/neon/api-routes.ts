@@ -1,14 +1,26 @@
-/**
- * The paths of Neon's management API that its stand-in answers, and what each of them does.
- *
- * Decides what is refused and what follows from what is not. Invariant: what a request changes is kept before it is
- * answered; the work that follows comes after that.
- */
-import { z } from "zod";
-import { showBranch, showConnection, showDatabase, showEndpoints } from "./api-shapes.ts";
-import { showOperation, showProject, showRole } from "./api-shapes.ts";
-import { addBranch, addOperation, isOver, newProject } from "./api-state.ts";
-import type { Store, StoredBranch, StoredProject } from "./api-state.ts";
+// The paths of Neon's management API that its stand-in answers, and what each of them does.
+//
+// Decides what is refused and what follows from what is not. Invariant: what a request changes is kept before it is
+// answered; the work that follows comes after that.
+import * as z from "zod";
+import {
+  showBranch,
+  showConnection,
+  showDatabase,
+  showEndpoints,
+  showOperation,
+  showProject,
+  showRole,
+} from "./api-shapes.ts";
+import {
+  addBranch,
+  addOperation,
+  isOver,
+  newProject,
+  type Store,
+  type StoredBranch,
+  type StoredProject,
+} from "./api-state.ts";
 import type { Work } from "./api-work.ts";
 
 /** The Launch plan's. */
@@ -56,8 +68,8 @@ const PageQuery = z.object({
 
 /** An answer of the API that is an error. */
 export class ApiError extends Error {
-  readonly status: number;
-  readonly code: string;
+  status: number;
+  code: string;
   constructor(status: number, message: string, code = "") {
     super(message);
     this.status = status;

@@ -1,9 +1,7 @@
-/**
- * What the stand-in of Neon's API shows of what it knows, in the shapes of `@neon/sdk`.
- *
- * Figures of consumption are zero; a compute is always awake. Invariant: passwords are in connection strings and in the
- * roles of a creation's answer, where Neon has them, and nowhere else.
- */
+// What the stand-in of Neon's API shows of what it knows, in the shapes of `@neon/sdk`.
+//
+// Figures of consumption are zero; a compute is always awake. Invariant: passwords are in connection strings and in the
+// roles of a creation's answer, where Neon has them, and nowhere else.
 import type { Branch, ConnectionDetails, Database, Endpoint, Operation, Project, Role } from "@neon/sdk";
 import type { StoredBranch, StoredOperation, StoredProject } from "./api-state.ts";
 

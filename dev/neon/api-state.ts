@@ -1,13 +1,11 @@
-/**
- * What the stand-in of Neon's API knows: projects with their branches and operations, in one file.
- *
- * Decides what a thing is called and how it is kept. Invariants: the file is replaced as a whole and is on the disk
- * before anything follows from it, so that a kill leaves the old state or the new one, and no database without an entry;
- * it holds passwords and is its owner's alone.
- */
+// What the stand-in of Neon's API knows: projects with their branches and operations, in one file.
+//
+// Decides what a thing is called and how it is kept. Invariants: the file is replaced as a whole and is on the disk
+// before anything follows from it, so that a kill leaves the old state or the new one, and no database without an entry;
+// it holds passwords and is its owner's alone.
 import { randomBytes, randomInt, randomUUID } from "node:crypto";
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
-import { z } from "zod";
+import * as z from "zod";
 
 /** Neon keeps operations for months; here the last ones are enough to look into. */
 const KEPT_OPERATIONS = 200;
@@ -60,7 +58,7 @@ const State = z.object({ projects: z.array(Project) });
 
 export interface Store {
   /** Oldest first. Changed in place, then saved. */
-  readonly projects: StoredProject[];
+  projects: StoredProject[];
   save(): void;
 }
 

@@ -1,9 +1,7 @@
-/**
- * Does what the stand-in of Neon's API has promised: runs each project's operations, one after the other.
- *
- * Decides how long an operation takes and how it ends. Invariants: an operation is `finished` only when what it makes is
- * there; one that a kill interrupted is done again from its beginning; while PostgreSQL is away it goes on waiting.
- */
+// Does what the stand-in of Neon's API has promised: runs each project's operations, one after the other.
+//
+// Decides how long an operation takes and how it ends. Invariants: an operation is `finished` only when what it makes is
+// there; one that a kill interrupted is done again from its beginning; while PostgreSQL is away it goes on waiting.
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Databases, ServerAway } from "./api-databases.ts";
 import { type Store, type StoredOperation, type StoredProject, isOver } from "./api-state.ts";

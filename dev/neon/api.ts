@@ -1,18 +1,15 @@
-/**
- * Stands in for Neon's management API v2, as far as the product uses it, in front of the local PostgreSQL.
- *
- * Simulated: projects, branches, their operations that take time and may fail, 423 while a project is busy, 429 over the
- * rate limit, 401, the limits of projects and of roles, names of projects that are not unique, a POST that makes another
- * thing each time. Not simulated: history (a branch is a copy of its parent as it is now, made once nobody is connected to
- * the parent), computes that sleep, the pooler (the same host), roles of one's own for each branch (the branches of a
- * project share them, so that a role that a branch has a copy of cannot be dropped in its parent), the owner's further
- * rights, a database's own settings. Anything else is answered 404 or 400, never with an invented success.
- *
- * Invariant: what was answered survives a kill, of this process as of PostgreSQL.
- */
-import { createServer } from "node:http";
-import type { IncomingMessage, ServerResponse } from "node:http";
-import { z } from "zod";
+// Stands in for Neon's management API v2, as far as the product uses it, in front of the local PostgreSQL.
+//
+// Simulated: projects, branches, their operations that take time and may fail, 423 while a project is busy, 429 over the
+// rate limit, 401, the limits of projects and of roles, names of projects that are not unique, a POST that makes another
+// thing each time. Not simulated: history (a branch is a copy of its parent as it is now, made once nobody is connected to
+// the parent), computes that sleep, the pooler (the same host), roles of one's own for each branch (the branches of a
+// project share them, so that a role that a branch has a copy of cannot be dropped in its parent), the owner's further
+// rights, a database's own settings. Anything else is answered 404 or 400, never with an invented success.
+//
+// Invariant: what was answered survives a kill, of this process as of PostgreSQL.
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import * as z from "zod";
 import { listenOnLoopback } from "../loopback.ts";
 import { connectDatabases } from "./api-databases.ts";
 import { type NeonApiFaultRule, type RequestFault, createNeonApiFaults } from "./api-faults.ts";

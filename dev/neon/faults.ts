@@ -1,10 +1,8 @@
-/**
- * Faults that a test or a demonstration asks the Neon stand-in to show, on the batches that match.
- *
- * Decides which rule hits which batch. Invariant: the same rules, seeds and order of batches give the same faults.
- */
+// Faults that a test or a demonstration asks the Neon stand-in to show, on the batches that match.
+//
+// Decides which rule hits which batch. Invariant: the same rules, seeds and order of batches give the same faults.
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
+import * as z from "zod";
 import type { Statement } from "./session.ts";
 import { seededRandom } from "../seeded-random.ts";
 

@@ -1,14 +1,11 @@
-/**
- * The connections that the Neon stand-in keeps, per login and database.
- *
- * Decides who gets a connection, who waits, and which connection makes room. Invariants: a connection serves one borrower
- * at a time, and only as long as it calls itself clean; nobody is overtaken by one who came later, except where only the
- * bound of a single target holds them up; a connection takes another's place when that one is closed, so that the server
- * never has more than the bounds say. What a statement sets for the session stays on the connection: a caller that
- * depends on a setting has to set it in its own batch, and nothing here hides a mistake about that.
- */
-import { BatchError, Session } from "./session.ts";
-import type { Statement, StatementResult, Target } from "./session.ts";
+// The connections that the Neon stand-in keeps, per login and database.
+//
+// Decides who gets a connection, who waits, and which connection makes room. Invariants: a connection serves one borrower
+// at a time, and only as long as it calls itself clean; nobody is overtaken by one who came later, except where only the
+// bound of a single target holds them up; a connection takes another's place when that one is closed, so that the server
+// never has more than the bounds say. What a statement sets for the session stays on the connection: a caller that
+// depends on a setting has to set it in its own batch, and nothing here hides a mistake about that.
+import { BatchError, Session, type Statement, type StatementResult, type Target } from "./session.ts";
 
 /** More than a busy tenant has calls in flight at the database; less than would drown two cores. */
 const MAX_PER_TARGET = 16;

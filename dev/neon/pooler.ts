@@ -1,12 +1,10 @@
-/**
- * Pools WebSocket sessions by transaction, as PgBouncer does behind Neon's `-pooler` hosts.
- *
- * Decides when a client gets a server connection and when it goes back. Invariants: a server connection serves one client
- * from its first message to the end of its transaction; bytes are passed on as they come. Nothing is reset in between:
- * what a client leaves behind with SET meets the next one, even the settings that PgBouncer keeps apart
- * (`application_name`, `TimeZone` and the like). Refused, unlike there: named prepared statements, and cancel requests,
- * whose connection is closed while the statement runs on. https://www.postgresql.org/docs/18/protocol.html
- */
+// Pools WebSocket sessions by transaction, as PgBouncer does behind Neon's `-pooler` hosts.
+//
+// Decides when a client gets a server connection and when it goes back. Invariants: a server connection serves one client
+// from its first message to the end of its transaction; bytes are passed on as they come. Nothing is reset in between:
+// what a client leaves behind with SET meets the next one, even the settings that PgBouncer keeps apart
+// (`application_name`, `TimeZone` and the like). Refused, unlike there: named prepared statements, and cancel requests,
+// whose connection is closed while the statement runs on. https://www.postgresql.org/docs/18/protocol.html
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
@@ -126,8 +124,8 @@ export function createNeonPooler({ log, ...options }: NeonPoolerOptions): NeonPo
 
 /** A session's side. It has a server connection while it is in a transaction. */
 class Client {
-  readonly stream: Duplex;
-  readonly wire: Wire;
+  stream: Duplex;
+  wire: Wire;
   /** Aborted when the client has gone, or has lost its server. */
   readonly leaving = new AbortController();
   server: Server | undefined;
@@ -175,10 +173,10 @@ class Client {
 
 /** A server connection. `pg` logs in; after that it only minds the socket. */
 class Server implements Pooled {
-  readonly target: Target;
-  readonly stream: Duplex;
+  target: Target;
+  stream: Duplex;
   /** What PostgreSQL says of itself at login, message by message. */
-  readonly greeting: Buffer[] = [];
+  greeting: Buffer[] = [];
   isLoggedIn = false;
   client: Client | undefined;
   readonly #login: Login;
@@ -254,7 +252,7 @@ async function send(stream: Duplex, bytes: Buffer, { leaving }: Client): Promise
 
 /** Reads one side: whole messages for the login, which are small; after it what has come, cut where messages start. */
 class Wire {
-  readonly chunks: AsyncIterator<Buffer, undefined>;
+  chunks: AsyncIterator<Buffer, undefined>;
   /** What has come and is not given out; after the login no more than a header that was cut. */
   #kept: Buffer = Buffer.alloc(0);
   /** Bytes still to come of the message that the last part ended in. */

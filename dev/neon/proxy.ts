@@ -1,27 +1,20 @@
-/**
- * Speaks Neon's wire in front of a local PostgreSQL: `POST /sql` for batches over HTTP, WebSocket `/v2` as a byte tunnel,
- * or as a client of a transaction pool.
- *
- * Decides what a request means and what its answer looks like, as the proxy of Neon does
- * (https://github.com/neondatabase/neon, proxy/src/serverless), for @neondatabase/serverless 1.2. Besides, it counts
- * what passes and shows faults on request. Invariants: it talks to this machine only; no password is logged or counted.
- */
-import { createServer } from "node:http";
-import type { IncomingMessage, ServerResponse } from "node:http";
+// Speaks Neon's wire in front of a local PostgreSQL: `POST /sql` for batches over HTTP, WebSocket `/v2` as a byte tunnel,
+// or as a client of a transaction pool.
+//
+// Decides what a request means and what its answer looks like, as the proxy of Neon does
+// (https://github.com/neondatabase/neon, proxy/src/serverless), for @neondatabase/serverless 1.2. Besides, it counts
+// what passes and shows faults on request. Invariants: it talks to this machine only; no password is logged or counted.
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { connect } from "node:net";
-import { pipeline } from "node:stream";
-import type { Duplex } from "node:stream";
+import { type Duplex, pipeline } from "node:stream";
 import { DatabaseError } from "pg";
-import { createWebSocketStream, WebSocketServer } from "ws";
-import type { WebSocket } from "ws";
+import { createWebSocketStream, type WebSocket, WebSocketServer } from "ws";
 import { ZodError } from "zod";
 import { listenOnLoopback } from "../loopback.ts";
-import { createFaults } from "./faults.ts";
-import type { FaultRule } from "./faults.ts";
+import { createFaults, type FaultRule } from "./faults.ts";
 import { createNeonPool } from "./pool.ts";
 import { createNeonPooler } from "./pooler.ts";
-import { BatchError } from "./session.ts";
-import type { Statement, StatementResult, Target } from "./session.ts";
+import { BatchError, type Statement, type StatementResult, type Target } from "./session.ts";
 
 /** Neon's limit for a request. */
 const MAX_BODY_BYTES = 10 * 1024 * 1024;
@@ -91,7 +84,7 @@ export interface NeonProxy {
 
 /** A request that is refused before it reaches PostgreSQL. */
 class RefusedError extends Error {
-  readonly status: number;
+  status: number;
   constructor(status: number, message: string) {
     super(message);
     this.status = status;

@@ -1,12 +1,9 @@
-/**
- * One PostgreSQL connection of the Neon stand-in, and a batch of statements as one pipelined write on it.
- *
- * `pg` does the protocol; this decides what is sent, and when a batch is over. Invariants: a batch is one write and one
- * transaction, so it runs whole or not at all; it settles only when the server is ready again or the connection is gone.
- */
+// One PostgreSQL connection of the Neon stand-in, and a batch of statements as one pipelined write on it.
+//
+// `pg` does the protocol; this decides what is sent, and when a batch is over. Invariants: a batch is one write and one
+// transaction, so it runs whole or not at all; it settles only when the server is ready again or the connection is gone.
 import { connect } from "node:net";
-import { Client, DatabaseError } from "pg";
-import type { Connection, FieldDef, Submittable } from "pg";
+import { Client, type Connection, DatabaseError, type FieldDef, type Submittable } from "pg";
 
 const CONNECT_TIMEOUT_MS = 3_000;
 /** For a server that does not answer a goodbye, a stopped one for instance. */
@@ -38,7 +35,7 @@ export interface StatementResult {
 
 /** Why a batch has no result: `unreachable` and `busy` never ran, `too-large` was rolled back, `lost` is not known. */
 export class BatchError extends Error {
-  readonly kind: "unreachable" | "busy" | "too-large" | "lost" | "unsupported";
+  kind: "unreachable" | "busy" | "too-large" | "lost" | "unsupported";
   constructor(kind: BatchError["kind"], message: string, cause?: unknown) {
     super(message, { cause });
     this.kind = kind;
@@ -138,7 +135,7 @@ function alone(text: string): Statement {
  * an error skips to the Sync. `pg` calls the handlers below with the parsed messages.
  */
 class Batch implements Submittable {
-  readonly results: Promise<StatementResult[]>;
+  results: Promise<StatementResult[]>;
   readonly #statements: Statement[];
   readonly #done: StatementResult[] = [];
   #current: StatementResult = { fields: [], rows: [], commandTag: "" };

@@ -1,37 +1,40 @@
-/**
- * The way of one API request: key, route, parameters, idempotency, lock, fault, effect.
- * As Stripe's v1: the first answer under an Idempotency-Key is replayed for 24 h, 500s included; what is refused before the
- * endpoint runs (parameters, conflicts, 429) is not kept.
- */
+// The way of one API request: key, route, parameters, idempotency, lock, fault, effect.
+// As Stripe's v1: the first answer under an Idempotency-Key is replayed for 24 h, 500s included; what is refused before the
+// endpoint runs (parameters, conflicts, 429) is not kept.
 import { timingSafeEqual, createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
+import * as z from "zod";
 import type { Context } from "./context.ts";
 import { ApiError, badRequest, internalError, lockTimeout, rateLimited } from "./errors.ts";
 import type { Fault } from "./faults.ts";
-import { decodeForm, decodeJson } from "./form.ts";
-import type { Form } from "./form.ts";
+import { decodeForm, decodeJson, type Form } from "./form.ts";
 import { API_VERSION, present } from "./objects.ts";
-import { matchRoute } from "./routes.ts";
-import type { Operation } from "./routes.ts";
-import { newId } from "./store.ts";
-import type { Store } from "./store.ts";
+import { matchRoute, type Operation } from "./routes.ts";
+import { newId, type Store } from "./store.ts";
 
 const IDEMPOTENCY_TTL_MS = 86_400_000;
 
-export type ApiRequest = {
-  readonly method: string;
-  readonly path: string;
-  readonly query: string;
-  readonly body: string;
-  readonly header: (name: string) => string | undefined;
-};
-export type Answer = { readonly status: number; readonly headers: Record<string, string>; readonly body: string };
+export interface ApiRequest {
+  method: string;
+  path: string;
+  query: string;
+  body: string;
+  header: (name: string) => string | undefined;
+}
+export interface Answer {
+  status: number;
+  headers: Record<string, string>;
+  body: string;
+}
 /** What reaches the client: an answer, or a connection that closes without one. */
 export type Outcome = Answer | "closed";
 
 type Transact = (request: { id: string; key: string | null }, work: (context: Context) => Answer) => Answer;
-type Kept = { readonly key: string; readonly path: string; readonly params: string };
+interface Kept {
+  key: string;
+  path: string;
+  params: string;
+}
 
 export class Api {
   readonly #store: Store;

@@ -1,11 +1,8 @@
-/**
- * Products and prices.
- * A price is immutable in what it charges; a lookup key names at most one active price.
- */
-import { z } from "zod";
+// Products and prices.
+// A price is immutable in what it charges; a lookup key names at most one active price.
+import * as z from "zod";
 import type { Stripe } from "stripe";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import {
   clearable,

@@ -1,22 +1,17 @@
-/**
- * Checkout sessions, in subscription mode and, as far as Stripe's CLI asks for it, in payment mode (without an intent).
- * A session is open until it is paid on its pay page, expired by the API or too old; paying is idempotent: the second
- * payment finds the first one's result.
- */
-import { z } from "zod";
+// Checkout sessions, in subscription mode and, as far as Stripe's CLI asks for it, in payment mode (without an intent).
+// A session is open until it is paid on its pay page, expired by the API or too old; paying is idempotent: the second
+// payment finds the first one's result.
+import * as z from "zod";
 import type { Stripe } from "stripe";
 import { createCustomer } from "./customers.ts";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
-import { badRequest, declined } from "./errors.ts";
-import type { ApiError } from "./errors.ts";
+import { type Context, nowSeconds } from "./context.ts";
+import { type ApiError, badRequest, declined } from "./errors.ts";
 import { created, integer, mergeMetadata, metadata, natural, page, text } from "./form.ts";
 import { chargesFor, share } from "./money.ts";
 import type { LineItem, Price, Session, SubscriptionData } from "./objects.ts";
 import { canPay } from "./payments.ts";
 import { newId, where, whereRange } from "./store.ts";
-import { checkLine, fullPeriodBefore } from "./subscription-items.ts";
-import type { Line } from "./subscription-items.ts";
+import { checkLine, fullPeriodBefore, type Line } from "./subscription-items.ts";
 import { checkData, startSubscription, subscriptionData, trialEndOf } from "./subscriptions.ts";
 
 const MINUTE_S = 60;

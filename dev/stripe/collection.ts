@@ -1,10 +1,7 @@
-/**
- * From a draft to money: finalizing, paying, failing and trying again, and what that means for the subscription.
- * Usage is counted at finalization: what is reported later is on no invoice.
- * A subscription is past due while its latest finalized invoice failed; after the last attempt the account's settings decide.
- */
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+// From a draft to money: finalizing, paying, failing and trying again, and what that means for the subscription.
+// Usage is counted at finalization: what is reported later is on no invoice.
+// A subscription is past due while its latest finalized invoice failed; after the last attempt the account's settings decide.
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { usageLines, withLines } from "./invoice-lines.ts";
 import type { Invoice, Subscription } from "./objects.ts";

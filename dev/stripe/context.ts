@@ -1,26 +1,26 @@
-/** What a request handler may use. Handlers are synchronous and run inside one transaction. */
+// What a request handler may use. Handlers are synchronous and run inside one transaction.
 import type { Stripe } from "stripe";
 import type { StoredObject, ThinEvent } from "./objects.ts";
 import type { Store } from "./store.ts";
 
-export type Context = {
-  readonly store: Store;
+export interface Context {
+  store: Store;
   /** The simulator's clock, virtual offset included. */
-  readonly nowMs: number;
+  nowMs: number;
   /** Where the simulator is reached, for pay pages. */
-  readonly origin: string;
+  origin: string;
   /** How long after its receipt a meter event shows in summaries. */
-  readonly meterLagMs: number;
+  meterLagMs: number;
   /** Whether a meter event's faults are found after it was answered with 200. */
-  readonly validatesLater: boolean;
+  validatesLater: boolean;
   /** The key of the request, if it has one. */
-  readonly idempotencyKey: string | null;
+  idempotencyKey: string | null;
   /** Stores the object and announces it: event `type` (null: none) with a snapshot, and what changed since `previous`. */
-  readonly save: (type: Stripe.Event.Type | null, object: StoredObject, previous?: StoredObject) => void;
+  save: (type: Stripe.Event.Type | null, object: StoredObject, previous?: StoredObject) => void;
   /** An event alone, of an object that is not stored, or not any more. */
-  readonly announce: (type: Stripe.Event.Type, object: StoredObject) => void;
-  readonly announceThin: (event: ThinEvent) => void;
-};
+  announce: (type: Stripe.Event.Type, object: StoredObject) => void;
+  announceThin: (event: ThinEvent) => void;
+}
 
 /** Stripe's unit of time. */
 export function nowSeconds(context: Context): number {

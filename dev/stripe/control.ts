@@ -1,11 +1,8 @@
-/**
- * The control plane, /_sim: JSON in, JSON out, no key, never subject to faults.
- * A POST replaces the whole of what it names; an absent field means its default.
- */
-import { z } from "zod";
+// The control plane, /_sim: JSON in, JSON out, no key, never subject to faults.
+// A POST replaces the whole of what it names; an absent field means its default.
+import * as z from "zod";
 import type { Answer } from "./api.ts";
-import type { Faults } from "./faults.ts";
-import { faultRules } from "./faults.ts";
+import { faultRules, type Faults } from "./faults.ts";
 import { meterErrors, meterEvents, meterTotals } from "./meter-events.ts";
 import {
   invoiceSettings,
@@ -16,18 +13,17 @@ import {
   writePaymentSettings,
 } from "./payments.ts";
 import type { Store } from "./store.ts";
-import { webhookSettings } from "./webhooks.ts";
-import type { Webhooks } from "./webhooks.ts";
+import { type Webhooks, webhookSettings } from "./webhooks.ts";
 
-export type Controls = {
-  readonly store: Store;
-  readonly faults: Faults;
-  readonly webhooks: Webhooks;
-  readonly clock: () => { nowMs: number; offsetMs: number };
-  readonly setOffsetMs: (offsetMs: number) => void;
-  readonly setMeterLagMs: (lagMs: number) => void;
-  readonly setValidatesLater: (later: boolean) => void;
-};
+export interface Controls {
+  store: Store;
+  faults: Faults;
+  webhooks: Webhooks;
+  clock: () => { nowMs: number; offsetMs: number };
+  setOffsetMs: (offsetMs: number) => void;
+  setMeterLagMs: (lagMs: number) => void;
+  setValidatesLater: (later: boolean) => void;
+}
 
 type Control = (controls: Controls, input: unknown) => unknown;
 

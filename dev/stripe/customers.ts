@@ -1,8 +1,7 @@
-/** Customers, and the card that their invoices are charged to. */
-import { z } from "zod";
+// Customers, and the card that their invoices are charged to.
+import * as z from "zod";
 import type { Stripe } from "stripe";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { clearable, created, mergeMetadata, metadata, page, sent, text } from "./form.ts";
 import { attachPaymentMethod } from "./payment-methods.ts";

@@ -1,7 +1,5 @@
-/**
- * What happens by itself, in the order of its time: sessions expire, periods end, drafts are finalized, failed payments are
- * tried again. A clock that jumps over several of these makes each of them happen at its own time.
- */
+// What happens by itself, in the order of its time: sessions expire, periods end, drafts are finalized, failed payments are
+// tried again. A clock that jumps over several of these makes each of them happen at its own time.
 import { closeSession } from "./checkout.ts";
 import { attempt, finalizeInvoice, voidInvoice } from "./collection.ts";
 import type { Context } from "./context.ts";

@@ -1,19 +1,17 @@
-/**
- * Stripe-shaped refusals. Everything the simulated API refuses is thrown as an ApiError and becomes
- * `{ error: { type, code, message, param } }` with its status at the edge; any other throw is a bug of the simulator.
- */
-export type ErrorBody = {
-  readonly type: "invalid_request_error" | "idempotency_error" | "api_error" | "card_error";
-  readonly message: string;
-  readonly code?: string;
-  readonly param?: string;
-};
+// Stripe-shaped refusals. Everything the simulated API refuses is thrown as an ApiError and becomes
+// `{ error: { type, code, message, param } }` with its status at the edge; any other throw is a bug of the simulator.
+export interface ErrorBody {
+  type: "invalid_request_error" | "idempotency_error" | "api_error" | "card_error";
+  message: string;
+  code?: string;
+  param?: string;
+}
 
 export class ApiError extends Error {
-  readonly status: number;
-  readonly body: ErrorBody;
+  status: number;
+  body: ErrorBody;
   /** What `stripe-should-retry` tells the SDK; undefined leaves the header out, as Stripe mostly does. */
-  readonly shouldRetry: boolean | undefined;
+  shouldRetry: boolean | undefined;
 
   constructor(status: number, body: ErrorBody, shouldRetry?: boolean) {
     super(body.message);

@@ -1,17 +1,12 @@
-/**
- * Events: a snapshot of an object at the moment it changed, kept for good and listed for 30 days.
- * `created` has a resolution of a second and ids carry no order, as with Stripe: nothing may be read from either.
- */
+// Events: a snapshot of an object at the moment it changed, kept for good and listed for 30 days.
+// `created` has a resolution of a second and ids carry no order, as with Stripe: nothing may be read from either.
 import { isDeepStrictEqual } from "node:util";
-import { z } from "zod";
+import * as z from "zod";
 import type { Stripe } from "stripe";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { created, flag, page, text } from "./form.ts";
-import { API_VERSION } from "./objects.ts";
-import type { Event } from "./objects.ts";
-import { newId, whereIn, whereRange } from "./store.ts";
-import type { Filter, Store } from "./store.ts";
+import { API_VERSION, type Event } from "./objects.ts";
+import { type Filter, newId, type Store, whereIn, whereRange } from "./store.ts";
 
 const LISTED_FOR_S = 30 * 86_400;
 const UNDELIVERED = "SELECT 1 FROM deliveries WHERE event_id = id AND extra = 0 AND state <> 'delivered'";

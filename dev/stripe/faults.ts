@@ -1,8 +1,6 @@
-/**
- * Seeded faults. A rule fires by chance or a number of times; with the same seed and the same order of requests the same
- * requests are hit. Rules live in memory: a restart ends them.
- */
-import { z } from "zod";
+// Seeded faults. A rule fires by chance or a number of times; with the same seed and the same order of requests the same
+// requests are hit. Rules live in memory: a restart ends them.
+import * as z from "zod";
 import { seededRandom } from "../seeded-random.ts";
 
 /** Fires with `probability` (1 if absent), at most `times` (no limit if absent). */
@@ -29,7 +27,10 @@ export const faultRules = z.strictObject({
   ),
 });
 type Rule = z.output<typeof faultRules>["rules"][number];
-export type Fault = { readonly kind: Exclude<Rule["kind"], "slow"> | "none"; readonly delayMs: number };
+export interface Fault {
+  kind: Exclude<Rule["kind"], "slow"> | "none";
+  delayMs: number;
+}
 
 /** A chance with its count of how often it fired. */
 export class Die {

@@ -1,14 +1,13 @@
-/**
- * Request parameters: Stripe's bracketed form encoding in, checked and typed values out.
- * Every route declares all its parameters as a strict zod schema. A parameter that Stripe knows and the simulator does not
- * is refused like one that nobody knows: it is never silently ignored.
- */
-import { z } from "zod";
-import { badRequest } from "./errors.ts";
-import type { ApiError } from "./errors.ts";
+// Request parameters: Stripe's bracketed form encoding in, checked and typed values out.
+// Every route declares all its parameters as a strict zod schema. A parameter that Stripe knows and the simulator does not
+// is refused like one that nobody knows: it is never silently ignored.
+import * as z from "zod";
+import { type ApiError, badRequest } from "./errors.ts";
 
 export type FormValue = string | FormValue[] | { [key: string]: FormValue };
-export type Form = { [key: string]: FormValue };
+export interface Form {
+  [key: string]: FormValue;
+}
 
 type Node = Map<string, Node | string>;
 

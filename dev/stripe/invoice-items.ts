@@ -1,19 +1,14 @@
-/**
- * Invoice items: charges and credits that wait for the next invoice of their subscription, or of their customer.
- * Only a pending item can be deleted.
- */
-import { z } from "zod";
+// Invoice items: charges and credits that wait for the next invoice of their subscription, or of their customer.
+// Only a pending item can be deleted.
+import * as z from "zod";
 import type { Stripe } from "stripe";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { created, flag, integer, mergeMetadata, metadata, natural, page, signedDecimal, text } from "./form.ts";
-import { lineOfInvoiceItem, withLines } from "./invoice-lines.ts";
-import type { Period } from "./invoice-lines.ts";
+import { lineOfInvoiceItem, type Period, withLines } from "./invoice-lines.ts";
 import { times } from "./money.ts";
 import type { InvoiceItem } from "./objects.ts";
-import { newId, where, whereRange } from "./store.ts";
-import type { Filter, Store } from "./store.ts";
+import { type Filter, newId, type Store, where, whereRange } from "./store.ts";
 
 export const invoiceItemCreate = z.strictObject({
   amount: integer.optional(),
@@ -81,19 +76,19 @@ export function createInvoiceItem(context: Context, params: z.output<typeof invo
   return item;
 }
 
-export type NewInvoiceItem = {
-  readonly customer: string;
-  readonly currency: string;
-  readonly quantity: number;
-  readonly amount: number;
-  readonly pricing: InvoiceItem["pricing"];
-  readonly description: string | null;
-  readonly invoice?: string | null;
-  readonly metadata?: Record<string, string>;
-  readonly period: Period;
-  readonly subscription: Stripe.InvoiceItem.Parent.SubscriptionDetails | null;
-  readonly proration: boolean;
-};
+export interface NewInvoiceItem {
+  customer: string;
+  currency: string;
+  quantity: number;
+  amount: number;
+  pricing: InvoiceItem["pricing"];
+  description: string | null;
+  invoice?: string | null;
+  metadata?: Record<string, string>;
+  period: Period;
+  subscription: Stripe.InvoiceItem.Parent.SubscriptionDetails | null;
+  proration: boolean;
+}
 
 export function addInvoiceItem(context: Context, given: NewInvoiceItem): InvoiceItem {
   const item: InvoiceItem = {

@@ -1,18 +1,21 @@
-/**
- * The lines of an invoice. Base prices are billed ahead, for the period that begins; usage behind, for the one that ended.
- * A charge that waits for the next invoice is a pending invoice item (invoice-items.ts) and becomes a line there.
- */
+// The lines of an invoice. Base prices are billed ahead, for the period that begins; usage behind, for the one that ended.
+// A charge that waits for the next invoice is a pending invoice item (invoice-items.ts) and becomes a line there.
 import { usageOf } from "./meters.ts";
-import { chargesFor, share } from "./money.ts";
-import type { Charge } from "./money.ts";
+import { type Charge, chargesFor, share } from "./money.ts";
 import type { Invoice, InvoiceItem, InvoiceLine, MeteredLine, Price, SubscriptionItem } from "./objects.ts";
-import { newId } from "./store.ts";
-import type { Store } from "./store.ts";
+import { newId, type Store } from "./store.ts";
 
 /** From `start` to `end`, in seconds, end excluded. */
-export type Period = { readonly start: number; readonly end: number };
+export interface Period {
+  start: number;
+  end: number;
+}
 /** How much of a full period is billed; `credit` gives it back. */
-export type Share = { readonly part: number; readonly whole: number; readonly credit?: boolean };
+export interface Share {
+  part: number;
+  whole: number;
+  credit?: boolean;
+}
 
 /** The base price of a licensed item for a period, or for a share of it. Metered items have none. */
 export function baseLines(store: Store, item: SubscriptionItem, period: Period, part?: Share): InvoiceLine[] {

@@ -1,7 +1,6 @@
-/** The next invoice of a subscription as it would be if its period ended now: what is used so far, and the next base price. */
-import { z } from "zod";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+// The next invoice of a subscription as it would be if its period ended now: what is used so far, and the next base price.
+import * as z from "zod";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { text } from "./form.ts";
 import { pendingItems } from "./invoice-items.ts";

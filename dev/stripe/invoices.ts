@@ -1,18 +1,13 @@
-/**
- * Invoices: made by a subscription's life (subscription-billing.ts) or by hand, each taking up what waits for it.
- * An invoice without lines is not made at all, as in flexible billing mode.
- */
-import { z } from "zod";
+// Invoices: made by a subscription's life (subscription-billing.ts) or by hand, each taking up what waits for it.
+// An invoice without lines is not made at all, as in flexible billing mode.
+import * as z from "zod";
 import type { Stripe } from "stripe";
 import { attempt, finalizeInvoice } from "./collection.ts";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
-import { badRequest, declined } from "./errors.ts";
-import type { ApiError } from "./errors.ts";
+import { type Context, nowSeconds } from "./context.ts";
+import { type ApiError, badRequest, declined } from "./errors.ts";
 import { created, flag, mergeMetadata, metadata, page, text } from "./form.ts";
 import { dropInvoiceItem, pendingItems } from "./invoice-items.ts";
-import { lineOfInvoiceItem, usageLines, withLines } from "./invoice-lines.ts";
-import type { Period } from "./invoice-lines.ts";
+import { lineOfInvoiceItem, type Period, usageLines, withLines } from "./invoice-lines.ts";
 import type { Invoice, InvoiceItem, InvoiceLine, MeteredLine, Subscription } from "./objects.ts";
 import { newId, where, whereRange } from "./store.ts";
 
@@ -42,20 +37,20 @@ export const invoiceList = z.strictObject({
 export const invoicePay = z.strictObject({ payment_method: text.optional() });
 export const lineList = z.strictObject(page);
 
-export type NewInvoice = {
-  readonly customer: string;
-  readonly subscription: Subscription | null;
-  readonly reason: Stripe.Invoice.BillingReason;
-  readonly lines: readonly InvoiceLine[];
-  readonly metered: readonly MeteredLine[];
-  readonly pending: readonly InvoiceItem[];
-  readonly period: Period;
-  readonly autoAdvance: boolean;
+export interface NewInvoice {
+  customer: string;
+  subscription: Subscription | null;
+  reason: Stripe.Invoice.BillingReason;
+  lines: readonly InvoiceLine[];
+  metered: readonly MeteredLine[];
+  pending: readonly InvoiceItem[];
+  period: Period;
+  autoAdvance: boolean;
   /** When the draft finalizes by itself, in seconds; null: never. */
-  readonly finalizesAt: number | null;
-  readonly description?: string | null;
-  readonly metadata?: Record<string, string>;
-};
+  finalizesAt: number | null;
+  description?: string | null;
+  metadata?: Record<string, string>;
+}
 
 /** The draft of an invoice, neither stored nor announced: for previews too. */
 export function draftInvoice({ store, ...context }: Context, given: NewInvoice): Invoice {

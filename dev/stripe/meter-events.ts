@@ -1,20 +1,16 @@
-/**
- * Meter events: what is taken, what is refused at once, and what is taken and dropped later with an error report.
- *
- * Assumptions, to be probed in a sandbox before anything relies on more than their worst case:
- * identifiers are unique over the whole account for exactly 24 h from receipt, whatever the payload, rejected and cancelled
- * events included; an unknown customer is accepted and dropped later; each dropped event has an error report of its own.
- * When validation is asynchronous (`POST /_sim/meter-validation`), only a repeated identifier is refused at once.
- */
-import { z } from "zod";
+// Meter events: what is taken, what is refused at once, and what is taken and dropped later with an error report.
+//
+// Assumptions, to be probed in a sandbox before anything relies on more than their worst case:
+// identifiers are unique over the whole account for exactly 24 h from receipt, whatever the payload, rejected and cancelled
+// events included; an unknown customer is accepted and dropped later; each dropped event has an error report of its own.
+// When validation is asynchronous (`POST /_sim/meter-validation`), only a repeated identifier is refused at once.
+import * as z from "zod";
 import type { Stripe } from "stripe";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { ApiError, badRequest } from "./errors.ts";
 import { integer, text } from "./form.ts";
 import { activeMeter } from "./meters.ts";
-import { newId, where } from "./store.ts";
-import type { Store } from "./store.ts";
+import { newId, type Store, where } from "./store.ts";
 import { errorReport } from "./thin-events.ts";
 
 const DAY_S = 86_400;
@@ -80,11 +76,11 @@ export function createMeterEvent(context: Context, params: MeterEventParams): St
   };
 }
 
-type MeterFault = {
-  readonly code: Stripe.Events.V1BillingMeterErrorReportTriggeredEvent.Data.Reason.ErrorType.Code;
-  readonly message: string;
-  readonly param: string;
-};
+interface MeterFault {
+  code: Stripe.Events.V1BillingMeterErrorReportTriggeredEvent.Data.Reason.ErrorType.Code;
+  message: string;
+  param: string;
+}
 
 /** What is wrong with an event, if anything. */
 function faultOf(

@@ -1,19 +1,15 @@
-/**
- * Billing meters, the summaries of their events, and their usage on invoices.
- *
- * Assumption, to be probed in a sandbox: a window without usage has no summary at all.
- * An event belongs to the meter that was active under its name when it was received.
- */
+// Billing meters, the summaries of their events, and their usage on invoices.
+//
+// Assumption, to be probed in a sandbox: a window without usage has no summary at all.
+// An event belongs to the meter that was active under its name when it was received.
 import { createHash } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import type { Stripe } from "stripe";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { integer, page, text } from "./form.ts";
 import type { MeteredLine } from "./objects.ts";
-import { newId, where } from "./store.ts";
-import type { Store } from "./store.ts";
+import { newId, type Store, where } from "./store.ts";
 
 const MINUTE_S = 60;
 const HOUR_S = 3600;

@@ -1,9 +1,7 @@
-/**
- * What a quantity costs, exactly: amounts are decimals of a cent, kept as integers of 10^-12 cents, and rounded once, when
- * they become a line. Halves go away from zero.
- * Assumptions: an invoice has a line for each tier that is reached, rounded by itself; a tier's flat amount is on the line of
- * its units; the first tier is reached by no units at all.
- */
+// What a quantity costs, exactly: amounts are decimals of a cent, kept as integers of 10^-12 cents, and rounded once, when
+// they become a line. Halves go away from zero.
+// Assumptions: an invoice has a line for each tier that is reached, rounded by itself; a tier's flat amount is on the line of
+// its units; the first tier is reached by no units at all.
 import type { Price } from "./objects.ts";
 
 /** Stripe's decimals have at most twelve places. */
@@ -11,7 +9,11 @@ const PLACES = 12;
 const ONE_CENT = 10n ** BigInt(PLACES);
 
 /** One line's worth: `amount` cents for `quantity` units at `unitAmount` cents (a decimal). */
-export type Charge = { readonly quantity: number; readonly unitAmount: string; readonly amount: number };
+export interface Charge {
+  quantity: number;
+  unitAmount: string;
+  amount: number;
+}
 
 /** The charges for a quantity, one for each line, in the order of the tiers. A negative quantity costs what none costs. */
 export function chargesFor(

@@ -1,7 +1,5 @@
-/**
- * The objects the simulator stores and answers, typed by the SDK, and how a stored object is shown.
- * Two differences from the SDK's types: decimals are text on the wire, and a session keeps what paying will subscribe to.
- */
+// The objects the simulator stores and answers, typed by the SDK, and how a stored object is shown.
+// Two differences from the SDK's types: decimals are text on the wire, and a session keeps what paying will subscribe to.
 import type { Stripe } from "stripe";
 import { badRequest } from "./errors.ts";
 
@@ -27,10 +25,10 @@ export type Subscription = Omit<Stripe.Subscription, "items" | "customer"> & {
   latest_invoice: string | null;
 };
 /** Whose usage an invoice bills, and of when. */
-export type MeteredLine = {
-  readonly item: Pick<SubscriptionItem, "id" | "price" | "subscription" | "usage_after_seq">;
-  readonly period: { readonly start: number; readonly end: number };
-};
+export interface MeteredLine {
+  item: Pick<SubscriptionItem, "id" | "price" | "subscription" | "usage_after_seq">;
+  period: { readonly start: number; readonly end: number };
+}
 export type InvoiceLine = Omit<Stripe.InvoiceLineItem, "pricing" | "quantity_decimal" | "subscription"> & {
   pricing: DecimalAsText<Stripe.InvoiceLineItem.Pricing> | null;
   quantity_decimal: string | null;
@@ -77,18 +75,18 @@ export type ThinEvent = Pick<MeterReport, "id" | "object" | "created" | "livemod
 export type Event = Omit<Stripe.EventBase, "data"> & { data: { object: object; previous_attributes?: object } };
 
 /** What Checkout and subscription creation share. Instants in seconds. */
-export type SubscriptionData = {
-  readonly metadata?: Record<string, string> | undefined;
-  readonly description?: string | undefined;
-  readonly billing_cycle_anchor?: number | undefined;
-  readonly billing_mode?: { readonly type: "flexible" | "classic" } | undefined;
-  readonly proration_behavior?: "always_invoice" | "create_prorations" | "none" | undefined;
-  readonly trial_end?: number | undefined;
-  readonly trial_period_days?: number | undefined;
-};
+export interface SubscriptionData {
+  metadata?: Record<string, string> | undefined;
+  description?: string | undefined;
+  billing_cycle_anchor?: number | undefined;
+  billing_mode?: { readonly type: "flexible" | "classic" } | undefined;
+  proration_behavior?: "always_invoice" | "create_prorations" | "none" | undefined;
+  trial_end?: number | undefined;
+  trial_period_days?: number | undefined;
+}
 
 /** Kind of a stored object (its `object` field) -> its type. */
-export type Kinds = {
+export interface Kinds {
   product: Stripe.Product;
   price: Price;
   customer: Stripe.Customer;
@@ -103,7 +101,7 @@ export type Kinds = {
   event: Event;
   "v2.core.event": ThinEvent;
   "v2.core.event_destination": EventDestination;
-};
+}
 export type Kind = keyof Kinds;
 export type StoredObject = Kinds[Kind];
 

@@ -1,9 +1,7 @@
-/**
- * The pages that a buyer's browser, or a program in its place, walks through: /pay/:session and /portal/:session.
- * A form's POST answers with a redirect. Faults meet pages as they meet the API.
- */
+// The pages that a buyer's browser, or a program in its place, walks through: /pay/:session and /portal/:session.
+// A form's POST answers with a redirect. Faults meet pages as they meet the API.
 import { setTimeout as sleep } from "node:timers/promises";
-import { z } from "zod";
+import * as z from "zod";
 import type { Answer, Outcome } from "./api.ts";
 import { paySession } from "./checkout.ts";
 import type { Context } from "./context.ts";

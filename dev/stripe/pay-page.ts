@@ -1,4 +1,4 @@
-/** The page behind `session.url`: what is bought and one button, labelled as a simulation so that nobody takes it for Stripe. */
+// The page behind `session.url`: what is bought and one button, labelled as a simulation so that nobody takes it for Stripe.
 import type { Price, Session } from "./objects.ts";
 
 /** The page of an open session. */

@@ -1,10 +1,7 @@
-/**
- * Payment methods: cards made from Stripe's test tokens (`tok_visa`) or taken ready-made (`pm_card_visa`), and attached to a
- * customer. A card that is made to fail fails every charge, unless `POST /_sim/payments` names the customer.
- */
-import { z } from "zod";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+// Payment methods: cards made from Stripe's test tokens (`tok_visa`) or taken ready-made (`pm_card_visa`), and attached to a
+// customer. A card that is made to fail fails every charge, unless `POST /_sim/payments` names the customer.
+import * as z from "zod";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest, noSuch } from "./errors.ts";
 import { mergeMetadata, metadata, text } from "./form.ts";
 import type { PaymentMethod } from "./objects.ts";

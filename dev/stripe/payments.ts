@@ -1,8 +1,6 @@
-/**
- * Who can pay, when a failed payment is tried again, and how long an invoice stays a draft: the account's settings, as the
- * Dashboard would hold them. They survive a restart, as cards do.
- */
-import { z } from "zod";
+// Who can pay, when a failed payment is tried again, and how long an invoice stays a draft: the account's settings, as the
+// Dashboard would hold them. They survive a restart, as cards do.
+import * as z from "zod";
 import type { Store } from "./store.ts";
 
 const HOUR_MS = 3_600_000;

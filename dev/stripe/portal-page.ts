@@ -1,8 +1,7 @@
-/** The customer portal's page: what the customer has, and a form for each thing that its configuration allows. */
+// The customer portal's page: what the customer has, and a form for each thing that its configuration allows.
 import type { Subscription } from "./objects.ts";
 import { describePrice, escapeHtml, html, money } from "./pay-page.ts";
-import { offeredPrices } from "./portal.ts";
-import type { PortalView } from "./portal.ts";
+import { offeredPrices, type PortalView } from "./portal.ts";
 import type { Store } from "./store.ts";
 
 /** The page of a session. `store` names the prices that can be switched to. */

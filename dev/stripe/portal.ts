@@ -1,12 +1,9 @@
-/**
- * The customer portal: configurations, which say what a customer may do there, sessions, and what the page's forms do.
- * A session is good for an hour. Without a configuration a session is refused, as in an account that never saved one.
- */
-import { z } from "zod";
+// The customer portal: configurations, which say what a customer may do there, sessions, and what the page's forms do.
+// A session is good for an hour. Without a configuration a session is refused, as in an account that never saved one.
+import * as z from "zod";
 import type { Stripe } from "stripe";
 import { attempt } from "./collection.ts";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { ApiError, badRequest, noSuch } from "./errors.ts";
 import { clearable, flag, mergeMetadata, metadata, page, text } from "./form.ts";
 import type { Invoice, PortalConfiguration, PortalSession, Subscription } from "./objects.ts";
@@ -234,13 +231,13 @@ export function createPortalSession(context: Context, params: z.output<typeof po
 }
 
 /** All that the page shows of a session's customer. */
-export type PortalView = {
-  readonly session: PortalSession;
-  readonly features: PortalConfiguration["features"];
-  readonly customer: Stripe.Customer;
-  readonly subscriptions: readonly Subscription[];
-  readonly invoices: readonly Invoice[];
-};
+export interface PortalView {
+  session: PortalSession;
+  features: PortalConfiguration["features"];
+  customer: Stripe.Customer;
+  subscriptions: readonly Subscription[];
+  invoices: readonly Invoice[];
+}
 
 /** The view of a session; undefined when there is none or it has expired. */
 export function viewPortal(context: Context, id: string): PortalView | undefined {

@@ -1,13 +1,12 @@
-/** Every path the simulated API answers. What is not here is an unrecognized URL. */
-import { z } from "zod";
+// Every path the simulated API answers. What is not here is an unrecognized URL.
+import * as z from "zod";
 import * as catalog from "./catalog.ts";
 import * as checkout from "./checkout.ts";
 import { markUncollectible, voidInvoice } from "./collection.ts";
 import type { Context } from "./context.ts";
 import * as events from "./events.ts";
 import * as customers from "./customers.ts";
-import { checkForm } from "./form.ts";
-import type { Form } from "./form.ts";
+import { checkForm, type Form } from "./form.ts";
 import * as invoiceItems from "./invoice-items.ts";
 import * as preview from "./invoice-preview.ts";
 import * as invoices from "./invoices.ts";
@@ -21,16 +20,16 @@ import * as subscriptions from "./subscriptions.ts";
 import * as thin from "./thin-events.ts";
 
 /** A checked request: what it locks, if anything, and what it does. */
-export type Operation = {
-  readonly lock: string | undefined;
-  readonly run: (context: Context) => object;
-};
-export type Route = {
-  readonly method: string;
-  readonly pattern: RegExp;
+export interface Operation {
+  lock: string | undefined;
+  run: (context: Context) => object;
+}
+export interface Route {
+  method: string;
+  pattern: RegExp;
   /** Throws ApiError when the form does not fit. */
-  readonly prepare: (store: Store, form: Form, id: string) => Operation;
-};
+  prepare: (store: Store, form: Form, id: string) => Operation;
+}
 
 const nothing = z.strictObject({});
 

@@ -1,54 +1,50 @@
-/**
- * A local stand-in of Stripe: its v1 API for what the product uses, a pay page, signed webhooks and, under /_sim, seeded faults
- * and a virtual clock. It answers only what it simulates. Bound to loopback; the control plane needs no key.
- */
-import { createServer } from "node:http";
-import type { IncomingMessage, ServerResponse } from "node:http";
+// A local stand-in of Stripe: its v1 API for what the product uses, a pay page, signed webhooks and, under /_sim, seeded faults
+// and a virtual clock. It answers only what it simulates. Bound to loopback; the control plane needs no key.
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Stripe } from "stripe";
-import { Api } from "./api.ts";
-import type { Outcome } from "./api.ts";
+import { Api, type Outcome } from "./api.ts";
 import type { Context } from "./context.ts";
-import { control } from "./control.ts";
-import type { Controls } from "./control.ts";
+import { control, type Controls } from "./control.ts";
 import { dueSeconds, happen } from "./due.ts";
 import { newEvent } from "./events.ts";
 import { Faults } from "./faults.ts";
-import { present } from "./objects.ts";
-import type { StoredObject } from "./objects.ts";
+import { present, type StoredObject } from "./objects.ts";
 import { page, visitPage } from "./pages.ts";
 import { noticePage } from "./pay-page.ts";
 import { Store } from "./store.ts";
-import { Webhooks } from "./webhooks.ts";
-import type { WebhookEndpoint } from "./webhooks.ts";
+import { type WebhookEndpoint, Webhooks } from "./webhooks.ts";
 
-type RequestNames = { readonly id: string | null; readonly key: string | null };
+interface RequestNames {
+  id: string | null;
+  key: string | null;
+}
 
 /** Stripe's own limit is not published; this one only stops nonsense. */
 const MAX_BODY_BYTES = 1_048_576;
 
-export type StripeSimulatorOptions = {
+export interface StripeSimulatorOptions {
   /** 0 takes a free port. */
-  readonly port: number;
+  port: number;
   /** Created if missing; ":memory:" keeps nothing. */
-  readonly databaseFile: string;
-  readonly secretKey: string;
-  readonly webhook?: WebhookEndpoint;
+  databaseFile: string;
+  secretKey: string;
+  webhook?: WebhookEndpoint;
   /** Where thin events go, until an event destination is registered through the API. */
-  readonly thinWebhook?: WebhookEndpoint;
+  thinWebhook?: WebhookEndpoint;
   /** How long after its receipt a meter event shows in summaries. Default 0; also `POST /_sim/meter-lag`. */
-  readonly meterLagMs?: number;
-  readonly log?: (line: string) => void;
+  meterLagMs?: number;
+  log?: (line: string) => void;
   /** Milliseconds since the epoch, before the virtual offset. Default Date.now. */
-  readonly clock?: () => number;
-};
+  clock?: () => number;
+}
 
-export type StripeSimulator = {
-  readonly url: string;
-  readonly port: number;
+export interface StripeSimulator {
+  url: string;
+  port: number;
   /** Makes every waiting webhook due now, for a receiver that has just come up. */
-  readonly retryWebhooks: () => void;
-  readonly close: () => Promise<void>;
-};
+  retryWebhooks: () => void;
+  close: () => Promise<void>;
+}
 
 /** Starts the simulator on 127.0.0.1. Rejects when the port is taken or the database cannot be opened. */
 export async function startStripeSimulator(options: StripeSimulatorOptions): Promise<StripeSimulator> {

@@ -1,11 +1,8 @@
-/**
- * All state, in one SQLite file. A request's effect, its events, their deliveries and its idempotent answer commit in one
- * transaction, so a kill at any moment loses nothing that was answered and keeps nothing half done. Stored JSON is trusted to be
- * what put() was given.
- */
+// All state, in one SQLite file. A request's effect, its events, their deliveries and its idempotent answer commit in one
+// transaction, so a kill at any moment loses nothing that was answered and keeps nothing half done. Stored JSON is trusted to be
+// what put() was given.
 import { randomBytes } from "node:crypto";
-import { DatabaseSync } from "node:sqlite";
-import type { SQLInputValue, SQLTagStore } from "node:sqlite";
+import { DatabaseSync, type SQLInputValue, type SQLTagStore } from "node:sqlite";
 import type { Stripe } from "stripe";
 import { badRequest, noSuch } from "./errors.ts";
 import type { Kind, Kinds, StoredObject } from "./objects.ts";
@@ -36,15 +33,22 @@ CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)
 `;
 const TABLES = ["objects", "meter_events", "deliveries", "idempotency", "settings"];
 
-export type Page = { limit: number; starting_after?: string | undefined; ending_before?: string | undefined };
+export interface Page {
+  limit: number;
+  starting_after?: string | undefined;
+  ending_before?: string | undefined;
+}
 /** One SQL condition over the column `json`, `id` or `seq`. */
-export type Filter = { readonly sql: string; readonly values: readonly SQLInputValue[] };
+export interface Filter {
+  sql: string;
+  values: readonly SQLInputValue[];
+}
 type Bounds = { [K in "gt" | "gte" | "lt" | "lte"]?: number | undefined };
 
 export class Store {
   readonly #db: DatabaseSync;
   /** Tagged templates; values are bound, statements cached. `void` marks a statement whose result is of no use. */
-  readonly sql: SQLTagStore;
+  sql: SQLTagStore;
 
   constructor(databaseFile: string) {
     this.#db = new DatabaseSync(databaseFile);

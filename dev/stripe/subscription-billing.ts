@@ -1,17 +1,12 @@
-/**
- * What a subscription's life costs: its first invoice, its renewals, its changes and its end.
- *
- * Assumptions: usage during a trial is free; a credit for unused time is worked out from the item's price, not from what was
- * debited; the usage of a metered item that is removed or gets another price is invoiced whatever the proration behaviour.
- */
+// What a subscription's life costs: its first invoice, its renewals, its changes and its end.
+//
+// Assumptions: usage during a trial is free; a credit for unused time is worked out from the item's price, not from what was
+// debited; the usage of a metered item that is removed or gets another price is invoiced whatever the proration behaviour.
 import { endSubscription, finalizeInvoice } from "./collection.ts";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+import { type Context, nowSeconds } from "./context.ts";
 import { addInvoiceItem, dropInvoiceItem, pendingItems } from "./invoice-items.ts";
-import { baseLines, describe, productOf, trialLine } from "./invoice-lines.ts";
-import type { Period, Share } from "./invoice-lines.ts";
-import { makeInvoice } from "./invoices.ts";
-import type { NewInvoice } from "./invoices.ts";
+import { baseLines, describe, type Period, productOf, type Share, trialLine } from "./invoice-lines.ts";
+import { makeInvoice, type NewInvoice } from "./invoices.ts";
 import { usageOf } from "./meters.ts";
 import { chargesFor, share } from "./money.ts";
 import type { Invoice, MeteredLine, Subscription, SubscriptionItem } from "./objects.ts";
@@ -83,11 +78,11 @@ export function renewalOf(context: Context, current: Subscription, now: number) 
   return { reason: "subscription_cycle", lines, metered, items, period } as const;
 }
 
-export type Change = {
-  readonly proration: Proration;
+export interface Change {
+  proration: Proration;
   /** The billing period starts again now. */
-  readonly restart: boolean;
-};
+  restart: boolean;
+}
 
 /**
  * Stores and announces a changed subscription. Prorations and the usage of metered items that are gone wait for the next

@@ -1,10 +1,7 @@
-/**
- * The items of a subscription: which lines are allowed, how a change applies, and the calendar of their periods.
- * Periods are UTC calendar intervals counted from the billing anchor, so they never drift.
- */
-import { z } from "zod";
-import type { Context } from "./context.ts";
-import { nowSeconds } from "./context.ts";
+// The items of a subscription: which lines are allowed, how a change applies, and the calendar of their periods.
+// Periods are UTC calendar intervals counted from the billing anchor, so they never drift.
+import * as z from "zod";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest, noSuch } from "./errors.ts";
 import { flag, mergeMetadata, metadata, natural, text } from "./form.ts";
 import { lastUsageSeq } from "./meters.ts";
@@ -19,11 +16,11 @@ export const itemChange = z.strictObject({
   price: text.optional(),
   quantity: natural.optional(),
 });
-export type Line = {
-  readonly price: Price;
-  readonly quantity: number | undefined;
-  readonly metadata?: Record<string, string>;
-};
+export interface Line {
+  price: Price;
+  quantity: number | undefined;
+  metadata?: Record<string, string>;
+}
 type Recurring = NonNullable<Price["recurring"]>;
 
 /** The price of a line after Stripe's checks: recurring, active, and a quantity exactly where it is licensed. */

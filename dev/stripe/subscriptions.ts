@@ -1,10 +1,7 @@
-/**
- * Subscriptions: creation (by the API or by a paid Checkout session), changes and cancellation. What each of them costs is
- * worked out in subscription-billing.ts.
- */
-import { z } from "zod";
-import { nowSeconds } from "./context.ts";
-import type { Context } from "./context.ts";
+// Subscriptions: creation (by the API or by a paid Checkout session), changes and cancellation. What each of them costs is
+// worked out in subscription-billing.ts.
+import * as z from "zod";
+import { type Context, nowSeconds } from "./context.ts";
 import { badRequest, declined, noSuch } from "./errors.ts";
 import { clearable, created, flag, integer, mergeMetadata, metadata, natural, page, text } from "./form.ts";
 import { chargesFor } from "./money.ts";
@@ -16,11 +13,11 @@ import {
   changeItems,
   checkLine,
   itemChange,
+  type Line,
   newItem,
   nextBoundary,
   recurringOf,
 } from "./subscription-items.ts";
-import type { Line } from "./subscription-items.ts";
 
 const DAY_S = 86_400;
 const prorationBehavior = z.enum(["always_invoice", "create_prorations", "none"]);

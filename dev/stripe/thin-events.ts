@@ -1,8 +1,6 @@
-/**
- * Thin events and the destinations that they are sent to: the v2 API. What is delivered only names the event; its data is
- * fetched. Here they tell of meter events that were answered with 200 and then dropped.
- */
-import { z } from "zod";
+// Thin events and the destinations that they are sent to: the v2 API. What is delivered only names the event; its data is
+// fetched. Here they tell of meter events that were answered with 200 and then dropped.
+import * as z from "zod";
 import type { Stripe } from "stripe";
 import type { Context } from "./context.ts";
 import { badRequest } from "./errors.ts";
@@ -13,12 +11,12 @@ import { newId, where, whereIn } from "./store.ts";
 const LISTED_FOR_MS = 30 * 86_400_000;
 
 type Report = Stripe.Events.V1BillingMeterErrorReportTriggeredEvent.Data;
-type Dropped = {
-  readonly code: Report["reason"]["error_types"][number]["code"];
-  readonly message: string;
+interface Dropped {
+  code: Report["reason"]["error_types"][number]["code"];
+  message: string;
   /** The request's idempotency key, as documented, or the event's own identifier where there was none. */
-  readonly identifier: string;
-};
+  identifier: string;
+}
 
 /** The event about one dropped meter event: of the meter, or of none when the event named none. */
 export function errorReport(context: Context, meter: Stripe.Billing.Meter | undefined, dropped: Dropped): ThinEvent {

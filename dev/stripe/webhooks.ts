@@ -1,34 +1,31 @@
-/**
- * Webhook delivery: at least once, signed, outside the request, in no promised order.
- * A delivery is a row written in the transaction of its event; it stays until it was answered with 2xx or given up, so it
- * survives a restart. What is in flight when the process dies is sent again.
- */
+// Webhook delivery: at least once, signed, outside the request, in no promised order.
+// A delivery is a row written in the transaction of its event; it stays until it was answered with 2xx or given up, so it
+// survives a restart. What is in flight when the process dies is sent again.
 import { createHmac } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { seededRandom } from "../seeded-random.ts";
 import { Die, chance } from "./faults.ts";
 import type { Event, ThinEvent } from "./objects.ts";
-import { where } from "./store.ts";
-import type { Store } from "./store.ts";
+import { type Store, where } from "./store.ts";
 import { notification } from "./thin-events.ts";
 
-export type WebhookEndpoint = {
-  readonly url: string;
-  readonly secret: string;
+export interface WebhookEndpoint {
+  url: string;
+  secret: string;
   /** Event types to deliver; all if absent. */
-  readonly enabledEvents?: readonly string[];
-  readonly retry?: Partial<RetryPolicy>;
-};
+  enabledEvents?: readonly string[];
+  retry?: Partial<RetryPolicy>;
+}
 
-export type RetryPolicy = {
+export interface RetryPolicy {
   /** Wait after the first failure, doubled after each further one. */
-  readonly firstDelayMs: number;
-  readonly maxDelayMs: number;
+  firstDelayMs: number;
+  maxDelayMs: number;
   /** A delivery older than this is given up and stays in `events.list({ delivery_success: false })`. */
-  readonly giveUpAfterMs: number;
+  giveUpAfterMs: number;
   /** How long an answer may take. */
-  readonly timeoutMs: number;
-};
+  timeoutMs: number;
+}
 
 const DAY_MS = 86_400_000;
 /** Stripe gives up after 3 days too; its waits are longer, but a developer who restarts a program waits for these. */
@@ -51,8 +48,16 @@ export const webhookSettings = z.strictObject({
 type Settings = z.output<typeof webhookSettings>;
 type AnyEvent = Event | ThinEvent;
 /** Where snapshot events go, and thin ones until a destination for them is registered. */
-type Endpoints = { readonly snapshot: WebhookEndpoint | undefined; readonly thin: WebhookEndpoint | undefined };
-type Row = { seq: number; eventId: string; attempts: number; firstMs: number };
+interface Endpoints {
+  snapshot: WebhookEndpoint | undefined;
+  thin: WebhookEndpoint | undefined;
+}
+interface Row {
+  seq: number;
+  eventId: string;
+  attempts: number;
+  firstMs: number;
+}
 
 export class Webhooks {
   readonly #store: Store;

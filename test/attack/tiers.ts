@@ -4,8 +4,13 @@
 // The proxy keeps one server connection per login and database: in the shared tier attacker and victim share it.
 import { Client } from "pg";
 import { expect, vi } from "vitest";
-import type { CallScopedDb, Entrance } from "../../src/tenant-db/tenant-db.ts";
-import { contextEntrance, createTenantDb, ownSchemaEntrance } from "../../src/tenant-db/tenant-db.ts";
+import {
+  type CallScopedDb,
+  contextEntrance,
+  createTenantDb,
+  type Entrance,
+  ownSchemaEntrance,
+} from "../../src/tenant-db/tenant-db.ts";
 import { type NeonConnection, connectNeon } from "../../src/adapters/neon.ts";
 import { createSessionPool } from "../../src/tenant-db/session-pool.ts";
 import { openSession, type Session } from "../../src/tenant-db/session.ts";

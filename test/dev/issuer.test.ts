@@ -3,9 +3,8 @@ import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { z } from "zod";
-import { startIssuer } from "../../dev/issuer.ts";
-import type { Issuer } from "../../dev/issuer.ts";
+import * as z from "zod";
+import { type Issuer, startIssuer } from "../../dev/issuer.ts";
 
 const TokenAnswer = z.object({ access_token: z.string(), token_type: z.literal("Bearer"), expires_in: z.number() });
 const audience = "http://127.0.0.1:8787/mcp";

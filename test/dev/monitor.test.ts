@@ -1,14 +1,11 @@
 import { mkdtemp, rm } from "node:fs/promises";
-import { createServer } from "node:http";
-import type { IncomingMessage } from "node:http";
+import { createServer, type IncomingMessage } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { z } from "zod";
-import { listenOnLoopback } from "../../dev/loopback.ts";
-import type { Listening } from "../../dev/loopback.ts";
-import { startMonitor } from "../../dev/monitor.ts";
-import type { Monitor } from "../../dev/monitor.ts";
+import * as z from "zod";
+import { type Listening, listenOnLoopback } from "../../dev/loopback.ts";
+import { type Monitor, startMonitor } from "../../dev/monitor.ts";
 
 let folder: string;
 let monitor: Monitor;

@@ -10,8 +10,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { listenOnLoopback } from "../../dev/loopback.ts";
 import { limitRoles } from "../../dev/neon/api-databases.ts";
 import { startNeonApi } from "../../dev/neon/api.ts";
-import { removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
-import type { RunningPostgres } from "../../dev/postgres/postgres.ts";
+import { removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres/postgres.ts";
 import { type OwnerConnection, NeonApiFailure, connectNeonApi } from "../../src/adapters/neon-api.ts";
 
 const KEY = "napi_secret_of_the_test";

@@ -5,10 +5,8 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { startNeonProxy } from "../../dev/neon/proxy.ts";
-import type { NeonProxy } from "../../dev/neon/proxy.ts";
-import { removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
-import type { RunningPostgres } from "../../dev/postgres/postgres.ts";
+import { type NeonProxy, startNeonProxy } from "../../dev/neon/proxy.ts";
+import { removePostgresData, type RunningPostgres, startPostgres } from "../../dev/postgres/postgres.ts";
 
 let folder: string;
 let postgres: RunningPostgres;

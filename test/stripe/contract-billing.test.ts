@@ -1,8 +1,6 @@
-/**
- * What the product relies on in Stripe's billing, said through the SDK alone. Runs against the simulator, and against a real
- * sandbox when STRIPE_SANDBOX_KEY is set, there with test clocks. It has not run against a sandbox yet. What only the
- * simulator can show (its own clock, seeded faults, payments that fail on request) is in the other files.
- */
+// What the product relies on in Stripe's billing, said through the SDK alone. Runs against the simulator, and against a real
+// sandbox when STRIPE_SANDBOX_KEY is set, there with test clocks. It has not run against a sandbox yet. What only the
+// simulator can show (its own clock, seeded faults, payments that fail on request) is in the other files.
 import { Stripe } from "stripe";
 import { expect, test, vi } from "vitest";
 import { aCatalogue, aTarget, nowSeconds, PATIENCE_MS, report } from "./harness.ts";

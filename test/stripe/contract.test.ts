@@ -1,7 +1,5 @@
-/**
- * What the product relies on in Stripe's API, said through the SDK alone. Runs against the simulator, and against a real
- * sandbox when STRIPE_SANDBOX_KEY is set: the same promises, the same words.
- */
+// What the product relies on in Stripe's API, said through the SDK alone. Runs against the simulator, and against a real
+// sandbox when STRIPE_SANDBOX_KEY is set: the same promises, the same words.
 import { Stripe } from "stripe";
 import { expect, test, vi } from "vitest";
 import {

@@ -1,10 +1,9 @@
-/** What the Stripe tests share: a simulator driven by the real SDK, its control plane, and a webhook receiver. */
+// What the Stripe tests share: a simulator driven by the real SDK, its control plane, and a webhook receiver.
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Stripe } from "stripe";
 import { vi } from "vitest";
-import { startStripeSimulator } from "../../dev/stripe/simulator.ts";
-import type { StripeSimulatorOptions } from "../../dev/stripe/simulator.ts";
+import { startStripeSimulator, type StripeSimulatorOptions } from "../../dev/stripe/simulator.ts";
 
 export const SECRET_KEY = "sk_test_simulated";
 export const WEBHOOK_SECRET = "whsec_simulated";
@@ -74,7 +73,12 @@ export async function aTarget() {
   return { stripe, port: undefined, aClock, [Symbol.asyncDispose]: () => Promise.resolve() };
 }
 
-type Delivery = { body: string; signature: string; atMs: number; event: Stripe.Event };
+interface Delivery {
+  body: string;
+  signature: string;
+  atMs: number;
+  event: Stripe.Event;
+}
 
 /** A webhook receiver that keeps what it gets and answers with `statuses` in turn, then with 200. */
 export async function aReceiver(statuses: number[] = []) {

@@ -1,4 +1,4 @@
-/** A subscription's money over its life: what each invoice bills, and when it is final. */
+// A subscription's money over its life: what each invoice bills, and when it is final.
 import { Stripe } from "stripe";
 import { expect, test } from "vitest";
 import { aCatalogue, aSession, aSimulator, aSubscriber } from "./harness.ts";

@@ -1,4 +1,4 @@
-/** What a quantity costs: tiers and rounding, against arithmetic so slow and plain that it cannot be wrong in the same way. */
+// What a quantity costs: tiers and rounding, against arithmetic so slow and plain that it cannot be wrong in the same way.
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { chargesFor, share, times } from "../../dev/stripe/money.ts";

@@ -1,4 +1,4 @@
-/** Payments that fail: what becomes of the invoice, of the subscription and of what was asked for. */
+// Payments that fail: what becomes of the invoice, of the subscription and of what was asked for.
 import { expect, test } from "vitest";
 import { aCatalogue, aReceiver, aSession, aSimulator, aSubscriber } from "./harness.ts";
 

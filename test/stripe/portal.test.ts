@@ -1,4 +1,4 @@
-/** The customer portal: what a configuration allows is what its page offers and does. */
+// The customer portal: what a configuration allows is what its page offers and does.
 import type { Stripe } from "stripe";
 import { expect, test } from "vitest";
 import { aSimulator, aSubscriber } from "./harness.ts";

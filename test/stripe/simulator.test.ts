@@ -1,4 +1,4 @@
-/** What the simulator adds to Stripe's contract: the virtual clock, the pay page, seeded faults, and surviving a kill. */
+// What the simulator adds to Stripe's contract: the virtual clock, the pay page, seeded faults, and surviving a kill.
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

@@ -1,4 +1,4 @@
-/** Usage that was taken and then dropped: thin events say so, their data is fetched. And usage that is taken back. */
+// Usage that was taken and then dropped: thin events say so, their data is fetched. And usage that is taken back.
 import type { Stripe } from "stripe";
 import { expect, test } from "vitest";
 import { aCatalogue, aReceiver, aSimulator, eventually, report } from "./harness.ts";

@@ -1,4 +1,4 @@
-/** Events on their way: paying announces, webhooks are signed, repeated, given up, and disturbed on request. */
+// Events on their way: paying announces, webhooks are signed, repeated, given up, and disturbed on request.
 import { expect, test } from "vitest";
 import { aCatalogue, aReceiver, aSession, aSimulator, eventually } from "./harness.ts";
 
