@@ -5,7 +5,8 @@ import * as z from "zod";
 import { putFile } from "./bucket.ts";
 import { ImportProgress } from "./import.ts";
 import { RestoreProgress } from "./restore.ts";
-import { type Job, type JobKind, jobsOf } from "./jobs-store.ts";
+import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
+import { createContext } from "../control/context.ts";
 import type { Caller } from "../core/call.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -51,8 +52,11 @@ backupApi.post("/:id/backups", async (c) => {
 
 backupApi.get("/:id/backups", async (c) => {
   const tenantId = tenantOf(c);
-  const jobs = await jobsOf(c.env).history(tenantId, "backup");
-  return c.json({ backups: jobs.map(asBackup), earliestPoint: (await jobsOf(c.env).earliestPoint(tenantId)) ?? null });
+  const jobs = await jobsStore(c.get("context").control).history(tenantId, "backup");
+  return c.json({
+    backups: jobs.map(asBackup),
+    earliestPoint: (await jobsStore(c.get("context").control).earliestPoint(tenantId)) ?? null,
+  });
 });
 
 backupApi.get("/:id/backups/:name", async (c) => {
@@ -100,7 +104,7 @@ backupApi.post("/:id/restore", async (c) => {
 });
 
 backupApi.get("/:id/restores", async (c) =>
-  c.json({ restores: (await jobsOf(c.env).history(tenantOf(c), "restore")).map(asRestore) }),
+  c.json({ restores: (await jobsStore(c.get("context").control).history(tenantOf(c), "restore")).map(asRestore) }),
 );
 
 /** The body itself, or a file that is in the bucket already. */
@@ -127,7 +131,7 @@ export function openImport(env: Env, tenantId: TenantId, wanted: z.infer<typeof 
 
 /** The tenant's newest import as the tenant sees it: no value of its data. `null`: it has none. */
 export async function newestImport(env: Env, tenantId: TenantId) {
-  const [job] = await jobsOf(env).history(tenantId, "import", 1);
+  const [job] = await jobsStore(createContext(env).control).history(tenantId, "import", 1);
   return job === undefined ? null : asImport(job);
 }
 
@@ -144,7 +148,7 @@ async function openBackup(
   at: string | undefined,
 ): Promise<Job | undefined> {
   if (at !== undefined) {
-    const earliest = await jobsOf(env).earliestPoint(tenantId);
+    const earliest = await jobsStore(createContext(env).control).earliestPoint(tenantId);
     if (earliest === undefined || Date.parse(at) < Date.parse(earliest))
       throw new BadRequest(`at: the log of changes reaches back to ${earliest ?? "nothing"}`);
     if (Date.parse(at) > Date.now()) throw new BadRequest("at: must not be in the future");
@@ -154,7 +158,7 @@ async function openBackup(
 }
 
 async function open(env: Env, tenantId: TenantId, kind: JobKind, request: Record<string, unknown>) {
-  const job = await jobsOf(env).create(tenantId, kind, request);
+  const job = await jobsStore(createContext(env).control).create(tenantId, kind, request);
   // Should this fail, the job goes silent, and the sweep starts another Workflow for it.
   if (job !== undefined)
     await env.ARCHIVING.create({ id: `job-${job.id}-${crypto.randomUUID()}`, params: { tenantId, jobId: job.id } });

@@ -1,5 +1,5 @@
 // A job of the control tables as the one who does a piece of it sees it.
-import type { ControlJobs, Job } from "./jobs-store.ts";
+import type { JobsStore, Job } from "./jobs-store.ts";
 import { AppError } from "../core/errors.ts";
 import type { Placement } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -22,7 +22,7 @@ export interface Work {
   tenantId: TenantId;
   host: ArchiveHost;
   job: Job;
-  jobs: ControlJobs;
+  jobs: JobsStore;
   /** When the piece should end. */
   untilMs: number;
   /** The place in force now. */

@@ -3,8 +3,8 @@
 import * as z from "zod";
 import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
 import { TenantId } from "../core/tenant.ts";
-import { instant } from "../control/tenants-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { toIso } from "../core/time.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 const jobKinds = ["backup", "restore", "import"] as const;
 export type JobKind = (typeof jobKinds)[number];
@@ -27,19 +27,19 @@ export type Job = z.infer<typeof JobRow>;
 const SilentRow = z.object({ id: z.int(), tenantId: TenantId });
 
 const columns = `j.id::int AS id, j.tenant_id AS "tenantId", j.kind, j.state, j.request, j.progress, j.version, j.result, j.error,
-  ${instant("j.started_at")} AS "startedAt", ${instant("j.progressed_at")} AS "progressedAt", ${instant("j.finished_at")} AS "finishedAt"`;
+  ${toIso("j.started_at")} AS "startedAt", ${toIso("j.progressed_at")} AS "progressedAt", ${toIso("j.finished_at")} AS "finishedAt"`;
 
 /** Failed steps in a row after which a job fails. With the Workflow's growing pauses this takes hours. */
 const MAX_FAILURES = 25;
 
-export function controlJobs(db: NeonConnection) {
+export function jobsStore(control: ControlDatabase) {
   return {
     /**
      * Creates a job. Returns `undefined` when the tenant does not exist or is gone, when a restore or import of it is
      * already running, or when another backup has the same file key.
      */
     async create(tenantId: TenantId, kind: JobKind, request: Record<string, unknown>): Promise<Job | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `INSERT INTO jobs AS j (tenant_id, kind, request) SELECT id, $2, $3::jsonb FROM tenants WHERE id = $1 AND state <> 'gone'
          ON CONFLICT DO NOTHING RETURNING ${columns}`,
         [tenantId, kind, JSON.stringify(request)],
@@ -48,13 +48,13 @@ export function controlJobs(db: NeonConnection) {
     },
 
     async get(jobId: number): Promise<Job | undefined> {
-      const [row] = await db.query(`SELECT ${columns} FROM jobs j WHERE id = $1`, [jobId]);
+      const [row] = await control.query(`SELECT ${columns} FROM jobs j WHERE id = $1`, [jobId]);
       return row === undefined ? undefined : JobRow.parse(row);
     },
 
     /** A tenant's jobs of a kind, newest first. */
     async history(tenantId: TenantId, kind: JobKind, limit = 100): Promise<Job[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT ${columns} FROM jobs j WHERE tenant_id = $1 AND kind = $2 ORDER BY id DESC LIMIT $3`,
         [tenantId, kind, limit],
       );
@@ -63,7 +63,7 @@ export function controlJobs(db: NeonConnection) {
 
     /** Records where the next step begins. Returns false when another step has recorded its progress since. */
     async progress(job: Job, progress: object): Promise<boolean> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE jobs SET progress = $3::jsonb, version = version + 1, failures = 0, error = NULL, progressed_at = now()
          WHERE id = $1 AND version = $2 AND state = 'running' RETURNING id`,
         [job.id, job.version, JSON.stringify(progress)],
@@ -74,7 +74,7 @@ export function controlJobs(db: NeonConnection) {
     /** Ends a job, with its result or with the reason why it failed. */
     async finish(jobId: number, outcome: { result: object } | { error: string }): Promise<void> {
       const [result, error] = "result" in outcome ? [JSON.stringify(outcome.result), null] : [null, outcome.error];
-      await db.query(
+      await control.query(
         `UPDATE jobs SET state = CASE WHEN $3::text IS NULL THEN 'done' ELSE 'failed' END, result = $2::jsonb, error = $3,
                 version = version + 1, progressed_at = now(), finished_at = now() WHERE id = $1 AND state = 'running'`,
         [jobId, result, error],
@@ -83,7 +83,7 @@ export function controlJobs(db: NeonConnection) {
 
     /** Records a failed step. Returns whether the step is to be retried. */
     async recordFailure(jobId: number, error: string): Promise<boolean> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `UPDATE jobs SET failures = failures + 1, error = $2, progressed_at = now(),
                 state = CASE WHEN failures >= $3 THEN 'failed' ELSE state END,
                 finished_at = CASE WHEN failures >= $3 THEN now() END
@@ -95,7 +95,7 @@ export function controlJobs(db: NeonConnection) {
 
     /** Running jobs that have recorded nothing for `silenceMs`, the longest silent first. */
     async silent(silenceMs: number, limit: number): Promise<{ id: number; tenantId: TenantId }[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT id::int AS id, tenant_id AS "tenantId" FROM jobs WHERE state = 'running'
            AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
         [silenceMs, limit],
@@ -110,8 +110,8 @@ export function controlJobs(db: NeonConnection) {
      * placement was created or the last move ended, and is kept for `POINTS_KEPT_MS`. `undefined` without a placement.
      */
     async earliestPoint(tenantId: TenantId): Promise<string | undefined> {
-      const [row] = await db.query(
-        `SELECT ${instant(`greatest(p.ready_at, (SELECT max(m.moved_at) FROM moves m WHERE m.tenant_id = t.id),
+      const [row] = await control.query(
+        `SELECT ${toIso(`greatest(p.ready_at, (SELECT max(m.moved_at) FROM moves m WHERE m.tenant_id = t.id),
                   now() - make_interval(secs => $2::double precision / 1000))`)} AS at
          FROM tenants t JOIN placements p ON p.id = t.placement_id WHERE t.id = $1`,
         [tenantId, POINTS_KEPT_MS],
@@ -121,7 +121,7 @@ export function controlJobs(db: NeonConnection) {
 
     /** Shards whose change log was not pruned for a day. */
     async shardsToPrune(limit: number): Promise<string[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT id FROM shards WHERE host IS NOT NULL AND owner_login IS NOT NULL
            AND coalesce(pruned_at, created_at) < now() - make_interval(secs => $2::double precision / 1000)
          ORDER BY pruned_at NULLS FIRST LIMIT $1`,
@@ -132,14 +132,9 @@ export function controlJobs(db: NeonConnection) {
 
     /** Records that a shard's change log was pruned, or that pruning was tried. */
     async recordPruned(shardId: string): Promise<void> {
-      await db.query(`UPDATE shards SET pruned_at = now() WHERE id = $1`, [shardId]);
+      await control.query(`UPDATE shards SET pruned_at = now() WHERE id = $1`, [shardId]);
     },
   };
 }
 
-export type ControlJobs = ReturnType<typeof controlJobs>;
-
-/** Those of this deployment. */
-export function jobsOf(env: ControlSettings): ControlJobs {
-  return controlJobs(connectControl(env));
-}
+export type JobsStore = ReturnType<typeof jobsStore>;

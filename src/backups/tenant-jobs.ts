@@ -2,7 +2,8 @@
 // control tables and is done piece by piece: a Workflow asks for the next piece until none is left. A piece ends by
 // recording where the next one begins, so that any piece can be repeated, by anybody.
 import { type Upload, abandonUpload, beginUpload, openUpload } from "./bucket.ts";
-import { type ControlJobs, type Job, jobsOf } from "./jobs-store.ts";
+import { type JobsStore, type Job, jobsStore } from "./jobs-store.ts";
+import { createContext } from "../control/context.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
 import { AppError } from "../core/errors.ts";
@@ -31,7 +32,7 @@ export class TenantArchive {
 
   /** Does the next piece of a job. Throws when it could not be done; then it is to be asked for again. */
   async advance(jobId: number): Promise<Piece> {
-    const jobs = jobsOf(this.#env);
+    const jobs = jobsStore(createContext(this.#env).control);
     const job = await jobs.get(jobId);
     if (job === undefined || job.tenantId !== this.#tenantId || job.state !== "running") return DONE;
     try {
@@ -47,7 +48,7 @@ export class TenantArchive {
     }
   }
 
-  async #piece(jobs: ControlJobs, job: Job): Promise<Piece> {
+  async #piece(jobs: JobsStore, job: Job): Promise<Piece> {
     let current = job;
     const work: Work = {
       env: this.#env,

@@ -3,7 +3,7 @@
 // the sweep starts it. The sweep also shortens the logs of changes that points in time are restored by.
 import { createContext } from "../control/context.ts";
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
-import { jobsOf } from "./jobs-store.ts";
+import { jobsStore } from "./jobs-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
@@ -49,7 +49,7 @@ export class Archiving extends WorkflowEntrypoint<Env, ArchivingParams> {
 
 /** Starts other instances for jobs that have gone silent. */
 export async function resumeSilentJobs(env: Env, limit: number): Promise<void> {
-  for (const { id, tenantId } of await jobsOf(env).silent(SILENCE_MS, limit)) {
+  for (const { id, tenantId } of await jobsStore(createContext(env).control).silent(SILENCE_MS, limit)) {
     log("warn", "job_resumed", { tenantId, job: id });
     await env.ARCHIVING.create({ id: `job-${id}-${crypto.randomUUID()}`, params: { tenantId, jobId: id } });
   }
@@ -58,7 +58,7 @@ export async function resumeSilentJobs(env: Env, limit: number): Promise<void> {
 /** Forgets changes that no point in time is restored by any more, in some of the shards whose day has come. */
 export async function pruneChanges(env: Env): Promise<void> {
   const untilMs = Date.now() + PRUNE_WITHIN_MS;
-  const [jobs, placements] = [jobsOf(env), placementsStore(createContext(env).control)];
+  const [jobs, placements] = [jobsStore(createContext(env).control), placementsStore(createContext(env).control)];
   for (const shardId of await jobs.shardsToPrune(PRUNE_SHARDS)) {
     try {
       const shard = await placements.shard(shardId);
