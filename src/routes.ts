@@ -1,4 +1,5 @@
 // The routes. Each handler stands in the file of those it serves; errors become problem documents here and only here.
+import { newId } from "./adapters/ids.ts";
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { except } from "hono/combine";
@@ -19,7 +20,7 @@ const MAX_API_BODY_BYTES = 256 * 1024;
 export const app = new Hono<HttpEnv>();
 
 app.use(async (c, next) => {
-  c.set("requestId", c.req.header("cf-ray") ?? crypto.randomUUID());
+  c.set("requestId", c.req.header("cf-ray") ?? newId());
   c.set("context", createContext(c.env));
   await next();
 });

@@ -1,5 +1,6 @@
 // Creates a tenant: validates the request, inserts the tenant's row, then starts its provisioning. Should the start fail,
 // the row stays in the state `provisioning`, and the sweep starts the provisioning.
+import { newTenantId } from "../adapters/ids.ts";
 import * as z from "zod";
 import { tenantsOf } from "./tenants-store.ts";
 import { Limits, planNames, plans, strategies } from "../core/plans.ts";
@@ -34,7 +35,7 @@ export type TenantRequest = z.infer<typeof TenantRequest>;
 /** Creates a tenant and starts its provisioning. Returns `undefined` when the id is taken. */
 export async function createTenant(env: Env, request: TenantRequest): Promise<TenantId | undefined> {
   const plan = plans[request.plan];
-  const id = request.id ?? TenantId.parse(`t${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`);
+  const id = request.id ?? newTenantId();
   const { created } = await tenantsOf(env).insert({
     id,
     name: request.name,

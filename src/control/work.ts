@@ -1,5 +1,6 @@
 // Work that a Workflow does in the background, one step after the other. The control tables say how far each piece of
 // work is, so an instance that dies loses nothing: the sweep starts another one. Starting an instance twice is harmless.
+import { newId } from "../adapters/ids.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 export type Work =
@@ -42,5 +43,5 @@ export async function startWork(env: Env, work: Work): Promise<void> {
 
 /** Instance ids cannot be used twice, and a piece of work may need several instances. */
 function instanceId(prefix: string): string {
-  return `${prefix}-${crypto.randomUUID()}`;
+  return `${prefix}-${newId()}`;
 }

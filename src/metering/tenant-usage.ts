@@ -1,5 +1,6 @@
 // What one tenant's object keeps of its calls: the rows that charge them, the windows that admit them, and the outbox that
 // sends them to the ledger. Nothing is stored before the first use, so that a mistaken request leaves nothing behind.
+import { newId } from "../adapters/ids.ts";
 import { Admission } from "../calls/admission.ts";
 import type { CallUsage } from "../calls/run-call.ts";
 import { AppError } from "../core/errors.ts";
@@ -102,7 +103,7 @@ export class TenantUsage implements CallUsage {
   #open(): { rows: CallLog; outbox: UsageOutbox } {
     if (this.#opened !== undefined) return this.#opened;
     const now = this.#now();
-    const rows = openCallLog(this.#storage, crypto.randomUUID());
+    const rows = openCallLog(this.#storage, newId());
     this.admission.restore(rows.recent(now), rows.monthUsed(now), now);
     this.#opened = { rows, outbox: new UsageOutbox(this.#storage, this.#env, this.#tenantId, rows) };
     return this.#opened;

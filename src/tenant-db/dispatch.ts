@@ -1,6 +1,7 @@
 // From a placement to the rows behind it: the only place that decrypts the logins of tenants' databases and knows what each
 // strategy needs. Invariants: a decrypted login stays in the caller's memory; a tool gets no access to rows unless its login
 // was proved to be kept within its tenant during the last `PROOF_TRUSTED_MS`.
+import { newPassword } from "../adapters/ids.ts";
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
 import type { PlacementsStore, ReadShard, Shard } from "../control/placements-store.ts";
 import { IV_BYTES, decrypt, encrypt, isEncryptedWithNewest, parseKeyRing } from "../core/encryption.ts";
@@ -179,7 +180,7 @@ export async function giveAnalyticsLogin(
 ): Promise<void> {
   const purpose = loginPurpose.analytics(shardId);
   const [row] = await owner.query(`SELECT tollgate.analytics_role() AS name`);
-  const offered = `${String(row?.["name"])}:${crypto.randomUUID()}${crypto.randomUUID()}`;
+  const offered = `${String(row?.["name"])}:${newPassword()}`;
   const kept = await placements.keepAnalyticsLogin(shardId, await encryptLogin(env, purpose, offered));
   const login = await decryptLogin(env, purpose, kept);
   await owner.query(`SELECT tollgate.set_analytics_password($1)`, [login.slice(login.indexOf(":") + 1)]);

@@ -2,6 +2,7 @@
 // login, then made in the database, then put in force.
 // Invariant: each step finds the work of earlier and concurrent attempts, so that every step can be repeated at any point.
 // This code runs in the tenant's object, which decrypts logins.
+import { newPassword } from "../adapters/ids.ts";
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
 import type { Context } from "../control/context.ts";
 import { type ReservedPlacement, type Shard, placementsStore } from "../control/placements-store.ts";
@@ -60,7 +61,7 @@ export async function makePlacement(
   if (state === "ready") return;
   if (shard.strategy === "shared") return placements.markReady(placementId, null);
   const purpose = loginPurpose.tenant(placementId);
-  const password = crypto.randomUUID() + crypto.randomUUID();
+  const password = newPassword();
   const offered = await encryptLogin(env, purpose, `${ownName(placementId)}:${password}`);
   // The first stored login wins: an abandoned attempt may still be running and must set the same password.
   const login = await decryptLogin(env, purpose, await placements.keepLogin(placementId, offered));
