@@ -1,5 +1,5 @@
-// Who may come in. Whatever is wrong with a credential, the answer is a challenge, nothing is woken and nothing is left;
-// and what was taken away is gone with the very next request, whichever method it uses.
+// Authentication. A bad credential is answered with a challenge, wakes no object and leaves nothing behind. A revoked right is
+// refused on the very next request of every method.
 import { createPublicKey } from "node:crypto";
 import { SignJWT, UnsecuredJWT, generateKeyPair } from "jose";
 import { expect, test } from "vitest";
@@ -61,7 +61,7 @@ async function expectChallenge(response: Response, status: 401 | 403, what: stri
   expect(await response.json(), what).toMatchObject({ error: expect.anything() });
 }
 
-/** A good token that belongs to nobody here: another one would fare no better, so that none is asked for. */
+/** A valid token of an unknown identity. Another token would not help, so the answer is no challenge. */
 async function expectUnknown(response: Response, what: string): Promise<void> {
   expect(response.status, what).toBe(403);
   expect(response.headers.get("www-authenticate"), what).toBeNull();
@@ -90,7 +90,7 @@ test("a revoked key is refused on the very next request of every method", async 
   expect((await usage(tenant.apiKey)).status, "the other key").toBe(200);
 });
 
-test("a suspended tenant is refused on the very next request of every method, and resumes as it was", async () => {
+test("a suspended tenant is refused on the very next request of every method, and resumes unchanged", async () => {
   const tenant = await aTenant();
   const user = await aUser(tenant);
   await callTool(tenant.apiKey, "search_products", { query: "" });
@@ -113,7 +113,7 @@ test("a suspended tenant is refused on the very next request of every method, an
   }
 });
 
-test("a key whose time is over is refused, and none can be made that is over already", async () => {
+test("an expired key is refused, and a key that is already expired cannot be made", async () => {
   const tenant = await aTenant();
   const past = new Date(Date.now() - 1_000).toISOString();
   expect((await operator("POST", `/tenants/${tenant.id}/keys`, { expiresAt: past })).status).toBe(400);
@@ -124,10 +124,10 @@ test("a key whose time is over is refused, and none can be made that is over alr
   expect((await usage(tenant.apiKey)).status).toBe(200);
 });
 
-test("a token whose time is over is refused", async () => {
+test("an expired token is refused", async () => {
   const tenant = await aTenant();
   await expectChallenge(await usage(await aUser(tenant, { expiresIn: -60 })), 401, "expired when it came");
-  // Known and verified a moment ago, which must not help it.
+  // The cached verification of a moment ago must not help it.
   const token = await aUser(tenant, { expiresIn: 120 });
   expect((await usage(token)).status).toBe(200);
   await setClock(tenant.id, 121_000);
@@ -153,7 +153,7 @@ test("no token, garbage and other schemes are answered with a challenge", async 
   }
 });
 
-test("a key in which one character was changed is refused, wherever it is", async () => {
+test("a key with any one character changed is refused", async () => {
   const { apiKey } = await aTenant();
   const end = apiKey.length;
   for (const place of [0, 4, 8, 24, 30, 40, 50, 60, end - 30, end - 2, end - 1]) {
@@ -163,13 +163,13 @@ test("a key in which one character was changed is refused, wherever it is", asyn
   }
 });
 
-test("a forged key asks no database, wakes no object and leaves nothing", async () => {
+test("a forged key reads no database, wakes no object and leaves nothing", async () => {
   const forged = await mintCredential("not the deployment's key", {
     kind: "key",
     tenantId: "nobody-at-all" as never,
     fields: ["id", "dG9vbHM6cmVhZA", "secret"],
   });
-  // An object that woke would ask the control database who it is, and answer 503.
+  // An object that woke would read the control database and answer 503.
   await databaseFaults([{ kind: "refuse-before", probability: 1 }]);
   try {
     for (const [what, send] of requests) await expectChallenge(await send(forged), 401, what);
@@ -179,7 +179,7 @@ test("a forged key asks no database, wakes no object and leaves nothing", async 
   expect(await storedCalls("nobody-at-all")).toEqual([]);
 });
 
-test("a genuine credential of a tenant that is not there leaves nothing", async () => {
+test("a genuine credential of an unknown tenant leaves nothing", async () => {
   const tenantId = "never-signed-up";
   const fields = ["id", "dG9vbHM6cmVhZA", "secret"];
   const orphan = await mintCredential(system.credentialKey, { kind: "key", tenantId: tenantId as never, fields });
@@ -193,7 +193,7 @@ test("a genuine credential of a tenant that is not there leaves nothing", async 
   expect(await controlRows("SELECT id FROM tenants WHERE id = $1", [tenantId])).toEqual([]);
 });
 
-test("credentials of other kinds open nothing here", async () => {
+test("credentials of other kinds are refused", async () => {
   const tenant = await aTenant();
   for (const [kind, fields] of [["setup", [String(Date.now() + 60_000)]] as const, ["monitor", []] as const]) {
     const token = await mintCredential(system.credentialKey, { kind, tenantId: tenant.id as never, fields });
@@ -247,7 +247,7 @@ test("a token that the trusted issuer did not sign for this server is refused", 
   for (const [what, token] of Object.entries(tokens)) await expectChallenge(await usage(token), 401, what);
 });
 
-test("a user whose organisation is linked to no tenant is refused, and nothing is left", async () => {
+test("a user whose organisation is linked to no tenant is refused and leaves nothing", async () => {
   const token = await aJwt({ tenant_id: "org-nobody-linked", scopes: ["tools:read"] });
   for (const [what, send] of requests) await expectUnknown(await send(token), what);
   expect(await storedCalls("org-nobody-linked")).toEqual([]);
@@ -265,11 +265,11 @@ test("an issuer cannot speak for a tenant that is linked to another one", async 
   expect((await operator("POST", `/tenants/${other.id}/links`, same)).status).toBe(201);
   const token = await aJwt({ tenant_id: organisation, scopes: ["tools:read"] });
   expect((await callTool(token, "health_check")).data).toMatchObject({ tenant: other.id });
-  // And an organisation that has its tenant keeps it.
+  // An organisation that has its tenant keeps it.
   expect((await operator("POST", `/tenants/${tenant.id}/links`, same)).status).toBe(409);
 });
 
-test("what a token claims about plan and limits is not believed", async () => {
+test("a token's claims about plan and limits are ignored", async () => {
   const tenant = await aTenant({ limits: { unitsPerHour: 1 } });
   const token = await aUser(tenant, {
     plan: "enterprise",
@@ -284,7 +284,7 @@ test("what a token claims about plan and limits is not believed", async () => {
   expect((await callTool(token, "search_products", { query: "" })).refusal).toMatchObject({ limit: 1, used: 1 });
 });
 
-test("a key that may only read is told which scope a writing tool needs, and is charged nothing", async () => {
+test("a read-only key learns which scope a writing tool needs, and is not charged", async () => {
   const tenant = await aTenant();
   const { apiKey } = await aKey(tenant.id, { scopes: ["tools:read"] });
   const user = await aUser(tenant, { scopes: ["tools:read"] });
@@ -303,7 +303,7 @@ test("a key that may only read is told which scope a writing tool needs, and is 
   expect((await callTool(tenant.apiKey, "list_documents")).data).toMatchObject({ documents: [] });
 });
 
-test("a client that was challenged finds out where to get a token", async () => {
+test("a challenged client finds out where to get a token", async () => {
   const challenge = (await usage("x")).headers.get("www-authenticate") ?? "";
   const [, url = ""] = /resource_metadata="([^"]+)"/.exec(challenge) ?? [];
   for (const each of [url, `${system.publicUrl}/.well-known/oauth-protected-resource`]) {
@@ -318,7 +318,7 @@ test("a client that was challenged finds out where to get a token", async () => 
   }
 });
 
-test("a tenant's health is shown to the holder of its monitor token alone", async () => {
+test("a tenant's health is shown only to the holder of its monitor token", async () => {
   const [tenant, other] = await Promise.all([aTenant(), aTenant()]);
   const monitorTokenOf = async ({ id }: TestTenant): Promise<string> =>
     ((await (await operator("GET", `/tenants/${id}`)).json()) as { monitorToken: string }).monitorToken;
@@ -334,7 +334,7 @@ test("a tenant's health is shown to the holder of its monitor token alone", asyn
   }
 });
 
-test("the operator's API takes the operator token and no other", async () => {
+test("the operator's API takes only the operator token", async () => {
   const tenant = await aTenant();
   const { version } = (
     await controlRows<{ version: number }>("SELECT version FROM tenants WHERE id = $1", [tenant.id])
@@ -358,7 +358,7 @@ test("the operator's API takes the operator token and no other", async () => {
   expect(after).toEqual([{ version }]);
 });
 
-test("the first key is made once, by the buyer alone", async () => {
+test("the first key is made once, and only by the buyer", async () => {
   const tenant = await aTenant();
   const other = await aTenant();
   const firstKey = (tenantId: string, token: string): Promise<Response> =>
@@ -372,6 +372,6 @@ test("the first key is made once, by the buyer alone", async () => {
   const late = await setupToken(tenant.id, Date.now() - 1);
   const foreign = await setupToken(other.id, Date.now() + 60_000);
   for (const token of [late, foreign, tenant.apiKey, "x"]) expect((await firstKey(tenant.id, token)).status).toBe(401);
-  // It has a key already, made by the operator.
+  // It already has a key, made by the operator.
   expect((await firstKey(tenant.id, await setupToken(tenant.id, Date.now() + 60_000))).status).toBe(409);
 });

@@ -1,4 +1,4 @@
-// What a tenant has bought is what it gets: not a unit more, not one less, and nothing for a call that failed.
+// A tenant gets exactly the units that it bought, and a failed call is not charged.
 import { expect, test } from "vitest";
 import { periodOf } from "../../src/calls/admission.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/calls/sliding-window.ts";
@@ -26,10 +26,10 @@ async function searches(token: string, count: number): Promise<void> {
   for (let n = 1; n <= count; n += 1) expect((await search(token)).refusal, `search ${n} of ${count}`).toBeUndefined();
 }
 
-/** Sets the clock of a tenant's object to an instant; it runs on from there. */
+/** Sets the clock of a tenant's object to an instant. The clock runs on from there. */
 const setClockTo = (tenantId: string, atMs: number): Promise<void> => setClock(tenantId, atMs - Date.now());
 
-/** When the tenant's first charged call was admitted: a window slides from there. */
+/** When the tenant's first charged call was admitted: the window slides from there. */
 const firstChargeAtMs = async (tenantId: string): Promise<number> =>
   Number((await storedCalls(tenantId))[0]?.["at_ms"]);
 
@@ -42,7 +42,7 @@ function expectWait(seconds: number | undefined, untilMs: number, askedAtMs: num
 const chargedUnits = async (tenantId: string): Promise<number> =>
   (await storedCalls(tenantId)).reduce((sum, row) => sum + Number(row["units"]), 0);
 
-test("a customer of the free plan has 100 units an hour, and the 101st is refused with all that an agent needs", async () => {
+test("the free plan has 100 units an hour, and the refusal of the 101st has every fact that an agent needs", async () => {
   const { id, apiKey } = await aCustomer({ plan: "free", name: "A hundred" });
   await Promise.all([25, 25, 25, 25].map((count) => searches(apiKey, count)));
   const askedAtMs = Date.now();
@@ -69,7 +69,7 @@ test("a customer of the free plan has 100 units an hour, and the 101st is refuse
   expect(await storedCalls(id)).toHaveLength(100);
 });
 
-test("an agent built on the official SDK sees the refusal as text and as facts", async () => {
+test("an agent built on the official SDK sees the refusal as text and as data", async () => {
   const { apiKey } = await aTenant({ limits: { unitsPerHour: 1 } });
   await using agent = await anAgent(apiKey);
   const call = { name: "search_products", arguments: { query: "" } };
@@ -86,7 +86,7 @@ test("units come back one by one as the hour slides, and not a second early", as
   await setClockTo(id, firstMs + HOUR_MS / 2);
   await searches(apiKey, 2);
 
-  // The first call at a clock that was set ahead reads the tenant anew, which takes time.
+  // The first call after the clock was set ahead reads the tenant again, which takes time.
   await setClockTo(id, firstMs + HOUR_MS - 10_000);
   expect((await search(apiKey)).refusal?.code).toBe("window_exhausted");
 
@@ -98,7 +98,7 @@ test("units come back one by one as the hour slides, and not a second early", as
   expect((await search(apiKey)).refusal).toMatchObject({ code: "window_exhausted", used: 3 });
 });
 
-test("an agent that waits as long as it was told is admitted", async () => {
+test("an agent that waits for the time in the refusal is admitted", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 1 } });
   await searches(apiKey, 1);
   const { retryAfterSeconds = 0 } = (await search(apiKey)).refusal ?? {};
@@ -107,7 +107,7 @@ test("an agent that waits as long as it was told is admitted", async () => {
   expect((await search(apiKey)).refusal).toBeUndefined();
 });
 
-test("a call costs what its tool weighs: 1 for a search, 20 for a report", async () => {
+test("a call costs the units of its tool: 1 for a search, 20 for a report", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 41 } });
   expect((await callTool(apiKey, "generate_report")).refusal).toBeUndefined();
   await searches(apiKey, 2);
@@ -122,7 +122,7 @@ test("a call costs what its tool weighs: 1 for a search, 20 for a report", async
   expect((await callTool(apiKey, "generate_report")).refusal).toBeUndefined();
 });
 
-test("a tool that costs more than the whole allowance is refused without a time to come back", async () => {
+test("a tool that costs more than the whole allowance is refused without a time to retry", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 10 } });
   const { refusal } = await callTool(apiKey, "generate_report");
   expect(refusal).toMatchObject({ code: "cost_over_limit", limit: 10, used: 0, cost: 20 });
@@ -130,7 +130,7 @@ test("a tool that costs more than the whole allowance is refused without a time 
   expect(await storedCalls(id)).toEqual([]);
 });
 
-test("a tool with a limit of its own ends at it while the others go on, also after the object ended", async () => {
+test("a tool with a limit of its own is refused at that limit while others run, also after the object restarts", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 50, unitsPerHourByTool: { search_products: 3 } } });
   const refused = { code: "tool_exhausted", limit: 3, used: 3, cost: 1 };
   await searches(apiKey, 1);
@@ -144,10 +144,10 @@ test("a tool with a limit of its own ends at it while the others go on, also aft
   await endObject(id);
   expect((await search(apiKey)).refusal).toMatchObject(refused);
   expect((await callTool(apiKey, "generate_report")).refusal).toBeUndefined();
-  // The tenant's own limit holds besides: 44 of the 50 are used.
+  // The tenant's own limit holds as well: 44 of the 50 units are used.
   expect((await callTool(apiKey, "generate_report")).refusal).toMatchObject({ code: "window_exhausted", used: 44 });
 
-  // The first call at a clock that was set ahead reads the tenant anew, which takes time.
+  // The first call after the clock was set ahead reads the tenant again, which takes time.
   await setClockTo(id, firstMs + HOUR_MS - 10_000);
   expect((await search(apiKey)).refusal).toMatchObject(refused);
   await setClockTo(id, firstMs + HOUR_MS - 1_000);
@@ -158,7 +158,7 @@ test("a tool with a limit of its own ends at it while the others go on, also aft
   expect(await storedCalls(id)).toHaveLength(7);
 });
 
-test("with many calls at once a tool's own limit is kept to the unit", async () => {
+test("with many concurrent calls a tool's own limit holds to the unit", async () => {
   const { id, apiKey } = await aTenant({ limits: { ...unlimited, unitsPerHourByTool: { search_products: 20 } } });
   const answers = await Promise.all(Array.from({ length: 30 }, () => search(apiKey)));
   const codes = answers.map(({ refusal, isError }) => refusal?.code ?? (isError === true ? "failure" : "success"));
@@ -167,7 +167,7 @@ test("with many calls at once a tool's own limit is kept to the unit", async () 
   expect(await storedCalls(id)).toHaveLength(20);
 });
 
-test("with twenty calls in flight all the time exactly the limit is admitted", async () => {
+test("with twenty calls always in flight exactly the limit is admitted", async () => {
   const limit = 100;
   const { id, apiKey } = await aTenant({ limits: { ...unlimited, unitsPerHour: limit, callsInFlight: 20 } });
   let left = 140;
@@ -188,7 +188,7 @@ test("with twenty calls in flight all the time exactly the limit is admitted", a
   expect(await chargedUnits(id)).toBe(limit);
 });
 
-test("tools of different weight at once never add up to more than the limit, and fill it", async () => {
+test("concurrent tools of different cost fill the limit and never exceed it", async () => {
   const limit = 80;
   const { id, apiKey } = await aTenant({ limits: { ...unlimited, unitsPerHour: limit, callsInFlight: 20 } });
   const weights: Record<string, number> = { search_products: 1, generate_report: 20 };
@@ -207,7 +207,7 @@ test("tools of different weight at once never add up to more than the limit, and
   expect(await chargedUnits(id)).toBe(limit);
 });
 
-test("a call that failed is not charged", async () => {
+test("a failed call is not charged", async () => {
   const { id, apiKey } = await aTenant();
   await searches(apiKey, 2);
   const before = { rows: await storedCalls(id), usage: (await callTool(apiKey, "get_usage")).data?.["month"] };
@@ -230,7 +230,7 @@ test("a call that failed is not charged", async () => {
   expect(await storedCalls(id)).toEqual(before.rows);
 });
 
-test("failures while others succeed leave the limit exactly where it is", async () => {
+test("failed calls among successful ones leave the limit exact", async () => {
   const limit = 50;
   const { id, apiKey } = await aTenant({ limits: { ...unlimited, unitsPerHour: limit, callsInFlight: 20 } });
   let admitted = 0;
@@ -246,12 +246,12 @@ test("failures while others succeed leave the limit exactly where it is", async 
   }
   expect(admitted).toBeLessThanOrEqual(limit);
   expect(await chargedUnits(id)).toBe(admitted);
-  // What the failures gave back can be used, to the last unit.
+  // The units that the failed calls gave back can be used, to the last one.
   await searches(apiKey, limit - admitted);
   expect((await search(apiKey)).refusal).toMatchObject({ code: "window_exhausted", used: limit });
 });
 
-test("a call beyond those that may run at once is refused, and admitted when one has ended", async () => {
+test("a call over the limit in flight is refused, and admitted when another has ended", async () => {
   const { id, apiKey } = await aTenant({ limits: { callsInFlight: 1, callsPerMinute: null } });
   await databaseFaults([{ kind: "slow", sql: "FROM products", ms: 1_500, times: 1 }]);
   try {
@@ -268,7 +268,7 @@ test("a call beyond those that may run at once is refused, and admitted when one
   expect(await storedCalls(id)).toHaveLength(2);
 });
 
-test("the month's allowance ends, whatever the hour has left, and the next month begins a new one", async () => {
+test("the month's allowance ends even if the hour has units left, and the next month begins a new one", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerMonth: 3 } });
   await searches(apiKey, 3);
   const askedAtMs = Date.now();
@@ -286,9 +286,9 @@ test("the month's allowance ends, whatever the hour has left, and the next month
   expect((await callTool(apiKey, "get_usage")).data).toMatchObject({ month: { limit: 3, used: 1, left: 2 } });
 });
 
-test("calls per minute are counted on their own, free ones among them", async () => {
+test("calls per minute are counted separately and include free calls", async () => {
   const { id, apiKey } = await aTenant({ limits: { callsPerMinute: 3, unitsPerHour: 1_000 } });
-  // Away from what provisioning itself called.
+  // More than a minute after provisioning's own call.
   await setClock(id, 2 * MINUTE_MS);
   await searches(apiKey, 2);
   await callTool(apiKey, "get_usage");
@@ -302,13 +302,13 @@ test("calls per minute are counted on their own, free ones among them", async ()
   expect((await search(apiKey)).refusal).toBeUndefined();
 });
 
-test("provisioning's own call takes nothing of what the customer has bought", async () => {
+test("provisioning's own call uses none of the customer's units", async () => {
   const { apiKey } = await aTenant({ limits: { callsPerMinute: 3 } });
   await searches(apiKey, 3);
   expect((await search(apiKey)).refusal).toMatchObject({ code: "rate_limited", limit: 3, used: 3 });
 });
 
-test("free tools answer when everything is used up, and stay unrecorded", async () => {
+test("free tools answer when all units are used up, and are not recorded", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 1, unitsPerMonth: 1 } });
   await searches(apiKey, 1);
   expect((await search(apiKey)).isError).toBe(true);
@@ -319,7 +319,7 @@ test("free tools answer when everything is used up, and stay unrecorded", async 
   expect(await storedCalls(id)).toHaveLength(1);
 });
 
-test("an object that ended in between knows what was used", async () => {
+test("an object that restarts knows what was used", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 5 } });
   await searches(apiKey, 4);
   await endObject(id);
@@ -327,7 +327,7 @@ test("an object that ended in between knows what was used", async () => {
   expect((await search(apiKey)).refusal).toMatchObject({ code: "window_exhausted", limit: 5, used: 5 });
 });
 
-test("one tenant at its limit is no one else's limit", async () => {
+test("a tenant at its limit does not limit any other tenant", async () => {
   const [full, other] = await Promise.all([aTenant({ limits: { unitsPerHour: 1 } }), aTenant()]);
   await searches(full.apiKey, 1);
   expect((await search(full.apiKey)).isError).toBe(true);
@@ -335,7 +335,7 @@ test("one tenant at its limit is no one else's limit", async () => {
   await searches(other.apiKey, 1);
 });
 
-test("a tenant sees and calls the tools it is allowed, and no other", async () => {
+test("a tenant sees and calls only its allowed tools", async () => {
   const { id, apiKey } = await aTenant({ allowedTools: ["search_products", "get_usage"] });
   const listed = await postMcp(apiKey, { jsonrpc: "2.0", id: 1, method: "tools/list", params: { _meta: modernMeta } });
   const { result } = (await listed.json()) as { result: { tools: { name: string }[] } };

@@ -1,5 +1,5 @@
-// Answers that do not arrive: the object's, the database's, the client's own. What may have changed something is never
-// run twice and is told as `outcome_unknown`; nobody pays for an answer that nobody got.
+// Answers that are lost: the object's, the database's, the client's own. A call that may have changed something never runs
+// twice and ends as `outcome_unknown`. A lost answer is not charged.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import { CONFIG_TRUSTED_MS } from "../../src/core/tenant.ts";
@@ -20,17 +20,17 @@ import {
 
 afterEach(() => databaseFaults([]));
 
-// `sql` is in that tool's one statement, and in none of /health or of the proof of isolation, which run besides.
+// `sql` is part of that tool's one statement, and of no statement of /health or of the proof of isolation.
 /** The test Worker's own tool, neither read-only nor idempotent. */
 const writing = { tool: "take_from_stock", args: { id: "bag-canvas" }, sql: "SET stock = stock - 1" };
 const reading = { tool: "search_products", args: { query: "", limit: 10 }, sql: "ILIKE ALL" };
-/** Of the bag, as provisioning seeds it. */
+/** Stock of the bag, as provisioning seeds it. */
 const STOCK = 3;
 /** Long enough to end the object well before the statement is over. */
 const SLOW_MS = 1_500;
 
 describe("when the object dies in the middle of a call", () => {
-  test("a write that cannot be repeated is told as unknown, is not run again and not charged", async () => {
+  test("a write that cannot be repeated ends as outcome_unknown, does not run again and is not charged", async () => {
     const tenant = await aTenant();
     const { answer, statements } = await dyingObject(tenant, writing);
     expect(answer.refusal?.code).toBe("outcome_unknown");
@@ -38,7 +38,7 @@ describe("when the object dies in the middle of a call", () => {
     await expectUsed(tenant, 0);
   });
 
-  test("a read is run again, and charged once", async () => {
+  test("a read runs again, and is charged once", async () => {
     const tenant = await aTenant();
     const { answer, statements } = await dyingObject(tenant, reading);
     expect(answer.isError).toBeFalsy();
@@ -48,7 +48,7 @@ describe("when the object dies in the middle of a call", () => {
 });
 
 describe("when the database's answer is lost after the commit", () => {
-  test("a write is told as unknown, stands once, is not run again and not charged", async () => {
+  test("a write ends as outcome_unknown, took effect once, does not run again and is not charged", async () => {
     const tenant = await aTenant();
     const { answer, statements } = await losingDatabase(tenant, writing);
     expect(answer).toMatchObject({ isError: true, refusal: { code: "outcome_unknown" } });
@@ -57,7 +57,7 @@ describe("when the database's answer is lost after the commit", () => {
     expect(await stock(tenant)).toBe(STOCK - 1);
   });
 
-  test("a read is told that the database is not there, and is not charged", async () => {
+  test("a read ends as database_unavailable and is not charged", async () => {
     const tenant = await aTenant();
     const { answer, statements } = await losingDatabase(tenant, reading);
     expect(answer).toMatchObject({ isError: true, text: expect.stringMatching(/^database_unavailable: /) });
@@ -68,7 +68,7 @@ describe("when the database's answer is lost after the commit", () => {
 });
 
 describe("a second attempt of a call", () => {
-  test("joins the first one that still runs: one effect, one row, one charge, the same answer", async () => {
+  test("joins the first attempt that still runs: one effect, one row, one charge, the same answer", async () => {
     const tenant = await aTenant();
     const call = { callId: crypto.randomUUID(), tool: writing.tool, args: writing.args };
     await databaseFaults([{ kind: "slow", sql: writing.sql, ms: SLOW_MS }]);
@@ -85,7 +85,7 @@ describe("a second attempt of a call", () => {
     expect(await stock(tenant)).toBe(STOCK - 1);
   });
 
-  test("of a call that was charged is run for its answer alone, also at the limit", async () => {
+  test("of a charged call runs for its answer alone, also at the limit", async () => {
     const tenant = await aTenant({ limits: { unitsPerHour: 1 } });
     const call = { callId: crypto.randomUUID(), tool: reading.tool, args: reading.args };
     const first = await callObject(tenant.apiKey, { ...call, attempt: 1 });
@@ -96,7 +96,7 @@ describe("a second attempt of a call", () => {
       data: "data" in first ? first.data : undefined,
     });
     await expectUsed(tenant, 1);
-    // Charged, and without an answer: what is told must not say that it was not charged.
+    // Charged, and without an answer: the refusal must not say that the call was not charged.
     await databaseFaults([{ kind: "refuse-before", sql: reading.sql }]);
     expect(await callObject(tenant.apiKey, { ...call, attempt: 2 })).toMatchObject({
       kind: "refused",
@@ -107,7 +107,7 @@ describe("a second attempt of a call", () => {
   });
 });
 
-describe("a call whose client goes away is stopped, frees its place and is not charged", () => {
+describe("a call whose client goes away is stopped, frees its place in flight and is not charged", () => {
   const revisions = [
     ["2026-07-28", modernMeta],
     ["2025-11-25", {}],
@@ -115,7 +115,7 @@ describe("a call whose client goes away is stopped, frees its place and is not c
 
   test.each(revisions)("while it runs in revision %s", async (revision, meta) => {
     const tenant = await aTenant({ limits: { callsInFlight: 1 } });
-    // Far longer than the test waits for the place to be free again.
+    // Far longer than the test waits for the place in flight.
     await databaseFaults([{ kind: "slow", sql: reading.sql, ms: 15_000, times: 1 }]);
     const params = { name: reading.tool, arguments: reading.args, _meta: meta };
     const leaving = leave(tenant, 500, revision, params);
@@ -130,14 +130,14 @@ describe("a call whose client goes away is stopped, frees its place and is not c
     const tenant = await aTenant();
     await setClock(tenant.id, CONFIG_TRUSTED_MS); // so that the tenant is read anew before the decision
     await databaseFaults([{ kind: "slow", sql: "FROM tenants t WHERE t.id", ms: SLOW_MS }]);
-    // A tool that asks no database, whose own signal would end it.
+    // A tool without a database statement, because the statement's own signal would end it.
     await leave(tenant, 300, revision, { name: "list_documents", arguments: {}, _meta: meta });
     await sleep(SLOW_MS + 500);
     await expectUsed(tenant, 0);
   });
 });
 
-/** A call of a client that goes away in the middle of it, as the Worker sees that. */
+/** A call whose client goes away while it runs, as the Worker sees it. */
 async function leave(
   tenant: TestTenant,
   afterMs: number,
@@ -149,14 +149,14 @@ async function leave(
   await (await postMcp(tenant.apiKey, body, { "mcp-protocol-version": revision }, path)).text();
 }
 
-/** Whether the one place of a tenant with `callsInFlight: 1` is taken. */
+/** Whether a tenant with `callsInFlight: 1` has a call in flight. */
 async function isBusy(tenant: TestTenant): Promise<boolean> {
   return (await callTool(tenant.apiKey, "get_usage")).refusal?.code === "too_many_in_flight";
 }
 
 type Call = typeof writing | typeof reading;
 
-/** One call whose object ends while its statement waits. `statements`: how often the call's statement was sent. */
+/** One call whose object ends while its statement waits. `statements` counts how often the statement was sent. */
 async function dyingObject(tenant: TestTenant, { tool, args, sql }: Call) {
   await databaseFaults([{ kind: "slow", sql, ms: SLOW_MS }]);
   const before = await databaseHits();
@@ -164,7 +164,7 @@ async function dyingObject(tenant: TestTenant, { tool, args, sql }: Call) {
   await until(async () => (await databaseHits()) > before, "the statement is under way");
   await endObject(tenant.id);
   const answer = await running;
-  await sleep(SLOW_MS); // for whatever else would be sent
+  await sleep(SLOW_MS); // time for another statement, if there is one
   const statements = (await databaseHits()) - before;
   await databaseFaults([]);
   return { answer, statements };
@@ -188,7 +188,7 @@ async function expectUsed(tenant: TestTenant, units: number): Promise<void> {
   });
 }
 
-/** What is left of the bag, which costs a unit to know. */
+/** The bag's stock. Reading it costs a unit. */
 async function stock(tenant: TestTenant): Promise<unknown> {
   const found = await callTool(tenant.apiKey, "search_products", { query: "canvas bag" });
   return (found.data?.["products"] as { stock: number }[] | undefined)?.[0]?.stock;

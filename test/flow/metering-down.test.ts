@@ -1,5 +1,5 @@
-// When a tenant's object cannot be reached: free is closed, paid is open, each open call is charged once and counted when
-// the object is back. And messages that nobody could take: kept, shown, sent again.
+// While a tenant's object cannot be reached, the free plan is refused and paid plans run fallback calls; each is charged once
+// and counted when the object is back. Messages that the consumer cannot take are kept, shown and sent again.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import {
@@ -29,12 +29,12 @@ afterEach(async () => {
 
 const reading = ["search_products", { query: "canvas bag" }] as const;
 const taking = ["take_from_stock", { id: "bag-canvas" }] as const;
-/** Of the bag, as provisioning seeds it. */
+/** Stock of the bag, as provisioning seeds it. */
 const STOCK = 3;
 const HOUR_MS = 3_600_000;
 
 describe("while a tenant's object cannot be reached", () => {
-  test("the free plan is refused with the time to come back, and is not charged", async () => {
+  test("the free plan is refused with a time to retry, and is not charged", async () => {
     const tenant = await aTenant({ plan: "free" });
     await put(tenant, "away");
     const { refusal, isError } = await callTool(tenant.apiKey, ...reading);
@@ -54,14 +54,14 @@ describe("while a tenant's object cannot be reached", () => {
       const answer = await callTool(tenant.apiKey, ...reading);
       expect(answer.isError).toBeFalsy();
       expect(answer.data).toMatchObject({ products: [expect.objectContaining({ stock: STOCK })] });
-      await until(async () => (await ledger(tenant)).length === 2, "the open call is in the ledger");
+      await until(async () => (await ledger(tenant)).length === 2, "the fallback call is in the ledger");
       expect((await ledger(tenant)).map(({ object }) => object)).toEqual([tenant.id, "~fallback"]);
       const [receipt] = await controlRows(
         `SELECT call_id AS id, units FROM ledger WHERE tenant_id = $1 AND object = '~fallback'`,
         [tenant.id],
       );
       expect(answer.receipt).toEqual(receipt);
-      // An agent can connect, and is told by the ledger.
+      // An agent can connect, and get_usage answers from the ledger.
       await using agent = await anAgent(tenant.apiKey);
       expect((await agent.listTools()).tools.length).toBeGreaterThan(3);
       await fireCron("* * * * *");
@@ -77,7 +77,7 @@ describe("while a tenant's object cannot be reached", () => {
     90_000,
   );
 
-  test("the tenant's state, key, tools and limits hold as the control tables have them", async () => {
+  test("the control tables decide about the tenant's state, key, tools and limits", async () => {
     const tenant = await aTenant({ plan: "starter", limits: { unitsPerHour: 3 }, allowedTools: ["search_products"] });
     expect((await callTool(tenant.apiKey, ...reading)).isError).toBeFalsy();
     await until(async () => (await ledger(tenant)).length === 1, "the object's own call is in the ledger");
@@ -108,7 +108,7 @@ describe("while a tenant's object cannot be reached", () => {
       code: "metering_unavailable",
       retryAfterSeconds: expect.any(Number),
     });
-    // It runs once, for the object was looked for and never sent the call: what it wrote is told.
+    // It runs once, because the object was probed and never sent the call. The refusal says that its changes remain.
     const { refusal, text } = await callTool(tenant.apiKey, ...taking);
     expect(refusal?.code).toBe("metering_unavailable");
     expect(refusal?.retryAfterSeconds).toBeUndefined();
@@ -119,7 +119,7 @@ describe("while a tenant's object cannot be reached", () => {
     expect(await stock(tenant)).toBe(STOCK - 1);
   });
 
-  test("a call that must not run twice is told as unknown if it was sent, and runs once if it was not", async () => {
+  test("a call that must not run twice has an unknown outcome if it was sent, and runs once if it was not", async () => {
     const tenant = await aTenant({ plan: "starter" });
     await put(tenant, "away");
     const before = await objectFault(tenant.id, "away");
@@ -130,7 +130,7 @@ describe("while a tenant's object cannot be reached", () => {
     expect(await ledger(tenant)).toMatchObject([{ object: "~fallback", tool: "take_from_stock", units: 1 }]);
   });
 
-  test("an overloaded object is not passed by", async () => {
+  test("an overloaded object is not bypassed", async () => {
     const tenant = await aTenant({ plan: "enterprise" });
     await put(tenant, "overloaded");
     for (const [tool, args] of [reading, taking, reading]) {
@@ -144,7 +144,7 @@ describe("while a tenant's object cannot be reached", () => {
     expect(await stock(tenant)).toBe(STOCK);
   });
 
-  test("a silent object is given up on, and is then looked for before it is sent a call", async () => {
+  test("a silent object counts as lost, and is then probed before it is sent a call", async () => {
     const tenant = await aTenant({ plan: "starter" });
     await put(tenant, "silent");
     const before = await objectFault(tenant.id, "silent");
@@ -155,7 +155,7 @@ describe("while a tenant's object cannot be reached", () => {
     await until(async () => (await ledger(tenant)).length === 2, "both calls are charged");
   });
 
-  test("a transaction that is known ahead goes through; a conversation is refused clearly", async () => {
+  test("a transaction of known statements runs; an interactive one is refused clearly", async () => {
     const tenant = await aTenant({ plan: "pro" });
     await put(tenant, "away");
     const statements = ["UPDATE products SET stock = 9 WHERE id = 'bag-canvas'", "SELECT stock FROM products LIMIT 1"];
@@ -166,7 +166,7 @@ describe("while a tenant's object cannot be reached", () => {
     expect(text).toContain("Try again");
   });
 
-  test("a login that is not proved to be kept within its tenant runs no tool", async () => {
+  test("a login without a proof of isolation runs no tool", async () => {
     const id = `unproved-${crypto.randomUUID().slice(0, 8)}`;
     await setClock(id, -HOUR_MS); // so that what the object proves is too old a proof for the Worker
     const tenant = await aTenant({ id, plan: "pro" });
@@ -182,7 +182,7 @@ describe("while a tenant's object cannot be reached", () => {
   });
 });
 
-describe("a call that the object had settled before its answer was lost", () => {
+describe("a call that the object charged before its answer was lost", () => {
   test("is charged once, leaves no gap, and is no conflict", async () => {
     const tenant = await aTenant({ plan: "starter" });
     expect((await callTool(tenant.apiKey, ...reading)).isError).toBeFalsy();
@@ -201,7 +201,7 @@ describe("a call that the object had settled before its answer was lost", () => 
     expect((await controlRows(`SELECT FROM open_calls WHERE tenant_id = $1`, [tenant.id])).length).toBe(1);
   });
 
-  test("and one that the object still runs when it is told of it is stopped there and counted once", async () => {
+  test("a call that the object still runs when it hears of the fallback call is stopped there and counted once", async () => {
     const tenant = await aTenant({ plan: "starter" });
     await put(tenant, "cut-off");
     // The object's own statement, which is the first.
@@ -218,16 +218,16 @@ describe("a call that the object had settled before its answer was lost", () => 
   });
 });
 
-test("an open call leaves the hour after an hour, and stays in the month", async () => {
+test("a fallback call leaves the window after an hour, and stays in the month", async () => {
   const tenant = await aTenant({ plan: "starter" });
   await put(tenant, "away");
   expect((await callTool(tenant.apiKey, ...reading)).isError).toBeFalsy();
-  await until(async () => (await uncounted(tenant)) === 1, "the open call is in the ledger");
+  await until(async () => (await uncounted(tenant)) === 1, "the fallback call is in the ledger");
   await objectFault(tenant.id);
   await fireCron("* * * * *");
   expect(await storedCalls(tenant.id)).toMatchObject([{ n: -1, units: 1 }]);
   await setClock(tenant.id, HOUR_MS + 1_000);
-  // Not at the turn of a month, where the month would begin anew.
+  // Not at the end of a month, where a new month would begin.
   const sameMonth = new Date().getUTCMonth() === new Date(Date.now() + HOUR_MS + 1_000).getUTCMonth();
   expect((await callTool(tenant.apiKey, "get_usage")).data).toMatchObject({
     hour: { used: 0 },
@@ -235,8 +235,8 @@ test("an open call leaves the hour after an hour, and stays in the month", async
   });
 });
 
-describe("messages that nobody could take", () => {
-  test("a row that the database refuses is kept, and the other rows of its batch go on", async () => {
+describe("messages that the consumer cannot take", () => {
+  test("a row that the database refuses is kept, and the other rows of its batch are recorded", async () => {
     const tenant = await aTenant({ plan: "starter" });
     const bad = usageOf(tenant, { units: 3_000_000_000 });
     const mixed = {
@@ -253,19 +253,19 @@ describe("messages that nobody could take", () => {
     await dismiss(tenant);
   });
 
-  test("what is not readable is kept as it is", async () => {
+  test("an unreadable message is kept unchanged", async () => {
     const tenant = await aTenant();
     const bodies = ["\u0000 no JSON of ours", { tenantId: tenant.id, rows: "none" }, 7];
     await Promise.all(bodies.map((body) => toQueue("queue", body)));
     await until(async () => (await letters()).filter(({ why }) => why === "unreadable").length >= 3, "they are kept");
     const kept = (await letters()).map(({ body }) => body);
     for (const body of bodies) expect(kept).toContainEqual(body);
-    await until(async () => !(await healthOf("dead_letters")).ok, "/health says so"); // it is kept for ten seconds
+    await until(async () => !(await healthOf("dead_letters")).ok, "/health says so"); // an answer of /health is cached for ten seconds
     await dismiss();
     expect((await letters()).length).toBe(0);
   });
 
-  test("what every retry failed for is kept, sent again on demand, and is in the ledger once", async () => {
+  test("a message whose retries all failed is kept, replayed on demand, and is in the ledger once", async () => {
     const tenant = await aTenant({ plan: "starter" });
     const usage = usageOf(tenant);
     await databaseFaults([{ kind: "refuse-before", sql: "INTO dead_letters" }]);

@@ -1,5 +1,5 @@
-// A tenant's object that dies in the middle of calls: what may run again does, what the client was told of is charged
-// once, what failed is not charged, and the window, the sequence and the outbox go on as if nothing had been.
+// A tenant's object dies during calls. Calls that may run again do; each success that the client saw is charged once and no
+// failure is; the window, the sequence of rows and the outbox continue.
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import {
@@ -20,7 +20,7 @@ const SLOW_MS = 1_500;
 const DAY_MS = 86_400_000;
 const slowProducts = { kind: "slow", sql: "FROM products" };
 
-test("read-only calls that were running are run again, succeed and are charged once", async () => {
+test("running read-only calls run again, succeed and are charged once", async () => {
   const tenant = await aTenant();
   await databaseFaults([{ ...slowProducts, ms: SLOW_MS }]);
   try {
@@ -29,7 +29,7 @@ test("read-only calls that were running are run again, succeed and are charged o
     await sleep(500);
     await endObject(tenant.id);
     const answers = await running;
-    // A whole slow query after the death: they were not just late.
+    // A whole slow query after the object died: these are second attempts, not late first ones.
     expect(performance.now() - startedAt).toBeGreaterThanOrEqual(500 + SLOW_MS);
     expect(answers.map(outcome)).toEqual(["success", "success", "success", "success"]);
   } finally {
@@ -38,7 +38,7 @@ test("read-only calls that were running are run again, succeed and are charged o
   await expectCharged(tenant, 4);
 });
 
-test("whenever the object dies around a call's end, the client's successes and the charges are equal", async () => {
+test("the client's successes equal the charges, whenever the object dies around a call's end", async () => {
   const tenant = await aTenant({
     limits: { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 8 },
   });
@@ -59,7 +59,7 @@ test("whenever the object dies around a call's end, the client's successes and t
   await expectCharged(tenant, successes);
 });
 
-test("on the free plan, a read-only call that is lost twice is refused, with nothing charged and nothing held", async () => {
+test("on the free plan, a read-only call that is lost twice is refused, is not charged and holds nothing", async () => {
   const tenant = await aTenant();
   await databaseFaults([{ ...slowProducts, ms: SLOW_MS }]);
   try {
@@ -79,7 +79,7 @@ test("on the free plan, a read-only call that is lost twice is refused, with not
   await expectCharged(tenant, 4);
 });
 
-test("idempotent writes are run again and are charged once; an outcome that stays unknown is said to be so", async () => {
+test("idempotent writes run again and are charged once; an outcome that stays unknown is outcome_unknown", async () => {
   const tenant = await aTenant({
     limits: { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 16 },
   });
@@ -108,9 +108,9 @@ test("idempotent writes are run again and are charged once; an outcome that stay
   await expectCharged(tenant, successes);
 });
 
-test("an object that dies while it proves isolation keeps no other tenant waiting", async () => {
+test("an object that dies during its proof of isolation does not delay another tenant", async () => {
   const [dying, other] = await Promise.all([aTenant(), aTenant()]);
-  // Later than any proof that was made at another test's clock, so that both must prove anew.
+  // Later than any proof of another test's clock, so that both must prove again.
   for (const { id } of [dying, other]) await setClock(id, 3_650 * DAY_MS);
   await databaseFaults([{ kind: "slow", sql: "tollgate.context_keys", ms: SLOW_MS }]);
   try {
@@ -128,7 +128,7 @@ test("an object that dies while it proves isolation keeps no other tenant waitin
   }
 });
 
-test("what failed before the object died is not charged afterwards", async () => {
+test("a call that failed before the object died is not charged afterwards", async () => {
   const tenant = await aTenant();
   expect(outcome(await callTool(tenant.apiKey, "read_document", { path: "no/such.md" }))).toBe("failure");
   await databaseFaults([{ kind: "refuse-before", sql: "FROM products" }]);
@@ -143,7 +143,7 @@ test("what failed before the object died is not charged afterwards", async () =>
   await expectCharged(tenant, 1);
 });
 
-test("the window outlives the object: the limit holds to the unit", async () => {
+test("the window survives the object: the limit holds to the unit", async () => {
   const tenant = await aTenant({ limits: { unitsPerHour: 6 } });
   expect((await search(tenant.apiKey, 4)).map(outcome)).toEqual(["success", "success", "success", "success"]);
   await endObject(tenant.id);
@@ -155,7 +155,7 @@ test("the window outlives the object: the limit holds to the unit", async () => 
   await expectCharged(tenant, 6);
 });
 
-test("the outbox is sent after the object died, without any new call", async () => {
+test("the outbox is sent after the object died, without a new call", async () => {
   const tenant = await aTenant();
   await search(tenant.apiKey, 3);
   await endObject(tenant.id);
@@ -164,7 +164,7 @@ test("the outbox is sent after the object died, without any new call", async () 
   await expectCharged(tenant, 3);
 });
 
-test("rows that the object had sent and the ledger could not take arrive after both came back", async () => {
+test("rows that the ledger could not take arrive after both the object and the ledger are back", async () => {
   const tenant = await aTenant();
   await databaseFaults([{ kind: "refuse-before", sql: "INTO ledger" }]);
   try {

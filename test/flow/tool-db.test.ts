@@ -1,5 +1,5 @@
-// The tools' way to the rows, `ctx.db`, over real PostgreSQL: what a call costs, what it gives back, and how it ends.
-// That it keeps tenants apart is tried by test/attack.
+// `ctx.db`, the tools' access to their rows, over real PostgreSQL: what a call costs, what it returns, and how it ends.
+// Its isolation is tested in test/attack.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { acme, globex, type Shard, startShard } from "../support/shard.ts";
 
@@ -8,7 +8,7 @@ beforeAll(async () => void (shard = await startShard()), 30_000);
 afterAll(async () => shard[Symbol.asyncDispose]());
 beforeEach(async () => shard.seed());
 
-test("tenants that call at the same time over one pool each see their own rows alone", async () => {
+test("tenants that call at the same time over one pool see only their own rows", async () => {
   const dbs = [shard.db(acme), shard.db(globex)] as const;
   const seen = await Promise.all(
     Array.from({ length: 200 }, async (_, i) => {
@@ -31,7 +31,7 @@ describe("a tool's database", () => {
     expect(shard.proxy.stats()).toMatchObject({ httpBatches: 5, statements: 10 });
   });
 
-  test("fills in the tenant of a new row by itself, and gives values back as they are in JavaScript", async () => {
+  test("sets the tenant of a new row by itself, and returns values as JavaScript values", async () => {
     const [row] = await shard
       .db(acme)
       .query(
@@ -41,7 +41,7 @@ describe("a tool's database", () => {
     expect(row).toEqual({ tenant_id: "acme", value: { a: [1] }, updated_at: expect.any(Date), one: 1 });
   });
 
-  test("stops a statement that takes too long, and serves the next", async () => {
+  test("stops a statement that takes too long, and runs the next one", async () => {
     const db = shard.db(acme, { statementTimeoutMs: 60 });
     await expect(db.query("SELECT count(*) FROM generate_series(1, 1000000000)")).rejects.toMatchObject({
       sqlState: "57014",
@@ -60,7 +60,7 @@ describe("a tool's database", () => {
     expect(await shard.db(acme).query("SELECT stock FROM products")).toEqual([{ stock: 0 }]);
   });
 
-  test("tells a refused statement by its SQLSTATE and constraint, without the database's own words", async () => {
+  test("reports a refused statement by its SQLSTATE and constraint, without the database's text", async () => {
     const insert = "INSERT INTO products (id, name, price_cents) VALUES ('lamp', 'a private name', 1)";
     const refused = await shard
       .db(acme)
@@ -70,13 +70,13 @@ describe("a tool's database", () => {
     expect(String(refused)).not.toContain("lamp");
   });
 
-  test("is unavailable, not wrong, when the way to it is closed", async () => {
+  test("is unavailable, not wrong, when it cannot be reached", async () => {
     shard.proxy.setFaults([{ kind: "refuse-before", database: "shard_test" }]);
     await expect(shard.db(acme).query("SELECT 1")).rejects.toMatchObject({ code: "database_unavailable" });
     shard.proxy.setFaults([]);
   });
 
-  test("sends nothing but one data statement", async () => {
+  test("sends only one data statement", async () => {
     const attempts = [
       "ALTER ROLE tollgate_app_a PASSWORD 'mine'",
       "SET row_security = off",
@@ -91,7 +91,7 @@ describe("a tool's database", () => {
   });
 });
 
-test("a statement of a transaction cannot lift the time limit of those after it", async () => {
+test("a statement of a transaction cannot lift the time limit of later ones", async () => {
   const db = shard.db(acme, { statementTimeoutMs: 200 });
   const lift = "SELECT set_config('statement_timeout', '0', true)";
   const long = "SELECT count(*) FROM generate_series(1, 1000000000)";
@@ -103,7 +103,7 @@ test("a statement of a transaction cannot lift the time limit of those after it"
   ]);
 });
 
-test("a row that could be neither noted nor copied is refused when it is written", async () => {
+test("a row that could not be recorded or copied is refused when it is written", async () => {
   const db = shard.db(acme);
   const big = "INSERT INTO products (id, name, price_cents, description) VALUES ('big', 'x', 1, repeat('x', $1::int))";
   await expect(db.query(big, [9_000_000])).rejects.toMatchObject({ sqlState: "54000" });
