@@ -9,13 +9,13 @@ import type { ArchiveHost } from "./backups/job.ts";
 import { plainRefusal } from "./calls/refusal.ts";
 import { type CallHost, authorize } from "./calls/run-call.ts";
 import { TenantCalls } from "./calls/tenant-calls.ts";
-import { createContext } from "./control/context.ts";
+import { type Context, createContext } from "./control/context.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
-import { type ControlTenants, tenantsOf } from "./control/tenants-store.ts";
+import { type ControlTenants, controlTenants } from "./control/tenants-store.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "./core/call.ts";
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { Mutex } from "./core/mutex.ts";
-import type { TenantConfig, TenantId } from "./core/tenant.ts";
+import type { TenantId } from "./core/tenant.ts";
 import type { FallbackCall } from "./core/usage.ts";
 import { refusedCredential } from "./identity/credential-check.ts";
 import { startProvisioning } from "./lifecycle/provisioning-start.ts";
@@ -28,14 +28,15 @@ import { NO_USAGE } from "./metering/outbox.ts";
 import { applyBillingEvents } from "./subscriptions/apply-events.ts";
 import { TenantPlan } from "./subscriptions/plan-change.ts";
 import { placeTenant } from "./tenant-db/placement.ts";
-import { TenantData } from "./tenant-db/tenant-data.ts";
-import type { CallScopedDb } from "./tenant-db/tenant-db.ts";
+import { CurrentRows, TenantData } from "./tenant-db/tenant-data.ts";
 
 export class TenantObject extends DurableObject<Env> {
   readonly #tenantId: TenantId;
+  readonly #context: Context;
   readonly #config: TenantConfigCopy;
   readonly #usage: TenantUsage;
   readonly #data: TenantData;
+  readonly #rows: CurrentRows;
   readonly #host: CallHost;
   readonly #calls: TenantCalls;
   readonly #plan: TenantPlan;
@@ -51,6 +52,7 @@ export class TenantObject extends DurableObject<Env> {
   constructor(ctx: DurableObjectState, env: Env) {
     super(ctx, env);
     const tenantId = (this.#tenantId = (ctx.id.name ?? "") as TenantId);
+    const context = (this.#context = createContext(env));
     const now = (): number => this.now();
     this.#usage = new TenantUsage(ctx.storage, env, tenantId, now);
     this.#config = new TenantConfigCopy({
@@ -66,13 +68,13 @@ export class TenantObject extends DurableObject<Env> {
       waitUntil: (work) => ctx.waitUntil(work),
     });
     const host: MoveHost & ArchiveHost & RemovalHost = {
-      place: () => this.#place(),
+      place: () => this.#rows.withPlacement(),
       pause: (withinMs) => this.#data.pause(withinMs),
       resume: () => this.#data.resume(),
       expect: (placement) => this.#data.prewarm(placement, this.now()),
       adopt: async () => {
         await this.#config.read();
-        await this.#rowsOrThrow();
+        await this.#rows.open();
         ctx.waitUntil(this.refresh().catch(() => undefined)); // tells the control tables; the sweep repeats it
       },
       now,
@@ -93,7 +95,7 @@ export class TenantObject extends DurableObject<Env> {
         return typeof config === "string" ? { refusal: plainRefusal(config) } : config;
       },
       refuse: () => undefined,
-      rows: (config) => this.#openRows(config),
+      rows: (config) => this.#rows.of(config),
       usage: () => this.#usage.open(),
     };
     this.#calls = new TenantCalls(this.#host);
@@ -101,14 +103,15 @@ export class TenantObject extends DurableObject<Env> {
     this.#plan = new TenantPlan(env, tenantId, this.#billing, { ...host, gate: this.#calls.gate });
     this.#archive = new TenantArchive(env, tenantId, host);
     this.#removal = new TenantRemoval(env, tenantId, host);
-    this.#data = new TenantData(createContext(env), tenantId, (left) => this.#move.heal(left));
+    this.#data = new TenantData(context, tenantId, (left) => this.#move.heal(left));
+    this.#rows = new CurrentRows(this.#data, this.#config, now);
     const stored = this.#usage.setting("config");
     if (stored !== undefined) this.#config.restore(stored);
     if (this.#config.latest !== undefined) this.#data.resize(this.#config.latest.limits);
   }
 
   #tenants(): ControlTenants {
-    return tenantsOf(this.env);
+    return controlTenants(this.#context.control);
   }
 
   /** The clock of every decision of this object. */
@@ -151,13 +154,13 @@ export class TenantObject extends DurableObject<Env> {
     this.#usage.countFallbackCalls(calls);
   }
 
-  /** Applies the tenant's waiting Stripe events, one after the other: this object is the tenant's lock. */
+  /** Applies the tenant's waiting Stripe events in turn. */
   applyInbox(): Promise<void> {
-    // One that has not begun yet will find this event, too.
+    // A run that has not begun yet will find this event, too.
     return (this.#nextInbox ??= this.#billing.run(async () => {
       this.#nextInbox = undefined;
       await applyBillingEvents(this.env, this.#tenantId);
-      // Also what an earlier attempt has changed and could not tell.
+      // Also covers a change of an earlier attempt that died before its refresh.
       if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
     }));
   }
@@ -172,20 +175,20 @@ export class TenantObject extends DurableObject<Env> {
     return startProvisioning(this.env, this.#tenantId);
   }
 
-  /** Makes the tenant's rows ready for its first call: a place for them, proved to be its own, and what it starts with. */
+  /** Prepares the tenant's rows for its first call: makes a placement, proves its isolation, and seeds the rows. */
   async prepareRows(): Promise<void> {
     const tenant = await this.#tenants().summary(this.#tenantId);
     if (tenant === undefined) throw new AppError("tenant_unknown");
-    await placeTenant(createContext(this.env), this.#tenantId, tenant);
+    await placeTenant(this.#context, this.#tenantId, tenant);
     await this.refresh();
-    const rows = await this.#rowsOrThrow();
+    const rows = await this.#rows.open();
     await this.#data.prewarmSession();
     await seedTenant(rows);
   }
 
-  /** Whether the tenant's own way to its rows works. Returns what is wrong in our words, or nothing. */
+  /** Checks the tenant's access to its rows. Returns what is wrong, in Tollgate's words; `undefined` when all is well. */
   async checkRows(): Promise<string | undefined> {
-    return checkTenantRows(await this.#rowsOrThrow(), this.#tenantId);
+    return checkTenantRows(await this.#rows.open(), this.#tenantId);
   }
 
   /** Has the tenant's open move gone on with. */
@@ -208,7 +211,7 @@ export class TenantObject extends DurableObject<Env> {
     return this.#pieces.run(() => this.#removal.advance());
   }
 
-  /** Takes a tenant that leaves back. Returns why not, or nothing. */
+  /** Reactivates a tenant that leaves. Returns why it cannot be, or `undefined`. */
   reactivate(): Promise<ErrorCode | undefined> {
     // Stripe's events about the new subscription wait until the tenant has it.
     return this.#pieces.run(() => this.#billing.run(() => this.#removal.comeBack()));
@@ -222,41 +225,17 @@ export class TenantObject extends DurableObject<Env> {
     return refused ?? (config.state === "gone" ? "tenant_gone" : this.#archive.stream());
   }
 
-  /** Others wait for a session of the fleet's: idle ones are closed. */
+  /** Closes idle sessions: other tenants wait for one from the session budget. */
   yieldSessions(): void {
     this.#data.yieldSessions();
   }
 
-  /** Whether objects answer and their storage does; for the health page, which asks an object of no tenant. */
+  /** Shows that the object and its storage answer. /health calls it on an object of no tenant. */
   probe(): { rows: number } {
     return { rows: this.ctx.storage.sql.exec(`SELECT count(*) AS rows FROM sqlite_master`).toArray().length };
   }
 
   override async alarm(): Promise<void> {
     await this.#usage.alarm();
-  }
-
-  // ---- the tenant's rows
-
-  #openRows({ placement }: TenantConfig): CallScopedDb | "tenant_provisioning" | ReturnType<TenantData["open"]> {
-    if (placement === null) return "tenant_provisioning";
-    return this.#data.cached(placement, this.now()) ?? this.#data.open(placement, this.now());
-  }
-
-  /** The rows and their placement, through a login whose isolation was proved lately. */
-  async #place(): ReturnType<ArchiveHost["place"]> {
-    const known = this.#data.cached(this.#config.fresh()?.placement ?? null, this.now());
-    const rows = known ?? (await this.#rowsOrThrow());
-    const placement = this.#config.latest?.placement ?? null;
-    if (placement === null) throw new AppError("tenant_provisioning");
-    return { placement, rows };
-  }
-
-  async #rowsOrThrow(): Promise<CallScopedDb> {
-    const config = await this.#config.current();
-    if (typeof config === "string") throw new AppError(config);
-    const db = await this.#openRows(config);
-    if (typeof db === "string") throw new AppError(db);
-    return db;
   }
 }

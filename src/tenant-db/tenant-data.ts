@@ -4,6 +4,7 @@
 // rows have moved is sent again to their new placement, so that a call does not notice a move.
 import type { Context } from "../control/context.ts";
 import { placementsStore } from "../control/placements-store.ts";
+import type { TenantConfigCopy } from "../control/tenant-config.ts";
 import {
   type ProofOutcome,
   isProven,
@@ -21,7 +22,7 @@ import { PauseGate } from "../core/pause-gate.ts";
 import type { Placement } from "../core/placement.ts";
 import type { Limits } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantConfig, TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
 import { SessionShare } from "./session-budget.ts";
@@ -228,6 +229,42 @@ export class TenantData {
   async reencryptLogin(placement: Placement): Promise<void> {
     const login = await reencrypted(this.#context.env, placement);
     if (login !== undefined) await placementsStore(this.#context.control).replaceLogin(placement, login);
+  }
+}
+
+/** The rows of the placement that the tenant's configuration names at the moment. */
+export class CurrentRows {
+  readonly #data: TenantData;
+  readonly #config: TenantConfigCopy;
+  readonly #now: () => number;
+
+  constructor(data: TenantData, config: TenantConfigCopy, now: () => number) {
+    this.#data = data;
+    this.#config = config;
+    this.#now = now;
+  }
+
+  /** The rows of this configuration, at once if they are open, or why there are none. */
+  of({ placement }: TenantConfig): CallScopedDb | "tenant_provisioning" | ReturnType<TenantData["open"]> {
+    if (placement === null) return "tenant_provisioning";
+    return this.#data.cached(placement, this.#now()) ?? this.#data.open(placement, this.#now());
+  }
+
+  /** The rows. Throws the code of why there are none. */
+  async open(): Promise<CallScopedDb> {
+    const config = await this.#config.current();
+    if (typeof config === "string") throw new AppError(config);
+    const rows = await this.of(config);
+    if (typeof rows === "string") throw new AppError(rows);
+    return rows;
+  }
+
+  /** The rows together with their placement. Throws the code of why there are none. */
+  async withPlacement(): Promise<{ placement: Placement; rows: CallScopedDb }> {
+    const rows = await this.open();
+    const placement = this.#config.latest?.placement ?? null;
+    if (placement === null) throw new AppError("tenant_provisioning");
+    return { placement, rows };
   }
 }
 
