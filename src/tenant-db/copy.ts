@@ -1,6 +1,7 @@
-// Copies one tenant's rows from one place to another while the tenant writes. Rows are read and written as the tenant
-// itself on both sides, so that the walls hold for a copy, too; only what the tables' log says is read as the owner.
-// Values travel as PostgreSQL's own text, inside one JSON value that nothing here takes apart.
+// Copies one tenant's rows from one placement to another while the tenant writes. Both sides are read and written as the
+// tenant, so that isolation holds for a copy too; only the log of changed keys is read as the owner of the database.
+// Values travel as PostgreSQL's own text inside one JSON value, which this code never parses.
+import * as z from "zod";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type NeonConnection, SqlError } from "../adapters/neon.ts";
@@ -8,37 +9,49 @@ import { type NeonConnection, SqlError } from "../adapters/neon.ts";
 /** Runs statements as the tenant, in one transaction. */
 export type AsTenant = (statements: readonly Statement[]) => Promise<Row[][]>;
 
-export interface Column {
-  name: string;
-  type: string;
-  /** What SQL a row gets here that says nothing; `null`: NULL. */
-  fallback?: string | null;
-}
+const Column = z.object({
+  name: z.string(),
+  type: z.string(),
+  /** The SQL of the default value; `null`: none. */
+  fallback: z.string().nullish(),
+});
+export type Column = z.infer<typeof Column>;
 
-export interface Table {
-  name: string;
-  columns: readonly Column[];
-  /** The primary key's, in its order. */
-  keys: readonly Column[];
-}
+const Table = z.object({
+  name: z.string(),
+  columns: z.array(Column).readonly(),
+  /** The columns of the primary key, in its order. */
+  keys: z.array(Column).readonly(),
+});
+export type Table = z.infer<typeof Table>;
 
-/** A row's key, as text. */
-export type Key = Readonly<Record<string, string>>;
+/** PostgreSQL aggregates no columns to NULL: of a table without columns or without a primary key. */
+const columnsOrNone = z
+  .array(Column)
+  .nullable()
+  .transform((columns) => columns ?? []);
+const StoredTable = Table.extend({
+  columns: columnsOrNone,
+  keys: columnsOrNone,
+  refersTo: z.array(z.string()),
+});
 
-export interface ChangedKeys {
-  table: string;
-  keys: Key[];
-}
+const Key = z.record(z.string(), z.string()).readonly();
+/** A row's key: column names to values as text. */
+export type Key = z.infer<typeof Key>;
 
-/** More changes than these are not followed one by one: all is copied again. */
+const ChangedKeys = z.object({ table: z.string(), keys: z.array(Key) });
+export type ChangedKeys = z.infer<typeof ChangedKeys>;
+
+/** With more changes than this, copying all rows again is less work than following each change. */
 const MAX_CHANGED = 20_000;
-/** Of rows in one request; far below what a request may hold, and some milliseconds of work. */
+/** Rows in one request: far below the size limit of a request, and a few milliseconds of work. */
 const CHUNK_ROWS = 1_000;
 const CHUNK_BYTES = 2_000_000;
-/** A second's work or less: many times that in one statement would meet its time limit. */
+/** Rows deleted by one statement: at most a second's work, well below the statement's time limit. */
 const DELETED_AT_ONCE = 10_000;
 
-/** The tenant's tables, each before those that refer to it. */
+/** The tenant's tables. Each comes before the tables that refer to it. */
 export async function tablesOf(asTenant: AsTenant): Promise<Table[]> {
   const [rows = []] = await asTenant([
     {
@@ -58,17 +71,17 @@ export async function tablesOf(asTenant: AsTenant): Promise<Table[]> {
              ORDER BY c.relname`,
     },
   ]);
-  const left = rows as unknown as (Table & { refersTo: string[] })[];
+  const left = rows.map((row) => StoredTable.parse(row));
   const ordered: Table[] = [];
   while (left.length > 0) {
     const next = left.findIndex(({ refersTo }) => !left.some((table) => refersTo.includes(table.name)));
-    // Tables that refer to each other in a circle have no order; whichever is first may be refused.
+    // Tables that refer to each other in a circle have no order. The copy of the first one may be refused.
     ordered.push(...left.splice(Math.max(0, next), 1).map(({ name, columns, keys }) => ({ name, columns, keys })));
   }
   return ordered;
 }
 
-/** What the target lacks of the source's tables, in words; nothing when every row of the source fits. */
+/** Names the tables and columns that the target lacks. Empty when every row of the source fits. */
 export function lackingIn(target: readonly Table[], source: readonly Table[]): string[] {
   return source.flatMap((table) => {
     const same = target.find(({ name }) => name === table.name);
@@ -79,7 +92,7 @@ export function lackingIn(target: readonly Table[], source: readonly Table[]): s
   });
 }
 
-/** The next rows of a table after a key, as `applyRows` takes them, and the key of the last. */
+/** Reads the next rows of a table after a key, in the form that `applyRows` takes, and the key of the last row. */
 export async function readChunk(
   asTenant: AsTenant,
   table: Table,
@@ -100,10 +113,14 @@ export async function readChunk(
     },
   ]);
   const [row] = found;
-  return { rows: String(row?.["rows"]), count: Number(row?.["count"]), last: (row?.["last"] ?? null) as Key | null };
+  return {
+    rows: String(row?.["rows"]),
+    count: Number(row?.["count"]),
+    last: Key.nullable().parse(row?.["last"] ?? null),
+  };
 }
 
-/** The rows that have these keys now, as `applyRows` takes them. */
+/** Reads the rows that have these keys now, in the form that `applyRows` takes. */
 export async function readKeys(asTenant: AsTenant, table: Table, keys: readonly Key[]): Promise<string> {
   const [found = []] = await asTenant([
     {
@@ -115,7 +132,7 @@ export async function readKeys(asTenant: AsTenant, table: Table, keys: readonly 
   return String(found[0]?.["rows"]);
 }
 
-/** Writes rows over those with the same keys. Of `keys`, those that are not among the rows are deleted. */
+/** Inserts rows or replaces those with the same keys. Deletes the rows of `keys` that are not among `rows`. */
 export function applyRows(table: Table, rows: string, keys: readonly Key[] = []): Statement[] {
   const columns = table.columns.map(({ name }) => id(name));
   const values = table.columns.map(({ type }, index) => `(v ->> ${index})::${type}`);
@@ -141,7 +158,7 @@ export function applyRows(table: Table, rows: string, keys: readonly Key[] = [])
   return [removal, upsert];
 }
 
-/** Deletes all of the tenant's rows, those that refer to others first, some at a time. `before` goes before each delete. */
+/** Deletes all of the tenant's rows in portions, referring tables first. `before` precedes each delete in its transaction. */
 export async function emptyTables(
   asTenant: AsTenant,
   tables: readonly Table[],
@@ -159,7 +176,7 @@ export async function emptyTables(
   }
 }
 
-/** How many rows each table has, and a sum over all their values that does not depend on their order. */
+/** For each table, the number of rows and a checksum over all values that does not depend on the order of rows. */
 export async function sumsOf(asTenant: AsTenant, tables: readonly Table[]): Promise<Record<string, string>> {
   if (tables.length === 0) return {};
   const sums = tables.map(
@@ -170,20 +187,20 @@ export async function sumsOf(asTenant: AsTenant, tables: readonly Table[]): Prom
   return Object.fromEntries(rows.map((row) => [String(row["name"]), String(row["sum"])]));
 }
 
-/** Goes before what is written as a copy: refused when the copying has since been begun anew. */
+/** Goes before the writes of a copy. The database refuses it once a newer copy has started. */
 export function underToken(token: number): Statement {
   return { text: `SELECT tollgate.loading($1)`, params: [token] };
 }
 
 // ---- as the owner of the database
 
-/** What changed since a mark, and the mark to go on from: what was under way comes again. */
+/** The changes since a mark, and the next mark. Transactions that were still open are reported again after the next mark. */
 export interface Changes {
   mark: string;
   changed: ChangedKeys[];
 }
 
-/** The keys that changed in transactions from `mark` on. `undefined`: so many that copying all again is less work. */
+/** The keys that changed in transactions from `mark` on. `undefined`: more than `MAX_CHANGED`, so copy all rows again. */
 export async function changesSince(
   owner: NeonConnection,
   tenantId: TenantId,
@@ -206,32 +223,32 @@ function changesQuery(tenantId: TenantId, mark: string): Statement {
 
 function changesOf([row]: readonly Row[]): Changes | undefined {
   if (Number(row?.["count"]) > MAX_CHANGED) return undefined;
-  return { mark: String(row?.["mark"]), changed: (row?.["changed"] ?? []) as ChangedKeys[] };
+  return { mark: String(row?.["mark"]), changed: z.array(ChangedKeys).parse(row?.["changed"] ?? []) };
 }
 
 const markQuery: Statement = { text: `SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS mark` };
 
-/** Where changes must be followed from, for a copy that begins now. */
+/** The mark from which a copy that begins now has to follow changes. */
 export async function markOf(owner: NeonConnection): Promise<string> {
   const [rows = []] = await owner.batch([markQuery]);
   return String(rows[0]?.["mark"]);
 }
 
+/** The write gate of a tenant's rows in one database. `shut`: writes are refused. `loading`: writes belong to a copy. */
 type Gate = { state: "shut" | "loading"; token: number } | null;
 
 const LOCK_NOT_AVAILABLE = "55P03";
 
 /**
- * Marks the rows behind the tenant's gate as a copy, or opens the gate (`null`). Returns false when a writer that is under
- * way did not end within `waitMs`.
+ * Sets the tenant's write gate; `null` opens it. Returns false when a running writer did not end within `waitMs`.
  */
 export async function setGate(owner: NeonConnection, tenantId: TenantId, gate: Gate, waitMs: number): Promise<boolean> {
   return (await whenFree(owner, moveGate(tenantId, gate, waitMs))) !== undefined;
 }
 
 /**
- * Shuts the gate for the tenant's writes, and tells what they have changed since the mark, in one round trip. `busy`: a
- * writer that is under way did not end within `waitMs`, and the gate is where it was.
+ * Shuts the tenant's write gate and returns the changes since the mark, in one round trip. `busy`: a running writer did not
+ * end within `waitMs`, and the gate is unchanged.
  */
 export async function shutGate(
   owner: NeonConnection,
@@ -243,7 +260,7 @@ export async function shutGate(
   return results === undefined ? "busy" : changesOf(results.at(-1) ?? []);
 }
 
-/** Opens the gate of what was a copy, and tells from where the tenant's own changes begin, in one round trip. */
+/** Opens the write gate of a finished copy. Returns the mark from which the tenant's own changes begin, in one round trip. */
 export async function openGate(owner: NeonConnection, tenantId: TenantId, waitMs: number): Promise<string> {
   const results = await owner.batch([markQuery, ...moveGate(tenantId, null, waitMs)]);
   return String(results[0]?.[0]?.["mark"]);
@@ -265,16 +282,16 @@ async function whenFree(owner: NeonConnection, statements: readonly Statement[])
   }
 }
 
-/** Forgets what was noted of the tenant here, some at a time, and opens its gate. */
+/** Deletes the tenant's change log in portions and opens its write gate. */
 export async function forgetChanges(owner: NeonConnection, tenantId: TenantId): Promise<void> {
   await forgetNotes(owner, tenantId, ["changes"]);
   await owner.query(`SELECT tollgate.set_gate($1, NULL, NULL)`, [tenantId]);
 }
 
-/** The tables beside the tenants' own that may hold values of a tenant's rows. */
+/** The internal tables that may hold values of a tenant's rows. */
 export const notes = ["changes", "staged", "undone"] as const;
 
-/** Deletes a tenant's lines of such tables, some at a time. */
+/** Deletes a tenant's rows of such tables in portions. */
 export async function forgetNotes(
   owner: NeonConnection,
   tenantId: TenantId,
@@ -295,20 +312,22 @@ export async function forgetNotes(
 
 // ---- SQL
 
+/** A quoted identifier. */
 export function id(name: string): string {
   return `"${name.replaceAll('"', '""')}"`;
 }
 
+/** A quoted string literal. */
 export function literal(text: string): string {
   return `'${text.replaceAll("'", "''")}'`;
 }
 
-/** All values of a row, as a JSON list of texts. */
+/** SQL for all values of a row, as a JSON list of texts. */
 function valuesOf(table: Table, row: string): string {
   return `to_jsonb(ARRAY[${table.columns.map(({ name }) => `${row}.${id(name)}::text`).join(", ")}])`;
 }
 
-/** A row's key, as the log writes it. */
+/** SQL for a row's key in the form of the change log. */
 export function keyOf(table: Pick<Table, "keys">, row: string): string {
   return `jsonb_build_object(${table.keys.map(({ name }) => `${literal(name)}, ${row}.${id(name)}::text`).join(", ")})`;
 }

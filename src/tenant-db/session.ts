@@ -296,6 +296,6 @@ function rowsOf({ fields, values }: Answer, asValues: boolean): Row[] {
       return value === null ? null : parse(value);
     }),
   );
-  if (asValues) return parsed as unknown as Row[];
+  if (asValues) return parsed as unknown[] as Row[];
   return parsed.map((row) => Object.fromEntries(columns.map(({ name }, i) => [name, row[i]])));
 }
