@@ -1,15 +1,15 @@
--- Where each tenant's rows are: databases ("shards") that hold tenants, and the place of each tenant in one of them.
--- What the dispatcher reads is data, so that a tenant can be moved; a hash of its id could not be changed for one of them.
+-- Where each tenant's rows are: shards (databases that hold tenants) and placements (one tenant's part of a shard).
+-- The dispatcher reads rows rather than hashing the tenant's id, so that a single tenant can be moved.
 
 CREATE TABLE shards (
   id text PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9_-]{0,59}$'),
-  -- shared: tables with row security. schema: a schema and a login role for each tenant. database: one tenant alone.
+  -- shared: tables with row security. schema: a schema and a login role for each tenant. database: only one tenant.
   strategy text NOT NULL CHECK (strategy IN ('shared', 'schema', 'database')),
   region text NOT NULL,
-  -- Where it answers, `host` or `host:port`, and the database's name there. NULL while it is being made.
+  -- Its address, `host` or `host:port`, and the database's name. NULL while the shard is being created.
   host text,
   database text,
-  -- Encrypted `user:password` pairs: of the owner, who migrates and makes schemas and roles; of the login that the tools of
+  -- Encrypted `user:password` pairs: the owner, who migrates and creates schemas and roles, and the login that tools on
   -- shared tables run as.
   owner_login text,
   app_login text,
@@ -21,8 +21,8 @@ CREATE TABLE shards (
   created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- A tenant has one placement in force (tenants.placement_id), and while it moves a second one. The role and the schema of
--- a placement are named after its id: unique for any tenant, and saying nothing to whoever reads a catalogue.
+-- A tenant has one placement in force (tenants.placement_id) and a second one during a move. The role and the schema of a
+-- placement are named after its id: unique, and without meaning to a reader of the catalogue.
 CREATE TABLE placements (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
@@ -40,7 +40,7 @@ CREATE UNIQUE INDEX placements_live ON placements (tenant_id, shard_id) WHERE st
 CREATE INDEX placements_by_shard ON placements (shard_id) WHERE state <> 'dropped';
 
 ALTER TABLE tenants ADD COLUMN placement_id bigint REFERENCES placements (id);
--- Where the tenant's contract wants its data; NULL: anywhere.
+-- The region that the tenant's contract requires; NULL: any.
 ALTER TABLE tenants ADD COLUMN region text;
 
 -- Every tenant so far lives on the first shared shard, whose address `npm run migrate` registers.

@@ -1,31 +1,31 @@
--- Migrations of the tenants' own schemas, one run at a time: what a run was asked to do, how far it is, and how each
--- schema came out of it. Placements say which version each schema has; a run is what brought them there.
+-- Fleet migrations, which run over tenants' own schemas, one run at a time: the options, the progress and each schema's
+-- result. The placement holds the version of each schema.
 
 CREATE TABLE migration_runs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-  -- done: every schema is there. failed: every one was tried, and some are not. stopped: before all were tried.
+  -- done: every schema has the version. failed: all were tried, some failed. stopped: it ended before all were tried.
   state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed', 'stopped')),
   started_by text NOT NULL,
   options jsonb NOT NULL,
-  -- Who executes it: a Workflow, which is started again when it goes silent, or a terminal, which is not.
+  -- What executes it. The sweep restarts a Workflow without heartbeats, but not a terminal.
   runner text NOT NULL CHECK (runner IN ('workflow', 'terminal')),
-  -- Grows when somebody else takes it up; whoever executes an earlier attempt notices and leaves.
+  -- Grows when another runner takes over; the runner of an earlier attempt notices and stops.
   attempt integer NOT NULL DEFAULT 1,
-  -- NULL until it is planned.
+  -- NULL before planning.
   plan jsonb,
-  -- Those that are tried before all others.
+  -- Placements that are tried before all others.
   cohort bigint[] NOT NULL DEFAULT '{}',
-  -- Every other placement up to this one was tried.
+  -- Every placement up to this one, outside of the cohort, was tried.
   reached bigint NOT NULL DEFAULT 0,
   applied integer NOT NULL DEFAULT 0,
-  -- Found to be there already, because an answer was lost or another run was faster.
+  -- Schemas that had the version already, because an answer was lost or another run was faster.
   current integer NOT NULL DEFAULT 0,
   failed integer NOT NULL DEFAULT 0,
   drifted integer NOT NULL DEFAULT 0,
   busy integer NOT NULL DEFAULT 0,
   peak_connections integer NOT NULL DEFAULT 0,
   stop_requested boolean NOT NULL DEFAULT false,
-  -- Why it stopped, in our words.
+  -- Why it stopped, in Tollgate's words.
   reason text,
   started_at timestamptz NOT NULL DEFAULT now(),
   progressed_at timestamptz NOT NULL DEFAULT now(),
@@ -40,7 +40,7 @@ CREATE TABLE migration_results (
   tries integer NOT NULL,
   took_ms integer NOT NULL,
   sql_state text,
-  -- In our words: what a database says may quote rows.
+  -- In Tollgate's words: a database's message may quote rows.
   reason text,
   at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (run_id, placement_id)

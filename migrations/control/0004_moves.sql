@@ -1,28 +1,29 @@
--- Moves of live tenants from one placement to another. A row is all that a move knows of itself, so that whoever goes on
--- with it, after whatever ended, finds where it stood.
+-- Moves of live tenants from one placement to another. A row holds the whole state of a move, so that any later step can
+-- resume it.
 
 CREATE TABLE moves (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
-  -- preparing: the new place is made. copying: rows are copied while the tenant writes. moved: the new place is in force,
-  -- the old copy kept. returning: the tenant goes back. confirmed: the old copy is gone. undone: the new one is.
+  -- preparing: the new placement is being made. copying: rows are copied while the tenant writes. moved: the new placement is
+  -- in force, the old copy still exists. returning: the tenant moves back. confirmed: the old copy is deleted. undone: the new
+  -- copy is deleted.
   state text NOT NULL DEFAULT 'preparing'
     CHECK (state IN ('preparing', 'copying', 'moved', 'returning', 'confirmed', 'undone')),
   strategy text NOT NULL CHECK (strategy IN ('shared', 'schema', 'database')),
-  -- A shard that was asked for; NULL: any.
+  -- The requested shard; NULL: any.
   shard_id text REFERENCES shards (id),
   from_placement bigint NOT NULL REFERENCES placements (id),
   to_placement bigint REFERENCES placements (id),
-  -- How far the first copy is: the table and the last key of it; NULL: not begun, or complete (see `mark`).
+  -- Progress of the first copy: the table and its last key; NULL: not begun, or complete (see `mark`).
   cursor jsonb,
   copied boolean NOT NULL DEFAULT false,
-  -- Changes of transactions from this one on must still be copied.
+  -- Changes of transactions from this one on are not copied yet.
   mark text,
   rows_copied bigint NOT NULL DEFAULT 0,
   rounds integer NOT NULL DEFAULT 0,
-  -- Raised by every attempt at the change-over and by whoever breaks one off: one that comes late finds another number.
+  -- Grows with every attempt at the switch-over and every cancellation, so that a late attempt finds another number.
   attempt integer NOT NULL DEFAULT 0,
-  -- For how long the tenant's statements waited at the change-over.
+  -- How long the tenant's statements waited at the switch-over.
   pause_ms integer,
   error text,
   started_at timestamptz NOT NULL DEFAULT now(),

@@ -1,22 +1,22 @@
--- Work on one tenant's data that takes longer than a request: backups, restores, imports. A row is all that a job knows of
--- itself, so that whoever goes on with it, after whatever ended, finds where it stood.
+-- Work on one tenant's data that takes longer than a request: backups, restores, imports. A row holds the whole state of a
+-- job, so that any later step can resume it.
 
 CREATE TABLE jobs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
   kind text NOT NULL CHECK (kind IN ('backup', 'restore', 'import')),
   state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed')),
-  -- What was asked for, and under `key` the file in the bucket.
+  -- The request, with the file's key in the bucket under `key`.
   request jsonb NOT NULL,
-  -- Where the next piece begins.
+  -- Where the next step begins.
   progress jsonb NOT NULL DEFAULT '{}',
-  -- Grows with every piece: one that comes late finds another number.
+  -- Grows with every step, so that a late step finds another number.
   version integer NOT NULL DEFAULT 0,
-  -- Of pieces, in a row.
+  -- Failed steps in a row.
   failures integer NOT NULL DEFAULT 0,
-  -- What came of it, for whoever looks.
+  -- The result, for the API.
   result jsonb,
-  -- In our words: what a database says may quote rows.
+  -- In Tollgate's words: a database's message may quote rows.
   error text,
   started_at timestamptz NOT NULL DEFAULT now(),
   progressed_at timestamptz NOT NULL DEFAULT now(),
@@ -27,9 +27,9 @@ CREATE INDEX jobs_running ON jobs (progressed_at) WHERE state = 'running';
 CREATE UNIQUE INDEX jobs_one_at_a_time ON jobs (tenant_id, kind) WHERE state = 'running' AND kind <> 'backup';
 CREATE UNIQUE INDEX jobs_one_file_each ON jobs ((request ->> 'key')) WHERE kind = 'backup';
 
--- What the operator has switched on for a tenant; tools read it.
+-- Feature switches that the operator sets and tools read.
 ALTER TABLE tenants ADD COLUMN features jsonb NOT NULL DEFAULT '{}';
--- When the log of changes was last shortened there.
+-- When the shard's change log was last pruned.
 ALTER TABLE shards ADD COLUMN pruned_at timestamptz;
 
 GRANT SELECT, INSERT ON jobs TO tollgate_service;

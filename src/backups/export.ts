@@ -9,7 +9,7 @@ import { placementsStore } from "../control/placements-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { openTenantDb, ownerUrl } from "../tenant-db/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
-import { type AsTenant, tablesOf } from "../tenant-db/copy.ts";
+import { type AsTenant, Key, Table, tablesOf } from "../tenant-db/copy.ts";
 import {
   type History,
   RecoveryPoint,
@@ -30,16 +30,11 @@ export interface Side extends History {
   asTenant: AsTenant;
 }
 
-const Column = z.object({ name: z.string(), type: z.string(), fallback: z.string().nullable().exactOptional() });
-const Key = z.record(z.string(), z.string());
-
 /** Where an export stands. */
 export const ExportState = z.object({
   placementId: z.int(),
   header: Header,
-  tables: z.array(
-    z.object({ name: z.string(), columns: z.array(Column).readonly(), keys: z.array(Column).readonly() }),
-  ),
+  tables: z.array(Table),
   point: RecoveryPoint,
   /** What the next unit holds. `after` is the last key, row or path of the unit before. */
   next: z.discriminatedUnion("part", [

@@ -13,11 +13,11 @@ const Column = z.object({
   name: z.string(),
   type: z.string(),
   /** The SQL of the default value; `null`: none. */
-  fallback: z.string().nullish(),
+  fallback: z.string().nullable().exactOptional(),
 });
 export type Column = z.infer<typeof Column>;
 
-const Table = z.object({
+export const Table = z.object({
   name: z.string(),
   columns: z.array(Column).readonly(),
   /** The columns of the primary key, in its order. */
@@ -36,7 +36,7 @@ const StoredTable = Table.extend({
   refersTo: z.array(z.string()),
 });
 
-const Key = z.record(z.string(), z.string()).readonly();
+export const Key = z.record(z.string(), z.string()).readonly();
 /** A row's key: column names to values as text. */
 export type Key = z.infer<typeof Key>;
 

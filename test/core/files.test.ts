@@ -1,4 +1,4 @@
-// The files adapter over a bucket in memory that keeps R2's contract for listings.
+// The files adapter on an in-memory bucket with R2's contract for listings.
 import { expect, test } from "vitest";
 import { createTenantFiles, writeStorageMarker } from "../../src/adapters/files.ts";
 import { errorCode } from "../../src/core/errors.ts";
@@ -21,7 +21,7 @@ function object(key: string, { body, httpMetadata }: Stored) {
   };
 }
 
-/** `keys` shows what is really there; `down` makes every request fail. */
+/** `keys` lists the stored objects; `down` makes every request fail. */
 function aBucket() {
   const keys = new Map<string, Stored>();
   const state = { down: false };
@@ -54,7 +54,7 @@ function aBucket() {
 
 const acme = TenantId.parse("acme");
 
-test("a document is kept under its tenant's prefix, read, replaced and deleted", async () => {
+test("a document is stored under its tenant's prefix, and can be read, replaced and deleted", async () => {
   const { bucket, keys } = aBucket();
   const files = createTenantFiles({ bucket, tenantId: acme });
   expect(await files.read("notes/a.md")).toBeUndefined();
@@ -80,7 +80,7 @@ test("a composed and a decomposed name are one document", async () => {
   expect(await files.read("cafe\u0301.md")).toMatchObject({ text: "1" });
 });
 
-test("another tenant's documents are neither listed nor reached, also where one id begins the other", async () => {
+test("another tenant's documents are neither listed nor reached, also when one id is a prefix of the other", async () => {
   const { bucket, keys } = aBucket();
   const mine = createTenantFiles({ bucket, tenantId: acme });
   await createTenantFiles({ bucket, tenantId: TenantId.parse("acme2") }).write("secret.md", "x");
@@ -108,7 +108,7 @@ test("another tenant's documents are neither listed nor reached, also where one 
   expect([...keys.keys()]).toEqual(before);
 });
 
-test("pages follow each other without a gap, within a prefix", async () => {
+test("pages of a listing have no gaps and stay within the prefix", async () => {
   const files = createTenantFiles({ bucket: aBucket().bucket, tenantId: acme });
   for (const path of ["b/2", "a/1", "b/1", "b/3", "c"]) await files.write(path, path);
   const first = await files.list({ prefix: "b/", limit: 2 });
@@ -117,7 +117,7 @@ test("pages follow each other without a gap, within a prefix", async () => {
   expect(second).toMatchObject({ files: [{ path: "b/3" }], cursor: undefined });
 });
 
-test("a document over its size is neither written nor read", async () => {
+test("a document over the size limit is neither written nor read", async () => {
   const { bucket, keys } = aBucket();
   const files = createTenantFiles({ bucket, tenantId: acme });
   await files.write("largest", "a".repeat(MAX_DOCUMENT_BYTES));
@@ -128,7 +128,7 @@ test("a document over its size is neither written nor read", async () => {
   await expect(files.read("larger").catch(errorCode)).resolves.toBe("result_too_large");
 });
 
-test("an outage of the store is told as one, and not in the store's words", async () => {
+test("an outage of R2 is reported as one, without R2's text", async () => {
   const { bucket, state } = aBucket();
   const files = createTenantFiles({ bucket, tenantId: acme });
   state.down = true;
@@ -145,9 +145,9 @@ test("an outage of the store is told as one, and not in the store's words", asyn
   }
 });
 
-test("an id that is no tenant's opens nothing", () => {
+test("a value that is not a tenant id opens no files", () => {
   for (const id of ["", "a/b", "..", "acme/files/../../other"]) {
-    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the very mistake that is tested for
+    // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- the mistake under test
     const tenantId = id as TenantId;
     expect(() => createTenantFiles({ bucket: aBucket().bucket, tenantId })).toThrow();
   }

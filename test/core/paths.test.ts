@@ -2,7 +2,7 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { MAX_PATH_BYTES, normalisePath, normalisePrefix, utf8Bytes } from "../../src/core/document-path.ts";
 
-/** Texts that like to be paths: dots, slashes, percents, odd spaces and any Unicode. */
+/** Texts that resemble paths: dots, slashes, percent signs, unusual spaces and any Unicode. */
 const pathLike = fc
   .array(
     fc.oneof(
@@ -13,13 +13,13 @@ const pathLike = fc
   )
   .map((parts) => parts.join(""));
 
-test("an accepted path stays below its prefix, whoever reads it", () => {
+test("an accepted path stays below its prefix, also for the URL parser", () => {
   fc.assert(
     fc.property(pathLike, (raw) => {
       const result = normalisePath(raw);
       if (!result.ok) return;
       const { path } = result;
-      // The URL parser knows more tricks than any list of ours: it decodes, folds dots and turns backslashes.
+      // The URL parser decodes, folds dots and converts backslashes: more than a list of cases could cover.
       const url = new URL(
         path.replaceAll("?", "_").replaceAll("#", "_").replaceAll(":", "_"),
         "file:///tenants/t/files/",
@@ -33,7 +33,7 @@ test("an accepted path stays below its prefix, whoever reads it", () => {
   );
 });
 
-test("normalising again changes nothing, and names that look alike are one", () => {
+test("normalising is idempotent, and names that look alike become one", () => {
   fc.assert(
     fc.property(pathLike, (raw) => {
       const result = normalisePath(raw);
@@ -44,7 +44,7 @@ test("normalising again changes nothing, and names that look alike are one", () 
   );
 });
 
-test("every start of an accepted path that ends at a folder is a prefix", () => {
+test("every folder of an accepted path is an accepted prefix", () => {
   fc.assert(
     fc.property(pathLike, (raw) => {
       const result = normalisePath(raw);
@@ -96,6 +96,6 @@ test.each(["", "notes/", "notes/2026-", "n"])("%j is a prefix", (prefix) => {
   expect(normalisePrefix(prefix)).toEqual({ ok: true, path: prefix });
 });
 
-test.each(["/", "../", "notes//", "notes/..", "notes/../"])("%j is no prefix", (prefix) => {
+test.each(["/", "../", "notes//", "notes/..", "notes/../"])("%j is not a prefix", (prefix) => {
   expect(normalisePrefix(prefix).ok).toBe(false);
 });

@@ -1,5 +1,5 @@
-// The pool of sessions on fakes that open, close and break as they are told: each promise by itself, and then all of them
-// under any order of events.
+// The session pool on fake sessions that open, close and break on request: first each promise alone, then all of them
+// under random orders of events.
 import * as fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { AnswerLost } from "../../src/adapters/neon.ts";
@@ -9,18 +9,18 @@ import { NeverSent, type Session } from "../../src/tenant-db/session.ts";
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-/** Lets everything happen that waits for no timer. */
+/** Runs everything that does not wait for a timer. */
 async function calm(): Promise<void> {
   for (let turns = 0; turns < 30; turns++) await Promise.resolve();
 }
 
-/** Every session's `log` has the statements of its batches, and its closing. `answer` is what its batches come to. */
+/** `log` lists the statements of the session's batches and its closing. `answer` is the result of its batches. */
 type FakeSession = { -readonly [Key in keyof Session]: Session[Key] } & {
   log: string[];
   answer?: () => Promise<never>;
 };
 
-/** A server and a budget. What takes time in truth takes none, or, by hand, as long as the test says. */
+/** A server and a budget. Operations take no time, or, by hand, as long as the test decides. */
 function aServer(pace: "at once" | "by hand" = "at once") {
   const steps = { opening: [], closing: [], asking: [] } as Record<string, PromiseWithResolvers<void>[]>;
   async function step(kind: "opening" | "closing" | "asking"): Promise<void> {
@@ -85,7 +85,7 @@ function aPool(limits: Partial<SessionLimits> = {}, server = aServer()) {
   return { pool, server, sessions: server.sessions };
 }
 
-/** A caller that keeps its session until it is told to leave. */
+/** A caller that keeps its session until the test releases it. */
 function aCaller(pool: SessionPool, signal?: AbortSignal) {
   const stay = Promise.withResolvers<string>();
   let mine: Session | undefined;
@@ -105,7 +105,7 @@ const sessionOf = (session: Session): Promise<unknown> =>
 const exhausted = expect.objectContaining({ name: "AppError", code: "sessions_exhausted" });
 const nothing = { used: 0, idle: 0, waiting: 0 };
 
-test("nothing is open before the first caller; then the most recently used session serves the next", async () => {
+test("the first caller opens the first session, and the most recently used session serves the next caller", async () => {
   const { pool, sessions, server } = aPool();
   expect([sessions.length, vi.getTimerCount()]).toEqual([0, 0]);
   const first = aCaller(pool);
@@ -121,7 +121,7 @@ test("nothing is open before the first caller; then the most recently used sessi
   expect(sessions).toHaveLength(2);
 });
 
-test("a caller is refused when too many wait or it waits too long, and leaves when it is aborted", async () => {
+test("a caller is refused when too many wait or it waits too long, and leaves the queue when it is aborted", async () => {
   const { pool } = aPool({ maxSessions: 1, maxWaiting: 2 });
   const aborting = new AbortController();
   const holder = aCaller(pool);
@@ -142,7 +142,7 @@ test("a caller is refused when too many wait or it waits too long, and leaves wh
   expect([served.session(), pool.stats()]).toEqual([undefined, { used: 0, idle: 1, waiting: 0 }]);
 });
 
-test("whoever has a session on its way is not refused for waiting", async () => {
+test("a caller for whom a session is being opened is not refused for waiting", async () => {
   const { pool, server } = aPool({ maxWaiting: 0, waitWithinMs: 100 }, aServer("by hand"));
   const [first, , surplus] = [aCaller(pool), aCaller(pool), aCaller(pool)];
   expect(await surplus.outcome).toEqual(exhausted);
@@ -154,7 +154,7 @@ test("whoever has a session on its way is not refused for waiting", async () => 
   expect(first.session()).toBeDefined();
 });
 
-test("a session that is idle for its time is closed, and no timer stays behind", async () => {
+test("an idle session is closed after its time, and no timer remains", async () => {
   const { pool, sessions } = aPool();
   const [first, second] = [aCaller(pool), aCaller(pool)];
   await calm();
@@ -172,7 +172,7 @@ test("a session that is idle for its time is closed, and no timer stays behind",
   expect([pool.stats(), vi.getTimerCount()]).toEqual([nothing, 0]);
 });
 
-test("what a caller leaves of a transaction is rolled back; what is not whole is thrown away", async () => {
+test("an open transaction of a returned session is rolled back, and a damaged session is closed", async () => {
   const { pool, sessions } = aPool();
   await pool.use((session) => session.batch([begin]));
   await calm();
@@ -187,7 +187,7 @@ test("what a caller leaves of a transaction is rolled back; what is not whole is
   await calm();
   expect(sessions[0]?.log.slice(-3)).toEqual(["BEGIN", "ROLLBACK", "closed"]);
 
-  // A statement that nobody waited for.
+  // A statement that the caller did not wait for.
   let kept: Session | undefined;
   await pool.use(async (session) => {
     kept = session;
@@ -225,7 +225,7 @@ test("a session that was lost before anything was sent is replaced, once and bef
     return sessionOf(session);
   });
   await expect(pool.use(lost)).rejects.toBeInstanceOf(NeverSent);
-  // Not when something was sent: it may stand.
+  // Not when something was sent: the server may have stored it.
   const late = vi.fn<(session: Session) => Promise<unknown>>(async (session) => {
     await sessionOf(session);
     return lost(session);
@@ -234,7 +234,7 @@ test("a session that was lost before anything was sent is replaced, once and bef
   expect([losing, lost, late].map(({ mock }) => mock.calls.length)).toEqual([2, 3, 1]);
 });
 
-test("an opening that fails is told to all who have nothing else to wait for", async () => {
+test("a failed opening refuses all callers that have no other session to wait for", async () => {
   const { pool, server } = aPool({ maxSessions: 1 });
   server.down = new Error("down");
   const callers = [aCaller(pool), aCaller(pool), aCaller(pool)];
@@ -244,7 +244,7 @@ test("an opening that fails is told to all who have nothing else to wait for", a
   expect([server.leases, pool.stats(), vi.getTimerCount()]).toEqual([0, nothing, 0]);
 });
 
-test("without a lease callers wait for a session of their own, or for the budget when there is none", async () => {
+test("without a lease callers wait for the pool's sessions, or for the budget when the pool has none", async () => {
   const { pool, server } = aPool({ maxSessions: 3 });
   server.budget = 1;
   const [first, second] = [aCaller(pool), aCaller(pool)];
@@ -273,14 +273,14 @@ test("without a lease callers wait for a session of their own, or for the budget
   for (const { outcome } of refused) expect(await outcome).toEqual(exhausted);
   expect(vi.getTimerCount()).toBe(0);
 
-  // A budget that fails is a failed opening.
+  // An error of the budget counts as a failed opening.
   server.take = () => {
     throw new Error("no answer");
   };
   expect(await aCaller(pool).outcome).toMatchObject({ message: "no answer" });
 });
 
-test("a smaller limit closes what is idle at once and what is used when it comes back, and no more", async () => {
+test("a smaller limit closes surplus sessions: idle ones at once, used ones when they are returned", async () => {
   const { pool, sessions, server } = aPool({ maxSessions: 3 }, aServer("by hand"));
   const callers = [aCaller(pool), aCaller(pool), aCaller(pool)];
   for (let turn = 0; turn < 6; turn++) {
@@ -299,7 +299,7 @@ test("a smaller limit closes what is idle at once and what is used when it comes
   expect(usable()).toEqual([false, false, false]);
 });
 
-test("a drain refuses newcomers, serves those who wait, lets the work finish and closes everything", async () => {
+test("a drain refuses new callers, serves the waiting ones, lets running work finish and closes everything", async () => {
   const { pool, sessions } = aPool({ maxSessions: 1 });
   const [working, waiting] = [aCaller(pool), aCaller(pool)];
   await calm();
@@ -314,7 +314,7 @@ test("a drain refuses newcomers, serves those who wait, lets the work finish and
   await aPool().pool.drain();
 });
 
-/** A pool and what may happen to it. Every number picks one of those that it may happen to. */
+/** A pool and the events that may happen to it. Each number picks the caller or session of an event. */
 function aWorld(first: SessionLimits) {
   const { pool, server } = aPool(first, aServer("by hand"));
   let limits = first;
@@ -371,7 +371,7 @@ function aWorld(first: SessionLimits) {
   return { server, callers, events, check, isDrained: () => drained };
 }
 
-test("under any order of events: bounded, in turn, everybody is answered and nothing is left", async () => {
+test("under any order of events the pool keeps its bounds and order, answers every caller and leaves nothing open", async () => {
   const limits = fc.record({
     maxSessions: fc.integer({ min: 1, max: 3 }),
     idleCloseMs: fc.nat({ max: 3_000 }),
@@ -382,7 +382,7 @@ test("under any order of events: bounded, in turn, everybody is answered and not
   const seldom = Object.keys(aWorld(usual).events).filter((name) => name !== "drain");
   const name = fc.oneof({ weight: 300, arbitrary: fc.constantFrom(...often, ...seldom) }, fc.constant("drain"));
   const history = fc.array(fc.tuple(name, fc.noBias(fc.nat())), { maxLength: 150, size: "max" });
-  // In the end everything that is under way comes to its end.
+  // At the end all running operations finish.
   const end = ["asking", "opening", "leave", "closing", "wait"].map((each) => [each, 399] as const);
   const ending = [["drain", 0] as const, ...Array.from({ length: 25 }, () => end).flat()];
   const whatHappens = async (first: SessionLimits, events: [string, number][]): Promise<void> => {

@@ -34,7 +34,7 @@ test.each(tenantStates.map((state) => ({ state, refusal: refusals[state] })))(
   },
 );
 
-test("a trial serves until its last millisecond, and one without an end serves on", () => {
+test("a trial serves until its last millisecond, and a trial without an end serves on", () => {
   const trial = (trialUntilMs: number | null) =>
     refusedByState({ state: "trial", trialUntilMs, pastDueSinceMs: null }, NOW_MS);
   expect(trial(NOW_MS + 1)).toBeUndefined();
@@ -44,12 +44,12 @@ test("a trial serves until its last millisecond, and one without an end serves o
   expect(trial(null)).toBeUndefined();
 });
 
-test("a copy of the tenant is read again before it is too old to be trusted", () => {
+test("the copy of a configuration is refreshed before it is too old to be trusted", () => {
   expect(CONFIG_REFRESH_MS).toBeLessThan(CONFIG_TRUSTED_MS);
   expect(CONFIG_TRUSTED_MS).toBe(5 * 60_000); // the promise of DESIGN.md, I11
 });
 
-test("no tenant id holds what separates the parts of a credential, a context or a path", () => {
+test("no tenant id contains a separator of credentials, contexts or paths", () => {
   const unit = fc.oneof(
     { weight: 20, arbitrary: fc.constantFrom(...allowed.split("")) },
     { weight: 1, arbitrary: fc.nat(0xffff).map((code) => String.fromCharCode(code)) },
@@ -71,7 +71,7 @@ test("no tenant id holds what separates the parts of a credential, a context or 
   expect(wrong.filter((id) => TenantId.safeParse(id).success)).toEqual([]);
 });
 
-test("a copy that an older program kept gains the limits that it lacks, and one that lacks more is not believed", () => {
+test("an older program's copy gets defaults for missing limits, and one that lacks more is rejected", () => {
   const limits = { unitsPerHour: 100, unitsPerMonth: null, callsPerMinute: 100, callsInFlight: 4 };
   const kept = {
     id: "acme",

@@ -1,5 +1,5 @@
-// The login that reads all tenants' rows: it reads them, and there is nothing else that it can do. And it is no way out for
-// a tool: the program's own proof lets this one policy pass, and nothing that is like it.
+// The analytics login reads all tenants' rows and can do nothing else. It is no way out for a tool: the isolation proof accepts
+// exactly this policy and no similar one.
 import { cp, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -14,7 +14,7 @@ import { type Cluster, acme, contextKeys, globex, startCluster } from "../suppor
 const shared = "analytics_shared";
 const schemas = "analytics-schemas";
 const password = "known to this test alone";
-/** Of each database: the roles belong to the cluster, and are told apart. */
+/** The analytics role of each database. Roles belong to the cluster, so each database has a role with its own name. */
 const loginOf = { [shared]: "tollgate_analytics", [schemas]: `tollgate_analytics_${schemas}` };
 
 let cluster: Cluster;
@@ -50,7 +50,7 @@ async function asAnalytics<Result>(
   }
 }
 
-test("it reads the rows of every tenant, but for those that it is told to leave out", async () => {
+test("it reads the rows of every tenant, except of those that it is told to leave out", async () => {
   await asAnalytics(shared, async (query) => {
     const tenants = "SELECT tenant_id FROM products ORDER BY 1";
     const found = ["acme", "canary-a", "canary-b", "globex"].map((tenantId) => ({ tenant_id: tenantId }));
@@ -65,7 +65,7 @@ test("it reads the rows of every tenant, but for those that it is told to leave 
 describe.each([shared, schemas] as const)("in %s", (database) => {
   const products = database === shared ? "public.products" : "tenant_1.products";
 
-  test("it is nothing, owns nothing and may do nothing but read", async () => {
+  test("it has no attributes, owns nothing and may only read", async () => {
     const rights = await asAnalytics(database, (query) =>
       query(`
         SELECT 'power' AS what FROM pg_roles WHERE rolname = current_user
@@ -121,7 +121,7 @@ describe.each([shared, schemas] as const)("in %s", (database) => {
     });
   });
 
-  test("its transactions only read unless it says otherwise, and its password opens this database alone", async () => {
+  test("its transactions are read-only by default, and its password opens only this database", async () => {
     await asAnalytics(database, async (query) => {
       expect(await query("SHOW transaction_read_only")).toEqual([{ transaction_read_only: "on" }]);
     });
@@ -133,7 +133,7 @@ describe.each([shared, schemas] as const)("in %s", (database) => {
   });
 });
 
-test("tables to come are readable, too", async () => {
+test("future tables are readable too", async () => {
   const create = "(tenant_id text NOT NULL, id text, PRIMARY KEY (tenant_id, id))";
   await cluster.superuser(
     shared,
@@ -142,7 +142,7 @@ test("tables to come are readable, too", async () => {
   expect(await asAnalytics(shared, (query) => query("SELECT id FROM later"))).toEqual([{ id: "x" }]);
 });
 
-test("schemas from before are readable, and none of them counts as changed by hand", async () => {
+test("existing schemas are readable, and none of them counts as drifted", async () => {
   const directory = await mkdtemp(join(tmpdir(), "tollgate-analytics-"));
   const name = "analytics_before";
   try {
@@ -166,7 +166,7 @@ test("schemas from before are readable, and none of them counts as changed by ha
       FROM tollgate.analytics_role() AS r, unnest(ARRAY['tenant_11', 'tenant_12']) AS schema`;
     expect(await cluster.superuser(name, readable)).toEqual([{ readable: true }, { readable: true }]);
     expect(await branch.compare([11, 12])).toMatchObject([{ differences: null }, { differences: null }]);
-    // Any right but the one to read is somebody's hand.
+    // Any right except reading counts as drift.
     await cluster.superuser(name, `GRANT INSERT ON tenant_11.products TO tollgate_analytics_${name}`);
     expect(await branch.compare([11])).toMatchObject([{ differences: [{ object: "table products" }] }]);
   } finally {
@@ -228,7 +228,7 @@ describe("the proof that a tool's login is kept apart", () => {
   });
 });
 
-test("npm run migrate tells where replicas answer, and gives every shard that it knows its analytics login", async () => {
+test("npm run migrate registers replicas and gives every known shard its analytics login", async () => {
   const fleet = await startFleet({ shards: ["schema-1", "schema-2"] });
   try {
     const shards = () =>

@@ -1,5 +1,5 @@
-// Sessions against a real PostgreSQL, through the stand-in of Neon's proxy: what travels, what comes back, and what every
-// kind of end is called. Beside HTTP wherever the two have to agree.
+// Sessions against a real PostgreSQL, through the stand-in of Neon's proxy: messages, results and the error of every kind of
+// end. Compared with HTTP wherever the two must agree.
 import { neonConfig } from "@neondatabase/serverless";
 import * as fc from "fast-check";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -19,7 +19,7 @@ let folder: string;
 let postgres: RunningPostgres;
 let proxy: NeonProxy;
 let http: NeonConnection;
-/** Everything that the driver writes to and hears from its sockets, in order. */
+/** Everything that the driver sends and receives on its sockets, in order. */
 let traffic: ("sent" | "heard")[] = [];
 
 class WatchedSocket extends WebSocket {
@@ -110,7 +110,7 @@ async function relay(kind: "open" | "silent") {
   };
 }
 
-test("a batch of five statements is one message and one wait, in one transaction", async () => {
+test("a batch of five statements is one message and one round trip, in one transaction", async () => {
   await using session = await open();
   traffic = [];
   const rows = await session.batch([
@@ -158,7 +158,7 @@ test("values of every common type arrive as they do over HTTP", async () => {
   });
 });
 
-test("parameters mean what they mean over HTTP", async () => {
+test("parameters have the same meaning as over HTTP", async () => {
   await using session = await open();
   const bytes = new Uint8Array([0, 1, 255]);
   const values: [type: string, value: unknown][] = [
@@ -200,14 +200,14 @@ test("parameters mean what they mean over HTTP", async () => {
     { numRuns: 100 },
   );
 
-  // What cannot be written is refused before anything leaves, and harms nobody.
+  // A value that cannot be encoded is refused before anything is sent, and the session stays usable.
   const circular: { self?: unknown } = {};
   circular.self = circular;
   expect(await failureOf(session.batch([{ text: "SELECT $1", params: [circular] }]))).toBeInstanceOf(TypeError);
   expect(await session.batch([{ text: "SELECT 1 AS one" }])).toEqual([[{ one: 1 }]]);
 });
 
-test("a statement that is refused leaves nothing of its batch, and is the same error as over HTTP", async () => {
+test("a refused statement leaves nothing of its batch, with the same error as over HTTP", async () => {
   await using session = await open();
   for (const bad of [
     insert(1),
@@ -227,12 +227,12 @@ test("a statement that is refused leaves nothing of its batch, and is the same e
   expect(await session.batch([insert(1)])).toEqual([[{ id: 1 }]]);
 });
 
-test("a transaction takes turns with the program, and shows when it is open and when it has failed", async () => {
+test("an interactive transaction reports when it is open and when it has failed", async () => {
   await using session = await open();
   await session.batch([{ text: "BEGIN" }, insert(1)]);
   expect(session.transaction).toBe("open");
   expect(await ids()).toEqual([]);
-  // Two at once are run one after the other.
+  // Two concurrent batches run one after the other.
   expect(await Promise.all([session.batch([insert(2)]), session.batch([insert(3)])])).toEqual([
     [[{ id: 2 }]],
     [[{ id: 3 }]],
@@ -250,7 +250,7 @@ test("a transaction takes turns with the program, and shows when it is open and 
   expect(await ids()).toEqual([1, 2, 3]);
 });
 
-test("a session that the server ends while it is idle is replaced, and nobody notices", async () => {
+test("a session that the server ends while it is idle is replaced, and no caller notices", async () => {
   let opened = 0;
   const pool = createSessionPool({
     open: async () => {
@@ -270,7 +270,7 @@ test("a session that the server ends while it is idle is replaced, and nobody no
   expect(next).not.toBe(pid);
   expect(opened).toBe(2);
 
-  // What a caller leaves of a transaction is gone, and so is the caller's hold on the session.
+  // The open transaction of a returned session is rolled back, and its former caller can no longer use it.
   await expect(
     pool.use(async (session) => {
       await session.batch([{ text: "BEGIN" }, insert(1)]);
@@ -286,7 +286,7 @@ test("a session that the server ends while it is idle is replaced, and nobody no
   await expect.poll(() => stateOf(next)).toBeUndefined();
 });
 
-test("a session that ends in the middle: what was sent is unknown, what waited was never sent", async () => {
+test("when a session ends, a sent batch has an unknown outcome and a queued batch was never sent", async () => {
   await using session = await open();
   const pid = await pidOf(session);
   const running = failureOf(session.batch([insert(1), { text: "SELECT pg_sleep(30)" }]));
@@ -301,7 +301,7 @@ test("a session that ends in the middle: what was sent is unknown, what waited w
   expect(await ids()).toEqual([]);
 });
 
-test("a network that breaks or falls silent ends the session", async () => {
+test("a broken or silent network ends the session", async () => {
   await using network = await relay("open");
   await using broken = await open(network);
   await using idle = await open(network);
@@ -318,7 +318,7 @@ test("a network that breaks or falls silent ends the session", async () => {
   expect(silent.usable).toBe(false);
 });
 
-test("an abort abandons the wait at once, and the session with it", async () => {
+test("an abort ends the wait and the session at once", async () => {
   await using session = await open();
   const calling = new AbortController();
   const pid = await pidOf(session);
@@ -331,7 +331,7 @@ test("an abort abandons the wait at once, and the session with it", async () => 
   expect(await answer).toMatchObject({ cause: { message: "the client went away" } });
   expect(session.usable).toBe(false);
 
-  // One that was abandoned before it was sent harms nothing.
+  // A batch that was aborted before it was sent does not end the session.
   await using other = await open();
   expect(await failureOf(other.batch([insert(1)], { signal: calling.signal }))).toMatchObject({
     name: "AppError",
@@ -340,7 +340,7 @@ test("an abort abandons the wait at once, and the session with it", async () => 
   expect(await other.batch([{ text: "SELECT 1 AS one" }])).toEqual([[{ one: 1 }]]);
 });
 
-test("closing ends the server's process, and what is under way", async () => {
+test("closing a session ends its running batch and the server's process", async () => {
   const session = await open();
   const pid = await pidOf(session);
   await session.close();
@@ -354,7 +354,7 @@ test("closing ends the server's process, and what is under way", async () => {
   expect(await answer).toBeInstanceOf(AnswerLost);
 });
 
-test("an answer that no object could hold, and COPY, end the session", async () => {
+test("COPY and an answer over the size limit end the session", async () => {
   await using wide = await open();
   const tooMuch = { text: "SELECT repeat('x', 100000) FROM generate_series(1, 200)" };
   expect(await failureOf(wide.batch([tooMuch]))).toBeInstanceOf(AnswerLost);
@@ -365,7 +365,7 @@ test("an answer that no object could hold, and COPY, end the session", async () 
   expect(await ids()).toEqual([]);
 });
 
-test("connecting succeeds soon or is refused clearly, and leaves nothing behind", async () => {
+test("connecting succeeds soon or fails with a clear error, and leaves nothing open", async () => {
   await using nowhere = await relay("silent");
   const startedAtMs = performance.now();
   const refused = await failureOf(open({ ...nowhere, connectWithinMs: 200 }));
@@ -387,7 +387,7 @@ test("connecting succeeds soon or is refused clearly, and leaves nothing behind"
   });
 });
 
-test("sessions change nothing for other users of the driver", async () => {
+test("sessions do not change the driver's global settings", async () => {
   const before = { ...neonConfig.opts };
   await using session = await open();
   await session.batch([{ text: "SELECT 1" }]);

@@ -1,5 +1,5 @@
-// Reads that disturb nobody: a tool's analytics on a real streaming replica, where it is its own tenant as everywhere; and the
-// operator's questions about all tenants, by a login that no tool gets hold of.
+// Analytics: a tool's reads on a real streaming replica, limited to its own tenant as everywhere, and the operator's questions
+// about all tenants, with a login that no tool can use.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -28,7 +28,7 @@ async function run(tenant: TestTenant, as: "queries" | "analytics", ...statement
   return isError === true ? { refused: text } : { results: data?.["results"] };
 }
 
-/** The reason and the facts of /health's look at the replicas, once its answer is not one from before. */
+/** The reason and facts of /health's replica check, from a fresh answer. */
 async function healthOfReplicas(isIt: (check: ReplicaCheck) => boolean): Promise<ReplicaCheck> {
   let check: ReplicaCheck = { ok: true };
   await until(async () => {
@@ -85,7 +85,7 @@ describe("with a streaming replica", () => {
     await rm(join(dataDir, ".."), { recursive: true });
   });
 
-  test("a tenant that was there before reads from it as soon as the sweep has told its object", async () => {
+  test("an existing tenant reads from the replica as soon as the sweep has notified its object", async () => {
     await fireCron("* * * * *");
     expect(await run(before, "analytics", isReplica)).toEqual({ results: [[{ replica: true }]] });
   });
@@ -129,7 +129,7 @@ describe("with a streaming replica", () => {
     },
   );
 
-  test("what a statement leaves behind on a pooled connection of the replica keeps nobody from reading there", async () => {
+  test("settings that a statement leaves on a pooled connection of the replica do not stop later reads", async () => {
     const tenant = await aTenant({ plan: "pro", strategy: "schema" });
     await replica.caughtUp();
     const leftovers = [
@@ -145,14 +145,14 @@ describe("with a streaming replica", () => {
     for (const read of reads) expect(read).toEqual({ results: [[{ replica: true }], [{ n: 10 }]] });
   });
 
-  test("the operator's questions are answered by it, too", async () => {
+  test("the replica answers the operator's questions too", async () => {
     await replica.caughtUp();
     const { rows, shards: reports } = await ask(isReplica, "shared");
     expect(rows).toEqual([{ shard: "shared-1", tenant: null, row: { replica: true } }]);
     expect(reports).toEqual([{ id: "shared-1", strategy: "shared", readFrom: "replica", rows: 1 }]);
   });
 
-  test("/health shows how far each replica is", async () => {
+  test("/health shows the lag of each replica", async () => {
     const { ok, facts } = await healthOfReplicas(({ facts: found }) => found?.["shared-1"] !== undefined);
     expect({ ok, facts }).toEqual({
       ok: true,
@@ -165,7 +165,7 @@ describe("with a streaming replica", () => {
     await rowsOf(replica.superuserUrl, "SELECT pg_wal_replay_resume()");
   });
 
-  test("once it is away, analytics reads from the primary and no call fails, and /health fails", async () => {
+  test("when the replica is away, analytics reads from the primary, no call fails, and /health fails", async () => {
     const tenants = await Promise.all(["shared", "schema"].map((strategy) => aTenant({ plan: "pro", strategy })));
     await replica.caughtUp();
     for (const tenant of tenants)
@@ -176,7 +176,7 @@ describe("with a streaming replica", () => {
       expect(await run(tenant, "analytics", isReplica, "SELECT 1 / 1 AS one")).toEqual({
         results: [[{ replica: false }], [{ one: 1 }]],
       });
-      // What the primary refuses is refused.
+      // A statement that the primary refuses is refused.
       expect((await run(tenant, "analytics", "UPDATE products SET stock = 0")).refused).toMatch("tool_failed");
     }
     const { rows, shards: reports } = await ask(isReplica, "shared");
@@ -205,7 +205,7 @@ describe("the operator's questions", () => {
     tenants = { shared, schema, database };
   });
 
-  test("see every tenant of every tier, in the database that the program has made by itself too, each once", async () => {
+  test("see every tenant of every tier once, also in a database that Tollgate created", async () => {
     const { rows, shards: reports, truncated } = await ask(counts);
     const of = ({ id }: TestTenant) => rows.filter(({ row }) => row["tenant_id"] === id);
     expect(of(tenants.shared)).toEqual([
@@ -230,7 +230,7 @@ describe("the operator's questions", () => {
     expect(new Set(only.shards.map(({ strategy }) => strategy))).toEqual(new Set(["schema"]));
   });
 
-  test("count a tenant once that has moved and whose old copy is kept", async () => {
+  test("count a moved tenant once while its old copy still exists", async () => {
     const tenant = await aTenant({ plan: "pro", strategy: "shared" });
     const moving = await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "schema" });
     expect(moving.status).toBe(202);
@@ -276,7 +276,7 @@ describe("the operator's questions", () => {
     expect(rows.map(({ row }) => row["n"])).toContain(10);
   });
 
-  test("leave nothing behind for the next one, and end in time", async () => {
+  test("leave no settings for the next question, and end in time", async () => {
     await Promise.all(
       Array.from({ length: 6 }, () =>
         ask("SELECT set_config('search_path', 'nowhere', false), set_config('statement_timeout', '1', false)"),
@@ -294,13 +294,13 @@ describe("the operator's questions", () => {
     }
   });
 
-  test("are answered up to 10,000 rows and 5 MB, and say when there is more", async () => {
+  test("are answered up to 10,000 rows and 5 MB, and report when there is more", async () => {
     const many = await ask("SELECT n FROM generate_series(1, 20000) AS n", "shared");
     expect(many).toMatchObject({ truncated: true, shards: [{ rows: 10_000 }] });
     expect(many.rows.at(-1)?.row).toEqual({ n: 10_000 });
     const exactly = await ask("SELECT n FROM generate_series(1, 10000) AS n", "shared");
     expect([exactly.rows.length, exactly.truncated]).toEqual([10_000, false]);
-    // More than a schema's share of the answer, which it then gets alone.
+    // More than a schema's share of the answer: the schema is then asked alone.
     const large = await ask("SELECT repeat('x', 400000) AS x FROM generate_series(1, 2)", "schema");
     const sizes = large.rows.map(({ row }) => String(row["x"]).length);
     expect(new Set(sizes)).toEqual(new Set([400_000]));
@@ -313,7 +313,7 @@ describe("the operator's questions", () => {
     expect([tooLarge.rows.length, tooLarge.truncated]).toEqual([0, true]);
   });
 
-  test("come back with numbers of any size and names of any kind", async () => {
+  test("return numbers of any size and names of any kind", async () => {
     const response = await operator("POST", "/analytics", {
       sql: `SELECT 9007199254740993 AS n, 'ü"\\' AS "question", NULL AS nothing -- and a comment`,
       strategy: "shared",
@@ -323,7 +323,7 @@ describe("the operator's questions", () => {
     expect((JSON.parse(text) as Answer).rows[0]?.row).toMatchObject({ question: 'ü"\\', nothing: null });
   });
 
-  test("get the others' rows when a shard fails, and why it does", async () => {
+  test("return the other shards' rows and the error when a shard fails", async () => {
     await controlRows(
       `INSERT INTO shards (id, strategy, region, host, database, capacity, accepts)
        VALUES ('analytics-broken', 'shared', 'nowhere', '127.0.0.1:1', 'nothing', 1, false)`,
@@ -342,7 +342,7 @@ describe("the operator's questions", () => {
     }
   });
 
-  test("are the operator's alone", async () => {
+  test("are allowed for the operator only", async () => {
     for (const token of [tenants.schema.apiKey, "op_wrong", ""]) {
       expect((await operator("POST", "/analytics", { sql: "SELECT 1" }, token)).status).toBe(401);
     }
@@ -366,7 +366,7 @@ describe("the operator's questions", () => {
             expect((await run(tenant, as, sql)).refused, sql).toMatch("tool_failed");
           }
         }
-        // As itself, it is a tenant as before: the setting is analytics' alone.
+        // The tenant's own login ignores the setting, which only affects analytics.
         const named = await run(
           tenant,
           "queries",

@@ -1,5 +1,5 @@
-// At start-up and in /health the program proves that its own login is kept within one tenant. Each wall that it claims to
-// look at is taken down once: the proof must name it.
+// At start-up and in /health the program proves that its own login is kept within one tenant. Each protection that the proof
+// checks is removed once, and the proof must name it.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { proveIsolation } from "../../src/tenant-db/isolation.ts";
 import { contextKeys, type Shard, startShard } from "../support/shard.ts";
@@ -21,7 +21,7 @@ describe("the program's proof of isolation", () => {
     expect(await prove(shard.urlOf("tollgate_app_b"))).toEqual({ proven: true, leftOpen: [] });
   });
 
-  test.each(wallNames)("fails by name without the wall: %s", async (name) => {
+  test.each(wallNames)("fails and names the missing protection: %s", async (name) => {
     await withoutWall(shard, name, async (check) => {
       const proof = await prove();
       const failed = proof.proven ? [] : proof.failures.map((failure) => failure.check);
@@ -31,7 +31,7 @@ describe("the program's proof of isolation", () => {
     expect(await prove()).toMatchObject({ proven: true });
   });
 
-  test("leaves nothing behind where it could have created", async () => {
+  test("leaves nothing behind where creating was possible", async () => {
     const objects = () => shard.superuser("SELECT relname FROM pg_class WHERE relname = 'tollgate_proof'");
     await withoutWall(shard, "no durable objects", () => prove());
     expect(await objects()).toEqual([]);
@@ -50,13 +50,13 @@ describe("the program's proof of isolation", () => {
     ).toEqual({ proven: false, failures: [{ check: "readable", detail: "ended with SQLSTATE 42501" }] });
   });
 
-  test("is not given either way while the database cannot be asked", async () => {
+  test("is inconclusive while the database is away", async () => {
     await expect(prove(shard.appUrl.replace(":tollgate_app_a@", ":wrong@"))).rejects.toMatchObject({
       code: "database_unavailable",
     });
   });
 
-  test("holds on a host that keeps its functions to itself, and says what that leaves open", async () => {
+  test("holds on a host that does not allow revoking functions, and lists the open ones", async () => {
     await shard.createDatabase("shard_hosted", false);
     const proof = await prove(shard.urlOf("tollgate_app_a", "shard_hosted"));
     expect(proof).toEqual({

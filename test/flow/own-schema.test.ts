@@ -1,5 +1,5 @@
-// Tenants with a schema and a login role of their own, through the whole system: placed when they are provisioned, served
-// by the same tools, and kept apart by rights that no statement can get around.
+// Tenants with a schema and a login role of their own, through the whole system: provisioning places them, the same tools
+// serve them, and database rights that no statement can bypass keep them apart.
 import pg from "pg";
 import { expect, test } from "vitest";
 import { loginPurpose } from "../../src/core/placement.ts";
@@ -18,7 +18,7 @@ import {
   until,
 } from "../support/flow.ts";
 
-/** Where a tenant is, from the control tables. */
+/** A tenant's placement in the control tables. */
 async function placementOf(tenantId: string) {
   const [row] = await controlRows<{
     id: number;
@@ -53,11 +53,11 @@ test("a customer of the pro plan gets a schema and a login role of its own, and 
     rolcreatedb: false,
     rolcanlogin: true,
   });
-  // What is kept of the login cannot be read, and names neither role nor password.
+  // The stored login is encrypted and shows neither role nor password.
   expect(placement.login).toMatch(/^v1\.local\.[\w-]{16}\.[\w-]+$/);
 });
 
-test("tenants whose ids differ by a sign alone are three tenants in the schema tier", async () => {
+test("tenants whose ids differ in one character only are separate tenants in the schema tier", async () => {
   const suffix = Math.random().toString(36).slice(2, 8);
   const ids = [`a-b${suffix}`, `a_b${suffix}`, `ab${suffix}`];
   const tenants = await Promise.all(ids.map((id) => aTenant({ id, plan: "pro" })));
@@ -68,7 +68,7 @@ test("tenants whose ids differ by a sign alone are three tenants in the schema t
   }
 });
 
-test("a tenant's login role reaches its own schema alone", async () => {
+test("a tenant's login role reaches only its own schema", async () => {
   const [mine, other] = await Promise.all([aTenant({ plan: "pro" }), aTenant({ plan: "pro" })]);
   const [own, foreign] = await Promise.all([placementOf(mine.id), placementOf(other.id)]);
   const [owner] = await rowsOf<{ password: string }>(
@@ -99,7 +99,7 @@ test("a tenant's login role reaches its own schema alone", async () => {
   }
 });
 
-test("the operator sees where a tenant is and which version its schema has", async () => {
+test("the operator sees a tenant's placement and the version of its schema", async () => {
   const tenant = await aTenant({ plan: "pro" });
   expect(await (await operator("GET", `/tenants/${tenant.id}`)).json()).toMatchObject({
     strategy: "schema",
@@ -107,7 +107,7 @@ test("the operator sees where a tenant is and which version its schema has", asy
   });
 });
 
-test("a tenant with a database of its own gets one made, while everybody can see how far it is, and it can be called", async () => {
+test("a tenant of the database tier gets its own database, its progress is visible, and its tools work", async () => {
   const created = await operator("POST", "/tenants", { plan: "enterprise", name: "By contract" });
   const { id } = (await created.json()) as { id: string };
   const seen = new Set<string>();
@@ -123,7 +123,7 @@ test("a tenant with a database of its own gets one made, while everybody can see
   expect((await callTool(key.apiKey, "search_products", { query: "lamp" })).data?.["products"]).toHaveLength(2);
 });
 
-test("a database whose making fails or whose answer is lost is made once, and the tenant gets it", async () => {
+test("a database whose creation fails or whose answer is lost is created once, and the tenant gets it", async () => {
   const faults = (rules: unknown[]) =>
     fetch(new URL("/_neon/faults", system.neonApiUrl), { method: "POST", body: JSON.stringify(rules) });
   await faults([
@@ -138,7 +138,7 @@ test("a database whose making fails or whose answer is lost is made once, and th
   expect(projects).toEqual([{ neon_project_id: expect.any(String) }]);
 });
 
-test("when the schema shards have little room left, the next is made ahead and takes the next tenants", async () => {
+test("when the schema shards are nearly full, the next shard is created ahead and takes the next tenants", async () => {
   await controlRows(
     "UPDATE shards SET capacity = (SELECT count(*) + 1 FROM placements WHERE shard_id = 'schema-1' AND state <> 'dropped') WHERE id = 'schema-1'",
   );
