@@ -35,7 +35,7 @@ export const HEARTBEAT_MS = 30_000;
 const LEASE_MS = 4 * HEARTBEAT_MS;
 /** From this share of the budget on, an idle session may be the one that another tenant needs. */
 const SCARCE_SHARE = 0.8;
-/** Holders that the budget asks at once to close idle sessions, while somebody waits. One round usually frees enough. */
+/** Holders that the budget asks at once to close idle sessions, while a tenant waits. One round usually frees enough. */
 const ASKED_AT_ONCE = 10;
 /** Pause between two such rounds: time for a session to close. */
 const ASK_AGAIN_MS = 200;
@@ -120,7 +120,7 @@ export class SessionBudget extends DurableObject<Env> {
     return this.#waiting.length > 0 || this.#taken() >= this.budget() * SCARCE_SHARE;
   }
 
-  /** While somebody waits, asks holders to close idle sessions, beginning with those that were asked longest ago. */
+  /** While a tenant waits, asks holders to close idle sessions, beginning with those that were asked longest ago. */
   async #reclaim(): Promise<void> {
     this.#reclaiming = true;
     const { sql } = this.ctx.storage;

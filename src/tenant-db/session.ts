@@ -107,7 +107,8 @@ export async function openSession(options: SessionOptions): Promise<Session> {
     if (unanswered[0]?.sent === true) unanswered.shift()?.settle();
   });
 
-  async function within<T>(answer: Promise<T>, limitMs: number, abort: AbortSignal | undefined): Promise<T> {
+  /** Waits for an answer. The time limit and an abort end the session, which rejects the answer. */
+  async function answerOrEnd<T>(answer: Promise<T>, limitMs: number, abort: AbortSignal | undefined): Promise<T> {
     const onAbort = (): void => end(abort?.reason);
     const late = new AppError("database_unavailable", `the database did not answer within ${limitMs} ms`);
     const timer = setTimeout(() => end(late), limitMs);
@@ -122,7 +123,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   }
 
   try {
-    await within(ready.promise, connectWithinMs, signal);
+    await answerOrEnd(ready.promise, connectWithinMs, signal);
   } catch (cause) {
     throw notOpened(cause);
   }
@@ -139,7 +140,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       const batch = new Batch(() => socket.write(message), end);
       unanswered.push(batch);
       client.query(batch);
-      const answers = await within(batch.answers, answerWithinMs, abort);
+      const answers = await answerOrEnd(batch.answers, answerWithinMs, abort);
       return answers.map((answer, index) => rowsOf(answer, statements[index]?.asValues ?? false));
     },
     get usable() {

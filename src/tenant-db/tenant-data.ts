@@ -85,18 +85,19 @@ export class TenantData {
   };
 
   #forCall(signal: AbortSignal | undefined): TenantDb {
-    const through = <Result>(work: (db: TenantDb) => Promise<Result>): Promise<Result> => this.#through(signal, work);
+    const run = <Result>(work: (db: TenantDb) => Promise<Result>): Promise<Result> => this.#run(signal, work);
     return {
-      query: (text, params) => through((db) => db.query(text, params)),
-      values: (text, params) => through((db) => db.values(text, params)),
-      analytics: (text, params) => through((db) => db.analytics(text, params)),
+      query: (text, params) => run((db) => db.query(text, params)),
+      values: (text, params) => run((db) => db.values(text, params)),
+      analytics: (text, params) => run((db) => db.analytics(text, params)),
       transaction: <Result>(work: readonly Statement[] | ((transaction: Transaction) => Promise<Result>)) =>
         // The overloads guarantee the result's type.
-        through((db) => db.transaction(work as readonly Statement[])) as Promise<Row[][]> & Promise<Result>,
+        run((db) => db.transaction(work as readonly Statement[])) as Promise<Row[][]> & Promise<Result>,
     };
   }
 
-  async #through<Result>(signal: AbortSignal | undefined, work: (db: TenantDb) => Promise<Result>): Promise<Result> {
+  /** Runs work on the placement in force. Follows a move: work that the database refused as moved runs again. */
+  async #run<Result>(signal: AbortSignal | undefined, work: (db: TenantDb) => Promise<Result>): Promise<Result> {
     for (let redirects = 0; ; redirects += 1) {
       let opened: Opened | undefined;
       try {
@@ -119,13 +120,14 @@ export class TenantData {
     }
   }
 
-  /** Holds statements back once those that run have ended. False: some did not end in time; then none is held back. */
+  /** Pauses statements. Returns false, without a pause, when running statements did not end within `withinMs`. */
   async pause(withinMs: number): Promise<boolean> {
     const drained = await this.#gate.pause(withinMs);
     if (!drained) this.#gate.resume();
     return drained;
   }
 
+  /** Ends the pause. */
   resume(): void {
     this.#gate.resume();
   }
