@@ -8,6 +8,7 @@
 import { newTimedId } from "../adapters/ids.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import type { Context } from "../control/context.ts";
+import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -23,6 +24,8 @@ const AUTHORIZE_TIMEOUT_MS = 15_000;
 const PROBE_TIMEOUT_MS = 5_000;
 /** How long a lost object is probed before each call. An answered probe ends it earlier. */
 const LOST_FOR_MS = 10_000;
+/** Losses that one isolate remembers. A forgotten one costs only a call that is sent without a probe. */
+const MAX_LOST = 1_000;
 /** An overloaded object works off its load in seconds. */
 const OVERLOADED_RETRY_SECONDS = 5;
 
@@ -35,8 +38,8 @@ export interface ObjectCall {
   signal: AbortSignal;
 }
 
-/** How this isolate last lost an object, by tenant. It stays small: an answered probe removes the entry. */
-const lost = new Map<TenantId, { atMs: number; overloadedAtMs: number }>();
+/** How this isolate last lost an object, by tenant. An answered probe removes the entry. */
+const lost = new BoundedMap<TenantId, { atMs: number; overloadedAtMs: number }>(MAX_LOST);
 
 /** Decides whether the caller may use the server, for an MCP method that calls no tool. */
 export async function authorizeCaller(context: Context, caller: Caller): Promise<Authorization> {

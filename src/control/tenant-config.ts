@@ -27,7 +27,7 @@ export class TenantConfigCopy {
     this.#source = source;
   }
 
-  /** The newest copy, whatever its age. */
+  /** The newest copy, of any age. */
   get latest(): TenantConfig | undefined {
     return this.#copy?.value;
   }

@@ -52,7 +52,7 @@ export class PauseGate {
 
   /**
    * Pauses while `work` runs, for `maxMs` at most. `work` begins when running work has ended, or after `drainMs`; it
-   * goes on after `maxMs`, when new work runs again beside it.
+   * may outlast `maxMs`; new work then runs beside it.
    */
   async pauseFor<Result>({ maxMs, drainMs }: PauseBounds, work: () => Promise<Result>): Promise<Result> {
     const timer = setTimeout(() => this.resume(), maxMs);

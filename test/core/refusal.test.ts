@@ -1,4 +1,4 @@
-// How Tollgate says no: the codes, and the words and numbers in which a refusal by a limit is told to a model.
+// Refusals: the codes, and the words and numbers that a model reads when a limit refuses a call.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Refused } from "../../src/calls/admission.ts";
@@ -44,7 +44,7 @@ const refusals = fc.record({
   ),
 });
 
-test("the text of a refusal carries every fact that stands beside it as data", () => {
+test("the text of a refusal has every fact that its data has", () => {
   fc.assert(
     fc.property(refusals, (refused) => {
       const { message, ...data } = limitRefusal("search_products", refused, url);
@@ -59,7 +59,7 @@ test("the text of a refusal carries every fact that stands beside it as data", (
   );
 });
 
-test("who waits as told is not early, not a second late, and never told to come back at once", () => {
+test("a client that waits for `retryAfterSeconds` is not early, less than a second late, and never waits zero seconds", () => {
   fc.assert(
     fc.property(refusals, (refused) => {
       const refusal = limitRefusal("search_products", refused, url);
@@ -83,11 +83,11 @@ test.each([
   [1_000, 1],
   [1_001, 2],
   [3_599_001, 3_600],
-])("%i ms are told as %i s", (retryAfterMs, retryAfterSeconds) => {
+])("%i ms become %i s", (retryAfterMs, retryAfterSeconds) => {
   expect(limitRefusal("search_products", aRefusal({ retryAfterMs }), url)).toMatchObject({ retryAfterSeconds });
 });
 
-test("each limit is told in words of its own", () => {
+test("each limit has its own words", () => {
   const messages = limitCodes.map((code) => limitRefusal("search_products", aRefusal({ code }), url).message);
   expect(new Set(messages).size).toBe(limitCodes.length);
 });
@@ -100,7 +100,7 @@ test.each(errorCodes)("%s is an HTTP refusal with advice", (code) => {
   expect(plainRefusal(code, "The call's id is c1.")).toEqual({ code, message: `${advice} The call's id is c1.` });
 });
 
-test.each(errorCodes)("%s is read from the error that carries it, also from one that crossed an RPC", (code) => {
+test.each(errorCodes)("%s is read from its error, also after an RPC", (code) => {
   const error = new AppError(code, "for the log", { cause: new Error("why") });
   expect(error).toMatchObject({ name: "AppError", code, message: "for the log", cause: new Error("why") });
   expect(errorCode(error)).toBe(code);

@@ -1,5 +1,5 @@
-// Tool calls and lists over both eras of the protocol: what a client of either sees of a result, a refusal, progress,
-// missing scopes and its own mistakes, and that no two callers ever meet.
+// Tool calls and lists over both eras of the protocol: how a client of each sees a result, a refusal, progress, missing
+// scopes and its own mistakes. Callers never see each other's tools or results.
 import { expect, test } from "vitest";
 import type { CallTool } from "../../src/calls/mcp-server.ts";
 import { aResult, aTool, answer, eras, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";
@@ -22,19 +22,19 @@ test.each(eras)("%s lists the tools with their schemas and annotations", async (
   });
 });
 
-test("lists and discovery may be cached for a minute, by the tenant's own client alone", async () => {
+test("only the tenant's own client may cache lists and discovery, for a minute", async () => {
   for (const method of ["tools/list", "server/discover"]) {
     const { last } = await messages(await answer(message("2026-07-28", method)));
     expect(last.result).toMatchObject({ ttlMs: 60_000, cacheScope: "private" });
   }
 });
 
-test("the newer era is told that lists never announce a change", async () => {
+test("the newer era learns that lists never announce a change", async () => {
   const { last } = await messages(await answer(message("2026-07-28", "server/discover")));
   expect(last.result).toMatchObject({ capabilities: { tools: { listChanged: false } } });
 });
 
-test("the older era is initialized without a session", async () => {
+test("the older era initializes without a session", async () => {
   const params = { protocolVersion: "2025-11-25", capabilities: {}, clientInfo: { name: "test", version: "1" } };
   const response = await answer(message("2025-11-25", "initialize", params));
   expect(response.headers.get("mcp-session-id")).toBeNull();
@@ -110,7 +110,7 @@ test.each(eras)("%s ends a call whose client leaves before any answer", async (e
   expect(response.status).toBe(499);
 });
 
-test.each(eras)("%s reads a refusal as a result for the model, with its facts beside it", async (era) => {
+test.each(eras)("%s gets a refusal as a result for the model, with its facts as data", async (era) => {
   const refusal = {
     code: "window_exhausted" as const,
     message: "100 of 100 units an hour are used; try again in 30 seconds.",
@@ -153,7 +153,7 @@ test.each(eras)(
   },
 );
 
-test.each(eras)("%s reads a tool's own failure as an error that needs no structured content", async (era) => {
+test.each(eras)("%s gets a tool's own failure as an error without structured content", async (era) => {
   const content = [{ type: "text" as const, text: "No such product." }];
   const callTool: CallTool = () => Promise.resolve(aResult({ content, data: undefined, isError: true }));
   const { last } = await messages(await answer(message(era, "tools/call", call), { callTool }));
@@ -169,7 +169,7 @@ test.each(eras)("%s never shows the text of an exception", async (era) => {
   expect(JSON.stringify(last)).not.toContain("hunter2");
 });
 
-test.each(eras)("%s challenges a caller without a tool's scopes, naming all of them, and runs nothing", async (era) => {
+test.each(eras)("%s challenges a caller without all of a tool's scopes, names them, and runs nothing", async (era) => {
   const tools = [aTool({ scopes: ["tools:read", "tools:write"] })];
   const response = await answer(message(era, "tools/call", call), {
     tools,
@@ -189,13 +189,13 @@ test.each(eras)("%s serves a caller who has all of a tool's scopes", async (era)
   expect((await messages(response)).last.result).toMatchObject({ structuredContent: { found: 3 } });
 });
 
-test.each(eras)("%s is told that a tool does not exist", async (era) => {
+test.each(eras)("%s learns that a tool does not exist", async (era) => {
   const { last } = await messages(await answer(message(era, "tools/call", { name: "no_such_tool", arguments: {} })));
   expect(last).toMatchObject({ id: 7, error: { code: -32602 } });
   expect(last.error?.message).toContain("no_such_tool");
 });
 
-test.each(eras)("%s is told which argument breaks the schema, as a result that the model can correct", async (era) => {
+test.each(eras)("%s learns which argument breaks the schema, in a result that the model can correct", async (era) => {
   const wrong = { name: "search_products", arguments: { query: "chair", limit: 1000 } };
   const { last } = await messages(await answer(message(era, "tools/call", wrong), { callTool: mustNotRun }));
   expect(last.result).toMatchObject({ isError: true });
@@ -210,7 +210,7 @@ test("an unknown method is not found, with 404 in the newer era", async () => {
   expect((await messages(legacy)).last).toMatchObject({ id: 7, error: { code: -32601 } });
 });
 
-test("an unknown revision is refused with those there are", async () => {
+test("an unknown revision is refused with the list of known ones", async () => {
   const body = (await message("2026-07-28", "tools/list").text()).replace("2026-07-28", "2031-01-01");
   const headers = { "mcp-protocol-version": "2031-01-01", "mcp-method": "tools/list" };
   const response = await answer(httpRequest(body, { headers }));
@@ -224,7 +224,7 @@ test("headers that disagree with the message are refused in the newer era", asyn
   expect((await messages(response)).last.error).toMatchObject({ code: -32020 });
 });
 
-test("two callers at once each get their own tools, arguments and results", async () => {
+test("two concurrent callers each get their own tools, arguments and results", async () => {
   const arrived: string[] = [];
   const both = Promise.withResolvers<void>();
   const serve = async (era: (typeof eras)[number], name: string) => {

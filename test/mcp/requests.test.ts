@@ -1,5 +1,5 @@
-// What is refused before MCP is spoken: foreign hosts and origins, other methods than POST, other content than JSON,
-// bodies that are too large or malformed. And what a browser client of an allowed origin needs.
+// Requests that are refused before MCP: foreign hosts and origins, methods other than POST, content other than JSON, bodies
+// that are too large or malformed. Also the headers that a browser client of an allowed origin needs.
 import { expect, test } from "vitest";
 import { calledTool, toolsFor } from "../../src/calls/mcp-server.ts";
 import { MAX_BODY_BYTES, corsHeaders, rateLimitHeaders } from "../../src/calls/transport.ts";
@@ -7,7 +7,7 @@ import { aTool, answer, httpRequest, message, messages, quota } from "../support
 
 const list = JSON.stringify({ jsonrpc: "2.0", id: 7, method: "tools/list" });
 
-/** A body of `sizeBytes` that arrives in pieces, so that no length is declared. */
+/** A body of `sizeBytes` that arrives in pieces, without a declared length. */
 function chunked(sizeBytes: number): Request {
   let left = sizeBytes;
   const body = new ReadableStream<Uint8Array>({
@@ -22,7 +22,7 @@ function chunked(sizeBytes: number): Request {
   return new Request("http://127.0.0.1/mcp", { method: "POST", headers, body, duplex: "half" } as RequestInit);
 }
 
-test.each(["GET", "DELETE", "PUT"])("%s is not allowed, and the answer says what is", async (method) => {
+test.each(["GET", "DELETE", "PUT"])("%s is not allowed, and the answer names the allowed methods", async (method) => {
   const response = await answer(httpRequest("", { method }));
   expect(response.status).toBe(405);
   expect(response.headers.get("allow")).toBe("POST, OPTIONS");
@@ -36,7 +36,7 @@ test("a host that is not this server's is refused, with any port", async () => {
   expect((await answer(httpRequest(list, { headers: { host: "127.0.0.1:8787" } }))).status).toBe(200);
 });
 
-test("an origin that is not allowed is refused, and none at all is served", async () => {
+test("an origin that is not allowed is refused, and a request without one is served", async () => {
   for (const origin of ["https://evil.example", "http://app.example", "https://app.example:8443", "null"]) {
     expect((await answer(httpRequest(list, { headers: { origin } }))).status).toBe(403);
   }
@@ -46,7 +46,7 @@ test("an origin that is not allowed is refused, and none at all is served", asyn
 
 const preflight = (origin: string) => answer(httpRequest("", { method: "OPTIONS", headers: { origin } }));
 
-test("a browser's preflight is answered for an allowed origin only", async () => {
+test("a browser's preflight succeeds for an allowed origin only", async () => {
   const allowed = await preflight("https://app.example");
   expect(allowed.status).toBe(204);
   expect(allowed.headers.get("access-control-allow-origin")).toBe("https://app.example");
@@ -70,7 +70,7 @@ test.each(["text/plain", "application/jsonp", ""])("content type %j is refused",
   expect((await answer(httpRequest(list, { headers: { "content-type": contentType } }))).status).toBe(415);
 });
 
-test("malformed JSON, an empty body, a batch and a value that is no message each get their error", async () => {
+test("malformed JSON, an empty body, a batch and a value that is not a message each get their own error", async () => {
   for (const [body, code] of [
     ['{"jsonrpc"', -32700],
     ["", -32700],
@@ -85,7 +85,7 @@ test("malformed JSON, an empty body, a batch and a value that is no message each
   }
 });
 
-test("a body over the limit is refused, whatever length it declares", async () => {
+test("a body over the limit is refused with any declared length", async () => {
   const tooLarge = " ".repeat(MAX_BODY_BYTES + 1);
   for (const request of [
     httpRequest(tooLarge, { headers: { "content-length": String(tooLarge.length) } }),
@@ -99,7 +99,7 @@ test("a body over the limit is refused, whatever length it declares", async () =
   }
 });
 
-test("arguments nested far deeper than any schema end in an answer", async () => {
+test("arguments that nest far deeper than any schema get an answer", async () => {
   const depth = 200_000;
   const nested = `${"[".repeat(depth)}${"]".repeat(depth)}`;
   for (const era of ["2025-11-25", "2026-07-28"] as const) {
@@ -111,7 +111,7 @@ test("arguments nested far deeper than any schema end in an answer", async () =>
   }
 });
 
-test("only a call names a tool, and only its own tool is put onto its server", () => {
+test("only a call names a tool, and its server has that tool alone", () => {
   const catalogue = new Map([aTool(), aTool({ name: "other_tool" })].map((tool) => [tool.name, tool]));
   const called = { method: "tools/call", params: { name: "other_tool" } };
   expect(calledTool(called)).toBe("other_tool");
@@ -125,7 +125,7 @@ test("only a call names a tool, and only its own tool is put onto its server", (
   }
 });
 
-test("the rate limit headers name each limit that the tenant has, and what is left of it", () => {
+test("the rate limit headers name each limit of the tenant and the rest of it", () => {
   expect(rateLimitHeaders(quota)).toEqual({
     "ratelimit-policy": '"hour";q=100;w=3600;tollgate-unit="units", "month";q=1000;w=2678400;tollgate-unit="units"',
     ratelimit: '"hour";r=60;t=30, "month";r=600;t=5000',

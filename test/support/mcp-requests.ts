@@ -1,5 +1,5 @@
-// Sends single MCP messages through the product's request checks and protocol layer in this process, as a client of
-// either era writes them, with a tool of the test's own and a `callTool` that stands for the tenant's object.
+// Sends single MCP messages of either era through the product's request checks and protocol layer in this process, with a
+// tool of the test's own and a `callTool` in place of the tenant's object.
 import type { AuthInfo } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import type { CallOutcome, QuotaStatus } from "../../src/core/call.ts";
@@ -51,7 +51,7 @@ export interface Setting {
   scopes?: string[];
 }
 
-/** What the server answers to a request. */
+/** The server's answer to a request. */
 export async function answer(request: Request, setting: Setting = {}): Promise<Response> {
   const { tools = [aTool()], callTool = () => Promise.resolve(aResult()), scopes = [] } = setting;
   const guard = { allowedHosts: ["127.0.0.1"], allowedOrigins: ["https://app.example"] };
@@ -86,7 +86,7 @@ interface MessageOptions {
   signal?: AbortSignal;
 }
 
-/** One message as a client of the era sends it, its headers included. */
+/** One message with its headers, as a client of the era sends it. */
 export function message(
   era: Era,
   method: string,
