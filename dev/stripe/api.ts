@@ -1,6 +1,6 @@
-// The way of one API request: key, route, parameters, idempotency, lock, fault, effect.
-// As Stripe's v1: the first answer under an Idempotency-Key is replayed for 24 h, 500s included; what is refused before the
-// endpoint runs (parameters, conflicts, 429) is not kept.
+// Handles one API request: key, route, parameters, idempotency, lock, fault, effect.
+// As in Stripe's v1, the first answer under an Idempotency-Key is replayed for 24 hours, also a 500. Refusals before the
+// endpoint runs (parameters, conflicts, 429) are not stored.
 import { timingSafeEqual, createHash } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
@@ -26,7 +26,7 @@ export interface Answer {
   headers: Record<string, string>;
   body: string;
 }
-/** What reaches the client: an answer, or a connection that closes without one. */
+/** An answer, or a connection that closes without one. */
 export type Outcome = Answer | "closed";
 
 type Transact = (request: { id: string; key: string | null }, work: (context: Context) => Answer) => Answer;
@@ -40,7 +40,7 @@ export class Api {
   readonly #store: Store;
   readonly #secretKey: string;
   readonly #transact: Transact;
-  /** Idempotency keys and locks of requests that are being executed. */
+  /** Idempotency keys and locks of running requests. */
   readonly #busy = new Set<string>();
 
   constructor(store: Store, secretKey: string, transact: Transact) {
@@ -118,7 +118,7 @@ export class Api {
         if (fault.kind === "error-500-before") throw internalError();
         const result = operation.run(context);
         const shown = () => present(result, expand, (id) => context.store.findAny(id));
-        // A refusal that is returned, not thrown, keeps its effect: a declined payment has been tried.
+        // A returned refusal keeps its effect, unlike a thrown one: a declined payment was attempted.
         const refusal = fault.kind === "error-500-after" ? internalError() : result;
         const answer =
           refusal instanceof ApiError ? errorAnswer(refusal, requestId) : jsonAnswer(200, shown(), requestId);
@@ -127,7 +127,7 @@ export class Api {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       const answer = errorAnswer(error, requestId);
-      // The effect is rolled back; the answer is still the first one under its key.
+      // The effect is rolled back, but the answer is stored as the first one under its key.
       return this.#transact(request, (context) => this.#keep(kept, answer, context.nowMs));
     }
   }
@@ -184,7 +184,7 @@ function parameters(request: ApiRequest): { expand: string[]; form: Form } {
   return { expand: paths.data, form };
 }
 
-/** v2 of the API speaks JSON both ways, and runs a failed request again under its key. */
+/** v2 of the API uses JSON in requests and answers, and repeats a failed request under the same key. */
 function isV2({ path }: { path: string }): boolean {
   return path.startsWith("/v2/");
 }

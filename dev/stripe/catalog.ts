@@ -1,5 +1,5 @@
 // Products and prices.
-// A price is immutable in what it charges; a lookup key names at most one active price.
+// The amounts of a price never change. A lookup key names at most one active price.
 import * as z from "zod";
 import type { Stripe } from "stripe";
 import { type Context, nowSeconds } from "./context.ts";

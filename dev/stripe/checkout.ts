@@ -1,6 +1,6 @@
-// Checkout sessions, in subscription mode and, as far as Stripe's CLI asks for it, in payment mode (without an intent).
-// A session is open until it is paid on its pay page, expired by the API or too old; paying is idempotent: the second
-// payment finds the first one's result.
+// Checkout sessions in subscription mode. Payment mode exists as far as Stripe's CLI uses it, without payment intents.
+// A session is open until it is paid on its page, expires by age, or is expired through the API. Paying is idempotent: a
+// second payment returns the result of the first.
 import * as z from "zod";
 import type { Stripe } from "stripe";
 import { createCustomer } from "./customers.ts";
@@ -29,7 +29,7 @@ export const sessionCreate = z.strictObject({
     .max(20),
   metadata: metadata.optional(),
   mode: z.enum(["payment", "subscription"]),
-  /** Accepted in payment mode, where there is nothing here that it would change. */
+  /** Accepted and ignored in payment mode. */
   payment_intent_data: z.record(z.string(), z.unknown()).optional(),
   payment_method_collection: z.enum(["always", "if_required"]).default("always"),
   subscription_data: z.strictObject(subscriptionData).default({}),
@@ -142,7 +142,7 @@ export function createSession(context: Context, params: z.output<typeof sessionC
   return session;
 }
 
-/** The price of a line that is paid once, in payment mode. */
+/** The one-time price of a line in payment mode. */
 function oneTimePrice(context: Context, id: string, param: string): Price {
   const price = context.store.get("price", id, `${param}[price]`);
   if (price.recurring !== null) {
@@ -170,7 +170,7 @@ export function expireSession(context: Context, _params: object, id: string): Se
   return closeSession(context, session);
 }
 
-/** Ends an open session unpaid. */
+/** Expires an open session. */
 export function closeSession(context: Context, session: Session): Session {
   const expired: Session = { ...session, status: "expired", url: null };
   context.save("checkout.session.expired", expired, session);
@@ -178,12 +178,13 @@ export function closeSession(context: Context, session: Session): Session {
 }
 
 /**
- * Pays an open session: customer if new, subscription with its first invoice, then the completed session, each announced in
- * this order. Any other session is returned as it is, so paying twice makes nothing twice. A declined payment changes nothing.
+ * Pays an open session. Creates the customer if it is new, then the subscription with its first invoice, then completes the
+ * session; events follow in this order. A session that is not open is returned unchanged, so paying twice is safe. A
+ * declined payment changes nothing.
  */
 export function paySession(context: Context, session: Session, email: string | undefined): Session | "declined" {
   if (session.status !== "open") return session;
-  // A trial delays the first payment; metered usage is paid later anyway.
+  // A trial delays the first payment. Metered usage is always paid later.
   if ((session.amount_total ?? 0) > 0 && !canPay(context.store, session.customer ?? "")) return "declined";
   const known = session.customer === null ? undefined : context.store.get("customer", session.customer);
   const customer = known ?? createCustomer(context, { email: session.customer_email ?? email ?? "buyer@example.com" });
@@ -226,7 +227,7 @@ function lineItem(context: Context, { price, quantity: count }: Line, data: Subs
 
 export const pageConfirm = z.strictObject({ expected_amount: integer, payment_method: text });
 
-/** Pays a session as its page does, for Stripe's own CLI. */
+/** Pays a session as its page does. For Stripe's CLI. */
 export function confirmPage(context: Context, params: z.output<typeof pageConfirm>, id: string): Session | ApiError {
   const session = context.store.get("checkout.session", id);
   context.store.get("payment_method", params.payment_method, "payment_method");
@@ -235,7 +236,7 @@ export function confirmPage(context: Context, params: z.output<typeof pageConfir
   return paid === "declined" ? declined() : paid;
 }
 
-/** What a licensed line costs on the day: nothing in a trial, and up to the anchor its share. */
+/** The first charge of a licensed line: nothing in a trial, a share of the price before an anchor. */
 function dueNow(now: number, price: Price, count: number, data: SubscriptionData): number {
   if (trialEndOf(data, now) !== null) return 0;
   const amount = chargesFor(price, count).reduce((sum, charge) => sum + charge.amount, 0);

@@ -1,6 +1,7 @@
-// From a draft to money: finalizing, paying, failing and trying again, and what that means for the subscription.
-// Usage is counted at finalization: what is reported later is on no invoice.
-// A subscription is past due while its latest finalized invoice failed; after the last attempt the account's settings decide.
+// Collecting invoices: finalize, charge, retry, and the effect on the subscription.
+// Usage is counted at finalization. Usage that is reported later is on no invoice.
+// A subscription is past due while its latest finalized invoice is unpaid. After the last attempt, the account's settings
+// decide its state.
 import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { usageLines, withLines } from "./invoice-lines.ts";
@@ -8,7 +9,7 @@ import type { Invoice, Subscription } from "./objects.ts";
 import { canPay, readPaymentSettings } from "./payments.ts";
 import { where } from "./store.ts";
 
-/** Counts usage, numbers the invoice and opens it; collects it at once if it advances by itself, or if nothing is due. */
+/** Counts usage, numbers the invoice and opens it. Collects it at once if `auto_advance` is set or nothing is due. */
 export function finalizeInvoice(context: Context, draft: Invoice): Invoice {
   if (draft.status !== "draft") throw badRequest("This invoice is already finalized.", { param: "invoice" });
   const { store } = context;
@@ -32,7 +33,7 @@ export function finalizeInvoice(context: Context, draft: Invoice): Invoice {
   return open.auto_advance === true ? attempt(context, open) : open;
 }
 
-/** The lines of a draft with the usage that is known by now. */
+/** The lines of a draft, with the usage so far. */
 function linesNow(context: Context, draft: Invoice): Invoice["lines"]["data"] {
   const meteredItems = new Set(draft.metered.map(({ item }) => item.id));
   const others = draft.lines.data.filter(
@@ -41,7 +42,7 @@ function linesNow(context: Context, draft: Invoice): Invoice["lines"]["data"] {
   return [...others, ...draft.metered.flatMap((metered) => usageLines(context.store, draft.customer, metered))];
 }
 
-/** Unique for the customer and counted up, as receipts have to be. */
+/** The next invoice number: unique for the customer and increasing. */
 function numberOf({ store }: Context, draft: Invoice): string {
   const before = store.all("invoice", [
     where("customer", draft.customer),
@@ -50,7 +51,7 @@ function numberOf({ store }: Context, draft: Invoice): string {
   return `${draft.customer.slice(-8).toUpperCase()}-${String(before.length + 1).padStart(4, "0")}`;
 }
 
-/** The subscription's metadata becomes a part of the invoice when that is finalized. */
+/** Finalizing copies the subscription's metadata to the invoice. */
 function withMetadataNow({ store }: Context, parent: Invoice["parent"]): Invoice["parent"] {
   const details = parent?.subscription_details ?? null;
   const subscription = typeof details?.subscription === "string" ? details.subscription : "";
@@ -59,7 +60,7 @@ function withMetadataNow({ store }: Context, parent: Invoice["parent"]): Invoice
   return { ...parent, subscription_details: { ...details, metadata } };
 }
 
-/** One attempt to collect an open invoice, with the customer's card or a given one. */
+/** Attempts once to collect an open invoice, with the customer's card or a given one. */
 export function attempt(context: Context, invoice: Invoice, paymentMethod?: string): Invoice {
   if (canPay(context.store, invoice.customer, paymentMethod)) {
     return paid(context, { ...invoice, attempt_count: invoice.attempt_count + 1, attempted: true });
@@ -96,7 +97,7 @@ function paid(context: Context, invoice: Invoice): Invoice {
   return done;
 }
 
-/** Gives up collecting an open invoice, which may still be paid. */
+/** Marks an open invoice as uncollectible. It can still be paid. */
 export function markUncollectible(context: Context, _params: object, id: string): Invoice {
   const invoice = context.store.get("invoice", id);
   if (invoice.status !== "open") throw badRequest("You can only mark an open invoice as uncollectible.");
@@ -111,7 +112,7 @@ export function markUncollectible(context: Context, _params: object, id: string)
   return marked;
 }
 
-/** Ends an open invoice uncollected. */
+/** Voids an open invoice. */
 export function voidInvoice(context: Context, _params: object, id: string): Invoice {
   const invoice = context.store.get("invoice", id);
   if (invoice.status !== "open") throw badRequest("You can only void an open invoice.");
@@ -168,7 +169,7 @@ export function invoicesOf({ store }: Context, subscription: Subscription): Invo
 type EndReason = "cancellation_requested" | "payment_failed";
 const noDetails = { comment: null, feedback: null, feedback_option: null, reason: null };
 
-/** Ends the subscription. Its open invoices stay payable but are not collected any more; drafts go on. */
+/** Ends the subscription. Its open invoices stay payable, but Stripe stops collecting them. Drafts stay as they are. */
 export function endSubscription(context: Context, current: Subscription, reason: EndReason): Subscription {
   const now = nowSeconds(context);
   const ended: Subscription = {

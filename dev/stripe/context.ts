@@ -1,4 +1,4 @@
-// What a request handler may use. Handlers are synchronous and run inside one transaction.
+// The context of a request handler. Handlers are synchronous and run inside one transaction.
 import type { Stripe } from "stripe";
 import type { StoredObject, ThinEvent } from "./objects.ts";
 import type { Store } from "./store.ts";
@@ -7,22 +7,22 @@ export interface Context {
   store: Store;
   /** The simulator's clock, virtual offset included. */
   nowMs: number;
-  /** Where the simulator is reached, for pay pages. */
+  /** Base URL of the simulator, for pay pages. */
   origin: string;
-  /** How long after its receipt a meter event shows in summaries. */
+  /** Delay in milliseconds until a received meter event appears in summaries. */
   meterLagMs: number;
-  /** Whether a meter event's faults are found after it was answered with 200. */
+  /** Validates meter events after answering 200, as Stripe may. */
   validatesLater: boolean;
-  /** The key of the request, if it has one. */
+  /** The request's Idempotency-Key, if it has one. */
   idempotencyKey: string | null;
-  /** Stores the object and announces it: event `type` (null: none) with a snapshot, and what changed since `previous`. */
+  /** Stores the object and emits an event of `type` with the changes since `previous`. With `null`: no event. */
   save: (type: Stripe.Event.Type | null, object: StoredObject, previous?: StoredObject) => void;
-  /** An event alone, of an object that is not stored, or not any more. */
+  /** Emits an event about an object that is not stored. */
   announce: (type: Stripe.Event.Type, object: StoredObject) => void;
   announceThin: (event: ThinEvent) => void;
 }
 
-/** Stripe's unit of time. */
+/** The current time in seconds, Stripe's unit. */
 export function nowSeconds(context: Context): number {
   return Math.floor(context.nowMs / 1000);
 }

@@ -1,5 +1,5 @@
-// The control plane, /_sim: JSON in, JSON out, no key, never subject to faults.
-// A POST replaces the whole of what it names; an absent field means its default.
+// The control plane under /_sim: JSON in and out, without a key, never subject to faults.
+// A POST replaces the whole setting. An absent field takes its default.
 import * as z from "zod";
 import type { Answer } from "./api.ts";
 import { faultRules, type Faults } from "./faults.ts";
@@ -95,7 +95,7 @@ const CONTROLS: Record<string, Control> = {
   },
 };
 
-/** Answers a control request: 200 with the result, 400 for input that does not fit, 404 for an unknown control. */
+/** Answers a control request: 200 with the result, 400 for invalid input, 404 for an unknown path. */
 export async function control(controls: Controls, method: string, path: string, body: string): Promise<Answer> {
   const handle = CONTROLS[`${method} ${path}`];
   if (handle === undefined) return json(404, { error: `unknown control: ${method} ${path}` });

@@ -1,4 +1,4 @@
-// Customers, and the card that their invoices are charged to.
+// Customers, and the card that pays their invoices.
 import * as z from "zod";
 import type { Stripe } from "stripe";
 import { type Context, nowSeconds } from "./context.ts";

@@ -1,5 +1,5 @@
-// What happens by itself, in the order of its time: sessions expire, periods end, drafts are finalized, failed payments are
-// tried again. A clock that jumps over several of these makes each of them happen at its own time.
+// Scheduled changes, in the order of their time: sessions expire, periods end, drafts are finalized, failed payments are
+// retried. When the clock jumps over several changes, each happens at its own time.
 import { closeSession } from "./checkout.ts";
 import { attempt, finalizeInvoice, voidInvoice } from "./collection.ts";
 import type { Context } from "./context.ts";
@@ -7,12 +7,12 @@ import type { StoredObject, Subscription } from "./objects.ts";
 import { billRenewal } from "./subscription-billing.ts";
 import { periodEnd } from "./subscriptions.ts";
 
-/** A first payment that was not made within this time ends the subscription before it began. */
+/** Stripe's limit for the first payment. Then the subscription becomes `incomplete_expired`. */
 const INCOMPLETE_FOR_S = 23 * 3600;
-/** More than a century of daily periods: only a bug of the simulator is due this often. */
+/** Bound against endless loops: more than a century of daily periods. */
 const MOST_AT_ONCE = 50_000;
 
-/** When an object next changes by itself, in seconds; null: never. */
+/** The next scheduled change of an object, in seconds; `null` for none. */
 export function dueSeconds(object: StoredObject): number | null {
   if (object.object === "checkout.session") return object.status === "open" ? object.expires_at : null;
   if (object.object === "invoice") {
@@ -24,7 +24,7 @@ export function dueSeconds(object: StoredObject): number | null {
   return object.status === "canceled" || object.status === "incomplete_expired" ? null : periodEnd(object);
 }
 
-/** Lets everything happen that is due by now. `at` gives the context of an instant. */
+/** Runs all changes that are due. `at` makes the context of an instant. */
 export function happen(context: Context, at: (seconds: number) => Context): void {
   const now = Math.floor(context.nowMs / 1000);
   for (let count = 0; count < MOST_AT_ONCE; count += 1) {
@@ -32,7 +32,7 @@ export function happen(context: Context, at: (seconds: number) => Context): void
     if (next === undefined) return;
     advance(at(next.atSeconds), next.object);
   }
-  throw new Error("what is due never ends");
+  throw new Error("scheduled changes do not end: a bug in the simulator");
 }
 
 function advance(context: Context, object: StoredObject): void {

@@ -1,5 +1,5 @@
-// Stripe-shaped refusals. Everything the simulated API refuses is thrown as an ApiError and becomes
-// `{ error: { type, code, message, param } }` with its status at the edge; any other throw is a bug of the simulator.
+// Errors in Stripe's form. The simulated API throws an ApiError for every refusal; the edge turns it into
+// `{ error: { type, code, message, param } }` with its status. Any other exception is a bug in the simulator.
 export interface ErrorBody {
   type: "invalid_request_error" | "idempotency_error" | "api_error" | "card_error";
   message: string;
@@ -10,7 +10,7 @@ export interface ErrorBody {
 export class ApiError extends Error {
   status: number;
   body: ErrorBody;
-  /** What `stripe-should-retry` tells the SDK; undefined leaves the header out, as Stripe mostly does. */
+  /** Value of the header `stripe-should-retry`. Undefined omits it, as Stripe usually does. */
   shouldRetry: boolean | undefined;
 
   constructor(status: number, body: ErrorBody, shouldRetry?: boolean) {
@@ -37,12 +37,12 @@ export function noSuch(kind: string, id: string, param?: string): ApiError {
   });
 }
 
-/** The 402 of a payment that was asked for and declined. */
+/** The 402 of a declined payment. */
 export function declined(): ApiError {
   return new ApiError(402, { type: "card_error", code: "card_declined", message: "Your card was declined." });
 }
 
-/** The 500 of fault rules. Stripe's own 500s on keyed requests say "do not retry": the retry would only be replayed. */
+/** The 500 of fault rules. Stripe tells clients not to retry a 500 under a key: the retry would replay the answer. */
 export function internalError(): ApiError {
   return new ApiError(500, { type: "api_error", message: "An unknown error occurred" }, false);
 }
@@ -55,7 +55,7 @@ export function rateLimited(): ApiError {
   });
 }
 
-/** Another request holds the same object. The one 429 that Stripe's SDKs retry by themselves. */
+/** The 429 for an object that another request has locked. Stripe's SDKs retry only this 429 automatically. */
 export function lockTimeout(): ApiError {
   const message =
     "This object cannot be accessed right now because another API request or Stripe process is currently accessing it. " +

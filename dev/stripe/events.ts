@@ -1,5 +1,5 @@
-// Events: a snapshot of an object at the moment it changed, kept for good and listed for 30 days.
-// `created` has a resolution of a second and ids carry no order, as with Stripe: nothing may be read from either.
+// Events: snapshots of an object at the moment of a change. Stored for good, listed for 30 days.
+// As with Stripe, `created` has whole seconds and ids have no order, so neither gives the order of events.
 import { isDeepStrictEqual } from "node:util";
 import * as z from "zod";
 import type { Stripe } from "stripe";
@@ -19,7 +19,7 @@ export const eventList = z.strictObject({
   types: z.array(text).max(20).optional(),
 });
 
-/** The event of a change. `snapshot` and `previous` are public forms; without `previous` nothing is said to have changed. */
+/** Makes the event of a change. `snapshot` and `previous` are public forms. Without `previous`, no changes are listed. */
 export function newEvent(
   atSeconds: number,
   type: Stripe.Event.Type,
@@ -43,7 +43,7 @@ export function newEvent(
   };
 }
 
-/** The top-level attributes that differ, with the values they had. */
+/** The top-level attributes that changed, with their old values. */
 function changedFrom(previous: object, next: object): object {
   const after = new Map<string, unknown>(Object.entries(next));
   return Object.fromEntries(

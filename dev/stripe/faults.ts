@@ -1,5 +1,5 @@
-// Seeded faults. A rule fires by chance or a number of times; with the same seed and the same order of requests the same
-// requests are hit. Rules live in memory: a restart ends them.
+// Seeded faults. A rule fires with a probability or a number of times. The same seed and the same order of requests hit the
+// same requests. Rules live in memory and end with a restart.
 import * as z from "zod";
 import { seededRandom } from "../seeded-random.ts";
 
@@ -10,8 +10,9 @@ export const chance = z.strictObject({
 });
 
 /**
- * refused: connection closed, nothing done · 429: nothing done · error-500-before: nothing done · error-500-after: done, answered
- * 500 · lost: done, connection closed · slow: waits `ms` while it holds its locks, then goes on (and another rule may fire too).
+ * refused: closes the connection before the effect · 429 and error-500-before: no effect · error-500-after: answers 500 after
+ * the effect · lost: closes the connection after the effect · slow: waits `ms` while it holds its locks; then another rule
+ * may fire, too.
  */
 export const faultRules = z.strictObject({
   seed: z.int().default(1),
@@ -32,7 +33,7 @@ export interface Fault {
   delayMs: number;
 }
 
-/** A chance with its count of how often it fired. */
+/** A probability with a count of its hits. */
 export class Die {
   fired = 0;
   readonly #chance: z.output<typeof chance>;
@@ -45,7 +46,7 @@ export class Die {
 
   roll(): boolean {
     const { probability, times } = this.#chance;
-    // Every roll draws, so that one rule's exhaustion does not shift the draws of the next.
+    // Draw on every roll: an exhausted rule must not shift the draws of the next one.
     const hit = this.#random() < probability && (times === undefined || this.fired < times);
     if (hit) this.fired += 1;
     return hit;
@@ -62,7 +63,7 @@ export class Faults {
     this.#rules = settings.rules.map((rule) => ({ rule, pattern: wildcard(rule.path), die: new Die(rule, random) }));
   }
 
-  /** Decides one request's fate. Of the rules that match, the first that fires wins; slow ones add up. */
+  /** The fault of one request. The first matching rule that fires wins; delays add up. */
   next(method: string, path: string): Fault {
     let delayMs = 0;
     for (const { rule, pattern, die } of this.#rules) {

@@ -1,6 +1,6 @@
-// Request parameters: Stripe's bracketed form encoding in, checked and typed values out.
-// Every route declares all its parameters as a strict zod schema. A parameter that Stripe knows and the simulator does not
-// is refused like one that nobody knows: it is never silently ignored.
+// Request parameters: decodes Stripe's bracketed forms and checks them.
+// Every route declares all its parameters as a strict zod schema. The simulator refuses a parameter that it does not know,
+// also when Stripe knows it. It never ignores one.
 import * as z from "zod";
 import { type ApiError, badRequest } from "./errors.ts";
 
@@ -64,7 +64,7 @@ function toValue(node: Node | string): FormValue {
 export function checkForm<S extends z.ZodType>(schema: S, form: Form): z.output<S> {
   const result = schema.safeParse(form, { reportInput: true });
   if (result.success) return result.data;
-  // Stripe names what it does not know before what it misses.
+  // Like Stripe, report unknown parameters before missing ones.
   const issues = result.error.issues;
   const issue = issues.find(({ code }) => code === "unrecognized_keys") ?? issues[0];
   throw issue === undefined ? badRequest("Invalid request.") : toApiError(issue);
@@ -94,7 +94,7 @@ function paramName(path: readonly PropertyKey[]): string {
 }
 
 export const text = z.string().min(1).max(5000);
-/** A text that an empty string unsets. */
+/** A text. An empty string clears it. */
 export const clearable = z
   .string()
   .max(5000)
@@ -106,7 +106,7 @@ export const integer = z
   .transform(Number);
 export const natural = integer.refine((value) => value >= 0, "must not be negative");
 export const positive = integer.refine((value) => value >= 1, "must be at least 1");
-/** Cents with up to twelve decimal places, normalised ("0.10" is "0.1"); below zero where money is given back. */
+/** Cents with up to twelve decimal places, normalised ("0.10" is "0.1"); negative for credits. */
 export const signedDecimal = z
   .string()
   .regex(/^-?\d{1,15}(\.\d{1,12})?$/, "must be a decimal with at most 12 places")
@@ -136,7 +136,7 @@ export function mergeMetadata(
   return Object.fromEntries(Object.entries({ ...current, ...change }).filter(([, value]) => value !== ""));
 }
 
-/** An update's value where one was sent, null included. */
+/** The new value if the request has one (`null` counts), else the current value. */
 export function sent<T>(value: T | undefined, current: T): T {
   return value === undefined ? current : value;
 }

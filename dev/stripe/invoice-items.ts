@@ -1,4 +1,4 @@
-// Invoice items: charges and credits that wait for the next invoice of their subscription, or of their customer.
+// Invoice items: pending charges and credits for the next invoice of a subscription or of a customer.
 // Only a pending item can be deleted.
 import * as z from "zod";
 import type { Stripe } from "stripe";
@@ -142,7 +142,7 @@ export function listInvoiceItems(context: Context, params: z.output<typeof invoi
   ]);
 }
 
-/** What waits for the next invoice of the subscription (its own items and those of none), or, without one, of none alone. */
+/** Items for the next invoice: those of the subscription and those without one. Without a subscription, only the latter. */
 export function pendingItems(store: Store, customer: string, subscription: string | null): InvoiceItem[] {
   return store.all("invoiceitem", [where("customer", customer), PENDING]).filter((item) => {
     const of = item.parent?.subscription_details?.subscription ?? null;

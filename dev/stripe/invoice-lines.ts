@@ -1,5 +1,5 @@
-// The lines of an invoice. Base prices are billed ahead, for the period that begins; usage behind, for the one that ended.
-// A charge that waits for the next invoice is a pending invoice item (invoice-items.ts) and becomes a line there.
+// The lines of an invoice. Base prices are billed for the period that begins, usage for the period that ended.
+// Pending invoice items (invoice-items.ts) become lines of the next invoice.
 import { usageOf } from "./meters.ts";
 import { type Charge, chargesFor, share } from "./money.ts";
 import type { Invoice, InvoiceItem, InvoiceLine, MeteredLine, Price, SubscriptionItem } from "./objects.ts";
@@ -10,7 +10,7 @@ export interface Period {
   start: number;
   end: number;
 }
-/** How much of a full period is billed; `credit` gives it back. */
+/** The billed share of a full period; `credit` makes it negative. */
 export interface Share {
   part: number;
   whole: number;
@@ -31,7 +31,7 @@ function partOf(charge: Charge, { part, whole, credit }: Share): number {
   return share(credit === true ? -charge.amount : charge.amount, part, whole);
 }
 
-/** The invoice with these lines and the totals that follow: the customer's balance is used up before anything is due. */
+/** The invoice with these lines and its totals. The customer's balance is applied first. */
 export function withLines(invoice: Invoice, lines: readonly InvoiceLine[]): Invoice {
   const total = lines.reduce((sum, line) => sum + line.amount, 0);
   const due = Math.max(total + invoice.starting_balance, 0);
@@ -47,7 +47,7 @@ export function withLines(invoice: Invoice, lines: readonly InvoiceLine[]): Invo
   };
 }
 
-/** A trial's line: the item, for nothing. */
+/** The line of an item in its trial, at zero cost. */
 export function trialLine(store: Store, item: SubscriptionItem, period: Period): InvoiceLine {
   const charge: Charge = { quantity: item.quantity ?? 0, unitAmount: "0", amount: 0 };
   return {
@@ -56,13 +56,13 @@ export function trialLine(store: Store, item: SubscriptionItem, period: Period):
   };
 }
 
-/** The usage that is known by now of a metered item in a period: a line for each tier. */
+/** The usage so far of a metered item in a period: one line for each tier. */
 export function usageLines(store: Store, customer: string, metered: MeteredLine): InvoiceLine[] {
   const charges = chargesFor(metered.item.price, usageOf(store, customer, metered));
   return charges.map((charge) => itemLine(store, metered.item, charge, metered.period));
 }
 
-/** The line of an invoice item that is now on an invoice. */
+/** The line of an invoice item. */
 export function lineOfInvoiceItem(item: InvoiceItem): InvoiceLine {
   const of = item.parent?.subscription_details;
   return {

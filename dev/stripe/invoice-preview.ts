@@ -1,4 +1,4 @@
-// The next invoice of a subscription as it would be if its period ended now: what is used so far, and the next base price.
+// The next invoice of a subscription as if its period ended now: usage so far and the next base price.
 import * as z from "zod";
 import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";

@@ -1,5 +1,5 @@
-// Invoices: made by a subscription's life (subscription-billing.ts) or by hand, each taking up what waits for it.
-// An invoice without lines is not made at all, as in flexible billing mode.
+// Invoices, made by subscriptions (subscription-billing.ts) or through the API. Each takes the pending items.
+// As in flexible billing mode, an invoice without lines is not created.
 import * as z from "zod";
 import type { Stripe } from "stripe";
 import { attempt, finalizeInvoice } from "./collection.ts";
@@ -46,13 +46,13 @@ export interface NewInvoice {
   pending: readonly InvoiceItem[];
   period: Period;
   autoAdvance: boolean;
-  /** When the draft finalizes by itself, in seconds; null: never. */
+  /** When the draft finalizes automatically, in seconds; `null` for never. */
   finalizesAt: number | null;
   description?: string | null;
   metadata?: Record<string, string>;
 }
 
-/** The draft of an invoice, neither stored nor announced: for previews too. */
+/** Makes a draft without storing it or emitting an event. Previews use it, too. */
 export function draftInvoice({ store, ...context }: Context, given: NewInvoice): Invoice {
   const customer = store.get("customer", given.customer);
   const { subscription } = given;
@@ -145,7 +145,7 @@ export function draftInvoice({ store, ...context }: Context, given: NewInvoice):
   return withLines(draft, [...given.pending.map(lineOfInvoiceItem), ...given.lines, ...usage]);
 }
 
-/** Stores and announces a draft, and takes its pending items out of the queue. */
+/** Stores a draft, emits its event, and takes its pending items. */
 export function makeInvoice(context: Context, given: NewInvoice): Invoice {
   const draft = draftInvoice(context, given);
   for (const item of given.pending) context.save(null, { ...item, invoice: draft.id });
@@ -202,7 +202,7 @@ export function finalizeByHand(context: Context, params: z.output<typeof invoice
   return finalizeInvoice(context, { ...draft, auto_advance: params.auto_advance ?? draft.auto_advance === true });
 }
 
-/** Pays an open invoice, or finalizes a draft and pays it. A declined payment is answered with 402, and has happened. */
+/** Pays an open invoice, or finalizes a draft and pays it. A declined payment returns 402 and keeps its effect. */
 export function payInvoice(context: Context, params: z.output<typeof invoicePay>, id: string): Invoice | ApiError {
   const invoice = context.store.get("invoice", id);
   if (invoice.status === "paid") throw badRequest("Invoice is already paid", { code: "invoice_already_paid" });
@@ -213,7 +213,7 @@ export function payInvoice(context: Context, params: z.output<typeof invoicePay>
   return after.status === "paid" ? after : declined();
 }
 
-/** Deletes a draft that no subscription made; what it billed is gone with it. */
+/** Deletes a draft that was made through the API, together with its items. */
 export function deleteInvoice(context: Context, _params: object, id: string): Stripe.DeletedInvoice {
   const draft = context.store.get("invoice", id);
   if (draft.status !== "draft" || draft.billing_reason !== "manual") {

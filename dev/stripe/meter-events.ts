@@ -1,6 +1,6 @@
-// Meter events: what is taken, what is refused at once, and what is taken and dropped later with an error report.
+// Meter events: accepted, refused at once, or accepted and later dropped with an error report.
 //
-// Assumptions, to be probed in a sandbox before anything relies on more than their worst case:
+// Assumptions, the worst case of what Stripe documents. Check them in a sandbox before relying on more:
 // identifiers are unique over the whole account for exactly 24 h from receipt, whatever the payload, rejected and cancelled
 // events included; an unknown customer is accepted and dropped later; each dropped event has an error report of its own.
 // When validation is asynchronous (`POST /_sim/meter-validation`), only a repeated identifier is refused at once.
@@ -14,7 +14,7 @@ import { newId, type Store, where } from "./store.ts";
 import { errorReport } from "./thin-events.ts";
 
 const DAY_S = 86_400;
-/** "At least 24 hours" is what Stripe promises; exactly that is the worst case for a sender that repeats itself. */
+/** Stripe promises at least 24 hours. Exactly 24 is the worst case for a sender that repeats an event. */
 const IDENTIFIER_TTL_MS = DAY_S * 1000;
 const OLDEST_EVENT_S = 35 * DAY_S;
 const NEWEST_EVENT_S = 300;
@@ -29,7 +29,7 @@ export const meterEventCreate = z.strictObject({
 type MeterEventParams = z.output<typeof meterEventCreate>;
 type Meter = Stripe.Billing.Meter;
 
-/** What a call on a meter locks: Stripe allows one at a time for a customer and meter. */
+/** Lock of a call: Stripe allows one at a time for each customer and meter. */
 export function meterEventLock(store: Store, params: MeterEventParams): string {
   const key = activeMeter(store, params.event_name)?.customer_mapping.event_payload_key ?? "stripe_customer_id";
   return `${params.event_name} ${params.payload[key] ?? ""}`;
@@ -82,7 +82,7 @@ interface MeterFault {
   param: string;
 }
 
-/** What is wrong with an event, if anything. */
+/** The error of an event, if it has one. */
 function faultOf(
   store: Store,
   meter: Meter | undefined,
@@ -134,7 +134,7 @@ export const adjustmentCreate = z.strictObject({
   type: z.literal("cancel"),
 });
 
-/** Takes back one event within 24 hours of its receipt. What is on a finalized invoice stays there. */
+/** Cancels one event within 24 hours of its receipt. A finalized invoice does not change. */
 export function adjustMeterEvent(
   context: Context,
   params: z.output<typeof adjustmentCreate>,
@@ -158,7 +158,7 @@ export function adjustMeterEvent(
   };
 }
 
-/** What was accepted and counts, summary lag aside: customer -> event name -> sum. For tests. */
+/** Sum of the accepted events by customer and event name, without the summary delay. For tests. */
 export function meterTotals(store: Store): Record<string, Record<string, number>> {
   const totals: Record<string, Record<string, number>> = {};
   const rows = store.sql.all`SELECT customer, event_name, sum(value) AS total FROM meter_events
@@ -169,7 +169,7 @@ export function meterTotals(store: Store): Record<string, Record<string, number>
   return totals;
 }
 
-/** Events that count, as they came. */
+/** Accepted events in the order of receipt. */
 export function meterEvents(store: Store) {
   return store.sql.all`SELECT identifier, event_name, customer, value, timestamp FROM meter_events
     WHERE error IS NULL ORDER BY seq`;

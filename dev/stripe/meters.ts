@@ -81,7 +81,7 @@ function setStatus(context: Context, id: string, status: "active" | "inactive"):
   return updated;
 }
 
-/** The meter that takes events of this name, if any. */
+/** The active meter for this event name, if any. */
 export function activeMeter(store: Store, eventName: string): Stripe.Billing.Meter | undefined {
   return store.all("billing.meter", [where("event_name", eventName), where("status", "active")])[0];
 }
@@ -95,7 +95,7 @@ export const summaryList = z.strictObject({
 });
 type Summary = Stripe.Billing.MeterEventSummary;
 
-/** Usage visible by now in [start_time, end_time), whole or by UTC hour or day, newest window first. */
+/** Visible usage in [start_time, end_time), as one sum or by UTC hour or day, newest window first. */
 export function listSummaries(
   context: Context,
   params: z.output<typeof summaryList>,
@@ -151,8 +151,8 @@ function paged(all: Summary[], params: z.output<typeof summaryList>): Omit<Strip
 }
 
 /**
- * The usage of a metered item in a period, as an invoice counts it: by timestamp, whatever its lag in summaries, and only
- * what was reported since the item has its price.
+ * The usage of a metered item in a period, as an invoice counts it: by timestamp, regardless of the summary delay, and only
+ * usage reported since the item has its price.
  */
 export function usageOf(store: Store, customer: string, { item, period }: MeteredLine): number {
   const meter = store.find("billing.meter", item.price.recurring?.meter ?? "");
@@ -163,7 +163,7 @@ export function usageOf(store: Store, customer: string, { item, period }: Metere
   return Number(row?.[meter.default_aggregation.formula] ?? 0);
 }
 
-/** The number of the newest meter event; 0 while there is none. */
+/** The number of the newest meter event; 0 without events. */
 export function lastUsageSeq(store: Store): number {
   return Number(store.sql.get`SELECT max(seq) AS seq FROM meter_events`?.["seq"] ?? 0);
 }

@@ -1,5 +1,5 @@
-// What a quantity costs, exactly: amounts are decimals of a cent, kept as integers of 10^-12 cents, and rounded once, when
-// they become a line. Halves go away from zero.
+// Exact prices of quantities. Amounts are decimals of a cent, held as integers of 10^-12 cents, and rounded once, when
+// they become a line. Halves are rounded away from zero.
 // Assumptions: an invoice has a line for each tier that is reached, rounded by itself; a tier's flat amount is on the line of
 // its units; the first tier is reached by no units at all.
 import type { Price } from "./objects.ts";
@@ -8,14 +8,14 @@ import type { Price } from "./objects.ts";
 const PLACES = 12;
 const ONE_CENT = 10n ** BigInt(PLACES);
 
-/** One line's worth: `amount` cents for `quantity` units at `unitAmount` cents (a decimal). */
+/** The charge of one line: `amount` cents for `quantity` units at `unitAmount` cents (a decimal). */
 export interface Charge {
   quantity: number;
   unitAmount: string;
   amount: number;
 }
 
-/** The charges for a quantity, one for each line, in the order of the tiers. A negative quantity costs what none costs. */
+/** The charges for a quantity, one a line, in the order of the tiers. A negative quantity costs as much as zero. */
 export function chargesFor(
   price: Pick<Price, "billing_scheme" | "tiers" | "tiers_mode" | "unit_amount_decimal">,
   quantity: number,

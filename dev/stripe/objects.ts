@@ -1,9 +1,9 @@
-// The objects the simulator stores and answers, typed by the SDK, and how a stored object is shown.
+// The objects of the simulator, typed by Stripe's SDK, and their public form.
 // Two differences from the SDK's types: decimals are text on the wire, and a session keeps what paying will subscribe to.
 import type { Stripe } from "stripe";
 import { badRequest } from "./errors.ts";
 
-/** Refuses to compile once the installed SDK pins another version: then the simulator must be reviewed. */
+/** Does not compile when the installed SDK pins another API version. Then review the simulator. */
 export const API_VERSION = "2026-10-28.endive" satisfies Stripe.LatestApiVersion;
 
 type DecimalAsText<T> = {
@@ -16,7 +16,7 @@ export type Plan = Omit<DecimalAsText<Stripe.Plan>, "tiers">;
 export type SubscriptionItem = Omit<Stripe.SubscriptionItem, "price" | "plan"> & {
   price: Price;
   plan: Plan;
-  /** Meter events up to this one were reported before the item had its price, and are not billed at it; never shown. */
+  /** Meter events up to this number came before the item had its price and are not billed. Never in answers. */
   usage_after_seq?: number;
 };
 export type Subscription = Omit<Stripe.Subscription, "items" | "customer"> & {
@@ -24,7 +24,7 @@ export type Subscription = Omit<Stripe.Subscription, "items" | "customer"> & {
   items: Stripe.ApiList<SubscriptionItem>;
   latest_invoice: string | null;
 };
-/** Whose usage an invoice bills, and of when. */
+/** The customer and period of the usage that an invoice bills. */
 export interface MeteredLine {
   item: Pick<SubscriptionItem, "id" | "price" | "subscription" | "usage_after_seq">;
   period: { readonly start: number; readonly end: number };
@@ -37,7 +37,7 @@ export type InvoiceLine = Omit<Stripe.InvoiceLineItem, "pricing" | "quantity_dec
 export type Invoice = Omit<Stripe.Invoice, "lines" | "customer"> & {
   customer: string;
   lines: Stripe.ApiList<InvoiceLine>;
-  /** What is counted when the invoice is finalized; never shown. */
+  /** The usage to count at finalization. Never in answers. */
   metered: readonly MeteredLine[];
 };
 export type InvoiceItem = Omit<Stripe.InvoiceItem, "pricing" | "quantity_decimal" | "customer" | "invoice"> & {
@@ -48,7 +48,7 @@ export type InvoiceItem = Omit<Stripe.InvoiceItem, "pricing" | "quantity_decimal
 };
 export type PaymentMethod = Omit<Stripe.PaymentMethod, "customer"> & {
   customer: string | null;
-  /** Whether charges fail; never shown. */
+  /** True if charges fail. Never in answers. */
   declines: boolean;
 };
 export type PortalConfiguration = Stripe.BillingPortal.Configuration;
@@ -59,7 +59,7 @@ export type Session = Omit<Stripe.Checkout.Session, "line_items" | "customer" | 
   invoice: string | null;
   subscription: string | null;
   line_items: Stripe.ApiList<LineItem>;
-  /** The subscription that paying will make; never shown. */
+  /** The subscription that the payment creates. Never in answers. */
   subscription_data: SubscriptionData;
 };
 export type EventDestination = Stripe.V2.Core.EventDestination & {
@@ -68,13 +68,13 @@ export type EventDestination = Stripe.V2.Core.EventDestination & {
 type MeterReport =
   | Stripe.Events.V1BillingMeterErrorReportTriggeredEvent
   | Stripe.Events.V1BillingMeterNoMeterFoundEvent;
-/** As fetched; what is delivered is without `data`. */
+/** In the form that a client fetches. The delivered form has no `data`. */
 export type ThinEvent = Pick<MeterReport, "id" | "object" | "created" | "livemode" | "type" | "data"> & {
   related_object: Stripe.V2.Core.Events.RelatedObject | null;
 };
 export type Event = Omit<Stripe.EventBase, "data"> & { data: { object: object; previous_attributes?: object } };
 
-/** What Checkout and subscription creation share. Instants in seconds. */
+/** The input that Checkout and subscription creation share. Instants in seconds. */
 export interface SubscriptionData {
   metadata?: Record<string, string> | undefined;
   description?: string | undefined;
@@ -126,9 +126,9 @@ const HIDDEN = new Set([
   "invoice.metered",
   "payment_method.declines",
 ]);
-/** Left out of an answer unless asked for by `expand[]`. */
+/** Fields that answers contain only with `expand[]`. */
 const ON_REQUEST = new Set(["price.tiers", "checkout.session.line_items"]);
-/** An invoice shows this many of its lines; the rest is listed by itself. */
+/** Lines inside an invoice, as at Stripe. The list endpoint returns the rest. */
 const LINES_SHOWN = 10;
 
 type Find = (id: string) => unknown;

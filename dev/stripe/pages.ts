@@ -1,5 +1,5 @@
-// The pages that a buyer's browser, or a program in its place, walks through: /pay/:session and /portal/:session.
-// A form's POST answers with a redirect. Faults meet pages as they meet the API.
+// The pages for a buyer's browser or a program: /pay/:session and /portal/:session.
+// A POST of a form answers with a redirect. Fault rules apply to pages as to the API.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import type { Answer, Outcome } from "./api.ts";
@@ -13,10 +13,10 @@ import { portalPage } from "./portal-page.ts";
 import { actInPortal, portalAction, viewPortal } from "./portal.ts";
 
 type Transact = <T>(work: (context: Context) => T) => T;
-/** A page under way: answered once its fault is known. */
+/** A page request. Answered when its fault is decided. */
 export type Visit = (fault: Fault) => Promise<Outcome>;
 
-/** The visit of a page; undefined when the path is none of a page's. */
+/** Handles a page request. Returns undefined when the path is not a page. */
 export function visitPage(method: string, path: string, body: string, transact: Transact): Visit | undefined {
   const match = /^\/(pay|portal)\/([^/]+)$/.exec(path);
   if (match === null || (method !== "GET" && method !== "POST")) return undefined;
@@ -64,7 +64,7 @@ function portal(method: string, id: string, body: string, transact: Transact): A
   }
 }
 
-/** A page of HTML. */
+/** An HTML answer. */
 export function page(status: number, body: string): Answer {
   return { status, headers: { "content-type": "text/html; charset=utf-8", "cache-control": "no-store" }, body };
 }

@@ -1,4 +1,4 @@
-// The page behind `session.url`: what is bought and one button, labelled as a simulation so that nobody takes it for Stripe.
+// The page at `session.url`: the lines and a pay button. A label marks it as a simulation.
 import type { Price, Session } from "./objects.ts";
 
 /** The page of an open session. */
@@ -22,17 +22,17 @@ export function payPage(session: Session): string {
   );
 }
 
-/** A page that only says why there is nothing to pay. */
+/** A page that says why nothing can be paid. */
 export function noticePage(title: string, message: string): string {
   return html(title, `<p>${escapeHtml(message)}</p>`);
 }
 
-/** Where the buyer goes after paying. */
+/** The URL to which the buyer returns after the payment. */
 export function successUrl(session: Session): string {
   return (session.success_url ?? "/").replaceAll("{CHECKOUT_SESSION_ID}", session.id);
 }
 
-/** What a price charges, in words. */
+/** A price in words. */
 export function describePrice(price: Price): string {
   const every = price.recurring === null ? "" : ` per ${price.recurring.interval}`;
   if (price.billing_scheme === "tiered") return `tiered price${every}`;
@@ -41,12 +41,12 @@ export function describePrice(price: Price): string {
 
 /** An amount of cents with its currency. */
 export function money(cents: number, currency: string): string {
-  // Two places at least, and as many as a price below a cent has.
+  // At least two places; a price below a cent has more.
   const [whole = "0", places = ""] = (cents / 100).toFixed(14).replace(/0+$/, "").split(".");
   return `${whole}.${places.padEnd(2, "0")} ${currency.toUpperCase()}`;
 }
 
-/** A whole page, labelled as a simulation. */
+/** A complete page with the simulation label. */
 export function html(title: string, body: string): string {
   return `<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>${escapeHtml(title)} - Simulated Stripe</title>

@@ -1,5 +1,5 @@
 // Payment methods: cards made from Stripe's test tokens (`tok_visa`) or taken ready-made (`pm_card_visa`), and attached to a
-// customer. A card that is made to fail fails every charge, unless `POST /_sim/payments` names the customer.
+// customer. A failing test card fails every charge, unless `POST /_sim/payments` names the customer.
 import * as z from "zod";
 import { type Context, nowSeconds } from "./context.ts";
 import { badRequest, noSuch } from "./errors.ts";
@@ -12,7 +12,7 @@ const TEST_CARDS = new Map([
   ["visa", false],
   ["mastercard", false],
   ["chargeCustomerFail", true],
-  // Nobody is there to authenticate.
+  // The simulator has no authentication step.
   ["threeDSecure2Required", true],
 ]);
 
@@ -60,7 +60,7 @@ export function detachPaymentMethod(context: Context, _params: object, id: strin
   return detached;
 }
 
-/** A stored payment method, or a new one of a ready-made name. */
+/** A stored payment method, or a new one for a test name. */
 function takePaymentMethod(context: Context, id: string): PaymentMethod {
   if (!id.startsWith("pm_card_")) return context.store.get("payment_method", id);
   return newCard(context, id.slice("pm_card_".length), "payment_method", id);

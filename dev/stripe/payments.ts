@@ -1,5 +1,5 @@
-// Who can pay, when a failed payment is tried again, and how long an invoice stays a draft: the account's settings, as the
-// Dashboard would hold them. They survive a restart, as cards do.
+// The account's settings, like those in Stripe's Dashboard: payment outcomes, retries of failed payments, and how long
+// invoices stay drafts. They survive a restart.
 import * as z from "zod";
 import type { Store } from "./store.ts";
 
@@ -8,21 +8,21 @@ const DAY_MS = 24 * HOUR_MS;
 const outcome = z.enum(["succeed", "fail"]);
 
 export const paymentSettings = z.strictObject({
-  /** What becomes of a payment of a customer who is not named below. */
+  /** Outcome of payments of customers that `customers` does not name. */
   everybody: outcome.default("succeed"),
   customers: z.record(z.string(), outcome).default({}),
-  /** Waits between the attempts, the first one after the first failure. Empty: one attempt only. */
+  /** Pauses before each retry. Empty for no retries. */
   retryDelaysMs: z
     .array(z.int().min(1000))
     .max(8)
     .default([3 * DAY_MS, 5 * DAY_MS, 7 * DAY_MS]),
-  /** What becomes of the subscription when the last attempt has failed. */
+  /** State of the subscription after the last failed attempt. */
   afterRetries: z.enum(["cancel", "unpaid", "past_due"]).default("cancel"),
 });
 export type PaymentSettings = z.output<typeof paymentSettings>;
 
 export const invoiceSettings = z.strictObject({
-  /** How long the invoice of a renewal stays a draft, in which it still takes usage. */
+  /** How long a renewal's invoice stays a draft. A draft still takes usage. */
   finalizationDelayMs: z
     .int()
     .min(0)
@@ -46,7 +46,7 @@ export function writeInvoiceSettings(store: Store, settings: z.output<typeof inv
   store.setSetting("invoices", JSON.stringify(settings));
 }
 
-/** Whether a payment succeeds: by the customer's setting, else by the card, else by everybody's setting. */
+/** Decides whether a payment succeeds: by the customer's setting, else by the card, else by the default. */
 export function canPay(store: Store, customer: string, paymentMethod?: string): boolean {
   const { everybody, customers } = readPaymentSettings(store);
   const named = customers[customer];
@@ -56,7 +56,7 @@ export function canPay(store: Store, customer: string, paymentMethod?: string): 
   return card?.declines !== true && everybody === "succeed";
 }
 
-/** A new payment method: from now on this customer can pay. */
+/** Marks the customer as able to pay, after a new payment method. */
 export function acceptPaymentsOf(store: Store, customer: string): void {
   const settings = readPaymentSettings(store);
   writePaymentSettings(store, { ...settings, customers: { ...settings.customers, [customer]: "succeed" } });

@@ -1,4 +1,4 @@
-// The customer portal's page: what the customer has, and a form for each thing that its configuration allows.
+// The page of the customer portal: the customer's subscriptions, and a form for each allowed action.
 import type { Subscription } from "./objects.ts";
 import { describePrice, escapeHtml, html, money } from "./pay-page.ts";
 import { offeredPrices, type PortalView } from "./portal.ts";

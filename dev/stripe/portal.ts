@@ -1,5 +1,5 @@
-// The customer portal: configurations, which say what a customer may do there, sessions, and what the page's forms do.
-// A session is good for an hour. Without a configuration a session is refused, as in an account that never saved one.
+// The customer portal: configurations (the allowed actions), sessions, and the actions themselves.
+// A session lasts one hour. Without a configuration a session is refused, as in a Stripe account that never saved one.
 import * as z from "zod";
 import type { Stripe } from "stripe";
 import { attempt } from "./collection.ts";
@@ -13,7 +13,7 @@ import { cancelSubscription, updateSubscription } from "./subscriptions.ts";
 
 export const PORTAL_SESSION_S = 3600;
 
-/** A list that an empty string empties. */
+/** A list. An empty string clears it. */
 const listOf = <T extends z.ZodType>(value: T) =>
   z.union([z.literal("").transform((): z.output<T>[] => []), z.array(value).max(20)]);
 const proration = z.enum(["always_invoice", "create_prorations", "none"]);
@@ -125,7 +125,7 @@ export function updateConfiguration(
   return updated;
 }
 
-/** The configuration with what was sent; a feature that was sent keeps what was not sent of it. */
+/** The configuration with the update. Within a feature, fields that were not sent keep their values. */
 function changed(
   context: Context,
   current: PortalConfiguration,
@@ -183,7 +183,7 @@ function changed(
   };
 }
 
-/** Without the fields that are undefined, so that spreading it replaces only what was given. */
+/** Drops undefined fields, so that a spread replaces only the given ones. */
 function defined<T extends object>(value: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
   return Object.fromEntries(Object.entries(value).filter(([, given]) => given !== undefined)) as {
     [K in keyof T]?: Exclude<T[K], undefined>;
@@ -230,7 +230,7 @@ export function createPortalSession(context: Context, params: z.output<typeof po
   return session;
 }
 
-/** All that the page shows of a session's customer. */
+/** The data of the page. */
 export interface PortalView {
   session: PortalSession;
   features: PortalConfiguration["features"];
@@ -239,7 +239,7 @@ export interface PortalView {
   invoices: readonly Invoice[];
 }
 
-/** The view of a session; undefined when there is none or it has expired. */
+/** The data of a session's page. Undefined when the session does not exist or has expired. */
 export function viewPortal(context: Context, id: string): PortalView | undefined {
   const { store } = context;
   const session = store.find("billing_portal.session", id);
@@ -261,7 +261,7 @@ export const portalAction = z.discriminatedUnion("action", [
   z.strictObject({ action: z.literal("payment_method") }),
 ]);
 
-/** Does what a form of the page asks for. Throws ApiError when the configuration does not allow it. */
+/** Runs the action of a form. Throws ApiError when the configuration does not allow it. */
 export function actInPortal(context: Context, view: PortalView, action: z.output<typeof portalAction>): void {
   const { features: allowed, customer } = view;
   if (action.action === "payment_method") {
@@ -284,7 +284,7 @@ export function actInPortal(context: Context, view: PortalView, action: z.output
   updateSubscription(context, { cancel_at_period_end: action.action === "cancel" }, current.id);
 }
 
-/** Switches the base price; what is metered stays, as Stripe's portal leaves it. */
+/** Switches the base price. Metered items stay, as in Stripe's portal. */
 function switchPrice(
   context: Context,
   allowed: PortalConfiguration["features"],

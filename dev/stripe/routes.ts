@@ -1,4 +1,4 @@
-// Every path the simulated API answers. What is not here is an unrecognized URL.
+// All routes of the simulated API. Any other path is an unrecognized URL.
 import * as z from "zod";
 import * as catalog from "./catalog.ts";
 import * as checkout from "./checkout.ts";
@@ -19,7 +19,7 @@ import type { Store } from "./store.ts";
 import * as subscriptions from "./subscriptions.ts";
 import * as thin from "./thin-events.ts";
 
-/** A checked request: what it locks, if anything, and what it does. */
+/** A checked request: the lock it needs, if any, and its effect. */
 export interface Operation {
   lock: string | undefined;
   run: (context: Context) => object;
@@ -27,7 +27,7 @@ export interface Operation {
 export interface Route {
   method: string;
   pattern: RegExp;
-  /** Throws ApiError when the form does not fit. */
+  /** Throws ApiError when the form is invalid. */
   prepare: (store: Store, form: Form, id: string) => Operation;
 }
 
@@ -101,7 +101,7 @@ const ROUTES: readonly Route[] = [
   route("POST", "/v2/core/event_destinations/:id/enable", nothing, thin.switchDestination("enabled")),
 ];
 
-/** The route of a request and the id in its path ("" where there is none). */
+/** The route of a request and the id in its path ("" without one). */
 export function matchRoute(method: string, path: string): { route: Route; id: string } | undefined {
   for (const candidate of ROUTES) {
     const match = candidate.method === method ? candidate.pattern.exec(path) : null;

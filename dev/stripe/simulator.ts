@@ -1,5 +1,5 @@
-// A local stand-in of Stripe: its v1 API for what the product uses, a pay page, signed webhooks and, under /_sim, seeded faults
-// and a virtual clock. It answers only what it simulates. Bound to loopback; the control plane needs no key.
+// A local stand-in for Stripe: the part of the v1 API that the product uses, a pay page, signed webhooks and, under /_sim,
+// seeded faults and a virtual clock. It refuses everything else. It listens on loopback only; /_sim needs no key.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Stripe } from "stripe";
 import { Api, type Outcome } from "./api.ts";
@@ -19,19 +19,19 @@ interface RequestNames {
   key: string | null;
 }
 
-/** Stripe's own limit is not published; this one only stops nonsense. */
+/** Stripe does not publish its limit. This one is far above any real request. */
 const MAX_BODY_BYTES = 1_048_576;
 
 export interface StripeSimulatorOptions {
   /** 0 takes a free port. */
   port: number;
-  /** Created if missing; ":memory:" keeps nothing. */
+  /** Created if missing. ":memory:" keeps the data in memory. */
   databaseFile: string;
   secretKey: string;
   webhook?: WebhookEndpoint;
-  /** Where thin events go, until an event destination is registered through the API. */
+  /** Receiver of thin events until an event destination is registered through the API. */
   thinWebhook?: WebhookEndpoint;
-  /** How long after its receipt a meter event shows in summaries. Default 0; also `POST /_sim/meter-lag`. */
+  /** Delay until a received meter event appears in summaries. Default 0; also `POST /_sim/meter-lag`. */
   meterLagMs?: number;
   log?: (line: string) => void;
   /** Milliseconds since the epoch, before the virtual offset. Default Date.now. */
@@ -41,7 +41,7 @@ export interface StripeSimulatorOptions {
 export interface StripeSimulator {
   url: string;
   port: number;
-  /** Makes every waiting webhook due now, for a receiver that has just come up. */
+  /** Makes all waiting webhooks due now. For a receiver that has just started. */
   retryWebhooks: () => void;
   close: () => Promise<void>;
 }
@@ -59,7 +59,7 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   const webhooks = new Webhooks(store, { snapshot: options.webhook, thin: options.thinWebhook }, nowMs, log);
   const api = new Api(store, options.secretKey, transact);
 
-  /** One request's transaction; what is due by now happens first, in one of its own. Webhooks start after the commit. */
+  /** Runs a request in a transaction. Due changes run first, in their own transaction. Webhooks start after the commit. */
   function transact<T>(request: RequestNames, work: (context: Context) => T): T {
     const now = nowMs();
     let announced = false;
@@ -86,8 +86,8 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
       return { store, nowMs: ms, origin, meterLagMs, validatesLater, idempotencyKey, ...tells };
     };
     if (store.nextDue(Math.floor(now / 1000)) !== undefined) {
-      const nobody = { id: null, key: null };
-      store.transaction(() => happen(at(now, nobody), (seconds) => at(seconds * 1000, nobody)));
+      const noRequest = { id: null, key: null };
+      store.transaction(() => happen(at(now, noRequest), (seconds) => at(seconds * 1000, noRequest)));
     }
     const result = store.transaction(() => work(at(now, request)));
     if (announced) setImmediate(() => webhooks.kick());
@@ -131,7 +131,7 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
     try {
       outcome = await answer(request, new URL(origin + (request.url ?? "/")));
     } catch (error) {
-      // A client that went away, or a bug of the simulator: said as such, and never under Stripe's name.
+      // A client that disconnected, or a bug in the simulator. The answer must not look like Stripe's.
       log(`${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
       outcome = { status: 500, headers: { "content-type": "text/plain" }, body: "the simulator failed" };
     }
@@ -168,7 +168,7 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   };
 }
 
-/** An object as an event shows it: nothing expanded. */
+/** The form of an object in an event: nothing expanded. */
 function snapshot(object: StoredObject): object {
   return present(object, [], () => null);
 }
@@ -178,7 +178,7 @@ async function readBody(request: IncomingMessage): Promise<string | undefined> {
   let sizeBytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     sizeBytes += chunk.length;
-    // Read to the end all the same: only then can the refusal be answered.
+    // Read to the end: the client takes the refusal only after it has sent the body.
     if (sizeBytes <= MAX_BODY_BYTES) chunks.push(chunk);
   }
   return sizeBytes > MAX_BODY_BYTES ? undefined : Buffer.concat(chunks).toString("utf8");

@@ -1,6 +1,6 @@
-// All state, in one SQLite file. A request's effect, its events, their deliveries and its idempotent answer commit in one
-// transaction, so a kill at any moment loses nothing that was answered and keeps nothing half done. Stored JSON is trusted to be
-// what put() was given.
+// All state in one SQLite file. One transaction commits a request's effect, its events, their deliveries and its stored
+// answer, so a kill at any moment loses no answered request and leaves none half done. `put` alone writes the JSON, so reads
+// do not validate it.
 import { randomBytes } from "node:crypto";
 import { DatabaseSync, type SQLInputValue, type SQLTagStore } from "node:sqlite";
 import type { Stripe } from "stripe";
@@ -47,12 +47,12 @@ type Bounds = { [K in "gt" | "gte" | "lt" | "lte"]?: number | undefined };
 
 export class Store {
   readonly #db: DatabaseSync;
-  /** Tagged templates; values are bound, statements cached. `void` marks a statement whose result is of no use. */
+  /** Tagged templates; values are bound, statements cached. `void` marks an unused result. */
   sql: SQLTagStore;
 
   constructor(databaseFile: string) {
     this.#db = new DatabaseSync(databaseFile);
-    // NORMAL may lose the last commits on power loss, never on a killed process, which is what the simulator promises.
+    // NORMAL can lose commits on power loss, but not when the process is killed, which is all the simulator promises.
     this.#db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 2000;");
     this.#db.exec(SCHEMA);
     this.sql = this.#db.createTagStore();
@@ -76,8 +76,8 @@ export class Store {
   }
 
   /**
-   * Inserts the object, or replaces the one with its id and keeps its place in lists. `dueSeconds` is when it next changes
-   * by itself, if ever.
+   * Inserts the object, or replaces the one with its id and keeps its position in lists. `dueSeconds` is its next scheduled
+   * change, if any.
    */
   put(object: StoredObject, dueSeconds: number | null): void {
     const json = JSON.stringify(object);
@@ -86,7 +86,7 @@ export class Store {
       ON CONFLICT (id) DO UPDATE SET json = excluded.json, due_s = excluded.due_s`;
   }
 
-  /** The object that changes by itself first, at or before an instant, and when. */
+  /** The first scheduled change at or before an instant: the object and the time. */
   nextDue(seconds: number): { object: StoredObject; atSeconds: number } | undefined {
     const row = this.sql.get`SELECT json, due_s FROM objects WHERE due_s <= ${seconds} ORDER BY due_s, seq LIMIT 1`;
     if (row === undefined) return undefined;
@@ -102,7 +102,7 @@ export class Store {
     return row === undefined ? undefined : JSON.parse(String(row["json"]));
   }
 
-  /** Any kind of object, for `expand`. */
+  /** Finds an object of any kind. For `expand`. */
   findAny(id: string): unknown {
     const row = this.sql.get`SELECT json FROM objects WHERE id = ${id}`;
     return row === undefined ? null : JSON.parse(String(row["json"]));
@@ -115,12 +115,12 @@ export class Store {
     return object;
   }
 
-  /** Every match, oldest first. */
+  /** All matches, oldest first. */
   all<K extends Kind>(kind: K, filters: readonly (Filter | undefined)[]): Kinds[K][] {
     return this.#select(kind, filters, "ORDER BY seq", []);
   }
 
-  /** One page, newest first, as all of Stripe's lists. */
+  /** One page, newest first, like all of Stripe's lists. */
   list<K extends Kind>(
     kind: K,
     url: string,

@@ -1,4 +1,4 @@
-// What a subscription's life costs: its first invoice, its renewals, its changes and its end.
+// Invoices of a subscription: the first one, renewals, changes and the end.
 //
 // Assumptions: usage during a trial is free; a credit for unused time is worked out from the item's price, not from what was
 // debited; the usage of a metered item that is removed or gets another price is invoiced whatever the proration behaviour.
@@ -15,7 +15,7 @@ import { fullPeriodBefore, nextBoundary } from "./subscription-items.ts";
 
 export type Proration = "always_invoice" | "create_prorations" | "none";
 
-/** Stores and announces a new subscription with its first invoice, which is collected at once. */
+/** Stores a new subscription and emits its event. Its first invoice is collected at once. */
 export function billStart(context: Context, subscription: Subscription, proration: Proration): Subscription {
   const items = subscription.items.data;
   const trialing = subscription.status === "trialing";
@@ -36,12 +36,12 @@ export function billStart(context: Context, subscription: Subscription, proratio
   return context.store.get("subscription", subscription.id);
 }
 
-/** The end of a period: an invoice that stays a draft for a while, and the next period, or the end if that was asked for. */
+/** Ends a period: makes the draft invoice and starts the next period, or ends the subscription if it was cancelled. */
 export function billRenewal(context: Context, current: Subscription): void {
   const now = nowSeconds(context);
   const order = renewalOf(context, current, now);
   const { finalizationDelayMs } = readInvoiceSettings(context.store);
-  // While a subscription is unpaid its invoices stay drafts, and nobody is charged.
+  // The invoices of an unpaid subscription stay drafts and are not charged.
   const advances = current.status !== "unpaid";
   const finalizesAt = advances ? now + Math.ceil(finalizationDelayMs / 1000) : null;
   const draft = draftOf(context, current, { ...order, finalizesAt, autoAdvance: advances });
@@ -59,7 +59,7 @@ export function billRenewal(context: Context, current: Subscription): void {
   context.save("customer.subscription.updated", renewed, current);
 }
 
-/** What the renewal at `now` bills, and the items in their next period. */
+/** The lines of the renewal at `now`, and the items in their next period. */
 export function renewalOf(context: Context, current: Subscription, now: number) {
   const anchor = current.billing_cycle_anchor;
   const ended = current.items.data.filter((item) => item.current_period_end <= now);
@@ -80,13 +80,13 @@ export function renewalOf(context: Context, current: Subscription, now: number) 
 
 export interface Change {
   proration: Proration;
-  /** The billing period starts again now. */
+  /** Starts a new billing period now. */
   restart: boolean;
 }
 
 /**
- * Stores and announces a changed subscription. Prorations and the usage of metered items that are gone wait for the next
- * invoice; it is made and collected at once for `always_invoice` and for a restart. Returns that invoice, if any.
+ * Stores a changed subscription and emits its event. Prorations and the usage of removed metered items wait for the next
+ * invoice. With `always_invoice` and at a restart the invoice is made and collected at once. Returns that invoice, if any.
  */
 export function billChange(
   context: Context,
@@ -133,7 +133,7 @@ export function billChange(
   return draft === undefined ? undefined : finalizeInvoice(context, draft);
 }
 
-/** Ends a subscription at once, with a final invoice if asked for: without it the last usage is never billed. */
+/** Ends a subscription at once. Without a final invoice, its last usage is never billed. */
 export function billEnd(
   context: Context,
   current: Subscription,
@@ -161,7 +161,7 @@ export function billEnd(
 type Order = Pick<NewInvoice, "reason" | "lines" | "finalizesAt"> &
   Partial<Pick<NewInvoice, "metered" | "period" | "autoAdvance">>;
 
-/** The draft of the subscription's next invoice with all that waited for it; none if it would be empty. */
+/** Makes the draft of the next invoice with all pending items. Makes none when it would be empty. */
 function draftOf(context: Context, subscription: Subscription, order: Order): Invoice | undefined {
   const pending = pendingItems(context.store, subscription.customer, subscription.id);
   const { lines, metered = [], period, autoAdvance = true } = order;
@@ -200,7 +200,7 @@ function prorate(
   }
 }
 
-/** Invoices the usage that was reported at the item's price, which is about to go. Nothing for no usage. */
+/** Adds the usage at the item's price, before the price is removed. Adds nothing without usage. */
 function invoiceUsageSoFar(context: Context, subscription: Subscription, item: SubscriptionItem): void {
   const period = periodOf(item);
   const quantity = usageOf(context.store, subscription.customer, { item, period });
@@ -230,7 +230,7 @@ function itemOf(subscription: Subscription, item: SubscriptionItem, unitAmount: 
   };
 }
 
-/** The metered items with their period cut off at an instant. */
+/** The metered items with periods that end at an instant. */
 function usageUntil(subscription: Subscription, end: number): MeteredLine[] {
   return subscription.items.data
     .filter(isMetered)
@@ -249,7 +249,7 @@ function periodOf(item: SubscriptionItem): Period {
   return { start: item.current_period_start, end: item.current_period_end };
 }
 
-/** How much of a full period an item's period is, if less. */
+/** The share of a full period, if the item's period is shorter. */
 function stubOf(anchor: number, item: SubscriptionItem): Share | undefined {
   const whole = fullPeriodBefore(anchor, item.price, item.current_period_end);
   const part = item.current_period_end - item.current_period_start;

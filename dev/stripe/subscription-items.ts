@@ -1,4 +1,4 @@
-// The items of a subscription: which lines are allowed, how a change applies, and the calendar of their periods.
+// The items of a subscription: allowed lines, changes, and the calendar of their periods.
 // Periods are UTC calendar intervals counted from the billing anchor, so they never drift.
 import * as z from "zod";
 import { type Context, nowSeconds } from "./context.ts";
@@ -23,7 +23,7 @@ export interface Line {
 }
 type Recurring = NonNullable<Price["recurring"]>;
 
-/** The price of a line after Stripe's checks: recurring, active, and a quantity exactly where it is licensed. */
+/** The price of a line after Stripe's checks: recurring, active, a quantity for licensed prices only. */
 export function checkLine(context: Context, priceId: string, given: number | undefined, param: string): Line {
   const price = context.store.get("price", priceId, `${param}[price]`);
   if (!price.active)
@@ -45,8 +45,8 @@ export function checkLine(context: Context, priceId: string, given: number | und
 }
 
 /**
- * The subscription with `items` of an update applied: changed by id, added without one, removed by `deleted`. Usage that was
- * reported before is not billed at a new price (flexible billing mode).
+ * Applies the `items` of an update: an id changes an item, no id adds one, `deleted` removes one. In flexible billing mode,
+ * usage from before is not billed at a new price.
  */
 export function changeItems(
   context: Context,

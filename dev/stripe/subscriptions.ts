@@ -1,5 +1,5 @@
-// Subscriptions: creation (by the API or by a paid Checkout session), changes and cancellation. What each of them costs is
-// worked out in subscription-billing.ts.
+// Subscriptions: creation (through the API or by a paid Checkout session), changes and cancellation. The file
+// subscription-billing.ts makes their invoices.
 import * as z from "zod";
 import { type Context, nowSeconds } from "./context.ts";
 import { badRequest, declined, noSuch } from "./errors.ts";
@@ -22,7 +22,7 @@ import {
 const DAY_S = 86_400;
 const prorationBehavior = z.enum(["always_invoice", "create_prorations", "none"]);
 
-/** Also Checkout's `subscription_data`. */
+/** Checkout's `subscription_data` uses these, too. */
 export const subscriptionData = {
   billing_cycle_anchor: integer.optional(),
   billing_mode: z.strictObject({ type: z.enum(["flexible", "classic"]) }).optional(),
@@ -89,7 +89,7 @@ export function createSubscription(context: Context, params: z.output<typeof sub
   return started;
 }
 
-/** Refuses what Stripe refuses about the anchor and a mix of currencies. `at` is the parameter's prefix. */
+/** Refuses invalid anchors and mixed currencies, like Stripe. `at` is the prefix of parameter names. */
 export function checkData(context: Context, data: SubscriptionData, lines: readonly Line[], at: string): void {
   const now = nowSeconds(context);
   const [first] = lines;
@@ -110,8 +110,8 @@ export function checkData(context: Context, data: SubscriptionData, lines: reado
 }
 
 /**
- * Makes, bills and announces the subscription: trialing with a trial, else active, its first period up to the anchor if
- * there is one. An anchor that has passed (in a Checkout session that was left open) is where the first period began.
+ * Creates and bills the subscription and emits its event: trialing with a trial, else active. Its first period ends at the
+ * anchor, if it has one. If the anchor has passed (in an old Checkout session), the first period begins there.
  */
 export function startSubscription(
   context: Context,
@@ -191,7 +191,7 @@ export function startSubscription(
   return billStart(context, subscription, data.proration_behavior ?? "create_prorations");
 }
 
-/** When the trial of a subscription that starts now ends; null without one. */
+/** End of the trial of a subscription that starts now; `null` without a trial. */
 export function trialEndOf(data: SubscriptionData, now: number): number | null {
   return data.trial_end ?? (data.trial_period_days === undefined ? null : now + data.trial_period_days * DAY_S);
 }
@@ -236,7 +236,7 @@ export function updateSubscription(
   return context.store.get("subscription", id);
 }
 
-/** A trial's end moved: at once, after which the subscription is active, or to another instant. */
+/** Moves a trial's end: to another instant, or to now, which makes the subscription active. */
 function withTrialEnd(context: Context, current: Subscription, trialEnd: "now" | number | undefined): Subscription {
   if (trialEnd === undefined) return current;
   if (current.status !== "trialing") {
@@ -250,7 +250,7 @@ function withTrialEnd(context: Context, current: Subscription, trialEnd: "now" |
   return { ...current, trial_end: trialEnd, items: { ...current.items, data: items } };
 }
 
-/** All items in a period that begins now; the anchor moves with it unless it is kept. */
+/** Starts a new period for all items. The anchor moves to now unless it is kept. */
 function restarted(context: Context, current: Subscription, keepsAnchor: boolean): Subscription {
   const now = nowSeconds(context);
   const anchor = keepsAnchor ? current.billing_cycle_anchor : now;
@@ -262,7 +262,7 @@ function restarted(context: Context, current: Subscription, keepsAnchor: boolean
   return { ...current, billing_cycle_anchor: anchor, items: { ...current.items, data: items } };
 }
 
-/** Stripe bills at once, and moves the anchor, when a subscription that cost nothing begins to cost. */
+/** Stripe bills at once and moves the anchor when a free subscription gets a price. */
 function movesToPaid(before: Subscription, after: Subscription): boolean {
   return before.status !== "trialing" && isFree(before) && !isFree(after);
 }
@@ -303,7 +303,7 @@ export function listSubscriptions(context: Context, params: z.output<typeof subs
   ]);
 }
 
-/** When the subscription next changes by itself, in seconds. */
+/** The next scheduled change of the subscription, in seconds. */
 export function periodEnd(subscription: Subscription): number {
   return Math.min(...subscription.items.data.map((item) => item.current_period_end));
 }

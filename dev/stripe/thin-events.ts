@@ -1,5 +1,5 @@
-// Thin events and the destinations that they are sent to: the v2 API. What is delivered only names the event; its data is
-// fetched. Here they tell of meter events that were answered with 200 and then dropped.
+// Thin events and their destinations, in the v2 API. A delivery only names the event; the receiver fetches its data.
+// They report meter events that were answered with 200 and dropped later.
 import * as z from "zod";
 import type { Stripe } from "stripe";
 import type { Context } from "./context.ts";
@@ -14,11 +14,11 @@ type Report = Stripe.Events.V1BillingMeterErrorReportTriggeredEvent.Data;
 interface Dropped {
   code: Report["reason"]["error_types"][number]["code"];
   message: string;
-  /** The request's idempotency key, as documented, or the event's own identifier where there was none. */
+  /** The request's idempotency key, as documented; without one, the event's identifier. */
   identifier: string;
 }
 
-/** The event about one dropped meter event: of the meter, or of none when the event named none. */
+/** Makes the event about one dropped meter event. It names a meter if the dropped event did. */
 export function errorReport(context: Context, meter: Stripe.Billing.Meter | undefined, dropped: Dropped): ThinEvent {
   const at = new Date(context.nowMs).toISOString();
   const data: Report = {
@@ -45,7 +45,7 @@ export function errorReport(context: Context, meter: Stripe.Billing.Meter | unde
   };
 }
 
-/** What is sent of an event: all but its data. */
+/** The delivered form of an event, without its data. */
 export function notification(event: ThinEvent): Omit<ThinEvent, "data"> {
   const { id, object, created, livemode, type, related_object } = event;
   return { id, object, created, livemode, type, related_object };
@@ -64,14 +64,14 @@ export function listThinEvents(context: Context, params: z.output<typeof thinEve
     where("related_object.id", params.object_id),
     { sql: "json_extract(json, '$.created') >= ?", values: [since] },
   ]);
-  // One page holds them all: nobody here has thousands.
+  // One page holds all destinations of a test system.
   return { data: all.toReversed().slice(0, params.limit), next_page_url: null, previous_page_url: null };
 }
 
 export const destinationCreate = z.strictObject({
   description: text.optional(),
   enabled_events: z.array(text).min(1),
-  /** Snapshots go where the simulator was told at its start: a destination of theirs is kept, and nothing is sent there. */
+  /** A destination of snapshot events is stored but unused: they go to the webhook given at the start. */
   event_payload: z.enum(["snapshot", "thin"]),
   include: z.array(z.enum(["webhook_endpoint.signing_secret", "webhook_endpoint.url"])).optional(),
   metadata: metadata.optional(),
@@ -80,7 +80,7 @@ export const destinationCreate = z.strictObject({
   webhook_endpoint: z.strictObject({ url: z.url() }),
 });
 
-/** Registers where thin events go from now on: the newest destination receives them, instead of any before. */
+/** Registers a destination. The newest destination receives all thin events. */
 export function createDestination(context: Context, params: z.output<typeof destinationCreate>): EventDestination {
   const at = new Date(context.nowMs).toISOString();
   const destination: EventDestination = {
@@ -131,7 +131,7 @@ export function switchDestination(status: "enabled" | "disabled") {
   };
 }
 
-/** A destination shows its endpoint only when asked to, and its secret only when it is made. */
+/** The endpoint is in answers only with `include`, the secret only after the creation. */
 function shown(destination: EventDestination, include: readonly string[]): EventDestination {
   const { webhook_endpoint: endpoint, ...rest } = destination;
   const fields = {

@@ -1,6 +1,6 @@
-// Webhook delivery: at least once, signed, outside the request, in no promised order.
-// A delivery is a row written in the transaction of its event; it stays until it was answered with 2xx or given up, so it
-// survives a restart. What is in flight when the process dies is sent again.
+// Webhook delivery: signed, at least once, after the request, in no guaranteed order.
+// The transaction of an event writes a row for its delivery. The row stays until the receiver answers 2xx or the simulator
+// gives up, so it survives a restart. Deliveries in flight at a crash are sent again.
 import { createHmac } from "node:crypto";
 import * as z from "zod";
 import { seededRandom } from "../seeded-random.ts";
@@ -12,31 +12,31 @@ import { notification } from "./thin-events.ts";
 export interface WebhookEndpoint {
   url: string;
   secret: string;
-  /** Event types to deliver; all if absent. */
+  /** Event types to deliver. Absent for all. */
   enabledEvents?: readonly string[];
   retry?: Partial<RetryPolicy>;
 }
 
 export interface RetryPolicy {
-  /** Wait after the first failure, doubled after each further one. */
+  /** Pause after the first failure; doubles after each further failure. */
   firstDelayMs: number;
   maxDelayMs: number;
-  /** A delivery older than this is given up and stays in `events.list({ delivery_success: false })`. */
+  /** Age at which the simulator gives up. The event stays in `events.list({ delivery_success: false })`. */
   giveUpAfterMs: number;
-  /** How long an answer may take. */
+  /** Timeout of one delivery. */
   timeoutMs: number;
 }
 
 const DAY_MS = 86_400_000;
-/** Stripe gives up after 3 days too; its waits are longer, but a developer who restarts a program waits for these. */
+/** Stripe also gives up after 3 days. Its pauses are longer; these are short because a developer waits for them. */
 const RETRY: RetryPolicy = { firstDelayMs: 1000, maxDelayMs: 60_000, giveUpAfterMs: 3 * DAY_MS, timeoutMs: 20_000 };
-/** Enough that a slow receiver does not stall the rest, few enough not to flood a local one. */
+/** Parallel deliveries: enough that a slow one does not block the rest, few enough for a local receiver. */
 const MAX_IN_FLIGHT = 32;
-/** setTimeout overflows beyond 24.8 days; waking once an hour for nothing costs nothing. */
+/** Maximum sleep. `setTimeout` overflows after 24.8 days, and an extra wake-up an hour is cheap. */
 const MAX_TIMER_MS = 3_600_000;
 
 const selected = z.strictObject({ ...chance.shape, types: z.array(z.string()).optional() });
-/** drop: never sent, as if Stripe had given up · duplicate: sent twice · reorder: held back up to `windowMs`. */
+/** drop: never sent, as after Stripe gives up · duplicate: sent twice · reorder: delayed by up to `windowMs`. */
 export const webhookSettings = z.strictObject({
   seed: z.int().default(1),
   pause: z.boolean().default(false),
@@ -47,7 +47,7 @@ export const webhookSettings = z.strictObject({
 });
 type Settings = z.output<typeof webhookSettings>;
 type AnyEvent = Event | ThinEvent;
-/** Where snapshot events go, and thin ones until a destination for them is registered. */
+/** Receivers of snapshot events, and of thin events until a destination is registered. */
 interface Endpoints {
   snapshot: WebhookEndpoint | undefined;
   thin: WebhookEndpoint | undefined;
@@ -96,7 +96,7 @@ export class Webhooks {
     return { ...this.#settings, fired };
   }
 
-  /** Plans the event's delivery, in the transaction of the event. */
+  /** Schedules the delivery of an event. Call it in the event's transaction. */
   plan(event: AnyEvent): void {
     const endpoint = this.#endpointFor(event);
     const enabled = endpoint?.enabledEvents ?? ["*"];
@@ -128,7 +128,7 @@ export class Webhooks {
     return (types === undefined || types.includes(type)) && (this.#dice[name]?.roll() ?? false);
   }
 
-  /** Starts what is due and wakes up for what is due next. Call it after every commit and every change of the clock. */
+  /** Starts due deliveries and sets a timer for the next one. Call it after every commit and every change of the clock. */
   kick(): void {
     clearTimeout(this.#timer);
     if (this.#settings.pause || this.#closing.signal.aborted) return;
@@ -147,18 +147,18 @@ export class Webhooks {
       });
     }
     const next = sql.get`SELECT min(due_ms) AS due FROM deliveries WHERE state = 'pending'`?.["due"];
-    // Full house: the next one to finish kicks again.
+    // All slots are busy. The next delivery that ends calls `kick` again.
     if (typeof next !== "number" || this.#inFlight >= MAX_IN_FLIGHT) return;
     this.#timer = setTimeout(() => this.kick(), Math.min(Math.max(next - now, 1), MAX_TIMER_MS));
   }
 
-  /** Makes everything that waits due now, for a receiver that has just come up. */
+  /** Makes all waiting deliveries due now. For a receiver that has just started. */
   retryNow(): void {
     void this.#store.sql.run`UPDATE deliveries SET due_ms = ${this.#nowMs()} WHERE state = 'pending'`;
     this.kick();
   }
 
-  /** Sends one event once more, whatever its state. Returns the receiver's status, or what went wrong. */
+  /** Delivers one event again, in any state. Returns the receiver's status or the error. */
   async deliverAgain(event: AnyEvent): Promise<string> {
     const endpoint = this.#endpointFor(event);
     if (endpoint === undefined) return "no endpoint";
@@ -182,7 +182,7 @@ export class Webhooks {
     this.#inFlight += 1;
     const result = await this.#post(endpoint, event);
     this.#inFlight -= 1;
-    // The store is closed by now; the row is still 'sending' and the next start sends it again.
+    // The store is closed. The row still says 'sending', so the next start sends it again.
     if (this.#closing.signal.aborted) return;
     const { sql } = this.#store;
     if (isSuccess(result)) {
