@@ -1,31 +1,30 @@
-// The databases behind the stand-in of Neon's API, in one PostgreSQL cluster: a branch is a database, a project an owner
-// of databases.
+// The databases behind the stand-in for Neon's API, in one PostgreSQL cluster: a branch is a database, a project is a role
+// that owns databases.
 //
-// Decides what of a Neon branch can be had in a cluster that branches share. Invariants: every step may be repeated after
-// a kill at any point; nobody but the owner, and whom the owner lets in, can connect; no role is dropped that the owner
-// did not make.
+// Invariants: every step can be repeated after a kill at any point. Only the owner, and roles that the owner allows, can
+// connect. Only roles that the owner made are dropped.
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, DatabaseError, escapeIdentifier, escapeLiteral } from "pg";
 
-/** https://neon.com/docs/manage/roles: a branch takes no more, its owner included. */
+/** https://neon.com/docs/manage/roles: the limit of roles of a branch, its owner included. */
 const MAX_ROLES = 500;
-/** The local proxy keeps an idle connection for 30 s; a parent in steady use never gets free, and waiting has to end. */
+/** The local proxy keeps an idle connection for 30 s. A parent in constant use never becomes free, so the wait is bounded. */
 const COPY_PATIENCE_MS = 60_000;
 const COPY_RETRY_MS = 100;
-/** How a DROP DATABASE that was killed leaves its database: unusable, and good for one more DROP. */
+/** The mark of a database whose DROP was killed: it is unusable and can only be dropped again. */
 const INVALID_DATABASE = -2;
 
 export interface Databases {
-  /** Makes the owner's login and an empty database of its own. */
+  /** Creates the owner's login and an empty database. */
   create(place: { database: string; owner: string; password: string }): Promise<void>;
   /**
-   * Makes a database with the content and the rights of `parent`, once nobody is connected to that: PostgreSQL copies no
-   * other. Rejects when it stays in use.
+   * Creates a database with the content and the rights of `parent`. PostgreSQL copies only a database without connections,
+   * so this waits, and rejects when the parent stays in use.
    */
   copy(place: { database: string; parent: string; owner: string; signal: AbortSignal }): Promise<void>;
-  /** Removes a database, whoever is connected, and the roles of the owner's that no other database knows. */
+  /** Drops a database despite its connections, and the owner's roles that no other database uses. */
   remove(place: { database: string; owner: string }): Promise<void>;
-  /** Removes the owner with all databases and all roles that it made. */
+  /** Drops the owner with all its databases and roles. */
   removeAll(place: { databases: string[]; owner: string }): Promise<void>;
 }
 
@@ -51,7 +50,7 @@ export function connectDatabases(superuserUrl: string, maxRoles: number = MAX_RO
           `${verb} ROLE ${escapeIdentifier(owner)} LOGIN CREATEROLE PASSWORD ${escapeLiteral(password)}`,
         );
         await makeDatabase(client, database, owner, "template0");
-        // On Neon the roles of other projects do not exist here. What else PUBLIC may do is left as Neon has it.
+        // On Neon the roles of other projects do not exist in a branch. PUBLIC keeps its other rights, as on Neon.
         await client.query(`REVOKE CONNECT ON DATABASE ${escapeIdentifier(database)} FROM PUBLIC`);
       });
       await limitRoles(superuserUrl, database, maxRoles);
@@ -61,10 +60,11 @@ export function connectDatabases(superuserUrl: string, maxRoles: number = MAX_RO
       const untilMs = Date.now() + COPY_PATIENCE_MS;
       await withSuperuser(superuserUrl, { lock: owner }, async (client) => {
         while (!(await tryCopy(client, database, owner, parent))) {
-          if (Date.now() > untilMs) throw new Error(`${parent} is in use: it can be copied while nobody is connected.`);
+          if (Date.now() > untilMs)
+            throw new Error(`${parent} is in use. PostgreSQL copies a database only when it has no connections.`);
           await sleep(COPY_RETRY_MS, undefined, { signal });
         }
-        // PostgreSQL copies what is in a database, not who may enter it.
+        // PostgreSQL copies a database's content, but not its CONNECT rights.
         const name = escapeIdentifier(database);
         await client.query(`REVOKE ALL ON DATABASE ${name} FROM PUBLIC`);
         for (const { role, privileges } of await rights(client, parent)) {
@@ -88,9 +88,9 @@ export function connectDatabases(superuserUrl: string, maxRoles: number = MAX_RO
 }
 
 /**
- * Makes a database refuse what Neon refuses: more than `maxRoles` roles, here those that may connect to it. PostgreSQL
- * tells nobody of a CREATE ROLE, so it is noticed at the next CREATE SCHEMA, in the same transaction when the role is made
- * for that schema: SQLSTATE 54000, "too many roles". May be repeated, also with another limit.
+ * Makes a database refuse more than `maxRoles` roles, like Neon; here roles that can connect to it count. PostgreSQL has no
+ * event for CREATE ROLE, so the next CREATE SCHEMA is refused, in the same transaction if the role is made for that schema:
+ * SQLSTATE 54000, "too many roles". Can be repeated, also with another limit.
  */
 export async function limitRoles(superuserUrl: string, database: string, maxRoles: number = MAX_ROLES): Promise<void> {
   const limit = Math.trunc(maxRoles);
@@ -115,12 +115,12 @@ export async function limitRoles(superuserUrl: string, database: string, maxRole
   });
 }
 
-/** PostgreSQL is not there, starts, stops, or has no connection left: the work may succeed later. */
+/** PostgreSQL is down, starting, stopping or out of connections. The work can succeed later. */
 export class ServerAway extends Error {}
 
 /**
- * Works on a connection of its own, one at a time per lock: what a killed process has asked for goes on in the server for
- * a while, and is waited for. Rejects with `ServerAway` or with what the work rejects with.
+ * Runs work on its own connection, one at a time for each lock. The server may still run a statement of a killed process;
+ * the lock waits for it. Rejects with `ServerAway` or with the error of the work.
  */
 async function withSuperuser<T>(
   superuserUrl: string,
@@ -132,7 +132,7 @@ async function withSuperuser<T>(
   const client = new Client({ connectionString: url.href, application_name: "neon-api" });
   let isConnected = false;
   let isLost = false;
-  // Without a listener, a connection that breaks would end the process. It may break before `connect` has returned.
+  // Without a listener, a broken connection would end the process. It can break before `connect` returns.
   client.on("error", () => (isLost = true));
   try {
     await client.connect();
@@ -148,7 +148,7 @@ async function withSuperuser<T>(
   }
 }
 
-/** Makes a database unless there is one: it is there whole or not at all. */
+/** Creates a database if it does not exist. It exists completely or not at all. */
 async function makeDatabase(client: Client, database: string, owner: string, template: string): Promise<void> {
   const name = escapeIdentifier(database);
   const found = await client.query<{ datconnlimit: number }>(
@@ -170,13 +170,13 @@ async function tryCopy(client: Client, database: string, owner: string, parent: 
     await makeDatabase(client, database, owner, parent);
     return true;
   } catch (error) {
-    // Somebody has connected since.
+    // A client has connected in the meantime.
     if (error instanceof DatabaseError && error.code === "55006") return false;
     throw error;
   }
 }
 
-/** Who may do what with a database as a whole; the empty name is everybody. */
+/** The rights on a database. The empty role name is PUBLIC. */
 async function rights(client: Client, database: string): Promise<{ role: string; privileges: string }[]> {
   const { rows } = await client.query<{ role: string; privileges: string }>(
     `SELECT coalesce(r.rolname, '') AS role, string_agg(DISTINCT acl.privilege_type, ', ') AS privileges
@@ -188,7 +188,7 @@ async function rights(client: Client, database: string): Promise<{ role: string;
   return rows;
 }
 
-/** Whoever makes a role gets the right to administer it. */
+/** Roles made by the owner: PostgreSQL grants their creator the ADMIN option. */
 async function rolesMadeBy(client: Client, owner: string): Promise<string[]> {
   const { rows } = await client.query<{ role: string }>(
     `SELECT made.rolname AS role FROM pg_auth_members m
@@ -199,7 +199,7 @@ async function rolesMadeBy(client: Client, owner: string): Promise<string[]> {
   return rows.map(({ role }) => role);
 }
 
-/** Leaves the roles that something still depends on: in a cluster they belong to every branch that has a copy of them. */
+/** Keeps roles with dependent objects: in one cluster a role belongs to every branch that has a copy of it. */
 async function dropUnused(client: Client, roles: readonly string[]): Promise<void> {
   for (const role of roles) {
     try {

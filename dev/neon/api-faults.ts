@@ -1,7 +1,7 @@
-// Faults that a test or a demonstration asks the stand-in of Neon's API to show.
+// Fault rules of the stand-in for Neon's API, for tests and demonstrations.
 //
 // Decides which rule hits which request or operation. Invariant: the same rules, seeds and order of requests give the
-// same faults. Rules live in memory: a restart ends them.
+// same faults. Rules live in memory and end with a restart.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { seededRandom } from "../seeded-random.ts";
@@ -11,10 +11,10 @@ export const NeonApiFaultRules = z.array(
   z.strictObject({
     ...chance.shape,
     /**
-     * error-before: 500, nothing done · rate-limit: 429, nothing done · locked: 423, nothing done · error-after: done,
-     * answered 500 · lose-after: done, connection cut · incomplete-list: projects that could not be read in time are
-     * left out, as Neon does · slow: late by `ms`, and another rule may hit too · fail-operation: an operation does
-     * nothing and ends as failed.
+     * error-before: 500 without effect · rate-limit: 429 without effect · locked: 423 without effect · error-after: 500
+     * after the effect · lose-after: closes the connection after the effect · incomplete-list: leaves out some projects,
+     * as Neon does when it cannot read them in time · slow: waits `ms`, and another rule may hit, too · fail-operation: an
+     * operation has no effect and ends as failed.
      */
     kind: z.enum([
       ...(["error-before", "rate-limit", "locked", "error-after", "lose-after", "incomplete-list"] as const),
@@ -35,11 +35,11 @@ type Rule = z.output<typeof NeonApiFaultRules>[number];
 export type RequestFault = Exclude<Rule["kind"], "slow" | "fail-operation">;
 
 export interface NeonApiFaults {
-  /** Replaces all rules; a malformed one throws a ZodError and changes nothing. */
+  /** Replaces all rules. An invalid rule throws a ZodError and changes nothing. */
   set(rules: unknown): void;
-  /** Waits out the delays that hit this request, and says which end is in store for it. */
+  /** Waits for the delays of this request, then returns its fault. */
   strike(method: string, path: string): Promise<RequestFault | undefined>;
-  /** Whether this operation fails. */
+  /** Decides whether this operation fails. */
   failsOperation(action: string): boolean;
 }
 

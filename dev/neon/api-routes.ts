@@ -1,7 +1,7 @@
-// The paths of Neon's management API that its stand-in answers, and what each of them does.
+// The routes of the stand-in for Neon's management API.
 //
-// Decides what is refused and what follows from what is not. Invariant: what a request changes is kept before it is
-// answered; the work that follows comes after that.
+// Decides which requests are refused and which operations the others start. Invariant: a request's change is saved before
+// its answer is sent; the operations run after that.
 import * as z from "zod";
 import {
   showBranch,
@@ -25,7 +25,7 @@ import type { Work } from "./api-work.ts";
 
 /** The Launch plan's. */
 const MAX_PROJECTS = 100;
-/** How far a point in time may lie from now and be taken for now. */
+/** A point in time within this distance from now counts as now. */
 const NOW_TOLERANCE_MS = 5_000;
 
 const Name = z.string().min(1).max(256);
@@ -82,13 +82,13 @@ export interface Answer {
   body: object;
 }
 
-/** What answers a request by its method and its path below the API's base. `host` is where the databases are. */
+/** Makes the handler of requests, by method and path below the API's base. `host` is the databases' host. */
 export function createRoutes(options: {
   store: Store;
   work: Work;
   host: string;
   maxProjects: number | undefined;
-  /** Pages may be shorter than asked for. */
+  /** Maximum page size. Pages may be shorter than requested. */
   maxPerPage: number | undefined;
 }) {
   const { store, work, host, maxProjects = MAX_PROJECTS, maxPerPage = Infinity } = options;
@@ -105,7 +105,7 @@ export function createRoutes(options: {
     return branch;
   }
 
-  /** Keeps what was changed, and begins what follows from it. */
+  /** Saves the change, then starts its operations. */
   function commit(project: StoredProject): void {
     store.save();
     work.start(project);
@@ -172,7 +172,7 @@ export function createRoutes(options: {
 
   function removeBranch(project: StoredProject, id: string): Answer {
     const branch = project.branches.find((candidate) => candidate.id === id && candidate.state !== "leaving");
-    // Neon says so of a branch that is gone, and only then.
+    // Neon answers this for a deleted branch, and only for that.
     if (branch === undefined) return { status: 204, body: {} };
     if (branch.isDefault) throw new ApiError(422, "cannot delete the default branch");
     if (project.branches.some(({ parentId }) => parentId === id)) throw new ApiError(422, "branch has children");
@@ -248,7 +248,7 @@ export function createRoutes(options: {
   };
 }
 
-/** Those that the search finds, from the cursor on: the id of the last one seen. Neon names one on the last page too. */
+/** The matches after the cursor, which is the last id of the page before. Like Neon, the last page has a cursor, too. */
 function pageOf<T extends { id: string; name?: string }>(
   all: readonly T[],
   query: URLSearchParams,

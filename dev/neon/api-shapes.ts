@@ -1,12 +1,12 @@
-// What the stand-in of Neon's API shows of what it knows, in the shapes of `@neon/sdk`.
+// The answers of the stand-in for Neon's API, in the shapes of `@neon/sdk`.
 //
-// Figures of consumption are zero; a compute is always awake. Invariant: passwords are in connection strings and in the
-// roles of a creation's answer, where Neon has them, and nowhere else.
+// Consumption figures are zero, and a compute is always active. Invariant: like Neon, only connection strings and the roles
+// in the answer to a creation contain passwords.
 import type { Branch, ConnectionDetails, Database, Endpoint, Operation, Project, Role } from "@neon/sdk";
 import type { StoredBranch, StoredOperation, StoredProject } from "./api-state.ts";
 
 const OWNER_ID = "org-local-00000000";
-/** Neon's default: a day. Nothing is kept here. */
+/** Neon's default history, one day. The stand-in has no history. */
 const HISTORY_S = 86_400;
 
 export function showProject(project: StoredProject): Project {
@@ -80,7 +80,7 @@ export function showOperation(project: StoredProject, operation: StoredOperation
   };
 }
 
-/** The branch's computes: one or none. */
+/** The computes of a branch: one or none. */
 export function showEndpoints(project: StoredProject, branch: StoredBranch, host: string): Endpoint[] {
   if (branch.endpointId === undefined) return [];
   const createdAt = showInstant(branch.createdAtMs);
@@ -133,7 +133,7 @@ export function showDatabase(project: StoredProject, branch: StoredBranch): Data
   };
 }
 
-/** The names in it are those of the cluster, unlike Neon's: a database and a role of one name for each branch are not to be had. */
+/** Unlike Neon's, it has the names of the cluster: branches in one cluster cannot share the name of a database or role. */
 export function showConnection(project: StoredProject, branch: StoredBranch, host: string): ConnectionDetails {
   const { owner, password } = project;
   return {

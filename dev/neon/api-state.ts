@@ -1,13 +1,13 @@
-// What the stand-in of Neon's API knows: projects with their branches and operations, in one file.
+// The state of the stand-in for Neon's API: projects with their branches and operations, in one file.
 //
-// Decides what a thing is called and how it is kept. Invariants: the file is replaced as a whole and is on the disk
-// before anything follows from it, so that a kill leaves the old state or the new one, and no database without an entry;
-// it holds passwords and is its owner's alone.
+// Decides names and storage. Invariants: the file is replaced as a whole and is on disk before its operations start, so a
+// kill leaves the old or the new state and never a database without an entry. The file holds passwords, so only its owner
+// can read it.
 import { randomBytes, randomInt, randomUUID } from "node:crypto";
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import * as z from "zod";
 
-/** Neon keeps operations for months; here the last ones are enough to look into. */
+/** Operations kept in the file. Neon keeps them for months; debugging needs only the newest. */
 const KEPT_OPERATIONS = 200;
 
 const Operation = z.object({
@@ -28,7 +28,7 @@ const Branch = z.object({
   parentId: z.string().optional(),
   parentTimestamp: z.string().optional(),
   isDefault: z.boolean(),
-  /** `leaving` from the moment of its removal: no longer shown, its database not yet dropped. */
+  /** `leaving` after its removal: hidden from answers while its database is not yet dropped. */
   state: z.enum(["init", "ready", "leaving"]),
   database: z.string(),
   endpointId: z.string().optional(),
@@ -41,7 +41,7 @@ const Project = z.object({
   name: z.string(),
   regionId: z.string(),
   pgVersion: z.number(),
-  /** What the API calls database and role; in the cluster they have names of their own. */
+  /** Names of database and role in the API. In the cluster they have other names. */
   databaseName: z.string(),
   roleName: z.string(),
   owner: z.string(),
@@ -49,7 +49,7 @@ const Project = z.object({
   isLeaving: z.boolean(),
   createdAtMs: z.number(),
   branches: z.array(Branch),
-  /** In the order in which they are to be done. */
+  /** Operations in the order in which they run. */
   operations: z.array(Operation),
 });
 export type StoredProject = z.output<typeof Project>;
@@ -57,12 +57,12 @@ export type StoredProject = z.output<typeof Project>;
 const State = z.object({ projects: z.array(Project) });
 
 export interface Store {
-  /** Oldest first. Changed in place, then saved. */
+  /** Projects, oldest first. Callers change them in place, then save. */
   projects: StoredProject[];
   save(): void;
 }
 
-/** Reads the file, or starts without any project when there is none. Throws when it is not one of these files. */
+/** Reads the file. Starts without projects when it does not exist. Throws when its content is invalid. */
 export function openStore(stateFile: string): Store {
   const state = existsSync(stateFile) ? State.parse(JSON.parse(readFileSync(stateFile, "utf8"))) : { projects: [] };
   return {
@@ -117,7 +117,7 @@ export function newProject(
   return project;
 }
 
-/** Adds a branch and the operations that make it. A branch of a branch is its copy. */
+/** Adds a branch and the operations that create it. A branch with a parent is a copy of the parent. */
 export function addBranch(
   project: StoredProject,
   order: Pick<StoredBranch, "isDefault" | "parentId" | "parentTimestamp"> & {
@@ -133,7 +133,7 @@ export function addBranch(
     id: `br-${key}`,
     name: name ?? `br-${key}`,
     state: "init",
-    // Named after what the API shows, so that whoever looks at the cluster finds the way back.
+    // Contains the id in the API, so that a database in the cluster can be traced to its branch.
     database: `neon_${(rest.isDefault ? project.id : `br-${key}`).replaceAll("-", "_")}`,
     ...(withCompute && { endpointId: `ep-${key}` }),
     createdAtMs: nowMs,
@@ -166,7 +166,7 @@ export function addOperation(
 const ADJECTIVES = ["calm", "cool", "damp", "late", "long", "odd", "quiet", "small", "still", "wild"];
 const NOUNS = ["bird", "brook", "cloud", "fog", "frost", "glade", "hill", "lake", "meadow", "river"];
 
-/** As Neon names things: `quiet-fog-50598307`. */
+/** An id in Neon's form, such as `quiet-fog-50598307`. */
 function newName(length: number, alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"): string {
   const tail = Array.from({ length }, () => alphabet.charAt(randomInt(alphabet.length))).join("");
   return `${ADJECTIVES[randomInt(ADJECTIVES.length)]}-${NOUNS[randomInt(NOUNS.length)]}-${tail}`;

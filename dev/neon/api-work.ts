@@ -1,25 +1,25 @@
-// Does what the stand-in of Neon's API has promised: runs each project's operations, one after the other.
+// Runs the operations of each project in the stand-in for Neon's API, one after the other.
 //
-// Decides how long an operation takes and how it ends. Invariants: an operation is `finished` only when what it makes is
-// there; one that a kill interrupted is done again from its beginning; while PostgreSQL is away it goes on waiting.
+// Decides how long an operation takes and how it ends. Invariants: an operation is `finished` only after its effect exists.
+// An operation interrupted by a kill runs again from its beginning. While PostgreSQL is down, operations wait.
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Databases, ServerAway } from "./api-databases.ts";
 import { type Store, type StoredOperation, type StoredProject, isOver } from "./api-state.ts";
 
-/** PostgreSQL is back within a second of a restart. */
+/** Pause between attempts. PostgreSQL restarts within a second. */
 const OUTAGE_RETRY_MS = 250;
 
 export interface Work {
-  /** Begins or goes on with what there is to do for a project. */
+  /** Starts or continues the operations of a project. */
   start(project: StoredProject): void;
-  /** Stops where it is, as a kill would, except that a statement under way is waited for. */
+  /** Stops like a kill, except that it waits for the running statement. */
   stop(): Promise<void>;
 }
 
 export function createWork(options: {
   store: Store;
   databases: Databases;
-  /** What making a project takes in all. */
+  /** Total duration of creating a project. */
   operationMs: number;
   failsOperation: (action: string) => boolean;
   log: (line: string) => void;
@@ -27,11 +27,11 @@ export function createWork(options: {
   const { store, databases, failsOperation, log } = options;
   const stopping = new AbortController();
   const { signal } = stopping;
-  /** Projects that somebody is at work on. */
+  /** Projects whose operations are running. */
   const busy = new Set<string>();
   const runs = new Set<Promise<void>>();
 
-  // A project takes two operations; a branch is a copy, which Neon makes without copying.
+  // Creating a project takes two operations. A branch is quicker, because Neon does not copy its data.
   const durationMs: Record<StoredOperation["action"], number> = {
     create_timeline: (options.operationMs * 2) / 3,
     start_compute: options.operationMs / 3,
@@ -51,7 +51,7 @@ export function createWork(options: {
         await perform(project, operation);
         continue;
       }
-      // In one go with the look above, so that a start in between is not lost.
+      // No await since the check above: otherwise a start in between would be lost.
       busy.delete(project.id);
       return;
     }
@@ -61,7 +61,7 @@ export function createWork(options: {
     mark(operation, "running");
     await sleep(durationMs[operation.action], undefined, { signal });
     try {
-      if (failsOperation(operation.action)) throw new Error("This failure was asked for by a fault rule.");
+      if (failsOperation(operation.action)) throw new Error("A fault rule caused this failure.");
       await patiently(() => carryOut(project, operation), operation);
       mark(operation, "finished");
     } catch (error) {
@@ -93,7 +93,7 @@ export function createWork(options: {
         break;
       case "create_branch": {
         const parent = project.branches.find(({ id }) => id === branch.parentId);
-        if (parent === undefined) throw new Error("The parent is gone.");
+        if (parent === undefined) throw new Error("The parent branch no longer exists.");
         await databases.copy({ database, parent: parent.database, owner, signal });
         break;
       }
@@ -109,7 +109,7 @@ export function createWork(options: {
     if (project.operations.every(isOnlyOne)) branch.state = "ready";
   }
 
-  /** Repeats while PostgreSQL is away. */
+  /** Retries while PostgreSQL is down. */
   async function patiently(work: () => Promise<void>, operation?: StoredOperation): Promise<void> {
     for (;;) {
       try {

@@ -1,13 +1,13 @@
-// Stands in for Neon's management API v2, as far as the product uses it, in front of the local PostgreSQL.
+// A stand-in for the part of Neon's management API v2 that the product uses, in front of the local PostgreSQL.
 //
-// Simulated: projects, branches, their operations that take time and may fail, 423 while a project is busy, 429 over the
-// rate limit, 401, the limits of projects and of roles, names of projects that are not unique, a POST that makes another
-// thing each time. Not simulated: history (a branch is a copy of its parent as it is now, made once nobody is connected to
-// the parent), computes that sleep, the pooler (the same host), roles of one's own for each branch (the branches of a
-// project share them, so that a role that a branch has a copy of cannot be dropped in its parent), the owner's further
-// rights, a database's own settings. Anything else is answered 404 or 400, never with an invented success.
+// Simulated: projects, branches, operations that take time and can fail, 423 while a project is busy, 429 over the rate
+// limit, 401, the limits of projects and roles, project names that are not unique, and a POST that creates another object
+// each time. Not simulated: history (a branch copies its parent's current state, once the parent has no connections),
+// sleeping computes, the pooler (it has the same host), separate roles for each branch (branches of a project share roles,
+// so a role that a branch has copied cannot be dropped in the parent), further rights of the owner, and settings of a
+// database. Everything else is answered 404 or 400, never with an invented success.
 //
-// Invariant: what was answered survives a kill, of this process as of PostgreSQL.
+// Invariant: an answered change survives a kill of this process and of PostgreSQL.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import * as z from "zod";
 import { listenOnLoopback } from "../loopback.ts";
@@ -22,41 +22,41 @@ const MAX_BODY_BYTES = 64 * 1024;
 /** https://neon.com/docs/reference/api/key-concepts */
 const REQUESTS_PER_MINUTE = 700;
 const MINUTE_MS = 60_000;
-/** Enough to look into; a run of days must not fill the memory. */
+/** Requests kept for inspection. Bounded, so that a run of days does not fill the memory. */
 const KEPT_REQUESTS = 1_000;
 
 export interface NeonApiRequest {
   method: string;
-  /** Without the query. */
+  /** The path without the query. */
   path: string;
-  /** `undefined`: no answer left. */
+  /** Undefined when no answer was sent. */
   status: number | undefined;
 }
 
 export interface NeonApiServer {
-  /** The API's base: what the SDK calls `baseUrl`. */
+  /** Base URL of the API: the SDK's `baseUrl`. */
   url: string;
-  /** Replaces the fault rules; an empty list ends all faults. Over HTTP: `POST /_neon/faults` with the list. */
+  /** Replaces the fault rules. An empty list removes all faults. Over HTTP: `POST /_neon/faults` with the list. */
   setFaults(rules: NeonApiFaultRule[]): void;
   /** The last requests, oldest first. */
   requests(): NeonApiRequest[];
-  /** Leaves operations where they are; a start with the same file goes on with them. */
+  /** Stops. A start with the same file resumes the operations. */
   close(): Promise<void>;
 }
 
-/** Starts the stand-in on 127.0.0.1; port 0 takes a free one. `stateFile` is made when absent. */
+/** Starts the stand-in on 127.0.0.1; port 0 takes a free one. Creates `stateFile` if it is missing. */
 export async function startNeonApi(options: {
   port: number;
   stateFile: string;
-  /** Of the cluster in which branches become databases. */
+  /** Superuser URL of the cluster that holds the branches' databases. */
   superuserUrl: string;
-  /** What making a project takes; other work takes a part of it. */
+  /** Duration of creating a project. Other operations take a share of it. */
   operationMs?: number;
   apiKey: string;
   maxProjects?: number;
   maxRoles?: number;
   requestsPerMinute?: number;
-  /** Makes lists come in more pages. */
+  /** Maximum page size of lists. */
   maxPerPage?: number;
   log?: (line: string) => void;
 }): Promise<NeonApiServer> {
@@ -77,7 +77,7 @@ export async function startNeonApi(options: {
   const recentAtMs: number[] = [];
   let isClosed = false;
 
-  /** What a request is answered; `undefined` when the connection is to be cut instead. */
+  /** The answer of a request. Undefined when the connection is to be closed instead. */
   async function handle(request: IncomingMessage, url: URL): Promise<Answer | undefined> {
     const method = request.method ?? "GET";
     const body = await readJson(request);
@@ -93,7 +93,7 @@ export async function startNeonApi(options: {
     if (request.headers.authorization !== `Bearer ${apiKey}`) throw new ApiError(401, "supplied credentials are wrong");
     const path = url.pathname.slice(BASE_PATH.length);
     const fault = await faults.strike(method, path);
-    // A request that was held up must not write over what the next start has read.
+    // A delayed request must not overwrite the state that the next start has read.
     if (isClosed) return undefined;
     refuseByFault(fault);
     if (fault === "incomplete-list") {
@@ -148,7 +148,7 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   let sizeBytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     sizeBytes += chunk.length;
-    // Read to its end all the same: a client in the middle of sending would not see the answer.
+    // Read to the end: a client that is still sending would not see the answer.
     if (sizeBytes <= MAX_BODY_BYTES) chunks.push(chunk);
   }
   if (sizeBytes > MAX_BODY_BYTES) throw new ApiError(413, "the request is too large");

@@ -1,4 +1,4 @@
-// Faults that a test or a demonstration asks the Neon stand-in to show, on the batches that match.
+// Fault rules of the Neon stand-in on matching batches, for tests and demonstrations.
 //
 // Decides which rule hits which batch. Invariant: the same rules, seeds and order of batches give the same faults.
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,33 +8,33 @@ import { seededRandom } from "../seeded-random.ts";
 
 export const FaultRules = z.array(
   z.strictObject({
-    /** Answer 503 without running; run and commit, then cut the connection; or run late. */
+    /** refuse-before: 503 without running · lose-after: commits, then closes the connection · slow: runs late. */
     kind: z.enum(["refuse-before", "lose-after", "slow"]),
     /** Only batches on this database. */
     database: z.string().optional(),
     /** Only batches with a statement that contains this text. */
     sql: z.string().optional(),
-    /** Only batches with a parameter that is this text, or has it as a JSON string: a tenant's id, say. */
+    /** Only batches with a parameter that equals this text or contains it as a JSON string, such as a tenant's id. */
     param: z.string().optional(),
-    /** How late a slow batch runs. */
+    /** Delay of a slow batch. */
     ms: z.number().int().nonnegative().default(1_000),
-    /** Share of the matching batches that are hit, from 0 to 1. */
+    /** Share of the matching batches to hit, from 0 to 1. */
     probability: z.number().min(0).max(1).default(1),
     seed: z.number().int().default(1),
-    /** How many batches are hit before the rule is spent; without it, no end. */
+    /** Maximum number of hits. Absent for no limit. */
     times: z.number().int().positive().optional(),
   }),
 );
 export type FaultRule = z.input<typeof FaultRules>[number];
 
 export interface Faults {
-  /** Replaces all rules; a malformed one throws a ZodError and changes nothing. */
+  /** Replaces all rules. An invalid rule throws a ZodError and changes nothing. */
   set(rules: unknown): void;
-  /** Waits out the delays that hit this batch, and says which end is in store for it. */
+  /** Waits for the delays of this batch, then returns its fault. */
   strike(database: string, statements: readonly Statement[]): Promise<"refuse-before" | "lose-after" | undefined>;
-  /** How many times a rule has hit since the start. */
+  /** Number of hits of all rules since the start. */
   hits(): number;
-  /** How many times each of the present rules has hit, in their order. */
+  /** Number of hits of each current rule, in their order. */
   fired(): number[];
 }
 

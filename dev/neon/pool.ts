@@ -1,57 +1,57 @@
-// The connections that the Neon stand-in keeps, per login and database.
+// The connection pool of the Neon stand-in, for each login and database.
 //
-// Decides who gets a connection, who waits, and which connection makes room. Invariants: a connection serves one borrower
-// at a time, and only as long as it calls itself clean; nobody is overtaken by one who came later, except where only the
-// bound of a single target holds them up; a connection takes another's place when that one is closed, so that the server
-// never has more than the bounds say. What a statement sets for the session stays on the connection: a caller that
-// depends on a setting has to set it in its own batch, and nothing here hides a mistake about that.
+// Decides which borrower gets a connection, which waits, and which idle connection is closed for another. Invariants: a
+// connection serves one borrower at a time, and only while it is clean. Borrowers are served in order of arrival, except
+// those that wait only for the limit of their own target. A connection replaces another only after that one is closed, so
+// the server never has more than the limits. The pool does not reset session settings: a caller that depends on a setting
+// must set it in its own batch, and tests see it when a caller does not.
 import { BatchError, Session, type Statement, type StatementResult, type Target } from "./session.ts";
 
-/** More than a busy tenant has calls in flight at the database; less than would drown two cores. */
+/** Above the parallel statements of a busy tenant, and low enough for two cores. */
 const MAX_PER_TARGET = 16;
-/** The server allows 200; the rest is for WebSocket sessions. Idle connections of others make room first. */
+/** The server allows 200; the rest is for WebSocket sessions. Idle connections of other targets are closed first. */
 const MAX_TOTAL = 120;
 const WAIT_TIMEOUT_MS = 10_000;
 const IDLE_TIMEOUT_MS = 30_000;
 const SWEEP_INTERVAL_MS = 5_000;
 
 export interface PoolOptions {
-  /** Connections per login and database; 16 unless told otherwise. */
+  /** Connections per login and database. Default 16. */
   maxPerTarget?: number;
-  /** Connections to all of them together; 120 unless told otherwise. */
+  /** Connections in total. Default 120. */
   maxTotal?: number;
-  /** 10 s unless told otherwise. */
+  /** Maximum wait for a connection. Default 10 s. */
   waitTimeoutMs?: number;
-  /** Told of each connection that begins to connect or has closed. */
+  /** Called when a connection starts to connect and when it has closed. */
   onConnections?: (change: 1 | -1) => void;
 }
 
 /** A connection as the pool sees it. */
 export interface Pooled {
   connect(): Promise<void>;
-  /** Whether it may serve another borrower. */
+  /** True if it can serve another borrower. */
   isClean(): boolean;
-  /** Resolves when the connection is closed, or will never be opened. */
+  /** Resolves when the connection is closed or will never open. */
   end(): Promise<void>;
 }
 
 export interface Pool<Connection extends Pooled> {
   /**
-   * Rejects with a BatchError when none became free in time (`busy`), when `signal` aborts the waiting (`lost`), and
-   * after the pool was closed (`unreachable`); with the connection's own error when it cannot connect.
+   * Rejects with a BatchError: `busy` when none became free in time, `lost` when `signal` aborts the wait, `unreachable`
+   * after the pool was closed. Rejects with the connection's error when it cannot connect.
    */
   acquire(target: Target, signal: AbortSignal): Promise<Connection>;
   release(connection: Connection): void;
-  /** Those that are not closed, of all targets. */
+  /** Number of connections of all targets that are not closed. */
   connections(): Iterable<Connection>;
-  /** Ends every connection, those at work included. */
+  /** Ends every connection, also busy ones. */
   close(): Promise<void>;
 }
 
-/** The connections of one target. `open` counts those that are about to connect and those that close, too. */
+/** The connections of one target. `open` includes those that are connecting or closing. */
 interface Lane<Connection> {
   target: Target;
-  /** The longest idle first. */
+  /** Longest idle first. */
   idle: Entry<Connection>[];
   open: number;
   waiting: number;
@@ -61,7 +61,7 @@ interface Entry<Connection> {
   lane: Lane<Connection>;
   connection: Connection;
   idleSinceMs: number;
-  /** Whether it has begun to connect, for which it may have to wait. */
+  /** True once it has started to connect. Before that it may wait for room. */
   begun: boolean;
   /** Settles once the connection is closed. */
   closed?: Promise<void>;
@@ -73,7 +73,7 @@ interface Waiter<Connection> {
   leave(error: Error): void;
 }
 
-/** `create` makes a connection that is not connected yet, and calls `onEnd` once or more when it is gone. */
+/** `create` makes an unconnected connection, which calls `onEnd` at least once when it ends. */
 export function createPool<Connection extends Pooled>(
   create: (target: Target, onEnd: () => void) => Connection,
   options: PoolOptions,
@@ -81,9 +81,9 @@ export function createPool<Connection extends Pooled>(
   const { maxPerTarget = MAX_PER_TARGET, maxTotal = MAX_TOTAL, waitTimeoutMs = WAIT_TIMEOUT_MS } = options;
   const lanes = new Map<string, Lane<Connection>>();
   const entries = new Map<Connection, Entry<Connection>>();
-  /** Those of every lane, the longest idle first. */
+  /** Idle connections of all lanes, longest idle first. */
   const idle = new Set<Entry<Connection>>();
-  /** In order of arrival. */
+  /** Waiting borrowers in order of arrival. */
   const waiters = new Set<Waiter<Connection>>();
   let closed = false;
 
@@ -100,7 +100,7 @@ export function createPool<Connection extends Pooled>(
     return lane;
   }
 
-  /** Resolves when the connection is closed; whoever only wants it out of the way need not wait. */
+  /** Closes a connection. Resolves when it is closed. */
   function drop(entry: Entry<Connection>): Promise<void> {
     return (entry.closed ??= close(entry));
   }
@@ -116,7 +116,7 @@ export function createPool<Connection extends Pooled>(
     serveWaiters();
   }
 
-  /** Connects once `room` is made, where it has to be. */
+  /** Connects, after `room` if another connection must close first. */
   async function open(lane: Lane<Connection>, room?: Promise<void>): Promise<Entry<Connection>> {
     const connection = create(lane.target, () => void drop(entry));
     const entry: Entry<Connection> = { lane, connection, idleSinceMs: 0, begun: false };
@@ -135,7 +135,7 @@ export function createPool<Connection extends Pooled>(
     }
   }
 
-  /** An idle connection, the most recently used first, or a new one; undefined when lane or server are full. */
+  /** An idle connection, the most recently used first, or a new one; undefined when the lane or the server is full. */
   function take(lane: Lane<Connection>): Entry<Connection> | Promise<Entry<Connection>> | undefined {
     const free = lane.idle.pop();
     if (free !== undefined) {
@@ -148,10 +148,10 @@ export function createPool<Connection extends Pooled>(
     return longestIdle && open(lane, drop(longestIdle));
   }
 
-  /** Serves, in order of arrival, all those that can be served. */
+  /** Serves all waiting borrowers that can be served, in order of arrival. */
   function serveWaiters(): void {
     for (const waiter of waiters) {
-      // Else every one of hundreds would be asked in vain each time.
+      // Skip the lane: asking hundreds of waiting borrowers again would be in vain.
       if (idle.size === 0 && entries.size >= maxTotal) return;
       const entry = take(waiter.lane);
       if (entry !== undefined) waiter.serve(entry);
@@ -161,7 +161,7 @@ export function createPool<Connection extends Pooled>(
   async function acquire(lane: Lane<Connection>, signal: AbortSignal): Promise<Entry<Connection>> {
     if (closed) throw new BatchError("unreachable", "The proxy is closed.");
     if (signal.aborted) throw new BatchError("lost", "The client went away.");
-    // Whatever those who wait could have had is theirs already.
+    // Waiting borrowers have already taken every free connection that they can use.
     const entry = take(lane);
     if (entry !== undefined) return entry;
     return new Promise<Entry<Connection>>((resolve, reject) => {
@@ -218,7 +218,7 @@ export function createPool<Connection extends Pooled>(
 
 interface RunOptions {
   begin?: string;
-  /** Cancels the batch at the server, as Neon does when the client goes away. */
+  /** Cancels the batch at the server, as Neon does when the client disconnects. */
   signal: AbortSignal;
 }
 

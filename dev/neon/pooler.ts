@@ -1,10 +1,10 @@
-// Pools WebSocket sessions by transaction, as PgBouncer does behind Neon's `-pooler` hosts.
+// Pools WebSocket sessions by transaction, like PgBouncer behind Neon's `-pooler` hosts.
 //
-// Decides when a client gets a server connection and when it goes back. Invariants: a server connection serves one client
-// from its first message to the end of its transaction; bytes are passed on as they come. Nothing is reset in between:
-// what a client leaves behind with SET meets the next one, even the settings that PgBouncer keeps apart
-// (`application_name`, `TimeZone` and the like). Refused, unlike there: named prepared statements, and cancel requests,
-// whose connection is closed while the statement runs on. https://www.postgresql.org/docs/18/protocol.html
+// Decides when a client gets a server connection and when it returns it. Invariants: a server connection serves one client
+// from the first message to the end of the transaction. Bytes are forwarded as they arrive. Settings are not reset: a SET
+// of one client affects the next, even for the settings that PgBouncer separates (`application_name`, `TimeZone` and so on).
+// Unlike PgBouncer, it refuses named prepared statements and cancel requests: it closes the connection of a cancel request
+// and the statement continues. https://www.postgresql.org/docs/18/protocol.html
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import type { Duplex } from "node:stream";
@@ -14,19 +14,19 @@ import { createPool, type Pooled } from "./pool.ts";
 import { BatchError, type Target } from "./session.ts";
 
 const CONNECT_TIMEOUT_MS = 3_000;
-/** For a server that does not answer a goodbye: one in the middle of a long statement, for instance. */
+/** Maximum wait for a server to close a connection. It does not answer during a long statement. */
 const CLOSE_TIMEOUT_MS = 1_000;
 /** Neon's `query_wait_timeout`. */
 const WAIT_TIMEOUT_MS = 120_000;
-/** PostgreSQL's own bound for a startup message. */
+/** PostgreSQL's limit for a startup message. */
 const MAX_LOGIN_MESSAGE_BYTES = 10_000;
 const HEADER_BYTES = 5;
 
 const PROTOCOL_3_0 = 196_608;
 const CANCEL_REQUEST = 80_877_102;
-/** A request for TLS, and one for GSSAPI. */
+/** Codes that request TLS and GSSAPI. */
 const ENCRYPTION_REQUESTS = [80_877_103, 80_877_104];
-/** PgBouncer refuses any other. */
+/** The only version that PgBouncer accepts. */
 const STARTUP_PARAMETER =
   /^(user|database|application_name|client_encoding|datestyle|timezone|intervalstyle|standard_conforming_strings)$/i;
 
@@ -34,12 +34,12 @@ export interface NeonPoolerOptions {
   /** Server connections per login and database. */
   maxPerTarget: number;
   log: (line: string) => void;
-  /** Told of each server connection that begins to connect or has closed. */
+  /** Called when a server connection starts to connect and when it has closed. */
   onConnections: (change: 1 | -1) => void;
 }
 
 export interface NeonPooler {
-  /** Serves a client of the server at `address` until it leaves. Failures are told to the client, and logged. */
+  /** Serves a client of the server at `address` until it disconnects. Reports failures to the client and logs them. */
   serve(webSocket: WebSocket, address: { host: string; port: number }): Promise<void>;
   /** Ends every server connection. */
   close(): Promise<void>;
@@ -48,11 +48,11 @@ export interface NeonPooler {
 export function createNeonPooler({ log, ...options }: NeonPoolerOptions): NeonPooler {
   const pool = createPool(
     (target, onEnd) => new Server(target, { onEnd, onIdle: (server) => pool.release(server) }),
-    // The sum of all logins is not what this bounds.
+    // No limit over all logins.
     { ...options, maxTotal: Infinity, waitTimeoutMs: WAIT_TIMEOUT_MS },
   );
 
-  /** Sees a client through its login; undefined when it has left. */
+  /** Runs the login of a client. Undefined when it has disconnected. */
   async function admit(client: Client, address: { host: string; port: number }): Promise<Target | undefined> {
     const { stream, wire } = client;
     let startup = await wire.message(0);
@@ -64,12 +64,12 @@ export function createNeonPooler({ log, ...options }: NeonPoolerOptions): NeonPo
     if (startup === undefined || version === CANCEL_REQUEST) return undefined;
     if (version !== PROTOCOL_3_0) throw refusal("unsupported protocol version");
     const { user, database } = parseStartup(startup);
-    stream.write(message("R", Buffer.from([0, 0, 0, 3]))); // the password, in cleartext
+    stream.write(message("R", Buffer.from([0, 0, 0, 3]))); // requests the password in cleartext
     const answer = await wire.message(1);
     if (answer === undefined) return undefined;
     const password = answer.toString("utf8", HEADER_BYTES, answer.length - 1);
     const target = { ...address, user, password, database, applicationName: "neon-pooler" };
-    // A connection that this password has opened proves it right.
+    // A connection that opens with this password proves that it is right.
     const key = JSON.stringify(target);
     let proof = [...pool.connections()].find((server) => server.isLoggedIn && JSON.stringify(server.target) === key);
     if (proof === undefined) {
@@ -91,7 +91,7 @@ export function createNeonPooler({ log, ...options }: NeonPoolerOptions): NeonPo
         const isNamed = type === "P" && bytes[at + HEADER_BYTES] !== 0;
         if (isNamed) throw refusal("named prepared statements are not simulated", "0A000");
         if (client.server === undefined) {
-          // What still comes of a COPY that has failed is ignored, by PostgreSQL as well.
+          // Like PostgreSQL, ignore the remaining data of a failed COPY.
           if ("dcf".includes(type)) continue;
           client.attach(await pool.acquire(target, client.leaving.signal));
           from = at;
@@ -114,7 +114,7 @@ export function createNeonPooler({ log, ...options }: NeonPoolerOptions): NeonPo
           client.stream.write(toErrorResponse(error));
         }
       }
-      // Still in a transaction, which ends with its connection.
+      // The client left in a transaction. Closing the connection ends it.
       if (client.server !== undefined) pool.release(client.server);
       await client.end();
     },
@@ -122,16 +122,16 @@ export function createNeonPooler({ log, ...options }: NeonPoolerOptions): NeonPo
   };
 }
 
-/** A session's side. It has a server connection while it is in a transaction. */
+/** The client of a session. It has a server connection during a transaction. */
 class Client {
   stream: Duplex;
   wire: Wire;
-  /** Aborted when the client has gone, or has lost its server. */
+  /** Aborted when the client or its server has disconnected. */
   readonly leaving = new AbortController();
   server: Server | undefined;
-  /** How many times the server is still to say that it is ready. */
+  /** Number of ReadyForQuery messages that the server still owes. */
   #awaited = 0;
-  /** Whether there is something of the extended protocol for which the client has yet to send Sync. */
+  /** True while messages of the extended protocol wait for the client's Sync. */
   #isUnsynced = false;
 
   constructor(webSocket: WebSocket) {
@@ -152,7 +152,7 @@ class Client {
     if (!"dcf".includes(type)) this.#isUnsynced = !isAnswered;
   }
 
-  /** Hears that its server is ready, and says whether it needs it no longer. */
+  /** Records that the server is ready. Returns whether the client can return the connection. */
   isDone(status: string): boolean {
     this.#awaited -= 1;
     return status === "I" && this.#awaited === 0 && !this.#isUnsynced;
@@ -166,16 +166,16 @@ class Client {
   async end(): Promise<void> {
     await this.wire.chunks.return?.();
     this.stream.end();
-    // Else the closing handshake would wait behind what the client has sent.
+    // Otherwise the closing handshake would wait behind data from the client.
     this.stream.resume();
   }
 }
 
-/** A server connection. `pg` logs in; after that it only minds the socket. */
+/** A server connection. `pg` logs in; after that, this class uses only its socket. */
 class Server implements Pooled {
   target: Target;
   stream: Duplex;
-  /** What PostgreSQL says of itself at login, message by message. */
+  /** The ParameterStatus messages of the login. */
   greeting: Buffer[] = [];
   isLoggedIn = false;
   client: Client | undefined;
@@ -228,7 +228,7 @@ class Server implements Pooled {
     return this.client === undefined;
   }
 
-  /** Says goodbye, whatever the server is at. */
+  /** Sends Terminate in any state. */
   async end(): Promise<void> {
     this.#detach();
     const timer = setTimeout(() => this.stream.destroy(), CLOSE_TIMEOUT_MS);
@@ -242,7 +242,7 @@ class Server implements Pooled {
   }
 }
 
-/** Resolves when there is room for more, or no use for it because `client` leaves. */
+/** Resolves when the stream has room again, or when `client` disconnects. */
 async function send(stream: Duplex, bytes: Buffer, { leaving }: Client): Promise<void> {
   if (bytes.length === 0 || stream.write(bytes)) return;
   await once(stream, "drain", { signal: leaving.signal }).catch(() => undefined);
@@ -250,19 +250,19 @@ async function send(stream: Duplex, bytes: Buffer, { leaving }: Client): Promise
 
 // ---- the protocol
 
-/** Reads one side: whole messages for the login, which are small; after it what has come, cut where messages start. */
+/** Reads one side: whole messages during the login, then parts that end where messages end or where the data ends. */
 class Wire {
   chunks: AsyncIterator<Buffer, undefined>;
-  /** What has come and is not given out; after the login no more than a header that was cut. */
+  /** Received and not yet returned. After the login, at most an incomplete header. */
   #kept: Buffer = Buffer.alloc(0);
-  /** Bytes still to come of the message that the last part ended in. */
+  /** Bytes that the message at the end of the last part still lacks. */
   #rest = 0;
 
   constructor(stream: Duplex) {
     this.chunks = stream.iterator({ destroyOnReturn: false });
   }
 
-  /** Undefined at the end of the stream. Only what a client begins with has no type byte. */
+  /** Undefined at the end of the stream. Only a startup message has no type byte. */
   async message(typeBytes: 0 | 1): Promise<Buffer | undefined> {
     if (!(await this.#has(typeBytes + 4))) return undefined;
     const sizeBytes = this.#sizeAt(0, typeBytes);
@@ -270,7 +270,7 @@ class Wire {
     return (await this.#has(sizeBytes)) ? this.#take(sizeBytes) : undefined;
   }
 
-  /** Undefined at the end. At each start there is a header, and the byte after it if the message has one. */
+  /** Undefined at the end. Each start has a whole header, and the byte after it if the message has one. */
   async part(): Promise<{ bytes: Buffer; starts: number[] } | undefined> {
     for (let neededBytes = 1; await this.#has(neededBytes); neededBytes = this.#kept.length + 1) {
       const starts: number[] = [];
@@ -320,12 +320,12 @@ function parseStartup(startup: Buffer): { user: string; database: string } {
   return { user, database: values.get("database") ?? user };
 }
 
-/** 08P01 is PgBouncer's code for all that it says itself. */
+/** PgBouncer uses 08P01 for all its own errors. */
 function refusal(reason: string, code = "08P01"): DatabaseError {
   return Object.assign(new DatabaseError(reason, reason.length, "error"), { code });
 }
 
-/** The end of a connection as PostgreSQL, or PgBouncer, words it. */
+/** The last message of a connection, worded like PostgreSQL's or PgBouncer's. */
 function toErrorResponse(error: unknown): Buffer {
   const known = error instanceof BatchError && error.kind === "busy" ? refusal("query_wait_timeout") : error;
   const { code, message: reason } =

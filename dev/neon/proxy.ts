@@ -1,9 +1,9 @@
-// Speaks Neon's wire in front of a local PostgreSQL: `POST /sql` for batches over HTTP, WebSocket `/v2` as a byte tunnel,
-// or as a client of a transaction pool.
+// Speaks Neon's protocol in front of a local PostgreSQL: `POST /sql` for batches over HTTP, and WebSocket `/v2` as a byte
+// tunnel or as a client of a transaction pool.
 //
-// Decides what a request means and what its answer looks like, as the proxy of Neon does
-// (https://github.com/neondatabase/neon, proxy/src/serverless), for @neondatabase/serverless 1.2. Besides, it counts
-// what passes and shows faults on request. Invariants: it talks to this machine only; no password is logged or counted.
+// Parses requests and shapes answers like Neon's proxy (https://github.com/neondatabase/neon, proxy/src/serverless), for
+// @neondatabase/serverless 1.2. It also counts traffic and injects faults. Invariants: it connects to this machine only. No
+// password appears in logs or counts.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { connect } from "node:net";
 import { type Duplex, pipeline } from "node:stream";
@@ -20,9 +20,9 @@ import { BatchError, type Statement, type StatementResult, type Target } from ".
 const MAX_BODY_BYTES = 10 * 1024 * 1024;
 const MAX_FRAME_BYTES = 64 * 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 3_000;
-/** The count of parameters travels as 16 bits. */
+/** The protocol counts parameters in 16 bits. */
 const MAX_PARAMS = 65_535;
-/** Connection strings remembered in parsed form; a local run has a few dozen. */
+/** Parsed connection strings kept in memory. A local run has a few dozen. */
 const MAX_TARGETS = 1_000;
 
 const ISOLATION_LEVELS: Record<string, string> = {
@@ -37,37 +37,37 @@ const BATCH_ERROR_STATUS: Record<BatchError["kind"], number> = {
   busy: 503,
   "too-large": 507,
   unsupported: 400,
-  // Neon answers a connection that was lost midway like an error of the statement, but without a code.
+  // Neon reports a lost connection like an error of the statement, but without a code.
   lost: 400,
 };
 
 export interface NeonProxyOptions {
-  /** 0 takes a free one. */
+  /** 0 takes a free port. */
   port: number;
-  /** Connections that HTTP keeps per login and database, and in all; 16 and 120 unless told otherwise. */
+  /** Connections of HTTP per login and database, and in total. Defaults 16 and 120. */
   maxPerTarget?: number;
   maxTotal?: number;
-  /** Makes `/v2` behave as Neon's `-pooler` hosts do, with so many server connections per login and database. */
+  /** Makes `/v2` behave like Neon's `-pooler` hosts, with this many server connections per login and database. */
   pooler?: { maxPerTarget: number };
   log?: (line: string) => void;
 }
 
 export interface NeonProxyStats {
-  /** HTTP requests that ran at PostgreSQL, one round trip each, and the statements in them. */
+  /** HTTP requests that reached PostgreSQL, one round trip each, and their statements. */
   httpBatches: number;
   statements: number;
   websocketConnections: number;
   faults: number;
-  /** The most server connections at once; shown when the start has set bounds for them, or a pooler. */
+  /** Maximum of parallel server connections. Present when the start has set limits or a pooler. */
   peakConnections?: PeakConnections;
-  /** By `postgresql://user@host:port/database`. */
+  /** Counts by `postgresql://user@host:port/database`. */
   connections: Record<string, { httpBatches: number; statements: number }>;
 }
 
 export interface PeakConnections {
   http: number;
   websocket: number;
-  /** Of both, which may be less than their sum. */
+  /** Maximum of both together, which can be less than their sum. */
   together: number;
 }
 
@@ -76,13 +76,13 @@ export interface NeonProxy {
   port: number;
   stats(): NeonProxyStats;
   resetStats(): void;
-  /** Replaces the fault rules; an empty list ends all faults. */
+  /** Replaces the fault rules. An empty list removes all faults. */
   setFaults(rules: FaultRule[]): void;
   /** Ends every connection on both sides. */
   close(): Promise<void>;
 }
 
-/** A request that is refused before it reaches PostgreSQL. */
+/** A request refused before it reaches PostgreSQL. */
 class RefusedError extends Error {
   status: number;
   constructor(status: number, message: string) {
@@ -254,7 +254,7 @@ function countConnections() {
   };
 }
 
-// ---- what a request means
+// ---- requests
 
 function header(request: IncomingMessage, name: string): string | undefined {
   const value = request.headers[name];
@@ -266,7 +266,7 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   let sizeBytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     sizeBytes += chunk.length;
-    // Read to its end all the same: a client in the middle of sending would not see the answer.
+    // Read to the end: a client that is still sending would not see the answer.
     if (sizeBytes <= MAX_BODY_BYTES) chunks.push(chunk);
   }
   if (sizeBytes > MAX_BODY_BYTES) throw new RefusedError(413, "The request is larger than 10 MB.");
@@ -295,14 +295,14 @@ function parseStatement(query: unknown): Statement {
   return { text: query.query, values: params.map(toTextParam) };
 }
 
-/** The driver sends text and null; numbers and truth values are what a hand-written client would send besides. */
+/** The driver sends strings and null. Hand-written clients may also send numbers and booleans. */
 function toTextParam(param: unknown): string | null {
   if (param === null || typeof param === "string") return param;
   if (typeof param === "number" || typeof param === "boolean") return String(param);
   throw new RefusedError(400, "A parameter is text, a number, true, false or null.");
 }
 
-/** The explicit BEGIN that the batch headers ask for; undefined when the implicit transaction will do. */
+/** The explicit BEGIN for the batch headers. Undefined when the implicit transaction is enough. */
 function beginFrom(request: IncomingMessage): string | undefined {
   const isolation = header(request, "neon-batch-isolation-level");
   const modes: string[] = [];
@@ -353,11 +353,11 @@ function loopbackHost(host: string): string {
   throw new RefusedError(400, `${host} is not an address of this machine; this proxy reaches no other.`);
 }
 
-// ---- what its answer looks like
+// ---- answers
 
 function toAnswer({ fields, rows, commandTag }: StatementResult, asArrays: boolean): object {
   const [command, ...counts] = commandTag.split(" ");
-  // `INSERT 0 5` has the count last; so has `SELECT 5`, and `CREATE TABLE` has none.
+  // `INSERT 0 5` and `SELECT 5` end with the count; `CREATE TABLE` has none.
   const rowCount = Number(counts.at(-1));
   return {
     command,

@@ -1,17 +1,17 @@
 // One PostgreSQL connection of the Neon stand-in, and a batch of statements as one pipelined write on it.
 //
-// `pg` does the protocol; this decides what is sent, and when a batch is over. Invariants: a batch is one write and one
-// transaction, so it runs whole or not at all; it settles only when the server is ready again or the connection is gone.
+// `pg` speaks the protocol; this file decides what is sent and when a batch ends. Invariants: a batch is one write and one
+// transaction, so it runs as a whole or not at all. It settles only when the server is ready again or the connection ends.
 import { connect } from "node:net";
 import { Client, type Connection, DatabaseError, type FieldDef, type Submittable } from "pg";
 
 const CONNECT_TIMEOUT_MS = 3_000;
-/** For a server that does not answer a goodbye, a stopped one for instance. */
+/** Maximum wait for a server to close a connection. A stopped server does not answer. */
 const CLOSE_TIMEOUT_MS = 1_000;
-/** Results are held in memory whole; Neon has such a bound too. */
+/** Maximum size of a result, which is held in memory. Neon has such a limit, too. */
 const MAX_RESULT_BYTES = 64 * 1024 * 1024;
 
-/** One address and login. Two strings that differ in the password only are two targets. */
+/** One address and login. Two strings with different passwords are two targets. */
 export interface Target {
   host: string;
   port: number;
@@ -33,7 +33,7 @@ export interface StatementResult {
   commandTag: string;
 }
 
-/** Why a batch has no result: `unreachable` and `busy` never ran, `too-large` was rolled back, `lost` is not known. */
+/** Why a batch has no result: `unreachable` and `busy` never ran, `too-large` was rolled back, `lost` may have run. */
 export class BatchError extends Error {
   kind: "unreachable" | "busy" | "too-large" | "lost" | "unsupported";
   constructor(kind: BatchError["kind"], message: string, cause?: unknown) {
@@ -42,7 +42,7 @@ export class BatchError extends Error {
   }
 }
 
-/** One connection. Its owner calls `run` again only after the last one has settled and `isClean` says yes. */
+/** One connection. Its owner calls `run` again only after the last run has settled and `isClean` is true. */
 export class Session {
   readonly #target: Target;
   readonly #client: Client;
@@ -50,7 +50,7 @@ export class Session {
   #cancelled = false;
   #cancelKey: { processID: number; secretKey: number } | undefined;
 
-  /** `onEnd` is called once or more when the connection is gone, wanted or not. */
+  /** Calls `onEnd` at least once when the connection ends, for any reason. */
   constructor(target: Target, onEnd: () => void) {
     this.#target = target;
     const { applicationName, ...login } = target;
@@ -67,7 +67,7 @@ export class Session {
     };
     client.on("error", ended).on("end", ended);
     client.connection.on("backendKeyData", (key: { processID: number; secretKey: number }) => (this.#cancelKey = key));
-    // After an error `pg` tells its query nothing more, but only now does the server listen again.
+    // After an error `pg` reports nothing more to its query, but the server is ready only now.
     client.connection.on("readyForQuery", () => this.#batch?.settle());
   }
 
@@ -75,7 +75,7 @@ export class Session {
     try {
       await this.#client.connect();
     } catch (cause) {
-      // A wrong login or database is the caller's mistake; anything else the server says is its own state.
+      // A wrong login or database is the caller's error. Any other error describes the server's state.
       if (cause instanceof DatabaseError && /^(28|3D)/.test(cause.code ?? "")) throw cause;
       const reason = cause instanceof Error ? cause.message : String(cause);
       throw new BatchError("unreachable", `Could not connect to PostgreSQL: ${reason}`, cause);
@@ -92,18 +92,18 @@ export class Session {
       return begin === undefined ? results : results.slice(1, -1);
     } finally {
       this.#batch = undefined;
-      // Before the caller hears of it, so that no lock outlives the answer.
+      // Roll back before the caller gets the answer, so that no lock outlives it.
       if (this.#client.getTransactionStatus() !== "I") await this.#client.query("ROLLBACK").catch(() => undefined);
     }
   }
 
-  /** Whether the connection may serve another batch. */
+  /** True if the connection can serve another batch. */
   isClean(): boolean {
-    // A cancellation may arrive late and would then hit the next batch.
+    // A late cancellation would hit the next batch.
     return !this.#cancelled && this.#client.getTransactionStatus() === "I";
   }
 
-  /** Asks the server to cancel what runs. https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS */
+  /** Asks the server to cancel the running statement. https://www.postgresql.org/docs/18/protocol-flow.html#PROTOCOL-FLOW-CANCELING-REQUESTS */
   cancel(): void {
     this.#cancelled = true;
     if (this.#cancelKey === undefined) return;
@@ -117,7 +117,7 @@ export class Session {
       .end(request);
   }
 
-  /** Says goodbye, and hangs up if the server does not answer in time. */
+  /** Sends Terminate, then closes the socket if the server does not close it in time. */
   async end(): Promise<void> {
     const { stream } = this.#client.connection;
     const timer = setTimeout(() => stream.destroy(), CLOSE_TIMEOUT_MS);
@@ -166,7 +166,7 @@ class Batch implements Submittable {
     connection.stream.uncork();
   }
 
-  /** The first error wins; what comes after it is only its consequence. */
+  /** Keeps the first error. Later ones are its consequences. */
   settle(error?: Error): void {
     const failure = this.#error ?? error;
     if (failure === undefined) this.#resolve(this.#done);
@@ -195,7 +195,7 @@ class Batch implements Submittable {
 
   handleError(error: Error): void {
     this.#error ??= error instanceof DatabaseError ? error : new BatchError("lost", error.message, error);
-    // Only after an error of its own does the server report to be ready again.
+    // Only after its own error does the server report that it is ready again.
     if (!(error instanceof DatabaseError)) this.settle();
   }
 
@@ -207,7 +207,7 @@ class Batch implements Submittable {
     this.#abandon("unsupported", "COPY is not possible over HTTP.");
   }
 
-  /** Success is settled where failure is: when the connection hears that the server is ready. */
+  /** Success settles like failure: when the server reports that it is ready. */
   handleReadyForQuery(): void {}
 
   handlePortalSuspended(): void {}
