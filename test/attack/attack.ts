@@ -1,6 +1,6 @@
-// What an attack is, and how one is carried out: by hand-written SQL of the login over both wire forms, and through
-// `ctx.db` when it is a statement that `ctx.db` sends. It may end in two ways: it got something, or it was refused. Anything
-// else (a mistyped name, a statement that means nothing) is a mistake in the attack and an error.
+// Defines an attack and runs it: as SQL of the login over both protocol forms, and through `ctx.db` when `ctx.db` sends
+// such a statement. An attack either gets something or is refused. Any other outcome, such as a mistyped name, is a mistake
+// in the attack and fails the test.
 import { DatabaseError } from "pg";
 import { SqlError } from "../../src/adapters/neon.ts";
 import { AppError } from "../../src/core/errors.ts";
@@ -11,35 +11,35 @@ import type { WallName } from "../support/walls.ts";
 import type { WireForm } from "./line.ts";
 import { marker, type Target, type Tier } from "./tiers.ts";
 
-/** The one wall that is not in the database: `ctx.db` sends no other statements. */
+/** The only wall outside the database: `ctx.db` sends nothing but data statements. */
 export const FILTER = "a tool's data statements alone";
 export type NamedWall = WallName | typeof FILTER;
-/** One wall whose fall is enough, or several that must fall together because each of them is. */
+/** One wall, or several walls that each stop the attack and must fall together. */
 export type Fall = NamedWall | readonly NamedWall[];
-/** A text in place of the walls says why the attack makes no sense in that tier; it is not counted there. */
+/** A text instead of walls says why the attack does not apply to the tier. It is not counted there. */
 export type Walls = readonly Fall[] | Readonly<Record<Strategy, readonly Fall[] | string>>;
 
 export interface Attack {
   name: string;
-  /** One message, or several that are sent one after the other in one transaction. */
+  /** One message, or several messages in one transaction. */
   sql: string | ((target: Target) => string | readonly string[]);
-  /** Without any one of them it succeeds. Those that a tier does not have are skipped there. */
+  /** The attack succeeds without any one of them. Walls that a tier lacks are skipped there. */
   walls: Walls;
-  /** What shows that it got something, when it came back without an error. By default: any row. */
+  /** Decides from the rows whether an attack without an error got something. By default: any row. */
   crossed?: (rows: Rows) => boolean;
-  /** An error that itself shows it. */
+  /** An error that reveals something by itself. */
   tell?: string;
-  /** What refuses it besides insufficient_privilege. */
+  /** Errors that refuse it, in addition to insufficient_privilege. */
   refusals?: readonly string[];
-  /** Only the simple form knows it: several statements in a message, and rows that the client sends. */
+  /** Only the simple protocol form allows it: several statements in a message, or rows from the client. */
   simpleAlone?: boolean;
-  /** On a bare connection, because it cannot be part of a transaction. */
+  /** Runs outside a transaction, because it cannot be part of one. */
   outside?: boolean;
-  /** It succeeds once: what it is about is gone then. */
+  /** Succeeds only once, because it removes its own target. */
   once?: boolean;
-  /** Where the login's own hands are free and only `ctx.db` refuses. */
+  /** Tiers where only `ctx.db` refuses the statement. */
   onlyThroughDb?: boolean;
-  /** Takes away what it leaves behind where it succeeds. As the superuser of the attacker's database. */
+  /** Removes the traces of a successful attack, as superuser of the attacker's database. */
   undo?: string | ((target: Target) => string);
   timeoutMs?: number;
 }
@@ -49,7 +49,7 @@ export interface Family {
   attacks: readonly Attack[];
 }
 
-/** It came back without an error, and that is what it wanted. */
+/** The attack succeeds when it ends without an error. */
 export const done = (): boolean => true;
 
 export type Form = WireForm | "db" | "db, in a transaction" | "past ctx.db" | "there, simple" | "there, extended";
@@ -57,10 +57,10 @@ export type Form = WireForm | "db" | "db, in a transaction" | "past ctx.db" | "t
 const TIMEOUT_MS = 5_000;
 const INSUFFICIENT_PRIVILEGE = "42501";
 const SYNTAX_ERROR = "42601";
-/** In a database of its own, what is not there cannot be named: no such table, schema, object. */
+/** Errors in a separate database, where the victim's objects do not exist: no such table, schema or object. */
 const ABSENT = ["42P01", "3F000", "42704"];
 
-/** The falls of an attack that a tier has walls for, or why it is not for this tier. */
+/** The walls of an attack in a tier, or the reason why it does not apply there. */
 export function fallsOf(attack: Attack, tier: Tier): (readonly NamedWall[])[] | string {
   const named = "length" in attack.walls ? attack.walls : attack.walls[tier.name];
   if (typeof named === "string") return named;
@@ -69,11 +69,11 @@ export function fallsOf(attack: Attack, tier: Tier): (readonly NamedWall[])[] | 
     .filter((fall) => fall.every((wall) => wall === FILTER || tier.walls[wall] !== undefined));
 }
 
-/** Whether the fall opens the other tenant's database. */
+/** True if the fall opens the other tenant's database. */
 const opensThere = (fall: readonly NamedWall[], tier: Tier): boolean =>
   fall.some((wall) => wall !== FILTER && tier.walls[wall]?.there === true);
 
-/** Every form that an attack is tried in while all walls stand. */
+/** All forms in which an attack runs while all walls stand. */
 export function allForms(attack: Attack, tier: Tier): Form[] {
   if (attack.onlyThroughDb === true) return ["db"];
   const falls = fallsOf(attack, tier);
@@ -86,7 +86,7 @@ export function allForms(attack: Attack, tier: Tier): Form[] {
   return forms;
 }
 
-/** The forms in which it must succeed without these walls. What holds for one wire form then does for the other. */
+/** The forms in which an attack must succeed without these walls. One protocol form stands for both. */
 export function formsWithout(attack: Attack, tier: Tier, fall: readonly NamedWall[]): Form[] {
   if (fall.includes(FILTER)) return ["past ctx.db"];
   if (opensThere(fall, tier)) return ["there, simple"];
@@ -100,7 +100,7 @@ function messagesOf({ sql }: Attack, target: Target): readonly string[] {
   return typeof messages === "string" ? [messages] : messages;
 }
 
-/** Whether the attack gets something, with the walls as they are. Nothing it is told may hold a value of the victim's. */
+/** Runs the attack. Returns whether it got something. No answer or error may contain a value of the victim. */
 export async function crosses(attack: Attack, tier: Tier, form: Form): Promise<{ crossed: boolean; told: string }> {
   const { crossed = (rows) => rows.length > 0, tell, refusals = [], simpleAlone = false } = attack;
   try {
@@ -136,7 +136,7 @@ async function send(attack: Attack, tier: Tier, form: Form): Promise<Rows> {
 function stateOf(error: unknown): string | undefined {
   if (error instanceof DatabaseError) return error.code;
   if (error instanceof SqlError) return error.sqlState;
-  // The text was not sent at all.
+  // `ctx.db` did not send the text.
   if (error instanceof AppError && error.code === "tool_failed") return INSUFFICIENT_PRIVILEGE;
   return undefined;
 }

@@ -1,4 +1,4 @@
-// What cannot be told as one statement about contexts of the shared tier: every place of one, its end, its key.
+// Tests of contexts in the shared tier that need more than one statement: changed characters, expiry and retired keys.
 import { DatabaseError } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { prepareShared } from "../../cli/migrations/prepare.ts";
@@ -14,8 +14,8 @@ const INSUFFICIENT_PRIVILEGE = "42501";
 const stateOf = (error: unknown) => (error instanceof DatabaseError ? error.code : String(error));
 const keyOf = (id: string, secret: string) => ({ id, secret: secret.padEnd(32, ".") });
 
-describe("a context is not believed", () => {
-  test("wherever a character of it was changed", async () => {
+describe("a context is refused", () => {
+  test("when any character was changed", async () => {
     const context = await aContext({ tenantId: globex });
     const outcomes = await Promise.all(
       Array.from({ length: 12 }, async (_, i) => {
@@ -39,7 +39,7 @@ describe("a context is not believed", () => {
     await expect(refused).rejects.toMatchObject({ code: INSUFFICIENT_PRIVILEGE, message: "tenant context refused" });
   });
 
-  test("when it is replayed after its expiry, though it was good before", async () => {
+  test("when it is replayed after it has expired", async () => {
     const context = await aContext({ lifeMs: 2_900 });
     const read = () => shard.plainly(shard.appUrl, context, "SELECT id FROM products");
     expect(await read()).toEqual([{ id: "lamp" }]);
@@ -48,7 +48,7 @@ describe("a context is not believed", () => {
       .toBe(INSUFFICIENT_PRIVILEGE);
   });
 
-  test("once its key is retired, while a new key is taken up without a refused call", async () => {
+  test("after its key is retired, and a new key takes over without a refused call", async () => {
     const [old] = contextKeys;
     const fresh = keyOf("k-next", "the next secret");
     const ids = (key: typeof old) => shard.db(acme, { keys: [key] }).query("SELECT id FROM products");
@@ -65,7 +65,7 @@ describe("a context is not believed", () => {
   });
 });
 
-test("the owner of the tables sees no row without a context either", async () => {
+test("even the owner of the tables sees no row without a context", async () => {
   const read = () => shard.plainly(shard.ownerUrl, undefined, "SELECT id FROM products");
   expect(await read()).toEqual([]);
   await withoutWall(shard, "row security forced on the owner", async () => {

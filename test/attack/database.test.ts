@@ -1,4 +1,4 @@
-// The suite against the database tier.
+// Runs the attack suite against the database tier.
 import { attackTier } from "./suite.ts";
 
 await attackTier("database");

@@ -1,6 +1,5 @@
-// A plain connection of the attacker's login: hand-written SQL over both wire forms, the simple one, which takes several
-// statements in a message, and the extended one, which takes one. Every use begins like a batch of the product's and ends
-// with nothing left on the connection.
+// A plain connection of the attacker's login, in both protocol forms: simple (several statements a message) and extended
+// (one statement). Every use begins like a batch of the product and leaves nothing behind on the connection.
 import { Client, type QueryConfig } from "pg";
 import type { Rows } from "../support/shard.ts";
 
@@ -8,9 +7,9 @@ export type WireForm = "simple" | "extended";
 
 export interface LineUse {
   form: WireForm;
-  /** What opens the tenant, in a transaction with the messages; without it they come on a bare connection. */
+  /** Opens the tenant in the transaction of the messages. Without it, they run on the connection as it is. */
   entrance: string | undefined;
-  /** One after the other; the rows of the last count, or of all. */
+  /** Messages in order. The result has the rows of the last message, or of all. */
   messages: readonly string[];
   ofAll?: boolean;
 }
@@ -24,7 +23,7 @@ export class Line {
     this.#url = url;
   }
 
-  /** Throws `DatabaseError`, also when the login is not let in. */
+  /** Runs the messages. Throws `DatabaseError`, also when the login is refused. */
   async run({ form, entrance, messages, ofAll = false }: LineUse): Promise<Rows> {
     const client = await (this.#client ??= this.#connect());
     this.#copied = [];
@@ -38,7 +37,7 @@ export class Line {
     return rows;
   }
 
-  /** Forgets the connection; the next use opens another. */
+  /** Drops the connection. The next use opens a new one. */
   async end(): Promise<void> {
     const client = await this.#client?.catch(() => undefined);
     this.#client = undefined;
@@ -47,14 +46,14 @@ export class Line {
 
   async #connect(): Promise<Client> {
     const client = new Client({ connectionString: this.#url });
-    client.on("error", () => (this.#client = undefined)); // ended by the server; whoever is waiting hears it, too
+    client.on("error", () => (this.#client = undefined)); // the server ended it; pending queries reject, too
     client.connection.on("copyData", ({ chunk }: { chunk: Buffer }) => this.#copied.push(chunk.toString()));
     await client.connect();
     return client;
   }
 
   async #send(client: Client, form: WireForm, text: string): Promise<Rows> {
-    // Without parameters `pg` takes the simple form, unless told otherwise by an option that its types do not know.
+    // Without parameters `pg` uses the simple form. The option `queryMode` changes that, but its types lack it.
     const query: QueryConfig & { queryMode?: "extended" } = form === "simple" ? { text } : { text, queryMode: form };
     const result = await client.query<Record<string, unknown>>(query);
     const rows = (Array.isArray(result) ? result : [result]).flatMap((each) => each.rows);
@@ -66,7 +65,7 @@ export class Line {
       await client.query("ROLLBACK");
       await client.query("DISCARD ALL");
     } catch {
-      await this.end(); // the attack has cost the connection
+      await this.end(); // the attack ended the connection
     }
   }
 }

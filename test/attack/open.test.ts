@@ -1,7 +1,7 @@
-// What PostgreSQL lets every login do, and no right that we could take keeps it from: each tried, with what it costs.
-// `metadata`: counts, sizes, names that tell nothing, activity; never a value of a row and never a tenant's name.
-// `availability`: somebody waits, or is refused, longer than the statement's timeout says. Nothing here reaches a row.
-// What only a holder of the login's password can send, because `ctx.db` does not, is marked `by the login`.
+// What PostgreSQL allows every login and no REVOKE can prevent, with its effect.
+// `metadata`: counts, sizes, meaningless names and activity, but no value of a row and no tenant's name.
+// `availability`: another tenant waits, or is refused, longer than the statement timeout. No test here reaches a row.
+// `by the login`: only a holder of the login's password can send it, because `ctx.db` does not.
 import { afterAll, describe, expect, test } from "vitest";
 import { proveIsolation } from "../../src/tenant-db/isolation.ts";
 import { strategies } from "../../src/core/plans.ts";
@@ -53,7 +53,7 @@ describe.each(strategies)("in the %s tier", (name) => {
     expect(told(rows)).not.toContain("globex");
   });
 
-  // With no wall of ours, and so with nothing to take down.
+  // No wall of ours is involved, so there is none to take down.
   test.each<[string, (target: Target) => string, string]>([
     ["the table of another database by its name", (t) => `SELECT id FROM ${t.victimDatabase}_x.${t.products}`, "0A000"],
     ["a transaction that is prepared to be ended elsewhere", () => "PREPARE TRANSACTION 'kept'", "55000"],
@@ -78,13 +78,13 @@ describe.each(strategies)("in the %s tier", (name) => {
     expect(await tier.victimRows()).toBe(tier.untouched);
   });
 
-  test("nothing: an entity of XML that stands for a file of the server is empty", async () => {
+  test("nothing: an XML entity for a file of the server is empty", async () => {
     const xml = `<!DOCTYPE a [<!ENTITY file SYSTEM "file:///etc/passwd">]><a>&file;</a>`;
     const rows = await tier.db().query(`SELECT (xpath('/a/text()', xmlparse(document '${xml}')))[1]::text AS found`);
     expect(rows).toEqual([{ found: null }]);
   });
 
-  test("availability: a few built-in functions do not look whether their time is over", async () => {
+  test("availability: a few built-in functions do not check the statement timeout", async () => {
     const startedAtMs = performance.now();
     const path = "('[' || repeat('(0,0),', 1500) || '(1,1)]')::path";
     const burning = tier.db({ statementTimeoutMs: 50 }).query(`SELECT ${path} <-> ${path}`);
@@ -92,7 +92,7 @@ describe.each(strategies)("in the %s tier", (name) => {
     expect(performance.now() - startedAtMs).toBeGreaterThan(250);
   });
 
-  test("availability: whom a busy connection keeps waiting is served after the statement's time, and others meanwhile", async () => {
+  test("availability: a tenant behind a busy connection is served after the statement timeout, and others at once", async () => {
     const ended: string[] = [];
     const busy = tier.db({ statementTimeoutMs: 500 }).query("SELECT count(*) FROM generate_series(1, 1000000000)");
     const next = (tenant: string) => () => void ended.push(tenant);
@@ -112,7 +112,7 @@ describe.each(strategies)("in the %s tier", (name) => {
     if (name === "shared") expect(ended).toEqual(["elsewhere", "busy", "behind"]);
   });
 
-  test("availability: a lock that a change of one's own rows takes keeps no other tenant waiting", async () => {
+  test("availability: a row lock of one tenant does not make another tenant wait", async () => {
     const holder = await tier.session(acme);
     const other = tier.name === "shared" ? tier.db({ tenantId: globex }) : undefined;
     await holder.batch([
@@ -149,11 +149,11 @@ describe.each(strategies)("in the %s tier", (name) => {
       expect(await tier.db().query("SELECT id FROM products")).toEqual([{ id: "lamp" }]);
     });
 
-    test("availability: messages reach every listening connection of the database", async () => {
+    test("availability: NOTIFY reaches every listening connection of the database", async () => {
       await send("LISTEN c", "NOTIFY c, 'x'", "UNLISTEN c");
     });
 
-    test("availability: rights for objects to come are objects that the login owns, which the proof does not accept", async () => {
+    test("availability: default privileges are objects of the login, which the isolation proof refuses", async () => {
       await send("ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC");
       if (name === "shared") {
         const { fetchEndpoint } = cluster;
@@ -180,7 +180,7 @@ describe.each(strategies)("in the %s tier", (name) => {
       await tier.without([], async () => undefined);
     });
 
-    test("availability: a setting of the login's own that it does not undo, and whose own it is", async () => {
+    test("availability: a role setting that the start of a batch does not undo affects only its login", async () => {
       await tier.without([], () => send("ALTER ROLE CURRENT_USER SET TimeZone = 'Asia/Tokyo'"));
       const read = async (tenantId: typeof acme) =>
         (await tier.db({ tenantId }).query("SELECT current_setting('TimeZone') AS zone"))[0]?.["zone"];

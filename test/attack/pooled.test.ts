@@ -1,6 +1,6 @@
-// Connections are pooled: whoever is next gets what the last statement left. Here the pool has one connection, so that in
-// the shared tier the victim always gets the attacker's; elsewhere they have logins, and so connections, of their own.
-// Nothing that was left may matter. That it would, without what opens a batch, is shown for each.
+// Connections are pooled, so the next statement meets the session state of the last. Here the pool has one connection: in
+// the shared tier the victim always gets the attacker's. In the other tiers each has its own login and connection.
+// Leftover state must have no effect. Each test also shows that it has an effect without the opening of a batch.
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import type { Session } from "../../src/tenant-db/session.ts";
@@ -19,7 +19,7 @@ const backend = async (db: CallScopedDb) => (await db.query("SELECT pg_backend_p
 const leave = (tier: Tier, setting: string, value: string) =>
   tier.db().query("SELECT set_config($1, $2, false)", [setting, value]);
 
-/** Runs `work` while every batch is opened by a function with this body instead of by `tollgate.enter`'s own. */
+/** Runs `work` with the body of `tollgate.enter` replaced, so that every batch opens with this one. */
 async function enteringBy<Result>(body: string, work: () => Promise<Result>): Promise<Result> {
   const enter = "tollgate.enter(text, integer)";
   const [row] = await shared.superuser("SELECT prosrc FROM pg_proc WHERE oid = $1::regprocedure", [enter]);
@@ -79,7 +79,7 @@ const leftSettings: readonly [string, string, (db: CallScopedDb) => Promise<bool
 describe.each(strategies)("on the one connection of a login, in the %s tier", (name) => {
   const tier = tiers[name];
 
-  test("attacker and victim follow each other on it where they have one login", async () => {
+  test("attacker and victim alternate on it where they share a login", async () => {
     const [mine, theirs] = [await backend(tier.db()), await backend(asGlobex(tier))];
     expect(mine === theirs).toBe(name === "shared");
   });
@@ -89,7 +89,7 @@ describe.each(strategies)("on the one connection of a login, in the %s tier", (n
     expect(await undisturbed(asGlobex(tier))).toBe(true);
   });
 
-  test("a hundred calls by turns each see their own rows alone", async () => {
+  test("in a hundred alternating calls, each sees only its own rows", async () => {
     const dbs = [tier.db(), asGlobex(tier)] as const;
     const seen = await Promise.all(
       Array.from({ length: 100 }, async (_, i) => {
@@ -103,7 +103,7 @@ describe.each(strategies)("on the one connection of a login, in the %s tier", (n
     expect(seen.filter(Boolean)).toHaveLength(100);
   });
 
-  test("the next one's random numbers cannot be known from a seed", async () => {
+  test("a seed does not predict the random numbers of the next tenant", async () => {
     const drawn = async () => {
       await tier.db().query("SELECT setseed(0.42)");
       return (await asGlobex(tier).query("SELECT random() AS r"))[0]?.["r"];
@@ -112,7 +112,7 @@ describe.each(strategies)("on the one connection of a login, in the %s tier", (n
   });
 });
 
-describe("in the shared tier what is left would matter without the opening of a batch", () => {
+describe("in the shared tier leftover state would matter without the opening of a batch", () => {
   afterEach(() => tiers.shared.mend());
 
   test.each(leftSettings)("%s", async (left, to, undisturbed) => {
@@ -151,7 +151,7 @@ describe("in the shared tier what is left would matter without the opening of a 
 });
 
 describe("in the shared tier", () => {
-  test("an expired context of the next tenant's own is not left to it", async () => {
+  test("the next tenant does not inherit its own expired context", async () => {
     await leave(
       shared,
       "tollgate.context",
@@ -160,7 +160,7 @@ describe("in the shared tier", () => {
     expect(await asGlobex(shared).query("SELECT id FROM products WHERE id = 'lamp'")).toEqual([{ id: "lamp" }]);
   });
 
-  test("a context is over with its transaction", async () => {
+  test("a context ends with its transaction", async () => {
     expect(await shared.db().query("SELECT id FROM products")).toEqual([{ id: "lamp" }]);
     const connection = connectNeon(shared.url(acme), cluster.fetchEndpoint);
     expect(
@@ -187,7 +187,7 @@ describe("in the shared tier", () => {
       const [before] = await shared.superuser("SELECT stock FROM products WHERE tenant_id = 'globex' AND id = 'lamp'");
       const stock = Number(before?.["stock"]);
       expect(await victim.query(write.text)).toEqual([{ stock: stock + 1 }]);
-      // The batch that got through has cleaned the connection for everybody after it.
+      // The successful batch has cleaned the connection for all later ones.
       expect(
         await victim.query(
           "SELECT current_setting('transaction_read_only') AS r, current_setting('transaction_isolation') AS i",
@@ -295,7 +295,7 @@ describe.each(strategies)("through a transaction pooler with one server connecti
     await victimIsWell();
   });
 
-  test("a transaction of the victim's leaves nothing of its rows", async () => {
+  test("a transaction of the victim leaves no trace of its rows", async () => {
     await victim.transaction(async (transaction) => {
       await transaction.query("SELECT set_config('my.secret', name, false) FROM products");
       await transaction.query("SELECT * FROM products WHERE name = $1", [marker]);
@@ -312,7 +312,7 @@ describe.each(strategies)("through a transaction pooler with one server connecti
     expect([settings, statements, cursors, rows]).toEqual([[{ left: "" }], [], [], []]);
   });
 
-  test("a transaction that was begun and left is over for the next", async () => {
+  test("an abandoned transaction has ended for the next client", async () => {
     const other = await tier.session(acme);
     await other.batch([
       { text: "BEGIN" },

@@ -1,5 +1,5 @@
-// Before a tool of a tenant with a schema of its own gets to its rows, the program proves that its login is kept within that
-// schema. Each wall that the proof claims to look at is taken down once: it must name it. The same for shared tables is in
+// Before a tool of a tenant with its own schema reaches its rows, Tollgate proves that the login is confined to the schema.
+// Each test takes down one wall that the proof checks; the proof must name it. The test for shared tables is
 // ../flow/isolation-proof.test.ts.
 import { afterAll, describe, expect, test } from "vitest";
 import { proveOwnSchema } from "../../src/tenant-db/isolation.ts";

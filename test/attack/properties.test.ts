@@ -1,7 +1,7 @@
-// Random tenants with random rows, and random statements against each other's, put together from verbs, ways to name a
-// table, conditions and wrappings. Whatever comes of them: nobody else's row is another afterwards, byte for byte, and
-// nothing that comes back, errors included, holds a value of anybody else's. The same search with a wall down must find a
-// statement that crosses, and most statements must be good SQL; otherwise it would prove nothing.
+// Random tenants with random rows, and random statements against each other, combined from verbs, table names, conditions
+// and wrappings. Afterwards no row of another tenant has changed, byte for byte, and no answer or error contains a value of
+// another tenant. To prove that the search is effective, the same search with a wall down must find a crossing statement,
+// and most statements must be valid SQL.
 import fc from "fast-check";
 import { DatabaseError } from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -13,9 +13,9 @@ import { ownWalls, sharedWalls, takeDown, type Wall } from "../support/walls.ts"
 import { Line, type WireForm } from "./line.ts";
 
 const RUNS = 150;
-/** Of a wall that is down it is enough to find one statement. */
+/** With a wall down, one crossing statement is enough. */
 const RUNS_TO_BREACH = 400;
-/** What a statement that is none ends in. */
+/** SQLSTATEs of invalid statements. */
 const SYNTAX_ERROR = "42601";
 const TENANTS: Record<Strategy, number> = { shared: 6, schema: 5, database: 3 };
 
@@ -24,7 +24,7 @@ interface Tenant {
   database: string;
   login: string;
   schema: string;
-  /** In every one of its rows, and nowhere else. */
+  /** A text in every row of the tenant, and nowhere else. */
   marker: string;
   line: Line;
 }
@@ -105,7 +105,7 @@ async function seed(tenant: Tenant, rows: readonly object[]): Promise<void> {
 }
 
 async function rowsOf(tenant: Tenant): Promise<string> {
-  const mine = tenant.database === SHARED ? "tenant_id = $1" : "$1 <> ''"; // else every row of its schema
+  const mine = tenant.database === SHARED ? "tenant_id = $1" : "$1 <> ''"; // otherwise every row of its schema
   const sql = `SELECT string_agg(p::text, E'\\n' ORDER BY id) AS rows FROM ${tenant.schema}.products p WHERE ${mine}`;
   const [row] = await cluster.superuser(tenant.database, sql, [tenant.id]);
   return String(row?.["rows"]);
@@ -223,7 +223,7 @@ function textsOf(victim: Tenant, { verb, naming, condition, wrapping, noise }: W
   return wrapping(verb(table, condition(victim.id, table)), table).map(noise);
 }
 
-/** Whether anything crossed, the SQLSTATE that the statements ended in, and what they were. */
+/** Whether anything crossed, the SQLSTATE of the end, and the statements. */
 async function crossing(tenants: readonly Tenant[], { from, to, form, rows, statements }: RandomAttack) {
   const attacker = tenants[from % tenants.length];
   const others = tenants.filter((tenant) => tenant !== attacker);
@@ -233,7 +233,7 @@ async function crossing(tenants: readonly Tenant[], { from, to, form, rows, stat
   const before = await allRowsOf(others);
   const isShared = attacker.database === SHARED;
   const enter = isShared ? await aContext({ tenantId: attacker.id, database: SHARED }) : attacker.schema;
-  // Ended by a COMMIT: what was done stands.
+  // A COMMIT ended the transaction, so its changes stay.
   const messages = [...statements.flatMap((each) => textsOf(victim, each)), "COMMIT"];
   let told = "";
   let state = "00000";
@@ -250,7 +250,7 @@ async function crossing(tenants: readonly Tenant[], { from, to, form, rows, stat
   const changed = others.find((_, i) => before[i] !== after[i]);
   return { crossed: leaked !== undefined || changed !== undefined, state, messages };
 }
-/** The walls between the first tenant and the second, of which one is taken down. */
+/** The walls between the first and the second tenant. One is taken down. */
 function wallBetween(strategy: Strategy, attacker: Tenant, victim: Tenant): Wall {
   const front: Front = {
     database: attacker.database,
@@ -287,7 +287,7 @@ describe.each(strategies)("in the %s tier", (strategy) => {
     expect((ends.get(SYNTAX_ERROR) ?? 0) / sent, JSON.stringify([...ends])).toBeLessThan(0.6);
   });
 
-  test("one is found that does, without a wall", { timeout: 60_000 }, async () => {
+  test("without a wall, a statement is found that does", { timeout: 60_000 }, async () => {
     const [attacker, victim] = world[strategy];
     if (attacker === undefined || victim === undefined) throw new Error("too few tenants");
     const superuser = (sql: string, params?: unknown[]) => cluster.superuser(attacker.database, sql, params);

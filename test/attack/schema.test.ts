@@ -1,4 +1,4 @@
-// The suite against the schema tier.
+// Runs the attack suite against the schema tier.
 import { attackTier } from "./suite.ts";
 
 await attackTier("schema");

@@ -1,4 +1,4 @@
-// The suite against the shared tier.
+// Runs the attack suite against the shared tier.
 import { attackTier } from "./suite.ts";
 
 await attackTier("shared");

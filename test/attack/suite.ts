@@ -1,6 +1,6 @@
-// One suite of hostile statements, run unchanged against the three tiers. Every attack runs with all walls up, where it
-// must get nothing, and once without each wall, or set of walls, that it names, where it must succeed: a test that could
-// not fail proves nothing. Where several walls stand one behind the other, each of them alone must hold, too.
+// One suite of hostile statements for all three tiers. Every attack runs with all walls up and must get nothing. It also
+// runs without each wall, or set of walls, that it names, and must succeed: otherwise the test could not fail. Where several
+// walls stand behind each other, each of them must also hold alone.
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from "vitest";
 import type { Strategy } from "../../src/core/plans.ts";
 import {
@@ -21,7 +21,7 @@ import { startTier, type Tier } from "./tiers.ts";
 
 const attacks = families.flatMap((family) => family.attacks.map((attack) => ({ family: family.name, attack })));
 
-/** The tests of one tier. Each has a file of its own, so that they run side by side. */
+/** The tests of one tier. Each tier has its own file, so that the tiers run in parallel. */
 export async function attackTier(name: Strategy): Promise<void> {
   const { tier, ...ground } = await startTier(name);
   afterAll(() => ground[Symbol.asyncDispose]());
@@ -35,14 +35,14 @@ export async function attackTier(name: Strategy): Promise<void> {
     return typeof falls === "string" ? [] : [{ family, attack, falls, name: attack.name }];
   });
 
-  test("the attacks are many: 150 and more, 8 and more of each family", () => {
+  test("the suite has at least 150 attacks, and at least 8 in each family", () => {
     expect(mine.length).toBeGreaterThanOrEqual(150);
     for (const { name: family } of families) {
       expect(mine.filter((each) => each.family === family).length, family).toBeGreaterThanOrEqual(8);
     }
   });
 
-  /** Tries an attack in every one of these forms, and takes away what it leaves. */
+  /** Runs an attack in each form and removes its traces. */
   async function tryAll(forms: readonly Form[], attack: Attack, attempt: (form: Form) => Promise<void>): Promise<void> {
     const undo = typeof attack.undo === "function" ? attack.undo(tier.target) : attack.undo;
     for (const form of forms) {

@@ -1,6 +1,5 @@
-// What the run prints at its end: for each family and tier how many statements there were, how many were refused, and how
-// many were shown to succeed when a wall of theirs was down. The tiers are counted in files of their own and laid side by
-// side when the last is done.
+// The summary at the end of a run: for each family and tier the number of statements, of refused ones, and of those that
+// succeeded with a wall down. Each tier writes its counts to a file; the last one prints them side by side.
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -22,9 +21,9 @@ interface Count {
 
 interface Tally {
   families: Record<string, Count>;
-  /** Pairs of an attack and what had fallen when it succeeded. */
+  /** Pairs of an attack and the walls without which it succeeded. */
   pairs: number;
-  /** How often a statement was sent. */
+  /** Number of statements sent. */
   sent: number;
 }
 
@@ -43,7 +42,7 @@ export function createTally(tier: Strategy) {
   };
 }
 
-/** Vitest's setup of the project: once before all files, and what it returns once after them. */
+/** Vitest's global setup. Returns the teardown, which prints the summary. */
 export function setup(project: TestProject): () => void {
   const folder = mkdtempSync(join(tmpdir(), "tollgate-attack-"));
   project.provide("tallies", folder);

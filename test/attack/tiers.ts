@@ -1,7 +1,7 @@
-// The three tiers side by side in one cluster, each with an attacker, `acme`, and a victim, `globex`. Shared tables: one
-// login, two tenants. Schemas: two logins in one database. Databases: two logins, each in a database of its own; on Neon the
-// victim's would be on another server, here it is one of the same cluster, so that there is a door to try.
-// The proxy keeps one server connection per login and database: in the shared tier attacker and victim share it.
+// The three tiers in one cluster, each with an attacker, `acme`, and a victim, `globex`. Shared tables: one login, two
+// tenants. Schemas: two logins in one database. Databases: two logins, each with its own database. On Neon the victim's
+// database is on another server; here it is in the same cluster, so that the attacker can try to connect.
+// The proxy keeps one server connection per login and database, so attacker and victim share it in the shared tier.
 import { Client } from "pg";
 import { expect, vi } from "vitest";
 import {
@@ -30,16 +30,16 @@ import {
 import { ownWalls, sharedWalls, takeDown, type Wall, type WallName } from "../support/walls.ts";
 import { Line } from "./line.ts";
 
-/** What an attack may know: everything that is not a secret. */
+/** What an attack knows: everything except secrets. */
 export interface Target extends Omit<Front, "link"> {
   tier: Strategy;
-  /** Another of the victim's tables. */
+  /** A second table of the victim. */
   settings: string;
-  /** Where the victim's tables are. */
+  /** The schema of the victim's tables. */
   victimDatabase: string;
-  /** The attacker's own connection, in libpq's words. */
+  /** The attacker's connection string in libpq's form. */
   ownConnection: string;
-  /** The server process of an idle connection of the victim's, whose last statement had the marker in it. */
+  /** Server process of an idle connection of the victim. Its last statement contained the marker. */
   victimPid: number;
 }
 
@@ -47,32 +47,32 @@ export interface Tier {
   name: Strategy;
   target: Target;
   walls: Partial<Record<WallName, Wall>>;
-  /** Connections of the attacker's login: to its own database, and to the victim's where that is another. */
+  /** Connections of the attacker's login: to its own database, and to the victim's if that is different. */
   here: Line;
   there: Line | undefined;
-  /** What opens a batch of the attacker's on such a connection. */
+  /** The statement that opens a batch of the attacker on such a connection. */
   entrance: (timeoutMs: number) => Promise<string>;
-  /** `ctx.db`, by default the attacker's. Its transactions use a session by way of the pooler. */
+  /** `ctx.db`, by default the attacker's. Its transactions use a session through the pooler. */
   db(options?: { tenantId?: TenantId; statementTimeoutMs?: number }): CallScopedDb;
-  /** The login of either, and a session of it by way of the pooler, in no tenant yet. */
+  /** The login of either tenant, and its session through the pooler, without a tenant yet. */
   url(tenantId: TenantId): string;
   session(tenantId: TenantId): Promise<Session>;
-  /** What opens a batch in `ctx.db`. */
+  /** The statement that opens a batch in `ctx.db`. */
   entranceOf: (tenantId: TenantId) => Entrance;
-  /** A batch of the attacker's with any statement in it, past what `ctx.db` lets through. */
+  /** Runs a batch of the attacker with any statement, without the check of `ctx.db`. */
   batch(text: string, timeoutMs: number): Promise<Rows>;
   superuser: (sql: string, params?: unknown[]) => Promise<Rows>;
-  /** The victim's rows, byte for byte, now and as they should be. */
+  /** The victim's rows, byte for byte: current and expected. */
   victimRows(): Promise<string>;
   untouched: string;
-  /** Puts right what an attack has done to the victim's rows or connection. */
+  /** Repairs the victim's rows and connection after an attack. */
   mend(): Promise<void>;
-  /** Runs `work` without these walls; they stand again afterwards, and nothing of the attacker's is connected. */
+  /** Runs `work` without these walls. Afterwards they stand again, and the attacker has no connection. */
   without<Result>(names: readonly WallName[], work: () => Promise<Result>): Promise<Result>;
   close(): Promise<void>;
 }
 
-/** In every one of the victim's rows, and nowhere else. */
+/** A text in every row of the victim, and nowhere else. */
 export const marker = `marker-${Math.random().toString(36).slice(2)}`;
 const BYSTANDER = "bystander";
 
@@ -127,7 +127,7 @@ async function openTier({ name, cluster, front, walls, victim, entranceOf, entra
   };
   const connection: NeonConnection = connectNeon(urlOf(acme), fetchEndpoint);
 
-  /** The rows of both as every attack finds them. */
+  /** The rows of both tenants before every attack. */
   const seed = async (): Promise<void> => {
     if (name === "shared") {
       await superuser(`${rowsOf(own)} ${acmeRows}, ${globexRows};
@@ -142,7 +142,7 @@ async function openTier({ name, cluster, front, walls, victim, entranceOf, entra
   };
   await seed();
   await superuserThere(`ANALYZE ${front.products}`);
-  // The log of changes holds a row of the victim's as it was.
+  // The change log contains an old row of the victim.
   const ofVictim = db({ tenantId: globex });
   await ofVictim.query("UPDATE products SET stock = 1");
   await seed();
@@ -152,7 +152,7 @@ async function openTier({ name, cluster, front, walls, victim, entranceOf, entra
     const alive = "SELECT FROM pg_stat_activity WHERE pid = $1 AND application_name = $2";
     if ((await superuser(alive, [bystander?.pid, BYSTANDER])).length > 0) return;
     const client = new Client({ connectionString: urlOf(globex), application_name: BYSTANDER });
-    client.on("error", () => undefined); // an attack has ended it
+    client.on("error", () => undefined); // an attack ended it
     await client.connect();
     const { rows } = await client.query<{ pid: number }>(`SELECT pg_backend_pid() AS pid, '${marker}'`);
     bystander = { client, pid: rows[0]?.pid ?? 0 };
@@ -160,7 +160,7 @@ async function openTier({ name, cluster, front, walls, victim, entranceOf, entra
   await standBy();
 
   const victimRows = async (): Promise<string> => {
-    const mine = name === "shared" ? "tenant_id = 'globex'" : "true"; // else every row of its schema
+    const mine = name === "shared" ? "tenant_id = 'globex'" : "true"; // otherwise every row of its schema
     const image = (table: string) => `SELECT r::text AS row FROM ${table} r WHERE ${mine}`;
     const [row] = await superuserThere(
       `SELECT string_agg(row, E'\\n' ORDER BY row) AS rows FROM (${image(front.products)} UNION ALL ${image(settings)}) x`,
@@ -173,12 +173,12 @@ async function openTier({ name, cluster, front, walls, victim, entranceOf, entra
   const there = apart ? new Line(cluster.urlOf(front.login, victim.database)) : undefined;
   const disconnect = async (): Promise<void> => {
     await Promise.all([here.end(), there?.end()]);
-    // What a statement left on the proxy's connection, under a wall that is down, is no business of the next.
+    // Close the proxy's connection: state from a test without a wall must not reach the next test.
     await superuser(
       "SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity WHERE usename = $1 AND application_name <> $2",
       [front.login, BYSTANDER],
     );
-    // The proxy hears of it a moment later.
+    // The proxy notices it a moment later.
     await vi.waitFor(async () => expect(await served()).toEqual(["served", "served"]), { interval: 2, timeout: 2_000 });
   };
   const served = async (): Promise<string[]> => {
@@ -326,7 +326,7 @@ const open: Readonly<Record<Strategy, (cluster: Cluster) => Promise<Tier>>> = {
     }),
 };
 
-/** Takes about 2 s. Close it, or the server outlives the test. */
+/** Starts one tier in about 2 s. Close it, or the server outlives the test. */
 export async function startTier(name: Strategy) {
   const { tiers, ...ground } = await start([name]);
   const [tier] = tiers;
@@ -334,7 +334,7 @@ export async function startTier(name: Strategy) {
   return { tier, ...ground };
 }
 
-/** All of them in one cluster. Takes about 3 s. Close them, or the server outlives the test. */
+/** Starts all tiers in one cluster in about 3 s. Close them, or the server outlives the test. */
 export async function startTiers() {
   const { tiers, ...ground } = await start(strategies);
   return { tiers: Object.fromEntries(tiers.map((tier) => [tier.name, tier])) as Record<Strategy, Tier>, ...ground };

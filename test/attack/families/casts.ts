@@ -1,4 +1,4 @@
-// Values that leave by another way: functions that run SQL, casts of whole rows, and errors that depend on a value.
+// Indirect leaks: functions that run SQL, casts of whole rows, and errors that depend on a value.
 import type { Attack, Family } from "../attack.ts";
 import { rows, rowsAtHome, theirs } from "./falls.ts";
 
@@ -8,7 +8,7 @@ const read = (name: string, sql: Attack["sql"], more: Partial<Attack> = {}): Att
   walls: rows,
   ...more,
 });
-/** An error that only a row of the victim's can raise. */
+/** An error that only a row of the victim can cause. */
 const raised = (name: string, tell: string, expression: string): Attack => ({
   name,
   sql: (t) => `SELECT ${expression} FROM ${t.products} WHERE ${theirs}`,
@@ -114,7 +114,7 @@ export const castFamily: Family = {
     raised("an XPath out of a name", "2200M", "xmlparse(document '<' || name)"),
     raised("a series without steps", "22023", "generate_series(1, 2, price_cents - price_cents)"),
     {
-      // The planner may not run it before the wall has let the row through.
+      // The planner must not run it before the wall has passed the row.
       name: "an error in a condition that costs nothing",
       sql: (t) => `SELECT id FROM ${t.products} WHERE 1 / (price_cents - 900) > 5`,
       tell: "22012",

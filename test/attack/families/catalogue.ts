@@ -1,5 +1,5 @@
-// What the system catalogues and views tell: samples of rows, secrets, other connections' statements, tenants' names.
-// What they tell everybody in PostgreSQL and what holds no row and no name is in ../open.test.ts.
+// The system catalogues and views: samples of rows, secrets, statements of other connections, names of tenants.
+// Data that PostgreSQL shows to every login, and that contains no row and no name, is in ../open.test.ts.
 import type { Attack, Family } from "../attack.ts";
 import { rowsAtHome } from "./falls.ts";
 
@@ -11,7 +11,7 @@ const secret = (name: string, walls: Attack["walls"], sql: Attack["sql"], more: 
   walls,
   ...more,
 });
-/** PostgreSQL shows samples of columns that one may read where no row is hidden. */
+/** PostgreSQL shows samples of readable columns when no policy hides rows. */
 const statistics = {
   ...rowsAtHome,
   shared: ["row security", "a login that cannot bypass it"],

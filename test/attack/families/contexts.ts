@@ -1,4 +1,4 @@
-// Passing for another tenant: contexts and entrances that were forged, and what decides which tenant a statement is of.
+// Impersonation: forged contexts and calls of the entry functions, and the settings that decide a statement's tenant.
 import { createHash } from "node:crypto";
 import type { Strategy } from "../../../src/core/plans.ts";
 import { aContext, globex } from "../../support/shard.ts";
@@ -10,14 +10,14 @@ const keyOf = (id: string, secret: string) => ({ id, secret: secret.padEnd(32, "
 const ofGlobex = (overrides: Parameters<typeof aContext>[0] = {}) =>
   aContext({ tenantId: globex, database, ...overrides });
 
-/** A context of the victim's with one character changed; counted from the end when negative. */
+/** A context of the victim with one changed character. A negative position counts from the end. */
 async function flipped(at: number): Promise<string> {
   const context = await ofGlobex();
   const position = at < 0 ? context.length + at : at;
   return context.slice(0, position) + (context[position] === "0" ? "1" : "0") + context.slice(position + 1);
 }
 
-/** The work for an unknown key is done with pads of zeroes, so that it takes as long. */
+/** An unknown key is computed with pads of zeroes, so that it takes equally long. */
 async function signedWithZeroes(): Promise<string> {
   const sha256 = (...parts: (string | Buffer)[]) =>
     createHash("sha256")

@@ -1,4 +1,4 @@
-// Changing what there is: the victim's tables, the product's, the database and the server.
+// DDL against the victim's tables, the product's tables, the database and the server.
 import { type Attack, done, type Family } from "../attack.ts";
 import { ownership } from "./falls.ts";
 

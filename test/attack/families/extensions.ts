@@ -9,7 +9,7 @@ const does = (name: string, walls: Attack["walls"], sql: Attack["sql"], more: Pa
   ...more,
 });
 const link = ["no link to another database"] as const;
-/** Not there, while the wall stands. */
+/** The error while the wall stands: it does not exist. */
 const noFunction = { refusals: ["42883"] };
 const noObject = { refusals: ["42704"] };
 const extension = (name: string): Attack =>

@@ -1,4 +1,4 @@
-// Which walls keep what apart, tier by tier.
+// The walls that protect each kind of access, for each tier.
 import type { Fall, Walls } from "../attack.ts";
 
 /** By what the victim's rows are named in every tier; in its own tables an attacker has none that match. */

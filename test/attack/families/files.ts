@@ -9,7 +9,7 @@ const does = (name: string, walls: Attack["walls"], sql: Attack["sql"], more: Pa
   crossed: done,
   ...more,
 });
-/** A file that every server may write and that nobody reads. */
+/** A file that the server can write and no test reads. */
 const sink = "/dev/null";
 
 const noCopyIn = "PostgreSQL itself copies nothing into a table with row security";

@@ -1,4 +1,4 @@
-// Functions, operators and casts of one's own, blocks of a procedural language, and statements kept for later.
+// User-defined functions, operators and casts, DO blocks, and prepared statements.
 import { type Attack, done, type Family } from "../attack.ts";
 import { rows, theirs } from "./falls.ts";
 

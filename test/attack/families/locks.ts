@@ -1,6 +1,6 @@
-// Locks, other connections, and time. That rows stay apart promises nothing about speed; what is promised is a bound: a
-// statement ends at its timeout, and what a tool may send takes no lock that another tenant waits for. What PostgreSQL
-// leaves open of that is in ../open.test.ts.
+// Locks, other connections, and time. Isolation of rows promises nothing about speed, but there is a bound: a statement ends
+// at its timeout, and a tool's statements take no lock that another tenant waits for. The exceptions that PostgreSQL leaves
+// are in ../open.test.ts.
 import { type Attack, done, type Family, FILTER } from "../attack.ts";
 import { ownership, rows, theirs, writes } from "./falls.ts";
 

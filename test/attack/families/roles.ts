@@ -1,4 +1,4 @@
-// Becoming somebody else, and settings that would open something: as statements, and inside data statements.
+// Changing the role or a setting: as a statement, and inside a data statement.
 import { type Attack, done, type Family } from "../attack.ts";
 import { rows, rowsBesideOwn, theirs } from "./falls.ts";
 
@@ -39,7 +39,7 @@ export const roleFamily: Family = {
     {
       name: "switch row security off and read",
       sql: (t) => ["SET row_security = off", readTheirs(t.products)],
-      // It turns what a policy would hide into an error.
+      // The setting turns rows hidden by a policy into an error.
       walls: { ...rows, shared: ["row security", "a login that cannot bypass it"] },
     },
     {

@@ -1,4 +1,4 @@
-// Row access by the victim's own names: every verb and every place in a statement where a table can stand.
+// Row access by the victim's names: every verb, and every position in a statement where a table can appear.
 import { type Attack, done, type Family, FILTER } from "../attack.ts";
 import type { Rows } from "../../support/shard.ts";
 import { onlyShared, rows, rowsAtHome, rowsBesideOwn, theirs, writes, writesAtHome } from "./falls.ts";

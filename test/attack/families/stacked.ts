@@ -1,4 +1,4 @@
-// One statement hidden behind another: several in a message, comments, quotes, escapes, ends of transactions.
+// Stacked statements: several in a message, comments, quotes, escapes, ends of transactions.
 import { type Attack, done, type Family, FILTER } from "../attack.ts";
 import { rows, theirs } from "./falls.ts";
 
@@ -20,7 +20,7 @@ const steps = (name: string, sql: (products: string) => readonly string[]): Atta
   sql: (t) => sql(t.products),
   walls: rows,
 });
-/** A text that is no data statement, in some disguise. */
+/** A statement disguised as a data statement. */
 const passed = (name: string, sql: string): Attack => ({
   name,
   sql,

@@ -1,4 +1,4 @@
-// Temporary objects: they would shadow tables and functions for whoever is next on the connection.
+// Temporary objects, which would shadow tables and functions for the next client on the connection.
 import { type Attack, done, type Family } from "../attack.ts";
 
 const makes = (name: string, sql: Attack["sql"], more: Partial<Attack> = {}): Attack => ({
