@@ -1,4 +1,4 @@
-// `npm run stripe:setup`, against a simulator that nothing was set up in.
+// `npm run stripe:setup` against an empty simulator.
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { Stripe } from "stripe";
@@ -7,7 +7,7 @@ import { startStripeSimulator } from "../../dev/stripe/simulator.ts";
 
 const secretKey = "sk_test_setup";
 
-test("a second run makes nothing; a portal that somebody lets sell plans is repaired", async () => {
+test("a second run changes nothing, and a portal that sells plans is repaired", async () => {
   const simulator = await startStripeSimulator({ port: 0, databaseFile: ":memory:", secretKey });
   try {
     const stripe = new Stripe(secretKey, { host: "127.0.0.1", port: simulator.port, protocol: "http" });

@@ -1,5 +1,5 @@
-// Stripe's own command line as a witness that we did not write: what its fixtures ask of Stripe's API, they get of the
-// simulator. No request leaves this machine: the proxy that it is told of does not exist.
+// Runs the fixtures of Stripe's CLI against the simulator: an independent check of the API that they use. No request leaves
+// this machine, because the CLI gets a proxy that does not exist.
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

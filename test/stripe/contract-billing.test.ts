@@ -1,6 +1,6 @@
-// What the product relies on in Stripe's billing, said through the SDK alone. Runs against the simulator, and against a real
-// sandbox when STRIPE_SANDBOX_KEY is set, there with test clocks. It has not run against a sandbox yet. What only the
-// simulator can show (its own clock, seeded faults, payments that fail on request) is in the other files.
+// The behaviour of Stripe's billing that the product relies on, through the SDK alone. Runs against the simulator, and against
+// a real sandbox with test clocks when STRIPE_SANDBOX_KEY is set. It has not run against a sandbox yet. Other files test
+// what only the simulator offers: its clock, seeded faults, and payments that fail on request.
 import { Stripe } from "stripe";
 import { expect, test, vi } from "vitest";
 import { aCatalogue, aTarget, nowSeconds, PATIENCE_MS, report } from "./harness.ts";
@@ -14,7 +14,7 @@ const visa: Stripe.CustomerCreateParams = {
   invoice_settings: { default_payment_method: "pm_card_visa" },
 };
 
-/** A customer with a card that works, subscribed to a catalogue of its own. */
+/** A customer with a working card and a subscription to its own catalogue. */
 async function aSubscription(
   stripe: Stripe,
   params: Stripe.SubscriptionCreateParams = {},
@@ -42,7 +42,7 @@ function idOf(reference: string | { id: string } | null): string {
   return typeof reference === "string" ? reference : (reference?.id ?? "");
 }
 
-test("a subscription pays its first invoice at once, which names it and carries its metadata", async () => {
+test("a subscription pays its first invoice at once, and the invoice carries its id and metadata", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const { subscription } = await aSubscription(stripe);
@@ -55,7 +55,7 @@ test("a subscription pays its first invoice at once, which names it and carries 
   });
 });
 
-test("an anchor in the future makes a first period up to it, charged by the second", async () => {
+test("a first period ends at a future anchor and is charged by the second", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const midnight = (Math.floor(nowSeconds() / DAY) + 2) * DAY;
@@ -140,7 +140,7 @@ test("switching plans invoices the usage so far at the old price and prorates th
   expect(invoice.total).toBeLessThanOrEqual(100 + 4900);
 });
 
-test("from free to paid the anchor stays where it was if that is asked for", async () => {
+test("an upgrade from a free price keeps the anchor on request", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const { product, flat } = await aCatalogue(stripe);
@@ -163,7 +163,7 @@ test("from free to paid the anchor stays where it was if that is asked for", asy
   expect(changed.items.data[0]).toMatchObject({ current_period_end: midnight });
 });
 
-test("a cancellation at the end of the period can be undone, one at once bills the last usage only if asked to", async () => {
+test("a cancellation at the period end can be undone; an immediate one bills the last usage only on request", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const { subscription, customer } = await aSubscription(stripe);
@@ -228,7 +228,7 @@ test("an invoice item is made once under one key, rounded once, and billed by th
     );
   const made = await item();
   expect((await item()).id).toBe(made.id);
-  // 1,234.5 cents: a half goes up.
+  // 1,234.5 cents: a half is rounded up.
   expect(made).toMatchObject({ amount: 1235, quantity: 12_345, invoice: null });
   const pending = await stripe.invoiceItems.list({ customer: customer.id, pending: true });
   expect(pending.data.map(({ id }) => id)).toEqual([made.id]);
@@ -265,7 +265,7 @@ test("a portal without plan switching has a page for one customer", async () => 
   expect(session.url).toMatch(/^https?:/);
 });
 
-test("usage for an unknown customer is taken and then told in a thin event that names the request", async () => {
+test("usage of an unknown customer is accepted, then reported in a thin event that names the request", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const { eventName, meter } = await aCatalogue(stripe);
@@ -276,7 +276,8 @@ test("usage for an unknown customer is taken and then told in a thin event that 
   );
   await vi.waitFor(async () => {
     const [event] = (await stripe.v2.core.events.list({ object_id: meter.id, limit: 10 })).data;
-    if (event?.type !== "v1.billing.meter.error_report_triggered") throw new Error("not told yet");
+    if (event?.type !== "v1.billing.meter.error_report_triggered")
+      throw new Error("the thin event has not arrived yet");
     const [kind] = event.data.reason.error_types;
     expect(kind?.code).toBe("meter_event_customer_not_found");
     expect(kind?.sample_errors[0]?.request.identifier).toContain(identifier);

@@ -1,5 +1,5 @@
-// What the product relies on in Stripe's API, said through the SDK alone. Runs against the simulator, and against a real
-// sandbox when STRIPE_SANDBOX_KEY is set: the same promises, the same words.
+// The behaviour of Stripe's API that the product relies on, through the SDK alone. Runs against the simulator, and against a
+// real sandbox when STRIPE_SANDBOX_KEY is set.
 import { Stripe } from "stripe";
 import { expect, test, vi } from "vitest";
 import {
@@ -18,7 +18,7 @@ vi.setConfig({ testTimeout: PATIENCE_MS + 20_000 });
 
 const invalid = (detail: object) => expect.objectContaining({ type: "StripeInvalidRequestError", ...detail });
 
-test("a product and its prices are kept as they were made, changed and found by lookup key", async () => {
+test("a product and its prices are created, changed and found by lookup key", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const { product } = await aCatalogue(stripe);
@@ -80,7 +80,7 @@ test("metadata is merged by key, and an empty value deletes its key", async () =
   expect(Object.keys(updated.metadata)).not.toContain("note");
 });
 
-test("a wrong request is refused in Stripe's form: unknown and missing parameters, unknown objects and paths", async () => {
+test("wrong requests are refused in Stripe's form: unknown and missing parameters, unknown objects and paths", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const unknown = { email: "a@example.com", shoe_size: "44" };
@@ -124,7 +124,7 @@ test("an idempotency key replays the first answer and refuses other parameters",
   await expect(stripe.products.create({ name: "Acme" }, { idempotencyKey })).rejects.toEqual(refusal);
 });
 
-test("a meter event is taken once per identifier, within its time limits, in whole units", async () => {
+test("a meter event is accepted once per identifier, within its time limits, in whole units", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const { eventName } = await aCatalogue(stripe);
@@ -184,7 +184,7 @@ test("a summary of one minute shows that minute's units and nothing else", async
   }
 });
 
-test("a deactivated meter takes no events until it is reactivated", async () => {
+test("a deactivated meter refuses events until it is reactivated", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const { eventName, meter } = await aCatalogue(stripe);
@@ -266,7 +266,7 @@ test("a subscription has its period on its items, changes price, and is cancelle
   expect((await stripe.subscriptions.list({ customer: customer.id, status: "all" })).data).toHaveLength(1);
 });
 
-test("every change is found in the event list, as it was at that moment", async () => {
+test("the event list has every change with a snapshot of its moment", async () => {
   await using target = await aTarget();
   const { stripe } = target;
   const since = nowSeconds() - 5;

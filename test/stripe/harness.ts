@@ -1,4 +1,4 @@
-// What the Stripe tests share: a simulator driven by the real SDK, its control plane, and a webhook receiver.
+// Helpers of the Stripe tests: a simulator with the real SDK, its control plane, and a webhook receiver.
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Stripe } from "stripe";
@@ -8,7 +8,7 @@ import { startStripeSimulator, type StripeSimulatorOptions } from "../../dev/str
 export const SECRET_KEY = "sk_test_simulated";
 export const WEBHOOK_SECRET = "whsec_simulated";
 
-/** A running simulator with a client that never retries by itself. Closed by `await using`. */
+/** A running simulator with a client that never retries. Closed by `await using`. */
 export async function aSimulator(overrides: Partial<StripeSimulatorOptions> = {}) {
   const simulator = await startStripeSimulator({
     port: 0,
@@ -27,7 +27,7 @@ export async function aSimulator(overrides: Partial<StripeSimulatorOptions> = {}
     ...simulator,
     stripe: aClient(simulator.port),
     control,
-    /** Moves the virtual clock to `offsetMs` from the real one. */
+    /** Sets the virtual clock to `offsetMs` from the real one. */
     setClock: (offsetMs: number) => control("clock", { offsetMs }),
     pay: (session: { url: string | null }, form = "") =>
       fetch(session.url ?? "", { method: "POST", body: form, redirect: "manual" }),
@@ -40,12 +40,12 @@ export function aClient(port: number, key = SECRET_KEY): Stripe {
 }
 
 const sandboxKey = process.env["STRIPE_SANDBOX_KEY"];
-/** How long a contract test waits for what happens by itself. */
+/** Maximum wait of a contract test for an asynchronous effect. */
 export const PATIENCE_MS = sandboxKey === undefined ? 2000 : 300_000;
 
 /**
- * What a contract test talks to: a simulator, or a sandbox of Stripe's when STRIPE_SANDBOX_KEY is set. `aClock` makes a clock
- * for one customer: a test clock there, the simulator's own here.
+ * The subject of a contract test: a simulator, or a Stripe sandbox when STRIPE_SANDBOX_KEY is set. `aClock` makes a clock for
+ * one customer: the simulator's clock or a test clock.
  */
 export async function aTarget() {
   if (sandboxKey === undefined) {
@@ -80,7 +80,7 @@ interface Delivery {
   event: Stripe.Event;
 }
 
-/** A webhook receiver that keeps what it gets and answers with `statuses` in turn, then with 200. */
+/** A webhook receiver that records deliveries. Answers with `statuses` in turn, then with 200. */
 export async function aReceiver(statuses: number[] = []) {
   const deliveries: Delivery[] = [];
   const server = createServer((request, response) => {
@@ -113,7 +113,7 @@ export async function aReceiver(statuses: number[] = []) {
   };
 }
 
-/** A product with a flat monthly price and, on a meter of its own, a metered one. Names are unique: a sandbox keeps them. */
+/** A product with a flat monthly price and a metered price on its own meter. Unique names, because a sandbox keeps them. */
 export async function aCatalogue(stripe: Stripe) {
   const eventName = `units_${crypto.randomUUID()}`;
   const product = await stripe.products.create({ name: "Tollgate Pro" });
@@ -142,7 +142,7 @@ export async function aCatalogue(stripe: Stripe) {
   return { product, meter, eventName, flat, metered };
 }
 
-/** A customer who is subscribed to both prices of a catalogue of its own, and what becomes of it. */
+/** A customer with a subscription to both prices of its own catalogue, and functions to follow it. */
 export async function aSubscriber(sim: { stripe: Stripe }, params: Stripe.SubscriptionCreateParams = {}) {
   const catalogue = await aCatalogue(sim.stripe);
   const customer = await sim.stripe.customers.create({ email: "buyer@example.com" });
@@ -200,7 +200,7 @@ export async function unitsBetween(stripe: Stripe, meter: string, customer: stri
 export const minuteOf = (seconds: number) => Math.floor(seconds / 60) * 60;
 export const nowSeconds = () => Math.floor(Date.now() / 1000);
 
-/** Waits for what happens by itself: ten seconds, because a busy machine takes long over little. */
+/** Waits for an asynchronous effect, for at most ten seconds, because the machine may be busy. */
 export function eventually<T>(check: () => T | Promise<T>): Promise<T> {
   return vi.waitFor(check, { timeout: 10_000, interval: 20 });
 }

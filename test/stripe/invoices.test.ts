@@ -1,4 +1,4 @@
-// A subscription's money over its life: what each invoice bills, and when it is final.
+// The invoices of a subscription over its life: their lines, and when they become final.
 import { Stripe } from "stripe";
 import { expect, test } from "vitest";
 import { aCatalogue, aSession, aSimulator, aSubscriber } from "./harness.ts";
@@ -7,14 +7,14 @@ const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const HOUR = 3600;
 const DAY = 24 * HOUR;
-/** Start of the day on which these stories begin. */
+/** Start of the day on which the tests begin. */
 const FIRST = Date.UTC(2026, 3, 1) / 1000;
 
 const april = () => aSimulator({ clock: () => FIRST * 1000 });
 const units = (invoice: Stripe.Invoice | undefined) =>
   (invoice?.lines.data ?? []).map(({ quantity, amount }) => [quantity, amount]);
 
-test("a period's invoice is a draft for an hour, takes the usage that arrives meanwhile, and is then final", async () => {
+test("a period's invoice is a draft for an hour, includes usage that arrives in it, and is then final", async () => {
   await using sim = await april();
   const { use, invoices, subscription, customer } = await aSubscriber(sim);
   const [first] = await invoices();
@@ -41,7 +41,7 @@ test("a period's invoice is a draft for an hour, takes the usage that arrives me
   expect((await invoices()).at(-1)?.status).toBe("draft");
   await sim.setClock(30 * DAY_MS + HOUR_MS);
   const final = (await invoices()).at(-1);
-  // 4,900 for May, 50,000 units for nothing and 7,005 at a tenth of a cent: 700.5, which is rounded up.
+  // 4,900 for May, 50,000 free units, and 7,005 units at a tenth of a cent: 700.5, rounded up.
   expect(final).toMatchObject({ id: draft?.id, status: "paid", total: 4900 + 701, number: expect.any(String) });
   expect(units(final)).toEqual([
     [1, 4900],
@@ -62,7 +62,7 @@ test("a period's invoice is a draft for an hour, takes the usage that arrives me
   expect((await sim.stripe.invoices.list({ customer: customer.id, status: "draft" })).data).toEqual([]);
 });
 
-test("a draft can be made to last 72 hours, and no longer", async () => {
+test("a draft lasts up to 72 hours, and no longer", async () => {
   await using sim = await april();
   await sim.control("invoices", { finalizationDelayMs: 72 * HOUR_MS });
   await expect(sim.control("invoices", { finalizationDelayMs: 72 * HOUR_MS + 1 })).rejects.toThrow(
@@ -75,7 +75,7 @@ test("a draft can be made to last 72 hours, and no longer", async () => {
   expect((await invoices()).at(-1)).toMatchObject({ status: "paid", total: 4900 + 1000 });
 });
 
-test("a clock that jumps over three periods makes the same invoices and events as one that walks", async () => {
+test("a clock that jumps over three periods makes the same invoices and events as one that advances in steps", async () => {
   const run = async (steps: number[]) => {
     await using sim = await april();
     await sim.control("payments", { retryDelaysMs: [3 * DAY_MS, 5 * DAY_MS] });
@@ -118,7 +118,7 @@ test("a clock that jumps over three periods makes the same invoices and events a
   expect(walked.status).toBe("canceled");
 });
 
-test("a first period up to a midnight costs its share", async () => {
+test("a first period that ends at midnight costs its share", async () => {
   await using sim = await aSimulator({ clock: () => (FIRST + 6 * HOUR) * 1000 });
   const { invoices } = await aSubscriber(sim, { billing_cycle_anchor: FIRST + DAY });
   const [first] = await invoices();
@@ -199,14 +199,14 @@ test("switching prices bills the usage so far at the old one, and prorates the b
     true,
   ]);
 
-  // Late for the old price: what is reported now is billed at the new one.
+  // Too late for the old price: usage reported now is billed at the new one.
   await use(30, FIRST + DAY);
   await use(12, FIRST + 15 * DAY);
   await sim.setClock(30 * DAY_MS + HOUR_MS);
   expect((await invoices()).at(-1)).toMatchObject({ total: 9800 + 42 });
 });
 
-test("what cost nothing and begins to cost is billed at once from there, unless the anchor is to stay", async () => {
+test("an upgrade from a free price is billed at once, unless the anchor stays", async () => {
   await using sim = await april();
   const { stripe } = sim;
   const { product, flat, customer } = await aSubscriber(sim);
@@ -240,7 +240,7 @@ test("what cost nothing and begins to cost is billed at once from there, unless 
   });
 });
 
-test("a cheaper price gives credit, which waits for the next invoice or becomes the customer's balance", async () => {
+test("a cheaper price gives a credit, on the next invoice or on the customer's balance", async () => {
   await using sim = await april();
   const { invoices, subscription, customer, product } = await aSubscriber(sim);
   const free = { product: product.id, currency: "usd", unit_amount: 100, recurring: { interval: "month" } } as const;
@@ -265,7 +265,7 @@ test("a cheaper price gives credit, which waits for the next invoice or becomes 
   expect(await sim.stripe.customers.retrieve(customer.id)).toMatchObject({ balance: -2200 });
 });
 
-test("usage is free in a trial; its end bills the first period, by itself or on request", async () => {
+test("usage is free in a trial; its end, scheduled or on request, bills the first period", async () => {
   await using sim = await april();
   const { use, invoices, subscription } = await aSubscriber(sim, { trial_period_days: 14 });
   expect(subscription.status).toBe("trialing");
@@ -285,7 +285,7 @@ test("usage is free in a trial; its end bills the first period, by itself or on 
   expect((await other.invoices()).at(-1)).toMatchObject({ status: "paid", total: 4900 });
 });
 
-test("a cancellation bills the last usage only if asked to, at the end of the period always", async () => {
+test("an immediate cancellation bills the last usage only on request, one at the period end always", async () => {
   await using sim = await april();
   const [now, never, later] = [await aSubscriber(sim), await aSubscriber(sim), await aSubscriber(sim)];
   for (const { use } of [now, never, later]) await use(60_000, FIRST + 60);
@@ -338,7 +338,7 @@ test("an invoice item waits for the next invoice, is billed once, and can be del
   expect((await invoices()).at(-1)).toMatchObject({ total: 4900 });
 });
 
-test("an invoice made by hand bills what waits, shows ten lines and lists the rest", async () => {
+test("an invoice made through the API bills pending items, shows ten lines and lists the rest", async () => {
   await using sim = await april();
   const { stripe } = sim;
   const customer = await stripe.customers.create();
@@ -357,7 +357,7 @@ test("an invoice made by hand bills what waits, shows ten lines and lists the re
   await expect(stripe.invoices.voidInvoice(draft.id)).rejects.toMatchObject({ statusCode: 400 });
 });
 
-test("a preview shows the next invoice with the usage so far, and makes nothing", async () => {
+test("a preview shows the next invoice with the usage so far, and creates nothing", async () => {
   await using sim = await april();
   const { use, subscription, invoices } = await aSubscriber(sim);
   await use(51_000, FIRST + 60);

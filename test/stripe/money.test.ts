@@ -1,4 +1,4 @@
-// What a quantity costs: tiers and rounding, against arithmetic so slow and plain that it cannot be wrong in the same way.
+// Prices of quantities: tiers and rounding, against slow and simple arithmetic.
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { chargesFor, share, times } from "../../dev/stripe/money.ts";
@@ -39,7 +39,7 @@ function slowParse(value: string): bigint {
   return BigInt(whole + places.padEnd(12, "0"));
 }
 
-/** Halves up, by counting down to the cent below. */
+/** Rounds halves up, by counting down to the cent below. */
 function slowRound(value: bigint): number {
   const one = 10n ** 12n;
   const rest = value % one;
@@ -82,7 +82,7 @@ test("volume tiers charge every unit at the price of the tier that the total fal
   );
 });
 
-test("a share and its complement add up to the whole, give or take the rounding", () => {
+test("a share and its complement add up to the whole, except for rounding", () => {
   fc.assert(
     fc.property(fc.integer({ min: -100_000, max: 100_000 }), fc.nat(3_000_000), fc.nat(3_000_000), (amount, a, b) => {
       fc.pre(a + b > 0);
@@ -93,7 +93,7 @@ test("a share and its complement add up to the whole, give or take the rounding"
   );
 });
 
-test("amounts beyond the precision of floating point stay exact, and halves go away from zero", () => {
+test("amounts beyond floating-point precision stay exact, and halves are rounded away from zero", () => {
   expect(times("0.000000000001", 500_000_000_000)).toBe(1);
   expect(times("0.000000000001", 499_999_999_999)).toBe(0);
   expect(times("-0.5", 1)).toBe(-1);

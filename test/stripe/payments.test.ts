@@ -1,4 +1,4 @@
-// Payments that fail: what becomes of the invoice, of the subscription and of what was asked for.
+// Failed payments: their effect on the invoice, the subscription and the requested change.
 import { expect, test } from "vitest";
 import { aCatalogue, aReceiver, aSession, aSimulator, aSubscriber } from "./harness.ts";
 
@@ -6,7 +6,7 @@ const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const HOUR = 3600;
 const DAY = 24 * HOUR;
-/** Start of the day on which these stories begin. */
+/** Start of the day on which the tests begin. */
 const FIRST = Date.UTC(2026, 3, 1) / 1000;
 const april = () => aSimulator({ clock: () => FIRST * 1000 });
 
@@ -83,7 +83,7 @@ test("a first payment that fails leaves the subscription incomplete, and expires
   expect((await sim.pay(session)).status).toBe(303);
 });
 
-test("an upgrade that cannot be paid is refused whole if that is asked for", async () => {
+test("an upgrade whose payment fails is refused as a whole on request", async () => {
   await using sim = await april();
   const { subscription, invoices, customer, product } = await aSubscriber(sim);
   const dearer = await sim.stripe.prices.create({

@@ -1,4 +1,4 @@
-// The customer portal: what a configuration allows is what its page offers and does.
+// The customer portal: its page offers and runs the actions that the configuration allows.
 import type { Stripe } from "stripe";
 import { expect, test } from "vitest";
 import { aSimulator, aSubscriber } from "./harness.ts";
@@ -7,7 +7,7 @@ const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const FIRST_MS = Date.UTC(2026, 3, 1);
 
-/** A simulator, a subscriber and a portal of theirs that allows `features`. */
+/** A simulator with a subscriber and a portal session that allows `features`. */
 async function aPortal(features: Stripe.BillingPortal.ConfigurationCreateParams.Features) {
   const sim = await aSimulator({ clock: () => FIRST_MS });
   const subscriber = await aSubscriber(sim);
@@ -25,7 +25,7 @@ async function aPortal(features: Stripe.BillingPortal.ConfigurationCreateParams.
     session,
     subscription,
     page: async () => (await fetch(session.url)).text(),
-    /** Sends one of the page's forms. */
+    /** Submits one of the page's forms. */
     send: (form: Record<string, string>) =>
       fetch(session.url, { method: "POST", body: new URLSearchParams(form), redirect: "manual" }),
     [Symbol.asyncDispose]: () => sim.close(),
@@ -54,7 +54,7 @@ test("a customer cancels at the end of the period, and undoes it", async () => {
   expect(await portal.subscription()).toMatchObject({ cancel_at_period_end: false, cancel_at: null });
 });
 
-test("a new payment method pays what is open", async () => {
+test("a new payment method pays open invoices", async () => {
   await using portal = await aPortal({ payment_method_update: { enabled: true } });
   const { sim } = portal;
   await sim.control("payments", { customers: { [portal.customer.id]: "fail" } });
@@ -68,7 +68,7 @@ test("a new payment method pays what is open", async () => {
   expect((await portal.invoices()).map(({ status }) => status)).toEqual(["paid", "paid", "paid"]);
 });
 
-test("what the configuration does not allow is neither offered nor done", async () => {
+test("actions that the configuration does not allow are neither offered nor run", async () => {
   await using portal = await aPortal({ invoice_history: { enabled: true } });
   const before = await portal.subscription();
   expect(await portal.page()).not.toContain("<form");

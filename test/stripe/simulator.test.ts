@@ -1,4 +1,4 @@
-// What the simulator adds to Stripe's contract: the virtual clock, the pay page, seeded faults, and surviving a kill.
+// The simulator's own features: the virtual clock, the pay page, seeded faults, and recovery after a kill.
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -29,7 +29,7 @@ async function aDirectory() {
   };
 }
 
-test("an identifier is refused for exactly 24 hours and then taken again", async () => {
+test("an identifier is refused for exactly 24 hours and then accepted again", async () => {
   await using sim = await aSimulator({ clock: () => Date.UTC(2026, 10, 21, 12) });
   const { eventName } = await aCatalogue(sim.stripe);
   const customer = await sim.stripe.customers.create();
@@ -54,7 +54,7 @@ test("an idempotent answer is replayed for 24 hours, 500s included", async () =>
   expect(await create()).toMatchObject({ name: "Acme" });
 });
 
-test("a 429 is not kept, nor is a refused parameter: the same key may try again", async () => {
+test("a 429 and a refused parameter are not stored: the same key can be retried", async () => {
   await using sim = await aSimulator();
   await sim.control("faults", { rules: [{ kind: "429", method: "POST", times: 1 }] });
   const create = (name: string) => sim.stripe.products.create({ name }, { idempotencyKey: "k" });
@@ -63,7 +63,7 @@ test("a 429 is not kept, nor is a refused parameter: the same key may try again"
   expect(await create("Pro")).toMatchObject({ name: "Pro" });
 });
 
-test("a key that is in use is refused with 409", async () => {
+test("a key of a running request is refused with 409", async () => {
   await using sim = await aSimulator();
   await sim.control("faults", { rules: [{ kind: "slow", ms: 100, path: "/v1/customers", times: 1 }] });
   const create = () => sim.stripe.customers.create({}, { idempotencyKey: "k" });
@@ -98,7 +98,7 @@ test("an event for an unknown customer is accepted, then dropped with an error r
   expect(await sim.control("meter-errors")).toMatchObject([record]);
 });
 
-test("an event shows in summaries only after the lag", async () => {
+test("an event appears in summaries only after the delay", async () => {
   await using sim = await aSimulator({ meterLagMs: 60_000 });
   const { eventName, meter } = await aCatalogue(sim.stripe);
   const customer = await sim.stripe.customers.create();
@@ -110,7 +110,7 @@ test("an event shows in summaries only after the lag", async () => {
   expect(await units()).toBe(5);
 });
 
-test("paying for a known customer makes no second one, and a trial needs no payment yet", async () => {
+test("paying for a known customer creates no second one, and a trial needs no payment yet", async () => {
   await using sim = await aSimulator();
   const customer = await sim.stripe.customers.create({ email: "known@example.com" });
   const session = await aSession(sim.stripe, await aCatalogue(sim.stripe), {
@@ -136,7 +136,7 @@ test("a session that is expired, by the API or by age, cannot be paid", async ()
   expect((await fetch(`${sim.url}/pay/cs_test_unknown`)).status).toBe(404);
 });
 
-test("a period starts again on the same day of the next month, or ends the subscription if that was asked for", async () => {
+test("a period renews on the same day of the next month, or ends a cancelled subscription", async () => {
   await using sim = await aSimulator({ clock: () => Date.UTC(2026, 0, 31) });
   const { flat } = await aCatalogue(sim.stripe);
   const customer = await sim.stripe.customers.create();
@@ -164,12 +164,12 @@ test("a first period ends at the billing anchor", async () => {
   expect(subscription?.items.data.map((item) => item.current_period_end)).toEqual([midnight, midnight]);
 });
 
-test("a refused connection did nothing; a lost answer and a 500 after the fact did everything", async () => {
+test("a refused connection has no effect; a lost answer and a 500 after the effect have the full effect", async () => {
   await using sim = await aSimulator();
   const { stripe } = sim;
   const { eventName } = await aCatalogue(stripe);
   const customer = await stripe.customers.create();
-  // The SDK repeats a closed connection once by itself, with the same idempotency key: only the second one is seen.
+  // The SDK retries a closed connection once with the same idempotency key, so the test sees only the second one.
   await sim.control("faults", { rules: [{ kind: "refused", path: "*/meter_events", times: 2 }] });
   await expect(report(stripe, eventName, customer.id, { identifier: "a" })).rejects.toMatchObject({
     type: "StripeConnectionError",
@@ -196,7 +196,7 @@ test("the SDK's own repeat of a call whose answer was lost gets the first answer
   expect((await sim.stripe.customers.list()).data.map(({ id }) => id)).toEqual([customer.id]);
 });
 
-test("the same seed chooses the same victims", async () => {
+test("the same seed hits the same requests", async () => {
   await using sim = await aSimulator();
   const run = async (seed: number) => {
     await sim.control("faults", { seed, rules: [{ kind: "429", path: "/v1/customers", probability: 0.5 }] });
@@ -266,11 +266,11 @@ test("a killed process loses nothing that it answered", { timeout: 30_000 }, asy
   const kept = await revived.stripe.customers.list({ limit: 100 }).autoPagingToArray({ limit: 10_000 });
   const ids = new Set(kept.map(({ id }) => id));
   expect(answered.filter((id) => !ids.has(id))).toEqual([]);
-  // At most one committed but unanswered customer per writer.
+  // Each writer has at most one customer that was committed but not answered.
   expect(ids.size).toBeLessThanOrEqual(answered.length + 4);
 });
 
-test("a reset forgets everything", async () => {
+test("a reset removes all state", async () => {
   await using sim = await aSimulator();
   await aCatalogue(sim.stripe);
   await sim.setClock(DAY_MS);

@@ -1,4 +1,4 @@
-// Usage that was taken and then dropped: thin events say so, their data is fetched. And usage that is taken back.
+// Thin events about usage that was accepted and then dropped, and cancellation of usage.
 import type { Stripe } from "stripe";
 import { expect, test } from "vitest";
 import { aCatalogue, aReceiver, aSimulator, eventually, report } from "./harness.ts";
@@ -12,7 +12,7 @@ async function aMeteredSimulator(options: Parameters<typeof aSimulator>[0] = {})
   return { sim, ...(await aCatalogue(sim.stripe)), [Symbol.asyncDispose]: () => sim.close() };
 }
 
-test("a dropped event is told in a signed thin event, whose data and meter are fetched", async () => {
+test("a signed thin event reports a dropped event, and its data and meter can be fetched", async () => {
   await using thin = await aReceiver();
   await using snapshots = await aReceiver();
   // The real clock: the SDK checks the age of a signature.
@@ -43,7 +43,7 @@ test("a dropped event is told in a signed thin event, whose data and meter are f
   expect(snapshots.types()).not.toContain(told.type);
 });
 
-test("with asynchronous validation everything but a repeated identifier is taken, and dropped later with its reason", async () => {
+test("with asynchronous validation all but repeated identifiers are accepted, and dropped later with a reason", async () => {
   await using metered = await aMeteredSimulator();
   const { sim, eventName, meter } = metered;
   await sim.control("meter-validation", { asynchronous: true });
@@ -80,7 +80,7 @@ test("with asynchronous validation everything but a repeated identifier is taken
   await expect(send("again", { timestamp: NOW - 36 * DAY })).rejects.toMatchObject({ statusCode: 400 });
 });
 
-test("a registered destination receives the thin events it asked for, signed with its own secret", async () => {
+test("a registered destination receives its types of thin events, signed with its own secret", async () => {
   await using thin = await aReceiver([500]);
   await using snapshots = await aReceiver();
   await using sim = await aSimulator({
@@ -135,7 +135,7 @@ test("a v2 request that failed runs again under its key; one that succeeded does
   expect((await create()).id).toBe(made.id);
 });
 
-test("an event can be taken back for 24 hours, and its identifier stays used", async () => {
+test("an event can be cancelled for 24 hours, and its identifier stays used", async () => {
   await using metered = await aMeteredSimulator();
   const { sim, eventName } = metered;
   const { id: customer } = await sim.stripe.customers.create();

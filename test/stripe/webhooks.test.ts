@@ -1,10 +1,10 @@
-// Events on their way: paying announces, webhooks are signed, repeated, given up, and disturbed on request.
+// Webhooks: events of a payment, signatures, retries, giving up, and faults on request.
 import { expect, test } from "vitest";
 import { aCatalogue, aReceiver, aSession, aSimulator, eventually } from "./harness.ts";
 
 const DAY_MS = 86_400_000;
 
-test("paying makes customer and subscription once, redirects, and announces both in signed events", async () => {
+test("paying creates customer and subscription once, redirects, and sends signed events for both", async () => {
   await using receiver = await aReceiver();
   const enabledEvents = ["customer.created", "customer.subscription.created", "checkout.session.completed"];
   await using sim = await aSimulator({ webhook: { ...receiver.webhook, enabledEvents } });
@@ -38,7 +38,7 @@ test("paying makes customer and subscription once, redirects, and announces both
   expect(completed?.event.data.object).toMatchObject({ client_reference_id: "tenant_1", status: "complete" });
 });
 
-test("a webhook starts at once and does not hold up the payment, even if nobody answers it", async () => {
+test("a webhook starts at once and does not delay the payment, even without an answer", async () => {
   await using silent = await aReceiver([0, 0, 0]);
   const enabledEvents = ["customer.created", "customer.subscription.created", "checkout.session.completed"];
   await using sim = await aSimulator({ webhook: { ...silent.webhook, enabledEvents } });
@@ -48,7 +48,7 @@ test("a webhook starts at once and does not hold up the payment, even if nobody 
   expect(await sim.control("state")).toMatchObject({ counts: { "webhooks sending": 3 } });
 });
 
-test("a webhook is sent again with growing waits until it is accepted", async () => {
+test("a webhook is retried with growing pauses until it is accepted", async () => {
   await using receiver = await aReceiver([500, 302, 503]);
   const retry = { firstDelayMs: 40 };
   await using sim = await aSimulator({ webhook: { ...receiver.webhook, retry } });
@@ -63,7 +63,7 @@ test("a webhook is sent again with growing waits until it is accepted", async ()
   expect(new Set(receiver.deliveries.map(({ event }) => event.id)).size).toBe(1);
 });
 
-test("what waits for its next attempt is sent at once when the receiver is known to be up", async () => {
+test("waiting webhooks are sent at once after retryWebhooks", async () => {
   await using receiver = await aReceiver([500]);
   await using sim = await aSimulator({ webhook: { ...receiver.webhook, retry: { firstDelayMs: 60_000 } } });
   await sim.stripe.customers.create();
@@ -82,7 +82,7 @@ test("events are listed for 30 days", async () => {
   expect((await sim.stripe.events.list()).data).toEqual([]);
 });
 
-test("a webhook is given up after three days and stays in the list of what was not delivered", async () => {
+test("the simulator gives up a webhook after three days and lists its event as undelivered", async () => {
   await using receiver = await aReceiver(Array.from({ length: 20 }, () => 500));
   await using sim = await aSimulator({ webhook: receiver.webhook });
   await sim.stripe.customers.create();
@@ -94,7 +94,7 @@ test("a webhook is given up after three days and stays in the list of what was n
   expect(event).toMatchObject({ type: "customer.created", pending_webhooks: 1 });
 });
 
-test("webhooks can be dropped, sent twice, held back, paused and sent again by hand", async () => {
+test("webhooks can be dropped, duplicated, delayed, paused and sent again on request", async () => {
   await using receiver = await aReceiver();
   await using sim = await aSimulator({ webhook: receiver.webhook });
   await sim.control("webhooks", { drop: { times: 1, types: ["customer.created"] } });
