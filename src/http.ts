@@ -1,19 +1,90 @@
-// The one form of an HTTP error (RFC 9457): a stable code, what it means and what to do, and the request's id.
-import type { Context } from "hono";
+// HTTP in one manner for every room. A handler gets checked input, and it returns a response or throws. routes.ts lists
+// the handlers with who may use them, and turns what they throw into problem documents (RFC 9457).
+import type { Context as HonoContext } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import type * as z from "zod";
+import * as z from "zod";
+import type { Context } from "./control/context.ts";
+import type { Caller } from "./core/call.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
-import type { Context as Bindings } from "./control/context.ts";
 import { TenantId } from "./core/tenant.ts";
 
-/** What every handler of the HTTP routes works in. */
 export interface HttpEnv {
   Bindings: Env;
-  Variables: { requestId: string; context: Bindings };
+  Variables: {
+    requestId: string;
+    context: Context;
+    /** The verified caller of a `tenant_admin` route. */
+    caller: Caller | undefined;
+  };
+}
+export type HttpContext = HonoContext<HttpEnv>;
+
+/**
+ * Who may use a route. public: everyone. buyer: the holder of a checkout's setup token. tenant_admin: a key of the path's
+ * tenant with the admin scope. operator: the operator token. monitor: the named tenant's monitor token, or everyone when
+ * the query names no tenant. stripe: the handler verifies Stripe's signature. mcp: the MCP endpoint identifies its callers.
+ */
+export const accesses = ["public", "buyer", "tenant_admin", "operator", "monitor", "stripe", "mcp"] as const;
+export type Access = (typeof accesses)[number];
+
+const methods = ["GET", "POST", "PUT", "DELETE", "ALL"] as const;
+type Method = (typeof methods)[number];
+
+interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
+  /** The JSON body. */
+  body?: Body;
+  query?: Query;
+  /** The body is a file that streams to R2: it has no size limit here. */
+  takesFile?: boolean;
 }
 
-/** A problem document. `detail` says more about this case; it is shown to the client. */
-export function problem(c: Context<HttpEnv>, code: ErrorCode, detail?: string): Response {
+export interface Route extends Schemas<z.ZodType, z.ZodType> {
+  /** `ALL`: the handler answers every method itself. */
+  method: Method;
+  path: string;
+  access: Access;
+  /** Reads the input, then runs the handler. */
+  run: (c: HttpContext) => Promise<Response>;
+}
+
+/** A row of the table of routes. `:tenantId` in a path is a tenant's id. The handler runs with the parsed body and query. */
+export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
+  endpoint: `${Method} /${string}`,
+  access: Access,
+  handler: (c: HttpContext, input: { body: z.output<Body>; query: z.output<Query> }) => Response | Promise<Response>,
+  schemas: Schemas<Body, Query> = {},
+): Route {
+  const [method, path] = endpoint.split(" ") as [Method, `/${string}`];
+  return {
+    method,
+    path,
+    access,
+    ...schemas,
+    async run(c) {
+      const query = (schemas.query && readQuery(c, schemas.query)) as z.output<Query>;
+      const body = (schemas.body && (await readJson(c, schemas.body))) as z.output<Body>;
+      return handler(c, { body, query });
+    },
+  };
+}
+
+/** A refusal with a detail for the client. The message of any other error is for the log only. */
+export class Problem extends AppError {}
+
+/** The body or query is not what the route takes. `detail` names the fields and is shown to the client. */
+export class BadRequest extends Problem {
+  constructor(detail: string) {
+    super("bad_request", detail);
+  }
+}
+
+/** The path names a tenant that does not exist. */
+export function noSuchTenant(): Problem {
+  return new Problem("not_found", "There is no such tenant.");
+}
+
+/** The problem document of a refusal. */
+export function problemDocument(c: HttpContext, code: ErrorCode, detail?: string): Response {
   const { status, advice } = errors[code];
   return c.json(
     {
@@ -30,15 +101,33 @@ export function problem(c: Context<HttpEnv>, code: ErrorCode, detail?: string): 
   );
 }
 
-/** A body or query that is not what the route takes. Its text is shown to the client. */
-export class BadRequest extends Error {}
+/** The tenant that the path names as `:tenantId`. Throws `not_found` when no tenant can have this id. */
+export function tenantOf(c: HttpContext): TenantId {
+  const id = TenantId.safeParse(c.req.param("tenantId"));
+  if (!id.success) throw noSuchTenant();
+  return id.data;
+}
 
-/** The JSON body, checked. Throws `BadRequest`, which names the fields, or `content_type`. */
-export async function readJson<Schema extends z.ZodType>(
-  c: Context<HttpEnv>,
-  schema: Schema,
-): Promise<z.infer<Schema>> {
-  if (!/^application\/json\b/i.test(c.req.header("content-type") ?? "")) throw new AppError("content_type");
+/** A query parameter that is on when it is `true`. */
+export const Flag = z
+  .string()
+  .optional()
+  .transform((value) => value === "true");
+
+/** The query of a list that comes in pages: `after` is the `next` of the page before. */
+export const PageQuery = z.object({ after: z.string().default("") });
+
+/** Headers of an answer that no cache may keep. */
+export const noStore = { "cache-control": "no-store" };
+
+/** Whether the request says that its body is JSON. */
+export function isJson(c: HttpContext): boolean {
+  return /^application\/json\b/i.test(c.req.header("content-type") ?? "");
+}
+
+/** The parsed JSON body. Throws `BadRequest`, which names the fields, or `content_type`. */
+export async function readJson<Schema extends z.ZodType>(c: HttpContext, schema: Schema): Promise<z.output<Schema>> {
+  if (!isJson(c)) throw new AppError("content_type");
   let json: unknown;
   try {
     json = await c.req.json();
@@ -48,12 +137,12 @@ export async function readJson<Schema extends z.ZodType>(
   return checked(json, schema, "body");
 }
 
-/** The query's parameters, checked. Throws `BadRequest`, which names them. */
-export function readQuery<Schema extends z.ZodType>(c: Context<HttpEnv>, schema: Schema): z.infer<Schema> {
+/** The parsed query. Throws `BadRequest`, which names the parameters. */
+export function readQuery<Schema extends z.ZodType>(c: HttpContext, schema: Schema): z.output<Schema> {
   return checked(c.req.query(), schema, "query");
 }
 
-function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole: string): z.infer<Schema> {
+function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole: string): z.output<Schema> {
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw new BadRequest(
@@ -61,11 +150,4 @@ function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole
       .map(({ path, message }) => `${path.length === 0 ? whole : path.join(".")}: ${message}`)
       .join("; "),
   );
-}
-
-/** The tenant that the path names as `:id`. Throws `not_found` for what can be nobody's id. */
-export function tenantOf(c: Context<HttpEnv>): TenantId {
-  const id = TenantId.safeParse(c.req.param("id"));
-  if (!id.success) throw new AppError("not_found", "There is no such tenant.");
-  return id.data;
 }

@@ -1,21 +1,153 @@
-// The routes. Each handler stands in the file of those it serves; errors become problem documents here and only here.
-import { newId } from "./adapters/ids.ts";
-import { Hono } from "hono";
+// Every route of the product: method, path, who may use it, handler, and the schemas of its input. The router, 405 with
+// `Allow`, and the authorization tests come from this table. Errors become problem documents here and only here.
+import { type Handler, Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
-import { except } from "hono/combine";
-import { AppError, errorCode, errors } from "./core/errors.ts";
-import { describeError, log } from "./log.ts";
-import { protectedResourceMetadata } from "./identity/authenticate.ts";
-import { createContext } from "./control/context.ts";
+import { newId } from "./adapters/ids.ts";
+import {
+  BackupRequest,
+  RestoreRequest,
+  downloadBackup,
+  exportTenant,
+  listBackups,
+  listRestores,
+  startBackup,
+  startImport,
+  startRestore,
+  uploadBackup,
+} from "./backups/api.ts";
 import { handleMcp } from "./calls/endpoint.ts";
-import { adminApi } from "./operations/admin-api.ts";
-import { health } from "./operations/health.ts";
-import { BadRequest, type HttpEnv, problem } from "./http.ts";
-import { tenantApi } from "./lifecycle/api.ts";
-import { webhook } from "./subscriptions/webhook.ts";
+import { createContext } from "./control/context.ts";
+import { AppError, errorCode, errors } from "./core/errors.ts";
+import { listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
+import { FleetOptions } from "./fleet/fleet.ts";
+import { type HttpContext, type HttpEnv, PageQuery, Problem, type Route, problemDocument, route } from "./http.ts";
+import { LinkRequest, createFirstKey, createKey, linkOrganisation, revokeKey } from "./identity/api.ts";
+import { protectedResourceMetadata } from "./identity/authenticate.ts";
+import { guards } from "./identity/guards.ts";
+import { KeyRequest } from "./identity/keys.ts";
+import {
+  RemovalQuery,
+  RemovalRequest,
+  reactivateTenant,
+  removeOwnTenant,
+  removeTenant,
+  showRemoval,
+} from "./lifecycle/api.ts";
+import { describeError, log } from "./log.ts";
+import {
+  DeadLettersQuery,
+  DismissRequest,
+  ReplayRequest,
+  UsageQuery,
+  dismissDeadLetters,
+  listDeadLetters,
+  replayDeadLetters,
+  showUsage,
+} from "./metering/api.ts";
+import { MoveRequest, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
+import {
+  NewTenantRequest,
+  addTenant,
+  listTenants,
+  resumeTenant,
+  showTenant,
+  suspendTenant,
+} from "./operations/admin-api.ts";
+import { Question, askQuestion, listMeterErrors, showIndicators } from "./operations/api.ts";
+import { showHealth } from "./operations/health.ts";
+import {
+  OwnPlanRequest,
+  PlanRequest,
+  PortalRequest,
+  cancelPlanChange,
+  changeOwnPlan,
+  changePlan,
+  createCheckout,
+  listPlanChanges,
+  listPlans,
+  openPortal,
+  showOwnPlan,
+  showStatus,
+} from "./subscriptions/api.ts";
+import { CheckoutRequest, OfferRequest } from "./subscriptions/checkout.ts";
+import { receiveEvent, receiveThinEvent } from "./subscriptions/webhook.ts";
 
-/** The APIs take small JSON; Stripe's largest events are some tens of kilobytes. */
-const MAX_API_BODY_BYTES = 256 * 1024;
+// oxfmt-ignore
+export const routes: readonly Route[] = [
+  // agents
+  route("ALL /mcp", "mcp", (c) => handleMcp(c.req.raw, c.get("context"), c.executionCtx)),
+  route("GET /.well-known/oauth-protected-resource/mcp", "public", resourceMetadata),
+  route("GET /.well-known/oauth-protected-resource", "public", resourceMetadata),
+
+  // buyers
+  route("GET /plans", "public", listPlans),
+  route("POST /api/checkout", "public", createCheckout, { body: CheckoutRequest }),
+  route("GET /api/tenants/:tenantId/status", "public", showStatus),
+  route("POST /api/tenants/:tenantId/keys", "buyer", createFirstKey, { body: KeyRequest }),
+
+  // a tenant's admin
+  route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery }),
+  route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant),
+  route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan),
+  route("POST /api/tenants/:tenantId/plan", "tenant_admin", changeOwnPlan, { body: OwnPlanRequest }),
+  route("DELETE /api/tenants/:tenantId/plan", "tenant_admin", cancelPlanChange),
+  route("POST /api/tenants/:tenantId/portal", "tenant_admin", openPortal, { body: PortalRequest }),
+  route("POST /api/tenants/:tenantId/remove", "tenant_admin", removeOwnTenant, { body: RemovalRequest }),
+  route("POST /api/tenants/:tenantId/reactivate", "tenant_admin", reactivateTenant),
+  route("GET /api/tenants/:tenantId/removal", "tenant_admin", showRemoval),
+
+  // the operator: one tenant
+  route("GET /admin/api/tenants", "operator", listTenants, { query: PageQuery }),
+  route("POST /admin/api/tenants", "operator", addTenant, { body: NewTenantRequest }),
+  route("GET /admin/api/tenants/:tenantId", "operator", showTenant),
+  route("POST /admin/api/tenants/:tenantId/suspend", "operator", suspendTenant),
+  route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant),
+  route("POST /admin/api/tenants/:tenantId/keys", "operator", createKey, { body: KeyRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/keys/:keyId", "operator", revokeKey),
+  route("POST /admin/api/tenants/:tenantId/links", "operator", linkOrganisation, { body: LinkRequest }),
+  route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { query: UsageQuery }),
+  route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges),
+  route("POST /admin/api/tenants/:tenantId/plan", "operator", changePlan, { body: PlanRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/plan", "operator", cancelPlanChange),
+  route("GET /admin/api/tenants/:tenantId/move", "operator", listMoves),
+  route("POST /admin/api/tenants/:tenantId/move", "operator", startMove, { body: MoveRequest }),
+  route("POST /admin/api/tenants/:tenantId/move/confirm", "operator", confirmMove),
+  route("POST /admin/api/tenants/:tenantId/move/undo", "operator", undoMove),
+  route("GET /admin/api/tenants/:tenantId/export", "operator", exportTenant),
+  route("GET /admin/api/tenants/:tenantId/backups", "operator", listBackups),
+  route("POST /admin/api/tenants/:tenantId/backups", "operator", startBackup, { body: BackupRequest }),
+  route("GET /admin/api/tenants/:tenantId/backups/:name", "operator", downloadBackup),
+  route("PUT /admin/api/tenants/:tenantId/backups/:name", "operator", uploadBackup, { takesFile: true }),
+  route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores),
+  route("POST /admin/api/tenants/:tenantId/restore", "operator", startRestore, { body: RestoreRequest }),
+  route("POST /admin/api/tenants/:tenantId/import", "operator", startImport, { takesFile: true }),
+  route("POST /admin/api/tenants/:tenantId/remove", "operator", removeTenant, { query: RemovalQuery }),
+  route("POST /admin/api/tenants/:tenantId/reactivate", "operator", reactivateTenant),
+  route("GET /admin/api/tenants/:tenantId/removal", "operator", showRemoval),
+
+  // the operator: the whole deployment
+  route("POST /admin/api/checkouts", "operator", createCheckout, { body: OfferRequest }),
+  route("GET /admin/api/billing", "operator", showIndicators),
+  route("GET /admin/api/meter-errors", "operator", listMeterErrors),
+  route("POST /admin/api/analytics", "operator", askQuestion, { body: Question }),
+  route("GET /admin/api/dead-letters", "operator", listDeadLetters, { query: DeadLettersQuery }),
+  route("POST /admin/api/dead-letters/replay", "operator", replayDeadLetters, { body: ReplayRequest }),
+  route("POST /admin/api/dead-letters/dismiss", "operator", dismissDeadLetters, { body: DismissRequest }),
+  route("GET /admin/api/migrations", "operator", listMigrations),
+  route("POST /admin/api/migrations", "operator", startMigration, { body: FleetOptions }),
+  route("GET /admin/api/migrations/:runId", "operator", showMigration),
+  route("POST /admin/api/migrations/:runId/stop", "operator", stopMigration),
+
+  // Stripe and monitors
+  route("POST /webhooks/stripe", "stripe", receiveEvent),
+  route("POST /webhooks/stripe-thin", "stripe", receiveThinEvent),
+  route("GET /health", "monitor", showHealth),
+];
+
+/** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */
+const MAX_BODY_BYTES = 256 * 1024;
+
+const limitBody = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: (c) => problemDocument(c, "body_too_large") });
 
 export const app = new Hono<HttpEnv>();
 
@@ -25,32 +157,37 @@ app.use(async (c, next) => {
   await next();
 });
 
-app.all("/mcp", (c) => handleMcp(c.req.raw, c.get("context"), c.executionCtx));
-app.get("/.well-known/oauth-protected-resource/mcp", (c) =>
-  c.json(protectedResourceMetadata(c.env), 200, publicMetadata),
-);
-app.get("/.well-known/oauth-protected-resource", (c) => c.json(protectedResourceMetadata(c.env), 200, publicMetadata));
+for (const { method, path, access, takesFile, run } of routes) {
+  // The MCP endpoint limits its bodies itself, and the platform limits files.
+  const limit = access === "mcp" || takesFile ? [] : [limitBody];
+  // Hono answers HEAD with the GET route and drops the body, which would leave a stream open.
+  const handler: Handler<HttpEnv> = async (c) => {
+    const response = await run(c);
+    if (c.req.method === "HEAD") await response.body?.cancel();
+    return response;
+  };
+  app.on(method, [path], ...limit, guards[access], handler);
+}
 
-app.use("/api/*", bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }));
-// Files go to R2 as they come; the platform bounds them.
-app.use(
-  "/admin/*",
-  except(
-    ["/admin/api/tenants/:id/import", "/admin/api/tenants/:id/backups/:name"],
-    bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }),
-  ),
-);
-app.use("/webhooks/*", bodyLimit({ maxSize: MAX_API_BODY_BYTES, onError: (c) => problem(c, "body_too_large") }));
-app.route("/", tenantApi);
-app.route("/admin/api", adminApi);
-app.route("/webhooks", webhook);
-app.route("/health", health);
+// A known path with another method. Only callers who may use the path learn which methods it has.
+for (const [path, rows] of Map.groupBy(routes, ({ path: each }) => each)) {
+  const methods = rows.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]));
+  const [first] = rows;
+  if (first === undefined || first.method === "ALL") continue;
+  app.all(path, guards[first.access], (c) => {
+    c.header("allow", methods.join(", "));
+    return problemDocument(c, "method_not_allowed");
+  });
+}
 
-app.notFound((c) => problem(c, "not_found"));
+// Without the operator token, no one learns which paths the operator API has.
+app.all("/admin/api/*", guards.operator, (c) => problemDocument(c, "not_found"));
+
+app.notFound((c) => problemDocument(c, "not_found"));
 app.onError((error, c) => {
-  if (error instanceof BadRequest) return problem(c, "bad_request", error.message);
   const code = errorCode(error);
   const level = errors[code].status >= 500 ? "error" : "info";
+  if (error instanceof Problem && level === "info") return problemDocument(c, code, error.message);
   log(level, "request_failed", {
     requestId: c.get("requestId"),
     path: c.req.routePath,
@@ -60,8 +197,13 @@ app.onError((error, c) => {
   if (error instanceof AppError && error.cause !== undefined && level === "error") {
     log(level, "request_failed_because", { requestId: c.get("requestId"), error: describeError(error.cause) });
   }
-  return problem(c, code);
+  return problemDocument(c, code);
 });
 
-/** Public and the same for everyone; a browser client must be able to read it. */
-const publicMetadata = { "access-control-allow-origin": "*", "cache-control": "public, max-age=300" };
+/** Public and the same for everyone. Browser clients of any origin read it. */
+function resourceMetadata(c: HttpContext): Response {
+  return c.json(protectedResourceMetadata(c.env), 200, {
+    "access-control-allow-origin": "*",
+    "cache-control": "public, max-age=300",
+  });
+}

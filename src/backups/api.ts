@@ -1,25 +1,20 @@
 // Backups, exports, restores and imports of a tenant: for the operator; and the export for the tenant itself, by an API
 // key with a scope of its own, also while the tenant is suspended or leaving.
-import { type Context, Hono } from "hono";
 import * as z from "zod";
 import { putFile } from "./bucket.ts";
 import { ImportProgress } from "./import.ts";
 import { RestoreProgress } from "./restore.ts";
 import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
-import { createContext } from "../control/context.ts";
-import type { Caller } from "../core/call.ts";
-import { AppError } from "../core/errors.ts";
+import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { authenticate } from "../identity/authenticate.ts";
-import { ADMIN_SCOPE } from "../identity/keys.ts";
 import { TenantRequest, createTenant } from "../control/new-tenant.ts";
-import { BadRequest, type HttpEnv, problem, readJson, tenantOf } from "../http.ts";
+import { BadRequest, type HttpContext, Problem, isJson, noStore, readJson, tenantOf } from "../http.ts";
 
 /** Down to the microseconds that PostgreSQL has. */
 const Instant = z.iso.datetime({ offset: true });
 const FileName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$/);
-const BackupRequest = z.strictObject({ at: Instant.optional() });
-const RestoreRequest = z.union([
+export const BackupRequest = z.strictObject({ at: Instant.optional() });
+export const RestoreRequest = z.union([
   z.strictObject({ backup: FileName, into: TenantRequest.optional() }),
   z.strictObject({ at: Instant, into: TenantRequest.optional() }),
 ]);
@@ -29,139 +24,127 @@ const ImportRequest = z.strictObject({
   overwrite: z.boolean().default(false),
 });
 
-export const backupApi = new Hono<HttpEnv>();
-export const exportApi = new Hono<HttpEnv>();
-
-exportApi.get("/:id/export", async (c) => {
-  const authentication = await authenticate(c.req.header("authorization") ?? null, c.env, Date.now());
-  if ("refused" in authentication) return problem(c, authentication.refused);
-  const { caller } = authentication;
-  if (caller.tenantId !== c.req.param("id") || caller.kind !== "key") return problem(c, "token_invalid");
-  if (!caller.scopes.includes(ADMIN_SCOPE)) return problem(c, "scope_missing");
-  return download(c, caller.tenantId, caller);
-});
-
-backupApi.get("/:id/export", (c) => download(c, tenantOf(c), null));
-
-backupApi.post("/:id/backups", async (c) => {
+/** The tenant's rows and documents as one file. For the tenant's admin, also while the tenant is suspended or leaving. */
+export async function exportTenant(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const { at } = await readJson(c, BackupRequest);
-  const job = await openBackup(c.env, tenantId, at === undefined ? "" : "-point", at);
-  return job === undefined ? problem(c, "conflict", "There is no such tenant.") : c.json(asBackup(job), 202);
-});
+  const exported = await c
+    .get("context")
+    .tenantObject(tenantId)
+    .export(c.get("caller") ?? null);
+  if (typeof exported === "string") throw new Problem(exported);
+  return new Response(exported, { headers: ndjson(`${tenantId}-${stamp()}.ndjson`) });
+}
 
-backupApi.get("/:id/backups", async (c) => {
+export async function startBackup(
+  c: HttpContext,
+  { body: { at } }: { body: z.infer<typeof BackupRequest> },
+): Promise<Response> {
+  return c.json(asBackup(await openBackup(c.get("context"), tenantOf(c), at === undefined ? "" : "-point", at)), 202);
+}
+
+export async function listBackups(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const jobs = await jobsStore(c.get("context").control).history(tenantId, "backup");
-  return c.json({
-    backups: jobs.map(asBackup),
-    earliestPoint: (await jobsStore(c.get("context").control).earliestPoint(tenantId)) ?? null,
-  });
-});
+  const jobs = jobsStore(c.get("context").control);
+  const backups = (await jobs.history(tenantId, "backup")).map(asBackup);
+  return c.json({ backups, earliestPoint: (await jobs.earliestPoint(tenantId)) ?? null });
+}
 
-backupApi.get("/:id/backups/:name", async (c) => {
+export async function downloadBackup(c: HttpContext): Promise<Response> {
   const key = backupKey(tenantOf(c), nameIn(c));
   const object = await c.env.BACKUPS.get(key);
-  if (object === null) return problem(c, "not_found", "There is no such backup.");
+  if (object === null) throw noSuchBackup();
   return new Response(object.body, { headers: { ...ndjson(key), "content-length": String(object.size) } });
-});
+}
 
-/** Brings a file back that was kept elsewhere. Whether it is whole and whose it is, a restore looks at. */
-backupApi.put("/:id/backups/:name", async (c) => {
+/** Stores a backup that was kept elsewhere. A restore checks that it is complete and whose it is. */
+export async function uploadBackup(c: HttpContext): Promise<Response> {
   const key = backupKey(tenantOf(c), nameIn(c));
-  if ((await c.env.BACKUPS.head(key)) !== null) return problem(c, "conflict", "There is such a backup already.");
+  if ((await c.env.BACKUPS.head(key)) !== null) throw new Problem("conflict", "A backup of this name exists already.");
   return c.json({ sizeBytes: await putFile(c.env.BACKUPS, key, lengthKnown(c)) }, 201);
-});
+}
 
-backupApi.post("/:id/restore", async (c) => {
+export async function startRestore(
+  c: HttpContext,
+  { body: request }: { body: z.infer<typeof RestoreRequest> },
+): Promise<Response> {
   const from = tenantOf(c);
-  const request = await readJson(c, RestoreRequest);
+  const context = c.get("context");
   let backup: string;
   const waitsFor: number[] = [];
   if ("backup" in request) {
     ({ backup } = request);
-    if ((await c.env.BACKUPS.head(backupKey(from, backup))) === null)
-      return problem(c, "not_found", "There is no such backup.");
+    if ((await c.env.BACKUPS.head(backupKey(from, backup))) === null) throw noSuchBackup();
   } else {
-    const point = await openBackup(c.env, from, "-point", request.at);
-    if (point === undefined) return problem(c, "conflict", "There is no such tenant.");
+    const point = await openBackup(context, from, "-point", request.at);
     backup = nameOf(point);
     waitsFor.push(point.id);
   }
   const tenantId = request.into === undefined ? from : await createTenant(c.env, request.into);
-  if (tenantId === undefined) return problem(c, "conflict", "There is such a tenant already.");
+  if (tenantId === undefined) throw new Problem("conflict", "The tenant to restore into exists already.");
   let safetyBackup: string | null = null;
   if (tenantId === from) {
-    const safety = await openBackup(c.env, from, "-before-restore", undefined);
-    if (safety === undefined) return problem(c, "conflict", "There is no such tenant.");
+    const safety = await openBackup(context, from, "-before-restore", undefined);
     safetyBackup = nameOf(safety);
     waitsFor.push(safety.id);
   }
   const wanted = { key: backupKey(from, backup), from, waitsFor, safetyBackup };
-  const job = await open(c.env, tenantId, "restore", wanted);
-  if (job === undefined) return problem(c, "conflict", "A restore of this tenant is going on.");
+  const job = await open(context, tenantId, "restore", wanted);
+  if (job === undefined) throw new Problem("conflict", "Another restore of this tenant is in progress.");
   return c.json({ tenantId, backup, ...asRestore(job) }, 202);
-});
+}
 
-backupApi.get("/:id/restores", async (c) =>
-  c.json({ restores: (await jobsStore(c.get("context").control).history(tenantOf(c), "restore")).map(asRestore) }),
-);
+export async function listRestores(c: HttpContext): Promise<Response> {
+  return c.json({
+    restores: (await jobsStore(c.get("context").control).history(tenantOf(c), "restore")).map(asRestore),
+  });
+}
 
-/** The body itself, or a file that is in the bucket already. */
-backupApi.post("/:id/import", async (c) => {
+/** Imports a file: the body, or a file that is in the bucket already, named by a JSON body. */
+export async function startImport(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   let wanted: z.infer<typeof ImportRequest>;
-  if (/^application\/json\b/i.test(c.req.header("content-type") ?? "")) {
+  if (isJson(c)) {
     wanted = await readJson(c, ImportRequest);
   } else {
     const importFrom = `imports/${tenantId}/${stamp()}.ndjson`;
     await putFile(c.env.BACKUPS, importFrom, lengthKnown(c));
     wanted = { importFrom, overwrite: c.req.query("overwrite") === "true" };
   }
-  const job = await openImport(c.env, tenantId, wanted);
-  return job === undefined
-    ? problem(c, "conflict", "There is no such tenant, or an import of it is going on.")
-    : c.json(asImport(job), 202);
-});
-
-/** Has a file imported in the background. `undefined` when there is no such tenant, or it imports another one. */
-export function openImport(env: Env, tenantId: TenantId, wanted: z.infer<typeof ImportRequest>) {
-  return open(env, tenantId, "import", { key: wanted.importFrom, overwrite: wanted.overwrite });
+  const job = await openImport(c.get("context"), tenantId, wanted);
+  if (job === undefined)
+    throw new Problem("conflict", "There is no such tenant, or another import of it is in progress.");
+  return c.json(asImport(job), 202);
 }
 
-/** The tenant's newest import as the tenant sees it: no value of its data. `null`: it has none. */
-export async function newestImport(env: Env, tenantId: TenantId) {
-  const [job] = await jobsStore(createContext(env).control).history(tenantId, "import", 1);
+/** Imports a file in the background. `undefined`: there is no such tenant, or another import of it is in progress. */
+export function openImport(context: Context, tenantId: TenantId, wanted: z.infer<typeof ImportRequest>) {
+  return open(context, tenantId, "import", { key: wanted.importFrom, overwrite: wanted.overwrite });
+}
+
+/** The tenant's newest import, without any value of its data. `null`: the tenant has none. */
+export async function newestImport({ control }: Context, tenantId: TenantId) {
+  const [job] = await jobsStore(control).history(tenantId, "import", 1);
   return job === undefined ? null : asImport(job);
 }
 
-async function download(c: Context<HttpEnv>, tenantId: TenantId, caller: Caller | null): Promise<Response> {
-  const exported = await c.env.TENANT.getByName(tenantId).export(caller);
-  if (typeof exported === "string") return problem(c, exported);
-  return new Response(exported, { headers: ndjson(`${tenantId}-${stamp()}.ndjson`) });
-}
-
-async function openBackup(
-  env: Env,
-  tenantId: TenantId,
-  kind: string,
-  at: string | undefined,
-): Promise<Job | undefined> {
+/** Opens a backup of now, or of the instant `at`. Throws `conflict` when there is no such tenant. */
+async function openBackup(context: Context, tenantId: TenantId, kind: string, at: string | undefined): Promise<Job> {
   if (at !== undefined) {
-    const earliest = await jobsStore(createContext(env).control).earliestPoint(tenantId);
+    const earliest = await jobsStore(context.control).earliestPoint(tenantId);
     if (earliest === undefined || Date.parse(at) < Date.parse(earliest))
-      throw new BadRequest(`at: the log of changes reaches back to ${earliest ?? "nothing"}`);
+      throw new BadRequest(`at: the log of changes starts at ${earliest ?? "no point yet"}`);
     if (Date.parse(at) > Date.now()) throw new BadRequest("at: must not be in the future");
   }
   const key = backupKey(tenantId, `${stamp()}${kind}.ndjson`);
-  return open(env, tenantId, "backup", { key, ...(at !== undefined && { at }) });
+  const job = await open(context, tenantId, "backup", { key, ...(at !== undefined && { at }) });
+  if (job === undefined) throw new Problem("conflict", "There is no such tenant.");
+  return job;
 }
 
-async function open(env: Env, tenantId: TenantId, kind: JobKind, request: Record<string, unknown>) {
-  const job = await jobsStore(createContext(env).control).create(tenantId, kind, request);
-  // Should this fail, the job goes silent, and the sweep starts another Workflow for it.
-  if (job !== undefined)
-    await env.ARCHIVING.create({ id: `job-${job.id}-${crypto.randomUUID()}`, params: { tenantId, jobId: job.id } });
+async function open(context: Context, tenantId: TenantId, kind: JobKind, request: Record<string, unknown>) {
+  const job = await jobsStore(context.control).create(tenantId, kind, request);
+  // When the start fails, the job records nothing more, and the sweep starts another Workflow for it.
+  if (job !== undefined) await context.start({ kind: "job", tenantId, jobId: job.id });
   return job;
 }
 
@@ -203,25 +186,29 @@ function ndjson(key: string): Record<string, string> {
   return {
     "content-type": "application/x-ndjson",
     "content-disposition": `attachment; filename="${key.split("/").at(-1)}"`,
-    "cache-control": "no-store",
+    ...noStore,
   };
 }
 
-/** The body, as R2 takes it: it must know the length before. */
-function lengthKnown(c: Context<HttpEnv>): ReadableStream {
+/** The body with its length, which R2 needs in advance. */
+function lengthKnown(c: HttpContext): ReadableStream {
   const { body } = c.req.raw;
   if (body === null || c.req.header("content-length") === undefined)
     throw new BadRequest("Send the file as the body, with a Content-Length.");
   return body;
 }
 
-/** An instant as a name. */
+/** The current instant as part of a file name. */
 function stamp(): string {
   return new Date().toISOString().replaceAll(":", "-").replace(".", "-");
 }
 
-function nameIn(c: Context<HttpEnv>): string {
+function noSuchBackup(): Problem {
+  return new Problem("not_found", "There is no such backup.");
+}
+
+function nameIn(c: HttpContext): string {
   const name = FileName.safeParse(c.req.param("name"));
-  if (!name.success) throw new AppError("not_found", "There is no such backup.");
+  if (!name.success) throw noSuchBackup();
   return name.data;
 }

@@ -31,7 +31,7 @@ export async function handleMcp(
   let response: Response;
   let tenantId: string | undefined;
   try {
-    const authentication = await authenticate(request.headers.get("authorization"), env, Date.now());
+    const authentication = await authenticate(request.headers.get("authorization"), context, Date.now());
     if ("refused" in authentication) response = refusalResponse(plainRefusal(authentication.refused), body, env);
     else {
       ({ tenantId } = authentication.caller);

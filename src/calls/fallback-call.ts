@@ -7,7 +7,7 @@
 // than the plan allows. A tenant that is under its limits is never refused.
 import { withTimeout } from "../adapters/timeout.ts";
 import type { Context } from "../control/context.ts";
-import { controlTenants } from "../control/tenants-store.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
@@ -93,7 +93,7 @@ async function readTenant(context: Context, { kind, tenantId }: Caller): Promise
   // A canary's token is good once, and only the object can tell whether it was used.
   if (kind === "canary") return { refusal: retryLater(plainRefusal("tenant_unavailable")) };
   try {
-    return (await controlTenants(context.control).config(tenantId)) ?? { refusal: plainRefusal("tenant_unknown") };
+    return (await tenantsStore(context.control).config(tenantId)) ?? { refusal: plainRefusal("tenant_unknown") };
   } catch (error) {
     return controlUnavailable(tenantId, error);
   }

@@ -4,7 +4,8 @@ import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
 import { placementJson } from "./placements-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type ControlDatabase, type ControlSettings, connectControl } from "../adapters/neon.ts";
+import { toIso, toMs } from "../core/time.ts";
 
 export interface NewTenant {
   id: TenantId;
@@ -43,15 +44,6 @@ export const TenantSummary = z.object({
 });
 export type TenantSummary = z.infer<typeof TenantSummary>;
 
-export interface KeySummary {
-  id: string;
-  name: string;
-  scopes: string[];
-  createdAt: string;
-  expiresAt: string | null;
-  revokedAt: string | null;
-}
-
 export interface StepRecord {
   step: string;
   startedAt: string;
@@ -63,27 +55,22 @@ const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.s
   t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
   (SELECT jsonb_build_object('strategy', s.strategy, 'shardId', s.id, 'schemaVersion', p.schema_version)
    FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = t.placement_id) AS placement,
-  ${instant("t.created_at")} AS "createdAt", ${instant("t.provisioned_at")} AS "provisionedAt"`;
+  ${toIso("t.created_at")} AS "createdAt", ${toIso("t.provisioned_at")} AS "provisionedAt"`;
 
-/** ISO 8601 in UTC with milliseconds, as text: the driver would make a `Date` of a bare timestamp. */
-export function instant(column: string): string {
-  return `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
-}
-
-export function controlTenants(db: NeonConnection) {
+export function tenantsStore(control: ControlDatabase) {
   return {
     /** What the tenant's object needs to decide, or `undefined` for a tenant that does not exist. */
     async config(tenantId: TenantId): Promise<TenantConfig | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT jsonb_build_object(
            'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
            'placement', ${placementJson("t.placement_id")},
-           'trialUntilMs', (extract(epoch FROM t.trial_until) * 1000)::bigint,
-           'leavingUntilMs', (extract(epoch FROM t.leaving_until) * 1000)::bigint,
-           'pastDueSinceMs', (extract(epoch FROM t.past_due_since) * 1000)::bigint, 'limits', t.limits,
+           'trialUntilMs', ${toMs("t.trial_until")},
+           'leavingUntilMs', ${toMs("t.leaving_until")},
+           'pastDueSinceMs', ${toMs("t.past_due_since")}, 'limits', t.limits,
            'allowedTools', t.allowed_tools, 'features', t.features,
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
-                     'expiresAtMs', (extract(epoch FROM k.expires_at) * 1000)::bigint) ORDER BY k.id)
+                     'expiresAtMs', ${toMs("k.expires_at")}) ORDER BY k.id)
                    FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
                      AND (k.expires_at IS NULL OR k.expires_at > now())), '[]'::jsonb)) AS config
          FROM tenants t WHERE t.id = $1`,
@@ -94,7 +81,7 @@ export function controlTenants(db: NeonConnection) {
 
     /** The object has confirmed this version. */
     async delivered(tenantId: TenantId, version: number): Promise<void> {
-      await db.query(`UPDATE tenants SET delivered_version = $2 WHERE id = $1 AND delivered_version < $2`, [
+      await control.query(`UPDATE tenants SET delivered_version = $2 WHERE id = $1 AND delivered_version < $2`, [
         tenantId,
         version,
       ]);
@@ -102,7 +89,7 @@ export function controlTenants(db: NeonConnection) {
 
     /** Inserts the tenant in state `provisioning`; an existing row is left as it is. */
     async insert(tenant: NewTenant): Promise<{ created: boolean }> {
-      const rows = await db.query(
+      const rows = await control.query(
         `INSERT INTO tenants (id, name, email, plan, strategy, state, limits, allowed_tools, trial_until,
                               stripe_customer_id, stripe_subscription_id, region, features)
          VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10, $11, $12::jsonb)
@@ -126,22 +113,22 @@ export function controlTenants(db: NeonConnection) {
     },
 
     async summary(tenantId: TenantId): Promise<TenantSummary | undefined> {
-      const [row] = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id = $1`, [tenantId]);
+      const [row] = await control.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id = $1`, [tenantId]);
       return row === undefined ? undefined : TenantSummary.parse(row);
     },
 
     /** Up to `limit` tenants in the order of their ids, after `after`. */
     async list(after: string, limit: number): Promise<TenantSummary[]> {
-      const rows = await db.query(`SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`, [
-        after,
-        limit,
-      ]);
+      const rows = await control.query(
+        `SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`,
+        [after, limit],
+      );
       return rows.map((row) => TenantSummary.parse(row));
     },
 
     /** The operator suspends the tenant, if it is in one of the states `from`. Nothing but the operator undoes it. */
     async suspend(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE tenants SET state = 'suspended', suspended_by = 'operator', version = version + 1
          WHERE id = $1 AND (state = ANY($2::text[]) OR state = 'suspended' AND suspended_by = 'billing')`,
         [tenantId, [...from]],
@@ -150,7 +137,7 @@ export function controlTenants(db: NeonConnection) {
 
     /** Makes the tenant what billing says of it, served unless that is over, if it is in one of the states `from`. */
     async serve(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE tenants SET version = version + 1, provisioned_at = coalesce(provisioned_at, now()),
                 suspended_by = CASE WHEN subscription_ended_at IS NOT NULL THEN 'billing' END,
                 state = CASE WHEN subscription_ended_at IS NOT NULL THEN 'suspended' WHEN past_due_since IS NOT NULL THEN 'past_due'
@@ -163,124 +150,20 @@ export function controlTenants(db: NeonConnection) {
     /** Whether the tenant's object lags behind its row. */
     async isUndelivered(tenantId: TenantId): Promise<boolean> {
       return (
-        (await db.query(`SELECT FROM tenants WHERE id = $1 AND delivered_version < version`, [tenantId])).length > 0
+        (await control.query(`SELECT FROM tenants WHERE id = $1 AND delivered_version < version`, [tenantId])).length >
+        0
       );
     },
 
     async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
-      await db.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [
+      await control.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [
         tenantId,
         customerId,
       ]);
     },
 
     async setMonitored(tenantId: TenantId): Promise<void> {
-      await db.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
-    },
-
-    // ---- keys
-
-    /**
-     * Adds a key and raises the version. With `first`, only when the tenant has had no key yet. Returns whether the
-     * tenant has this key now, so that it may be repeated when an answer was lost.
-     */
-    async addKey(
-      tenantId: TenantId,
-      key: { id: string; name: string; hash: string; scopes: readonly string[]; expiresAt: string | null },
-      options: { first: boolean; maxKeys: number },
-    ): Promise<boolean> {
-      const [, , , rows = []] = await db.batch([
-        // A statement of its own: the counts below must be of what stands after the lock was waited for.
-        { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
-        {
-          text: `WITH held AS (SELECT count(*) FILTER (WHERE revoked_at IS NULL) AS live, count(*) AS ever
-                               FROM api_keys WHERE tenant_id = $1)
-                 INSERT INTO api_keys (id, tenant_id, name, hash, scopes, expires_at)
-                 SELECT $2, t.id, $3, $4, $5::text[], $6::timestamptz FROM tenants t, held
-                 WHERE t.id = $1 AND t.state <> 'gone' AND held.live < $7 AND (NOT $8::boolean OR held.ever = 0)
-                 ON CONFLICT (id) DO NOTHING`,
-          params: [
-            tenantId,
-            key.id,
-            key.name,
-            key.hash,
-            [...key.scopes],
-            key.expiresAt,
-            options.maxKeys,
-            options.first,
-          ],
-        },
-        raiseVersion(tenantId),
-        { text: `SELECT FROM api_keys WHERE id = $1 AND hash = $2`, params: [key.id, key.hash] },
-      ]);
-      return rows.length > 0;
-    },
-
-    async keys(tenantId: TenantId): Promise<KeySummary[]> {
-      const rows = await db.query(
-        `SELECT id, name, scopes, ${instant("created_at")} AS "createdAt", ${instant("expires_at")} AS "expiresAt",
-                ${instant("revoked_at")} AS "revokedAt" FROM api_keys WHERE tenant_id = $1 ORDER BY created_at, id`,
-        [tenantId],
-      );
-      return rows as unknown as KeySummary[];
-    },
-
-    /** Revokes a key and raises the version. Returns whether the tenant has such a key; revoking twice is harmless. */
-    async revokeKey(tenantId: TenantId, keyId: string): Promise<boolean> {
-      const [rows = []] = await db.batch([
-        {
-          text: `UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant_id = $1 AND id = $2 RETURNING id`,
-          params: [tenantId, keyId],
-        },
-        raiseVersion(tenantId),
-      ]);
-      return rows.length > 0;
-    },
-
-    // ---- links
-
-    /** Links an issuer's organisation to a tenant. Returns the tenant that it is linked to now: the first link stays. */
-    async link(issuer: string, organisation: string, tenantId: TenantId): Promise<string> {
-      const [, rows = []] = await db.batch([
-        {
-          text: `INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`,
-          params: [issuer, organisation, tenantId],
-        },
-        {
-          text: `SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`,
-          params: [issuer, organisation],
-        },
-      ]);
-      return String(rows[0]?.["tenant_id"]);
-    },
-
-    async linkedTenant(issuer: string, organisation: string): Promise<TenantId | undefined> {
-      const [row] = await db.query(`SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`, [
-        issuer,
-        organisation,
-      ]);
-      return row === undefined ? undefined : (row["tenant_id"] as TenantId);
-    },
-
-    // ---- checkouts
-
-    async insertCheckout(checkout: {
-      tenantId: TenantId;
-      name: string;
-      email: string | null;
-      plan: PlanName;
-    }): Promise<void> {
-      await db.query(`INSERT INTO checkouts (tenant_id, name, email, plan) VALUES ($1, $2, $3, $4)`, [
-        checkout.tenantId,
-        checkout.name,
-        checkout.email,
-        checkout.plan,
-      ]);
-    },
-
-    async checkout(tenantId: TenantId): Promise<{ name: string; email: string | null; plan: PlanName } | undefined> {
-      const [row] = await db.query(`SELECT name, email, plan FROM checkouts WHERE tenant_id = $1`, [tenantId]);
-      return row as { name: string; email: string | null; plan: PlanName } | undefined;
+      await control.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
     },
 
     // ---- provisioning
@@ -290,7 +173,7 @@ export function controlTenants(db: NeonConnection) {
      * Returns the attempt's number, or `undefined` when there is nothing to open.
      */
     async openAttempt(tenantId: TenantId, silenceMs: number): Promise<number | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `WITH tenant AS (SELECT id FROM tenants t WHERE id = $1 AND ${unfinished} FOR UPDATE)
          INSERT INTO provisioning_attempts (tenant_id, attempt)
          SELECT tenant.id, coalesce((SELECT max(attempt) FROM provisioning_attempts WHERE tenant_id = $1), 0) + 1 FROM tenant
@@ -304,14 +187,15 @@ export function controlTenants(db: NeonConnection) {
 
     /** Whether this attempt is the newest one: an older Workflow instance that wakes up late must stop. */
     async isCurrentAttempt(tenantId: TenantId, attempt: number): Promise<boolean> {
-      const [row] = await db.query(`SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`, [
-        tenantId,
-      ]);
+      const [row] = await control.query(
+        `SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`,
+        [tenantId],
+      );
       return Number(row?.["newest"]) === attempt;
     },
 
     async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<void> {
-      await db.batch([
+      await control.batch([
         {
           text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
                  VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
@@ -327,16 +211,16 @@ export function controlTenants(db: NeonConnection) {
     },
 
     async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`,
         [tenantId, attempt, error],
       );
     },
 
     async provisioning(tenantId: TenantId): Promise<{ steps: StepRecord[]; attempts: number; error: string | null }> {
-      const [steps = [], attempts = []] = await db.batch([
+      const [steps = [], attempts = []] = await control.batch([
         {
-          text: `SELECT step, ${instant("started_at")} AS "startedAt", ${instant("finished_at")} AS "finishedAt", error
+          text: `SELECT step, ${toIso("started_at")} AS "startedAt", ${toIso("finished_at")} AS "finishedAt", error
                  FROM provisioning_steps WHERE tenant_id = $1 ORDER BY started_at`,
           params: [tenantId],
         },
@@ -355,7 +239,7 @@ export function controlTenants(db: NeonConnection) {
 
     /** Tenants whose provisioning has been silent for `silenceMs`, and tenants whose object lags behind their row. */
     async stuck(silenceMs: number, limit: number): Promise<{ provisioning: TenantId[]; undelivered: TenantId[] }> {
-      const [silent = [], undelivered = []] = await db.batch([
+      const [silent = [], undelivered = []] = await control.batch([
         {
           // The second attempt may follow at once; from then on each waits a minute longer, half an hour at most.
           text: `SELECT t.id FROM tenants t WHERE ${unfinished} AND NOT EXISTS (
@@ -382,12 +266,10 @@ export function controlTenants(db: NeonConnection) {
 const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
 
 /** Those of this deployment. */
-export function tenantsOf(env: ControlSettings): ControlTenants {
-  return controlTenants(connectControl(env));
+export function tenantsOf(env: ControlSettings): TenantsStore {
+  return tenantsStore(connectControl(env));
 }
 
-export type ControlTenants = ReturnType<typeof controlTenants>;
-
-function raiseVersion(tenantId: TenantId): { text: string; params: unknown[] } {
-  return { text: `UPDATE tenants SET version = version + 1 WHERE id = $1`, params: [tenantId] };
-}
+export type TenantsStore = ReturnType<typeof tenantsStore>;
+export type { TenantsStore as ControlTenants };
+export { toIso as instant };

@@ -82,6 +82,7 @@ export const errors = {
   // HTTP and outside systems
   bad_request: { status: 400, advice: "The request is malformed." },
   not_found: { status: 404, advice: "There is nothing at this address." },
+  method_not_allowed: { status: 405, advice: "This address takes other methods. The `Allow` header lists them." },
   conflict: { status: 409, advice: "This is not possible in the current state." },
   body_too_large: { status: 413, advice: "The body is larger than this server accepts." },
   content_type: { status: 415, advice: "Send `Content-Type: application/json`." },

@@ -1,51 +1,51 @@
-// The operator's API of fleet migrations. It starts a run, which a Workflow executes, and reads runs from the control tables.
-import { Hono } from "hono";
+// The operator's routes for fleet migrations: start, list, show, stop. A Workflow executes a run; the control tables
+// record how far it is.
 import * as z from "zod";
-import { BadRequest, type HttpEnv, problem, readJson } from "../http.ts";
+import { BadRequest, type HttpContext, Problem } from "../http.ts";
 import { fleetStore } from "./fleet-store.ts";
-import { FleetOptions } from "./fleet.ts";
+import type { FleetOptions } from "./fleet.ts";
 
 const RunId = z.coerce.number().int().positive();
-/** Runs that the list shows: more than an operator reads. */
-const NEWEST = 50;
+/** Runs in a list: more than a year of weekly migrations. */
+const LISTED = 50;
 
-export const fleetApi = new Hono<HttpEnv>();
-
-fleetApi.post("/", async (c) => {
-  const options = await readJson(c, FleetOptions);
-  const context = c.get("context");
-  const fleet = fleetStore(context.control);
+export async function startMigration(c: HttpContext, { body: options }: { body: FleetOptions }): Promise<Response> {
+  const fleet = fleetStore(c.get("context").control);
   const named = [...(options.only ?? []), ...(typeof options.cohort === "number" ? [] : options.cohort)];
   const missing = await fleet.withoutSchema(named);
   if (missing.length > 0) throw new BadRequest(`These tenants have no schema of their own: ${missing.join(", ")}.`);
   const opened = await fleet.open({ startedBy: "the operator API", runner: "workflow", options });
   if ("running" in opened) {
     const { id, startedBy } = opened.running;
-    return problem(c, "conflict", `Run ${id}, started by ${startedBy}, is still running: /admin/api/migrations/${id}`);
+    throw new Problem("conflict", `Run ${id}, started by ${startedBy}, is in progress: /admin/api/migrations/${id}`);
   }
   const { run } = opened;
-  // If the start fails, the run has no heartbeats and the sweep starts another Workflow for it.
-  await context.start({ kind: "fleet_migration", runId: run.id, attempt: run.attempt });
-  return c.json({ ...run, url: `${context.env.PUBLIC_URL}/admin/api/migrations/${run.id}` }, 202);
-});
+  // When the start fails, the run records nothing more, and the sweep starts another Workflow for it.
+  await c.get("context").start({ kind: "fleet_migration", runId: run.id, attempt: run.attempt });
+  return c.json({ ...run, url: `${c.env.PUBLIC_URL}/admin/api/migrations/${run.id}` }, 202);
+}
 
-fleetApi.get("/", async (c) => {
+export async function listMigrations(c: HttpContext): Promise<Response> {
   const fleet = fleetStore(c.get("context").control);
-  const [shards, runs] = await Promise.all([fleet.shards(), fleet.runs(NEWEST)]);
+  const [shards, runs] = await Promise.all([fleet.shards(), fleet.runs(LISTED)]);
   return c.json({ shards, runs });
-});
+}
 
-fleetApi.get("/:id", async (c) => {
-  const id = RunId.safeParse(c.req.param("id"));
-  const report = id.success ? await fleetStore(c.get("context").control).report(id.data) : undefined;
-  return report === undefined ? problem(c, "not_found", "There is no such run.") : c.json(report);
-});
+export async function showMigration(c: HttpContext): Promise<Response> {
+  return c.json(await report(c));
+}
 
-fleetApi.post("/:id/stop", async (c) => {
-  const id = RunId.safeParse(c.req.param("id"));
+export async function stopMigration(c: HttpContext): Promise<Response> {
   const fleet = fleetStore(c.get("context").control);
-  const report = id.success ? await fleet.report(id.data) : undefined;
-  if (report === undefined) return problem(c, "not_found", "There is no such run.");
-  if (!(await fleet.requestStop(report.id))) return problem(c, "conflict", `This run is ${report.state}.`);
-  return c.json(await fleet.report(report.id), 202);
-});
+  const { id, state } = await report(c);
+  if (!(await fleet.requestStop(id))) throw new Problem("conflict", `This run is ${state}.`);
+  return c.json(await fleet.report(id), 202);
+}
+
+/** The run that the path names as `:runId`. Throws `not_found`. */
+async function report(c: HttpContext) {
+  const id = RunId.safeParse(c.req.param("runId"));
+  const found = id.success ? await fleetStore(c.get("context").control).report(id.data) : undefined;
+  if (found === undefined) throw new Problem("not_found", "There is no such run.");
+  return found;
+}

@@ -11,12 +11,13 @@ import {
 } from "@modelcontextprotocol/server";
 import { type JWTPayload, type JWTVerifyGetKey, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
 import { JOSEError, JWKSInvalid, JWKSTimeout, JWTExpired } from "jose/errors";
-import { tenantsOf } from "../control/tenants-store.ts";
+import type { Context } from "../control/context.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Caller } from "../core/call.ts";
 import { bearerToken, decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "../core/errors.ts";
 import { type Issuer, acceptedAlgorithms, parseIssuers } from "./issuers.ts";
+import { linksStore } from "./links-store.ts";
 
 export interface Authenticated {
   caller: Caller;
@@ -37,7 +38,12 @@ const CLOCK_TOLERANCE_SECONDS = 5;
 const verified = new BoundedMap<string, Authenticated & { untilMs: number }>(MAX_VERIFIED);
 
 /** Identifies the sender of a request. Throws `control_unavailable` when a new token's tenant cannot be looked up. */
-export async function authenticate(authorization: string | null, env: Env, nowMs: number): Promise<Authentication> {
+export async function authenticate(
+  authorization: string | null,
+  context: Context,
+  nowMs: number,
+): Promise<Authentication> {
+  const { env } = context;
   const token = bearerToken(authorization);
   if (token === undefined) return { refused: authorization === null ? "token_missing" : "token_invalid" };
   if (token.length > MAX_TOKEN_CHARS) return { refused: "token_invalid" };
@@ -49,7 +55,7 @@ export async function authenticate(authorization: string | null, env: Env, nowMs
 
   const caller = token.startsWith("tg")
     ? await ownCaller(token, digest, env, nowMs)
-    : await issuedCaller(token, env, nowMs);
+    : await issuedCaller(token, context, nowMs);
   if (typeof caller === "string") return { refused: caller };
   const expiresAtMs = caller.kind === "key" ? Infinity : caller.expiresAtMs;
   const entry = {
@@ -103,7 +109,8 @@ async function ownCaller(token: string, digest: string, env: Env, nowMs: number)
   return nowMs < expiresAtMs ? { kind, tenantId, scopes: ["tools:read"], expiresAtMs } : "token_expired";
 }
 
-async function issuedCaller(token: string, env: Env, nowMs: number): Promise<Caller | ErrorCode> {
+async function issuedCaller(token: string, context: Context, nowMs: number): Promise<Caller | ErrorCode> {
+  const { env } = context;
   const issuer = issuersOf(env).find((each) => each.issuer === unverifiedIssuer(token));
   if (issuer === undefined) return "token_invalid";
   let claims: JWTPayload;
@@ -129,8 +136,7 @@ async function issuedCaller(token: string, env: Env, nowMs: number): Promise<Cal
   }
   const organisation = claims[issuer.tenantClaim];
   if (typeof organisation !== "string" || organisation === "") return "token_invalid";
-  const tenants = tenantsOf(env);
-  const tenantId = await tenants.linkedTenant(issuer.issuer, organisation);
+  const tenantId = await linksStore(context.control).tenant(issuer.issuer, organisation);
   if (tenantId === undefined) return "tenant_unknown";
   return {
     kind: "user",

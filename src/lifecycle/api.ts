@@ -1,117 +1,99 @@
-// What a buyer and a tenant's admin use: checkout, the state of provisioning, the first API key.
-import { Hono } from "hono";
-import { type StepRecord, tenantsOf } from "../control/tenants-store.ts";
-import { bearerToken, verifyCredential } from "../core/credentials.ts";
-import { plans } from "../core/plans.ts";
-import { provisioningSteps } from "./provisioning-steps.ts";
-import { TenantId } from "../core/tenant.ts";
-import { exportApi, newestImport } from "../backups/api.ts";
-import { CheckoutRequest, openCheckout, soldPlans } from "../subscriptions/checkout.ts";
-import { KeyRequest, issueKey } from "../identity/keys.ts";
-import { accountApi } from "../subscriptions/api.ts";
-import { type HttpEnv, problem, readJson } from "../http.ts";
-import { leavingApi } from "./removal-api.ts";
-import { ownUsageApi } from "../metering/api.ts";
+// Routes for the removal of a tenant and its reactivation: the operator's, and those of the tenant's admin. A Workflow
+// does the steps of a removal.
+import * as z from "zod";
+import type { Context } from "../control/context.ts";
+import { notifyObject } from "../control/notify-object.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { BadRequest, Flag, type HttpContext, Problem, tenantOf } from "../http.ts";
+import { describeError, log } from "../log.ts";
+import { type AskedBy, phaseOf } from "./removal.ts";
+import { type Removal, removalsOf } from "./removals-store.ts";
 
-export const tenantApi = new Hono<HttpEnv>();
+/** Removal becomes irreversible, so the caller repeats the account's name. */
+export const RemovalRequest = z.strictObject({ name: z.string() });
 
-tenantApi.route("/api/tenants", exportApi);
-tenantApi.route("/api/tenants", ownUsageApi);
-tenantApi.route("/api/tenants", accountApi);
-tenantApi.route("/api/tenants", leavingApi);
+/** `?now=true` ends the grace period of a tenant that is leaving. */
+export const RemovalQuery = z.object({ now: Flag });
 
-/** What can be bought. */
-tenantApi.get("/plans", (c) =>
-  c.json({
-    plans: soldPlans.map((name) => {
-      const { amountCents, unitAmountCents, includedUnits, limits } = plans[name];
-      return { name, amountCents, currency: "usd", interval: "month", unitAmountCents, includedUnits, limits };
-    }),
-  }),
-);
-
-tenantApi.post("/api/checkout", async (c) =>
-  c.json(await openCheckout(c.env, c.get("requestId"), await readJson(c, CheckoutRequest)), 201),
-);
-
-/** For the page after checkout to poll: each step, its time, a failure in plain words. No secret, no one's data. */
-tenantApi.get("/api/tenants/:id/status", async (c) => {
-  const id = TenantId.safeParse(c.req.param("id"));
-  if (!id.success) return problem(c, "not_found");
-  const tenants = tenantsOf(c.env);
-  const [tenant, provisioning, imported] = await Promise.all([
-    tenants.summary(id.data),
-    tenants.provisioning(id.data),
-    newestImport(c.env, id.data),
-  ]);
-  if (tenant === undefined) {
-    const ordered = await tenants.checkout(id.data);
-    if (ordered === undefined) return problem(c, "not_found");
-    return c.json(
-      { tenantId: id.data, state: "awaiting_payment", plan: ordered.plan, steps: pendingSteps() },
-      200,
-      noStore,
-    );
-  }
-  const done = new Map(provisioning.steps.map((step) => [step.step, step]));
-  return c.json(
-    {
-      tenantId: tenant.id,
-      state: tenant.state,
-      plan: tenant.plan,
-      createdAt: tenant.createdAt,
-      provisionedAt: tenant.provisionedAt,
-      attempts: provisioning.attempts,
-      error: provisioning.error,
-      mcpUrl: `${c.env.PUBLIC_URL}/mcp`,
-      steps: provisioningSteps.map(({ name, title }) => {
-        const step = done.get(name);
-        const status = step === undefined ? "pending" : stepStatus(step);
-        return {
-          name,
-          title,
-          status,
-          startedAt: step?.startedAt ?? null,
-          finishedAt: step?.finishedAt ?? null,
-          error: step?.error ?? null,
-        };
-      }),
-      import: imported,
-    },
-    200,
-    noStore,
-  );
-});
-
-/** The first API key, for the one who holds the setup token of the checkout. Shown once. */
-tenantApi.post("/api/tenants/:id/keys", async (c) => {
-  const token = bearerToken(c.req.header("authorization"));
-  if (token === undefined)
-    return problem(c, "token_missing", "This route takes the setupToken that POST /api/checkout answered with.");
-  const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
-  if (credential?.kind !== "setup" || credential.tenantId !== c.req.param("id")) return problem(c, "token_invalid");
-  if (Date.now() >= Number(credential.fields[0])) return problem(c, "token_expired");
-  const request = await readJson(c, KeyRequest);
-  const key = await issueKey(c.env, credential.tenantId, request, { first: true });
-  if (key === undefined)
-    return problem(c, "conflict", "The account is not set up yet, or its first key was made already.");
-  return c.json(key, 201, noStore);
-});
-
-function stepStatus(step: StepRecord): "done" | "running" | "retrying" {
-  if (step.finishedAt !== null) return "done";
-  return step.error === null ? "running" : "retrying";
+export async function removeTenant(
+  c: HttpContext,
+  { query }: { query: z.infer<typeof RemovalQuery> },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  return query.now ? dropNow(c, tenantId) : remove(c, tenantId, "operator");
 }
 
-const noStore = { "cache-control": "no-store" };
+export async function removeOwnTenant(
+  c: HttpContext,
+  { body: { name } }: { body: z.infer<typeof RemovalRequest> },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const tenant = await tenantsStore(c.get("context").control).summary(tenantId);
+  if (tenant?.name !== name) throw new BadRequest("name: must be the account's name, as a confirmation.");
+  return remove(c, tenantId, "tenant");
+}
 
-function pendingSteps() {
-  return provisioningSteps.map(({ name, title }) => ({
-    name,
-    title,
-    status: "pending",
-    startedAt: null,
-    finishedAt: null,
-    error: null,
-  }));
+export async function reactivateTenant(c: HttpContext): Promise<Response> {
+  const context = c.get("context");
+  const tenantId = tenantOf(c);
+  const refused = await context.tenantObject(tenantId).reactivate();
+  const removal = await currentRemoval(context, tenantId);
+  // Asking again is no conflict: the tenant is back.
+  if (refused === undefined || removal.phase === "undone") return c.json(removal);
+  throw new Problem(
+    refused,
+    refused === "conflict" ? "It is too late: the account's data is being deleted." : undefined,
+  );
+}
+
+export async function showRemoval(c: HttpContext): Promise<Response> {
+  return c.json(await currentRemoval(c.get("context"), tenantOf(c)));
+}
+
+async function remove(c: HttpContext, tenantId: TenantId, askedBy: AskedBy): Promise<Response> {
+  const context = c.get("context");
+  if ((await removalsOf(c.env).open(tenantId, askedBy)) === undefined) return showRemoval(c);
+  const { delivered } = await notifyObject(context, tenantId);
+  await startRemoval(context, tenantId);
+  return c.json({ ...(await currentRemoval(context, tenantId)), delivered }, 202);
+}
+
+async function dropNow(c: HttpContext, tenantId: TenantId): Promise<Response> {
+  const context = c.get("context");
+  const removals = removalsOf(c.env);
+  if (await removals.endGrace(tenantId)) {
+    await removals.beginDropping(1, tenantId);
+    await startRemoval(context, tenantId);
+  }
+  const removal = await removals.newest(tenantId);
+  const phase = removal === undefined ? undefined : phaseOf(removal.step);
+  if (removal === undefined || (phase !== "dropping" && phase !== "done"))
+    throw new Problem(
+      "conflict",
+      "Only a tenant that is leaving can be dropped, and only after Stripe has confirmed its last usage.",
+    );
+  return c.json(removalAnswer(removal), 202);
+}
+
+/** When the start fails, the sweep starts the Workflow. */
+async function startRemoval(context: Context, tenantId: TenantId): Promise<void> {
+  try {
+    await context.start({ kind: "removal", tenantId });
+  } catch (error) {
+    log("warn", "removal_not_started", { tenantId, error: describeError(error) });
+  }
+}
+
+/** Throws `not_found` for a tenant that was never asked to leave. */
+async function currentRemoval(context: Context, tenantId: TenantId) {
+  const removal = await removalsOf(context.env).newest(tenantId);
+  if (removal === undefined) throw new Problem("not_found", "There is no such tenant, or it is not leaving.");
+  return removalAnswer(removal);
+}
+
+function removalAnswer(removal: Removal) {
+  const { tenantId, askedBy, step, leavingUntil, waitsFor, error, archive, askedAt, finishedAt, deletedAt } = removal;
+  const phase = phaseOf(step);
+  return { tenantId, phase, step, askedBy, leavingUntil, waitsFor, error, archive, askedAt, finishedAt, deletedAt };
 }

@@ -8,9 +8,11 @@ import { callCanary } from "./canary.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
+import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError, errorCode, errors } from "../core/errors.ts";
+import { linksStore } from "../identity/links-store.ts";
 import { linkingIssuers } from "../identity/issuers.ts";
 import type { ProvisioningStep } from "./provisioning-steps.ts";
 import { TenantId } from "../core/tenant.ts";
@@ -38,6 +40,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const { attempt } = event.payload;
     const tenantId = TenantId.parse(event.payload.tenantId);
     const tenants = tenantsOf(env);
+    const links = linksStore(connectControl(env));
 
     /** Runs a step and records what came of it. False: it is not done yet, and is to be looked at again. */
     const recorded = (name: ProvisioningStep, work: () => Promise<boolean | void>, look = 1): Promise<boolean> =>
@@ -76,7 +79,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
           const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
           await tenants.setCustomer(tenantId, await stripe.customers.create(tenant, attempt));
         }
-        await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => tenants.link(issuer, tenantId, tenantId)));
+        await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
         await env.TENANT.getByName(tenantId).refresh();
       });
 

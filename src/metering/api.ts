@@ -1,57 +1,98 @@
-// What a tenant used, down to the single call, so that it can add its invoice up itself: the same for the operator and,
-// with a key of its administrator, for the tenant. Sums come with the reports behind them, a report with its calls.
-import { type Context, Hono } from "hono";
+// Routes for a tenant's usage and for dead letters. Usage goes down to the single call, so that a tenant can check its
+// invoice: sums come with the meter reports behind them, and a report with its calls. A dead letter is a message of the
+// usage queue that could not be stored. Sending it again is harmless: the ledger takes each row once.
 import * as z from "zod";
 import { type Page, receiptsOf } from "./receipts-store.ts";
 import { DAY_MS, type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { BadRequest, type HttpEnv, problem, readQuery, tenantOf } from "../http.ts";
-import { administeredTenant } from "../identity/require-admin.ts";
+import { BadRequest, Flag, type HttpContext, PageQuery, Problem, noStore, tenantOf } from "../http.ts";
+import { bodyOfText } from "./dead-letter.ts";
+import { deadLettersOf } from "./dead-letters-store.ts";
 
-/** Items of a page: 1,000 calls are some 150 KB of JSON. */
+/** Items of a page of usage: 1,000 calls are some 150 KB of JSON. */
 const MAX_PAGE = 1_000;
-/** A quarter: as much as one statement sums in the time that a control database may take. */
+/** A quarter: one statement sums it well within the time limit of the control database. */
 const MAX_DAYS = 92;
 
 /** The characters of ids and instants. */
-const Name = z.string().regex(/^[\w.:-]+$/, "is none that was given out");
+const Name = z.string().regex(/^[\w.:-]+$/, "is not an id of this API");
 
-const UsageQuery = z.strictObject({
+export const UsageQuery = z.strictObject({
   period: z
     .string()
     .regex(/^20\d{2}-(0[1-9]|1[0-2])$/, "must be a month such as 2026-11")
     .optional(),
-  /** Days, both of them in the period. */
+  /** Days in UTC, both included. */
   from: z.iso.date().optional(),
   to: z.iso.date().optional(),
-  /** The id of a report or a carry-forward, or `unreported`: its calls are listed. */
+  /** The id of a report or a carry-forward, or `unreported`. The answer lists its calls. */
   report: Name.max(100).optional(),
-  /** The `next` of the page before. */
+  /** The `next` of the previous page. */
   after: Name.max(64).optional(),
   limit: z.coerce.number().int().min(1).max(MAX_PAGE).default(MAX_PAGE),
 });
 type UsageQuery = z.infer<typeof UsageQuery>;
 
-export const usageApi = new Hono<HttpEnv>();
-export const ownUsageApi = new Hono<HttpEnv>();
+/** Dead letters of a page. Each may be as large as a message of the queue, 128 KB. */
+const DEAD_LETTERS = 100;
 
-usageApi.get("/:id/usage", (c) => answerUsage(c, tenantOf(c)));
-ownUsageApi.get("/:id/usage", async (c) => answerUsage(c, await administeredTenant(c)));
+const Named = z.strictObject({ ids: z.array(z.string().min(1).max(200)).min(1).max(DEAD_LETTERS) });
+export const ReplayRequest = z.union([Named, z.strictObject({ all: z.literal(true) })]);
+export const DismissRequest = Named;
+/** `?all=true` also lists the letters that were replayed or dismissed. */
+export const DeadLettersQuery = PageQuery.extend({ all: Flag });
 
-async function answerUsage(c: Context<HttpEnv>, tenantId: TenantId): Promise<Response> {
-  const query = readQuery(c, UsageQuery);
+export async function showUsage(c: HttpContext, { query }: { query: UsageQuery }): Promise<Response> {
+  const tenantId = tenantOf(c);
   const page = { after: query.after ?? null, limit: query.limit };
   const found =
     query.report === undefined
       ? await usageOf(c.env, tenantId, periodOf(query), page)
       : await callsOf(c.env, tenantId, query.report, page, query);
-  if (found === undefined) return problem(c, "not_found", "There is no such tenant, or it has no such report.");
-  return c.json({ tenantId, ...found }, 200, { "cache-control": "no-store" });
+  if (found === undefined) throw new Problem("not_found", "There is no such tenant, or it has no such report.");
+  return c.json({ tenantId, ...found }, 200, noStore);
+}
+
+/** Dead letters, the oldest first. */
+export async function listDeadLetters(
+  c: HttpContext,
+  { query }: { query: z.infer<typeof DeadLettersQuery> },
+): Promise<Response> {
+  const letters = await deadLettersOf(c.env).list(DEAD_LETTERS, query);
+  const deadLetters = letters.map(({ body, ...letter }) => ({ ...letter, body: bodyOfText(body) }));
+  return c.json({ deadLetters, next: letters.length === DEAD_LETTERS ? letters.at(-1)?.id : null });
+}
+
+/** Sends letters to the queue again: the named ones, or a page of all that wait. `left`: how many still wait. */
+export async function replayDeadLetters(
+  c: HttpContext,
+  { body: request }: { body: z.infer<typeof ReplayRequest> },
+): Promise<Response> {
+  const store = deadLettersOf(c.env);
+  const letters =
+    "ids" in request ? await store.byId(request.ids) : await store.list(DEAD_LETTERS, { after: "", all: false });
+  const replayed: string[] = [];
+  // One message at a time, because each may have the queue's largest size. Recorded after the send: a crash in between
+  // sends the message twice, which is harmless.
+  for (const { id, body } of letters) {
+    await c.env.USAGE.send(bodyOfText(body));
+    await store.replayed([id]);
+    replayed.push(id);
+  }
+  return c.json({ replayed, left: await store.waiting() });
+}
+
+/** Marks letters that can never be stored. They stay on record and no longer count as waiting. */
+export async function dismissDeadLetters(
+  c: HttpContext,
+  { body: { ids } }: { body: z.infer<typeof DismissRequest> },
+): Promise<Response> {
+  return c.json({ dismissed: await deadLettersOf(c.env).dismissed(ids) });
 }
 
 async function usageOf(env: Env, tenantId: TenantId, period: Period, page: Page) {
   if (page.after !== null && !z.iso.datetime().safeParse(page.after).success)
-    throw new BadRequest("after: must be the `next` of the page before");
+    throw new BadRequest("after: must be the `next` of the previous page");
   const found = await receiptsOf(env).usage(tenantId, period, page);
   if (found === undefined) return undefined;
   const { cells, reports, carryForwards } = found;
@@ -80,13 +121,13 @@ async function callsOf(env: Env, tenantId: TenantId, report: string, page: Page,
   return { ...found, next: found.calls.length === page.limit ? (found.calls.at(-1)?.id ?? null) : null };
 }
 
-/** What was asked for; without anything, the present month. */
+/** The period that the query names. Without one, the current month. */
 function periodOf({ period, from, to }: UsageQuery): Period {
   if (from === undefined && to === undefined) return monthOf(period ?? dayOf(Date.now()).slice(0, 7));
   if (from === undefined || to === undefined || period !== undefined)
-    throw new BadRequest("Ask for a `period`, or for the days `from` and `to`.");
+    throw new BadRequest("Name a `period`, or both `from` and `to`.");
   const days = daysFrom(from, to);
   const count = (days.endMs - days.startMs) / DAY_MS;
-  if (count < 1 || count > MAX_DAYS) throw new BadRequest(`to: must be at most ${MAX_DAYS} days from \`from\` on`);
+  if (count < 1 || count > MAX_DAYS) throw new BadRequest(`to: must be at most ${MAX_DAYS} days after \`from\``);
   return days;
 }

@@ -1,41 +1,52 @@
-// The operator's routes for moves of tenants: start, look, confirm, undo.
-import { Hono } from "hono";
+// The operator's routes for moves of tenants: start, list, confirm, undo. A Workflow does the steps of a move.
 import * as z from "zod";
-import { movesOf } from "./moves-store.ts";
-import { mayBe } from "./move.ts";
 import { strategies } from "../core/plans.ts";
-import { type HttpEnv, problem, readJson, tenantOf } from "../http.ts";
+import { type HttpContext, Problem, tenantOf } from "../http.ts";
+import { mayBe } from "./move.ts";
+import { movesOf } from "./moves-store.ts";
 
-const MoveRequest = z.strictObject({
+export const MoveRequest = z.strictObject({
   strategy: z.enum(strategies),
-  /** A certain shard of that strategy; otherwise any that has room. */
+  /** A certain shard of that strategy. Without it, any shard that has room. */
   shard: z.string().min(1).max(60).optional(),
 });
 
-export const moveApi = new Hono<HttpEnv>();
-
-moveApi.post("/:id/move", async (c) => {
+export async function startMove(
+  c: HttpContext,
+  { body: { strategy, shard } }: { body: z.infer<typeof MoveRequest> },
+): Promise<Response> {
   const tenantId = tenantOf(c);
-  const { strategy, shard = null } = await readJson(c, MoveRequest);
-  const move = await movesOf(c.env).open(tenantId, { strategy, shardId: shard });
-  if (move === undefined) return problem(c, "not_found", "There is no such tenant, or it is not set up yet.");
-  if (move.strategy !== strategy || (shard !== null && move.to !== null && move.to.shardId !== shard)) {
-    return problem(c, "conflict", `A move to ${move.strategy} is ${move.state}: confirm it or undo it first.`);
-  }
-  await c.env.TENANT.getByName(tenantId).startMove();
-  return c.json({ moves: await movesOf(c.env).history(tenantId) }, 202);
-});
+  const move = await movesOf(c.env).open(tenantId, { strategy, shardId: shard ?? null });
+  if (move === undefined) throw new Problem("not_found", "There is no such tenant, or it is not set up yet.");
+  if (move.strategy !== strategy || (shard !== undefined && move.to !== null && move.to.shardId !== shard))
+    throw new Problem("conflict", `A move to ${move.strategy} is ${move.state}. Confirm or undo it first.`);
+  await c.get("context").start({ kind: "move", tenantId });
+  return moves(c, 202);
+}
 
-moveApi.get("/:id/move", async (c) => c.json({ moves: await movesOf(c.env).history(tenantOf(c)) }));
+export function listMoves(c: HttpContext): Promise<Response> {
+  return moves(c, 200);
+}
 
-moveApi.post("/:id/move/:action{confirm|undo}", async (c) => {
+export function confirmMove(c: HttpContext): Promise<Response> {
+  return endMove(c, "confirm");
+}
+
+export function undoMove(c: HttpContext): Promise<Response> {
+  return endMove(c, "undo");
+}
+
+async function endMove(c: HttpContext, action: "confirm" | "undo"): Promise<Response> {
   const tenantId = tenantOf(c);
-  const action = c.req.param("action") === "confirm" ? "confirm" : "undo";
+  const context = c.get("context");
   const move = await movesOf(c.env).live(tenantId);
-  if (move === undefined) return problem(c, "not_found", "There is no move that could be confirmed or undone.");
-  if (!mayBe(action, move.state)) return problem(c, "conflict", `The move is ${move.state}.`);
-  const object = c.env.TENANT.getByName(tenantId);
-  const { done } = await object.moveOn(action);
-  if (!done) await object.startMove();
-  return c.json({ moves: await movesOf(c.env).history(tenantId) }, done ? 200 : 202);
-});
+  if (move === undefined) throw new Problem("not_found", "The tenant has no move to confirm or undo.");
+  if (!mayBe(action, move.state)) throw new Problem("conflict", `The move is ${move.state}.`);
+  const { done } = await context.tenantObject(tenantId).moveOn(action);
+  if (!done) await context.start({ kind: "move", tenantId });
+  return moves(c, done ? 200 : 202);
+}
+
+async function moves(c: HttpContext, status: 200 | 202): Promise<Response> {
+  return c.json({ moves: await movesOf(c.env).history(tenantOf(c)) }, status);
+}

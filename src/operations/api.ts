@@ -1,14 +1,31 @@
-// The operator's view of metering and billing: every figure with its level and what to do about it.
-import { Hono } from "hono";
-import { controlAlarms } from "./alarms-store.ts";
-import { controlUsage } from "../control/ledger-store.ts";
+// The operator's view of the whole deployment: the indicators of metering and reporting, the errors of Stripe's meter, and
+// questions about all tenants.
+import * as z from "zod";
 import { connectControl } from "../adapters/neon.ts";
+import { controlUsage } from "../control/ledger-store.ts";
+import { sha256Hex } from "../core/credentials.ts";
+import { strategies } from "../core/plans.ts";
+import { type HttpContext, noStore } from "../http.ts";
+import { log } from "../log.ts";
+import { meterErrorsOf } from "../reports/meter-errors-store.ts";
+import { controlAlarms } from "./alarms-store.ts";
+import { askAllTenants } from "./analytics.ts";
 import { alarmLevels, readIndicators } from "./indicators.ts";
-import type { HttpEnv } from "../http.ts";
 
-export const billingApi = new Hono<HttpEnv>();
+export const Question = z.strictObject({
+  sql: z
+    .string()
+    .max(100_000)
+    .regex(/^\s*(?:select|with|values|table)\b/i, "one SELECT, without a comment before it"),
+  /** Only the shards of this strategy answer. Without it, all shards do. */
+  strategy: z.enum(strategies).optional(),
+});
 
-billingApi.get("/", async (c) => {
+/** Days of meter errors in the answer. Stripe keeps events for as long. */
+const METER_ERROR_DAYS = 30;
+
+/** Each indicator with its level and what to do about it. */
+export async function showIndicators(c: HttpContext): Promise<Response> {
   const now = Date.now();
   const control = connectControl(c.env);
   const readings = readIndicators(await controlUsage(control).pipeline(now));
@@ -29,4 +46,41 @@ billingApi.get("/", async (c) => {
       };
     }),
   });
-});
+}
+
+/** What Stripe's meter refused after it had accepted it, by day. */
+export async function listMeterErrors(c: HttpContext): Promise<Response> {
+  return c.json({ days: await meterErrorsOf(c.env).byDay(METER_ERROR_DAYS) });
+}
+
+/** Runs one SELECT on every shard. The log records that a question was asked, never its text or its rows. */
+export async function askQuestion(c: HttpContext, { body }: { body: z.infer<typeof Question> }): Promise<Response> {
+  const { sql, strategy = null } = body;
+  const startedAtMs = Date.now();
+  const asked = {
+    requestId: c.get("requestId"),
+    by: "operator",
+    sqlSha256: await sha256Hex(sql),
+    strategy,
+  };
+  // Two lines: a question that dies before its answer is in the log as well.
+  log("info", "analytics_asked", asked);
+  const { rows, shards, truncated, sizeBytes } = await askAllTenants(c.get("context"), sql, strategy);
+  log("info", "analytics_answered", {
+    ...asked,
+    rows: rows.length,
+    sizeBytes,
+    truncated,
+    shards: shards.length,
+    failed: shards.filter(({ error }) => error !== undefined).length,
+    tookMs: Date.now() - startedAtMs,
+  });
+  // The rows are JSON text already, and a parser would round their large numbers.
+  const lines = rows.map(
+    ({ shard, tenant, json }) => `{"shard":${JSON.stringify(shard)},"tenant":${JSON.stringify(tenant)},"row":${json}}`,
+  );
+  return c.body(`{"rows":[${lines.join(",\n")}],"truncated":${truncated},"shards":${JSON.stringify(shards)}}`, 200, {
+    "content-type": "application/json",
+    ...noStore,
+  });
+}

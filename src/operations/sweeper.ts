@@ -4,7 +4,7 @@
 import { controlInbox } from "../subscriptions/inbox-store.ts";
 import { controlMoves } from "../moves/moves-store.ts";
 import { controlOpenCalls } from "../calls/fallback-calls-store.ts";
-import { controlTenants } from "../control/tenants-store.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { controlUsage } from "../control/ledger-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
@@ -35,7 +35,7 @@ const LOOK_BACK_SECONDS = 3 * 86_400;
 
 export async function sweep(env: Env, nowMs: number): Promise<void> {
   const db = connectControl(env);
-  const tenants = controlTenants(db);
+  const tenants = tenantsStore(db);
   const inbox = controlInbox(db);
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
 

@@ -1,134 +1,202 @@
-// Changes of plan: the operator's, to anything, and the tenant's own, between the plans that Stripe sells. Most are done
-// when they are answered (200); one that must wait for usage or for Stripe is answered with what it waits for (202), and
-// can be taken back until it has taken effect. And the tenant's way to its invoices.
-import { type Context, Hono } from "hono";
+// Routes of a buyer and of a tenant's account: plans, checkout, the status of provisioning, plan changes and Stripe's
+// portal. A plan change is usually done when it is answered (200). One that waits for usage or for Stripe is answered with
+// what it waits for (202), and can be cancelled until it has taken effect.
 import * as z from "zod";
-import { type PlanChange, billingOf } from "./subscriptions-store.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
-import { connectStripe } from "../adapters/stripe.ts";
+import { newestImport } from "../backups/api.ts";
+import { TenantRequest } from "../control/new-tenant.ts";
+import { type StepRecord, tenantsStore } from "../control/tenants-store.ts";
 import { AppError } from "../core/errors.ts";
-import { proposedMove } from "../moves/move.ts";
 import { Limits, plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { provisioningSteps } from "../lifecycle/provisioning-steps.ts";
 import { describeError, log } from "../log.ts";
-import { soldPlans } from "./checkout.ts";
-import { TenantRequest } from "../control/new-tenant.ts";
-import { type HttpEnv, problem, readJson, tenantOf } from "../http.ts";
-import { administeredTenant } from "../identity/require-admin.ts";
+import { proposedMove } from "../moves/move.ts";
+import { type OfferRequest, openCheckout, soldPlans } from "./checkout.ts";
+import { checkoutsStore } from "./checkouts-store.ts";
+import { type PlanChange, billingOf } from "./subscriptions-store.ts";
 
-const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
-const OwnPlanRequest = z.strictObject({ plan: z.enum(soldPlans) });
-const PortalRequest = z.strictObject({ returnUrl: z.url().optional() });
+export const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
+export const OwnPlanRequest = z.strictObject({ plan: z.enum(soldPlans) });
+export const PortalRequest = z.strictObject({ returnUrl: z.url().optional() });
 
 type Wanted = Parameters<ReturnType<typeof billingOf>["openChange"]>[1];
 
-/** Below `/admin/api/tenants`. */
-export const planApi = new Hono<HttpEnv>();
+/** The plans that a buyer can choose from. */
+export function listPlans(c: HttpContext): Response {
+  return c.json({
+    plans: soldPlans.map((name) => {
+      const { amountCents, unitAmountCents, includedUnits, limits } = plans[name];
+      return { name, amountCents, currency: "usd", interval: "month", unitAmountCents, includedUnits, limits };
+    }),
+  });
+}
 
-planApi.post("/:id/plan", async (c) => {
-  const request = await readJson(c, PlanRequest);
+/** A buyer's order, or an offer by the operator, which may have a trial. */
+export async function createCheckout(
+  c: HttpContext,
+  { body }: { body: z.infer<typeof OfferRequest> },
+): Promise<Response> {
+  return c.json(await openCheckout(c.get("context"), c.get("requestId"), body), 201);
+}
+
+/** Progress of provisioning, for the page after checkout to poll. Public: it shows no secret and no data of the tenant. */
+export async function showStatus(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  const tenants = tenantsStore(context.control);
+  const [tenant, provisioning, imported] = await Promise.all([
+    tenants.summary(tenantId),
+    tenants.provisioning(tenantId),
+    newestImport(context, tenantId),
+  ]);
+  if (tenant === undefined) {
+    const order = await checkoutsStore(context.control).find(tenantId);
+    if (order === undefined) throw noSuchTenant();
+    return c.json({ tenantId, state: "awaiting_payment", plan: order.plan, steps: stepsAfter([]) }, 200, noStore);
+  }
+  return c.json(
+    {
+      tenantId,
+      state: tenant.state,
+      plan: tenant.plan,
+      createdAt: tenant.createdAt,
+      provisionedAt: tenant.provisionedAt,
+      attempts: provisioning.attempts,
+      error: provisioning.error,
+      mcpUrl: `${c.env.PUBLIC_URL}/mcp`,
+      steps: stepsAfter(provisioning.steps),
+      import: imported,
+    },
+    200,
+    noStore,
+  );
+}
+
+/** All steps of provisioning, with what the recorded ones came to. */
+function stepsAfter(records: readonly StepRecord[]) {
+  const recorded = new Map(records.map((record) => [record.step, record]));
+  return provisioningSteps.map(({ name, title }) => {
+    const record = recorded.get(name);
+    return {
+      name,
+      title,
+      status: record === undefined ? "pending" : stepStatus(record),
+      startedAt: record?.startedAt ?? null,
+      finishedAt: record?.finishedAt ?? null,
+      error: record?.error ?? null,
+    };
+  });
+}
+
+function stepStatus({ finishedAt, error }: StepRecord): "done" | "running" | "retrying" {
+  if (finishedAt !== null) return "done";
+  return error === null ? "running" : "retrying";
+}
+
+/** The operator changes a tenant's plan to any plan, with any limits. */
+export async function changePlan(
+  c: HttpContext,
+  { body: request }: { body: z.infer<typeof PlanRequest> },
+): Promise<Response> {
   const { name: plan, strategy, limits } = plans[request.plan];
-  return change(c, tenantOf(c), {
+  return change(c, {
     plan,
     strategy: request.strategy ?? strategy,
     limits: Limits.parse({ ...limits, ...request.limits }),
     requestedBy: "operator",
   });
-});
-
-planApi.get("/:id/plan", async (c) => c.json({ changes: await billingOf(c.env).changes(tenantOf(c)) }));
-
-planApi.delete("/:id/plan", (c) => cancel(c, tenantOf(c)));
-
-/** Below `/api/tenants`. */
-export const accountApi = new Hono<HttpEnv>();
-
-accountApi.post("/:id/plan", async (c) => {
-  const tenantId = await administeredTenant(c);
-  const request = await readJson(c, OwnPlanRequest);
-  const billing = await billingOf(c.env).read(tenantId);
-  if (billing === undefined) return problem(c, "not_found");
-  if (billing.subscriptionId === null)
-    return problem(c, "conflict", "The account has no subscription that could change: ask its operator.");
-  const { name: plan, strategy, limits } = plans[request.plan];
-  // With its present plan a tenant keeps the numbers that it was sold.
-  const waiting = await billingOf(c.env).waitingChange(tenantId);
-  if (billing.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
-  return change(c, tenantId, { plan, strategy, limits, requestedBy: "tenant" });
-});
-
-accountApi.get("/:id/plan", async (c) => {
-  const tenantId = await administeredTenant(c);
-  const [billing, changes] = await Promise.all([billingOf(c.env).read(tenantId), billingOf(c.env).changes(tenantId)]);
-  return c.json({ tenantId, plan: billing?.plan, change: changes[0] ?? null });
-});
-
-accountApi.delete("/:id/plan", async (c) => cancel(c, await administeredTenant(c)));
-
-/** Where the customer sees its invoices, pays what is open, and cancels; also while it is not served. */
-accountApi.post("/:id/portal", async (c) => {
-  const tenantId = await administeredTenant(c);
-  const { returnUrl = `${c.env.PUBLIC_URL}/plans` } = await readJson(c, PortalRequest);
-  const billing = await billingOf(c.env).read(tenantId);
-  if (billing === undefined || billing.customerId === null)
-    return problem(c, "conflict", "The account has no customer at Stripe.");
-  try {
-    return c.json(
-      {
-        url: await connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE).customers.portal(
-          billing.customerId,
-          returnUrl,
-        ),
-      },
-      201,
-      noStore,
-    );
-  } catch (error) {
-    log("error", "portal_failed", { tenantId, error: describeError(error) });
-    throw new AppError("billing_unavailable", "No portal session could be made", { cause: error });
-  }
-});
-
-async function change(c: Context<HttpEnv>, tenantId: TenantId, wanted: Wanted): Promise<Response> {
-  const billing = billingOf(c.env);
-  const now = await billing.read(tenantId);
-  if (now === undefined || now.state === "gone") return problem(c, "not_found", "There is no such tenant.");
-  if (now.endedAtMs !== null && plans[wanted.plan].amountCents !== null)
-    return problem(c, "conflict", "The subscription has ended: a new one is needed before its plan can change.");
-  const opened = await billing.openChange(tenantId, wanted);
-  if (opened === undefined) return problem(c, "not_found", "There is no such tenant.");
-  if (!(await billing.asks(opened.id, wanted)))
-    return problem(c, "conflict", `Another change, to ${opened.plan}, waits: take it back first.`);
-  try {
-    await c.env.TENANT.getByName(tenantId).planOn("advanceForAMoment");
-  } catch (error) {
-    // It is kept: the sweep goes on with it.
-    log("error", "plan_change_left_to_sweep", { tenantId, error: describeError(error) });
-  }
-  return answer(c, tenantId, opened.id, wanted.requestedBy === "operator");
 }
 
-async function cancel(c: Context<HttpEnv>, tenantId: TenantId): Promise<Response> {
+export async function listPlanChanges(c: HttpContext): Promise<Response> {
+  return c.json({ changes: await billingOf(c.env).changes(tenantOf(c)) });
+}
+
+/** The tenant's admin changes the plan to another one that Stripe sells. */
+export async function changeOwnPlan(
+  c: HttpContext,
+  { body: request }: { body: z.infer<typeof OwnPlanRequest> },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const billing = await billingOf(c.env).read(tenantId);
+  if (billing === undefined) throw noSuchTenant();
+  if (billing.subscriptionId === null)
+    throw new Problem("conflict", "The account has no subscription to change. Ask its operator.");
+  const { name: plan, strategy, limits } = plans[request.plan];
+  // A tenant that names its current plan keeps the numbers that it was sold.
   const waiting = await billingOf(c.env).waitingChange(tenantId);
-  if (waiting === undefined) return problem(c, "not_found", "No change of plan waits.");
-  const { done } = await c.env.TENANT.getByName(tenantId).planOn("cancel");
-  if (!done) return problem(c, "conflict", "The change has taken effect.");
+  if (billing.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
+  return change(c, { plan, strategy, limits, requestedBy: "tenant" });
+}
+
+export async function showOwnPlan(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const [billing, changes] = await Promise.all([billingOf(c.env).read(tenantId), billingOf(c.env).changes(tenantId)]);
+  return c.json({ tenantId, plan: billing?.plan, change: changes[0] ?? null });
+}
+
+export async function cancelPlanChange(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const waiting = await billingOf(c.env).waitingChange(tenantId);
+  if (waiting === undefined) throw new Problem("not_found", "No plan change is waiting.");
+  const { done } = await c.get("context").tenantObject(tenantId).planOn("cancel");
+  if (!done) throw new Problem("conflict", "The plan change has taken effect.");
   return c.json({ change: { ...waiting, state: "cancelled", waitsFor: null } satisfies PlanChange });
 }
 
-async function answer(
-  c: Context<HttpEnv>,
-  tenantId: TenantId,
-  changeId: number,
-  isOperator: boolean,
+/** A session of Stripe's portal: invoices, payment, cancellation. It also works while the tenant is not served. */
+export async function openPortal(
+  c: HttpContext,
+  { body: { returnUrl = `${c.env.PUBLIC_URL}/plans` } }: { body: z.infer<typeof PortalRequest> },
 ): Promise<Response> {
-  const [tenant, changes] = await Promise.all([tenantsOf(c.env).summary(tenantId), billingOf(c.env).changes(tenantId)]);
-  const made = changes.find(({ id }) => id === changeId);
-  if (tenant === undefined || made === undefined) return problem(c, "not_found", "There is no such tenant.");
-  const isDone = made.state === "done";
-  const delivered = isDone && tenant.deliveredVersion >= tenant.version;
-  if (!isOperator) return c.json({ tenantId, plan: tenant.plan, delivered, change: made }, isDone ? 200 : 202);
-  return c.json({ ...tenant, proposedMove: proposedMove(tenant), delivered, change: made }, isDone ? 200 : 202);
+  const tenantId = tenantOf(c);
+  const billing = await billingOf(c.env).read(tenantId);
+  if (billing === undefined || billing.customerId === null)
+    throw new Problem("conflict", "The account has no customer at Stripe.");
+  try {
+    const url = await c.get("context").stripe.customers.portal(billing.customerId, returnUrl);
+    return c.json({ url }, 201, noStore);
+  } catch (error) {
+    log("error", "portal_failed", { tenantId, error: describeError(error) });
+    throw new AppError("billing_unavailable", "No portal session could be created", { cause: error });
+  }
 }
 
-const noStore = { "cache-control": "no-store" };
+async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const billing = billingOf(c.env);
+  const now = await billing.read(tenantId);
+  if (now === undefined || now.state === "gone") throw noSuchTenant();
+  if (now.endedAtMs !== null && plans[wanted.plan].amountCents !== null)
+    throw new Problem("conflict", "The subscription has ended. Buy a new one before you change the plan.");
+  const opened = await billing.openChange(tenantId, wanted);
+  if (opened === undefined) throw noSuchTenant();
+  if (!(await billing.asks(opened.id, wanted)))
+    throw new Problem("conflict", `Another change, to ${opened.plan}, is waiting. Cancel it first.`);
+  try {
+    await c.get("context").tenantObject(tenantId).planOn("advanceForAMoment");
+  } catch (error) {
+    // The change is stored, so the sweep resumes it.
+    log("error", "plan_change_left_to_sweep", { tenantId, error: describeError(error) });
+  }
+  return answerChange(c, tenantId, opened.id, wanted.requestedBy);
+}
+
+async function answerChange(
+  c: HttpContext,
+  tenantId: TenantId,
+  changeId: number,
+  requestedBy: Wanted["requestedBy"],
+): Promise<Response> {
+  const [tenant, changes] = await Promise.all([
+    tenantsStore(c.get("context").control).summary(tenantId),
+    billingOf(c.env).changes(tenantId),
+  ]);
+  const made = changes.find(({ id }) => id === changeId);
+  if (tenant === undefined || made === undefined) throw noSuchTenant();
+  const isDone = made.state === "done";
+  const delivered = isDone && tenant.deliveredVersion >= tenant.version;
+  const status = isDone ? 200 : 202;
+  if (requestedBy === "tenant") return c.json({ tenantId, plan: tenant.plan, delivered, change: made }, status);
+  return c.json({ ...tenant, proposedMove: proposedMove(tenant), delivered, change: made }, status);
+}

@@ -4,6 +4,7 @@
 import { billingOf } from "./subscriptions-store.ts";
 import { type PendingEvent, controlInbox } from "./inbox-store.ts";
 import { openRemoval } from "../lifecycle/removals-store.ts";
+import { checkoutsStore } from "./checkouts-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
@@ -77,7 +78,7 @@ async function completeCheckout(
 ): Promise<string> {
   const tenants = tenantsOf(env);
   const [order, paid] = await Promise.all([
-    tenants.checkout(tenantId),
+    checkoutsStore(connectControl(env)).find(tenantId),
     connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).checkout.paid(sessionId),
   ]);
   if (order === undefined) return "not_ordered";

@@ -1,11 +1,11 @@
 // An order: kept first, then a Checkout session to pay it, and a token that makes the account's first key once it is paid.
 import * as z from "zod";
-import { tenantsOf } from "../control/tenants-store.ts";
-import { connectStripe } from "../adapters/stripe.ts";
+import type { Context } from "../control/context.ts";
 import { cycleAnchorMs } from "./subscription.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
+import { checkoutsStore } from "./checkouts-store.ts";
 import { DisplayName, TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 
@@ -30,20 +30,21 @@ export const OfferRequest = CheckoutRequest.extend({ trialDays: z.int().min(2).m
 
 /** Opens an order for whoever has the answer. Throws `billing_unavailable`. */
 export async function openCheckout(
-  env: Env,
+  context: Context,
   requestId: string,
   order: z.infer<typeof OfferRequest>,
 ): Promise<{ tenantId: TenantId; checkoutUrl: string; statusUrl: string; setupToken: string }> {
+  const { env } = context;
   const tenantId = newTenantId();
   const email = order.email ?? null;
   // Kept first: a payment for a tenant that nobody knows could not be applied.
-  await tenantsOf(env).insertCheckout({ tenantId, name: order.name, email, plan: order.plan });
+  await checkoutsStore(context.control).insert(tenantId, { name: order.name, email, plan: order.plan });
   const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
   const nowMs = Date.now();
   const trialDays = order.trialDays ?? 0;
   let session;
   try {
-    session = await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).checkout.create({
+    session = await context.stripe.checkout.create({
       tenantId,
       plan: order.plan,
       email,

@@ -1,35 +1,34 @@
-// Stripe's webhooks: signature over the raw body, then the inbox, then 200. What the event changes happens afterwards;
-// a crash in between is swept up, because the event is durable by then (DESIGN.md I4). Events of Stripe's second kind come
-// to an address of their own, because their destination has a secret of its own.
-import { type Context, Hono } from "hono";
-import { controlInbox } from "./inbox-store.ts";
-import { connectControl } from "../adapters/neon.ts";
-import { connectStripe } from "../adapters/stripe.ts";
-import { type IncomingEvent, incomingEvent, incomingNotification } from "./stripe-event.ts";
+// Stripe's webhooks: Tollgate verifies the signature over the raw body, stores the event, then answers 200. The event is
+// applied afterwards; after a crash in between, the sweep applies it. Thin events come to an address of their own, because
+// their destination at Stripe has its own secret.
+import type { HttpContext } from "../http.ts";
 import { describeError, log } from "../log.ts";
-import type { HttpEnv } from "../http.ts";
+import { controlInbox } from "./inbox-store.ts";
+import { type IncomingEvent, incomingEvent, incomingNotification } from "./stripe-event.ts";
 
-export const webhook = new Hono<HttpEnv>();
-
-webhook.post("/stripe", async (c) => {
-  const stripe = connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE);
+export async function receiveEvent(c: HttpContext): Promise<Response> {
+  const { stripe } = c.get("context");
   const signature = c.req.header("stripe-signature");
-  return keep(c, incomingEvent(await stripe.events.verify(await c.req.text(), signature, c.env.STRIPE_WEBHOOK_SECRET)));
-});
+  return store(
+    c,
+    incomingEvent(await stripe.events.verify(await c.req.text(), signature, c.env.STRIPE_WEBHOOK_SECRET)),
+  );
+}
 
-webhook.post("/stripe-thin", async (c) => {
-  const stripe = connectStripe(c.env.STRIPE_SECRET_KEY, c.env.STRIPE_API_BASE);
+export async function receiveThinEvent(c: HttpContext): Promise<Response> {
+  const { stripe } = c.get("context");
   const signature = c.req.header("stripe-signature");
   const secret = c.env.STRIPE_THIN_WEBHOOK_SECRET;
-  return keep(c, incomingNotification(await stripe.events.verifyThin(await c.req.text(), signature, secret)));
-});
+  return store(c, incomingNotification(await stripe.events.verifyThin(await c.req.text(), signature, secret)));
+}
 
-async function keep(c: Context<HttpEnv>, event: IncomingEvent): Promise<Response> {
-  // A throw is a 5xx, and Stripe sends the event again.
-  const { fresh, tenantId } = await controlInbox(connectControl(c.env)).keep(event);
+/** Stores the event and applies it after the answer. A throw becomes a 5xx, and Stripe retries the event. */
+async function store(c: HttpContext, event: IncomingEvent): Promise<Response> {
+  const context = c.get("context");
+  const { fresh, tenantId } = await controlInbox(context.control).keep(event);
   if (tenantId === undefined) log("warn", "webhook_without_tenant", { eventId: event.id, type: event.type });
   else if (fresh) {
-    const applied = c.env.TENANT.getByName(tenantId).applyInbox();
+    const applied = context.tenantObject(tenantId).applyInbox();
     c.executionCtx.waitUntil(
       Promise.resolve(applied).catch((error: unknown) =>
         log("warn", "webhook_left_to_sweep", { tenantId, error: describeError(error) }),

@@ -336,7 +336,7 @@ function trusting(env: Env, issuer: string | null): Env {
 
 /** One attempt of a call, as the MCP endpoint makes it after it has identified the caller. */
 async function callObject(request: Request, env: Env): Promise<CallOutcome> {
-  const authentication = await authenticate(request.headers.get("authorization"), env, Date.now());
+  const authentication = await authenticate(request.headers.get("authorization"), createContext(env), Date.now());
   if ("refused" in authentication) throw new Error(authentication.refused);
   const { caller } = authentication;
   const call = { ...(await request.json<Omit<CallRequest, "caller">>()), caller };

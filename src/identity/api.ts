@@ -1,0 +1,45 @@
+// Routes for a tenant's API keys and for the link between an issuer's organisation and a tenant.
+import * as z from "zod";
+import { notifyObject } from "../control/notify-object.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
+import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { keysStore } from "./keys-store.ts";
+import { type KeyRequest, issueKey } from "./keys.ts";
+import { linksStore } from "./links-store.ts";
+
+export const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
+
+/** The tenant's first key, for the buyer. The answer shows it once. */
+export async function createFirstKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
+  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: true });
+  if (key === undefined)
+    throw new Problem("conflict", "The account is not set up yet, or its first key exists already.");
+  return c.json(key, 201, noStore);
+}
+
+/** Another key, for the operator. The answer shows it once. */
+export async function createKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
+  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: false });
+  if (key === undefined) throw new Problem("conflict", "There is no such tenant, or it has too many keys.");
+  return c.json(key, 201, noStore);
+}
+
+export async function revokeKey(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  if (!(await keysStore(context.control).revoke(tenantId, c.req.param("keyId") ?? "")))
+    throw new Problem("not_found", "The tenant has no such key.");
+  return c.json({ revoked: true, ...(await notifyObject(context, tenantId)) });
+}
+
+export async function linkOrganisation(
+  c: HttpContext,
+  { body: { issuer, organisation } }: { body: z.infer<typeof LinkRequest> },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const { control } = c.get("context");
+  if ((await tenantsStore(control).summary(tenantId)) === undefined) throw noSuchTenant();
+  const linked = await linksStore(control).link(issuer, organisation, tenantId);
+  if (linked !== tenantId) throw new Problem("conflict", "This organisation is linked to another tenant.");
+  return c.json({ issuer, organisation, tenantId: linked }, 201);
+}

@@ -1,0 +1,78 @@
+// Who may use a route: one guard for each kind of access in the table of routes. A guard throws the reason of a refusal.
+// Each tenant credential is compared with the tenant that the path or query names, never the other way round.
+import type { MiddlewareHandler } from "hono";
+import { createMiddleware } from "hono/factory";
+import { tenantsStore } from "../control/tenants-store.ts";
+import { bearerToken, secretsEqual, verifyCredential } from "../core/credentials.ts";
+import { AppError } from "../core/errors.ts";
+import { type Access, type HttpContext, type HttpEnv, Problem } from "../http.ts";
+import { log } from "../log.ts";
+import { authenticate } from "./authenticate.ts";
+import { refusedCredential } from "./credential-check.ts";
+import { ADMIN_SCOPE } from "./keys.ts";
+
+const everyone = createMiddleware<HttpEnv>((_c, next) => next());
+
+export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
+  public: everyone,
+  // Their handlers identify the caller: by Stripe's signature over the raw body, and as MCP prescribes.
+  stripe: everyone,
+  mcp: everyone,
+
+  buyer: createMiddleware<HttpEnv>(async (c, next) => {
+    const token = bearer(c, "This route takes the setupToken that POST /api/checkout answered with.");
+    const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
+    if (credential?.kind !== "setup" || credential.tenantId !== c.req.param("tenantId"))
+      throw new AppError("token_invalid");
+    if (Date.now() >= Number(credential.fields[0])) throw new AppError("token_expired");
+    await next();
+  }),
+
+  // The control tables say whether the key is still good. So a revoked key is refused at once, and a tenant whose calls
+  // are refused still reaches its own usage, invoices and export.
+  tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
+    const nowMs = Date.now();
+    const context = c.get("context");
+    const authentication = await authenticate(c.req.header("authorization") ?? null, context, nowMs);
+    if ("refused" in authentication) throw new AppError(authentication.refused);
+    const { caller } = authentication;
+    if (caller.tenantId !== c.req.param("tenantId") || caller.kind !== "key") throw new AppError("token_invalid");
+    if (!caller.scopes.includes(ADMIN_SCOPE)) throw new AppError("scope_missing");
+    const tenant = await tenantsStore(context.control).config(caller.tenantId);
+    const refused = tenant === undefined ? "tenant_unknown" : refusedCredential(tenant, caller, nowMs);
+    if (refused !== undefined) throw new AppError(refused);
+    c.set("caller", caller);
+    await next();
+  }),
+
+  operator: createMiddleware<HttpEnv>(async (c, next) => {
+    const token = bearer(c, "The operator API takes the operator token.");
+    if (!(await secretsEqual(token, c.env.OPERATOR_TOKEN))) throw new AppError("token_invalid");
+    await next();
+    log("info", "operator_request", {
+      requestId: c.get("requestId"),
+      method: c.req.method,
+      path: c.req.path,
+      status: c.res.status,
+    });
+  }),
+
+  monitor: createMiddleware<HttpEnv>(async (c, next) => {
+    const tenantId = c.req.query("tenant");
+    if (tenantId !== undefined) {
+      const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token");
+      if (token === undefined)
+        throw new Problem("token_missing", "A tenant's health takes that tenant's monitor token.");
+      const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
+      if (credential?.kind !== "monitor" || credential.tenantId !== tenantId) throw new AppError("token_invalid");
+    }
+    await next();
+  }),
+};
+
+/** The request's bearer token. Throws `token_missing` with `detail`. */
+function bearer(c: HttpContext, detail: string): string {
+  const token = bearerToken(c.req.header("authorization"));
+  if (token === undefined) throw new Problem("token_missing", detail);
+  return token;
+}
