@@ -169,18 +169,18 @@ for (const { method, path, access, takesFile, run } of routes) {
   app.on(method, [path], ...limit, guards[access], handler);
 }
 
-// A known path with another method. Only callers who may use the path learn which methods it has.
+// A known path with another method.
 for (const [path, rows] of Map.groupBy(routes, ({ path: each }) => each)) {
   const methods = rows.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]));
   const [first] = rows;
   if (first === undefined || first.method === "ALL") continue;
-  app.all(path, guards[first.access], (c) => {
+  // Only the operator learns which paths the operator API has.
+  app.all(path, guards[first.access === "operator" ? "operator" : "public"], (c) => {
     c.header("allow", methods.join(", "));
     return problemDocument(c, "method_not_allowed");
   });
 }
 
-// Without the operator token, no one learns which paths the operator API has.
 app.all("/admin/api/*", guards.operator, (c) => problemDocument(c, "not_found"));
 
 app.notFound((c) => problemDocument(c, "not_found"));

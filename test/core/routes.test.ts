@@ -1,0 +1,183 @@
+// The table of routes decides who may do what. These tests walk the whole table, so that a new route is covered at once.
+// No system runs: the database and the tenants' objects are out of reach, and a refusal must not need them.
+import { beforeAll, expect, test, vi } from "vitest";
+import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
+import type { TenantId } from "../../src/core/tenant.ts";
+import type { Route } from "../../src/http.ts";
+import type { app as App } from "../../src/routes.ts";
+
+// Classes of the platform, which exist in workerd alone.
+vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
+vi.mock("cloudflare:workflows", () => ({ NonRetryableError: Error }));
+
+const CREDENTIAL_KEY = "the root key of this test";
+const OPERATOR_TOKEN = "operator-token-of-this-test";
+const nowhere = "127.0.0.1:1";
+
+const env = {
+  CREDENTIAL_KEY,
+  OPERATOR_TOKEN,
+  PUBLIC_URL: "http://127.0.0.1:8787",
+  ALLOWED_ORIGINS: "",
+  OIDC_ISSUERS: "[]",
+  CONTROL_DATABASE_URL: `postgres://service:secret@${nowhere}/control`,
+  NEON_FETCH_ENDPOINT: `http://${nowhere}/sql`,
+  STRIPE_API_BASE: `http://${nowhere}`,
+  STRIPE_SECRET_KEY: "sk_test_x",
+  STRIPE_WEBHOOK_SECRET: "whsec_x",
+  STRIPE_THIN_WEBHOOK_SECRET: "whsec_y",
+};
+
+let app: typeof App;
+let routes: readonly Route[];
+beforeAll(async () => {
+  ({ app, routes } = await import("../../src/routes.ts"));
+});
+
+const own = "tenant-own" as TenantId;
+const other = "tenant-other" as TenantId;
+
+const key = (tenantId: TenantId, scopes: string[]): Promise<string> =>
+  mintCredential(CREDENTIAL_KEY, { kind: "key", tenantId, fields: ["id", encodeScopes(scopes), "secret"] });
+const setupToken = (tenantId: TenantId, expiresAtMs = Date.now() + 60_000): Promise<string> =>
+  mintCredential(CREDENTIAL_KEY, { kind: "setup", tenantId, fields: [String(expiresAtMs)] });
+const monitorToken = (tenantId: TenantId): Promise<string> =>
+  mintCredential(CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] });
+
+/** The credential that opens routes of this access for the tenant `own`. */
+function credential(access: Route["access"]): Promise<string> | undefined {
+  switch (access) {
+    case "buyer":
+      return setupToken(own);
+    case "tenant_admin":
+    case "mcp":
+      return key(own, ["tools:read", "tenant:admin"]);
+    case "operator":
+      return Promise.resolve(OPERATOR_TOKEN);
+    case "monitor":
+      return monitorToken(own);
+    case "public":
+    case "stripe":
+      return undefined;
+  }
+}
+
+/** Sends a request to the route with the tenant `own` in its path. */
+async function send({ method, path }: Pick<Route, "method" | "path">, token?: string): Promise<Response> {
+  const filled = path.replace(":tenantId", own).replace(/:\w+/g, "1");
+  const query = path === "/health" ? `?tenant=${own}` : "";
+  const verb = method === "ALL" ? "POST" : method;
+  const request = new Request(`http://127.0.0.1:8787${filled}${query}`, {
+    method: verb,
+    headers: {
+      accept: "application/json, text/event-stream",
+      ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      ...(verb === "POST" ? { "content-type": "application/json" } : {}),
+    },
+    ...(verb === "POST" ? { body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" }) } : {}),
+  });
+  const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
+  return app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+}
+
+const nameOf = ({ method, path }: Route): string => `${method} ${path}`;
+
+test("every route that is not public refuses a caller without a credential", async () => {
+  for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe"))
+    expect((await send(route)).status, nameOf(route)).toBe(401);
+});
+
+test("every route that is not public refuses every credential but its own kind", async () => {
+  const wrong: Record<string, string> = {
+    "a made-up token": "wrong",
+    "a forged key": await mintCredential("another root key", { kind: "key", tenantId: own, fields: ["i", "c", "s"] }),
+    "part of the operator's token": OPERATOR_TOKEN.slice(0, -1),
+  };
+  for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe")) {
+    const tokens = { ...wrong };
+    for (const access of ["buyer", "tenant_admin", "operator", "monitor"] as const) {
+      const isKey = access === "tenant_admin" && route.access === "mcp";
+      const token = await credential(access);
+      if (access !== route.access && !isKey && token !== undefined) tokens[`the credential of a ${access}`] = token;
+    }
+    for (const [what, token] of Object.entries(tokens))
+      expect((await send(route, token)).status, `${nameOf(route)} with ${what}`).toBe(401);
+  }
+});
+
+test("every route of a tenant refuses another tenant's credential", async () => {
+  for (const route of routes) {
+    const token =
+      route.access === "buyer"
+        ? await setupToken(other)
+        : route.access === "tenant_admin"
+          ? await key(other, ["tenant:admin"])
+          : route.access === "monitor"
+            ? await monitorToken(other)
+            : undefined;
+    if (token !== undefined) expect((await send(route, token)).status, nameOf(route)).toBe(401);
+  }
+});
+
+test("a key without the admin scope and a setup token that has expired open nothing", async () => {
+  for (const route of routes) {
+    if (route.access === "tenant_admin")
+      expect((await send(route, await key(own, ["tools:read", "tools:write"]))).status, nameOf(route)).toBe(403);
+    if (route.access === "buyer")
+      expect((await send(route, await setupToken(own, Date.now() - 1))).status, nameOf(route)).toBe(401);
+  }
+});
+
+test("the right credential is not refused: what fails then is the database that is out of reach", async () => {
+  for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe"))
+    expect([401, 403], nameOf(route)).not.toContain((await send(route, await credential(route.access))).status);
+});
+
+test("a webhook without Stripe's signature is refused", async () => {
+  for (const route of routes.filter(({ access }) => access === "stripe")) {
+    const response = await send(route);
+    expect(await response.json(), nameOf(route)).toMatchObject({ code: "signature_invalid" });
+    expect(response.status, nameOf(route)).toBe(400);
+  }
+});
+
+test("the operator's routes are those below /admin/api, and no tenant's route is public without a reason", () => {
+  for (const route of routes)
+    expect(route.access === "operator", nameOf(route)).toBe(route.path.startsWith("/admin/api/"));
+  const open = routes.filter(({ access, path }) => access === "public" && path.includes(":tenantId"));
+  // The page after checkout polls it before the buyer has any key.
+  expect(open.map(nameOf)).toEqual(["GET /api/tenants/:tenantId/status"]);
+});
+
+test("a known path answers 405 to another method and lists those it takes", async () => {
+  const paths = new Map<string, Route[]>();
+  for (const route of routes) paths.set(route.path, [...(paths.get(route.path) ?? []), route]);
+  for (const [path, rows] of paths) {
+    const [first] = rows;
+    if (first === undefined || first.method === "ALL") continue;
+    const request = { method: "PATCH", path } as unknown as Route;
+    const response = await send(request, await credential(first.access));
+    expect(response.status, path).toBe(405);
+    expect(response.headers.get("content-type"), path).toContain("application/problem+json");
+    const allowed = rows.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]));
+    expect(response.headers.get("allow")?.split(", "), path).toEqual(allowed);
+    if (first.access === "operator") expect((await send(request)).status, path).toBe(401);
+  }
+});
+
+test("HEAD answers as GET does, without a body", async () => {
+  for (const path of ["/plans", "/.well-known/oauth-protected-resource"]) {
+    const [get, head] = await Promise.all(["GET", "HEAD"].map((method) => send({ method, path } as unknown as Route)));
+    expect([get?.status, head?.status], path).toEqual([200, 200]);
+    expect(head?.headers.get("content-type"), path).toBe(get?.headers.get("content-type"));
+    expect(await head?.text(), path).toBe("");
+  }
+});
+
+test("an unknown path is not found, and below the operator's API it takes the operator's token to learn that", async () => {
+  const unknown = (path: string, token?: string) => send({ method: "GET", path }, token);
+  expect((await unknown("/nothing")).status).toBe(404);
+  expect((await unknown("/api/nothing")).status).toBe(404);
+  expect((await unknown("/admin/api/nothing")).status).toBe(401);
+  expect((await unknown("/admin/api/nothing", OPERATOR_TOKEN)).status).toBe(404);
+});
