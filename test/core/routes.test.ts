@@ -44,23 +44,16 @@ const setupToken = (tenantId: TenantId, expiresAtMs = Date.now() + 60_000): Prom
 const monitorToken = (tenantId: TenantId): Promise<string> =>
   mintCredential(CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] });
 
-/** The credential that opens routes of this access for the tenant `own`. */
-function credential(access: Route["access"]): Promise<string> | undefined {
-  switch (access) {
-    case "buyer":
-      return setupToken(own);
-    case "tenant_admin":
-    case "mcp":
-      return key(own, ["tools:read", "tenant:admin"]);
-    case "operator":
-      return Promise.resolve(OPERATOR_TOKEN);
-    case "monitor":
-      return monitorToken(own);
-    case "public":
-    case "stripe":
-      return undefined;
-  }
-}
+/** The credentials that open routes of each access for the tenant `own`. */
+const credentials: Readonly<Record<Route["access"], () => Promise<string | undefined>>> = {
+  public: async () => undefined,
+  stripe: async () => undefined,
+  buyer: () => setupToken(own),
+  tenant_admin: () => key(own, ["tools:read", "tenant:admin"]),
+  mcp: () => key(own, ["tools:read", "tenant:admin"]),
+  operator: async () => OPERATOR_TOKEN,
+  monitor: () => monitorToken(own),
+};
 
 /** Sends a request to the route with the tenant `own` in its path. */
 async function send({ method, path }: Pick<Route, "method" | "path">, token?: string): Promise<Response> {
@@ -97,7 +90,7 @@ test("every route that is not public refuses every credential but its own kind",
     const tokens = { ...wrong };
     for (const access of ["buyer", "tenant_admin", "operator", "monitor"] as const) {
       const isKey = access === "tenant_admin" && route.access === "mcp";
-      const token = await credential(access);
+      const token = await credentials[access]();
       if (access !== route.access && !isKey && token !== undefined) tokens[`the credential of a ${access}`] = token;
     }
     for (const [what, token] of Object.entries(tokens))
@@ -130,7 +123,7 @@ test("a key without the admin scope and a setup token that has expired open noth
 
 test("the right credential is not refused: what fails then is the database that is out of reach", async () => {
   for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe"))
-    expect([401, 403], nameOf(route)).not.toContain((await send(route, await credential(route.access))).status);
+    expect([401, 403], nameOf(route)).not.toContain((await send(route, await credentials[route.access]())).status);
 });
 
 test("a webhook without Stripe's signature is refused", async () => {
@@ -156,7 +149,7 @@ test("a known path answers 405 to another method and lists those it takes", asyn
     const [first] = rows;
     if (first === undefined || first.method === "ALL") continue;
     const request = { method: "PATCH", path } as unknown as Route;
-    const response = await send(request, await credential(first.access));
+    const response = await send(request, await credentials[first.access]());
     expect(response.status, path).toBe(405);
     expect(response.headers.get("content-type"), path).toContain("application/problem+json");
     const allowed = rows.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]));
