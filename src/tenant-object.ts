@@ -11,7 +11,7 @@ import { type CallHost, authorize } from "./calls/run-call.ts";
 import { TenantCalls } from "./calls/tenant-calls.ts";
 import { type Context, createContext } from "./control/context.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
-import { type ControlTenants, controlTenants } from "./control/tenants-store.ts";
+import { type ControlTenants, tenantsStore } from "./control/tenants-store.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "./core/call.ts";
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { Mutex } from "./core/mutex.ts";
@@ -111,7 +111,7 @@ export class TenantObject extends DurableObject<Env> {
   }
 
   #tenants(): ControlTenants {
-    return controlTenants(this.#context.control);
+    return tenantsStore(this.#context.control);
   }
 
   /** The clock of every decision of this object. */
