@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Admission } from "../src/calls/admission.ts";
 import { HOUR_MS } from "../src/calls/sliding-window.ts";
-import { type Limits, plans } from "../src/core/plans.ts";
+import { type Limits, planOf } from "../src/core/plans.ts";
 
 const WINDOW_UNITS = 10_000;
 /** One unit leaves the full window as the next one comes. */
@@ -13,7 +13,7 @@ const ITERATIONS = 1_000_000;
 const INSTANCES = 200;
 const START_MS = Date.UTC(2026, 0, 1);
 
-const limits: Limits = { ...plans.pro.limits, unitsPerHour: WINDOW_UNITS, unitsPerMonth: 1_000_000_000 };
+const limits: Limits = { ...planOf("pro").limits, unitsPerHour: WINDOW_UNITS, unitsPerMonth: 1_000_000_000 };
 
 export interface DecisionCost {
   /** Decided, admitted and settled. */

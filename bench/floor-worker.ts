@@ -4,7 +4,7 @@
 import { DurableObject } from "cloudflare:workers";
 import { signContext } from "../src/tenant-db/signed-context.ts";
 import type { TenantId } from "../src/core/tenant.ts";
-import { searchProducts } from "../src/tools/search-products.ts";
+import { searchProducts } from "../test/support/fixture-app/tools/search-products.ts";
 import type { TenantDb, ToolContext } from "../src/tools/tool.ts";
 
 interface FloorEnv {

@@ -11,7 +11,7 @@ import { controlDatabase, prepareDatabases, sharedDatabase } from "../cli/migrat
 import type { NeonProxyStats } from "../dev/neon/proxy.ts";
 import { startPostgres } from "../dev/postgres/postgres.ts";
 import { encodeScopes, mintCredential, sha256Hex } from "../src/core/credentials.ts";
-import { type Limits, plans } from "../src/core/plans.ts";
+import { type Limits, planOf } from "../src/core/plans.ts";
 import { TenantId } from "../src/core/tenant.ts";
 
 const PUBLIC_URL = "http://127.0.0.1:8787"; // the audience of tokens; nothing listens there
@@ -19,7 +19,7 @@ const PRODUCTS_PER_TENANT = 300;
 
 /** Far above what a run uses, so that each limit is looked at and none is met. */
 const limits: Limits = {
-  ...plans.enterprise.limits,
+  ...planOf("enterprise").limits,
   unitsPerHour: 10_000_000,
   unitsPerMonth: 100_000_000,
   callsPerMinute: 1_000_000,

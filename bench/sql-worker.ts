@@ -15,7 +15,7 @@ const benchSql = defineTool({
   units: 1,
   scopes: ["tools:write"],
   input: z.strictObject({
-    statements: z.array(z.string()).min(1),
+    statements: z.array(z.string()).min(1).describe("SQL"),
     as: z.enum(["queries", "transaction", "conversation"]),
   }),
   output: z.strictObject({ results: z.array(z.array(z.record(z.string(), z.unknown()))) }),

@@ -25,7 +25,7 @@ import {
   monthOf,
   usagePrice,
 } from "../src/metering/invoice.ts";
-import { planNames, plans } from "../src/core/plans.ts";
+import { planNames, planOf } from "../src/core/plans.ts";
 import type { SummaryRequest } from "../src/adapters/stripe-meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { controlDatabase } from "./migrations/prepare.ts";
@@ -171,14 +171,14 @@ function printDays(days: readonly DayComparison[], hasStripe: boolean): void {
 function printPrice(days: readonly DayComparison[], tenant: TenantSummary): void {
   const name = planNames.find((each) => each === tenant.plan);
   const units = days.reduce((total, { ledgerUnits }) => total + ledgerUnits, 0);
-  if (name === undefined || plans[name].unitAmountCents === null) {
+  if (name === undefined || planOf(name).unitAmountCents === null) {
     print(`${units} units; plan ${tenant.plan} has no price for a unit.`);
     return;
   }
-  const unit = inDollars(usagePrice(1, { includedUnits: 0, unitAmountCents: plans[name].unitAmountCents }));
-  const terms = `${plans[name].includedUnits ?? 0} are included, each more is ${unit} USD`;
+  const unit = inDollars(usagePrice(1, { includedUnits: 0, unitAmountCents: planOf(name).unitAmountCents }));
+  const terms = `${planOf(name).includedUnits ?? 0} are included, each more is ${unit} USD`;
   print(
-    `${units} units of one billing period of plan ${name} are ${inDollars(usagePrice(units, plans[name]))} USD: ${terms}.`,
+    `${units} units of one billing period of plan ${name} are ${inDollars(usagePrice(units, planOf(name)))} USD: ${terms}.`,
   );
 }
 
@@ -196,7 +196,7 @@ async function printInvoices(of: {
     const own = { startMs: line.startSeconds * 1000, endMs: line.endSeconds * 1000 };
     if (own.endMs <= period.startMs || own.startMs >= period.endMs) continue;
     const used = await ledger.meteredUnits(tenantId, own);
-    const price = line.plan === undefined ? undefined : usagePrice(line.units, plans[line.plan]);
+    const price = line.plan === undefined ? undefined : usagePrice(line.units, planOf(line.plan));
     const faults = [
       ...(line.units === used ? [] : [`the calls of that time are ${used}`]),
       ...(price === undefined || isRounded(line.amountCents, price) ? [] : [`they cost ${inDollars(price)}`]),

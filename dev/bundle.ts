@@ -3,22 +3,30 @@ import { execFile } from "node:child_process";
 import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
+import { appFolder, generate } from "../cli/generate.ts";
 import { Log, LogLevel, type Miniflare, convertV4MiniflareOptions } from "miniflare";
 
 const root = resolve(import.meta.dirname, "..");
+
+/** Wrangler's arguments that make `#app/...` mean this folder. Writes its generated modules. */
+export function appAliases(app: string = appFolder()): string[] {
+  return Object.entries(generate(resolve(root, app))).flatMap(([name, path]) => ["--alias", `${name}:${path}`]);
+}
 
 type MiniflareOptions = ConstructorParameters<typeof Miniflare>[0];
 type Options = Parameters<typeof convertV4MiniflareOptions>[0];
 
 /**
  * Bundles `entry`, or the entry that `config` names, into `outDir`. Returns the script. Paths are relative to the project.
- * `batchSeconds`: how long its queues wait for company, instead of what the configuration says.
+ * `batchSeconds`: how long its queues wait for company, instead of what the configuration says. `app`: the folder that the
+ * bundle sells, instead of app/ or TOLLGATE_APP.
  */
 export async function bundle(options: {
   outDir: string;
   config?: string;
   entry?: string;
   batchSeconds?: number;
+  app?: string;
 }): Promise<string> {
   const { outDir, entry, config = "wrangler.toml" } = options;
   const args = [
@@ -26,6 +34,7 @@ export async function bundle(options: {
     "deploy",
     ...(entry === undefined ? [] : [resolve(root, entry)]),
     ...["--dry-run", "--config", join(root, config), "--outdir", outDir],
+    ...appAliases(options.app),
   ];
   await promisify(execFile)(process.execPath, args, {
     cwd: root,
@@ -67,13 +76,7 @@ export function miniflareOptions(
       {
         ...worker,
         name,
-        modules: [
-          { type: "ESModule", path: script },
-          // The migrations that the program carries.
-          ...readdirSync(outDir).flatMap((file) =>
-            file.endsWith(".sql") ? [{ type: "Text", path: join(outDir, file) }] : [],
-          ),
-        ],
+        modules: [{ type: "ESModule", path: script }],
         modulesRoot: outDir,
         modulesRules: undefined,
         bindings: { ...worker.bindings, ...vars },

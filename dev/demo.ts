@@ -6,16 +6,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as z from "zod";
-import { plans } from "../src/core/plans.ts";
+import { config } from "#app/config";
+import { planNames, planOf } from "../src/core/plans.ts";
 import { type DemoTenant, saveSettings } from "../cli/settings.ts";
 import type { System } from "./system.ts";
 
-const customers = [
-  { plan: "free", name: "Willow Books" },
-  { plan: "starter", name: "Harbour Tools" },
-  { plan: "pro", name: "Northwind Trading" },
-  { plan: "enterprise", name: "Meridian Group" },
-] as const;
+const names = ["Willow Books", "Harbour Tools", "Northwind Trading", "Meridian Group"];
+const customers = planNames.map((plan, index) => ({ plan, name: names[index] ?? `Customer ${index + 1}` }));
 
 /** A sign-up takes about a second; a busy machine, a few. */
 const SIGN_UP_WITHIN_MS = 60_000;
@@ -90,7 +87,7 @@ export async function runDemonstration(
   const { settings, publicUrl } = system;
   for (const { plan, name } of customers) {
     if (settings.demoTenants.some((tenant) => tenant.plan === plan)) continue;
-    const { amountCents, strategy } = plans[plan];
+    const { amountCents, strategy } = planOf(plan);
     await step(amountCents === null ? `${name} is taken on for ${plan}` : `${name} signs up for ${plan}`, async () => {
       const { id, apiKey } =
         amountCents === null ? await takeOn(system, { plan, name }) : await paysFor(publicUrl, { plan, name });
@@ -150,11 +147,7 @@ async function callAFewTools(publicUrl: string, apiKey: string): Promise<void> {
   const requestInit = { headers: { authorization: `Bearer ${apiKey}` } };
   await client.connect(new StreamableHTTPClientTransport(new URL(`${publicUrl}/mcp`), { requestInit }));
   try {
-    await client.callTool({ name: "search_products", arguments: { query: "lamp" } });
-    await client.callTool({
-      name: "write_document",
-      arguments: { path: "notes/hello.md", text: "Written by the demonstration." },
-    });
+    for (const { tool, input } of config.demonstration ?? []) await client.callTool({ name: tool, arguments: input });
     await client.callTool({ name: "get_usage", arguments: {} });
   } finally {
     await client.close();

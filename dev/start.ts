@@ -40,7 +40,7 @@ function print(line: string): void {
 }
 
 function front(): void {
-  const leader = spawn(process.execPath, process.argv.slice(1), {
+  const leader = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
     detached: true, // a process group of its own
     stdio: ["pipe", "inherit", "inherit"], // when this process is killed, the pipe ends and the leader notices
     env: { ...process.env, [IS_LEADER]: "1" },

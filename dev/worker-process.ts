@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { appAliases } from "./bundle.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -110,6 +111,7 @@ function wranglerDev(options: { dir: string; port: number; vars: Record<string, 
     ...["dev", ...(entry === undefined ? [] : [entry]), "--config", join(root, "wrangler.toml")],
     ...["--ip", "127.0.0.1", "--port", String(port), "--inspector-port", "0"],
     ...["--persist-to", join(dir, "workerd"), "--env-file", envFile, "--show-interactive-dev-session=false"],
+    ...appAliases(),
   ];
 }
 

@@ -72,7 +72,7 @@ export function connectInvoices(stripe: Stripe) {
           const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
           prices.set(priceId, price);
           if (price.recurring?.usage_type !== "metered") continue;
-          const plan = Object.values(plans).find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
+          const plan = [...plans.values()].find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
           const { start: startSeconds, end: endSeconds } = period;
           const key = `${invoiceId} ${priceId} ${startSeconds} ${endSeconds}`;
           const { units, amountCents } = found.get(key) ?? { units: 0, amountCents: 0 };

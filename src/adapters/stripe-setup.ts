@@ -90,7 +90,7 @@ async function setUpCatalogue(stripe: Stripe, productName: string): Promise<stri
     ).id;
   if (meter === undefined) made.push(METER_EVENT);
 
-  const wanted = Object.values(plans).filter((plan) => plan.amountCents !== null);
+  const wanted = [...plans.values()].filter((plan) => plan.amountCents !== null);
   const lookupKeys = wanted.flatMap(({ name }) => priceKeys(name));
   const known = new Set(
     (await stripe.prices.list({ lookup_keys: lookupKeys, limit: 100 })).data.map((price) => price.lookup_key),

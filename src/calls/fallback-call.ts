@@ -11,7 +11,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import { plans } from "../core/plans.ts";
+import { planOf } from "../core/plans.ts";
 import type { TenantConfig, TenantId } from "../core/tenant.ts";
 import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
@@ -101,7 +101,7 @@ async function readTenant(context: Context, { kind, tenantId }: Caller): Promise
 
 function refusedByPlan(env: Env, { plan }: TenantConfig): Refusal | undefined {
   // `null`: the price is in the tenant's contract.
-  if (plans[plan].amountCents !== 0) return undefined;
+  if (planOf(plan).amountCents !== 0) return undefined;
   const detail = `Try again in ${RETRY_SECONDS} seconds. Paid plans are still served.`;
   return { ...retryLater(plainRefusal("metering_unavailable", detail)), upgradeUrl: `${env.PUBLIC_URL}/plans` };
 }

@@ -1,6 +1,7 @@
 // Serves the catalogue over MCP, without sessions and for both eras of the protocol. Each request gets a server of its own
 // with only the tools that it needs. An isolate makes costly parts that are the same for every caller (JSON schemas, a
 // validator) once; nothing that belongs to a caller outlives its request.
+import { config } from "#app/config";
 import { McpServer, PROTOCOL_VERSION_META_KEY, isLegacyRequest, requireScopes } from "@modelcontextprotocol/server";
 import type { AuthInfo, CallToolResult, ServerContext, StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
@@ -9,7 +10,7 @@ import packageJson from "../../package.json" with { type: "json" };
 import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
-import type { Tool } from "../tools/tool.ts";
+import { type Tool, describedWithPrice } from "../tools/tool.ts";
 import { jsonRpcError, serveLegacy } from "./transport.ts";
 
 type Register = (server: McpServer) => void;
@@ -20,7 +21,7 @@ const perTenantForAMinute = { ttlMs: 60_000, cacheScope: "private" } as const;
 
 function newServer(register: Register): McpServer {
   const server = new McpServer(
-    { name: "tollgate", title: "Tollgate", version: packageJson.version },
+    { name: "tollgate", title: config.product.name, version: packageJson.version },
     {
       // The list changes with the tenant's plan, outside any request: a client learns of it when it lists again.
       capabilities: { tools: { listChanged: false } },
@@ -199,7 +200,7 @@ function declare(tool: Tool) {
   const [scope, ...scopes] = tool.scopes;
   return {
     title: tool.title,
-    description: tool.description,
+    description: describedWithPrice(tool),
     inputSchema: convertedOnce(tool.input["~standard"], "input"),
     // The tenant's object checks the result before the charge. A check here would come too late.
     outputSchema: convertedOnce({ ...tool.output["~standard"], validate: (value: unknown) => ({ value }) }, "output"),

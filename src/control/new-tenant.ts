@@ -3,7 +3,7 @@
 import { newTenantId } from "../adapters/ids.ts";
 import * as z from "zod";
 import { tenantsOf } from "./tenants-store.ts";
-import { Limits, planNames, plans, strategies } from "../core/plans.ts";
+import { Limits, planNames, strategies, planOf } from "../core/plans.ts";
 import { DisplayName, Features, TenantId } from "../core/tenant.ts";
 import { catalogue } from "../tools/catalogue.ts";
 
@@ -34,7 +34,7 @@ export type TenantRequest = z.infer<typeof TenantRequest>;
 
 /** Creates a tenant and starts its provisioning. Returns `undefined` when the id is taken. */
 export async function createTenant(env: Env, request: TenantRequest): Promise<TenantId | undefined> {
-  const plan = plans[request.plan];
+  const plan = planOf(request.plan);
   const id = request.id ?? newTenantId();
   const { created } = await tenantsOf(env).insert({
     id,

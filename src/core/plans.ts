@@ -1,10 +1,11 @@
-// What is sold: every plan's price, limits and isolation strategy, in one table. A tenant keeps the numbers it was
-// sold (they are copied into its row), and each number can be overridden per tenant; nothing else in the program
-// knows what a plan contains.
+// What is sold: the types of plans, and every plan of app/config.ts by its name. A tenant keeps the numbers it was sold
+// (they are copied into its row), and each number can be overridden per tenant. The program knows no plan by its name: it
+// asks for a plan's price, limits and strategy.
 import * as z from "zod";
+import { config } from "#app/config";
 
-export const planNames = ["free", "starter", "pro", "enterprise"] as const;
-export type PlanName = (typeof planNames)[number];
+/** A name of app/config.ts. */
+export type PlanName = string;
 
 /**
  * How a tenant's rows are kept apart: tables with row security that many share, a schema with a login role of its own, or
@@ -45,70 +46,40 @@ export interface Plan {
   readonly strategy: Strategy;
 }
 
-export const plans: Readonly<Record<PlanName, Plan>> = {
-  free: {
-    name: "free",
-    amountCents: 0,
-    unitAmountCents: null,
-    includedUnits: 1_000,
-    limits: {
-      unitsPerHour: 100,
-      unitsPerMonth: 1_000,
-      callsPerMinute: 100,
-      callsInFlight: 4,
-      unitsPerHourByTool: {},
-      sessions: 2,
-      sessionIdleSeconds: 30,
-    },
-    strategy: "shared",
-  },
-  starter: {
-    name: "starter",
-    amountCents: 1_900,
-    unitAmountCents: null,
-    includedUnits: 50_000,
-    limits: {
-      unitsPerHour: 1_000,
-      unitsPerMonth: 50_000,
-      callsPerMinute: 100,
-      callsInFlight: 8,
-      unitsPerHourByTool: {},
-      sessions: 5,
-      sessionIdleSeconds: 60,
-    },
-    strategy: "shared",
-  },
-  // Units beyond the included ones are sold, so the month has no cap of its own.
-  pro: {
-    name: "pro",
-    amountCents: 4_900,
-    unitAmountCents: "0.1",
-    includedUnits: 50_000,
-    limits: {
-      unitsPerHour: 10_000,
-      unitsPerMonth: null,
-      callsPerMinute: 600,
-      callsInFlight: 32,
-      unitsPerHourByTool: {},
-      sessions: 10,
-      sessionIdleSeconds: 120,
-    },
-    strategy: "schema",
-  },
-  enterprise: {
-    name: "enterprise",
-    amountCents: null,
-    unitAmountCents: null,
-    includedUnits: null,
-    limits: {
-      unitsPerHour: null,
-      unitsPerMonth: null,
-      callsPerMinute: null,
-      callsInFlight: 128,
-      unitsPerHourByTool: {},
-      sessions: 20,
-      sessionIdleSeconds: 300,
-    },
-    strategy: "database",
-  },
-};
+const PlanDefinition = z.strictObject({
+  amountCents: z.int().min(0).nullable(),
+  unitAmountCents: z
+    .string()
+    .regex(/^\d+(\.\d{1,12})?$/, "a decimal string of cents, such as 0.1")
+    .nullable(),
+  includedUnits: z.int().min(0).nullable(),
+  limits: Limits,
+  strategy: z.enum(strategies),
+});
+
+const PlanTable = z
+  .record(z.string().regex(/^[a-z][a-z0-9_-]{0,39}$/, "lower-case letters, digits, - and _"), PlanDefinition)
+  .refine((table) => Object.keys(table).length > 0, "there must be at least one plan");
+
+/** The plans by name. `planOf` finds the one of a stored name. */
+export const plans: ReadonlyMap<PlanName, Plan> = readPlans(config.plans);
+export const planNames: readonly [PlanName, ...PlanName[]] = namesOf(plans);
+
+/** The plan of this name. Throws when app/config.ts has no such plan: a plan with tenants must not be removed. */
+export function planOf(name: PlanName): Plan {
+  const plan = plans.get(name);
+  if (plan === undefined) throw new Error(`app/config.ts has no plan ${name}, but a tenant has it. Put the plan back.`);
+  return plan;
+}
+
+function readPlans(table: unknown): ReadonlyMap<PlanName, Plan> {
+  const parsed = PlanTable.safeParse(table);
+  if (!parsed.success) throw new Error(`The plans of app/config.ts do not hold.\n${z.prettifyError(parsed.error)}`);
+  return new Map(Object.entries(parsed.data).map(([name, plan]) => [name, { name, ...plan }]));
+}
+
+function namesOf(table: ReadonlyMap<PlanName, Plan>): readonly [PlanName, ...PlanName[]] {
+  const [first, ...rest] = table.keys();
+  if (first === undefined) throw new Error("app/config.ts has no plan.");
+  return [first, ...rest];
+}

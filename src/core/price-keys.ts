@@ -1,9 +1,9 @@
 // The names by which Stripe's prices are found again: the lookup key of a plan's base price and of its price for units.
-import { type PlanName, planNames, plans } from "./plans.ts";
+import { type PlanName, planNames, planOf } from "./plans.ts";
 
 /** The lookup keys of the prices that a subscription to a plan consists of. Empty when Stripe does not sell the plan. */
 export function priceKeys(name: PlanName): string[] {
-  const { amountCents, unitAmountCents } = plans[name];
+  const { amountCents, unitAmountCents } = planOf(name);
   if (amountCents === null) return [];
   return unitAmountCents === null ? [baseKey(name)] : [baseKey(name), unitsKey(name)];
 }

@@ -2,6 +2,7 @@
 // deployment trusts. Algorithms are fixed, the audience is exact, and the tenant comes from the link table, never from
 // the token itself (DESIGN.md I10). What is verified is kept for a minute at most; whether the key is revoked or the
 // tenant suspended is not decided here but by the tenant's object, on every request.
+import { config } from "#app/config";
 import {
   type AuthInfo,
   OAuthError,
@@ -26,7 +27,7 @@ export interface Authenticated {
 export type Authentication = Authenticated | { refused: ErrorCode };
 
 /** Of an API key or access token, whatever it may do; `health_check` needs the first alone. */
-export const scopesSupported = ["tools:read", "tools:write"] as const;
+export const scopesSupported: readonly string[] = Object.keys(config.scopes);
 
 const VERIFIED_FOR_MS = 60_000;
 /** A few hundred bytes each; enough for every agent that one isolate serves in a minute. */
@@ -88,7 +89,7 @@ export function protectedResourceMetadata(env: Env): Record<string, unknown> {
     authorization_servers: issuersOf(env).map(({ issuer }) => issuer),
     scopes_supported: scopesSupported,
     bearer_methods_supported: ["header"],
-    resource_name: "Tollgate",
+    resource_name: config.product.name,
   };
 }
 

@@ -2,7 +2,7 @@
 // is told to Stripe and invoiced, while its calls are refused already, so that what is last stays last. Then it may come
 // back. Then it is dropped: from the first of those steps on there is no way back, and nothing that a customer owns is
 // left at the end.
-import { type PlanName, plans } from "../core/plans.ts";
+import { type PlanName, planOf } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
 
 const DAY_MS = 86_400_000;
@@ -56,7 +56,7 @@ export function stateOnReturn(left: { from: TenantState; askedBy: AskedBy; newSu
 
 /** Whether a plan is one that Stripe sells. */
 export function isSold(plan: PlanName): boolean {
-  return plans[plan].amountCents !== null;
+  return planOf(plan).amountCents !== null;
 }
 
 /**

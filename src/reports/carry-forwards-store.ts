@@ -3,7 +3,7 @@
 // by the time in `next_at`, as with reports.
 import * as z from "zod";
 import type { ItemKey, Tariff } from "./carry-forward.ts";
-import { type PlanName, plans } from "../core/plans.ts";
+import { type PlanName, planOf } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
 import { SEAL_LOCK } from "./reports-store.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
@@ -46,7 +46,7 @@ export function controlCarryForwards(db: NeonConnection) {
      * Once for each invoice that billed metered usage, or would have. Recording it again changes nothing.
      */
     async recordPeriod(period: BillingPeriod): Promise<void> {
-      const { unitAmountCents, includedUnits } = plans[period.plan];
+      const { unitAmountCents, includedUnits } = planOf(period.plan);
       await db.query(
         `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
          VALUES ($1, $2, to_timestamp($3::double precision / 1000), to_timestamp($4::double precision / 1000), $5, $6, $7::numeric, $8,

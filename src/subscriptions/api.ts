@@ -6,7 +6,7 @@ import { newestImport } from "../backups/api.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
 import { type StepRecord, tenantsStore } from "../control/tenants-store.ts";
 import { AppError } from "../core/errors.ts";
-import { Limits, plans } from "../core/plans.ts";
+import { Limits, planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { provisioningSteps } from "../lifecycle/provisioning-steps.ts";
@@ -26,7 +26,7 @@ type Wanted = Parameters<ReturnType<typeof billingOf>["openChange"]>[1];
 export function listPlans(c: HttpContext): Response {
   return c.json({
     plans: soldPlans.map((name) => {
-      const { amountCents, unitAmountCents, includedUnits, limits } = plans[name];
+      const { amountCents, unitAmountCents, includedUnits, limits } = planOf(name);
       return { name, amountCents, currency: "usd", interval: "month", unitAmountCents, includedUnits, limits };
     }),
   });
@@ -99,7 +99,7 @@ export async function changePlan(
   c: HttpContext,
   { body: request }: { body: z.infer<typeof PlanRequest> },
 ): Promise<Response> {
-  const { name: plan, strategy, limits } = plans[request.plan];
+  const { name: plan, strategy, limits } = planOf(request.plan);
   return change(c, {
     plan,
     strategy: request.strategy ?? strategy,
@@ -122,7 +122,7 @@ export async function changeOwnPlan(
   if (billing === undefined) throw noSuchTenant();
   if (billing.subscriptionId === null)
     throw new Problem("conflict", "The account has no subscription to change. Ask its operator.");
-  const { name: plan, strategy, limits } = plans[request.plan];
+  const { name: plan, strategy, limits } = planOf(request.plan);
   // A tenant that names its current plan keeps the numbers that it was sold.
   const waiting = await billingOf(c.env).waitingChange(tenantId);
   if (billing.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
@@ -167,7 +167,7 @@ async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
   const billing = billingOf(c.env);
   const now = await billing.read(tenantId);
   if (now === undefined || now.state === "gone") throw noSuchTenant();
-  if (now.endedAtMs !== null && plans[wanted.plan].amountCents !== null)
+  if (now.endedAtMs !== null && planOf(wanted.plan).amountCents !== null)
     throw new Problem("conflict", "The subscription has ended. Buy a new one before you change the plan.");
   const opened = await billing.openChange(tenantId, wanted);
   if (opened === undefined) throw noSuchTenant();

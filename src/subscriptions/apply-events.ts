@@ -9,7 +9,7 @@ import { tenantsOf } from "../control/tenants-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { AppError } from "../core/errors.ts";
-import { plans } from "../core/plans.ts";
+import { planOf } from "../core/plans.ts";
 import { objectIdOf } from "./stripe-event.ts";
 import { billingAfter } from "./subscription.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -84,7 +84,7 @@ async function completeCheckout(
   if (order === undefined) return "not_ordered";
   if (paid === undefined) return "not_paid";
   if (paid.tenantId !== tenantId) return "not_ours"; // paid elsewhere, with this tenant's id as its reference
-  const plan = plans[order.plan];
+  const plan = planOf(order.plan);
   const { created } = await tenants.insert({
     id: tenantId,
     name: order.name,

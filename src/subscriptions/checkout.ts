@@ -13,9 +13,10 @@ import { describeError, log } from "../log.ts";
 const SETUP_LIFE_MS = 30 * 86_400_000;
 
 /** The plans that Stripe sells. */
-export const soldPlans = Object.values(plans)
-  .filter((plan) => plan.amountCents !== null)
-  .map((plan) => plan.name) as [PlanName, ...PlanName[]];
+export const soldPlans = [...plans.values()].filter((plan) => plan.amountCents !== null).map((plan) => plan.name) as [
+  PlanName,
+  ...PlanName[],
+];
 
 export const CheckoutRequest = z.strictObject({
   plan: z.enum(soldPlans, { error: `must be one of ${soldPlans.join(", ")}` }),

@@ -6,7 +6,7 @@ import { type PlanChange, billingOf } from "./subscriptions-store.ts";
 import { isRefusedByStripe } from "../adapters/stripe-client.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { AppError } from "../core/errors.ts";
-import { plans } from "../core/plans.ts";
+import { planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { PauseGate } from "../core/pause-gate.ts";
@@ -133,7 +133,7 @@ async function isPossible(env: Env, change: PlanChange, subscriptionId: string):
   const subscription = await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).subscriptions.get(
     subscriptionId,
   );
-  return plans[change.plan].amountCents === null || (subscription !== undefined && subscription.endedAtMs === null);
+  return planOf(change.plan).amountCents === null || (subscription !== undefined && subscription.endedAtMs === null);
 }
 
 /** False: there was no time left to ask Stripe. Repeated after a lost answer it finds everything done. */
@@ -151,7 +151,7 @@ async function changeAtStripe(
     idempotencyKey: `plan.${change.id}.a${attempt}`,
     timeoutMs: Math.max(LEAST_FOR_STRIPE_MS, leftMs()),
   };
-  if (plans[change.plan].amountCents === null) await subscriptions.end(subscriptionId, request);
+  if (planOf(change.plan).amountCents === null) await subscriptions.end(subscriptionId, request);
   else await subscriptions.changePlan(subscriptionId, change.plan, request);
   return true;
 }

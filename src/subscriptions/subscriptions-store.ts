@@ -1,7 +1,7 @@
 // The control tables' side of billing: what Stripe's subscriptions say of a tenant, changes of plan, and the ends of
 // subscriptions. A write of what was decided from Stripe succeeds only on the row that it was decided for.
 import * as z from "zod";
-import { type Limits, type PlanName, type Strategy, planNames, plans, strategies } from "../core/plans.ts";
+import { type Limits, type PlanName, type Strategy, planNames, strategies, planOf, plans } from "../core/plans.ts";
 import type { TenantBilling } from "./subscription.ts";
 import { type TenantId, tenantStates } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
@@ -48,9 +48,7 @@ const changeColumns = `c.id::int AS id, c.tenant_id AS "tenantId", c.from_plan A
   ${instant("c.requested_at")} AS "requestedAt", ${instant("c.finished_at")} AS "finishedAt"`;
 
 /** Plans that are sold by contract: a tenant that changes to one leaves Stripe's subscriptions. */
-const byContract = Object.values(plans)
-  .filter(({ amountCents }) => amountCents === null)
-  .map(({ name }) => name);
+const byContract = [...plans.values()].filter(({ amountCents }) => amountCents === null).map(({ name }) => name);
 
 export function controlBilling(db: NeonConnection) {
   return {
@@ -75,7 +73,7 @@ export function controlBilling(db: NeonConnection) {
      */
     async write(version: number, after: TenantBilling): Promise<boolean> {
       const at = (n: number): string => `to_timestamp($${n}::double precision / 1000)`;
-      const { limits, strategy } = plans[after.plan];
+      const { limits, strategy } = planOf(after.plan);
       const rows = await db.query(
         `UPDATE tenants SET state = $3, suspended_by = $4, stripe_subscription_id = $6, trial_until = ${at(7)}, past_due_since = ${at(8)},
                 period_start = ${at(9)}, period_end = ${at(10)}, cancel_at = ${at(11)}, subscription_ended_at = ${at(12)},

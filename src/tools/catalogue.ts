@@ -1,23 +1,29 @@
-// Every tool there is: one line each. The order is the one in which clients see them.
-import { deleteDocument } from "./delete-document.ts";
-import { generateReport } from "./generate-report.ts";
+// Every tool that is sold: the product's own, then those of app/tools in the order of their file names. Clients see them in
+// this order. A file that does not export exactly one tool, or two tools of one name, stop the program from starting.
+import { toolFiles } from "#app/tools";
 import { getUsage } from "./get-usage.ts";
 import { healthCheck } from "./health-check.ts";
-import { listDocuments } from "./list-documents.ts";
-import { readDocument } from "./read-document.ts";
-import { searchProducts } from "./search-products.ts";
-import type { Tool } from "./tool.ts";
-import { writeDocument } from "./write-document.ts";
+import { type Tool, isTool } from "./tool.ts";
 
-const tools: readonly Tool[] = [
-  healthCheck,
-  getUsage,
-  searchProducts,
-  generateReport,
-  listDocuments,
-  readDocument,
-  writeDocument,
-  deleteDocument,
-];
+export const catalogue: ReadonlyMap<string, Tool> = catalogueOf([healthCheck, getUsage], toolFiles);
 
-export const catalogue: ReadonlyMap<string, Tool> = new Map(tools.map((tool) => [tool.name, tool]));
+/** The catalogue of these tools and files. Throws with the file's name and the remedy. */
+export function catalogueOf(
+  own: readonly Tool[],
+  files: readonly { file: string; exports: Readonly<Record<string, unknown>> }[],
+): ReadonlyMap<string, Tool> {
+  const found = new Map(own.map((tool) => [tool.name, { tool, file: "src/tools" }]));
+  for (const { file, exports } of files) {
+    const [tool, ...more] = Object.values(exports).filter(isTool);
+    if (tool === undefined || more.length > 0)
+      throw new Error(
+        `${file} exports ${more.length + (tool === undefined ? 0 : 1)} tools. Export one tool, made by defineTool(...), from each file; ` +
+          "put helpers into another folder of app/.",
+      );
+    const other = found.get(tool.name);
+    if (other !== undefined)
+      throw new Error(`The tool ${tool.name} is in ${other.file} and in ${file}. Give one of them another name.`);
+    found.set(tool.name, { tool, file });
+  }
+  return new Map(Array.from(found, ([name, { tool }]) => [name, tool]));
+}

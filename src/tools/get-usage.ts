@@ -14,8 +14,8 @@ export const getUsage = defineTool({
   name: "get_usage",
   title: "Usage and limits",
   description:
-    "Tells how many units are left this hour and this month, and when more come back. Free. " +
-    "Call it before a long series of calls or before `generate_report` (20 units).",
+    "Tells how many units are left this hour and this month, and when more come back. " +
+    "Call it before a long series of calls or before a tool that costs many units.",
   units: 0,
   scopes: ["tools:read"],
   input: z.strictObject({}),

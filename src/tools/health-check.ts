@@ -7,7 +7,7 @@ export const healthCheck = defineTool({
   name: "health_check",
   title: "Health check",
   description:
-    "Checks that your account's database and file storage can be reached. Free. " +
+    "Checks that your account's database and file storage can be reached. " +
     "Call it when another tool failed, to learn whether trying again makes sense.",
   units: 0,
   scopes: ["tools:read"],

@@ -1,6 +1,7 @@
 // What a tool is: one declaration of name, cost, schemas, scopes and the handler that runs in the tenant's object.
 // The handler gets a context that is already inside the tenant; there is no way to name another.
 import type * as z from "zod";
+import { config } from "#app/config";
 import type { Progress, QuotaStatus, ToolText } from "../core/call.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
@@ -50,6 +51,8 @@ export interface FileInfo {
   contentType: string;
   updatedAt: string;
 }
+
+export type { Statement } from "../core/sql.ts";
 
 export interface ToolContext {
   readonly tenant: {
@@ -116,10 +119,77 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
 /** Long enough for a report, short enough that a hung tool frees its place in flight. */
 export const TOOL_TIMEOUT_MS = 20_000;
 
-/** Checks the declaration's types and returns it as the catalogue keeps it. */
+/** Longer names are cut or refused by some clients, which put the server's name before the tool's. */
+const MAX_NAME_CHARS = 40;
+
+const defined = new WeakSet<object>();
+
+/**
+ * Declares a tool. Throws when the declaration breaks a rule that clients or customers rely on; the message names the tool
+ * and the remedy. The description needs no price: `describedWithPrice` adds it.
+ */
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(tool: Tool<Input, Output>): Tool {
+  const [problem] = problemsOf(tool);
+  if (problem !== undefined) throw new Error(`The tool ${tool.name === "" ? "without a name" : tool.name} ${problem}`);
+  defined.add(tool);
   // The catalogue calls every tool with arguments that its own `input` has parsed.
   return tool;
+}
+
+/** Whether a value was made by `defineTool`. */
+export function isTool(value: unknown): value is Tool {
+  return typeof value === "object" && value !== null && defined.has(value);
+}
+
+/** The description that clients get: the tool's own, then its price. */
+export function describedWithPrice({ description, units }: Tool): string {
+  const price = units === 0 ? "Free." : `Costs ${units} ${units === 1 ? "unit" : "units"}.`;
+  return `${description} ${price}`;
+}
+
+function problemsOf({ name, title, description, units, scopes, input, output, annotations }: Tool): string[] {
+  const known = Object.keys(config.scopes);
+  const undescribed = Object.keys(input.shape).filter((key) => !isDescribed(input.shape[key]));
+  const rules: [holds: boolean, problem: string][] = [
+    [
+      /^[a-z][a-z0-9_]*$/.test(name),
+      "has a name that some clients refuse. Use lower-case letters, digits and underscores, a letter first.",
+    ],
+    [name.length <= MAX_NAME_CHARS, `has a name of ${name.length} characters. Use at most ${MAX_NAME_CHARS}.`],
+    [title.trim() !== "", "has no title. Give it one of two to four words, for people."],
+    [description.trim() !== "", "has no description. Say what it does and when to call it, for a model."],
+    [Number.isSafeInteger(units) && units >= 0, `costs ${units} units. Use an integer from 0 (free).`],
+    [
+      scopes.length > 0 && scopes.every((scope) => known.includes(scope)),
+      `needs the scopes [${scopes.join(", ")}]. Name at least one of app/config.ts: ${known.join(", ")}.`,
+    ],
+    [isClosed(input), "has an open input schema. Declare `input` by z.strictObject({ ... })."],
+    [isClosed(output), "has an open output schema. Declare `output` by z.strictObject({ ... })."],
+    [
+      undescribed.length === 0,
+      `does not describe its input ${undescribed.join(", ")}. Add .describe("...") last, for a model to fill it in.`,
+    ],
+    [
+      !annotations.readOnly || (annotations.idempotent && !annotations.destructive),
+      "is read-only and yet destructive or not idempotent. Make the annotations agree.",
+    ],
+  ];
+  return rules.flatMap(([holds, problem]) => (holds ? [] : [problem]));
+}
+
+/** Whether a schema refuses unknown fields: z.strictObject. */
+function isClosed(schema: z.ZodObject): boolean {
+  return schema.def.catchall?._zod.def.type === "never";
+}
+
+/** Whether an input is described, or is a choice, which explains itself. Looks inside optional inputs and defaults. */
+function isDescribed(schema: z.core.$ZodType | undefined): boolean {
+  for (let part = schema; part !== undefined;) {
+    if (part._zod.def.type === "enum") return true;
+    if ("description" in part && typeof part.description === "string" && part.description !== "") return true;
+    part = "innerType" in part._zod.def ? (part._zod.def.innerType as z.core.$ZodType) : undefined;
+  }
+  return false;
 }
 
 /** Whether a tool explained a failure instead of answering: what most tools count as failed. */

@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { Admission, type Ticket, periodOf } from "../../src/calls/admission.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/calls/sliding-window.ts";
-import { type AdmissionLimits, plans } from "../../src/core/plans.ts";
+import { type AdmissionLimits, planOf } from "../../src/core/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
 
@@ -339,7 +339,12 @@ test("calls that are later later count as if they had been known from the start"
     fc.property(fc.array(aCall), fc.array(aCall), (own, later) => {
       const monthOf = (calls: readonly { units: number }[]): number => calls.reduce((sum, { units }) => sum + units, 0);
       const ofTool = (calls: typeof own) => () => calls.filter(({ tool }) => tool === "a");
-      const sold = { ...plans.starter.limits, unitsPerHour: 200, unitsPerHourByTool: { a: 50 }, callsPerMinute: 1_000 };
+      const sold = {
+        ...planOf("starter").limits,
+        unitsPerHour: 200,
+        unitsPerHourByTool: { a: 50 },
+        callsPerMinute: 1_000,
+      };
 
       const late = new Admission();
       late.restore(own, monthOf(own), NOON_MS);
@@ -357,7 +362,7 @@ test("calls that are later later count as if they had been known from the start"
 });
 
 test("a fallback call of a past month no longer counts", () => {
-  const { limits } = plans.starter;
+  const { limits } = planOf("starter");
   const admission = new Admission();
   const startMs = Date.UTC(2026, 10, 1);
   admission.restore([], 0, startMs + 2 * HOUR_MS);

@@ -18,7 +18,7 @@ import {
   monthOf,
   usagePrice,
 } from "../../src/metering/invoice.ts";
-import { plans } from "../../src/core/plans.ts";
+import { planOf } from "../../src/core/plans.ts";
 
 const november = monthOf("2026-11");
 const dayCount = daysOf(november).length;
@@ -163,7 +163,7 @@ test.each([
   { units: 9_007_199_254_740_991, plan: "pro", dollars: "9007199254690.991" },
   { units: 60_000, plan: "starter", dollars: "0.00" },
 ] as const)("$units units of a month on the plan $plan cost $dollars USD", ({ units, plan, dollars }) => {
-  expect(inDollars(usagePrice(units, plans[plan]))).toBe(dollars);
+  expect(inDollars(usagePrice(units, planOf(plan)))).toBe(dollars);
 });
 
 test("an invoice's whole cents are the exact price when they are at most half a cent off", () => {

@@ -53,11 +53,15 @@ export async function demoSystem() {
 
     /** Starts the program as `npm start` does and waits until it says by its file that it is ready. */
     async start(): Promise<Started> {
-      const front = spawn(process.execPath, [join(root, "dev/start.ts")], {
-        cwd: root,
-        stdio: ["ignore", "pipe", "pipe"],
-        env: { ...process.env, PORT: String(port), TOLLGATE_DIR: dir },
-      });
+      const front = spawn(
+        process.execPath,
+        ["--import", join(root, "cli/register-app.ts"), join(root, "dev/start.ts")],
+        {
+          cwd: root,
+          stdio: ["ignore", "pipe", "pipe"],
+          env: { ...process.env, PORT: String(port), TOLLGATE_DIR: dir, TOLLGATE_APP: "test/support/fixture-app" },
+        },
+      );
       fronts.add(front);
       let output = "";
       for (const stream of [front.stdout, front.stderr])

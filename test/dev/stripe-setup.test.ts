@@ -13,7 +13,13 @@ test("a second run changes nothing, and a portal that sells plans is repaired", 
     const stripe = new Stripe(secretKey, { host: "127.0.0.1", port: simulator.port, protocol: "http" });
     const run = async (...args: string[]): Promise<string> => {
       const env = { ...process.env, STRIPE_SECRET_KEY: secretKey, STRIPE_API_BASE: simulator.url };
-      return (await promisify(execFile)(process.execPath, ["cli/stripe-setup.ts", ...args], { env })).stdout;
+      return (
+        await promisify(execFile)(
+          process.execPath,
+          ["--import", "./cli/register-app.ts", "cli/stripe-setup.ts", ...args],
+          { env },
+        )
+      ).stdout;
     };
     const webhooks = ["--webhooks", "http://127.0.0.1:9"];
     const first = await run(...webhooks);

@@ -27,6 +27,7 @@ const unlimited = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: nul
 /** Usage is sealed when it is a minute old. */
 const SEALED_AFTER_MS = 61_000;
 const program = join(import.meta.dirname, "../../cli/verify-invoice.ts");
+const preload = join(import.meta.dirname, "../../cli/register-app.ts");
 
 interface UsageAnswer {
   total: { units: number; calls: number };
@@ -371,17 +372,21 @@ async function verifyInvoice(tenantId: string): Promise<{ code: number | null; s
   const { from, to } = recentDays();
   const cwd = await mkdtemp(join(tmpdir(), "tollgate-verify-"));
   try {
-    const child = spawn(process.execPath, [program, "--tenant", tenantId, "--from", from, "--to", to], {
-      cwd,
-      env: {
-        ...process.env,
-        CONTROL_DATABASE_URL: system.serviceUrl,
-        NEON_FETCH_ENDPOINT: `${system.proxyUrl}/sql`,
-        STRIPE_SECRET_KEY: system.stripeSecretKey,
-        STRIPE_API_BASE: system.stripeUrl,
+    const child = spawn(
+      process.execPath,
+      ["--import", preload, program, "--tenant", tenantId, "--from", from, "--to", to],
+      {
+        cwd,
+        env: {
+          ...process.env,
+          CONTROL_DATABASE_URL: system.serviceUrl,
+          NEON_FETCH_ENDPOINT: `${system.proxyUrl}/sql`,
+          STRIPE_SECRET_KEY: system.stripeSecretKey,
+          STRIPE_API_BASE: system.stripeUrl,
+        },
+        stdio: ["ignore", "pipe", "pipe"],
       },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
+    );
     let stdout = "";
     let stderr = "";
     child.stdout.on("data", (chunk: Buffer) => (stdout += chunk.toString()));

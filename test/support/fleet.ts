@@ -67,11 +67,15 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
   };
 
   const spawnMigrate = (flags: readonly string[], nodeFlags: readonly string[] = []) =>
-    spawn(process.execPath, [...nodeFlags, join(root, "cli/migrate.ts"), ...flags], {
-      cwd: dataDir, // where there is no .dev.vars
-      env: { ...process.env, ...environment },
-      stdio: ["ignore", "pipe", "pipe"],
-    });
+    spawn(
+      process.execPath,
+      [...nodeFlags, "--import", join(root, "cli/register-app.ts"), join(root, "cli/migrate.ts"), ...flags],
+      {
+        cwd: dataDir, // where there is no .dev.vars
+        env: { ...process.env, ...environment },
+        stdio: ["ignore", "pipe", "pipe"],
+      },
+    );
 
   return {
     controlUrl,

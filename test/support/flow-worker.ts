@@ -22,7 +22,7 @@ const takeFromStock = defineTool({
   description: "Takes one piece of a product out of stock.",
   units: 1,
   scopes: ["tools:write"],
-  input: z.strictObject({ id: z.string() }),
+  input: z.strictObject({ id: z.string().describe("Of the product") }),
   output: z.strictObject({ stock: z.int() }),
   annotations: { readOnly: false, idempotent: false, destructive: true },
   failed: isFailure,
@@ -41,7 +41,7 @@ const setStock = defineTool({
   name: "set_stock",
   title: "Set stock",
   description: "Sets how many pieces of a product there are.",
-  input: z.strictObject({ id: z.string(), stock: z.int() }),
+  input: z.strictObject({ id: z.string().describe("Of the product"), stock: z.int().describe("Pieces") }),
   output: z.strictObject({ stock: z.int() }),
   annotations: { readOnly: false, idempotent: true, destructive: true },
   timeoutMs: 500,
@@ -63,12 +63,10 @@ const runSql = defineTool({
   units: 1,
   scopes: ["tools:write"],
   input: z.strictObject({
-    statements: z.array(z.string()).min(1),
+    statements: z.array(z.string()).min(1).describe("SQL"),
     as: z.enum(["queries", "transaction", "conversation", "analytics"]).default("queries"),
-    /** Between the statements of a conversation. */
-    pauseMs: z.int().default(0),
-    /** Throws after the last statement. */
-    fail: z.boolean().default(false),
+    pauseMs: z.int().default(0).describe("Between the statements of a conversation"),
+    fail: z.boolean().default(false).describe("Throws after the last statement"),
   }),
   output: z.strictObject({ results: z.array(z.array(z.record(z.string(), z.unknown()))) }),
   annotations: { readOnly: false, idempotent: false, destructive: true },

@@ -21,14 +21,17 @@ export function aTool(overrides: Partial<Tool> = {}): Tool {
     title: "Search products",
     description: "Finds products by their name.",
     units: 1,
-    scopes: [],
-    input: z.object({ query: z.string(), limit: z.int().max(50).default(10) }),
-    output: z.object({ found: z.int() }),
+    scopes: ["tools:read"],
+    input: z.strictObject({
+      query: z.string().describe("Words to look for"),
+      limit: z.int().max(50).default(10).describe("Products a page"),
+    }),
+    output: z.strictObject({ found: z.int() }),
     annotations: { readOnly: true, idempotent: true, destructive: false },
     failed: () => false,
     run: () => Promise.reject(new Error("This layer runs no tool itself")),
   });
-  return { ...tool, ...overrides };
+  return { ...tool, scopes: [], ...overrides };
 }
 
 export function aResult(overrides: Partial<Extract<CallOutcome, { kind: "result" }>> = {}): CallOutcome {

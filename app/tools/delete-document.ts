@@ -1,13 +1,13 @@
 // Deletes a document. That there was none is an answer and not a failure: a call that was lost may run again, and must
 // then not be told that it failed.
 import * as z from "zod";
-import { MAX_PATH_BYTES, normalisePath } from "../core/document-path.ts";
-import { defineTool, isFailure } from "./tool.ts";
+import { MAX_PATH_BYTES, normalisePath } from "#tollgate/document-path";
+import { defineTool, isFailure } from "#tollgate/tool";
 
 export const deleteDocument = defineTool({
   name: "delete_document",
   title: "Delete document",
-  description: "Deletes one document of your account for good. Costs 1 unit. Tells whether there was one.",
+  description: "Deletes one document of your account for good. Says whether there was one.",
   units: 1,
   scopes: ["tools:write"],
   input: z.strictObject({

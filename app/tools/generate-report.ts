@@ -1,7 +1,7 @@
 // A report over everything the tenant has: its stock by category, what runs low, and its calls of the last hour.
 // Reads only, in two statements, and tells how far it is in between.
 import * as z from "zod";
-import { defineTool, isFailure } from "./tool.ts";
+import { defineTool, isFailure } from "#tollgate/tool";
 
 /** Bounds of the lists: what is beyond them is in the totals. */
 const LARGEST_CATEGORIES = 100;
@@ -21,7 +21,7 @@ export const generateReport = defineTool({
   title: "Stock and usage report",
   description:
     "Reports on all products (totals, stock value by category, what runs low) and on your account's calls of the last " +
-    "hour by tool. Costs 20 units: see `get_usage` first if few are left. To look at single products use `search_products`.",
+    "hour by tool. Call `get_usage` first if few units are left. To look at single products use `search_products`.",
   units: 20,
   scopes: ["tools:read"],
   input: z.strictObject({

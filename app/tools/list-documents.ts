@@ -1,13 +1,13 @@
 // Lists the tenant's documents, page by page, in the order of their paths.
 import * as z from "zod";
-import { MAX_PATH_BYTES, normalisePath, normalisePrefix } from "../core/document-path.ts";
-import { defineTool, isFailure } from "./tool.ts";
+import { MAX_PATH_BYTES, normalisePath, normalisePrefix } from "#tollgate/document-path";
+import { defineTool, isFailure } from "#tollgate/tool";
 
 export const listDocuments = defineTool({
   name: "list_documents",
   title: "List documents",
   description:
-    "Lists your account's documents with size and time, by path. Costs 1 unit a page. " +
+    "Lists your account's documents with size and time, by path. Each page is a call. " +
     "Read one with `read_document`.",
   units: 1,
   scopes: ["tools:read"],

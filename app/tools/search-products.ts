@@ -1,6 +1,6 @@
 // Finds products by words, in one statement. The statement names no tenant: the database shows this tenant's rows alone.
 import * as z from "zod";
-import { defineTool, isFailure } from "./tool.ts";
+import { defineTool, isFailure } from "#tollgate/tool";
 
 /** Enough to choose by; fifty of them stay far below the bound of a result. */
 const DESCRIPTION_CHARS = 500;
@@ -30,7 +30,7 @@ export const searchProducts = defineTool({
   title: "Search products",
   description:
     "Finds products whose name or description contains all of the given words, in any case and order, by name. " +
-    "Costs 1 unit a page. For totals over all products use `generate_report`.",
+    "Each page is a call. For totals over all products use `generate_report`.",
   units: 1,
   scopes: ["tools:read"],
   input: z.strictObject({

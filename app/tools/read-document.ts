@@ -1,8 +1,8 @@
 // Reads a document in pieces that a model can hold. A piece is told twice, as text and as data, and stays below the
 // bound of a result even if every character of it must be escaped.
 import * as z from "zod";
-import { MAX_PATH_BYTES, normalisePath } from "../core/document-path.ts";
-import { defineTool, isFailure } from "./tool.ts";
+import { MAX_PATH_BYTES, normalisePath } from "#tollgate/document-path";
+import { defineTool, isFailure } from "#tollgate/tool";
 
 /** Twice, at 6 bytes for an escaped character, this is 768 KiB: below 1 MiB. */
 const PIECE_CHARS = 65_536;
@@ -11,7 +11,7 @@ export const readDocument = defineTool({
   name: "read_document",
   title: "Read document",
   description:
-    `Reads one document of your account, at most ${PIECE_CHARS} characters at a time. Costs 1 unit a call. ` +
+    `Reads one document of your account, at most ${PIECE_CHARS} characters at a time. ` +
     "If `nextOffset` is not null there is more: call again with it as `offset`. `list_documents` tells which there are.",
   units: 1,
   scopes: ["tools:read"],

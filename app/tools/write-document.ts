@@ -1,7 +1,7 @@
 // Writes a whole document. The same text at the same path is the same document, so a call that was lost may run again.
 import * as z from "zod";
-import { MAX_DOCUMENT_BYTES, MAX_PATH_BYTES, normalisePath, utf8Bytes } from "../core/document-path.ts";
-import { defineTool, isFailure } from "./tool.ts";
+import { MAX_DOCUMENT_BYTES, MAX_PATH_BYTES, normalisePath, utf8Bytes } from "#tollgate/document-path";
+import { defineTool, isFailure } from "#tollgate/tool";
 
 /** Kinds of text; none that a browser would run. */
 const contentTypes = ["text/plain", "text/markdown", "text/csv", "application/json"] as const;
@@ -10,7 +10,7 @@ export const writeDocument = defineTool({
   name: "write_document",
   title: "Write document",
   description:
-    `Writes a document of your account, at most ${MAX_DOCUMENT_BYTES / 1024} KiB of UTF-8 text. Costs 1 unit. ` +
+    `Writes a document of your account, at most ${MAX_DOCUMENT_BYTES / 1024} KiB of UTF-8 text. ` +
     "What was at the path before is replaced; to add to it, call `read_document` first.",
   units: 1,
   scopes: ["tools:write"],

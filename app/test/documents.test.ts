@@ -1,0 +1,78 @@
+// What the document tools answer, each alone over fakes.
+import { expect, test } from "vitest";
+import { MAX_DOCUMENT_BYTES } from "#tollgate/document-path";
+import { callTool, toolContext } from "#tollgate/testing";
+import { deleteDocument } from "../tools/delete-document.ts";
+import { listDocuments } from "../tools/list-documents.ts";
+import { readDocument } from "../tools/read-document.ts";
+import { writeDocument } from "../tools/write-document.ts";
+
+test("documents are written, listed in pages, read and deleted", async () => {
+  const { context, store } = toolContext();
+  for (const path of ["a.md", "notes/b.md", "notes/c.md"]) await callTool(writeDocument, { path, text: path }, context);
+  const first = await callTool(listDocuments, { prefix: "notes/", limit: 1 }, context);
+  expect(first.data).toMatchObject({ documents: [{ path: "notes/b.md" }], nextCursor: "notes/b.md" });
+  const rest = await callTool(listDocuments, { prefix: "notes/", cursor: first.data?.nextCursor }, context);
+  expect(rest.data).toMatchObject({ documents: [{ path: "notes/c.md", sizeBytes: 10 }], nextCursor: null });
+  expect(await callTool(readDocument, { path: "a.md" }, context)).toMatchObject({
+    text: "a.md",
+    data: { path: "a.md", text: "a.md", nextOffset: null },
+  });
+  expect(await callTool(deleteDocument, { path: "a.md" }, context)).toMatchObject({ data: { existed: true } });
+  expect(await callTool(deleteDocument, { path: "a.md" }, context)).toMatchObject({
+    failed: false,
+    data: { existed: false },
+  });
+  expect([...store.keys()]).toEqual(["notes/b.md", "notes/c.md"]);
+});
+
+test("a document that is not there is a failure that says what to do", async () => {
+  const answer = await callTool(readDocument, { path: "none.md" }, toolContext().context);
+  expect(answer).toMatchObject({ failed: true, text: expect.stringContaining("list_documents") });
+});
+
+test("the pieces of a long document make up the document, and no piece breaks a character or the bound", async () => {
+  const text = `x${"😀".repeat(100_000)}${"\u0001".repeat(70_000)}`;
+  const { context } = toolContext({ documents: { long: text } });
+  let read = "";
+  let offset: unknown = 0;
+  while (offset !== null) {
+    const { data } = await callTool(readDocument, { path: "long", offset }, context);
+    const piece = String(data?.text);
+    expect(piece.isWellFormed()).toBe(true);
+    expect(JSON.stringify([piece, data]).length).toBeLessThan(1_048_576);
+    read += piece;
+    offset = data?.nextOffset;
+  }
+  expect(read).toBe(text);
+});
+
+test.each(["../x", "/x", "a/../../b", "%2e%2e/x", "a\\b"])(
+  "no document tool goes to %j, and the attempt is logged",
+  async (path) => {
+    const { context, seen, store } = toolContext({ documents: { x: "x" } });
+    const answers = [
+      await callTool(readDocument, { path }, context),
+      await callTool(writeDocument, { path, text: "" }, context),
+      await callTool(deleteDocument, { path }, context),
+      await callTool(listDocuments, { prefix: path }, context),
+      await callTool(listDocuments, { cursor: path }, context),
+    ];
+    for (const answer of answers) expect(answer.failed).toBe(true);
+    expect(seen.logged).toEqual(Array.from(answers, () => "path_refused"));
+    expect([...store]).toEqual([["x", "x"]]);
+  },
+);
+
+test("a document is bounded in bytes, not in characters", async () => {
+  const { context, store } = toolContext();
+  const text = "é".repeat(MAX_DOCUMENT_BYTES / 2);
+  expect(await callTool(writeDocument, { path: "fits", text }, context)).toMatchObject({ failed: false });
+  expect(await callTool(writeDocument, { path: "over", text: `${text}a` }, context)).toMatchObject({ failed: true });
+  expect([...store.keys()]).toEqual(["fits"]);
+});
+
+test("the document tools refuse arguments outside their bounds", () => {
+  expect(listDocuments.input.safeParse({ limit: 101 }).success).toBe(false);
+  expect(writeDocument.input.safeParse({ path: "a", text: "", contentType: "text/html" }).success).toBe(false);
+});

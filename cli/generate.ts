@@ -1,0 +1,96 @@
+// Writes the modules that `src/` reaches by `#app/tools`, `#app/migrations` and `#migrations`, so that a tool or a migration
+// is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
+// before each bundle. A file is replaced in one step, and only when its text changes: a watcher sees no empty rebuild.
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, relative, resolve, sep } from "node:path";
+
+const root = resolve(import.meta.dirname, "..");
+
+/** Paths of the modules of one app folder, by the names that `src/` imports them by. */
+export type AppModules = Readonly<Record<"#app/config" | "#app/tools" | "#app/migrations", string>>;
+
+/** The operator's folder: `app/`, or the one that TOLLGATE_APP names. */
+export function appFolder(): string {
+  return resolve(root, process.env["TOLLGATE_APP"] ?? "app");
+}
+
+/** Files of a folder of migrations, `NNNN_name.sql`, in their order. A folder that is not there has none. */
+export function migrationsIn(directory: string): string[] {
+  return filesIn(directory).filter((name) => /^\d{4}_\w+\.sql$/.test(name));
+}
+
+/** Writes the modules of an app folder and the product's migrations. Returns where they are. */
+export function generate(app: string = appFolder()): AppModules {
+  if (!existsSync(join(app, "config.ts")))
+    throw new Error(`${app} has no config.ts: TOLLGATE_APP must name a folder such as app/.`);
+  const isDefault = app === join(root, "app");
+  const target = join(root, ".generated", isDefault ? "app" : slugOf(app));
+  const tools = join(target, "tools.ts");
+  const migrations = join(target, "migrations.ts");
+  write(tools, toolsModule(tools, join(app, "tools")));
+  write(migrations, migrationsModule({ appMigrations: join(app, "migrations") }));
+  write(
+    join(root, ".generated/migrations.ts"),
+    migrationsModule({
+      commonMigrations: join(root, "migrations/common"),
+      branchOnlyMigrations: join(root, "migrations/branch"),
+      productMigrations: join(root, "migrations/tenant"),
+    }),
+  );
+  return { "#app/config": join(app, "config.ts"), "#app/tools": tools, "#app/migrations": migrations };
+}
+
+/** A name for the folder of another app's modules: its path from the project. */
+function slugOf(app: string): string {
+  return relative(root, app)
+    .replaceAll(/[^a-z0-9]+/gi, "-")
+    .replace(/^-|-$/g, "");
+}
+
+function toolsModule(target: string, directory: string): string {
+  const files = filesIn(directory).filter((name) => name.endsWith(".ts") && !name.endsWith(".test.ts"));
+  const from = (file: string): string => JSON.stringify(importPath(dirname(target), join(directory, file)));
+  const shown = (file: string): string => JSON.stringify(`${basename(dirname(directory))}/tools/${file}`);
+  return [
+    header,
+    ...files.map((file, index) => `import * as file${index} from ${from(file)};`),
+    "",
+    "export const toolFiles: readonly { file: string; exports: Readonly<Record<string, unknown>> }[] = [",
+    ...files.map((file, index) => `  { file: ${shown(file)}, exports: file${index} },`),
+    "];",
+    "",
+  ].join("\n");
+}
+
+function migrationsModule(folders: Readonly<Record<string, string>>): string {
+  const lists = Object.entries(folders).map(([name, directory]) => {
+    const files = migrationsIn(directory).map((file) => {
+      const text = readFileSync(join(directory, file), "utf8");
+      return `  { name: ${JSON.stringify(file)}, text: ${JSON.stringify(text)} },`;
+    });
+    return [`export const ${name}: readonly { name: string; text: string }[] = [`, ...files, "];"].join("\n");
+  });
+  return `${header}\n${lists.join("\n\n")}\n`;
+}
+
+const header = "// Written by cli/generate.ts. Do not edit.";
+
+function filesIn(directory: string): string[] {
+  return existsSync(directory) ? readdirSync(directory).toSorted() : [];
+}
+
+function importPath(from: string, to: string): string {
+  const path = relative(from, to).split(sep).join("/");
+  return path.startsWith(".") ? path : `./${path}`;
+}
+
+function write(path: string, text: string): void {
+  if (existsSync(path) && readFileSync(path, "utf8") === text) return;
+  mkdirSync(dirname(path), { recursive: true });
+  // Several programs may write at once: each has a file of its own, and the last one in place wins with the same text.
+  const next = `${path}.${process.pid}`;
+  writeFileSync(next, text);
+  renameSync(next, path);
+}
+
+if (import.meta.main) generate();

@@ -1,0 +1,96 @@
+// Finds products by words, in one statement. The statement names no tenant: the database shows this tenant's rows alone.
+import * as z from "zod";
+import { defineTool, isFailure } from "#tollgate/tool";
+
+/** Enough to choose by; fifty of them stay far below the bound of a result. */
+const DESCRIPTION_CHARS = 500;
+
+/** PostgreSQL's text has no NUL. */
+const text = (maxChars: number) =>
+  z
+    .string()
+    .max(maxChars)
+    .refine((value) => !value.includes("\0"), "must not contain NUL");
+
+const Product = z.strictObject({
+  id: z.string(),
+  name: z.string(),
+  description: z.string().describe(`The first ${DESCRIPTION_CHARS} characters`),
+  category: z.string(),
+  priceCents: z.int(),
+  stock: z.int(),
+  updatedAt: z.iso.datetime(),
+});
+
+/** The name and id of the last product of a page, as JSON. */
+const Cursor = z.tuple([text(8_000), text(8_000)]);
+
+export const searchProducts = defineTool({
+  name: "search_products",
+  title: "Search products",
+  description:
+    "Finds products whose name or description contains all of the given words, in any case and order, by name. " +
+    "Each page is a call. For totals over all products use `generate_report`.",
+  units: 1,
+  scopes: ["tools:read"],
+  input: z.strictObject({
+    query: text(200).describe("Words to look for, parts of words included; empty: every product"),
+    category: text(200).optional().describe("Only this category, spelled exactly"),
+    maxPriceCents: z
+      .int()
+      .min(0)
+      .max(2_147_483_647)
+      .optional()
+      .describe("Only products that cost at most this, in cents"),
+    limit: z.int().min(1).max(50).default(10).describe("Products a page"),
+    cursor: text(16_100).optional().describe("`nextCursor` of the page before, with all else unchanged"),
+  }),
+  output: z.strictObject({
+    products: z.array(Product),
+    nextCursor: z.string().nullable().describe("For the next page; null: this is the last"),
+  }),
+  annotations: { readOnly: true, idempotent: true, destructive: false },
+  failed: isFailure,
+
+  async run({ query, category, maxPriceCents, limit, cursor }, { db }) {
+    const after = cursor === undefined ? [null, null] : parseCursor(cursor);
+    if (after === undefined) {
+      return { isError: true, text: "The cursor is not one that this tool gave out. Search again without it." };
+    }
+    const rows = await db.query<z.infer<typeof Product>>(
+      `SELECT id, name, left(description, ${DESCRIPTION_CHARS}) AS description, category, price_cents AS "priceCents", stock,
+              to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS "updatedAt"
+       FROM (SELECT * FROM products
+             WHERE name || ' ' || description ILIKE ALL ($1::text[])
+               AND ($2::text IS NULL OR category = $2)
+               AND ($3::int IS NULL OR price_cents <= $3)
+               AND ($4::text IS NULL OR (name, id) > ($4, $5::text))
+             ORDER BY name, id
+             LIMIT $6::int) AS page
+       ORDER BY name, id`,
+      // The page is chosen first, so that only its rows are put into words: a sort would do that to every match. One
+      // row more than asked for tells whether there is a next page.
+      [patternsOf(query), category ?? null, maxPriceCents ?? null, ...after, limit + 1],
+    );
+    const products = rows.slice(0, limit);
+    const last = rows.length > limit ? products.at(-1) : undefined;
+    const nextCursor = last === undefined ? null : JSON.stringify([last.name, last.id]);
+    const data = { products, nextCursor };
+    if (products.length > 0 || cursor !== undefined) return { data };
+    return { text: "No product matches. Try fewer words, or leave out category and price.", data };
+  },
+});
+
+/** One pattern a word, in which nothing but the word itself has a meaning. */
+export function patternsOf(query: string): string[] {
+  const words = query.split(/\s+/).filter((word) => word !== "");
+  return words.map((word) => `%${word.replace(/[\\%_]/g, String.raw`\$&`)}%`);
+}
+
+function parseCursor(cursor: string): [string, string] | undefined {
+  try {
+    return Cursor.safeParse(JSON.parse(cursor)).data;
+  } catch {
+    return undefined;
+  }
+}

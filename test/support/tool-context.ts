@@ -1,0 +1,107 @@
+// A tool on its own: a context over small fakes, and a call as the tenant's object makes it. A test of one tool needs no
+// database and runs in well under a second.
+import { TenantId } from "../../src/core/tenant.ts";
+import type { Progress } from "../../src/core/call.ts";
+import { contentOf } from "../../src/tools/tool.ts";
+import type { FileInfo, TenantFiles, Tool, ToolContext } from "../../src/tools/tool.ts";
+
+export interface Fakes {
+  /** The database's answers: the rows of the first statement, of the second, and so on. */
+  rows?: Record<string, unknown>[][];
+  /** Texts of the tenant's files, by path. */
+  documents?: Record<string, string>;
+  history?: ReturnType<ToolContext["history"]>;
+  /** Units of this hour, of 100. */
+  used?: number;
+}
+
+/** A tenant's context. `seen` holds what the tool did; `store` holds the files afterwards. */
+export function toolContext({ rows = [], documents = {}, history = [], used = 0 }: Fakes = {}) {
+  const answers = [...rows];
+  const store = new Map(Object.entries(documents));
+  const seen = {
+    queries: [] as { text: string; params: readonly unknown[] }[],
+    progress: [] as Progress[],
+    logged: [] as string[],
+  };
+  const query = async (text: string, params: readonly unknown[] = []): Promise<Record<string, unknown>[]> => {
+    seen.queries.push({ text, params });
+    return answers.shift() ?? [];
+  };
+  const transaction = async (work: unknown): Promise<unknown> => {
+    if (typeof work === "function") return work(db);
+    const results = [];
+    for (const { text, params } of work as { text: string; params?: readonly unknown[] }[])
+      results.push(await query(text, params));
+    return results;
+  };
+  const values = async (text: string, params?: readonly unknown[]): Promise<unknown[][]> =>
+    (await query(text, params)).map((row) => Object.values(row));
+  const db = { query, values, analytics: query, transaction } as ToolContext["db"];
+  const context: ToolContext = {
+    tenant: { id: TenantId.parse("acme"), name: "Acme", plan: "free", features: {} },
+    caller: { kind: "key", id: "k1" },
+    callId: "call-1",
+    db,
+    files: filesOver(store),
+    usage: () => ({
+      hour: { limit: 100, used, resetSeconds: used === 0 ? 0 : 90 },
+      month: { limit: null, used, resetSeconds: 4_000 },
+    }),
+    history: () => history,
+    async progress(step) {
+      seen.progress.push(step);
+    },
+    log: (event) => void seen.logged.push(event),
+    signal: new AbortController().signal,
+  };
+  return { context, seen, store };
+}
+
+export interface Answer {
+  /** Whether the call counts as failed, and so is free. */
+  failed: boolean;
+  text: string;
+  data: Record<string, unknown> | undefined;
+}
+
+/** Calls a tool: parses its arguments before, and holds the answer against its schema afterwards. */
+export async function callTool(tool: Tool, args: Record<string, unknown>, context: ToolContext): Promise<Answer> {
+  const result = await tool.run(tool.input.parse(args), context);
+  const [content] = contentOf(result);
+  if ("isError" in result) return { failed: tool.failed(result), text: result.text, data: undefined };
+  return { failed: tool.failed(result), text: content?.text ?? "", data: tool.output.parse(result.data) };
+}
+
+function filesOver(store: Map<string, string>): TenantFiles {
+  return {
+    async list({ prefix = "", cursor = "", limit = 1_000 } = {}) {
+      const all = [...store.keys()].toSorted().filter((path) => path.startsWith(prefix) && path > cursor);
+      const page = all.slice(0, limit);
+      return {
+        files: page.map((path) => info(path, store.get(path) ?? "")),
+        cursor: all.length > limit ? page.at(-1) : undefined,
+      };
+    },
+    async read(path) {
+      const text = store.get(path);
+      return text === undefined ? undefined : { info: info(path, text), text };
+    },
+    async write(path, text) {
+      store.set(path, text);
+      return info(path, text);
+    },
+    async delete(path) {
+      return store.delete(path);
+    },
+  };
+}
+
+function info(path: string, text: string): FileInfo {
+  return {
+    path,
+    sizeBytes: new TextEncoder().encode(text).byteLength,
+    contentType: "text/plain",
+    updatedAt: "2026-11-30T20:00:00.000Z",
+  };
+}
