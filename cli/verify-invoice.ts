@@ -1,11 +1,12 @@
 // `npm run verify-invoice`: adds one tenant's calls up, again and from the rows themselves, and compares: calls with the
 // reports they were sent in, reports with what Stripe's meter has counted, day by day, and both with what invoices say.
 // It reads and changes nothing. Equal is 0, different 1, and what could not be read 2: no answer is never taken for equal.
+import { connectControl } from "../src/adapters/neon.ts";
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import * as z from "zod";
-import { type ControlReceipts, receiptsOf } from "../src/metering/receipts-store.ts";
+import { type ReceiptsStore, receiptsStore } from "../src/metering/receipts-store.ts";
 import { type TenantSummary, tenantsOf } from "../src/control/tenants-store.ts";
 import { type StripeConnection, connectStripe } from "../src/adapters/stripe.ts";
 import {
@@ -14,7 +15,7 @@ import {
   type Discrepancy,
   type MeterSum,
   type Period,
-  type SealedReport,
+  type FrozenReport,
   compareUsage,
   dayOf,
   daysFrom,
@@ -116,7 +117,7 @@ async function main(): Promise<boolean> {
   };
   const tenant = await tenantsOf(control).summary(tenantId);
   if (tenant === undefined) throw new Error(`There is no tenant ${tenantId}.`);
-  const ledger = receiptsOf(control);
+  const ledger = receiptsStore(connectControl(control));
   const stripe = connectStripe(variable("STRIPE_SECRET_KEY"), variable("STRIPE_API_BASE"));
   const customerId = tenant.stripeCustomerId;
   const who =
@@ -125,7 +126,7 @@ async function main(): Promise<boolean> {
   print(`${dayOf(period.startMs)} to ${dayOf(period.endMs - 1)}, days in UTC\n`);
 
   const calls: CallSum[] = [];
-  const reports: SealedReport[] = [];
+  const reports: FrozenReport[] = [];
   // A day at a time, as one statement: what was sealed in between makes no difference that is none.
   for (const day of daysOf(period)) {
     const sums = await ledger.sums(tenantId, day);
@@ -185,7 +186,7 @@ function printPrice(days: readonly DayComparison[], tenant: TenantSummary): void
 /** The invoices that have usage of the period, each compared with the calls of its own time. Returns how many differ. */
 async function printInvoices(of: {
   stripe: StripeConnection;
-  ledger: ControlReceipts;
+  ledger: ReceiptsStore;
   tenantId: TenantId;
   customerId: string;
   period: Period;
@@ -233,7 +234,7 @@ async function locate(
   stripe: StripeConnection,
   customerId: string,
   day: string,
-  reports: readonly SealedReport[],
+  reports: readonly FrozenReport[],
 ): Promise<string> {
   const ofDay = reports.filter(({ slotSeconds }) => dayOf(slotSeconds * 1000) === day);
   const hours = await unitsAtStripe(stripe, customerId, { ...seconds(daysFrom(day, day)), by: "hour" });

@@ -1,6 +1,6 @@
 // Where the platform enters: requests, queue batches and crons. The classes are those that wrangler.toml names.
 import { app } from "./routes.ts";
-import { runBilling } from "./reports/report-cron.ts";
+import { runReportCron } from "./reports/report-cron.ts";
 import { DEAD_QUEUE, consumeDeadLetters } from "./metering/dead-letters.ts";
 import { sweep } from "./operations/sweeper.ts";
 import { consumeUsage } from "./metering/consumer.ts";
@@ -22,6 +22,6 @@ export default {
     await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(batch, env) : consumeUsage(batch, env));
   },
   async scheduled({ cron, scheduledTime }, env) {
-    await (cron === BILLING_CRON ? runBilling(env, scheduledTime) : sweep(env, scheduledTime));
+    await (cron === BILLING_CRON ? runReportCron(env, scheduledTime) : sweep(env, scheduledTime));
   },
 } satisfies ExportedHandler<Env>;

@@ -1,28 +1,34 @@
--- Where each tenant's rows are: shards (databases that hold tenants) and placements (one tenant's part of a shard).
--- The dispatcher reads rows rather than hashing the tenant's id, so that a single tenant can be moved.
+-- Where each tenant's rows are: databases ("shards") that hold tenants, and the placement of each tenant in one of them.
+-- The dispatcher reads these rows, so that a tenant can be moved.
 
 CREATE TABLE shards (
   id text PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9_-]{0,59}$'),
-  -- shared: tables with row security. schema: a schema and a login role for each tenant. database: only one tenant.
+  -- shared: tables with row security. schema: a schema and a login role for each tenant. database: one tenant alone.
   strategy text NOT NULL CHECK (strategy IN ('shared', 'schema', 'database')),
   region text NOT NULL,
-  -- Its address, `host` or `host:port`, and the database's name. NULL while the shard is being created.
+  -- Address, `host` or `host:port`, and the database's name there. NULL while the shard is being created.
   host text,
   database text,
-  -- Encrypted `user:password` pairs: the owner, who migrates and creates schemas and roles, and the login that tools on
-  -- shared tables run as.
+  -- Encrypted `user:password` pairs. owner_login migrates and creates schemas and roles. app_login runs the tools of shared
+  -- tables. analytics_login reads across tenants; NULL: `npm run migrate` has not given it a password yet.
   owner_login text,
   app_login text,
+  analytics_login text,
+  -- A replica is a copy of the whole server, with the same logins. `host` or `host:port`; NULL: analytics reads from the
+  -- shard itself.
+  replica_host text,
   capacity integer NOT NULL CHECK (capacity > 0),
   -- Whether new tenants are placed here.
   accepts boolean NOT NULL DEFAULT true,
   neon_project_id text,
   neon_branch_id text,
+  -- When the log of changes was last shortened there.
+  pruned_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now()
 );
 
--- A tenant has one placement in force (tenants.placement_id) and a second one during a move. The role and the schema of a
--- placement are named after its id: unique, and without meaning to a reader of the catalogue.
+-- A tenant has one placement in force (tenants.placement_id), and a second one while it moves. The role and the schema of a
+-- placement are named after its id, which is unique and tells a reader of the catalogue nothing about the tenant.
 CREATE TABLE placements (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
@@ -40,17 +46,8 @@ CREATE UNIQUE INDEX placements_live ON placements (tenant_id, shard_id) WHERE st
 CREATE INDEX placements_by_shard ON placements (shard_id) WHERE state <> 'dropped';
 
 ALTER TABLE tenants ADD COLUMN placement_id bigint REFERENCES placements (id);
--- The region that the tenant's contract requires; NULL: any.
-ALTER TABLE tenants ADD COLUMN region text;
-
--- Every tenant so far lives on the first shared shard, whose address `npm run migrate` registers.
-INSERT INTO shards (id, strategy, region, capacity)
-SELECT 'shared-1', 'shared', 'default', 10000 WHERE EXISTS (SELECT FROM tenants);
--- allow work-under-lock: some milliseconds for the thousands of tenants that one control database holds
-INSERT INTO placements (tenant_id, shard_id, state, ready_at) SELECT id, 'shared-1', 'ready', now() FROM tenants;
--- allow backfill: the same
-UPDATE tenants t SET placement_id = p.id, version = version + 1 FROM placements p WHERE p.tenant_id = t.id;
 
 GRANT SELECT, INSERT ON shards, placements TO tollgate_service;
-GRANT UPDATE (host, database, owner_login, app_login, accepts, neon_project_id, neon_branch_id) ON shards TO tollgate_service;
+GRANT UPDATE (host, database, owner_login, app_login, analytics_login, replica_host, accepts, neon_project_id, neon_branch_id,
+  pruned_at) ON shards TO tollgate_service;
 GRANT UPDATE (state, login, schema_version, ready_at, dropped_at) ON placements TO tollgate_service;

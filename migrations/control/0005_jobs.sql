@@ -27,11 +27,5 @@ CREATE INDEX jobs_running ON jobs (progressed_at) WHERE state = 'running';
 CREATE UNIQUE INDEX jobs_one_at_a_time ON jobs (tenant_id, kind) WHERE state = 'running' AND kind <> 'backup';
 CREATE UNIQUE INDEX jobs_one_file_each ON jobs ((request ->> 'key')) WHERE kind = 'backup';
 
--- Feature switches that the operator sets and tools read.
-ALTER TABLE tenants ADD COLUMN features jsonb NOT NULL DEFAULT '{}';
--- When the shard's change log was last pruned.
-ALTER TABLE shards ADD COLUMN pruned_at timestamptz;
-
 GRANT SELECT, INSERT ON jobs TO tollgate_service;
 GRANT UPDATE (state, progress, version, failures, result, error, progressed_at, finished_at) ON jobs TO tollgate_service;
-GRANT UPDATE (pruned_at) ON shards TO tollgate_service;

@@ -4,7 +4,7 @@
 const PER_SECOND = 20;
 
 /** Gives out turns, one after the other and at most so many a second. Await one before each request. */
-export function pacer(): () => Promise<void> {
+export function rateLimiter(): () => Promise<void> {
   let nextAtMs = 0;
   return async () => {
     const now = Date.now();

@@ -19,7 +19,7 @@ import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import type { Tool } from "../tools/tool.ts";
 import { Admission } from "./admission.ts";
-import { controlOpenCalls } from "./fallback-calls-store.ts";
+import { fallbackCallsStore } from "./fallback-calls-store.ts";
 import { mayBeCharged, plainRefusal } from "./refusal.ts";
 import { type CallHost, type CallUsage, type NotServed, authorize, runCall } from "./run-call.ts";
 
@@ -129,7 +129,7 @@ async function usageOf(context: Context, { id, limits }: TenantConfig): Promise<
   const known = trustedUsage(id);
   if (known !== undefined) return known;
   const nowMs = Date.now();
-  const { hour, monthUnits } = await controlOpenCalls(context.control).usedLately(id, nowMs);
+  const { hour, monthUnits } = await fallbackCallsStore(context.control).usedLately(id, nowMs);
   // Another call may have read it meanwhile, and its reservation is in that copy.
   const first = trustedUsage(id);
   if (first !== undefined) return first;

@@ -3,8 +3,8 @@
 import * as z from "zod";
 import { HOUR_MS } from "./sliding-window.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { UncountedCall, openCallColumns } from "../control/ledger-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { UncountedCall, fallbackCallColumns } from "../control/ledger-store.ts";
+import { type NeonConnection } from "../adapters/neon.ts";
 
 /** What the ledger says that a tenant has used. It follows the tenant's object by seconds. */
 const UsedLately = z.object({
@@ -16,7 +16,7 @@ const UsedLately = z.object({
 });
 export type UsedLately = z.infer<typeof UsedLately>;
 
-export function controlOpenCalls(db: NeonConnection) {
+export function fallbackCallsStore(db: NeonConnection) {
   return {
     /** What the tenant used in the hour up to `nowMs` and in that calendar month (UTC), as far as the ledger has it. */
     async usedLately(tenantId: TenantId, nowMs: number): Promise<UsedLately> {
@@ -38,12 +38,12 @@ export function controlOpenCalls(db: NeonConnection) {
     async uncounted(tenants: number, callsEach: number): Promise<UncountedCall[]> {
       const rows = await db.query(
         // In no order, so that objects which stay out of reach keep no others waiting.
-        `SELECT ${openCallColumns} FROM (
+        `SELECT ${fallbackCallColumns} FROM (
            SELECT t.id FROM tenants t WHERE t.state <> 'gone'
-             AND EXISTS (SELECT FROM open_calls w WHERE w.tenant_id = t.id AND w.counted_at IS NULL)
+             AND EXISTS (SELECT FROM fallback_calls w WHERE w.tenant_id = t.id AND w.counted_at IS NULL)
            ORDER BY random() LIMIT $1) t
          CROSS JOIN LATERAL (
-           SELECT * FROM open_calls w WHERE w.tenant_id = t.id AND w.counted_at IS NULL ORDER BY w.received_at LIMIT $2) o
+           SELECT * FROM fallback_calls w WHERE w.tenant_id = t.id AND w.counted_at IS NULL ORDER BY w.received_at LIMIT $2) o
          JOIN ledger l USING (call_id)`,
         [tenants, callsEach],
       );
@@ -53,14 +53,9 @@ export function controlOpenCalls(db: NeonConnection) {
     /** The tenants' objects count these calls. */
     async counted(callIds: readonly string[]): Promise<void> {
       await db.query(
-        `UPDATE open_calls SET counted_at = now() WHERE call_id = ANY($1::text[]) AND counted_at IS NULL`,
+        `UPDATE fallback_calls SET counted_at = now() WHERE call_id = ANY($1::text[]) AND counted_at IS NULL`,
         [[...callIds]],
       );
     },
   };
-}
-
-/** Those of this deployment. */
-export function openCallsOf(env: ControlSettings): ReturnType<typeof controlOpenCalls> {
-  return controlOpenCalls(connectControl(env));
 }

@@ -68,9 +68,9 @@ export interface PipelineState {
   lastSweepSeconds: number | null;
 }
 
-export type Ledger = ReturnType<typeof controlUsage>;
+export type Ledger = ReturnType<typeof ledgerStore>;
 
-export function controlUsage(db: NeonConnection) {
+export function ledgerStore(db: NeonConnection) {
   return {
     /**
      * Writes rows to the ledger, once however often they come, and moves each stream's watermark to the end of its
@@ -103,13 +103,13 @@ export function controlUsage(db: NeonConnection) {
         },
         {
           // What the object has charged itself, it counts already.
-          text: `INSERT INTO open_calls (call_id, tenant_id, counted_at)
+          text: `INSERT INTO fallback_calls (call_id, tenant_id, counted_at)
                  SELECT i.call_id, i.tenant_id, CASE WHEN l.object <> '${FALLBACK_STREAM}' THEN now() END
                  FROM ${incoming} JOIN ledger l USING (call_id, tenant_id) WHERE i.object = '${FALLBACK_STREAM}' ON CONFLICT DO NOTHING`,
           params,
         },
         {
-          text: `UPDATE open_calls o SET object = i.object, epoch = i.epoch, n = i.n, counted_at = coalesce(o.counted_at, now())
+          text: `UPDATE fallback_calls o SET object = i.object, epoch = i.epoch, n = i.n, counted_at = coalesce(o.counted_at, now())
                  FROM ${incoming} JOIN ledger l USING (call_id, tenant_id)
                  WHERE i.object <> '${FALLBACK_STREAM}' AND l.object = '${FALLBACK_STREAM}'
                    AND o.call_id = i.call_id AND o.tenant_id = i.tenant_id AND o.n IS NULL`,
@@ -117,7 +117,7 @@ export function controlUsage(db: NeonConnection) {
         },
         {
           text: `INSERT INTO ledger_conflicts (call_id, incoming)
-                 SELECT i.call_id, to_jsonb(i) FROM ${incoming} LEFT JOIN ledger l USING (call_id) LEFT JOIN open_calls o USING (call_id)
+                 SELECT i.call_id, to_jsonb(i) FROM ${incoming} LEFT JOIN ledger l USING (call_id) LEFT JOIN fallback_calls o USING (call_id)
                  WHERE NOT coalesce(
                    (l.tenant_id, l.tool, l.units) = (i.tenant_id, i.tool, i.units)
                    AND ((l.object, l.epoch, l.n, l.at) = (i.object, i.epoch, i.n, ${incomingInstant})
@@ -134,7 +134,7 @@ export function controlUsage(db: NeonConnection) {
                    SELECT s.*, l.n, l.n - row_number() OVER (PARTITION BY s.tenant_id, s.object, s.epoch ORDER BY l.n) AS run
                    FROM streams s LEFT JOIN LATERAL (
                      SELECT n FROM ledger WHERE tenant_id = s.tenant_id AND object = s.object AND epoch = s.epoch AND n > s.watermark
-                     UNION SELECT n FROM open_calls WHERE tenant_id = s.tenant_id AND object = s.object AND epoch = s.epoch AND n > s.watermark) l ON true),
+                     UNION SELECT n FROM fallback_calls WHERE tenant_id = s.tenant_id AND object = s.object AND epoch = s.epoch AND n > s.watermark) l ON true),
                  reached AS (
                    SELECT tenant_id, object, epoch, coalesce(max(n) FILTER (WHERE run = watermark), watermark) AS watermark,
                           coalesce(max(n), watermark) AS highest
@@ -151,7 +151,7 @@ export function controlUsage(db: NeonConnection) {
           params,
         },
         {
-          text: `SELECT ${openCallColumns} FROM open_calls o JOIN ledger l USING (call_id) JOIN ${incoming} USING (call_id)
+          text: `SELECT ${fallbackCallColumns} FROM fallback_calls o JOIN ledger l USING (call_id) JOIN ${incoming} USING (call_id)
                  WHERE i.object = '${FALLBACK_STREAM}' AND o.counted_at IS NULL`,
           params,
         },
@@ -195,7 +195,7 @@ export function controlUsage(db: NeonConnection) {
                 (SELECT count(*) FROM usage_streams WHERE gap_since < n.now - interval '2 minutes')::int AS "sequenceGaps",
                 (SELECT count(*) FROM ledger_conflicts)::int AS conflicts,
                 (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND dismissed_at IS NULL)::int AS "deadLetters",
-                (SELECT extract(epoch FROM n.now - min(o.received_at)) FROM open_calls o JOIN tenants t ON t.id = o.tenant_id
+                (SELECT extract(epoch FROM n.now - min(o.received_at)) FROM fallback_calls o JOIN tenants t ON t.id = o.tenant_id
                  WHERE o.counted_at IS NULL AND t.state <> 'gone')::double precision AS "uncountedCallSeconds",
                 (SELECT extract(epoch FROM n.now - min(received_at)) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
                 (SELECT count(*) FROM webhook_inbox WHERE outcome = 'unknown_tenant' AND received_at > n.now - interval '1 day')::int AS "unknownTenantWebhooks",
@@ -211,7 +211,7 @@ export function controlUsage(db: NeonConnection) {
                     FROM (SELECT at, received_at FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL ORDER BY at LIMIT 1000)) unsealed,
            LATERAL (SELECT extract(epoch FROM nullif(greatest(max(at), n.now), n.now) - n.now)::double precision AS "aheadSeconds"
                     FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL) ahead,
-           LATERAL (SELECT extract(epoch FROM n.now - min(sealed_at) FILTER (WHERE confirmed_at IS NULL))::double precision AS "unconfirmedSeconds",
+           LATERAL (SELECT extract(epoch FROM n.now - min(frozen_at) FILTER (WHERE confirmed_at IS NULL))::double precision AS "unconfirmedSeconds",
                            count(*) FILTER (WHERE doubted_at IS NOT NULL AND alarm IS NULL)::int AS "ambiguousReports",
                            count(*) FILTER (WHERE alarm = 'refused')::int AS "refusedReports",
                            count(*) FILTER (WHERE alarm = 'mismatch')::int AS "mismatchedReports"
@@ -231,8 +231,8 @@ export function controlUsage(db: NeonConnection) {
   };
 }
 
-/** An open call with what the ledger has of it: `o` is its row in open_calls, `l` the one in the ledger. */
-export const openCallColumns = `o.tenant_id AS "tenantId", o.call_id AS "callId", l.tool, l.units, round(extract(epoch FROM l.at) * 1000)::bigint AS "atMs"`;
+/** An open call with what the ledger has of it: `o` is its row in fallback_calls, `l` the one in the ledger. */
+export const fallbackCallColumns = `o.tenant_id AS "tenantId", o.call_id AS "callId", l.tool, l.units, round(extract(epoch FROM l.at) * 1000)::bigint AS "atMs"`;
 
 const incoming = `jsonb_to_recordset($1::jsonb) AS i(call_id text, tenant_id text, object text, epoch text, n bigint, tool text, units integer, at_ms bigint)`;
 const incomingInstant = `to_timestamp(i.at_ms::double precision / 1000)`;

@@ -262,7 +262,7 @@ export function controlRemovals(db: NeonConnection) {
       const [, , uploads = []] = await db.batch([
         {
           // An object that is emptied is told nothing any more.
-          text: `UPDATE open_calls SET counted_at = now() WHERE tenant_id = $1 AND counted_at IS NULL AND ${gone}`,
+          text: `UPDATE fallback_calls SET counted_at = now() WHERE tenant_id = $1 AND counted_at IS NULL AND ${gone}`,
           params: [tenantId],
         },
         {

@@ -1,7 +1,7 @@
 // Writes a batch of parts of which some cannot be written: the bad ones are found by halving and the rest goes on. Without
 // a bad part it is one write; each bad one costs about two writes for every halving.
 
-export interface WriteAround<Part, Written> {
+export interface Bisection<Part, Written> {
   /** Writes these parts, all or none. */
   write: (parts: readonly Part[]) => Promise<Written>;
   /** Whether what `write` threw is the fault of a part. Everything else ends the whole with that error. */
@@ -12,18 +12,18 @@ export interface WriteAround<Part, Written> {
   maxWrites: number;
 }
 
-export interface WrittenAround<Part, Written> {
+export interface Bisected<Part, Written> {
   written: Written[];
   refused: { part: Part; error: unknown }[];
   left: Part[];
 }
 
 /** Writes all that can be written. What was written before an error that is no refusal stays written. */
-export async function writeAround<Part, Written>(
+export async function writeWithBisection<Part, Written>(
   parts: readonly Part[],
-  { write, isRefusal, split, maxWrites }: WriteAround<Part, Written>,
-): Promise<WrittenAround<Part, Written>> {
-  const outcome: WrittenAround<Part, Written> = { written: [], refused: [], left: [] };
+  { write, isRefusal, split, maxWrites }: Bisection<Part, Written>,
+): Promise<Bisected<Part, Written>> {
+  const outcome: Bisected<Part, Written> = { written: [], refused: [], left: [] };
   const waiting: (readonly Part[])[] = [parts];
   for (let writes = 0; waiting.length > 0; writes += 1) {
     const some = waiting.pop() ?? [];

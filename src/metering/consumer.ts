@@ -1,15 +1,15 @@
 // Carries usage from the queue to the ledger, and what the ledger then has back to the objects. A batch is written in one
 // transaction and acknowledged after its commit; whatever fails in between comes again and changes nothing. A message that
 // is at fault itself is kept as a dead letter and keeps nobody waiting; in an outage all wait and are tried again.
-import { type Recorded, controlUsage } from "../control/ledger-store.ts";
+import { type Recorded, ledgerStore } from "../control/ledger-store.ts";
 import { connectControl, sqlStateOf } from "../adapters/neon.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { USAGE_RETRY_SECONDS, retryAfterSeconds } from "./dead-letter.ts";
 import { UsageMessage } from "../core/usage.ts";
-import { writeAround } from "./bisection.ts";
+import { writeWithBisection } from "./bisection.ts";
 import { describeError, log } from "../log.ts";
 import { type Unusable, keepUnusable } from "./dead-letters.ts";
-import { TELL_WITHIN_MS, tellOpenCalls } from "./fallback-calls.ts";
+import { TELL_WITHIN_MS, notifyFallbackCalls } from "./fallback-calls.ts";
 
 /**
  * One bad row among 25 messages of 250 costs 27 writes to find. More than this is no accident of single rows, and a batch
@@ -34,11 +34,11 @@ export async function consumeUsage(batch: MessageBatch, env: Env): Promise<void>
     else unusable.push({ message, why: "unreadable" });
   }
 
-  const ledger = controlUsage(connectControl(env));
+  const ledger = ledgerStore(connectControl(env));
   let recorded: Recorded[] = [];
   let waiting = new Set<Message>();
   try {
-    const outcome = await writeAround<Part, Recorded>(parts, {
+    const outcome = await writeWithBisection<Part, Recorded>(parts, {
       write: (some) => ledger.record(some.map(({ usage }) => usage)),
       isRefusal: (error) => faultOfARow.test(sqlStateOf(error) ?? ""),
       split: halvesOf,
@@ -69,7 +69,7 @@ export async function consumeUsage(batch: MessageBatch, env: Env): Promise<void>
 /** Whoever is not told now sends again and is told then, or is told by the sweep. */
 async function tellObjects(env: Env, recorded: readonly Recorded[]): Promise<void> {
   const told = await Promise.allSettled([
-    tellOpenCalls(
+    notifyFallbackCalls(
       env,
       recorded.flatMap(({ uncounted }) => uncounted),
     ),

@@ -2,7 +2,7 @@
 // one transaction; each can be repeated.
 import * as z from "zod";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type NeonConnection } from "../adapters/neon.ts";
 
 export const DeadLetter = z.object({
   /** Of the queue's message. */
@@ -22,7 +22,7 @@ const columns = `id, body, why, ${instant("received_at")} AS "receivedAt", ${ins
 /** Of letters that nobody has done anything about. */
 const waiting = `replayed_at IS NULL AND dismissed_at IS NULL`;
 
-export function controlDeadLetters(db: NeonConnection) {
+export function deadLettersStore(db: NeonConnection) {
   return {
     /** Keeps messages. One that comes again changes nothing. */
     async keep(letters: readonly Pick<DeadLetter, "id" | "body" | "why">[]): Promise<void> {
@@ -73,9 +73,4 @@ export function controlDeadLetters(db: NeonConnection) {
       return Number(row?.["waiting"]);
     },
   };
-}
-
-/** Those of this deployment. */
-export function deadLettersOf(env: ControlSettings): ReturnType<typeof controlDeadLetters> {
-  return controlDeadLetters(connectControl(env));
 }

@@ -1,6 +1,7 @@
 // Keeps messages of the usage queue that could not be taken: at once those that are at fault themselves, and those that the
 // platform gave up on from the queue that it puts them into. Each is acknowledged after it is kept.
-import { deadLettersOf } from "./dead-letters-store.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { deadLettersStore } from "./dead-letters-store.ts";
 import { DEAD_RETRY_SECONDS, retryAfterSeconds, textOfBody } from "./dead-letter.ts";
 import { describeError, log } from "../log.ts";
 
@@ -25,7 +26,7 @@ export function consumeDeadLetters({ messages }: MessageBatch, env: Env): Promis
 export async function keepUnusable(env: Env, unusable: readonly Unusable[]): Promise<void> {
   if (unusable.length === 0) return;
   try {
-    await deadLettersOf(env).keep(
+    await deadLettersStore(connectControl(env)).keep(
       unusable.map(({ message, why }) => ({ id: message.id, body: textOfBody(message.body), why })),
     );
   } catch (error) {

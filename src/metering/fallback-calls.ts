@@ -1,6 +1,7 @@
 // Tells the tenants' objects of calls that were charged while those could not be reached, so that windows and totals count
 // them. An object that still cannot be reached is told by the sweep.
-import { openCallsOf } from "../calls/fallback-calls-store.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { fallbackCallsStore } from "../calls/fallback-calls-store.ts";
 import type { UncountedCall } from "../control/ledger-store.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { describeError, log } from "../log.ts";
@@ -9,7 +10,7 @@ import { describeError, log } from "../log.ts";
 export const TELL_WITHIN_MS = 5_000;
 
 /** Tells each object of its calls and notes which of them are counted. Throws when that cannot be noted: all are told again. */
-export async function tellOpenCalls(env: Env, calls: readonly UncountedCall[]): Promise<void> {
+export async function notifyFallbackCalls(env: Env, calls: readonly UncountedCall[]): Promise<void> {
   const counted: string[] = [];
   const tell = async (own: readonly UncountedCall[]): Promise<void> => {
     const [first] = own;
@@ -20,9 +21,9 @@ export async function tellOpenCalls(env: Env, calls: readonly UncountedCall[]): 
       await withTimeout(TELL_WITHIN_MS, env.TENANT.getByName(tenantId).countFallbackCalls(told));
       counted.push(...own.map(({ callId }) => callId));
     } catch (error) {
-      log("warn", "open_calls_not_told", { tenantId, calls: own.length, error: describeError(error) });
+      log("warn", "fallback_calls_not_counted", { tenantId, calls: own.length, error: describeError(error) });
     }
   };
   await Promise.all([...Map.groupBy(calls, ({ tenantId }) => tenantId).values()].map(tell));
-  if (counted.length > 0) await openCallsOf(env).counted(counted);
+  if (counted.length > 0) await fallbackCallsStore(connectControl(env)).counted(counted);
 }

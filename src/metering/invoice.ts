@@ -62,7 +62,7 @@ export interface CallSum extends Usage {
 }
 
 /** A report, or a carry-forward, which is usage that came too late for one. */
-export interface SealedReport extends Usage {
+export interface FrozenReport extends Usage {
   id: string;
   /** Start of the report's own minute, in epoch seconds; of a carry-forward any of its day. */
   slotSeconds: number;
@@ -103,7 +103,7 @@ export type Discrepancy =
  */
 export function compareUsage(
   calls: readonly CallSum[],
-  reports: readonly SealedReport[],
+  reports: readonly FrozenReport[],
   stripe: readonly MeterSum[] | undefined,
 ): { days: DayComparison[]; discrepancies: Discrepancy[] } {
   const callsByDay = Map.groupBy(calls, ({ day }) => day);
@@ -126,7 +126,7 @@ export function compareUsage(
   return { days, discrepancies };
 }
 
-function callDiscrepancies(day: string, calls: readonly CallSum[], reports: readonly SealedReport[]): Discrepancy[] {
+function callDiscrepancies(day: string, calls: readonly CallSum[], reports: readonly FrozenReport[]): Discrepancy[] {
   const found: Discrepancy[] = [];
   const reportOf = new Map(reports.map((report) => [report.id, report]));
   const callsOf = Map.groupBy(calls, ({ reportId }) => reportId);
@@ -150,10 +150,10 @@ function callDiscrepancies(day: string, calls: readonly CallSum[], reports: read
  * `undefined`. Windows begin at multiples of their width, as Stripe's do.
  */
 export function firstDifference(
-  reports: readonly SealedReport[],
+  reports: readonly FrozenReport[],
   stripe: readonly MeterSum[],
   widthSeconds: number,
-): { startSeconds: number; reports: SealedReport[]; stripeUnits: number } | undefined {
+): { startSeconds: number; reports: FrozenReport[]; stripeUnits: number } | undefined {
   const windowOf = (atSeconds: number): number => atSeconds - (atSeconds % widthSeconds);
   const metered = reports.filter((report) => report.metered);
   const reported = Map.groupBy(metered, ({ slotSeconds }) => windowOf(slotSeconds));

@@ -2,7 +2,7 @@
 // alarm. Sending is repeated until the ledger has acknowledged. A message may be lost, duplicated or late; each of these
 // costs a delay and never a charge. The first half of this file decides, the second acts.
 import { connectControl } from "../adapters/neon.ts";
-import { type Ledger, controlUsage } from "../control/ledger-store.ts";
+import { type Ledger, ledgerStore } from "../control/ledger-store.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, type UsageMessage, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
@@ -90,7 +90,7 @@ export class UsageOutbox {
   constructor(storage: DurableObjectStorage, env: Env, tenantId: TenantId, rows: CallLog) {
     this.#storage = storage;
     this.#queue = env.USAGE;
-    this.#ledger = controlUsage(connectControl(env));
+    this.#ledger = ledgerStore(connectControl(env));
     this.#tenantId = tenantId;
     this.#rows = rows;
     this.#state = freshOutbox(rows.acknowledged);

@@ -1,10 +1,10 @@
 // The ledger as its tenant reads it: sums, the reports that calls were sent in, and the calls behind each of them. Every
 // function is one statement, so that what it returns was so at one instant; every one asks for a single tenant's rows.
 import * as z from "zod";
-import type { CallSum, Period, SealedReport } from "./invoice.ts";
+import type { CallSum, Period, FrozenReport } from "./invoice.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type NeonConnection } from "../adapters/neon.ts";
 
 const Sum = { units: z.int(), calls: z.int() };
 
@@ -71,7 +71,7 @@ const Sums = z.object({
   ),
 });
 
-export function controlReceipts(db: NeonConnection) {
+export function receiptsStore(db: NeonConnection) {
   return {
     /**
      * What a tenant used in a period, by day and tool, a page of the period's reports by their minutes, and all that was
@@ -84,7 +84,7 @@ export function controlReceipts(db: NeonConnection) {
     ): Promise<z.infer<typeof UsagePage> | undefined> {
       const [row] = await db.query(
         `SELECT coalesce((SELECT jsonb_agg(to_jsonb(c)) FROM (
-                  SELECT ${dayOf("l.at")} AS day, l.tool, ${sealedIn} IS NOT NULL AS reported, sum(l.units) AS units, count(*) AS calls
+                  SELECT ${dayOf("l.at")} AS day, l.tool, ${frozenIn} IS NOT NULL AS reported, sum(l.units) AS units, count(*) AS calls
                   FROM ledger l WHERE l.tenant_id = t.id AND ${within("l.at")} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) c), '[]') AS cells,
                 coalesce((SELECT jsonb_agg(to_jsonb(p)) FROM (
                   SELECT ${reportColumns} FROM reports r WHERE r.tenant_id = t.id AND ${within("r.slot")}
@@ -118,7 +118,7 @@ export function controlReceipts(db: NeonConnection) {
     async unreportedCalls(tenantId: TenantId, { startMs, endMs }: Period, { after, limit }: Page) {
       const [row] = await db.query(
         `SELECT NULL AS report, coalesce((SELECT jsonb_agg(to_jsonb(c)) FROM (
-                  SELECT ${callColumns} FROM ledger l WHERE l.tenant_id = t.id AND ${within("l.at")} AND ${sealedIn} IS NULL
+                  SELECT ${callColumns} FROM ledger l WHERE l.tenant_id = t.id AND ${within("l.at")} AND ${frozenIn} IS NULL
                     AND ($4::text IS NULL OR l.call_id > $4) ORDER BY l.call_id LIMIT $5) c), '[]') AS calls
          FROM tenants t WHERE t.id = $1`,
         [tenantId, startMs, endMs, after, limit],
@@ -127,10 +127,10 @@ export function controlReceipts(db: NeonConnection) {
     },
 
     /** A period's calls, added up by day and report or carry-forward, and these, each list whole: for a period of a day or so. */
-    async sums(tenantId: TenantId, { startMs, endMs }: Period): Promise<{ calls: CallSum[]; reports: SealedReport[] }> {
+    async sums(tenantId: TenantId, { startMs, endMs }: Period): Promise<{ calls: CallSum[]; reports: FrozenReport[] }> {
       const [row] = await db.query(
         `SELECT coalesce((SELECT jsonb_agg(to_jsonb(c)) FROM (
-                  SELECT ${dayOf("l.at")} AS day, ${sealedIn} AS "reportId", sum(l.units) AS units, count(*) AS calls
+                  SELECT ${dayOf("l.at")} AS day, ${frozenIn} AS "reportId", sum(l.units) AS units, count(*) AS calls
                   FROM ledger l WHERE l.tenant_id = $1 AND ${within("l.at")} GROUP BY 1, 2) c), '[]') AS calls,
                 coalesce((SELECT jsonb_agg(to_jsonb(p)) FROM (
                   SELECT r.id, extract(epoch FROM r.slot)::bigint AS "slotSeconds", ${isMetered} AS metered, r.confirmed_at IS NOT NULL AS confirmed,
@@ -156,23 +156,18 @@ export function controlReceipts(db: NeonConnection) {
   };
 }
 
-export type ControlReceipts = ReturnType<typeof controlReceipts>;
-
-/** Those of this deployment. */
-export function receiptsOf(env: ControlSettings): ControlReceipts {
-  return controlReceipts(connectControl(env));
-}
+export type ReceiptsStore = ReturnType<typeof receiptsStore>;
 
 /** What a call was sealed in: one of the two, for ever. */
-const sealedIn = `coalesce(l.report_id, l.carry_forward_id)`;
+const frozenIn = `coalesce(l.report_id, l.carry_forward_id)`;
 
 /** Whether a report is for Stripe's meter: not when it is billed in another way, or to nobody. */
 const isMetered = `coalesce(r.answer NOT IN ('carried', 'no_customer'), true)`;
 
-const reportColumns = `r.id, ${instant("r.slot")} AS minute, r.units, r.calls, ${instant("r.sealed_at")} AS "sealedAt",
+const reportColumns = `r.id, ${instant("r.slot")} AS minute, r.units, r.calls, ${instant("r.frozen_at")} AS "sealedAt",
   ${instant("r.confirmed_at")} AS "confirmedAt", CASE WHEN r.confirmed_at IS NOT NULL THEN r.answer END AS "confirmedBy"`;
 
-const carryColumns = `c.id, ${dayOf("c.to_at")} AS day, c.units, c.calls, c.report_id AS "reportId", ${instant("c.sealed_at")} AS "sealedAt",
+const carryColumns = `c.id, ${dayOf("c.to_at")} AS day, c.units, c.calls, c.report_id AS "reportId", ${instant("c.frozen_at")} AS "sealedAt",
   ${instant("c.settled_at")} AS "settledAt", c.answer AS "settledBy", c.invoice_item_id AS "invoiceItemId"`;
 
 const callColumns = `l.call_id AS id, l.tool, l.units, ${instant("l.at")} AS at`;

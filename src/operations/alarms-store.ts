@@ -9,7 +9,7 @@ export interface AlarmRecord {
   told: { level: AlarmLevel; atMs: number } | undefined;
 }
 
-export function controlAlarms(db: NeonConnection) {
+export function alarmsStore(db: NeonConnection) {
   return {
     /** Takes the readings over and returns the record of each. `since` moves when a level changes. */
     async take(readings: readonly Pick<Reading, "name" | "level" | "value">[], nowMs: number): Promise<AlarmRecord[]> {

@@ -1,7 +1,7 @@
 // Tells the operator's webhook when a figure of metering or billing gets bad, worse or well again. At least once: what
 // could not be told is told by the next sweep. The message's `text` is what a chat's webhook shows; the rest is for programs.
-import { controlAlarms } from "./alarms-store.ts";
-import { controlUsage } from "../control/ledger-store.ts";
+import { alarmsStore } from "./alarms-store.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { type AlarmLevel, type Reading, mustTell, readIndicators } from "./indicators.ts";
 import { describeError, log } from "../log.ts";
@@ -29,14 +29,14 @@ export async function raiseAlarms(env: Env, nowMs: number): Promise<void> {
   const control = connectControl(env);
   let readings: Reading[];
   try {
-    readings = readIndicators(await controlUsage(control).pipeline(nowMs));
+    readings = readIndicators(await ledgerStore(control).pipeline(nowMs));
   } catch (error) {
     log("error", "alarms_not_read", { error: describeError(error) });
     if (nowMs - outageToldMs >= REPEAT_OUTAGE_MS && (await tell(env, [outage(nowMs)], nowMs))) outageToldMs = nowMs;
     return;
   }
   outageToldMs = -Infinity;
-  const records = new Map((await controlAlarms(control).take(readings, nowMs)).map((record) => [record.name, record]));
+  const records = new Map((await alarmsStore(control).take(readings, nowMs)).map((record) => [record.name, record]));
   const due = readings.flatMap((reading): Alarm[] => {
     const { name, title, level, value, unit, runbook } = reading;
     const record = records.get(name);
@@ -48,7 +48,7 @@ export async function raiseAlarms(env: Env, nowMs: number): Promise<void> {
   for (const { name, level, was, value } of due) {
     log(level === "ok" ? "info" : "error", "alarm", { alarm: name, level, was, value });
   }
-  if (await tell(env, due, nowMs)) await controlAlarms(control).told(due, nowMs);
+  if (await tell(env, due, nowMs)) await alarmsStore(control).told(due, nowMs);
 }
 
 /** Whether the webhook has taken it. Without one, the log is all there is to tell. */

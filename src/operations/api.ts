@@ -2,13 +2,13 @@
 // questions about all tenants.
 import * as z from "zod";
 import { connectControl } from "../adapters/neon.ts";
-import { controlUsage } from "../control/ledger-store.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, noStore } from "../http.ts";
 import { log } from "../log.ts";
-import { meterErrorsOf } from "../reports/meter-errors-store.ts";
-import { controlAlarms } from "./alarms-store.ts";
+import { meterErrorsStore } from "../reports/meter-errors-store.ts";
+import { alarmsStore } from "./alarms-store.ts";
 import { askAllTenants } from "./analytics.ts";
 import { alarmLevels, readIndicators } from "./indicators.ts";
 
@@ -28,8 +28,8 @@ const METER_ERROR_DAYS = 30;
 export async function showIndicators(c: HttpContext): Promise<Response> {
   const now = Date.now();
   const control = connectControl(c.env);
-  const readings = readIndicators(await controlUsage(control).pipeline(now));
-  const records = new Map((await controlAlarms(control).take(readings, now)).map((record) => [record.name, record]));
+  const readings = readIndicators(await ledgerStore(control).pipeline(now));
+  const records = new Map((await alarmsStore(control).take(readings, now)).map((record) => [record.name, record]));
   const worst = Math.max(...readings.map(({ level }) => alarmLevels.indexOf(level)));
   return c.json({
     level: alarmLevels[worst],
@@ -50,7 +50,7 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
 
 /** What Stripe's meter refused after it had accepted it, by day. */
 export async function listMeterErrors(c: HttpContext): Promise<Response> {
-  return c.json({ days: await meterErrorsOf(c.env).byDay(METER_ERROR_DAYS) });
+  return c.json({ days: await meterErrorsStore(connectControl(c.env)).byDay(METER_ERROR_DAYS) });
 }
 
 /** Runs one SELECT on every shard. The log records that a question was asked, never its text or its rows. */

@@ -4,7 +4,7 @@ import { proveBranch } from "../tenant-db/branch.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";
 import { type ReadShard, placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { controlUsage } from "../control/ledger-store.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { type ReplicaState, lookAtReplica } from "../adapters/replica.ts";
@@ -83,7 +83,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     }),
     check("control_database", async () => ({
       ...passedCheck(),
-      pipeline: await controlUsage(control).pipeline(Date.now()),
+      pipeline: await ledgerStore(control).pipeline(Date.now()),
     })),
   ]);
   const { pipeline: seen, ...controlDatabase } = pipeline as Check & { pipeline?: Parameters<typeof billingChecks>[0] };

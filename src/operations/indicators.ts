@@ -42,7 +42,7 @@ export const indicators: readonly Indicator[] = [
     unit: "seconds",
     warning: 10 * MINUTES, // the reporter runs every five minutes for usage older than one: a run was missed
     critical: HOURS,
-    runbook: "See whether the */5 cron runs (lastReportRunSeconds), then the log for usage_not_sealed.",
+    runbook: "See whether the */5 cron runs (lastReportRunSeconds), then the log for usage_not_frozen.",
   },
   {
     name: "unconfirmedSeconds",
@@ -164,7 +164,8 @@ export const indicators: readonly Indicator[] = [
     unit: "seconds",
     warning: 10 * MINUTES, // the sweep tells the objects every minute
     critical: HOURS,
-    runbook: "See the log for open_calls_not_told: that tenant's object is out of reach, and its limits hold loosely.",
+    runbook:
+      "See the log for fallback_calls_not_counted: that tenant's object is out of reach, and its limits hold loosely.",
   },
   {
     name: "inboxLagSeconds",

@@ -3,9 +3,9 @@
 // that leave.
 import { controlInbox } from "../subscriptions/inbox-store.ts";
 import { controlMoves } from "../moves/moves-store.ts";
-import { controlOpenCalls } from "../calls/fallback-calls-store.ts";
+import { fallbackCallsStore } from "../calls/fallback-calls-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { controlUsage } from "../control/ledger-store.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { type IncomingEvent, incomingEvent } from "../subscriptions/stripe-event.ts";
@@ -16,7 +16,7 @@ import { pruneChanges, resumeSilentJobs } from "../backups/workflow.ts";
 import { resumeSilentMigrations } from "../fleet/workflow.ts";
 import { resumeSilentChanges } from "../subscriptions/plan-change-workflow.ts";
 import { MOVE_SILENCE_MS, startMoving } from "../moves/workflow.ts";
-import { tellOpenCalls } from "../metering/fallback-calls.ts";
+import { notifyFallbackCalls } from "../metering/fallback-calls.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning-start.ts";
 import { sweepRemovals } from "../lifecycle/removal-workflow.ts";
 import { createContext } from "../control/context.ts";
@@ -51,7 +51,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     };
     for await (const event of events) if (page.push(incomingEvent(event)) === EVENTS_AT_ONCE) await keep();
     await keep();
-    await controlUsage(db).beat("stripe", nowMs);
+    await ledgerStore(db).beat("stripe", nowMs);
   });
   await settle("lagging_inbox", async () => {
     const lagging = await inbox.lagging(INBOX_LAG_MS, BATCH);
@@ -64,8 +64,8 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     });
     await each(undelivered, (tenantId) => env.TENANT.getByName(tenantId).refresh());
   });
-  await settle("open_calls", async () =>
-    tellOpenCalls(env, await controlOpenCalls(db).uncounted(BATCH, OPEN_CALLS_EACH)),
+  await settle("fallback_calls", async () =>
+    notifyFallbackCalls(env, await fallbackCallsStore(db).uncounted(BATCH, OPEN_CALLS_EACH)),
   );
   await settle("encryption_keys", () => rotateEncryptionKeys(createContext(env)));
   await settle("silent_moves", async () => {
@@ -77,7 +77,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await settle("old_changes", () => pruneChanges(env));
   await settle("silent_migrations", () => resumeSilentMigrations(createContext(env)));
   await settle("alarms", () => raiseAlarms(env, nowMs));
-  await controlUsage(db).beat("sweep", nowMs);
+  await ledgerStore(db).beat("sweep", nowMs);
 }
 
 async function each(tenantIds: readonly TenantId[], work: (tenantId: TenantId) => Promise<unknown>): Promise<void> {

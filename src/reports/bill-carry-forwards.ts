@@ -1,13 +1,13 @@
 // Bills usage that came too late for its invoice: an item of the customer's next one. An item has no identifier that
 // Stripe refuses twice, so that the key of an attempt is recorded before it is used, and a new key is only used after a
 // look for the item that the old one may have made.
-import { type CarryForward, controlCarryForwards } from "./carry-forwards-store.ts";
+import { type CarryForward, carryForwardsStore } from "./carry-forwards-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { attemptKey } from "../adapters/stripe-meter.ts";
 import { ITEM_SPACING_MS, amountCents, lateCharge, nextItemKey } from "./carry-forward.ts";
 import { log } from "../log.ts";
-import type { BillingRun } from "./report-cron.ts";
+import type { ReportRun } from "./report-cron.ts";
 
 const PER_CLAIM = 10;
 /** Longer than ten of them take when Stripe lets each look and each call time out. */
@@ -16,8 +16,8 @@ const CLAIM_MS = 300_000;
 const LOOK_BACK_SECONDS = 3_600;
 
 /** Prices and bills what is due, one after the other, until the run's time is over. */
-export async function billCarryForwards(env: Env, run: BillingRun): Promise<void> {
-  const ledger = controlCarryForwards(connectControl(env));
+export async function billCarryForwards(env: Env, run: ReportRun): Promise<void> {
+  const ledger = carryForwardsStore(connectControl(env));
   await ledger.price(run.nowMs());
   while (!run.isOver()) {
     const nowMs = run.nowMs();
@@ -27,8 +27,8 @@ export async function billCarryForwards(env: Env, run: BillingRun): Promise<void
   }
 }
 
-async function bill(env: Env, run: BillingRun, late: CarryForward, claimedUntilMs: number): Promise<void> {
-  const ledger = controlCarryForwards(connectControl(env));
+async function bill(env: Env, run: ReportRun, late: CarryForward, claimedUntilMs: number): Promise<void> {
+  const ledger = carryForwardsStore(connectControl(env));
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
   const { id, tenantId, customerId, startSeconds, endSeconds } = late;
   const charge = lateCharge(late, late.unitsBefore, late.units);
@@ -39,7 +39,7 @@ async function bill(env: Env, run: BillingRun, late: CarryForward, claimedUntilM
   if (!(await ledger.recordKey(id, key, claimedUntilMs))) return;
   await run.turn();
   const found = lookFirst
-    ? await stripe.invoices.findLateItem(item, late.sealedSeconds - LOOK_BACK_SECONDS)
+    ? await stripe.invoices.findLateItem(item, late.frozenSeconds - LOOK_BACK_SECONDS)
     : undefined;
   const answer = found ?? (await stripe.invoices.createLateItem(item, attemptKey(id, key.number)));
 

@@ -5,7 +5,7 @@ import * as z from "zod";
 import type { ItemKey, Tariff } from "./carry-forward.ts";
 import { type PlanName, planOf } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
-import { SEAL_LOCK } from "./reports-store.ts";
+import { FREEZE_LOCK } from "./reports-store.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 
 export interface BillingPeriod {
@@ -31,7 +31,7 @@ const CarryForward = z.object({
   unitAmountCents: z.string().nullable(),
   startSeconds: z.coerce.number().int(),
   endSeconds: z.coerce.number().int(),
-  sealedSeconds: z.coerce.number().int(),
+  frozenSeconds: z.coerce.number().int(),
   keyNumber: z.int(),
   keySinceMs: z.coerce.number().nullable(),
 });
@@ -39,7 +39,7 @@ export type CarryForward = z.infer<typeof CarryForward> & Tariff;
 
 export type CarryForwardAnswer = "created" | "found" | "covered";
 
-export function controlCarryForwards(db: NeonConnection) {
+export function carryForwardsStore(db: NeonConnection) {
   return {
     /**
      * The invoice that billed this time is final: usage of the period that is not in Stripe by now is carried forward.
@@ -73,7 +73,7 @@ export function controlCarryForwards(db: NeonConnection) {
     async price(nowMs: number): Promise<void> {
       await db.batch([
         // Nobody else prices, and no report of the period is sealed meanwhile.
-        { text: `SELECT pg_advisory_xact_lock($1)`, params: [SEAL_LOCK] },
+        { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
         {
           text: `UPDATE carry_forwards c SET settled_at = to_timestamp($1::double precision / 1000),
                         answer = CASE WHEN t.stripe_customer_id IS NULL THEN 'no_customer' ELSE 'no_subscription' END
@@ -84,7 +84,7 @@ export function controlCarryForwards(db: NeonConnection) {
         },
         {
           text: `WITH found AS (
-                   SELECT c.id, c.units, c.sealed_at, p.* FROM carry_forwards c
+                   SELECT c.id, c.units, c.frozen_at, p.* FROM carry_forwards c
                    CROSS JOIN LATERAL (SELECT p.invoice_id, p.tenant_id, p.starts_at, p.ends_at, p.invoiced_units FROM billing_periods p
                      WHERE p.tenant_id = c.tenant_id AND c.to_at >= p.starts_at AND c.to_at < p.ends_at ORDER BY finalized_at LIMIT 1) p
                    WHERE c.settled_at IS NULL AND c.priced_at IS NULL),
@@ -97,7 +97,7 @@ export function controlCarryForwards(db: NeonConnection) {
                      coalesce(invoiced_units, (SELECT sum(r.units) FROM reports r WHERE r.tenant_id = closed.tenant_id
                        AND r.slot >= starts_at AND r.slot < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')), 0)
                      + coalesce((SELECT sum(o.units) FROM carry_forwards o WHERE o.invoice_id = closed.invoice_id), 0)
-                     + coalesce(sum(units) OVER (PARTITION BY invoice_id ORDER BY sealed_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS units_before
+                     + coalesce(sum(units) OVER (PARTITION BY invoice_id ORDER BY frozen_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS units_before
                    FROM closed)
                  UPDATE carry_forwards c SET invoice_id = had.invoice_id, units_before = had.units_before,
                                              priced_at = to_timestamp($1::double precision / 1000)
@@ -119,7 +119,7 @@ export function controlCarryForwards(db: NeonConnection) {
          RETURNING c.id, c.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", c.units, c.units_before AS "unitsBefore",
                    coalesce(p.included_units, 0) AS "includedUnits", p.unit_amount_cents::text AS "unitAmountCents",
                    extract(epoch FROM p.starts_at)::bigint AS "startSeconds", extract(epoch FROM p.ends_at)::bigint AS "endSeconds",
-                   extract(epoch FROM c.sealed_at)::bigint AS "sealedSeconds",
+                   extract(epoch FROM c.frozen_at)::bigint AS "frozenSeconds",
                    c.key_number AS "keyNumber", (extract(epoch FROM c.key_at) * 1000)::double precision AS "keySinceMs"`,
         [nowMs, untilMs, limit],
       );

@@ -2,9 +2,9 @@
 import { connectControl } from "../adapters/neon.ts";
 import type { Flush } from "../metering/outbox.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { billingRun } from "./report-cron.ts";
-import { sealUsage, sendReports } from "./reporter.ts";
-import { controlReports } from "./reports-store.ts";
+import { reportRun } from "./report-cron.ts";
+import { freezeUsage, sendReports } from "./reporter.ts";
+import { reportsStore } from "./reports-store.ts";
 
 /** What the cron is just sending is confirmed after one or two of these. */
 const POLL_MS = 100;
@@ -21,13 +21,13 @@ export async function drainUsage(
   flush: Flush,
   { isBilled, isLast, nowMs, withinMs }: { isBilled: boolean; isLast: boolean; nowMs: number; withinMs: number },
 ): Promise<"ledger" | "seal" | "stripe" | undefined> {
-  const reports = controlReports(connectControl(env));
+  const reports = reportsStore(connectControl(env));
   const untilMs = Date.now() + withinMs;
   const { epoch, lastN, arrived } = await flush(nowMs);
   if (!arrived) return "ledger";
   for (;;) {
-    const run = billingRun(nowMs, Math.max(0, untilMs - Date.now()));
-    if (isLast) await sealUsage(env, run, nowMs + 1, tenantId);
+    const run = reportRun(nowMs, Math.max(0, untilMs - Date.now()));
+    if (isLast) await freezeUsage(env, run, nowMs + 1, tenantId);
     if (isBilled) await sendReports(env, run, tenantId);
     const { unsealed, unconfirmed } = await reports.unsettled(tenantId, epoch, lastN);
     if (isLast && unsealed > 0) return "seal";

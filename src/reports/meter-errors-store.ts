@@ -1,7 +1,6 @@
 // The control tables' record of meter events that Stripe took and refused afterwards. Stripe names samples alone, so that
 // only the daily comparison with its totals finds all of them.
-import type { ControlSettings, NeonConnection } from "../adapters/neon.ts";
-import { connectControl } from "../adapters/neon.ts";
+import type { NeonConnection } from "../adapters/neon.ts";
 import { instant } from "../control/tenants-store.ts";
 
 export interface MeterErrorDay {
@@ -13,7 +12,7 @@ export interface MeterErrorDay {
   lastAt: string;
 }
 
-export function controlMeterErrors(db: NeonConnection) {
+export function meterErrorsStore(db: NeonConnection) {
   return {
     /**
      * Keeps what one notification said. Of the reports that it names, the summaries of their minutes decide from now on.
@@ -51,9 +50,4 @@ export function controlMeterErrors(db: NeonConnection) {
       return rows as unknown as MeterErrorDay[];
     },
   };
-}
-
-/** Those of this deployment. */
-export function meterErrorsOf(env: ControlSettings): ReturnType<typeof controlMeterErrors> {
-  return controlMeterErrors(connectControl(env));
 }

@@ -1,6 +1,7 @@
 // What Stripe's meter refused after it had taken it. The notification says hardly more than that; what it is about is
 // fetched, kept, and told: a unit that Stripe has refused is a unit that no invoice will have.
-import { meterErrorsOf } from "./meter-errors-store.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { meterErrorsStore } from "./meter-errors-store.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { log } from "../log.ts";
 
@@ -13,7 +14,7 @@ export async function recordMeterErrors(env: Env, eventId: string): Promise<stri
     errors,
     reportIds: identifiers.flatMap((identifier) => reportIdOf(identifier) ?? []),
   }));
-  await meterErrorsOf(env).keep(eventId, found.fromAt, found.untilAt, byCode);
+  await meterErrorsStore(connectControl(env)).keep(eventId, found.fromAt, found.untilAt, byCode);
   for (const { code, errors, reportIds } of byCode)
     log("error", "meter_events_refused", { code, errors, reports: reportIds.join(",") });
   return "kept";

@@ -1,12 +1,12 @@
 // Compares, once a day, each tenant's reports with what Stripe has counted. It reads and records, and corrects nothing: a
 // report that Stripe does not have is doubted, which the reporter settles by its own way. Resumed by whichever run comes
 // next, tenant by tenant; a tenant that was compared twice is found in the same state twice.
-import { type ComparedTenant, controlReconciliation } from "./reconciliation-store.ts";
+import { type ComparedTenant, reconciliationStore } from "./reconciliation-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
 import { type Drift, findDrifts, reconciliationDay } from "./reconciliation.ts";
 import { log } from "../log.ts";
-import type { BillingRun } from "./report-cron.ts";
+import type { ReportRun } from "./report-cron.ts";
 
 const TENANTS_AT_ONCE = 25;
 /** Of one tenant: enough to find some fifty minutes that differ, few enough that the others get their turn. */
@@ -14,11 +14,11 @@ const MOST_READS = 300;
 /** Longer than a run, so that the next one does not compare the same tenants beside it. */
 const CLAIM_MS = 240_000;
 
-export async function reconcile(env: Env, run: BillingRun): Promise<void> {
+export async function reconcile(env: Env, run: ReportRun): Promise<void> {
   const startedMs = run.nowMs();
   const day = reconciliationDay(startedMs);
   if (day === undefined) return;
-  const ledger = controlReconciliation(connectControl(env));
+  const ledger = reconciliationStore(connectControl(env));
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
   const claimedUntilMs = startedMs + CLAIM_MS;
   const claimed = await ledger.claim(day, startedMs, claimedUntilMs);
@@ -49,7 +49,7 @@ export async function reconcile(env: Env, run: BillingRun): Promise<void> {
 /** `unreachable`: Stripe does not answer, so that the others would fare no better now. */
 async function compare(
   stripe: StripeConnection,
-  run: BillingRun,
+  run: ReportRun,
   tenant: ComparedTenant,
 ): Promise<{ drifts: Drift[] | undefined; requests: number } | "unreachable"> {
   const finding = findDrifts(tenant.reports, tenant, MOST_READS);

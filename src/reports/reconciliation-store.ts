@@ -31,7 +31,7 @@ export interface TenantOutcome {
   requests: number;
 }
 
-export function controlReconciliation(db: NeonConnection) {
+export function reconciliationStore(db: NeonConnection) {
   return {
     /** Takes the comparison of `day` until `untilMs`. `undefined`: it is finished, or somebody else has it. */
     async claim(day: string, nowMs: number, untilMs: number): Promise<{ doneUntil: string } | undefined> {

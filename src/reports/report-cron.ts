@@ -2,11 +2,11 @@
 // share of the time until the next run and none kept from its turn by another's failure.
 import { log, describeError } from "../log.ts";
 import { billCarryForwards } from "./bill-carry-forwards.ts";
-import { pacer } from "../adapters/rate-limiter.ts";
+import { rateLimiter } from "../adapters/rate-limiter.ts";
 import { reconcile } from "./reconciler.ts";
 import { reportUsage } from "./reporter.ts";
 
-export interface BillingRun {
+export interface ReportRun {
   /** The time that the run is for, going on while it takes. */
   nowMs(): number;
   /** Whether its time is up. What is left is the next run's. */
@@ -21,14 +21,14 @@ const CARRYING_MS = 30_000;
 const COMPARING_MS = 60_000;
 
 /** A run for the time `nowMs` that lasts at most `lastsMs`. */
-export function billingRun(nowMs: number, lastsMs: number, turn = pacer()): BillingRun {
+export function reportRun(nowMs: number, lastsMs: number, turn = rateLimiter()): ReportRun {
   const startedAtMs = Date.now();
   const elapsedMs = (): number => Math.max(0, Date.now() - startedAtMs);
   return { nowMs: () => nowMs + elapsedMs(), isOver: () => elapsedMs() >= lastsMs, turn };
 }
 
-export async function runBilling(env: Env, nowMs: number): Promise<void> {
-  const turn = pacer();
+export async function runReportCron(env: Env, nowMs: number): Promise<void> {
+  const turn = rateLimiter();
   const startedAtMs = Date.now();
   const parts = [
     { name: "reports", lastsMs: REPORTING_MS, work: reportUsage },
@@ -37,7 +37,7 @@ export async function runBilling(env: Env, nowMs: number): Promise<void> {
   ];
   for (const { name, lastsMs, work } of parts) {
     try {
-      await work(env, billingRun(nowMs + Math.max(0, Date.now() - startedAtMs), lastsMs, turn));
+      await work(env, reportRun(nowMs + Math.max(0, Date.now() - startedAtMs), lastsMs, turn));
     } catch (error) {
       log("error", "billing_failed", { part: name, error: describeError(error) });
     }

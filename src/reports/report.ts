@@ -10,7 +10,7 @@ const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 
 /** Usage younger than this is left for the next run: its call may still be on the way from the object. */
-export const SEAL_AGE_MS = MINUTE_MS;
+export const FREEZE_AGE_MS = MINUTE_MS;
 
 /**
  * Stripe keeps identifiers for at least 24 hours. Within 20 of them an attempt may be repeated blindly, because a
@@ -34,7 +34,7 @@ const ABSENT_FOR_MS = DAY_MS;
 const SENDABLE_MS = 34 * DAY_MS;
 
 /** Older usage is not sealed into a report: there would be no time left to send it and to find out what became of it. */
-export const SEALABLE_MS = 33 * DAY_MS;
+export const REPORTABLE_MS = 33 * DAY_MS;
 
 /** Stripe takes timestamps up to five minutes ahead. */
 const AHEAD_MS = 4 * MINUTE_MS;

@@ -2,13 +2,13 @@
 // it, or reads what Stripe has of its minute. Two of these at the same time do no harm: sealing takes a lock, a report is
 // claimed before anything is done with it, and one that is sent twice all the same carries the same identifier twice.
 // Every await may be the last one: an attempt is recorded before it is made, and a claim ends by itself.
-import { type ClaimedReport, type ControlReports, controlReports } from "./reports-store.ts";
-import { controlUsage } from "../control/ledger-store.ts";
+import { type ClaimedReport, type ReportsStore, reportsStore } from "./reports-store.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
 import {
   type ReportProgress,
-  SEAL_AGE_MS,
+  FREEZE_AGE_MS,
   afterFailedRead,
   afterRead,
   afterSend,
@@ -17,7 +17,7 @@ import {
 } from "./report.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import type { BillingRun } from "./report-cron.ts";
+import type { ReportRun } from "./report-cron.ts";
 
 /** What Stripe has answered is recorded after each claim: few enough that a run which is cut short has little to repeat. */
 const REPORTS_PER_CLAIM = 50;
@@ -37,11 +37,11 @@ interface Outcome {
 }
 
 /** Seals and reports what is due, of all tenants, until the run's time is over: the next run goes on where it ended. */
-export async function reportUsage(env: Env, run: BillingRun): Promise<void> {
-  const usage = controlUsage(connectControl(env));
+export async function reportUsage(env: Env, run: ReportRun): Promise<void> {
+  const usage = ledgerStore(connectControl(env));
   // What was sealed before is sent, also when sealing fails.
-  const sealed = await sealUsage(env, run, run.nowMs() - SEAL_AGE_MS).catch((error: unknown) => {
-    log("error", "usage_not_sealed", { error: describeError(error) });
+  const sealed = await freezeUsage(env, run, run.nowMs() - FREEZE_AGE_MS).catch((error: unknown) => {
+    log("error", "usage_not_frozen", { error: describeError(error) });
     return { reports: 0, carryForwards: 0 };
   });
   const { confirmed, failed } = await sendReports(env, run);
@@ -50,8 +50,8 @@ export async function reportUsage(env: Env, run: BillingRun): Promise<void> {
 }
 
 /** Seals what was admitted before `cutoffMs`, of all tenants or of one. */
-export async function sealUsage(env: Env, run: BillingRun, cutoffMs: number, tenantId?: TenantId) {
-  const ledger = controlReports(connectControl(env));
+export async function freezeUsage(env: Env, run: ReportRun, cutoffMs: number, tenantId?: TenantId) {
+  const ledger = reportsStore(connectControl(env));
   const total = { reports: 0, carryForwards: 0 };
   while (!run.isOver()) {
     const { rows, reports, carryForwards } = await ledger.seal(cutoffMs, run.nowMs(), tenantId);
@@ -63,9 +63,9 @@ export async function sealUsage(env: Env, run: BillingRun, cutoffMs: number, ten
 }
 
 /** Sends what is sealed and due, of all tenants or of one. */
-export async function sendReports(env: Env, run: BillingRun, tenantId?: TenantId) {
+export async function sendReports(env: Env, run: ReportRun, tenantId?: TenantId) {
   const db = connectControl(env);
-  const ledger = controlReports(db);
+  const ledger = reportsStore(db);
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
   const total = { confirmed: 0, failed: 0 };
   while (!run.isOver()) {
@@ -76,7 +76,7 @@ export async function sendReports(env: Env, run: BillingRun, tenantId?: TenantId
     const { progress, carried, answered, failed } = await work({ ledger, stripe, run }, reports, untilMs);
     if (progress.length > 0) await ledger.progress(progress, untilMs, run.nowMs());
     for (const id of carried) await ledger.carry(id, untilMs, run.nowMs());
-    if (answered) await controlUsage(db).beat("stripe", run.nowMs());
+    if (answered) await ledgerStore(db).beat("stripe", run.nowMs());
     total.confirmed += progress.filter((each) => each.answer !== null).length;
     total.failed += failed;
     // Stripe is down or wants us to slow down: the rest would fare no better now.
@@ -86,9 +86,9 @@ export async function sendReports(env: Env, run: BillingRun, tenantId?: TenantId
 }
 
 interface Means {
-  ledger: ControlReports;
+  ledger: ReportsStore;
   stripe: StripeConnection;
-  run: BillingRun;
+  run: ReportRun;
 }
 
 /** Does with each claimed report what is next. One that is not reached keeps its claim, and is due again when that ends. */

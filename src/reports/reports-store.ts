@@ -3,7 +3,7 @@
 // `next_at` that nobody else has written: what comes after the claim has ended finds another time there and changes
 // nothing.
 import * as z from "zod";
-import { type OpenReport, type ReportProgress, SEALABLE_MS } from "./report.ts";
+import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
 import { TenantId } from "../core/tenant.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 
@@ -32,7 +32,7 @@ export interface Sealed {
   carryForwards: number;
 }
 
-export function controlReports(db: NeonConnection) {
+export function reportsStore(db: NeonConnection) {
   return {
     /**
      * Seals usage admitted before `cutoffMs`, tenant by tenant and at most so many rows that one transaction takes them:
@@ -47,7 +47,7 @@ export function controlReports(db: NeonConnection) {
     async seal(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Sealed> {
       const [, , [sealed] = []] = await db.batch([
         // One sealer at a time, so that no two choose the same minute: the second waits, then finds nothing left.
-        { text: `SELECT pg_advisory_xact_lock($1)`, params: [SEAL_LOCK] },
+        { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
         // Without a customer there is nobody whom Stripe could bill: what was used is kept for the record.
         {
           text: `UPDATE reports r SET confirmed_at = to_timestamp($1::double precision / 1000), answer = 'no_customer'
@@ -60,7 +60,7 @@ export function controlReports(db: NeonConnection) {
           text: `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
                  due AS (
                    SELECT l.call_id, l.tenant_id, l.units, l.at, date_trunc('day', l.at, 'UTC') AS day, p.invoice_id,
-                          l.at < n.now - make_interval(secs => ${SEALABLE_MS / 1000}) AS too_old,
+                          l.at < n.now - make_interval(secs => ${REPORTABLE_MS / 1000}) AS too_old,
                           CASE WHEN l.at >= t.period_start AND date_trunc('day', l.at, 'UTC') = date_trunc('day', t.period_start, 'UTC')
                                THEN least(date_trunc('minute', t.period_start + interval '59.999999 seconds', 'UTC'),
                                           date_trunc('day', l.at, 'UTC') + interval '1439 minutes') END AS opened
@@ -93,10 +93,10 @@ export function controlReports(db: NeonConnection) {
                    FROM (SELECT report_id, carry_forward_id, unnest(call_ids) AS call_id FROM named) own
                    WHERE ledger.call_id = own.call_id RETURNING 1),
                  reported AS (
-                   INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at)
+                   INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at)
                    SELECT report_id, tenant_id, slot, units, calls, now FROM named WHERE report_id IS NOT NULL RETURNING 1),
                  carried AS (
-                   INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, sealed_at)
+                   INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, frozen_at)
                    SELECT carry_forward_id, tenant_id, from_at, to_at, units, calls,
                           CASE WHEN invoice_id IS NOT NULL THEN 'invoice_final' WHEN too_old THEN 'too_old' ELSE 'no_minute' END, now
                    FROM named WHERE carry_forward_id IS NOT NULL RETURNING 1)
@@ -171,7 +171,7 @@ export function controlReports(db: NeonConnection) {
            UPDATE reports r SET answer = 'carried', confirmed_at = coalesce(r.confirmed_at, n.now), doubted_at = NULL, absent_since = NULL,
                                 alarm = NULL, next_at = NULL
            FROM n WHERE r.id = $1 AND r.next_at = to_timestamp($2::double precision / 1000) RETURNING r.*)
-         INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, report_id, sealed_at)
+         INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, report_id, frozen_at)
          SELECT 'c1.' || id, tenant_id, slot, slot, units, calls, 'report_lost', id, n.now FROM given_up, n ON CONFLICT DO NOTHING`,
         [id, claimedUntilMs, nowMs],
       );
@@ -210,10 +210,10 @@ export function controlReports(db: NeonConnection) {
   };
 }
 
-export type ControlReports = ReturnType<typeof controlReports>;
+export type ReportsStore = ReturnType<typeof reportsStore>;
 
 /** An arbitrary key of the advisory lock that sealers take, and whoever prices what they carried forward. */
-export const SEAL_LOCK = 8_462_001;
+export const FREEZE_LOCK = 8_462_001;
 
 /** Sealed within two seconds or so, far from the ten that the control database is given to answer (0.1 ms a row). */
 const ROWS_AT_ONCE = 20_000;

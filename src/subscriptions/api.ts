@@ -1,6 +1,7 @@
 // Routes of a buyer and of a tenant's account: plans, checkout, the status of provisioning, plan changes and Stripe's
 // portal. A plan change is usually done when it is answered (200). One that waits for usage or for Stripe is answered with
 // what it waits for (202), and can be cancelled until it has taken effect.
+import { connectControl } from "../adapters/neon.ts";
 import * as z from "zod";
 import { newestImport } from "../backups/api.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
@@ -14,13 +15,13 @@ import { describeError, log } from "../log.ts";
 import { proposedMove } from "../moves/move.ts";
 import { type OfferRequest, openCheckout, soldPlans } from "./checkout.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
-import { type PlanChange, billingOf } from "./subscriptions-store.ts";
+import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 
 export const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
 export const OwnPlanRequest = z.strictObject({ plan: z.enum(soldPlans) });
 export const PortalRequest = z.strictObject({ returnUrl: z.url().optional() });
 
-type Wanted = Parameters<ReturnType<typeof billingOf>["openChange"]>[1];
+type Wanted = Parameters<ReturnType<typeof subscriptionsStore>["openChange"]>[1];
 
 /** The plans that a buyer can choose from. */
 export function listPlans(c: HttpContext): Response {
@@ -109,7 +110,7 @@ export async function changePlan(
 }
 
 export async function listPlanChanges(c: HttpContext): Promise<Response> {
-  return c.json({ changes: await billingOf(c.env).changes(tenantOf(c)) });
+  return c.json({ changes: await subscriptionsStore(connectControl(c.env)).changes(tenantOf(c)) });
 }
 
 /** The tenant's admin changes the plan to another one that Stripe sells. */
@@ -118,26 +119,29 @@ export async function changeOwnPlan(
   { body: request }: { body: z.infer<typeof OwnPlanRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = await billingOf(c.env).read(tenantId);
+  const billing = await subscriptionsStore(connectControl(c.env)).read(tenantId);
   if (billing === undefined) throw noSuchTenant();
   if (billing.subscriptionId === null)
     throw new Problem("conflict", "The account has no subscription to change. Ask its operator.");
   const { name: plan, strategy, limits } = planOf(request.plan);
   // A tenant that names its current plan keeps the numbers that it was sold.
-  const waiting = await billingOf(c.env).waitingChange(tenantId);
+  const waiting = await subscriptionsStore(connectControl(c.env)).waitingChange(tenantId);
   if (billing.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
   return change(c, { plan, strategy, limits, requestedBy: "tenant" });
 }
 
 export async function showOwnPlan(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const [billing, changes] = await Promise.all([billingOf(c.env).read(tenantId), billingOf(c.env).changes(tenantId)]);
+  const [billing, changes] = await Promise.all([
+    subscriptionsStore(connectControl(c.env)).read(tenantId),
+    subscriptionsStore(connectControl(c.env)).changes(tenantId),
+  ]);
   return c.json({ tenantId, plan: billing?.plan, change: changes[0] ?? null });
 }
 
 export async function cancelPlanChange(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const waiting = await billingOf(c.env).waitingChange(tenantId);
+  const waiting = await subscriptionsStore(connectControl(c.env)).waitingChange(tenantId);
   if (waiting === undefined) throw new Problem("not_found", "No plan change is waiting.");
   const { done } = await c.get("context").tenantObject(tenantId).planOn("cancel");
   if (!done) throw new Problem("conflict", "The plan change has taken effect.");
@@ -150,7 +154,7 @@ export async function openPortal(
   { body: { returnUrl = `${c.env.PUBLIC_URL}/plans` } }: { body: z.infer<typeof PortalRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = await billingOf(c.env).read(tenantId);
+  const billing = await subscriptionsStore(connectControl(c.env)).read(tenantId);
   if (billing === undefined || billing.customerId === null)
     throw new Problem("conflict", "The account has no customer at Stripe.");
   try {
@@ -164,7 +168,7 @@ export async function openPortal(
 
 async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = billingOf(c.env);
+  const billing = subscriptionsStore(connectControl(c.env));
   const now = await billing.read(tenantId);
   if (now === undefined || now.state === "gone") throw noSuchTenant();
   if (now.endedAtMs !== null && planOf(wanted.plan).amountCents !== null)
@@ -190,7 +194,7 @@ async function answerChange(
 ): Promise<Response> {
   const [tenant, changes] = await Promise.all([
     tenantsStore(c.get("context").control).summary(tenantId),
-    billingOf(c.env).changes(tenantId),
+    subscriptionsStore(connectControl(c.env)).changes(tenantId),
   ]);
   const made = changes.find(({ id }) => id === changeId);
   if (tenant === undefined || made === undefined) throw noSuchTenant();

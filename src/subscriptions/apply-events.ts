@@ -1,7 +1,7 @@
 // What Stripe's events change. An event only says that something happened: what is now true is fetched from Stripe after
 // the waiting events were read, inside the tenant's object, which is the tenant's lock. So neither order nor repetition
 // matters, and one look at Stripe serves all events that wait (DESIGN.md I4).
-import { billingOf } from "./subscriptions-store.ts";
+import { subscriptionsStore } from "./subscriptions-store.ts";
 import { type PendingEvent, controlInbox } from "./inbox-store.ts";
 import { openRemoval } from "../lifecycle/removals-store.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
@@ -106,7 +106,7 @@ async function completeCheckout(
 
 /** Makes the tenant's row what Stripe's subscriptions of its customer say now. To be called under the tenant's lock. */
 export async function syncSubscription(env: Env, tenantId: TenantId): Promise<string> {
-  const billing = billingOf(env);
+  const billing = subscriptionsStore(connectControl(env));
   for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
     // The row first: what is fetched afterwards is newer, and is written on this row or not at all.
     const row = await billing.read(tenantId);

@@ -1,6 +1,6 @@
 // Which time Stripe's invoices have billed. Usage that comes later than its invoice cannot be in it.
-import { billingOf } from "./subscriptions-store.ts";
-import { controlCarryForwards } from "../reports/carry-forwards-store.ts";
+import { subscriptionsStore } from "./subscriptions-store.ts";
+import { carryForwardsStore } from "../reports/carry-forwards-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -13,13 +13,13 @@ export async function recordInvoice(env: Env, tenantId: TenantId, invoiceId: str
   const { period, finalizedAtMs, subscriptionId, customerId, metered } = invoice;
   if (period === null || finalizedAtMs === null || subscriptionId === null) return;
   const [tenant, subscription] = await Promise.all([
-    billingOf(env).read(tenantId),
+    subscriptionsStore(connectControl(env)).read(tenantId),
     stripe.subscriptions.get(subscriptionId),
   ]);
   if (tenant === undefined || tenant.customerId !== customerId) return;
   // Usage of a trial is on no invoice, however late it comes.
   if ((subscription?.trialUntilMs ?? -Infinity) >= period.endMs) return;
-  await controlCarryForwards(connectControl(env)).recordPeriod({
+  await carryForwardsStore(connectControl(env)).recordPeriod({
     invoiceId,
     tenantId,
     ...period,

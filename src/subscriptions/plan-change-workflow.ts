@@ -1,8 +1,9 @@
 // The Workflow that goes on with a tenant's change of plan: it asks the tenant's object for one piece after the other. All
 // that is known of a change stands in the control tables, so that another instance can go on where one has ended; the
 // sweep starts it.
+import { connectControl } from "../adapters/neon.ts";
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
-import { billingOf } from "./subscriptions-store.ts";
+import { subscriptionsStore } from "./subscriptions-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { log } from "../log.ts";
 
@@ -43,7 +44,7 @@ export async function startLifecycle(env: Env, tenantId: TenantId): Promise<void
 
 /** Starts other instances for changes that have gone silent. */
 export async function resumeSilentChanges(env: Env, limit: number): Promise<void> {
-  for (const tenantId of await billingOf(env).silentChanges(SILENCE_MS, limit)) {
+  for (const tenantId of await subscriptionsStore(connectControl(env)).silentChanges(SILENCE_MS, limit)) {
     log("warn", "plan_change_resumed", { tenantId });
     await startLifecycle(env, tenantId);
   }

@@ -2,7 +2,8 @@
 // Stripe has the new plan, because Stripe bills usage at the price of the moment in which it is told of it. What is
 // sealed goes that way while the tenant calls, the rest behind a shut gate. Until Stripe has the new plan the old one is in
 // force; what stands in the control tables lets anybody go on, from whatever was done last.
-import { type PlanChange, billingOf } from "./subscriptions-store.ts";
+import { connectControl } from "../adapters/neon.ts";
+import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 import { isRefusedByStripe } from "../adapters/stripe-client.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { AppError } from "../core/errors.ts";
@@ -81,14 +82,14 @@ export class TenantPlan {
   /** Takes the open change back, unless it has taken effect; then it is not done. */
   cancel(): Promise<Piece> {
     return this.#mutex.run(async () => ({
-      done: await billingOf(this.#env).cancelChange(this.#tenantId),
+      done: await subscriptionsStore(connectControl(this.#env)).cancelChange(this.#tenantId),
       waitMs: 0,
     }));
   }
 
   async #advance(): Promise<Piece> {
     const [env, tenantId, host] = [this.#env, this.#tenantId, this.#host];
-    const billing = billingOf(env);
+    const billing = subscriptionsStore(connectControl(env));
     const change = await billing.waitingChange(tenantId);
     if (change === undefined) return DONE;
     try {
@@ -145,7 +146,7 @@ async function changeAtStripe(
 ): Promise<boolean> {
   const { subscriptions } = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
   if (leftMs() < LEAST_FOR_STRIPE_MS) return false;
-  const attempt = await billingOf(env).nextAttempt(change.id);
+  const attempt = await subscriptionsStore(connectControl(env)).nextAttempt(change.id);
   if (attempt === undefined) return false;
   const request = {
     idempotencyKey: `plan.${change.id}.a${attempt}`,
@@ -164,7 +165,7 @@ const words: Readonly<Record<NonNullable<Awaited<ReturnType<typeof drainUsage>>>
 };
 
 async function waits(env: Env, change: PlanChange, what: keyof typeof words, holdMs?: number): Promise<Piece> {
-  await billingOf(env).noteChange(change.id, words[what], holdMs);
+  await subscriptionsStore(connectControl(env)).noteChange(change.id, words[what], holdMs);
   return { done: false, waitMs: what === "stripe" || what === "seal" ? LATER_MS : SOON_MS };
 }
 

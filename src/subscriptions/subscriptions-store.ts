@@ -5,7 +5,7 @@ import { type Limits, type PlanName, type Strategy, planNames, strategies, planO
 import type { TenantBilling } from "./subscription.ts";
 import { type TenantId, tenantStates } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import { type NeonConnection } from "../adapters/neon.ts";
 
 const millis = z.coerce.number().int().nullable();
 
@@ -50,7 +50,7 @@ const changeColumns = `c.id::int AS id, c.tenant_id AS "tenantId", c.from_plan A
 /** Plans that are sold by contract: a tenant that changes to one leaves Stripe's subscriptions. */
 const byContract = [...plans.values()].filter(({ amountCents }) => amountCents === null).map(({ name }) => name);
 
-export function controlBilling(db: NeonConnection) {
+export function subscriptionsStore(db: NeonConnection) {
   return {
     async read(tenantId: TenantId): Promise<BillingRow | undefined> {
       const ms = (column: string): string => `(extract(epoch FROM t.${column}) * 1000)::bigint`;
@@ -204,12 +204,7 @@ export function controlBilling(db: NeonConnection) {
   };
 }
 
-export type ControlBilling = ReturnType<typeof controlBilling>;
-
-/** Those of this deployment. */
-export function billingOf(env: ControlSettings): ControlBilling {
-  return controlBilling(connectControl(env));
-}
+export type SubscriptionsStore = ReturnType<typeof subscriptionsStore>;
 
 function waitingChange(tenantId: TenantId): { text: string; params: unknown[] } {
   return {

@@ -55,11 +55,11 @@ export const mutants: readonly Mutant[] = [
     changes: [
       {
         file: "src/metering/consumer.ts",
-        find: `    const outcome = await writeAround<Part, Recorded>(parts, {`,
+        find: `    const outcome = await writeWithBisection<Part, Recorded>(parts, {`,
         replace: `    await tellObjects(env, [{ uncounted: [], watermarks: parts.map(({ usage: { tenantId, object, epoch, rows } }) =>
       ({ tenantId, object, epoch, watermark: rows.at(-1)?.n ?? 0 })) }]);
     for (const { message } of parts) message.ack();
-    const outcome = await writeAround<Part, Recorded>(parts, {`,
+    const outcome = await writeWithBisection<Part, Recorded>(parts, {`,
       },
     ],
   },

@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import {
   type CallSum,
   DAY_MS,
-  type SealedReport,
+  type FrozenReport,
   addUp,
   addUpBy,
   compareUsage,
@@ -52,7 +52,7 @@ function settled(calls: readonly ACall[]) {
   const ledger: CallSum[] = groups.map(({ day, id, units, calls: count }) => ({
     ...{ day: dayOf(startOf(day)), reportId: id, units, calls: count },
   }));
-  const reports: SealedReport[] = groups.map(({ id, slotSeconds, metered, units, calls: count }) => ({
+  const reports: FrozenReport[] = groups.map(({ id, slotSeconds, metered, units, calls: count }) => ({
     ...{ id, slotSeconds, metered, confirmed: true, units, calls: count },
   }));
   const counted = groups.filter(({ metered }) => metered);

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { writeAround } from "../../src/metering/bisection.ts";
+import { writeWithBisection } from "../../src/metering/bisection.ts";
 
 class Refused extends Error {}
 
@@ -47,7 +47,12 @@ test("every good number is stored once, every bad one is named, and nothing is l
     fc.asyncProperty(lists, async (given) => {
       const parts = given.map((numbers, from) => ({ from, numbers }));
       const store = aStore();
-      const outcome = await writeAround(parts, { write: store.write, isRefusal, split: halves, maxWrites: 1_000 });
+      const outcome = await writeWithBisection(parts, {
+        write: store.write,
+        isRefusal,
+        split: halves,
+        maxWrites: 1_000,
+      });
       const all = given.flat();
       const bad = all.filter((number) => number < 0).length;
       expect(store.stored.toSorted(ascending)).toEqual(all.filter((number) => number >= 0).toSorted(ascending));
@@ -70,7 +75,7 @@ test("with too few writes allowed, what was not written is left, and nothing is 
       async (numbers, maxWrites) => {
         const store = aStore();
         const parts = numbers.map((number, from) => ({ from, numbers: [number] }));
-        const outcome = await writeAround(parts, { write: store.write, isRefusal, split: halves, maxWrites });
+        const outcome = await writeWithBisection(parts, { write: store.write, isRefusal, split: halves, maxWrites });
         const accounted = [
           ...store.stored,
           ...outcome.refused.flatMap(({ part }) => part.numbers),
@@ -87,5 +92,5 @@ test("an outage is no part's fault: it ends the whole", async () => {
   const outage = new Error("away");
   const parts = [{ from: 0, numbers: [1, 2] }];
   const options = { write: () => Promise.reject(outage), isRefusal, split: halves, maxWrites: 10 };
-  await expect(writeAround(parts, options)).rejects.toBe(outage);
+  await expect(writeWithBisection(parts, options)).rejects.toBe(outage);
 });

@@ -2,8 +2,8 @@
 // left: each call in one report or in one carry-forward, and billed once with a later invoice at the price of its period.
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, expect, test } from "vitest";
-import { controlCarryForwards } from "../../src/reports/carry-forwards-store.ts";
-import { controlReports } from "../../src/reports/reports-store.ts";
+import { carryForwardsStore } from "../../src/reports/carry-forwards-store.ts";
+import { reportsStore } from "../../src/reports/reports-store.ts";
 import type { PlanName } from "../../src/core/plans.ts";
 import {
   type BilledTenant,
@@ -39,7 +39,7 @@ interface LateRow {
 function carriedOf(tenant: BilledTenant): Promise<LateRow[]> {
   return controlRows<LateRow>(
     `SELECT units::int AS units, reason, answer, units_before::int AS "unitsBefore", key_number AS key FROM carry_forwards
-     WHERE tenant_id = $1 ORDER BY sealed_at, id`,
+     WHERE tenant_id = $1 ORDER BY frozen_at, id`,
     [tenant.id],
   );
 }
@@ -56,7 +56,7 @@ async function itemsOf(tenant: BilledTenant): Promise<[number, string][]> {
 
 /** The invoice of the week before today is final. */
 function invoiced(tenant: BilledTenant, units: number | null, plan: PlanName = "pro"): Promise<void> {
-  return controlCarryForwards(control()).recordPeriod({
+  return carryForwardsStore(control()).recordPeriod({
     invoiceId: `in_${tenant.id}`,
     tenantId: tenant.id,
     startMs: todayMs - 7 * DAY_MS,
@@ -145,17 +145,17 @@ test("what nobody can be billed for is sealed for the record", async () => {
 });
 
 test("a day without a minute left carries forward what comes, after its first hour; a minute that Stripe has billed is no report's", async () => {
-  const ledger = controlReports(control());
+  const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });
   const dayMs = todayMs - 3 * DAY_MS;
   // Every minute of the day but one, which a final invoice has billed.
   await controlRows(
-    `INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at, confirmed_at, answer)
+    `INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at, confirmed_at, answer)
      SELECT $1 || m, $1, to_timestamp($2::double precision / 1000) + m * interval '1 minute', 1, 1, now(), now(), 'no_customer'
      FROM generate_series(1, 1439) m`,
     [tenant.id, dayMs],
   );
-  await controlCarryForwards(control()).recordPeriod({
+  await carryForwardsStore(control()).recordPeriod({
     invoiceId: `in_${randomUUID()}`,
     tenantId: tenant.id,
     startMs: dayMs - DAY_MS,
@@ -173,7 +173,7 @@ test("a day without a minute left carries forward what comes, after its first ho
 });
 
 test("many sealers at once seal each row once, into minutes of their own that are not ahead of the clock", async () => {
-  const ledger = controlReports(control());
+  const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });
   const dayMs = todayMs - 2 * DAY_MS;
   const nowMs = dayMs + 5 * MINUTE_MS;
@@ -182,7 +182,7 @@ test("many sealers at once seal each row once, into minutes of their own that ar
     await Promise.all([0, 1, 2, 3].map(() => ledger.seal(nowMs - MINUTE_MS, nowMs, tenant.id)));
   }
   const slots = await controlRows<{ minute: number }>(
-    `SELECT (extract(epoch FROM slot - to_timestamp($2::double precision / 1000)) / 60)::int AS minute FROM reports WHERE tenant_id = $1 ORDER BY sealed_at, slot`,
+    `SELECT (extract(epoch FROM slot - to_timestamp($2::double precision / 1000)) / 60)::int AS minute FROM reports WHERE tenant_id = $1 ORDER BY frozen_at, slot`,
     [tenant.id, dayMs],
   );
   // The last round has found no minute up to now, and waits.
@@ -195,7 +195,7 @@ test("many sealers at once seal each row once, into minutes of their own that ar
 test("a row that is sealed stays where it is, also for the login that seals", async () => {
   const tenant = await aBilledTenant({ customer: false });
   await used(tenant, [1], todayMs - 1);
-  await controlReports(control()).seal(startMs, startMs, tenant.id);
+  await reportsStore(control()).seal(startMs, startMs, tenant.id);
   for (const change of [
     "report_id = NULL",
     "report_id = NULL, carry_forward_id = 'c1.x'",

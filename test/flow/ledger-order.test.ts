@@ -3,8 +3,8 @@
 // object's sequence has no gap, nothing alarms, and the object is told of exactly those calls that it does not have.
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
-import { controlOpenCalls } from "../../src/calls/fallback-calls-store.ts";
-import { controlUsage } from "../../src/control/ledger-store.ts";
+import { fallbackCallsStore } from "../../src/calls/fallback-calls-store.ts";
+import { ledgerStore } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { type UsageMessage, fallbackUsage } from "../../src/core/usage.ts";
@@ -16,7 +16,7 @@ const NOW_MS = Date.UTC(2026, 10, 21, 12);
 // Nobody seals what the control tables know no tenant of, which /health would tell the tests that come after this one.
 const made: TenantId[] = [];
 afterAll(async () => {
-  for (const table of ["ledger", "open_calls", "usage_streams"]) {
+  for (const table of ["ledger", "fallback_calls", "usage_streams"]) {
     await controlRows(`DELETE FROM ${table} WHERE tenant_id = ANY($1::text[])`, [made]);
   }
 });
@@ -60,7 +60,7 @@ test("a call that comes from both sides is one charge in a sequence without a ga
           .toSorted((a, b) => a.at - b.at)
           .map(({ message }) => message);
 
-        const ledger = controlUsage(db);
+        const ledger = ledgerStore(db);
         let watermark = 0;
         for (let start = 0; start < deliveries.length; start += batchSize) {
           const { watermarks } = await ledger.record(deliveries.slice(start, start + batchSize));
@@ -80,7 +80,7 @@ test("a call that comes from both sides is one charge in a sequence without a ga
         expect(
           await controlRows(`SELECT * FROM ledger_conflicts WHERE incoming->>'tenant_id' = $1`, [tenantId]),
         ).toEqual([]);
-        const untold = `SELECT call_id FROM open_calls WHERE tenant_id = $1 AND counted_at IS NULL ORDER BY call_id`;
+        const untold = `SELECT call_id FROM fallback_calls WHERE tenant_id = $1 AND counted_at IS NULL ORDER BY call_id`;
         expect((await controlRows<{ call_id: string }>(untold, [tenantId])).map((row) => row.call_id)).toEqual(
           calls
             .filter(({ came }) => came === "open")
@@ -96,7 +96,7 @@ test("a call that comes from both sides is one charge in a sequence without a ga
 test("a call that comes from both sides with another price alarms, and the sequence goes on all the same", async () => {
   const tenantId = aTenantId("price");
   const call = { callId: crypto.randomUUID(), tool: "search_products", units: 1, atMs: NOW_MS };
-  const ledger = controlUsage(db);
+  const ledger = ledgerStore(db);
   await ledger.record([fallbackUsage(tenantId, call)]);
   const { watermarks } = await ledger.record([
     { tenantId, object: tenantId, epoch: "e", rows: [{ ...call, units: 2, n: 1 }] },
@@ -112,10 +112,10 @@ test("an open call of another tenant's id changes nothing of the first one's", a
   const own = aTenantId("own");
   const other = aTenantId("other");
   const call = { callId: crypto.randomUUID(), tool: "search_products", units: 1, atMs: NOW_MS };
-  const ledger = controlUsage(db);
+  const ledger = ledgerStore(db);
   await ledger.record([fallbackUsage(own, call)]);
   await ledger.record([{ tenantId: other, object: other, epoch: "e", rows: [{ ...call, n: 1 }] }]);
-  expect(await controlRows(`SELECT tenant_id, n FROM open_calls WHERE call_id = $1`, [call.callId])).toEqual([
+  expect(await controlRows(`SELECT tenant_id, n FROM fallback_calls WHERE call_id = $1`, [call.callId])).toEqual([
     { tenant_id: own, n: null },
   ]);
   const alarms = `SELECT FROM ledger_conflicts WHERE call_id = $1`;
@@ -132,8 +132,8 @@ test("objects that stay out of reach keep no others from being told", async () =
       units: 1,
       atMs: Date.now(),
     });
-  await controlUsage(db).record([...Array.from({ length: 9 }, () => open(busy.id)), open(quiet.id)]);
-  const ledger = controlOpenCalls(db);
+  await ledgerStore(db).record([...Array.from({ length: 9 }, () => open(busy.id)), open(quiet.id)]);
+  const ledger = fallbackCallsStore(db);
   const each = Map.groupBy(await ledger.uncounted(50, 4), ({ tenantId }) => tenantId);
   expect([each.get(busy.id as TenantId)?.length, each.get(quiet.id as TenantId)?.length]).toEqual([4, 1]);
   const seen = new Set<string>();

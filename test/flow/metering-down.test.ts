@@ -198,7 +198,7 @@ describe("a call that the object charged before its answer was lost", () => {
     expect(await uncounted(tenant)).toBe(0);
     expect(await conflicts(tenant)).toBe(0);
     await expectUsed(tenant, 3);
-    expect((await controlRows(`SELECT FROM open_calls WHERE tenant_id = $1`, [tenant.id])).length).toBe(1);
+    expect((await controlRows(`SELECT FROM fallback_calls WHERE tenant_id = $1`, [tenant.id])).length).toBe(1);
   });
 
   test("a call that the object still runs when it hears of the fallback call is stopped there and counted once", async () => {
@@ -310,10 +310,10 @@ function stream(tenant: TestTenant): Promise<{ watermark: number; highest: numbe
   );
 }
 
-const counted = `SELECT FROM open_calls WHERE tenant_id = $1 AND counted_at IS NOT NULL`;
+const counted = `SELECT FROM fallback_calls WHERE tenant_id = $1 AND counted_at IS NOT NULL`;
 
 async function uncounted(tenant: TestTenant): Promise<number> {
-  const text = `SELECT FROM open_calls WHERE tenant_id = $1 AND counted_at IS NULL`;
+  const text = `SELECT FROM fallback_calls WHERE tenant_id = $1 AND counted_at IS NULL`;
   return (await controlRows(text, [tenant.id])).length;
 }
 

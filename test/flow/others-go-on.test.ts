@@ -172,7 +172,7 @@ async function callOnce(tenant: TestTenant, calls: number): Promise<void> {
 
 function reportsOf({ id }: TestTenant): Promise<{ units: number; confirmed: boolean }[]> {
   return controlRows(
-    `SELECT units::int AS units, confirmed_at IS NOT NULL AS confirmed FROM reports WHERE tenant_id = $1 ORDER BY sealed_at`,
+    `SELECT units::int AS units, confirmed_at IS NOT NULL AS confirmed FROM reports WHERE tenant_id = $1 ORDER BY frozen_at`,
     [id],
   );
 }

@@ -198,7 +198,7 @@ test("what Stripe's meter refuses after it has taken it is kept by day, and the 
   const report = `u1.${tenant.id}.${minute}`;
   // A report that Stripe has confirmed, of a customer that it does not find afterwards.
   await controlRows(
-    `INSERT INTO reports (id, tenant_id, slot, units, calls, sealed_at, confirmed_at, answer, attempts)
+    `INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at, confirmed_at, answer, attempts)
      VALUES ($1, $2, to_timestamp($3), 5, 5, now(), now(), 'accepted', 1)`,
     [report, tenant.id, minute * 60],
   );

@@ -1,7 +1,7 @@
 // What becomes of a report when Stripe does not answer, and what a day's comparison with Stripe finds. Stripe's clock and
 // the cron's are moved together; each test has tenants of its own.
 import { afterAll, afterEach, expect, test } from "vitest";
-import { controlUsage } from "../../src/control/ledger-store.ts";
+import { ledgerStore } from "../../src/control/ledger-store.ts";
 import {
   type BilledTenant,
   aBilledTenant,
@@ -31,7 +31,7 @@ afterAll(async () => {
   await controlRows(`UPDATE reports SET alarm = NULL, doubted_at = NULL, confirmed_at = coalesce(confirmed_at, now())`);
 });
 
-const pipeline = (atMs: number) => controlUsage(control()).pipeline(atMs);
+const pipeline = (atMs: number) => ledgerStore(control()).pipeline(atMs);
 
 test("an answer that was lost is made good 20 hours later by the summary of the report's own minute, and nothing is sent again", async () => {
   const tenant = await aBilledTenant();

@@ -186,7 +186,7 @@ test("a sealed report never changes: later usage of the same minute gets a repor
   const clock = reporterClock();
   const tenant = await aTenant({ plan: "pro", limits: unlimited });
   const sealed = () =>
-    controlRows(`SELECT id, slot, units, calls, sealed_at FROM reports WHERE tenant_id = $1 ORDER BY sealed_at`, [
+    controlRows(`SELECT id, slot, units, calls, frozen_at FROM reports WHERE tenant_id = $1 ORDER BY frozen_at`, [
       tenant.id,
     ]);
   await succeed(tenant, 0);

@@ -1,6 +1,6 @@
 // A customer as far as billing knows it, with rows in the ledger instead of calls, and time that a test moves.
 import { randomUUID } from "node:crypto";
-import { controlUsage } from "../../src/control/ledger-store.ts";
+import { ledgerStore } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { controlRows, fireCron, simulator, stripeApi, system } from "./flow.ts";
@@ -40,7 +40,7 @@ export async function used(tenant: BilledTenant, units: readonly number[], atMs:
     units: each,
     atMs,
   }));
-  await controlUsage(control()).record([{ tenantId: tenant.id, object: tenant.id, epoch: "test", rows }]);
+  await ledgerStore(control()).record([{ tenantId: tenant.id, object: tenant.id, epoch: "test", rows }]);
 }
 
 /** Moves Stripe's clock to `atMs` and runs the billing cron then. */
@@ -79,7 +79,7 @@ export interface ReportRow {
 export function reportsOf(tenant: BilledTenant): Promise<ReportRow[]> {
   return controlRows<ReportRow>(
     `SELECT id, units::int AS units, attempts, answer, confirmed_at IS NOT NULL AS confirmed, doubted_at IS NOT NULL AS doubted, alarm,
-            stripe_units::int AS "stripeUnits" FROM reports WHERE tenant_id = $1 ORDER BY sealed_at, slot`,
+            stripe_units::int AS "stripeUnits" FROM reports WHERE tenant_id = $1 ORDER BY frozen_at, slot`,
     [tenant.id],
   );
 }

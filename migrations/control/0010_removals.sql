@@ -1,32 +1,26 @@
--- The end of a tenant. A removal is a row that is all it knows of itself, so that whoever goes on with it, after whatever
--- ended, finds where it stood. What stays of a removed tenant is its row without its name, and what it was billed for.
-
-ALTER TABLE tenants
-  -- Until when it may come back; NULL unless it leaves or has left.
-  ADD COLUMN leaving_until timestamptz,
-  -- Since when nothing is left of it but this row, its ledger and its reports.
-  ADD COLUMN deleted_at timestamptz;
+-- The end of a tenant. A row holds the whole state of a removal, so that any process can resume it. A removed tenant leaves
+-- its row without the name, and the records of what it was billed.
 
 CREATE TABLE removals (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
   asked_by text NOT NULL CHECK (asked_by IN ('operator', 'tenant', 'billing')),
-  -- Where it goes back to if it comes back.
+  -- The state to return to if the tenant comes back.
   from_state text NOT NULL,
-  -- What is done next, in the order of src/lifecycle/removal.ts. grace: nothing, until tenants.leaving_until.
+  -- The next step, in the order of src/lifecycle/removal.ts. grace: wait until tenants.leaving_until.
   step text NOT NULL DEFAULT 'usage' CHECK (step IN ('usage', 'invoice', 'monitor', 'grace', 'archive', 'verify',
     'subscriptions', 'places', 'files', 'object', 'erase', 'done', 'undone')),
-  -- Where the step goes on.
+  -- Where the step resumes.
   progress jsonb NOT NULL DEFAULT '{}',
-  -- Grows with everything that is recorded: what comes late finds another number.
+  -- Grows with every write. A late write finds another number.
   version integer NOT NULL DEFAULT 0,
-  -- It wants to come back, and Stripe may have a new subscription for it already: the grace does not end meanwhile.
+  -- The tenant wants to come back, and Stripe may already have a new subscription for it. The grace does not end meanwhile.
   coming_back boolean NOT NULL DEFAULT false,
-  -- Attempts at that, each with an idempotency key of its own.
+  -- Attempts to come back, each with its own idempotency key.
   returns integer NOT NULL DEFAULT 0,
-  -- What the archive of its usage holds, once it was read back.
+  -- The content of the usage archive, once it was read back.
   archive jsonb,
-  -- In our words: what is not yet so, and what failed.
+  -- In our words: the reason why it waits, and the last failure.
   waits_for text,
   error text,
   asked_at timestamptz NOT NULL DEFAULT now(),
@@ -41,7 +35,7 @@ GRANT SELECT, INSERT ON removals TO tollgate_service;
 GRANT UPDATE (step, progress, version, coming_back, returns, archive, waits_for, error, step_at, progressed_at, finished_at)
   ON removals TO tollgate_service;
 
--- Gone is for ever: nobody is served under the id of a tenant whose rows were dropped.
+-- The state `gone` is final: a tenant whose rows were dropped is never served again under its id.
 CREATE FUNCTION gone_is_final() RETURNS trigger
 LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp
@@ -54,9 +48,9 @@ BEGIN
 END $$;
 CREATE TRIGGER gone_is_final BEFORE UPDATE ON tenants FOR EACH ROW WHEN (OLD.state = 'gone') EXECUTE FUNCTION gone_is_final();
 
--- The last step of a removal, in one transaction: what is personal is cleared wherever the control tables have it. A
--- function of the owner's, so that the service's login can clear a tenant at the end of its removal and no other. May be
--- repeated. Returns whether the tenant is erased.
+-- The last step of a removal: clears all personal data from the control tables in one transaction. It runs as the owner, so
+-- that the service's login can clear only a tenant at the end of its removal. May be repeated. Returns whether the tenant
+-- is erased.
 CREATE FUNCTION erase_tenant(erased text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = public, pg_temp
@@ -73,9 +67,9 @@ BEGIN
     RETURN EXISTS (SELECT FROM tenants t WHERE t.id = erased AND t.deleted_at IS NOT NULL);
   END IF;
   DELETE FROM tenant_links l WHERE l.tenant_id = erased;
-  -- What was asked of jobs names files, and what came of them quotes lines.
+  -- Requests of jobs name files, and results quote lines.
   DELETE FROM jobs j WHERE j.tenant_id = erased;
-  -- The key of a row is the tenant's.
+  -- The cursor holds the key of a tenant's row.
   UPDATE moves m SET cursor = NULL WHERE m.tenant_id = erased AND m.cursor IS NOT NULL;
   UPDATE api_keys k SET name = '', revoked_at = coalesce(k.revoked_at, now()) WHERE k.tenant_id = erased;
   UPDATE checkouts c SET name = '', email = NULL WHERE c.tenant_id = erased;

@@ -1,0 +1,114 @@
+-- Who the tenants are and what they were sold. Rights are given by column in all of these files, so that the login that the
+-- Worker uses cannot change what must never change, such as a ledger row or a frozen report.
+
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'tollgate_service') THEN
+    CREATE ROLE tollgate_service LOGIN NOINHERIT;
+  END IF;
+END $$;
+
+REVOKE ALL ON SCHEMA public FROM PUBLIC;
+GRANT USAGE ON SCHEMA public TO tollgate_service;
+DO $$
+BEGIN
+  EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
+  EXECUTE format('GRANT CONNECT ON DATABASE %I TO tollgate_service', current_database());
+END $$;
+
+-- An order. Written before payment, so that an unpaid visitor is not a tenant yet.
+CREATE TABLE checkouts (
+  tenant_id text PRIMARY KEY CHECK (tenant_id ~ '^[a-z0-9][a-z0-9_-]{0,39}$'),
+  name text NOT NULL,
+  email text,
+  plan text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE tenants (
+  id text PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9_-]{0,39}$'),
+  name text NOT NULL,
+  email text,
+  plan text NOT NULL,
+  strategy text NOT NULL,
+  -- Where the tenant's contract wants its data. NULL: anywhere.
+  region text,
+  state text NOT NULL CHECK (state IN ('provisioning', 'trial', 'active', 'past_due', 'suspended', 'leaving', 'gone')),
+  limits jsonb NOT NULL,
+  allowed_tools text[],
+  -- Features that the operator has switched on for the tenant. Tools read them.
+  features jsonb NOT NULL DEFAULT '{}',
+  -- Grows with every change of this row or of the tenant's keys. delivered_version is the version that the tenant's object
+  -- has confirmed.
+  version bigint NOT NULL DEFAULT 1,
+  delivered_version bigint NOT NULL DEFAULT 0,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  provisioned_at timestamptz,
+  monitored_at timestamptz,
+  -- The subscription at Stripe, as last read.
+  stripe_customer_id text UNIQUE,
+  stripe_subscription_id text UNIQUE,
+  trial_until timestamptz,
+  -- Who suspended the tenant. An event of Stripe never lifts a suspension by the operator.
+  suspended_by text,
+  -- Since when an invoice is unpaid. Service ends a stated time later.
+  past_due_since timestamptz,
+  period_start timestamptz,
+  period_end timestamptz,
+  -- When a cancelled subscription will end, and when it has ended.
+  cancel_at timestamptz,
+  subscription_ended_at timestamptz,
+  -- Until when the tenant may come back. NULL unless it leaves or has left.
+  leaving_until timestamptz,
+  -- Since when only this row, the ledger and the reports are left of the tenant.
+  deleted_at timestamptz
+);
+CREATE INDEX tenants_undelivered ON tenants (id) WHERE delivered_version < version;
+CREATE INDEX tenants_unfinished ON tenants (id) WHERE state = 'provisioning' OR monitored_at IS NULL;
+
+CREATE TABLE api_keys (
+  id text PRIMARY KEY,
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  name text NOT NULL,
+  -- SHA-256 of the whole key, in hex. The key itself is shown once and kept nowhere.
+  hash text NOT NULL UNIQUE,
+  scopes text[] NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  expires_at timestamptz,
+  revoked_at timestamptz
+);
+CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
+
+-- Links an organisation of an issuer to a tenant. An issuer speaks only for the organisations linked here.
+CREATE TABLE tenant_links (
+  issuer text NOT NULL,
+  organisation text NOT NULL,
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (issuer, organisation)
+);
+CREATE INDEX tenant_links_by_tenant ON tenant_links (tenant_id);
+
+CREATE TABLE provisioning_attempts (
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  attempt integer NOT NULL,
+  started_at timestamptz NOT NULL DEFAULT now(),
+  progressed_at timestamptz NOT NULL DEFAULT now(),
+  finished_at timestamptz,
+  error text,
+  PRIMARY KEY (tenant_id, attempt)
+);
+
+CREATE TABLE provisioning_steps (
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  step text NOT NULL,
+  attempt integer NOT NULL,
+  started_at timestamptz NOT NULL,
+  finished_at timestamptz,
+  error text,
+  PRIMARY KEY (tenant_id, step)
+);
+
+GRANT SELECT, INSERT ON checkouts, tenants, api_keys, tenant_links, provisioning_attempts, provisioning_steps TO tollgate_service;
+GRANT UPDATE ON tenants, provisioning_attempts, provisioning_steps TO tollgate_service;
+GRANT UPDATE (revoked_at) ON api_keys TO tollgate_service;

@@ -1,0 +1,43 @@
+-- Events of Stripe, and changes of plan.
+
+-- The inbox: an event is stored before it is acknowledged, and applied afterwards.
+CREATE TABLE webhook_inbox (
+  event_id text PRIMARY KEY,
+  type text NOT NULL,
+  tenant_id text,
+  payload jsonb NOT NULL,
+  received_at timestamptz NOT NULL DEFAULT now(),
+  applied_at timestamptz,
+  outcome text,
+  attempts integer NOT NULL DEFAULT 0,
+  error text
+);
+CREATE INDEX webhook_inbox_pending ON webhook_inbox (tenant_id, received_at) WHERE applied_at IS NULL;
+
+-- A plan change takes effect after Stripe has confirmed all earlier usage. A row holds the whole state of a change, so that
+-- any process can resume it.
+CREATE TABLE plan_changes (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  from_plan text NOT NULL,
+  plan text NOT NULL,
+  strategy text NOT NULL CHECK (strategy IN ('shared', 'schema', 'database')),
+  limits jsonb NOT NULL,
+  requested_by text NOT NULL CHECK (requested_by IN ('operator', 'tenant')),
+  state text NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'cancelled')),
+  -- Attempts to change the subscription at Stripe. Each is recorded before it is made and has its own idempotency key.
+  attempts integer NOT NULL DEFAULT 0,
+  -- How long the tenant's calls were paused at the last attempt.
+  hold_ms integer,
+  -- The reason why it waits, in our words.
+  waits_for text,
+  requested_at timestamptz NOT NULL DEFAULT now(),
+  progressed_at timestamptz NOT NULL DEFAULT now(),
+  finished_at timestamptz
+);
+CREATE UNIQUE INDEX plan_changes_waiting ON plan_changes (tenant_id) WHERE state = 'waiting';
+CREATE INDEX plan_changes_by_tenant ON plan_changes (tenant_id, id);
+
+GRANT SELECT, INSERT ON webhook_inbox, plan_changes TO tollgate_service;
+GRANT UPDATE (applied_at, outcome, attempts, error) ON webhook_inbox TO tollgate_service;
+GRANT UPDATE (state, attempts, hold_ms, waits_for, progressed_at, finished_at) ON plan_changes TO tollgate_service;
