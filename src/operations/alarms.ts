@@ -1,14 +1,14 @@
-// Tells the operator's webhook when a figure of metering or billing gets bad, worse or well again. At least once: what
-// could not be told is told by the next sweep. The message's `text` is what a chat's webhook shows; the rest is for programs.
-import { alarmsStore } from "./alarms-store.ts";
-import { ledgerStore } from "../control/ledger-store.ts";
+// Notifies the operator's webhook when an indicator gets worse or recovers. At least once: the next sweep repeats a
+// notification that failed. A chat shows the message's `text`; the other fields are for programs.
 import { connectControl } from "../adapters/neon.ts";
-import { type AlarmLevel, type Reading, mustTell, readIndicators } from "./indicators.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
 import { describeError, log } from "../log.ts";
+import { alarmsStore } from "./alarms-store.ts";
+import { type AlarmLevel, type Reading, mustNotify, readIndicators } from "./indicators.ts";
 
-/** A webhook answers at once; the sweep has more to do. */
+/** A webhook answers at once. The sweep has other work and cannot wait longer. */
 const WEBHOOK_TIMEOUT_MS = 5_000;
-/** Without the control database nobody remembers what was told: this isolate does, and repeats itself this often. */
+/** While the control database is away, this isolate alone remembers the notification. It repeats it this often. */
 const REPEAT_OUTAGE_MS = 10 * 60_000;
 
 interface Alarm {
@@ -22,37 +22,39 @@ interface Alarm {
   runbook: string;
 }
 
-let outageToldMs = -Infinity;
+let outageNotifiedMs = -Infinity;
 
-/** Looks at every figure and tells what has changed. Never throws for a webhook that does not answer. */
+/** Reads every indicator and notifies of changes. Never throws for a webhook that does not answer. */
 export async function raiseAlarms(env: Env, nowMs: number): Promise<void> {
   const control = connectControl(env);
+  const store = alarmsStore(control);
   let readings: Reading[];
   try {
     readings = readIndicators(await ledgerStore(control).pipeline(nowMs));
   } catch (error) {
     log("error", "alarms_not_read", { error: describeError(error) });
-    if (nowMs - outageToldMs >= REPEAT_OUTAGE_MS && (await tell(env, [outage(nowMs)], nowMs))) outageToldMs = nowMs;
+    const due = nowMs - outageNotifiedMs >= REPEAT_OUTAGE_MS;
+    if (due && (await notify(env, [outage(nowMs)], nowMs))) outageNotifiedMs = nowMs;
     return;
   }
-  outageToldMs = -Infinity;
-  const records = new Map((await alarmsStore(control).take(readings, nowMs)).map((record) => [record.name, record]));
+  outageNotifiedMs = -Infinity;
+  const records = new Map((await store.store(readings, nowMs)).map((record) => [record.name, record]));
   const due = readings.flatMap((reading): Alarm[] => {
     const { name, title, level, value, unit, runbook } = reading;
     const record = records.get(name);
-    if (record === undefined || !mustTell(level, record.told, nowMs)) return [];
+    if (record === undefined || !mustNotify(level, record.notified, nowMs)) return [];
     const since = new Date(record.sinceMs).toISOString();
-    return [{ name, title, level, was: record.told?.level ?? "ok", since, value, unit, runbook }];
+    return [{ name, title, level, was: record.notified?.level ?? "ok", since, value, unit, runbook }];
   });
   if (due.length === 0) return;
   for (const { name, level, was, value } of due) {
     log(level === "ok" ? "info" : "error", "alarm", { alarm: name, level, was, value });
   }
-  if (await tell(env, due, nowMs)) await alarmsStore(control).told(due, nowMs);
+  if (await notify(env, due, nowMs)) await store.recordNotified(due, nowMs);
 }
 
-/** Whether the webhook has taken it. Without one, the log is all there is to tell. */
-async function tell(env: Env, alarms: readonly Alarm[], nowMs: number): Promise<boolean> {
+/** Returns whether the webhook accepted the message. Without a webhook the log is the only notification. */
+async function notify(env: Env, alarms: readonly Alarm[], nowMs: number): Promise<boolean> {
   if (env.ALARM_WEBHOOK_URL === "") return true;
   const text = alarms.map(({ level, title, value }) => `${level}: ${title}${value === null ? "" : ` (${value})`}`);
   try {
@@ -69,10 +71,10 @@ async function tell(env: Env, alarms: readonly Alarm[], nowMs: number): Promise<
       signal: AbortSignal.timeout(WEBHOOK_TIMEOUT_MS),
     });
     await response.body?.cancel();
-    if (!response.ok) log("error", "alarm_not_told", { status: response.status });
+    if (!response.ok) log("error", "alarm_not_sent", { status: response.status });
     return response.ok;
   } catch (error) {
-    log("error", "alarm_not_told", { error: describeError(error) });
+    log("error", "alarm_not_sent", { error: describeError(error) });
     return false;
   }
 }
@@ -86,6 +88,6 @@ function outage(nowMs: number): Alarm {
     since: new Date(nowMs).toISOString(),
     value: null,
     unit: null,
-    runbook: "See Neon's status page. Charges wait in the tenants' objects; sign-ups and changes wait, too.",
+    runbook: "See Neon's status page. Charges wait in the tenants' objects. Sign-ups and changes wait too.",
   };
 }

@@ -29,7 +29,7 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
   const now = Date.now();
   const control = connectControl(c.env);
   const readings = readIndicators(await ledgerStore(control).pipeline(now));
-  const records = new Map((await alarmsStore(control).take(readings, now)).map((record) => [record.name, record]));
+  const records = new Map((await alarmsStore(control).store(readings, now)).map((record) => [record.name, record]));
   const worst = Math.max(...readings.map(({ level }) => alarmLevels.indexOf(level)));
   return c.json({
     level: alarmLevels[worst],
@@ -40,9 +40,9 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
         ...reading,
         since: record === undefined ? null : new Date(record.sinceMs).toISOString(),
         told:
-          record?.told === undefined
+          record?.notified === undefined
             ? null
-            : { level: record.told.level, at: new Date(record.told.atMs).toISOString() },
+            : { level: record.notified.level, at: new Date(record.notified.atMs).toISOString() },
       };
     }),
   });

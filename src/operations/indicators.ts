@@ -239,17 +239,17 @@ function levelOf({ warning, critical }: Indicator, value: number | null): AlarmL
   return value > critical ? "critical" : "warning";
 }
 
-/** What the operator was last told of an indicator. */
-export interface Told {
+/** The last notification of an indicator. */
+export interface Notified {
   level: AlarmLevel;
   atMs: number;
 }
 
-/** An alarm that stays critical is told again after this long: often enough not to be forgotten. */
+/** Repeats the notification of an alarm that stays critical, so that it is not forgotten. */
 export const REMIND_AFTER_MS = 6 * HOURS * 1_000;
 
-/** Whether the operator must be told of this level now. Nobody is told that what never failed is well. */
-export function mustTell(level: AlarmLevel, told: Told | undefined, nowMs: number): boolean {
-  if (level !== (told?.level ?? "ok")) return true;
-  return level === "critical" && told !== undefined && nowMs - told.atMs >= REMIND_AFTER_MS;
+/** Whether to notify the operator of this level now. Does not send "recovered" for an indicator that never failed. */
+export function mustNotify(level: AlarmLevel, last: Notified | undefined, nowMs: number): boolean {
+  if (level !== (last?.level ?? "ok")) return true;
+  return level === "critical" && last !== undefined && nowMs - last.atMs >= REMIND_AFTER_MS;
 }

@@ -3,10 +3,10 @@ import { expect, test } from "vitest";
 import {
   type AlarmLevel,
   REMIND_AFTER_MS,
-  type Told,
+  type Notified,
   alarmLevels,
   indicators,
-  mustTell,
+  mustNotify,
   readIndicators,
 } from "../../src/operations/indicators.ts";
 import type { PipelineState } from "../../src/control/ledger-store.ts";
@@ -40,12 +40,12 @@ test("whatever the levels do, the operator knows the newest one that could be to
   });
   fc.assert(
     fc.property(fc.array(step, { maxLength: 40 }), (steps) => {
-      let told: Told | undefined;
+      let told: Notified | undefined;
       let nowMs = 0;
       let before: AlarmLevel = "ok";
       for (const { level, afterMs, taken } of steps) {
         nowMs += afterMs;
-        const tells = mustTell(level, told, nowMs);
+        const tells = mustNotify(level, told, nowMs);
         if (tells && level === (told?.level ?? "ok")) {
           expect(level).toBe("critical");
           expect(nowMs - (told?.atMs ?? 0)).toBeGreaterThanOrEqual(REMIND_AFTER_MS);
@@ -54,7 +54,7 @@ test("whatever the levels do, the operator knows the newest one that could be to
         if (tells && taken) told = { level, atMs: nowMs };
         before = level;
       }
-      if (mustTell(before, told, nowMs)) return;
+      if (mustNotify(before, told, nowMs)) return;
       expect(told?.level ?? "ok").toBe(before);
     }),
   );
