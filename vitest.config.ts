@@ -1,12 +1,19 @@
-// `core`: the pure core, the MCP layer and the stand-ins. `attack`: hostile SQL against the walls between tenants, in real
-// PostgreSQL. `flow`: promises of the product, kept by a whole system that
-// is driven over HTTP; one system for each worker. `crash`: `npm start` itself, killed.
+// Test projects, by cost:
+//   core        pure rules and the MCP layer; nothing is started. Seconds.
+//   app         the operator's own tests of app/, also without starting anything.
+//   stand-ins   the Stripe simulator, the token issuer, Neon's stand-ins and migrations; most files start a PostgreSQL.
+//   attack      hostile SQL against each wall between tenants, in a real PostgreSQL.
+//   flow        promises of the product, tested over HTTP against a whole system. Each vitest worker has its own system,
+//               which starts when the worker's first file needs it.
+//   campaign    faults between a call and its money, also against whole systems. `npm run campaign` chooses the seeds.
+//   crash       `npm start` itself, killed and started again.
 import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
 import { generate } from "./cli/generate.ts";
+import { ignoreShell } from "./dev/child-environment.ts";
 
-// The tests of the product sell an app of their own, and the programs that they start sell it, too. The tests of app/ sell
-// app/ itself.
+ignoreShell();
+// Product tests sell the fixture app, and so do the programs that they start. Only the tests of app/ sell app/ itself.
 const FIXTURE_APP = "test/support/fixture-app";
 const fixture = { alias: generate(resolve(FIXTURE_APP)) };
 generate(resolve("app"));
@@ -14,8 +21,17 @@ process.env["TOLLGATE_APP"] = FIXTURE_APP;
 
 export default defineConfig({
   test: {
-    maxWorkers: 4, // whatever the machine: each has a whole system of its own, and waits for it half of the time
+    // Fixed for all machines: each worker may run a whole system of its own, and waits for it half of the time.
+    maxWorkers: 4,
     projects: [
+      {
+        resolve: fixture,
+        test: {
+          name: "core",
+          include: ["test/{core,mcp}/**/*.test.ts"],
+          testTimeout: 30_000,
+        },
+      },
       {
         test: {
           name: "app",
@@ -25,8 +41,8 @@ export default defineConfig({
       {
         resolve: fixture,
         test: {
-          name: "core",
-          include: ["test/{core,dev,mcp,stripe}/**/*.test.ts"],
+          name: "stand-ins",
+          include: ["test/{dev,stripe}/**/*.test.ts"],
           testTimeout: 30_000,
           hookTimeout: 60_000,
           expect: { poll: { timeout: 10_000 } },
@@ -45,9 +61,11 @@ export default defineConfig({
       {
         resolve: fixture,
         test: {
-          name: "crash",
-          include: ["test/crash/**/*.test.ts"],
-          testTimeout: 180_000,
+          name: "flow",
+          include: ["test/flow/**/*.test.ts"],
+          globalSetup: ["test/support/flow-setup.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
         },
       },
       {
@@ -62,11 +80,9 @@ export default defineConfig({
       {
         resolve: fixture,
         test: {
-          name: "flow",
-          include: ["test/flow/**/*.test.ts"],
-          globalSetup: ["test/support/flow-setup.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 120_000,
+          name: "crash",
+          include: ["test/crash/**/*.test.ts"],
+          testTimeout: 180_000,
         },
       },
     ],

@@ -1,12 +1,8 @@
-// `npm run bench`: what a call costs (calls.ts). `npm run bench -- sign-ups`: how long a customer waits (sign-ups.ts).
-// `npm run bench -- webhooks`: how soon an event of Stripe's is acknowledged (webhooks.ts).
-// `npm run bench -- fleet --schemas 1000`: what a migration of all tenants' own schemas takes (fleet.ts).
-// `npm run bench -- tiers`: the same calls in the three tiers, side by side (tiers.ts). `npm run bench -- move`: a tenant
-// that moves through them under load (move.ts). `npm run bench -- crowd`: many tenants on few connections (crowd.ts).
+// `npm run bench`: chooses a benchmark, gives it an empty folder, and stops and removes everything that it started.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
+import { readFlags, refuse, wholeNumber } from "../cli/flags.ts";
 import { removePostgresData } from "../dev/postgres/postgres.ts";
 import { benchCalls } from "./calls.ts";
 import { benchCrowd } from "./crowd.ts";
@@ -16,8 +12,32 @@ import { benchSignUps } from "./sign-ups.ts";
 import { benchTiers } from "./tiers.ts";
 import { benchWebhooks } from "./webhooks.ts";
 
-const { values: flags, positionals } = parseArgs({
-  options: {
+const command = "npm run bench";
+const { values: flags, positionals } = readFlags({
+  command,
+  help: `
+npm run bench [-- SUBJECT] [FLAGS]      measures this machine; linux only, because CPU time is read from /proc
+
+SUBJECT
+  calls       what a call costs, compared with a hand-written minimum (the default)
+  sign-ups    time from the payment to the first tool call
+  webhooks    time until a Stripe event is acknowledged
+  tiers       the same calls in the three tiers, side by side
+  move        a tenant that moves through the tiers under load
+  fleet       a migration of many tenants' own schemas
+  crowd       many tenants on few database connections
+
+FLAGS
+  --calls N       calls: calls in a round (1500)
+  --rounds N      calls, tiers: rounds; figures are their medians (5)
+  --only NAME     calls: only this variant; may be repeated
+  --profile       calls: a CPU profile of the first variant instead of a measurement
+  --rows N        move: rows of the tenant (10000)
+  --schemas N     fleet: tenants with a schema (1000)
+  --tenants N     crowd: tenants (500)
+  --budget N      crowd: database connections (50)
+  --help          this text`,
+  flags: {
     calls: { type: "string", default: "1500" },
     rounds: { type: "string", default: "5" },
     only: { type: "string", multiple: true, default: [] },
@@ -27,9 +47,33 @@ const { values: flags, positionals } = parseArgs({
     tenants: { type: "string", default: "500" },
     budget: { type: "string", default: "50" },
   },
-  allowPositionals: true,
+  positionals: true,
 });
-const [subject = "calls"] = positionals;
+const count = (flag: "calls" | "rounds" | "schemas" | "rows" | "tenants" | "budget"): number =>
+  wholeNumber(command, flag, flags[flag]);
+
+const benchmarks: Record<string, () => Promise<void>> = {
+  calls: () => {
+    const { only, profile } = flags;
+    return benchCalls({ dir, running, calls: count("calls"), rounds: count("rounds"), only, profile });
+  },
+  "sign-ups": () => benchSignUps({ dir, running }),
+  webhooks: () => benchWebhooks({ dir, running }),
+  // 120 calls of each kind in a round keep a round of the three tiers under a minute.
+  tiers: () => benchTiers({ dir, running, calls: 120, rounds: count("rounds") }),
+  move: () => benchMove({ dir, running, rows: count("rows") }),
+  fleet: () => benchFleet({ running, schemas: count("schemas") }),
+  crowd: () => benchCrowd({ dir, running, tenants: count("tenants"), budget: count("budget") }),
+};
+const [subject = "calls", ...more] = positionals;
+const benchmark = benchmarks[subject];
+if (benchmark === undefined || more.length > 0) {
+  refuse(
+    command,
+    `There is no benchmark "${[subject, ...more].join(" ")}"; choose ${Object.keys(benchmarks).join(", ")}`,
+  );
+}
+for (const flag of ["calls", "rounds", "schemas", "rows", "tenants", "budget"] as const) count(flag);
 
 const running: (() => Promise<unknown>)[] = [];
 const dir = mkdtempSync(join(tmpdir(), "tollgate-bench-"));
@@ -37,18 +81,7 @@ for (const signal of ["SIGINT", "SIGTERM"] as const)
   process.once(signal, () => void stopAll().then(() => process.exit(1)));
 
 try {
-  if (subject === "calls") {
-    const { only, profile } = flags;
-    await benchCalls({ dir, running, calls: Number(flags.calls), rounds: Number(flags.rounds), only, profile });
-  } else if (subject === "sign-ups") await benchSignUps({ dir, running });
-  else if (subject === "webhooks") await benchWebhooks({ dir, running });
-  else if (subject === "fleet") await benchFleet({ running, schemas: Number(flags.schemas) });
-  else if (subject === "tiers") await benchTiers({ dir, running, calls: 120, rounds: Number(flags.rounds) });
-  else if (subject === "move") await benchMove({ dir, running, rows: Number(flags.rows) });
-  else if (subject === "crowd") {
-    await benchCrowd({ dir, running, tenants: Number(flags.tenants), budget: Number(flags.budget) });
-  } else
-    throw new Error(`There is no benchmark ${subject}: choose calls, sign-ups, webhooks, fleet, tiers, move or crowd.`);
+  await benchmark();
 } catch (error) {
   print(error instanceof Error ? (error.stack ?? error.message) : String(error));
   process.exitCode = 1;

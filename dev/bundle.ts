@@ -5,6 +5,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { appFolder, generate } from "../cli/generate.ts";
 import { Log, LogLevel, type Miniflare, convertV4MiniflareOptions } from "miniflare";
+import { childEnvironment } from "./child-environment.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -38,13 +39,12 @@ export async function bundle(options: {
   ];
   await promisify(execFile)(process.execPath, args, {
     cwd: root,
-    env: {
-      ...process.env,
-      // No traffic of its own: no metrics, no question for a newer version.
+    env: childEnvironment({
+      // No network traffic of wrangler's own: no metrics, no check for a newer version.
       WRANGLER_SEND_METRICS: "false",
       WRANGLER_HIDE_BANNER: "true",
       WRANGLER_LOG_PATH: join(outDir, "wrangler-logs"),
-    },
+    }),
   });
   // Miniflare would look up each error's frames in it, which costs more than most requests.
   for (const name of readdirSync(outDir)) if (name.endsWith(".map")) rmSync(join(outDir, name));

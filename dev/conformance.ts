@@ -1,8 +1,8 @@
-// Runs the MCP conformance suite for both revisions and says what passed. Without arguments it starts a whole system
-// whose Worker is test/support/conformance-worker.ts, so that each request goes the product's own way: Host and Origin,
-// API key, the tenant's object. With `--url` it tests a server that runs already. The suite can send no token, so it
-// talks to a small proxy that adds one and otherwise passes every byte and header on as it is. What may fail is listed
-// in test/support/conformance-*.yaml; anything else that fails, and any entry that passes, makes the exit code 1.
+// `npm run conformance`: runs the MCP conformance suite for both protocol revisions and prints what passed. It starts a
+// whole system whose Worker is test/support/conformance-worker.ts, so that each request takes the product's own path: Host
+// and Origin checks, API key, the tenant's object. The suite cannot send a token, so it talks to a small proxy that adds
+// one and passes everything else on unchanged. test/support/conformance-*.yaml lists what may fail. Any other failure, and
+// any listed entry that passes, makes the exit code 1.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
@@ -10,8 +10,8 @@ import { type Server, createServer, request as forward } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import * as z from "zod";
+import { readFlags, wholeNumber } from "../cli/flags.ts";
 import { removePostgresData } from "./postgres/postgres.ts";
 import { freePort } from "../cli/settings.ts";
 import { type System, startSystem } from "./system.ts";
@@ -34,13 +34,17 @@ const Tenant = z.object({ id: z.string(), statusUrl: z.url() });
 const Status = z.object({ state: z.string(), error: z.string().nullish() });
 const Key = z.object({ apiKey: z.string() });
 
-const { values: options } = parseArgs({
-  options: {
-    url: { type: "string" },
-    token: { type: "string" },
-    /** The proxy's port, for a server that must be told its clients' origin before it starts. */
-    "proxy-port": { type: "string", default: "0" },
-  },
+const command = "npm run conformance";
+const { values: options } = readFlags({
+  command,
+  help: `
+npm run conformance [-- FLAGS]      the MCP conformance suite against a local system, for both protocol revisions
+
+  --url URL          test this MCP server instead of starting one
+  --token TOKEN      bearer token for --url
+  --proxy-port N     port of the proxy that adds the token, for a server that must know its clients' origin (any free one)
+  --help             this text`,
+  flags: { url: { type: "string" }, token: { type: "string" }, "proxy-port": { type: "string", default: "0" } },
 });
 
 const workDir = await mkdtemp(join(tmpdir(), "tollgate-conformance-"));
@@ -49,7 +53,7 @@ const interrupted = new AbortController();
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => interrupted.abort());
 
 let target: Target = { url: options.url, token: options.token };
-const proxy = await startProxy(() => target, Number(options["proxy-port"]));
+const proxy = await startProxy(() => target, wholeNumber(command, "proxy-port", options["proxy-port"], 0));
 const proxyOrigin = `http://127.0.0.1:${portOf(proxy)}`;
 let system: System | undefined;
 let outcome: Outcome = { passed: 0, failed: 0, allowed: 0 };
@@ -198,7 +202,7 @@ async function runSuite(args: readonly string[], logFile: string): Promise<{ exi
  */
 async function newTenantKey({ publicUrl, settings, databases, stripe, monitor }: System): Promise<string> {
   if (databases === undefined || stripe === undefined || monitor === undefined) {
-    throw new Error("The suite runs on the local stand-ins: move .dev.vars away, or name a server with --url.");
+    throw new Error("A stand-in of the local system is missing.");
   }
   const operator = async (path: string, body: unknown): Promise<unknown> => {
     const response = await fetch(`${publicUrl}/admin/api${path}`, {

@@ -10,15 +10,7 @@ import { limitRoles } from "./neon/api-databases.ts";
 import { startNeonProxy } from "./neon/proxy.ts";
 import { hasPostgresData, removePostgresData, startPostgres } from "./postgres/postgres.ts";
 import { startReplica } from "./postgres/replica.ts";
-import {
-  type Settings,
-  isFree,
-  loadSettings,
-  portFor,
-  readDevVars,
-  saveSettings,
-  encryptionKeysOf,
-} from "../cli/settings.ts";
+import { type Settings, isFree, loadSettings, portFor, saveSettings, encryptionKeysOf } from "../cli/settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
@@ -33,6 +25,11 @@ export interface SystemOptions {
   entry?: string;
   /** A bundle instead, which serves without `wrangler dev`. */
   bundle?: string;
+  /**
+   * The operator's values for real services; each one replaces its stand-in. `npm start` passes those of `.dev.vars`.
+   * Everything else that starts a system passes none, so that tests never reach a real account.
+   */
+  devVars?: Readonly<Record<string, string | undefined>>;
   /** Replaces or adds Worker variables, for tests. */
   vars?: Record<string, string>;
   /** Starts a streaming replica, too, that tools' analytics read from. */
@@ -67,7 +64,7 @@ export async function startSystem(options: SystemOptions) {
   const { port, fresh = false, replica = false, entry, bundle, vars = {}, postgres = {}, proxy = {} } = options;
   const { step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
-  const own = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
+  const own = options.devVars ?? {};
   const ownDatabases = own["CONTROL_DATABASE_URL"] !== undefined;
   // Objects, Stripe and the databases are only good together: a cluster that is gone takes the others with it.
   if (fresh || !(ownDatabases || (await hasPostgresData(join(dir, "postgres"))))) {

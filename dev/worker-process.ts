@@ -4,6 +4,7 @@ import { createWriteStream, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { appAliases } from "./bundle.ts";
+import { childEnvironment } from "./child-environment.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -38,16 +39,15 @@ export async function startWorker(options: {
     {
       cwd: root,
       stdio: ["ignore", "pipe", "pipe"],
-      env: {
-        ...process.env,
-        // No traffic of its own: no metrics, no question for a newer version, no look-up of `request.cf`.
+      env: childEnvironment({
+        // No network traffic of wrangler's own: no metrics, no check for a newer version, no download of `request.cf`.
         WRANGLER_SEND_METRICS: "false",
         WRANGLER_HIDE_BANNER: "true",
         CLOUDFLARE_CF_FETCH_ENABLED: "false",
         WRANGLER_LOG_PATH: join(dir, "wrangler-logs"),
         NO_COLOR: "1",
         CI: "1",
-      },
+      }),
     },
   );
   child.stdout.pipe(output, { end: false });

@@ -1,11 +1,10 @@
-// `npm run campaign -- --seeds N --from S`: the fault campaign over N seeds, two hundred to each start of the systems.
-// `npm run campaign -- --mutants` (or `--mutant NAME`): the same over changed copies of the program, each of which must
-// be found out.
+// `npm run campaign`: faults between a call and its money, over many seeds or over deliberately wrong copies of the program.
 import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { childEnvironment } from "../../dev/child-environment.ts";
+import { readFlags, refuse, wholeNumber } from "../../cli/flags.ts";
 import { type Mutant, mutants } from "./mutants.ts";
 import type { PointCounts } from "./points.ts";
 import { tableOf } from "./tally.ts";
@@ -16,19 +15,35 @@ const SEEDS_PER_START = 200;
 /** A mutant that these do not find is not found. */
 const SEEDS_PER_MUTANT = 30;
 
-const { values: flags } = parseArgs({
-  options: {
+const command = "npm run campaign";
+const { values: flags } = readFlags({
+  command,
+  help: `
+npm run campaign [-- FLAGS]     ends processes at numbered points between a call and its money, and compares everything to
+                                the unit afterwards
+
+  --seeds N        how many seeds (1000)
+  --from N         the first seed (1)
+  --mutants        instead: each wrong copy of the program in mutants.ts; the campaign must find all of them
+  --mutant NAME    instead: one of them
+  --help           this text`,
+  flags: {
     seeds: { type: "string", default: "1000" },
     from: { type: "string", default: "1" },
     mutant: { type: "string" },
     mutants: { type: "boolean", default: false },
   },
 });
+const seeds = wholeNumber(command, "seeds", flags.seeds);
+const from = wholeNumber(command, "from", flags.from);
+if (flags.mutant !== undefined && !mutants.some(({ name }) => name === flags.mutant)) {
+  refuse(command, `There is no mutant "${flags.mutant}"; choose ${mutants.map(({ name }) => name).join(", ")}`);
+}
 
 const scratch = mkdtempSync(join(tmpdir(), "tollgate-campaign-"));
 try {
   if (flags.mutants || flags.mutant !== undefined) await runMutants(flags.mutant);
-  else await runSeeds(Number(flags.from), Number(flags.seeds));
+  else await runSeeds(from, seeds);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }
@@ -59,7 +74,6 @@ async function runSeeds(from: number, seeds: number): Promise<void> {
 
 async function runMutants(only: string | undefined): Promise<void> {
   const chosen = mutants.filter(({ name }) => only === undefined || name === only);
-  if (chosen.length === 0) throw new Error(`There is no such mutant: ${mutants.map(({ name }) => name).join(", ")}`);
   for (const mutant of chosen) {
     const copy = mutate(mutant);
     const survived = await vitest(copy, 1, SEEDS_PER_MUTANT, {}, "ignore", ["--bail", "1"]);
@@ -98,7 +112,7 @@ function vitest(
   const child = spawn(
     process.execPath,
     [join(cwd, "node_modules/vitest/vitest.mjs"), "run", "--project", "campaign", ...more],
-    { cwd, stdio, env: { ...process.env, ...env, CAMPAIGN_FROM: String(from), CAMPAIGN_SEEDS: String(seeds) } },
+    { cwd, stdio, env: childEnvironment({ ...env, CAMPAIGN_FROM: String(from), CAMPAIGN_SEEDS: String(seeds) }) },
   );
   return new Promise((done, fail) => {
     child.once("error", fail);

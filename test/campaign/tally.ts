@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
-import { startSystems } from "../support/flow-setup.ts";
+import { offerSystems } from "../support/flow-setup.ts";
 import { type PointCounts, otherPoints, requestPoints } from "./points.ts";
 
 declare module "vitest" {
@@ -20,7 +20,7 @@ export function handIn(folder: string, seed: number, counts: PointCounts): void 
 export async function setup(project: TestProject): Promise<() => Promise<void>> {
   const folder = mkdtempSync(join(tmpdir(), "tollgate-campaign-"));
   project.provide("campaignCounts", folder);
-  const stop = await startSystems(project, {
+  const stop = await offerSystems(project, {
     entry: resolve(import.meta.dirname, "worker.ts"),
     batchSeconds: 0.05, // a seed's hours take seconds: usage must reach the ledger between two of them
   });

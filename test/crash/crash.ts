@@ -1,8 +1,8 @@
-// `npm run crash`: `npm start`, killed with `kill -9` at random moments under load and started again each time. At the end
-// what clients were told is what the ledger has and what Stripe has counted; calls whose answer a kill took may have been
-// charged once, and are counted apart. `--kills N`, `--seed N`.
+// `npm run crash`: kills `npm start` with `kill -9` at random moments under load and starts it again each time.
+// At the end the receipts of the clients, the ledger and Stripe's count must agree. A call whose answer was lost in a kill
+// may have been charged once; such calls are counted apart.
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { readFlags, wholeNumber } from "../../cli/flags.ts";
 import { seededRandom } from "../../dev/seeded-random.ts";
 import {
   type Demo,
@@ -16,14 +16,22 @@ import {
   until,
 } from "./demo-system.ts";
 
-const { values: flags } = parseArgs({
-  options: {
+const command = "npm run crash";
+const { values: flags } = readFlags({
+  command,
+  help: `
+npm run crash [-- FLAGS]     kills the whole local system under load again and again, then compares receipts, ledger and Stripe
+
+  --kills N    how often (20)
+  --seed N     seed of the moments of the kills (random)
+  --help       this text`,
+  flags: {
     kills: { type: "string", default: "20" },
     seed: { type: "string", default: String(Date.now() % 100_000) },
   },
 });
-const kills = Number(flags.kills);
-const random = seededRandom(Number(flags.seed));
+const kills = wholeNumber(command, "kills", flags.kills);
+const random = seededRandom(wholeNumber(command, "seed", flags.seed, 0));
 /** A kill comes at any moment of this time after the system is ready. */
 const WITHIN_MS = 3_000;
 const CALLERS = 4;

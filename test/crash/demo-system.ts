@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
+import { childEnvironment } from "../../dev/child-environment.ts";
 import { removePostgresData } from "../../dev/postgres/postgres.ts";
 import { freePort } from "../../cli/settings.ts";
 
@@ -59,7 +60,7 @@ export async function demoSystem() {
         {
           cwd: root,
           stdio: ["ignore", "pipe", "pipe"],
-          env: { ...process.env, PORT: String(port), TOLLGATE_DIR: dir, TOLLGATE_APP: "test/support/fixture-app" },
+          env: childEnvironment({ PORT: String(port), TOLLGATE_DIR: dir, TOLLGATE_APP: "test/support/fixture-app" }),
         },
       );
       fronts.add(front);

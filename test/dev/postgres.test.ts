@@ -21,6 +21,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { Client } from "pg";
 import { afterEach, beforeEach, expect, test } from "vitest";
+import { childEnvironment } from "../../dev/child-environment.ts";
 import { removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
 
 const checkout = resolve(import.meta.dirname, "../..");
@@ -76,7 +77,7 @@ async function launch(
     cwd: "/",
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, ...(options.temp !== undefined && { TMPDIR: options.temp }) },
+    env: childEnvironment(options.temp === undefined ? {} : { TMPDIR: options.temp }),
     ...(options.user !== undefined && { uid: options.user, gid: options.user }),
   });
   const { pid } = launcher;

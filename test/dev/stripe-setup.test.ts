@@ -1,25 +1,26 @@
 // `npm run stripe:setup` against an empty simulator.
 import { execFile } from "node:child_process";
+import { tmpdir } from "node:os";
+import { resolve } from "node:path";
 import { promisify } from "node:util";
 import { Stripe } from "stripe";
 import { expect, test } from "vitest";
+import { childEnvironment } from "../../dev/child-environment.ts";
 import { startStripeSimulator } from "../../dev/stripe/simulator.ts";
 
 const secretKey = "sk_test_setup";
+const preload = resolve(import.meta.dirname, "../../cli/register-app.ts");
+const program = resolve(import.meta.dirname, "../../cli/stripe-setup.ts");
 
 test("a second run changes nothing, and a portal that sells plans is repaired", async () => {
   const simulator = await startStripeSimulator({ port: 0, databaseFile: ":memory:", secretKey });
   try {
     const stripe = new Stripe(secretKey, { host: "127.0.0.1", port: simulator.port, protocol: "http" });
     const run = async (...args: string[]): Promise<string> => {
-      const env = { ...process.env, STRIPE_SECRET_KEY: secretKey, STRIPE_API_BASE: simulator.url };
-      return (
-        await promisify(execFile)(
-          process.execPath,
-          ["--import", "./cli/register-app.ts", "cli/stripe-setup.ts", ...args],
-          { env },
-        )
-      ).stdout;
+      const env = childEnvironment({ STRIPE_SECRET_KEY: secretKey, STRIPE_API_BASE: simulator.url });
+      // A folder without .dev.vars.
+      const options = { cwd: tmpdir(), env };
+      return (await promisify(execFile)(process.execPath, ["--import", preload, program, ...args], options)).stdout;
     };
     const webhooks = ["--webhooks", "http://127.0.0.1:9"];
     const first = await run(...webhooks);

@@ -5,6 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { childEnvironment } from "../../dev/child-environment.ts";
 import type { Call, CarryForward, Report } from "../../src/metering/receipts-store.ts";
 import type { Receipt } from "../../src/core/call.ts";
 import {
@@ -377,13 +378,12 @@ async function verifyInvoice(tenantId: string): Promise<{ code: number | null; s
       ["--import", preload, program, "--tenant", tenantId, "--from", from, "--to", to],
       {
         cwd,
-        env: {
-          ...process.env,
+        env: childEnvironment({
           CONTROL_DATABASE_URL: system.serviceUrl,
           NEON_FETCH_ENDPOINT: `${system.proxyUrl}/sql`,
           STRIPE_SECRET_KEY: system.stripeSecretKey,
           STRIPE_API_BASE: system.stripeUrl,
-        },
+        }),
         stdio: ["ignore", "pipe", "pipe"],
       },
     );

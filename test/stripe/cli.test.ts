@@ -5,6 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { childEnvironment } from "../../dev/child-environment.ts";
 import { SECRET_KEY, aSimulator } from "./harness.ts";
 
 const cli = resolve(import.meta.dirname, "../../node_modules/@stripe/cli/bin/shim.js");
@@ -27,10 +28,10 @@ async function trigger(event: string): Promise<{ code: number | null; output: st
   const child = spawn(process.execPath, [cli, "trigger", event, ...flags], {
     stdio: ["ignore", "pipe", "pipe"],
     signal: AbortSignal.timeout(TRIGGER_WITHIN_MS),
-    env: {
-      ...{ ...process.env, HOME: home, STRIPE_CLI_TELEMETRY_OPTOUT: "1" },
+    env: childEnvironment({
+      ...{ HOME: home, STRIPE_CLI_TELEMETRY_OPTOUT: "1" },
       ...{ HTTP_PROXY: nowhere, HTTPS_PROXY: nowhere, NO_PROXY: "127.0.0.1" },
-    },
+    }),
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr]) stream.on("data", (chunk) => (output += String(chunk)));

@@ -6,6 +6,7 @@ import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import pg from "pg";
+import { childEnvironment } from "../../dev/child-environment.ts";
 import { bootstrapCluster, OWNER, registerShard } from "../../cli/migrations/prepare.ts";
 import { branchMigrations, controlMigrations, migrate, tenantMigrations } from "../../cli/migrations/apply.ts";
 import { startNeonProxy } from "../../dev/neon/proxy.ts";
@@ -72,7 +73,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
       [...nodeFlags, "--import", join(root, "cli/register-app.ts"), join(root, "cli/migrate.ts"), ...flags],
       {
         cwd: dataDir, // where there is no .dev.vars
-        env: { ...process.env, ...environment },
+        env: childEnvironment(environment),
         stdio: ["ignore", "pipe", "pipe"],
       },
     );

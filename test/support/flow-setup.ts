@@ -1,10 +1,12 @@
-// A whole system for each of vitest's workers, for all flow tests of a run: they keep apart by having tenants of their
-// own. A file that breaks something for everyone has its system to itself, and puts it back before it ends.
+// Whole systems for the flow tests: one for each vitest worker, shared by all files that the worker runs. Tests stay apart
+// by using tenants of their own. A vitest worker runs one file at a time, so a file may break its system for everybody
+// else, and must repair it before it ends.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
 import { bundle } from "../../dev/bundle.ts";
+import { serveOnLoopback } from "../../dev/loopback.ts";
 import { THROWAWAY, removePostgresData } from "../../dev/postgres/postgres.ts";
 import { freePort, encryptionKeysOf } from "../../cli/settings.ts";
 import { startSystem } from "../../dev/system.ts";
@@ -35,41 +37,50 @@ export interface FlowSystem {
 
 declare module "vitest" {
   export interface ProvidedContext {
-    /** By `VITEST_POOL_ID`, which counts from 1. */
-    systems: FlowSystem[];
+    /** URL that answers `GET ?worker=N` with the FlowSystem of a vitest worker, and starts it on the first request. */
+    systems: string;
   }
 }
 
 export default function setup(project: TestProject): Promise<() => Promise<void>> {
-  return startSystems(project, { entry: resolve(import.meta.dirname, "flow-worker.ts") });
+  return offerSystems(project, { entry: resolve(import.meta.dirname, "flow-worker.ts") });
 }
 
-/** Starts a system with this Worker for each of vitest's workers. Returns what stops them. */
-export async function startSystems(
+/**
+ * Offers a system with this Worker to each of vitest's workers. A system starts when the first test file asks for it, so
+ * a run of one file starts one. Returns the function that stops them all.
+ */
+export async function offerSystems(
   project: TestProject,
   worker: { entry: string; batchSeconds?: number },
 ): Promise<() => Promise<void>> {
   const outDir = await mkdtemp(join(tmpdir(), "tollgate-bundle-"));
-  const script = await bundle({ outDir, ...worker });
-  const outcomes = await Promise.allSettled(Array.from({ length: project.config.maxWorkers }, () => start(script)));
-  const started = outcomes.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+  let script: Promise<string> | undefined;
+  const systems = new Map<string, ReturnType<typeof start>>();
+  const ask = async (request: Request): Promise<Response> => {
+    const id = new URL(request.url).searchParams.get("worker") ?? "";
+    script ??= bundle({ outDir, ...worker });
+    let starting = systems.get(id);
+    if (starting === undefined) systems.set(id, (starting = script.then(start)));
+    try {
+      return Response.json((await starting).system);
+    } catch (error) {
+      return new Response(error instanceof Error ? (error.stack ?? error.message) : String(error), { status: 500 });
+    }
+  };
+  const offer = await serveOnLoopback(ask, 0);
+  project.provide("systems", offer.url);
+
   const stop = async () => {
-    await Promise.all(started.map((each) => each.stop()));
+    await offer.close();
+    const outcomes = await Promise.allSettled(systems.values());
+    await Promise.all(outcomes.map((each) => (each.status === "fulfilled" ? each.value.stop() : undefined)));
     await rm(outDir, { recursive: true, force: true });
   };
-  // vitest ends at a signal without a word to what was set up, and databases and Workers would outlive it.
+  // At a signal vitest ends without its teardown, and the databases and Workers would keep running.
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     process.once(signal, () => void stop().finally(() => process.exit(1)));
   }
-  const failed = outcomes.find((each) => each.status === "rejected");
-  if (failed !== undefined) {
-    await stop();
-    throw failed.reason;
-  }
-  project.provide(
-    "systems",
-    started.map(({ system }) => system),
-  );
   return stop;
 }
 
@@ -84,7 +95,7 @@ async function start(script: string): Promise<{ system: FlowSystem; stop: () => 
   const { databases, stripe, issuer, monitor, settings, publicUrl } = system;
   if (databases === undefined || stripe === undefined || issuer === undefined || monitor === undefined) {
     await system.stop();
-    throw new Error("The flow tests run on the local stand-ins: move .dev.vars away.");
+    throw new Error("A stand-in of the flow tests is missing.");
   }
   const provided: FlowSystem = {
     publicUrl,

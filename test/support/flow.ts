@@ -9,12 +9,13 @@ import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Limits } from "../../src/core/plans.ts";
 import type { FlowSystem } from "./flow-setup.ts";
 
-export const system = systemOf(Number(process.env["VITEST_POOL_ID"]));
+/** The system of this vitest worker. The first file that imports this module starts it. */
+export const system = await systemOf(Number(process.env["VITEST_POOL_ID"]));
 
-function systemOf(worker: number): FlowSystem {
-  const own = inject("systems")[worker - 1];
-  if (own === undefined) throw new Error(`There is no system for worker ${worker}.`);
-  return own;
+async function systemOf(worker: number): Promise<FlowSystem> {
+  const response = await fetch(`${inject("systems")}/?worker=${worker}`);
+  if (!response.ok) throw new Error(`The system of vitest worker ${worker} did not start: ${await response.text()}`);
+  return (await response.json()) as FlowSystem;
 }
 
 export interface TestTenant {

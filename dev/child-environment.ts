@@ -1,0 +1,29 @@
+// The environment of the programs that Tollgate starts on this machine: the Worker, wrangler, tests, the operator's commands.
+// Invariant: a variable of the shell never chooses a database, a folder, a port or an account for them. A test that
+// inherited TOLLGATE_DIR or CONTROL_DATABASE_URL would work on a running system.
+
+/** What a program needs from the shell to run at all: where programs, homes and temporary files are. */
+const inherited = /^(PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TEMP|TMP|LANG|TZ|TERM|NO_COLOR|FORCE_COLOR|CI)$|^(LC_|XDG_)/;
+/** The same on Windows, whose names have no fixed case. */
+const inheritedOnWindows = /^(SystemRoot|SystemDrive|ComSpec|PATHEXT|APPDATA|LOCALAPPDATA|USERPROFILE|windir)$/i;
+
+/** The shell's environment without anything that configures Tollgate, plus `own`. */
+export function childEnvironment(own: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
+  const environment: Record<string, string | undefined> = {};
+  for (const [name, value] of Object.entries(process.env)) {
+    if (inherited.test(name) || inheritedOnWindows.test(name)) environment[name] = value;
+  }
+  // The generated types claim that Node's environment has the Worker's variables.
+  return Object.assign(environment, own) as NodeJS.ProcessEnv;
+}
+
+/** What a test run takes from the shell on purpose: vitest's own variables, the campaign's seeds, Stripe's sandbox. */
+const ofTestRuns = /^(VITEST|TEST$|NODE_|npm_|CAMPAIGN_|STRIPE_SANDBOX_KEY$)/;
+
+/** Removes from this process everything that configures Tollgate or PostgreSQL, so that tests ignore the shell. */
+export function ignoreShell(): void {
+  const kept = childEnvironment();
+  for (const name of Object.keys(process.env)) {
+    if (!(name in kept) && !ofTestRuns.test(name)) delete process.env[name];
+  }
+}

@@ -1,0 +1,60 @@
+// `npm test` and its parts: runs vitest's projects and, after the whole suite, fifty seeds of the fault campaign.
+// `npm run test:quick` is for the time between two edits: types and the tests that start nothing, side by side.
+import { type ChildProcess, spawn } from "node:child_process";
+import { join, resolve } from "node:path";
+import { readFlags } from "../cli/flags.ts";
+
+const root = resolve(import.meta.dirname, "..");
+const vitest = join(root, "node_modules/vitest/vitest.mjs");
+/** Enough that each crash point of the campaign is met; a thousand are for `npm run campaign`. */
+const SEEDS_OF_A_TEST_RUN = "50";
+
+const { values: flags, positionals: files } = readFlags({
+  command: "npm test",
+  help: `
+npm test [-- FILES]             all tests: unit, stand-ins, attack, flow, crash, then 50 seeds of the fault campaign
+npm run test:quick              types and unit tests, without starting anything: under 15 s on two idle cores
+npm run attack [-- FILES]       hostile SQL against every tier; each statement must also succeed with its wall removed
+
+FILES are parts of test file names, e.g. npm test -- flow/moves. With FILES, npm test leaves the campaign out.
+
+  --project NAME   only this project of vitest.config.ts: core, stand-ins, attack, flow, campaign or crash
+  --quick          what npm run test:quick runs
+  --help           this text`,
+  flags: { quick: { type: "boolean", default: false }, project: { type: "string" } },
+  positionals: true,
+});
+
+const started = new Set<ChildProcess>();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
+  process.on(signal, () => {
+    for (const child of started) child.kill(signal);
+  });
+}
+
+process.exitCode = (await runTests()) ? 0 : 1;
+
+/** Whether everything that was asked for passed. */
+async function runTests(): Promise<boolean> {
+  if (flags.quick) {
+    const tsc = join(root, "node_modules/typescript/bin/tsc");
+    const results = await Promise.all([run(tsc, ["--noEmit"]), run(vitest, ["run", "--project", "core", ...files])]);
+    return results.every(Boolean);
+  }
+  if (flags.project !== undefined) return run(vitest, ["run", "--project", flags.project, ...files]);
+  const passed = await run(vitest, ["run", "--project=!campaign", ...files]);
+  if (!passed || files.length > 0) return passed;
+  return run(join(root, "test/campaign/campaign.ts"), ["--seeds", SEEDS_OF_A_TEST_RUN]);
+}
+
+function run(program: string, args: readonly string[]): Promise<boolean> {
+  const child = spawn(process.execPath, [program, ...args], { cwd: root, stdio: "inherit" });
+  started.add(child);
+  return new Promise((done, fail) => {
+    child.once("error", fail);
+    child.once("exit", (code) => {
+      started.delete(child);
+      done(code === 0);
+    });
+  });
+}
