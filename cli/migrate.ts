@@ -102,8 +102,9 @@ function readFlags() {
     }
     return { ...values, command, options: options.data };
   } catch (error) {
-    const said = error instanceof Error ? error.message : String(error);
-    throw new Error(`${said}\nSee npm run migrate -- --help`, { cause: error });
+    // Node explains on further sentences how to pass a file that is named like a flag.
+    const [said] = (error instanceof Error ? error.message : String(error)).split(". To specify");
+    throw new Error(`${said}; see npm run migrate -- --help`, { cause: error });
   }
 }
 

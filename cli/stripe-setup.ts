@@ -1,12 +1,22 @@
-// `npm run stripe:setup`: makes product, meter, prices and the portal's configuration in the Stripe account of
-// STRIPE_SECRET_KEY. Safe to run again. With `-- --webhooks https://tollgate.example.com` it also has events sent there, and
-// prints the secrets that they are signed with, which Stripe tells once.
-import { parseArgs } from "node:util";
+// `npm run stripe:setup`: creates what Tollgate needs in a Stripe account. A second run creates nothing.
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { appliedEventTypes, thinEventTypes } from "../src/adapters/stripe.ts";
+import { readFlags } from "./flags.ts";
 import { readDevVars } from "./settings.ts";
 
-const { values: flags } = parseArgs({ options: { webhooks: { type: "string" } } });
+const { values: flags } = readFlags({
+  command: "npm run stripe:setup",
+  help: `
+npm run stripe:setup [-- --webhooks URL]     creates the product, the meter, the prices and the portal's configuration in the
+                                             Stripe account of STRIPE_SECRET_KEY; what exists already stays as it is
+
+  --webhooks URL   also has Stripe send its events to this Tollgate, e.g. https://tollgate.example.com, and prints the signing
+                   secrets, which Stripe shows only once
+  --help           this text
+
+STRIPE_SECRET_KEY comes from the environment or from .dev.vars.`,
+  flags: { webhooks: { type: "string" } },
+});
 const vars = { ...readDevVars(".dev.vars"), ...process.env };
 const secretKey = vars["STRIPE_SECRET_KEY"];
 if (secretKey === undefined) {

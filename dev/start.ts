@@ -5,29 +5,35 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
+import { readFlags } from "../cli/flags.ts";
+import { readDevVars } from "../cli/settings.ts";
 import { runDemonstration, writeDemoFile } from "./demo.ts";
 import { startSystem } from "./system.ts";
 
-const { values: flags } = parseArgs({
-  options: {
+const { values: flags } = readFlags({
+  command: "npm start",
+  help: `
+npm start [-- FLAGS]      the whole of Tollgate on this machine, with one demonstration customer for each plan
+
+  --fresh      deletes what earlier runs stored
+  --no-demo    without demonstration customers
+  --replica    also starts a read replica of PostgreSQL, for the tools' analytics
+  --help       this text
+
+PORT (8787) and TOLLGATE_DIR (.dev) let several systems run side by side. A value in .dev.vars replaces the stand-in that it
+belongs to; .dev.vars.example lists them.`,
+  flags: {
     fresh: { type: "boolean", default: false },
     replica: { type: "boolean", default: false },
     demo: { type: "boolean", default: true },
-    help: { type: "boolean", default: false },
   },
-  allowNegative: true,
 });
 const port = Number(process.env["PORT"] ?? 8787);
 const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
 const IS_LEADER = "TOLLGATE_LEADER";
 
-if (flags.help) {
-  print(
-    "npm start -- [--fresh] [--no-demo] [--replica]      PORT (default 8787) and TOLLGATE_DIR (default .dev) let several run side by side",
-  );
-} else if (!Number.isInteger(port) || port < 1 || port > 65_535) {
-  print(`PORT is ${process.env["PORT"]}, which is no port: choose a number from 1 to 65535.`);
+if (!Number.isInteger(port) || port < 1 || port > 65_535) {
+  print(`PORT is "${process.env["PORT"]}". It must be a number from 1 to 65535.`);
   process.exitCode = 1;
 } else if (process.env[IS_LEADER] === undefined) {
   front();
@@ -106,7 +112,8 @@ async function lead(): Promise<void> {
 
   try {
     print("Tollgate, on this machine");
-    starting = startSystem({ dir, port, fresh: flags.fresh, replica: flags.replica, step });
+    const devVars = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
+    starting = startSystem({ dir, port, fresh: flags.fresh, replica: flags.replica, devVars, step });
     const system = await starting;
     // What an earlier run left undone is picked up before anybody looks.
     await system.worker.fireCron("* * * * *");

@@ -34,8 +34,8 @@ npm run campaign [-- FLAGS]     ends processes at numbered points between a call
     mutants: { type: "boolean", default: false },
   },
 });
-const seeds = wholeNumber(command, "seeds", flags.seeds);
-const from = wholeNumber(command, "from", flags.from);
+const seedCount = wholeNumber(command, "seeds", flags.seeds);
+const firstSeed = wholeNumber(command, "from", flags.from);
 if (flags.mutant !== undefined && !mutants.some(({ name }) => name === flags.mutant)) {
   refuse(command, `There is no mutant "${flags.mutant}"; choose ${mutants.map(({ name }) => name).join(", ")}`);
 }
@@ -43,7 +43,7 @@ if (flags.mutant !== undefined && !mutants.some(({ name }) => name === flags.mut
 const scratch = mkdtempSync(join(tmpdir(), "tollgate-campaign-"));
 try {
   if (flags.mutants || flags.mutant !== undefined) await runMutants(flags.mutant);
-  else await runSeeds(from, seeds);
+  else await runSeeds(firstSeed, seedCount);
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }

@@ -74,7 +74,7 @@ export async function offerSystems(
   const stop = async () => {
     await offer.close();
     const outcomes = await Promise.allSettled(systems.values());
-    await Promise.all(outcomes.map((each) => (each.status === "fulfilled" ? each.value.stop() : undefined)));
+    await Promise.all(outcomes.flatMap((each) => (each.status === "fulfilled" ? [each.value.stop()] : [])));
     await rm(outDir, { recursive: true, force: true });
   };
   // At a signal vitest ends without its teardown, and the databases and Workers would keep running.
