@@ -7,11 +7,16 @@ const inherited = /^(PATH|HOME|USER|LOGNAME|SHELL|TMPDIR|TEMP|TMP|LANG|TZ|TERM|N
 /** The same on Windows, whose names have no fixed case. */
 const inheritedOnWindows = /^(SystemRoot|SystemDrive|ComSpec|PATHEXT|APPDATA|LOCALAPPDATA|USERPROFILE|windir)$/i;
 
-/** The shell's environment without anything that configures Tollgate, plus `own`. */
+const isInherited = (name: string): boolean => inherited.test(name) || inheritedOnWindows.test(name);
+
+/**
+ * The environment of this process without anything that configures Tollgate, plus `own`. Only TOLLGATE_APP is passed on:
+ * it names the code that runs, and no data.
+ */
 export function childEnvironment(own: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
   const environment: Record<string, string | undefined> = {};
   for (const [name, value] of Object.entries(process.env)) {
-    if (inherited.test(name) || inheritedOnWindows.test(name)) environment[name] = value;
+    if (isInherited(name) || name === "TOLLGATE_APP") environment[name] = value;
   }
   // The generated types claim that Node's environment has the Worker's variables.
   return Object.assign(environment, own) as NodeJS.ProcessEnv;
@@ -22,8 +27,7 @@ const ofTestRuns = /^(VITEST|TEST$|NODE_|npm_|CAMPAIGN_|STRIPE_SANDBOX_KEY$)/;
 
 /** Removes from this process everything that configures Tollgate or PostgreSQL, so that tests ignore the shell. */
 export function ignoreShell(): void {
-  const kept = childEnvironment();
   for (const name of Object.keys(process.env)) {
-    if (!(name in kept) && !ofTestRuns.test(name)) delete process.env[name];
+    if (!isInherited(name) && !ofTestRuns.test(name)) delete process.env[name];
   }
 }

@@ -2,6 +2,7 @@
 // `npm run test:quick` is for the time between two edits: types and the tests that start nothing, side by side.
 import { type ChildProcess, spawn } from "node:child_process";
 import { join, resolve } from "node:path";
+import { generate } from "../cli/generate.ts";
 import { readFlags } from "../cli/flags.ts";
 
 const root = resolve(import.meta.dirname, "..");
@@ -18,7 +19,7 @@ npm run attack [-- FILES]       hostile SQL against every tier; each statement m
 
 FILES are parts of test file names, e.g. npm test -- flow/moves. With FILES, npm test leaves the campaign out.
 
-  --project NAME   only this project of vitest.config.ts: core, stand-ins, attack, flow, campaign or crash
+  --project NAME   only this project of vitest.config.ts: core, app, stand-ins, attack, flow, campaign or crash
   --quick          what npm run test:quick runs
   --help           this text`,
   flags: { quick: { type: "boolean", default: false }, project: { type: "string" } },
@@ -37,8 +38,12 @@ process.exitCode = (await runTests()) ? 0 : 1;
 /** Whether everything that was asked for passed. */
 async function runTests(): Promise<boolean> {
   if (flags.quick) {
+    generate(); // tsc reads the generated modules
     const tsc = join(root, "node_modules/typescript/bin/tsc");
-    const results = await Promise.all([run(tsc, ["--noEmit"]), run(vitest, ["run", "--project", "core", ...files])]);
+    const results = await Promise.all([
+      run(tsc, ["--noEmit"]),
+      run(vitest, ["run", "--project", "core", "--project", "app", ...files]),
+    ]);
     return results.every(Boolean);
   }
   if (flags.project !== undefined) return run(vitest, ["run", "--project", flags.project, ...files]);

@@ -9,7 +9,6 @@ import { childEnvironment, ignoreShell } from "../../dev/child-environment.ts";
 const root = resolve(import.meta.dirname, "../..");
 const configuring = {
   TOLLGATE_DIR: "/a/running/system",
-  TOLLGATE_APP: "/another/app",
   PORT: "8787",
   CONTROL_DATABASE_URL: "postgresql://a-real-database",
   DATABASE_URL: "postgresql://a-real-database",
@@ -44,15 +43,16 @@ test("a test run forgets what the shell had set before vitest starts its workers
 test("vitest starts with such an environment whatever the shell had set", async () => {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-environment-"));
   onTestFinished(() => rm(dir, { recursive: true }));
+  const env = { ...process.env, ...configuring, TOLLGATE_APP: "another/app" };
   const program = `await import(${JSON.stringify(join(root, "vitest.config.ts"))}); console.log(JSON.stringify(process.env))`;
   await writeFile(join(dir, "program.mjs"), program);
-  const env = { ...process.env, ...configuring };
   const seen = await new Promise<string>((done, fail) => {
     execFile(process.execPath, [join(dir, "program.mjs")], { env }, (error, stdout) => {
       if (error) fail(error);
       else done(stdout);
     });
   });
-  const names = Object.keys(JSON.parse(seen) as object);
-  expect(names.filter((name) => name in configuring && name !== "NODE_OPTIONS")).toEqual([]);
+  const environment = JSON.parse(seen) as Record<string, string>;
+  expect(Object.keys(environment).filter((name) => name in configuring)).toEqual(["NODE_OPTIONS"]);
+  expect(environment["TOLLGATE_APP"]).toBe("test/support/fixture-app");
 });
