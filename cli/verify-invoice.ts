@@ -21,12 +21,11 @@ import {
   daysFrom,
   daysOf,
   firstDifference,
-  inDollars,
-  isRounded,
   monthOf,
   usagePrice,
 } from "../src/metering/invoice.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
+import { inDollars, isRounded } from "../src/core/money.ts";
 import type { SummaryRequest } from "../src/adapters/stripe-meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { controlDatabase } from "./migrations/prepare.ts";

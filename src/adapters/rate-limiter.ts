@@ -1,15 +1,20 @@
-// Stripe answers 25 requests a second at its endpoints for reading; who asks faster is turned away.
+// Stripe's read endpoints take 25 requests a second and refuse more.
 
-/** Stays below Stripe's limit, with room for whatever else asks at the time. */
+/** Below Stripe's limit, with room for other requests at the same time. */
 const PER_SECOND = 20;
 
-/** Gives out turns, one after the other and at most so many a second. Await one before each request. */
-export function rateLimiter(): () => Promise<void> {
+/** Waits until a request may be made. Call it before each request. */
+export type Acquire = () => Promise<void>;
+
+/** A limiter that lets requests pass one after the other, at most 20 a second. */
+export function rateLimiter(): { acquire: Acquire } {
   let nextAtMs = 0;
-  return async () => {
-    const now = Date.now();
-    const turnMs = Math.max(now, nextAtMs);
-    nextAtMs = turnMs + 1000 / PER_SECOND;
-    if (turnMs > now) await new Promise((resolve) => setTimeout(resolve, turnMs - now));
+  return {
+    async acquire() {
+      const now = Date.now();
+      const startMs = Math.max(now, nextAtMs);
+      nextAtMs = startMs + 1000 / PER_SECOND;
+      if (startMs > now) await new Promise((resolve) => setTimeout(resolve, startMs - now));
+    },
   };
 }

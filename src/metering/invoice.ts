@@ -1,29 +1,30 @@
-// Adding up an invoice: a tenant's calls, the reports that they were sent in, what Stripe counted of them and what they
-// cost. Units are whole numbers and money is exact decimals, so that whoever adds the same rows up, in whatever pieces,
-// gets the same number. A report is a part of one UTC day, so that days can be compared one by one.
+// Adds up an invoice: a tenant's calls, the reports that carried them to Stripe, Stripe's count of them, and their price.
+// Units are whole numbers and money is exact, so that every order of addition gives the same sum. A report covers at most
+// one UTC day, so that days can be compared one by one.
+import { type Cents, costOf } from "../core/money.ts";
 import type { Plan } from "../core/plans.ts";
 
 export const DAY_MS = 86_400_000;
 
-/** From its first instant to the first one that is no longer in it: whole UTC days, unless it is an invoice's own. */
+/** Whole UTC days, except for the period of an invoice. `endMs` is exclusive. */
 export interface Period {
   startMs: number;
   endMs: number;
 }
 
-/** A calendar month, from `2026-11`. */
+/** A calendar month such as `2026-11`. */
 export function monthOf(month: string): Period {
   const startMs = Date.parse(`${month}-01T00:00:00Z`);
   const start = new Date(startMs);
   return { startMs, endMs: Date.UTC(start.getUTCFullYear(), start.getUTCMonth() + 1) };
 }
 
-/** From the day `from` to the day `to`, both of them in it. */
+/** From the day `from` to the day `to`, both included. */
 export function daysFrom(from: string, to: string): Period {
   return { startMs: Date.parse(`${from}T00:00:00Z`), endMs: Date.parse(`${to}T00:00:00Z`) + DAY_MS };
 }
 
-/** The UTC day of an instant, as `2026-11-21`. */
+/** The UTC day of an instant, such as `2026-11-21`. */
 export function dayOf(atMs: number): string {
   return new Date(atMs).toISOString().slice(0, 10);
 }
@@ -49,30 +50,30 @@ export function addUp(parts: Iterable<Usage>): Usage {
   return sum;
 }
 
-/** The sums by what `keyOf` says, in the order of the keys. */
+/** Sums by the key that `keyOf` returns, in the order of the keys. */
 export function addUpBy<Part extends Usage>(parts: Iterable<Part>, keyOf: (part: Part) => string): Map<string, Usage> {
   const groups = [...Map.groupBy(parts, keyOf)].toSorted(([a], [b]) => (a < b ? -1 : 1));
   return new Map(groups.map(([key, group]) => [key, addUp(group)]));
 }
 
-/** Calls of one day that were sealed in the same report or carry-forward; `null`: in none yet. */
+/** Calls of one day that were frozen in the same report or carry-forward. `null`: in none yet. */
 export interface CallSum extends Usage {
   day: string;
   reportId: string | null;
 }
 
-/** A report, or a carry-forward, which is usage that came too late for one. */
+/** A report, or a carry-forward, which holds usage that came too late for a report. */
 export interface FrozenReport extends Usage {
   id: string;
-  /** Start of the report's own minute, in epoch seconds; of a carry-forward any of its day. */
+  /** Start of the report's minute, in epoch seconds. For a carry-forward: any second of its day. */
   slotSeconds: number;
-  /** Whether it is Stripe's meter that has to have it, and not an item of an invoice, or nobody. */
+  /** Whether it goes to Stripe's meter. Otherwise an invoice item bills it, or there is no customer to bill. */
   metered: boolean;
-  /** Whether it is known to have come to its place. */
+  /** Whether its delivery is confirmed. */
   confirmed: boolean;
 }
 
-/** What Stripe has counted from an instant on, for as long as was asked for: a minute, an hour or a day. */
+/** Units that Stripe counted in a range of a minute, an hour or a day. */
 export interface MeterSum {
   startSeconds: number;
   units: number;
@@ -82,24 +83,24 @@ export interface DayComparison {
   day: string;
   calls: number;
   ledgerUnits: number;
-  /** In reports to Stripe's meter. */
+  /** Units in reports to Stripe's meter. */
   reportUnits: number;
-  /** Sealed, and not for the meter. */
+  /** Frozen units that do not go to the meter. */
   carriedUnits: number;
   stripeUnits: number;
 }
 
 export type Discrepancy =
-  /** The report says something else than its calls of that day do; `null`: there is no such report of that day. */
+  /** The report differs from its calls of that day. `null`: that day has no such report. */
   | { kind: "calls"; day: string; reportId: string; report: Usage | null; calls: Usage }
-  /** Calls that no report has. */
+  /** Calls that are in no report. */
   | { kind: "unreported"; day: string; calls: Usage }
-  /** Stripe has counted something else than was reported for that day. */
+  /** Stripe counted other units than were reported for that day. */
   | { kind: "stripe"; day: string; reportUnits: number; stripeUnits: number };
 
 /**
- * Compares calls with reports, each by each, and reports with Stripe, day by day. `days` are those on which anybody has
- * anything, `discrepancies` all that is not equal, both in their order. Without `stripe` only calls and reports are compared.
+ * Compares calls with reports one by one, and reports with Stripe day by day. `days` are the days with any usage;
+ * `discrepancies` lists every difference. Both are in order. Without `stripe` it compares calls and reports only.
  */
 export function compareUsage(
   calls: readonly CallSum[],
@@ -130,7 +131,7 @@ function callDiscrepancies(day: string, calls: readonly CallSum[], reports: read
   const found: Discrepancy[] = [];
   const reportOf = new Map(reports.map((report) => [report.id, report]));
   const callsOf = Map.groupBy(calls, ({ reportId }) => reportId);
-  // By its minute, so that what is named first is what happened first.
+  // Ordered by minute, so that the first difference is the earliest one.
   const ids = [...reports.toSorted((a, b) => a.slotSeconds - b.slotSeconds).map(({ id }) => id)];
   for (const id of callsOf.keys()) if (id !== null && !reportOf.has(id)) ids.push(id);
   for (const reportId of ids) {
@@ -146,8 +147,8 @@ function callDiscrepancies(day: string, calls: readonly CallSum[], reports: read
 }
 
 /**
- * The first window of `widthSeconds` in which Stripe has counted something else than the metered reports of it say, or
- * `undefined`. Windows begin at multiples of their width, as Stripe's do.
+ * The first window of `widthSeconds` in which Stripe's count differs from the metered reports, or `undefined`. Windows
+ * begin at multiples of their width, as Stripe's do.
  */
 export function firstDifference(
   reports: readonly FrozenReport[],
@@ -166,31 +167,7 @@ export function firstDifference(
   return undefined;
 }
 
-/** An exact amount of money: `digits` / 10^`scale` cents. */
-export interface Cents {
-  digits: bigint;
-  scale: number;
-}
-
-/** What units of one billing period cost beyond the base price: the included ones nothing, each more the unit price. */
+/** The price of a billing period's units beyond the base price. Included units are free. */
 export function usagePrice(units: number, plan: Pick<Plan, "includedUnits" | "unitAmountCents">): Cents {
-  const [whole = "0", fraction = ""] = (plan.unitAmountCents ?? "0").split(".");
-  const charged = Math.max(0, units - (plan.includedUnits ?? 0));
-  return { digits: BigInt(charged) * BigInt(whole + fraction), scale: fraction.length };
-}
-
-/** Whether an amount in whole cents is this one, rounded to either side of a half. */
-export function isRounded(wholeCents: number, { digits, scale }: Cents): boolean {
-  const unit = 10n ** BigInt(scale);
-  const off = BigInt(wholeCents) * unit - digits;
-  return (off < 0n ? -off : off) * 2n <= unit;
-}
-
-/** In dollars, exactly, with two decimals or as many as it takes. */
-export function inDollars({ digits, scale }: Cents): string {
-  const decimals = scale + 2;
-  const text = (digits < 0n ? -digits : digits).toString().padStart(decimals + 1, "0");
-  const fraction = text.slice(-decimals);
-  const sign = digits < 0n ? "-" : "";
-  return `${sign}${text.slice(0, -decimals)}.${fraction.slice(0, 2)}${fraction.slice(2).replace(/0+$/, "")}`;
+  return costOf(Math.max(0, units - (plan.includedUnits ?? 0)), plan.unitAmountCents ?? "0");
 }

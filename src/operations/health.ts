@@ -10,7 +10,7 @@ import { connectControl } from "../adapters/neon.ts";
 import { type ReplicaState, lookAtReplica } from "../adapters/replica.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
-import { type Check, billingChecks, failedCheck, passedCheck, replicasCheck } from "./health-checks.ts";
+import { type Check, pipelineChecks, failedCheck, passedCheck, replicasCheck } from "./health-checks.ts";
 import { SESSION_BUDGET_NAME } from "../tenant-db/session-budget.ts";
 import { strategies } from "../core/plans.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
@@ -86,7 +86,9 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       pipeline: await ledgerStore(control).pipeline(Date.now()),
     })),
   ]);
-  const { pipeline: seen, ...controlDatabase } = pipeline as Check & { pipeline?: Parameters<typeof billingChecks>[0] };
+  const { pipeline: seen, ...controlDatabase } = pipeline as Check & {
+    pipeline?: Parameters<typeof pipelineChecks>[0];
+  };
   return {
     isolation,
     control_database: controlDatabase,
@@ -94,7 +96,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
     files,
     sessions,
     replicas,
-    ...(seen === undefined ? {} : billingChecks(seen)),
+    ...(seen === undefined ? {} : pipelineChecks(seen)),
   };
 }
 

@@ -1,12 +1,34 @@
-// What the operator must hear of metering and billing: each figure of the pipeline with the value from which on it is a
-// warning and the one from which on it is critical, and what to do then. The levels stand here and nowhere else.
+// The table of indicators: each value of the pipeline from a call to Stripe, with the bound above which it is a warning, the
+// bound above which it is critical, and the first thing to do. Health and alarms both read this table: the health check of
+// an indicator fails above the warning bound. No other file has bounds.
 import type { PipelineState } from "../control/ledger-store.ts";
 
 export const alarmLevels = ["ok", "warning", "critical"] as const;
 export type AlarmLevel = (typeof alarmLevels)[number];
 
+/** The checks of /health that indicators decide, in the order of the answer. */
+export const checkNames = [
+  "usage_outbox",
+  "usage_reporting",
+  "usage_refused",
+  "carry_forwards",
+  "reconciliation",
+  "usage_sequence",
+  "usage_conflicts",
+  "dead_letters",
+  "open_calls",
+  "webhooks",
+  "provisioning",
+  "removals",
+  "stripe",
+  "crons",
+] as const;
+export type CheckName = (typeof checkNames)[number];
+
 export interface Indicator {
   name: keyof PipelineState;
+  /** The check of /health that fails while this indicator is a warning or critical. `null`: none. */
+  check: CheckName | null;
   title: string;
   unit: "seconds" | "count" | "units";
   /** A value above this is a warning. */
@@ -17,7 +39,7 @@ export interface Indicator {
   runbook: string;
 }
 
-/** An indicator as it stands now. `null`: there is nothing of the kind, which is no reason for an alarm. */
+/** The current value of an indicator. `null`: there is none to measure, which is no alarm. */
 export interface Reading extends Indicator {
   value: number | null;
   level: AlarmLevel;
@@ -29,82 +51,92 @@ const HOURS = 3_600;
 export const indicators: readonly Indicator[] = [
   {
     name: "outboxSeconds",
-    title: "Oldest charge that does not come to the ledger",
+    check: "usage_outbox",
+    title: "Age of the oldest charge that does not reach the ledger",
     unit: "seconds",
-    warning: 5 * MINUTES, // it is sent again every minute
+    warning: 5 * MINUTES, // the object sends it again every minute
     critical: HOURS,
     runbook:
       "See the queue's backlog and its consumer's errors; then the log for outbox_failed, and late_outboxes for the tenant.",
   },
   {
     name: "unsealedSeconds",
-    title: "Oldest usage that is in no report",
+    check: "usage_reporting",
+    title: "Age of the oldest usage that is in no report",
     unit: "seconds",
-    warning: 10 * MINUTES, // the reporter runs every five minutes for usage older than one: a run was missed
+    warning: 10 * MINUTES, // the cron runs every five minutes for usage older than one minute: it missed a run
     critical: HOURS,
     runbook: "See whether the */5 cron runs (lastReportRunSeconds), then the log for usage_not_frozen.",
   },
   {
     name: "unconfirmedSeconds",
-    title: "Oldest usage that Stripe has not confirmed",
+    check: "usage_reporting",
+    title: "Age of the oldest report that Stripe has not confirmed",
     unit: "seconds",
     warning: 15 * MINUTES,
-    critical: 6 * HOURS, // far from the 20 hours after which only a summary can tell
+    critical: 6 * HOURS, // well before the 20 hours after which only a summary can confirm it
     runbook: "See lastStripeAnswerSeconds and the errors under unconfirmed reports in GET /admin/api/tenants/ID/usage.",
   },
   {
     name: "ambiguousReports",
-    title: "Reports of which only a summary can tell whether they landed",
+    check: "usage_reporting",
+    title: "Reports that only a summary of Stripe can confirm",
     unit: "count",
     warning: 0,
     critical: 100,
-    runbook:
-      "Nothing to do while Stripe answers: each is decided by the summary of its minute. Never send one by hand.",
+    runbook: "Nothing to do while Stripe answers: the summary of its minute decides each one. Never send one by hand.",
   },
   {
     name: "aheadSeconds",
-    title: "How far in the future the latest unsealed usage lies",
+    check: "usage_reporting",
+    title: "How far in the future the latest unreported usage is dated",
     unit: "seconds",
     warning: 10 * MINUTES,
     critical: 24 * HOURS,
-    runbook: "The clock of an object was ahead: ledger ORDER BY at DESC. It is billed when its time has come.",
+    runbook:
+      "The clock of an object was ahead: read the ledger, latest `at` first. Tollgate bills the usage when its time has come.",
   },
   {
     name: "refusedReports",
+    check: "usage_refused",
     title: "Reports that Stripe refuses",
     unit: "count",
     warning: 0,
     critical: 100,
-    runbook: "Read reports.error where alarm = refused and mend the cause: each is tried again every hour.",
+    runbook: "Read reports.error where alarm = refused and fix the cause. Tollgate retries each report every hour.",
   },
   {
     name: "mismatchedReports",
-    title: "Reports in whose minute Stripe has something else",
+    check: "usage_refused",
+    title: "Reports whose minute at Stripe has other units",
     unit: "count",
     warning: 0,
-    critical: 0, // somebody else writes to the meter, or takes from it
+    critical: 0, // another program writes to the meter
     runbook:
-      "Read reports.stripe_units where alarm = mismatch. Cancel the other event in Stripe: the next read settles it.",
+      "Read reports.stripe_units where alarm = mismatch. Cancel the foreign event in Stripe; the next read then settles the report.",
   },
   {
     name: "meterErrors",
-    title: "Meter events of the last day that Stripe had taken and then dropped",
+    check: null, // the summary of the report decides; a loss that remains is a mismatch or a drift
+    title: "Meter events of the last day that Stripe accepted and then dropped",
     unit: "count",
     warning: 0,
     critical: 100,
-    runbook: "GET /admin/api/meter-errors says why and which reports; the next comparison with Stripe makes them good.",
+    runbook: "GET /admin/api/meter-errors shows the reasons and the reports. Tollgate sends a lost report again.",
   },
   {
     name: "refusedCarryForwards",
+    check: "carry_forwards",
     title: "Invoice items for late usage that Stripe refuses",
     unit: "count",
     warning: 0,
     critical: 100,
-    runbook: "Read carry_forwards.error and mend the cause: each is tried again every five minutes.",
+    runbook: "Read carry_forwards.error and fix the cause. Tollgate retries each every five minutes.",
   },
   {
     name: "carryForwardSeconds",
-    title: "Oldest late usage whose price is known and that is not billed",
+    check: "carry_forwards",
+    title: "Age of the oldest late usage with a known price that is not billed",
     unit: "seconds",
     warning: 2 * HOURS,
     critical: 24 * HOURS,
@@ -112,47 +144,53 @@ export const indicators: readonly Indicator[] = [
   },
   {
     name: "driftUnits",
+    check: "reconciliation",
     title: "Units by which Stripe differs from the reports",
     unit: "units",
     warning: 0,
     critical: 1_000,
-    runbook: "Read drifts where closed_at IS NULL; docs/reports.md says which kinds settle by themselves.",
+    runbook: "Read drifts where closed_at IS NULL; docs/reports.md says which kinds Tollgate settles by itself.",
   },
   {
     name: "driftTenants",
-    title: "Tenants of whom Stripe has other units than were reported",
+    check: "reconciliation",
+    title: "Tenants for which Stripe has other units than were reported",
     unit: "count",
     warning: 0,
     critical: 10,
-    runbook: "Read drifts where closed_at IS NULL; docs/reports.md says which kinds settle by themselves.",
+    runbook: "Read drifts where closed_at IS NULL; docs/reports.md says which kinds Tollgate settles by itself.",
   },
   {
     name: "lastReconciliationSeconds",
-    title: "Since reports and Stripe were last compared",
+    check: "reconciliation",
+    title: "Time since the last comparison of reports with Stripe",
     unit: "seconds",
-    warning: 36 * HOURS, // it is due once a day
+    warning: 36 * HOURS, // due once a day
     critical: 96 * HOURS,
-    runbook: "Read the latest row of reconciliations, and the log for billing_failed and stripe_not_compared.",
+    runbook: "Read the latest row of reconciliations, and the log for report_cron_failed and stripe_not_compared.",
   },
   {
     name: "sequenceGaps",
+    check: "usage_sequence",
     title: "Sequences of charges with a row missing",
     unit: "count",
     warning: 0,
     critical: 10,
-    runbook: "Look at the dead letters; the tenant's object sends its rows again by itself within minutes.",
+    runbook: "Look at the dead letters. The tenant's object sends its rows again within minutes.",
   },
   {
     name: "conflicts",
-    title: "Calls that came to the ledger with two different payloads",
+    check: "usage_conflicts",
+    title: "Calls that reached the ledger with two different payloads",
     unit: "count",
     warning: 0,
     critical: 0,
-    runbook: "Read ledger_conflicts: the first payload stands. This is a fault of the program: report it.",
+    runbook: "Read ledger_conflicts. The ledger keeps the first payload. This is a bug in Tollgate: report it.",
   },
   {
     name: "deadLetters",
-    title: "Messages of usage that nobody could take",
+    check: "dead_letters",
+    title: "Usage messages that could not be written to the ledger",
     unit: "count",
     warning: 0,
     critical: 10,
@@ -160,49 +198,54 @@ export const indicators: readonly Indicator[] = [
   },
   {
     name: "uncountedCallSeconds",
-    title: "Oldest call that was charged past its tenant's object and is not counted there",
+    check: "open_calls",
+    title: "Age of the oldest fallback call that its tenant's object does not count",
     unit: "seconds",
-    warning: 10 * MINUTES, // the sweep tells the objects every minute
+    warning: 10 * MINUTES, // the sweep notifies the objects every minute
     critical: HOURS,
     runbook:
-      "See the log for fallback_calls_not_counted: that tenant's object is out of reach, and its limits hold loosely.",
+      "See the log for fallback_calls_not_counted: that tenant's object cannot be reached, so its limits do not include these calls.",
   },
   {
     name: "inboxLagSeconds",
-    title: "Oldest Stripe event that is not applied",
+    check: "webhooks",
+    title: "Age of the oldest Stripe event that is not applied",
     unit: "seconds",
     warning: 5 * MINUTES,
     critical: HOURS,
-    runbook: "Read webhook_inbox.error of the oldest row; the sweep tries again every minute.",
+    runbook: "Read webhook_inbox.error of the oldest row; the sweep retries it every minute.",
   },
   {
     name: "unknownTenantWebhooks",
+    check: "webhooks",
     title: "Stripe events of the last day that name no known tenant",
     unit: "count",
     warning: 0,
     critical: 100,
-    runbook:
-      "Somebody may use this Stripe account for something else: read webhook_inbox where outcome = unknown_tenant.",
+    runbook: "Read webhook_inbox where outcome = unknown_tenant. Another program may use this Stripe account.",
   },
   {
     name: "stuckTenants",
+    check: "provisioning",
     title: "Tenants that have been in provisioning for ten minutes",
     unit: "count",
     warning: 0,
     critical: 10,
-    runbook: "GET /admin/api/tenants/ID shows the step that fails and why.",
+    runbook: "GET /admin/api/tenants/ID shows the failing step and the reason.",
   },
   {
     name: "stuckRemovals",
-    title: "Removals of tenants that have been at one step for an hour",
+    check: "removals",
+    title: "Removals of tenants that have been at the same step for an hour",
     unit: "count",
     warning: 0,
     critical: 10,
-    runbook: "GET /admin/api/tenants/ID/removal shows the step and what it waits for.",
+    runbook: "GET /admin/api/tenants/ID/removal shows the step and the reason why it waits.",
   },
   {
     name: "lastReportRunSeconds",
-    title: "Since the reporter last ran",
+    check: "crons",
+    title: "Time since the report cron last ran",
     unit: "seconds",
     warning: 15 * MINUTES, // three missed runs
     critical: HOURS,
@@ -210,7 +253,8 @@ export const indicators: readonly Indicator[] = [
   },
   {
     name: "lastSweepSeconds",
-    title: "Since the sweep last ran",
+    check: "crons",
+    title: "Time since the sweep last ran",
     unit: "seconds",
     warning: 5 * MINUTES,
     critical: HOURS,
@@ -218,15 +262,16 @@ export const indicators: readonly Indicator[] = [
   },
   {
     name: "lastStripeAnswerSeconds",
-    title: "Since Stripe last answered",
+    check: "stripe",
+    title: "Time since Stripe last answered",
     unit: "seconds",
-    warning: 10 * MINUTES, // the sweep asks it every minute
+    warning: 10 * MINUTES, // the sweep asks Stripe every minute
     critical: 2 * HOURS,
-    runbook: "See Stripe's status page and whether STRIPE_SECRET_KEY is still valid. Nothing is lost meanwhile.",
+    runbook: "See Stripe's status page and whether STRIPE_SECRET_KEY is still valid. No usage is lost meanwhile.",
   },
 ];
 
-/** Every indicator as `state` has it. */
+/** Every indicator with its value and level. */
 export function readIndicators(state: PipelineState): Reading[] {
   return indicators.map((indicator) => {
     const value = state[indicator.name];

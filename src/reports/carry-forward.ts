@@ -1,22 +1,30 @@
-// Usage that no meter event can bring into an invoice any more, because the invoice is final or Stripe takes no event of
-// that age, is billed as an item of a later invoice. Decided here: what it costs, exactly, and which idempotency key an
-// item is made with. The cost is what its period would have cost with these units more, minus what it did cost: included
-// units come first, and several carry-forwards of a period add up to the price of all of their units together.
-
-export interface Tariff {
-  /** Units of a period that cost nothing. */
-  readonly includedUnits: number;
-  /** Of each further unit: a decimal string of cents. `null`: units are not sold one by one. */
-  readonly unitAmountCents: string | null;
-}
+// Bills usage that came too late for its invoice as an item of a later invoice: usage of a period whose invoice is final,
+// or usage older than the meter takes. It costs what its period would have cost with these units, minus what the period did
+// cost: included units come first, and the carry-forwards of a period add up to the price of all of their units together.
+//
+// Stripe does not refuse a second item of the same identifier. So the idempotency key of an attempt is recorded before it
+// is used, and a new key is used only after a search for the item that the old key may have made.
+import { connectControl } from "../adapters/neon.ts";
+import { attemptKey } from "../adapters/stripe-meter.ts";
+import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
+import { costOf, inCents } from "../core/money.ts";
+import { log } from "../log.ts";
+import {
+  type CarryForward,
+  type CarryForwardsStore,
+  type ItemKey,
+  type Tariff,
+  carryForwardsStore,
+} from "./carry-forwards-store.ts";
+import type { ReportRun } from "./report-cron.ts";
 
 export interface LateCharge {
-  /** Those of the units that cost something. 0: all are covered, and nothing is billed. */
+  /** Units that cost something. 0: all are included, and nothing is billed. */
   readonly units: number;
   readonly unitAmountCents: string;
 }
 
-/** What `units` more cost in a period that has had `unitsBefore`: a whole number of units at one exact price each. */
+/** The cost of `units` more in a period that has had `unitsBefore`: a whole number of units at one exact price each. */
 export function lateCharge(tariff: Tariff, unitsBefore: number, units: number): LateCharge {
   const { includedUnits, unitAmountCents } = tariff;
   if (unitAmountCents === null || !/[1-9]/.test(unitAmountCents)) return { units: 0, unitAmountCents: "0" };
@@ -24,39 +32,71 @@ export function lateCharge(tariff: Tariff, unitsBefore: number, units: number): 
   return { units: beyond(unitsBefore + units) - beyond(unitsBefore), unitAmountCents };
 }
 
-const decimal = /^(\d+)(?:\.(\d{1,12}))?$/;
-
-/** `units` times a price of at most 12 decimal places, as an exact decimal string of cents. Throws for anything else. */
-export function amountCents({ units, unitAmountCents }: LateCharge): string {
-  const [, whole, fraction = ""] = decimal.exec(unitAmountCents) ?? [];
-  if (whole === undefined) throw new RangeError(`no price: ${unitAmountCents}`);
-  const digits = (BigInt(whole + fraction) * BigInt(units)).toString().padStart(fraction.length + 1, "0");
-  const point = digits.length - fraction.length;
-  const cents = digits.slice(point).replace(/0+$/, "");
-  return cents === "" ? digits.slice(0, point) : `${digits.slice(0, point)}.${cents}`;
-}
-
 /**
- * How long a key is repeated. Stripe replays its first result for 24 hours, a stored 500 among them, so that a key which
- * has not led to an answer by now may never do so. No request is under way for as long.
+ * How long a key is reused. Stripe replays the first result of a key for 24 hours, even a stored 500, so a key without an
+ * answer after an hour may never give one. No request is under way for that long.
  */
 const KEY_LIFE_MS = 3_600_000;
 
-/** A carry-forward is not tried again before this time has passed. */
+/** Minimum time between two attempts at a carry-forward: one run of the cron. */
 export const ITEM_SPACING_MS = 5 * 60_000;
 
-export interface ItemKey {
-  /** 0: none was used yet. */
-  readonly number: number;
-  /** Since when it is in use; `null` exactly when the number is 0. */
-  readonly sinceMs: number | null;
-}
-
 /**
- * The key of the next attempt. Within its life it is the same, so that an item that was made is not made twice. A new
- * one forgets what the old one did: then `lookFirst` for an item that bears the carry-forward's id.
+ * The key of the next attempt. Within its life a key is reused, so that it makes one item. A new key knows nothing of the
+ * old one's item: then `lookFirst` asks for a search for an item that carries the carry-forward's id.
  */
 export function nextItemKey(key: ItemKey, nowMs: number): { key: ItemKey; lookFirst: boolean } {
   if (key.sinceMs !== null && Math.abs(nowMs - key.sinceMs) < KEY_LIFE_MS) return { key, lookFirst: key.number > 1 };
   return { key: { number: key.number + 1, sinceMs: nowMs }, lookFirst: key.number > 0 };
+}
+
+// ---- billing
+
+const PER_CLAIM = 10;
+/** Longer than ten carry-forwards take when each search and each call at Stripe times out. */
+const CLAIM_MS = 300_000;
+/** Allowance for Stripe's clock. Apart from that, an item cannot be older than its carry-forward. */
+const LOOK_BACK_SECONDS = 3_600;
+
+/** Prices and bills due carry-forwards, one after the other, until the run's time is over. */
+export async function billCarryForwards(env: Env, run: ReportRun): Promise<void> {
+  const store = carryForwardsStore(connectControl(env));
+  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+  await store.price(run.nowMs());
+  while (!run.isOver()) {
+    const nowMs = run.nowMs();
+    const due = await store.claim(nowMs, nowMs + CLAIM_MS, PER_CLAIM);
+    if (due.length === 0) break;
+    for (const each of due) await bill({ store, stripe, run }, each, nowMs + CLAIM_MS);
+  }
+}
+
+async function bill(
+  { store, stripe, run }: { store: CarryForwardsStore; stripe: StripeConnection; run: ReportRun },
+  late: CarryForward,
+  claimedUntilMs: number,
+): Promise<void> {
+  const { id, tenantId, customerId, startSeconds, endSeconds } = late;
+  const charge = lateCharge(late, late.unitsBefore, late.units);
+  if (charge.units === 0) return store.settle(id, "covered", null, run.nowMs());
+
+  const item = { id, tenantId, customerId, startSeconds, endSeconds, ...charge };
+  const { key, lookFirst } = nextItemKey({ number: late.keyNumber, sinceMs: late.keySinceMs }, run.nowMs());
+  if (!(await store.recordKey(id, key, claimedUntilMs))) return;
+  await run.acquire();
+  const found = lookFirst
+    ? await stripe.invoices.findLateItem(item, late.frozenSeconds - LOOK_BACK_SECONDS)
+    : undefined;
+  const answer = found ?? (await stripe.invoices.createLateItem(item, attemptKey(id, key.number)));
+
+  if (answer.kind === "item") {
+    await store.settle(id, found === undefined ? "created" : "found", answer.id, run.nowMs());
+    const cents = inCents(costOf(charge.units, charge.unitAmountCents));
+    log("info", "usage_billed_late", { tenantId, carryForward: id, units: charge.units, cents });
+    return;
+  }
+  // An attempt without an answer needs no operator: the next run repeats it.
+  const refused = answer.kind === "refused" ? answer.message.slice(0, 300) : null;
+  await store.postpone(id, refused, run.nowMs() + ITEM_SPACING_MS, claimedUntilMs);
+  log("warn", "usage_not_billed_late", { tenantId, carryForward: id, refused: refused !== null });
 }

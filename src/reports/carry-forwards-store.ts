@@ -1,12 +1,11 @@
-// Billing periods whose invoice is final, and the usage that came too late for them. Each function is one transaction and
-// can be repeated. What a carry-forward consists of and what its period had without it are written once; a claim is held
-// by the time in `next_at`, as with reports.
+// Billing periods whose invoice is final, and carry-forwards: usage that came too late for them. Each function is one
+// transaction and can be repeated. The content of a carry-forward and its `units_before` are written once. A claim is
+// identified by its time in `next_at`, as with reports.
 import * as z from "zod";
-import type { ItemKey, Tariff } from "./carry-forward.ts";
 import { type PlanName, planOf } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
 import { FREEZE_LOCK } from "./reports-store.ts";
-import type { NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 export interface BillingPeriod {
   invoiceId: string;
@@ -19,6 +18,21 @@ export interface BillingPeriod {
   /** Quantity of the invoice's metered lines; `null`: it has none. */
   invoicedUnits: number | null;
   finalizedAtMs: number;
+}
+
+/** The price of a period's units. */
+export interface Tariff {
+  /** Units of a period that are free. */
+  readonly includedUnits: number;
+  /** Price of each further unit: a decimal string of cents. `null`: units are not sold one by one. */
+  readonly unitAmountCents: string | null;
+}
+
+export interface ItemKey {
+  /** 0: no key was used yet. */
+  readonly number: number;
+  /** Since when the key is in use. `null` exactly when the number is 0. */
+  readonly sinceMs: number | null;
 }
 
 const CarryForward = z.object({
@@ -39,11 +53,13 @@ export type CarryForward = z.infer<typeof CarryForward> & Tariff;
 
 export type CarryForwardAnswer = "created" | "found" | "covered";
 
-export function carryForwardsStore(db: NeonConnection) {
+export type CarryForwardsStore = ReturnType<typeof carryForwardsStore>;
+
+export function carryForwardsStore(db: ControlDatabase) {
   return {
     /**
-     * The invoice that billed this time is final: usage of the period that is not in Stripe by now is carried forward.
-     * Once for each invoice that billed metered usage, or would have. Recording it again changes nothing.
+     * Records that the invoice of a period is final. Usage of the period that is not in Stripe by now is carried forward.
+     * Recording an invoice again changes nothing.
      */
     async recordPeriod(period: BillingPeriod): Promise<void> {
       const { unitAmountCents, includedUnits } = planOf(period.plan);
@@ -66,13 +82,13 @@ export function carryForwardsStore(db: NeonConnection) {
     },
 
     /**
-     * Says of carry-forwards what their periods had without them, once the invoice is known and no report of the period
-     * is open any more; so that their prices add up, in whatever order they come. Those that no invoice will ever bill
-     * are settled as such: there is no customer, or no subscription.
+     * Sets the `units_before` of carry-forwards once the invoice is known and no report of the period is open. Their
+     * prices then add up in any order. Carry-forwards that no invoice can ever bill are settled: there is no customer or
+     * no subscription.
      */
     async price(nowMs: number): Promise<void> {
       await db.batch([
-        // Nobody else prices, and no report of the period is sealed meanwhile.
+        // One process prices at a time, and no report of the period is frozen meanwhile.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
         {
           text: `UPDATE carry_forwards c SET settled_at = to_timestamp($1::double precision / 1000),
@@ -107,7 +123,7 @@ export function carryForwardsStore(db: NeonConnection) {
       ]);
     },
 
-    /** Takes carry-forwards whose price is known and that are due, for nobody else until `untilMs`. */
+    /** Claims due carry-forwards with a known price until `untilMs`. */
     async claim(nowMs: number, untilMs: number, limit: number): Promise<CarryForward[]> {
       const rows = await db.query(
         `UPDATE carry_forwards c SET next_at = to_timestamp($2::double precision / 1000)
@@ -126,7 +142,7 @@ export function carryForwardsStore(db: NeonConnection) {
       return rows.map((row) => CarryForward.parse(row));
     },
 
-    /** Records a key before it is used. False: the claim has ended, and the key must not be used. */
+    /** Records a key before it is used. Returns false when the claim has ended: then the key must not be used. */
     async recordKey(id: string, key: ItemKey, claimedUntilMs: number): Promise<boolean> {
       const rows = await db.query(
         `UPDATE carry_forwards SET key_number = $2, key_at = to_timestamp($3::double precision / 1000)
@@ -136,7 +152,7 @@ export function carryForwardsStore(db: NeonConnection) {
       return rows.length > 0;
     },
 
-    /** It is billed, or nothing is to be billed. Settling it twice changes nothing. */
+    /** Records that it is billed, or that there is nothing to bill. Settling it twice changes nothing. */
     async settle(id: string, answer: CarryForwardAnswer, invoiceItemId: string | null, nowMs: number): Promise<void> {
       await db.query(
         `UPDATE carry_forwards SET settled_at = to_timestamp($4::double precision / 1000), answer = $2, invoice_item_id = $3, error = NULL
@@ -145,7 +161,7 @@ export function carryForwardsStore(db: NeonConnection) {
       );
     },
 
-    /** It is tried again at `nextAtMs`. `error`: why Stripe refuses it, for somebody to look at. */
+    /** Schedules the next attempt. `error`: why Stripe refuses it, for the operator. */
     async postpone(id: string, error: string | null, nextAtMs: number, claimedUntilMs: number): Promise<void> {
       await db.query(
         `UPDATE carry_forwards SET error = coalesce($2, error), next_at = to_timestamp($3::double precision / 1000)

@@ -56,7 +56,7 @@ async function compare(
   let requests = 0;
   let step = finding.next();
   while (step.done !== true) {
-    await run.turn();
+    await run.acquire();
     const answer = await stripe.meter.readUnits(tenant.customerId, step.value);
     requests += 1;
     if (answer.kind !== "read") return answer.kind === "again" ? "unreachable" : { drifts: undefined, requests };

@@ -1,34 +1,34 @@
-// One run of the billing cron: reports, then what is carried forward, then the comparison with Stripe, each within its
-// share of the time until the next run and none kept from its turn by another's failure.
-import { log, describeError } from "../log.ts";
-import { billCarryForwards } from "./bill-carry-forwards.ts";
-import { rateLimiter } from "../adapters/rate-limiter.ts";
+// One run of the report cron: sends reports, bills carry-forwards, then compares with Stripe. Each part has its share of the
+// time until the next run, and a failure of one part does not stop the others.
+import { type Acquire, rateLimiter } from "../adapters/rate-limiter.ts";
+import { describeError, log } from "../log.ts";
+import { billCarryForwards } from "./carry-forward.ts";
 import { reconcile } from "./reconciler.ts";
 import { reportUsage } from "./reporter.ts";
 
 export interface ReportRun {
-  /** The time that the run is for, going on while it takes. */
+  /** The time of the run. It advances while the run lasts. */
   nowMs(): number;
-  /** Whether its time is up. What is left is the next run's. */
+  /** Whether the run's time is up. The next run takes what is left. */
   isOver(): boolean;
-  /** Await it before a request to Stripe that is not a meter event. */
-  turn(): Promise<void>;
+  /** Await it before every request to Stripe that is not a meter event. */
+  acquire: Acquire;
 }
 
-/** The cron comes every five minutes; together these end before the next one, but for a last call that hangs. */
+/** The cron runs every five minutes. Together the parts end before the next run, unless a last call hangs. */
 const REPORTING_MS = 150_000;
 const CARRYING_MS = 30_000;
 const COMPARING_MS = 60_000;
 
-/** A run for the time `nowMs` that lasts at most `lastsMs`. */
-export function reportRun(nowMs: number, lastsMs: number, turn = rateLimiter()): ReportRun {
+/** A run for the time `nowMs` that lasts `lastsMs` at most. */
+export function reportRun(nowMs: number, lastsMs: number, { acquire } = rateLimiter()): ReportRun {
   const startedAtMs = Date.now();
   const elapsedMs = (): number => Math.max(0, Date.now() - startedAtMs);
-  return { nowMs: () => nowMs + elapsedMs(), isOver: () => elapsedMs() >= lastsMs, turn };
+  return { nowMs: () => nowMs + elapsedMs(), isOver: () => elapsedMs() >= lastsMs, acquire };
 }
 
 export async function runReportCron(env: Env, nowMs: number): Promise<void> {
-  const turn = rateLimiter();
+  const limiter = rateLimiter();
   const startedAtMs = Date.now();
   const parts = [
     { name: "reports", lastsMs: REPORTING_MS, work: reportUsage },
@@ -37,9 +37,9 @@ export async function runReportCron(env: Env, nowMs: number): Promise<void> {
   ];
   for (const { name, lastsMs, work } of parts) {
     try {
-      await work(env, reportRun(nowMs + Math.max(0, Date.now() - startedAtMs), lastsMs, turn));
+      await work(env, reportRun(nowMs + Math.max(0, Date.now() - startedAtMs), lastsMs, limiter));
     } catch (error) {
-      log("error", "billing_failed", { part: name, error: describeError(error) });
+      log("error", "report_cron_failed", { part: name, error: describeError(error) });
     }
   }
 }

@@ -115,7 +115,7 @@ async function work(
   };
   const read = async (report: ClaimedReport): Promise<void> => {
     const startSeconds = report.slotMs / 1000;
-    await run.turn();
+    await run.acquire();
     const found = await stripe.meter.readUnits(report.customerId, {
       startSeconds,
       endSeconds: startSeconds + 60,

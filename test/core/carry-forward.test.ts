@@ -1,7 +1,11 @@
 // What usage costs that is billed after its period: exactly what it would have cost in it.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { type ItemKey, amountCents, lateCharge, nextItemKey } from "../../src/reports/carry-forward.ts";
+import { type LateCharge, lateCharge, nextItemKey } from "../../src/reports/carry-forward.ts";
+import type { ItemKey } from "../../src/reports/carry-forwards-store.ts";
+import { costOf, inCents } from "../../src/core/money.ts";
+
+const amountOf = ({ units, unitAmountCents }: LateCharge): string => inCents(costOf(units, unitAmountCents));
 
 const HOUR_MS = 3_600_000;
 
@@ -10,7 +14,7 @@ const price = fc
   .map(([whole, places]) => (places.length === 0 ? String(whole) : `${whole}.${places.join("")}`));
 
 /** Hundredths of trillionths of a cent, unit by unit: slow, and with no arithmetic that could round. */
-function costOf(includedUnits: number, unitAmountCents: string, units: number): bigint {
+function referenceCost(includedUnits: number, unitAmountCents: string, units: number): bigint {
   const [whole = "0", fraction = ""] = unitAmountCents.split(".");
   const each = BigInt(whole + fraction.padEnd(12, "0"));
   let cost = 0n;
@@ -29,8 +33,9 @@ test("late units cost what the period would have cost with them, minus what it d
     fc.property(few, price, few, few, (includedUnits, unitAmountCents, before, units) => {
       const charge = lateCharge({ includedUnits, unitAmountCents }, before, units);
       const difference =
-        costOf(includedUnits, unitAmountCents, before + units) - costOf(includedUnits, unitAmountCents, before);
-      expect(scaled(amountCents(charge))).toBe(difference);
+        referenceCost(includedUnits, unitAmountCents, before + units) -
+        referenceCost(includedUnits, unitAmountCents, before);
+      expect(scaled(amountOf(charge))).toBe(difference);
       expect(charge.units).toBeLessThanOrEqual(units);
     }),
   );
@@ -44,10 +49,10 @@ test("however late units are split, the parts together cost what the whole does"
       let sum = 0n;
       let had = before;
       for (const units of parts) {
-        sum += scaled(amountCents(lateCharge(tariff, had, units)));
+        sum += scaled(amountOf(lateCharge(tariff, had, units)));
         had += units;
       }
-      expect(sum).toBe(scaled(amountCents(lateCharge(tariff, before, had - before))));
+      expect(sum).toBe(scaled(amountOf(lateCharge(tariff, before, had - before))));
     }),
   );
 });
@@ -71,11 +76,11 @@ test.each([
   [0, "0.1", "0"],
   [12, "30", "360"],
 ])("%d units at %s cents are %s cents", (units, unitAmountCents, cents) => {
-  expect(amountCents({ units, unitAmountCents })).toBe(cents);
+  expect(inCents(costOf(units, unitAmountCents))).toBe(cents);
 });
 
 test.each(["", "-1", "1e3", "0.0000000000001", ".5", "one"])("%o is no price", (unitAmountCents) => {
-  expect(() => amountCents({ units: 1, unitAmountCents })).toThrow(RangeError);
+  expect(() => costOf(1, unitAmountCents)).toThrow(RangeError);
 });
 
 test("a key is repeated for an hour, so that it makes one item; a new one comes with a look for what the old one made", () => {

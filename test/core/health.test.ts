@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import type { PipelineState } from "../../src/control/ledger-store.ts";
-import { billingChecks, failedCheck, passedCheck, replicasCheck } from "../../src/operations/health-checks.ts";
+import { pipelineChecks, failedCheck, passedCheck, replicasCheck } from "../../src/operations/health-checks.ts";
 
 function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
   return {
@@ -35,7 +35,7 @@ function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
 }
 
 function failing(state: PipelineState): string[] {
-  return Object.entries(billingChecks(state))
+  return Object.entries(pipelineChecks(state))
     .filter(([, check]) => !check.ok)
     .map(([name]) => name);
 }
@@ -72,7 +72,7 @@ test.each(bounds)("%s may be %d; beyond that %s fails, alone and with the reason
   const beyond = most + (fact.endsWith("Seconds") ? 0.001 : 1);
   const state = aPipeline({ [fact]: beyond });
   expect(failing(state)).toEqual([check]);
-  const failed = billingChecks(state)[check];
+  const failed = pipelineChecks(state)[check];
   expect(failed?.reason).toMatch(/\w/);
   expect(Object.values(failed?.facts ?? {})).toContain(beyond);
 });
@@ -93,7 +93,7 @@ test("a deployment in which nothing has happened yet is healthy", () => {
 
 test("all that is wrong is told at once", () => {
   const all = Object.fromEntries(Object.keys(aPipeline()).map((fact) => [fact, 200_000])) as unknown as PipelineState;
-  expect(failing(all)).toEqual(Object.keys(billingChecks(all)));
+  expect(failing(all)).toEqual(Object.keys(pipelineChecks(all)));
 });
 
 test("a reason belongs to a failure, and facts to whoever has some", () => {
@@ -101,7 +101,7 @@ test("a reason belongs to a failure, and facts to whoever has some", () => {
   expect(passedCheck({ rows: 1 })).toEqual({ ok: true, facts: { rows: 1 } });
   expect(failedCheck("late")).toEqual({ ok: false, reason: "late" });
   expect(failedCheck("late", { rows: 1 })).toEqual({ ok: false, reason: "late", facts: { rows: 1 } });
-  for (const check of Object.values(billingChecks(aPipeline()))) expect(check).not.toHaveProperty("reason");
+  for (const check of Object.values(pipelineChecks(aPipeline()))) expect(check).not.toHaveProperty("reason");
 });
 
 test("replicas are well while they follow within a minute; one that is away or follows nobody fails, and all are told", () => {

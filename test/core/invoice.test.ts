@@ -13,12 +13,11 @@ import {
   daysFrom,
   daysOf,
   firstDifference,
-  inDollars,
-  isRounded,
   monthOf,
   usagePrice,
 } from "../../src/metering/invoice.ts";
 import { planOf } from "../../src/core/plans.ts";
+import { inDollars, isRounded } from "../../src/core/money.ts";
 
 const november = monthOf("2026-11");
 const dayCount = daysOf(november).length;
