@@ -117,8 +117,8 @@ async function openRows(env: Env, { id, placement }: TenantConfig): Promise<Call
 
 interface Usage {
   admission: Admission;
-  /** Calls of the last hour by second and tool, as the ledger had them at `readAtMs`. */
-  hour: readonly { atMs: number; tool: string; calls: number; units: number }[];
+  /** Calls and units of the hour before `readAtMs`, by tool: the ledger's seconds of 500 busy tenants would fill an isolate. */
+  history: ReturnType<CallUsage["history"]>;
   readAtMs: number;
 }
 
@@ -139,7 +139,12 @@ async function usageOf(context: Context, { id, limits }: TenantConfig): Promise<
   for (const tool of Object.keys(limits.unitsPerHourByTool)) {
     admission.watch(tool, () => hour.filter((each) => each.tool === tool), nowMs);
   }
-  const usage = { admission, hour, readAtMs: nowMs };
+  const history = [...Map.groupBy(hour, ({ tool }) => tool)].map(([tool, seconds]) => ({
+    tool,
+    calls: seconds.reduce((sum, { calls }) => sum + calls, 0),
+    units: seconds.reduce((sum, { units }) => sum + units, 0),
+  }));
+  const usage = { admission, history, readAtMs: nowMs };
   remembered.set(id, usage);
   return usage;
 }
@@ -159,19 +164,15 @@ function* eachCall(seconds: readonly { atMs: number; calls: number; units: numbe
   }
 }
 
-function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, hour }: Usage): CallUsage {
+function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, history }: Usage): CallUsage {
   return {
     admission,
     // The ledger takes a call id once, so that a call which its object has charged as well is charged once.
     isCharged: () => false,
     spendCanary: () => false,
-    recent: (_, name) => hour.filter((each) => each.tool === name),
-    history: () =>
-      [...Map.groupBy(hour, (each) => each.tool)].map(([name, seconds]) => ({
-        tool: name,
-        calls: seconds.reduce((sum, { calls }) => sum + calls, 0),
-        units: seconds.reduce((sum, { units }) => sum + units, 0),
-      })),
+    // `usageOf` has started the windows of the limited tools. A limit set since then counts calls from its first call on.
+    recent: () => [],
+    history: () => history,
     charge: async (charge) =>
       (await enqueue(env, fallbackUsage(tenantId, charge))) ? undefined : notCounted(tool, charge.callId),
   };
