@@ -37,31 +37,31 @@ export class TenantUsage implements CallUsage {
   }
 
   isCharged(callId: string): boolean {
-    return this.#rows.has(callId);
+    return this.#forCall.rows.has(callId);
   }
 
   spendCanary(canary: { expiresAtMs: number }): boolean {
-    return spendCanary(this.#rows, canary);
+    return spendCanary(this.#forCall.rows, canary);
   }
 
   recent(nowMs: number, tool: string): { atMs: number; units: number }[] {
-    return this.#rows.recent(nowMs, tool);
+    return this.#forCall.rows.recent(nowMs, tool);
   }
 
   history(nowMs: number): { tool: string; calls: number; units: number }[] {
-    return this.#rows.history(nowMs);
+    return this.#forCall.rows.history(nowMs);
   }
 
   /** Writes one row, synchronously. The output gate holds the call's reply back until the row is durable. */
   charge(charge: Charge): undefined {
-    const { rows, outbox } = this.#open();
+    const { rows, outbox } = this.#forCall;
     rows.append(charge);
     outbox.rowAppended();
   }
 
   /** Counts calls that were charged while the object could not be reached. Repeating it counts nothing twice. */
   countFallbackCalls(calls: readonly FallbackCall[]): void {
-    this.admission.include(this.#rows.countFallbackCalls(calls), this.#now());
+    this.admission.include(this.#open().rows.countFallbackCalls(calls), this.#now());
   }
 
   /** Takes over how far the ledger has this object's rows. */
@@ -83,7 +83,7 @@ export class TenantUsage implements CallUsage {
   }
 
   setSetting(name: string, value: string): void {
-    this.#rows.setSetting(name, value);
+    this.#open().rows.setSetting(name, value);
   }
 
   /** Deletes everything that the object has stored, its alarm included. Refused while the ledger lacks a charge. */
@@ -96,8 +96,10 @@ export class TenantUsage implements CallUsage {
     await this.#storage.deleteAll();
   }
 
-  get #rows(): CallLog {
-    return this.#open().rows;
+  /** What a running call uses. It opens nothing: `forget` may have run during the call, and its object stays empty. */
+  get #forCall(): { rows: CallLog; outbox: UsageOutbox } {
+    if (this.#opened === undefined) throw new AppError("tenant_gone", "the object was emptied during the call");
+    return this.#opened;
   }
 
   #open(): { rows: CallLog; outbox: UsageOutbox } {
