@@ -7,7 +7,7 @@ import { DurableObject } from "cloudflare:workers";
 import { TenantArchive } from "./backups/tenant-jobs.ts";
 import type { ArchiveHost } from "./backups/job.ts";
 import { plainRefusal } from "./calls/refusal.ts";
-import { type CallHost, authorize } from "./calls/run-call.ts";
+import { type CallHost, type NotServed, authorize } from "./calls/run-call.ts";
 import { TenantCalls } from "./calls/tenant-calls.ts";
 import { type Context, createContext } from "./control/context.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
@@ -15,7 +15,7 @@ import { type ControlTenants, tenantsStore } from "./control/tenants-store.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "./core/call.ts";
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { Mutex } from "./core/mutex.ts";
-import type { TenantId } from "./core/tenant.ts";
+import type { TenantConfig, TenantId } from "./core/tenant.ts";
 import type { FallbackCall } from "./core/usage.ts";
 import { refusedCredential } from "./identity/credential-check.ts";
 import { startProvisioning } from "./lifecycle/provisioning-start.ts";
@@ -90,10 +90,8 @@ export class TenantObject extends DurableObject<Env> {
     this.#host = {
       env,
       now,
-      tenant: async () => {
-        const config = await this.#config.current();
-        return typeof config === "string" ? { refusal: plainRefusal(config) } : config;
-      },
+      // The usual call finds a fresh copy and waits for nothing.
+      tenant: () => this.#config.fresh() ?? this.#currentConfig(),
       refuse: () => undefined,
       rows: (config) => this.#rows.of(config),
       usage: () => this.#usage.open(),
@@ -112,6 +110,11 @@ export class TenantObject extends DurableObject<Env> {
 
   #tenants(): ControlTenants {
     return tenantsStore(this.#context.control);
+  }
+
+  async #currentConfig(): Promise<TenantConfig | NotServed> {
+    const config = await this.#config.current();
+    return typeof config === "string" ? { refusal: plainRefusal(config) } : config;
   }
 
   /** The clock of every decision of this object. */

@@ -69,7 +69,7 @@ export async function authorize(
   host: Pick<CallHost, "env" | "now" | "tenant">,
   caller: Caller,
 ): Promise<Authorization> {
-  const config = await servedTenant(host, caller);
+  const config = served(await host.tenant(caller), host, caller);
   if ("refusal" in config) return { kind: "refused", refusal: config.refusal };
   return { kind: "authorized", allowedTools: allowedTools(config, caller) };
 }
@@ -83,7 +83,7 @@ export async function runCall(
   const { caller, callId } = request;
 
   // Checks: the caller, the tenant's state, the tool.
-  const config = await servedTenant(host, caller);
+  const config = served(await host.tenant(caller), host, caller);
   if ("refusal" in config) return refusedOutcome(config.refusal);
   const refused = refusedTool(config, request) ?? host.refuse(config);
   if (refused !== undefined) return refusedOutcome(refused);
@@ -145,11 +145,11 @@ export async function runCall(
 }
 
 /** The tenant's configuration if the caller is good and the tenant is served. */
-async function servedTenant(
-  host: Pick<CallHost, "env" | "now" | "tenant">,
+function served(
+  config: TenantConfig | NotServed,
+  host: Pick<CallHost, "env" | "now">,
   caller: Caller,
-): Promise<TenantConfig | NotServed> {
-  const config = await host.tenant(caller);
+): TenantConfig | NotServed {
   if ("refusal" in config) return config;
   const now = host.now();
   // Provisioning calls the tenant before it is active.
