@@ -1,0 +1,183 @@
+// One call from its first check to its receipt, on a host of plain values: what is charged, and that every other end of a
+// call gives its units back.
+import { expect, test } from "vitest";
+import { Admission } from "../../src/calls/admission.ts";
+import { plainRefusal } from "../../src/calls/refusal.ts";
+import { type CallHost, type CallUsage, runCall } from "../../src/calls/run-call.ts";
+import type { CallRequest } from "../../src/core/call.ts";
+import { AppError } from "../../src/core/errors.ts";
+import { TenantConfig, TenantId } from "../../src/core/tenant.ts";
+import type { Charge } from "../../src/core/usage.ts";
+import { toolContext } from "../support/tool-context.ts";
+
+const NOW_MS = Date.UTC(2026, 10, 30, 20);
+const tenantId = TenantId.parse("acme");
+
+const config = TenantConfig.parse({
+  id: tenantId,
+  version: 1,
+  name: "Acme",
+  plan: "free",
+  strategy: "shared",
+  placement: null,
+  state: "active",
+  trialUntilMs: null,
+  limits: { unitsPerHour: 1, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 10 },
+  allowedTools: null,
+  keys: [{ id: "k1", hash: "h1", expiresAtMs: null }],
+});
+
+/** Costs one unit, which is all that the tenant has. */
+const request: CallRequest = {
+  callId: "call-1",
+  attempt: 1,
+  caller: { kind: "key", tenantId, keyId: "k1", keyHash: "h1", scopes: ["tools:read"] },
+  tool: "search_products",
+  args: { query: "", limit: 10 },
+};
+const canary: CallRequest = {
+  ...request,
+  tool: "health_check",
+  args: {},
+  caller: { kind: "canary", tenantId, scopes: ["tools:read"], expiresAtMs: NOW_MS + 1 },
+};
+
+function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> } = {}) {
+  const admission = new Admission();
+  const charges: Charge[] = [];
+  const usage: CallUsage = {
+    admission,
+    isCharged: () => false,
+    spendCanary: () => true,
+    recent: () => [],
+    history: () => [],
+    charge: (charge) => void charges.push(charge),
+    ...own.usage,
+  };
+  const { db } = toolContext().context;
+  const host: CallHost = {
+    env: { FILES: { list: async () => ({ objects: [], truncated: false }) } as never, PUBLIC_URL: "https://x.example" },
+    now: () => NOW_MS,
+    tenant: () => config,
+    refuse: () => undefined,
+    rows: () => ({ ...db, forCall: () => db }),
+    usage: () => usage,
+    ...own.host,
+  };
+  const call = (made = request, abort = new AbortController()) => runCall(host, made, { abort, progress: undefined });
+  const used = () => admission.quota(config.limits, NOW_MS).hour.used;
+  return { admission, call, charges, used };
+}
+
+/** Rows whose first statement fails or hangs. */
+function rowsThat(query: () => Promise<never>): CallHost["rows"] {
+  const db = { ...toolContext().context.db, query };
+  return () => ({ ...db, forCall: () => db });
+}
+
+test("a successful call is charged once and has a receipt", async () => {
+  const { admission, call, charges, used } = startHost();
+  expect(await call()).toMatchObject({
+    kind: "result",
+    receipt: { id: "call-1", units: 1 },
+    quota: { hour: { used: 1 } },
+  });
+  expect(charges).toEqual([{ callId: "call-1", atMs: NOW_MS, tool: "search_products", units: 1 }]);
+  expect([admission.inFlight, used()]).toEqual([0, 1]);
+});
+
+test("of two calls at once, a limit of one unit admits one", async () => {
+  const { call, charges } = startHost();
+  const outcomes = await Promise.all([call(), call({ ...request, callId: "call-2" })]);
+  expect(outcomes.map(({ kind }) => kind)).toEqual(["result", "refused"]);
+  expect(outcomes[1]).toMatchObject({
+    refusal: {
+      code: "window_exhausted",
+      limit: 1,
+      used: 1,
+      cost: 1,
+      retryAfterSeconds: 3_600,
+      upgradeUrl: expect.any(String),
+    },
+    quota: { hour: { used: 1 } },
+  });
+  expect(charges).toHaveLength(1);
+});
+
+test("an answer whose charge may be lost is withheld, and its units are free again", async () => {
+  const refusal = plainRefusal("metering_unavailable");
+  const { admission, call, used } = startHost({ usage: { charge: async () => refusal } });
+  expect(await call()).toEqual({ kind: "refused", refusal, quota: undefined });
+  expect([admission.inFlight, used()]).toEqual([0, 0]);
+});
+
+test("a charge that throws is an outage, and the units are free again", async () => {
+  const charge = (): never => {
+    throw new AppError("tenant_gone");
+  };
+  const { admission, call, used } = startHost({ usage: { charge } });
+  await expect(call()).rejects.toMatchObject({ code: "tenant_gone" });
+  expect([admission.inFlight, used()]).toEqual([0, 0]);
+});
+
+test("a tool that fails is not charged", async () => {
+  const rows = rowsThat(() => Promise.reject(new AppError("database_unavailable")));
+  const { admission, call, charges, used } = startHost({ host: { rows } });
+  expect(await call()).toMatchObject({ kind: "result", failure: "database_unavailable", receipt: undefined });
+  expect([admission.inFlight, used(), charges.length]).toEqual([0, 0, 0]);
+});
+
+test("a cancelled call ends although its tool hangs, and is not charged", async () => {
+  const { admission, call, charges, used } = startHost({ host: { rows: rowsThat(() => new Promise(() => {})) } });
+  const abort = new AbortController();
+  const outcome = call(request, abort);
+  await expect.poll(() => admission.inFlight).toBe(1);
+  abort.abort("cancelled");
+  expect(await outcome).toMatchObject({ kind: "result", failure: "tool_aborted", receipt: undefined });
+  expect([admission.inFlight, used(), charges.length]).toEqual([0, 0, 0]);
+});
+
+test("a second attempt of a charged call runs for the answer alone", async () => {
+  const again: CallRequest = { ...request, attempt: 2 };
+  const usage = { isCharged: (callId: string) => callId === "call-1" };
+  const receipt = { id: "call-1", units: 1 };
+  const ran = startHost({ usage });
+  expect(await ran.call(again)).toMatchObject({ kind: "result", receipt });
+  expect([ran.used(), ran.charges.length]).toEqual([0, 0]);
+
+  const rows = rowsThat(() => Promise.reject(new AppError("database_unavailable")));
+  const failed = startHost({ usage, host: { rows } });
+  expect(await failed.call(again)).toMatchObject({ kind: "refused", refusal: { code: "outcome_unknown" }, receipt });
+});
+
+test("a canary pays nothing, and its token is good once", async () => {
+  const tokens = [true, false];
+  const { admission, call, charges } = startHost({
+    host: { tenant: () => ({ ...config, state: "provisioning" }) },
+    usage: { spendCanary: () => tokens.shift() ?? false },
+  });
+  expect(await call(canary)).toMatchObject({ kind: "result", receipt: undefined });
+  expect(await call(canary)).toMatchObject({ kind: "refused", refusal: { code: "token_invalid" } });
+  expect([admission.inFlight, charges.length]).toEqual([0, 0]);
+});
+
+test("the first check that fails is the answer, and a refused call spends no token", async () => {
+  const checks: [string, Partial<CallHost>][] = [
+    ["control_unavailable", { tenant: () => ({ refusal: plainRefusal("control_unavailable") }) }],
+    ["key_revoked", { tenant: () => ({ ...config, keys: [], state: "suspended" }) }],
+    ["tenant_suspended", { tenant: () => ({ ...config, state: "suspended", allowedTools: [] }) }],
+    ["tool_not_allowed", { tenant: () => ({ ...config, allowedTools: [] }), refuse: () => plainRefusal("conflict") }],
+    ["metering_unavailable", { refuse: () => plainRefusal("metering_unavailable"), rows: () => "tenant_provisioning" }],
+    ["isolation_unproven", { rows: () => "isolation_unproven", usage: () => ({ refusal: plainRefusal("conflict") }) }],
+    ["control_unavailable", { usage: () => ({ refusal: plainRefusal("control_unavailable") }) }],
+  ];
+  for (const [code, host] of checks) {
+    const { call, charges } = startHost({ host });
+    expect(await call()).toMatchObject({ kind: "refused", refusal: { code }, quota: undefined });
+    expect(charges).toEqual([]);
+  }
+  let spent = 0;
+  const usage = { spendCanary: () => (spent += 1) > 0 };
+  await startHost({ host: { rows: () => "isolation_unproven" }, usage }).call({ ...canary, caller: canary.caller });
+  expect(spent).toBe(0);
+});
