@@ -50,7 +50,7 @@ async function asAnalytics<Result>(
   }
 }
 
-test("it reads the rows of every tenant, except of those that it is told to leave out", async () => {
+test("the analytics login reads every tenant's rows, except those of excluded tenants", async () => {
   await asAnalytics(shared, async (query) => {
     const tenants = "SELECT tenant_id FROM products ORDER BY 1";
     const found = ["acme", "canary-a", "canary-b", "globex"].map((tenantId) => ({ tenant_id: tenantId }));
@@ -237,7 +237,7 @@ test("npm run migrate registers replicas and gives every known shard its analyti
       );
     const before = await shards();
     expect(new Set(before.map(({ login }) => login)).size).toBe(2);
-    // One that an earlier version has registered.
+    // A replica that an earlier version registered.
     await fleet.controlRows("UPDATE shards SET analytics_login = NULL WHERE id = 'schema-2'");
     await fleet.addTenant("schema-1", "acme");
     const version = async () => (await fleet.controlRows("SELECT version::int FROM tenants"))[0]?.["version"] as number;

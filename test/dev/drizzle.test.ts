@@ -103,7 +103,7 @@ describe.each(Object.keys(tiers) as (keyof typeof tiers)[])("on the %s tier", (t
     ]);
   });
 
-  test("rows are chosen, ordered, joined and counted", async () => {
+  test("a tool selects, orders, joins and counts rows", async () => {
     await using opened = open();
     const db = drizzleOn(opened.db);
     const lamps = db
@@ -135,7 +135,7 @@ describe.each(Object.keys(tiers) as (keyof typeof tiers)[])("on the %s tier", (t
     expect(await inOneTrip(db.$count(products, gt(products.stock, 0)))).toBe(3);
   });
 
-  test("rows are inserted, put over others, changed and deleted, as the tenant's own", async () => {
+  test("a tool inserts, upserts, updates and deletes only its own tenant's rows", async () => {
     await using opened = open();
     const db = drizzleOn(opened.db);
     const put = (stock: number) =>
@@ -153,25 +153,25 @@ describe.each(Object.keys(tiers) as (keyof typeof tiers)[])("on the %s tier", (t
     await inOneTrip(db.update(products).set({ updatedAt: at }).where(eq(products.id, "new")));
     const deleted = db.delete(products).where(eq(products.id, "new")).returning();
     expect(await inOneTrip(deleted)).toMatchObject([{ id: "new", stock: 5, updatedAt: at }]);
-    // Another tenant's row is refused, as it is to SQL written by hand.
+    // The database refuses another tenant's row, as it does for hand-written SQL.
     await expect(
       db.insert(products).values({ tenantId: globex, id: "x", name: "", priceCents: 0 }),
     ).rejects.toMatchObject({ cause: { code: "internal" } });
   });
 
   test.each([[{ deep: [1, null, "ü"] }], [["list"]], ["5"], ["true"], ["null"], [5], [true], [null]])(
-    "JSON comes back as it went: %j",
+    "a JSON value is read back unchanged: %j",
     async (value) => {
       await using opened = open();
       const db = drizzleOn(opened.db);
-      // As a parameter of the statement: Drizzle takes a plain null for SQL's.
+      // Sent as a statement parameter, because Drizzle turns a plain null into SQL's NULL.
       await db.insert(settings).values({ key: "json", value: sql`${JSON.stringify(value)}::jsonb` });
       const [found] = await db.select().from(settings).where(eq(settings.key, "json"));
       expect(found?.value).toEqual(value);
     },
   );
 
-  test("a prepared query takes its placeholders at each run, and raw SQL gives objects", async () => {
+  test("a prepared query takes new placeholder values at each run, and raw SQL returns objects", async () => {
     await using opened = open();
     const db = drizzleOn(opened.db, { schema: { products, settings } });
     const byId = db
@@ -188,7 +188,7 @@ describe.each(Object.keys(tiers) as (keyof typeof tiers)[])("on the %s tier", (t
     expect(await inOneTrip(first)).toEqual({ id: "arc", updatedAt: new Date("2026-01-02T03:04:05.678Z") });
   });
 
-  test("several queries are one transaction, one trip each and one for its end", async () => {
+  test("several queries run in one transaction, with one round trip each and one for the commit", async () => {
     await using opened = open();
     const raise = (fails: boolean) =>
       opened.db.transaction(async (transaction) => {

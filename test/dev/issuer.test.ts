@@ -26,7 +26,7 @@ async function request(body: string): Promise<Response> {
   return await fetch(issuer.tokenUrl, { method: "POST", body });
 }
 
-test("a token of no claims verifies against the published key and has every default", async () => {
+test("a token requested without claims verifies against the published key and has every default", async () => {
   const nowS = Math.floor(Date.now() / 1_000);
   const answer = TokenAnswer.parse(await (await request("{}")).json());
   const { payload, protectedHeader } = await jwtVerify(
@@ -76,12 +76,12 @@ test.each([
   expect(decodeJwt(await issuer.sign(asked))).toMatchObject(signed);
 });
 
-test("a token can be asked for that has already expired", async () => {
+test("the issuer signs an already expired token on request", async () => {
   const { iat, exp } = decodeJwt(await issuer.sign({ expiresIn: -60 }));
   expect(Number(exp) - Number(iat)).toBe(-60);
 });
 
-test("malformed requests are told what is wrong", async () => {
+test("the issuer answers a malformed request with the reason", async () => {
   for (const body of ["{", "", "[]", '"text"', '{"scopes":"no list"}', '{"expiresIn":"soon"}', '{"tenant":1}']) {
     const response = await request(body);
     expect([body, response.status]).toEqual([body, 400]);
@@ -91,7 +91,7 @@ test("malformed requests are told what is wrong", async () => {
   expect((await fetch(`${issuer.url}/authorize`)).status).toBe(404);
 });
 
-test("tokens stay valid over a restart, and the key is ours alone", async () => {
+test("tokens stay valid across a restart, and only the owner can read the key file", async () => {
   const token = await issuer.sign({ tenant: "t1" });
   const { kid } = decodeProtectedHeader(token);
   const port = Number(new URL(issuer.url).port);
@@ -102,7 +102,7 @@ test("tokens stay valid over a restart, and the key is ours alone", async () => 
   expect((await stat(join(folder, "key.json"))).mode & 0o777).toBe(0o600);
 });
 
-test("a key file that is no key, and a port that is taken, are errors", async () => {
+test("the issuer fails to start with an invalid key file or a taken port", async () => {
   await writeFile(join(folder, "broken.json"), "{}");
   await expect(startIssuer({ port: 0, keyFile: join(folder, "broken.json"), audience })).rejects.toBeDefined();
   const port = Number(new URL(issuer.url).port);

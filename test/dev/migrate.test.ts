@@ -27,7 +27,7 @@ const tables = async () => {
   return (await shard.plainly(url, undefined, sql)).map((row) => row["relname"]);
 };
 
-test("files are applied in order, once each, also when two runs start at the same time", async () => {
+test("two concurrent runs apply each file once and in order", async () => {
   await file("0002_b.sql", "ALTER TABLE a ADD COLUMN y int;");
   await file("0001_a.sql", "CREATE TABLE a (x int);");
   const applied = await Promise.all([run(), run()]);
@@ -37,7 +37,7 @@ test("files are applied in order, once each, also when two runs start at the sam
   expect(await run()).toEqual(["0003_c.sql"]);
 });
 
-test("a file that fails leaves nothing of itself, and the ones before it stand", async () => {
+test("a file that fails is rolled back, and the files before it stay applied", async () => {
   await file("0001_a.sql", "CREATE TABLE a ();");
   await file("0002_b.sql", "CREATE TABLE b (); SELECT 1 / 0;");
   await expect(run()).rejects.toThrow(/division by zero/);
@@ -46,7 +46,7 @@ test("a file that fails leaves nothing of itself, and the ones before it stand",
   expect(await run()).toEqual(["0002_b.sql"]);
 });
 
-test("history is not rewritten: a changed, a missing and a late file are refused by name", async () => {
+test("a run refuses a changed, a missing and a late file, and names it", async () => {
   await file("0001_a.sql", "CREATE TABLE a ();");
   await file("0003_c.sql", "CREATE TABLE c ();");
   await run();
@@ -60,7 +60,7 @@ test("history is not rewritten: a changed, a missing and a late file are refused
   await expect(run()).rejects.toThrow(/applied 0003_c\.sql.*no such file/);
 });
 
-test("the shared tables are migrated and prepared again without harm", async () => {
+test("a second run migrates and prepares the shared tables without a change", async () => {
   const again = () =>
     prepareShared({ ownerUrl: url, logins: [{ name: "tollgate_app_b", password: "tollgate_app_b" }], contextKeys });
   await migrate({ url, directory: sharedMigrations });
@@ -87,7 +87,7 @@ test.each([
   await expect(shard.plainly(url, undefined, `${create}; SELECT tollgate.isolate('t')`)).rejects.toThrow(/tenant_id/);
 });
 
-test("an index is made beside the running program, and one that an attempt left half made is made again", async () => {
+test("a run creates an index concurrently, and replaces an index that an earlier attempt left invalid", async () => {
   await file("0001_a.sql", "CREATE TABLE a (x int); INSERT INTO a VALUES (1), (1);");
   await file("0002_index.sql", "CREATE UNIQUE INDEX CONCURRENTLY a_x ON a (x);");
   await expect(run()).rejects.toThrow(/could not create unique index/);
@@ -102,7 +102,7 @@ test("an index is made beside the running program, and one that an attempt left 
   expect(valid).toEqual([{ indisvalid: true }]);
 });
 
-test("a migration that would wait for a table in use gives up, so that nobody queues behind it", async () => {
+test("a migration gives up when its table is in use, so that no other statement queues behind it", async () => {
   await file("0001_a.sql", "CREATE TABLE a (x int);");
   await run();
   await file("0002_b.sql", "ALTER TABLE a ADD COLUMN y int;");

@@ -48,7 +48,7 @@ function aMonitor(overrides: object = {}): object {
 
 const lastProbe = z.object({ lastProbeAt: z.string().nullable() });
 
-test("a monitor is first asked after one interval, then again and again, with its headers", async () => {
+test("a monitor sends its first probe after one interval, then one each interval, with its headers", async () => {
   const created = await call("PUT", "/monitors/t1", aMonitor({ headers: { authorization: "Bearer secret" } }));
   expect(created).toEqual({
     status: 201,
@@ -72,7 +72,7 @@ test("a monitor is first asked after one interval, then again and again, with it
   expect(JSON.stringify(all.body)).not.toContain("secret");
 });
 
-test("failures are counted until the next success", async () => {
+test("a monitor counts failures until the next success", async () => {
   status = 503;
   await call("PUT", "/monitors/t1", aMonitor());
   const state = async () => (await call("GET", "/monitors/t1")).body;
@@ -82,7 +82,7 @@ test("failures are counted until the next success", async () => {
   await expect.poll(state).toMatchObject({ lastStatus: 200, lastError: null, consecutiveFailures: 0 });
 });
 
-test("a target that is not there, or leads elsewhere, is a failure", async () => {
+test("a monitor counts an unreachable target and a redirect as failures", async () => {
   const gone = await listenOnLoopback(createServer(), 0);
   await gone.close();
   status = 302;
@@ -96,9 +96,9 @@ test("a target that is not there, or leads elsewhere, is a failure", async () =>
     .toMatchObject({ lastStatus: 302, consecutiveFailures: expect.toSatisfy((n) => n >= 1) });
 });
 
-test("putting the same again changes nothing, putting something else starts anew", async () => {
+test("an identical PUT changes nothing, and a different PUT restarts the monitor", async () => {
   await call("PUT", "/monitors/t1", aMonitor());
-  // Putting it over and over must not keep moving the first probe away.
+  // Repeated PUTs must not postpone the first probe.
   await expect
     .poll(async () => lastProbe.parse((await call("PUT", "/monitors/t1", aMonitor())).body).lastProbeAt, {
       interval: 20,
@@ -108,7 +108,7 @@ test("putting the same again changes nothing, putting something else starts anew
   expect(changed).toMatchObject({ status: 200, body: { lastProbeAt: null, intervalSeconds: 60 } });
 });
 
-test("a removed monitor is not asked again, and removing it again is fine", async () => {
+test("a removed monitor sends no more probes, and a second removal succeeds", async () => {
   await call("PUT", "/monitors/t1", aMonitor());
   expect((await call("DELETE", "/monitors/t1")).status).toBe(204);
   expect((await call("DELETE", "/monitors/t1")).status).toBe(204);
@@ -118,16 +118,16 @@ test("a removed monitor is not asked again, and removing it again is fine", asyn
   expect(new Set(probes.map(({ url }) => url))).toEqual(new Set(["/other"]));
 });
 
-test("monitors outlive the process", async () => {
+test("monitors survive a restart of the process", async () => {
   await call("PUT", "/monitors/t1", aMonitor());
-  // A second one on the same file is what a start after a kill looks like.
+  // A second instance on the same file simulates a start after a kill.
   const second = await startMonitor({ port: 0, databaseFile: join(folder, "monitor.db") });
   const response = await fetch(`${second.url}/monitors/t1`);
   expect(await response.json()).toMatchObject({ id: "t1", intervalSeconds: 0.1 });
   await second.close();
 });
 
-test("closing does not wait for a target that does not answer", async () => {
+test("close does not wait for a target that does not answer", async () => {
   status = 0;
   await call("PUT", "/monitors/t1", aMonitor());
   await expect.poll(() => probes.length).toBe(1);

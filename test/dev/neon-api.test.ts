@@ -1,4 +1,4 @@
-// The way to Neon's management API, against its stand-in over a real PostgreSQL.
+// Tests the adapter of Neon's management API against the stand-in over a real PostgreSQL.
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -15,7 +15,7 @@ import { type OwnerConnection, NeonApiFailure, connectNeonApi } from "../../src/
 
 const KEY = "napi_secret_of_the_test";
 const PLACE = { name: "shard-1", regionId: "aws-eu-central-1", pgVersion: 18 };
-/** Longer than the requests of one call take together. */
+/** Longer than all requests of one call take together. */
 const OPERATION_MS = 100;
 
 let folder: string;
@@ -34,7 +34,7 @@ afterAll(async () => {
 
 let serial = 0;
 
-/** A stand-in without projects, and the adapter that speaks to it. `restart` leaves off in the middle and goes on. */
+/** A stand-in without projects and its adapter. `restart` stops the stand-in during its work and starts it again. */
 async function aNeon(overrides: Partial<Parameters<typeof startNeonApi>[0]> = {}) {
   const stateFile = join(folder, `neon-${(serial += 1)}.json`);
   const start = () => {
@@ -52,7 +52,7 @@ async function aNeon(overrides: Partial<Parameters<typeof startNeonApi>[0]> = {}
       server = await start();
       neon.api = connectNeonApi({ apiKey: KEY, apiBase: server.url });
     },
-    /** A project with nothing left to do. */
+    /** Opens a project and waits until it has no operations left. */
     project: async (place = PLACE): Promise<string> => {
       const { projectId } = await neon.api.openProject(place);
       await eventually(() => neon.api.projectReady(projectId));
@@ -98,7 +98,7 @@ async function asSuperuser(text: string) {
   return await run({ host, database: "postgres", user: username, password }, text);
 }
 
-/** What is left in the cluster of a project's databases and roles. */
+/** The projects' databases and roles that still exist in the cluster. */
 async function leftOf(connection: OwnerConnection): Promise<number> {
   const rows = await asSuperuser(
     `SELECT datname FROM pg_database WHERE datname = '${connection.database}'
@@ -107,7 +107,7 @@ async function leftOf(connection: OwnerConnection): Promise<number> {
   return rows.length;
 }
 
-test("the owner of an opened project makes roles and tables in it, and nobody else gets in", async () => {
+test("the owner of a project creates roles and tables in it, and no other login can connect", async () => {
   await using neon = await aNeon();
   const opened = await neon.api.openProject(PLACE);
   expect(opened).toMatchObject({ ready: false, duplicates: [] });
@@ -140,10 +140,10 @@ test("the owner of an opened project makes roles and tables in it, and nobody el
   await expect(run({ ...other, database: owner.database }, "SELECT")).rejects.toMatchObject({ code: "42501" });
 });
 
-test("opening a project again finds it, on whatever page of the list it is", async () => {
+test("opening an existing project finds it on any page of the list", async () => {
   await using neon = await aNeon({ maxPerPage: 1 });
   const projectId = await neon.project();
-  // The search finds these too, and newer ones come first.
+  // The search also finds these projects, and Neon lists newer projects first.
   await neon.api.openProject({ ...PLACE, name: "shard-11" });
   await neon.api.openProject({ ...PLACE, name: "a-shard-1" });
   const posts = neon.posts();
@@ -154,7 +154,7 @@ test("opening a project again finds it, on whatever page of the list it is", asy
 });
 
 test.each(["lose-after", "error-after"] as const)(
-  "a project whose making was answered by %s is found",
+  "a retry finds the project whose creation was answered by %s",
   async (kind) => {
     await using neon = await aNeon();
     neon.server().setFaults([{ kind, method: "POST", times: 1 }]);
@@ -166,9 +166,9 @@ test.each(["lose-after", "error-after"] as const)(
   },
 );
 
-test("callers that race get one project, and are told of the other", async () => {
+test("concurrent callers get the same project, and the error names the duplicate", async () => {
   await using neon = await aNeon();
-  // Both have read the list before either has made its project.
+  // Both callers read the list before either has created its project.
   neon.server().setFaults([
     { kind: "slow", method: "GET", ms: 200, times: 2 },
     { kind: "slow", method: "POST", ms: 500, times: 2 },
@@ -181,7 +181,7 @@ test("callers that race get one project, and are told of the other", async () =>
   expect(later.duplicates).toHaveLength(1);
 });
 
-test("a list that Neon could not complete makes no second project", async () => {
+test("an incomplete list from Neon does not lead to a second project", async () => {
   await using neon = await aNeon();
   await neon.project();
   neon.server().setFaults([{ kind: "incomplete-list", path: "/projects", times: 1 }]);
@@ -193,7 +193,7 @@ test.each([
   ["error-before", "500"],
   ["rate-limit", "429"],
   ["locked", "423"],
-] as const)("a request answered by %s can be tried again", async (kind, status) => {
+] as const)("a request answered by %s can be retried", async (kind, status) => {
   await using neon = await aNeon();
   neon.server().setFaults([{ kind, method: "POST", times: 1 }]);
   const error = await failureOf(neon.api.openProject(PLACE));
@@ -202,7 +202,7 @@ test.each([
   expect((await neon.api.openProject(PLACE)).duplicates).toEqual([]);
 });
 
-test("a busy project is locked, a fast caller slowed, and a full account told so", async () => {
+test("the adapter reports a locked project, a rate limit and a full account as different errors", async () => {
   await using neon = await aNeon({ requestsPerMinute: 9, maxProjects: 1, operationMs: 60_000 });
   const { projectId } = await neon.api.openProject(PLACE);
   expect(await failureOf(neon.api.closeProject(projectId))).toMatchObject({
@@ -215,7 +215,7 @@ test("a busy project is locked, a fast caller slowed, and a full account told so
   expect(slowed).toMatchObject({ retryable: true, message: expect.stringContaining("429") });
 });
 
-test("an operation that failed is named, and its project can be removed and made anew", async () => {
+test("the error names a failed operation, and its project can be removed and created again", async () => {
   await using neon = await aNeon();
   neon.server().setFaults([{ kind: "fail-operation", action: "create_timeline", times: 1 }]);
   const { projectId } = await neon.api.openProject(PLACE);
@@ -230,7 +230,7 @@ test("an operation that failed is named, and its project can be removed and made
   expect(await neon.project()).not.toBe(projectId);
 });
 
-test("removing a project again is fine, and nothing of it is left", async () => {
+test("a second removal of a project succeeds, and nothing of the project is left", async () => {
   await using neon = await aNeon();
   const projectId = await neon.project();
   const owner = await neon.api.ownerConnection(projectId);
@@ -244,7 +244,7 @@ test("removing a project again is fine, and nothing of it is left", async () => 
   expect(await asSuperuser(`SELECT FROM pg_roles WHERE rolname LIKE '${owner.user}%'`)).toEqual([]);
 });
 
-test("a stand-in and a PostgreSQL that die in the middle lose nothing and leave nothing behind", async () => {
+test("a crash of the stand-in or of PostgreSQL loses no project and leaves no remains", async () => {
   const operationMs = 600;
   await using neon = await aNeon({ operationMs });
   const { projectId } = await neon.api.openProject(PLACE);
@@ -261,7 +261,7 @@ test("a stand-in and a PostgreSQL that die in the middle lose nothing and leave 
   await eventually(() => neon.api.projectReady(projectId));
   expect(await neon.api.ownerConnection(projectId)).toEqual(owner);
 
-  // With nothing left to do, it still takes what comes next.
+  // An idle stand-in still accepts new work.
   await neon.restart();
   const { branchId } = await neon.api.openBranch({ projectId, name: "later" });
   await eventually(() => neon.api.branchReady(projectId, branchId));
@@ -270,7 +270,7 @@ test("a stand-in and a PostgreSQL that die in the middle lose nothing and leave 
   await eventually(async () => (await leftOf(owner)) === 0);
 });
 
-test("a branch starts as its parent is, goes its own way, and leaves no role behind", async () => {
+test("a branch starts as a copy of its parent, changes independently, and its removal leaves no role", async () => {
   await using neon = await aNeon();
   const projectId = await neon.project();
   const parent = await neon.api.ownerConnection(projectId);
@@ -286,7 +286,7 @@ test("a branch starts as its parent is, goes its own way, and leaves no role beh
     ({ branchId } = await neon.api.openBranch(open));
     expect(await neon.api.openBranch(open)).toEqual({ branchId, ready: false });
     await sleep(2 * OPERATION_MS);
-    // PostgreSQL copies no database that somebody uses.
+    // PostgreSQL does not copy a database that has open connections.
     expect(await neon.api.branchReady(projectId, branchId)).toBe(false);
     expect(await neon.api.projectReady(projectId)).toBe(false);
   }
@@ -312,7 +312,7 @@ test("a branch starts as its parent is, goes its own way, and leaves no role beh
   expect(left).toEqual([{ rolname: shared }]);
 });
 
-test("a branch takes no more roles than Neon allows", async () => {
+test("a branch refuses more roles than Neon allows", async () => {
   await using neon = await aNeon({ maxRoles: 3 });
   const owner = await neon.api.ownerConnection(await neon.project());
   const addTenant = (name: string) =>
@@ -330,12 +330,12 @@ test("a branch takes no more roles than Neon allows", async () => {
   await expect(addTenant("d")).rejects.toMatchObject({ code: "54000" });
 });
 
-test("a key that Neon does not accept is told as such, and no error shows a secret", async () => {
+test("the error says that Neon refused the key, and no error shows a secret", async () => {
   await using neon = await aNeon();
   const projectId = await neon.project();
   const { password } = await neon.api.ownerConnection(projectId);
   const wrongKey = connectNeonApi({ apiKey: "napi_wrong", apiBase: neon.server().url });
-  // An answer with a password that is cut off in the middle.
+  // A truncated answer that contains a password.
   const cut = await listenOnLoopback(
     createServer((_request, response) => {
       response.writeHead(200, { "content-type": "application/json" }).end(`{"uri":"postgresql://o:${password}@h/d`);

@@ -1,5 +1,5 @@
-// The stand-in as Neon's pooled endpoint: sessions over WebSocket that share server connections by transaction, and
-// batches over HTTP on as few connections as a test asks for. PostgreSQL is real, the driver is Neon's own.
+// Tests the stand-in of Neon's pooled endpoint: WebSocket sessions share server connections by transaction, and HTTP
+// batches use the number of connections that a test sets. PostgreSQL and Neon's driver are real.
 import { Client as NeonClient, neonConfig } from "@neondatabase/serverless";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -75,7 +75,7 @@ async function pidOf(session: NeonClient): Promise<number> {
   return rows[0]?.pid ?? 0;
 }
 
-/** One batch over HTTP; resolves with the first row of its last statement. */
+/** Sends one batch over HTTP. Resolves with the first row of its last statement. */
 async function batch(proxy: NeonProxy, url: string, ...statements: string[]): Promise<Record<string, unknown>> {
   const headers = { "Neon-Connection-String": url, "Neon-Raw-Text-Output": "true" };
   const body = JSON.stringify({ queries: statements.map((text) => ({ query: text, params: [] })) });
@@ -98,7 +98,7 @@ function untilWaiting(event: "PgSleep" | "ClientWrite", count = 1): Promise<void
   return expect.poll(async () => (await admin.query(text, [event])).rows.length).toBe(count);
 }
 
-test("two clients share one server connection, and what one leaves behind with SET meets the other", async () => {
+test("two clients share one server connection, so one client's SET affects the other", async () => {
   const proxy = await aProxy();
   const [one, other] = [await aSession(proxy), await aSession(proxy)];
   expect(await pidOf(one)).toBe(await pidOf(other));
@@ -107,7 +107,7 @@ test("two clients share one server connection, and what one leaves behind with S
   expect(rows).toEqual([{ tenant: "t1", schema: "pg_catalog" }]);
 });
 
-test("a transaction keeps its server connection to itself until it ends, and who waits is served in order", async () => {
+test("a transaction keeps its server connection until it ends, and waiting clients are served in order", async () => {
   const proxy = await aProxy();
   const [one, ...others] = [await aSession(proxy), await aSession(proxy), await aSession(proxy), await aSession(proxy)];
   await one.query("BEGIN");
@@ -126,7 +126,7 @@ test("a transaction keeps its server connection to itself until it ends, and who
   expect(proxy.stats().peakConnections).toEqual({ http: 0, websocket: 1, together: 1 });
 });
 
-test("an error leaves a transaction to be rolled back, and ends an implicit one", async () => {
+test("an error requires an explicit transaction to roll back, and ends an implicit one", async () => {
   const proxy = await aProxy();
   const [one, other] = [await aSession(proxy), await aSession(proxy)];
   await one.query("BEGIN");
@@ -143,7 +143,7 @@ test("an error leaves a transaction to be rolled back, and ends an implicit one"
   expect((await admin.query("SELECT * FROM note")).rows).toEqual([]);
 });
 
-test("a client that leaves in the middle takes its server connection along, and its transaction is rolled back", async () => {
+test("a client that disconnects during a transaction closes its server connection, and the transaction is rolled back", async () => {
   const proxy = await aProxy();
   const next = await aSession(proxy);
   const pids = new Set([await pidOf(next)]);
@@ -160,7 +160,7 @@ test("a client that leaves in the middle takes its server connection along, and 
   expect(proxy.stats().peakConnections?.websocket, "the new one came after the old one").toBe(1);
 });
 
-test("who vanishes in a long statement holds nobody up for long, and who vanishes waiting is not served", async () => {
+test("a client that vanishes during a long statement delays others only briefly, and one that vanishes while it waits is skipped", async () => {
   const proxy = await aProxy();
   const [sleeper, waiter, next] = [await aSession(proxy), await aSession(proxy), await aSession(proxy)];
   void sleeper.query("SELECT pg_sleep(30)").catch(() => undefined);
@@ -174,7 +174,7 @@ test("who vanishes in a long statement holds nobody up for long, and who vanishe
   await endSleepers(); // as behind PgBouncer, the statement itself runs on
 });
 
-test.each([1, 3])("over %i connections, each of twenty clients sees its own transactions alone", async (size) => {
+test.each([1, 3])("each of twenty clients over %i connections sees only its own transactions", async (size) => {
   const proxy = await aProxy({ pooler: { maxPerTarget: size } });
   let seed = size;
   const random = (): number => (seed = (seed * 48_271) % 2_147_483_647) / 2_147_483_647;
@@ -205,7 +205,7 @@ test.each([1, 3])("over %i connections, each of twenty clients sees its own tran
   expect(proxy.stats().peakConnections?.websocket).toBe(size);
 });
 
-test("a wrong password, a wrong database, startup options and named statements are refused, and harm nobody", async () => {
+test("the pooler refuses a wrong password, a wrong database, startup options and named statements, and keeps serving others", async () => {
   const proxy = await aProxy();
   for (const [change, query, refusal] of [
     [(url: string) => url.replace(":login_0@", ":wrong@"), "SELECT 1", { code: "28P01" }],
@@ -213,7 +213,7 @@ test("a wrong password, a wrong database, startup options and named statements a
     [(url: string) => `${url}?options=-c%20search_path%3Dx`, "SELECT 1", { code: "08P01" }],
     [(url: string) => url, { name: "one", text: "SELECT 1" }, { code: "0A000" }],
   ] as const) {
-    // The second time there is a connection that the right password has opened.
+    // The second round meets a connection that the correct password has opened.
     for (let i = 0; i < 2; i++) {
       const refused = await aSession(proxy, change(urlOf(0)));
       await expect(refused.query(query)).rejects.toMatchObject(refusal);
@@ -223,7 +223,7 @@ test("a wrong password, a wrong database, startup options and named statements a
   }
 });
 
-test("results and parameters of megabytes pass whole", async () => {
+test("results and parameters of several megabytes arrive complete", async () => {
   const session = await aSession(await aProxy());
   const big = "0123456789abcdef".repeat(5 * 65_536);
   await session.query("BEGIN");
@@ -234,7 +234,7 @@ test("results and parameters of megabytes pass whole", async () => {
   expect(rows[50_000]).toEqual({ i: 50_000, text: "x".repeat(50) });
 });
 
-test("a client that does not read makes the server wait, and does not fill memory", async () => {
+test("a client that does not read makes the server wait, and the pooler does not buffer without limit", async () => {
   const slow = await aRawClient(await aProxy());
   slow.socket.pause();
   await slow.send(query("SELECT repeat('x', 1000000) FROM generate_series(1, 100)"));
@@ -247,7 +247,7 @@ test("a client that does not read makes the server wait, and does not fill memor
   expect(await slow.until("Z")).toMatch(/^TD{100}CZ$/);
 });
 
-test("bytes may come one by one or all at once; requests for TLS and to cancel are turned down", async () => {
+test("the pooler accepts bytes one by one or all at once, and refuses TLS and cancel requests", async () => {
   const proxy = await aProxy();
   const slow = await aRawClient(proxy, { byteByByte: true });
   await slow.send(extended("SELECT 1"), extended("SELECT 1 / 0"), sync, extended("SELECT 2"), sync);
@@ -283,7 +283,7 @@ test("bytes may come one by one or all at once; requests for TLS and to cancel a
   await fast.closed;
 });
 
-test("a client whose server connection dies is told and let go, and the next one is served", async () => {
+test("a client whose server connection dies gets an error and is disconnected, and the next client is served", async () => {
   const proxy = await aProxy();
   const [one, other] = [await aSession(proxy), await aSession(proxy)];
   await one.query("BEGIN");
@@ -297,7 +297,7 @@ test("a client whose server connection dies is told and let go, and the next one
   await expect.poll(async () => pidOf(await aSession(proxy))).not.toBe(pid);
 });
 
-test("over HTTP, sixty logins share six connections: all are served, in the order in which they came", async () => {
+test("sixty logins share six connections over HTTP and are served in order of arrival", async () => {
   const proxy = await aProxy({ maxTotal: 6 });
   const holding = Array.from({ length: 6 }, (_, i) => batch(proxy, urlOf(i), "SELECT pg_sleep(0.5)"));
   await untilWaiting("PgSleep", 6);
@@ -315,7 +315,7 @@ test("over HTTP, sixty logins share six connections: all are served, in the orde
   expect(proxy.stats().peakConnections).toEqual({ http: 6, websocket: 0, together: 6 });
 });
 
-test("HTTP and the pooler work side by side, and the peaks are of the time since the last reset", async () => {
+test("HTTP and the pooler work side by side, and the peaks count from the last reset", async () => {
   const proxy = await aProxy({ maxPerTarget: 1, pooler: { maxPerTarget: 1 } });
   const session = await aSession(proxy);
   await session.query("BEGIN");
@@ -333,7 +333,7 @@ test("HTTP and the pooler work side by side, and the peaks are of the time since
   expect(await (await fetch(`${proxy.url}/_proxy/stats`)).json()).toEqual(proxy.stats());
 });
 
-test("closing ends every connection to PostgreSQL, and whoever waits for one", async () => {
+test("close ends every connection to PostgreSQL and every wait for one", async () => {
   const proxy = await aProxy();
   const texts = ["SELECT pg_sleep(30)", "SELECT 1"];
   const ended = Promise.allSettled(texts.map(async (text) => (await aSession(proxy)).query(text)));
@@ -345,7 +345,7 @@ test("closing ends every connection to PostgreSQL, and whoever waits for one", a
   await expect.poll(async () => (await admin.query(text)).rows).toEqual([]);
 });
 
-// ---- a client that decides about its bytes itself
+// ---- a client that controls each byte it sends
 
 async function openSocket(proxy: NeonProxy): Promise<WebSocket> {
   const socket = new WebSocket(`ws://127.0.0.1:${proxy.port}/v2?address=127.0.0.1:${postgres.port}`);
@@ -353,7 +353,7 @@ async function openSocket(proxy: NeonProxy): Promise<WebSocket> {
   return socket;
 }
 
-/** Asks for TLS in vain, then logs in. `until` resolves with the types of the messages up to the one of that type. */
+/** Requests TLS, is refused, then logs in. `until` resolves with the types of all messages up to the given type. */
 async function aRawClient(proxy: NeonProxy, { byteByByte = false } = {}) {
   const socket = await openSocket(proxy);
   const closed = new Promise((resolve) => socket.on("close", resolve));

@@ -45,7 +45,7 @@ async function failureOf(promise: Promise<unknown>): Promise<NeonDbError> {
   return error;
 }
 
-test("values of every common type arrive as the driver's own types", async () => {
+test("the proxy returns values of every common type as the driver's own types", async () => {
   const sql = neon(postgres.superuserUrl);
   const bytes = Buffer.from([0, 1, 255]);
   const when = new Date("2026-11-21T10:00:00.123Z");
@@ -78,7 +78,7 @@ test("a full result carries command, row count and fields", async () => {
   expect(await sql.query("")).toMatchObject({ rows: [] });
 });
 
-test("a batch that fails midway leaves nothing behind, and the error has PostgreSQL's own fields", async () => {
+test("a batch that fails midway is rolled back, and the error has PostgreSQL's own fields", async () => {
   const sql = neon(postgres.superuserUrl);
   const error = await failureOf(
     sql.transaction([
@@ -100,7 +100,7 @@ test("a batch that fails midway leaves nothing behind, and the error has Postgre
   expect(await failureOf(sql`SELECT noo FROM note`.then())).toMatchObject({ code: "42703" });
 });
 
-test("a transaction-local setting reaches the other statements of its batch and no other batch", async () => {
+test("a transaction-local setting applies to the statements of its batch and to no other batch", async () => {
   const sql = neon(postgres.superuserUrl);
   const read = sql`SELECT current_setting('app.tenant', true) AS tenant, pg_backend_pid() AS pid`;
   const [, inside] = await sql.transaction([sql`SELECT set_config('app.tenant', 't1', true)`, read]);
@@ -110,7 +110,7 @@ test("a transaction-local setting reaches the other statements of its batch and 
   expect(after?.tenant || null).toBeNull();
 });
 
-test("batches at the same time never share a connection, and no batch sees another's setting", async () => {
+test("concurrent batches never share a connection, and no batch sees another's setting", async () => {
   const sql = neon(postgres.superuserUrl);
   const batch = (tenant: number) =>
     sql.transaction([
@@ -127,7 +127,7 @@ test("batches at the same time never share a connection, and no batch sees anoth
   expect(open).toBeLessThanOrEqual(17);
 });
 
-test("isolation level, read only and deferrable are those of the batch, and end with it", async () => {
+test("isolation level, read only and deferrable apply to one batch and end with it", async () => {
   const sql = neon(postgres.superuserUrl);
   const modes = sql`SELECT current_setting('transaction_isolation') AS isolation,
     current_setting('transaction_read_only') AS read_only, current_setting('transaction_deferrable') AS deferrable`;
@@ -143,7 +143,7 @@ test("isolation level, read only and deferrable are those of the batch, and end 
   expect(await sql`SELECT id FROM note`).toEqual([{ id: 1 }]);
 });
 
-test("a transaction that a statement leaves open is rolled back", async () => {
+test("the proxy rolls back a transaction that a statement leaves open", async () => {
   const sql = neon(postgres.superuserUrl);
   await sql.transaction([sql`BEGIN`, sql`INSERT INTO note VALUES (1, 'open')`]);
   expect(await sql`SELECT * FROM note`).toEqual([]);
@@ -152,7 +152,7 @@ test("a transaction that a statement leaves open is rolled back", async () => {
   ]);
 });
 
-test("COPY is refused and does no harm to what follows", async () => {
+test("the proxy refuses COPY and serves the next statement", async () => {
   const sql = neon(postgres.superuserUrl);
   await failureOf(sql.transaction([sql`COPY note FROM STDIN`, sql`SELECT 1`]));
   await sql`INSERT INTO note VALUES (1, 'x')`;
@@ -160,7 +160,7 @@ test("COPY is refused and does no harm to what follows", async () => {
   expect(await sql`SELECT 1 AS one`).toEqual([{ one: 1 }]);
 });
 
-test("a client that goes away has its statement cancelled", async () => {
+test("the proxy cancels the statement of a client that disconnects", async () => {
   const sql = neon(postgres.superuserUrl);
   const leaving = new AbortController();
   const left = failureOf(
@@ -177,7 +177,7 @@ test("a client that goes away has its statement cancelled", async () => {
   await expect.poll(running).toBe(0);
 });
 
-test("a wrong password, a wrong database and a foreign address are told apart", async () => {
+test("the proxy answers a wrong password, a wrong database and a foreign address with different errors", async () => {
   const wrong = new URL(postgres.superuserUrl);
   wrong.password = "wrong";
   expect(await failureOf(neon(wrong.href)`SELECT 1`.then())).toMatchObject({ code: "28P01" });
@@ -187,7 +187,7 @@ test("a wrong password, a wrong database and a foreign address are told apart", 
   expect(foreign.message).toContain("192.0.2.1");
 });
 
-test("malformed requests get a 4xx that says why", async () => {
+test("the proxy answers a malformed request with a 4xx and the reason", async () => {
   const post = (body: string, headers: Record<string, string> = {}) =>
     fetch(`${proxy.url}/sql`, {
       method: "POST",
@@ -213,7 +213,7 @@ test("malformed requests get a 4xx that says why", async () => {
   expect(await objects.json()).toMatchObject({ rows: [{ a: "5" }], rowAsArray: false });
 });
 
-test("batches and statements are counted per login and database, without passwords", async () => {
+test("the proxy counts batches and statements per login and database, without passwords", async () => {
   const sql = neon(postgres.superuserUrl);
   await sql`SELECT 1`;
   await sql.transaction([sql`SELECT 1`, sql`SELECT 2`]);
@@ -226,7 +226,7 @@ test("batches and statements are counted per login and database, without passwor
   expect(proxy.stats()).toMatchObject({ httpBatches: 0, connections: {} });
 });
 
-test("a rule refuses before the batch runs, loses the answer after it committed, or delays it", async () => {
+test("a fault rule refuses a batch before it runs, loses the answer after its commit, or delays it", async () => {
   const sql = neon(postgres.superuserUrl);
   const insert = (id: number) => sql`INSERT INTO note VALUES (${id}, 'x')`.then();
   const ids = async () => (await sql`SELECT id FROM note ORDER BY id`).map((row) => Number(row.id));
@@ -255,7 +255,7 @@ test("a rule refuses before the batch runs, loses the answer after it committed,
   expect(bad.status).toBe(400);
 });
 
-test("the same seed hits the same batches", async () => {
+test("fault rules with the same seed hit the same batches", async () => {
   const sql = neon(postgres.superuserUrl);
   const pattern = async () => {
     proxy.setFaults([{ kind: "refuse-before", probability: 0.5, seed: 42 }]);
@@ -274,7 +274,7 @@ test("the same seed hits the same batches", async () => {
   expect(new Set(first)).toEqual(new Set([true, false]));
 });
 
-test("sessions over WebSocket keep their state, and listen", async () => {
+test("a WebSocket session keeps its state and receives notifications", async () => {
   const client = new NeonClient(postgres.superuserUrl);
   await client.connect();
   await client.query("BEGIN");
@@ -287,13 +287,13 @@ test("sessions over WebSocket keep their state, and listen", async () => {
   expect(proxy.stats().websocketConnections).toBe(1);
 });
 
-test("a tunnel to another machine is refused", async () => {
+test("the proxy refuses a tunnel to another machine", async () => {
   const socket = new WebSocket(`ws://127.0.0.1:${proxy.port}/v2?address=192.0.2.1:5432`);
   const error = await new Promise<Error>((resolve) => socket.on("error", resolve));
   expect(error.message).toContain("400");
 });
 
-test("while PostgreSQL is down calls fail fast, and work again when it is back", async () => {
+test("calls fail fast while PostgreSQL is down and succeed when it is back", async () => {
   const sql = neon(postgres.superuserUrl);
   const session = new NeonClient(postgres.superuserUrl);
   await session.connect();
@@ -310,7 +310,7 @@ test("while PostgreSQL is down calls fail fast, and work again when it is back",
   const startMs = performance.now();
   const refused = await failureOf(sql`SELECT 1`.then());
   expect(refused.message).toContain("500");
-  // With a password the driver does not wait for the server before it calls itself connected, here as at Neon.
+  // With a password, the driver reports a connection before the server has answered. Neon behaves the same.
   const late = new NeonClient(postgres.superuserUrl);
   late.on("error", () => undefined);
   await expect(late.connect().then(() => late.query("SELECT 1"))).rejects.toBeDefined();
@@ -322,7 +322,7 @@ test("while PostgreSQL is down calls fail fast, and work again when it is back",
   expect(await sql`SELECT 1 AS one`).toEqual([{ one: 1 }]);
 }, 30_000);
 
-test("closing ends every connection to PostgreSQL", async () => {
+test("close ends every connection to PostgreSQL", async () => {
   const other = await startNeonProxy({ port: 0 });
   const body = JSON.stringify({ query: "SELECT pg_sleep(30), 'other proxy'" });
   const headers = { "Neon-Connection-String": postgres.superuserUrl, "Neon-Raw-Text-Output": "true" };

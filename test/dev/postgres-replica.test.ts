@@ -15,7 +15,7 @@ let replica: RunningReplica | undefined;
 
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "tollgate-replica-test-"));
-  // The run may be root's, and the server another user's.
+  // If root runs the test, the server runs as another user, who must be able to enter the folder.
   await chmod(folder, 0o755);
   primary = await startPostgres({ dataDir: join(folder, "primary"), port: 0 });
 });
@@ -46,12 +46,12 @@ async function settingOf(server: { superuserUrl: string }, name: string): Promis
 
 const slots = () => query(primary.superuserUrl, "SELECT active, wal_status FROM pg_replication_slots");
 
-/** Tells one copy from the next: a kept one is the same folder, one made anew is another of the same name. */
+/** Identifies a replica: a kept replica has the same folder, and a new one has another folder of the same name. */
 async function copyOf(server: RunningReplica): Promise<number> {
   return (await stat(await settingOf(server, "data_directory"))).ino;
 }
 
-/** A launcher that is killed while it copies the primary. */
+/** Starts a launcher and kills it while it copies the primary. */
 async function killWhileCopying(dataDir: string): Promise<void> {
   const script = `
     const { startReplica } = await import(${JSON.stringify(resolve(import.meta.dirname, "../../dev/postgres/replica.ts"))});
@@ -65,7 +65,7 @@ async function killWhileCopying(dataDir: string): Promise<void> {
   expect(await readdir(dataDir)).toEqual([expect.stringMatching(/^cluster\.new-/)]);
 }
 
-test("a copy made under load, where a killed launcher left half of one, reads as the primary does and takes no writes", async () => {
+test("a replica made under load, after a launcher was killed halfway, has the primary's rows and refuses writes", async () => {
   await query(
     primary.superuserUrl,
     `CREATE ROLE reader LOGIN PASSWORD 'reader';
@@ -78,7 +78,7 @@ test("a copy made under load, where a killed launcher left half of one, reads as
   );
   await killWhileCopying(join(folder, "replica"));
 
-  // Tables grow, are cut off and go while they are copied.
+  // Tables grow, are truncated and are dropped while the launcher copies them.
   const copying = new AbortController();
   const load = connected(primary.superuserUrl, async (client) => {
     for (let round = 0; !copying.signal.aborted; round++) {
@@ -104,7 +104,7 @@ test("a copy made under load, where a killed launcher left half of one, reads as
   expect(await query(readerUrl, "SELECT shout(line) FROM note")).toEqual([{ shout: "HELLO" }]);
 }, 60_000);
 
-test("the same copy goes on after restarts and kills of either side, and once removed leaves nothing on the primary", async () => {
+test("a replica resumes after restarts and kills of either side, and its removal leaves nothing on the primary", async () => {
   await query(primary.superuserUrl, "CREATE TABLE step (name text)");
   const first = await start();
   const copy = await copyOf(first);
@@ -142,10 +142,10 @@ test("the same copy goes on after restarts and kills of either side, and once re
   }
 });
 
-test("a copy that cannot follow its primary any more is made anew", async () => {
+test("the launcher makes a new replica when the old one can no longer follow its primary", async () => {
   const away = await start();
   await away.stop();
-  // Each switch fills up a segment of 16 MB; the primary keeps 256 MB for a replica that is away.
+  // Each switch fills a segment of 16 MB. The primary keeps 256 MB for a replica that is down.
   await connected(primary.superuserUrl, async (client) => {
     for (let segment = 0; segment < 20; segment++) {
       await client.query("SELECT pg_logical_emit_message(false, 'fill', '')");
@@ -174,7 +174,7 @@ test("a copy that cannot follow its primary any more is made anew", async () => 
   expect(await slots()).toEqual([{ active: true, wal_status: "reserved" }]);
 }, 60_000);
 
-test("a folder that holds a primary, running or not, is refused and left as it is", async () => {
+test("the launcher refuses a folder that holds a primary, running or not, and leaves it unchanged", async () => {
   const dataDir = join(folder, "primary");
   await expect(startReplica({ primary, dataDir, port: 0 })).rejects.toThrow(`Process ${process.pid}`);
   const stopped = join(folder, "stopped");

@@ -33,7 +33,7 @@ const cleanups: (() => Promise<unknown>)[] = [];
 
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), "tollgate-postgres-test-"));
-  // The run may be root's, and the server another user's.
+  // If root runs the test, the server runs as another user, who must be able to enter the folder.
   await chmod(folder, 0o755);
 });
 
@@ -61,7 +61,7 @@ async function query(url: string, text: string): Promise<Record<string, unknown>
   }
 }
 
-/** A launcher in a process group of its own, as a shell would start it, that says where its server is. */
+/** Starts a launcher in its own process group, as a shell does. The launcher prints where its server is. */
 async function launch(
   dataDir: string,
   options: { from?: string; user?: number; temp?: string } = {},
@@ -84,7 +84,7 @@ async function launch(
   if (pid === undefined) throw new Error("no launcher");
   const ended = once(launcher, "exit");
   cleanups.push(async () => {
-    // Killed by its number alone, so only while it is still ours.
+    // The number may be reused, so kill it only while the process is still this test's.
     if (launcher.exitCode === null && launcher.signalCode === null) process.kill(-pid, "SIGTERM");
     await ended;
   });
@@ -105,7 +105,7 @@ async function processesOn(cluster: string): Promise<string[]> {
   return found;
 }
 
-test("a folder, even with half an initdb in it, becomes a durable PostgreSQL 18 that keeps its rows, and can be removed", async () => {
+test("the launcher turns a folder, even after half an initdb, into a durable PostgreSQL 18 that keeps its rows and can be removed", async () => {
   const dataDir = join(folder, "data");
   await mkdir(join(dataDir, "cluster.new-x", "data"), { recursive: true });
   await writeFile(join(dataDir, "cluster.new-x", "data", "PG_VERSION"), "18\n");
@@ -146,7 +146,7 @@ test("a folder, even with half an initdb in it, becomes a durable PostgreSQL 18 
   expect(existsSync(dataDir)).toBe(false);
 });
 
-test("two run side by side, and a port that is taken is an error that names it, not a wait", async () => {
+test("two servers run side by side, and a taken port fails at once with an error that names it", async () => {
   const [one, two] = await Promise.all([start(join(folder, "one")), start(join(folder, "two"))]);
   await query(one.superuserUrl, "CREATE TABLE only_here ()");
   await expect(query(two.superuserUrl, "TABLE only_here")).rejects.toMatchObject({ code: "42P01" });
@@ -161,7 +161,7 @@ test("two run side by side, and a port that is taken is an error that names it, 
   }
 });
 
-test("a server of a live launcher is left alone; once that was killed, the next start ends it", async () => {
+test("a start leaves the server of a live launcher alone, and ends the server of a killed launcher", async () => {
   const dataDir = join(folder, "data");
   const launcher = await launch(dataDir);
   await expect(startPostgres({ dataDir, port: 0 })).rejects.toThrow(`Process ${launcher.pid}`);
@@ -171,7 +171,7 @@ test("a server of a live launcher is left alone; once that was killed, the next 
   const next = await start(dataDir);
   await expect(query(launcher.superuserUrl, "SELECT 1")).rejects.toMatchObject({ code: "ECONNREFUSED" });
 
-  // The number of a killed server may by now be another process's, which is then neither harmed nor waited for.
+  // Another process may have the killed server's number by now. The launcher must not kill it or wait for it.
   process.kill(next.pid, "SIGKILL");
   await next.exited;
   const bystander = spawn("sleep", ["60"], isRoot ? { uid: NOBODY, gid: NOBODY } : {});
@@ -183,7 +183,7 @@ test("a server of a live launcher is left alone; once that was killed, the next 
   expect([bystander.exitCode, bystander.signalCode]).toEqual([null, null]);
 });
 
-test("after the process group is killed in the middle of work, the next start has every committed row", async () => {
+test("the next start has every committed row after the process group is killed during work", async () => {
   const dataDir = join(folder, "data");
   for (let round = 0; round < 3; round++) {
     const launcher = await launch(dataDir);
@@ -191,7 +191,7 @@ test("after the process group is killed in the middle of work, the next start ha
     const busy = new Client({ connectionString: launcher.superuserUrl });
     busy.on("error", () => undefined);
     await busy.connect();
-    // Never looks up from its work, so it outlives its postmaster until it is ended.
+    // This loop never checks for signals, so it outlives its postmaster until something kills it.
     const work = busy.query("SELECT count(*) FROM generate_series(1, 20000000000)").catch(() => undefined);
     await query(launcher.superuserUrl, "INSERT INTO entry DEFAULT VALUES");
     process.kill(-launcher.pid, "SIGKILL");
@@ -207,7 +207,7 @@ test("after the process group is killed in the middle of work, the next start ha
   cleanups.push(() => removePostgresData(dataDir));
 }, 60_000);
 
-test("a checkout and data in a private folder, installed without scripts, work too", async () => {
+test("the launcher works from a checkout in a private folder that was installed without scripts", async () => {
   const closed = join(folder, "home");
   const temp = join(folder, "temp");
   await mkdir(closed, { mode: 0o700 });
@@ -222,7 +222,7 @@ test("a checkout and data in a private folder, installed without scripts, work t
   expect(binaries).toMatch(/^tollgate-postgres-18/);
   expect(data).toHaveLength(isRoot ? 1 : 0);
 
-  // A cleaner of the temporary folder took one file.
+  // Simulates a cleaner of the temporary folder that removed one file.
   const lost = join(temp, String(binaries), "share", "postgresql", "timezonesets", "Default");
   await rm(lost);
   const again = await launch(dataDir, { from: closed, temp });
@@ -231,7 +231,7 @@ test("a checkout and data in a private folder, installed without scripts, work t
   process.kill(-again.pid, "SIGTERM");
   await again.ended;
 
-  // Without its note in the data folder, what lies in the temporary folder is not taken for this folder's data.
+  // Without the note in the data folder, the launcher must not use files of the temporary folder as this folder's data.
   await rm(dataDir, { recursive: true });
   const fresh = await launch(dataDir, { from: closed, temp });
   await expect(query(fresh.superuserUrl, "TABLE kept")).rejects.toMatchObject({ code: "42P01" });
@@ -241,20 +241,23 @@ test("a checkout and data in a private folder, installed without scripts, work t
   expect(await readdir(temp)).toEqual([binaries]);
 }, 60_000);
 
-test.runIf(isRoot)("whoever is not root runs the server as themselves, and root then goes on with it", async () => {
-  const dataDir = join(folder, "data");
-  await mkdir(dataDir);
-  await chown(dataDir, NOBODY, NOBODY);
-  const launcher = await launch(dataDir, { user: NOBODY });
-  await query(launcher.superuserUrl, "CREATE TABLE kept ()");
-  expect((await stat(join(dataDir, "cluster"))).uid).toBe(NOBODY);
-  process.kill(-launcher.pid, "SIGTERM");
-  await launcher.ended;
-  const postgres = await start(dataDir);
-  expect(await query(postgres.superuserUrl, "TABLE kept")).toEqual([]);
-});
+test.runIf(isRoot)(
+  "an ordinary user runs the server as that user, and root can then continue with the same data",
+  async () => {
+    const dataDir = join(folder, "data");
+    await mkdir(dataDir);
+    await chown(dataDir, NOBODY, NOBODY);
+    const launcher = await launch(dataDir, { user: NOBODY });
+    await query(launcher.superuserUrl, "CREATE TABLE kept ()");
+    expect((await stat(join(dataDir, "cluster"))).uid).toBe(NOBODY);
+    process.kill(-launcher.pid, "SIGTERM");
+    await launcher.ended;
+    const postgres = await start(dataDir);
+    expect(await query(postgres.superuserUrl, "TABLE kept")).toEqual([]);
+  },
+);
 
-/** What a clone and `npm ci --ignore-scripts` put down, as far as this program needs it. */
+/** The files of a clone after `npm ci --ignore-scripts` that this program needs. */
 async function copyCheckout(to: string): Promise<void> {
   const modules = join(checkout, "node_modules");
   await cp(join(checkout, "dev/postgres"), join(to, "dev/postgres"), { recursive: true });

@@ -1,5 +1,5 @@
-// Sessions against a real PostgreSQL, through the stand-in of Neon's proxy: messages, results and the error of every kind of
-// end. Compared with HTTP wherever the two must agree.
+// Runs sessions against a real PostgreSQL, through the stand-in of Neon's proxy: messages, results, and the error of every
+// way in which a session ends. Results are compared with HTTP wherever the two must agree.
 import { neonConfig } from "@neondatabase/serverless";
 import * as fc from "fast-check";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -19,7 +19,7 @@ let folder: string;
 let postgres: RunningPostgres;
 let proxy: NeonProxy;
 let http: NeonConnection;
-/** Everything that the driver sends and receives on its sockets, in order. */
+/** Records what the driver sends and receives on its sockets, in order. */
 let traffic: ("sent" | "heard")[] = [];
 
 class WatchedSocket extends WebSocket {
@@ -85,8 +85,8 @@ async function stateOf(pid: unknown): Promise<unknown> {
 }
 
 /**
- * A piece of network between a session and the proxy, or one that takes connections and never answers. `cut` breaks
- * every connection; after `mute` nothing passes any more, and nobody is told.
+ * A TCP relay between a session and the proxy, or one that accepts connections and never answers. `cut` breaks
+ * every connection. `mute` drops all further bytes without closing a connection.
  */
 async function relay(kind: "open" | "silent") {
   const sockets = new Set<Socket>();
@@ -138,7 +138,7 @@ test("a batch of five statements is one message and one round trip, in one trans
   expect(await session.batch([{ text: "" }, { text: "SELECT 1 AS one" }])).toEqual([[], [{ one: 1 }]]);
 });
 
-test("values of every common type arrive as they do over HTTP", async () => {
+test("a session returns the same values of every common type as HTTP", async () => {
   await using session = await open();
   const statement = {
     text: `SELECT 1::int2 AS small, 9007199254740993::int8 AS big, 1.5::float8 AS real, 'NaN'::float4 AS nan, 12.30::numeric AS price,
@@ -207,7 +207,7 @@ test("parameters have the same meaning as over HTTP", async () => {
   expect(await session.batch([{ text: "SELECT 1 AS one" }])).toEqual([[{ one: 1 }]]);
 });
 
-test("a refused statement leaves nothing of its batch, with the same error as over HTTP", async () => {
+test("a refused statement rolls back its batch and gives the same error as over HTTP", async () => {
   await using session = await open();
   for (const bad of [
     insert(1),
@@ -250,7 +250,7 @@ test("an interactive transaction reports when it is open and when it has failed"
   expect(await ids()).toEqual([1, 2, 3]);
 });
 
-test("a session that the server ends while it is idle is replaced, and no caller notices", async () => {
+test("the pool replaces a session that the server ended while it was idle, and no call fails", async () => {
   let opened = 0;
   const pool = createSessionPool({
     open: async () => {
@@ -318,7 +318,7 @@ test("a broken or silent network ends the session", async () => {
   expect(silent.usable).toBe(false);
 });
 
-test("an abort ends the wait and the session at once", async () => {
+test("an abort ends the caller's wait and the session at once", async () => {
   await using session = await open();
   const calling = new AbortController();
   const pid = await pidOf(session);
@@ -340,7 +340,7 @@ test("an abort ends the wait and the session at once", async () => {
   expect(await other.batch([{ text: "SELECT 1 AS one" }])).toEqual([[{ one: 1 }]]);
 });
 
-test("closing a session ends its running batch and the server's process", async () => {
+test("close ends a session's running batch and its server process", async () => {
   const session = await open();
   const pid = await pidOf(session);
   await session.close();
@@ -365,7 +365,7 @@ test("COPY and an answer over the size limit end the session", async () => {
   expect(await ids()).toEqual([]);
 });
 
-test("connecting succeeds soon or fails with a clear error, and leaves nothing open", async () => {
+test("a connect succeeds within its time limit or fails with a clear error, and leaves nothing open", async () => {
   await using nowhere = await relay("silent");
   const startedAtMs = performance.now();
   const refused = await failureOf(open({ ...nowhere, connectWithinMs: 200 }));
