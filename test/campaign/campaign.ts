@@ -1,4 +1,5 @@
-// `npm run campaign`: faults between a call and its money, over many seeds or over deliberately wrong copies of the program.
+// `npm run campaign`: injects faults between a call and its payment, over many seeds or over deliberately wrong copies of
+// the program (mutants).
 import { spawn } from "node:child_process";
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -10,9 +11,9 @@ import type { PointCounts } from "./points.ts";
 import { tableOf } from "./tally.ts";
 
 const root = resolve(import.meta.dirname, "../..");
-/** Stripe's clock only goes ahead, by some days a seed: a lane's fifty seeds stay within a year. */
+/** Stripe's clock only moves forward, by some days a seed. Fifty seeds a lane stay within a year. */
 const SEEDS_PER_START = 200;
-/** A mutant that these do not find is not found. */
+/** Seeds that run against each mutant. A mutant that passes all of them counts as not found. */
 const SEEDS_PER_MUTANT = 30;
 
 const command = "npm run campaign";
@@ -82,7 +83,7 @@ async function runMutants(only: string | undefined): Promise<void> {
   }
 }
 
-/** A copy of the program with the change. */
+/** Copies the program and applies the mutant's change. */
 function mutate({ name, changes }: Mutant): string {
   const copy = mkdtempSync(join(scratch, "mutant-"));
   cpSync(root, copy, {

@@ -1,14 +1,14 @@
-// What must be true of a run when nothing is broken any more, told in the words of what is wrong. Read from outside the
-// program: the databases as their owner, what Stripe has counted, and what the clients were told.
+// Checks the invariants of a run after all faults have ended, and describes each violation. The checks read from outside
+// the program: the databases as their owner, Stripe's counts, and the clients' receipts.
 import { type TestTenant, asSuperuser, rowsOf, simulator, system } from "../support/flow.ts";
 
-/** What a client saw of its calls. */
+/** A client's record of its calls. */
 export interface Seen {
-  /** Receipts of calls that succeeded: id and units. */
+  /** Receipts of the calls that succeeded: id and units. */
   receipts: Map<string, number>;
-  /** Calls whose outcome the client was not told: each may have been charged, once. */
+  /** Number of calls whose outcome the client does not know. Each may have been charged once. */
   unknown: number;
-  /** The most units that those may have cost. */
+  /** Upper bound of the units that those calls cost. */
   unknownUnits: number;
 }
 
@@ -24,7 +24,7 @@ type Report = {
   calls: number;
   slotSeconds: number;
   customerId: string;
-  /** It never came to Stripe: a carry-forward took its place. */
+  /** The report never reached Stripe. A carry-forward replaced it. */
   carried: boolean;
 };
 type Carry = { id: string; units: number; reportId: string | null };
@@ -35,7 +35,7 @@ interface MeterEvent {
   timestamp: number;
 }
 
-/** Everything that is wrong, or nothing. */
+/** Returns a description of each violation. Empty if all invariants hold. */
 export async function findViolations(run: {
   tenants: readonly TestTenant[];
   seen: ReadonlyMap<string, Seen>;
@@ -79,7 +79,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
   const wrong: string[] = [];
   const check = (holds: boolean, violation: string): void => void (holds || wrong.push(`${tenantId}: ${violation}`));
 
-  // What the clients saw is in the ledger, once, at its price; beyond it only calls whose outcome they were not told.
+  // The ledger has each receipt once, at its price. Additional rows can only be calls with an unknown outcome.
   const rows = new Map(ledger.map((row) => [row.callId, row]));
   for (const [id, units] of seen.receipts) {
     check(
@@ -91,7 +91,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
   check(beyond.length <= seen.unknown, `${beyond.length} calls nobody has a receipt for; ${seen.unknown} were unknown`);
   check(sum(beyond) <= seen.unknownUnits, `${sum(beyond)} units beyond what clients saw succeed`);
 
-  // Object = ledger = reports = Stripe, and each call in one report.
+  // The object, the ledger, the reports and Stripe have the same units, and each call is in one report.
   check(charged === sum(ledger), `its object charged ${charged} units, the ledger has ${sum(ledger)}`);
   const sent = reports.filter(({ carried }) => !carried);
   check(
@@ -107,7 +107,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
     const own = members.get(id) ?? [];
     check(sum(own) === units && own.length === calls, `report ${id} says ${units}, its calls ${sum(own)}`);
   }
-  // Stripe, minute by minute.
+  // Compare Stripe minute by minute.
   const customerId = reports[0]?.customerId;
   const counted = events.filter(({ customer }) => customer === customerId);
   const minutes = Map.groupBy(counted, ({ timestamp }) => timestamp);
@@ -121,7 +121,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
   return wrong;
 }
 
-/** The tenant's row says what Stripe's subscription says now, whatever events came in which order. */
+/** The tenant's row matches Stripe's current subscription, whatever the order of the events. */
 async function ofSubscription(tenantId: string): Promise<string[]> {
   const [row] = await superuserSql<{ state: string; plan: string; cancels: boolean; subscription: string | null }>(
     `SELECT state, plan, cancel_at IS NOT NULL AS cancels, stripe_subscription_id AS subscription FROM tenants WHERE id = $1`,
@@ -143,7 +143,7 @@ interface Subscription {
   items: { data: { price: { lookup_key: string } }[] };
 }
 
-/** Read from Stripe's own API. */
+/** Reads from Stripe's API, not from the program's tables. */
 export async function fromStripe<Read>(path: string): Promise<Read> {
   const response = await fetch(`${system.stripeUrl}/v1${path}`, {
     headers: { authorization: `Bearer ${system.stripeSecretKey}` },
@@ -163,13 +163,13 @@ function sum(rows: readonly { units: number }[]): number {
   return rows.reduce((total, { units }) => total + units, 0);
 }
 
-/** What a tenant's object has charged, whether it still keeps the rows or has folded them. */
+/** All charges of a tenant's object, from the rows it keeps and the rows it has folded. */
 export async function chargedUnits(tenantId: string): Promise<number> {
   const answer = await fetch(`${system.publicUrl}/campaign/charged?tenant=${tenantId}`);
   return ((await answer.json()) as { units: number }).units;
 }
 
-/** Rows of the control database, read as nobody of the product's could. */
+/** Rows of the control database, read as its owner. No login of the product can read all of them. */
 export function superuserSql<Row extends Record<string, unknown>>(
   text: string,
   params: readonly unknown[],

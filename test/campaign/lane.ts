@@ -1,5 +1,5 @@
-// One of the campaign's lanes, which have a file and so a system each: every fourth seed, a test each. `CAMPAIGN_FROM` and
-// `CAMPAIGN_SEEDS` choose the seeds; `npm test` runs fifty, `npm run campaign` a thousand.
+// One lane of the campaign. Each lane has its own file, so its own system, and runs every fourth seed as one test.
+// `CAMPAIGN_FROM` and `CAMPAIGN_SEEDS` choose the seeds. `npm test` runs fifty, `npm run campaign` a thousand.
 import { inject, test } from "vitest";
 import { runSeed } from "./seed.ts";
 import { handIn } from "./tally.ts";
@@ -7,13 +7,13 @@ import { handIn } from "./tally.ts";
 const FROM = Number(process.env["CAMPAIGN_FROM"] ?? 1);
 const SEEDS = Number(process.env["CAMPAIGN_SEEDS"] ?? 4);
 
-/** A seed waits for half of its time: more lanes than two cores have. */
+/** Number of lanes. A seed spends half of its time waiting, so there are more lanes than cores. */
 const LANES = 4;
 
 export function campaign(lane: number): void {
   const seeds = Array.from({ length: SEEDS }, (_, index) => FROM + index).filter((seed) => seed % LANES === lane);
   if (seeds.length === 0) test.skip("no seed is of this lane");
-  test.each(seeds)("to the unit, whatever breaks: seed %i", async (seed) => {
+  test.each(seeds)("every unit is charged and billed once under the faults of seed %i", async (seed) => {
     handIn(inject("campaignCounts"), seed, await runSeed(seed));
   });
 }

@@ -1,5 +1,5 @@
-// Ways to get it wrong that look right: what the usual program does. Each is a change of the source; a campaign that does
-// not notice one of them proves nothing. A text that is not found any more is an error, so that none goes stale.
+// Plausible mistakes, each as a change of one source text. A campaign that does not detect every mutant is too weak.
+// A source text that no longer exists is an error, so that no mutant goes stale.
 
 export interface Mutant {
   name: string;

@@ -1,25 +1,25 @@
-// The moments at which a run of the campaign ends a process, by the numbers under which they are known: each stands for
-// one place between two durable steps on the way from a call to money. Which occurrence is hit follows from the seed.
+// The numbered crash points of the campaign. Each lies between two durable steps on the way from a call to its payment.
+// The seed decides which occurrence of a point crashes.
 
 /**
- * Where a crash point is met: at an outgoing request, before it is sent or after its answer has come. `refused`: no crash,
- * but the request is answered with 503 without having been sent.
+ * The place of a crash point: an outgoing request, before it is sent or after its answer has arrived. `refused` does not
+ * crash: the request is not sent and is answered with 503.
  */
 export interface RequestPoint {
   point: number;
   title: string;
   when: "before" | "after" | "refused";
-  /** Of a request to the control database or a tenant's rows: a text of the statement. Of one to Stripe: method and path. */
+  /** A part of the statement for a request to a database; method and path for a request to Stripe. */
   sql?: string;
   stripe?: string;
-  /** Only in a tenant's object, or only outside; absent: wherever. */
+  /** Limits the point to a tenant's object or to code outside of it. Absent: both. */
   where?: "object" | "worker";
 }
 
 export const requestPoints: readonly RequestPoint[] = [
   { point: 1, title: "held, the tool not run", when: "before", sql: "FROM products", where: "object" },
   { point: 2, title: "the tool run, nothing charged", when: "after", sql: "FROM products", where: "object" },
-  // By the queue's consumer, and by the object itself when a plan changes, which does not wait for the queue.
+  // The queue's consumer sends this. So does the object during a plan change, which does not wait for the queue.
   { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger" },
   { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger" },
   { point: 23, title: "the ledger refuses for now", when: "refused", sql: "INSERT INTO ledger", where: "worker" },
@@ -58,7 +58,7 @@ export const requestPoints: readonly RequestPoint[] = [
   },
 ];
 
-/** The others, by what meets them. */
+/** The crash points that are not outgoing requests. The comment names what causes each. */
 export const otherPoints: Readonly<Record<number, string>> = {
   3: "charged, the reply lost", // the object ends between its commit and the answer
   4: "an outbox row not sent", // the object ends before its alarm does anything
@@ -71,16 +71,16 @@ export const otherPoints: Readonly<Record<number, string>> = {
   22: "the object ends in the middle of its alarm",
 };
 
-/** What a run asks of the campaign's Worker: chances by point, and the seed that draws them. */
+/** A run's settings for the campaign's Worker: the probability of each point, and the seed of the random numbers. */
 export interface Plan {
   seed: number;
   chances: Readonly<Record<number, number>>;
-  /** Of queue messages. */
+  /** Faults of queue messages. */
   lostMessages: number;
   doubledMessages: number;
 }
 
 export const noCrashes: Plan = { seed: 0, chances: {}, lostMessages: 0, doubledMessages: 0 };
 
-/** How often each point was met and how often it was fatal. */
+/** How often each point was reached and how often it crashed. */
 export type PointCounts = Record<string, { met: number; hit: number }>;

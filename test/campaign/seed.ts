@@ -1,6 +1,6 @@
-// One run of the campaign: customers sign up and call while processes end, messages are lost and Stripe fails; then
-// everything that was broken works again, and what is left must be right to the unit. What is done, and where it
-// breaks, follows from the seed; what happens in between is the real program's own business.
+// One run of the campaign. Customers sign up and call while processes crash, messages are lost and Stripe fails. Then all
+// faults end, and every unit must be accounted for. The seed decides the actions and the faults. The program under test
+// is the real one.
 import { setTimeout as sleep } from "node:timers/promises";
 import { postJson } from "../../dev/demo.ts";
 import { seededRandom } from "../../dev/seeded-random.ts";
@@ -24,14 +24,14 @@ const SWEEP = "* * * * *";
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 
-/** What the seeds do differently: little goes wrong, much does, or Stripe is away for longer than it remembers. */
+/** The kinds of seeds: few faults, many faults, or a Stripe outage longer than Stripe remembers idempotency keys. */
 const shapes = ["light", "heavy", "outage"] as const;
 type Shape = (typeof shapes)[number];
 
-/** No limit of a plan is in the way: what is counted here is money. */
+/** High enough that no plan limit refuses a call. The campaign checks money, not limits. */
 const unlimited = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 128 };
 
-/** Runs one seed. Throws what is not right, with the seed. Returns how often each crash point was met and hit in it. */
+/** Runs one seed. Returns how often each crash point was reached and hit. Throws the violations with the seed. */
 export async function runSeed(seed: number): Promise<PointCounts> {
   const random = seededRandom(seed);
   const shape = shapes[seed % shapes.length] ?? "light";
@@ -81,15 +81,15 @@ interface Run {
   shape: Shape;
   random: () => number;
   clock: VirtualClock;
-  /** How often two reporters ran at once. */
+  /** Number of times that two reporters ran concurrently. */
   reporters: number;
 }
 
-// ---- what goes wrong
+// ---- faults
 
 function planOf(seed: number, shape: Shape): Plan {
   const chance = shape === "light" ? 0.08 : 0.25;
-  const rare = chance / 4; // met at every call: any more of them, and no call would come through
+  const rare = chance / 4; // reached at every call, so a higher chance would let no call succeed
   return {
     seed,
     chances: {
@@ -128,9 +128,9 @@ function webhookFaults(seed: number, shape: Shape): unknown {
   };
 }
 
-// ---- what is done
+// ---- actions
 
-/** A customer who orders and pays; the sweep is there for what the webhooks do not bring. */
+/** Signs up a customer who orders and pays. The sweep fetches events whose webhooks are lost. */
 async function signUpThrough({ seed }: Run): Promise<TestTenant> {
   const order = (await postJson(system.publicUrl + "/api/checkout", { plan: "pro", name: `Customer ${seed}` })) as {
     tenantId: string;
@@ -159,7 +159,7 @@ async function signUpThrough({ seed }: Run): Promise<TestTenant> {
   return { id: order.tenantId, apiKey: key.apiKey };
 }
 
-/** The sweep goes by silence on the databases' own clock: what has been silent for a moment here has been so for long. */
+/** Backdates heartbeats, because the sweep measures silence on the database's real clock, not on the virtual one. */
 async function beSilentForLong(tenantIds: readonly string[]): Promise<void> {
   for (const text of [
     `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE tenant_id = ANY ($1) AND applied_at IS NULL`,
@@ -179,10 +179,10 @@ const mix = [
 ];
 const CALLS_AT_ONCE = 6;
 
-/** Through another plan and back: what was used under each is confirmed before the next is in force. */
+/** Changes to another plan and back. Stripe confirms the usage under each plan before the next one is in force. */
 const planOfRound = ["starter", "pro"] as const;
 
-/** The customer cancels and thinks better of it, a few times: whichever event comes last, what Stripe has now counts. */
+/** Cancels and resumes the subscription a few times. Stripe's current state decides, whichever event arrives last. */
 async function changeMind(tenantId: string, random: () => number): Promise<void> {
   const subscription = await subscriptionOf(tenantId);
   for (let left = Math.floor(random() * 3); left > 0; left -= 1) {
@@ -217,12 +217,12 @@ async function callAtOnce(
   await Promise.all(Array.from({ length: CALLS_AT_ONCE }, work));
 }
 
-/** Time passes while the reporter runs, sometimes twice at once, and is killed; and while calls go on. */
+/** Moves the clock while calls continue and the reporter runs, is killed, or runs twice concurrently. */
 async function reportInTrouble(run: Run, tenants: readonly TestTenant[], callMore: () => Promise<void>): Promise<void> {
   const { random, clock, shape } = run;
   for (let n = 0; n < 3; n += 1) {
     for (const { id } of tenants) if (random() < 0.7) await sendNow(id);
-    // Often too early for the newest usage: some is old enough to seal, some is not.
+    // Often too early for the newest usage, so that some usage is old enough to freeze and some is not.
     await clock.ahead(random() < 0.5 ? MINUTE_MS + 1_000 : MINUTE_MS / 2 + 1_000);
     const report = (): Promise<void> => fireCron(REPORT, clock.nowMs()).catch(() => undefined);
     const twice = random() < 0.4;
@@ -232,7 +232,7 @@ async function reportInTrouble(run: Run, tenants: readonly TestTenant[], callMor
   if (shape === "outage") await clock.ahead((1 + Math.floor(random() * 60)) * HOUR_MS);
 }
 
-/** Everything works again: what is on its way arrives. Bounded; a day may have to pass for what nobody can know. */
+/** Ends all faults and waits, with a bound, until all usage has arrived. Unknown outcomes at Stripe may need a day. */
 async function recover(
   run: Run,
   tenants: readonly TestTenant[],
@@ -244,7 +244,7 @@ async function recover(
   await simulator("/faults", { rules: [] });
   await simulator("/webhooks", {});
   await simulator("/webhooks/retry", {});
-  // Only what a fault kept from being taken back: any more events would put right what was applied wrongly.
+  // Undo only what a fault prevented. Further events could repair a wrongly applied one and hide the mistake.
   const subscription = `/subscriptions/${await subscriptionOf(payingId)}`;
   if ((await fromStripe<{ cancel_at_period_end: boolean }>(subscription)).cancel_at_period_end) {
     await stripeApi(subscription, { cancel_at_period_end: "false" });
@@ -279,7 +279,7 @@ async function isAcknowledged(tenantId: string): Promise<boolean> {
   return ledger[0]?.units === charged;
 }
 
-/** What of a tenant is not where it belongs, by its kind; empty when all is settled. */
+/** A tenant's unsettled usage, by kind. Empty when everything is settled. */
 async function unsettled(tenantId: string, receipts: readonly string[]): Promise<Record<string, number>> {
   const [row = {}] = await superuserSql<Record<string, number>>(
     `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL)::int AS unsealed,
@@ -303,7 +303,7 @@ async function sendNow(tenantId: string): Promise<void> {
 
 type VirtualClock = Awaited<ReturnType<typeof virtualClock>>;
 
-/** One time for Stripe, the crons and the Worker. It never goes back. */
+/** The one clock of Stripe, the crons and the Worker. It never moves backwards. */
 async function virtualClock() {
   let { offsetMs } = (await simulator("/clock")) as { offsetMs: number };
   return {
@@ -335,7 +335,7 @@ function difference(before: PointCounts, after: PointCounts): PointCounts {
   );
 }
 
-/** The simulator's faults, by the crash points they stand for. */
+/** The simulator's faults for the crash points that they implement. */
 async function firedFaults(): Promise<PointCounts> {
   const { rules } = (await simulator("/faults")) as { rules: { kind: string; path: string; fired: number }[] };
   const fired = (what: (rule: { kind: string; path: string }) => boolean) =>

@@ -1,4 +1,4 @@
-// The campaign's ground: systems with the Worker that can be killed, and at the end a table of the crash points.
+// Vitest's global setup of the campaign: starts systems with the crashing Worker and prints a table of the crash points.
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";

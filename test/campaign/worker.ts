@@ -1,18 +1,18 @@
-// The product's Worker, killed where the campaign says. A crash in an object is the platform's own abort. A crash in the
-// Worker makes every request of that invocation fail from then on, and the invocation itself at its end: what it had
-// done so far stands, whatever its error handling would still do has no effect, as if the process had ended there.
+// The product's Worker with the campaign's crashes. In an object, a crash is the platform's own abort. In the Worker, a
+// crash makes every later request of the invocation fail, and the invocation fails at its end. Earlier effects stay, and
+// error handling has no further effect, as if the process had ended there.
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { CallOutcome, CallRequest, Progress } from "../../src/core/call.ts";
 import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import worker from "../../src/worker.ts";
 import { type Plan, type PointCounts, type RequestPoint, noCrashes, requestPoints } from "./points.ts";
 
-// What is declared here takes the place of the product's.
+// Exports declared here replace the product's.
 export * from "../../src/worker.ts";
 
 interface Invocation {
   dead: boolean;
-  /** Ends the object that runs it. */
+  /** Ends the current object. */
   endObject?: () => void;
 }
 
@@ -22,7 +22,7 @@ class Killed extends Error {
   }
 }
 
-// wrangler looks up where in the sources each error's frames are, which costs more than all that is tested here.
+// Without this, wrangler maps the stack frames of each error to the sources, which costs more time than the tests.
 Error.stackTraceLimit = 0;
 
 const invocations = new AsyncLocalStorage<Invocation>();
@@ -32,7 +32,7 @@ const draws = new Map<number, number>();
 let messageCount = 0;
 let offsetMs = 0;
 
-// One virtual time for the whole Worker. Timers and alarms stay real: they are told how long, or are set back.
+// One virtual clock for the whole Worker. Timers stay real. Alarm times are converted to real time.
 const RealDate = Date;
 globalThis.Date = class extends RealDate {
   constructor(...given: [] | [string | number | Date]) {
@@ -43,7 +43,7 @@ globalThis.Date = class extends RealDate {
   }
 } as DateConstructor;
 
-/** Whether this occurrence of a point is fatal: by the seed, the point and how often it was met in this run. */
+/** True if this occurrence of a point crashes. Depends on the seed, the point and its count in this run. */
 function strikes(point: number): boolean {
   const met = (draws.get(point) ?? 0) + 1;
   draws.set(point, met);
@@ -54,7 +54,7 @@ function strikes(point: number): boolean {
   return true;
 }
 
-/** A number from 0 to below 1 that looks like chance (the finalizer of MurmurHash3 over the three). */
+/** A pseudorandom number in [0, 1): the finalizer of MurmurHash3 over the three arguments. */
 function draw(seed: number, point: number, n: number): number {
   let bits = (Math.imul(seed, 0x9e3779b1) ^ Math.imul(point, 0x85ebca6b) ^ Math.imul(n, 0xc2b2ae35)) >>> 0;
   for (const [shift, factor] of [
@@ -106,7 +106,7 @@ function pointsOf(invocation: Invocation, input: RequestInfo | URL, init: Reques
   });
 }
 
-/** What an object sends as usage may be lost or come twice: until the ledger acknowledges it, it comes again. */
+/** Loses or duplicates an object's usage messages. The object repeats them until the ledger acknowledges them. */
 function unreliable(queue: Queue, endObject: () => void): Queue {
   return new Proxy(queue, {
     get(target, name) {
@@ -139,7 +139,7 @@ export class TenantObject extends ProductObject {
   override async call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
     const outcome = await invocations.run(this.#invocation(), () => super.call(request, progress));
     if (strikes(3)) {
-      await this.ctx.storage.sync(); // the charge is durable, its answer is not given
+      await this.ctx.storage.sync(); // the charge is durable, but the answer is not sent
       this.ctx.abort("ended by the campaign");
     }
     return outcome;
@@ -162,12 +162,12 @@ export class TenantObject extends ProductObject {
     this.ctx.abort("ended by the campaign");
   }
 
-  /** The alarm as the platform would fire it, which no stub may do. */
+  /** Fires the alarm as the platform does. A stub cannot call `alarm()` directly. */
   sendNow(): Promise<void> {
     return this.alarm();
   }
 
-  /** What this object has charged, from its rows and what was folded of them, and how many it still keeps. */
+  /** All charges of this object, from its rows and from the folded ones, and the number of rows it keeps. */
   charged(): { units: number; rows: number } {
     const { sql } = this.ctx.storage;
     if (sql.exec(`SELECT 1 FROM sqlite_master WHERE name = 'calls'`).toArray().length === 0)
@@ -181,7 +181,7 @@ export class TenantObject extends ProductObject {
   }
 }
 
-/** Waits for what may well end its object. */
+/** Awaits work that may end its object. */
 async function ended(work: PromiseLike<void>): Promise<"lived" | "died"> {
   try {
     await work;
@@ -191,7 +191,7 @@ async function ended(work: PromiseLike<void>): Promise<"lived" | "died"> {
   }
 }
 
-/** Runs one invocation of the Worker that may be killed, and lets nothing of a killed one through. */
+/** Runs one invocation that may be killed. A killed invocation always fails. */
 async function invoke<T>(work: () => T | Promise<T>, invocation: Invocation = { dead: false }): Promise<T> {
   const result = await invocations.run(invocation, work);
   if (invocation.dead) throw new Killed();
@@ -221,7 +221,7 @@ export default {
       case "/campaign/charged":
         return Response.json(await object.charged());
       default:
-        // Only what Stripe repeats may be killed as a whole; a call is killed in its object.
+        // Kill only requests that Stripe repeats. Calls are killed in their object.
         return pathname.startsWith("/webhooks/")
           ? invoke(() => worker.fetch(request, env, ctx))
           : worker.fetch(request, env, ctx);
@@ -236,7 +236,7 @@ export default {
   scheduled: (controller, env) => invoke(() => worker.scheduled(controller, env)),
 } satisfies ExportedHandler<Env>;
 
-/** What a consumer says of a message counts as long as it lives. What is to be tried again later is at once: hours are seconds. */
+/** Ignores a killed consumer's acks and retries. Drops retry delays, because the run's hours pass in seconds. */
 function watch(message: Message, invocation: Invocation): Message {
   return new Proxy(message, {
     get(target, name) {

@@ -154,7 +154,7 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
   );
 });
 
-test("restored from its rows, admission decides as if it had never stopped", () => {
+test("admission restored from its rows decides as if it had never stopped", () => {
   fc.assert(
     fc.property(
       fc.array(fc.record({ gapMs: fc.nat(400_000), units: fc.integer({ min: 1, max: 20 }) }), { maxLength: 60 }),
@@ -225,7 +225,7 @@ test("a failed call still counts among the calls of the minute", () => {
   });
 });
 
-test("a free call meets no limit of units and counts among the calls in flight", () => {
+test("a free call is not subject to unit limits and counts among the calls in flight", () => {
   const limits = someLimits({ unitsPerHour: 1, unitsPerMonth: 1, callsInFlight: 2 });
   const admission = new Admission();
   admission.settle(admitted(admission, 1, limits, START_MS));
@@ -234,7 +234,7 @@ test("a free call meets no limit of units and counts among the calls in flight",
   expect(admission.decide(0, limits, START_MS)).toMatchObject({ code: "too_many_in_flight", limit: 2, used: 2 });
 });
 
-test("when several limits refuse a call, the answer is the one that lasts longest", () => {
+test("a call that several limits refuse gets the refusal that lasts longest", () => {
   const limits = someLimits({ unitsPerHour: 10, unitsPerMonth: 10, callsPerMinute: 1 });
   const admission = new Admission();
   admission.settle(admitted(admission, 10, limits, START_MS));
@@ -245,7 +245,7 @@ test("when several limits refuse a call, the answer is the one that lasts longes
 test.each([
   { limits: someLimits({ unitsPerHour: 19, callsPerMinute: 1 }), limit: 19 },
   { limits: someLimits({ unitsPerMonth: 10 }), limit: 10 },
-])("a cost over the whole limit is refused for good: $limits", ({ limits, limit }) => {
+])("a cost over the whole limit is refused without a time to retry: $limits", ({ limits, limit }) => {
   const admission = new Admission();
   admission.settle(admitted(admission, 1, limits, START_MS));
   expect(admission.decide(20, limits, START_MS)).toEqual({
@@ -274,7 +274,7 @@ test("a call counts in the month of its admission, whenever it ends", () => {
   expect(admission.quota(limits, monthEndsAtMs).month).toEqual({ limit: 30, used: 0, resetSeconds: 31 * 86_400 });
 });
 
-test("a clock that is set back empties no window", () => {
+test("a clock that moves backwards does not empty a window", () => {
   const limits = someLimits({ unitsPerHour: 10 });
   const admission = new Admission();
   admission.settle(admitted(admission, 10, limits, START_MS));
@@ -285,7 +285,7 @@ test("a clock that is set back empties no window", () => {
   expect(ticket.atMs).toBe(START_MS + HOUR_MS);
 });
 
-test("without limits every call is admitted, sums stay true, and a limit that is set later holds", () => {
+test("admission without limits admits every call, keeps exact sums, and enforces a limit that is set later", () => {
   const admission = new Admission();
   const unlimited = someLimits();
   for (let call = 0; call < 200; call++) admission.settle(admitted(admission, 1, unlimited, START_MS + call * 7));
@@ -329,7 +329,7 @@ test("a tenant without limits uses little memory", () => {
 
 const NOON_MS = Date.UTC(2026, 10, 21, 12);
 
-test("calls that are later later count as if they had been known from the start", () => {
+test("calls that are reported late count as if they had been known from the start", () => {
   const aCall = fc.record({
     atMs: fc.integer({ min: NOON_MS - 3 * HOUR_MS, max: NOON_MS }),
     units: fc.integer({ min: 1, max: 20 }),

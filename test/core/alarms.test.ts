@@ -21,7 +21,7 @@ test("every indicator has its levels in order and says what to do", () => {
   }
 });
 
-test("a figure is well up to its warning, bad up to its critical value, critical beyond; none is no alarm", () => {
+test("an indicator is ok up to its warning level, warns up to its critical level, is critical beyond, and is ok without a value", () => {
   for (const { name, warning, critical } of indicators) {
     const at = (value: number | null): AlarmLevel | undefined =>
       readIndicators({ ...nothing, [name]: value }).find((reading) => reading.name === name)?.level;
@@ -32,7 +32,7 @@ test("a figure is well up to its warning, bad up to its critical value, critical
   }
 });
 
-test("whatever the levels do, the operator knows the newest one that could be told, and hears nothing twice in vain", () => {
+test("the operator is notified of the newest level for any sequence of levels, and of the same level again only as a reminder", () => {
   const step = fc.record({
     level: fc.constantFrom(...alarmLevels),
     afterMs: fc.integer({ min: 0, max: REMIND_AFTER_MS }),

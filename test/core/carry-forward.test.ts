@@ -27,7 +27,7 @@ function scaled(cents: string): bigint {
   return BigInt(whole + fraction.padEnd(12, "0"));
 }
 
-test("late units cost what the period would have cost with them, minus what it did, to the last decimal", () => {
+test("late units cost exactly the difference that they make to their period's price", () => {
   const few = fc.nat(300);
   fc.assert(
     fc.property(few, price, few, few, (includedUnits, unitAmountCents, before, units) => {
@@ -41,7 +41,7 @@ test("late units cost what the period would have cost with them, minus what it d
   );
 });
 
-test("however late units are split, the parts together cost what the whole does", () => {
+test("late units cost the same in total, however they are split", () => {
   const many = fc.integer({ min: 1, max: 2_000_000_000 });
   fc.assert(
     fc.property(many, price, many, fc.array(many, { minLength: 1, maxLength: 6 }), (included, cents, before, parts) => {
@@ -83,7 +83,7 @@ test.each(["", "-1", "1e3", "0.0000000000001", ".5", "one"])("%o is no price", (
   expect(() => costOf(1, unitAmountCents)).toThrow(RangeError);
 });
 
-test("a key is repeated for an hour, so that it makes one item; a new one comes with a look for what the old one made", () => {
+test("an idempotency key is reused for an hour, and a new key is used only after a search for the old key's item", () => {
   const first = nextItemKey({ number: 0, sinceMs: null }, 0);
   expect(first).toEqual({ key: { number: 1, sinceMs: 0 }, lookFirst: false });
   expect(nextItemKey(first.key, HOUR_MS - 1)).toEqual(first);
@@ -92,7 +92,7 @@ test("a key is repeated for an hour, so that it makes one item; a new one comes 
   expect(nextItemKey(second.key, HOUR_MS + 1)).toEqual(second);
 });
 
-test("no key but the first is used without a look, whatever the clock does", () => {
+test("only the first idempotency key is used without a search, for any clock", () => {
   fc.assert(
     fc.property(fc.array(fc.integer({ min: -50 * HOUR_MS, max: 50 * HOUR_MS })), (jumps) => {
       let key: ItemKey = { number: 0, sinceMs: null };

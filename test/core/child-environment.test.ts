@@ -34,13 +34,13 @@ test("a child process gets nothing that configures Tollgate, PostgreSQL, Stripe 
   expect(environment["PATH"]).toBe(process.env["PATH"]);
 });
 
-test("a test run forgets what the shell had set before vitest starts its workers", () => {
+test("a test run removes the shell's variables before vitest starts its workers", () => {
   inShell(configuring);
   ignoreShell();
   expect(Object.keys(process.env).filter((name) => name in configuring)).toEqual(["NODE_OPTIONS"]);
 });
 
-test("vitest starts with such an environment whatever the shell had set", async () => {
+test("vitest starts with a clean environment for any variables of the shell", async () => {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-environment-"));
   onTestFinished(() => rm(dir, { recursive: true }));
   const env = { ...process.env, ...configuring, TOLLGATE_APP: "another/app" };

@@ -46,7 +46,7 @@ function signed(body: string): string {
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-test("a credential of any kind reads back as it was written, under the MAC of all that it says", async () => {
+test("a credential of any kind is read back as written, and its MAC covers all its fields", async () => {
   await fc.assert(
     fc.asyncProperty(credentials, async (credential) => {
       const token = await mintCredential(ROOT_KEY, credential);
@@ -57,7 +57,7 @@ test("a credential of any kind reads back as it was written, under the MAC of al
   );
 });
 
-test("the longest credential reads back", async () => {
+test("the longest credential can be read back", async () => {
   const longest = aCredential({ tenantId: TenantId.parse("t".repeat(40)), fields: Array(3).fill("f".repeat(128)) });
   expect(await verifyCredential(ROOT_KEY, await mintCredential(ROOT_KEY, longest))).toEqual(longest);
 });
@@ -84,7 +84,7 @@ test("a token that differs in any one character is refused", async () => {
   );
 });
 
-test.each(kinds)("of all last characters that a %s's MAC could end in, one is accepted", async (kind) => {
+test.each(kinds)("a %s's MAC is accepted with exactly one last character", async (kind) => {
   // Four characters decode to the same last byte: accepting them all would give a key several spellings and digests.
   const token = await mintCredential(ROOT_KEY, aCredential({ kind }));
   const accepted = [];
@@ -104,7 +104,7 @@ test.each(kinds.flatMap((kind) => kinds.filter((other) => other !== kind).map((o
   },
 );
 
-test("a credential does not pass for another tenant's, nor under another root key", async () => {
+test("a credential is refused for another tenant and under another root key", async () => {
   await fc.assert(
     fc.asyncProperty(credentials, tenantIds, fc.string({ minLength: 1 }), async (credential, other, rootKey) => {
       fc.pre(other !== credential.tenantId && rootKey !== ROOT_KEY);
@@ -134,7 +134,7 @@ test.each([
   ["a field of other characters", signed("tgk_acme.k1.cmVhZA=.secret")],
   ["a field over 128 characters", signed(`tgs_acme.${"1".repeat(129)}`)],
   ["a MAC with padding", `${signed("tgm_acme")}=`],
-])("%s is refused whatever its MAC says", async (_, token) => {
+])("%s is refused for any MAC", async (_, token) => {
   expect(await verifyCredential(ROOT_KEY, token)).toBeUndefined();
 });
 
@@ -144,11 +144,11 @@ test.each([
   ["a field over 128 characters", { fields: ["k1", "c".repeat(129), "secret"] }],
   ["a field too few", { fields: ["k1", "secret"] }],
   ["a tenant with a dot", { tenantId: "ac.me" as TenantId }],
-])("%s is not minted, since nothing would read it back", async (_, wrong) => {
+])("a credential that could not be read back is not minted: %s", async (_, wrong) => {
   await expect(mintCredential(ROOT_KEY, aCredential(wrong))).rejects.toThrow(/credential/);
 });
 
-test("scopes read back as they were written, each once, in a field of their own", () => {
+test("scopes are read back as written, each once, from their own field", () => {
   const scope = fc.stringMatching(/^[!#-[\]-~]{1,17}$/); // as RFC 6749, section 3.3, spells them
   fc.assert(
     fc.property(fc.array(scope, { minLength: 1, maxLength: 5 }), (scopes) => {
@@ -159,13 +159,13 @@ test("scopes read back as they were written, each once, in a field of their own"
   );
 });
 
-test("scopes that are named over and over still fit into a key", async () => {
+test("repeated scopes still fit into a key", async () => {
   const fields = ["k1", encodeScopes(Array<string>(50).fill("tools:read")), "secret"];
   const token = await mintCredential(ROOT_KEY, aCredential({ fields }));
   expect((await verifyCredential(ROOT_KEY, token))?.fields).toEqual(fields);
 });
 
-test("random bytes become a field, whatever they are", () => {
+test("any random bytes can be encoded as a field", () => {
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 1, maxLength: 90 }), (bytes) => {
       const encoded = toBase64Url(bytes);
@@ -194,7 +194,7 @@ test.each([
   expect(bearerToken(header)).toBe(token);
 });
 
-test("secrets are equal when they are the same text, and only then", async () => {
+test("two secrets are equal only when they are the same text", async () => {
   await fc.assert(
     fc.asyncProperty(fc.string({ unit: "grapheme" }), fc.string({ unit: "grapheme" }), async (one, other) => {
       expect(await secretsEqual(one, one)).toBe(true);

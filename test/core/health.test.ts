@@ -67,7 +67,7 @@ const bounds: [fact: keyof PipelineState, most: number, check: string][] = [
   ["lastSweepSeconds", 300, "crons"],
 ];
 
-test.each(bounds)("%s may be %d; beyond that %s fails, alone and with the reason", (fact, most, check) => {
+test.each(bounds)("%s is ok up to %d; beyond it only %s fails, with the reason", (fact, most, check) => {
   expect(failing(aPipeline({ [fact]: most }))).toEqual([]);
   const beyond = most + (fact.endsWith("Seconds") ? 0.001 : 1);
   const state = aPipeline({ [fact]: beyond });
@@ -77,7 +77,7 @@ test.each(bounds)("%s may be %d; beyond that %s fails, alone and with the reason
   expect(Object.values(failed?.facts ?? {})).toContain(beyond);
 });
 
-test("every fact is watched but three: Stripe sends no webhook while nothing happens, late usage may wait for its invoice, and what Stripe drops is looked into at once", () => {
+test("every fact has a bound except the last webhook's age, waiting late usage and meter errors", () => {
   const watched = new Set(bounds.map(([fact]) => fact));
   const unwatched = (Object.keys(aPipeline()) as (keyof PipelineState)[]).filter((fact) => !watched.has(fact));
   expect(unwatched).toEqual(["carryForwards", "lastWebhookSeconds", "meterErrors"]);
@@ -91,12 +91,12 @@ test("a deployment in which nothing has happened yet is healthy", () => {
   expect(failing(nothing as unknown as PipelineState)).toEqual([]);
 });
 
-test("all that is wrong is told at once", () => {
+test("health reports every failed check at once", () => {
   const all = Object.fromEntries(Object.keys(aPipeline()).map((fact) => [fact, 200_000])) as unknown as PipelineState;
   expect(failing(all)).toEqual(Object.keys(pipelineChecks(all)));
 });
 
-test("a reason belongs to a failure, and facts to whoever has some", () => {
+test("only a failed check has a reason, and only a check with facts shows them", () => {
   expect(passedCheck()).toEqual({ ok: true });
   expect(passedCheck({ rows: 1 })).toEqual({ ok: true, facts: { rows: 1 } });
   expect(failedCheck("late")).toEqual({ ok: false, reason: "late" });
@@ -104,7 +104,7 @@ test("a reason belongs to a failure, and facts to whoever has some", () => {
   for (const check of Object.values(pipelineChecks(aPipeline()))) expect(check).not.toHaveProperty("reason");
 });
 
-test("replicas are well while they follow within a minute; one that is away or follows nobody fails, and all are told", () => {
+test("the replica check passes while every lag is under a minute, fails for a replica that is down or disconnected, and shows all", () => {
   const follows = (lagSeconds: number) => ({ inRecovery: true, lagSeconds });
   expect(replicasCheck({})).toEqual({ ok: true, facts: {} });
   expect(replicasCheck({ a: follows(0), b: follows(60) })).toEqual({

@@ -62,7 +62,7 @@ function settled(calls: readonly ACall[]) {
   return { ledger, reports, stripe };
 }
 
-test("the sum is the same over the calls, over any pages of them, by day, by tool, over reports and at Stripe", () => {
+test("the sum is the same by call, by page, by day, by tool, by report and at Stripe", () => {
   fc.assert(
     fc.property(someCalls, (calls) => {
       const total = addUp(calls.map(asUsage));
@@ -88,7 +88,7 @@ test("the sum is the same over the calls, over any pages of them, by day, by too
   );
 });
 
-test("any unit more or less at Stripe is found on its day, down to the minute", () => {
+test("the comparison finds any extra or missing unit at Stripe, with its day and minute", () => {
   fc.assert(
     fc.property(
       someCalls,
@@ -113,7 +113,7 @@ test("any unit more or less at Stripe is found on its day, down to the minute", 
   );
 });
 
-test("a call that is missing, twice, in no report or in another day's report is named with the report", () => {
+test("the comparison names a call that is missing, doubled, in no report or in another day's report", () => {
   fc.assert(
     fc.property(someCalls, fc.nat(), (calls, pick) => {
       const { ledger, reports, stripe } = settled(calls);
@@ -141,7 +141,7 @@ test("a call that is missing, twice, in no report or in another day's report is 
   );
 });
 
-test("usage costs nothing up to what is included, and every unit beyond the exact unit price", () => {
+test("included usage is free, and every further unit costs the exact unit price", () => {
   const decimals = fc.tuple(fc.nat(999), fc.nat({ max: 999_999_999_999 }), fc.integer({ min: 1, max: 12 }));
   fc.assert(
     fc.property(fc.nat(2 ** 40), fc.nat(1_000_000), decimals, (units, includedUnits, [whole, part, places]) => {
@@ -165,7 +165,7 @@ test.each([
   expect(inDollars(usagePrice(units, planOf(plan)))).toBe(dollars);
 });
 
-test("an invoice's whole cents are the exact price when they are at most half a cent off", () => {
+test("an invoice in whole cents matches the exact price within half a cent", () => {
   fc.assert(
     fc.property(fc.bigInt({ min: -(10n ** 12n), max: 10n ** 12n }), fc.integer({ min: 0, max: 6 }), (digits, scale) => {
       const unit = 10n ** BigInt(scale);

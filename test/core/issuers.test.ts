@@ -10,7 +10,7 @@ function anIssuer(overrides: Readonly<Record<string, unknown>> = {}): Record<str
   };
 }
 
-test("an issuer is read as it is spelled, with nothing granted that is not said", () => {
+test("an issuer's settings are read exactly, and nothing is granted by default", () => {
   // `iss` is compared character by character: a slash that is added or dropped would refuse every token.
   for (const issuer of ["https://login.example.com", "https://login.example.com/", "https://Login.example.com/t%2F1"]) {
     expect(parseIssuers(JSON.stringify([anIssuer({ issuer })]))).toEqual([
@@ -37,12 +37,12 @@ test.each([
   ["a list as audience", JSON.stringify([anIssuer({ audience: ["a"] })])],
   ["a text for yes", JSON.stringify([anIssuer({ linkNewTenants: "true" })])],
   ["one good issuer and one bad", JSON.stringify([anIssuer(), anIssuer({ tenantClaim: "" })])],
-])("%s is refused, so that no deployment starts half-trusting", (_, json) => {
+])("the whole list of issuers is refused, so that no deployment starts with a part of it: %s", (_, json) => {
   expect(() => parseIssuers(json)).toThrow();
   expect(() => linkingIssuers(json)).toThrow();
 });
 
-test("new tenants are linked to the issuers that say so, and to no other", () => {
+test("new tenants are linked only to the issuers that are configured for it", () => {
   const issuers = [
     anIssuer({ issuer: "https://one.example.com", linkNewTenants: true }),
     anIssuer({ issuer: "https://two.example.com", linkNewTenants: false }),
@@ -51,6 +51,6 @@ test("new tenants are linked to the issuers that say so, and to no other", () =>
   expect(linkingIssuers(JSON.stringify(issuers))).toEqual(["https://one.example.com"]);
 });
 
-test("no algorithm is accepted whose verifying key could sign", () => {
+test("an algorithm whose verification key can also sign is refused", () => {
   expect(acceptedAlgorithms.filter((algorithm) => !/^(RS|PS|ES)\d+$|^EdDSA$/.test(algorithm))).toEqual([]);
 });

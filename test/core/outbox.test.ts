@@ -212,7 +212,7 @@ const actions = fc.array(
   { minLength: 1, maxLength: 12 },
 );
 
-test("every row is acknowledged once faults end, without haste, circles or repetition before its time", () => {
+test("every row is acknowledged once faults end, without an early or endless retry", () => {
   fc.assert(
     fc.property(
       fc.array(sendFate, { maxLength: 12 }),
@@ -241,7 +241,7 @@ test("every row is acknowledged once faults end, without haste, circles or repet
   );
 });
 
-test("while every answer comes in time, however late and in whatever order, each row is sent once", () => {
+test("each row is sent once while every answer arrives in time, in any order", () => {
   const inTime = fc.record({
     arrivesMs: fc.array(fc.nat(ACKNOWLEDGE_WITHIN_MS / 2 - 1), { minLength: 1, maxLength: 2 }),
     toldMs: fc.nat(ACKNOWLEDGE_WITHIN_MS / 2),
@@ -268,7 +268,7 @@ test("while every answer comes in time, however late and in whatever order, each
   );
 });
 
-test("an outbox without rows does not wake", () => {
+test("an outbox without unacknowledged rows sets no alarm", () => {
   const rows = { acknowledged: 7, lastN: 7 };
   expect(nextWake(freshOutbox(7), rows, 0)).toBeUndefined();
   const sent = afterSend(freshOutbox(5), { fromN: 5, toN: 7, acknowledged: 5 }, 1_000);
@@ -276,7 +276,7 @@ test("an outbox without rows does not wake", () => {
   expect(nextWake(afterAcknowledge(sent, 5, 7, 2_000), rows, 2_000)).toBeUndefined();
 });
 
-test("rows count as lost at the very millisecond for which the alarm is set", () => {
+test("rows count as lost at the exact millisecond of the alarm", () => {
   const sent = afterSend(freshOutbox(0), { fromN: 0, toN: 4, acknowledged: 0 }, 1_000);
   expect(sendAfter(sent, 0, 1_000 + ACKNOWLEDGE_WITHIN_MS - 1)).toBe(4);
   expect(sendAfter(sent, 0, 1_000 + ACKNOWLEDGE_WITHIN_MS)).toBe(0);
@@ -284,7 +284,7 @@ test("rows count as lost at the very millisecond for which the alarm is set", ()
   expect(nextWake(sent, { acknowledged: 0, lastN: 4 }, 1_000 + 2 * ACKNOWLEDGE_WITHIN_MS)).toBe(0);
 });
 
-test("a lost message is sent again in time although the messages after it keep being answered", () => {
+test("a lost message is resent in time although later messages are acknowledged", () => {
   const world = new World({ messages: [{ arrivesMs: [], toldMs: undefined }] });
   for (let second = 0; second < 70; second += 1) {
     world.append(1);
@@ -294,7 +294,7 @@ test("a lost message is sent again in time although the messages after it keep b
   expect(world.acknowledged).toBeGreaterThan(60);
 });
 
-test("a send that was refused is made again, and nothing is taken for sent", () => {
+test("a refused send is retried, and its rows do not count as sent", () => {
   const refused = { takesMs: 20, refused: true };
   const lost = { arrivesMs: [], toldMs: undefined };
   const world = new World({ sends: [refused, refused], messages: [lost, lost] });
@@ -304,7 +304,7 @@ test("a send that was refused is made again, and nothing is taken for sent", () 
   expect(world.acknowledged).toBe(2);
 });
 
-test("a restarted object sends at once what was not acknowledged, and nothing else", () => {
+test("a restarted object sends only the unacknowledged rows, and at once", () => {
   const lost = { arrivesMs: [], toldMs: undefined };
   const world = new World({ messages: [healthyMessage, lost] });
   world.append(5);

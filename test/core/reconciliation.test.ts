@@ -58,7 +58,7 @@ const someReports = fc
     fc.tuple(...minutes.map((each) => fc.integer({ min: 1, max: 99 }).map((units) => aReport(each, { units })))),
   );
 
-test("Stripe as it should be costs one read and finds nothing", () => {
+test("a comparison without differences takes one read", () => {
   fc.assert(
     fc.property(someReports, (reports) => {
       const minutes = new Map(reports.map(({ startSeconds, units }) => [(startSeconds - START) / 60, units]));
@@ -67,7 +67,7 @@ test("Stripe as it should be costs one read and finds nothing", () => {
   );
 });
 
-test("every day that differs is explained, minute by minute, by just what differs", () => {
+test("the comparison explains each day that differs by exactly the minutes that differ", () => {
   const changes = fc.uniqueArray(fc.tuple(minute, fc.integer({ min: 1, max: 50 })), {
     selector: ([at]) => at,
     minLength: 1,
@@ -90,7 +90,7 @@ test("every day that differs is explained, minute by minute, by just what differ
   );
 });
 
-test("when too many differ, what is not looked into is told as it is", () => {
+test("the comparison reports differences beyond its read limit as unexplored", () => {
   const reports = Array.from({ length: 1_440 }, (_, n) => aReport(n));
   const { drifts, reads } = compare(reports, new Map(), 10);
   expect(reads).toBe(10);
@@ -98,7 +98,7 @@ test("when too many differ, what is not looked into is told as it is", () => {
   expect(drifts.reduce((sum, { reportedUnits }) => sum + reportedUnits, 0)).toBe(14_400);
 });
 
-test("a report that is open is no difference, whether Stripe has it or not; one that is billed elsewhere must not be there", () => {
+test("an open report is never a difference, and a report that was billed elsewhere is one when Stripe has it", () => {
   const reports = [aReport(5), aReport(6, { state: "open", units: 7 }), aReport(9, { state: "open", units: 3 })];
   for (const open of [[], [6], [9], [6, 9]]) {
     const minutes = new Map([[5, 10], ...open.map((at): [number, number] => [at, at === 6 ? 7 : 3])]);

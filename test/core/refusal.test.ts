@@ -87,12 +87,12 @@ test.each([
   expect(limitRefusal("search_products", aRefusal({ retryAfterMs }), url)).toMatchObject({ retryAfterSeconds });
 });
 
-test("each limit has its own words", () => {
+test("each limit has its own message", () => {
   const messages = limitCodes.map((code) => limitRefusal("search_products", aRefusal({ code }), url).message);
   expect(new Set(messages).size).toBe(limitCodes.length);
 });
 
-test.each(errorCodes)("%s is an HTTP refusal with advice", (code) => {
+test.each(errorCodes)("the error %s becomes an HTTP refusal with advice", (code) => {
   const { status, advice } = errors[code];
   expect(status).toBeGreaterThanOrEqual(400);
   expect(status).toBeLessThan(600);
@@ -100,7 +100,7 @@ test.each(errorCodes)("%s is an HTTP refusal with advice", (code) => {
   expect(plainRefusal(code, "The call's id is c1.")).toEqual({ code, message: `${advice} The call's id is c1.` });
 });
 
-test.each(errorCodes)("%s is read from its error, also after an RPC", (code) => {
+test.each(errorCodes)("the code %s can be read from its error, also after an RPC", (code) => {
   const error = new AppError(code, "for the log", { cause: new Error("why") });
   expect(error).toMatchObject({ name: "AppError", code, message: "for the log", cause: new Error("why") });
   expect(errorCode(error)).toBe(code);

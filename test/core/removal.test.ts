@@ -24,7 +24,7 @@ import {
   summaryFile,
 } from "../../src/lifecycle/usage-archive.ts";
 
-test("a removal goes through every step once, and from the first that drops something there is no way back", () => {
+test("a removal runs every step once, and is irreversible from the first step that drops data", () => {
   const seen: RemovalStep[] = [];
   let step: RemovalStep = "usage";
   for (; step !== "done" && seen.length < 20; step = step === "grace" ? "archive" : stepAfter(step as WorkingStep))
@@ -41,7 +41,7 @@ test("a removal goes through every step once, and from the first that drops some
   expect(droppingSteps.slice(-2)).toEqual(["object", "erase"]);
 });
 
-test("a tenant comes back to the state it left from, and a new subscription takes away only what billing had done", () => {
+test("a reactivated tenant returns to its earlier state, and a new subscription lifts only a suspension by billing and a past due state", () => {
   for (const from of tenantStates) {
     for (const askedBy of ["operator", "tenant", "billing"] as const) {
       expect(stateOnReturn({ from, askedBy, newSubscription: false })).toBe(from);
@@ -53,7 +53,7 @@ test("a tenant comes back to the state it left from, and a new subscription take
   }
 });
 
-test("a new subscription's periods begin at a midnight that is strictly to come, within a day", () => {
+test("a new subscription's periods begin at the next midnight, strictly in the future", () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 4e12 }), (nowMs) => {
       const anchor = nextMidnightSeconds(nowMs);
@@ -99,7 +99,7 @@ async function anArchive(calls: { units: number; at: string }[], atOnce: number)
   return { files, summary, text: await summaryFile("acme", summary) };
 }
 
-test("what was archived is read back as it was, and adds up to the ledger", async () => {
+test("an archive is read back unchanged, and its sum equals the ledger's", async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(call, { maxLength: 12 }), fc.integer({ min: 1, max: 5 }), async (calls, atOnce) => {
       const { files, summary, text } = await anArchive(calls, atOnce);
@@ -114,7 +114,7 @@ test("what was archived is read back as it was, and adds up to the ledger", asyn
   );
 });
 
-test("a file with any character changed, cut off or of another tenant is not what was archived", async () => {
+test("an archive that is changed, truncated or another tenant's is detected", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(call, { minLength: 1, maxLength: 4 }),

@@ -49,14 +49,14 @@ test.each([
   expect(nextStep(aReport(overrides), NOW_MS)).toBe(step);
 });
 
-test("a minute that is too long ago is refused by its code or by Stripe's words, and then only a summary decides", () => {
+test("a refusal for an old minute is recognised by its code or text, and then only a summary decides", () => {
   const answer = classifyMeterFailure(400, "whatever", "timestamp_too_far_in_past");
   expect(answer).toEqual({ kind: "too_old" });
   expect(classifyMeterFailure(400, "The timestamp must be within the past 35 calendar days.")).toEqual(answer);
   expect(afterSend(aReport(), answer, "too_old", NOW_MS)).toMatchObject({ answer: null, doubtedAtMs: NOW_MS });
 });
 
-test("what Stripe refuses is told with its reason until it is settled", () => {
+test("a refused report shows its reason until it is settled", () => {
   const refused = afterSend(aReport(), { kind: "refused" }, "No such meter", NOW_MS);
   expect(refused).toMatchObject({ alarm: "refused", error: "No such meter", doubtedAtMs: null });
   const report = aReport({ ...refused });
@@ -68,7 +68,7 @@ test("what Stripe refuses is told with its reason until it is settled", () => {
   expect(afterRead(doubted, 40, NOW_MS + DAY_MS)).toMatchObject({ answer: "summary", alarm: null, error: null });
 });
 
-test("another value in its minute is an alarm that nothing is sent against, until Stripe has what was reported", () => {
+test("a different value in a report's minute raises an alarm, and nothing is sent until Stripe has the reported value", () => {
   const tried = { firstAttemptAtMs: NOW_MS - DAY_MS, doubtedAtMs: NOW_MS };
   const report = aReport({ ...tried, absentSinceMs: NOW_MS - 2 * DAY_MS });
   for (const units of [1, 39, 41, 80]) {
@@ -80,13 +80,13 @@ test("another value in its minute is an alarm that nothing is sent against, unti
   }
 });
 
-test("a clock that jumped ahead and back does not have a report sent blindly for longer than Stripe remembers it", () => {
+test("a report is not resent without a check after Stripe has forgotten its key, even when the clock jumps", () => {
   const jumped = aReport({ firstAttemptAtMs: NOW_MS + 30 * HOUR_MS });
   const read = afterFailedRead(jumped, "down", false, NOW_MS);
   for (const hours of [1, 20, 31, 49]) expect(nextStep(aReport({ ...read }), NOW_MS + hours * HOUR_MS)).toBe("read");
 });
 
-test("a report is given up for a carry-forward only after a day of reads that found nothing, when sending is too late", () => {
+test("a report becomes a carry-forward only when sending is too late and a day of reads found nothing", () => {
   const late = { invoiceFinal: true, doubtedAtMs: NOW_MS };
   const first = afterRead(aReport(late), 0, NOW_MS);
   expect(first).toMatchObject({ absentSinceMs: NOW_MS });
@@ -103,7 +103,7 @@ const visit = fc.record({
   delayMs: fc.oneof(fc.integer({ min: 0, max: HOUR_MS }), fc.integer({ min: 0, max: 60 * HOUR_MS })),
 });
 
-test("whatever fails and however long, Stripe has a report's units once, or a carry-forward has them and Stripe nothing", () => {
+test("a report's units are billed once under any faults: at Stripe, or in a carry-forward and not at Stripe", () => {
   const plan = fc.record({
     visits: fc.array(visit, { maxLength: 40 }),
     lagMs: fc.integer({ min: 0, max: 20 * HOUR_MS }),

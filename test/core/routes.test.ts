@@ -121,7 +121,7 @@ test("a key without the admin scope and a setup token that has expired open noth
   }
 });
 
-test("the right credential is not refused: what fails then is the database that is out of reach", async () => {
+test("the right credential passes, and the request then fails only because the database is unreachable", async () => {
   for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe"))
     expect([401, 403], nameOf(route)).not.toContain((await send(route, await credentials[route.access]())).status);
 });
@@ -167,7 +167,7 @@ test("HEAD answers as GET does, without a body", async () => {
   }
 });
 
-test("an unknown path is not found, and below the operator's API it takes the operator's token to learn that", async () => {
+test("an unknown path answers 404, but below the operator's API only to the operator's token", async () => {
   const unknown = (path: string, token?: string) => send({ method: "GET", path }, token);
   expect((await unknown("/nothing")).status).toBe(404);
   expect((await unknown("/api/nothing")).status).toBe(404);

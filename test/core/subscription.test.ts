@@ -83,11 +83,11 @@ test("a tenant's period, plan, trial, end and debt are those of its subscription
   expect(billingAfter(aTenant(), [over], NOW_MS)).toMatchObject({ endedAtMs: NOW_MS - 1, cancelAtMs: null });
 });
 
-test("a subscription of other prices leaves the plan alone", () => {
+test("a subscription with unknown prices does not change the plan", () => {
   expect(billingAfter(aTenant({ plan: "pro" }), [aSubscription({ plan: null })], NOW_MS).plan).toBe("pro");
 });
 
-test("what the operator has suspended, and what provisioning or removal is about, no subscription brings back", () => {
+test("no subscription activates a tenant that the operator suspended, or that is being provisioned or removed", () => {
   const before = [
     aTenant({ state: "suspended", suspendedBy: "operator" }),
     ...(["provisioning", "leaving", "gone"] as const).map((state) => aTenant({ state })),
@@ -113,7 +113,7 @@ test("another subscription takes over only when the tenant's own has ended, it i
   expect(subscriptionOf(aTenant({ subscriptionId: null }), [newer])?.id).toBe("sub_2");
 });
 
-test("a tenant whose change of plan ends its subscription is not suspended for that", () => {
+test("a tenant whose plan change ends its subscription is not suspended", () => {
   const tenant = aTenant({ leavesStripe: true });
   expect(billingAfter(tenant, [aSubscription({ status: "canceled", endedAtMs: NOW_MS })], NOW_MS)).toBe(tenant);
 });
@@ -163,7 +163,7 @@ const history = fc
     return snapshots;
   });
 
-test("in whatever order and however often events come, the row ends as the subscriptions are at the end", () => {
+test("the row matches the final subscriptions for any order and repetition of events", () => {
   // Each event has Stripe asked, and Stripe answers with what is true by then: a snapshot no older than the one before.
   const looks = history.chain((snapshots) =>
     fc

@@ -24,7 +24,7 @@ const refusals = {
 } as const;
 
 test.each(tenantStates.map((state) => ({ state, refusal: refusals[state] })))(
-  "a tenant that is $state is refused with $refusal, however its trial stood",
+  "a tenant that is $state is refused with $refusal, before and after its trial",
   ({ state, refusal }) => {
     for (const trialUntilMs of [null, NOW_MS + DAY_MS]) {
       expect(refusedByState({ state, trialUntilMs, pastDueSinceMs: null }, NOW_MS)).toBe(refusal);
@@ -34,7 +34,7 @@ test.each(tenantStates.map((state) => ({ state, refusal: refusals[state] })))(
   },
 );
 
-test("a trial serves until its last millisecond, and a trial without an end serves on", () => {
+test("a trial is served until its last millisecond, and a trial without an end is always served", () => {
   const trial = (trialUntilMs: number | null) =>
     refusedByState({ state: "trial", trialUntilMs, pastDueSinceMs: null }, NOW_MS);
   expect(trial(NOW_MS + 1)).toBeUndefined();

@@ -32,7 +32,7 @@ npm run crash [-- FLAGS]     kills the whole local system under load again and a
 });
 const kills = wholeNumber(command, "kills", flags.kills);
 const random = seededRandom(wholeNumber(command, "seed", flags.seed, 0));
-/** A kill comes at any moment of this time after the system is ready. */
+/** Upper bound of the random time between the system's readiness and its kill. */
 const WITHIN_MS = 3_000;
 const CALLERS = 4;
 
@@ -46,7 +46,7 @@ try {
   await system.end();
 }
 
-/** Whether everything is right in the end. */
+/** True if receipts, ledger and Stripe agree at the end. */
 async function crash(): Promise<boolean> {
   const seen = new Map<string, Seen>();
   for (let n = 1; n <= kills; n += 1) {
@@ -57,7 +57,7 @@ async function crash(): Promise<boolean> {
       seen.set(id, own);
       return Array.from({ length: CALLERS }, () => callUntil(killed.signal, started.demo.baseUrl, apiKey, own));
     });
-    // The report is in the middle of things, too.
+    // Some kills happen while the report cron runs.
     const reporting = reportUntil(killed.signal, started.demo);
     const afterMs = Math.round(random() * WITHIN_MS);
     await sleep(afterMs);
@@ -70,7 +70,7 @@ async function crash(): Promise<boolean> {
     );
   }
   const { demo } = await system.start();
-  // Without a call that would wake a tenant's object: its alarm does.
+  // No call wakes a tenant's object here. Its alarm must.
   await until(
     async () => {
       const ids = await ledgerIds(demo);
@@ -79,7 +79,7 @@ async function crash(): Promise<boolean> {
     },
     "all that was charged is in the ledger",
     120_000,
-  ).catch((error: unknown) => print(String(error))); // what is missing is told below
+  ).catch((error: unknown) => print(String(error))); // the checks below report what is missing
   await until(
     async () => {
       await fireReport(demo);
@@ -120,7 +120,7 @@ async function isRight(demo: Demo, seen: ReadonlyMap<string, Seen>): Promise<boo
     const beyond = ours.difference(own.receipts).size;
     const units = rows.reduce((sum, row) => sum + row.units, 0);
     const counted = Object.values(totals[tenant?.customer ?? ""] ?? {}).reduce((sum, value) => sum + value, 0);
-    const atStripe = tenant?.customer === null ? units : counted; // by contract: nobody reports it
+    const atStripe = tenant?.customer === null ? units : counted; // a tenant by contract has no meter reports
     const good = lost === 0 && beyond <= own.unanswered && units === atStripe;
     right &&= good;
     print(
@@ -138,7 +138,7 @@ async function reportUntil(ended: AbortSignal, demo: Demo): Promise<void> {
   }
 }
 
-/** The cron, for a time at which what was charged just now is old enough to be sealed. */
+/** Fires the cron for a time at which the newest charge is old enough to be frozen. */
 async function fireReport({ baseUrl }: Demo): Promise<void> {
   const query = new URLSearchParams({ cron: "*/5 * * * *", time: String(Date.now() + 100_000) });
   await (await fetch(`${baseUrl}/cdn-cgi/handler/scheduled?${query.toString()}`)).arrayBuffer();

@@ -1,5 +1,5 @@
-// `npm start` in a folder of its own, as its user has it: started, driven by clients who keep what they were told, killed
-// with everything that belongs to it, and looked at from outside. For the test and the program that kill it.
+// Runs `npm start` in its own folder, as a user does: starts it, drives it with clients that keep their receipts, kills all
+// its processes and inspects its state from outside. Used by the crash test and by `npm run crash`.
 import { type ChildProcess, spawn } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
@@ -12,7 +12,7 @@ import { removePostgresData } from "../../dev/postgres/postgres.ts";
 import { freePort } from "../../cli/settings.ts";
 
 const READY_WITHIN_MS = 45_000;
-/** A tool that the demonstration does not use: its rows in the ledger are those of this run's clients. */
+/** The demonstration does not use this tool, so its ledger rows all belong to this run's clients. */
 export const TOOL = "list_documents";
 
 export interface Demo {
@@ -30,17 +30,17 @@ export interface Started {
   demo: Demo;
 }
 
-/** What a client knows of its calls to one tenant. */
+/** A client's record of its calls to one tenant. */
 export interface Seen {
-  /** Of calls that succeeded: the ids under which they were charged. */
+  /** Charge ids of the calls that succeeded. */
   receipts: Set<string>;
-  /** No answer came, or one that says that nobody knows: such a call may have been charged or not. */
+  /** Calls without an answer, or with `outcome_unknown`. Each may have been charged or not. */
   unanswered: number;
 }
 
 export type DemoSystem = Awaited<ReturnType<typeof demoSystem>>;
 
-/** A folder for `npm start`. Nothing runs yet; `end` stops and removes whatever there is by then. */
+/** Makes a folder for `npm start`. Nothing runs yet. `end` stops all processes and removes the folder. */
 export async function demoSystem() {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-crash-"));
   const root = resolve(import.meta.dirname, "../..");
@@ -52,7 +52,7 @@ export async function demoSystem() {
     port,
     settings: () => JSON.parse(readFileSync(join(dir, "settings.json"), "utf8")) as { ports: Record<string, number> },
 
-    /** Starts the program as `npm start` does and waits until it says by its file that it is ready. */
+    /** Starts the program as `npm start` does and waits for the file that says it is ready. */
     async start(): Promise<Started> {
       const front = spawn(
         process.execPath,
@@ -70,11 +70,11 @@ export async function demoSystem() {
       const exited = new Promise<number | null>((done) => front.once("exit", (code) => done(code)));
       const deadline = Date.now() + READY_WITHIN_MS;
       for (;;) {
-        // Known from the lock before the program is ready, so that a failed start leaves nothing behind either.
+        // The lock gives the process number before the program is ready, so that a failed start can be cleaned up too.
         const leader = Number(readOr(join(dir, "lock"), "0"));
         if (leader > 1 && readOr(`/proc/${leader}/cmdline`, "start.ts").includes("start.ts")) groups.add(leader);
         const demo = readOr(join(dir, "demo.json"), "");
-        // Only of this run: the program removes the file of an earlier one when it begins, which may not be yet.
+        // Accept only this run's file. The program removes an earlier run's file at its start, perhaps not yet.
         if (demo !== "" && (JSON.parse(demo) as Demo).pids.group === leader && isAlive(leader)) {
           return { front, exited, demo: JSON.parse(demo) as Demo };
         }
@@ -83,7 +83,7 @@ export async function demoSystem() {
       }
     },
 
-    /** `kill -9` of everything that belongs to it, and waits until it is gone. */
+    /** Kills all processes of the system with `kill -9` and waits until they are gone. */
     async kill({ demo, exited }: Started): Promise<void> {
       killGroup(demo.pids.group);
       await exited;
@@ -101,7 +101,7 @@ export async function demoSystem() {
   };
 }
 
-/** Calls one tenant until `ended`, one call after the other. */
+/** Calls one tenant, one call at a time, until `ended`. */
 export async function callUntil(ended: AbortSignal, baseUrl: string, apiKey: string, seen: Seen): Promise<void> {
   while (!ended.aborted) {
     await callOnce(baseUrl, apiKey, seen);
@@ -109,7 +109,7 @@ export async function callUntil(ended: AbortSignal, baseUrl: string, apiKey: str
   }
 }
 
-/** One call. Returns whether it succeeded, and writes down what its client was told. */
+/** Makes one call and records its receipt. Returns whether the call succeeded. */
 export async function callOnce(baseUrl: string, apiKey: string, seen: Seen): Promise<boolean> {
   const _meta = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -145,14 +145,14 @@ export async function callOnce(baseUrl: string, apiKey: string, seen: Seen): Pro
     else if (result?._meta?.["tollgate/refusal"]?.mayBeChargedAs !== undefined) seen.unanswered += 1;
     return result !== undefined && result.isError !== true;
   } catch (error) {
-    // Who could not connect has asked nothing.
+    // A client that could not connect has sent no call.
     const { code } = ((error as Error).cause ?? {}) as { code?: string };
     if (code !== "ECONNREFUSED") seen.unanswered += 1;
     return false;
   }
 }
 
-/** The ids of this run's calls in the ledger, by tenant. */
+/** Ids of this run's calls in the ledger, by tenant. */
 export async function ledgerIds(demo: Demo): Promise<Map<string, Set<string>>> {
   const rows = await controlRows<{ tenant_id: string; ids: string[] }>(
     demo,
@@ -162,7 +162,7 @@ export async function ledgerIds(demo: Demo): Promise<Map<string, Set<string>>> {
   return new Map(rows.map(({ tenant_id: id, ids }) => [id, new Set(ids)]));
 }
 
-/** Whether each sequence is in the ledger from 1 to its end. */
+/** True if the ledger has each sequence from 1 to its end without a gap. */
 export async function areStreamsWhole(demo: Demo): Promise<boolean> {
   const broken = await controlRows(
     demo,
@@ -192,7 +192,7 @@ function killGroup(group: number): void {
   try {
     process.kill(-group, "SIGKILL");
   } catch {
-    // It is gone already.
+    // The process has already ended.
   }
 }
 
@@ -200,7 +200,7 @@ function isAlive(pid: number): boolean {
   return readOr(`/proc/${pid}/cmdline`, "").includes("start.ts");
 }
 
-/** Processes of a group, as Linux tells it; those that have ended and only wait to be collected do not count. */
+/** Live processes of a group, from Linux's /proc. Zombies do not count. */
 export function membersOf(group: number): number[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))

@@ -1,5 +1,5 @@
-// `npm start`, killed with everything that belongs to it in the middle of calls and of a sign-up, and started again on
-// what the disk kept: nothing that a client was told is lost, and nothing is left running at the end.
+// Kills `npm start` and all its processes during calls and a sign-up, then starts it again on the same disk. No receipt of
+// a client may be lost, and no process may be left running at the end.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
 import { postJson } from "../../dev/demo.ts";
@@ -24,19 +24,19 @@ const CALLS_FOR_MS = 1_500;
 const system = await demoSystem();
 afterAll(() => system.end());
 
-test("a kill of everything loses nothing that a client was told, and a stop leaves nothing running", async () => {
+test("a kill of the whole system loses no receipt of a client, and a stop leaves no process running", async () => {
   const first = await system.start();
   const { tenants } = first.demo;
   expect(tenants.map(({ plan }) => plan)).toEqual(["free", "starter", "pro", "enterprise"]);
 
-  // A sign-up that has come as far as provisioning, and goes no further for now.
+  // A sign-up that is held at provisioning.
   await proxyFaults([{ kind: "slow", ms: 120_000, sql: "INTO provisioning_steps" }]);
   const order = await signUpUntilProvisioning(first.demo);
 
   const seen = new Map<string, Seen>(tenants.map(({ id }) => [id, { receipts: new Set<string>(), unanswered: 0 }]));
   const killed = new AbortController();
   const calling = tenants.flatMap(({ id, plan, apiKey }) =>
-    // The free plan has 100 units an hour: it gets one caller, who takes his time.
+    // The free plan has 100 units an hour, so it gets one slow caller.
     Array.from({ length: plan === "free" ? 1 : 3 }, () =>
       callUntil(killed.signal, first.demo.baseUrl, apiKey, seenOf(seen, id)),
     ),
@@ -55,7 +55,7 @@ test("a kill of everything loses nothing that a client was told, and a stop leav
   );
   for (const { id, apiKey } of tenants) expect(await callOnce(demo.baseUrl, apiKey, seenOf(seen, id))).toBe(true);
 
-  // Every receipt that a client has is in the ledger; beyond them, calls at most whose answer the kill took.
+  // The ledger has every receipt of a client. Additional rows can only be calls whose answer the kill lost.
   await until(async () => {
     const ids = await ledgerIds(demo);
     const arrived = [...seen].every(([id, { receipts }]) => receipts.isSubsetOf(ids.get(id) ?? new Set()));
@@ -67,7 +67,7 @@ test("a kill of everything loses nothing that a client was told, and a stop leav
   }
   expect(await controlRows(demo, `SELECT call_id FROM ledger_conflicts`)).toEqual([]);
 
-  // The sign-up: silence is what the sweep goes by, so the attempt is made to look as old as that.
+  // The sweep resumes only a silent sign-up, so the test backdates the attempt's heartbeat.
   await controlRows(
     demo,
     `UPDATE provisioning_attempts SET progressed_at = now() - interval '2 minutes' WHERE tenant_id = $1 AND finished_at IS NULL`,

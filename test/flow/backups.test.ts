@@ -235,7 +235,7 @@ test("a restore of a file with an older schema fills missing columns with defaul
   ]);
 });
 
-test("a suspended tenant exports its data with a key of the scope tenant:admin; a tenant that is gone does not", async () => {
+test("a suspended tenant exports its data with a tenant:admin key, and a removed tenant cannot", async () => {
   const tenant = await aTenant(generous);
   const scoped = async (scopes: string[]): Promise<string> => {
     const made = await operator("POST", `/tenants/${tenant.id}/keys`, { name: "admin", scopes });

@@ -1,4 +1,4 @@
-// Documents are the tenant's own: what another tenant wrote cannot be read, listed, replaced or deleted by any name.
+// A tenant cannot read, list, replace or delete another tenant's documents by any name.
 import { expect, test } from "vitest";
 import { aTenant, callTool, storedCalls, type TestTenant } from "../support/flow.ts";
 
@@ -11,7 +11,7 @@ const paths = async ({ apiKey }: TestTenant, args: Record<string, unknown> = {})
   return ((data?.["documents"] ?? []) as { path: string }[]).map(({ path }) => path);
 };
 
-test("a document is written, replaced, read, listed and deleted", async () => {
+test("a tenant writes, replaces, reads, lists and deletes a document", async () => {
   const tenant = await aTenant();
   expect((await write(tenant, "notes/today.md", "first")).data).toMatchObject({ path: "notes/today.md", sizeBytes: 5 });
   await write(tenant, "notes/today.md", "zweiter Entwurf: ä");
@@ -29,7 +29,7 @@ test("a document is written, replaced, read, listed and deleted", async () => {
   expect(await paths(tenant)).toEqual(["plan.md"]);
 });
 
-test("a long list comes in pages that miss nothing and repeat nothing", async () => {
+test("a long list comes in pages without gaps or repetitions", async () => {
   const tenant = await aTenant({ limits: { callsPerMinute: null } });
   const names = ["a.md", "a/b.md", "b.md", "c.md", "d.md"];
   for (const name of names) await write(tenant, name, name);
@@ -43,7 +43,7 @@ test("a long list comes in pages that miss nothing and repeat nothing", async ()
   expect(seen.toSorted()).toEqual(names.toSorted());
 });
 
-test("the same path is another document for every tenant", async () => {
+test("the same path names a separate document for each tenant", async () => {
   const [acme, globex] = await Promise.all([aTenant(), aTenant()]);
   await write(acme, "same.md", "of acme");
   await write(globex, "same.md", "of globex");
@@ -57,10 +57,10 @@ test("the same path is another document for every tenant", async () => {
   expect(await paths(globex)).toEqual(["only-globex.md", "same.md"]);
 });
 
-test("no trick with a path reaches another tenant's document", async () => {
+test("no crafted path reaches another tenant's document", async () => {
   const unlimited = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 20 };
   const thief = await aTenant({ id: "files-thief", limits: unlimited });
-  // An id that begins with the thief's, so that a prefix without its end would take it in.
+  // This id begins with the thief's id, so that a prefix without a separator would match it.
   const victim = await aTenant({ id: "files-thief-not" });
   const secret = "the victim's secret";
   await write(victim, "secret.md", secret);
@@ -99,7 +99,7 @@ test("no trick with a path reaches another tenant's document", async () => {
     const answer = await read(thief, path);
     expect(answer.isError, `read ${path}`).toBe(true);
     expect(JSON.stringify(answer), `read ${path}`).not.toContain(secret);
-    // What is taken for a name is a name of the thief's own.
+    // A path that is accepted as a name must be a name in the thief's own folder.
     await remove(thief, path);
     await write(thief, path, "overwritten");
   }
@@ -115,7 +115,7 @@ test("no trick with a path reaches another tenant's document", async () => {
   expect(await paths(victim)).toEqual(["secret.md"]);
 });
 
-test("a path that is refused is explained and not charged", async () => {
+test("a call with a refused path gets the reason and is not charged", async () => {
   const tenant = await aTenant();
   for (const path of ["../a.md", "/a.md", "a//b.md", "a/", "a\\b.md", "%2e%2e/a.md", "ö".repeat(300)]) {
     const answer = await write(tenant, path, "x");
@@ -125,7 +125,7 @@ test("a path that is refused is explained and not charged", async () => {
   expect(await storedCalls(tenant.id)).toEqual([]);
 });
 
-test("a document that is too large is refused, not charged, and leaves what was there", async () => {
+test("a document over the size limit is refused without a charge, and the existing document stays", async () => {
   const tenant = await aTenant();
   await write(tenant, "a.md", "small");
   // Half a MiB counts bytes, not characters.

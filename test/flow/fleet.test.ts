@@ -148,7 +148,7 @@ test.each([
   [{ only: ["nobody-of-this-name"] }, 400],
   [{ stopAbove: "a lot" }, 400],
   [{ unknown: true }, 400],
-])("a start with %j is refused", async (options, status) => {
+])("the operator's API refuses to start a run with %j", async (options, status) => {
   expect((await operator("POST", "/migrations", options)).status).toBe(status);
 });
 

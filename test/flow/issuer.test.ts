@@ -1,5 +1,5 @@
-// An issuer that cannot be asked says nothing about its tokens: they are neither good nor bad until it can, and a client
-// must not throw a good one away (503, and no challenge).
+// While an issuer is unreachable, its tokens cannot be verified. Tollgate answers 503 without a challenge, so that a client
+// keeps a token that may be valid.
 import { type Server, createServer } from "node:http";
 import { type CryptoKey, SignJWT, exportJWK, generateKeyPair } from "jose";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -15,7 +15,7 @@ import {
   type TestTenant,
 } from "../support/flow.ts";
 
-/** Another issuer than the local one: it is there when a test is. */
+/** A second issuer besides the local one. Tests start and stop it. */
 const issuer = `http://127.0.0.1:${await freePort()}`;
 let tenant: TestTenant;
 let privateKey: CryptoKey;
@@ -39,7 +39,7 @@ test.each<[string, ((server: Server) => void) | undefined]>([
   ["answers with a page", (server) => void server.on("request", (_, response) => response.end("<h1>Hello</h1>"))],
   ["answers with no keys", (server) => void server.on("request", (_, response) => response.end(`{"error":"busy"}`))],
   ["does not answer", (server) => void server.on("request", () => undefined)],
-])("while the issuer %s its tokens are refused for now", async (_, behave) => {
+])("a token is refused temporarily while its issuer %s", async (_, behave) => {
   await using _server = behave === undefined ? undefined : await listen(behave);
   const token = await aToken();
   for (const method of ["tools/list", "tools/call"]) {
@@ -49,11 +49,11 @@ test.each<[string, ((server: Server) => void) | undefined]>([
     expect(response.headers.get("www-authenticate")).toBeNull();
     expect(await response.json()).toMatchObject({ id: 1, error: { data: { code: "issuer_unavailable" } } });
   }
-  // Whoever comes with something else is served.
+  // Callers with other credentials are served.
   expect((await callTool(tenant.apiKey, "get_usage")).isError).toBeFalsy();
 });
 
-test("once the issuer answers the same token is good, and a forged one is told so", async () => {
+test("the same token is accepted once the issuer answers, and a forged token is refused as invalid", async () => {
   const [good, forged] = await Promise.all([aToken(), aToken((await generateKeyPair("ES256")).privateKey)]);
   await using _server = await listen((server) => void server.on("request", (__, response) => response.end(jwks)));
   expect((await callTool(good, "search_products", { query: "" })).isError).toBeFalsy();
@@ -73,7 +73,7 @@ function aToken(key = privateKey): Promise<string> {
     .sign(key);
 }
 
-/** Something at the issuer's address. */
+/** Starts a server at the issuer's address. */
 async function listen(behave: (server: Server) => void): Promise<AsyncDisposable> {
   const server = createServer();
   behave(server);

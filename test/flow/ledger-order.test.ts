@@ -1,6 +1,6 @@
-// One call may come to the ledger twice: from the Worker, which ran it while the object was out of reach, and from the
-// object, which had settled it and whose answer was lost. In whatever order, batches and repetitions: it is one charge, the
-// object's sequence has no gap, nothing alarms, and the object is told of exactly those calls that it does not have.
+// One call may reach the ledger twice: from the Worker, which ran it while the object was unreachable, and from the object,
+// whose answer was lost after it charged the call. Invariants for every order, batching and repetition: the call is charged
+// once, the object's sequence has no gap, no alarm fires, and the object is notified of exactly the calls it lacks.
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { fallbackCallsStore } from "../../src/calls/fallback-calls-store.ts";
@@ -13,7 +13,7 @@ import { aTenant, controlRows, system } from "../support/flow.ts";
 const db = connectNeon(system.serviceUrl, `${system.proxyUrl}/sql`);
 const NOW_MS = Date.UTC(2026, 10, 21, 12);
 
-// Nobody seals what the control tables know no tenant of, which /health would tell the tests that come after this one.
+// Usage of tenants without a control row is never frozen, and would fail /health in later tests.
 const made: TenantId[] = [];
 afterAll(async () => {
   for (const table of ["ledger", "fallback_calls", "usage_streams"]) {
@@ -21,17 +21,17 @@ afterAll(async () => {
   }
 });
 
-/** A tenant's id alone. */
+/** A tenant id without a tenant. */
 function aTenantId(name: string): TenantId {
   const tenantId = TenantId.parse(`${name}-${crypto.randomUUID().slice(0, 13)}`);
   made.push(tenantId);
   return tenantId;
 }
 
-/** What became of a call: the object alone charged it, the Worker alone, or both. */
+/** Who charged a call: only the object, only the Worker, or both. */
 const fate = fc.constantFrom("object" as const, "open" as const, "both" as const);
 
-test("a call that comes from both sides is one charge in a sequence without a gap", async () => {
+test("a call that the Worker and the object both send is charged once, and the sequence has no gap", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fate, { minLength: 1, maxLength: 6 }),
@@ -54,7 +54,7 @@ test("a call that comes from both sides is one charge in a sequence without a ga
             .filter(({ came }) => came !== "object")
             .map((call) => fallbackUsage(tenantId, { ...call, atMs: call.atMs + 500 })),
         ];
-        // Each twice, in any order.
+        // Send each message twice, in random order.
         const deliveries = [...messages, ...messages]
           .map((message, index) => ({ message, at: order[index] ?? index }))
           .toSorted((a, b) => a.at - b.at)
@@ -93,7 +93,7 @@ test("a call that comes from both sides is one charge in a sequence without a ga
   );
 });
 
-test("a call that comes from both sides with another price alarms, and the sequence goes on all the same", async () => {
+test("a call that both sides send with different prices raises an alarm, and the sequence continues", async () => {
   const tenantId = aTenantId("price");
   const call = { callId: crypto.randomUUID(), tool: "search_products", units: 1, atMs: NOW_MS };
   const ledger = ledgerStore(db);
@@ -108,7 +108,7 @@ test("a call that comes from both sides with another price alarms, and the seque
   await controlRows(`DELETE FROM ledger_conflicts WHERE incoming->>'tenant_id' = $1`, [tenantId]);
 });
 
-test("an open call of another tenant's id changes nothing of the first one's", async () => {
+test("a fallback call with another tenant's call id does not change the other tenant's charge", async () => {
   const own = aTenantId("own");
   const other = aTenantId("other");
   const call = { callId: crypto.randomUUID(), tool: "search_products", units: 1, atMs: NOW_MS };
@@ -123,7 +123,7 @@ test("an open call of another tenant's id changes nothing of the first one's", a
   await controlRows(`DELETE FROM ledger_conflicts WHERE call_id = $1`, [call.callId]);
 });
 
-test("objects that stay out of reach keep no others from being told", async () => {
+test("unreachable objects do not stop the notification of other objects", async () => {
   const [busy, quiet] = await Promise.all([aTenant({ plan: "starter" }), aTenant({ plan: "starter" })]);
   const open = (tenant: string) =>
     fallbackUsage(TenantId.parse(tenant), {

@@ -1,5 +1,5 @@
-// A tenant moves between tiers while its agents keep calling: no call fails, no row is lost or doubled, and what it has
-// used goes with it.
+// A tenant moves between tiers while its agents keep calling. No call fails, no row is lost or doubled, and the tenant's
+// usage still counts after the move.
 import { describe, expect, test } from "vitest";
 import { bootstrapCluster, prepareShared, registerShard } from "../../cli/migrations/prepare.ts";
 import { migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
@@ -57,7 +57,7 @@ async function strategyOf(tenant: TestTenant): Promise<unknown> {
   return row?.["strategy"];
 }
 
-/** Agents that write and read until they are told to stop: each product once, under a number of its own. */
+/** Agents that write and read until the test stops them. Each product is written once, under its own number. */
 function load(tenant: TestTenant, agents: number) {
   const written: string[] = [];
   const failed: string[] = [];
@@ -125,7 +125,7 @@ test("a tenant moves shared -> schema -> database -> shared under load: no faile
     ],
   ]);
   for (const { rowsCopied } of hops) expect(rowsCopied).toBeGreaterThanOrEqual(3_000);
-  // Each call was charged once, wherever the rows were, and counts in the same window.
+  // Each call was charged once in every placement, and counts in the same window.
   const charged = (await storedCalls(tenant.id)) as { tool: string }[];
   expect(charged.filter(({ tool }) => tool === "run_sql").length).toBe(written.length + 2);
   // The old copies are gone: the database, the role, the rows on the shared tables.
@@ -144,7 +144,7 @@ test("a tenant moves shared -> schema -> database -> shared under load: no faile
   process.stdout.write(`pauses ${pauses}; ${written.length} calls, the longest ${longestMs.toFixed(0)} ms\n`);
 });
 
-test("a move that is undone before the change-over leaves the tenant where it was, and nothing of the new place", async () => {
+test("a move that is undone before the change-over leaves the tenant in its old placement and removes the new one", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await databaseFaults([{ kind: "refuse-before", sql: "pg_snapshot_xmin" }]);
   try {
@@ -169,7 +169,7 @@ test("a move that is undone before the change-over leaves the tenant where it wa
   expect(roles).toEqual([]);
 });
 
-test("a tenant that has moved can go back with all that it has written since", async () => {
+test("a tenant that has moved can move back with all rows it has written since", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await moveTo(tenant, "schema");
   await run(
@@ -195,17 +195,17 @@ test("a tenant that has moved can go back with all that it has written since", a
   ]);
 });
 
-test("an object that was not told of the change-over sends its statements on to where the rows are", async () => {
+test("an object that missed the notification of a change-over sends its statements to the new placement", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await run(tenant, "SELECT 1");
-  // As a change-over that was cut off leaves it: shut, and nobody there to open it.
+  // Simulates an interrupted change-over: the gate is closed and no runner opens it.
   await rowsOf(system.sharedOwnerUrl, "SELECT tollgate.set_gate($1, 'shut', 1)", [tenant.id]);
   const answer = await run(tenant, "UPDATE products SET stock = 5 WHERE id = 'mug-steel' RETURNING stock");
   expect(answer.data?.["results"]).toEqual([[{ stock: 5 }]]);
 });
 
 describe("a move that is killed", () => {
-  // What each piece of a move sends, in its order.
+  // The requests that each step of a move sends, in order.
   test.each([
     "INSERT INTO moves",
     "placements.' || strategy",
@@ -219,7 +219,7 @@ describe("a move that is killed", () => {
     "WITH flipped",
     "delivered_version = $2",
     "pause_ms = greatest",
-  ])("at %s is gone on with, and every row is there once", async (marker) => {
+  ])("at %s is resumed, and every row is there once", async (marker) => {
     const tenant = await aTenant({ plan: "starter", strategy: "shared", ...generous });
     await run(
       tenant,
@@ -235,7 +235,7 @@ describe("a move that is killed", () => {
     } finally {
       await databaseFaults([]);
     }
-    // Writing goes on, whatever the move is at.
+    // Agents keep writing during every step of the move.
     await until(
       async () => (await run(tenant, "UPDATE products SET stock = stock + 1 WHERE id = 'p1'")).isError !== true,
       "the tenant can write",
@@ -258,7 +258,7 @@ test.each([
   "tollgate.loading",
   "tollgate.set_gate",
   "WITH flipped",
-])("a move goes on when the answer to %s is lost, and every row is there once", async (marker) => {
+])("a move continues when the answer to %s is lost, and every row is there once", async (marker) => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared", ...generous });
   const before = await databaseHits();
   await databaseFaults([{ kind: "lose-after", sql: marker, times: 1 }]);
@@ -276,7 +276,7 @@ test.each([
   expect(rows.data?.["results"]).toMatchObject([[{ n: 10 }], { length: 10 }]);
 });
 
-test("a move whose Workflow has died is taken up by the sweep", async () => {
+test("the sweep resumes a move whose Workflow died", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await controlRows(
     `INSERT INTO moves (tenant_id, strategy, from_placement, progressed_at)
@@ -288,7 +288,7 @@ test("a move whose Workflow has died is taken up by the sweep", async () => {
   expect((await run(tenant, "SELECT count(*)::int AS n FROM products")).data?.["results"]).toEqual([[{ n: 10 }]]);
 });
 
-test("a second move while one is open is refused, and says what to do", async () => {
+test("a second move during an open move is refused with advice", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await moveTo(tenant, "schema");
   const second = await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "database" });

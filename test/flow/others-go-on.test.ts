@@ -27,7 +27,7 @@ const DAY_SECONDS = 86_400;
 
 afterEach(() => simulator("/webhooks", {}));
 
-describe("reporting goes on", () => {
+describe("usage reporting", () => {
   test("beside ledger rows of a tenant that nobody knows, which stay and show in /health", async () => {
     const ghost = `ghost-${Date.now()}`;
     await insertUsage(ghost, 100, 3);

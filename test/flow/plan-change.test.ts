@@ -1,4 +1,4 @@
-// Changes of plan while everything that can be in the way is in the way, and what an event of Stripe's may not do.
+// Plan changes under load, outages and crashes, and the changes that a Stripe event must not make.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, expect, test } from "vitest";
 import {
@@ -34,7 +34,7 @@ async function changeOf(tenantId: string): Promise<{ state: string; attempts: nu
   return row;
 }
 
-test("calls that come while the plan changes wait a moment and all succeed, and their usage was confirmed before it changed", async () => {
+test("calls during a plan change wait briefly and all succeed, and earlier usage is confirmed before the plan changes", async () => {
   const tenant = await aSubscriber({ plan: "starter" });
   const changed = new AbortController();
   let calls = 0;
@@ -63,7 +63,7 @@ test("calls that come while the plan changes wait a moment and all succeed, and 
   );
 });
 
-test("while Stripe is away the old plan stays in force, the change is seen waiting and can be taken back", async () => {
+test("the old plan stays in force while Stripe is down, and the waiting change is visible and can be cancelled", async () => {
   const tenant = await aSubscriber({ plan: "starter" });
   const { subscription } = await rowOf(tenant.id);
   await simulator("/faults", { rules: [{ kind: "error-500-before", method: "POST", path: "/v1/subscriptions/*" }] });
@@ -86,7 +86,7 @@ test("while Stripe is away the old plan stays in force, the change is seen waiti
   expect((await rowOf(tenant.id)).plan).toBe("starter");
 });
 
-test("a change that waits for Stripe to confirm usage, or whose answer is lost, is finished by itself and once", async () => {
+test("a change that waits for confirmed usage, or whose answer is lost, finishes once without a new request", async () => {
   const tenant = await aSubscriber({ plan: "starter" });
   const { subscription } = await rowOf(tenant.id);
   await callTool(tenant.apiKey, "search_products", { query: "lamp" });
@@ -103,7 +103,7 @@ test("a change that waits for Stripe to confirm usage, or whose answer is lost, 
   expect(await pricesOf(subscription)).toEqual(["tollgate_pro_base", "tollgate_pro_units"]);
 });
 
-test("a change whose Workflow is gone is taken up by the sweep", async () => {
+test("the sweep resumes a plan change whose Workflow died", async () => {
   const tenant = await aSubscriber({ plan: "starter" });
   await controlRows(
     `INSERT INTO plan_changes (tenant_id, from_plan, plan, strategy, limits, requested_by, progressed_at)
@@ -115,7 +115,7 @@ test("a change whose Workflow is gone is taken up by the sweep", async () => {
   expect(await pricesOf((await rowOf(tenant.id)).subscription)).toEqual(["tollgate_free_base"]);
 });
 
-test("a tenant that goes on by contract leaves its subscription, is not suspended for that, and comes back by an order alone", async () => {
+test("a tenant that changes to a contract ends its subscription without a suspension, and returns only by a new order", async () => {
   const tenant = await aSubscriber({ plan: "pro" });
   const { subscription } = await rowOf(tenant.id);
   const changed = await operator("POST", `/tenants/${tenant.id}/plan`, { plan: "enterprise" });
@@ -140,7 +140,7 @@ test("a tenant that goes on by contract leaves its subscription, is not suspende
   expect((await asAdmin(tenant, "POST", "/plan", { plan: "free" })).status).toBe(409);
 });
 
-test("no plan is changed by a key without the scope, by another tenant's, or to one that is not sold", async () => {
+test("a plan change is refused for a key without the scope, for another tenant's key, and for a plan that is not sold", async () => {
   const [tenant, other] = await Promise.all([aSubscriber({ plan: "free" }), aSubscriber({ plan: "free" })]);
   const plain = await aTenant();
   expect((await asAdmin({ id: plain.id, apiKey: plain.apiKey }, "POST", "/plan", { plan: "pro" })).status).toBe(403);
@@ -150,7 +150,7 @@ test("no plan is changed by a key without the scope, by another tenant's, or to 
   expect((await rowOf(tenant.id)).plan).toBe("free");
 });
 
-test("what the operator has suspended no event undoes, and every event again in another order changes nothing", async () => {
+test("no event lifts an operator's suspension, and replaying all events in another order changes nothing", async () => {
   const tenant = await aSubscriber({ plan: "starter" });
   expect((await asAdmin(tenant, "POST", "/plan", { plan: "pro" })).status).toBe(200);
   expect((await operator("POST", `/tenants/${tenant.id}/suspend`)).status).toBe(200);
@@ -164,7 +164,7 @@ test("what the operator has suspended no event undoes, and every event again in 
   const before = await whole();
   const events = await eventsOf("true");
   expect(events.length).toBeGreaterThan(3);
-  // As if they had never been seen: applied from the newest to the oldest, and then all at once.
+  // Mark the events as unseen, then apply them from the newest to the oldest, and then all at once.
   for (const { id } of events) {
     await controlRows(`DELETE FROM webhook_inbox WHERE event_id = $1`, [id]);
     await simulator("/webhooks/deliver", { eventId: id });
@@ -192,11 +192,11 @@ test("the portal opens for the administrator, also while the account is suspende
   expect(ours.map(({ features }) => features.subscription_update.enabled)).toEqual([false]);
 });
 
-test("what Stripe's meter refuses after it has taken it is kept by day, and the report that it names is looked into", async () => {
+test("a refusal of Stripe's meter after acceptance is recorded by day, and the named report is checked", async () => {
   const tenant = await aTenant({ plan: "pro" });
   const minute = Math.floor(Date.now() / 60_000) - 120;
   const report = `u1.${tenant.id}.${minute}`;
-  // A report that Stripe has confirmed, of a customer that it does not find afterwards.
+  // A report that Stripe confirmed before it lost the customer.
   await controlRows(
     `INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at, confirmed_at, answer, attempts)
      VALUES ($1, $2, to_timestamp($3), 5, 5, now(), now(), 'accepted', 1)`,
@@ -221,7 +221,7 @@ test("what Stripe's meter refuses after it has taken it is kept by day, and the 
   expect(await controlRows(`SELECT doubted_at IS NOT NULL AS doubted FROM reports WHERE id = $1`, [report])).toEqual([
     { doubted: true },
   ]);
-  // Put back what the health page would rightly complain about.
+  // Remove the rows that would fail /health in later tests.
   await controlRows(`DELETE FROM reports WHERE id = $1`, [report]);
 });
 

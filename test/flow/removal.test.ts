@@ -1,5 +1,5 @@
-// A tenant leaves: its last usage is billed, it may come back for a month, and then nothing of it is left but what it was
-// billed for, whatever fails, comes twice or dies on the way.
+// Removal of a tenant. Its last usage is billed, it can return for a month, and then only its billing records are left. This
+// holds under failures, repetitions and crashes.
 import { afterEach, expect, test } from "vitest";
 import {
   type TestTenant,
@@ -53,7 +53,7 @@ async function metered(tenantId: string): Promise<number> {
   return totals[row?.customer ?? ""]?.["mcp_units"] ?? 0;
 }
 
-test("a tenant that leaves is billed for its last call, is refused with the way back, exports, and comes back", async () => {
+test("a leaving tenant is billed for its last call, is refused with advice how to return, exports its data, and returns", async () => {
   const tenant = await aCustomer({ plan: "pro", name: "Leaves & returns" });
   const admin = await anAdminKey(tenant.id);
   await usage(tenant);
@@ -72,7 +72,7 @@ test("a tenant that leaves is billed for its last call, is refused with the way 
   expect(refused.text).toContain(String(leavingUntil));
   expect(refused.text).toContain(`/api/tenants/${tenant.id}/reactivate`);
   expect(Math.round((Date.parse(leavingUntil ?? "") - Date.now()) / 86_400_000)).toBe(30);
-  // No cron ran: the last usage was brought there before the subscription ended.
+  // No cron ran, so the removal itself reported the last usage before the subscription ended.
   expect(await metered(tenant.id)).toBe(3);
   expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["canceled"]);
   expect((await fetch(`${system.monitorUrl}/monitors/${tenant.id}`)).status).toBe(404);
@@ -87,7 +87,7 @@ test("a tenant that leaves is billed for its last call, is refused with the way 
   expect(back.status, await back.clone().text()).toBe(200);
   expect((await usage(tenant)).isError).toBeFalsy();
   expect((await status(tenant.id)).state).toBe("active");
-  // Asking again changes nothing.
+  // A repeated request changes nothing.
   expect((await asAdmin(tenant, admin, "POST", "/reactivate")).status).toBe(200);
   const now = await subscriptions(tenant.id);
   expect(now.filter((each) => each.status === "active")).toHaveLength(1);
@@ -97,7 +97,7 @@ test("a tenant that leaves is billed for its last call, is refused with the way 
   await until(async () => (await fetch(`${system.monitorUrl}/monitors/${tenant.id}`)).ok, "it is watched again");
 });
 
-test.each(tiers)("at the end nothing of a $strategy tenant is left, and the archive is its ledger", async (tier) => {
+test.each(tiers)("a removal leaves nothing of a $strategy tenant, and the archive equals its ledger", async (tier) => {
   const tenant =
     tier.strategy === "database"
       ? await aTenant({ ...tier, ...generous })
@@ -115,7 +115,7 @@ test.each(tiers)("at the end nothing of a $strategy tenant is left, and the arch
   const places = await placesOf(tenant.id);
   await leaves(tenant.id);
 
-  // The clock: the grace ends, and the sweep notices.
+  // Move the clock to the end of the grace period. The sweep then continues the removal.
   await controlRows(`UPDATE tenants SET leaving_until = now() - interval '1 second' WHERE id = $1`, [tenant.id]);
   await fireCron("* * * * *");
   await reaches(tenant.id, "done");
@@ -131,7 +131,7 @@ test.each(tiers)("at the end nothing of a $strategy tenant is left, and the arch
   expect(await metered(tenant.id)).toBe(units);
   expect(archive.text).not.toMatch(/Ada|Charles/);
 
-  // An object that is asked again stays as it is, and nobody comes back.
+  // A repeated step leaves the object unchanged, and the tenant can no longer return.
   const gone = await callTool(tenant.apiKey, "search_products", { query: "" }).catch((error: unknown) => String(error));
   expect(gone).toMatch(/401/);
   expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(409);
@@ -145,7 +145,7 @@ test.each(tiers)("at the end nothing of a $strategy tenant is left, and the arch
   expect(await run(other, "SELECT count(*)::int AS n FROM products")).toEqual([[{ n: 10 }]]);
 });
 
-test("a tenant that is in the middle of a move leaves nothing at either place", async () => {
+test("a tenant that is removed during a move leaves nothing in either placement", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared", ...generous });
   await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "schema" });
   await until(async () => {
@@ -189,7 +189,7 @@ test("the subscription does not end, and nothing is dropped, before Stripe has c
   await reaches(tenant.id, "grace");
   expect(await metered(tenant.id)).toBe(1);
 
-  // Usage that comes late keeps the tenant from being dropped.
+  // Late usage delays the drop of the tenant.
   await controlRows(
     `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at) VALUES ($1, $2, 'late', 'late', 1, 'late', 1, now())`,
     [crypto.randomUUID(), tenant.id],
@@ -216,7 +216,7 @@ test("the final invoice has the final usage, also when the answer to the end of 
   expect(await invoicedUnits(tenant.id)).toBe(3);
 });
 
-test("a tenant that cannot be charged stays away, and says so", async () => {
+test("a tenant whose payment fails is not reactivated, and the answer says so", async () => {
   const tenant = await aCustomer({ plan: "pro", name: "Cannot pay" });
   await leaves(tenant.id);
   const [row] = await controlRows<{ customer: string }>(
@@ -237,7 +237,7 @@ test("a tenant that cannot be charged stays away, and says so", async () => {
   expect((await usage(tenant)).isError).toBeFalsy();
 });
 
-test("a tenant whose way back was cut off at Stripe comes back by itself, with one subscription", async () => {
+test("the sweep finishes a reactivation that was interrupted at Stripe, with one subscription", async () => {
   const tenant = await aCustomer({ plan: "pro", name: "Cut off" });
   await leaves(tenant.id);
   const rule = { method: "POST", path: "/v1/subscriptions", probability: 1 };
@@ -245,9 +245,9 @@ test("a tenant whose way back was cut off at Stripe comes back by itself, with o
   const lost = await operator("POST", `/tenants/${tenant.id}/reactivate`);
   expect(lost.status).toBe(503);
   expect((await usage(tenant)).refusal?.code).toBe("tenant_leaving");
-  expect((await dropNow(tenant.id)).status).toBe(409); // it is coming back
+  expect((await dropNow(tenant.id)).status).toBe(409); // it is being reactivated
   await simulator("/faults", { rules: [] });
-  // Nobody asks again: the sweep does.
+  // No request comes, so the sweep continues the work.
   await controlRows(`UPDATE removals SET progressed_at = now() - interval '2 minutes' WHERE tenant_id = $1`, [
     tenant.id,
   ]);
@@ -272,13 +272,13 @@ const markers = [
   "erase_tenant",
 ];
 
-/** The whole way, from the first wish to the end. */
+/** Runs a whole removal, from the request to the end. */
 async function goes(tenant: TestTenant): Promise<void> {
   await until(async () => (await operator("POST", `/tenants/${tenant.id}/remove`)).status < 300, "it may leave");
   await reaches(tenant.id, "grace", 90_000);
   await until(async () => (await dropNow(tenant.id)).status < 300, "its grace is over", 60_000);
   await reaches(tenant.id, "done", 10_000).catch(async () => {
-    // Whoever was to go on may have ended with the answer that was lost: after a minute of silence the sweep does.
+    // The lost answer may have ended the runner. The sweep resumes the removal after a minute without a heartbeat.
     await controlRows(`UPDATE removals SET progressed_at = now() - interval '2 minutes' WHERE tenant_id = $1`, [
       tenant.id,
     ]);
@@ -289,7 +289,7 @@ async function goes(tenant: TestTenant): Promise<void> {
 
 const NOTES = 3;
 
-/** Several removals side by side, each with a fault of its own at one of the markers. */
+/** Runs several removals concurrently, each with its own fault at one of the markers. */
 async function eachWithItsFault(
   order: Parameters<typeof aTenant>[0],
   fault: Record<string, unknown>,
@@ -305,7 +305,7 @@ async function eachWithItsFault(
     ...{ ...fault, sql, times: 1 },
     param: sql === "dropped_at = coalesce" ? numbers[index] : tenant.id,
   }));
-  // And the note that a step is done, whosoever: its parameters name no tenant.
+  // Also the statement that records a finished step of any tenant, because its parameters name no tenant.
   await databaseFaults([...rules, { ...fault, sql: "step_at = CASE WHEN", times: NOTES }]);
   await Promise.all(
     all.map(async ({ sql, tenant }, index) => {
@@ -322,7 +322,7 @@ async function eachWithItsFault(
   return faultsFired();
 }
 
-test("a removal whose object dies at any of its steps goes on to its end, once", async () => {
+test("a removal whose object dies at any step finishes once", async () => {
   const order = { plan: "starter", strategy: "shared" };
   const fired = await eachWithItsFault(order, { kind: "slow", ms: 400 }, async (tenant, cameTo) => {
     const going = goes(tenant);
@@ -333,7 +333,7 @@ test("a removal whose object dies at any of its steps goes on to its end, once",
   expect(fired).toEqual([...markers.map(() => 1), NOTES]);
 }, 180_000);
 
-test("a removal goes on to its end, once, whichever answer is lost", async () => {
+test("a removal finishes once, whichever answer is lost", async () => {
   const order = { plan: "pro", strategy: "schema" };
   const fired = await eachWithItsFault(order, { kind: "lose-after" }, async (tenant) => {
     await run(tenant, "UPDATE products SET stock = 1");

@@ -1,4 +1,4 @@
-// From an order to a tenant that answers, and what a webhook that comes again, late or forged does.
+// Sign-up from the order to the first answered call, and the handling of repeated, late and forged webhooks.
 import { createHmac } from "node:crypto";
 import { expect, test } from "vitest";
 import { signUp } from "../../dev/demo.ts";
@@ -36,7 +36,7 @@ test("a customer who pays is provisioned step by step and its agent's first call
   ]);
 });
 
-test("an order that is not paid is no tenant", async () => {
+test("an unpaid order does not become a tenant", async () => {
   const order = await fetch(`${system.publicUrl}/api/checkout`, {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -60,7 +60,7 @@ test("a second delivery of every webhook changes nothing", async () => {
     inbox: await controlRows("SELECT event_id, applied_at, outcome FROM webhook_inbox ORDER BY event_id"),
   });
   await until(async () => {
-    await fireCron("* * * * *"); // what could not be applied at once is the sweep's
+    await fireCron("* * * * *"); // the sweep applies what failed at first
     return (await controlRows("SELECT FROM webhook_inbox WHERE applied_at IS NULL")).length === 0;
   }, "all events are applied");
   const before = await snapshot();
@@ -73,7 +73,7 @@ test("a second delivery of every webhook changes nothing", async () => {
   expect(await snapshot()).toEqual(before);
 });
 
-test("a webhook that names no known tenant is kept, marked and changes nothing", async () => {
+test("a webhook for an unknown tenant is stored and marked, and changes nothing", async () => {
   const event = {
     id: `evt_unknown_${Date.now()}`,
     object: "event",
@@ -87,7 +87,7 @@ test("a webhook that names no known tenant is kept, marked and changes nothing",
   ]);
   expect(kept?.outcome).toBe("unknown_tenant");
   expect(await controlRows("SELECT id FROM tenants WHERE id = 'nobody-we-know'")).toEqual([]);
-  // Put back what the health page would rightly complain about.
+  // Remove the rows that would fail /health in later tests.
   await controlRows("UPDATE webhook_inbox SET outcome = 'seen_by_test' WHERE event_id = $1", [event.id]);
 });
 
@@ -109,7 +109,7 @@ test("an unsigned, a forged and a stale webhook are refused and leave nothing", 
   expect(await controlRows("SELECT event_id FROM webhook_inbox WHERE event_id LIKE 'evt_forged%'")).toEqual([]);
 });
 
-test("with the database down a webhook is answered with 5xx, and the same one is kept when it comes again", async () => {
+test("a webhook is answered with 5xx while the database is down, and is stored when Stripe repeats it", async () => {
   const event = { id: `evt_patient_${Date.now()}`, object: "event", type: "customer.updated", data: { object: {} } };
   const kept = () => controlRows("SELECT event_id FROM webhook_inbox WHERE event_id = $1", [event.id]);
   const send = () => deliver(JSON.stringify(event), Math.floor(Date.now() / 1000));
@@ -124,7 +124,7 @@ test("with the database down a webhook is answered with 5xx, and the same one is
   expect(await kept()).toHaveLength(1);
 });
 
-test("a webhook that cannot be kept comes again, and so the order goes on", async () => {
+test("an order continues after Stripe repeats a webhook that could not be stored", async () => {
   await databaseFaults([{ kind: "refuse-before", sql: "webhook_inbox", times: 2 }]);
   try {
     const signedUp = await signUp(system.publicUrl, { plan: "free", name: "Patient" });
@@ -134,7 +134,7 @@ test("a webhook that cannot be kept comes again, and so the order goes on", asyn
   }
 });
 
-test("what Stripe could not deliver is picked up from its list of events", async () => {
+test("the sweep reads undelivered events from Stripe's list", async () => {
   await simulator("/webhooks", { drop: { probability: 1 } });
   let tenantId: string;
   try {
@@ -152,7 +152,7 @@ test("what Stripe could not deliver is picked up from its list of events", async
     await simulator("/webhooks", {});
   }
   await fireCron("* * * * *");
-  // An event is left to its own application for ten seconds before the sweep takes it up.
+  // The sweep applies an event only when the event is ten seconds old.
   await controlRows(
     "UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE applied_at IS NULL",
   );
@@ -160,7 +160,7 @@ test("what Stripe could not deliver is picked up from its list of events", async
   await until(async () => (await status(tenantId)).state === "active", "the sweep found the payment");
 });
 
-test("a tenant whose provisioning went silent is taken up again by the sweep", async () => {
+test("the sweep resumes a provisioning without a heartbeat", async () => {
   await databaseFaults([{ kind: "refuse-before", database: "tollgate_shared_1", probability: 1 }]);
   let id: string;
   try {
@@ -174,7 +174,7 @@ test("a tenant whose provisioning went silent is taken up again by the sweep", a
   } finally {
     await databaseFaults([]);
   }
-  // As if the runtime had been killed: nothing was recorded for over a minute.
+  // Simulates a killed runtime: the last heartbeat is over a minute old.
   await controlRows(
     "UPDATE provisioning_attempts SET progressed_at = now() - interval '2 minutes' WHERE tenant_id = $1",
     [id],
@@ -197,7 +197,7 @@ test("twenty sign-ups at once all succeed", async () => {
   expect(new Set(customers.map(({ tenantId }) => tenantId)).size).toBe(20);
 });
 
-test("the canary's token is good for one call and for health_check alone", async () => {
+test("the canary's token works for one call, and only for health_check", async () => {
   const { mintCredential } = await import("../../src/core/credentials.ts");
   const tenant = await aTenant();
   const rootKey = system.credentialKey;

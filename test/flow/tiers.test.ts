@@ -19,7 +19,7 @@ describe.each(["shared", "schema", "database"])("in the %s tier", (strategy) => 
   });
   const call = (name: string, args: Record<string, unknown> = {}) => callTool(tenant.apiKey, name, args);
 
-  test("every tool answers as in the other tiers", async () => {
+  test("every tool gives the same answer as in the other tiers", async () => {
     expect((await call("health_check")).data).toMatchObject({ ok: true, tenant: tenant.id, settings: 3 });
     const found = await call("search_products", { query: "lamp", maxPriceCents: 5_000 });
     expect(found.data).toMatchObject({
