@@ -1,4 +1,5 @@
 // `npm run stripe:setup`: creates what Tollgate needs in a Stripe account. A second run creates nothing.
+import { config } from "#app/config";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { appliedEventTypes, thinEventTypes } from "../src/adapters/stripe.ts";
 import { readFlags } from "./flags.ts";
@@ -24,7 +25,7 @@ if (secretKey === undefined) {
   process.exitCode = 1;
 } else {
   const setup = connectSetup(secretKey, vars["STRIPE_API_BASE"] ?? "");
-  const made = await setup.setUp("MCP tools");
+  const made = await setup.setUp(config.product.invoiceLine);
   print(made.length === 0 ? "Everything was there already." : `Made ${made.join(", ")}.`);
   if (flags.webhooks === undefined) {
     print("Events are to be sent to two destinations; `-- --webhooks URL` makes them:");

@@ -1,5 +1,6 @@
 // The whole of Tollgate on one machine: PostgreSQL behind a proxy that speaks Neon's wire, a Stripe simulator, an
 // issuer of tokens, a monitor, and the Worker. `npm start` and the flow tests both run this.
+import { config } from "#app/config";
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer.ts";
@@ -97,7 +98,7 @@ export async function startSystem(options: SystemOptions) {
               thinWebhook: { url: `${publicUrl}/webhooks/stripe-thin`, secret: secrets.stripeThinWebhookSecret },
             });
             running.push(() => simulator.close());
-            await connectSetup(secrets.stripeSecretKey, simulator.url).setUp("MCP tools");
+            await connectSetup(secrets.stripeSecretKey, simulator.url).setUp(config.product.invoiceLine);
             return simulator;
           })
         : undefined;
