@@ -5,6 +5,7 @@
 //   attack      hostile SQL against each wall between tenants, in a real PostgreSQL.
 //   flow        promises of the product, tested over HTTP against a whole system. Each vitest worker has its own system,
 //               which starts when the worker's first file needs it.
+//   second-app  the promise that app/ can be replaced: a whole system that sells test/second-app.
 //   campaign    faults between a call and its money, also against whole systems. `npm run campaign` chooses the seeds.
 //   crash       `npm start` itself, killed and started again.
 import { resolve } from "node:path";
@@ -15,6 +16,7 @@ import { ignoreShell } from "./dev/child-environment.ts";
 ignoreShell();
 // Product tests sell the fixture app, and so do the programs that they start. Only the tests of app/ sell app/ itself.
 const FIXTURE_APP = "test/support/fixture-app";
+const secondApp = { alias: generate(resolve("test/second-app")) };
 const fixture = { alias: generate(resolve(FIXTURE_APP)) };
 generate(resolve("app"));
 process.env["TOLLGATE_APP"] = FIXTURE_APP;
@@ -30,6 +32,7 @@ export default defineConfig({
           name: "core",
           include: ["test/{core,mcp}/**/*.test.ts"],
           testTimeout: 30_000,
+          hookTimeout: 60_000,
         },
       },
       {
@@ -64,6 +67,16 @@ export default defineConfig({
           name: "flow",
           include: ["test/flow/**/*.test.ts"],
           globalSetup: ["test/support/flow-setup.ts"],
+          testTimeout: 60_000,
+          hookTimeout: 120_000,
+        },
+      },
+      {
+        resolve: secondApp,
+        test: {
+          name: "second-app",
+          include: ["test/second-app/**/*.test.ts"],
+          globalSetup: ["test/second-app/setup.ts"],
           testTimeout: 60_000,
           hookTimeout: 120_000,
         },

@@ -1,5 +1,5 @@
 // `npm run stripe:setup`: creates what Tollgate needs in a Stripe account. A second run creates nothing.
-import { config } from "#app/config";
+import { config } from "../src/core/app-config.ts";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { appliedEventTypes, thinEventTypes } from "../src/adapters/stripe.ts";
 import { readFlags } from "./flags.ts";

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as z from "zod";
-import { config } from "#app/config";
+import { config } from "../src/core/app-config.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
 import { type DemoTenant, saveSettings } from "../cli/settings.ts";
 import type { System } from "./system.ts";

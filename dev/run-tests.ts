@@ -13,13 +13,14 @@ const SEEDS_OF_A_TEST_RUN = "50";
 const { values: flags, positionals: files } = readFlags({
   command: "npm test",
   help: `
-npm test [-- FILES]             all tests: unit, stand-ins, attack, flow, crash, then 50 seeds of the fault campaign
+npm test [-- FILES]             all tests: unit, stand-ins, attack, flow, second-app, crash, then 50 seeds of the fault campaign
 npm run test:quick              types and unit tests, without starting anything: under 15 s on two idle cores
 npm run attack [-- FILES]       hostile SQL against every tier; each statement must also succeed with its wall removed
 
 FILES are parts of test file names, e.g. npm test -- flow/moves. With FILES, npm test leaves the campaign out.
 
-  --project NAME   only this project of vitest.config.ts: core, app, stand-ins, attack, flow, campaign or crash
+  --project NAME   only this project of vitest.config.ts: core, app, stand-ins, attack, flow, second-app,
+                   campaign or crash
   --quick          what npm run test:quick runs
   --help           this text`,
   flags: { quick: { type: "boolean", default: false }, project: { type: "string" } },

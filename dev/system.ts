@@ -1,6 +1,6 @@
 // The whole of Tollgate on one machine: PostgreSQL behind a proxy that speaks Neon's wire, a Stripe simulator, an
 // issuer of tokens, a monitor, and the Worker. `npm start` and the flow tests both run this.
-import { config } from "#app/config";
+import { config } from "../src/core/app-config.ts";
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer.ts";

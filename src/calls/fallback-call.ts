@@ -1,4 +1,4 @@
-// Runs the calls of paid plans in the Worker while a tenant's object cannot be reached; the free plan is refused. Each call
+// Runs calls in the Worker while a tenant's object cannot be reached. A plan whose price is 0 is refused then. Each call
 // reads the tenant from the control tables and proves the login, as the object does. The reply leaves only after the queue
 // has the charge, so that every success is billed. The object counts the call when it is back.
 //

@@ -1,7 +1,7 @@
 // Serves the catalogue over MCP, without sessions and for both eras of the protocol. Each request gets a server of its own
 // with only the tools that it needs. An isolate makes costly parts that are the same for every caller (JSON schemas, a
 // validator) once; nothing that belongs to a caller outlives its request.
-import { config } from "#app/config";
+import { config } from "../core/app-config.ts";
 import { McpServer, PROTOCOL_VERSION_META_KEY, isLegacyRequest, requireScopes } from "@modelcontextprotocol/server";
 import type { AuthInfo, CallToolResult, ServerContext, StandardSchemaWithJSON } from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
@@ -19,9 +19,12 @@ const jsonSchemaValidator = new CfWorkerJsonSchemaValidator();
 /** The list of tools depends on the tenant. A client may see a changed plan up to a minute late. */
 const perTenantForAMinute = { ttlMs: 60_000, cacheScope: "private" } as const;
 
+/** The product's name for programs: `Acme Tools` becomes `acme-tools`. */
+const serverName = config.product.name.toLowerCase().replaceAll(/[^\p{L}\p{N}]+/gu, "-");
+
 function newServer(register: Register): McpServer {
   const server = new McpServer(
-    { name: "tollgate", title: config.product.name, version: packageJson.version },
+    { name: serverName, title: config.product.name, version: packageJson.version },
     {
       // The list changes with the tenant's plan, outside any request: a client learns of it when it lists again.
       capabilities: { tools: { listChanged: false } },

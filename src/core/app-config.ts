@@ -1,36 +1,84 @@
-// What an operator decides about their product: `app/config.ts` exports one `config` of this type. The program reads it
-// when it loads and refuses to start when a part of it does not hold (core/plans.ts, tools/tool.ts).
+// What an operator decides about their product. `app/config.ts` exports one `config` of this type; every room reads it from
+// here. Invariant: the program starts only with a config whose parts are usable. An error names the part and the remedy.
+// The limits and prices of plans are checked in plans.ts, the scopes of each tool in tools/tool.ts.
+import * as z from "zod";
+import { config as written } from "#app/config";
 import type { Plan } from "./plans.ts";
 import type { Statement } from "./sql.ts";
 
 export interface AppConfig {
   readonly product: {
-    /** Shown to customers, to their agents and on Stripe's invoices. */
+    /** Customers read it in their agent's list of servers and in the sign-in dialog. */
     readonly name: string;
-    /** What a customer buys, as one line of an invoice: `MCP tools`. */
+    /** What a customer buys, as one line of Stripe's invoice: `MCP tools`. */
     readonly invoiceLine: string;
-    /** CSS colour of buttons and links on pages. */
+    /** CSS colour `#rrggbb`. No page uses it yet. */
     readonly colour: string;
+    /** `https:` or `mailto:`. Error messages name it when only support can help. */
     readonly supportUrl: string;
+    /** `https:`. Clients find both addresses in the metadata of the MCP endpoint (`resource_tos_uri`, `resource_policy_uri`). */
     readonly termsUrl: string;
     readonly privacyUrl: string;
   };
   /** Every plan by its name, cheapest first. A tenant keeps the limits of the day it bought. */
   readonly plans: Readonly<Record<string, Omit<Plan, "name">>>;
   /**
-   * What a key or a token can be allowed to do, by scope, in words for the consent page. `tools:read` must be among them:
+   * What a key or a token can be allowed to do: the scope, then its meaning in words. `tools:read` must be among them, because
    * the product's own tools need it.
    */
   readonly scopes: Readonly<Record<string, string>>;
-  /** Settings of a new tenant. A tenant changes them afterwards. */
+  /** Settings of a new tenant, at least one. A tenant changes them afterwards. */
   readonly settings: Readonly<Record<string, unknown>>;
-  /** Defaults for an issuer of `OIDC_ISSUERS` that does not name the claim which holds a customer's organisation. */
+  /** `tenantClaim`: the claim that names a customer's organisation, for each issuer of `OIDC_ISSUERS` that names none. */
   readonly issuers: { readonly tenantClaim: string };
   /**
-   * Rows of a new tenant, as statements inside the tenant. Tollgate runs them again when it retries, so each must leave rows
-   * that exist as they are (`ON CONFLICT DO NOTHING`).
+   * Rows of a new tenant, as statements inside the tenant. Tollgate runs them again when it retries, so each must keep rows
+   * that exist (`ON CONFLICT DO NOTHING`).
    */
   readonly seed?: readonly Statement[];
   /** Calls that `npm start` makes as each customer of its demonstration. */
   readonly demonstration?: readonly { readonly tool: string; readonly input: Readonly<Record<string, unknown>> }[];
 }
+
+const text = z.string().trim().min(1, "must not be empty");
+const pageUrl = z.url({ protocol: /^https$/, error: "must be an https: URL" });
+
+const AppConfigParts = z.strictObject({
+  product: z.strictObject({
+    name: text.max(60, "must have at most 60 characters: clients cut longer names"),
+    invoiceLine: text.max(250, "must have at most 250 characters, as Stripe allows"),
+    colour: z.string().regex(/^#[0-9a-f]{6}$/i, "must be a CSS colour such as #1d4ed8"),
+    supportUrl: z.url({ protocol: /^(https|mailto)$/, error: "must be an https: or mailto: URL" }),
+    termsUrl: pageUrl,
+    privacyUrl: pageUrl,
+  }),
+  plans: z.record(z.string(), z.unknown()),
+  scopes: z
+    .record(z.string(), text)
+    .refine(
+      (scopes) => Object.keys(scopes).every((scope) => /^[!#-[\]-~]+$/.test(scope)),
+      "has a name that no token can carry. Use printable ASCII without spaces, quotes and backslashes",
+    )
+    .refine(
+      (scopes) => Object.hasOwn(scopes, "tools:read"),
+      'lacks tools:read, which the product\'s own tools need. Add it, for example: "tools:read": "Read your account\'s data"',
+    ),
+  settings: z
+    .record(z.string(), z.json())
+    .refine(
+      (settings) => Object.keys(settings).length > 0,
+      "is empty. Add one setting: a new account proves with it that it can read and write its own rows",
+    ),
+  issuers: z.strictObject({ tenantClaim: text }),
+  seed: z.array(z.looseObject({ text })).optional(),
+  demonstration: z.array(z.strictObject({ tool: text, input: z.record(z.string(), z.unknown()) })).optional(),
+});
+
+/** Returns the config unchanged. Throws when a part of it is not usable; the message lists each part with the remedy. */
+export function checkedConfig(config: AppConfig): AppConfig {
+  const { error } = AppConfigParts.safeParse(config);
+  if (error !== undefined) throw new Error(`app/config.ts cannot be used.\n${z.prettifyError(error)}`);
+  return config;
+}
+
+export const config: AppConfig = checkedConfig(written);

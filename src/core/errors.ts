@@ -1,6 +1,10 @@
 // The table of all refusals: a stable code, the HTTP status, and advice to the reader. Expected refusals are returned as
 // values; bugs and outages are thrown as `AppError`. The text of a database, of Stripe or of a tool's exception never
 // reaches a client.
+import { config } from "./app-config.ts";
+
+/** The operator's support: a mail address or a URL. */
+const support = config.product.supportUrl.replace(/^mailto:/, "");
 
 export const errors = {
   // who is calling
@@ -95,7 +99,7 @@ export const errors = {
     status: 503,
     advice: "The control database cannot be reached. Nothing was lost; try again shortly.",
   },
-  internal: { status: 500, advice: "Something failed on our side. Send the request id to support." },
+  internal: { status: 500, advice: `Something failed on our side. Send the request id to support: ${support}.` },
 } as const satisfies Record<string, { status: number; advice: string }>;
 
 export type ErrorCode = keyof typeof errors;

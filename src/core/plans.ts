@@ -2,7 +2,7 @@
 // (they are copied into its row), and each number can be overridden per tenant. The program knows no plan by its name: it
 // asks for a plan's price, limits and strategy.
 import * as z from "zod";
-import { config } from "#app/config";
+import { config } from "./app-config.ts";
 
 /** A name of app/config.ts. */
 export type PlanName = string;
@@ -74,7 +74,7 @@ export function planOf(name: PlanName): Plan {
 
 function readPlans(table: unknown): ReadonlyMap<PlanName, Plan> {
   const parsed = PlanTable.safeParse(table);
-  if (!parsed.success) throw new Error(`The plans of app/config.ts do not hold.\n${z.prettifyError(parsed.error)}`);
+  if (!parsed.success) throw new Error(`The plans of app/config.ts cannot be used.\n${z.prettifyError(parsed.error)}`);
   return new Map(Object.entries(parsed.data).map(([name, plan]) => [name, { name, ...plan }]));
 }
 

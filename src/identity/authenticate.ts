@@ -2,7 +2,7 @@
 // deployment trusts. Algorithms are fixed, the audience is exact, and the tenant comes from the link table, never from
 // the token itself (DESIGN.md I10). What is verified is kept for a minute at most; whether the key is revoked or the
 // tenant suspended is not decided here but by the tenant's object, on every request.
-import { config } from "#app/config";
+import { config } from "../core/app-config.ts";
 import {
   type AuthInfo,
   OAuthError,
@@ -90,6 +90,8 @@ export function protectedResourceMetadata(env: Env): Record<string, unknown> {
     scopes_supported: scopesSupported,
     bearer_methods_supported: ["header"],
     resource_name: config.product.name,
+    resource_policy_uri: config.product.privacyUrl,
+    resource_tos_uri: config.product.termsUrl,
   };
 }
 

@@ -1,5 +1,6 @@
 // The identity providers that this deployment trusts, read from its configuration.
 import * as z from "zod";
+import { config } from "../core/app-config.ts";
 
 /** Signature algorithms that are accepted: asymmetric ones only, fixed here and never taken from a token. */
 export const acceptedAlgorithms = ["RS256", "ES256", "EdDSA"];
@@ -7,8 +8,11 @@ export const acceptedAlgorithms = ["RS256", "ES256", "EdDSA"];
 const Issuer = z.strictObject({
   issuer: z.url(),
   jwksUrl: z.url({ protocol: /^https?$/ }),
-  /** The claim that names the customer's organisation at this issuer: `org_id`, `tid`, `custom:tenant_id` … */
-  tenantClaim: z.string().min(1),
+  /**
+   * The claim that names the customer's organisation at this issuer: `org_id`, `tid`, `custom:tenant_id` …
+   * Default: `issuers.tenantClaim` of app/config.ts.
+   */
+  tenantClaim: z.string().min(1).default(config.issuers.tenantClaim),
   /** Default: the URL of the MCP endpoint. */
   audience: z.string().min(1).optional(),
   /** New tenants are linked to this issuer under their own id. For an issuer that the operator runs for its customers. */

@@ -1,6 +1,6 @@
 // Rows that a new tenant starts with: the settings and the seed of app/config.ts. Writing them also proves that the tenant
 // can write.
-import { config } from "#app/config";
+import { config } from "../core/app-config.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { TenantDb } from "../tools/tool.ts";
 

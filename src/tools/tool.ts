@@ -1,7 +1,7 @@
 // What a tool is: one declaration of name, cost, schemas, scopes and the handler that runs in the tenant's object.
 // The handler gets a context that is already inside the tenant; there is no way to name another.
 import type * as z from "zod";
-import { config } from "#app/config";
+import { config } from "../core/app-config.ts";
 import type { Progress, QuotaStatus, ToolText } from "../core/call.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";

@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { config } from "../../src/core/app-config.ts";
 import { acceptedAlgorithms, linkingIssuers, parseIssuers } from "../../src/identity/issuers.ts";
 
 function anIssuer(overrides: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
@@ -22,6 +23,11 @@ test("an issuer's settings are read exactly, and nothing is granted by default",
   expect(parseIssuers("[]")).toEqual([]);
 });
 
+test("an issuer that names no claim gets the one of app/config.ts", () => {
+  const [issuer] = parseIssuers(JSON.stringify([anIssuer({ tenantClaim: undefined })]));
+  expect(issuer?.tenantClaim).toBe(config.issuers.tenantClaim);
+});
+
 test.each([
   ["nothing", ""],
   ["no JSON", "https://login.example.com"],
@@ -31,7 +37,6 @@ test.each([
   ["no issuer", JSON.stringify([anIssuer({ issuer: undefined })])],
   ["no address of keys", JSON.stringify([anIssuer({ jwksUrl: undefined })])],
   ["an address of keys that is no URL", JSON.stringify([anIssuer({ jwksUrl: "/keys" })])],
-  ["no tenant claim", JSON.stringify([anIssuer({ tenantClaim: undefined })])],
   ["an empty tenant claim", JSON.stringify([anIssuer({ tenantClaim: "" })])],
   ["an empty audience", JSON.stringify([anIssuer({ audience: "" })])],
   ["a list as audience", JSON.stringify([anIssuer({ audience: ["a"] })])],

@@ -52,7 +52,7 @@ export default function setup(project: TestProject): Promise<() => Promise<void>
  */
 export async function offerSystems(
   project: TestProject,
-  worker: { entry: string; batchSeconds?: number },
+  worker: { entry: string; batchSeconds?: number; app?: string },
 ): Promise<() => Promise<void>> {
   const outDir = await mkdtemp(join(tmpdir(), "tollgate-bundle-"));
   let script: Promise<string> | undefined;

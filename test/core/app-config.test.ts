@@ -1,0 +1,26 @@
+// Which configs the program starts with, and how it names what is wrong with one.
+import { expect, test } from "vitest";
+import { type AppConfig, checkedConfig, config } from "../../src/core/app-config.ts";
+
+const withProduct = (product: Partial<AppConfig["product"]>): AppConfig => ({
+  ...config,
+  product: { ...config.product, ...product },
+});
+
+test("a complete config is taken as it is written", () => {
+  expect(checkedConfig(config)).toBe(config);
+});
+
+test.each<[string, AppConfig, RegExp]>([
+  ["without the scope tools:read", { ...config, scopes: { "notes:read": "Read" } }, /lacks tools:read.*Add it/],
+  ["with a scope that has a space", { ...config, scopes: { ...config.scopes, "a b": "Both" } }, /without spaces/],
+  ["without settings", { ...config, settings: {} }, /Add one setting/],
+  ["without a name", withProduct({ name: " " }), /product\.name/],
+  ["with terms that are no URL", withProduct({ termsUrl: "/terms" }), /https: URL[^]*product\.termsUrl/],
+  ["with a privacy policy over http", withProduct({ privacyUrl: "http://x.example" }), /product\.privacyUrl/],
+  ["with a telephone as support", withProduct({ supportUrl: "tel:123" }), /https: or mailto: URL/],
+  ["with a colour by name", withProduct({ colour: "blue" }), /such as #1d4ed8/],
+  ["without the issuers' claim", { ...config, issuers: { tenantClaim: "" } }, /issuers\.tenantClaim/],
+])("a config %s is refused with the part and the remedy", (_, broken, message) => {
+  expect(() => checkedConfig(broken)).toThrow(message);
+});
