@@ -139,7 +139,7 @@ test.each(tiers)("a tenant on $strategy is restored to three instants of a rando
   }
   const early = await operator("POST", `/tenants/${tenant.id}/restore`, { at: "2020-01-01T00:00:00Z" });
   expect(early.status).toBe(400);
-  expect(((await early.json()) as { detail: string }).detail).toMatch(/reaches back to 20/);
+  expect(((await early.json()) as { detail: string }).detail).toMatch(/log of changes starts at 20/);
 });
 
 test("a backup and a point in time are restored into new tenants in other tiers", async () => {
