@@ -293,7 +293,7 @@ test("a second move during an open move is refused with advice", async () => {
   await moveTo(tenant, "schema");
   const second = await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "database" });
   expect(second.status).toBe(409);
-  expect(await second.text()).toMatch(/confirm it or undo it first/);
+  expect(await second.text()).toMatch(/Confirm or undo it first/);
   expect((await operator("POST", "/tenants/nobody/move", { strategy: "schema" })).status).toBe(404);
   expect((await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "elsewhere" })).status).toBe(400);
 });
