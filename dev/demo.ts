@@ -135,6 +135,13 @@ export async function writeDemoFile(path: string, system: System, tenants: reado
   renameSync(`${path}.new`, path);
 }
 
+/** Writes an MCP client's configuration: the URL, and an API key as a header. Claude Code and many editors read this form. */
+export function writeMcpFile(path: string, publicUrl: string, apiKey: string): void {
+  const headers = { Authorization: `Bearer ${apiKey}` };
+  const configuration = { mcpServers: { tollgate: { type: "http", url: `${publicUrl}/mcp`, headers } } };
+  writeFileSync(path, `${JSON.stringify(configuration, null, 2)}\n`, { mode: 0o600 });
+}
+
 async function monitorToken(publicUrl: string, operatorToken: string, tenantId: string): Promise<string> {
   const response = await fetch(`${publicUrl}/admin/api/tenants/${tenantId}`, {
     headers: { authorization: `Bearer ${operatorToken}` },

@@ -1,13 +1,14 @@
-// `npm start`: the local system with a demonstration, in a process group of its own. The front process only passes
-// signals on; the leader of the group runs everything, so that the whole system can be ended, or killed, as one.
+// `npm start`: runs the local system with a demonstration, in a process group of its own. The front process only passes
+// signals on. The leader of the group runs everything, so that one signal to the group ends the whole system.
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join, relative, resolve } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readFlags } from "../cli/flags.ts";
 import { readDevVars } from "../cli/settings.ts";
-import { runDemonstration, writeDemoFile } from "./demo.ts";
+import { runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
+import { applyNewMigrations } from "./reload.ts";
 import { startSystem } from "./system.ts";
 
 const { values: flags } = readFlags({
@@ -58,13 +59,13 @@ function front(): void {
   });
 }
 
-/** Ends what its leader has left of a group, and waits a moment for it to be gone: whoever waits for us finds nothing. */
+/** Kills the rest of a group and waits up to a second until it is gone, so that our caller finds no process left. */
 async function endGroup(group: number): Promise<void> {
   for (let look = 0; look < 40; look += 1) {
     try {
       process.kill(-group, "SIGKILL");
     } catch {
-      return; // nobody is left
+      return; // the group is empty
     }
     await sleep(25);
   }
@@ -77,7 +78,8 @@ async function lead(): Promise<void> {
   endOrphans(lockFile);
   writeFileSync(lockFile, String(process.pid));
   const demoFile = join(dir, "demo.json");
-  rmSync(demoFile, { force: true });
+  const mcpFile = join(dir, "mcp.json");
+  for (const file of [demoFile, mcpFile]) rmSync(file, { force: true });
 
   let starting: ReturnType<typeof startSystem> | undefined;
   let stopping = false;
@@ -86,13 +88,12 @@ async function lead(): Promise<void> {
     if (stopping) return;
     stopping = true;
     clock.abort();
-    // Also what is half started: it is let come up, because only then it knows all that there is to stop.
+    // A system that is still starting must finish first: only then it knows everything that it has to stop.
     await starting?.then(
       (system) => system.stop(),
       () => undefined,
     );
-    rmSync(demoFile, { force: true });
-    rmSync(lockFile, { force: true });
+    for (const file of [demoFile, mcpFile, lockFile]) rmSync(file, { force: true });
     process.exit(exitCode);
   };
   const stopNow = (exitCode: number): void => {
@@ -115,25 +116,33 @@ async function lead(): Promise<void> {
     const devVars = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
     starting = startSystem({ dir, port, fresh: flags.fresh, replica: flags.replica, devVars, step });
     const system = await starting;
-    // What an earlier run left undone is picked up before anybody looks.
+    // Resume what an earlier run left unfinished before the demonstration looks at it.
     await system.worker.fireCron("* * * * *");
     const tenants = flags.demo ? await runDemonstration(system, step) : [];
+    const [tenant] = tenants;
+    if (tenant !== undefined) writeMcpFile(mcpFile, system.publicUrl, tenant.apiKey);
     await writeDemoFile(demoFile, system, tenants);
+    print(`\nReady in ${((performance.now() - startedAt) / 1000).toFixed(1)} s. Open ${system.publicUrl}/health`);
+    if (tenant !== undefined) {
+      print(`\nCall a tool as ${tenant.name}:\n\n${curlOf(system.publicUrl, tenant.apiKey)}`);
+      print(`\nConnect an agent: ${shown(mcpFile)} is an MCP client configuration, e.g. for`);
+      print(`  claude --mcp-config ${shown(mcpFile)}\n`);
+      for (const { id, name, plan, apiKey } of tenants) print(`  ${plan.padEnd(10)}  ${id}  ${apiKey}  ${name}`);
+    }
+    const stripe = system.stripe === undefined ? [] : [`  Stripe      ${system.stripe.url}   (simulated)`];
     print(
       [
-        `Ready in ${((performance.now() - startedAt) / 1000).toFixed(1)} s`,
         "",
-        `  MCP        ${system.publicUrl}/mcp`,
-        `  Health     ${system.publicUrl}/health`,
-        `  Operator   ${system.publicUrl}/admin/api/tenants   (token in ${demoFile})`,
-        ...(system.stripe === undefined ? [] : [`  Stripe     ${system.stripe.url}   (simulated)`]),
-        `  All of it  ${demoFile}`,
+        `  MCP         ${system.publicUrl}/mcp`,
+        `  Operator    ${system.publicUrl}/admin/api/tenants   (token in ${shown(demoFile)})`,
+        ...stripe,
+        `  Everything  ${shown(demoFile)}   URLs, keys and tokens, for programs`,
+        `  Log         ${shown(join(dir, "worker.log"))}`,
         "",
-        ...tenants.map(({ id, name, plan, apiKey }) => `  ${plan.padEnd(10)} ${id}  ${name}\n            ${apiKey}`),
-        "",
-        "Ctrl-C stops everything.",
+        "Edits in src/ and app/ reload by themselves, and new migrations are applied. Ctrl-C stops everything.",
       ].join("\n"),
     );
+    applyNewMigrations({ dir, print, stopped: clock.signal });
     runClock(system, clock.signal);
   } catch (error) {
     if (stopping) return;
@@ -142,7 +151,23 @@ async function lead(): Promise<void> {
   }
 }
 
-/** Shows a step when it is done, with its time. */
+/** A path as the user would type it here. */
+function shown(path: string): string {
+  const fromHere = relative(process.cwd(), path);
+  return fromHere.startsWith("..") ? path : fromHere;
+}
+
+/** A command that calls a tool of the product. It needs no session: the older MCP revision answers a single request. */
+function curlOf(publicUrl: string, apiKey: string): string {
+  const call = { jsonrpc: "2.0", id: 1, method: "tools/call", params: { name: "get_usage", arguments: {} } };
+  return [
+    `  curl -s ${publicUrl}/mcp -H 'authorization: Bearer ${apiKey}'`,
+    `    -H 'content-type: application/json' -H 'accept: application/json, text/event-stream'`,
+    `    -d '${JSON.stringify(call)}'`,
+  ].join(" \\\n");
+}
+
+/** Prints a step with its duration when it is done. */
 async function step<T>(title: string, work: () => Promise<T>): Promise<T> {
   const startedAt = performance.now();
   const result = await work();
@@ -150,7 +175,7 @@ async function step<T>(title: string, work: () => Promise<T>): Promise<T> {
   return result;
 }
 
-/** Refuses to run twice in one folder, and ends what a leader that was killed alone has left behind. */
+/** Refuses a second run in one folder. Kills the processes of a run whose leader alone was killed. */
 function endOrphans(lockFile: string): void {
   let leader: number;
   try {
@@ -161,18 +186,18 @@ function endOrphans(lockFile: string): void {
   if (!Number.isInteger(leader) || leader <= 1) return;
   if (isTollgate(leader)) {
     print(
-      `Tollgate runs in ${dir} already (process ${leader}). Stop it first, or set TOLLGATE_DIR and PORT to run another one.`,
+      `Tollgate already runs in ${dir} (process ${leader}). Stop it, or set TOLLGATE_DIR and PORT to run a second one.`,
     );
     process.exit(1);
   }
   try {
-    process.kill(-leader, "SIGKILL"); // its group: the Worker and PostgreSQL outlive a leader that was killed alone
+    process.kill(-leader, "SIGKILL"); // The Worker and PostgreSQL outlive a leader that was killed alone.
   } catch {
-    // The group is gone, as it should be.
+    // The group is already gone.
   }
 }
 
-/** Whether a process of this id lives and is ours: ids are used again. */
+/** Whether this process runs and is ours. The operating system reuses process ids. */
 function isTollgate(pid: number): boolean {
   try {
     process.kill(pid, 0);
@@ -182,7 +207,7 @@ function isTollgate(pid: number): boolean {
   }
 }
 
-/** Fires the crons as Cloudflare would: the sweep every minute, the report every five. */
+/** Fires the crons at the times at which Cloudflare would: the sweep every minute, the report every five minutes. */
 function runClock(system: Awaited<ReturnType<typeof startSystem>>, stopped: AbortSignal): void {
   const MINUTE_MS = 60_000;
   const tick = async (): Promise<void> => {
