@@ -5,13 +5,14 @@ import { TenantId } from "../core/tenant.ts";
 import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 
-export interface Watermark {
-  tenantId: TenantId;
-  object: string;
-  epoch: string;
+const Watermark = z.object({
+  tenantId: TenantId,
+  object: z.string(),
+  epoch: z.string(),
   /** All rows up to this one are in the ledger. */
-  watermark: number;
-}
+  watermark: z.coerce.number().int(),
+});
+export type Watermark = z.infer<typeof Watermark>;
 
 export interface Recorded {
   watermarks: Watermark[];
@@ -28,45 +29,49 @@ export const UncountedCall = z.object({
 }) satisfies z.ZodType<FallbackCall>;
 export type UncountedCall = z.infer<typeof UncountedCall>;
 
-/** What the control database says of the pipeline. Ages in seconds; `null`: there is nothing of the kind. */
-export interface PipelineState {
+const age = z.number().nullable();
+const count = z.number();
+
+/** The state of the pipeline from a call to Stripe. Ages are seconds; `null`: there is nothing of the kind. */
+const PipelineState = z.object({
   /** Age of the oldest charge that its tenant's object had to send again and the ledger does not have. */
-  outboxSeconds: number | null;
-  unsealedSeconds: number | null;
-  /** How far in the future the latest usage lies that is not sealed. */
-  aheadSeconds: number | null;
-  unconfirmedSeconds: number | null;
+  outboxSeconds: age,
+  unsealedSeconds: age,
+  /** How far in the future the latest unreported usage is dated. */
+  aheadSeconds: age,
+  unconfirmedSeconds: age,
   /** Reports of which only a summary can tell whether Stripe has them. */
-  ambiguousReports: number;
+  ambiguousReports: count,
   /** Reports that Stripe refuses as they stand. */
-  refusedReports: number;
+  refusedReports: count,
   /** Reports in whose minute Stripe has something else. */
-  mismatchedReports: number;
+  mismatchedReports: count,
   /** Meter events of the last day that Stripe had taken and then dropped. */
-  meterErrors: number;
+  meterErrors: count,
   /** Usage that waits to be billed with a later invoice; `carryForwardSeconds`: since its price is known. */
-  carryForwards: number;
-  refusedCarryForwards: number;
-  carryForwardSeconds: number | null;
+  carryForwards: count,
+  refusedCarryForwards: count,
+  carryForwardSeconds: age,
   /** Where the last comparison found that Stripe has other units than were reported. */
-  driftUnits: number;
-  driftTenants: number;
-  lastReconciliationSeconds: number | null;
-  sequenceGaps: number;
-  conflicts: number;
+  driftUnits: count,
+  driftTenants: count,
+  lastReconciliationSeconds: age,
+  sequenceGaps: count,
+  conflicts: count,
   /** Messages that nobody could take and nobody has dealt with. */
-  deadLetters: number;
+  deadLetters: count,
   /** Age of the oldest call that ran while its tenant's object could not be reached and that the object does not count. */
-  uncountedCallSeconds: number | null;
-  inboxLagSeconds: number | null;
-  unknownTenantWebhooks: number;
-  stuckTenants: number;
-  stuckRemovals: number;
-  lastWebhookSeconds: number | null;
-  lastStripeAnswerSeconds: number | null;
-  lastReportRunSeconds: number | null;
-  lastSweepSeconds: number | null;
-}
+  uncountedCallSeconds: age,
+  inboxLagSeconds: age,
+  unknownTenantWebhooks: count,
+  stuckTenants: count,
+  stuckRemovals: count,
+  lastWebhookSeconds: age,
+  lastStripeAnswerSeconds: age,
+  lastReportRunSeconds: age,
+  lastSweepSeconds: age,
+});
+export type PipelineState = z.infer<typeof PipelineState>;
 
 export type Ledger = ReturnType<typeof ledgerStore>;
 
@@ -147,7 +152,7 @@ export function ledgerStore(db: NeonConnection) {
                    highest = greatest(s.highest, excluded.highest),
                    gap_since = CASE WHEN greatest(s.highest, excluded.highest) > greatest(s.watermark, excluded.watermark)
                                     THEN coalesce(s.gap_since, now()) END
-                 RETURNING tenant_id, object, epoch, watermark`,
+                 RETURNING tenant_id AS "tenantId", object, epoch, watermark`,
           params,
         },
         {
@@ -157,12 +162,7 @@ export function ledgerStore(db: NeonConnection) {
         },
       ]);
       return {
-        watermarks: watermarks.map((row) => ({
-          tenantId: row["tenant_id"] as TenantId,
-          object: String(row["object"]),
-          epoch: String(row["epoch"]),
-          watermark: Number(row["watermark"]),
-        })),
+        watermarks: watermarks.map((row) => Watermark.parse(row)),
         uncounted: uncounted.map((row) => UncountedCall.parse(row)),
       };
     },
@@ -226,7 +226,7 @@ export function ledgerStore(db: NeonConnection) {
                     FROM reconciliations) compared`,
         [nowMs],
       );
-      return row as unknown as PipelineState;
+      return PipelineState.parse(row);
     },
   };
 }

@@ -44,7 +44,7 @@ type Outcome = { done: true; archive?: object } | { goesOn: object } | { waitsFo
 const LOOK_MS = 4_000;
 const waits = {
   ledger: "Usage is on its way to the ledger.",
-  seal: "Usage is not sealed into reports.",
+  freeze: "Usage is not frozen into reports.",
   stripe: "Stripe has not confirmed all usage.",
 } as const;
 

@@ -158,7 +158,7 @@ export function receiptsStore(db: NeonConnection) {
 
 export type ReceiptsStore = ReturnType<typeof receiptsStore>;
 
-/** What a call was sealed in: one of the two, for ever. */
+/** The report or carry-forward in which a call was frozen. It never changes. */
 const frozenIn = `coalesce(l.report_id, l.carry_forward_id)`;
 
 /** Whether a report is for Stripe's meter: not when it is billed in another way, or to nobody. */

@@ -1,16 +1,18 @@
 // The control tables' record of meter events that Stripe took and refused afterwards. Stripe names samples alone, so that
 // only the daily comparison with its totals finds all of them.
+import * as z from "zod";
 import type { NeonConnection } from "../adapters/neon.ts";
 import { instant } from "../control/tenants-store.ts";
 
-export interface MeterErrorDay {
-  day: string;
-  code: string;
-  errors: number;
-  notices: number;
-  reportIds: string[];
-  lastAt: string;
-}
+const MeterErrorDay = z.object({
+  day: z.string(),
+  code: z.string(),
+  errors: z.int(),
+  notices: z.int(),
+  reportIds: z.array(z.string()),
+  lastAt: z.string(),
+});
+export type MeterErrorDay = z.infer<typeof MeterErrorDay>;
 
 export function meterErrorsStore(db: NeonConnection) {
   return {
@@ -47,7 +49,7 @@ export function meterErrorsStore(db: NeonConnection) {
          GROUP BY day, code ORDER BY day DESC, code`,
         [days],
       );
-      return rows as unknown as MeterErrorDay[];
+      return rows.map((row) => MeterErrorDay.parse(row));
     },
   };
 }

@@ -1,15 +1,15 @@
-// Decisions about telling Stripe what was used. A report is sealed once in the ledger's transaction and never changes;
-// what is decided here is when usage is old enough to seal, what is done with a report next, and what Stripe's answers
-// and summaries mean for it. Sent again blindly only while Stripe surely refuses a duplicate; after that a summary of
-// the report's own minute decides. What the summary shows is never "corrected": either it proves the report, or it
-// proves over a day that Stripe has nothing, or somebody must look.
+// Rules for reporting usage to Stripe. A report is frozen once, in a transaction of the ledger, and never changes. These
+// rules decide when usage is old enough to freeze, the next step with a report, and the meaning of Stripe's answers and
+// summaries. A report is repeated blindly only while Stripe is sure to refuse a duplicate. After that a summary of the
+// report's own minute decides: it proves the report, or it proves over a day that Stripe has nothing, or an operator must
+// look. Tollgate never sends a correction.
 import type { MeterAnswer } from "../adapters/stripe-meter.ts";
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 
-/** Usage younger than this is left for the next run: its call may still be on the way from the object. */
+/** Younger usage waits for the next run, because earlier rows may still be on the way from the object. */
 export const FREEZE_AGE_MS = MINUTE_MS;
 
 /**
@@ -18,38 +18,38 @@ export const FREEZE_AGE_MS = MINUTE_MS;
  */
 export const BLIND_RESEND_MS = 20 * HOUR_MS;
 
-/** A report is not sent again before this time has passed since its last attempt. */
+/** Minimum time between two attempts at a report. */
 export const ATTEMPT_SPACING_MS = 30_000;
 
-/** What Stripe refuses stays refused until somebody mends something: asking each hour notices that soon enough. */
+/** Stripe refuses a report until an operator fixes the cause. An hourly attempt notices the fix soon enough. */
 const REFUSED_SPACING_MS = HOUR_MS;
 
-/** Summaries follow events within minutes; hourly reads of one that is missing see it the same hour. */
+/** Summaries follow events within minutes, so hourly reads find a late one within the hour. */
 const READ_SPACING_MS = HOUR_MS;
 
-/** Stripe states no bound for how late a summary may be. A day is far beyond any lag that was heard of. */
+/** Stripe states no bound for the delay of a summary. A day is far beyond any known delay. */
 const ABSENT_FOR_MS = DAY_MS;
 
-/** Stripe takes timestamps of the past 35 calendar days; a day less leaves room for what a calendar day is. */
+/** Stripe takes timestamps of the past 35 calendar days. One day less allows for time zones of "calendar day". */
 const SENDABLE_MS = 34 * DAY_MS;
 
-/** Older usage is not sealed into a report: there would be no time left to send it and to find out what became of it. */
+/** Older usage goes into a carry-forward: a report would have no time left to be sent and verified. */
 export const REPORTABLE_MS = 33 * DAY_MS;
 
 /** Stripe takes timestamps up to five minutes ahead. */
 const AHEAD_MS = 4 * MINUTE_MS;
 
-/** Reporters' clocks may differ by this much. An attempt that lies further ahead was recorded by a clock that jumped. */
+/** Maximum difference of reporters' clocks. An attempt dated further ahead was recorded by a clock that jumped. */
 const CLOCK_SLACK_MS = 15 * MINUTE_MS;
 
-/** A report that is not settled, as far as what happens to it next depends on it. */
+/** An unsettled report: the fields that decide its next step. */
 export interface OpenReport {
   /** Start of its own minute. */
   readonly slotMs: number;
   readonly units: number;
-  /** Of the attempts since when duplicates have been refused without a gap. `null`: there was none. */
+  /** First attempt of the current series, within which Stripe refuses duplicates. `null`: none yet. */
   readonly firstAttemptAtMs: number | null;
-  /** Since when only a summary tells whether Stripe has it: until it is settled, or attempts after that begin anew. */
+  /** Since when only a summary can tell whether Stripe has it. Ends when the report is settled or a new series begins. */
   readonly doubtedAtMs: number | null;
   /** Since when summaries have shown nothing. */
   readonly absentSinceMs: number | null;
@@ -61,28 +61,28 @@ export interface OpenReport {
   readonly error: string | null;
 }
 
-/** All of a report that may change, as it is to be from now on. */
+/** The new values of all fields of a report that may change. */
 export interface ReportProgress {
-  /** How it is known that Stripe has it; `null`: nothing new is known. */
+  /** The proof that Stripe has it. `null`: no new proof. */
   readonly answer: "accepted" | "duplicate" | "summary" | null;
   readonly firstAttemptAtMs: number | null;
   readonly doubtedAtMs: number | null;
   readonly absentSinceMs: number | null;
   readonly alarm: "refused" | "mismatch" | null;
-  /** What Stripe has in its minute, when that is neither nothing nor its units. */
+  /** Stripe's units in its minute, when they are neither 0 nor the report's units. */
   readonly stripeUnits: number | null;
   readonly error: string | null;
-  /** `null`: there is nothing more to do. */
+  /** `null`: the report is settled. */
   readonly nextAtMs: number | null;
 }
 
-/** What is done with a report now. */
+/** The next step with a report. */
 export function nextStep(report: OpenReport, nowMs: number): "send" | "read" | "wait" {
   if (isDoubted(report)) return "read";
   const { firstAttemptAtMs: first } = report;
   if (first !== null && (nowMs - first >= BLIND_RESEND_MS || first - nowMs > CLOCK_SLACK_MS)) return "read";
   if (!counts(report, nowMs)) return "read"; // an attempt that nobody remembers may have landed: read before giving up
-  // Its minute was over when it was sealed, so that the clock has gone back since.
+  // The minute was over when the report was frozen, so the clock has gone back since.
   return report.slotMs - nowMs > AHEAD_MS ? "wait" : "send";
 }
 
@@ -96,7 +96,7 @@ function counts(report: OpenReport, nowMs: number): boolean {
   return !report.invoiceFinal && nowMs - report.slotMs < SENDABLE_MS;
 }
 
-/** A report of which nothing new is known, until `nextAtMs`. */
+/** Leaves a report unchanged until `nextAtMs`. */
 export function leftUntil(report: OpenReport, nextAtMs: number, error = report.error): ReportProgress {
   const { firstAttemptAtMs, doubtedAtMs, absentSinceMs, alarm, stripeUnits } = report;
   return { answer: null, firstAttemptAtMs, doubtedAtMs, absentSinceMs, alarm, stripeUnits, error, nextAtMs };

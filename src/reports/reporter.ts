@@ -1,7 +1,7 @@
-// The cron that tells Stripe what was used: seals the ledger into reports, then does with each report what is next: sends
-// it, or reads what Stripe has of its minute. Two of these at the same time do no harm: sealing takes a lock, a report is
-// claimed before anything is done with it, and one that is sent twice all the same carries the same identifier twice.
-// Every await may be the last one: an attempt is recorded before it is made, and a claim ends by itself.
+// Reports usage to Stripe: freezes the ledger into reports, then takes the next step with each report: sends it, or reads
+// Stripe's summary of its minute. Two reporters at once do no harm: freezing takes a lock, a report is claimed before each
+// step, and a report that is sent twice carries the same identifier. The process may die at any await: an attempt is
+// recorded before it is made, and a claim ends by itself.
 import { type ClaimedReport, type ReportsStore, reportsStore } from "./reports-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { connectControl } from "../adapters/neon.ts";
@@ -19,42 +19,42 @@ import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { ReportRun } from "./report-cron.ts";
 
-/** What Stripe has answered is recorded after each claim: few enough that a run which is cut short has little to repeat. */
+/** Answers are recorded after each claim. A small claim leaves little to repeat when a run is cut short. */
 const REPORTS_PER_CLAIM = 50;
 /** Workers allow six connections at once; Stripe allows one call at a time per customer and meter. */
 const CUSTOMERS_AT_ONCE = 5;
-/** Longer than a claim takes when Stripe lets each call time out: 50 calls of 10 s, five at once. */
+/** Longer than a claim takes when every call times out: 50 calls of 10 s, five at once. */
 const CLAIM_MS = 180_000;
-/** A call is not begun when it might end after its claim. */
+/** No call starts with less time than this left of its claim. */
 const CALL_MS = 15_000;
 
 interface Outcome {
   progress: (ReportProgress & { id: string })[];
   carried: string[];
-  /** Whether Stripe said anything at all. */
+  /** Whether Stripe answered any request. */
   answered: boolean;
   failed: number;
 }
 
-/** Seals and reports what is due, of all tenants, until the run's time is over: the next run goes on where it ended. */
+/** Freezes and reports due usage of all tenants until the run's time is over. The next run continues. */
 export async function reportUsage(env: Env, run: ReportRun): Promise<void> {
   const usage = ledgerStore(connectControl(env));
-  // What was sealed before is sent, also when sealing fails.
-  const sealed = await freezeUsage(env, run, run.nowMs() - FREEZE_AGE_MS).catch((error: unknown) => {
+  // Reports that are frozen already are sent even when freezing fails.
+  const frozen = await freezeUsage(env, run, run.nowMs() - FREEZE_AGE_MS).catch((error: unknown) => {
     log("error", "usage_not_frozen", { error: describeError(error) });
     return { reports: 0, carryForwards: 0 };
   });
   const { confirmed, failed } = await sendReports(env, run);
   await usage.beat("report", run.nowMs());
-  log(failed > 0 ? "warn" : "info", "usage_reported", { ...sealed, confirmed, failed });
+  log(failed > 0 ? "warn" : "info", "usage_reported", { ...frozen, confirmed, failed });
 }
 
-/** Seals what was admitted before `cutoffMs`, of all tenants or of one. */
+/** Freezes usage admitted before `cutoffMs`, of all tenants or of one. */
 export async function freezeUsage(env: Env, run: ReportRun, cutoffMs: number, tenantId?: TenantId) {
   const ledger = reportsStore(connectControl(env));
   const total = { reports: 0, carryForwards: 0 };
   while (!run.isOver()) {
-    const { rows, reports, carryForwards } = await ledger.seal(cutoffMs, run.nowMs(), tenantId);
+    const { rows, reports, carryForwards } = await ledger.freeze(cutoffMs, run.nowMs(), tenantId);
     if (rows === 0) break;
     total.reports += reports;
     total.carryForwards += carryForwards;
@@ -62,7 +62,7 @@ export async function freezeUsage(env: Env, run: ReportRun, cutoffMs: number, te
   return total;
 }
 
-/** Sends what is sealed and due, of all tenants or of one. */
+/** Sends due reports of all tenants, or of one. */
 export async function sendReports(env: Env, run: ReportRun, tenantId?: TenantId) {
   const db = connectControl(env);
   const ledger = reportsStore(db);
@@ -79,7 +79,7 @@ export async function sendReports(env: Env, run: ReportRun, tenantId?: TenantId)
     if (answered) await ledgerStore(db).beat("stripe", run.nowMs());
     total.confirmed += progress.filter((each) => each.answer !== null).length;
     total.failed += failed;
-    // Stripe is down or wants us to slow down: the rest would fare no better now.
+    // Stripe is down or throttles us, so the remaining reports would fail as well.
     if (!answered) break;
   }
   return total;
@@ -91,7 +91,7 @@ interface Means {
   run: ReportRun;
 }
 
-/** Does with each claimed report what is next. One that is not reached keeps its claim, and is due again when that ends. */
+/** Takes the next step with each claimed report. A report that is not reached is due again when its claim ends. */
 async function work(
   { ledger, stripe, run }: Means,
   reports: readonly ClaimedReport[],

@@ -1,7 +1,6 @@
-// Sealing the ledger into reports, and what becomes of a report. A report's units and minute are written once; each
-// function is one transaction and can be repeated. Whoever works on a report holds it by a claim, which is the time
-// `next_at` that nobody else has written: what comes after the claim has ended finds another time there and changes
-// nothing.
+// Freezes ledger usage into reports and records the progress of each report. A report's units and minute are written once.
+// Each function is one transaction and can be repeated. A reporter claims a report by writing a time of its own into
+// `next_at`: a write that comes after the claim has ended finds another time there and changes nothing.
 import * as z from "zod";
 import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
 import { TenantId } from "../core/tenant.ts";
@@ -25,30 +24,30 @@ const ClaimedReport = z.object({
 }) satisfies z.ZodType<OpenReport>;
 export type ClaimedReport = z.infer<typeof ClaimedReport>;
 
-export interface Sealed {
+const Frozen = z.object({
   /** Rows of the ledger. */
-  rows: number;
-  reports: number;
-  carryForwards: number;
-}
+  rows: z.int(),
+  reports: z.int(),
+  carryForwards: z.int(),
+});
+export type Frozen = z.infer<typeof Frozen>;
 
 export function reportsStore(db: NeonConnection) {
   return {
     /**
-     * Seals usage admitted before `cutoffMs`, tenant by tenant and at most so many rows that one transaction takes them:
-     * call it again while it seals something. One report per tenant and UTC day, with a minute of that day, not after
-     * now, that no other report of the tenant has and that no final invoice has billed. On the day on which the tenant's
-     * billing period began, that minute begins in the period, too: it may be the one that begins within the next 60 s,
-     * since Stripe takes 5 minutes. What no report can bring into
-     * an invoice goes into a carry-forward: usage of a period whose invoice is final, usage older than Stripe takes, and
-     * usage of a day without a free minute. A day's first hour may be short of minutes: then usage waits. Usage of a
-     * tenant that the control tables do not know stays.
+     * Freezes usage admitted before `cutoffMs`, tenant by tenant, up to the number of rows that fits one transaction. Call it
+     * again until it freezes no rows. Makes one report per tenant and UTC day. Its minute is in that day, not after now,
+     * belongs to no other report of the tenant, and is in no period with a final invoice. On the day on which the tenant's
+     * billing period began, the minute also begins in the period; it may begin within the next 60 s, because Stripe takes
+     * timestamps up to 5 minutes ahead. Usage that no report can bring into an invoice goes into a carry-forward: usage of
+     * a period whose invoice is final, usage older than Stripe takes, and usage of a day without a free minute. In a day's
+     * first hour usage waits for a free minute instead. Usage of an unknown tenant stays as it is.
      */
-    async seal(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Sealed> {
-      const [, , [sealed] = []] = await db.batch([
-        // One sealer at a time, so that no two choose the same minute: the second waits, then finds nothing left.
+    async freeze(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Frozen> {
+      const [, , [frozen] = []] = await db.batch([
+        // One process freezes at a time, so that no two choose the same minute. The second waits and finds no rows left.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
-        // Without a customer there is nobody whom Stripe could bill: what was used is kept for the record.
+        // A tenant without a customer is not billed by Stripe. Its reports are kept for the record.
         {
           text: `UPDATE reports r SET confirmed_at = to_timestamp($1::double precision / 1000), answer = 'no_customer'
                  FROM tenants t WHERE t.id = r.tenant_id AND t.stripe_customer_id IS NULL AND t.state <> 'provisioning'
@@ -105,12 +104,12 @@ export function reportsStore(db: NeonConnection) {
           params: [cutoffMs, nowMs, tenantId],
         },
       ]);
-      return sealed as unknown as Sealed;
+      return Frozen.parse(frozen);
     },
 
     /**
-     * Takes reports that are due, for nobody else until `untilMs`: those first that were never tried, or not for the
-     * longest time. Those of a tenant without a customer wait.
+     * Claims due reports until `untilMs`. Reports that were never tried come first, then those whose last attempt is oldest.
+     * Reports of a tenant without a customer wait.
      */
     async claim(
       nowMs: number,
@@ -135,7 +134,7 @@ export function reportsStore(db: NeonConnection) {
       return rows.map((row) => ClaimedReport.parse(row));
     },
 
-    /** Records attempts before they are made. Returns the number of each attempt that may be made, by the report's id. */
+    /** Records attempts before they are made. Returns the number of each allowed attempt, by report id. */
     async recordAttempts(ids: readonly string[], claimedUntilMs: number, nowMs: number): Promise<Map<string, number>> {
       const rows = await db.query(
         `UPDATE reports r SET attempts = r.attempts + 1, last_attempt_at = n.now, first_attempt_at = coalesce(r.first_attempt_at, n.now)
@@ -146,7 +145,7 @@ export function reportsStore(db: NeonConnection) {
       return new Map(rows.map((row) => [String(row["id"]), Number(row["attempts"])]));
     },
 
-    /** What has become of claimed reports. A confirmation stays, whatever is found out later. */
+    /** Records the progress of claimed reports. A later finding never removes a confirmation. */
     async progress(
       progress: readonly (ReportProgress & { id: string })[],
       claimedUntilMs: number,
@@ -163,7 +162,7 @@ export function reportsStore(db: NeonConnection) {
       );
     },
 
-    /** A claimed report that never came to Stripe and would come too late now: a carry-forward takes its place. */
+    /** Replaces a claimed report that never reached Stripe, and would now be too late, by a carry-forward. */
     async carry(id: string, claimedUntilMs: number, nowMs: number): Promise<void> {
       await db.query(
         `WITH n AS (SELECT to_timestamp($3::double precision / 1000) AS now),
@@ -178,8 +177,8 @@ export function reportsStore(db: NeonConnection) {
     },
 
     /**
-     * These reports are confirmed or not, but there is reason to think that Stripe does not have them: a summary decides.
-     * Returns how many reports of this name there were to doubt.
+     * Marks reports that Stripe may not have, confirmed or not: a summary decides from now on. Returns how many were newly
+     * marked.
      */
     async doubt(ids: readonly string[], nowMs: number): Promise<number> {
       const rows = await db.query(
@@ -191,34 +190,34 @@ export function reportsStore(db: NeonConnection) {
     },
 
     /**
-     * How much of the tenant's ledger is not sealed, up to the row `lastN` of its object's sequence, and how many reports
-     * Stripe has not confirmed and may yet: what it refuses has an alarm of its own, and is waited for by nobody.
+     * Counts the tenant's ledger rows that are not frozen, up to the row `lastN` of its object's stream, and its reports that
+     * Stripe may still confirm. Refused reports have their own alarm and are not counted.
      */
     async unsettled(
       tenantId: TenantId,
       epoch: string,
       lastN: number,
-    ): Promise<{ unsealed: number; unconfirmed: number }> {
+    ): Promise<{ unfrozen: number; unconfirmed: number }> {
       const [row] = await db.query(
         `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL
-                   AND NOT (object = $1 AND epoch = $2 AND n > $3))::int AS unsealed,
+                   AND NOT (object = $1 AND epoch = $2 AND n > $3))::int AS unfrozen,
                 (SELECT count(*) FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL AND alarm IS NULL)::int AS unconfirmed`,
         [tenantId, epoch, lastN],
       );
-      return { unsealed: Number(row?.["unsealed"]), unconfirmed: Number(row?.["unconfirmed"]) };
+      return { unfrozen: Number(row?.["unfrozen"]), unconfirmed: Number(row?.["unconfirmed"]) };
     },
   };
 }
 
 export type ReportsStore = ReturnType<typeof reportsStore>;
 
-/** An arbitrary key of the advisory lock that sealers take, and whoever prices what they carried forward. */
+/** Key of the advisory lock for freezing and for pricing carry-forwards. The number is arbitrary. */
 export const FREEZE_LOCK = 8_462_001;
 
-/** Sealed within two seconds or so, far from the ten that the control database is given to answer (0.1 ms a row). */
+/** About two seconds of work (0.1 ms a row), well within the ten seconds that the control database has to answer. */
 const ROWS_AT_ONCE = 20_000;
 
-/** Whether a tenant's minute may be a report's: no other report has it, and no final invoice has billed it. */
+/** SQL: whether a report may have this minute. No other report has it, and no final invoice has billed it. */
 function isFree(minute: string): string {
   return `NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = ${minute})
     AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = sums.tenant_id AND ${minute} >= p.starts_at AND ${minute} < p.ends_at)`;

@@ -159,14 +159,14 @@ async function changeAtStripe(
 
 const words: Readonly<Record<NonNullable<Awaited<ReturnType<typeof drainUsage>>> | "time", string>> = {
   ledger: "The ledger does not have all usage yet.",
-  seal: "Not all usage is sealed yet.",
+  freeze: "Not all usage is frozen into reports yet.",
   stripe: "Stripe has not confirmed all usage yet.",
   time: "There was no time left to ask Stripe; it is asked again.",
 };
 
 async function waits(env: Env, change: PlanChange, what: keyof typeof words, holdMs?: number): Promise<Piece> {
   await subscriptionsStore(connectControl(env)).noteChange(change.id, words[what], holdMs);
-  return { done: false, waitMs: what === "stripe" || what === "seal" ? LATER_MS : SOON_MS };
+  return { done: false, waitMs: what === "stripe" || what === "freeze" ? LATER_MS : SOON_MS };
 }
 
 function inPlainWords(error: unknown): string {

@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, planNames, strategies, planOf, plans } from "../core/plans.ts";
 import type { TenantBilling } from "./subscription.ts";
-import { type TenantId, tenantStates } from "../core/tenant.ts";
+import { TenantId, tenantStates } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
 import { type NeonConnection } from "../adapters/neon.ts";
 
@@ -199,7 +199,7 @@ export function subscriptionsStore(db: NeonConnection) {
            AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
         [silenceMs, limit],
       );
-      return rows.map((row) => row["id"] as TenantId);
+      return rows.map((row) => TenantId.parse(row["id"]));
     },
   };
 }

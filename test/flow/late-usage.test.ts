@@ -166,9 +166,9 @@ test("a day without a minute left carries forward what comes, after its first ho
   });
   const atMs = dayMs + 20 * MINUTE_MS;
   await used(tenant, [6], atMs);
-  expect(await ledger.seal(atMs + MINUTE_MS, atMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 0 });
+  expect(await ledger.freeze(atMs + MINUTE_MS, atMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 0 });
   const hourLaterMs = dayMs + HOUR_MS + MINUTE_MS;
-  expect(await ledger.seal(hourLaterMs, hourLaterMs, tenant.id)).toEqual({ rows: 1, reports: 0, carryForwards: 1 });
+  expect(await ledger.freeze(hourLaterMs, hourLaterMs, tenant.id)).toEqual({ rows: 1, reports: 0, carryForwards: 1 });
   expect(await carriedOf(tenant)).toMatchObject([{ units: 6, reason: "no_minute" }]);
 });
 
@@ -179,7 +179,7 @@ test("many sealers at once seal each row once, into minutes of their own that ar
   const nowMs = dayMs + 5 * MINUTE_MS;
   for (let round = 0; round < 7; round += 1) {
     await used(tenant, [round + 1, 1], nowMs - 2 * MINUTE_MS);
-    await Promise.all([0, 1, 2, 3].map(() => ledger.seal(nowMs - MINUTE_MS, nowMs, tenant.id)));
+    await Promise.all([0, 1, 2, 3].map(() => ledger.freeze(nowMs - MINUTE_MS, nowMs, tenant.id)));
   }
   const slots = await controlRows<{ minute: number }>(
     `SELECT (extract(epoch FROM slot - to_timestamp($2::double precision / 1000)) / 60)::int AS minute FROM reports WHERE tenant_id = $1 ORDER BY frozen_at, slot`,
@@ -188,14 +188,14 @@ test("many sealers at once seal each row once, into minutes of their own that ar
   // The last round has found no minute up to now, and waits.
   expect(slots.map(({ minute }) => minute).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5]);
   expect(await misplaced(tenant)).toEqual([{ id: "unsealed" }]);
-  expect(await ledger.seal(nowMs, nowMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 2, reports: 1 });
+  expect(await ledger.freeze(nowMs, nowMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 2, reports: 1 });
   expect(await misplaced(tenant)).toEqual([]);
 });
 
 test("a row that is sealed stays where it is, also for the login that seals", async () => {
   const tenant = await aBilledTenant({ customer: false });
   await used(tenant, [1], todayMs - 1);
-  await reportsStore(control()).seal(startMs, startMs, tenant.id);
+  await reportsStore(control()).freeze(startMs, startMs, tenant.id);
   for (const change of [
     "report_id = NULL",
     "report_id = NULL, carry_forward_id = 'c1.x'",
