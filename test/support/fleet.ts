@@ -1,5 +1,5 @@
-// A fleet of one's own: real PostgreSQL, the proxy in front of it, control tables, and databases whose tenants have schemas
-// of their own, made as the product makes them. For tests and for the benchmark of fleet migrations.
+// A separate fleet: real PostgreSQL, the proxy in front of it, control tables, and databases with tenants' own schemas, made
+// as the product makes them. Used by tests and by the benchmark of fleet migrations.
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
@@ -83,7 +83,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
     environment,
     proxy,
 
-    /** A tenant with a schema as the product's own files make it. */
+    /** Adds a tenant with a schema made by the product's own migrations. */
     async addTenant(shard: string, id: string) {
       const branch = branches.get(shard);
       if (branch === undefined) throw new Error(`There is no shard ${shard}.`);
@@ -106,7 +106,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
       return { id, schema: `tenant_${placementId}`, shard, tookMs };
     },
 
-    /** A folder of a tenant's files: the product's own, and these. */
+    /** A folder of tenant migrations: the product's own and the given files. */
     async filesWith(more: Record<string, string>): Promise<string> {
       const directory = await mkdtemp(join(dataDir, "files-"));
       const own = files.map(({ name, text }) => [name, text] as const);
@@ -132,7 +132,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
 
     spawnMigrate,
 
-    /** `npm run migrate` with these flags, to its end. */
+    /** Runs `npm run migrate` with these flags and waits for its end. */
     async migrate(...flags: string[]): Promise<Ended> {
       return ended(spawnMigrate(flags));
     },
@@ -147,7 +147,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
   };
 }
 
-/** All that a program prints, and how it ends. */
+/** A program's output and exit code. */
 export async function ended(child: ReturnType<TestFleet["spawnMigrate"]>): Promise<Ended> {
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (output += text));

@@ -35,7 +35,7 @@ const takeFromStock = defineTool({
     return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
   },
 });
-/** Sets a product's stock: twice is the same as once. Gives up soon, so that a test need not wait long for a silent object. */
+/** Sets a product's stock. Idempotent. Short timeout, so that a test need not wait long for a silent object. */
 const setStock = defineTool({
   ...takeFromStock,
   name: "set_stock",
@@ -55,7 +55,7 @@ const setStock = defineTool({
     return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
   },
 });
-/** Any statements, in each of the ways that a tool has to its rows. */
+/** Runs any statements, in each way in which a tool can reach its rows. */
 const runSql = defineTool({
   name: "run_sql",
   title: "Run SQL",
@@ -113,13 +113,13 @@ let trustingEnv: Env | undefined;
  */
 type ObjectFault = "away" | "overloaded" | "silent" | "answers-lost" | "cut-off" | "no-queue";
 const objectFaults = new Map<string, ObjectFault>();
-/** How often the Worker sent a call to an object with a fault. */
+/** Number of calls that the Worker sent to an object with a fault. */
 let callsSent = 0;
 
-// What is declared here takes the place of the product's.
+// Exports declared here replace the product's.
 export * from "../../src/worker.ts";
 
-/** Tenants whose objects the queue takes nothing from. */
+/** Tenants whose objects cannot send to the queue. */
 const refusedByQueue = new Set<string>();
 
 export class TenantObject extends ProductObject {
@@ -137,19 +137,19 @@ export class TenantObject extends ProductObject {
     return Date.now() + (offsetsMs.get(this.ctx.id.name ?? "") ?? 0);
   }
 
-  /** Ends the object as a crash would: what runs is lost, what is stored stays. */
+  /** Ends the object as a crash does: running work is lost, stored data stays. */
   endNow(): void {
     this.ctx.abort("ended by a test");
   }
 
-  /** What there is of the object's storage. */
+  /** Summary of the object's storage. */
   async remains(): Promise<{ tables: string[]; alarmAtMs: number | null }> {
     const { sql } = this.ctx.storage;
     const tables = sql.exec<{ name: string }>(`SELECT name FROM sqlite_master WHERE type = 'table'`).toArray();
     return { tables: tables.map(({ name }) => name), alarmAtMs: await this.ctx.storage.getAlarm() };
   }
 
-  /** What the object has stored. */
+  /** The object's rows of calls. */
   stored(): Record<string, unknown>[] {
     const { sql } = this.ctx.storage;
     const tables = sql.exec(`SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'calls'`).toArray();
@@ -157,7 +157,7 @@ export class TenantObject extends ProductObject {
   }
 }
 
-/** What is in the buckets under these prefixes. */
+/** Keys in the buckets under these prefixes. */
 async function filesUnder(env: Env, prefixes: readonly string[]): Promise<Record<string, string>> {
   const found: Record<string, string> = {};
   for (const bucket of [env.FILES, env.BACKUPS]) {
@@ -178,7 +178,7 @@ export class SessionBudget extends ProductBudget {
     this.ctx.storage.sql.exec(`DELETE FROM holders`);
   }
 
-  /** Slots by who holds them. */
+  /** Session slots by holder. */
   holders(): Record<string, number> {
     const rows = this.ctx.storage.sql
       .exec<{ name: string; slots: number }>(`SELECT name, slots FROM holders`)
@@ -189,7 +189,7 @@ export class SessionBudget extends ProductBudget {
 
 export class Provisioning extends ProductProvisioning {
   constructor(ctx: ExecutionContext, env: Env) {
-    // The monitor has nothing there, and says so.
+    // This path of the monitor answers with an error.
     super(ctx, monitorIsDown ? { ...env, MONITOR_URL: `${env.MONITOR_URL}/down` } : env);
   }
 }
@@ -222,7 +222,7 @@ export default {
       case "/test/budget": {
         const sessions = searchParams.get("sessions");
         budgetOfTest = sessions === null ? undefined : Number(sessions);
-        // As if no other test had left sessions open.
+        // Ignore sessions that other tests have left open.
         if (searchParams.has("forget")) {
           await (env.SESSIONS.getByName(SESSION_BUDGET_NAME) as unknown as DurableObjectStub<SessionBudget>).forget();
         }
@@ -267,11 +267,11 @@ export default {
       case "/test/call":
         return Response.json(await callObject(request, env));
       case "/test/migrations":
-        // Files more for tenants' schemas, or none.
+        // Additional migration files for tenants' schemas, or none.
         (tenantMigrations as Migration[]).splice(released, Infinity, ...(await request.json<Migration[]>()));
         return Response.json(tenantMigrations);
       case "/test/leave": {
-        // The local runtime does not tell of a client that leaves before its answer begins.
+        // The local runtime does not report a client that disconnects before its answer begins.
         const signal = AbortSignal.timeout(Number(searchParams.get("afterMs")));
         return worker.fetch(new Request(`${env.PUBLIC_URL}/mcp`, new Request(request, { signal })), env, ctx);
       }
@@ -316,7 +316,7 @@ function faultyStub(stub: DurableObjectStub<ProductObject>, fault: ObjectFault):
           if (method !== "call") return answer;
           if (fault === "answers-lost") await answer;
           else answer.catch(() => undefined);
-          // From here on there is no way at all.
+          // From here on, both the object and the queue are unreachable.
           objectFaults.set(stub.name ?? "", "away");
         }
         throw Object.assign(new Error("Network connection lost."), { retryable: true });
@@ -325,7 +325,7 @@ function faultyStub(stub: DurableObjectStub<ProductObject>, fault: ObjectFault):
   return new Proxy({} as DurableObjectStub<ProductObject>, methods);
 }
 
-/** The environment of a deployment that trusts one issuer more. */
+/** The environment of a deployment that trusts one additional issuer. */
 function trusting(env: Env, issuer: string | null): Env {
   if (issuer === null) return env;
   const more = { issuer, jwksUrl: `${issuer}/.well-known/jwks.json`, tenantClaim: "tenant_id" };

@@ -1,4 +1,4 @@
-// What a flow test does from outside: customers, agents, the operator, and the faults of the stand-ins.
+// Helpers of flow tests, which act from outside: as customers, agents and the operator, and with faults of the stand-ins.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import pg from "pg";
@@ -23,13 +23,13 @@ export interface TestTenant {
   apiKey: string;
 }
 
-/** A customer who has come the whole way: ordered, paid, provisioned, first key made. */
+/** A customer after the whole sign-up: ordered, paid, provisioned, with a first key. */
 export async function aCustomer({ plan = "free", name = "A customer" } = {}): Promise<TestTenant> {
   const signedUp = await signUp(system.publicUrl, { plan, name });
   return { id: signedUp.tenantId, apiKey: await firstKey(system.publicUrl, signedUp) };
 }
 
-/** A tenant made by the operator, with numbers of its own. */
+/** A tenant that the operator creates, with its own limits. */
 export async function aTenant(
   overrides: {
     plan?: string;
@@ -108,12 +108,12 @@ export interface ToolAnswer {
         mayBeChargedAs?: string;
       }
     | undefined;
-  /** What was charged, and under which id. */
+  /** The charged units and the charge's id. */
   receipt: { id: string; units: number } | undefined;
   headers: Headers;
 }
 
-/** One `tools/call` of the 2026-07-28 revision, without a client in between. */
+/** Sends one `tools/call` of the 2026-07-28 revision without an MCP client. */
 export async function callTool(token: string, name: string, args: Record<string, unknown> = {}): Promise<ToolAnswer> {
   const response = await postMcp(token, {
     jsonrpc: "2.0",
@@ -148,7 +148,7 @@ export const modernMeta = {
   "io.modelcontextprotocol/clientInfo": { name: "flow-test", version: "1" },
 };
 
-/** Any body to `/mcp`, with the headers that the revision wants. */
+/** Sends any body to `/mcp`, with the headers that the revision requires. */
 export function postMcp(
   token: string | undefined,
   body: { method: string; params?: { name?: string; [key: string]: unknown }; [key: string]: unknown },
@@ -171,7 +171,7 @@ export function postMcp(
   });
 }
 
-/** One attempt of a call at the tenant's object, past the MCP endpoint, which alone decides on attempts. */
+/** Sends one attempt of a call directly to the tenant's object. Otherwise the MCP endpoint decides on attempts. */
 export async function callObject(token: string, call: Omit<CallRequest, "caller">): Promise<CallOutcome> {
   const response = await fetch(`${system.publicUrl}/test/call`, {
     method: "POST",
@@ -191,7 +191,7 @@ export async function endObject(tenantId: string): Promise<void> {
   await fetch(`${system.publicUrl}/test/end?tenant=${tenantId}`);
 }
 
-/** Puts a tenant's object out of the Worker's reach in one way or another, or back. Returns how many calls were sent to such. */
+/** Sets or clears a fault of a tenant's object. Returns the number of calls sent to objects with a fault. */
 export async function objectFault(
   tenantId: string,
   fault?: "away" | "overloaded" | "silent" | "answers-lost" | "cut-off" | "no-queue",
@@ -201,12 +201,12 @@ export async function objectFault(
   return ((await response.json()) as { callsSent: number }).callsSent;
 }
 
-/** Whether the queue takes nothing from one tenant's object. */
+/** Sets whether the queue refuses messages of one tenant's object. */
 export async function queueRefuses(tenantId: string, refuses: boolean): Promise<void> {
   await fetch(`${system.publicUrl}/test/queue-refuses?tenant=${tenantId}&refuses=${refuses}`);
 }
 
-/** Sends any body to the queue of usage, or straight to its dead letters. */
+/** Sends any body to the usage queue, or directly to its dead-letter queue. */
 export async function toQueue(
   queue: "queue" | "dead-queue",
   body: unknown,
@@ -240,7 +240,7 @@ export function simulator(path: string, body?: unknown): Promise<unknown> {
     : postJson(`${system.stripeUrl}/_sim${path}`, body);
 }
 
-/** Writes to Stripe's own API, as somebody else who has the account's key would. */
+/** Writes to Stripe's API as another program with the account's key does. */
 export async function stripeApi<Created>(path: string, form: Record<string, string>): Promise<Created> {
   const response = await fetch(`${system.stripeUrl}/v1${path}`, {
     method: "POST",
@@ -259,7 +259,7 @@ export async function stripeRead<Found>(path: string): Promise<Found> {
   return (await response.json()) as Found;
 }
 
-/** What the logins of tools sent over HTTP, and how many sessions were opened, so far. */
+/** Totals so far: requests that the tools' logins sent over HTTP, and sessions opened. */
 export async function databaseStats(): Promise<{ tenantTrips: number; websocketConnections: number }> {
   const stats = (await (await fetch(`${system.proxyUrl}/_proxy/stats`)).json()) as NeonProxyStats;
   const tenantTrips = Object.entries(stats.connections)
@@ -268,7 +268,7 @@ export async function databaseStats(): Promise<{ tenantTrips: number; websocketC
   return { tenantTrips, websocketConnections: stats.websocketConnections };
 }
 
-/** The fewest round trips that some work takes in five runs: other tenants' calls and probes are counted, too. */
+/** The fewest round trips of five runs. The counters include other tenants' calls and probes, so the minimum is exact. */
 export async function fewestTrips(work: () => Promise<unknown>): Promise<{ http: number; sessions: number }> {
   const seen: { http: number; sessions: number }[] = [];
   for (let run = 0; run < 5; run += 1) {
@@ -283,7 +283,7 @@ export async function fewestTrips(work: () => Promise<unknown>): Promise<{ http:
   return seen.reduce((least, each) => (each.http + each.sessions < least.http + least.sessions ? each : least));
 }
 
-/** The same database, as whoever owns the server. */
+/** The same database, as the server's superuser. */
 export function asSuperuser(url: string): string {
   const superuser = new URL(system.superuserUrl);
   superuser.pathname = new URL(url).pathname;
@@ -295,12 +295,12 @@ export async function sessionHolders(): Promise<Record<string, number>> {
   return (await (await fetch(`${system.publicUrl}/test/holders`)).json()) as Record<string, number>;
 }
 
-/** How often a fault's rule has struck so far. */
+/** Number of times that a fault rule has applied so far. */
 export async function databaseHits(): Promise<number> {
   return ((await (await fetch(`${system.proxyUrl}/_proxy/stats`)).json()) as { faults: number }).faults;
 }
 
-/** How often each of the present rules has struck, in their order. */
+/** Number of times that each current rule has applied, in order. */
 export async function faultsFired(): Promise<number[]> {
   return ((await (await fetch(`${system.proxyUrl}/_proxy/faults`)).json()) as { fired: number[] }).fired;
 }
@@ -332,19 +332,19 @@ export async function rowsOf<Row extends pg.QueryResultRow>(
   return (await poolOf(url).query<Row>(text, [...params])).rows;
 }
 
-/** To connect anew costs the server more than most queries, and a test that waits asks every few moments. */
+/** Connections are pooled, because tests poll often and a new connection costs more than most queries. */
 const pools = new Map<string, pg.Pool>();
 
 function poolOf(url: string): pg.Pool {
   const known = pools.get(url);
   if (known !== undefined) return known;
   const pool = new pg.Pool({ connectionString: url, max: 4, idleTimeoutMillis: 1_000, allowExitOnIdle: true });
-  pool.on("error", () => undefined); // of an idle connection: whoever asks next gets a new one
+  pool.on("error", () => undefined); // an idle connection failed; the next query opens a new one
   pools.set(url, pool);
   return pool;
 }
 
-/** Waits for something that happens by itself, for 20 seconds at most. */
+/** Polls until the condition holds, for 20 seconds at most. */
 export async function until(condition: () => Promise<boolean>, what: string, withinMs = 20_000): Promise<void> {
   const deadline = Date.now() + withinMs;
   while (!(await condition())) {

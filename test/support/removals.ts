@@ -1,4 +1,4 @@
-// What a flow test does with tenants that leave: asks for it, waits for it, and looks for what is left, everywhere.
+// Helpers of removal tests: request a removal, wait for it, and search every store for remains.
 import { createHash } from "node:crypto";
 import { expect } from "vitest";
 import { connectStripe } from "../../src/adapters/stripe.ts";
@@ -39,7 +39,7 @@ export async function reaches(tenantId: string, phase: string, withinMs = 40_000
   });
 }
 
-/** The places of a tenant, as they are before it goes. */
+/** A tenant's placements. Read them before its removal. */
 export async function placesOf(tenantId: string): Promise<{ role: string; shard: string; database: string }[]> {
   return controlRows(
     `SELECT 'tenant_' || p.id AS role, s.id AS shard, s.database FROM placements p JOIN shards s ON s.id = p.shard_id
@@ -48,7 +48,7 @@ export async function placesOf(tenantId: string): Promise<{ role: string; shard:
   );
 }
 
-/** Everything that is left of a tenant, by where it is; looked for with the eyes of whoever owns the server. */
+/** All remains of a tenant, by store, read with the superuser's rights. */
 async function leftOf(tenantId: string, places: Awaited<ReturnType<typeof placesOf>>): Promise<string[]> {
   const left: string[] = [];
   const cluster = asSuperuser(system.controlUrl);
@@ -103,14 +103,14 @@ async function leftOf(tenantId: string, places: Awaited<ReturnType<typeof places
   return left;
 }
 
-/** Nothing is left: at once, but for what Neon has taken over to remove. */
+/** Checks that nothing is left. Only Neon's own deletions may take a while. */
 export async function nothingIsLeft(tenantId: string, places: Awaited<ReturnType<typeof placesOf>>): Promise<void> {
   if (places.some(({ shard }) => shard === `database-${tenantId}`))
     await until(async () => (await leftOf(tenantId, places)).length === 0, "Neon has removed the database");
   expect(await leftOf(tenantId, places)).toEqual([]);
 }
 
-/** What the control tables may keep of a person, or of what a tenant had. */
+/** Queries for personal and tenant data that a removal must clear. */
 const personal: Readonly<Record<string, string>> = {
   "names of the tenant": `SELECT count(*)::int AS n FROM tenants WHERE id = $1 AND (name <> '' OR email IS NOT NULL OR deleted_at IS NULL OR state <> 'gone')`,
   "names of its order": `SELECT count(*)::int AS n FROM checkouts WHERE tenant_id = $1 AND (name <> '' OR email IS NOT NULL)`,
@@ -150,7 +150,7 @@ export async function invoicedUnits(tenantId: string): Promise<number> {
   return invoiced.reduce((sum, { units }) => sum + units, 0);
 }
 
-/** The archive of a removed tenant's usage, each of its files proved by its own checksum. */
+/** The usage archive of a removed tenant. Each file's checksum is verified. */
 export async function archived(
   tenantId: string,
 ): Promise<{ calls: Record<string, unknown>[]; reports: Record<string, unknown>[]; text: string }> {

@@ -1,6 +1,6 @@
-// Databases as tests use them: one real PostgreSQL, the proxy in front of it, and in it shards of shared tables and
-// branches of own schemas, migrated and prepared; and the ways to reach them: as the application's login with hand-written
-// SQL, through `ctx.db`, and as whoever owns the walls. Every login's password is its name.
+// Test databases: one real PostgreSQL behind the proxy, with migrated shards of shared tables and databases of own schemas.
+// Tests reach them with the application's login and hand-written SQL, through `ctx.db`, and as the superuser.
+// Every login's password is its name.
 import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,24 +25,24 @@ export type Rows = Record<string, unknown>[];
 export type Cluster = Awaited<ReturnType<typeof startCluster>>;
 export type Shard = Awaited<ReturnType<typeof startShard>>;
 
-/** Who attacks whom, and where. */
+/** The attacker, the victim and their databases. */
 export interface Front {
   /** The attacker's database and login, and the schema of its tables. */
   database: string;
   login: string;
   schema: string;
-  /** What carries the login's rights: itself, or its group. */
+  /** The role that holds the login's rights: the login or its group. */
   grantee: string;
-  /** Another role than the login's own, the one with most to gain. */
+  /** The most privileged role that the login could try to become. */
   otherRole: string;
   /** The login that reads every tenant's rows of the database. */
   analytics: string;
   /** The victim's table. */
   products: string;
   victimSchema: string;
-  /** What only the owner reads. */
+  /** A table that only the owner can read. */
   secrets: string;
-  /** How the server could reach another of its databases, as the superuser: libpq's words for it. */
+  /** libpq connection string with which the server could reach another of its databases as superuser. */
   link: { port: number; database: string; password: string };
 }
 
@@ -65,7 +65,7 @@ export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> 
   async function superuserOf(name: string): Promise<Client> {
     const client = new Client({
       connectionString: postgres.superuserUrl.replace(/\/postgres$/, `/${name}`),
-      options: "-c synchronous_commit=off", // nobody reads a test's rows after a crash
+      options: "-c synchronous_commit=off", // tests need no durability
     });
     await client.connect();
     return client;
@@ -109,7 +109,7 @@ export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> 
       return String(row?.["role"]);
     },
 
-    /** Any statements in a database, as the superuser; the rows of the last one. */
+    /** Runs any statements in a database as superuser. Returns the rows of the last one. */
     superuser,
 
     async [Symbol.asyncDispose](): Promise<void> {
@@ -156,10 +156,10 @@ async function openShard(cluster: Cluster) {
     urlOf,
     createDatabase: (name: string, closed: boolean) => cluster.createShared(name, closed),
 
-    /** Any statements, as the superuser. */
+    /** Runs any statements as superuser. */
     superuser: (sql: string, params?: unknown[]) => cluster.superuser(database, sql, params),
 
-    /** One statement with a login's own rights on a connection of its own, in a transaction that is rolled back. */
+    /** Runs one statement with a login's rights on its own connection, in a transaction that is rolled back. */
     async plainly(url: string, context: string | undefined, sql: string): Promise<Rows> {
       const client = new Client({ connectionString: url });
       await client.connect();
@@ -178,7 +178,7 @@ async function openShard(cluster: Cluster) {
       return createTenantDb({ url: appUrl, fetchEndpoint, entrance, now: Date.now, ...rest });
     },
 
-    /** The two tenants' rows as every test finds them. */
+    /** Resets the two tenants' rows to their initial state. */
     async seed(): Promise<void> {
       await cluster.superuser(
         database,

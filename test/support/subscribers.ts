@@ -1,4 +1,4 @@
-// What flow tests of billing share: tenants that have ordered and paid, their administrators, and their rows.
+// Shared by flow tests of billing: tenants that have ordered and paid, their administrators, and their rows.
 import { expect } from "vitest";
 import { type TestTenant, controlRows, operator, status, system, until } from "./flow.ts";
 
@@ -27,7 +27,7 @@ export async function rowOf(tenantId: string): Promise<BillingRow> {
   return row;
 }
 
-/** Waits until the tenant's row is like this, and its object knows. */
+/** Waits until the tenant's row matches and its object has the same configuration. */
 export async function untilRow(tenantId: string, wanted: Partial<BillingRow>): Promise<BillingRow> {
   const matches = (row: BillingRow): boolean =>
     Object.entries({ ...wanted, delivered: true }).every(([name, value]) => row[name as keyof BillingRow] === value);

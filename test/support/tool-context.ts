@@ -1,4 +1,4 @@
-// A tool on its own: a context over small fakes, and a call as the tenant's object makes it. A test of one tool needs no
+// Tests one tool alone: a context over small fakes, and a call as the tenant's object makes it. Such a test needs no
 // database and runs in well under a second.
 import { TenantId } from "../../src/core/tenant.ts";
 import type { Progress } from "../../src/core/call.ts";
@@ -59,13 +59,13 @@ export function toolContext({ rows = [], documents = {}, history = [], used = 0 
 }
 
 export interface Answer {
-  /** Whether the call counts as failed, and so is free. */
+  /** True if the call failed and is therefore free. */
   failed: boolean;
   text: string;
   data: Record<string, unknown> | undefined;
 }
 
-/** Calls a tool: parses its arguments before, and holds the answer against its schema afterwards. */
+/** Calls a tool. Parses its arguments first and checks the answer against its schema. */
 export async function callTool(tool: Tool, args: Record<string, unknown>, context: ToolContext): Promise<Answer> {
   const result = await tool.run(tool.input.parse(args), context);
   const [content] = contentOf(result);

@@ -1,15 +1,15 @@
-// The walls between tenants, one by one, in every tier, and how to take each down and put it up again. A test of isolation
-// that still passes without the wall it relies on has proved nothing.
+// The walls between tenants in every tier, and how to take each one down and restore it. An isolation test that still passes
+// without the wall it relies on proves nothing.
 import { OWNER } from "../../cli/migrations/prepare.ts";
 import type { Front, Rows, Shard } from "./shard.ts";
 
-/** Takes a wall down and puts it up again, as the superuser. */
+/** Statements that take a wall down and restore it, run as superuser. */
 interface Swap {
   down: string;
   up: string;
 }
 
-/** A wall inside a function: what it becomes when one part of its body is replaced. */
+/** A wall inside a function. It is taken down by replacing a part of the function's body. */
 interface Weakening {
   function: string;
   part: string;
@@ -17,20 +17,20 @@ interface Weakening {
 }
 
 export type Wall = (Swap | Weakening) & {
-  /** The check of the product's own proof that names this wall when it is down; without one the proof does not look. */
+  /** The check of the isolation proof that names this wall when it is down. Absent if the proof does not check it. */
   check?: string;
-  /** It stands in the other tenant's database. */
+  /** The wall is in the other tenant's database. */
   there?: boolean;
 };
 
-/** Built-in functions that 0004_host_functions.sql keeps from tenants and that an attack tries. */
+/** Built-in functions that 0004_host_functions.sql revokes from tenants and that an attack tries. */
 const hostFunctions = `lo_from_bytea(oid, bytea), lo_creat(integer), lo_create(oid), lo_put(oid, bigint, bytea),
   lo_unlink(oid), lo_open(oid, integer), pg_stat_get_activity(integer), pg_stat_get_backend_activity(integer), pg_notify(text, text),
   pg_advisory_lock(bigint), pg_advisory_xact_lock(integer, integer), pg_try_advisory_lock(bigint), pg_advisory_xact_lock(bigint),
   pg_terminate_backend(integer, bigint), pg_cancel_backend(integer), pg_sleep(double precision), pg_sleep_for(interval),
   pg_logical_emit_message(boolean, text, text, boolean), pg_export_snapshot()`;
 
-/** Built-in functions that PostgreSQL itself keeps for the superuser and that an attack tries. */
+/** Built-in functions that PostgreSQL reserves for the superuser and that an attack tries. */
 const superuserFunctions = `pg_read_file(text), pg_read_binary_file(text), pg_ls_dir(text), pg_stat_file(text),
   lo_import(text), lo_export(oid, text), pg_ls_logdir(), pg_ls_waldir(), pg_ls_tmpdir(), pg_current_logfile(),
   pg_rotate_logfile(), pg_hba_file_rules(), pg_show_all_file_settings(), pg_stat_reset(), pg_reload_conf(), pg_switch_wal()`;
@@ -38,7 +38,7 @@ const superuserFunctions = `pg_read_file(text), pg_read_binary_file(text), pg_ls
 const hostRoles = "pg_execute_server_program, pg_read_server_files, pg_write_server_files, pg_read_all_data";
 const statsRoles = "pg_monitor, pg_checkpoint";
 
-/** Turns every function of the owner's into one that anybody may call with the owner's rights, and back. */
+/** Lets every role call the owner's functions with the owner's rights, and reverts that. */
 const ownersFunctions = ({ grantee }: Front): Swap => {
   const each = (which: string, ...changes: string[]): string => `
     DO $do$ DECLARE f regprocedure; BEGIN
@@ -61,7 +61,7 @@ const ownersFunctions = ({ grantee }: Front): Swap => {
   };
 };
 
-/** What an operator might write down where everybody can read it. */
+/** Notes that an operator might leave where every login can read them. */
 const names = ({ otherRole, database }: Front): Swap => ({
   down: `
     COMMENT ON SCHEMA tollgate IS 'for globex'; COMMENT ON ROLE ${otherRole} IS 'of globex';
@@ -79,7 +79,7 @@ const names = ({ otherRole, database }: Front): Swap => ({
     ALTER ROLE ${otherRole} RESET tollgate.tenant; DROP ROLE globex_login; DROP PUBLICATION globex; DROP SCHEMA globex CASCADE`,
 });
 
-/** What lets a statement leave its database. `apart`: with a door to the other tenant's tables. */
+/** Opens a link out of the database. `apart`: also imports the other tenant's tables. */
 const linkTo = ({ grantee, victimSchema, link }: Front, apart: boolean): Swap => {
   const everybody = ["CURRENT_USER", grantee];
   const door = `
@@ -109,7 +109,7 @@ const attribute = (login: string, power: string): Swap => ({
   up: `ALTER ROLE ${login} NO${power}`,
 });
 
-/** What stands in every tier. */
+/** Walls of every tier. */
 function commonWalls(front: Front) {
   const { database, login, schema, grantee, otherRole, secrets, analytics } = front;
   return {
@@ -145,7 +145,7 @@ function commonWalls(front: Front) {
       up: `ALTER FUNCTION tollgate.enter(text, integer) OWNER TO ${OWNER};
         ALTER FUNCTION tollgate.current_tenant() OWNER TO ${OWNER}; REVOKE CREATE ON SCHEMA tollgate FROM ${login};
         GRANT EXECUTE ON FUNCTION tollgate.enter(text, integer), tollgate.current_tenant() TO ${grantee}`,
-      check: "readable", // it can no longer tell who is who
+      check: "readable", // the proof can no longer identify the tenant
     },
     "no tenant's name in the catalogue": names(front),
     "a statement's time": {
@@ -160,7 +160,7 @@ const sameMac =
   "sha256(found_inner || convert_to(encode(expected, 'hex'), 'UTF8')) = sha256(found_inner || convert_to(fields[6], 'UTF8'))";
 const condition = (part: string, by = "true"): Weakening => ({ function: "tollgate.current_tenant()", part, by });
 
-/** Of shared tables. */
+/** Walls of shared tables. */
 export function sharedWalls(front: Front) {
   const { login, grantee, products } = front;
   const common = commonWalls(front);
@@ -226,7 +226,7 @@ export const wallNames = Object.keys(
 type OwnWallName = keyof ReturnType<typeof ownWalls>;
 export type WallName = SharedWallName | OwnWallName;
 
-/** Of schemas of one's own. `apart`: the other tenant's is in a database of its own. */
+/** Walls of own schemas. `apart`: the other tenant's schema is in its own database. */
 export function ownWalls(front: Front, { apart }: { apart: boolean }) {
   const { login, schema, victimSchema, products, link } = front;
   const common = commonWalls(front);
@@ -253,7 +253,7 @@ export function ownWalls(front: Front, { apart }: { apart: boolean }) {
     "no ownership": {
       down: `ALTER TABLE ${products} OWNER TO ${login}`,
       up: `ALTER TABLE ${products} OWNER TO ${OWNER}; GRANT SELECT, INSERT, UPDATE, DELETE ON ${products} TO ${victimSchema}`,
-      check: "login_owns_nothing", // in whichever database it is
+      check: "login_owns_nothing", // in any database
       ...there,
     },
     "its own tables not its property": {
@@ -286,7 +286,7 @@ export function ownWalls(front: Front, { apart }: { apart: boolean }) {
   } satisfies Record<string, Wall>;
 }
 
-/** Takes a wall down as the superuser of its database, and returns what puts it up again. */
+/** Takes a wall down as superuser of its database. Returns the function that restores it. */
 export async function takeDown(
   superuser: (sql: string, params?: unknown[]) => Promise<Rows>,
   wall: Wall,
@@ -302,7 +302,7 @@ export async function takeDown(
   return async () => void (await superuser(up));
 }
 
-/** Runs `work` while a wall is down; it stands again afterwards, whatever happened. */
+/** Runs `work` while a wall is down. Always restores the wall afterwards. */
 export async function withoutWall<Result>(
   shard: Pick<Shard, "front" | "superuser">,
   name: SharedWallName,
