@@ -4,12 +4,13 @@
 // Invariants: a charge is one row, durable before the reply leaves; reservations live in memory only, so an object that
 // dies during a call charges nothing. The control tables are the truth about the tenant.
 import { DurableObject } from "cloudflare:workers";
-import { TenantArchive } from "./backups/tenant-jobs.ts";
-import type { ArchiveHost } from "./backups/job.ts";
+import { BackupJobs } from "./backups/backup-jobs.ts";
+import type { JobHost } from "./backups/job.ts";
 import { plainRefusal } from "./calls/refusal.ts";
 import { type CallHost, type NotServed, authorize } from "./calls/run-call.ts";
 import { TenantCalls } from "./calls/tenant-calls.ts";
 import { type Context, createContext } from "./control/context.ts";
+import type { Step, TenantWork } from "./control/work.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
 import { type ControlTenants, tenantsStore } from "./control/tenants-store.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "./core/call.ts";
@@ -18,15 +19,14 @@ import { Mutex } from "./core/mutex.ts";
 import type { TenantConfig, TenantId } from "./core/tenant.ts";
 import type { FallbackCall } from "./core/usage.ts";
 import { refusedCredential } from "./identity/credential-check.ts";
-import { startProvisioning } from "./lifecycle/provisioning-start.ts";
+import { startProvisioning } from "./lifecycle/provisioning.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
 import { TenantUsage } from "./metering/tenant-usage.ts";
-import { type MoveHost, type Piece, TenantMove } from "./moves/tenant-move.ts";
-import { startMoving } from "./moves/workflow.ts";
+import { type MoveHost, TenantMove } from "./moves/tenant-move.ts";
 import { NO_USAGE } from "./metering/outbox.ts";
 import { applyBillingEvents } from "./subscriptions/apply-events.ts";
-import { TenantPlan } from "./subscriptions/plan-change.ts";
+import { TenantPlanChange } from "./subscriptions/plan-change.ts";
 import { placeTenant } from "./tenant-db/placement.ts";
 import { CurrentRows, TenantData } from "./tenant-db/tenant-data.ts";
 
@@ -39,14 +39,14 @@ export class TenantObject extends DurableObject<Env> {
   readonly #rows: CurrentRows;
   readonly #host: CallHost;
   readonly #calls: TenantCalls;
-  readonly #plan: TenantPlan;
+  readonly #planChange: TenantPlanChange;
   readonly #move: TenantMove;
-  readonly #archive: TenantArchive;
+  readonly #jobs: BackupJobs;
   readonly #removal: TenantRemoval;
   /** Decisions about the subscription: each reads, decides, then writes. */
   readonly #billing = new Mutex();
   /** Steps of moves, jobs and the removal: none may see another's work half done. */
-  readonly #pieces = new Mutex();
+  readonly #steps = new Mutex();
   #nextInbox: Promise<void> | undefined;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -67,11 +67,11 @@ export class TenantObject extends DurableObject<Env> {
       },
       waitUntil: (work) => ctx.waitUntil(work),
     });
-    const host: MoveHost & ArchiveHost & RemovalHost = {
+    const host: MoveHost & JobHost & RemovalHost = {
       place: () => this.#rows.withPlacement(),
       pause: (withinMs) => this.#data.pause(withinMs),
       resume: () => this.#data.resume(),
-      expect: (placement) => this.#data.prewarm(placement, this.now()),
+      prewarm: (placement) => this.#data.prewarm(placement, this.now()),
       adopt: async () => {
         await this.#config.read();
         await this.#rows.open();
@@ -97,11 +97,11 @@ export class TenantObject extends DurableObject<Env> {
       usage: () => this.#usage.open(),
     };
     this.#calls = new TenantCalls(this.#host);
-    this.#move = new TenantMove(env, tenantId, host);
-    this.#plan = new TenantPlan(env, tenantId, this.#billing, { ...host, gate: this.#calls.gate });
-    this.#archive = new TenantArchive(env, tenantId, host);
-    this.#removal = new TenantRemoval(env, tenantId, host);
-    this.#data = new TenantData(context, tenantId, (left) => this.#move.heal(left));
+    this.#move = new TenantMove(context, tenantId, host);
+    this.#planChange = new TenantPlanChange(context, tenantId, this.#billing, { ...host, gate: this.#calls.gate });
+    this.#jobs = new BackupJobs(context, tenantId, host);
+    this.#removal = new TenantRemoval(context, tenantId, host);
+    this.#data = new TenantData(context, tenantId, (left) => this.#move.recover(left));
     this.#rows = new CurrentRows(this.#data, this.#config, now);
     const stored = this.#usage.setting("config");
     if (stored !== undefined) this.#config.restore(stored);
@@ -168,14 +168,35 @@ export class TenantObject extends DurableObject<Env> {
     }));
   }
 
-  /** Goes on with the tenant's change of plan, for a piece or for as long as somebody may wait, or takes it back. */
-  planOn(what: "advance" | "advanceForAMoment" | "cancel"): Promise<Piece> {
-    return this.#plan[what]();
+  /** Does the next step of the tenant's work. A step that fails throws; the Workflow repeats it. */
+  advance(work: TenantWork): Promise<Step> {
+    switch (work.kind) {
+      case "move":
+        return this.#steps.run(() => this.#move.advance());
+      case "removal":
+        return this.#steps.run(() => this.#removal.advance());
+      case "job":
+        return this.#steps.run(() => this.#jobs.advance(work.jobId));
+      case "plan_change":
+        return this.#planChange.advance();
+      default:
+        return work satisfies never;
+    }
   }
 
-  /** Sets the tenant up, unless that is going on or done. */
+  /** Does steps of the open plan change while the HTTP request may wait, then leaves the rest to a Workflow. */
+  changePlan(): Promise<void> {
+    return this.#planChange.advanceWithinRequest();
+  }
+
+  /** Cancels the open plan change. Returns false when it has taken effect already. */
+  cancelPlanChange(): Promise<boolean> {
+    return this.#planChange.cancel();
+  }
+
+  /** Starts an attempt to provision the tenant, unless one is alive or none is needed. */
   async provision(): Promise<boolean> {
-    return startProvisioning(this.env, this.#tenantId);
+    return startProvisioning(this.#context, this.#tenantId);
   }
 
   /** Prepares the tenant's rows for its first call: makes a placement, proves its isolation, and seeds the rows. */
@@ -194,30 +215,15 @@ export class TenantObject extends DurableObject<Env> {
     return checkTenantRows(await this.#rows.open(), this.#tenantId);
   }
 
-  /** Has the tenant's open move gone on with. */
-  startMove(): Promise<void> {
-    return startMoving(this.env, this.#tenantId);
-  }
-
-  /** Does the next piece of the tenant's move, or ends the move. */
-  moveOn(what: "advance" | "confirm" | "undo"): Promise<Piece> {
-    return this.#pieces.run(() => this.#move[what]());
-  }
-
-  /** Does the next piece of a backup, a restore or an import. */
-  jobOn(jobId: number): Promise<Piece> {
-    return this.#pieces.run(() => this.#archive.advance(jobId));
-  }
-
-  /** Does the next piece of the tenant's removal. */
-  removeOn(): Promise<Piece> {
-    return this.#pieces.run(() => this.#removal.advance());
+  /** Ends the tenant's move: confirms it, or undoes it. Undoing may leave steps to do. */
+  endMove(how: "confirm" | "undo"): Promise<Step> {
+    return this.#steps.run(() => this.#move[how]());
   }
 
   /** Reactivates a tenant that leaves. Returns why it cannot be, or `undefined`. */
   reactivate(): Promise<ErrorCode | undefined> {
     // Stripe's events about the new subscription wait until the tenant has it.
-    return this.#pieces.run(() => this.#billing.run(() => this.#removal.comeBack()));
+    return this.#steps.run(() => this.#billing.run(() => this.#removal.reactivate()));
   }
 
   /** The tenant's rows and documents, for a key of the tenant or (`null`) for the operator; or why they are refused. */
@@ -225,7 +231,7 @@ export class TenantObject extends DurableObject<Env> {
     const config = await this.#config.current();
     if (typeof config === "string") return config;
     const refused = caller === null ? undefined : refusedCredential(config, caller, this.now());
-    return refused ?? (config.state === "gone" ? "tenant_gone" : this.#archive.stream());
+    return refused ?? (config.state === "gone" ? "tenant_gone" : this.#jobs.stream());
   }
 
   /** Closes idle sessions: other tenants wait for one from the session budget. */

@@ -5,13 +5,10 @@ import { DEAD_QUEUE, consumeDeadLetters } from "./metering/dead-letters.ts";
 import { sweep } from "./operations/sweeper.ts";
 import { consumeUsage } from "./metering/consumer.ts";
 
-export { Archiving } from "./backups/workflow.ts";
 export { FleetMigration } from "./fleet/workflow.ts";
-export { Lifecycle } from "./subscriptions/plan-change-workflow.ts";
-export { Moving } from "./moves/workflow.ts";
-export { Provisioning } from "./lifecycle/provisioning.ts";
-export { Removing } from "./lifecycle/removal-workflow.ts";
+export { Provisioning } from "./lifecycle/provisioning-workflow.ts";
 export { SessionBudget } from "./tenant-db/session-budget.ts";
+export { StepWorkflow } from "./operations/step-workflow.ts";
 export { TenantObject } from "./tenant-object.ts";
 
 const BILLING_CRON = "*/5 * * * *";

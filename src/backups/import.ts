@@ -9,8 +9,8 @@ import { fileColumns, plainText } from "./history.ts";
 import { addRows } from "./staged-rows.ts";
 import { type Line, cellsOf, parseLine } from "./backup-file.ts";
 import type { TenantDb } from "../tools/tool.ts";
-import { DONE, GOES_ON, JobRefused, type Work } from "./job.ts";
-import type { Piece } from "../moves/tenant-move.ts";
+import { JobRefused, type JobRun } from "./job.ts";
+import { DONE, NEXT, type Step } from "../control/work.ts";
 
 /** Rows in one statement. One bad row among 500 costs about twenty more statements, because the batch is bisected. */
 const BATCH_ROWS = 500;
@@ -52,15 +52,16 @@ interface Batch {
 }
 
 /** Runs the next step of an import. Throws `JobRefused` when the file does not exist. */
-export async function importPiece(work: Work): Promise<Piece> {
-  const { env, job, host } = work;
+export async function importStep(work: JobRun): Promise<Step> {
+  const { job, host } = work;
+  const { env } = work.context;
   const { key, overwrite } = ImportRequest.parse(job.request);
   if (!("offset" in job.progress)) {
     const of = await countLines(env.BACKUPS, key);
     if (of === undefined) throw new JobRefused("The file does not exist.");
     const start: Position = { lines: { done: 0, of }, table: null, failed: 0, errors: [], offset: 0, columns: {} };
     await work.keep(start);
-    return GOES_ON;
+    return NEXT;
   }
   const position = Position.parse(job.progress);
   const { rows: db } = await host.place();
@@ -113,7 +114,7 @@ export async function importPiece(work: Work): Promise<Piece> {
     }
     await work.keep(position);
   }
-  return GOES_ON;
+  return NEXT;
 }
 
 function columnsOf(

@@ -1,39 +1,37 @@
-// A job of the control tables as the one who does a piece of it sees it.
+// What one step of a job works with. A job is a backup, a restore or an import of one tenant.
 import type { JobsStore, Job } from "./jobs-store.ts";
+import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
 import type { Placement } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { TenantDb } from "../tools/tool.ts";
 import type { Side } from "./export.ts";
-import type { MoveHost, Piece } from "../moves/tenant-move.ts";
+import type { MoveHost } from "../moves/tenant-move.ts";
 
-export const DONE: Piece = { done: true, waitMs: 0 };
-export const GOES_ON: Piece = { done: false, waitMs: 0 };
-
-/** What jobs need of the object that they run in. */
-export interface ArchiveHost extends Pick<MoveHost, "pause" | "resume"> {
-  /** The place in force, its login proved, and the rows wherever they are at the moment of each statement. */
+/** What jobs need of the tenant's object that they run in. */
+export interface JobHost extends Pick<MoveHost, "pause" | "resume"> {
+  /** The current placement, with a proved login, and its rows. The rows follow a move from one statement to the next. */
   place(): Promise<{ placement: Placement; rows: TenantDb }>;
 }
 
-/** One piece of a job under way. */
-export interface Work {
-  env: Env;
+/** One step of a job. */
+export interface JobRun {
+  context: Context;
   tenantId: TenantId;
-  host: ArchiveHost;
+  host: JobHost;
   job: Job;
   jobs: JobsStore;
-  /** When the piece should end. */
+  /** When the step should end. */
   untilMs: number;
-  /** The place in force now. */
+  /** Opens the current placement. */
   side(): Promise<Side>;
-  /** Records where the next piece begins. */
+  /** Records where the next step begins. Throws when another step has recorded its progress since. */
   keep(progress: object): Promise<void>;
-  /** The job has come to this. */
+  /** Ends the job with this result. */
   finish(result: object): Promise<void>;
 }
 
-/** Why a job ends without having done what it should, in words for the operator. */
+/** The reason why a job fails for good, in words for the operator. */
 export class JobRefused extends AppError {
   constructor(message: string) {
     super("conflict", message);

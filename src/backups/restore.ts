@@ -18,9 +18,9 @@ import { clockOf } from "./history.ts";
 import { openTenantDb } from "../tenant-db/dispatch.ts";
 import { log } from "../log.ts";
 import { Footer, Header, Tally, TallyState, cellsOf, damages, parseLine } from "./backup-file.ts";
-import { DONE, GOES_ON, JobRefused, type Work } from "./job.ts";
+import { JobRefused, type JobRun } from "./job.ts";
 import type { Side } from "./export.ts";
-import type { Piece } from "../moves/tenant-move.ts";
+import { DONE, NEXT, type Step } from "../control/work.ts";
 
 /** How long running statements may take to end before the rows are replaced. Longer ones make the restore try later. */
 const DRAIN_MS = 1_000;
@@ -64,7 +64,7 @@ export const RestoreProgress = z.object({
 type RestoreProgress = z.infer<typeof RestoreProgress>;
 
 /** Runs the next step of a restore. Throws `JobRefused` when the file or the tenant's tables do not allow it. */
-export async function restorePiece(work: Work): Promise<Piece> {
+export async function restoreStep(work: JobRun): Promise<Step> {
   const { job, jobs } = work;
   const request = RestoreRequest.parse(job.request);
   const progress = "tally" in job.progress ? RestoreProgress.parse(job.progress) : undefined;
@@ -91,15 +91,15 @@ export async function restorePiece(work: Work): Promise<Piece> {
   }
 }
 
-const jobOf = ({ tenantId, job }: Work) => ({ tenantId, job: job.id });
+const jobOf = ({ tenantId, job }: JobRun) => ({ tenantId, job: job.id });
 
 /** Reads the next lines, checks each, and stages its row. */
-async function stage(work: Work, side: Side, from: RestoreProgress, request: RestoreRequest): Promise<Piece> {
+async function stage(work: JobRun, side: Side, from: RestoreProgress, request: RestoreRequest): Promise<Step> {
   const tally = new Tally(from.tally);
   let { offset, line, header, documentsAt } = from;
   let footer: Footer | undefined;
   while (footer === undefined && Date.now() < work.untilMs) {
-    const window = await readLines(work.env.BACKUPS, request.key, offset);
+    const window = await readLines(work.context.env.BACKUPS, request.key, offset);
     if (window === undefined) throw new JobRefused("The file does not exist.");
     let rows: StagedRow[] = [];
     let chars = 0;
@@ -169,7 +169,7 @@ async function stage(work: Work, side: Side, from: RestoreProgress, request: Res
     documentsAt,
     footer,
   } satisfies Record<keyof Omit<RestoreProgress, "undoAt" | "attempts" | "replaced">, unknown>);
-  return GOES_ON;
+  return NEXT;
 }
 
 /** Refuses a file of another tenant, and a file with tables or columns that the tenant lacks. */
@@ -182,8 +182,9 @@ async function refuseForeign(side: Side, header: Header, request: RestoreRequest
 }
 
 /** Pauses the tenant and replaces its rows in one transaction. */
-async function replace(work: Work, side: Side, progress: RestoreProgress, footer: Footer): Promise<Piece> {
-  const { env, host, tenantId, job } = work;
+async function replace(work: JobRun, side: Side, progress: RestoreProgress, footer: Footer): Promise<Step> {
+  const { host, tenantId, job } = work;
+  const { env } = work.context;
   const targets = await tablesOf(side.asTenant);
   const tables = targets.flatMap((target) => {
     const file = progress.header?.tables.find(({ name }) => name === target.name);
@@ -214,12 +215,13 @@ async function replace(work: Work, side: Side, progress: RestoreProgress, footer
     host.resume();
     log("info", "tenant_rows_replaced", { tenantId, job: job.id, pauseMs: Date.now() - startedAtMs });
   }
-  return GOES_ON;
+  return NEXT;
 }
 
 /** Restores the documents, then ends the job. */
-async function restoreDocuments(work: Work, progress: RestoreProgress, request: RestoreRequest): Promise<Piece> {
-  const { env, tenantId } = work;
+async function restoreDocuments(work: JobRun, progress: RestoreProgress, request: RestoreRequest): Promise<Step> {
+  const { tenantId } = work;
+  const { env } = work.context;
   let { offset } = progress;
   while (offset >= 0 && Date.now() < work.untilMs) {
     const window = await readLines(env.BACKUPS, request.key, offset);
@@ -233,7 +235,7 @@ async function restoreDocuments(work: Work, progress: RestoreProgress, request: 
   }
   if (offset >= 0) {
     await work.keep({ ...progress, offset });
-    return GOES_ON;
+    return NEXT;
   }
   const { footer, undoAt } = progress;
   await work.finish({

@@ -8,7 +8,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { BadRequest, Flag, type HttpContext, Problem, tenantOf } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { type AskedBy, phaseOf } from "./removal.ts";
-import { type Removal, removalsOf } from "./removals-store.ts";
+import { type Removal, removalsStore } from "./removals-store.ts";
 
 /** Removal becomes irreversible, so the caller repeats the account's name. */
 export const RemovalRequest = z.strictObject({ name: z.string() });
@@ -53,7 +53,7 @@ export async function showRemoval(c: HttpContext): Promise<Response> {
 
 async function remove(c: HttpContext, tenantId: TenantId, askedBy: AskedBy): Promise<Response> {
   const context = c.get("context");
-  if ((await removalsOf(c.env).open(tenantId, askedBy)) === undefined) return showRemoval(c);
+  if ((await removalsStore(c.get("context").control).open(tenantId, askedBy)) === undefined) return showRemoval(c);
   const { delivered } = await notifyObject(context, tenantId);
   await startRemoval(context, tenantId);
   return c.json({ ...(await currentRemoval(context, tenantId)), delivered }, 202);
@@ -61,7 +61,7 @@ async function remove(c: HttpContext, tenantId: TenantId, askedBy: AskedBy): Pro
 
 async function dropNow(c: HttpContext, tenantId: TenantId): Promise<Response> {
   const context = c.get("context");
-  const removals = removalsOf(c.env);
+  const removals = removalsStore(c.get("context").control);
   if (await removals.endGrace(tenantId)) {
     await removals.beginDropping(1, tenantId);
     await startRemoval(context, tenantId);
@@ -87,7 +87,7 @@ async function startRemoval(context: Context, tenantId: TenantId): Promise<void>
 
 /** Throws `not_found` for a tenant that was never asked to leave. */
 async function currentRemoval(context: Context, tenantId: TenantId) {
-  const removal = await removalsOf(context.env).newest(tenantId);
+  const removal = await removalsStore(context.control).newest(tenantId);
   if (removal === undefined) throw new Problem("not_found", "There is no such tenant, or it is not leaving.");
   return removalAnswer(removal);
 }

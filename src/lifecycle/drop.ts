@@ -1,8 +1,8 @@
 // Drops what a tenant that is gone has in its databases and buckets, in every tier and also where a move has left it. All
 // of it may be repeated: what is gone already counts as dropped.
-import { createContext } from "../control/context.ts";
+import type { Context } from "../control/context.ts";
 import { type Upload, abandonUpload } from "../backups/bucket.ts";
-import type { ControlRemovals, DroppedPlace } from "./removals-store.ts";
+import type { RemovalsStore, DroppedPlace } from "./removals-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 import { forgetNotes, notes } from "../tenant-db/copy.ts";
@@ -16,30 +16,30 @@ const FILES_AT_ONCE = 1_000;
 const PAGES_PER_PIECE = 20;
 
 /** Drops the tenant's rows, schemas and database. False: Neon still lists the database; ask again. */
-export async function dropPlaces(env: Env, removals: ControlRemovals, tenantId: TenantId): Promise<boolean> {
-  for (const upload of await removals.endWork(tenantId)) await abandonUpload(env.BACKUPS, upload as Upload);
+export async function dropPlaces(context: Context, removals: RemovalsStore, tenantId: TenantId): Promise<boolean> {
+  for (const upload of await removals.endWork(tenantId)) await abandonUpload(context.env.BACKUPS, upload as Upload);
   const places = await removals.places(tenantId);
   for (const place of places.filter(({ dropped }) => !dropped)) {
-    await drop(env, tenantId, place);
+    await drop(context, tenantId, place);
     await removals.placeDropped(place.id);
   }
   // What the logs of changes keep for restores, also where the tenant was before.
   const shards = new Set(places.filter(({ strategy }) => strategy !== "database").map(({ shardId }) => shardId));
   for (const shardId of shards) {
-    const known = await placementsStore(createContext(env).control).shard(shardId);
-    if (known !== undefined) await forgetNotes(await shardOwner(createContext(env), shardId), tenantId, notes);
+    const known = await placementsStore(context.control).shard(shardId);
+    if (known !== undefined) await forgetNotes(await shardOwner(context, shardId), tenantId, notes);
   }
-  return closeOwnShard(createContext(env), tenantId);
+  return closeOwnShard(context, tenantId);
 }
 
-async function drop(env: Env, tenantId: TenantId, place: DroppedPlace): Promise<void> {
-  if (place.placement !== null) return dropPlacement(createContext(env), tenantId, place.placement);
+async function drop(context: Context, tenantId: TenantId, place: DroppedPlace): Promise<void> {
+  if (place.placement !== null) return dropPlacement(context, tenantId, place.placement);
   // Reserved and perhaps never made; a database is removed by its name.
-  if (place.strategy === "schema") await dropSchema(createContext(env), place);
+  if (place.strategy === "schema") await dropSchema(context, place);
 }
 
 /** Deletes some of the tenant's documents, backups and imports. Returns whether none is left. */
-export async function dropFiles(env: Env, tenantId: TenantId): Promise<boolean> {
+export async function dropFiles({ env }: Context, tenantId: TenantId): Promise<boolean> {
   const prefixes: [R2Bucket, string][] = [
     [env.FILES, tenantPrefix(tenantId)],
     [env.BACKUPS, `backups/${tenantId}/`],

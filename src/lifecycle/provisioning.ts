@@ -1,151 +1,29 @@
-// The Workflow that turns a paid order into a tenant that answers. Each step can be repeated at any point of failure;
-// what was done is recorded in the control tables, step by step, for the buyer to see. The tenant becomes active only
-// after a real MCP call as that tenant succeeded through the public URL (DESIGN.md I5).
-import { createContext } from "../control/context.ts";
-import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
-import { NonRetryableError } from "cloudflare:workflows";
-import { callCanary } from "./canary.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
-import { writeStorageMarker } from "../adapters/files.ts";
-import { registerMonitor } from "../adapters/monitor.ts";
-import { connectControl } from "../adapters/neon.ts";
-import { connectStripe } from "../adapters/stripe.ts";
-import { mintCredential } from "../core/credentials.ts";
-import { AppError, errorCode, errors } from "../core/errors.ts";
-import { linksStore } from "../identity/links-store.ts";
-import { linkingIssuers } from "../identity/issuers.ts";
-import type { ProvisioningStep } from "./provisioning-steps.ts";
-import { TenantId } from "../core/tenant.ts";
-import { describeError, log } from "../log.ts";
-import { findPlacement } from "../tenant-db/placement.ts";
-import { OPENING_POLL_MS, makeRoomAhead } from "../tenant-db/shards.ts";
+// Provisioning: its steps, in their order, as the buyer sees them, and the start of an attempt. The control tables record
+// which attempt is the newest and what it has done. The platform's list of instances cannot say that: instance ids
+// expire, and a local runtime that is killed leaves its instances "running" for ever.
+import type { Context } from "../control/context.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
+import type { TenantId } from "../core/tenant.ts";
 
-export interface ProvisioningParams {
-  tenantId: string;
-  attempt: number;
-}
+export const provisioningSteps = [
+  { name: "account", title: "Account opened" },
+  { name: "placement", title: "Place for the data found" },
+  { name: "isolation", title: "Data set apart and seeded" },
+  { name: "storage", title: "File storage marked" },
+  { name: "canary", title: "First call as this account succeeded" },
+  { name: "activation", title: "Account activated" },
+  { name: "monitor", title: "Monitoring started" },
+] as const;
 
-/** Long enough for a cold database, short enough that a silent attempt is soon taken for dead. */
-const stepConfig: WorkflowStepConfig = {
-  retries: { limit: 4, delay: "1 second", backoff: "exponential" },
-  timeout: "30 seconds",
-};
+export type ProvisioningStep = (typeof provisioningSteps)[number]["name"];
 
-/** A canary token lives as long as its call may take, and a little. */
-const CANARY_LIFE_MS = 60_000;
+/** An attempt that has recorded nothing for this long counts as dead. Its longest step may take 30 s. */
+export const PROVISIONING_SILENCE_MS = 60_000;
 
-export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
-  override async run(event: Readonly<WorkflowEvent<ProvisioningParams>>, step: WorkflowStep): Promise<void> {
-    const { env } = this;
-    const { attempt } = event.payload;
-    const tenantId = TenantId.parse(event.payload.tenantId);
-    const tenants = tenantsOf(env);
-    const links = linksStore(connectControl(env));
-
-    /** Runs a step and records what came of it. False: it is not done yet, and is to be looked at again. */
-    const recorded = (name: ProvisioningStep, work: () => Promise<boolean | void>, look = 1): Promise<boolean> =>
-      step.do(look === 1 ? name : `${name} ${look}`, stepConfig, async () => {
-        const startedAt = new Date().toISOString();
-        try {
-          if (!(await tenants.isCurrentAttempt(tenantId, attempt)))
-            throw new NonRetryableError("a newer attempt has taken over");
-          const done = (await work()) !== false;
-          await tenants.recordStep(tenantId, attempt, {
-            step: name,
-            startedAt,
-            finishedAt: done ? new Date().toISOString() : null,
-            error: null,
-          });
-          return done;
-        } catch (error) {
-          log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
-          if (!(error instanceof NonRetryableError)) {
-            await tenants.recordStep(tenantId, attempt, {
-              step: name,
-              startedAt,
-              finishedAt: null,
-              error: inPlainWords(error),
-            });
-          }
-          throw error;
-        }
-      });
-
-    try {
-      await recorded("account", async () => {
-        const tenant = await tenants.summary(tenantId);
-        if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
-        if (tenant.stripeCustomerId === null) {
-          const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
-          await tenants.setCustomer(tenantId, await stripe.customers.create(tenant, attempt));
-        }
-        await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
-        await env.TENANT.getByName(tenantId).refresh();
-      });
-
-      const findsPlace = async (): Promise<boolean> => {
-        const tenant = await tenants.summary(tenantId);
-        if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
-        return findPlacement(createContext(env), tenantId, tenant);
-      };
-      for (let look = 1; !(await recorded("placement", findsPlace, look)); look += 1) {
-        await step.sleep(`placement ${look} waits`, OPENING_POLL_MS);
-      }
-
-      await recorded("isolation", async () => {
-        await env.TENANT.getByName(tenantId).prepareRows();
-      });
-
-      await recorded("storage", () =>
-        writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }),
-      );
-
-      await recorded("canary", async () => {
-        const expiresAtMs = Date.now() + CANARY_LIFE_MS;
-        const token = await mintCredential(env.CREDENTIAL_KEY, {
-          kind: "canary",
-          tenantId,
-          fields: [String(expiresAtMs)],
-        });
-        await callCanary(env.PUBLIC_URL, token);
-      });
-
-      await recorded("activation", async () => {
-        await tenants.serve(tenantId, ["provisioning"]);
-        await env.TENANT.getByName(tenantId).refresh();
-      });
-
-      await recorded("monitor", async () => {
-        const token = await mintCredential(env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] });
-        await registerMonitor(env.MONITOR_URL, {
-          tenantId,
-          healthUrl: `${env.PUBLIC_URL}/health?tenant=${tenantId}`,
-          token,
-        });
-        await tenants.setMonitored(tenantId);
-      });
-
-      await step.do("finish", stepConfig, () => tenants.finishAttempt(tenantId, attempt, null));
-    } catch (error) {
-      await step.do("give up", stepConfig, () => tenants.finishAttempt(tenantId, attempt, inPlainWords(error)));
-      throw error;
-    }
-
-    // Nobody waits any more: time to make room for those who come.
-    for (
-      let look = 1;
-      !(await step.do(`room ${look}`, stepConfig, () => makeRoomAhead(createContext(env))));
-      look += 1
-    ) {
-      await step.sleep(`room ${look} waits`, OPENING_POLL_MS);
-    }
-  }
-}
-
-/** What the buyer may read: our own words, never a database's or Stripe's. */
-function inPlainWords(error: unknown): string {
-  if (error instanceof AppError && error.code === "tenant_unavailable")
-    return "The first call as this account did not succeed yet.";
-  const code = errorCode(error);
-  return code === "internal" ? "A step failed and is tried again." : errors[code].advice;
+/** Opens the next attempt and starts its Workflow. Returns false while another attempt is alive, or when none is needed. */
+export async function startProvisioning(context: Context, tenantId: TenantId): Promise<boolean> {
+  const attempt = await tenantsStore(context.control).openAttempt(tenantId, PROVISIONING_SILENCE_MS);
+  if (attempt === undefined) return false;
+  await context.start({ kind: "provisioning", tenantId, attempt });
+  return true;
 }

@@ -10,9 +10,6 @@ const DAY_MS = 86_400_000;
 /** Long enough to miss a month's invoice, ask why, and come back; what data-protection contracts commonly promise. */
 export const GRACE_MS = 30 * DAY_MS;
 
-/** A removal that has recorded nothing for this long is taken up by another instance: its longest step ends before. */
-export const REMOVAL_SILENCE_MS = 60_000;
-
 /** Who asks for a removal: the operator, the tenant's administrator, or Stripe, where its subscription has ended. */
 export const askers = ["operator", "tenant", "billing"] as const;
 export type AskedBy = (typeof askers)[number];
@@ -37,17 +34,15 @@ export function stepAfter(step: WorkingStep): RemovalStep {
   return removalSteps[removalSteps.indexOf(step) + 1] ?? "done";
 }
 
-/** Whether the tenant may still come back. */
-export function mayComeBack(step: RemovalStep): boolean {
-  const phase = phaseOf(step);
-  return phase === "closing" || phase === "grace";
-}
-
 /**
  * The state that a tenant comes back to: the one it left from. A new subscription has settled what was owed, and with it
  * what only billing had taken away.
  */
-export function stateOnReturn(left: { from: TenantState; askedBy: AskedBy; newSubscription: boolean }): TenantState {
+export function stateAfterReactivation(left: {
+  from: TenantState;
+  askedBy: AskedBy;
+  newSubscription: boolean;
+}): TenantState {
   const { from, askedBy, newSubscription } = left;
   if (!newSubscription) return from;
   if (from === "past_due" || (from === "suspended" && askedBy === "billing")) return "active";

@@ -3,10 +3,10 @@ import * as z from "zod";
 import { Placement } from "../core/placement.ts";
 import { planNames, strategies } from "../core/plans.ts";
 import { type AskedBy, GRACE_MS, type RemovalStep, askers, removalSteps } from "./removal.ts";
-import { type TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
+import { TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
 import { placementJson } from "../control/placements-store.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 const RemovalRow = z.object({
   id: z.int(),
@@ -64,7 +64,7 @@ export interface ToldUnits {
   units: number;
 }
 
-export function controlRemovals(db: NeonConnection) {
+export function removalsStore(db: ControlDatabase) {
   return {
     /**
      * Opens the removal of a tenant: from its next call on it is refused, and may come back for `GRACE_MS`. One that is
@@ -179,21 +179,21 @@ export function controlRemovals(db: NeonConnection) {
       return begun.map((row) => row["id"] as TenantId);
     },
 
-    /** Removals that should be going on, and returns that should, and have been silent for `silenceMs`. */
-    async silent(silenceMs: number, limit: number): Promise<{ tenantId: TenantId; comingBack: boolean }[]> {
+    /** Removals, or (`reactivating`) reactivations, that have recorded nothing for `silenceMs`. */
+    async silent(what: { reactivating: boolean }, silenceMs: number, limit: number): Promise<TenantId[]> {
       const rows = await db.query(
-        `SELECT r.tenant_id AS "tenantId", r.coming_back AS "comingBack" FROM removals r
-         WHERE ${live} AND (r.step <> 'grace' OR r.coming_back)
+        `SELECT r.tenant_id AS id FROM removals r
+         WHERE ${live} AND r.coming_back = $3 AND (r.step <> 'grace' OR r.coming_back)
            AND r.progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY r.progressed_at LIMIT $2`,
-        [silenceMs, limit],
+        [silenceMs, limit, what.reactivating],
       );
-      return rows as unknown as { tenantId: TenantId; comingBack: boolean }[];
+      return rows.map((row) => TenantId.parse(row["id"]));
     },
 
-    // ---- coming back
+    // ---- reactivation
 
     /** Notes that the tenant wants to come back, and counts the attempt. `undefined`: it is too late, or it has not left. */
-    async wantBack(tenantId: TenantId): Promise<Removal | undefined> {
+    async requestReactivation(tenantId: TenantId): Promise<Removal | undefined> {
       const [, rows = []] = await db.batch([
         {
           text: `UPDATE removals r SET coming_back = true, returns = r.returns + 1, version = r.version + 1, progressed_at = now()
@@ -207,7 +207,7 @@ export function controlRemovals(db: NeonConnection) {
     },
 
     /** It does not come back: payment is not possible. */
-    async stayAway(removalId: number): Promise<void> {
+    async abandonReactivation(removalId: number): Promise<void> {
       await db.query(`UPDATE removals SET coming_back = false, progressed_at = now() WHERE id = $1`, [removalId]);
     },
 
@@ -309,17 +309,7 @@ export function controlRemovals(db: NeonConnection) {
   };
 }
 
-export type ControlRemovals = ReturnType<typeof controlRemovals>;
-
-/** The tenant's subscription has ended: it leaves, unless it comes back. The sweep goes on with it. May be repeated. */
-export async function openRemoval(env: ControlSettings, tenantId: TenantId): Promise<void> {
-  await removalsOf(env).open(tenantId, "billing");
-}
-
-/** Those of this deployment. */
-export function removalsOf(env: ControlSettings): ControlRemovals {
-  return controlRemovals(connectControl(env));
-}
+export type RemovalsStore = ReturnType<typeof removalsStore>;
 
 function liveOf(tenantId: TenantId): { text: string; params: unknown[] } {
   return {

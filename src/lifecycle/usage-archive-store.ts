@@ -2,7 +2,7 @@
 import type { ArchiveKind, Counts, Month, Totals } from "./usage-archive.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 /** Some 3 MB of lines: far below what an answer may hold, and a second's work. */
 const PAGE_ROWS = 20_000;
@@ -33,7 +33,7 @@ const source: Readonly<Record<ArchiveKind, { from: string; line: string; key: st
   },
 };
 
-export function controlArchive(db: NeonConnection) {
+export function usageArchiveStore(db: ControlDatabase) {
   return {
     /** The next rows of a kind, in an order that stays. */
     async page(tenantId: TenantId, kind: ArchiveKind, after: ArchiveCursor | null): Promise<ArchivePage> {
@@ -90,9 +90,4 @@ export function controlArchive(db: NeonConnection) {
       };
     },
   };
-}
-
-/** Those of this deployment. */
-export function archiveOf(env: ControlSettings): ReturnType<typeof controlArchive> {
-  return controlArchive(connectControl(env));
 }

@@ -1,7 +1,8 @@
 // Writes the archive of a removed tenant's usage, a part at a time, and reads it back. A part's name and content follow
 // from where it begins, so that any of them may be written twice; nothing of the tenant is dropped before the whole archive
 // was read back and came to what the ledger has.
-import { type ArchiveCursor, archiveOf } from "./usage-archive-store.ts";
+import { type ArchiveCursor, usageArchiveStore } from "./usage-archive-store.ts";
+import type { Context } from "../control/context.ts";
 import { putFile } from "../backups/bucket.ts";
 import { available } from "../adapters/files.ts";
 import { AppError } from "../core/errors.ts";
@@ -26,22 +27,22 @@ interface Written {
 }
 
 /** Writes the next part, or the summary. `undefined`: the archive is written. */
-export async function writeNext(env: Env, tenantId: TenantId, progress: Written): Promise<Written | undefined> {
+export async function writeNext(context: Context, tenantId: TenantId, progress: Written): Promise<Written | undefined> {
   const { kind = kinds[0], after = null, parts = [] } = progress;
-  const archive = archiveOf(env);
+  const archive = usageArchiveStore(context.control);
   const page = await archive.page(tenantId, kind, after);
   if (page.rows > 0) {
     const number = parts.filter((part) => part.kind === kind).length + 1;
     const { body, rows, units } = page;
     const { text, part } = await partFile(tenantId, { kind, part: number, rows, units, body });
-    await put(env, archiveKey(tenantId, part), text);
+    await put(context.env, archiveKey(tenantId, part), text);
     parts.push(part);
   }
   if (page.next !== null) return { kind, after: page.next, parts };
   const nextKind = kinds[kinds.indexOf(kind) + 1];
   if (nextKind !== undefined) return { kind: nextKind, after: null, parts };
   const { totals, months } = await archive.totals(tenantId);
-  await put(env, archiveKey(tenantId, "summary"), await summaryFile(tenantId, { totals, parts, months }));
+  await put(context.env, archiveKey(tenantId, "summary"), await summaryFile(tenantId, { totals, parts, months }));
   return undefined;
 }
 
@@ -50,20 +51,20 @@ export async function writeNext(env: Env, tenantId: TenantId, progress: Written)
  * not what the ledger has; then it is to be written again.
  */
 export async function checkNext(
-  env: Env,
+  context: Context,
   tenantId: TenantId,
   { checked = 0 }: { checked?: number },
-): Promise<{ goesOn: { checked: number } } | { holds: object }> {
+): Promise<{ continues: { checked: number } } | { holds: object }> {
   const key = archiveKey(tenantId, "summary");
-  const summary = await readSummary(tenantId, await get(env, key));
+  const summary = await readSummary(tenantId, await get(context.env, key));
   if (summary === undefined) throw new AppError("internal", "the archive's summary is not what was written");
   const part = summary.parts[checked];
   if (part !== undefined) {
-    if (!(await isPart(tenantId, part, await get(env, archiveKey(tenantId, part)))))
+    if (!(await isPart(tenantId, part, await get(context.env, archiveKey(tenantId, part)))))
       throw new AppError("internal", `part ${part.part} of the archived ${part.kind} is not what was written`);
-    return { goesOn: { checked: checked + 1 } };
+    return { continues: { checked: checked + 1 } };
   }
-  const { totals } = await archiveOf(env).totals(tenantId);
+  const { totals } = await usageArchiveStore(context.control).totals(tenantId);
   if (!addsUp(summary, totals)) throw new AppError("internal", "the archive does not come to what the ledger has");
   return { holds: { key, calls: totals.calls.rows, units: totals.calls.units, reports: totals.reports.rows } };
 }

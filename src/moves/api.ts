@@ -3,7 +3,7 @@ import * as z from "zod";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, Problem, tenantOf } from "../http.ts";
 import { mayBe } from "./move.ts";
-import { movesOf } from "./moves-store.ts";
+import { movesStore } from "./moves-store.ts";
 
 export const MoveRequest = z.strictObject({
   strategy: z.enum(strategies),
@@ -16,7 +16,7 @@ export async function startMove(
   { body: { strategy, shard } }: { body: z.infer<typeof MoveRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const move = await movesOf(c.env).open(tenantId, { strategy, shardId: shard ?? null });
+  const move = await movesStore(c.get("context").control).open(tenantId, { strategy, shardId: shard ?? null });
   if (move === undefined) throw new Problem("not_found", "There is no such tenant, or it is not set up yet.");
   if (move.strategy !== strategy || (shard !== undefined && move.to !== null && move.to.shardId !== shard))
     throw new Problem("conflict", `A move to ${move.strategy} is ${move.state}. Confirm or undo it first.`);
@@ -39,14 +39,14 @@ export function undoMove(c: HttpContext): Promise<Response> {
 async function endMove(c: HttpContext, action: "confirm" | "undo"): Promise<Response> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
-  const move = await movesOf(c.env).live(tenantId);
+  const move = await movesStore(c.get("context").control).live(tenantId);
   if (move === undefined) throw new Problem("not_found", "The tenant has no move to confirm or undo.");
   if (!mayBe(action, move.state)) throw new Problem("conflict", `The move is ${move.state}.`);
-  const { done } = await context.tenantObject(tenantId).moveOn(action);
+  const { done } = await context.tenantObject(tenantId).endMove(action);
   if (!done) await context.start({ kind: "move", tenantId });
   return moves(c, done ? 200 : 202);
 }
 
 async function moves(c: HttpContext, status: 200 | 202): Promise<Response> {
-  return c.json({ moves: await movesOf(c.env).history(tenantOf(c)) }, status);
+  return c.json({ moves: await movesStore(c.get("context").control).history(tenantOf(c)) }, status);
 }

@@ -4,7 +4,7 @@ import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { placementJson } from "../control/placements-store.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type ControlSettings, type NeonConnection, connectControl } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 const moveJson = `jsonb_build_object('id', m.id, 'tenantId', m.tenant_id, 'state', m.state, 'strategy', m.strategy,
   'shardId', m.shard_id, 'from', ${placementJson("m.from_placement")}, 'to', ${placementJson("m.to_placement")}, 'cursor', m.cursor, 'copied', m.copied,
@@ -26,7 +26,7 @@ export interface MoveSummary {
   finishedAt: string | null;
 }
 
-export function controlMoves(db: NeonConnection) {
+export function movesStore(db: ControlDatabase) {
   return {
     /** Opens a move of a placed tenant, unless one is going on. Returns the one that is open now. */
     async open(tenantId: TenantId, to: { strategy: Strategy; shardId: string | null }): Promise<Move | undefined> {
@@ -194,9 +194,4 @@ export function controlMoves(db: NeonConnection) {
   };
 }
 
-export type ControlMoves = ReturnType<typeof controlMoves>;
-
-/** Those of this deployment. */
-export function movesOf(env: ControlSettings): ControlMoves {
-  return controlMoves(connectControl(env));
-}
+export type MovesStore = ReturnType<typeof movesStore>;

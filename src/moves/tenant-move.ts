@@ -2,10 +2,10 @@
 // left. What is done stands in the control tables after each piece, so that any piece can be repeated, by anybody.
 // What may still be under way from a piece that was given up is harmless: it carries the number of its attempt, and both
 // the place that is copied to and the change-over accept the newest number alone.
-import { type Context, createContext } from "../control/context.ts";
-import { type ControlMoves, movesOf } from "./moves-store.ts";
+import type { Context } from "../control/context.ts";
+import { type MovesStore, movesStore } from "./moves-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { openTenantDb, provePlacement } from "../tenant-db/dispatch.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 import {
@@ -28,6 +28,7 @@ import {
 } from "../tenant-db/copy.ts";
 import { AppError } from "../core/errors.ts";
 import { type Move, direction, mayBe, nearEnough } from "./move.ts";
+import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 import type { Placement } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -35,7 +36,7 @@ import { GATE_WAIT_MS, dropPlacement, makePlacement, markAsCopy, shardOwner } fr
 import { OPENING_POLL_MS, closeShard, makeRoom } from "../tenant-db/shards.ts";
 
 /** A piece of a move: short enough for one step of a Workflow and one RPC. */
-const PIECE_MS = 5_000;
+const STEP_MS = 5_000;
 /** How long the tenant's statements may wait for those that run already, at a change-over. */
 const DRAIN_MS = 1_000;
 /** Of keys that are read in one request. */
@@ -49,15 +50,9 @@ export interface MoveHost {
   pause(withinMs: number): Promise<boolean>;
   resume(): void;
   /** Makes ready to open this place soon, so that opening it takes no time. */
-  expect(placement: Placement): Promise<void>;
+  prewarm(placement: Placement): Promise<void>;
   /** Reads the tenant's row again and opens the place that is in force now. */
   adopt(): Promise<void>;
-}
-
-export interface Piece {
-  /** Nothing is left to do, for now or for good. */
-  done: boolean;
-  waitMs: number;
 }
 
 interface Side {
@@ -66,27 +61,23 @@ interface Side {
   owner: NeonConnection;
 }
 
-const GOES_ON: Piece = { done: false, waitMs: 0 };
-const BUSY: Piece = { done: false, waitMs: BUSY_WAIT_MS };
-const DONE: Piece = { done: true, waitMs: 0 };
+const BUSY = nextAfter(BUSY_WAIT_MS);
 
 export class TenantMove {
-  readonly #env: Env;
   readonly #context: Context;
   readonly #tenantId: TenantId;
   readonly #host: MoveHost;
-  readonly #moves: ControlMoves;
+  readonly #moves: MovesStore;
 
-  constructor(env: Env, tenantId: TenantId, host: MoveHost) {
-    this.#env = env;
-    this.#context = createContext(env);
+  constructor(context: Context, tenantId: TenantId, host: MoveHost) {
+    this.#context = context;
     this.#tenantId = tenantId;
     this.#host = host;
-    this.#moves = movesOf(env);
+    this.#moves = movesStore(context.control);
   }
 
   /** Does the next piece. Throws when it could not be done; then it is to be asked for again. */
-  async advance(): Promise<Piece> {
+  async advance(): Promise<Step> {
     const move = await this.#moves.live(this.#tenantId);
     if (move === undefined || move.state === "moved") return DONE;
     try {
@@ -99,7 +90,7 @@ export class TenantMove {
   }
 
   /** Drops the old copy of a tenant that has moved. */
-  async confirm(): Promise<Piece> {
+  async confirm(): Promise<Step> {
     const move = await this.#moves.live(this.#tenantId);
     if (move === undefined) return DONE;
     if (!mayBe("confirm", move.state)) throw new MoveRefused(`A move that is ${move.state} cannot be confirmed.`);
@@ -109,15 +100,15 @@ export class TenantMove {
   }
 
   /** Sends the tenant back: at once if it has not left yet; otherwise by the same way, and there is more to do. */
-  async undo(): Promise<Piece> {
+  async undo(): Promise<Step> {
     const seen = await this.#moves.live(this.#tenantId);
     if (seen === undefined) return DONE;
     await this.#moves.nextAttempt(seen.id); // from here on no change-over of before can succeed
     const move = await this.#moves.live(this.#tenantId);
-    if (move === undefined || move.state === "returning") return { done: move === undefined, waitMs: 0 };
+    if (move === undefined || move.state === "returning") return move === undefined ? DONE : NEXT;
     if (move.state === "moved") {
       await this.#moves.goBack(move.id);
-      return GOES_ON;
+      return NEXT;
     }
     await this.release(move.from);
     if (move.to !== null) await this.#drop(move.to);
@@ -131,7 +122,7 @@ export class TenantMove {
    * Opens the gate of a place that is in force and was found shut: a change-over was cut off. Nothing is opened while
    * the place that the tenant has moved to is in force.
    */
-  async heal(inForce: Placement): Promise<void> {
+  async recover(inForce: Placement): Promise<void> {
     const move = await this.#moves.live(this.#tenantId);
     if (move !== undefined) await this.#moves.nextAttempt(move.id);
     await this.#host.adopt();
@@ -146,12 +137,13 @@ export class TenantMove {
 
   // ---- the pieces
 
-  async #prepare(move: Move): Promise<Piece> {
+  async #prepare(move: Move): Promise<Step> {
     if (!(await this.#moves.reserve(move.id))) {
       if (move.strategy === "shared" || move.shardId !== null) throw new MoveRefused("No such shard has room.");
-      const { region } = (await tenantsOf(this.#env).summary(this.#tenantId)) ?? fail("the tenant is gone");
+      const { region } =
+        (await tenantsStore(this.#context.control).summary(this.#tenantId)) ?? fail("the tenant is gone");
       await makeRoom(this.#context, this.#tenantId, { strategy: move.strategy, region });
-      return { done: false, waitMs: OPENING_POLL_MS };
+      return nextAfter(OPENING_POLL_MS);
     }
     const placed = await placementsStore(this.#context.control).reservedFor(move.id);
     if (placed !== undefined) await makePlacement(this.#context, this.#tenantId, placed);
@@ -159,7 +151,7 @@ export class TenantMove {
     if (reserved === undefined || reserved.to === null) {
       throw new AppError("placement_unavailable", "the reserved place cannot be read");
     }
-    const proof = await provePlacement(this.#env, this.#tenantId, reserved.to);
+    const proof = await provePlacement(this.#context.env, this.#tenantId, reserved.to);
     if (!proof.proven) throw new AppError("isolation_unproven");
     const { source, target } = await this.#sides({ ...reserved, state: "copying" });
     const tables = await this.#commonTables(source, target);
@@ -169,10 +161,10 @@ export class TenantMove {
     // What an earlier move has left of the tenant here is no part of this copy.
     await emptyTables(target.asTenant, tables, [underToken(attempt)]);
     await this.#moves.progress(move.id, { state: "copying", cursor: null, copied: false, mark, rows: 0, round: false });
-    return GOES_ON;
+    return NEXT;
   }
 
-  async #copy(move: Move): Promise<Piece> {
+  async #copy(move: Move): Promise<Step> {
     const { source, target } = await this.#sides(move);
     const tables = await this.#commonTables(source, target);
     const attempt = await this.#moves.nextAttempt(move.id);
@@ -182,8 +174,8 @@ export class TenantMove {
   }
 
   /** The first copy, table by table, in the order of the keys. */
-  async #copyAll(move: Move, { source, target, tables, attempt }: Copying): Promise<Piece> {
-    const untilMs = Date.now() + PIECE_MS;
+  async #copyAll(move: Move, { source, target, tables, attempt }: Copying): Promise<Step> {
+    const untilMs = Date.now() + STEP_MS;
     let index = Math.max(
       0,
       tables.findIndex(({ name }) => name === move.cursor?.table),
@@ -211,19 +203,19 @@ export class TenantMove {
       rows,
       round: false,
     });
-    return GOES_ON;
+    return NEXT;
   }
 
   /** Copies what has changed since, and changes over once that is little. */
-  async #follow(move: Move, copying: Copying): Promise<Piece> {
+  async #follow(move: Move, copying: Copying): Promise<Step> {
     const since = await changesSince(copying.source.owner, this.#tenantId, move.mark ?? fail("the copy has no mark"));
     if (since === undefined)
       return this.#copyAgain(move, copying.source, "Too much has changed since the move to go back.");
     const rows = await this.#copyChanged(copying, since);
     const state = move.state === "returning" ? "returning" : "copying";
     await this.#moves.progress(move.id, { state, cursor: null, copied: true, mark: since.mark, rows, round: true });
-    if (!nearEnough(rows, move.rounds)) return GOES_ON;
-    await this.#host.expect(copying.target.placement);
+    if (!nearEnough(rows, move.rounds)) return NEXT;
+    await this.#host.prewarm(copying.target.placement);
     return this.#changeOver({ ...move, mark: since.mark }, copying);
   }
 
@@ -242,15 +234,15 @@ export class TenantMove {
   }
 
   /** Begins the first copy again; a tenant that returns has none to begin again, and then it says why. */
-  async #copyAgain(move: Move, source: Side, why: string): Promise<Piece> {
+  async #copyAgain(move: Move, source: Side, why: string): Promise<Step> {
     if (move.state !== "copying") throw new MoveRefused(why);
     const mark = await markOf(source.owner);
     await this.#moves.progress(move.id, { state: "copying", cursor: null, copied: false, mark, rows: 0, round: false });
-    return GOES_ON;
+    return NEXT;
   }
 
   /** Behind a shut gate: the rest is copied, both sides are compared, and the other place is put in force. */
-  async #changeOver(move: Move, copying: Copying): Promise<Piece> {
+  async #changeOver(move: Move, copying: Copying): Promise<Step> {
     const startedAtMs = Date.now();
     if (!(await this.#host.pause(DRAIN_MS))) return BUSY;
     let outcome: "flipped" | "busy" | "differs" = "busy";
@@ -259,8 +251,8 @@ export class TenantMove {
       if (outcome === "flipped") await this.#host.adopt();
     } finally {
       if (outcome !== "flipped") {
-        await this.heal(copying.source.placement).catch((error: unknown) =>
-          log("error", "move_not_healed", { tenantId: this.#tenantId, error: describeError(error) }),
+        await this.recover(copying.source.placement).catch((error: unknown) =>
+          log("error", "move_not_recovered", { tenantId: this.#tenantId, error: describeError(error) }),
         );
       }
       this.#host.resume();
@@ -324,7 +316,7 @@ export class TenantMove {
 
   async #side(placement: Placement): Promise<Side> {
     const [db, owner] = await Promise.all([
-      openTenantDb(this.#env, this.#tenantId, placement),
+      openTenantDb(this.#context.env, this.#tenantId, placement),
       this.#ownerOf(placement),
     ]);
     return { placement, owner, asTenant: (statements) => db.transaction(statements) };

@@ -1,96 +1,143 @@
-// The cron that picks up what fell down: events that Stripe could not deliver or that were kept and not applied,
-// tenants whose provisioning went silent, fleet migrations that did, objects that were not told of a change, and tenants
-// that leave.
-import { controlInbox } from "../subscriptions/inbox-store.ts";
-import { controlMoves } from "../moves/moves-store.ts";
+// Cron: resumes stuck work and retries undelivered changes. Each part stands alone: an outage of Stripe must not keep a
+// stuck tenant waiting. A part that fails is logged, and the next sweep repeats it.
+import { pruneChanges } from "../backups/prune.ts";
+import { jobsStore } from "../backups/jobs-store.ts";
 import { fallbackCallsStore } from "../calls/fallback-calls-store.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
+import { type Context, createContext } from "../control/context.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
-import { connectControl } from "../adapters/neon.ts";
-import { connectStripe } from "../adapters/stripe.ts";
-import { type IncomingEvent, incomingEvent } from "../subscriptions/stripe-event.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
+import type { TenantWork } from "../control/work.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { describeError, log } from "../log.ts";
-import { raiseAlarms } from "./alarms.ts";
-import { pruneChanges, resumeSilentJobs } from "../backups/workflow.ts";
 import { resumeSilentMigrations } from "../fleet/workflow.ts";
-import { resumeSilentChanges } from "../subscriptions/plan-change-workflow.ts";
-import { MOVE_SILENCE_MS, startMoving } from "../moves/workflow.ts";
+import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning.ts";
+import { removalsStore } from "../lifecycle/removals-store.ts";
+import { describeError, log } from "../log.ts";
 import { notifyFallbackCalls } from "../metering/fallback-calls.ts";
-import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning-start.ts";
-import { sweepRemovals } from "../lifecycle/removal-workflow.ts";
-import { createContext } from "../control/context.ts";
+import { movesStore } from "../moves/moves-store.ts";
+import { controlInbox } from "../subscriptions/inbox-store.ts";
+import { type IncomingEvent, incomingEvent } from "../subscriptions/stripe-event.ts";
+import { subscriptionsStore } from "../subscriptions/subscriptions-store.ts";
+import { raiseAlarms } from "./alarms.ts";
 import { rotateEncryptionKeys } from "./key-rotation.ts";
 
-/** Of each kind, one run takes this many; what is left waits a minute. */
+/** Upper bound on each kind of work in one sweep. The next sweep, a minute later, takes the rest. */
 const BATCH = 50;
-/** An event is applied right after it is kept; one that is older than this was left behind. */
+/** An event is applied right after it is stored. One that is older than this was left behind. */
 const INBOX_LAG_MS = 10_000;
-/** Some 60 KB in one message to an object. */
-const OPEN_CALLS_EACH = 500;
+/** Fallback calls in one message to an object: about 60 KB. */
+const FALLBACK_CALLS_EACH = 500;
 /** As many as Stripe has on a page. */
 const EVENTS_AT_ONCE = 100;
-/** Stripe retries for three days; an event that it gave up on is still listed for thirty. */
+/** Stripe retries for three days. It lists an event that it gave up on for thirty. */
 const LOOK_BACK_SECONDS = 3 * 86_400;
 
-export async function sweep(env: Env, nowMs: number): Promise<void> {
-  const db = connectControl(env);
-  const tenants = tenantsStore(db);
-  const inbox = controlInbox(db);
-  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+/** How the sweep finds silent work of a kind: work that should be under way and has recorded nothing for `silenceMs`. */
+interface SilentWork {
+  /** Longer than the longest step and the longest pause between two steps. */
+  silenceMs: number;
+  find(context: Context, silenceMs: number): Promise<TenantWork[]>;
+}
 
-  // Each of these stands alone: Stripe being down must not keep a stuck tenant waiting.
-  await settle("undelivered_events", async () => {
-    const events = stripe.events.undelivered(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
+const silentWork: Readonly<Record<TenantWork["kind"], SilentWork>> = {
+  move: {
+    silenceMs: 60_000,
+    find: async ({ control }, silenceMs) => workOf("move", await movesStore(control).silent(silenceMs, BATCH)),
+  },
+  removal: {
+    silenceMs: 60_000,
+    find: async ({ control }, silenceMs) =>
+      workOf("removal", await removalsStore(control).silent({ reactivating: false }, silenceMs, BATCH)),
+  },
+  plan_change: {
+    silenceMs: 60_000,
+    find: async ({ control }, silenceMs) =>
+      workOf("plan_change", await subscriptionsStore(control).silentChanges(silenceMs, BATCH)),
+  },
+  job: {
+    silenceMs: 120_000,
+    find: async ({ control }, silenceMs) =>
+      (await jobsStore(control).silent(silenceMs, BATCH)).map(({ id, tenantId }) => ({
+        kind: "job",
+        tenantId,
+        jobId: id,
+      })),
+  },
+};
+
+export async function sweep(env: Env, nowMs: number): Promise<void> {
+  const context = createContext(env);
+  const { control } = context;
+  const inbox = controlInbox(control);
+
+  await attempt("undelivered_events", async () => {
+    const events = context.stripe.events.undelivered(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
     let page: IncomingEvent[] = [];
     const keep = async (): Promise<void> => {
-      // Stripe goes on listing what was never delivered: after the first sweep, all of it is known.
+      // Stripe keeps listing what it could not deliver: after the first sweep the inbox has all of it.
       const missing = new Set(await inbox.missing(page.map(({ id }) => id)));
       for (const event of page) if (missing.has(event.id)) await inbox.keep(event);
       page = [];
     };
     for await (const event of events) if (page.push(incomingEvent(event)) === EVENTS_AT_ONCE) await keep();
     await keep();
-    await ledgerStore(db).beat("stripe", nowMs);
+    await ledgerStore(control).beat("stripe", nowMs);
   });
-  await settle("lagging_inbox", async () => {
-    const lagging = await inbox.lagging(INBOX_LAG_MS, BATCH);
-    await each(lagging, (tenantId) => env.TENANT.getByName(tenantId).applyInbox());
+  await attempt("lagging_inbox", async () => {
+    await each(await inbox.lagging(INBOX_LAG_MS, BATCH), (tenantId) => context.tenantObject(tenantId).applyInbox());
   });
-  await settle("stuck_tenants", async () => {
-    const { provisioning, undelivered } = await tenants.stuck(PROVISIONING_SILENCE_MS, BATCH);
+  await attempt("stuck_tenants", async () => {
+    const { provisioning, undelivered } = await tenantsStore(control).stuck(PROVISIONING_SILENCE_MS, BATCH);
     await each(provisioning, async (tenantId) => {
-      if (await startProvisioning(env, tenantId)) log("warn", "provisioning_resumed", { tenantId });
+      if (await startProvisioning(context, tenantId)) log("warn", "provisioning_resumed", { tenantId });
     });
-    await each(undelivered, (tenantId) => env.TENANT.getByName(tenantId).refresh());
+    await each(undelivered, (tenantId) => context.tenantObject(tenantId).refresh());
   });
-  await settle("fallback_calls", async () =>
-    notifyFallbackCalls(env, await fallbackCallsStore(db).uncounted(BATCH, OPEN_CALLS_EACH)),
+  await attempt("fallback_calls", async () =>
+    notifyFallbackCalls(env, await fallbackCallsStore(control).uncounted(BATCH, FALLBACK_CALLS_EACH)),
   );
-  await settle("encryption_keys", () => rotateEncryptionKeys(createContext(env)));
-  await settle("silent_moves", async () => {
-    await each(await controlMoves(db).silent(MOVE_SILENCE_MS, BATCH), (tenantId) => startMoving(env, tenantId));
+  await attempt("encryption_keys", () => rotateEncryptionKeys(context));
+  await attempt("ended_grace", async () => {
+    await each(await removalsStore(control).beginDropping(BATCH), (tenantId) =>
+      context.start({ kind: "removal", tenantId }),
+    );
   });
-  await settle("silent_plan_changes", () => resumeSilentChanges(env, BATCH));
-  await settle("removals", () => sweepRemovals(env, BATCH));
-  await settle("silent_jobs", () => resumeSilentJobs(env, BATCH));
-  await settle("old_changes", () => pruneChanges(env));
-  await settle("silent_migrations", () => resumeSilentMigrations(createContext(env)));
-  await settle("alarms", () => raiseAlarms(env, nowMs));
-  await ledgerStore(db).beat("sweep", nowMs);
+  for (const [kind, silent] of Object.entries(silentWork)) {
+    await attempt(`silent_${kind}`, async () => {
+      await each(await silent.find(context, silent.silenceMs), async (work) => {
+        log("warn", "work_resumed", work);
+        await context.start(work);
+      });
+    });
+  }
+  await attempt("silent_reactivations", async () => {
+    const { silenceMs } = silentWork.removal;
+    await each(await removalsStore(control).silent({ reactivating: true }, silenceMs, BATCH), async (tenantId) => {
+      log("warn", "reactivation_resumed", { tenantId });
+      await context.tenantObject(tenantId).reactivate();
+    });
+  });
+  await attempt("silent_migrations", () => resumeSilentMigrations(context));
+  await attempt("old_changes", () => pruneChanges(context));
+  await attempt("alarms", () => raiseAlarms(env, nowMs));
+  await ledgerStore(control).beat("sweep", nowMs);
 }
 
-async function each(tenantIds: readonly TenantId[], work: (tenantId: TenantId) => Promise<unknown>): Promise<void> {
-  const results = await Promise.allSettled(tenantIds.map(work));
+function workOf(kind: "move" | "removal" | "plan_change", tenantIds: readonly TenantId[]): TenantWork[] {
+  return tenantIds.map((tenantId) => ({ kind, tenantId }));
+}
+
+/** Does the work for each item at the same time. One that fails is logged and holds back no other. */
+async function each<Item>(items: readonly Item[], work: (item: Item) => Promise<unknown>): Promise<void> {
+  const results = await Promise.allSettled(items.map(work));
   for (const result of results) {
     if (result.status === "rejected") log("error", "sweep_failed", { error: describeError(result.reason) });
   }
 }
 
-async function settle(name: string, work: () => Promise<void>): Promise<void> {
+async function attempt(part: string, work: () => Promise<void>): Promise<void> {
   try {
     await work();
   } catch (error) {
-    log("error", "sweep_failed", { part: name, error: describeError(error) });
+    log("error", "sweep_failed", { part, error: describeError(error) });
   }
 }

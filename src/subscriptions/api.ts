@@ -10,7 +10,7 @@ import { AppError } from "../core/errors.ts";
 import { Limits, planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
-import { provisioningSteps } from "../lifecycle/provisioning-steps.ts";
+import { provisioningSteps } from "../lifecycle/provisioning.ts";
 import { describeError, log } from "../log.ts";
 import { proposedMove } from "../moves/move.ts";
 import { type OfferRequest, openCheckout, soldPlans } from "./checkout.ts";
@@ -143,8 +143,8 @@ export async function cancelPlanChange(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   const waiting = await subscriptionsStore(connectControl(c.env)).waitingChange(tenantId);
   if (waiting === undefined) throw new Problem("not_found", "No plan change is waiting.");
-  const { done } = await c.get("context").tenantObject(tenantId).planOn("cancel");
-  if (!done) throw new Problem("conflict", "The plan change has taken effect.");
+  const isCancelled = await c.get("context").tenantObject(tenantId).cancelPlanChange();
+  if (!isCancelled) throw new Problem("conflict", "The plan change has taken effect.");
   return c.json({ change: { ...waiting, state: "cancelled", waitsFor: null } satisfies PlanChange });
 }
 
@@ -178,7 +178,7 @@ async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
   if (!(await billing.asks(opened.id, wanted)))
     throw new Problem("conflict", `Another change, to ${opened.plan}, is waiting. Cancel it first.`);
   try {
-    await c.get("context").tenantObject(tenantId).planOn("advanceForAMoment");
+    await c.get("context").tenantObject(tenantId).changePlan();
   } catch (error) {
     // The change is stored, so the sweep resumes it.
     log("error", "plan_change_left_to_sweep", { tenantId, error: describeError(error) });

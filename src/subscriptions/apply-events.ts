@@ -3,9 +3,10 @@
 // matters, and one look at Stripe serves all events that wait (DESIGN.md I4).
 import { subscriptionsStore } from "./subscriptions-store.ts";
 import { type PendingEvent, controlInbox } from "./inbox-store.ts";
-import { openRemoval } from "../lifecycle/removals-store.ts";
+import { removalsStore } from "../lifecycle/removals-store.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { tenantsOf } from "../control/tenants-store.ts";
+import { createContext } from "../control/context.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import { AppError } from "../core/errors.ts";
@@ -16,7 +17,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { recordInvoice } from "./invoices.ts";
 import { recordMeterErrors } from "../reports/meter-errors.ts";
-import { startProvisioning } from "../lifecycle/provisioning-start.ts";
+import { startProvisioning } from "../lifecycle/provisioning.ts";
 
 /** Others write the tenant's row, too; each time that one was faster, Stripe is asked again. */
 const MAX_WRITES = 5;
@@ -98,7 +99,7 @@ async function completeCheckout(
     stripeCustomerId: paid.customerId,
     stripeSubscriptionId: paid.subscriptionId,
   });
-  await startProvisioning(env, tenantId);
+  await startProvisioning(createContext(env), tenantId);
   await sync();
   await controlInbox(connectControl(env)).reopen(tenantId, NO_TENANT_YET);
   return created ? "tenant_created" : "tenant_known";
@@ -121,7 +122,8 @@ export async function syncSubscription(env: Env, tenantId: TenantId): Promise<st
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     if (!isSame && !(await billing.write(version, after))) continue;
     if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
-    if (after.endedAtMs !== null && after.suspendedBy === "billing") await openRemoval(env, tenantId);
+    if (after.endedAtMs !== null && after.suspendedBy === "billing")
+      await removalsStore(connectControl(env)).open(tenantId, "billing");
     return isSame ? "no_change" : `${after.state}_${after.plan}`;
   }
   throw new AppError("conflict", "the tenant's row changes faster than Stripe answers");

@@ -2,6 +2,7 @@
 // crash makes every later request of the invocation fail, and the invocation fails at its end. Earlier effects stay, and
 // error handling has no further effect, as if the process had ended there.
 import { AsyncLocalStorage } from "node:async_hooks";
+import type { Step, TenantWork } from "../../src/control/work.ts";
 import type { CallOutcome, CallRequest, Progress } from "../../src/core/call.ts";
 import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import worker from "../../src/worker.ts";
@@ -149,8 +150,17 @@ export class TenantObject extends ProductObject {
     return invocations.run(this.#invocation(), () => super.applyInbox());
   }
 
-  override planOn(...what: Parameters<ProductObject["planOn"]>): ReturnType<ProductObject["planOn"]> {
-    return invocations.run(this.#invocation(), () => super.planOn(...what));
+  override advance(work: TenantWork): Promise<Step> {
+    if (work.kind !== "plan_change") return super.advance(work);
+    return invocations.run(this.#invocation(), () => super.advance(work));
+  }
+
+  override changePlan(): Promise<void> {
+    return invocations.run(this.#invocation(), () => super.changePlan());
+  }
+
+  override cancelPlanChange(): Promise<boolean> {
+    return invocations.run(this.#invocation(), () => super.cancelPlanChange());
   }
 
   override async alarm(): Promise<void> {

@@ -3,79 +3,80 @@
 // recording where the next one begins, so that any piece can be repeated, by anybody.
 import { type Upload, abandonUpload, beginUpload, openUpload } from "./bucket.ts";
 import { type JobsStore, type Job, jobsStore } from "./jobs-store.ts";
-import { createContext } from "../control/context.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
+import type { Context } from "../control/context.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import { importPiece } from "./import.ts";
-import { type ArchiveHost, DONE, GOES_ON, JobRefused, type Work } from "./job.ts";
-import { restorePiece } from "./restore.ts";
+import { importStep } from "./import.ts";
+import { type JobHost, JobRefused, type JobRun } from "./job.ts";
+import { restoreStep } from "./restore.ts";
 import { type ExportState, TenantExport, openSide } from "./export.ts";
-import type { Piece } from "../moves/tenant-move.ts";
+import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 
 /** Of a job's pieces: short enough for one step of a Workflow, and long enough that a part is rarely filled with blanks. */
-const PIECE_MS = 8_000;
+const STEP_MS = 8_000;
 const PROVISIONING_WAIT_MS = 1_000;
 
-export class TenantArchive {
-  readonly #env: Env;
+export class BackupJobs {
+  readonly #context: Context;
   readonly #tenantId: TenantId;
-  readonly #host: ArchiveHost;
+  readonly #host: JobHost;
 
-  constructor(env: Env, tenantId: TenantId, host: ArchiveHost) {
-    this.#env = env;
+  constructor(context: Context, tenantId: TenantId, host: JobHost) {
+    this.#context = context;
     this.#tenantId = tenantId;
     this.#host = host;
   }
 
   /** Does the next piece of a job. Throws when it could not be done; then it is to be asked for again. */
-  async advance(jobId: number): Promise<Piece> {
-    const jobs = jobsStore(createContext(this.#env).control);
+  async advance(jobId: number): Promise<Step> {
+    const jobs = jobsStore(this.#context.control);
     const job = await jobs.get(jobId);
     if (job === undefined || job.tenantId !== this.#tenantId || job.state !== "running") return DONE;
     try {
-      return await this.#piece(jobs, job);
+      return await this.#step(jobs, job);
     } catch (error) {
-      log("warn", "job_piece_failed", { tenantId: this.#tenantId, job: jobId, error: describeError(error) });
+      log("warn", "job_step_failed", { tenantId: this.#tenantId, job: jobId, error: describeError(error) });
       if (error instanceof JobRefused) {
         await jobs.finish(jobId, { error: error.message });
         return DONE;
       }
-      if (await jobs.recordFailure(jobId, "A piece failed and is tried again.")) throw error;
+      if (await jobs.recordFailure(jobId, "A step failed. Tollgate retries it.")) throw error;
       return DONE;
     }
   }
 
-  async #piece(jobs: JobsStore, job: Job): Promise<Piece> {
+  async #step(jobs: JobsStore, job: Job): Promise<Step> {
     let current = job;
-    const work: Work = {
-      env: this.#env,
+    const work: JobRun = {
+      context: this.#context,
       tenantId: this.#tenantId,
       host: this.#host,
       job,
       jobs,
-      untilMs: Date.now() + PIECE_MS,
-      side: async () => openSide(this.#env, this.#tenantId, (await this.#host.place()).placement),
+      untilMs: Date.now() + STEP_MS,
+      side: async () => openSide(this.#context.env, this.#tenantId, (await this.#host.place()).placement),
       keep: async (progress) => {
-        if (!(await jobs.progress(current, progress))) throw new AppError("conflict", "somebody else has gone on");
+        if (!(await jobs.progress(current, progress)))
+          throw new AppError("conflict", "another step has recorded its progress");
         current = { ...current, version: current.version + 1 };
       },
       finish: (result) => jobs.finish(job.id, { result }),
     };
     if (Object.keys(job.progress).length === 0) {
       // What a new tenant starts with must be there before: it would come into what is put back.
-      const tenant = await tenantsOf(this.#env).summary(this.#tenantId);
-      if (tenant?.state === "provisioning") return { done: false, waitMs: PROVISIONING_WAIT_MS };
+      const tenant = await tenantsStore(this.#context.control).summary(this.#tenantId);
+      if (tenant?.state === "provisioning") return nextAfter(PROVISIONING_WAIT_MS);
     }
     switch (job.kind) {
       case "backup":
         return backUp(work);
       case "restore":
-        return restorePiece(work);
+        return restoreStep(work);
       case "import":
-        return importPiece(work);
+        return importStep(work);
       default:
         return job.kind satisfies never;
     }
@@ -83,8 +84,8 @@ export class TenantArchive {
 
   /** The tenant as a backup's file, made as it is read. Without its footer it is not whole. */
   async stream(): Promise<ReadableStream<Uint8Array>> {
-    const side = await openSide(this.#env, this.#tenantId, (await this.#host.place()).placement);
-    const exporting = await TenantExport.begin(this.#env, side, null);
+    const side = await openSide(this.#context.env, this.#tenantId, (await this.#host.place()).placement);
+    const exporting = await TenantExport.begin(this.#context.env, side, null);
     const { readable, writable } = new IdentityTransformStream();
     const write = async (): Promise<void> => {
       const writer = writable.getWriter();
@@ -113,8 +114,9 @@ interface BackupProgress {
   result?: object;
 }
 
-async function backUp(work: Work): Promise<Piece> {
-  const { env, job } = work;
+async function backUp(work: JobRun): Promise<Step> {
+  const { env } = work.context;
+  const { job } = work;
   const { key, at } = job.request as { key: string; at?: string };
   const kept = job.progress as BackupProgress;
   if (kept.upload !== undefined && kept.result !== undefined) {
@@ -137,16 +139,16 @@ async function backUp(work: Work): Promise<Piece> {
   const writer = openUpload(env.BACKUPS, (upload ??= await beginUpload(env.BACKUPS, key)));
   while (Date.now() < work.untilMs) {
     const unit = await exporting.next();
-    if ((await work.host.place()).placement.id !== side.placement.id) return GOES_ON;
+    if ((await work.host.place()).placement.id !== side.placement.id) return NEXT;
     if (unit !== undefined) {
       await writer.write(unit);
       continue;
     }
     const { recoveryPoint, strategy } = exporting.header;
     await work.keep({ upload: await writer.flush(), result: { recoveryPoint, strategy, ...exporting.footer } });
-    return GOES_ON;
+    return NEXT;
   }
   if (writer.lacking > 0) await writer.write(exporting.blank(writer.lacking));
   await work.keep({ upload: await writer.flush(), exporting: exporting.state });
-  return GOES_ON;
+  return NEXT;
 }
