@@ -19,7 +19,6 @@ test("a tenant writes, replaces, reads, lists and deletes a document", async () 
   expect((await read(tenant, "notes/today.md")).data).toMatchObject({
     text: "zweiter Entwurf: ä",
     sizeBytes: 19,
-    nextOffset: null,
   });
   expect(await paths(tenant)).toEqual(["notes/today.md", "plan.md"]);
   expect(await paths(tenant, { prefix: "notes/" })).toEqual(["notes/today.md"]);
