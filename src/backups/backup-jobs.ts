@@ -1,6 +1,6 @@
-// Backups, restores and imports of one tenant, in the tenant's object, where logins are opened. Each is a job of the
-// control tables and is done piece by piece: a Workflow asks for the next piece until none is left. A piece ends by
-// recording where the next one begins, so that any piece can be repeated, by anybody.
+// Does the steps of one tenant's jobs (backups, restores, imports), in the tenant's object, which decrypts logins. A
+// Workflow asks for the next step until none is left. A step ends by recording in the control tables where the next one
+// begins, so any step can be repeated.
 import { type Upload, abandonUpload, beginUpload, openUpload } from "./bucket.ts";
 import { type JobsStore, type Job, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
@@ -15,7 +15,7 @@ import { restoreStep } from "./restore.ts";
 import { type ExportState, TenantExport, openSide } from "./export.ts";
 import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 
-/** Of a job's pieces: short enough for one step of a Workflow, and long enough that a part is rarely filled with blanks. */
+/** Length of a step: short enough for one RPC, long enough to fill a part of an upload, which saves padding. */
 const STEP_MS = 8_000;
 const PROVISIONING_WAIT_MS = 1_000;
 
@@ -30,7 +30,7 @@ export class BackupJobs {
     this.#host = host;
   }
 
-  /** Does the next piece of a job. Throws when it could not be done; then it is to be asked for again. */
+  /** Does the next step of a job. A step that fails throws and can be repeated. */
   async advance(jobId: number): Promise<Step> {
     const jobs = jobsStore(this.#context.control);
     const job = await jobs.get(jobId);
@@ -66,7 +66,7 @@ export class BackupJobs {
       finish: (result) => jobs.finish(job.id, { result }),
     };
     if (Object.keys(job.progress).length === 0) {
-      // What a new tenant starts with must be there before: it would come into what is put back.
+      // Wait for the rows that a new tenant starts with: written later, they would mix with the restored ones.
       const tenant = await tenantsStore(this.#context.control).summary(this.#tenantId);
       if (tenant?.state === "provisioning") return nextAfter(PROVISIONING_WAIT_MS);
     }
@@ -82,7 +82,7 @@ export class BackupJobs {
     }
   }
 
-  /** The tenant as a backup's file, made as it is read. Without its footer it is not whole. */
+  /** Streams the tenant as a backup file, made while it is read. A file without its footer is incomplete. */
   async stream(): Promise<ReadableStream<Uint8Array>> {
     const side = await openSide(this.#context.env, this.#tenantId, (await this.#host.place()).placement);
     const exporting = await TenantExport.begin(this.#context.env, side, null);
@@ -97,7 +97,7 @@ export class BackupJobs {
         }
         await writer.close();
       } catch (error) {
-        // Whoever reads may have gone; otherwise the stream breaks off before the footer.
+        // The client may have gone. Otherwise the stream ends without the footer, which shows that it is incomplete.
         log("warn", "export_broken_off", { tenantId: this.#tenantId, error: describeError(error) });
         await writer.abort(error).catch(() => undefined);
       }
@@ -110,7 +110,7 @@ export class BackupJobs {
 interface BackupProgress {
   upload?: Upload;
   exporting?: ExportState;
-  /** All parts are there. */
+  /** Set once all parts are uploaded. */
   result?: object;
 }
 

@@ -3,7 +3,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { AppError } from "../core/errors.ts";
 
-/** A fresh tenant answers in well under a second; a step of provisioning is repeated anyway. */
+/** A new tenant answers in well under a second. Provisioning retries a canary that times out. */
 const CANARY_TIMEOUT_MS = 10_000;
 
 /** Connects, calls and checks the answer. Throws `tenant_unavailable` with what went wrong. */

@@ -1,5 +1,5 @@
-// Drops what a tenant that is gone has in its databases and buckets, in every tier and also where a move has left it. All
-// of it may be repeated: what is gone already counts as dropped.
+// Drops the data of a removed tenant from its databases and buckets: in every tier, and also where a move has left data.
+// Every function can be repeated. Data that is gone already counts as dropped.
 import type { Context } from "../control/context.ts";
 import { type Upload, abandonUpload } from "../backups/bucket.ts";
 import type { RemovalsStore, DroppedPlace } from "./removals-store.ts";
@@ -10,12 +10,12 @@ import type { TenantId } from "../core/tenant.ts";
 import { dropPlacement, dropSchema, shardOwner } from "../tenant-db/placement.ts";
 import { closeOwnShard } from "../tenant-db/shards.ts";
 
-/** R2 deletes as many at once. */
+/** The most objects that R2 deletes in one request. */
 const FILES_AT_ONCE = 1_000;
-/** Of one piece: some seconds' work. */
+/** Pages of objects in one step: a few seconds' work. */
 const PAGES_PER_PIECE = 20;
 
-/** Drops the tenant's rows, schemas and database. False: Neon still lists the database; ask again. */
+/** Drops the tenant's rows, schemas and database. Returns false while Neon still lists the database. */
 export async function dropPlaces(context: Context, removals: RemovalsStore, tenantId: TenantId): Promise<boolean> {
   for (const upload of await removals.endWork(tenantId)) await abandonUpload(context.env.BACKUPS, upload as Upload);
   const places = await removals.places(tenantId);
@@ -23,7 +23,7 @@ export async function dropPlaces(context: Context, removals: RemovalsStore, tena
     await drop(context, tenantId, place);
     await removals.placeDropped(place.id);
   }
-  // What the logs of changes keep for restores, also where the tenant was before.
+  // The change logs that restores read, also those of former placements.
   const shards = new Set(places.filter(({ strategy }) => strategy !== "database").map(({ shardId }) => shardId));
   for (const shardId of shards) {
     const known = await placementsStore(context.control).shard(shardId);
@@ -34,7 +34,7 @@ export async function dropPlaces(context: Context, removals: RemovalsStore, tena
 
 async function drop(context: Context, tenantId: TenantId, place: DroppedPlace): Promise<void> {
   if (place.placement !== null) return dropPlacement(context, tenantId, place.placement);
-  // Reserved and perhaps never made; a database is removed by its name.
+  // Reserved and perhaps never made. `closeOwnShard` removes a database by its name.
   if (place.strategy === "schema") await dropSchema(context, place);
 }
 

@@ -1,6 +1,6 @@
-// The Workflow that turns a paid order into a tenant that answers. Each step can be repeated at any point of failure;
-// what was done is recorded in the control tables, step by step, for the buyer to see. The tenant becomes active only
-// after a real MCP call as that tenant succeeded through the public URL (DESIGN.md I5).
+// The Workflow that turns a paid order into a tenant that answers. Every step can be repeated after any failure. The
+// control tables record each step for the buyer to see. The tenant becomes active only after a real MCP call as that
+// tenant succeeded through the public URL.
 import { createContext } from "../control/context.ts";
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { NonRetryableError } from "cloudflare:workflows";
@@ -23,13 +23,13 @@ export interface ProvisioningParams {
   attempt: number;
 }
 
-/** Long enough for a cold database, short enough that a silent attempt is soon taken for dead. */
+/** Long enough for a cold database. Short enough that a dead attempt is noticed soon. */
 const stepConfig: WorkflowStepConfig = {
   retries: { limit: 4, delay: "1 second", backoff: "exponential" },
   timeout: "30 seconds",
 };
 
-/** A canary token lives as long as its call may take, and a little. */
+/** Life of a canary token: longer than the canary's timeouts. */
 const CANARY_LIFE_MS = 60_000;
 
 export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
@@ -41,7 +41,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const tenants = tenantsStore(control);
     const links = linksStore(control);
 
-    /** Runs a step and records what came of it. False: it is not done yet, and is to be looked at again. */
+    /** Runs a step and records its outcome. Returns false while the step is not done; it is then run again. */
     const recorded = (name: ProvisioningStep, work: () => Promise<boolean | void>, look = 1): Promise<boolean> =>
       step.do(look === 1 ? name : `${name} ${look}`, stepConfig, async () => {
         const startedAt = new Date().toISOString();
@@ -129,17 +129,17 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       throw error;
     }
 
-    // Nobody waits any more: time to make room for those who come.
+    // The buyer no longer waits. Make room for the next tenants.
     for (let look = 1; !(await step.do(`room ${look}`, stepConfig, () => makeRoomAhead(context))); look += 1) {
       await step.sleep(`room ${look} waits`, OPENING_POLL_MS);
     }
   }
 }
 
-/** What the buyer may read: our own words, never a database's or Stripe's. */
+/** The failure in Tollgate's own words, for the buyer. Never a database's or Stripe's message. */
 function inPlainWords(error: unknown): string {
   if (error instanceof AppError && error.code === "tenant_unavailable")
     return "The first call as this account did not succeed yet.";
   const code = errorCode(error);
-  return code === "internal" ? "A step failed and is tried again." : errors[code].advice;
+  return code === "internal" ? "A step failed. Tollgate retries it." : errors[code].advice;
 }

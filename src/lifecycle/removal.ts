@@ -1,16 +1,15 @@
-// The end of a tenant: its steps, in their order, and what may still be undone. First the tenant is closed: its last usage
-// is told to Stripe and invoiced, while its calls are refused already, so that what is last stays last. Then it may come
-// back. Then it is dropped: from the first of those steps on there is no way back, and nothing that a customer owns is
-// left at the end.
+// The steps of a tenant's removal, in their order. Closing: calls are refused, and the last usage is reported to Stripe and
+// invoiced. Grace: the tenant may be reactivated, as it may be while closing. Dropping: its data is archived and deleted.
+// The first dropping step makes the removal irreversible. At the end nothing that the customer owns is left.
 import { type PlanName, planOf } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
 
 const DAY_MS = 86_400_000;
 
-/** Long enough to miss a month's invoice, ask why, and come back; what data-protection contracts commonly promise. */
+/** Long enough to miss a month's invoice, ask why, and return. Data-protection contracts commonly promise this time. */
 export const GRACE_MS = 30 * DAY_MS;
 
-/** Who asks for a removal: the operator, the tenant's administrator, or Stripe, where its subscription has ended. */
+/** Who requested the removal: the operator, the tenant's admin, or Stripe by the end of the subscription. */
 export const askers = ["operator", "tenant", "billing"] as const;
 export type AskedBy = (typeof askers)[number];
 
@@ -23,7 +22,7 @@ export type RemovalStep = (typeof removalSteps)[number] | "undone";
 
 export type RemovalPhase = "closing" | "grace" | "dropping" | "done" | "undone";
 
-/** What a step is part of, as whoever asked for the removal sees it. */
+/** The phase that a step belongs to, as clients see it. */
 export function phaseOf(step: RemovalStep): RemovalPhase {
   if (step === "grace" || step === "done" || step === "undone") return step;
   return closingSteps.some((each) => each === step) ? "closing" : "dropping";
@@ -35,8 +34,8 @@ export function stepAfter(step: WorkingStep): RemovalStep {
 }
 
 /**
- * The state that a tenant comes back to: the one it left from. A new subscription has settled what was owed, and with it
- * what only billing had taken away.
+ * The state of a reactivated tenant: the one before the removal. A new subscription also ends `past_due` and a suspension
+ * that only missing payment had caused.
  */
 export function stateAfterReactivation(left: {
   from: TenantState;
@@ -55,8 +54,8 @@ export function isSold(plan: PlanName): boolean {
 }
 
 /**
- * The next 00:00 UTC, strictly after `nowMs`, in epoch seconds: where the periods of a new subscription begin, so that no
- * day belongs to two of them.
+ * The next 00:00 UTC, strictly after `nowMs`, in epoch seconds. The periods of a new subscription begin there, so that no
+ * day belongs to two periods.
  */
 export function nextMidnightSeconds(nowMs: number): number {
   return ((Math.floor(nowMs / DAY_MS) + 1) * DAY_MS) / 1000;

@@ -1,4 +1,4 @@
-// The control tables' rows of removals. What opens, ends or undoes one stands in one transaction with the tenant's row.
+// The removals in the control tables. Opening, ending and undoing one also changes the tenant's row, in one transaction.
 import * as z from "zod";
 import { Placement } from "../core/placement.ts";
 import { planNames, strategies } from "../core/plans.ts";
@@ -23,7 +23,7 @@ const RemovalRow = z.object({
   error: z.string().nullable(),
   askedAt: z.string(),
   finishedAt: z.string().nullable(),
-  /** Of the tenant. */
+  /** These columns are the tenant's. */
   plan: z.enum(planNames),
   customerId: z.string().nullable(),
   subscriptionId: z.string().nullable(),
@@ -37,10 +37,10 @@ const DroppedPlace = z.object({
   strategy: z.enum(strategies),
   shardId: z.string(),
   dropped: z.boolean(),
-  /** `null`: it was reserved and never made, or cannot be reached. */
+  /** `null`: the placement was reserved and never made, or has no login. */
   placement: Placement.nullable(),
 });
-/** A place that the tenant has, or has had. */
+/** A present or former placement of the tenant. */
 export type DroppedPlace = z.infer<typeof DroppedPlace>;
 
 const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "askedBy", r.from_state AS "from", r.step, r.progress, r.version,
@@ -50,13 +50,13 @@ const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "aske
 
 const live = `r.step NOT IN ('done', 'undone')`;
 
-/** Usage of tenant `t` that Stripe has not confirmed, or that is still to be billed another way. */
+/** Whether tenant `t` has usage that Stripe has not confirmed, or that is not yet carried forward to an invoice. */
 const outstanding = `(EXISTS (SELECT FROM ledger l WHERE l.tenant_id = t.id AND l.report_id IS NULL AND l.carry_forward_id IS NULL)
   OR EXISTS (SELECT FROM reports p WHERE p.tenant_id = t.id AND (p.confirmed_at IS NULL OR p.doubted_at IS NOT NULL))
   OR EXISTS (SELECT FROM carry_forwards f WHERE f.tenant_id = t.id AND f.settled_at IS NULL)
   OR EXISTS (SELECT FROM usage_streams s WHERE s.tenant_id = t.id AND s.gap_since IS NOT NULL))`;
 
-/** Whole minutes, the last one exclusive, and what Stripe was told for them. */
+/** A range of whole minutes, end exclusive, and the units that were reported to Stripe for it. */
 export interface ToldUnits {
   startSeconds: number;
   endSeconds: number;
@@ -67,14 +67,14 @@ export interface ToldUnits {
 export function removalsStore(db: ControlDatabase) {
   return {
     /**
-     * Opens the removal of a tenant: from its next call on it is refused, and may come back for `GRACE_MS`. One that is
-     * open stays as it is. Returns the one that is open now, or none: there is no such tenant, or it is gone.
+     * Opens the removal of a tenant, unless one is open. The tenant's next call is refused; it may be reactivated for
+     * `GRACE_MS`. Returns the open removal; `undefined` when there is no such tenant, or it is gone.
      */
     async open(tenantId: TenantId, askedBy: AskedBy): Promise<Removal | undefined> {
       const [, , , , rows = []] = await db.batch([
         { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
         {
-          // What billing asks for is begun by the next sweep, not by whoever asked.
+          // A removal by Stripe is started by the next sweep: the one who opens it starts no Workflow.
           text: `INSERT INTO removals (tenant_id, asked_by, from_state, progressed_at)
                  SELECT id, $2, state, CASE WHEN $2 = 'billing' THEN '-infinity' ELSE now() END FROM tenants
                  WHERE id = $1 AND state NOT IN ('leaving', 'gone') ON CONFLICT DO NOTHING`,
@@ -87,7 +87,7 @@ export function removalsStore(db: ControlDatabase) {
           params: [tenantId, GRACE_MS],
         },
         {
-          // It would change a subscription that is about to end.
+          // A plan change would change a subscription that is about to end.
           text: `UPDATE plan_changes c SET state = 'cancelled', waits_for = NULL, progressed_at = now(), finished_at = now()
                  FROM tenants t WHERE c.tenant_id = $1 AND c.state = 'waiting' AND t.id = c.tenant_id AND t.state = 'leaving'`,
           params: [tenantId],
@@ -97,13 +97,13 @@ export function removalsStore(db: ControlDatabase) {
       return parsed(rows[0]);
     },
 
-    /** The removal that is going on or may still be undone. */
+    /** The tenant's open removal: neither done nor undone. */
     async live(tenantId: TenantId): Promise<Removal | undefined> {
       const { text, params } = liveOf(tenantId);
       return parsed((await db.query(text, params))[0]);
     },
 
-    /** The tenant's newest removal, whatever became of it. */
+    /** The tenant's newest removal, in any state. */
     async newest(tenantId: TenantId): Promise<Removal | undefined> {
       const [row] = await db.query(
         `SELECT ${columns} FROM removals r JOIN tenants t ON t.id = r.tenant_id WHERE r.tenant_id = $1 ORDER BY r.id DESC LIMIT 1`,
@@ -112,7 +112,7 @@ export function removalsStore(db: ControlDatabase) {
       return parsed(row);
     },
 
-    /** Records that a step is done, or where it goes on. False: somebody else has gone on with the removal. */
+    /** Records the next step and its progress. Returns false when another step has recorded its progress since. */
     async record(removal: Removal, now: { step: RemovalStep; progress: object; archive?: object }): Promise<boolean> {
       const rows = await db.query(
         `UPDATE removals r SET step = $3, progress = $4::jsonb, archive = coalesce($5::jsonb, r.archive), version = r.version + 1,
@@ -129,7 +129,7 @@ export function removalsStore(db: ControlDatabase) {
       return rows.length > 0;
     },
 
-    /** Notes what the removal waits for, or what has failed, in our words. */
+    /** Records what the removal waits for, or what has failed, in Tollgate's words. */
     async note(removalId: number, note: { waitsFor: string } | { error: string }): Promise<void> {
       const [waitsFor, error] = "error" in note ? [null, note.error] : [note.waitsFor, null];
       await db.query(
@@ -141,7 +141,7 @@ export function removalsStore(db: ControlDatabase) {
 
     // ---- the end of the grace
 
-    /** Ends a tenant's grace early. False: it is not in grace, is coming back, or Stripe has not confirmed all of its usage. */
+    /** Ends a tenant's grace early. Returns false outside the grace, during a reactivation, or with unconfirmed usage. */
     async endGrace(tenantId: TenantId): Promise<boolean> {
       const rows = await db.query(
         `UPDATE tenants t SET leaving_until = least(t.leaving_until, now()), version = t.version + 1
@@ -153,8 +153,8 @@ export function removalsStore(db: ControlDatabase) {
     },
 
     /**
-     * Begins to drop tenants whose grace has ended: from here on there is no way back. Their keys are revoked with it. A
-     * tenant with usage that Stripe has not confirmed waits, and says so. `only`: of one tenant.
+     * Starts the dropping of tenants whose grace has ended, which makes their removal irreversible and revokes their keys. A
+     * tenant with usage that Stripe has not confirmed waits. `only`: of one tenant.
      */
     async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
       const ended = `r.step = 'grace' AND NOT r.coming_back AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
@@ -165,7 +165,7 @@ export function removalsStore(db: ControlDatabase) {
           params: [only],
         },
         {
-          // Both rows at once: a tenant that comes back at this moment finds its removal past the grace, or this finds it back.
+          // Locks both rows: a reactivation at this moment either happens before, or finds the removal past its grace.
           text: `WITH due AS (SELECT r.id, r.tenant_id FROM removals r JOIN tenants t ON t.id = r.tenant_id
                               WHERE ${ended} AND NOT ${outstanding} ORDER BY t.leaving_until LIMIT $2 FOR UPDATE OF r, t SKIP LOCKED),
                  closed AS (UPDATE tenants t SET state = 'gone', version = t.version + 1 FROM due WHERE t.id = due.tenant_id),
@@ -192,7 +192,7 @@ export function removalsStore(db: ControlDatabase) {
 
     // ---- reactivation
 
-    /** Notes that the tenant wants to come back, and counts the attempt. `undefined`: it is too late, or it has not left. */
+    /** Records the request for a reactivation and counts the attempt. `undefined`: too late, or the tenant is not leaving. */
     async requestReactivation(tenantId: TenantId): Promise<Removal | undefined> {
       const [, rows = []] = await db.batch([
         {
@@ -206,12 +206,12 @@ export function removalsStore(db: ControlDatabase) {
       return removal?.comingBack === true ? removal : undefined;
     },
 
-    /** It does not come back: payment is not possible. */
+    /** Drops the request for a reactivation: Stripe cannot charge the customer. */
     async abandonReactivation(removalId: number): Promise<void> {
       await db.query(`UPDATE removals SET coming_back = false, progressed_at = now() WHERE id = $1`, [removalId]);
     },
 
-    /** The tenant is back. `subscriptionId` is that of a new subscription; `null`: the one it has goes on. */
+    /** Undoes the removal. `subscriptionId`: a new subscription; `null`: the tenant keeps the one that it has. */
     async undo(removal: Removal, back: { state: TenantState; subscriptionId: string | null }): Promise<void> {
       await db.query(
         `WITH undone AS (
@@ -230,7 +230,7 @@ export function removalsStore(db: ControlDatabase) {
 
     // ---- the last usage
 
-    /** All units that Stripe was told for the minutes of the reports that it confirmed within a day; `undefined`: none. */
+    /** All units reported for the minutes whose reports Stripe confirmed within the last day. `undefined`: there are none. */
     async confirmedLately(tenantId: TenantId): Promise<ToldUnits | undefined> {
       const [row] = await db.query(
         `SELECT extract(epoch FROM lately.first)::bigint AS "from", extract(epoch FROM lately.last)::bigint + 60 AS "to", sum(r.units)::text AS units
@@ -251,17 +251,17 @@ export function removalsStore(db: ControlDatabase) {
 
     // ---- what is dropped
 
-    /** Its monitor is cancelled: should it come back, it is registered anew. */
+    /** Records that the monitor is cancelled. A reactivation registers it again. */
     async unmonitored(tenantId: TenantId): Promise<void> {
       await db.query(`UPDATE tenants SET monitored_at = NULL WHERE id = $1`, [tenantId]);
     },
 
-    /** Ends moves and jobs of a tenant that is gone. Returns what the jobs have begun to upload. */
+    /** Ends moves and jobs of a tenant that is gone. Returns the uploads that its jobs have begun. */
     async endWork(tenantId: TenantId): Promise<unknown[]> {
       const gone = `EXISTS (SELECT FROM tenants t WHERE t.id = $1 AND t.state = 'gone')`;
       const [, , uploads = []] = await db.batch([
         {
-          // An object that is emptied is told nothing any more.
+          // The emptied object must not store them.
           text: `UPDATE fallback_calls SET counted_at = now() WHERE tenant_id = $1 AND counted_at IS NULL AND ${gone}`,
           params: [tenantId],
         },
@@ -283,7 +283,7 @@ export function removalsStore(db: ControlDatabase) {
       return uploads.map((row) => row["upload"]);
     },
 
-    /** Every place that the tenant has or has had: also those that a move has left, or reserved and never made. */
+    /** Every present and former placement of the tenant, also those that were reserved and never made. */
     async places(tenantId: TenantId): Promise<DroppedPlace[]> {
       const rows = await db.query(
         `SELECT own.id::int AS id, held.strategy, held.id AS "shardId", own.state = 'dropped' AS dropped, ${placementJson("own.id")} AS placement
@@ -293,7 +293,7 @@ export function removalsStore(db: ControlDatabase) {
       return rows.map((row) => DroppedPlace.parse(row));
     },
 
-    /** A place is gone with all that was in it. */
+    /** Records that a placement is dropped. */
     async placeDropped(placementId: number): Promise<void> {
       await db.query(
         `UPDATE placements SET state = 'dropped', dropped_at = coalesce(dropped_at, now()), login = NULL WHERE id = $1`,
@@ -301,7 +301,7 @@ export function removalsStore(db: ControlDatabase) {
       );
     },
 
-    /** The last step: clears what is personal. Returns whether the tenant is erased now. */
+    /** The last step: clears personal data from the control tables. Returns whether the tenant is erased. */
     async erase(tenantId: TenantId): Promise<boolean> {
       const [row] = await db.query(`SELECT erase_tenant($1) AS erased`, [tenantId]);
       return row?.["erased"] === true;

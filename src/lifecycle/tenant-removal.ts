@@ -1,6 +1,6 @@
-// Removes the tenant, in the tenant's object, a piece at a time; a Workflow asks for the next piece until none is left.
-// What is done stands in the control tables after each piece, so that any piece can be repeated, by anybody. Pieces take
-// turns with those of moves and jobs. Until the grace has ended the tenant may come back, and nothing of it is dropped.
+// Removes the tenant step by step, in the tenant's object. A Workflow asks for the next step up to the grace, and again
+// after it. The control tables record every step, so any step can be repeated. Steps never overlap with those of moves and
+// jobs. Nothing of the tenant is dropped before the grace has ended.
 import { cancelMonitor } from "../adapters/monitor.ts";
 import { type Removal, type RemovalsStore, removalsStore } from "./removals-store.ts";
 import type { Context } from "../control/context.ts";
@@ -22,25 +22,25 @@ import { dropFiles, dropPlaces } from "./drop.ts";
 import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 import { checkNext, writeNext } from "./usage-archive-writer.ts";
 
-/** What a removal needs of the object that it happens in. */
+/** What a removal needs of the tenant's object. */
 export interface RemovalHost {
-  /** The object's clock, which has dated its calls. */
+  /** The object's clock, which also dates its calls. */
   now(): number;
   /** Reads the tenant's row again. */
   refresh(): Promise<unknown>;
-  /** Calls that run and may still be charged. */
+  /** The number of running calls, which may still be charged. */
   running(): number;
   flush: Flush;
   /** Closes the sessions with the tenant's database. */
   disconnect(): Promise<void>;
-  /** Deletes everything that the object has stored. Refused while the ledger lacks a row, and unless the tenant is gone. */
+  /** Deletes all storage of the object. Throws while the ledger lacks a row, and unless the tenant is gone. */
   forget(): Promise<void>;
 }
 
-/** A step is done, goes on from somewhere, or waits for something that is not ours to do. */
+/** A step is done, continues from a recorded position, or waits for an outside system. */
 type Outcome = { done: true; archive?: object } | { continues: object } | { waitsFor: string };
 
-/** A look for the last usage: a second or two, which the queue takes, and room for Stripe. */
+/** One wait for the last usage: the queue takes a second or two, the rest is for Stripe. */
 const LOOK_MS = 4_000;
 const waits = {
   ledger: "Usage is on its way to the ledger.",
@@ -48,7 +48,7 @@ const waits = {
   stripe: "Stripe has not confirmed all usage.",
 } as const;
 
-/** Usage is in the ledger seconds after the last call; Stripe may take hours to be back. */
+/** Between two looks. Usage reaches the ledger within seconds; an outage of Stripe may last hours. */
 const WAIT_MS = 2_000;
 
 export class TenantRemoval {
@@ -64,7 +64,7 @@ export class TenantRemoval {
     this.#removals = removalsStore(context.control);
   }
 
-  /** Does the next piece. Throws when it could not be done; then it is to be asked for again. */
+  /** Does the next step. A step that fails throws and can be repeated. */
   async advance(): Promise<Step> {
     const removal = await this.#removals.live(this.#tenantId);
     if (removal === undefined || !isWorking(removal.step) || removal.comingBack) return DONE;
@@ -75,7 +75,7 @@ export class TenantRemoval {
         await this.#removals.note(removal.id, outcome);
         return nextAfter(WAIT_MS);
       }
-      if (step === "erase") return DONE; // recorded with what it has cleared
+      if (step === "erase") return DONE; // `erase` itself records the end
       const next: { step: RemovalStep; progress: object; archive?: object } =
         "continues" in outcome
           ? { step, progress: outcome.continues }
@@ -92,8 +92,8 @@ export class TenantRemoval {
   }
 
   /**
-   * Takes the tenant back, with a new subscription where the old one has ended. Returns why not, or nothing. May be repeated
-   * after any outcome: a subscription that an attempt has made is found by the next one.
+   * Reactivates the tenant, with a new subscription where the old one has ended. Returns why it cannot, or `undefined`. Can
+   * be repeated after any outcome: an attempt finds the subscription that an earlier one has made.
    */
   async reactivate(): Promise<ErrorCode | undefined> {
     const removal = await this.#removals.requestReactivation(this.#tenantId);
@@ -108,14 +108,14 @@ export class TenantRemoval {
     await this.#removals.undo(removal, { state, subscriptionId });
     log("info", "tenant_reactivated", { tenantId: this.#tenantId, removal: removal.id });
     await this.#host.refresh();
-    // Registers the monitor anew; the sweep does it otherwise.
+    // Registers the monitor again. If this fails, the sweep does it.
     await startProvisioning(this.#context, this.#tenantId).catch((error: unknown) =>
       log("warn", "monitor_not_registered", { tenantId: this.#tenantId, error: describeError(error) }),
     );
     return undefined;
   }
 
-  /** The id of a new subscription; `null`: none is needed; `undefined`: payment is not possible. */
+  /** Returns the id of a new subscription; `null` when none is needed; `undefined` when Stripe cannot charge the customer. */
   async #resubscribe({ id, customerId, subscriptionId, plan, returns }: Removal): Promise<string | null | undefined> {
     if (subscriptionId === null || customerId === null || !isSold(plan)) return null;
     const { subscriptions } = this.#context.stripe;
@@ -130,7 +130,7 @@ export class TenantRemoval {
         anchorSeconds: nextMidnightSeconds(this.#host.now()),
       });
     } catch (error) {
-      // The wish stands: the sweep asks again.
+      // The request stays recorded: the sweep retries it.
       throw new AppError("billing_unavailable", "the tenant could not be reactivated yet", { cause: error });
     }
   }
@@ -139,7 +139,7 @@ export class TenantRemoval {
 
   readonly #steps: Readonly<Record<WorkingStep, (removal: Removal) => Promise<Outcome>>> = {
     usage: async ({ customerId }) => {
-      // Calls are refused from here on, so that what is drained is the last.
+      // Calls are refused from here on, so no usage comes after what is drained.
       await this.#host.refresh();
       if (this.#host.running() > 0) return { waitsFor: "Calls are running." };
       const nowMs = this.#host.now();
@@ -149,7 +149,7 @@ export class TenantRemoval {
     },
 
     invoice: async ({ customerId, subscriptionId }) => {
-      // Stripe takes usage at once and counts it a moment later: an invoice that is made in between would lack it.
+      // Stripe accepts usage at once and counts it a moment later. An invoice made in between would lack it.
       const told = await this.#removals.confirmedLately(this.#tenantId);
       if (customerId !== null && told !== undefined) {
         const counted = await this.#context.stripe.meter.readUnits(customerId, told);
@@ -162,7 +162,7 @@ export class TenantRemoval {
     },
 
     monitor: async () => {
-      // Nobody should be woken for a month by a tenant that has left.
+      // A tenant that has left must not raise alarms during its grace.
       await cancelMonitor(this.#context.env.MONITOR_URL, this.#tenantId);
       await this.#removals.unmonitored(this.#tenantId);
       return { done: true };
@@ -178,16 +178,16 @@ export class TenantRemoval {
         const outcome = await checkNext(this.#context, this.#tenantId, removal.progress);
         return "holds" in outcome ? { done: true, archive: outcome.holds } : outcome;
       } catch (error) {
-        // Written anew from its beginning; when R2 only did not answer that costs no more than the time.
+        // Write the archive again from its beginning. If only R2 was down, this costs no more than time.
         await this.#removals.record(removal, { step: "archive", progress: {} });
         throw error;
       }
     },
 
     subscriptions: async ({ customerId, subscriptionId }) => {
-      // One that was made for a return which then came to nothing would be paid for ever.
+      // A failed reactivation may have left a new subscription, which would be charged for ever.
       await this.#context.stripe.subscriptions.endAll({ tenantId: this.#tenantId, customerId, subscriptionId });
-      // A registration that was under way when the tenant left may have come after its end.
+      // A registration that was running when the monitor was cancelled may have finished later.
       await cancelMonitor(this.#context.env.MONITOR_URL, this.#tenantId);
       return { done: true };
     },

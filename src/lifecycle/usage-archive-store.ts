@@ -1,23 +1,23 @@
-// The control tables as the archive of a tenant's usage reads them: in pages, as lines that are written as they come.
+// Reads a tenant's usage from the control tables for its archive: page by page, as finished lines.
 import type { ArchiveKind, Counts, Month, Totals } from "./usage-archive.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
-/** Some 3 MB of lines: far below what an answer may hold, and a second's work. */
+/** About 3 MB of lines: a second's work, and far below the limit of an answer. */
 const PAGE_ROWS = 20_000;
 
-/** Where a page ends: the key of its last row, as text. */
+/** The key of a page's last row, as text. The next page begins after it. */
 export type ArchiveCursor = readonly string[];
 
 export interface ArchivePage extends Counts {
-  /** The rows as lines, each with its end. */
+  /** The rows as lines, each with its line feed. */
   body: string;
-  /** `null`: there are none after it. */
+  /** `null`: this is the last page. */
   next: ArchiveCursor | null;
 }
 
-/** The columns of a line, and the key that orders them, which an index of the table has. */
+/** The fields of a line, and the key that orders the lines. An index has the key. */
 const source: Readonly<Record<ArchiveKind, { from: string; line: string; key: string; types: string }>> = {
   calls: {
     from: "ledger",
@@ -35,7 +35,7 @@ const source: Readonly<Record<ArchiveKind, { from: string; line: string; key: st
 
 export function usageArchiveStore(db: ControlDatabase) {
   return {
-    /** The next rows of a kind, in an order that stays. */
+    /** The next rows of a kind, in a stable order. */
     async page(tenantId: TenantId, kind: ArchiveKind, after: ArchiveCursor | null): Promise<ArchivePage> {
       const { from, line, key, types } = source[kind];
       const [row] = await db.query(
@@ -61,7 +61,7 @@ export function usageArchiveStore(db: ControlDatabase) {
       };
     },
 
-    /** What there is in all. */
+    /** All rows and units, and those of each month. */
     async totals(tenantId: TenantId): Promise<{ totals: Totals; months: Month[] }> {
       const [reports = [], months = []] = await db.batch([
         {

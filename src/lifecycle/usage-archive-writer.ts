@@ -1,6 +1,6 @@
-// Writes the archive of a removed tenant's usage, a part at a time, and reads it back. A part's name and content follow
-// from where it begins, so that any of them may be written twice; nothing of the tenant is dropped before the whole archive
-// was read back and came to what the ledger has.
+// Writes the archive of a removed tenant's usage part by part, and reads it back. A part's position determines its name and
+// content, so any part can be written twice. Nothing of the tenant is dropped before the whole archive was read back and
+// its sums equal those of the ledger.
 import { type ArchiveCursor, usageArchiveStore } from "./usage-archive-store.ts";
 import type { Context } from "../control/context.ts";
 import { putFile } from "../backups/bucket.ts";
@@ -19,14 +19,14 @@ import {
   summaryFile,
 } from "./usage-archive.ts";
 
-/** Where the next part begins, and the parts that are written. */
+/** Where the next part begins, and the parts written so far. */
 interface Written {
   kind?: ArchiveKind;
   after?: ArchiveCursor | null;
   parts?: Part[];
 }
 
-/** Writes the next part, or the summary. `undefined`: the archive is written. */
+/** Writes the next part, or the summary. Returns the position of the next one; `undefined` when the archive is complete. */
 export async function writeNext(context: Context, tenantId: TenantId, progress: Written): Promise<Written | undefined> {
   const { kind = kinds[0], after = null, parts = [] } = progress;
   const archive = usageArchiveStore(context.control);
@@ -47,8 +47,8 @@ export async function writeNext(context: Context, tenantId: TenantId, progress: 
 }
 
 /**
- * Reads the next part back. Returns where to go on, or what the archive holds once all of it was read. Throws when it is
- * not what the ledger has; then it is to be written again.
+ * Reads the next part back. Returns the position of the next one, or what the archive holds once all of it was read. Throws
+ * when the archive differs from the ledger; it must then be written again.
  */
 export async function checkNext(
   context: Context,

@@ -1,6 +1,6 @@
-// What is kept of a removed tenant's usage: NDJSON files with nothing personal in them. Each begins with a header that says
-// what follows and carries a checksum of it, so that a file is proved by itself; the summary, which is written last, names
-// all the others, so that a summary that is there stands for an archive that is whole.
+// The format of the usage archive that is kept of a removed tenant: NDJSON files without personal data. Each file begins
+// with a header that describes its lines and carries their checksum. The summary is written last and names all other
+// files, so a summary proves that the archive is complete.
 import * as z from "zod";
 import { sha256Hex } from "../core/credentials.ts";
 
@@ -10,14 +10,14 @@ const archivedCall = z.strictObject({
   call: z.string(),
   tool: z.string(),
   units: z.int(),
-  /** When it was admitted, ISO 8601. */
+  /** When the call was admitted, ISO 8601. */
   at: z.string(),
-  /** What it was billed with: a report, or what was carried forward to a later invoice. */
+  /** The meter report that billed the call, or the carry-forward to a later invoice. */
   report: z.string().nullable(),
 });
 const archivedReport = z.strictObject({
   report: z.string(),
-  /** The minute of Stripe's that it stands in, ISO 8601. */
+  /** The minute that the report belongs to at Stripe, ISO 8601. */
   slot: z.string(),
   units: z.int(),
   calls: z.int(),
@@ -55,13 +55,13 @@ export interface Summary {
   months: readonly Month[];
 }
 
-/** The name of a part, or of the summary, in a tenant's archive. */
+/** The object key of a part, or of the summary. */
 export function archiveKey(tenantId: string, part: { kind: ArchiveKind; part: number } | "summary"): string {
   const name = part === "summary" ? part : `${part.kind}-${String(part.part).padStart(5, "0")}`;
   return `archive/${tenantId}/${name}.ndjson`;
 }
 
-/** A part's file. `body` is its rows as lines, each with its end. */
+/** Makes a part's file. `body`: its rows as lines, each with its line feed. */
 export async function partFile(
   tenantId: string,
   { body, ...counts }: Omit<Part, "sha256"> & { body: string },
@@ -76,7 +76,7 @@ export async function summaryFile(tenantId: string, { totals, parts, months }: S
   return headed({ archive: ARCHIVE_VERSION, tenantId, kind: "summary", totals, parts, sha256 }, body);
 }
 
-/** Whether a file is the part that the summary names, whole. */
+/** Whether a file is exactly the part that the summary names. */
 export async function isPart(tenantId: string, part: Part, text: string): Promise<boolean> {
   const { header, body, lines } = split(text);
   const parsed = PartHeader.safeParse(header);
@@ -88,7 +88,7 @@ export async function isPart(tenantId: string, part: Part, text: string): Promis
   return rows.data.length === part.rows && unitsOf(rows.data) === part.units;
 }
 
-/** Reads the summary back. `undefined`: it is not the file that was written for this tenant. */
+/** Reads a summary back. `undefined`: this is not the file that was written for this tenant. */
 export async function readSummary(tenantId: string, text: string): Promise<Summary | undefined> {
   const { header, body, lines } = split(text);
   const parsed = SummaryHeader.safeParse(header);
@@ -98,7 +98,7 @@ export async function readSummary(tenantId: string, text: string): Promise<Summa
   return months.success && sha256 === (await sha256Hex(body)) ? { totals, parts, months: months.data } : undefined;
 }
 
-/** Whether a summary's parts and months come to its totals, and these to what the ledger has. */
+/** Whether the sums of a summary's parts and months equal its totals, and the totals equal the ledger's. */
 export function addsUp({ totals, parts, months }: Summary, ledger: Totals): boolean {
   const same = (a: Counts, b: Counts): boolean => a.rows === b.rows && a.units === b.units;
   const inParts = kinds.every((kind) => {

@@ -1,5 +1,6 @@
-// What a move of a live tenant is, and what may follow on what. The rows are copied while the tenant writes; then what
-// changed meanwhile, until little is left; then, behind a shut gate, the rest; and then the new place is in force.
+// The states of a move and what an operator may do in each. A move copies a tenant's rows while the tenant writes. It then
+// copies what has changed since, round by round, until few changes are left. It copies these while the tenant's statements
+// are paused, and puts the new placement in force.
 import * as z from "zod";
 import { Placement } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
@@ -12,10 +13,10 @@ export const Move = z.object({
   tenantId: z.string(),
   state: z.enum(moveStates),
   strategy: z.enum(strategies),
-  /** The shard that was asked for; `null`: any of the strategy. */
+  /** The requested shard. `null`: any shard of the strategy. */
   shardId: z.string().nullable(),
   from: Placement,
-  /** `null` until it is reserved. */
+  /** `null` until a placement is reserved. */
   to: Placement.nullable(),
   cursor: z.object({ table: z.string(), key: z.record(z.string(), z.string()) }).nullable(),
   copied: z.boolean(),
@@ -28,7 +29,7 @@ export const Move = z.object({
 });
 export type Move = z.infer<typeof Move>;
 
-/** What an operator can ask of a move, and the states in which it makes sense. */
+/** The states in which an operator may confirm or undo a move. */
 const allowed: Readonly<Record<"confirm" | "undo", readonly MoveState[]>> = {
   confirm: ["moved"],
   undo: ["preparing", "copying", "moved", "returning"],
@@ -38,7 +39,7 @@ export function mayBe(action: keyof typeof allowed, state: MoveState): boolean {
   return allowed[action].includes(state);
 }
 
-/** Where the rows go and come from now: a tenant that returns is copied the other way round. */
+/** Where rows are copied from and to. Undoing a finished move copies in the opposite direction. */
 export function direction(
   move: Pick<Move, "state" | "from" | "to">,
 ): { source: Placement; target: Placement } | undefined {
@@ -47,17 +48,17 @@ export function direction(
   return back ? { source: move.to, target: move.from } : { source: move.from, target: move.to };
 }
 
-/** Few enough changed rows to copy behind the gate: one request for each table. */
+/** Changed rows that can be copied during the pause: one request for each table. */
 const FEW_CHANGES = 200;
-/** A tenant that changes more between two rounds than a round can copy would be followed for ever. */
+/** Upper bound on rounds. A tenant may change rows faster than a round copies them. */
 const MAX_ROUNDS = 12;
 
-/** Whether the rest may be copied behind the gate. */
+/** Whether the remaining changes may be copied during the pause. */
 export function nearEnough(changedRows: number, rounds: number): boolean {
   return changedRows <= FEW_CHANGES || rounds >= MAX_ROUNDS;
 }
 
-/** The move that brings a tenant to what it was sold; `null` when it is there. */
+/** The move that brings a tenant to the strategy of its plan. `null` when it is there. */
 export function proposedMove(tenant: {
   strategy: Strategy;
   placement: { strategy: Strategy } | null;

@@ -1,4 +1,4 @@
-// The control tables' rows of moves. What a change-over decides stands in one transaction with the tenant's row.
+// The moves in the control tables. A switchover changes the move and the tenant's row in one transaction.
 import { Move, type MoveState } from "./move.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -28,7 +28,7 @@ export interface MoveSummary {
 
 export function movesStore(db: ControlDatabase) {
   return {
-    /** Opens a move of a placed tenant, unless one is going on. Returns the one that is open now. */
+    /** Opens a move of a tenant that has a placement, unless a move is open. Returns the open move. */
     async open(tenantId: TenantId, to: { strategy: Strategy; shardId: string | null }): Promise<Move | undefined> {
       await db.query(
         `INSERT INTO moves (tenant_id, strategy, shard_id, from_placement)
@@ -39,7 +39,7 @@ export function movesStore(db: ControlDatabase) {
       return this.live(tenantId);
     },
 
-    /** The tenant's move that is going on or waits to be confirmed. */
+    /** The tenant's open move: one that is running or waits to be confirmed. */
     async live(tenantId: TenantId): Promise<Move | undefined> {
       const [row] = await db.query(
         `SELECT ${moveJson} AS move FROM moves m WHERE m.tenant_id = $1 AND m.state NOT IN ('confirmed', 'undone')`,
@@ -48,7 +48,7 @@ export function movesStore(db: ControlDatabase) {
       return row === undefined ? undefined : Move.parse(row["move"]);
     },
 
-    /** The tenant's moves, newest first, in words for an operator. */
+    /** The tenant's moves for an operator, newest first. */
     async history(tenantId: TenantId): Promise<MoveSummary[]> {
       const rows = await db.query(
         `SELECT m.id::int AS id, m.tenant_id AS "tenantId", m.state, m.strategy, f.shard_id AS "from", g.shard_id AS "to",
@@ -63,8 +63,8 @@ export function movesStore(db: ControlDatabase) {
     },
 
     /**
-     * Reserves the place that a move goes to: a shard of its strategy with room, other than the one it leaves; the one
-     * that was asked for, if one was. Returns false when there is none.
+     * Reserves the placement that a move goes to, on the requested shard or on another shard of the strategy with room.
+     * Returns false when no shard has room.
      */
     async reserve(moveId: number): Promise<boolean> {
       const [, , rows = []] = await db.batch([
@@ -90,7 +90,7 @@ export function movesStore(db: ControlDatabase) {
       return rows.length > 0;
     },
 
-    /** Notes how far the copy is. `null` leaves a value as it is. */
+    /** Records how far the copy is. */
     async progress(
       moveId: number,
       now: {
@@ -123,7 +123,7 @@ export function movesStore(db: ControlDatabase) {
       await db.query(`UPDATE moves SET error = $2, progressed_at = now() WHERE id = $1`, [moveId, error]);
     },
 
-    /** Begins an attempt at the change-over, or breaks off those that are under way. Returns its number. */
+    /** Starts a new attempt, which invalidates all earlier ones. Returns its number. */
     async nextAttempt(moveId: number): Promise<number> {
       const [row] = await db.query(
         `UPDATE moves SET attempt = attempt + 1, progressed_at = now() WHERE id = $1 RETURNING attempt`,
@@ -133,9 +133,8 @@ export function movesStore(db: ControlDatabase) {
     },
 
     /**
-     * Puts the other place in force, if this attempt is still the newest one. `pausedMs`: for how long the tenant has
-     * waited by now. Returns whether the other place is in
-     * force now; repeating it after a lost answer says the same.
+     * Puts the other placement in force, if this attempt is still the newest. `pausedMs`: how long the tenant has waited so
+     * far. Returns whether the other placement is in force. After a lost answer the repetition returns the same.
      */
     async flip(move: Move, attempt: number, mark: string, pausedMs: number): Promise<boolean> {
       const [from, to, state] =
@@ -156,7 +155,7 @@ export function movesStore(db: ControlDatabase) {
       return rows.length > 0;
     },
 
-    /** Sends a moved tenant back: the same, the other way round, from where the old copy stopped being written. */
+    /** Starts the way back of a finished move. It copies what has changed since the switchover. */
     async goBack(moveId: number): Promise<void> {
       await db.query(
         `UPDATE moves SET state = 'returning', rounds = 0, error = NULL, progressed_at = now() WHERE id = $1 AND state = 'moved'`,
@@ -168,7 +167,7 @@ export function movesStore(db: ControlDatabase) {
       await db.query(`UPDATE moves SET pause_ms = greatest(pause_ms, $2) WHERE id = $1`, [moveId, pauseMs]);
     },
 
-    /** The move is over, and the place that it leaves is gone. */
+    /** Ends the move. `dropped`: the placement that was dropped with it. */
     async finish(moveId: number, state: "confirmed" | "undone", dropped: number | null): Promise<void> {
       await db.batch([
         {
@@ -182,7 +181,7 @@ export function movesStore(db: ControlDatabase) {
       ]);
     },
 
-    /** Moves that should be going on and have been silent for `silenceMs`. */
+    /** Tenants with a running move that has recorded nothing for `silenceMs`. */
     async silent(silenceMs: number, limit: number): Promise<TenantId[]> {
       const rows = await db.query(
         `SELECT tenant_id AS id FROM moves WHERE state IN ('preparing', 'copying', 'returning')

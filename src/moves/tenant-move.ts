@@ -1,7 +1,6 @@
-// Moves the tenant's rows, in the tenant's object, a piece at a time; a Workflow asks for the next piece until none is
-// left. What is done stands in the control tables after each piece, so that any piece can be repeated, by anybody.
-// What may still be under way from a piece that was given up is harmless: it carries the number of its attempt, and both
-// the place that is copied to and the change-over accept the newest number alone.
+// Moves the tenant's rows step by step, in the tenant's object. A Workflow asks for the next step until none is left. The
+// control tables record every step, so any step can be repeated. A step that timed out may still be writing. It does no
+// harm: it carries the number of its attempt, and both the target and the switchover accept only the newest number.
 import type { Context } from "../control/context.ts";
 import { type MovesStore, movesStore } from "./moves-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
@@ -35,23 +34,23 @@ import { describeError, log } from "../log.ts";
 import { GATE_WAIT_MS, dropPlacement, makePlacement, markAsCopy, shardOwner } from "../tenant-db/placement.ts";
 import { OPENING_POLL_MS, closeShard, makeRoom } from "../tenant-db/shards.ts";
 
-/** A piece of a move: short enough for one step of a Workflow and one RPC. */
+/** Upper bound of a step: short enough for one RPC. */
 const STEP_MS = 5_000;
-/** How long the tenant's statements may wait for those that run already, at a change-over. */
+/** At a switchover: how long new statements may wait for running ones to end. */
 const DRAIN_MS = 1_000;
-/** Of keys that are read in one request. */
+/** Rows that one request reads by their keys. */
 const KEYS_AT_ONCE = 1_000;
-/** After a change-over that found the tenant too busy. */
+/** Before the next attempt at a switchover that found the tenant too busy. */
 const BUSY_WAIT_MS = 500;
 
-/** What a move needs of the object that it happens in. */
+/** What a move needs of the tenant's object. */
 export interface MoveHost {
-  /** Holds back the tenant's statements once those that run have ended. False: some did not end in time; none is held. */
+  /** Pauses the tenant's statements once the running ones have ended. Returns false, without a pause, when some do not. */
   pause(withinMs: number): Promise<boolean>;
   resume(): void;
-  /** Makes ready to open this place soon, so that opening it takes no time. */
+  /** Prepares to open this placement, so that opening it during the pause takes no time. */
   prewarm(placement: Placement): Promise<void>;
-  /** Reads the tenant's row again and opens the place that is in force now. */
+  /** Reads the tenant's row again and opens the placement that is in force now. */
   adopt(): Promise<void>;
 }
 
@@ -76,20 +75,20 @@ export class TenantMove {
     this.#moves = movesStore(context.control);
   }
 
-  /** Does the next piece. Throws when it could not be done; then it is to be asked for again. */
+  /** Does the next step. A step that fails throws and can be repeated. */
   async advance(): Promise<Step> {
     const move = await this.#moves.live(this.#tenantId);
     if (move === undefined || move.state === "moved") return DONE;
     try {
       return move.state === "preparing" ? await this.#prepare(move) : await this.#copy(move);
     } catch (error) {
-      const words = error instanceof MoveRefused ? error.message : "A step failed and is tried again.";
+      const words = error instanceof MoveRefused ? error.message : "A step failed. Tollgate retries it.";
       await this.#moves.failed(move.id, words).catch(() => undefined);
       throw error;
     }
   }
 
-  /** Drops the old copy of a tenant that has moved. */
+  /** Confirms a finished move: drops the old copy. */
   async confirm(): Promise<Step> {
     const move = await this.#moves.live(this.#tenantId);
     if (move === undefined) return DONE;
@@ -99,11 +98,11 @@ export class TenantMove {
     return DONE;
   }
 
-  /** Sends the tenant back: at once if it has not left yet; otherwise by the same way, and there is more to do. */
+  /** Undoes the move. Before the switchover it ends at once; after it, the rows are copied back step by step. */
   async undo(): Promise<Step> {
     const seen = await this.#moves.live(this.#tenantId);
     if (seen === undefined) return DONE;
-    await this.#moves.nextAttempt(seen.id); // from here on no change-over of before can succeed
+    await this.#moves.nextAttempt(seen.id); // from here on no earlier switchover can succeed
     const move = await this.#moves.live(this.#tenantId);
     if (move === undefined || move.state === "returning") return move === undefined ? DONE : NEXT;
     if (move.state === "moved") {
@@ -119,8 +118,8 @@ export class TenantMove {
   }
 
   /**
-   * Opens the gate of a place that is in force and was found shut: a change-over was cut off. Nothing is opened while
-   * the place that the tenant has moved to is in force.
+   * Recovers from a switchover that was cut off: opens the gate of a placement that is in force. It opens nothing when
+   * the switchover did succeed and another placement is in force.
    */
   async recover(inForce: Placement): Promise<void> {
     const move = await this.#moves.live(this.#tenantId);
@@ -130,12 +129,12 @@ export class TenantMove {
     if (now === inForce.id) await this.release(inForce);
   }
 
-  /** Opens the gate of a place for the tenant's own statements. */
+  /** Opens a placement's gate to the tenant's statements. */
   async release(placement: Placement): Promise<void> {
     await setGate(await this.#ownerOf(placement), this.#tenantId, null, GATE_WAIT_MS);
   }
 
-  // ---- the pieces
+  // ---- the steps
 
   async #prepare(move: Move): Promise<Step> {
     if (!(await this.#moves.reserve(move.id))) {
@@ -158,7 +157,7 @@ export class TenantMove {
     const attempt = await this.#moves.nextAttempt(move.id);
     await this.#load(target, attempt);
     const mark = await markOf(source.owner);
-    // What an earlier move has left of the tenant here is no part of this copy.
+    // An earlier move may have left rows of the tenant here.
     await emptyTables(target.asTenant, tables, [underToken(attempt)]);
     await this.#moves.progress(move.id, { state: "copying", cursor: null, copied: false, mark, rows: 0, round: false });
     return NEXT;
@@ -173,7 +172,7 @@ export class TenantMove {
     return this.#follow(move, { source, target, tables, attempt });
   }
 
-  /** The first copy, table by table, in the order of the keys. */
+  /** The first copy: table by table, in the order of the keys. */
   async #copyAll(move: Move, { source, target, tables, attempt }: Copying): Promise<Step> {
     const untilMs = Date.now() + STEP_MS;
     let index = Math.max(
@@ -206,7 +205,7 @@ export class TenantMove {
     return NEXT;
   }
 
-  /** Copies what has changed since, and changes over once that is little. */
+  /** Copies what has changed since the last round, and switches over once few changes are left. */
   async #follow(move: Move, copying: Copying): Promise<Step> {
     const since = await changesSince(copying.source.owner, this.#tenantId, move.mark ?? fail("the copy has no mark"));
     if (since === undefined)
@@ -216,7 +215,7 @@ export class TenantMove {
     await this.#moves.progress(move.id, { state, cursor: null, copied: true, mark: since.mark, rows, round: true });
     if (!nearEnough(rows, move.rounds)) return NEXT;
     await this.#host.prewarm(copying.target.placement);
-    return this.#changeOver({ ...move, mark: since.mark }, copying);
+    return this.#switchOver({ ...move, mark: since.mark }, copying);
   }
 
   async #copyChanged({ source, target, tables, attempt }: Copying, { changed }: Changes): Promise<number> {
@@ -233,7 +232,7 @@ export class TenantMove {
     return rows;
   }
 
-  /** Begins the first copy again; a tenant that returns has none to begin again, and then it says why. */
+  /** Restarts the first copy. The way back has no first copy, so it fails with the reason. */
   async #copyAgain(move: Move, source: Side, why: string): Promise<Step> {
     if (move.state !== "copying") throw new MoveRefused(why);
     const mark = await markOf(source.owner);
@@ -241,8 +240,8 @@ export class TenantMove {
     return NEXT;
   }
 
-  /** Behind a shut gate: the rest is copied, both sides are compared, and the other place is put in force. */
-  async #changeOver(move: Move, copying: Copying): Promise<Step> {
+  /** During the pause: copies the rest, compares both sides, and puts the other placement in force. */
+  async #switchOver(move: Move, copying: Copying): Promise<Step> {
     const startedAtMs = Date.now();
     if (!(await this.#host.pause(DRAIN_MS))) return BUSY;
     let outcome: "flipped" | "busy" | "differs" = "busy";
@@ -272,7 +271,7 @@ export class TenantMove {
     return DONE;
   }
 
-  /** The tenant waits for this: each line is a round trip. */
+  /** The tenant waits during these round trips. */
   async #flip(move: Move, copying: Copying, startedAtMs: number): Promise<"flipped" | "busy" | "differs"> {
     const { source, target, tables, attempt } = copying;
     const mark = move.mark ?? fail("the copy has no mark");
@@ -289,7 +288,7 @@ export class TenantMove {
     return (await this.#moves.flip(move, attempt, ownMark, Date.now() - startedAtMs)) ? "flipped" : "busy";
   }
 
-  // ---- the places
+  // ---- the placements
 
   #drop(placement: Placement): Promise<void> {
     return dropPlacement(this.#context, this.#tenantId, placement);
@@ -303,7 +302,7 @@ export class TenantMove {
     const [from, to] = await Promise.all([tablesOf(source.asTenant), tablesOf(target.asTenant)]);
     const lacking = lackingIn(to, from);
     if (lacking.length > 0) {
-      throw new MoveRefused(`The new place lacks ${lacking.join(", ")}: run its migrations, then the move goes on.`);
+      throw new MoveRefused(`The new place lacks ${lacking.join(", ")}: run its migrations, then the move continues.`);
     }
     return from;
   }
@@ -334,7 +333,7 @@ interface Copying {
   attempt: number;
 }
 
-/** What an operator may read of why a move does not go on. */
+/** Why a move cannot continue, in words for the operator. */
 export class MoveRefused extends AppError {
   constructor(message: string) {
     super("conflict", message);
