@@ -1,7 +1,7 @@
-// What a call costs, against the least that it must cost. All variants run on one PostgreSQL and one
-// proxy, each bundle in a workerd of its own, taken in turn for several rounds, so that what the machine does besides
-// meets all of them; the figures are medians of the rounds. CPU is the kernel's count, which a busy machine disturbs
-// less than it does the clock. Round trips and object calls are counted by the proxy and by the objects.
+// Measures what a call costs, compared with a hand-written minimum (the floor). All variants use one PostgreSQL and one proxy;
+// each bundle has a workerd of its own. The variants take turns for several rounds, so that other load on the machine affects
+// all of them. The figures are medians of the rounds. CPU time comes from the kernel, because a busy machine disturbs it less
+// than elapsed time. The proxy counts round trips, and the objects count their calls.
 import { fork } from "node:child_process";
 import { once } from "node:events";
 import { join } from "node:path";
@@ -17,20 +17,20 @@ import { type RuntimeName, type Variant, variants } from "./variants.ts";
 
 const CONNECTIONS = 16;
 const TENANTS = 16;
-/** The outbox waits two seconds, the queue one; a lost message would come again after a minute, and be a fault. */
+/** The outbox waits two seconds and the queue one. A lost message would return after a minute, and counts as a fault here. */
 const METERED_WITHIN_MS = 30_000;
 
 export interface CallsOptions {
-  /** A new directory of this run's own. */
+  /** An empty folder for this run. */
   dir: string;
-  /** Where whatever is started is put, for whoever must stop it. */
+  /** Gets a function for each started process, which stops it. */
   running: (() => Promise<unknown>)[];
   /** Calls of a round. */
   calls: number;
   rounds: number;
-  /** Variants by name; empty: all. */
+  /** Names of variants. Empty means all. */
   only: readonly string[];
-  /** Profiles the first of them instead. */
+  /** Profiles the first variant instead of measuring. */
   profile: boolean;
 }
 
@@ -86,7 +86,7 @@ async function untilMetered(ground: Ground, calls: number): Promise<void> {
   }
 }
 
-/** Measures and prints. Throws when something that is counted on did not hold. */
+/** Measures and prints. Throws when a result is wrong. */
 export async function benchCalls(options: CallsOptions): Promise<void> {
   const { dir, running, calls: callsPerRound, rounds: roundCount, only } = options;
   const chosen = variants.filter(({ name }) => only.length === 0 || only.includes(name));
@@ -124,7 +124,7 @@ export async function benchCalls(options: CallsOptions): Promise<void> {
   await start("floor", { config: "bench/floor.wrangler.toml" });
   if (names.has("constant")) {
     const floor = variants.find(({ name }) => name === "floor");
-    if (floor === undefined || runtimes.floor === undefined) throw new Error("there is no floor");
+    if (floor === undefined || runtimes.floor === undefined) throw new Error("The floor is not running");
     const requests = ground.tenants.map((tenant) => floor.request(tenant));
     const { sample } = await load({ port: runtimes.floor.port, requests, connections: 1, calls: 1 });
     await start("constant", { config: "bench/constant.wrangler.toml" }, { ANSWER: sample });

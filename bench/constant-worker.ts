@@ -1,4 +1,4 @@
-// What one request costs in workerd whatever it does: the answer is ready, byte for byte the floor's.
+// The cost of one request in workerd without any work: it answers with a constant, which is the floor's answer.
 export default {
   fetch: (_request, env) => new Response(env.ANSWER, { headers: { "content-type": "application/json" } }),
 } satisfies ExportedHandler<{ ANSWER: string }>;

@@ -1,6 +1,6 @@
-// Many tenants of the schema tier at once, each with a login of its own, on few connections: over HTTP and in sessions
-// together no more than the budget. Every one of them makes a query, a known transaction and one that takes turns, all
-// at the same time; every call must succeed.
+// Many tenants of the schema tier at once, each with its own login, on few connections. HTTP requests and sessions together
+// stay within the budget. All tenants make a query, a transaction known in advance and an interactive transaction at the same
+// time. Every call must succeed.
 import { makeTenant, type BenchTenant, percentile, print, runSql, startBenchSystem } from "./tenants.ts";
 
 const MAKERS = 4;

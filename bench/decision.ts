@@ -1,4 +1,4 @@
-// What admission costs by itself: one decision and its settlement while the window of the largest plan is full.
+// Measures admission alone: one decision and its settlement, with a full window of the largest plan.
 import { memoryUsage } from "node:process";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -7,7 +7,7 @@ import { HOUR_MS } from "../src/calls/sliding-window.ts";
 import { type Limits, planOf } from "../src/core/plans.ts";
 
 const WINDOW_UNITS = 10_000;
-/** One unit leaves the full window as the next one comes. */
+/** At this rate, one unit leaves the full window for each new one. */
 const STEP_MS = HOUR_MS / WINDOW_UNITS;
 const ITERATIONS = 1_000_000;
 const INSTANCES = 200;
@@ -20,9 +20,9 @@ export interface DecisionCost {
   admittedNs: number;
   /** Decided and refused by the window, with the instant to retry. */
   refusedNs: number;
-  /** Of the logs' arrays. */
+  /** Memory of the logs' arrays. */
   arrayBytes: number;
-  /** Of everything that one object's admission keeps. */
+  /** Memory of everything that one object's admission keeps. */
   totalBytes: number;
 }
 

@@ -1,15 +1,15 @@
-// What it takes to make and to migrate many tenants' own schemas: three databases, `npm run migrate` as a program of its own,
-// a run that goes through, and one that is killed in the middle and run again. What is printed of a run was counted by the
-// run; that no schema was left out or done twice is counted in the schemas.
+// Measures the creation and the migration of many tenants' own schemas in three databases, with `npm run migrate` as a separate
+// program: one complete run, and one run that is killed and repeated. Each run prints its own figures. The schemas
+// themselves prove that none was skipped or migrated twice.
 import { execFileSync } from "node:child_process";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type TestFleet, ended, startFleet } from "../test/support/fleet.ts";
 
-/** Of the runner: V8 would let garbage lie, which looks as if it grew with the fleet. Bounded, it fails if it does. */
+/** Heap limit of the runner. Without it V8 keeps garbage, which looks as if memory grew with the number of schemas. */
 const HEAP_MB = 48;
 const SHARDS = ["schema-1", "schema-2", "schema-3"] as const;
 
-/** Measures and prints. Throws when a schema is left out or done twice. */
+/** Measures and prints. Throws when a schema was skipped or migrated twice. */
 export async function benchFleet(options: { running: (() => Promise<unknown>)[]; schemas: number }): Promise<void> {
   const { schemas } = options;
   if (!Number.isInteger(schemas) || schemas < SHARDS.length || schemas > 1200)
@@ -22,7 +22,7 @@ export async function benchFleet(options: { running: (() => Promise<unknown>)[];
   const fill = async (shard: string, from: number): Promise<void> => {
     for (let n = from; n < schemas; n += SHARDS.length) times.push((await fleet.addTenant(shard, `t${n}`)).tookMs);
   };
-  // One at a time in a database, because a database's rights are changed one at a time.
+  // One at a time in each database, because PostgreSQL changes a database's rights one at a time.
   await Promise.all(SHARDS.map(fill));
   const inAll = (
     await fleet.controlRows<{ n: number }>(
@@ -119,7 +119,7 @@ async function verify(fleet: TestFleet, schemas: number, file: string): Promise<
   const applied = await done(fleet, file);
   if (applied !== schemas || row?.placed !== schemas || row.twice !== 0)
     throw new Error(`${applied} schemas have ${file}, ${row?.placed} placements say so, ${row?.twice} twice`);
-  print(`  every one of the ${schemas} schemas has it once: none twice, none left out`);
+  print(`  each of the ${schemas} schemas has it exactly once`);
 }
 
 function peak(fleet: TestFleet): number {

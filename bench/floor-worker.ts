@@ -1,6 +1,6 @@
-// The floor under a call: parse, one RPC to the tenant's object, the tool's one database round trip (signed context
-// and query in one batch), one SQLite row, answer. Nothing is identified, checked, limited or sent on. At /callback
-// the alternative: the object is asked by RPC, calls back into the Worker for the tool, then writes its row.
+// The floor: the least work that a call needs. Parse, one RPC to the tenant's object, one database round trip of the tool
+// (signed context and query in one batch), one SQLite row, answer. No authentication, checks, limits or metering. /callback is
+// an alternative: the object calls back into the Worker, which runs the tool, and then writes its row.
 import { DurableObject } from "cloudflare:workers";
 import { signContext } from "../src/tenant-db/signed-context.ts";
 import type { TenantId } from "../src/core/tenant.ts";

@@ -1,5 +1,5 @@
-// What every variant stands on: one PostgreSQL with the product's own migrations, the Neon stand-in in a process of its
-// own, and tenants with the same products and the same limits, high enough that every check is made and none refuses.
+// The common base of all variants: one PostgreSQL with the product's migrations, the Neon stand-in in a separate process, and
+// tenants with equal rows and limits. The limits are so high that every check runs and none refuses.
 import { type ChildProcess, fork } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -17,7 +17,7 @@ import { TenantId } from "../src/core/tenant.ts";
 const PUBLIC_URL = "http://127.0.0.1:8787"; // the audience of tokens; nothing listens there
 const PRODUCTS_PER_TENANT = 300;
 
-/** Far above what a run uses, so that each limit is looked at and none is met. */
+/** Far more than a run uses: each limit is checked and none is reached. */
 const limits: Limits = {
   ...planOf("enterprise").limits,
   unitsPerHour: 10_000_000,
@@ -33,7 +33,7 @@ export interface BenchTenant {
 
 export type Ground = Awaited<ReturnType<typeof layGround>>;
 
-/** Starts everything in `dir`; what has started is handed to `running` at once, for whoever must stop it. */
+/** Starts everything in `dir`. Each started process adds its stop function to `running` at once. */
 export async function layGround(options: { dir: string; tenants: number; running: (() => Promise<unknown>)[] }) {
   const { dir, running } = options;
   const secret = (): string => randomBytes(24).toString("hex");
@@ -178,6 +178,6 @@ async function startIssuer(running: (() => Promise<unknown>)[]) {
 
 export async function stopChild(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null) return;
-  child.kill("SIGKILL"); // it keeps nothing
+  child.kill("SIGKILL"); // it has no state to save
   await once(child, "exit");
 }

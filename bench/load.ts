@@ -1,6 +1,6 @@
-// The load generator, a process of its own: a fixed number of calls over a fixed number of kept connections, each with
-// one call under way. It speaks just enough HTTP/1.1 that its own CPU disturbs little, and takes any answer that is not
-// a successful result for the end of the benchmark.
+// The load generator, a separate process: a fixed number of calls over a fixed number of open connections, with one call at a
+// time on each. It implements only the HTTP/1.1 that it needs, so that its own CPU time disturbs little. An answer that is not a
+// successful result ends the benchmark.
 import { connect, type Socket } from "node:net";
 
 export interface LoadJob {

@@ -1,6 +1,6 @@
-// How a tenant's move looks from outside: shared -> schema -> database -> shared, while agents write and read at a steady
-// rate. Printed: how long each move took, the pause at its change-over as the tenant's object measured it, the longest
-// call that an agent saw, and, at the end, whether each row is there once.
+// Measures a tenant's moves from outside (shared -> schema -> database -> shared) while agents write and read at a steady rate.
+// Prints the duration of each move, the pause at its change-over as the tenant's object measured it, the longest call of an
+// agent, and at the end whether each row exists once.
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import type { System } from "../dev/system.ts";

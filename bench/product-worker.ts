@@ -1,4 +1,4 @@
-// The product as it is deployed, and beside it a count of the calls that its objects get.
+// The product as it is deployed, with counters of the calls that its objects receive.
 import type { CallOutcome, CallRequest, Caller, Progress } from "../src/core/call.ts";
 import { TenantObject as ProductTenantObject } from "../src/tenant-object.ts";
 import product from "../src/worker.ts";

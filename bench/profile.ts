@@ -1,5 +1,5 @@
-// A CPU profile of one isolate through workerd's inspector, summed by package and by function. It sees JavaScript alone:
-// what workerd does in C++ between two turns shows as `(program)` or not at all.
+// Takes a CPU profile of one isolate through workerd's inspector and sums it by package and by function. It sees only
+// JavaScript: workerd's own C++ work shows as `(program)` or not at all.
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";

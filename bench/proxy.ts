@@ -1,5 +1,5 @@
-// Runs the Neon stand-in in a process of its own, so that its CPU can be told from everybody else's. Says its port to
-// the parent and ends with it.
+// Runs the Neon stand-in in a separate process, so that its CPU time can be measured alone. Sends its port to the parent and
+// ends with the parent.
 import { startNeonProxy } from "../dev/neon/proxy.ts";
 
 const proxy = await startNeonProxy({ port: 0 });

@@ -1,4 +1,4 @@
-// A bundle in a workerd of its own, with state on disk, and reached through workerd's own socket with nothing in front of it.
+// Runs a bundle in its own workerd, with state on disk. Requests go directly to workerd's socket, without a proxy.
 import { basename } from "node:path";
 import { Miniflare } from "miniflare";
 import { miniflareOptions } from "../dev/bundle.ts";

@@ -1,6 +1,6 @@
-// How long a customer waits: from the payment on the pay page to the answer of the first tool call from outside, with
-// all that lies between: webhook, Workflow, canary, activation, first API key. The whole local system, as `npm start`
-// runs it; one customer after another, then as many at once.
+// Measures how long a customer waits from the payment to the answer of the first tool call: webhook, Workflow, canary,
+// activation, first API key. Uses the whole local system, as `npm start` runs it: first one customer after the other, then all
+// at once.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { firstKey, signUp } from "../dev/demo.ts";

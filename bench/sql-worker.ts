@@ -1,4 +1,4 @@
-// The product's Worker with one tool more, which runs statements in each of the ways that a tool has to its rows.
+// The product's Worker with one additional tool, which runs statements in each way in which a tool can reach its rows.
 import * as z from "zod";
 import type { Row } from "../src/core/sql.ts";
 import { catalogue } from "../src/tools/catalogue.ts";

@@ -1,4 +1,4 @@
-// Tenants of a whole local system, as the benchmarks of tiers and moves use them: made by the operator, called over MCP.
+// Tenants of a whole local system for the benchmarks: the operator creates them, and the benchmarks call them over MCP.
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
@@ -32,10 +32,10 @@ export async function startBenchSystem(
   return system;
 }
 
-/** Far above what a run uses, so that each limit is looked at and none is met. */
+/** Far more than a run uses: each limit is checked and none is reached. */
 const limits = { unitsPerHour: 10_000_000, unitsPerMonth: 100_000_000, callsPerMinute: 1_000_000, callsInFlight: 100 };
 
-/** A tenant that has come the whole way of provisioning. */
+/** A fully provisioned tenant. */
 export async function makeTenant(system: System, strategy: Strategy): Promise<BenchTenant> {
   const { id } = z
     .object({ id: z.string() })

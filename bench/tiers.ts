@@ -1,6 +1,6 @@
-// What the same call costs in each tier: a query, a transaction that is known in advance, one that takes turns, and a
-// write. The tiers take turns round after round in one system, so that what the machine does besides meets all of them;
-// figures are medians of the rounds. Round trips are counted by the proxy in front of PostgreSQL.
+// Measures the same calls in each tier: a query, a transaction known in advance, an interactive transaction, and a write. The
+// tiers take turns in one system, so that other load on the machine affects all of them. Figures are medians of the rounds. The
+// proxy in front of PostgreSQL counts round trips.
 import { cpuMs, cpuMsOfTree, descendantsNamed } from "./cpu.ts";
 import { type BenchTenant, type Way, makeTenant, percentile, print, runSql, startBenchSystem } from "./tenants.ts";
 import type { System } from "../dev/system.ts";

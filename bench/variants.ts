@@ -1,4 +1,4 @@
-// What is compared: the same tool with the same arguments for the same tenants, by ways that do more or less.
+// The compared variants: the same tool with the same arguments for the same tenants, on paths that do more or less work.
 import type { BenchTenant } from "./ground.ts";
 
 export type RuntimeName = "product" | "floor" | "constant";

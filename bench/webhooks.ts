@@ -1,5 +1,5 @@
-// How long Stripe waits for the acknowledgement of a webhook: signature, inbox, 200; with the database up, on this
-// machine. Each event is new and about a tenant that exists, so that what it changes is applied beside the next ones.
+// Measures how long Stripe waits for the acknowledgement of a webhook: signature, inbox, 200. Each event is new and concerns an
+// existing tenant, so that Tollgate applies earlier events while it receives the next ones.
 import { createHmac } from "node:crypto";
 import { signUp } from "../dev/demo.ts";
 import { freePort } from "../cli/settings.ts";

@@ -1,4 +1,4 @@
-// A Worker as one script, bundled once by `wrangler deploy --dry-run`, and what Miniflare must know to run it.
+// Bundles a Worker into one script with `wrangler deploy --dry-run`, and makes the options with which Miniflare runs it.
 import { execFile } from "node:child_process";
 import { readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -19,8 +19,7 @@ type Options = Parameters<typeof convertV4MiniflareOptions>[0];
 
 /**
  * Bundles `entry`, or the entry that `config` names, into `outDir`. Returns the script. Paths are relative to the project.
- * `batchSeconds`: how long its queues wait for company, instead of what the configuration says. `app`: the folder that the
- * bundle sells, instead of app/ or TOLLGATE_APP.
+ * `batchSeconds` replaces the time for which its queues collect a batch. `app` replaces the app folder (app/ or TOLLGATE_APP).
  */
 export async function bundle(options: {
   outDir: string;
@@ -46,9 +45,9 @@ export async function bundle(options: {
       WRANGLER_LOG_PATH: join(outDir, "wrangler-logs"),
     }),
   });
-  // Miniflare would look up each error's frames in it, which costs more than most requests.
+  // With source maps, Miniflare would map the stack of each error, which costs more than most requests.
   for (const name of readdirSync(outDir)) if (name.endsWith(".map")) rmSync(join(outDir, name));
-  process.env["WRANGLER_LOG"] = "none"; // read when wrangler is loaded: it would name every variable that is not set
+  process.env["WRANGLER_LOG"] = "none"; // wrangler reads this when it loads; otherwise it warns of every variable that is not set
   const { unstable_getMiniflareWorkerOptions } = await import("wrangler");
   const { workerOptions } = unstable_getMiniflareWorkerOptions(join(root, config));
   const { queueConsumers = {} } = workerOptions as { queueConsumers?: Record<string, { maxBatchTimeout?: number }> };
@@ -60,7 +59,7 @@ export async function bundle(options: {
   return join(outDir, basename(main).replace(/\.ts$/, ".js"));
 }
 
-/** For a bundle with these variables besides its configuration's, state under `dir`; `more` is Miniflare's own. */
+/** Options that run a bundle with additional variables and its state under `dir`. `more` are options of Miniflare. */
 export function miniflareOptions(
   script: string,
   { name, dir, vars, ...more }: { name: string; dir: string; vars: Record<string, string> } & Record<string, unknown>,

@@ -1,6 +1,6 @@
-// The demonstration: one customer of each plan, signed up the way a real one is (Checkout, payment, webhook, Workflow,
-// canary; by the operator where the plan is by contract), and a few calls by their agents. Customers of an earlier run are
-// kept.
+// The demonstration: signs up one customer for each plan and makes a few calls as their agents. A customer takes the real path
+// (Checkout, payment, webhook, Workflow, canary); the operator creates customers of plans by contract. Customers of an
+// earlier run stay.
 import { renameSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
@@ -14,7 +14,7 @@ import type { System } from "./system.ts";
 const names = ["Willow Books", "Harbour Tools", "Northwind Trading", "Meridian Group"];
 const customers = planNames.map((plan, index) => ({ plan, name: names[index] ?? `Customer ${index + 1}` }));
 
-/** A sign-up takes about a second; a busy machine, a few. */
+/** A sign-up takes about a second, and a few seconds on a busy machine. A minute means that it is stuck. */
 const SIGN_UP_WITHIN_MS = 60_000;
 
 const Checkout = z.object({ tenantId: z.string(), checkoutUrl: z.url(), statusUrl: z.url(), setupToken: z.string() });
@@ -49,7 +49,7 @@ async function untilActive(statusUrl: string, name: string): Promise<void> {
   }
 }
 
-/** Takes a customer on by contract, as the operator does, and makes its first key. */
+/** Creates a customer by contract through the operator's API, and its first key. */
 async function takeOn(
   { publicUrl, settings }: System,
   customer: { plan: string; name: string },
@@ -78,22 +78,25 @@ async function paysFor(
   return { id: signedUp.tenantId, apiKey: await firstKey(publicUrl, signedUp) };
 }
 
-/** Makes sure that the customers are there and lets their agents make a few calls. */
+/** Creates the customers that do not exist yet, and makes a few calls as each customer's agent. */
 export async function runDemonstration(
   system: System,
   step: <T>(title: string, work: () => Promise<T>) => Promise<T>,
 ): Promise<DemoTenant[]> {
-  if (system.stripe === undefined) return []; // a real Stripe takes no pretended payments
+  if (system.stripe === undefined) return []; // the real Stripe accepts no simulated payments
   const { settings, publicUrl } = system;
   for (const { plan, name } of customers) {
     if (settings.demoTenants.some((tenant) => tenant.plan === plan)) continue;
     const { amountCents, strategy } = planOf(plan);
-    await step(amountCents === null ? `${name} is taken on for ${plan}` : `${name} signs up for ${plan}`, async () => {
-      const { id, apiKey } =
-        amountCents === null ? await takeOn(system, { plan, name }) : await paysFor(publicUrl, { plan, name });
-      settings.demoTenants.push({ id, name, plan, strategy, apiKey });
-      saveSettings(system.dir, settings);
-    });
+    await step(
+      amountCents === null ? `${name} signs a contract for ${plan}` : `${name} signs up for ${plan}`,
+      async () => {
+        const { id, apiKey } =
+          amountCents === null ? await takeOn(system, { plan, name }) : await paysFor(publicUrl, { plan, name });
+        settings.demoTenants.push({ id, name, plan, strategy, apiKey });
+        saveSettings(system.dir, settings);
+      },
+    );
   }
   await step("Their agents make a few calls", async () => {
     for (const tenant of settings.demoTenants) await callAFewTools(publicUrl, tenant.apiKey);
@@ -101,7 +104,7 @@ export async function runDemonstration(
   return settings.demoTenants;
 }
 
-/** Writes what other programs drive the system by. Complete or not there. */
+/** Writes the file by which other programs find the system. The file appears complete or not at all. */
 export async function writeDemoFile(path: string, system: System, tenants: readonly DemoTenant[]): Promise<void> {
   const { publicUrl, settings, issuer, stripe, databases } = system;
   const { operatorToken, stripeSecretKey, stripeWebhookSecret } = settings.secrets;
@@ -161,7 +164,7 @@ async function callAFewTools(publicUrl: string, apiKey: string): Promise<void> {
   }
 }
 
-/** Posts JSON and reads the JSON that comes back. Throws with status and text on anything but success. */
+/** Posts JSON and returns the JSON of the response. Throws with status and text if the response is not a success. */
 export async function postJson(url: string, body: unknown, token?: string): Promise<unknown> {
   const response = await fetch(url, {
     method: "POST",

@@ -1,9 +1,6 @@
-/**
- * A JWT issuer for local runs: signs whatever claims it is asked to, and publishes its key the OIDC way.
- *
- * Decides how convenient words become claims. Invariants: `iss` is exactly the url; tokens stay valid over restarts,
- * because the key is kept; the private key is readable by its owner alone.
- */
+// A JWT issuer for local runs. It signs any claims that a request asks for, and publishes its public key as OIDC does.
+// Decides how short names become claims. Invariants: `iss` is exactly the URL; tokens stay valid over restarts, because the
+// key is stored; only the owner of the file can read the private key.
 import { Hono } from "hono";
 import type { Context } from "hono";
 import { bodyLimit } from "hono/body-limit";
@@ -15,22 +12,22 @@ import { serveOnLoopback } from "./loopback.ts";
 
 const ALGORITHM = "RS256";
 const DEFAULT_LIFETIME_S = 3_600;
-/** A token that large would not fit into a header anyway. */
+/** A larger token would not fit into a header. */
 const MAX_BODY_BYTES = 64 * 1024;
 
-/** Any claim passes through; those named here mean something. */
+/** Every claim passes through. Those listed here have a meaning of their own. */
 const ClaimsRequest = z.looseObject({
-  /** The first one given becomes the claim `tenant_id`. */
+  /** The first of these three becomes the claim `tenant_id`. */
   tenant_id: z.string().optional(),
   tenant: z.string().optional(),
   org_id: z.string().optional(),
-  /** Becomes `sub`, and wins over it. */
+  /** Becomes `sub`, and replaces a given `sub`. */
   user: z.string().optional(),
   sub: z.string().optional(),
-  /** Either becomes `scope`, separated by spaces. */
+  /** Each of these two becomes `scope`, separated by spaces. */
   scopes: z.array(z.string()).optional(),
   scope: z.string().optional(),
-  /** Seconds from now; below zero for a token that has expired. */
+  /** Seconds from now. Negative for an expired token. */
   expiresIn: z.number().optional(),
   /** Seconds since 1970. */
   expiry: z.number().optional(),
@@ -48,8 +45,8 @@ export interface Issuer {
 }
 
 /**
- * Starts the issuer on 127.0.0.1; port 0 takes a free one. `keyFile` is created when absent. `audience` is the `aud` of
- * tokens that ask for none.
+ * Starts the issuer on 127.0.0.1. Port 0 takes a free one. Creates `keyFile` if it does not exist. `audience` is the default
+ * `aud`.
  */
 export async function startIssuer(options: {
   port: number;
@@ -129,7 +126,7 @@ async function keepKey(file: string): Promise<{ kid: string; privateKey: CryptoK
   const text =
     kept ?? JSON.stringify(await exportJWK((await generateKeyPair(ALGORITHM, { extractable: true })).privateKey));
   if (kept === undefined) {
-    // Whole or not at all: half a key would break every start after a kill.
+    // Replace the file in one step: after a kill, half a key would break every later start.
     await writeFile(`${file}.new`, text, { mode: 0o600, flush: true });
     await rename(`${file}.new`, file);
   }

@@ -1,12 +1,10 @@
-/**
- * Puts a stand-in on this machine's loopback address, and takes it off again with every connection it has.
- */
+// Serves a stand-in on this machine's loopback address. Closing it also closes all of its connections.
 import { getRequestListener } from "@hono/node-server";
 import { createServer } from "node:http";
 import type { Server } from "node:http";
 
 export interface Listening {
-  /** `http://127.0.0.1:port`, without a slash at its end. */
+  /** `http://127.0.0.1:port`, without a trailing slash. */
   url: string;
   port: number;
   /** Cuts the connections that are open and resolves once the port is free. */
@@ -15,7 +13,7 @@ export interface Listening {
 
 /** Resolves once the server listens on 127.0.0.1; port 0 takes a free one. Rejects when the port is taken. */
 export async function listenOnLoopback(server: Server, port: number): Promise<Listening> {
-  // Whoever keeps a connection decides when to end it: a server that does so first makes the next request fail.
+  // Only the client closes an idle connection. If the server closed it first, the client's next request could fail.
   server.keepAliveTimeout = 0;
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject).listen(port, "127.0.0.1", () => resolve());
@@ -33,7 +31,7 @@ export async function listenOnLoopback(server: Server, port: number): Promise<Li
   };
 }
 
-/** The same for what answers web-standard requests, a Hono application for instance. */
+/** The same for a handler of web-standard requests, such as a Hono application. */
 export async function serveOnLoopback(
   fetch: (request: Request) => Response | Promise<Response>,
   port: number,

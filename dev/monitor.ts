@@ -1,10 +1,7 @@
-/**
- * Stands in for an uptime monitor: keeps a list of addresses and asks each one at its interval, and takes alarms.
- *
- * Decides when a monitor is due and what counts as a failure: no answer within the time limit, or any status but 2xx.
- * Invariants: state is in SQLite before a request is answered, so a kill loses none; putting a monitor again as it is
- * does not move its next probe; only this machine is ever asked; header values, which are secrets, are never shown.
- */
+// Stand-in for an uptime monitor: probes each registered address at its interval, and receives alarms.
+// Decides when a monitor is due and what a failure is: no answer within the time limit, or a status other than 2xx.
+// Invariants: state is in SQLite before a request is answered, so a kill loses nothing; registering an unchanged monitor does
+// not move its next probe; probes stay on this machine; header values are secrets and never shown.
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { DatabaseSync } from "node:sqlite";
@@ -12,13 +9,13 @@ import { z } from "zod";
 import { serveOnLoopback } from "./loopback.ts";
 
 const PROBE_TIMEOUT_MS = 5_000;
-/** Slow targets must not hold up the others, nor a crowd of them the machine. */
+/** Several at once, so that a slow target does not delay the others; few enough not to load the machine. */
 const MAX_PROBES_AT_ONCE = 8;
-/** Fine enough for intervals of a tenth of a second, and idle otherwise. */
+/** Short enough for intervals of a tenth of a second. */
 const TICK_MS = 50;
 const MAX_BODY_BYTES = 64 * 1024;
 
-/** More than a person reads. */
+/** More than anybody reads. */
 const MAX_ALARMS = 200;
 
 const AlarmSetting = z.strictObject({ takesAlarms: z.boolean() });
@@ -50,7 +47,7 @@ type MonitorRow = z.output<typeof MonitorRow>;
 
 export interface Monitor {
   url: string;
-  /** Waits for no probe: those under way are aborted and leave no trace. */
+  /** Aborts running probes, which leave no result. */
   close(): Promise<void>;
 }
 
@@ -77,7 +74,7 @@ export async function startMonitor(options: {
   const selectOne = database.prepare("SELECT * FROM monitor WHERE id = ?");
   const selectAll = database.prepare("SELECT * FROM monitor ORDER BY id");
   const selectDue = database.prepare("SELECT * FROM monitor WHERE nextProbeAtMs <= ? ORDER BY nextProbeAtMs");
-  // What is asked and how often starts anew when it changes; the same again changes nothing.
+  // A change of address or interval starts the schedule anew; the same values change nothing.
   const upsert = database.prepare(`
     INSERT INTO monitor (id, url, headers, intervalMs, nextProbeAtMs) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET url = excluded.url, headers = excluded.headers, intervalMs = excluded.intervalMs,
@@ -85,7 +82,7 @@ export async function startMonitor(options: {
       consecutiveFailures = 0
     WHERE (url, headers, intervalMs) IS NOT (excluded.url, excluded.headers, excluded.intervalMs)`);
   const remove = database.prepare("DELETE FROM monitor WHERE id = ?");
-  // A monitor that was changed or removed meanwhile does not get the old one's result.
+  // Discard the result if the monitor was changed or removed during the probe.
   const record = database.prepare(`
     UPDATE monitor SET lastStatus = ?, lastError = ?, lastProbeAtMs = ?, nextProbeAtMs = ? + intervalMs,
       consecutiveFailures = CASE WHEN ? THEN 0 ELSE consecutiveFailures + 1 END
@@ -103,7 +100,7 @@ export async function startMonitor(options: {
     try {
       const response = await fetch(monitor.url, {
         headers: z.record(z.string(), z.string()).parse(JSON.parse(monitor.headers)),
-        // A redirect could lead away from this machine; its status is the answer.
+        // Do not follow redirects: they could lead away from this machine. Their status is the result.
         redirect: "manual",
         signal: AbortSignal.any([closing.signal, AbortSignal.timeout(PROBE_TIMEOUT_MS)]),
       });
@@ -149,7 +146,7 @@ export async function startMonitor(options: {
     remove.run(c.req.param("id"));
     return c.body(null, 204);
   });
-  // What the operator would be told, newest last; and whether there is anybody to take it.
+  // Received alarms, newest last, and whether alarms are accepted.
   const alarms: unknown[] = [];
   let takesAlarms = true;
   app.post("/alarms", limit, async (c) => {
@@ -183,7 +180,7 @@ export async function startMonitor(options: {
   };
 }
 
-/** What outsiders see of a monitor. */
+/** A monitor as the API shows it. */
 function view(monitor: MonitorRow): object {
   const { id, url, intervalMs, lastStatus, lastError, lastProbeAtMs, consecutiveFailures } = monitor;
   const headerNames = Object.keys(z.record(z.string(), z.string()).parse(JSON.parse(monitor.headers)));
@@ -192,7 +189,7 @@ function view(monitor: MonitorRow): object {
   return { id, url, headerNames, intervalSeconds, lastStatus, lastError, lastProbeAt, consecutiveFailures };
 }
 
-/** `fetch failed` says nothing; its cause does. */
+/** The text of a failed fetch. The error itself only says `fetch failed`; its cause has the reason. */
 function describe(error: Error): string {
   return error.cause instanceof Error ? error.cause.message : error.message;
 }

@@ -1,6 +1,6 @@
-// Chance that can be had again: by a seed.
+// Seeded random numbers, so that a run can be repeated.
 
-/** mulberry32: small, fast, good enough to choose victims; the same seed gives the same numbers in [0, 1). */
+/** mulberry32: small, fast, and good enough to choose among cases. The same seed gives the same numbers in [0, 1). */
 export function seededRandom(seed: number): () => number {
   let state = seed >>> 0;
   return () => {

@@ -1,5 +1,5 @@
-// Serves a bundle on a port until it is told to stop: workerd with Miniflare around it, and no more. For tests, which start
-// several side by side: the bundling, the inspector and the source maps of `wrangler dev` cost as much again.
+// Serves a bundle on a port with workerd and Miniflare until a signal stops it. Tests use it instead of `wrangler dev`, whose
+// bundling, inspector and source maps would double the cost of a system.
 import { readFileSync } from "node:fs";
 import { Miniflare } from "miniflare";
 import { miniflareOptions } from "./bundle.ts";

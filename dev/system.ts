@@ -1,5 +1,5 @@
-// The whole of Tollgate on one machine: PostgreSQL behind a proxy that speaks Neon's wire, a Stripe simulator, an
-// issuer of tokens, a monitor, and the Worker. `npm start` and the flow tests both run this.
+// Starts the whole of Tollgate on one machine: PostgreSQL behind a proxy that speaks Neon's protocol, a Stripe simulator, a
+// token issuer, a monitor, and the Worker. `npm start`, the flow tests and the benchmarks use it.
 import { config } from "../src/core/app-config.ts";
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -18,13 +18,13 @@ import { type WorkerProcess, startWorker } from "./worker-process.ts";
 
 export interface SystemOptions {
   dir: string;
-  /** Of the Worker. */
+  /** Port of the Worker. */
   port: number;
-  /** Starts empty. */
+  /** Deletes what earlier runs stored. */
   fresh?: boolean;
   /** Replaces the Worker's entry, for tests. */
   entry?: string;
-  /** A bundle instead, which serves without `wrangler dev`. */
+  /** A bundle that replaces the entry and runs without `wrangler dev`. */
   bundle?: string;
   /**
    * The operator's values for real services; each one replaces its stand-in. `npm start` passes those of `.dev.vars`.
@@ -33,19 +33,19 @@ export interface SystemOptions {
   devVars?: Readonly<Record<string, string | undefined>>;
   /** Replaces or adds Worker variables, for tests. */
   vars?: Record<string, string>;
-  /** Starts a streaming replica, too, that tools' analytics read from. */
+  /** Also starts a streaming replica, which the tools' analytics read from. */
   replica?: boolean;
-  /** PostgreSQL's settings beyond everybody's, for tests. */
+  /** Additional settings of PostgreSQL, for tests. */
   postgres?: Record<string, string>;
-  /** Bounds of the connections to PostgreSQL, for tests. */
+  /** Maximum numbers of connections to PostgreSQL, for tests. */
   proxy?: { maxPerTarget?: number; maxTotal?: number };
-  /** Wraps each step of the start, to show it. */
+  /** Wraps each step of the start, so that the caller can print it. */
   step?: <T>(title: string, work: () => Promise<T>) => Promise<T>;
 }
 
 export type System = Awaited<ReturnType<typeof startSystem>>;
 
-/** What one run leaves to the next. */
+/** Files that one run leaves for the next. */
 const state = [
   "postgres",
   "workerd",
@@ -60,14 +60,14 @@ const state = [
   "neon-api.json",
 ];
 
-/** Starts everything that `.dev.vars` does not replace. On failure, stops what had started and throws. */
+/** Starts everything that `devVars` does not replace. On failure, stops what has started and throws. */
 export async function startSystem(options: SystemOptions) {
   const { port, fresh = false, replica = false, entry, bundle, vars = {}, postgres = {}, proxy = {} } = options;
   const { step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
   const own = options.devVars ?? {};
   const ownDatabases = own["CONTROL_DATABASE_URL"] !== undefined;
-  // Objects, Stripe and the databases are only good together: a cluster that is gone takes the others with it.
+  // Objects, Stripe and databases refer to each other: when the cluster is gone, the others must go too.
   if (fresh || !(ownDatabases || (await hasPostgresData(join(dir, "postgres"))))) {
     for (const data of ["postgres", "replica"]) await removePostgresData(join(dir, data));
     for (const part of state) rmSync(join(dir, part), { recursive: true, force: true });
@@ -78,7 +78,7 @@ export async function startSystem(options: SystemOptions) {
   const publicUrl = `http://127.0.0.1:${port}`;
   const running: (() => Promise<unknown>)[] = [];
   const stop = async (): Promise<void> => {
-    // The Worker first, so that nothing it still does fails for want of a stand-in.
+    // Stop the Worker first, so that its last work still finds the stand-ins.
     for (const each of running.splice(0).toReversed()) await each();
   };
 
@@ -159,7 +159,7 @@ export async function startSystem(options: SystemOptions) {
       startWorker({ dir, port, vars: workerVars, ...(entry && { entry }), ...(bundle && { bundle }) });
     let worker = await step("Worker", launch);
     running.push(() => worker.stop());
-    // Webhooks that came while the Worker was away need not wait for their next retry.
+    // Deliver webhooks of the time without a Worker now, instead of at their next retry.
     stripe?.retryWebhooks();
 
     return {
@@ -205,7 +205,7 @@ async function startDatabases(options: {
       settings: options.postgres,
     });
     running.push(() => started.stop());
-    // Kept at once: the passwords that the cluster is about to get must outlive a kill.
+    // Save now: the passwords that the cluster is about to get must survive a kill.
     saveSettings(dir, settings);
     return started;
   });
@@ -227,7 +227,7 @@ async function startDatabases(options: {
         running.push(() => started.stop());
         return started;
       });
-  // It is one of the whole cluster, and serves each of its databases.
+  // The replica copies the whole cluster, so it serves both databases.
   const replicaHost = replica === undefined ? null : new URL(replica.superuserUrl).host;
   for (const id of ["shared-1", "schema-1"]) await registerReplica({ controlUrl: urls.controlUrl, id, replicaHost });
   const proxy = await step("Neon proxy", async () => {

@@ -1,4 +1,4 @@
-// The Worker under `wrangler dev`: workerd with Durable Objects, Queues, Workflows and R2 kept in the system's folder.
+// Runs the Worker: workerd with Durable Objects, queues, Workflows and R2, which keep their data in the system's folder.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -11,18 +11,18 @@ const root = resolve(import.meta.dirname, "..");
 export interface WorkerProcess {
   url: string;
   child: ChildProcess;
-  /** Fires a cron as the platform would, for the time given. */
+  /** Fires a cron as the platform does, for the given time. */
   fireCron(cron: string, atMs?: number): Promise<void>;
   stop(): Promise<void>;
 }
 
-/** Bundling takes two seconds on two cores; a machine that is busy takes longer. */
+/** Bundling takes two seconds on two idle cores, and much longer on a busy machine. */
 const READY_WITHIN_MS = 60_000;
 const STOP_WITHIN_MS = 5_000;
 
 /**
- * Starts the Worker and resolves when it answers. `entry` replaces the entry of wrangler.toml; with a `bundle` workerd runs
- * that script, without `wrangler dev`.
+ * Starts the Worker under `wrangler dev` and resolves when it answers. `entry` replaces the entry of wrangler.toml. With a
+ * `bundle`, workerd runs that script without `wrangler dev`.
  */
 export async function startWorker(options: {
   dir: string;
@@ -58,7 +58,7 @@ export async function startWorker(options: {
   const stop = async (): Promise<void> => {
     if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
     await Promise.race([exited, sleep(STOP_WITHIN_MS, undefined, { ref: false }).then(() => child.kill("SIGKILL"))]);
-    // What it starts may outlive it for a moment, and write.
+    // Its own children may run for a moment longer and still write.
     child.stdout.unpipe(output);
     child.stderr.unpipe(output);
     output.end();

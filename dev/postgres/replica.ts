@@ -1,12 +1,9 @@
-/**
- * Runs a streaming replica of the local PostgreSQL: a hot standby, from the same binaries and by the same steps.
- *
- * Decides how a replica is copied from its primary, when a kept copy is still good, and how its slot on the primary comes
- * and goes. The binaries have no `pg_basebackup`, so the copy is made by the low-level interface
- * (https://www.postgresql.org/docs/18/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP). Invariants: a folder that
- * holds a primary is never overwritten; what a replica that is away keeps on its primary is bounded, and a replica that
- * is removed keeps nothing there. Both run on this machine; stop the replica first, its primary waits for it otherwise.
- */
+// Runs a streaming replica of the local PostgreSQL: a hot standby, from the same binaries and by the same steps.
+// Decides how a replica is copied from its primary, when a stored copy is still good, and when its slot on the primary is
+// created and dropped. The binaries have no `pg_basebackup`, so the copy uses the low-level interface
+// (https://www.postgresql.org/docs/18/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP).
+// Invariants: a folder with a primary is never overwritten; the log that the primary keeps for an absent replica is bounded; a
+// removed replica keeps nothing on its primary. Stop the replica before its primary, which otherwise waits for it.
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { chown, mkdir, opendir, readdir, readFile, rm, writeFile } from "node:fs/promises";
