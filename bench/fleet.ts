@@ -111,9 +111,9 @@ async function done(fleet: TestFleet, file: string): Promise<number> {
 
 async function verify(fleet: TestFleet, schemas: number, file: string): Promise<void> {
   const [row] = await fleet.controlRows<{ placed: number; twice: number }>(
-    `SELECT (SELECT count(*)::int FROM placements WHERE schema_version = $1) AS placed,
+    `SELECT (SELECT count(*)::int FROM placements WHERE schema_version LIKE '%/' || $1) AS placed,
        (SELECT count(*)::int FROM (SELECT FROM migration_results r JOIN migration_runs m ON m.id = r.run_id
-        WHERE m.plan ->> 'target' = $1 AND r.outcome = 'applied' GROUP BY r.placement_id HAVING count(*) > 1) AS t) AS twice`,
+        WHERE m.plan ->> 'target' LIKE '%/' || $1 AND r.outcome = 'applied' GROUP BY r.placement_id HAVING count(*) > 1) AS t) AS twice`,
     [file],
   );
   const applied = await done(fleet, file);

@@ -28,13 +28,13 @@ export function generate(app: string = appFolder()): AppModules {
   const tools = join(target, "tools.ts");
   const migrations = join(target, "migrations.ts");
   write(tools, toolsModule(tools, join(app, "tools")));
-  write(migrations, migrationsModule({ appMigrations: join(app, "migrations") }));
+  write(migrations, migrationsModule({ appMigrations: ["app", join(app, "migrations")] }));
   write(
     join(root, ".generated/migrations.ts"),
     migrationsModule({
-      commonMigrations: join(root, "migrations/common"),
-      branchOnlyMigrations: join(root, "migrations/branch"),
-      productMigrations: join(root, "migrations/tenant"),
+      commonMigrations: ["common", join(root, "migrations/common")],
+      branchOnlyMigrations: ["branch", join(root, "migrations/branch")],
+      productMigrations: ["product", join(root, "migrations/tenant")],
     }),
   );
   return { "#app/config": join(app, "config.ts"), "#app/tools": tools, "#app/migrations": migrations };
@@ -62,13 +62,16 @@ function toolsModule(target: string, directory: string): string {
   ].join("\n");
 }
 
-function migrationsModule(folders: Readonly<Record<string, string>>): string {
-  const lists = Object.entries(folders).map(([name, directory]) => {
+/** Lists of migrations by the name of their constant: the series that records them, and their folder. */
+function migrationsModule(folders: Readonly<Record<string, readonly [series: string, directory: string]>>): string {
+  const lists = Object.entries(folders).map(([name, [series, directory]]) => {
     const files = migrationsIn(directory).map((file) => {
       const text = readFileSync(join(directory, file), "utf8");
-      return `  { name: ${JSON.stringify(file)}, text: ${JSON.stringify(text)} },`;
+      return `  { series: ${JSON.stringify(series)}, name: ${JSON.stringify(file)}, text: ${JSON.stringify(text)} },`;
     });
-    return [`export const ${name}: readonly { name: string; text: string }[] = [`, ...files, "];"].join("\n");
+    return [`export const ${name}: readonly { series: string; name: string; text: string }[] = [`, ...files, "];"].join(
+      "\n",
+    );
   });
   return `${header}\n${lists.join("\n\n")}\n`;
 }

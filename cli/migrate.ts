@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { parseArgs, parseEnv } from "node:util";
 import { FleetOptions } from "../src/fleet/fleet.ts";
 import { parseKeyRing } from "../src/core/encryption.ts";
+import { migrationId } from "../src/tenant-db/branch.ts";
 import {
   controlDatabase,
   giveAnalytics,
@@ -16,20 +17,15 @@ import {
   registerReplica,
   registerShard,
 } from "./migrations/prepare.ts";
-import {
-  type Database,
-  fleetOfSchemas,
-  knownShards,
-  migrationsIn,
-  pendingIn,
-  refuseUnsafe,
-} from "./migrations/databases.ts";
+import { type Database, fleetOfSchemas, knownShards, pendingIn, refuseUnsafe } from "./migrations/databases.ts";
 import { dryRunFleet, migrateFleet } from "./migrations/fleet.ts";
 import { showFleet } from "./migrations/status.ts";
 import {
+  appSeries,
   branchMigrations,
   controlMigrations,
   migrate,
+  readMigrations,
   sharedMigrations,
   tenantMigrations,
 } from "./migrations/apply.ts";
@@ -47,7 +43,7 @@ A run that was killed or stopped is continued by running it again.
   --stop-above N|N%    stops when more than this fail; a share is of those tried (2%)
   --only ID,ID         no other tenant's schema
   --allow-drift        migrates schemas that somebody changed by hand, and takes them as they are
-  --tenant-files DIR   the files of a tenant's schema (migrations/tenant)
+  --tenant-files DIR   the app's files for tenants' schemas (app/migrations)
   --local              the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
   --shard ID           what the shard of SHARED_OWNER_URL or SCHEMA_OWNER_URL is called (shared-1, schema-1)
   --region NAME        where it is (default)
@@ -72,7 +68,7 @@ function readFlags() {
       options: {
         ...{ help: flag, local: flag, "dry-run": flag, "allow-drift": flag, shard: text },
         ...{ concurrency: text, cohort: text, "stop-above": text, only: text },
-        "tenant-files": { type: "string", default: tenantMigrations },
+        "tenant-files": { type: "string", default: appSeries.directory },
         region: { type: "string", default: "default" },
         replica: text,
       },
@@ -137,13 +133,13 @@ async function main(): Promise<boolean> {
   const { options, region } = flags;
   const controlUrl = variable("CONTROL_OWNER_URL");
   if (controlUrl === "") throw new Error("Set CONTROL_OWNER_URL, the control database's owner, here or in .dev.vars.");
-  const control = { title: "control database", url: controlUrl, directory: controlMigrations };
+  const control = { title: "control database", url: controlUrl, series: controlMigrations };
   const encryptionKeys = variable("ENCRYPTION_KEYS");
-  const tenantFiles = flags["tenant-files"];
-  const files = migrationsIn(tenantFiles).map((name) => ({
-    name,
-    text: readFileSync(join(tenantFiles, name), "utf8"),
-  }));
+  const files = readMigrations(
+    tenantMigrations.map((series) =>
+      series === appSeries ? { ...series, directory: resolve(flags["tenant-files"]) } : series,
+    ),
+  );
   const fleet = { controlUrl, fetchEndpoint: variable("NEON_FETCH_ENDPOINT"), encryptionKeys, files, options, print };
 
   // What the environment names is set up; what the control tables know besides is kept up to date.
@@ -151,30 +147,33 @@ async function main(): Promise<boolean> {
   const sharedId = flags.shard ?? "shared-1";
   const schemaId = sharedOwner === "" ? (flags.shard ?? "schema-1") : "schema-1";
   const named = [
-    { id: sharedId, title: `shared shard ${sharedId}`, url: sharedOwner, directory: sharedMigrations },
-    { id: schemaId, title: `schema shard ${schemaId}`, url: schemaOwner, directory: branchMigrations },
+    { id: sharedId, title: `shared shard ${sharedId}`, url: sharedOwner, series: sharedMigrations },
+    { id: schemaId, title: `schema shard ${schemaId}`, url: schemaOwner, series: branchMigrations },
   ].filter(({ url }) => url !== "");
-  const pending: { database: Database; names: string[] }[] = [{ database: control, names: await pendingIn(control) }];
+  const pending = [{ database: control as Database, files: await pendingIn(control) }];
   const known = await knownShards(controlUrl, encryptionKeys);
   const shards = [...named, ...known.filter(({ id }) => !named.some((shard) => shard.id === id))];
-  for (const database of shards) pending.push({ database, names: await pendingIn(database) });
+  for (const database of shards) pending.push({ database, files: await pendingIn(database) });
 
   if (flags.command === "status" || options.dryRun) {
-    for (const { database, names } of pending)
-      if (names.length > 0) print(`${database.title}: pending ${names.join(", ")}`);
-    if (pending[0]?.names.length === 0) await (options.dryRun ? dryRunFleet(fleet) : showFleet(fleet));
+    for (const { database, files: lacking } of pending)
+      if (lacking.length > 0) print(`${database.title}: pending ${lacking.map(migrationId).join(", ")}`);
+    if (pending[0]?.files.length === 0) await (options.dryRun ? dryRunFleet(fleet) : showFleet(fleet));
     else print("The fleet is known once the control database is up to date.");
     return true;
   }
 
-  for (const [directory, tables] of databaseFolders) {
-    const alike = pending.filter(({ database }) => database.directory === directory);
-    const nowhere = migrationsIn(directory).filter((name) => alike.every(({ names }) => names.includes(name)));
-    if (alike.length > 0) await refuseUnsafe(directory, tables, nowhere);
+  for (const [series, tables] of databaseKinds) {
+    const alike = pending.filter(({ database }) => database.series === series);
+    const [first = { files: [] }, ...others] = alike;
+    const nowhere = first.files.filter((file) =>
+      others.every((other) => other.files.some((each) => migrationId(each) === migrationId(file))),
+    );
+    await refuseUnsafe(tables, nowhere);
   }
-  const { schemas, newest } = await fleetOfSchemas(controlUrl);
-  const newFiles = files.flatMap(({ name }) => (name > newest ? [name] : []));
-  await refuseUnsafe(tenantFiles, "tenant", newFiles);
+  const { schemas, applied } = await fleetOfSchemas(controlUrl);
+  const newFiles = files.filter((file) => !applied.has(migrationId(file)));
+  await refuseUnsafe("tenant", newFiles);
 
   for (const { title, ...database } of [control, ...shards]) {
     print(title);
@@ -207,8 +206,8 @@ async function main(): Promise<boolean> {
   return true;
 }
 
-/** What the files of each folder are about; those of the tenants come last. */
-const databaseFolders = [
+/** Each kind of database by its series, and whose tables it holds. */
+const databaseKinds = [
   [controlMigrations, "control"],
   [sharedMigrations, "shared"],
   [branchMigrations, "shared"],

@@ -1,18 +1,52 @@
-// Applies numbered SQL files to a database, in order, once each, by the database's owner: what the control database, the
-// shared shards and the databases of own schemas begin with.
+// Applies numbered SQL files to a database, in order and once each, as the database's owner. The control database, shared
+// shards and databases with own schemas are made this way. A file is identified by its series and its name.
 import { createHash } from "node:crypto";
-import { readdirSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Client } from "pg";
-import { MIGRATION_LOCK } from "../../src/tenant-db/branch.ts";
+import { MIGRATION_LOCK, type Migration, migrationId } from "../../src/tenant-db/branch.ts";
+import { appFolder, migrationsIn } from "../generate.ts";
 
 const migrations = join(import.meta.dirname, "..", "..", "migrations");
-export const controlMigrations = join(migrations, "control");
-export const sharedMigrations = join(migrations, "shared");
-export const branchMigrations = join(migrations, "branch");
-export const tenantMigrations = join(migrations, "tenant");
 
-/** Everybody who uses a table queues up behind a migration that waits for it: rather fail, and be run again. */
+/** A folder of migrations and the series that records them. Series and name together identify a file. */
+export interface Series {
+  name: string;
+  directory: string;
+}
+
+/** The app's tables. */
+export const appSeries: Series = { name: "app", directory: join(appFolder(), "migrations") };
+/** The tables of tenants, the product's and the app's: in shared databases, and in every tenant's own schema. */
+export const tenantMigrations: readonly Series[] = [
+  { name: "product", directory: join(migrations, "tenant") },
+  appSeries,
+];
+const commonSeries: Series = { name: "common", directory: join(migrations, "common") };
+const sharedSeries: Series = { name: "shared", directory: join(migrations, "shared") };
+
+/** Each kind of database, and its series in the order in which they apply. */
+export const controlMigrations: readonly Series[] = [{ name: "control", directory: join(migrations, "control") }];
+export const sharedMigrations: readonly Series[] = [commonSeries, sharedSeries, ...tenantMigrations];
+export const branchMigrations: readonly Series[] = [
+  commonSeries,
+  { name: "branch", directory: join(migrations, "branch") },
+];
+/** Only a superuser can close the host's functions, so a local cluster's superuser runs this file too. */
+export const hostFunctions = join(sharedSeries.directory, "0005_host_functions.sql");
+
+/** The files of these series, in the order in which they apply. */
+export function readMigrations(series: readonly Series[]): Migration[] {
+  return series.flatMap(({ name: seriesName, directory }) =>
+    migrationsIn(directory).map((name) => ({
+      series: seriesName,
+      name,
+      text: readFileSync(join(directory, name), "utf8"),
+    })),
+  );
+}
+
+/** Statements queue behind a migration that waits for a table. So it fails after a short wait and can be run again. */
 const LOCK_TIMEOUT_MS = 5_000;
 
 /** Runs `work` on a connection of its own. */
@@ -38,7 +72,7 @@ export async function inTransaction(client: Client, work: () => Promise<void>): 
   }
 }
 
-/** Whoever else does the same to this database waits; the lock ends with the connection. */
+/** Takes the database's migration lock. It ends with the connection. */
 export async function alone(client: Client): Promise<void> {
   await client.query("SELECT pg_advisory_lock($1)", [MIGRATION_LOCK]);
 }
@@ -46,51 +80,56 @@ export async function alone(client: Client): Promise<void> {
 export interface MigrateOptions {
   /** The owner's login. */
   url: string;
-  /** Holds the files, `0001_name.sql` and so on. */
-  directory: string;
+  /** In the order in which they apply. */
+  series: readonly Series[];
   log?: (line: string) => void;
 }
 
 /**
- * Applies the files of `directory` that the database has not seen, each in a transaction of its own, and returns their
- * names. Refuses when the database has seen a file that is missing here or reads differently now, or a later one than a
- * file it has not seen: migrations only go forward.
+ * Applies the files that the database has not seen, each in a transaction of its own, and returns their names. A file with
+ * a lower number that arrives later is applied too. Throws before any change when a file that the database has seen is
+ * missing or has another text now.
  */
-export async function migrate({ url, directory, log = () => undefined }: MigrateOptions): Promise<string[]> {
-  const files = readdirSync(directory)
-    .filter((name) => /^\d{4}_\w+\.sql$/.test(name))
-    .toSorted()
-    .map((name) => {
-      const text = readFileSync(join(directory, name), "utf8");
-      return { name, text, sha256: createHash("sha256").update(text).digest("hex") };
-    });
+export async function migrate({ url, series, log = () => undefined }: MigrateOptions): Promise<string[]> {
+  const files = readMigrations(series).map((file) => ({
+    ...file,
+    sha256: createHash("sha256").update(file.text).digest("hex"),
+  }));
 
   return connected(url, async (client) => {
     await alone(client);
     await client.query(
       `CREATE TABLE IF NOT EXISTS public.schema_migrations
-         (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`,
+         (series text NOT NULL, name text NOT NULL, sha256 text NOT NULL,
+          applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (series, name))`,
     );
-    const { rows } = await client.query<{ name: string; sha256: string }>(
-      "SELECT name, sha256 FROM public.schema_migrations ORDER BY name",
+    const { rows } = await client.query<{ series: string; name: string; sha256: string }>(
+      "SELECT series, name, sha256 FROM public.schema_migrations ORDER BY applied_at, series, name",
     );
-    for (const [index, seen] of rows.entries()) {
-      const file = files[index];
-      if (file?.name !== seen.name) {
-        const here = file === undefined ? "no such file" : `${file.name} in its place`;
+    for (const seen of rows) {
+      const file = files.find((each) => migrationId(each) === migrationId(seen));
+      if (file === undefined) {
         throw new Error(
-          `The database has applied ${seen.name}, but ${directory} has ${here}: migrations only go forward.`,
+          `The database has applied ${migrationId(seen)}, and there is no such file: restore the file. ` +
+            "A later migration can undo what it did.",
         );
       }
       if (file.sha256 !== seen.sha256) {
-        throw new Error(`${seen.name} has changed since it was applied: undo the change and write a new migration.`);
+        throw new Error(
+          `${migrationId(seen)} has changed since it was applied: undo the change and write a new migration.`,
+        );
       }
     }
-    const pending = files.slice(rows.length);
-    for (const { name, text, sha256 } of pending) {
+    const applied = new Set(rows.map(migrationId));
+    const pending = files.filter((file) => !applied.has(migrationId(file)));
+    for (const { series: seriesName, name, text, sha256 } of pending) {
       const startedAtMs = performance.now();
       const record = () =>
-        client.query("INSERT INTO public.schema_migrations (name, sha256) VALUES ($1, $2)", [name, sha256]);
+        client.query("INSERT INTO public.schema_migrations (series, name, sha256) VALUES ($1, $2, $3)", [
+          seriesName,
+          name,
+          sha256,
+        ]);
       if (await runsAlone(text)) {
         await dropHalfMade(client, text);
         await client.query(text);
@@ -102,20 +141,20 @@ export async function migrate({ url, directory, log = () => undefined }: Migrate
           await record();
         });
       }
-      log(`${name} (${Math.round(performance.now() - startedAtMs)} ms)`);
+      log(`${seriesName}/${name} (${Math.round(performance.now() - startedAtMs)} ms)`);
     }
     return pending.map(({ name }) => name);
   });
 }
 
-/** An index that is made beside the running program is made outside of any transaction, by a file of its own. */
+/** Whether a file must run outside of a transaction: it makes an index while the program runs. */
 async function runsAlone(text: string): Promise<boolean> {
   if (!/\bCONCURRENTLY\b/i.test(text)) return false;
   const { runsOutsideTransaction } = await import("./lint.ts"); // brings a parser along
   return runsOutsideTransaction(text);
 }
 
-/** An attempt that was cut off leaves an index which is kept up to date and never used. */
+/** Drops the invalid index of an interrupted attempt, which PostgreSQL keeps up to date and never uses. */
 async function dropHalfMade(client: Client, text: string): Promise<void> {
   const [, name] = /\bCONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?([\w.]+)\s+ON\b/i.exec(text) ?? [];
   if (name === undefined) return;

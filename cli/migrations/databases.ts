@@ -1,39 +1,34 @@
-// What `npm run migrate` finds out before it changes anything: which databases there are, which files each of them lacks,
-// and whether a file that none has seen would lock out or break the program in use.
-import { readdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+// Reads the state before `npm run migrate` changes anything: the databases, the files that each of them lacks, and whether a
+// new file would lock out or break the running program.
 import type { Client } from "pg";
 import * as z from "zod";
 import { Shard, shardJson } from "../../src/control/placements-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { describeFindings, lintMigration, tablesMadeBy } from "./lint.ts";
 import type { Tables } from "./lint-tree.ts";
-import { branchMigrations, connected, sharedMigrations } from "./apply.ts";
+import { filesOf } from "../../src/fleet/fleet.ts";
+import { type Migration, migrationId } from "../../src/tenant-db/branch.ts";
+import { type Series, branchMigrations, connected, readMigrations, sharedMigrations } from "./apply.ts";
 
 export interface Database {
   /** As it is printed. */
   title: string;
   /** The owner's login. */
   url: string;
-  /** Holds its files. */
-  directory: string;
+  /** Its migrations. */
+  series: readonly Series[];
 }
 
-/** The names of a folder's migrations, in their order. */
-export function migrationsIn(directory: string): string[] {
-  return readdirSync(directory)
-    .filter((name) => /^\d{4}_\w+\.sql$/.test(name))
-    .toSorted();
-}
-
-/** The files that a database has not seen. */
-export async function pendingIn({ title, url, directory }: Database): Promise<string[]> {
+/** The files that a database has not seen, in the order in which they apply. */
+export async function pendingIn({ title, url, series }: Database): Promise<Migration[]> {
   try {
     return await connected(url, async (client) => {
       const seen = (await exists(client, "schema_migrations"))
-        ? (await client.query<{ name: string }>("SELECT name FROM public.schema_migrations")).rows
+        ? (await client.query<{ series: string; name: string }>("SELECT series, name FROM public.schema_migrations"))
+            .rows
         : [];
-      return migrationsIn(directory).filter((file) => !seen.some(({ name }) => name === file));
+      const applied = new Set(seen.map(migrationId));
+      return readMigrations(series).filter((file) => !applied.has(migrationId(file)));
     });
   } catch (error) {
     throw new Error(`${title} cannot be read: ${error instanceof Error ? error.message : String(error)}`, {
@@ -57,34 +52,36 @@ export function knownShards(controlUrl: string, encryptionKeys: string): Promise
         const url = new URL(await ownerUrl({ ENCRYPTION_KEYS: encryptionKeys }, shard));
         // What is kept of an address does not say that a host on the net wants TLS.
         if (!/^(localhost|127\.|\[::1\])/.test(url.hostname)) url.searchParams.set("sslmode", "verify-full");
-        const directory = shard.strategy === "shared" ? sharedMigrations : branchMigrations;
-        return { id: shard.id, title: `${shard.strategy} shard ${shard.id}`, url: url.href, directory };
+        const series = shard.strategy === "shared" ? sharedMigrations : branchMigrations;
+        return { id: shard.id, title: `${shard.strategy} shard ${shard.id}`, url: url.href, series };
       }),
     );
   });
 }
 
-/** How many tenants have a schema of their own, and the newest version that one of them has; empty for none. */
-export function fleetOfSchemas(controlUrl: string): Promise<{ schemas: number; newest: string }> {
+/** The number of tenants with a schema of their own, and every file that one of them has, by id. */
+export function fleetOfSchemas(controlUrl: string): Promise<{ schemas: number; applied: Set<string> }> {
   return connected(controlUrl, async (client) => {
-    if (!(await exists(client, "placements"))) return { schemas: 0, newest: "" };
-    const { rows } = await client.query<{ schemas: number; newest: string | null }>(
-      `SELECT count(*)::int AS schemas, max(p.schema_version COLLATE "C") AS newest
-       FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.state = 'ready' AND s.strategy <> 'shared'`,
+    if (!(await exists(client, "placements"))) return { schemas: 0, applied: new Set() };
+    const { rows } = await client.query<{ version: string | null; schemas: number }>(
+      `SELECT p.schema_version AS version, count(*)::int AS schemas
+       FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.state = 'ready' AND s.strategy <> 'shared' GROUP BY 1`,
     );
-    return { schemas: rows[0]?.schemas ?? 0, newest: rows[0]?.newest ?? "" };
+    return {
+      schemas: rows.reduce((sum, row) => sum + row.schemas, 0),
+      applied: new Set(rows.flatMap(({ version }) => filesOf(version))),
+    };
   });
 }
 
 /**
- * Throws, with the safe way named, when one of these files would lock out or break the program in use. They are those of
- * a folder that no database has seen: what has run somewhere is never edited.
+ * Throws, with the safe way named, when one of these files would lock out or break the running program. They are files that
+ * no database has seen: a file that has run somewhere is never edited.
  */
-export async function refuseUnsafe(directory: string, tables: Tables, names: readonly string[]): Promise<void> {
+export async function refuseUnsafe(tables: Tables, files: readonly Migration[]): Promise<void> {
   const tablesMadeBefore: string[] = [];
-  for (const name of names) {
-    const text = readFileSync(join(directory, name), "utf8");
-    const findings = await lintMigration({ name, text, tables, tablesMadeBefore });
+  for (const { series, name, text } of files) {
+    const findings = await lintMigration({ name, text, tables, tablesMadeBefore, isApp: series === "app" });
     if (findings.length > 0) throw new Error(`Nothing was done.\n\n${describeFindings(name, findings)}`);
     tablesMadeBefore.push(...(await tablesMadeBy({ text, tables })));
   }

@@ -6,7 +6,7 @@ import { connectControl } from "../../src/adapters/neon.ts";
 import type { Migration } from "../../src/tenant-db/branch.ts";
 import { type FleetStore, type Report, type Run, type StoredSchema, fleetStore } from "../../src/fleet/fleet-store.ts";
 import { advance, withHeartbeat, beginRun, fleetWork, planFleet } from "../../src/fleet/runner.ts";
-import { type FleetOptions, type Plan, pendingFiles } from "../../src/fleet/fleet.ts";
+import { type FleetOptions, type Plan, shortVersion } from "../../src/fleet/fleet.ts";
 
 export interface FleetCommand {
   controlUrl: string;
@@ -31,10 +31,10 @@ export async function migrateFleet(command: FleetCommand): Promise<boolean> {
   const fleet = fleetFor(command);
   const plan = await checkedPlan(fleet, command);
   if (plan.pending === 0) {
-    print(`tenants' schemas: all ${schemasIn(plan)} have ${plan.target}`);
+    print(`tenants' schemas: all ${schemasIn(plan)} have ${shortVersion(plan.target)}`);
     return true;
   }
-  print(`tenants' schemas: ${plan.pending} of ${schemasIn(plan)} to be brought to ${plan.target}`);
+  print(`tenants' schemas: ${plan.pending} of ${schemasIn(plan)} to be migrated to ${shortVersion(plan.target)}`);
 
   const { id, attempt } = await openRun(fleet, command);
   const onSignal = (): void => {
@@ -64,11 +64,11 @@ export async function migrateFleet(command: FleetCommand): Promise<boolean> {
 
 /** Says what a run would do. */
 export async function dryRunFleet(command: FleetCommand): Promise<void> {
-  const { files, options, print } = command;
+  const { options, print } = command;
   const plan = await checkedPlan(fleetFor(command), command);
-  print(`tenants' schemas: ${plan.pending} of ${schemasIn(plan)} would be brought to ${plan.target}`);
-  for (const { shardId, schemas, pending, oldest } of plan.shards)
-    print(`  ${shardId}: ${pending} of ${schemas}  ${pendingFiles(names(files), oldest).join(", ")}`.trimEnd());
+  print(`tenants' schemas: ${plan.pending} of ${schemasIn(plan)} would be migrated to ${shortVersion(plan.target)}`);
+  for (const { shardId, schemas, pending, files: lacking } of plan.shards)
+    print(`  ${shardId}: ${pending} of ${schemas}  ${lacking.join(", ")}`.trimEnd());
   if (plan.ahead > 0) print(`  ${plan.ahead} know files that are not here, and would be left alone`);
   if (plan.cohort.length > 0) print(`  first: ${plan.cohort.map(({ tenantId }) => tenantId).join(", ")}`);
   print(`  ${options.concurrency} at once, stopping above ${options.stopAbove} failures. Nothing was changed.`);
@@ -154,8 +154,4 @@ function printReport(report: Report, print: (line: string) => void): void {
 
 function schemasIn({ shards }: Plan): number {
   return shards.reduce((sum, { schemas }) => sum + schemas, 0);
-}
-
-export function names(files: readonly Migration[]): string[] {
-  return files.map(({ name }) => name);
 }

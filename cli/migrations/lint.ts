@@ -6,6 +6,7 @@
 // running program keeps a new constraint.
 import { hasSqlDetails, loadModule, parsePlPgSQLSync, parseSync, scanSync } from "libpg-query";
 import type { Node, RawStmt } from "libpg-query";
+import { isolatedBy, judgeAppTable } from "./lint-app.ts";
 import { isConcurrent, judgeTables, rememberLock, rememberMade } from "./lint-rules.ts";
 import { all, as, known, type MigrationFile, names, quoted, refuse, type Tables, type Verdict } from "./lint-tree.ts";
 
@@ -26,12 +27,20 @@ export interface Migration {
   text: string;
   /** Whose tables the directory is about. */
   tables: Tables;
+  /** Whether the file belongs to the app: it must isolate each table that it makes. */
+  isApp?: boolean;
   /** Tables of earlier files that no database has applied yet (`tablesMadeBy`): as new as this file's own. */
   tablesMadeBefore?: Iterable<string>;
 }
 
 /** Everything that is to be refused, in the order of the text; none if the file may be applied. */
-export async function lintMigration({ name, text, tables, tablesMadeBefore = [] }: Migration): Promise<Finding[]> {
+export async function lintMigration({
+  name,
+  text,
+  tables,
+  tablesMadeBefore = [],
+  isApp = false,
+}: Migration): Promise<Finding[]> {
   await loadModule();
   const parsed = read(text);
   if ("safeWay" in parsed) return [parsed];
@@ -40,11 +49,13 @@ export async function lintMigration({ name, text, tables, tablesMadeBefore = [] 
   const made = new Set(Array.from(tablesMadeBefore, (table) => `relation ${table}`));
   const file: MigrationFile = { tables, notContract: notContract(name, header), made, held: undefined };
   const newValues = new Set<string>();
+  const isolated = isolatedBy(statements.map(({ node }) => node));
   const findings: Finding[] = [];
   for (const { allowed, ...outer } of statements) {
     for (const { node, line, sql, verdict } of unfold(outer)) {
       const verdicts = verdict ?? [
         ...judgeTables(node, file),
+        ...(isApp ? judgeAppTable(node, isolated) : []),
         ...judgeTransaction(node, file, statements.length === 1 && node === outer.node),
         ...all(node, "A_Const").flatMap(({ sval }) =>
           sval && newValues.has(sval.sval ?? "") ? newValue(sval.sval) : [],

@@ -3,11 +3,10 @@
 // time. `bootstrapCluster` and `prepareDatabases` stand in for a host's console and are for a cluster of one's own alone.
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { type Client, escapeIdentifier, escapeLiteral } from "pg";
 import { giveAnalyticsLogin } from "../../src/tenant-db/dispatch.ts";
 import { type Shard, placementsStore } from "../../src/control/placements-store.ts";
-import { CANARY_PRODUCT, canaryTenants } from "../../src/tenant-db/isolation.ts";
+import { CANARY_ROW, canaryTenants } from "../../src/tenant-db/isolation.ts";
 import type { NeonConnection } from "../../src/adapters/neon.ts";
 import { signContext } from "../../src/tenant-db/signed-context.ts";
 import { loginPurpose } from "../../src/core/placement.ts";
@@ -18,6 +17,7 @@ import {
   branchMigrations,
   connected,
   controlMigrations,
+  hostFunctions,
   inTransaction,
   migrate,
   sharedMigrations,
@@ -57,13 +57,13 @@ export async function prepareShared({ ownerUrl, logins, contextKeys }: SharedOpt
     const database = rows[0]?.database ?? "";
     const [{ id: keyId, secret }] = contextKeys;
     for (const tenantId of canaryTenants) {
-      // Row security is forced on the owner, too: the canary's row enters as everybody's does.
+      // Row security is forced on the owner too, so the canary's row needs the canary's context.
       const context = await signContext({ keyId, secret, tenantId, database, expiresAtMs: Date.now() + 60_000 });
       await inTransaction(client, async () => {
         await client.query("SELECT set_config('tollgate.context', $1, true)", [context]);
         await client.query(
-          "INSERT INTO public.products (tenant_id, id, name, price_cents) VALUES ($1, $2, $3, 0) ON CONFLICT DO NOTHING",
-          [tenantId, CANARY_PRODUCT, `proves that ${tenantId} sees its own rows alone`],
+          "INSERT INTO tollgate.isolation_proof (tenant_id, id, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+          [tenantId, CANARY_ROW, `proves that ${tenantId} sees only its own rows`],
         );
       });
     }
@@ -141,9 +141,9 @@ export async function prepareDatabases(options: LocalDatabases) {
   const app: Login = { name: "tollgate_app_a", password: appPassword };
 
   await bootstrapCluster({ superuserUrl, ownerPassword });
-  await migrate({ url: controlUrl, directory: controlMigrations });
-  await migrate({ url: sharedOwnerUrl, directory: sharedMigrations });
-  await migrate({ url: schemaOwnerUrl, directory: branchMigrations });
+  await migrate({ url: controlUrl, series: controlMigrations });
+  await migrate({ url: sharedOwnerUrl, series: sharedMigrations });
+  await migrate({ url: schemaOwnerUrl, series: branchMigrations });
   await prepareControl({ ownerUrl: controlUrl, login: service });
   await prepareShared({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });
   const appUrl = login(app.name, app.password, sharedDatabase);
@@ -169,7 +169,7 @@ export async function closeHostFunctions({
 }): Promise<void> {
   const url = new URL(superuserUrl);
   url.pathname = `/${database}`;
-  const text = readFileSync(join(sharedMigrations, "0004_host_functions.sql"), "utf8");
+  const text = readFileSync(hostFunctions, "utf8");
   await connected(url.href, (client) => inTransaction(client, async () => void (await client.query(text))));
 }
 

@@ -1,11 +1,11 @@
 // `npm run migrate -- status`: how the fleet stands, shard by shard, and every schema that is not what its migrations have
 // made of it. It reads a page at a time and keeps numbers, and what there is to say within bounds.
-import { type Comparison, type Difference, openBranch } from "../../src/tenant-db/branch.ts";
+import { type Comparison, type Difference, migrationId, openBranch } from "../../src/tenant-db/branch.ts";
 import type { FleetStore, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { failureOf } from "../../src/fleet/runner.ts";
-import { pendingFiles } from "../../src/fleet/fleet.ts";
-import { type FleetCommand, fleetFor, names } from "./fleet.ts";
+import { pendingFiles, shortVersion } from "../../src/fleet/fleet.ts";
+import { type FleetCommand, fleetFor } from "./fleet.ts";
 
 /** Compared in one statement: some 5 ms each. */
 const PAGE = 50;
@@ -18,9 +18,11 @@ export async function showFleet(command: FleetCommand): Promise<void> {
   const fleet = fleetFor(command);
   const { drifted, lines } = await compareFleet(fleet, command);
   const rows = (await fleet.shards()).map(({ shardId, schemas, versions, failed }) => {
-    const behind = Object.entries(versions).filter(([version]) => pendingFiles(names(files), version).length > 0);
+    const behind = Object.entries(versions).filter(
+      ([version]) => pendingFiles(files.map(migrationId), version).length > 0,
+    );
     const pending = behind.reduce((sum, [, n]) => sum + n, 0);
-    const known = Object.entries(versions).map(([version, n]) => `${version || "none"} (${n})`);
+    const known = Object.entries(versions).map(([version, n]) => `${shortVersion(version)} (${n})`);
     return [shardId, ...[schemas, pending, drifted.get(shardId) ?? 0, failed].map(String), known.join(", ")];
   });
   const table = [["shard", "tenants", "pending", "drifted", "failed", "versions"], ...rows];
@@ -53,7 +55,7 @@ async function compareFleet(fleet: FleetStore, { fetchEndpoint, encryptionKeys }
     const group = `${version} ${comparison?.mark}`;
     const { n, tenants } = alike.get(group) ?? { n: 0, tenants: new Array<string>() };
     if (tenants.length < MOST_NAMED) tenants.push(tenantId);
-    alike.set(group, { version: version ?? "none", n: n + 1, tenants });
+    alike.set(group, { version: shortVersion(version), n: n + 1, tenants });
     const differences = comparison === undefined ? notThere : comparison.differences;
     if (differences === null) return;
     const before = drifted.get(shardId) ?? 0;

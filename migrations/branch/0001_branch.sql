@@ -1,34 +1,26 @@
--- Prepares a database in which tenants have a schema and a login role of their own. The wall is the role: it may use its
--- schema and what is granted in it, and nothing else. Roles and schemas have names that tell nothing about their tenants,
--- because the catalogue can be read by everybody.
+-- Prepares a database in which each tenant has a schema and a login role of its own. The role is the wall: it may use its
+-- schema and the objects granted to it there, and nothing else. The names of roles and schemas reveal nothing about their
+-- tenants, because every login can read the catalogue.
 
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
-DO $$
-BEGIN
-  EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
-END $$;
--- What later migrations create is nobody's until it is granted.
-ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
-ALTER DEFAULT PRIVILEGES REVOKE USAGE ON TYPES FROM PUBLIC;
-
-CREATE SCHEMA tollgate;
 GRANT USAGE ON SCHEMA tollgate TO PUBLIC; -- only tenants' roles and the owner can connect
 
--- Whose role is whose. Nobody but the owner reads it.
+-- Each role's tenant. Only the owner reads it.
 CREATE TABLE tollgate.tenants (
   role name PRIMARY KEY,
-  tenant_id text NOT NULL
+  tenant_id text NOT NULL,
+  -- The schema's objects as its last migration left them; NULL before the first one.
+  structure jsonb
 );
 
--- The tenant whose login this is; NULL for the owner. It has the name that shared tables know it by, so that the same
--- statements work in every tier.
+-- The tenant of this login; NULL for the owner. The function has the same name in databases with shared tables, so that the
+-- same statements work in every tier.
 CREATE FUNCTION tollgate.current_tenant() RETURNS text
 LANGUAGE sql STABLE PARALLEL SAFE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 RETURN (SELECT t.tenant_id FROM tollgate.tenants t WHERE t.role = session_user);
 
--- Opens a batch: what an earlier statement left on this pooled connection is undone, and unqualified names mean the
--- tenant's own tables until the end of the transaction. It protects nobody: naming another schema is refused by rights.
+-- Opens a batch: resets what an earlier statement left on this pooled connection. Until the end of the transaction,
+-- unqualified names mean the tenant's tables. This is no protection: the role's rights refuse other schemas.
 CREATE FUNCTION tollgate.enter(schema text, statement_timeout_ms integer) RETURNS void
 LANGUAGE plpgsql VOLATILE
 AS $$
@@ -41,14 +33,14 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION tollgate.current_tenant(), tollgate.enter(text, integer) TO PUBLIC;
 
--- Gives a tenant a role and a schema of this name. Repeating it sets another password and changes nothing else.
+-- Gives a tenant a role and a schema of this name. Repeating it sets the password and changes nothing else.
 CREATE FUNCTION tollgate.create_tenant(role_name text, of_tenant text, new_password text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role_name) THEN
-    -- 50 connections are more than any plan's sessions and calls in flight need, and a bound for a tenant that tries.
+    -- 50 connections are more than the sessions and concurrent calls of any plan, and bound a hostile tenant.
     EXECUTE format(
       'CREATE ROLE %I LOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 50',
       role_name
@@ -61,7 +53,7 @@ BEGIN
   END IF;
   -- Plain text, because Neon accepts no other: it keeps a verifier of its own.
   EXECUTE format('ALTER ROLE %I PASSWORD %L', role_name, new_password);
-  -- One at a time: a database's rights are one row, and two changes of it at once are an error.
+  -- One at a time: a database's rights are one row, and concurrent changes of it fail.
   PERFORM pg_advisory_xact_lock(hashtext('tollgate.tenants'));
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role_name);
   EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', role_name);
@@ -73,7 +65,7 @@ BEGIN
   END IF;
 END $$;
 
--- Removes a tenant's role and schema with all that is in it. Repeating it does nothing.
+-- Removes a tenant's role and its schema with all objects. Can be repeated.
 CREATE FUNCTION tollgate.drop_tenant(role_name text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -88,8 +80,8 @@ BEGIN
   END IF;
 END $$;
 
--- Makes a table of a tenant's schema the tenant's: rights on its rows, `tenant_id` filled in by itself, and its changes
--- noted. The rule that it names the tenant keeps a copy of the rows fit for shared tables.
+-- Gives the tenant a table of its schema: rights on the rows, and `tenant_id` defaults to the tenant. Changes are logged, and
+-- the analytics login may read. The check on `tenant_id` keeps the rows fit for a move to shared tables.
 CREATE FUNCTION tollgate.isolate(target regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -104,8 +96,9 @@ BEGIN
   EXECUTE format('REVOKE ALL ON TABLE %s FROM PUBLIC', target);
   EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO %I', target, owner);
   PERFORM tollgate.track(target);
+  PERFORM tollgate.show_to_analytics(target);
 END $$;
 
-REVOKE ALL ON ALL TABLES IN SCHEMA tollgate FROM PUBLIC;
+REVOKE ALL ON TABLE tollgate.tenants FROM PUBLIC;
 REVOKE ALL ON FUNCTION tollgate.create_tenant(text, text, text), tollgate.drop_tenant(text), tollgate.isolate(regclass)
   FROM PUBLIC;

@@ -1,12 +1,12 @@
--- Who may connect to a shard, and that nobody may create anything in it. Roles belong to the whole cluster and several
--- shards may live in one, so they are made only where they are missing; their passwords are set by `npm run migrate`.
--- Two logins alternate, so that a password can be changed while the other login serves.
+-- The logins of tools on shared tables. They may connect and use the schema `public`, and cannot create anything. Roles
+-- belong to the whole cluster, and several shards may live in one, so a role is created only when it is missing.
+-- `npm run migrate` sets the passwords. Two logins alternate: one serves while the other's password changes.
 
 DO $$
 DECLARE
   login text;
 BEGIN
-  -- Another shard's migration may run at the same moment: whoever comes second finds the role made.
+  -- Another shard's migration may create the role at the same moment.
   BEGIN
     CREATE ROLE tollgate_app NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
   EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
@@ -26,13 +26,7 @@ BEGIN
     EXECUTE format('ALTER ROLE %I SET transaction_timeout = %L', login, '60s');
   END LOOP;
 
-  EXECUTE format('REVOKE ALL ON DATABASE %I FROM PUBLIC', current_database());
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO tollgate_app', current_database());
 END $$;
 
-REVOKE ALL ON SCHEMA public FROM PUBLIC;
-GRANT USAGE ON SCHEMA public TO tollgate_app;
-
--- What later migrations create is nobody's until it is granted.
-ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
-ALTER DEFAULT PRIVILEGES REVOKE USAGE ON TYPES FROM PUBLIC;
+GRANT USAGE ON SCHEMA public, tollgate TO tollgate_app;

@@ -95,7 +95,7 @@ export interface SchemaQuery {
   limit: number;
   only?: readonly string[] | null;
   among?: readonly number[];
-  /** Only schemas that lack this file. */
+  /** Only schemas that lack a file of this version. */
   behind?: string;
   /** Only schemas that this run has not tried. */
   untriedBy?: number;
@@ -114,7 +114,8 @@ export function fleetStore(db: ControlDatabase) {
            'version', p.schema_version, 'shard', ${shardJson}) AS schema
          ${schemas} AND p.id > $1 AND ($3::text[] IS NULL OR p.tenant_id = ANY ($3))
            AND ($4::bigint[] IS NULL OR p.id = ANY ($4))
-           AND ($5::text IS NULL OR coalesce(p.schema_version, '') COLLATE "C" < $5)
+           AND ($5::text IS NULL
+             OR NOT string_to_array($5, ' ') <@ string_to_array(coalesce(p.schema_version, ''), ' '))
            AND ($6::bigint IS NULL OR NOT EXISTS (
              SELECT FROM migration_results r WHERE r.run_id = $6 AND r.placement_id = p.id))
          ORDER BY p.id LIMIT $2`,

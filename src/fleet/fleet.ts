@@ -1,6 +1,6 @@
 // The rules of a fleet migration, which runs over all tenants' schemas: which schemas it migrates and in which order, what it
-// retries, when it stops and what it reports. A schema's version is the name of its last file; files are numbered, so that
-// names compare as versions do. Tenants do not wait for each other: different versions at the same time are normal.
+// retries, when it stops and what it reports. A schema's version lists the files that it has, so that a file with a lower
+// number that arrives later is pending too. Tenants do not wait for each other: different versions at the same time are normal.
 import * as z from "zod";
 import { TenantId } from "../core/tenant.ts";
 import type { Difference } from "../tenant-db/branch.ts";
@@ -51,9 +51,26 @@ function tried(counts: Counts): number {
   return outcomes.reduce((sum, outcome) => sum + counts[outcome], 0);
 }
 
-/** The files that a schema of this version lacks. None for a schema that a newer program has migrated further. */
+/** The version of a schema that has these files: their ids (`series/name`), separated by spaces. */
+export function versionOf(files: readonly string[]): string {
+  return files.join(" ");
+}
+
+/** The files of a version. None for `null` and for the empty version. */
+export function filesOf(version: string | null): string[] {
+  return (version ?? "").split(" ").filter((file) => file !== "");
+}
+
+/** A version in short, for people: the last file of each series. */
+export function shortVersion(version: string | null): string {
+  const last = new Map(filesOf(version).map((file) => [file.slice(0, file.indexOf("/")), file]));
+  return [...last.values()].join(", ") || "none";
+}
+
+/** The files that a schema of this version lacks. */
 export function pendingFiles(files: readonly string[], version: string | null): string[] {
-  return files.filter((file) => file > (version ?? ""));
+  const applied = new Set(filesOf(version));
+  return files.filter((file) => !applied.has(file));
 }
 
 // ---- the plan
@@ -62,10 +79,10 @@ export const Plan = z.object({
   /** The version that schemas are migrated to. */
   target: z.string(),
   pending: z.int(),
-  /** Schemas with files that this program does not have. The run leaves them alone. */
+  /** Schemas with all files of this program and others that it does not have. The run leaves them alone. */
   ahead: z.int(),
-  /** `oldest`: the oldest version among the pending schemas; empty for a schema without any file. */
-  shards: z.array(z.object({ shardId: z.string(), schemas: z.int(), pending: z.int(), oldest: z.string() })),
+  /** `files`: the files that at least one schema of the shard lacks. */
+  shards: z.array(z.object({ shardId: z.string(), schemas: z.int(), pending: z.int(), files: z.array(z.string()) })),
   /** The schemas that are migrated first. */
   cohort: z.array(z.object({ placementId: z.int(), tenantId: z.string() })),
 });
@@ -82,18 +99,21 @@ export function planned(
   { cohort }: Pick<FleetOptions, "cohort">,
 ): Plan {
   const { target } = plan;
+  const files = filesOf(target);
   const next = { ...plan, cohort: [...plan.cohort] };
   const shards = new Map(plan.shards.map((shard) => [shard.shardId, { ...shard }]));
   for (const { placementId, tenantId, shardId, version } of schemas) {
-    const shard = shards.get(shardId) ?? { shardId, schemas: 0, pending: 0, oldest: target };
+    const shard = shards.get(shardId) ?? { shardId, schemas: 0, pending: 0, files: [] };
     shards.set(shardId, shard);
     shard.schemas += 1;
-    const at = version ?? "";
-    if (at > target) next.ahead += 1;
-    if (at >= target) continue;
+    const lacks = pendingFiles(files, version);
+    if (lacks.length === 0) {
+      if (pendingFiles(filesOf(version), target).length > 0) next.ahead += 1;
+      continue;
+    }
     next.pending += 1;
     shard.pending += 1;
-    if (at < shard.oldest) shard.oldest = at;
+    shard.files = files.filter((file) => shard.files.includes(file) || lacks.includes(file));
     if (typeof cohort === "number" || cohort.some((id) => id === tenantId)) next.cohort.push({ placementId, tenantId });
   }
   if (typeof cohort === "number") {

@@ -16,8 +16,9 @@ import {
   planned,
   retryAfterMs,
   stopReason,
+  versionOf,
 } from "./fleet.ts";
-import { type Branch, type Migrated, type Migration, openBranch } from "../tenant-db/branch.ts";
+import { type Branch, type Migrated, type Migration, migrationId, openBranch } from "../tenant-db/branch.ts";
 import type { FleetStore, ActiveRun, Result, StoredSchema } from "./fleet-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { SqlError } from "../adapters/neon.ts";
@@ -106,7 +107,7 @@ async function untilSettled(work: FleetWork, schema: StoredSchema, options: Flee
     const waitMs = retryAfterMs(attempt, tries);
     if (waitMs === undefined) {
       const outcome = attempt.outcome === "unreachable" ? "failed" : attempt.outcome;
-      const version = outcome === "applied" || outcome === "current" ? (work.files.at(-1) ?? null) : null;
+      const version = outcome === "applied" || outcome === "current" ? versionOf(work.files) : null;
       const tookMs = Math.round(work.nowMs() - startedAtMs);
       return { ...attempt, outcome, placementId, version, tries, tookMs };
     }
@@ -142,7 +143,7 @@ export function fleetWork(
   control: FleetStore,
   { files, id, attempt }: { files: readonly Migration[]; id: number; attempt: number },
 ): FleetWork {
-  const names = files.map(({ name }) => name);
+  const names = files.map(migrationId);
   const branches = new Map<string, Promise<Branch>>();
   const branchOf = ({ shard }: StoredSchema): Promise<Branch> => {
     const known = branches.get(shard.id);
@@ -159,7 +160,7 @@ export function fleetWork(
         ...query,
         ...(among && { among }),
         only: options.only,
-        behind: names.at(-1) ?? "",
+        behind: versionOf(names),
         untriedBy: id,
       }),
     async migrate(schema, options) {
@@ -207,7 +208,7 @@ export async function planFleet(
   files: readonly Migration[],
   options: FleetOptions,
 ): Promise<Plan> {
-  let plan = emptyPlan(files.at(-1)?.name ?? "");
+  let plan = emptyPlan(versionOf(files.map(migrationId)));
   for (let after = 0; ;) {
     const page = await control.schemas({ after, limit: 500, only: options.only });
     const last = page.at(-1);

@@ -10,11 +10,15 @@ import type { Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { IsolationProof } from "./isolation.ts";
 
-/** A numbered SQL file. */
+/** A numbered SQL file. Series and name together identify it, so that two series may use the same numbers. */
 export interface Migration {
+  series: string;
   name: string;
   text: string;
 }
+
+/** A migration's id in reports and records: `app/0001_products.sql`. */
+export const migrationId = ({ series, name }: Pick<Migration, "series" | "name">): string => `${series}/${name}`;
 
 /** An object of a schema as its last migration left it and as it is now; `null`: absent. */
 const Difference = z.object({
@@ -108,9 +112,9 @@ export function openBranch(ownerUrl: string, fetchEndpoint: string, migrations: 
 }
 
 async function withChecksums(migrations: readonly Migration[]): Promise<string> {
-  const files = migrations.map(async ({ name, text }) => {
+  const files = migrations.map(async ({ series, name, text }) => {
     const sha256 = await sha256Hex(text);
-    return { name, sha256, text };
+    return { series, name, sha256, text };
   });
   return JSON.stringify(await Promise.all(files));
 }
@@ -131,23 +135,25 @@ export async function setUpBranch(ownerUrl: string, fetchEndpoint: string, files
     lock,
     {
       text: `CREATE TABLE IF NOT EXISTS public.schema_migrations
-               (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())`,
+               (series text NOT NULL, name text NOT NULL, sha256 text NOT NULL,
+                applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (series, name))`,
     },
   ]);
-  for (const { name, text } of files) {
-    const sha256 = await sha256Hex(text);
-    await connection.batch([lock, onceOnly(name, sha256, text)]);
+  for (const file of files) {
+    const sha256 = await sha256Hex(file.text);
+    await connection.batch([lock, onceOnly(file, sha256)]);
   }
 }
 
 /** Runs a file unless it has run. A message of the protocol carries one statement, so a DO block carries the file. */
-function onceOnly(name: string, sha256: string, text: string): Statement {
+function onceOnly({ series, name, text }: Migration, sha256: string): Statement {
   return {
     text: `DO ${quoted(`
       BEGIN
-        IF NOT EXISTS (SELECT FROM public.schema_migrations WHERE name = ${quoted(name)}) THEN
+        IF NOT EXISTS (SELECT FROM public.schema_migrations WHERE series = ${quoted(series)} AND name = ${quoted(name)}) THEN
           EXECUTE ${quoted(text)};
-          INSERT INTO public.schema_migrations (name, sha256) VALUES (${quoted(name)}, ${quoted(sha256)});
+          INSERT INTO public.schema_migrations (series, name, sha256)
+          VALUES (${quoted(series)}, ${quoted(name)}, ${quoted(sha256)});
         END IF;
       END`)}`,
   };

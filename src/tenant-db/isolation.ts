@@ -19,9 +19,9 @@ export interface IsolationFailure {
 /** `leftOpen` names built-in functions that only the host's superuser could revoke. None reaches another tenant's rows. */
 export type IsolationProof = { proven: true; leftOpen: string[] } | { proven: false; failures: IsolationFailure[] };
 
-/** Two tenants that nobody can sign up as: each owns one product, both under the same id. `npm run migrate` puts them there. */
+/** Two tenants that no one can sign up as. Each owns one row of `tollgate.isolation_proof`, both under the same id. */
 export const canaryTenants = [TenantId.parse("canary-a"), TenantId.parse("canary-b")] as const;
-export const CANARY_PRODUCT = "canary";
+export const CANARY_ROW = "canary";
 
 const TIMEOUT_MS = 5_000;
 const REFUSED = "42501"; // insufficient_privilege
@@ -33,7 +33,7 @@ const inconclusive = /^(25006|40|55P03|57014)/;
 /** What row security compares with; anything else in a permissive policy would open the table further. */
 const POLICY = "(tenant_id = ( SELECT tollgate.current_tenant() AS current_tenant))";
 
-/** The one policy besides: it lets a role read that no login of tools is or can become (migrations/shared/0007_analytics.sql). */
+/** The one policy besides: it lets a role read that no login of tools is or can become (migrations/shared/0003_analytics.sql). */
 const ofAnalytics = `p.polcmd = 'r' AND p.polroles = ARRAY(
   SELECT r.oid FROM pg_roles r WHERE r.rolname = tollgate.analytics_role() AND NOT pg_has_role(r.oid, 'MEMBER'))`;
 
@@ -203,20 +203,20 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
 
   async function looks(): Promise<{ failures: IsolationFailure[]; leftOpen: string[] }> {
     // LIMIT and the one tenant named: should the wall be down, the proof must not read or rewrite the whole table.
-    const mine: Statement = { text: "SELECT tenant_id, id FROM products LIMIT 2" };
+    const mine: Statement = { text: "SELECT tenant_id, id FROM tollgate.isolation_proof LIMIT 2" };
     const ofOthers: Statement = {
-      text: "SELECT tenant_id FROM products WHERE tenant_id = $1 AND id = $2",
-      params: [canaryB, CANARY_PRODUCT],
+      text: "SELECT tenant_id FROM tollgate.isolation_proof WHERE tenant_id = $1 AND id = $2",
+      params: [canaryB, CANARY_ROW],
     };
     const rewritten: Statement = {
-      text: "UPDATE products SET name = name WHERE tenant_id = $1 RETURNING tenant_id",
+      text: "UPDATE tollgate.isolation_proof SET note = note WHERE tenant_id = $1 RETURNING tenant_id",
       params: [canaryB],
     };
     try {
       const [, , without, faults, open, , seenByA, othersByA, rewrittenByA, , seenByB] = await connection.batch([
         plainTransaction,
         enterTenant("", TIMEOUT_MS),
-        { text: "SELECT FROM products LIMIT 1" },
+        { text: "SELECT FROM tollgate.isolation_proof LIMIT 1" },
         faultsOf(sharedChecks, [POLICY]),
         hostFunctions,
         enterTenant(a, TIMEOUT_MS),
@@ -242,14 +242,14 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
 
   const [looked, ...refusals] = await Promise.all([
     looks(),
-    mustBeRefused("forged_context", forged, "SELECT count(*) FROM products"),
-    mustBeRefused("expired_context", expired, "SELECT count(*) FROM products"),
+    mustBeRefused("forged_context", forged, "SELECT count(*) FROM tollgate.isolation_proof"),
+    mustBeRefused("expired_context", expired, "SELECT count(*) FROM tollgate.isolation_proof"),
     mustBeRefused("temporary_table", a, "CREATE TEMPORARY TABLE tollgate_proof ()"),
     mustBeRefused("durable_table", a, "CREATE TABLE public.tollgate_proof ()"),
     mustBeRefused(
       "foreign_insert",
       a,
-      `INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('${canaryB}', 'proof', '', 0)`,
+      `INSERT INTO tollgate.isolation_proof (tenant_id, id) VALUES ('${canaryB}', 'proof')`,
     ),
   ]);
   const failures = [...looked.failures, ...refusals.flat()];
@@ -257,7 +257,7 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
 }
 
 function isCanaryOf(tenantId: TenantId, rows: readonly Row[] | undefined): boolean {
-  return rows?.length === 1 && rows[0]?.["tenant_id"] === tenantId && rows[0]?.["id"] === CANARY_PRODUCT;
+  return rows?.length === 1 && rows[0]?.["tenant_id"] === tenantId && rows[0]?.["id"] === CANARY_ROW;
 }
 
 /** The SQLSTATE by which the database answered; throws when the failure says nothing about the walls. */

@@ -1,10 +1,10 @@
-// The migrations that the program carries, as text: for every tenant's own schema, and for every database of such schemas.
-// cli/generate.ts finds the files by their folders.
-import { branchOnlyMigrations, productMigrations } from "#migrations";
+// The migrations in the bundle, as text. cli/generate.ts finds the files by their folders.
+import { appMigrations } from "#app/migrations";
+import { branchOnlyMigrations, commonMigrations, productMigrations } from "#migrations";
 import type { Migration } from "./branch.ts";
 
-/** Of every tenant's own schema. */
-export const tenantMigrations: readonly Migration[] = productMigrations;
+/** The tables of tenants: the product's, then the app's. They apply to shared databases and to every tenant's own schema. */
+export const tenantMigrations: readonly Migration[] = [...productMigrations, ...appMigrations];
 
-/** Of every database that has such schemas. */
-export const branchMigrations: readonly Migration[] = branchOnlyMigrations;
+/** For every database in which tenants have schemas of their own. */
+export const branchMigrations: readonly Migration[] = [...commonMigrations, ...branchOnlyMigrations];

@@ -11,7 +11,7 @@ import { type Placement, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { type Branch, openBranch } from "./branch.ts";
+import { type Branch, migrationId, openBranch } from "./branch.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";
 import { decryptLogin, encryptLogin, openTenantDb, ownerUrl } from "./dispatch.ts";
 import { tenantMigrations } from "./migrations.ts";
@@ -59,7 +59,10 @@ export async function makePlacement(
 ): Promise<void> {
   const placements = placementsStore(control);
   if (state === "ready") return;
-  if (shard.strategy === "shared") return placements.markReady(placementId, null);
+  if (shard.strategy === "shared") {
+    await requireMigratedShard(env, shard);
+    return placements.markReady(placementId, null);
+  }
   const purpose = loginPurpose.tenant(placementId);
   const password = newPassword();
   const offered = await encryptLogin(env, purpose, `${ownName(placementId)}:${password}`);
@@ -67,7 +70,18 @@ export async function makePlacement(
   const login = await decryptLogin(env, purpose, await placements.keepLogin(placementId, offered));
   const branch = await branchOf(env, shard);
   await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
-  await placements.markReady(placementId, tenantMigrations.at(-1)?.name ?? null);
+  await placements.markReady(placementId, tenantMigrations.map(migrationId).join(" "));
+}
+
+/** Throws `placement_unavailable` when a shared shard lacks tables of the bundle: no tenant starts on it until then. */
+async function requireMigratedShard(env: Env, shard: Shard): Promise<void> {
+  const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
+  const rows = await owner.query("SELECT series || '/' || name AS id FROM public.schema_migrations");
+  const applied = new Set(rows.map((row) => row["id"]));
+  const missing = tenantMigrations.map(migrationId).filter((id) => !applied.has(id));
+  if (missing.length > 0) {
+    throw new AppError("placement_unavailable", `shard ${shard.id} lacks ${missing.join(", ")}: run npm run migrate`);
+  }
 }
 
 /**

@@ -78,7 +78,7 @@ const BYSTANDER = "bystander";
 
 const rowsOf = (table: (name: string) => string) => `
   SET session_replication_role = replica;
-  DELETE FROM ${table("products")} WHERE tenant_id NOT LIKE 'canary-%'; DELETE FROM ${table("settings")};
+  DELETE FROM ${table("products")}; DELETE FROM ${table("settings")};
   INSERT INTO ${table("products")} (tenant_id, id, name, price_cents, updated_at) VALUES`;
 const acmeRows = `('acme', 'lamp', 'Acme lamp', 100, '2026-01-01')`;
 const globexRows = `('globex', 'lamp', '${marker} lamp', 900, '2026-01-01'), ('globex', 'secret-1', '${marker} plan', 1, '2026-01-01')`;

@@ -14,11 +14,13 @@ import {
   pendingFiles,
   planned,
   stopReason,
+  versionOf,
 } from "../../src/fleet/fleet.ts";
 
-const files = ["0001_a.sql", "0002_b.sql", "0003_c.sql"];
-const target = "0003_c.sql";
-const versions = [null, ...files, "0004_newer.sql"];
+const files = ["product/0001_a.sql", "product/0002_b.sql", "app/0001_c.sql"];
+const target = versionOf(files);
+/** Each has one file more than the one before it; the last has one that the program does not have. */
+const versions = [null, ...[1, 2, 3].map((n) => versionOf(files.slice(0, n))), `${target} app/0002_newer.sql`];
 
 interface World {
   /** Placement ids, from 1 on, to versions. */
@@ -236,8 +238,10 @@ test("the random cohort is the same at every planning, whatever the size of the 
 
 test("the pending files of a schema follow from its version", () => {
   expect(pendingFiles(files, null)).toEqual(files);
-  expect(pendingFiles(files, "0002_b.sql")).toEqual(["0003_c.sql"]);
-  expect(pendingFiles(files, "0004_newer.sql")).toEqual([]);
+  expect(pendingFiles(files, "product/0001_a.sql product/0002_b.sql")).toEqual(["app/0001_c.sql"]);
+  expect(pendingFiles(files, `${target} app/0002_newer.sql`)).toEqual([]);
+  // A file with a lower number that arrived later, and one that only the schema has.
+  expect(pendingFiles(files, "product/0002_b.sql app/0001_c.sql app/0009_x.sql")).toEqual(["product/0001_a.sql"]);
 });
 
 test("invalid options are refused", () => {

@@ -1,12 +1,7 @@
 // The analytics login reads all tenants' rows and can do nothing else. It is no way out for a tool: the isolation proof accepts
 // exactly this policy and no similar one.
-import { cp, mkdtemp, readdir, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { Client } from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { OWNER, bootstrapCluster } from "../../cli/migrations/prepare.ts";
-import { branchMigrations, migrate } from "../../cli/migrations/apply.ts";
 import { proveIsolation, proveOwnSchema } from "../../src/tenant-db/isolation.ts";
 import { startFleet } from "../support/fleet.ts";
 import { type Cluster, acme, contextKeys, globex, startCluster } from "../support/shard.ts";
@@ -53,10 +48,9 @@ async function asAnalytics<Result>(
 test("the analytics login reads every tenant's rows, except those of excluded tenants", async () => {
   await asAnalytics(shared, async (query) => {
     const tenants = "SELECT tenant_id FROM products ORDER BY 1";
-    const found = ["acme", "canary-a", "canary-b", "globex"].map((tenantId) => ({ tenant_id: tenantId }));
-    expect(await query(tenants)).toEqual(found);
-    await query("SET tollgate.left_out = 'canary-a,globex'");
-    expect(await query(tenants)).toEqual([found[0], found[2]]);
+    expect(await query(tenants)).toEqual([{ tenant_id: "acme" }, { tenant_id: "globex" }]);
+    await query("SET tollgate.left_out = 'initech,globex'");
+    expect(await query(tenants)).toEqual([{ tenant_id: "acme" }]);
   });
   const both = "SELECT tenant_id FROM tenant_1.products UNION SELECT tenant_id FROM tenant_2.products ORDER BY 1";
   expect(await asAnalytics(schemas, (query) => query(both))).toEqual([{ tenant_id: "acme" }, { tenant_id: "globex" }]);
@@ -142,36 +136,18 @@ test("future tables are readable too", async () => {
   expect(await asAnalytics(shared, (query) => query("SELECT id FROM later"))).toEqual([{ id: "x" }]);
 });
 
-test("existing schemas are readable, and none of them counts as drifted", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "tollgate-analytics-"));
-  const name = "analytics_before";
-  try {
-    const files = (await readdir(branchMigrations)).filter((file) => file < "0004");
-    for (const file of files) await cp(join(branchMigrations, file), join(directory, file));
-    await bootstrapCluster({
-      superuserUrl: `postgresql://postgres:${cluster.password}@127.0.0.1:${cluster.port}/postgres`,
-      ownerPassword: OWNER,
-      databases: [{ name, closed: false }],
-    });
-    await migrate({ url: cluster.urlOf(OWNER, name), directory });
-    const text = `CREATE TABLE products (tenant_id text NOT NULL, id text NOT NULL, PRIMARY KEY (tenant_id, id)); SELECT tollgate.isolate('products')`;
-    const old = JSON.stringify([{ name: "0001_tables.sql", sha256: "old", text }]);
-    await cluster.superuser(name, "SET ROLE tollgate_owner; SELECT tollgate.create_tenant('tenant_11', 'acme', 'x')");
-    await cluster.superuser(name, "SELECT tollgate.migrate('tenant_11', $1::jsonb, false)", [old]);
-    await cluster.superuser(name, "RESET ROLE");
-
-    const branch = await cluster.createBranch(name); // which brings the database up to date
-    await branch.createTenant({ placementId: 12, tenantId: globex, password: "x" });
-    const readable = `SELECT has_table_privilege(r, schema || '.products', 'SELECT') AND has_schema_privilege(r, schema, 'USAGE') AS readable
-      FROM tollgate.analytics_role() AS r, unnest(ARRAY['tenant_11', 'tenant_12']) AS schema`;
-    expect(await cluster.superuser(name, readable)).toEqual([{ readable: true }, { readable: true }]);
-    expect(await branch.compare([11, 12])).toMatchObject([{ differences: null }, { differences: null }]);
-    // Any right except reading counts as drift.
-    await cluster.superuser(name, `GRANT INSERT ON tenant_11.products TO tollgate_analytics_${name}`);
-    expect(await branch.compare([11])).toMatchObject([{ differences: [{ object: "table products" }] }]);
-  } finally {
-    await rm(directory, { recursive: true });
-  }
+test("tenants' schemas are readable, and none of them counts as drifted", async () => {
+  const name = "analytics_schemas";
+  const branch = await cluster.createBranch(name);
+  await branch.createTenant({ placementId: 11, tenantId: acme, password: "x" });
+  await branch.createTenant({ placementId: 12, tenantId: globex, password: "x" });
+  const readable = `SELECT has_table_privilege(r, schema || '.products', 'SELECT') AND has_schema_privilege(r, schema, 'USAGE') AS readable
+    FROM tollgate.analytics_role() AS r, unnest(ARRAY['tenant_11', 'tenant_12']) AS schema`;
+  expect(await cluster.superuser(name, readable)).toEqual([{ readable: true }, { readable: true }]);
+  expect(await branch.compare([11, 12])).toMatchObject([{ differences: null }, { differences: null }]);
+  // Any right except reading counts as drift.
+  await cluster.superuser(name, `GRANT INSERT ON tenant_11.products TO tollgate_analytics_${name}`);
+  expect(await branch.compare([11])).toMatchObject([{ differences: [{ object: "table products" }] }]);
 });
 
 describe("the proof that a tool's login is kept apart", () => {

@@ -17,21 +17,21 @@ async function tenantsOf(count: number) {
   return {
     tenants,
     only: ["--only", tenants.map(({ id }) => id).join(",")],
-    /** Which files each schema has applied, from the schema itself. */
+    /** The app's files that each schema has applied, from the schema itself. */
     applied: () =>
       Promise.all(
         tenants.map(({ shard, schema }) =>
           fleet.owner(shard, async (client) => {
-            const text = `SELECT name FROM ${schema}.schema_migrations ORDER BY name`;
+            const text = `SELECT name FROM ${schema}.schema_migrations WHERE series = 'app' ORDER BY name`;
             return (await client.query<{ name: string }>(text)).rows.map(({ name }) => name);
           }),
         ),
       ),
-    /** And which version the control tables say it has. */
+    /** The last file of each schema by the control tables. */
     versions: async () => {
       const text = `SELECT schema_version AS version FROM placements WHERE tenant_id = ANY ($1) ORDER BY id`;
       const rows = await fleet.controlRows<{ version: string }>(text, [tenants.map(({ id }) => id)]);
-      return rows.map(({ version }) => version);
+      return rows.map(({ version }) => version.split(" ").at(-1) ?? "");
     },
   };
 }
@@ -53,8 +53,8 @@ test("a dry run reports the pending work by shard and changes nothing", async ()
     ...["--dry-run", "--cohort", "1", "--tenant-files", await fleet.filesWith(note), ...only],
   );
   expect(code).toBe(0);
-  expect(output).toContain("3 of 3 would be brought to 0002_note.sql");
-  expect(output).toMatch(/schema-1: 2 of 2 {2}0002_note\.sql\n.*schema-2: 1 of 1 {2}0002_note\.sql/);
+  expect(output).toContain("3 of 3 would be migrated to product/0001_settings.sql, app/0002_note.sql");
+  expect(output).toMatch(/schema-1: 2 of 2 {2}app\/0002_note\.sql\n.*schema-2: 1 of 1 {2}app\/0002_note\.sql/);
   expect(output).toMatch(/first: t\d+\n/);
   expect([await applied(), await versions(), await runs()]).toEqual(before);
 });
@@ -65,8 +65,8 @@ test("every schema gets the file once, and the change log of a table follows its
   const { code, output } = await fleet.migrate("--tenant-files", files, "--cohort", first(tenants).id, ...only);
   expect(output).toContain("applied 4, there already 0, failed 0");
   expect(code).toBe(0);
-  expect(new Set(await versions())).toEqual(new Set(["0002_note.sql"]));
-  expect(new Set((await applied()).map(String))).toEqual(new Set(["0001_tables.sql,0002_note.sql"]));
+  expect(new Set(await versions())).toEqual(new Set(["app/0002_note.sql"]));
+  expect(new Set((await applied()).map(String))).toEqual(new Set(["0001_products.sql,0002_note.sql"]));
   const { shard, schema } = first(tenants);
   const noting = await fleet.owner(shard, async (client) => {
     const text = `SELECT count(*)::int AS n FROM pg_trigger t
@@ -75,7 +75,10 @@ test("every schema gets the file once, and the change log of a table follows its
   });
   expect(noting).toEqual([{ n: 3 }]);
   const again = await fleet.migrate("--tenant-files", files, ...only);
-  expect(again).toMatchObject({ code: 0, output: expect.stringContaining("all 4 have 0002_note.sql") });
+  expect(again).toMatchObject({
+    code: 0,
+    output: expect.stringContaining("all 4 have product/0001_settings.sql, app/0002_note.sql"),
+  });
 });
 
 test("a schema whose rows violate a change fails alone, its report quotes no row, and it succeeds once the rows fit", async () => {
@@ -102,14 +105,14 @@ test("a schema whose rows violate a change fails alone, its report quotes no row
   );
   expect(failing.output).toContain("applied 3, there already 0, failed 1");
   expect(failing.output).not.toContain("hush-hush");
-  expect(await versions()).toEqual(["0001_tables.sql", ...Array.from({ length: 3 }, () => "0002_keys.sql")]);
+  expect(await versions()).toEqual(["app/0001_products.sql", ...Array.from({ length: 3 }, () => "app/0002_keys.sql")]);
 
   const status = await fleet.migrate("status", "--tenant-files", files);
   // The shard's columns: tenants, pending, drifted, failed.
   expect(status.output).toMatch(/schema-1 +\d+ +\d+ +0 +1 /);
   await fleet.owner(shard, (client) => client.query(`DELETE FROM ${schema}.settings`));
   expect(await fleet.migrate("--tenant-files", files, ...only)).toMatchObject({ code: 0 });
-  expect(new Set(await versions())).toEqual(new Set(["0002_keys.sql"]));
+  expect(new Set(await versions())).toEqual(new Set(["app/0002_keys.sql"]));
 });
 
 test("a run stops when its first cohort fails, and no other schema is touched", async () => {
@@ -120,7 +123,7 @@ test("a run stops when its first cohort fails, and no other schema is touched", 
   expect(code).toBe(1);
   expect(output).toContain("stopped, because 1 of 1 failed, more than 2% of the first cohort");
   expect(output).toContain("applied 0, there already 0, failed 1");
-  expect(new Set(await versions())).toEqual(new Set(["0001_tables.sql"]));
+  expect(new Set(await versions())).toEqual(new Set(["app/0001_products.sql"]));
 });
 
 test("a schema that was changed by hand is reported with its differences, and left alone unless drift is allowed", async () => {
@@ -149,20 +152,20 @@ test("a schema that was changed by hand is reported with its differences, and le
   expect(refused.output).toMatch(
     new RegExp(`drifted: ${id} on schema-1: it was changed outside of migrations: column products.odd was added`),
   );
-  expect(await versions()).toEqual(["0001_tables.sql", "0002_note.sql", "0002_note.sql"]);
+  expect(await versions()).toEqual(["app/0001_products.sql", "app/0002_note.sql", "app/0002_note.sql"]);
 
   expect(await fleet.migrate("--tenant-files", files, "--allow-drift", ...only)).toMatchObject({ code: 0 });
   const accepted = await fleet.migrate("status", "--tenant-files", files);
   expect(accepted.output).not.toContain(`${id} on schema-1 is not`);
   // The schema is migrated, and still differs from the others.
-  expect(accepted.output).toMatch(new RegExp(`0002_note.sql: 1 unlike the \\d+ others, .*: ${id}\n`));
+  expect(accepted.output).toMatch(new RegExp(`app/0002_note.sql: 1 unlike the \\d+ others, .*: ${id}\n`));
 });
 
 test("the next run finishes a run that was killed in the middle, and migrates no schema twice", async () => {
   const { applied, versions, only } = await tenantsOf(10);
   const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.4);" });
   const flags = ["--tenant-files", files, "--concurrency", "2", ...only];
-  const done = async () => (await versions()).filter((version) => version === "0002_slow.sql").length;
+  const done = async () => (await versions()).filter((version) => version === "app/0002_slow.sql").length;
   const child = fleet.spawnMigrate(flags);
   const killed = ended(child);
   while ((await done()) < 3) await sleep(20);
@@ -175,7 +178,7 @@ test("the next run finishes a run that was killed in the middle, and migrates no
   expect(output).toContain("is not finished. Waiting to see");
   expect(code).toBe(0);
   expect(await done()).toBe(10);
-  expect(await applied()).toEqual(Array.from({ length: 10 }, () => ["0001_tables.sql", "0002_slow.sql"]));
+  expect(await applied()).toEqual(Array.from({ length: 10 }, () => ["0001_products.sql", "0002_slow.sql"]));
   const results = await fleet.controlRows<{ state: string; n: number; placements: number }>(
     `SELECT m.state, count(*)::int AS n FROM migration_runs m JOIN migration_results r ON r.run_id = m.id
      WHERE m.id > (SELECT max(id) - 2 FROM migration_runs) GROUP BY m.id ORDER BY m.id`,
@@ -197,7 +200,7 @@ test("a schema whose answer was lost, or whose database was briefly away, is mig
   const { code, output } = await fleet.migrate("--tenant-files", files, "--concurrency", "1", ...only);
   expect(output).toContain("applied 2, there already 1, failed 0");
   expect(code).toBe(0);
-  expect(await applied()).toEqual(Array.from({ length: 3 }, () => ["0001_tables.sql", "0002_note.sql"]));
+  expect(await applied()).toEqual(Array.from({ length: 3 }, () => ["0001_products.sql", "0002_note.sql"]));
 });
 
 test("a second run names the running one and exits", async () => {
@@ -211,7 +214,7 @@ test("a second run names the running one and exits", async () => {
   expect(two.code).toBe(1);
   expect(two.output).toMatch(/Run \d+, started by process \d+ on .*, is going on/);
   expect(await one).toMatchObject({ code: 0 });
-  expect(new Set(await versions())).toEqual(new Set(["0002_slow.sql"]));
+  expect(new Set(await versions())).toEqual(new Set(["app/0002_slow.sql"]));
 });
 
 test("a signal stops a run after its running schemas", async () => {
@@ -219,12 +222,12 @@ test("a signal stops a run after its running schemas", async () => {
   const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(0.5);" });
   const child = fleet.spawnMigrate(["--tenant-files", files, "--concurrency", "1", ...only]);
   const run = ended(child);
-  while (!(await versions()).includes("0002_slow.sql")) await sleep(20);
+  while (!(await versions()).includes("app/0002_slow.sql")) await sleep(20);
   child.kill("SIGINT");
   const { code, output } = await run;
   expect(code).toBe(1);
   expect(output).toContain("stopped, because the operator stopped it");
-  expect(await versions()).toContain("0001_tables.sql");
+  expect(await versions()).toContain("app/0001_products.sql");
 });
 
 test("a file that has changed since it was applied is refused by name", async () => {
@@ -236,8 +239,8 @@ test("a file that has changed since it was applied is refused by name", async ()
   });
   const { code, output } = await fleet.migrate("--tenant-files", changed, "--stop-above", "100%", ...only);
   expect(code).toBe(1);
-  expect(output).toContain("0002_note.sql has changed since it was applied");
-  expect(await versions()).toEqual(["0002_note.sql", "0002_note.sql"]);
+  expect(output).toContain("app/0002_note.sql has changed since it was applied");
+  expect(await versions()).toEqual(["app/0002_note.sql", "app/0002_note.sql"]);
 });
 
 test("a migration waits one second at a time for a table in use, so that its tenant keeps working, and retries", async () => {
@@ -263,7 +266,7 @@ test("a migration waits one second at a time for a table in use, so that its ten
   expect(longestMs).toBeLessThan(2_500);
   expect(output).toContain("tried more than once 1");
   expect(code).toBe(0);
-  expect(await versions()).toEqual(["0002_note.sql", "0002_note.sql"]);
+  expect(await versions()).toEqual(["app/0002_note.sql", "app/0002_note.sql"]);
 });
 
 test("a file that would break the running program is refused before any change, with the safe alternative", async () => {
@@ -272,7 +275,7 @@ test("a file that would break the running program is refused before any change, 
   const { code, output } = await fleet.migrate("--tenant-files", files, ...only);
   expect(code).toBe(1);
   expect(output).toMatch(/^Nothing was done\.[^]*0009_bad\.sql:1[^]*Instead:/);
-  expect(await versions()).toEqual(["0001_tables.sql"]);
+  expect(await versions()).toEqual(["app/0001_products.sql"]);
 });
 
 test.each([

@@ -5,6 +5,7 @@ import { loadModule, scanSync } from "libpg-query";
 import { expect, test } from "vitest";
 import { describeFindings, lintMigration, runsOutsideTransaction, tablesMadeBy } from "../../cli/migrations/lint.ts";
 import type { Migration } from "../../cli/migrations/lint.ts";
+import { readMigrations, tenantMigrations } from "../../cli/migrations/apply.ts";
 
 type Given = Partial<Omit<Migration, "text">>;
 const lint = (text: string, given: Given = {}) =>
@@ -238,14 +239,14 @@ test.each(pairs)("%s: %s", async (rule, refused, safe) => {
   expect(await rulesOf(safe)).toBe("");
 });
 
-const directories = ["control", "shared", "branch", "tenant"]
+const directories = ["control", "common", "shared", "branch"]
   .map((directory) => ({ directory, path: join(import.meta.dirname, "..", "..", "migrations", directory) }))
   .filter(({ path }) => existsSync(path));
 const files = directories.flatMap(({ directory, path }) =>
   readdirSync(path).map((name) => ({ directory, name, text: readFileSync(join(path, name), "utf8") })),
 );
 test.each(files)("migrations/$directory/$name may be applied", async ({ directory, name, text }) => {
-  const tables = directory === "tenant" || directory === "control" ? directory : "shared";
+  const tables = directory === "control" ? directory : "shared";
   expect(describeFindings(name, await lintMigration({ name, text, tables }))).toBe("");
 });
 
@@ -372,4 +373,47 @@ test("a file that does two things wrong hears of both", async () => {
   expect(await rulesOf("VACUUM FULL t; ALTER TABLE t ADD c serial UNIQUE CHECK (c > 0)")).toBe(
     "rewrite-table outside-transaction add-column-rewrite constraint-not-valid constraint-index",
   );
+});
+
+const appTable = (columns: string, more = "SELECT tollgate.isolate('notes');") =>
+  `CREATE TABLE notes (${columns}); ${more}`;
+
+test.each([
+  ["is not isolated", appTable("tenant_id text NOT NULL, id text, PRIMARY KEY (tenant_id, id)", ""), ["isolate"]],
+  ["has no tenant", appTable("id text PRIMARY KEY"), ["tenant-column", "tenant-key"]],
+  [
+    "may have no tenant in a row",
+    appTable("tenant_id text, id text, UNIQUE (tenant_id, id)"),
+    ["tenant-column", "tenant-key"],
+  ],
+  ["has another tenant type", appTable("tenant_id uuid NOT NULL, PRIMARY KEY (tenant_id)"), ["tenant-column"]],
+  ["has no key", appTable("tenant_id text NOT NULL"), ["tenant-key"]],
+  ["has a key of all tenants", appTable("tenant_id text NOT NULL, id text PRIMARY KEY"), ["tenant-key"]],
+  [
+    "refers to all tenants",
+    appTable("tenant_id text NOT NULL, id text REFERENCES others, PRIMARY KEY (tenant_id, id)"),
+    ["tenant-key"],
+  ],
+  [
+    "has a unique index of all tenants",
+    `${appTable("tenant_id text NOT NULL, id text, PRIMARY KEY (tenant_id, id)")} CREATE UNIQUE INDEX n ON notes (id);`,
+    ["tenant-key"],
+  ],
+  ["is right", appTable("tenant_id text NOT NULL, id text, PRIMARY KEY (tenant_id, id)"), []],
+])("an app's table that %s is refused in its file, with the remedy", async (_, text, rules) => {
+  const findings = await lint(text, { tables: "tenant", isApp: true });
+  expect(findings.map(({ rule }) => rule)).toEqual(rules);
+  for (const finding of findings) {
+    expect(finding.reason).toContain("notes");
+    expect(finding.safeWay).toMatch(/tenant_id|isolate/);
+  }
+});
+
+test.each([
+  ...readMigrations(tenantMigrations),
+  ...readMigrations([{ name: "app", directory: join(import.meta.dirname, "..", "..", "app", "migrations") }]),
+])("$series/$name may be applied", async ({ series, name, text }) => {
+  const isApp = series === "app";
+  for (const tables of ["shared", "tenant"] as const)
+    expect(describeFindings(name, await lintMigration({ name, text, tables, isApp }))).toBe("");
 });

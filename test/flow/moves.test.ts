@@ -309,7 +309,7 @@ test("a tenant moves to another shard of the shared tier, and new tenants spread
     ownerPassword: new URL(ownerUrl).password,
     databases: [{ name, closed: true }],
   });
-  await migrate({ url: ownerUrl, directory: sharedMigrations });
+  await migrate({ url: ownerUrl, series: sharedMigrations });
   await prepareShared({
     ownerUrl,
     logins: [{ name: app.username, password: app.password }],

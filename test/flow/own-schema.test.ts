@@ -103,7 +103,11 @@ test("the operator sees a tenant's placement and the version of its schema", asy
   const tenant = await aTenant({ plan: "pro" });
   expect(await (await operator("GET", `/tenants/${tenant.id}`)).json()).toMatchObject({
     strategy: "schema",
-    placement: { strategy: "schema", shardId: "schema-1", schemaVersion: "0001_tables.sql" },
+    placement: {
+      strategy: "schema",
+      shardId: "schema-1",
+      schemaVersion: "product/0001_settings.sql app/0001_products.sql",
+    },
   });
 });
 

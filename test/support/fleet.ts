@@ -2,16 +2,22 @@
 // as the product makes them. Used by tests and by the benchmark of fleet migrations.
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import pg from "pg";
 import { childEnvironment } from "../../dev/child-environment.ts";
 import { bootstrapCluster, OWNER, registerShard } from "../../cli/migrations/prepare.ts";
-import { branchMigrations, controlMigrations, migrate, tenantMigrations } from "../../cli/migrations/apply.ts";
+import {
+  branchMigrations,
+  controlMigrations,
+  migrate,
+  readMigrations,
+  tenantMigrations,
+} from "../../cli/migrations/apply.ts";
 import { startNeonProxy } from "../../dev/neon/proxy.ts";
 import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
-import { openBranch } from "../../src/tenant-db/branch.ts";
+import { migrationId, openBranch } from "../../src/tenant-db/branch.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
 const encryptionKeys = [{ id: "k1", secret: "a seal key that only tests know of, and long" }] as const;
@@ -38,10 +44,10 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
     ownerPassword: "owner",
     databases: ["control", ...shards.map(nameOf)].map((name) => ({ name, closed: false })),
   });
-  await migrate({ url: controlUrl, directory: controlMigrations });
+  await migrate({ url: controlUrl, series: controlMigrations });
   for (const id of shards) {
     const ownerUrl = urlOf(nameOf(id));
-    await migrate({ url: ownerUrl, directory: branchMigrations });
+    await migrate({ url: ownerUrl, series: branchMigrations });
     await registerShard({
       ...{
         controlUrl,
@@ -55,11 +61,7 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
     });
   }
   const control = new pg.Pool({ connectionString: controlUrl, max: 4 });
-  const files = await Promise.all(
-    (await readdir(tenantMigrations))
-      .toSorted()
-      .map(async (name) => ({ name, text: await readFile(join(tenantMigrations, name), "utf8") })),
-  );
+  const files = readMigrations(tenantMigrations);
   const branches = new Map(shards.map((id) => [id, openBranch(urlOf(nameOf(id)), fetchEndpoint, files)]));
   const environment = {
     CONTROL_OWNER_URL: controlUrl,
@@ -101,15 +103,15 @@ export async function startFleet({ shards }: { shards: readonly string[] }) {
       const tookMs = performance.now() - startedAtMs;
       await control.query(`UPDATE placements SET state = 'ready', schema_version = $2 WHERE id = $1`, [
         placementId,
-        files.at(-1)?.name,
+        files.map(migrationId).join(" "),
       ]);
       return { id, schema: `tenant_${placementId}`, shard, tookMs };
     },
 
-    /** A folder of tenant migrations: the product's own and the given files. */
+    /** A folder of the app's migrations: the fixture app's and the given files. */
     async filesWith(more: Record<string, string>): Promise<string> {
       const directory = await mkdtemp(join(dataDir, "files-"));
-      const own = files.map(({ name, text }) => [name, text] as const);
+      const own = files.flatMap(({ series, name, text }) => (series === "app" ? [[name, text] as const] : []));
       for (const [name, text] of [...own, ...Object.entries(more)]) await writeFile(join(directory, name), text);
       return directory;
     },

@@ -1,13 +1,18 @@
 // Test databases: one real PostgreSQL behind the proxy, with migrated shards of shared tables and databases of own schemas.
 // Tests reach them with the application's login and hand-written SQL, through `ctx.db`, and as the superuser.
 // Every login's password is its name.
-import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
 import { OWNER, bootstrapCluster, prepareShared } from "../../cli/migrations/prepare.ts";
-import { branchMigrations, migrate, sharedMigrations, tenantMigrations } from "../../cli/migrations/apply.ts";
+import {
+  branchMigrations,
+  migrate,
+  readMigrations,
+  sharedMigrations,
+  tenantMigrations,
+} from "../../cli/migrations/apply.ts";
 import { type NeonProxyOptions, startNeonProxy } from "../../dev/neon/proxy.ts";
 import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
 import { type Branch, openBranch } from "../../src/tenant-db/branch.ts";
@@ -89,7 +94,7 @@ export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> 
     /** A shard of shared tables; `closed` says whether the host has closed its functions, too. */
     async createShared(name: string, closed = true): Promise<void> {
       await bootstrap(name, closed);
-      await migrate({ url: urlOf(OWNER, name), directory: sharedMigrations });
+      await migrate({ url: urlOf(OWNER, name), series: sharedMigrations });
       const logins = ["tollgate_app_a", "tollgate_app_b"].map((login) => ({ name: login, password: login }));
       await prepareShared({ ownerUrl: urlOf(OWNER, name), logins, contextKeys });
     },
@@ -97,10 +102,8 @@ export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> 
     /** A database for own schemas; `closed` as above. */
     async createBranch(name: string, closed = true): Promise<Branch> {
       await bootstrap(name, closed);
-      await migrate({ url: urlOf(OWNER, name), directory: branchMigrations });
-      const files = readdirSync(tenantMigrations).toSorted();
-      const texts = files.map((file) => ({ name: file, text: readFileSync(join(tenantMigrations, file), "utf8") }));
-      return openBranch(urlOf(OWNER, name), fetchEndpoint, texts);
+      await migrate({ url: urlOf(OWNER, name), series: branchMigrations });
+      return openBranch(urlOf(OWNER, name), fetchEndpoint, readMigrations(tenantMigrations));
     },
 
     /** The name of the login that reads every tenant's rows of a database. */
@@ -182,7 +185,7 @@ async function openShard(cluster: Cluster) {
     async seed(): Promise<void> {
       await cluster.superuser(
         database,
-        `DELETE FROM products WHERE tenant_id NOT LIKE 'canary-%'; DELETE FROM settings;
+        `DELETE FROM products; DELETE FROM settings;
         INSERT INTO products (tenant_id, id, name, price_cents) VALUES
           ('acme', 'lamp', 'Acme lamp', 100), ('globex', 'lamp', 'Globex lamp', 900), ('globex', 'secret-1', 'Globex plan', 1);
         INSERT INTO settings (tenant_id, key, value) VALUES ('acme', 'plan', '"a"'), ('globex', 'plan', '"g"');

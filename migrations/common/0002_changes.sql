@@ -1,12 +1,10 @@
--- What every tenant changes, as it changes it. Three things rest on this log: a tenant that moves is copied while it
--- writes, and then the rows that changed are copied again; a tenant can be put back to an earlier moment, by undoing what
--- came after it; and the gate that every write passes is shut when the tenant's rows are elsewhere, so that no statement that
--- comes late can write to the old copy.
--- The same file stands in migrations/shared and in migrations/branch.
+-- The log of every tenant's changes, and the write gate. They serve three features. A move copies a tenant while it writes,
+-- then copies the changed rows again. A restore undoes the changes after an earlier moment. The gate is shut when the
+-- tenant's rows are elsewhere, so that a late statement cannot write to the old copy.
 
--- One row for every changed row: what it was before, NULL when there was none. Values are text, as PostgreSQL writes them,
--- so that any type comes back as it was. `at` is the start of the transaction: its changes are undone together. `xid` tells
--- what a reader may have missed: transactions that were under way when it looked.
+-- One row for every changed row. `before` is its earlier value, NULL when there was none. Values are PostgreSQL's own text
+-- form, so that every type can be restored. `at` is the start of the transaction, whose changes are undone together. `xid`
+-- lets a reader find changes of transactions that were open at its last read.
 CREATE TABLE tollgate.changes (
   tenant_id text NOT NULL,
   n bigint GENERATED ALWAYS AS IDENTITY,
@@ -20,8 +18,8 @@ CREATE TABLE tollgate.changes (
 CREATE INDEX changes_by_transaction ON tollgate.changes (tenant_id, xid);
 CREATE INDEX changes_by_time ON tollgate.changes (at);
 
--- Tenants whose rows here are not the ones in force: `shut` ones cannot be written, and what is written to `loading` ones
--- is a copy, which is not noted. Who copies names the token of the day: what comes late from an earlier one is refused.
+-- Tenants whose rows here are not the current ones. `shut`: no writes. `loading`: writes are a copy and are not logged. A copy
+-- names its token, so that late writes of an earlier copy are refused.
 CREATE TABLE tollgate.gates (
   tenant_id text PRIMARY KEY,
   state text NOT NULL CHECK (state IN ('shut', 'loading')),
@@ -29,12 +27,18 @@ CREATE TABLE tollgate.gates (
   since timestamptz NOT NULL DEFAULT now()
 );
 
--- Notes the changes of one statement. A writer holds its tenant's lock until its transaction ends, so that whoever moves
--- the gate has waited for it. It must see where the gate is now, which only READ COMMITTED does. The arguments are
--- expressions that `track` has made of the table's columns: a row's key, its image, and whether two rows have one key.
+-- Logs the changes of one statement. A writer holds its tenant's lock until its transaction ends, so that a change of the
+-- gate waits for it. The writer must see the gate's newest state, which only READ COMMITTED allows. The arguments are
+-- expressions that `track` builds from the table's columns: a row's key, its values, and whether two rows have one key.
+-- The settings fix the text form of values, which a tenant's statement could otherwise change for its session.
 CREATE FUNCTION tollgate.note_changes() RETURNS trigger
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
+SET datestyle = 'ISO, MDY'
+SET intervalstyle = 'postgres'
+SET timezone = 'UTC'
+SET bytea_output = 'hex'
+SET extra_float_digits = 1
 AS $$
 DECLARE
   tenant CONSTANT text := tollgate.current_tenant();
@@ -52,9 +56,9 @@ BEGIN
       RETURN NULL;
     END IF;
   END IF;
-  IF TG_OP <> 'DELETE' THEN -- a condition of its own: without new rows their name means nothing
+  IF TG_OP <> 'DELETE' THEN -- a separate IF: without new rows the name `new_rows` does not exist
     IF EXISTS (SELECT FROM new_rows r WHERE octet_length(r::text) > 8000000) THEN
-      -- It could be neither noted when it changes nor copied in one request.
+      -- A larger row could neither be logged nor copied in one request.
       RAISE EXCEPTION 'a row of over 8 MB' USING ERRCODE = 'program_limit_exceeded';
     END IF;
   END IF;
@@ -63,7 +67,7 @@ BEGIN
                     SELECT r.tenant_id, %L, %s, %s FROM old_rows r', TG_TABLE_NAME, TG_ARGV[0], TG_ARGV[1]);
   END IF;
   IF TG_OP <> 'DELETE' THEN
-    -- A row whose key has changed was not there before under its new key.
+    -- A row with a changed key had no earlier value under its new key.
     EXECUTE format('INSERT INTO tollgate.changes (tenant_id, table_name, key) SELECT r.tenant_id, %L, %s FROM new_rows r %s',
       TG_TABLE_NAME, TG_ARGV[0],
       CASE TG_OP WHEN 'UPDATE' THEN format('WHERE NOT EXISTS (SELECT FROM old_rows o WHERE %s)', TG_ARGV[2]) END);
@@ -72,7 +76,7 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION tollgate.note_changes() FROM PUBLIC;
 
--- Has the changes of a table noted. Run it again when the table has got other columns.
+-- Starts logging a table's changes. Must run again when the table's columns change.
 CREATE FUNCTION tollgate.track(target regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -104,8 +108,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- Moves a tenant's gate: to `shut`, to `loading`, or, with NULL, open. From when a shut gate is committed, nothing writes
--- this tenant's rows here. Waits for the writers that are under way, as long as lock_timeout allows. May be repeated.
+-- Sets a tenant's gate to `shut`, to `loading`, or with NULL to open. Once a shut gate is committed, no statement writes this
+-- tenant's rows here. Waits for open writers as long as lock_timeout allows. Can be repeated.
 CREATE FUNCTION tollgate.set_gate(tenant text, new_state text, new_token bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -118,8 +122,7 @@ BEGIN
   END IF;
 END $$;
 
--- Refuses to go on with a copy whose token is no longer the one of the gate, and keeps the gate where it is until the
--- transaction ends.
+-- Refuses a copy whose token is not the gate's token. Otherwise the gate keeps its state until the transaction ends.
 CREATE FUNCTION tollgate.loading(expected bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -133,5 +136,5 @@ BEGIN
   END IF;
 END $$;
 REVOKE ALL ON FUNCTION tollgate.track(regclass), tollgate.set_gate(text, text, bigint), tollgate.loading(bigint) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tollgate.loading(bigint) TO PUBLIC; -- it tells a tenant nothing that it does not know
+GRANT EXECUTE ON FUNCTION tollgate.loading(bigint) TO PUBLIC; -- it reveals nothing to a tenant
 REVOKE ALL ON tollgate.changes, tollgate.gates FROM PUBLIC;

@@ -1,10 +1,10 @@
--- Built-in functions that a tenant's statement has no business with: they keep state that tenants would share (large
--- objects, advisory locks, notifications, the log), reach other connections (their statements' text, their end) or only
--- burn time. None of them reaches another tenant's rows. They belong to the host's superuser: run by the database's
--- owner this changes nothing where the host has kept the right to itself, and src/tenant-db/isolation.ts says what has
--- stayed open. The local default runs this file once more as the superuser.
+-- Takes built-in functions away from tenants' statements. They keep state that tenants would share (large objects, advisory
+-- locks, notifications, the log), reach other connections (the text of their statements, their termination) or waste time.
+-- None of them reaches another tenant's rows. They belong to the host's superuser: when the database's owner runs this file
+-- and the host grants no right to revoke, nothing changes, and src/tenant-db/isolation.ts reports what stays open. On a local
+-- cluster the superuser runs this file a second time.
 
-SET LOCAL client_min_messages = error; -- a REVOKE without the right to it is a warning, one for each function
+SET LOCAL client_min_messages = error; -- a REVOKE without the right to it warns once per function
 
 DO $$
 DECLARE
@@ -17,7 +17,7 @@ BEGIN
       AND proname ~ '^(lo_.*|loread|lowrite|pg_(try_)?advisory_.*|pg_notify|pg_sleep.*|pg_logical_emit_message|pg_export_snapshot|pg_(cancel|terminate)_backend|pg_stat_get_activity|pg_stat_get_backend_.*)$'
       AND has_function_privilege('public', oid, 'EXECUTE')
   LOOP
-    -- The owner keeps what it migrates and maintains with. On a host that refuses, neither statement does anything.
+    -- The owner keeps what it migrates and maintains with. On a host that does not allow it, neither statement does anything.
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', target, owner);
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', target);
   END LOOP;

@@ -1,5 +1,4 @@
--- The tables of the tools, in a tenant's own schema. They have the columns and keys of those that tenants share
--- (migrations/shared/0003_tables.sql), so that a tool's statement and a moved row mean the same in both.
+-- The product catalogue that `search_products` and `generate_report` read.
 
 CREATE TABLE products (
   tenant_id text NOT NULL,
@@ -13,13 +12,6 @@ CREATE TABLE products (
   PRIMARY KEY (tenant_id, id)
 );
 SELECT tollgate.isolate('products');
+-- Search reads the tenant's own rows in the order of its answer and stops when the page is full, in a table of any size.
+-- An index on the searched text would not be used: ILIKE is not leakproof, so row security compares `tenant_id` first.
 CREATE INDEX products_by_name ON products (tenant_id, name, id);
-
-CREATE TABLE settings (
-  tenant_id text NOT NULL,
-  key text NOT NULL,
-  value jsonb NOT NULL,
-  updated_at timestamptz NOT NULL DEFAULT now(),
-  PRIMARY KEY (tenant_id, key)
-);
-SELECT tollgate.isolate('settings');

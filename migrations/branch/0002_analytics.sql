@@ -1,6 +1,5 @@
--- Who answers the operator's questions about all tenants: a login of its own that reads the tables of every tenant's schema
--- and does nothing else. The logins of tenants are no members of it. What a schema's migrations left is described without
--- these rights, which every schema has: a schema of before and one of after are alike.
+-- The analytics login, for the operator's questions about all tenants. It reads the tables of every tenant's schema and does
+-- nothing else. The tenants' logins are not members of it.
 
 -- Rights on the database change one at a time.
 SELECT pg_advisory_xact_lock(hashtext('tollgate.tenants'));
@@ -8,8 +7,8 @@ DO $$
 DECLARE
   login name;
 BEGIN
-  -- Roles belong to the whole cluster, and each database has an analytics login of its own, whose password opens nothing
-  -- else: where the plain name is taken, the database's own name tells them apart.
+  -- Roles belong to the whole cluster. Each database has an analytics login of its own, so that one password opens one
+  -- database. When the plain name is taken, the role's name ends with the database's name.
   FOREACH login IN ARRAY ARRAY['tollgate_analytics', 'tollgate_analytics_' || current_database()]::name[] LOOP
     BEGIN
       EXECUTE format(
@@ -28,7 +27,7 @@ BEGIN
   EXECUTE format('ALTER ROLE %I SET transaction_timeout = %L', login, '40s');
 
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), login);
-  -- A copy of the database has another name and the same logins.
+  -- A constant, because a copy of the database has another name and the same logins.
   EXECUTE format('CREATE FUNCTION tollgate.analytics_role() RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN %L::name', login);
 END $$;
 
@@ -52,37 +51,5 @@ BEGIN
   EXECUTE format('GRANT SELECT ON TABLE %s TO %I', target, tollgate.analytics_role());
 END $$;
 
--- What a table becomes by `isolate`: the tenant's, as it was, and readable for analytics.
--- allow rename: the next statement makes another one of the old name.
-ALTER FUNCTION tollgate.isolate(regclass) RENAME TO make_own;
-CREATE FUNCTION tollgate.isolate(target regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  PERFORM tollgate.make_own(target);
-  PERFORM tollgate.show_to_analytics(target);
-END $$;
-
--- Who may do what: NULL stands for the rights that an object of this kind has from the start. Any right of the analytics
--- login but the one to read is told, too.
-CREATE OR REPLACE FUNCTION tollgate.rights(acl aclitem[], kind "char", owner oid) RETURNS text
-LANGUAGE sql STABLE
-SET search_path = pg_catalog, pg_temp
-AS $$
-  SELECT string_agg(g.who || ' ' || g.rights, '; ' ORDER BY g.who)
-  FROM (
-    SELECT tollgate.role_called(a.grantee) AS who, string_agg(
-      lower(a.privilege_type) || CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END, ', '
-      ORDER BY a.privilege_type, a.is_grantable) AS rights
-    FROM aclexplode(coalesce(acl, acldefault(kind, owner))) a
-    WHERE a.grantee <> to_regrole(quote_ident(tollgate.analytics_role())) OR a.is_grantable
-      OR (kind, a.privilege_type) NOT IN (('r', 'SELECT'), ('n', 'USAGE'))
-    GROUP BY a.grantee
-  ) g
-$$;
-
 REVOKE ALL ON FUNCTION tollgate.analytics_role(), tollgate.set_analytics_password(text),
-  tollgate.show_to_analytics(regclass), tollgate.isolate(regclass) FROM PUBLIC;
-
-SELECT tollgate.show_to_analytics(conrelid) FROM pg_constraint WHERE conname = 'tenant_id_is_mine';
+  tollgate.show_to_analytics(regclass) FROM PUBLIC;

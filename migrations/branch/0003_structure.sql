@@ -1,10 +1,7 @@
--- How a tenant's schema changes, and how one that somebody changed by hand is found out: its structure is kept as the
--- migrations left it, in the same transaction, and compared with what is there.
+-- Migrates a tenant's schema, and finds schemas that were changed by hand. A migration stores the schema's structure in the
+-- same transaction; later the stored structure is compared with the schema.
 
--- As the last migration left it; NULL before the first one.
-ALTER TABLE tollgate.tenants ADD COLUMN structure jsonb;
-
--- A role by its part here, so that the schemas of two tenants and of two databases describe themselves alike.
+-- Names a role by its part in this database, so that the schemas of two tenants or databases have equal descriptions.
 CREATE FUNCTION tollgate.role_called(role oid) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -13,7 +10,8 @@ AS $$
   FROM pg_namespace n WHERE n.nspname = 'tollgate'
 $$;
 
--- Who may do what: NULL stands for the rights that an object of this kind has from the start.
+-- Describes who has which rights. A NULL list means the default rights of an object of this kind. Leaves out the analytics
+-- login's right to read, which every schema has; any other right of that login is included.
 CREATE FUNCTION tollgate.rights(acl aclitem[], kind "char", owner oid) RETURNS text
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -23,19 +21,22 @@ AS $$
     SELECT tollgate.role_called(a.grantee) AS who, string_agg(
       lower(a.privilege_type) || CASE WHEN a.is_grantable THEN ' with grant option' ELSE '' END, ', '
       ORDER BY a.privilege_type, a.is_grantable) AS rights
-    FROM aclexplode(coalesce(acl, acldefault(kind, owner))) a GROUP BY a.grantee
+    FROM aclexplode(coalesce(acl, acldefault(kind, owner))) a
+    WHERE a.grantee <> to_regrole(quote_ident(tollgate.analytics_role())) OR a.is_grantable
+      OR (kind, a.privilege_type) NOT IN (('r', 'SELECT'), ('n', 'USAGE'))
+    GROUP BY a.grantee
   ) g
 $$;
 
--- Every object of a schema with its definition, under a name that says what it is. What may be tuned for one tenant is
--- left out: storage parameters, statistics, limits of the role. The order of columns is left out, too: nothing may rely on
--- it. `form` is what descriptions can be compared by: this function's own version, and the server's, which words them.
+-- Describes every object of a schema, by kind and name. Leaves out settings that may differ for one tenant: storage parameters,
+-- statistics, limits of the role. Leaves out the order of columns, because no statement may rely on it. `form` is the version
+-- of this function and of the server, which words the definitions: only descriptions of the same form can be compared.
 CREATE FUNCTION tollgate.structure(schema text) RETURNS jsonb
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
 AS $$
   WITH space AS (SELECT n.* FROM pg_namespace n WHERE n.nspname = schema),
-  -- By way of the dependencies, because the catalogues have no index that begins with the schema.
+  -- Reads the dependencies, because the catalogues have no index that begins with the schema.
   member AS MATERIALIZED (
     SELECT d.classid, d.objid FROM space s
     JOIN pg_depend d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = s.oid
@@ -124,8 +125,8 @@ AS $$
   SELECT jsonb_object_agg(o.name, regexp_replace(o.definition, format('\m%s\M', schema), 'tenant', 'g')) FROM object o
 $$;
 
--- What differs between two structures, as a list of { object, expected, found }, where NULL is an object that is not there;
--- NULL when nothing does, or when they cannot be compared.
+-- Lists the differences of two structures as { object, expected, found }; NULL in it is a missing object. Returns NULL for equal
+-- structures and for structures that cannot be compared.
 CREATE FUNCTION tollgate.differences(expected jsonb, found jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -135,7 +136,7 @@ AS $$
   WHERE expected -> 'form' = found -> 'form' AND expected -> o IS DISTINCT FROM found -> o
 $$;
 
--- Compares schemas with what their migrations left. Schemas with the same mark had the same structure then.
+-- Compares schemas with the structure that their last migration left. Equal marks mean that those structures were equal.
 CREATE FUNCTION tollgate.drift(schemas text[]) RETURNS TABLE (schema text, mark text, differences jsonb)
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -145,51 +146,56 @@ AS $$
   FROM tollgate.tenants t WHERE t.role = ANY (schemas)
 $$;
 
--- Brings one tenant's schema up to date: runs the files that it has not seen, in one transaction. `files` is a list of
--- { name, sha256, text }. Returns { applied: [name] }, or { refused } when the schema
---   has seen a file that reads differently now (changed) or is not in the list (unknown): migrations only go forward;
---   is not as its last migration left it (drift), unless that is allowed, and then counts as right from now on.
--- Whoever else migrates the same schema waits. Waiting for a table that is in use fails with lock_not_available.
+-- Migrates one tenant's schema: runs the files that it has not seen, in one transaction and in the order of the list. `files`
+-- is a list of { series, name, sha256, text }. A file is identified by its series and name, so that a file with a lower number
+-- that arrives later runs too. Returns { applied: ["series/name"] }, or { refused } when
+--   a file that ran here has another text now (changed) or is not in the list (unknown);
+--   the schema was changed outside of migrations (drift) and `allow_drift` is false. When it is true, the changed schema
+--   becomes the expected one.
+-- Concurrent calls for a schema wait for each other. Waiting for a table that is in use fails with lock_not_available.
 CREATE FUNCTION tollgate.migrate(schema text, files jsonb, allow_drift boolean DEFAULT false) RETURNS jsonb
 LANGUAGE plpgsql VOLATILE
 AS $$
 DECLARE
   applied text[] := '{}';
   drift jsonb;
-  seen record;
+  wrong record;
+  pending jsonb[];
   file jsonb;
-  position integer := 0;
 BEGIN
   PERFORM pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('tollgate.migrate'), pg_catalog.hashtext(schema));
-  -- What is created without a schema's name is created in the tenant's.
+  -- A file creates its objects in the tenant's schema.
   PERFORM pg_catalog.set_config('search_path', pg_catalog.format('%I, pg_temp', schema), true),
-    -- The tenant's own statements queue behind whoever waits for a table.
+    -- Short, because the tenant's own statements queue behind a statement that waits for a table.
     pg_catalog.set_config('lock_timeout', '1s', true);
   CREATE TABLE IF NOT EXISTS schema_migrations (
-    name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now()
+    series text NOT NULL, name text NOT NULL, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (series, name)
   );
-  FOR seen IN SELECT m.name, m.sha256 FROM schema_migrations m ORDER BY m.name COLLATE "C" LOOP
-    file := files -> position;
-    IF file IS NULL OR file ->> 'name' <> seen.name THEN
-      RETURN pg_catalog.jsonb_build_object('refused', 'unknown', 'file', seen.name);
-    ELSIF file ->> 'sha256' <> seen.sha256 THEN
-      RETURN pg_catalog.jsonb_build_object('refused', 'changed', 'file', seen.name);
-    END IF;
-    position := position + 1;
-  END LOOP;
-  IF position < pg_catalog.jsonb_array_length(files) THEN
+  SELECT m.series, m.name, f IS NULL AS missing INTO wrong
+  FROM schema_migrations m
+  LEFT JOIN pg_catalog.jsonb_array_elements(files) f ON f ->> 'series' = m.series AND f ->> 'name' = m.name
+  WHERE f ->> 'sha256' IS DISTINCT FROM m.sha256 ORDER BY m.applied_at, m.series, m.name LIMIT 1;
+  IF FOUND THEN
+    RETURN pg_catalog.jsonb_build_object('refused', CASE WHEN wrong.missing THEN 'unknown' ELSE 'changed' END,
+      'file', wrong.series || '/' || wrong.name);
+  END IF;
+  pending := ARRAY(
+    SELECT f FROM pg_catalog.jsonb_array_elements(files) WITH ORDINALITY AS t (f, n)
+    WHERE NOT EXISTS (SELECT FROM schema_migrations m WHERE m.series = f ->> 'series' AND m.name = f ->> 'name') ORDER BY n);
+  IF pg_catalog.cardinality(pending) > 0 THEN
     IF NOT allow_drift THEN
       SELECT d.differences INTO drift FROM tollgate.drift(ARRAY[schema]) d;
       IF drift IS NOT NULL THEN
         RETURN pg_catalog.jsonb_build_object('refused', 'drift', 'differences', drift);
       END IF;
     END IF;
-    FOR file IN SELECT f FROM pg_catalog.jsonb_array_elements(files) WITH ORDINALITY AS t (f, n) WHERE n > position ORDER BY n LOOP
+    FOREACH file IN ARRAY pending LOOP
       EXECUTE file ->> 'text';
-      INSERT INTO schema_migrations (name, sha256) VALUES (file ->> 'name', file ->> 'sha256');
-      applied := applied || (file ->> 'name');
+      INSERT INTO schema_migrations (series, name, sha256) VALUES (file ->> 'series', file ->> 'name', file ->> 'sha256');
+      applied := applied || pg_catalog.format('%s/%s', file ->> 'series', file ->> 'name');
     END LOOP;
-    -- A table that has got other columns notes its changes by them.
+    -- A table with new columns logs its changes with them.
     PERFORM tollgate.track(g.tgrelid) FROM (
       SELECT DISTINCT g.tgrelid FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
       JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgfoid = 'tollgate.note_changes'::regproc

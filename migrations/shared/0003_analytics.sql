@@ -1,14 +1,12 @@
--- Who answers the operator's questions about all tenants: a login of its own that reads every tenant's rows and does
--- nothing else. The logins of tools are no members of it. A policy of its own lets it through the wall; the tenants' own
--- policies stay as they are. The program of before takes that policy for a hole and serves no tenant of these tables: deploy
--- the new one right after.
+-- The analytics login, for the operator's questions about all tenants. It reads every tenant's rows and does nothing else.
+-- The logins of tools are not members of it. It has a policy of its own on each table, beside the tenants' policies.
 
 DO $$
 DECLARE
   login name;
 BEGIN
-  -- Roles belong to the whole cluster, and each database has an analytics login of its own, whose password opens nothing
-  -- else: where the plain name is taken, the database's own name tells them apart.
+  -- Roles belong to the whole cluster. Each database has an analytics login of its own, so that one password opens one
+  -- database. When the plain name is taken, the role's name ends with the database's name.
   FOREACH login IN ARRAY ARRAY['tollgate_analytics', 'tollgate_analytics_' || current_database()]::name[] LOOP
     BEGIN
       EXECUTE format(
@@ -28,9 +26,9 @@ BEGIN
 
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), login);
   EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', login);
-  -- The tenants' own policy asks it, too. Of this login it knows no tenant.
+  -- The tenants' policies call it for this login too; it returns NULL then.
   EXECUTE format('GRANT EXECUTE ON FUNCTION tollgate.current_tenant() TO %I', login);
-  -- A copy of the database has another name and the same logins.
+  -- A constant, because a copy of the database has another name and the same logins.
   EXECUTE format('CREATE FUNCTION tollgate.analytics_role() RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN %L::name', login);
 END $$;
 
@@ -43,8 +41,8 @@ BEGIN
   EXECUTE format('ALTER ROLE %I PASSWORD %L', tollgate.analytics_role(), new_password);
 END $$;
 
--- Lets the analytics login read a table. Tenants whose rows here are a copy, because they move, and the canaries are not to
--- be counted: whoever asks names them in `tollgate.left_out`, with commas between them. That is a convenience and no wall.
+-- Lets the analytics login read a table. A query names the tenants that it must not count in `tollgate.left_out`, separated
+-- by commas: the canaries, and tenants that move, whose rows here are a copy. That is a convenience, not a protection.
 CREATE FUNCTION tollgate.show_to_analytics(target regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -58,21 +56,7 @@ BEGIN
   EXECUTE format('GRANT SELECT ON TABLE %s TO %I', target, tollgate.analytics_role());
 END $$;
 
--- What a table becomes by `isolate`: the tenants', as it was, and readable for analytics.
--- allow rename: the next statement makes another one of the old name.
-ALTER FUNCTION tollgate.isolate(regclass) RENAME TO keep_apart;
-CREATE FUNCTION tollgate.isolate(target regclass) RETURNS void
-LANGUAGE plpgsql VOLATILE
-SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-  PERFORM tollgate.keep_apart(target);
-  PERFORM tollgate.show_to_analytics(target);
-END $$;
-
 REVOKE ALL ON FUNCTION tollgate.analytics_role(), tollgate.set_analytics_password(text),
-  tollgate.show_to_analytics(regclass), tollgate.isolate(regclass) FROM PUBLIC;
--- The proof that tenants are apart accepts the policy of this role alone.
+  tollgate.show_to_analytics(regclass) FROM PUBLIC;
+-- The isolation proof accepts the policy of this role only.
 GRANT EXECUTE ON FUNCTION tollgate.analytics_role() TO tollgate_app;
-
-SELECT tollgate.show_to_analytics(polrelid) FROM pg_policy WHERE polname = 'tenant_reads';
