@@ -9,3 +9,8 @@ CREATE TABLE tollgate.isolation_proof (
   PRIMARY KEY (tenant_id, id)
 );
 SELECT tollgate.isolate('tollgate.isolation_proof');
+-- The analytics login reads tenants' tables only, and this is none.
+DO $$
+BEGIN
+  EXECUTE format('REVOKE SELECT ON tollgate.isolation_proof FROM %I', tollgate.analytics_role());
+END $$;
