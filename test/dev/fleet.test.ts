@@ -96,7 +96,8 @@ test("a schema whose rows violate a change fails alone, its report quotes no row
     await client.query(`UPDATE tollgate.tenants SET structure = tollgate.structure(role) WHERE role = $1`, [schema]);
   });
   const files = await fleet.filesWith({
-    "0002_keys.sql": "-- allow constraint-not-valid: a test\nALTER TABLE settings ADD CONSTRAINT no_hush CHECK (key <> 'hush');",
+    "0002_keys.sql":
+      "-- allow constraint-not-valid: a test\nALTER TABLE settings ADD CONSTRAINT no_hush CHECK (key <> 'hush');",
   });
   const failing = await fleet.migrate("--tenant-files", files, "--stop-above", "1", ...only);
   expect(failing.code).toBe(1);
