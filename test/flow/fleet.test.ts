@@ -144,7 +144,7 @@ test("the sweep resumes a run whose Workflow died", async () => {
   );
   await fireCron("* * * * *");
   expect(await finished(run?.id ?? 0)).toMatchObject({ state: "done", attempt: 2, counts: { applied: 1 } });
-  expect(await versionOf(tenant.id)).toBe(note.name);
+  expect(await versionOf(tenant.id)).toBe(`app/${note.name}`);
 });
 
 test.each([
