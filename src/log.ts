@@ -1,5 +1,5 @@
 // One JSON line per event; the only user of console. Fields are ids, codes and numbers: never a token, an argument,
-// a row or a customer's text (DESIGN.md I9).
+// a row or a customer's text.
 
 import { AppError } from "./core/errors.ts";
 
@@ -12,8 +12,8 @@ export function log(level: LogLevel, event: string, fields: LogFields = {}): voi
 }
 
 /**
- * A thrown value for a log line. The message of an `AppError` is ours; any other may quote rows, arguments or a customer,
- * so that of those only the kind, the codes and the place are told.
+ * Describes a thrown value for a log line. The message of an `AppError` is safe to log. Other messages may quote rows,
+ * arguments or a customer, so the line has only their kind, codes and place.
  */
 export function describeError(error: unknown): string {
   if (error instanceof AppError) return `${error.name}: ${error.message}`.slice(0, LONGEST);
@@ -26,6 +26,6 @@ export function describeError(error: unknown): string {
   return [error.name, ...facts, place].join(" ").slice(0, LONGEST);
 }
 
-/** Of Stripe's and PostgreSQL's errors, and of those that an object's runtime throws. */
+/** Codes of Stripe's and PostgreSQL's errors, and flags of errors that a Durable Object's runtime throws. */
 const told = ["code", "type", "statusCode", "requestId", "overloaded", "retryable", "durableObjectReset"] as const;
 const LONGEST = 300;

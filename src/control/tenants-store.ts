@@ -1,5 +1,5 @@
-// The control tables that say who the tenants are: their rows, keys, links, checkouts and provisioning. Every change
-// of what a tenant's object must know raises the tenant's version in the same statement (DESIGN.md I11).
+// Tenants and their provisioning in the control tables. Every change that a tenant's object must know raises the tenant's
+// version in the same statement.
 import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
@@ -126,7 +126,7 @@ export function tenantsStore(control: ControlDatabase) {
       return rows.map((row) => TenantSummary.parse(row));
     },
 
-    /** The operator suspends the tenant, if it is in one of the states `from`. Nothing but the operator undoes it. */
+    /** Suspends the tenant for the operator, if it is in one of the states `from`. Only the operator undoes it. */
     async suspend(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
       await control.query(
         `UPDATE tenants SET state = 'suspended', suspended_by = 'operator', version = version + 1
@@ -135,7 +135,7 @@ export function tenantsStore(control: ControlDatabase) {
       );
     },
 
-    /** Makes the tenant what billing says of it, served unless that is over, if it is in one of the states `from`. */
+    /** Resumes the tenant in the state that its subscription gives it, if it is in one of the states `from`. */
     async serve(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
       await control.query(
         `UPDATE tenants SET version = version + 1, provisioned_at = coalesce(provisioned_at, now()),
@@ -262,7 +262,7 @@ export function tenantsStore(control: ControlDatabase) {
   };
 }
 
-/** Tenants that provisioning is not done with: it ends with the registration of their monitor. */
+/** Tenants whose provisioning is unfinished. It ends with the registration of their monitor. */
 const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
 
 /** Those of this deployment. */

@@ -1,7 +1,7 @@
-// From a bearer token to a caller: Tollgate's own credentials by their MAC, JWTs by the keys of the issuers that this
-// deployment trusts. Algorithms are fixed, the audience is exact, and the tenant comes from the link table, never from
-// the token itself (DESIGN.md I10). What is verified is kept for a minute at most; whether the key is revoked or the
-// tenant suspended is not decided here but by the tenant's object, on every request.
+// Turns a bearer token into a caller. Tollgate's own credentials are verified by their MAC, JWTs by the keys of the trusted
+// issuers. Algorithms are fixed and the audience is exact. The tenant comes from the link table, never from the token: an
+// issuer speaks only for its own tenants. A verified token is cached for a minute at most. The tenant's object decides on
+// every request whether the key is revoked or the tenant suspended.
 import { config } from "../core/app-config.ts";
 import {
   type AuthInfo,
@@ -30,10 +30,10 @@ export type Authentication = Authenticated | { refused: ErrorCode };
 export const scopesSupported: readonly string[] = Object.keys(config.scopes);
 
 const VERIFIED_FOR_MS = 60_000;
-/** A few hundred bytes each; enough for every agent that one isolate serves in a minute. */
+/** Maximum number of cached tokens, a few hundred bytes each. Enough for the agents of one isolate in a minute. */
 const MAX_VERIFIED = 5_000;
 const MAX_TOKEN_CHARS = 8_192;
-/** Clocks of issuers differ from ours by seconds. */
+/** Tolerance for the clock of an issuer, which can differ by seconds. */
 const CLOCK_TOLERANCE_SECONDS = 5;
 
 const verified = new BoundedMap<string, Authenticated & { untilMs: number }>(MAX_VERIFIED);
@@ -128,7 +128,7 @@ async function issuedCaller(token: string, context: Context, nowMs: number): Pro
     }));
   } catch (error) {
     if (error instanceof JWTExpired) return "token_expired";
-    // The issuer did not answer, or not with keys: that says nothing about the token, and a client must not drop it.
+    // The issuer did not answer with keys. The token may be good, so the client must keep it and retry.
     const unreadable =
       !(error instanceof JOSEError) ||
       error instanceof JWKSTimeout ||
@@ -160,7 +160,7 @@ function scopesOf(claims: JWTPayload): string[] {
   ].filter((each) => each !== "");
 }
 
-/** Which issuer's keys to try. Read before anything is verified, so that it decides nothing else. */
+/** The issuer whose keys to try. The token is not verified yet, so this decides nothing else. */
 function unverifiedIssuer(token: string): string | undefined {
   try {
     return decodeJwt(token).iss;

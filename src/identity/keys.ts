@@ -1,5 +1,5 @@
-// Making API keys. A key is in the control tables and known to the tenant's object before it is shown, and it is shown
-// once: what is kept is its digest.
+// Makes API keys. Tollgate stores a key and notifies the tenant's object before it shows the key. It shows a key once and
+// stores only the digest.
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
@@ -9,10 +9,10 @@ import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { scopesSupported } from "./authenticate.ts";
 import { keysStore } from "./keys-store.ts";
 
-/** Of a key with which a tenant's administrator takes the tenant's data along; no key has it that was not asked for it. */
+/** Scope for the tenant's admin API. Granted only on request. */
 export const ADMIN_SCOPE = "tenant:admin";
 
-/** Live keys of one tenant. Its object reads them all with its configuration. */
+/** Maximum number of live keys of one tenant. Its object reads all of them with its configuration. */
 const MAX_KEYS = 50;
 
 export const KeyRequest = z.strictObject({
@@ -34,13 +34,13 @@ export interface IssuedKey {
   name: string;
   scopes: readonly string[];
   expiresAt: string | null;
-  /** The key itself, here and never again. */
+  /** The key itself. Shown only here. */
   apiKey: string;
-  /** Whether it is good already; otherwise it is within a minute or so. */
+  /** Whether the key works already. Otherwise it works within about a minute. */
   delivered: boolean;
 }
 
-/** Makes a key, or `undefined` when the tenant may have none now: not there, too many, or with `first` one before. */
+/** Makes a key. `undefined` when the tenant does not exist, has too many keys or, with `first`, had one before. */
 export async function issueKey(
   context: Context,
   tenantId: TenantId,
@@ -59,7 +59,7 @@ export async function issueKey(
   const key = { id, name: request.name, hash: await sha256Hex(apiKey), scopes: request.scopes, expiresAt };
   const add = (): Promise<boolean> => keys.add(tenantId, key, { first, maxKeys: MAX_KEYS });
   const added = await add().catch((error: unknown) => {
-    if (error instanceof AnswerLost) return add(); // it may stand, and nobody but us knows the key
+    if (error instanceof AnswerLost) return add(); // the key may be stored, and only this request knows it: add it again
     throw error;
   });
   if (!added) return undefined;

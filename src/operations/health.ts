@@ -1,5 +1,5 @@
-// /health for a monitor: every failure class is a named check; one that fails makes the whole answer 503. Reasons are
-// ours, never a database's words. Answers are kept for ten seconds, so that probing costs nothing.
+// Answers /health for a monitor. Every failure class is a named check; one failing check makes the answer 503. Reasons are
+// Tollgate's own words, never a database's. Answers are cached for ten seconds, so that frequent probes cost nothing.
 import { proveBranch } from "../tenant-db/branch.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";
 import { type ReadShard, placementsStore } from "../control/placements-store.ts";
@@ -18,9 +18,9 @@ import { describeError, log } from "../log.ts";
 import { type HttpContext, noStore, noSuchTenant } from "../http.ts";
 
 const CACHED_MS = 10_000;
-/** Per tenant answers kept at once; the oldest leaves first. */
+/** Maximum number of cached answers for single tenants. The oldest leaves first. */
 const MAX_CACHED = 1_000;
-/** A probe must hear about a hanging part, not hang with it. */
+/** Time limit of each check: the answer reports a hanging part and does not hang with it. */
 const CHECK_TIMEOUT_MS = 5_000;
 
 interface Report {
@@ -48,7 +48,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
       const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
       if (shared === undefined || shared.length === 0)
         return failedCheck("no shard is registered: run npm run migrate");
-      // A database of its own holds one tenant, whose object proves its login; some are looked at each time.
+      // A tenant's own database holds one tenant, whose object proves its login. Each answer checks a few of them.
       const some = (alone ?? []).toSorted(() => Math.random() - 0.5).slice(0, DATABASES_LOOKED_AT);
       const proofs = await Promise.all([
         ...shared.map((shard) => proveShard(env, shard)),
@@ -100,7 +100,7 @@ async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
   };
 }
 
-/** `null`: it could not be asked, which is told for each shard by itself. */
+/** `null` when the shard did not answer; that is a check of its own for each shard. */
 async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | null> {
   try {
     const { primary, replica } = await analyticsConnections(env, shard);
@@ -111,7 +111,7 @@ async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | nul
   }
 }
 
-/** That tenant's own data path: its row, its object, its rows in the database, its files. */
+/** Checks one tenant's data path: its row, its object, its rows in the database, its files. */
 async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string, Check>> {
   const control = connectControl(env);
   const [account, object, database, files] = await Promise.all([
@@ -137,12 +137,12 @@ async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string
   return { account, quota_store: object, database, files };
 }
 
-/** Of a thousand databases, each is looked at within a quarter of an hour. */
+/** With a thousand databases, each is checked within a quarter of an hour. */
 const DATABASES_LOOKED_AT = 10;
 
 const noSessions = { slots: 0, used: 0, idle: 0, waiting: 0 };
 
-/** An object of no tenant: the name is no tenant's id. */
+/** Name of an object that belongs to no tenant. It is not a valid tenant id. */
 const HEALTH_OBJECT = "~health";
 
 async function check(name: string, work: () => Promise<Check>): Promise<Check> {
@@ -159,7 +159,7 @@ async function cached(key: string, work: () => Promise<Record<string, Check>>): 
   const now = Date.now();
   const known = cache.get(key);
   if (known !== undefined && now < known.untilMs) return known.report;
-  // While one request looks, the others are told what was found before: probing in a crowd costs one look.
+  // While one request runs the checks, others get the previous answer: many probes cost one run.
   if (known !== undefined) cache.set(key, { untilMs: now + CHECK_TIMEOUT_MS, report: known.report });
   const checks = await work();
   const failing = Object.values(checks).some(({ ok }) => !ok);

@@ -1,6 +1,6 @@
-// What Stripe's events change. An event only says that something happened: what is now true is fetched from Stripe after
-// the waiting events were read, inside the tenant's object, which is the tenant's lock. So neither order nor repetition
-// matters, and one look at Stripe serves all events that wait (DESIGN.md I4).
+// Applies Stripe's events. An event only says that something happened. Tollgate reads the waiting events, then fetches the
+// current state from Stripe, inside the tenant's object, which is the tenant's lock. So the order and the repetition of
+// events do not matter, and one request to Stripe serves all waiting events.
 import { subscriptionsStore } from "./subscriptions-store.ts";
 import { type PendingEvent, controlInbox } from "./inbox-store.ts";
 import { removalsStore } from "../lifecycle/removals-store.ts";
@@ -19,18 +19,18 @@ import { recordInvoice } from "./invoices.ts";
 import { recordMeterErrors } from "../reports/meter-errors.ts";
 import { startProvisioning } from "../lifecycle/provisioning.ts";
 
-/** Others write the tenant's row, too; each time that one was faster, Stripe is asked again. */
+/** Maximum number of attempts. Other writers change the tenant's row, too; after each lost race Tollgate asks Stripe again. */
 const MAX_WRITES = 5;
 
 const NO_TENANT_YET = "no_tenant_yet";
 
-/** Applies the tenant's waiting events. One that fails stays, and is applied again. */
+/** Applies the tenant's waiting events. An event that fails stays in the inbox and is retried. */
 export async function applyBillingEvents(env: Env, tenantId: TenantId): Promise<void> {
   const inbox = controlInbox(connectControl(env));
   const pending = await inbox.pending(tenantId);
   let synced: Promise<string> | undefined;
   const sync = (): Promise<string> => (synced ??= syncSubscription(env, tenantId));
-  // A Checkout makes the tenant that the others are about.
+  // A Checkout first: it makes the tenant that the other events are about.
   for (const event of pending.toSorted((a, b) => Number(isCheckout(b)) - Number(isCheckout(a)))) {
     try {
       await inbox.applied(event.id, await apply(env, tenantId, event, sync));
@@ -63,7 +63,7 @@ async function apply(env: Env, tenantId: TenantId, event: PendingEvent, sync: ()
     case "v1.billing.meter.no_meter_found":
       return await recordMeterErrors(env, event.id);
     default:
-      return event.type satisfies never; // the inbox gives out no other
+      return event.type satisfies never; // the inbox returns no other type
   }
 }
 
@@ -105,11 +105,11 @@ async function completeCheckout(
   return created ? "tenant_created" : "tenant_known";
 }
 
-/** Makes the tenant's row what Stripe's subscriptions of its customer say now. To be called under the tenant's lock. */
+/** Brings the tenant's row up to date with its customer's subscriptions at Stripe. Call it under the tenant's lock. */
 export async function syncSubscription(env: Env, tenantId: TenantId): Promise<string> {
   const billing = subscriptionsStore(connectControl(env));
   for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
-    // The row first: what is fetched afterwards is newer, and is written on this row or not at all.
+    // Read the row first: Stripe's answer is then newer, and the write succeeds on this version of the row only.
     const row = await billing.read(tenantId);
     if (row === undefined) return NO_TENANT_YET;
     const { version, customerId, ...before } = row;

@@ -1,4 +1,5 @@
-// An order: kept first, then a Checkout session to pay it, and a token that makes the account's first key once it is paid.
+// Takes an order: Tollgate stores it, then opens a Checkout session to pay it. The answer has a token that makes the
+// account's first key once the order is paid.
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { cycleAnchorMs } from "./subscription.ts";
@@ -9,7 +10,7 @@ import { checkoutsStore } from "./checkouts-store.ts";
 import { DisplayName, TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 
-/** It counts from the order: paying may take a day and a bank transfer weeks. The first key spends it. */
+/** Lifetime of the first-key token, counted from the order. Paying may take a day and a bank transfer weeks. */
 const SETUP_LIFE_MS = 30 * 86_400_000;
 
 /** The plans that Stripe sells. */
@@ -26,10 +27,10 @@ export const CheckoutRequest = z.strictObject({
   cancelUrl: z.url().optional(),
 });
 
-/** What the operator may offer besides. Stripe wants a trial's end two days ahead. */
+/** What the operator can offer in addition. Stripe requires a trial to end at least two days ahead. */
 export const OfferRequest = CheckoutRequest.extend({ trialDays: z.int().min(2).max(365).optional() });
 
-/** Opens an order for whoever has the answer. Throws `billing_unavailable`. */
+/** Opens an order. The answer alone gives access to it. Throws `billing_unavailable`. */
 export async function openCheckout(
   context: Context,
   requestId: string,
@@ -38,7 +39,7 @@ export async function openCheckout(
   const { env } = context;
   const tenantId = newTenantId();
   const email = order.email ?? null;
-  // Kept first: a payment for a tenant that nobody knows could not be applied.
+  // Store the order first: a payment for an unknown tenant cannot be applied.
   await checkoutsStore(context.control).insert(tenantId, { name: order.name, email, plan: order.plan });
   const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
   const nowMs = Date.now();
@@ -67,7 +68,7 @@ export async function openCheckout(
   return { tenantId, checkoutUrl: session.url, statusUrl, setupToken };
 }
 
-/** 80 random bits in letters and digits: nobody guesses one, and it fits every name that is made of it. */
+/** 80 random bits in letters and digits: impossible to guess, and valid in every name derived from it. */
 function newTenantId(): TenantId {
   const alphabet = "abcdefghijklmnopqrstuvwxyz234567"; // 32 characters, so that a byte's low five bits are unbiased
   const random = crypto.getRandomValues(new Uint8Array(16));

@@ -1,4 +1,4 @@
-// The inbox of Stripe's events: kept before they are acknowledged, applied once afterwards, in any order.
+// The inbox of Stripe's events. Tollgate stores an event before it acknowledges it, and applies it once, in any order.
 import { type AppliedEventType, appliedEventTypes, thinEventTypes } from "../adapters/stripe.ts";
 import { type IncomingEvent, OF_NO_TENANT } from "./stripe-event.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -13,10 +13,10 @@ export interface PendingEvent {
 export function controlInbox(db: NeonConnection) {
   return {
     /**
-     * Keeps an event; one that is known already changes nothing. Returns the known tenant it belongs to, if any, and
-     * whether it was new. The customer says more than what the event names, which is a copy. An event that names no known
-     * tenant is kept and marked, so that an operator sees it; one that names nobody is somebody else's business in the
-     * same Stripe account, unless it is a Checkout, of which there is no other here.
+     * Stores an event; a known one changes nothing. Returns its tenant, if Tollgate knows it, and whether the event is new.
+     * The customer decides over the tenant id in the event, which is a copy. An event of an unknown tenant is stored and
+     * marked for the operator. An event without a tenant id belongs to another business in the same Stripe account, unless
+     * it is a Checkout: only Tollgate opens those.
      */
     async keep(event: IncomingEvent): Promise<{ fresh: boolean; tenantId: TenantId | undefined }> {
       const [row] = await db.query(
@@ -47,7 +47,7 @@ export function controlInbox(db: NeonConnection) {
       };
     },
 
-    /** Which of these events were never kept. */
+    /** Those of these events that were never stored. */
     async missing(eventIds: readonly string[]): Promise<string[]> {
       if (eventIds.length === 0) return [];
       const rows = await db.query(
@@ -59,7 +59,7 @@ export function controlInbox(db: NeonConnection) {
 
     async pending(tenantId: TenantId): Promise<PendingEvent[]> {
       const rows = await db.query(
-        // Those that have failed come last, so that they are in nobody's way.
+        // Events that failed come last, so that they delay no others.
         `SELECT event_id AS id, type, payload FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL
          ORDER BY attempts, received_at LIMIT 50`,
         [tenantId],
@@ -74,7 +74,7 @@ export function controlInbox(db: NeonConnection) {
       );
     },
 
-    /** What came before its tenant did is to be applied now. */
+    /** Releases the events that arrived before their tenant existed. */
     async reopen(tenantId: TenantId, outcome: string): Promise<void> {
       await db.query(
         `UPDATE webhook_inbox SET applied_at = NULL, outcome = NULL WHERE tenant_id = $1 AND outcome = $2`,
@@ -89,7 +89,7 @@ export function controlInbox(db: NeonConnection) {
       );
     },
 
-    /** Tenants with events that have waited for longer than `olderThanMs`. */
+    /** Tenants with events that have waited longer than `olderThanMs`. */
     async lagging(olderThanMs: number, limit: number): Promise<TenantId[]> {
       const rows = await db.query(
         `SELECT tenant_id AS id FROM webhook_inbox WHERE applied_at IS NULL AND tenant_id IS NOT NULL

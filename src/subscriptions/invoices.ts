@@ -1,11 +1,11 @@
-// Which time Stripe's invoices have billed. Usage that comes later than its invoice cannot be in it.
+// Records the periods that Stripe's final invoices cover. Usage that arrives after its invoice is final cannot be on it.
 import { subscriptionsStore } from "./subscriptions-store.ts";
 import { carryForwardsStore } from "../reports/carry-forwards-store.ts";
 import { connectControl } from "../adapters/neon.ts";
 import { connectStripe } from "../adapters/stripe.ts";
 import type { TenantId } from "../core/tenant.ts";
 
-/** Records the period that an invoice of the tenant's has billed, once that is final. May be repeated. */
+/** Records the period of a tenant's invoice once the invoice is final. Repeating it changes nothing. */
 export async function recordInvoice(env: Env, tenantId: TenantId, invoiceId: string): Promise<void> {
   const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
   const invoice = await stripe.invoices.get(invoiceId);
@@ -17,7 +17,7 @@ export async function recordInvoice(env: Env, tenantId: TenantId, invoiceId: str
     stripe.subscriptions.get(subscriptionId),
   ]);
   if (tenant === undefined || tenant.customerId !== customerId) return;
-  // Usage of a trial is on no invoice, however late it comes.
+  // No invoice carries usage of a trial, however late it arrives.
   if ((subscription?.trialUntilMs ?? -Infinity) >= period.endMs) return;
   await carryForwardsStore(connectControl(env)).recordPeriod({
     invoiceId,

@@ -1,6 +1,6 @@
-// What the inbox needs of a Stripe event: its identity, and whose it says it is. The rest is kept as it came.
+// Reads what the inbox needs from a Stripe event: its identity and the tenant that it names. The rest is stored as received.
 
-/** Where events are applied that are about no tenant: an object whose name is no tenant's id. */
+/** Name of the object that applies events of no tenant. It is not a valid tenant id. */
 export const OF_NO_TENANT = "~billing";
 
 export interface StripeEventLike {
@@ -44,12 +44,12 @@ export function incomingEvent(event: StripeEventLike): IncomingEvent {
   };
 }
 
-/** A notification of the second kind. It is about the account, not about a customer. */
+/** A thin event. It is about the account, not about a customer. */
 export function incomingNotification(notification: { id: string; type: string }): IncomingEvent {
   return { id: notification.id, type: notification.type, namedTenant: OF_NO_TENANT, customerId: null, payload: {} };
 }
 
-/** The Stripe object that a kept event is about. */
+/** The Stripe object that a stored event is about. */
 export function objectIdOf(payload: unknown): string {
   return text((payload as { data?: { object?: { id?: unknown } } } | null)?.data?.object?.id) ?? "";
 }

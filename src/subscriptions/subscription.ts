@@ -1,14 +1,14 @@
-// What Stripe's subscriptions mean for a tenant. Decided from the subscriptions as they are now, never from an event, so
-// that order and repetition of events do not matter: whatever was seen in between, what is seen last decides alone.
+// Decides what Stripe's subscriptions mean for a tenant. The input is the subscriptions as they are now, never an event.
+// The order and the repetition of events therefore do not matter: the last look at Stripe decides.
 import type { Subscription } from "../adapters/stripe-subscriptions.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
 
-/** Of a tenant's row: what billing decides, and what it must know to decide. */
+/** The part of a tenant's row that a subscription decides, with the facts that the decision needs. */
 export interface TenantBilling {
   id: string;
   state: TenantState;
-  /** Who has suspended the tenant; `null` in all other states. What the operator did, no event undoes. */
+  /** Who suspended the tenant; `null` in all other states. No event undoes a suspension by the operator. */
   suspendedBy: "operator" | "billing" | null;
   plan: PlanName;
   subscriptionId: string | null;
@@ -18,13 +18,13 @@ export interface TenantBilling {
   periodEndMs: number | null;
   cancelAtMs: number | null;
   endedAtMs: number | null;
-  /** An open change of plan ends the subscription: it goes on by contract. */
+  /** An open plan change ends the subscription; the tenant then pays by contract. */
   leavesStripe: boolean;
 }
 
 /**
- * A trial that Stripe keeps ends when Stripe says so. The tenant's own object, which ends a trial by its clock, waits for
- * this much longer: a webhook that is late must not refuse a customer who pays from now on.
+ * Extra time before the tenant's object ends a trial by its own clock. Stripe decides when a trial ends; a late webhook must
+ * not refuse a customer who has started to pay.
  */
 export const TRIAL_END_SLACK_MS = 86_400_000;
 
@@ -35,19 +35,19 @@ const stateByStatus: Readonly<Record<string, "trial" | "active" | "past_due" | "
   trialing: "trial",
   active: "active",
   past_due: "past_due",
-  unpaid: "past_due", // Stripe has stopped trying; how long the tenant is served does not depend on that
+  unpaid: "past_due", // Stripe stopped trying; Tollgate decides by itself how long it serves the tenant
   incomplete: "suspended", // never paid yet
   paused: "suspended", // a trial that ended without a way to pay
   canceled: "suspended",
   incomplete_expired: "suspended",
 };
 
-/** The states that billing decides on. The others belong to provisioning, to removal, or are over. */
+/** The states that a subscription may change. Provisioning and removal decide the others. */
 const decided: ReadonlySet<TenantState> = new Set(["trial", "active", "past_due", "suspended"]);
 
 /**
- * Which of a customer's subscriptions is the tenant's: the one that it has, until that has ended and a newer one that
- * carries the tenant's id takes its place. `undefined`: none is.
+ * Picks the tenant's subscription among those of its customer: the current one, until it has ended and a newer one with the
+ * tenant's id replaces it. `undefined` when the customer has none for this tenant.
  */
 export function subscriptionOf(
   tenant: Pick<TenantBilling, "id" | "subscriptionId">,
@@ -59,18 +59,18 @@ export function subscriptionOf(
   const others = candidates.filter(
     (each) => each.tenantId === tenant.id && each.createdAtMs >= since && each.id !== current?.id,
   );
-  // Of one whose first payment is still to come nobody knows whether it will ever be.
+  // Skip subscriptions whose first payment is pending: it may never succeed.
   const lives = others.filter(({ status }) => !ended.has(status) && status !== "incomplete");
   const over = current === undefined ? [] : [current, ...others.filter(({ status }) => ended.has(status))];
   return newest(lives) ?? newest(over);
 }
 
 function newest(subscriptions: readonly Subscription[]): Subscription | undefined {
-  // Stripe's times are whole seconds: of two in one second the ids decide, so that everybody chooses the same.
+  // Stripe's times are whole seconds. Ids break a tie, so that every run chooses the same subscription.
   return subscriptions.toSorted((a, b) => b.createdAtMs - a.createdAtMs || (a.id < b.id ? 1 : -1))[0];
 }
 
-/** The tenant's row as it must be for these subscriptions of its customer. `nowMs`: for what Stripe does not date. */
+/** The tenant's row for these subscriptions of its customer. `nowMs` dates what Stripe does not date. */
 export function billingAfter(tenant: TenantBilling, candidates: readonly Subscription[], nowMs: number): TenantBilling {
   if (tenant.state === "gone") return tenant;
   const subscription = subscriptionOf(tenant, candidates);
@@ -97,12 +97,12 @@ export function billingAfter(tenant: TenantBilling, candidates: readonly Subscri
 }
 
 const DAY_MS = 86_400_000;
-/** A buyer has at least this long for paying; Stripe asks for half an hour. */
+/** Minimum time that a buyer has to pay. Stripe requires half an hour. */
 const CHECKOUT_LIFE_MS = 3_600_000;
 
 /**
- * Where the billing periods of a subscription begin that is ordered now: at a 00:00 UTC, so that no day belongs to two of
- * them, far enough ahead that it is still to come when the buyer has paid. With a trial, at the end of its last day.
+ * The billing cycle anchor of a subscription that is ordered now, in epoch milliseconds. It is a 00:00 UTC, so that no day
+ * belongs to two periods, and far enough ahead that the buyer pays before it. With a trial: the end of its last day.
  */
 export function cycleAnchorMs(nowMs: number, trialDays: number): number {
   return (Math.floor((nowMs + CHECKOUT_LIFE_MS) / DAY_MS) + 1 + trialDays) * DAY_MS;

@@ -1,5 +1,5 @@
-// Proves that this tenant's own way to its data works: its rows, seen through its isolation, and its files.
-// Provisioning ends with this call (DESIGN.md I5), so it must not succeed by seeing nothing.
+// Proves that this tenant's data path works: its rows, seen through its isolation, and its files. Provisioning ends with
+// this call, so it fails when it sees no rows.
 import * as z from "zod";
 import { defineTool, isFailure } from "./tool.ts";
 
@@ -31,7 +31,7 @@ export const healthCheck = defineTool({
       context.files.list({ limit: 1 }),
     ]);
     const [row] = rows;
-    // Isolation that took this for nobody shows no rows; every account has settings from its first day.
+    // Without a valid context, isolation shows no rows. Every account has settings from its first day.
     if (row === undefined || row.settings === 0) {
       return {
         isError: true,

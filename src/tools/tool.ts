@@ -1,5 +1,5 @@
-// What a tool is: one declaration of name, cost, schemas, scopes and the handler that runs in the tenant's object.
-// The handler gets a context that is already inside the tenant; there is no way to name another.
+// What a tool is: one declaration of name, cost, schemas, scopes and the handler that runs in the tenant's object. The
+// handler gets a context that is already inside the tenant and cannot name another tenant.
 import type * as z from "zod";
 import { config } from "../core/app-config.ts";
 import type { Progress, QuotaStatus, ToolText } from "../core/call.ts";
@@ -17,7 +17,7 @@ export interface TenantDb extends Transaction {
    * anything was sent; keep it short, with nothing in it but the database.
    */
   transaction<Result>(work: (transaction: Transaction) => Promise<Result>): Promise<Result>;
-  /** A query that may read from a replica, moments old, so that a heavy one disturbs nobody. It cannot write. */
+  /** A read-only query that may run on a replica, moments behind, so that a heavy query does not slow down other calls. */
   analytics<Found extends Row>(text: string, params?: readonly unknown[]): Promise<Found[]>;
 }
 
@@ -66,7 +66,7 @@ export interface ToolContext {
   readonly callId: string;
   readonly db: TenantDb;
   readonly files: TenantFiles;
-  /** Where the tenant stands before this call is settled. */
+  /** The tenant's quota before this call is settled. */
   usage(): QuotaStatus;
   /** The calls of the last hour, by tool. */
   history(): readonly { tool: string; calls: number; units: number }[];
@@ -104,7 +104,7 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   readonly description: string;
   /** Price of a successful call. 0 is free and is not recorded. */
   readonly units: number;
-  /** All of them are needed. */
+  /** A caller needs all of them. */
   readonly scopes: readonly string[];
   readonly input: Input;
   readonly output: Output;
@@ -116,7 +116,7 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   run(input: z.infer<Input>, context: ToolContext): Promise<ToolResult<z.infer<Output>> | ToolFailure>;
 }
 
-/** Long enough for a report, short enough that a hung tool frees its place in flight. */
+/** Long enough for a report, short enough that a hung tool soon stops counting as a call in flight. */
 export const TOOL_TIMEOUT_MS = 20_000;
 
 /** Longer names are cut or refused by some clients, which put the server's name before the tool's. */

@@ -1,4 +1,4 @@
-// Sending until acknowledged (DESIGN.md, step 6), simulated: an object, a queue and a ledger between which messages are
+// Sending until acknowledged (docs/architecture.md, "A unit of money"), simulated: an object, a queue and a ledger between which messages are
 // lost, doubled, late and out of order, while the queue refuses, is slow, and the object restarts.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";

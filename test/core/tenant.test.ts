@@ -46,7 +46,7 @@ test("a trial is served until its last millisecond, and a trial without an end i
 
 test("the copy of a configuration is refreshed before it is too old to be trusted", () => {
   expect(CONFIG_REFRESH_MS).toBeLessThan(CONFIG_TRUSTED_MS);
-  expect(CONFIG_TRUSTED_MS).toBe(5 * 60_000); // the promise of DESIGN.md, I11
+  expect(CONFIG_TRUSTED_MS).toBe(5 * 60_000); // an object trusts its copy for five minutes at most (docs/architecture.md)
 });
 
 test("no tenant id contains a separator of credentials, contexts or paths", () => {
