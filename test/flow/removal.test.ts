@@ -259,7 +259,7 @@ test("the sweep finishes a reactivation that was interrupted at Stripe, with one
 
 const markers = [
   "INSERT INTO removals",
-  "AS unsealed",
+  "AS unfrozen",
   "UPDATE removals r SET step",
   "SET monitored_at = NULL",
   "WITH page AS",
