@@ -49,7 +49,7 @@ export default defineConfig({
         test: {
           name: "stand-ins",
           include: ["test/{dev,stripe}/**/*.test.ts"],
-          testTimeout: 30_000,
+          testTimeout: 60_000, // the longest take 15 s alone, and run beside whole systems on two cores
           hookTimeout: 60_000,
           expect: { poll: { timeout: 10_000 } },
         },

@@ -19,8 +19,8 @@ import type { ServerUser } from "./place.ts";
 const READY_TIMEOUT_MS = 60_000;
 /** A port is free within moments after its server's end. If it takes longer, another program uses it. */
 const BUSY_TIMEOUT_MS = 2_000;
-/** Ours reports a taken port within milliseconds, unless the machine is busy. */
-const FOREIGN_SERVER_MS = 1_000;
+/** Ours reports a taken port within milliseconds, on a busy machine within seconds. */
+const FOREIGN_SERVER_MS = 5_000;
 /** A start takes some 50 ms in all. */
 const RETRY_INTERVAL_MS = 10;
 /** A fast shutdown writes one checkpoint of at most 128 MB of buffers. */
