@@ -1,7 +1,7 @@
 // Serves a stand-in on this machine's loopback address. Closing it also closes all of its connections.
 import { getRequestListener } from "@hono/node-server";
 import { createServer } from "node:http";
-import type { Server } from "node:http";
+import type { IncomingMessage, Server } from "node:http";
 
 export interface Listening {
   /** `http://127.0.0.1:port`, without a trailing slash. */
@@ -42,4 +42,18 @@ export async function serveOnLoopback(
     createServer((request, response) => void answer(request, response)),
     port,
   );
+}
+
+/**
+ * The body of a request, or `undefined` when it has more than `maxBytes`. Reads to the end in both cases: a client that is
+ * still sending would not see the refusal.
+ */
+export async function readBody(request: IncomingMessage, maxBytes: number): Promise<Buffer | undefined> {
+  const chunks: Buffer[] = [];
+  let sizeBytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    sizeBytes += chunk.length;
+    if (sizeBytes <= maxBytes) chunks.push(chunk);
+  }
+  return sizeBytes > maxBytes ? undefined : Buffer.concat(chunks);
 }

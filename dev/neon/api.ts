@@ -10,7 +10,7 @@
 // Invariant: an answered change survives a kill of this process and of PostgreSQL.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import * as z from "zod";
-import { listenOnLoopback } from "../loopback.ts";
+import { listenOnLoopback, readBody } from "../loopback.ts";
 import { connectDatabases } from "./api-databases.ts";
 import { type NeonApiFaultRule, type RequestFault, createNeonApiFaults } from "./api-faults.ts";
 import { type Answer, ApiError, createRoutes } from "./api-routes.ts";
@@ -144,17 +144,11 @@ function refuseByFault(fault: RequestFault | undefined): void {
 }
 
 async function readJson(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    sizeBytes += chunk.length;
-    // Read to the end: a client that is still sending would not see the answer.
-    if (sizeBytes <= MAX_BODY_BYTES) chunks.push(chunk);
-  }
-  if (sizeBytes > MAX_BODY_BYTES) throw new ApiError(413, "the request is too large");
-  if (sizeBytes === 0) return undefined;
+  const body = await readBody(request, MAX_BODY_BYTES);
+  if (body === undefined) throw new ApiError(413, "the request is too large");
+  if (body.length === 0) return undefined;
   try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+    return JSON.parse(body.toString("utf8"));
   } catch {
     throw new ApiError(400, "the body is not JSON");
   }

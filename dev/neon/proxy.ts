@@ -10,7 +10,7 @@ import { type Duplex, pipeline } from "node:stream";
 import { DatabaseError } from "pg";
 import { createWebSocketStream, type WebSocket, WebSocketServer } from "ws";
 import { ZodError } from "zod";
-import { listenOnLoopback } from "../loopback.ts";
+import { listenOnLoopback, readBody } from "../loopback.ts";
 import { createFaults, type FaultRule } from "./faults.ts";
 import { createNeonPool } from "./pool.ts";
 import { createNeonPooler } from "./pooler.ts";
@@ -262,16 +262,10 @@ function header(request: IncomingMessage, name: string): string | undefined {
 }
 
 async function readJson(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    sizeBytes += chunk.length;
-    // Read to the end: a client that is still sending would not see the answer.
-    if (sizeBytes <= MAX_BODY_BYTES) chunks.push(chunk);
-  }
-  if (sizeBytes > MAX_BODY_BYTES) throw new RefusedError(413, "The request is larger than 10 MB.");
+  const body = await readBody(request, MAX_BODY_BYTES);
+  if (body === undefined) throw new RefusedError(413, "The request is larger than 10 MB.");
   try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+    return JSON.parse(body.toString("utf8"));
   } catch {
     throw new RefusedError(400, "The body is not JSON.");
   }

@@ -1,8 +1,8 @@
 // Meter events: accepted, refused at once, or accepted and later dropped with an error report.
 //
 // Assumptions, the worst case of what Stripe documents. Check them in a sandbox before relying on more:
-// identifiers are unique over the whole account for exactly 24 h from receipt, whatever the payload, rejected and cancelled
-// events included; an unknown customer is accepted and dropped later; each dropped event has an error report of its own.
+// identifiers are unique over the whole account for exactly 24 h from receipt, with any payload, for rejected and cancelled
+// events, too; an unknown customer is accepted and dropped later; each dropped event has an error report of its own.
 // When validation is asynchronous (`POST /_sim/meter-validation`), only a repeated identifier is refused at once.
 import * as z from "zod";
 import type { Stripe } from "stripe";

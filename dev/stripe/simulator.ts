@@ -2,6 +2,7 @@
 // seeded faults and a virtual clock. It refuses everything else. It listens on loopback only; /_sim needs no key.
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import type { Stripe } from "stripe";
+import { readBody } from "../loopback.ts";
 import { Api, type Outcome } from "./api.ts";
 import type { Context } from "./context.ts";
 import { control, type Controls } from "./control.ts";
@@ -110,7 +111,7 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
   };
 
   async function answer(request: IncomingMessage, url: URL): Promise<Outcome> {
-    const body = await readBody(request);
+    const body = (await readBody(request, MAX_BODY_BYTES))?.toString("utf8");
     if (body === undefined) return page(413, noticePage("Too large", "The request is too large."));
     const method = request.method ?? "GET";
     if (url.pathname.startsWith("/_sim/")) return control(controls, method, url.pathname, body);
@@ -171,15 +172,4 @@ export async function startStripeSimulator(options: StripeSimulatorOptions): Pro
 /** The form of an object in an event: nothing expanded. */
 function snapshot(object: StoredObject): object {
   return present(object, [], () => null);
-}
-
-async function readBody(request: IncomingMessage): Promise<string | undefined> {
-  const chunks: Buffer[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    sizeBytes += chunk.length;
-    // Read to the end: the client takes the refusal only after it has sent the body.
-    if (sizeBytes <= MAX_BODY_BYTES) chunks.push(chunk);
-  }
-  return sizeBytes > MAX_BODY_BYTES ? undefined : Buffer.concat(chunks).toString("utf8");
 }

@@ -1,7 +1,7 @@
 // Invoices of a subscription: the first one, renewals, changes and the end.
 //
 // Assumptions: usage during a trial is free; a credit for unused time is worked out from the item's price, not from what was
-// debited; the usage of a metered item that is removed or gets another price is invoiced whatever the proration behaviour.
+// debited; the usage of a metered item that is removed or gets another price is invoiced under every proration behaviour.
 import { endSubscription, finalizeInvoice } from "./collection.ts";
 import { type Context, nowSeconds } from "./context.ts";
 import { addInvoiceItem, dropInvoiceItem, pendingItems } from "./invoice-items.ts";
