@@ -11,7 +11,7 @@ export { SessionBudget } from "./tenant-db/session-budget.ts";
 export { StepWorkflow } from "./operations/step-workflow.ts";
 export { TenantObject } from "./tenant-object.ts";
 
-const BILLING_CRON = "*/5 * * * *";
+const REPORT_CRON = "*/5 * * * *";
 
 export default {
   fetch: app.fetch,
@@ -19,6 +19,6 @@ export default {
     await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(batch, env) : consumeUsage(batch, env));
   },
   async scheduled({ cron, scheduledTime }, env) {
-    await (cron === BILLING_CRON ? runReportCron(env, scheduledTime) : sweep(env, scheduledTime));
+    await (cron === REPORT_CRON ? runReportCron(env, scheduledTime) : sweep(env, scheduledTime));
   },
 } satisfies ExportedHandler<Env>;

@@ -2,7 +2,7 @@
 // The files are applied in one transaction each, to hundreds of schemas, under a program that knows only the files
 // before (expand, backfill, contract). This is the text's side: statements and lines from PostgreSQL's own parser, the
 // comments that accept a rule, the bodies of DO blocks, what a transaction forbids; the rules about tables are in
-// migration-rules.ts. It cannot see what a called or replaced function does, how large a table is, and whether the
+// lint-rules.ts. It cannot see what a called or replaced function does, how large a table is, and whether the
 // running program keeps a new constraint.
 import { hasSqlDetails, loadModule, parsePlPgSQLSync, parseSync, scanSync } from "libpg-query";
 import type { Node, RawStmt } from "libpg-query";

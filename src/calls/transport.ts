@@ -1,6 +1,6 @@
 // MCP over HTTP: the checks of a request before anything else (host, origin, method, content type, size, JSON), the headers
 // of its answer, and the transport of the older revisions. Every refusal is a JSON-RPC error with a plain message. Only
-// this file reads and parses the body; its size limit holds whatever `Content-Length` says.
+// this file reads and parses the body; it counts the bytes itself and does not trust `Content-Length`.
 import {
   WebStandardStreamableHTTPServerTransport,
   isJSONRPCNotification,

@@ -58,7 +58,7 @@ const PipelineState = z.object({
   lastReconciliationSeconds: age,
   sequenceGaps: count,
   conflicts: count,
-  /** Messages that nobody could take and nobody has dealt with. */
+  /** Messages that the ledger could not take and no operator has replayed or dismissed. */
   deadLetters: count,
   /** Age of the oldest call that ran while its tenant's object could not be reached and that the object does not count. */
   uncountedCallSeconds: age,
@@ -176,7 +176,7 @@ export function ledgerStore(db: NeonConnection) {
       );
     },
 
-    async beat(name: string, nowMs: number): Promise<void> {
+    async heartbeat(name: string, nowMs: number): Promise<void> {
       await db.query(
         `INSERT INTO heartbeats AS h (name, at) VALUES ($1, to_timestamp($2::double precision / 1000))
          ON CONFLICT (name) DO UPDATE SET at = greatest(h.at, excluded.at)`,

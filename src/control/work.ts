@@ -2,6 +2,7 @@
 // work is, so an instance that dies loses nothing: the sweep starts another one. Two instances for the same work are
 // harmless, because the tenant's object does one step at a time.
 import * as z from "zod";
+import { newId } from "../adapters/ids.ts";
 import { TenantId } from "../core/tenant.ts";
 
 /** Work that the tenant's object does, one step for each call of its RPC method `advance`. */
@@ -53,6 +54,6 @@ export async function startWork(env: Env, work: Work): Promise<void> {
     case "plan_change":
     case "job":
       // An instance id cannot be used twice, and a piece of work may need several instances.
-      await env.STEPS.create({ id: `${work.kind}-${work.tenantId}-${crypto.randomUUID()}`, params: work });
+      await env.STEPS.create({ id: `${work.kind}-${work.tenantId}-${newId()}`, params: work });
   }
 }

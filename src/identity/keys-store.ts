@@ -63,7 +63,7 @@ export function keysStore(control: ControlDatabase) {
       return rows.map((row) => KeySummary.parse(row));
     },
 
-    /** Revokes a key and raises the version. Returns whether the tenant has such a key. May be repeated. */
+    /** Revokes a key and raises the version. Returns whether the tenant has such a key. Repeating it changes nothing. */
     async revoke(tenantId: TenantId, keyId: string): Promise<boolean> {
       const [rows = []] = await control.batch([
         {

@@ -23,8 +23,8 @@ export function failedCheck(reason: string, facts?: Readonly<Record<string, unkn
 const REPLICA_LAG_SECONDS = 60;
 
 /**
- * By shard. One that is away fails, although its primary answers instead: the load that it was there for is where it must
- * not be, and nobody else notices. One that does not follow any more, or too late, shows tools old rows.
+ * Checks the replica of each shard. An unreachable replica fails the check, although its primary answers instead: the
+ * primary then carries the load of analytics, and no other check shows it. A replica that lags shows tools old rows.
  */
 export function replicasCheck(replicas: Readonly<Record<string, ReplicaState | null>>): Check {
   const found = Object.values(replicas);

@@ -80,7 +80,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     };
     for await (const event of events) if (page.push(incomingEvent(event)) === EVENTS_AT_ONCE) await keep();
     await keep();
-    await ledgerStore(control).beat("stripe", nowMs);
+    await ledgerStore(control).heartbeat("stripe", nowMs);
   });
   await attempt("lagging_inbox", async () => {
     await each(await inbox.lagging(INBOX_LAG_MS, BATCH), (tenantId) => context.tenantObject(tenantId).applyInbox());
@@ -119,7 +119,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   await attempt("silent_migrations", () => resumeSilentMigrations(context));
   await attempt("old_changes", () => pruneChanges(context));
   await attempt("alarms", () => raiseAlarms(env, nowMs));
-  await ledgerStore(control).beat("sweep", nowMs);
+  await ledgerStore(control).heartbeat("sweep", nowMs);
 }
 
 function workOf(kind: "move" | "removal" | "plan_change", tenantIds: readonly TenantId[]): TenantWork[] {

@@ -45,7 +45,7 @@ export async function reportUsage(env: Env, run: ReportRun): Promise<void> {
     return { reports: 0, carryForwards: 0 };
   });
   const { confirmed, failed } = await sendReports(env, run);
-  await usage.beat("report", run.nowMs());
+  await usage.heartbeat("report", run.nowMs());
   log(failed > 0 ? "warn" : "info", "usage_reported", { ...frozen, confirmed, failed });
 }
 
@@ -76,7 +76,7 @@ export async function sendReports(env: Env, run: ReportRun, tenantId?: TenantId)
     const { progress, carried, answered, failed } = await work({ ledger, stripe, run }, reports, untilMs);
     if (progress.length > 0) await ledger.progress(progress, untilMs, run.nowMs());
     for (const id of carried) await ledger.carry(id, untilMs, run.nowMs());
-    if (answered) await ledgerStore(db).beat("stripe", run.nowMs());
+    if (answered) await ledgerStore(db).heartbeat("stripe", run.nowMs());
     total.confirmed += progress.filter((each) => each.answer !== null).length;
     total.failed += failed;
     // Stripe is down or throttles us, so the remaining reports would fail as well.
