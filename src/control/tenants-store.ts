@@ -1,8 +1,8 @@
-// Tenants and their provisioning in the control tables. Every change that a tenant's object must know raises the tenant's
+// Tenants in the control tables. Every change that a tenant's object must know raises the tenant's
 // version in the same statement.
 import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
-import { Features, TenantConfig, type TenantId, type TenantState } from "../core/tenant.ts";
+import { Features, TenantConfig, TenantId, type TenantState } from "../core/tenant.ts";
 import { placementJson } from "./placements-store.ts";
 import { type ControlDatabase, type ControlSettings, connectControl } from "../adapters/neon.ts";
 import { toIso, toMs } from "../core/time.ts";
@@ -43,13 +43,6 @@ export const TenantSummary = z.object({
   features: Features,
 });
 export type TenantSummary = z.infer<typeof TenantSummary>;
-
-export interface StepRecord {
-  step: string;
-  startedAt: string;
-  finishedAt: string | null;
-  error: string | null;
-}
 
 const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.features, t.version::int AS version,
   t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
@@ -155,115 +148,16 @@ export function tenantsStore(control: ControlDatabase) {
       );
     },
 
-    async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
-      await control.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [
-        tenantId,
-        customerId,
-      ]);
-    },
-
-    async setMonitored(tenantId: TenantId): Promise<void> {
-      await control.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
-    },
-
-    // ---- provisioning
-
-    /**
-     * Opens the next attempt, unless one is still going: it has not finished and made progress within `silenceMs`.
-     * Returns the attempt's number, or `undefined` when there is nothing to open.
-     */
-    async openAttempt(tenantId: TenantId, silenceMs: number): Promise<number | undefined> {
-      const [row] = await control.query(
-        `WITH tenant AS (SELECT id FROM tenants t WHERE id = $1 AND ${unfinished} FOR UPDATE)
-         INSERT INTO provisioning_attempts (tenant_id, attempt)
-         SELECT tenant.id, coalesce((SELECT max(attempt) FROM provisioning_attempts WHERE tenant_id = $1), 0) + 1 FROM tenant
-         WHERE NOT EXISTS (SELECT FROM provisioning_attempts WHERE tenant_id = $1 AND finished_at IS NULL
-                             AND progressed_at > now() - make_interval(secs => $2::double precision / 1000))
-         ON CONFLICT DO NOTHING RETURNING attempt`,
-        [tenantId, silenceMs],
+    /** Tenants whose object lags behind their row. */
+    async undelivered(limit: number): Promise<TenantId[]> {
+      const rows = await control.query(
+        `SELECT id FROM tenants WHERE delivered_version < version AND state <> 'gone' ORDER BY id LIMIT $1`,
+        [limit],
       );
-      return row === undefined ? undefined : Number(row["attempt"]);
-    },
-
-    /** Whether this attempt is the newest one: an older Workflow instance that wakes up late must stop. */
-    async isCurrentAttempt(tenantId: TenantId, attempt: number): Promise<boolean> {
-      const [row] = await control.query(
-        `SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`,
-        [tenantId],
-      );
-      return Number(row?.["newest"]) === attempt;
-    },
-
-    async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<void> {
-      await control.batch([
-        {
-          text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
-                 VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
-                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz, error = $6
-                 WHERE provisioning_steps.attempt <= $3`,
-          params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error],
-        },
-        {
-          text: `UPDATE provisioning_attempts SET progressed_at = now() WHERE tenant_id = $1 AND attempt = $2`,
-          params: [tenantId, attempt],
-        },
-      ]);
-    },
-
-    async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
-      await control.query(
-        `UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`,
-        [tenantId, attempt, error],
-      );
-    },
-
-    async provisioning(tenantId: TenantId): Promise<{ steps: StepRecord[]; attempts: number; error: string | null }> {
-      const [steps = [], attempts = []] = await control.batch([
-        {
-          text: `SELECT step, ${toIso("started_at")} AS "startedAt", ${toIso("finished_at")} AS "finishedAt", error
-                 FROM provisioning_steps WHERE tenant_id = $1 ORDER BY started_at`,
-          params: [tenantId],
-        },
-        {
-          text: `SELECT attempt, error FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT 1`,
-          params: [tenantId],
-        },
-      ]);
-      const error = attempts[0]?.["error"];
-      return {
-        steps: steps as unknown as StepRecord[],
-        attempts: Number(attempts[0]?.["attempt"] ?? 0),
-        error: typeof error === "string" ? error : null,
-      };
-    },
-
-    /** Tenants whose provisioning has been silent for `silenceMs`, and tenants whose object lags behind their row. */
-    async stuck(silenceMs: number, limit: number): Promise<{ provisioning: TenantId[]; undelivered: TenantId[] }> {
-      const [silent = [], undelivered = []] = await control.batch([
-        {
-          // The second attempt may follow at once; from then on each waits a minute longer, half an hour at most.
-          text: `SELECT t.id FROM tenants t WHERE ${unfinished} AND NOT EXISTS (
-                   SELECT FROM provisioning_attempts a WHERE a.tenant_id = t.id
-                     AND (a.finished_at IS NULL AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000)
-                       OR a.started_at > now() - make_interval(mins => least(a.attempt - 1, 30))))
-                 ORDER BY t.created_at LIMIT $2`,
-          params: [silenceMs, limit],
-        },
-        {
-          text: `SELECT id FROM tenants WHERE delivered_version < version AND state <> 'gone' ORDER BY id LIMIT $1`,
-          params: [limit],
-        },
-      ]);
-      return {
-        provisioning: silent.map((row) => row["id"] as TenantId),
-        undelivered: undelivered.map((row) => row["id"] as TenantId),
-      };
+      return rows.map((row) => TenantId.parse(row["id"]));
     },
   };
 }
-
-/** Tenants whose provisioning is unfinished. It ends with the registration of their monitor. */
-const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
 
 /** Those of this deployment. */
 export function tenantsOf(env: ControlSettings): TenantsStore {

@@ -13,6 +13,7 @@ import { AppError, errorCode, errors } from "../core/errors.ts";
 import { linksStore } from "../identity/links-store.ts";
 import { linkingIssuers } from "../identity/issuers.ts";
 import type { ProvisioningStep } from "./provisioning.ts";
+import { provisioningStore } from "./provisioning-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { findPlacement } from "../tenant-db/placement.ts";
@@ -39,6 +40,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const { attempt } = event.payload;
     const tenantId = TenantId.parse(event.payload.tenantId);
     const tenants = tenantsStore(control);
+    const provisioning = provisioningStore(control);
     const links = linksStore(control);
 
     /** Runs a step and records its outcome. Returns false while the step is not done; it is then run again. */
@@ -46,10 +48,10 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       step.do(look === 1 ? name : `${name} ${look}`, stepConfig, async () => {
         const startedAt = new Date().toISOString();
         try {
-          if (!(await tenants.isCurrentAttempt(tenantId, attempt)))
+          if (!(await provisioning.isCurrentAttempt(tenantId, attempt)))
             throw new NonRetryableError("a newer attempt has taken over");
           const done = (await work()) !== false;
-          await tenants.recordStep(tenantId, attempt, {
+          await provisioning.recordStep(tenantId, attempt, {
             step: name,
             startedAt,
             finishedAt: done ? new Date().toISOString() : null,
@@ -59,7 +61,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         } catch (error) {
           log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
           if (!(error instanceof NonRetryableError)) {
-            await tenants.recordStep(tenantId, attempt, {
+            await provisioning.recordStep(tenantId, attempt, {
               step: name,
               startedAt,
               finishedAt: null,
@@ -75,7 +77,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         const tenant = await tenants.summary(tenantId);
         if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
         if (tenant.stripeCustomerId === null) {
-          await tenants.setCustomer(tenantId, await context.stripe.customers.create(tenant, attempt));
+          await provisioning.setCustomer(tenantId, await context.stripe.customers.create(tenant, attempt));
         }
         await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
         await context.tenantObject(tenantId).refresh();
@@ -120,12 +122,12 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
           healthUrl: `${env.PUBLIC_URL}/health?tenant=${tenantId}`,
           token,
         });
-        await tenants.setMonitored(tenantId);
+        await provisioning.setMonitored(tenantId);
       });
 
-      await step.do("finish", stepConfig, () => tenants.finishAttempt(tenantId, attempt, null));
+      await step.do("finish", stepConfig, () => provisioning.finishAttempt(tenantId, attempt, null));
     } catch (error) {
-      await step.do("give up", stepConfig, () => tenants.finishAttempt(tenantId, attempt, inPlainWords(error)));
+      await step.do("give up", stepConfig, () => provisioning.finishAttempt(tenantId, attempt, inPlainWords(error)));
       throw error;
     }
 

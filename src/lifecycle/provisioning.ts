@@ -2,8 +2,8 @@
 // which attempt is the newest and what it has done. The platform's list of instances cannot say that: instance ids
 // expire, and a local runtime that is killed leaves its instances "running" for ever.
 import type { Context } from "../control/context.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { provisioningStore } from "./provisioning-store.ts";
 
 export const provisioningSteps = [
   { name: "account", title: "Account opened" },
@@ -22,7 +22,7 @@ export const PROVISIONING_SILENCE_MS = 60_000;
 
 /** Opens the next attempt and starts its Workflow. Returns false while another attempt is alive, or when none is needed. */
 export async function startProvisioning(context: Context, tenantId: TenantId): Promise<boolean> {
-  const attempt = await tenantsStore(context.control).openAttempt(tenantId, PROVISIONING_SILENCE_MS);
+  const attempt = await provisioningStore(context.control).openAttempt(tenantId, PROVISIONING_SILENCE_MS);
   if (attempt === undefined) return false;
   await context.start({ kind: "provisioning", tenantId, attempt });
   return true;

@@ -10,6 +10,7 @@ import { mintCredential } from "../core/credentials.ts";
 import type { TenantState } from "../core/tenant.ts";
 import { type HttpContext, type PageQuery, Problem, noSuchTenant, tenantOf } from "../http.ts";
 import { keysStore } from "../identity/keys-store.ts";
+import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { proposedMove } from "../moves/move.ts";
 
 export const NewTenantRequest = TenantRequest.extend({
@@ -51,7 +52,7 @@ export async function showTenant(c: HttpContext): Promise<Response> {
     proposedMove: proposedMove(tenant),
     monitorToken: await mintCredential(c.env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] }),
     keys: await keysStore(control).list(tenantId),
-    provisioning: await tenants.provisioning(tenantId),
+    provisioning: await provisioningStore(control).progress(tenantId),
   });
 }
 

@@ -10,6 +10,7 @@ import type { TenantWork } from "../control/work.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { resumeSilentMigrations } from "../fleet/workflow.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning.ts";
+import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { removalsStore } from "../lifecycle/removals-store.ts";
 import { describeError, log } from "../log.ts";
 import { notifyFallbackCalls } from "../metering/fallback-calls.ts";
@@ -86,11 +87,12 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     await each(await inbox.lagging(INBOX_LAG_MS, BATCH), (tenantId) => context.tenantObject(tenantId).applyInbox());
   });
   await attempt("stuck_tenants", async () => {
-    const { provisioning, undelivered } = await tenantsStore(control).stuck(PROVISIONING_SILENCE_MS, BATCH);
-    await each(provisioning, async (tenantId) => {
+    await each(await provisioningStore(control).silent(PROVISIONING_SILENCE_MS, BATCH), async (tenantId) => {
       if (await startProvisioning(context, tenantId)) log("warn", "provisioning_resumed", { tenantId });
     });
-    await each(undelivered, (tenantId) => context.tenantObject(tenantId).refresh());
+  });
+  await attempt("undelivered_changes", async () => {
+    await each(await tenantsStore(control).undelivered(BATCH), (tenantId) => context.tenantObject(tenantId).refresh());
   });
   await attempt("fallback_calls", async () =>
     notifyFallbackCalls(env, await fallbackCallsStore(control).uncounted(BATCH, FALLBACK_CALLS_EACH)),

@@ -5,12 +5,13 @@ import { connectControl } from "../adapters/neon.ts";
 import * as z from "zod";
 import { newestImport } from "../backups/api.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
-import { type StepRecord, tenantsStore } from "../control/tenants-store.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { AppError } from "../core/errors.ts";
 import { Limits, planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { provisioningSteps } from "../lifecycle/provisioning.ts";
+import { type StepRecord, provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { describeError, log } from "../log.ts";
 import { proposedMove } from "../moves/move.ts";
 import { type OfferRequest, openCheckout, soldPlans } from "./checkout.ts";
@@ -45,10 +46,9 @@ export async function createCheckout(
 export async function showStatus(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
-  const tenants = tenantsStore(context.control);
   const [tenant, provisioning, imported] = await Promise.all([
-    tenants.summary(tenantId),
-    tenants.provisioning(tenantId),
+    tenantsStore(context.control).summary(tenantId),
+    provisioningStore(context.control).progress(tenantId),
     newestImport(context, tenantId),
   ]);
   if (tenant === undefined) {

@@ -1,0 +1,122 @@
+// Provisioning in the control tables: attempts and their steps. A tenant's provisioning is unfinished until its monitor is
+// registered. At most one attempt is alive; the newest one counts.
+import * as z from "zod";
+import type { ControlDatabase } from "../adapters/neon.ts";
+import { TenantId } from "../core/tenant.ts";
+import { toIso } from "../core/time.ts";
+
+const StepRecord = z.object({
+  step: z.string(),
+  startedAt: z.string(),
+  finishedAt: z.string().nullable(),
+  error: z.string().nullable(),
+});
+export type StepRecord = z.infer<typeof StepRecord>;
+
+const NewestAttempt = z.object({ attempt: z.int(), error: z.string().nullable() });
+
+/** SQL: the provisioning of the tenant `t` is unfinished. */
+const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
+
+export function provisioningStore(control: ControlDatabase) {
+  return {
+    /**
+     * Opens the next attempt, unless one is still going: it has not finished and made progress within `silenceMs`.
+     * Returns the attempt's number, or `undefined` when there is nothing to open.
+     */
+    async openAttempt(tenantId: TenantId, silenceMs: number): Promise<number | undefined> {
+      const [row] = await control.query(
+        `WITH tenant AS (SELECT id FROM tenants t WHERE id = $1 AND ${unfinished} FOR UPDATE)
+         INSERT INTO provisioning_attempts (tenant_id, attempt)
+         SELECT tenant.id, coalesce((SELECT max(attempt) FROM provisioning_attempts WHERE tenant_id = $1), 0) + 1 FROM tenant
+         WHERE NOT EXISTS (SELECT FROM provisioning_attempts WHERE tenant_id = $1 AND finished_at IS NULL
+                             AND progressed_at > now() - make_interval(secs => $2::double precision / 1000))
+         ON CONFLICT DO NOTHING RETURNING attempt`,
+        [tenantId, silenceMs],
+      );
+      return row === undefined ? undefined : Number(row["attempt"]);
+    },
+
+    /** Whether this attempt is the newest one: an older Workflow instance that wakes up late must stop. */
+    async isCurrentAttempt(tenantId: TenantId, attempt: number): Promise<boolean> {
+      const [row] = await control.query(
+        `SELECT max(attempt) AS newest FROM provisioning_attempts WHERE tenant_id = $1`,
+        [tenantId],
+      );
+      return Number(row?.["newest"]) === attempt;
+    },
+
+    /** Records a step, which also shows that the attempt is alive. A step of an older attempt changes nothing. */
+    async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<void> {
+      await control.batch([
+        {
+          text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
+                 VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
+                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz, error = $6
+                 WHERE provisioning_steps.attempt <= $3`,
+          params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error],
+        },
+        {
+          text: `UPDATE provisioning_attempts SET progressed_at = now() WHERE tenant_id = $1 AND attempt = $2`,
+          params: [tenantId, attempt],
+        },
+      ]);
+    },
+
+    /** Ends the attempt. `error`: why it failed; `null` when it succeeded. */
+    async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
+      await control.query(
+        `UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`,
+        [tenantId, attempt, error],
+      );
+    },
+
+    /** The steps so far, the number of attempts, and the newest attempt's failure. */
+    async progress(tenantId: TenantId): Promise<{ steps: StepRecord[]; attempts: number; error: string | null }> {
+      const [steps = [], attempts = []] = await control.batch([
+        {
+          text: `SELECT step, ${toIso("started_at")} AS "startedAt", ${toIso("finished_at")} AS "finishedAt", error
+                 FROM provisioning_steps WHERE tenant_id = $1 ORDER BY started_at`,
+          params: [tenantId],
+        },
+        {
+          text: `SELECT attempt, error FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT 1`,
+          params: [tenantId],
+        },
+      ]);
+      const [newest] = attempts.map((row) => NewestAttempt.parse(row));
+      return {
+        steps: steps.map((row) => StepRecord.parse(row)),
+        attempts: newest?.attempt ?? 0,
+        error: newest?.error ?? null,
+      };
+    },
+
+    /** Stores the customer at Stripe, unless the tenant has one. */
+    async setCustomer(tenantId: TenantId, customerId: string): Promise<void> {
+      await control.query(`UPDATE tenants SET stripe_customer_id = $2 WHERE id = $1 AND stripe_customer_id IS NULL`, [
+        tenantId,
+        customerId,
+      ]);
+    },
+
+    /** The tenant's monitor is registered, which ends its provisioning. */
+    async setMonitored(tenantId: TenantId): Promise<void> {
+      await control.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
+    },
+
+    /** Tenants whose provisioning is unfinished, and whose newest attempt has ended or been silent for `silenceMs`. */
+    async silent(silenceMs: number, limit: number): Promise<TenantId[]> {
+      // The second attempt may follow at once. From then on each waits a minute longer, half an hour at most.
+      const rows = await control.query(
+        `SELECT t.id FROM tenants t WHERE ${unfinished} AND NOT EXISTS (
+           SELECT FROM provisioning_attempts a WHERE a.tenant_id = t.id
+             AND (a.finished_at IS NULL AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000)
+               OR a.started_at > now() - make_interval(mins => least(a.attempt - 1, 30))))
+         ORDER BY t.created_at LIMIT $2`,
+        [silenceMs, limit],
+      );
+      return rows.map((row) => TenantId.parse(row["id"]));
+    },
+  };
+}
