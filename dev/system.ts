@@ -26,6 +26,8 @@ export interface SystemOptions {
   entry?: string;
   /** A bundle that replaces the entry and runs without `wrangler dev`. */
   bundle?: string;
+  /** The app folder of the bundle (app/ or TOLLGATE_APP). Tenants have its tables. */
+  app?: string;
   /**
    * The operator's values for real services; each one replaces its stand-in. `npm start` passes those of `.dev.vars`.
    * Everything else that starts a system passes none, so that tests never reach a real account.
@@ -85,7 +87,7 @@ export async function startSystem(options: SystemOptions) {
   try {
     const databases = ownDatabases
       ? undefined
-      : await startDatabases({ dir, settings, replica, postgres, proxy, step, running });
+      : await startDatabases({ dir, settings, app: options.app, replica, postgres, proxy, step, running });
 
     const stripe =
       own["STRIPE_SECRET_KEY"] === undefined
@@ -190,6 +192,7 @@ export async function startSystem(options: SystemOptions) {
 async function startDatabases(options: {
   dir: string;
   settings: Settings;
+  app: string | undefined;
   replica: boolean;
   postgres: Record<string, string>;
   proxy: NonNullable<SystemOptions["proxy"]>;
@@ -217,6 +220,7 @@ async function startDatabases(options: {
       appPassword: secrets.appPassword,
       contextKeys: [{ id: "local", secret: secrets.contextKey }],
       encryptionKeys: encryptionKeysOf(settings),
+      ...(options.app !== undefined && { app: options.app }),
     }),
   );
   const replica = !options.replica

@@ -15,23 +15,30 @@ export interface Series {
   directory: string;
 }
 
+const productSeries: Series = { name: "product", directory: join(migrations, "tenant") };
 /** The app's tables. */
-export const appSeries: Series = { name: "app", directory: join(appFolder(), "migrations") };
+export const appSeries: Series = seriesOfApp(appFolder());
 /** The tables of tenants, the product's and the app's: in shared databases, and in every tenant's own schema. */
-export const tenantMigrations: readonly Series[] = [
-  { name: "product", directory: join(migrations, "tenant") },
-  appSeries,
-];
+export const tenantMigrations: readonly Series[] = [productSeries, appSeries];
 const commonSeries: Series = { name: "common", directory: join(migrations, "common") };
 const sharedSeries: Series = { name: "shared", directory: join(migrations, "shared") };
 
 /** Each kind of database, and its series in the order in which they apply. */
 export const controlMigrations: readonly Series[] = [{ name: "control", directory: join(migrations, "control") }];
-export const sharedMigrations: readonly Series[] = [commonSeries, sharedSeries, ...tenantMigrations];
+export const sharedMigrations: readonly Series[] = sharedMigrationsOf(appFolder());
 export const branchMigrations: readonly Series[] = [
   commonSeries,
   { name: "branch", directory: join(migrations, "branch") },
 ];
+/** The series of shared databases whose tenants use the app in this folder. */
+export function sharedMigrationsOf(app: string): readonly Series[] {
+  return [commonSeries, sharedSeries, productSeries, seriesOfApp(app)];
+}
+
+function seriesOfApp(app: string): Series {
+  return { name: "app", directory: join(app, "migrations") };
+}
+
 /** Only a superuser can close the host's functions, so a local cluster's superuser runs this file too. */
 export const hostFunctions = join(sharedSeries.directory, "0005_host_functions.sql");
 

@@ -20,8 +20,9 @@ import {
   hostFunctions,
   inTransaction,
   migrate,
-  sharedMigrations,
+  sharedMigrationsOf,
 } from "./apply.ts";
+import { appFolder } from "../generate.ts";
 
 export interface Login {
   name: string;
@@ -123,6 +124,8 @@ export interface LocalDatabases {
   appPassword: string;
   contextKeys: KeyRing;
   encryptionKeys: KeyRing;
+  /** The folder of the app whose tables tenants have (app/ or TOLLGATE_APP). */
+  app?: string;
 }
 
 /**
@@ -142,7 +145,7 @@ export async function prepareDatabases(options: LocalDatabases) {
 
   await bootstrapCluster({ superuserUrl, ownerPassword });
   await migrate({ url: controlUrl, series: controlMigrations });
-  await migrate({ url: sharedOwnerUrl, series: sharedMigrations });
+  await migrate({ url: sharedOwnerUrl, series: sharedMigrationsOf(options.app ?? appFolder()) });
   await migrate({ url: schemaOwnerUrl, series: branchMigrations });
   await prepareControl({ ownerUrl: controlUrl, login: service });
   await prepareShared({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });

@@ -30,6 +30,13 @@ export const config: AppConfig = {
       limits: { ...limits, unitsPerMonth: null },
       strategy: "schema",
     },
+    forest: {
+      amountCents: 64_000,
+      unitAmountCents: null,
+      includedUnits: 50_000,
+      limits: { ...limits, unitsPerMonth: 50_000 },
+      strategy: "database",
+    },
   },
   scopes: { "tools:read": "Read notes", "notes:keep": "Keep notes" },
   settings: { language: "en" },

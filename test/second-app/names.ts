@@ -1,6 +1,7 @@
-// A helper file of the tools: how notes are named in the account's settings.
+// A helper file of the tools: the names that a note can have.
+import * as z from "zod";
 
-/** The setting that holds the note of this name. */
-export function settingOf(name: string): string {
-  return `note.${name}`;
-}
+export const noteName = z
+  .string()
+  .regex(/^[a-z]{1,20}$/)
+  .describe("One word in lower case");

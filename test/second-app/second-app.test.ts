@@ -1,34 +1,51 @@
-// An operator replaces app/ and nothing else: their plans, prices, scopes and tools are sold, and nothing of another app.
+// An operator replaces app/ and nothing else. Tollgate then sells that app's plans, prices, scopes and tools, creates its
+// tables in all three tiers, and contains nothing of another app.
 import { expect, test } from "vitest";
-import { aCustomer, aJwt, anAgent, callTool, operator, postMcp, modernMeta, system } from "../support/flow.ts";
+import { aCustomer, aJwt, anAgent, callTool, operator, postMcp, modernMeta, rowsOf, system } from "../support/flow.ts";
 
 test("/plans shows the second app's plans and prices only", async () => {
   const { plans } = (await (await fetch(`${system.publicUrl}/plans`)).json()) as { plans: Record<string, unknown>[] };
   expect(plans).toMatchObject([
     { name: "seedling", amountCents: 700, unitAmountCents: null, includedUnits: 5_000 },
     { name: "grove", amountCents: 8_100, unitAmountCents: "0.25", includedUnits: 20_000 },
+    { name: "forest", amountCents: 64_000, unitAmountCents: null, includedUnits: 50_000 },
   ]);
-  expect(plans).toHaveLength(2);
+  expect(plans).toHaveLength(3);
 });
 
 test.each([
   ["seedling", "shared"],
   ["grove", "schema"],
-])("a customer who signs up for %s calls the second app's tool on the strategy %s", async (plan, strategy) => {
-  const customer = await aCustomer({ plan, name: `Customer of ${plan}` });
-  expect(await (await operator("GET", `/tenants/${customer.id}`)).json()).toMatchObject({ plan, strategy });
+  ["forest", "database"],
+])(
+  "customers of %s use the second app's table on the strategy %s, and each sees only its own rows",
+  async (plan, strategy) => {
+    const [customer, neighbour] = await Promise.all([
+      aCustomer({ plan, name: `Customer of ${plan}` }),
+      aCustomer({ plan, name: `Neighbour on ${plan}` }),
+    ]);
+    expect(await (await operator("GET", `/tenants/${customer.id}`)).json()).toMatchObject({ plan, strategy });
+    const keep = (who: { apiKey: string }, name: string, text: string) =>
+      callTool(who.apiKey, "keep_note", { name, text });
 
-  const first = await callTool(customer.apiKey, "keep_note", { name: "place", text: "under the birch" });
-  expect(first.data).toEqual({ before: null, notes: 1 });
-  expect(first.receipt?.units).toBe(3);
-  const second = await callTool(customer.apiKey, "keep_note", { name: "place", text: "by the lake" });
-  expect(second.data).toEqual({ before: "under the birch", notes: 1 });
+    const first = await keep(customer, "place", "under the birch");
+    expect(first.data).toEqual({ before: null, names: ["place"] });
+    expect(first.receipt?.units).toBe(3);
+    expect((await keep(neighbour, "place", "mine")).data).toEqual({ before: null, names: ["place"] });
+    expect((await keep(neighbour, "time", "noon")).data).toEqual({ before: null, names: ["place", "time"] });
+    expect((await keep(customer, "place", "by the lake")).data).toEqual({
+      before: "under the birch",
+      names: ["place"],
+    });
+  },
+);
 
-  const other = await aCustomer({ plan, name: `Neighbour on ${plan}` });
-  expect((await callTool(other.apiKey, "keep_note", { name: "place", text: "mine" })).data).toEqual({
-    before: null,
-    notes: 1,
-  });
+test("a shared database has the second app's table and no table of another app", async () => {
+  const found = await rowsOf(
+    system.sharedOwnerUrl,
+    `SELECT to_regclass('notes')::text AS notes, to_regclass('products')::text AS products`,
+  );
+  expect(found).toEqual([{ notes: "notes", products: null }]);
 });
 
 test("an agent sees the product's own tools and the second app's, with the price after the description", async () => {
@@ -50,7 +67,7 @@ test("a token needs the second app's scope for its tool", async () => {
   const keep = { name: "place", text: "here" };
   await expect(callTool(await aJwt({ ...claims, scope: "tools:read" }), "keep_note", keep)).rejects.toThrow("403");
   const allowed = await aJwt({ ...claims, scope: "tools:read notes:keep" });
-  expect((await callTool(allowed, "keep_note", keep)).data).toEqual({ before: null, notes: 1 });
+  expect((await callTool(allowed, "keep_note", keep)).data).toEqual({ before: null, names: ["place"] });
 });
 
 test("clients find the second app's name, scopes, terms and privacy policy", async () => {

@@ -61,7 +61,7 @@ export async function offerSystems(
     const id = new URL(request.url).searchParams.get("worker") ?? "";
     script ??= bundle({ outDir, ...worker });
     let starting = systems.get(id);
-    if (starting === undefined) systems.set(id, (starting = script.then(start)));
+    if (starting === undefined) systems.set(id, (starting = script.then((built) => start(built, worker.app))));
     try {
       return Response.json((await starting).system);
     } catch (error) {
@@ -84,13 +84,17 @@ export async function offerSystems(
   return stop;
 }
 
-async function start(script: string): Promise<{ system: FlowSystem; stop: () => Promise<void> }> {
+async function start(
+  script: string,
+  app: string | undefined,
+): Promise<{ system: FlowSystem; stop: () => Promise<void> }> {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-flow-"));
   const system = await startSystem({
     dir,
     port: await freePort(),
     bundle: script,
     postgres: THROWAWAY,
+    ...(app !== undefined && { app }),
   });
   const { databases, stripe, issuer, monitor, settings, publicUrl } = system;
   if (databases === undefined || stripe === undefined || issuer === undefined || monitor === undefined) {

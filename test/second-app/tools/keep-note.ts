@@ -1,39 +1,38 @@
-// Keeps a short note under a name, in the account's settings.
+// Keeps a short note under a name, in the app's own table.
 import * as z from "zod";
 import { defineTool, isFailure } from "#tollgate/tool";
-import { settingOf } from "../names.ts";
+import { noteName } from "../names.ts";
 
 export const keepNote = defineTool({
   name: "keep_note",
   title: "Keep note",
-  description: "Keeps a note under a name and returns the one that was there before.",
+  description: "Keeps a note under a name. Returns the note that was there before and the names of all notes.",
   units: 3,
   scopes: ["notes:keep"],
   input: z.strictObject({
-    name: z
-      .string()
-      .regex(/^[a-z]{1,20}$/)
-      .describe("One word in lower case"),
+    name: noteName,
     text: z.string().max(200).describe("The note"),
   }),
-  output: z.strictObject({ before: z.string().nullable(), notes: z.int() }),
+  output: z.strictObject({ before: z.string().nullable(), names: z.array(z.string()) }),
   annotations: { readOnly: false, idempotent: false, destructive: true },
   failed: isFailure,
 
   async run({ name, text }, { db }) {
-    const [old, , [count] = []] = await db.transaction([
-      { text: `SELECT value #>> '{}' AS text FROM settings WHERE key = $1`, params: [settingOf(name)] },
+    // The last statement has no WHERE: the database shows this tenant's notes only.
+    const [old = [], , all = []] = await db.transaction([
+      { text: `SELECT text FROM notes WHERE name = $1`, params: [name] },
       {
-        text: `INSERT INTO settings (key, value) VALUES ($1, to_jsonb($2::text))
-               ON CONFLICT (tenant_id, key) DO UPDATE SET value = excluded.value`,
-        params: [settingOf(name), text],
+        text: `INSERT INTO notes (name, text) VALUES ($1, $2)
+               ON CONFLICT (tenant_id, name) DO UPDATE SET text = excluded.text`,
+        params: [name, text],
       },
-      { text: `SELECT count(*)::int AS notes FROM settings WHERE key LIKE 'note.%'` },
+      { text: `SELECT name FROM notes ORDER BY name` },
     ]);
-    return {
-      data: z
-        .object({ before: z.string().nullable(), notes: z.int() })
-        .parse({ before: old?.[0]?.["text"] ?? null, ...count }),
-    };
+    const before = z.object({ text: z.string() }).optional().parse(old[0])?.text ?? null;
+    const names = z
+      .array(z.object({ name: z.string() }))
+      .parse(all)
+      .map((note) => note.name);
+    return { data: { before, names } };
   },
 });
