@@ -25,7 +25,7 @@ import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
 import { TenantUsage } from "./metering/tenant-usage.ts";
 import { type MoveHost, TenantMove } from "./moves/tenant-move.ts";
 import { NO_USAGE } from "./metering/outbox.ts";
-import { applyBillingEvents } from "./subscriptions/apply-events.ts";
+import { applyStripeEvents } from "./subscriptions/apply-events.ts";
 import { TenantPlanChange } from "./subscriptions/plan-change.ts";
 import { placeTenant } from "./tenant-db/placement.ts";
 import { CurrentRows, TenantData } from "./tenant-db/tenant-data.ts";
@@ -162,7 +162,7 @@ export class TenantObject extends DurableObject<Env> {
     // A run that has not begun yet will find this event, too.
     return (this.#nextInbox ??= this.#billing.run(async () => {
       this.#nextInbox = undefined;
-      await applyBillingEvents(this.env, this.#tenantId);
+      await applyStripeEvents(this.#context, this.#tenantId);
       // Also covers a change of an earlier attempt that died before its refresh.
       if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
     }));

@@ -1,4 +1,5 @@
 // Where the platform enters: requests, queue batches and crons. The classes are those that wrangler.toml names.
+import { createContext } from "./control/context.ts";
 import { app } from "./routes.ts";
 import { runReportCron } from "./reports/report-cron.ts";
 import { DEAD_QUEUE, consumeDeadLetters } from "./metering/dead-letters.ts";
@@ -19,6 +20,6 @@ export default {
     await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(batch, env) : consumeUsage(batch, env));
   },
   async scheduled({ cron, scheduledTime }, env) {
-    await (cron === REPORT_CRON ? runReportCron(env, scheduledTime) : sweep(env, scheduledTime));
+    await (cron === REPORT_CRON ? runReportCron(createContext(env), scheduledTime) : sweep(env, scheduledTime));
   },
 } satisfies ExportedHandler<Env>;

@@ -24,8 +24,6 @@ export const appliedEventTypes = [
 /** Events that only name an occurrence ("thin"). Their content is fetched. */
 export const thinEventTypes = ["v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"] as const;
 
-export type AppliedEventType = (typeof appliedEventTypes)[number] | (typeof thinEventTypes)[number];
-
 /** `apiBase`: empty for Stripe itself, otherwise the URL of a stand-in. */
 export function connectStripe(secretKey: string, apiBase: string) {
   const stripe = stripeClient(secretKey, apiBase);

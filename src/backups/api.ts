@@ -79,7 +79,7 @@ export async function startRestore(
     backup = nameOf(point);
     waitsFor.push(point.id);
   }
-  const tenantId = request.into === undefined ? from : await createTenant(c.env, request.into);
+  const tenantId = request.into === undefined ? from : await createTenant(c.get("context"), request.into);
   if (tenantId === undefined) throw new Problem("conflict", "The tenant to restore into exists already.");
   let safetyBackup: string | null = null;
   if (tenantId === from) {

@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { TenantId } from "../core/tenant.ts";
 import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
-import type { NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 const Watermark = z.object({
   tenantId: TenantId,
@@ -75,7 +75,7 @@ export type PipelineState = z.infer<typeof PipelineState>;
 
 export type Ledger = ReturnType<typeof ledgerStore>;
 
-export function ledgerStore(db: NeonConnection) {
+export function ledgerStore(control: ControlDatabase) {
   return {
     /**
      * Writes rows to the ledger, once however often they come, and moves each stream's watermark to the end of its
@@ -100,7 +100,7 @@ export function ledgerStore(db: NeonConnection) {
       // One order for all writers: two consumers with the same rows wait for each other instead of deadlocking.
       rows.sort((a, b) => (a.call_id < b.call_id ? -1 : 1));
       const params = [JSON.stringify(rows)];
-      const [, , , , watermarks = [], uncounted = []] = await db.batch([
+      const [, , , , watermarks = [], uncounted = []] = await control.batch([
         {
           text: `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at)
                  SELECT call_id, tenant_id, object, epoch, n, tool, units, ${incomingInstant} FROM ${incoming} ON CONFLICT DO NOTHING`,
@@ -169,7 +169,7 @@ export function ledgerStore(db: NeonConnection) {
 
     /** Notes the first row of an object's that has been out for too long. */
     async noteLate({ tenantId, object, epoch }: Omit<UsageMessage, "rows">, first: UsageRow): Promise<void> {
-      await db.query(
+      await control.query(
         `INSERT INTO late_outboxes (tenant_id, object, epoch, n, at) VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000))
          ON CONFLICT (tenant_id, object, epoch) DO UPDATE SET n = excluded.n, at = excluded.at, noted_at = now()`,
         [tenantId, object, epoch, first.n, first.atMs],
@@ -177,7 +177,7 @@ export function ledgerStore(db: NeonConnection) {
     },
 
     async heartbeat(name: string, nowMs: number): Promise<void> {
-      await db.query(
+      await control.query(
         `INSERT INTO heartbeats AS h (name, at) VALUES ($1, to_timestamp($2::double precision / 1000))
          ON CONFLICT (name) DO UPDATE SET at = greatest(h.at, excluded.at)`,
         [name, nowMs],
@@ -186,7 +186,7 @@ export function ledgerStore(db: NeonConnection) {
 
     /** What the health page says of metering and billing, in one round trip. Ages are seconds; `null`: there is none. */
     async pipeline(nowMs: number): Promise<PipelineState> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `WITH n AS (SELECT to_timestamp($1::double precision / 1000) AS now)
          SELECT unsealed.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
                 (SELECT extract(epoch FROM n.now - min(o.at)) FROM late_outboxes o LEFT JOIN usage_streams s USING (tenant_id, object, epoch)

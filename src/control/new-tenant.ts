@@ -2,7 +2,8 @@
 // the row stays in the state `provisioning`, and the sweep starts the provisioning.
 import { newTenantId } from "../adapters/ids.ts";
 import * as z from "zod";
-import { tenantsOf } from "./tenants-store.ts";
+import type { Context } from "./context.ts";
+import { tenantsStore } from "./tenants-store.ts";
 import { Limits, planNames, strategies, planOf } from "../core/plans.ts";
 import { DisplayName, Features, TenantId } from "../core/tenant.ts";
 import { catalogue } from "../tools/catalogue.ts";
@@ -33,10 +34,10 @@ export const TenantRequest = z.strictObject({
 export type TenantRequest = z.infer<typeof TenantRequest>;
 
 /** Creates a tenant and starts its provisioning. Returns `undefined` when the id is taken. */
-export async function createTenant(env: Env, request: TenantRequest): Promise<TenantId | undefined> {
+export async function createTenant(context: Context, request: TenantRequest): Promise<TenantId | undefined> {
   const plan = planOf(request.plan);
   const id = request.id ?? newTenantId();
-  const { created } = await tenantsOf(env).insert({
+  const { created } = await tenantsStore(context.control).insert({
     id,
     name: request.name,
     email: request.email ?? null,
@@ -52,6 +53,6 @@ export async function createTenant(env: Env, request: TenantRequest): Promise<Te
     features: request.features ?? {},
   });
   if (!created) return undefined;
-  await env.TENANT.getByName(id).provision();
+  await context.tenantObject(id).provision();
   return id;
 }

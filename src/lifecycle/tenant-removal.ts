@@ -144,7 +144,7 @@ export class TenantRemoval {
       if (this.#host.running() > 0) return { waitsFor: "Calls are running." };
       const nowMs = this.#host.now();
       const options = { isBilled: customerId !== null, isLast: true, nowMs, withinMs: LOOK_MS };
-      const missing = await drainUsage(this.#context.env, this.#tenantId, this.#host.flush, options);
+      const missing = await drainUsage(this.#context, this.#tenantId, this.#host.flush, options);
       return missing === undefined ? { done: true } : { waitsFor: waits[missing] };
     },
 

@@ -34,7 +34,7 @@ export async function addTenant(
   { body: { importFrom, ...request } }: { body: z.infer<typeof NewTenantRequest> },
 ): Promise<Response> {
   const context = c.get("context");
-  const id = await createTenant(c.env, request);
+  const id = await createTenant(c.get("context"), request);
   if (id === undefined) throw new Problem("conflict", `The tenant ${request.id} exists already.`);
   if (importFrom !== undefined) await openImport(context, id, { importFrom, overwrite: false });
   const summary = await tenantsStore(context.control).summary(id);

@@ -15,7 +15,7 @@ import { removalsStore } from "../lifecycle/removals-store.ts";
 import { describeError, log } from "../log.ts";
 import { notifyFallbackCalls } from "../metering/fallback-calls.ts";
 import { movesStore } from "../moves/moves-store.ts";
-import { controlInbox } from "../subscriptions/inbox-store.ts";
+import { inboxStore } from "../subscriptions/inbox-store.ts";
 import { type IncomingEvent, incomingEvent } from "../subscriptions/stripe-event.ts";
 import { subscriptionsStore } from "../subscriptions/subscriptions-store.ts";
 import { raiseAlarms } from "./alarms.ts";
@@ -68,7 +68,7 @@ const silentWork: Readonly<Record<TenantWork["kind"], SilentWork>> = {
 export async function sweep(env: Env, nowMs: number): Promise<void> {
   const context = createContext(env);
   const { control } = context;
-  const inbox = controlInbox(control);
+  const inbox = inboxStore(control);
 
   await attempt("undelivered_events", async () => {
     const events = context.stripe.events.undelivered(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);

@@ -4,9 +4,9 @@
 //
 // Stripe does not refuse a second item of the same identifier. So the idempotency key of an attempt is recorded before it
 // is used, and a new key is used only after a search for the item that the old key may have made.
-import { connectControl } from "../adapters/neon.ts";
 import { attemptKey } from "../adapters/stripe-meter.ts";
-import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
+import type { StripeConnection } from "../adapters/stripe.ts";
+import type { Context } from "../control/context.ts";
 import { costOf, inCents } from "../core/money.ts";
 import { log } from "../log.ts";
 import {
@@ -59,9 +59,8 @@ const CLAIM_MS = 300_000;
 const LOOK_BACK_SECONDS = 3_600;
 
 /** Prices and bills due carry-forwards, one after the other, until the run's time is over. */
-export async function billCarryForwards(env: Env, run: ReportRun): Promise<void> {
-  const store = carryForwardsStore(connectControl(env));
-  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+export async function billCarryForwards({ control, stripe }: Context, run: ReportRun): Promise<void> {
+  const store = carryForwardsStore(control);
   await store.price(run.nowMs());
   while (!run.isOver()) {
     const nowMs = run.nowMs();

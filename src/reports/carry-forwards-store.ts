@@ -55,7 +55,7 @@ export type CarryForwardAnswer = "created" | "found" | "covered";
 
 export type CarryForwardsStore = ReturnType<typeof carryForwardsStore>;
 
-export function carryForwardsStore(db: ControlDatabase) {
+export function carryForwardsStore(control: ControlDatabase) {
   return {
     /**
      * Records that the invoice of a period is final. Usage of the period that is not in Stripe by now is carried forward.
@@ -63,7 +63,7 @@ export function carryForwardsStore(db: ControlDatabase) {
      */
     async recordPeriod(period: BillingPeriod): Promise<void> {
       const { unitAmountCents, includedUnits } = planOf(period.plan);
-      await db.query(
+      await control.query(
         `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
          VALUES ($1, $2, to_timestamp($3::double precision / 1000), to_timestamp($4::double precision / 1000), $5, $6, $7::numeric, $8,
                  to_timestamp($9::double precision / 1000)) ON CONFLICT (invoice_id) DO NOTHING`,
@@ -87,7 +87,7 @@ export function carryForwardsStore(db: ControlDatabase) {
      * no subscription.
      */
     async price(nowMs: number): Promise<void> {
-      await db.batch([
+      await control.batch([
         // One process prices at a time, and no report of the period is frozen meanwhile.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
         {
@@ -125,7 +125,7 @@ export function carryForwardsStore(db: ControlDatabase) {
 
     /** Claims due carry-forwards with a known price until `untilMs`. */
     async claim(nowMs: number, untilMs: number, limit: number): Promise<CarryForward[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE carry_forwards c SET next_at = to_timestamp($2::double precision / 1000)
          FROM (SELECT c.id, t.stripe_customer_id FROM carry_forwards c JOIN tenants t ON t.id = c.tenant_id
                WHERE c.settled_at IS NULL AND c.priced_at IS NOT NULL AND t.stripe_customer_id IS NOT NULL
@@ -144,7 +144,7 @@ export function carryForwardsStore(db: ControlDatabase) {
 
     /** Records a key before it is used. Returns false when the claim has ended: then the key must not be used. */
     async recordKey(id: string, key: ItemKey, claimedUntilMs: number): Promise<boolean> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE carry_forwards SET key_number = $2, key_at = to_timestamp($3::double precision / 1000)
          WHERE id = $1 AND next_at = to_timestamp($4::double precision / 1000) RETURNING id`,
         [id, key.number, key.sinceMs, claimedUntilMs],
@@ -154,7 +154,7 @@ export function carryForwardsStore(db: ControlDatabase) {
 
     /** Records that it is billed, or that there is nothing to bill. Settling it twice changes nothing. */
     async settle(id: string, answer: CarryForwardAnswer, invoiceItemId: string | null, nowMs: number): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE carry_forwards SET settled_at = to_timestamp($4::double precision / 1000), answer = $2, invoice_item_id = $3, error = NULL
          WHERE id = $1 AND settled_at IS NULL`,
         [id, answer, invoiceItemId, nowMs],
@@ -163,7 +163,7 @@ export function carryForwardsStore(db: ControlDatabase) {
 
     /** Schedules the next attempt. `error`: why Stripe refuses it, for the operator. */
     async postpone(id: string, error: string | null, nextAtMs: number, claimedUntilMs: number): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE carry_forwards SET error = coalesce($2, error), next_at = to_timestamp($3::double precision / 1000)
          WHERE id = $1 AND settled_at IS NULL AND next_at = to_timestamp($4::double precision / 1000)`,
         [id, error, nextAtMs, claimedUntilMs],

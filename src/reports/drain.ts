@@ -1,5 +1,5 @@
 // Drains a tenant's usage at once: from its object into the ledger, frozen into reports, and confirmed by Stripe.
-import { connectControl } from "../adapters/neon.ts";
+import type { Context } from "../control/context.ts";
 import type { Flush } from "../metering/outbox.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { reportRun } from "./report-cron.ts";
@@ -16,19 +16,19 @@ const POLL_MS = 100;
  * object's clock, which dated the rows.
  */
 export async function drainUsage(
-  env: Env,
+  context: Context,
   tenantId: TenantId,
   flush: Flush,
   { isBilled, isLast, nowMs, withinMs }: { isBilled: boolean; isLast: boolean; nowMs: number; withinMs: number },
 ): Promise<"ledger" | "freeze" | "stripe" | undefined> {
-  const reports = reportsStore(connectControl(env));
+  const reports = reportsStore(context.control);
   const untilMs = Date.now() + withinMs;
   const { epoch, lastN, arrived } = await flush(nowMs);
   if (!arrived) return "ledger";
   for (;;) {
     const run = reportRun(nowMs, Math.max(0, untilMs - Date.now()));
-    if (isLast) await freezeUsage(env, run, nowMs + 1, tenantId);
-    if (isBilled) await sendReports(env, run, tenantId);
+    if (isLast) await freezeUsage(context, run, nowMs + 1, tenantId);
+    if (isBilled) await sendReports(context, run, tenantId);
     const { unfrozen, unconfirmed } = await reports.unsettled(tenantId, epoch, lastN);
     if (isLast && unfrozen > 0) return "freeze";
     if (!isBilled || unconfirmed === 0) return undefined;

@@ -1,7 +1,7 @@
 // The control tables' record of meter events that Stripe took and refused afterwards. Stripe names samples alone, so that
 // only the daily comparison with its totals finds all of them.
 import * as z from "zod";
-import type { NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import { instant } from "../control/tenants-store.ts";
 
 const MeterErrorDay = z.object({
@@ -14,7 +14,7 @@ const MeterErrorDay = z.object({
 });
 export type MeterErrorDay = z.infer<typeof MeterErrorDay>;
 
-export function meterErrorsStore(db: NeonConnection) {
+export function meterErrorsStore(control: ControlDatabase) {
   return {
     /**
      * Keeps what one notification said. Of the reports that it names, the summaries of their minutes decide from now on.
@@ -26,7 +26,7 @@ export function meterErrorsStore(db: NeonConnection) {
       untilAt: string,
       byCode: readonly { code: string; errors: number; reportIds: readonly string[] }[],
     ): Promise<void> {
-      await db.query(
+      await control.query(
         `WITH kept AS (
            INSERT INTO meter_errors (event_id, code, errors, report_ids, from_at, until_at)
            SELECT $1, e.code, e.errors, ARRAY(SELECT jsonb_array_elements_text(e."reportIds")), $2::timestamptz, $3::timestamptz
@@ -40,7 +40,7 @@ export function meterErrorsStore(db: NeonConnection) {
 
     /** By day (UTC) and by what was wrong, newest first. */
     async byDay(days: number): Promise<MeterErrorDay[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT to_char(until_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, code, sum(errors)::int AS errors, count(*)::int AS notices,
                 ARRAY(SELECT DISTINCT id FROM meter_errors n, unnest(n.report_ids) AS id WHERE n.code = m.code
                         AND date_trunc('day', n.until_at, 'UTC') = date_trunc('day', min(m.until_at), 'UTC') ORDER BY id LIMIT 100) AS "reportIds",

@@ -1,20 +1,19 @@
 // What Stripe's meter refused after it had taken it. The notification says hardly more than that; what it is about is
 // fetched, kept, and told: a unit that Stripe has refused is a unit that no invoice will have.
-import { connectControl } from "../adapters/neon.ts";
+import type { Context } from "../control/context.ts";
 import { meterErrorsStore } from "./meter-errors-store.ts";
-import { connectStripe } from "../adapters/stripe.ts";
 import { log } from "../log.ts";
 
 /** Fetches and keeps what a notification of the meter is about. May be repeated. */
-export async function recordMeterErrors(env: Env, eventId: string): Promise<string> {
-  const found = await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).meter.errors(eventId);
+export async function recordMeterErrors({ control, stripe }: Context, eventId: string): Promise<string> {
+  const found = await stripe.meter.errors(eventId);
   if (found === undefined) return "not_used";
   const byCode = found.byCode.map(({ code, errors, identifiers }) => ({
     code,
     errors,
     reportIds: identifiers.flatMap((identifier) => reportIdOf(identifier) ?? []),
   }));
-  await meterErrorsStore(connectControl(env)).keep(eventId, found.fromAt, found.untilAt, byCode);
+  await meterErrorsStore(control).keep(eventId, found.fromAt, found.untilAt, byCode);
   for (const { code, errors, reportIds } of byCode)
     log("error", "meter_events_refused", { code, errors, reports: reportIds.join(",") });
   return "kept";

@@ -2,8 +2,8 @@
 // report that Stripe does not have is doubted, which the reporter settles by its own way. Resumed by whichever run comes
 // next, tenant by tenant; a tenant that was compared twice is found in the same state twice.
 import { type ComparedTenant, reconciliationStore } from "./reconciliation-store.ts";
-import { connectControl } from "../adapters/neon.ts";
-import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
+import type { StripeConnection } from "../adapters/stripe.ts";
+import type { Context } from "../control/context.ts";
 import { type Drift, findDrifts, reconciliationDay } from "./reconciliation.ts";
 import { log } from "../log.ts";
 import type { ReportRun } from "./report-cron.ts";
@@ -14,12 +14,11 @@ const MOST_READS = 300;
 /** Longer than a run, so that the next one does not compare the same tenants beside it. */
 const CLAIM_MS = 240_000;
 
-export async function reconcile(env: Env, run: ReportRun): Promise<void> {
+export async function reconcile({ control, stripe }: Context, run: ReportRun): Promise<void> {
   const startedMs = run.nowMs();
   const day = reconciliationDay(startedMs);
   if (day === undefined) return;
-  const ledger = reconciliationStore(connectControl(env));
-  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+  const ledger = reconciliationStore(control);
   const claimedUntilMs = startedMs + CLAIM_MS;
   const claimed = await ledger.claim(day, startedMs, claimedUntilMs);
   if (claimed === undefined) return;

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { DAYS_BACK, type Drift, type MinuteReport, MOST_DAYS_BACK, SETTLED_FOR_MS } from "./reconciliation.ts";
 import type { Range } from "../adapters/stripe-meter.ts";
 import { TenantId } from "../core/tenant.ts";
-import type { NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 const ComparedTenant = z.object({
   tenantId: TenantId,
@@ -22,6 +22,8 @@ const ComparedTenant = z.object({
 });
 export type ComparedTenant = z.infer<typeof ComparedTenant> & Range;
 
+const Claimed = z.object({ doneUntil: z.string() });
+
 export interface TenantOutcome {
   tenantId: TenantId;
   /** What was compared. */
@@ -31,11 +33,11 @@ export interface TenantOutcome {
   requests: number;
 }
 
-export function reconciliationStore(db: NeonConnection) {
+export function reconciliationStore(control: ControlDatabase) {
   return {
     /** Takes the comparison of `day` until `untilMs`. `undefined`: it is finished, or somebody else has it. */
-    async claim(day: string, nowMs: number, untilMs: number): Promise<{ doneUntil: string } | undefined> {
-      const [, [row] = []] = await db.batch([
+    async claim(day: string, nowMs: number, untilMs: number): Promise<z.infer<typeof Claimed> | undefined> {
+      const [, [row] = []] = await control.batch([
         {
           text: `INSERT INTO reconciliations (day, started_at) VALUES ($1, to_timestamp($2::double precision / 1000)) ON CONFLICT DO NOTHING`,
           params: [day, nowMs],
@@ -47,12 +49,12 @@ export function reconciliationStore(db: NeonConnection) {
           params: [day, nowMs, untilMs],
         },
       ]);
-      return row as { doneUntil: string } | undefined;
+      return row === undefined ? undefined : Claimed.parse(row);
     },
 
     /** The next tenants with their days to compare, which reach back to what is still open, and the reports of those. */
     async tenants(day: string, doneUntil: string, nowMs: number, limit: number): Promise<ComparedTenant[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `WITH d AS (SELECT $1::date::timestamp AT TIME ZONE 'UTC' AS ends_at, to_timestamp($3::double precision / 1000) AS now),
          compared AS (
            SELECT t.id, t.stripe_customer_id, d.*, greatest(d.ends_at - interval '${MOST_DAYS_BACK} days', least(
@@ -78,7 +80,7 @@ export function reconciliationStore(db: NeonConnection) {
      */
     async finishTenant(day: string, outcome: TenantOutcome, nowMs: number, claimedUntilMs: number): Promise<void> {
       const { tenantId, days, drifts, requests } = outcome;
-      await db.query(
+      await control.query(
         `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
          found AS (
            SELECT to_timestamp(f."startSeconds") AS starts_at, (f."endSeconds" - f."startSeconds") / 60 AS minutes, f.kind, f."reportId" AS report_id,
@@ -115,7 +117,7 @@ export function reconciliationStore(db: NeonConnection) {
 
     /** Lets go of the comparison: finished, or for the next run to go on with. */
     async release(day: string, finished: boolean, nowMs: number, claimedUntilMs: number): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE reconciliations SET claimed_until = NULL, finished_at = CASE WHEN $2::boolean THEN to_timestamp($3::double precision / 1000) END
          WHERE day = $1 AND finished_at IS NULL AND claimed_until = to_timestamp($4::double precision / 1000)`,
         [day, finished, nowMs, claimedUntilMs],

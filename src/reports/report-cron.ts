@@ -1,5 +1,6 @@
 // One run of the report cron: sends reports, bills carry-forwards, then compares with Stripe. Each part has its share of the
 // time until the next run, and a failure of one part does not stop the others.
+import type { Context } from "../control/context.ts";
 import { type Acquire, rateLimiter } from "../adapters/rate-limiter.ts";
 import { describeError, log } from "../log.ts";
 import { billCarryForwards } from "./carry-forward.ts";
@@ -27,7 +28,7 @@ export function reportRun(nowMs: number, lastsMs: number, { acquire } = rateLimi
   return { nowMs: () => nowMs + elapsedMs(), isOver: () => elapsedMs() >= lastsMs, acquire };
 }
 
-export async function runReportCron(env: Env, nowMs: number): Promise<void> {
+export async function runReportCron(context: Context, nowMs: number): Promise<void> {
   const limiter = rateLimiter();
   const startedAtMs = Date.now();
   const parts = [
@@ -37,7 +38,7 @@ export async function runReportCron(env: Env, nowMs: number): Promise<void> {
   ];
   for (const { name, lastsMs, work } of parts) {
     try {
-      await work(env, reportRun(nowMs + Math.max(0, Date.now() - startedAtMs), lastsMs, limiter));
+      await work(context, reportRun(nowMs + Math.max(0, Date.now() - startedAtMs), lastsMs, limiter));
     } catch (error) {
       log("error", "report_cron_failed", { part: name, error: describeError(error) });
     }

@@ -4,8 +4,8 @@
 // recorded before it is made, and a claim ends by itself.
 import { type ClaimedReport, type ReportsStore, reportsStore } from "./reports-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
-import { connectControl } from "../adapters/neon.ts";
-import { type StripeConnection, connectStripe } from "../adapters/stripe.ts";
+import type { StripeConnection } from "../adapters/stripe.ts";
+import type { Context } from "../control/context.ts";
 import {
   type ReportProgress,
   FREEZE_AGE_MS,
@@ -37,24 +37,23 @@ interface Outcome {
 }
 
 /** Freezes and reports due usage of all tenants until the run's time is over. The next run continues. */
-export async function reportUsage(env: Env, run: ReportRun): Promise<void> {
-  const usage = ledgerStore(connectControl(env));
+export async function reportUsage(context: Context, run: ReportRun): Promise<void> {
   // Reports that are frozen already are sent even when freezing fails.
-  const frozen = await freezeUsage(env, run, run.nowMs() - FREEZE_AGE_MS).catch((error: unknown) => {
+  const frozen = await freezeUsage(context, run, run.nowMs() - FREEZE_AGE_MS).catch((error: unknown) => {
     log("error", "usage_not_frozen", { error: describeError(error) });
     return { reports: 0, carryForwards: 0 };
   });
-  const { confirmed, failed } = await sendReports(env, run);
-  await usage.heartbeat("report", run.nowMs());
+  const { confirmed, failed } = await sendReports(context, run);
+  await ledgerStore(context.control).heartbeat("report", run.nowMs());
   log(failed > 0 ? "warn" : "info", "usage_reported", { ...frozen, confirmed, failed });
 }
 
 /** Freezes usage admitted before `cutoffMs`, of all tenants or of one. */
-export async function freezeUsage(env: Env, run: ReportRun, cutoffMs: number, tenantId?: TenantId) {
-  const ledger = reportsStore(connectControl(env));
+export async function freezeUsage({ control }: Context, run: ReportRun, cutoffMs: number, tenantId?: TenantId) {
+  const store = reportsStore(control);
   const total = { reports: 0, carryForwards: 0 };
   while (!run.isOver()) {
-    const { rows, reports, carryForwards } = await ledger.freeze(cutoffMs, run.nowMs(), tenantId);
+    const { rows, reports, carryForwards } = await store.freeze(cutoffMs, run.nowMs(), tenantId);
     if (rows === 0) break;
     total.reports += reports;
     total.carryForwards += carryForwards;
@@ -63,20 +62,18 @@ export async function freezeUsage(env: Env, run: ReportRun, cutoffMs: number, te
 }
 
 /** Sends due reports of all tenants, or of one. */
-export async function sendReports(env: Env, run: ReportRun, tenantId?: TenantId) {
-  const db = connectControl(env);
-  const ledger = reportsStore(db);
-  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+export async function sendReports({ control, stripe }: Context, run: ReportRun, tenantId?: TenantId) {
+  const store = reportsStore(control);
   const total = { confirmed: 0, failed: 0 };
   while (!run.isOver()) {
     const nowMs = run.nowMs();
     const untilMs = nowMs + CLAIM_MS;
-    const reports = await ledger.claim(nowMs, untilMs, REPORTS_PER_CLAIM, tenantId);
+    const reports = await store.claim(nowMs, untilMs, REPORTS_PER_CLAIM, tenantId);
     if (reports.length === 0) break;
-    const { progress, carried, answered, failed } = await work({ ledger, stripe, run }, reports, untilMs);
-    if (progress.length > 0) await ledger.progress(progress, untilMs, run.nowMs());
-    for (const id of carried) await ledger.carry(id, untilMs, run.nowMs());
-    if (answered) await ledgerStore(db).heartbeat("stripe", run.nowMs());
+    const { progress, carried, answered, failed } = await work({ store, stripe, run }, reports, untilMs);
+    if (progress.length > 0) await store.progress(progress, untilMs, run.nowMs());
+    for (const id of carried) await store.carry(id, untilMs, run.nowMs());
+    if (answered) await ledgerStore(control).heartbeat("stripe", run.nowMs());
     total.confirmed += progress.filter((each) => each.answer !== null).length;
     total.failed += failed;
     // Stripe is down or throttles us, so the remaining reports would fail as well.
@@ -86,14 +83,14 @@ export async function sendReports(env: Env, run: ReportRun, tenantId?: TenantId)
 }
 
 interface Means {
-  ledger: ReportsStore;
+  store: ReportsStore;
   stripe: StripeConnection;
   run: ReportRun;
 }
 
 /** Takes the next step with each claimed report. A report that is not reached is due again when its claim ends. */
 async function work(
-  { ledger, stripe, run }: Means,
+  { store, stripe, run }: Means,
   reports: readonly ClaimedReport[],
   untilMs: number,
 ): Promise<Outcome> {
@@ -101,7 +98,7 @@ async function work(
   const outcome: Outcome = { progress: [], carried: [], answered: false, failed: 0 };
   const toSend = reports.filter((report) => nextStep(report, startedMs) === "send").map(({ id }) => id);
   const attempts =
-    toSend.length === 0 ? new Map<string, number>() : await ledger.recordAttempts(toSend, untilMs, startedMs);
+    toSend.length === 0 ? new Map<string, number>() : await store.recordAttempts(toSend, untilMs, startedMs);
 
   const keep = (id: string, progress: ReportProgress): void => {
     outcome.progress.push({ id, ...progress });

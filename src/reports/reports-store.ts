@@ -4,7 +4,7 @@
 import * as z from "zod";
 import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
 import { TenantId } from "../core/tenant.ts";
-import type { NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 const instant = z.coerce.number().nullable();
 
@@ -32,7 +32,17 @@ const Frozen = z.object({
 });
 export type Frozen = z.infer<typeof Frozen>;
 
-export function reportsStore(db: NeonConnection) {
+const Attempt = z.object({ id: z.string(), attempts: z.int() });
+
+const Unsettled = z.object({
+  /** Rows of the ledger. */
+  unfrozen: z.int(),
+  /** Reports. */
+  unconfirmed: z.int(),
+});
+export type Unsettled = z.infer<typeof Unsettled>;
+
+export function reportsStore(control: ControlDatabase) {
   return {
     /**
      * Freezes usage admitted before `cutoffMs`, tenant by tenant, up to the number of rows that fits one transaction. Call it
@@ -44,7 +54,7 @@ export function reportsStore(db: NeonConnection) {
      * first hour usage waits for a free minute instead. Usage of an unknown tenant stays as it is.
      */
     async freeze(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Frozen> {
-      const [, , [frozen] = []] = await db.batch([
+      const [, , [frozen] = []] = await control.batch([
         // One process freezes at a time, so that no two choose the same minute. The second waits and finds no rows left.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
         // A tenant without a customer is not billed by Stripe. Its reports are kept for the record.
@@ -117,7 +127,7 @@ export function reportsStore(db: NeonConnection) {
       limit: number,
       tenantId: TenantId | null = null,
     ): Promise<ClaimedReport[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE reports r SET next_at = to_timestamp($2::double precision / 1000)
          FROM (SELECT r.id, t.stripe_customer_id FROM reports r JOIN tenants t ON t.id = r.tenant_id
                WHERE (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL) AND t.stripe_customer_id IS NOT NULL
@@ -136,13 +146,13 @@ export function reportsStore(db: NeonConnection) {
 
     /** Records attempts before they are made. Returns the number of each allowed attempt, by report id. */
     async recordAttempts(ids: readonly string[], claimedUntilMs: number, nowMs: number): Promise<Map<string, number>> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE reports r SET attempts = r.attempts + 1, last_attempt_at = n.now, first_attempt_at = coalesce(r.first_attempt_at, n.now)
          FROM (SELECT to_timestamp($3::double precision / 1000) AS now) n
          WHERE r.id = ANY ($1) AND r.next_at = to_timestamp($2::double precision / 1000) RETURNING r.id, r.attempts`,
         [ids, claimedUntilMs, nowMs],
       );
-      return new Map(rows.map((row) => [String(row["id"]), Number(row["attempts"])]));
+      return new Map(rows.map((row) => Attempt.parse(row)).map(({ id, attempts }) => [id, attempts]));
     },
 
     /** Records the progress of claimed reports. A later finding never removes a confirmation. */
@@ -151,7 +161,7 @@ export function reportsStore(db: NeonConnection) {
       claimedUntilMs: number,
       nowMs: number,
     ): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE reports r SET confirmed_at = coalesce(r.confirmed_at, CASE WHEN p.answer IS NOT NULL THEN to_timestamp($3::double precision / 1000) END),
                 answer = coalesce(p.answer, r.answer), first_attempt_at = ${instantOf('"firstAttemptAtMs"')}, doubted_at = ${instantOf('"doubtedAtMs"')},
                 absent_since = ${instantOf('"absentSinceMs"')}, alarm = p.alarm, stripe_units = p."stripeUnits", error = p.error, next_at = ${instantOf('"nextAtMs"')}
@@ -164,7 +174,7 @@ export function reportsStore(db: NeonConnection) {
 
     /** Replaces a claimed report that never reached Stripe, and would now be too late, by a carry-forward. */
     async carry(id: string, claimedUntilMs: number, nowMs: number): Promise<void> {
-      await db.query(
+      await control.query(
         `WITH n AS (SELECT to_timestamp($3::double precision / 1000) AS now),
          given_up AS (
            UPDATE reports r SET answer = 'carried', confirmed_at = coalesce(r.confirmed_at, n.now), doubted_at = NULL, absent_since = NULL,
@@ -181,7 +191,7 @@ export function reportsStore(db: NeonConnection) {
      * marked.
      */
     async doubt(ids: readonly string[], nowMs: number): Promise<number> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE reports SET doubted_at = to_timestamp($2::double precision / 1000), next_at = NULL
          WHERE id = ANY ($1) AND (doubted_at IS NULL OR doubted_at < first_attempt_at) AND answer IS DISTINCT FROM 'carried' AND answer IS DISTINCT FROM 'no_customer' RETURNING id`,
         [ids, nowMs],
@@ -193,18 +203,14 @@ export function reportsStore(db: NeonConnection) {
      * Counts the tenant's ledger rows that are not frozen, up to the row `lastN` of its object's stream, and its reports that
      * Stripe may still confirm. Refused reports have their own alarm and are not counted.
      */
-    async unsettled(
-      tenantId: TenantId,
-      epoch: string,
-      lastN: number,
-    ): Promise<{ unfrozen: number; unconfirmed: number }> {
-      const [row] = await db.query(
+    async unsettled(tenantId: TenantId, epoch: string, lastN: number): Promise<Unsettled> {
+      const [row] = await control.query(
         `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL
                    AND NOT (object = $1 AND epoch = $2 AND n > $3))::int AS unfrozen,
                 (SELECT count(*) FROM reports WHERE tenant_id = $1 AND confirmed_at IS NULL AND alarm IS NULL)::int AS unconfirmed`,
         [tenantId, epoch, lastN],
       );
-      return { unfrozen: Number(row?.["unfrozen"]), unconfirmed: Number(row?.["unconfirmed"]) };
+      return Unsettled.parse(row);
     },
   };
 }

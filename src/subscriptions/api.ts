@@ -1,7 +1,6 @@
 // Routes of a buyer and of a tenant's account: plans, checkout, the status of provisioning, plan changes and Stripe's
 // portal. A plan change is usually done when it is answered (200). One that waits for usage or for Stripe is answered with
 // what it waits for (202), and can be cancelled until it has taken effect.
-import { connectControl } from "../adapters/neon.ts";
 import * as z from "zod";
 import { newestImport } from "../backups/api.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
@@ -110,7 +109,7 @@ export async function changePlan(
 }
 
 export async function listPlanChanges(c: HttpContext): Promise<Response> {
-  return c.json({ changes: await subscriptionsStore(connectControl(c.env)).changes(tenantOf(c)) });
+  return c.json({ changes: await subscriptionsStore(c.get("context").control).changes(tenantOf(c)) });
 }
 
 /** The tenant's admin changes the plan to another one that Stripe sells. */
@@ -119,13 +118,13 @@ export async function changeOwnPlan(
   { body: request }: { body: z.infer<typeof OwnPlanRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = await subscriptionsStore(connectControl(c.env)).read(tenantId);
+  const billing = await subscriptionsStore(c.get("context").control).read(tenantId);
   if (billing === undefined) throw noSuchTenant();
   if (billing.subscriptionId === null)
     throw new Problem("conflict", "The account has no subscription to change. Ask its operator.");
   const { name: plan, strategy, limits } = planOf(request.plan);
   // A tenant that names its current plan keeps the numbers that it was sold.
-  const waiting = await subscriptionsStore(connectControl(c.env)).waitingChange(tenantId);
+  const waiting = await subscriptionsStore(c.get("context").control).waitingChange(tenantId);
   if (billing.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
   return change(c, { plan, strategy, limits, requestedBy: "tenant" });
 }
@@ -133,15 +132,15 @@ export async function changeOwnPlan(
 export async function showOwnPlan(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   const [billing, changes] = await Promise.all([
-    subscriptionsStore(connectControl(c.env)).read(tenantId),
-    subscriptionsStore(connectControl(c.env)).changes(tenantId),
+    subscriptionsStore(c.get("context").control).read(tenantId),
+    subscriptionsStore(c.get("context").control).changes(tenantId),
   ]);
   return c.json({ tenantId, plan: billing?.plan, change: changes[0] ?? null });
 }
 
 export async function cancelPlanChange(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const waiting = await subscriptionsStore(connectControl(c.env)).waitingChange(tenantId);
+  const waiting = await subscriptionsStore(c.get("context").control).waitingChange(tenantId);
   if (waiting === undefined) throw new Problem("not_found", "No plan change is waiting.");
   const isCancelled = await c.get("context").tenantObject(tenantId).cancelPlanChange();
   if (!isCancelled) throw new Problem("conflict", "The plan change has taken effect.");
@@ -154,7 +153,7 @@ export async function openPortal(
   { body: { returnUrl = `${c.env.PUBLIC_URL}/plans` } }: { body: z.infer<typeof PortalRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = await subscriptionsStore(connectControl(c.env)).read(tenantId);
+  const billing = await subscriptionsStore(c.get("context").control).read(tenantId);
   if (billing === undefined || billing.customerId === null)
     throw new Problem("conflict", "The account has no customer at Stripe.");
   try {
@@ -168,7 +167,7 @@ export async function openPortal(
 
 async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = subscriptionsStore(connectControl(c.env));
+  const billing = subscriptionsStore(c.get("context").control);
   const now = await billing.read(tenantId);
   if (now === undefined || now.state === "gone") throw noSuchTenant();
   if (now.endedAtMs !== null && planOf(wanted.plan).amountCents !== null)
@@ -194,7 +193,7 @@ async function answerChange(
 ): Promise<Response> {
   const [tenant, changes] = await Promise.all([
     tenantsStore(c.get("context").control).summary(tenantId),
-    subscriptionsStore(connectControl(c.env)).changes(tenantId),
+    subscriptionsStore(c.get("context").control).changes(tenantId),
   ]);
   const made = changes.find(({ id }) => id === changeId);
   if (tenant === undefined || made === undefined) throw noSuchTenant();

@@ -2,13 +2,11 @@
 // current state from Stripe, inside the tenant's object, which is the tenant's lock. So the order and the repetition of
 // events do not matter, and one request to Stripe serves all waiting events.
 import { subscriptionsStore } from "./subscriptions-store.ts";
-import { type PendingEvent, controlInbox } from "./inbox-store.ts";
+import { type PendingEvent, inboxStore } from "./inbox-store.ts";
 import { removalsStore } from "../lifecycle/removals-store.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
-import { createContext } from "../control/context.ts";
-import { connectControl } from "../adapters/neon.ts";
-import { connectStripe } from "../adapters/stripe.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
+import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
 import { planOf } from "../core/plans.ts";
 import { objectIdOf } from "./stripe-event.ts";
@@ -25,15 +23,15 @@ const MAX_WRITES = 5;
 const NO_TENANT_YET = "no_tenant_yet";
 
 /** Applies the tenant's waiting events. An event that fails stays in the inbox and is retried. */
-export async function applyBillingEvents(env: Env, tenantId: TenantId): Promise<void> {
-  const inbox = controlInbox(connectControl(env));
+export async function applyStripeEvents(context: Context, tenantId: TenantId): Promise<void> {
+  const inbox = inboxStore(context.control);
   const pending = await inbox.pending(tenantId);
   let synced: Promise<string> | undefined;
-  const sync = (): Promise<string> => (synced ??= syncSubscription(env, tenantId));
+  const sync = (): Promise<string> => (synced ??= syncSubscription(context, tenantId));
   // A Checkout first: it makes the tenant that the other events are about.
   for (const event of pending.toSorted((a, b) => Number(isCheckout(b)) - Number(isCheckout(a)))) {
     try {
-      await inbox.applied(event.id, await apply(env, tenantId, event, sync));
+      await inbox.applied(event.id, await apply(context, tenantId, event, sync));
     } catch (error) {
       log("error", "webhook_not_applied", { tenantId, eventId: event.id, error: describeError(error) });
       await inbox.failed(event.id, describeError(error));
@@ -41,12 +39,17 @@ export async function applyBillingEvents(env: Env, tenantId: TenantId): Promise<
   }
 }
 
-async function apply(env: Env, tenantId: TenantId, event: PendingEvent, sync: () => Promise<string>): Promise<string> {
+async function apply(
+  context: Context,
+  tenantId: TenantId,
+  event: PendingEvent,
+  sync: () => Promise<string>,
+): Promise<string> {
   const objectId = objectIdOf(event.payload);
   switch (event.type) {
     case "checkout.session.completed":
     case "checkout.session.async_payment_succeeded":
-      return await completeCheckout(env, tenantId, objectId, sync);
+      return await completeCheckout(context, tenantId, objectId, sync);
     case "customer.subscription.created":
     case "customer.subscription.updated":
     case "customer.subscription.deleted":
@@ -56,12 +59,12 @@ async function apply(env: Env, tenantId: TenantId, event: PendingEvent, sync: ()
       return await sync();
     case "invoice.finalized": {
       const outcome = await sync();
-      if (outcome !== NO_TENANT_YET) await recordInvoice(env, tenantId, objectId);
+      if (outcome !== NO_TENANT_YET) await recordInvoice(context, tenantId, objectId);
       return outcome;
     }
     case "v1.billing.meter.error_report_triggered":
     case "v1.billing.meter.no_meter_found":
-      return await recordMeterErrors(env, event.id);
+      return await recordMeterErrors(context, event.id);
     default:
       return event.type satisfies never; // the inbox returns no other type
   }
@@ -72,15 +75,15 @@ function isCheckout({ type }: PendingEvent): boolean {
 }
 
 async function completeCheckout(
-  env: Env,
+  context: Context,
   tenantId: TenantId,
   sessionId: string,
   sync: () => Promise<string>,
 ): Promise<string> {
-  const tenants = tenantsOf(env);
+  const tenants = tenantsStore(context.control);
   const [order, paid] = await Promise.all([
-    checkoutsStore(connectControl(env)).find(tenantId),
-    connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).checkout.paid(sessionId),
+    checkoutsStore(context.control).find(tenantId),
+    context.stripe.checkout.paid(sessionId),
   ]);
   if (order === undefined) return "not_ordered";
   if (paid === undefined) return "not_paid";
@@ -99,31 +102,27 @@ async function completeCheckout(
     stripeCustomerId: paid.customerId,
     stripeSubscriptionId: paid.subscriptionId,
   });
-  await startProvisioning(createContext(env), tenantId);
+  await startProvisioning(context, tenantId);
   await sync();
-  await controlInbox(connectControl(env)).reopen(tenantId, NO_TENANT_YET);
+  await inboxStore(context.control).reopen(tenantId, NO_TENANT_YET);
   return created ? "tenant_created" : "tenant_known";
 }
 
 /** Brings the tenant's row up to date with its customer's subscriptions at Stripe. Call it under the tenant's lock. */
-export async function syncSubscription(env: Env, tenantId: TenantId): Promise<string> {
-  const billing = subscriptionsStore(connectControl(env));
+export async function syncSubscription(context: Context, tenantId: TenantId): Promise<string> {
+  const billing = subscriptionsStore(context.control);
   for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
     // Read the row first: Stripe's answer is then newer, and the write succeeds on this version of the row only.
     const row = await billing.read(tenantId);
     if (row === undefined) return NO_TENANT_YET;
     const { version, customerId, ...before } = row;
     if (customerId === null) return "not_sold_by_stripe";
-    const after = billingAfter(
-      before,
-      await connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE).subscriptions.ofCustomer(customerId),
-      Date.now(),
-    );
+    const after = billingAfter(before, await context.stripe.subscriptions.ofCustomer(customerId), Date.now());
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     if (!isSame && !(await billing.write(version, after))) continue;
     if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
     if (after.endedAtMs !== null && after.suspendedBy === "billing")
-      await removalsStore(connectControl(env)).open(tenantId, "billing");
+      await removalsStore(context.control).open(tenantId, "billing");
     return isSame ? "no_change" : `${after.state}_${after.plan}`;
   }
   throw new AppError("conflict", "the tenant's row changes faster than Stripe answers");

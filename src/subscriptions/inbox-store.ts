@@ -1,16 +1,22 @@
 // The inbox of Stripe's events. Tollgate stores an event before it acknowledges it, and applies it once, in any order.
-import { type AppliedEventType, appliedEventTypes, thinEventTypes } from "../adapters/stripe.ts";
-import { type IncomingEvent, OF_NO_TENANT } from "./stripe-event.ts";
-import type { TenantId } from "../core/tenant.ts";
-import type { NeonConnection } from "../adapters/neon.ts";
+import * as z from "zod";
+import type { ControlDatabase } from "../adapters/neon.ts";
+import { appliedEventTypes, thinEventTypes } from "../adapters/stripe.ts";
+import { TenantId } from "../core/tenant.ts";
+import { ACCOUNT_OBJECT, type IncomingEvent } from "./stripe-event.ts";
 
-export interface PendingEvent {
-  id: string;
-  type: AppliedEventType;
-  payload: unknown;
-}
+const types = [...appliedEventTypes, ...thinEventTypes] as const;
+const appliedTypes: ReadonlySet<string> = new Set(types);
 
-export function controlInbox(db: NeonConnection) {
+const PendingEvent = z.object({ id: z.string(), type: z.enum(types), payload: z.unknown() });
+export type PendingEvent = z.infer<typeof PendingEvent>;
+
+/** The object that applies an event: its tenant's, or the one for events about the whole Stripe account. */
+const Owner = z.union([TenantId, z.literal(ACCOUNT_OBJECT).brand("TenantId")]);
+
+const Kept = z.object({ fresh: z.boolean(), tenantId: Owner.nullable() });
+
+export function inboxStore(control: ControlDatabase) {
   return {
     /**
      * Stores an event; a known one changes nothing. Returns its tenant, if Tollgate knows it, and whether the event is new.
@@ -19,7 +25,7 @@ export function controlInbox(db: NeonConnection) {
      * it is a Checkout: only Tollgate opens those.
      */
     async keep(event: IncomingEvent): Promise<{ fresh: boolean; tenantId: TenantId | undefined }> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `WITH known AS (
            SELECT coalesce((SELECT id FROM tenants WHERE stripe_customer_id = $4), (SELECT id FROM tenants WHERE id = $3),
                            (SELECT tenant_id FROM checkouts WHERE tenant_id = $3), CASE WHEN $3 = $7 THEN $7 END) AS tenant_id),
@@ -37,38 +43,35 @@ export function controlInbox(db: NeonConnection) {
           event.customerId,
           JSON.stringify(event.payload),
           appliedTypes.has(event.type),
-          OF_NO_TENANT,
+          ACCOUNT_OBJECT,
         ],
       );
-      const tenantId = row?.["tenantId"];
-      return {
-        fresh: row?.["fresh"] === true,
-        tenantId: typeof tenantId === "string" ? (tenantId as TenantId) : undefined,
-      };
+      const { fresh, tenantId } = Kept.parse(row);
+      return { fresh, tenantId: tenantId ?? undefined };
     },
 
     /** Those of these events that were never stored. */
     async missing(eventIds: readonly string[]): Promise<string[]> {
       if (eventIds.length === 0) return [];
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT id FROM unnest($1::text[]) AS id WHERE NOT EXISTS (SELECT FROM webhook_inbox w WHERE w.event_id = id)`,
         [[...eventIds]],
       );
-      return rows.map((row) => String(row["id"]));
+      return rows.map((row) => z.string().parse(row["id"]));
     },
 
     async pending(tenantId: TenantId): Promise<PendingEvent[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         // Events that failed come last, so that they delay no others.
         `SELECT event_id AS id, type, payload FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL
          ORDER BY attempts, received_at LIMIT 50`,
         [tenantId],
       );
-      return rows as unknown as PendingEvent[];
+      return rows.map((row) => PendingEvent.parse(row));
     },
 
     async applied(eventId: string, outcome: string): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE webhook_inbox SET applied_at = now(), outcome = $2, attempts = attempts + 1, error = NULL WHERE event_id = $1 AND applied_at IS NULL`,
         [eventId, outcome],
       );
@@ -76,14 +79,14 @@ export function controlInbox(db: NeonConnection) {
 
     /** Releases the events that arrived before their tenant existed. */
     async reopen(tenantId: TenantId, outcome: string): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE webhook_inbox SET applied_at = NULL, outcome = NULL WHERE tenant_id = $1 AND outcome = $2`,
         [tenantId, outcome],
       );
     },
 
     async failed(eventId: string, error: string): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE webhook_inbox SET attempts = attempts + 1, error = $2 WHERE event_id = $1 AND applied_at IS NULL`,
         [eventId, error],
       );
@@ -91,15 +94,13 @@ export function controlInbox(db: NeonConnection) {
 
     /** Tenants with events that have waited longer than `olderThanMs`. */
     async lagging(olderThanMs: number, limit: number): Promise<TenantId[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT tenant_id AS id FROM webhook_inbox WHERE applied_at IS NULL AND tenant_id IS NOT NULL
            AND received_at < now() - make_interval(secs => $1::double precision / 1000)
          GROUP BY tenant_id ORDER BY min(attempts), min(received_at) LIMIT $2`,
         [olderThanMs, limit],
       );
-      return rows.map((row) => row["id"] as TenantId);
+      return rows.map((row) => Owner.parse(row["id"]));
     },
   };
 }
-
-const appliedTypes: ReadonlySet<string> = new Set([...appliedEventTypes, ...thinEventTypes]);

@@ -1,25 +1,27 @@
 // Records the periods that Stripe's final invoices cover. Usage that arrives after its invoice is final cannot be on it.
 import { subscriptionsStore } from "./subscriptions-store.ts";
 import { carryForwardsStore } from "../reports/carry-forwards-store.ts";
-import { connectControl } from "../adapters/neon.ts";
-import { connectStripe } from "../adapters/stripe.ts";
+import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
 
 /** Records the period of a tenant's invoice once the invoice is final. Repeating it changes nothing. */
-export async function recordInvoice(env: Env, tenantId: TenantId, invoiceId: string): Promise<void> {
-  const stripe = connectStripe(env.STRIPE_SECRET_KEY, env.STRIPE_API_BASE);
+export async function recordInvoice(
+  { control, stripe }: Context,
+  tenantId: TenantId,
+  invoiceId: string,
+): Promise<void> {
   const invoice = await stripe.invoices.get(invoiceId);
   if (invoice === undefined) return; // a draft that was deleted
   const { period, finalizedAtMs, subscriptionId, customerId, metered } = invoice;
   if (period === null || finalizedAtMs === null || subscriptionId === null) return;
   const [tenant, subscription] = await Promise.all([
-    subscriptionsStore(connectControl(env)).read(tenantId),
+    subscriptionsStore(control).read(tenantId),
     stripe.subscriptions.get(subscriptionId),
   ]);
   if (tenant === undefined || tenant.customerId !== customerId) return;
   // No invoice carries usage of a trial, however late it arrives.
   if ((subscription?.trialUntilMs ?? -Infinity) >= period.endMs) return;
-  await carryForwardsStore(connectControl(env)).recordPeriod({
+  await carryForwardsStore(control).recordPeriod({
     invoiceId,
     tenantId,
     ...period,

@@ -89,7 +89,7 @@ export class TenantPlanChange {
       const subscriptionId = (await subscriptions.read(tenantId))?.subscriptionId ?? null;
       const isBilled = subscriptionId !== null;
       const drain = (withinMs: number, isLast: boolean): ReturnType<typeof drainUsage> =>
-        drainUsage(context.env, tenantId, host.flush, { isBilled, isLast, nowMs: host.now(), withinMs });
+        drainUsage(context, tenantId, host.flush, { isBilled, isLast, nowMs: host.now(), withinMs });
 
       const missing = await drain(DRAIN_MS, false);
       if (missing !== undefined) return await waits(context, change, missing);

@@ -1,7 +1,7 @@
 // Reads what the inbox needs from a Stripe event: its identity and the tenant that it names. The rest is stored as received.
 
-/** Name of the object that applies events of no tenant. It is not a valid tenant id. */
-export const OF_NO_TENANT = "~billing";
+/** Name of the object that applies events about the whole Stripe account. It is not a valid tenant id. */
+export const ACCOUNT_OBJECT = "~billing";
 
 export interface StripeEventLike {
   id: string;
@@ -46,7 +46,7 @@ export function incomingEvent(event: StripeEventLike): IncomingEvent {
 
 /** A thin event. It is about the account, not about a customer. */
 export function incomingNotification(notification: { id: string; type: string }): IncomingEvent {
-  return { id: notification.id, type: notification.type, namedTenant: OF_NO_TENANT, customerId: null, payload: {} };
+  return { id: notification.id, type: notification.type, namedTenant: ACCOUNT_OBJECT, customerId: null, payload: {} };
 }
 
 /** The Stripe object that a stored event is about. */

@@ -5,7 +5,7 @@ import { type Limits, type PlanName, type Strategy, planNames, strategies, planO
 import type { TenantBilling } from "./subscription.ts";
 import { TenantId, tenantStates } from "../core/tenant.ts";
 import { instant } from "../control/tenants-store.ts";
-import { type NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 
 const millis = z.coerce.number().int().nullable();
 
@@ -50,11 +50,11 @@ const changeColumns = `c.id::int AS id, c.tenant_id AS "tenantId", c.from_plan A
 /** Plans that are sold by contract: a tenant that changes to one leaves Stripe's subscriptions. */
 const byContract = [...plans.values()].filter(({ amountCents }) => amountCents === null).map(({ name }) => name);
 
-export function subscriptionsStore(db: NeonConnection) {
+export function subscriptionsStore(control: ControlDatabase) {
   return {
     async read(tenantId: TenantId): Promise<BillingRow | undefined> {
       const ms = (column: string): string => `(extract(epoch FROM t.${column}) * 1000)::bigint`;
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT t.id, t.version, t.stripe_customer_id AS "customerId", t.state, t.plan, t.stripe_subscription_id AS "subscriptionId",
                 CASE WHEN t.state = 'suspended' THEN coalesce(t.suspended_by, 'operator') END AS "suspendedBy",
                 ${ms("trial_until")} AS "trialUntilMs", ${ms("past_due_since")} AS "pastDueSinceMs",
@@ -74,7 +74,7 @@ export function subscriptionsStore(db: NeonConnection) {
     async write(version: number, after: TenantBilling): Promise<boolean> {
       const at = (n: number): string => `to_timestamp($${n}::double precision / 1000)`;
       const { limits, strategy } = planOf(after.plan);
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE tenants SET state = $3, suspended_by = $4, stripe_subscription_id = $6, trial_until = ${at(7)}, past_due_since = ${at(8)},
                 period_start = ${at(9)}, period_end = ${at(10)}, cancel_at = ${at(11)}, subscription_ended_at = ${at(12)},
                 strategy = CASE WHEN plan = $5 THEN strategy ELSE $13 END, limits = CASE WHEN plan = $5 THEN limits ELSE $14::jsonb END,
@@ -107,7 +107,7 @@ export function subscriptionsStore(db: NeonConnection) {
       tenantId: TenantId,
       wanted: { plan: PlanName; strategy: Strategy; limits: Limits; requestedBy: "operator" | "tenant" },
     ): Promise<PlanChange | undefined> {
-      const [, rows = []] = await db.batch([
+      const [, rows = []] = await control.batch([
         {
           text: `INSERT INTO plan_changes (tenant_id, from_plan, plan, strategy, limits, requested_by)
                  SELECT id, plan, $2, $3, $4::jsonb, $5 FROM tenants WHERE id = $1 AND state <> 'gone' ON CONFLICT DO NOTHING`,
@@ -120,7 +120,7 @@ export function subscriptionsStore(db: NeonConnection) {
 
     /** Whether a change is to what is wanted. */
     async asks(changeId: number, wanted: { plan: PlanName; strategy: Strategy; limits: Limits }): Promise<boolean> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT FROM plan_changes WHERE id = $1 AND plan = $2 AND strategy = $3 AND limits = $4::jsonb`,
         [changeId, wanted.plan, wanted.strategy, JSON.stringify(wanted.limits)],
       );
@@ -129,13 +129,13 @@ export function subscriptionsStore(db: NeonConnection) {
 
     async waitingChange(tenantId: TenantId): Promise<PlanChange | undefined> {
       const { text, params } = waitingChange(tenantId);
-      const [row] = await db.query(text, params);
+      const [row] = await control.query(text, params);
       return row === undefined ? undefined : PlanChange.parse(row);
     },
 
     /** The tenant's changes of plan, newest first. */
     async changes(tenantId: TenantId): Promise<PlanChange[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 ORDER BY id DESC LIMIT 50`,
         [tenantId],
       );
@@ -144,7 +144,7 @@ export function subscriptionsStore(db: NeonConnection) {
 
     /** Notes what a change waits for. */
     async noteChange(changeId: number, waitsFor: string, holdMs?: number): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE plan_changes SET waits_for = $2, hold_ms = coalesce($3::integer, hold_ms), progressed_at = now()
          WHERE id = $1 AND state = 'waiting'`,
         [changeId, waitsFor, holdMs ?? null],
@@ -153,11 +153,11 @@ export function subscriptionsStore(db: NeonConnection) {
 
     /** Records that Stripe is about to be asked. Returns the attempt's number, or `undefined` when the change is over. */
     async nextAttempt(changeId: number): Promise<number | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `UPDATE plan_changes SET attempts = attempts + 1, progressed_at = now() WHERE id = $1 AND state = 'waiting' RETURNING attempts`,
         [changeId],
       );
-      return row === undefined ? undefined : Number(row["attempts"]);
+      return row === undefined ? undefined : z.int().parse(row["attempts"]);
     },
 
     /**
@@ -165,7 +165,7 @@ export function subscriptionsStore(db: NeonConnection) {
      * subscription any more, and nothing that followed from it.
      */
     async finishChange(changeId: number, holdMs: number): Promise<void> {
-      await db.query(
+      await control.query(
         `WITH done AS (
            UPDATE plan_changes SET state = 'done', waits_for = NULL, hold_ms = $3, progressed_at = now(), finished_at = now()
            WHERE id = $1 AND state = 'waiting' RETURNING tenant_id, plan, strategy, limits, plan = ANY ($2::text[]) AS leaves)
@@ -184,7 +184,7 @@ export function subscriptionsStore(db: NeonConnection) {
     },
 
     async cancelChange(tenantId: TenantId): Promise<boolean> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE plan_changes SET state = 'cancelled', waits_for = NULL, progressed_at = now(), finished_at = now()
          WHERE tenant_id = $1 AND state = 'waiting' RETURNING id`,
         [tenantId],
@@ -194,7 +194,7 @@ export function subscriptionsStore(db: NeonConnection) {
 
     /** Tenants whose change of plan waits and has been silent for `silenceMs`. */
     async silentChanges(silenceMs: number, limit: number): Promise<TenantId[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT tenant_id AS id FROM plan_changes WHERE state = 'waiting'
            AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
         [silenceMs, limit],
@@ -203,8 +203,6 @@ export function subscriptionsStore(db: NeonConnection) {
     },
   };
 }
-
-export type SubscriptionsStore = ReturnType<typeof subscriptionsStore>;
 
 function waitingChange(tenantId: TenantId): { text: string; params: unknown[] } {
   return {

@@ -3,7 +3,7 @@
 // their destination at Stripe has its own secret.
 import type { HttpContext } from "../http.ts";
 import { describeError, log } from "../log.ts";
-import { controlInbox } from "./inbox-store.ts";
+import { inboxStore } from "./inbox-store.ts";
 import { type IncomingEvent, incomingEvent, incomingNotification } from "./stripe-event.ts";
 
 export async function receiveEvent(c: HttpContext): Promise<Response> {
@@ -25,7 +25,7 @@ export async function receiveThinEvent(c: HttpContext): Promise<Response> {
 /** Stores the event and applies it after the answer. A throw becomes a 5xx, and Stripe retries the event. */
 async function store(c: HttpContext, event: IncomingEvent): Promise<Response> {
   const context = c.get("context");
-  const { fresh, tenantId } = await controlInbox(context.control).keep(event);
+  const { fresh, tenantId } = await inboxStore(context.control).keep(event);
   if (tenantId === undefined) log("warn", "webhook_without_tenant", { eventId: event.id, type: event.type });
   else if (fresh) {
     const applied = context.tenantObject(tenantId).applyInbox();

@@ -92,7 +92,7 @@ export const mutants: readonly Mutant[] = [
       const { object } = (event.payload as { data: { object: { object: string } } }).data;
       if (object.object !== "subscription") return "ignored";
       Object.assign(globalThis, { told: object });
-      return await syncSubscription(env, tenantId);
+      return await syncSubscription(context, tenantId);
     }`,
       },
     ],
