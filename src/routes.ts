@@ -31,7 +31,9 @@ import {
   reactivateTenant,
   removeOwnTenant,
   removeTenant,
+  resumeTenant,
   showRemoval,
+  suspendTenant,
 } from "./lifecycle/api.ts";
 import { describeError, log } from "./log.ts";
 import {
@@ -45,14 +47,7 @@ import {
   showUsage,
 } from "./metering/api.ts";
 import { MoveRequest, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
-import {
-  NewTenantRequest,
-  addTenant,
-  listTenants,
-  resumeTenant,
-  showTenant,
-  suspendTenant,
-} from "./operations/admin-api.ts";
+import { NewTenantRequest, addTenant, listTenants, showTenant } from "./operations/admin-api.ts";
 import { Question, askQuestion, listMeterErrors, showIndicators } from "./operations/api.ts";
 import { showHealth } from "./operations/health.ts";
 import {

@@ -12,7 +12,7 @@ import { TenantCalls } from "./calls/tenant-calls.ts";
 import { type Context, createContext } from "./control/context.ts";
 import type { Step, TenantWork } from "./control/work.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
-import { type ControlTenants, tenantsStore } from "./control/tenants-store.ts";
+import { type TenantsStore, tenantsStore } from "./control/tenants-store.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "./core/call.ts";
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { Mutex } from "./core/mutex.ts";
@@ -68,7 +68,7 @@ export class TenantObject extends DurableObject<Env> {
       waitUntil: (work) => ctx.waitUntil(work),
     });
     const host: MoveHost & JobHost & RemovalHost = {
-      place: () => this.#rows.withPlacement(),
+      withPlacement: () => this.#rows.withPlacement(),
       pause: (withinMs) => this.#data.pause(withinMs),
       resume: () => this.#data.resume(),
       prewarm: (placement) => this.#data.prewarm(placement, this.now()),
@@ -108,7 +108,7 @@ export class TenantObject extends DurableObject<Env> {
     if (this.#config.latest !== undefined) this.#data.resize(this.#config.latest.limits);
   }
 
-  #tenants(): ControlTenants {
+  #tenants(): TenantsStore {
     return tenantsStore(this.#context.control);
   }
 

@@ -57,7 +57,7 @@ export class BackupJobs {
       job,
       jobs,
       untilMs: Date.now() + STEP_MS,
-      side: async () => openSide(this.#context.env, this.#tenantId, (await this.#host.place()).placement),
+      side: async () => openSide(this.#context, this.#tenantId, (await this.#host.withPlacement()).placement),
       keep: async (progress) => {
         if (!(await jobs.progress(current, progress)))
           throw new AppError("conflict", "another step has recorded its progress");
@@ -84,14 +84,14 @@ export class BackupJobs {
 
   /** Streams the tenant as a backup file, made while it is read. A file without its footer is incomplete. */
   async stream(): Promise<ReadableStream<Uint8Array>> {
-    const side = await openSide(this.#context.env, this.#tenantId, (await this.#host.place()).placement);
-    const exporting = await TenantExport.begin(this.#context.env, side, null);
+    const side = await openSide(this.#context, this.#tenantId, (await this.#host.withPlacement()).placement);
+    const exporting = await TenantExport.begin(this.#context, side, null);
     const { readable, writable } = new IdentityTransformStream();
     const write = async (): Promise<void> => {
       const writer = writable.getWriter();
       try {
         for (let unit = await exporting.next(); unit !== undefined; unit = await exporting.next()) {
-          if ((await this.#host.place()).placement.id !== side.placement.id)
+          if ((await this.#host.withPlacement()).placement.id !== side.placement.id)
             throw new JobRefused("the tenant has moved");
           await writer.write(unit);
         }
@@ -134,12 +134,12 @@ async function backUp(work: JobRun): Promise<Step> {
   }
   const exporting =
     state === undefined
-      ? await TenantExport.begin(env, side, at === undefined ? null : { since: at, job: job.id })
+      ? await TenantExport.begin(work.context, side, at === undefined ? null : { since: at, job: job.id })
       : new TenantExport(env, side, state);
   const writer = openUpload(env.BACKUPS, (upload ??= await beginUpload(env.BACKUPS, key)));
   while (Date.now() < work.untilMs) {
     const unit = await exporting.next();
-    if ((await work.host.place()).placement.id !== side.placement.id) return NEXT;
+    if ((await work.host.withPlacement()).placement.id !== side.placement.id) return NEXT;
     if (unit !== undefined) {
       await writer.write(unit);
       continue;

@@ -3,10 +3,10 @@
 // Invariant: one export reads one placement. After a move the old placement's change log no longer describes the rows,
 // so the export starts again.
 import * as z from "zod";
-import { createContext } from "../control/context.ts";
+import type { Context } from "../control/context.ts";
 import { readDocuments } from "./bucket.ts";
 import { placementsStore } from "../control/placements-store.ts";
-import { tenantsOf } from "../control/tenants-store.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { openTenantDb, ownerUrl } from "../tenant-db/dispatch.ts";
 import { connectNeon } from "../adapters/neon.ts";
 import { type AsTenant, Key, Table, tablesOf } from "../tenant-db/copy.ts";
@@ -48,8 +48,9 @@ export const ExportState = z.object({
 });
 export type ExportState = z.infer<typeof ExportState>;
 
-export async function openSide(env: Env, tenantId: TenantId, placement: Placement): Promise<Side> {
-  const shard = await placementsStore(createContext(env).control).shard(placement.shardId);
+/** Connects to the tenant's placement. Throws `placement_unavailable` when its shard is gone. */
+export async function openSide({ env, control }: Context, tenantId: TenantId, placement: Placement): Promise<Side> {
+  const shard = await placementsStore(control).shard(placement.shardId);
   if (shard === undefined) throw new AppError("placement_unavailable", `shard ${placement.shardId} does not exist`);
   const db = await openTenantDb(env, tenantId, placement);
   return {
@@ -77,10 +78,14 @@ export class TenantExport {
   }
 
   /** Starts an export of the rows as they are now. With `earlier`: as they were at that instant, without documents. */
-  static async begin(env: Env, side: Side, earlier: { since: string; job: number } | null): Promise<TenantExport> {
+  static async begin(
+    { env, control }: Context,
+    side: Side,
+    earlier: { since: string; job: number } | null,
+  ): Promise<TenantExport> {
     const { placement, tenantId } = side;
     const [tenant, point, tables] = await Promise.all([
-      tenantsOf(env).summary(tenantId),
+      tenantsStore(control).summary(tenantId),
       recoveryPoint(side, earlier),
       tablesOf(side.asTenant),
     ]);

@@ -64,7 +64,7 @@ export async function importStep(work: JobRun): Promise<Step> {
     return NEXT;
   }
   const position = Position.parse(job.progress);
-  const { rows: db } = await host.place();
+  const { rows: db } = await host.withPlacement();
   const tables = await tablesOf((statements) => db.transaction(statements));
   const targets = new Map(tables.map((table) => [table.name, table]));
   const bad = (line: number, error: string): void => {

@@ -11,7 +11,7 @@ import type { MoveHost } from "../moves/tenant-move.ts";
 /** What jobs need of the tenant's object that they run in. */
 export interface JobHost extends Pick<MoveHost, "pause" | "resume"> {
   /** The current placement, with a proved login, and its rows. The rows follow a move from one statement to the next. */
-  place(): Promise<{ placement: Placement; rows: TenantDb }>;
+  withPlacement(): Promise<{ placement: Placement; rows: TenantDb }>;
 }
 
 /** One step of a job. */

@@ -14,8 +14,6 @@ const StoredLogin = z.object({
 
 export type EncryptedShardLogin = z.infer<typeof StoredLogin> & { purpose: string };
 
-export type EncryptedLoginsStore = ReturnType<typeof encryptedLoginsStore>;
-
 export function encryptedLoginsStore(db: ControlDatabase) {
   return {
     /** Shards' logins that another key than this one encrypted. */

@@ -1,14 +1,40 @@
-// Routes for the removal of a tenant and its reactivation: the operator's, and those of the tenant's admin. A Workflow
-// does the steps of a removal.
+// Routes that change whether a tenant is served: suspend and resume, for the operator; remove and reactivate, for the
+// operator and the tenant's admin. A change is reported as done once the tenant's object has confirmed it. When the object
+// cannot be reached, the answer says `delivered: false`, and the sweep notifies the object later.
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { BadRequest, Flag, type HttpContext, Problem, tenantOf } from "../http.ts";
+import type { TenantId, TenantState } from "../core/tenant.ts";
+import { BadRequest, Flag, type HttpContext, Problem, noSuchTenant, tenantOf } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { type AskedBy, phaseOf } from "./removal.ts";
 import { type Removal, removalsStore } from "./removals-store.ts";
+
+export async function suspendTenant(c: HttpContext): Promise<Response> {
+  const tenants = tenantsStore(c.get("context").control);
+  await tenants.suspend(tenantOf(c), ["trial", "active", "past_due"]);
+  return answerState(c, ["suspended"]);
+}
+
+export async function resumeTenant(c: HttpContext): Promise<Response> {
+  const tenants = tenantsStore(c.get("context").control);
+  await tenants.serve(tenantOf(c), ["suspended"]);
+  return answerState(c, ["active", "trial", "past_due"]);
+}
+
+/** Answers with the tenant's state. Throws `conflict` unless it is one of `wanted`; repeating a change is no conflict. */
+async function answerState(c: HttpContext, wanted: readonly TenantState[]): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  const tenant = await tenantsStore(context.control).summary(tenantId);
+  if (tenant === undefined) throw noSuchTenant();
+  if (!wanted.some((state) => state === tenant.state))
+    throw new Problem("conflict", `A tenant that is ${tenant.state} cannot become ${wanted.join(" or ")}.`);
+  return c.json({ id: tenantId, state: tenant.state, ...(await notifyObject(context, tenantId)) });
+}
+
+// ---- removal
 
 /** Removal becomes irreversible, so the caller repeats the account's name. */
 export const RemovalRequest = z.strictObject({ name: z.string() });

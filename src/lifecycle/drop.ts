@@ -2,7 +2,7 @@
 // Every function can be repeated. Data that is gone already counts as dropped.
 import type { Context } from "../control/context.ts";
 import { type Upload, abandonUpload } from "../backups/bucket.ts";
-import type { RemovalsStore, DroppedPlace } from "./removals-store.ts";
+import type { RemovalsStore, TenantPlacement } from "./removals-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 import { forgetNotes, notes } from "../tenant-db/copy.ts";
@@ -13,18 +13,18 @@ import { closeOwnShard } from "../tenant-db/shards.ts";
 /** The most objects that R2 deletes in one request. */
 const FILES_AT_ONCE = 1_000;
 /** Pages of objects in one step: a few seconds' work. */
-const PAGES_PER_PIECE = 20;
+const PAGES_PER_STEP = 20;
 
 /** Drops the tenant's rows, schemas and database. Returns false while Neon still lists the database. */
-export async function dropPlaces(context: Context, removals: RemovalsStore, tenantId: TenantId): Promise<boolean> {
+export async function dropPlacements(context: Context, removals: RemovalsStore, tenantId: TenantId): Promise<boolean> {
   for (const upload of await removals.endWork(tenantId)) await abandonUpload(context.env.BACKUPS, upload as Upload);
-  const places = await removals.places(tenantId);
-  for (const place of places.filter(({ dropped }) => !dropped)) {
-    await drop(context, tenantId, place);
-    await removals.placeDropped(place.id);
+  const placements = await removals.placements(tenantId);
+  for (const each of placements.filter(({ dropped }) => !dropped)) {
+    await drop(context, tenantId, each);
+    await removals.recordDropped(each.id);
   }
   // The change logs that restores read, also those of former placements.
-  const shards = new Set(places.filter(({ strategy }) => strategy !== "database").map(({ shardId }) => shardId));
+  const shards = new Set(placements.filter(({ strategy }) => strategy !== "database").map(({ shardId }) => shardId));
   for (const shardId of shards) {
     const known = await placementsStore(context.control).shard(shardId);
     if (known !== undefined) await forgetNotes(await shardOwner(context, shardId), tenantId, notes);
@@ -32,10 +32,10 @@ export async function dropPlaces(context: Context, removals: RemovalsStore, tena
   return closeOwnShard(context, tenantId);
 }
 
-async function drop(context: Context, tenantId: TenantId, place: DroppedPlace): Promise<void> {
-  if (place.placement !== null) return dropPlacement(context, tenantId, place.placement);
+async function drop(context: Context, tenantId: TenantId, own: TenantPlacement): Promise<void> {
+  if (own.placement !== null) return dropPlacement(context, tenantId, own.placement);
   // Reserved and perhaps never made. `closeOwnShard` removes a database by its name.
-  if (place.strategy === "schema") await dropSchema(context, place);
+  if (own.strategy === "schema") await dropSchema(context, own);
 }
 
 /** Deletes some of the tenant's documents, backups and imports. Returns whether none is left. */
@@ -50,7 +50,7 @@ export async function dropFiles({ env }: Context, tenantId: TenantId): Promise<b
     for (;;) {
       const { objects } = await available(() => bucket.list({ prefix, limit: FILES_AT_ONCE }));
       if (objects.length === 0) break;
-      if (pages === PAGES_PER_PIECE) return false;
+      if (pages === PAGES_PER_STEP) return false;
       pages += 1;
       await available(() => bucket.delete(objects.map(({ key }) => key)));
     }

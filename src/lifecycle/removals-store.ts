@@ -5,7 +5,7 @@ import { planNames, strategies } from "../core/plans.ts";
 import { type AskedBy, GRACE_MS, type RemovalStep, askers, removalSteps } from "./removal.ts";
 import { TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
 import { placementJson } from "../control/placements-store.ts";
-import { instant } from "../control/tenants-store.ts";
+import { toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const RemovalRow = z.object({
@@ -32,7 +32,7 @@ const RemovalRow = z.object({
 });
 export type Removal = z.infer<typeof RemovalRow>;
 
-const DroppedPlace = z.object({
+const TenantPlacement = z.object({
   id: z.int(),
   strategy: z.enum(strategies),
   shardId: z.string(),
@@ -41,12 +41,12 @@ const DroppedPlace = z.object({
   placement: Placement.nullable(),
 });
 /** A present or former placement of the tenant. */
-export type DroppedPlace = z.infer<typeof DroppedPlace>;
+export type TenantPlacement = z.infer<typeof TenantPlacement>;
 
 const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "askedBy", r.from_state AS "from", r.step, r.progress, r.version,
-  r.coming_back AS "comingBack", r.returns, r.archive, r.waits_for AS "waitsFor", r.error, ${instant("r.asked_at")} AS "askedAt",
-  ${instant("r.finished_at")} AS "finishedAt", t.plan, t.stripe_customer_id AS "customerId",
-  t.stripe_subscription_id AS "subscriptionId", ${instant("t.leaving_until")} AS "leavingUntil", ${instant("t.deleted_at")} AS "deletedAt"`;
+  r.coming_back AS "comingBack", r.returns, r.archive, r.waits_for AS "waitsFor", r.error, ${toIso("r.asked_at")} AS "askedAt",
+  ${toIso("r.finished_at")} AS "finishedAt", t.plan, t.stripe_customer_id AS "customerId",
+  t.stripe_subscription_id AS "subscriptionId", ${toIso("t.leaving_until")} AS "leavingUntil", ${toIso("t.deleted_at")} AS "deletedAt"`;
 
 const live = `r.step NOT IN ('done', 'undone')`;
 
@@ -57,7 +57,7 @@ const outstanding = `(EXISTS (SELECT FROM ledger l WHERE l.tenant_id = t.id AND 
   OR EXISTS (SELECT FROM usage_streams s WHERE s.tenant_id = t.id AND s.gap_since IS NOT NULL))`;
 
 /** A range of whole minutes, end exclusive, and the units that were reported to Stripe for it. */
-export interface ToldUnits {
+export interface ReportedUnits {
   startSeconds: number;
   endSeconds: number;
   by: "whole";
@@ -176,7 +176,7 @@ export function removalsStore(db: ControlDatabase) {
           params: [only, limit],
         },
       ]);
-      return begun.map((row) => row["id"] as TenantId);
+      return begun.map((row) => TenantId.parse(row["id"]));
     },
 
     /** Removals, or (`reactivating`) reactivations, that have recorded nothing for `silenceMs`. */
@@ -231,7 +231,7 @@ export function removalsStore(db: ControlDatabase) {
     // ---- the last usage
 
     /** All units reported for the minutes whose reports Stripe confirmed within the last day. `undefined`: there are none. */
-    async confirmedLately(tenantId: TenantId): Promise<ToldUnits | undefined> {
+    async confirmedLately(tenantId: TenantId): Promise<ReportedUnits | undefined> {
       const [row] = await db.query(
         `SELECT extract(epoch FROM lately.first)::bigint AS "from", extract(epoch FROM lately.last)::bigint + 60 AS "to", sum(r.units)::text AS units
          FROM (SELECT min(slot) AS first, max(slot) AS last FROM reports
@@ -252,7 +252,7 @@ export function removalsStore(db: ControlDatabase) {
     // ---- what is dropped
 
     /** Records that the monitor is cancelled. A reactivation registers it again. */
-    async unmonitored(tenantId: TenantId): Promise<void> {
+    async recordUnmonitored(tenantId: TenantId): Promise<void> {
       await db.query(`UPDATE tenants SET monitored_at = NULL WHERE id = $1`, [tenantId]);
     },
 
@@ -284,17 +284,17 @@ export function removalsStore(db: ControlDatabase) {
     },
 
     /** Every present and former placement of the tenant, also those that were reserved and never made. */
-    async places(tenantId: TenantId): Promise<DroppedPlace[]> {
+    async placements(tenantId: TenantId): Promise<TenantPlacement[]> {
       const rows = await db.query(
         `SELECT own.id::int AS id, held.strategy, held.id AS "shardId", own.state = 'dropped' AS dropped, ${placementJson("own.id")} AS placement
          FROM placements own JOIN shards held ON held.id = own.shard_id WHERE own.tenant_id = $1 ORDER BY own.id`,
         [tenantId],
       );
-      return rows.map((row) => DroppedPlace.parse(row));
+      return rows.map((row) => TenantPlacement.parse(row));
     },
 
     /** Records that a placement is dropped. */
-    async placeDropped(placementId: number): Promise<void> {
+    async recordDropped(placementId: number): Promise<void> {
       await db.query(
         `UPDATE placements SET state = 'dropped', dropped_at = coalesce(dropped_at, now()), login = NULL WHERE id = $1`,
         [placementId],

@@ -18,7 +18,7 @@ import { describeError, log } from "../log.ts";
 import type { Flush } from "../metering/outbox.ts";
 import { drainUsage } from "../reports/drain.ts";
 import { startProvisioning } from "./provisioning.ts";
-import { dropFiles, dropPlaces } from "./drop.ts";
+import { dropFiles, dropPlacements } from "./drop.ts";
 import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 import { checkNext, writeNext } from "./usage-archive-writer.ts";
 
@@ -150,11 +150,11 @@ export class TenantRemoval {
 
     invoice: async ({ customerId, subscriptionId }) => {
       // Stripe accepts usage at once and counts it a moment later. An invoice made in between would lack it.
-      const told = await this.#removals.confirmedLately(this.#tenantId);
-      if (customerId !== null && told !== undefined) {
-        const counted = await this.#context.stripe.meter.readUnits(customerId, told);
+      const reported = await this.#removals.confirmedLately(this.#tenantId);
+      if (customerId !== null && reported !== undefined) {
+        const counted = await this.#context.stripe.meter.readUnits(customerId, reported);
         if (counted.kind !== "read") throw new AppError("billing_unavailable", counted.message);
-        if (counted.units.values().reduce((sum, each) => sum + each, 0) < told.units)
+        if (counted.units.values().reduce((sum, each) => sum + each, 0) < reported.units)
           return { waitsFor: "Stripe has not counted all usage." };
       }
       await this.#context.stripe.subscriptions.endAll({ tenantId: this.#tenantId, customerId, subscriptionId });
@@ -164,7 +164,7 @@ export class TenantRemoval {
     monitor: async () => {
       // A tenant that has left must not raise alarms during its grace.
       await cancelMonitor(this.#context.env.MONITOR_URL, this.#tenantId);
-      await this.#removals.unmonitored(this.#tenantId);
+      await this.#removals.recordUnmonitored(this.#tenantId);
       return { done: true };
     },
 
@@ -195,7 +195,7 @@ export class TenantRemoval {
     places: async () => {
       await this.#host.refresh(); // from here on the object knows that the tenant is gone
       await this.#host.disconnect();
-      return (await dropPlaces(this.#context, this.#removals, this.#tenantId))
+      return (await dropPlacements(this.#context, this.#removals, this.#tenantId))
         ? { done: true }
         : { waitsFor: "The tenant's database is being removed." };
     },

@@ -1,7 +1,7 @@
 // Reads a tenant's usage from the control tables for its archive: page by page, as finished lines.
 import type { ArchiveKind, Counts, Month, Totals } from "./usage-archive.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { instant } from "../control/tenants-store.ts";
+import { toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 /** About 3 MB of lines: a second's work, and far below the limit of an answer. */
@@ -21,13 +21,13 @@ export interface ArchivePage extends Counts {
 const source: Readonly<Record<ArchiveKind, { from: string; line: string; key: string; types: string }>> = {
   calls: {
     from: "ledger",
-    line: `'call', l.call_id, 'tool', l.tool, 'units', l.units, 'at', ${instant("l.at")}, 'report', coalesce(l.report_id, l.carry_forward_id)`,
+    line: `'call', l.call_id, 'tool', l.tool, 'units', l.units, 'at', ${toIso("l.at")}, 'report', coalesce(l.report_id, l.carry_forward_id)`,
     key: "l.object, l.epoch, l.n",
     types: "($2::text[])[1], ($2::text[])[2], (($2::text[])[3])::bigint",
   },
   reports: {
     from: "reports",
-    line: `'report', l.id, 'slot', ${instant("l.slot")}, 'units', l.units, 'calls', l.calls, 'confirmedAt', ${instant("l.confirmed_at")}, 'answer', l.answer`,
+    line: `'report', l.id, 'slot', ${toIso("l.slot")}, 'units', l.units, 'calls', l.calls, 'confirmedAt', ${toIso("l.confirmed_at")}, 'answer', l.answer`,
     key: "l.slot",
     types: "(($2::text[])[1])::timestamptz",
   },

@@ -1,30 +1,33 @@
 // The moves in the control tables. A switchover changes the move and the tenant's row in one transaction.
-import { Move, type MoveState } from "./move.ts";
-import type { Strategy } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
+import * as z from "zod";
+import { Move, moveStates } from "./move.ts";
+import { type Strategy, strategies } from "../core/plans.ts";
+import { TenantId } from "../core/tenant.ts";
+import { toIso } from "../core/time.ts";
 import { placementJson } from "../control/placements-store.ts";
-import { instant } from "../control/tenants-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const moveJson = `jsonb_build_object('id', m.id, 'tenantId', m.tenant_id, 'state', m.state, 'strategy', m.strategy,
   'shardId', m.shard_id, 'from', ${placementJson("m.from_placement")}, 'to', ${placementJson("m.to_placement")}, 'cursor', m.cursor, 'copied', m.copied,
   'mark', m.mark, 'rowsCopied', m.rows_copied, 'rounds', m.rounds, 'attempt', m.attempt, 'pauseMs', m.pause_ms, 'error', m.error)`;
 
-export interface MoveSummary {
-  id: number;
-  tenantId: string;
-  state: MoveState;
-  from: string;
-  to: string | null;
-  strategy: Strategy;
-  rowsCopied: number;
-  rounds: number;
-  pauseMs: number | null;
-  error: string | null;
-  startedAt: string;
-  movedAt: string | null;
-  finishedAt: string | null;
-}
+/** A move as the operator sees it. `from` and `to` are shards. */
+const MoveSummary = z.object({
+  id: z.int(),
+  tenantId: z.string(),
+  state: z.enum(moveStates),
+  strategy: z.enum(strategies),
+  from: z.string(),
+  to: z.string().nullable(),
+  rowsCopied: z.int(),
+  rounds: z.int(),
+  pauseMs: z.int().nullable(),
+  error: z.string().nullable(),
+  startedAt: z.string(),
+  movedAt: z.string().nullable(),
+  finishedAt: z.string().nullable(),
+});
+export type MoveSummary = z.infer<typeof MoveSummary>;
 
 export function movesStore(db: ControlDatabase) {
   return {
@@ -53,13 +56,13 @@ export function movesStore(db: ControlDatabase) {
       const rows = await db.query(
         `SELECT m.id::int AS id, m.tenant_id AS "tenantId", m.state, m.strategy, f.shard_id AS "from", g.shard_id AS "to",
                 m.rows_copied::int AS "rowsCopied", m.rounds, m.pause_ms AS "pauseMs", m.error,
-                ${instant("m.started_at")} AS "startedAt", ${instant("m.moved_at")} AS "movedAt",
-                ${instant("m.finished_at")} AS "finishedAt"
+                ${toIso("m.started_at")} AS "startedAt", ${toIso("m.moved_at")} AS "movedAt",
+                ${toIso("m.finished_at")} AS "finishedAt"
          FROM moves m JOIN placements f ON f.id = m.from_placement LEFT JOIN placements g ON g.id = m.to_placement
          WHERE m.tenant_id = $1 ORDER BY m.id DESC LIMIT 50`,
         [tenantId],
       );
-      return rows as unknown as MoveSummary[];
+      return rows.map((row) => MoveSummary.parse(row));
     },
 
     /**
@@ -188,7 +191,7 @@ export function movesStore(db: ControlDatabase) {
            AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
         [silenceMs, limit],
       );
-      return rows.map((row) => row["id"] as TenantId);
+      return rows.map((row) => TenantId.parse(row["id"]));
     },
   };
 }

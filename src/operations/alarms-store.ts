@@ -19,8 +19,6 @@ export interface AlarmRecord {
   notified: { level: AlarmLevel; atMs: number } | undefined;
 }
 
-export type AlarmsStore = ReturnType<typeof alarmsStore>;
-
 export function alarmsStore(control: ControlDatabase) {
   return {
     /** Stores the readings and returns the record of each. `sinceMs` moves when a level changes. */

@@ -1,6 +1,6 @@
 // Notifies the operator's webhook when an indicator gets worse or recovers. At least once: the next sweep repeats a
 // notification that failed. A chat shows the message's `text`; the other fields are for programs.
-import { connectControl } from "../adapters/neon.ts";
+import type { Context } from "../control/context.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { describeError, log } from "../log.ts";
 import { alarmsStore } from "./alarms-store.ts";
@@ -25,8 +25,7 @@ interface Alarm {
 let outageNotifiedMs = -Infinity;
 
 /** Reads every indicator and notifies of changes. Never throws for a webhook that does not answer. */
-export async function raiseAlarms(env: Env, nowMs: number): Promise<void> {
-  const control = connectControl(env);
+export async function raiseAlarms({ env, control }: Context, nowMs: number): Promise<void> {
   const store = alarmsStore(control);
   let readings: Reading[];
   try {

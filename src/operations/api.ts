@@ -1,7 +1,6 @@
 // The operator's view of the whole deployment: the indicators of metering and reporting, the errors of Stripe's meter, and
 // questions about all tenants.
 import * as z from "zod";
-import { connectControl } from "../adapters/neon.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { strategies } from "../core/plans.ts";
@@ -27,7 +26,7 @@ const METER_ERROR_DAYS = 30;
 /** Each indicator with its level and what to do about it. */
 export async function showIndicators(c: HttpContext): Promise<Response> {
   const now = Date.now();
-  const control = connectControl(c.env);
+  const { control } = c.get("context");
   const readings = readIndicators(await ledgerStore(control).pipeline(now));
   const records = new Map((await alarmsStore(control).store(readings, now)).map((record) => [record.name, record]));
   const worst = Math.max(...readings.map(({ level }) => alarmLevels.indexOf(level)));
@@ -50,7 +49,7 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
 
 /** What Stripe's meter refused after it had accepted it, by day. */
 export async function listMeterErrors(c: HttpContext): Promise<Response> {
-  return c.json({ days: await meterErrorsStore(connectControl(c.env)).byDay(METER_ERROR_DAYS) });
+  return c.json({ days: await meterErrorsStore(c.get("context").control).byDay(METER_ERROR_DAYS) });
 }
 
 /** Runs one SELECT on every shard. The log records that a question was asked, never its text or its rows. */

@@ -6,7 +6,7 @@ import { type ReadShard, placementsStore } from "../control/placements-store.ts"
 import { tenantsStore } from "../control/tenants-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
-import { connectControl } from "../adapters/neon.ts";
+import type { Context } from "../control/context.ts";
 import { type ReplicaState, lookAtReplica } from "../adapters/replica.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
@@ -34,14 +34,13 @@ const cache = new BoundedMap<string, { untilMs: number; report: Report }>(MAX_CA
 /** The deployment's health, or with `?tenant=` that tenant's, for the holder of its monitor token. */
 export async function showHealth(c: HttpContext): Promise<Response> {
   const named = c.req.query("tenant");
-  if (named === undefined) return answer(await cached("", () => deploymentChecks(c.env)));
+  if (named === undefined) return answer(await cached("", () => deploymentChecks(c.get("context"))));
   const id = TenantId.safeParse(named);
   if (!id.success) throw noSuchTenant();
-  return answer(await cached(id.data, () => tenantChecks(c.env, id.data)));
+  return answer(await cached(id.data, () => tenantChecks(c.get("context"), id.data)));
 }
 
-async function deploymentChecks(env: Env): Promise<Record<string, Check>> {
-  const control = connectControl(env);
+async function deploymentChecks({ env, control }: Context): Promise<Record<string, Check>> {
   const [isolation, quota, sessions, replicas, files, pipeline] = await Promise.all([
     check("isolation", async () => {
       const placements = placementsStore(control);
@@ -112,8 +111,8 @@ async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | nul
 }
 
 /** Checks one tenant's data path: its row, its object, its rows in the database, its files. */
-async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string, Check>> {
-  const control = connectControl(env);
+async function tenantChecks(context: Context, tenantId: TenantId): Promise<Record<string, Check>> {
+  const { env, control } = context;
   const [account, object, database, files] = await Promise.all([
     check("account", async () => {
       const config = await tenantsStore(control).config(tenantId);
@@ -122,11 +121,11 @@ async function tenantChecks(env: Env, tenantId: TenantId): Promise<Record<string
       return refused === undefined ? passedCheck() : failedCheck(refused);
     }),
     check("quota_store", async () => {
-      await env.TENANT.getByName(tenantId).probe();
+      await context.tenantObject(tenantId).probe();
       return passedCheck();
     }),
     check("database", async () => {
-      const fault = await env.TENANT.getByName(tenantId).checkRows();
+      const fault = await context.tenantObject(tenantId).checkRows();
       return fault === undefined ? passedCheck() : failedCheck(fault);
     }),
     check("files", async () => {

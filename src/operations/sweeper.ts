@@ -120,7 +120,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
   });
   await attempt("silent_migrations", () => resumeSilentMigrations(context));
   await attempt("old_changes", () => pruneChanges(context));
-  await attempt("alarms", () => raiseAlarms(env, nowMs));
+  await attempt("alarms", () => raiseAlarms(context, nowMs));
   await ledgerStore(control).heartbeat("sweep", nowMs);
 }
 
