@@ -28,7 +28,7 @@ CREATE TABLE plan_changes (
   -- Attempts to change the subscription at Stripe. Each is recorded before it is made and has its own idempotency key.
   attempts integer NOT NULL DEFAULT 0,
   -- How long the tenant's calls were paused at the last attempt.
-  hold_ms integer,
+  pause_ms integer,
   -- The reason why it waits, in our words.
   waits_for text,
   requested_at timestamptz NOT NULL DEFAULT now(),
@@ -40,4 +40,4 @@ CREATE INDEX plan_changes_by_tenant ON plan_changes (tenant_id, id);
 
 GRANT SELECT, INSERT ON webhook_inbox, plan_changes TO tollgate_service;
 GRANT UPDATE (applied_at, outcome, attempts, error) ON webhook_inbox TO tollgate_service;
-GRANT UPDATE (state, attempts, hold_ms, waits_for, progressed_at, finished_at) ON plan_changes TO tollgate_service;
+GRANT UPDATE (state, attempts, pause_ms, waits_for, progressed_at, finished_at) ON plan_changes TO tollgate_service;

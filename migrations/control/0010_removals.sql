@@ -5,7 +5,7 @@ CREATE TABLE removals (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
   asked_by text NOT NULL CHECK (asked_by IN ('operator', 'tenant', 'billing')),
-  -- The state to return to if the tenant comes back.
+  -- The state that a reactivation returns to.
   from_state text NOT NULL,
   -- The next step, in the order of src/lifecycle/removal.ts. grace: wait until tenants.leaving_until.
   step text NOT NULL DEFAULT 'usage' CHECK (step IN ('usage', 'invoice', 'monitor', 'grace', 'archive', 'verify',
@@ -14,10 +14,10 @@ CREATE TABLE removals (
   progress jsonb NOT NULL DEFAULT '{}',
   -- Grows with every write. A late write finds another number.
   version integer NOT NULL DEFAULT 0,
-  -- The tenant wants to come back, and Stripe may already have a new subscription for it. The grace does not end meanwhile.
-  coming_back boolean NOT NULL DEFAULT false,
-  -- Attempts to come back, each with its own idempotency key.
-  returns integer NOT NULL DEFAULT 0,
+  -- The tenant is being reactivated, and Stripe may already have a new subscription for it. The grace period does not end meanwhile.
+  reactivating boolean NOT NULL DEFAULT false,
+  -- Attempts to reactivate the tenant, each with its own idempotency key.
+  reactivations integer NOT NULL DEFAULT 0,
   -- The content of the usage archive, once it was read back.
   archive jsonb,
   -- In our words: the reason why it waits, and the last failure.
@@ -32,7 +32,7 @@ CREATE UNIQUE INDEX removals_live ON removals (tenant_id) WHERE step NOT IN ('do
 CREATE INDEX removals_by_tenant ON removals (tenant_id, id);
 
 GRANT SELECT, INSERT ON removals TO tollgate_service;
-GRANT UPDATE (step, progress, version, coming_back, returns, archive, waits_for, error, step_at, progressed_at, finished_at)
+GRANT UPDATE (step, progress, version, reactivating, reactivations, archive, waits_for, error, step_at, progressed_at, finished_at)
   ON removals TO tollgate_service;
 
 -- The state `gone` is final: a tenant whose rows were dropped is never served again under its id.

@@ -188,7 +188,7 @@ export function ledgerStore(control: ControlDatabase) {
     async pipeline(nowMs: number): Promise<PipelineState> {
       const [row] = await control.query(
         `WITH n AS (SELECT to_timestamp($1::double precision / 1000) AS now)
-         SELECT unsealed.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
+         SELECT unfrozen.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
                 (SELECT extract(epoch FROM n.now - min(o.at)) FROM late_outboxes o LEFT JOIN usage_streams s USING (tenant_id, object, epoch)
                  WHERE coalesce(s.watermark, 0) < o.n)::double precision AS "outboxSeconds",
                 (SELECT coalesce(sum(errors), 0) FROM meter_errors WHERE until_at > n.now - interval '1 day')::int AS "meterErrors",
@@ -208,7 +208,7 @@ export function ledgerStore(control: ControlDatabase) {
          FROM n,
            -- A row that came late has waited since it came. Some of the oldest tell enough of all.
            LATERAL (SELECT extract(epoch FROM n.now - min(greatest(at, received_at)))::double precision AS "unsealedSeconds"
-                    FROM (SELECT at, received_at FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL ORDER BY at LIMIT 1000)) unsealed,
+                    FROM (SELECT at, received_at FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL ORDER BY at LIMIT 1000)) unfrozen,
            LATERAL (SELECT extract(epoch FROM nullif(greatest(max(at), n.now), n.now) - n.now)::double precision AS "aheadSeconds"
                     FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL) ahead,
            LATERAL (SELECT extract(epoch FROM n.now - min(frozen_at) FILTER (WHERE confirmed_at IS NULL))::double precision AS "unconfirmedSeconds",

@@ -16,8 +16,8 @@ const RemovalRow = z.object({
   step: z.enum([...removalSteps, "undone"]),
   progress: z.record(z.string(), z.unknown()),
   version: z.int(),
-  comingBack: z.boolean(),
-  returns: z.int(),
+  reactivating: z.boolean(),
+  reactivations: z.int(),
   archive: z.record(z.string(), z.unknown()).nullable(),
   waitsFor: z.string().nullable(),
   error: z.string().nullable(),
@@ -44,7 +44,7 @@ const TenantPlacement = z.object({
 export type TenantPlacement = z.infer<typeof TenantPlacement>;
 
 const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "askedBy", r.from_state AS "from", r.step, r.progress, r.version,
-  r.coming_back AS "comingBack", r.returns, r.archive, r.waits_for AS "waitsFor", r.error, ${toIso("r.asked_at")} AS "askedAt",
+  r.reactivating, r.reactivations, r.archive, r.waits_for AS "waitsFor", r.error, ${toIso("r.asked_at")} AS "askedAt",
   ${toIso("r.finished_at")} AS "finishedAt", t.plan, t.stripe_customer_id AS "customerId",
   t.stripe_subscription_id AS "subscriptionId", ${toIso("t.leaving_until")} AS "leavingUntil", ${toIso("t.deleted_at")} AS "deletedAt"`;
 
@@ -145,7 +145,7 @@ export function removalsStore(db: ControlDatabase) {
     async endGrace(tenantId: TenantId): Promise<boolean> {
       const rows = await db.query(
         `UPDATE tenants t SET leaving_until = least(t.leaving_until, now()), version = t.version + 1
-         FROM removals r WHERE t.id = $1 AND r.tenant_id = t.id AND r.step = 'grace' AND NOT r.coming_back AND NOT ${outstanding}
+         FROM removals r WHERE t.id = $1 AND r.tenant_id = t.id AND r.step = 'grace' AND NOT r.reactivating AND NOT ${outstanding}
          RETURNING t.id`,
         [tenantId],
       );
@@ -157,7 +157,7 @@ export function removalsStore(db: ControlDatabase) {
      * tenant with usage that Stripe has not confirmed waits. `only`: of one tenant.
      */
     async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
-      const ended = `r.step = 'grace' AND NOT r.coming_back AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
+      const ended = `r.step = 'grace' AND NOT r.reactivating AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
       const [, begun = []] = await db.batch([
         {
           text: `UPDATE removals r SET waits_for = 'Stripe has not confirmed usage that came late.' FROM tenants t
@@ -183,7 +183,7 @@ export function removalsStore(db: ControlDatabase) {
     async silent(what: { reactivating: boolean }, silenceMs: number, limit: number): Promise<TenantId[]> {
       const rows = await db.query(
         `SELECT r.tenant_id AS id FROM removals r
-         WHERE ${live} AND r.coming_back = $3 AND (r.step <> 'grace' OR r.coming_back)
+         WHERE ${live} AND r.reactivating = $3 AND (r.step <> 'grace' OR r.reactivating)
            AND r.progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY r.progressed_at LIMIT $2`,
         [silenceMs, limit, what.reactivating],
       );
@@ -196,26 +196,26 @@ export function removalsStore(db: ControlDatabase) {
     async requestReactivation(tenantId: TenantId): Promise<Removal | undefined> {
       const [, rows = []] = await db.batch([
         {
-          text: `UPDATE removals r SET coming_back = true, returns = r.returns + 1, version = r.version + 1, progressed_at = now()
+          text: `UPDATE removals r SET reactivating = true, reactivations = r.reactivations + 1, version = r.version + 1, progressed_at = now()
                  FROM tenants t WHERE t.id = $1 AND r.tenant_id = t.id AND t.state = 'leaving' AND ${live}`,
           params: [tenantId],
         },
         liveOf(tenantId),
       ]);
       const removal = parsed(rows[0]);
-      return removal?.comingBack === true ? removal : undefined;
+      return removal?.reactivating === true ? removal : undefined;
     },
 
     /** Drops the request for a reactivation: Stripe cannot charge the customer. */
     async abandonReactivation(removalId: number): Promise<void> {
-      await db.query(`UPDATE removals SET coming_back = false, progressed_at = now() WHERE id = $1`, [removalId]);
+      await db.query(`UPDATE removals SET reactivating = false, progressed_at = now() WHERE id = $1`, [removalId]);
     },
 
     /** Undoes the removal. `subscriptionId`: a new subscription; `null`: the tenant keeps the one that it has. */
     async undo(removal: Removal, back: { state: TenantState; subscriptionId: string | null }): Promise<void> {
       await db.query(
         `WITH undone AS (
-           UPDATE removals r SET step = 'undone', coming_back = false, version = r.version + 1, waits_for = NULL, error = NULL,
+           UPDATE removals r SET step = 'undone', reactivating = false, version = r.version + 1, waits_for = NULL, error = NULL,
                   step_at = now(), progressed_at = now(), finished_at = now()
            WHERE r.id = $1 AND ${live} AND EXISTS (SELECT FROM tenants t WHERE t.id = r.tenant_id AND t.state = 'leaving') RETURNING r.tenant_id)
          UPDATE tenants t SET state = $2, leaving_until = NULL, stripe_subscription_id = coalesce($3::text, t.stripe_subscription_id),

@@ -67,7 +67,7 @@ export class TenantRemoval {
   /** Does the next step. A step that fails throws and can be repeated. */
   async advance(): Promise<Step> {
     const removal = await this.#removals.live(this.#tenantId);
-    if (removal === undefined || !isWorking(removal.step) || removal.comingBack) return DONE;
+    if (removal === undefined || !isWorking(removal.step) || removal.reactivating) return DONE;
     const { step } = removal;
     try {
       const outcome = await this.#steps[step](removal);
@@ -116,7 +116,13 @@ export class TenantRemoval {
   }
 
   /** Returns the id of a new subscription; `null` when none is needed; `undefined` when Stripe cannot charge the customer. */
-  async #resubscribe({ id, customerId, subscriptionId, plan, returns }: Removal): Promise<string | null | undefined> {
+  async #resubscribe({
+    id,
+    customerId,
+    subscriptionId,
+    plan,
+    reactivations,
+  }: Removal): Promise<string | null | undefined> {
     if (subscriptionId === null || customerId === null || !isSold(plan)) return null;
     const { subscriptions } = this.#context.stripe;
     try {
@@ -126,7 +132,7 @@ export class TenantRemoval {
         customerId,
         plan,
         returnId: id,
-        attempt: returns,
+        attempt: reactivations,
         anchorSeconds: nextMidnightSeconds(this.#host.now()),
       });
     } catch (error) {

@@ -44,7 +44,7 @@ const PlanChange = z.object({
 export type PlanChange = z.infer<typeof PlanChange>;
 
 const changeColumns = `c.id::int AS id, c.tenant_id AS "tenantId", c.from_plan AS "fromPlan", c.plan, c.strategy, c.state,
-  c.requested_by AS "requestedBy", c.attempts, c.hold_ms AS "holdMs", c.waits_for AS "waitsFor",
+  c.requested_by AS "requestedBy", c.attempts, c.pause_ms AS "holdMs", c.waits_for AS "waitsFor",
   ${instant("c.requested_at")} AS "requestedAt", ${instant("c.finished_at")} AS "finishedAt"`;
 
 /** Plans that are sold by contract: a tenant that changes to one leaves Stripe's subscriptions. */
@@ -145,7 +145,7 @@ export function subscriptionsStore(control: ControlDatabase) {
     /** Notes what a change waits for. */
     async noteChange(changeId: number, waitsFor: string, holdMs?: number): Promise<void> {
       await control.query(
-        `UPDATE plan_changes SET waits_for = $2, hold_ms = coalesce($3::integer, hold_ms), progressed_at = now()
+        `UPDATE plan_changes SET waits_for = $2, pause_ms = coalesce($3::integer, pause_ms), progressed_at = now()
          WHERE id = $1 AND state = 'waiting'`,
         [changeId, waitsFor, holdMs ?? null],
       );
@@ -167,7 +167,7 @@ export function subscriptionsStore(control: ControlDatabase) {
     async finishChange(changeId: number, holdMs: number): Promise<void> {
       await control.query(
         `WITH done AS (
-           UPDATE plan_changes SET state = 'done', waits_for = NULL, hold_ms = $3, progressed_at = now(), finished_at = now()
+           UPDATE plan_changes SET state = 'done', waits_for = NULL, pause_ms = $3, progressed_at = now(), finished_at = now()
            WHERE id = $1 AND state = 'waiting' RETURNING tenant_id, plan, strategy, limits, plan = ANY ($2::text[]) AS leaves)
          UPDATE tenants t SET plan = done.plan, strategy = done.strategy, limits = done.limits, version = version + 1,
                 stripe_subscription_id = CASE WHEN done.leaves THEN NULL ELSE stripe_subscription_id END,

@@ -23,8 +23,8 @@ export const requestPoints: readonly RequestPoint[] = [
   { point: 6, title: "before the ledger's commit", when: "before", sql: "INSERT INTO ledger" },
   { point: 7, title: "in the ledger, not acknowledged", when: "after", sql: "INSERT INTO ledger" },
   { point: 23, title: "the ledger refuses for now", when: "refused", sql: "INSERT INTO ledger", where: "worker" },
-  { point: 8, title: "before the seal", when: "before", sql: "INSERT INTO reports", where: "worker" },
-  { point: 9, title: "sealed, not sent", when: "after", sql: "INSERT INTO reports", where: "worker" },
+  { point: 8, title: "before the freeze", when: "before", sql: "INSERT INTO reports", where: "worker" },
+  { point: 9, title: "frozen, not sent", when: "after", sql: "INSERT INTO reports", where: "worker" },
   {
     point: 10,
     title: "attempt recorded, not sent",

@@ -282,7 +282,7 @@ async function isAcknowledged(tenantId: string): Promise<boolean> {
 /** A tenant's unsettled usage, by kind. Empty when everything is settled. */
 async function unsettled(tenantId: string, receipts: readonly string[]): Promise<Record<string, number>> {
   const [row = {}] = await superuserSql<Record<string, number>>(
-    `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL)::int AS unsealed,
+    `SELECT (SELECT count(*) FROM ledger WHERE tenant_id = $1 AND report_id IS NULL AND carry_forward_id IS NULL)::int AS unfrozen,
             (SELECT count(*) FROM reports WHERE tenant_id = $1 AND (confirmed_at IS NULL OR doubted_at >= first_attempt_at))::int AS unconfirmed,
             (SELECT count(*) FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NULL)::int AS carried,
             (SELECT count(*) FROM plan_changes WHERE tenant_id = $1 AND state = 'waiting')::int AS "plan changes",

@@ -187,7 +187,7 @@ test("many sealers at once seal each row once, into minutes of their own that ar
   );
   // The last round has found no minute up to now, and waits.
   expect(slots.map(({ minute }) => minute).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5]);
-  expect(await misplaced(tenant)).toEqual([{ id: "unsealed" }]);
+  expect(await misplaced(tenant)).toEqual([{ id: "unfrozen" }]);
   expect(await ledger.freeze(nowMs, nowMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 2, reports: 1 });
   expect(await misplaced(tenant)).toEqual([]);
 });

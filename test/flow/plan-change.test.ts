@@ -27,7 +27,7 @@ async function pricesOf(subscription: string): Promise<string[]> {
 
 async function changeOf(tenantId: string): Promise<{ state: string; attempts: number; holdMs: number | null }> {
   const [row] = await controlRows<{ state: string; attempts: number; holdMs: number | null }>(
-    `SELECT state, attempts, hold_ms AS "holdMs" FROM plan_changes WHERE tenant_id = $1 ORDER BY id DESC LIMIT 1`,
+    `SELECT state, attempts, pause_ms AS "holdMs" FROM plan_changes WHERE tenant_id = $1 ORDER BY id DESC LIMIT 1`,
     [tenantId],
   );
   if (row === undefined) throw new Error("there is no change of plan");

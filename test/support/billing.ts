@@ -87,7 +87,7 @@ export function reportsOf(tenant: BilledTenant): Promise<ReportRow[]> {
 /** Every call of a tenant is in one report or one carry-forward, and each is the sum of its own. */
 export async function misplaced(tenant: BilledTenant): Promise<unknown[]> {
   return controlRows(
-    `SELECT coalesce(s.id, 'unsealed') AS id FROM
+    `SELECT coalesce(s.id, 'unfrozen') AS id FROM
        (SELECT id, units, calls FROM reports WHERE tenant_id = $1 UNION ALL
         SELECT id, units, calls FROM carry_forwards WHERE tenant_id = $1 AND report_id IS NULL) s
      FULL JOIN (SELECT coalesce(report_id, carry_forward_id) AS id, sum(units) AS units, count(*) AS calls
