@@ -54,7 +54,7 @@ export class TenantObject extends DurableObject<Env> {
     const tenantId = (this.#tenantId = (ctx.id.name ?? "") as TenantId);
     const context = (this.#context = createContext(env));
     const now = (): number => this.now();
-    this.#usage = new TenantUsage(ctx.storage, env, tenantId, now);
+    this.#usage = new TenantUsage(ctx.storage, context, tenantId, now);
     this.#config = new TenantConfigCopy({
       tenantId,
       now,

@@ -1,8 +1,8 @@
-// Where the platform enters: requests, queue batches and crons. The classes are those that wrangler.toml names.
-import { createContext } from "./control/context.ts";
+// Entry points of the platform: requests, queue batches and crons. wrangler.toml names the exported classes.
 import { app } from "./routes.ts";
 import { runReportCron } from "./reports/report-cron.ts";
 import { DEAD_QUEUE, consumeDeadLetters } from "./metering/dead-letters.ts";
+import { createContext } from "./control/context.ts";
 import { sweep } from "./operations/sweeper.ts";
 import { consumeUsage } from "./metering/consumer.ts";
 
@@ -17,9 +17,11 @@ const REPORT_CRON = "*/5 * * * *";
 export default {
   fetch: app.fetch,
   async queue(batch, env) {
-    await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(batch, env) : consumeUsage(batch, env));
+    const context = createContext(env);
+    await (batch.queue === DEAD_QUEUE ? consumeDeadLetters(context, batch) : consumeUsage(context, batch));
   },
   async scheduled({ cron, scheduledTime }, env) {
-    await (cron === REPORT_CRON ? runReportCron(createContext(env), scheduledTime) : sweep(env, scheduledTime));
+    const context = createContext(env);
+    await (cron === REPORT_CRON ? runReportCron(context, scheduledTime) : sweep(context, scheduledTime));
   },
 } satisfies ExportedHandler<Env>;

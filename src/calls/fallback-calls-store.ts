@@ -1,26 +1,26 @@
-// Calls that ran while their tenant's object could not be reached: what such a call is admitted by, and which of them the
-// objects do not count yet. Each function is one transaction; each can be repeated.
+// Fallback calls: the usage that admits one, and those that the tenants' objects do not count yet. Each function is one
+// transaction and can be repeated.
 import * as z from "zod";
 import { HOUR_MS } from "./sliding-window.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { UncountedCall, fallbackCallColumns } from "../control/ledger-store.ts";
-import { type NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../control/context.ts";
 
-/** What the ledger says that a tenant has used. It follows the tenant's object by seconds. */
+/** A tenant's usage by the ledger, which is some seconds behind the tenant's object. */
 const UsedLately = z.object({
   monthUnits: z.coerce.number().int(),
-  /** Of the last hour, by second and tool; `atMs` is the second's start. */
+  /** The last hour, by second and tool. `atMs` is the start of the second. */
   hour: z.array(
     z.object({ atMs: z.number().int(), tool: z.string(), calls: z.number().int(), units: z.number().int() }),
   ),
 });
 export type UsedLately = z.infer<typeof UsedLately>;
 
-export function fallbackCallsStore(db: NeonConnection) {
+export function fallbackCallsStore(control: ControlDatabase) {
   return {
-    /** What the tenant used in the hour up to `nowMs` and in that calendar month (UTC), as far as the ledger has it. */
+    /** Usage that the ledger has of the hour up to `nowMs` and of its calendar month (UTC). */
     async usedLately(tenantId: TenantId, nowMs: number): Promise<UsedLately> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
               seconds AS (
                 SELECT floor(extract(epoch FROM at))::bigint * 1000 AS at_ms, tool, count(*) AS calls, sum(units) AS units
@@ -34,10 +34,10 @@ export function fallbackCallsStore(db: NeonConnection) {
       return UsedLately.parse(row);
     },
 
-    /** Calls that their objects must still be told of: of up to `tenants` tenants, any of those there are, `callsEach`. */
+    /** Calls that their objects do not count yet: up to `callsEach` of each of up to `tenants` tenants. */
     async uncounted(tenants: number, callsEach: number): Promise<UncountedCall[]> {
-      const rows = await db.query(
-        // In no order, so that objects which stay out of reach keep no others waiting.
+      const rows = await control.query(
+        // Random tenants: an object that stays out of reach must not delay the others for ever.
         `SELECT ${fallbackCallColumns} FROM (
            SELECT t.id FROM tenants t WHERE t.state <> 'gone'
              AND EXISTS (SELECT FROM fallback_calls w WHERE w.tenant_id = t.id AND w.counted_at IS NULL)
@@ -50,9 +50,9 @@ export function fallbackCallsStore(db: NeonConnection) {
       return rows.map((row) => UncountedCall.parse(row));
     },
 
-    /** The tenants' objects count these calls. */
+    /** Records that the tenants' objects count these calls. */
     async counted(callIds: readonly string[]): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE fallback_calls SET counted_at = now() WHERE call_id = ANY($1::text[]) AND counted_at IS NULL`,
         [[...callIds]],
       );

@@ -1,14 +1,14 @@
 // Routes for a tenant's usage and for dead letters. Usage goes down to the single call, so that a tenant can check its
 // invoice: sums come with the meter reports behind them, and a report with its calls. A dead letter is a message of the
 // usage queue that could not be stored. Sending it again is harmless: the ledger takes each row once.
-import { connectControl } from "../adapters/neon.ts";
 import * as z from "zod";
 import { type Page, receiptsStore } from "./receipts-store.ts";
 import { DAY_MS, type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { BadRequest, Flag, type HttpContext, PageQuery, Problem, noStore, tenantOf } from "../http.ts";
-import { bodyOfText } from "./dead-letter.ts";
+import type { ControlDatabase } from "../control/context.ts";
 import { deadLettersStore } from "./dead-letters-store.ts";
+import { bodyOfText } from "./queue-message.ts";
 
 /** Items of a page of usage: 1,000 calls are some 150 KB of JSON. */
 const MAX_PAGE = 1_000;
@@ -45,11 +45,12 @@ export const DeadLettersQuery = PageQuery.extend({ all: Flag });
 
 export async function showUsage(c: HttpContext, { query }: { query: UsageQuery }): Promise<Response> {
   const tenantId = tenantOf(c);
+  const { control } = c.get("context");
   const page = { after: query.after ?? null, limit: query.limit };
   const found =
     query.report === undefined
-      ? await usageOf(c.env, tenantId, periodOf(query), page)
-      : await callsOf(c.env, tenantId, query.report, page, query);
+      ? await usageOf(control, tenantId, periodOf(query), page)
+      : await callsOf(control, tenantId, query.report, page, query);
   if (found === undefined) throw new Problem("not_found", "There is no such tenant, or it has no such report.");
   return c.json({ tenantId, ...found }, 200, noStore);
 }
@@ -59,7 +60,7 @@ export async function listDeadLetters(
   c: HttpContext,
   { query }: { query: z.infer<typeof DeadLettersQuery> },
 ): Promise<Response> {
-  const letters = await deadLettersStore(connectControl(c.env)).list(DEAD_LETTERS, query);
+  const letters = await deadLettersStore(c.get("context").control).list(DEAD_LETTERS, query);
   const deadLetters = letters.map(({ body, ...letter }) => ({ ...letter, body: bodyOfText(body) }));
   return c.json({ deadLetters, next: letters.length === DEAD_LETTERS ? letters.at(-1)?.id : null });
 }
@@ -69,7 +70,7 @@ export async function replayDeadLetters(
   c: HttpContext,
   { body: request }: { body: z.infer<typeof ReplayRequest> },
 ): Promise<Response> {
-  const store = deadLettersStore(connectControl(c.env));
+  const store = deadLettersStore(c.get("context").control);
   const letters =
     "ids" in request ? await store.byId(request.ids) : await store.list(DEAD_LETTERS, { after: "", all: false });
   const replayed: string[] = [];
@@ -88,13 +89,13 @@ export async function dismissDeadLetters(
   c: HttpContext,
   { body: { ids } }: { body: z.infer<typeof DismissRequest> },
 ): Promise<Response> {
-  return c.json({ dismissed: await deadLettersStore(connectControl(c.env)).dismissed(ids) });
+  return c.json({ dismissed: await deadLettersStore(c.get("context").control).dismissed(ids) });
 }
 
-async function usageOf(env: Env, tenantId: TenantId, period: Period, page: Page) {
+async function usageOf(control: ControlDatabase, tenantId: TenantId, period: Period, page: Page) {
   if (page.after !== null && !z.iso.datetime().safeParse(page.after).success)
     throw new BadRequest("after: must be the `next` of the previous page");
-  const found = await receiptsStore(connectControl(env)).usage(tenantId, period, page);
+  const found = await receiptsStore(control).usage(tenantId, period, page);
   if (found === undefined) return undefined;
   const { cells, reports, carryForwards } = found;
   const list = (name: string, keyOf: (cell: (typeof cells)[number]) => string) =>
@@ -112,8 +113,8 @@ async function usageOf(env: Env, tenantId: TenantId, period: Period, page: Page)
   };
 }
 
-async function callsOf(env: Env, tenantId: TenantId, report: string, page: Page, query: UsageQuery) {
-  const receipts = receiptsStore(connectControl(env));
+async function callsOf(control: ControlDatabase, tenantId: TenantId, report: string, page: Page, query: UsageQuery) {
+  const receipts = receiptsStore(control);
   const found =
     report === "unreported"
       ? await receipts.unreportedCalls(tenantId, periodOf(query), page)

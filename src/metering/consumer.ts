@@ -1,31 +1,32 @@
-// Carries usage from the queue to the ledger, and what the ledger then has back to the objects. A batch is written in one
-// transaction and acknowledged after its commit; whatever fails in between comes again and changes nothing. A message that
-// is at fault itself is kept as a dead letter and keeps nobody waiting; in an outage all wait and are tried again.
+// Consumes the usage queue: writes the rows of a batch to the ledger in one transaction, then acknowledges the messages and
+// notifies the tenants' objects. A message that is delivered again changes nothing. A message that can never be written
+// becomes a dead letter and does not delay the others. In an outage every message is retried.
 import { type Recorded, ledgerStore } from "../control/ledger-store.ts";
-import { connectControl, sqlStateOf } from "../adapters/neon.ts";
+import { sqlStateOf } from "../adapters/neon.ts";
+import type { Context } from "../control/context.ts";
 import { withTimeout } from "../adapters/timeout.ts";
-import { USAGE_RETRY_SECONDS, retryAfterSeconds } from "./dead-letter.ts";
+import { USAGE_RETRY_SECONDS, retryAfterSeconds } from "./queue-message.ts";
 import { UsageMessage } from "../core/usage.ts";
 import { writeWithBisection } from "./bisection.ts";
 import { describeError, log } from "../log.ts";
 import { type Unusable, keepUnusable } from "./dead-letters.ts";
-import { TELL_WITHIN_MS, notifyFallbackCalls } from "./fallback-calls.ts";
+import { NOTIFY_WITHIN_MS, notifyFallbackCalls } from "./fallback-calls.ts";
 
 /**
- * One bad row among 25 messages of 250 costs 27 writes to find. More than this is no accident of single rows, and a batch
- * must end long before the platform ends it.
+ * Finding one bad row among 25 messages of 250 rows costs 27 writes, so this is enough for several. A batch with more bad
+ * rows must still end long before the platform ends it.
  */
 const MAX_WRITES = 100;
 
-/** What PostgreSQL says when the fault is a row's: classes 22 (data) and 23 (constraint). All else is ours, or an outage. */
-const faultOfARow = /^2[23]/;
+/** SQLSTATE classes that blame a row: 22 (data) and 23 (constraint). Any other is an outage or Tollgate's mistake. */
+const rowRefused = /^2[23]/;
 
 interface Part {
   message: Message;
   usage: UsageMessage;
 }
 
-export async function consumeUsage(batch: MessageBatch, env: Env): Promise<void> {
+export async function consumeUsage(context: Context, batch: MessageBatch): Promise<void> {
   const parts: Part[] = [];
   const unusable: Unusable[] = [];
   for (const message of batch.messages) {
@@ -34,13 +35,13 @@ export async function consumeUsage(batch: MessageBatch, env: Env): Promise<void>
     else unusable.push({ message, why: "unreadable" });
   }
 
-  const ledger = ledgerStore(connectControl(env));
+  const ledger = ledgerStore(context.control);
   let recorded: Recorded[] = [];
   let waiting = new Set<Message>();
   try {
     const outcome = await writeWithBisection<Part, Recorded>(parts, {
       write: (some) => ledger.record(some.map(({ usage }) => usage)),
-      isRefusal: (error) => faultOfARow.test(sqlStateOf(error) ?? ""),
+      isRefusal: (error) => rowRefused.test(sqlStateOf(error) ?? ""),
       split: halvesOf,
       maxWrites: MAX_WRITES,
     });
@@ -55,35 +56,35 @@ export async function consumeUsage(batch: MessageBatch, env: Env): Promise<void>
   for (const message of waiting) {
     message.retry({ delaySeconds: retryAfterSeconds(message.attempts, USAGE_RETRY_SECONDS) });
   }
-  const settled = new Set(unusable.map(({ message }) => message));
-  // A message that has a bad row is kept whole: sent again, its other rows change nothing.
-  for (const { message } of parts) if (!waiting.has(message) && !settled.has(message)) message.ack();
+  const unusableMessages = new Set(unusable.map(({ message }) => message));
+  // A message with a bad row is kept whole: when it is replayed, its other rows change nothing.
+  for (const { message } of parts) if (!waiting.has(message) && !unusableMessages.has(message)) message.ack();
   await keepUnusable(
-    env,
+    context,
     unusable.filter(({ message }) => !waiting.has(message)),
   );
 
-  await tellObjects(env, recorded);
+  await notifyObjects(context, recorded);
 }
 
-/** Whoever is not told now sends again and is told then, or is told by the sweep. */
-async function tellObjects(env: Env, recorded: readonly Recorded[]): Promise<void> {
-  const told = await Promise.allSettled([
+/** Sends each object its watermark. An object that misses it sends its rows again and then gets a new one. */
+async function notifyObjects(context: Context, recorded: readonly Recorded[]): Promise<void> {
+  const answers = await Promise.allSettled([
     notifyFallbackCalls(
-      env,
+      context,
       recorded.flatMap(({ uncounted }) => uncounted),
     ),
     ...recorded
       .flatMap(({ watermarks }) => watermarks)
       .map(({ tenantId, epoch, watermark }) =>
-        withTimeout(TELL_WITHIN_MS, env.TENANT.getByName(tenantId).acknowledge(epoch, watermark)),
+        withTimeout(NOTIFY_WITHIN_MS, context.tenantObject(tenantId).acknowledge(epoch, watermark)),
       ),
   ]);
-  const untold = told.filter(({ status }) => status === "rejected").length;
-  if (untold > 0) log("warn", "watermark_not_delivered", { objects: untold });
+  const failed = answers.filter(({ status }) => status === "rejected").length;
+  if (failed > 0) log("warn", "watermark_not_delivered", { objects: failed });
 }
 
-/** Half of a message's rows each. One of a single row cannot be smaller. */
+/** A message as two halves of its rows. A single row cannot be split. */
 function halvesOf({ message, usage }: Part): readonly [Part, Part] | undefined {
   const { rows } = usage;
   if (rows.length < 2) return undefined;

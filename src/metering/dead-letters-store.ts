@@ -1,13 +1,13 @@
-// Messages of the usage queue that could not be taken: kept as they were, shown, and sent again on demand. Each function is
-// one transaction; each can be repeated.
+// Dead letters: usage messages that could not be written to the ledger, with their bodies unchanged. The operator lists them
+// and replays or dismisses them. Each function is one transaction and can be repeated.
 import * as z from "zod";
-import { instant } from "../control/tenants-store.ts";
-import { type NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../control/context.ts";
+import { toIso } from "../core/time.ts";
 
 export const DeadLetter = z.object({
-  /** Of the queue's message. */
+  /** The id of the queue message. */
   id: z.string(),
-  /** `core/dead-letter.ts` makes a body of it again. */
+  /** The message's body as text, written by `textOfBody`. */
   body: z.string(),
   why: z.string(),
   receivedAt: z.string(),
@@ -16,26 +16,26 @@ export const DeadLetter = z.object({
 });
 export type DeadLetter = z.infer<typeof DeadLetter>;
 
-const columns = `id, body, why, ${instant("received_at")} AS "receivedAt", ${instant("replayed_at")} AS "replayedAt",
-  ${instant("dismissed_at")} AS "dismissedAt"`;
+const columns = `id, body, why, ${toIso("received_at")} AS "receivedAt", ${toIso("replayed_at")} AS "replayedAt",
+  ${toIso("dismissed_at")} AS "dismissedAt"`;
 
-/** Of letters that nobody has done anything about. */
+/** Letters that were neither replayed nor dismissed. */
 const waiting = `replayed_at IS NULL AND dismissed_at IS NULL`;
 
-export function deadLettersStore(db: NeonConnection) {
+export function deadLettersStore(control: ControlDatabase) {
   return {
-    /** Keeps messages. One that comes again changes nothing. */
+    /** Stores messages. Storing one again changes nothing. */
     async keep(letters: readonly Pick<DeadLetter, "id" | "body" | "why">[]): Promise<void> {
-      await db.query(
-        // As arrays: a body may hold what PostgreSQL's JSON does not take.
+      await control.query(
+        // Arrays, because a body may hold text that PostgreSQL's JSON refuses.
         `INSERT INTO dead_letters (id, body, why) SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING`,
         [letters.map(({ id }) => id), letters.map(({ body }) => body), letters.map(({ why }) => why)],
       );
     },
 
-    /** Up to `limit` letters, the oldest first, after the letter `after`: those that wait, or all. */
+    /** Up to `limit` letters after the letter `after`, the oldest first. Without `all`, only those that wait. */
     async list(limit: number, { after, all }: { after: string; all: boolean }): Promise<DeadLetter[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT ${columns} FROM dead_letters
          WHERE ($3::boolean OR ${waiting})
            AND ($2 = '' OR (received_at, id) > (SELECT received_at, id FROM dead_letters WHERE id = $2))
@@ -45,31 +45,31 @@ export function deadLettersStore(db: NeonConnection) {
       return rows.map((row) => DeadLetter.parse(row));
     },
 
-    /** These letters, also those that wait no more. */
+    /** These letters, including replayed and dismissed ones. */
     async byId(ids: readonly string[]): Promise<DeadLetter[]> {
-      const rows = await db.query(`SELECT ${columns} FROM dead_letters WHERE id = ANY($1::text[]) ORDER BY id`, [
+      const rows = await control.query(`SELECT ${columns} FROM dead_letters WHERE id = ANY($1::text[]) ORDER BY id`, [
         [...ids],
       ]);
       return rows.map((row) => DeadLetter.parse(row));
     },
 
-    /** These were sent again. */
+    /** Records that these letters were sent to the queue again. */
     async replayed(ids: readonly string[]): Promise<void> {
-      await db.query(`UPDATE dead_letters SET replayed_at = now() WHERE id = ANY($1::text[])`, [[...ids]]);
+      await control.query(`UPDATE dead_letters SET replayed_at = now() WHERE id = ANY($1::text[])`, [[...ids]]);
     },
 
-    /** These are nothing to send again. Returns those that there are. */
+    /** Records that these letters will never be replayed. Returns the ids that exist. */
     async dismissed(ids: readonly string[]): Promise<string[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE dead_letters SET dismissed_at = coalesce(dismissed_at, now()) WHERE id = ANY($1::text[]) RETURNING id`,
         [[...ids]],
       );
       return rows.map((row) => String(row["id"]));
     },
 
-    /** How many wait for somebody to do something about them. */
+    /** Number of letters that wait for the operator. */
     async waiting(): Promise<number> {
-      const [row] = await db.query(`SELECT count(*)::int AS waiting FROM dead_letters WHERE ${waiting}`);
+      const [row] = await control.query(`SELECT count(*)::int AS waiting FROM dead_letters WHERE ${waiting}`);
       return Number(row?.["waiting"]);
     },
   };

@@ -1,32 +1,32 @@
-// Keeps messages of the usage queue that could not be taken: at once those that are at fault themselves, and those that the
-// platform gave up on from the queue that it puts them into. Each is acknowledged after it is kept.
-import { connectControl } from "../adapters/neon.ts";
+// Stores dead letters: usage messages that can never be written to the ledger, and messages whose retries the platform has
+// used up. A message is acknowledged only after it is stored.
+import type { Context } from "../control/context.ts";
 import { deadLettersStore } from "./dead-letters-store.ts";
-import { DEAD_RETRY_SECONDS, retryAfterSeconds, textOfBody } from "./dead-letter.ts";
+import { DEAD_RETRY_SECONDS, retryAfterSeconds, textOfBody } from "./queue-message.ts";
 import { describeError, log } from "../log.ts";
 
-/** The queue that wrangler.toml names for messages whose retries are used up. */
+/** The dead-letter queue in wrangler.toml. The platform moves a message into it after the last retry. */
 export const DEAD_QUEUE = "tollgate-usage-dead";
 
 export interface Unusable {
   message: Message;
-  /** In our words. */
+  /** The reason for the operator, in Tollgate's words. */
   why: string;
 }
 
-/** What the platform gave up on. */
-export function consumeDeadLetters({ messages }: MessageBatch, env: Env): Promise<void> {
+/** Consumes the dead-letter queue. */
+export function consumeDeadLetters(context: Context, { messages }: MessageBatch): Promise<void> {
   return keepUnusable(
-    env,
+    context,
     messages.map((message) => ({ message, why: "every retry failed" })),
   );
 }
 
-/** Keeps these messages and takes them out of their queue; in an outage they stay there and come again. */
-export async function keepUnusable(env: Env, unusable: readonly Unusable[]): Promise<void> {
+/** Stores these messages as dead letters and acknowledges them. If they cannot be stored, the queue delivers them again. */
+export async function keepUnusable({ control }: Context, unusable: readonly Unusable[]): Promise<void> {
   if (unusable.length === 0) return;
   try {
-    await deadLettersStore(connectControl(env)).keep(
+    await deadLettersStore(control).keep(
       unusable.map(({ message, why }) => ({ id: message.id, body: textOfBody(message.body), why })),
     );
   } catch (error) {

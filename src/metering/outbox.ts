@@ -1,7 +1,7 @@
 // The outbox of a tenant's object: sends charged rows that the ledger does not have yet, packed into queue messages by an
 // alarm. Sending is repeated until the ledger has acknowledged. A message may be lost, duplicated or late; each of these
 // costs a delay and never a charge. The first half of this file decides, the second acts.
-import { connectControl } from "../adapters/neon.ts";
+import type { Context } from "../control/context.ts";
 import { type Ledger, ledgerStore } from "../control/ledger-store.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, type UsageMessage, packUsage } from "../core/usage.ts";
@@ -87,10 +87,10 @@ export class UsageOutbox {
   /** The time of the next alarm, as far as this instance knows. */
   #alarmAtMs = Infinity;
 
-  constructor(storage: DurableObjectStorage, env: Env, tenantId: TenantId, rows: CallLog) {
+  constructor(storage: DurableObjectStorage, context: Context, tenantId: TenantId, rows: CallLog) {
     this.#storage = storage;
-    this.#queue = env.USAGE;
-    this.#ledger = ledgerStore(connectControl(env));
+    this.#queue = context.env.USAGE;
+    this.#ledger = ledgerStore(context.control);
     this.#tenantId = tenantId;
     this.#rows = rows;
     this.#state = freshOutbox(rows.acknowledged);

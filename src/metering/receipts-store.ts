@@ -1,59 +1,59 @@
-// The ledger as its tenant reads it: sums, the reports that calls were sent in, and the calls behind each of them. Every
-// function is one statement, so that what it returns was so at one instant; every one asks for a single tenant's rows.
+// The ledger as its tenant reads it: sums, meter reports, and the calls in each report. Every function is one statement, so
+// its answer is consistent, and every function reads the rows of one tenant.
 import * as z from "zod";
 import type { CallSum, Period, FrozenReport } from "./invoice.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { instant } from "../control/tenants-store.ts";
-import { type NeonConnection } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../control/context.ts";
+import { fromMs, toIso } from "../core/time.ts";
 
 const Sum = { units: z.int(), calls: z.int() };
 
-/** Calls of a day and a tool. */
+/** Sum of one day and tool. */
 const UsageCell = z.object({ day: z.string(), tool: z.string(), reported: z.boolean(), ...Sum });
 export type UsageCell = z.infer<typeof UsageCell>;
 
 const Report = z.object({
   id: z.string(),
-  /** The minute of Stripe's time that the report has for itself. */
+  /** The minute at Stripe's meter. No other report of the tenant has it. */
   minute: z.string(),
   ...Sum,
   sealedAt: z.string(),
-  /** `null`: Stripe is not known to have it yet. */
+  /** When Tollgate learned that Stripe has it. `null`: not yet. */
   confirmedAt: z.string().nullable(),
-  /** How it is known that Stripe has it. */
+  /** How Tollgate learned it. */
   confirmedBy: z.string().nullable(),
 });
 export type Report = z.infer<typeof Report>;
 
 const Call = z.object({
-  /** The id of its receipt. */
+  /** The id on the call's receipt. */
   id: z.string(),
   tool: z.string(),
   units: z.int(),
-  /** When it was admitted. */
+  /** When the call was admitted. */
   at: z.string(),
 });
 export type Call = z.infer<typeof Call>;
 
-/** Usage that came too late for a report, and is billed by an item of an invoice. */
+/** Usage that came too late for Stripe's meter. An invoice item bills it. */
 const CarryForward = z.object({
   id: z.string(),
-  /** The day of its calls. */
+  /** The UTC day of its calls. */
   day: z.string(),
   ...Sum,
-  /** The report in whose place it came, which has its calls; `null`: it has calls of its own. */
+  /** The report that it replaces, which keeps its calls. `null`: it has calls of its own. */
   reportId: z.string().nullable(),
   sealedAt: z.string(),
-  /** `null`: the item is not made yet. */
+  /** `null`: Stripe does not have the invoice item yet. */
   settledAt: z.string().nullable(),
   settledBy: z.string().nullable(),
   invoiceItemId: z.string().nullable(),
 });
 export type CarryForward = z.infer<typeof CarryForward>;
 
-/** A part of a list: what comes after `after` in the list's order. Rows that are added elsewhere move nothing in it. */
+/** A page of a list: the items that follow `after` in its order. New rows do not shift a page. */
 export interface Page {
-  /** The last item that is known: a report's minute, a call's id. */
+  /** The last item of the previous page: a report's minute or a call's id. `null`: the first page. */
   after: string | null;
   limit: number;
 }
@@ -71,18 +71,18 @@ const Sums = z.object({
   ),
 });
 
-export function receiptsStore(db: NeonConnection) {
+export function receiptsStore(control: ControlDatabase) {
   return {
     /**
-     * What a tenant used in a period, by day and tool, a page of the period's reports by their minutes, and all that was
-     * carried forward, which is little. `undefined` when there is no such tenant.
+     * Usage of a period by day and tool, a page of its reports in the order of their minutes, and all its carry-forwards,
+     * which are few. Returns `undefined` for an unknown tenant.
      */
     async usage(
       tenantId: TenantId,
       { startMs, endMs }: Period,
       { after, limit }: Page,
     ): Promise<z.infer<typeof UsagePage> | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT coalesce((SELECT jsonb_agg(to_jsonb(c)) FROM (
                   SELECT ${dayOf("l.at")} AS day, l.tool, ${frozenIn} IS NOT NULL AS reported, sum(l.units) AS units, count(*) AS calls
                   FROM ledger l WHERE l.tenant_id = t.id AND ${within("l.at")} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3) c), '[]') AS cells,
@@ -98,11 +98,11 @@ export function receiptsStore(db: NeonConnection) {
       return row === undefined ? undefined : UsagePage.parse(row);
     },
 
-    /** The report or carry-forward, and a page of its calls, by their ids. `undefined` when the tenant has none of this name. */
+    /** A report or carry-forward with a page of its calls, ordered by id. Returns `undefined` if the tenant does not have it. */
     async callsOfReport(tenantId: TenantId, reportId: string, { after, limit }: Page) {
       const page = (own: string) => `coalesce((SELECT jsonb_agg(to_jsonb(c)) FROM (
           SELECT ${callColumns} FROM ledger l WHERE ${own} AND ($3::text IS NULL OR l.call_id > $3) ORDER BY l.call_id LIMIT $4) c), '[]') AS calls`;
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT (SELECT to_jsonb(p) FROM (SELECT ${reportColumns}) p) AS report, ${page("l.report_id = r.id AND l.tenant_id = r.tenant_id")}
          FROM reports r WHERE r.id = $2 AND r.tenant_id = $1
          UNION ALL
@@ -114,9 +114,9 @@ export function receiptsStore(db: NeonConnection) {
       return row === undefined ? undefined : CallPage.parse(row);
     },
 
-    /** A page of a period's calls that are in no report yet, by their ids. `undefined` when there is no such tenant. */
+    /** A page of a period's calls that are in no report yet, ordered by id. Returns `undefined` for an unknown tenant. */
     async unreportedCalls(tenantId: TenantId, { startMs, endMs }: Period, { after, limit }: Page) {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT NULL AS report, coalesce((SELECT jsonb_agg(to_jsonb(c)) FROM (
                   SELECT ${callColumns} FROM ledger l WHERE l.tenant_id = t.id AND ${within("l.at")} AND ${frozenIn} IS NULL
                     AND ($4::text IS NULL OR l.call_id > $4) ORDER BY l.call_id LIMIT $5) c), '[]') AS calls
@@ -126,9 +126,9 @@ export function receiptsStore(db: NeonConnection) {
       return row === undefined ? undefined : CallPage.parse(row);
     },
 
-    /** A period's calls, added up by day and report or carry-forward, and these, each list whole: for a period of a day or so. */
+    /** A period's calls, summed by day and report, and its reports and carry-forwards. Not paged: ask for a day or two. */
     async sums(tenantId: TenantId, { startMs, endMs }: Period): Promise<{ calls: CallSum[]; reports: FrozenReport[] }> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT coalesce((SELECT jsonb_agg(to_jsonb(c)) FROM (
                   SELECT ${dayOf("l.at")} AS day, ${frozenIn} AS "reportId", sum(l.units) AS units, count(*) AS calls
                   FROM ledger l WHERE l.tenant_id = $1 AND ${within("l.at")} GROUP BY 1, 2) c), '[]') AS calls,
@@ -144,9 +144,9 @@ export function receiptsStore(db: NeonConnection) {
       return Sums.parse(row);
     },
 
-    /** Units of the calls of a period of any length that are for Stripe's meter: those that its invoice has. */
+    /** Units of a period's calls that go to Stripe's meter and so to its invoice. The period may have any length. */
     async meteredUnits(tenantId: TenantId, { startMs, endMs }: Period): Promise<number> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT coalesce(sum(l.units), 0)::bigint AS units FROM ledger l LEFT JOIN reports r ON r.id = l.report_id
          WHERE l.tenant_id = $1 AND ${within("l.at")} AND l.carry_forward_id IS NULL AND ${isMetered}`,
         [tenantId, startMs, endMs],
@@ -158,26 +158,26 @@ export function receiptsStore(db: NeonConnection) {
 
 export type ReceiptsStore = ReturnType<typeof receiptsStore>;
 
-/** The report or carry-forward in which a call was frozen. It never changes. */
+/** The report or carry-forward that froze a call. It never changes. */
 const frozenIn = `coalesce(l.report_id, l.carry_forward_id)`;
 
-/** Whether a report is for Stripe's meter: not when it is billed in another way, or to nobody. */
+/** Whether a report counts at Stripe's meter. It does not if an invoice item bills it, or if it has no customer to bill. */
 const isMetered = `coalesce(r.answer NOT IN ('carried', 'no_customer'), true)`;
 
-const reportColumns = `r.id, ${instant("r.slot")} AS minute, r.units, r.calls, ${instant("r.frozen_at")} AS "sealedAt",
-  ${instant("r.confirmed_at")} AS "confirmedAt", CASE WHEN r.confirmed_at IS NOT NULL THEN r.answer END AS "confirmedBy"`;
+const reportColumns = `r.id, ${toIso("r.slot")} AS minute, r.units, r.calls, ${toIso("r.frozen_at")} AS "sealedAt",
+  ${toIso("r.confirmed_at")} AS "confirmedAt", CASE WHEN r.confirmed_at IS NOT NULL THEN r.answer END AS "confirmedBy"`;
 
-const carryColumns = `c.id, ${dayOf("c.to_at")} AS day, c.units, c.calls, c.report_id AS "reportId", ${instant("c.frozen_at")} AS "sealedAt",
-  ${instant("c.settled_at")} AS "settledAt", c.answer AS "settledBy", c.invoice_item_id AS "invoiceItemId"`;
+const carryColumns = `c.id, ${dayOf("c.to_at")} AS day, c.units, c.calls, c.report_id AS "reportId", ${toIso("c.frozen_at")} AS "sealedAt",
+  ${toIso("c.settled_at")} AS "settledAt", c.answer AS "settledBy", c.invoice_item_id AS "invoiceItemId"`;
 
-const callColumns = `l.call_id AS id, l.tool, l.units, ${instant("l.at")} AS at`;
+const callColumns = `l.call_id AS id, l.tool, l.units, ${toIso("l.at")} AS at`;
 
-/** In the period whose start and end are the parameters $2 and $3, in epoch milliseconds. */
+/** Matches the period between the parameters $2 and $3, in epoch milliseconds; the end is exclusive. */
 function within(column: string): string {
-  return `${column} >= to_timestamp($2::double precision / 1000) AND ${column} < to_timestamp($3::double precision / 1000)`;
+  return `${column} >= ${fromMs("$2")} AND ${column} < ${fromMs("$3")}`;
 }
 
-/** As JSON it reads `2026-11-21`. */
+/** The UTC day. In JSON it reads `2026-11-21`. */
 function dayOf(column: string): string {
   return `(${column} AT TIME ZONE 'UTC')::date`;
 }

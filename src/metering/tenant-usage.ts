@@ -3,6 +3,7 @@
 import { newId } from "../adapters/ids.ts";
 import { Admission } from "../calls/admission.ts";
 import type { CallUsage } from "../calls/run-call.ts";
+import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { Charge, FallbackCall } from "../core/usage.ts";
@@ -12,14 +13,14 @@ import { UsageOutbox } from "./outbox.ts";
 export class TenantUsage implements CallUsage {
   readonly admission = new Admission();
   readonly #storage: DurableObjectStorage;
-  readonly #env: Env;
+  readonly #context: Context;
   readonly #tenantId: TenantId;
   readonly #now: () => number;
   #opened: { rows: CallLog; outbox: UsageOutbox } | undefined;
 
-  constructor(storage: DurableObjectStorage, env: Env, tenantId: TenantId, now: () => number) {
+  constructor(storage: DurableObjectStorage, context: Context, tenantId: TenantId, now: () => number) {
     this.#storage = storage;
-    this.#env = env;
+    this.#context = context;
     this.#tenantId = tenantId;
     this.#now = now;
     if (hasCallLog(storage)) this.#open();
@@ -107,7 +108,7 @@ export class TenantUsage implements CallUsage {
     const now = this.#now();
     const rows = openCallLog(this.#storage, newId());
     this.admission.restore(rows.recent(now), rows.monthUsed(now), now);
-    this.#opened = { rows, outbox: new UsageOutbox(this.#storage, this.#env, this.#tenantId, rows) };
+    this.#opened = { rows, outbox: new UsageOutbox(this.#storage, this.#context, this.#tenantId, rows) };
     return this.#opened;
   }
 }

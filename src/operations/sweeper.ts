@@ -3,7 +3,7 @@
 import { pruneChanges } from "../backups/prune.ts";
 import { jobsStore } from "../backups/jobs-store.ts";
 import { fallbackCallsStore } from "../calls/fallback-calls-store.ts";
-import { type Context, createContext } from "../control/context.ts";
+import type { Context } from "../control/context.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantWork } from "../control/work.ts";
@@ -65,8 +65,7 @@ const silentWork: Readonly<Record<TenantWork["kind"], SilentWork>> = {
   },
 };
 
-export async function sweep(env: Env, nowMs: number): Promise<void> {
-  const context = createContext(env);
+export async function sweep(context: Context, nowMs: number): Promise<void> {
   const { control } = context;
   const inbox = inboxStore(control);
 
@@ -95,7 +94,7 @@ export async function sweep(env: Env, nowMs: number): Promise<void> {
     await each(await tenantsStore(control).undelivered(BATCH), (tenantId) => context.tenantObject(tenantId).refresh());
   });
   await attempt("fallback_calls", async () =>
-    notifyFallbackCalls(env, await fallbackCallsStore(control).uncounted(BATCH, FALLBACK_CALLS_EACH)),
+    notifyFallbackCalls(context, await fallbackCallsStore(control).uncounted(BATCH, FALLBACK_CALLS_EACH)),
   );
   await attempt("encryption_keys", () => rotateEncryptionKeys(context));
   await attempt("ended_grace", async () => {

@@ -56,7 +56,7 @@ export const mutants: readonly Mutant[] = [
       {
         file: "src/metering/consumer.ts",
         find: `    const outcome = await writeWithBisection<Part, Recorded>(parts, {`,
-        replace: `    await tellObjects(env, [{ uncounted: [], watermarks: parts.map(({ usage: { tenantId, object, epoch, rows } }) =>
+        replace: `    await notifyObjects(context, [{ uncounted: [], watermarks: parts.map(({ usage: { tenantId, object, epoch, rows } }) =>
       ({ tenantId, object, epoch, watermark: rows.at(-1)?.n ?? 0 })) }]);
     for (const { message } of parts) message.ack();
     const outcome = await writeWithBisection<Part, Recorded>(parts, {`,

@@ -1,4 +1,4 @@
-// Bodies and retry delays of dead letters.
+// Bodies and retry delays of queue messages.
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
@@ -7,7 +7,7 @@ import {
   bodyOfText,
   retryAfterSeconds,
   textOfBody,
-} from "../../src/metering/dead-letter.ts";
+} from "../../src/metering/queue-message.ts";
 
 test("a body that is JSON is read back unchanged; any other body is shown as text", () => {
   fc.assert(
