@@ -25,6 +25,8 @@ export default defineConfig({
   test: {
     // Fixed for all machines: each worker may run a whole system of its own, and waits for it half of the time.
     maxWorkers: 4,
+    // Stopping four systems takes seconds each on a busy machine. Vitest leaves their processes behind when it does not wait.
+    teardownTimeout: 60_000,
     projects: [
       {
         resolve: fixture,
@@ -98,7 +100,9 @@ export default defineConfig({
         test: {
           name: "crash",
           include: ["test/crash/**/*.test.ts"],
-          testTimeout: 180_000,
+          // After all other projects: it starts and kills whole systems, and its limits count the time of a start.
+          sequence: { groupOrder: 1 },
+          testTimeout: 300_000,
         },
       },
     ],

@@ -1,5 +1,5 @@
-// Serves a bundle on a port with workerd and Miniflare until a signal stops it. Tests use it instead of `wrangler dev`, whose
-// bundling, inspector and source maps would double the cost of a system.
+// Serves a bundle on a port with workerd and Miniflare until a signal stops it or its parent ends. Tests use it instead of
+// `wrangler dev`, whose bundling, inspector and source maps would double the cost of a system.
 import { readFileSync } from "node:fs";
 import { Miniflare } from "miniflare";
 import { miniflareOptions } from "./bundle.ts";
@@ -13,4 +13,6 @@ const miniflare = new Miniflare(
 );
 const stop = (): void => void miniflare.dispose().then(() => process.exit(0));
 for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"] as const) process.once(signal, stop);
+// The channel to the parent closes when the parent ends, also after a SIGKILL.
+process.once("disconnect", stop);
 await miniflare.ready;

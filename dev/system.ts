@@ -81,7 +81,10 @@ export async function startSystem(options: SystemOptions) {
   const running: (() => Promise<unknown>)[] = [];
   const stop = async (): Promise<void> => {
     // Stop the Worker first, so that its last work still finds the stand-ins.
-    for (const each of running.splice(0).toReversed()) await each();
+    // One that fails to stop does not keep the others running.
+    const errors: unknown[] = [];
+    for (const each of running.splice(0).toReversed()) await each().catch((error: unknown) => errors.push(error));
+    if (errors.length > 0) throw new AggregateError(errors, "Not everything stopped");
   };
 
   try {

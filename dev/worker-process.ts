@@ -38,7 +38,8 @@ export async function startWorker(options: {
     bundle === undefined ? wranglerDev(options) : serveBundle({ ...options, bundle }),
     {
       cwd: root,
-      stdio: ["ignore", "pipe", "pipe"],
+      // `serve-bundle.ts` stops when the channel closes. `wrangler dev` would take it for an order to report to its parent.
+      stdio: ["ignore", "pipe", "pipe", ...(bundle === undefined ? [] : ["ipc" as const])],
       env: childEnvironment({
         // No network traffic of wrangler's own: no metrics, no check for a newer version, no download of `request.cf`.
         WRANGLER_SEND_METRICS: "false",
@@ -50,8 +51,8 @@ export async function startWorker(options: {
       }),
     },
   );
-  child.stdout.pipe(output, { end: false });
-  child.stderr.pipe(output, { end: false });
+  child.stdout?.pipe(output, { end: false });
+  child.stderr?.pipe(output, { end: false });
   const exited = new Promise<void>((done) => child.once("exit", () => done()));
 
   const url = `http://127.0.0.1:${port}`;
@@ -59,8 +60,8 @@ export async function startWorker(options: {
     if (child.exitCode === null && child.signalCode === null) child.kill("SIGTERM");
     await Promise.race([exited, sleep(STOP_WITHIN_MS, undefined, { ref: false }).then(() => child.kill("SIGKILL"))]);
     // Its own children may run for a moment longer and still write.
-    child.stdout.unpipe(output);
-    child.stderr.unpipe(output);
+    child.stdout?.unpipe(output);
+    child.stderr?.unpipe(output);
     output.end();
   };
 

@@ -87,7 +87,7 @@ test("a kill of the whole system loses no receipt of a client, and a stop leaves
   expect(membersOf(demo.pids.group)).toEqual([]);
   for (const each of [system.port, ...Object.values(system.settings().ports)])
     expect(await isFree(each), `port ${each} is free`).toBe(true);
-}, 150_000);
+}, 300_000);
 
 async function proxyFaults(rules: readonly Record<string, unknown>[]): Promise<void> {
   await postJson(`http://127.0.0.1:${system.settings().ports["neon"]}/_proxy/faults`, rules);
