@@ -51,7 +51,7 @@ export default defineConfig({
         test: {
           name: "stand-ins",
           include: ["test/{dev,stripe}/**/*.test.ts"],
-          testTimeout: 60_000, // the longest take 15 s alone, and run beside whole systems on two cores
+          testTimeout: 120_000, // the longest take 15 s alone, and run beside whole systems on two cores
           hookTimeout: 60_000,
           expect: { poll: { timeout: 10_000 } },
         },
@@ -72,7 +72,7 @@ export default defineConfig({
           name: "flow",
           include: ["test/flow/**/*.test.ts"],
           globalSetup: ["test/support/flow-setup.ts"],
-          testTimeout: 60_000,
+          testTimeout: 120_000, // longer than the minute that a test waits for one condition
           hookTimeout: 120_000,
         },
       },

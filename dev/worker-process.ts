@@ -16,8 +16,8 @@ export interface WorkerProcess {
   stop(): Promise<void>;
 }
 
-/** Bundling takes two seconds on two idle cores, and much longer on a busy machine. */
-const READY_WITHIN_MS = 60_000;
+/** Bundling takes two seconds on two idle cores, and up to a minute among other systems on a busy machine. */
+const READY_WITHIN_MS = 120_000;
 const STOP_WITHIN_MS = 5_000;
 
 /**
@@ -73,16 +73,7 @@ export async function startWorker(options: {
       await stop();
       throw new Error(`The Worker did not answer within ${READY_WITHIN_MS / 1000} s; see ${join(dir, "worker.log")}`);
     }
-    const answered = await fetch(`${url}/.well-known/oauth-protected-resource`, {
-      signal: AbortSignal.timeout(5_000),
-    }).then(
-      async (response) => {
-        await response.arrayBuffer();
-        return response.ok;
-      },
-      () => false,
-    );
-    if (answered) break;
+    if (await answers(`${url}/.well-known/oauth-protected-resource`)) break;
     await sleep(50);
   }
 
@@ -100,6 +91,17 @@ export async function startWorker(options: {
     },
     stop,
   };
+}
+
+/** Whether the Worker answers this request completely and in time. */
+async function answers(url: string): Promise<boolean> {
+  try {
+    const response = await fetch(url, { signal: AbortSignal.timeout(5_000) });
+    await response.arrayBuffer();
+    return response.ok;
+  } catch {
+    return false;
+  }
 }
 
 function wranglerDev(options: { dir: string; port: number; vars: Record<string, string>; entry?: string }): string[] {

@@ -12,7 +12,7 @@ import { removePostgresData } from "../../dev/postgres/postgres.ts";
 import { freePort } from "../../cli/settings.ts";
 
 /** A start takes 7 s on two idle cores, and its Worker alone up to a minute on a busy machine. */
-const READY_WITHIN_MS = 90_000;
+const READY_WITHIN_MS = 120_000;
 /** The demonstration does not use this tool, so its ledger rows all belong to this run's clients. */
 export const TOOL = "list_documents";
 
@@ -221,7 +221,7 @@ function readOr(path: string, otherwise: string): string {
   }
 }
 
-export async function until(condition: () => Promise<boolean>, what: string, withinMs = 20_000): Promise<void> {
+export async function until(condition: () => Promise<boolean>, what: string, withinMs = 60_000): Promise<void> {
   const deadline = Date.now() + withinMs;
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`It did not happen within ${withinMs} ms: ${what}`);

@@ -1,6 +1,7 @@
 // `npm run migrate` over tenants' own schemas, run as a program on real databases. Each test has tenants of its own and
 // restricts its runs to them.
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { type TestFleet, ended, startFleet } from "../support/fleet.ts";
 
@@ -211,7 +212,9 @@ test("a second run names the running one and exits", async () => {
   const child = fleet.spawnMigrate(flags);
   const one = ended(child);
   while ((await fleet.controlRows(`SELECT FROM migration_runs WHERE state = 'running'`)).length === 0) await sleep(20);
-  const two = await fleet.migrate(...flags);
+  // The first run pauses, so that the second one starts in time on any machine.
+  child.kill("SIGSTOP");
+  const two = await fleet.migrate(...flags).finally(() => child.kill("SIGCONT"));
   expect(two.code).toBe(1);
   expect(two.output).toMatch(/Run \d+, started by process \d+ on .*, is going on/);
   expect(await one).toMatchObject({ code: 0 });
@@ -253,7 +256,13 @@ test("a migration waits one second at a time for a table in use, so that its ten
     const run = fleet.migrate("--tenant-files", files, ...only);
     const longest = await fleet.owner(shard, async (other) => {
       let waited = 0;
-      for (const endMs = performance.now() + 4_000; performance.now() < endMs;) {
+      let migrationWaits = false;
+      // Hold the table until the first attempt, which waits for one second, has given up.
+      for (let endMs = performance.now() + 30_000; performance.now() < endMs;) {
+        if (!migrationWaits && (await waitsForLock(other))) {
+          migrationWaits = true;
+          endMs = performance.now() + 1_500;
+        }
         const startedAtMs = performance.now();
         await other.query(`SELECT FROM ${schema}.products`);
         waited = Math.max(waited, performance.now() - startedAtMs);
@@ -269,6 +278,14 @@ test("a migration waits one second at a time for a table in use, so that its ten
   expect(code).toBe(0);
   expect(await versions()).toEqual(["app/0002_note.sql", "app/0002_note.sql"]);
 });
+
+/** Whether a session of this database waits for a table. */
+async function waitsForLock(client: Client): Promise<boolean> {
+  const { rows } = await client.query(
+    `SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`,
+  );
+  return rows.length > 0;
+}
 
 test("a file that would break the running program is refused before any change, with the safe alternative", async () => {
   const { versions, only } = await tenantsOf(1);

@@ -346,7 +346,7 @@ test("a backup and a restore are correct although the tenant moves at the same t
       };
       return moves[0]?.state === "moved";
     };
-    await until(moved, `the move to ${strategy}`, 40_000);
+    await until(moved, `the move to ${strategy}`);
     expect((await operator("POST", `/tenants/${tenant.id}/move/confirm`)).status).toBe(200);
   };
   const [, second] = await Promise.all([moveTo("schema"), backUp(tenant)]);

@@ -18,7 +18,7 @@ async function imported(tenantId: string): Promise<Import | null> {
 }
 
 async function over(tenantId: string): Promise<Import> {
-  await until(async () => ["done", "failed"].includes((await imported(tenantId))?.state ?? ""), "the import", 40_000);
+  await until(async () => ["done", "failed"].includes((await imported(tenantId))?.state ?? ""), "the import");
   const found = await imported(tenantId);
   if (found === null) throw new Error("the tenant has no import");
   return found;

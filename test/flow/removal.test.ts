@@ -201,7 +201,7 @@ test("the subscription does not end, and nothing is dropped, before Stripe has c
     phase: "grace",
     waitsFor: expect.stringMatching(/late/) as unknown,
   });
-}, 90_000);
+}, 240_000);
 
 test("the final invoice has the final usage, also when the answer to the end of the subscription was lost", async () => {
   const tenant = await aCustomer({ plan: "pro", name: "Final" });

@@ -131,7 +131,7 @@ test("three reporters at once report 60 tenants' usage once, whatever is lost", 
     expect(await meteredUnits(tenant)).toBe(3);
     expect(await misplaced(tenant)).toEqual([]);
   }
-}, 120_000);
+}, 240_000);
 
 test("usage that an object dates in the future waits until its time, and is told", async () => {
   const tenant = await aBilledTenant();

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { acme, globex, type Shard, startShard } from "../support/shard.ts";
 
 let shard: Shard;
-beforeAll(async () => void (shard = await startShard()), 30_000);
+beforeAll(async () => void (shard = await startShard()));
 afterAll(async () => shard[Symbol.asyncDispose]());
 beforeEach(async () => shard.seed());
 

@@ -118,7 +118,7 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
     expect(kept).toEqual(stored);
   }
   await expectIntactStreams(ids);
-}, 180_000);
+}, 240_000);
 
 test("an answer of Stripe that was lost is made good by its refusal of the second report", async () => {
   const clock = reporterClock();

@@ -344,8 +344,8 @@ function poolOf(url: string): pg.Pool {
   return pool;
 }
 
-/** Polls until the condition holds, for 20 seconds at most. */
-export async function until(condition: () => Promise<boolean>, what: string, withinMs = 20_000): Promise<void> {
+/** Polls until the condition holds, for a minute at most: a busy machine takes ten times as long as an idle one. */
+export async function until(condition: () => Promise<boolean>, what: string, withinMs = 60_000): Promise<void> {
   const deadline = Date.now() + withinMs;
   while (!(await condition())) {
     if (Date.now() > deadline) throw new Error(`It did not happen within ${withinMs} ms: ${what}`);

@@ -24,7 +24,7 @@ export async function leaves(tenantId: string): Promise<void> {
   await reaches(tenantId, "grace");
 }
 
-export async function reaches(tenantId: string, phase: string, withinMs = 40_000): Promise<void> {
+export async function reaches(tenantId: string, phase: string, withinMs = 60_000): Promise<void> {
   let seen = "nothing";
   await until(
     async () => {
