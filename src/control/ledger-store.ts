@@ -1,7 +1,9 @@
-// The ledger, and what the control database says of the whole way from it to Stripe. Each function is one transaction;
-// each can be repeated.
+// Stores charged calls in the ledger, and reads the state of the pipeline from a call to Stripe for the indicators. Each
+// function is one transaction and can be repeated. Invariant: a row of the ledger never changes its tenant, tool, units or
+// instant; a message that contradicts a row is stored as a conflict.
 import * as z from "zod";
 import { TenantId } from "../core/tenant.ts";
+import { fromMs, toMs } from "../core/time.ts";
 import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
@@ -9,14 +11,14 @@ const Watermark = z.object({
   tenantId: TenantId,
   object: z.string(),
   epoch: z.string(),
-  /** All rows up to this one are in the ledger. */
+  /** All rows up to this number are in the ledger. */
   watermark: z.coerce.number().int(),
 });
 export type Watermark = z.infer<typeof Watermark>;
 
 export interface Recorded {
   watermarks: Watermark[];
-  /** Of the open calls among what was recorded, those that their tenants' objects must still be told of. */
+  /** The recorded fallback calls that their tenants' objects do not count yet. */
   uncounted: UncountedCall[];
 }
 
@@ -32,35 +34,36 @@ export type UncountedCall = z.infer<typeof UncountedCall>;
 const age = z.number().nullable();
 const count = z.number();
 
-/** The state of the pipeline from a call to Stripe. Ages are seconds; `null`: there is nothing of the kind. */
+/** The state of the pipeline from a call to Stripe. Ages are in seconds. `null`: nothing waits. */
 const PipelineState = z.object({
   /** Age of the oldest charge that its tenant's object had to send again and the ledger does not have. */
   outboxSeconds: age,
+  /** Age of the oldest usage that is not frozen into a report. */
   unsealedSeconds: age,
   /** How far in the future the latest unreported usage is dated. */
   aheadSeconds: age,
   unconfirmedSeconds: age,
-  /** Reports of which only a summary can tell whether Stripe has them. */
+  /** Doubted reports: only a summary can tell whether Stripe has them. */
   ambiguousReports: count,
   /** Reports that Stripe refuses as they stand. */
   refusedReports: count,
-  /** Reports in whose minute Stripe has something else. */
+  /** Reports in whose minute Stripe has other units. */
   mismatchedReports: count,
-  /** Meter events of the last day that Stripe had taken and then dropped. */
+  /** Meter events of the last day that Stripe accepted and then refused. */
   meterErrors: count,
-  /** Usage that waits to be billed with a later invoice; `carryForwardSeconds`: since its price is known. */
+  /** Carry-forwards that are not billed yet. `carryForwardSeconds`: how long the oldest price has been known. */
   carryForwards: count,
   refusedCarryForwards: count,
   carryForwardSeconds: age,
-  /** Where the last comparison found that Stripe has other units than were reported. */
+  /** Open differences between the reports and Stripe: their units, and the number of tenants. */
   driftUnits: count,
   driftTenants: count,
   lastReconciliationSeconds: age,
   sequenceGaps: count,
   conflicts: count,
-  /** Messages that the ledger could not take and no operator has replayed or dismissed. */
+  /** Messages that the ledger refused and that no operator has replayed or dismissed. */
   deadLetters: count,
-  /** Age of the oldest call that ran while its tenant's object could not be reached and that the object does not count. */
+  /** Age of the oldest fallback call that its tenant's object does not count. */
   uncountedCallSeconds: age,
   inboxLagSeconds: age,
   unknownTenantWebhooks: count,
@@ -78,11 +81,11 @@ export type Ledger = ReturnType<typeof ledgerStore>;
 export function ledgerStore(control: ControlDatabase) {
   return {
     /**
-     * Writes rows to the ledger, once however often they come, and moves each stream's watermark to the end of its
-     * rows without a gap. A row that comes again with another payload is kept apart and never overwrites.
+     * Writes each row to the ledger once, and moves each stream's watermark to the end of its rows without a gap. A row that
+     * comes again with other content is stored as a conflict and never overwrites.
      *
-     * An open call may come from its tenant's object, too, which had settled it before its answer was lost. Whichever comes
-     * first is the charge; the object's row keeps its place in the object's sequence either way.
+     * The tenant's object may also send a fallback call, if it charged the call before its answer was lost. The first of the
+     * two is the charge. The object's row keeps its number in the object's sequence either way.
      */
     async record(messages: readonly UsageMessage[]): Promise<Recorded> {
       const rows = messages.flatMap(({ tenantId, object, epoch, rows: own }) =>
@@ -97,7 +100,7 @@ export function ledgerStore(control: ControlDatabase) {
           at_ms: row.atMs,
         })),
       );
-      // One order for all writers: two consumers with the same rows wait for each other instead of deadlocking.
+      // All writers use one order, so that two consumers with the same rows wait for each other instead of deadlocking.
       rows.sort((a, b) => (a.call_id < b.call_id ? -1 : 1));
       const params = [JSON.stringify(rows)];
       const [, , , , watermarks = [], uncounted = []] = await control.batch([
@@ -107,7 +110,7 @@ export function ledgerStore(control: ControlDatabase) {
           params,
         },
         {
-          // What the object has charged itself, it counts already.
+          // The object already counts a call that it has charged.
           text: `INSERT INTO fallback_calls (call_id, tenant_id, counted_at)
                  SELECT i.call_id, i.tenant_id, CASE WHEN l.object <> '${FALLBACK_STREAM}' THEN now() END
                  FROM ${incoming} JOIN ledger l USING (call_id, tenant_id) WHERE i.object = '${FALLBACK_STREAM}' ON CONFLICT DO NOTHING`,
@@ -167,27 +170,28 @@ export function ledgerStore(control: ControlDatabase) {
       };
     },
 
-    /** Notes the first row of an object's that has been out for too long. */
+    /** Records the oldest row of an object that the ledger has not acknowledged for too long. */
     async noteLate({ tenantId, object, epoch }: Omit<UsageMessage, "rows">, first: UsageRow): Promise<void> {
       await control.query(
-        `INSERT INTO late_outboxes (tenant_id, object, epoch, n, at) VALUES ($1, $2, $3, $4, to_timestamp($5::double precision / 1000))
+        `INSERT INTO late_outboxes (tenant_id, object, epoch, n, at) VALUES ($1, $2, $3, $4, ${fromMs("$5")})
          ON CONFLICT (tenant_id, object, epoch) DO UPDATE SET n = excluded.n, at = excluded.at, noted_at = now()`,
         [tenantId, object, epoch, first.n, first.atMs],
       );
     },
 
+    /** Records that a part of the system was alive at `nowMs`. An earlier time changes nothing. */
     async heartbeat(name: string, nowMs: number): Promise<void> {
       await control.query(
-        `INSERT INTO heartbeats AS h (name, at) VALUES ($1, to_timestamp($2::double precision / 1000))
+        `INSERT INTO heartbeats AS h (name, at) VALUES ($1, ${fromMs("$2")})
          ON CONFLICT (name) DO UPDATE SET at = greatest(h.at, excluded.at)`,
         [name, nowMs],
       );
     },
 
-    /** What the health page says of metering and billing, in one round trip. Ages are seconds; `null`: there is none. */
+    /** The state of the whole pipeline at `nowMs`, in one round trip. */
     async pipeline(nowMs: number): Promise<PipelineState> {
       const [row] = await control.query(
-        `WITH n AS (SELECT to_timestamp($1::double precision / 1000) AS now)
+        `WITH n AS (SELECT ${fromMs("$1")} AS now)
          SELECT unfrozen.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
                 (SELECT extract(epoch FROM n.now - min(o.at)) FROM late_outboxes o LEFT JOIN usage_streams s USING (tenant_id, object, epoch)
                  WHERE coalesce(s.watermark, 0) < o.n)::double precision AS "outboxSeconds",
@@ -206,7 +210,7 @@ export function ledgerStore(control: ControlDatabase) {
                 (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'report')::double precision AS "lastReportRunSeconds",
                 (SELECT extract(epoch FROM n.now - at) FROM heartbeats WHERE name = 'sweep')::double precision AS "lastSweepSeconds"
          FROM n,
-           -- A row that came late has waited since it came. Some of the oldest tell enough of all.
+           -- The age of a late row counts from its arrival. The oldest 1,000 rows are enough for an alarm.
            LATERAL (SELECT extract(epoch FROM n.now - min(greatest(at, received_at)))::double precision AS "unsealedSeconds"
                     FROM (SELECT at, received_at FROM ledger WHERE report_id IS NULL AND carry_forward_id IS NULL ORDER BY at LIMIT 1000)) unfrozen,
            LATERAL (SELECT extract(epoch FROM nullif(greatest(max(at), n.now), n.now) - n.now)::double precision AS "aheadSeconds"
@@ -231,8 +235,8 @@ export function ledgerStore(control: ControlDatabase) {
   };
 }
 
-/** An open call with what the ledger has of it: `o` is its row in fallback_calls, `l` the one in the ledger. */
-export const fallbackCallColumns = `o.tenant_id AS "tenantId", o.call_id AS "callId", l.tool, l.units, round(extract(epoch FROM l.at) * 1000)::bigint AS "atMs"`;
+/** Columns of an `UncountedCall`. `o` is its row in fallback_calls, `l` its row in the ledger. */
+export const fallbackCallColumns = `o.tenant_id AS "tenantId", o.call_id AS "callId", l.tool, l.units, ${toMs("l.at")} AS "atMs"`;
 
 const incoming = `jsonb_to_recordset($1::jsonb) AS i(call_id text, tenant_id text, object text, epoch text, n bigint, tool text, units integer, at_ms bigint)`;
-const incomingInstant = `to_timestamp(i.at_ms::double precision / 1000)`;
+const incomingInstant = fromMs("i.at_ms");

@@ -1,5 +1,5 @@
-// Creates a tenant: validates the request, inserts the tenant's row, then starts its provisioning. Should the start fail,
-// the row stays in the state `provisioning`, and the sweep starts the provisioning.
+// Creates a tenant: inserts its row, then starts its provisioning. If the start fails, the row stays in the state
+// `provisioning`, and the sweep starts the provisioning.
 import { newTenantId } from "../adapters/ids.ts";
 import * as z from "zod";
 import type { Context } from "./context.ts";
@@ -15,13 +15,13 @@ export const TenantRequest = z.strictObject({
   name: DisplayName,
   email: z.email().max(320).optional(),
   plan: z.enum(planNames),
-  /** Replaces the plan's strategy. */
+  /** Overrides the plan's strategy. */
   strategy: z.enum(strategies).optional(),
   region: z.string().min(1).max(60).optional(),
-  /** Each number replaces the plan's. */
+  /** Each number overrides the plan's. */
   limits: Limits.extend({
     unitsPerHourByTool: z.record(ToolName, z.int().positive()),
-    // Unwrapped: their defaults would replace the plan's numbers.
+    // Unwrapped, because their defaults would override the plan's numbers.
     sessions: Limits.shape.sessions.unwrap(),
     sessionIdleSeconds: Limits.shape.sessionIdleSeconds.unwrap(),
   })

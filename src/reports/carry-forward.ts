@@ -1,9 +1,9 @@
 // Bills usage that came too late for its invoice as an item of a later invoice: usage of a period whose invoice is final,
-// or usage older than the meter takes. It costs what its period would have cost with these units, minus what the period did
-// cost: included units come first, and the carry-forwards of a period add up to the price of all of their units together.
+// or usage that is too old for the meter. Its price is the price of the period with these units, minus the price without
+// them. So included units count first, and the carry-forwards of a period add up to the price of all their units.
 //
-// Stripe does not refuse a second item of the same identifier. So the idempotency key of an attempt is recorded before it
-// is used, and a new key is used only after a search for the item that the old key may have made.
+// Stripe does not refuse a second item with the same id. So Tollgate records the idempotency key of an attempt before it
+// uses the key. It uses a new key only after a search for the item that the old key may have created.
 import { attemptKey } from "../adapters/stripe-meter.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
@@ -19,12 +19,12 @@ import {
 import type { ReportRun } from "./report-cron.ts";
 
 export interface LateCharge {
-  /** Units that cost something. 0: all are included, and nothing is billed. */
+  /** Units that are not included in the plan. 0: Tollgate bills nothing. */
   readonly units: number;
   readonly unitAmountCents: string;
 }
 
-/** The cost of `units` more in a period that has had `unitsBefore`: a whole number of units at one exact price each. */
+/** The charge for `units` more in a period that had `unitsBefore`: a whole number of units at one exact price each. */
 export function lateCharge(tariff: Tariff, unitsBefore: number, units: number): LateCharge {
   const { includedUnits, unitAmountCents } = tariff;
   if (unitAmountCents === null || !/[1-9]/.test(unitAmountCents)) return { units: 0, unitAmountCents: "0" };
@@ -33,29 +33,30 @@ export function lateCharge(tariff: Tariff, unitsBefore: number, units: number): 
 }
 
 /**
- * How long a key is reused. Stripe replays the first result of a key for 24 hours, even a stored 500, so a key without an
- * answer after an hour may never give one. No request is under way for that long.
+ * How long a key is reused. Stripe replays the first result of a key for 24 hours, even a stored 500. So a key that has no
+ * answer after an hour may never get one. No request runs for an hour.
  */
 const KEY_LIFE_MS = 3_600_000;
 
-/** Minimum time between two attempts at a carry-forward: one run of the cron. */
+/** Minimum time between two attempts at a carry-forward: the interval of the cron. */
 export const ITEM_SPACING_MS = 5 * 60_000;
 
 /**
- * The key of the next attempt. Within its life a key is reused, so that it makes one item. A new key knows nothing of the
- * old one's item: then `lookFirst` asks for a search for an item that carries the carry-forward's id.
+ * The key of the next attempt. A key is reused during its life, so that it creates one item. A new key does not protect
+ * against the old key's item. Then `lookFirst` asks for a search for an item with the carry-forward's id.
  */
 export function nextItemKey(key: ItemKey, nowMs: number): { key: ItemKey; lookFirst: boolean } {
   if (key.sinceMs !== null && Math.abs(nowMs - key.sinceMs) < KEY_LIFE_MS) return { key, lookFirst: key.number > 1 };
   return { key: { number: key.number + 1, sinceMs: nowMs }, lookFirst: key.number > 0 };
 }
 
-// ---- billing
+// ---- one run
 
+/** A small claim leaves little to repeat when a run is cut short. */
 const PER_CLAIM = 10;
-/** Longer than ten carry-forwards take when each search and each call at Stripe times out. */
+/** Longer than ten carry-forwards take when each search and each request to Stripe times out. */
 const CLAIM_MS = 300_000;
-/** Allowance for Stripe's clock. Apart from that, an item cannot be older than its carry-forward. */
+/** Allowance for Stripe's clock. An item is never older than its carry-forward. */
 const LOOK_BACK_SECONDS = 3_600;
 
 /** Prices and bills due carry-forwards, one after the other, until the run's time is over. */
@@ -94,7 +95,7 @@ async function bill(
     log("info", "usage_billed_late", { tenantId, carryForward: id, units: charge.units, cents });
     return;
   }
-  // An attempt without an answer needs no operator: the next run repeats it.
+  // An attempt without an answer needs no operator, because the next run repeats it.
   const refused = answer.kind === "refused" ? answer.message.slice(0, 300) : null;
   await store.postpone(id, refused, run.nowMs() + ITEM_SPACING_MS, claimedUntilMs);
   log("warn", "usage_not_billed_late", { tenantId, carryForward: id, refused: refused !== null });

@@ -1,9 +1,10 @@
-// Billing periods whose invoice is final, and carry-forwards: usage that came too late for them. Each function is one
-// transaction and can be repeated. The content of a carry-forward and its `units_before` are written once. A claim is
-// identified by its time in `next_at`, as with reports.
+// Stores billing periods whose invoice is final, and carry-forwards: usage that came too late for its invoice. Each
+// function is one transaction and can be repeated. A carry-forward's usage and its `units_before` are written once. A claim
+// is identified by its end in `next_at`, as with reports.
 import * as z from "zod";
 import { type PlanName, planOf } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
+import { fromMs, toMs } from "../core/time.ts";
 import { FREEZE_LOCK } from "./reports-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
@@ -15,21 +16,21 @@ export interface BillingPeriod {
   endMs: number;
   /** The plan whose units the invoice billed. */
   plan: PlanName;
-  /** Quantity of the invoice's metered lines; `null`: it has none. */
+  /** Quantity of the invoice's metered lines. `null`: the invoice has none. */
   invoicedUnits: number | null;
   finalizedAtMs: number;
 }
 
 /** The price of a period's units. */
 export interface Tariff {
-  /** Units of a period that are free. */
+  /** Units of a period that cost nothing. */
   readonly includedUnits: number;
-  /** Price of each further unit: a decimal string of cents. `null`: units are not sold one by one. */
+  /** Price of each further unit: a decimal string of cents. `null`: the plan does not sell single units. */
   readonly unitAmountCents: string | null;
 }
 
 export interface ItemKey {
-  /** 0: no key was used yet. */
+  /** 0: no key has been used. */
   readonly number: number;
   /** Since when the key is in use. `null` exactly when the number is 0. */
   readonly sinceMs: number | null;
@@ -58,15 +59,15 @@ export type CarryForwardsStore = ReturnType<typeof carryForwardsStore>;
 export function carryForwardsStore(control: ControlDatabase) {
   return {
     /**
-     * Records that the invoice of a period is final. Usage of the period that is not in Stripe by now is carried forward.
-     * Recording an invoice again changes nothing.
+     * Records that the invoice of a period is final. Usage of the period that reaches Stripe later becomes a carry-forward.
+     * A repetition changes nothing.
      */
     async recordPeriod(period: BillingPeriod): Promise<void> {
       const { unitAmountCents, includedUnits } = planOf(period.plan);
       await control.query(
         `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
-         VALUES ($1, $2, to_timestamp($3::double precision / 1000), to_timestamp($4::double precision / 1000), $5, $6, $7::numeric, $8,
-                 to_timestamp($9::double precision / 1000)) ON CONFLICT (invoice_id) DO NOTHING`,
+         VALUES ($1, $2, ${fromMs("$3")}, ${fromMs("$4")}, $5, $6, $7::numeric, $8,
+                 ${fromMs("$9")}) ON CONFLICT (invoice_id) DO NOTHING`,
         [
           period.invoiceId,
           period.tenantId,
@@ -82,16 +83,16 @@ export function carryForwardsStore(control: ControlDatabase) {
     },
 
     /**
-     * Sets the `units_before` of carry-forwards once the invoice is known and no report of the period is open. Their
-     * prices then add up in any order. Carry-forwards that no invoice can ever bill are settled: there is no customer or
-     * no subscription.
+     * Sets the `units_before` of carry-forwards once the invoice is known and no report of the period is open. Their prices
+     * then add up in any order. Settles carry-forwards that no invoice can bill, because the tenant has no customer or no
+     * subscription at Stripe.
      */
     async price(nowMs: number): Promise<void> {
       await control.batch([
-        // One process prices at a time, and no report of the period is frozen meanwhile.
+        // One process sets prices at a time, and no process freezes reports meanwhile.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
         {
-          text: `UPDATE carry_forwards c SET settled_at = to_timestamp($1::double precision / 1000),
+          text: `UPDATE carry_forwards c SET settled_at = ${fromMs("$1")},
                         answer = CASE WHEN t.stripe_customer_id IS NULL THEN 'no_customer' ELSE 'no_subscription' END
                  FROM tenants t WHERE t.id = c.tenant_id AND c.settled_at IS NULL AND c.priced_at IS NULL AND t.state <> 'provisioning'
                    AND (t.stripe_customer_id IS NULL OR (t.stripe_subscription_id IS NULL
@@ -116,56 +117,56 @@ export function carryForwardsStore(control: ControlDatabase) {
                      + coalesce(sum(units) OVER (PARTITION BY invoice_id ORDER BY frozen_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS units_before
                    FROM closed)
                  UPDATE carry_forwards c SET invoice_id = had.invoice_id, units_before = had.units_before,
-                                             priced_at = to_timestamp($1::double precision / 1000)
+                                             priced_at = ${fromMs("$1")}
                  FROM had WHERE c.id = had.id`,
           params: [nowMs],
         },
       ]);
     },
 
-    /** Claims due carry-forwards with a known price until `untilMs`. */
+    /** Claims, until `untilMs`, due carry-forwards whose price is known. */
     async claim(nowMs: number, untilMs: number, limit: number): Promise<CarryForward[]> {
       const rows = await control.query(
-        `UPDATE carry_forwards c SET next_at = to_timestamp($2::double precision / 1000)
+        `UPDATE carry_forwards c SET next_at = ${fromMs("$2")}
          FROM (SELECT c.id, t.stripe_customer_id FROM carry_forwards c JOIN tenants t ON t.id = c.tenant_id
                WHERE c.settled_at IS NULL AND c.priced_at IS NOT NULL AND t.stripe_customer_id IS NOT NULL
-                 AND (c.next_at IS NULL OR c.next_at <= to_timestamp($1::double precision / 1000))
+                 AND (c.next_at IS NULL OR c.next_at <= ${fromMs("$1")})
                ORDER BY c.next_at NULLS FIRST, c.id LIMIT $3 FOR UPDATE OF c SKIP LOCKED) due, billing_periods p
          WHERE c.id = due.id AND p.invoice_id = c.invoice_id
          RETURNING c.id, c.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", c.units, c.units_before AS "unitsBefore",
                    coalesce(p.included_units, 0) AS "includedUnits", p.unit_amount_cents::text AS "unitAmountCents",
                    extract(epoch FROM p.starts_at)::bigint AS "startSeconds", extract(epoch FROM p.ends_at)::bigint AS "endSeconds",
                    extract(epoch FROM c.frozen_at)::bigint AS "frozenSeconds",
-                   c.key_number AS "keyNumber", (extract(epoch FROM c.key_at) * 1000)::double precision AS "keySinceMs"`,
+                   c.key_number AS "keyNumber", ${toMs("c.key_at")} AS "keySinceMs"`,
         [nowMs, untilMs, limit],
       );
       return rows.map((row) => CarryForward.parse(row));
     },
 
-    /** Records a key before it is used. Returns false when the claim has ended: then the key must not be used. */
+    /** Records a key before its use. Returns false when the claim has ended. Then the key must not be used. */
     async recordKey(id: string, key: ItemKey, claimedUntilMs: number): Promise<boolean> {
       const rows = await control.query(
-        `UPDATE carry_forwards SET key_number = $2, key_at = to_timestamp($3::double precision / 1000)
-         WHERE id = $1 AND next_at = to_timestamp($4::double precision / 1000) RETURNING id`,
+        `UPDATE carry_forwards SET key_number = $2, key_at = ${fromMs("$3")}
+         WHERE id = $1 AND next_at = ${fromMs("$4")} RETURNING id`,
         [id, key.number, key.sinceMs, claimedUntilMs],
       );
       return rows.length > 0;
     },
 
-    /** Records that it is billed, or that there is nothing to bill. Settling it twice changes nothing. */
+    /** Records that a carry-forward is billed, or that nothing is to be billed. A repetition changes nothing. */
     async settle(id: string, answer: CarryForwardAnswer, invoiceItemId: string | null, nowMs: number): Promise<void> {
       await control.query(
-        `UPDATE carry_forwards SET settled_at = to_timestamp($4::double precision / 1000), answer = $2, invoice_item_id = $3, error = NULL
+        `UPDATE carry_forwards SET settled_at = ${fromMs("$4")}, answer = $2, invoice_item_id = $3, error = NULL
          WHERE id = $1 AND settled_at IS NULL`,
         [id, answer, invoiceItemId, nowMs],
       );
     },
 
-    /** Schedules the next attempt. `error`: why Stripe refuses it, for the operator. */
+    /** Schedules the next attempt. `error`: Stripe's reason for a refusal, for the operator. `null` keeps the stored one. */
     async postpone(id: string, error: string | null, nextAtMs: number, claimedUntilMs: number): Promise<void> {
       await control.query(
-        `UPDATE carry_forwards SET error = coalesce($2, error), next_at = to_timestamp($3::double precision / 1000)
-         WHERE id = $1 AND settled_at IS NULL AND next_at = to_timestamp($4::double precision / 1000)`,
+        `UPDATE carry_forwards SET error = coalesce($2, error), next_at = ${fromMs("$3")}
+         WHERE id = $1 AND settled_at IS NULL AND next_at = ${fromMs("$4")}`,
         [id, error, nextAtMs, claimedUntilMs],
       );
     },

@@ -1,4 +1,5 @@
-// Drains a tenant's usage at once: from its object into the ledger, frozen into reports, and confirmed by Stripe.
+// Drains one tenant's usage without waiting for the cron: writes it to the ledger, freezes it into reports, and gets
+// Stripe's confirmation. Plan changes and removals use it.
 import type { Context } from "../control/context.ts";
 import type { Flush } from "../metering/outbox.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -6,14 +7,14 @@ import { reportRun } from "./report-cron.ts";
 import { freezeUsage, sendReports } from "./reporter.ts";
 import { reportsStore } from "./reports-store.ts";
 
-/** A report that the cron is sending now is confirmed after one or two polls. */
+/** A report that the cron is sending is confirmed after one or two polls. */
 const POLL_MS = 100;
 
 /**
- * Returns the first stage that is incomplete after `withinMs`, or `undefined` when all rows up to the object's last row are
- * through. `isBilled`: Stripe bills this usage and must confirm it. `isLast`: no further usage follows, so all of it is
- * frozen; otherwise only frozen usage is confirmed, because each report takes a minute of Stripe's timeline. `nowMs`: the
- * object's clock, which dated the rows.
+ * Returns the first stage that is incomplete after `withinMs`, or `undefined` when all rows up to the object's last row
+ * have passed all stages. `isBilled`: Stripe bills this usage and must confirm it. `isLast`: no usage follows, so all of it
+ * is frozen. Otherwise only usage that is already frozen is confirmed, because each new report uses up a minute of the
+ * tenant's day. `nowMs`: the object's clock, which dated the rows.
  */
 export async function drainUsage(
   context: Context,
@@ -32,12 +33,12 @@ export async function drainUsage(
     const { unfrozen, unconfirmed } = await reports.unsettled(tenantId, epoch, lastN);
     if (isLast && unfrozen > 0) return "freeze";
     if (!isBilled || unconfirmed === 0) return undefined;
-    // A report whose attempt failed is not due again within this wait. One that the cron has just sent is confirmed soon.
+    // A failed report is not due again within this wait. A report that the cron has just sent is confirmed soon.
     if (!(await tick(untilMs))) return "stripe";
   }
 }
 
-/** Waits for one poll. Returns false when no time is left. */
+/** Waits for the next poll. Returns false when no time is left. */
 async function tick(untilMs: number): Promise<boolean> {
   if (Date.now() + POLL_MS >= untilMs) return false;
   await new Promise((resolve) => setTimeout(resolve, POLL_MS));

@@ -1,8 +1,8 @@
-// The control tables' record of meter events that Stripe took and refused afterwards. Stripe names samples alone, so that
-// only the daily comparison with its totals finds all of them.
+// Stores the meter events that Stripe accepted and refused afterwards. Stripe names only samples of them. The daily
+// comparison finds the others.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { instant } from "../control/tenants-store.ts";
+import { toIso } from "../core/time.ts";
 
 const MeterErrorDay = z.object({
   day: z.string(),
@@ -17,8 +17,8 @@ export type MeterErrorDay = z.infer<typeof MeterErrorDay>;
 export function meterErrorsStore(control: ControlDatabase) {
   return {
     /**
-     * Keeps what one notification said. Of the reports that it names, the summaries of their minutes decide from now on.
-     * May be repeated.
+     * Stores the content of one notification. From now on a summary decides about each report that it names. A repetition
+     * changes nothing.
      */
     async keep(
       eventId: string,
@@ -38,13 +38,13 @@ export function meterErrorsStore(control: ControlDatabase) {
       );
     },
 
-    /** By day (UTC) and by what was wrong, newest first. */
+    /** The errors of the last `days` days, by UTC day and error code, newest first. */
     async byDay(days: number): Promise<MeterErrorDay[]> {
       const rows = await control.query(
         `SELECT to_char(until_at AT TIME ZONE 'UTC', 'YYYY-MM-DD') AS day, code, sum(errors)::int AS errors, count(*)::int AS notices,
                 ARRAY(SELECT DISTINCT id FROM meter_errors n, unnest(n.report_ids) AS id WHERE n.code = m.code
                         AND date_trunc('day', n.until_at, 'UTC') = date_trunc('day', min(m.until_at), 'UTC') ORDER BY id LIMIT 100) AS "reportIds",
-                ${instant("max(until_at)")} AS "lastAt"
+                ${toIso("max(until_at)")} AS "lastAt"
          FROM meter_errors m WHERE until_at > now() - make_interval(days => $1)
          GROUP BY day, code ORDER BY day DESC, code`,
         [days],

@@ -1,10 +1,10 @@
-// What Stripe's meter refused after it had taken it. The notification says hardly more than that; what it is about is
-// fetched, kept, and told: a unit that Stripe has refused is a unit that no invoice will have.
+// Records meter events that Stripe accepted and refused afterwards. The notification names only the occurrence, so Tollgate
+// fetches the details. No invoice carries a refused unit unless its report is sent again.
 import type { Context } from "../control/context.ts";
 import { meterErrorsStore } from "./meter-errors-store.ts";
 import { log } from "../log.ts";
 
-/** Fetches and keeps what a notification of the meter is about. May be repeated. */
+/** Fetches and stores the errors that a notification announces. A repetition changes nothing. Returns the event's outcome. */
 export async function recordMeterErrors({ control, stripe }: Context, eventId: string): Promise<string> {
   const found = await stripe.meter.errors(eventId);
   if (found === undefined) return "not_used";
@@ -20,8 +20,8 @@ export async function recordMeterErrors({ control, stripe }: Context, eventId: s
 }
 
 /**
- * The reports that Stripe's samples name. Stripe calls it the request's identifier, which may be the event's own or the
- * idempotency key of its attempt; both begin with the report's id.
+ * The report that a sample of Stripe's names, if any. The sample has the identifier of the request. This is the meter
+ * event's identifier or the idempotency key of the attempt. Both begin with the report's id.
  */
 export function reportIdOf(identifier: string): string | undefined {
   return /^(u1\.[a-z0-9][a-z0-9_-]{0,39}\.\d+)(?:\.a\d+)?$/.exec(identifier)?.[1];

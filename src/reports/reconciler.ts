@@ -1,6 +1,6 @@
-// Compares, once a day, each tenant's reports with what Stripe has counted. It reads and records, and corrects nothing: a
-// report that Stripe does not have is doubted, which the reporter settles by its own way. Resumed by whichever run comes
-// next, tenant by tenant; a tenant that was compared twice is found in the same state twice.
+// Compares each tenant's reports with Stripe's totals once a day. The rules are in reconciliation.ts; this file reads
+// Stripe and records the result. It corrects nothing. It marks a report that Stripe lacks as doubted, and the reporter
+// settles it. The next run continues at the next tenant. Comparing a tenant twice gives the same result.
 import { type ComparedTenant, reconciliationStore } from "./reconciliation-store.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
@@ -8,11 +8,14 @@ import { type Drift, findDrifts, reconciliationDay } from "./reconciliation.ts";
 import { log } from "../log.ts";
 import type { ReportRun } from "./report-cron.ts";
 
+/** Tenants in one query. An answer of the database stays small. */
 const TENANTS_AT_ONCE = 25;
-/** Of one tenant: enough to find some fifty minutes that differ, few enough that the others get their turn. */
+/** Maximum number of reads for one tenant. It finds about fifty minutes that differ and leaves time for other tenants. */
 const MOST_READS = 300;
-/** Longer than a run, so that the next one does not compare the same tenants beside it. */
+/** Longer than a run, so that the next run does not compare the same tenants at the same time. */
 const CLAIM_MS = 240_000;
+
+/** Continues the comparison of the day until it is finished or the run's time is over. */
 
 export async function reconcile({ control, stripe }: Context, run: ReportRun): Promise<void> {
   const startedMs = run.nowMs();
@@ -39,13 +42,14 @@ export async function reconcile({ control, stripe }: Context, run: ReportRun): P
       await ledger.finishTenant(day, outcome, run.nowMs(), claimedUntilMs);
       doneUntil = tenantId;
       if (compared.drifts === undefined) log("warn", "stripe_not_compared", { tenantId });
-      else if (compared.drifts.length > 0) log("error", "stripe_differs", { tenantId, places: compared.drifts.length });
+      else if (compared.drifts.length > 0)
+        log("error", "stripe_differs", { tenantId, minutes: compared.drifts.length });
     }
   }
   await ledger.release(day, finished, run.nowMs(), claimedUntilMs);
 }
 
-/** `unreachable`: Stripe does not answer, so that the others would fare no better now. */
+/** Compares one tenant. `unreachable`: Stripe does not answer, so the run skips the other tenants, too. */
 async function compare(
   stripe: StripeConnection,
   run: ReportRun,

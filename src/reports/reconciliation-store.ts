@@ -1,9 +1,10 @@
-// The daily comparison with Stripe, as the control tables keep it: how far it has come, and what it found. Each function
-// is one transaction and can be repeated.
+// Stores the daily comparison with Stripe: its progress and the differences that it found. Each function is one
+// transaction and can be repeated.
 import * as z from "zod";
 import { DAYS_BACK, type Drift, type MinuteReport, MOST_DAYS_BACK, SETTLED_FOR_MS } from "./reconciliation.ts";
 import type { Range } from "../adapters/stripe-meter.ts";
 import { TenantId } from "../core/tenant.ts";
+import { fromMs } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const ComparedTenant = z.object({
@@ -26,25 +27,25 @@ const Claimed = z.object({ doneUntil: z.string() });
 
 export interface TenantOutcome {
   tenantId: TenantId;
-  /** What was compared. */
+  /** The compared days. */
   days: Range;
-  /** `undefined`: Stripe would not tell, and what was found before stays. */
+  /** `undefined`: Stripe refused to answer, and the stored differences stay. */
   drifts: readonly Drift[] | undefined;
   requests: number;
 }
 
 export function reconciliationStore(control: ControlDatabase) {
   return {
-    /** Takes the comparison of `day` until `untilMs`. `undefined`: it is finished, or somebody else has it. */
+    /** Claims the comparison of `day` until `untilMs`. `undefined`: it is finished, or another process has it. */
     async claim(day: string, nowMs: number, untilMs: number): Promise<z.infer<typeof Claimed> | undefined> {
       const [, [row] = []] = await control.batch([
         {
-          text: `INSERT INTO reconciliations (day, started_at) VALUES ($1, to_timestamp($2::double precision / 1000)) ON CONFLICT DO NOTHING`,
+          text: `INSERT INTO reconciliations (day, started_at) VALUES ($1, ${fromMs("$2")}) ON CONFLICT DO NOTHING`,
           params: [day, nowMs],
         },
         {
-          text: `UPDATE reconciliations SET claimed_until = to_timestamp($3::double precision / 1000)
-                 WHERE day = $1 AND finished_at IS NULL AND (claimed_until IS NULL OR claimed_until <= to_timestamp($2::double precision / 1000))
+          text: `UPDATE reconciliations SET claimed_until = ${fromMs("$3")}
+                 WHERE day = $1 AND finished_at IS NULL AND (claimed_until IS NULL OR claimed_until <= ${fromMs("$2")})
                  RETURNING done_until AS "doneUntil"`,
           params: [day, nowMs, untilMs],
         },
@@ -52,10 +53,10 @@ export function reconciliationStore(control: ControlDatabase) {
       return row === undefined ? undefined : Claimed.parse(row);
     },
 
-    /** The next tenants with their days to compare, which reach back to what is still open, and the reports of those. */
+    /** The next tenants, with the days to compare and the reports of those days. The days include all open differences. */
     async tenants(day: string, doneUntil: string, nowMs: number, limit: number): Promise<ComparedTenant[]> {
       const rows = await control.query(
-        `WITH d AS (SELECT $1::date::timestamp AT TIME ZONE 'UTC' AS ends_at, to_timestamp($3::double precision / 1000) AS now),
+        `WITH d AS (SELECT $1::date::timestamp AT TIME ZONE 'UTC' AS ends_at, ${fromMs("$3")} AS now),
          compared AS (
            SELECT t.id, t.stripe_customer_id, d.*, greatest(d.ends_at - interval '${MOST_DAYS_BACK} days', least(
              d.ends_at - interval '${DAYS_BACK} days',
@@ -75,13 +76,13 @@ export function reconciliationStore(control: ControlDatabase) {
     },
 
     /**
-     * Keeps what was found of one tenant, closes what was found before and is not there any more, and goes on to the next.
-     * A report that Stripe does not have goes back to where a summary decides.
+     * Stores a tenant's differences, closes its earlier differences that are gone, and moves the progress to this tenant.
+     * Marks a report that Stripe lacks as doubted, so that a summary decides about it.
      */
     async finishTenant(day: string, outcome: TenantOutcome, nowMs: number, claimedUntilMs: number): Promise<void> {
       const { tenantId, days, drifts, requests } = outcome;
       await control.query(
-        `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
+        `WITH n AS (SELECT ${fromMs("$2")} AS now),
          found AS (
            SELECT to_timestamp(f."startSeconds") AS starts_at, (f."endSeconds" - f."startSeconds") / 60 AS minutes, f.kind, f."reportId" AS report_id,
                   f."reportedUnits" AS reported_units, f."stripeUnits" AS stripe_units
@@ -100,7 +101,7 @@ export function reconciliationStore(control: ControlDatabase) {
            WHERE f.kind IN ('missing', 'less') AND r.id = f.report_id AND r.doubted_at IS NULL)
          UPDATE reconciliations SET done_until = greatest(done_until, $1), tenants = tenants + 1, requests = requests + $7,
                 unread_tenants = unread_tenants + CASE WHEN $4::boolean THEN 0 ELSE 1 END
-         WHERE day = $8 AND done_until < $1 AND claimed_until = to_timestamp($9::double precision / 1000)`,
+         WHERE day = $8 AND done_until < $1 AND claimed_until = ${fromMs("$9")}`,
         [
           tenantId,
           nowMs,
@@ -115,11 +116,11 @@ export function reconciliationStore(control: ControlDatabase) {
       );
     },
 
-    /** Lets go of the comparison: finished, or for the next run to go on with. */
+    /** Ends the claim. The comparison is `finished`, or the next run continues it. */
     async release(day: string, finished: boolean, nowMs: number, claimedUntilMs: number): Promise<void> {
       await control.query(
-        `UPDATE reconciliations SET claimed_until = NULL, finished_at = CASE WHEN $2::boolean THEN to_timestamp($3::double precision / 1000) END
-         WHERE day = $1 AND finished_at IS NULL AND claimed_until = to_timestamp($4::double precision / 1000)`,
+        `UPDATE reconciliations SET claimed_until = NULL, finished_at = CASE WHEN $2::boolean THEN ${fromMs("$3")} END
+         WHERE day = $1 AND finished_at IS NULL AND claimed_until = ${fromMs("$4")}`,
         [day, finished, nowMs, claimedUntilMs],
       );
     },

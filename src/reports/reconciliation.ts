@@ -1,22 +1,23 @@
-// The daily comparison of our reports with what Stripe has counted, minute by minute where days differ. Decided here:
-// when one is due, which summaries must be read to find the minutes that differ, and what a difference is. A report that
-// Stripe turns out not to have goes back to where a summary decides; everything else is told and never corrected.
+// Rules for the daily comparison of reports with Stripe's totals. They decide when a comparison is due, which summaries to
+// read to find the minutes that differ, and what counts as a difference. A report that Stripe lacks is doubted, and a
+// summary decides about it. Every other difference raises an alarm, and Tollgate does not correct it. The rules are pure and
+// apart from reconciler.ts, so that a test runs them against any number of reports.
 import type { Range, SummaryRequest } from "../adapters/stripe-meter.ts";
 
 const MINUTE_S = 60;
 const HOUR_S = 3_600;
 export const DAY_S = 86_400;
 
-/** Of a UTC day: by then the last reports of the day before are confirmed, and their summaries complete. */
+/** Time after midnight UTC. By then the last reports of the day before are confirmed and in the summaries. */
 const DUE_AFTER_MS = 2 * 3_600_000;
-/** Days that are looked at again each time: what goes wrong on a weekend is found on each day after it. */
+/** Days that each comparison covers. A week, so that one failed comparison leaves no day out. */
 export const DAYS_BACK = 7;
-/** A difference that stays is looked at for this long; Stripe lists at most 100 days in an answer. */
+/** Maximum age of an open difference that is compared again. Stripe lists at most 100 days in an answer. */
 export const MOST_DAYS_BACK = 90;
-/** A report that was confirmed less long ago may not be in the summaries yet. */
+/** A report that was confirmed more recently may be missing in the summaries. */
 export const SETTLED_FOR_MS = 3_600_000;
 
-/** The UTC day, as `YYYY-MM-DD`, before which usage is compared now; `undefined`: it is too early in the day. */
+/** The UTC day of the comparison, as `YYYY-MM-DD`; it covers usage before this day. `undefined`: too early in the day. */
 export function reconciliationDay(nowMs: number): string | undefined {
   return nowMs % (DAY_S * 1000) < DUE_AFTER_MS ? undefined : new Date(nowMs).toISOString().slice(0, 10);
 }
@@ -26,21 +27,27 @@ export interface MinuteReport {
   /** Start of its minute, in epoch seconds. */
   readonly startSeconds: number;
   readonly units: number;
-  /** there: Stripe must have it · open: it is not settled, or too recently · elsewhere: Stripe must not have it. */
+  /**
+   * there: Stripe must have it. open: not settled, or settled too recently. elsewhere: Stripe must not have it, because a
+   * carry-forward bills it or nothing does.
+   */
   readonly state: "there" | "open" | "elsewhere";
 }
 
 export type DriftKind = "missing" | "less" | "more" | "unknown" | "unexplored";
 
 export interface Drift extends Range {
-  /** missing, less, more: than its report says · unknown: no report has this minute · unexplored: too many differences. */
+  /**
+   * missing: Stripe has nothing. less, more: than the report says. unknown: no report has this minute. unexplored: a range
+   * that differs and was not searched, because there are too many differences.
+   */
   readonly kind: DriftKind;
   readonly reportId: string | null;
   readonly reportedUnits: number;
   readonly stripeUnits: number;
 }
 
-/** What a minute is in which Stripe has `stripeUnits`; `undefined`: as it should be, or not to be said yet. */
+/** The difference in a minute in which Stripe has `stripeUnits`. `undefined`: none, or the report is still open. */
 export function classifyMinute(report: MinuteReport | undefined, stripeUnits: number): DriftKind | undefined {
   if (report === undefined) return stripeUnits === 0 ? undefined : "unknown";
   if (report.state === "open") return undefined;
@@ -51,9 +58,9 @@ export function classifyMinute(report: MinuteReport | undefined, stripeUnits: nu
 }
 
 /**
- * Finds the minutes of whole UTC days in which Stripe and the reports differ. Yields the summaries that it must know and
- * is resumed with them: units by the start of their range, without those that are zero. After `mostReads` of them,
- * ranges that differ are returned as they are, `unexplored`.
+ * Finds the minutes of whole UTC days in which Stripe and the reports differ. Yields each summary that it needs. The caller
+ * resumes it with the answer: units by the start of their range, without zeros. After `mostReads` summaries, it returns
+ * ranges that differ as `unexplored`.
  */
 export function* findDrifts(
   reports: readonly MinuteReport[],
@@ -71,7 +78,7 @@ export function* findDrifts(
     return yield { startSeconds, endSeconds, by };
   }
 
-  /** Looks into one range, of which Stripe has `stripeUnits`. */
+  /** Searches one range, in which Stripe has `stripeUnits`. */
   function* explore(range: Range, stripeUnits: number): Reading<void> {
     const own = within(sorted, range);
     if (agrees(own, stripeUnits)) return;
@@ -99,7 +106,7 @@ export function* findDrifts(
   return drifts;
 }
 
-/** Open reports may be there or not. What else they could explain is found minute by minute. */
+/** Stripe may have all open reports or none. A range with only some of them is searched, minute by minute. */
 function agrees(reports: readonly MinuteReport[], stripeUnits: number): boolean {
   const there = unitsOf(reports, "there");
   return stripeUnits === there || stripeUnits === there + unitsOf(reports, "open");
@@ -115,7 +122,7 @@ function drift(kind: DriftKind, range: Range, reports: readonly MinuteReport[], 
   return { startSeconds, endSeconds, kind, reportId, reportedUnits: unitsOf(reports, "there"), stripeUnits };
 }
 
-/** A report's minute is never on the border of a range, because ranges are of whole minutes. */
+/** Ranges are whole minutes, so a report's minute never crosses the end of a range. */
 function within(sorted: readonly MinuteReport[], { startSeconds, endSeconds }: Range): MinuteReport[] {
   return sorted.filter((report) => report.startSeconds >= startSeconds && report.startSeconds < endSeconds);
 }

@@ -1,5 +1,5 @@
-// One run of the report cron: sends reports, bills carry-forwards, then compares with Stripe. Each part has its share of the
-// time until the next run, and a failure of one part does not stop the others.
+// Cron: sends reports, bills carry-forwards, then compares the reports with Stripe. Each part has a share of the time until
+// the next run. A failure of one part does not stop the others.
 import type { Context } from "../control/context.ts";
 import { type Acquire, rateLimiter } from "../adapters/rate-limiter.ts";
 import { describeError, log } from "../log.ts";
@@ -8,20 +8,20 @@ import { reconcile } from "./reconciler.ts";
 import { reportUsage } from "./reporter.ts";
 
 export interface ReportRun {
-  /** The time of the run. It advances while the run lasts. */
+  /** The run's clock. It starts at the scheduled time and advances. */
   nowMs(): number;
-  /** Whether the run's time is up. The next run takes what is left. */
+  /** Whether the run's time is over. The next run continues. */
   isOver(): boolean;
-  /** Await it before every request to Stripe that is not a meter event. */
+  /** Await it before each request to Stripe, except meter events. */
   acquire: Acquire;
 }
 
-/** The cron runs every five minutes. Together the parts end before the next run, unless a last call hangs. */
+/** The cron runs every five minutes. The parts together take four, which leaves a minute for a last slow request. */
 const REPORTING_MS = 150_000;
 const CARRYING_MS = 30_000;
 const COMPARING_MS = 60_000;
 
-/** A run for the time `nowMs` that lasts `lastsMs` at most. */
+/** A run whose clock starts at `nowMs` and that lasts at most `lastsMs`. */
 export function reportRun(nowMs: number, lastsMs: number, { acquire } = rateLimiter()): ReportRun {
   const startedAtMs = Date.now();
   const elapsedMs = (): number => Math.max(0, Date.now() - startedAtMs);

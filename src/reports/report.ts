@@ -1,45 +1,45 @@
 // Rules for reporting usage to Stripe. A report is frozen once, in a transaction of the ledger, and never changes. These
-// rules decide when usage is old enough to freeze, the next step with a report, and the meaning of Stripe's answers and
-// summaries. A report is repeated blindly only while Stripe is sure to refuse a duplicate. After that a summary of the
-// report's own minute decides: it proves the report, or it proves over a day that Stripe has nothing, or an operator must
-// look. Tollgate never sends a correction.
+// rules decide when usage is old enough to freeze, the next step for a report, and the meaning of Stripe's answers and
+// summaries. Tollgate repeats a report without a check only while Stripe is sure to refuse a duplicate. After that the
+// summary of the report's own minute decides. It proves that Stripe has the report, or, over a day, that Stripe has nothing.
+// In any other case an operator must look. Tollgate never sends a correction.
 import type { MeterAnswer } from "../adapters/stripe-meter.ts";
 
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 const DAY_MS = 24 * HOUR_MS;
 
-/** Younger usage waits for the next run, because earlier rows may still be on the way from the object. */
+/** Younger usage waits for the next run, because earlier rows may still be in the queue. */
 export const FREEZE_AGE_MS = MINUTE_MS;
 
 /**
- * Stripe keeps identifiers for at least 24 hours. Within 20 of them an attempt may be repeated blindly, because a
- * duplicate is refused; after that only a summary read can tell whether the first one landed.
+ * How long a report is repeated without a check. Stripe keeps identifiers for at least 24 hours and refuses a duplicate.
+ * Four hours less allow for slow requests and clocks. After that only a summary tells whether Stripe has the report.
  */
 export const BLIND_RESEND_MS = 20 * HOUR_MS;
 
-/** Minimum time between two attempts at a report. */
+/** Minimum time between two attempts at a report. A run does not repeat a failed report at once; the next run does. */
 export const ATTEMPT_SPACING_MS = 30_000;
 
-/** Stripe refuses a report until an operator fixes the cause. An hourly attempt notices the fix soon enough. */
+/** Stripe refuses a report until an operator fixes the cause. An hourly attempt finds the fix soon enough. */
 const REFUSED_SPACING_MS = HOUR_MS;
 
-/** Summaries follow events within minutes, so hourly reads find a late one within the hour. */
+/** Summaries follow events within minutes, so an hourly read is enough. */
 const READ_SPACING_MS = HOUR_MS;
 
 /** Stripe states no bound for the delay of a summary. A day is far beyond any known delay. */
 const ABSENT_FOR_MS = DAY_MS;
 
-/** Stripe takes timestamps of the past 35 calendar days. One day less allows for time zones of "calendar day". */
+/** Stripe takes timestamps of the past 35 calendar days. One day less allows for any time zone. */
 const SENDABLE_MS = 34 * DAY_MS;
 
-/** Older usage goes into a carry-forward: a report would have no time left to be sent and verified. */
+/** Older usage goes into a carry-forward, because a report would have no time left to be sent and verified. */
 export const REPORTABLE_MS = 33 * DAY_MS;
 
-/** Stripe takes timestamps up to five minutes ahead. */
+/** Stripe takes timestamps up to five minutes ahead. One minute less allows for its clock. */
 const AHEAD_MS = 4 * MINUTE_MS;
 
-/** Maximum difference of reporters' clocks. An attempt dated further ahead was recorded by a clock that jumped. */
+/** Maximum difference between reporters' clocks. If an attempt is dated further ahead, the clock has jumped. */
 const CLOCK_SLACK_MS = 15 * MINUTE_MS;
 
 /** An unsettled report: the fields that decide its next step. */
@@ -49,13 +49,13 @@ export interface OpenReport {
   readonly units: number;
   /** First attempt of the current series, within which Stripe refuses duplicates. `null`: none yet. */
   readonly firstAttemptAtMs: number | null;
-  /** Since when only a summary can tell whether Stripe has it. Ends when the report is settled or a new series begins. */
+  /** Since when only a summary can tell whether Stripe has it. Older than `firstAttemptAtMs`: a new series has begun. */
   readonly doubtedAtMs: number | null;
   /** Since when summaries have shown nothing. */
   readonly absentSinceMs: number | null;
-  /** The invoice of its minute is final: a meter event would come too late for it. */
+  /** The invoice of its minute is final, so a meter event would come too late. */
   readonly invoiceFinal: boolean;
-  /** As in `ReportProgress`, from the last time. */
+  /** These three are as in `ReportProgress`, from the last step. */
   readonly alarm: "refused" | "mismatch" | null;
   readonly stripeUnits: number | null;
   readonly error: string | null;
@@ -76,22 +76,22 @@ export interface ReportProgress {
   readonly nextAtMs: number | null;
 }
 
-/** The next step with a report. */
+/** The next step for a report. */
 export function nextStep(report: OpenReport, nowMs: number): "send" | "read" | "wait" {
   if (isDoubted(report)) return "read";
   const { firstAttemptAtMs: first } = report;
   if (first !== null && (nowMs - first >= BLIND_RESEND_MS || first - nowMs > CLOCK_SLACK_MS)) return "read";
-  if (!counts(report, nowMs)) return "read"; // an attempt that nobody remembers may have landed: read before giving up
-  // The minute was over when the report was frozen, so the clock has gone back since.
+  if (!counts(report, nowMs)) return "read"; // an attempt that was not recorded may have reached Stripe
+  // The minute had begun when the report was frozen. A minute ahead of now means that the clock has gone back.
   return report.slotMs - nowMs > AHEAD_MS ? "wait" : "send";
 }
 
-/** A doubt that is older than the first attempt was answered by a proof that Stripe had nothing: these attempts are new. */
+/** A doubt that is older than the first attempt is settled: Stripe had nothing, and a new series of attempts has begun. */
 function isDoubted({ doubtedAtMs, firstAttemptAtMs }: OpenReport): boolean {
   return doubtedAtMs !== null && firstAttemptAtMs !== null && doubtedAtMs >= firstAttemptAtMs;
 }
 
-/** Whether a meter event sent now would be taken and come into an invoice. */
+/** Whether Stripe would take a meter event now and put it on an invoice. */
 function counts(report: OpenReport, nowMs: number): boolean {
   return !report.invoiceFinal && nowMs - report.slotMs < SENDABLE_MS;
 }
@@ -102,7 +102,7 @@ export function leftUntil(report: OpenReport, nextAtMs: number, error = report.e
   return { answer: null, firstAttemptAtMs, doubtedAtMs, absentSinceMs, alarm, stripeUnits, error, nextAtMs };
 }
 
-/** After an attempt. `nowMs` is when it was made, which is also what `firstAttemptAtMs` says after a first one. */
+/** The progress after an attempt that was made at `nowMs`. A first attempt starts the series at `nowMs`. */
 export function afterSend(report: OpenReport, answer: MeterAnswer, error: string, nowMs: number): ReportProgress {
   const first = report.firstAttemptAtMs ?? nowMs;
   const waiting = { ...leftUntil(report, nowMs + ATTEMPT_SPACING_MS, error), firstAttemptAtMs: first };
@@ -138,9 +138,9 @@ function settledBy(
 }
 
 /**
- * After a read of the report's minute, in which Stripe has `foundUnits`. Nothing for a whole day: the same identifier is
- * sent again, with which a new time of blind repetition begins; or, when that would come too late for the invoice or
- * for Stripe, the report is `carry`: billed another way.
+ * The progress after a read of the report's minute, in which Stripe has `foundUnits`. After a day with no units, Tollgate
+ * sends the same report again, and a new series of attempts begins. `carry`: sending is too late for the invoice or for
+ * Stripe, so a carry-forward bills the usage.
  */
 export function afterRead(report: OpenReport, foundUnits: number, nowMs: number): ReportProgress | "carry" {
   if (foundUnits === report.units) return settledBy(report, "summary");
@@ -154,7 +154,7 @@ export function afterRead(report: OpenReport, foundUnits: number, nowMs: number)
   return { ...absent, absentSinceMs: null, firstAttemptAtMs: null, nextAtMs: nowMs };
 }
 
-/** An attempt that a clock which jumped has dated in the future was made before now. */
+/** Dates an attempt in the future back to now: the clock that recorded it had jumped. */
 function doubtedUntil(report: OpenReport, nextAtMs: number, nowMs: number, error = report.error): ReportProgress {
   const { firstAttemptAtMs: first } = report;
   const doubtedAtMs = isDoubted(report) && first !== null && first <= nowMs ? report.doubtedAtMs : nowMs;
@@ -162,7 +162,7 @@ function doubtedUntil(report: OpenReport, nextAtMs: number, nowMs: number, error
   return { ...leftUntil(report, nextAtMs, error), firstAttemptAtMs, doubtedAtMs };
 }
 
-/** After a read that failed: it is repeated. `refused`: Stripe answered, and will not answer otherwise by itself. */
+/** The progress after a failed read, which is repeated. `refused`: Stripe refused the read, so a quick retry is useless. */
 export function afterFailedRead(report: OpenReport, error: string, refused: boolean, nowMs: number): ReportProgress {
   return doubtedUntil(report, nowMs + (refused ? READ_SPACING_MS : ATTEMPT_SPACING_MS), nowMs, error);
 }

@@ -1,7 +1,7 @@
-// Reports usage to Stripe: freezes the ledger into reports, then takes the next step with each report: sends it, or reads
-// Stripe's summary of its minute. Two reporters at once do no harm: freezing takes a lock, a report is claimed before each
-// step, and a report that is sent twice carries the same identifier. The process may die at any await: an attempt is
-// recorded before it is made, and a claim ends by itself.
+// Reports usage to Stripe. It freezes usage of the ledger into reports, then does the next step for each report: it sends
+// the report, or reads Stripe's summary of the report's minute. Two reporters at the same time do no harm: freezing takes
+// a lock, a reporter claims a report before each step, and a report that is sent twice has the same identifier. The process
+// may die at any await: an attempt is recorded before it is made, and a claim ends by itself.
 import { type ClaimedReport, type ReportsStore, reportsStore } from "./reports-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
@@ -21,12 +21,12 @@ import type { ReportRun } from "./report-cron.ts";
 
 /** Answers are recorded after each claim. A small claim leaves little to repeat when a run is cut short. */
 const REPORTS_PER_CLAIM = 50;
-/** Workers allow six connections at once; Stripe allows one call at a time per customer and meter. */
+/** A Worker may have six connections. Stripe allows one request at a time for a customer and meter. */
 const CUSTOMERS_AT_ONCE = 5;
-/** Longer than a claim takes when every call times out: 50 calls of 10 s, five at once. */
+/** Longer than a claim takes when every request times out: 50 requests of 10 s, five at a time. */
 const CLAIM_MS = 180_000;
-/** No call starts with less time than this left of its claim. */
-const CALL_MS = 15_000;
+/** No request starts when less of its claim is left: a request takes at most 10 s. */
+const REQUEST_MS = 15_000;
 
 interface Outcome {
   progress: (ReportProgress & { id: string })[];
@@ -76,7 +76,7 @@ export async function sendReports({ control, stripe }: Context, run: ReportRun, 
     if (answered) await ledgerStore(control).heartbeat("stripe", run.nowMs());
     total.confirmed += progress.filter((each) => each.answer !== null).length;
     total.failed += failed;
-    // Stripe is down or throttles us, so the remaining reports would fail as well.
+    // Stripe is down or limits our rate, so the remaining reports would fail, too.
     if (!answered) break;
   }
   return total;
@@ -88,7 +88,7 @@ interface Means {
   run: ReportRun;
 }
 
-/** Takes the next step with each claimed report. A report that is not reached is due again when its claim ends. */
+/** Does the next step for each claimed report. A report that gets no step is due again when its claim ends. */
 async function work(
   { store, stripe, run }: Means,
   reports: readonly ClaimedReport[],
@@ -140,7 +140,7 @@ async function work(
   const queue = [...Map.groupBy(reports, (report) => report.customerId).values()];
   const worker = async (): Promise<void> => {
     for (let own = queue.pop(); own !== undefined; own = queue.pop()) {
-      for (const report of own) if (run.nowMs() < untilMs - CALL_MS) await advance(report);
+      for (const report of own) if (run.nowMs() < untilMs - REQUEST_MS) await advance(report);
     }
   };
   await Promise.all(Array.from({ length: CUSTOMERS_AT_ONCE }, worker));

@@ -1,9 +1,10 @@
 // Freezes ledger usage into reports and records the progress of each report. A report's units and minute are written once.
-// Each function is one transaction and can be repeated. A reporter claims a report by writing a time of its own into
-// `next_at`: a write that comes after the claim has ended finds another time there and changes nothing.
+// Each function is one transaction and can be repeated. A reporter claims a report by writing the end of its claim into
+// `next_at`. After that time another claim overwrites it, and a late write of the first reporter changes nothing.
 import * as z from "zod";
 import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
 import { TenantId } from "../core/tenant.ts";
+import { fromMs, toMs } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const instant = z.coerce.number().nullable();
@@ -46,27 +47,31 @@ export function reportsStore(control: ControlDatabase) {
   return {
     /**
      * Freezes usage admitted before `cutoffMs`, tenant by tenant, up to the number of rows that fits one transaction. Call it
-     * again until it freezes no rows. Makes one report per tenant and UTC day. Its minute is in that day, not after now,
-     * belongs to no other report of the tenant, and is in no period with a final invoice. On the day on which the tenant's
-     * billing period began, the minute also begins in the period; it may begin within the next 60 s, because Stripe takes
-     * timestamps up to 5 minutes ahead. Usage that no report can bring into an invoice goes into a carry-forward: usage of
-     * a period whose invoice is final, usage older than Stripe takes, and usage of a day without a free minute. In a day's
-     * first hour usage waits for a free minute instead. Usage of an unknown tenant stays as it is.
+     * again until it freezes no rows. `tenantId` limits it to one tenant.
+     *
+     * Makes one report for each tenant and UTC day. The report's minute is in that day, not after now, belongs to no other
+     * report of the tenant, and is in no period with a final invoice. On the day on which the tenant's billing period began,
+     * the minute also begins in the period. It may begin within the next 60 s, because Stripe takes timestamps up to 5
+     * minutes ahead.
+     *
+     * Usage that no report can bring into an invoice goes into a carry-forward: usage of a period whose invoice is final,
+     * usage that is too old for Stripe, and usage of a day without a free minute. In a day's first hour usage waits for a
+     * free minute instead. Usage of an unknown tenant is not frozen.
      */
     async freeze(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Frozen> {
       const [, , [frozen] = []] = await control.batch([
-        // One process freezes at a time, so that no two choose the same minute. The second waits and finds no rows left.
+        // One process freezes at a time, so that no two choose the same minute. A second process waits and finds no rows.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
-        // A tenant without a customer is not billed by Stripe. Its reports are kept for the record.
+        // Stripe does not bill a tenant without a customer. Its reports are only for the record.
         {
-          text: `UPDATE reports r SET confirmed_at = to_timestamp($1::double precision / 1000), answer = 'no_customer'
+          text: `UPDATE reports r SET confirmed_at = ${fromMs("$1")}, answer = 'no_customer'
                  FROM tenants t WHERE t.id = r.tenant_id AND t.stripe_customer_id IS NULL AND t.state <> 'provisioning'
                    AND r.confirmed_at IS NULL AND r.attempts = 0`,
           params: [nowMs],
         },
         {
           // One statement sees one snapshot: the rows that are marked are the rows that were summed.
-          text: `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
+          text: `WITH n AS (SELECT ${fromMs("$2")} AS now),
                  due AS (
                    SELECT l.call_id, l.tenant_id, l.units, l.at, date_trunc('day', l.at, 'UTC') AS day, p.invoice_id,
                           l.at < n.now - make_interval(secs => ${REPORTABLE_MS / 1000}) AS too_old,
@@ -77,7 +82,7 @@ export function reportsStore(control: ControlDatabase) {
                    LEFT JOIN LATERAL (SELECT invoice_id FROM billing_periods p
                      WHERE p.tenant_id = l.tenant_id AND l.at >= p.starts_at AND l.at < p.ends_at
                      ORDER BY finalized_at LIMIT 1) p ON true
-                   WHERE l.report_id IS NULL AND l.carry_forward_id IS NULL AND l.at < to_timestamp($1::double precision / 1000)
+                   WHERE l.report_id IS NULL AND l.carry_forward_id IS NULL AND l.at < ${fromMs("$1")}
                      AND ($3::text IS NULL OR l.tenant_id = $3)
                    ORDER BY l.tenant_id, l.at LIMIT ${ROWS_AT_ONCE} FOR UPDATE OF l),
                  sums AS (
@@ -118,8 +123,8 @@ export function reportsStore(control: ControlDatabase) {
     },
 
     /**
-     * Claims due reports until `untilMs`. Reports that were never tried come first, then those whose last attempt is oldest.
-     * Reports of a tenant without a customer wait.
+     * Claims due reports until `untilMs`. Reports without an attempt come first, then those with the oldest attempt. Reports
+     * of a tenant without a customer wait.
      */
     async claim(
       nowMs: number,
@@ -128,15 +133,15 @@ export function reportsStore(control: ControlDatabase) {
       tenantId: TenantId | null = null,
     ): Promise<ClaimedReport[]> {
       const rows = await control.query(
-        `UPDATE reports r SET next_at = to_timestamp($2::double precision / 1000)
+        `UPDATE reports r SET next_at = ${fromMs("$2")}
          FROM (SELECT r.id, t.stripe_customer_id FROM reports r JOIN tenants t ON t.id = r.tenant_id
                WHERE (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL) AND t.stripe_customer_id IS NOT NULL
-                 AND (r.next_at IS NULL OR r.next_at <= to_timestamp($1::double precision / 1000))
+                 AND (r.next_at IS NULL OR r.next_at <= ${fromMs("$1")})
                  AND ($4::text IS NULL OR r.tenant_id = $4)
                ORDER BY r.last_attempt_at NULLS FIRST, r.next_at NULLS FIRST, r.id LIMIT $3 FOR UPDATE OF r SKIP LOCKED) due
          WHERE r.id = due.id
-         RETURNING r.id, r.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", r.units, ${ms("slot")} AS "slotMs",
-                   ${ms("first_attempt_at")} AS "firstAttemptAtMs", ${ms("doubted_at")} AS "doubtedAtMs", ${ms("absent_since")} AS "absentSinceMs",
+         RETURNING r.id, r.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", r.units, ${toMs("r.slot")} AS "slotMs",
+                   ${toMs("r.first_attempt_at")} AS "firstAttemptAtMs", ${toMs("r.doubted_at")} AS "doubtedAtMs", ${toMs("r.absent_since")} AS "absentSinceMs",
                    EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = r.tenant_id AND r.slot >= p.starts_at AND r.slot < p.ends_at) AS "invoiceFinal",
                    r.alarm, r.stripe_units AS "stripeUnits", r.error`,
         [nowMs, untilMs, limit, tenantId],
@@ -148,8 +153,8 @@ export function reportsStore(control: ControlDatabase) {
     async recordAttempts(ids: readonly string[], claimedUntilMs: number, nowMs: number): Promise<Map<string, number>> {
       const rows = await control.query(
         `UPDATE reports r SET attempts = r.attempts + 1, last_attempt_at = n.now, first_attempt_at = coalesce(r.first_attempt_at, n.now)
-         FROM (SELECT to_timestamp($3::double precision / 1000) AS now) n
-         WHERE r.id = ANY ($1) AND r.next_at = to_timestamp($2::double precision / 1000) RETURNING r.id, r.attempts`,
+         FROM (SELECT ${fromMs("$3")} AS now) n
+         WHERE r.id = ANY ($1) AND r.next_at = ${fromMs("$2")} RETURNING r.id, r.attempts`,
         [ids, claimedUntilMs, nowMs],
       );
       return new Map(rows.map((row) => Attempt.parse(row)).map(({ id, attempts }) => [id, attempts]));
@@ -162,41 +167,28 @@ export function reportsStore(control: ControlDatabase) {
       nowMs: number,
     ): Promise<void> {
       await control.query(
-        `UPDATE reports r SET confirmed_at = coalesce(r.confirmed_at, CASE WHEN p.answer IS NOT NULL THEN to_timestamp($3::double precision / 1000) END),
-                answer = coalesce(p.answer, r.answer), first_attempt_at = ${instantOf('"firstAttemptAtMs"')}, doubted_at = ${instantOf('"doubtedAtMs"')},
-                absent_since = ${instantOf('"absentSinceMs"')}, alarm = p.alarm, stripe_units = p."stripeUnits", error = p.error, next_at = ${instantOf('"nextAtMs"')}
+        `UPDATE reports r SET confirmed_at = coalesce(r.confirmed_at, CASE WHEN p.answer IS NOT NULL THEN ${fromMs("$3")} END),
+                answer = coalesce(p.answer, r.answer), first_attempt_at = ${fromMs('p."firstAttemptAtMs"')}, doubted_at = ${fromMs('p."doubtedAtMs"')},
+                absent_since = ${fromMs('p."absentSinceMs"')}, alarm = p.alarm, stripe_units = p."stripeUnits", error = p.error, next_at = ${fromMs('p."nextAtMs"')}
          FROM jsonb_to_recordset($1::jsonb) AS p(id text, answer text, "firstAttemptAtMs" double precision, "doubtedAtMs" double precision,
                 "absentSinceMs" double precision, alarm text, "stripeUnits" bigint, error text, "nextAtMs" double precision)
-         WHERE r.id = p.id AND r.next_at = to_timestamp($2::double precision / 1000)`,
+         WHERE r.id = p.id AND r.next_at = ${fromMs("$2")}`,
         [JSON.stringify(progress), claimedUntilMs, nowMs],
       );
     },
 
-    /** Replaces a claimed report that never reached Stripe, and would now be too late, by a carry-forward. */
+    /** Replaces a claimed report by a carry-forward. The report never reached Stripe and would now be too late. */
     async carry(id: string, claimedUntilMs: number, nowMs: number): Promise<void> {
       await control.query(
-        `WITH n AS (SELECT to_timestamp($3::double precision / 1000) AS now),
+        `WITH n AS (SELECT ${fromMs("$3")} AS now),
          given_up AS (
            UPDATE reports r SET answer = 'carried', confirmed_at = coalesce(r.confirmed_at, n.now), doubted_at = NULL, absent_since = NULL,
                                 alarm = NULL, next_at = NULL
-           FROM n WHERE r.id = $1 AND r.next_at = to_timestamp($2::double precision / 1000) RETURNING r.*)
+           FROM n WHERE r.id = $1 AND r.next_at = ${fromMs("$2")} RETURNING r.*)
          INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, report_id, frozen_at)
          SELECT 'c1.' || id, tenant_id, slot, slot, units, calls, 'report_lost', id, n.now FROM given_up, n ON CONFLICT DO NOTHING`,
         [id, claimedUntilMs, nowMs],
       );
-    },
-
-    /**
-     * Marks reports that Stripe may not have, confirmed or not: a summary decides from now on. Returns how many were newly
-     * marked.
-     */
-    async doubt(ids: readonly string[], nowMs: number): Promise<number> {
-      const rows = await control.query(
-        `UPDATE reports SET doubted_at = to_timestamp($2::double precision / 1000), next_at = NULL
-         WHERE id = ANY ($1) AND (doubted_at IS NULL OR doubted_at < first_attempt_at) AND answer IS DISTINCT FROM 'carried' AND answer IS DISTINCT FROM 'no_customer' RETURNING id`,
-        [ids, nowMs],
-      );
-      return rows.length;
     },
 
     /**
@@ -220,19 +212,11 @@ export type ReportsStore = ReturnType<typeof reportsStore>;
 /** Key of the advisory lock for freezing and for pricing carry-forwards. The number is arbitrary. */
 export const FREEZE_LOCK = 8_462_001;
 
-/** About two seconds of work (0.1 ms a row), well within the ten seconds that the control database has to answer. */
+/** About two seconds of work (0.1 ms a row). The control database has ten seconds to answer. */
 const ROWS_AT_ONCE = 20_000;
 
 /** SQL: whether a report may have this minute. No other report has it, and no final invoice has billed it. */
 function isFree(minute: string): string {
   return `NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = ${minute})
     AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = sums.tenant_id AND ${minute} >= p.starts_at AND ${minute} < p.ends_at)`;
-}
-
-function ms(column: string): string {
-  return `(extract(epoch FROM r.${column}) * 1000)::double precision`;
-}
-
-function instantOf(column: string): string {
-  return `to_timestamp(p.${column} / 1000)`;
 }

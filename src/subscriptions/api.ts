@@ -1,6 +1,6 @@
 // Routes of a buyer and of a tenant's account: plans, checkout, the status of provisioning, plan changes and Stripe's
-// portal. A plan change is usually done when it is answered (200). One that waits for usage or for Stripe is answered with
-// what it waits for (202), and can be cancelled until it has taken effect.
+// portal. Usually a plan change is done before the response (200). If it waits for usage or for Stripe, the response says
+// so (202), and the change can be cancelled until it takes effect.
 import * as z from "zod";
 import { newestImport } from "../backups/api.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
@@ -41,7 +41,7 @@ export async function createCheckout(
   return c.json(await openCheckout(c.get("context"), c.get("requestId"), body), 201);
 }
 
-/** Progress of provisioning, for the page after checkout to poll. Public: it shows no secret and no data of the tenant. */
+/** Progress of provisioning, for the page after checkout to poll. Public, because it shows no secret and no tenant data. */
 export async function showStatus(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
@@ -73,7 +73,7 @@ export async function showStatus(c: HttpContext): Promise<Response> {
   );
 }
 
-/** All steps of provisioning, with what the recorded ones came to. */
+/** All steps of provisioning with their status. Steps without a record are pending. */
 function stepsAfter(records: readonly StepRecord[]) {
   const recorded = new Map(records.map((record) => [record.step, record]));
   return provisioningSteps.map(({ name, title }) => {
@@ -94,7 +94,7 @@ function stepStatus({ finishedAt, error }: StepRecord): "done" | "running" | "re
   return error === null ? "running" : "retrying";
 }
 
-/** The operator changes a tenant's plan to any plan, with any limits. */
+/** The operator changes a tenant to any plan, strategy and limits. */
 export async function changePlan(
   c: HttpContext,
   { body: request }: { body: z.infer<typeof PlanRequest> },
@@ -118,24 +118,23 @@ export async function changeOwnPlan(
   { body: request }: { body: z.infer<typeof OwnPlanRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = await subscriptionsStore(c.get("context").control).read(tenantId);
-  if (billing === undefined) throw noSuchTenant();
-  if (billing.subscriptionId === null)
+  const subscriptions = subscriptionsStore(c.get("context").control);
+  const tenant = await subscriptions.read(tenantId);
+  if (tenant === undefined) throw noSuchTenant();
+  if (tenant.subscriptionId === null)
     throw new Problem("conflict", "The account has no subscription to change. Ask its operator.");
   const { name: plan, strategy, limits } = planOf(request.plan);
-  // A tenant that names its current plan keeps the numbers that it was sold.
-  const waiting = await subscriptionsStore(c.get("context").control).waitingChange(tenantId);
-  if (billing.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
+  // A tenant that asks for its current plan keeps the limits that it was sold.
+  const waiting = await subscriptions.waitingChange(tenantId);
+  if (tenant.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
   return change(c, { plan, strategy, limits, requestedBy: "tenant" });
 }
 
 export async function showOwnPlan(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const [billing, changes] = await Promise.all([
-    subscriptionsStore(c.get("context").control).read(tenantId),
-    subscriptionsStore(c.get("context").control).changes(tenantId),
-  ]);
-  return c.json({ tenantId, plan: billing?.plan, change: changes[0] ?? null });
+  const subscriptions = subscriptionsStore(c.get("context").control);
+  const [tenant, changes] = await Promise.all([subscriptions.read(tenantId), subscriptions.changes(tenantId)]);
+  return c.json({ tenantId, plan: tenant?.plan, change: changes[0] ?? null });
 }
 
 export async function cancelPlanChange(c: HttpContext): Promise<Response> {
@@ -147,17 +146,17 @@ export async function cancelPlanChange(c: HttpContext): Promise<Response> {
   return c.json({ change: { ...waiting, state: "cancelled", waitsFor: null } satisfies PlanChange });
 }
 
-/** A session of Stripe's portal: invoices, payment, cancellation. It also works while the tenant is not served. */
+/** Opens Stripe's portal: invoices, payment, cancellation. It also works while the tenant is not served. */
 export async function openPortal(
   c: HttpContext,
   { body: { returnUrl = `${c.env.PUBLIC_URL}/plans` } }: { body: z.infer<typeof PortalRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = await subscriptionsStore(c.get("context").control).read(tenantId);
-  if (billing === undefined || billing.customerId === null)
+  const tenant = await subscriptionsStore(c.get("context").control).read(tenantId);
+  if (tenant === undefined || tenant.customerId === null)
     throw new Problem("conflict", "The account has no customer at Stripe.");
   try {
-    const url = await c.get("context").stripe.customers.portal(billing.customerId, returnUrl);
+    const url = await c.get("context").stripe.customers.portal(tenant.customerId, returnUrl);
     return c.json({ url }, 201, noStore);
   } catch (error) {
     log("error", "portal_failed", { tenantId, error: describeError(error) });
@@ -167,19 +166,19 @@ export async function openPortal(
 
 async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
   const tenantId = tenantOf(c);
-  const billing = subscriptionsStore(c.get("context").control);
-  const now = await billing.read(tenantId);
-  if (now === undefined || now.state === "gone") throw noSuchTenant();
-  if (now.endedAtMs !== null && planOf(wanted.plan).amountCents !== null)
+  const subscriptions = subscriptionsStore(c.get("context").control);
+  const tenant = await subscriptions.read(tenantId);
+  if (tenant === undefined || tenant.state === "gone") throw noSuchTenant();
+  if (tenant.endedAtMs !== null && planOf(wanted.plan).amountCents !== null)
     throw new Problem("conflict", "The subscription has ended. Buy a new one before you change the plan.");
-  const opened = await billing.openChange(tenantId, wanted);
+  const opened = await subscriptions.openChange(tenantId, wanted);
   if (opened === undefined) throw noSuchTenant();
-  if (!(await billing.asks(opened.id, wanted)))
+  if (!(await subscriptions.asks(opened.id, wanted)))
     throw new Problem("conflict", `Another change, to ${opened.plan}, is waiting. Cancel it first.`);
   try {
     await c.get("context").tenantObject(tenantId).changePlan();
   } catch (error) {
-    // The change is stored, so the sweep resumes it.
+    // The change is stored. The sweep resumes it.
     log("error", "plan_change_left_to_sweep", { tenantId, error: describeError(error) });
   }
   return answerChange(c, tenantId, opened.id, wanted.requestedBy);

@@ -1,6 +1,6 @@
-// Applies Stripe's events. An event only says that something happened. Tollgate reads the waiting events, then fetches the
-// current state from Stripe, inside the tenant's object, which is the tenant's lock. So the order and the repetition of
-// events do not matter, and one request to Stripe serves all waiting events.
+// Applies Stripe's events in the tenant's object, under the tenant's lock. An event only says that something happened:
+// Tollgate reads the waiting events, then fetches the current state from Stripe. So the order and the repetition of events
+// do not matter, and one request to Stripe serves all waiting events.
 import { subscriptionsStore } from "./subscriptions-store.ts";
 import { type PendingEvent, inboxStore } from "./inbox-store.ts";
 import { removalsStore } from "../lifecycle/removals-store.ts";
@@ -10,16 +10,17 @@ import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
 import { planOf } from "../core/plans.ts";
 import { objectIdOf } from "./stripe-event.ts";
-import { billingAfter } from "./subscription.ts";
+import { afterSubscriptions } from "./subscription.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { recordInvoice } from "./invoices.ts";
 import { recordMeterErrors } from "../reports/meter-errors.ts";
 import { startProvisioning } from "../lifecycle/provisioning.ts";
 
-/** Maximum number of attempts. Other writers change the tenant's row, too; after each lost race Tollgate asks Stripe again. */
+/** Maximum number of attempts. Others write the tenant's row, too. After each lost race Tollgate asks Stripe again. */
 const MAX_WRITES = 5;
 
+/** Outcome of an event that arrived before its tenant was created. Creating the tenant reopens it. */
 const NO_TENANT_YET = "no_tenant_yet";
 
 /** Applies the tenant's waiting events. An event that fails stays in the inbox and is retried. */
@@ -28,7 +29,7 @@ export async function applyStripeEvents(context: Context, tenantId: TenantId): P
   const pending = await inbox.pending(tenantId);
   let synced: Promise<string> | undefined;
   const sync = (): Promise<string> => (synced ??= syncSubscription(context, tenantId));
-  // A Checkout first: it makes the tenant that the other events are about.
+  // A Checkout comes first, because it creates the tenant of the other events.
   for (const event of pending.toSorted((a, b) => Number(isCheckout(b)) - Number(isCheckout(a)))) {
     try {
       await inbox.applied(event.id, await apply(context, tenantId, event, sync));
@@ -108,18 +109,18 @@ async function completeCheckout(
   return created ? "tenant_created" : "tenant_known";
 }
 
-/** Brings the tenant's row up to date with its customer's subscriptions at Stripe. Call it under the tenant's lock. */
+/** Updates the tenant's row from its customer's subscriptions at Stripe. Call it under the tenant's lock. */
 export async function syncSubscription(context: Context, tenantId: TenantId): Promise<string> {
-  const billing = subscriptionsStore(context.control);
+  const subscriptions = subscriptionsStore(context.control);
   for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
-    // Read the row first: Stripe's answer is then newer, and the write succeeds on this version of the row only.
-    const row = await billing.read(tenantId);
+    // Read the row before asking Stripe, so that Stripe's answer is newer. The write succeeds only on this version.
+    const row = await subscriptions.read(tenantId);
     if (row === undefined) return NO_TENANT_YET;
     const { version, customerId, ...before } = row;
     if (customerId === null) return "not_sold_by_stripe";
-    const after = billingAfter(before, await context.stripe.subscriptions.ofCustomer(customerId), Date.now());
+    const after = afterSubscriptions(before, await context.stripe.subscriptions.ofCustomer(customerId), Date.now());
     const isSame = JSON.stringify(after) === JSON.stringify(before);
-    if (!isSame && !(await billing.write(version, after))) continue;
+    if (!isSame && !(await subscriptions.write(version, after))) continue;
     if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
     if (after.endedAtMs !== null && after.suspendedBy === "billing")
       await removalsStore(context.control).open(tenantId, "billing");

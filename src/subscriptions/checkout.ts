@@ -1,5 +1,5 @@
-// Takes an order: Tollgate stores it, then opens a Checkout session to pay it. The answer has a token that makes the
-// account's first key once the order is paid.
+// Takes an order: Tollgate stores it, then opens a Checkout session for the payment. The response has a token that creates
+// the account's first key after the payment.
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { cycleAnchorMs } from "./subscription.ts";
@@ -10,7 +10,7 @@ import { checkoutsStore } from "./checkouts-store.ts";
 import { DisplayName, TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 
-/** Lifetime of the first-key token, counted from the order. Paying may take a day and a bank transfer weeks. */
+/** Lifetime of the first-key token, from the order. A card payment may take a day, a bank transfer weeks. */
 const SETUP_LIFE_MS = 30 * 86_400_000;
 
 /** The plans that Stripe sells. */
@@ -27,10 +27,10 @@ export const CheckoutRequest = z.strictObject({
   cancelUrl: z.url().optional(),
 });
 
-/** What the operator can offer in addition. Stripe requires a trial to end at least two days ahead. */
+/** An offer by the operator may have a trial. Stripe requires its end to be at least two days ahead. */
 export const OfferRequest = CheckoutRequest.extend({ trialDays: z.int().min(2).max(365).optional() });
 
-/** Opens an order. The answer alone gives access to it. Throws `billing_unavailable`. */
+/** Opens an order. Only its response gives access to it. Throws `billing_unavailable` when Stripe fails. */
 export async function openCheckout(
   context: Context,
   requestId: string,

@@ -1,4 +1,4 @@
-// Orders: who wants which plan, kept before the buyer pays. A payment for an order that is not kept cannot be applied.
+// Stores orders before the buyer pays: name, email and plan. A payment for an unknown order cannot be applied.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { type PlanName, planNames } from "../core/plans.ts";
@@ -18,7 +18,7 @@ export function checkoutsStore(control: ControlDatabase) {
       ]);
     },
 
-    /** The order that the tenant was made or will be made from, if any. */
+    /** The order that creates the tenant once it is paid. `undefined`: the tenant has no order. */
     async find(tenantId: TenantId): Promise<Checkout | undefined> {
       const [row] = await control.query(`SELECT name, email, plan FROM checkouts WHERE tenant_id = $1`, [tenantId]);
       return row === undefined ? undefined : Checkout.parse(row);

@@ -19,10 +19,10 @@ const Kept = z.object({ fresh: z.boolean(), tenantId: Owner.nullable() });
 export function inboxStore(control: ControlDatabase) {
   return {
     /**
-     * Stores an event; a known one changes nothing. Returns its tenant, if Tollgate knows it, and whether the event is new.
-     * The customer decides over the tenant id in the event, which is a copy. An event of an unknown tenant is stored and
-     * marked for the operator. An event without a tenant id belongs to another business in the same Stripe account, unless
-     * it is a Checkout: only Tollgate opens those.
+     * Stores an event. A repetition changes nothing. Returns the event's tenant, if there is one, and whether the event is
+     * new. The customer takes precedence over the tenant id in the event, which is a copy. An event of an unknown tenant is
+     * stored and marked for the operator. An event without a tenant id belongs to another business in the same Stripe
+     * account. Checkouts are the exception: only Tollgate opens those.
      */
     async keep(event: IncomingEvent): Promise<{ fresh: boolean; tenantId: TenantId | undefined }> {
       const [row] = await control.query(
@@ -50,7 +50,7 @@ export function inboxStore(control: ControlDatabase) {
       return { fresh, tenantId: tenantId ?? undefined };
     },
 
-    /** Those of these events that were never stored. */
+    /** The ids of the events that the inbox does not have. */
     async missing(eventIds: readonly string[]): Promise<string[]> {
       if (eventIds.length === 0) return [];
       const rows = await control.query(
@@ -60,9 +60,10 @@ export function inboxStore(control: ControlDatabase) {
       return rows.map((row) => z.string().parse(row["id"]));
     },
 
+    /** The tenant's waiting events, at most 50. */
     async pending(tenantId: TenantId): Promise<PendingEvent[]> {
       const rows = await control.query(
-        // Events that failed come last, so that they delay no others.
+        // Events that failed come last, so that they do not delay others.
         `SELECT event_id AS id, type, payload FROM webhook_inbox WHERE tenant_id = $1 AND applied_at IS NULL
          ORDER BY attempts, received_at LIMIT 50`,
         [tenantId],
@@ -70,6 +71,7 @@ export function inboxStore(control: ControlDatabase) {
       return rows.map((row) => PendingEvent.parse(row));
     },
 
+    /** Marks an event as applied. `outcome`: the result, for the operator. */
     async applied(eventId: string, outcome: string): Promise<void> {
       await control.query(
         `UPDATE webhook_inbox SET applied_at = now(), outcome = $2, attempts = attempts + 1, error = NULL WHERE event_id = $1 AND applied_at IS NULL`,
@@ -77,7 +79,7 @@ export function inboxStore(control: ControlDatabase) {
       );
     },
 
-    /** Releases the events that arrived before their tenant existed. */
+    /** Makes the tenant's events with this outcome wait again. */
     async reopen(tenantId: TenantId, outcome: string): Promise<void> {
       await control.query(
         `UPDATE webhook_inbox SET applied_at = NULL, outcome = NULL WHERE tenant_id = $1 AND outcome = $2`,
@@ -85,6 +87,7 @@ export function inboxStore(control: ControlDatabase) {
       );
     },
 
+    /** Records a failed attempt to apply an event. The event keeps waiting. */
     async failed(eventId: string, error: string): Promise<void> {
       await control.query(
         `UPDATE webhook_inbox SET attempts = attempts + 1, error = $2 WHERE event_id = $1 AND applied_at IS NULL`,
@@ -92,7 +95,7 @@ export function inboxStore(control: ControlDatabase) {
       );
     },
 
-    /** Tenants with events that have waited longer than `olderThanMs`. */
+    /** Tenants with an event that has waited longer than `olderThanMs`. */
     async lagging(olderThanMs: number, limit: number): Promise<TenantId[]> {
       const rows = await control.query(
         `SELECT tenant_id AS id FROM webhook_inbox WHERE applied_at IS NULL AND tenant_id IS NOT NULL

@@ -1,10 +1,10 @@
-// Records the periods that Stripe's final invoices cover. Usage that arrives after its invoice is final cannot be on it.
+// Records the billing periods of Stripe's final invoices. Later usage of such a period becomes a carry-forward.
 import { subscriptionsStore } from "./subscriptions-store.ts";
 import { carryForwardsStore } from "../reports/carry-forwards-store.ts";
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
 
-/** Records the period of a tenant's invoice once the invoice is final. Repeating it changes nothing. */
+/** Records the period of a tenant's invoice if the invoice is final. A repetition changes nothing. */
 export async function recordInvoice(
   { control, stripe }: Context,
   tenantId: TenantId,
@@ -19,7 +19,7 @@ export async function recordInvoice(
     stripe.subscriptions.get(subscriptionId),
   ]);
   if (tenant === undefined || tenant.customerId !== customerId) return;
-  // No invoice carries usage of a trial, however late it arrives.
+  // Usage of a trial is free, even when it arrives after the trial's invoice. So the trial has no period to bill.
   if ((subscription?.trialUntilMs ?? -Infinity) >= period.endMs) return;
   await carryForwardsStore(control).recordPeriod({
     invoiceId,

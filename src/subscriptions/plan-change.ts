@@ -1,6 +1,6 @@
-// A plan change, done step by step in the tenant's object. Stripe bills usage at the price that is in force when Stripe
-// receives it. So all usage up to the change is confirmed before Stripe has the new plan. Frozen usage is confirmed while
-// the tenant calls, the rest while the tenant's calls are paused. The old plan is in force until Stripe has the new one.
+// Changes a tenant's plan, step by step in the tenant's object. Stripe bills usage at the price that is in force when Stripe
+// receives it. So Stripe must confirm all earlier usage before it gets the new plan. Tollgate has frozen usage confirmed
+// while calls run, and the rest while the tenant's calls are paused. The old plan is in force until Stripe has the new one.
 // The control tables record every step, so any Workflow instance can do the next one.
 import type { Context } from "../control/context.ts";
 import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
@@ -15,22 +15,22 @@ import { drainUsage } from "../reports/drain.ts";
 import { DONE, type Step, nextAfter } from "../control/work.ts";
 import type { Mutex } from "../core/mutex.ts";
 
-/** Upper bound of a step's wait for usage: it ends well before the Workflow's own step. */
+/** Maximum wait for usage in one step. It ends well before the timeout of the Workflow's step. */
 const DRAIN_MS = 3_000;
-/** Upper bound of the pause. To a client it is a slow call, far below its timeout; it is enough to confirm the last rows. */
+/** Maximum pause. A client sees a slow call, far below its timeout, and the last rows can be confirmed in this time. */
 const PAUSE_MS = 5_000;
-/** Parts of the pause: for calls that already run, and for their rows. The rest is for Stripe. */
+/** Shares of the pause: to let running calls end, and to confirm their rows. The rest is for the change at Stripe. */
 const RUNNING_MS = 1_000;
 const LAST_ROWS_MS = 2_500;
-/** Stripe answers in well under a second. With less of the pause left, Tollgate does not ask. */
+/** Minimum time for the change at Stripe, which usually answers in less. With less time left, Tollgate does not ask. */
 const LEAST_FOR_STRIPE_MS = 500;
 /** Maximum time the HTTP request waits, plus one step. */
 const REQUEST_MS = 4_000;
-/** Before the next step: usage reaches the ledger in a second; freezing and Stripe take up to half a minute. */
+/** Pauses before the next step. Usage reaches the ledger in a second. Freezing and Stripe take up to half a minute. */
 const SOON_MS = 1_000;
 const LATER_MS = 15_000;
 
-/** What a plan change needs of the tenant's object. */
+/** The functions of the tenant's object that a plan change uses. */
 export interface PlanChangeHost {
   /** The gate that every call of the tenant passes. */
   gate: PauseGate;
@@ -43,7 +43,7 @@ export interface PlanChangeHost {
 export class TenantPlanChange {
   readonly #context: Context;
   readonly #tenantId: TenantId;
-  /** Decisions about the tenant's subscription hold this lock. */
+  /** Serialises decisions about the tenant's subscription. */
   readonly #mutex: Mutex;
   readonly #host: PlanChangeHost;
 
@@ -59,7 +59,7 @@ export class TenantPlanChange {
     return this.#mutex.run(() => this.#advance());
   }
 
-  /** Does steps of the open change while the HTTP request may wait, then leaves the rest to a Workflow. */
+  /** Does steps of the open change for as long as the HTTP request may wait. A Workflow does the rest. */
   async advanceWithinRequest(): Promise<void> {
     const untilMs = Date.now() + REQUEST_MS;
     try {
@@ -70,7 +70,7 @@ export class TenantPlanChange {
         await new Promise((resolve) => setTimeout(resolve, waitMs));
       }
     } catch {
-      // The step has recorded its failure; the Workflow retries it.
+      // The step has recorded its failure, and the Workflow retries it.
     }
     await this.#context.start({ kind: "plan_change", tenantId: this.#tenantId });
   }
@@ -93,7 +93,7 @@ export class TenantPlanChange {
 
       const missing = await drain(DRAIN_MS, false);
       if (missing !== undefined) return await waits(context, change, missing);
-      // Asked before the pause: no call waits while Stripe is down, or for a change that has become impossible.
+      // Ask before the pause, so that calls do not wait while Stripe is down or for an impossible change.
       if (isBilled && !(await isPossible(context, change, subscriptionId))) {
         await subscriptions.cancelChange(tenantId);
         return DONE;
@@ -104,7 +104,7 @@ export class TenantPlanChange {
       const left = await host.gate.pauseFor({ maxMs: PAUSE_MS, drainMs: RUNNING_MS }, async () => {
         const last = await drain(Math.min(LAST_ROWS_MS, leftMs() - LEAST_FOR_STRIPE_MS), true);
         if (last !== undefined) return last;
-        // The pause may run out from here on. Usage of calls that it lets in belongs to the plan that is in force then.
+        // From here on the pause may end early. Usage of the calls that then run belongs to the plan that is in force.
         if (isBilled && !(await changeAtStripe(context, change, subscriptionId, leftMs))) return "time";
         await subscriptions.finishChange(change.id, Date.now() - pausedAtMs);
         await host.refresh();
@@ -122,13 +122,13 @@ export class TenantPlanChange {
   }
 }
 
-/** A subscription that has ended cannot change its plan. A change to a plan without a price needs no subscription. */
+/** An ended subscription cannot change its plan. A change to a plan by contract needs no subscription. */
 async function isPossible({ stripe }: Context, change: PlanChange, subscriptionId: string): Promise<boolean> {
   const subscription = await stripe.subscriptions.get(subscriptionId);
   return planOf(change.plan).amountCents === null || (subscription !== undefined && subscription.endedAtMs === null);
 }
 
-/** Makes the change at Stripe. Returns false when too little time is left. After a lost answer the repetition changes nothing. */
+/** Makes the change at Stripe. Returns false when too little time is left. A repetition after a lost answer changes nothing. */
 async function changeAtStripe(
   { stripe: { subscriptions }, control }: Context,
   change: PlanChange,
@@ -147,11 +147,12 @@ async function changeAtStripe(
   return true;
 }
 
+/** What a waiting change waits for, as clients see it. */
 const words: Readonly<Record<NonNullable<Awaited<ReturnType<typeof drainUsage>>> | "time", string>> = {
   ledger: "The ledger does not have all usage yet.",
   freeze: "Not all usage is frozen into reports yet.",
   stripe: "Stripe has not confirmed all usage yet.",
-  time: "There was no time left to ask Stripe. Tollgate asks again.",
+  time: "There was too little time left to ask Stripe. Tollgate retries the change.",
 };
 
 async function waits(
@@ -164,7 +165,8 @@ async function waits(
   return nextAfter(what === "stripe" || what === "freeze" ? LATER_MS : SOON_MS);
 }
 
+/** The reason of a failed step, as clients see it: without Stripe's or the database's own text. */
 function inPlainWords(error: unknown): string {
   if (isRefusedByStripe(error)) return "Stripe refuses the change. Tollgate retries it.";
-  return error instanceof AppError ? error.message : "Stripe does not answer. Tollgate asks again.";
+  return error instanceof AppError ? error.message : "Stripe does not answer. Tollgate retries the change.";
 }

@@ -1,4 +1,5 @@
-// Reads what the inbox needs from a Stripe event: its identity and the tenant that it names. The rest is stored as received.
+// Reads from a Stripe event what the inbox needs: its id, its type, and the tenant and customer that it names. The inbox
+// stores the event as received.
 
 /** Name of the object that applies events about the whole Stripe account. It is not a valid tenant id. */
 export const ACCOUNT_OBJECT = "~billing";
@@ -12,7 +13,7 @@ export interface StripeEventLike {
 export interface IncomingEvent {
   id: string;
   type: string;
-  /** The tenant that the event names; checked against the control tables. */
+  /** The tenant id in the event. The inbox checks it against the control tables. */
   namedTenant: string | null;
   /** The Stripe customer that the event is about. */
   customerId: string | null;
@@ -20,8 +21,8 @@ export interface IncomingEvent {
 }
 
 /**
- * The tenant that an event names (`client_reference_id`, or `tenant_id` in its metadata or in its subscription's) and its
- * customer.
+ * An event with its object. The tenant id comes from `client_reference_id`, or from `tenant_id` in the metadata of the
+ * object or of its subscription.
  */
 export function incomingEvent(event: StripeEventLike): IncomingEvent {
   const object = event.data.object as {
@@ -44,12 +45,12 @@ export function incomingEvent(event: StripeEventLike): IncomingEvent {
   };
 }
 
-/** A thin event. It is about the account, not about a customer. */
+/** A thin event. It is about the whole Stripe account, without a customer. */
 export function incomingNotification(notification: { id: string; type: string }): IncomingEvent {
   return { id: notification.id, type: notification.type, namedTenant: ACCOUNT_OBJECT, customerId: null, payload: {} };
 }
 
-/** The Stripe object that a stored event is about. */
+/** The id of the Stripe object that a stored event is about. Empty for a thin event. */
 export function objectIdOf(payload: unknown): string {
   return text((payload as { data?: { object?: { id?: unknown } } } | null)?.data?.object?.id) ?? "";
 }

@@ -1,14 +1,14 @@
-// Decides what Stripe's subscriptions mean for a tenant. The input is the subscriptions as they are now, never an event.
-// The order and the repetition of events therefore do not matter: the last look at Stripe decides.
+// Decides what Stripe's subscriptions mean for a tenant. The input is the current subscriptions, never an event. So the
+// order and the repetition of events do not matter: the last read from Stripe decides.
 import type { Subscription } from "../adapters/stripe-subscriptions.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
 
-/** The part of a tenant's row that a subscription decides, with the facts that the decision needs. */
-export interface TenantBilling {
+/** The fields of a tenant's row that a subscription decides, and the fields that the decision needs. */
+export interface TenantSubscription {
   id: string;
   state: TenantState;
-  /** Who suspended the tenant; `null` in all other states. No event undoes a suspension by the operator. */
+  /** Who suspended the tenant. `null` in all other states. No event ends a suspension by the operator. */
   suspendedBy: "operator" | "billing" | null;
   plan: PlanName;
   subscriptionId: string | null;
@@ -18,31 +18,31 @@ export interface TenantBilling {
   periodEndMs: number | null;
   cancelAtMs: number | null;
   endedAtMs: number | null;
-  /** An open plan change ends the subscription; the tenant then pays by contract. */
+  /** An open plan change ends the subscription. Then the tenant pays by contract. */
   leavesStripe: boolean;
 }
 
 /**
- * Extra time before the tenant's object ends a trial by its own clock. Stripe decides when a trial ends; a late webhook must
- * not refuse a customer who has started to pay.
+ * Extra time before the tenant's object ends a trial by its own clock. Stripe decides when a trial ends. A late webhook must
+ * not lead to a refusal of a customer who has started to pay.
  */
 export const TRIAL_END_SLACK_MS = 86_400_000;
 
-/** What is left out of a subscription that is cut off by its first payment, or by its last one. */
+/** Statuses of a subscription that is over: cancelled, or never paid. */
 const ended: ReadonlySet<string> = new Set(["canceled", "incomplete_expired"]);
 
 const stateByStatus: Readonly<Record<string, "trial" | "active" | "past_due" | "suspended">> = {
   trialing: "trial",
   active: "active",
   past_due: "past_due",
-  unpaid: "past_due", // Stripe stopped trying; Tollgate decides by itself how long it serves the tenant
+  unpaid: "past_due", // Stripe has stopped its retries. Tollgate decides how long it serves the tenant.
   incomplete: "suspended", // never paid yet
   paused: "suspended", // a trial that ended without a way to pay
   canceled: "suspended",
   incomplete_expired: "suspended",
 };
 
-/** The states that a subscription may change. Provisioning and removal decide the others. */
+/** The states that a subscription may change. Provisioning and removal decide the other states. */
 const decided: ReadonlySet<TenantState> = new Set(["trial", "active", "past_due", "suspended"]);
 
 /**
@@ -50,7 +50,7 @@ const decided: ReadonlySet<TenantState> = new Set(["trial", "active", "past_due"
  * tenant's id replaces it. `undefined` when the customer has none for this tenant.
  */
 export function subscriptionOf(
-  tenant: Pick<TenantBilling, "id" | "subscriptionId">,
+  tenant: Pick<TenantSubscription, "id" | "subscriptionId">,
   candidates: readonly Subscription[],
 ): Subscription | undefined {
   const current = candidates.find(({ id }) => id === tenant.subscriptionId);
@@ -70,8 +70,12 @@ function newest(subscriptions: readonly Subscription[]): Subscription | undefine
   return subscriptions.toSorted((a, b) => b.createdAtMs - a.createdAtMs || (a.id < b.id ? 1 : -1))[0];
 }
 
-/** The tenant's row for these subscriptions of its customer. `nowMs` dates what Stripe does not date. */
-export function billingAfter(tenant: TenantBilling, candidates: readonly Subscription[], nowMs: number): TenantBilling {
+/** The tenant's row for these subscriptions of its customer. `nowMs` replaces dates that Stripe does not give. */
+export function afterSubscriptions(
+  tenant: TenantSubscription,
+  candidates: readonly Subscription[],
+  nowMs: number,
+): TenantSubscription {
   if (tenant.state === "gone") return tenant;
   const subscription = subscriptionOf(tenant, candidates);
   if (subscription === undefined) return tenant;
@@ -79,7 +83,7 @@ export function billingAfter(tenant: TenantBilling, candidates: readonly Subscri
   if (isOver && tenant.leavesStripe) return tenant;
   const billed = stateByStatus[subscription.status];
   const pastDue = billed === "past_due";
-  const after: TenantBilling = {
+  const after: TenantSubscription = {
     ...tenant,
     plan: subscription.plan ?? tenant.plan,
     subscriptionId: subscription.id,
@@ -101,8 +105,8 @@ const DAY_MS = 86_400_000;
 const CHECKOUT_LIFE_MS = 3_600_000;
 
 /**
- * The billing cycle anchor of a subscription that is ordered now, in epoch milliseconds. It is a 00:00 UTC, so that no day
- * belongs to two periods, and far enough ahead that the buyer pays before it. With a trial: the end of its last day.
+ * The billing cycle anchor of a subscription that is ordered now, in epoch milliseconds. It is at 00:00 UTC, so that no day
+ * belongs to two periods, and late enough for the buyer to pay before it. With a trial it is the end of the trial's last day.
  */
 export function cycleAnchorMs(nowMs: number, trialDays: number): number {
   return (Math.floor((nowMs + CHECKOUT_LIFE_MS) / DAY_MS) + 1 + trialDays) * DAY_MS;

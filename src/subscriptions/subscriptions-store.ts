@@ -1,15 +1,15 @@
-// The control tables' side of billing: what Stripe's subscriptions say of a tenant, changes of plan, and the ends of
-// subscriptions. A write of what was decided from Stripe succeeds only on the row that it was decided for.
+// Stores what Stripe's subscriptions mean for a tenant, and plan changes. A decision from Stripe's state is written only if
+// the tenant's row still has the version that the decision used.
 import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, planNames, strategies, planOf, plans } from "../core/plans.ts";
-import type { TenantBilling } from "./subscription.ts";
+import type { TenantSubscription } from "./subscription.ts";
 import { TenantId, tenantStates } from "../core/tenant.ts";
-import { instant } from "../control/tenants-store.ts";
+import { fromMs, toIso, toMs } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const millis = z.coerce.number().int().nullable();
 
-const BillingRow = z.object({
+const SubscriptionRow = z.object({
   id: z.string(),
   version: z.coerce.number().int(),
   customerId: z.string().nullable(),
@@ -25,7 +25,7 @@ const BillingRow = z.object({
   endedAtMs: millis,
   leavesStripe: z.boolean(),
 });
-export type BillingRow = TenantBilling & { version: number; customerId: string | null };
+export type SubscriptionRow = TenantSubscription & { version: number; customerId: string | null };
 
 const PlanChange = z.object({
   id: z.int(),
@@ -45,38 +45,36 @@ export type PlanChange = z.infer<typeof PlanChange>;
 
 const changeColumns = `c.id::int AS id, c.tenant_id AS "tenantId", c.from_plan AS "fromPlan", c.plan, c.strategy, c.state,
   c.requested_by AS "requestedBy", c.attempts, c.pause_ms AS "holdMs", c.waits_for AS "waitsFor",
-  ${instant("c.requested_at")} AS "requestedAt", ${instant("c.finished_at")} AS "finishedAt"`;
+  ${toIso("c.requested_at")} AS "requestedAt", ${toIso("c.finished_at")} AS "finishedAt"`;
 
-/** Plans that are sold by contract: a tenant that changes to one leaves Stripe's subscriptions. */
+/** Plans by contract. A tenant that changes to one of them ends its subscription at Stripe. */
 const byContract = [...plans.values()].filter(({ amountCents }) => amountCents === null).map(({ name }) => name);
 
 export function subscriptionsStore(control: ControlDatabase) {
   return {
-    async read(tenantId: TenantId): Promise<BillingRow | undefined> {
-      const ms = (column: string): string => `(extract(epoch FROM t.${column}) * 1000)::bigint`;
+    async read(tenantId: TenantId): Promise<SubscriptionRow | undefined> {
       const [row] = await control.query(
         `SELECT t.id, t.version, t.stripe_customer_id AS "customerId", t.state, t.plan, t.stripe_subscription_id AS "subscriptionId",
                 CASE WHEN t.state = 'suspended' THEN coalesce(t.suspended_by, 'operator') END AS "suspendedBy",
-                ${ms("trial_until")} AS "trialUntilMs", ${ms("past_due_since")} AS "pastDueSinceMs",
-                ${ms("period_start")} AS "periodStartMs", ${ms("period_end")} AS "periodEndMs",
-                ${ms("cancel_at")} AS "cancelAtMs", ${ms("subscription_ended_at")} AS "endedAtMs",
+                ${toMs("t.trial_until")} AS "trialUntilMs", ${toMs("t.past_due_since")} AS "pastDueSinceMs",
+                ${toMs("t.period_start")} AS "periodStartMs", ${toMs("t.period_end")} AS "periodEndMs",
+                ${toMs("t.cancel_at")} AS "cancelAtMs", ${toMs("t.subscription_ended_at")} AS "endedAtMs",
                 EXISTS (SELECT FROM plan_changes c WHERE c.tenant_id = t.id AND c.state = 'waiting' AND c.plan = ANY ($2::text[])) AS "leavesStripe"
          FROM tenants t WHERE t.id = $1`,
         [tenantId, byContract],
       );
-      return row === undefined ? undefined : BillingRow.parse(row);
+      return row === undefined ? undefined : SubscriptionRow.parse(row);
     },
 
     /**
-     * Writes what follows from Stripe, if the row is still of version `version`; a new plan brings its numbers. False: the
-     * row has changed meanwhile, and is to be read again.
+     * Writes a decision if the row still has version `version`. A new plan brings its strategy and limits. Returns false when
+     * the row has changed. Then read it again.
      */
-    async write(version: number, after: TenantBilling): Promise<boolean> {
-      const at = (n: number): string => `to_timestamp($${n}::double precision / 1000)`;
+    async write(version: number, after: TenantSubscription): Promise<boolean> {
       const { limits, strategy } = planOf(after.plan);
       const rows = await control.query(
-        `UPDATE tenants SET state = $3, suspended_by = $4, stripe_subscription_id = $6, trial_until = ${at(7)}, past_due_since = ${at(8)},
-                period_start = ${at(9)}, period_end = ${at(10)}, cancel_at = ${at(11)}, subscription_ended_at = ${at(12)},
+        `UPDATE tenants SET state = $3, suspended_by = $4, stripe_subscription_id = $6, trial_until = ${fromMs("$7")}, past_due_since = ${fromMs("$8")},
+                period_start = ${fromMs("$9")}, period_end = ${fromMs("$10")}, cancel_at = ${fromMs("$11")}, subscription_ended_at = ${fromMs("$12")},
                 strategy = CASE WHEN plan = $5 THEN strategy ELSE $13 END, limits = CASE WHEN plan = $5 THEN limits ELSE $14::jsonb END,
                 plan = $5, version = version + 1
          WHERE id = $1 AND version = $2 RETURNING id`,
@@ -100,9 +98,9 @@ export function subscriptionsStore(control: ControlDatabase) {
       return rows.length > 0;
     },
 
-    // ---- changes of plan
+    // ---- plan changes
 
-    /** Opens a change of plan, unless one waits. Returns the one that waits now; `undefined`: there is no such tenant. */
+    /** Opens a plan change unless one waits. Returns the waiting change. `undefined`: there is no such tenant. */
     async openChange(
       tenantId: TenantId,
       wanted: { plan: PlanName; strategy: Strategy; limits: Limits; requestedBy: "operator" | "tenant" },
@@ -118,7 +116,7 @@ export function subscriptionsStore(control: ControlDatabase) {
       return rows[0] === undefined ? undefined : PlanChange.parse(rows[0]);
     },
 
-    /** Whether a change is to what is wanted. */
+    /** Whether a change asks for exactly this plan, strategy and limits. */
     async asks(changeId: number, wanted: { plan: PlanName; strategy: Strategy; limits: Limits }): Promise<boolean> {
       const rows = await control.query(
         `SELECT FROM plan_changes WHERE id = $1 AND plan = $2 AND strategy = $3 AND limits = $4::jsonb`,
@@ -133,7 +131,7 @@ export function subscriptionsStore(control: ControlDatabase) {
       return row === undefined ? undefined : PlanChange.parse(row);
     },
 
-    /** The tenant's changes of plan, newest first. */
+    /** The tenant's last 50 plan changes, newest first. */
     async changes(tenantId: TenantId): Promise<PlanChange[]> {
       const rows = await control.query(
         `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 ORDER BY id DESC LIMIT 50`,
@@ -142,7 +140,7 @@ export function subscriptionsStore(control: ControlDatabase) {
       return rows.map((row) => PlanChange.parse(row));
     },
 
-    /** Notes what a change waits for. */
+    /** Records what a change waits for. `holdMs`: how long calls were paused, if they were. */
     async noteChange(changeId: number, waitsFor: string, holdMs?: number): Promise<void> {
       await control.query(
         `UPDATE plan_changes SET waits_for = $2, pause_ms = coalesce($3::integer, pause_ms), progressed_at = now()
@@ -151,7 +149,7 @@ export function subscriptionsStore(control: ControlDatabase) {
       );
     },
 
-    /** Records that Stripe is about to be asked. Returns the attempt's number, or `undefined` when the change is over. */
+    /** Records an attempt at Stripe before it is made. Returns its number, or `undefined` when the change is over. */
     async nextAttempt(changeId: number): Promise<number | undefined> {
       const [row] = await control.query(
         `UPDATE plan_changes SET attempts = attempts + 1, progressed_at = now() WHERE id = $1 AND state = 'waiting' RETURNING attempts`,
@@ -161,8 +159,8 @@ export function subscriptionsStore(control: ControlDatabase) {
     },
 
     /**
-     * The change takes effect: the tenant has the plan with the numbers that were asked for. One that leaves Stripe has no
-     * subscription any more, and nothing that followed from it.
+     * Puts the change into effect: the tenant gets the plan, strategy and limits. A tenant that changes to a plan by contract
+     * loses its subscription's fields and the states that only a subscription causes.
      */
     async finishChange(changeId: number, holdMs: number): Promise<void> {
       await control.query(
@@ -183,6 +181,7 @@ export function subscriptionsStore(control: ControlDatabase) {
       );
     },
 
+    /** Cancels the waiting change. Returns false when none waits. */
     async cancelChange(tenantId: TenantId): Promise<boolean> {
       const rows = await control.query(
         `UPDATE plan_changes SET state = 'cancelled', waits_for = NULL, progressed_at = now(), finished_at = now()
@@ -192,7 +191,7 @@ export function subscriptionsStore(control: ControlDatabase) {
       return rows.length > 0;
     },
 
-    /** Tenants whose change of plan waits and has been silent for `silenceMs`. */
+    /** Tenants with a waiting plan change that has recorded nothing for `silenceMs`. */
     async silentChanges(silenceMs: number, limit: number): Promise<TenantId[]> {
       const rows = await control.query(
         `SELECT tenant_id AS id FROM plan_changes WHERE state = 'waiting'

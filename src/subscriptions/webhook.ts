@@ -1,6 +1,6 @@
-// Stripe's webhooks: Tollgate verifies the signature over the raw body, stores the event, then answers 200. The event is
-// applied afterwards; after a crash in between, the sweep applies it. Thin events come to an address of their own, because
-// their destination at Stripe has its own secret.
+// Receives Stripe's webhooks: Tollgate verifies the signature over the raw body, stores the event, then answers 200. It
+// applies the event afterwards. If it crashes in between, the sweep applies the event. Thin events have a path of their own,
+// because their destination at Stripe has its own secret.
 import type { HttpContext } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { inboxStore } from "./inbox-store.ts";

@@ -4,9 +4,9 @@ import type { Subscription } from "../../src/adapters/stripe-subscriptions.ts";
 import { planOfKeys, priceKeys } from "../../src/core/price-keys.ts";
 import { planNames, planOf } from "../../src/core/plans.ts";
 import {
-  type TenantBilling,
+  type TenantSubscription,
   TRIAL_END_SLACK_MS,
-  billingAfter,
+  afterSubscriptions,
   cycleAnchorMs,
   subscriptionOf,
 } from "../../src/subscriptions/subscription.ts";
@@ -15,7 +15,7 @@ import { PAST_DUE_SERVICE_MS, refusedByState, tenantStates } from "../../src/cor
 const DAY_MS = 86_400_000;
 const NOW_MS = Date.UTC(2026, 10, 30, 12);
 
-function aTenant(overrides: Partial<TenantBilling> = {}): TenantBilling {
+function aTenant(overrides: Partial<TenantSubscription> = {}): TenantSubscription {
   return {
     id: "acme",
     state: "active",
@@ -61,12 +61,14 @@ test.each([
   { status: "incomplete_expired", state: "suspended", suspendedBy: "billing" },
   { status: "a_status_of_tomorrow", state: "active", suspendedBy: null },
 ])("a subscription that is $status makes its tenant $state", ({ status, state, suspendedBy }) => {
-  expect(billingAfter(aTenant(), [aSubscription({ status })], NOW_MS)).toMatchObject({ state, suspendedBy });
+  expect(afterSubscriptions(aTenant(), [aSubscription({ status })], NOW_MS)).toMatchObject({ state, suspendedBy });
 });
 
 test("a tenant's period, plan, trial, end and debt are those of its subscription", () => {
   const trialUntilMs = NOW_MS + DAY_MS;
-  expect(billingAfter(aTenant(), [aSubscription({ status: "trialing", plan: "pro", trialUntilMs })], NOW_MS)).toEqual(
+  expect(
+    afterSubscriptions(aTenant(), [aSubscription({ status: "trialing", plan: "pro", trialUntilMs })], NOW_MS),
+  ).toEqual(
     aTenant({
       state: "trial",
       plan: "pro",
@@ -76,15 +78,15 @@ test("a tenant's period, plan, trial, end and debt are those of its subscription
     }),
   );
   const owing = aSubscription({ status: "past_due", unpaidSinceMs: NOW_MS - 3 * DAY_MS });
-  expect(billingAfter(aTenant(), [owing], NOW_MS).pastDueSinceMs).toBe(NOW_MS - 3 * DAY_MS);
+  expect(afterSubscriptions(aTenant(), [owing], NOW_MS).pastDueSinceMs).toBe(NOW_MS - 3 * DAY_MS);
   const cancelled = aSubscription({ cancelAtMs: NOW_MS + 5 * DAY_MS });
-  expect(billingAfter(aTenant(), [cancelled], NOW_MS).cancelAtMs).toBe(NOW_MS + 5 * DAY_MS);
+  expect(afterSubscriptions(aTenant(), [cancelled], NOW_MS).cancelAtMs).toBe(NOW_MS + 5 * DAY_MS);
   const over = aSubscription({ status: "canceled", endedAtMs: NOW_MS - 1 });
-  expect(billingAfter(aTenant(), [over], NOW_MS)).toMatchObject({ endedAtMs: NOW_MS - 1, cancelAtMs: null });
+  expect(afterSubscriptions(aTenant(), [over], NOW_MS)).toMatchObject({ endedAtMs: NOW_MS - 1, cancelAtMs: null });
 });
 
 test("a subscription with unknown prices does not change the plan", () => {
-  expect(billingAfter(aTenant({ plan: "pro" }), [aSubscription({ plan: null })], NOW_MS).plan).toBe("pro");
+  expect(afterSubscriptions(aTenant({ plan: "pro" }), [aSubscription({ plan: null })], NOW_MS).plan).toBe("pro");
 });
 
 test("no subscription activates a tenant that the operator suspended, or that is being provisioned or removed", () => {
@@ -94,7 +96,7 @@ test("no subscription activates a tenant that the operator suspended, or that is
   ];
   for (const tenant of before) {
     for (const status of ["active", "trialing", "past_due", "canceled"]) {
-      const { state, suspendedBy } = billingAfter(tenant, [aSubscription({ status })], NOW_MS);
+      const { state, suspendedBy } = afterSubscriptions(tenant, [aSubscription({ status })], NOW_MS);
       expect({ state, suspendedBy }).toEqual({ state: tenant.state, suspendedBy: tenant.suspendedBy });
     }
   }
@@ -115,7 +117,7 @@ test("another subscription takes over only when the tenant's own has ended, it i
 
 test("a tenant whose plan change ends its subscription is not suspended", () => {
   const tenant = aTenant({ leavesStripe: true });
-  expect(billingAfter(tenant, [aSubscription({ status: "canceled", endedAtMs: NOW_MS })], NOW_MS)).toBe(tenant);
+  expect(afterSubscriptions(tenant, [aSubscription({ status: "canceled", endedAtMs: NOW_MS })], NOW_MS)).toBe(tenant);
 });
 
 // ---- any order, any repetition
@@ -184,13 +186,13 @@ test("the row matches the final subscriptions for any order and repetition of ev
         });
         const last = snapshots.at(-1) ?? [];
         let row = tenant;
-        for (const index of seen) row = billingAfter(row, snapshots[index] ?? [], NOW_MS);
-        const whole = billingAfter(row, last, NOW_MS + 1);
-        const alone = billingAfter(tenant, last, NOW_MS + 1);
+        for (const index of seen) row = afterSubscriptions(row, snapshots[index] ?? [], NOW_MS);
+        const whole = afterSubscriptions(row, last, NOW_MS + 1);
+        const alone = afterSubscriptions(tenant, last, NOW_MS + 1);
         // A plan that Stripe's prices do not name is the last one that they named.
         const plan = subscriptionOf(tenant, last)?.plan === null ? whole.plan : alone.plan;
         expect(whole).toEqual({ ...alone, plan });
-        expect(billingAfter(whole, last, NOW_MS + 2)).toEqual(whole);
+        expect(afterSubscriptions(whole, last, NOW_MS + 2)).toEqual(whole);
       },
     ),
     { numRuns: 2_000 },
@@ -206,9 +208,9 @@ test("a tenant whose payment failed is served for seven days to the millisecond,
   expect(at(NOW_MS - PAST_DUE_SERVICE_MS + 1)).toBeUndefined();
   expect(at(NOW_MS - PAST_DUE_SERVICE_MS)).toBe("payment_required");
   expect(at(null)).toBeUndefined();
-  const owing = billingAfter(aTenant(), [aSubscription({ status: "past_due", unpaidSinceMs: 0 })], NOW_MS);
+  const owing = afterSubscriptions(aTenant(), [aSubscription({ status: "past_due", unpaidSinceMs: 0 })], NOW_MS);
   expect(refusedByState(owing, NOW_MS)).toBe("payment_required");
-  expect(refusedByState(billingAfter(owing, [aSubscription()], NOW_MS), NOW_MS)).toBeUndefined();
+  expect(refusedByState(afterSubscriptions(owing, [aSubscription()], NOW_MS), NOW_MS)).toBeUndefined();
 });
 
 // ---- prices and periods
