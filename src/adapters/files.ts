@@ -1,6 +1,5 @@
-// A tenant's documents in R2, under `tenants/<id>/files/`. Every key is made here, from the tenant's id, which is fixed when
-// the store is opened, and from a path that cannot leave the prefix. A refused path never reaches R2.
-// An outage of R2 is `tenant_unavailable`.
+// A tenant's documents in R2, under `tenants/<id>/files/`. Only this file makes their keys, from the tenant's id and a path
+// that cannot leave the prefix. A refused path never reaches R2. An outage of R2 is `tenant_unavailable`.
 import { AppError } from "../core/errors.ts";
 import {
   MAX_DOCUMENT_BYTES,
@@ -12,7 +11,7 @@ import {
 import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
 import type { FileInfo, TenantFiles } from "../tools/tool.ts";
 
-/** R2 lists no more objects at once. */
+/** R2's largest page. */
 const LARGEST_PAGE = 1_000;
 const DEFAULT_CONTENT_TYPE = "text/plain";
 
@@ -51,7 +50,7 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
         if (object === null) return undefined;
         if (object.size > MAX_DOCUMENT_BYTES) {
           await object.body.cancel();
-          throw new AppError("result_too_large", `a document of ${object.size} bytes is not read as text`);
+          throw new AppError("result_too_large", `a document of ${object.size} bytes is too large to return`);
         }
         return { info: infoOf(object), text: await object.text() };
       });
@@ -59,7 +58,7 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
 
     async write(path, text, contentType = DEFAULT_CONTENT_TYPE) {
       const key = keyOf(path);
-      if (utf8Bytes(text) > MAX_DOCUMENT_BYTES) throw new AppError("body_too_large", "a document is over its size");
+      if (utf8Bytes(text) > MAX_DOCUMENT_BYTES) throw new AppError("body_too_large", "the document is too large");
       return infoOf(await available(() => bucket.put(key, text, { httpMetadata: { contentType } })));
     },
 

@@ -1,4 +1,4 @@
-// Makes the product's ids and passwords, all from the platform's secure random source.
+// Makes ids and passwords from the platform's secure random source.
 import { TenantId } from "../core/tenant.ts";
 
 /** A random UUID. */
@@ -6,13 +6,13 @@ export function newId(): string {
   return crypto.randomUUID();
 }
 
-/** A UUID of version 7 (RFC 9562), which starts with the time: rows of one time are neighbours in an index. */
+/** A UUID of version 7 (RFC 9562). It starts with the time, so that rows of one time are neighbours in an index. */
 export function newTimedId(nowMs: number): string {
   const time = nowMs.toString(16).padStart(12, "0");
   return `${time.slice(0, 8)}-${time.slice(8)}-7${crypto.randomUUID().slice(15)}`;
 }
 
-/** 60 random bits behind a letter: short enough for a URL that a person reads. */
+/** A letter and 60 random bits: short enough for a URL that a person reads. */
 export function newTenantId(): TenantId {
   return TenantId.parse(`t${crypto.randomUUID().replaceAll("-", "").slice(0, 16)}`);
 }

@@ -1,7 +1,7 @@
-// SQL over HTTP with Neon's driver. A batch is one request and one transaction; no socket stays open.
-// Decides what a failure means. The database refuses the connection: `database_unavailable`, or `control_unavailable` for the
-// control database. It does not answer: `AnswerLost` with the same code. It refuses a statement: `SqlError`. After a failure
-// nothing of the batch is stored, except after `AnswerLost`, when the batch may have been committed.
+// SQL over HTTP with Neon's driver. A batch is one request and one transaction; no socket stays open. A failure is one of:
+// - the database refused the connection: `database_unavailable`, or `control_unavailable` for the control database;
+// - it did not answer: `AnswerLost` with the same code. The batch may have been committed;
+// - it refused a statement: `SqlError`. Nothing of the batch is stored.
 // The database's own message stays in `cause`. It may quote rows, so it must never reach a log line.
 import { DatabaseError, type HTTPQueryOptions, neon, NeonDbError, neonConfig, types } from "@neondatabase/serverless";
 import { AnswerLost, AppError, type ErrorCode } from "../core/errors.ts";
@@ -30,8 +30,8 @@ export interface NeonConnection {
   /** The database's name in the connection string. */
   readonly database: string;
   /**
-   * Runs statements in one transaction and one round trip. Returns the rows of each: objects with parsed values, or arrays
-   * for a statement with `asValues`.
+   * Runs statements in one transaction and one round trip. Returns the rows of each statement: objects with parsed values,
+   * or arrays with `asValues`.
    */
   batch(statements: readonly Statement[], options?: BatchOptions): Promise<Row[][]>;
   /** A batch of one. */
@@ -52,7 +52,7 @@ export class SqlError extends AppError {
   }
 }
 
-/** The SQLSTATE of a thrown value, `undefined` for anything that is no `SqlError`. */
+/** The SQLSTATE of a thrown value, `undefined` for any other error. */
 export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof SqlError ? error.sqlState : undefined;
 }
@@ -76,20 +76,20 @@ export function failure(error: unknown, outageCode: ErrorCode): AppError {
   return new SqlError(sqlState, refusal?.constraint, error);
 }
 
-/** The settings that the control database is reached with. */
+/** The settings of the connection to the control database. */
 export type ControlSettings = Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT">;
 
-/** A connection to the control database: what every store takes. */
+/** A connection to the control database. Every store takes one. */
 export type ControlDatabase = NeonConnection;
 
-/** The control tables, whose outage is a refusal of its own. */
+/** Connects to the control tables. Their outage has its own error code. */
 export function connectControl(env: ControlSettings): ControlDatabase {
   return connectNeon(env.CONTROL_DATABASE_URL, env.NEON_FETCH_ENDPOINT, controlDatabase);
 }
 
 /**
  * Connects on the first batch, not before. `fetchEndpoint` replaces Neon's own SQL endpoint; empty means Neon's own. The
- * driver keeps it globally, so that the whole program has one.
+ * driver keeps it globally, so the whole program has one.
  */
 export function connectNeon(
   url: string,

@@ -1,4 +1,4 @@
-// Stripe's read endpoints take 25 requests a second and refuse more.
+// Limits the rate of requests to Stripe's read endpoints, which refuse more than 25 a second.
 
 /** Below Stripe's limit, with room for other requests at the same time. */
 const PER_SECOND = 20;

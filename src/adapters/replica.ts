@@ -1,5 +1,5 @@
-// Reading from a replica: a copy of a whole server that follows its primary within moments. When the replica is away, the
-// primary answers instead, so that readers see no failure. A statement that the replica refuses is refused.
+// Reads from a replica: a copy of a database server that is moments behind its primary. When the replica cannot be reached,
+// the primary answers, so that readers see no failure. An error of the statement itself is thrown, not retried.
 import { errorCode } from "../core/errors.ts";
 import { type NeonConnection, SqlError } from "./neon.ts";
 
@@ -18,7 +18,7 @@ export interface ReaderOptions {
   onAway: (error: unknown) => void;
 }
 
-/** How long a replica that was away is not tried again: finding out that it still is can take seconds. */
+/** How long an unreachable replica is not asked again. Each failed attempt can cost seconds. */
 const AWAY_MS = 10_000;
 
 /** Reads from the replica while it can be reached, otherwise from the primary. `work` may run on both, so it only reads. */
@@ -40,23 +40,23 @@ export function preferReplica({ primary, replica, now, onAway }: ReaderOptions):
 
 export interface ReplicaState {
   inRecovery: boolean;
-  /** Upper bound on the age of what the replica shows. */
+  /** Upper bound on the age of the replica's data. */
   lagSeconds: number;
 }
 
-/** A replica that is behind gets a second look after this time: usually it has caught up by then. */
-const SECOND_LOOK_MS = 1_000;
+/** Delay before a replica that is behind is checked again. Usually it has caught up by then. */
+const RECHECK_MS = 1_000;
 /** A running replica answers in milliseconds, a waking one within a second. */
 const ANSWER_WITHIN_MS = 2_000;
 
 /**
- * Whether a replica still follows its primary, and how old its data is: 0 when it has everything that was committed before
- * the question, otherwise the time since the last commit that it shows. When little is written, that is more than its real
- * delay. Throws `AppError` when the replica or the primary does not answer.
+ * Returns whether a replica still follows its primary, and the age of its data: 0 if it has everything that was committed
+ * before the question, otherwise the time since its last commit. With few writes that is more than the real delay. Throws
+ * `AppError` when the replica or the primary does not answer.
  */
-export async function lookAtReplica(primary: NeonConnection, replica: NeonConnection): Promise<ReplicaState> {
+export async function replicaState(primary: NeonConnection, replica: NeonConnection): Promise<ReplicaState> {
   const [committed] = await primary.query(`SELECT pg_current_wal_flush_lsn()::text AS position`);
-  const look = async () => {
+  const check = async () => {
     const [row] = await replica.query(
       `SELECT pg_is_in_recovery() AS follows, pg_last_wal_replay_lsn() >= $1::pg_lsn AS "hasAll",
               ceil(extract(epoch FROM now() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())))::int AS age`,
@@ -65,8 +65,8 @@ export async function lookAtReplica(primary: NeonConnection, replica: NeonConnec
     );
     return { inRecovery: row?.["follows"] === true, lagSeconds: row?.["hasAll"] === true ? 0 : Number(row?.["age"]) };
   };
-  const first = await look();
+  const first = await check();
   if (!first.inRecovery || first.lagSeconds === 0) return first;
-  await new Promise((resolve) => setTimeout(resolve, SECOND_LOOK_MS));
-  return look();
+  await new Promise((resolve) => setTimeout(resolve, RECHECK_MS));
+  return check();
 }

@@ -1,19 +1,19 @@
-// Customers at Stripe, the Checkout page where a subscription is bought, and the portal where the customer manages it.
+// Customers at Stripe, the Checkout page that sells a subscription, and the portal in which a customer manages it.
 import type Stripe from "stripe";
 import { AppError } from "../core/errors.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { idOf, pricesOf } from "./stripe-client.ts";
 
-/** Stripe keeps a session open for a day at most. A minute less allows for clocks that differ. */
+/** Stripe allows a session one day. A minute less allows for clocks that differ. */
 const CHECKOUT_DAY_MS = 86_400_000;
 const CHECKOUT_CLOCKS_SECONDS = 60;
 
-/** Metadata by which the portal's configuration is found again. */
+/** Metadata that marks the portal's configuration, so that it is found again. */
 export const PORTAL_MARK = { tollgate: "portal" } as const;
 
 export interface PaidCheckout {
-  /** The tenant that the session was made for. We set it. A buyer can set `client_reference_id` but not this. */
+  /** The tenant that the session was made for. Tollgate sets it. A buyer can change `client_reference_id`, but not this. */
   tenantId: string | undefined;
   customerId: string;
   subscriptionId: string | null;
@@ -24,7 +24,7 @@ export function connectCheckout(stripe: Stripe) {
   return {
     /**
      * Opens a Checkout session for a tenant that does not exist yet. `url` is the payment page. The first full period
-     * begins at `anchorMs`; the session ends before it. `trialDays`: 0, or at least the two days that Stripe asks for.
+     * begins at `anchorMs`; the session ends before it. `trialDays`: 0, or at least 2, as Stripe requires.
      * Stripe collects a way to pay before a trial begins.
      */
     async create(order: {

@@ -1,10 +1,10 @@
-// The Stripe SDK as every adapter file of Stripe uses it, and how its failures are read.
+// The Stripe SDK for every adapter file of Stripe, and the meaning of its failures.
 import Stripe from "stripe";
 import { AppError } from "../core/errors.ts";
 import { priceKeys } from "../core/price-keys.ts";
 import type { PlanName } from "../core/plans.ts";
 
-/** Every price that Tollgate sells belongs to this product. We choose its id, so that no search is needed to find it. */
+/** Every price that Tollgate sells belongs to this product. Tollgate chooses its id, so that it is found without a search. */
 export const PRODUCT_ID = "tollgate_mcp";
 
 /** Stripe answers in well under a second. A webhook's caller and a cron cannot wait much longer than this. */
@@ -15,7 +15,7 @@ export function stripeClient(secretKey: string, apiBase: string): Stripe {
   const base = apiBase === "" ? undefined : new URL(apiBase);
   return new Stripe(secretKey, {
     timeout: STRIPE_TIMEOUT_MS,
-    // Each caller retries in its own way, with an idempotency key that tells the same attempt from another one.
+    // Each caller retries in its own way, with an idempotency key for each attempt.
     maxNetworkRetries: 0,
     ...(base === undefined
       ? {}
@@ -41,17 +41,17 @@ export function failureOf(error: unknown): StripeFailure {
   return { status: known?.statusCode, message, code: known?.code };
 }
 
-/** Whether the same request may succeed later: Stripe did not answer, was busy, or did not accept our key. */
+/** Whether the same request may succeed later: Stripe did not answer, was busy, or did not accept the secret key. */
 export function mayPassLater(status: number | undefined): boolean {
   return status === undefined || [401, 403, 409, 429].includes(status) || status >= 500;
 }
 
-/** Whether Stripe has refused for good, so that repeating the request is of no use. */
+/** Whether Stripe refused the request for good. Repeating it does not help. */
 export function isRefusedByStripe(error: unknown): boolean {
   return error instanceof Stripe.errors.StripeError && !mayPassLater(error.statusCode);
 }
 
-/** A request that gave no result. again: retry later · refused: Stripe gives the same answer until something is fixed. */
+/** A failed request. `again`: retry later. `refused`: Stripe refuses it until somebody corrects the cause. */
 export interface NoAnswer {
   kind: "again" | "refused";
   message: string;
@@ -72,7 +72,7 @@ export async function orMissing<Found>(request: Promise<Found>): Promise<Found |
   }
 }
 
-/** Stripe refers to an object by its id, or puts the object itself in that place. */
+/** The id of a reference. Stripe sends either the object's id or the whole object. */
 export function idOf(reference: string | { id: string } | null): string | null {
   return typeof reference === "string" ? reference : (reference?.id ?? null);
 }

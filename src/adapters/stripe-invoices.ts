@@ -1,4 +1,4 @@
-// Invoices at Stripe: which period an invoice billed, which usage it contains, and items that bill late usage.
+// Invoices at Stripe: the period and the usage that an invoice bills, and invoice items for late usage.
 import Stripe from "stripe";
 import { type PlanName, plans } from "../core/plans.ts";
 import { planOfKeys, unitsKey } from "../core/price-keys.ts";

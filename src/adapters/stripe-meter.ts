@@ -2,17 +2,17 @@
 import type Stripe from "stripe";
 import { type NoAnswer, failureOf, mayPassLater, noAnswer } from "./stripe-client.ts";
 
-/** The meter's event name. One unit of any tool is one unit here. */
+/** The meter's event name. One unit of any tool is one unit of the meter. */
 export const METER_EVENT = "mcp_units";
 
 export type MeterAnswer =
-  /** Stripe has it: now, or from an earlier attempt whose answer was lost. */
+  /** Stripe has it, from this attempt or from an earlier one whose answer was lost. */
   | { kind: "confirmed"; answer: "accepted" | "duplicate" }
-  /** Unknown or not now: send the same report again later. */
+  /** The outcome is unknown, or Stripe was busy: send the same report again later. */
   | { kind: "again" }
   /** Stripe does not take a timestamp that old. An earlier attempt may have landed. */
   | { kind: "too_old" }
-  /** Stripe will never take it as it stands: an operator must look. */
+  /** Stripe refuses it for good: an operator must look. */
   | { kind: "refused" };
 
 export interface Range {
@@ -35,7 +35,7 @@ export interface MeterErrors {
   byCode: { code: string; errors: number; identifiers: string[] }[];
 }
 
-/** The idempotency key of an attempt. For a key that was used before, Stripe's v1 API would replay a stored 500. */
+/** The idempotency key of an attempt. Each attempt has its own, because Stripe's v1 API replays a stored 500. */
 export function attemptKey(reportId: string, attempt: number): string {
   return `${reportId}.a${attempt}`;
 }
@@ -89,7 +89,8 @@ export function connectMeter(stripe: Stripe) {
       const { startSeconds, endSeconds, by } = request;
       try {
         meterId ??= (await findMeter(stripe))?.id;
-        if (meterId === undefined) return { kind: "refused", message: "there is no meter: run npm run stripe:setup" };
+        if (meterId === undefined)
+          return { kind: "refused", message: "there is no meter at Stripe: run npm run stripe:setup" };
         const { data } = await stripe.billing.meters.listEventSummaries(meterId, {
           customer: customerId,
           start_time: startSeconds,

@@ -1,6 +1,6 @@
 // Prepares a Stripe account before anything is sold: product, meter, prices, the customer portal's configuration, and the
-// destinations of events. Each object is found again by a name of ours. A second run creates nothing, and repairs the
-// portal where a change would cost money.
+// destinations of events. Each object has a name that Tollgate chose, so a second run finds it and creates nothing. The
+// second run also repairs portal features whose change could cost money.
 import Stripe from "stripe";
 import { plans } from "../core/plans.ts";
 import { baseKey, priceKeys, unitsKey } from "../core/price-keys.ts";
@@ -24,7 +24,7 @@ const portalFeatures = {
 export interface Destination {
   path: string;
   id: string;
-  /** Stripe shows it once, at creation. `undefined`: the destination existed already. */
+  /** Stripe shows it only at creation. `undefined`: the destination existed already. */
   signingSecret: string | undefined;
 }
 

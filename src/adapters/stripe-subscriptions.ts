@@ -1,5 +1,5 @@
-// Subscriptions at Stripe. Every read returns the current state. Every write can be repeated: it refers to the state that
-// was read, so that a late request finds nothing to change.
+// Subscriptions at Stripe. Every read returns the current state. Every write can be repeated: it names the state that
+// was read, so that a late request changes nothing.
 import type Stripe from "stripe";
 import type { PlanName } from "../core/plans.ts";
 import { planOfKeys } from "../core/price-keys.ts";
@@ -9,12 +9,12 @@ import { PRODUCT_ID, failureOf, idOf, orMissing, pricesOf } from "./stripe-clien
 /** A subscription as Stripe has it, reduced to the fields that matter here. */
 export interface Subscription {
   id: string;
-  /** From the metadata, which only we write. */
+  /** From the metadata, which only Tollgate writes. */
   tenantId: string | null;
   /** Stripe's status. An unknown one does not change the tenant's state. */
   status: string;
   createdAtMs: number;
-  /** From the lookup keys of its prices. `null`: no plan of ours. */
+  /** From the lookup keys of its prices. `null`: not a plan of Tollgate. */
   plan: PlanName | null;
   trialUntilMs: number | null;
   periodStartMs: number | null;
@@ -26,7 +26,7 @@ export interface Subscription {
   unpaidSinceMs: number | null;
 }
 
-/** Stripe carries out one request with this key. The caller waits for `timeoutMs` at most. */
+/** Stripe carries out one request per key. The caller waits `timeoutMs` at most. */
 export interface Attempt {
   idempotencyKey: string;
   timeoutMs: number;
@@ -63,8 +63,8 @@ export function connectSubscriptions(stripe: Stripe) {
     },
 
     /**
-     * Replaces our prices in a subscription by those of a plan, prorated by Stripe. Prices of other products stay. The old
-     * items are named by their ids, so that Stripe refuses this change when another one was faster.
+     * Replaces the prices of a subscription by those of a plan, prorated by Stripe. Prices of other products stay. The
+     * request names the old items by id, so that Stripe refuses it when another change was faster.
      */
     async changePlan(subscriptionId: string, plan: PlanName, { idempotencyKey, timeoutMs }: Attempt): Promise<void> {
       const [subscription, prices] = await Promise.all([
@@ -85,7 +85,7 @@ export function connectSubscriptions(stripe: Stripe) {
       );
     },
 
-    /** Ends a subscription at once, prorated, with a last invoice for all usage. Does nothing when it has already ended. */
+    /** Ends a subscription at once, prorated, with a last invoice for all usage. Does nothing if it has ended already. */
     async end(subscriptionId: string, { idempotencyKey, timeoutMs }: Attempt): Promise<void> {
       const found = await this.get(subscriptionId);
       if (found === undefined || found.endedAtMs !== null) return;
@@ -119,8 +119,8 @@ export function connectSubscriptions(stripe: Stripe) {
     },
 
     /**
-     * Starts a new subscription for a customer who comes back, on the plan it had. `returnId` names the return: a repeat
-     * finds the subscription that an earlier attempt made. Returns `undefined` when Stripe cannot charge the customer.
+     * Starts a new subscription for a tenant that is reactivated, on the plan it had. `returnId` identifies the
+     * reactivation: a repeat finds the subscription that an earlier attempt made. Returns `undefined` when Stripe cannot charge the customer.
      */
     async reactivate(back: {
       tenantId: TenantId;
@@ -140,7 +140,7 @@ export function connectSubscriptions(stripe: Stripe) {
             items: (await pricesOf(stripe, plan)).map(({ id: price }) => ({ price })),
             billing_cycle_anchor: back.anchorSeconds,
             billing_mode: { type: "flexible" },
-            // Otherwise Stripe would keep a subscription whose first payment failed.
+            // Without it, Stripe keeps a subscription whose first payment failed.
             payment_behavior: "error_if_incomplete",
             metadata: { tenant_id: back.tenantId, plan, return: String(returnId) },
           },

@@ -1,5 +1,5 @@
-// Stripe as the product uses it, in one connection, and the events that Stripe sends to it. A file for each subject is
-// beside this one. `stripe-setup.ts` is for the command line only, so the Worker does not carry it.
+// The connection to Stripe, and the events that Stripe sends. Each subject has a file of its own beside this one. Only the
+// command line uses `stripe-setup.ts`, so the Worker's bundle does not contain it.
 import type Stripe from "stripe";
 import { AppError } from "../core/errors.ts";
 import { connectCheckout, connectCustomers } from "./stripe-checkout.ts";
@@ -8,7 +8,7 @@ import { connectInvoices } from "./stripe-invoices.ts";
 import { connectMeter } from "./stripe-meter.ts";
 import { connectSubscriptions } from "./stripe-subscriptions.ts";
 
-/** Events with their object ("snapshot") that change something here. A webhook endpoint needs no others. */
+/** Snapshot events, which contain an object, that change something here. The webhook endpoint needs no others. */
 export const appliedEventTypes = [
   "checkout.session.completed",
   "checkout.session.async_payment_succeeded",
@@ -21,7 +21,7 @@ export const appliedEventTypes = [
   "invoice.payment_failed",
 ] as const;
 
-/** Events that only name an occurrence ("thin"). Their content is fetched. */
+/** Thin events, which contain no object. Tollgate fetches their content. */
 export const thinEventTypes = ["v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"] as const;
 
 /** `apiBase`: empty for Stripe itself, otherwise the URL of a stand-in. */

@@ -2,7 +2,7 @@
 import type { ErrorCode } from "./errors.ts";
 import type { TenantId } from "./tenant.ts";
 
-/** The caller whose credential the Worker verified. The object decides whether the key and the tenant are still good. */
+/** The caller, whose credential the Worker has verified. The object decides whether the key and the tenant are still valid. */
 export type Caller =
   | { kind: "key"; tenantId: TenantId; keyId: string; keyHash: string; scopes: readonly string[] }
   | {
@@ -26,7 +26,7 @@ export interface CallRequest {
   args: Readonly<Record<string, unknown>>;
 }
 
-/** What a tenant has used of its limits, as clients see it. `limit` is `null` where there is none. */
+/** A tenant's use of its limits, as clients see it. `limit: null` means no limit. */
 export interface QuotaStatus {
   /** Units used in the sliding hour, running calls included. */
   hour: { limit: number | null; used: number; resetSeconds: number };
@@ -66,7 +66,7 @@ export type CallOutcome =
       content: ToolText[];
       data: Record<string, unknown> | undefined;
       isError: boolean;
-      /** Why the tool gave no answer of its own: it threw, was stopped, or could not reach its data. */
+      /** Why there is no answer of the tool: it threw, was stopped, or could not reach its data. */
       failure: ErrorCode | undefined;
       /** `undefined`: the call was not charged. */
       receipt: Receipt | undefined;

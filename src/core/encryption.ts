@@ -38,7 +38,7 @@ export function parseKeyRing(variable: "CONTEXT_KEYS" | "ENCRYPTION_KEYS", json:
   return [first, ...rest];
 }
 
-/** The size that GCM uses as it is; it hashes any other size down to this one. */
+/** GCM's native size. It would hash any other size down to this one. */
 export const IV_BYTES = 12;
 
 /** Encrypts `secret` for one purpose. `iv` is `IV_BYTES` random bytes, never used twice. */

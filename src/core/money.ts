@@ -11,11 +11,11 @@ const decimal = /^(\d+)(?:\.(\d{1,12}))?$/;
 /** `units` times a price: a decimal string of cents with at most 12 places. Throws `RangeError` for any other string. */
 export function costOf(units: number, unitAmountCents: string): Cents {
   const [, whole, fraction = ""] = decimal.exec(unitAmountCents) ?? [];
-  if (whole === undefined) throw new RangeError(`no price: ${unitAmountCents}`);
+  if (whole === undefined) throw new RangeError(`not a price: ${unitAmountCents}`);
   return { digits: BigInt(units) * BigInt(whole + fraction), scale: fraction.length };
 }
 
-/** Whether an amount in whole cents is this one, rounded to either side of a half. */
+/** Whether `wholeCents` is this amount, rounded. Half a cent may be rounded up or down. */
 export function isRounded(wholeCents: number, { digits, scale }: Cents): boolean {
   const unit = 10n ** BigInt(scale);
   const off = BigInt(wholeCents) * unit - digits;
@@ -28,7 +28,7 @@ export function inCents({ digits, scale }: Cents): string {
   return scale === 0 ? text : text.replace(/\.?0+$/, "");
 }
 
-/** A decimal string of dollars with two places, or as many as it takes. */
+/** A decimal string of dollars with two places, or more if the amount has fractions of a cent. */
 export function inDollars({ digits, scale }: Cents): string {
   const text = decimalOf(digits, scale + 2);
   const point = text.length - scale;

@@ -1,4 +1,4 @@
-// Runs pieces of work one after the other, in the order in which they were given.
+// Runs one piece of work at a time, in the order of the calls.
 
 export class Mutex {
   #last: Promise<unknown> = Promise.resolve();

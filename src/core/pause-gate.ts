@@ -1,5 +1,5 @@
-// Pauses work for a moment: a plan change pauses a tenant's calls while it commits, a move pauses the statements while
-// the rows change their place. Work that arrives meanwhile waits and runs afterwards; none fails because of a pause.
+// Pauses work for a moment: a plan change pauses a tenant's calls while it commits, and a move pauses the tenant's
+// statements while it switches to the new placement. Work that arrives during a pause waits and runs afterwards; none fails.
 // At most one caller pauses a gate at a time.
 
 export class PauseGate {
@@ -11,10 +11,10 @@ export class PauseGate {
     return this.#paused !== undefined;
   }
 
-  /** Runs `work` once no pause is in force. `wait` can end the wait early, by an error of its own. */
+  /** Runs `work` once no pause is in force. `wait` may throw to end the wait early. */
   async run<Result>(
     work: () => Promise<Result>,
-    wait: (resumed: Promise<void>) => Promise<void> = asIs,
+    wait: (resumed: Promise<void>) => Promise<void> = untilResumed,
   ): Promise<Result> {
     while (this.#paused !== undefined) await wait(this.#paused.promise);
     this.#running += 1;
@@ -28,7 +28,7 @@ export class PauseGate {
 
   /**
    * Holds back new work until `resume` and waits up to `drainMs` for running work to end. Returns whether all of it
-   * ended; the pause holds in both cases. Repeating it extends nothing.
+   * ended. The pause is in force either way. A second call during a pause does not extend it.
    */
   async pause(drainMs: number): Promise<boolean> {
     this.#paused ??= Promise.withResolvers();
@@ -51,8 +51,8 @@ export class PauseGate {
   }
 
   /**
-   * Pauses while `work` runs, for `maxMs` at most. `work` begins when running work has ended, or after `drainMs`; it
-   * may outlast `maxMs`; new work then runs beside it.
+   * Pauses while `work` runs, for `maxMs` at most. `work` begins when running work has ended, or after `drainMs`. If it
+   * outlasts `maxMs`, new work runs beside it.
    */
   async pauseFor<Result>({ maxMs, drainMs }: PauseBounds, work: () => Promise<Result>): Promise<Result> {
     const timer = setTimeout(() => this.resume(), maxMs);
@@ -66,7 +66,7 @@ export class PauseGate {
   }
 }
 
-function asIs(resumed: Promise<void>): Promise<void> {
+function untilResumed(resumed: Promise<void>): Promise<void> {
   return resumed;
 }
 

@@ -1,6 +1,6 @@
-// What is sold: the types of plans, and every plan of app/config.ts by its name. A tenant keeps the numbers it was sold
-// (they are copied into its row), and each number can be overridden per tenant. The program knows no plan by its name: it
-// asks for a plan's price, limits and strategy.
+// Plans: their types, and every plan of app/config.ts by its name. A tenant keeps the numbers it bought, which are copied
+// into its row, and the operator can override each number per tenant. No code names a plan: it asks for a plan's price,
+// limits and strategy.
 import * as z from "zod";
 import { config } from "./app-config.ts";
 
@@ -14,18 +14,18 @@ export type PlanName = string;
 export const strategies = ["shared", "schema", "database"] as const;
 export type Strategy = (typeof strategies)[number];
 
-/** The numbers a tenant is admitted by. `null` means: no such limit, and no such check. */
+/** The limits of admission. `null`: no limit, and no check. */
 const AdmissionLimits = z.object({
   unitsPerHour: z.int().positive().nullable(),
   unitsPerMonth: z.int().positive().nullable(),
   callsPerMinute: z.int().positive().nullable(),
   callsInFlight: z.int().positive().max(1_000),
-  /** Units an hour that single tools may take of the tenant's, by their names. */
+  /** Units an hour for single tools, by tool name. These units also count against `unitsPerHour`. */
   unitsPerHourByTool: z.record(z.string(), z.int().positive()).default({}),
 });
 export type AdmissionLimits = z.infer<typeof AdmissionLimits>;
 
-/** All that was sold in numbers. */
+/** Every number that a plan sells. */
 export const Limits = AdmissionLimits.extend({
   /** Database sessions that may be open at once, for transactions. */
   sessions: z.int().positive().max(100).default(2),
@@ -40,7 +40,7 @@ export interface Plan {
   readonly amountCents: number | null;
   /** Price of one unit beyond `includedUnits`, as a decimal string of cents. `null`: units beyond are refused instead. */
   readonly unitAmountCents: string | null;
-  /** Units a month that the base price covers. `null`: not counted against anything. */
+  /** Units a month that the base price covers. `null`: none. */
   readonly includedUnits: number | null;
   readonly limits: Limits;
   readonly strategy: Strategy;

@@ -1,4 +1,4 @@
-// The names by which Stripe's prices are found again: the lookup key of a plan's base price and of its price for units.
+// Lookup keys of Stripe's prices: one for a plan's base price, one for its price per unit.
 import { type PlanName, planNames, planOf } from "./plans.ts";
 
 /** The lookup keys of the prices that a subscription to a plan consists of. Empty when Stripe does not sell the plan. */

@@ -21,13 +21,13 @@ export type Charge = Omit<UsageRow, "n">;
 /** A call that was charged without its tenant's object. */
 export type FallbackCall = Charge;
 
-/** Takes the place of an object's name for fallback calls. No tenant, and so no object, can have this name. */
+/** Stands for an object's name in fallback calls. No tenant, and so no object, can have this name. */
 export const FALLBACK_STREAM = "~fallback";
 
 export const UsageMessage = z
   .object({
     tenantId: TenantId,
-    /** Name of the object that numbers the rows; a tenant may come to have several. */
+    /** Name of the object that numbers the rows. A tenant may get several objects. */
     object: z.string().min(1).max(64),
     /** Names the sequence. It changes when an object's storage is restored to an earlier time. */
     epoch: z.string().min(1).max(64),
@@ -40,14 +40,14 @@ export const UsageMessage = z
   );
 export type UsageMessage = z.infer<typeof UsageMessage>;
 
-/** The message that charges a fallback call. It is the same each time it is made, so that the ledger takes it once. */
+/** The message that charges a fallback call. It is the same each time, so that the ledger stores the call once. */
 export function fallbackUsage(tenantId: TenantId, { callId, tool, units, atMs }: FallbackCall): UsageMessage {
   return { tenantId, object: FALLBACK_STREAM, epoch: callId, rows: [{ callId, n: 1, tool, units, atMs }] };
 }
 
-/** A row is about 110 bytes of JSON; 250 of them stay far below the queue's 128 KB a message. */
+/** A row is about 110 bytes of JSON. 250 rows stay far below the queue's limit of 128 KB a message. */
 export const ROWS_PER_MESSAGE = 250;
-/** One alarm sends at most this many messages, below the queue's 256 KB a batch. The next alarm follows at once. */
+/** Most messages in one alarm, below the queue's limit of 256 KB a batch. The next alarm follows at once. */
 export const MESSAGES_PER_ALARM = 4;
 
 /** Packs rows, in their order, into messages. */

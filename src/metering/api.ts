@@ -1,6 +1,6 @@
-// Routes for a tenant's usage and for dead letters. Usage goes down to the single call, so that a tenant can check its
-// invoice: sums come with the meter reports behind them, and a report with its calls. A dead letter is a message of the
-// usage queue that could not be stored. Sending it again is harmless: the ledger takes each row once.
+// Routes for a tenant's usage and for dead letters. A tenant can check its invoice down to the single call: sums come with
+// their meter reports, and each report with its calls. A dead letter is a usage message that could not be written to the
+// ledger. Replaying it is harmless: the ledger stores each row once.
 import * as z from "zod";
 import { type Page, receiptsStore } from "./receipts-store.ts";
 import { DAY_MS, type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice.ts";
@@ -10,9 +10,9 @@ import type { ControlDatabase } from "../control/context.ts";
 import { deadLettersStore } from "./dead-letters-store.ts";
 import { bodyOfText } from "./queue-message.ts";
 
-/** Items of a page of usage: 1,000 calls are some 150 KB of JSON. */
+/** Most items on a page of usage: 1,000 calls are about 150 KB of JSON. */
 const MAX_PAGE = 1_000;
-/** A quarter: one statement sums it well within the time limit of the control database. */
+/** A quarter. One statement sums it well within the time limit of the control database. */
 const MAX_DAYS = 92;
 
 /** The characters of ids and instants. */
@@ -34,7 +34,7 @@ export const UsageQuery = z.strictObject({
 });
 type UsageQuery = z.infer<typeof UsageQuery>;
 
-/** Dead letters of a page. Each may be as large as a message of the queue, 128 KB. */
+/** Dead letters on a page. Each may be as large as a queue message, 128 KB. */
 const DEAD_LETTERS = 100;
 
 const Named = z.strictObject({ ids: z.array(z.string().min(1).max(200)).min(1).max(DEAD_LETTERS) });
@@ -55,7 +55,7 @@ export async function showUsage(c: HttpContext, { query }: { query: UsageQuery }
   return c.json({ tenantId, ...found }, 200, noStore);
 }
 
-/** Dead letters, the oldest first. */
+/** Lists dead letters, the oldest first. */
 export async function listDeadLetters(
   c: HttpContext,
   { query }: { query: z.infer<typeof DeadLettersQuery> },
@@ -65,7 +65,7 @@ export async function listDeadLetters(
   return c.json({ deadLetters, next: letters.length === DEAD_LETTERS ? letters.at(-1)?.id : null });
 }
 
-/** Sends letters to the queue again: the named ones, or a page of all that wait. `left`: how many still wait. */
+/** Sends dead letters to the queue again: the named ones, or a page of those that wait. `left` counts those that still wait. */
 export async function replayDeadLetters(
   c: HttpContext,
   { body: request }: { body: z.infer<typeof ReplayRequest> },
@@ -84,7 +84,7 @@ export async function replayDeadLetters(
   return c.json({ replayed, left: await store.waiting() });
 }
 
-/** Marks letters that can never be stored. They stay on record and no longer count as waiting. */
+/** Dismisses dead letters that can never be stored. They stay on record and no longer count as waiting. */
 export async function dismissDeadLetters(
   c: HttpContext,
   { body: { ids } }: { body: z.infer<typeof DismissRequest> },

@@ -1,14 +1,14 @@
-// Writes a batch of parts of which some cannot be written: the bad ones are found by halving and the rest goes on. Without
-// a bad part it is one write; each bad one costs about two writes for every halving.
+// Writes a batch that may contain bad parts. A refused batch is halved until the bad parts stand alone; all other parts are
+// written. A batch without a bad part is one write. Each bad part costs about two writes per halving.
 
 export interface Bisection<Part, Written> {
-  /** Writes these parts, all or none. */
+  /** Writes all of these parts or none of them. */
   write: (parts: readonly Part[]) => Promise<Written>;
-  /** Whether what `write` threw is the fault of a part. Everything else ends the whole with that error. */
+  /** Whether an error of `write` blames a part. Any other error ends the bisection and is thrown. */
   isRefusal: (error: unknown) => boolean;
-  /** A part as two smaller ones; `undefined` when it cannot be smaller. */
+  /** Splits a part in two. Returns `undefined` for a part that cannot be split. */
   split: (part: Part) => readonly [Part, Part] | undefined;
-  /** Parts that are left when this is used up are in `left`, so that a batch of bad parts ends, too. */
+  /** Upper bound on writes, so that a batch of bad parts ends. Parts that are not written by then are in `left`. */
   maxWrites: number;
 }
 
@@ -18,7 +18,7 @@ export interface Bisected<Part, Written> {
   left: Part[];
 }
 
-/** Writes all that can be written. What was written before an error that is no refusal stays written. */
+/** Writes every part that can be written. When it throws, earlier writes stay. */
 export async function writeWithBisection<Part, Written>(
   parts: readonly Part[],
   { write, isRefusal, split, maxWrites }: Bisection<Part, Written>,
@@ -26,20 +26,20 @@ export async function writeWithBisection<Part, Written>(
   const outcome: Bisected<Part, Written> = { written: [], refused: [], left: [] };
   const waiting: (readonly Part[])[] = [parts];
   for (let writes = 0; waiting.length > 0; writes += 1) {
-    const some = waiting.pop() ?? [];
-    const [first, ...others] = some;
+    const batch = waiting.pop() ?? [];
+    const [first, ...others] = batch;
     if (first === undefined) continue;
     if (writes >= maxWrites) {
-      outcome.left.push(...some);
+      outcome.left.push(...batch);
       continue;
     }
     try {
-      outcome.written.push(await write(some));
+      outcome.written.push(await write(batch));
     } catch (error) {
       if (!isRefusal(error)) throw error;
       if (others.length > 0) {
-        const middle = Math.ceil(some.length / 2);
-        waiting.push(some.slice(middle), some.slice(0, middle));
+        const middle = Math.ceil(batch.length / 2);
+        waiting.push(batch.slice(middle), batch.slice(0, middle));
         continue;
       }
       const halves = split(first);

@@ -1,28 +1,28 @@
-// The rows of a tenant's object: one per charged call, which is charge, window history and outbox entry at once.
-// A row leaves when the ledger has acknowledged it and the window has passed it, and the transaction that deletes it
-// folds it into its month's total. Every function is synchronous: what it writes commits with the caller's turn.
-// A call that was charged past this object is a row, too, with a number below zero: it counts like the others and is in
-// nobody's sequence. It stays until its month is over, so that the object knows it when it is told again.
+// The rows of a tenant's object. Each charged call is one row: the charge, an entry of the window, and an outbox entry.
+// A row is deleted once the ledger has acknowledged it and it has left the window; the same transaction adds it to its
+// month's total. Every function is synchronous, so its writes commit with the caller's other writes.
+// A fallback call is a row with a negative number: it counts like the others but is not sent to the ledger. It stays until
+// its month ends, so that a repeated notification counts it once.
 import { periodOf } from "../calls/admission.ts";
 import { HOUR_MS } from "../calls/sliding-window.ts";
 import type { FallbackCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {
   readonly epoch: string;
-  /** The highest row that the ledger has, with all before it. */
+  /** The ledger has every row up to this one. */
   readonly acknowledged: number;
   readonly lastN: number;
-  /** Charges a call. The row is durable before anything that is sent afterwards leaves the object (the output gate). */
+  /** Charges a call. The output gate holds every later message of the object back until the row is durable. */
   append(call: Omit<UsageRow, "n">): void;
-  /** Whether this call was charged; looked up only when a first answer was lost. */
+  /** Whether this call was charged. There is no index for it: ask only after a lost answer. */
   has(callId: string): boolean;
-  /** Counts calls that were charged elsewhere. Returns those that were not known. */
+  /** Counts fallback calls. Returns those that were not counted before. */
   countFallbackCalls(calls: readonly FallbackCall[]): FallbackCall[];
   /** Rows after `n`, in order. */
   after(n: number, limit: number): UsageRow[];
-  /** Takes the ledger's watermark over and drops what is no longer needed. A watermark that went back changes nothing. */
+  /** Stores the ledger's watermark and deletes rows that are no longer needed. A lower watermark changes nothing. */
   acknowledge(watermark: number, nowMs: number): void;
-  /** Charges of the last hour, of all tools or of one, for the windows. */
+  /** Charges of the last hour, oldest first, for the windows. Without `tool`, of all tools. */
   recent(nowMs: number, tool?: string): { atMs: number; units: number }[];
   /** Units charged in the calendar month (UTC) of `nowMs`. */
   monthUsed(nowMs: number): number;
@@ -32,17 +32,17 @@ export interface CallLog {
   setSetting(name: string, value: string): void;
 }
 
-/** Whether the object has rows already. Looking creates nothing, so that a mistaken call leaves nothing behind. */
+/** Whether the tables exist. Asking creates nothing, so that a mistaken call leaves no storage behind. */
 export function hasCallLog(storage: DurableObjectStorage): boolean {
   return storage.sql.exec(`SELECT 1 FROM sqlite_master WHERE name = 'calls'`).toArray().length > 0;
 }
 
-/** Opens the rows, creating the tables on first use. `newEpoch` names the sequence if there is none yet. */
+/** Opens the rows and creates the tables on first use. `newEpoch` names a new sequence of rows. */
 export function openCallLog(storage: DurableObjectStorage, newEpoch: string): CallLog {
   const { sql } = storage;
   if (!hasCallLog(storage)) {
     storage.transactionSync(() => {
-      // `n` is the rowid and there is no other index, so that a call costs one row written, and one when it is deleted.
+      // `n` is the rowid and there is no other index: the platform then bills one written row per insert and per delete.
       sql.exec(
         `CREATE TABLE calls (n INTEGER PRIMARY KEY, call_id TEXT NOT NULL, at_ms INTEGER NOT NULL, tool TEXT NOT NULL, units INTEGER NOT NULL)`,
       );
@@ -119,7 +119,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
           sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?)`, lowestN - 1 - index, callId, atMs, tool, units);
         }
       });
-      lowestN -= counted.length; // not before they are stored
+      lowestN -= counted.length; // only after they are stored
       return counted;
     },
     after(n, limit) {
@@ -137,7 +137,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
         if (reached > acknowledged) setSetting("acknowledged", String(reached));
         fold(reached, nowMs);
       });
-      acknowledged = reached; // not before it is stored
+      acknowledged = reached; // only after it is stored
     },
     recent(nowMs, tool) {
       return sql
@@ -171,8 +171,8 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
 }
 
 /**
- * A canary's token is good for one call: each must expire later than the one spent before it. Kept durably, so that an
- * eviction does not make a token good again. Returns whether it was good.
+ * Accepts a canary's token once: each token must expire later than the last one that was accepted. That expiry is durable,
+ * so a restart of the object does not allow a second use. Returns whether the token was accepted.
  */
 export function spendCanary(rows: CallLog, { expiresAtMs }: { expiresAtMs: number }): boolean {
   if (expiresAtMs <= Number(rows.setting("canary") ?? 0)) return false;

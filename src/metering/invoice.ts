@@ -1,6 +1,6 @@
-// Adds up an invoice: a tenant's calls, the reports that carried them to Stripe, Stripe's count of them, and their price.
-// Units are whole numbers and money is exact, so that every order of addition gives the same sum. A report covers at most
-// one UTC day, so that days can be compared one by one.
+// Adds up an invoice: a tenant's calls, its meter reports, Stripe's count of units, and the price. Units are whole numbers
+// and money is exact, so every order of addition gives the same sum. A report covers at most one UTC day, so days can be
+// compared one by one.
 import { type Cents, costOf } from "../core/money.ts";
 import type { Plan } from "../core/plans.ts";
 
@@ -95,7 +95,7 @@ export type Discrepancy =
   | { kind: "calls"; day: string; reportId: string; report: Usage | null; calls: Usage }
   /** Calls that are in no report. */
   | { kind: "unreported"; day: string; calls: Usage }
-  /** Stripe counted other units than were reported for that day. */
+  /** Stripe's count for that day differs from the reports. */
   | { kind: "stripe"; day: string; reportUnits: number; stripeUnits: number };
 
 /**
@@ -138,8 +138,8 @@ function callDiscrepancies(day: string, calls: readonly CallSum[], reports: read
     const report = reportOf.get(reportId);
     const sum = addUp(callsOf.get(reportId) ?? []);
     if (report?.units === sum.units && report.calls === sum.calls) continue;
-    const said = report === undefined ? null : { units: report.units, calls: report.calls };
-    found.push({ kind: "calls", day, reportId, report: said, calls: sum });
+    const reported = report === undefined ? null : { units: report.units, calls: report.calls };
+    found.push({ kind: "calls", day, reportId, report: reported, calls: sum });
   }
   const unreported = addUp(callsOf.get(null) ?? []);
   if (unreported.calls > 0) found.push({ kind: "unreported", day, calls: unreported });

@@ -1,6 +1,6 @@
-// The outbox of a tenant's object: sends charged rows that the ledger does not have yet, packed into queue messages by an
-// alarm. Sending is repeated until the ledger has acknowledged. A message may be lost, duplicated or late; each of these
-// costs a delay and never a charge. The first half of this file decides, the second acts.
+// The outbox of a tenant's object. An alarm packs charged rows into queue messages and sends them again until the ledger
+// acknowledges them. A lost, duplicated or late message costs a delay, never a charge.
+// The first half of this file decides, the second half acts.
 import type { Context } from "../control/context.ts";
 import { type Ledger, ledgerStore } from "../control/ledger-store.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -8,30 +8,30 @@ import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, type UsageMessage, packUsage } fr
 import { describeError, log } from "../log.ts";
 import type { CallLog } from "./call-log.ts";
 
-/** Rows wait this long for others before they are sent: long enough to fill a busy tenant's messages, short for a quiet one. */
+/** Delay before rows are sent. Long enough to fill a busy tenant's messages, short enough for a quiet tenant. */
 export const OUTBOX_DELAY_MS = 2_000;
-/** When the watermark has not moved for this long, sent rows count as lost. */
+/** Sent rows count as lost when the watermark has not moved for this long. The queue usually takes seconds. */
 export const ACKNOWLEDGE_WITHIN_MS = 60_000;
 
 export interface OutboxState {
-  /** Rows up to this one have been handed to the queue. */
+  /** The queue has accepted rows up to this one. */
   readonly sentN: number;
-  /** Since when the watermark has not moved although rows are out. `undefined`: no rows are out. */
+  /** Since when sent rows wait without a move of the watermark. `undefined`: no sent rows wait. */
   readonly waitingSinceMs: number | undefined;
 }
 
-/** The state after a restart: every row that was not acknowledged is sent again. */
+/** The state after a restart: every unacknowledged row is sent again. */
 export function freshOutbox(acknowledged: number): OutboxState {
   return { sentN: acknowledged, waitingSinceMs: undefined };
 }
 
-/** Rows after this one are sent next: those that were never sent, or all unacknowledged rows when they count as lost. */
+/** Returns the row after which to send: unsent rows only, or every unacknowledged row if sent rows count as lost. */
 export function sendAfter(state: OutboxState, acknowledged: number, nowMs: number): number {
   const lost = state.waitingSinceMs !== undefined && nowMs - state.waitingSinceMs >= ACKNOWLEDGE_WITHIN_MS;
   return lost ? acknowledged : Math.max(state.sentN, acknowledged);
 }
 
-/** The queue has taken the rows from `fromN` (exclusive) to `toN`. The ledger may have answered before the queue did. */
+/** The queue has accepted the rows from `fromN` (exclusive) to `toN`. The ledger may have acknowledged them already. */
 export function afterSend(
   state: OutboxState,
   { fromN, toN, acknowledged }: { fromN: number; toN: number; acknowledged: number },
@@ -49,7 +49,7 @@ export function afterAcknowledge(state: OutboxState, before: number, acknowledge
   return { sentN, waitingSinceMs: acknowledged > before ? nowMs : state.waitingSinceMs };
 }
 
-/** Milliseconds until the outbox must look again. `undefined`: not before the next row. */
+/** Milliseconds until the next alarm. `undefined`: the next row sets it. */
 export function nextWake(
   state: OutboxState,
   rows: { acknowledged: number; lastN: number },
@@ -60,7 +60,7 @@ export function nextWake(
   return Math.max(0, state.waitingSinceMs + ACKNOWLEDGE_WITHIN_MS - nowMs);
 }
 
-/** An object's sequence up to its last row, and whether the ledger has all of it. */
+/** The rows of an object, and whether the ledger has all of them. */
 export interface UsageStream {
   epoch: string;
   lastN: number;
@@ -70,10 +70,10 @@ export interface UsageStream {
 /** The stream of an object that has not charged a call yet. */
 export const NO_USAGE: UsageStream = { epoch: "", lastN: 0, arrived: true };
 
-/** Writes the rows that the ledger lacks. Returns the stream up to its last row. */
+/** Writes missing rows to the ledger. Returns the stream as it was at the call. */
 export type Flush = (nowMs: number) => Promise<UsageStream>;
 
-/** Wait after the queue refused a batch. */
+/** Delay after the queue refused a batch: an outage of seconds ends within one or two attempts. */
 const OUTBOX_RETRY_MS = 5_000;
 const ROWS_AT_ONCE = ROWS_PER_MESSAGE * MESSAGES_PER_ALARM;
 
@@ -97,12 +97,12 @@ export class UsageOutbox {
     if (rows.lastN > rows.acknowledged) this.#wakeIn(OUTBOX_DELAY_MS);
   }
 
-  /** Call it in the turn that appended a row: sets the alarm that sends the row. */
+  /** Sets the alarm that sends a new row. Call it without an `await` after the row was appended. */
   rowAppended(): void {
     this.#wakeIn(OUTBOX_DELAY_MS);
   }
 
-  /** Applies the ledger's watermark. Ignores one of another epoch: this object no longer writes that sequence. */
+  /** Applies the ledger's watermark. Ignores a watermark of an earlier epoch. */
   acknowledge(epoch: string, watermark: number, nowMs: number): void {
     const rows = this.#rows;
     if (epoch !== rows.epoch) return;
@@ -111,7 +111,7 @@ export class UsageOutbox {
     this.#state = afterAcknowledge(this.#state, before, rows.acknowledged, Date.now());
   }
 
-  /** Writes missing rows straight into the ledger, for a caller who cannot wait for the queue. Queued copies are duplicates. */
+  /** Writes missing rows to the ledger at once, for a caller that cannot wait for the queue. Queued copies are harmless. */
   async flush(nowMs: number): Promise<UsageStream> {
     const rows = this.#rows;
     const { epoch, lastN } = rows;
@@ -123,7 +123,7 @@ export class UsageOutbox {
     return { epoch, lastN, arrived: rows.acknowledged >= lastN };
   }
 
-  /** Sends the rows that are due. Never throws: the platform stops its own retries after some failures. */
+  /** Sends the rows that are due. Never throws: the platform gives up an alarm after six failures. */
   async alarm(): Promise<void> {
     this.#alarmAtMs = Infinity;
     const rows = this.#rows;
@@ -138,7 +138,7 @@ export class UsageOutbox {
       }
       const wakeInMs = nextWake(this.#state, rows, Date.now());
       if (wakeInMs !== undefined) this.#wakeIn(wakeInMs);
-      if (again) await this.#noteLate(); // after sending, so that the rows do not wait for the note
+      if (again) await this.#noteLate(); // after sending, so that a slow control database does not delay the rows
     } catch (error) {
       log("error", "outbox_failed", { tenantId: this.#tenantId, error: describeError(error) });
       this.#wakeIn(OUTBOX_RETRY_MS);
@@ -146,7 +146,7 @@ export class UsageOutbox {
     }
   }
 
-  /** Records the oldest late row for the operator's indicator. If that fails, the next alarm records it. */
+  /** Records the oldest late row for the operator's indicator. If that fails, the next alarm tries again. */
   async #noteLate(): Promise<void> {
     const [first] = this.#rows.after(this.#rows.acknowledged, 1);
     if (first !== undefined) await this.#ledger.noteLate(this.#stream(), first).catch(() => undefined);
@@ -156,12 +156,12 @@ export class UsageOutbox {
     return { tenantId: this.#tenantId, object: this.#tenantId, epoch: this.#rows.epoch };
   }
 
-  /** Sets the alarm unless an earlier one is set. The alarm commits with the rows of the same turn. */
+  /** Sets the alarm unless an earlier one is set. The alarm commits together with the rows. */
   #wakeIn(delayMs: number): void {
     const atMs = Date.now() + delayMs;
     if (this.#alarmAtMs <= atMs) return;
     this.#alarmAtMs = atMs;
-    // Not awaited on purpose: the output gate waits for it, and an await would let other calls in between.
+    // Not awaited: the output gate waits for it, and an `await` would let other calls run in between.
     void this.#storage.setAlarm(atMs);
   }
 }

@@ -1,5 +1,5 @@
-// What one tenant's object keeps of its calls: the rows that charge them, the windows that admit them, and the outbox that
-// sends them to the ledger. Nothing is stored before the first use, so that a mistaken request leaves nothing behind.
+// The usage of one tenant's object: the rows that charge calls, the windows that admit them, and the outbox that sends the
+// rows to the ledger. Nothing is stored before the first use, so that a mistaken request leaves no storage behind.
 import { newId } from "../adapters/ids.ts";
 import { Admission } from "../calls/admission.ts";
 import type { CallUsage } from "../calls/run-call.ts";
@@ -60,17 +60,17 @@ export class TenantUsage implements CallUsage {
     outbox.rowAppended();
   }
 
-  /** Counts calls that were charged while the object could not be reached. Repeating it counts nothing twice. */
+  /** Counts fallback calls. Repeating it counts nothing twice. */
   countFallbackCalls(calls: readonly FallbackCall[]): void {
     this.admission.include(this.#open().rows.countFallbackCalls(calls), this.#now());
   }
 
-  /** Takes over how far the ledger has this object's rows. */
+  /** Applies the ledger's watermark: it has this object's rows up to there. */
   acknowledge(epoch: string, watermark: number): void {
     this.#opened?.outbox.acknowledge(epoch, watermark, this.#now());
   }
 
-  /** Writes to the ledger what it lacks, without the queue. `undefined`: the object has charged nothing. */
+  /** Writes missing rows to the ledger without the queue. Returns `undefined` if the object has charged nothing. */
   async flush(nowMs: number): Promise<Awaited<ReturnType<UsageOutbox["flush"]>> | undefined> {
     return this.#opened?.outbox.flush(nowMs);
   }
@@ -97,7 +97,7 @@ export class TenantUsage implements CallUsage {
     await this.#storage.deleteAll();
   }
 
-  /** What a running call uses. It opens nothing: `forget` may have run during the call, and its object stays empty. */
+  /** The rows for a running call. Opens nothing: `forget` may have run during the call, and the object must stay empty. */
   get #forCall(): { rows: CallLog; outbox: UsageOutbox } {
     if (this.#opened === undefined) throw new AppError("tenant_gone", "the object was emptied during the call");
     return this.#opened;

@@ -7,7 +7,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
 import type { Context } from "../control/context.ts";
-import { type ReplicaState, lookAtReplica } from "../adapters/replica.ts";
+import { type ReplicaState, replicaState } from "../adapters/replica.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import { type Check, pipelineChecks, failedCheck, passedCheck, replicasCheck } from "./health-checks.ts";
@@ -103,7 +103,7 @@ async function deploymentChecks({ env, control }: Context): Promise<Record<strin
 async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | null> {
   try {
     const { primary, replica } = await analyticsConnections(env, shard);
-    return replica === undefined ? null : await lookAtReplica(primary, replica);
+    return replica === undefined ? null : await replicaState(primary, replica);
   } catch (error) {
     log("error", "replica_not_asked", { shardId: shard.id, error: describeError(error) });
     return null;

@@ -1,5 +1,6 @@
 // Every tool that is sold: the product's own, then those of app/tools in the order of their file names. Clients see them in
-// this order. A file that does not export exactly one tool, or two tools of one name, stop the program from starting.
+// this order. The program does not start if a file exports no tool or
+// several, or if two tools have the same name.
 import { toolFiles } from "#app/tools";
 import { getUsage } from "./get-usage.ts";
 import { healthCheck } from "./health-check.ts";

@@ -1,6 +1,6 @@
-// Drizzle on a tenant's rows, for tools that rather build queries than write them: `drizzleOn(context.db)`. It sends what a
-// tool could have written by hand, one round trip a query; tables need no tenant in their WHERE. Several queries in one
-// transaction: `context.db.transaction((transaction) => work(drizzleOn(transaction)))`, since Drizzle's own begins none here.
+// Drizzle, a query builder, for a tenant's rows: `drizzleOn(context.db)`. Each query is one round trip. Queries need no
+// condition on the tenant, because the database shows a tenant only its own rows.
+// Drizzle's own transactions do not work here. Use `context.db.transaction((transaction) => work(drizzleOn(transaction)))`.
 import type { DrizzleConfig } from "drizzle-orm";
 import { type PgRemoteDatabase, drizzle } from "drizzle-orm/pg-proxy";
 import type { Transaction } from "./tool.ts";

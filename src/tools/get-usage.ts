@@ -1,4 +1,4 @@
-// Tells where the tenant stands, from memory: asking costs nothing, also when everything is used up.
+// The tool `get_usage`: the tenant's quota, from memory. It is free, so that it also works when all units are used up.
 import * as z from "zod";
 import type { QuotaStatus } from "../core/call.ts";
 import { defineTool, isFailure } from "./tool.ts";
@@ -14,14 +14,14 @@ export const getUsage = defineTool({
   name: "get_usage",
   title: "Usage and limits",
   description:
-    "Tells how many units are left this hour and this month, and when more come back. " +
+    "Returns the units that are left this hour and this month, and when more become available. " +
     "Call it before a long series of calls or before a tool that costs many units.",
   units: 0,
   scopes: ["tools:read"],
   input: z.strictObject({}),
   output: z.strictObject({
     plan: z.string(),
-    hour: Allowance.describe("A sliding hour; resetSeconds: until the first of the used units come back"),
+    hour: Allowance.describe("A sliding hour; resetSeconds: until the first of the used units become available again"),
     month: Allowance.describe("The calendar month in UTC; resetSeconds: until the next one begins"),
   }),
   annotations: { readOnly: true, idempotent: true, destructive: false },
@@ -32,7 +32,7 @@ export const getUsage = defineTool({
     const { plan } = context.tenant;
     const hour = withLeft(quota.hour);
     const month = withLeft(quota.month);
-    const back = hour.used === 0 ? "" : ` The first of them come back in ${hour.resetSeconds} s.`;
+    const back = hour.used === 0 ? "" : ` The first of them become available again in ${hour.resetSeconds} s.`;
     return {
       text:
         `Plan ${plan}. This hour: ${inWords(hour)}.${back} ` +
@@ -44,7 +44,7 @@ export const getUsage = defineTool({
 
 function withLeft(part: QuotaStatus["hour"]): z.infer<typeof Allowance> {
   const { limit, used, resetSeconds } = part;
-  // A plan that was made smaller may have less than what is used already.
+  // After a change to a smaller plan, the used units may exceed the limit.
   return { limit, used, left: limit === null ? null : Math.max(0, limit - used), resetSeconds };
 }
 

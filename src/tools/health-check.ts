@@ -1,5 +1,5 @@
-// Proves that this tenant's data path works: its rows, seen through its isolation, and its files. Provisioning ends with
-// this call, so it fails when it sees no rows.
+// The tool `health_check`: proves that a tenant can read its rows through the isolation, and its files. Provisioning ends
+// with this call, so the tool fails when it sees no rows.
 import * as z from "zod";
 import { defineTool, isFailure } from "./tool.ts";
 
@@ -31,11 +31,11 @@ export const healthCheck = defineTool({
       context.files.list({ limit: 1 }),
     ]);
     const [row] = rows;
-    // Without a valid context, isolation shows no rows. Every account has settings from its first day.
+    // Without a valid context, the database shows no rows. Every account has settings from its first day.
     if (row === undefined || row.settings === 0) {
       return {
         isError: true,
-        text: "The database answered, but showed none of the account's settings. Its set-up is not complete; tell support.",
+        text: "The database answered, but showed none of the account's settings. The account's set-up is not complete; contact support.",
       };
     }
     const data = {

@@ -1,5 +1,5 @@
-// What a tool is: one declaration of name, cost, schemas, scopes and the handler that runs in the tenant's object. The
-// handler gets a context that is already inside the tenant and cannot name another tenant.
+// The type of a tool: one declaration of name, cost, schemas, scopes and handler. The handler runs in the tenant's object.
+// Its context reaches this tenant's data only; a tool cannot name another tenant.
 import type * as z from "zod";
 import { config } from "../core/app-config.ts";
 import type { Progress, QuotaStatus, ToolText } from "../core/call.ts";
@@ -7,17 +7,17 @@ import type { PlanName } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { Features, TenantId } from "../core/tenant.ts";
 
-/** The tenant's rows. The same statements work wherever the rows are. Everything throws `AppError` when the database fails. */
+/** The tenant's rows. The same statements work wherever the rows are. Every method throws `AppError` when the database fails. */
 export interface TenantDb extends Transaction {
-  /** Runs statements that are known in advance in one transaction and one round trip. The rows of each. */
+  /** Runs statements that are known in advance in one transaction and one round trip. Returns the rows of each. */
   transaction(statements: readonly Statement[]): Promise<Row[][]>;
   /**
-   * Runs `work` in a transaction that is committed when it resolves and rolled back when it throws. It takes one of the
-   * account's few sessions (`sessions_exhausted` when none becomes free) and may be run again if the session was lost before
-   * anything was sent; keep it short, with nothing in it but the database.
+   * Runs `work` in a transaction that is committed when `work` resolves and rolled back when it throws. It uses one of the
+   * account's few sessions and throws `sessions_exhausted` when none becomes free. Tollgate runs `work` again if the session
+   * was lost before a statement was sent. Keep it short, and use only the database in it.
    */
   transaction<Result>(work: (transaction: Transaction) => Promise<Result>): Promise<Result>;
-  /** A read-only query that may run on a replica, moments behind, so that a heavy query does not slow down other calls. */
+  /** A read-only query. It may run on a replica, moments behind, so that a heavy query does not slow down other calls. */
   analytics<Found extends Row>(text: string, params?: readonly unknown[]): Promise<Found[]>;
 }
 
@@ -25,8 +25,8 @@ export interface Transaction {
   /** Runs one SELECT, INSERT, UPDATE, DELETE or MERGE, in one round trip. Rows come back as objects. */
   query<Found extends Row>(text: string, params?: readonly unknown[]): Promise<Found[]>;
   /**
-   * The same for a library that makes objects of rows by itself (drizzle.ts): each row as an array of its values, in the
-   * order of the columns, of which several may have one name. JSON, dates and times are PostgreSQL's text.
+   * The same for a query builder (drizzle.ts): each row is an array of values in the order of the columns. Two columns may
+   * have the same name. JSON, dates and times stay PostgreSQL's text.
    */
   values(text: string, params?: readonly unknown[]): Promise<unknown[][]>;
 }
@@ -62,7 +62,7 @@ export interface ToolContext {
     readonly features: Readonly<Features>;
   };
   readonly caller: { readonly kind: "key" | "user" | "canary"; readonly id: string };
-  /** Put it into the tool's own writes: a call that is run again carries the same id. */
+  /** Store it with the tool's own writes to make them repeatable: a call that is run again has the same id. */
   readonly callId: string;
   readonly db: TenantDb;
   readonly files: TenantFiles;
@@ -70,17 +70,17 @@ export interface ToolContext {
   usage(): QuotaStatus;
   /** The calls of the last hour, by tool. */
   history(): readonly { tool: string; calls: number; units: number }[];
-  /** Reports progress; costs nothing when the client did not ask for it. */
+  /** Reports progress. Does nothing when the client did not ask for it. */
   progress(progress: Progress): Promise<void>;
   log(event: string, fields?: Readonly<Record<string, string | number | boolean>>): void;
-  /** Aborted when the client goes away or the time limit passes. */
+  /** Aborted when the client disconnects or the time limit passes. */
   readonly signal: AbortSignal;
 }
 
 export interface ToolResult<Data> {
-  /** What a model reads. Defaults to the data as JSON. */
+  /** The text for a model. Defaults to the data as JSON. */
   text?: string;
-  /** What a program reads; matches the output schema. */
+  /** The data for a program. It matches the output schema. */
   data: Data;
 }
 
@@ -91,9 +91,9 @@ export interface ToolFailure {
 }
 
 export interface ToolAnnotations {
-  /** Changes nothing: may be run again when the outcome of a first run was lost. */
+  /** Changes nothing. Tollgate may run it again when the outcome of the first run is unknown. */
   readOnly: boolean;
-  /** Running it twice with the same arguments is the same as once: may be run again, too. */
+  /** Running it twice with the same arguments has the effect of once. Tollgate may run it again, too. */
   idempotent: boolean;
   destructive: boolean;
 }
@@ -104,7 +104,7 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   readonly description: string;
   /** Price of a successful call. 0 is free and is not recorded. */
   readonly units: number;
-  /** A caller needs all of them. */
+  /** The caller needs every one of them. */
   readonly scopes: readonly string[];
   readonly input: Input;
   readonly output: Output;
@@ -119,7 +119,7 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
 /** Long enough for a report, short enough that a hung tool soon stops counting as a call in flight. */
 export const TOOL_TIMEOUT_MS = 20_000;
 
-/** Longer names are cut or refused by some clients, which put the server's name before the tool's. */
+/** Some clients put the server's name before the tool's and then cut or refuse longer names. */
 const MAX_NAME_CHARS = 40;
 
 const defined = new WeakSet<object>();
@@ -182,7 +182,7 @@ function isClosed(schema: z.ZodObject): boolean {
   return schema.def.catchall?._zod.def.type === "never";
 }
 
-/** Whether an input is described, or is a choice, which explains itself. Looks inside optional inputs and defaults. */
+/** Whether an input has a description. An enum needs none. Looks inside optional inputs and defaults. */
 function isDescribed(schema: z.core.$ZodType | undefined): boolean {
   for (let part = schema; part !== undefined;) {
     if (part._zod.def.type === "enum") return true;
@@ -192,7 +192,7 @@ function isDescribed(schema: z.core.$ZodType | undefined): boolean {
   return false;
 }
 
-/** Whether a tool explained a failure instead of answering: what most tools count as failed. */
+/** Whether the result explains a failure. Most tools use it as their `failed`. */
 export function isFailure(result: ToolResult<unknown> | ToolFailure): result is ToolFailure {
   return "isError" in result;
 }
