@@ -1,4 +1,4 @@
-// What usage costs that is billed after its period: exactly what it would have cost in it.
+// The price of late usage: exactly what it would have cost in its period.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { type LateCharge, lateCharge, nextItemKey } from "../../src/reports/carry-forward.ts";
@@ -13,7 +13,7 @@ const price = fc
   .tuple(fc.nat(9_999), fc.array(fc.integer({ min: 0, max: 9 }), { maxLength: 12 }))
   .map(([whole, places]) => (places.length === 0 ? String(whole) : `${whole}.${places.join("")}`));
 
-/** Hundredths of trillionths of a cent, unit by unit: slow, and with no arithmetic that could round. */
+/** The cost in trillionths of a cent, added unit by unit, so that nothing can round. */
 function referenceCost(includedUnits: number, unitAmountCents: string, units: number): bigint {
   const [whole = "0", fraction = ""] = unitAmountCents.split(".");
   const each = BigInt(whole + fraction.padEnd(12, "0"));
@@ -64,7 +64,7 @@ test.each([
   [{ includedUnits: 50_000, unitAmountCents: "0.1" }, 40_000, 10_000, 0],
   [{ includedUnits: 50_000, unitAmountCents: "0.1" }, 49_990, 100, 90],
   [{ includedUnits: 50_000, unitAmountCents: "0.1" }, 70_000, 100, 100],
-])("%o after %d: of %d units %d are billed", (tariff, before, units, billed) => {
+])("under %o and after %d units, of %d late units %d are billed", (tariff, before, units, billed) => {
   expect(lateCharge(tariff, before, units).units).toBe(billed);
 });
 
@@ -75,11 +75,11 @@ test.each([
   [1, "0.000000000001", "0.000000000001"],
   [0, "0.1", "0"],
   [12, "30", "360"],
-])("%d units at %s cents are %s cents", (units, unitAmountCents, cents) => {
+])("%d units at %s cents each cost %s cents", (units, unitAmountCents, cents) => {
   expect(inCents(costOf(units, unitAmountCents))).toBe(cents);
 });
 
-test.each(["", "-1", "1e3", "0.0000000000001", ".5", "one"])("%o is no price", (unitAmountCents) => {
+test.each(["", "-1", "1e3", "0.0000000000001", ".5", "one"])("%o is refused as a price", (unitAmountCents) => {
   expect(() => costOf(1, unitAmountCents)).toThrow(RangeError);
 });
 

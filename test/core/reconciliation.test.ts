@@ -1,4 +1,4 @@
-// Finding the minutes in which Stripe and the reports differ, with few summaries.
+// The search for the minutes in which Stripe and the reports differ, with few reads.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { SummaryRequest } from "../../src/adapters/stripe-meter.ts";
@@ -18,7 +18,7 @@ function aReport(minute: number, overrides: Partial<MinuteReport> = {}): MinuteR
   return { id: `u1.acme.${minute}`, startSeconds: START + minute * 60, units: 10, state: "there", ...overrides };
 }
 
-/** Stripe, from its units by minute. */
+/** A model of Stripe's summaries over its units by minute. */
 function stripeOf(minutes: ReadonlyMap<number, number>) {
   return ({ startSeconds, endSeconds, by }: SummaryRequest): Map<number, number> => {
     const width = by === "whole" ? endSeconds - startSeconds : by === "hour" ? 3_600 : DAY_S;
@@ -76,7 +76,7 @@ test("the comparison explains each day that differs by exactly the minutes that 
   fc.assert(
     fc.property(someReports, changes, (reports, changed) => {
       const minutes = new Map(reports.map(({ startSeconds, units }) => [(startSeconds - START) / 60, units]));
-      for (const [at, units] of changed) minutes.set(at, (minutes.get(at) ?? 0) + units); // Stripe has more: all one sign
+      for (const [at, units] of changed) minutes.set(at, (minutes.get(at) ?? 0) + units); // Stripe always has more, so that differences never cancel out
       const { drifts, reads } = compare(reports, minutes);
       expect(
         drifts.map(({ startSeconds, stripeUnits, reportedUnits }) => [startSeconds, stripeUnits - reportedUnits]),
@@ -119,7 +119,7 @@ test.each([
   [aReport(1, { state: "open" }), 4, undefined],
   [aReport(1, { state: "elsewhere" }), 0, undefined],
   [aReport(1, { state: "elsewhere" }), 10, "more"],
-])("of %o, %d units in Stripe are %s", (report, units, kind) => {
+])("with report %o, %d units at Stripe are classified as %s", (report, units, kind) => {
   expect(classifyMinute(report, units)).toBe(kind);
 });
 

@@ -1,5 +1,5 @@
-// What is done with a report next: decisions over plain values, then a model of Stripe at its worst against which they
-// must count a report once or leave it, provably, to a carry-forward.
+// The next step for a report, first case by case. Then a model of Stripe with all faults, against which the rules must count
+// a report once or leave it to a carry-forward.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { type MeterAnswer, classifyMeterFailure } from "../../src/adapters/stripe-meter.ts";
@@ -34,17 +34,17 @@ function aReport(overrides: Partial<OpenReport> = {}): OpenReport {
 
 test.each([
   ["a fresh report is sent", {}, "send"],
-  ["one that was tried is sent again", { firstAttemptAtMs: NOW_MS - BLIND_RESEND_MS + 1 }, "send"],
-  ["20 hours after its first attempt it is only read", { firstAttemptAtMs: NOW_MS - BLIND_RESEND_MS }, "read"],
-  ["an attempt of another reporter whose clock is ahead is one", { firstAttemptAtMs: NOW_MS + HOUR_MS / 4 }, "send"],
-  ["an attempt in the future cannot be dated", { firstAttemptAtMs: NOW_MS + HOUR_MS }, "read"],
-  ["a doubted one is read", { firstAttemptAtMs: NOW_MS - 1, doubtedAtMs: NOW_MS }, "read"],
+  ["a report with an attempt is sent again", { firstAttemptAtMs: NOW_MS - BLIND_RESEND_MS + 1 }, "send"],
+  ["20 hours after its first attempt a report is only read", { firstAttemptAtMs: NOW_MS - BLIND_RESEND_MS }, "read"],
+  ["an attempt by a reporter whose clock is a little ahead counts", { firstAttemptAtMs: NOW_MS + HOUR_MS / 4 }, "send"],
+  ["an attempt far in the future has no usable date", { firstAttemptAtMs: NOW_MS + HOUR_MS }, "read"],
+  ["a doubted report is read", { firstAttemptAtMs: NOW_MS - 1, doubtedAtMs: NOW_MS }, "read"],
   ["attempts after a proof that Stripe had nothing are new", { firstAttemptAtMs: NOW_MS, doubtedAtMs: 0 }, "send"],
-  ["after that proof it is sent", { doubtedAtMs: 0 }, "send"],
-  ["one whose invoice is final is read", { invoiceFinal: true }, "read"],
-  ["one of a minute that Stripe takes no more is read", { slotMs: NOW_MS - 34 * DAY_MS }, "read"],
-  ["one of a minute that Stripe still takes is sent", { slotMs: NOW_MS - 34 * DAY_MS + 1 }, "send"],
-  ["one that Stripe would refuse as ahead waits", { slotMs: NOW_MS + 5 * 60_000 }, "wait"],
+  ["a report is sent after that proof", { doubtedAtMs: 0 }, "send"],
+  ["a report whose invoice is final is read", { invoiceFinal: true }, "read"],
+  ["a report whose minute is too old for Stripe is read", { slotMs: NOW_MS - 34 * DAY_MS }, "read"],
+  ["a report whose minute is just recent enough is sent", { slotMs: NOW_MS - 34 * DAY_MS + 1 }, "send"],
+  ["a report whose minute is too far ahead waits", { slotMs: NOW_MS + 5 * 60_000 }, "wait"],
 ] as const)("%s", (_, overrides, step) => {
   expect(nextStep(aReport(overrides), NOW_MS)).toBe(step);
 });
@@ -61,7 +61,7 @@ test("a refused report shows its reason until it is settled", () => {
   expect(refused).toMatchObject({ alarm: "refused", error: "No such meter", doubtedAtMs: null });
   const report = aReport({ ...refused });
   const read = afterRead(report, 0, NOW_MS + DAY_MS);
-  if (read === "carry") throw new Error("it was given up at once");
+  if (read === "carry") throw new Error("the report became a carry-forward at once");
   const doubted = aReport({ ...read });
   expect(doubted).toMatchObject({ alarm: "refused", error: "No such meter", doubtedAtMs: NOW_MS + DAY_MS });
   expect(afterFailedRead(doubted, "summary", true, NOW_MS)).toMatchObject({ alarm: "refused", error: "summary" });
@@ -97,7 +97,7 @@ test("a report becomes a carry-forward only when sending is too late and a day o
   expect(again).toMatchObject({ firstAttemptAtMs: null, absentSinceMs: null, nextAtMs: NOW_MS + DAY_MS });
 });
 
-/** What happens to one visit of the reporter: an outage, a lost answer, how long until it comes again. */
+/** One visit of the reporter: its fault, and the time since the visit before. */
 const visit = fc.record({
   fate: fc.constantFrom("well", "well", "down", "before", "after", "lost", "unstored"),
   delayMs: fc.oneof(fc.integer({ min: 0, max: HOUR_MS }), fc.integer({ min: 0, max: 60 * HOUR_MS })),
@@ -150,7 +150,7 @@ test("a report's units are billed once under any faults: at Stripe, or in a carr
   );
 });
 
-/** Stripe with the shortest memory that it promises: exactly a day. */
+/** Stripe with the shortest memory that it promises: it forgets an identifier after exactly a day. */
 function sendTo(stripe: { receivedMs: number }[], fate: string, nowMs: number): MeterAnswer {
   if (fate === "down" || fate === "before") return classifyMeterFailure(fate === "down" ? undefined : 500, "");
   if (stripe.some(({ receivedMs }) => nowMs - receivedMs < DAY_MS)) {

@@ -102,7 +102,7 @@ test("no subscription activates a tenant that the operator suspended, or that is
   }
 });
 
-test("another subscription takes over only when the tenant's own has ended, it is newer, lives and carries the tenant's id", () => {
+test("another subscription takes over only when the tenant's own has ended, the other is newer, alive and has the tenant's id", () => {
   const own = aSubscription({ status: "canceled", endedAtMs: NOW_MS });
   const newer = aSubscription({ id: "sub_2", createdAtMs: NOW_MS, plan: "pro" });
   const chosen = (candidates: Subscription[]) => subscriptionOf(aTenant(), candidates)?.id;
@@ -215,7 +215,7 @@ test("a tenant whose payment failed is served for seven days to the millisecond,
 
 // ---- prices and periods
 
-test("every plan that is sold is known by the keys of its prices, and no other", () => {
+test("each plan is found by its prices' lookup keys, and no other keys match", () => {
   for (const name of planNames) {
     expect(planOfKeys(priceKeys(name))).toBe(planOf(name).amountCents === null ? null : name);
     expect(priceKeys(name).length).toBe(
@@ -225,7 +225,7 @@ test("every plan that is sold is known by the keys of its prices, and no other",
   expect(planOfKeys([null, "somebody_elses"])).toBeNull();
 });
 
-test("billing periods begin at 00:00 UTC, an hour to a day and an hour after the order, or after the days of its trial", () => {
+test("billing periods begin at 00:00 UTC, between 1 and 25 hours after the order, or after its trial", () => {
   fc.assert(
     fc.property(fc.integer({ min: 0, max: 4_000_000_000_000 }), fc.nat(365), (nowMs, trialDays) => {
       const anchorMs = cycleAnchorMs(nowMs, trialDays);

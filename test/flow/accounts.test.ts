@@ -1,4 +1,4 @@
-// What an account begins with: its trial, its first key, the monitor that watches it; whatever is lost or comes twice.
+// The start of an account under lost answers and repeated requests: its trial, its first key and its monitor.
 import pg from "pg";
 import { afterEach, expect, test } from "vitest";
 import { signUp } from "../../dev/demo.ts";
@@ -22,7 +22,7 @@ afterEach(async () => {
   await fetch(`${system.publicUrl}/test/monitor?down=false`);
 });
 
-test("a trial is served until its day, and suspending does not make it longer or shorter", async () => {
+test("a trial is served until its last day, and a suspension does not change its length", async () => {
   const { id, apiKey } = await aTenant({ trialDays: 2 });
   const usageCode = async () => (await callTool(apiKey, "get_usage")).refusal?.code;
   const becomes = async (action: "suspend" | "resume"): Promise<unknown> =>
@@ -44,11 +44,10 @@ test("a trial is served until its day, and suspending does not make it longer or
   expect(await usageCode()).toBe("trial_expired");
 });
 
-test("of two requests for the first key at the same moment exactly one gets one", async () => {
+test("of two concurrent requests for the first key exactly one gets a key", async () => {
   const buyer = await signUp(system.publicUrl, { plan: "free", name: "In a hurry" });
   await using lock = await aLockOn(buyer.tenantId);
   const asked = [firstKey(buyer), firstKey(buyer)];
-  // Both have come as far as they can.
   await until(async () => (await lock.waiting()) >= 2, "both requests wait for the tenant's row");
   await lock.release();
   const answers = await Promise.all(asked);
@@ -58,7 +57,7 @@ test("of two requests for the first key at the same moment exactly one gets one"
   expect(await keysOf(buyer.tenantId)).toHaveLength(1);
 });
 
-test("a first key whose writing was answered by nothing is given out all the same, once, and works", async () => {
+test("when the database's answer to the first key is lost, the buyer still gets one working key", async () => {
   const buyer = await signUp(system.publicUrl, { plan: "free", name: "Cut off" });
   await databaseFaults([{ kind: "lose-after", sql: "INTO api_keys", times: 1 }]);
   const answer = await firstKey(buyer);
@@ -83,7 +82,7 @@ test("a tenant whose monitor could not be registered is served, and the sweep re
   await until(async () => (await attempts(id)).every(({ over }) => over), "the second attempt is over");
   expect(await stepStatus(id, "monitor")).toBe("done");
   expect(await monitored()).toBe(true);
-  // What is done is done: the next sweep finds nothing to do.
+  // The next sweep has nothing to do.
   await fireCron("* * * * *");
   expect(await attempts(id)).toEqual([
     { attempt: 1, over: true, failed: true },
@@ -117,14 +116,14 @@ async function stepStatus(tenantId: string, name: string): Promise<string | unde
   return (await status(tenantId)).steps.find((step) => step.name === name)?.status;
 }
 
-/** Holds a tenant's row, so that whoever wants to change it waits. */
+/** Locks a tenant's row, so that other writers wait. */
 async function aLockOn(tenantId: string) {
   const client = new pg.Client({ connectionString: system.controlUrl });
   await client.connect();
   await client.query(`BEGIN`);
   await client.query(`SELECT FROM tenants WHERE id = $1 FOR UPDATE`, [tenantId]);
   return {
-    /** How many requests wait for a lock now. */
+    /** The number of requests that wait for a lock. */
     async waiting(): Promise<number> {
       const [row] = await controlRows<{ n: number }>(
         `SELECT count(DISTINCT pid)::int AS n FROM pg_locks WHERE NOT granted`,

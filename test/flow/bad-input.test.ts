@@ -1,5 +1,4 @@
-// What comes in broken is told what is wrong with it; what is down is told as that. Neither costs anything, and
-// afterwards everything works as before.
+// Malformed input and outages: the refusal names the cause, nothing is charged, and the next correct request works.
 import { createHmac } from "node:crypto";
 import { afterEach, expect, test } from "vitest";
 import {
@@ -16,7 +15,7 @@ import {
   system,
 } from "../support/flow.ts";
 
-// Also when a test fails: the next file has the same databases.
+// Runs also after a failed test, because the next test file uses the same databases.
 afterEach(async () => {
   await databaseFaults([]);
   await simulator("/faults", { seed: 1, rules: [] });
@@ -59,7 +58,7 @@ async function expectJsonRpcError(response: Response, status: number, code: numb
   expect(await response.json(), what).toMatchObject({ jsonrpc: "2.0", error: { code, message: expect.any(String) } });
 }
 
-test("a body that is no MCP message is refused with what is wrong, and is not charged", async () => {
+test("a body that is not an MCP message is refused with the reason and is not charged", async () => {
   const { id, apiKey } = await aTenant();
   const list = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
   await expectJsonRpcError(await rawMcp(apiKey, "{"), 400, -32_700, "malformed JSON");
@@ -77,7 +76,7 @@ test("a body that is no MCP message is refused with what is wrong, and is not ch
   expect(await storedCalls(id)).toEqual([]);
 });
 
-test("a browser of another origin is refused, and a GET is told to POST", async () => {
+test("a browser of another origin is refused, and a GET gets 405 with Allow: POST", async () => {
   const { apiKey } = await aTenant();
   const list = { jsonrpc: "2.0", id: 1, method: "tools/list", params: { _meta: modernMeta } };
   for (const origin of ["https://evil.example", "null", `${system.publicUrl}.evil.example`]) {
@@ -90,7 +89,7 @@ test("a browser of another origin is refused, and a GET is told to POST", async 
   await expectJsonRpcError(got, 405, -32_000, "GET");
 });
 
-test("a tool that is not there is named as that, and is not charged", async () => {
+test("an unknown tool is refused and is not charged", async () => {
   const { id, apiKey } = await aTenant();
   for (const name of ["no_such_tool", "", "__proto__", "constructor", "search_products "]) {
     const response = await rawMcp(
@@ -116,19 +115,22 @@ test.each<[string, string, Record<string, unknown>]>([
   ["generate_report", "lowStockBelow", { lowStockBelow: 0 }],
   ["write_document", "contentType", { path: "a.html", text: "x", contentType: "text/html" }],
   ["read_document", "path", { path: "" }],
-])("arguments that break the schema of %s are refused naming %s, and cost nothing", async (tool, field, args) => {
-  const { id, apiKey } = await aTenantForArguments();
-  const answer = await callTool(apiKey, tool, args);
-  expect(answer.isError).toBe(true);
-  expect(answer.text).toContain(field);
-  expect(await storedCalls(id)).toEqual([]);
-});
+])(
+  "arguments that break the schema of %s are refused, the refusal names %s, and nothing is charged",
+  async (tool, field, args) => {
+    const { id, apiKey } = await aTenantForArguments();
+    const answer = await callTool(apiKey, tool, args);
+    expect(answer.isError).toBe(true);
+    expect(answer.text).toContain(field);
+    expect(await storedCalls(id)).toEqual([]);
+  },
+);
 
 let shared: ReturnType<typeof aTenant> | undefined;
-/** One tenant is enough for all of them: none of their calls is charged. */
+/** One tenant for all cases, because no call is charged. */
 const aTenantForArguments = () => (shared ??= aTenant());
 
-test("an order that is not well formed is refused with the names of its fields", async () => {
+test("a malformed order is refused with the names of the wrong fields", async () => {
   const before = await controlRows("SELECT count(*) AS n FROM checkouts");
   const cases: [unknown, string][] = [
     [{ name: "x", plan: "platinum" }, "plan"],
@@ -157,7 +159,7 @@ test("an order that is not well formed is refused with the names of its fields",
   expect(await controlRows("SELECT count(*) AS n FROM checkouts")).toEqual(before);
 });
 
-test("what the operator sends wrong is refused with the names of its fields", async () => {
+test("a malformed request of the operator is refused with the names of the wrong fields", async () => {
   for (const [body, named] of [
     [{ name: "x", plan: "free", limits: { unitsPerHour: -1 } }, "limits.unitsPerHour"],
     [{ name: "x", plan: "free", limits: { callsInFlight: null } }, "limits.callsInFlight"],
@@ -174,13 +176,13 @@ test("what the operator sends wrong is refused with the names of its fields", as
   await expectProblem(await operator("DELETE", `/tenants/${id}/keys/not-there`), 404, "not_found");
 });
 
-test("an address that is not there is a problem document", async () => {
+test("an unknown path gets a problem document with 404", async () => {
   for (const path of ["/no/such", "/api/no-such", "/api/tenants/not-there/status", "/api/tenants/..%2f/status"]) {
     await expectProblem(await fetch(`${system.publicUrl}${path}`), 404, "not_found", path);
   }
 });
 
-test("while the tenants' database is down a tool says so and is not charged", async () => {
+test("while the tenants' database is down, a tool call fails with that reason and is not charged", async () => {
   const { id, apiKey } = await aTenant();
   const query = { query: "" };
   expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
@@ -189,9 +191,9 @@ test("while the tenants' database is down a tool says so and is not charged", as
     const failed = await callTool(apiKey, "search_products", query);
     expect(failed.isError).toBe(true);
     expect(failed.text).toContain("database_unavailable");
-    // None of it is the database's or the driver's own words.
+    // The text has no words of the database or the driver.
     expect(failed.text).not.toMatch(/neon|fetch|sql|503|127\.0\.0\.1/i);
-    // What needs no database works on.
+    // Tools without a database keep working.
     expect((await callTool(apiKey, "get_usage")).data).toMatchObject({ hour: { used: 1 } });
     expect((await callTool(apiKey, "write_document", { path: "a.md", text: "x" })).isError).toBeFalsy();
   } finally {
@@ -201,7 +203,7 @@ test("while the tenants' database is down a tool says so and is not charged", as
   expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
 });
 
-test("while the control database is down known tenants are served and everything else is 503", async () => {
+test("while the control database is down, known tenants are served and other requests get 503", async () => {
   const { id, apiKey } = await aTenant();
   const query = { query: "" };
   expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
@@ -225,12 +227,12 @@ test("while the control database is down known tenants are served and everything
   }
   expect(await controlRows("SELECT event_id FROM webhook_inbox WHERE event_id = $1", [event.id])).toEqual([]);
   expect((await deliver()).status).toBe(200);
-  // It names no tenant, which the health page would rightly complain about.
+  // The event names no tenant. Remove the mark that would fail /health in later tests.
   await controlRows("UPDATE webhook_inbox SET outcome = 'seen_by_test' WHERE event_id = $1", [event.id]);
   expect((await checkout(order)).status).toBe(201);
 });
 
-test("an outage of the control database is called that", async () => {
+test("an outage of the control database has a code of its own", async () => {
   const tenant = await aTenant();
   const stranger = await aJwt({ tenant_id: tenant.id, scopes: ["tools:read"] });
   await down("tollgate_control");
@@ -249,7 +251,7 @@ test("an outage of the control database is called that", async () => {
   }
 });
 
-test("while Stripe is down an order is refused as that, and works afterwards", async () => {
+test("while Stripe is down, an order is refused with that reason, and it works afterwards", async () => {
   for (const kind of ["refused", "error-500-before", "429"]) {
     await simulator("/faults", { seed: 1, rules: [{ kind, path: "*", probability: 1 }] });
     try {

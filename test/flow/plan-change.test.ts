@@ -30,7 +30,7 @@ async function changeOf(tenantId: string): Promise<{ state: string; attempts: nu
     `SELECT state, attempts, pause_ms AS "holdMs" FROM plan_changes WHERE tenant_id = $1 ORDER BY id DESC LIMIT 1`,
     [tenantId],
   );
-  if (row === undefined) throw new Error("there is no change of plan");
+  if (row === undefined) throw new Error("there is no plan change");
   return row;
 }
 
@@ -115,7 +115,7 @@ test("the sweep resumes a plan change whose Workflow died", async () => {
   expect(await pricesOf((await rowOf(tenant.id)).subscription)).toEqual(["tollgate_free_base"]);
 });
 
-test("a tenant that changes to a contract ends its subscription without a suspension, and returns only by a new order", async () => {
+test("a tenant that changes to a contract ends its subscription without a suspension, and comes back to Stripe only by a new order", async () => {
   const tenant = await aSubscriber({ plan: "pro" });
   const { subscription } = await rowOf(tenant.id);
   const changed = await operator("POST", `/tenants/${tenant.id}/plan`, { plan: "enterprise" });
@@ -225,7 +225,7 @@ test("a refusal of Stripe's meter after acceptance is recorded by day, and the n
   await controlRows(`DELETE FROM reports WHERE id = $1`, [report]);
 });
 
-test("a notification of Stripe's second kind that is not signed with its own secret is refused and leaves nothing", async () => {
+test("a thin event without its own signature is refused and not stored", async () => {
   const body = JSON.stringify({
     id: "evt_forged_thin",
     object: "v2.core.event",

@@ -1,5 +1,5 @@
-// What becomes of a report when Stripe does not answer, and what a day's comparison with Stripe finds. Stripe's clock and
-// the cron's are moved together; each test has tenants of its own.
+// Reports under outages of Stripe, and the daily comparison with Stripe. The tests move the clocks of Stripe and of the cron
+// together. Each test has its own tenants.
 import { afterAll, afterEach, expect, test } from "vitest";
 import { ledgerStore } from "../../src/control/ledger-store.ts";
 import {
@@ -26,14 +26,14 @@ afterEach(() => simulator("/faults", { rules: [] }));
 afterAll(async () => {
   await simulator("/clock", { offsetMs: 0 });
   await simulator("/meter-lag", { ms: 0 });
-  // What these tests leave for somebody to look at is no other test's.
+  // Close the open alarms, so that they do not fail later tests.
   await controlRows(`UPDATE drifts SET closed_at = now()`);
   await controlRows(`UPDATE reports SET alarm = NULL, doubted_at = NULL, confirmed_at = coalesce(confirmed_at, now())`);
 });
 
 const pipeline = (atMs: number) => ledgerStore(control()).pipeline(atMs);
 
-test("an answer that was lost is made good 20 hours later by the summary of the report's own minute, and nothing is sent again", async () => {
+test("after a lost answer the summary of the report's minute confirms the report 20 hours later, and nothing is sent again", async () => {
   const tenant = await aBilledTenant();
   await used(tenant, [1, 20, 3], startMs);
   await simulator("/faults", { rules: [{ kind: "lost", ...METER }] });
@@ -51,7 +51,7 @@ test("an answer that was lost is made good 20 hours later by the summary of the 
   expect(await meteredUnits(tenant)).toBe(24);
 });
 
-test("a report that Stripe does not have is sent again after a day without it, and counted once", async () => {
+test("a report that Stripe lacks is sent again after a day and counted once", async () => {
   const tenant = await aBilledTenant();
   await used(tenant, [5, 6], startMs);
   await simulator("/faults", { rules: [{ kind: "refused", ...METER }] });
@@ -69,7 +69,7 @@ test("a report that Stripe does not have is sent again after a day without it, a
   expect(await misplaced(tenant)).toEqual([]);
 });
 
-test("a summary that lags does not have a report sent twice", async () => {
+test("a slow summary does not cause a second send of a report", async () => {
   const tenant = await aBilledTenant();
   await used(tenant, [9], startMs);
   await simulator("/meter-lag", { ms: 23 * HOUR_MS });
@@ -81,7 +81,7 @@ test("a summary that lags does not have a report sent twice", async () => {
   expect(await meteredUnits(tenant)).toBe(9);
 });
 
-test("something else in a report's minute is told and never corrected", async () => {
+test("other units in a report's minute raise an alarm and are never corrected", async () => {
   const tenant = await aBilledTenant();
   await used(tenant, [7], startMs);
   await simulator("/faults", { rules: [{ kind: "lost", ...METER }] });
@@ -96,11 +96,11 @@ test("something else in a report's minute is told and never corrected", async ()
   expect((await pipeline(startMs)).mismatchedReports).toBeGreaterThanOrEqual(1);
 });
 
-test("one tenant whose reports Stripe refuses keeps no other's from being sent, and its reason is kept", async () => {
+test("a tenant whose reports Stripe refuses does not delay other tenants, and the reason is recorded", async () => {
   const [bad, ...good] = await Promise.all(Array.from({ length: 6 }, () => aBilledTenant()));
   if (bad === undefined) throw new Error("there is no tenant");
   for (const tenant of [bad, ...good]) await used(tenant, [2], startMs);
-  // Stripe's answer for a customer that it does not take; none of the others carries that id.
+  // Stripe refuses this customer id. No other tenant has it.
   await controlRows(`UPDATE tenants SET stripe_customer_id = '' WHERE id = $1`, [bad.id]);
   await billAt(startMs + 73 * HOUR_MS);
   for (const tenant of good) expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, answer: "accepted" }]);
@@ -115,7 +115,7 @@ test("one tenant whose reports Stripe refuses keeps no other's from being sent, 
   expect(await reportsOf(bad)).toMatchObject([{ confirmed: true, alarm: null }]);
 });
 
-test("three reporters at once report 60 tenants' usage once, whatever is lost", async () => {
+test("three concurrent reporters report the usage of 60 tenants once, even with lost answers", async () => {
   const tenants: BilledTenant[] = [];
   for (let n = 0; n < 60; n += 1) tenants.push(await aBilledTenant());
   for (const tenant of tenants) await used(tenant, [1, 2], startMs);
@@ -133,7 +133,7 @@ test("three reporters at once report 60 tenants' usage once, whatever is lost", 
   }
 }, 240_000);
 
-test("usage that an object dates in the future waits until its time, and is told", async () => {
+test("usage that is dated in the future waits until its time, and an indicator shows it", async () => {
   const tenant = await aBilledTenant();
   const aheadMs = startMs + 80 * HOUR_MS;
   await used(tenant, [4], aheadMs);
@@ -145,7 +145,7 @@ test("usage that an object dates in the future waits until its time, and is told
   expect((await pipeline(aheadMs + 2 * MINUTE_MS)).aheadSeconds).toBeNull();
 });
 
-test("the daily comparison finds what is missing at Stripe and what is there unreported; the first is mended by its summary, the second stays told", async () => {
+test("the daily comparison finds a report that Stripe lacks and units without a report; it resends the report, and the alarm about the units stays", async () => {
   const tenant = await aBilledTenant();
   const untouched = await aBilledTenant();
   const nightMs = (day: number) => Math.floor(startMs / DAY_MS) * DAY_MS + day * DAY_MS + 3 * HOUR_MS;
@@ -157,14 +157,14 @@ test("the daily comparison finds what is missing at Stripe and what is there unr
     );
   await used(tenant, [8], startMs);
   await used(untouched, [8], startMs);
-  const sealedMs = startMs + 81 * HOUR_MS;
-  // As if somebody had deleted the event after it was confirmed: it is confirmed and was never made.
+  const frozenMs = startMs + 81 * HOUR_MS;
+  // Imitates an event that was deleted after its confirmation: the report is confirmed, and its event never existed.
   await simulator("/faults", { rules: [{ kind: "refused", ...METER }] });
-  await billAt(sealedMs);
+  await billAt(frozenMs);
   await simulator("/faults", { rules: [] });
   await controlRows(
     `UPDATE reports SET confirmed_at = to_timestamp($2::double precision / 1000), answer = 'accepted' WHERE tenant_id = $1`,
-    [tenant.id, sealedMs],
+    [tenant.id, frozenMs],
   );
   await meterBehindOurBack(tenant, 5, startMs - 30 * MINUTE_MS);
 
@@ -177,8 +177,8 @@ test("the daily comparison finds what is missing at Stripe and what is there unr
   expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, doubted: true }]);
   expect(await pipeline(nightMs(5))).toMatchObject({ driftUnits: 13, driftTenants: 1 });
 
-  await billAt(nightMs(5) + 2 * HOUR_MS); // read, and found absent
-  await billAt(nightMs(6) + 3 * HOUR_MS); // still absent a day later: sent again
+  await billAt(nightMs(5) + 2 * HOUR_MS); // the read finds nothing
+  await billAt(nightMs(6) + 3 * HOUR_MS); // nothing for a day: Tollgate sends it again
   expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, doubted: false, answer: "accepted", attempts: 2 }]);
   expect(await meteredUnits(tenant)).toBe(13);
 
@@ -192,7 +192,7 @@ test("the daily comparison finds what is missing at Stripe and what is there unr
   expect(seen.lastReconciliationSeconds).toBeLessThan(60);
 });
 
-test("a comparison that Stripe interrupts goes on where it ended", async () => {
+test("an interrupted comparison continues at the next tenant", async () => {
   const dayMs = Math.floor(startMs / DAY_MS) * DAY_MS + 9 * DAY_MS + 3 * HOUR_MS;
   await simulator("/faults", { seed: 3, rules: [{ kind: "refused", ...SUMMARIES, probability: 0.2 }] });
   const state = () =>

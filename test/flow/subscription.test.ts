@@ -1,5 +1,5 @@
-// A subscription's life with the simulator's clock: what Stripe says of it, what the tenant may do meanwhile, and that
-// each invoice bills what the ledger has.
+// The life of a subscription on the simulator's clock: its states at Stripe, the service in each state, and invoices that
+// equal the ledger.
 import { afterAll, expect, test } from "vitest";
 import {
   type TestTenant,
@@ -38,7 +38,7 @@ afterAll(async () => {
   await simulator("/payments", {});
 });
 
-/** Has all clocks that matter for the tenant show this time. */
+/** Sets the clocks of Stripe and of the tenant's object. */
 async function travelTo(tenant: TestTenant, atMs: number): Promise<void> {
   offsetMs = Math.ceil((atMs - Date.now()) / 1000) * 1000;
   await setClock(tenant.id, offsetMs);
@@ -58,7 +58,7 @@ async function use(tenant: TestTenant, calls: number): Promise<number> {
   return calls;
 }
 
-/** Has everything that was charged so far reported and confirmed. */
+/** Has all charged calls reported and confirmed. */
 async function report(tenant: TestTenant): Promise<void> {
   const charged = (await storedCalls(tenant.id)).at(-1)?.["n"] ?? 0;
   await until(async () => {
@@ -83,7 +83,7 @@ async function invoicesOf(customer: string): Promise<Invoice[]> {
 
 let unitPrices: Set<string> | undefined;
 
-/** Units on the invoices' lines of metered prices: of one period, or of all. */
+/** Units on the invoices' lines with metered prices, of one period or of all. */
 async function billedUnits(invoices: readonly Invoice[], periodEndMs?: number): Promise<number> {
   unitPrices ??= new Set(
     (await stripeGet<{ data: { id: string; recurring: { usage_type: string } }[] }>("/prices?limit=100")).data.flatMap(
@@ -107,8 +107,8 @@ async function ledgerUnits(tenantId: string, fromMs: number, toMs: number): Prom
   return row?.units ?? 0;
 }
 
-test("a subscription's whole life: each change is in force at once, and the invoice of each period is the ledger's, to the unit", async () => {
-  // A trial, whose end begins the periods at 00:00 UTC.
+test("over the life of a subscription each change is in force at once, and each period's invoice equals the ledger, to the unit", async () => {
+  // A trial. Its end begins the first period, at 00:00 UTC.
   const tenant = await aSubscriber({ plan: "starter", trialDays: 2 });
   const trial = await rowOf(tenant.id);
   expect(trial.periodEndMs % DAY_MS).toBe(0);
@@ -118,7 +118,7 @@ test("a subscription's whole life: each change is in force at once, and the invo
   const first = await untilRow(tenant.id, { state: "active", periodStartMs: trial.periodEndMs });
   expect(await billedUnits(await invoicesOf(first.customer))).toBe(0);
 
-  // An upgrade in mid-period, by the tenant itself: what was used before is confirmed before, and the next call is pro's.
+  // The tenant upgrades in the middle of a period. Earlier usage is confirmed first, and the next call runs under pro.
   await travelTo(tenant, first.periodStartMs + 10 * DAY_MS);
   await use(tenant, 4);
   const upgraded = await asAdmin(tenant, "POST", "/plan", { plan: "pro" });
@@ -140,10 +140,10 @@ test("a subscription's whole life: each change is in force at once, and the invo
   const second = await untilRow(tenant.id, { plan: "pro", periodStartMs: first.periodEndMs });
   const periodInvoice = async (row: BillingRow): Promise<number> =>
     billedUnits(await invoicesOf(row.customer), row.periodEndMs);
-  // What was used in the plan whose units cost nothing is on no invoice, because Stripe knew of it before the change.
+  // No invoice has the usage under starter, whose units are free, because Stripe confirmed it before the change.
   expect(await periodInvoice(first)).toBe(await ledgerUnits(tenant.id, upgradedAtMs, first.periodEndMs));
 
-  // A payment fails: service for a week, then a clear refusal, and at once again when it is paid.
+  // A payment fails. The tenant is served for a week, then refused, then served again as soon as it has paid.
   await use(tenant, 6);
   await report(tenant);
   await simulator("/payments", { customers: { [second.customer]: "fail" }, retryDelaysMs: [20 * DAY_MS] });
@@ -161,7 +161,7 @@ test("a subscription's whole life: each change is in force at once, and the invo
   await use(tenant, 2);
   expect(await periodInvoice(second)).toBe(await ledgerUnits(tenant.id, second.periodStartMs, second.periodEndMs));
 
-  // A downgrade: the usage of before is billed at the price of before, on the next invoice.
+  // A downgrade. The next invoice bills earlier usage at the earlier price.
   await travelTo(tenant, third.periodStartMs + 15 * DAY_MS);
   await use(tenant, 3);
   const downgraded = await asAdmin(tenant, "POST", "/plan", { plan: "starter" });
@@ -169,7 +169,7 @@ test("a subscription's whole life: each change is in force at once, and the invo
   const downgradedAtMs = nowMs();
   expect(JSON.stringify((await callTool(tenant.apiKey, "get_usage")).data)).toContain("1000");
 
-  // Cancelled at the end of the period, and taken back.
+  // The tenant cancels at the end of the period and undoes it.
   await stripeApi(`/subscriptions/${third.subscription}`, { cancel_at_period_end: "true" });
   await untilRow(tenant.id, { cancels: true, state: "active" });
   await stripeApi(`/subscriptions/${third.subscription}`, { cancel_at_period_end: "false" });
@@ -179,7 +179,7 @@ test("a subscription's whole life: each change is in force at once, and the invo
   const all = await billedUnits(await invoicesOf(fourth.customer));
   expect(all).toBe(await ledgerUnits(tenant.id, upgradedAtMs, downgradedAtMs));
 
-  // Cancelled for good.
+  // The tenant cancels, and the period ends.
   await stripeApi(`/subscriptions/${fourth.subscription}`, { cancel_at_period_end: "true" });
   await travelTo(tenant, fourth.periodEndMs + HOUR_MS);
   await untilRow(tenant.id, { state: "leaving" });
@@ -187,14 +187,14 @@ test("a subscription's whole life: each change is in force at once, and the invo
   await fireCron("* * * * *");
   await reaches(tenant.id, "grace");
 
-  // Taken back, with a new subscription to the same plan.
+  // The tenant is reactivated, with a new subscription to the same plan.
   expect((await asAdmin(tenant, "POST", "/reactivate")).status).toBe(200);
   const fifth = await untilRow(tenant.id, { state: "active", plan: "starter", suspendedBy: null });
   expect(fifth.subscription).not.toBe(fourth.subscription);
   expect(fifth.customer).toBe(fourth.customer);
   await use(tenant, 2);
 
-  // Leaves for good: the grace ends, and what was archived is the whole of the ledger.
+  // The tenant leaves. The grace period ends, and the archive has the whole ledger.
   expect((await asAdmin(tenant, "POST", "/remove", { name: "A subscriber" })).status).toBe(202);
   await reaches(tenant.id, "grace");
   await controlRows(`UPDATE tenants SET leaving_until = now() WHERE id = $1`, [tenant.id]);
