@@ -1,3 +1,4 @@
+// Writing a batch with bad parts.
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { writeWithBisection } from "../../src/metering/bisection.ts";
@@ -20,7 +21,7 @@ const halves = ({ from, numbers }: Numbers): readonly [Numbers, Numbers] | undef
 
 const ascending = (a: number, b: number): number => a - b;
 
-/** Takes all numbers of a write or, when one of them is negative, none. */
+/** Stores all numbers of a write, or none if one is negative. */
 function aStore() {
   const stored: number[] = [];
   let writes = 0;
@@ -60,14 +61,14 @@ test("every good number is stored once, every bad one is named, and nothing is l
       expect(outcome.refused.length).toBe(bad);
       expect(outcome.left).toEqual([]);
       if (bad === 0) expect(store.writes()).toBe(Math.min(1, given.length));
-      // Two writes for each halving on the way to a bad one, and the first.
+      // The first write, and two for each halving on the way to a bad number.
       const deepest = Math.ceil(Math.log2(Math.max(2, given.length))) + Math.ceil(Math.log2(12));
       expect(store.writes()).toBeLessThanOrEqual(1 + bad * 2 * (deepest + 1));
     }),
   );
 });
 
-test("with too few writes allowed, what was not written is left, and nothing is lost", async () => {
+test("with too few writes allowed, unwritten numbers are in `left`, and none is lost", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(fc.integer({ min: -3, max: 20 }), { minLength: 1, maxLength: 40 }),
@@ -88,7 +89,7 @@ test("with too few writes allowed, what was not written is left, and nothing is 
   );
 });
 
-test("an outage is no part's fault: it ends the whole", async () => {
+test("an outage blames no part and ends the bisection", async () => {
   const outage = new Error("away");
   const parts = [{ from: 0, numbers: [1, 2] }];
   const options = { write: () => Promise.reject(outage), isRefusal, split: halves, maxWrites: 10 };

@@ -1,5 +1,5 @@
-// Whoever adds an invoice up, from calls, from pages of them or from reports, gets the same number; and where numbers
-// differ, the day, the report and the minute are named.
+// An invoice adds up to the same number from calls, from pages of calls and from reports. Where numbers differ, the
+// comparison names the day, the report and the minute.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import {
@@ -22,7 +22,7 @@ import { inDollars, isRounded } from "../../src/core/money.ts";
 const november = monthOf("2026-11");
 const dayCount = daysOf(november).length;
 
-/** A call, and by which of its day's reports it was sent. */
+/** A call, and the report of its day that contains it. */
 const aCall = fc.record({
   day: fc.nat(dayCount - 1),
   tool: fc.constantFrom("search_products", "generate_report", "write_document"),
@@ -36,14 +36,14 @@ type ACall = typeof aCall extends fc.Arbitrary<infer Call> ? Call : never;
 const asUsage = ({ units }: { units: number }) => ({ units, calls: 1 });
 const startOf = (day: number): number => november.startMs + day * DAY_MS;
 
-/** The last of a day is a carry-forward: billed, and never counted by the meter. */
+/** The last report of a day is a carry-forward, which the meter does not count. */
 const isMetered = (nth: number): boolean => nth !== 3;
 
-/** The ledger's sums, the reports and Stripe's days of these calls. */
-function settled(calls: readonly ACall[]) {
+/** The ledger's sums, the reports and Stripe's daily counts of these calls. */
+function billed(calls: readonly ACall[]) {
   const groups = [...Map.groupBy(calls, ({ day, reportOfDay }) => `${day} ${reportOfDay}`)].map(([key, group]) => {
     const [day = 0, nth = 0] = key.split(" ").map(Number);
-    // An hour apart, and none at the start of its hour.
+    // One hour apart, never at the start of an hour.
     const slotSeconds = startOf(day) / 1000 + nth * 3600 + (nth + 1) * 60;
     const id = `${isMetered(nth) ? "u1" : "c1"}.acme.${slotSeconds / 60}`;
     return { day, slotSeconds, metered: isMetered(nth), id, ...addUp(group.map(asUsage)) };
@@ -74,7 +74,7 @@ test("the sum is the same by call, by page, by day, by tool, by report and at St
         expect(addUp(sums.values())).toEqual(total);
         expect([...sums.keys()]).toEqual([...new Set(calls.map(keyOf))].toSorted());
       }
-      const { ledger, reports, stripe } = settled(calls);
+      const { ledger, reports, stripe } = billed(calls);
       expect(addUp(reports)).toEqual(total);
       const { days, discrepancies } = compareUsage(ledger, reports, stripe);
       expect(discrepancies).toEqual([]);
@@ -96,11 +96,11 @@ test("the comparison finds any extra or missing unit at Stripe, with its day and
       fc.integer({ min: -5, max: 5 }),
       (calls, at, units) => {
         fc.pre(units !== 0);
-        const { ledger, reports, stripe } = settled(calls);
+        const { ledger, reports, stripe } = billed(calls);
         const startSeconds = november.startMs / 1000 + at * 60;
         const day = dayOf(startSeconds * 1000);
         const { discrepancies } = compareUsage(ledger, reports, [...stripe, { startSeconds, units }]);
-        const before = settled(calls.filter((call) => dayOf(startOf(call.day)) === day)).stripe[0]?.units ?? 0;
+        const before = billed(calls.filter((call) => dayOf(startOf(call.day)) === day)).stripe[0]?.units ?? 0;
         expect(discrepancies).toEqual([{ kind: "stripe", day, reportUnits: before, stripeUnits: before + units }]);
         const minutes = reports
           .filter(({ metered }) => metered)
@@ -116,21 +116,21 @@ test("the comparison finds any extra or missing unit at Stripe, with its day and
 test("the comparison names a call that is missing, doubled, in no report or in another day's report", () => {
   fc.assert(
     fc.property(someCalls, fc.nat(), (calls, pick) => {
-      const { ledger, reports, stripe } = settled(calls);
+      const { ledger, reports, stripe } = billed(calls);
       const chosen = ledger[pick % ledger.length];
       if (chosen?.reportId === undefined || chosen.reportId === null) throw new Error("every call has a report here");
       const others = ledger.filter((each) => each !== chosen);
       const { day, reportId, units, calls: count } = chosen;
-      const sealed = { units, calls: count };
+      const frozen = { units, calls: count };
       const nothing = { units: 0, calls: 0 };
       const named = (sums: CallSum[]) => compareUsage(sums, reports, stripe).discrepancies;
-      expect(named(others)).toEqual([{ kind: "calls", day, reportId, report: sealed, calls: nothing }]);
+      expect(named(others)).toEqual([{ kind: "calls", day, reportId, report: frozen, calls: nothing }]);
       expect(named([...ledger, { day, reportId, units: 7, calls: 1 }])).toEqual([
-        { kind: "calls", day, reportId, report: sealed, calls: { units: units + 7, calls: count + 1 } },
+        { kind: "calls", day, reportId, report: frozen, calls: { units: units + 7, calls: count + 1 } },
       ]);
       expect(named([...others, { ...chosen, reportId: null }])).toEqual([
-        { kind: "calls", day, reportId, report: sealed, calls: nothing },
-        { kind: "unreported", day, calls: sealed },
+        { kind: "calls", day, reportId, report: frozen, calls: nothing },
+        { kind: "unreported", day, calls: frozen },
       ]);
       // The same units, two calls instead of one.
       expect(named([...others, { ...chosen, calls: count + 1 }])).toHaveLength(1);
@@ -171,7 +171,7 @@ test("an invoice in whole cents matches the exact price within half a cent", () 
       const unit = 10n ** BigInt(scale);
       const near = Number(digits / unit);
       const right = [near - 1, near, near + 1].filter((cents) => isRounded(cents, { digits, scale }));
-      // Slow reference: the distances themselves. Both neighbours of a half are right, otherwise there is one.
+      // Slow reference: the smallest distance. Both neighbours of a half are right, otherwise one is.
       const offBy = (cents: number): bigint => {
         const off = BigInt(cents) * unit - digits;
         return off < 0n ? -off : off;

@@ -1,5 +1,5 @@
-// Sending until acknowledged (docs/architecture.md, "A unit of money"), simulated: an object, a queue and a ledger between which messages are
-// lost, doubled, late and out of order, while the queue refuses, is slow, and the object restarts.
+// Simulates the outbox (docs/architecture.md, "A unit of money"): an object, a queue and a ledger. Messages are lost, duplicated,
+// late and out of order; the queue refuses batches and is slow; the object restarts.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import {
@@ -13,11 +13,11 @@ import {
   sendAfter,
 } from "../../src/metering/outbox.ts";
 
-/** Small, so that a handful of rows needs several messages and several alarms. */
+/** Small, so that a few rows need several messages and several alarms. */
 const ROWS_PER_MESSAGE = 3;
 const MESSAGES_PER_ALARM = 2;
 const RETRY_MS = 5_000;
-/** Far more than any history here needs: one that comes to it goes round in circles. */
+/** Far more steps than any history needs. A history that reaches it never ends. */
 const MAX_STEPS = 5_000;
 
 interface SendFate {
@@ -25,16 +25,16 @@ interface SendFate {
   refused: boolean;
 }
 interface MessageFate {
-  /** When it comes to the ledger, after it was sent: once, twice or never. */
+  /** Delays after the send until it arrives at the ledger: once, twice or never. */
   arrivesMs: number[];
-  /** How long the watermark needs to come back; `undefined`: it never does. */
-  toldMs: number | undefined;
+  /** Delay of the watermark's return. `undefined`: it is lost. */
+  ackMs: number | undefined;
 }
 
 const healthySend: SendFate = { takesMs: 20, refused: false };
-const healthyMessage: MessageFate = { arrivesMs: [1_000], toldMs: 10 };
+const healthyMessage: MessageFate = { arrivesMs: [1_000], ackMs: 10 };
 
-/** The object does what the tenant's object does with its rows and its alarm; every event has its instant. */
+/** Rows and alarm of a tenant's object, its queue and its ledger, on a simulated clock. */
 class World {
   nowMs = 1_000_000;
   lastN = 0;
@@ -44,11 +44,11 @@ class World {
   idleAlarms = 0;
   acknowledgements = 0;
   restarts = 0;
-  /** The last instant at which anything happened that a fate had a hand in. */
+  /** When the last scripted fault happened. */
   faultsUntilMs = 0;
   acknowledgedAtMs = 0;
 
-  readonly #fates: { sends: SendFate[]; messages: MessageFate[] };
+  readonly #script: { sends: SendFate[]; messages: MessageFate[] };
   #events: { atMs: number; run: () => void }[] = [];
   #state: OutboxState = freshOutbox(0);
   #instance = 0;
@@ -57,16 +57,16 @@ class World {
   #alarm: { atMs: number } | undefined;
   readonly #ledger = new Set<number>();
   #watermark = 0;
-  // What the queue took from this instance of the object, for judging whether it sends too often.
+  // Rows that the queue accepted from this instance of the object, to judge whether it sends too often.
   readonly #takenAtMs = new Map<number, number>();
   #takenTo = 0;
   #movedAtMs = -Infinity;
 
-  constructor(fates: { sends?: SendFate[]; messages?: MessageFate[] } = {}) {
-    this.#fates = { sends: [...(fates.sends ?? [])], messages: [...(fates.messages ?? [])] };
+  constructor(script: { sends?: SendFate[]; messages?: MessageFate[] } = {}) {
+    this.#script = { sends: [...(script.sends ?? [])], messages: [...(script.messages ?? [])] };
   }
 
-  /** Lets everything happen that is due within `ms`; without `ms`, until nothing is left to happen. */
+  /** Runs the events of the next `ms`. Without `ms`, runs until no event is left. */
   run(ms = Infinity): void {
     const untilMs = this.nowMs + ms;
     for (let step = 0; ; step += 1) {
@@ -107,7 +107,7 @@ class World {
     const alarm = { atMs: this.nowMs + ms };
     this.#alarm = alarm;
     const ring = (): void => {
-      // One alarm runs at a time: the next waits for the queue's answer to this one.
+      // One alarm runs at a time: the next waits for the queue's answer.
       if (this.#alarm === alarm && !this.#sending) this.#wake();
       else if (this.#alarm === alarm) this.#afterSending = ring;
     };
@@ -125,7 +125,7 @@ class World {
     this.idleAlarms += 1;
     const wakeInMs = nextWake(this.#state, this, this.nowMs);
     if (wakeInMs === undefined) return;
-    expect(wakeInMs, "nothing to send, and awake again at once").toBeGreaterThan(0);
+    expect(wakeInMs, "an idle alarm does not repeat at once").toBeGreaterThan(0);
     this.#wakeIn(wakeInMs);
   }
 
@@ -133,7 +133,7 @@ class World {
     this.#judge(fromN);
     this.sends.push({ fromN, toN });
     for (let n = fromN + 1; n <= toN; n += 1) this.timesSent.set(n, (this.timesSent.get(n) ?? 0) + 1);
-    const send = this.#fates.sends.shift();
+    const send = this.#script.sends.shift();
     const { takesMs, refused } = send ?? healthySend;
     for (let first = fromN + 1; first <= toN; first += ROWS_PER_MESSAGE) {
       this.#carry(first, Math.min(toN, first + ROWS_PER_MESSAGE - 1));
@@ -157,28 +157,28 @@ class World {
     });
   }
 
-  /** Going back to rows that the queue took already is for those that count as lost, and for nothing else. */
+  /** Checks that rows are sent again only when they count as lost. */
   #judge(fromN: number): void {
-    expect(fromN, "what is acknowledged is not sent").toBeGreaterThanOrEqual(this.acknowledged);
+    expect(fromN, "acknowledged rows are not sent").toBeGreaterThanOrEqual(this.acknowledged);
     if (fromN >= this.#takenTo) return;
-    expect(fromN, "all that is out counts as lost").toBe(this.acknowledged);
+    expect(fromN, "every sent row counts as lost").toBe(this.acknowledged);
     expect(this.nowMs - this.#movedAtMs, "since the watermark moved").toBeGreaterThanOrEqual(ACKNOWLEDGE_WITHIN_MS);
     const takenAtMs = this.#takenAtMs.get(fromN + 1) ?? Number.NaN;
     expect(this.nowMs - takenAtMs, "since it was sent").toBeGreaterThanOrEqual(ACKNOWLEDGE_WITHIN_MS);
   }
 
   #carry(first: number, last: number): void {
-    const fate = this.#fates.messages.shift();
+    const fate = this.#script.messages.shift();
     if (fate !== undefined) this.faultsUntilMs = this.nowMs;
-    const { arrivesMs, toldMs } = fate ?? healthyMessage;
+    const { arrivesMs, ackMs } = fate ?? healthyMessage;
     for (const ms of arrivesMs) {
       this.#later(ms, () => {
         for (let n = first; n <= last; n += 1) this.#ledger.add(n);
         while (this.#ledger.has(this.#watermark + 1)) this.#watermark += 1;
         if (fate !== undefined) this.faultsUntilMs = this.nowMs;
         const watermark = this.#watermark;
-        if (toldMs === undefined) return;
-        this.#later(toldMs, () => {
+        if (ackMs === undefined) return;
+        this.#later(ackMs, () => {
           if (fate !== undefined) this.faultsUntilMs = this.nowMs;
           this.#acknowledge(watermark);
         });
@@ -202,7 +202,7 @@ const sendFate = fc.record({
 const delay = fc.oneof(fc.nat(100), fc.nat(5_000), fc.nat(3 * ACKNOWLEDGE_WITHIN_MS));
 const messageFate = fc.record({
   arrivesMs: fc.array(delay, { maxLength: 2 }),
-  toldMs: fc.option(delay, { nil: undefined, freq: 3 }),
+  ackMs: fc.option(delay, { nil: undefined, freq: 3 }),
 });
 const actions = fc.array(
   fc.record({
@@ -228,10 +228,10 @@ test("every row is acknowledged once faults end, without an early or endless ret
         const scriptEndsAtMs = world.nowMs;
         world.run();
         expect(world.acknowledged).toBe(world.lastN);
-        // The last fault may have cost one wait; then all rows go, alarm after alarm, and their answers come.
+        // The last fault may have cost one wait. Then the alarms send all rows, and the answers arrive.
         const calmAtMs = Math.max(scriptEndsAtMs, world.faultsUntilMs) + RETRY_MS;
         expect(world.acknowledgedAtMs).toBeLessThanOrEqual(calmAtMs + ACKNOWLEDGE_WITHIN_MS + RETRY_MS);
-        // An alarm for nothing is one that was set before the watermark moved.
+        // An idle alarm is one that was set before the watermark moved.
         expect(world.idleAlarms).toBeLessThanOrEqual(
           world.sends.length + world.acknowledgements + world.restarts + steps.length,
         );
@@ -244,9 +244,9 @@ test("every row is acknowledged once faults end, without an early or endless ret
 test("each row is sent once while every answer arrives in time, in any order", () => {
   const inTime = fc.record({
     arrivesMs: fc.array(fc.nat(ACKNOWLEDGE_WITHIN_MS / 2 - 1), { minLength: 1, maxLength: 2 }),
-    toldMs: fc.nat(ACKNOWLEDGE_WITHIN_MS / 2),
+    ackMs: fc.nat(ACKNOWLEDGE_WITHIN_MS / 2),
   });
-  // Also slower than the answers, which then come before the send is known to have succeeded.
+  // A send may be slower than the acknowledgement of its rows.
   const slow = fc.record({ takesMs: fc.nat(2 * ACKNOWLEDGE_WITHIN_MS), refused: fc.constant(false) });
   fc.assert(
     fc.property(
@@ -285,7 +285,7 @@ test("rows count as lost at the exact millisecond of the alarm", () => {
 });
 
 test("a lost message is resent in time although later messages are acknowledged", () => {
-  const world = new World({ messages: [{ arrivesMs: [], toldMs: undefined }] });
+  const world = new World({ messages: [{ arrivesMs: [], ackMs: undefined }] });
   for (let second = 0; second < 70; second += 1) {
     world.append(1);
     world.run(1_000);
@@ -296,7 +296,7 @@ test("a lost message is resent in time although later messages are acknowledged"
 
 test("a refused send is retried, and its rows do not count as sent", () => {
   const refused = { takesMs: 20, refused: true };
-  const lost = { arrivesMs: [], toldMs: undefined };
+  const lost = { arrivesMs: [], ackMs: undefined };
   const world = new World({ sends: [refused, refused], messages: [lost, lost] });
   world.append(2);
   world.run(OUTBOX_DELAY_MS + 2 * RETRY_MS + 2_000);
@@ -305,7 +305,7 @@ test("a refused send is retried, and its rows do not count as sent", () => {
 });
 
 test("a restarted object sends only the unacknowledged rows, and at once", () => {
-  const lost = { arrivesMs: [], toldMs: undefined };
+  const lost = { arrivesMs: [], ackMs: undefined };
   const world = new World({ messages: [healthyMessage, lost] });
   world.append(5);
   world.run(OUTBOX_DELAY_MS + 5_000);

@@ -9,7 +9,7 @@ import {
   textOfBody,
 } from "../../src/metering/queue-message.ts";
 
-test("a body that is JSON is read back unchanged; any other body is shown as text", () => {
+test("a JSON body is read back unchanged; any other body becomes text", () => {
   fc.assert(
     fc.property(fc.jsonValue(), (body) => {
       expect(bodyOfText(textOfBody(body))).toEqual(JSON.parse(JSON.stringify(body)));
@@ -27,8 +27,8 @@ test("a message's retry delays grow, and a hundred retries outlast an outage", (
   const sum = (numbers: number[]): number => numbers.reduce((total, each) => total + each, 0);
   expect(waits(USAGE_RETRY_SECONDS).slice(0, 4)).toEqual([2, 4, 8, 16]);
   expect(sum(waits(USAGE_RETRY_SECONDS))).toBeGreaterThan(22 * 3_600);
-  // A queue keeps a message for four days unless it is told otherwise.
+  // A queue keeps a message for four days by default.
   expect(sum(waits(DEAD_RETRY_SECONDS))).toBeGreaterThan(89 * 3_600);
-  // A longer wait than twelve hours is refused by the queue.
+  // The queue refuses a delay over twelve hours.
   expect(Math.max(...waits(DEAD_RETRY_SECONDS))).toBeLessThanOrEqual(12 * 3_600);
 });

@@ -1,5 +1,5 @@
-// Usage that comes when its invoice is final, when Stripe takes nothing of its age any more, or when its day has no minute
-// left: each call in one report or in one carry-forward, and billed once with a later invoice at the price of its period.
+// Late usage: its invoice is final, Stripe refuses usage of that age, or its day has no free minute. Each call is in one
+// report or one carry-forward and is billed once, on a later invoice, at the price of its own period.
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { carryForwardsStore } from "../../src/reports/carry-forwards-store.ts";
@@ -44,7 +44,7 @@ function carriedOf(tenant: BilledTenant): Promise<LateRow[]> {
   );
 }
 
-/** What Stripe would put on the next invoice: quantity and unit price. */
+/** Items that Stripe will put on the next invoice: quantity and unit price. */
 async function itemsOf(tenant: BilledTenant): Promise<[number, string][]> {
   interface Item {
     quantity: number;
@@ -54,7 +54,7 @@ async function itemsOf(tenant: BilledTenant): Promise<[number, string][]> {
   return data.map(({ quantity, pricing }) => [quantity, pricing.unit_amount_decimal]);
 }
 
-/** The invoice of the week before today is final. */
+/** Records that the invoice of the week before today is final. */
 function invoiced(tenant: BilledTenant, units: number | null, plan: PlanName = "pro"): Promise<void> {
   return carryForwardsStore(control()).recordPeriod({
     invoiceId: `in_${tenant.id}`,
@@ -67,7 +67,7 @@ function invoiced(tenant: BilledTenant, units: number | null, plan: PlanName = "
   });
 }
 
-test("usage that comes after its invoice is billed with the next one, once, at the price of its period", async () => {
+test("usage that arrives after its invoice is billed once, on the next invoice, at the price of its period", async () => {
   const tenant = await aBilledTenant();
   await invoiced(tenant, 49_990);
   await invoiced(tenant, 1); // the same invoice again changes nothing
@@ -79,7 +79,7 @@ test("usage that comes after its invoice is billed with the next one, once, at t
     { units: 25, reason: "invoice_final", answer: null, unitsBefore: 49_990, key: 1 },
   ]);
   await simulator("/faults", { rules: [] });
-  await billAt(startMs + 12 * MINUTE_MS); // the same key finds what it made
+  await billAt(startMs + 12 * MINUTE_MS); // the same key finds the item that it made
   expect(await carriedOf(tenant)).toMatchObject([{ answer: "created", key: 1 }]);
   expect(await itemsOf(tenant)).toEqual([[15, "0.1"]]);
   expect(await reportsOf(tenant)).toMatchObject([{ units: 3, answer: "accepted" }]);
@@ -93,7 +93,7 @@ test("usage that comes after its invoice is billed with the next one, once, at t
   expect(await misplaced(tenant)).toEqual([]);
 });
 
-test("an item whose answer Stripe keeps as a failure is found by its mark, and not made twice", async () => {
+test("an invoice item whose creation Stripe replays as a failure is found by its metadata and not created twice", async () => {
   const tenant = await aBilledTenant();
   await invoiced(tenant, 60_000);
   await used(tenant, [7], todayMs - 1);
@@ -105,7 +105,7 @@ test("an item whose answer Stripe keeps as a failure is found by its mark, and n
   expect(await itemsOf(tenant)).toEqual([[7, "0.1"]]);
 });
 
-test("usage that was sealed in time and did not come to Stripe before its invoice is carried forward, after a day of looking", async () => {
+test("a report that misses its invoice is carried forward after Tollgate has looked for it at Stripe for a day", async () => {
   const tenant = await aBilledTenant();
   await used(tenant, [11], todayMs - 1);
   const firstMs = startMs + 2 * HOUR_MS;
@@ -123,7 +123,7 @@ test("usage that was sealed in time and did not come to Stripe before its invoic
   expect(await misplaced(tenant)).toEqual([]);
 });
 
-test("late usage that its plan covers is recorded as covered, and that of nobody whom Stripe bills as such", async () => {
+test("late usage without a charge is recorded with the reason: covered by the plan, or no subscription", async () => {
   const [covered, unsold, contract] = await Promise.all([aBilledTenant(), aBilledTenant(), aBilledTenant()]);
   await invoiced(covered, 100);
   await invoiced(unsold, null, "starter");
@@ -136,7 +136,7 @@ test("late usage that its plan covers is recorded as covered, and that of nobody
   for (const tenant of [covered, unsold, contract]) expect(await itemsOf(tenant)).toEqual([]);
 });
 
-test("what nobody can be billed for is sealed for the record", async () => {
+test("usage of a tenant without a customer is frozen and never sent to Stripe", async () => {
   const tenant = await aBilledTenant({ customer: false });
   await used(tenant, [9], startMs);
   await billAt(startMs + 31 * HOUR_MS);
@@ -144,11 +144,11 @@ test("what nobody can be billed for is sealed for the record", async () => {
   expect(await reportsOf(tenant)).toMatchObject([{ units: 9, attempts: 0, confirmed: true, answer: "no_customer" }]);
 });
 
-test("a day without a minute left carries forward what comes, after its first hour; a minute that Stripe has billed is no report's", async () => {
+test("usage of a day without a free minute is carried forward after an hour, and a billed minute is not used", async () => {
   const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });
   const dayMs = todayMs - 3 * DAY_MS;
-  // Every minute of the day but one, which a final invoice has billed.
+  // Takes every minute of the day except one, which a final invoice has billed.
   await controlRows(
     `INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at, confirmed_at, answer)
      SELECT $1 || m, $1, to_timestamp($2::double precision / 1000) + m * interval '1 minute', 1, 1, now(), now(), 'no_customer'
@@ -172,7 +172,7 @@ test("a day without a minute left carries forward what comes, after its first ho
   expect(await carriedOf(tenant)).toMatchObject([{ units: 6, reason: "no_minute" }]);
 });
 
-test("many sealers at once seal each row once, into minutes of their own that are not ahead of the clock", async () => {
+test("concurrent freezes freeze each row once, each in its own minute and none ahead of the clock", async () => {
   const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });
   const dayMs = todayMs - 2 * DAY_MS;
@@ -185,14 +185,14 @@ test("many sealers at once seal each row once, into minutes of their own that ar
     `SELECT (extract(epoch FROM slot - to_timestamp($2::double precision / 1000)) / 60)::int AS minute FROM reports WHERE tenant_id = $1 ORDER BY frozen_at, slot`,
     [tenant.id, dayMs],
   );
-  // The last round has found no minute up to now, and waits.
+  // The last round found no free minute up to now, so its rows wait.
   expect(slots.map(({ minute }) => minute).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5]);
   expect(await misplaced(tenant)).toEqual([{ id: "unfrozen" }]);
   expect(await ledger.freeze(nowMs, nowMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 2, reports: 1 });
   expect(await misplaced(tenant)).toEqual([]);
 });
 
-test("a row that is sealed stays where it is, also for the login that seals", async () => {
+test("no login can move a frozen row, not even the one that froze it", async () => {
   const tenant = await aBilledTenant({ customer: false });
   await used(tenant, [1], todayMs - 1);
   await reportsStore(control()).freeze(startMs, startMs, tenant.id);

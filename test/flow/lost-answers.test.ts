@@ -1,5 +1,5 @@
-// Answers that are lost: the object's, the database's, the client's own. A call that may have changed something never runs
-// twice and ends as `outcome_unknown`. A lost answer is not charged.
+// Lost answers of the object, of the database and to the client. A call that may have changed something never runs twice and
+// ends as `outcome_unknown`. A lost answer is not charged.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import { CONFIG_TRUSTED_MS } from "../../src/core/tenant.ts";
@@ -20,13 +20,13 @@ import {
 
 afterEach(() => databaseFaults([]));
 
-// `sql` is part of that tool's one statement, and of no statement of /health or of the proof of isolation.
+// `sql` matches the tool's one statement, and no statement of /health or of the isolation proof.
 /** The test Worker's own tool, neither read-only nor idempotent. */
 const writing = { tool: "take_from_stock", args: { id: "bag-canvas" }, sql: "SET stock = stock - 1" };
 const reading = { tool: "search_products", args: { query: "", limit: 10 }, sql: "ILIKE ALL" };
-/** Stock of the bag, as provisioning seeds it. */
+/** The bag's stock after provisioning. */
 const STOCK = 3;
-/** Long enough to end the object well before the statement is over. */
+/** Long enough to end the object well before the statement ends. */
 const SLOW_MS = 1_500;
 
 describe("when the object dies in the middle of a call", () => {
@@ -85,7 +85,7 @@ describe("a second attempt of a call", () => {
     expect(await stock(tenant)).toBe(STOCK - 1);
   });
 
-  test("of a charged call runs for its answer alone, also at the limit", async () => {
+  test("of a charged call runs without a second charge, also at the limit", async () => {
     const tenant = await aTenant({ limits: { unitsPerHour: 1 } });
     const call = { callId: crypto.randomUUID(), tool: reading.tool, args: reading.args };
     const first = await callObject(tenant.apiKey, { ...call, attempt: 1 });
@@ -96,7 +96,7 @@ describe("a second attempt of a call", () => {
       data: "data" in first ? first.data : undefined,
     });
     await expectUsed(tenant, 1);
-    // Charged, and without an answer: the refusal must not say that the call was not charged.
+    // The call was charged, so the refusal must not deny a charge.
     await databaseFaults([{ kind: "refuse-before", sql: reading.sql }]);
     expect(await callObject(tenant.apiKey, { ...call, attempt: 2 })).toMatchObject({
       kind: "refused",
@@ -107,7 +107,7 @@ describe("a second attempt of a call", () => {
   });
 });
 
-describe("a call whose client goes away is stopped, frees its place in flight and is not charged", () => {
+describe("a call whose client disconnects is stopped, no longer counts as in flight and is not charged", () => {
   const revisions = [
     ["2026-07-28", modernMeta],
     ["2025-11-25", {}],
@@ -115,7 +115,7 @@ describe("a call whose client goes away is stopped, frees its place in flight an
 
   test.each(revisions)("while it runs in revision %s", async (revision, meta) => {
     const tenant = await aTenant({ limits: { callsInFlight: 1 } });
-    // Far longer than the test waits for the place in flight.
+    // Far longer than the test waits for the call to end.
     await databaseFaults([{ kind: "slow", sql: reading.sql, ms: 15_000, times: 1 }]);
     const params = { name: reading.tool, arguments: reading.args, _meta: meta };
     const leaving = leave(tenant, 500, revision, params);
@@ -128,16 +128,16 @@ describe("a call whose client goes away is stopped, frees its place in flight an
 
   test.each(revisions)("while it waits to be admitted in revision %s", async (revision, meta) => {
     const tenant = await aTenant();
-    await setClock(tenant.id, CONFIG_TRUSTED_MS); // so that the tenant is read anew before the decision
+    await setClock(tenant.id, CONFIG_TRUSTED_MS); // so that the object reads the tenant again before it decides
     await databaseFaults([{ kind: "slow", sql: "FROM tenants t WHERE t.id", ms: SLOW_MS }]);
-    // A tool without a database statement, because the statement's own signal would end it.
+    // A tool without a database statement: the abort of a statement would also end the call.
     await leave(tenant, 300, revision, { name: "list_documents", arguments: {}, _meta: meta });
     await sleep(SLOW_MS + 500);
     await expectUsed(tenant, 0);
   });
 });
 
-/** A call whose client goes away while it runs, as the Worker sees it. */
+/** Makes a call and disconnects after `afterMs`. */
 async function leave(
   tenant: TestTenant,
   afterMs: number,
@@ -161,7 +161,7 @@ async function dyingObject(tenant: TestTenant, { tool, args, sql }: Call) {
   await databaseFaults([{ kind: "slow", sql, ms: SLOW_MS }]);
   const before = await databaseHits();
   const running = callTool(tenant.apiKey, tool, args);
-  await until(async () => (await databaseHits()) > before, "the statement is under way");
+  await until(async () => (await databaseHits()) > before, "the statement runs");
   await endObject(tenant.id);
   const answer = await running;
   await sleep(SLOW_MS); // time for another statement, if there is one
@@ -179,7 +179,7 @@ async function losingDatabase(tenant: TestTenant, { tool, args, sql }: Call) {
   return { answer, statements };
 }
 
-/** `units` calls of one unit each are charged, in the object's rows and in its window, and nothing is held. */
+/** Expects `units` charged calls of one unit each, in the object's rows and in its window, and no reservation. */
 async function expectUsed(tenant: TestTenant, units: number): Promise<void> {
   expect(await storedCalls(tenant.id)).toHaveLength(units);
   expect((await callTool(tenant.apiKey, "get_usage")).data).toMatchObject({

@@ -1,5 +1,5 @@
-// While a tenant's object cannot be reached, the free plan is refused and paid plans run fallback calls; each is charged once
-// and counted when the object is back. Messages that the consumer cannot take are kept, shown and sent again.
+// While a tenant's object cannot be reached, the free plan is refused and paid plans run fallback calls. Each fallback call is
+// charged once, and the object counts it when it is back. A message that cannot be written is kept, listed and replayed.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import {
@@ -29,7 +29,7 @@ afterEach(async () => {
 
 const reading = ["search_products", { query: "canvas bag" }] as const;
 const taking = ["take_from_stock", { id: "bag-canvas" }] as const;
-/** Stock of the bag, as provisioning seeds it. */
+/** The bag's stock after provisioning. */
 const STOCK = 3;
 const HOUR_MS = 3_600_000;
 
@@ -101,7 +101,7 @@ describe("while a tenant's object cannot be reached", () => {
     expect(refusal).toMatchObject({ code: "control_unavailable", retryAfterSeconds: expect.any(Number) });
   });
 
-  test("a call whose usage the queue does not take is not answered and not charged", async () => {
+  test("a call whose usage the queue refuses is not answered and not charged", async () => {
     const tenant = await aTenant({ plan: "starter" });
     await put(tenant, "no-queue");
     expect((await callTool(tenant.apiKey, ...reading)).refusal).toMatchObject({
@@ -204,7 +204,7 @@ describe("a call that the object charged before its answer was lost", () => {
   test("a call that the object still runs when it hears of the fallback call is stopped there and counted once", async () => {
     const tenant = await aTenant({ plan: "starter" });
     await put(tenant, "cut-off");
-    // The object's own statement, which is the first.
+    // The first statement is the object's own.
     await databaseFaults([{ kind: "slow", sql: "ILIKE ALL", ms: 8_000, times: 1 }]);
     expect((await callTool(tenant.apiKey, ...reading)).isError).toBeFalsy();
     await objectFault(tenant.id);
@@ -227,7 +227,7 @@ test("a fallback call leaves the window after an hour, and stays in the month", 
   await fireCron("* * * * *");
   expect(await storedCalls(tenant.id)).toMatchObject([{ n: -1, units: 1 }]);
   await setClock(tenant.id, HOUR_MS + 1_000);
-  // Not at the end of a month, where a new month would begin.
+  // At the end of a month, a new month begins within the hour.
   const sameMonth = new Date().getUTCMonth() === new Date(Date.now() + HOUR_MS + 1_000).getUTCMonth();
   expect((await callTool(tenant.apiKey, "get_usage")).data).toMatchObject({
     hour: { used: 0 },
@@ -235,7 +235,7 @@ test("a fallback call leaves the window after an hour, and stays in the month", 
   });
 });
 
-describe("messages that the consumer cannot take", () => {
+describe("messages that cannot be written to the ledger", () => {
   test("a row that the database refuses is kept, and the other rows of its batch are recorded", async () => {
     const tenant = await aTenant({ plan: "starter" });
     const bad = usageOf(tenant, { units: 3_000_000_000 });
@@ -338,7 +338,7 @@ function row(overrides: Record<string, unknown> = {}): Record<string, unknown> {
   return { callId: crypto.randomUUID(), n: 1, tool: "search_products", units: 1, atMs: Date.now(), ...overrides };
 }
 
-/** A message as an object of the tenant would send it. */
+/** A message in the form that the tenant's object sends. */
 function usageOf(tenant: TestTenant, overrides: Record<string, unknown> = {}) {
   return { tenantId: tenant.id, object: tenant.id, epoch: crypto.randomUUID(), rows: [row(overrides)] };
 }

@@ -1,5 +1,5 @@
-// A tenant adds its invoice up by itself: the receipts that its agents got are the calls behind the reports, each in one
-// of them, and their sum is what Stripe has counted. Who compares for the operator is told where numbers differ.
+// A tenant can check its invoice: each receipt of its agents is one call in one meter report, and their sum is Stripe's
+// count. The operator's comparison names the place where numbers differ.
 import { spawn } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -25,8 +25,8 @@ import {
 } from "../support/flow.ts";
 
 const unlimited = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 128 };
-/** Usage is sealed when it is a minute old. */
-const SEALED_AFTER_MS = 61_000;
+/** Usage is frozen when it is a minute old. */
+const FROZEN_AFTER_MS = 61_000;
 const program = join(import.meta.dirname, "../../cli/verify-invoice.ts");
 const preload = join(import.meta.dirname, "../../cli/register-app.ts");
 
@@ -45,9 +45,9 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   const adminKey = await anAdminKey(tenant.id);
   const receipts = await callsOfEveryKind(tenant);
   await inLedger(tenant.id, receipts.length);
-  await fireCron("*/5 * * * *", Date.now() + SEALED_AFTER_MS);
+  await fireCron("*/5 * * * *", Date.now() + FROZEN_AFTER_MS);
 
-  // Later calls: one in a report of its own, another one in none yet.
+  // Later calls: one gets its own report, the other is in no report yet.
   receipts.push(await charged(tenant.apiKey, "generate_report"));
   await inLedger(tenant.id, receipts.length);
   const late = await charged(tenant.apiKey, "search_products", { query: "" });
@@ -55,7 +55,7 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   expect(first.total.calls).toBeGreaterThanOrEqual(receipts.length);
   await inLedger(tenant.id, receipts.length + 1);
   expect(ids(await pagesOf(tenant.id, adminKey, "unreported", 1))).toEqual(ids([...receipts.slice(-1), late]));
-  await fireCron("*/5 * * * *", Date.now() + SEALED_AFTER_MS + 31_000);
+  await fireCron("*/5 * * * *", Date.now() + FROZEN_AFTER_MS + 31_000);
   receipts.push(late);
 
   const { total, unreported, days, tools, reports } = await usage(tenant.id, adminKey);
@@ -77,7 +77,7 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   expect(tools.map(({ tool }) => tool)).not.toContain("get_usage");
   expect(await countedByStripe(tenant.id)).toBe(total.units);
 
-  // The reports, too, come in pages.
+  // Reports are paged, too.
   const paged: Report[] = [];
   for (let after: string | null = ""; after !== null;) {
     const page: UsageAnswer = await usage(tenant.id, adminKey, { limit: "1", ...(after !== "" && { after }) });
@@ -86,7 +86,7 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
     after = page.next;
   }
   expect(paged).toEqual(reports);
-  // The operator sees the same.
+  // The operator reads the same numbers.
   const asOperator = await operator("GET", `/tenants/${tenant.id}/usage?${recently()}`);
   expect(await asOperator.json()).toEqual(await usage(tenant.id, adminKey));
 
@@ -98,7 +98,7 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   );
   expect(equal.code).toBe(0);
 
-  // Somebody else tells Stripe something, in a minute of a report.
+  // Another program sends Stripe a meter event in the minute of a report.
   const [report] = reports;
   if (report === undefined) throw new Error("there are reports");
   const timestamp = String(Date.parse(report.minute) / 1000);
@@ -116,7 +116,7 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   expect(different.stdout).toContain(`${day}: first in the minute ${report.minute}, where report ${report.id}`);
   expect(different.stdout).toContain(`says ${report.units} and Stripe has counted ${report.units + 3}.`);
 
-  // What cannot be read is not taken for equal.
+  // A count that cannot be read does not pass as equal.
   await simulator("/faults", { rules: [{ kind: "error-500-before", method: "GET", path: "/v1/billing/meters" }] });
   try {
     expect((await verifyInvoice(tenant.id)).code).toBe(2);
@@ -126,14 +126,14 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   expect((await verifyInvoice("nobody")).code).toBe(2);
 });
 
-test("a call in the ledger that its report does not have is found, with the report", async () => {
+test("the comparison finds a ledger call that its report lacks, and names the report", async () => {
   const tenant = await aTenant({ plan: "pro", limits: unlimited });
   await charged(tenant.apiKey, "search_products", { query: "" });
   await inLedger(tenant.id, 1);
   const open = await verifyInvoice(tenant.id);
   expect(open.code).toBe(1);
   expect(open.stdout).toContain("1 units in 1 calls are in no report yet.");
-  await fireCron("*/5 * * * *", Date.now() + SEALED_AFTER_MS);
+  await fireCron("*/5 * * * *", Date.now() + FROZEN_AFTER_MS);
   expect((await verifyInvoice(tenant.id)).code).toBe(0);
   const [{ id: reportId } = { id: "" }] = await controlRows<{ id: string }>(
     `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at, report_id)
@@ -146,11 +146,11 @@ test("a call in the ledger that its report does not have is found, with the repo
   expect(different.stdout).toContain(`report ${reportId} says 1 units in 1 calls; its calls are 3 units in 2 calls.`);
 });
 
-test("a call that came after its invoice is in a carry-forward, and the sum is still equal", async () => {
+test("a call that arrives after its invoice is in a carry-forward, and the sums are still equal", async () => {
   const tenant = await aTenant({ plan: "pro", limits: unlimited });
   const receipts = [await charged(tenant.apiKey, "search_products", { query: "" })];
   await inLedger(tenant.id, 1);
-  await fireCron("*/5 * * * *", Date.now() + SEALED_AFTER_MS);
+  await fireCron("*/5 * * * *", Date.now() + FROZEN_AFTER_MS);
   await controlRows(
     `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
      VALUES ('in_' || $1, $1, now() - interval '1 day', now() + interval '1 day', 'pro', 50000, 0.1, 1, now())`,
@@ -161,7 +161,7 @@ test("a call that came after its invoice is in a carry-forward, and the sum is s
     await charged(tenant.apiKey, "search_products", { query: "" }),
   ];
   await inLedger(tenant.id, 3);
-  await fireCron("*/5 * * * *", Date.now() + 2 * SEALED_AFTER_MS);
+  await fireCron("*/5 * * * *", Date.now() + 2 * FROZEN_AFTER_MS);
 
   const adminKey = await anAdminKey(tenant.id);
   const { total, unreported, reports, carryForwards } = await usage(tenant.id, adminKey);
@@ -180,7 +180,7 @@ test("a call that came after its invoice is in a carry-forward, and the sum is s
 
 test("an invoice is compared with the calls of its own period, to the unit", async () => {
   const customer = await aCustomer({ plan: "pro" });
-  // Some minutes on, so that the calls are after the minute in which the subscription began.
+  // Some minutes later, so that the calls follow the minute in which the subscription began.
   const laterMs = 120_000;
   await setClock(customer.id, laterMs);
   const receipts = [
@@ -188,7 +188,7 @@ test("an invoice is compared with the calls of its own period, to the unit", asy
     await charged(customer.apiKey, "generate_report"),
   ];
   await inLedger(customer.id, receipts.length);
-  await fireCron("*/5 * * * *", Date.now() + laterMs + SEALED_AFTER_MS);
+  await fireCron("*/5 * * * *", Date.now() + laterMs + FROZEN_AFTER_MS);
   const [row] = await controlRows<{ subscription: string }>(
     `SELECT stripe_subscription_id AS subscription FROM tenants WHERE id = $1`,
     [customer.id],
@@ -207,7 +207,7 @@ test("an invoice is compared with the calls of its own period, to the unit", asy
   expect(equal.stdout).toMatch(/^Invoice in_\w+ \((open|paid)\), .*: 21 units, 0\.00 USD: equal\.$/m);
   expect(equal.code).toBe(0);
 
-  // A call of that time which came after the invoice.
+  // A call of that period that arrives after the invoice.
   await controlRows(
     `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at)
      SELECT 'late ' || call_id, tenant_id, object, 'by hand', n, tool, 5, at FROM ledger WHERE tenant_id = $1 AND units = 1`,
@@ -218,12 +218,12 @@ test("an invoice is compared with the calls of its own period, to the unit", asy
   expect(different.stdout).toMatch(/^Invoice .*: 21 units, 0\.00 USD: DIFFERENT: the calls of that time are 26\.$/m);
 });
 
-test("usage is shown to a key of the tenant's own administrator alone, and only as long as it is good", async () => {
+test("only a valid administrator key of the same tenant reads its usage", async () => {
   const [tenant, other] = await Promise.all([aTenant({ plan: "pro" }), aTenant({ plan: "pro" })]);
   const [adminKey, othersKey] = await Promise.all([anAdminKey(tenant.id), anAdminKey(other.id)]);
   await charged(tenant.apiKey, "search_products", { query: "" });
   await inLedger(tenant.id, 1);
-  await fireCron("*/5 * * * *", Date.now() + SEALED_AFTER_MS);
+  await fireCron("*/5 * * * *", Date.now() + FROZEN_AFTER_MS);
   const { reports } = await usage(tenant.id, adminKey);
   const status = async (tenantId: string, key: string | undefined, query = ""): Promise<number> =>
     (await getUsage(tenantId, key, query)).status;
@@ -232,12 +232,12 @@ test("usage is shown to a key of the tenant's own administrator alone, and only 
   expect(await status(tenant.id, othersKey)).toBe(401);
   expect(await status(tenant.id, tenant.apiKey)).toBe(403);
   expect(await status(tenant.id, undefined)).toBe(401);
-  // A report of another tenant is none.
+  // The report of another tenant is not found.
   expect(await status(tenant.id, adminKey, `report=${reports[0]?.id}`)).toBe(200);
   expect(await status(other.id, othersKey, `report=${reports[0]?.id}`)).toBe(404);
   expect((await operator("GET", `/tenants/${other.id}/usage?report=${reports[0]?.id}`)).status).toBe(404);
   expect((await operator("GET", "/tenants/nobody/usage")).status).toBe(404);
-  // A tenant that is suspended still reads what it pays for; a revoked key reads nothing, at once.
+  // A suspended tenant still reads its usage. A revoked key stops reading at once.
   expect((await operator("POST", `/tenants/${tenant.id}/suspend`)).status).toBe(200);
   expect(await status(tenant.id, adminKey)).toBe(200);
   const { keys } = (await (await operator("GET", `/tenants/${tenant.id}`)).json()) as {
@@ -262,7 +262,7 @@ test.each([
   "limit=0",
   "limit=1001",
   "month=2026-11",
-])("a query that is not understood is refused: %s", async (query) => {
+])("an invalid query is refused: %s", async (query) => {
   const response = await operator("GET", `/tenants/nobody/usage?${query}`);
   expect([response.status, ((await response.json()) as { code: string }).code]).toEqual([400, "bad_request"]);
 });
@@ -316,7 +316,7 @@ async function usage(tenantId: string, key: string, more: Record<string, string>
   return (await response.json()) as UsageAnswer;
 }
 
-/** All calls behind a report, or those that are in none, read `limit` at a time. */
+/** All calls of a report, or of none (`unreported`), read in pages of `limit`. */
 async function pagesOf(tenantId: string, key: string, report: string, limit: number): Promise<Call[]> {
   const calls: Call[] = [];
   for (let after: string | null = ""; after !== null;) {
@@ -330,7 +330,7 @@ async function pagesOf(tenantId: string, key: string, report: string, limit: num
   return calls;
 }
 
-/** Yesterday and today, whichever day the calls were on. */
+/** Yesterday and today: a test may run across midnight. */
 function recentDays(): { from: string; to: string } {
   const day = (atMs: number): string => new Date(atMs).toISOString().slice(0, 10);
   return { from: day(Date.now() - 86_400_000), to: day(Date.now()) };
@@ -368,7 +368,7 @@ async function countedByStripe(tenantId: string): Promise<number | undefined> {
   return totals[await customerOf(tenantId)]?.["mcp_units"];
 }
 
-/** Runs the program as an operator does, where there is no .dev.vars. */
+/** Runs the program as an operator does, in a folder without .dev.vars. */
 async function verifyInvoice(tenantId: string): Promise<{ code: number | null; stdout: string; stderr: string }> {
   const { from, to } = recentDays();
   const cwd = await mkdtemp(join(tmpdir(), "tollgate-verify-"));

@@ -1,5 +1,5 @@
-// From calls to money: the ledger, the sealed reports and what Stripe has counted are equal to the unit, whatever the
-// queue, the database and Stripe did in between.
+// From calls to money: the ledger, the frozen reports and Stripe's count are equal to the unit, despite faults of the queue,
+// the database and Stripe.
 import { expect, test } from "vitest";
 import { seededRandom } from "../../dev/seeded-random.ts";
 import {
@@ -19,14 +19,14 @@ const TENANTS = 20;
 const ROUNDS = 4;
 const CALLS_A_ROUND = 250;
 const CALLS_AT_ONCE = 16;
-/** With these seeds at least a tenth of the batches is hit by each, wherever between 8 and 400 batches it ends. */
+/** With these seeds, each fault hits at least a tenth of the batches, for any number of batches from 8 to 400. */
 const refusing = { probability: 0.25, seed: 3 };
 const losing = { probability: 0.25, seed: 5 };
 const METER = "mcp_units";
-/** A report that failed is left alone for 30 s of the reporter's time, from when it was sent on. */
+/** The reporter retries a failed report 30 s after it was sent, on its own clock. */
 const RETRY_AFTER_MS = 60_000;
-/** Usage is sealed when it is a minute old. */
-const SEALED_AFTER_MS = 61_000;
+/** Usage is frozen when it is a minute old. */
+const FROZEN_AFTER_MS = 61_000;
 
 const unlimited = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 128 };
 
@@ -35,7 +35,7 @@ interface Money {
   units: number;
 }
 
-test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the unit, whatever fails in between", async () => {
+test("1,000 calls of 20 tenants are in the ledger, in reports and at Stripe to the unit, despite faults of all three", async () => {
   const clock = reporterClock();
   const tenants = await Promise.all(Array.from({ length: TENANTS }, () => aTenant({ plan: "pro", limits: unlimited })));
   const ids = tenants.map(({ id }) => id);
@@ -46,7 +46,7 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
   try {
     const hitsBefore = await proxyHits();
     await databaseFaults([
-      { kind: "slow", ms: 0, sql: "INTO ledger" }, // delays nothing; it hits every batch, and so counts them
+      { kind: "slow", ms: 0, sql: "INTO ledger" }, // delays nothing: it hits and so counts every batch
       { kind: "refuse-before", sql: "INTO ledger", ...refusing },
       { kind: "lose-after", sql: "INTO ledger", ...losing },
     ]);
@@ -65,7 +65,7 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
         "all calls are in the ledger",
       );
 
-      // Several rounds within one minute: later usage must find a minute of its own.
+      // Several rounds within one minute: later usage must get another minute.
       await simulator("/faults", stripeFaultRules(round));
       await (round === 1
         ? Promise.all([fireCron("*/5 * * * *", clock.next()), fireCron("*/5 * * * *", clock.now())])
@@ -75,13 +75,13 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
         stripeFaults.set(name, (stripeFaults.get(name) ?? 0) + fired);
     }
     await settleStreams(ids);
-    struck = struckBatches((await proxyHits()) - hitsBefore);
+    struck = batchesBehind((await proxyHits()) - hitsBefore);
   } finally {
     await databaseFaults([]);
     await simulator("/faults", { rules: [] });
   }
 
-  // The faults that this test is about have really happened.
+  // The faults of this test did happen.
   const { batches, refused, lost } = struck;
   expect(
     refused / batches,
@@ -100,7 +100,7 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
   expect(Object.fromEntries(ledger)).toEqual(Object.fromEntries(expected));
   expect(Object.fromEntries(await reportsOf(ids))).toEqual(Object.fromEntries(expected));
   expect(await metered(ids)).toEqual(Object.fromEntries([...expected].map(([id, { units }]) => [id, units])));
-  // Each report is the sum of just the rows that carry its name.
+  // Each report is the sum of the rows that carry its id.
   expect(
     await controlRows(
       `SELECT r.id FROM reports r LEFT JOIN ledger l ON l.report_id = r.id WHERE r.tenant_id = ANY ($1)
@@ -108,7 +108,7 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
       [ids],
     ),
   ).toEqual([]);
-  // What the objects have stored, row by row, is what the ledger has.
+  // The ledger equals the objects' rows, one by one.
   for (const id of ids) {
     const stored = (await storedCalls(id)).map(({ n, call_id: callId, units }) => ({ n, callId, units }));
     const kept = await controlRows(
@@ -120,7 +120,7 @@ test("1,000 calls of 20 tenants are in the ledger, the reports and Stripe to the
   await expectIntactStreams(ids);
 }, 240_000);
 
-test("an answer of Stripe that was lost is made good by its refusal of the second report", async () => {
+test("when Stripe's answer was lost, its refusal of the duplicate confirms the report", async () => {
   const clock = reporterClock();
   const tenant = await aTenant({ plan: "pro", limits: unlimited });
   let units = 0;
@@ -133,10 +133,10 @@ test("an answer of Stripe that was lost is made good by its refusal of the secon
     await simulator("/faults", { rules: [] });
   }
   expect(await unconfirmed([tenant.id])).toBe(1);
-  // Stripe has counted it all the same.
+  // Stripe counted it although the answer was lost.
   expect(await metered([tenant.id])).toEqual({ [tenant.id]: units });
 
-  await fireCron("*/5 * * * *", clock.now() + 1_000); // too soon: the first attempt may be under way
+  await fireCron("*/5 * * * *", clock.now() + 1_000); // too soon: the first attempt may still run
   expect(await unconfirmed([tenant.id])).toBe(1);
   await fireCron("*/5 * * * *", clock.next());
   expect(
@@ -145,7 +145,7 @@ test("an answer of Stripe that was lost is made good by its refusal of the secon
   expect(await metered([tenant.id])).toEqual({ [tenant.id]: units });
 });
 
-test("two reporters at once report everything once", async () => {
+test("two reporters at the same time report each unit once", async () => {
   const clock = reporterClock();
   const tenants = await Promise.all(Array.from({ length: 4 }, () => aTenant({ plan: "pro", limits: unlimited })));
   const ids = tenants.map(({ id }) => id);
@@ -182,7 +182,7 @@ test("a call that fails is not in the ledger", async () => {
   expect(hour.used).toBe(2);
 });
 
-test("a sealed report never changes: later usage of the same minute gets a report of its own", async () => {
+test("a frozen report never changes: later usage of the same minute gets its own report", async () => {
   const clock = reporterClock();
   const tenant = await aTenant({ plan: "pro", limits: unlimited });
   const sealed = () =>
@@ -203,7 +203,7 @@ test("a sealed report never changes: later usage of the same minute gets a repor
   expect(await metered([tenant.id])).toEqual({ [tenant.id]: 2 });
 });
 
-test("the login that the product uses may change neither a ledger row nor what a report says", async () => {
+test("the product's database login can change neither a ledger row nor the content of a report", async () => {
   const { connections } = await proxyStats();
   const logins = new Set(
     Object.keys(connections)
@@ -236,7 +236,7 @@ test("the login that the product uses may change neither a ledger row nor what a
   expect(role).toEqual({ super: false, owns: false });
 });
 
-/** One call that must succeed. Returns what it costs. The mix follows from `n` alone. */
+/** Makes a call that must succeed and returns its units. `n` alone decides which call. */
 async function succeed(tenant: TestTenant, n: number): Promise<number> {
   const [tool, args, units] =
     n % 50 === 49
@@ -249,11 +249,11 @@ async function succeed(tenant: TestTenant, n: number): Promise<number> {
   return units;
 }
 
-/** Times to fire the report for: each far enough from the last that what failed is due again. */
+/** Times for the report cron, far enough apart that a failed report is due again. */
 function reporterClock(): { next: () => number; now: () => number } {
   let atMs = 0;
   return {
-    next: () => (atMs = Math.max(atMs + RETRY_AFTER_MS, Date.now() + SEALED_AFTER_MS)),
+    next: () => (atMs = Math.max(atMs + RETRY_AFTER_MS, Date.now() + FROZEN_AFTER_MS)),
     now: () => atMs,
   };
 }
@@ -283,10 +283,10 @@ async function proxyHits(): Promise<number> {
 }
 
 /**
- * What the hits of the three rules say, exactly: the proxy's generator is the simulator's, and every batch is one hit of
- * the counting rule, with at most one more.
+ * The exact number of batches and faults behind `hits`. It replays the proxy's random numbers. Each batch is one hit of the
+ * counting rule and at most one hit of another rule.
  */
-function struckBatches(hits: number): { batches: number; refused: number; lost: number } {
+function batchesBehind(hits: number): { batches: number; refused: number; lost: number } {
   const refuse = seededRandom(refusing.seed);
   const lose = seededRandom(losing.seed);
   const counts = { batches: 0, refused: 0, lost: 0 };
@@ -317,7 +317,7 @@ async function moneyBy(text: string, ids: readonly string[]): Promise<Map<string
   return new Map(rows.map(({ tenant_id: id, calls, units }) => [id, { calls: Number(calls), units: Number(units) }]));
 }
 
-/** What Stripe has counted, by tenant. */
+/** Units that Stripe has counted, by tenant. */
 async function metered(ids: readonly string[]): Promise<Record<string, number>> {
   const totals = (await simulator("/meter-totals")) as Record<string, Record<string, number>>;
   const customers = await controlRows<{ id: string; customer: string }>(
@@ -336,7 +336,7 @@ async function unconfirmed(ids: readonly string[]): Promise<number> {
   return row?.n ?? 0;
 }
 
-/** Waits until each stream is whole, up to row `atLeast`. */
+/** Waits until each stream has no gap and has reached row `atLeast`. */
 async function settleStreams(ids: readonly string[], atLeast = 1): Promise<void> {
   await until(async () => {
     const whole = await controlRows(
