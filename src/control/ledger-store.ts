@@ -14,7 +14,7 @@ const Watermark = z.object({
   /** All rows up to this number are in the ledger. */
   watermark: z.coerce.number().int(),
 });
-export type Watermark = z.infer<typeof Watermark>;
+type Watermark = z.infer<typeof Watermark>;
 
 export interface Recorded {
   watermarks: Watermark[];
@@ -192,7 +192,7 @@ export function ledgerStore(control: ControlDatabase) {
     async pipeline(nowMs: number): Promise<PipelineState> {
       const [row] = await control.query(
         `WITH n AS (SELECT ${fromMs("$1")} AS now)
-         SELECT unfrozen.*, ahead.*, unsettled.*, carried.*, apart.*, compared.*,
+         SELECT unfrozen.*, ahead.*, unsettled.*, carried.*, drifted.*, compared.*,
                 (SELECT extract(epoch FROM n.now - min(o.at)) FROM late_outboxes o LEFT JOIN usage_streams s USING (tenant_id, object, epoch)
                  WHERE coalesce(s.watermark, 0) < o.n)::double precision AS "outboxSeconds",
                 (SELECT coalesce(sum(errors), 0) FROM meter_errors WHERE until_at > n.now - interval '1 day')::int AS "meterErrors",
@@ -225,7 +225,7 @@ export function ledgerStore(control: ControlDatabase) {
                     FROM carry_forwards WHERE settled_at IS NULL) carried,
            LATERAL (SELECT coalesce(sum(abs(stripe_units - reported_units)), 0)::double precision AS "driftUnits",
                            count(DISTINCT tenant_id)::int AS "driftTenants"
-                    FROM drifts WHERE closed_at IS NULL) apart,
+                    FROM drifts WHERE closed_at IS NULL) drifted,
            LATERAL (SELECT extract(epoch FROM n.now - coalesce(max(finished_at), min(started_at)))::double precision AS "lastReconciliationSeconds"
                     FROM reconciliations) compared`,
         [nowMs],

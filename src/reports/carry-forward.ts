@@ -39,7 +39,7 @@ export function lateCharge(tariff: Tariff, unitsBefore: number, units: number): 
 const KEY_LIFE_MS = 3_600_000;
 
 /** Minimum time between two attempts at a carry-forward: the interval of the cron. */
-export const ITEM_SPACING_MS = 5 * 60_000;
+const ITEM_SPACING_MS = 5 * 60_000;
 
 /**
  * The key of the next attempt. A key is reused during its life, so that it creates one item. A new key does not protect

@@ -8,7 +8,7 @@ import { fromMs, toMs } from "../core/time.ts";
 import { FREEZE_LOCK } from "./reports-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
-export interface BillingPeriod {
+interface BillingPeriod {
   invoiceId: string;
   tenantId: TenantId;
   startMs: number;
@@ -52,7 +52,7 @@ const CarryForward = z.object({
 });
 export type CarryForward = z.infer<typeof CarryForward> & Tariff;
 
-export type CarryForwardAnswer = "created" | "found" | "covered";
+type CarryForwardAnswer = "created" | "found" | "covered";
 
 export type CarryForwardsStore = ReturnType<typeof carryForwardsStore>;
 
@@ -109,16 +109,16 @@ export function carryForwardsStore(control: ControlDatabase) {
                    SELECT f.* FROM found f WHERE f.invoiced_units IS NOT NULL OR NOT EXISTS (
                      SELECT FROM reports r WHERE r.tenant_id = f.tenant_id AND r.slot >= f.starts_at AND r.slot < f.ends_at
                        AND (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL))),
-                 had AS (
+                 totals AS (
                    SELECT id, invoice_id,
                      coalesce(invoiced_units, (SELECT sum(r.units) FROM reports r WHERE r.tenant_id = closed.tenant_id
                        AND r.slot >= starts_at AND r.slot < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')), 0)
                      + coalesce((SELECT sum(o.units) FROM carry_forwards o WHERE o.invoice_id = closed.invoice_id), 0)
                      + coalesce(sum(units) OVER (PARTITION BY invoice_id ORDER BY frozen_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS units_before
                    FROM closed)
-                 UPDATE carry_forwards c SET invoice_id = had.invoice_id, units_before = had.units_before,
+                 UPDATE carry_forwards c SET invoice_id = totals.invoice_id, units_before = totals.units_before,
                                              priced_at = ${fromMs("$1")}
-                 FROM had WHERE c.id = had.id`,
+                 FROM totals WHERE c.id = totals.id`,
           params: [nowMs],
         },
       ]);

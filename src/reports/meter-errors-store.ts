@@ -12,7 +12,7 @@ const MeterErrorDay = z.object({
   reportIds: z.array(z.string()),
   lastAt: z.string(),
 });
-export type MeterErrorDay = z.infer<typeof MeterErrorDay>;
+type MeterErrorDay = z.infer<typeof MeterErrorDay>;
 
 export function meterErrorsStore(control: ControlDatabase) {
   return {

@@ -21,16 +21,16 @@ export async function reconcile({ control, stripe }: Context, run: ReportRun): P
   const startedMs = run.nowMs();
   const day = reconciliationDay(startedMs);
   if (day === undefined) return;
-  const ledger = reconciliationStore(control);
+  const store = reconciliationStore(control);
   const claimedUntilMs = startedMs + CLAIM_MS;
-  const claimed = await ledger.claim(day, startedMs, claimedUntilMs);
+  const claimed = await store.claim(day, startedMs, claimedUntilMs);
   if (claimed === undefined) return;
 
   let { doneUntil } = claimed;
   let finished = false;
   let reachable = true;
   while (reachable && !finished && !run.isOver()) {
-    const tenants = await ledger.tenants(day, doneUntil, run.nowMs(), TENANTS_AT_ONCE);
+    const tenants = await store.tenants(day, doneUntil, run.nowMs(), TENANTS_AT_ONCE);
     finished = tenants.length === 0;
     for (const tenant of tenants) {
       if (run.isOver()) break;
@@ -39,14 +39,14 @@ export async function reconcile({ control, stripe }: Context, run: ReportRun): P
       if (compared === "unreachable") break;
       const { startSeconds, endSeconds, tenantId } = tenant;
       const outcome = { tenantId, days: { startSeconds, endSeconds }, ...compared };
-      await ledger.finishTenant(day, outcome, run.nowMs(), claimedUntilMs);
+      await store.finishTenant(day, outcome, run.nowMs(), claimedUntilMs);
       doneUntil = tenantId;
       if (compared.drifts === undefined) log("warn", "stripe_not_compared", { tenantId });
       else if (compared.drifts.length > 0)
         log("error", "stripe_differs", { tenantId, minutes: compared.drifts.length });
     }
   }
-  await ledger.release(day, finished, run.nowMs(), claimedUntilMs);
+  await store.release(day, finished, run.nowMs(), claimedUntilMs);
 }
 
 /** Compares one tenant. `unreachable`: Stripe does not answer, so the run skips the other tenants, too. */

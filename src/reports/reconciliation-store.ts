@@ -25,7 +25,7 @@ export type ComparedTenant = z.infer<typeof ComparedTenant> & Range;
 
 const Claimed = z.object({ doneUntil: z.string() });
 
-export interface TenantOutcome {
+interface TenantOutcome {
   tenantId: TenantId;
   /** The compared days. */
   days: Range;

@@ -34,7 +34,7 @@ export interface MinuteReport {
   readonly state: "there" | "open" | "elsewhere";
 }
 
-export type DriftKind = "missing" | "less" | "more" | "unknown" | "unexplored";
+type DriftKind = "missing" | "less" | "more" | "unknown" | "unexplored";
 
 export interface Drift extends Range {
   /**

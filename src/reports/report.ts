@@ -19,7 +19,7 @@ export const FREEZE_AGE_MS = MINUTE_MS;
 export const BLIND_RESEND_MS = 20 * HOUR_MS;
 
 /** Minimum time between two attempts at a report. A run does not repeat a failed report at once; the next run does. */
-export const ATTEMPT_SPACING_MS = 30_000;
+const ATTEMPT_SPACING_MS = 30_000;
 
 /** Stripe refuses a report until an operator fixes the cause. An hourly attempt finds the fix soon enough. */
 const REFUSED_SPACING_MS = HOUR_MS;
@@ -81,7 +81,7 @@ export function nextStep(report: OpenReport, nowMs: number): "send" | "read" | "
   if (isDoubted(report)) return "read";
   const { firstAttemptAtMs: first } = report;
   if (first !== null && (nowMs - first >= BLIND_RESEND_MS || first - nowMs > CLOCK_SLACK_MS)) return "read";
-  if (!counts(report, nowMs)) return "read"; // an attempt that was not recorded may have reached Stripe
+  if (!isBillable(report, nowMs)) return "read"; // an attempt that was not recorded may have reached Stripe
   // The minute had begun when the report was frozen. A minute ahead of now means that the clock has gone back.
   return report.slotMs - nowMs > AHEAD_MS ? "wait" : "send";
 }
@@ -92,12 +92,12 @@ function isDoubted({ doubtedAtMs, firstAttemptAtMs }: OpenReport): boolean {
 }
 
 /** Whether Stripe would take a meter event now and put it on an invoice. */
-function counts(report: OpenReport, nowMs: number): boolean {
+function isBillable(report: OpenReport, nowMs: number): boolean {
   return !report.invoiceFinal && nowMs - report.slotMs < SENDABLE_MS;
 }
 
 /** Leaves a report unchanged until `nextAtMs`. */
-export function leftUntil(report: OpenReport, nextAtMs: number, error = report.error): ReportProgress {
+export function postponedUntil(report: OpenReport, nextAtMs: number, error = report.error): ReportProgress {
   const { firstAttemptAtMs, doubtedAtMs, absentSinceMs, alarm, stripeUnits } = report;
   return { answer: null, firstAttemptAtMs, doubtedAtMs, absentSinceMs, alarm, stripeUnits, error, nextAtMs };
 }
@@ -105,7 +105,7 @@ export function leftUntil(report: OpenReport, nextAtMs: number, error = report.e
 /** The progress after an attempt that was made at `nowMs`. A first attempt starts the series at `nowMs`. */
 export function afterSend(report: OpenReport, answer: MeterAnswer, error: string, nowMs: number): ReportProgress {
   const first = report.firstAttemptAtMs ?? nowMs;
-  const waiting = { ...leftUntil(report, nowMs + ATTEMPT_SPACING_MS, error), firstAttemptAtMs: first };
+  const waiting = { ...postponedUntil(report, nowMs + ATTEMPT_SPACING_MS, error), firstAttemptAtMs: first };
   switch (answer.kind) {
     case "confirmed":
       return settledBy(report, answer.answer, first);
@@ -150,7 +150,7 @@ export function afterRead(report: OpenReport, foundUnits: number, nowMs: number)
   const alarm = report.alarm === "refused" ? "refused" : null;
   const absent = { ...doubted, absentSinceMs, alarm, stripeUnits: null } as const;
   if (nowMs - absentSinceMs < ABSENT_FOR_MS) return absent;
-  if (!counts(report, nowMs)) return "carry";
+  if (!isBillable(report, nowMs)) return "carry";
   return { ...absent, absentSinceMs: null, firstAttemptAtMs: null, nextAtMs: nowMs };
 }
 
@@ -159,7 +159,7 @@ function doubtedUntil(report: OpenReport, nextAtMs: number, nowMs: number, error
   const { firstAttemptAtMs: first } = report;
   const doubtedAtMs = isDoubted(report) && first !== null && first <= nowMs ? report.doubtedAtMs : nowMs;
   const firstAttemptAtMs = first === null ? null : Math.min(first, nowMs);
-  return { ...leftUntil(report, nextAtMs, error), firstAttemptAtMs, doubtedAtMs };
+  return { ...postponedUntil(report, nextAtMs, error), firstAttemptAtMs, doubtedAtMs };
 }
 
 /** The progress after a failed read, which is repeated. `refused`: Stripe refused the read, so a quick retry is useless. */

@@ -12,7 +12,7 @@ import {
   afterFailedRead,
   afterRead,
   afterSend,
-  leftUntil,
+  postponedUntil,
   nextStep,
 } from "./report.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -70,7 +70,7 @@ export async function sendReports({ control, stripe }: Context, run: ReportRun, 
     const untilMs = nowMs + CLAIM_MS;
     const reports = await store.claim(nowMs, untilMs, REPORTS_PER_CLAIM, tenantId);
     if (reports.length === 0) break;
-    const { progress, carried, answered, failed } = await work({ store, stripe, run }, reports, untilMs);
+    const { progress, carried, answered, failed } = await doSteps({ store, stripe, run }, reports, untilMs);
     if (progress.length > 0) await store.progress(progress, untilMs, run.nowMs());
     for (const id of carried) await store.carry(id, untilMs, run.nowMs());
     if (answered) await ledgerStore(control).heartbeat("stripe", run.nowMs());
@@ -89,7 +89,7 @@ interface Means {
 }
 
 /** Does the next step for each claimed report. A report that gets no step is due again when its claim ends. */
-async function work(
+async function doSteps(
   { store, stripe, run }: Means,
   reports: readonly ClaimedReport[],
   untilMs: number,
@@ -133,7 +133,7 @@ async function work(
     if (attempt !== undefined) return send(report, attempt);
     const step = nextStep(report, startedMs);
     if (step === "read") return read(report);
-    if (step === "wait") keep(report.id, leftUntil(report, report.slotMs));
+    if (step === "wait") keep(report.id, postponedUntil(report, report.slotMs));
     outcome.answered ||= step === "wait";
   };
 

@@ -41,7 +41,7 @@ const Unsettled = z.object({
   /** Reports. */
   unconfirmed: z.int(),
 });
-export type Unsettled = z.infer<typeof Unsettled>;
+type Unsettled = z.infer<typeof Unsettled>;
 
 export function reportsStore(control: ControlDatabase) {
   return {

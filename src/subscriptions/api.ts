@@ -21,7 +21,7 @@ export const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limi
 export const OwnPlanRequest = z.strictObject({ plan: z.enum(soldPlans) });
 export const PortalRequest = z.strictObject({ returnUrl: z.url().optional() });
 
-type Wanted = Parameters<ReturnType<typeof subscriptionsStore>["openChange"]>[1];
+type RequestedChange = Parameters<ReturnType<typeof subscriptionsStore>["openChange"]>[1];
 
 /** The plans that a buyer can choose from. */
 export function listPlans(c: HttpContext): Response {
@@ -164,7 +164,7 @@ export async function openPortal(
   }
 }
 
-async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
+async function change(c: HttpContext, wanted: RequestedChange): Promise<Response> {
   const tenantId = tenantOf(c);
   const subscriptions = subscriptionsStore(c.get("context").control);
   const tenant = await subscriptions.read(tenantId);
@@ -173,7 +173,7 @@ async function change(c: HttpContext, wanted: Wanted): Promise<Response> {
     throw new Problem("conflict", "The subscription has ended. Buy a new one before you change the plan.");
   const opened = await subscriptions.openChange(tenantId, wanted);
   if (opened === undefined) throw noSuchTenant();
-  if (!(await subscriptions.asks(opened.id, wanted)))
+  if (!(await subscriptions.matches(opened.id, wanted)))
     throw new Problem("conflict", `Another change, to ${opened.plan}, is waiting. Cancel it first.`);
   try {
     await c.get("context").tenantObject(tenantId).changePlan();
@@ -188,7 +188,7 @@ async function answerChange(
   c: HttpContext,
   tenantId: TenantId,
   changeId: number,
-  requestedBy: Wanted["requestedBy"],
+  requestedBy: RequestedChange["requestedBy"],
 ): Promise<Response> {
   const [tenant, changes] = await Promise.all([
     tenantsStore(c.get("context").control).summary(tenantId),

@@ -31,7 +31,7 @@ const SOON_MS = 1_000;
 const LATER_MS = 15_000;
 
 /** The functions of the tenant's object that a plan change uses. */
-export interface PlanChangeHost {
+interface PlanChangeHost {
   /** The gate that every call of the tenant passes. */
   gate: PauseGate;
   now(): number;
@@ -110,9 +110,9 @@ export class TenantPlanChange {
         await host.refresh();
         return undefined;
       });
-      const holdMs = Date.now() - pausedAtMs;
-      if (left !== undefined) return await waits(context, change, left, holdMs);
-      log("info", "plan_changed", { tenantId, plan: change.plan, holdMs });
+      const pauseMs = Date.now() - pausedAtMs;
+      if (left !== undefined) return await waits(context, change, left, pauseMs);
+      log("info", "plan_changed", { tenantId, plan: change.plan, pauseMs });
       return DONE;
     } catch (error) {
       log("warn", "plan_change_step_failed", { tenantId, changeId: change.id, error: describeError(error) });
@@ -159,9 +159,9 @@ async function waits(
   { control }: Context,
   change: PlanChange,
   what: keyof typeof words,
-  holdMs?: number,
+  pauseMs?: number,
 ): Promise<Step> {
-  await subscriptionsStore(control).noteChange(change.id, words[what], holdMs);
+  await subscriptionsStore(control).noteChange(change.id, words[what], pauseMs);
   return nextAfter(what === "stripe" || what === "freeze" ? LATER_MS : SOON_MS);
 }
 

@@ -4,7 +4,7 @@
 /** Name of the object that applies events about the whole Stripe account. It is not a valid tenant id. */
 export const ACCOUNT_OBJECT = "~billing";
 
-export interface StripeEventLike {
+interface StripeEventLike {
   id: string;
   type: string;
   data: { object: object };

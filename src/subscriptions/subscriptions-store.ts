@@ -24,8 +24,8 @@ const SubscriptionRow = z.object({
   cancelAtMs: millis,
   endedAtMs: millis,
   leavesStripe: z.boolean(),
-});
-export type SubscriptionRow = TenantSubscription & { version: number; customerId: string | null };
+}) satisfies z.ZodType<TenantSubscription>;
+type SubscriptionRow = z.infer<typeof SubscriptionRow>;
 
 const PlanChange = z.object({
   id: z.int(),
@@ -36,6 +36,7 @@ const PlanChange = z.object({
   state: z.enum(["waiting", "done", "cancelled"]),
   requestedBy: z.enum(["operator", "tenant"]),
   attempts: z.int(),
+  /** How long the last attempt paused calls. The API has this name. */
   holdMs: z.int().nullable(),
   waitsFor: z.string().nullable(),
   requestedAt: z.string(),
@@ -117,7 +118,7 @@ export function subscriptionsStore(control: ControlDatabase) {
     },
 
     /** Whether a change asks for exactly this plan, strategy and limits. */
-    async asks(changeId: number, wanted: { plan: PlanName; strategy: Strategy; limits: Limits }): Promise<boolean> {
+    async matches(changeId: number, wanted: { plan: PlanName; strategy: Strategy; limits: Limits }): Promise<boolean> {
       const rows = await control.query(
         `SELECT FROM plan_changes WHERE id = $1 AND plan = $2 AND strategy = $3 AND limits = $4::jsonb`,
         [changeId, wanted.plan, wanted.strategy, JSON.stringify(wanted.limits)],
@@ -140,12 +141,12 @@ export function subscriptionsStore(control: ControlDatabase) {
       return rows.map((row) => PlanChange.parse(row));
     },
 
-    /** Records what a change waits for. `holdMs`: how long calls were paused, if they were. */
-    async noteChange(changeId: number, waitsFor: string, holdMs?: number): Promise<void> {
+    /** Records what a change waits for. `pauseMs`: how long calls were paused, if they were. */
+    async noteChange(changeId: number, waitsFor: string, pauseMs?: number): Promise<void> {
       await control.query(
         `UPDATE plan_changes SET waits_for = $2, pause_ms = coalesce($3::integer, pause_ms), progressed_at = now()
          WHERE id = $1 AND state = 'waiting'`,
-        [changeId, waitsFor, holdMs ?? null],
+        [changeId, waitsFor, pauseMs ?? null],
       );
     },
 
@@ -162,7 +163,7 @@ export function subscriptionsStore(control: ControlDatabase) {
      * Puts the change into effect: the tenant gets the plan, strategy and limits. A tenant that changes to a plan by contract
      * loses its subscription's fields and the states that only a subscription causes.
      */
-    async finishChange(changeId: number, holdMs: number): Promise<void> {
+    async finishChange(changeId: number, pauseMs: number): Promise<void> {
       await control.query(
         `WITH done AS (
            UPDATE plan_changes SET state = 'done', waits_for = NULL, pause_ms = $3, progressed_at = now(), finished_at = now()
@@ -177,7 +178,7 @@ export function subscriptionsStore(control: ControlDatabase) {
                 suspended_by = CASE WHEN done.leaves AND suspended_by = 'billing' THEN NULL ELSE suspended_by END,
                 state = CASE WHEN done.leaves AND (state = 'past_due' OR state = 'suspended' AND suspended_by = 'billing') THEN 'active' ELSE state END
          FROM done WHERE t.id = done.tenant_id`,
-        [changeId, byContract, holdMs],
+        [changeId, byContract, pauseMs],
       );
     },
 

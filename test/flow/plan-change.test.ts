@@ -25,9 +25,9 @@ async function pricesOf(subscription: string): Promise<string[]> {
   return items.data.map(({ price }) => price.lookup_key).toSorted();
 }
 
-async function changeOf(tenantId: string): Promise<{ state: string; attempts: number; holdMs: number | null }> {
-  const [row] = await controlRows<{ state: string; attempts: number; holdMs: number | null }>(
-    `SELECT state, attempts, pause_ms AS "holdMs" FROM plan_changes WHERE tenant_id = $1 ORDER BY id DESC LIMIT 1`,
+async function changeOf(tenantId: string): Promise<{ state: string; attempts: number; pauseMs: number | null }> {
+  const [row] = await controlRows<{ state: string; attempts: number; pauseMs: number | null }>(
+    `SELECT state, attempts, pause_ms AS "pauseMs" FROM plan_changes WHERE tenant_id = $1 ORDER BY id DESC LIMIT 1`,
     [tenantId],
   );
   if (row === undefined) throw new Error("there is no plan change");
@@ -53,9 +53,9 @@ test("calls during a plan change wait briefly and all succeed, and earlier usage
   await untilRow(tenant.id, { plan: "pro" });
   changed.abort();
   await Promise.all(agents);
-  const { state, holdMs } = await changeOf(tenant.id);
+  const { state, pauseMs } = await changeOf(tenant.id);
   expect(state).toBe("done");
-  expect(holdMs).toBeLessThanOrEqual(6_000);
+  expect(pauseMs).toBeLessThanOrEqual(6_000);
   expect(await pricesOf((await rowOf(tenant.id)).subscription)).toEqual(["tollgate_pro_base", "tollgate_pro_units"]);
   await until(
     async () => (await controlRows(`SELECT call_id FROM ledger WHERE tenant_id = $1`, [tenant.id])).length === calls,
