@@ -1,7 +1,7 @@
 // Decides whether a call may start: calls a minute, calls in flight, units of the sliding hour, units of the calendar
 // month. Synchronous, in memory, without a clock of its own. A running call holds its units from its admission on.
 //
-// Invariants: no call is admitted that takes any position of a window over its limit, and none is refused that would not;
+// Invariants: no admitted call exceeds a limit at any position of a window, and no call that would fit is refused;
 // a failed call gives its units back; a free call never meets a limit of units.
 import type { QuotaStatus } from "../core/call.ts";
 import type { AdmissionLimits } from "../core/plans.ts";
@@ -38,9 +38,8 @@ export type AdmissionCode =
   | "cost_over_limit";
 
 /**
- * `limit`, `used` and `cost` are calls for `rate_limited` and `too_many_in_flight`, units otherwise. After
- * `retryAfterMs` the same call is admitted if no other was admitted meanwhile (an estimate for calls in flight);
- * `undefined`: never.
+ * `limit`, `used` and `cost` are calls for `rate_limited` and `too_many_in_flight`, units otherwise. After `retryAfterMs`
+ * the same call is admitted if no other was admitted meanwhile; for calls in flight it is an estimate. `undefined`: never.
  */
 export interface Refused {
   admitted: false;
@@ -53,7 +52,7 @@ export interface Refused {
 
 export type Decision = { admitted: true; ticket: Ticket } | Refused;
 
-/** What one tenant has used, and whether it may use more. */
+/** One tenant's usage, and the decision whether it may use more. */
 export class Admission {
   readonly #hour = new SlidingWindow(HOUR_MS);
   readonly #minute = new SlidingWindow(MINUTE_MS);
@@ -92,7 +91,7 @@ export class Admission {
   }
 
   /**
-   * Counts calls that were charged elsewhere, without a check of the limits. Each counts in the windows that still cover
+   * Counts fallback calls, without a check of the limits. Each counts in the windows that still cover
    * its instant, and in the month if it was admitted in the current one.
    */
   include(calls: Iterable<{ atMs: number; units: number; tool: string }>, nowMs: number): void {
@@ -122,7 +121,7 @@ export class Admission {
 
   /**
    * Admits a call of `cost` units (an integer, 0 or more) and holds them, or refuses it. When several limits refuse the
-   * call, the answer is the one that lasts longest, so that a client which waits for it is admitted.
+   * call, the longest refusal is the answer, so that a client which waits for it is admitted.
    */
   decide(cost: number, limits: AdmissionLimits, nowMs: number, tool = ""): Decision {
     const now = this.#tick(nowMs);
@@ -154,7 +153,7 @@ export class Admission {
     if (ticket.period === this.#period) this.#monthUsed -= ticket.units;
   }
 
-  /** What a client sees. The hour's `resetSeconds` is the time until its first used units are free, 0 if none are used. */
+  /** The quota for clients. The hour's `resetSeconds` is the time until its first used units are free, 0 if none are used. */
   quota(limits: AdmissionLimits, nowMs: number): QuotaStatus {
     const now = this.#tick(nowMs);
     const used = this.#hour.used(now);
@@ -165,7 +164,7 @@ export class Admission {
     };
   }
 
-  /** The limit that refuses the call for the longest time; of equal ones the first in the order of the checks. */
+  /** The limit that refuses the call for the longest time. Among equals, the first in the order of the checks. */
   #refusal(cost: number, limits: AdmissionLimits, now: number, tool: string): Blocked | undefined {
     let longest: Blocked | undefined;
     const refuse = (code: AdmissionCode, limit: number, used: number, costs: number, retryAtMs: number): void => {
@@ -216,7 +215,7 @@ export class Admission {
       this.#periodEndsAtMs = endsAtMs;
       this.#monthUsed = 0;
     }
-    // Also where no limit makes a decision look at the window: old entries must not pile up.
+    // Also when no limit needs the window: old entries must not pile up.
     this.#hour.advance(this.#latestMs);
     this.#minute.advance(this.#latestMs);
     for (const window of this.#byTool.values()) window.advance(this.#latestMs);

@@ -1,6 +1,6 @@
 // Answers a request to `/mcp`: checks it, identifies the caller, then makes one RPC to the tenant's object. The RPC of a tool
-// call runs the tool; the RPC of any other method asks whether the caller may use the server. What happens when the object
-// does not answer is decided in object-call.ts.
+// call runs the tool; the RPC of any other method asks whether the caller may use the server. object-call.ts decides
+// what happens when the object does not answer.
 import type { McpServer } from "@modelcontextprotocol/server";
 import type { Context } from "../control/context.ts";
 import type { CallOutcome, Caller, Refusal } from "../core/call.ts";
@@ -14,8 +14,8 @@ import { plainRefusal } from "./refusal.ts";
 import { type McpGuard, corsHeaders, jsonRpcError, rateLimitHeaders, readMcpRequest } from "./transport.ts";
 
 /**
- * Answers one request to `/mcp`. `register` adds to what the request's server offers besides the catalogue; the
- * product itself adds nothing.
+ * Answers one request to `/mcp`. `register` adds to the catalogue of the request's server. Only the conformance suite uses
+ * it.
  */
 export async function handleMcp(
   request: Request,
@@ -73,7 +73,7 @@ async function answerToolCall(message: Message): Promise<Response> {
   // A streamed response begins before the call has ended, so its headers cannot depend on the outcome.
   if (state === "running") return response;
   if (state === "not_called") {
-    // The arguments or the scopes ended the call before it came to the object, which still has to authorize the caller.
+    // The arguments or the scopes were refused before the object was asked. It still has to authorize the caller.
     const authorization = await authorizeCaller(context, caller);
     return authorization.kind === "refused" ? refusalResponse(authorization.refusal, body, context.env) : response;
   }
@@ -106,7 +106,7 @@ function callerOfTools({ context, ctx, caller }: Pick<Message, "context" | "ctx"
 
 type CallState = "not_called" | "running" | CallOutcome;
 
-/** Wraps `callTool` so that the HTTP answer can follow from how far the message's one call came. */
+/** Wraps `callTool` and records its progress, from which the HTTP status follows. */
 function observed(callTool: CallTool): { callTool: CallTool; state(): CallState } {
   let state: CallState = "not_called";
   return {
@@ -128,7 +128,7 @@ function refusalResponse(refusal: Refusal, body: unknown, env: Env): Response {
   return Response.json({ jsonrpc: "2.0", id, error: { code: SERVER_ERROR, message, data } }, { status });
 }
 
-/** JSON-RPC leaves -32000 to servers. */
+/** The JSON-RPC code for errors of the server's own. */
 const SERVER_ERROR = -32_000;
 
 function withHeaders(response: Response, headers: Readonly<Record<string, string>>): Response {

@@ -1,6 +1,6 @@
 // Runs calls in the Worker while a tenant's object cannot be reached. A plan whose price is 0 is refused then. Each call
 // reads the tenant from the control tables and proves the login, as the object does. The reply leaves only after the queue
-// has the charge, so that every success is billed. The object counts the call when it is back.
+// has the charge, so that every success is billed. The object counts the call when it can be reached again.
 //
 // The limits hold as far as one isolate can see: it makes the same exact decision as the object, starting from the ledger,
 // which is seconds behind. An isolate does not know the calls that run in another one, so more calls may be in flight
@@ -36,7 +36,7 @@ const MAX_REMEMBERED = 500;
 export interface FallbackRequest extends Pick<CallRequest, "callId" | "caller" | "args"> {
   tool: Tool;
   progress: ((progress: Progress) => Promise<void>) | undefined;
-  /** Aborted when the client goes away. */
+  /** Aborted when the client disconnects. */
   signal: AbortSignal;
 }
 
@@ -124,7 +124,7 @@ interface Usage {
 
 const remembered = new BoundedMap<TenantId, Usage>(MAX_REMEMBERED);
 
-/** What the tenant has used, as this isolate knows it: from the ledger, plus the calls that ran here since. */
+/** The tenant's usage as this isolate knows it: from the ledger, plus the calls that ran here since. */
 async function usageOf(context: Context, { id, limits }: TenantConfig): Promise<Usage> {
   const known = trustedUsage(id);
   if (known !== undefined) return known;
@@ -149,7 +149,7 @@ async function usageOf(context: Context, { id, limits }: TenantConfig): Promise<
   return usage;
 }
 
-/** Forgetting usage while calls run would forget their reservations. */
+/** The remembered usage while it is fresh or while calls run here: forgetting it would lose their reservations. */
 function trustedUsage(id: TenantId): Usage | undefined {
   const usage = remembered.get(id);
   if (usage === undefined) return undefined;

@@ -1,6 +1,7 @@
 // Fallback calls: the usage that admits one, and those that the tenants' objects do not count yet. Each function is one
 // transaction and can be repeated.
 import * as z from "zod";
+import { fromMs } from "../core/time.ts";
 import { HOUR_MS } from "./sliding-window.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { UncountedCall, fallbackCallColumns } from "../control/ledger-store.ts";
@@ -21,7 +22,7 @@ export function fallbackCallsStore(control: ControlDatabase) {
     /** Usage that the ledger has of the hour up to `nowMs` and of its calendar month (UTC). */
     async usedLately(tenantId: TenantId, nowMs: number): Promise<UsedLately> {
       const [row] = await control.query(
-        `WITH n AS (SELECT to_timestamp($2::double precision / 1000) AS now),
+        `WITH n AS (SELECT ${fromMs("$2")} AS now),
               seconds AS (
                 SELECT floor(extract(epoch FROM at))::bigint * 1000 AS at_ms, tool, count(*) AS calls, sum(units) AS units
                 FROM ledger, n WHERE tenant_id = $1 AND at > n.now - make_interval(secs => ${HOUR_MS / 1000}) GROUP BY 1, 2)

@@ -121,7 +121,7 @@ function isObject(value: unknown): value is Record<string, unknown> {
 export interface ToolCallOptions {
   /** Set when the client asked for progress. Never rejects, so a client that stops listening fails no tool. */
   progress?: (progress: Progress) => Promise<void>;
-  /** Aborted when the client goes away. */
+  /** Aborted when the client disconnects. */
   signal: AbortSignal;
 }
 

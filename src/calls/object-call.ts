@@ -34,7 +34,7 @@ export interface ObjectCall {
   args: Readonly<Record<string, unknown>>;
   caller: Caller;
   progress: ((progress: Progress) => Promise<void>) | undefined;
-  /** Aborted when the client goes away. */
+  /** Aborted when the client disconnects. */
   signal: AbortSignal;
 }
 
@@ -75,9 +75,9 @@ export async function callObject(
     const object = context.tenantObject(tenantId);
     const request: CallRequest = { callId, attempt: number, caller, tool: tool.name, args };
     const answer = object.call(request, progress) as Promise<CallOutcome>;
-    // A client that goes away ends the request's context, and with it the RPC that cancels the call.
+    // A client that disconnects ends the request's context, and with it the RPC that cancels the call. This keeps both.
     ctx.waitUntil(answer.catch(() => undefined));
-    if (signal.aborted) cancel(); // the client left before the call was sent
+    if (signal.aborted) cancel(); // the client disconnected before the call was sent
     return withTimeout((tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
   };
   signal.addEventListener("abort", cancel, { once: true });

@@ -1,11 +1,11 @@
-// One tool call from its first check to its receipt. The sequence stands here once; the tenant's object and the path
-// without it run the same code with a `CallHost` of their own.
+// One tool call from its first check to its receipt. This is the only copy of the sequence: the tenant's object and the
+// fallback path run it, each with its own `CallHost`.
 //
 // Invariants:
 // - Every successful call is charged exactly once. A call that is refused, fails or is aborted is not charged.
 // - Admission is exact: nothing is awaited between the decision and its bookkeeping.
 // - A reservation lives in memory only, so an object that dies during a call charges nothing.
-// - A canary's token pays for nothing and is good for one call.
+// - A canary's token is valid for one call, which is not charged.
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Receipt, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { Charge } from "../core/usage.ts";
@@ -31,7 +31,7 @@ export interface CallHost {
   refuse(config: TenantConfig): Refusal | undefined;
   /** The tenant's rows through a login whose isolation is proved, or why there are none. */
   rows(config: TenantConfig): Awaitable<CallScopedDb | ErrorCode>;
-  /** What the tenant has used. */
+  /** The tenant's usage. */
   usage(config: TenantConfig): Awaitable<CallUsage | NotServed>;
 }
 
@@ -40,7 +40,7 @@ export interface NotServed {
   refusal: Refusal;
 }
 
-/** What a tenant has used, and the way in which one more call is charged. */
+/** A tenant's usage, and the way to charge a call. */
 export interface CallUsage {
   readonly admission: Admission;
   /** Whether the first attempt of this call was charged. Asked for a second attempt only. */
@@ -59,7 +59,7 @@ export interface CallUsage {
 }
 
 export interface CallOptions {
-  /** Aborted when the client goes away. The call is then stopped and not charged. */
+  /** Aborted when the client disconnects. The call is then stopped and not charged. */
   abort: AbortController;
   progress: ((progress: Progress) => Promise<void>) | undefined;
 }
@@ -144,7 +144,7 @@ export async function runCall(
   return { kind: "result", ...answer, receipt, quota: admission.quota(config.limits, host.now()) };
 }
 
-/** The tenant's configuration if the caller is good and the tenant is served. */
+/** The tenant's configuration if the caller is valid and the tenant is served. Otherwise the refusal. */
 function served(
   config: TenantConfig | NotServed,
   host: Pick<CallHost, "env" | "now">,

@@ -23,11 +23,11 @@ export interface ToolRun {
   isError: boolean;
   content: ToolText[];
   data: Record<string, unknown> | undefined;
-  /** Why the tool gave no answer of its own; `undefined` when it did. */
+  /** Why there is no answer of the tool. `undefined`: the tool answered. */
   failure: ErrorCode | undefined;
 }
 
-/** Builds what a tool gets for one call. `own` differs between the tenant's object and the path without it. */
+/** Builds a tool's context for one call. `own` differs between the tenant's object and the fallback path. */
 export function toolContext(
   bucket: R2Bucket,
   config: TenantConfig,
@@ -68,7 +68,7 @@ export async function runTool(
   abort.signal.addEventListener("abort", onAbort, { once: true });
   const timer = setTimeout(() => abort.abort(TIMED_OUT), tool.timeoutMs ?? TOOL_TIMEOUT_MS);
   try {
-    // Assigned, not spread: the context has methods that live on it.
+    // Assigned, not spread: a caller's context may have methods on its prototype.
     const full: ToolContext = Object.assign(context, {
       signal: abort.signal,
       // A client that does not take progress must not fail the tool.

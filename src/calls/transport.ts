@@ -24,7 +24,7 @@ export interface McpGuard {
 const PARSE_ERROR = -32700;
 const INVALID_REQUEST = -32600;
 const INTERNAL_ERROR = -32603;
-/** JSON-RPC leaves -32000 to servers; the HTTP status says what was wrong. */
+/** The JSON-RPC code for errors of the server's own. The HTTP status tells them apart. */
 const REFUSED = -32000;
 
 /** A JSON-RPC error as a whole HTTP answer, for a failure outside the protocol, where the message's `id` is unknown. */
@@ -133,7 +133,7 @@ export function rateLimitHeaders(quota: QuotaStatus): Record<string, string> {
 
 // ---- older revisions
 
-/** nginx's status for a client that has gone, as the SDK uses it. No client reads it. */
+/** nginx's status for a client that has disconnected. The SDK uses it, too. No client reads it. */
 const CLIENT_CLOSED_REQUEST = 499;
 
 /**

@@ -1,6 +1,7 @@
 // The tool `health_check`: proves that a tenant can read its rows through the isolation, and its files. Provisioning ends
 // with this call, so the tool fails when it sees no rows.
 import * as z from "zod";
+import { toIso } from "../core/time.ts";
 import { defineTool, isFailure } from "./tool.ts";
 
 export const healthCheck = defineTool({
@@ -25,7 +26,7 @@ export const healthCheck = defineTool({
   async run(_input, context) {
     const [rows, page] = await Promise.all([
       context.db.query<{ checkedAt: string; settings: number }>(
-        `SELECT to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS "checkedAt",
+        `SELECT ${toIso("now()")} AS "checkedAt",
                 (SELECT count(*)::int FROM settings) AS settings`,
       ),
       context.files.list({ limit: 1 }),
