@@ -8,7 +8,7 @@ import { type Drift, findDrifts, reconciliationDay } from "./reconciliation.ts";
 import { log } from "../log.ts";
 import type { ReportRun } from "./report-cron.ts";
 
-/** Tenants in one query. An answer of the database stays small. */
+/** Tenants in one query, so that its answer stays small. */
 const TENANTS_AT_ONCE = 25;
 /** Maximum number of reads for one tenant. It finds about fifty minutes that differ and leaves time for other tenants. */
 const MOST_READS = 300;

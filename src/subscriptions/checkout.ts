@@ -3,11 +3,12 @@
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { cycleAnchorMs } from "./subscription.ts";
+import { newTenantId } from "../adapters/ids.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
-import { DisplayName, TenantId } from "../core/tenant.ts";
+import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 
 /** Lifetime of the first-key token, from the order. A card payment may take a day, a bank transfer weeks. */
@@ -66,11 +67,4 @@ export async function openCheckout(
     fields: [String(Date.now() + SETUP_LIFE_MS)],
   });
   return { tenantId, checkoutUrl: session.url, statusUrl, setupToken };
-}
-
-/** 80 random bits in letters and digits: impossible to guess, and valid in every name derived from it. */
-function newTenantId(): TenantId {
-  const alphabet = "abcdefghijklmnopqrstuvwxyz234567"; // 32 characters, so that a byte's low five bits are unbiased
-  const random = crypto.getRandomValues(new Uint8Array(16));
-  return TenantId.parse(`t${Array.from(random, (byte) => alphabet[byte & 31]).join("")}`);
 }
