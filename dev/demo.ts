@@ -123,7 +123,7 @@ export async function writeDemoFile(path: string, system: System, tenants: reado
         jwt: await issuer?.sign({
           tenant_id: id,
           sub: "demo-user",
-          scope: "tools:read tools:write",
+          scope: Object.keys(config.scopes).join(" "),
           exp: Math.floor(Date.now() / 1000) + 86_400,
         }),
         monitorToken: await monitorToken(publicUrl, operatorToken, id),

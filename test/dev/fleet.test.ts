@@ -82,6 +82,21 @@ test("every schema gets the file once, and the change log of a table follows its
   });
 });
 
+test("a file with a lower number that arrives later is applied to existing schemas too", async () => {
+  const { applied, versions, only } = await tenantsOf(2);
+  const third = { "0003_third.sql": "ALTER TABLE products ADD COLUMN third text;" };
+  expect(await fleet.migrate("--tenant-files", await fleet.filesWith(third), ...only)).toMatchObject({ code: 0 });
+  const both = await fleet.filesWith({ ...note, ...third });
+  const dry = await fleet.migrate("--dry-run", "--tenant-files", both, ...only);
+  expect(dry.output).toMatch(/schema-1: 1 of 1 {2}app\/0002_note\.sql\n/);
+  const { code, output } = await fleet.migrate("--tenant-files", both, ...only);
+  expect(output).toContain("applied 2, there already 0, failed 0");
+  expect(code).toBe(0);
+  const files = ["0001_products.sql", "0002_note.sql", "0003_third.sql"];
+  expect(await applied()).toEqual([files, files]);
+  expect(await versions()).toEqual(["app/0003_third.sql", "app/0003_third.sql"]);
+});
+
 test("a schema whose rows violate a change fails alone, its report quotes no row, and it succeeds once the rows fit", async () => {
   const { tenants, versions, only } = await tenantsOf(4);
   const { id, shard, schema } = first(tenants);

@@ -3,9 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { prepareShared } from "../../cli/migrations/prepare.ts";
-import { migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
-import { contextKeys, type Shard, startShard } from "../support/shard.ts";
+import { prepareShared, registerShard } from "../../cli/migrations/prepare.ts";
+import { controlMigrations, migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
+import { connectControl } from "../../src/adapters/neon.ts";
+import { placeTenant } from "../../src/tenant-db/placement.ts";
+import { acme, contextKeys, type Shard, startShard } from "../support/shard.ts";
 
 let shard: Shard;
 let directory: string;
@@ -67,6 +69,38 @@ test("a second run migrates and prepares the shared tables without a change", as
   await Promise.all([again(), again()]);
   expect(await migrate({ url, series: sharedMigrations })).toEqual([]);
   await again();
+});
+
+test("a tenant gets no placement on a shard that lacks a file of the bundle, until the shard is migrated", async () => {
+  const name = `control_${Math.random().toString(36).slice(2)}`;
+  await shard.superuser(`CREATE DATABASE ${name} OWNER tollgate_owner`);
+  const controlUrl = shard.urlOf("tollgate_owner", name);
+  await migrate({ url: controlUrl, series: controlMigrations });
+  await migrate({ url, series: sharedMigrations.filter((series) => series.name !== "app") });
+  const encryptionKeys = [{ id: "k1", secret: "an encryption key that only tests know of" }] as const;
+  const place = { strategy: "shared", region: "here" } as const;
+  const appUrl = shard.urlOf("tollgate_app_a", new URL(url).pathname.slice(1));
+  await registerShard({ ...place, id: "behind", controlUrl, encryptionKeys, ownerUrl: url, appUrl });
+
+  const env = {
+    CONTROL_DATABASE_URL: controlUrl,
+    NEON_FETCH_ENDPOINT: shard.fetchEndpoint,
+    ENCRYPTION_KEYS: JSON.stringify(encryptionKeys),
+  } as Env;
+  const control = connectControl(env);
+  await control.query(
+    `INSERT INTO tenants (id, name, plan, strategy, state, limits) VALUES ($1, $1, 'free', 'shared', 'provisioning', '{}')`,
+    [acme],
+  );
+  const placed = () => control.query("SELECT state FROM placements WHERE tenant_id = $1", [acme]);
+  await expect(placeTenant({ env, control }, acme, place)).rejects.toMatchObject({
+    code: "placement_unavailable",
+    message: expect.stringMatching(/shard behind lacks app\/0001_products\.sql: run npm run migrate/),
+  });
+  expect(await placed()).toEqual([{ state: "preparing" }]);
+  await migrate({ url, series: sharedMigrations });
+  await placeTenant({ env, control }, acme, place);
+  expect(await placed()).toEqual([{ state: "ready" }]);
 });
 
 test.each([
