@@ -1,6 +1,6 @@
-// `npm run migrate`: brings the databases to the state that the program expects, and then every tenant's own schema: the
-// control database first, the shards that it or the environment names, the fleet last. A new file that would lock out or
-// break the program in use is refused before anything is done. Everything can be repeated.
+// `npm run migrate`: applies the migrations that are missing. First to the control database, then to the shards that the
+// control tables or the environment name, last to every tenant's own schema. Refuses a new file that would lock out or break
+// the running program, before it changes anything. Every step can be repeated.
 import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs, parseEnv } from "node:util";
@@ -36,24 +36,24 @@ const help = `npm run migrate -- [status] [flags]
 Brings the control database, the shards and then every tenant's own schema up to date.
 A run that was killed or stopped is continued by running it again.
 
-  status               shows the fleet: versions, what is pending, what failed, what was changed by hand
-  --dry-run            says what would be done and changes nothing
-  --concurrency N      schemas at once, 1 to 32 (8)
-  --cohort N|ID,ID     so many tenants by chance, or these, go first and are waited for (0)
-  --stop-above N|N%    stops when more than this fail; a share is of those tried (2%)
-  --only ID,ID         no other tenant's schema
-  --allow-drift        migrates schemas that somebody changed by hand, and takes them as they are
-  --tenant-files DIR   the app's files for tenants' schemas (app/migrations)
-  --local              the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
-  --shard ID           what the shard of SHARED_OWNER_URL or SCHEMA_OWNER_URL is called (shared-1, schema-1)
-  --region NAME        where it is (default)
-  --replica [ID=]HOST  where a replica of that shard, or of shard ID, answers: analytics reads there; none for no more
-  --help               this
+  status               shows the fleet: versions, pending files, failures, schemas that were changed by hand
+  --dry-run            shows what a run would do and changes nothing
+  --concurrency N      migrates N schemas at once, 1 to 32 (8)
+  --cohort N|ID,ID     migrates N random tenants, or these tenants, first and waits for them (0)
+  --stop-above N|N%    stops when more schemas fail; a percentage is of the schemas tried so far (2%)
+  --only ID,ID         migrates the schemas of these tenants only
+  --allow-drift        also migrates schemas that were changed by hand, and accepts their changes
+  --tenant-files DIR   reads the app's files for tenants' schemas from DIR (app/migrations)
+  --local              migrates the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
+  --shard ID           names the shard of SHARED_OWNER_URL or SCHEMA_OWNER_URL (shared-1, schema-1)
+  --region NAME        names the region of that shard (default)
+  --replica [ID=]HOST  sets the replica of that shard, or of shard ID, for analytics; HOST none removes it
+  --help               shows this text
 
-Here or in .dev.vars: CONTROL_OWNER_URL, and ENCRYPTION_KEYS once there are shards. Besides, to set up or change them:
-CONTROL_DATABASE_URL, SHARED_OWNER_URL with SHARED_APP_URL and CONTEXT_KEYS, SCHEMA_OWNER_URL, SHARED_REPLICA_HOST.
-Tenants' schemas are reached by HTTP: NEON_FETCH_ENDPOINT, empty for Neon's own.
-Ends with 0 when everything is where it should be, with 1 when something failed or was stopped.`;
+Environment or .dev.vars: CONTROL_OWNER_URL, and ENCRYPTION_KEYS when there are shards. To set up or change databases,
+also CONTROL_DATABASE_URL, SHARED_OWNER_URL with SHARED_APP_URL and CONTEXT_KEYS, SCHEMA_OWNER_URL, SHARED_REPLICA_HOST.
+Tenants' schemas are reached over HTTP at NEON_FETCH_ENDPOINT; empty means Neon's own endpoint.
+The exit code is 0 when everything is up to date, and 1 when a step failed or was stopped.`;
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
@@ -75,7 +75,7 @@ function readFlags() {
     });
     const [command = "migrate", ...more] = positionals;
     if ((command !== "migrate" && command !== "status") || more.length > 0)
-      throw new Error(`There is no command ${[command, ...more].join(" ")}: leave it out, or say status.`);
+      throw new Error(`There is no command ${[command, ...more].join(" ")}. Leave it out, or use status.`);
     const list = (value: string | undefined): string[] | undefined => value?.split(",").map((part) => part.trim());
     const number = (value: string | undefined): number | string | undefined =>
       value !== undefined && /^\d+$/.test(value) ? Number(value) : value;
@@ -98,13 +98,13 @@ function readFlags() {
     }
     return { ...values, command, options: options.data };
   } catch (error) {
-    // Node explains on further sentences how to pass a file that is named like a flag.
-    const [said] = (error instanceof Error ? error.message : String(error)).split(". To specify");
-    throw new Error(`${said}; see npm run migrate -- --help`, { cause: error });
+    // Leaves out Node's advice on arguments that look like flags.
+    const [message] = (error instanceof Error ? error.message : String(error)).split(". To specify");
+    throw new Error(`${message}; see npm run migrate -- --help`, { cause: error });
   }
 }
 
-/** Where values are taken from: the environment, then .dev.vars; or the running local system alone. */
+/** Reads variables from the environment, then from .dev.vars. With `local`, from the settings of the local system only. */
 function variables(local: boolean): (name: string) => string {
   if (!local) {
     const file = existsSync(".dev.vars") ? parseEnv(readFileSync(".dev.vars", "utf8")) : {};
@@ -112,7 +112,7 @@ function variables(local: boolean): (name: string) => string {
   }
   const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
   if (!existsSync(join(dir, "settings.json")))
-    throw new Error(`No system has run in ${dir}: npm start first, or set TOLLGATE_DIR.`);
+    throw new Error(`No system has run in ${dir}. Run npm start first, or set TOLLGATE_DIR.`);
   const settings = loadSettings(dir);
   const { ports, secrets } = settings;
   const values: Record<string, string> = {
@@ -132,7 +132,10 @@ async function main(): Promise<boolean> {
   const variable = variables(flags.local);
   const { options, region } = flags;
   const controlUrl = variable("CONTROL_OWNER_URL");
-  if (controlUrl === "") throw new Error("Set CONTROL_OWNER_URL, the control database's owner, here or in .dev.vars.");
+  if (controlUrl === "")
+    throw new Error(
+      "Set CONTROL_OWNER_URL, the address of the control database with its owner's login, here or in .dev.vars.",
+    );
   const control = { title: "control database", url: controlUrl, series: controlMigrations };
   const encryptionKeys = variable("ENCRYPTION_KEYS");
   const files = readMigrations(
@@ -142,7 +145,7 @@ async function main(): Promise<boolean> {
   );
   const fleet = { controlUrl, fetchEndpoint: variable("NEON_FETCH_ENDPOINT"), encryptionKeys, files, options, print };
 
-  // What the environment names is set up; what the control tables know besides is kept up to date.
+  // Sets up the shards that the environment names. Updates the other shards that the control tables know.
   const [sharedOwner, schemaOwner] = [variable("SHARED_OWNER_URL"), variable("SCHEMA_OWNER_URL")];
   const sharedId = flags.shard ?? "shared-1";
   const schemaId = sharedOwner === "" ? (flags.shard ?? "schema-1") : "schema-1";
@@ -159,7 +162,7 @@ async function main(): Promise<boolean> {
     for (const { database, files: lacking } of pending)
       if (lacking.length > 0) print(`${database.title}: pending ${lacking.map(migrationId).join(", ")}`);
     if (pending[0]?.files.length === 0) await (options.dryRun ? dryRunFleet(fleet) : showFleet(fleet));
-    else print("The fleet is known once the control database is up to date.");
+    else print("Migrate the control database first: its tables list the tenants' schemas.");
     return true;
   }
 
@@ -183,7 +186,8 @@ async function main(): Promise<boolean> {
   if (service !== "") await prepareControl({ ownerUrl: controlUrl, login: loginOf(service) });
   if (sharedOwner !== "") {
     const appUrl = variable("SHARED_APP_URL");
-    if (appUrl === "") throw new Error("Set SHARED_APP_URL: the shard's address with login tollgate_app_a or _b.");
+    if (appUrl === "")
+      throw new Error("Set SHARED_APP_URL, the address of the shard with the login tollgate_app_a or tollgate_app_b.");
     const contextKeys = parseKeyRing("CONTEXT_KEYS", variable("CONTEXT_KEYS"));
     await prepareShared({ ownerUrl: sharedOwner, logins: [loginOf(appUrl)], contextKeys });
     const place = { controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id: sharedId, region };
@@ -206,7 +210,7 @@ async function main(): Promise<boolean> {
   return true;
 }
 
-/** Each kind of database by its series, and whose tables it holds. */
+/** Each kind of database: its series, and the rules by which the linter judges its files. */
 const databaseKinds = [
   [controlMigrations, "control"],
   [sharedMigrations, "shared"],

@@ -1,5 +1,5 @@
-// What one local system keeps between its runs: the secrets that were made up for it, the ports it had, and the
-// customers of its demonstration. One file of mode 0600 in the system's folder.
+// Settings that one local system keeps between its runs: its generated secrets, the ports of its stand-ins, and the
+// customers of its demonstration. They are one file of mode 0600 in the system's folder.
 import { randomBytes } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
@@ -29,16 +29,16 @@ export interface Settings {
     stripeWebhookSecret: string;
     stripeThinWebhookSecret: string;
   };
-  /** Of the stand-ins, by name. The Worker's own port is the caller's to choose. */
+  /** Ports of the stand-ins, by name. The caller chooses the Worker's own port. */
   ports: Record<string, number>;
   demoTenants: DemoTenant[];
 }
 
-/** Reads the settings of `dir`; what they lack is made up. */
+/** Reads the settings of `dir`. Generates the secrets that are missing. */
 export function loadSettings(dir: string): Settings {
   mkdirSync(dir, { recursive: true });
   const secret = (): string => randomBytes(24).toString("hex");
-  const madeUp: Settings = {
+  const generated: Settings = {
     secrets: {
       operatorToken: `op_${secret()}`,
       credentialKey: secret(),
@@ -57,14 +57,14 @@ export function loadSettings(dir: string): Settings {
   };
   try {
     const kept = JSON.parse(readFileSync(join(dir, "settings.json"), "utf8")) as Partial<Settings>;
-    // A secret that an earlier version of this program did not have is made up now.
-    return { ...madeUp, ...kept, secrets: { ...madeUp.secrets, ...kept.secrets } };
+    // Adds the secrets that the version of the program that wrote the file did not have.
+    return { ...generated, ...kept, secrets: { ...generated.secrets, ...kept.secrets } };
   } catch {
-    return madeUp;
+    return generated;
   }
 }
 
-/** The keys that a local system encrypts logins with, newest first. Two, so that a rotation can be tried. */
+/** Keys with which a local system encrypts logins, newest first. There are two, so that a rotation can be tried. */
 export function encryptionKeysOf({ secrets: { encryptionKey } }: Settings): KeyRing {
   return [
     { id: "local", secret: encryptionKey },
@@ -72,14 +72,14 @@ export function encryptionKeysOf({ secrets: { encryptionKey } }: Settings): KeyR
   ];
 }
 
-/** Replaces the file in one step: a kill in the middle leaves the old one. */
+/** Replaces the file in one step. A program that is killed meanwhile leaves the old file. */
 export function saveSettings(dir: string, settings: Settings): void {
   const path = join(dir, "settings.json");
   writeFileSync(`${path}.new`, `${JSON.stringify(settings, null, 2)}\n`, { mode: 0o600 });
   renameSync(`${path}.new`, path);
 }
 
-/** The operator's own values (`.dev.vars`); each one given makes the stand-in that it replaces step aside. */
+/** Reads the operator's own values (`.dev.vars`). Each value replaces a stand-in. Returns none when there is no file. */
 export function readDevVars(path: string): Record<string, string | undefined> {
   try {
     return parseEnv(readFileSync(path, "utf8"));
@@ -88,7 +88,7 @@ export function readDevVars(path: string): Record<string, string | undefined> {
   }
 }
 
-/** The port that a stand-in had last time if it is free, otherwise any free one, so that addresses stay where they can. */
+/** Chooses the port of a stand-in: the port of its last run when that is free, otherwise any free port. */
 export async function portFor(settings: Settings, name: string): Promise<number> {
   const last = settings.ports[name];
   const port = last !== undefined && (await isFree(last)) ? last : await freePort();
@@ -96,7 +96,7 @@ export async function portFor(settings: Settings, name: string): Promise<number>
   return port;
 }
 
-/** Whether nobody listens on this port of the loopback. */
+/** Whether this port of the loopback interface is free. */
 export function isFree(port: number): Promise<boolean> {
   return listenOnce(port).then(
     () => true,
@@ -104,6 +104,7 @@ export function isFree(port: number): Promise<boolean> {
   );
 }
 
+/** Returns a port of the loopback interface that is free now. */
 export function freePort(): Promise<number> {
   return listenOnce(0);
 }

@@ -157,11 +157,11 @@ export async function migrate({ url, series, log = () => undefined }: MigrateOpt
 /** Whether a file must run outside of a transaction: it makes an index while the program runs. */
 async function runsAlone(text: string): Promise<boolean> {
   if (!/\bCONCURRENTLY\b/i.test(text)) return false;
-  const { runsOutsideTransaction } = await import("./lint.ts"); // brings a parser along
+  const { runsOutsideTransaction } = await import("./lint.ts"); // loads a parser, which most runs do not need
   return runsOutsideTransaction(text);
 }
 
-/** Drops the invalid index of an interrupted attempt, which PostgreSQL keeps up to date and never uses. */
+/** Drops the invalid index that an interrupted attempt left. PostgreSQL would maintain it and never use it. */
 async function dropHalfMade(client: Client, text: string): Promise<void> {
   const [, name] = /\bCONCURRENTLY\s+(?:IF\s+NOT\s+EXISTS\s+)?([\w.]+)\s+ON\b/i.exec(text) ?? [];
   if (name === undefined) return;

@@ -1,5 +1,5 @@
-// Reads the state before `npm run migrate` changes anything: the databases, the files that each of them lacks, and whether a
-// new file would lock out or break the running program.
+// The checks of `npm run migrate` before it changes anything: which databases there are, which files each of them lacks,
+// and whether a new file would lock out or break the running program.
 import type { Client } from "pg";
 import * as z from "zod";
 import { Shard, shardJson } from "../../src/control/placements-store.ts";
@@ -11,7 +11,7 @@ import { type Migration, migrationId } from "../../src/tenant-db/branch.ts";
 import { type Series, branchMigrations, connected, readMigrations, sharedMigrations } from "./apply.ts";
 
 export interface Database {
-  /** As it is printed. */
+  /** Its name in messages. */
   title: string;
   /** The owner's login. */
   url: string;
@@ -45,12 +45,12 @@ export function knownShards(controlUrl: string, encryptionKeys: string): Promise
       `SELECT ${shardJson} AS shard FROM shards s WHERE s.host IS NOT NULL AND s.owner_login IS NOT NULL ORDER BY s.id`,
     );
     if (rows.length > 0 && encryptionKeys === "")
-      throw new Error("Set ENCRYPTION_KEYS, which open the logins of the shards.");
+      throw new Error("Set ENCRYPTION_KEYS, which decrypt the logins of the shards.");
     const shards = z.array(Shard).parse(rows.map(({ shard }) => shard));
     return Promise.all(
       shards.map(async (shard) => {
         const url = new URL(await ownerUrl({ ENCRYPTION_KEYS: encryptionKeys }, shard));
-        // What is kept of an address does not say that a host on the net wants TLS.
+        // The stored address has no parameters, and a remote host requires TLS.
         if (!/^(localhost|127\.|\[::1\])/.test(url.hostname)) url.searchParams.set("sslmode", "verify-full");
         const series = shard.strategy === "shared" ? sharedMigrations : branchMigrations;
         return { id: shard.id, title: `${shard.strategy} shard ${shard.id}`, url: url.href, series };
@@ -59,7 +59,7 @@ export function knownShards(controlUrl: string, encryptionKeys: string): Promise
   });
 }
 
-/** The number of tenants with a schema of their own, and every file that one of them has, by id. */
+/** The number of tenants with a schema of their own, and the ids of all files that at least one schema has. */
 export function fleetOfSchemas(controlUrl: string): Promise<{ schemas: number; applied: Set<string> }> {
   return connected(controlUrl, async (client) => {
     if (!(await exists(client, "placements"))) return { schemas: 0, applied: new Set() };
@@ -75,8 +75,8 @@ export function fleetOfSchemas(controlUrl: string): Promise<{ schemas: number; a
 }
 
 /**
- * Throws, with the safe way named, when one of these files would lock out or break the running program. They are files that
- * no database has seen: a file that has run somewhere is never edited.
+ * Throws when one of these files would lock out or break the running program. The error names the safe way. Pass only files
+ * that no database has applied: an applied file cannot be edited.
  */
 export async function refuseUnsafe(tables: Tables, files: readonly Migration[]): Promise<void> {
   const tablesMadeBefore: string[] = [];

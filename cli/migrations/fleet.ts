@@ -1,5 +1,5 @@
-// The fleet's part of `npm run migrate`: a run over all tenants' schemas with its progress and its report, and what a run
-// would do.
+// `npm run migrate` over tenants' own schemas: runs the migration, shows its progress and its report. A dry run shows the
+// plan only.
 import { hostname } from "node:os";
 import { setTimeout as sleep } from "node:timers/promises";
 import { connectControl } from "../../src/adapters/neon.ts";
@@ -10,7 +10,7 @@ import { type FleetOptions, type Plan, shortVersion } from "../../src/fleet/flee
 
 export interface FleetCommand {
   controlUrl: string;
-  /** Where SQL is sent by HTTP; empty for Neon's own. */
+  /** HTTP endpoint for SQL. Empty means Neon's own. */
   fetchEndpoint: string;
   encryptionKeys: string;
   files: readonly Migration[];
@@ -18,14 +18,15 @@ export interface FleetCommand {
   print: (line: string) => void;
 }
 
-/** Fewer round trips than the Workflow's steps need, and still a page that is soon through. */
+/** Schemas read in one page. A terminal has no limit on the time of a step, so a page is larger than the Workflow's. */
 const SCHEMAS_AT_ONCE = 200;
+/** Interval of progress lines in a log. Often enough to see that the run is alive. */
 const PROGRESS_EVERY_MS = 2_000;
 
 export const fleetFor = ({ controlUrl, fetchEndpoint }: FleetCommand): FleetStore =>
   fleetStore(connectControl({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: fetchEndpoint }));
 
-/** Brings every schema up to date. Returns whether all of them are. Throws when another run is going on. */
+/** Migrates every schema. Returns whether all of them are up to date. Throws while another run is active. */
 export async function migrateFleet(command: FleetCommand): Promise<boolean> {
   const { files, options, print } = command;
   const fleet = fleetFor(command);
@@ -38,7 +39,7 @@ export async function migrateFleet(command: FleetCommand): Promise<boolean> {
 
   const { id, attempt } = await openRun(fleet, command);
   const onSignal = (): void => {
-    print("Stopping after the schemas that are under way …");
+    print("Stopping after the running schemas …");
     void fleet.requestStop(id).catch(() => undefined);
   };
   process.once("SIGINT", onSignal).once("SIGTERM", onSignal);
@@ -58,18 +59,18 @@ export async function migrateFleet(command: FleetCommand): Promise<boolean> {
   const report = await fleet.report(id);
   if (report === undefined) throw new Error(`Run ${id} is gone.`);
   printReport(report, print);
-  if (options.only !== null) print("Only the tenants named were looked at.");
+  if (options.only !== null) print("The run covered the named tenants only.");
   return report.state === "done";
 }
 
-/** Says what a run would do. */
+/** Prints what a run would do. */
 export async function dryRunFleet(command: FleetCommand): Promise<void> {
   const { options, print } = command;
   const plan = await checkedPlan(fleetFor(command), command);
   print(`tenants' schemas: ${plan.pending} of ${schemasIn(plan)} would be migrated to ${shortVersion(plan.target)}`);
   for (const { shardId, schemas, pending, files: lacking } of plan.shards)
     print(`  ${shardId}: ${pending} of ${schemas}  ${lacking.join(", ")}`.trimEnd());
-  if (plan.ahead > 0) print(`  ${plan.ahead} know files that are not here, and would be left alone`);
+  if (plan.ahead > 0) print(`  ${plan.ahead} have files that are missing here, and would not be changed`);
   if (plan.cohort.length > 0) print(`  first: ${plan.cohort.map(({ tenantId }) => tenantId).join(", ")}`);
   print(`  ${options.concurrency} at once, stopping above ${options.stopAbove} failures. Nothing was changed.`);
 }
@@ -77,11 +78,11 @@ export async function dryRunFleet(command: FleetCommand): Promise<void> {
 async function checkedPlan(fleet: FleetStore, { files, options }: FleetCommand): Promise<Plan> {
   const named = [...(options.only ?? []), ...(typeof options.cohort === "number" ? [] : options.cohort)];
   const missing = await fleet.withoutSchema(named);
-  if (missing.length > 0) throw new Error(`There is no schema of its own for ${missing.join(", ")}.`);
+  if (missing.length > 0) throw new Error(`These tenants have no schema of their own: ${missing.join(", ")}.`);
   return planFleet(fleet, files, options);
 }
 
-/** A new run. One that was killed is let go silent first, which takes ten seconds. */
+/** Opens a run. Waits up to ten seconds for an unfinished run: one without a heartbeat for that long was killed. */
 async function openRun(fleet: FleetStore, { options, print }: FleetCommand): Promise<Run> {
   let seen: Run | undefined;
   for (;;) {
@@ -90,15 +91,15 @@ async function openRun(fleet: FleetStore, { options, print }: FleetCommand): Pro
     if ("run" in opened) return opened.run;
     const { running } = opened;
     if (seen !== undefined && seen.progressedAt !== running.progressedAt) {
-      throw new Error(`Run ${running.id}, started by ${running.startedBy}, is going on: wait for it, or stop it.`);
+      throw new Error(`Run ${running.id}, started by ${running.startedBy}, is still active. Wait for it, or stop it.`);
     }
-    if (seen === undefined) print(`Run ${running.id} is not finished. Waiting to see whether it still goes on …`);
+    if (seen === undefined) print(`Run ${running.id} is not finished. Waiting to see whether it is active …`);
     seen ??= running;
     await sleep(1_000);
   }
 }
 
-// ---- what is printed
+// ---- output
 
 function showProgress(pending: number, print: (line: string) => void) {
   const startedAtMs = Date.now();
@@ -140,8 +141,8 @@ function printReport(report: Report, print: (line: string) => void): void {
   const { counts, perSchemaMs, failures } = report;
   const seconds = (Date.parse(report.finishedAt ?? report.progressedAt) - Date.parse(report.startedAt)) / 1000;
   print(`Run ${report.id}: ${report.state}${report.reason === null ? "" : `, because ${report.reason}`}`);
-  print(`  applied ${counts.applied}, there already ${counts.current}, failed ${counts.failed}`);
-  print(`  changed by hand ${counts.drifted}, in use ${counts.busy}; tried more than once ${report.retried}`);
+  print(`  applied ${counts.applied}, up to date ${counts.current}, failed ${counts.failed}`);
+  print(`  changed by hand ${counts.drifted}, in use ${counts.busy}, retried ${report.retried}`);
   if (perSchemaMs !== null)
     print(`  per schema p50 ${perSchemaMs.p50} ms, p95 ${perSchemaMs.p95} ms, longest ${perSchemaMs.max} ms`);
   print(`  ${seconds.toFixed(1)} s, at most ${report.peakConnections} connections at once`);
@@ -149,7 +150,7 @@ function printReport(report: Report, print: (line: string) => void): void {
     print(
       `  ${outcome}: ${tenantId} on ${shardId}: ${reason ?? "unknown"}${sqlState === null ? "" : ` (${sqlState})`}`,
     );
-  if (report.state !== "done") print("  Run it again to go on with what is left.");
+  if (report.state !== "done") print("  Run npm run migrate again to migrate the remaining schemas.");
 }
 
 function schemasIn({ shards }: Plan): number {

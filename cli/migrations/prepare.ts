@@ -1,6 +1,6 @@
-// Makes databases what the program needs besides their migrations: logins with their passwords, context keys, the canaries'
-// rows, and the shards that the control tables must know of. Everything can be repeated and can run twice at the same
-// time. `bootstrapCluster` and `prepareDatabases` stand in for a host's console and are for a cluster of one's own alone.
+// Sets up in databases what migrations do not: passwords of logins, context keys, the canaries' rows, and the shards in the
+// control tables. Every step can be repeated, also concurrently. `bootstrapCluster` and `prepareDatabases` do what a host's
+// console does. They are only for a local cluster.
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { type Client, escapeIdentifier, escapeLiteral } from "pg";
@@ -29,20 +29,20 @@ export interface Login {
   password: string;
 }
 
-/** Plain text, because Neon accepts no other: it keeps a verifier of its own. */
+/** Sends the password as plain text, because Neon accepts nothing else. The server stores a verifier. */
 async function setPassword(client: Client, { name, password }: Login): Promise<void> {
   await client.query(`ALTER ROLE ${escapeIdentifier(name)} PASSWORD ${escapeLiteral(password)}`);
 }
 
 export interface SharedOptions {
   ownerUrl: string;
-  /** `tollgate_app_a`, `tollgate_app_b`, or the one whose password changes. */
+  /** `tollgate_app_a`, `tollgate_app_b`, or only the login whose password changes. */
   logins: readonly Login[];
-  /** All that are to be accepted from now on; every other one is retired. */
+  /** All keys that the shard accepts from now on. It retires every other key. */
   contextKeys: KeyRing;
 }
 
-/** Gives a migrated shard its passwords, its context keys and the canaries' rows, which the proof of isolation needs. */
+/** Sets the passwords and the context keys of a migrated shard. Inserts the canaries' rows, which the isolation proof needs. */
 export async function prepareShared({ ownerUrl, logins, contextKeys }: SharedOptions): Promise<void> {
   await connected(ownerUrl, async (client) => {
     await alone(client);
@@ -58,7 +58,7 @@ export async function prepareShared({ ownerUrl, logins, contextKeys }: SharedOpt
     const database = rows[0]?.database ?? "";
     const [{ id: keyId, secret }] = contextKeys;
     for (const tenantId of canaryTenants) {
-      // Row security is forced on the owner too, so the canary's row needs the canary's context.
+      // Row security applies to the owner too, so the insert needs the canary's context.
       const context = await signContext({ keyId, secret, tenantId, database, expiresAtMs: Date.now() + 60_000 });
       await inTransaction(client, async () => {
         await client.query("SELECT set_config('tollgate.context', $1, true)", [context]);
@@ -71,7 +71,7 @@ export async function prepareShared({ ownerUrl, logins, contextKeys }: SharedOpt
   });
 }
 
-/** Gives a migrated control database its login's password. */
+/** Sets the password of the login of a migrated control database. */
 export async function prepareControl({ ownerUrl, login }: { ownerUrl: string; login: Login }): Promise<void> {
   await connected(ownerUrl, async (client) => {
     await alone(client);
@@ -84,7 +84,7 @@ export const OWNER = "tollgate_owner";
 export interface ClusterOptions {
   superuserUrl: string;
   ownerPassword: string;
-  /** `closed`: tenants' statements will run in it, so what only a superuser can close is closed there. */
+  /** `closed`: tenants' statements run in the database, so the superuser closes the host's functions there. */
   databases?: readonly { name: string; closed: boolean }[];
 }
 
@@ -92,7 +92,7 @@ export interface ClusterOptions {
 export const controlDatabase = "tollgate_control";
 export const sharedDatabase = "tollgate_shared_1";
 export const schemaDatabase = "tollgate_schema_1";
-/** What the stand-in of Neon's API takes for one of its regions. */
+/** A region that the stand-in of Neon's API accepts. */
 export const localRegion = "aws-local";
 const localDatabases = [
   { name: controlDatabase, closed: false },
@@ -100,7 +100,7 @@ const localDatabases = [
   { name: schemaDatabase, closed: true },
 ] as const;
 
-/** What a host's console does: the owner's role, and databases that belong to it. For a cluster of one's own. */
+/** Creates the owner's role and its databases in a local cluster, as a host's console does. */
 export async function bootstrapCluster(options: ClusterOptions): Promise<void> {
   const { superuserUrl, ownerPassword, databases = localDatabases } = options;
   await connected(superuserUrl, async (client) => {
@@ -129,8 +129,8 @@ export interface LocalDatabases {
 }
 
 /**
- * Makes a local cluster what three Neon databases would be: owner, databases, migrations, logins, context keys, shards.
- * Returns the connection strings. Safe to run again.
+ * Sets up a local cluster in place of three Neon databases: owner, databases, migrations, logins, context keys, shards.
+ * Returns the connection strings. Can be repeated.
  */
 export async function prepareDatabases(options: LocalDatabases) {
   const { superuserUrl, ownerPassword, servicePassword, appPassword, contextKeys, encryptionKeys } = options;
@@ -162,7 +162,10 @@ export async function prepareDatabases(options: LocalDatabases) {
   };
 }
 
-/** Only the host's superuser can do this, so a hosted database may have to live without: see the file's own comment. */
+/**
+ * Closes the host's functions to tenants' statements. Only a superuser can do this, so it is impossible on many hosts;
+ * migrations/shared/0005_host_functions.sql says what is then open.
+ */
 export async function closeHostFunctions({
   superuserUrl,
   database,
@@ -208,7 +211,7 @@ export async function registerShard(options: {
   await giveAnalytics(options);
 }
 
-/** Gives a shard that the control tables know an analytics login, or the one that it has once more. */
+/** Gives a known shard an analytics login. When it has one, sets that login's stored password again. */
 export async function giveAnalytics({
   controlUrl,
   encryptionKeys,
@@ -228,7 +231,7 @@ export async function giveAnalytics({
   );
 }
 
-/** Tells the control tables where the replica of a shard answers, `host` or `host:port`; `null`: nowhere any more. */
+/** Stores the address of a shard's replica in the control tables, `host` or `host:port`. `null` removes the replica. */
 export async function registerReplica({
   controlUrl,
   id,
@@ -239,15 +242,15 @@ export async function registerReplica({
   replicaHost: string | null;
 }): Promise<void> {
   if (replicaHost !== null && !/^[\w.-]+(:\d+)?$/.test(replicaHost)) {
-    throw new Error(`${replicaHost} is no host of a replica: give its name, and its port if that is not 5432.`);
+    throw new Error(`${replicaHost} is not the host of a replica. Use host or host:port; the default port is 5432.`);
   }
   const known = await connected(controlUrl, (client) =>
     placementsStore(asConnection(client)).setReplica(id, replicaHost),
   );
-  if (!known) throw new Error(`There is no shard ${id} that could have a replica.`);
+  if (!known) throw new Error(`There is no shard ${id}.`);
 }
 
-/** The control tables' adapter over a plain connection: one transaction a batch. */
+/** Wraps a plain connection as the stores expect it. Each batch is one transaction. */
 function asConnection(client: Client): NeonConnection {
   const batch: NeonConnection["batch"] = async (statements) => {
     const results: Record<string, unknown>[][] = [];
@@ -265,7 +268,7 @@ function asConnection(client: Client): NeonConnection {
   };
 }
 
-/** The login inside a connection string. */
+/** Returns the login of a connection string. */
 export function loginOf(url: string): Login {
   const { username, password } = new URL(url);
   return { name: decodeURIComponent(username), password: decodeURIComponent(password) };

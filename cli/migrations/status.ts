@@ -1,5 +1,5 @@
-// `npm run migrate -- status`: how the fleet stands, shard by shard, and every schema that is not what its migrations have
-// made of it. It reads a page at a time and keeps numbers, and what there is to say within bounds.
+// `npm run migrate -- status`: shows the versions of tenants' schemas by shard, and each schema that differs from what its
+// last migration left. It reads the schemas in pages, and bounds what it keeps and prints.
 import { type Comparison, type Difference, migrationId, openBranch } from "../../src/tenant-db/branch.ts";
 import type { FleetStore, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
@@ -7,12 +7,12 @@ import { failureOf } from "../../src/fleet/runner.ts";
 import { pendingFiles, shortVersion } from "../../src/fleet/fleet.ts";
 import { type FleetCommand, fleetFor } from "./fleet.ts";
 
-/** Compared in one statement: some 5 ms each. */
+/** Schemas compared in one statement. At about 5 ms each, a statement stays far below its timeout. */
 const PAGE = 50;
-/** Tenants that are named, differences that are shown of one, and tenants whose differences are shown. */
+/** Bound on the tenants of a line, on the differences of a schema, and on the schemas of a shard. A screen holds so much. */
 const MOST_NAMED = 20;
 
-/** Shows it. A shard that cannot be reached is named, and the others are shown. */
+/** Prints the status. Names the shards that cannot be reached and shows the others. */
 export async function showFleet(command: FleetCommand): Promise<void> {
   const { files, print } = command;
   const fleet = fleetFor(command);
@@ -40,7 +40,7 @@ export async function showFleet(command: FleetCommand): Promise<void> {
 async function compareFleet(fleet: FleetStore, { fetchEndpoint, encryptionKeys }: FleetCommand) {
   const drifted = new Map<string, number>();
   const unreachable = new Map<string, string>();
-  /** Tenants by their version and what the migrations have made of their schemas. */
+  /** Tenants by their version and by the structure that the last migration left. */
   const alike = new Map<string, { version: string; n: number; tenants: string[] }>();
   const lines: string[] = [];
 
@@ -79,12 +79,12 @@ async function compareFleet(fleet: FleetStore, { fetchEndpoint, encryptionKeys }
   for (const groups of Map.groupBy(alike.values(), ({ version }) => version).values()) {
     const [most, ...others] = groups.toSorted((a, b) => b.n - a.n);
     for (const { version, n, tenants } of others)
-      lines.push("", `${version}: ${n} unlike the ${most?.n} others, as migrations left them: ${tenants.join(", ")}`);
+      lines.push("", `${version}: ${n} unlike the ${most?.n} others after their migrations: ${tenants.join(", ")}`);
   }
   return { drifted, lines: [...lines, ...unreachable.values()] };
 }
 
-const notThere: readonly Difference[] = [{ object: "schema", expected: "there", found: null }];
+const notThere: readonly Difference[] = [{ object: "schema", expected: "exists", found: null }];
 
 function describe(who: string, differences: readonly Difference[]): string[] {
   const shown = differences
@@ -95,5 +95,5 @@ function describe(who: string, differences: readonly Difference[]): string[] {
       `    found     ${found ?? "nothing"}`,
     ]);
   const more = differences.length > MOST_NAMED ? [`  and ${differences.length - MOST_NAMED} more`] : [];
-  return ["", `${who} is not as its last migration left it:`, ...shown, ...more];
+  return ["", `${who} differs from what its last migration left:`, ...shown, ...more];
 }
