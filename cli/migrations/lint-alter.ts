@@ -1,12 +1,12 @@
-// ALTER TABLE, the statement with the most ways to lock or break. What each form locks, scans and rewrites was measured
-// on PostgreSQL 18 (pg_locks, messages at DEBUG1). A lock that is held for a moment is accepted: whoever applies the
-// files sets lock_timeout, which bounds the wait for it. A form that no rule knows is refused.
+// Rules for ALTER TABLE, the statement with the most ways to lock or break. The locks, scans and rewrites of each form were
+// measured on PostgreSQL 18 (pg_locks, messages at DEBUG1). A brief lock is accepted, because `npm run migrate` sets
+// lock_timeout, which limits the wait for it. A form without a rule is refused.
 import type { AlterTableCmd, AlterTableStmt, ColumnDef, Constraint, Node } from "libpg-query";
 import { all, as, contract, inBatches, isNew, nameOf, names, partition, quoted, refuse } from "./lint-tree.ts";
 import { rewriteTable, rowSecurity, underLock, unjudged } from "./lint-tree.ts";
 import type { MigrationFile, Verdict } from "./lint-tree.ts";
 
-/** Functions that give all rows of a statement one value, so that a column with such a default needs no rewrite. */
+/** Functions that return the same value for all rows of a statement. A column with such a default needs no rewrite. */
 const steady = new Set(
   (
     "now transaction_timestamp statement_timestamp timezone date_trunc date_part extract make_date make_interval " +
@@ -15,7 +15,7 @@ const steady = new Set(
   ).split(" "),
 );
 
-/** A default that is missing and DEFAULT NULL are the same. */
+/** A missing default and DEFAULT NULL mean the same. */
 const isNull = (value: Node | undefined): boolean => {
   const inner = as(value, "TypeCast")?.arg ?? value;
   return inner === undefined || as(inner, "A_Const")?.isnull === true;
@@ -35,7 +35,7 @@ function addColumn(column: ColumnDef, table: string): Verdict[] {
   const rewrite = (what: string): Verdict[] =>
     refuse(
       "add-column-rewrite",
-      `Adding ${what} computes a value for every row: ${table} is rewritten while nobody can read or write it.`,
+      `Adding ${what} computes a value for every row: PostgreSQL rewrites ${table} and blocks all reads and writes meanwhile.`,
       `Add ${name} as a plain column without a default, ALTER COLUMN ${name} SET DEFAULT (or a trigger, or a VIRTUAL ` +
         `column) for new rows in the same file, and backfill the old rows of ${table} ${inBatches}.`,
     );
@@ -45,14 +45,14 @@ function addColumn(column: ColumnDef, table: string): Verdict[] {
   if (/^(small|big)?serial[248]?$/.test(type) || find("CONSTR_IDENTITY")) {
     found.push(rewrite(`the numbered column ${name}`));
   }
-  if (call) found.push(rewrite(`${name}, whose default calls ${call}(), volatile or not known not to be,`));
+  if (call) found.push(rewrite(`${name}, whose default calls ${call}(), which may be volatile,`));
   if (generated === "v" && notNull) found.push(setNotNull(table, name));
   else if (found.length === 0 && (notNull ?? primary) && isNull(value)) {
     found.push(
       refuse(
         "add-column-not-null",
-        `${name} is NOT NULL without a default: this fails when ${table} has rows, and so does every later INSERT of the ` +
-          `program that runs now, which does not know ${name}.`,
+        `${name} is NOT NULL without a default. The statement fails when ${table} has rows. Later, every INSERT of the ` +
+          `running program fails, because it does not know ${name}.`,
         `Give ${name} a constant default; or add it nullable, let the program write it, backfill it ${inBatches}, then ` +
           `ALTER TABLE ${table} ADD CONSTRAINT ${named(name)} NOT NULL ${name} NOT VALID and VALIDATE in a later file.`,
       ),
@@ -64,32 +64,32 @@ function addColumn(column: ColumnDef, table: string): Verdict[] {
   return found.flat();
 }
 
-/** A constraint's name for advice to give. */
+/** The name of a constraint in an advice. */
 const named = (column: string): string => quoted(`${column.replaceAll('"', "")}_given`);
 
 const setNotNull = (table: string, column: string): Verdict[] =>
   refuse(
     "set-not-null",
-    `NOT NULL on ${column} reads every row of ${table} while nobody else can read or write it.`,
+    `NOT NULL on ${column} reads every row of ${table} and blocks all reads and writes meanwhile.`,
     `ALTER TABLE ${table} ADD CONSTRAINT ${named(column)} NOT NULL ${column} NOT VALID (before PostgreSQL 18: CHECK ` +
-      `(${column} IS NOT NULL) NOT VALID) and VALIDATE in a later file. SET NOT NULL after that reads nothing: it may ` +
-      "say so by -- allow set-not-null: <reason>.",
+      `(${column} IS NOT NULL) NOT VALID) and VALIDATE in a later file. SET NOT NULL after that reads no rows: accept it ` +
+      "with -- allow set-not-null: <reason>.",
   );
 
 const notValid = (kind: string, table: string, what: string): Verdict[] =>
   refuse(
     "constraint-not-valid",
-    `The ${kind} on ${what} is checked against every row of ${table} while nobody can write to it.`,
-    `Add it to ${table} by ADD CONSTRAINT ... ${kind} ... NOT VALID, which holds for new rows at once, and VALIDATE ` +
-      "CONSTRAINT in a later file, which lets reads and writes go on.",
+    `PostgreSQL checks the ${kind} on ${what} against every row of ${table} and blocks all writes meanwhile.`,
+    `Add it to ${table} with ADD CONSTRAINT ... ${kind} ... NOT VALID, which checks new rows only, and VALIDATE ` +
+      "CONSTRAINT in a later file, which blocks neither reads nor writes.",
   );
 
 const usingIndex = (kind: string, table: string, columns: string): Verdict[] =>
   refuse(
     "constraint-index",
-    `${kind} on ${columns} builds its index while nobody can read or write ${table}.`,
+    `${kind} on ${columns} builds its index and blocks all reads and writes of ${table} meanwhile.`,
     kind === "EXCLUDE"
-      ? `There is no online way to ${table}: make a new table with the constraint, write both, backfill ${inBatches}.`
+      ? `Create a new table with the constraint in place of ${table}, write both, backfill ${inBatches}.`
       : `CREATE UNIQUE INDEX CONCURRENTLY on ${table} (${columns}) in a file of its own (tenants' tables: without ` +
           `CONCURRENTLY), then ALTER TABLE ${table} ADD CONSTRAINT ... ${kind} USING INDEX, with its columns NOT NULL before.`,
   );
@@ -108,11 +108,11 @@ function addConstraint(constraint: Constraint, table: string): Verdict[] {
 const triggers = (table: string): Verdict[] =>
   refuse(
     "trigger",
-    `Switching triggers on or off on ${table} does it for the running program, too, whose writes then go unchecked.`,
-    `CREATE TRIGGER on ${table} is accepted; end one by DROP TRIGGER in a contract file.`,
+    `Enabling or disabling triggers on ${table} applies to the running program too, whose writes are then not checked.`,
+    `CREATE TRIGGER on ${table} is accepted. Remove a trigger with DROP TRIGGER in a contract file.`,
   );
 
-/** These leave reads and writes of the table alone. */
+/** Forms that block neither reads nor writes of the table. */
 const mild = new Set<string>([
   "AT_ValidateConstraint",
   "AT_SetStatistics",
@@ -121,7 +121,7 @@ const mild = new Set<string>([
   "AT_ClusterOn",
   "AT_DropCluster",
 ]);
-/** These lock it for a moment. After DROP NOT NULL a program meets NULL only when another one writes it. */
+/** Forms that lock the table briefly. After DROP NOT NULL the running program reads NULL only if another program writes it. */
 const brief = new Set<string>([
   "AT_DropNotNull",
   "AT_SetOptions",
@@ -145,10 +145,11 @@ function alter(command: AlterTableCmd, table: string, file: MigrationFile): Verd
     case "AT_AlterColumnType":
       return refuse(
         "column-type",
-        `Another type for ${column} rewrites ${table} while nobody can use it, and the running program expects the old one.`,
+        `A new type for ${column} rewrites ${table} and blocks all use of it meanwhile. The running program expects the ` +
+          "old type.",
         `Add a column of the new type to ${table}, write both (a trigger, or the program), backfill ${inBatches}, read ` +
-          `the new one, drop ${column} in a contract file. From varchar(n) to a longer one or to text nothing is ` +
-          "rewritten: say so by -- allow column-type: <reason>.",
+          `the new one, drop ${column} in a contract file. A longer varchar(n), or text instead of varchar(n), rewrites ` +
+          "nothing: accept it with -- allow column-type: <reason>.",
       );
     case "AT_ValidateConstraint":
       return file.held === undefined ? [] : underLock(`VALIDATE CONSTRAINT ${column}`, table, file.held);
@@ -162,7 +163,7 @@ function alter(command: AlterTableCmd, table: string, file: MigrationFile): Verd
       return contract(
         file,
         "drop",
-        `constraint ${column} of ${table}, for ON CONFLICT say`,
+        `constraint ${column} of ${table}, for example in ON CONFLICT`,
         "To widen a CHECK or FOREIGN KEY, add its successor NOT VALID in the same ALTER TABLE. Otherwise ship a program " +
           `that does not rely on ${column}`,
       );
@@ -189,15 +190,15 @@ function alter(command: AlterTableCmd, table: string, file: MigrationFile): Verd
   }
 }
 
-/** Whether other sessions read and write the table on while this runs. */
+/** Whether other sessions can read and write the table while the statement runs. */
 export const isMild = ({ cmds }: AlterTableStmt): boolean =>
   all(cmds, "AlterTableCmd").every(({ subtype }) => mild.has(subtype ?? ""));
 
-/** What there is against it. */
+/** Returns the reasons to refuse the statement. */
 export function alterTable(statement: AlterTableStmt, file: MigrationFile): Verdict[] {
   const { relation, cmds } = statement;
   if (isNew(relation, file)) return [];
-  // With a successor in the same statement a rule is widened: the rows of the running program obey both.
+  // A dropped constraint with a successor in the same statement is a wider one: the running program's rows satisfy both.
   const successor = all(cmds, "Constraint").some(({ contype }) => /CHECK|FOREIGN/.test(contype ?? ""));
   const table = nameOf(relation, file);
   const held = file.held ?? (isMild(statement) ? undefined : `this ALTER TABLE keeps ${table} locked`);

@@ -1,5 +1,6 @@
-// Checks the tables of the app's migrations. One file makes a table in shared databases and in tenants' own schemas, so in the
-// same file each table has `tenant_id text NOT NULL`, keys that start with it, and `SELECT tollgate.isolate('table')`.
+// Rules for the tables of the app's migrations. The same file creates a table in shared databases and in tenants' own
+// schemas. So each table needs, in that file: `tenant_id text NOT NULL`, keys that start with it, and
+// `SELECT tollgate.isolate('table')`.
 import type { ColumnDef, Constraint, Node } from "libpg-query";
 import { all, as, names, refuse, type Verdict } from "./lint-tree.ts";
 
@@ -18,7 +19,7 @@ export function isolatedBy(statements: readonly Node[]): Set<string> {
   );
 }
 
-/** What is wrong with a table or an index that the app's file makes. */
+/** Returns the reasons to refuse a table or an index of the app's file. */
 export function judgeAppTable(node: Node, isolated: ReadonlySet<string>): Verdict[] {
   const created = as(node, "CreateStmt");
   const queried = as(node, "CreateTableAsStmt")?.into?.rel;
@@ -72,14 +73,14 @@ function firstColumn({ contype, keys, fk_attrs: foreign, exclusions }: Constrain
 const notIsolated = (table: string): Verdict[] =>
   refuse(
     "isolate",
-    `The table ${table} is not isolated: no tenant could use it, and nothing would keep tenants' rows apart.`,
+    `The table ${table} is not isolated: no tenant can use it, and no rule separates tenants' rows.`,
     `Add SELECT tollgate.isolate('${table}'); below the table, in the same file.`,
   );
 
 const noTenant = (table: string): Verdict[] =>
   refuse(
     "tenant-column",
-    `The table ${table} has no column that names the tenant of a row.`,
+    `The table ${table} has no column for the tenant of a row.`,
     `Give ${table} the column tenant_id text NOT NULL.`,
   );
 
@@ -93,6 +94,6 @@ const noPrimaryKey = (table: string): Verdict[] =>
 const otherKey = (table: string, key: string): Verdict[] =>
   refuse(
     "tenant-key",
-    `The table ${table} has ${key}, which does not start with tenant_id: a violated key tells one tenant of another's row.`,
+    `The table ${table} has ${key}, which does not start with tenant_id: a violated key would reveal another tenant's row.`,
     `Put tenant_id first in every primary, unique and foreign key of ${table}: PRIMARY KEY (tenant_id, id).`,
   );

@@ -1,15 +1,15 @@
-// What a migration must not do while the program's previous version goes on using the same tables, statement by
-// statement. Two reasons to refuse: a lock is held for as long as a table is long, or what running code uses is taken
-// away. Both are about tables that stand: what the file itself makes is empty and used by nobody. A short lock is
-// accepted, CREATE TRIGGER's among them, because a trigger is how two versions of a program write the same columns. A
-// statement that no rule knows is refused. ALTER TABLE has a file of its own.
+// Rules for each kind of statement: a migration must not break the previous version of the program, which still runs. There
+// are two reasons to refuse: the statement holds a lock for a time that grows with the table, or it removes something that
+// running code uses. Both concern existing tables only: a table that the file itself creates is empty and unused. A brief
+// lock is accepted, also that of CREATE TRIGGER, because triggers let two versions of a program write the same columns. A
+// statement without a rule is refused. lint-alter.ts has the rules for ALTER TABLE.
 import type { DefElem, Node, RangeVar, SelectStmt, TypeName } from "libpg-query";
 import { alterTable, isMild } from "./lint-alter.ts";
 import { all, applied, as, contract, inBatches, isNew, known, nameOf } from "./lint-tree.ts";
 import { names, partition, quoted, refuse, rewriteTable, rowSecurity, underLock, unjudged } from "./lint-tree.ts";
 import type { ByKind, MigrationFile, Verdict } from "./lint-tree.ts";
 
-/** Whether a condition leaves only some rows: it compares a column with a value, not with nothing or another column. */
+/** Whether a condition selects few rows: it compares a column with a value, and not with NULL or another column. */
 function bounds(where: Node | undefined): boolean {
   const logic = as(where, "BoolExpr");
   if (logic?.boolop === "AND_EXPR") return (logic.args ?? []).some(bounds);
@@ -25,17 +25,17 @@ function changeRows(verb: string, relation: RangeVar | undefined, where: Node | 
   const table = nameOf(relation, file);
   if (isNew(relation, file)) return [];
   if (verb === "DELETE" && all(where, "ColumnRef").length === 0)
-    return contract(file, "delete-all", `the rows of ${table}, all of which this deletes`, `Stop using ${table}`);
-  // A tenant's tables hold one tenant's rows: locking them for the moment is nothing that another one would notice.
+    return contract(file, "delete-all", `the rows of ${table}, and this deletes all of them`, `Stop using ${table}`);
+  // A tenant's own tables contain the rows of one tenant. A brief lock on them affects no other tenant.
   if (file.tables === "tenant" || bounds(where)) return [];
   return refuse(
     "backfill",
-    `This ${verb} has no bounds: it keeps every row of ${table} that it touches locked until the file commits.`,
-    `Change the rows of ${table} ${inBatches}; few rows are accepted when WHERE compares a column with a value.`,
+    `This ${verb} is not bounded: every row of ${table} that it changes stays locked until the file commits.`,
+    `Change the rows of ${table} ${inBatches}. For few rows, compare a column with a value in WHERE.`,
   );
 }
 
-/** A function is another one with other arguments. */
+/** The types of a function's arguments, which identify it together with its name. */
 const signature = (types: (TypeName | undefined)[]): string =>
   `(${types.map((type) => `${names(type?.names).at(-1)}${"[]".repeat(type?.arrayBounds?.length ?? 0)}`).join(", ")})`;
 const withSignature = (name: Node[] | undefined, types: (TypeName | undefined)[]): string[] => {
@@ -43,7 +43,7 @@ const withSignature = (name: Node[] | undefined, types: (TypeName | undefined)[]
   return [...parts.slice(0, -1), `${parts.at(-1)}${signature(types)}`];
 };
 
-/** The name of an object in a statement about objects of any kind. */
+/** The parts of an object's name, in a statement that names objects of any kind. */
 function partsOf(object: Node | undefined): string[] {
   const routine = as(object, "ObjectWithArgs");
   if (routine && !routine.args_unspecified) return withSignature(routine.objname, all(routine.objargs, "TypeName"));
@@ -53,7 +53,7 @@ function partsOf(object: Node | undefined): string[] {
 
 const kindOf = (type = ""): string => type.replace("OBJECT_", "").toLowerCase().replaceAll("_", " ");
 
-/** Whether the file has made the object, or the table that it hangs on. */
+/** Whether the file created the object, or the table that it belongs to. */
 function isMade(type = "", parts: string[], file: MigrationFile): boolean {
   const family = [
     { name: "relation", types: /TABLE$|VIEW|INDEX|SEQUENCE/ },
@@ -73,14 +73,14 @@ const rename = (what: string, file: MigrationFile): Verdict[] =>
       "and ship a program that uses it alone",
   );
 
-/** Whether an option such as CONCURRENTLY or (FULL off) is there and on. */
+/** Whether an option such as CONCURRENTLY or (FULL off) is present and on. */
 const isOn = (options: Node[] | undefined, name: string): boolean =>
   all(options, "DefElem").some(({ defname, arg }: DefElem) => {
     const value = as(arg, "String")?.sval ?? String(as(arg, "Integer")?.ival ?? 0);
     return defname === name && (arg === undefined || !/^(0|false|off)$/i.test(value));
   });
 
-/** Whether it is one of the forms that spare a table's users, which PostgreSQL refuses inside a transaction. */
+/** Whether the statement has CONCURRENTLY. Such a statement blocks no writes, and PostgreSQL refuses it inside a transaction. */
 export const isConcurrent = (statement: Node): boolean =>
   as(statement, "IndexStmt")?.concurrent === true ||
   as(statement, "DropStmt")?.concurrent === true ||
@@ -92,18 +92,18 @@ const lockAll = (rule: string, what: string, relation: RangeVar | undefined, fil
     ? []
     : refuse(
         rule,
-        `${what} locks ${nameOf(relation, file) || "everything"} for as long as it takes, or until the file commits.`,
+        `${what} locks ${nameOf(relation, file) || "everything"} until it ends, or until the file commits.`,
         safeWay,
       );
 
-/** The tables whose rows a query reads one by one. */
+/** The tables whose rows a query reads. */
 const sources = ({ fromClause, larg, rarg }: SelectStmt): RangeVar[] => [
   ...all(fromClause, "RangeVar"),
   ...(larg ? sources(larg) : []),
   ...(rarg ? sources(rarg) : []),
 ];
 
-/** Copying rows from a table that stands is harmless, unless something is locked meanwhile. */
+/** Copying rows from an existing table is harmless unless the file holds a lock meanwhile. */
 function copies(what: string, query: Node | undefined, file: MigrationFile): Verdict[] {
   const select = as(query, "SelectStmt") ?? {};
   const source = sources(select).find((relation) => !isNew(relation, file));
@@ -115,21 +115,21 @@ function copies(what: string, query: Node | undefined, file: MigrationFile): Ver
 const domain = (): Verdict[] =>
   refuse(
     "domain",
-    "A column of a domain with a constraint cannot be added without rewriting its table, and a change of the constraint " +
-      "reads every table that uses it.",
-    "Use the plain type and put the CHECK on the table (NOT VALID first, if the table stands).",
+    "Adding a column whose domain has a constraint rewrites its table, and a change of the constraint reads every table " +
+      "that uses the domain.",
+    "Use the plain type and put the CHECK on the table (NOT VALID first, if the table exists).",
   );
 
 const rules: ByKind<Verdict[]> = {
   AlterTableStmt: alterTable,
   IndexStmt({ relation, concurrent }, file) {
-    // In a tenant's schema the table is small, CONCURRENTLY cannot be had, and lock_timeout bounds the wait.
+    // In a tenant's schema the table is small, CONCURRENTLY is impossible, and lock_timeout limits the wait.
     if (concurrent || file.tables === "tenant" || isNew(relation, file)) return [];
     const table = nameOf(relation, file);
     return refuse(
       "create-index",
-      `Building an index on ${table} lets nobody write to it until it is done.`,
-      `CREATE INDEX CONCURRENTLY on ${table} in a file that holds this statement alone: it runs outside of a transaction.`,
+      `Building an index on ${table} blocks all writes to it until the index is complete.`,
+      `CREATE INDEX CONCURRENTLY on ${table} in a file with this statement only: it then runs outside of a transaction.`,
     );
   },
   DropStmt: ({ objects = [], removeType }, file) =>
@@ -165,7 +165,7 @@ const rules: ByKind<Verdict[]> = {
       const table = nameOf(relation, file);
       return lockAll(
         "truncate",
-        "TRUNCATE, which takes every row from the running program,",
+        "TRUNCATE, which also deletes every row that the running program uses,",
         relation,
         file,
         `Delete the rows of ${table} ${inBatches}, or stop using ${table} and drop it in a contract file.`,
@@ -178,7 +178,7 @@ const rules: ByKind<Verdict[]> = {
         "LOCK TABLE",
         relation,
         file,
-        `Leave it out: every statement takes the lock that it needs on ${nameOf(relation, file)} by itself.`,
+        `Remove it: every statement takes the lock that it needs on ${nameOf(relation, file)} by itself.`,
       ),
     ),
   ClusterStmt: ({ relation }, file) =>
@@ -191,7 +191,7 @@ const rules: ByKind<Verdict[]> = {
           "REINDEX",
           statement.relation,
           file,
-          "REINDEX ... CONCURRENTLY in a file that holds this statement alone: it runs outside of a transaction.",
+          "REINDEX ... CONCURRENTLY in a file with this statement only: it then runs outside of a transaction.",
         ),
   RefreshMatViewStmt: ({ relation, concurrent }, file) =>
     concurrent
@@ -220,11 +220,11 @@ const rules: ByKind<Verdict[]> = {
   DropRoleStmt: ({ roles }, file) =>
     contract(file, "drop", `role ${rolesOf(roles)}`, "Move every program to another login"),
   DropOwnedStmt: ({ roles }, file) =>
-    contract(file, "drop", `what ${rolesOf(roles)} owns`, "Ship a program that uses none of it"),
+    contract(file, "drop", `the objects of ${rolesOf(roles)}`, "Ship a program that uses none of them"),
   GrantRoleStmt: ({ is_grant: isGrant, grantee_roles: from }, file) =>
     isGrant
       ? []
-      : contract(file, "revoke", `what ${rolesOf(from)} may do as a member`, "Ship a program that works without"),
+      : contract(file, "revoke", `the membership of ${rolesOf(from)}`, "Ship a program that works without it"),
   GrantStmt({ is_grant: isGrant, targtype, objtype, objects = [], grantees }, file) {
     const from = rolesOf(grantees);
     if (isGrant || from === "") return [];
@@ -232,32 +232,34 @@ const rules: ByKind<Verdict[]> = {
       const parts = "RangeVar" in object ? [nameOf(object.RangeVar, file)] : partsOf(object);
       return targtype !== "ACL_TARGET_OBJECT" || !isMade(objtype, parts, file);
     });
-    return old.length === 0 ? [] : contract(file, "revoke", `a right of ${from}`, "Ship a program that works without");
+    return old.length === 0
+      ? []
+      : contract(file, "revoke", `a right of ${from}`, "Ship a program that works without it");
   },
 };
 
-/** Those that a role's rights are taken from; PUBLIC has none that a program with a login of its own depends on. */
+/** The roles by name. PUBLIC is left out: a program with a login of its own depends on none of its rights. */
 const rolesOf = (roles: Node[] | undefined): string =>
   all(roles, "RoleSpec")
     .flatMap(({ rolename }) => (rolename === undefined ? [] : [quoted(rolename)]))
     .join(", ");
 
-/** Nothing that a program could miss or wait long for; what is inside of them is judged by itself. */
+/** Statements that neither remove anything nor lock for long. The linter judges the statements inside them separately. */
 const harmless = new Set<string>([
   ...["SelectStmt", "UpdateStmt", "DeleteStmt", "MergeStmt", "CallStmt", "DoStmt", "VariableShowStmt"],
   ...["CreateFunctionStmt", "CreateTrigStmt", "CreateSeqStmt", "CreateEnumStmt", "CompositeTypeStmt", "ViewStmt"],
   ...["CreateSchemaStmt", "CreateRoleStmt", "CreateStatsStmt", "CreateExtensionStmt", "AlterFunctionStmt"],
   ...["AlterRoleStmt", "AlterRoleSetStmt", "AlterOwnerStmt", "AlterDefaultPrivilegesStmt", "CommentStmt"],
-  // The rules of the transaction know these.
+  // lint.ts judges these.
   ...["TransactionStmt", "VariableSetStmt", "ConstraintsSetStmt", "DiscardStmt", "PrepareStmt", "ListenStmt"],
   ...["AlterSystemStmt", "CreatedbStmt", "DropdbStmt", "CreateTableSpaceStmt", "DropTableSpaceStmt"],
 ]);
 
-/** What there is against a statement, for the tables that stand and the program that uses them. */
+/** Returns the reasons to refuse a statement because of existing tables and the program that uses them. */
 export function judgeTables(statement: Node, file: MigrationFile): Verdict[] {
   const [kind = ""] = Object.keys(statement);
   const found = applied(rules, statement, file) ?? (harmless.has(kind) ? [] : unjudged(kind));
-  if (kind === "CreateFunctionStmt" || kind === "RuleStmt") return found; // what is in them does not run now
+  if (kind === "CreateFunctionStmt" || kind === "RuleStmt") return found; // their bodies do not run now
   return [
     ...found,
     ...all(statement, "UpdateStmt").flatMap((each) => changeRows("UPDATE", each.relation, each.whereClause, file)),
@@ -271,7 +273,7 @@ export function judgeTables(statement: Node, file: MigrationFile): Verdict[] {
   ];
 }
 
-/** What a statement certainly makes: with IF NOT EXISTS or OR REPLACE it may have stood before. */
+/** The object that a statement creates in any case. With IF NOT EXISTS or OR REPLACE it may have existed before. */
 const makes: ByKind<string | false> = {
   CreateStmt: ({ relation, if_not_exists: perhaps }, file) => !perhaps && `relation ${nameOf(relation, file)}`,
   CreateTableAsStmt: ({ into, if_not_exists: perhaps }, file) => !perhaps && `relation ${nameOf(into?.rel, file)}`,
@@ -292,7 +294,7 @@ const makes: ByKind<string | false> = {
   CreateSchemaStmt: ({ schemaname, if_not_exists: perhaps }) => !perhaps && `schema ${quoted(schemaname)}`,
 };
 
-/** The first table that stands and that a statement locks until the transaction ends, against writers at least. */
+/** The first existing table that a statement locks, at least against writes, until the transaction ends. */
 function locks(statement: Node, file: MigrationFile): string | undefined {
   const altered = as(statement, "AlterTableStmt");
   const index = as(statement, "IndexStmt");
@@ -310,13 +312,13 @@ function locks(statement: Node, file: MigrationFile): string | undefined {
   return dropped.find((parts) => !isMade(drop?.removeType, parts, file))?.join(".");
 }
 
-/** Takes note of what a statement keeps locked from now on. */
+/** Records the table that a statement locks until the file commits. */
 export function rememberLock(statement: Node, file: MigrationFile, line: number): void {
   const locked = locks(statement, file);
   if (locked !== undefined) file.held ??= `line ${line} keeps ${locked} locked`;
 }
 
-/** Takes note of what a statement has made. One in a DO block may have been skipped, so nothing is known to be new. */
+/** Records the object that a statement creates. Do not call it for statements in a DO block, which may be skipped. */
 export function rememberMade(statement: Node, file: MigrationFile): void {
   const made = applied(makes, statement, file);
   if (made) file.made.add(made);

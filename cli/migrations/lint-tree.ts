@@ -1,9 +1,9 @@
-// How a migration's statements are read and refused: the vocabulary that all rules share. A statement is the parse tree
-// of PostgreSQL's own parser; a table that the file itself makes is empty and used by nobody, so nothing done to it is
-// refused; what takes something away is accepted in a contract file alone.
+// The vocabulary that all rules of the linter share: how they read a statement and how they refuse it. A statement is the
+// parse tree of PostgreSQL's own parser. A table that the file itself creates is empty and unused, so the rules accept any
+// change of it. Only a contract file may remove something.
 import type { Node, RangeVar } from "libpg-query";
 
-/** Whose tables: `shared` and `control` grow without a bound, `tenant` are one tenant's own in a schema of its own. */
+/** The kind of tables. Those of `shared` and `control` grow without a limit. Those of `tenant` belong to one tenant. */
 export type Tables = "shared" | "tenant" | "control";
 
 export interface Verdict {
@@ -12,14 +12,14 @@ export interface Verdict {
   safeWay: string;
 }
 
-/** What is known of a file when the next of its statements is judged. */
+/** The state of a file before its next statement. */
 export interface MigrationFile {
   readonly tables: Tables;
-  /** Why it may not take away what running code may use; undefined in a contract file that is in order. */
+  /** Why the file must not remove what running code may use. Undefined in a valid contract file. */
   readonly notContract: string | undefined;
-  /** What it has made so far, which nobody uses yet: `relation products`, `function tollgate.enter`. */
+  /** The objects that the file has created so far: `relation products`, `function tollgate.enter`. */
   readonly made: Set<string>;
-  /** The first lock on a table that stands, which lasts until the file commits: `line 3 keeps products locked`. */
+  /** The first lock on an existing table, which lasts until the file commits: `line 3 keeps products locked`. */
   held: string | undefined;
 }
 
@@ -27,14 +27,14 @@ type KeyOf<Union> = Union extends unknown ? keyof Union : never;
 type Kind = KeyOf<Node>;
 type Body<K extends Kind> = Extract<Node, { [P in K]: unknown }>[K];
 
-/** A function for each of some kinds of statement. */
+/** Functions by the kind of statement that they take. */
 export type ByKind<Result> = { [K in Kind]?: (statement: Body<K>, file: MigrationFile) => Result };
 export function applied<Result>(functions: ByKind<Result>, statement: Node, file: MigrationFile): Result | undefined {
   const [kind, body] = Object.entries(statement)[0] ?? [];
   return (functions[kind as Kind] as ((body: unknown, file: MigrationFile) => Result) | undefined)?.(body, file);
 }
 
-/** The node's content when it is of this kind. */
+/** The content of a node of this kind, undefined for another kind. */
 export const as = <K extends Kind>(node: Node | undefined, kind: K): Body<K> | undefined =>
   (node as { [P in K]?: Body<K> } | undefined)?.[kind];
 
@@ -46,73 +46,73 @@ export function all<K extends Kind>(tree: unknown, kind: K): Body<K>[] {
   );
 }
 
-/** A name as SQL would have it. */
+/** A name as SQL writes it, with quotes when it needs them. */
 export const quoted = (name = ""): string => (/^[a-z_][a-z0-9_$]*$/.test(name) ? name : `"${name}"`);
 /** The names of a list of strings: a column list, or the parts of a qualified name. */
 export const names = (nodes: Node[] = []): string[] => nodes.map((node) => quoted(as(node, "String")?.sval));
 
-/** A name as all of a file's ways to write it: `public` is where unqualified ones live, except in a tenant's schema. */
+/** A name without `public`, which unqualified names mean except in a tenant's schema. */
 export const known = (parts: string[], { tables }: MigrationFile): string =>
   parts.slice(tables !== "tenant" && parts[0] === "public" ? 1 : 0).join(".");
-/** The same of a table, view, index or sequence; empty when the statement names none. */
+/** The name of a table, view, index or sequence. Empty when the statement names none. */
 export const nameOf = (relation: RangeVar | undefined, file: MigrationFile): string =>
   known(
     [relation?.schemaname, relation?.relname].flatMap((name) => (name ? [quoted(name)] : [])),
     file,
   );
-/** Whether the file has made it. */
+/** Whether the file created the relation. */
 export const isNew = (relation: RangeVar | undefined, file: MigrationFile): boolean =>
   file.made.has(`relation ${nameOf(relation, file)}`);
 
-/** One reason to refuse a statement. */
+/** Refuses a statement for one reason. */
 export const refuse = (rule: string, reason: string, safeWay: string): Verdict[] => [{ rule, reason, safeWay }];
 
-/** Refuses what takes something away that running code may use, unless the file is there for that. */
+/** Refuses to remove something that running code may use, except in a contract file. */
 export function contract(file: MigrationFile, rule: string, what: string, before: string): Verdict[] {
   if (file.notContract === undefined) return [];
   return refuse(
     rule,
-    `The program that runs beside this migration may still use ${what}. ${file.notContract}`,
-    `${before}, then do this in a later file named NNNN_..._contract.sql whose header comment names the migration ` +
-      "since which nothing uses it.",
+    `The running program may still use ${what}. ${file.notContract}`,
+    `${before}, then do this in a later file named NNNN_..._contract.sql. Its header comment names the migration that ` +
+      "ended the use.",
   );
 }
 
-/** Where a change of many rows belongs. */
-export const inBatches = "in batches by key range, each a transaction of its own, outside of the migration";
+/** How to change many rows. */
+export const inBatches = "in batches by key range, each in its own transaction, outside of the migration";
 
 export const rowSecurity = (table: string): Verdict[] =>
   refuse(
     "row-security",
     `This changes which rows of ${table} the running program sees, and row security is the wall between tenants.`,
-    `SELECT tollgate.isolate(...) belongs in the file that creates a table; for ${table}, make a new table and move over.`,
+    `Call tollgate.isolate(...) in the file that creates a table. For ${table}, create a new table and move the rows.`,
   );
 
 export const partition = (table: string, attached: string): Verdict[] =>
   refuse(
     "partition",
-    `Making ${attached} a partition locks it, or ${table}, while rows are checked against its bounds.`,
-    `CREATE TABLE ... (LIKE ${table} INCLUDING ALL) and ALTER TABLE ${table} ATTACH PARTITION in one file: it is empty then.`,
+    `Making ${attached} a partition locks it, or ${table}, while PostgreSQL checks rows against its bounds.`,
+    `CREATE TABLE ... (LIKE ${table} INCLUDING ALL) and ALTER TABLE ${table} ATTACH PARTITION in one file, while it is empty.`,
   );
 
 export const rewriteTable = (what: string, table: string): Verdict[] =>
   refuse(
     "rewrite-table",
-    `${what} writes all of ${table} anew while nobody can read or write it.`,
-    `Make a new table as ${table} should be, write both, backfill ${inBatches}, and move over.`,
+    `${what} rewrites ${table} and blocks all reads and writes meanwhile.`,
+    `Create a new table as ${table} should be, write both, backfill ${inBatches}, then use the new one.`,
   );
 
-/** What reads a whole table goes on for long, and a transaction gives no lock back before its end. */
+/** Reading a whole table takes long, and a transaction keeps its locks until its end. */
 export const underLock = (what: string, table: string, held: string): Verdict[] =>
   refuse(
     "work-under-lock",
     `${what} reads every row of ${table} while ${held} until the file commits.`,
-    `Put ${what} into a file of its own after this one: alone it lets reads and writes of ${table} go on.`,
+    `Put ${what} into a file of its own after this one. Alone, it blocks neither reads nor writes of ${table}.`,
   );
 
 export const unjudged = (what: string): Verdict[] =>
   refuse(
     "unjudged",
-    `No rule knows ${what}: nothing says that it neither locks a table for long nor breaks the running program.`,
-    "Look up what it locks (PostgreSQL's manual, Explicit Locking) and say what you found: -- allow unjudged: <reason>.",
+    `The linter has no rule for ${what}. It may lock a table for long or break the running program.`,
+    "Look up its locks (PostgreSQL's manual, Explicit Locking) and state them: -- allow unjudged: <reason>.",
   );

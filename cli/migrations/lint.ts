@@ -1,9 +1,8 @@
-// Refuses a migration that would lock out or break the program which runs while it is applied, and names the safe way.
-// The files are applied in one transaction each, to hundreds of schemas, under a program that knows only the files
-// before (expand, backfill, contract). This is the text's side: statements and lines from PostgreSQL's own parser, the
-// comments that accept a rule, the bodies of DO blocks, what a transaction forbids; the rules about tables are in
-// lint-rules.ts. It cannot see what a called or replaced function does, how large a table is, and whether the
-// running program keeps a new constraint.
+// Refuses a migration that would lock out or break the running program, and names the safe way (expand, backfill,
+// contract). Each file runs in one transaction, on hundreds of schemas, while the program knows only the earlier files.
+// This file reads the text: statements and lines from PostgreSQL's own parser, the comments that accept a rule, the bodies
+// of DO blocks, and what a transaction forbids. The rules about tables are in lint-rules.ts. The linter does not know what
+// a called or replaced function does, how large a table is, or whether the running program keeps a new constraint.
 import { hasSqlDetails, loadModule, parsePlPgSQLSync, parseSync, scanSync } from "libpg-query";
 import type { Node, RawStmt } from "libpg-query";
 import { isolatedBy, judgeAppTable } from "./lint-app.ts";
@@ -11,11 +10,11 @@ import { isConcurrent, judgeTables, rememberLock, rememberMade } from "./lint-ru
 import { all, as, known, type MigrationFile, names, quoted, refuse, type Tables, type Verdict } from "./lint-tree.ts";
 
 export interface Finding {
-  /** What `-- allow <rule>: <reason>`, directly above the statement, would accept. */
+  /** The name for `-- allow <rule>: <reason>` directly above the statement, which accepts the finding. */
   rule: string;
-  /** Counted from 1. */
+  /** The first line is 1. */
   line: number;
-  /** Its first 80 characters, white space folded. */
+  /** The first 80 characters of the statement, with its white space folded. */
   statement: string;
   reason: string;
   safeWay: string;
@@ -25,15 +24,15 @@ export interface Migration {
   /** The file's name: `0007_orders.sql`. */
   name: string;
   text: string;
-  /** Whose tables the directory is about. */
+  /** The kind of database that the file changes. */
   tables: Tables;
-  /** Whether the file belongs to the app: it must isolate each table that it makes. */
+  /** Whether the file belongs to the app. Such a file must isolate each table that it creates. */
   isApp?: boolean;
-  /** Tables of earlier files that no database has applied yet (`tablesMadeBy`): as new as this file's own. */
+  /** Tables of earlier files that no database has applied yet (`tablesMadeBy`). They count as new, as the file's own do. */
   tablesMadeBefore?: Iterable<string>;
 }
 
-/** Everything that is to be refused, in the order of the text; none if the file may be applied. */
+/** Returns every finding, in the order of the text. A file without findings can be applied. */
 export async function lintMigration({
   name,
   text,
@@ -65,7 +64,8 @@ export async function lintMigration({
         const why = allowed.get(rule);
         if (why) continue;
         const missing = why === undefined ? "" : " (The -- allow above it gives no reason.)";
-        const unknown = node !== outer.node && sql.includes("…") ? ' ("…" is what only the run will know.)' : "";
+        const unknown =
+          node !== outer.node && sql.includes("…") ? ' ("…" is a part that is known only at run time.)' : "";
         findings.push({ rule, line, statement: shorten(sql), reason: reason + unknown + missing, safeWay });
       }
       rememberLock(node, file, line);
@@ -78,14 +78,14 @@ export async function lintMigration({
   return findings;
 }
 
-/** Whether the file is one statement with CONCURRENTLY, to be applied as it is. Rejects what is not SQL. */
+/** Whether the file is one statement with CONCURRENTLY, which runs outside of a transaction. Throws when it is not SQL. */
 export async function runsOutsideTransaction(text: string): Promise<boolean> {
   await loadModule();
   const [first, ...more] = parse(text);
   return first?.stmt !== undefined && more.length === 0 && isConcurrent(first.stmt);
 }
 
-/** The tables that a file certainly makes, for the `tablesMadeBefore` of the files after it. */
+/** The tables that a file creates in any case, for the `tablesMadeBefore` of the next files. */
 export async function tablesMadeBy({ text, tables }: Pick<Migration, "text" | "tables">): Promise<string[]> {
   await loadModule();
   const file: MigrationFile = { tables, notContract: undefined, made: new Set(), held: undefined };
@@ -93,7 +93,7 @@ export async function tablesMadeBy({ text, tables }: Pick<Migration, "text" | "t
   return [...file.made].flatMap((key) => (key.startsWith("relation ") ? [key.slice("relation ".length)] : []));
 }
 
-/** For a terminal: each with its place, why, and what to do instead. */
+/** The findings as text for a terminal: each with its line, the reason, and the safe way. */
 export function describeFindings(file: string, findings: readonly Finding[]): string {
   return findings
     .map(({ rule, line, statement, reason, safeWay }) =>
@@ -104,7 +104,7 @@ export function describeFindings(file: string, findings: readonly Finding[]): st
 
 const shorten = (sql: string): string => Array.from(sql.replace(/\s+/g, " ").trim()).slice(0, 80).join("");
 
-/** The parser takes an empty text for a mistake, where PostgreSQL does not. */
+/** The parser rejects an empty text, and PostgreSQL accepts it. */
 const parse = (text: string): RawStmt[] => (text === "" ? [] : (parseSync(text).stmts ?? []));
 
 interface Statement {
@@ -113,22 +113,22 @@ interface Statement {
   sql: string;
 }
 
-/** Rules accepted by the comment lines right above, with the reason that each gives, which may be missing. */
+/** The rules that the comment lines directly above accept, each with its reason. A missing reason is an empty string. */
 type Allowed = ReadonlyMap<string, string>;
 
-/** The statements with their lines; or what is wrong when it is not SQL. The parser counts in bytes of UTF-8. */
+/** Returns the statements with their lines, or a finding when the text is not SQL. The parser counts bytes of UTF-8. */
 function read(text: string): { statements: (Statement & { allowed: Allowed })[]; header: string } | Finding {
   const bytes = Buffer.from(text);
   const lineAt = (offset: number): number => bytes.subarray(0, offset).filter((byte) => byte === 0x0a).length + 1;
   const nul = bytes.indexOf(0);
-  if (nul >= 0) return { ...notSql("it holds a NUL byte, behind which nothing would be seen"), line: lineAt(nul) };
+  if (nul >= 0) return { ...notSql("it contains a NUL byte, and the parser stops there"), line: lineAt(nul) };
 
   let parsed: RawStmt[];
   try {
     parsed = parse(text);
   } catch (error) {
     if (!hasSqlDetails(error)) throw error;
-    // Unlike all other positions this one counts characters.
+    // This position counts characters. All others count bytes.
     const before = Array.from(text).slice(0, error.sqlDetails?.cursorPosition);
     const line = before.filter((character) => character === "\n").length + 1;
     return { ...notSql(error.message), line, statement: shorten(text.split("\n")[line - 1] ?? "") };
@@ -163,22 +163,25 @@ function read(text: string): { statements: (Statement & { allowed: Allowed })[];
 function notSql(message: string): Finding {
   const psql = message.includes('"\\"');
   const safeWay = psql
-    ? "Leave psql's backslash commands out: the file is sent to the server as it is."
-    : "Correct it: the server would refuse the whole file.";
+    ? "Remove psql's backslash commands: Tollgate sends the file to the server unchanged."
+    : "Correct the statement: the server would refuse the whole file.";
   return { rule: "syntax", line: 1, statement: "", reason: `This is not SQL: ${message}.`, safeWay };
 }
 
-/** Why a file may not take anything away; undefined when its name and its first comment say why it may. */
+/** Why a file must not remove anything. Undefined for a contract file whose first comment names an earlier migration. */
 function notContract(name: string, header: string): string | undefined {
-  if (!name.endsWith("_contract.sql")) return "Only a file named ..._contract.sql takes things away.";
+  if (!name.endsWith("_contract.sql")) return "Only a file named ..._contract.sql may remove something.";
   const earlier = Array.from(header.matchAll(/\b(\d{4})_\w+/g), ([, number = ""]) => number);
   if (earlier.some((number) => number < name.slice(0, 4))) return undefined;
-  return "The comment at the head of this contract file names no earlier migration since which nothing uses it.";
+  return "The header comment of this contract file does not name the earlier migration that ended its use.";
 }
 
 type Unfolded = Statement & { verdict?: Verdict[] };
 
-/** The statement, and those that run inside of it when it is a DO block: what they are, or why that cannot be known. */
+/**
+ * Returns the statement and, for a DO block, the statements inside it. A verdict says why an inner statement cannot be
+ * known.
+ */
 function unfold(outer: Statement): Unfolded[] {
   const options = all(as(outer.node, "DoStmt")?.args, "DefElem");
   if (options.length === 0) return [outer];
@@ -186,7 +189,7 @@ function unfold(outer: Statement): Unfolded[] {
   if (language !== undefined && as(language, "String")?.sval !== "plpgsql")
     return [{ ...outer, verdict: dynamic("a DO block in another language than plpgsql") }];
   try {
-    // The block's lines are counted from its opening quote, which need not stand in the statement's first line.
+    // The parser counts the block's lines from its opening quote, which can be below the statement's first line.
     const code = as(options.find(({ defname }) => defname === "as")?.arg, "String")?.sval ?? "";
     const opens = outer.sql.slice(0, Math.max(0, outer.sql.indexOf(code))).split("\n").length - 1;
     return [outer, ...inBlock(parsePlPgSQLSync(outer.sql), outer.line + opens)];
@@ -199,7 +202,7 @@ interface PlExpression {
   PLpgSQL_expr: { query: string; parseMode: number };
 }
 
-/** All statements in a tree of plpgsql, at any depth: `line` is the block's first, which counts its own from 1. */
+/** All statements in a tree of plpgsql, at any depth. `line` is the block's first line in the file. */
 function inBlock(tree: unknown, line: number, at = 1): Unfolded[] {
   if (typeof tree !== "object" || tree === null) return [];
   return Object.entries(tree).flatMap(([kind, body]: [string, Record<string, unknown> | null]): Unfolded[] => {
@@ -215,18 +218,18 @@ function inBlock(tree: unknown, line: number, at = 1): Unfolded[] {
 const sqlAt = (sql: string, line: number): Unfolded[] =>
   parse(sql).flatMap(({ stmt }) => (stmt === undefined ? [] : unfold({ node: stmt, line, sql })));
 
-/** What EXECUTE runs, with "…" for every name that only the run will know. */
+/** The statements that an EXECUTE runs, with "…" for each name that is known only at run time. */
 function executes({ PLpgSQL_expr: { query } }: PlExpression, line: number): Unfolded[] {
   try {
     const [value] = as(parse(`SELECT ${query}`)[0]?.stmt, "SelectStmt")?.targetList ?? [];
     return sqlAt(render(as(value, "ResTarget")?.val), line);
   } catch (error) {
     if (!hasSqlDetails(error)) throw error;
-    return [{ node: { DoStmt: {} }, line, sql: `EXECUTE ${query}`, verdict: dynamic("what this EXECUTE runs") }];
+    return [{ node: { DoStmt: {} }, line, sql: `EXECUTE ${query}`, verdict: dynamic("the statement of this EXECUTE") }];
   }
 }
 
-/** The string that an expression makes, as far as its text tells. */
+/** The string that an expression evaluates to, with "…" for the parts that its text does not contain. */
 function render(value: Node | undefined): string {
   const constant = as(value, "A_Const")?.sval?.sval;
   if (constant !== undefined) return constant;
@@ -250,21 +253,21 @@ function render(value: Node | undefined): string {
 const dynamic = (what: string): Verdict[] =>
   refuse(
     "dynamic-sql",
-    `Nobody can tell from the text ${what}.`,
-    "Write the statement out, or build it by format() from one literal with %I and %L for the names and values alone.",
+    `The linter cannot read ${what} from the text.`,
+    "Write the statement as plain SQL, or build it with format() from one literal, with %I for names and %L for values.",
   );
 
 const newValue = (value = ""): Verdict[] =>
   refuse(
     "enum-value",
-    `'${value}' was added to its type in this file, and PostgreSQL lets nobody use a new value before the commit.`,
+    `This file adds '${value}' to its type, and PostgreSQL refuses to use a new value before the commit.`,
     `Use '${value}' in a later file.`,
   );
 
 const lasting = (what: string, safeWay: string): Verdict[] =>
-  refuse("session-state", `${what} outlives the file, on a connection that goes on to other schemas.`, safeWay);
+  refuse("session-state", `${what} stays on the connection, which then migrates other schemas.`, safeWay);
 
-/** A setting, however it is made; `value` is missing where it is put back to its default. */
+/** Judges a change of a setting. `value` is undefined when the setting returns to its default. */
 function setting(name: string, value: Node | undefined, ends: boolean): Verdict[] {
   const { sval, ival } = as(value, "A_Const") ?? {};
   if (
@@ -273,62 +276,62 @@ function setting(name: string, value: Node | undefined, ends: boolean): Verdict[
   )
     return refuse(
       "lock-timeout",
-      "Without lock_timeout a statement waits for its lock for ever, and everybody who comes later waits behind it.",
-      "Leave lock_timeout as it is, which bounds the wait; or SET LOCAL it to some seconds.",
+      "Without lock_timeout a statement waits for its lock without a limit, and all later statements queue behind it.",
+      "Leave lock_timeout as it is, which limits the wait. Or SET LOCAL it to a few seconds.",
     );
   if (name === "session_replication_role")
-    return refuse("trigger", "This switches triggers and foreign keys off.", "Write rows that keep the rules.");
-  if (name === "") return lasting("RESET ALL", "Leave RESET out: nothing of the connection is the file's.");
+    return refuse("trigger", "This disables triggers and foreign keys.", "Write rows that satisfy them.");
+  if (name === "") return lasting("RESET ALL", "Remove RESET: the connection's settings do not belong to the file.");
   return ends
     ? []
     : lasting(
         `The setting ${name}`,
         name === "search_path"
-          ? "Qualify names that mean another schema."
+          ? "Remove it, and qualify the names of objects in other schemas."
           : `SET LOCAL ${name} ends with the transaction.`,
       );
 }
 
 const outside = /^(AlterSystem|Createdb|Dropdb|CreateTableSpace|DropTableSpace)Stmt$/;
 
-/** What a file must not do because one transaction applies it, over a connection that applies others afterwards. */
+/** Judges what a file must not do because it runs in one transaction, on a connection that migrates other schemas later. */
 function judgeTransaction(statement: Node, { tables }: MigrationFile, alone: boolean): Verdict[] {
   const [kind = ""] = Object.keys(statement);
   if (kind === "TransactionStmt")
     return refuse(
       "transaction-control",
-      "The file is applied in a transaction of its own, as a whole or not at all: this would end it, or nest in it.",
-      "Leave it out. What has to be committed before the rest belongs into a file of its own.",
+      "Tollgate applies the file in one transaction, as a whole or not at all. This would end or nest that transaction.",
+      "Remove it. Put statements that must commit first into a file of their own.",
     );
   if (outside.test(kind) || as(statement, "VacuumStmt")?.is_vacuumcmd)
     return refuse(
       "outside-transaction",
-      "PostgreSQL refuses this inside a transaction, and a file is applied in one.",
-      "Leave it to the operator, or to autovacuum: it is no part of a schema.",
+      "PostgreSQL refuses this inside a transaction, and Tollgate applies a file in one.",
+      "Remove it. The operator or autovacuum does this; it does not belong to a schema.",
     );
   if (isConcurrent(statement) && (tables === "tenant" || !alone))
     return refuse(
       "concurrently",
-      "CONCURRENTLY cannot run inside a transaction, and only a file that is this one statement is applied without.",
+      "CONCURRENTLY cannot run inside a transaction. Only a file with this one statement runs outside of one.",
       tables === "tenant"
-        ? "Leave CONCURRENTLY out: one tenant's table is small, and lock_timeout bounds the wait for it."
-        : "Move it into a file of its own. On a table that this file makes, leave CONCURRENTLY out.",
+        ? "Remove CONCURRENTLY: one tenant's table is small, and lock_timeout limits the wait for it."
+        : "Move it into a file of its own. On a table that this file creates, remove CONCURRENTLY.",
     );
   const index = as(statement, "IndexStmt");
   if (index?.concurrent && (index.if_not_exists || index.idxname === undefined))
     return refuse(
       "concurrently",
-      "A failed attempt leaves an invalid index, which IF NOT EXISTS takes for the real one and nobody finds unnamed.",
-      "Name the index and leave IF NOT EXISTS out: the next attempt fails until the invalid one is dropped.",
+      "A failed attempt leaves an invalid index. IF NOT EXISTS would keep it, and without a name it cannot be found.",
+      "Name the index and remove IF NOT EXISTS: the next attempt then drops the invalid index first.",
     );
   if (["DiscardStmt", "PrepareStmt", "ListenStmt"].includes(kind))
-    return lasting(kind.replace("Stmt", "").toUpperCase(), "Leave it out: the next file finds the connection so.");
+    return lasting(kind.replace("Stmt", "").toUpperCase(), "Remove it: the next file would run with its effect.");
   const temporary = as(statement, "CreateStmt");
   const onCommit = temporary?.oncommit ?? as(statement, "CreateTableAsStmt")?.into?.onCommit;
   const made = temporary?.relation ?? as(statement, "CreateTableAsStmt")?.into?.rel;
   if (made?.relpersistence === "t" && onCommit !== "ONCOMMIT_DROP")
     return lasting(`The temporary table ${quoted(made.relname)}`, "CREATE TEMPORARY TABLE ... ON COMMIT DROP.");
-  // A tenant's files may share one transaction, for which the path to its schema was set.
+  // A tenant's files can share one transaction, whose search_path is the tenant's schema.
   const ends = (name: string, isLocal?: boolean): boolean =>
     isLocal === true && !(tables === "tenant" && name === "search_path");
   const set = as(statement, "VariableSetStmt");

@@ -314,7 +314,7 @@ test("a finding says where, what, why and what instead", async () => {
   const [first, ...more] = describeFindings("migrations/shared/0009_change.sql", findings).split("\n");
   expect(first).toBe("migrations/shared/0009_change.sql:6  drop");
   expect(more.join("\n")).toMatch(
-    /^ {2}ALTER TABLE.*\n {2}Why: .* what only the run will know.*\n {2}Instead: .*_contract\.sql/,
+    /^ {2}ALTER TABLE.*\n {2}Why: .* known only at run time.*\n {2}Instead: .*_contract\.sql/,
   );
 });
 
