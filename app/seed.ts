@@ -1,4 +1,4 @@
-// Products of a new account, so that the demonstration's tools find something at once.
+// The products of a new account, so that the tools of the demonstration find rows at once.
 import type { Statement } from "#tollgate/tool";
 
 const products = [

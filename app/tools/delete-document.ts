@@ -1,5 +1,4 @@
-// Deletes a document. That there was none is an answer and not a failure: a call that was lost may run again, and must
-// then not be told that it failed.
+// Deletes a document. Deleting a missing document succeeds, because Tollgate may run a call again whose outcome was lost.
 import * as z from "zod";
 import { MAX_PATH_BYTES, normalisePath } from "#tollgate/document-path";
 import { defineTool, isFailure } from "#tollgate/tool";
@@ -7,15 +6,15 @@ import { defineTool, isFailure } from "#tollgate/tool";
 export const deleteDocument = defineTool({
   name: "delete_document",
   title: "Delete document",
-  description: "Deletes one document of your account for good. Says whether there was one.",
+  description: "Permanently deletes one document of your account. Returns whether it existed.",
   units: 1,
   scopes: ["tools:write"],
   input: z.strictObject({
-    path: z.string().min(1).max(MAX_PATH_BYTES).describe("Exactly as `list_documents` tells it"),
+    path: z.string().min(1).max(MAX_PATH_BYTES).describe("The path as `list_documents` returns it"),
   }),
   output: z.strictObject({
     path: z.string(),
-    existed: z.boolean().describe("Whether there was such a document; afterwards there is none"),
+    existed: z.boolean().describe("Whether the document existed before the call"),
   }),
   annotations: { readOnly: false, idempotent: true, destructive: true },
   failed: isFailure,
@@ -29,6 +28,6 @@ export const deleteDocument = defineTool({
     const existed = await context.files.delete(named.path);
     const data = { path: named.path, existed };
     if (existed) return { data };
-    return { text: `There was no document ${named.path}. Call list_documents to see which there are.`, data };
+    return { text: `There was no document ${named.path}. Call list_documents to list the documents.`, data };
   },
 });

@@ -1,13 +1,13 @@
-// A report over everything the tenant has: its stock by category, what runs low, and its calls of the last hour.
-// Reads only, in two statements, and tells how far it is in between.
+// Reports on all of a tenant's products (stock by category, low stock) and on its calls of the last hour.
+// It only reads, in two statements, and sends progress between them.
 import * as z from "zod";
 import { defineTool, isFailure } from "#tollgate/tool";
 
-/** Bounds of the lists: what is beyond them is in the totals. */
+/** Limits of the lists, so that the result stays small. The totals include the rest. */
 const LARGEST_CATEGORIES = 100;
 const LOWEST_STOCKS = 50;
 
-/** Sums are numbers rather than integers: beyond 2^53 they lose their last digits, which is no reason to fail. */
+/** Sums are not declared as integers: above 2^53 they lose their last digits, and the report must not fail then. */
 const figures = {
   products: z.int(),
   stock: z.number().describe("Pieces in stock"),
@@ -20,18 +20,23 @@ export const generateReport = defineTool({
   name: "generate_report",
   title: "Stock and usage report",
   description:
-    "Reports on all products (totals, stock value by category, what runs low) and on your account's calls of the last " +
-    "hour by tool. Call `get_usage` first if few units are left. To look at single products use `search_products`.",
+    "Reports on all products (totals, stock value by category, low stock) and on your account's calls of the last hour " +
+    "by tool. Call `get_usage` first if few units are left. To find single products use `search_products`.",
   units: 20,
   scopes: ["tools:read"],
   input: z.strictObject({
-    lowStockBelow: z.int().min(1).max(1_000_000).default(10).describe("A product with fewer pieces than this runs low"),
+    lowStockBelow: z
+      .int()
+      .min(1)
+      .max(1_000_000)
+      .default(10)
+      .describe("Stock below this number of pieces counts as low"),
   }),
   output: z.strictObject({
     generatedAt: z.iso.datetime(),
     totals: z.strictObject(figures),
     categories: z.array(Category).describe(`By stock value, the first ${LARGEST_CATEGORIES}`),
-    lowStock: z.array(LowStock).describe(`The ${LOWEST_STOCKS} lowest of those that run low`),
+    lowStock: z.array(LowStock).describe(`Products with low stock, the ${LOWEST_STOCKS} lowest`),
     calls: z.array(z.strictObject({ tool: z.string(), calls: z.int(), units: z.int() })),
   }),
   annotations: { readOnly: true, idempotent: true, destructive: false },
@@ -39,7 +44,7 @@ export const generateReport = defineTool({
 
   async run({ lowStockBelow }, context) {
     await context.progress({ progress: 0, total: 3, message: "Adding up products" });
-    // The empty grouping set is the grand total; it is there without any product, too.
+    // The empty grouping set is the grand total. It returns one row even when there is no product.
     const groups = await context.db.query<z.infer<typeof Category> & { isTotal: boolean; generatedAt: string }>(
       `SELECT coalesce(category, '') AS category, grouping(category) = 1 AS "isTotal", count(*)::int AS products,
               coalesce(sum(stock), 0)::float8 AS stock,
@@ -51,10 +56,10 @@ export const generateReport = defineTool({
        LIMIT ${LARGEST_CATEGORIES + 1}`,
     );
     const [total, ...rest] = groups;
-    if (total === undefined) throw new Error("a grand total is always one row");
+    if (total === undefined) throw new Error("The query returned no grand total.");
 
     context.signal.throwIfAborted();
-    await context.progress({ progress: 1, total: 3, message: "Looking for what runs low" });
+    await context.progress({ progress: 1, total: 3, message: "Looking for low stock" });
     const lowStock = await context.db.query<z.infer<typeof LowStock>>(
       `SELECT id, name, category, stock FROM products WHERE stock < $1::int ORDER BY stock, name, id LIMIT ${LOWEST_STOCKS}`,
       [lowStockBelow],

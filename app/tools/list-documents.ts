@@ -1,4 +1,4 @@
-// Lists the tenant's documents, page by page, in the order of their paths.
+// Lists the tenant's documents by path, in pages.
 import * as z from "zod";
 import { MAX_PATH_BYTES, normalisePath, normalisePrefix } from "#tollgate/document-path";
 import { defineTool, isFailure } from "#tollgate/tool";
@@ -7,20 +7,24 @@ export const listDocuments = defineTool({
   name: "list_documents",
   title: "List documents",
   description:
-    "Lists your account's documents with size and time, by path. Each page is a call. " +
+    "Lists your account's documents with their sizes and times, by path. Each page costs one call. " +
     "Read one with `read_document`.",
   units: 1,
   scopes: ["tools:read"],
   input: z.strictObject({
-    prefix: z.string().max(MAX_PATH_BYTES).default("").describe("Only paths that begin so, for example `notes/`"),
-    limit: z.int().min(1).max(100).default(50).describe("Documents a page"),
-    cursor: z.string().max(MAX_PATH_BYTES).optional().describe("`nextCursor` of the page before, with the same prefix"),
+    prefix: z.string().max(MAX_PATH_BYTES).default("").describe("Start of the paths, for example `notes/`"),
+    limit: z.int().min(1).max(100).default(50).describe("Documents in a page"),
+    cursor: z
+      .string()
+      .max(MAX_PATH_BYTES)
+      .optional()
+      .describe("`nextCursor` of the previous page, with the same prefix"),
   }),
   output: z.strictObject({
     documents: z.array(
       z.strictObject({ path: z.string(), sizeBytes: z.int(), contentType: z.string(), updatedAt: z.iso.datetime() }),
     ),
-    nextCursor: z.string().nullable().describe("For the next page; null: this is the last"),
+    nextCursor: z.string().nullable().describe("Cursor of the next page; null on the last page"),
   }),
   annotations: { readOnly: true, idempotent: true, destructive: false },
   failed: isFailure,
@@ -29,12 +33,12 @@ export const listDocuments = defineTool({
     const within = normalisePrefix(prefix);
     if (!within.ok) {
       context.log("path_refused", { reason: within.reason });
-      return { isError: true, text: `The prefix is not usable. ${within.reason}` };
+      return { isError: true, text: `The prefix is not valid. ${within.reason}` };
     }
     const after = cursor === undefined ? undefined : normalisePath(cursor);
     if (after?.ok === false) {
       context.log("path_refused", { reason: after.reason });
-      return { isError: true, text: "The cursor is not one that this tool gave out. List again without it." };
+      return { isError: true, text: "The cursor is not valid. List again without it." };
     }
     const page = await context.files.list({
       prefix: within.path,
@@ -43,7 +47,7 @@ export const listDocuments = defineTool({
     });
     const data = { documents: page.files, nextCursor: page.cursor ?? null };
     if (data.documents.length > 0 || cursor !== undefined) return { data };
-    const next = prefix === "" ? "`write_document` makes the first." : "Try without `prefix`.";
+    const next = prefix === "" ? "Write the first one with `write_document`." : "Try without `prefix`.";
     return { text: `There is no such document. ${next}`, data };
   },
 });

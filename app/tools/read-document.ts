@@ -1,10 +1,11 @@
-// Reads a document in pieces that a model can hold. A piece is told twice, as text and as data, and stays below the
-// bound of a result even if every character of it must be escaped.
+// Reads a document in pieces that fit into a model's context.
+// Invariant: a result stays below the limit of 1 MiB, even when JSON escapes every character. It contains the piece twice,
+// as text and as data.
 import * as z from "zod";
 import { MAX_PATH_BYTES, normalisePath } from "#tollgate/document-path";
 import { defineTool, isFailure } from "#tollgate/tool";
 
-/** Twice, at 6 bytes for an escaped character, this is 768 KiB: below 1 MiB. */
+/** Two copies at 6 bytes for an escaped character are 768 KiB, below the limit of 1 MiB. */
 const PIECE_CHARS = 65_536;
 
 export const readDocument = defineTool({
@@ -12,20 +13,20 @@ export const readDocument = defineTool({
   title: "Read document",
   description:
     `Reads one document of your account, at most ${PIECE_CHARS} characters at a time. ` +
-    "If `nextOffset` is not null there is more: call again with it as `offset`. `list_documents` tells which there are.",
+    "If `nextOffset` is not null, call again with it as `offset` to read the rest. `list_documents` lists the documents.",
   units: 1,
   scopes: ["tools:read"],
   input: z.strictObject({
     path: z.string().min(1).max(MAX_PATH_BYTES).describe("For example `notes/today.md`"),
-    offset: z.int().min(0).default(0).describe("Where to go on reading: `nextOffset` of the call before"),
+    offset: z.int().min(0).default(0).describe("Position to read from: `nextOffset` of the previous call"),
   }),
   output: z.strictObject({
     path: z.string(),
-    sizeBytes: z.int().describe("Of the whole document"),
+    sizeBytes: z.int().describe("Size of the whole document"),
     contentType: z.string(),
     updatedAt: z.iso.datetime(),
     text: z.string(),
-    nextOffset: z.int().nullable().describe("Where the rest begins; null: this was the end"),
+    nextOffset: z.int().nullable().describe("Position of the rest; null at the end of the document"),
   }),
   annotations: { readOnly: true, idempotent: true, destructive: false },
   failed: isFailure,
@@ -38,7 +39,7 @@ export const readDocument = defineTool({
     }
     const document = await context.files.read(named.path);
     if (document === undefined) {
-      return { isError: true, text: `There is no document ${named.path}. Call list_documents to see which there are.` };
+      return { isError: true, text: `There is no document ${named.path}. Call list_documents to list the documents.` };
     }
     const end = endOfPiece(document.text, offset);
     const text = document.text.slice(offset, end);
@@ -47,7 +48,7 @@ export const readDocument = defineTool({
   },
 });
 
-/** Where the piece from `offset` ends: never between the two halves of a character. */
+/** The end of the piece that starts at `offset`. It is never between the two code units of a character. */
 function endOfPiece(text: string, offset: number): number {
   const end = offset + PIECE_CHARS;
   if (end >= text.length) return text.length;

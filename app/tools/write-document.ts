@@ -1,9 +1,9 @@
-// Writes a whole document. The same text at the same path is the same document, so a call that was lost may run again.
+// Writes a whole document. Writing the same text again changes nothing, so Tollgate may run a lost call again.
 import * as z from "zod";
 import { MAX_DOCUMENT_BYTES, MAX_PATH_BYTES, normalisePath, utf8Bytes } from "#tollgate/document-path";
 import { defineTool, isFailure } from "#tollgate/tool";
 
-/** Kinds of text; none that a browser would run. */
+/** Content types of text that a browser does not execute. */
 const contentTypes = ["text/plain", "text/markdown", "text/csv", "application/json"] as const;
 
 export const writeDocument = defineTool({
@@ -11,11 +11,11 @@ export const writeDocument = defineTool({
   title: "Write document",
   description:
     `Writes a document of your account, at most ${MAX_DOCUMENT_BYTES / 1024} KiB of UTF-8 text. ` +
-    "What was at the path before is replaced; to add to it, call `read_document` first.",
+    "It replaces the document at the path. To add to a document, call `read_document` first.",
   units: 1,
   scopes: ["tools:write"],
   input: z.strictObject({
-    path: z.string().min(1).max(MAX_PATH_BYTES).describe("For example `notes/today.md`; folders need not exist"),
+    path: z.string().min(1).max(MAX_PATH_BYTES).describe("For example `notes/today.md`. Folders need not exist"),
     text: z.string().max(MAX_DOCUMENT_BYTES).describe("The whole document"),
     contentType: z.enum(contentTypes).default("text/plain"),
   }),
@@ -38,7 +38,7 @@ export const writeDocument = defineTool({
     if (sizeBytes > MAX_DOCUMENT_BYTES) {
       return {
         isError: true,
-        text: `The text has ${sizeBytes} bytes, a document at most ${MAX_DOCUMENT_BYTES}. Split it into several documents.`,
+        text: `The text has ${sizeBytes} bytes. The limit is ${MAX_DOCUMENT_BYTES}. Split it into several documents.`,
       };
     }
     return { data: await context.files.write(named.path, text, contentType) };

@@ -51,9 +51,9 @@ BEGIN
     EXECUTE format('ALTER ROLE %I SET idle_in_transaction_session_timeout = %L', role_name, '10s');
     EXECUTE format('ALTER ROLE %I SET transaction_timeout = %L', role_name, '60s');
   END IF;
-  -- Plain text, because Neon accepts no other: it keeps a verifier of its own.
+  -- Plain text, because Neon accepts nothing else. The server stores a verifier.
   EXECUTE format('ALTER ROLE %I PASSWORD %L', role_name, new_password);
-  -- One at a time: a database's rights are one row, and concurrent changes of it fail.
+  -- Serialised: a database's rights are one row of the catalogue, and concurrent changes of a row fail.
   PERFORM pg_advisory_xact_lock(hashtext('tollgate.tenants'));
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), role_name);
   EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', role_name);

@@ -1,5 +1,5 @@
--- Who the tenants are and what they were sold. Rights are given by column in all of these files, so that the login that the
--- Worker uses cannot change what must never change, such as a ledger row or a frozen report.
+-- The tenants and the terms that they bought. All files of this folder grant rights by column, so that the Worker's login
+-- cannot change rows that must never change, such as a ledger row or a frozen report.
 
 DO $$
 BEGIN
@@ -31,7 +31,7 @@ CREATE TABLE tenants (
   email text,
   plan text NOT NULL,
   strategy text NOT NULL,
-  -- Where the tenant's contract wants its data. NULL: anywhere.
+  -- The region that the tenant's contract requires. NULL: any region.
   region text,
   state text NOT NULL CHECK (state IN ('provisioning', 'trial', 'active', 'past_due', 'suspended', 'leaving', 'gone')),
   limits jsonb NOT NULL,
@@ -49,7 +49,7 @@ CREATE TABLE tenants (
   stripe_customer_id text UNIQUE,
   stripe_subscription_id text UNIQUE,
   trial_until timestamptz,
-  -- Who suspended the tenant. An event of Stripe never lifts a suspension by the operator.
+  -- Who suspended the tenant. A Stripe event never ends a suspension by the operator.
   suspended_by text,
   -- Since when an invoice is unpaid. Service ends a stated time later.
   past_due_since timestamptz,
@@ -58,9 +58,9 @@ CREATE TABLE tenants (
   -- When a cancelled subscription will end, and when it has ended.
   cancel_at timestamptz,
   subscription_ended_at timestamptz,
-  -- Until when the tenant may come back. NULL unless it leaves or has left.
+  -- The end of the time in which the tenant can be reactivated. NULL unless it leaves or has left.
   leaving_until timestamptz,
-  -- Since when only this row, the ledger and the reports are left of the tenant.
+  -- When the tenant was erased. Afterwards only this row, the ledger and the reports are left.
   deleted_at timestamptz
 );
 CREATE INDEX tenants_undelivered ON tenants (id) WHERE delivered_version < version;

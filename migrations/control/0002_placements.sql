@@ -36,8 +36,8 @@ CREATE TABLE placements (
   state text NOT NULL DEFAULT 'preparing' CHECK (state IN ('preparing', 'ready', 'dropped')),
   -- Encrypted `user:password` of the tenant's own login role; NULL on shared tables.
   login text,
-  -- The last migration of the tenant's own schema; NULL on shared tables.
-  -- The files that the schema has, as `series/name` separated by spaces, in the bundle's order. NULL before the first file.
+  -- The files that the tenant's own schema has, as `series/name` separated by spaces, in the bundle's order. NULL before the
+  -- first file, and on shared tables.
   schema_version text,
   created_at timestamptz NOT NULL DEFAULT now(),
   ready_at timestamptz,

@@ -23,7 +23,7 @@ CREATE TABLE reports (
   confirmed_at timestamptz,
   -- accepted, duplicate, summary: Stripe has it. no_customer: there is no customer to bill. carried: a carry-forward bills it.
   answer text,
-  -- An operator must look. refused: Stripe refuses the report. mismatch: Stripe has other units in its minute (stripe_units).
+  -- An operator must decide. refused: Stripe refuses the report. mismatch: Stripe has other units in its minute (stripe_units).
   alarm text CHECK (alarm IN ('refused', 'mismatch')),
   stripe_units bigint,
   error text,
@@ -38,7 +38,7 @@ CREATE TABLE billing_periods (
   invoice_id text PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
   starts_at timestamptz NOT NULL,
-  -- Exclusive.
+  -- The end of the period, exclusive.
   ends_at timestamptz NOT NULL CHECK (ends_at > starts_at),
   plan text NOT NULL,
   -- The plan's price for units in that period. NULL: units are not sold one by one.

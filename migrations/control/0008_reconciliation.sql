@@ -18,7 +18,7 @@ CREATE TABLE reconciliations (
 CREATE TABLE drifts (
   tenant_id text NOT NULL REFERENCES tenants (id),
   starts_at timestamptz NOT NULL,
-  -- Length of the range: 1, unless there were too many differences to look into each minute.
+  -- Length of the range in minutes: 1, unless there were too many differences to compare each minute.
   minutes integer NOT NULL,
   kind text NOT NULL CHECK (kind IN ('missing', 'less', 'more', 'unknown', 'unexplored')),
   report_id text REFERENCES reports (id),

@@ -1,4 +1,4 @@
--- Events of Stripe, and changes of plan.
+-- Stripe events and plan changes.
 
 -- The inbox: an event is stored before it is acknowledged, and applied afterwards.
 CREATE TABLE webhook_inbox (
@@ -29,7 +29,7 @@ CREATE TABLE plan_changes (
   attempts integer NOT NULL DEFAULT 0,
   -- How long the tenant's calls were paused at the last attempt.
   pause_ms integer,
-  -- The reason why it waits, in our words.
+  -- The reason why it waits, in Tollgate's words: Stripe's messages may quote data.
   waits_for text,
   requested_at timestamptz NOT NULL DEFAULT now(),
   progressed_at timestamptz NOT NULL DEFAULT now(),

@@ -20,7 +20,7 @@ CREATE TABLE removals (
   reactivations integer NOT NULL DEFAULT 0,
   -- The content of the usage archive, once it was read back.
   archive jsonb,
-  -- In our words: the reason why it waits, and the last failure.
+  -- In Tollgate's words: the reason why it waits, and the last failure.
   waits_for text,
   error text,
   asked_at timestamptz NOT NULL DEFAULT now(),

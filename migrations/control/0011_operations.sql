@@ -1,4 +1,4 @@
--- How the deployment stands: recurring events and alarms.
+-- The state of the deployment: recurring events and alarms.
 
 -- When each recurring event last happened: crons and answers of Stripe.
 CREATE TABLE heartbeats (

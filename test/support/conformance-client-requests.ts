@@ -1,5 +1,5 @@
-// Fixtures whose tools ask the client something in the middle of a call, as the older revisions do it. A stateless
-// server cannot: these tools answer with an error there, and the suite's scenarios for them are expected to fail.
+// Fixtures whose tools send a request to the client during a call, as in the older revisions. A stateless server cannot do
+// this: the tools return an error there, and the lists of allowed failures name the scenarios.
 import type { McpServer } from "@modelcontextprotocol/server";
 import * as z from "zod";
 

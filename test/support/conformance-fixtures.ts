@@ -1,6 +1,6 @@
-// The tools, resources and prompts that the MCP conformance suite looks for, under the names that it prescribes.
-// Test-only: the product's catalogue never contains them. They touch nothing but the server they are put on, so that
-// any way of serving MCP can be held against the suite.
+// The tools, resources and prompts that the MCP conformance suite expects, under its names. For tests only: the product's
+// catalogue never contains them. They depend only on the server that they are registered on, so that any way to serve MCP
+// can be tested.
 import { ResourceTemplate, completable, fromJsonSchema } from "@modelcontextprotocol/server";
 import type { McpServer } from "@modelcontextprotocol/server";
 import * as z from "zod";
@@ -10,10 +10,9 @@ import { registerInputRequiredFixtures } from "./conformance-input-required.ts";
 const PIXEL_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
 const SILENT_WAV = "UklGRiYAAABXQVZFZm10IBAAAAABAAEAQB8AAEAfAAABAAgAZGF0YQIAAACAgA==";
 
-/** Puts every fixture onto a server that is not connected yet. */
+/** Registers every fixture on a server that is not connected yet. */
 export function registerFixtures(server: McpServer): void {
-  // Declared before anything is registered: the SDK would otherwise promise list changes, which a stateless server
-  // cannot send.
+  // Declared first. Otherwise the SDK promises notifications of list changes, which a stateless server cannot send.
   server.server.registerCapabilities({
     logging: {},
     prompts: { listChanged: false },
@@ -119,7 +118,7 @@ function registerSchemaTools(server: McpServer): void {
   const withHeader = z.object({ region: z.string().meta({ "x-mcp-header": "Region" }), query: z.string().optional() });
   server.registerTool(
     "test_custom_headers",
-    { description: "Wants its region as a request header, too.", inputSchema: withHeader },
+    { description: "Expects its region as a request header too.", inputSchema: withHeader },
     ({ region }) => ({ content: [text(`Region ${region}.`)] }),
   );
 }
@@ -150,7 +149,7 @@ function registerResources(server: McpServer): void {
       ],
     }),
   );
-  // Accepted and forgotten: without a session there is no stream to send an update on.
+  // Accepted and ignored: without a session there is no stream for updates.
   server.server.setRequestHandler("resources/subscribe", () => ({}));
   server.server.setRequestHandler("resources/unsubscribe", () => ({}));
 }

@@ -1,10 +1,10 @@
-// Fixtures that ask the client something the 2026-07-28 way: the answer says what is missing, the client calls again
-// with it, and whatever the server must remember in between travels signed in `requestState`.
+// Fixtures that ask the client for input as in revision 2026-07-28. The result names the missing input, and the client
+// calls again with it. The server's state between the two calls is signed and travels in `requestState`.
 import { acceptedContent, createRequestStateCodec, inputRequired, inputResponse } from "@modelcontextprotocol/server";
 import type { McpServer, ServerContext } from "@modelcontextprotocol/server";
 import * as z from "zod";
 
-/** Guards nothing but fixtures; fixed, so that any isolate can continue what another began. */
+/** Signs the state of fixtures only. It is fixed, so that any isolate can continue a call. */
 const FIXTURE_KEY = "conformance fixtures only, not a secret";
 
 interface State {
@@ -30,7 +30,7 @@ const askModel = (text: string, maxTokens: number) =>
 
 /** The tools and the prompt of the `input-required-result-*` and `server-stateless` scenarios. */
 export function registerInputRequiredFixtures(server: McpServer): void {
-  // The SDK takes this hook at construction only. It makes the server refuse a state that was tampered with.
+  // The hook refuses a state that was changed. The SDK accepts it only at construction, so it is set here.
   Reflect.set(server.server, "_requestStateVerify", (state: string, context: ServerContext) =>
     states.verify(state, context),
   );
@@ -63,7 +63,7 @@ function registerSingleQuestions(server: McpServer): void {
     if (answer.kind === "sampling") return done(JSON.stringify(answer.result.content));
     return inputRequired({ inputRequests: { capital_question: askModel("What is the capital of France?", 100) } });
   });
-  // The SDK refuses the question when the client has not declared that it can answer it.
+  // The SDK refuses the request when the client did not declare the capability.
   server.registerTool("test_missing_capability", { description: "Needs sampling." }, () =>
     inputRequired({ inputRequests: { question: askModel("Are you there?", 10) } }),
   );

@@ -1,5 +1,5 @@
-// The product's Worker, whose MCP endpoint offers the conformance fixtures besides the catalogue. Everything before them
-// is the product's own: request checks, authentication, the question to the tenant's object, the protocol layer.
+// The product's Worker, with the conformance fixtures added to its MCP endpoint. The request checks, the authentication, the
+// admission by the tenant's object and the protocol layer are the product's own.
 import { handleMcp } from "../../src/calls/endpoint.ts";
 import { createContext } from "../../src/control/context.ts";
 import worker from "../../src/worker.ts";
