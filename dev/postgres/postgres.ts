@@ -21,7 +21,7 @@ const READY_TIMEOUT_MS = 60_000;
 const BUSY_TIMEOUT_MS = 2_000;
 /** Ours reports a taken port within milliseconds, on a busy machine within seconds. */
 const FOREIGN_SERVER_MS = 5_000;
-/** A start takes some 50 ms in all. */
+/** A start takes about 50 ms. */
 const RETRY_INTERVAL_MS = 10;
 /** A fast shutdown writes one checkpoint of at most 128 MB of buffers. */
 const STOP_TIMEOUT_MS = 10_000;
@@ -32,11 +32,11 @@ const LOG_TAIL_CHARS = 4_000;
 const SETTINGS: Record<string, string> = {
   listen_addresses: "127.0.0.1",
   unix_socket_directories: "",
-  // 200: the proxy keeps up to 120 for HTTP batches, the rest is for sessions and the developer's own tools.
+  // The proxy keeps up to 120 for HTTP batches. The rest is for sessions and the developer's own tools.
   max_connections: "200",
   shared_buffers: "128MB",
   wal_level: "replica",
-  // Bounds the disk space that an absent replica costs: enough for a pause in a test, too little for a month.
+  // Limits the disk space that an absent replica costs. Enough for a pause in a test.
   max_slot_wal_keep_size: "256MB",
   fsync: "on",
   synchronous_commit: "on",
@@ -52,18 +52,18 @@ export interface RunningPostgres {
   /** Connection string of the superuser, password included. */
   superuserUrl: string;
   pid: number;
-  /** True when this start created an empty cluster, so that everything in it must be built anew. */
+  /** Whether this start created the cluster, which is empty then. */
   firstStart: boolean;
   /** Resolves when the server process has ended, for any reason. */
   exited: Promise<void>;
-  /** Fast shutdown: open transactions are rolled back, committed ones are on disk. Bounded, repeatable. */
+  /** Fast shutdown: open transactions are rolled back, committed ones are on disk. Takes 16 s at most. Can be repeated. */
   stop(): Promise<void>;
 }
 
 /**
- * Starts PostgreSQL on 127.0.0.1 over the cluster kept at `dataDir` (created when absent) and resolves once it answers a
- * query. Port 0 takes any free one. Rejects with the server's own last words when it cannot start, when the port is
- * taken, or when another live launcher already serves `dataDir`. `settings` are additional.
+ * Starts PostgreSQL on 127.0.0.1 with the cluster at `dataDir`, which it creates when absent. Resolves once the server
+ * answers a query. Port 0 means any free port. Rejects with the server's last output when it cannot start, when the port is
+ * taken, or when another live launcher serves `dataDir`. `settings` are additional.
  */
 export async function startPostgres(options: {
   dataDir: string;
@@ -78,13 +78,13 @@ export async function startPostgres(options: {
   return { ...(await serve(place, { ...options, password })), firstStart };
 }
 
-/** Whether there is a cluster for `dataDir`. It may be gone although the folder is not: temporary folders are cleaned. */
+/** Whether there is a cluster for `dataDir`. It can be missing while the folder exists: temporary folders are cleaned. */
 export async function hasPostgresData(dataDir: string): Promise<boolean> {
   const home = (await readDataLocation(dataDir)) ?? dataDir;
   return existsSync(join(home, "cluster", "PG_VERSION"));
 }
 
-/** Removes the cluster kept for `dataDir`, wherever it lives, with its password. The server must be stopped. */
+/** Removes the cluster of `dataDir`, also from the temporary folder, and its password. The server must be stopped. */
 export async function removePostgresData(dataDir: string): Promise<void> {
   if (!existsSync(dataDir)) return;
   const moved = await readDataLocation(dataDir);
@@ -99,9 +99,9 @@ export async function removePostgresData(dataDir: string): Promise<void> {
 
 // ---- the steps of a start, which a replica shares
 
-/** Where a cluster lives, and with what and as whom it is served. */
+/** The folder of a cluster, and the binaries and the user of its server. */
 export interface ClusterPlace {
-  /** Its true path. */
+  /** Its path without symbolic links. */
   dataDir: string;
   cluster: string;
   binaries: string;
@@ -109,8 +109,8 @@ export interface ClusterPlace {
 }
 
 /**
- * The place for the cluster of `path`, a folder that is made when absent. Nothing runs there any more: what a killed
- * launcher left is ended. Rejects when a live launcher serves it.
+ * Returns the place for the cluster of `path`, and creates the folder when absent. Ends the server processes that a killed
+ * launcher left there. Rejects when a live launcher serves the cluster.
  */
 export async function takePlace(path: string): Promise<ClusterPlace> {
   await mkdir(path, { recursive: true });
@@ -122,8 +122,8 @@ export async function takePlace(path: string): Promise<ClusterPlace> {
 }
 
 /**
- * Puts a cluster where there is none: `fill` fills an empty folder that belongs to the server's user, and what it leaves
- * there becomes the cluster once it is whole.
+ * Creates a cluster. `fill` fills an empty folder that belongs to the server's user. When it is done, the folder becomes the
+ * cluster in one step.
  */
 export async function buildCluster(place: ClusterPlace, fill: (data: string) => Promise<void>): Promise<void> {
   const { cluster, user } = place;
@@ -139,7 +139,7 @@ export async function buildCluster(place: ClusterPlace, fill: (data: string) => 
   await rm(draft, { recursive: true, force: true });
 }
 
-/** Starts the server of a cluster; the rest is `startPostgres`'s promise. `settings` are additional. */
+/** Starts the server of an existing cluster, as `startPostgres` describes. `settings` are additional. */
 export async function serve(
   place: ClusterPlace,
   options: { port: number; password: string; settings?: Record<string, string>; log?: (line: string) => void },
@@ -160,7 +160,7 @@ export async function serve(
   }
 }
 
-/** Lends a connection to `work`. A connection that breaks is an error of the query that it breaks under. */
+/** Runs `work` with a connection. When the connection breaks, the running query rejects. */
 export async function connected<Result>(url: string, work: (client: Client) => Promise<Result>): Promise<Result> {
   const client = new Client({
     connectionString: url,
@@ -179,13 +179,13 @@ export async function connected<Result>(url: string, work: (client: Client) => P
 // ---- the cluster and its server
 
 function processOptions(user: ServerUser | undefined): SpawnOptions {
-  // Pass nothing else on: PG* variables would change the server, and it needs no secrets.
+  // Pass no other variable: PG* variables would change the server, and it needs no secrets.
   const env: NodeJS.ProcessEnv = { ...process.env, LC_ALL: "C", TZ: "UTC" };
   for (const name of Object.keys(env)) if (!/^(PATH|SystemRoot|LC_ALL|TZ)$/.test(name)) delete env[name];
   return { ...user, cwd: "/", env, stdio: ["ignore", "ignore", "pipe"] };
 }
 
-/** Collects the end of what a program writes to stderr and passes complete lines on. */
+/** Passes each complete line of a program's stderr to `log`. Returns a function that returns the end of the output. */
 function watch(child: ChildProcess, log: (line: string) => void = () => undefined): () => string {
   let tail = "";
   let open = "";
@@ -196,7 +196,7 @@ function watch(child: ChildProcess, log: (line: string) => void = () => undefine
     for (const line of lines) log(line);
   });
   child.on("error", (error) => (tail += error.message));
-  return () => tail.trim() || "it ended without a word";
+  return () => tail.trim() || "it ended without any output";
 }
 
 async function createCluster(place: ClusterPlace, password: string): Promise<void> {
@@ -209,7 +209,7 @@ async function createCluster(place: ClusterPlace, password: string): Promise<voi
     const initdb = spawn(
       join(binaries, "bin", "initdb"),
       // The builtin locale is the same on every machine. `password` lets a client send the password with its first
-      // packet, as Neon's driver does by default; it travels over loopback alone, and is stored as a SCRAM verifier.
+      // packet, as Neon's driver does by default. It travels over loopback only, and the server stores a SCRAM verifier.
       [`--pgdata=${data}`, "--username=postgres", `--pwfile=${passwordFile}`, "--auth-host=password"].concat(
         ["--auth-local=reject", "--encoding=UTF8", "--locale=C", "--locale-provider=builtin"],
         ["--builtin-locale=C.UTF-8", "--no-instructions"],
@@ -223,8 +223,8 @@ async function createCluster(place: ClusterPlace, password: string): Promise<voi
 }
 
 /**
- * Ends what a killed launcher left running on `cluster`: an orphaned postmaster, or backends busy in a long statement,
- * which would keep the shared memory and so the next start waiting. Rejects when a live launcher owns the server.
+ * Ends the processes that a killed launcher left on `cluster`: an orphaned postmaster, or backends in a long statement. They
+ * would keep the shared memory, and the next start would wait. Rejects when a live launcher owns the server.
  */
 async function endLeftovers(cluster: string): Promise<void> {
   for (const signal of ["SIGINT", "SIGQUIT", "SIGKILL"] as const) {
@@ -234,8 +234,8 @@ async function endLeftovers(cluster: string): Promise<void> {
       const owned = left.find(({ launcher, parent }) => launcher !== undefined && launcher === parent);
       if (owned !== undefined) throw new Error(`Process ${owned.parent} is running PostgreSQL on ${cluster} already.`);
       if (left.length === 0) {
-        // A process number may since belong to another program, or to a zombie, and PostgreSQL would believe it alive.
-        // Its own check of the shared memory does not need this file.
+        // The pid in the file can belong to another program or a zombie by now, and PostgreSQL would wait for it. Its own
+        // check of the shared memory does not need the file.
         return await rm(join(cluster, "postmaster.pid"), { force: true });
       }
       if (Date.now() > untilMs) break;
@@ -243,21 +243,21 @@ async function endLeftovers(cluster: string): Promise<void> {
       await sleep(20);
     }
   }
-  throw new Error(`Processes of an earlier PostgreSQL on ${cluster} do not end.`);
+  throw new Error(`Processes of an earlier PostgreSQL on ${cluster} did not end.`);
 }
 
 function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
-    // The process has ended in the meantime.
+    // The process has already ended.
   }
 }
 
 interface ServerProcess {
   pid: number;
   parent: number;
-  /** The launcher that a postmaster was started by; undefined for its children. */
+  /** The launcher that started the postmaster. Undefined for the postmaster's children. */
   launcher: number | undefined;
 }
 
@@ -266,7 +266,7 @@ function launcherOf(command: string): number | undefined {
   return found === undefined ? undefined : Number(found);
 }
 
-/** The live processes of a server on `cluster`; without /proc only the postmaster can be found. */
+/** The live processes of a server on `cluster`. Without /proc it finds only the postmaster. */
 async function serverProcesses(cluster: string): Promise<ServerProcess[]> {
   if (process.platform !== "linux") {
     const pid = Number.parseInt(await readFile(join(cluster, "postmaster.pid"), "utf8").catch(() => ""), 10);
@@ -281,7 +281,7 @@ async function serverProcesses(cluster: string): Promise<ServerProcess[]> {
   const found: ServerProcess[] = [];
   for (const pid of (await readdir("/proc")).filter((name) => /^\d+$/.test(name))) {
     try {
-      // Every process of a server works in its data folder. A zombie has none any more.
+      // The working folder of every server process is the data folder. A zombie has no working folder.
       const folder = await readlink(`/proc/${pid}/cwd`);
       if (folder !== cluster && folder !== `${cluster} (deleted)`) continue;
       if (!basename(await readlink(`/proc/${pid}/exe`)).startsWith("postgres")) continue;
@@ -306,7 +306,7 @@ function launch(
   { binaries, cluster, user }: ClusterPlace,
   options: { port: number; settings?: Record<string, string>; log?: (line: string) => void },
 ): Server {
-  // The launcher's pid on the command line is how a later start tells an orphan from a server in use.
+  // A later start uses the launcher's pid in the arguments to tell an orphaned server from a server in use.
   const own = { port: String(options.port), "tollgate.launcher": String(process.pid) };
   const settings = { ...SETTINGS, ...options.settings, ...own };
   const args = Object.entries(settings).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
@@ -333,8 +333,8 @@ async function settlesWithin(promise: Promise<void>, timeoutMs: number): Promise
 }
 
 /**
- * Resolves with nothing once the server answers a query, or with its last words when it ended. Stops it and rejects when
- * it refuses the kept password or stays silent.
+ * Resolves with undefined once the server answers a query, or with its last output when it ended. Stops the server and
+ * rejects when it refuses the stored password or does not answer in time.
  */
 async function untilReady(url: string, server: Server): Promise<string | undefined> {
   const deadlineMs = Date.now() + READY_TIMEOUT_MS;
@@ -342,17 +342,17 @@ async function untilReady(url: string, server: Server): Promise<string | undefin
     const error = await tryQuery(url);
     if (error === undefined) return undefined;
     const refused = error instanceof DatabaseError && error.code === "28P01";
-    // Another server on this port refuses the password too, a moment before ours gives up on the port.
+    // Another server on this port also refuses the password. Our own server then reports the taken port a moment later.
     if (await settlesWithin(server.exited, refused ? FOREIGN_SERVER_MS : RETRY_INTERVAL_MS)) return server.tail();
     if (refused || Date.now() > deadlineMs) {
       await server.stop();
-      const reason = refused ? "the kept password does not open the cluster" : "it does not get ready";
+      const reason = refused ? "it refuses the stored password" : "it did not get ready in time";
       throw new Error(`PostgreSQL did not start: ${reason}.`, { cause: error });
     }
   }
 }
 
-/** Why a connection or its first query failed; undefined when they did not. */
+/** The error of a connection or of its first query. Undefined when both succeed. */
 async function tryQuery(url: string): Promise<unknown> {
   try {
     await connected(url, (client) => client.query("SELECT 1"));

@@ -13,45 +13,45 @@ import type { Client } from "pg";
 import { buildCluster, connected, removePostgresData, serve, takePlace } from "./postgres.ts";
 import type { ClusterPlace, RunningPostgres } from "./postgres.ts";
 
-/** A replica that fits connects within half a second, unless the machine is busy; another one is made anew. */
+/** A usable replica connects within half a second, or a few seconds on a busy machine. Otherwise Tollgate makes a new one. */
 const KEPT_STREAMS_WITHIN_MS = 10_000;
-/** A new copy replays first what was written while it was made. */
+/** A new copy first replays the writes that happened during the copy. */
 const COPY_STREAMS_WITHIN_MS = 60_000;
-/** Enough to receive and replay all that a slot may keep for a replica that was away. */
+/** Enough to receive and replay everything that a slot keeps for an absent replica. */
 const CATCH_UP_TIMEOUT_MS = 60_000;
-/** A write reaches the replica within some 5 ms. */
+/** A write reaches the replica within about 5 ms. */
 const POLL_INTERVAL_MS = 5;
 
 const SETTINGS: Record<string, string> = {
-  // PostgreSQL's own 5 s would be a pause after each restart of the primary.
+  // The default of 5 s would delay the replica after each restart of the primary.
   wal_retrieve_retry_interval: "100ms",
-  // With it, a first start brings each file of the copy to the disk, which for the databases of many tenants takes a minute
-  // on a busy one. It is a copy: should the machine itself crash, remove its folder and it is made anew.
+  // With fsync, the first start writes each file of the copy to the disk, which takes a minute for the databases of many
+  // tenants on a busy disk. After a crash of the machine, remove the replica's folder: the next start copies it again.
   fsync: "off",
 };
 
-/** The server makes what is in these anew, or fetches it; the folders themselves must be there. */
+/** Folders that must exist. The server creates or fetches their contents. */
 const emptyFolders = /^pg_(dynshmem|notify|replslot|serial|snapshots|stat_tmp|subtrans|wal)$/;
-/** What says that the primary runs, and what its queries spill. */
+/** Files that belong to the running primary: its pid and its queries' temporary files. */
 const leftOut = /^(postmaster\.(pid|opts)|pgsql_tmp.*)$/;
 
-/** All that is needed of a primary: the rest is asked of the server itself. */
+/** The required part of a primary. Queries to the server return the rest. */
 export type Primary = Pick<RunningPostgres, "superuserUrl">;
 
 export interface RunningReplica extends Omit<RunningPostgres, "firstStart"> {
   /**
-   * Resolves once everything that was committed on the primary before the call can be read here. Rejects when that takes
-   * too long, or when either server does not answer.
+   * Resolves once the replica shows everything that was committed on the primary before the call. Rejects when that takes
+   * over a minute, or when one of the servers does not answer.
    */
   caughtUp(): Promise<void>;
-  /** How many bytes of write-ahead log the replica has yet to replay. */
+  /** The bytes of write-ahead log that the replica has not replayed yet. */
   lagBytes(): Promise<number>;
 }
 
 /**
- * Starts a replica of `primary`, which must be running, on 127.0.0.1 over the copy kept at `dataDir`, and resolves once
- * it streams. A copy is made when there is none, or when the kept one is another primary's, was promoted, or cannot
- * stream any more because the primary has recycled what it missed. Port 0 takes any free one.
+ * Starts a replica of `primary`, which must be running, on 127.0.0.1 with the copy at `dataDir`. Resolves once it streams.
+ * Makes a new copy when there is none, and when the stored copy belongs to another primary, was promoted, or cannot stream
+ * because the primary has deleted the log that it missed. Port 0 means any free port.
  */
 export async function startReplica(options: {
   primary: Primary;
@@ -65,8 +65,8 @@ export async function startReplica(options: {
     try {
       return await startStreaming(place, { ...options, withinMs: KEPT_STREAMS_WITHIN_MS });
     } catch (error) {
-      // It is a copy: nothing is lost by making it again, whatever was wrong with it.
-      log?.(`The kept replica is made anew: ${String(error)}`);
+      // A replica is a copy, so a new one loses nothing.
+      log?.(`The stored replica cannot be used, so it is copied again: ${String(error)}`);
     }
   }
   await copyPrimary(place, primary);
@@ -74,8 +74,8 @@ export async function startReplica(options: {
 }
 
 /**
- * Removes the replica kept at `dataDir` and what `primary` keeps for it. The replica must be stopped, the primary
- * running. Can be repeated. Of a replica whose primary is gone, `removePostgresData` removes all there is.
+ * Removes the replica at `dataDir` and its slot on `primary`. The replica must be stopped, the primary must run. Can be
+ * repeated. When the primary no longer exists, use `removePostgresData`.
  */
 export async function removeReplica({ primary, dataDir }: { primary: Primary; dataDir: string }): Promise<void> {
   const place = await takeReplicaPlace(dataDir);
@@ -85,20 +85,20 @@ export async function removeReplica({ primary, dataDir }: { primary: Primary; da
 
 async function takeReplicaPlace(path: string): Promise<ClusterPlace> {
   const place = await takePlace(path);
-  // A replica has its primary's password, and keeps none of its own.
+  // A replica uses its primary's password, so a folder with a password belongs to a primary.
   if (!existsSync(join(place.dataDir, "password"))) return place;
-  throw new Error(`${place.dataDir} holds a PostgreSQL that is no replica: choose another folder.`);
+  throw new Error(`${place.dataDir} contains a PostgreSQL that is not a replica. Choose another folder.`);
 }
 
 // ---- the copy
 
-/** The primary's name for a replica: always the same for the same folder, so that a forgotten slot is found again. */
+/** The name of a replica's slot on its primary. It depends on the folder only, so that an old slot is found again. */
 function slotOf({ dataDir }: ClusterPlace): string {
   return `replica_${createHash("sha256").update(dataDir).digest("hex").slice(0, 16)}`;
 }
 
 async function dropSlot(client: Client, slot: string): Promise<void> {
-  // A slot in use cannot be dropped, and its process notices the end of a killed replica with a delay.
+  // A slot in use cannot be dropped, and its process detects late that a replica was killed.
   await client.query(
     "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = $1 AND active",
     [slot],
@@ -108,7 +108,7 @@ async function dropSlot(client: Client, slot: string): Promise<void> {
   ]);
 }
 
-/** Whether there is a whole copy of this primary, and the primary still has what the copy missed. */
+/** Whether there is a complete copy of this primary, and the primary still has the log that the copy missed. */
 async function isKept(place: ClusterPlace, primary: Primary): Promise<boolean> {
   return await connected(primary.superuserUrl, async (client) => {
     const { rows } = await client.query<{ identifier: string }>(
@@ -135,19 +135,19 @@ async function copyPrimary(place: ClusterPlace, primary: Primary): Promise<void>
     const [source] = found;
     if (source === undefined || source.tablespaces) {
       throw new Error(
-        "A primary with tablespaces has no replica on its own machine: both would write to the same files.",
+        "A primary with tablespaces cannot have a replica on the same machine: both would write to the same files.",
       );
     }
     await dropSlot(client, slot);
-    // From here on the primary keeps its log; the copy needs it from the start of the backup.
+    // From now on the primary keeps its log. The copy needs it from the start of the backup.
     await client.query("SELECT pg_create_physical_replication_slot($1, true)", [slot]);
     await rm(place.cluster, { recursive: true, force: true });
     await buildCluster(place, async (data) => {
-      // The backup lasts as long as this connection does, so that one that fails ends by itself.
+      // The backup ends with this connection, also when the copy fails.
       await client.query("SELECT pg_backup_start($1, fast => true)", [slot]);
       await copyFolder(source.folder, data);
       const { rows } = await client.query<{ labelfile: string }>("SELECT labelfile FROM pg_backup_stop()");
-      // Without it the copy would be taken for a crashed primary, and recovered from the wrong place.
+      // Without the label the server would treat the copy as a crashed primary and recover from the wrong position.
       await writeFile(join(data, "backup_label"), rows[0]?.labelfile ?? "", { mode: 0o600 });
       await writeFile(join(data, "standby.signal"), "", { mode: 0o600 });
       const { user } = place;
@@ -158,9 +158,9 @@ async function copyPrimary(place: ClusterPlace, primary: Primary): Promise<void>
 }
 
 /**
- * Copies files that are written to, cut off and removed meanwhile: replay puts right what was caught half-way. A file at
- * a time and without waiting, which for a thousand small ones takes a fraction of the time; the largest has 1 GB. Node's
- * `copyFile` is no choice, since it waits for ever for the bytes of a file that was cut off.
+ * Copies files that the primary writes, truncates and removes meanwhile. The replay of the log repairs them. It copies one
+ * file at a time with synchronous calls, which is much faster for thousands of small files. The largest file has 1 GB.
+ * Node's `copyFile` would wait without end for the missing bytes of a truncated file.
  */
 async function copyFolder(from: string, to: string): Promise<void> {
   for await (const entry of await opendir(from)) {
@@ -173,7 +173,7 @@ async function copyFolder(from: string, to: string): Promise<void> {
       try {
         writeFileSync(target, readFileSync(source), { mode: 0o600 });
       } catch (error) {
-        // Its table was dropped.
+        // The primary dropped the table meanwhile.
         if (!(error instanceof Error && "code" in error && error.code === "ENOENT")) throw error;
       }
     }
@@ -190,7 +190,7 @@ async function startStreaming(
   await followPrimary(place, primaryUrl);
   const { port, log: passOn = () => undefined } = options;
   const { password } = new URL(primaryUrl);
-  let lastWords = "it said nothing";
+  let lastWords = "it logged no error";
   const log = (line: string): void => {
     if (line.includes("FATAL")) lastWords = line;
     passOn(line);
@@ -214,7 +214,7 @@ async function startStreaming(
       const position = await flushedPosition(primaryUrl);
       const replayed = "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn AS done";
       if (!(await untilTrue(superuserUrl, replayed, CATCH_UP_TIMEOUT_MS, [position]))) {
-        throw new Error(`The replica did not get to ${position} within ${CATCH_UP_TIMEOUT_MS} ms.`);
+        throw new Error(`The replica did not replay ${position} within ${CATCH_UP_TIMEOUT_MS} ms.`);
       }
     },
 
@@ -231,7 +231,7 @@ async function startStreaming(
   };
 }
 
-/** Says where the primary is, since its port may be another one now. Whatever `ALTER SYSTEM` has set stays. */
+/** Writes the primary's address, whose port may have changed. Keeps the settings of `ALTER SYSTEM`. */
 async function followPrimary(place: ClusterPlace, primaryUrl: string): Promise<void> {
   const file = join(place.cluster, "postgresql.auto.conf");
   const slot = slotOf(place);
@@ -240,11 +240,11 @@ async function followPrimary(place: ClusterPlace, primaryUrl: string): Promise<v
   url.searchParams.set("application_name", slot);
   const own = { primary_conninfo: url.href, primary_slot_name: slot };
   const lines = Object.entries(own).map(([name, value]) => `${name} = '${value.replaceAll("'", "''")}'`);
-  // It holds the password, and was made for the server's user alone.
+  // The file contains the password. It exists already, with access for the server's user only.
   await writeFile(file, [...kept, ...lines, ""].join("\n"));
 }
 
-/** What is flushed is what is committed; anything later is not sent to a replica. */
+/** The flushed position of the log. It includes every commit, and a replica receives nothing beyond it. */
 async function flushedPosition(url: string): Promise<string> {
   return await connected(url, async (client) => {
     const { rows } = await client.query<{ position: string }>("SELECT pg_current_wal_flush_lsn() AS position");
@@ -252,7 +252,7 @@ async function flushedPosition(url: string): Promise<string> {
   });
 }
 
-/** Asks until `done` is true; false when it took too long. */
+/** Repeats the query until `done` is true. Returns false after `timeoutMs`. */
 async function untilTrue(url: string, text: string, timeoutMs: number, params: string[] = []): Promise<boolean> {
   const deadlineMs = Date.now() + timeoutMs;
   return await connected(url, async (client) => {
