@@ -48,7 +48,7 @@ describe("a context is refused", () => {
       .toBe(INSUFFICIENT_PRIVILEGE);
   });
 
-  test("after its key is retired, and a new key takes over without a refused call", async () => {
+  test("after its key is retired, and the change to a new key refuses no call", async () => {
     const [old] = contextKeys;
     const fresh = keyOf("k-next", "the next secret");
     const ids = (key: typeof old) => shard.db(acme, { keys: [key] }).query("SELECT id FROM products");
@@ -65,7 +65,7 @@ describe("a context is refused", () => {
   });
 });
 
-test("even the owner of the tables sees no row without a context", async () => {
+test("the owner of the tables sees no row without a context", async () => {
   const read = () => shard.plainly(shard.ownerUrl, undefined, "SELECT id FROM products");
   expect(await read()).toEqual([]);
   await withoutWall(shard, "row security forced on the owner", async () => {

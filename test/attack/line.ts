@@ -1,5 +1,5 @@
-// A plain connection of the attacker's login, in both protocol forms: simple (several statements a message) and extended
-// (one statement). Every use begins like a batch of the product and leaves nothing behind on the connection.
+// A plain connection of the attacker's login, in both protocol forms: simple (several statements in a message) and extended
+// (one statement). Every use begins like a batch of the product and leaves no state on the connection.
 import { Client, type QueryConfig } from "pg";
 import type { Rows } from "../support/shard.ts";
 

@@ -53,7 +53,7 @@ describe.each(strategies)("in the %s tier", (name) => {
     expect(told(rows)).not.toContain("globex");
   });
 
-  // No wall of ours is involved, so there is none to take down.
+  // PostgreSQL itself refuses these, so there is no wall to take down.
   test.each<[string, (target: Target) => string, string]>([
     ["the table of another database by its name", (t) => `SELECT id FROM ${t.victimDatabase}_x.${t.products}`, "0A000"],
     ["a transaction that is prepared to be ended elsewhere", () => "PREPARE TRANSACTION 'kept'", "55000"],
@@ -78,7 +78,7 @@ describe.each(strategies)("in the %s tier", (name) => {
     expect(await tier.victimRows()).toBe(tier.untouched);
   });
 
-  test("nothing: an XML entity for a file of the server is empty", async () => {
+  test("no effect: an XML entity for a file of the server is empty", async () => {
     const xml = `<!DOCTYPE a [<!ENTITY file SYSTEM "file:///etc/passwd">]><a>&file;</a>`;
     const rows = await tier.db().query(`SELECT (xpath('/a/text()', xmlparse(document '${xml}')))[1]::text AS found`);
     expect(rows).toEqual([{ found: null }]);
@@ -104,7 +104,7 @@ describe.each(strategies)("in the %s tier", (name) => {
         expect(rows).toEqual([{ n: 2 }]);
         ended.push("elsewhere");
       }),
-      // In the shared tier behind the busy one: the proxy has one connection for their login.
+      // In the shared tier it waits behind the busy statement: the proxy has one connection for the shared login.
       tier.db({ tenantId: globex }).query(read.text).then(next("behind")),
     ]);
     await elsewhere.close();
@@ -163,7 +163,7 @@ describe.each(strategies)("in the %s tier", (name) => {
       await send("ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC");
     });
 
-    // A role may always change its own settings. What opens a batch undoes those that it sets itself.
+    // A role may always change its own settings. The opening of a batch resets the settings that the batch depends on.
     const count = "SELECT count(*)::int AS n FROM products";
     const write = "UPDATE products SET stock = 2 WHERE id = 'lamp' RETURNING 2 AS n";
     test.each([
@@ -173,8 +173,9 @@ describe.each(strategies)("in the %s tier", (name) => {
       ["lock_timeout", "1h", count],
       ["default_transaction_read_only", "on", write],
       ["default_transaction_isolation", "serializable", write],
-    ])("nothing: a setting of the login's own that opening a batch undoes: %s", async (setting, value, sql) => {
-      await tier.without([], () => send(`ALTER ROLE CURRENT_USER SET ${setting} = '${value}'`)); // and everybody connects anew
+    ])("no effect: the opening of a batch resets the login's own setting: %s", async (setting, value, sql) => {
+      // Afterwards every tenant connects again.
+      await tier.without([], () => send(`ALTER ROLE CURRENT_USER SET ${setting} = '${value}'`));
       expect(await tier.db({ tenantId: globex }).query(sql)).toEqual([{ n: 2 }]);
       await tier.superuser(`ALTER ROLE ${tier.target.login} RESET ${setting}`);
       await tier.without([], async () => undefined);
@@ -185,7 +186,7 @@ describe.each(strategies)("in the %s tier", (name) => {
       const read = async (tenantId: typeof acme) =>
         (await tier.db({ tenantId }).query("SELECT current_setting('TimeZone') AS zone"))[0]?.["zone"];
       expect(await read(acme)).toBe("Asia/Tokyo");
-      // Tenants of shared tables have one login between them, and this is why its password is no tool's to know.
+      // Tenants of shared tables share a login. This is why no tool may know its password.
       expect(await read(globex)).toBe(name === "shared" ? "Asia/Tokyo" : "UTC");
       await tier.superuser(`ALTER ROLE ${tier.target.login} RESET TimeZone`);
       await tier.without([], async () => undefined);

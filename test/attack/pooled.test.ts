@@ -44,7 +44,7 @@ const ownRows = value("SELECT count(*)::int FROM products WHERE tenant_id = 'glo
 const leftSettings: readonly [string, string, (db: CallScopedDb) => Promise<boolean>][] = [
   ["row_security", "off", ownRows],
   ["search_path", "pg_catalog", ownRows],
-  // Time enough for the opening of a batch, and too little for the statement.
+  // Long enough for the opening of a batch, and too short for the statement.
   ["statement_timeout", "30", value("SELECT count(*)::int FROM generate_series(1, 2000000)", 2_000_000)],
   ["lock_timeout", "1", setting("lock_timeout", "20s")],
   ["idle_in_transaction_session_timeout", "1", setting("idle_in_transaction_session_timeout", "10s")],
@@ -76,15 +76,15 @@ const leftSettings: readonly [string, string, (db: CallScopedDb) => Promise<bool
   ],
 ];
 
-describe.each(strategies)("on the one connection of a login, in the %s tier", (name) => {
+describe.each(strategies)("on the only connection of a login, in the %s tier", (name) => {
   const tier = tiers[name];
 
-  test("attacker and victim alternate on it where they share a login", async () => {
+  test("attacker and victim alternate when they share a login", async () => {
     const [mine, theirs] = [await backend(tier.db()), await backend(asGlobex(tier))];
     expect(mine === theirs).toBe(name === "shared");
   });
 
-  test.each(leftSettings)("a setting is not left to the next: %s", async (left, to, undisturbed) => {
+  test.each(leftSettings)("a setting of one tenant does not affect the next: %s", async (left, to, undisturbed) => {
     await leave(tier, left, to);
     expect(await undisturbed(asGlobex(tier))).toBe(true);
   });
@@ -112,7 +112,7 @@ describe.each(strategies)("on the one connection of a login, in the %s tier", (n
   });
 });
 
-describe("in the shared tier leftover state would matter without the opening of a batch", () => {
+describe("in the shared tier, without the opening of a batch, the next tenant is affected by", () => {
   afterEach(() => tiers.shared.mend());
 
   test.each(leftSettings)("%s", async (left, to, undisturbed) => {
@@ -141,7 +141,7 @@ describe("in the shared tier leftover state would matter without the opening of 
     const read = () => asGlobex(shared).query("SELECT DISTINCT tenant_id FROM products");
     await left();
     expect(await read()).toEqual([{ tenant_id: "globex" }]);
-    // What would happen, were a batch ever sent without its context.
+    // A batch without its context would read the attacker's rows.
     await enteringBy("NULL;", async () => {
       await left();
       expect(await read()).toEqual([{ tenant_id: "acme" }]);
@@ -199,7 +199,7 @@ describe("in the shared tier", () => {
 
   const count = () => asGlobex(shared).query("SELECT count(*)::int AS n FROM products");
   test.each(["statement_timeout", "tcp_user_timeout", "client_connection_check_interval"])(
-    "a limit of a millisecond does not keep the next from being served: %s",
+    "a limit of a millisecond does not affect the next tenant's call: %s",
     async (limit) => {
       for (let i = 0; i < 5; i++) {
         await leave(shared, limit, "1");
@@ -208,9 +208,10 @@ describe("in the shared tier", () => {
     },
   );
 
-  // They end the connection, perhaps while the next batch is on its way: nothing of that is done, and its caller is told.
+  // These end the connection, perhaps while the next batch is on its way. The batch is then not run, and its caller gets an
+  // error.
   test.each(["idle_session_timeout", "transaction_timeout"])(
-    "a limit of a millisecond that ends connections costs the next one call at most: %s",
+    "a limit of a millisecond that ends connections fails at most one call of the next tenant: %s",
     async (limit) => {
       for (let i = 0; i < 5; i++) {
         await leave(shared, limit, "1");
@@ -221,7 +222,8 @@ describe("in the shared tier", () => {
   );
 });
 
-// Everything that only a holder of the login can send: through the pooler, on whose one connection the victim is next.
+// Statements that only a holder of the login can send. They run through the pooler, and the victim uses its only server
+// connection next.
 const leftBehind: readonly string[] = [
   "PREPARE kept AS SELECT * FROM products",
   "LISTEN kept",
@@ -281,16 +283,16 @@ describe.each(strategies)("through a transaction pooler with one server connecti
     await tier.mend();
   };
 
-  test.each(leftBehind)("the next transaction is well after: %s", async (text) => {
+  test.each(leftBehind)("the victim's next transaction succeeds after: %s", async (text) => {
     await attack(text).catch((error: unknown) => {
-      // An earlier one of the list stands already.
+      // An earlier statement of the list has created the object already.
       expect(error).toMatchObject({ sqlState: expect.stringMatching(/^42P0[35]$/) });
     });
     await victimIsWell();
   });
 
-  test.each(refusedToLeave)("it cannot even leave: %s", async (text) => {
-    await attack("RESET ALL"); // in a login of its own the attacker meets what it has left itself
+  test.each(refusedToLeave)("PostgreSQL refuses: %s", async (text) => {
+    await attack("RESET ALL"); // with its own login, the attacker is affected by its own earlier statements
     await expect(attack(text)).rejects.toMatchObject({ sqlState: "42501" });
     await victimIsWell();
   });

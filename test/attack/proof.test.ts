@@ -10,7 +10,7 @@ import { startTiers } from "./tiers.ts";
 const { tiers, cluster, ...ground } = await startTiers();
 afterAll(() => ground[Symbol.asyncDispose]());
 
-describe.each(["schema", "database"] as const)("the proof of a login in the %s tier", (name) => {
+describe.each(["schema", "database"] as const)("the isolation proof of a login in the %s tier", (name) => {
   const tier = tiers[name];
   const prove = () =>
     proveOwnSchema({
@@ -20,11 +20,11 @@ describe.each(["schema", "database"] as const)("the proof of a login in the %s t
       tenantId: acme,
     });
 
-  test("holds", async () => {
+  test("succeeds while all walls are up", async () => {
     expect(await prove()).toEqual({ proven: true, leftOpen: [] });
   });
 
-  test.each(Object.keys(tier.walls) as WallName[])("fails by name without the wall: %s", async (wall) => {
+  test.each(Object.keys(tier.walls) as WallName[])("fails and names the missing wall: %s", async (wall) => {
     await tier.without([wall], async () => {
       const proof = await prove();
       const failed = proof.proven ? [] : proof.failures.map((failure) => failure.check);

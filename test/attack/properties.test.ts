@@ -202,11 +202,11 @@ const words: fc.Arbitrary<Words> = fc.record({
 });
 
 interface RandomAttack {
-  /** Who and whom, by any number. */
+  /** The attacker and the victim: any numbers, modulo the number of tenants. */
   from: number;
   to: number;
   form: WireForm;
-  /** The attacker's own. */
+  /** The attacker's own rows. */
   rows: readonly object[];
   statements: readonly Words[];
 }
@@ -223,7 +223,7 @@ function textsOf(victim: Tenant, { verb, naming, condition, wrapping, noise }: W
   return wrapping(verb(table, condition(victim.id, table)), table).map(noise);
 }
 
-/** Whether anything crossed, the SQLSTATE of the end, and the statements. */
+/** Runs an attack. Returns whether it reached another tenant's rows, the last SQLSTATE, and the statements. */
 async function crossing(tenants: readonly Tenant[], { from, to, form, rows, statements }: RandomAttack) {
   const attacker = tenants[from % tenants.length];
   const others = tenants.filter((tenant) => tenant !== attacker);
@@ -233,7 +233,7 @@ async function crossing(tenants: readonly Tenant[], { from, to, form, rows, stat
   const before = await allRowsOf(others);
   const isShared = attacker.database === SHARED;
   const enter = isShared ? await aContext({ tenantId: attacker.id, database: SHARED }) : attacker.schema;
-  // A COMMIT ended the transaction, so its changes stay.
+  // The COMMIT keeps the changes, so that the comparison finds them.
   const messages = [...statements.flatMap((each) => textsOf(victim, each)), "COMMIT"];
   let told = "";
   let state = "00000";
@@ -287,7 +287,7 @@ describe.each(strategies)("in the %s tier", (strategy) => {
     expect((ends.get(SYNTAX_ERROR) ?? 0) / sent, JSON.stringify([...ends])).toBeLessThan(0.6);
   });
 
-  test("without a wall, a statement is found that does", { timeout: 60_000 }, async () => {
+  test("without a wall, the search finds a statement that does", { timeout: 60_000 }, async () => {
     const [attacker, victim] = world[strategy];
     if (attacker === undefined || victim === undefined) throw new Error("too few tenants");
     const superuser = (sql: string, params?: unknown[]) => cluster.superuser(attacker.database, sql, params);

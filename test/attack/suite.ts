@@ -66,7 +66,7 @@ export async function attackTier(name: Strategy): Promise<void> {
       });
       expect(await tier.victimRows()).toBe(tier.untouched);
       tally.refused(family);
-      // The next on the proxy's only connection.
+      // The victim is next on the proxy's only connection.
       expect(await tier.db({ tenantId: globex }).query("SELECT count(*)::int AS n FROM products")).toEqual([{ n: 2 }]);
     });
   });

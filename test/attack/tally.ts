@@ -69,8 +69,8 @@ function tableOf(tallies: readonly { tier: Strategy; tally: Tally }[]): string {
   const lines = [
     ["statements / refused / succeed without a wall", ...tallies.map(({ tier }) => tier)],
     ...[...families].map((family) => row(family, (tally) => cell([tally.families[family]]))),
-    row("in all", (tally) => cell(Object.values(tally.families))),
-    row("pairs of an attack and what had fallen", (tally) => String(tally.pairs)),
+    row("total", (tally) => cell(Object.values(tally.families))),
+    row("pairs of an attack and a missing wall", (tally) => String(tally.pairs)),
     row("statements sent", (tally) => String(tally.sent)),
   ];
   const width = Math.max(...lines.map(([title = ""]) => title.length));

@@ -114,7 +114,7 @@ export const castFamily: Family = {
     raised("an XPath out of a name", "2200M", "xmlparse(document '<' || name)"),
     raised("a series without steps", "22023", "generate_series(1, 2, price_cents - price_cents)"),
     {
-      // The planner must not run it before the wall has passed the row.
+      // The planner must not evaluate the condition before row security.
       name: "an error in a condition that costs nothing",
       sql: (t) => `SELECT id FROM ${t.products} WHERE 1 / (price_cents - 900) > 5`,
       tell: "22012",

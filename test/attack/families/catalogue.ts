@@ -18,7 +18,7 @@ const statistics = {
 } satisfies Attack["walls"];
 const activity = {
   shared: ["no functions of the host"],
-  // Another login's statements are hidden besides.
+  // In these tiers PostgreSQL also hides another login's statements.
   schema: [["no functions of the host", "no role that watches"]],
   database: [["no functions of the host", "no role that watches"]],
 } satisfies Attack["walls"];
@@ -132,7 +132,7 @@ export const catalogueFamily: Family = {
       ) => `SELECT 1 FROM pg_class c WHERE c.relname = 'products' AND c.relnamespace = '${t.victimSchema}'::regnamespace
         AND has_table_privilege(c.oid, 'SELECT')`,
     ),
-    // From 16384 on: what was not made with the server itself.
+    // Ids from 16384 on belong to objects that initdb did not create.
     named("names of schemas", "SELECT nspname FROM pg_namespace WHERE nspname ~* 'globex'"),
     named("names of roles", "SELECT rolname FROM pg_roles WHERE rolname ~* 'globex'"),
     named("settings of roles", "SELECT setconfig FROM pg_db_role_setting WHERE setconfig::text ~* 'globex'"),

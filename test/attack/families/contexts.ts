@@ -51,7 +51,7 @@ const entered = (
 ): Attack => ({
   name,
   sql: (t) => [...steps(t.victimSchema, t.schema), `SELECT id FROM products WHERE ${theirs}`],
-  // A schema that may not be used, or is none, is passed over.
+  // PostgreSQL skips a schema of the search path that does not exist or that the login may not use.
   refusals: ["42P01"],
   walls: { shared: takesContext, schema: walls.schema, database: walls.database },
 });

@@ -1,7 +1,7 @@
 // The walls that protect each kind of access, for each tier.
 import type { Fall, Walls } from "../attack.ts";
 
-/** By what the victim's rows are named in every tier; in its own tables an attacker has none that match. */
+/** A condition that selects the victim's rows in every tier. The attacker has no such rows of its own. */
 export const theirs = "tenant_id = 'globex'";
 
 const rowSecurity = ["row security", "a login that cannot bypass it", "no policy but the tenant's"] as const;
@@ -14,22 +14,22 @@ export const rows = {
   database: ["no link to another database", otherDatabase],
 } satisfies Walls;
 
-/** The same for what cannot be done to a foreign table. */
+/** The same for attacks that are impossible through a foreign table. */
 export const rowsAtHome = { ...rows, database: [otherDatabase] } satisfies Walls;
 
-/** The same for what needs the attacker's own tables, too. */
+/** The same for attacks that also need the attacker's own tables. */
 export const rowsBesideOwn = { ...rows, database: ["no link to another database"] } satisfies Walls;
 
 /** Writing rows in the victim's name. */
 export const writes = {
   shared: rowSecurity,
   schema: [["rights on its own schema alone", "rows that name their tenant"]],
-  // There the rule about names knows the login for nobody's, as it does the owner's, and lets it be.
+  // In the victim's database, the check on tenant_id knows no tenant for the attacker's login, as for the owner, and passes.
   database: rows.database,
 } satisfies Walls;
 export const writesAtHome = { ...writes, database: rowsAtHome.database } satisfies Walls;
 
-/** What the owner of the victim's table may do with it, once its schema can be named. */
+/** Actions that need ownership of the victim's table, and access to its schema. */
 export const ownership = {
   shared: ["no ownership"],
   schema: [["rights on its own schema alone", "no ownership"]],

@@ -31,7 +31,7 @@ export const fileFamily: Family = {
         crossed: (found) => found.some(({ copied }) => String(copied).startsWith("globex")),
       },
     ),
-    // The client sends none: that it is asked for rows is enough.
+    // The client sends no rows. The attack succeeds when the server asks for them.
     does(
       "rows into the victim's table",
       {

@@ -12,7 +12,7 @@ const does = (name: string, walls: Attack["walls"], sql: Attack["sql"], more: Pa
   ...more,
 });
 const host = ["no functions of the host"] as const;
-/** Takes some 50 ms, and is given 5: on a machine that is several times as fast it is still too long. */
+/** A statement that takes about 50 ms and has a timeout of 5 ms. It is also too long on a machine that is much faster. */
 const burns = (name: string, sql: string): Attack => ({
   name,
   sql,
@@ -22,7 +22,7 @@ const burns = (name: string, sql: string): Attack => ({
 });
 const others = {
   shared: host,
-  // Another login's connections are out of reach besides.
+  // In these tiers PostgreSQL also protects another login's connections.
   schema: [["no functions of the host", "no other role's name"]],
   database: [["no functions of the host", "no other role's name"]],
 } satisfies Attack["walls"];

@@ -134,9 +134,9 @@ export const roleFamily: Family = {
     does("join another role", superuser, (t) => `GRANT ${t.otherRole} TO ${t.login} WITH SET TRUE`),
     does("join a role of the host", superuser, (t) => `GRANT pg_read_all_data TO ${t.login}`),
     does("let the other role in", superuser, (t) => `GRANT ${t.login} TO ${t.otherRole}`, {
-      // PostgreSQL itself refuses members that would be their own members.
+      // PostgreSQL itself refuses circular memberships.
       walls: {
-        shared: "the group is the login's own: a loop, which nobody can make",
+        shared: "the login is a member of the group, so the grant would be circular",
         schema: superuser,
         database: superuser,
       },

@@ -9,7 +9,7 @@ const read = (name: string, sql: Attack["sql"], more: Partial<Attack> = {}): Att
   walls: rows,
   ...more,
 });
-/** The rule that rows name their tenant is one of the walls; without the others it refuses by itself. */
+/** A write of a row. The check on tenant_id is one of the walls: without the others, it still refuses (23514). */
 const write = (name: string, sql: Attack["sql"], more: Partial<Attack> = {}): Attack => ({
   name,
   sql,
@@ -21,7 +21,7 @@ const foreign = (found: Rows): boolean => found.some((row) => row["tenant_id"] !
 const filled = (found: Rows): boolean =>
   Object.values(found[0] ?? {}).some((value) => value !== null && value !== false);
 
-// All of them, because a foreign table sends NULL for the others.
+// All columns, because a foreign table sends NULL for columns that are not named.
 const columns = "(tenant_id, id, name, description, category, price_cents, stock, updated_at)";
 const plantedRow = "'globex', 'planted', '', '', '', 0, 0, '2026-01-01'::timestamptz";
 const planted = `${columns} VALUES (${plantedRow})`;
@@ -32,7 +32,7 @@ export const rowFamily: Family = {
     read("read by name", (t) => `SELECT id FROM ${t.products} WHERE ${theirs}`),
     read("read without a condition", (t) => `SELECT tenant_id, id FROM ${t.products}`, { crossed: foreign }),
     read("read another table", (t) => `SELECT value FROM ${t.settings} WHERE ${theirs}`, {
-      // The other walls of the shared tier stand for each table by itself.
+      // The other walls of the shared tier belong to one table each.
       walls: { ...rows, shared: ["a login that cannot bypass it"] },
     }),
     read("count", (t) => `SELECT 1 FROM ${t.products} WHERE ${theirs} HAVING count(*) > 0`),
@@ -138,7 +138,7 @@ export const rowFamily: Family = {
       WHEN NOT MATCHED THEN INSERT ${planted} RETURNING p.id`,
       { walls: writesAtHome },
     ),
-    // Which gives it the attacker's name, so that in the victim's own schema the rule about names is satisfied.
+    // The row gets the attacker's tenant_id, so that it passes the check in the victim's own schema.
     read(
       "take one over",
       (t) =>

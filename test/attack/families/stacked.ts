@@ -126,7 +126,7 @@ export const stackedFamily: Family = {
     {
       name: "behind an analysis that runs it",
       sql: (t) => [`EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) DELETE FROM ${t.products} WHERE ${theirs}`],
-      // Of the analysis the rows that were found are what counts.
+      // The analysis states how many rows it found.
       crossed: (lines) => lines.some((line) => /rows=2(\.00)? loops=1/.test(JSON.stringify(line))),
       walls: { ...rows, database: [["the other database's door", "rights on its own schema alone"]] },
     },
