@@ -272,7 +272,7 @@ export function ownWalls(front: Front, { apart }: { apart: boolean }) {
       up: `DELETE FROM ${schema}.products WHERE tenant_id <> 'acme';
         ALTER TABLE ${schema}.products ADD CONSTRAINT tenant_id_is_mine CHECK (tenant_id = tollgate.current_tenant()) NOT VALID`,
     },
-    "a schema's name taken as one": {
+    "the function quotes the schema's name": {
       function: "tollgate.enter(text, integer)",
       part: "'pg_catalog, %I, pg_temp'",
       by: "'pg_catalog, %s, pg_temp'",

@@ -18,7 +18,7 @@ const raised = (name: string, tell: string, expression: string): Attack => ({
 });
 const elements = (xml: string, path = "//id"): string => `SELECT x FROM unnest(xpath('${path}', ${xml})) x`;
 const ofAName = {
-  shared: "the name of a table that all share is no secret",
+  shared: "the name of a shared table is not secret",
   schema: ["rights on its own schema alone"],
   database: ["no link to another database"],
 } satisfies Attack["walls"];
@@ -26,10 +26,10 @@ const ofAName = {
 export const castFamily: Family = {
   name: "casts and operators",
   attacks: [
-    read("SQL that is built by SQL", (t) =>
+    read("a query in a string", (t) =>
       elements(`query_to_xml('SELECT id FROM ${t.products} WHERE ${theirs.replaceAll("'", "''")}', true, false, '')`),
     ),
-    read("SQL and its schema", (t) =>
+    read("a query in a string, with its XML schema", (t) =>
       elements(
         `query_to_xml_and_xmlschema('SELECT id FROM ${t.products} WHERE ${theirs.replaceAll("'", "''")}', true, false, '')`,
       ),
@@ -56,7 +56,7 @@ export const castFamily: Family = {
       },
     ),
     read(
-      "words of a query",
+      "a query as text search",
       (t) =>
         `SELECT word FROM ts_stat('SELECT to_tsvector(''simple'', tenant_id) FROM ${t.products} WHERE ${theirs.replaceAll("'", "''")}')`,
     ),
@@ -71,26 +71,26 @@ export const castFamily: Family = {
       (t) => `SELECT to_jsonb(p) FROM ${t.products} p WHERE to_jsonb(p) ->> 'tenant_id' = 'globex'`,
     ),
     read(
-      "a table as one JSON",
+      "a table as one JSON value",
       (t) => `SELECT 1 FROM (SELECT jsonb_agg(p) AS all_of FROM ${t.products} p) x WHERE all_of::text LIKE '%globex%'`,
     ),
     read(
-      "rows out of JSON",
+      "rows from JSON",
       (t) =>
         `SELECT x.id FROM ${t.products} p, json_table(to_json(p)::jsonb, '$' COLUMNS (id text, tenant_id text)) x WHERE x.tenant_id = 'globex'`,
     ),
     read(
-      "rows out of XML",
+      "rows from XML",
       (t) =>
         `SELECT x.id FROM ${t.products} p, xmltable('/r' PASSING xmlelement(name r, xmlforest(p.id, p.tenant_id)) COLUMNS id text, tenant_id text) x WHERE x.tenant_id = 'globex'`,
     ),
-    read("a field of a composite", (t) => `SELECT (p).name FROM ${t.products} p WHERE (p).tenant_id = 'globex'`),
+    read("a field of a whole row", (t) => `SELECT (p).name FROM ${t.products} p WHERE (p).tenant_id = 'globex'`),
     read(
       "a comparison of rows",
       (t) => `SELECT id FROM ${t.products} WHERE ROW(tenant_id, id) >= ROW('globex', '') AND ${theirs}`,
     ),
     read(
-      "an operator by its schema",
+      "an operator with its schema",
       (t) => `SELECT id FROM ${t.products} WHERE tenant_id OPERATOR(pg_catalog.=) 'globex'`,
     ),
     read("a pattern", (t) => `SELECT id FROM ${t.products} WHERE tenant_id ~ '^glob'`),
@@ -100,22 +100,22 @@ export const castFamily: Family = {
     ),
     read("another collation", (t) => `SELECT id FROM ${t.products} WHERE tenant_id COLLATE "C" = 'globex' COLLATE "C"`),
     read(
-      "lines joined to one",
+      "names in one string",
       (t) => `SELECT 1 FROM ${t.products} WHERE ${theirs} HAVING string_agg(name, ',') IS NOT NULL`,
     ),
     raised("a division by zero", "22012", "1 / (price_cents - price_cents)"),
-    raised("a division by a case", "22012", "1 / CASE WHEN stock = 0 THEN 0 ELSE 1 END"),
-    raised("a number out of a name", "22P02", "name::int"),
-    raised("an instant out of a name", "22007", "name::timestamptz"),
-    raised("JSON out of a name", "22P02", "name::jsonb"),
+    raised("a division by a CASE", "22012", "1 / CASE WHEN stock = 0 THEN 0 ELSE 1 END"),
+    raised("a name as a number", "22P02", "name::int"),
+    raised("a name as an instant", "22007", "name::timestamptz"),
+    raised("a name as JSON", "22P02", "name::jsonb"),
     raised("a number too large", "22003", "(price_cents + 1) * 2147483647"),
-    raised("a pattern out of a name", "2201B", "'' ~ ('(' || name)"),
-    raised("bytes out of a name", "22023", "decode(name, 'hex')"),
-    raised("an XPath out of a name", "2200M", "xmlparse(document '<' || name)"),
-    raised("a series without steps", "22023", "generate_series(1, 2, price_cents - price_cents)"),
+    raised("a name as a pattern", "2201B", "'' ~ ('(' || name)"),
+    raised("a name as bytes", "22023", "decode(name, 'hex')"),
+    raised("a name as XML", "2200M", "xmlparse(document '<' || name)"),
+    raised("a series with steps of zero", "22023", "generate_series(1, 2, price_cents - price_cents)"),
     {
       // The planner must not evaluate the condition before row security.
-      name: "an error in a condition that costs nothing",
+      name: "an error in a cheap condition",
       sql: (t) => `SELECT id FROM ${t.products} WHERE 1 / (price_cents - 900) > 5`,
       tell: "22012",
       crossed: () => false,
@@ -124,7 +124,7 @@ export const castFamily: Family = {
     read("the victim's table by its name", (t) => `SELECT '${t.products}'::regclass`, {
       walls: ofAName,
     }),
-    read("the victim's table, if there is one", (t) => `SELECT 1 WHERE to_regclass('${t.products}') IS NOT NULL`, {
+    read("whether the victim's table exists", (t) => `SELECT 1 WHERE to_regclass('${t.products}') IS NOT NULL`, {
       walls: ofAName,
     }),
     read("the victim's row type", (t) => `SELECT 1 WHERE NULL::${t.products} IS NULL`, {

@@ -28,7 +28,7 @@ async function signedWithZeroes(): Promise<string> {
   return `${body}.${sha256(pad, sha256(pad, body)).toString("hex")}`;
 }
 
-const knownByLogin = "a tenant is known by its login: there is no context to forge";
+const knownByLogin = "the login identifies the tenant, so there is no context to forge";
 const forged = async (
   name: string,
   context: Promise<string>,
@@ -56,31 +56,33 @@ const entered = (
   walls: { shared: takesContext, schema: walls.schema, database: walls.database },
 });
 const enter = (schema: string, timeoutMs = 5000): string => `SELECT tollgate.enter('${schema}', ${timeoutMs})`;
-const quoted = "a schema's name taken as one";
+const quoted = "the function quotes the schema's name";
 
 export const contextFamily: Family = {
   name: "contexts",
   attacks: [
     ...(await Promise.all([
-      forged("a context whose MAC ends otherwise", flipped(-1), ["the context's MAC"]),
-      forged("a context whose MAC begins otherwise", flipped(-64), ["the context's MAC"]),
-      forged("a context whose expiry was put off", flipped(-66), ["the context's MAC"]),
+      forged("a context with another last character of the MAC", flipped(-1), ["the context's MAC"]),
+      forged("a context with another first character of the MAC", flipped(-64), ["the context's MAC"]),
+      forged("a context with a later expiry", flipped(-66), ["the context's MAC"]),
       forged(
         "a context that was signed for the attacker",
         aContext({ database }).then((context) => context.replace(".acme.", ".globex.")),
         ["the context's MAC"],
       ),
       forged("a context signed with another secret", ofGlobex({ key: keyOf("k1", "guessed") }), ["the context's MAC"]),
-      forged("a context of a key nobody installed", ofGlobex({ key: keyOf("k2", "own") }), [
+      forged("a context of a key that is not installed", ofGlobex({ key: keyOf("k2", "own") }), [
         "the context's MAC and key",
       ]),
-      forged("a context signed as for an unknown key", signedWithZeroes(), ["an installed key"]),
+      forged("a context signed with the pads of an unknown key", signedWithZeroes(), ["an installed key"]),
       forged("a context of another database", ofGlobex({ database: "attack_other" }), ["the context's database"]),
       forged("a context that has expired", ofGlobex({ lifeMs: -2_000 }), ["the context's expiry"]),
-      forged("a context that lives too long", ofGlobex({ lifeMs: 700_000 }), ["the longest life of a context"]),
+      forged("a context with an expiry too far ahead", ofGlobex({ lifeMs: 700_000 }), [
+        "the longest life of a context",
+      ]),
     ])),
     {
-      name: "a context by its setting",
+      name: "a context set with set_config",
       sql: (t) => [
         "SELECT set_config('tollgate.context', 'globex', true)",
         `SELECT id FROM ${t.products} WHERE ${theirs}`,
@@ -88,20 +90,20 @@ export const contextFamily: Family = {
       walls: rows,
     },
     {
-      name: "no entrance at all",
+      name: "a read without tollgate.enter",
       sql: (t) => `SELECT id FROM ${t.products} WHERE ${theirs}`,
       outside: true,
       walls: rows,
     },
     {
-      name: "no entrance, and a change",
+      name: "a change without tollgate.enter",
       sql: (t) => `UPDATE ${t.products} SET stock = 1 WHERE ${theirs} RETURNING id`,
       outside: true,
       refusals: ["23514"],
       walls: writesAtHome,
     },
     {
-      name: "no entrance, and a new row",
+      name: "an insert without tollgate.enter",
       sql: (t) =>
         `INSERT INTO ${t.products} (tenant_id, id, name, price_cents) VALUES ('globex', 'planted', '', 0) RETURNING id`,
       outside: true,
@@ -109,17 +111,17 @@ export const contextFamily: Family = {
       walls: writesAtHome,
     },
     {
-      name: "an entrance that is left at once",
+      name: "a transaction that ends right after tollgate.enter",
       sql: (t) => [`SAVEPOINT s`, `SELECT tollgate.enter('', 5000)`, `SELECT id FROM ${t.products} WHERE ${theirs}`],
       walls: rows,
     },
     {
-      name: "an entrance without a name",
+      name: "tollgate.enter without a tenant",
       sql: (t) => [`SELECT tollgate.enter(NULL, 5000)`, `SELECT id FROM ${t.products} WHERE ${theirs}`],
       walls: onlyShared(rows.shared, "PostgreSQL itself refuses to quote a NULL"),
     },
     {
-      name: "an entrance that is taken back",
+      name: "tollgate.enter that is rolled back",
       sql: (t) => [
         "SAVEPOINT s",
         "SET LOCAL tollgate.context = ''",
@@ -137,7 +139,7 @@ export const contextFamily: Family = {
       enter(own),
       "ROLLBACK TO s",
     ]),
-    entered("a schema's name that holds two", (victim, own) => [enter(`${victim}, ${own}`)], {
+    entered("a schema name that contains two names", (victim, own) => [enter(`${victim}, ${own}`)], {
       schema: [["rights on its own schema alone", quoted]],
       database: [["no link to another database", quoted]],
     }),
@@ -148,14 +150,14 @@ export const contextFamily: Family = {
       walls: onlyOwn(["what the owner knows withheld"], takesContext),
     },
     {
-      name: "one's own row under another's name",
+      name: "an own row with another tenant's id",
       sql: "INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'planted', '', 0) RETURNING tenant_id",
       walls: { shared: rows.shared, schema: ["its own rows name it"], database: ["its own rows name it"] },
       refusals: ["23514"],
       undo: (t) => `DELETE FROM ${t.schema}.products WHERE id = 'planted'`,
     },
     {
-      name: "a setting in place of the login",
+      name: "a setting instead of the login",
       sql: () => ["SET LOCAL tollgate.context = 'globex'", "SELECT 1 WHERE tollgate.current_tenant() = 'globex'"],
       walls: {
         shared: "there the setting decides, and only a signed one",
@@ -164,17 +166,17 @@ export const contextFamily: Family = {
       },
     },
     {
-      name: "read what decides who is who",
+      name: "read the table of tenants or keys",
       sql: (t) => `SELECT * FROM ${t.secrets}`,
       walls: ["what the owner knows withheld", "no role of the host", "no superuser"],
     },
     {
-      name: "count what decides who is who",
+      name: "count the rows of that table",
       sql: (t) => `SELECT 1 FROM ${t.secrets} HAVING count(*) > 0`,
       walls: ["what the owner knows withheld"],
     },
     {
-      name: "change what decides who is who",
+      name: "change that table",
       sql: (t) =>
         t.tier === "shared"
           ? `UPDATE ${t.secrets} SET created_at = now() RETURNING id`
@@ -187,13 +189,13 @@ export const contextFamily: Family = {
         UPDATE tollgate.tenants SET tenant_id = 'globex' WHERE role <> '${t.login}'`,
     },
     {
-      name: "remove what decides who is who",
+      name: "delete from that table",
       sql: (t) => `DELETE FROM ${t.secrets} WHERE false`,
       crossed: done,
       walls: ["what the owner knows withheld"],
     },
     {
-      name: "have the owner make it another tenant",
+      name: "call the owner's function that creates a tenant or a key",
       sql: (t) =>
         t.tier === "shared"
           ? "SELECT tollgate.install_context_key('own', repeat('x', 32))"
@@ -202,7 +204,7 @@ export const contextFamily: Family = {
       undo: (t) => (t.tier === "shared" ? "SELECT tollgate.retire_context_key('own')" : "SELECT"),
     },
     {
-      name: "have the owner remove the other",
+      name: "call the owner's function that drops a tenant or a key",
       sql: (t) =>
         t.tier === "shared"
           ? "SELECT tollgate.retire_context_key('none')"
@@ -210,20 +212,20 @@ export const contextFamily: Family = {
       walls: ["the owner's functions withheld"],
     },
     {
-      name: "have the owner shut the other's gate",
+      name: "call the owner's function that sets a gate",
       sql: "SELECT tollgate.set_gate('globex', 'shut', 1)",
       crossed: done,
       walls: ["the owner's functions withheld"],
       undo: openGate,
     },
     {
-      name: "shut the other's gate by hand",
+      name: "write another tenant's gate",
       sql: "INSERT INTO tollgate.gates (tenant_id, state, token) VALUES ('globex', 'shut', 1) RETURNING tenant_id",
       walls: ["the log of changes withheld"],
       undo: openGate,
     },
     {
-      name: "read what everybody changed",
+      name: "read the change log",
       sql: "SELECT before FROM tollgate.changes",
       walls: {
         shared: ["the log of changes withheld", "no role of the host"],
@@ -232,18 +234,18 @@ export const contextFamily: Family = {
       },
     },
     ...["staged", "undone"].map((table): Attack => ({
-      name: `read what is ${table} of everybody's rows`,
+      name: `read all rows of tollgate.${table}`,
       sql: `SELECT count(cells) FROM (SELECT to_jsonb(x) AS cells FROM tollgate.${table} x) y`,
       walls: ["the log of changes withheld", "no role of the host"],
     })),
     {
-      name: "lay rows ready for the other",
+      name: "stage rows for another tenant",
       sql: `INSERT INTO tollgate.staged (tenant_id, job, line, table_name, cells) VALUES ('globex', 1, 1, 'products', '[]') RETURNING line`,
       walls: ["the log of changes withheld"],
       undo: "DELETE FROM tollgate.staged WHERE tenant_id = 'globex'",
     },
     {
-      name: "erase what everybody changed",
+      name: "delete from the change log",
       sql: "DELETE FROM tollgate.changes RETURNING n",
       walls: {
         shared: ["the log of changes withheld"],
@@ -252,13 +254,13 @@ export const contextFamily: Family = {
       },
     },
     {
-      name: "say who is who",
+      name: "replace the function that names the tenant",
       sql: "CREATE OR REPLACE FUNCTION tollgate.current_tenant() RETURNS text LANGUAGE sql AS $f$ SELECT 'globex' $f$",
       crossed: done,
       walls: ["the owner's tools not one's own", "no superuser"],
     },
     {
-      name: "say how a batch is opened",
+      name: "replace the function that opens a batch",
       sql: "ALTER FUNCTION tollgate.enter(text, integer) SET search_path = ''",
       crossed: done,
       walls: ["the owner's tools not one's own", "no superuser"],

@@ -35,14 +35,14 @@ export const ddlFamily: Family = {
     ofOwner("comment on it", (t) => `COMMENT ON TABLE ${t.products} IS 'planted'`),
     ofOwner("cluster it", (t) => `ALTER TABLE ${t.products} SET (autovacuum_enabled = off)`),
     ofOwner(
-      "let everybody read it",
+      "grant everyone the right to read it",
       (t) => [
         `GRANT SELECT ON ${t.products} TO PUBLIC`,
         `SELECT 1 FROM pg_class c, aclexplode(c.relacl) a WHERE c.oid = '${t.products}'::regclass AND a.grantee = 0`,
       ],
       { crossed: (found) => found.length > 0 },
     ),
-    does("hand it over", superuser, (t) => `ALTER TABLE ${t.products} OWNER TO ${t.login}`, {
+    does("change its owner", superuser, (t) => `ALTER TABLE ${t.products} OWNER TO ${t.login}`, {
       walls: { shared: superuser, schema: superuser, database: "in the attacker's database there is no such table" },
     }),
     does(
@@ -55,7 +55,7 @@ export const ddlFamily: Family = {
       (t) => `SELECT pg_clear_relation_stats('${t.victimSchema}', 'products')`,
     ),
     does(
-      "empty it",
+      "truncate it",
       {
         shared: ["no TRUNCATE", "no superuser"],
         schema: [["rights on its own schema alone", "no TRUNCATE"]],
@@ -72,28 +72,28 @@ export const ddlFamily: Family = {
     does("an unlogged table", durable, (t) => `CREATE UNLOGGED TABLE ${t.schema}.planted (x int)`),
     does("a table in the product's schema", superuser, "CREATE TABLE tollgate.planted ()"),
     does("a view", durable, (t) => `CREATE VIEW ${t.schema}.planted AS SELECT * FROM products`),
-    does("a view that is kept", durable, (t) => `CREATE MATERIALIZED VIEW ${t.schema}.planted AS SELECT 1 AS x`),
+    does("a materialized view", durable, (t) => `CREATE MATERIALIZED VIEW ${t.schema}.planted AS SELECT 1 AS x`),
     does("a sequence", durable, (t) => `CREATE SEQUENCE ${t.schema}.planted`),
     does("a type", durable, (t) => `CREATE TYPE ${t.schema}.planted AS ENUM ('x')`),
     does("a domain", durable, (t) => `CREATE DOMAIN ${t.schema}.planted AS text`),
     does("a schema", durable, "CREATE SCHEMA planted"),
     does(
-      "a schema of the other's name",
+      "a schema with the other tenant's name",
       {
         shared: durable,
-        schema: "there is one",
+        schema: "the schema exists already",
         database: durable,
       },
       (t) => (t.tier === "shared" ? "CREATE SCHEMA tollgate_app" : `CREATE SCHEMA ${t.victimSchema}`),
     ),
     does(
-      "a dictionary for searches",
+      "a text search dictionary",
       durable,
       (t) => `CREATE TEXT SEARCH DICTIONARY ${t.schema}.planted (TEMPLATE = simple)`,
     ),
     does("a collation", durable, (t) => `CREATE COLLATION ${t.schema}.planted (PROVIDER = builtin, LOCALE = 'C')`),
     does(
-      "an index on one's own table",
+      "an index on an own table",
       {
         shared: [["no ownership", "no durable objects"]],
         schema: ["its own tables not its property"],
@@ -102,17 +102,17 @@ export const ddlFamily: Family = {
       (t) => `CREATE INDEX planted ON ${t.schema}.products (name)`,
     ),
     does(
-      "no rule about names on one's own table",
+      "the removal of the check on tenant_id from an own table",
       {
-        shared: "the rule is row security's there",
+        shared: "row security checks tenant_id there",
         schema: ["its own tables not its property"],
         database: ["its own tables not its property"],
       },
       (t) => `ALTER TABLE ${t.schema}.products DROP CONSTRAINT tenant_id_is_mine`,
     ),
-    does("a schema renamed", superuser, "ALTER SCHEMA tollgate RENAME TO planted"),
-    does("no product's schema", superuser, "DROP SCHEMA tollgate CASCADE"),
-    does("no schema of the victim's", superuser, (t) => `DROP SCHEMA ${t.victimSchema} CASCADE`, {
+    does("a new name for the product's schema", superuser, "ALTER SCHEMA tollgate RENAME TO planted"),
+    does("the removal of the product's schema", superuser, "DROP SCHEMA tollgate CASCADE"),
+    does("the removal of the victim's schema", superuser, (t) => `DROP SCHEMA ${t.victimSchema} CASCADE`, {
       walls: { shared: superuser, schema: superuser, database: "in the attacker's database there is no such schema" },
     }),
     does("another database", ["no making of databases"], "CREATE DATABASE planted TEMPLATE attack_missing", {
@@ -121,31 +121,33 @@ export const ddlFamily: Family = {
       tell: "3D000",
       refusals: [],
     }),
-    does("no database", superuser, "DROP DATABASE template1", { outside: true, crossed: () => false, tell: "42809" }),
+    does("the removal of a database", superuser, "DROP DATABASE template1", {
+      outside: true,
+      crossed: () => false,
+      tell: "42809",
+    }),
     does("settings of the database", superuser, (t) => `ALTER DATABASE ${t.database} SET work_mem = '1GB'`),
     does("the database's owner", superuser, (t) => `ALTER DATABASE ${t.database} OWNER TO ${t.login}`),
     does("settings of the server", superuser, "ALTER SYSTEM SET tollgate.planted = 'x'", {
       outside: true,
       undo: "ALTER SYSTEM RESET tollgate.planted",
     }),
+    does("an event trigger", superuser, "CREATE EVENT TRIGGER planted ON ddl_command_end EXECUTE FUNCTION planted()", {
+      crossed: () => false,
+      tell: "42883",
+    }),
+    does("an access method", superuser, "CREATE ACCESS METHOD planted TYPE TABLE HANDLER heap_tableam_handler"),
     does(
-      "a trigger on every change",
-      superuser,
-      "CREATE EVENT TRIGGER planted ON ddl_command_end EXECUTE FUNCTION planted()",
-      { crossed: () => false, tell: "42883" },
-    ),
-    does("a method of access", superuser, "CREATE ACCESS METHOD planted TYPE TABLE HANDLER heap_tableam_handler"),
-    does(
-      "rights that are yet to be given",
+      "default privileges",
       superuser,
       "ALTER DEFAULT PRIVILEGES FOR ROLE tollgate_owner GRANT ALL ON TABLES TO PUBLIC",
     ),
     does(
-      "a catalogue's row",
+      "an update of the catalogue",
       superuser,
       (t) =>
         `UPDATE pg_catalog.pg_class SET relrowsecurity = false WHERE relname = 'products' AND relnamespace = '${t.schema}'::regnamespace`,
     ),
-    does("a catalogue's row removed", superuser, "DELETE FROM pg_catalog.pg_policy WHERE false"),
+    does("a delete in the catalogue", superuser, "DELETE FROM pg_catalog.pg_policy WHERE false"),
   ],
 };

@@ -25,44 +25,44 @@ export const extensionFamily: Family = {
     extension("pageinspect"),
     extension("pg_buffercache"),
     extension("xml2"),
-    does("an extension that owners may make", ["no durable objects", "no superuser"], "CREATE EXTENSION hstore"),
-    does("an extension with all that it needs", ["no superuser"], "CREATE EXTENSION earthdistance CASCADE"),
-    does("no extension any more", ["no superuser"], "DROP EXTENSION plpgsql CASCADE"),
-    does("an extension's next version", ["no superuser"], "ALTER EXTENSION plpgsql UPDATE"),
+    does("a trusted extension", ["no durable objects", "no superuser"], "CREATE EXTENSION hstore"),
+    does("an extension with its dependencies", ["no superuser"], "CREATE EXTENSION earthdistance CASCADE"),
+    does("the removal of an extension", ["no superuser"], "DROP EXTENSION plpgsql CASCADE"),
+    does("an update of an extension", ["no superuser"], "ALTER EXTENSION plpgsql UPDATE"),
     does(
-      "a connection of the server's",
+      "a connection that the server opens",
       link,
       (t) => `SELECT tollgate.dblink_connect('out', '${t.ownConnection}'), tollgate.dblink_disconnect('out')`,
       noFunction,
     ),
     does(
-      "a query over such a connection",
+      "a query over a connection of the server",
       link,
       (t) => `SELECT x FROM tollgate.dblink('${t.ownConnection}', 'SELECT 1') AS l (x int)`,
       noFunction,
     ),
     does(
-      "a statement past ctx.db over such a connection",
+      "a statement that ctx.db refuses, over a connection of the server",
       link,
       (t) => `SELECT tollgate.dblink_exec('${t.ownConnection}', 'SET search_path = pg_temp')`,
       noFunction,
     ),
     does(
-      "a query without an answer",
+      "an asynchronous query",
       link,
       (t) => `SELECT tollgate.dblink_connect('out', '${t.ownConnection}'),
       tollgate.dblink_send_query('out', 'SELECT 1'), tollgate.dblink_disconnect('out')`,
       noFunction,
     ),
     does(
-      "a server",
+      "a foreign server",
       link,
       "CREATE SERVER planted FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1')",
       noObject,
     ),
-    does("a kind of servers", ["no superuser"], "CREATE FOREIGN DATA WRAPPER planted"),
+    does("a foreign data wrapper", ["no superuser"], "CREATE FOREIGN DATA WRAPPER planted"),
     does(
-      "a login at a server",
+      "a user mapping",
       link,
       () => [
         "CREATE SERVER planted FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1')",
@@ -71,7 +71,7 @@ export const extensionFamily: Family = {
       noObject,
     ),
     does(
-      "a table of a server",
+      "a foreign table",
       [["no link to another database", "no durable objects"]],
       (t) => [
         "CREATE SERVER planted FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '127.0.0.1')",
@@ -80,7 +80,7 @@ export const extensionFamily: Family = {
       noObject,
     ),
     does("a library", ["no superuser"], "LOAD 'auto_explain'"),
-    does("a library that anybody may load", ["no superuser"], "LOAD '$libdir/dblink'"),
+    does("a library of the plugins' folder", ["no superuser"], "LOAD '$libdir/dblink'"),
     does(
       "a subscription",
       ["no superuser"],
@@ -88,7 +88,7 @@ export const extensionFamily: Family = {
     ),
     does("a publication", ["no durable objects"], "CREATE PUBLICATION planted"),
     does(
-      "a slot of replication",
+      "a replication slot",
       ["no replication", "no superuser"],
       "SELECT pg_create_physical_replication_slot('planted')",
       {
@@ -96,12 +96,12 @@ export const extensionFamily: Family = {
       },
     ),
     does(
-      "what was written ahead",
+      "the contents of the write-ahead log",
       ["no superuser"],
       "SELECT pg_create_logical_replication_slot('planted', 'pgoutput')",
       { crossed: () => false, tell: "55000" },
     ),
-    does("an origin of replication", ["no superuser"], "SELECT pg_replication_origin_create('planted')", {
+    does("a replication origin", ["no superuser"], "SELECT pg_replication_origin_create('planted')", {
       undo: "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin",
     }),
     does(

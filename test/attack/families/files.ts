@@ -17,14 +17,19 @@ const noCopyIn = "PostgreSQL itself copies nothing into a table with row securit
 export const fileFamily: Family = {
   name: "COPY and files",
   attacks: [
-    does("the victim's table out", rowsAtHome, (t) => `COPY ${t.products} TO STDOUT`, {
-      crossed: (found) => found.some(({ copied }) => String(copied).startsWith("globex")),
-    }),
-    does("the victim's rows out", rows, (t) => `COPY (SELECT * FROM ${t.products} WHERE ${theirs}) TO STDOUT`, {
+    does("COPY of the victim's table to the client", rowsAtHome, (t) => `COPY ${t.products} TO STDOUT`, {
       crossed: (found) => found.some(({ copied }) => String(copied).startsWith("globex")),
     }),
     does(
-      "rows removed and out",
+      "COPY of the victim's rows to the client",
+      rows,
+      (t) => `COPY (SELECT * FROM ${t.products} WHERE ${theirs}) TO STDOUT`,
+      {
+        crossed: (found) => found.some(({ copied }) => String(copied).startsWith("globex")),
+      },
+    ),
+    does(
+      "COPY of a DELETE to the client",
       rows,
       (t) => `COPY (DELETE FROM ${t.products} WHERE ${theirs} RETURNING *) TO STDOUT`,
       {
@@ -33,7 +38,7 @@ export const fileFamily: Family = {
     ),
     // The client sends no rows. The attack succeeds when the server asks for them.
     does(
-      "rows into the victim's table",
+      "COPY into the victim's table",
       {
         shared: ["row security", "a login that cannot bypass it"],
         schema: ["rights on its own schema alone", "no other role's name"],
@@ -43,7 +48,7 @@ export const fileFamily: Family = {
       { crossed: () => false, tell: "57014", refusals: ["0A000"], simpleAlone: true },
     ),
     does(
-      "rows of a file into one's own table",
+      "rows of a file into an own table",
       {
         shared: noCopyIn,
         schema: ["no role of the host"],
@@ -54,7 +59,7 @@ export const fileFamily: Family = {
     does("a table into a file", ["no role of the host", "no superuser"], `COPY settings TO '${sink}'`),
     does("a query into a file", ["no role of the host", "no superuser"], `COPY (SELECT 1) TO '${sink}'`),
     does(
-      "a query into a program",
+      "a query to a program",
       ["no role of the host", "no superuser"],
       "COPY (SELECT 1) TO PROGRAM 'cat > /dev/null'",
     ),
@@ -67,7 +72,7 @@ export const fileFamily: Family = {
       },
       "COPY settings FROM PROGRAM 'true'",
     ),
-    does("a program by way of a temporary table", [["no role of the host", "no temporary objects"]], () => [
+    does("a program through a temporary table", [["no role of the host", "no temporary objects"]], () => [
       "CREATE TEMPORARY TABLE planted (line text)",
       "COPY planted FROM PROGRAM 'echo found'",
       "SELECT line FROM planted",
@@ -80,7 +85,7 @@ export const fileFamily: Family = {
     ),
     does("a list of files", ["no functions of the superuser", "no superuser"], "SELECT pg_ls_dir('.')"),
     does(
-      "whether there is a file",
+      "whether a file exists",
       ["no functions of the superuser", "no superuser"],
       "SELECT pg_stat_file('PG_VERSION')",
     ),
@@ -110,21 +115,21 @@ export const fileFamily: Family = {
     does("an empty large object", ["no functions of the host"], "SELECT lo_create(0)", {
       undo: "SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
     }),
-    does("a large object of the old kind", ["no functions of the host"], "SELECT lo_creat(-1)", {
+    does("a large object with lo_creat", ["no functions of the host"], "SELECT lo_creat(-1)", {
       undo: "SELECT lo_unlink(oid) FROM pg_largeobject_metadata",
     }),
-    does("a place for files", ["no superuser"], "CREATE TABLESPACE planted LOCATION '/nowhere'", {
+    does("a tablespace", ["no superuser"], "CREATE TABLESPACE planted LOCATION '/nowhere'", {
       outside: true,
       crossed: () => false,
       tell: "58P01",
     }),
-    does("a new log", ["no superuser"], "SELECT pg_rotate_logfile()"),
+    does("a new log file", ["no superuser"], "SELECT pg_rotate_logfile()"),
     does(
       "the victim's rows into a file",
       {
-        shared: "what it copies is no more than what it reads",
+        shared: "COPY reads only the attacker's rows",
         schema: ["no role of the host", "no superuser"],
-        database: "a role of the host is of all databases here; on Neon the victim's host is another",
+        database: "a role of the host belongs to all databases here; on Neon the victim is on another host",
       },
       (t) => `COPY (SELECT * FROM ${t.products} WHERE ${theirs}) TO '${sink}'`,
     ),

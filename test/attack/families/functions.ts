@@ -21,22 +21,22 @@ export const functionFamily: Family = {
   attacks: [
     makes("a function", durable, (t) => `CREATE FUNCTION ${t.schema}.planted() RETURNS int LANGUAGE sql AS 'SELECT 1'`),
     makes(
-      "a function with its maker's rights",
+      "a SECURITY DEFINER function",
       durable,
       (t) => `CREATE FUNCTION ${t.schema}.planted() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'`,
     ),
     makes(
-      "a function of a standard body",
+      "a function with an SQL-standard body",
       durable,
       (t) => `CREATE FUNCTION ${t.schema}.planted() RETURNS int RETURN 1`,
     ),
     makes(
-      "a function in the place of a built-in one",
+      "a function that shadows a built-in one",
       durable,
       (t) => `CREATE FUNCTION ${t.schema}.count(text) RETURNS int LANGUAGE sql AS 'SELECT 1'`,
     ),
     makes(
-      "a function that leaks and says that it does not",
+      "a leaking function that is declared LEAKPROOF",
       ["no superuser"],
       (t) =>
         `CREATE FUNCTION ${t.schema}.planted(text) RETURNS boolean LANGUAGE sql LEAKPROOF COST 0.0001 AS 'SELECT true'`,
@@ -44,60 +44,60 @@ export const functionFamily: Family = {
     makes("a procedure", durable, (t) => `CREATE PROCEDURE ${t.schema}.planted() LANGUAGE sql AS 'SELECT 1'`),
     makes("an aggregate", durable, (t) => `CREATE AGGREGATE ${t.schema}.planted (int) (SFUNC = int4pl, STYPE = int)`),
     makes(
-      "an operator in the place of =",
+      "an operator that shadows =",
       durable,
       (t) => `CREATE OPERATOR ${t.schema}.= (LEFTARG = text, RIGHTARG = text, FUNCTION = texteq)`,
     ),
     makes(
-      "a function of the server's own code",
+      "an internal function",
       ["no superuser"],
       (t) => `CREATE FUNCTION ${t.schema}.planted() RETURNS int LANGUAGE internal AS 'pg_backend_pid'`,
     ),
     makes(
-      "a function of a library",
+      "a C function",
       ["no superuser"],
       (t) =>
         `CREATE FUNCTION ${t.schema}.planted() RETURNS trigger LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler'`,
     ),
     makes("a cast", ["no superuser"], "CREATE CAST (text AS int) WITH INOUT AS IMPLICIT"),
     makes(
-      "a class of operators",
+      "an operator class",
       ["no superuser"],
       (t) => `CREATE OPERATOR CLASS ${t.schema}.planted FOR TYPE text USING btree AS FUNCTION 1 bttextcmp(text, text)`,
     ),
     makes("a language", ["no superuser"], "CREATE LANGUAGE planted HANDLER plpgsql_call_handler"),
-    makes("a block", ["no language for blocks"], "DO 'BEGIN NULL; END'"),
-    makes("a block that runs what it makes up", ["no language for blocks"], "DO $$ BEGIN EXECUTE 'SELECT 1'; END $$"),
-    makes("a block that ends its transaction", ["no language for blocks"], "DO $$ BEGIN COMMIT; END $$", {
+    makes("a DO block", ["no language for blocks"], "DO 'BEGIN NULL; END'"),
+    makes("a DO block with dynamic SQL", ["no language for blocks"], "DO $$ BEGIN EXECUTE 'SELECT 1'; END $$"),
+    makes("a DO block that commits", ["no language for blocks"], "DO $$ BEGIN COMMIT; END $$", {
       outside: true,
     }),
     makes(
-      "a function of a procedural language",
+      "a plpgsql function",
       [["no language for blocks", "no durable objects"]],
       (t) => `CREATE FUNCTION ${t.schema}.planted() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'`,
     ),
     makes(
-      "the product's function, with its owner's rights",
+      "the product's function as SECURITY DEFINER",
       ["the owner's tools not one's own", "no superuser"],
       "ALTER FUNCTION tollgate.enter(text, integer) SECURITY DEFINER",
     ),
     makes(
-      "the product's function, under another name",
+      "a new name for the product's function",
       ["the owner's tools not one's own", "no superuser"],
       "ALTER FUNCTION tollgate.current_tenant() RENAME TO planted",
     ),
     makes(
-      "the product's function, for its own",
+      "the ownership of the product's function",
       ["no superuser"],
       (t) => `ALTER FUNCTION tollgate.current_tenant() OWNER TO ${t.login}`,
     ),
     makes(
-      "no product's function",
+      "the removal of the product's function",
       ["the owner's tools not one's own", "no superuser"],
       "DROP FUNCTION tollgate.enter(text, integer)",
     ),
     makes(
-      "the owner's function about tables",
+      "the owner's function that isolates tables",
       ["the owner's functions withheld"],
       (t) => `SELECT tollgate.track('${t.schema}.products')`,
     ),

@@ -33,19 +33,19 @@ const onSharedTables = (name: string, sql: string): Attack => ({
   onlyThroughDb: true,
   walls: {
     shared: [FILTER],
-    schema: "its own tables are nobody else's",
-    database: "its own tables are nobody else's",
+    schema: "the tenant has its own tables",
+    database: "the tenant has its own tables",
   },
 });
 
 export const lockFamily: Family = {
   name: "locks and denial",
   attacks: [
-    does("the victim's rows held", rows, (t) => `SELECT id FROM ${t.products} WHERE ${theirs} FOR NO KEY UPDATE`, {
+    does("locks on the victim's rows", rows, (t) => `SELECT id FROM ${t.products} WHERE ${theirs} FOR NO KEY UPDATE`, {
       crossed: (found) => found.length > 0,
     }),
     does(
-      "the victim's rows held by a change",
+      "locks on the victim's rows by a change",
       writes,
       (t) => `UPDATE ${t.products} SET stock = stock WHERE ${theirs} RETURNING id`,
       {
@@ -54,9 +54,9 @@ export const lockFamily: Family = {
       },
     ),
     does(
-      "the victim's table held",
+      "a lock on the victim's table",
       {
-        shared: "a table that all share: see below",
+        shared: "the table is shared: see the locks of shared tables",
         schema: ["rights on its own schema alone", "no other role's name"],
         database: [["the other database's door", "rights on its own schema alone"]],
       },
@@ -64,21 +64,21 @@ export const lockFamily: Family = {
     ),
     onSharedTables("the table that all share held", "LOCK TABLE products IN ACCESS EXCLUSIVE MODE"),
     onSharedTables("the table that all share held from changes", "LOCK TABLE products IN SHARE MODE"),
-    does("a lock that outlives its transaction", host, "SELECT pg_advisory_lock(1)"),
-    does("a lock if it is free", host, "SELECT pg_try_advisory_lock(2)"),
-    does("a lock for a transaction", host, "SELECT pg_advisory_xact_lock(3)"),
+    does("an advisory lock of the session", host, "SELECT pg_advisory_lock(1)"),
+    does("an attempt at an advisory lock", host, "SELECT pg_try_advisory_lock(2)"),
+    does("an advisory lock of the transaction", host, "SELECT pg_advisory_xact_lock(3)"),
     does(
-      "the lock of the other's gate",
+      "the lock of another tenant's gate",
       host,
       "SELECT pg_advisory_xact_lock(hashtext('tollgate.gate'), hashtext('globex'))",
     ),
     does(
-      "the lock of the other's migrations",
+      "the lock of another tenant's migrations",
       host,
       "SELECT pg_advisory_xact_lock(hashtext('tollgate.migrate'), hashtext('tenant_2'))",
     ),
     does(
-      "the end of the other's connection",
+      "the end of another tenant's connection",
       others,
       (t) => `SELECT 1 WHERE pg_terminate_backend(${t.victimPid}, 2000)`,
       {
@@ -86,32 +86,32 @@ export const lockFamily: Family = {
         once: true,
       },
     ),
-    does("the end of the other's statement", others, (t) => `SELECT 1 WHERE pg_cancel_backend(${t.victimPid})`, {
+    does("the end of another tenant's statement", others, (t) => `SELECT 1 WHERE pg_cancel_backend(${t.victimPid})`, {
       crossed: (found) => found.length > 0,
     }),
     does("a message to all connections", host, "SELECT pg_notify('c', 'x')"),
-    does("a snapshot for others", host, "SELECT pg_export_snapshot()"),
+    does("an exported snapshot", host, "SELECT pg_export_snapshot()"),
     does("sleep", host, "SELECT pg_sleep(0)"),
     does("sleep by an interval", host, "SELECT pg_sleep_for('0')"),
-    does("sleep beyond its time", [["no functions of the host", "a statement's time"]], "SELECT pg_sleep(0.05)", {
+    does("sleep beyond the timeout", [["no functions of the host", "a statement's time"]], "SELECT pg_sleep(0.05)", {
       refusals: ["57014"],
       timeoutMs: 5,
     }),
-    burns("rows out of nothing", "SELECT count(*) FROM generate_series(1, 350000)"),
-    burns("rows times rows", "SELECT count(*) FROM generate_series(1, 800) a, generate_series(1, 800) b"),
+    burns("many generated rows", "SELECT count(*) FROM generate_series(1, 350000)"),
+    burns("a cross join", "SELECT count(*) FROM generate_series(1, 800) a, generate_series(1, 800) b"),
     burns(
       "a recursion",
       "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 120000) SELECT max(n) FROM r",
     ),
     burns("a sort", "SELECT n FROM generate_series(1, 60000) n ORDER BY md5(n::text) LIMIT 1"),
     burns("groups", "SELECT count(*) FROM (SELECT n % 50000 FROM generate_series(1, 120000) n GROUP BY 1) x"),
-    burns("a product of all numbers", "SELECT factorial(5000) > 0"),
+    burns("a large factorial", "SELECT factorial(5000) > 0"),
     burns("a long text", "SELECT length(string_agg('x', '')) FROM generate_series(1, 250000)"),
     burns(
-      "a pattern that goes back and forth",
+      "a pattern that backtracks",
       "SELECT count(*) FROM generate_series(1, 250) n WHERE repeat('a', 2000) || n ~ 'a.{200}b'",
     ),
-    burns("a JSON of all", "SELECT length(jsonb_agg(n)::text) FROM generate_series(1, 80000) n"),
+    burns("a large JSON value", "SELECT length(jsonb_agg(n)::text) FROM generate_series(1, 80000) n"),
     does("a table rewritten", ownership, (t) => `CLUSTER ${t.products} USING products_by_name`),
     does("an index rebuilt", ownership, (t) => `REINDEX TABLE ${t.products}`),
     does("a checkpoint", ["no role that watches"], "CHECKPOINT"),
@@ -121,10 +121,10 @@ export const lockFamily: Family = {
       "SELECT pg_switch_wal()",
     ),
     does(
-      "the server's settings read again",
+      "a reload of the server's settings",
       ["no functions of the superuser", "no superuser"],
       "SELECT pg_reload_conf()",
     ),
-    does("no statistics of use", ["no functions of the superuser", "no superuser"], "SELECT pg_stat_reset()"),
+    does("a reset of the statistics", ["no functions of the superuser", "no superuser"], "SELECT pg_stat_reset()"),
   ],
 };

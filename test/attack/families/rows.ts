@@ -39,14 +39,14 @@ export const rowFamily: Family = {
     read("whole rows", (t) => `SELECT p FROM ${t.products} p WHERE ${theirs}`),
     read("TABLE", (t) => `TABLE ${t.products}`, { crossed: foreign }),
     read("ONLY", (t) => `SELECT id FROM ONLY ${t.products} WHERE ${theirs}`),
-    read("with descendants", (t) => `SELECT id FROM ${t.products} * WHERE ${theirs}`),
+    read("with inherited tables", (t) => `SELECT id FROM ${t.products} * WHERE ${theirs}`),
     read("a sample", (t) => `SELECT id FROM ${t.products} TABLESAMPLE SYSTEM (100) WHERE ${theirs}`, {
       walls: rowsAtHome,
     }),
-    read("by place", (t) => `SELECT id FROM ${t.products} WHERE ctid >= '(0,0)' AND ${theirs}`),
+    read("by ctid", (t) => `SELECT id FROM ${t.products} WHERE ctid >= '(0,0)' AND ${theirs}`),
     read("system columns", (t) => `SELECT tableoid, ctid FROM ${t.products} WHERE ${theirs}`),
     read(
-      "joined to one's own",
+      "joined to an own table",
       (t) => `SELECT v.name FROM products m JOIN ${t.products} v ON v.tenant_id <> m.tenant_id`,
       { walls: rowsBesideOwn },
     ),
@@ -58,7 +58,7 @@ export const rowFamily: Family = {
     read("in a scalar subquery", (t) => `SELECT (SELECT max(name) FROM ${t.products} WHERE ${theirs}) AS found`, {
       crossed: filled,
     }),
-    read("whether there are any", (t) => `SELECT EXISTS (SELECT FROM ${t.products} WHERE ${theirs}) AS found`, {
+    read("EXISTS", (t) => `SELECT EXISTS (SELECT FROM ${t.products} WHERE ${theirs}) AS found`, {
       crossed: filled,
     }),
     read("in a condition", (t) => `SELECT id FROM products WHERE 'globex' IN (SELECT tenant_id FROM ${t.products})`, {
@@ -87,21 +87,21 @@ export const rowFamily: Family = {
         `SELECT tenant_id, sum(price_cents) FROM ${t.products} WHERE ${theirs} GROUP BY ROLLUP (1) HAVING count(*) > 0`,
     ),
     read(
-      "by an index alone",
+      "by an index-only scan",
       (t) => `SELECT tenant_id, id FROM ${t.products} WHERE ${theirs} ORDER BY tenant_id, id LIMIT 1`,
     ),
     read("locked for update", (t) => `SELECT id FROM ${t.products} WHERE ${theirs} FOR UPDATE`),
-    read("locked for its key", (t) => `SELECT id FROM ${t.products} WHERE ${theirs} FOR KEY SHARE SKIP LOCKED`, {
+    read("locked FOR KEY SHARE", (t) => `SELECT id FROM ${t.products} WHERE ${theirs} FOR KEY SHARE SKIP LOCKED`, {
       walls: rowsAtHome,
     }),
     read(
-      "copied to one's own",
+      "copied into an own table",
       (t) => `INSERT INTO products (id, name, price_cents)
         SELECT 'stolen-' || id, name, price_cents FROM ${t.products} WHERE ${theirs} RETURNING name`,
       { walls: rowsBesideOwn, undo: (t) => `DELETE FROM ${t.schema}.products WHERE id LIKE 'stolen-%'` },
     ),
     read(
-      "merged into one's own",
+      "merged into an own table",
       (t) => `MERGE INTO products m USING (SELECT * FROM ${t.products} WHERE ${theirs}) v ON false
         WHEN NOT MATCHED THEN INSERT (id, name, price_cents) VALUES ('stolen-' || v.id, v.name, 0) RETURNING m.name`,
       { walls: rowsBesideOwn, undo: (t) => `DELETE FROM ${t.schema}.products WHERE id LIKE 'stolen-%'` },
@@ -114,7 +114,7 @@ export const rowFamily: Family = {
       (t) => `UPDATE ${t.products} p SET stock = 9 FROM (VALUES ('globex')) v (who) WHERE ${theirs} RETURNING id`,
     ),
     write(
-      "change and see what it was",
+      "change and return the old value",
       (t) => `UPDATE ${t.products} SET stock = 9 WHERE ${theirs} RETURNING old.name, new.stock`,
       {
         walls: writesAtHome,
@@ -140,12 +140,12 @@ export const rowFamily: Family = {
     ),
     // The row gets the attacker's tenant_id, so that it passes the check in the victim's own schema.
     read(
-      "take one over",
+      "change the tenant of a row to the attacker",
       (t) =>
         `UPDATE ${t.products} SET tenant_id = 'acme', id = 'taken' WHERE id = 'secret-1' AND ${theirs} RETURNING id`,
     ),
     write(
-      "give one's own away",
+      "change the tenant of an own row to the victim",
       "UPDATE products SET tenant_id = 'globex', id = 'given' WHERE id = 'lamp' AND tenant_id = 'acme' RETURNING id",
       {
         walls: { shared: rows.shared, schema: ["its own rows name it"], database: ["its own rows name it"] },
@@ -168,7 +168,7 @@ export const rowFamily: Family = {
       (t) => `WITH gone AS (DELETE FROM ${t.products} WHERE ${theirs} RETURNING *) SELECT name FROM gone`,
     ),
     {
-      name: "learn of one from a violated key",
+      name: "find a row by a violated key",
       sql: "INSERT INTO products (id, name, price_cents) VALUES ('secret-1', '', 0)",
       crossed: () => false,
       tell: "23505",
@@ -176,7 +176,7 @@ export const rowFamily: Family = {
       undo: "DELETE FROM public.products WHERE tenant_id = 'acme' AND id = 'secret-1'",
     },
     {
-      name: "learn of one from an insert that yields",
+      name: "find a row by ON CONFLICT DO NOTHING",
       sql: (t) =>
         `INSERT INTO ${t.products} ${columns} VALUES ('globex', 'secret-1', '', '', '', 0, 0, '2026-01-01') ON CONFLICT DO NOTHING`,
       crossed: done, // to come back at all is to learn it: where there is no such row, the wall refuses
@@ -184,7 +184,7 @@ export const rowFamily: Family = {
       walls: { ...writesAtHome, shared: ["row security", "a login that cannot bypass it"] },
     },
     {
-      name: "learn of values from the planner's estimates",
+      name: "find values by the planner's estimates",
       sql: (t) => `EXPLAIN SELECT FROM ${t.products} WHERE ${theirs}`,
       crossed: done,
       onlyThroughDb: true,
