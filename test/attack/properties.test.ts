@@ -266,7 +266,7 @@ function wallBetween(strategy: Strategy, attacker: Tenant, victim: Tenant): Wall
   };
   if (strategy === "shared") return sharedWalls(front)["row security"];
   const walls = ownWalls(front, { apart: strategy === "database" });
-  return strategy === "schema" ? walls["rights on its own schema alone"] : walls["no link to another database"];
+  return strategy === "schema" ? walls["rights on its own schema only"] : walls["no link to another database"];
 }
 
 describe.each(strategies)("in the %s tier", (strategy) => {

@@ -8,7 +8,7 @@ import { type Cluster, acme, contextKeys, globex, startCluster } from "../suppor
 
 const shared = "analytics_shared";
 const schemas = "analytics-schemas";
-const password = "known to this test alone";
+const password = "known to this test only";
 /** The analytics role of each database. Roles belong to the cluster, so each database has a role with its own name. */
 const loginOf = { [shared]: "tollgate_analytics", [schemas]: `tollgate_analytics_${schemas}` };
 
@@ -150,7 +150,7 @@ test("tenants' schemas are readable, and none of them counts as drifted", async 
   expect(await branch.compare([11])).toMatchObject([{ differences: [{ object: "table products" }] }]);
 });
 
-describe("the proof that a tool's login is kept apart", () => {
+describe("the isolation proof of a tool's login", () => {
   const prove = async (): Promise<string[]> => {
     const url = cluster.urlOf("tollgate_app_a", shared);
     const proof = await proveIsolation({ url, fetchEndpoint: cluster.fetchEndpoint, contextKeys, now: Date.now });
@@ -168,7 +168,7 @@ describe("the proof that a tool's login is kept apart", () => {
     ["the tools' group besides", `${policy} FOR SELECT TO tollgate_analytics, tollgate_app USING (true)`],
     ["another analytics login", `${policy} FOR SELECT TO "tollgate_analytics_${schemas}" USING (true)`],
     ["all verbs", `${policy} FOR ALL TO tollgate_analytics USING (true)`],
-  ])("finds one for %s", async (_, create) => {
+  ])("finds a policy for %s", async (_, create) => {
     await cluster.superuser(shared, create);
     try {
       expect(await prove()).toContain("policies");

@@ -220,9 +220,9 @@ test("a schema whose answer was lost, or whose database was briefly away, is mig
   expect(await applied()).toEqual(Array.from({ length: 3 }, () => ["0001_products.sql", "0002_note.sql"]));
 });
 
-test("a second run names the running one and exits", async () => {
+test("a second run names the active run and exits", async () => {
   const { versions, only } = await tenantsOf(8);
-  // Twelve seconds in all: on a busy machine the second program needs five to start and three to see a heartbeat.
+  // Takes twelve seconds: on a busy machine the second program needs five to start and three to see a heartbeat.
   const files = await fleet.filesWith({ "0002_slow.sql": "SELECT pg_sleep(1.5);" });
   const flags = ["--tenant-files", files, "--concurrency", "1", ...only];
   const child = fleet.spawnMigrate(flags);
@@ -320,7 +320,7 @@ test.each([
   [["--unknown"], "--unknown"],
   [["perhaps"], "no command perhaps"],
   [["--local"], "Run npm start first"],
-])("%j is refused with what is wrong", async (flags, said) => {
+])("%j is refused with the reason", async (flags, said) => {
   const { code, output } = await fleet.migrate(...flags);
   expect(code).toBe(1);
   expect(output).toContain(said);

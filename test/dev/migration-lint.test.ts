@@ -245,12 +245,12 @@ const directories = ["control", "common", "shared", "branch"]
 const files = directories.flatMap(({ directory, path }) =>
   readdirSync(path).map((name) => ({ directory, name, text: readFileSync(join(path, name), "utf8") })),
 );
-test.each(files)("migrations/$directory/$name may be applied", async ({ directory, name, text }) => {
+test.each(files)("migrations/$directory/$name passes the linter", async ({ directory, name, text }) => {
   const tables = directory === "control" ? directory : "shared";
   expect(describeFindings(name, await lintMigration({ name, text, tables }))).toBe("");
 });
 
-test("a tenant's tables are small: indexes and backfills are accepted there, CONCURRENTLY and emptying a table are not", async () => {
+test("a tenant's tables accept indexes and backfills, because they are small, and refuse CONCURRENTLY and TRUNCATE", async () => {
   expect(
     await rulesOf("CREATE UNIQUE INDEX i ON t (c); UPDATE t SET c = 1; DELETE FROM t WHERE c IS NULL", tenant),
   ).toBe("");
@@ -260,7 +260,7 @@ test("a tenant's tables are small: indexes and backfills are accepted there, CON
   expect(await rulesOf("SET LOCAL search_path = public", tenant)).toBe("session-state");
 });
 
-test("what running code may use is taken away by a contract file that names the migration since which nothing does", async () => {
+test("only a contract file that names an earlier migration removes something that running code may use", async () => {
   const drops =
     "ALTER TABLE orders DROP COLUMN note; ALTER TABLE t RENAME TO u; REVOKE SELECT ON t FROM app; DELETE FROM gone";
   expect(await rulesOf(since + drops, contract)).toBe("");
@@ -274,7 +274,7 @@ test("what running code may use is taken away by a contract file that names the 
   expect(await runsOutsideTransaction(file)).toBe(true);
 });
 
-test("an allow accepts its rule for the one statement below it, with a reason alone", async () => {
+test("an allow comment with a reason accepts its rule for the statement below it", async () => {
   const set = "ALTER TABLE t ALTER c SET NOT NULL, DROP d;";
   expect(await rulesOf(`-- allow set-not-null: 0008 validated c_given\n${set}\n${set}`)).toBe("drop set-not-null drop");
   expect(await rulesOf(`-- allow drop: nobody\n-- allow set-not-null: read\n-- why\n${set}`)).toBe("");
@@ -292,7 +292,7 @@ test("an allow accepts its rule for the one statement below it, with a reason al
   }
 });
 
-test("tables that no database has yet are as new as the file's own", async () => {
+test("tables of files that no database has applied count as new", async () => {
   const text = "CREATE TABLE public.orders (); CREATE TABLE IF NOT EXISTS t (); CREATE TABLE app.notes ();";
   const tablesMadeBefore = await tablesMadeBy({ text, tables: "shared" });
   expect(tablesMadeBefore).toEqual(["orders", "app.notes"]);
@@ -300,14 +300,14 @@ test("tables that no database has yet are as new as the file's own", async () =>
   expect(await rulesOf(change, { tablesMadeBefore })).toBe("create-index");
 });
 
-test("a file runs outside of a transaction when it is one statement that needs to", async () => {
+test("a file with one CONCURRENTLY statement runs outside of a transaction", async () => {
   expect(await runsOutsideTransaction("-- why\nCREATE INDEX CONCURRENTLY i ON t (c);\n-- done\n")).toBe(true);
   expect(await runsOutsideTransaction("REINDEX TABLE CONCURRENTLY t")).toBe(true);
   for (const text of ["", "-- nothing\n", "CREATE INDEX i ON t (c)", "SELECT 1; DROP INDEX CONCURRENTLY i"])
     expect(await runsOutsideTransaction(text)).toBe(false);
 });
 
-test("a finding says where, what, why and what instead", async () => {
+test("a finding states the line, the statement, the reason and the safe way", async () => {
   const text = `/* ä */ SELECT 'ö';\r\n\r\n-- 🦊\r\nDO $$\r\nBEGIN\r\n  EXECUTE format('ALTER TABLE %I DROP\r\n    c', current_user);\r\nEND $$;`;
   const findings = await lint(text);
   expect(findings).toMatchObject([{ rule: "drop", line: 6, statement: 'ALTER TABLE "…" DROP c' }]);
@@ -318,7 +318,7 @@ test("a finding says where, what, why and what instead", async () => {
   );
 });
 
-test("what is not SQL is refused where the parser stops, whatever stands before it", async () => {
+test("a text that is not SQL is refused at the line where the parser stops", async () => {
   expect(await lint("SELECT 'é🦊';\r\n\r\nSELECT 'ü' frm frm t;")).toMatchObject([{ rule: "syntax", line: 3 }]);
   expect(await lint("SELECT 1;\n\\d t")).toMatchObject([{ line: 2, safeWay: expect.stringContaining("psql") }]);
   expect(await lint("SELECT 1;\n\0DROP TABLE t;")).toMatchObject([{ rule: "syntax", line: 2 }]);
@@ -333,7 +333,7 @@ const noise = fc.oneof(
 );
 const sql = pairs.filter(([rule]) => rule !== "syntax");
 
-test("comments, white space and case change no verdict", async () => {
+test("comments, white space and case do not change a verdict", async () => {
   await loadModule();
   const any = fc.record({
     pair: fc.constantFrom(...sql),
@@ -355,7 +355,7 @@ test("comments, white space and case change no verdict", async () => {
   );
 });
 
-test("a line is counted as an editor counts it", async () => {
+test("lines are counted as in an editor", async () => {
   const above = fc.array(
     fc.oneof(noise, fc.constantFrom("SELECT 'é\n🦊';", "SELECT $$\r\n-- not one$$;", 'SELECT 1 AS "ü";')),
   );
@@ -369,7 +369,7 @@ test("a line is counted as an editor counts it", async () => {
   );
 });
 
-test("a file that does two things wrong hears of both", async () => {
+test("a file with two mistakes gets a finding for each", async () => {
   expect(await rulesOf("VACUUM FULL t; ALTER TABLE t ADD c serial UNIQUE CHECK (c > 0)")).toBe(
     "rewrite-table outside-transaction add-column-rewrite constraint-not-valid constraint-index",
   );
@@ -412,7 +412,7 @@ test.each([
 test.each([
   ...readMigrations(tenantMigrations),
   ...readMigrations([{ name: "app", directory: join(import.meta.dirname, "..", "..", "app", "migrations") }]),
-])("$series/$name may be applied", async ({ series, name, text }) => {
+])("$series/$name passes the linter", async ({ series, name, text }) => {
   const isApp = series === "app";
   for (const tables of ["shared", "tenant"] as const)
     expect(describeFindings(name, await lintMigration({ name, text, tables, isApp }))).toBe("");

@@ -23,7 +23,7 @@ export type Wall = (Swap | Weakening) & {
   there?: boolean;
 };
 
-/** Built-in functions that 0004_host_functions.sql revokes from tenants and that an attack tries. */
+/** Built-in functions that 0005_host_functions.sql revokes from tenants and that an attack tries. */
 const hostFunctions = `lo_from_bytea(oid, bytea), lo_creat(integer), lo_create(oid), lo_put(oid, bigint, bytea),
   lo_unlink(oid), lo_open(oid, integer), pg_stat_get_activity(integer), pg_stat_get_backend_activity(integer), pg_notify(text, text),
   pg_advisory_lock(bigint), pg_advisory_xact_lock(integer, integer), pg_try_advisory_lock(bigint), pg_advisory_xact_lock(bigint),
@@ -114,11 +114,11 @@ function commonWalls(front: Front) {
   const { database, login, schema, grantee, otherRole, secrets, analytics } = front;
   return {
     "no superuser": { ...attribute(login, "SUPERUSER"), check: "login_powers" },
-    "no making of roles": { ...attribute(login, "CREATEROLE"), check: "login_powers" },
-    "no making of databases": { ...attribute(login, "CREATEDB"), check: "login_powers" },
+    "no right to create roles": { ...attribute(login, "CREATEROLE"), check: "login_powers" },
+    "no right to create databases": { ...attribute(login, "CREATEDB"), check: "login_powers" },
     "no replication": { ...attribute(login, "REPLICATION"), check: "login_powers" },
     "no role of the host": { ...joined(hostRoles, login), check: "login_memberships" },
-    "no role that watches": { ...joined(statsRoles, login), check: "login_memberships" },
+    "no monitoring role": { ...joined(statsRoles, login), check: "login_memberships" },
     "no functions of the host": granted(`EXECUTE ON FUNCTION ${hostFunctions}`, "PUBLIC"),
     "no functions of the superuser": granted(`EXECUTE ON FUNCTION ${superuserFunctions}`, grantee),
     "no language for blocks": granted("USAGE ON LANGUAGE plpgsql", "PUBLIC"),
@@ -129,17 +129,17 @@ function commonWalls(front: Front) {
       check: "creates_nothing",
     },
     "no other role's name": joined(otherRole, login),
-    "no role that reads everybody's": { ...joined(analytics, login), check: "login_memberships" },
-    "what the owner knows withheld": granted(`SELECT, INSERT, UPDATE, DELETE ON ${secrets}`, grantee),
-    "the log of changes withheld": granted(
+    "no analytics role": { ...joined(analytics, login), check: "login_memberships" },
+    "the owner's tables revoked": granted(`SELECT, INSERT, UPDATE, DELETE ON ${secrets}`, grantee),
+    "the change log revoked": granted(
       "SELECT, INSERT, UPDATE, DELETE ON tollgate.changes, tollgate.gates, tollgate.staged, tollgate.undone",
       grantee,
     ),
-    "the owner's functions withheld": {
+    "the owner's functions revoked": {
       ...ownersFunctions(front),
       check: "definer_functions",
     },
-    "the owner's tools not one's own": {
+    "no ownership of the owner's functions": {
       down: `ALTER FUNCTION tollgate.enter(text, integer) OWNER TO ${login};
         ALTER FUNCTION tollgate.current_tenant() OWNER TO ${login}; GRANT CREATE ON SCHEMA tollgate TO ${login}`,
       up: `ALTER FUNCTION tollgate.enter(text, integer) OWNER TO ${OWNER};
@@ -148,7 +148,7 @@ function commonWalls(front: Front) {
       check: "readable", // the proof can no longer identify the tenant
     },
     "no tenant's name in the catalogue": names(front),
-    "a statement's time": {
+    "the statement timeout": {
       function: "tollgate.enter(text, integer)",
       part: "pg_catalog.set_config('statement_timeout', statement_timeout_ms::pg_catalog.text, true)",
       by: "pg_catalog.set_config('statement_timeout', '5s', true)",
@@ -194,8 +194,8 @@ export function sharedWalls(front: Front) {
       up: `ALTER TABLE ${products} OWNER TO ${OWNER}; GRANT SELECT, INSERT, UPDATE, DELETE ON ${products} TO ${grantee}`,
       check: "login_owns_nothing",
     },
-    "what the owner knows withheld": { ...common["what the owner knows withheld"], check: "context_keys_unreadable" },
-    "the log of changes withheld": { ...common["the log of changes withheld"], check: "tables_walled" },
+    "the owner's tables revoked": { ...common["the owner's tables revoked"], check: "context_keys_unreadable" },
+    "the change log revoked": { ...common["the change log revoked"], check: "tables_walled" },
     "the context's MAC": { ...condition(sameMac), check: "forged_context" },
     "the context's MAC and key": {
       ...condition(`${sameMac}\n      AND found_outer IS NOT NULL`),
@@ -233,7 +233,7 @@ export function ownWalls(front: Front, { apart }: { apart: boolean }) {
   const there = apart ? { there: true } : {};
   return {
     ...common,
-    "rights on its own schema alone": {
+    "rights on its own schema only": {
       down: `GRANT USAGE ON SCHEMA ${victimSchema} TO ${login};
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ${victimSchema} TO ${login}`,
       up: `REVOKE ALL ON ALL TABLES IN SCHEMA ${victimSchema} FROM ${login}; REVOKE ALL ON SCHEMA ${victimSchema} FROM ${login}`,
@@ -242,10 +242,10 @@ export function ownWalls(front: Front, { apart }: { apart: boolean }) {
     "no other role's name": { ...common["no other role's name"], check: "login_memberships" },
     "no link to another database": { ...linkTo(front, apart), ...(apart && { check: "only_its_tables" }) },
     ...(apart && {
-      "the other database's door": { ...granted(`CONNECT ON DATABASE ${link.database}`, login), ...there },
+      "no CONNECT on the other database": { ...granted(`CONNECT ON DATABASE ${link.database}`, login), ...there },
     }),
-    "what the owner knows withheld": { ...common["what the owner knows withheld"], check: "only_its_tables" },
-    "the log of changes withheld": { ...common["the log of changes withheld"], check: "only_its_tables" },
+    "the owner's tables revoked": { ...common["the owner's tables revoked"], check: "only_its_tables" },
+    "the change log revoked": { ...common["the change log revoked"], check: "only_its_tables" },
     "no TRUNCATE": {
       ...granted(`TRUNCATE ON ${products}`, login),
       ...(apart ? there : { check: "only_its_tables" }),
@@ -256,18 +256,18 @@ export function ownWalls(front: Front, { apart }: { apart: boolean }) {
       check: "login_owns_nothing", // in any database
       ...there,
     },
-    "its own tables not its property": {
+    "no ownership of its own tables": {
       down: `ALTER TABLE ${schema}.products OWNER TO ${login}; GRANT CREATE ON SCHEMA ${schema} TO ${login}`,
       up: `ALTER TABLE ${schema}.products OWNER TO ${OWNER}; REVOKE CREATE ON SCHEMA ${schema} FROM ${login};
         GRANT SELECT, INSERT, UPDATE, DELETE ON ${schema}.products TO ${login}`,
       check: "login_owns_nothing",
     },
-    "rows that name their tenant": {
+    "the check on tenant_id": {
       down: `ALTER TABLE ${products} DROP CONSTRAINT tenant_id_is_mine`,
       up: `ALTER TABLE ${products} ADD CONSTRAINT tenant_id_is_mine CHECK (tenant_id = tollgate.current_tenant()) NOT VALID`,
       ...there,
     },
-    "its own rows name it": {
+    "the check on its own tenant_id": {
       down: `ALTER TABLE ${schema}.products DROP CONSTRAINT tenant_id_is_mine`,
       up: `DELETE FROM ${schema}.products WHERE tenant_id <> 'acme';
         ALTER TABLE ${schema}.products ADD CONSTRAINT tenant_id_is_mine CHECK (tenant_id = tollgate.current_tenant()) NOT VALID`,
@@ -277,7 +277,7 @@ export function ownWalls(front: Front, { apart }: { apart: boolean }) {
       part: "'pg_catalog, %I, pg_temp'",
       by: "'pg_catalog, %s, pg_temp'",
     },
-    "a tenant known by its login": {
+    "the tenant of the login": {
       function: "tollgate.current_tenant()",
       part: "(t.role = SESSION_USER)",
       by: "(t.tenant_id = current_setting('tollgate.context'))",

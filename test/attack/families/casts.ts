@@ -19,7 +19,7 @@ const raised = (name: string, tell: string, expression: string): Attack => ({
 const elements = (xml: string, path = "//id"): string => `SELECT x FROM unnest(xpath('${path}', ${xml})) x`;
 const ofAName = {
   shared: "the name of a shared table is not secret",
-  schema: ["rights on its own schema alone"],
+  schema: ["rights on its own schema only"],
   database: ["no link to another database"],
 } satisfies Attack["walls"];
 

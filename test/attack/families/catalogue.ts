@@ -19,8 +19,8 @@ const statistics = {
 const activity = {
   shared: ["no functions of the host"],
   // In these tiers PostgreSQL also hides another login's statements.
-  schema: [["no functions of the host", "no role that watches"]],
-  database: [["no functions of the host", "no role that watches"]],
+  schema: [["no functions of the host", "no monitoring role"]],
+  database: [["no functions of the host", "no monitoring role"]],
 } satisfies Attack["walls"];
 
 export const catalogueFamily: Family = {
@@ -62,12 +62,12 @@ export const catalogueFamily: Family = {
     secret("the server's configuration files", powers, "SELECT * FROM pg_file_settings"),
     secret(
       "the server's data folder",
-      ["no role that watches", "no superuser"],
+      ["no monitoring role", "no superuser"],
       "SELECT current_setting('data_directory')",
     ),
     secret(
       "settings that only a superuser reads",
-      ["no role that watches"],
+      ["no monitoring role"],
       "SELECT setting FROM pg_settings WHERE name = 'config_file'",
     ),
     secret(
@@ -93,7 +93,7 @@ export const catalogueFamily: Family = {
     secret("user mappings", ["no superuser", "no role of the host"], "SELECT count(umoptions) FROM pg_user_mapping"),
     secret(
       "the server's memory",
-      ["no role that watches", "no superuser"],
+      ["no monitoring role", "no superuser"],
       "SELECT name FROM pg_shmem_allocations LIMIT 1",
     ),
     secret("the build of the server", ["no superuser"], "SELECT name FROM pg_config LIMIT 1"),
@@ -106,7 +106,7 @@ export const catalogueFamily: Family = {
       "the victim's tables in information_schema",
       {
         shared: "every tenant may see the shared table",
-        schema: ["rights on its own schema alone"],
+        schema: ["rights on its own schema only"],
         database: ["no link to another database"],
       },
       (t) => `SELECT table_name FROM information_schema.tables WHERE table_schema = '${t.victimSchema}'`,
@@ -115,7 +115,7 @@ export const catalogueFamily: Family = {
       "the victim's columns in information_schema",
       {
         shared: "every tenant may see the shared table",
-        schema: ["rights on its own schema alone"],
+        schema: ["rights on its own schema only"],
         database: ["no link to another database"],
       },
       (t) => `SELECT column_name FROM information_schema.columns WHERE table_schema = '${t.victimSchema}'`,
@@ -124,7 +124,7 @@ export const catalogueFamily: Family = {
       "whether the login may read a table",
       {
         shared: "every tenant may read the shared table, and sees its own rows",
-        schema: ["rights on its own schema alone"],
+        schema: ["rights on its own schema only"],
         database: ["no link to another database"],
       },
       (

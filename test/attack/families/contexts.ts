@@ -140,19 +140,23 @@ export const contextFamily: Family = {
       "ROLLBACK TO s",
     ]),
     entered("a schema name that contains two names", (victim, own) => [enter(`${victim}, ${own}`)], {
-      schema: [["rights on its own schema alone", quoted]],
+      schema: [["rights on its own schema only", quoted]],
       database: [["no link to another database", quoted]],
     }),
     {
       name: "the product's own schema",
       sql: (t) => [enter("tollgate"), `SELECT * FROM ${t.secrets.replace("tollgate.", "")}`],
       refusals: ["42P01"],
-      walls: onlyOwn(["what the owner knows withheld"], takesContext),
+      walls: onlyOwn(["the owner's tables revoked"], takesContext),
     },
     {
       name: "an own row with another tenant's id",
       sql: "INSERT INTO products (tenant_id, id, name, price_cents) VALUES ('globex', 'planted', '', 0) RETURNING tenant_id",
-      walls: { shared: rows.shared, schema: ["its own rows name it"], database: ["its own rows name it"] },
+      walls: {
+        shared: rows.shared,
+        schema: ["the check on its own tenant_id"],
+        database: ["the check on its own tenant_id"],
+      },
       refusals: ["23514"],
       undo: (t) => `DELETE FROM ${t.schema}.products WHERE id = 'planted'`,
     },
@@ -161,19 +165,19 @@ export const contextFamily: Family = {
       sql: () => ["SET LOCAL tollgate.context = 'globex'", "SELECT 1 WHERE tollgate.current_tenant() = 'globex'"],
       walls: {
         shared: "there the setting decides, and only a signed one",
-        schema: ["a tenant known by its login"],
+        schema: ["the tenant of the login"],
         database: "the database knows of no other tenant",
       },
     },
     {
       name: "read the table of tenants or keys",
       sql: (t) => `SELECT * FROM ${t.secrets}`,
-      walls: ["what the owner knows withheld", "no role of the host", "no superuser"],
+      walls: ["the owner's tables revoked", "no role of the host", "no superuser"],
     },
     {
       name: "count the rows of that table",
       sql: (t) => `SELECT 1 FROM ${t.secrets} HAVING count(*) > 0`,
-      walls: ["what the owner knows withheld"],
+      walls: ["the owner's tables revoked"],
     },
     {
       name: "change that table",
@@ -181,7 +185,7 @@ export const contextFamily: Family = {
         t.tier === "shared"
           ? `UPDATE ${t.secrets} SET created_at = now() RETURNING id`
           : `UPDATE ${t.secrets} SET tenant_id = 'globex' RETURNING role`,
-      walls: ["what the owner knows withheld"],
+      walls: ["the owner's tables revoked"],
       undo: (t) =>
         t.tier === "shared"
           ? "SELECT"
@@ -192,7 +196,7 @@ export const contextFamily: Family = {
       name: "delete from that table",
       sql: (t) => `DELETE FROM ${t.secrets} WHERE false`,
       crossed: done,
-      walls: ["what the owner knows withheld"],
+      walls: ["the owner's tables revoked"],
     },
     {
       name: "call the owner's function that creates a tenant or a key",
@@ -200,7 +204,7 @@ export const contextFamily: Family = {
         t.tier === "shared"
           ? "SELECT tollgate.install_context_key('own', repeat('x', 32))"
           : `SELECT tollgate.create_tenant('${t.login}', 'acme', '${t.login}')`,
-      walls: ["the owner's functions withheld"],
+      walls: ["the owner's functions revoked"],
       undo: (t) => (t.tier === "shared" ? "SELECT tollgate.retire_context_key('own')" : "SELECT"),
     },
     {
@@ -209,47 +213,47 @@ export const contextFamily: Family = {
         t.tier === "shared"
           ? "SELECT tollgate.retire_context_key('none')"
           : "SELECT tollgate.drop_tenant('tenant_none')",
-      walls: ["the owner's functions withheld"],
+      walls: ["the owner's functions revoked"],
     },
     {
       name: "call the owner's function that sets a gate",
       sql: "SELECT tollgate.set_gate('globex', 'shut', 1)",
       crossed: done,
-      walls: ["the owner's functions withheld"],
+      walls: ["the owner's functions revoked"],
       undo: openGate,
     },
     {
       name: "write another tenant's gate",
       sql: "INSERT INTO tollgate.gates (tenant_id, state, token) VALUES ('globex', 'shut', 1) RETURNING tenant_id",
-      walls: ["the log of changes withheld"],
+      walls: ["the change log revoked"],
       undo: openGate,
     },
     {
       name: "read the change log",
       sql: "SELECT before FROM tollgate.changes",
       walls: {
-        shared: ["the log of changes withheld", "no role of the host"],
-        schema: ["the log of changes withheld"],
+        shared: ["the change log revoked", "no role of the host"],
+        schema: ["the change log revoked"],
         database: "the log there holds the attacker's own changes alone",
       },
     },
     ...["staged", "undone"].map((table): Attack => ({
       name: `read all rows of tollgate.${table}`,
       sql: `SELECT count(cells) FROM (SELECT to_jsonb(x) AS cells FROM tollgate.${table} x) y`,
-      walls: ["the log of changes withheld", "no role of the host"],
+      walls: ["the change log revoked", "no role of the host"],
     })),
     {
       name: "stage rows for another tenant",
       sql: `INSERT INTO tollgate.staged (tenant_id, job, line, table_name, cells) VALUES ('globex', 1, 1, 'products', '[]') RETURNING line`,
-      walls: ["the log of changes withheld"],
+      walls: ["the change log revoked"],
       undo: "DELETE FROM tollgate.staged WHERE tenant_id = 'globex'",
     },
     {
       name: "delete from the change log",
       sql: "DELETE FROM tollgate.changes RETURNING n",
       walls: {
-        shared: ["the log of changes withheld"],
-        schema: ["the log of changes withheld"],
+        shared: ["the change log revoked"],
+        schema: ["the change log revoked"],
         database: "the log there holds the attacker's own changes alone",
       },
     },
@@ -257,13 +261,13 @@ export const contextFamily: Family = {
       name: "replace the function that names the tenant",
       sql: "CREATE OR REPLACE FUNCTION tollgate.current_tenant() RETURNS text LANGUAGE sql AS $f$ SELECT 'globex' $f$",
       crossed: done,
-      walls: ["the owner's tools not one's own", "no superuser"],
+      walls: ["no ownership of the owner's functions", "no superuser"],
     },
     {
       name: "replace the function that opens a batch",
       sql: "ALTER FUNCTION tollgate.enter(text, integer) SET search_path = ''",
       crossed: done,
-      walls: ["the owner's tools not one's own", "no superuser"],
+      walls: ["no ownership of the owner's functions", "no superuser"],
     },
   ],
 };

@@ -58,8 +58,8 @@ export const ddlFamily: Family = {
       "truncate it",
       {
         shared: ["no TRUNCATE", "no superuser"],
-        schema: [["rights on its own schema alone", "no TRUNCATE"]],
-        database: [["the other database's door", "rights on its own schema alone", "no TRUNCATE"]],
+        schema: [["rights on its own schema only", "no TRUNCATE"]],
+        database: [["no CONNECT on the other database", "rights on its own schema only", "no TRUNCATE"]],
       },
       (t) => `TRUNCATE ${t.products}`,
     ),
@@ -96,8 +96,8 @@ export const ddlFamily: Family = {
       "an index on an own table",
       {
         shared: [["no ownership", "no durable objects"]],
-        schema: ["its own tables not its property"],
-        database: ["its own tables not its property"],
+        schema: ["no ownership of its own tables"],
+        database: ["no ownership of its own tables"],
       },
       (t) => `CREATE INDEX planted ON ${t.schema}.products (name)`,
     ),
@@ -105,8 +105,8 @@ export const ddlFamily: Family = {
       "the removal of the check on tenant_id from an own table",
       {
         shared: "row security checks tenant_id there",
-        schema: ["its own tables not its property"],
-        database: ["its own tables not its property"],
+        schema: ["no ownership of its own tables"],
+        database: ["no ownership of its own tables"],
       },
       (t) => `ALTER TABLE ${t.schema}.products DROP CONSTRAINT tenant_id_is_mine`,
     ),
@@ -115,7 +115,7 @@ export const ddlFamily: Family = {
     does("the removal of the victim's schema", superuser, (t) => `DROP SCHEMA ${t.victimSchema} CASCADE`, {
       walls: { shared: superuser, schema: superuser, database: "in the attacker's database there is no such schema" },
     }),
-    does("another database", ["no making of databases"], "CREATE DATABASE planted TEMPLATE attack_missing", {
+    does("another database", ["no right to create databases"], "CREATE DATABASE planted TEMPLATE attack_missing", {
       outside: true,
       crossed: () => false,
       tell: "3D000",

@@ -5,12 +5,12 @@ import type { Fall, Walls } from "../attack.ts";
 export const theirs = "tenant_id = 'globex'";
 
 const rowSecurity = ["row security", "a login that cannot bypass it", "no policy but the tenant's"] as const;
-const otherDatabase = ["the other database's door", "rights on its own schema alone"] as const;
+const otherDatabase = ["no CONNECT on the other database", "rights on its own schema only"] as const;
 
 /** Reading the victim's rows, and removing them. */
 export const rows = {
   shared: rowSecurity,
-  schema: ["rights on its own schema alone", "no other role's name"],
+  schema: ["rights on its own schema only", "no other role's name"],
   database: ["no link to another database", otherDatabase],
 } satisfies Walls;
 
@@ -23,7 +23,7 @@ export const rowsBesideOwn = { ...rows, database: ["no link to another database"
 /** Writing rows in the victim's name. */
 export const writes = {
   shared: rowSecurity,
-  schema: [["rights on its own schema alone", "rows that name their tenant"]],
+  schema: [["rights on its own schema only", "the check on tenant_id"]],
   // In the victim's database, the check on tenant_id knows no tenant for the attacker's login, as for the owner, and passes.
   database: rows.database,
 } satisfies Walls;
@@ -32,7 +32,7 @@ export const writesAtHome = { ...writes, database: rowsAtHome.database } satisfi
 /** Actions that need ownership of the victim's table, and access to its schema. */
 export const ownership = {
   shared: ["no ownership"],
-  schema: [["rights on its own schema alone", "no ownership"]],
+  schema: [["rights on its own schema only", "no ownership"]],
   database: [[...otherDatabase, "no ownership"]],
 } satisfies Walls;
 

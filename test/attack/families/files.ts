@@ -41,7 +41,7 @@ export const fileFamily: Family = {
       "COPY into the victim's table",
       {
         shared: ["row security", "a login that cannot bypass it"],
-        schema: ["rights on its own schema alone", "no other role's name"],
+        schema: ["rights on its own schema only", "no other role's name"],
         database: ["no link to another database"],
       },
       (t) => `COPY ${t.products} FROM STDIN`,
@@ -89,20 +89,20 @@ export const fileFamily: Family = {
       ["no functions of the superuser", "no superuser"],
       "SELECT pg_stat_file('PG_VERSION')",
     ),
-    does("the server's log", ["no functions of the superuser", "no role that watches"], "SELECT pg_current_logfile()"),
+    does("the server's log", ["no functions of the superuser", "no monitoring role"], "SELECT pg_current_logfile()"),
     does(
       "the archive's files",
-      ["no role that watches", "no superuser"],
+      ["no monitoring role", "no superuser"],
       "SELECT count(*) FROM pg_ls_archive_statusdir()",
     ),
     does(
       "the write-ahead log's files",
-      ["no functions of the superuser", "no role that watches"],
+      ["no functions of the superuser", "no monitoring role"],
       "SELECT count(*) FROM pg_ls_waldir()",
     ),
     does(
       "temporary files",
-      ["no functions of the superuser", "no role that watches"],
+      ["no functions of the superuser", "no monitoring role"],
       "SELECT count(*) FROM pg_ls_tmpdir()",
     ),
     does("a file as a large object", ["no superuser"], "SELECT lo_import('/etc/hostname')", {

@@ -78,12 +78,12 @@ export const functionFamily: Family = {
     ),
     makes(
       "the product's function as SECURITY DEFINER",
-      ["the owner's tools not one's own", "no superuser"],
+      ["no ownership of the owner's functions", "no superuser"],
       "ALTER FUNCTION tollgate.enter(text, integer) SECURITY DEFINER",
     ),
     makes(
       "a new name for the product's function",
-      ["the owner's tools not one's own", "no superuser"],
+      ["no ownership of the owner's functions", "no superuser"],
       "ALTER FUNCTION tollgate.current_tenant() RENAME TO planted",
     ),
     makes(
@@ -93,12 +93,12 @@ export const functionFamily: Family = {
     ),
     makes(
       "the removal of the product's function",
-      ["the owner's tools not one's own", "no superuser"],
+      ["no ownership of the owner's functions", "no superuser"],
       "DROP FUNCTION tollgate.enter(text, integer)",
     ),
     makes(
       "the owner's function that isolates tables",
-      ["the owner's functions withheld"],
+      ["the owner's functions revoked"],
       (t) => `SELECT tollgate.track('${t.schema}.products')`,
     ),
     steps("a statement prepared and run", (products) => [

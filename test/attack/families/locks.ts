@@ -16,7 +16,7 @@ const host = ["no functions of the host"] as const;
 const burns = (name: string, sql: string): Attack => ({
   name,
   sql,
-  walls: ["a statement's time"],
+  walls: ["the statement timeout"],
   refusals: ["57014"],
   timeoutMs: 5,
 });
@@ -57,8 +57,8 @@ export const lockFamily: Family = {
       "a lock on the victim's table",
       {
         shared: "the table is shared: see the locks of shared tables",
-        schema: ["rights on its own schema alone", "no other role's name"],
-        database: [["the other database's door", "rights on its own schema alone"]],
+        schema: ["rights on its own schema only", "no other role's name"],
+        database: [["no CONNECT on the other database", "rights on its own schema only"]],
       },
       (t) => `LOCK TABLE ${t.products} IN ACCESS EXCLUSIVE MODE`,
     ),
@@ -93,7 +93,7 @@ export const lockFamily: Family = {
     does("an exported snapshot", host, "SELECT pg_export_snapshot()"),
     does("sleep", host, "SELECT pg_sleep(0)"),
     does("sleep by an interval", host, "SELECT pg_sleep_for('0')"),
-    does("sleep beyond the timeout", [["no functions of the host", "a statement's time"]], "SELECT pg_sleep(0.05)", {
+    does("sleep beyond the timeout", [["no functions of the host", "the statement timeout"]], "SELECT pg_sleep(0.05)", {
       refusals: ["57014"],
       timeoutMs: 5,
     }),
@@ -114,7 +114,7 @@ export const lockFamily: Family = {
     burns("a large JSON value", "SELECT length(jsonb_agg(n)::text) FROM generate_series(1, 80000) n"),
     does("a table rewritten", ownership, (t) => `CLUSTER ${t.products} USING products_by_name`),
     does("an index rebuilt", ownership, (t) => `REINDEX TABLE ${t.products}`),
-    does("a checkpoint", ["no role that watches"], "CHECKPOINT"),
+    does("a checkpoint", ["no monitoring role"], "CHECKPOINT"),
     does(
       "the next file of the write-ahead log",
       ["no functions of the superuser", "no superuser"],

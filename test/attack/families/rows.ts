@@ -148,7 +148,11 @@ export const rowFamily: Family = {
       "change the tenant of an own row to the victim",
       "UPDATE products SET tenant_id = 'globex', id = 'given' WHERE id = 'lamp' AND tenant_id = 'acme' RETURNING id",
       {
-        walls: { shared: rows.shared, schema: ["its own rows name it"], database: ["its own rows name it"] },
+        walls: {
+          shared: rows.shared,
+          schema: ["the check on its own tenant_id"],
+          database: ["the check on its own tenant_id"],
+        },
         undo: (t) => `UPDATE ${t.schema}.products SET tenant_id = 'acme', id = 'lamp' WHERE id = 'given'`,
       },
     ),

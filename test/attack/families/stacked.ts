@@ -126,7 +126,7 @@ export const stackedFamily: Family = {
       sql: (t) => [`EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) DELETE FROM ${t.products} WHERE ${theirs}`],
       // The analysis states how many rows it found.
       crossed: (lines) => lines.some((line) => /rows=2(\.00)? loops=1/.test(JSON.stringify(line))),
-      walls: { ...rows, database: [["the other database's door", "rights on its own schema alone"]] },
+      walls: { ...rows, database: [["no CONNECT on the other database", "rights on its own schema only"]] },
     },
     passed("a COMMIT after a comment", "/**/ COMMIT"),
     passed("a COMMIT after a line comment", "-- SELECT\nCOMMIT"),
