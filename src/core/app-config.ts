@@ -1,4 +1,4 @@
-// What an operator decides about their product. `app/config.ts` exports one `config` of this type; every room reads it from
+// The operator's decisions about the product. `app/config.ts` exports one `config` of this type, and every room reads it from
 // here. Invariant: the program starts only with a config whose parts are usable. An error names the part and the remedy.
 // The limits and prices of plans are checked in plans.ts, the scopes of each tool in tools/tool.ts.
 import * as z from "zod";
@@ -10,7 +10,7 @@ export interface AppConfig {
   readonly product: {
     /** Customers read it in their agent's list of servers and in the sign-in dialog. */
     readonly name: string;
-    /** What a customer buys, as one line of Stripe's invoice: `MCP tools`. */
+    /** The name of the purchase on Stripe's invoice: `MCP tools`. */
     readonly invoiceLine: string;
     /** CSS colour `#rrggbb`. No page uses it yet. */
     readonly colour: string;

@@ -1,5 +1,5 @@
-// A cache with a fixed number of entries, so that an isolate's memory stays bounded. It holds nothing that must not be
-// lost: a full map drops its oldest entry.
+// A cache with a fixed number of entries, so that an isolate's memory stays bounded. Use it only for
+// values that may be lost: a full map drops its oldest entry.
 
 export class BoundedMap<Key, Value> {
   readonly #entries = new Map<Key, Value>();

@@ -1,11 +1,11 @@
-// Which paths a tenant may give to its documents. A path that could be read in two ways is refused with the reason and never
-// repaired, so that the requested name and the stored name are the same. The only change is Unicode's canonical
-// composition (NFC): without it, two names that look alike would be two documents.
+// Rules for the paths of a tenant's documents. Tollgate refuses an ambiguous path with the reason and never repairs it, so
+// that the requested name and the stored name are the same. The only change is Unicode's canonical composition (NFC):
+// without it, two names that look alike would be two documents.
 
 /** R2 allows 1,024 bytes a key. Half of it leaves room for the prefix and keeps listings short. */
 export const MAX_PATH_BYTES = 512;
 
-/** A model can hardly use more; with its envelope it stays well below the 1 MiB of a result. */
+/** More than a model can use, and with its envelope well below the 1 MiB of a result. */
 export const MAX_DOCUMENT_BYTES = 512 * 1024;
 
 export type PathResult = { ok: true; path: string } | { ok: false; reason: string };

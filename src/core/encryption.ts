@@ -1,6 +1,6 @@
 // Key rings, and the encryption of the logins that the control tables keep. A reader of the tables alone cannot use a login.
 // AES-256-GCM (NIST SP 800-38D). The purpose of a login is authenticated with it, so that a login copied into another row
-// does not decrypt there. The key's id stands in front: the newest key encrypts, every key of the ring decrypts.
+// does not decrypt there. The key's id is in front: the newest key encrypts, every key of the ring decrypts.
 // Format: `v1.<key id>.<iv, base64url>.<ciphertext and tag, base64url>`.
 import * as z from "zod";
 import { fromBase64Url, toBase64Url } from "./credentials.ts";
@@ -57,7 +57,7 @@ export async function encrypt(
   return `v1.${key.id}.${toBase64Url(iv)}.${toBase64Url(new Uint8Array(encrypted))}`;
 }
 
-/** Decrypts what was encrypted for this purpose. Throws when no key fits; the message quotes neither. */
+/** Decrypts what was encrypted for this purpose. Throws when no key fits. The message contains neither a key nor the login. */
 export async function decrypt(keys: KeyRing, purpose: string, encrypted: string): Promise<string> {
   const [version, keyId, iv, ciphertext, ...rest] = encrypted.split(".");
   const key = keys.find(({ id }) => id === keyId);

@@ -1,4 +1,4 @@
-// Runs one piece of work at a time, in the order of the calls.
+// Runs work one at a time, in the order of the calls.
 
 export class Mutex {
   #last: Promise<unknown> = Promise.resolve();

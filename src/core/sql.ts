@@ -8,7 +8,7 @@ export interface Statement {
   asValues?: boolean;
 }
 
-/** Column names to parsed values. */
+/** Parsed values by column name. */
 export type Row = Record<string, unknown>;
 
 const dataStatement = /^\s*(?:select|insert|update|delete|merge|values|with)\b/i;

@@ -1,6 +1,6 @@
 // A usage row and the queue message that carries rows to the ledger. `callId` is the ledger's key. `(tenant, object, epoch,
 // n)` orders the rows of one object, so that a missing row shows as a gap. A fallback call ran while its tenant's object
-// could not be reached: no object gave it a number, so it has a message and a stream of its own.
+// could not be reached: no object gave it a number, so it has its own message and its own stream.
 import * as z from "zod";
 import { TenantId } from "./tenant.ts";
 
