@@ -2,10 +2,10 @@
 // function is one transaction and can be repeated. Invariant: a row of the ledger never changes its tenant, tool, units or
 // instant; a message that contradicts a row is stored as a conflict.
 import * as z from "zod";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
 import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
-import type { ControlDatabase } from "../adapters/neon.ts";
 
 const Watermark = z.object({
   tenantId: TenantId,

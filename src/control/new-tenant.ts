@@ -1,12 +1,12 @@
 // Creates a tenant: inserts its row, then starts its provisioning. If the start fails, the row stays in the state
 // `provisioning`, and the sweep starts the provisioning.
-import { newTenantId } from "../adapters/ids.ts";
 import * as z from "zod";
-import type { Context } from "./context.ts";
-import { tenantsStore } from "./tenants-store.ts";
+import { newTenantId } from "../adapters/ids.ts";
 import { Limits, planNames, strategies, planOf } from "../core/plans.ts";
 import { DisplayName, Features, TenantId } from "../core/tenant.ts";
 import { catalogue } from "../tools/catalogue.ts";
+import type { Context } from "./context.ts";
+import { tenantsStore } from "./tenants-store.ts";
 
 const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
 

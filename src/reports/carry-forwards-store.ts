@@ -2,11 +2,11 @@
 // function is one transaction and can be repeated. A carry-forward's usage and its `units_before` are written once. A claim
 // is identified by its end in `next_at`, as with reports.
 import * as z from "zod";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import { type PlanName, planOf } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
 import { FREEZE_LOCK } from "./reports-store.ts";
-import type { ControlDatabase } from "../adapters/neon.ts";
 
 interface BillingPeriod {
   invoiceId: string;

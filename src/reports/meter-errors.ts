@@ -1,8 +1,8 @@
 // Records meter events that Stripe accepted and refused afterwards. The notification names only the occurrence, so Tollgate
 // fetches the details. No invoice carries a refused unit unless its report is sent again.
 import type { Context } from "../control/context.ts";
-import { meterErrorsStore } from "./meter-errors-store.ts";
 import { log } from "../log.ts";
+import { meterErrorsStore } from "./meter-errors-store.ts";
 
 /** Fetches and stores the errors that a notification announces. A repetition changes nothing. Returns the event's outcome. */
 export async function recordMeterErrors({ control, stripe }: Context, eventId: string): Promise<string> {

@@ -1,11 +1,11 @@
 // Compares each tenant's reports with Stripe's totals once a day. The rules are in reconciliation.ts; this file reads
 // Stripe and records the result. It corrects nothing. It marks a report that Stripe lacks as doubted, and the reporter
 // settles it. The next run continues at the next tenant. Comparing a tenant twice gives the same result.
-import { type ComparedTenant, reconciliationStore } from "./reconciliation-store.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
-import { type Drift, findDrifts, reconciliationDay } from "./reconciliation.ts";
 import { log } from "../log.ts";
+import { type ComparedTenant, reconciliationStore } from "./reconciliation-store.ts";
+import { type Drift, findDrifts, reconciliationDay } from "./reconciliation.ts";
 import type { ReportRun } from "./report-cron.ts";
 
 /** Tenants in one query, so that its answer stays small. */

@@ -1,11 +1,11 @@
 // Stores the daily comparison with Stripe: its progress and the differences that it found. Each function is one
 // transaction and can be repeated.
 import * as z from "zod";
-import { DAYS_BACK, type Drift, type MinuteReport, MOST_DAYS_BACK, SETTLED_FOR_MS } from "./reconciliation.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import type { Range } from "../adapters/stripe-meter.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs } from "../core/time.ts";
-import type { ControlDatabase } from "../adapters/neon.ts";
+import { DAYS_BACK, type Drift, type MinuteReport, MOST_DAYS_BACK, SETTLED_FOR_MS } from "./reconciliation.ts";
 
 const ComparedTenant = z.object({
   tenantId: TenantId,

@@ -1,7 +1,7 @@
 // Cron: sends reports, bills carry-forwards, then compares the reports with Stripe. Each part has a share of the time until
 // the next run. A failure of one part does not stop the others.
-import type { Context } from "../control/context.ts";
 import { type Acquire, rateLimiter } from "../adapters/rate-limiter.ts";
+import type { Context } from "../control/context.ts";
 import { describeError, log } from "../log.ts";
 import { billCarryForwards } from "./carry-forward.ts";
 import { reconcile } from "./reconciler.ts";

@@ -2,10 +2,12 @@
 // the report, or reads Stripe's summary of the report's minute. Two reporters at the same time do no harm: freezing takes
 // a lock, a reporter claims a report before each step, and a report that is sent twice has the same identifier. The process
 // may die at any await: an attempt is recorded before it is made, and a claim ends by itself.
-import { type ClaimedReport, type ReportsStore, reportsStore } from "./reports-store.ts";
-import { ledgerStore } from "../control/ledger-store.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import type { ReportRun } from "./report-cron.ts";
 import {
   type ReportProgress,
   FREEZE_AGE_MS,
@@ -15,9 +17,7 @@ import {
   postponedUntil,
   nextStep,
 } from "./report.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { describeError, log } from "../log.ts";
-import type { ReportRun } from "./report-cron.ts";
+import { type ClaimedReport, type ReportsStore, reportsStore } from "./reports-store.ts";
 
 /** Answers are recorded after each claim. A small claim leaves little to repeat when a run is cut short. */
 const REPORTS_PER_CLAIM = 50;

@@ -2,10 +2,10 @@
 // Each function is one transaction and can be repeated. A reporter claims a report by writing the end of its claim into
 // `next_at`. After that time another claim overwrites it, and a late write of the first reporter changes nothing.
 import * as z from "zod";
-import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
-import type { ControlDatabase } from "../adapters/neon.ts";
+import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
 
 const instant = z.coerce.number().nullable();
 

@@ -1,21 +1,21 @@
 // Applies Stripe's events in the tenant's object, under the tenant's lock. An event only says that something happened:
 // Tollgate reads the waiting events, then fetches the current state from Stripe. So the order and the repetition of events
 // do not matter, and one request to Stripe serves all waiting events.
-import { subscriptionsStore } from "./subscriptions-store.ts";
-import { type PendingEvent, inboxStore } from "./inbox-store.ts";
-import { removalsStore } from "../lifecycle/removals-store.ts";
-import { checkoutsStore } from "./checkouts-store.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
 import type { Context } from "../control/context.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { AppError } from "../core/errors.ts";
 import { planOf } from "../core/plans.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { startProvisioning } from "../lifecycle/provisioning.ts";
+import { removalsStore } from "../lifecycle/removals-store.ts";
+import { describeError, log } from "../log.ts";
+import { recordMeterErrors } from "../reports/meter-errors.ts";
+import { checkoutsStore } from "./checkouts-store.ts";
+import { type PendingEvent, inboxStore } from "./inbox-store.ts";
+import { recordInvoice } from "./invoices.ts";
 import { objectIdOf } from "./stripe-event.ts";
 import { afterSubscriptions } from "./subscription.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { describeError, log } from "../log.ts";
-import { recordInvoice } from "./invoices.ts";
-import { recordMeterErrors } from "../reports/meter-errors.ts";
-import { startProvisioning } from "../lifecycle/provisioning.ts";
+import { subscriptionsStore } from "./subscriptions-store.ts";
 
 /** Maximum number of attempts. Others write the tenant's row, too. After each lost race Tollgate asks Stripe again. */
 const MAX_WRITES = 5;

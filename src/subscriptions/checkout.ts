@@ -1,15 +1,15 @@
 // Takes an order: Tollgate stores it, then opens a Checkout session for the payment. The response has a token that creates
 // the account's first key after the payment.
 import * as z from "zod";
-import type { Context } from "../control/context.ts";
-import { cycleAnchorMs } from "./subscription.ts";
 import { newTenantId } from "../adapters/ids.ts";
+import type { Context } from "../control/context.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
-import { checkoutsStore } from "./checkouts-store.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
+import { checkoutsStore } from "./checkouts-store.ts";
+import { cycleAnchorMs } from "./subscription.ts";
 
 /** Lifetime of the first-key token, from the order. A card payment may take a day, a bank transfer weeks. */
 const SETUP_LIFE_MS = 30 * 86_400_000;

@@ -1,8 +1,8 @@
 // Records the billing periods of Stripe's final invoices. Later usage of such a period becomes a carry-forward.
-import { subscriptionsStore } from "./subscriptions-store.ts";
-import { carryForwardsStore } from "../reports/carry-forwards-store.ts";
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { carryForwardsStore } from "../reports/carry-forwards-store.ts";
+import { subscriptionsStore } from "./subscriptions-store.ts";
 
 /** Records the period of a tenant's invoice if the invoice is final. A repetition changes nothing. */
 export async function recordInvoice(

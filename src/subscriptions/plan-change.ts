@@ -2,18 +2,18 @@
 // receives it. So Stripe must confirm all earlier usage before it gets the new plan. Tollgate has frozen usage confirmed
 // while calls run, and the rest while the tenant's calls are paused. The old plan is in force until Stripe has the new one.
 // The control tables record every step, so any Workflow instance can do the next one.
-import type { Context } from "../control/context.ts";
-import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 import { isRefusedByStripe } from "../adapters/stripe-client.ts";
+import type { Context } from "../control/context.ts";
+import { DONE, type Step, nextAfter } from "../control/work.ts";
 import { AppError } from "../core/errors.ts";
+import type { Mutex } from "../core/mutex.ts";
+import type { PauseGate } from "../core/pause-gate.ts";
 import { planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
-import type { PauseGate } from "../core/pause-gate.ts";
 import type { Flush } from "../metering/outbox.ts";
 import { drainUsage } from "../reports/drain.ts";
-import { DONE, type Step, nextAfter } from "../control/work.ts";
-import type { Mutex } from "../core/mutex.ts";
+import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 
 /** Maximum wait for usage in one step. It ends well before the timeout of the Workflow's step. */
 const DRAIN_MS = 3_000;

@@ -1,5 +1,6 @@
 // Reads from a Stripe event what the inbox needs: its id, its type, and the tenant and customer that it names. The inbox
-// stores the event as received.
+// stores the event as received. Stripe may add or change fields, so a field of an unexpected type counts as absent.
+import * as z from "zod";
 
 /** Name of the object that applies events about the whole Stripe account. It is not a valid tenant id. */
 export const ACCOUNT_OBJECT = "~billing";
@@ -20,27 +21,36 @@ export interface IncomingEvent {
   payload: unknown;
 }
 
+const text = z.string().min(1).nullable().catch(null);
+const metadata = z.object({ tenant_id: text }).catch({ tenant_id: null });
+/** A customer's id, or the customer itself where Stripe has expanded it. */
+const customer = z.union([z.string().min(1), z.object({ id: z.string().min(1) }).transform(({ id }) => id)]);
+
+const EventObject = z.object({
+  object: text,
+  id: text,
+  client_reference_id: text,
+  metadata,
+  customer: customer.nullable().catch(null),
+  parent: z
+    .object({ subscription_details: z.object({ metadata }) })
+    .catch({ subscription_details: { metadata: { tenant_id: null } } }),
+});
+
+const StoredEvent = z.object({ data: z.object({ object: z.object({ id: z.string() }) }) });
+
 /**
  * An event with its object. The tenant id comes from `client_reference_id`, or from `tenant_id` in the metadata of the
  * object or of its subscription.
  */
 export function incomingEvent(event: StripeEventLike): IncomingEvent {
-  const object = event.data.object as {
-    object?: unknown;
-    id?: unknown;
-    client_reference_id?: unknown;
-    metadata?: Record<string, unknown> | null;
-    customer?: unknown;
-    parent?: { subscription_details?: { metadata?: Record<string, unknown> | null } | null } | null;
-  };
-  const customer = object.object === "customer" ? object.id : object.customer;
-  const ofSubscription = object.parent?.subscription_details?.metadata;
+  const object = EventObject.parse(event.data.object);
+  const ofSubscription = object.parent.subscription_details.metadata;
   return {
     id: event.id,
     type: event.type,
-    namedTenant:
-      text(object.client_reference_id) ?? text(object.metadata?.["tenant_id"]) ?? text(ofSubscription?.["tenant_id"]),
-    customerId: text(customer) ?? text((customer as { id?: unknown } | null | undefined)?.id),
+    namedTenant: object.client_reference_id ?? object.metadata.tenant_id ?? ofSubscription.tenant_id,
+    customerId: object.object === "customer" ? object.id : object.customer,
     payload: event,
   };
 }
@@ -52,9 +62,5 @@ export function incomingNotification(notification: { id: string; type: string })
 
 /** The id of the Stripe object that a stored event is about. Empty for a thin event. */
 export function objectIdOf(payload: unknown): string {
-  return text((payload as { data?: { object?: { id?: unknown } } } | null)?.data?.object?.id) ?? "";
-}
-
-function text(value: unknown): string | null {
-  return typeof value === "string" && value !== "" ? value : null;
+  return StoredEvent.safeParse(payload).data?.data.object.id ?? "";
 }

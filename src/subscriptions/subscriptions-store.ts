@@ -1,11 +1,11 @@
 // Stores what Stripe's subscriptions mean for a tenant, and plan changes. A decision from Stripe's state is written only if
 // the tenant's row still has the version that the decision used.
 import * as z from "zod";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import { type Limits, type PlanName, type Strategy, planNames, strategies, planOf, plans } from "../core/plans.ts";
-import type { TenantSubscription } from "./subscription.ts";
 import { TenantId, tenantStates } from "../core/tenant.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
-import type { ControlDatabase } from "../adapters/neon.ts";
+import type { TenantSubscription } from "./subscription.ts";
 
 const millis = z.coerce.number().int().nullable();
 
