@@ -3,7 +3,7 @@ import { memoryUsage } from "node:process";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Admission } from "../src/calls/admission.ts";
-import { HOUR_MS } from "../src/calls/sliding-window.ts";
+import { HOUR_MS } from "../src/core/time.ts";
 import { type Limits, planOf } from "../src/core/plans.ts";
 
 const WINDOW_UNITS = 10_000;

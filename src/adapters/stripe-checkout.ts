@@ -3,10 +3,10 @@ import type Stripe from "stripe";
 import { AppError } from "../core/errors.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { DAY_MS } from "../core/time.ts";
 import { idOf, pricesOf } from "./stripe-client.ts";
 
 /** Stripe allows a session one day. A minute less allows for clocks that differ. */
-const CHECKOUT_DAY_MS = 86_400_000;
 const CHECKOUT_CLOCKS_SECONDS = 60;
 
 /** Metadata that marks the portal's configuration, so that it is found again. */
@@ -55,8 +55,7 @@ export function connectCheckout(stripe: Stripe) {
             ...(order.trialDays > 0 ? { trial_end: anchor } : { billing_cycle_anchor: anchor }),
           },
           payment_method_collection: order.trialDays > 0 ? "always" : "if_required",
-          expires_at:
-            Math.floor(Math.min(order.anchorMs, order.nowMs + CHECKOUT_DAY_MS) / 1000) - CHECKOUT_CLOCKS_SECONDS,
+          expires_at: Math.floor(Math.min(order.anchorMs, order.nowMs + DAY_MS) / 1000) - CHECKOUT_CLOCKS_SECONDS,
           success_url: order.successUrl,
           cancel_url: order.cancelUrl,
           ...(order.email === null ? {} : { customer_email: order.email }),

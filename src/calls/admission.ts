@@ -5,7 +5,8 @@
 // a failed call gives its units back; a free call never meets a limit of units.
 import type { QuotaStatus } from "../core/call.ts";
 import type { AdmissionLimits } from "../core/plans.ts";
-import { HOUR_MS, MINUTE_MS, SlidingWindow } from "./sliding-window.ts";
+import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
+import { SlidingWindow } from "./sliding-window.ts";
 
 /**
  * Grain of a window without a limit. Entries of one second share a place, so that a tenant without limits needs at most

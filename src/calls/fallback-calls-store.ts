@@ -1,8 +1,7 @@
 // Fallback calls: the usage that admits one, and those that the tenants' objects do not count yet. Each function is one
 // transaction and can be repeated.
 import * as z from "zod";
-import { fromMs } from "../core/time.ts";
-import { HOUR_MS } from "./sliding-window.ts";
+import { HOUR_MS, fromMs } from "../core/time.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { UncountedCall, fallbackCallColumns } from "../control/ledger-store.ts";
 import type { ControlDatabase } from "../control/context.ts";

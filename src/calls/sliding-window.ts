@@ -6,9 +6,6 @@
 // named by its instant. Entries may arrive out of order (restored rows, a clock that was set back) and are sorted in. A
 // released entry loses its units at once and its place when room is needed, so that failed calls fill no memory.
 
-export const HOUR_MS = 3_600_000;
-export const MINUTE_MS = 60_000;
-
 /** 512 bytes: most tenants never need more. */
 const SMALLEST_CAPACITY = 64;
 /** Offsets are unsigned integers of 32 bits. */

@@ -4,6 +4,7 @@ import * as z from "zod";
 import type { ErrorCode } from "./errors.ts";
 import { Placement } from "./placement.ts";
 import { Limits, planNames, strategies } from "./plans.ts";
+import { DAY_MS, MINUTE_MS } from "./time.ts";
 
 /** No `.`, which separates the fields of credentials and signed contexts. */
 export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
@@ -52,9 +53,9 @@ export const TenantConfig = z.object({
 export type TenantConfig = z.infer<typeof TenantConfig>;
 
 /** An older copy decides nothing: a change in the control tables is in force everywhere after this time. */
-export const CONFIG_TRUSTED_MS = 5 * 60_000;
+export const CONFIG_TRUSTED_MS = 5 * MINUTE_MS;
 /** From this age on a call refreshes the copy in the background, so that a busy tenant never waits for it. */
-export const CONFIG_REFRESH_MS = 4 * 60_000;
+export const CONFIG_REFRESH_MS = 4 * MINUTE_MS;
 
 /** Which states serve tool calls. The others name the refusal. */
 const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
@@ -71,7 +72,7 @@ const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
  * How long Tollgate serves a tenant after a failed payment. Stripe retries within days, and most failing cards are replaced
  * within a week; serving longer would only add to the debt.
  */
-export const PAST_DUE_SERVICE_MS = 7 * 86_400_000;
+export const PAST_DUE_SERVICE_MS = 7 * DAY_MS;
 
 /** The error code that refuses this tenant's calls now, or `undefined` when it is served. */
 export function refusedByState(

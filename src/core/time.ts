@@ -1,5 +1,10 @@
-// Instants on their way into and out of SQL. In the program an instant is milliseconds since 1970 (`...Ms`) or, in
+// Lengths of time, and instants on their way into and out of SQL. In the program an instant is milliseconds since 1970 (`...Ms`) or, in
 // answers to clients, ISO 8601 text in UTC. In PostgreSQL it is a `timestamptz`. These are the only conversions.
+
+export const MINUTE_MS = 60_000;
+export const HOUR_MS = 60 * MINUTE_MS;
+/** A UTC day. It has no leap seconds, as in Unix time and at Stripe. */
+export const DAY_MS = 24 * HOUR_MS;
 
 /** SQL for a parameter or column that holds milliseconds: a `timestamptz`. Null stays null. */
 export function fromMs(milliseconds: string): string {

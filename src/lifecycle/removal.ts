@@ -3,8 +3,7 @@
 // The first dropping step makes the removal irreversible. At the end nothing that the customer owns is left.
 import { type PlanName, planOf } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
-
-const DAY_MS = 86_400_000;
+import { DAY_MS } from "../core/time.ts";
 
 /** Long enough to miss a month's invoice, ask why, and return. Data-protection contracts commonly promise this time. */
 export const GRACE_MS = 30 * DAY_MS;

@@ -3,7 +3,8 @@
 // ledger. Replaying it is harmless: the ledger stores each row once.
 import * as z from "zod";
 import { type Page, receiptsStore } from "./receipts-store.ts";
-import { DAY_MS, type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice.ts";
+import { DAY_MS } from "../core/time.ts";
+import { type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { BadRequest, Flag, type HttpContext, PageQuery, Problem, noStore, tenantOf } from "../http.ts";
 import type { ControlDatabase } from "../control/context.ts";

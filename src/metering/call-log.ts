@@ -4,7 +4,7 @@
 // A fallback call is a row with a negative number: it counts like the others but is not sent to the ledger. It stays until
 // its month ends, so that a repeated notification counts it once.
 import { periodOf } from "../calls/admission.ts";
-import { HOUR_MS } from "../calls/sliding-window.ts";
+import { HOUR_MS } from "../core/time.ts";
 import type { FallbackCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {

@@ -3,8 +3,7 @@
 // compared one by one.
 import { type Cents, costOf } from "../core/money.ts";
 import type { Plan } from "../core/plans.ts";
-
-export const DAY_MS = 86_400_000;
+import { DAY_MS } from "../core/time.ts";
 
 /** Whole UTC days, except for the period of an invoice. `endMs` is exclusive. */
 export interface Period {

@@ -4,10 +4,7 @@
 // summary of the report's own minute decides. It proves that Stripe has the report, or, over a day, that Stripe has nothing.
 // In any other case an operator must look. Tollgate never sends a correction.
 import type { MeterAnswer } from "../adapters/stripe-meter.ts";
-
-const MINUTE_MS = 60_000;
-const HOUR_MS = 60 * MINUTE_MS;
-const DAY_MS = 24 * HOUR_MS;
+import { DAY_MS, HOUR_MS, MINUTE_MS } from "../core/time.ts";
 
 /** Younger usage waits for the next run, because earlier rows may still be in the queue. */
 export const FREEZE_AGE_MS = MINUTE_MS;

@@ -3,6 +3,7 @@
 import type { Subscription } from "../adapters/stripe-subscriptions.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
+import { DAY_MS, HOUR_MS } from "../core/time.ts";
 
 /** The fields of a tenant's row that a subscription decides, and the fields that the decision needs. */
 export interface TenantSubscription {
@@ -26,7 +27,7 @@ export interface TenantSubscription {
  * Extra time before the tenant's object ends a trial by its own clock. Stripe decides when a trial ends. A late webhook must
  * not lead to a refusal of a customer who has started to pay.
  */
-export const TRIAL_END_SLACK_MS = 86_400_000;
+export const TRIAL_END_SLACK_MS = DAY_MS;
 
 /** Statuses of a subscription that is over: cancelled, or never paid. */
 const ended: ReadonlySet<string> = new Set(["canceled", "incomplete_expired"]);
@@ -100,9 +101,8 @@ export function afterSubscriptions(
   return { ...after, state: billed, suspendedBy: billed === "suspended" ? "billing" : null };
 }
 
-const DAY_MS = 86_400_000;
 /** Minimum time that a buyer has to pay. Stripe requires half an hour. */
-const CHECKOUT_LIFE_MS = 3_600_000;
+const CHECKOUT_LIFE_MS = HOUR_MS;
 
 /**
  * The billing cycle anchor of a subscription that is ordered now, in epoch milliseconds. It is at 00:00 UTC, so that no day

@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { Admission, type Ticket, periodOf } from "../../src/calls/admission.ts";
-import { HOUR_MS, MINUTE_MS } from "../../src/calls/sliding-window.ts";
+import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
 import { type AdmissionLimits, planOf } from "../../src/core/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends

@@ -4,7 +4,6 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import {
   type CallSum,
-  DAY_MS,
   type FrozenReport,
   addUp,
   addUpBy,
@@ -16,6 +15,7 @@ import {
   monthOf,
   usagePrice,
 } from "../../src/metering/invoice.ts";
+import { DAY_MS } from "../../src/core/time.ts";
 import { planOf } from "../../src/core/plans.ts";
 import { inDollars, isRounded } from "../../src/core/money.ts";
 

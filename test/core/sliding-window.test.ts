@@ -1,7 +1,8 @@
 // A sliding window is exact: checked against a naive list of entries.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { HOUR_MS, MINUTE_MS, SlidingWindow } from "../../src/calls/sliding-window.ts";
+import { SlidingWindow } from "../../src/calls/sliding-window.ts";
+import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20);
 

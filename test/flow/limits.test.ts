@@ -1,7 +1,7 @@
 // A tenant gets exactly the units that it bought, and a failed call is not charged.
 import { expect, test } from "vitest";
 import { periodOf } from "../../src/calls/admission.ts";
-import { HOUR_MS, MINUTE_MS } from "../../src/calls/sliding-window.ts";
+import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
 import {
   aCustomer,
   anAgent,
