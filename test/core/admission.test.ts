@@ -7,7 +7,7 @@ import { type AdmissionLimits, planOf } from "../../src/core/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
 
-/** Ends the shrinking of a failure, which takes minutes for a long history. */
+/** Ends fast-check's shrinking of a failure, which takes minutes for a long history. */
 const TIME_LIMIT_MS = 10_000;
 
 function someLimits(overrides: Partial<AdmissionLimits> = {}): AdmissionLimits {
@@ -25,7 +25,7 @@ function within(used: number, cost: number, limit: number | null): boolean {
   return limit === null || used + cost <= limit;
 }
 
-/** What the product promises, in the plainest form. */
+/** The promise of admission in its plainest form. */
 class Model {
   calls: { atMs: number; units: number; running: boolean; tool: string }[] = [];
 
@@ -121,7 +121,7 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
             );
             expect(cost).toBeGreaterThan(smallest);
           } else if (model.inFlight() < limits.callsInFlight) {
-            // Exact: admitted at the instant that was told, and not a millisecond before.
+            // Exact: admitted at the announced instant, and not a millisecond before.
             expect(model.admits(cost, limits, nowMs + decision.retryAfterMs, tool)).toBe(true);
             expect(model.admits(cost, limits, nowMs + decision.retryAfterMs - 1, tool)).toBe(false);
           }
@@ -139,7 +139,7 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
         expect(quota.month.used).toBe(model.monthUsed(nowMs));
         expect(admission.inFlight).toBe(model.inFlight());
       }
-      // No position of the window holds more than the highest limit there was.
+      // No position of the window exceeds the highest limit that was set.
       const highest = Math.max(
         ...[{ do: "limits" as const, limits: firstLimits }, ...steps].map((each) =>
           each.do === "limits" ? each.limits.unitsPerHour : 0,
@@ -201,7 +201,7 @@ test("a hundred units are admitted; the next call learns when to retry and is ad
   expect(admission.decide(21, limits, START_MS + HOUR_MS + 1_000).admitted).toBe(true);
 });
 
-test("a running call holds its units, and a failed call gives them back", () => {
+test("a running call holds its units, and a failed call releases them", () => {
   const limits = someLimits({ unitsPerHour: 20, unitsPerMonth: 20 });
   const admission = new Admission();
   const ticket = admitted(admission, 20, limits, START_MS);
@@ -329,7 +329,7 @@ test("a tenant without limits uses little memory", () => {
 
 const NOON_MS = Date.UTC(2026, 10, 21, 12);
 
-test("calls that are reported late count as if they had been known from the start", () => {
+test("fallback calls that are counted late count as if they had been known from the start", () => {
   const aCall = fc.record({
     atMs: fc.integer({ min: NOON_MS - 3 * HOUR_MS, max: NOON_MS }),
     units: fc.integer({ min: 1, max: 20 }),

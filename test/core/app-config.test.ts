@@ -1,4 +1,4 @@
-// Which configs the program starts with, and how it names what is wrong with one.
+// The program starts only with a usable config; an error names the part and the remedy.
 import { expect, test } from "vitest";
 import { type AppConfig, checkedConfig, config } from "../../src/core/app-config.ts";
 
@@ -7,7 +7,7 @@ const withProduct = (product: Partial<AppConfig["product"]>): AppConfig => ({
   product: { ...config.product, ...product },
 });
 
-test("a complete config is taken as it is written", () => {
+test("a complete config is returned unchanged", () => {
   expect(checkedConfig(config)).toBe(config);
 });
 
@@ -21,6 +21,6 @@ test.each<[string, AppConfig, RegExp]>([
   ["with a telephone as support", withProduct({ supportUrl: "tel:123" }), /https: or mailto: URL/],
   ["with a colour by name", withProduct({ colour: "blue" }), /such as #1d4ed8/],
   ["without the issuers' claim", { ...config, issuers: { tenantClaim: "" } }, /issuers\.tenantClaim/],
-])("a config %s is refused with the part and the remedy", (_, broken, message) => {
+])("a config %s is refused, and the error names the part and the remedy", (_, broken, message) => {
   expect(() => checkedConfig(broken)).toThrow(message);
 });

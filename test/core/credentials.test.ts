@@ -1,5 +1,5 @@
-// What Tollgate mints it reads back, and nothing that differs from it by anything: arithmetic alone turns away what is
-// forged, so that no storage is read and no object wakes.
+// Tollgate reads back the credentials that it mints and refuses any other text. It needs neither storage nor a tenant's
+// object to refuse a forged one.
 import { createHmac } from "node:crypto";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
@@ -39,7 +39,7 @@ function aCredential(overrides: Partial<Credential> = {}): Credential {
   return { kind, tenantId: TenantId.parse("acme"), fields: fields[kind], ...overrides };
 }
 
-/** A token whose MAC is genuine, whatever it says. */
+/** A token with a genuine MAC over any text. */
 function signed(body: string): string {
   return `${body}.${createHmac("sha256", ROOT_KEY).update(body).digest("base64url")}`;
 }
@@ -84,7 +84,7 @@ test("a token that differs in any one character is refused", async () => {
   );
 });
 
-test.each(kinds)("a %s's MAC is accepted with exactly one last character", async (kind) => {
+test.each(kinds)("the MAC of a %s has exactly one accepted spelling", async (kind) => {
   // Four characters decode to the same last byte: accepting them all would give a key several spellings and digests.
   const token = await mintCredential(ROOT_KEY, aCredential({ kind }));
   const accepted = [];
@@ -97,7 +97,7 @@ test.each(kinds)("a %s's MAC is accepted with exactly one last character", async
 test.each(kinds.flatMap((kind) => kinds.filter((other) => other !== kind).map((other) => ({ kind, other }))))(
   "a $kind does not pass for a $other",
   async ({ kind, other }) => {
-    // The fields that the other kind has, so that nothing but the MAC stands in the way.
+    // The fields of the other kind, so that only the MAC can refuse it.
     const credential = { ...aCredential({ kind: other }), kind };
     const body = [`${prefixes[kind]}_${credential.tenantId}`, ...credential.fields].join(".");
     expect(await verifyCredential(ROOT_KEY, signed(body).replace(prefixes[kind], prefixes[other]))).toBeUndefined();
@@ -148,7 +148,7 @@ test.each([
   await expect(mintCredential(ROOT_KEY, aCredential(wrong))).rejects.toThrow(/credential/);
 });
 
-test("scopes are read back as written, each once, from their own field", () => {
+test("scopes are read back as written and without duplicates", () => {
   const scope = fc.stringMatching(/^[!#-[\]-~]{1,17}$/); // as RFC 6749, section 3.3, spells them
   fc.assert(
     fc.property(fc.array(scope, { minLength: 1, maxLength: 5 }), (scopes) => {
@@ -159,7 +159,7 @@ test("scopes are read back as written, each once, from their own field", () => {
   );
 });
 
-test("repeated scopes still fit into a key", async () => {
+test("repeated scopes fit into a key, because duplicates are dropped", async () => {
   const fields = ["k1", encodeScopes(Array<string>(50).fill("tools:read")), "secret"];
   const token = await mintCredential(ROOT_KEY, aCredential({ fields }));
   expect((await verifyCredential(ROOT_KEY, token))?.fields).toEqual(fields);

@@ -1,4 +1,4 @@
-// Encrypted logins: which keys decrypt them, and for which purpose.
+// Encrypted logins decrypt with the right key and for their own purpose only.
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
@@ -40,7 +40,7 @@ test("a secret with a changed character does not decrypt, and the error does not
   const encrypted = await encrypt([keyOf("a")], "p", "user:hunter2hunter2", iv());
   for (let at = 0; at < encrypted.length; at += 3) {
     const changed = encrypted.slice(0, at) + (encrypted[at] === "A" ? "B" : "A") + encrypted.slice(at + 1);
-    // The last character of base64 may carry bits without a meaning.
+    // Some bits of the last base64 character have no meaning.
     const decrypted = await decrypt([keyOf("a")], "p", changed).catch((error: unknown) => String(error));
     if (decrypted !== "user:hunter2hunter2") expect(decrypted).not.toMatch(/hunter2/);
     else expect(at).toBe(encrypted.length - 1);
@@ -70,7 +70,7 @@ test.each([
   }
 });
 
-test("a connection string keeps every character of a login apart", () => {
+test("a connection string encodes every character of a login", () => {
   fc.assert(
     fc.property(
       fc.string({ minLength: 1 }).filter((user) => !user.includes(":")),
@@ -84,7 +84,7 @@ test("a connection string keeps every character of a login apart", () => {
   );
 });
 
-test("each placement has a name and a purpose of its own; placements on shared tables share one purpose", () => {
+test("each placement has its own name and purpose; placements on shared tables share one purpose", () => {
   expect(new Set([1, 2, 11, 12, 111].map(ownName)).size).toBe(5);
   expect(purposeOf({ id: 1, strategy: "shared", shardId: "s" })).toBe(
     purposeOf({ id: 2, strategy: "shared", shardId: "s" }),

@@ -80,7 +80,7 @@ test("a composed and a decomposed name are one document", async () => {
   expect(await files.read("cafe\u0301.md")).toMatchObject({ text: "1" });
 });
 
-test("another tenant's documents are neither listed nor reached, also when one id is a prefix of the other", async () => {
+test("another tenant's documents are neither listed nor readable, also when one id is a prefix of the other", async () => {
   const { bucket, keys } = aBucket();
   const mine = createTenantFiles({ bucket, tenantId: acme });
   await createTenantFiles({ bucket, tenantId: TenantId.parse("acme2") }).write("secret.md", "x");
@@ -128,7 +128,7 @@ test("a document over the size limit is neither written nor read", async () => {
   await expect(files.read("larger").catch(errorCode)).resolves.toBe("result_too_large");
 });
 
-test("an outage of R2 is reported as one, without R2's text", async () => {
+test("an outage of R2 is `tenant_unavailable`, without R2's text", async () => {
   const { bucket, state } = aBucket();
   const files = createTenantFiles({ bucket, tenantId: acme });
   state.down = true;

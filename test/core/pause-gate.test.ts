@@ -1,10 +1,10 @@
-// A pause holds work back without failing it, and a bounded map never grows over its bound.
+// Work waits during a pause and never fails because of it; a mutex runs work in order; a bounded map stays bounded.
 import { expect, test } from "vitest";
 import { BoundedMap } from "../../src/core/bounded-map.ts";
 import { Mutex } from "../../src/core/mutex.ts";
 import { PauseGate } from "../../src/core/pause-gate.ts";
 
-/** Longer than any wait of these tests: the bound must not be what ends it. */
+/** Longer than any wait of these tests, so that the bound does not end a pause. */
 const LONG_MS = 60_000;
 
 test("work that arrives during a pause waits and then runs", async () => {
@@ -21,7 +21,7 @@ test("work that arrives during a pause waits and then runs", async () => {
   expect(gate.isPaused).toBe(false);
 });
 
-test("a pause that running work outlasts says so, and holds until it is ended", async () => {
+test("a pause reports work that outlasts it and holds until `resume`", async () => {
   const gate = new PauseGate();
   const running = Promise.withResolvers<void>();
   const first = gate.run(() => running.promise);
@@ -35,7 +35,7 @@ test("a pause that running work outlasts says so, and holds until it is ended", 
   expect(await second).toBe("ran");
 });
 
-test("a pause ends after its bound although its work still runs, and ends when its work fails", async () => {
+test("a pause ends after its bound even while its work runs, and ends when its work fails", async () => {
   const gate = new PauseGate();
   const change = Promise.withResolvers<void>();
   const paused = gate.pauseFor({ maxMs: 1, drainMs: LONG_MS }, () => change.promise);

@@ -1,5 +1,5 @@
-// One call from its first check to its receipt, on a host of plain values: what is charged, and that every other end of a
-// call gives its units back.
+// One call from its first check to its receipt, on a host in memory: a success is charged once, and every other end releases
+// the reserved units.
 import { expect, test } from "vitest";
 import { Admission } from "../../src/calls/admission.ts";
 import { plainRefusal } from "../../src/calls/refusal.ts";
@@ -104,14 +104,14 @@ test("of two calls at once, a limit of one unit admits one", async () => {
   expect(charges).toHaveLength(1);
 });
 
-test("an answer whose charge may be lost is withheld, and its units are free again", async () => {
+test("an answer whose charge may be lost is withheld, and its units are released", async () => {
   const refusal = plainRefusal("metering_unavailable");
   const { admission, call, used } = startHost({ usage: { charge: async () => refusal } });
   expect(await call()).toEqual({ kind: "refused", refusal, quota: undefined });
   expect([admission.inFlight, used()]).toEqual([0, 0]);
 });
 
-test("a charge that throws is an outage, and the units are free again", async () => {
+test("a charge that throws is an outage, and the units are released", async () => {
   const charge = (): never => {
     throw new AppError("tenant_gone");
   };
@@ -137,7 +137,7 @@ test("a cancelled call ends although its tool hangs, and is not charged", async 
   expect([admission.inFlight, used(), charges.length]).toEqual([0, 0, 0]);
 });
 
-test("a second attempt of a charged call runs for the answer alone", async () => {
+test("a second attempt of a charged call runs without a second charge", async () => {
   const again: CallRequest = { ...request, attempt: 2 };
   const usage = { isCharged: (callId: string) => callId === "call-1" };
   const receipt = { id: "call-1", units: 1 };
@@ -150,7 +150,7 @@ test("a second attempt of a charged call runs for the answer alone", async () =>
   expect(await failed.call(again)).toMatchObject({ kind: "refused", refusal: { code: "outcome_unknown" }, receipt });
 });
 
-test("a canary pays nothing, and its token is good once", async () => {
+test("a canary's call is free, and its token is valid once", async () => {
   const tokens = [true, false];
   const { admission, call, charges } = startHost({
     host: { tenant: () => ({ ...config, state: "provisioning" }) },
@@ -161,7 +161,7 @@ test("a canary pays nothing, and its token is good once", async () => {
   expect([admission.inFlight, charges.length]).toEqual([0, 0]);
 });
 
-test("the first check that fails is the answer, and a refused call spends no token", async () => {
+test("the first failed check decides the refusal, and a refused call uses up no token", async () => {
   const checks: [string, Partial<CallHost>][] = [
     ["control_unavailable", { tenant: () => ({ refusal: plainRefusal("control_unavailable") }) }],
     ["key_revoked", { tenant: () => ({ ...config, keys: [], state: "suspended" }) }],

@@ -6,7 +6,7 @@ import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20);
 
-/** Ends the shrinking of a failure, which takes minutes for a long history. */
+/** Ends fast-check's shrinking of a failure, which takes minutes for a long history. */
 const TIME_LIMIT_MS = 10_000;
 
 test("a sliding window is exact for entries in any order", () => {
@@ -50,7 +50,7 @@ test("a sliding window is exact for entries in any order", () => {
   );
 });
 
-test("an entry from long ago does not count and does not disturb the others", () => {
+test("an entry from long ago does not count and does not change the others", () => {
   const window = new SlidingWindow(HOUR_MS);
   window.add(START_MS, 7);
   window.used(START_MS);

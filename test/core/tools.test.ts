@@ -1,4 +1,4 @@
-// The rules of a declaration, the catalogue that is made of files, and what the product's own tools answer.
+// The rules of a tool's declaration, the catalogue of the app's files, and the answers of the product's own tools.
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
@@ -24,7 +24,7 @@ const declared = {
   run: async () => ({ data: { orders: 1 } }),
 };
 
-test("a tool that keeps the rules is defined", () => {
+test("a tool that follows the rules is defined", () => {
   expect(defineTool(declared).name).toBe("count_orders");
 });
 
@@ -53,7 +53,7 @@ test.each<[string, Record<string, unknown>, RegExp]>([
   expect(() => defineTool({ ...declared, ...change } as Tool)).toThrow(message);
 });
 
-test("an input is described inside a default or an option, too", () => {
+test("a description inside a default or an optional input counts", () => {
   const input = z.strictObject({
     day: z.string().describe("The day").optional(),
     limit: z.int().default(1).describe("Orders"),
@@ -85,7 +85,7 @@ test("the catalogue has the product's tools first, then those of the app by file
   ]);
 });
 
-test("a file without a tool, one with two, and two tools of one name are refused by the file's name", () => {
+test("a file without a tool, a file with two, and a repeated tool name are refused with the file's name", () => {
   const [one, two] = [defineTool(declared), defineTool({ ...declared, name: "other" })];
   const files = (exports: Record<string, unknown>, file = "app/tools/x.ts") => [{ file, exports }];
   expect([...catalogueOf([], files({ one, helper: () => 1 })).keys()]).toEqual(["count_orders"]);
@@ -129,12 +129,12 @@ test("health_check answers from the tenant's own rows and files", async () => {
   expect(seen.queries).toHaveLength(1);
 });
 
-test("health_check does not succeed by seeing nothing", async () => {
+test("health_check fails when it sees no settings", async () => {
   const { context } = toolContext({ rows: [[{ checkedAt: "2026-11-30T20:00:00.000Z", settings: 0 }]] });
   expect(await callTool(healthCheck, {}, context)).toMatchObject({ failed: true, data: undefined });
 });
 
-test("get_usage tells what is left, and null where nothing is limited", async () => {
+test("get_usage returns the units left, and null without a limit", async () => {
   const { data } = await callTool(getUsage, {}, toolContext({ used: 120 }).context);
   expect(data).toEqual({
     plan: "free",
