@@ -4,6 +4,7 @@ import * as z from "zod";
 import { newTenantId } from "../adapters/ids.ts";
 import { Limits, planNames, strategies, planOf } from "../core/plans.ts";
 import { DisplayName, Features, TenantId } from "../core/tenant.ts";
+import { DAY_MS } from "../core/time.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";
 import { tenantsStore } from "./tenants-store.ts";
@@ -47,7 +48,7 @@ export async function createTenant(context: Context, request: TenantRequest): Pr
     limits: Limits.parse({ ...plan.limits, ...request.limits }),
     allowedTools: request.allowedTools ?? null,
     trialUntil:
-      request.trialDays === undefined ? null : new Date(Date.now() + request.trialDays * 86_400_000).toISOString(),
+      request.trialDays === undefined ? null : new Date(Date.now() + request.trialDays * DAY_MS).toISOString(),
     stripeCustomerId: null,
     stripeSubscriptionId: null,
     features: request.features ?? {},

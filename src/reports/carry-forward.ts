@@ -8,6 +8,7 @@ import { attemptKey } from "../adapters/stripe-meter.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
 import { costOf, inCents } from "../core/money.ts";
+import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import { log } from "../log.ts";
 import {
   type CarryForward,
@@ -36,10 +37,10 @@ export function lateCharge(tariff: Tariff, unitsBefore: number, units: number): 
  * How long a key is reused. Stripe replays the first result of a key for 24 hours, even a stored 500. So a key that has no
  * answer after an hour may never get one. No request runs for an hour.
  */
-const KEY_LIFE_MS = 3_600_000;
+const KEY_LIFE_MS = HOUR_MS;
 
 /** Minimum time between two attempts at a carry-forward: the interval of the cron. */
-const ITEM_SPACING_MS = 5 * 60_000;
+const ITEM_SPACING_MS = 5 * MINUTE_MS;
 
 /**
  * The key of the next attempt. A key is reused during its life, so that it creates one item. A new key does not protect

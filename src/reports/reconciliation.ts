@@ -3,19 +3,20 @@
 // summary decides about it. Every other difference raises an alarm, and Tollgate does not correct it. The rules are pure and
 // apart from reconciler.ts, so that a test runs them against any number of reports.
 import type { Range, SummaryRequest } from "../adapters/stripe-meter.ts";
+import { HOUR_MS } from "../core/time.ts";
 
 const MINUTE_S = 60;
 const HOUR_S = 3_600;
 export const DAY_S = 86_400;
 
 /** Time after midnight UTC. By then the last reports of the day before are confirmed and in the summaries. */
-const DUE_AFTER_MS = 2 * 3_600_000;
+const DUE_AFTER_MS = 2 * HOUR_MS;
 /** Days that each comparison covers. A week, so that one failed comparison leaves no day out. */
 export const DAYS_BACK = 7;
 /** Maximum age of an open difference that is compared again. Stripe lists at most 100 days in an answer. */
 export const MOST_DAYS_BACK = 90;
 /** A report that was confirmed more recently may be missing in the summaries. */
-export const SETTLED_FOR_MS = 3_600_000;
+export const SETTLED_FOR_MS = HOUR_MS;
 
 /** The UTC day of the comparison, as `YYYY-MM-DD`; it covers usage before this day. `undefined`: too early in the day. */
 export function reconciliationDay(nowMs: number): string | undefined {

@@ -2,6 +2,7 @@
 // the next run. A failure of one part does not stop the others.
 import { type Acquire, rateLimiter } from "../adapters/rate-limiter.ts";
 import type { Context } from "../control/context.ts";
+import { MINUTE_MS } from "../core/time.ts";
 import { describeError, log } from "../log.ts";
 import { billCarryForwards } from "./carry-forward.ts";
 import { reconcile } from "./reconciler.ts";
@@ -19,7 +20,7 @@ export interface ReportRun {
 /** The cron runs every five minutes. The parts together take four, which leaves a minute for a last slow request. */
 const REPORTING_MS = 150_000;
 const CARRYING_MS = 30_000;
-const COMPARING_MS = 60_000;
+const COMPARING_MS = MINUTE_MS;
 
 /** A run whose clock starts at `nowMs` and that lasts at most `lastsMs`. */
 export function reportRun(nowMs: number, lastsMs: number, { acquire } = rateLimiter()): ReportRun {

@@ -7,12 +7,13 @@ import { mintCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
+import { DAY_MS } from "../core/time.ts";
 import { describeError, log } from "../log.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { cycleAnchorMs } from "./subscription.ts";
 
 /** Lifetime of the first-key token, from the order. A card payment may take a day, a bank transfer weeks. */
-const SETUP_LIFE_MS = 30 * 86_400_000;
+const SETUP_LIFE_MS = 30 * DAY_MS;
 
 /** The plans that Stripe sells. */
 export const soldPlans = [...plans.values()].filter((plan) => plan.amountCents !== null).map((plan) => plan.name) as [

@@ -40,6 +40,12 @@ export function aClient(port: number, key = SECRET_KEY): Stripe {
 }
 
 const sandboxKey = process.env["STRIPE_SANDBOX_KEY"];
+/** 1 April 2026, 00:00 UTC, in seconds. */
+export const FIRST = Date.UTC(2026, 3, 1) / 1000;
+
+/** A simulator whose clock starts at `FIRST`. */
+export const april = () => aSimulator({ clock: () => FIRST * 1000 });
+
 /** Maximum wait of a contract test for an asynchronous effect. */
 export const PATIENCE_MS = sandboxKey === undefined ? 2000 : 300_000;
 

@@ -1,16 +1,13 @@
 // The invoices of a subscription over its life: their lines, and when they become final.
 import { Stripe } from "stripe";
 import { expect, test } from "vitest";
-import { aCatalogue, aSession, aSimulator, aSubscriber } from "./harness.ts";
+import { FIRST, aCatalogue, aSession, aSimulator, aSubscriber, april } from "./harness.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const HOUR = 3600;
 const DAY = 24 * HOUR;
-/** Start of the day on which the tests begin. */
-const FIRST = Date.UTC(2026, 3, 1) / 1000;
 
-const april = () => aSimulator({ clock: () => FIRST * 1000 });
 const units = (invoice: Stripe.Invoice | undefined) =>
   (invoice?.lines.data ?? []).map(({ quantity, amount }) => [quantity, amount]);
 

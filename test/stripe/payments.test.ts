@@ -1,14 +1,11 @@
 // Failed payments: their effect on the invoice, the subscription and the requested change.
 import { expect, test } from "vitest";
-import { aCatalogue, aReceiver, aSession, aSimulator, aSubscriber } from "./harness.ts";
+import { FIRST, aCatalogue, aReceiver, aSession, aSimulator, aSubscriber, april } from "./harness.ts";
 
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;
 const HOUR = 3600;
 const DAY = 24 * HOUR;
-/** Start of the day on which the tests begin. */
-const FIRST = Date.UTC(2026, 3, 1) / 1000;
-const april = () => aSimulator({ clock: () => FIRST * 1000 });
 
 test("a failed payment makes the subscription past due until a retry succeeds", async () => {
   await using receiver = await aReceiver();
