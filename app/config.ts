@@ -1,5 +1,6 @@
-// What this operator sells, to whom and on which terms. Everything in app/ is the operator's own: replace it freely, and
-// merge upstream changes without a conflict. `docs/adding-a-tool.md` says how to add a tool and its table.
+// The operator's configuration: the product's name, its plans and prices, scopes and settings. Everything in app/ belongs to
+// the operator: replace it freely, and merge upstream changes without a conflict. `docs/adding-a-tool.md` says how to add a
+// tool and its table.
 import type { AppConfig } from "#tollgate/config";
 import { demonstrationProducts } from "./seed.ts";
 
@@ -85,7 +86,7 @@ export const config: AppConfig = {
   settings: {
     alert_email: null,
     webhook_url: null,
-    alert_threshold: 0.8, // share of an allowance: late enough to matter, early enough to act
+    alert_threshold: 0.8, // a share of the allowance that leaves time to act
   },
 
   issuers: { tenantClaim: "tenant_id" },

@@ -36,7 +36,7 @@ const help = `npm run verify-invoice -- --tenant ID --period 2026-11
 Adds a tenant's calls up and compares them with the reports, with Stripe's meter by day, and with invoices.
 Usage that is still on its way to Stripe is a difference, too: it is one until the next report, a few minutes later.
 
-  --tenant ID          whose
+  --tenant ID          the tenant
   --period MONTH       a calendar month in UTC
   --from DAY --to DAY  instead: these days, both included, such as those of a billing period
   --local              the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
@@ -167,7 +167,7 @@ function printDays(days: readonly DayComparison[], hasStripe: boolean): void {
   print("");
 }
 
-/** By the plan that the tenant has now; an invoice, below, is priced by the plan that it names. */
+/** The price by the tenant's current plan. An invoice has the price of the plan that it names. */
 function printPrice(days: readonly DayComparison[], tenant: TenantSummary): void {
   const name = planNames.find((each) => each === tenant.plan);
   const units = days.reduce((total, { ledgerUnits }) => total + ledgerUnits, 0);

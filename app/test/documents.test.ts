@@ -1,4 +1,4 @@
-// What the document tools answer, each alone over fakes.
+// Tests each document tool on its own, with a fake context.
 import { expect, test } from "vitest";
 import { MAX_DOCUMENT_BYTES } from "#tollgate/document-path";
 import { callTool, toolContext } from "#tollgate/testing";

@@ -1,4 +1,4 @@
-// What the report answers, alone over fakes.
+// Tests the report tool on its own, with a fake context.
 import { expect, test } from "vitest";
 import { callTool, toolContext } from "#tollgate/testing";
 import { generateReport } from "../tools/generate-report.ts";

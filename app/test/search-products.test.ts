@@ -1,4 +1,4 @@
-// What the product tools answer, each alone over fakes.
+// Tests the product search on its own, with a fake context.
 import { expect, test } from "vitest";
 import { callTool, toolContext } from "#tollgate/testing";
 import { patternsOf, searchProducts } from "../tools/search-products.ts";

@@ -70,7 +70,7 @@ const rename = (what: string, file: MigrationFile): Verdict[] =>
     "rename",
     `${what} by its old name`,
     `Add the new name beside the old one (a view for a table; a column that both programs write, backfilled ${inBatches}) ` +
-      "and ship a program that uses it alone",
+      "and ship a program that uses only the new one",
   );
 
 /** Whether an option such as CONCURRENTLY or (FULL off) is present and on. */

@@ -107,7 +107,7 @@ export const underLock = (what: string, table: string, held: string): Verdict[] 
   refuse(
     "work-under-lock",
     `${what} reads every row of ${table} while ${held} until the file commits.`,
-    `Put ${what} into a file of its own after this one. Alone, it blocks neither reads nor writes of ${table}.`,
+    `Put ${what} into a file of its own after this one. There it blocks neither reads nor writes of ${table}.`,
   );
 
 export const unjudged = (what: string): Verdict[] =>

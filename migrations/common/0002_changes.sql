@@ -46,7 +46,7 @@ DECLARE
 BEGIN
   IF tenant IS NOT NULL THEN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'tenants write in READ COMMITTED alone' USING ERRCODE = 'serialization_failure';
+      RAISE EXCEPTION 'tenants write in READ COMMITTED only' USING ERRCODE = 'serialization_failure';
     END IF;
     PERFORM pg_advisory_xact_lock_shared(hashtext('tollgate.gate'), hashtext(tenant));
     SELECT g.state INTO gate FROM tollgate.gates g WHERE g.tenant_id = tenant;
@@ -59,7 +59,7 @@ BEGIN
   IF TG_OP <> 'DELETE' THEN -- a separate IF: without new rows the name `new_rows` does not exist
     IF EXISTS (SELECT FROM new_rows r WHERE octet_length(r::text) > 8000000) THEN
       -- A larger row could neither be logged nor copied in one request.
-      RAISE EXCEPTION 'a row of over 8 MB' USING ERRCODE = 'program_limit_exceeded';
+      RAISE EXCEPTION 'a row has more than 8 MB' USING ERRCODE = 'program_limit_exceeded';
     END IF;
   END IF;
   IF TG_OP <> 'INSERT' THEN
@@ -132,7 +132,7 @@ DECLARE
 BEGIN
   PERFORM pg_advisory_xact_lock_shared(hashtext('tollgate.gate'), hashtext(tenant));
   IF NOT EXISTS (SELECT FROM tollgate.gates g WHERE g.tenant_id = tenant AND g.state = 'loading' AND g.token = expected) THEN
-    RAISE EXCEPTION 'nothing is copied here under this token' USING ERRCODE = 'TG002';
+    RAISE EXCEPTION 'no copy with this token is being written' USING ERRCODE = 'TG002';
   END IF;
 END $$;
 REVOKE ALL ON FUNCTION tollgate.track(regclass), tollgate.set_gate(text, text, bigint), tollgate.loading(bigint) FROM PUBLIC;

@@ -46,7 +46,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
   IF holds IS NOT TRUE THEN
-    RAISE EXCEPTION 'the rows are not what they should be' USING ERRCODE = 'TG003';
+    RAISE EXCEPTION 'a condition of the restore does not hold' USING ERRCODE = 'TG003';
   END IF;
 END $$;
 

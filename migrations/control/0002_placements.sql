@@ -3,7 +3,7 @@
 
 CREATE TABLE shards (
   id text PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9_-]{0,59}$'),
-  -- shared: tables with row security. schema: a schema and a login role for each tenant. database: one tenant alone.
+  -- shared: tables with row security. schema: a schema and a login role for each tenant. database: one tenant only.
   strategy text NOT NULL CHECK (strategy IN ('shared', 'schema', 'database')),
   region text NOT NULL,
   -- Address, `host` or `host:port`, and the database's name there. NULL while the shard is being created.

@@ -19,7 +19,7 @@ CREATE TABLE ledger (
 );
 CREATE INDEX ledger_unreported ON ledger (at) WHERE report_id IS NULL;
 CREATE INDEX ledger_by_report ON ledger (report_id) WHERE report_id IS NOT NULL;
--- Reads one tenant's calls of a period from the index alone: to add up an invoice, and to admit calls without the object.
+-- Lets an index-only scan read one tenant's calls of a period: to add up an invoice, and to admit calls without the object.
 CREATE INDEX ledger_by_tenant ON ledger (tenant_id, at) INCLUDE (units, tool, report_id, carry_forward_id);
 
 -- A call is in one report or in one carry-forward, and stays there.

@@ -12,7 +12,7 @@ import type { WireForm } from "./line.ts";
 import { marker, type Target, type Tier } from "./tiers.ts";
 
 /** The only wall outside the database: `ctx.db` sends nothing but data statements. */
-export const FILTER = "a tool's data statements alone";
+export const FILTER = "data statements only";
 export type NamedWall = WallName | typeof FILTER;
 /** One wall, or several walls that each stop the attack and must fall together. */
 export type Fall = NamedWall | readonly NamedWall[];

@@ -1,4 +1,4 @@
-// What PostgreSQL allows every login and no REVOKE can prevent, with its effect.
+// Actions that PostgreSQL allows every login and that no REVOKE prevents, with their effects.
 // `metadata`: counts, sizes, meaningless names and activity, but no value of a row and no tenant's name.
 // `availability`: another tenant waits, or is refused, longer than the statement timeout. No test here reaches a row.
 // `by the login`: only a holder of the login's password can send it, because `ctx.db` does not.

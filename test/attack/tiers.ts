@@ -30,7 +30,7 @@ import {
 import { ownWalls, sharedWalls, takeDown, type Wall, type WallName } from "../support/walls.ts";
 import { Line } from "./line.ts";
 
-/** What an attack knows: everything except secrets. */
+/** The knowledge of an attacker: everything except secrets. */
 export interface Target extends Omit<Front, "link"> {
   tier: Strategy;
   /** A second table of the victim. */

@@ -163,9 +163,12 @@ describe("the isolation proof of a tool's login", () => {
   });
 
   test.each([
-    ["everybody", `${policy} FOR SELECT USING (true)`],
+    ["everyone", `${policy} FOR SELECT USING (true)`],
     ["the tools' group", `${policy} FOR SELECT TO tollgate_app USING (true)`],
-    ["the tools' group besides", `${policy} FOR SELECT TO tollgate_analytics, tollgate_app USING (true)`],
+    [
+      "the analytics login and the tools' group",
+      `${policy} FOR SELECT TO tollgate_analytics, tollgate_app USING (true)`,
+    ],
     ["another analytics login", `${policy} FOR SELECT TO "tollgate_analytics_${schemas}" USING (true)`],
     ["all verbs", `${policy} FOR ALL TO tollgate_analytics USING (true)`],
   ])("finds a policy for %s", async (_, create) => {

@@ -16,7 +16,7 @@ const tenant: Given = { tables: "tenant" };
 const contract: Given = { name: "0009_orders_contract.sql" };
 const since = "-- Nothing uses this since 0007_orders.\n";
 
-// By rule: a form that is refused, and below it the safe one, which is accepted; its first step, where it has several.
+// For each rule a refused statement, and below it the accepted one: the safe way, or its first step.
 const pairs = Array.from(
   String.raw`
 add-column-not-null: ALTER TABLE t ADD c int NOT NULL

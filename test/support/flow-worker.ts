@@ -107,9 +107,9 @@ let budgetOfTest: number | undefined;
 let trustingEnv: Env | undefined;
 
 /**
- * What a tenant's object is to the Worker: out of reach, overloaded, silent, or one whose answers to calls are lost, after
- * the call or in the middle of it.
- * `no-queue`: the object is out of reach, and so is the queue.
+ * A fault of a tenant's object as the Worker sees it. `away`: out of reach. `silent`: it never answers. `answers-lost` and
+ * `cut-off`: the answer to a call is lost, after the call or in the middle of it. `no-queue`: the object and the queue are
+ * out of reach.
  */
 type ObjectFault = "away" | "overloaded" | "silent" | "answers-lost" | "cut-off" | "no-queue";
 const objectFaults = new Map<string, ObjectFault>();

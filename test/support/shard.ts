@@ -88,7 +88,7 @@ export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> 
     fetchEndpoint,
     urlOf,
     port: postgres.port,
-    /** Of the superuser, `postgres`. */
+    /** Password of the superuser `postgres`. */
     password: new URL(postgres.superuserUrl).password,
 
     /** A shard of shared tables; `closed` says whether the host has closed its functions, too. */

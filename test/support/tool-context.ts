@@ -1,4 +1,4 @@
-// Tests one tool alone: a context over small fakes, and a call as the tenant's object makes it. Such a test needs no
+// For tests of a single tool: a context with small fakes, and a call as the tenant's object makes it. Such a test needs no
 // database and runs in well under a second.
 import { TenantId } from "../../src/core/tenant.ts";
 import type { Progress } from "../../src/core/call.ts";

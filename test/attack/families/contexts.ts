@@ -131,7 +131,7 @@ export const contextFamily: Family = {
       walls: rows,
     },
     entered("the victim's schema by name", (victim) => [enter(victim)]),
-    entered("the victim's schema for ever", (victim) => [enter(victim, 0)]),
+    entered("the victim's schema without a timeout", (victim) => [enter(victim, 0)]),
     entered("the victim's schema after one's own", (victim, own) => [enter(own), enter(victim)]),
     entered("the victim's schema, and back to before", (victim, own) => [
       enter(victim),
@@ -234,7 +234,7 @@ export const contextFamily: Family = {
       walls: {
         shared: ["the change log revoked", "no role of the host"],
         schema: ["the change log revoked"],
-        database: "the log there holds the attacker's own changes alone",
+        database: "the log there contains only the attacker's own changes",
       },
     },
     ...["staged", "undone"].map((table): Attack => ({
@@ -254,7 +254,7 @@ export const contextFamily: Family = {
       walls: {
         shared: ["the change log revoked"],
         schema: ["the change log revoked"],
-        database: "the log there holds the attacker's own changes alone",
+        database: "the log there contains only the attacker's own changes",
       },
     },
     {
