@@ -1,16 +1,45 @@
-// Applies new migrations while `npm start` runs. `wrangler dev` reloads the Worker by itself when src/ or app/ changes; the
-// databases follow here, by the operator's own `migrate --local`, which also refuses what a deployment would refuse.
+// Applies new migrations for `npm start`: at its start to the tenants of an earlier run, later whenever a file changes.
+// `wrangler dev` reloads the Worker by itself when src/ or app/ changes. The databases follow here with the operator's own
+// `migrate --local`, which also refuses what a deployment would refuse.
 import { spawn } from "node:child_process";
 import { existsSync, watch } from "node:fs";
 import { join, resolve } from "node:path";
 import { appFolder } from "../cli/generate.ts";
+import { readMigrations, tenantMigrations } from "../cli/migrations/apply.ts";
+import { connectControl } from "../src/adapters/neon.ts";
+import { FleetOptions } from "../src/fleet/fleet.ts";
+import { fleetStore } from "../src/fleet/fleet-store.ts";
+import { planFleet } from "../src/fleet/runner.ts";
 import { childEnvironment } from "./child-environment.ts";
 
 const root = resolve(import.meta.dirname, "..");
-/** An editor writes a file in several steps, and `git checkout` many files: wait until it is quiet. */
+/** Wait after the last change. An editor writes a file in several steps, and `git checkout` writes many files. */
 const QUIET_MS = 500;
 
-/** Watches the product's and the app's migrations until `stopped`. `print` gets what a run of the migrations says. */
+/**
+ * Migrates the schemas and databases of tenants that lack a file. Does nothing, and costs one query, when none lacks one:
+ * the start of a system has migrated the shared databases already.
+ */
+export async function migrateTenants(options: {
+  dir: string;
+  controlUrl: string;
+  fetchEndpoint: string;
+  print: (line: string) => void;
+  stopped: AbortSignal;
+}): Promise<void> {
+  const { dir, controlUrl, fetchEndpoint, print, stopped } = options;
+  const control = connectControl({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: fetchEndpoint });
+  const { pending } = await planFleet(
+    fleetStore(control),
+    readMigrations(tenantMigrations),
+    FleetOptions.parse({ dryRun: true }),
+  );
+  if (pending === 0) return;
+  print("\nNew migrations:");
+  for (const line of await migrateLocal(dir, stopped)) print(`  ${line}`);
+}
+
+/** Watches the product's and the app's migrations until `stopped`. `print` gets the output of each run. */
 export function applyNewMigrations(options: {
   dir: string;
   print: (line: string) => void;

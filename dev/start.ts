@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { readFlags } from "../cli/flags.ts";
 import { readDevVars } from "../cli/settings.ts";
 import { runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
-import { applyNewMigrations } from "./reload.ts";
+import { applyNewMigrations, migrateTenants } from "./reload.ts";
 import { startSystem } from "./system.ts";
 
 const { values: flags } = readFlags({
@@ -116,6 +116,11 @@ async function lead(): Promise<void> {
     const devVars = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
     starting = startSystem({ dir, port, fresh: flags.fresh, replica: flags.replica, devVars, step });
     const system = await starting;
+    const { databases } = system;
+    if (databases !== undefined) {
+      const fetchEndpoint = `${databases.proxy.url}/sql`;
+      await migrateTenants({ dir, controlUrl: databases.controlUrl, fetchEndpoint, print, stopped: clock.signal });
+    }
     // Resume what an earlier run left unfinished before the demonstration looks at it.
     await system.worker.fireCron("* * * * *");
     const tenants = flags.demo ? await runDemonstration(system, step) : [];
