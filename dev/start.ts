@@ -32,6 +32,8 @@ belongs to; .dev.vars.example lists them.`,
 const port = Number(process.env["PORT"] ?? 8787);
 const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
 const IS_LEADER = "TOLLGATE_LEADER";
+/** How often the front process looks whether npm still runs. */
+const PARENT_POLL_MS = 500;
 
 if (!Number.isInteger(port) || port < 1 || port > 65_535) {
   print(`PORT is "${process.env["PORT"]}". It must be a number from 1 to 65535.`);
@@ -53,7 +55,15 @@ function front(): void {
     env: { ...process.env, [IS_LEADER]: "1" },
   });
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => leader.kill(signal));
+  // A signal to npm alone ends npm and its shell and does not reach this process. It then has another parent.
+  const parent = process.ppid;
+  const watch = setInterval(() => {
+    if (process.env["npm_lifecycle_event"] === undefined || process.ppid === parent) return;
+    clearInterval(watch);
+    leader.kill("SIGTERM");
+  }, PARENT_POLL_MS);
   leader.on("exit", (code, signal) => {
+    clearInterval(watch);
     process.exitCode = signal === null ? (code ?? 1) : 1;
     if (leader.pid !== undefined) void endGroup(leader.pid);
   });
