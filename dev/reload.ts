@@ -2,7 +2,7 @@
 // `wrangler dev` reloads the Worker by itself when src/ or app/ changes. The databases follow here with the operator's own
 // `migrate --local`, which also refuses what a deployment would refuse.
 import { spawn } from "node:child_process";
-import { existsSync, watch } from "node:fs";
+import { watch } from "node:fs";
 import { join, resolve } from "node:path";
 import { appFolder } from "../cli/generate.ts";
 import { readMigrations, tenantMigrations } from "../cli/migrations/apply.ts";
@@ -67,8 +67,8 @@ export function applyNewMigrations(options: {
     }
   };
 
-  for (const folder of [join(root, "migrations"), join(appFolder(), "migrations")]) {
-    if (!existsSync(folder)) continue;
+  // The whole app folder, because an app without tables has no folder of migrations yet.
+  for (const folder of [join(root, "migrations"), appFolder()]) {
     const watcher = watch(folder, { recursive: true, signal: stopped }, (_event, file) => {
       if (file?.endsWith(".sql") !== true) return;
       clearTimeout(timer);
