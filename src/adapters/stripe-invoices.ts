@@ -64,22 +64,15 @@ export function connectInvoices(stripe: Stripe) {
         limit: 100,
       })) {
         if (status === null || status === "draft" || status === "void") continue;
-        for await (const { pricing, parent, period, quantity, amount } of stripe.invoices.listLineItems(invoiceId, {
-          limit: 100,
-        })) {
-          const priceId = idOf(pricing?.price_details?.price ?? null);
-          if (priceId === null || parent?.type !== "subscription_item_details") continue;
-          const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
-          prices.set(priceId, price);
-          if (price.recurring?.usage_type !== "metered") continue;
+        for await (const { price, line } of meteredLines(stripe, invoiceId, prices)) {
           const plan = [...plans.values()].find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
-          const { start: startSeconds, end: endSeconds } = period;
-          const key = `${invoiceId} ${priceId} ${startSeconds} ${endSeconds}`;
+          const { start: startSeconds, end: endSeconds } = line.period;
+          const key = `${invoiceId} ${price.id} ${startSeconds} ${endSeconds}`;
           const { units, amountCents } = found.get(key) ?? { units: 0, amountCents: 0 };
           found.set(key, {
             ...{ invoiceId, status, plan, startSeconds, endSeconds },
-            units: units + (quantity ?? 0),
-            amountCents: amountCents + amount,
+            units: units + (line.quantity ?? 0),
+            amountCents: amountCents + line.amount,
           });
         }
       }
@@ -122,18 +115,33 @@ export function connectInvoices(stripe: Stripe) {
   };
 }
 
+/**
+ * Lines of an invoice that bill a subscription's usage. Reads all of them: an invoice object shows the first ten, and a
+ * graduated price has a line for each tier. `prices` caches the prices by id.
+ */
+async function* meteredLines(
+  stripe: Stripe,
+  invoiceId: string,
+  prices: Map<string, Stripe.Price>,
+  isWanted: (line: Stripe.InvoiceLineItem) => boolean = () => true,
+): AsyncGenerator<{ price: Stripe.Price; line: Stripe.InvoiceLineItem }> {
+  for await (const line of stripe.invoices.listLineItems(invoiceId, { limit: 100 })) {
+    const priceId = idOf(line.pricing?.price_details?.price ?? null);
+    if (priceId === null || line.parent?.type !== "subscription_item_details" || !isWanted(line)) continue;
+    const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
+    prices.set(priceId, price);
+    if (price.recurring?.usage_type === "metered") yield { price, line };
+  }
+}
+
 async function asInvoice(stripe: Stripe, from: Stripe.Invoice): Promise<InvoiceFacts> {
   const endsPeriod = from.billing_reason === "subscription_cycle" && from.period_end > from.period_start;
   const metered: { plan: PlanName | null; units: number }[] = [];
-  // All lines: an invoice object shows the first ten, and a graduated price has a line for each of its tiers.
-  const lines = endsPeriod ? stripe.invoices.listLineItems(from.id, { limit: 100 }) : [];
-  for await (const { parent, period, pricing, quantity } of lines) {
-    const priceId = idOf(pricing?.price_details?.price ?? null);
-    // Usage is billed for the period that has ended, everything else for the one that begins.
-    if (priceId === null || parent?.type !== "subscription_item_details" || period.end > from.period_end) continue;
-    const price = await stripe.prices.retrieve(priceId);
-    if (price.recurring?.usage_type !== "metered") continue;
-    metered.push({ plan: planOfKeys([price.lookup_key]), units: quantity ?? 0 });
+  if (endsPeriod) {
+    // Stripe bills usage for the period that has ended, and everything else for the one that begins.
+    const ofEndedPeriod = ({ period }: Stripe.InvoiceLineItem): boolean => period.end <= from.period_end;
+    for await (const { price, line } of meteredLines(stripe, from.id, new Map(), ofEndedPeriod))
+      metered.push({ plan: planOfKeys([price.lookup_key]), units: line.quantity ?? 0 });
   }
   const finalizedAt = from.status_transitions.finalized_at;
   return {
