@@ -14,6 +14,7 @@ import {
   OWNER,
   prepareControl,
   prepareShared,
+  recordShardVersion,
   registerReplica,
   registerShard,
 } from "./migrations/prepare.ts";
@@ -197,7 +198,8 @@ async function main(): Promise<boolean> {
     const place = { controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id: schemaId, region };
     await registerShard({ ...place, strategy: "schema", ownerUrl: schemaOwner, appUrl: undefined });
   }
-  for (const { id, url: ownerUrl } of shards.slice(named.length)) {
+  for (const { id, series, url: ownerUrl } of shards.slice(named.length)) {
+    if (series === sharedMigrations) await recordShardVersion({ controlUrl, id, ownerUrl });
     await giveAnalytics({ controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id, ownerUrl });
   }
   const replica = flags.replica ?? variable("SHARED_REPLICA_HOST");

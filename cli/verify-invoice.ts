@@ -7,7 +7,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import * as z from "zod";
 import { type ReceiptsStore, receiptsStore } from "../src/metering/receipts-store.ts";
-import { type TenantSummary, tenantsOf } from "../src/control/tenants-store.ts";
+import { type TenantSummary, tenantsStore } from "../src/control/tenants-store.ts";
 import { type StripeConnection, connectStripe } from "../src/adapters/stripe.ts";
 import {
   type CallSum,
@@ -114,7 +114,7 @@ async function main(): Promise<boolean> {
     CONTROL_DATABASE_URL: variable("CONTROL_DATABASE_URL"),
     NEON_FETCH_ENDPOINT: variable("NEON_FETCH_ENDPOINT"),
   };
-  const tenant = await tenantsOf(control).summary(tenantId);
+  const tenant = await tenantsStore(connectControl(control)).summary(tenantId);
   if (tenant === undefined) throw new Error(`There is no tenant ${tenantId}.`);
   const ledger = receiptsStore(connectControl(control));
   const stripe = connectStripe(variable("STRIPE_SECRET_KEY"), variable("STRIPE_API_BASE"));

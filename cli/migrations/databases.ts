@@ -6,8 +6,7 @@ import { Shard, shardJson } from "../../src/control/placements-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { describeFindings, lintMigration, tablesMadeBy } from "./lint.ts";
 import type { Tables } from "./lint-tree.ts";
-import { filesOf } from "../../src/fleet/fleet.ts";
-import { type Migration, migrationId } from "../../src/tenant-db/branch.ts";
+import { type Migration, filesOf, migrationId } from "../../src/tenant-db/branch.ts";
 import { type Series, branchMigrations, connected, readMigrations, sharedMigrations } from "./apply.ts";
 
 export interface Database {

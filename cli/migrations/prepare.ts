@@ -5,6 +5,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { type Client, escapeIdentifier, escapeLiteral } from "pg";
 import { giveAnalyticsLogin } from "../../src/tenant-db/dispatch.ts";
+import { sharedVersion } from "../../src/tenant-db/branch.ts";
 import { type Shard, placementsStore } from "../../src/control/placements-store.ts";
 import { CANARY_ROW, canaryTenants } from "../../src/tenant-db/isolation.ts";
 import type { NeonConnection } from "../../src/adapters/neon.ts";
@@ -208,7 +209,16 @@ export async function registerShard(options: {
     appLogin: options.appUrl === undefined ? null : await encrypted(loginPurpose.app(id), options.appUrl),
   };
   await connected(controlUrl, (client) => placementsStore(asConnection(client)).registerShard(shard));
+  if (strategy === "shared") await recordShardVersion(options);
   await giveAnalytics(options);
+}
+
+/** Records in the control tables which files a shared shard has. /health reads them there. */
+export async function recordShardVersion(shard: { controlUrl: string; id: string; ownerUrl: string }): Promise<void> {
+  const version = await connected(shard.ownerUrl, (owner) => sharedVersion(asConnection(owner)));
+  await connected(shard.controlUrl, (control) =>
+    placementsStore(asConnection(control)).recordShardVersion(shard.id, version),
+  );
 }
 
 /** Gives a known shard an analytics login. When it has one, sets that login's stored password again. */

@@ -1,10 +1,10 @@
 // `npm run migrate -- status`: shows the versions of tenants' schemas by shard, and each schema that differs from what its
 // last migration left. It reads the schemas in pages, and bounds what it keeps and prints.
-import { type Comparison, type Difference, migrationId, openBranch } from "../../src/tenant-db/branch.ts";
+import { type Comparison, type Difference, migrationId, openBranch, pendingFiles } from "../../src/tenant-db/branch.ts";
 import type { FleetStore, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { failureOf } from "../../src/fleet/runner.ts";
-import { pendingFiles, shortVersion } from "../../src/fleet/fleet.ts";
+import { shortVersion } from "../../src/fleet/fleet.ts";
 import { type FleetCommand, fleetFor } from "./fleet.ts";
 
 /** Schemas compared in one statement. At about 5 ms each, a statement stays far below its timeout. */

@@ -20,6 +20,9 @@ CREATE TABLE shards (
   capacity integer NOT NULL CHECK (capacity > 0),
   -- Whether new tenants are placed here.
   accepts boolean NOT NULL DEFAULT true,
+  -- Shared databases: the files that the database has, as placements.schema_version has them. NULL elsewhere, and until
+  -- `npm run migrate` has recorded them.
+  schema_version text,
   neon_project_id text,
   neon_branch_id text,
   -- When the log of changes was last shortened there.
@@ -49,6 +52,6 @@ CREATE INDEX placements_by_shard ON placements (shard_id) WHERE state <> 'droppe
 ALTER TABLE tenants ADD COLUMN placement_id bigint REFERENCES placements (id);
 
 GRANT SELECT, INSERT ON shards, placements TO tollgate_service;
-GRANT UPDATE (host, database, owner_login, app_login, analytics_login, replica_host, accepts, neon_project_id, neon_branch_id,
-  pruned_at) ON shards TO tollgate_service;
+GRANT UPDATE (host, database, owner_login, app_login, analytics_login, replica_host, accepts, schema_version,
+  neon_project_id, neon_branch_id, pruned_at) ON shards TO tollgate_service;
 GRANT UPDATE (state, login, schema_version, ready_at, dropped_at) ON placements TO tollgate_service;

@@ -20,6 +20,8 @@ export type Shard = z.infer<typeof Shard>;
 const ReservedPlacement = z.object({
   id: z.int(),
   state: z.enum(["preparing", "ready"]),
+  /** The files of the tenant's own schema. `null` before the first file, and on shared tables. */
+  schemaVersion: z.string().nullable(),
   shard: Shard,
 });
 /** A placement that is not in force yet. `preparing`: not made yet. */
@@ -93,7 +95,7 @@ export function placementsStore(db: ControlDatabase) {
           params: [tenantId, strategy, region],
         },
         {
-          text: `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'shard', ${shardJson}) AS placed
+          text: `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'schemaVersion', p.schema_version, 'shard', ${shardJson}) AS placed
                  FROM placements p JOIN shards s ON s.id = p.shard_id
                  WHERE p.tenant_id = $1 AND p.state <> 'dropped' AND s.strategy = $2 ORDER BY p.id DESC LIMIT 1`,
           params: [tenantId, strategy],
@@ -105,7 +107,7 @@ export function placementsStore(db: ControlDatabase) {
     /** The placement that a move has reserved. */
     async reservedFor(moveId: number): Promise<ReservedPlacement | undefined> {
       const [row] = await db.query(
-        `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'shard', ${shardJson}) AS placed
+        `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'schemaVersion', p.schema_version, 'shard', ${shardJson}) AS placed
          FROM moves m JOIN placements p ON p.id = m.to_placement JOIN shards s ON s.id = p.shard_id WHERE m.id = $1`,
         [moveId],
       );
@@ -136,13 +138,22 @@ export function placementsStore(db: ControlDatabase) {
       return String(row?.["login"]);
     },
 
-    /** Records that a placement is made. */
+    /** Records that a placement is made, and the files of its own schema. A schema never loses a file by this. */
     async markReady(placementId: number, schemaVersion: string | null): Promise<void> {
       await db.query(
         `UPDATE placements SET state = 'ready', schema_version = $2, ready_at = coalesce(ready_at, now())
-         WHERE id = $1 AND state = 'preparing'`,
+         WHERE id = $1 AND (state = 'preparing' OR state = 'ready'
+           AND string_to_array(coalesce(schema_version, ''), ' ') <@ string_to_array($2, ' '))`,
         [placementId, schemaVersion],
       );
+    },
+
+    /** Records the files that a shared database has. */
+    async recordShardVersion(shardId: string, schemaVersion: string): Promise<void> {
+      await db.query(`UPDATE shards SET schema_version = $2 WHERE id = $1 AND schema_version IS DISTINCT FROM $2`, [
+        shardId,
+        schemaVersion,
+      ]);
     },
 
     /** Puts a tenant's first placement in force. Changes nothing when the tenant has one. */

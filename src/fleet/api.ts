@@ -2,12 +2,16 @@
 // record how far it is.
 import * as z from "zod";
 import { BadRequest, type HttpContext, Problem } from "../http.ts";
+import { filesOf, pendingFiles } from "../tenant-db/branch.ts";
+import { expectedVersion } from "../tenant-db/migrations.ts";
 import { fleetStore } from "./fleet-store.ts";
 import type { FleetOptions } from "./fleet.ts";
 
 const RunId = z.coerce.number().int().positive();
 /** Runs in a list: more than a year of weekly migrations. */
 const LISTED = 50;
+/** Tenants behind the program in a list. After a migration there are few; /health counts them all. */
+const NAMED = 100;
 
 export async function startMigration(c: HttpContext, { body: options }: { body: FleetOptions }): Promise<Response> {
   const fleet = fleetStore(c.get("context").control);
@@ -27,8 +31,21 @@ export async function startMigration(c: HttpContext, { body: options }: { body: 
 
 export async function listMigrations(c: HttpContext): Promise<Response> {
   const fleet = fleetStore(c.get("context").control);
-  const [shards, runs] = await Promise.all([fleet.shards(), fleet.runs(LISTED)]);
-  return c.json({ shards, runs });
+  const expected = expectedVersion();
+  const [shards, runs, behind] = await Promise.all([
+    fleet.shards(),
+    fleet.runs(LISTED),
+    fleet.tenantsBehind(expected, { limit: NAMED }),
+  ]);
+  return c.json({
+    shards,
+    runs,
+    behind: behind.map(({ tenantId, shardId, version }) => ({
+      tenantId,
+      shardId,
+      lacks: pendingFiles(filesOf(expected), version),
+    })),
+  });
 }
 
 export async function showMigration(c: HttpContext): Promise<Response> {

@@ -3,7 +3,9 @@
 import * as z from "zod";
 import { toIso } from "../core/time.ts";
 import { FleetOptions, type Outcome, Plan, outcomes } from "./fleet.ts";
+import { strategies } from "../core/plans.ts";
 import { Shard, shardJson } from "../control/placements-store.ts";
+import type { TenantId } from "../core/tenant.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 /** A runner sends a heartbeat every two seconds: five lost ones mean that it has died. */
@@ -73,6 +75,19 @@ const ShardSummary = z.object({
 });
 export type ShardSummary = z.infer<typeof ShardSummary>;
 
+const TenantBehind = z.object({
+  tenantId: z.string(),
+  shardId: z.string(),
+  /** The files of its own schema, or of the shared database that has its rows. */
+  version: z.string().nullable(),
+});
+/** A tenant whose rows lack files. */
+export type TenantBehind = z.infer<typeof TenantBehind>;
+
+const ShardBehind = z.object({ shardId: z.string(), strategy: z.enum(strategies), tenants: z.int() });
+/** A shard with tenants whose rows lack files, and how many they are. */
+export type ShardBehind = z.infer<typeof ShardBehind>;
+
 /** One schema's result in a run. */
 export interface Result {
   placementId: number;
@@ -88,6 +103,16 @@ export interface Result {
 /** The placements `p` with a schema of their own, on shards `s` that can be reached. */
 const schemas = `FROM placements p JOIN shards s ON s.id = p.shard_id
   WHERE p.state = 'ready' AND s.strategy <> 'shared' AND s.host IS NOT NULL`;
+
+/** SQL: a schema or shared database of the version in `column` lacks a file of the version `$1`. */
+const lacks = (column: string): string =>
+  `(${column} IS DISTINCT FROM $1 AND NOT string_to_array($1, ' ') <@ string_to_array(coalesce(${column}, ''), ' '))`;
+
+/** The tenants `t` whose rows, where they are in force, lack a file of the version `$1`. Looks at each shared database once. */
+const tenantsBehind = `FROM tenants t JOIN placements p ON p.id = t.placement_id JOIN shards s ON s.id = p.shard_id
+  WHERE t.state <> 'gone' AND s.host IS NOT NULL AND CASE WHEN s.strategy = 'shared'
+    THEN s.id IN (SELECT id FROM shards WHERE strategy = 'shared' AND ${lacks("schema_version")})
+    ELSE ${lacks("p.schema_version")} END`;
 
 export interface SchemaQuery {
   /** Schemas after this placement's id, in the order of ids. */
@@ -147,6 +172,29 @@ export function fleetStore(db: ControlDatabase) {
          GROUP BY v.id ORDER BY v.id`,
       );
       return rows.map((row) => ShardSummary.parse(row["shard"]));
+    },
+
+    /** The shards whose tenants lack a file of this version. Reads only the control tables. */
+    async shardsBehind(version: string): Promise<ShardBehind[]> {
+      const rows = await db.query(
+        `SELECT s.id AS "shardId", s.strategy, count(*)::int AS tenants ${tenantsBehind} GROUP BY s.id ORDER BY s.id`,
+        [version],
+      );
+      return rows.map((row) => ShardBehind.parse(row));
+    },
+
+    /** Tenants that lack a file of this version, in the order of ids. `only`: this tenant, if it lacks one. */
+    async tenantsBehind(
+      version: string,
+      { limit, only = null }: { limit: number; only?: TenantId | null },
+    ): Promise<TenantBehind[]> {
+      const rows = await db.query(
+        `SELECT t.id AS "tenantId", s.id AS "shardId",
+           CASE WHEN s.strategy = 'shared' THEN s.schema_version ELSE p.schema_version END AS version
+         ${tenantsBehind} AND ($2::text IS NULL OR t.id = $2) ORDER BY t.id LIMIT $3`,
+        [version, only, limit],
+      );
+      return rows.map((row) => TenantBehind.parse(row));
     },
 
     /** Begins a run, unless one is running, which is then returned. Stops a run without heartbeats first. */

@@ -3,7 +3,7 @@
 // number that arrives later is pending too. Tenants do not wait for each other: different versions at the same time are normal.
 import * as z from "zod";
 import { TenantId } from "../core/tenant.ts";
-import type { Difference } from "../tenant-db/branch.ts";
+import { type Difference, filesOf, pendingFiles } from "../tenant-db/branch.ts";
 
 /** An operator's options for a run, from a terminal or by the API. */
 export const FleetOptions = z.strictObject({
@@ -51,26 +51,10 @@ function tried(counts: Counts): number {
   return outcomes.reduce((sum, outcome) => sum + counts[outcome], 0);
 }
 
-/** The version of a schema that has these files: their ids (`series/name`), separated by spaces. */
-export function versionOf(files: readonly string[]): string {
-  return files.join(" ");
-}
-
-/** The files of a version. None for `null` and for the empty version. */
-export function filesOf(version: string | null): string[] {
-  return (version ?? "").split(" ").filter((file) => file !== "");
-}
-
 /** A version in short, for people: the last file of each series. */
 export function shortVersion(version: string | null): string {
   const last = new Map(filesOf(version).map((file) => [file.slice(0, file.indexOf("/")), file]));
   return [...last.values()].join(", ") || "none";
-}
-
-/** The files that a schema of this version lacks. */
-export function pendingFiles(files: readonly string[], version: string | null): string[] {
-  const applied = new Set(filesOf(version));
-  return files.filter((file) => !applied.has(file));
 }
 
 // ---- the plan

@@ -16,9 +16,8 @@ import {
   planned,
   retryAfterMs,
   stopReason,
-  versionOf,
 } from "./fleet.ts";
-import { type Branch, type Migrated, type Migration, migrationId, openBranch } from "../tenant-db/branch.ts";
+import { type Branch, type Migrated, type Migration, migrationId, openBranch, versionOf } from "../tenant-db/branch.ts";
 import type { FleetStore, ActiveRun, Result, StoredSchema } from "./fleet-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { SqlError } from "../adapters/neon.ts";

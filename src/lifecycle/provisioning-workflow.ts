@@ -10,6 +10,7 @@ import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError, errorCode, errors } from "../core/errors.ts";
+import { fleetStore } from "../fleet/fleet-store.ts";
 import { linksStore } from "../identity/links-store.ts";
 import { linkingIssuers } from "../identity/issuers.ts";
 import type { ProvisioningStep } from "./provisioning.ts";
@@ -17,6 +18,7 @@ import { provisioningStore } from "./provisioning-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { findPlacement } from "../tenant-db/placement.ts";
+import { expectedVersion } from "../tenant-db/migrations.ts";
 import { OPENING_POLL_MS, makeRoomAhead } from "../tenant-db/shards.ts";
 
 export interface ProvisioningParams {
@@ -42,6 +44,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const tenants = tenantsStore(control);
     const provisioning = provisioningStore(control);
     const links = linksStore(control);
+    const fleet = fleetStore(control);
 
     /** Runs a step and records its outcome. Returns false while the step is not done; it is then run again. */
     const recorded = (name: ProvisioningStep, work: () => Promise<boolean | void>, look = 1): Promise<boolean> =>
@@ -111,6 +114,10 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       });
 
       await recorded("activation", async () => {
+        // The program may have been deployed with new migrations since the placement was made.
+        const [behind] = await fleet.tenantsBehind(expectedVersion(), { only: tenantId, limit: 1 });
+        if (behind !== undefined)
+          throw new AppError("placement_unavailable", `the tenant's tables on shard ${behind.shardId} lack migrations`);
         await tenants.serve(tenantId, ["provisioning"]);
         await context.tenantObject(tenantId).refresh();
       });

@@ -1,9 +1,9 @@
 // Notifies the operator's webhook when an indicator gets worse or recovers. At least once: the next sweep repeats a
 // notification that failed. A chat shows the message's `text`; the other fields are for programs.
 import type { Context } from "../control/context.ts";
-import { ledgerStore } from "../control/ledger-store.ts";
 import { describeError, log } from "../log.ts";
 import { alarmsStore } from "./alarms-store.ts";
+import { readDeployment } from "./deployment-state.ts";
 import { type AlarmLevel, type Reading, mustNotify, readIndicators } from "./indicators.ts";
 
 /** A webhook answers at once. The sweep has other work and cannot wait longer. */
@@ -25,11 +25,12 @@ interface Alarm {
 let outageNotifiedMs = -Infinity;
 
 /** Reads every indicator and notifies of changes. Never throws for a webhook that does not answer. */
-export async function raiseAlarms({ env, control }: Context, nowMs: number): Promise<void> {
+export async function raiseAlarms(context: Context, nowMs: number): Promise<void> {
+  const { env, control } = context;
   const store = alarmsStore(control);
   let readings: Reading[];
   try {
-    readings = readIndicators(await ledgerStore(control).pipeline(nowMs));
+    readings = readIndicators(await readDeployment(context, nowMs));
   } catch (error) {
     log("error", "alarms_not_read", { error: describeError(error) });
     const due = nowMs - outageNotifiedMs >= REPEAT_OUTAGE_MS;

@@ -1,7 +1,6 @@
 // The operator's view of the whole deployment: the indicators of metering and reporting, the errors of Stripe's meter, and
 // questions about all tenants.
 import * as z from "zod";
-import { ledgerStore } from "../control/ledger-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, noStore } from "../http.ts";
@@ -9,6 +8,7 @@ import { log } from "../log.ts";
 import { meterErrorsStore } from "../reports/meter-errors-store.ts";
 import { alarmsStore } from "./alarms-store.ts";
 import { askAllTenants } from "./analytics.ts";
+import { readDeployment } from "./deployment-state.ts";
 import { alarmLevels, readIndicators } from "./indicators.ts";
 
 export const Question = z.strictObject({
@@ -26,9 +26,11 @@ const METER_ERROR_DAYS = 30;
 /** Each indicator with its level and what to do about it. */
 export async function showIndicators(c: HttpContext): Promise<Response> {
   const now = Date.now();
-  const { control } = c.get("context");
-  const readings = readIndicators(await ledgerStore(control).pipeline(now));
-  const records = new Map((await alarmsStore(control).store(readings, now)).map((record) => [record.name, record]));
+  const context = c.get("context");
+  const readings = readIndicators(await readDeployment(context, now));
+  const records = new Map(
+    (await alarmsStore(context.control).store(readings, now)).map((record) => [record.name, record]),
+  );
   const worst = Math.max(...readings.map(({ level }) => alarmLevels.indexOf(level)));
   return c.json({
     level: alarmLevels[worst],

@@ -1,7 +1,6 @@
 // The health checks that need no I/O. Their bounds are those of the table in indicators.ts.
 import type { ReplicaState } from "../adapters/replica.ts";
-import type { PipelineState } from "../control/ledger-store.ts";
-import { type CheckName, checkNames, readIndicators } from "./indicators.ts";
+import { type CheckName, type DeploymentState, checkNames, readIndicators } from "./indicators.ts";
 
 export interface Check {
   ok: boolean;
@@ -48,20 +47,22 @@ const reasons: Readonly<Record<CheckName, string>> = {
   open_calls: "a tenant's object has been unreachable for 10 minutes, so its limits miss some calls",
   webhooks: "Stripe events wait to be applied or name no known tenant",
   provisioning: "tenants have been stuck in provisioning for 10 minutes",
+  migrations: "tenants' tables lack migrations of this program: run npm run migrate",
   removals: "a step of a tenant's removal has not ended for an hour",
   stripe: "Stripe has not answered for 10 minutes",
   crons: "a cron has stopped running",
 };
 
 /** Values that a check shows besides its indicators. They never fail it. */
-const shown: Readonly<Partial<Record<CheckName, readonly (keyof PipelineState)[]>>> = {
+const shown: Readonly<Partial<Record<CheckName, readonly (keyof DeploymentState)[]>>> = {
   usage_refused: ["meterErrors"], // Stripe dropped them; the summaries of their reports decide what is lost
   carry_forwards: ["carryForwards"], // they may wait for the invoice of their period
+  migrations: ["behindByShard"],
   webhooks: ["lastWebhookSeconds"], // Stripe sends none while nothing happens
 };
 
-/** The checks of the pipeline, each failing while one of its indicators is above its warning bound. */
-export function pipelineChecks(state: PipelineState): Record<string, Check> {
+/** The checks that indicators decide, each failing while one of its indicators is above its warning bound. */
+export function indicatorChecks(state: DeploymentState): Record<string, Check> {
   const readings = readIndicators(state);
   const check = (name: CheckName): Check => {
     const own = readings.filter((reading) => reading.check === name);
@@ -73,7 +74,7 @@ export function pipelineChecks(state: PipelineState): Record<string, Check> {
 }
 
 /** Names of the facts in the answer, where they differ from the indicators'. Monitors may read them. */
-const factNames: Readonly<Partial<Record<keyof PipelineState, string>>> = {
+const factNames: Readonly<Partial<Record<keyof DeploymentState, string>>> = {
   outboxSeconds: "oldestSeconds",
   refusedReports: "refused",
   mismatchedReports: "mismatched",
@@ -88,6 +89,8 @@ const factNames: Readonly<Partial<Record<keyof PipelineState, string>>> = {
   uncountedCallSeconds: "oldestUncountedSeconds",
   unknownTenantWebhooks: "unknownTenant",
   stuckTenants: "stuck",
+  tenantsBehind: "tenants",
+  behindByShard: "shards",
   stuckRemovals: "stuck",
   lastStripeAnswerSeconds: "lastAnswerSeconds",
 };

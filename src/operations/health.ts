@@ -1,16 +1,19 @@
 // Answers /health for a monitor. Every failure class is a named check; one failing check makes the answer 503. Reasons are
 // Tollgate's own words, never a database's. Answers are cached for ten seconds, so that frequent probes cost nothing.
-import { proveBranch } from "../tenant-db/branch.ts";
+import { type TenantBehind, fleetStore } from "../fleet/fleet-store.ts";
+import { filesOf, pendingFiles, proveBranch } from "../tenant-db/branch.ts";
+import { expectedVersion } from "../tenant-db/migrations.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";
 import { type ReadShard, placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { ledgerStore } from "../control/ledger-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
 import type { Context } from "../control/context.ts";
 import { type ReplicaState, replicaState } from "../adapters/replica.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
-import { type Check, pipelineChecks, failedCheck, passedCheck, replicasCheck } from "./health-checks.ts";
+import { type Check, indicatorChecks, failedCheck, passedCheck, replicasCheck } from "./health-checks.ts";
+import { readDeployment } from "./deployment-state.ts";
+import type { DeploymentState } from "./indicators.ts";
 import { SESSION_BUDGET_NAME } from "../tenant-db/session-budget.ts";
 import { strategies } from "../core/plans.ts";
 import { TenantId, refusedByState } from "../core/tenant.ts";
@@ -40,8 +43,9 @@ export async function showHealth(c: HttpContext): Promise<Response> {
   return answer(await cached(id.data, () => tenantChecks(c.get("context"), id.data)));
 }
 
-async function deploymentChecks({ env, control }: Context): Promise<Record<string, Check>> {
-  const [isolation, quota, sessions, replicas, files, pipeline] = await Promise.all([
+async function deploymentChecks(context: Context): Promise<Record<string, Check>> {
+  const { env, control } = context;
+  const [isolation, quota, sessions, replicas, files, stateRead] = await Promise.all([
     check("isolation", async () => {
       const placements = placementsStore(control);
       const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
@@ -82,12 +86,10 @@ async function deploymentChecks({ env, control }: Context): Promise<Record<strin
     }),
     check("control_database", async () => ({
       ...passedCheck(),
-      pipeline: await ledgerStore(control).pipeline(Date.now()),
+      state: await readDeployment(context, Date.now()),
     })),
   ]);
-  const { pipeline: seen, ...controlDatabase } = pipeline as Check & {
-    pipeline?: Parameters<typeof pipelineChecks>[0];
-  };
+  const { state, ...controlDatabase } = stateRead as Check & { state?: DeploymentState };
   return {
     isolation,
     control_database: controlDatabase,
@@ -95,7 +97,7 @@ async function deploymentChecks({ env, control }: Context): Promise<Record<strin
     files,
     sessions,
     replicas,
-    ...(seen === undefined ? {} : pipelineChecks(seen)),
+    ...(state === undefined ? {} : indicatorChecks(state)),
   };
 }
 
@@ -110,10 +112,10 @@ async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | nul
   }
 }
 
-/** Checks one tenant's data path: its row, its object, its rows in the database, its files. */
+/** Checks one tenant's data path: its row, its object, its rows and tables in the database, its files. */
 async function tenantChecks(context: Context, tenantId: TenantId): Promise<Record<string, Check>> {
   const { env, control } = context;
-  const [account, object, database, files] = await Promise.all([
+  const [account, object, database, migrations, files] = await Promise.all([
     check("account", async () => {
       const config = await tenantsStore(control).config(tenantId);
       if (config === undefined) return failedCheck("there is no such tenant");
@@ -128,12 +130,21 @@ async function tenantChecks(context: Context, tenantId: TenantId): Promise<Recor
       const fault = await context.tenantObject(tenantId).checkRows();
       return fault === undefined ? passedCheck() : failedCheck(fault);
     }),
+    check("migrations", async () => {
+      const [behind] = await fleetStore(control).tenantsBehind(expectedVersion(), { only: tenantId, limit: 1 });
+      return behind === undefined ? passedCheck() : failedCheck(lackingFiles(behind));
+    }),
     check("files", async () => {
       await env.FILES.list({ prefix: `tenants/${tenantId}/`, limit: 1 });
       return passedCheck();
     }),
   ]);
-  return { account, quota_store: object, database, files };
+  return { account, quota_store: object, database, migrations, files };
+}
+
+function lackingFiles({ version }: TenantBehind): string {
+  const missing = pendingFiles(filesOf(expectedVersion()), version);
+  return `the tenant's tables lack ${missing.join(", ")}: run npm run migrate`;
 }
 
 /** With a thousand databases, each is checked within a quarter of an hour. */

@@ -1,7 +1,15 @@
-// The table of indicators: each value of the pipeline from a call to Stripe, with the bound above which it is a warning, the
+// The table of indicators: each value of the pipeline from a call to Stripe and of the tenants' tables, with the bound above which it is a warning, the
 // bound above which it is critical, and the first thing to do. Health and alarms both read this table: the health check of
 // an indicator fails above the warning bound. No other file has bounds.
 import type { PipelineState } from "../control/ledger-store.ts";
+
+/** The values that indicators measure. `null`: there is nothing to measure. */
+export interface DeploymentState extends PipelineState {
+  /** Tenants whose tables lack migrations of this program. */
+  tenantsBehind: number;
+  /** The same by shard. Databases of single tenants count together as `database`, so that no tenant is named in public. */
+  behindByShard: Readonly<Record<string, number>>;
+}
 
 export const alarmLevels = ["ok", "warning", "critical"] as const;
 export type AlarmLevel = (typeof alarmLevels)[number];
@@ -19,6 +27,7 @@ export const checkNames = [
   "open_calls",
   "webhooks",
   "provisioning",
+  "migrations",
   "removals",
   "stripe",
   "crons",
@@ -26,7 +35,7 @@ export const checkNames = [
 export type CheckName = (typeof checkNames)[number];
 
 export interface Indicator {
-  name: keyof PipelineState;
+  name: Exclude<keyof DeploymentState, "behindByShard">;
   /** The check of /health that fails while this indicator is a warning or critical. `null`: none. */
   check: CheckName | null;
   title: string;
@@ -234,6 +243,16 @@ export const indicators: readonly Indicator[] = [
     runbook: "GET /admin/api/tenants/ID shows the failing step and the reason.",
   },
   {
+    name: "tenantsBehind",
+    check: "migrations",
+    title: "Tenants whose tables lack migrations of this program",
+    unit: "count",
+    warning: 0,
+    critical: 10, // tools that need the new tables fail for these tenants
+    runbook:
+      "Run npm run migrate. GET /admin/api/migrations names the tenants and the files that they lack, and why a run failed.",
+  },
+  {
     name: "stuckRemovals",
     check: "removals",
     title: "Removals of tenants that have been at the same step for an hour",
@@ -272,7 +291,7 @@ export const indicators: readonly Indicator[] = [
 ];
 
 /** Every indicator with its value and level. */
-export function readIndicators(state: PipelineState): Reading[] {
+export function readIndicators(state: DeploymentState): Reading[] {
   return indicators.map((indicator) => {
     const value = state[indicator.name];
     return { ...indicator, value, level: levelOf(indicator, value) };

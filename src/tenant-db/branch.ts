@@ -20,6 +20,30 @@ export interface Migration {
 /** A migration's id in reports and records: `app/0001_products.sql`. */
 export const migrationId = ({ series, name }: Pick<Migration, "series" | "name">): string => `${series}/${name}`;
 
+/** The version of a schema or shared database that has these files: their ids, separated by spaces. */
+export function versionOf(files: readonly string[]): string {
+  return files.join(" ");
+}
+
+/** The files of a version. None for `null` and for the empty version. */
+export function filesOf(version: string | null): string[] {
+  return (version ?? "").split(" ").filter((file) => file !== "");
+}
+
+/** Those of `files` that a schema or shared database of this version lacks. */
+export function pendingFiles(files: readonly string[], version: string | null): string[] {
+  const applied = new Set(filesOf(version));
+  return files.filter((file) => !applied.has(file));
+}
+
+const AppliedFile = z.object({ series: z.string(), name: z.string() });
+
+/** The version of a shared database: the files that it has, as its owner reads them. */
+export async function sharedVersion(owner: NeonConnection): Promise<string> {
+  const rows = await owner.query("SELECT series, name FROM public.schema_migrations ORDER BY applied_at, series, name");
+  return versionOf(z.array(AppliedFile).parse(rows).map(migrationId));
+}
+
 /** An object of a schema as its last migration left it and as it is now; `null`: absent. */
 const Difference = z.object({
   object: z.string(),

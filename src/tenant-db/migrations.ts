@@ -1,10 +1,15 @@
 // The migrations in the bundle, as text. cli/generate.ts finds the files by their folders.
 import { appMigrations } from "#app/migrations";
 import { branchOnlyMigrations, commonMigrations, productMigrations } from "#migrations";
-import type { Migration } from "./branch.ts";
+import { type Migration, migrationId, versionOf } from "./branch.ts";
 
 /** The tables of tenants: the product's, then the app's. They apply to shared databases and to every tenant's own schema. */
 export const tenantMigrations: readonly Migration[] = [...productMigrations, ...appMigrations];
+
+/** The version of a tenant's tables that this program expects. */
+export function expectedVersion(): string {
+  return versionOf(tenantMigrations.map(migrationId));
+}
 
 /** For every database in which tenants have schemas of their own. */
 export const branchMigrations: readonly Migration[] = [...commonMigrations, ...branchOnlyMigrations];

@@ -5,16 +5,21 @@
 import { newPassword } from "../adapters/ids.ts";
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
 import type { Context } from "../control/context.ts";
-import { type ReservedPlacement, type Shard, placementsStore } from "../control/placements-store.ts";
+import {
+  type PlacementsStore,
+  type ReservedPlacement,
+  type Shard,
+  placementsStore,
+} from "../control/placements-store.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { type Branch, migrationId, openBranch } from "./branch.ts";
+import { type Branch, filesOf, openBranch, pendingFiles, sharedVersion } from "./branch.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";
 import { decryptLogin, encryptLogin, openTenantDb, ownerUrl } from "./dispatch.ts";
-import { tenantMigrations } from "./migrations.ts";
+import { expectedVersion, tenantMigrations } from "./migrations.ts";
 import { closeShard, makeRoom } from "./shards.ts";
 
 type Databases = Pick<Context, "env" | "control">;
@@ -51,18 +56,21 @@ export async function placeTenant(
   await placements.activate(tenantId, reserved.id);
 }
 
-/** Makes a reserved placement: outside of shared tables, the tenant's role, schema and tables. */
+/**
+ * Makes a reserved placement: outside of shared tables, the tenant's role, schema and tables. A placement that an earlier
+ * version of the program has made gets the files that it lacks.
+ */
 export async function makePlacement(
   { env, control }: Databases,
   tenantId: TenantId,
-  { id: placementId, shard, state }: ReservedPlacement,
+  { id: placementId, shard, state, schemaVersion }: ReservedPlacement,
 ): Promise<void> {
   const placements = placementsStore(control);
-  if (state === "ready") return;
   if (shard.strategy === "shared") {
-    await requireMigratedShard(env, shard);
+    await requireMigratedShard(env, placements, shard);
     return placements.markReady(placementId, null);
   }
+  if (state === "ready" && pendingFiles(filesOf(expectedVersion()), schemaVersion).length === 0) return;
   const purpose = loginPurpose.tenant(placementId);
   const password = newPassword();
   const offered = await encryptLogin(env, purpose, `${ownName(placementId)}:${password}`);
@@ -70,15 +78,15 @@ export async function makePlacement(
   const login = await decryptLogin(env, purpose, await placements.keepLogin(placementId, offered));
   const branch = await branchOf(env, shard);
   await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
-  await placements.markReady(placementId, tenantMigrations.map(migrationId).join(" "));
+  await placements.markReady(placementId, expectedVersion());
 }
 
 /** Throws `placement_unavailable` when a shared shard lacks tables of the bundle: no tenant starts on it until then. */
-async function requireMigratedShard(env: Env, shard: Shard): Promise<void> {
+async function requireMigratedShard(env: Env, placements: PlacementsStore, shard: Shard): Promise<void> {
   const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
-  const rows = await owner.query("SELECT series || '/' || name AS id FROM public.schema_migrations");
-  const applied = new Set(rows.map((row) => row["id"]));
-  const missing = tenantMigrations.map(migrationId).filter((id) => !applied.has(id));
+  const version = await sharedVersion(owner);
+  await placements.recordShardVersion(shard.id, version);
+  const missing = pendingFiles(filesOf(expectedVersion()), version);
   if (missing.length > 0) {
     throw new AppError("placement_unavailable", `shard ${shard.id} lacks ${missing.join(", ")}: run npm run migrate`);
   }

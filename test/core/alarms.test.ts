@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
   type AlarmLevel,
+  type DeploymentState,
   REMIND_AFTER_MS,
   type Notified,
   alarmLevels,
@@ -9,9 +10,8 @@ import {
   mustNotify,
   readIndicators,
 } from "../../src/operations/indicators.ts";
-import type { PipelineState } from "../../src/control/ledger-store.ts";
 
-const nothing = Object.fromEntries(indicators.map(({ name }) => [name, 0])) as unknown as PipelineState;
+const nothing = Object.fromEntries(indicators.map(({ name }) => [name, 0])) as unknown as DeploymentState;
 
 test("every indicator has its levels in order and says what to do", () => {
   expect(new Set(indicators.map(({ name }) => name)).size).toBe(indicators.length);

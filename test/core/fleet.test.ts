@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
+import { pendingFiles, versionOf } from "../../src/tenant-db/branch.ts";
 import type { ActiveRun, Result, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { type FleetWork, advance } from "../../src/fleet/runner.ts";
 import {
@@ -11,10 +12,8 @@ import {
   explain,
   noCounts,
   outcomes,
-  pendingFiles,
   planned,
   stopReason,
-  versionOf,
 } from "../../src/fleet/fleet.ts";
 
 const files = ["product/0001_a.sql", "product/0002_b.sql", "app/0001_c.sql"];

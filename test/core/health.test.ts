@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
-import type { PipelineState } from "../../src/control/ledger-store.ts";
-import { pipelineChecks, failedCheck, passedCheck, replicasCheck } from "../../src/operations/health-checks.ts";
+import { indicatorChecks, failedCheck, passedCheck, replicasCheck } from "../../src/operations/health-checks.ts";
+import type { DeploymentState } from "../../src/operations/indicators.ts";
 
-function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
+function aState(overrides: Partial<DeploymentState> = {}): DeploymentState {
   return {
     unsealedSeconds: 60,
     unconfirmedSeconds: 90,
@@ -23,6 +23,8 @@ function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
     inboxLagSeconds: 1,
     unknownTenantWebhooks: 0,
     stuckTenants: 0,
+    tenantsBehind: 0,
+    behindByShard: {},
     stuckRemovals: 0,
     lastWebhookSeconds: 30,
     outboxSeconds: null,
@@ -34,14 +36,14 @@ function aPipeline(overrides: Partial<PipelineState> = {}): PipelineState {
   };
 }
 
-function failing(state: PipelineState): string[] {
-  return Object.entries(pipelineChecks(state))
+function failing(state: DeploymentState): string[] {
+  return Object.entries(indicatorChecks(state))
     .filter(([, check]) => !check.ok)
     .map(([name]) => name);
 }
 
 /** Each fact with the most that it may be and the check that fails beyond; seconds are compared in milliseconds. */
-const bounds: [fact: keyof PipelineState, most: number, check: string][] = [
+const bounds: [fact: keyof DeploymentState, most: number, check: string][] = [
   ["unsealedSeconds", 600, "usage_reporting"],
   ["unconfirmedSeconds", 900, "usage_reporting"],
   ["aheadSeconds", 600, "usage_reporting"],
@@ -60,6 +62,7 @@ const bounds: [fact: keyof PipelineState, most: number, check: string][] = [
   ["inboxLagSeconds", 300, "webhooks"],
   ["unknownTenantWebhooks", 0, "webhooks"],
   ["stuckTenants", 0, "provisioning"],
+  ["tenantsBehind", 0, "migrations"],
   ["stuckRemovals", 0, "removals"],
   ["outboxSeconds", 300, "usage_outbox"],
   ["lastStripeAnswerSeconds", 600, "stripe"],
@@ -68,32 +71,30 @@ const bounds: [fact: keyof PipelineState, most: number, check: string][] = [
 ];
 
 test.each(bounds)("%s is ok up to %d; beyond it only %s fails, with the reason", (fact, most, check) => {
-  expect(failing(aPipeline({ [fact]: most }))).toEqual([]);
+  expect(failing(aState({ [fact]: most }))).toEqual([]);
   const beyond = most + (fact.endsWith("Seconds") ? 0.001 : 1);
-  const state = aPipeline({ [fact]: beyond });
+  const state = aState({ [fact]: beyond });
   expect(failing(state)).toEqual([check]);
-  const failed = pipelineChecks(state)[check];
+  const failed = indicatorChecks(state)[check];
   expect(failed?.reason).toMatch(/\w/);
   expect(Object.values(failed?.facts ?? {})).toContain(beyond);
 });
 
-test("every fact has a bound except the last webhook's age, waiting late usage and meter errors", () => {
+test("every fact has a bound except the last webhook's age, waiting late usage, meter errors and shards behind", () => {
   const watched = new Set(bounds.map(([fact]) => fact));
-  const unwatched = (Object.keys(aPipeline()) as (keyof PipelineState)[]).filter((fact) => !watched.has(fact));
-  expect(unwatched).toEqual(["carryForwards", "lastWebhookSeconds", "meterErrors"]);
-  expect(failing(aPipeline({ lastWebhookSeconds: 30 * 86_400, carryForwards: 5, meterErrors: 5 }))).toEqual([]);
+  const unwatched = (Object.keys(aState()) as (keyof DeploymentState)[]).filter((fact) => !watched.has(fact));
+  expect(unwatched).toEqual(["carryForwards", "behindByShard", "lastWebhookSeconds", "meterErrors"]);
+  expect(failing(aState({ lastWebhookSeconds: 30 * 86_400, carryForwards: 5, meterErrors: 5 }))).toEqual([]);
 });
 
 test("a deployment in which nothing has happened yet is healthy", () => {
-  const nothing = Object.fromEntries(
-    Object.keys(aPipeline()).map((fact) => [fact, fact.endsWith("Seconds") ? null : 0]),
-  );
-  expect(failing(nothing as unknown as PipelineState)).toEqual([]);
+  const nothing = Object.fromEntries(Object.keys(aState()).map((fact) => [fact, fact.endsWith("Seconds") ? null : 0]));
+  expect(failing(nothing as unknown as DeploymentState)).toEqual([]);
 });
 
 test("health reports every failed check at once", () => {
-  const all = Object.fromEntries(Object.keys(aPipeline()).map((fact) => [fact, 200_000])) as unknown as PipelineState;
-  expect(failing(all)).toEqual(Object.keys(pipelineChecks(all)));
+  const all = Object.fromEntries(Object.keys(aState()).map((fact) => [fact, 200_000])) as unknown as DeploymentState;
+  expect(failing(all)).toEqual(Object.keys(indicatorChecks(all)));
 });
 
 test("only a failed check has a reason, and only a check with facts shows them", () => {
@@ -101,7 +102,7 @@ test("only a failed check has a reason, and only a check with facts shows them",
   expect(passedCheck({ rows: 1 })).toEqual({ ok: true, facts: { rows: 1 } });
   expect(failedCheck("late")).toEqual({ ok: false, reason: "late" });
   expect(failedCheck("late", { rows: 1 })).toEqual({ ok: false, reason: "late", facts: { rows: 1 } });
-  for (const check of Object.values(pipelineChecks(aPipeline()))) expect(check).not.toHaveProperty("reason");
+  for (const check of Object.values(indicatorChecks(aState()))) expect(check).not.toHaveProperty("reason");
 });
 
 test("the replica check passes while every lag is under a minute, fails for a replica that is down or disconnected, and shows all", () => {

@@ -1,7 +1,7 @@
 // Fleet migrations by the operator's API, through the whole system: a Workflow migrates tenants' own schemas while their
 // agents call.
 import { afterEach, expect, test } from "vitest";
-import { aTenant, callTool, controlRows, fireCron, operator, rowsOf, system, until } from "../support/flow.ts";
+import { aTenant, callTool, controlRows, fireCron, operator, rowsOf, status, system, until } from "../support/flow.ts";
 
 interface Report {
   id: number;
@@ -147,13 +147,92 @@ test("the sweep resumes a run whose Workflow died", async () => {
   expect(await versionOf(tenant.id)).toBe(`app/${note.name}`);
 });
 
+/** A fresh health report of the tenant. */
+async function healthOf(tenantId: string): Promise<{ status: number; migrations: { ok: boolean; reason?: string } }> {
+  const { monitorToken } = (await (await operator("GET", `/tenants/${tenantId}`)).json()) as { monitorToken: string };
+  const response = await fetch(`${system.publicUrl}/health?tenant=${tenantId}`, {
+    headers: { authorization: `Bearer ${monitorToken}` },
+  });
+  const { checks } = (await response.json()) as { checks: Record<string, { ok: boolean; reason?: string }> };
+  return { status: response.status, migrations: checks["migrations"] ?? { ok: true } };
+}
+
+test("health names the tenants whose tables lack a migration of the program, on shared tables and in own schemas", async () => {
+  const [own, shared, current] = await Promise.all([
+    aTenant({ plan: "pro" }),
+    aTenant({ plan: "free" }),
+    aTenant({ plan: "pro" }),
+  ]);
+  await release([note]);
+  expect(await finished(await start({ only: [current.id] }))).toMatchObject({ state: "done" });
+
+  for (const { id } of [own, shared]) {
+    expect(await healthOf(id)).toMatchObject({
+      status: 503,
+      migrations: { ok: false, reason: `the tenant's tables lack app/${note.name}: run npm run migrate` },
+    });
+  }
+  expect(await healthOf(current.id)).toMatchObject({ status: 200, migrations: { ok: true } });
+
+  const { behind } = (await (await operator("GET", "/migrations")).json()) as { behind: { tenantId: string }[] };
+  expect(behind).toEqual(
+    expect.arrayContaining(
+      [own, shared].map(({ id }) => expect.objectContaining({ tenantId: id, lacks: [`app/${note.name}`] })),
+    ),
+  );
+  expect(behind.map(({ tenantId }) => tenantId)).not.toContain(current.id);
+
+  let failing: { ok: boolean; reason?: string; facts?: Record<string, unknown> } | undefined;
+  await until(async () => {
+    const { checks } = (await (await fetch(`${system.publicUrl}/health`)).json()) as {
+      checks: Record<string, NonNullable<typeof failing>>;
+    };
+    failing = checks["migrations"];
+    return failing?.ok === false;
+  }, "the cached answer of /health has expired");
+  expect(failing).toMatchObject({
+    reason: expect.stringContaining("npm run migrate"),
+    facts: { shards: { "schema-1": expect.any(Number), "shared-1": expect.any(Number) } },
+  });
+});
+
+/** Puts the tenant back into the middle of its provisioning: its placement is ready, and its attempt has ended. */
+async function stopProvisioning(tenantId: string): Promise<void> {
+  await controlRows(
+    `UPDATE tenants SET state = 'provisioning', monitored_at = NULL, version = version + 1 WHERE id = $1`,
+    [tenantId],
+  );
+}
+
+test("a stopped provisioning that resumes under a newer program migrates the schema that it made before", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  await stopProvisioning(tenant.id);
+  await release([note]);
+  await fireCron("* * * * *");
+  await until(async () => (await status(tenant.id)).state === "active", "the tenant is active");
+  expect(await versionOf(tenant.id)).toBe(`app/${note.name}`);
+  expect(await healthOf(tenant.id)).toMatchObject({ migrations: { ok: true } });
+});
+
+test("a stopped provisioning on shared tables resumes only once they have the program's migrations", async () => {
+  const tenant = await aTenant({ plan: "free" });
+  await stopProvisioning(tenant.id);
+  await release([note]);
+  await fireCron("* * * * *");
+  const isolation = async () => (await status(tenant.id)).steps.find(({ name }) => name === "isolation");
+  await until(async () => (await isolation())?.status === "retrying", "the shared tables are refused");
+  expect(await status(tenant.id)).toMatchObject({ state: "provisioning" });
+  await release([]);
+  await until(async () => (await status(tenant.id)).state === "active", "the tenant is active");
+});
+
 test.each([
   [{ concurrency: 100 }, 400],
   [{ only: ["nobody-of-this-name"] }, 400],
   [{ stopAbove: "a lot" }, 400],
   [{ unknown: true }, 400],
-])("the operator's API refuses to start a run with %j", async (options, status) => {
-  expect((await operator("POST", "/migrations", options)).status).toBe(status);
+])("the operator's API refuses to start a run with %j", async (options, expected) => {
+  expect((await operator("POST", "/migrations", options)).status).toBe(expected);
 });
 
 test("only the operator can see and start runs", async () => {

@@ -1,0 +1,25 @@
+// Reads the values that indicators measure: all from the control tables, without a connection to a tenant's database.
+import type { Context } from "../control/context.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
+import { type ShardBehind, fleetStore } from "../fleet/fleet-store.ts";
+import { expectedVersion } from "../tenant-db/migrations.ts";
+import type { DeploymentState } from "./indicators.ts";
+
+export async function readDeployment({ control }: Context, nowMs: number): Promise<DeploymentState> {
+  const [pipeline, behind] = await Promise.all([
+    ledgerStore(control).pipeline(nowMs),
+    fleetStore(control).shardsBehind(expectedVersion()),
+  ]);
+  return { ...pipeline, ...countBehind(behind) };
+}
+
+function countBehind(shards: readonly ShardBehind[]): Pick<DeploymentState, "tenantsBehind" | "behindByShard"> {
+  const behindByShard: Record<string, number> = {};
+  let tenantsBehind = 0;
+  for (const { shardId, strategy, tenants } of shards) {
+    const name = strategy === "database" ? strategy : shardId;
+    behindByShard[name] = (behindByShard[name] ?? 0) + tenants;
+    tenantsBehind += tenants;
+  }
+  return { tenantsBehind, behindByShard };
+}
