@@ -10,7 +10,7 @@ BEGIN
 END $$;
 
 -- Lets the analytics login read a table. A query names the tenants that it must not count in `tollgate.left_out`, separated
--- by commas: the canaries, and tenants that move, whose rows here are a copy. This is no protection: the login may set it.
+-- by commas: tenants that move, whose rows here are a copy. This is no protection: the login may set it.
 CREATE FUNCTION tollgate.show_to_analytics(target regclass) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, TenantId, type TenantState } from "../core/tenant.ts";
 import { placementJson } from "./placements-store.ts";
-import { type ControlDatabase, type ControlSettings, connectControl } from "../adapters/neon.ts";
+import type { ControlDatabase } from "../adapters/neon.ts";
 import { toIso, toMs } from "../core/time.ts";
 
 export interface NewTenant {
@@ -159,11 +159,4 @@ export function tenantsStore(control: ControlDatabase) {
   };
 }
 
-/** Those of this deployment. */
-export function tenantsOf(env: ControlSettings): TenantsStore {
-  return tenantsStore(connectControl(env));
-}
-
 export type TenantsStore = ReturnType<typeof tenantsStore>;
-export type { TenantsStore as ControlTenants };
-export { toIso as instant };

@@ -11,7 +11,6 @@ import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { type AnalyticsShard, placementsStore } from "../control/placements-store.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";
-import { canaryTenants } from "../tenant-db/isolation.ts";
 import { SqlError } from "../adapters/neon.ts";
 import { type Reader, preferReplica } from "../adapters/replica.ts";
 
@@ -94,7 +93,6 @@ async function readShard(env: Env, shard: AnalyticsShard, asking: Asking): Promi
     strategy === "shared"
       ? [{ schema: "public", tenant: null }]
       : shard.tenants.map((tenant) => ({ schema: ownName(tenant.placementId), tenant: tenant.id }));
-  const leftOut = [...canaryTenants, ...shard.copies];
   try {
     const { primary, replica } = await analyticsConnections(env, shard);
     const read = preferReplica({
@@ -106,13 +104,13 @@ async function readShard(env: Env, shard: AnalyticsShard, asking: Asking): Promi
     if (strategy !== "shared") report.schemas = 0;
     for (let at = 0; at < scopes.length && !answer.truncated; at += SCHEMAS_AT_ONCE) {
       const some = scopes.slice(at, at + SCHEMAS_AT_ONCE);
-      const found = await ask(read, some, leftOut, asking);
+      const found = await ask(read, some, shard.copies, asking);
       for (const [index, scope] of some.entries()) {
         const rows = found[index] ?? [];
         // The schema's share of the answer was too small. Alone it can use all that is left.
         const [all = []] =
           some.length > 1 && rows.some(({ json }) => json === null)
-            ? await ask(read, [scope], leftOut, asking)
+            ? await ask(read, [scope], shard.copies, asking)
             : [rows];
         report.rows += take(answer, { shard: id, tenant: scope.tenant }, all);
         if (report.schemas !== undefined && !answer.truncated) report.schemas += 1;
@@ -124,7 +122,7 @@ async function readShard(env: Env, shard: AnalyticsShard, asking: Asking): Promi
   }
 }
 
-/** Runs the SELECT in each of these scopes, in one read-only transaction. */
+/** Runs the SELECT in each of these scopes, in one read-only transaction. `leftOut`: tenants whose rows do not count. */
 async function ask(
   read: Reader,
   scopes: readonly Scope[],

@@ -223,7 +223,7 @@ describe("the operator's questions", () => {
     ]);
     const served = await controlRows("SELECT FROM tenants WHERE placement_id IS NOT NULL AND state <> 'gone'");
     expect(new Set(rows.map(({ row }) => row["tenant_id"])).size).toBe(rows.length);
-    expect(rows.length).toBeLessThanOrEqual(served.length); // no canaries, no copies
+    expect(rows.length).toBeLessThanOrEqual(served.length); // no copies
     expect(truncated).toBe(false);
     expect(reports.every(({ error }) => error === undefined)).toBe(true);
     const only = await ask(counts, "schema");
