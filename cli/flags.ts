@@ -6,7 +6,7 @@ type Parsed<Flags extends Options, Positionals extends boolean> = ReturnType<
   typeof parseArgs<{ options: Flags; allowPositionals: Positionals; allowNegative: true }>
 >;
 
-/** Exit code for a command line that the program does not understand, as shells use it. */
+/** Exit code for a wrong command line, as in shells. */
 const WRONG_USAGE = 2;
 
 /**
@@ -42,7 +42,7 @@ export function wholeNumber(command: string, flag: string, text: string, least =
   return refuse(command, `--${flag} takes a whole number of at least ${least}, and was given "${text}"`);
 }
 
-/** Ends the process: one line that says what is wrong and where the help is. */
+/** Ends the process with one line: the mistake, and where the help is. */
 export function refuse(command: string, problem: string): never {
   const [firstSentence = problem] = problem.split(/\.(?:\s|$)/);
   process.stderr.write(`${command}: ${firstSentence}. See ${command} -- --help\n`);

@@ -1,6 +1,6 @@
 // Writes the modules that `src/` reaches by `#app/tools`, `#app/migrations` and `#migrations`, so that a tool or a migration
 // is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
-// before each bundle. A file is replaced in one step, and only when its text changes: a watcher sees no empty rebuild.
+// before each bundle. It replaces a file in one step, and only when the text changes, so that watchers see no empty change.
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
 
@@ -14,7 +14,7 @@ export function appFolder(): string {
   return resolve(root, process.env["TOLLGATE_APP"] ?? "app");
 }
 
-/** Files of a folder of migrations, `NNNN_name.sql`, in their order. A folder that is not there has none. */
+/** Files of a folder of migrations, `NNNN_name.sql`, in their order. Returns none when the folder does not exist. */
 export function migrationsIn(directory: string): string[] {
   return filesIn(directory).filter((name) => /^\d{4}_\w+\.sql$/.test(name));
 }
@@ -90,7 +90,7 @@ function importPath(from: string, to: string): string {
 function write(path: string, text: string): void {
   if (existsSync(path) && readFileSync(path, "utf8") === text) return;
   mkdirSync(dirname(path), { recursive: true });
-  // Several programs may write at once: each has a file of its own, and the last one in place wins with the same text.
+  // Several programs may write concurrently. Each writes its own file, and the last rename wins with the same text.
   const next = `${path}.${process.pid}`;
   writeFileSync(next, text);
   renameSync(next, path);

@@ -9,11 +9,11 @@ const { values: flags } = readFlags({
   command: "npm run stripe:setup",
   help: `
 npm run stripe:setup [-- --webhooks URL]     creates the product, the meter, the prices and the portal's configuration in the
-                                             Stripe account of STRIPE_SECRET_KEY; what exists already stays as it is
+                                             Stripe account of STRIPE_SECRET_KEY, and keeps those that exist
 
-  --webhooks URL   also has Stripe send its events to this Tollgate, e.g. https://tollgate.example.com, and prints the signing
-                   secrets, which Stripe shows only once
-  --help           this text
+  --webhooks URL   also makes Stripe send its events to this Tollgate, e.g. https://tollgate.example.com, and prints the
+                   signing secrets, which Stripe shows only once
+  --help           shows this text
 
 STRIPE_SECRET_KEY comes from the environment or from .dev.vars.`,
   flags: { webhooks: { type: "string" } },
@@ -26,14 +26,14 @@ if (secretKey === undefined) {
 } else {
   const setup = connectSetup(secretKey, vars["STRIPE_API_BASE"] ?? "");
   const made = await setup.setUp(config.product.invoiceLine);
-  print(made.length === 0 ? "Everything was there already." : `Made ${made.join(", ")}.`);
+  print(made.length === 0 ? "Everything exists already." : `Created ${made.join(", ")}.`);
   if (flags.webhooks === undefined) {
-    print("Events are to be sent to two destinations; `-- --webhooks URL` makes them:");
+    print("Stripe must send events to two destinations, which `-- --webhooks URL` creates:");
     print(`  /webhooks/stripe       snapshot, secret STRIPE_WEBHOOK_SECRET: ${appliedEventTypes.join(", ")}`);
     print(`  /webhooks/stripe-thin  thin, secret STRIPE_THIN_WEBHOOK_SECRET: ${thinEventTypes.join(", ")}`);
   } else {
     for (const { path, id, signingSecret } of await setup.setUpDestinations(flags.webhooks))
-      print(`${path}: ${id}${signingSecret === undefined ? ", there already" : `, its secret is ${signingSecret}`}`);
+      print(`${path}: ${id}${signingSecret === undefined ? ", exists already" : `, its secret is ${signingSecret}`}`);
   }
 }
 

@@ -1,6 +1,6 @@
-// `npm run verify-invoice`: adds one tenant's calls up, again and from the rows themselves, and compares: calls with the
-// reports they were sent in, reports with what Stripe's meter has counted, day by day, and both with what invoices say.
-// It reads and changes nothing. Equal is 0, different 1, and what could not be read 2: no answer is never taken for equal.
+// `npm run verify-invoice`: adds up one tenant's calls from the ledger's rows and compares them: calls with their reports,
+// reports with Stripe's meter by day, and calls with invoices. It only reads.
+// Exit codes: 0 equal, 1 different, 2 not readable. A failed read never counts as equal.
 import { connectControl } from "../src/adapters/neon.ts";
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -33,19 +33,19 @@ import { loadSettings, readDevVars } from "./settings.ts";
 
 const help = `npm run verify-invoice -- --tenant ID --period 2026-11
 
-Adds a tenant's calls up and compares them with the reports, with Stripe's meter by day, and with invoices.
-Usage that is still on its way to Stripe is a difference, too: it is one until the next report, a few minutes later.
+Adds up a tenant's calls and compares them with the reports, with Stripe's meter by day, and with invoices.
+Usage that is not reported yet also counts as a difference. The next report, a few minutes later, sends it to Stripe.
 
   --tenant ID          the tenant
   --period MONTH       a calendar month in UTC
-  --from DAY --to DAY  instead: these days, both included, such as those of a billing period
-  --local              the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
-  --help               this
+  --from DAY --to DAY  these days instead, both included, for example the days of a billing period
+  --local              checks the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
+  --help               shows this text
 
-Here or in .dev.vars: CONTROL_DATABASE_URL and STRIPE_SECRET_KEY; NEON_FETCH_ENDPOINT and STRIPE_API_BASE, empty for
-Neon's and Stripe's own. Ends with 0 when all is equal, with 1 at a difference, with 2 when something could not be read.`;
+Environment or .dev.vars: CONTROL_DATABASE_URL and STRIPE_SECRET_KEY. NEON_FETCH_ENDPOINT and STRIPE_API_BASE are empty for
+Neon's and Stripe's own addresses. The exit code is 0 when all is equal, 1 for a difference, 2 when a read failed.`;
 
-/** More of them say no more. */
+/** Differences that are printed in full. They fit on a screen, and more of them rarely help. */
 const MOST_SHOWN = 20;
 
 const Flags = z
@@ -62,7 +62,7 @@ const Flags = z
     if (period !== undefined && from === undefined && to === undefined) return { tenant, period: monthOf(period) };
     if (period === undefined && from !== undefined && to !== undefined && from <= to)
       return { tenant, period: daysFrom(from, to) };
-    context.addIssue("Say --period MONTH, or --from DAY and --to DAY.");
+    context.addIssue("Give --period MONTH, or --from DAY and --to DAY.");
     return z.NEVER;
   });
 
@@ -77,7 +77,7 @@ function variables(local: boolean): (name: string) => string {
   }
   const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
   if (!existsSync(join(dir, "settings.json")))
-    throw new Error(`No system has run in ${dir}: npm start first, or set TOLLGATE_DIR.`);
+    throw new Error(`No system has run in ${dir}. Run npm start first, or set TOLLGATE_DIR.`);
   const { secrets, ports } = loadSettings(dir);
   const values: Record<string, string> = {
     CONTROL_DATABASE_URL: `postgresql://tollgate_service:${secrets.servicePassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
@@ -88,7 +88,7 @@ function variables(local: boolean): (name: string) => string {
   return (name) => values[name] ?? "";
 }
 
-/** Returns whether all is equal. */
+/** Compares and prints. Returns whether everything is equal. */
 async function main(): Promise<boolean> {
   const text = { type: "string" } as const;
   const flag = { type: "boolean", default: false } as const;
@@ -119,14 +119,13 @@ async function main(): Promise<boolean> {
   const ledger = receiptsStore(connectControl(control));
   const stripe = connectStripe(variable("STRIPE_SECRET_KEY"), variable("STRIPE_API_BASE"));
   const customerId = tenant.stripeCustomerId;
-  const who =
-    customerId === null ? "without a Stripe customer: its calls are compared with its reports alone" : customerId;
+  const who = customerId === null ? "without a Stripe customer: only calls and reports are compared" : customerId;
   print(`${tenantId}, plan ${tenant.plan}, ${who}`);
   print(`${dayOf(period.startMs)} to ${dayOf(period.endMs - 1)}, days in UTC\n`);
 
   const calls: CallSum[] = [];
   const reports: FrozenReport[] = [];
-  // A day at a time, as one statement: what was sealed in between makes no difference that is none.
+  // One statement reads calls and reports of a day, so that usage frozen meanwhile is no false difference.
   for (const day of daysOf(period)) {
     const sums = await ledger.sums(tenantId, day);
     calls.push(...sums.calls);
@@ -139,7 +138,7 @@ async function main(): Promise<boolean> {
   printPrice(days, tenant);
   const wrongInvoices = customerId === null ? 0 : await printInvoices({ stripe, ledger, tenantId, customerId, period });
   for (const discrepancy of discrepancies.slice(0, MOST_SHOWN)) print(describe(discrepancy));
-  if (discrepancies.length > MOST_SHOWN) print(`And ${discrepancies.length - MOST_SHOWN} differences more.`);
+  if (discrepancies.length > MOST_SHOWN) print(`And ${discrepancies.length - MOST_SHOWN} more differences.`);
   const atStripe = discrepancies.find(({ kind }) => kind === "stripe");
   if (atStripe !== undefined && customerId !== null) print(await locate(stripe, customerId, atStripe.day, reports));
   const equal = discrepancies.length === 0 && wrongInvoices === 0;
@@ -182,7 +181,7 @@ function printPrice(days: readonly DayComparison[], tenant: TenantSummary): void
   );
 }
 
-/** The invoices that have usage of the period, each compared with the calls of its own time. Returns how many differ. */
+/** Compares each invoice with usage of the period with the calls of the invoice's own time. Returns how many differ. */
 async function printInvoices(of: {
   stripe: StripeConnection;
   ledger: ReceiptsStore;
@@ -198,8 +197,8 @@ async function printInvoices(of: {
     const used = await ledger.meteredUnits(tenantId, own);
     const price = line.plan === undefined ? undefined : usagePrice(line.units, planOf(line.plan));
     const faults = [
-      ...(line.units === used ? [] : [`the calls of that time are ${used}`]),
-      ...(price === undefined || isRounded(line.amountCents, price) ? [] : [`they cost ${inDollars(price)}`]),
+      ...(line.units === used ? [] : [`the calls of that time have ${used} units`]),
+      ...(price === undefined || isRounded(line.amountCents, price) ? [] : [`the price is ${inDollars(price)} USD`]),
     ];
     if (faults.length > 0) wrong += 1;
     const amount = inDollars({ digits: BigInt(line.amountCents), scale: 0 });
@@ -216,19 +215,19 @@ function describe(discrepancy: Discrepancy): string {
   switch (kind) {
     case "calls": {
       const { reportId, report, calls } = discrepancy;
-      const said = report === null ? "is none of that day" : `says ${report.units} units in ${report.calls} calls`;
-      return `${day}: report ${reportId} ${said}; its calls are ${calls.units} units in ${calls.calls} calls.`;
+      const stated = report === null ? "is not of that day" : `has ${report.units} units in ${report.calls} calls`;
+      return `${day}: report ${reportId} ${stated}; its calls have ${calls.units} units in ${calls.calls} calls.`;
     }
     case "unreported":
       return `${day}: ${discrepancy.calls.units} units in ${discrepancy.calls.calls} calls are in no report yet.`;
     case "stripe":
-      return `${day}: Stripe has counted ${discrepancy.stripeUnits} units, the reports say ${discrepancy.reportUnits}.`;
+      return `${day}: Stripe counted ${discrepancy.stripeUnits} units, the reports have ${discrepancy.reportUnits}.`;
     default:
       return discrepancy satisfies never;
   }
 }
 
-/** The first minute of a day in which Stripe differs, and its report. */
+/** Describes the first minute of a day in which Stripe and the reports differ, and the minute's report. */
 async function locate(
   stripe: StripeConnection,
   customerId: string,
@@ -238,22 +237,22 @@ async function locate(
   const ofDay = reports.filter(({ slotSeconds }) => dayOf(slotSeconds * 1000) === day);
   const hours = await unitsAtStripe(stripe, customerId, { ...seconds(daysFrom(day, day)), by: "hour" });
   const hour = firstDifference(ofDay, hours, 3600);
-  if (hour === undefined) return `${day}: its hours are equal by now.`;
+  if (hour === undefined) return `${day}: its hours are equal now.`;
   const minutes: MeterSum[] = [];
-  // One after the other: Stripe bounds how often it is asked, and this is sixty times.
+  // One after the other, because these are sixty requests and Stripe has a rate limit.
   for (let startSeconds = hour.startSeconds; startSeconds < hour.startSeconds + 3600; startSeconds += 60)
     minutes.push(
       ...(await unitsAtStripe(stripe, customerId, { startSeconds, endSeconds: startSeconds + 60, by: "whole" })),
     );
   const minute = firstDifference(hour.reports, minutes, 60);
-  if (minute === undefined) return `${day}: the minutes of its first unequal hour are equal by now.`;
+  if (minute === undefined) return `${day}: the minutes of its first different hour are equal now.`;
   const [report] = minute.reports;
-  const said =
+  const stated =
     report === undefined
-      ? "where no report is"
-      : `where report ${report.id} says ${report.units}${report.confirmed ? "" : " and is not confirmed"}`;
+      ? "has no report"
+      : `has report ${report.id} with ${report.units} units${report.confirmed ? "" : ", not confirmed"}`;
   const at = new Date(minute.startSeconds * 1000).toISOString();
-  return `${day}: first in the minute ${at}, ${said} and Stripe has counted ${minute.stripeUnits}.`;
+  return `${day}: the first different minute ${at} ${stated}; Stripe counted ${minute.stripeUnits} units.`;
 }
 
 async function unitsAtStripe(

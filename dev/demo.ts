@@ -104,7 +104,7 @@ export async function runDemonstration(
   return settings.demoTenants;
 }
 
-/** Writes the file by which other programs find the system. The file appears complete or not at all. */
+/** Writes the file with which other programs find the system. The file appears complete or not at all. */
 export async function writeDemoFile(path: string, system: System, tenants: readonly DemoTenant[]): Promise<void> {
   const { publicUrl, settings, issuer, stripe, databases } = system;
   const { operatorToken, stripeSecretKey, stripeWebhookSecret } = settings.secrets;

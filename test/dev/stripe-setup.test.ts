@@ -34,7 +34,7 @@ test("a second run changes nothing, and a portal that sells plans is repaired", 
     });
     const before = await counts();
     const second = await run(...webhooks);
-    expect(second).toContain("Everything was there already.");
+    expect(second).toContain("Everything exists already.");
     expect(second).not.toContain("whsec_");
     expect(await counts()).toEqual(before);
 
@@ -48,7 +48,7 @@ test("a second run changes nothing, and a portal that sells plans is repaired", 
     expect(await run()).toContain("portal, repaired");
     const [repaired] = (await stripe.billingPortal.configurations.list({ limit: 1 })).data;
     expect(repaired?.features.subscription_update.enabled).toBe(false);
-    expect(await run()).toContain("Everything was there already.");
+    expect(await run()).toContain("Everything exists already.");
   } finally {
     await simulator.close();
   }

@@ -113,8 +113,8 @@ test("a tenant finds exactly the receipts its agents got, each in one report, an
   expect(different.code).toBe(1);
   expect(different.stdout).not.toContain("All is equal.");
   const day = report.minute.slice(0, 10);
-  expect(different.stdout).toContain(`${day}: first in the minute ${report.minute}, where report ${report.id}`);
-  expect(different.stdout).toContain(`says ${report.units} and Stripe has counted ${report.units + 3}.`);
+  expect(different.stdout).toContain(`${day}: the first different minute ${report.minute} has report ${report.id}`);
+  expect(different.stdout).toContain(`with ${report.units} units; Stripe counted ${report.units + 3} units.`);
 
   // A count that cannot be read does not pass as equal.
   await simulator("/faults", { rules: [{ kind: "error-500-before", method: "GET", path: "/v1/billing/meters" }] });
@@ -143,7 +143,7 @@ test("the comparison finds a ledger call that its report lacks, and names the re
   );
   const different = await verifyInvoice(tenant.id);
   expect(different.code).toBe(1);
-  expect(different.stdout).toContain(`report ${reportId} says 1 units in 1 calls; its calls are 3 units in 2 calls.`);
+  expect(different.stdout).toContain(`report ${reportId} has 1 units in 1 calls; its calls have 3 units in 2 calls.`);
 });
 
 test("a call that arrives after its invoice is in a carry-forward, and the sums are still equal", async () => {

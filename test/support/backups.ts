@@ -53,7 +53,7 @@ export async function finished(tenant: TestTenant, name: string): Promise<Backup
     found = listed.backups.find((backup) => backup.name === name);
     return found !== undefined && found.state !== "running";
   }, `backup ${name} of ${tenant.id}`);
-  if (found === undefined) throw new Error("the backup does not exist");
+  if (found === undefined) throw new Error("The backup does not exist.");
   expect(found.error).toBe(null);
   return found;
 }

@@ -1,4 +1,4 @@
-// A customer as far as billing knows it, with rows in the ledger instead of calls, and time that a test moves.
+// Helpers of billing tests: a customer with ledger rows instead of calls, and a clock that the test moves.
 import { randomUUID } from "node:crypto";
 import { ledgerStore } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
@@ -43,13 +43,13 @@ export async function used(tenant: BilledTenant, units: readonly number[], atMs:
   await ledgerStore(control()).record([{ tenantId: tenant.id, object: tenant.id, epoch: "test", rows }]);
 }
 
-/** Moves Stripe's clock to `atMs` and runs the billing cron then. */
+/** Moves Stripe's clock to `atMs` and fires the report cron for that time. */
 export async function billAt(atMs: number): Promise<void> {
   await simulator("/clock", { offsetMs: Math.round(atMs - Date.now()) });
   await fireCron("*/5 * * * *", Math.round(atMs));
 }
 
-/** Usage straight to Stripe's meter, past the product. */
+/** Sends usage directly to Stripe's meter. */
 export async function meterBehindOurBack(tenant: BilledTenant, units: number, atMs: number): Promise<void> {
   await stripeApi("/billing/meter_events", {
     event_name: "mcp_units",
@@ -84,7 +84,7 @@ export function reportsOf(tenant: BilledTenant): Promise<ReportRow[]> {
   );
 }
 
-/** Every call of a tenant is in one report or one carry-forward, and each is the sum of its own. */
+/** Checks that each call of a tenant is in one report or carry-forward, and that each of those is the sum of its calls. */
 export async function misplaced(tenant: BilledTenant): Promise<unknown[]> {
   return controlRows(
     `SELECT coalesce(s.id, 'unfrozen') AS id FROM

@@ -1,6 +1,6 @@
-// The product's Worker with what only a test may do: set a tenant's clock, end its object in the middle of things, call
-// it past the MCP endpoint, leave in the middle of a call, take the monitor away, trust one issuer more, put the object or
-// the queue out of the Worker's reach; and tools more, among them one whose calls must never run twice.
+// The product's Worker with routes for tests. They set a tenant's clock, end its object, call it without the MCP endpoint,
+// disconnect during a call, disable the monitor, trust another issuer, add migrations, and make the object or the queue
+// unreachable. The Worker also has tools for tests, among them one whose calls must never run twice.
 import * as z from "zod";
 import type { Migration } from "../../src/tenant-db/branch.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
@@ -126,7 +126,7 @@ export class TenantObject extends ProductObject {
   constructor(ctx: DurableObjectState, env: Env) {
     const USAGE = Object.assign(Object.create(env.USAGE) as Queue, {
       sendBatch: async (messages: Iterable<MessageSendRequest>) => {
-        if (refusedByQueue.has(ctx.id.name ?? "")) throw new Error("The queue takes nothing.");
+        if (refusedByQueue.has(ctx.id.name ?? "")) throw new Error("The queue refuses messages.");
         return env.USAGE.sendBatch(messages);
       },
     });

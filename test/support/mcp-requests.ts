@@ -1,5 +1,5 @@
-// Sends single MCP messages of either era through the product's request checks and protocol layer in this process, with a
-// tool of the test's own and a `callTool` in place of the tenant's object.
+// Sends single MCP messages of any revision through the product's request checks and protocol layer, in this process. The
+// test provides its own tool, and a `callTool` in place of the tenant's object.
 import type { AuthInfo } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import type { CallOutcome, QuotaStatus } from "../../src/core/call.ts";
@@ -89,7 +89,7 @@ interface MessageOptions {
   signal?: AbortSignal;
 }
 
-/** One message with its headers, as a client of the era sends it. */
+/** One message with its headers, as a client of the revision sends it. */
 export function message(
   era: Era,
   method: string,

@@ -1,4 +1,4 @@
-// Shared by flow tests of billing: tenants that have ordered and paid, their administrators, and their rows.
+// Helpers of flow tests of subscriptions: tenants that have ordered and paid, their administrators, and their rows.
 import { expect } from "vitest";
 import { type TestTenant, controlRows, operator, status, system, until } from "./flow.ts";
 
@@ -35,7 +35,7 @@ export async function untilRow(tenantId: string, wanted: Partial<BillingRow>): P
   return rowOf(tenantId);
 }
 
-/** Ordered by the operator's offer or by the buyer, paid, provisioned; with a key for its agent and its administrator. */
+/** A paid and provisioned tenant, ordered by the operator or by the buyer, with keys for its agent and its administrator. */
 export async function aSubscriber(order: { plan: string; trialDays?: number }): Promise<TestTenant> {
   const made = await operator("POST", "/checkouts", { name: "A subscriber", ...order });
   expect(made.status).toBe(201);

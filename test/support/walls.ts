@@ -61,7 +61,7 @@ const ownersFunctions = ({ grantee }: Front): Swap => {
   };
 };
 
-/** Notes that an operator might leave where every login can read them. */
+/** Comments and names with a tenant's name, which an operator might leave where every login can read them. */
 const names = ({ otherRole, database }: Front): Swap => ({
   down: `
     COMMENT ON SCHEMA tollgate IS 'for globex'; COMMENT ON ROLE ${otherRole} IS 'of globex';
@@ -295,7 +295,7 @@ export async function takeDown(
   if ("part" in wall) {
     const [row] = await superuser("SELECT pg_get_functiondef($1::regprocedure) AS definition", [wall.function]);
     up = String(row?.["definition"]);
-    if (!up.includes(wall.part)) throw new Error(`${wall.function} has no longer the part: ${wall.part}`);
+    if (!up.includes(wall.part)) throw new Error(`${wall.function} no longer contains: ${wall.part}`);
     down = up.replace(wall.part, () => wall.by);
   }
   await superuser(down);
