@@ -1,9 +1,8 @@
 // `npm run migrate`: applies the migrations that are missing. First to the control database, then to the shards that the
 // control tables or the environment name, last to every tenant's own schema. Refuses a new file that would lock out or break
 // the running program, before it changes anything. Every step can be repeated.
-import { existsSync, readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { parseArgs, parseEnv } from "node:util";
+import { resolve } from "node:path";
+import { parseArgs } from "node:util";
 import { FleetOptions } from "../src/fleet/fleet.ts";
 import { parseKeyRing } from "../src/core/encryption.ts";
 import { migrationId } from "../src/tenant-db/branch.ts";
@@ -30,7 +29,7 @@ import {
   sharedMigrations,
   tenantMigrations,
 } from "./migrations/apply.ts";
-import { loadSettings, encryptionKeysOf } from "./settings.ts";
+import { type Settings, encryptionKeysOf, readVariables } from "./settings.ts";
 
 const help = `npm run migrate -- [status] [flags]
 
@@ -105,23 +104,14 @@ function readFlags() {
   }
 }
 
-/** Reads variables from the environment, then from .dev.vars. With `local`, from the settings of the local system only. */
-function variables(local: boolean): (name: string) => string {
-  if (!local) {
-    const file = existsSync(".dev.vars") ? parseEnv(readFileSync(".dev.vars", "utf8")) : {};
-    return (name) => process.env[name] ?? file[name] ?? "";
-  }
-  const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
-  if (!existsSync(join(dir, "settings.json")))
-    throw new Error(`No system has run in ${dir}. Run npm start first, or set TOLLGATE_DIR.`);
-  const settings = loadSettings(dir);
+/** The variables that reach the local system with these settings. */
+function localVariables(settings: Settings): Record<string, string> {
   const { ports, secrets } = settings;
-  const values: Record<string, string> = {
+  return {
     CONTROL_OWNER_URL: `postgresql://${OWNER}:${secrets.ownerPassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
     ENCRYPTION_KEYS: JSON.stringify(encryptionKeysOf(settings)),
     NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
   };
-  return (name) => values[name] ?? "";
 }
 
 async function main(): Promise<boolean> {
@@ -130,7 +120,7 @@ async function main(): Promise<boolean> {
     print(help);
     return true;
   }
-  const variable = variables(flags.local);
+  const variable = readVariables(flags.local ? localVariables : undefined);
   const { options, region } = flags;
   const controlUrl = variable("CONTROL_OWNER_URL");
   if (controlUrl === "")

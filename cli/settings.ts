@@ -1,9 +1,9 @@
 // Settings that one local system keeps between its runs: its generated secrets, the ports of its stand-ins, and the
 // customers of its demonstration. They are one file of mode 0600 in the system's folder.
 import { randomBytes } from "node:crypto";
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 import { parseEnv } from "node:util";
 import type { KeyRing } from "../src/core/encryption.ts";
 
@@ -88,6 +88,23 @@ export function readDevVars(path: string): Record<string, string | undefined> {
   }
 }
 
+/**
+ * The variables of a command: from the environment, then from .dev.vars. With `localVariables`, those of the local system in
+ * TOLLGATE_DIR only. Throws when no system has run there. A missing variable is an empty string.
+ */
+export function readVariables(
+  localVariables?: (settings: Settings) => Record<string, string>,
+): (name: string) => string {
+  let values: Record<string, string | undefined> = { ...readDevVars(".dev.vars"), ...process.env };
+  if (localVariables !== undefined) {
+    const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
+    if (!existsSync(join(dir, "settings.json")))
+      throw new Error(`No system has run in ${dir}. Run npm start first, or set TOLLGATE_DIR.`);
+    values = localVariables(loadSettings(dir));
+  }
+  return (name) => values[name] ?? "";
+}
+
 /** Chooses the port of a stand-in: the port of its last run when that is free, otherwise any free port. */
 export async function portFor(settings: Settings, name: string): Promise<number> {
   const last = settings.ports[name];
@@ -110,13 +127,13 @@ export function freePort(): Promise<number> {
 }
 
 function listenOnce(port: number): Promise<number> {
-  return new Promise((resolve, reject) => {
+  return new Promise((settle, reject) => {
     const server = createServer();
     server.once("error", reject);
     server.listen(port, "127.0.0.1", () => {
       const address = server.address();
       const taken = typeof address === "object" && address !== null ? address.port : port;
-      server.close(() => resolve(taken));
+      server.close(() => settle(taken));
     });
   });
 }

@@ -2,8 +2,6 @@
 // reports with Stripe's meter by day, and calls with invoices. It only reads.
 // Exit codes: 0 equal, 1 different, 2 not readable. A failed read never counts as equal.
 import { connectControl } from "../src/adapters/neon.ts";
-import { existsSync } from "node:fs";
-import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import * as z from "zod";
 import { type ReceiptsStore, receiptsStore } from "../src/metering/receipts-store.ts";
@@ -29,7 +27,7 @@ import { inDollars, isRounded } from "../src/core/money.ts";
 import type { SummaryRequest } from "../src/adapters/stripe-meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { controlDatabase } from "./migrations/prepare.ts";
-import { loadSettings, readDevVars } from "./settings.ts";
+import { type Settings, readVariables } from "./settings.ts";
 
 const help = `npm run verify-invoice -- --tenant ID --period 2026-11
 
@@ -70,22 +68,14 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-function variables(local: boolean): (name: string) => string {
-  if (!local) {
-    const vars = { ...readDevVars(".dev.vars"), ...process.env };
-    return (name) => vars[name] ?? "";
-  }
-  const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
-  if (!existsSync(join(dir, "settings.json")))
-    throw new Error(`No system has run in ${dir}. Run npm start first, or set TOLLGATE_DIR.`);
-  const { secrets, ports } = loadSettings(dir);
-  const values: Record<string, string> = {
+/** The variables that reach the local system with these settings. */
+function localVariables({ secrets, ports }: Settings): Record<string, string> {
+  return {
     CONTROL_DATABASE_URL: `postgresql://tollgate_service:${secrets.servicePassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
     NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
     STRIPE_SECRET_KEY: secrets.stripeSecretKey,
     STRIPE_API_BASE: `http://127.0.0.1:${ports["stripe"]}`,
   };
-  return (name) => values[name] ?? "";
 }
 
 /** Compares and prints. Returns whether everything is equal. */
@@ -107,7 +97,7 @@ async function main(): Promise<boolean> {
         .join("\n"),
     );
   const { tenant: tenantId, period } = flags.data;
-  const variable = variables(values.local);
+  const variable = readVariables(values.local ? localVariables : undefined);
   for (const name of ["CONTROL_DATABASE_URL", "STRIPE_SECRET_KEY"])
     if (variable(name) === "") throw new Error(`Set ${name}, here or in .dev.vars.`);
   const control = {
