@@ -215,7 +215,9 @@ test("an invoice is compared with the calls of its own period, to the unit", asy
   );
   const different = await verifyInvoice(customer.id);
   expect(different.code).toBe(1);
-  expect(different.stdout).toMatch(/^Invoice .*: 21 units, 0\.00 USD: DIFFERENT: the calls of that time are 26\.$/m);
+  expect(different.stdout).toMatch(
+    /^Invoice .*: 21 units, 0\.00 USD: DIFFERENT: the calls of that time have 26 units\.$/m,
+  );
 });
 
 test("only a valid administrator key of the same tenant reads its usage", async () => {
