@@ -1,5 +1,5 @@
-// Backups, exports, restores and imports of a tenant: for the operator; and the export for the tenant itself, by an API
-// key with a scope of its own, also while the tenant is suspended or leaving.
+// Routes for backups, exports, restores and imports of a tenant. The operator may use all of them. The tenant's admin may
+// export, also while the tenant is suspended or leaving.
 import * as z from "zod";
 import { putFile } from "./bucket.ts";
 import { ImportProgress } from "./import.ts";
@@ -10,7 +10,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { TenantRequest, createTenant } from "../control/new-tenant.ts";
 import { BadRequest, type HttpContext, Problem, isJson, noStore, readJson, tenantOf } from "../http.ts";
 
-/** Down to the microseconds that PostgreSQL has. */
+/** An instant to the microsecond, as PostgreSQL has it. */
 const Instant = z.iso.datetime({ offset: true });
 const FileName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$/);
 export const BackupRequest = z.strictObject({ at: Instant.optional() });
@@ -56,7 +56,7 @@ export async function downloadBackup(c: HttpContext): Promise<Response> {
   return new Response(object.body, { headers: { ...ndjson(key), "content-length": String(object.size) } });
 }
 
-/** Stores a backup that was kept elsewhere. A restore checks that it is complete and whose it is. */
+/** Stores a backup file that the operator kept elsewhere. The restore checks that it is complete and belongs to the tenant. */
 export async function uploadBackup(c: HttpContext): Promise<Response> {
   const key = backupKey(tenantOf(c), nameIn(c));
   if ((await c.env.BACKUPS.head(key)) !== null) throw new Problem("conflict", "A backup of this name exists already.");
@@ -99,7 +99,7 @@ export async function listRestores(c: HttpContext): Promise<Response> {
   });
 }
 
-/** Imports a file: the body, or a file that is in the bucket already, named by a JSON body. */
+/** Imports a file: the request's body, or the file in the bucket that a JSON body names. */
 export async function startImport(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   let wanted: z.infer<typeof ImportRequest>;

@@ -1,4 +1,4 @@
-// What one step of a job works with. A job is a backup, a restore or an import of one tenant.
+// The environment of one step of a job. A job is a backup, a restore or an import of one tenant.
 import type { JobsStore, Job } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
@@ -8,7 +8,7 @@ import type { TenantDb } from "../tools/tool.ts";
 import type { Side } from "./export.ts";
 import type { MoveHost } from "../moves/tenant-move.ts";
 
-/** What jobs need of the tenant's object that they run in. */
+/** The parts of the tenant's object that jobs use. */
 export interface JobHost extends Pick<MoveHost, "pause" | "resume"> {
   /** The current placement, with a proved login, and its rows. The rows follow a move from one statement to the next. */
   withPlacement(): Promise<{ placement: Placement; rows: TenantDb }>;

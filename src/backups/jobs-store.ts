@@ -1,5 +1,5 @@
-// The table `jobs`: backups, restores and imports, and where each of them stands. Its row is all that a job knows, so any
-// step can resume it. `version` grows with every step: a step that comes late finds another version and changes nothing.
+// The table `jobs`: backups, restores and imports. A row holds the whole state of a job, so that any step can resume it.
+// `version` grows with every step: a late step finds another version and changes nothing.
 import * as z from "zod";
 import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
 import { TenantId } from "../core/tenant.ts";

@@ -1,4 +1,4 @@
-// Shortens the logs of changes that restores to a point in time read. The sweep calls it; each shard's turn comes once a day.
+// Deletes old entries of the change logs, which restores to a point in time read. The sweep prunes each shard once a day.
 import type { Context } from "../control/context.ts";
 import { jobsStore } from "./jobs-store.ts";
 import { placementsStore } from "../control/placements-store.ts";

@@ -1,5 +1,5 @@
-// Tenants in the control tables. Every change that a tenant's object must know raises the tenant's
-// version in the same statement.
+// Tenants in the control tables. Every change that a tenant's object must know raises the tenant's version in the same
+// statement.
 import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, TenantId, type TenantState } from "../core/tenant.ts";
@@ -52,7 +52,7 @@ const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.s
 
 export function tenantsStore(control: ControlDatabase) {
   return {
-    /** What the tenant's object needs to decide, or `undefined` for a tenant that does not exist. */
+    /** The configuration by which the tenant's object decides; `undefined` for a tenant that does not exist. */
     async config(tenantId: TenantId): Promise<TenantConfig | undefined> {
       const [row] = await control.query(
         `SELECT jsonb_build_object(

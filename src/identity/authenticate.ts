@@ -26,12 +26,14 @@ export interface Authenticated {
 }
 export type Authentication = Authenticated | { refused: ErrorCode };
 
-/** Of an API key or access token, whatever it may do; `health_check` needs the first alone. */
+/** Scopes that a key or token can carry. `health_check` needs only the first one. */
 export const scopesSupported: readonly string[] = Object.keys(config.scopes);
 
+/** A token that its issuer revokes works for this long at most. */
 const VERIFIED_FOR_MS = 60_000;
 /** Maximum number of cached tokens, a few hundred bytes each. Enough for the agents of one isolate in a minute. */
 const MAX_VERIFIED = 5_000;
+/** A JWT with many claims has about 2,000 characters. */
 const MAX_TOKEN_CHARS = 8_192;
 /** Tolerance for the clock of an issuer, which can differ by seconds. */
 const CLOCK_TOLERANCE_SECONDS = 5;

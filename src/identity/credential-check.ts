@@ -1,4 +1,5 @@
-// Decides from the tenant's configuration whether a proved caller is still good: a key that is not listed is revoked.
+// Decides from the tenant's configuration whether a verified caller's key or token still works. A key that the configuration
+// does not list is revoked.
 import type { Caller } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { TenantConfig } from "../core/tenant.ts";

@@ -1,5 +1,5 @@
 // Who may use a route: one guard for each kind of access in the table of routes. A guard throws the reason of a refusal.
-// Each tenant credential is compared with the tenant that the path or query names, never the other way round.
+// Each tenant credential is compared with the tenant that the path or query names, so that a credential never chooses the tenant.
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
@@ -15,7 +15,7 @@ const everyone = createMiddleware<HttpEnv>((_c, next) => next());
 
 export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
   public: everyone,
-  // Their handlers identify the caller: by Stripe's signature over the raw body, and as MCP prescribes.
+  // Their handlers identify the caller: by Stripe's signature over the raw body, or by the MCP bearer token.
   stripe: everyone,
   mcp: everyone,
 
@@ -28,8 +28,8 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     await next();
   }),
 
-  // The control tables say whether the key is still good. So a revoked key is refused at once, and a tenant whose calls
-  // are refused still reaches its own usage, invoices and export.
+  // Reads the key's state from the control tables, so that a revoked key is refused at once. A tenant whose calls are refused
+  // still reaches its usage, invoices and export.
   tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
     const nowMs = Date.now();
     const context = c.get("context");

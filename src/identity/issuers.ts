@@ -20,7 +20,7 @@ const Issuer = z.strictObject({
 });
 export type Issuer = z.infer<typeof Issuer>;
 
-/** Parses the `OIDC_ISSUERS` setting. Throws on malformed configuration: a deployment must not start half-trusting. */
+/** Parses the `OIDC_ISSUERS` setting. Throws on malformed configuration, so that a deployment does not start with only some of its issuers. */
 export function parseIssuers(json: string): Issuer[] {
   return z.array(Issuer).parse(JSON.parse(json));
 }

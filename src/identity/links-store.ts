@@ -1,4 +1,4 @@
-// Which tenant an issuer's organisation is. An issuer speaks only for the tenants that are linked to it.
+// Links an organisation of an issuer to a tenant. An issuer speaks only for the tenants that are linked to it.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { TenantId } from "../core/tenant.ts";

@@ -21,8 +21,8 @@ const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 
 export function provisioningStore(control: ControlDatabase) {
   return {
     /**
-     * Opens the next attempt, unless one is still going: it has not finished and made progress within `silenceMs`.
-     * Returns the attempt's number, or `undefined` when there is nothing to open.
+     * Opens the next attempt, unless an attempt is alive (unfinished, with progress within the last `silenceMs`) or
+     * provisioning is finished. Returns the attempt's number; `undefined` when it opened none.
      */
     async openAttempt(tenantId: TenantId, silenceMs: number): Promise<number | undefined> {
       const [row] = await control.query(

@@ -1,5 +1,5 @@
-// Provisioning: its steps, in their order, as the buyer sees them, and the start of an attempt. The control tables record
-// which attempt is the newest and what it has done. The platform's list of instances cannot say that: instance ids
+// The steps of provisioning in their order, as the buyer sees them, and the start of an attempt. The control tables record
+// the newest attempt and its steps. The platform's list of instances cannot say that: instance ids
 // expire, and a local runtime that is killed leaves its instances "running" for ever.
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";

@@ -74,7 +74,7 @@ export function removalsStore(db: ControlDatabase) {
       const [, , , , rows = []] = await db.batch([
         { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
         {
-          // A removal by Stripe is started by the next sweep: the one who opens it starts no Workflow.
+          // The next sweep starts the removal of a tenant whose subscription has ended: the webhook starts no Workflow.
           text: `INSERT INTO removals (tenant_id, asked_by, from_state, progressed_at)
                  SELECT id, $2, state, CASE WHEN $2 = 'billing' THEN '-infinity' ELSE now() END FROM tenants
                  WHERE id = $1 AND state NOT IN ('leaving', 'gone') ON CONFLICT DO NOTHING`,
@@ -153,8 +153,8 @@ export function removalsStore(db: ControlDatabase) {
     },
 
     /**
-     * Starts the dropping of tenants whose grace has ended, which makes their removal irreversible and revokes their keys. A
-     * tenant with usage that Stripe has not confirmed waits. `only`: of one tenant.
+     * Starts to drop tenants whose grace has ended. This makes their removal irreversible and revokes their keys. A tenant
+     * with usage that Stripe has not confirmed waits. `only`: considers this tenant only.
      */
     async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
       const ended = `r.step = 'grace' AND NOT r.reactivating AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
@@ -249,7 +249,7 @@ export function removalsStore(db: ControlDatabase) {
       };
     },
 
-    // ---- what is dropped
+    // ---- dropping
 
     /** Records that the monitor is cancelled. A reactivation registers it again. */
     async recordUnmonitored(tenantId: TenantId): Promise<void> {

@@ -15,7 +15,7 @@ export async function seedTenant(db: TenantDb): Promise<void> {
   ]);
 }
 
-/** What is wrong with the rows that a tenant sees, in our words. `undefined` when nothing is. */
+/** The fault in the rows that a tenant sees, in Tollgate's words. `undefined`: there is none. */
 export async function checkTenantRows(db: TenantDb, tenantId: TenantId): Promise<string | undefined> {
   const [row] = await db.query<{ own: number; foreign: number }>(
     `SELECT count(*) FILTER (WHERE tenant_id = $1)::int AS own,

@@ -22,7 +22,7 @@ import { dropFiles, dropPlacements } from "./drop.ts";
 import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 import { checkNext, writeNext } from "./usage-archive-writer.ts";
 
-/** What a removal needs of the tenant's object. */
+/** The parts of the tenant's object that a removal uses. */
 export interface RemovalHost {
   /** The object's clock, which also dates its calls. */
   now(): number;
@@ -48,7 +48,7 @@ const waits = {
   stripe: "Stripe has not confirmed all usage.",
 } as const;
 
-/** Between two looks. Usage reaches the ledger within seconds; an outage of Stripe may last hours. */
+/** Pause between two steps that wait. Usage reaches the ledger within seconds; an outage of Stripe may last hours. */
 const WAIT_MS = 2_000;
 
 export class TenantRemoval {

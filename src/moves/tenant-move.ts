@@ -43,7 +43,7 @@ const KEYS_AT_ONCE = 1_000;
 /** Before the next attempt at a switchover that found the tenant too busy. */
 const BUSY_WAIT_MS = 500;
 
-/** What a move needs of the tenant's object. */
+/** The parts of the tenant's object that a move uses. */
 export interface MoveHost {
   /** Pauses the tenant's statements once the running ones have ended. Returns false, without a pause, when some do not. */
   pause(withinMs: number): Promise<boolean>;

@@ -14,7 +14,7 @@ export const NewTenantRequest = TenantRequest.extend({
   importFrom: z.string().min(1).max(1_000).optional(),
 });
 
-/** Tenants of a page: some 60 KB of JSON. */
+/** Tenants on a page: about 60 KB of JSON. */
 const PAGE = 100;
 
 export async function listTenants(

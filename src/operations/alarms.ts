@@ -8,7 +8,7 @@ import { type AlarmLevel, type Reading, mustNotify, readIndicators } from "./ind
 
 /** A webhook answers at once. The sweep has other work and cannot wait longer. */
 const WEBHOOK_TIMEOUT_MS = 5_000;
-/** While the control database is away, this isolate alone remembers the notification. It repeats it this often. */
+/** Interval between notifications of an outage of the control database. Only this isolate remembers the last one. */
 const REPEAT_OUTAGE_MS = 10 * 60_000;
 
 interface Alarm {

@@ -65,7 +65,7 @@ export async function askAllTenants(
   return answer;
 }
 
-/** What all shards share: the question, the time limit and the answer, which they fill together. */
+/** The question, its time limit, and the answer that all shards fill. */
 interface Asking {
   sql: string;
   untilMs: number;

@@ -20,7 +20,7 @@ export const Question = z.strictObject({
   strategy: z.enum(strategies).optional(),
 });
 
-/** Days of meter errors in the answer. Stripe keeps events for as long. */
+/** Days of meter errors in the answer: as many as Stripe keeps events. */
 const METER_ERROR_DAYS = 30;
 
 /** Each indicator with its level and what to do about it. */
@@ -49,7 +49,7 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
   });
 }
 
-/** What Stripe's meter refused after it had accepted it, by day. */
+/** Meter events that Stripe accepted and later refused, by day. */
 export async function listMeterErrors(c: HttpContext): Promise<Response> {
   return c.json({ days: await meterErrorsStore(c.get("context").control).byDay(METER_ERROR_DAYS) });
 }
@@ -64,7 +64,7 @@ export async function askQuestion(c: HttpContext, { body }: { body: z.infer<type
     sqlSha256: await sha256Hex(sql),
     strategy,
   };
-  // Two lines: a question that dies before its answer is in the log as well.
+  // Logged before and after, so that a question that fails is in the log too.
   log("info", "analytics_asked", asked);
   const { rows, shards, truncated, sizeBytes } = await askAllTenants(c.get("context"), sql, strategy);
   log("info", "analytics_answered", {

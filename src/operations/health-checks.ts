@@ -18,7 +18,7 @@ export function failedCheck(reason: string, facts?: Readonly<Record<string, unkn
   return facts === undefined ? { ok: false, reason } : { ok: false, reason, facts };
 }
 
-/** Analytics is said to be moments old: a minute is longer than any burst of writes or long query keeps a replica. */
+/** Analytics promises rows that are moments old. A healthy replica catches up within a minute, also after a burst of writes. */
 const REPLICA_LAG_SECONDS = 60;
 
 /**

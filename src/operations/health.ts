@@ -23,7 +23,7 @@ import { type HttpContext, noStore, noSuchTenant } from "../http.ts";
 const CACHED_MS = 10_000;
 /** Maximum number of cached answers for single tenants. The oldest leaves first. */
 const MAX_CACHED = 1_000;
-/** Time limit of each check: the answer reports a hanging part and does not hang with it. */
+/** Time limit of each check, so that /health reports a part that hangs instead of hanging too. */
 const CHECK_TIMEOUT_MS = 5_000;
 
 interface Report {
@@ -101,7 +101,7 @@ async function deploymentChecks(context: Context): Promise<Record<string, Check>
   };
 }
 
-/** `null` when the shard did not answer; that is a check of its own for each shard. */
+/** The replica's state; `null` when it did not answer. */
 async function replicaOf(env: Env, shard: ReadShard): Promise<ReplicaState | null> {
   try {
     const { primary, replica } = await analyticsConnections(env, shard);

@@ -1,6 +1,6 @@
-// The table of indicators: each value of the pipeline from a call to Stripe and of the tenants' tables, with the bound above which it is a warning, the
-// bound above which it is critical, and the first thing to do. Health and alarms both read this table: the health check of
-// an indicator fails above the warning bound. No other file has bounds.
+// The table of indicators: the values of the pipeline from a call to Stripe, and of the tenants' tables. Each has a bound above
+// which it is a warning, a bound above which it is critical, and a runbook. Health and alarms both read this table: the health
+// check of an indicator fails above the warning bound. No other file has bounds.
 import type { PipelineState } from "../control/ledger-store.ts";
 
 /** The values that indicators measure. `null`: there is nothing to measure. */
@@ -312,7 +312,7 @@ export interface Notified {
 /** Repeats the notification of an alarm that stays critical, so that it is not forgotten. */
 export const REMIND_AFTER_MS = 6 * HOURS * 1_000;
 
-/** Whether to notify the operator of this level now. Does not send "recovered" for an indicator that never failed. */
+/** Whether to notify the operator of this level now. Never sends "recovered" for an indicator that never failed. */
 export function mustNotify(level: AlarmLevel, last: Notified | undefined, nowMs: number): boolean {
   if (level !== (last?.level ?? "ok")) return true;
   return level === "critical" && last !== undefined && nowMs - last.atMs >= REMIND_AFTER_MS;

@@ -1,11 +1,11 @@
 // Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins that an older key encrypted. Shards' logins are
-// done here, each tenant's login in the tenant's object. Once no login is left under a key, that key can be removed.
+// encrypted here, and each tenant's login in the tenant's object. Once no login is left under a key, that key can be removed.
 import type { Context } from "../control/context.ts";
 import { encryptedLoginsStore } from "../control/encrypted-logins-store.ts";
 import { parseKeyRing } from "../core/encryption.ts";
 import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 
-/** Logins of each kind in one sweep: a second's work. The next sweep takes the next ones. */
+/** Logins of each kind in one sweep: about a second's work. The next sweep continues. */
 const BATCH = 50;
 
 export async function rotateEncryptionKeys(context: Context): Promise<void> {

@@ -27,7 +27,7 @@ const BATCH = 50;
 const INBOX_LAG_MS = 10_000;
 /** Fallback calls in one message to an object: about 60 KB. */
 const FALLBACK_CALLS_EACH = 500;
-/** As many as Stripe has on a page. */
+/** Events in one statement: as many as a page of Stripe's list holds. */
 const EVENTS_AT_ONCE = 100;
 /** Stripe retries for three days. It lists an event that it gave up on for thirty. */
 const LOOK_BACK_SECONDS = 3 * 86_400;
@@ -73,7 +73,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
     const events = context.stripe.events.undelivered(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
     let page: IncomingEvent[] = [];
     const keep = async (): Promise<void> => {
-      // Stripe keeps listing what it could not deliver: after the first sweep the inbox has all of it.
+      // Stripe lists an undelivered event for days. After the first sweep the inbox has it.
       const missing = new Set(await inbox.missing(page.map(({ id }) => id)));
       for (const event of page) if (missing.has(event.id)) await inbox.keep(event);
       page = [];

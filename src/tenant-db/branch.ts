@@ -220,7 +220,7 @@ const faults = `
 
 /**
  * Proves that no tenant's role in a branch reaches outside of its schema: the owner reads all of them from the catalogue in
- * one round trip. Each tenant's object proves its own login besides (isolation.ts). Throws `AppError` when the database is
+ * one round trip. Each tenant's object also proves its own login (isolation.ts). Throws `AppError` when the database is
  * away.
  */
 export async function proveBranch(ownerUrl: string, fetchEndpoint: string): Promise<IsolationProof> {

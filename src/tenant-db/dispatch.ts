@@ -59,7 +59,7 @@ async function loginUrl(env: EncryptionKeys, placement: Placement, host = placem
 
 // ---- proofs
 
-/** Migrations and manual changes can break a proof. Both are rare, and /health proves every few seconds besides. */
+/** Only migrations and manual changes can break a proof. Both are rare, and /health also proves every few seconds. */
 const PROOF_TRUSTED_MS = 5 * 60_000;
 
 /**

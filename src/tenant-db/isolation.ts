@@ -1,7 +1,8 @@
-// The proof, at start-up and in /health, that a login which tools run as cannot step over the wall between tenants.
-// It asks the catalogue what the login may do. On shared tables it also tries: without a context, with a forged and an
-// expired one, across two canary tenants, and to create. Every attempt that must fail runs in a transaction that ends in
-// an error anyway, so a wall that is down leaves nothing behind. All requests leave together: one round trip's time.
+// Proves that a login which tools run as reaches only its own tenant. Runs at start-up and in /health.
+// The proof reads the login's rights from the catalogue. On shared tables it also tries forbidden actions: to read without a
+// context, with a forged one and with an expired one, to cross between two canary tenants, and to create objects.
+// Invariant: each attempt that must fail runs in a transaction that is rolled back, so that a missing protection leaves
+// nothing behind. All requests are sent concurrently and take the time of one round trip.
 import type { KeyRing } from "../core/encryption.ts";
 import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
@@ -10,34 +11,35 @@ import { connectNeon, type Row, SqlError, type Statement } from "../adapters/neo
 import { enterTenant, plainTransaction } from "./tenant-db.ts";
 
 export interface IsolationFailure {
-  /** A stable name of what was looked at. */
+  /** Stable name of the check. */
   check: string;
-  /** What was found: names of roles, tables and functions, never rows and never secrets. */
+  /** Names of the roles, tables or functions at fault. Never rows or secrets. */
   detail: string;
 }
 
 /** `leftOpen` names built-in functions that only the host's superuser could revoke. None reaches another tenant's rows. */
 export type IsolationProof = { proven: true; leftOpen: string[] } | { proven: false; failures: IsolationFailure[] };
 
-/** Two tenants that no one can sign up as. Each owns one row of `tollgate.isolation_proof`, both under the same id. */
+/** Two tenants whose ids are reserved. Each owns one row of `tollgate.isolation_proof`, both under the same id. */
 export const canaryTenants = [TenantId.parse("canary-a"), TenantId.parse("canary-b")] as const;
 export const CANARY_ROW = "canary";
 
+/** The checks take milliseconds. A database that needs longer counts as unavailable. */
 const TIMEOUT_MS = 5_000;
 const REFUSED = "42501"; // insufficient_privilege
 const ROLLED_BACK = "22012"; // division_by_zero, by which `rollBack` ends a transaction
 const rollBack: Statement = { text: "SELECT 1 / 0" };
-/** A pooled connection's leftovers or the load, not the walls, decide these: read-only, serialization, lock and time limits. */
+/** These errors come from the load or from a pooled connection's settings, and prove nothing: read-only, serialization, lock, time limit. */
 const inconclusive = /^(25006|40|55P03|57014)/;
 
-/** What row security compares with; anything else in a permissive policy would open the table further. */
+/** The condition of a tenant's policy. A permissive policy with any other condition would show more rows. */
 const POLICY = "(tenant_id = ( SELECT tollgate.current_tenant() AS current_tenant))";
 
-/** The one policy besides: it lets a role read that no login of tools is or can become (migrations/shared/0003_analytics.sql). */
+/** The one other policy that is accepted: analytics reads by it, and no login of tools can become that role. */
 const ofAnalytics = `p.polcmd = 'r' AND p.polroles = ARRAY(
   SELECT r.oid FROM pg_roles r WHERE r.rolname = tollgate.analytics_role() AND NOT pg_has_role(r.oid, 'MEMBER'))`;
 
-/** What the catalogue's own schemas and extensions hold is the host's to answer for, and holds no tenant's rows. */
+/** SQL: the object belongs to the catalogue or to an extension. The host is responsible for these; they hold no tenant's rows. */
 const ofTheHost = (relation: string, schemaColumn: string, oidColumn: string) => `
   ${schemaColumn} IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace, 'pg_toast'::regnamespace)
   OR EXISTS (SELECT FROM pg_depend WHERE classid = '${relation}'::regclass AND objid = ${oidColumn} AND deptype = 'e')`;
@@ -46,7 +48,7 @@ const touchable = `c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT (${ofTheHost("
   AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER, MAINTAIN')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`;
 
-/** What no login of tools may be or do, in any tier. Each selects one text for every fault that it finds. */
+/** Checks for the login of tools in every tier. Each selects one text for each fault. */
 const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
   login_powers: `
     SELECT r.rolname || ' has ' || power FROM pg_roles r CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper),
@@ -56,8 +58,8 @@ const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
   login_memberships: `
     SELECT 'member of ' || rolname FROM pg_roles
     WHERE pg_has_role(oid, 'MEMBER') AND rolname NOT IN (current_user, '${itsGroup}')`,
-  // Large objects are left out: where the host keeps their functions open, a hostile statement could make one, and
-  // closing every tenant's door for that would be a greater harm than the object, which holds its maker's data alone.
+  // Ignores large objects. Some hosts let any login create one. It holds only its creator's data, and refusing all tenants
+  // because of it would do more harm.
   login_owns_nothing: `
     SELECT r.rolname || ' owns ' || d.classid::regclass || ' ' || d.objid
     FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
@@ -67,8 +69,8 @@ const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
     SELECT 'schema ' || nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'CREATE')
     UNION ALL
     SELECT 'database: ' || p FROM unnest(ARRAY['CREATE', 'TEMPORARY']) AS p WHERE has_database_privilege(current_database(), p)`,
-  // A function that runs with its owner's rights is a door in the wall; of these, one is the wall, and the others only
-  // touch what is kept of the tenant that the first one names.
+  // A function that runs with its owner's rights could reach other tenants' rows. The listed ones are safe: the first names
+  // the tenant, and the others touch only that tenant's rows.
   definer_functions: `
     SELECT p.oid::regprocedure::text FROM pg_proc p
     WHERE p.prosecdef AND has_function_privilege(p.oid, 'EXECUTE')
@@ -110,7 +112,7 @@ const sharedChecks: Readonly<Record<string, string>> = {
       OR has_any_column_privilege('tollgate.context_keys', 'SELECT, INSERT, UPDATE')`,
 };
 
-/** Of a login with a schema of its own, whose name is `$1` and whose tenant is `$2`. */
+/** Checks for a login with a schema of its own. `$1`: the schema's name. `$2`: its tenant. */
 const ownChecks: Readonly<Record<string, string>> = {
   ...loginChecks(""),
   only_its_tables: `SELECT c.oid::regclass FROM pg_class c WHERE ${touchable} AND c.relnamespace <> $1::regnamespace`,
@@ -120,7 +122,7 @@ const ownChecks: Readonly<Record<string, string>> = {
   is_its_tenant: `SELECT 'the login is of another tenant' WHERE tollgate.current_tenant() IS DISTINCT FROM $2::text`,
 };
 
-/** One statement of all checks: a row for every fault. */
+/** One statement for all checks. It returns a row for each fault. */
 function faultsOf(checks: Readonly<Record<string, string>>, params: readonly unknown[]): Statement {
   const selects = Object.entries(checks).map(
     ([check, sql]) => `SELECT '${check}' AS "check", fault::text AS detail FROM (${sql}) AS faults (fault)`,
@@ -152,8 +154,8 @@ export interface OwnProofOptions {
 }
 
 /**
- * Proves that the login of `url` reaches one schema alone, or says what stands open. Throws `AppError`
- * (`database_unavailable`) when the database could not be asked.
+ * Proves that the login of `url` reaches only its own schema, or lists what else it can reach. Throws `AppError`
+ * (`database_unavailable`) when the database cannot be reached.
  */
 export async function proveOwnSchema({
   url,
@@ -177,8 +179,8 @@ export async function proveOwnSchema({
 }
 
 /**
- * Proves that the login of `url` is kept within one tenant, or says what stands open. Throws `AppError`
- * (`database_unavailable`) when the database could not be asked, which proves nothing either way.
+ * Proves that the login of `url` is kept within one tenant, or lists what else it can reach. Throws `AppError`
+ * (`database_unavailable`) when the database cannot be reached.
  */
 export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: ProofOptions): Promise<IsolationProof> {
   const connection = connectNeon(url, fetchEndpoint);
@@ -189,7 +191,7 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
   const [a, b, expired] = await Promise.all([sign(canaryA, 60_000), sign(canaryB, 60_000), sign(canaryA, -5_000)]);
   const forged = a.slice(0, -1) + (a.endsWith("0") ? "1" : "0");
 
-  /** Runs what must be refused; `undefined` when it was. */
+  /** Runs a forbidden statement. Returns a failure unless the database refused it. */
   async function mustBeRefused(check: string, context: string, text: string): Promise<IsolationFailure[]> {
     try {
       await connection.batch([plainTransaction, enterTenant(context, TIMEOUT_MS), { text }, rollBack]);
@@ -201,8 +203,8 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
     return [{ check, detail: "was allowed" }];
   }
 
-  async function looks(): Promise<{ failures: IsolationFailure[]; leftOpen: string[] }> {
-    // LIMIT and the one tenant named: should the wall be down, the proof must not read or rewrite the whole table.
+  async function attempts(): Promise<{ failures: IsolationFailure[]; leftOpen: string[] }> {
+    // LIMIT and the named tenant bound the statements: without row security they would read or rewrite the whole table.
     const mine: Statement = { text: "SELECT tenant_id, id FROM tollgate.isolation_proof LIMIT 2" };
     const ofOthers: Statement = {
       text: "SELECT tenant_id FROM tollgate.isolation_proof WHERE tenant_id = $1 AND id = $2",
@@ -227,21 +229,21 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
         mine,
       ]);
       const failures = failuresOf(faults);
-      const expect = (holds: boolean, check: string, detail: string) => holds || failures.push({ check, detail });
-      expect(without?.length === 0, "no_context_no_rows", "rows without a context");
-      expect(isCanaryOf(canaryA, seenByA), "canary_rows", `${canaryA} does not see exactly its own row`);
-      expect(isCanaryOf(canaryB, seenByB), "canary_rows", `${canaryB} does not see exactly its own row`);
-      expect(othersByA?.length === 0, "canary_crossed", `${canaryA} reads another tenant's row`);
-      expect(rewrittenByA?.length === 0, "canary_crossed", `${canaryA} writes another tenant's row`);
+      const demand = (holds: boolean, check: string, detail: string) => holds || failures.push({ check, detail });
+      demand(without?.length === 0, "no_context_no_rows", "rows without a context");
+      demand(isCanaryOf(canaryA, seenByA), "canary_rows", `${canaryA} does not see exactly its own row`);
+      demand(isCanaryOf(canaryB, seenByB), "canary_rows", `${canaryB} does not see exactly its own row`);
+      demand(othersByA?.length === 0, "canary_crossed", `${canaryA} reads another tenant's row`);
+      demand(rewrittenByA?.length === 0, "canary_crossed", `${canaryA} writes another tenant's row`);
       return { failures, leftOpen: (open ?? []).map((row) => String(row["f"])) };
     } catch (error) {
-      // The migrations are missing, or the database does not know the key that signs.
+      // The migrations are missing, or the database does not know the signing key.
       return { failures: [{ check: "readable", detail: `ended with SQLSTATE ${conclusive(error)}` }], leftOpen: [] };
     }
   }
 
-  const [looked, ...refusals] = await Promise.all([
-    looks(),
+  const [tried, ...refusals] = await Promise.all([
+    attempts(),
     mustBeRefused("forged_context", forged, "SELECT count(*) FROM tollgate.isolation_proof"),
     mustBeRefused("expired_context", expired, "SELECT count(*) FROM tollgate.isolation_proof"),
     mustBeRefused("temporary_table", a, "CREATE TEMPORARY TABLE tollgate_proof ()"),
@@ -252,15 +254,15 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
       `INSERT INTO tollgate.isolation_proof (tenant_id, id) VALUES ('${canaryB}', 'proof')`,
     ),
   ]);
-  const failures = [...looked.failures, ...refusals.flat()];
-  return failures.length === 0 ? { proven: true, leftOpen: looked.leftOpen } : { proven: false, failures };
+  const failures = [...tried.failures, ...refusals.flat()];
+  return failures.length === 0 ? { proven: true, leftOpen: tried.leftOpen } : { proven: false, failures };
 }
 
 function isCanaryOf(tenantId: TenantId, rows: readonly Row[] | undefined): boolean {
   return rows?.length === 1 && rows[0]?.["tenant_id"] === tenantId && rows[0]?.["id"] === CANARY_ROW;
 }
 
-/** The SQLSTATE by which the database answered; throws when the failure says nothing about the walls. */
+/** The SQLSTATE of the database's answer. Throws when the error proves nothing. */
 function conclusive(error: unknown): string {
   if (!(error instanceof SqlError)) throw error;
   if (inconclusive.test(error.sqlState)) throw new AppError("database_unavailable", undefined, { cause: error });

@@ -49,7 +49,7 @@ afterAll(async () => {
   await sql(`DELETE FROM webhook_inbox WHERE event_id = $1`);
 });
 
-test("a figure that gets bad is told once, with what to do, and told again when it is well", async () => {
+test("the operator is notified once when an indicator gets worse, with its runbook, and again when it recovers", async () => {
   await fireCron(SWEEP);
   const before = await told();
   expect(await shown()).toMatchObject({ level: "ok", value: 0 });
@@ -84,7 +84,7 @@ test("a figure that gets bad is told once, with what to do, and told again when 
   expect(await shown()).toMatchObject({ level: "ok", told: { level: "ok" } });
 });
 
-test("a charge that the queue does not take is seen by its age, and no longer when the ledger has it", async () => {
+test("a charge that the queue does not accept shows by its age until the ledger has it", async () => {
   const tenant = await aTenant();
   await queueRefuses(tenant.id, true);
   try {
