@@ -14,7 +14,7 @@ const StoredLogin = z.object({
 
 export type EncryptedShardLogin = z.infer<typeof StoredLogin> & { purpose: string };
 
-export function encryptedLoginsStore(db: ControlDatabase) {
+export function encryptedLoginsStore(control: ControlDatabase) {
   return {
     /** Shards' logins that another key than this one encrypted. */
     async shardLoginsNotUnder(keyId: string, limit: number): Promise<EncryptedShardLogin[]> {
@@ -22,7 +22,7 @@ export function encryptedLoginsStore(db: ControlDatabase) {
         (column) => `SELECT id AS "shardId", '${column}' AS "column", ${column} AS login FROM shards
                      WHERE split_part(${column}, '.', 2) <> $1`,
       );
-      const rows = await db.query(`${selects.join(" UNION ALL ")} LIMIT $2`, [keyId, limit]);
+      const rows = await control.query(`${selects.join(" UNION ALL ")} LIMIT $2`, [keyId, limit]);
       return rows.map((row) => {
         const stored = StoredLogin.parse(row);
         return { ...stored, purpose: loginPurpose[shardColumns[stored.column]](stored.shardId) };
@@ -31,12 +31,16 @@ export function encryptedLoginsStore(db: ControlDatabase) {
 
     /** Replaces a shard's login by the same one under another key, unless the login has changed since. */
     async replaceShardLogin({ shardId, column, login }: EncryptedShardLogin, encrypted: string): Promise<void> {
-      await db.query(`UPDATE shards SET ${column} = $3 WHERE id = $1 AND ${column} = $2`, [shardId, login, encrypted]);
+      await control.query(`UPDATE shards SET ${column} = $3 WHERE id = $1 AND ${column} = $2`, [
+        shardId,
+        login,
+        encrypted,
+      ]);
     },
 
     /** Tenants whose own login another key than this one encrypted. Their objects encrypt it again. */
     async tenantsNotUnder(keyId: string, limit: number): Promise<TenantId[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT t.id FROM tenants t JOIN placements p ON p.id = t.placement_id
          WHERE split_part(p.login, '.', 2) <> $1 ORDER BY p.id LIMIT $2`,
         [keyId, limit],

@@ -66,7 +66,7 @@ export const placementJson = (column: string): string => `(SELECT jsonb_build_ob
   FROM placements p JOIN shards s ON s.id = p.shard_id
   WHERE p.id = ${column} AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
 
-export function placementsStore(db: ControlDatabase) {
+export function placementsStore(control: ControlDatabase) {
   return {
     /**
      * The tenant's placement of a strategy, reserved now when it has none. `undefined`: no shard of that strategy (in
@@ -77,7 +77,7 @@ export function placementsStore(db: ControlDatabase) {
       strategy: Strategy,
       region: string | null,
     ): Promise<ReservedPlacement | undefined> {
-      const [, , rows = []] = await db.batch([
+      const [, , rows = []] = await control.batch([
         // One reservation at a time for a strategy, so that the count below is exact.
         { text: `SELECT pg_advisory_xact_lock(hashtext('placements.' || $1))`, params: [strategy] },
         {
@@ -106,7 +106,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** The placement that a move has reserved. */
     async reservedFor(moveId: number): Promise<ReservedPlacement | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT jsonb_build_object('id', p.id, 'state', p.state, 'schemaVersion', p.schema_version, 'shard', ${shardJson}) AS placed
          FROM moves m JOIN placements p ON p.id = m.to_placement JOIN shards s ON s.id = p.shard_id WHERE m.id = $1`,
         [moveId],
@@ -116,13 +116,13 @@ export function placementsStore(db: ControlDatabase) {
 
     /** The id of the placement in force. */
     async inForce(tenantId: TenantId): Promise<number | undefined> {
-      const [row] = await db.query(`SELECT placement_id::int AS id FROM tenants WHERE id = $1`, [tenantId]);
+      const [row] = await control.query(`SELECT placement_id::int AS id FROM tenants WHERE id = $1`, [tenantId]);
       return typeof row?.["id"] === "number" ? row["id"] : undefined;
     },
 
     /** A shard, `undefined` while it cannot be reached. */
     async shard(shardId: string): Promise<Shard | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT ${shardJson} AS shard FROM shards s WHERE s.id = $1 AND s.host IS NOT NULL`,
         [shardId],
       );
@@ -131,16 +131,16 @@ export function placementsStore(db: ControlDatabase) {
 
     /** Stores the encrypted login of the tenant's own role, unless one is stored. Returns the stored one. */
     async keepLogin(placementId: number, login: string): Promise<string> {
-      const [row] = await db.query(`UPDATE placements SET login = coalesce(login, $2) WHERE id = $1 RETURNING login`, [
-        placementId,
-        login,
-      ]);
+      const [row] = await control.query(
+        `UPDATE placements SET login = coalesce(login, $2) WHERE id = $1 RETURNING login`,
+        [placementId, login],
+      );
       return String(row?.["login"]);
     },
 
     /** Records that a placement is made, and the files of its own schema. A schema never loses a file by this. */
     async markReady(placementId: number, schemaVersion: string | null): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE placements SET state = 'ready', schema_version = $2, ready_at = coalesce(ready_at, now())
          WHERE id = $1 AND (state = 'preparing' OR state = 'ready'
            AND string_to_array(coalesce(schema_version, ''), ' ') <@ string_to_array($2, ' '))`,
@@ -150,15 +150,15 @@ export function placementsStore(db: ControlDatabase) {
 
     /** Records the files that a shared database has. */
     async recordShardVersion(shardId: string, schemaVersion: string): Promise<void> {
-      await db.query(`UPDATE shards SET schema_version = $2 WHERE id = $1 AND schema_version IS DISTINCT FROM $2`, [
-        shardId,
-        schemaVersion,
-      ]);
+      await control.query(
+        `UPDATE shards SET schema_version = $2 WHERE id = $1 AND schema_version IS DISTINCT FROM $2`,
+        [shardId, schemaVersion],
+      );
     },
 
     /** Puts a tenant's first placement in force. Changes nothing when the tenant has one. */
     async activate(tenantId: TenantId, placementId: number): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE tenants SET placement_id = $2, version = version + 1 WHERE id = $1 AND placement_id IS NULL`,
         [tenantId, placementId],
       );
@@ -166,7 +166,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** Replaces a login by the same one under a newer key, unless the login has changed since. */
     async replaceLogin(placement: Pick<Placement, "id" | "login">, login: string): Promise<void> {
-      await db.query(`UPDATE placements SET login = $3 WHERE id = $1 AND login = $2`, [
+      await control.query(`UPDATE placements SET login = $3 WHERE id = $1 AND login = $2`, [
         placement.id,
         placement.login,
         login,
@@ -175,7 +175,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** The shards of a strategy that can be reached. */
     async shards(strategy: Strategy): Promise<Shard[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT ${shardJson} AS shard FROM shards s WHERE s.strategy = $1 AND s.host IS NOT NULL ORDER BY s.id`,
         [strategy],
       );
@@ -184,7 +184,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** How many more tenants the shards of a strategy take. */
     async roomLeft(strategy: Strategy): Promise<number> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT coalesce(sum(s.capacity - held.tenants), 0)::int AS room FROM shards s CROSS JOIN LATERAL (
            SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
          WHERE s.strategy = $1 AND s.accepts AND s.host IS NOT NULL`,
@@ -195,7 +195,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** The shard of a strategy that is being created in a region, or a new entry for the next one. */
     async shardToOpen(strategy: Strategy, region: string): Promise<string> {
-      const [, , rows = []] = await db.batch([
+      const [, , rows = []] = await control.batch([
         { text: `SELECT pg_advisory_xact_lock(hashtext('shards.' || $1))`, params: [strategy] },
         {
           text: `INSERT INTO shards (id, strategy, region, capacity)
@@ -214,7 +214,7 @@ export function placementsStore(db: ControlDatabase) {
     /** The shard that is one tenant's own database, added when it is missing. */
     async ownShard(tenantId: TenantId, region: string): Promise<string> {
       const id = ownShardId(tenantId);
-      await db.query(
+      await control.query(
         `INSERT INTO shards (id, strategy, region, capacity) VALUES ($1, 'database', $2, 1)
          ON CONFLICT (id) DO UPDATE SET accepts = true`,
         [id, region],
@@ -224,7 +224,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** The Neon project of a shard. */
     async projectOf(shardId: string): Promise<ShardProject | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT neon_project_id AS "projectId", region, host IS NOT NULL AS open FROM shards WHERE id = $1`,
         [shardId],
       );
@@ -233,7 +233,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** Stores the Neon project of a shard, unless one is stored. Returns the stored one. */
     async keepProject(shardId: string, projectId: string): Promise<string> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `UPDATE shards SET neon_project_id = coalesce(neon_project_id, $2) WHERE id = $1 RETURNING neon_project_id AS id`,
         [shardId, projectId],
       );
@@ -242,7 +242,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** Records that a shard is removed: it accepts no tenants and has no address. */
     async closeShard(shardId: string): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE shards SET accepts = false, host = NULL, owner_login = NULL, neon_project_id = NULL,
            replica_host = NULL, analytics_login = NULL WHERE id = $1`,
         [shardId],
@@ -254,7 +254,7 @@ export function placementsStore(db: ControlDatabase) {
      * their objects read it, and removes the replica and the analytics login, which belonged to the old database.
      */
     async registerShard(shard: Shard): Promise<void> {
-      await db.batch([
+      await control.batch([
         {
           text: `UPDATE tenants t SET version = t.version + 1 FROM placements p JOIN shards s ON s.id = p.shard_id
                  WHERE p.id = t.placement_id AND s.id = $1 AND (s.host, s.database) IS DISTINCT FROM ($2, $3)`,
@@ -285,7 +285,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** Sets the address of a shard's replica; `null` removes it. False when there is no such shard. */
     async setReplica(shardId: string, replicaHost: string | null): Promise<boolean> {
-      const [, rows = []] = await db.batch([
+      const [, rows = []] = await control.batch([
         {
           text: `UPDATE tenants t SET version = t.version + 1 FROM placements p JOIN shards s ON s.id = p.shard_id
                  WHERE p.id = t.placement_id AND s.id = $1 AND s.replica_host IS DISTINCT FROM $2`,
@@ -301,7 +301,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** Stores the encrypted analytics login of a shard, unless one is stored. Returns the stored one. */
     async keepAnalyticsLogin(shardId: string, login: string): Promise<string> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `UPDATE shards SET analytics_login = coalesce(analytics_login, $2) WHERE id = $1 RETURNING analytics_login AS login`,
         [shardId, login],
       );
@@ -310,7 +310,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** The shards that have a replica. */
     async replicated(): Promise<ReadShard[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT ${readShardJson} AS shard FROM shards s
          WHERE s.host IS NOT NULL AND s.replica_host IS NOT NULL ORDER BY s.id`,
       );
@@ -319,7 +319,7 @@ export function placementsStore(db: ControlDatabase) {
 
     /** All shards, or those of one strategy, with the tenants to read or to leave out, so that each tenant counts once. */
     async analyticsShards(strategy: Strategy | null): Promise<AnalyticsShard[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT ${readShardJson} || jsonb_build_object('tenants', coalesce(held.tenants, '[]'), 'copies', coalesce(held.copies, '[]')) AS shard
          FROM shards s CROSS JOIN LATERAL (
            SELECT jsonb_agg(jsonb_build_object('id', t.id, 'placementId', p.id) ORDER BY p.id)

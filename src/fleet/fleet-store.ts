@@ -126,15 +126,15 @@ export interface SchemaQuery {
   untriedBy?: number;
 }
 
-export function fleetStore(db: ControlDatabase) {
+export function fleetStore(control: ControlDatabase) {
   const runWhere = async (condition: string, params: readonly unknown[]): Promise<Run | undefined> => {
-    const [row] = await db.query(`SELECT ${runJson} AS run FROM migration_runs m WHERE ${condition}`, params);
+    const [row] = await control.query(`SELECT ${runJson} AS run FROM migration_runs m WHERE ${condition}`, params);
     return row && Run.parse(row["run"]);
   };
 
   return {
     async schemas({ after, limit, only = null, among, behind, untriedBy }: SchemaQuery): Promise<StoredSchema[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT jsonb_build_object('placementId', p.id, 'tenantId', p.tenant_id, 'shardId', s.id,
            'version', p.schema_version, 'shard', ${shardJson}) AS schema
          ${schemas} AND p.id > $1 AND ($3::text[] IS NULL OR p.tenant_id = ANY ($3))
@@ -151,7 +151,7 @@ export function fleetStore(db: ControlDatabase) {
 
     /** The given tenants that have no schema of their own. */
     async withoutSchema(tenantIds: readonly string[]): Promise<string[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT wanted AS id FROM unnest($1::text[]) AS wanted
          WHERE NOT EXISTS (SELECT ${schemas} AND p.tenant_id = wanted) ORDER BY 1`,
         [tenantIds],
@@ -160,7 +160,7 @@ export function fleetStore(db: ControlDatabase) {
     },
 
     async shards(): Promise<ShardSummary[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT jsonb_build_object('shardId', v.id, 'schemas', sum(v.n), 'failed', sum(v.failed),
            'versions', jsonb_object_agg(v.version, v.n)) AS shard
          FROM (SELECT s.id, coalesce(p.schema_version, '') AS version, count(*) AS n,
@@ -176,7 +176,7 @@ export function fleetStore(db: ControlDatabase) {
 
     /** The shards whose tenants lack a file of this version. Reads only the control tables. */
     async shardsBehind(version: string): Promise<ShardBehind[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT s.id AS "shardId", s.strategy, count(*)::int AS tenants ${tenantsBehind} GROUP BY s.id ORDER BY s.id`,
         [version],
       );
@@ -188,7 +188,7 @@ export function fleetStore(db: ControlDatabase) {
       version: string,
       { limit, only = null }: { limit: number; only?: TenantId | null },
     ): Promise<TenantBehind[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT t.id AS "tenantId", s.id AS "shardId",
            CASE WHEN s.strategy = 'shared' THEN s.schema_version ELSE p.schema_version END AS version
          ${tenantsBehind} AND ($2::text IS NULL OR t.id = $2) ORDER BY t.id LIMIT $3`,
@@ -203,7 +203,7 @@ export function fleetStore(db: ControlDatabase) {
       runner: Runner;
       options: FleetOptions;
     }): Promise<{ run: Run } | { running: Run }> {
-      const [, opened = [], running = []] = await db.batch([
+      const [, opened = [], running = []] = await control.batch([
         {
           text: `UPDATE migration_runs SET state = 'stopped', reason = 'its runner stopped sending heartbeats', finished_at = now()
                  WHERE state = 'running' AND progressed_at < now() - make_interval(secs => $1)`,
@@ -224,7 +224,7 @@ export function fleetStore(db: ControlDatabase) {
     /** Runs of Workflows without heartbeats, each with the number of its next attempt. Stops such runs of terminals. */
     async resumeSilent(): Promise<{ id: number; attempt: number }[]> {
       const silent = `state = 'running' AND progressed_at < now() - make_interval(secs => $1)`;
-      const [, rows = []] = await db.batch([
+      const [, rows = []] = await control.batch([
         {
           text: `UPDATE migration_runs SET state = 'stopped', reason = 'its runner stopped sending heartbeats', finished_at = now()
                  WHERE ${silent} AND runner = 'terminal'`,
@@ -241,7 +241,7 @@ export function fleetStore(db: ControlDatabase) {
 
     /** The heartbeat of an attempt. Returns the run; `undefined` when it has ended or another attempt executes it. */
     async heartbeat(id: number, attempt: number): Promise<ActiveRun | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `UPDATE migration_runs m SET progressed_at = now() WHERE id = $1 AND attempt = $2 AND state = 'running'
          RETURNING ${runJson} || jsonb_build_object('cohort', m.cohort, 'reached', m.reached) AS run`,
         [id, attempt],
@@ -251,7 +251,7 @@ export function fleetStore(db: ControlDatabase) {
 
     /** Stores the plan, once. */
     async storePlan(id: number, plan: Plan): Promise<void> {
-      await db.query(`UPDATE migration_runs SET plan = $2, cohort = $3::bigint[] WHERE id = $1 AND plan IS NULL`, [
+      await control.query(`UPDATE migration_runs SET plan = $2, cohort = $3::bigint[] WHERE id = $1 AND plan IS NULL`, [
         id,
         JSON.stringify(plan),
         plan.cohort.map(({ placementId }) => placementId),
@@ -263,7 +263,7 @@ export function fleetStore(db: ControlDatabase) {
       run: { id: number; attempt: number; connections: number },
       result: Result,
     ): Promise<{ stop: boolean }> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `WITH fresh AS (
            INSERT INTO migration_results (run_id, placement_id, outcome, tries, took_ms, sql_state, reason)
            VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING outcome),
@@ -281,12 +281,12 @@ export function fleetStore(db: ControlDatabase) {
 
     /** Records that every placement up to this one was tried. */
     async recordReached(id: number, placementId: number): Promise<void> {
-      await db.query(`UPDATE migration_runs SET reached = greatest(reached, $2) WHERE id = $1`, [id, placementId]);
+      await control.query(`UPDATE migration_runs SET reached = greatest(reached, $2) WHERE id = $1`, [id, placementId]);
     },
 
     /** Ends a run, if this attempt executes it. */
     async finish(id: number, attempt: number, state: Run["state"], reason: string | null): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE migration_runs SET state = $3, reason = $4, finished_at = now()
          WHERE id = $1 AND attempt = $2 AND state = 'running'`,
         [id, attempt, state, reason],
@@ -295,7 +295,7 @@ export function fleetStore(db: ControlDatabase) {
 
     /** Asks a run to stop after its running schemas. Returns whether it was running. */
     async requestStop(id: number): Promise<boolean> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE migration_runs SET stop_requested = true WHERE id = $1 AND state = 'running' RETURNING id`,
         [id],
       );
@@ -303,7 +303,7 @@ export function fleetStore(db: ControlDatabase) {
     },
 
     async runs(limit: number): Promise<Run[]> {
-      const rows = await db.query(`SELECT ${runJson} AS run FROM migration_runs m ORDER BY m.id DESC LIMIT $1`, [
+      const rows = await control.query(`SELECT ${runJson} AS run FROM migration_runs m ORDER BY m.id DESC LIMIT $1`, [
         limit,
       ]);
       return rows.map((row) => Run.parse(row["run"]));
@@ -312,7 +312,7 @@ export function fleetStore(db: ControlDatabase) {
     async report(id: number): Promise<Report | undefined> {
       const run = await runWhere("m.id = $1", [id]);
       if (run === undefined) return undefined;
-      const [[amounts] = [], failures = []] = await db.batch([
+      const [[amounts] = [], failures = []] = await control.batch([
         {
           text: `SELECT count(*) FILTER (WHERE tries > 1)::int AS retried,
                    percentile_disc(ARRAY[0.5, 0.95, 1]) WITHIN GROUP (ORDER BY took_ms)

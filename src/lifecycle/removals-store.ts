@@ -64,14 +64,14 @@ export interface ReportedUnits {
   units: number;
 }
 
-export function removalsStore(db: ControlDatabase) {
+export function removalsStore(control: ControlDatabase) {
   return {
     /**
      * Opens the removal of a tenant, unless one is open. The tenant's next call is refused; it may be reactivated for
      * `GRACE_MS`. Returns the open removal; `undefined` when there is no such tenant, or it is gone.
      */
     async open(tenantId: TenantId, askedBy: AskedBy): Promise<Removal | undefined> {
-      const [, , , , rows = []] = await db.batch([
+      const [, , , , rows = []] = await control.batch([
         { text: `SELECT FROM tenants WHERE id = $1 FOR UPDATE`, params: [tenantId] },
         {
           // The next sweep starts the removal of a tenant whose subscription has ended: the webhook starts no Workflow.
@@ -100,12 +100,12 @@ export function removalsStore(db: ControlDatabase) {
     /** The tenant's open removal: neither done nor undone. */
     async live(tenantId: TenantId): Promise<Removal | undefined> {
       const { text, params } = liveOf(tenantId);
-      return parsed((await db.query(text, params))[0]);
+      return parsed((await control.query(text, params))[0]);
     },
 
     /** The tenant's newest removal, in any state. */
     async newest(tenantId: TenantId): Promise<Removal | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT ${columns} FROM removals r JOIN tenants t ON t.id = r.tenant_id WHERE r.tenant_id = $1 ORDER BY r.id DESC LIMIT 1`,
         [tenantId],
       );
@@ -114,7 +114,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Records the next step and its progress. Returns false when another step has recorded its progress since. */
     async record(removal: Removal, now: { step: RemovalStep; progress: object; archive?: object }): Promise<boolean> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE removals r SET step = $3, progress = $4::jsonb, archive = coalesce($5::jsonb, r.archive), version = r.version + 1,
                 waits_for = NULL, error = NULL, progressed_at = now(), step_at = CASE WHEN r.step = $3 THEN r.step_at ELSE now() END
          WHERE r.id = $1 AND r.version = $2 RETURNING r.id`,
@@ -132,7 +132,7 @@ export function removalsStore(db: ControlDatabase) {
     /** Records what the removal waits for, or what has failed, in Tollgate's words. */
     async note(removalId: number, note: { waitsFor: string } | { error: string }): Promise<void> {
       const [waitsFor, error] = "error" in note ? [null, note.error] : [note.waitsFor, null];
-      await db.query(
+      await control.query(
         `UPDATE removals SET waits_for = coalesce($2, waits_for), error = $3, progressed_at = now()
          WHERE id = $1 AND step NOT IN ('done', 'undone')`,
         [removalId, waitsFor, error],
@@ -143,7 +143,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Ends a tenant's grace early. Returns false outside the grace, during a reactivation, or with unconfirmed usage. */
     async endGrace(tenantId: TenantId): Promise<boolean> {
-      const rows = await db.query(
+      const rows = await control.query(
         `UPDATE tenants t SET leaving_until = least(t.leaving_until, now()), version = t.version + 1
          FROM removals r WHERE t.id = $1 AND r.tenant_id = t.id AND r.step = 'grace' AND NOT r.reactivating AND NOT ${outstanding}
          RETURNING t.id`,
@@ -158,7 +158,7 @@ export function removalsStore(db: ControlDatabase) {
      */
     async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
       const ended = `r.step = 'grace' AND NOT r.reactivating AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
-      const [, begun = []] = await db.batch([
+      const [, begun = []] = await control.batch([
         {
           text: `UPDATE removals r SET waits_for = 'Stripe has not confirmed usage that came late.' FROM tenants t
                  WHERE t.id = r.tenant_id AND ${ended} AND ${outstanding}`,
@@ -181,7 +181,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Removals, or (`reactivating`) reactivations, that have recorded nothing for `silenceMs`. */
     async silent(what: { reactivating: boolean }, silenceMs: number, limit: number): Promise<TenantId[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT r.tenant_id AS id FROM removals r
          WHERE ${live} AND r.reactivating = $3 AND (r.step <> 'grace' OR r.reactivating)
            AND r.progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY r.progressed_at LIMIT $2`,
@@ -194,7 +194,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Records the request for a reactivation and counts the attempt. `undefined`: too late, or the tenant is not leaving. */
     async requestReactivation(tenantId: TenantId): Promise<Removal | undefined> {
-      const [, rows = []] = await db.batch([
+      const [, rows = []] = await control.batch([
         {
           text: `UPDATE removals r SET reactivating = true, reactivations = r.reactivations + 1, version = r.version + 1, progressed_at = now()
                  FROM tenants t WHERE t.id = $1 AND r.tenant_id = t.id AND t.state = 'leaving' AND ${live}`,
@@ -208,12 +208,12 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Drops the request for a reactivation: Stripe cannot charge the customer. */
     async abandonReactivation(removalId: number): Promise<void> {
-      await db.query(`UPDATE removals SET reactivating = false, progressed_at = now() WHERE id = $1`, [removalId]);
+      await control.query(`UPDATE removals SET reactivating = false, progressed_at = now() WHERE id = $1`, [removalId]);
     },
 
     /** Undoes the removal. `subscriptionId`: a new subscription; `null`: the tenant keeps the one that it has. */
     async undo(removal: Removal, back: { state: TenantState; subscriptionId: string | null }): Promise<void> {
-      await db.query(
+      await control.query(
         `WITH undone AS (
            UPDATE removals r SET step = 'undone', reactivating = false, version = r.version + 1, waits_for = NULL, error = NULL,
                   step_at = now(), progressed_at = now(), finished_at = now()
@@ -232,7 +232,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** All units reported for the minutes whose reports Stripe confirmed within the last day. `undefined`: there are none. */
     async confirmedLately(tenantId: TenantId): Promise<ReportedUnits | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT extract(epoch FROM lately.first)::bigint AS "from", extract(epoch FROM lately.last)::bigint + 60 AS "to", sum(r.units)::text AS units
          FROM (SELECT min(slot) AS first, max(slot) AS last FROM reports
                WHERE tenant_id = $1 AND confirmed_at > now() - interval '1 day' AND answer IN ('accepted', 'duplicate', 'summary')) AS lately
@@ -253,13 +253,13 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Records that the monitor is cancelled. A reactivation registers it again. */
     async recordUnmonitored(tenantId: TenantId): Promise<void> {
-      await db.query(`UPDATE tenants SET monitored_at = NULL WHERE id = $1`, [tenantId]);
+      await control.query(`UPDATE tenants SET monitored_at = NULL WHERE id = $1`, [tenantId]);
     },
 
     /** Ends moves and jobs of a tenant that is gone. Returns the uploads that its jobs have begun. */
     async endWork(tenantId: TenantId): Promise<unknown[]> {
       const gone = `EXISTS (SELECT FROM tenants t WHERE t.id = $1 AND t.state = 'gone')`;
-      const [, , uploads = []] = await db.batch([
+      const [, , uploads = []] = await control.batch([
         {
           // The emptied object must not store them.
           text: `UPDATE fallback_calls SET counted_at = now() WHERE tenant_id = $1 AND counted_at IS NULL AND ${gone}`,
@@ -285,7 +285,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Every present and former placement of the tenant, also those that were reserved and never made. */
     async placements(tenantId: TenantId): Promise<TenantPlacement[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT own.id::int AS id, held.strategy, held.id AS "shardId", own.state = 'dropped' AS dropped, ${placementJson("own.id")} AS placement
          FROM placements own JOIN shards held ON held.id = own.shard_id WHERE own.tenant_id = $1 ORDER BY own.id`,
         [tenantId],
@@ -295,7 +295,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** Records that a placement is dropped. */
     async recordDropped(placementId: number): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE placements SET state = 'dropped', dropped_at = coalesce(dropped_at, now()), login = NULL WHERE id = $1`,
         [placementId],
       );
@@ -303,7 +303,7 @@ export function removalsStore(db: ControlDatabase) {
 
     /** The last step: clears personal data from the control tables. Returns whether the tenant is erased. */
     async erase(tenantId: TenantId): Promise<boolean> {
-      const [row] = await db.query(`SELECT erase_tenant($1) AS erased`, [tenantId]);
+      const [row] = await control.query(`SELECT erase_tenant($1) AS erased`, [tenantId]);
       return row?.["erased"] === true;
     },
   };

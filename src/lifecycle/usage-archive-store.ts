@@ -33,12 +33,12 @@ const source: Readonly<Record<ArchiveKind, { from: string; line: string; key: st
   },
 };
 
-export function usageArchiveStore(db: ControlDatabase) {
+export function usageArchiveStore(control: ControlDatabase) {
   return {
     /** The next rows of a kind, in a stable order. */
     async page(tenantId: TenantId, kind: ArchiveKind, after: ArchiveCursor | null): Promise<ArchivePage> {
       const { from, line, key, types } = source[kind];
-      const [row] = await db.query(
+      const [row] = await control.query(
         `WITH page AS (SELECT json_build_object(${line})::text AS line, l.units,
                          ARRAY[${key
                            .split(", ")
@@ -63,7 +63,7 @@ export function usageArchiveStore(db: ControlDatabase) {
 
     /** All rows and units, and those of each month. */
     async totals(tenantId: TenantId): Promise<{ totals: Totals; months: Month[] }> {
-      const [reports = [], months = []] = await db.batch([
+      const [reports = [], months = []] = await control.batch([
         {
           text: `SELECT count(*)::text AS rows, coalesce(sum(units), 0)::text AS units FROM reports WHERE tenant_id = $1`,
           params: [tenantId],

@@ -29,11 +29,11 @@ const MoveSummary = z.object({
 });
 export type MoveSummary = z.infer<typeof MoveSummary>;
 
-export function movesStore(db: ControlDatabase) {
+export function movesStore(control: ControlDatabase) {
   return {
     /** Opens a move of a tenant that has a placement, unless a move is open. Returns the open move. */
     async open(tenantId: TenantId, to: { strategy: Strategy; shardId: string | null }): Promise<Move | undefined> {
-      await db.query(
+      await control.query(
         `INSERT INTO moves (tenant_id, strategy, shard_id, from_placement)
          SELECT t.id, $2, $3, t.placement_id FROM tenants t WHERE t.id = $1 AND t.placement_id IS NOT NULL AND t.state <> 'gone'
          ON CONFLICT DO NOTHING`,
@@ -44,7 +44,7 @@ export function movesStore(db: ControlDatabase) {
 
     /** The tenant's open move: one that is running or waits to be confirmed. */
     async live(tenantId: TenantId): Promise<Move | undefined> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `SELECT ${moveJson} AS move FROM moves m WHERE m.tenant_id = $1 AND m.state NOT IN ('confirmed', 'undone')`,
         [tenantId],
       );
@@ -53,7 +53,7 @@ export function movesStore(db: ControlDatabase) {
 
     /** The tenant's moves for an operator, newest first. */
     async history(tenantId: TenantId): Promise<MoveSummary[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT m.id::int AS id, m.tenant_id AS "tenantId", m.state, m.strategy, f.shard_id AS "from", g.shard_id AS "to",
                 m.rows_copied::int AS "rowsCopied", m.rounds, m.pause_ms AS "pauseMs", m.error,
                 ${toIso("m.started_at")} AS "startedAt", ${toIso("m.moved_at")} AS "movedAt",
@@ -70,7 +70,7 @@ export function movesStore(db: ControlDatabase) {
      * Returns false when no shard has room.
      */
     async reserve(moveId: number): Promise<boolean> {
-      const [, , rows = []] = await db.batch([
+      const [, , rows = []] = await control.batch([
         {
           text: `SELECT pg_advisory_xact_lock(hashtext('placements.' || strategy)) FROM moves WHERE id = $1`,
           params: [moveId],
@@ -105,7 +105,7 @@ export function movesStore(db: ControlDatabase) {
         round: boolean;
       },
     ): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE moves SET cursor = $3::jsonb, copied = $4, mark = $5, rows_copied = rows_copied + $6,
                 rounds = rounds + CASE WHEN $7::boolean THEN 1 ELSE 0 END,
                 state = CASE WHEN $2 = 'copying' THEN 'copying' ELSE state END, error = NULL, progressed_at = now()
@@ -123,12 +123,12 @@ export function movesStore(db: ControlDatabase) {
     },
 
     async failed(moveId: number, error: string): Promise<void> {
-      await db.query(`UPDATE moves SET error = $2, progressed_at = now() WHERE id = $1`, [moveId, error]);
+      await control.query(`UPDATE moves SET error = $2, progressed_at = now() WHERE id = $1`, [moveId, error]);
     },
 
     /** Starts a new attempt, which invalidates all earlier ones. Returns its number. */
     async nextAttempt(moveId: number): Promise<number> {
-      const [row] = await db.query(
+      const [row] = await control.query(
         `UPDATE moves SET attempt = attempt + 1, progressed_at = now() WHERE id = $1 RETURNING attempt`,
         [moveId],
       );
@@ -143,7 +143,7 @@ export function movesStore(db: ControlDatabase) {
       const [from, to, state] =
         move.state === "returning" ? [move.to, move.from, "undone"] : [move.from, move.to, "moved"];
       if (from === null || to === null) return false;
-      const [, rows = []] = await db.batch([
+      const [, rows = []] = await control.batch([
         {
           text: `WITH flipped AS (
                    UPDATE moves SET state = $4, moved_at = now(), mark = $6, pause_ms = $8, progressed_at = now(),
@@ -160,19 +160,19 @@ export function movesStore(db: ControlDatabase) {
 
     /** Starts the way back of a finished move. It copies what has changed since the switchover. */
     async goBack(moveId: number): Promise<void> {
-      await db.query(
+      await control.query(
         `UPDATE moves SET state = 'returning', rounds = 0, error = NULL, progressed_at = now() WHERE id = $1 AND state = 'moved'`,
         [moveId],
       );
     },
 
     async paused(moveId: number, pauseMs: number): Promise<void> {
-      await db.query(`UPDATE moves SET pause_ms = greatest(pause_ms, $2) WHERE id = $1`, [moveId, pauseMs]);
+      await control.query(`UPDATE moves SET pause_ms = greatest(pause_ms, $2) WHERE id = $1`, [moveId, pauseMs]);
     },
 
     /** Ends the move. `dropped`: the placement that was dropped with it. */
     async finish(moveId: number, state: "confirmed" | "undone", dropped: number | null): Promise<void> {
-      await db.batch([
+      await control.batch([
         {
           text: `UPDATE placements SET state = 'dropped', dropped_at = now(), login = NULL WHERE id = $1`,
           params: [dropped],
@@ -186,7 +186,7 @@ export function movesStore(db: ControlDatabase) {
 
     /** Tenants with a running move that has recorded nothing for `silenceMs`. */
     async silent(silenceMs: number, limit: number): Promise<TenantId[]> {
-      const rows = await db.query(
+      const rows = await control.query(
         `SELECT tenant_id AS id FROM moves WHERE state IN ('preparing', 'copying', 'returning')
            AND progressed_at < now() - make_interval(secs => $1::double precision / 1000) ORDER BY progressed_at LIMIT $2`,
         [silenceMs, limit],

@@ -1,4 +1,4 @@
-// The end of a tenant: the order of its steps, what it may come back to, and the archive of its usage.
+// Removal: the order of its steps, the state after a reactivation, and the usage archive.
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import {
@@ -70,7 +70,7 @@ const call = fc.record({
   report: fc.option(fc.string({ maxLength: 10 })),
 });
 
-/** An archive of these calls, in parts of a few. */
+/** A usage archive of these calls, in small parts. */
 async function anArchive(calls: { units: number; at: string }[], atOnce: number) {
   const files = new Map<string, string>();
   const parts: Part[] = [];

@@ -6,7 +6,7 @@ import type { TenantId } from "../../src/core/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
 
-// Classes of the platform, which exist in workerd alone.
+// Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
 vi.mock("cloudflare:workflows", () => ({ NonRetryableError: Error }));
 
@@ -112,7 +112,7 @@ test("every route of a tenant refuses another tenant's credential", async () => 
   }
 });
 
-test("a key without the admin scope and a setup token that has expired open nothing", async () => {
+test("a key without the admin scope and an expired setup token are refused on every route", async () => {
   for (const route of routes) {
     if (route.access === "tenant_admin")
       expect((await send(route, await key(own, ["tools:read", "tools:write"]))).status, nameOf(route)).toBe(403);

@@ -1,5 +1,5 @@
-// The operator hears of what is wrong with metering and billing: once when it begins, once when it is over, and later
-// when nobody could be told at the time.
+// Alarms: Tollgate notifies the operator's webhook once when an indicator gets worse and once when it recovers. It repeats a
+// notification that the webhook did not accept.
 import { afterAll, expect, test } from "vitest";
 import {
   aTenant,
@@ -26,7 +26,7 @@ interface Alarm {
   runbook: string;
 }
 
-const told = async (): Promise<Alarm[]> => {
+const notified = async (): Promise<Alarm[]> => {
   const { alarms } = (await (await fetch(`${system.monitorUrl}/alarms`)).json()) as { alarms: { alarms: Alarm[] }[] };
   return alarms.flatMap((message) => message.alarms).filter(({ name }) => name === NAME);
 };
@@ -51,7 +51,7 @@ afterAll(async () => {
 
 test("the operator is notified once when an indicator gets worse, with its runbook, and again when it recovers", async () => {
   await fireCron(SWEEP);
-  const before = await told();
+  const before = await notified();
   expect(await shown()).toMatchObject({ level: "ok", value: 0 });
 
   await sql(
@@ -59,7 +59,7 @@ test("the operator is notified once when an indicator gets worse, with its runbo
   );
   await takesAlarms(false);
   await fireCron(SWEEP);
-  expect(await told()).toEqual(before);
+  expect(await notified()).toEqual(before);
   expect(await shown()).toMatchObject({
     level: "warning",
     value: 1,
@@ -69,7 +69,7 @@ test("the operator is notified once when an indicator gets worse, with its runbo
   await takesAlarms(true);
   await fireCron(SWEEP);
   await fireCron(SWEEP);
-  expect((await told()).slice(before.length)).toEqual([
+  expect((await notified()).slice(before.length)).toEqual([
     expect.objectContaining({
       level: "warning",
       was: "ok",
@@ -80,7 +80,9 @@ test("the operator is notified once when an indicator gets worse, with its runbo
 
   await sql(`DELETE FROM webhook_inbox WHERE event_id = $1`);
   await fireCron(SWEEP);
-  expect((await told()).slice(before.length + 1)).toEqual([expect.objectContaining({ level: "ok", was: "warning" })]);
+  expect((await notified()).slice(before.length + 1)).toEqual([
+    expect.objectContaining({ level: "ok", was: "warning" }),
+  ]);
   expect(await shown()).toMatchObject({ level: "ok", told: { level: "ok" } });
 });
 
@@ -90,7 +92,7 @@ test("a charge that the queue does not accept shows by its age until the ledger 
   try {
     expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).isError).toBeFalsy();
     const noted = () => controlRows(`SELECT n::int AS n FROM late_outboxes WHERE tenant_id = $1`, [tenant.id]);
-    await until(async () => (await noted()).length > 0, "the object has noted it");
+    await until(async () => (await noted()).length > 0, "the object has recorded the late charge");
     expect(await noted()).toEqual([{ n: 1 }]);
     expect(await shown("outboxSeconds")).toMatchObject({ value: expect.any(Number) as number });
     await controlRows(`UPDATE late_outboxes SET at = at - interval '2 hours' WHERE tenant_id = $1`, [tenant.id]);
@@ -98,5 +100,5 @@ test("a charge that the queue does not accept shows by its age until the ledger 
   } finally {
     await queueRefuses(tenant.id, false);
   }
-  await until(async () => (await shown("outboxSeconds"))?.value === null, "the ledger has it");
+  await until(async () => (await shown("outboxSeconds"))?.value === null, "the charge reaches the ledger");
 });

@@ -1,4 +1,4 @@
-// Analytics: a tool's reads on a real streaming replica, limited to its own tenant as everywhere, and the operator's questions
+// Analytics: a tool's reads on a real streaming replica, limited to its own tenant, and the operator's questions
 // about all tenants, with a login that no tool can use.
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -187,7 +187,7 @@ describe("with a streaming replica", () => {
 
     replica = await startReplica({ primary, dataDir, port });
     await replica.caughtUp();
-    for (const { id } of tenants) await endObject(id); // which otherwise leaves it alone for ten seconds
+    for (const { id } of tenants) await endObject(id); // a running object skips a failed replica for ten seconds
     for (const tenant of tenants)
       expect(await run(tenant, "analytics", isReplica)).toEqual({ results: [[{ replica: true }]] });
   });

@@ -144,7 +144,7 @@ test("a tenant moves shared -> schema -> database -> shared under load: no faile
   process.stdout.write(`pauses ${pauses}; ${written.length} calls, the longest ${longestMs.toFixed(0)} ms\n`);
 });
 
-test("a move that is undone before the change-over leaves the tenant in its old placement and removes the new one", async () => {
+test("a move that is undone before the switchover leaves the tenant in its old placement and removes the new one", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await databaseFaults([{ kind: "refuse-before", sql: "pg_snapshot_xmin" }]);
   try {
@@ -195,10 +195,10 @@ test("a tenant that has moved can move back with all rows it has written since",
   ]);
 });
 
-test("an object that missed the notification of a change-over sends its statements to the new placement", async () => {
+test("an object that missed the notification of a switchover sends its statements to the new placement", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await run(tenant, "SELECT 1");
-  // Simulates an interrupted change-over: the gate is closed and no runner opens it.
+  // Simulates an interrupted switchover: the gate is closed and no runner opens it.
   await rowsOf(system.sharedOwnerUrl, "SELECT tollgate.set_gate($1, 'shut', 1)", [tenant.id]);
   const answer = await run(tenant, "UPDATE products SET stock = 5 WHERE id = 'mug-steel' RETURNING stock");
   expect(answer.data?.["results"]).toEqual([[{ stock: 5 }]]);

@@ -1,5 +1,5 @@
-// What is wrong with one tenant's money is that tenant's: the others are sealed, reported and set up as ever, and what
-// cannot be done is seen in /health or in the inbox, not lost.
+// A fault in one tenant's billing delays no other tenant: their usage is frozen and reported, and their sign-ups finish. The
+// fault shows in /health or in the inbox, and nothing is lost.
 import pg from "pg";
 import { afterEach, describe, expect, test } from "vitest";
 import {
@@ -17,23 +17,23 @@ import {
 
 const REPORT = "*/5 * * * *";
 const SWEEP = "* * * * *";
-/** Usage is sealed when it is a minute old. */
-const SEALED_AFTER_MS = 61_000;
-/** What Stripe refuses is asked again each hour. */
-const ASKED_AGAIN_MS = 3_700_000;
-/** A report that failed is left alone for 30 s of the reporter's time. */
+/** Usage is frozen when it is a minute old. */
+const FROZEN_AFTER_MS = 61_000;
+/** Tollgate retries a refused report each hour. */
+const RETRIED_REFUSAL_MS = 3_700_000;
+/** Tollgate retries a failed report after 30 s. */
 const RETRY_AFTER_MS = 31_000;
 const DAY_SECONDS = 86_400;
 
 afterEach(() => simulator("/webhooks", {}));
 
-describe("usage reporting", () => {
-  test("beside ledger rows of a tenant that nobody knows, which stay and show in /health", async () => {
+describe("usage reporting continues", () => {
+  test("beside ledger rows of an unknown tenant, which stay and show in /health", async () => {
     const ghost = `ghost-${Date.now()}`;
     await insertUsage(ghost, 100, 3);
     const tenant = await aTenant({ plan: "pro" });
     await callOnce(tenant, 1);
-    await fireCron(REPORT, Date.now() + SEALED_AFTER_MS);
+    await fireCron(REPORT, Date.now() + FROZEN_AFTER_MS);
     expect(await reportsOf(tenant)).toEqual([{ units: 1, confirmed: true }]);
 
     expect(await controlRows(`SELECT report_id FROM ledger WHERE tenant_id = $1`, [ghost])).toEqual(
@@ -47,15 +47,15 @@ describe("usage reporting", () => {
       const { ok = true, facts } = checks.usage_reporting ?? {};
       return { status: response.status, ok, ageDays: (facts?.unsealedSeconds ?? 0) / DAY_SECONDS };
     };
-    // Its answers are kept for ten seconds.
-    await until(async () => (await seen()).ageDays > 100, "/health tells the age of the oldest row");
+    // /health caches its answers for ten seconds.
+    await until(async () => (await seen()).ageDays > 100, "/health shows the age of the oldest row");
     expect(await seen()).toMatchObject({ status: 503, ok: false });
     await controlRows(`DELETE FROM ledger WHERE tenant_id = $1`, [ghost]);
-    await until(async () => (await seen()).ageDays < 100, "/health has forgotten them");
+    await until(async () => (await seen()).ageDays < 100, "/health no longer shows them");
   });
 
   test("beside more refused reports than are claimed at once, in the same run and in the next", async () => {
-    // A customer that Stripe does not take: each of these days is a report that it refuses for good, twice.
+    // Stripe refuses every report of a customer that it does not know. Each of these days is one report.
     const refused = await aTenant({ plan: "pro", id: `a-refused-${Date.now()}` });
     await controlRows(`UPDATE tenants SET stripe_customer_id = '' WHERE id = $1`, [refused.id]);
     const fine = await aTenant({ plan: "pro" });
@@ -68,27 +68,27 @@ describe("usage reporting", () => {
     for (const calls of [1, 2]) {
       await insertUsage(refused.id, 0, 30, `test-${calls}`);
       await callOnce(fine, calls);
-      runMs = Math.max(runMs + RETRY_AFTER_MS, Date.now() + SEALED_AFTER_MS);
+      runMs = Math.max(runMs + RETRY_AFTER_MS, Date.now() + FROZEN_AFTER_MS);
       await fireCron(REPORT, runMs);
       expect(await tried()).toEqual([{ alarm: "refused", n: 30 * calls }]);
       expect(await reportsOf(fine)).toHaveLength(calls);
     }
-    // All sixty are due again in the run that has a new one of the other's.
+    // In this run all sixty are due again, beside a new report of the other tenant.
     await callOnce(fine, 3);
-    await fireCron(REPORT, runMs + ASKED_AGAIN_MS);
+    await fireCron(REPORT, runMs + RETRIED_REFUSAL_MS);
     expect(await tried()).toEqual([{ alarm: "refused", n: 60 }]);
     expect(await reportsOf(fine)).toEqual(Array.from({ length: 3 }, () => ({ units: 1, confirmed: true })));
-    // Put back what /health would rightly complain about.
+    // Remove the rows that would fail /health in later tests.
     await controlRows(`UPDATE reports SET confirmed_at = now(), alarm = NULL WHERE tenant_id = $1`, [refused.id]);
     await controlRows(`UPDATE tenants SET stripe_customer_id = NULL WHERE id = $1`, [refused.id]);
   });
 });
 
-test("a payment that Stripe could not tell of is found behind a hundred that are none of ours", async () => {
+test("the sweep finds a payment whose events were lost, behind a hundred events of other programs", async () => {
   await simulator("/webhooks", { drop: { probability: 1 } });
   const { tenantId, checkoutUrl } = await order("Behind a crowd");
   await pay(checkoutUrl);
-  await new Promise((resolve) => setTimeout(resolve, 1_100)); // the others are newer, to Stripe's second
+  await new Promise((resolve) => setTimeout(resolve, 1_100)); // Stripe's timestamps have seconds: the other events must be newer
   const others = Array.from({ length: 110 }, (_, n) => `somebody-elses-${n}`);
   for (const reference of others) await pay((await sessionElsewhere({ client_reference_id: reference })).url);
   await simulator("/webhooks", {});
@@ -104,13 +104,13 @@ test("a payment that Stripe could not tell of is found behind a hundred that are
     [others],
   );
   expect(unknown).toHaveLength(others.length);
-  // Put back what /health would rightly complain about, and what every later sweep would list again.
+  // Remove the rows that would fail /health in later tests, and the events that every later sweep would list.
   const ids = unknown.map(({ event_id: id }) => id);
   await controlRows(`UPDATE webhook_inbox SET outcome = 'seen_by_test' WHERE event_id = ANY ($1)`, [ids]);
   for (const eventId of ids) await simulator("/webhooks/deliver", { eventId });
 }, 120_000);
 
-test("a session that was paid elsewhere under a tenant's name changes nothing, and the tenant's own still does", async () => {
+test("a foreign session with the tenant's id changes nothing when it is paid, and the tenant's own session works", async () => {
   const { tenantId, checkoutUrl } = await order("Namesake");
   const foreign = await sessionElsewhere({ client_reference_id: tenantId });
   const misled = await sessionElsewhere({ client_reference_id: tenantId, "metadata[tenant_id]": "another-tenant" });
@@ -125,10 +125,10 @@ test("a session that was paid elsewhere under a tenant's name changes nothing, a
   expect(await outcomes(tenantId)).toEqual(["not_ours", "not_ours", "tenant_created"]);
 });
 
-test("the Worker's own login is refused a change of a ledger row's units and of a sealed report", async () => {
+test("the database refuses the Worker's login every change of a ledger row's units and of a frozen report", async () => {
   const tenant = await aTenant({ plan: "pro" });
   await callOnce(tenant, 1);
-  await fireCron(REPORT, Date.now() + SEALED_AFTER_MS);
+  await fireCron(REPORT, Date.now() + FROZEN_AFTER_MS);
   const before = await moneyOf(tenant);
   const client = new pg.Client({ connectionString: system.serviceUrl });
   await client.connect();
@@ -150,7 +150,7 @@ test("the Worker's own login is refused a change of a ledger row's units and of 
   expect(await moneyOf(tenant)).toEqual(before);
 });
 
-/** Usage that came to the ledger past any object: a row of one unit on each of `days` days, the newest `fromDay` days old. */
+/** Inserts ledger rows of one unit, one for each of `days` days. The newest is `fromDay` days old. */
 async function insertUsage(tenantId: string, fromDay: number, days: number, epoch = "test"): Promise<void> {
   await controlRows(
     `INSERT INTO ledger (call_id, tenant_id, object, epoch, n, tool, units, at, received_at)
@@ -161,7 +161,7 @@ async function insertUsage(tenantId: string, fromDay: number, days: number, epoc
   );
 }
 
-/** One more call of one unit, waited for until the ledger has `calls` of them. */
+/** Makes one call of one unit and waits until the ledger has `calls` of them. */
 async function callOnce(tenant: TestTenant, calls: number): Promise<void> {
   expect((await callTool(tenant.apiKey, "search_products", { query: "" })).isError).toBeFalsy();
   await until(
