@@ -240,4 +240,4 @@ test("npm run migrate registers replicas and gives every known shard its analyti
   } finally {
     await fleet.close();
   }
-}, 60_000);
+}, 180_000); // five runs of a program, each of which takes ten seconds on a busy machine
