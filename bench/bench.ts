@@ -30,7 +30,7 @@ SUBJECT
 FLAGS
   --calls N       calls: calls in a round (1500)
   --rounds N      calls, tiers: rounds; figures are their medians (5)
-  --only NAME     calls: only this variant; may be repeated
+  --only NAME     calls: only this variant; repeatable
   --profile       calls: a CPU profile of the first variant instead of a measurement
   --rows N        move: rows of the tenant (10000)
   --schemas N     fleet: tenants with a schema (1000)

@@ -150,7 +150,7 @@ export async function startMonitor(options: {
   const alarms: unknown[] = [];
   let takesAlarms = true;
   app.post("/alarms", limit, async (c) => {
-    if (!takesAlarms) return c.json({ error: "nobody is there" }, 503);
+    if (!takesAlarms) return c.json({ error: "the monitor takes no alarms" }, 503);
     alarms.push(await c.req.json());
     if (alarms.length > MAX_ALARMS) alarms.shift();
     return c.body(null, 204);

@@ -49,7 +49,7 @@ END $$;
 CREATE TRIGGER gone_is_final BEFORE UPDATE ON tenants FOR EACH ROW WHEN (OLD.state = 'gone') EXECUTE FUNCTION gone_is_final();
 
 -- The last step of a removal: clears all personal data from the control tables in one transaction. It runs as the owner, so
--- that the service's login can clear only a tenant at the end of its removal. May be repeated. Returns whether the tenant
+-- that the service's login can clear only a tenant at the end of its removal. Repeatable. Returns whether the tenant
 -- is erased.
 CREATE FUNCTION erase_tenant(erased text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER

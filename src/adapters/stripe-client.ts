@@ -51,7 +51,7 @@ export function isRefusedByStripe(error: unknown): boolean {
   return error instanceof Stripe.errors.StripeError && !mayPassLater(error.statusCode);
 }
 
-/** A failed request. `again`: retry later. `refused`: Stripe refuses it until somebody corrects the cause. */
+/** A failed request. `again`: retry later. `refused`: Stripe refuses it until an operator corrects the cause. */
 export interface NoAnswer {
   kind: "again" | "refused";
   message: string;

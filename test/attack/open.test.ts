@@ -27,7 +27,7 @@ const metadata: readonly [string, (target: Target) => string][] = [
   ["which file a table is in", ofVictimsTable("pg_relation_filepath(c.oid) AS found")],
   ["how a table is made", () => "SELECT string_agg(attname, ',') AS found FROM pg_attribute WHERE attnum > 0"],
   [
-    "how a tenant is told: the source has no secret",
+    "how a tenant is identified: the source has no secret",
     () => "SELECT pg_get_functiondef('tollgate.current_tenant()'::regprocedure) AS found",
   ],
   ["which roles there are", () => "SELECT string_agg(rolname, ',') AS found FROM pg_roles"],

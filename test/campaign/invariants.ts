@@ -88,7 +88,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
     );
   }
   const beyond = ledger.filter(({ callId }) => !seen.receipts.has(callId));
-  check(beyond.length <= seen.unknown, `${beyond.length} calls nobody has a receipt for; ${seen.unknown} were unknown`);
+  check(beyond.length <= seen.unknown, `${beyond.length} calls without a receipt; ${seen.unknown} were unknown`);
   check(sum(beyond) <= seen.unknownUnits, `${sum(beyond)} units beyond what clients saw succeed`);
 
   // The object, the ledger, the reports and Stripe have the same units, and each call is in one report.
@@ -121,7 +121,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
   return wrong;
 }
 
-/** The tenant's row matches Stripe's current subscription, whatever the order of the events. */
+/** The tenant's row matches Stripe's current subscription, for any order of the events. */
 async function ofSubscription(tenantId: string): Promise<string[]> {
   const [row] = await superuserSql<{ state: string; plan: string; cancels: boolean; subscription: string | null }>(
     `SELECT state, plan, cancel_at IS NOT NULL AS cancels, stripe_subscription_id AS subscription FROM tenants WHERE id = $1`,

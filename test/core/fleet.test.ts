@@ -218,7 +218,7 @@ test("a table in use and an unreachable database are tried four times, a failing
   ]);
 });
 
-test("the random cohort is the same at every planning, whatever the size of the pages", () => {
+test("the random cohort is the same at every planning, for any size of the pages", () => {
   const schemas = Array.from({ length: 100 }, (_, n) => ({
     placementId: n + 1,
     tenantId: `t${n}`,

@@ -55,12 +55,12 @@ test.each([
     names: { namedTenant: "acme", customerId: null },
   },
   {
-    of: "a session that names nobody",
+    of: "a session that names no tenant",
     object: { object: "checkout.session", id: "cs_1", client_reference_id: null, customer: null, metadata: {} },
     names: { namedTenant: null, customerId: null },
   },
   {
-    of: "a price, which is nobody's",
+    of: "a price, which has no tenant",
     object: { object: "price", id: "price_1" },
     names: { namedTenant: null, customerId: null },
   },

@@ -263,7 +263,7 @@ test("the pooler accepts bytes one by one or all at once, and refuses TLS and ca
   await slow.send(query("SELECT count(*) FROM note"));
   const waiting = slow.until("Z");
   expect(await isPending(waiting)).toBe(true);
-  await fast.send(sync); // whoever owes one keeps the connection
+  await fast.send(sync); // a client that owes one keeps the connection
   expect(await fast.until("Z")).toBe("Z");
   expect(await waiting).toBe("TDCZ");
 

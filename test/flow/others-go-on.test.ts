@@ -193,7 +193,7 @@ async function order(name: string): Promise<{ tenantId: string; checkoutUrl: str
   return (await response.json()) as { tenantId: string; checkoutUrl: string };
 }
 
-/** A Checkout session that somebody else made in the same Stripe account: a payment link, another program. */
+/** A Checkout session that another program made in the same Stripe account, such as a payment link. */
 async function sessionElsewhere(form: Record<string, string>): Promise<{ id: string; url: string }> {
   price ??= aPriceElsewhere();
   return stripeApi("/checkout/sessions", {

@@ -185,19 +185,19 @@ test("a call that fails is not in the ledger", async () => {
 test("a frozen report never changes: later usage of the same minute gets its own report", async () => {
   const clock = reporterClock();
   const tenant = await aTenant({ plan: "pro", limits: unlimited });
-  const sealed = () =>
+  const frozen = () =>
     controlRows(`SELECT id, slot, units, calls, frozen_at FROM reports WHERE tenant_id = $1 ORDER BY frozen_at`, [
       tenant.id,
     ]);
   await succeed(tenant, 0);
   await settleStreams([tenant.id], 1);
   await fireCron("*/5 * * * *", clock.next());
-  const first = await sealed();
+  const first = await frozen();
   expect(first).toHaveLength(1);
   await succeed(tenant, 0);
   await settleStreams([tenant.id], 2);
   await fireCron("*/5 * * * *", clock.next());
-  const both = await sealed();
+  const both = await frozen();
   expect(both).toHaveLength(2);
   expect(both[0]).toEqual(first[0]);
   expect(await metered([tenant.id])).toEqual({ [tenant.id]: 2 });

@@ -20,7 +20,7 @@ import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres
 import { migrationId, openBranch } from "../../src/tenant-db/branch.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
-const encryptionKeys = [{ id: "k1", secret: "a seal key that only tests know of, and long" }] as const;
+const encryptionKeys = [{ id: "k1", secret: "an encryption key that only tests know of, and long" }] as const;
 const root = resolve(import.meta.dirname, "../..");
 
 export interface Ended {
