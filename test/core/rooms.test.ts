@@ -9,9 +9,15 @@ import * as z from "zod";
 const repository = join(import.meta.dirname, "../..");
 
 /** More files than this have no common noun any more. */
-const MAX_FILES = 13;
+const MAX_FILES = 12;
 /** Rooms that may have more files, each with the reason. */
 const largerRooms: Readonly<Record<string, { files: number; reason: string }>> = {
+  "tenant-db": { files: 13, reason: "the rules of isolation, sessions and placement are pure and tested apart" },
+  backups: {
+    files: 13,
+    reason: "four jobs (export, import, restore, prune) share a file format, a hash and staged rows",
+  },
+  lifecycle: { files: 13, reason: "provisioning, removal and the usage archive each have rules, a store and a runner" },
   adapters: { files: 15, reason: "each outside system has its file, and Stripe one for each of its six subjects" },
   core: { files: 17, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
 };
