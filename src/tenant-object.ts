@@ -1,5 +1,5 @@
-// The Durable Object of one tenant. It admits the tenant's calls, runs their tools and keeps what they cost; it is also
-// the tenant's lock for plan changes, moves, jobs and the removal. Only RPC methods stand here.
+// The Durable Object of one tenant. It admits the tenant's calls, runs their tools and stores their charges. It is also the
+// tenant's lock for plan changes, moves, jobs and the removal. This file has only the RPC methods.
 //
 // Invariants: a charge is one row, durable before the reply leaves; reservations live in memory only, so an object that
 // dies during a call charges nothing. The control tables are the truth about the tenant.
@@ -43,9 +43,9 @@ export class TenantObject extends DurableObject<Env> {
   readonly #move: TenantMove;
   readonly #jobs: BackupJobs;
   readonly #removal: TenantRemoval;
-  /** Decisions about the subscription: each reads, decides, then writes. */
+  /** Serialises decisions about the subscription: each reads, decides, then writes. */
   readonly #billing = new Mutex();
-  /** Steps of moves, jobs and the removal: none may see another's work half done. */
+  /** Serialises the steps of moves, jobs and the removal: no step sees another one's unfinished work. */
   readonly #steps = new Mutex();
   #nextInbox: Promise<void> | undefined;
 
@@ -146,7 +146,7 @@ export class TenantObject extends DurableObject<Env> {
     return config.version;
   }
 
-  /** Takes over how far the ledger has this object's rows. Another epoch's watermark changes nothing. */
+  /** The ledger has this object's rows up to `watermark`. A watermark of another epoch changes nothing. */
   acknowledge(epoch: string, watermark: number): void {
     this.#usage.acknowledge(epoch, watermark);
   }
@@ -210,7 +210,7 @@ export class TenantObject extends DurableObject<Env> {
     await seedTenant(rows);
   }
 
-  /** Checks the tenant's access to its rows. Returns what is wrong, in Tollgate's words; `undefined` when all is well. */
+  /** Checks the tenant's access to its rows. Returns the fault in Tollgate's words; `undefined`: there is none. */
   async checkRows(): Promise<string | undefined> {
     return checkTenantRows(await this.#rows.open(), this.#tenantId);
   }
@@ -226,7 +226,7 @@ export class TenantObject extends DurableObject<Env> {
     return this.#steps.run(() => this.#billing.run(() => this.#removal.reactivate()));
   }
 
-  /** The tenant's rows and documents, for a key of the tenant or (`null`) for the operator; or why they are refused. */
+  /** The tenant's rows and documents, for a key of the tenant or (`null`) for the operator; otherwise the code of the refusal. */
   async export(caller: Caller | null): Promise<ReadableStream<Uint8Array> | ErrorCode> {
     const config = await this.#config.current();
     if (typeof config === "string") return config;

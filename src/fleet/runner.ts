@@ -1,6 +1,6 @@
 // Executes a fleet migration a page of schemas at a time, from a terminal or in a Workflow.
 // Invariants: the control tables hold the state of the run and a schema's migration can be repeated, so that a runner that
-// dies loses nothing and its successor repeats nothing; the cohort is finished before any other schema is tried.
+// dies loses nothing and the next one repeats nothing; the cohort is finished before any other schema is tried.
 import { AppError } from "../core/errors.ts";
 import {
   type Attempt,
@@ -22,7 +22,7 @@ import type { FleetStore, ActiveRun, Result, StoredSchema } from "./fleet-store.
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { SqlError } from "../adapters/neon.ts";
 
-/** What the execution of a run needs from outside; tests replace it. */
+/** The outside effects of a run. Tests replace them. */
 export interface FleetWork {
   files: readonly string[];
   /** `undefined`: the run has ended, or another attempt executes it. */

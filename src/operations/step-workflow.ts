@@ -1,6 +1,6 @@
 // The Workflow of all work that is done step by step: it asks the tenant's object for one step after the other until none
-// is left. It keeps nothing itself: the control tables say how far the work is. The sweep starts a new instance where one
-// has died or has reached its last step.
+// is left. It stores nothing itself: the control tables record how far the work is. The sweep starts a new instance
+// for one that has died or used up its steps.
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { createContext } from "../control/context.ts";
 import { TenantWork } from "../control/work.ts";

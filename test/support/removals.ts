@@ -73,10 +73,13 @@ async function leftOf(tenantId: string, places: Awaited<ReturnType<typeof places
       [roles],
     );
     left.push(...schemas.map(({ name }) => `schema ${name}`));
+    // Joined, not cast to `regclass`: a cast shows the number of a table that another removal has just dropped.
     const tables = await rowsOf<{ name: string }>(
       url,
-      `SELECT c.oid::regclass::text AS name FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
-       WHERE c.relkind = 'r' AND (c.relnamespace::regnamespace::text = ANY ($1) OR c.relnamespace::regnamespace::text !~ '^tenant_')`,
+      `SELECT format('%I.%I', n.nspname, c.relname) AS name
+       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id'
+       WHERE c.relkind = 'r' AND (n.nspname = ANY ($1) OR n.nspname !~ '^tenant_')`,
       [roles],
     );
     for (const { name } of tables) {
