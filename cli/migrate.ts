@@ -39,20 +39,27 @@ A run that was killed or stopped is continued by running it again.
   status               shows the fleet: versions, pending files, failures, schemas that were changed by hand
   --dry-run            shows what a run would do and changes nothing
   --concurrency N      migrates N schemas at once, 1 to 32 (8)
-  --cohort N|ID,ID     migrates N random tenants, or these tenants, first and waits for them (0)
-  --stop-above N|N%    stops when more schemas fail; a percentage is of the schemas tried so far (2%)
+  --cohort N|ID,ID     first migrates N random tenants, or these; continues only if all succeed (0)
+  --stop-above N|N%    stops when more than N schemas, or N% of those tried so far, have failed (2%)
   --only ID,ID         migrates the schemas of these tenants only
   --allow-drift        also migrates schemas that were changed by hand, and accepts their changes
   --tenant-files DIR   reads the app's files for tenants' schemas from DIR (app/migrations)
-  --local              migrates the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
+  --local              migrates the system that \`npm start\` runs in TOLLGATE_DIR (.dev) and ignores the variables below
   --shard ID           names the shard of SHARED_OWNER_URL or SCHEMA_OWNER_URL (shared-1, schema-1)
   --region NAME        names the region of that shard (default)
-  --replica [ID=]HOST  sets the replica of that shard, or of shard ID, for analytics; HOST none removes it
+  --replica [ID=]HOST  sets the replica of that shard, or of shard ID, for analytics; "none" as HOST removes it
   --help               shows this text
 
-Environment or .dev.vars: CONTROL_OWNER_URL, and ENCRYPTION_KEYS when there are shards. To set up or change databases,
-also CONTROL_DATABASE_URL, SHARED_OWNER_URL with SHARED_APP_URL and CONTEXT_KEYS, SCHEMA_OWNER_URL, SHARED_REPLICA_HOST.
-Tenants' schemas are reached over HTTP at NEON_FETCH_ENDPOINT; empty means Neon's own endpoint.
+Defaults are in parentheses. Variables of the environment or of .dev.vars:
+  CONTROL_OWNER_URL      login of the control database's owner; always needed
+  ENCRYPTION_KEYS        keys of the stored logins, [{"id":"…","secret":"…"}], newest first; needed when there are shards
+  CONTROL_DATABASE_URL   the Worker's login for the control database; the run creates it or sets its password
+  SHARED_OWNER_URL       login of a shared shard's owner; needs the next two
+  SHARED_APP_URL         the login that tools use there; the run creates it or sets its password
+  CONTEXT_KEYS           keys of signed contexts, same form as ENCRYPTION_KEYS
+  SCHEMA_OWNER_URL       login of a schema shard's owner
+  SHARED_REPLICA_HOST    host of the shared shard's replica
+  NEON_FETCH_ENDPOINT    where tenants' schemas are reached over HTTP; empty: Neon's own endpoint
 The exit code is 0 when everything is up to date, and 1 when a step failed or was stopped.`;
 
 function print(line: string): void {
@@ -98,7 +105,7 @@ function readFlags() {
     }
     return { ...values, command, options: options.data };
   } catch (error) {
-    // Leaves out Node's advice on arguments that look like flags.
+    // Node appends advice on arguments that look like flags. It does not apply here.
     const [message] = (error instanceof Error ? error.message : String(error)).split(". To specify");
     throw new Error(`${message}; see npm run migrate -- --help`, { cause: error });
   }

@@ -1,5 +1,5 @@
 // Reports on all of a tenant's products (stock by category, low stock) and on its calls of the last hour.
-// It only reads, in two statements, and sends progress between them.
+// The tool only reads. It runs two statements and sends progress between them.
 import * as z from "zod";
 import { defineTool, isFailure } from "#tollgate/tool";
 
@@ -56,7 +56,7 @@ export const generateReport = defineTool({
        LIMIT ${LARGEST_CATEGORIES + 1}`,
     );
     const [total, ...rest] = groups;
-    if (total === undefined) throw new Error("The query returned no grand total.");
+    if (total === undefined) throw new Error("The query returned no row with the totals.");
 
     context.signal.throwIfAborted();
     await context.progress({ progress: 1, total: 3, message: "Looking for low stock" });

@@ -294,7 +294,7 @@ const makes: ByKind<string | false> = {
   CreateSchemaStmt: ({ schemaname, if_not_exists: perhaps }) => !perhaps && `schema ${quoted(schemaname)}`,
 };
 
-/** The first existing table that a statement locks, at least against writes, until the transaction ends. */
+/** The first table older than this file that a statement locks, against writes or all access, until the transaction ends. */
 function locks(statement: Node, file: MigrationFile): string | undefined {
   const altered = as(statement, "AlterTableStmt");
   const index = as(statement, "IndexStmt");

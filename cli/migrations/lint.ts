@@ -229,7 +229,7 @@ function executes({ PLpgSQL_expr: { query } }: PlExpression, line: number): Unfo
   }
 }
 
-/** The string that an expression evaluates to, with "…" for the parts that its text does not contain. */
+/** The string that an expression evaluates to, with "…" for each part that is known only at run time. */
 function render(value: Node | undefined): string {
   const constant = as(value, "A_Const")?.sval?.sval;
   if (constant !== undefined) return constant;

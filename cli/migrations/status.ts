@@ -40,7 +40,7 @@ export async function showFleet(command: FleetCommand): Promise<void> {
 async function compareFleet(fleet: FleetStore, { fetchEndpoint, encryptionKeys }: FleetCommand) {
   const drifted = new Map<string, number>();
   const unreachable = new Map<string, string>();
-  /** Tenants by their version and by the structure that the last migration left. */
+  /** Tenants by their applied files and by the structure of their schema after the last migration. */
   const alike = new Map<string, { version: string; n: number; tenants: string[] }>();
   const lines: string[] = [];
 

@@ -228,7 +228,7 @@ export interface NeonPool {
    * the implicit transaction of a pipeline is not enough. Rejects with PostgreSQL's DatabaseError or a BatchError.
    */
   run(target: Target, statements: Statement[], options: RunOptions): Promise<StatementResult[]>;
-  /** Ends every connection, those in the middle of a batch included. */
+  /** Ends every connection, including those in the middle of a batch. */
   close(): Promise<void>;
 }
 

@@ -88,7 +88,9 @@ export async function locateHome(dataDir: string): Promise<{ home: string; user:
   }
   const cluster = await stat(join(home, "cluster")).catch(() => undefined);
   if (cluster !== undefined && !isRoot() && process.getuid !== undefined && cluster.uid !== process.getuid()) {
-    throw new Error(`The data in ${home} belongs to uid ${cluster.uid}. Start as that user, or start with --fresh.`);
+    throw new Error(
+      `The data in ${home} belongs to uid ${cluster.uid}. Start as that user, or delete the data with --fresh.`,
+    );
   }
   return { home, user };
 }

@@ -17,7 +17,7 @@ export interface Context {
   idempotencyKey: string | null;
   /** Stores the object and emits an event of `type` with the changes since `previous`. With `null`: no event. */
   save: (type: Stripe.Event.Type | null, object: StoredObject, previous?: StoredObject) => void;
-  /** Emits an event about an object that is not stored. */
+  /** Emits an event about an object that the simulator does not store. */
   announce: (type: Stripe.Event.Type, object: StoredObject) => void;
   announceThin: (event: ThinEvent) => void;
 }

@@ -32,7 +32,7 @@ export function happen(context: Context, at: (seconds: number) => Context): void
     if (next === undefined) return;
     advance(at(next.atSeconds), next.object);
   }
-  throw new Error("scheduled changes do not end: a bug in the simulator");
+  throw new Error("a bug in the simulator: each scheduled change causes another one");
 }
 
 function advance(context: Context, object: StoredObject): void {

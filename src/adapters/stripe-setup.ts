@@ -111,7 +111,7 @@ async function setUpCatalogue(stripe: Stripe, productName: string): Promise<stri
       made.push(baseKey(plan.name));
     }
     if (plan.unitAmountCents !== null && !known.has(unitsKey(plan.name))) {
-      // Every unit is reported. Included units are a free first tier, so that the ledger and Stripe stay equal.
+      // Every unit is reported. Included units are a first price tier that costs nothing, so that the ledger and Stripe count the same units.
       await stripe.prices.create({
         product,
         currency: "usd",

@@ -30,7 +30,7 @@ export interface Side extends History {
   asTenant: AsTenant;
 }
 
-/** Where an export stands. */
+/** The progress of an export. */
 export const ExportState = z.object({
   placementId: z.int(),
   header: Header,

@@ -31,7 +31,7 @@ export interface JobRun {
   finish(result: object): Promise<void>;
 }
 
-/** The reason why a job fails for good, in words for the operator. */
+/** Why a job failed permanently, in words for the operator. */
 export class JobRefused extends AppError {
   constructor(message: string) {
     super("conflict", message);

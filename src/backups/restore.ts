@@ -111,7 +111,7 @@ async function stage(work: JobRun, side: Side, from: RestoreProgress, request: R
       if (header === undefined && parsed.kind !== "header") refuse("the first line must be the header");
       switch (parsed.kind) {
         case "header":
-          if (header !== undefined) refuse("the line is a second header");
+          if (header !== undefined) refuse("the file has a second header here");
           header = parsed.header;
           await refuseForeign(side, header, request);
           tally.add(bytes, "other");

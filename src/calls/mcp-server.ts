@@ -45,7 +45,7 @@ const registrations = new WeakMap<Request, Register>();
 const modern = createMcpHandler(
   ({ requestInfo }) => {
     const register = requestInfo && registrations.get(requestInfo);
-    if (register === undefined) throw new Error("The request was not registered");
+    if (register === undefined) throw new Error("This request has no registered tools");
     return newServer(register);
   },
   {

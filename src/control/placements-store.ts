@@ -156,7 +156,7 @@ export function placementsStore(control: ControlDatabase) {
       );
     },
 
-    /** Puts a tenant's first placement in force. Changes nothing when the tenant has one. */
+    /** Makes a tenant's first placement the one that its calls use. Changes nothing when the tenant has one. */
     async activate(tenantId: TenantId, placementId: number): Promise<void> {
       await control.query(
         `UPDATE tenants SET placement_id = $2, version = version + 1 WHERE id = $1 AND placement_id IS NULL`,

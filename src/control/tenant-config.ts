@@ -27,7 +27,7 @@ export class TenantConfigCopy {
     this.#source = source;
   }
 
-  /** The newest copy, of any age. */
+  /** The newest known configuration, however old. */
   get latest(): TenantConfig | undefined {
     return this.#copy?.value;
   }

@@ -22,7 +22,7 @@ export type Work =
 
 /** What a step of work came to. A step that fails throws, and the Workflow retries it. */
 export interface Step {
-  /** No step is left, for now or for good. */
+  /** The work is finished, or its next step is not due yet. */
   done: boolean;
   /** How long to wait before the next step. */
   waitMs: number;

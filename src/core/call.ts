@@ -72,7 +72,7 @@ export type CallOutcome =
       receipt: Receipt | undefined;
       quota: QuotaStatus;
     }
-  /** Not charged. Exception, with a receipt: the first attempt was charged and a second one could not repeat its answer. */
+  /** Not charged. With a receipt: the first attempt was charged, and the retry could not return its answer. */
   | { kind: "refused"; refusal: Refusal; receipt?: Receipt | undefined; quota: QuotaStatus | undefined };
 
 /** The answer for every MCP method that is not a tool call. */

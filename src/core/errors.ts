@@ -43,12 +43,12 @@ export const errors = {
   tool_not_allowed: { status: 403, advice: "This account may not call this tool." },
   rate_limited: { status: 429, advice: "Too many calls in a minute." },
   too_many_in_flight: { status: 429, advice: "Too many calls are running at once." },
-  window_exhausted: { status: 429, advice: "The units of the hour are used up." },
-  tool_exhausted: { status: 429, advice: "The units of the hour for this tool are used up." },
-  period_exhausted: { status: 429, advice: "The units of the month are used up." },
+  window_exhausted: { status: 429, advice: "This hour's units are used up." },
+  tool_exhausted: { status: 429, advice: "This hour's units for this tool are used up." },
+  period_exhausted: { status: 429, advice: "This month's units are used up." },
   cost_over_limit: { status: 403, advice: "This call costs more than the plan's whole allowance." },
   // running a tool
-  tool_unknown: { status: 404, advice: "There is no such tool. `tools/list` lists the tools." },
+  tool_unknown: { status: 404, advice: "There is no such tool. Call `tools/list` for the tools that exist." },
   tool_failed: { status: 500, advice: "The tool failed and was not charged. Trying again may help." },
   tool_timeout: { status: 504, advice: "The tool took too long. It was stopped and was not charged." },
   tool_aborted: { status: 499, advice: "The call was cancelled by the client and was not charged." },
@@ -81,7 +81,7 @@ export const errors = {
   },
   placement_unavailable: {
     status: 503,
-    advice: "Storage for this account cannot be created yet. It is retried automatically.",
+    advice: "Storage for this account cannot be created yet. Tollgate retries automatically.",
   },
   // HTTP and outside systems
   bad_request: { status: 400, advice: "The request is malformed." },

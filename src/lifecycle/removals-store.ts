@@ -179,7 +179,7 @@ export function removalsStore(control: ControlDatabase) {
       return begun.map((row) => TenantId.parse(row["id"]));
     },
 
-    /** Removals, or (`reactivating`) reactivations, that have recorded nothing for `silenceMs`. */
+    /** Removals without recorded progress for `silenceMs`. With `reactivating`: reactivations instead. */
     async silent(what: { reactivating: boolean }, silenceMs: number, limit: number): Promise<TenantId[]> {
       const rows = await control.query(
         `SELECT r.tenant_id AS id FROM removals r

@@ -10,7 +10,7 @@ import { describeError, log } from "../log.ts";
 export const NOTIFY_WITHIN_MS = 5_000;
 
 /**
- * Notifies each object of its calls, then records the calls as counted. Throws if that cannot be recorded; repeating the
+ * Sends each object the calls that ran without it, then records them as counted. Throws if that cannot be recorded; repeating the
  * notification counts nothing twice.
  */
 export async function notifyFallbackCalls(context: Context, calls: readonly UncountedCall[]): Promise<void> {

@@ -87,7 +87,7 @@ export class TenantUsage implements CallUsage {
     this.#open().rows.setSetting(name, value);
   }
 
-  /** Deletes everything that the object has stored, its alarm included. Refused while the ledger lacks a charge. */
+  /** Deletes everything that the object has stored, including its alarm. Refused until all its charges are in the ledger. */
   async forget(): Promise<void> {
     const rows = this.#opened?.rows;
     if (rows !== undefined && rows.lastN > rows.acknowledged) {

@@ -98,7 +98,7 @@ export class TenantMove {
     return DONE;
   }
 
-  /** Undoes the move. Before the switchover it ends at once; after it, the rows are copied back step by step. */
+  /** Undoes the move. Before the switchover the move just ends. After the switchover, steps copy the rows back. */
   async undo(): Promise<Step> {
     const seen = await this.#moves.live(this.#tenantId);
     if (seen === undefined) return DONE;

@@ -65,7 +65,7 @@ export async function askAllTenants(
   return answer;
 }
 
-/** The question, its time limit, and the answer that all shards fill. */
+/** The query, its time limit, and the result that every shard adds rows to. */
 interface Asking {
   sql: string;
   untilMs: number;

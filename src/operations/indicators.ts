@@ -117,7 +117,7 @@ export const indicators: readonly Indicator[] = [
   {
     name: "mismatchedReports",
     check: "usage_refused",
-    title: "Reports whose minute at Stripe has other units",
+    title: "Reports whose units differ from Stripe's for the same minute",
     unit: "count",
     warning: 0,
     critical: 0, // another program writes to the meter
@@ -145,7 +145,7 @@ export const indicators: readonly Indicator[] = [
   {
     name: "carryForwardSeconds",
     check: "carry_forwards",
-    title: "Age of the oldest late usage with a known price that is not billed",
+    title: "Age of the oldest unbilled late usage that has a known price",
     unit: "seconds",
     warning: 2 * HOURS,
     critical: 24 * HOURS,
@@ -154,7 +154,7 @@ export const indicators: readonly Indicator[] = [
   {
     name: "driftUnits",
     check: "reconciliation",
-    title: "Units by which Stripe differs from the reports",
+    title: "Difference in units between Stripe and the reports",
     unit: "units",
     warning: 0,
     critical: 1_000,

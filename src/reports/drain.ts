@@ -7,7 +7,7 @@ import { reportRun } from "./report-cron.ts";
 import { freezeUsage, sendReports } from "./reporter.ts";
 import { reportsStore } from "./reports-store.ts";
 
-/** A report that the cron is sending is confirmed after one or two polls. */
+/** The time between two polls. A report that the cron is already sending is confirmed after one or two. */
 const POLL_MS = 100;
 
 /**

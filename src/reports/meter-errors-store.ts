@@ -1,4 +1,4 @@
-// Stores the meter events that Stripe accepted and refused afterwards. Stripe names only samples of them. The daily
+// Stores the meter events that Stripe accepted and refused afterwards. Stripe lists only some of them. The daily
 // comparison finds the others.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";

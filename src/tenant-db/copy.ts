@@ -176,7 +176,7 @@ export async function emptyTables(
   }
 }
 
-/** For each table, the number of rows and a checksum over all values that does not depend on the order of rows. */
+/** For each table, the number of rows and a checksum of all values. The order of the rows does not matter. */
 export async function sumsOf(asTenant: AsTenant, tables: readonly Table[]): Promise<Record<string, string>> {
   if (tables.length === 0) return {};
   const sums = tables.map(

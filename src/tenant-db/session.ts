@@ -234,7 +234,7 @@ class Batch {
     this.#error ??= error;
   }
 
-  /** COPY in a batch consumes the Sync, after which answers could not be matched to batches. */
+  /** Ends the session: COPY consumes the Sync message, so later answers would no longer match their batches. */
   handleCopyInResponse(): void {
     this.#endSession(new Error("COPY is not possible in a session"));
   }

@@ -1,7 +1,7 @@
 // The signed context, which names a transaction's tenant to the database: `v1.<key id>.<tenant>.<database>.<expiry, epoch
 // seconds>.<mac>`. The MAC is HMAC-SHA256 (RFC 2104) in lower-case hex over everything before the last dot.
 // `tollgate.current_tenant()` in the database verifies it (migrations/shared) and trusts nothing else about the tenant.
-// No field may contain a dot, so that a context can be read in one way only.
+// Dots separate the fields, so no field may contain one.
 import { keyIdPattern } from "../core/encryption.ts";
 import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
 

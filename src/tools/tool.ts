@@ -116,7 +116,7 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   run(input: z.infer<Input>, context: ToolContext): Promise<ToolResult<z.infer<Output>> | ToolFailure>;
 }
 
-/** Long enough for a report, short enough that a hung tool soon stops counting as a call in flight. */
+/** Long enough for a tool that generates a report. Short enough that a hung call soon leaves the calls in flight. */
 export const TOOL_TIMEOUT_MS = 20_000;
 
 /** Some clients put the server's name before the tool's and then cut or refuse longer names. */
