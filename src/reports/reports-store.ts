@@ -55,8 +55,8 @@ export function reportsStore(control: ControlDatabase) {
      * minutes ahead.
      *
      * Usage that no report can bring into an invoice goes into a carry-forward: usage of a period whose invoice is final,
-     * usage that is too old for Stripe, and usage of a day without a free minute. In a day's first hour usage waits for a
-     * free minute instead. Usage of an unknown tenant is not frozen.
+     * usage that is too old for Stripe, and usage of a day without a free minute. In the first hour of the day, and of a
+     * period that began on it, usage waits for a free minute instead. Usage of an unknown tenant is not frozen.
      */
     async freeze(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Frozen> {
       const [, , [frozen] = []] = await control.batch([
@@ -101,7 +101,7 @@ export function reportsStore(control: ControlDatabase) {
                             (row_number() OVER (PARTITION BY tenant_id, day, slot IS NULL ORDER BY from_at)
                              + (SELECT count(*) FROM carry_forwards c WHERE c.tenant_id = placed.tenant_id AND c.report_id IS NULL
                                   AND c.to_at >= day AND c.to_at < day + interval '1 day')) END AS carry_forward_id
-                   FROM placed WHERE slot IS NOT NULL OR NOT reportable OR day < now - interval '1 hour'),
+                   FROM placed WHERE slot IS NOT NULL OR NOT reportable OR coalesce(opened, day) < now - interval '1 hour'),
                  marked AS (
                    UPDATE ledger SET report_id = own.report_id, carry_forward_id = own.carry_forward_id
                    FROM (SELECT report_id, carry_forward_id, unnest(call_ids) AS call_id FROM named) own

@@ -172,6 +172,24 @@ test("usage of a day without a free minute is carried forward after an hour, and
   expect(await carriedOf(tenant)).toMatchObject([{ units: 6, reason: "no_minute" }]);
 });
 
+test("usage of a period's first minutes waits for a free minute", async () => {
+  const ledger = reportsStore(control());
+  const tenant = await aBilledTenant({ customer: false });
+  const periodMs = todayMs - 2 * DAY_MS + 10 * HOUR_MS + 15_000;
+  await controlRows(`UPDATE tenants SET period_start = to_timestamp($2::double precision / 1000) WHERE id = $1`, [
+    tenant.id,
+    periodMs,
+  ]);
+  const freezeAt = (nowMs: number) => ledger.freeze(nowMs, nowMs, tenant.id);
+  await used(tenant, [1], periodMs);
+  expect(await freezeAt(periodMs + 10_000)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
+  // The period's only minute so far has a report.
+  await used(tenant, [2], periodMs + 11_000);
+  expect(await freezeAt(periodMs + 20_000)).toMatchObject({ rows: 0 });
+  expect(await freezeAt(periodMs + 2 * MINUTE_MS)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
+  expect(await carriedOf(tenant)).toEqual([]);
+});
+
 test("concurrent freezes freeze each row once, each in its own minute and none ahead of the clock", async () => {
   const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });
