@@ -148,7 +148,7 @@ export class TenantMove {
     if (placed !== undefined) await makePlacement(this.#context, this.#tenantId, placed);
     const reserved = await this.#moves.live(this.#tenantId);
     if (reserved === undefined || reserved.to === null) {
-      throw new AppError("placement_unavailable", "the reserved place cannot be read");
+      throw new AppError("placement_unavailable", "the reserved placement cannot be read");
     }
     const proof = await provePlacement(this.#context.env, this.#tenantId, reserved.to);
     if (!proof.proven) throw new AppError("isolation_unproven");
@@ -302,7 +302,7 @@ export class TenantMove {
     const [from, to] = await Promise.all([tablesOf(source.asTenant), tablesOf(target.asTenant)]);
     const lacking = lackingIn(to, from);
     if (lacking.length > 0) {
-      throw new MoveRefused(`The new place lacks ${lacking.join(", ")}: run its migrations, then the move continues.`);
+      throw new MoveRefused(`The new placement lacks ${lacking.join(", ")}: run its migrations, then the move continues.`);
     }
     return from;
   }
