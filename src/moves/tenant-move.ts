@@ -302,7 +302,9 @@ export class TenantMove {
     const [from, to] = await Promise.all([tablesOf(source.asTenant), tablesOf(target.asTenant)]);
     const lacking = lackingIn(to, from);
     if (lacking.length > 0) {
-      throw new MoveRefused(`The new placement lacks ${lacking.join(", ")}: run its migrations, then the move continues.`);
+      throw new MoveRefused(
+        `The new placement lacks ${lacking.join(", ")}: run its migrations, then the move continues.`,
+      );
     }
     return from;
   }

@@ -299,7 +299,7 @@ test("a client whose server connection dies gets an error and is disconnected, a
 
 test("sixty logins share six connections over HTTP and are served in order of arrival", async () => {
   const proxy = await aProxy({ maxTotal: 6 });
-  const holding = Array.from({ length: 6 }, (_, i) => batch(proxy, urlOf(i), "SELECT pg_sleep(0.5)"));
+  const holding = Array.from({ length: 6 }, (_, i) => batch(proxy, urlOf(i), "SELECT pg_sleep(60)"));
   await untilWaiting("PgSleep", 6);
   const ask = (login: number) => batch(proxy, urlOf(login), "SELECT current_user AS name");
   const served: unknown[] = [];
@@ -308,7 +308,9 @@ test("sixty logins share six connections over HTTP and are served in order of ar
     waiting.push(ask(login).then(({ name }) => served.push(name)));
     await sleep(2);
   }
-  await Promise.all([...holding, ...waiting]);
+  await endSleepers();
+  await Promise.allSettled(holding);
+  await Promise.all(waiting);
   for (let i = 0; i < LOGINS; i++) expect(Math.abs(served.indexOf(`login_${i}`) - i)).toBeLessThan(12);
   const many = await Promise.all(Array.from({ length: LOGINS * 2 }, (_, i) => ask(i % LOGINS)));
   expect(many).toEqual(many.map((_, i) => ({ name: `login_${i % LOGINS}` })));
