@@ -144,7 +144,8 @@ const MAX_BODY_BYTES = 256 * 1024;
 
 const limitBody = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: (c) => problemDocument(c, "body_too_large") });
 
-export const app = new Hono<HttpEnv>();
+// A slash at the end of a path changes nothing: clients and people add it.
+export const app = new Hono<HttpEnv>({ strict: false });
 
 app.use(async (c, next) => {
   c.set("requestId", c.req.header("cf-ray") ?? newId());

@@ -9,43 +9,61 @@ import { type Authenticated, authenticate, challenge } from "../identity/authent
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
+import { idOf } from "./message.ts";
 import { authorizeCaller, callObject } from "./object-call.ts";
 import { plainRefusal } from "./refusal.ts";
-import { type McpGuard, corsHeaders, jsonRpcError, rateLimitHeaders, readMcpRequest } from "./transport.ts";
+import { type McpGuard, answerBatch, corsHeaders, rateLimitHeaders, readMcpRequest } from "./transport.ts";
 
 /**
  * Answers one request to `/mcp`. `register` adds to the catalogue of the request's server. Only the conformance suite uses
  * it.
  */
 export async function handleMcp(
-  request: Request,
+  received: Request,
   context: Context,
   ctx: Pick<ExecutionContext, "waitUntil">,
   register?: (server: McpServer) => void,
 ): Promise<Response> {
   const { env } = context;
   const guard = guardOf(env);
+  const request = withPlainPath(received);
   const read = await readMcpRequest(request, guard);
   if ("response" in read) return read.response;
-  const { body } = read;
-  let response: Response;
+  const { body, finish } = read;
   let tenantId: string | undefined;
-  try {
-    const authentication = await authenticate(request.headers.get("authorization"), context, Date.now());
-    if ("refused" in authentication) response = refusalResponse(plainRefusal(authentication.refused), body, env);
-    else {
-      ({ tenantId } = authentication.caller);
-      const message = { ...authentication, request, body, context, ctx, register };
-      const called = calledTool(body);
-      response = await (called !== undefined && catalogue.has(called) ? answerToolCall(message) : answerOther(message));
+  /** Answers with the refusal of what `work` throws. */
+  const answer = async (message: unknown, work: () => Promise<Response>): Promise<Response> => {
+    try {
+      return await work();
+    } catch (error) {
+      const code = errorCode(error);
+      log("error", "mcp_request_failed", { tenantId, code, error: describeError(error) });
+      // An error without a code of its own came from the RPC to the tenant's object.
+      return refusalResponse(plainRefusal(code === "internal" ? "tenant_unavailable" : code), message, env);
     }
-  } catch (error) {
-    const code = errorCode(error);
-    log("error", "mcp_request_failed", { tenantId, code, error: describeError(error) });
-    // An error without a code of its own came from the RPC to the tenant's object.
-    response = refusalResponse(plainRefusal(code === "internal" ? "tenant_unavailable" : code), body, env);
-  }
-  return withHeaders(response, corsHeaders(request, guard.allowedOrigins));
+  };
+  const response = await answer(body, async () => {
+    const authentication = await authenticate(request.headers.get("authorization"), context, Date.now());
+    if ("refused" in authentication) return refusalResponse(plainRefusal(authentication.refused), body, env);
+    ({ tenantId } = authentication.caller);
+    const one = (message: unknown): Promise<Response> =>
+      answerMessage({ ...authentication, request, body: message, context, ctx, register });
+    return Array.isArray(body) ? answerBatch(body, (each) => answer(each, () => one(each))) : one(body);
+  });
+  return withHeaders(await finish(response), corsHeaders(request, guard.allowedOrigins));
+}
+
+function answerMessage(message: Message): Promise<Response> {
+  const called = calledTool(message.body);
+  return called !== undefined && catalogue.has(called) ? answerToolCall(message) : answerOther(message);
+}
+
+/** `/mcp/` is `/mcp`: people and clients add the slash, and the SDK compares the path. */
+function withPlainPath(request: Request): Request {
+  const url = new URL(request.url);
+  if (!url.pathname.endsWith("/")) return request;
+  url.pathname = url.pathname.replace(/\/+$/, "");
+  return new Request(url, request);
 }
 
 interface Message extends Authenticated {
@@ -122,10 +140,8 @@ function observed(callTool: CallTool): { callTool: CallTool; state(): CallState 
 function refusalResponse(refusal: Refusal, body: unknown, env: Env): Response {
   const { status } = errors[refusal.code];
   if (status === 401) return challenge(refusal.code, env);
-  const id = typeof body === "object" && body !== null && "id" in body ? body.id : null;
-  if (id === null || id === undefined) return jsonRpcError(status, SERVER_ERROR, refusal.message);
   const { message, ...data } = refusal;
-  return Response.json({ jsonrpc: "2.0", id, error: { code: SERVER_ERROR, message, data } }, { status });
+  return Response.json({ jsonrpc: "2.0", id: idOf(body), error: { code: SERVER_ERROR, message, data } }, { status });
 }
 
 /** The JSON-RPC code for errors of the server's own. */

@@ -2,8 +2,14 @@
 // with only the tools that it needs. An isolate makes costly parts that are the same for every caller (JSON schemas, a
 // validator) once; nothing that belongs to a caller outlives its request.
 import { config } from "../core/app-config.ts";
-import { McpServer, PROTOCOL_VERSION_META_KEY, isLegacyRequest, requireScopes } from "@modelcontextprotocol/server";
-import type { AuthInfo, CallToolResult, ServerContext, StandardSchemaWithJSON } from "@modelcontextprotocol/server";
+import { McpServer, isLegacyRequest, requireScopes } from "@modelcontextprotocol/server";
+import type {
+  AuthInfo,
+  CallToolResult,
+  ServerContext,
+  StandardSchemaV1,
+  StandardSchemaWithJSON,
+} from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
 import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../package.json" with { type: "json" };
@@ -11,7 +17,10 @@ import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
-import { jsonRpcError, serveLegacy } from "./transport.ts";
+import { idOf, invalidParams, isObject } from "./message.ts";
+import { claimsModernEra, jsonRpcError, serveLegacy } from "./transport.ts";
+
+const INVALID_PARAMS = -32602;
 
 type Register = (server: McpServer) => void;
 
@@ -70,6 +79,9 @@ export interface McpExchange {
 
 /** Answers one message: JSON, or an event stream when its tool reports progress that the client asked for. */
 export async function serveMcp({ request, body, authInfo, register }: McpExchange): Promise<Response> {
+  const problem = invalidParams(body);
+  if (problem !== undefined)
+    return jsonRpcError(200, INVALID_PARAMS, `Invalid params: ${problem}.`, { id: idOf(body) });
   try {
     // The claim alone decides for the newer era. Asking the SDK as well would classify each such call twice (45 us).
     if (!claimsModernEra(body) && (await isLegacyRequest(request, body))) {
@@ -81,12 +93,6 @@ export async function serveMcp({ request, body, authInfo, register }: McpExchang
     log("error", "mcp_failed", { error: describeError(error) });
     return jsonRpcError(500, -32603, errors.internal.advice);
   }
-}
-
-function claimsModernEra(body: unknown): boolean {
-  const params = isObject(body) && isObject(body.params) ? body.params : {};
-  const { _meta: meta } = params;
-  return isObject(meta) && PROTOCOL_VERSION_META_KEY in meta;
 }
 
 /** The name of the tool that the message calls, known or not; `undefined` for any other message. */
@@ -112,10 +118,6 @@ export function toolsFor(
   if (!isObject(body) || body.method !== "tools/list") return [];
   const tools = [...catalogue.values()];
   return allowed === null ? tools : tools.filter((tool) => allowed.includes(tool.name));
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null;
 }
 
 export interface ToolCallOptions {
@@ -204,7 +206,10 @@ function declare(tool: Tool) {
   return {
     title: tool.title,
     description: describedWithPrice(tool),
-    inputSchema: convertedOnce(tool.input["~standard"], "input"),
+    inputSchema: convertedOnce(
+      { ...tool.input["~standard"], validate: (value) => parseArguments(tool, value) },
+      "input",
+    ),
     // The tenant's object checks the result before the charge. A check here would come too late.
     outputSchema: convertedOnce({ ...tool.output["~standard"], validate: (value: unknown) => ({ value }) }, "output"),
     annotations: {
@@ -217,6 +222,42 @@ function declare(tool: Tool) {
   };
 }
 
+/**
+ * Parses a call's arguments. Clients write `null` or `""` for an optional argument without a value, and some add arguments of
+ * their own to every call: Tollgate drops both where the tool's schema refuses them, the latter unless the tool sets
+ * `refusesUnknownInput`. Other problems are reported as the schema found them.
+ */
+async function parseArguments(tool: Tool, value: unknown): Promise<StandardSchemaV1.Result<Record<string, unknown>>> {
+  const asSent = await tool.input.safeParseAsync(value);
+  if (asSent.success) return { value: asSent.data };
+  // The arguments belong to this request alone.
+  const issues = asSent.error.issues.filter((issue) => {
+    // Only at the top: clients do not add members deeper inside.
+    const isAdded = issue.code === "unrecognized_keys" && issue.path.length === 0 && !tool.refusesUnknownInput;
+    if (isAdded) for (const name of issue.keys) deleteMember(value, [name]);
+    else if (isEmptyValue(memberOf(value, issue.path))) deleteMember(value, issue.path);
+    return !isAdded;
+  });
+  const repaired = await tool.input.safeParseAsync(value);
+  return repaired.success ? { value: repaired.data } : { issues: issues.length > 0 ? issues : repaired.error.issues };
+}
+
+function isEmptyValue(value: unknown): boolean {
+  return value === null || value === "";
+}
+
+function memberOf(value: unknown, path: readonly PropertyKey[]): unknown {
+  let member = value;
+  for (const name of path) member = isObject(member) || Array.isArray(member) ? Reflect.get(member, name) : undefined;
+  return member;
+}
+
+/** Elements of lists stay: without one, the others would move. */
+function deleteMember(value: unknown, path: readonly PropertyKey[]): void {
+  const [name, holder] = [path.at(-1), memberOf(value, path.slice(0, -1))];
+  if (name !== undefined && isObject(holder)) Reflect.deleteProperty(holder, name);
+}
+
 type StandardProps<Output> = StandardSchemaWithJSON<unknown, Output>["~standard"];
 
 /** The schema for the SDK, with its JSON form computed once. `side` is the form that clients see. */
@@ -224,6 +265,7 @@ function convertedOnce<Output>(
   standard: StandardProps<Output>,
   side: "input" | "output",
 ): StandardSchemaWithJSON<unknown, Output> {
-  const json = standard.jsonSchema[side]({ target: "draft-2020-12" });
+  // Validators that know only older dialects refuse a schema that names its own. MCP's default is the one used here.
+  const { $schema: _, ...json } = standard.jsonSchema[side]({ target: "draft-2020-12" });
   return { "~standard": { ...standard, jsonSchema: { input: () => json, output: () => json } } };
 }

@@ -1,7 +1,8 @@
-// MCP over HTTP: the checks of a request before anything else (host, origin, method, content type, size, JSON), the headers
-// of its answer, and the transport of the older revisions. Every refusal is a JSON-RPC error with a plain message. Only
-// this file reads and parses the body; it counts the bytes itself and does not trust `Content-Length`.
+// MCP over HTTP: the checks of a request before anything else (host, origin, method, content type, size, JSON), the form and
+// the headers of its answer, and the transport of the older revisions. Every refusal is a JSON-RPC error with a plain
+// message. Only this file reads and parses the body; it counts the bytes itself and does not trust `Content-Length`.
 import {
+  PROTOCOL_VERSION_META_KEY,
   WebStandardStreamableHTTPServerTransport,
   isJSONRPCNotification,
   isJSONRPCRequest,
@@ -10,6 +11,7 @@ import {
 } from "@modelcontextprotocol/server";
 import type { AuthInfo, JSONRPCMessage, McpServer } from "@modelcontextprotocol/server";
 import type { QuotaStatus } from "../core/call.ts";
+import { dropEmptyMembers, idOf, isObject, keepNumbers } from "./message.ts";
 
 /** Larger than any sensible set of arguments, small enough that many at once fit into an isolate's 128 MiB. */
 export const MAX_BODY_BYTES = 1024 * 1024;
@@ -27,16 +29,25 @@ const INTERNAL_ERROR = -32603;
 /** The JSON-RPC code for errors of the server's own. The HTTP status tells them apart. */
 const REFUSED = -32000;
 
-/** A JSON-RPC error as a whole HTTP answer, for a failure outside the protocol, where the message's `id` is unknown. */
-export function jsonRpcError(status: number, code: number, message: string, headers: HeadersInit = {}): Response {
-  return Response.json({ jsonrpc: "2.0", error: { code, message }, id: null }, { status, headers });
+/** A JSON-RPC error as a whole HTTP answer. `id` is that of the message, `null` where it is unknown. */
+export function jsonRpcError(
+  status: number,
+  code: number,
+  message: string,
+  { headers = {}, id = null }: { headers?: HeadersInit; id?: string | number | null } = {},
+): Response {
+  return Response.json({ jsonrpc: "2.0", error: { code, message }, id }, { status, headers });
 }
 
-/** Checks the request and parses its body once: the parsed JSON, or the answer that ends the request. */
-export async function readMcpRequest(
-  request: Request,
-  guard: McpGuard,
-): Promise<{ body: unknown } | { response: Response }> {
+export interface McpRequest {
+  /** One message, or the messages of a batch. */
+  body: unknown;
+  /** Gives the answer the form that the client accepts. Every answer to `body` goes through it. */
+  finish: (answer: Response) => Response | Promise<Response>;
+}
+
+/** Checks the request and parses its body once: the message, or the answer that ends the request. */
+export async function readMcpRequest(request: Request, guard: McpGuard): Promise<McpRequest | { response: Response }> {
   const host = request.headers.get("host") ?? new URL(request.url).host;
   if (!guard.allowedHosts.includes(host.replace(/:\d+$/, "").toLowerCase())) {
     return { response: jsonRpcError(403, REFUSED, "This server does not answer to the given Host.") };
@@ -47,7 +58,7 @@ export async function readMcpRequest(
   }
   const cors = corsHeaders(request, guard.allowedOrigins);
   const refuse = (status: number, code: number, message: string, headers: Record<string, string> = {}) => ({
-    response: jsonRpcError(status, code, message, { ...cors, ...headers }),
+    response: jsonRpcError(status, code, message, { headers: { ...cors, ...headers } }),
   });
 
   if (request.method === "OPTIONS") {
@@ -61,19 +72,149 @@ export async function readMcpRequest(
   if (!isJsonContentType(request.headers.get("content-type"))) {
     return refuse(415, REFUSED, "Send `Content-Type: application/json`.");
   }
+  const accepted = acceptedTypes(request.headers.get("accept"));
+  if (!accepted.json && !accepted.events)
+    return refuse(406, REFUSED, "Answers are application/json or text/event-stream. Accept one of them.");
+  const encoding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
+  if (encoding !== "identity" && encoding !== "")
+    return refuse(415, REFUSED, "Send the body without Content-Encoding.", { "accept-encoding": "identity" });
   const text = await readText(request).catch(() => undefined);
   if (text === undefined) return refuse(400, PARSE_ERROR, "The request body could not be read.");
   if (text === tooLarge) return refuse(413, REFUSED, `The request body is over ${MAX_BODY_BYTES} bytes.`);
   let body: unknown;
+  let putNumbersBack: ((answer: string) => string) | undefined;
   try {
     body = JSON.parse(text);
+    putNumbersBack = keepNumbers(text, body);
   } catch {
     return refuse(400, PARSE_ERROR, "The request body is not valid JSON.");
   }
-  // Only revision 2025-03-26 had batches. One message per request keeps one admission, one charge and one set of headers
-  // per answer.
-  if (Array.isArray(body)) return refuse(400, INVALID_REQUEST, "Batches are not served; send one message per POST.");
-  return { body };
+  if (Array.isArray(body)) {
+    const problem = refusedBatch(body, request.headers.get("mcp-protocol-version"));
+    if (problem !== undefined) return refuse(400, INVALID_REQUEST, problem);
+    for (const message of body) dropEmptyMembers(message, { streams: false });
+  } else dropEmptyMembers(body, { streams: accepted.events });
+  return {
+    body,
+    finish: async (answer) => {
+      const exact = putNumbersBack === undefined ? answer : await rewritten(answer, putNumbersBack);
+      return accepted.json ? exact : asEventStream(exact);
+    },
+  };
+}
+
+interface AcceptedTypes {
+  json: boolean;
+  events: boolean;
+}
+
+/**
+ * Which forms of an answer the client accepts (RFC 9110, 12.5.1): wildcards count, letter case does not, and a client that
+ * sends no `Accept` takes both.
+ */
+export function acceptedTypes(accept: string | null): AcceptedTypes {
+  if (accept === null || accept.trim() === "") return { json: true, events: true };
+  const ranges = new Map<string, boolean>();
+  for (const part of accept.toLowerCase().split(",")) {
+    const [range = "", ...parameters] = part.split(";").map((each) => each.trim());
+    ranges.set(range, !parameters.some((parameter) => /^q\s*=\s*0(\.0*)?$/.test(parameter)));
+  }
+  // The most specific range decides.
+  const accepts = (kind: string, type: string): boolean =>
+    ranges.get(`${kind}/${type}`) ?? ranges.get(`${kind}/*`) ?? ranges.get("*/*") ?? false;
+  return { json: accepts("application", "json"), events: accepts("text", "event-stream") };
+}
+
+/** Puts a JSON answer into an event stream with one event, for a client that accepts nothing else. Errors stay JSON. */
+async function asEventStream(answer: Response): Promise<Response> {
+  if (answer.status !== 200 || !isJsonContentType(answer.headers.get("content-type"))) return answer;
+  const headers = new Headers(answer.headers);
+  headers.set("content-type", "text/event-stream");
+  headers.set("cache-control", "no-cache, no-transform");
+  const messages: unknown = await answer.json();
+  const events = (Array.isArray(messages) ? messages : [messages]).map(
+    (message) => `event: message\ndata: ${JSON.stringify(message)}\n\n`,
+  );
+  return new Response(events.join(""), { headers });
+}
+
+/** Applies `rewrite` to the text of an answer, event by event where it streams. */
+async function rewritten(answer: Response, rewrite: (text: string) => string): Promise<Response> {
+  if (answer.body === null) return answer;
+  if (isJsonContentType(answer.headers.get("content-type"))) return new Response(rewrite(await answer.text()), answer);
+  let pending = "";
+  const events = new TransformStream<string, string>({
+    transform(text, controller) {
+      const parts = (pending + text).split("\n\n");
+      pending = parts.pop() ?? "";
+      for (const event of parts) controller.enqueue(`${rewrite(event)}\n\n`);
+    },
+    flush: (controller) => controller.enqueue(rewrite(pending)),
+  });
+  const stream = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(events);
+  return new Response(stream.pipeThrough(new TextEncoderStream()), answer);
+}
+
+// ---- batches
+
+/** The only revision with batches, and the one of a client that names none. */
+const BATCH_REVISION = "2025-03-26";
+/** More than any client is known to send. The calls of a batch run one after the other. */
+const MAX_BATCH_MESSAGES = 50;
+
+/** Why a batch is not served, or `undefined`. */
+function refusedBatch(messages: readonly unknown[], revision: string | null): string | undefined {
+  if (revision !== null && revision !== BATCH_REVISION)
+    return `Revision ${revision} has no batches; send one message per POST.`;
+  if (messages.length === 0) return "The batch is empty.";
+  return messages.length > MAX_BATCH_MESSAGES ? `A batch has at most ${MAX_BATCH_MESSAGES} messages.` : undefined;
+}
+
+/**
+ * Answers the messages of a batch one after the other, so that each is admitted and charged as if it came alone. The answer
+ * has the headers of the last message's answer.
+ */
+export async function answerBatch(
+  messages: readonly unknown[],
+  answerOne: (message: unknown) => Promise<Response>,
+): Promise<Response> {
+  const answers: unknown[] = [];
+  const headers = new Headers();
+  for (const message of messages) {
+    const answer = refusedInBatch(message) ?? (await answerOne(message));
+    for (const name of ["ratelimit-policy", "ratelimit", "retry-after"]) {
+      const value = answer.headers.get(name);
+      if (value !== null) headers.set(name, value);
+    }
+    const text = await answer.text();
+    if (text !== "") answers.push(inBatch(message, text));
+  }
+  return answers.length === 0 ? new Response(null, { status: 202 }) : Response.json(answers, { headers });
+}
+
+function refusedInBatch(message: unknown): Response | undefined {
+  const id = idOf(message);
+  const isInitialize = isObject(message) && message.method === "initialize";
+  if (isInitialize) return jsonRpcError(400, INVALID_REQUEST, "`initialize` must not be part of a batch.", { id });
+  if (claimsModernEra(message))
+    return jsonRpcError(400, INVALID_REQUEST, "This message's revision has no batches.", { id });
+  return undefined;
+}
+
+/** The answer of one message as JSON-RPC. A challenge is no JSON-RPC, and a batch has no status for one of its messages. */
+function inBatch(message: unknown, text: string): unknown {
+  const answer: unknown = JSON.parse(text);
+  if (isObject(answer) && answer["jsonrpc"] === "2.0") return answer;
+  const words = isObject(answer) ? answer["error_description"] : undefined;
+  const error = { code: REFUSED, message: typeof words === "string" ? words : "The message was refused." };
+  return { jsonrpc: "2.0", id: idOf(message), error };
+}
+
+/** Whether a message says that it belongs to revision 2026-07-28 or a later one. */
+export function claimsModernEra(message: unknown): boolean {
+  const params = isObject(message) ? message.params : undefined;
+  const meta = isObject(params) ? params["_meta"] : undefined;
+  return isObject(meta) && PROTOCOL_VERSION_META_KEY in meta;
 }
 
 const tooLarge = Symbol("too large");
@@ -105,7 +246,7 @@ export function corsHeaders(request: Request, allowedOrigins: readonly string[])
   if (origin === null || !allowedOrigins.includes(origin)) return {};
   return {
     "access-control-allow-origin": origin,
-    "access-control-expose-headers": "WWW-Authenticate, RateLimit, RateLimit-Policy",
+    "access-control-expose-headers": "WWW-Authenticate, RateLimit, RateLimit-Policy, Retry-After",
     vary: "Origin",
   };
 }
@@ -177,8 +318,19 @@ export async function serveLegacy(
   };
 
   await server.connect(transport);
-  const answer = transport.handleRequest(request, { parsedBody: body, ...(authInfo && { authInfo }) });
+  const answer = transport.handleRequest(withBothTypes(request), { parsedBody: body, ...(authInfo && { authInfo }) });
   return Promise.race([answer, streaming.promise, gone.promise]);
+}
+
+const BOTH_TYPES = "application/json, text/event-stream";
+
+/** The request as the SDK's transport takes it: it compares `Accept` with both types as text. `finish` does what it says. */
+function withBothTypes(request: Request): Request {
+  const accept = request.headers.get("accept") ?? "";
+  if (accept.includes("application/json") && accept.includes("text/event-stream")) return request;
+  const headers = new Headers(request.headers);
+  headers.set("accept", BOTH_TYPES);
+  return new Request(request.url, { method: request.method, headers, signal: request.signal });
 }
 
 interface EventStream {

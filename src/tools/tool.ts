@@ -109,6 +109,11 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   readonly input: Input;
   readonly output: Output;
   readonly annotations: ToolAnnotations;
+  /**
+   * Whether a call with an argument that `input` does not have is refused. Default: Tollgate ignores such arguments, because
+   * some clients add their own to every call. Set it where an ignored argument could do harm.
+   */
+  readonly refusesUnknownInput?: boolean;
   /** Default `TOOL_TIMEOUT_MS`. */
   readonly timeoutMs?: number;
   /** Whether an answer counts as failed and so is not charged. A throw, a timeout and an abort always do. */

@@ -4,7 +4,7 @@ import type { AuthInfo } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import type { CallOutcome, QuotaStatus } from "../../src/core/call.ts";
 import { type CallTool, registerTools, serveMcp, toolsFor } from "../../src/calls/mcp-server.ts";
-import { readMcpRequest } from "../../src/calls/transport.ts";
+import { answerBatch, readMcpRequest } from "../../src/calls/transport.ts";
 import { type Tool, defineTool } from "../../src/tools/tool.ts";
 
 export const eras = ["2025-11-25", "2026-07-28"] as const;
@@ -60,16 +60,18 @@ export async function answer(request: Request, setting: Setting = {}): Promise<R
   const guard = { allowedHosts: ["127.0.0.1"], allowedOrigins: ["https://app.example"] };
   const read = await readMcpRequest(request, guard);
   if ("response" in read) return read.response;
-  const { body } = read;
+  const { body, finish } = read;
   const catalogue = new Map(tools.map((tool) => [tool.name, tool]));
   const resource = new URL("http://127.0.0.1/mcp");
   const authInfo: AuthInfo = { token: "t", clientId: "c", scopes, expiresAt: 4_000_000_000, resource };
-  return serveMcp({
-    request,
-    body,
-    authInfo,
-    register: (server) => registerTools(server, toolsFor(body, catalogue, null), callTool),
-  });
+  const serve = (each: unknown): Promise<Response> =>
+    serveMcp({
+      request,
+      body: each,
+      authInfo,
+      register: (server) => registerTools(server, toolsFor(each, catalogue, null), callTool),
+    });
+  return finish(await (Array.isArray(body) ? answerBatch(body, serve) : serve(body)));
 }
 
 export function httpRequest(body: string, init: RequestInit = {}): Request {

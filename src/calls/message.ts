@@ -1,0 +1,143 @@
+// JSON-RPC messages as real clients send them. Decides what Tollgate forgives (members that are null, numbers that JavaScript
+// cannot hold) and which parameters it refuses, in words that a client's developer understands.
+//
+// Invariant: an `id` or a progress token goes back exactly as it came.
+import { specTypeSchemas } from "@modelcontextprotocol/server";
+
+type JsonObject = Record<string, unknown>;
+
+/** Whether a parsed JSON value is an object. */
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/** The `id` of a message as an error may repeat it, otherwise `null`. */
+export function idOf(message: unknown): string | number | null {
+  const id = isObject(message) ? message.id : undefined;
+  return typeof id === "string" || typeof id === "number" ? id : null;
+}
+
+// ---- numbers
+
+/** A number as the client wrote it. */
+class Written {
+  readonly digits: string;
+  constructor(digits: string) {
+    this.digits = digits;
+  }
+}
+
+/** Places of numbers that go back to the client. The same text always gives the same places in the same order. */
+function echoedNumbers(body: unknown): { holder: JsonObject; name: string }[] {
+  const messages = (Array.isArray(body) ? body : [body]).filter(isObject);
+  return messages.flatMap((message) => {
+    const meta = isObject(message.params) ? message.params["_meta"] : undefined;
+    return [{ holder: message, name: "id" }, ...(isObject(meta) ? [{ holder: meta, name: "progressToken" }] : [])];
+  });
+}
+
+function isInexact(value: unknown): boolean {
+  return typeof value === "number" && !Number.isSafeInteger(value);
+}
+
+/**
+ * Replaces each `id` and progress token that JavaScript cannot hold exactly by a text of its own. `body` is `text`, parsed.
+ * Returns the function that puts the numbers back into the text of an answer, or `undefined` when every number is exact,
+ * which is the usual case.
+ */
+export function keepNumbers(text: string, body: unknown): ((answer: string) => string) | undefined {
+  const places = echoedNumbers(body);
+  if (!places.some(({ holder, name }) => isInexact(holder[name]))) return undefined;
+  // `source` is the number's text (ECMAScript, JSON.parse source text access). TypeScript does not know it yet.
+  const withSource = (name: string, value: unknown, context?: { source?: string }): unknown =>
+    (name === "id" || name === "progressToken") && isInexact(value) ? new Written(context?.source ?? "null") : value;
+  const written = echoedNumbers(JSON.parse(text, withSource as Parameters<typeof JSON.parse>[1]));
+  const numbers = new Map<string, string>();
+  for (const [index, { holder, name }] of places.entries()) {
+    const number = written[index]?.holder[name];
+    if (!(number instanceof Written)) continue;
+    const placeholder = `number-${crypto.randomUUID()}`;
+    numbers.set(`"${placeholder}"`, number.digits);
+    holder[name] = placeholder;
+  }
+  return (answer) => {
+    let exact = answer;
+    for (const [placeholder, digits] of numbers) exact = exact.replaceAll(placeholder, digits);
+    return exact;
+  };
+}
+
+// ---- members without a value
+
+/**
+ * Removes what a client writes for "no value": `params`, members of `params` and of `_meta` that are null, and an empty
+ * cursor. Arguments of tools stay: their schema decides about them. Without `streams`, a progress token goes, too, because
+ * its notifications need an event stream.
+ */
+export function dropEmptyMembers(message: unknown, { streams }: { streams: boolean }): void {
+  if (!isObject(message) || typeof message.method !== "string") return;
+  if (message.params === null) delete message.params;
+  const { params } = message;
+  if (!isObject(params)) return;
+  // What a client says about itself comes in objects within objects.
+  dropNulls(params, message.method === "initialize" ? Infinity : 1);
+  if (params["cursor"] === "") delete params["cursor"];
+  const { _meta: meta } = params;
+  if (!isObject(meta)) return;
+  dropNulls(meta, Infinity);
+  if (!streams) delete meta["progressToken"];
+}
+
+/** Only a few levels are ever in use; the bound keeps hostile nesting from the stack. */
+const MAX_DEPTH = 8;
+
+function dropNulls(object: JsonObject, levels: number, depth = 1): void {
+  for (const [name, value] of Object.entries(object)) {
+    if (value === null) delete object[name];
+    else if (depth < Math.min(levels, MAX_DEPTH) && isObject(value)) dropNulls(value, levels, depth + 1);
+  }
+}
+
+// ---- parameters
+
+/**
+ * What is wrong with a request's parameters, or `undefined`. Covers the methods that Tollgate serves, for which the SDK would
+ * answer with the code of a broken server and its validator's output.
+ */
+export function invalidParams(message: unknown): string | undefined {
+  if (!isObject(message) || typeof message.method !== "string" || !("id" in message)) return undefined;
+  const { method, params = {} } = message;
+  if (!isObject(params)) return "params must be an object";
+  const { _meta: meta = {} } = params;
+  if (!isObject(meta)) return "params._meta must be an object";
+  const { progressToken } = meta;
+  if (progressToken !== undefined && typeof progressToken !== "string" && !Number.isSafeInteger(progressToken))
+    return "params._meta.progressToken must be a string or an integer";
+  switch (method) {
+    case "initialize":
+      return problemsOfInitialize(params);
+    case "tools/list":
+      // The list has one page, so no cursor was ever given out.
+      if (params["cursor"] !== undefined) return "params.cursor is not a cursor of this server. List again without it";
+      return undefined;
+    case "tools/call":
+      if (typeof params["name"] !== "string") return "params.name must be a tool's name";
+      if (params["arguments"] !== undefined && !isObject(params["arguments"]))
+        return "params.arguments must be an object";
+      return undefined;
+    default:
+      return undefined;
+  }
+}
+
+function problemsOfInitialize(params: JsonObject): string | undefined {
+  // A Zod schema, which checks without waiting.
+  const checked = specTypeSchemas.InitializeRequestParams["~standard"].validate(params);
+  if (checked instanceof Promise || checked.issues === undefined) return undefined;
+  return checked.issues
+    .map(({ path = [], message }) => {
+      const names = path.map((part) => String(typeof part === "object" ? part.key : part));
+      return `${["params", ...names].join(".")}: ${message.replace(/^Invalid input: /, "")}`;
+    })
+    .join("; ");
+}
