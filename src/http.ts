@@ -83,6 +83,9 @@ export function noSuchTenant(): Problem {
   return new Problem("not_found", "There is no such tenant.");
 }
 
+/** Outages end within seconds, or last: a client that waits this long and grows its waits is right in both cases. */
+export const OUTAGE_RETRY_SECONDS = 15;
+
 /** The problem document of a refusal. */
 export function problemDocument(c: HttpContext, code: ErrorCode, detail?: string): Response {
   const { status, advice } = errors[code];
@@ -97,7 +100,14 @@ export function problemDocument(c: HttpContext, code: ErrorCode, detail?: string
     },
     // 499 is not a registered status; no route answers with it.
     status as ContentfulStatusCode,
-    { "content-type": "application/problem+json" },
+    {
+      "content-type": "application/problem+json",
+      // RFC 9110, 15.5.2. As on the MCP endpoint, a request without a token is told of no error.
+      ...(status === 401 && {
+        "www-authenticate": code === "token_missing" ? "Bearer" : 'Bearer error="invalid_token"',
+      }),
+      ...(status === 503 && { "retry-after": String(OUTAGE_RETRY_SECONDS) }),
+    },
   );
 }
 
@@ -128,6 +138,8 @@ export function isJson(c: HttpContext): boolean {
 /** The parsed JSON body. Throws `BadRequest`, which names the fields, or `content_type`. */
 export async function readJson<Schema extends z.ZodType>(c: HttpContext, schema: Schema): Promise<z.output<Schema>> {
   if (!isJson(c)) throw new AppError("content_type");
+  if (!/^(identity)?$/i.test(c.req.header("content-encoding") ?? ""))
+    throw new Problem("content_type", "Send the body without Content-Encoding.");
   let json: unknown;
   try {
     json = await c.req.json();

@@ -153,6 +153,21 @@ app.use(async (c, next) => {
   await next();
 });
 
+// Browser clients of any origin read what is below, and ask first when they name the revision that they speak. They also
+// look for documents that do not exist, and would take an answer that they cannot read for an outage.
+app.options("/.well-known/*", (c) =>
+  c.body(null, 204, {
+    "access-control-allow-origin": "*",
+    "access-control-allow-methods": "GET, HEAD",
+    "access-control-allow-headers": "Authorization, MCP-Protocol-Version, *",
+    "access-control-max-age": "86400", // a day; browsers cap it at less
+  }),
+);
+app.use("/.well-known/*", async (c, next) => {
+  await next();
+  c.header("access-control-allow-origin", "*");
+});
+
 for (const { method, path, access, takesFile, run } of routes) {
   // The MCP endpoint limits its bodies itself, and the platform limits files.
   const limit = access === "mcp" || takesFile ? [] : [limitBody];
@@ -196,10 +211,7 @@ app.onError((error, c) => {
   return problemDocument(c, code);
 });
 
-/** Public and the same for everyone. Browser clients of any origin read it. */
+/** Public and the same for everyone. */
 function resourceMetadata(c: HttpContext): Response {
-  return c.json(protectedResourceMetadata(c.env), 200, {
-    "access-control-allow-origin": "*",
-    "cache-control": "public, max-age=300",
-  });
+  return c.json(protectedResourceMetadata(c.env), 200, { "cache-control": "public, max-age=300" });
 }

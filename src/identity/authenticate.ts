@@ -10,13 +10,15 @@ import {
   bearerAuthChallengeResponse,
   getOAuthProtectedResourceMetadataUrl,
 } from "@modelcontextprotocol/server";
-import { type JWTPayload, type JWTVerifyGetKey, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
+import { type JWTPayload, decodeJwt } from "jose";
 import { JOSEError, JWKSInvalid, JWKSTimeout, JWTExpired } from "jose/errors";
 import type { Context } from "../control/context.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Caller } from "../core/call.ts";
 import { bearerToken, decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "../core/errors.ts";
+import { CLOCK_TOLERANCE_SECONDS, readClaims } from "./claims.ts";
+import { verifyToken } from "./issuer-keys.ts";
 import { type Issuer, acceptedAlgorithms, parseIssuers } from "./issuers.ts";
 import { linksStore } from "./links-store.ts";
 
@@ -33,10 +35,11 @@ export const scopesSupported: readonly string[] = Object.keys(config.scopes);
 const VERIFIED_FOR_MS = 60_000;
 /** Maximum number of cached tokens, a few hundred bytes each. Enough for the agents of one isolate in a minute. */
 const MAX_VERIFIED = 5_000;
-/** A JWT with many claims has about 2,000 characters. */
-const MAX_TOKEN_CHARS = 8_192;
-/** Tolerance for the clock of an issuer, which can differ by seconds. */
-const CLOCK_TOLERANCE_SECONDS = 5;
+/**
+ * Entra lists up to 200 groups in a token, which makes 11,000 characters, and roles besides. The platform takes headers of
+ * 128 KB.
+ */
+const MAX_TOKEN_CHARS = 32_768;
 
 const verified = new BoundedMap<string, Authenticated & { untilMs: number }>(MAX_VERIFIED);
 
@@ -48,7 +51,7 @@ export async function authenticate(
 ): Promise<Authentication> {
   const { env } = context;
   const token = bearerToken(authorization);
-  if (token === undefined) return { refused: authorization === null ? "token_missing" : "token_invalid" };
+  if (token === undefined) return { refused: isBearer(authorization) ? "token_invalid" : "token_missing" };
   if (token.length > MAX_TOKEN_CHARS) return { refused: "token_invalid" };
 
   // The cache is keyed by the token's digest, so that a dump of it holds no token.
@@ -76,12 +79,28 @@ export async function authenticate(
   return entry;
 }
 
-/** 401 with the `WWW-Authenticate` challenge (RFC 6750, RFC 9728) and the refusal's advice. */
+/**
+ * 401 with the `WWW-Authenticate` challenge (RFC 6750, RFC 9728) and the refusal's advice. The challenge of a request without
+ * a token has no error code (RFC 6750, 3.1): some clients throw away a token that they hold when they read `invalid_token`.
+ */
 export function challenge(code: ErrorCode, env: Env): Response {
-  return bearerAuthChallengeResponse(new OAuthError(OAuthErrorCode.InvalidToken, errors[code].advice), {
-    requiredScopes: [...scopesSupported],
-    resourceMetadataUrl: resourceMetadataUrl(env.PUBLIC_URL),
-  });
+  const { advice } = errors[code];
+  const metadataUrl = resourceMetadataUrl(env.PUBLIC_URL);
+  if (code !== "token_missing")
+    return bearerAuthChallengeResponse(new OAuthError(OAuthErrorCode.InvalidToken, advice), {
+      requiredScopes: [...scopesSupported],
+      resourceMetadataUrl: metadataUrl,
+    });
+  const header = `Bearer scope="${scopesSupported.join(" ")}", resource_metadata="${metadataUrl}"`;
+  return Response.json(
+    { error: code, error_description: advice },
+    { status: 401, headers: { "www-authenticate": header } },
+  );
+}
+
+/** Whether the header is of the scheme Bearer. Any other scheme counts as no credentials (RFC 6750, 3.1). */
+function isBearer(authorization: string | null): boolean {
+  return /^Bearer(\s|$)/i.test(authorization ?? "");
 }
 
 /** OAuth 2.0 Protected Resource Metadata (RFC 9728, section 3.2) of the MCP endpoint. */
@@ -120,14 +139,13 @@ async function issuedCaller(token: string, context: Context, nowMs: number): Pro
   if (issuer === undefined) return "token_invalid";
   let claims: JWTPayload;
   try {
-    ({ payload: claims } = await jwtVerify(token, keysOf(issuer), {
+    claims = await verifyToken(token, issuer.jwksUrl, {
       issuer: issuer.issuer,
-      audience: issuer.audience ?? `${env.PUBLIC_URL}/mcp`,
       algorithms: acceptedAlgorithms,
-      requiredClaims: ["exp", "sub"],
+      requiredClaims: ["exp"],
       clockTolerance: CLOCK_TOLERANCE_SECONDS,
       currentDate: new Date(nowMs),
-    }));
+    });
   } catch (error) {
     if (error instanceof JWTExpired) return "token_expired";
     // The issuer did not answer with keys. The token may be good, so the client must keep it and retry.
@@ -139,27 +157,12 @@ async function issuedCaller(token: string, context: Context, nowMs: number): Pro
     if (unreadable) throw new AppError("issuer_unavailable", undefined, { cause: error });
     return "token_invalid";
   }
-  const organisation = claims[issuer.tenantClaim];
-  if (typeof organisation !== "string" || organisation === "") return "token_invalid";
+  const identity = readClaims(claims, issuer, issuer.audience ?? `${env.PUBLIC_URL}/mcp`);
+  if (identity === undefined) return "token_invalid";
+  const { organisation, user, scopes, expiresAtMs } = identity;
   const tenantId = await linksStore(context.control).tenant(issuer.issuer, organisation);
   if (tenantId === undefined) return "tenant_unknown";
-  return {
-    kind: "user",
-    tenantId,
-    issuer: issuer.issuer,
-    subject: String(claims.sub),
-    scopes: scopesOf(claims),
-    expiresAtMs: Number(claims.exp) * 1000,
-  };
-}
-
-/** `scope` (RFC 8693) as a string, or `permissions` as Auth0 lists them. */
-function scopesOf(claims: JWTPayload): string[] {
-  const { scope, permissions } = claims;
-  return [
-    ...(typeof scope === "string" ? scope.split(" ") : []),
-    ...(Array.isArray(permissions) ? permissions.map(String) : []),
-  ].filter((each) => each !== "");
+  return { kind: "user", tenantId, issuer: issuer.issuer, subject: user, scopes, expiresAtMs };
 }
 
 /** The issuer whose keys to try. The token is not verified yet, so this decides nothing else. */
@@ -176,15 +179,4 @@ function issuersOf(env: Env): readonly Issuer[] {
   if (parsedIssuers?.json !== env.OIDC_ISSUERS)
     parsedIssuers = { json: env.OIDC_ISSUERS, issuers: parseIssuers(env.OIDC_ISSUERS) };
   return parsedIssuers.issuers;
-}
-
-// One key set per issuer and isolate: jose caches the keys and bounds how often it fetches them.
-const keySets = new Map<string, JWTVerifyGetKey>();
-function keysOf({ jwksUrl }: Issuer): JWTVerifyGetKey {
-  let keys = keySets.get(jwksUrl);
-  if (keys === undefined) {
-    keys = createRemoteJWKSet(new URL(jwksUrl));
-    keySets.set(jwksUrl, keys);
-  }
-  return keys;
 }

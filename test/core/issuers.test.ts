@@ -15,10 +15,15 @@ test("an issuer's settings are read exactly, and nothing is granted by default",
   // `iss` is compared character by character: a slash that is added or dropped would refuse every token.
   for (const issuer of ["https://login.example.com", "https://login.example.com/", "https://Login.example.com/t%2F1"]) {
     expect(parseIssuers(JSON.stringify([anIssuer({ issuer })]))).toEqual([
-      { ...anIssuer({ issuer }), linkNewTenants: false },
+      { ...anIssuer({ issuer }), userClaim: "sub", clientIds: [], linkNewTenants: false },
     ]);
   }
-  const full = anIssuer({ audience: "https://api.example.com", linkNewTenants: true });
+  const full = anIssuer({
+    userClaim: "uid",
+    audience: "https://api.example.com",
+    clientIds: ["c1"],
+    linkNewTenants: true,
+  });
   expect(parseIssuers(JSON.stringify([full]))).toEqual([full]);
   expect(parseIssuers("[]")).toEqual([]);
 });
@@ -57,5 +62,5 @@ test("new tenants are linked only to the issuers that are configured for it", ()
 });
 
 test("an algorithm whose verification key can also sign is refused", () => {
-  expect(acceptedAlgorithms.filter((algorithm) => !/^(RS|PS|ES)\d+$|^EdDSA$/.test(algorithm))).toEqual([]);
+  expect(acceptedAlgorithms.filter((algorithm) => !/^(RS|PS|ES)\d+$|^EdDSA$|^Ed25519$/.test(algorithm))).toEqual([]);
 });

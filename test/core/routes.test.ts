@@ -58,7 +58,7 @@ const credentials: Readonly<Record<Route["access"], () => Promise<string | undef
 /** Sends a request to the route with the tenant `own` in its path. */
 async function send({ method, path }: Pick<Route, "method" | "path">, token?: string): Promise<Response> {
   const filled = path.replace(":tenantId", own).replace(/:\w+/g, "1");
-  const query = path === "/health" ? `?tenant=${own}` : "";
+  const query = /^\/health\/?$/.test(path) ? `?tenant=${own}` : "";
   const verb = method === "ALL" ? "POST" : method;
   const request = new Request(`http://127.0.0.1:8787${filled}${query}`, {
     method: verb,
@@ -155,6 +155,70 @@ test("a known path answers 405 to another method and lists those it takes", asyn
     const allowed = rows.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]));
     expect(response.headers.get("allow")?.split(", "), path).toEqual(allowed);
     if (first.access === "operator") expect((await send(request)).status, path).toBe(401);
+  }
+});
+
+test("a browser client of any origin reads the metadata, and its preflight for the revision's header succeeds", async () => {
+  const paths = ["/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"];
+  // Clients also look for documents that do not exist, and must be able to read that.
+  for (const path of [...paths, "/.well-known/oauth-authorization-server"]) {
+    const preflight = await send({ method: "OPTIONS", path } as unknown as Route);
+    expect(preflight.status, path).toBe(204);
+    expect(preflight.headers.get("access-control-allow-origin"), path).toBe("*");
+    expect(preflight.headers.get("access-control-allow-headers"), path).toMatch(/MCP-Protocol-Version/);
+    const answer = await send({ method: "GET", path });
+    expect(answer.status, path).toBe(paths.includes(path) ? 200 : 404);
+    expect(answer.headers.get("access-control-allow-origin"), path).toBe("*");
+  }
+});
+
+test("a slash at the end of a path changes nothing", async () => {
+  for (const route of routes) {
+    const [plain, slashed] = await Promise.all([route.path, `${route.path}/`].map((path) => send({ ...route, path })));
+    expect(slashed?.status, nameOf(route)).toBe(plain?.status);
+  }
+  for (const path of ["/mcp", "/mcp/"]) {
+    const answer = await send({ method: "ALL", path }, await credentials.mcp());
+    // The tenant's object is out of reach: the request came as far as on the plain path.
+    expect(await answer.json(), path).toMatchObject({ error: { data: { code: "tenant_unavailable" } } });
+  }
+});
+
+test("every 401 has a challenge, which names no error where there was no token (RFC 6750, 3.1)", async () => {
+  for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe")) {
+    const challenge = (await send(route)).headers.get("www-authenticate") ?? "";
+    expect(challenge, nameOf(route)).toMatch(/^Bearer/);
+    expect(challenge, nameOf(route)).not.toContain("error=");
+    expect((await send(route, "wrong")).headers.get("www-authenticate"), nameOf(route)).toContain(
+      'error="invalid_token"',
+    );
+  }
+  const basic = new Request("http://127.0.0.1:8787/mcp", {
+    method: "POST",
+    headers: { "content-type": "application/json", authorization: "Basic dTpw" },
+    body: "{}",
+  });
+  const answer = await app.fetch(basic, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
+  expect(answer.status).toBe(401);
+  expect(answer.headers.get("www-authenticate")).not.toContain("error=");
+});
+
+test("a compressed body is refused as that on every route that takes JSON", async () => {
+  for (const route of routes.filter(({ body, access }) => body !== undefined && access !== "mcp")) {
+    const path = route.path.replace(":tenantId", own).replace(/:\w+/g, "1");
+    const token = await credentials[route.access]();
+    const request = new Request(`http://127.0.0.1:8787${path}`, {
+      method: route.method,
+      headers: {
+        "content-type": "application/json",
+        "content-encoding": "gzip",
+        ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+      },
+      body: "{}",
+    });
+    const answer = await app.fetch(request, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
+    // A tenant's key is checked in the database first, which is out of reach.
+    expect(answer.status, nameOf(route)).toBe(route.access === "tenant_admin" ? 503 : 415);
   }
 });
 

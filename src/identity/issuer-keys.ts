@@ -1,0 +1,51 @@
+// The public keys of trusted issuers, and the check of a token's signature with them. An isolate keeps one key set for each
+// issuer. A token with an unknown key makes the isolate fetch the set again, at most once in `RELOAD_MS`; a token that
+// arrives between two fetches waits for the next one, so that a new key works at once and made-up key ids cost little.
+import { type JWTPayload, type JWTVerifyOptions, createRemoteJWKSet, jwtVerify } from "jose";
+import { JWKSMultipleMatchingKeys, JWKSNoMatchingKey, JWSSignatureVerificationFailed } from "jose/errors";
+
+/** A person waits this long at most after their issuer has changed its keys. */
+const RELOAD_MS = 1_000;
+
+type KeySet = ReturnType<typeof createRemoteJWKSet>;
+
+const keySets = new Map<string, KeySet>();
+function keySetOf(jwksUrl: string): KeySet {
+  let keys = keySets.get(jwksUrl);
+  if (keys === undefined) {
+    keys = createRemoteJWKSet(new URL(jwksUrl), { cooldownDuration: RELOAD_MS });
+    keySets.set(jwksUrl, keys);
+  }
+  return keys;
+}
+
+/** The claims of a token that one of the issuer's keys has signed. Throws the errors of jose. */
+export async function verifyToken(token: string, jwksUrl: string, options: JWTVerifyOptions): Promise<JWTPayload> {
+  const keys = keySetOf(jwksUrl);
+  // jose fetches the set again itself, unless it has just done so.
+  const mayBeStale = keys.coolingDown;
+  try {
+    return await verifyWith(keys, token, options);
+  } catch (error) {
+    if (!(error instanceof JWKSNoMatchingKey) || !mayBeStale) throw error;
+    await new Promise((resolve) => setTimeout(resolve, RELOAD_MS));
+    return verifyWith(keys, token, options);
+  }
+}
+
+async function verifyWith(keys: KeySet, token: string, options: JWTVerifyOptions): Promise<JWTPayload> {
+  try {
+    return (await jwtVerify(token, keys, options)).payload;
+  } catch (error) {
+    if (!(error instanceof JWKSMultipleMatchingKeys)) throw error;
+    // Several keys fit: they share a key id, or the token names none.
+    for await (const key of error) {
+      try {
+        return (await jwtVerify(token, key, options)).payload;
+      } catch (failure) {
+        if (!(failure instanceof JWSSignatureVerificationFailed)) throw failure;
+      }
+    }
+    throw new JWSSignatureVerificationFailed();
+  }
+}
