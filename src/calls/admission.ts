@@ -1,4 +1,4 @@
-// Decides whether a call may start: calls a minute, calls in flight, units of the sliding hour, units of the calendar
+// Decides whether a call may start: requests a minute, calls in flight, units of the sliding hour, units of the calendar
 // month. Synchronous, in memory, without a clock of its own. A running call holds its units from its admission on.
 //
 // Invariants: no admitted call exceeds a limit at any position of a window, and no call that would fit is refused;
@@ -38,13 +38,17 @@ export type AdmissionCode =
   | "period_exhausted"
   | "cost_over_limit";
 
+/** The limit that refused: what it counts, and over which time. */
+export type Measure = "minute" | "in_flight" | "hour" | "tool_hour" | "month";
+
 /**
- * `limit`, `used` and `cost` are calls for `rate_limited` and `too_many_in_flight`, units otherwise. After `retryAfterMs`
+ * `limit`, `used` and `cost` are requests for `rate_limited`, calls for `too_many_in_flight`, units otherwise. After `retryAfterMs`
  * the same call is admitted if no other was admitted meanwhile; for calls in flight it is an estimate. `undefined`: never.
  */
 export interface Refused {
   admitted: false;
   code: AdmissionCode;
+  measure: Measure;
   limit: number;
   used: number;
   cost: number;
@@ -141,6 +145,18 @@ export class Admission {
     return { admitted: true, ticket };
   }
 
+  /** Counts a message that is no call among the requests of the minute, or refuses it. */
+  request(limits: AdmissionLimits, nowMs: number): Refused | undefined {
+    const now = this.#tick(nowMs);
+    const refused = this.#minuteRefusal(limits, now);
+    if (refused !== undefined) {
+      const { retryAtMs, ...facts } = refused;
+      return { admitted: false, ...facts, retryAfterMs: retryAtMs - nowMs };
+    }
+    this.#minute.add(now, 1, limits.callsPerMinute === null ? COARSE_MS : 1);
+    return undefined;
+  }
+
   /** The call succeeded: its units stay used. */
   settle(ticket: Ticket): void {
     this.#running.delete(ticket);
@@ -159,7 +175,13 @@ export class Admission {
     const now = this.#tick(nowMs);
     const used = this.#hour.used(now);
     const seconds = (atMs: number): number => Math.ceil((atMs - nowMs) / 1_000);
+    const minute = this.#minute.used(now);
     return {
+      minute: {
+        limit: limits.callsPerMinute,
+        used: minute,
+        resetSeconds: seconds(this.#minute.freesAt(now, 1) ?? nowMs),
+      },
       hour: { limit: limits.unitsPerHour, used, resetSeconds: seconds(this.#hour.freesAt(now, 1) ?? nowMs) },
       month: { limit: limits.unitsPerMonth, used: this.#monthUsed, resetSeconds: seconds(this.#periodEndsAtMs) },
     };
@@ -168,40 +190,50 @@ export class Admission {
   /** The limit that refuses the call for the longest time. Among equals, the first in the order of the checks. */
   #refusal(cost: number, limits: AdmissionLimits, now: number, tool: string): Blocked | undefined {
     let longest: Blocked | undefined;
-    const refuse = (code: AdmissionCode, limit: number, used: number, costs: number, retryAtMs: number): void => {
-      if (longest === undefined || retryAtMs > longest.retryAtMs)
-        longest = { code, limit, used, cost: costs, retryAtMs };
+    const refuse = (refused: Blocked): void => {
+      if (longest === undefined || refused.retryAtMs > longest.retryAtMs) longest = refused;
     };
 
-    const refuseIn = (code: AdmissionCode, limit: number, window: SlidingWindow): void => {
+    const refuseIn = (code: AdmissionCode, measure: Measure, limit: number, window: SlidingWindow): void => {
       const used = window.used(now);
       const excess = used + cost - limit;
-      if (cost > limit) refuse("cost_over_limit", limit, used, cost, Infinity);
-      else if (excess > 0) refuse(code, limit, used, cost, window.freesAt(now, excess) ?? Infinity);
+      if (cost > limit) refuse({ code: "cost_over_limit", measure, limit, used, cost, retryAtMs: Infinity });
+      else if (excess > 0)
+        refuse({ code, measure, limit, used, cost, retryAtMs: window.freesAt(now, excess) ?? Infinity });
     };
 
-    const { callsPerMinute, callsInFlight, unitsPerHour, unitsPerMonth, unitsPerHourByTool } = limits;
-    if (callsPerMinute !== null) {
-      const used = this.#minute.used(now);
-      const excess = used + 1 - callsPerMinute;
-      if (excess > 0) refuse("rate_limited", callsPerMinute, used, 1, this.#minute.freesAt(now, excess) ?? Infinity);
-    }
+    const { callsInFlight, unitsPerHour, unitsPerMonth, unitsPerHourByTool } = limits;
+    const minute = this.#minuteRefusal(limits, now);
+    if (minute !== undefined) refuse(minute);
     if (this.#running.size >= callsInFlight) {
-      refuse("too_many_in_flight", callsInFlight, this.#running.size, 1, now + IN_FLIGHT_RETRY_MS);
+      const [code, measure] = ["too_many_in_flight", "in_flight"] as const;
+      const retryAtMs = now + IN_FLIGHT_RETRY_MS;
+      refuse({ code, measure, limit: callsInFlight, used: this.#running.size, cost: 1, retryAtMs });
     }
     if (cost === 0) return longest;
-    if (unitsPerHour !== null) refuseIn("window_exhausted", unitsPerHour, this.#hour);
+    if (unitsPerHour !== null) refuseIn("window_exhausted", "hour", unitsPerHour, this.#hour);
     const ownWindow = this.#byTool.get(tool);
     const ownLimit = unitsPerHourByTool[tool];
-    if (ownWindow !== undefined && ownLimit !== undefined) refuseIn("tool_exhausted", ownLimit, ownWindow);
+    if (ownWindow !== undefined && ownLimit !== undefined) {
+      refuseIn("tool_exhausted", "tool_hour", ownLimit, ownWindow);
+    }
     if (unitsPerMonth !== null) {
-      const used = this.#monthUsed;
-      if (cost > unitsPerMonth) refuse("cost_over_limit", unitsPerMonth, used, cost, Infinity);
-      else if (used + cost > unitsPerMonth) {
-        refuse("period_exhausted", unitsPerMonth, used, cost, this.#periodEndsAtMs);
+      const month = { measure: "month", limit: unitsPerMonth, used: this.#monthUsed, cost } as const;
+      if (cost > unitsPerMonth) refuse({ code: "cost_over_limit", ...month, retryAtMs: Infinity });
+      else if (month.used + cost > unitsPerMonth) {
+        refuse({ code: "period_exhausted", ...month, retryAtMs: this.#periodEndsAtMs });
       }
     }
     return longest;
+  }
+
+  #minuteRefusal({ callsPerMinute: limit }: AdmissionLimits, now: number): Blocked | undefined {
+    if (limit === null) return undefined;
+    const used = this.#minute.used(now);
+    const excess = used + 1 - limit;
+    if (excess <= 0) return undefined;
+    const retryAtMs = this.#minute.freesAt(now, excess) ?? Infinity;
+    return { code: "rate_limited", measure: "minute", limit, used, cost: 1, retryAtMs };
   }
 
   /**

@@ -3,8 +3,9 @@
 // what happens when the object does not answer.
 import type { McpServer } from "@modelcontextprotocol/server";
 import type { Context } from "../control/context.ts";
-import type { CallOutcome, Caller, Refusal } from "../core/call.ts";
+import type { Authorization, CallOutcome, Caller, Refusal } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
+import { OUTAGE_RETRY_SECONDS } from "../http.ts";
 import { type Authenticated, authenticate, challenge } from "../identity/authenticate.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
@@ -78,8 +79,9 @@ interface Message extends Authenticated {
 async function answerOther(message: Message): Promise<Response> {
   const { caller, body, context } = message;
   const authorization = await authorizeCaller(context, caller);
-  if (authorization.kind === "refused") return refusalResponse(authorization.refusal, body, context.env);
-  return serve(message, authorization.allowedTools, callerOfTools(message));
+  if (authorization.kind === "refused") return refused(authorization, body, context.env);
+  const response = await serve(message, authorization.allowedTools, callerOfTools(message));
+  return withHeaders(response, rateLimitHeaders(authorization.quota));
 }
 
 /** Answers the call of a known tool. The tenant's object authorizes the caller before it runs the tool. */
@@ -93,12 +95,26 @@ async function answerToolCall(message: Message): Promise<Response> {
   if (state === "not_called") {
     // The arguments or the scopes were refused before the object was asked. It still has to authorize the caller.
     const authorization = await authorizeCaller(context, caller);
-    return authorization.kind === "refused" ? refusalResponse(authorization.refusal, body, context.env) : response;
+    if (authorization.kind === "refused") return refused(authorization, body, context.env);
+    return withHeaders(response, rateLimitHeaders(authorization.quota));
   }
   if (state.kind === "refused" && errors[state.refusal.code].status === 401) {
     return refusalResponse(state.refusal, body, context.env);
   }
-  return state.quota === undefined ? response : withHeaders(response, rateLimitHeaders(state.quota));
+  return withHeaders(response, {
+    ...(state.quota && rateLimitHeaders(state.quota)),
+    ...(state.kind === "refused" && retryAfter(state.refusal)),
+  });
+}
+
+function refused({ refusal, quota }: Extract<Authorization, { kind: "refused" }>, body: unknown, env: Env): Response {
+  return withHeaders(refusalResponse(refusal, body, env), quota === undefined ? {} : rateLimitHeaders(quota));
+}
+
+/** `Retry-After` (RFC 9110, 10.2.3) of a refusal that waiting ends. */
+function retryAfter({ code, retryAfterSeconds }: Refusal): Record<string, string> {
+  const seconds = retryAfterSeconds ?? (errors[code].status === 503 ? OUTAGE_RETRY_SECONDS : undefined);
+  return seconds === undefined ? {} : { "retry-after": String(seconds) };
 }
 
 function serve(
@@ -141,7 +157,8 @@ function refusalResponse(refusal: Refusal, body: unknown, env: Env): Response {
   const { status } = errors[refusal.code];
   if (status === 401) return challenge(refusal.code, env);
   const { message, ...data } = refusal;
-  return Response.json({ jsonrpc: "2.0", id: idOf(body), error: { code: SERVER_ERROR, message, data } }, { status });
+  const error = { code: SERVER_ERROR, message, data };
+  return Response.json({ jsonrpc: "2.0", id: idOf(body), error }, { status, headers: retryAfter(refusal) });
 }
 
 /** The JSON-RPC code for errors of the server's own. */

@@ -21,7 +21,14 @@ import type { Tool } from "../tools/tool.ts";
 import { Admission } from "./admission.ts";
 import { fallbackCallsStore } from "./fallback-calls-store.ts";
 import { mayBeCharged, plainRefusal } from "./refusal.ts";
-import { type CallHost, type CallUsage, type NotServed, authorize, runCall } from "./run-call.ts";
+import {
+  type AuthorizationHost,
+  type CallHost,
+  type CallUsage,
+  type NotServed,
+  authorize,
+  runCall,
+} from "./run-call.ts";
 
 /** A lost object is usually back within seconds, otherwise within minutes. */
 const RETRY_SECONDS = 15;
@@ -43,7 +50,13 @@ export interface FallbackRequest extends Pick<CallRequest, "callId" | "caller" |
 /** Authorizes an MCP method that calls no tool. Such a method costs nothing, so it works on every plan. */
 export function authorizeWithoutObject(context: Context, caller: Caller): Promise<Authorization> {
   const { env } = context;
-  return authorize({ env, now: () => Date.now(), tenant: (each) => readTenant(context, each) }, caller);
+  const host: AuthorizationHost = {
+    env,
+    now: () => Date.now(),
+    tenant: (each) => readTenant(context, each),
+    usage: (config) => usageOf(context, config).catch((error: unknown) => controlUnavailable(config.id, error)),
+  };
+  return authorize(host, caller);
 }
 
 /**

@@ -3,7 +3,7 @@
 import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import type { TenantConfig } from "../core/tenant.ts";
-import type { Refused } from "./admission.ts";
+import type { Measure, Refused } from "./admission.ts";
 
 /** A refusal without numbers: about the caller, or about the tenant's state. */
 export function plainRefusal(code: ErrorCode, detail?: string): Refusal {
@@ -29,26 +29,39 @@ export function leavingRefusal(
   );
 }
 
-const measured: Readonly<Record<Refused["code"], { per: string; unit: string }>> = {
-  rate_limited: { per: "a minute", unit: "calls" },
-  too_many_in_flight: { per: "at once", unit: "calls" },
-  window_exhausted: { per: "an hour", unit: "units" },
-  tool_exhausted: { per: "an hour for this tool", unit: "units" },
-  period_exhausted: { per: "a calendar month", unit: "units" },
-  cost_over_limit: { per: "a period", unit: "units" },
+/** What each limit allows, in words. */
+const allowed: Readonly<Record<Measure, string>> = {
+  minute: "requests a minute",
+  in_flight: "calls at once",
+  hour: "units an hour",
+  tool_hour: "units an hour for this tool",
+  month: "units a calendar month",
 };
 
-/** A refusal by admission. `retryAfterSeconds` is rounded up, so that a client which waits that long is not early. */
-export function limitRefusal(tool: string, refused: Refused, upgradeUrl: string): Refusal {
-  const { per, unit } = measured[refused.code];
-  const { code, limit, used, cost, retryAfterMs } = refused;
+/** A wait of more than this has a date: people plan by dates, and models cannot add seconds to a time of day. */
+const DATED_FROM_SECONDS = 60;
+
+export interface LimitOptions {
+  /** Where a larger plan is sold. */
+  upgradeUrl: string;
+  nowMs: number;
+}
+
+/**
+ * A refusal by admission. `subject` says what was refused: a tool by its name, or the message. `retryAfterSeconds` is rounded
+ * up, so that a client which waits that long is not early.
+ */
+function refusedByLimit(subject: string, refused: Refused, { upgradeUrl, nowMs }: LimitOptions): Refusal {
+  const { code, measure, limit, used, cost, retryAfterMs } = refused;
   const retryAfterSeconds = retryAfterMs === undefined ? undefined : Math.max(1, Math.ceil(retryAfterMs / 1000));
+  const inUnits = measure !== "minute" && measure !== "in_flight";
+  const state = inUnits ? `are used and this call costs ${cost}` : measure === "minute" ? "were made" : "are running";
   const sentences = [
-    `Refused: ${tool} was not run and nothing was charged.`,
-    `The limit is ${limit} ${unit} ${per}; ${used} are used and this call costs ${cost}.`,
+    `Refused: ${subject} and nothing was charged.`,
+    `The limit is ${limit} ${allowed[measure]}; ${used} ${state}.`,
     retryAfterSeconds === undefined
       ? `Waiting does not help: the call costs more than the limit.`
-      : `Try again in ${retryAfterSeconds} seconds.`,
+      : `Try again in ${retryAfterSeconds} ${retryAfterSeconds === 1 ? "second" : "seconds"}${dateAfter(retryAfterSeconds, nowMs)}.`,
     `Upgrade at ${upgradeUrl}`,
   ];
   return {
@@ -60,6 +73,22 @@ export function limitRefusal(tool: string, refused: Refused, upgradeUrl: string)
     ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
     upgradeUrl,
   };
+}
+
+function dateAfter(seconds: number, nowMs: number): string {
+  if (seconds <= DATED_FROM_SECONDS) return "";
+  const at = new Date((Math.ceil(nowMs / 1000) + seconds) * 1000);
+  return `, at ${at.toISOString().replace(".000Z", "Z")}`;
+}
+
+/** The refusal of a call by a limit. */
+export function limitRefusal(tool: string, refused: Refused, options: LimitOptions): Refusal {
+  return refusedByLimit(`${tool} was not run`, refused, options);
+}
+
+/** The refusal of a message that is no call, by the requests per minute. */
+export function requestRefusal(refused: Refused, options: LimitOptions): Refusal {
+  return refusedByLimit("the request was not answered", refused, options);
 }
 
 /** Adds to a refusal that the call may have been charged once. */

@@ -15,7 +15,7 @@ import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { ToolContext } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
-import { leavingRefusal, limitRefusal, plainRefusal, refusedOutcome } from "./refusal.ts";
+import { leavingRefusal, limitRefusal, plainRefusal, refusedOutcome, requestRefusal } from "./refusal.ts";
 import { type ToolRun, runTool, toolContext } from "./tool-runner.ts";
 
 type Awaitable<Value> = Value | Promise<Value>;
@@ -64,14 +64,32 @@ export interface CallOptions {
   progress: ((progress: Progress) => Promise<void>) | undefined;
 }
 
-/** Decides whether this caller may use the server, for every MCP method that calls no tool. */
-export async function authorize(
-  host: Pick<CallHost, "env" | "now" | "tenant">,
-  caller: Caller,
-): Promise<Authorization> {
+/** What `authorize` needs of a host. */
+export interface AuthorizationHost extends Pick<CallHost, "env" | "now" | "tenant"> {
+  usage(config: TenantConfig): Awaitable<Pick<CallUsage, "admission"> | NotServed>;
+}
+
+/**
+ * Decides whether this caller may use the server, for every MCP method that calls no tool, and counts the message among the
+ * requests of the minute.
+ */
+export async function authorize(host: AuthorizationHost, caller: Caller): Promise<Authorization> {
   const config = served(await host.tenant(caller), host, caller);
   if ("refusal" in config) return { kind: "refused", refusal: config.refusal };
-  return { kind: "authorized", allowedTools: allowedTools(config, caller) };
+  const usage = await host.usage(config);
+  if ("refusal" in usage) return { kind: "refused", refusal: usage.refusal };
+  const now = host.now();
+  const { admission } = usage;
+  const refused = caller.kind === "canary" ? undefined : admission.request(config.limits, now);
+  const quota = admission.quota(config.limits, now);
+  if (refused !== undefined) {
+    return { kind: "refused", refusal: requestRefusal(refused, { upgradeUrl: plansUrl(host), nowMs: now }), quota };
+  }
+  return { kind: "authorized", allowedTools: allowedTools(config, caller), quota };
+}
+
+function plansUrl({ env }: Pick<CallHost, "env">): string {
+  return `${env.PUBLIC_URL}/plans`;
 }
 
 /** Admits a call, runs its tool and settles it. Refusals and failed tools are values; a throw is an outage. */
@@ -109,7 +127,7 @@ export async function runCall(
     }
     const decision = admission.decide(tool.units, config.limits, now, tool.name);
     if (!decision.admitted) {
-      const refusal = limitRefusal(tool.name, decision, `${host.env.PUBLIC_URL}/plans`);
+      const refusal = limitRefusal(tool.name, decision, { upgradeUrl: plansUrl(host), nowMs: now });
       return refusedOutcome(refusal, admission.quota(config.limits, now));
     }
     ({ ticket } = decision);

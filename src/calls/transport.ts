@@ -255,21 +255,29 @@ const HOUR_SECONDS = 3600;
 /** The longest month, so that a client which spreads its calls over it is not refused. `t` is exact. */
 const MONTH_SECONDS = 31 * 24 * HOUR_SECONDS;
 
+/** The draft's `qu` has no value for Tollgate's units, so `tollgate-unit` says what `q` and `r` count. */
+const UNITS = `tollgate-unit="units"`;
+const policies = [
+  ["minute", 60, `qu="requests"`],
+  ["hour", HOUR_SECONDS, UNITS],
+  ["month", MONTH_SECONDS, UNITS],
+] as const;
+
 /**
  * `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers for every limit that the tenant has.
- * The draft's `qu` has no value for Tollgate's units, so `tollgate-unit` says what `q` and `r` count.
  */
 export function rateLimitHeaders(quota: QuotaStatus): Record<string, string> {
-  const policies: string[] = [];
-  const states: string[] = [];
-  for (const [name, seconds] of [["hour", HOUR_SECONDS] as const, ["month", MONTH_SECONDS] as const]) {
+  const limited = policies.flatMap(([name, seconds, unit]) => {
     const { limit, used, resetSeconds } = quota[name];
-    if (limit === null) continue;
-    policies.push(`"${name}";q=${limit};w=${seconds};tollgate-unit="units"`);
-    states.push(`"${name}";r=${Math.max(0, limit - used)};t=${Math.max(0, Math.ceil(resetSeconds))}`);
-  }
-  if (policies.length === 0) return {};
-  return { "ratelimit-policy": policies.join(", "), ratelimit: states.join(", ") };
+    if (limit === null) return [];
+    const left = `"${name}";r=${Math.max(0, limit - used)};t=${Math.max(0, Math.ceil(resetSeconds))}`;
+    return [{ policy: `"${name}";q=${limit};w=${seconds};${unit}`, left }];
+  });
+  if (limited.length === 0) return {};
+  return {
+    "ratelimit-policy": limited.map(({ policy }) => policy).join(", "),
+    ratelimit: limited.map(({ left }) => left).join(", "),
+  };
 }
 
 // ---- older revisions

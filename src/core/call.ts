@@ -28,6 +28,8 @@ export interface CallRequest {
 
 /** A tenant's use of its limits, as clients see it. `limit: null` means no limit. */
 export interface QuotaStatus {
+  /** Requests of the sliding minute: calls, and every other MCP message. */
+  minute: { limit: number | null; used: number; resetSeconds: number };
   /** Units used in the sliding hour, running calls included. */
   hour: { limit: number | null; used: number; resetSeconds: number };
   /** Units used in the calendar month (UTC). */
@@ -77,8 +79,9 @@ export type CallOutcome =
 
 /** The answer for every MCP method that is not a tool call. */
 export type Authorization =
-  | { kind: "authorized"; allowedTools: readonly string[] | null }
-  | { kind: "refused"; refusal: Refusal };
+  | { kind: "authorized"; allowedTools: readonly string[] | null; quota: QuotaStatus }
+  /** `quota` is known when a limit refused the message. */
+  | { kind: "refused"; refusal: Refusal; quota?: QuotaStatus };
 
 /** Progress of a running tool, in the shape of MCP's `notifications/progress`. */
 export interface Progress {

@@ -3,6 +3,7 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { Admission, type Ticket, periodOf } from "../../src/calls/admission.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
+import type { QuotaStatus } from "../../src/core/call.ts";
 import { type AdmissionLimits, planOf } from "../../src/core/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
@@ -175,7 +176,12 @@ test("admission restored from its rows decides as if it had never stopped", () =
         const after = new Admission();
         const turned = [...rows.slice(shuffle % (rows.length + 1)), ...rows.slice(0, shuffle % (rows.length + 1))];
         after.restore(turned, before.quota(limits, nowMs).month.used, nowMs);
-        expect(after.quota(limits, nowMs)).toEqual(before.quota(limits, nowMs));
+        const [{ minute, ...restored }, { minute: counted, ...known }] = [after, before].map((admission) =>
+          admission.quota(limits, nowMs),
+        ) as [QuotaStatus, QuotaStatus];
+        expect(restored).toEqual(known);
+        // Without a limit of its own, the minute counts by whole seconds.
+        expect(minute.used).toBe(counted.used);
         const decisions = [before, after].map((admission) => admission.decide(cost, limits, nowMs));
         expect(decisions[1]).toEqual(decisions[0]);
       },
@@ -191,6 +197,7 @@ test("a hundred units are admitted; the next call learns when to retry and is ad
   expect(admission.decide(1, limits, nowMs)).toEqual({
     admitted: false,
     code: "window_exhausted",
+    measure: "hour",
     limit: 100,
     used: 100,
     cost: 1,
@@ -218,11 +225,29 @@ test("a failed call still counts among the calls of the minute", () => {
   expect(admission.decide(0, limits, START_MS + 20)).toEqual({
     admitted: false,
     code: "rate_limited",
+    measure: "minute",
     limit: 2,
     used: 2,
     cost: 1,
     retryAfterMs: MINUTE_MS - 20,
   });
+});
+
+test("every message counts among the requests of the minute, and no call is admitted beyond them", () => {
+  const limits = someLimits({ callsPerMinute: 3 });
+  const admission = new Admission();
+  expect(admission.request(limits, START_MS)).toBeUndefined();
+  admission.settle(admitted(admission, 0, limits, START_MS + 10));
+  expect(admission.request(limits, START_MS + 20)).toBeUndefined();
+  expect(admission.quota(limits, START_MS + 30).minute).toEqual({ limit: 3, used: 3, resetSeconds: 60 });
+  const refused = { admitted: false, code: "rate_limited", measure: "minute", limit: 3, used: 3, cost: 1 };
+  expect(admission.request(limits, START_MS + 30)).toEqual({ ...refused, retryAfterMs: MINUTE_MS - 30 });
+  expect(admission.decide(0, limits, START_MS + 30)).toEqual({ ...refused, retryAfterMs: MINUTE_MS - 30 });
+  expect(admission.request(limits, START_MS + MINUTE_MS)).toBeUndefined();
+  // A tenant without the limit is never refused, and a limit that is set later counts what was sent before.
+  const free = new Admission();
+  for (let sent = 0; sent < 500; sent++) expect(free.request(someLimits(), START_MS)).toBeUndefined();
+  expect(free.request(limits, START_MS)).toMatchObject({ used: 500 });
 });
 
 test("a free call is not subject to unit limits and counts among the calls in flight", () => {
@@ -243,14 +268,15 @@ test("a call that several limits refuse gets the refusal that lasts longest", ()
 });
 
 test.each([
-  { limits: someLimits({ unitsPerHour: 19, callsPerMinute: 1 }), limit: 19 },
-  { limits: someLimits({ unitsPerMonth: 10 }), limit: 10 },
-])("a cost over the whole limit is refused without a time to retry: $limits", ({ limits, limit }) => {
+  { limits: someLimits({ unitsPerHour: 19, callsPerMinute: 1 }), limit: 19, measure: "hour" },
+  { limits: someLimits({ unitsPerMonth: 10 }), limit: 10, measure: "month" },
+])("a cost over the whole limit is refused without a time to retry: $limits", ({ limits, limit, measure }) => {
   const admission = new Admission();
   admission.settle(admitted(admission, 1, limits, START_MS));
   expect(admission.decide(20, limits, START_MS)).toEqual({
     admitted: false,
     code: "cost_over_limit",
+    measure,
     limit,
     used: 1,
     cost: 20,

@@ -4,24 +4,28 @@ import { expect, test } from "vitest";
 import type { Refused } from "../../src/calls/admission.ts";
 import { AppError, type ErrorCode, errorCode, errors } from "../../src/core/errors.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { leavingRefusal, limitRefusal, plainRefusal } from "../../src/calls/refusal.ts";
+import { leavingRefusal, limitRefusal, plainRefusal, requestRefusal } from "../../src/calls/refusal.ts";
 
-const units: Readonly<Record<Refused["code"], "calls" | "units">> = {
-  rate_limited: "calls",
-  too_many_in_flight: "calls",
-  window_exhausted: "units",
-  tool_exhausted: "units",
-  period_exhausted: "units",
-  cost_over_limit: "units",
-};
-const limitCodes = Object.keys(units) as Refused["code"][];
+/** Each limit as admission reports it, and its words. */
+const limits: readonly { code: Refused["code"]; measure: Refused["measure"]; words: string }[] = [
+  { code: "rate_limited", measure: "minute", words: "requests a minute" },
+  { code: "too_many_in_flight", measure: "in_flight", words: "calls at once" },
+  { code: "window_exhausted", measure: "hour", words: "units an hour" },
+  { code: "tool_exhausted", measure: "tool_hour", words: "units an hour for this tool" },
+  { code: "period_exhausted", measure: "month", words: "units a calendar month" },
+  { code: "cost_over_limit", measure: "hour", words: "units an hour" },
+  { code: "cost_over_limit", measure: "month", words: "units a calendar month" },
+];
 const errorCodes = Object.keys(errors) as ErrorCode[];
 const url = "https://tollgate.example/plans";
+const nowMs = Date.UTC(2026, 10, 28, 1, 11, 31, 200);
+const options = { upgradeUrl: url, nowMs };
 
 function aRefusal(overrides: Partial<Refused> = {}): Refused {
   return {
     admitted: false,
     code: "window_exhausted",
+    measure: "hour",
     limit: 100,
     used: 95,
     cost: 20,
@@ -30,39 +34,79 @@ function aRefusal(overrides: Partial<Refused> = {}): Refused {
   };
 }
 
-const refusals = fc.record({
-  admitted: fc.constant(false as const),
-  code: fc.constantFrom(...limitCodes),
-  limit: fc.nat(1_000_000),
-  used: fc.nat(1_000_000),
-  cost: fc.nat(1_000),
-  retryAfterMs: fc.option(
-    fc.oneof(fc.nat(3_000), fc.nat(31 * 86_400_000), fc.double({ min: 0, max: 5, noNaN: true })),
-    {
-      nil: undefined,
-    },
-  ),
-});
+const refusals = fc
+  .record({
+    limit: fc.constantFrom(...limits),
+    allowed: fc.nat(1_000_000),
+    used: fc.nat(1_000_000),
+    cost: fc.nat(1_000),
+    retryAfterMs: fc.option(
+      fc.oneof(fc.nat(3_000), fc.nat(31 * 86_400_000), fc.double({ min: 0, max: 5, noNaN: true })),
+      { nil: undefined },
+    ),
+  })
+  .map(({ limit: { code, measure, words }, allowed, ...facts }) => ({
+    words,
+    refused: aRefusal({ code, measure, limit: allowed, ...facts }),
+  }));
 
-test("the text of a refusal has every fact that its data has", () => {
+test("the text of a refusal has every fact that its data has, and the date of a long wait", () => {
   fc.assert(
-    fc.property(refusals, (refused) => {
-      const { message, ...data } = limitRefusal("search_products", refused, url);
-      const { code, limit, used, cost } = refused;
+    fc.property(refusals, ({ refused, words }) => {
+      const { message, ...data } = limitRefusal("search_products", refused, options);
+      const { code, measure, limit, used, cost } = refused;
       expect(data).toMatchObject({ code, limit, used, cost, upgradeUrl: url });
-      const numbers = [limit, used, cost, ...("retryAfterSeconds" in data ? [data.retryAfterSeconds] : [])];
-      expect(message.match(/\d+/g)?.map(Number)).toEqual(numbers);
+      const [date] = /, at \S+(?=\.)/.exec(message) ?? [];
+      const seconds = data.retryAfterSeconds;
+      const numbers = [
+        limit,
+        used,
+        ...(measure === "minute" || measure === "in_flight" ? [] : [cost]),
+        ...(seconds === undefined ? [] : [seconds]),
+      ];
+      expect(
+        message
+          .replace(date ?? "", "")
+          .match(/\d+/g)
+          ?.map(Number),
+      ).toEqual(numbers);
+      expect(date !== undefined).toBe(seconds !== undefined && seconds > 60);
+      if (date !== undefined && refused.retryAfterMs !== undefined) {
+        const lateMs = Date.parse(date.slice(", at ".length)) - (nowMs + refused.retryAfterMs);
+        expect(lateMs).toBeGreaterThanOrEqual(0);
+        expect(lateMs).toBeLessThan(2_000);
+      }
       expect(message).toContain("search_products");
-      expect(message).toMatch(new RegExp(`\\b${limit} ${units[code]}\\b`));
+      expect(message).toContain(`The limit is ${limit} ${words};`);
       expect(message.endsWith(` ${url}`)).toBe(true);
     }),
   );
 });
 
+test("a wait of days is told with its date", () => {
+  const { message } = limitRefusal("search_products", aRefusal({ retryAfterMs: 254_908_800 }), options);
+  expect(message).toContain("Try again in 254909 seconds, at 2026-12-01T00:00:01Z.");
+});
+
+test("a refused message that is no call is told as one", () => {
+  const refused = aRefusal({
+    code: "rate_limited",
+    measure: "minute",
+    limit: 100,
+    used: 100,
+    cost: 1,
+    retryAfterMs: 900,
+  });
+  expect(requestRefusal(refused, options).message).toBe(
+    "Refused: the request was not answered and nothing was charged. The limit is 100 requests a minute; 100 were made. " +
+      `Try again in 1 second. Upgrade at ${url}`,
+  );
+});
+
 test("a client that waits for `retryAfterSeconds` is not early, less than a second late, and never waits zero seconds", () => {
   fc.assert(
-    fc.property(refusals, (refused) => {
-      const refusal = limitRefusal("search_products", refused, url);
+    fc.property(refusals, ({ refused }) => {
+      const refusal = limitRefusal("search_products", refused, options);
       const { retryAfterMs } = refused;
       if (retryAfterMs === undefined) {
         expect(refusal).not.toHaveProperty("retryAfterSeconds");
@@ -84,12 +128,14 @@ test.each([
   [1_001, 2],
   [3_599_001, 3_600],
 ])("%i ms become %i s", (retryAfterMs, retryAfterSeconds) => {
-  expect(limitRefusal("search_products", aRefusal({ retryAfterMs }), url)).toMatchObject({ retryAfterSeconds });
+  expect(limitRefusal("search_products", aRefusal({ retryAfterMs }), options)).toMatchObject({ retryAfterSeconds });
 });
 
 test("each limit has its own message", () => {
-  const messages = limitCodes.map((code) => limitRefusal("search_products", aRefusal({ code }), url).message);
-  expect(new Set(messages).size).toBe(limitCodes.length);
+  const messages = limits
+    .filter(({ code }) => code !== "cost_over_limit")
+    .map(({ code, measure }) => limitRefusal("search_products", aRefusal({ code, measure }), options).message);
+  expect(new Set(messages).size).toBe(messages.length);
 });
 
 test.each(errorCodes)("the error %s becomes an HTTP refusal with advice", (code) => {

@@ -127,11 +127,12 @@ test("only a call names a tool, and its server has that tool alone", () => {
 
 test("the rate limit headers name each limit of the tenant and the rest of it", () => {
   expect(rateLimitHeaders(quota)).toEqual({
-    "ratelimit-policy": '"hour";q=100;w=3600;tollgate-unit="units", "month";q=1000;w=2678400;tollgate-unit="units"',
-    ratelimit: '"hour";r=60;t=30, "month";r=600;t=5000',
+    "ratelimit-policy":
+      '"minute";q=60;w=60;qu="requests", "hour";q=100;w=3600;tollgate-unit="units", "month";q=1000;w=2678400;tollgate-unit="units"',
+    ratelimit: '"minute";r=40;t=40, "hour";r=60;t=30, "month";r=600;t=5000',
   });
   const unlimited = { limit: null, used: 5, resetSeconds: 1 };
-  const over = { hour: { limit: 10, used: 12, resetSeconds: 1.2 }, month: unlimited };
+  const over = { minute: unlimited, hour: { limit: 10, used: 12, resetSeconds: 1.2 }, month: unlimited };
   expect(rateLimitHeaders(over).ratelimit).toBe('"hour";r=0;t=2');
-  expect(rateLimitHeaders({ hour: unlimited, month: unlimited })).toEqual({});
+  expect(rateLimitHeaders({ minute: unlimited, hour: unlimited, month: unlimited })).toEqual({});
 });

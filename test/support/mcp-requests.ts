@@ -11,6 +11,7 @@ export const eras = ["2025-11-25", "2026-07-28"] as const;
 export type Era = (typeof eras)[number];
 
 export const quota: QuotaStatus = {
+  minute: { limit: 60, used: 20, resetSeconds: 40 },
   hour: { limit: 100, used: 40, resetSeconds: 30 },
   month: { limit: 1_000, used: 400, resetSeconds: 5_000 },
 };

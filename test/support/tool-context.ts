@@ -45,6 +45,7 @@ export function toolContext({ rows = [], documents = {}, history = [], used = 0 
     db,
     files: filesOver(store),
     usage: () => ({
+      minute: { limit: 100, used: 1, resetSeconds: 60 },
       hour: { limit: 100, used, resetSeconds: used === 0 ? 0 : 90 },
       month: { limit: null, used, resetSeconds: 4_000 },
     }),
