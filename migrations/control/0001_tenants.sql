@@ -109,6 +109,18 @@ CREATE TABLE provisioning_steps (
   PRIMARY KEY (tenant_id, step)
 );
 
-GRANT SELECT, INSERT ON checkouts, tenants, api_keys, tenant_links, provisioning_attempts, provisioning_steps TO tollgate_service;
+-- How often a tenant's credential was used on a route of another tenant, by UTC day. Each attempt was refused.
+CREATE TABLE cross_tenant_attempts (
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  day date NOT NULL,
+  attempts bigint NOT NULL DEFAULT 1,
+  last_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, day)
+);
+
+GRANT SELECT, INSERT ON checkouts, tenants, api_keys, tenant_links, provisioning_attempts, provisioning_steps,
+                        cross_tenant_attempts TO tollgate_service;
+GRANT UPDATE (attempts, last_at) ON cross_tenant_attempts TO tollgate_service;
+GRANT DELETE ON tenant_links TO tollgate_service;
 GRANT UPDATE ON tenants, provisioning_attempts, provisioning_steps TO tollgate_service;
 GRANT UPDATE (revoked_at) ON api_keys TO tollgate_service;

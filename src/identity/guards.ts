@@ -1,14 +1,18 @@
 // Who may use a route: one guard for each kind of access in the table of routes. A guard throws the reason of a refusal.
-// Each tenant credential is compared with the tenant that the path or query names, so that a credential never chooses the tenant.
+// Each tenant credential is compared with the tenant that the path or query names, so that a credential never chooses the
+// tenant. A genuine credential of another tenant gets the answer for a tenant that does not exist; the log names both, and
+// the attempt counts.
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { bearerToken, secretsEqual, verifyCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
-import { type Access, type HttpContext, type HttpEnv, Problem } from "../http.ts";
-import { log } from "../log.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { type Access, type HttpContext, type HttpEnv, Problem, noSuchTenant } from "../http.ts";
+import { describeError, log } from "../log.ts";
 import { authenticate } from "./authenticate.ts";
 import { refusedCredential } from "./credential-check.ts";
+import { crossingsStore } from "./crossings-store.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
@@ -22,8 +26,8 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
   buyer: createMiddleware<HttpEnv>(async (c, next) => {
     const token = bearer(c, "This route takes the setupToken that POST /api/checkout answered with.");
     const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
-    if (credential?.kind !== "setup" || credential.tenantId !== c.req.param("tenantId"))
-      throw new AppError("token_invalid");
+    if (credential !== undefined) refuseCrossing(c, credential, c.req.param("tenantId"));
+    if (credential?.kind !== "setup") throw new AppError("token_invalid");
     if (Date.now() >= Number(credential.fields[0])) throw new AppError("token_expired");
     await next();
   }),
@@ -36,7 +40,9 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     const authentication = await authenticate(c.req.header("authorization") ?? null, context, nowMs);
     if ("refused" in authentication) throw new AppError(authentication.refused);
     const { caller } = authentication;
-    if (caller.tenantId !== c.req.param("tenantId") || caller.kind !== "key") throw new AppError("token_invalid");
+    refuseCrossing(c, caller, c.req.param("tenantId"));
+    if (caller.kind !== "key")
+      throw new Problem("token_invalid", `This route takes an API key with the scope ${ADMIN_SCOPE}.`);
     if (!caller.scopes.includes(ADMIN_SCOPE)) throw new AppError("scope_missing");
     const tenant = await tenantsStore(context.control).config(caller.tenantId);
     const refused = tenant === undefined ? "tenant_unknown" : refusedCredential(tenant, caller, nowMs);
@@ -64,11 +70,31 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
       if (token === undefined)
         throw new Problem("token_missing", "A tenant's health takes that tenant's monitor token.");
       const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
-      if (credential?.kind !== "monitor" || credential.tenantId !== tenantId) throw new AppError("token_invalid");
+      if (credential !== undefined) refuseCrossing(c, credential, tenantId);
+      if (credential?.kind !== "monitor") throw new AppError("token_invalid");
     }
     await next();
   }),
 };
+
+/** Throws `not_found` when a verified credential belongs to another tenant than the route names. */
+function refuseCrossing(c: HttpContext, own: { tenantId: TenantId; kind: string }, target: string | undefined): void {
+  const { tenantId, kind } = own;
+  if (tenantId === target) return;
+  const requestId = c.get("requestId");
+  log("warn", "cross_tenant_refused", {
+    requestId,
+    tenantId,
+    target: target?.slice(0, 60),
+    credential: kind,
+    route: c.req.routePath,
+  });
+  const counted = crossingsStore(c.get("context").control)
+    .count(tenantId)
+    .catch((error: unknown) => log("warn", "cross_tenant_not_counted", { tenantId, error: describeError(error) }));
+  c.executionCtx.waitUntil(counted);
+  throw noSuchTenant();
+}
 
 /** The request's bearer token. Throws `token_missing` with `detail`. */
 function bearer(c: HttpContext, detail: string): string {

@@ -5,6 +5,7 @@ import { TenantRequest, createTenant } from "../control/new-tenant.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { type HttpContext, type PageQuery, Problem, noSuchTenant, tenantOf } from "../http.ts";
+import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { proposedMove } from "../moves/move.ts";
@@ -48,6 +49,7 @@ export async function showTenant(c: HttpContext): Promise<Response> {
     proposedMove: proposedMove(tenant),
     monitorToken: await mintCredential(c.env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] }),
     keys: await keysStore(control).list(tenantId),
+    crossTenantAttempts: await crossingsStore(control).of(tenantId),
     provisioning: await provisioningStore(control).progress(tenantId),
   });
 }

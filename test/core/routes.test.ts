@@ -1,6 +1,6 @@
 // The table of routes decides who may do what. These tests walk the whole table, so that a new route is covered at once.
 // No system runs: the database and the tenants' objects are out of reach, and a refusal must not need them.
-import { beforeAll, expect, test, vi } from "vitest";
+import { beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
 import type { Route } from "../../src/http.ts";
@@ -98,7 +98,9 @@ test("every route that is not public refuses every credential but its own kind",
   }
 });
 
-test("every route of a tenant refuses another tenant's credential", async () => {
+test("another tenant's credential finds no tenant on a tenant's route, and the log names both", async () => {
+  const logged = vi.spyOn(console, "warn");
+  onTestFinished(() => logged.mockRestore());
   for (const route of routes) {
     const token =
       route.access === "buyer"
@@ -108,7 +110,13 @@ test("every route of a tenant refuses another tenant's credential", async () => 
           : route.access === "monitor"
             ? await monitorToken(other)
             : undefined;
-    if (token !== undefined) expect((await send(route, token)).status, nameOf(route)).toBe(401);
+    if (token === undefined) continue;
+    logged.mockClear();
+    expect((await send(route, token)).status, nameOf(route)).toBe(404);
+    const lines = logged.mock.calls.map(([line]) => JSON.parse(String(line)) as Record<string, unknown>);
+    expect(lines, nameOf(route)).toContainEqual(
+      expect.objectContaining({ event: "cross_tenant_refused", tenantId: other, target: own }),
+    );
   }
 });
 

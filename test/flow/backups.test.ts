@@ -248,7 +248,7 @@ test("a suspended tenant exports its data with a tenant:admin key, and a removed
   expect((await callTool(tenant.apiKey, "health_check")).refusal?.code).toBe("tenant_suspended");
   expect((await fileOf(await asAdmin(admin))).footer.rows).toBeGreaterThan(10);
   expect((await asAdmin(tenant.apiKey)).status).toBe(403);
-  expect((await asAdmin(admin, (await aTenant()).id)).status).toBe(401);
+  expect((await asAdmin(admin, (await aTenant()).id)).status).toBe(404);
   expect((await backUp(tenant)).rows).toBeGreaterThan(10);
   const [key] = await controlRows<{ id: string }>(
     `SELECT id FROM api_keys WHERE tenant_id = $1 AND 'tenant:admin' = ANY (scopes)`,

@@ -330,9 +330,15 @@ test("a tenant's health is shown only to the holder of its monitor token", async
       headers: token === undefined ? {} : { authorization: `Bearer ${token}` },
     });
   expect((await health(await monitorTokenOf(tenant))).status).toBe(200);
-  for (const token of [undefined, "tgm_x", await monitorTokenOf(other), tenant.apiKey, system.operatorToken]) {
+  for (const [token, status] of [
+    [undefined, 401],
+    ["tgm_x", 401],
+    [await monitorTokenOf(other), 404],
+    [tenant.apiKey, 401],
+    [system.operatorToken, 401],
+  ] as const) {
     const response = await health(token);
-    expect(response.status).toBe(401);
+    expect(response.status).toBe(status);
     expect(response.headers.get("content-type")).toContain("application/problem+json");
   }
 });
@@ -374,7 +380,24 @@ test("the first key is made once, and only by the buyer", async () => {
     mintCredential(system.credentialKey, { kind: "setup", tenantId: tenantId as never, fields: [String(expiresAtMs)] });
   const late = await setupToken(tenant.id, Date.now() - 1);
   const foreign = await setupToken(other.id, Date.now() + 60_000);
-  for (const token of [late, foreign, tenant.apiKey, "x"]) expect((await firstKey(tenant.id, token)).status).toBe(401);
+  for (const token of [late, tenant.apiKey, "x"]) expect((await firstKey(tenant.id, token)).status).toBe(401);
+  expect((await firstKey(tenant.id, foreign)).status).toBe(404);
   // It already has a key, made by the operator.
   expect((await firstKey(tenant.id, await setupToken(tenant.id, Date.now() + 60_000))).status).toBe(409);
+});
+
+test("a key on another tenant's route finds no tenant, is the same as an id of nobody, and is counted", async () => {
+  const [tenant, other] = await Promise.all([aTenant(), aTenant()]);
+  const { apiKey } = await aKey(tenant.id, { scopes: ["tools:read", "tenant:admin"] });
+  const usageOf = (id: string): Promise<Response> =>
+    fetch(`${system.publicUrl}/api/tenants/${id}/usage`, { headers: { authorization: `Bearer ${apiKey}` } });
+  expect((await usageOf(tenant.id)).status).toBe(200);
+  const [foreign, nobody] = await Promise.all([usageOf(other.id), usageOf("nobody-at-all")]);
+  const bodies = (await Promise.all([foreign.json(), nobody.json()])) as Record<string, unknown>[];
+  expect([foreign.status, nobody.status]).toEqual([404, 404]);
+  expect({ ...bodies[0], requestId: "" }).toEqual({ ...bodies[1], requestId: "" });
+  const attempts = async (id: string): Promise<unknown> =>
+    ((await (await operator("GET", `/tenants/${id}`)).json()) as Record<string, unknown>)["crossTenantAttempts"];
+  await expect.poll(() => attempts(tenant.id)).toEqual({ attempts: 2, lastAt: expect.any(String) });
+  expect(await attempts(other.id)).toEqual({ attempts: 0, lastAt: null });
 });

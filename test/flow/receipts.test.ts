@@ -231,7 +231,7 @@ test("only a valid administrator key of the same tenant reads its usage", async 
     (await getUsage(tenantId, key, query)).status;
 
   expect(await status(tenant.id, adminKey)).toBe(200);
-  expect(await status(tenant.id, othersKey)).toBe(401);
+  expect(await status(tenant.id, othersKey)).toBe(404);
   expect(await status(tenant.id, tenant.apiKey)).toBe(403);
   expect(await status(tenant.id, undefined)).toBe(401);
   // The report of another tenant is not found.
