@@ -21,7 +21,15 @@ import { AppError, errorCode, errors } from "./core/errors.ts";
 import { listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
 import { FleetOptions } from "./fleet/fleet.ts";
 import { type HttpContext, type HttpEnv, PageQuery, Problem, type Route, problemDocument, route } from "./http.ts";
-import { LinkRequest, createFirstKey, createKey, linkOrganisation, revokeKey } from "./identity/api.ts";
+import {
+  LinkRequest,
+  createFirstKey,
+  createKey,
+  linkOrganisation,
+  listLinks,
+  revokeKey,
+  unlinkOrganisation,
+} from "./identity/api.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
 import { guards } from "./identity/guards.ts";
 import { KeyRequest } from "./identity/keys.ts";
@@ -99,7 +107,9 @@ export const routes: readonly Route[] = [
   route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant),
   route("POST /admin/api/tenants/:tenantId/keys", "operator", createKey, { body: KeyRequest }),
   route("DELETE /admin/api/tenants/:tenantId/keys/:keyId", "operator", revokeKey),
+  route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks),
   route("POST /admin/api/tenants/:tenantId/links", "operator", linkOrganisation, { body: LinkRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/links", "operator", unlinkOrganisation, { query: LinkRequest }),
   route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { query: UsageQuery }),
   route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges),
   route("POST /admin/api/tenants/:tenantId/plan", "operator", changePlan, { body: PlanRequest }),

@@ -65,7 +65,9 @@ export function tenantsStore(control: ControlDatabase) {
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
                      'expiresAtMs', ${toMs("k.expires_at")}) ORDER BY k.id)
                    FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
-                     AND (k.expires_at IS NULL OR k.expires_at > now())), '[]'::jsonb)) AS config
+                     AND (k.expires_at IS NULL OR k.expires_at > now())), '[]'::jsonb),
+           'links', coalesce((SELECT jsonb_agg(jsonb_build_object('issuer', l.issuer, 'organisation', l.organisation))
+                    FROM tenant_links l WHERE l.tenant_id = t.id), '[]'::jsonb)) AS config
          FROM tenants t WHERE t.id = $1`,
         [tenantId],
       );

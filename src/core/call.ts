@@ -9,6 +9,7 @@ export type Caller =
       kind: "user";
       tenantId: TenantId;
       issuer: string;
+      organisation: string;
       subject: string;
       scopes: readonly string[];
       expiresAtMs: number;

@@ -49,6 +49,8 @@ export const TenantConfig = z.object({
   features: Features.default({}),
   /** The valid keys. A key that is not listed is revoked. */
   keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
+  /** The organisations whose users may use the tenant. A token for any other one is refused. */
+  links: z.array(z.object({ issuer: z.string(), organisation: z.string() })).default([]),
 });
 export type TenantConfig = z.infer<typeof TenantConfig>;
 

@@ -37,9 +37,29 @@ export async function linkOrganisation(
   { body: { issuer, organisation } }: { body: z.infer<typeof LinkRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
+  const context = c.get("context");
+  if ((await tenantsStore(context.control).summary(tenantId)) === undefined) throw noSuchTenant();
+  const linked = await linksStore(context.control).link(issuer, organisation, tenantId);
+  if (linked === undefined) throw new Problem("conflict", "The tenant has too many links.");
+  if (linked !== tenantId) throw new Problem("conflict", "This organisation is linked to another tenant.");
+  return c.json({ issuer, organisation, tenantId, ...(await notifyObject(context, tenantId)) }, 201);
+}
+
+export async function listLinks(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
   const { control } = c.get("context");
   if ((await tenantsStore(control).summary(tenantId)) === undefined) throw noSuchTenant();
-  const linked = await linksStore(control).link(issuer, organisation, tenantId);
-  if (linked !== tenantId) throw new Problem("conflict", "This organisation is linked to another tenant.");
-  return c.json({ issuer, organisation, tenantId: linked }, 201);
+  return c.json({ links: await linksStore(control).list(tenantId) });
+}
+
+/** Ends a link: the issuer's tokens for this organisation are refused from the next request on. */
+export async function unlinkOrganisation(
+  c: HttpContext,
+  { query: { issuer, organisation } }: { query: z.infer<typeof LinkRequest> },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  if (!(await linksStore(context.control).unlink(issuer, organisation, tenantId)))
+    throw new Problem("not_found", "The tenant has no such link.");
+  return c.json({ unlinked: true, ...(await notifyObject(context, tenantId)) });
 }

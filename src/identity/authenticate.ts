@@ -162,7 +162,7 @@ async function issuedCaller(token: string, context: Context, nowMs: number): Pro
   const { organisation, user, scopes, expiresAtMs } = identity;
   const tenantId = await linksStore(context.control).tenant(issuer.issuer, organisation);
   if (tenantId === undefined) return "tenant_unknown";
-  return { kind: "user", tenantId, issuer: issuer.issuer, subject: user, scopes, expiresAtMs };
+  return { kind: "user", tenantId, issuer: issuer.issuer, organisation, subject: user, scopes, expiresAtMs };
 }
 
 /** The issuer whose keys to try. The token is not verified yet, so this decides nothing else. */

@@ -181,3 +181,21 @@ test("the first failed check decides the refusal, and a refused call uses up no 
   await startHost({ host: { rows: () => "isolation_unproven" }, usage }).call({ ...canary, caller: canary.caller });
   expect(spent).toBe(0);
 });
+
+test("a user whose organisation is not linked any more is refused, also with a token that was verified before", async () => {
+  const caller = {
+    kind: "user" as const,
+    tenantId,
+    issuer: "https://login.example",
+    organisation: "org_1",
+    subject: "u1",
+    scopes: ["tools:read"],
+    expiresAtMs: NOW_MS + 1,
+  };
+  const linkedTo = (links: { issuer: string; organisation: string }[]) =>
+    startHost({ host: { tenant: () => ({ ...config, links }) } }).call({ ...request, caller });
+  const { issuer, organisation } = caller;
+  expect(await linkedTo([{ issuer, organisation }])).toMatchObject({ kind: "result" });
+  for (const links of [[], [{ issuer, organisation: "org_2" }], [{ issuer: "https://other.example", organisation }]])
+    expect(await linkedTo(links)).toMatchObject({ kind: "refused", refusal: { code: "tenant_unknown" } });
+});

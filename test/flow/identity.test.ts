@@ -401,3 +401,21 @@ test("a key on another tenant's route finds no tenant, is the same as an id of n
   await expect.poll(() => attempts(tenant.id)).toEqual({ attempts: 2, lastAt: expect.any(String) });
   expect(await attempts(other.id)).toEqual({ attempts: 0, lastAt: null });
 });
+
+test("a link that is removed is refused on the very next request of every method", async () => {
+  const tenant = await aTenant();
+  const organisation = `org-of-${tenant.id}`;
+  const link = { issuer: system.issuerUrl, organisation };
+  expect(await (await operator("POST", `/tenants/${tenant.id}/links`, link)).json()).toMatchObject({ delivered: true });
+  const token = await aJwt({ tenant_id: organisation, scopes: ["tools:read"] });
+  expect((await usage(token)).status).toBe(200);
+  const { links } = (await (await operator("GET", `/tenants/${tenant.id}/links`)).json()) as { links: unknown[] };
+  expect(links).toContainEqual({ ...link, createdAt: expect.any(String) });
+  const path = `/tenants/${tenant.id}/links?${new URLSearchParams(link).toString()}`;
+  expect(await (await operator("DELETE", path)).json()).toMatchObject({ unlinked: true, delivered: true });
+  for (const [what, send] of requests.slice(3, 6)) await expectUnknown(await send(token), what);
+  expect((await callTool(token, "get_usage")).refusal?.code).toBe("tenant_unknown");
+  expect((await operator("DELETE", path)).status).toBe(404);
+  // The account's own users and keys stay.
+  expect((await usage(await aUser(tenant))).status).toBe(200);
+});
