@@ -1,7 +1,7 @@
 // The text of refusals, written for a model: what was refused, what it costs, what is used, when to retry, where to
 // upgrade. The same facts are sent as data beside the text.
 import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
-import { type ErrorCode, errors } from "../core/errors.ts";
+import { type ErrorCode, errors, support } from "../core/errors.ts";
 import type { TenantConfig } from "../core/tenant.ts";
 import type { Measure, Refused } from "./admission.ts";
 
@@ -15,18 +15,28 @@ export function refusedOutcome(refusal: Refusal, quota?: QuotaStatus): CallOutco
   return { kind: "refused", refusal, quota };
 }
 
-/** The refusal of a tenant that leaves: until when it can return, and how. */
-export function leavingRefusal(
-  { id, leavingUntilMs }: Pick<TenantConfig, "id" | "leavingUntilMs">,
-  publicUrl: string,
-): Refusal {
-  if (leavingUntilMs === null) return plainRefusal("tenant_leaving");
-  const until = new Date(leavingUntilMs).toISOString();
-  const tenantUrl = `${publicUrl}/api/tenants/${id}`;
-  return plainRefusal(
-    "tenant_leaving",
-    `Until ${until} its administrator can reactivate it with POST ${tenantUrl}/reactivate and export its data with GET ${tenantUrl}/export.`,
-  );
+type Account = Pick<TenantConfig, "id" | "leavingUntilMs" | "suspendedBy">;
+
+/** What can end each refusal by the tenant's state, and who can do it. The others say it in their advice. */
+const waysBack: Partial<Record<ErrorCode, (account: Account, publicUrl: string) => string | undefined>> = {
+  trial_expired: (_, publicUrl) => `Choose a plan to continue: ${publicUrl}/plans`,
+  payment_required: ({ id }, publicUrl) =>
+    `The account's administrator can open the invoice with POST ${publicUrl}/api/tenants/${id}/portal.`,
+  tenant_suspended: ({ suspendedBy }, publicUrl) =>
+    suspendedBy === "billing"
+      ? `Its subscription has ended. Plans: ${publicUrl}/plans`
+      : `The operator suspended it, and only the operator can resume it. Ask support: ${support}.`,
+  tenant_leaving: ({ id, leavingUntilMs }, publicUrl) => {
+    if (leavingUntilMs === null) return undefined;
+    const until = new Date(leavingUntilMs).toISOString();
+    const url = `${publicUrl}/api/tenants/${id}`;
+    return `Until ${until} its administrator can reactivate it with POST ${url}/reactivate and export its data with GET ${url}/export.`;
+  },
+};
+
+/** The refusal of a tenant whose state serves no calls: why, and what can be done about it. */
+export function stateRefusal(account: Account, code: ErrorCode, publicUrl: string): Refusal {
+  return plainRefusal(code, waysBack[code]?.(account, publicUrl));
 }
 
 /** What each limit allows, in words. */

@@ -15,7 +15,7 @@ import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { ToolContext } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
-import { leavingRefusal, limitRefusal, plainRefusal, refusedOutcome, requestRefusal } from "./refusal.ts";
+import { limitRefusal, plainRefusal, refusedOutcome, requestRefusal, stateRefusal } from "./refusal.ts";
 import { type ToolRun, runTool, toolContext } from "./tool-runner.ts";
 
 type Awaitable<Value> = Value | Promise<Value>;
@@ -172,9 +172,10 @@ function served(
   const now = host.now();
   // Provisioning calls the tenant before it is active.
   const isSetUp = caller.kind === "canary" && config.state === "provisioning";
-  const code = refusedCredential(config, caller, now) ?? (isSetUp ? undefined : refusedByState(config, now));
-  if (code === undefined) return config;
-  return { refusal: code === "tenant_leaving" ? leavingRefusal(config, host.env.PUBLIC_URL) : plainRefusal(code) };
+  // A closed account has no keys any more: say that it is closed, and not that its key was revoked.
+  const credential = config.state === "gone" ? undefined : refusedCredential(config, caller, now);
+  const code = credential ?? (isSetUp ? undefined : refusedByState(config, now));
+  return code === undefined ? config : { refusal: stateRefusal(config, code, host.env.PUBLIC_URL) };
 }
 
 function refusedTool(config: TenantConfig, { caller, tool }: CallRequest): Refusal | undefined {

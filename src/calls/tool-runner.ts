@@ -127,6 +127,10 @@ function resultBytes(result: ToolResult<unknown> | ToolFailure, content: readonl
 }
 
 function failure(code: ErrorCode, detail?: string): ToolRun {
-  const text = [`${code}: ${errors[code].advice}`, ...(detail === undefined ? [] : [detail])].join(" ");
+  const { advice } = errors[code];
+  // A client cannot know it of a call that has failed, and the advice is also read where there is no call.
+  const isSaid = advice.includes("charged") || code === "outcome_unknown";
+  const sentences = [`${code}: ${advice}`, isSaid ? undefined : "The call was not charged.", detail];
+  const text = sentences.filter((each) => each !== undefined).join(" ");
   return { charged: false, isError: true, content: [{ type: "text", text }], data: undefined, failure: code };
 }

@@ -59,6 +59,7 @@ export function tenantsStore(control: ControlDatabase) {
            'id', t.id, 'version', t.version, 'name', t.name, 'plan', t.plan, 'strategy', t.strategy, 'state', t.state,
            'placement', ${placementJson("t.placement_id")},
            'trialUntilMs', ${toMs("t.trial_until")},
+           'suspendedBy', CASE WHEN t.state = 'suspended' THEN coalesce(t.suspended_by, 'operator') END,
            'leavingUntilMs', ${toMs("t.leaving_until")},
            'pastDueSinceMs', ${toMs("t.past_due_since")}, 'limits', t.limits,
            'allowedTools', t.allowed_tools, 'features', t.features,

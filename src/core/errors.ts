@@ -4,14 +4,14 @@
 import { config } from "./app-config.ts";
 
 /** The operator's support: a mail address or a URL. */
-const support = config.product.supportUrl.replace(/^mailto:/, "");
+export const support = config.product.supportUrl.replace(/^mailto:/, "");
 
 export const errors = {
   // who is calling
   token_missing: { status: 401, advice: "Send `Authorization: Bearer <API key or access token>`." },
   token_invalid: {
     status: 401,
-    advice: "This server does not accept the token. Get a new one from your administrator.",
+    advice: "This server does not accept the token. Sign in again, or get a new key from your administrator.",
   },
   issuer_unavailable: {
     status: 503,
@@ -23,16 +23,15 @@ export const errors = {
     advice: "This API key was revoked or has expired. Ask your administrator for a new one.",
   },
   tenant_unknown: { status: 403, advice: "No account is linked to this identity." },
-  scope_missing: { status: 403, advice: "The token lacks a scope that this tool needs." },
+  scope_missing: { status: 403, advice: "The token lacks a scope that this request needs." },
   // the tenant's state
   tenant_provisioning: { status: 403, advice: "The account is being set up, which takes seconds. Try again shortly." },
-  trial_expired: { status: 403, advice: "The trial has ended. Choose a plan to continue." },
+  trial_expired: { status: 403, advice: "The trial has ended." },
   payment_required: {
     status: 402,
-    advice:
-      "A payment has been overdue for a week. Calls work again as soon as the open invoice is paid. The account's administrator can open it with POST /api/tenants/ID/portal.",
+    advice: "A payment has been overdue for a week. Calls work again as soon as the open invoice is paid.",
   },
-  tenant_suspended: { status: 403, advice: "The account is suspended. Its administrator can restore it." },
+  tenant_suspended: { status: 403, advice: "The account is suspended." },
   tenant_leaving: { status: 403, advice: "The account is being closed; only export works until it is reactivated." },
   payment_failed: {
     status: 402,
@@ -41,7 +40,7 @@ export const errors = {
   tenant_gone: { status: 403, advice: "The account was closed." },
   // admission
   tool_not_allowed: { status: 403, advice: "This account may not call this tool." },
-  rate_limited: { status: 429, advice: "Too many calls in a minute." },
+  rate_limited: { status: 429, advice: "Too many requests in a minute." },
   too_many_in_flight: { status: 429, advice: "Too many calls are running at once." },
   window_exhausted: { status: 429, advice: "This hour's units are used up." },
   tool_exhausted: { status: 429, advice: "This hour's units for this tool are used up." },
@@ -59,7 +58,7 @@ export const errors = {
   },
   database_unavailable: {
     status: 503,
-    advice: "The database cannot be reached. The call was not charged; try again shortly.",
+    advice: "The database cannot be reached. Try again shortly.",
   },
   sessions_exhausted: {
     status: 503,
@@ -99,7 +98,10 @@ export const errors = {
     status: 503,
     advice: "The control database cannot be reached. Nothing was lost; try again shortly.",
   },
-  internal: { status: 500, advice: `Something failed on our side. Send the request id to support: ${support}.` },
+  internal: {
+    status: 500,
+    advice: `Something failed on our side. If it happens again, send this message to support: ${support}.`,
+  },
 } as const satisfies Record<string, { status: number; advice: string }>;
 
 export type ErrorCode = keyof typeof errors;

@@ -39,6 +39,8 @@ export const TenantConfig = z.object({
   placement: Placement.nullable(),
   state: z.enum(tenantStates),
   trialUntilMs: z.int().nullable(),
+  /** Who suspended the tenant; only in the state `suspended`. */
+  suspendedBy: z.enum(["operator", "billing"]).nullable().default(null),
   /** When the unpaid invoice fell due; only in the state `past_due`. */
   pastDueSinceMs: z.int().nullable().default(null),
   /** Until when a leaving tenant can be reactivated. */
@@ -50,7 +52,7 @@ export const TenantConfig = z.object({
   /** The valid keys. A key that is not listed is revoked. */
   keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
   /** The organisations whose users may use the tenant. A token for any other one is refused. */
-  links: z.array(z.object({ issuer: z.string(), organisation: z.string() })).default([]),
+  links: z.array(z.object({ issuer: z.string(), organisation: z.string() })),
 });
 export type TenantConfig = z.infer<typeof TenantConfig>;
 

@@ -45,7 +45,10 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
       throw new Problem("token_invalid", `This route takes an API key with the scope ${ADMIN_SCOPE}.`);
     if (!caller.scopes.includes(ADMIN_SCOPE)) throw new AppError("scope_missing");
     const tenant = await tenantsStore(context.control).config(caller.tenantId);
-    const refused = tenant === undefined ? "tenant_unknown" : refusedCredential(tenant, caller, nowMs);
+    // A closed account has no keys any more.
+    const isGone = tenant?.state === "gone";
+    const refused =
+      tenant === undefined ? "tenant_unknown" : isGone ? "tenant_gone" : refusedCredential(tenant, caller, nowMs);
     if (refused !== undefined) throw new AppError(refused);
     c.set("caller", caller);
     await next();

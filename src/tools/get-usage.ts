@@ -32,11 +32,11 @@ export const getUsage = defineTool({
     const { plan } = context.tenant;
     const hour = withLeft(quota.hour);
     const month = withLeft(quota.month);
-    const back = hour.used === 0 ? "" : ` The first of them become available again in ${hour.resetSeconds} s.`;
+    const back = hour.used === 0 ? "" : ` The first of them become available again in ${inTime(hour.resetSeconds)}.`;
     return {
       text:
         `Plan ${plan}. This hour: ${inWords(hour)}.${back} ` +
-        `This month: ${inWords(month)}. The next month begins in ${month.resetSeconds} s.`,
+        `This month: ${inWords(month)}. The next month begins in ${inTime(month.resetSeconds)}.`,
       data: { plan, hour, month },
     };
   },
@@ -50,4 +50,18 @@ function withLeft(part: QuotaStatus["hour"]): z.infer<typeof Allowance> {
 
 function inWords({ limit, used, left }: z.infer<typeof Allowance>): string {
   return limit === null ? `${used} units used, no limit` : `${used} of ${limit} units used, ${left} left`;
+}
+
+/** A time in words, rounded up: `30 seconds`, `5 hours`, `2 days 23 hours`. */
+function inTime(seconds: number): string {
+  const minutes = Math.ceil(seconds / 60);
+  if (seconds < 120) return counted(seconds, "second");
+  if (minutes < 120) return counted(minutes, "minute");
+  const hours = Math.ceil(seconds / 3_600);
+  if (hours < 48) return counted(hours, "hour");
+  return [counted(Math.floor(hours / 24), "day"), ...(hours % 24 === 0 ? [] : [counted(hours % 24, "hour")])].join(" ");
+}
+
+function counted(count: number, unit: string): string {
+  return `${count} ${unit}${count === 1 ? "" : "s"}`;
 }

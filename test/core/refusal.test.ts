@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import type { Refused } from "../../src/calls/admission.ts";
 import { AppError, type ErrorCode, errorCode, errors } from "../../src/core/errors.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { leavingRefusal, limitRefusal, plainRefusal, requestRefusal } from "../../src/calls/refusal.ts";
+import { limitRefusal, plainRefusal, requestRefusal, stateRefusal } from "../../src/calls/refusal.ts";
 
 /** Each limit as admission reports it, and its words. */
 const limits: readonly { code: Refused["code"]; measure: Refused["measure"]; words: string }[] = [
@@ -170,11 +170,26 @@ test.each([
   expect(errorCode(thrown)).toBe("internal");
 });
 
-test("a leaving tenant's refusal says until when it can return, and how", () => {
+test("the refusal of each state says what the account's administrator can do, at an address that exists", () => {
   const id = TenantId.parse("acme");
-  const { message } = leavingRefusal({ id, leavingUntilMs: Date.UTC(2026, 0, 31) }, "https://x.test");
-  expect(message).toContain("2026-01-31T00:00:00.000Z");
-  expect(message).toContain("https://x.test/api/tenants/acme/reactivate");
-  expect(message).toContain("https://x.test/api/tenants/acme/export");
-  expect(leavingRefusal({ id, leavingUntilMs: null }, "https://x.test")).toEqual(plainRefusal("tenant_leaving"));
+  const refusal = (code: ErrorCode, own: Partial<Parameters<typeof stateRefusal>[0]> = {}): string =>
+    stateRefusal({ id, leavingUntilMs: null, suspendedBy: null, ...own }, code, "https://x.test").message;
+  const leaving = refusal("tenant_leaving", { leavingUntilMs: Date.UTC(2026, 0, 31) });
+  expect(leaving).toContain("2026-01-31T00:00:00.000Z");
+  expect(leaving).toContain("https://x.test/api/tenants/acme/reactivate");
+  expect(leaving).toContain("https://x.test/api/tenants/acme/export");
+  expect(refusal("tenant_leaving")).toBe(errors.tenant_leaving.advice);
+  expect(refusal("payment_required")).toContain("POST https://x.test/api/tenants/acme/portal");
+  expect(refusal("trial_expired")).toContain("https://x.test/plans");
+  expect(refusal("tenant_suspended", { suspendedBy: "billing" })).toContain("subscription has ended");
+  const byOperator = refusal("tenant_suspended", { suspendedBy: "operator" });
+  expect(byOperator).toContain("only the operator can resume it");
+  expect(byOperator).not.toContain("administrator");
+  expect(refusal("tenant_gone")).toBe(errors.tenant_gone.advice);
+});
+
+test("no advice speaks of a call or a tool where there may be none, or has a placeholder in an address", () => {
+  for (const code of ["database_unavailable", "control_unavailable", "placement_unavailable", "internal"] as const)
+    expect(errors[code].advice, code).not.toMatch(/\bcalls?\b|\btools?\b/i);
+  for (const code of errorCodes) expect(errors[code].advice, code).not.toMatch(/\/ID\b|:\w+Id\b|\{|undefined/);
 });

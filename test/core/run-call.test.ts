@@ -3,9 +3,9 @@
 import { expect, test } from "vitest";
 import { Admission } from "../../src/calls/admission.ts";
 import { plainRefusal } from "../../src/calls/refusal.ts";
-import { type CallHost, type CallUsage, runCall } from "../../src/calls/run-call.ts";
+import { type AuthorizationHost, type CallHost, type CallUsage, authorize, runCall } from "../../src/calls/run-call.ts";
 import type { CallRequest } from "../../src/core/call.ts";
-import { AppError } from "../../src/core/errors.ts";
+import { AppError, type ErrorCode } from "../../src/core/errors.ts";
 import { TenantConfig, TenantId } from "../../src/core/tenant.ts";
 import type { Charge } from "../../src/core/usage.ts";
 import { toolContext } from "../support/tool-context.ts";
@@ -25,6 +25,7 @@ const config = TenantConfig.parse({
   limits: { unitsPerHour: 1, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 10 },
   allowedTools: null,
   keys: [{ id: "k1", hash: "h1", expiresAtMs: null }],
+  links: [],
 });
 
 /** Costs one unit, which is all that the tenant has. */
@@ -198,4 +199,43 @@ test("a user whose organisation is not linked any more is refused, also with a t
   expect(await linkedTo([{ issuer, organisation }])).toMatchObject({ kind: "result" });
   for (const links of [[], [{ issuer, organisation: "org_2" }], [{ issuer: "https://other.example", organisation }]])
     expect(await linkedTo(links)).toMatchObject({ kind: "refused", refusal: { code: "tenant_unknown" } });
+});
+
+test("the holder of a key of a closed account reads that it is closed, and not that the key was revoked", async () => {
+  const gone = { ...config, state: "gone" as const, keys: [] };
+  expect(await startHost({ host: { tenant: () => gone } }).call()).toMatchObject({
+    kind: "refused",
+    refusal: { code: "tenant_gone" },
+  });
+});
+
+test("every message that is no call counts among the requests of the minute, and its refusal has the limits", async () => {
+  const limits = { ...config.limits, callsPerMinute: 2 };
+  const { admission } = startHost();
+  const host: AuthorizationHost = {
+    env: { FILES: undefined as never, PUBLIC_URL: "https://x.example" },
+    now: () => NOW_MS,
+    tenant: () => ({ ...config, limits }),
+    usage: () => ({ admission }),
+  };
+  const { caller } = request;
+  expect(await authorize(host, caller)).toMatchObject({ kind: "authorized", quota: { minute: { limit: 2, used: 1 } } });
+  // Provisioning's own check is not the tenant's request.
+  expect(await authorize(host, canary.caller)).toMatchObject({ quota: { minute: { used: 1 } } });
+  expect(await authorize(host, caller)).toMatchObject({ kind: "authorized", quota: { minute: { used: 2 } } });
+  expect(await authorize(host, caller)).toMatchObject({
+    kind: "refused",
+    refusal: { code: "rate_limited", limit: 2, retryAfterSeconds: 60, upgradeUrl: "https://x.example/plans" },
+    quota: { minute: { limit: 2, used: 2, resetSeconds: 60 } },
+  });
+});
+
+test("a call that fails says once whether it was charged", async () => {
+  const failing = async (code: ErrorCode): Promise<string> => {
+    const db = { query: () => Promise.reject(new AppError(code)) };
+    const rows = () => ({ ...db, forCall: () => db }) as never;
+    return JSON.stringify(await startHost({ host: { rows } }).call());
+  };
+  for (const code of ["database_unavailable", "sessions_exhausted", "tool_failed"] as const)
+    expect((await failing(code)).match(/not charged/g), code).toHaveLength(1);
 });

@@ -82,9 +82,11 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     placement: null,
     state: "active",
     trialUntilMs: null,
+    suspendedBy: null,
     limits,
     allowedTools: null,
     keys: [{ id: "k1", hash: "h", expiresAtMs: null }],
+    links: [{ issuer: "https://login.example", organisation: "acme" }],
   };
   expect(TenantConfig.parse(kept)).toEqual({
     ...kept,
@@ -93,7 +95,7 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     features: {},
     limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
   });
-  for (const missing of ["state", "placement", "limits", "keys", "version"]) {
+  for (const missing of ["state", "placement", "limits", "keys", "links", "version"]) {
     expect(TenantConfig.safeParse({ ...kept, [missing]: undefined }).success, missing).toBe(false);
   }
   expect(TenantConfig.safeParse({ ...kept, state: "paused" }).success).toBe(false);

@@ -143,6 +143,22 @@ test("get_usage returns the units left, and null without a limit", async () => {
   });
 });
 
+test.each([
+  [1, "1 second"],
+  [119, "119 seconds"],
+  [121, "3 minutes"],
+  [7_200, "2 hours"],
+  [86_400, "24 hours"],
+  [172_800, "2 days"],
+  [254_909, "2 days 23 hours"],
+])("get_usage says %i seconds as %j", async (resetSeconds, words) => {
+  const { context } = toolContext();
+  const quota = context.usage();
+  const month = { ...quota.month, resetSeconds };
+  const { text } = await callTool(getUsage, {}, { ...context, usage: () => ({ ...quota, month }) });
+  expect(text).toContain(`The next month begins in ${words}.`);
+});
+
 test("the product's tools refuse arguments", () => {
   expect(healthCheck.input.safeParse({ tenant: "other" }).success).toBe(false);
 });

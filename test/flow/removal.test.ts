@@ -132,8 +132,7 @@ test.each(tiers)("a removal leaves nothing of a $strategy tenant, and the archiv
   expect(archive.text).not.toMatch(/Ada|Charles/);
 
   // A repeated step leaves the object unchanged, and the tenant can no longer return.
-  const gone = await callTool(tenant.apiKey, "search_products", { query: "" }).catch((error: unknown) => String(error));
-  expect(gone).toMatch(/401/);
+  expect((await callTool(tenant.apiKey, "search_products", { query: "" })).refusal?.code).toBe("tenant_gone");
   expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(409);
   expect((await operator("POST", "/tenants", { id: tenant.id, name: "Again", plan: "free" })).status).toBe(409);
   expect((await operator("POST", `/tenants/${tenant.id}/remove`)).status).toBe(200);
