@@ -45,6 +45,8 @@ CREATE TABLE tenants (
   created_at timestamptz NOT NULL DEFAULT now(),
   provisioned_at timestamptz,
   monitored_at timestamptz,
+  -- Monitor tokens of an earlier generation are revoked.
+  monitor_generation integer NOT NULL DEFAULT 1,
   -- The subscription at Stripe, as last read.
   stripe_customer_id text UNIQUE,
   stripe_subscription_id text UNIQUE,

@@ -1,18 +1,20 @@
 // The bearer credentials that Tollgate mints. Each carries its tenant and a MAC over the whole credential, so that Tollgate
 // refuses a forged or mistyped one by computation alone, without reading storage or waking a tenant's object.
-// The MAC covers the kind, so that no credential passes for another kind.
+// The MAC covers the kind, so that no credential passes for another kind. The root keys are a list, newest first, separated by
+// commas: the newest makes credentials and all verify them. A rotation adds a key in front, and later removes the oldest,
+// which ends every credential that it has made.
 import { type TenantId, tenantIdPattern } from "./tenant.ts";
 
 /**
  * - `key`: an API key. Fields: key id, scopes (`encodeScopes`), secret.
  * - `canary`: the test call of provisioning. Field: expiry in epoch milliseconds.
  * - `setup`: lets the buyer create the first key. Field: expiry in epoch milliseconds.
- * - `monitor`: reads one tenant's health. No field.
+ * - `monitor`: reads one tenant's health. Field: generation. A later one revokes it.
  */
 export type CredentialKind = "key" | "canary" | "setup" | "monitor";
 
 const prefixes: Readonly<Record<CredentialKind, string>> = { key: "tgk", canary: "tgc", setup: "tgs", monitor: "tgm" };
-const fieldCounts: Readonly<Record<CredentialKind, number>> = { key: 3, canary: 1, setup: 1, monitor: 0 };
+const fieldCounts: Readonly<Record<CredentialKind, number>> = { key: 3, canary: 1, setup: 1, monitor: 1 };
 const fieldPattern = /^[A-Za-z0-9_-]{1,128}$/;
 
 export interface Credential {
@@ -26,15 +28,16 @@ export interface Credential {
  * text before its dot. A field has 1 to 128 letters, digits, `-` or `_`. Throws for fields that `verifyCredential` would
  * refuse.
  */
-export async function mintCredential(rootKey: string, credential: Credential): Promise<string> {
+export async function mintCredential(rootKeys: string, credential: Credential): Promise<string> {
   if (!isWellFormed(credential)) throw new Error(`a ${credential.kind} credential cannot carry these fields`);
   const body = [`${prefixes[credential.kind]}_${credential.tenantId}`, ...credential.fields].join(".");
-  const mac = await crypto.subtle.sign("HMAC", await macKey(rootKey), encoder.encode(body));
+  const [newest = ""] = secretsOf(rootKeys);
+  const mac = await crypto.subtle.sign("HMAC", await macKey(newest), encoder.encode(body));
   return `${body}.${toBase64Url(new Uint8Array(mac))}`;
 }
 
 /** Reads a credential; `undefined` when its form or its MAC is wrong. The caller checks the expiry. */
-export async function verifyCredential(rootKey: string, token: string): Promise<Credential | undefined> {
+export async function verifyCredential(rootKeys: string, token: string): Promise<Credential | undefined> {
   const end = token.lastIndexOf(".");
   const kind = (Object.keys(prefixes) as CredentialKind[]).find((each) => token.startsWith(`${prefixes[each]}_`));
   if (kind === undefined || end < 0 || token.length > 512) return undefined;
@@ -43,9 +46,20 @@ export async function verifyCredential(rootKey: string, token: string): Promise<
   if (!isWellFormed(credential)) return undefined;
   const mac = macFrom(token.slice(end + 1));
   if (mac === undefined) return undefined;
-  // `verify` compares in constant time.
-  const genuine = await crypto.subtle.verify("HMAC", await macKey(rootKey), mac, encoder.encode(token.slice(0, end)));
-  return genuine ? credential : undefined;
+  const body = encoder.encode(token.slice(0, end));
+  for (const rootKey of secretsOf(rootKeys)) {
+    // `verify` compares in constant time.
+    if (await crypto.subtle.verify("HMAC", await macKey(rootKey), mac, body)) return credential;
+  }
+  return undefined;
+}
+
+/** The secrets of a setting that is rotated: newest first, separated by commas. */
+export function secretsOf(setting: string): string[] {
+  return setting
+    .split(",")
+    .map((secret) => secret.trim())
+    .filter((secret) => secret !== "");
 }
 
 function isWellFormed({ kind, tenantId, fields }: Credential): boolean {
@@ -65,6 +79,12 @@ export function bearerToken(authorization: string | null | undefined): string | 
 export async function sha256Hex(text: string): Promise<string> {
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", encoder.encode(text)));
   return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/** Whether `token` is one of the secrets of a setting that is rotated. */
+export async function isOneOf(setting: string, token: string): Promise<boolean> {
+  const matches = await Promise.all(secretsOf(setting).map((secret) => secretsEqual(token, secret)));
+  return matches.includes(true);
 }
 
 /** Whether two secrets are equal. The time it takes does not depend on where they differ. */

@@ -1,4 +1,4 @@
-// API keys in the control tables. Every change raises the tenant's version in the same transaction, so that the tenant's
+// API keys and the generation of monitor tokens, in the control tables. Every change of a key raises the tenant's version in the same transaction, so that the tenant's
 // object reads its keys again.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
@@ -14,6 +14,8 @@ const KeySummary = z.object({
   revokedAt: z.string().nullable(),
 });
 export type KeySummary = z.infer<typeof KeySummary>;
+
+const Generation = z.object({ generation: z.int() });
 
 export function keysStore(control: ControlDatabase) {
   return {
@@ -72,6 +74,24 @@ export function keysStore(control: ControlDatabase) {
         },
         raiseVersion(tenantId),
       ]);
+      return rows.length > 0;
+    },
+
+    /** The generation of the tenant's monitor tokens; `undefined` for a tenant that does not exist. */
+    async monitorGeneration(tenantId: TenantId): Promise<number | undefined> {
+      const [row] = await control.query(`SELECT monitor_generation AS generation FROM tenants WHERE id = $1`, [
+        tenantId,
+      ]);
+      return row === undefined ? undefined : Generation.parse(row).generation;
+    },
+
+    /** Revokes every monitor token of the tenant. The monitor counts as not registered until it has a new one. */
+    async revokeMonitorTokens(tenantId: TenantId): Promise<boolean> {
+      const rows = await control.query(
+        `UPDATE tenants SET monitor_generation = monitor_generation + 1, monitored_at = NULL
+         WHERE id = $1 AND state <> 'gone' RETURNING id`,
+        [tenantId],
+      );
       return rows.length > 0;
     },
   };

@@ -66,3 +66,9 @@ export async function issueKey(
   const { delivered } = await notifyObject(context, tenantId);
   return { id, name: request.name, scopes: request.scopes, expiresAt, apiKey, delivered };
 }
+
+/** The tenant's monitor token. Tokens of an earlier generation are refused. */
+export async function monitorToken({ env, control }: Context, tenantId: TenantId): Promise<string> {
+  const generation = (await keysStore(control).monitorGeneration(tenantId)) ?? 1;
+  return mintCredential(env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [String(generation)] });
+}

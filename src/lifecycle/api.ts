@@ -6,8 +6,11 @@ import type { Context } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantId, TenantState } from "../core/tenant.ts";
-import { BadRequest, Flag, type HttpContext, Problem, noSuchTenant, tenantOf } from "../http.ts";
+import { BadRequest, Flag, type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { keysStore } from "../identity/keys-store.ts";
+import { monitorToken } from "../identity/keys.ts";
 import { describeError, log } from "../log.ts";
+import { startProvisioning } from "./provisioning.ts";
 import { type AskedBy, phaseOf } from "./removal.ts";
 import { type Removal, removalsStore } from "./removals-store.ts";
 
@@ -32,6 +35,17 @@ async function answerState(c: HttpContext, wanted: readonly TenantState[]): Prom
   if (!wanted.some((state) => state === tenant.state))
     throw new Problem("conflict", `A tenant that is ${tenant.state} cannot become ${wanted.join(" or ")}.`);
   return c.json({ id: tenantId, state: tenant.state, ...(await notifyObject(context, tenantId)) });
+}
+
+/** Revokes the tenant's monitor tokens. The monitor gets the new one at once, or from the sweep. */
+export async function renewMonitorToken(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  if (!(await keysStore(context.control).revokeMonitorTokens(tenantId))) throw noSuchTenant();
+  await startProvisioning(context, tenantId).catch((error: unknown) =>
+    log("warn", "monitor_not_registered", { tenantId, error: describeError(error) }),
+  );
+  return c.json({ monitorToken: await monitorToken(context, tenantId) }, 201, noStore);
 }
 
 // ---- removal

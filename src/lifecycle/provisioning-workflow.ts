@@ -11,6 +11,7 @@ import { registerMonitor } from "../adapters/monitor.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { AppError, errorCode, errors } from "../core/errors.ts";
 import { fleetStore } from "../fleet/fleet-store.ts";
+import { monitorToken } from "../identity/keys.ts";
 import { linksStore } from "../identity/links-store.ts";
 import { linkingIssuers } from "../identity/issuers.ts";
 import type { ProvisioningStep } from "./provisioning.ts";
@@ -123,7 +124,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       });
 
       await recorded("monitor", async () => {
-        const token = await mintCredential(env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] });
+        const token = await monitorToken(context, tenantId);
         await registerMonitor(env.MONITOR_URL, {
           tenantId,
           healthUrl: `${env.PUBLIC_URL}/health?tenant=${tenantId}`,

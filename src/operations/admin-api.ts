@@ -3,10 +3,10 @@ import * as z from "zod";
 import { openImport } from "../backups/api.ts";
 import { TenantRequest, createTenant } from "../control/new-tenant.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { mintCredential } from "../core/credentials.ts";
 import { type HttpContext, type PageQuery, Problem, noSuchTenant, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
+import { monitorToken } from "../identity/keys.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { proposedMove } from "../moves/move.ts";
 
@@ -40,14 +40,15 @@ export async function addTenant(
 
 export async function showTenant(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const { control } = c.get("context");
+  const context = c.get("context");
+  const { control } = context;
   const tenants = tenantsStore(control);
   const tenant = await tenants.summary(tenantId);
   if (tenant === undefined) throw noSuchTenant();
   return c.json({
     ...tenant,
     proposedMove: proposedMove(tenant),
-    monitorToken: await mintCredential(c.env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] }),
+    monitorToken: await monitorToken(context, tenantId),
     keys: await keysStore(control).list(tenantId),
     crossTenantAttempts: await crossingsStore(control).of(tenantId),
     provisioning: await provisioningStore(control).progress(tenantId),

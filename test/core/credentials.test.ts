@@ -14,6 +14,7 @@ import {
   sha256Hex,
   toBase64Url,
   verifyCredential,
+  isOneOf,
 } from "../../src/core/credentials.ts";
 import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
 
@@ -30,11 +31,16 @@ const credentials: fc.Arbitrary<Credential> = fc.oneof(
     tenantId: tenantIds,
     fields: fc.tuple(field),
   }),
-  fc.record({ kind: fc.constant("monitor" as const), tenantId: tenantIds, fields: fc.constant([]) }),
+  fc.record({ kind: fc.constant("monitor" as const), tenantId: tenantIds, fields: fc.constant(["1"]) }),
 );
 
 function aCredential(overrides: Partial<Credential> = {}): Credential {
-  const fields = { key: ["k1", "cmVhZA", "secret"], canary: ["1800000000000"], setup: ["1800000000000"], monitor: [] };
+  const fields = {
+    key: ["k1", "cmVhZA", "secret"],
+    canary: ["1800000000000"],
+    setup: ["1800000000000"],
+    monitor: ["1"],
+  };
   const kind = overrides.kind ?? "key";
   return { kind, tenantId: TenantId.parse("acme"), fields: fields[kind], ...overrides };
 }
@@ -104,6 +110,24 @@ test.each(kinds.flatMap((kind) => kinds.filter((other) => other !== kind).map((o
   },
 );
 
+test("root keys are rotated: the newest makes credentials, all verify, and a key that is gone ends its credentials", async () => {
+  const old = await mintCredential("old root", aCredential());
+  const renewed = await mintCredential("new root, old root", aCredential());
+  expect(renewed).toBe(await mintCredential("new root", aCredential()));
+  for (const token of [old, renewed]) expect(await verifyCredential("new root,old root", token)).toEqual(aCredential());
+  expect(await verifyCredential("newer root, new root", old)).toBeUndefined();
+  expect(await verifyCredential("newer root, new root", renewed)).toEqual(aCredential());
+  for (const none of ["", ",", " , "]) expect(await verifyCredential(none, old)).toBeUndefined();
+});
+
+test("the operator's token is one of a list, and no part of the list", async () => {
+  const setting = "new-token, old-token";
+  for (const token of ["new-token", "old-token"]) expect(await isOneOf(setting, token)).toBe(true);
+  for (const token of ["", " ", ",", setting, "new-token,old-token", "new", "old-token "])
+    expect(await isOneOf(setting, token), token).toBe(false);
+  expect(await isOneOf("", "")).toBe(false);
+});
+
 test("a credential is refused for another tenant and under another root key", async () => {
   await fc.assert(
     fc.asyncProperty(credentials, tenantIds, fc.string({ minLength: 1 }), async (credential, other, rootKey) => {
@@ -129,11 +153,11 @@ test.each([
   ["no tenant", signed("tgm_")],
   ["a field too few", signed("tgk_acme.k1.cmVhZA")],
   ["a field too many", signed("tgk_acme.k1.cmVhZA.secret.more")],
-  ["a monitor token with a field", signed("tgm_acme.1800000000000")],
+  ["a monitor token without its generation", signed("tgm_acme")],
   ["an empty field", signed("tgk_acme.k1..secret")],
   ["a field of other characters", signed("tgk_acme.k1.cmVhZA=.secret")],
   ["a field over 128 characters", signed(`tgs_acme.${"1".repeat(129)}`)],
-  ["a MAC with padding", `${signed("tgm_acme")}=`],
+  ["a MAC with padding", `${signed("tgm_acme.1")}=`],
 ])("%s is refused for any MAC", async (_, token) => {
   expect(await verifyCredential(ROOT_KEY, token)).toBeUndefined();
 });

@@ -42,7 +42,7 @@ const key = (tenantId: TenantId, scopes: string[]): Promise<string> =>
 const setupToken = (tenantId: TenantId, expiresAtMs = Date.now() + 60_000): Promise<string> =>
   mintCredential(CREDENTIAL_KEY, { kind: "setup", tenantId, fields: [String(expiresAtMs)] });
 const monitorToken = (tenantId: TenantId): Promise<string> =>
-  mintCredential(CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [] });
+  mintCredential(CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: ["1"] });
 
 /** The credentials that open routes of each access for the tenant `own`. */
 const credentials: Readonly<Record<Route["access"], () => Promise<string | undefined>>> = {
