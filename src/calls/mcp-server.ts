@@ -233,7 +233,11 @@ async function parseArguments(tool: Tool, value: unknown): Promise<StandardSchem
   // The arguments belong to this request alone.
   const issues = asSent.error.issues.filter((issue) => {
     // Only at the top: clients do not add members deeper inside.
-    const isAdded = issue.code === "unrecognized_keys" && issue.path.length === 0 && !tool.refusesUnknownInput;
+    const isAdded =
+      issue.code === "unrecognized_keys" &&
+      issue.path.length === 0 &&
+      !tool.refusesUnknownInput &&
+      !issue.keys.some((name) => namesTenant.test(name));
     if (isAdded) for (const name of issue.keys) deleteMember(value, [name]);
     else if (isEmptyValue(memberOf(value, issue.path))) deleteMember(value, issue.path);
     return !isAdded;
@@ -241,6 +245,9 @@ async function parseArguments(tool: Tool, value: unknown): Promise<StandardSchem
   const repaired = await tool.input.safeParseAsync(value);
   return repaired.success ? { value: repaired.data } : { issues: issues.length > 0 ? issues : repaired.error.issues };
 }
+
+/** Never ignored: the caller would take the answer for that tenant's. */
+const namesTenant = /^tenant(_?id)?$/i;
 
 function isEmptyValue(value: unknown): boolean {
   return value === null || value === "";

@@ -63,7 +63,9 @@ test("a body that is not an MCP message is refused with the reason and is not ch
   const list = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" });
   await expectJsonRpcError(await rawMcp(apiKey, "{"), 400, -32_700, "malformed JSON");
   await expectJsonRpcError(await rawMcp(apiKey, ""), 400, -32_700, "an empty body");
-  await expectJsonRpcError(await rawMcp(apiKey, `[${list}]`), 400, -32_600, "a batch");
+  await expectJsonRpcError(await rawMcp(apiKey, "[]"), 400, -32_600, "an empty batch");
+  const revision = { "mcp-protocol-version": "2025-11-25" };
+  await expectJsonRpcError(await rawMcp(apiKey, `[${list}]`, revision), 400, -32_600, "a batch of a later revision");
   await expectJsonRpcError(await rawMcp(apiKey, list, { "content-type": "text/plain" }), 415, -32_000, "text");
   const large = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: { x: "x".repeat(1_100_000) } });
   await expectJsonRpcError(await rawMcp(apiKey, large), 413, -32_000, "an oversized body");

@@ -254,6 +254,15 @@ test("arguments that a client adds to every call are ignored", async () => {
   expect(seen).toEqual([{ query: "x", limit: 10 }]);
 });
 
+test("an argument that names a tenant is never ignored", async () => {
+  for (const name of ["tenant", "tenant_id", "tenantId"]) {
+    const { isError, text, seen } = await call({ query: "x", [name]: "another" }, optional);
+    expect(isError).toBe(true);
+    expect(text).toContain(name);
+    expect(seen).toEqual([]);
+  }
+});
+
 test("a tool that refuses unknown input still does", async () => {
   const { seen, isError, text } = await call(
     { query: "x", toolCallId: "c" },
