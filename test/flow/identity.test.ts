@@ -250,6 +250,23 @@ test("a token that the trusted issuer did not sign for this server is refused", 
   for (const [what, token] of Object.entries(tokens)) await expectChallenge(await usage(token), 401, what);
 });
 
+test("a token of many groups is accepted, and scopes count in every claim that issuers put them in", async () => {
+  const tenant = await aTenant();
+  const groups = Array.from({ length: 200 }, (_, n) => `5f8b2c1e-0000-4000-8000-${String(n).padStart(12, "0")}`);
+  const claims = [
+    { scp: "tools:read", groups },
+    { scp: ["tools:read"] },
+    { roles: ["tools:read"] },
+    { permissions: ["tools:read"] },
+  ];
+  for (const own of claims) {
+    const token = await aJwt({ tenant_id: tenant.id, ...own });
+    expect((await callTool(token, "health_check")).data, Object.keys(own).join()).toMatchObject({ ok: true });
+  }
+  const nested = await aJwt({ tenant_id: tenant.id, permissions: [["tools:read"]] });
+  expect((await modern(nested, "tools/call", { name: "health_check", arguments: {} })).status).toBe(403);
+});
+
 test("a user whose organisation is linked to no tenant is refused and leaves nothing", async () => {
   const token = await aJwt({ tenant_id: "org-nobody-linked", scopes: ["tools:read"] });
   for (const [what, send] of requests) await expectUnknown(await send(token), what);

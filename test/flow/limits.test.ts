@@ -63,9 +63,11 @@ test("the free plan has 100 units an hour, and the refusal of the 101st has ever
     expect(refused.text).toContain(fact);
   expect((await fetch(upgradeUrl)).status).toBe(200);
   expect(refused.headers.get("ratelimit-policy")).toBe(
-    '"hour";q=100;w=3600;tollgate-unit="units", "month";q=1000;w=2678400;tollgate-unit="units"',
+    '"minute";q=100;w=60;qu="requests", "hour";q=100;w=3600;tollgate-unit="units", ' +
+      '"month";q=1000;w=2678400;tollgate-unit="units"',
   );
-  expect(refused.headers.get("ratelimit")).toMatch(/^"hour";r=0;t=\d+, "month";r=900;t=\d+$/);
+  expect(refused.headers.get("ratelimit")).toMatch(/^"minute";r=\d+;t=\d+, "hour";r=0;t=\d+, "month";r=900;t=\d+$/);
+  expect(refused.headers.get("retry-after")).toBe(String(retryAfterSeconds));
   expect(await storedCalls(id)).toHaveLength(100);
 });
 
@@ -226,7 +228,7 @@ test("a failed call is not charged", async () => {
   const { data, headers } = await callTool(apiKey, "get_usage");
   expect(data).toMatchObject({ hour: { used: 2, left: 98 }, month: { used: 2, left: 998 } });
   expect((data?.["month"] as { used: number } | undefined)?.used).toBe((before.usage as { used: number }).used);
-  expect(headers.get("ratelimit")).toMatch(/^"hour";r=98;t=\d+, "month";r=998;t=\d+$/);
+  expect(headers.get("ratelimit")).toMatch(/^"minute";r=\d+;t=\d+, "hour";r=98;t=\d+, "month";r=998;t=\d+$/);
   expect(await storedCalls(id)).toEqual(before.rows);
 });
 
@@ -300,6 +302,58 @@ test("calls per minute are counted separately and include free calls", async () 
   expect((await search(apiKey)).refusal).toMatchObject({ code: "rate_limited", retryAfterSeconds: 1 });
   await setClockTo(id, firstMs + MINUTE_MS);
   expect((await search(apiKey)).refusal).toBeUndefined();
+});
+
+test("every method counts among the requests of the minute, and its refusal says when to come again", async () => {
+  const { id, apiKey } = await aTenant({ limits: { callsPerMinute: 3 } });
+  await setClock(id, 2 * MINUTE_MS);
+  const send = (method: string, params: Record<string, unknown> = {}): Promise<Response> =>
+    postMcp(apiKey, { jsonrpc: "2.0", id: 1, method, params: { ...params, _meta: modernMeta } });
+  const listed = await send("tools/list");
+  expect(listed.headers.get("ratelimit-policy")).toContain('"minute";q=3;w=60;qu="requests"');
+  expect(listed.headers.get("ratelimit")).toMatch(/^"minute";r=2;t=\d+/);
+  // A call whose arguments are wrong, and a tool that does not exist, are requests, too.
+  expect((await send("tools/call", { name: "search_products", arguments: {} })).status).toBe(200);
+  await send("tools/call", { name: "no_such_tool", arguments: {} });
+  for (const method of ["tools/list", "server/discover", "no/such"]) {
+    const refused = await send(method);
+    expect(refused.status, method).toBe(429);
+    const seconds = Number(refused.headers.get("retry-after"));
+    expect(seconds, method).toBeGreaterThan(50);
+    expect(refused.headers.get("ratelimit"), method).toMatch(/^"minute";r=0;t=\d+/);
+    expect(await refused.json(), method).toMatchObject({
+      error: { data: { code: "rate_limited", limit: 3, used: 3, retryAfterSeconds: seconds } },
+    });
+  }
+  expect((await search(apiKey)).refusal).toMatchObject({ code: "rate_limited" });
+  await setClock(id, 3 * MINUTE_MS + 1_000);
+  expect((await send("tools/list")).status).toBe(200);
+  expect(await storedCalls(id)).toEqual([]);
+});
+
+test("each call of a batch is charged once", async () => {
+  const { id, apiKey } = await aTenant();
+  const calls = [1, 2, 3].map((n) => ({
+    jsonrpc: "2.0",
+    id: n,
+    method: "tools/call",
+    params: { name: "search_products", arguments: { query: "", toolCallId: `call_${n}`, category: null } },
+  }));
+  const response = await fetch(`${system.publicUrl}/mcp/`, {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${apiKey}`,
+      "content-type": "application/json",
+      "mcp-protocol-version": "2025-03-26",
+      accept: "*/*",
+    },
+    body: JSON.stringify(calls),
+  });
+  const answers = (await response.json()) as { id: number; result: { _meta: Record<string, unknown> } }[];
+  expect(answers.map((answer) => answer.id)).toEqual([1, 2, 3]);
+  for (const { result } of answers) expect(result._meta["tollgate/receipt"]).toMatchObject({ units: 1 });
+  expect(response.headers.get("ratelimit")).toContain('"hour";r=97');
+  expect(await storedCalls(id)).toHaveLength(3);
 });
 
 test("provisioning's own call uses none of the customer's units", async () => {
