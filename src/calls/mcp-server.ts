@@ -17,8 +17,8 @@ import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
-import { idOf, invalidParams, isObject } from "./message.ts";
-import { claimsModernEra, jsonRpcError, serveLegacy } from "./transport.ts";
+import { claimsModernEra, idOf, invalidParams, isObject } from "./message.ts";
+import { jsonRpcError, serveLegacy } from "./transport.ts";
 
 const INVALID_PARAMS = -32602;
 

@@ -2,7 +2,7 @@
 // cannot hold) and which parameters it refuses, in words that a client's developer understands.
 //
 // Invariant: an `id` or a progress token goes back exactly as it came.
-import { specTypeSchemas } from "@modelcontextprotocol/server";
+import { PROTOCOL_VERSION_META_KEY, specTypeSchemas } from "@modelcontextprotocol/server";
 
 type JsonObject = Record<string, unknown>;
 
@@ -15,6 +15,13 @@ export function isObject(value: unknown): value is JsonObject {
 export function idOf(message: unknown): string | number | null {
   const id = isObject(message) ? message.id : undefined;
   return typeof id === "string" || typeof id === "number" ? id : null;
+}
+
+/** Whether a message says that it belongs to revision 2026-07-28 or a later one. */
+export function claimsModernEra(message: unknown): boolean {
+  const params = isObject(message) ? message.params : undefined;
+  const meta = isObject(params) ? params["_meta"] : undefined;
+  return isObject(meta) && PROTOCOL_VERSION_META_KEY in meta;
 }
 
 // ---- numbers
@@ -115,7 +122,8 @@ export function invalidParams(message: unknown): string | undefined {
     return "params._meta.progressToken must be a string or an integer";
   switch (method) {
     case "initialize":
-      return problemsOfInitialize(params);
+      // The newer era has no such method.
+      return claimsModernEra(message) ? undefined : problemsOfInitialize(params);
     case "tools/list":
       // The list has one page, so no cursor was ever given out.
       if (params["cursor"] !== undefined) return "params.cursor is not a cursor of this server. List again without it";

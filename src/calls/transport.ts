@@ -2,7 +2,6 @@
 // the headers of its answer, and the transport of the older revisions. Every refusal is a JSON-RPC error with a plain
 // message. Only this file reads and parses the body; it counts the bytes itself and does not trust `Content-Length`.
 import {
-  PROTOCOL_VERSION_META_KEY,
   WebStandardStreamableHTTPServerTransport,
   isJSONRPCNotification,
   isJSONRPCRequest,
@@ -11,7 +10,7 @@ import {
 } from "@modelcontextprotocol/server";
 import type { AuthInfo, JSONRPCMessage, McpServer } from "@modelcontextprotocol/server";
 import type { QuotaStatus } from "../core/call.ts";
-import { dropEmptyMembers, idOf, isObject, keepNumbers } from "./message.ts";
+import { claimsModernEra, dropEmptyMembers, idOf, isObject, keepNumbers } from "./message.ts";
 
 /** Larger than any sensible set of arguments, small enough that many at once fit into an isolate's 128 MiB. */
 export const MAX_BODY_BYTES = 1024 * 1024;
@@ -182,6 +181,8 @@ export async function answerBatch(
   const headers = new Headers();
   for (const message of messages) {
     const answer = refusedInBatch(message) ?? (await answerOne(message));
+    // The credential is good for no other message either, and the client must see the challenge.
+    if (answer.status === 401) return answer;
     for (const name of ["ratelimit-policy", "ratelimit", "retry-after"]) {
       const value = answer.headers.get(name);
       if (value !== null) headers.set(name, value);
@@ -208,13 +209,6 @@ function inBatch(message: unknown, text: string): unknown {
   const words = isObject(answer) ? answer["error_description"] : undefined;
   const error = { code: REFUSED, message: typeof words === "string" ? words : "The message was refused." };
   return { jsonrpc: "2.0", id: idOf(message), error };
-}
-
-/** Whether a message says that it belongs to revision 2026-07-28 or a later one. */
-export function claimsModernEra(message: unknown): boolean {
-  const params = isObject(message) ? message.params : undefined;
-  const meta = isObject(params) ? params["_meta"] : undefined;
-  return isObject(meta) && PROTOCOL_VERSION_META_KEY in meta;
 }
 
 const tooLarge = Symbol("too large");

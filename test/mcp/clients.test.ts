@@ -3,7 +3,7 @@
 import { expect, test } from "vitest";
 import * as z from "zod";
 import type { CallTool } from "../../src/calls/mcp-server.ts";
-import { acceptedTypes } from "../../src/calls/transport.ts";
+import { acceptedTypes, answerBatch } from "../../src/calls/transport.ts";
 import { aResult, aTool, answer, eras, httpRequest, message, messages } from "../support/mcp-requests.ts";
 
 const ping = { jsonrpc: "2.0", id: 7, method: "ping" };
@@ -160,6 +160,17 @@ test("a batch is refused by revisions that have none, when it is empty, and when
     expect((await batch(items, "2025-03-26")).status).toBe(400);
 });
 
+test("a batch whose credential is refused gets the challenge, and a missing scope is the error of its own message", async () => {
+  const refuse = (status: number) =>
+    Response.json({ error: "insufficient_scope", error_description: "It lacks tools:write." }, { status });
+  expect((await answerBatch([ping, ping], async () => refuse(401))).status).toBe(401);
+  const lacking = await answerBatch([ping], async () => refuse(403));
+  expect(lacking.status).toBe(200);
+  expect(await lacking.json()).toEqual([
+    { jsonrpc: "2.0", id: 7, error: { code: -32000, message: "It lacks tools:write." } },
+  ]);
+});
+
 test("a batch cannot initialize, and cannot hold messages of the newer era", async () => {
   const params = { protocolVersion: "2025-03-26", capabilities: {}, clientInfo: { name: "x", version: "1" } };
   const modern = JSON.parse(await message("2026-07-28", "tools/list").text());
@@ -190,6 +201,12 @@ test.each([
   expect(last).toMatchObject({ id: 7, error: { code: -32602 } });
   expect(last.error?.message).toContain(named);
   expect(last.error?.message).not.toMatch(/[[{\n]/);
+});
+
+test("the newer era has no initialize, with any parameters", async () => {
+  const response = await answer(message("2026-07-28", "initialize"));
+  expect(response.status).toBe(404);
+  expect((await messages(response)).last.error).toMatchObject({ code: -32601 });
 });
 
 test.each(eras)("%s refuses a cursor that it never gave out", async (era) => {
