@@ -6,7 +6,8 @@ import { type JobsStore, type Job, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
-import { AppError } from "../core/errors.ts";
+import { sqlStateOf } from "../adapters/neon.ts";
+import { AppError, type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { importStep } from "./import.ts";
@@ -18,6 +19,15 @@ import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 /** Length of a step: short enough for one RPC, long enough to fill a part of an upload, which saves padding. */
 const STEP_MS = 8_000;
 const PROVISIONING_WAIT_MS = 1_000;
+/** Failures that no repetition mends: of the file, of a document, or of the tenant's state. */
+const permanent: ReadonlySet<ErrorCode> = new Set([
+  "bad_request",
+  "body_too_large",
+  "result_too_large",
+  "text_invalid",
+  "tenant_unknown",
+  "tenant_gone",
+]);
 
 export class BackupJobs {
   readonly #context: Context;
@@ -43,7 +53,16 @@ export class BackupJobs {
         await jobs.finish(jobId, { error: error.message });
         return DONE;
       }
-      if (await jobs.recordFailure(jobId, "A step failed. Tollgate retries it.")) throw error;
+      const code = errorCode(error);
+      if (permanent.has(code)) {
+        await jobs.finish(jobId, { error: errors[code].advice });
+        return DONE;
+      }
+      const sqlState = sqlStateOf(error);
+      const ours =
+        sqlState === undefined ? "The log names the cause." : `The database refused it (SQLSTATE ${sqlState}).`;
+      const reason = code === "internal" ? ours : errors[code].advice;
+      if (await jobs.recordFailure(jobId, `A step failed. ${reason}`, { isOutage: code !== "internal" })) throw error;
       return DONE;
     }
   }
