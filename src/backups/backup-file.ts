@@ -6,8 +6,7 @@
 import * as z from "zod";
 import { MAX_DOCUMENT_BYTES, normalisePath, refusedContentType, utf8Bytes } from "../core/document-path.ts";
 import { strategies } from "../core/plans.ts";
-import { brokenText, refusedTextIn } from "../core/text.ts";
-import { membersOf } from "./json-source.ts";
+import { brokenText, membersOf, refusedTextIn } from "../core/text.ts";
 import { Sha256, Sha256State } from "./sha256.ts";
 
 const FileTable = z.object({

@@ -169,7 +169,7 @@ function exactly(value: string, type: string): string {
   if (type.startsWith("character")) return `${cell}::text${list}`;
   if (type.startsWith("bit")) return `${cell}::bit varying${list}`;
   const same = `${cell}::${type.replace(modifier, "")} IS NOT DISTINCT FROM ${cell}::${type}`;
-  return `CASE WHEN ${same} THEN ${cell}::${type} ELSE (${value} || ' would be rounded')::${type} END`;
+  return `CASE WHEN ${same} THEN ${cell}::${type} ELSE (${cell} || ' would be rounded')::${type} END`;
 }
 
 /** Inserts rows of an import. An existing row stays as it is, or is replaced with `overwrite`. */
