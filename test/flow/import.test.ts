@@ -181,7 +181,7 @@ test("an import stores what the line holds, or refuses the line and says what to
     document("in/a.bin", { base64: "AP8=", contentType: "application/octet-stream" }),
     product("far", { updated_at: "infinity" }),
     product("old", { updated_at: "0044-03-15 12:00:00+00 BC" }),
-    product("late", { updated_at: "12026-01-01T00:00:00Z" }),
+    product("late", { updated_at: "12026-01-01 00:00:00+00" }),
   ];
   const refused: [string, RegExp][] = [
     [product("b", { price_cents: "many" }), /price_cents is not a valid integer.*22P02/],

@@ -50,7 +50,7 @@ export const searchProducts = defineTool({
     }
     const rows = await db.query<z.infer<typeof Product>>(
       `SELECT id, name, left(description, ${DESCRIPTION_CHARS}) AS description, category, price_cents AS "priceCents", stock,
-              CASE WHEN updated_at >= '0001-01-01Z' AND updated_at < '10000-01-01Z'
+              CASE WHEN updated_at >= '0001-01-01 00:00:00+00' AND updated_at < '10000-01-01 00:00:00+00'
                    THEN to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') END AS "updatedAt"
        FROM (SELECT * FROM products
              WHERE (name || ' ' || description ILIKE ALL ($1::text[])
