@@ -7,6 +7,7 @@ import type { Context } from "./control/context.ts";
 import type { Caller } from "./core/call.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
 import { TenantId } from "./core/tenant.ts";
+import { decodeUtf8, refusedTextIn } from "./core/text.ts";
 
 export interface HttpEnv {
   Bindings: Env;
@@ -61,6 +62,7 @@ export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.Z
     access,
     ...schemas,
     async run(c) {
+      refuseBrokenText(c.req.param(), "path");
       const query = (schemas.query && readQuery(c, schemas.query)) as z.output<Query>;
       const body = (schemas.body && (await readJson(c, schemas.body))) as z.output<Body>;
       return handler(c, { body, query });
@@ -140,9 +142,11 @@ export async function readJson<Schema extends z.ZodType>(c: HttpContext, schema:
   if (!isJson(c)) throw new AppError("content_type");
   if (!/^(identity)?$/i.test(c.req.header("content-encoding") ?? ""))
     throw new Problem("content_type", "Send the body without Content-Encoding.");
+  const text = decodeUtf8(await c.req.arrayBuffer(), { dropMark: true });
+  if (text === undefined) throw new BadRequest("The body is not UTF-8. Encode it as UTF-8 and send it again.");
   let json: unknown;
   try {
-    json = await c.req.json();
+    json = JSON.parse(text);
   } catch {
     throw new BadRequest("The body is not valid JSON.");
   }
@@ -155,6 +159,7 @@ export function readQuery<Schema extends z.ZodType>(c: HttpContext, schema: Sche
 }
 
 function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole: string): z.output<Schema> {
+  refuseBrokenText(value, whole);
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw new BadRequest(
@@ -162,4 +167,10 @@ function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole
       .map(({ path, message }) => `${path.length === 0 ? whole : path.join(".")}: ${message}`)
       .join("; "),
   );
+}
+
+/** Refuses a text that PostgreSQL cannot store, wherever it is in the input. So no schema and no store has to. */
+function refuseBrokenText(value: unknown, whole: string): void {
+  const refused = refusedTextIn(value);
+  if (refused !== undefined) throw new BadRequest(`${refused.path.join(".") || whole}: ${refused.reason}`);
 }

@@ -6,6 +6,8 @@ import { newId } from "./adapters/ids.ts";
 import {
   BackupRequest,
   RestoreRequest,
+  cancelImport,
+  cancelRestore,
   downloadBackup,
   exportTenant,
   listBackups,
@@ -127,7 +129,9 @@ export const routes: readonly Route[] = [
   route("PUT /admin/api/tenants/:tenantId/backups/:name", "operator", uploadBackup, { takesFile: true }),
   route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores),
   route("POST /admin/api/tenants/:tenantId/restore", "operator", startRestore, { body: RestoreRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/restore", "operator", cancelRestore),
   route("POST /admin/api/tenants/:tenantId/import", "operator", startImport, { takesFile: true }),
+  route("DELETE /admin/api/tenants/:tenantId/import", "operator", cancelImport),
   route("POST /admin/api/tenants/:tenantId/remove", "operator", removeTenant, { query: RemovalQuery }),
   route("POST /admin/api/tenants/:tenantId/reactivate", "operator", reactivateTenant),
   route("GET /admin/api/tenants/:tenantId/removal", "operator", showRemoval),

@@ -1,11 +1,12 @@
--- The product catalogue that `search_products` and `generate_report` read.
+-- The product catalogue that `search_products` and `generate_report` read. The checks keep a page of a tool below the limit
+-- of a result, whatever a row holds.
 
 CREATE TABLE products (
   tenant_id text NOT NULL,
-  id text NOT NULL,
-  name text NOT NULL,
+  id text NOT NULL CHECK (char_length(id) <= 200),
+  name text NOT NULL CHECK (char_length(name) <= 500),
   description text NOT NULL DEFAULT '',
-  category text NOT NULL DEFAULT '',
+  category text NOT NULL DEFAULT '' CHECK (char_length(category) <= 200),
   price_cents integer NOT NULL CHECK (price_cents >= 0),
   stock integer NOT NULL DEFAULT 0 CHECK (stock >= 0),
   updated_at timestamptz NOT NULL DEFAULT now(),

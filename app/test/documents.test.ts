@@ -20,7 +20,7 @@ test("documents are written, listed in pages, read and deleted", async () => {
   });
   expect(await callTool(deleteDocument, { path: "a.md" }, context)).toMatchObject({ data: { existed: true } });
   expect(await callTool(deleteDocument, { path: "a.md" }, context)).toMatchObject({
-    failed: false,
+    failed: true, // so it is free
     data: { existed: false },
   });
   expect([...store.keys()]).toEqual(["notes/b.md", "notes/c.md"]);
@@ -29,6 +29,28 @@ test("documents are written, listed in pages, read and deleted", async () => {
 test("a document that is not there is a failure that says what to do", async () => {
   const answer = await callTool(readDocument, { path: "none.md" }, toolContext().context);
   expect(answer).toMatchObject({ failed: true, text: expect.stringContaining("list_documents") });
+});
+
+test("a document that is read, changed and written back keeps its byte order mark", async () => {
+  const { context, store } = toolContext({ documents: { "a.csv": "\uFEFFid\n1\n" } });
+  const { data } = await callTool(readDocument, { path: "a.csv" }, context);
+  await callTool(writeDocument, { path: "a.csv", text: `${String(data?.text)}2\n` }, context);
+  expect(store.get("a.csv")).toBe("\uFEFFid\n1\n2\n");
+});
+
+test("a document that is not text is a failure that says what it is", async () => {
+  const { context } = toolContext({ documents: { "a.bin": null } });
+  const answer = await callTool(readDocument, { path: "a.bin" }, context);
+  expect(answer).toMatchObject({ failed: true, text: expect.stringContaining("not UTF-8 text") });
+});
+
+test("a piece that starts inside of a character contains the whole character", async () => {
+  const { context } = toolContext({ documents: { a: "x😀y" } });
+  expect((await callTool(readDocument, { path: "a", offset: 2 }, context)).data).toMatchObject({ text: "😀y" });
+  expect((await callTool(readDocument, { path: "a", offset: 9 }, context)).data).toMatchObject({
+    text: "",
+    nextOffset: null,
+  });
 });
 
 test("the pieces of a long document make up the document, and no piece breaks a character or the bound", async () => {

@@ -20,8 +20,8 @@ test("search_products pages with one statement each, by name and id", async () =
   const second = await callTool(searchProducts, { query: "pro", limit: 2, cursor: first.data?.nextCursor }, context);
   expect(second.data).toMatchObject({ products: [{ id: "3" }], nextCursor: null });
   expect(seen.queries.map(({ params }) => params)).toEqual([
-    [["%pro%"], null, null, null, null, 3],
-    [["%pro%"], null, null, "Product 2", "2", 3],
+    [["%pro%"], null, null, null, null, 3, null],
+    [["%pro%"], null, null, "Product 2", "2", 3, null],
   ]);
   expect(seen.queries[1]?.text).toBe(seen.queries[0]?.text);
 });
@@ -34,6 +34,24 @@ test.each(["", "x", "[]", '["a"]', "[1,2]", '["a","b","c"]', '{"0":"a"}', String
     expect(seen.queries).toEqual([]);
   },
 );
+
+test("a word is searched in its composed and its decomposed form", async () => {
+  const { context, seen } = toolContext();
+  for (const form of ["NFC", "NFD"]) {
+    const args = { query: "cr\u00e8me brulee".normalize(form), category: "caf\u00e9".normalize(form) };
+    await callTool(searchProducts, args, context);
+  }
+  const [first, second] = seen.queries.map(({ params }) => params);
+  expect(first).toEqual(second);
+  expect(first?.[0]).toEqual(["%cr\u00e8me%", "%brulee%"]);
+  expect(first?.[1]).toEqual(["caf\u00e9", "cafe\u0301"]);
+  expect(first?.[6]).toEqual(["%cre\u0300me%", "%brulee%"]);
+});
+
+test("a product with an unusual time is on its page", async () => {
+  const { context } = toolContext({ rows: [[{ ...product("1"), updatedAt: null }]] });
+  expect(await callTool(searchProducts, { query: "" }, context)).toMatchObject({ data: { products: [{ id: "1" }] } });
+});
 
 test("the words of a search mean themselves", () => {
   expect(patternsOf(String.raw`  50% off_a \b `)).toEqual([
@@ -49,6 +67,7 @@ test.each([
   { query: "a", limit: 51 },
   { query: "a", limit: 0 },
   { query: "a\0" },
+  { query: "a\ud83d" },
   { query: "a".repeat(201) },
   { query: "a", maxPriceCents: -1 },
 ])("search_products refuses the arguments %j", (args) => {

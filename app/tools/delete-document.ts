@@ -17,7 +17,8 @@ export const deleteDocument = defineTool({
     existed: z.boolean().describe("Whether the document existed before the call"),
   }),
   annotations: { readOnly: false, idempotent: true, destructive: true },
-  failed: isFailure,
+  // There was nothing to delete, so the call is free.
+  failed: (result) => isFailure(result) || !result.data.existed,
 
   async run({ path }, context) {
     const named = normalisePath(path);

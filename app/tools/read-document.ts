@@ -41,17 +41,24 @@ export const readDocument = defineTool({
     if (document === undefined) {
       return { isError: true, text: `There is no document ${named.path}. Call list_documents to list the documents.` };
     }
-    const end = endOfPiece(document.text, offset);
-    const text = document.text.slice(offset, end);
-    const nextOffset = end < document.text.length ? end : null;
-    return { text, data: { ...document.info, text, nextOffset } };
+    const { info, text: whole } = document;
+    if (whole === null) {
+      return {
+        isError: true,
+        text: `The document ${info.path} (${info.contentType}, ${info.sizeBytes} bytes) is not UTF-8 text. It cannot be read here; an export of your account contains it.`,
+      };
+    }
+    const end = characterAt(whole, offset + PIECE_CHARS);
+    const text = whole.slice(characterAt(whole, offset), end);
+    const nextOffset = end < whole.length ? end : null;
+    return { text, data: { ...info, text, nextOffset } };
   },
 });
 
-/** The end of the piece that starts at `offset`. It is never between the two code units of a character. */
-function endOfPiece(text: string, offset: number): number {
-  const end = offset + PIECE_CHARS;
-  if (end >= text.length) return text.length;
-  const last = text.charCodeAt(end - 1);
-  return last >= 0xd800 && last <= 0xdbff ? end - 1 : end;
+/** The position itself, or the one before when it is between the two code units of a character. */
+function characterAt(text: string, position: number): number {
+  if (position <= 0 || position >= text.length) return Math.min(position, text.length);
+  const isInside =
+    /^[\uDC00-\uDFFF]$/.test(text.charAt(position)) && /^[\uD800-\uDBFF]$/.test(text.charAt(position - 1));
+  return isInside ? position - 1 : position;
 }

@@ -5,7 +5,7 @@ CREATE TABLE jobs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
   kind text NOT NULL CHECK (kind IN ('backup', 'restore', 'import')),
-  state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed')),
+  state text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'failed', 'cancelled')),
   -- The request, with the file's key in the bucket under `key`.
   request jsonb NOT NULL,
   -- Where the next step begins.

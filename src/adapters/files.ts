@@ -6,9 +6,11 @@ import {
   type PathResult,
   normalisePath,
   normalisePrefix,
+  refusedContentType,
   utf8Bytes,
 } from "../core/document-path.ts";
 import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
+import { brokenText, decodeUtf8 } from "../core/text.ts";
 import type { FileInfo, TenantFiles } from "../tools/tool.ts";
 
 /** R2's largest page. */
@@ -18,6 +20,7 @@ const DEFAULT_CONTENT_TYPE = "text/plain";
 /**
  * Opens one tenant's files. A path or cursor that `normalisePath` refuses throws `bad_request`; tools check paths first, to
  * explain the refusal. A text over `MAX_DOCUMENT_BYTES` throws `body_too_large` on writing and `result_too_large` on reading.
+ * A text that UTF-8 cannot hold throws `text_invalid`, a content type that Tollgate does not store `bad_request`.
  */
 export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tenantId: TenantId }): TenantFiles {
   const root = `${tenantPrefix(tenantId)}files/`;
@@ -52,12 +55,15 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
           await object.body.cancel();
           throw new AppError("result_too_large", `a document of ${object.size} bytes is too large to return`);
         }
-        return { info: infoOf(object), text: await object.text() };
+        return { info: infoOf(object), text: decodeUtf8(await object.arrayBuffer()) ?? null };
       });
     },
 
     async write(path, text, contentType = DEFAULT_CONTENT_TYPE) {
       const key = keyOf(path);
+      const refused = refusedContentType(contentType);
+      if (refused !== undefined) throw new AppError("bad_request", refused);
+      if (brokenText(text) !== undefined) throw new AppError("text_invalid", "UTF-8 cannot encode the document");
       if (utf8Bytes(text) > MAX_DOCUMENT_BYTES) throw new AppError("body_too_large", "the document is too large");
       return infoOf(await available(() => bucket.put(key, text, { httpMetadata: { contentType } })));
     },

@@ -38,17 +38,30 @@ export interface NeonConnection {
   query(text: string, params?: readonly unknown[], options?: BatchOptions): Promise<Row[]>;
 }
 
-/** The database refused a statement and rolled its transaction back. Its code is `internal`: the statement is ours. */
+/** A text that the database's encoding lacks: a NUL in a text (22021) or in JSON (22P05). */
+const textStates = new Set(["22021", "22P05"]);
+
+/**
+ * The database refused a statement and rolled its transaction back. Its code is `internal`, because the statement is ours,
+ * or `text_invalid`: the sender's text passed every check and yet cannot be stored.
+ */
 export class SqlError extends AppError {
   /** SQL's five-character error code, such as `23505` for a violated unique key. */
   readonly sqlState: string;
   readonly constraint: string | undefined;
-  constructor(sqlState: string, constraint: string | undefined, cause: unknown) {
+  /** The column that lacks a value, of a violated NOT NULL. */
+  readonly column: string | undefined;
+  constructor(sqlState: string, constraint: string | undefined, cause: unknown, column?: string) {
     const place = constraint === undefined ? "" : `, constraint ${constraint}`;
-    super("internal", `the database refused a statement (SQLSTATE ${sqlState}${place})`, { cause });
+    super(
+      textStates.has(sqlState) ? "text_invalid" : "internal",
+      `the database refused a statement (SQLSTATE ${sqlState}${place})`,
+      { cause },
+    );
     this.name = "SqlError";
     this.sqlState = sqlState;
     this.constraint = constraint;
+    this.column = column;
   }
 }
 
@@ -73,7 +86,7 @@ export function failure(error: unknown, outageCode: ErrorCode): AppError {
   if (outage.test(sqlState)) {
     return new AppError(outageCode, `the database refused the connection (SQLSTATE ${sqlState})`, { cause: error });
   }
-  return new SqlError(sqlState, refusal?.constraint, error);
+  return new SqlError(sqlState, refusal?.constraint, error, refusal?.column);
 }
 
 /** The settings of the connection to the control database. */

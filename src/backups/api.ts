@@ -116,6 +116,20 @@ export async function startImport(c: HttpContext): Promise<Response> {
   return c.json(asImport(job), 202);
 }
 
+/** Cancels the running import. Lines that are imported stay. */
+export async function cancelImport(c: HttpContext): Promise<Response> {
+  const job = await jobsStore(c.get("context").control).cancel(tenantOf(c), "import");
+  if (job === undefined) throw new Problem("not_found", "The tenant has no import that is running.");
+  return c.json(asImport(job));
+}
+
+/** Cancels the running restore, unless it has begun to replace the tenant's rows. */
+export async function cancelRestore(c: HttpContext): Promise<Response> {
+  const job = await jobsStore(c.get("context").control).cancel(tenantOf(c), "restore");
+  if (job === undefined) throw new Problem("not_found", "The tenant has no restore that can still be cancelled.");
+  return c.json(asRestore(job));
+}
+
 /** Imports a file in the background. `undefined`: there is no such tenant, or another import of it is in progress. */
 export function openImport(context: Context, tenantId: TenantId, wanted: z.infer<typeof ImportRequest>) {
   return open(context, tenantId, "import", { key: wanted.importFrom, overwrite: wanted.overwrite });

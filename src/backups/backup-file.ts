@@ -2,9 +2,11 @@
 // A value is PostgreSQL's own text in a JSON string, so that every type is restored exactly; SQL NULL is JSON null.
 // The footer proves that the file is complete: row count and SHA-256 of each table's lines, and the SHA-256 of all bytes
 // before the footer (`head -n -1 file | sha256sum`). Readers skip blank lines.
+// Invariant: a value is read as exactly the value of the line, or the line is refused with a sentence that says why.
 import * as z from "zod";
-import { normalisePath } from "../core/document-path.ts";
+import { MAX_DOCUMENT_BYTES, normalisePath, refusedContentType, utf8Bytes } from "../core/document-path.ts";
 import { strategies } from "../core/plans.ts";
+import { brokenText, membersOf, refusedTextIn } from "../core/text.ts";
 import { Sha256, Sha256State } from "./sha256.ts";
 
 const FileTable = z.object({
@@ -33,15 +35,11 @@ export const Header = z.object({
 });
 export type Header = z.infer<typeof Header>;
 
-const about = {
-  path: z.string().refine((path) => normalisePath(path).ok),
-  contentType: z.string(),
-};
-export const FileDocument = z.union([
-  z.object({ ...about, text: z.string() }),
-  z.object({ ...about, base64: z.string() }),
-]);
-export type FileDocument = z.infer<typeof FileDocument>;
+interface AboutDocument {
+  path: string;
+  contentType: string;
+}
+export type FileDocument = (AboutDocument & { text: string }) | (AboutDocument & { base64: string });
 
 const Sum = z.object({ lines: z.int().nonnegative(), sha256: z.string() });
 export const Footer = z.object({
@@ -52,8 +50,16 @@ export const Footer = z.object({
 });
 export type Footer = z.infer<typeof Footer>;
 
+/** A value of a row that names its columns. Which form counts depends on the column's type. */
+export interface NamedCell {
+  column: string;
+  /** For all types but JSON: the text itself, the JSON source of any other value, and `null` for NULL. */
+  text: string | null;
+  /** For JSON columns: the JSON source of the value, and `null` for NULL. */
+  json: string | null;
+}
 /** A row's values: a list in the order of the table's columns, or by column name. */
-export type Cells = readonly (string | null)[] | Readonly<Record<string, string | null>>;
+export type Cells = { list: readonly (string | null)[] } | { named: readonly NamedCell[] };
 
 export type Line =
   | { kind: "header"; header: Header }
@@ -61,13 +67,8 @@ export type Line =
   | { kind: "document"; document: FileDocument }
   | { kind: "footer"; footer: Footer }
   | { kind: "blank" }
-  | { kind: "bad"; reason: string };
-
-const Marked = z.union([
-  z.object({ tollgate: Header }).transform(({ tollgate }) => ({ kind: "header", header: tollgate }) as const),
-  z.object({ document: FileDocument }).transform(({ document }) => ({ kind: "document", document }) as const),
-  z.object({ end: Footer }).transform(({ end }) => ({ kind: "footer", footer: end }) as const),
-]);
+  /** `isHeader`: the line was meant to be a header. */
+  | { kind: "bad"; reason: string; isHeader?: true };
 
 export function headerLine(header: Header): string {
   return `${JSON.stringify({ tollgate: header })}\n`;
@@ -83,50 +84,148 @@ export function footerLine(footer: Footer): string {
 
 /**
  * Parses a line. A row is `["table", [values]]`. An import may also use `{"table": "…", "row": {"column": value}}` with any
- * JSON values; a number with more digits than a double holds must be a string.
+ * JSON values: a JSON column gets the value itself, any other column the text of a string or the digits of a number.
  */
-export function parseLine(text: string): Line {
+export function parseLine(line: string): Line {
+  // A byte order mark is not part of the text: some editors write it before the first line.
+  const text = line.replace(/^\uFEFF/, "");
   if (text.trim() === "") return { kind: "blank" };
   let json: unknown;
   try {
     json = JSON.parse(text);
   } catch {
-    return { kind: "bad", reason: "the line is not JSON" };
+    return bad("The line is not JSON.");
   }
-  if (Array.isArray(json)) {
-    const [table, cells, ...more] = json as unknown[];
-    const isRow = typeof table === "string" && Array.isArray(cells) && more.length === 0;
-    if (!isRow || !cells.every((cell) => cell === null || typeof cell === "string"))
-      return { kind: "bad", reason: 'the line is not ["table", [strings and nulls]]' };
-    return { kind: "row", table, cells };
+  if (Array.isArray(json)) return listedRow(json);
+  if (typeof json !== "object" || json === null) return bad(NO_KIND);
+  if ("table" in json || "row" in json) return namedRow(json, text);
+  if ("document" in json) return documentOf(json);
+  if ("tollgate" in json) {
+    const header = Header.safeParse(json.tollgate);
+    if (header.success) return { kind: "header", header: header.data };
+    return { ...bad("The header is not one that this version reads."), isHeader: true };
   }
-  const { table, row } = (json ?? {}) as { table?: unknown; row?: unknown };
-  if (typeof table === "string" && typeof row === "object" && row !== null && !Array.isArray(row)) {
-    return { kind: "row", table, cells: Object.fromEntries(Object.entries(row).map(([name, v]) => [name, asText(v)])) };
-  }
-  return Marked.safeParse(json).data ?? { kind: "bad", reason: "the line is not a row, document, header or footer" };
+  const footer = Footer.safeParse("end" in json ? json.end : undefined);
+  return footer.success ? { kind: "footer", footer: footer.data } : bad(NO_KIND);
 }
 
-function asText(value: unknown): string | null {
-  if (value === null || typeof value === "string") return value;
-  return JSON.stringify(value);
+const NO_KIND =
+  'The line is none of ["table", [values]], {"table": "…", "row": {…}}, {"document": {…}}, a header and a footer.';
+
+function bad(reason: string): Extract<Line, { kind: "bad" }> {
+  return { kind: "bad", reason };
+}
+
+function listedRow(json: unknown[]): Line {
+  const [table, cells, ...more] = json;
+  const isRow = typeof table === "string" && Array.isArray(cells) && more.length === 0;
+  if (!isRow || !cells.every((cell): cell is string | null => cell === null || typeof cell === "string"))
+    return bad('The line is not ["table", [strings and nulls]].');
+  return storableRow(table, { list: cells }, cells);
+}
+
+function namedRow(json: object, text: string): Line {
+  const fields = membersOf(text);
+  const source = fields.get("row");
+  const { table, row } = json as { table?: unknown; row?: unknown };
+  if (typeof table !== "string" || typeof row !== "object" || row === null || Array.isArray(row) || fields.size !== 2)
+    return bad('The line is not {"table": "…", "row": {"column": value}}.');
+  const members = source === undefined ? undefined : membersOf(source);
+  if (members === undefined || fields.twice !== undefined)
+    return bad("The line has the same name twice, so it is not clear which value counts.");
+  if (members.twice !== undefined) return bad(`The row names the column ${shown(members.twice)} twice.`);
+  const named = Array.from(members, ([column, value]): NamedCell => {
+    const content = (row as Record<string, unknown>)[column];
+    if (content === null) return { column, text: null, json: null };
+    return { column, text: typeof content === "string" ? content : value, json: value };
+  });
+  return storableRow(table, { named }, row);
+}
+
+/** The row, unless PostgreSQL cannot store one of its texts. */
+function storableRow(table: string, cells: Cells, values: unknown): Line {
+  const refused = refusedTextIn(values);
+  if (refused === undefined) return { kind: "row", table, cells };
+  return bad(`The value ${shown(refused.path.join("."))} of the row ${refused.reason}.`);
+}
+
+/** A name from the file, for a message. No name of PostgreSQL's is longer. */
+function shown(name: string): string {
+  return name.slice(0, 63);
+}
+
+const DocumentFields = z.strictObject({
+  path: z.string(),
+  contentType: z.string(),
+  text: z.string().optional(),
+  base64: z.string().optional(),
+});
+
+function documentOf(json: object): Line {
+  const found = z.strictObject({ document: DocumentFields }).safeParse(json).data?.document;
+  if (found === undefined || (found.text === undefined) === (found.base64 === undefined))
+    return bad("A document has `path`, `contentType`, and either `text` or `base64`.");
+  const { contentType, text, base64 = "" } = found;
+  const path = normalisePath(found.path);
+  if (!path.ok) return bad(path.reason);
+  const refused = refusedContentType(contentType);
+  if (refused !== undefined) return bad(refused);
+  const broken = text === undefined ? undefined : brokenText(text);
+  if (broken !== undefined) return bad(`The document's text ${broken}.`);
+  const bytes = Buffer.from(base64, "base64");
+  // The decoder skips what it does not know. Only standard base64 encodes back to itself.
+  if (text === undefined && bytes.toString("base64") !== base64)
+    return bad("`base64` is not standard base64 with padding and without line breaks (RFC 4648, section 4).");
+  const sizeBytes = text === undefined ? bytes.length : utf8Bytes(text);
+  if (sizeBytes > MAX_DOCUMENT_BYTES)
+    return bad(`The document has ${sizeBytes} bytes. The limit is ${MAX_DOCUMENT_BYTES}. Split it.`);
+  const about = { path: path.path, contentType };
+  return { kind: "document", document: text === undefined ? { ...about, base64 } : { ...about, text } };
 }
 
 /** Pairs a row's values with their columns, or says what is wrong. `columns` are the columns of a list of values. */
 export function cellsOf(
   cells: Cells,
-  columns: readonly string[],
+  columns: readonly { name: string; type: string }[],
 ): { columns: readonly string[]; values: readonly (string | null)[] } | { wrong: string } {
-  if (Array.isArray(cells)) {
-    const values = cells as readonly (string | null)[];
+  if ("list" in cells) {
+    const { list: values } = cells;
     return values.length === columns.length
-      ? { columns, values }
-      : { wrong: `the row has ${values.length} values for ${columns.length} columns` };
+      ? { columns: columns.map(({ name }) => name), values }
+      : { wrong: `The row has ${values.length} values for ${columns.length} columns.` };
   }
-  const names = Object.keys(cells);
-  if (names.length === 0) return { wrong: "the row has no values" };
-  if (names.some((name) => !columns.includes(name))) return { wrong: "the table has no such column" };
-  return { columns: names, values: Object.values(cells) };
+  const { named } = cells;
+  if (named.length === 0) return { wrong: "The row has no values." };
+  const types = new Map(columns.map(({ name, type }) => [name, type]));
+  const unknown = named.find(({ column }) => !types.has(column));
+  if (unknown !== undefined) return { wrong: `The table has no column ${shown(unknown.column)}.` };
+  return {
+    columns: named.map(({ column }) => column),
+    values: named.map(({ column, text, json }) => (/^jsonb?$/.test(types.get(column) ?? "") ? json : text)),
+  };
+}
+
+/**
+ * Why a file cannot be imported at all, by its first bytes, in words for the sender; `undefined` when its lines may be
+ * read. One sentence for each kind of file that people send instead of NDJSON.
+ */
+export function refusedFile(head: Uint8Array): string | undefined {
+  const begins = (...bytes: number[]) => bytes.every((byte, index) => head[index] === byte);
+  if (begins(0x1f, 0x8b)) return "The file is compressed with gzip. Decompress it first.";
+  if (begins(0x28, 0xb5, 0x2f, 0xfd)) return "The file is compressed with zstd. Decompress it first.";
+  if (begins(0x50, 0x4b, 0x03, 0x04)) return "The file is a ZIP archive or an Excel workbook. Send NDJSON instead.";
+  if (begins(0xff, 0xfe) || begins(0xfe, 0xff) || head[0] === 0 || head[1] === 0)
+    return "The file is not UTF-8 but UTF-16 or binary. Save it as UTF-8.";
+  const lines = new TextDecoder().decode(head).split("\n");
+  const [first = "", second = ""] = lines.map((line) => line.trim()).filter((line) => line !== "");
+  if (/^\[\s*(?:$|[[{])/.test(first))
+    return "The file is one JSON array. Put each item on a line of its own, for example with `jq -c '.[]'`.";
+  if (first === "{")
+    return "The file is JSON over several lines. Put each item on one line, for example with `jq -c .`.";
+  const isCsv = [first, second].every((line) => /[,;\t]/.test(line) && !/^[[{]/.test(line));
+  if (isCsv)
+    return 'The file looks like CSV. Send one JSON object a line: {"table": "products", "row": {"column": value}}.';
+  return undefined;
 }
 
 const SectionState = z.object({ lines: z.int().nonnegative(), sha: Sha256State });

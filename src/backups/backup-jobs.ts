@@ -6,7 +6,8 @@ import { type JobsStore, type Job, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
-import { AppError } from "../core/errors.ts";
+import { sqlStateOf } from "../adapters/neon.ts";
+import { AppError, type ErrorCode, errorCode } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { importStep } from "./import.ts";
@@ -18,6 +19,28 @@ import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 /** Length of a step: short enough for one RPC, long enough to fill a part of an upload, which saves padding. */
 const STEP_MS = 8_000;
 const PROVISIONING_WAIT_MS = 1_000;
+/** Failures that no repetition mends, in words for the operator. */
+const permanent: Readonly<Partial<Record<ErrorCode, string>>> = {
+  bad_request: "The file or a document of the tenant breaks a rule of its format.",
+  body_too_large: "A document is larger than Tollgate stores.",
+  result_too_large: "A document is too large for a line of a backup.",
+  text_invalid: "A text contains NUL or half of a surrogate pair, which cannot be stored.",
+  tenant_unknown: "The tenant does not exist.",
+  tenant_gone: "The tenant was removed.",
+};
+/** Failures that pass, in words for the operator. The others are bugs, and statements that the database refuses. */
+const temporary: Readonly<Partial<Record<ErrorCode, string>>> = {
+  control_unavailable: "The control database cannot be reached.",
+  database_unavailable: "The tenant's database cannot be reached.",
+  tenant_unavailable: "The tenant's rows or files cannot be reached.",
+  placement_unavailable: "The tenant's shard is not available.",
+  isolation_unproven: "The isolation of the tenant's login is not proved.",
+  tenant_provisioning: "The tenant is being set up.",
+  conflict: "Another step was at work.",
+};
+
+/** SQLSTATE classes that pass: conflicts with other transactions, locks, time limits, and Tollgate's own write gate. */
+const busy = /^(40|55|57|TG)/;
 
 export class BackupJobs {
   readonly #context: Context;
@@ -43,7 +66,18 @@ export class BackupJobs {
         await jobs.finish(jobId, { error: error.message });
         return DONE;
       }
-      if (await jobs.recordFailure(jobId, "A step failed. Tollgate retries it.")) throw error;
+      const code = errorCode(error);
+      const forGood = permanent[code];
+      if (forGood !== undefined) {
+        await jobs.finish(jobId, { error: forGood });
+        return DONE;
+      }
+      const sqlState = sqlStateOf(error);
+      const ours =
+        sqlState === undefined ? "The log names the cause." : `The database refused it (SQLSTATE ${sqlState}).`;
+      const outage = busy.test(sqlState ?? "") ? "The database was busy." : temporary[code];
+      if (await jobs.recordFailure(jobId, `A step failed. ${outage ?? ours}`, { isOutage: outage !== undefined }))
+        throw error;
       return DONE;
     }
   }

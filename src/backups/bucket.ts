@@ -4,19 +4,24 @@ import * as z from "zod";
 import { AppError } from "../core/errors.ts";
 import type { FileDocument } from "./backup-file.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { decodeUtf8 } from "../core/text.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 
+const MIB = 1024 * 1024;
 /** R2 requires equal parts of at least 5 MiB; only the last part may be smaller. */
-const PART_BYTES = 5 * 1024 * 1024;
+const PART_BYTES = 5 * MIB;
 /** Size of one read. A few of these fit in the memory of an object. A longer line is read again in a larger window. */
-const WINDOW_BYTES = 2 * 1024 * 1024;
+const WINDOW_BYTES = 2 * MIB;
 /** Maximum length of a line. A line is part of one database answer, and no answer is this long. */
-const MAX_LINE_BYTES = 16 * 1024 * 1024;
+const MAX_LINE_BYTES = 16 * MIB;
+/** Enough to tell the kind of a file by its first lines. */
+const HEAD_BYTES = 64 * 1024;
 /** Documents read in parallel. Workers allow six open connections an invocation. */
 const DOCUMENTS_AT_ONCE = 6;
 
 const contentType = "application/x-ndjson";
 export const LINE_END = 10;
+const NOT_UTF8 = "The line is not UTF-8. Save the file as UTF-8.";
 
 /** A multipart upload that a later step can resume. Plain JSON. */
 export const Upload = z.object({
@@ -78,9 +83,10 @@ export async function abandonUpload(bucket: R2Bucket, { key, uploadId }: Upload)
 }
 
 export interface FileLine {
-  /** Includes the line end. */
+  /** Includes the line end. Empty for a line that is too long to be read. */
   bytes: Uint8Array;
-  text: string;
+  /** The text, or why the line has none, in words for the sender. */
+  content: { text: string } | { refused: string };
 }
 
 export interface Window {
@@ -93,8 +99,8 @@ export interface Window {
 }
 
 /**
- * Reads whole lines from a byte offset on. Returns `undefined` when the file does not exist. Throws `bad_request` when a
- * line is longer than `MAX_LINE_BYTES`.
+ * Reads whole lines from a byte offset on. Returns `undefined` when the file does not exist. Skips a line that is longer
+ * than `MAX_LINE_BYTES` and returns it without its bytes.
  */
 export async function readLines(bucket: R2Bucket, key: string, offset: number): Promise<Window | undefined> {
   for (const length of [WINDOW_BYTES, MAX_LINE_BYTES]) {
@@ -109,17 +115,44 @@ export async function readLines(bucket: R2Bucket, key: string, offset: number): 
     const bytes = new Uint8Array(await available(() => object.arrayBuffer()));
     const atEnd = offset + bytes.length >= sizeBytes;
     const lines: FileLine[] = [];
-    const decoder = new TextDecoder("utf-8", { fatal: false, ignoreBOM: true });
     let begin = 0;
     for (let end = bytes.indexOf(LINE_END); begin < bytes.length; end = bytes.indexOf(LINE_END, begin)) {
       if (end < 0 && !atEnd) break;
       const line = bytes.subarray(begin, end < 0 ? bytes.length : end + 1);
-      lines.push({ bytes: line, text: decoder.decode(line) });
+      const text = decodeUtf8(line);
+      lines.push({ bytes: line, content: text === undefined ? { refused: NOT_UTF8 } : { text } });
       begin += line.length;
     }
     if (lines.length > 0) return { lines, end: offset + begin, sizeBytes, atEnd };
   }
-  throw new AppError("bad_request", `a line is longer than ${MAX_LINE_BYTES} bytes`);
+  const refused = `The line is longer than ${MAX_LINE_BYTES / MIB} MiB. Split it.`;
+  const next = await nextLine(bucket, key, offset);
+  return next && { lines: [{ bytes: new Uint8Array(0), content: { refused } }], ...next };
+}
+
+/** Finds the end of the line at an offset without keeping its bytes. */
+async function nextLine(bucket: R2Bucket, key: string, offset: number): Promise<Omit<Window, "lines"> | undefined> {
+  const object = await available(() => bucket.get(key, { range: { offset } }));
+  if (object === null) return undefined;
+  const { size: sizeBytes } = object;
+  let end = offset;
+  // Leaving the loop early cancels the rest of the file.
+  for await (const chunk of object.body as ReadableStream<Uint8Array>) {
+    const at = chunk.indexOf(LINE_END);
+    if (at >= 0) return { end: end + at + 1, sizeBytes, atEnd: end + at + 1 >= sizeBytes };
+    end += chunk.length;
+  }
+  return { end, sizeBytes, atEnd: true };
+}
+
+/** The first bytes of a file, at most `HEAD_BYTES`. Returns `undefined` when the file does not exist. */
+export async function readHead(bucket: R2Bucket, key: string): Promise<Uint8Array | undefined> {
+  const head = await available(() => bucket.head(key));
+  if (head === null) return undefined;
+  if (head.size === 0) return new Uint8Array(0);
+  const length = Math.min(head.size, HEAD_BYTES);
+  const object = await available(() => bucket.get(key, { range: { offset: 0, length } }));
+  return object === null ? undefined : new Uint8Array(await available(() => object.arrayBuffer()));
 }
 
 /** Counts the lines of a file. Streams the whole file once. Returns `undefined` when the file does not exist. */
@@ -160,11 +193,8 @@ export async function readDocuments(
       throw new AppError("result_too_large", "a document is too large for a backup line");
     const bytes = new Uint8Array(await available(() => object.arrayBuffer()));
     const about = { path: key.slice(root.length), contentType: object.httpMetadata?.contentType ?? "text/plain" };
-    try {
-      return [{ ...about, text: new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes) }];
-    } catch {
-      return [{ ...about, base64: Buffer.from(bytes).toString("base64") }];
-    }
+    const text = decodeUtf8(bytes);
+    return [text === undefined ? { ...about, base64: Buffer.from(bytes).toString("base64") } : { ...about, text }];
   });
   return { documents: (await Promise.all(read)).flat(), last: listed.objects.at(-1)?.key.slice(root.length) ?? null };
 }

@@ -13,7 +13,7 @@ const JobRow = z.object({
   id: z.int(),
   tenantId: TenantId,
   kind: z.enum(jobKinds),
-  state: z.enum(["running", "done", "failed"]),
+  state: z.enum(["running", "done", "failed", "cancelled"]),
   request: z.record(z.string(), z.unknown()),
   progress: z.record(z.string(), z.unknown()),
   version: z.int(),
@@ -29,8 +29,10 @@ const SilentRow = z.object({ id: z.int(), tenantId: TenantId });
 const columns = `j.id::int AS id, j.tenant_id AS "tenantId", j.kind, j.state, j.request, j.progress, j.version, j.result, j.error,
   ${toIso("j.started_at")} AS "startedAt", ${toIso("j.progressed_at")} AS "progressedAt", ${toIso("j.finished_at")} AS "finishedAt"`;
 
-/** Failed steps in a row after which a job fails. With the Workflow's growing pauses this takes hours. */
+/** Failed steps in a row after which a job fails. With the Workflow's growing pauses this takes hours: as long as an outage. */
 const MAX_FAILURES = 25;
+/** The same for failures that are no outage. Some pass, such as a migration that ran at the moment; a bug does not. */
+const MAX_OWN_FAILURES = 5;
 
 export function jobsStore(control: ControlDatabase) {
   return {
@@ -81,14 +83,28 @@ export function jobsStore(control: ControlDatabase) {
       );
     },
 
-    /** Records a failed step. Returns whether the step is to be retried. */
-    async recordFailure(jobId: number, error: string): Promise<boolean> {
+    /**
+     * Cancels the tenant's running job of a kind. The database refuses everything that a step which still runs records
+     * afterwards. A restore that has begun to replace rows can no longer be cancelled. Returns `undefined` when there is
+     * nothing to cancel.
+     */
+    async cancel(tenantId: TenantId, kind: JobKind): Promise<Job | undefined> {
+      const [row] = await control.query(
+        `UPDATE jobs AS j SET state = 'cancelled', version = version + 1, progressed_at = now(), finished_at = now()
+         WHERE tenant_id = $1 AND kind = $2 AND state = 'running' AND NOT progress ? 'attempts' RETURNING ${columns}`,
+        [tenantId, kind],
+      );
+      return row === undefined ? undefined : JobRow.parse(row);
+    },
+
+    /** Records a failed step, with the reason in words for the operator. Returns whether the step is to be retried. */
+    async recordFailure(jobId: number, error: string, { isOutage }: { isOutage: boolean }): Promise<boolean> {
       const [row] = await control.query(
         `UPDATE jobs SET failures = failures + 1, error = $2, progressed_at = now(),
                 state = CASE WHEN failures >= $3 THEN 'failed' ELSE state END,
                 finished_at = CASE WHEN failures >= $3 THEN now() END
          WHERE id = $1 AND state = 'running' RETURNING state`,
-        [jobId, error, MAX_FAILURES],
+        [jobId, error, isOutage ? MAX_FAILURES : MAX_OWN_FAILURES],
       );
       return row?.["state"] === "running";
     },

@@ -103,15 +103,16 @@ async function stage(work: JobRun, side: Side, from: RestoreProgress, request: R
     if (window === undefined) throw new JobRefused("The file does not exist.");
     let rows: StagedRow[] = [];
     let chars = 0;
-    for (const { bytes, text } of window.lines) {
+    for (const { bytes, content } of window.lines) {
       line += 1;
-      const refuse = (why: string): never => fail(`Line ${line} of the file is wrong: ${why}. Nothing has changed.`);
-      if (footer !== undefined) refuse("a line follows the footer");
+      const refuse = (why: string): never => fail(`Line ${line} of the file is wrong. ${why} Nothing has changed.`);
+      if (footer !== undefined) refuse("A line follows the footer.");
+      const text = "text" in content ? content.text : refuse(content.refused);
       const parsed = parseLine(text);
-      if (header === undefined && parsed.kind !== "header") refuse("the first line must be the header");
+      if (header === undefined && parsed.kind !== "header") refuse("The first line must be the header.");
       switch (parsed.kind) {
         case "header":
-          if (header !== undefined) refuse("the file has a second header here");
+          if (header !== undefined) refuse("The file has a second header here.");
           header = parsed.header;
           await refuseForeign(side, header, request);
           tally.add(bytes, "other");
@@ -119,13 +120,10 @@ async function stage(work: JobRun, side: Side, from: RestoreProgress, request: R
         case "row": {
           const { table, cells } = parsed;
           const known =
-            header?.tables.find(({ name }) => name === table) ?? refuse("the header does not list the table");
-          const found = cellsOf(
-            cells,
-            known.columns.map(({ name }) => name),
-          );
-          if ("wrong" in found || !Array.isArray(cells))
-            return refuse("wrong" in found ? found.wrong : "the values are not a list");
+            header?.tables.find(({ name }) => name === table) ?? refuse("The header does not list the table.");
+          const found = cellsOf(cells, known.columns);
+          if ("wrong" in found || !("list" in cells))
+            return refuse("wrong" in found ? found.wrong : "The values are not a list.");
           rows.push({ line, table, cells: found.values });
           tally.add(bytes, { table, rows: 1 });
           chars += text.length;
@@ -227,8 +225,8 @@ async function restoreDocuments(work: JobRun, progress: RestoreProgress, request
     const window = await readLines(env.BACKUPS, request.key, offset);
     if (window === undefined)
       throw new JobRefused("The rows were restored, but the file with the documents no longer exists.");
-    for (const { text } of window.lines) {
-      const parsed = parseLine(text);
+    for (const { content } of window.lines) {
+      const parsed = parseLine("text" in content ? content.text : "");
       if (parsed.kind === "document") await writeDocument(env.FILES, tenantId, parsed.document, { keep: false });
     }
     offset = window.atEnd ? -1 : window.end;

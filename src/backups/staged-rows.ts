@@ -156,6 +156,22 @@ function overwriting(target: Table, columns: readonly TypedColumn[]): string {
   return `ON CONFLICT (${keys}) DO ${others.length === 0 ? "NOTHING" : `UPDATE SET ${others.join(", ")}`}`;
 }
 
+/**
+ * SQL for a value of an import in its column's type. A cast to a type with a length or a precision cuts and rounds without
+ * an error, so the value first gets the type without it. Assigning it to the column then refuses a longer text; a number or
+ * time that would be rounded is refused here, by a text that no such type accepts.
+ */
+function exactly(value: string, type: string): string {
+  const cell = `(${value})`;
+  const modifier = /\(\d+(?:,-?\d+)?\)/;
+  if (!modifier.test(type) || type.includes('"')) return `${cell}::${type}`;
+  const list = type.endsWith("[]") ? "[]" : "";
+  if (type.startsWith("character")) return `${cell}::text${list}`;
+  if (type.startsWith("bit")) return `${cell}::bit varying${list}`;
+  const same = `${cell}::${type.replace(modifier, "")} IS NOT DISTINCT FROM ${cell}::${type}`;
+  return `CASE WHEN ${same} THEN ${cell}::${type} ELSE (${cell} || ' would be rounded')::${type} END`;
+}
+
 /** Inserts rows of an import. An existing row stays as it is, or is replaced with `overwrite`. */
 export function addRows(
   target: Table,
@@ -163,10 +179,11 @@ export function addRows(
   rows: readonly (readonly (string | null)[])[],
   { overwrite }: { overwrite: boolean },
 ): Statement {
+  const types = new Map(target.columns.map(({ name, type }) => [name, type]));
   const cells = typed(
     columns.map((name) => ({ name })),
     target,
-  );
+  ).map((column, index) => ({ ...column, value: exactly(`cells ->> ${index}`, types.get(column.name) ?? "text") }));
   const conflict = overwrite ? overwriting(target, cells) : "ON CONFLICT DO NOTHING";
   return {
     text: `${insertion(target, cells, "jsonb_array_elements($1::jsonb)")} ${conflict}`,

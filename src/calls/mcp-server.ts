@@ -15,6 +15,7 @@ import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../package.json" with { type: "json" };
 import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
+import { brokenText, refusedTextIn } from "../core/text.ts";
 import { describeError, log } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
 import { claimsModernEra, idOf, invalidParams, isObject } from "./message.ts";
@@ -207,7 +208,7 @@ function declare(tool: Tool) {
     title: tool.title,
     description: describedWithPrice(tool),
     inputSchema: convertedOnce(
-      { ...tool.input["~standard"], validate: (value) => parseArguments(tool, value) },
+      refusingBrokenText({ ...tool.input["~standard"], validate: (value) => parseArguments(tool, value) }),
       "input",
     ),
     // The tenant's object checks the result before the charge. A check here would come too late.
@@ -266,6 +267,18 @@ function deleteMember(value: unknown, path: readonly PropertyKey[]): void {
 }
 
 type StandardProps<Output> = StandardSchemaWithJSON<unknown, Output>["~standard"];
+
+/** Refuses arguments that UTF-8 cannot hold, before any tool stores something else in their place. */
+function refusingBrokenText<Output>(standard: StandardProps<Output>): StandardProps<Output> {
+  return {
+    ...standard,
+    validate: (value, ...options) => {
+      const refused = refusedTextIn(value, brokenText);
+      if (refused === undefined) return standard.validate(value, ...options);
+      return { issues: [{ message: refused.reason, path: refused.path }] };
+    },
+  };
+}
 
 /** The schema for the SDK, with its JSON form computed once. `side` is the form that clients see. */
 function convertedOnce<Output>(

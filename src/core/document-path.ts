@@ -1,4 +1,4 @@
-// Rules for the paths of a tenant's documents. Tollgate refuses an ambiguous path with the reason and never repairs it, so
+// Rules for a tenant's documents: path, size and content type. Tollgate refuses an ambiguous path with the reason and never repairs it, so
 // that the requested name and the stored name are the same. The only change is Unicode's canonical composition (NFC):
 // without it, two names that look alike would be two documents.
 
@@ -23,6 +23,24 @@ export function normalisePrefix(prefix: string): PathResult {
   const folder = prefix.endsWith("/");
   const result = normalisePath(folder ? prefix.slice(0, -1) : prefix);
   return result.ok && folder ? { ok: true, path: `${result.path}/` } : result;
+}
+
+/** Characters of a content type. The longest registered ones have about 80. */
+const MAX_CONTENT_TYPE_CHARS = 127;
+/** RFC 9110, section 8.3.1, with the characters of RFC 6838 for the names. The value of a parameter may be quoted. */
+const contentTypePattern =
+  /^[a-z0-9][a-z0-9!#$&^_.+-]*\/[a-z0-9][a-z0-9!#$&^_.+-]*(?: *; *[a-z0-9!#$&^_.+-]+=(?:[a-z0-9!#$&^_.+:/-]+|"[ !#-[\]-~]*"))*$/i;
+/** Types that a browser runs or renders with scripts: HTML, XML with SVG and MathML, scripts, and containers of them. */
+const activeType =
+  /^(?:multipart|message)\/|[/+.-](?:x?html?|xml|svg|xslt?|mathml|hta)(?:$|[+.;\s-])|script|shockwave/i;
+
+/** Why Tollgate stores no document of this content type, in words for the sender; `undefined` when it does. */
+export function refusedContentType(contentType: string): string | undefined {
+  if (contentType.length > MAX_CONTENT_TYPE_CHARS || !contentTypePattern.test(contentType))
+    return "The content type is not valid. Send one such as `text/plain` or `application/pdf`.";
+  if (activeType.test(contentType))
+    return "A browser would run a document of this content type. Store it as `text/plain` or `application/octet-stream`.";
+  return undefined;
 }
 
 /** The length of a text in UTF-8, as it is stored. */

@@ -84,6 +84,11 @@ export const errors = {
   },
   // HTTP and outside systems
   bad_request: { status: 400, advice: "The request is malformed." },
+  text_invalid: {
+    status: 400,
+    advice:
+      "A text contains NUL or half of a surrogate pair, which cannot be stored. Remove it and send the text again.",
+  },
   not_found: { status: 404, advice: "There is nothing at this address." },
   method_not_allowed: { status: 405, advice: "This address takes other methods. The `Allow` header lists them." },
   conflict: { status: 409, advice: "This is not possible in the current state." },

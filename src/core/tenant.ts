@@ -22,8 +22,13 @@ export const DisplayName = z
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
 export type TenantState = (typeof tenantStates)[number];
 
+/** A JSON number that arrives as it was sent. The parser rounds integers above 2^53. */
+const ExactNumber = z
+  .number()
+  .refine((value) => !Number.isInteger(value) || Number.isSafeInteger(value), "must be between -2^53 and 2^53");
+
 /** Feature switches that the operator sets for one tenant and tools read. */
-export const Features = z.record(z.string().min(1).max(60), z.union([z.boolean(), z.number(), z.string().max(200)]));
+export const Features = z.record(z.string().min(1).max(60), z.union([z.boolean(), ExactNumber, z.string().max(200)]));
 export type Features = z.infer<typeof Features>;
 
 /** The configuration that a tenant's object needs to decide about calls. */

@@ -6,7 +6,17 @@ import type { Context } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantId, TenantState } from "../core/tenant.ts";
-import { BadRequest, Flag, type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import {
+  BadRequest,
+  Flag,
+  type HttpContext,
+  Problem,
+  isJson,
+  noStore,
+  noSuchTenant,
+  readJson,
+  tenantOf,
+} from "../http.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken } from "../identity/keys.ts";
 import { describeError, log } from "../log.ts";
@@ -53,7 +63,7 @@ export async function renewMonitorToken(c: HttpContext): Promise<Response> {
 /** Removal becomes irreversible, so the caller repeats the account's name. */
 export const RemovalRequest = z.strictObject({ name: z.string() });
 
-/** `?now=true` ends the grace period of a tenant that is leaving. */
+/** `?now=true` ends the grace period of a tenant that is leaving. It takes the body of `RemovalRequest`. */
 export const RemovalQuery = z.object({ now: Flag });
 
 export async function removeTenant(
@@ -61,7 +71,9 @@ export async function removeTenant(
   { query }: { query: z.infer<typeof RemovalQuery> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  return query.now ? dropNow(c, tenantId) : remove(c, tenantId, "operator");
+  if (!query.now) return remove(c, tenantId, "operator");
+  await confirmName(c, tenantId, isJson(c) ? (await readJson(c, RemovalRequest)).name : undefined);
+  return dropNow(c, tenantId);
 }
 
 export async function removeOwnTenant(
@@ -69,9 +81,16 @@ export async function removeOwnTenant(
   { body: { name } }: { body: z.infer<typeof RemovalRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const tenant = await tenantsStore(c.get("context").control).summary(tenantId);
-  if (tenant?.name !== name) throw new BadRequest("name: must be the account's name, as a confirmation.");
+  await confirmName(c, tenantId, name);
   return remove(c, tenantId, "tenant");
+}
+
+/** Throws unless the name is the account's. A tenant that is gone has none left, and nothing more to lose. */
+async function confirmName(c: HttpContext, tenantId: TenantId, name: string | undefined): Promise<void> {
+  const tenant = await tenantsStore(c.get("context").control).summary(tenantId);
+  if (tenant === undefined) throw noSuchTenant();
+  if (tenant.state !== "gone" && tenant.name !== name)
+    throw new BadRequest('name: must be the account\'s name, as a confirmation. Send {"name": "..."}.');
 }
 
 export async function reactivateTenant(c: HttpContext): Promise<Response> {

@@ -13,13 +13,13 @@ import { type StepRecord, provisioningStore } from "../lifecycle/provisioning-st
 import { provisioningSteps } from "../lifecycle/provisioning.ts";
 import { describeError, log } from "../log.ts";
 import { proposedMove } from "../moves/move.ts";
-import { type OfferRequest, openCheckout, soldPlans } from "./checkout.ts";
+import { type OfferRequest, ReturnUrl, openCheckout, soldPlans, trustedUrl } from "./checkout.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 
 export const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
 export const OwnPlanRequest = z.strictObject({ plan: z.enum(soldPlans) });
-export const PortalRequest = z.strictObject({ returnUrl: z.url().optional() });
+export const PortalRequest = z.strictObject({ returnUrl: ReturnUrl.optional() });
 
 type RequestedChange = Parameters<ReturnType<typeof subscriptionsStore>["openChange"]>[1];
 
@@ -152,6 +152,7 @@ export async function openPortal(
   { body: { returnUrl = `${c.env.PUBLIC_URL}/plans` } }: { body: z.infer<typeof PortalRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
+  trustedUrl(c.env, "returnUrl", returnUrl);
   const tenant = await subscriptionsStore(c.get("context").control).read(tenantId);
   if (tenant === undefined || tenant.customerId === null)
     throw new Problem("conflict", "The account has no customer at Stripe.");

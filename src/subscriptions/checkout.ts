@@ -8,6 +8,7 @@ import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
+import { BadRequest } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { cycleAnchorMs } from "./subscription.ts";
@@ -21,12 +22,32 @@ export const soldPlans = [...plans.values()].filter((plan) => plan.amountCents !
   ...PlanName[],
 ];
 
+/** Stripe takes URLs of at most 5,000 characters, with what it adds. No page of a deployment needs as many. */
+const MAX_URL_CHARS = 2_000;
+
+/** Where a browser goes after a page of Stripe's. `trustedUrl` also checks its origin. */
+export const ReturnUrl = z
+  .url({ protocol: /^https?$/, error: "must be an http or https URL" })
+  .max(MAX_URL_CHARS)
+  .refine((url) => !URL.canParse(url) || new URL(url).username + new URL(url).password === "", "must name no user");
+
+/**
+ * The URL, if a page of this deployment can be there: at the origin of PUBLIC_URL or at one of ALLOWED_ORIGINS. Throws
+ * `BadRequest` for any other origin: the author of a link would choose where a buyer arrives who has just paid.
+ */
+export function trustedUrl(env: Env, field: string, url: string): string {
+  const allowed = [env.PUBLIC_URL, ...env.ALLOWED_ORIGINS.split(",")].map((text) => text.trim());
+  const origins = allowed.flatMap((text) => (URL.canParse(text) ? [new URL(text).origin] : []));
+  if (origins.includes(new URL(url).origin)) return url;
+  throw new BadRequest(`${field}: must be at one of the origins ${origins.join(", ")}`);
+}
+
 export const CheckoutRequest = z.strictObject({
   plan: z.enum(soldPlans, { error: `must be one of ${soldPlans.join(", ")}` }),
   name: DisplayName,
   email: z.email().max(320).optional(),
-  successUrl: z.url().optional(),
-  cancelUrl: z.url().optional(),
+  successUrl: ReturnUrl.optional(),
+  cancelUrl: ReturnUrl.optional(),
 });
 
 /** An offer by the operator may have a trial. Stripe requires its end to be at least two days ahead. */
@@ -41,9 +62,12 @@ export async function openCheckout(
   const { env } = context;
   const tenantId = newTenantId();
   const email = order.email ?? null;
+  const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
+  const successUrl = order.successUrl === undefined ? statusUrl : trustedUrl(env, "successUrl", order.successUrl);
+  const plansUrl = `${env.PUBLIC_URL}/plans`;
+  const cancelUrl = order.cancelUrl === undefined ? plansUrl : trustedUrl(env, "cancelUrl", order.cancelUrl);
   // Store the order first: a payment for an unknown tenant cannot be applied.
   await checkoutsStore(context.control).insert(tenantId, { name: order.name, email, plan: order.plan });
-  const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
   const nowMs = Date.now();
   const trialDays = order.trialDays ?? 0;
   let session;
@@ -52,8 +76,8 @@ export async function openCheckout(
       tenantId,
       plan: order.plan,
       email,
-      successUrl: order.successUrl ?? statusUrl,
-      cancelUrl: order.cancelUrl ?? `${env.PUBLIC_URL}/plans`,
+      successUrl,
+      cancelUrl,
       trialDays,
       anchorMs: cycleAnchorMs(nowMs, trialDays),
       nowMs,

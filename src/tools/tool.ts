@@ -38,8 +38,8 @@ export interface TenantFiles {
     cursor?: string;
     limit?: number;
   }): Promise<{ files: FileInfo[]; cursor: string | undefined }>;
-  /** `undefined` when there is no such file. */
-  read(path: string): Promise<{ info: FileInfo; text: string } | undefined>;
+  /** `undefined` when there is no such file. `text` is exact, and `null` when the file is not UTF-8 text. */
+  read(path: string): Promise<{ info: FileInfo; text: string | null } | undefined>;
   write(path: string, text: string, contentType?: string): Promise<FileInfo>;
   /** Whether there was such a file. */
   delete(path: string): Promise<boolean>;

@@ -10,7 +10,10 @@ import {
   footerLine,
   headerLine,
   parseLine,
+  refusedFile,
 } from "../../src/backups/backup-file.ts";
+import { MAX_DOCUMENT_BYTES } from "../../src/core/document-path.ts";
+import { unstorableText } from "../../src/core/text.ts";
 import { Sha256, Sha256State } from "../../src/backups/sha256.ts";
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -28,30 +31,70 @@ test("a digest is SHA-256 however the bytes are split and whenever the state is 
   );
 });
 
-const anyText = fc.string({ unit: "binary" });
+/** Any text that UTF-8 can hold, with NUL. */
+const anyText = fc.string({ unit: "binary" }).filter((text) => text.isWellFormed());
 
 test("a document with any text and a row with any strings and nulls are read back unchanged", () => {
   fc.assert(
-    fc.property(anyText, fc.array(fc.option(anyText)), (text, cells) => {
+    fc.property(anyText, fc.array(fc.option(fc.string({ unit: "binary" }))), (text, cells) => {
       const document = { path: "a/b.md", contentType: "text/plain", text };
       expect(parseLine(documentLine(document))).toEqual({ kind: "document", document });
-      expect(parseLine(JSON.stringify(["t", cells]))).toEqual({ kind: "row", table: "t", cells });
+      const isStorable = cells.every((cell) => cell === null || unstorableText(cell) === undefined);
+      const row = { kind: "row", table: "t", cells: { list: cells } };
+      expect(parseLine(JSON.stringify(["t", cells]))).toEqual(
+        isStorable ? row : expect.objectContaining({ kind: "bad" }),
+      );
     }),
   );
 });
 
-test("a row of an import may name its columns, and any JSON value becomes text", () => {
-  const row = { a: "x", n: 1.5, yes: true, none: null, list: [1, { b: "c" }], jsonNull: "null" };
-  const line = parseLine(JSON.stringify({ table: "t", row }));
-  expect(line).toEqual({
-    kind: "row",
-    table: "t",
-    cells: { a: "x", n: "1.5", yes: "true", none: null, list: '[1,{"b":"c"}]', jsonNull: "null" },
-  });
-  expect(cellsOf({ a: "x", b: null }, ["b", "c", "a"])).toEqual({ columns: ["a", "b"], values: ["x", null] });
-  expect(cellsOf({ z: "x" }, ["a"])).toHaveProperty("wrong");
-  expect(cellsOf(["x"], ["a", "b"])).toHaveProperty("wrong");
+/** The values of an import's row for columns `t.c` of this type. */
+function imported(value: string, type: string): string | null | undefined {
+  const line = parseLine(`{"table":"t","row":{"c":${value}}}`);
+  if (line.kind !== "row") return undefined;
+  const found = cellsOf(line.cells, [{ name: "c", type }]);
+  return "wrong" in found ? undefined : found.values[0];
+}
+
+test("a JSON value of an import keeps every digit and its type", () => {
+  expect(imported("12345678901234567890", "numeric")).toBe("12345678901234567890");
+  expect(imported("1.10", "numeric")).toBe("1.10");
+  expect(imported("-0", "text")).toBe("-0");
+  expect(imported('{"n": 9007199254740993, "2": 1e400, "1": [1.0]}', "jsonb")).toBe(
+    '{"n": 9007199254740993, "2": 1e400, "1": [1.0]}',
+  );
+  for (const text of ["123", "true", "null", "hello", '{"a":1}', "é\n", String.raw`\"]}`])
+    expect(imported(JSON.stringify(text), "jsonb"), text).toBe(JSON.stringify(text));
+  expect(imported('"123"', "text")).toBe("123");
+  expect(imported("null", "jsonb")).toBe(null);
+  expect(imported("true", "boolean")).toBe("true");
+  expect(imported('[1,{"b":"c]}"}]', "text")).toBe('[1,{"b":"c]}"}]');
 });
+
+test("any JSON value of a JSON column is read back unchanged", () => {
+  fc.assert(
+    fc.property(fc.json({ stringUnit: "grapheme" }), fc.constantFrom("", " ", "\t"), (json, space) => {
+      if (json.includes(String.raw`\u0000`)) return;
+      const found = imported(`${space}${json}${space}`, "jsonb");
+      if (JSON.parse(json) === null) expect(found).toBe(null);
+      else expect(found).toBe(json);
+    }),
+  );
+});
+
+test("the values of a row are paired with their columns", () => {
+  const columns = ["b", "c", "a"].map((name) => ({ name, type: "text" }));
+  const { cells } = parseLine('{"table":"t","row":{"a":"x","b":null}}') as Extract<
+    ReturnType<typeof parseLine>,
+    { kind: "row" }
+  >;
+  expect(cellsOf(cells, columns)).toEqual({ columns: ["a", "b"], values: ["x", null] });
+  expect(cellsOf(cells, columns.slice(0, 2))).toHaveProperty("wrong");
+  expect(cellsOf({ list: ["x"] }, columns)).toHaveProperty("wrong");
+});
+
+const document = (fields: Record<string, unknown>): string =>
+  JSON.stringify({ document: { path: "a/b.md", contentType: "text/plain", ...fields } });
 
 test.each([
   ["{", "bad"],
@@ -59,10 +102,65 @@ test.each([
   ["[1,[]]", "bad"],
   ['["t",[1]]', "bad"],
   ['["t",["a"],3]', "bad"],
-  ['{"document":{"path":"../x","contentType":"a","text":""}}', "bad"],
+  ['["t",["a\\u0000"]]', "bad"],
+  ['["t",["\\ud83d"]]', "bad"],
+  ['{"table":"t","row":{"a":"x\\u0000"}}', "bad"],
+  ['{"table":"t","row":{"a":{"b":["\\udc00"]}}}', "bad"],
+  ['{"table":"t","row":{"a":1,"a":2}}', "bad"],
+  ['{"table":"t","row":{"a":1},"row":{"a":2}}', "bad"],
+  ['{"table":"t","row":{"a":1},"op":"delete"}', "bad"],
+  ['{"table":"t","row":[1]}', "bad"],
+  [document({ text: "", path: "../x" }), "bad"],
+  [document({ text: "\ud83d" }), "bad"],
+  [document({ text: "a", base64: "YQ==" }), "bad"],
+  [document({ text: "a", size: 1 }), "bad"],
+  [document({}), "bad"],
+  [document({ base64: "!!not base64!!" }), "bad"],
+  [document({ base64: "YQ" }), "bad"],
+  [document({ base64: "YR==" }), "bad"],
+  [document({ base64: "YWJj\nYWJj" }), "bad"],
+  [document({ base64: "_-_-" }), "bad"],
+  [document({ text: "x".repeat(MAX_DOCUMENT_BYTES + 1) }), "bad"],
+  [document({ base64: Buffer.alloc(MAX_DOCUMENT_BYTES + 1).toString("base64") }), "bad"],
+  [document({ text: "", contentType: "text/plain\r\nX-Other: 1" }), "bad"],
+  [document({ text: "", contentType: "text/html" }), "bad"],
+  [document({ text: "x".repeat(MAX_DOCUMENT_BYTES) }), "document"],
+  [document({ text: "\0\uFEFF" }), "document"],
+  [document({ base64: "AP8=" }), "document"],
   ['{"tollgate":{"format":2}}', "bad"],
   ["   \n", "blank"],
-])("the line %s is %s", (text, kind) => expect(parseLine(text).kind).toBe(kind));
+  ['\uFEFF["t",["a"]]', "row"],
+])("the line %.80s is %s", (text, kind) => {
+  const line = parseLine(text);
+  expect(line.kind).toBe(kind);
+  if (line.kind === "bad") expect(line.reason).toMatch(/^[A-Z`].*\.$/);
+});
+
+test("a decomposed path of a document is stored under its composed name", () => {
+  expect(parseLine(document({ path: "re\u0301sume\u0301.txt", text: "" }))).toMatchObject({
+    document: { path: "r\u00e9sum\u00e9.txt" },
+  });
+});
+
+test.each([
+  [Buffer.from([0x1f, 0x8b, 8, 0]), /gzip/],
+  [Buffer.from("PK\u0003\u0004"), /ZIP/],
+  [Buffer.from("\uFEFF{}", "utf16le"), /UTF-16/],
+  [Buffer.from("{}", "utf16le"), /UTF-16/],
+  ["id,name\n1,Lamp\n", /CSV/],
+  ["\uFEFFid;name\r\n1;Lamp\r\n", /CSV/],
+  ['[{"table":"t","row":{}},{}]', /array/],
+  ['[\n{"table":"t","row":{}}]', /array/],
+  ['[["t",["a"]]]', /array/],
+  ['{\n  "table": "t"\n}', /several lines/],
+])("a file that is no NDJSON is refused as a whole, with a sentence: %s", (file, words) => {
+  expect(refusedFile(Buffer.from(file))).toMatch(words);
+});
+
+test.each(["", "\n\n", '["t",["a"]]', '\uFEFF{"table":"t","row":{}}', "not json", "one, bad line\n{}", "a\nb"])(
+  "the lines of the file %j are read",
+  (file) => expect(refusedFile(Buffer.from(file))).toBe(undefined),
+);
 
 const header = {
   format: 1,

@@ -2,22 +2,23 @@
 import { expect, test } from "vitest";
 import { createTenantFiles, writeStorageMarker } from "../../src/adapters/files.ts";
 import { errorCode } from "../../src/core/errors.ts";
-import { MAX_DOCUMENT_BYTES } from "../../src/core/document-path.ts";
+import { MAX_DOCUMENT_BYTES, refusedContentType } from "../../src/core/document-path.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
 interface Stored {
-  body: string;
+  body: string | Uint8Array;
   httpMetadata: R2HTTPMetadata;
 }
 
 function object(key: string, { body, httpMetadata }: Stored) {
+  const blob = new Blob([new Uint8Array(Buffer.from(body))]);
   return {
     key,
-    size: new TextEncoder().encode(body).byteLength,
+    size: blob.size,
     uploaded: new Date(0),
     httpMetadata,
-    body: new Blob([body]).stream(),
-    text: async () => body,
+    body: blob.stream(),
+    arrayBuffer: () => blob.arrayBuffer(),
   };
 }
 
@@ -116,6 +117,53 @@ test("pages of a listing have no gaps and stay within the prefix", async () => {
   const second = await files.list({ prefix: "b/", limit: 2, cursor: "b/2" });
   expect(second).toMatchObject({ files: [{ path: "b/3" }], cursor: undefined });
 });
+
+test("a document is read as it was written, with a byte order mark, and never with replaced characters", async () => {
+  const { bucket, keys } = aBucket();
+  const files = createTenantFiles({ bucket, tenantId: acme });
+  for (const text of ["\uFEFFid,name\r\n1,x\r\n", "a\0b", "\u{1F600}"]) {
+    await files.write("a.csv", text, "text/csv");
+    expect(await files.read("a.csv")).toMatchObject({ text });
+  }
+  await expect(files.write("a.csv", "a\ud83db").catch(errorCode)).resolves.toBe("text_invalid");
+  expect(await files.read("a.csv")).toMatchObject({ text: "\u{1F600}" });
+  keys.set("tenants/acme/files/a.bin", { body: Buffer.from("caf\u00e9", "latin1"), httpMetadata: {} });
+  expect(await files.read("a.bin")).toMatchObject({ info: { sizeBytes: 4 }, text: null });
+});
+
+test.each([
+  "text/plain\r\nX-Other: 1",
+  "text/plain\n",
+  "text",
+  "",
+  "text/html",
+  "TEXT/HTML; charset=utf-8",
+  "application/xhtml+xml",
+  "image/svg+xml",
+  "text/xml",
+  "application/atom+xml",
+  "text/javascript",
+  "application/ecmascript",
+  "multipart/x-mixed-replace",
+  "message/rfc822",
+  `text/${"x".repeat(200)}`,
+])("no document has the content type %j", async (contentType) => {
+  const files = createTenantFiles({ bucket: aBucket().bucket, tenantId: acme });
+  expect(refusedContentType(contentType)).toMatch(/\.$/);
+  await expect(files.write("a", "", contentType).catch(errorCode)).resolves.toBe("bad_request");
+});
+
+test.each([
+  "text/plain",
+  "text/plain; charset=utf-8",
+  'text/plain; name="a b"',
+  "text/markdown",
+  "application/json",
+  "application/pdf",
+  "image/png",
+  "application/octet-stream",
+  "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+])("a document may have the content type %j", (contentType) => expect(refusedContentType(contentType)).toBe(undefined));
 
 test("a document over the size limit is neither written nor read", async () => {
   const { bucket, keys } = aBucket();

@@ -134,6 +134,48 @@ test("the right credential passes, and the request then fails only because the d
     expect([401, 403], nameOf(route)).not.toContain((await send(route, await credentials[route.access]())).status);
 });
 
+test("a text that PostgreSQL cannot store is refused at every door before the database is asked", async () => {
+  // The key of a tenant's admin is looked up in the database first. Stripe's handlers and MCP read their bodies themselves.
+  const others = ["tenant_admin", "stripe", "mcp"];
+  for (const route of routes.filter(({ access }) => !others.includes(access))) {
+    const token = await credentials[route.access]();
+    const ask = (path: string, body?: string): Promise<Response> =>
+      Promise.resolve(
+        app.fetch(
+          new Request(`http://127.0.0.1:8787${path.replace(":tenantId", own).replace(/:\w+/g, "1")}`, {
+            method: route.method,
+            headers: {
+              "content-type": "application/json",
+              ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+            },
+            ...(body === undefined ? {} : { body }),
+          }),
+          env as unknown as Env,
+          { waitUntil() {}, passThroughOnException() {}, props: {} } as unknown as ExecutionContext,
+        ),
+      );
+    const refused = async (response: Response, what: string): Promise<void> => {
+      const { code, detail } = (await response.json()) as { code: string; detail?: string };
+      expect({ code, detail }, `${nameOf(route)} with ${what}`).toEqual({
+        code: "bad_request",
+        detail: expect.stringMatching(/NUL|surrogate|UTF-8/),
+      });
+    };
+    for (const text of ["%00", "x%00y"]) {
+      const named = route.path.replace(/:(?!tenantId)\w+/, text);
+      if (named !== route.path) await refused(await ask(named), text);
+      if (route.query !== undefined && route.access !== "monitor")
+        await refused(await ask(`${route.path}?after=${text}&period=${text}`), text);
+    }
+    for (const text of [String.raw`\u0000`, String.raw`\ud83d`, "\u00e9"]) {
+      if (route.body === undefined) continue;
+      const latin1 = text.length === 1;
+      const body = `{"name":"${text}","ids":["${text}"],"features":{"${text}":1},"limits":{"x":["${text}"]}}`;
+      await refused(await ask(route.path, latin1 ? (Buffer.from(body, "latin1") as unknown as string) : body), text);
+    }
+  }
+});
+
 test("a webhook without Stripe's signature is refused", async () => {
   for (const route of routes.filter(({ access }) => access === "stripe")) {
     const response = await send(route);

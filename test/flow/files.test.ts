@@ -1,6 +1,6 @@
 // A tenant cannot read, list, replace or delete another tenant's documents by any name.
 import { expect, test } from "vitest";
-import { aTenant, callTool, storedCalls, type TestTenant } from "../support/flow.ts";
+import { aTenant, callTool, storedCalls, system, type TestTenant } from "../support/flow.ts";
 
 const write = ({ apiKey }: TestTenant, path: string, text: string) =>
   callTool(apiKey, "write_document", { path, text });
@@ -133,4 +133,28 @@ test("a document over the size limit is refused without a charge, and the existi
   }
   expect((await read(tenant, "a.md")).data).toMatchObject({ text: "small" });
   expect(await storedCalls(tenant.id)).toHaveLength(2);
+});
+
+test("a document is read back as it was written, or the call fails without a charge", async () => {
+  const tenant = await aTenant();
+  const marked = "\uFEFFid,name\r\n1,x\r\n";
+  await write(tenant, "b.csv", marked);
+  expect((await read(tenant, "b.csv")).data).toMatchObject({ text: marked });
+  expect((await write(tenant, "half.txt", "a\ud83db")).isError).toBe(true);
+  const body = { jsonrpc: "2.0", id: 1, method: "tools/call" };
+  const args = { name: "write_document", arguments: { path: "latin1.txt", text: "caf\u00e9" } };
+  const refused = await fetch(`${system.publicUrl}/mcp`, {
+    method: "POST",
+    headers: {
+      "content-type": "application/json",
+      accept: "application/json, text/event-stream",
+      authorization: `Bearer ${tenant.apiKey}`,
+    },
+    body: Buffer.from(JSON.stringify({ ...body, params: args }), "latin1"),
+  });
+  expect(refused.status).toBe(400);
+  expect(await paths(tenant)).toEqual(["b.csv"]);
+  // Deleting what is not there is free, too.
+  expect((await remove(tenant, "latin1.txt")).receipt).toBe(undefined);
+  expect(await storedCalls(tenant.id)).toHaveLength(3);
 });

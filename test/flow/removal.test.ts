@@ -41,7 +41,10 @@ afterEach(async () => {
 });
 
 const usage = (tenant: TestTenant) => callTool(tenant.apiKey, "search_products", { query: "" });
-const dropNow = (tenantId: string) => operator("POST", `/tenants/${tenantId}/remove?now=true`);
+const dropNow = async (tenantId: string): Promise<Response> => {
+  const { name } = (await (await operator("GET", `/tenants/${tenantId}`)).json()) as { name: string };
+  return operator("POST", `/tenants/${tenantId}/remove?now=true`, { name });
+};
 
 /** Units that Stripe counts for a tenant. */
 async function metered(tenantId: string): Promise<number> {
@@ -157,6 +160,9 @@ test("a tenant that is removed during a move leaves nothing in either placement"
   const places = await placesOf(tenant.id);
   expect(places).toHaveLength(2);
   await leaves(tenant.id);
+  // The grace ends only with the account's name as a confirmation.
+  for (const body of [undefined, {}, { name: "another" }])
+    expect((await operator("POST", `/tenants/${tenant.id}/remove?now=true`, body)).status).toBe(400);
   expect((await dropNow(tenant.id)).status).toBe(202);
   await reaches(tenant.id, "done");
   await nothingIsLeft(tenant.id, places);

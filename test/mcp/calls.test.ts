@@ -242,3 +242,13 @@ test("two concurrent callers each get their own tools, arguments and results", a
   const answers = await Promise.all(names.map((name, index) => serve(eras[index % 2 === 0 ? 0 : 1], name)));
   expect(answers).toEqual(names.map((name) => `[{"type":"text","text":"tool_of_${name} for ${name}"}]`));
 });
+
+test.each(eras)(
+  "%s gets a failure for a text with half of a surrogate pair, and the tool does not run",
+  async (era) => {
+    const broken = { name: "search_products", arguments: { query: "a\ud83db" } };
+    const { last } = await messages(await answer(message(era, "tools/call", broken), { callTool: mustNotRun }));
+    expect(last.result).toMatchObject({ isError: true });
+    expect(JSON.stringify(last.result)).toMatch(/query.*surrogate|surrogate.*query/);
+  },
+);

@@ -136,3 +136,20 @@ test("the rate limit headers name each limit of the tenant and the rest of it", 
   expect(rateLimitHeaders(over).ratelimit).toBe('"hour";r=0;t=2');
   expect(rateLimitHeaders({ minute: unlimited, hour: unlimited, month: unlimited })).toEqual({});
 });
+
+test("a body that is not UTF-8 is refused, and a byte order mark is not", async () => {
+  const text = `{"jsonrpc":"2.0","id":7,"method":"tools/list","params":{"x":"caf\u00e9"}}`;
+  const send = (bytes: Buffer<ArrayBuffer>, headers: Record<string, string>) => answer(httpRequest(bytes, { headers }));
+  for (const sized of [true, false]) {
+    const refused = Buffer.from(text, "latin1");
+    const headers = (bytes: Buffer): Record<string, string> =>
+      sized ? { "content-length": String(bytes.length) } : {};
+    const response = await send(refused, headers(refused));
+    expect(response.status).toBe(400);
+    expect((await messages(response)).last).toMatchObject({
+      error: { code: -32700, message: expect.stringContaining("UTF-8") },
+    });
+    const marked = Buffer.from(`\uFEFF${text}`);
+    expect((await send(marked, headers(marked))).status).toBe(200);
+  }
+});

@@ -75,7 +75,7 @@ export async function answer(request: Request, setting: Setting = {}): Promise<R
   return finish(await (Array.isArray(body) ? answerBatch(body, serve) : serve(body)));
 }
 
-export function httpRequest(body: string, init: RequestInit = {}): Request {
+export function httpRequest(body: string | Uint8Array<ArrayBuffer>, init: RequestInit = {}): Request {
   const headers = new Headers({
     host: "127.0.0.1",
     "content-type": "application/json",

@@ -8,8 +8,8 @@ import type { FileInfo, TenantFiles, Tool, ToolContext } from "../../src/tools/t
 export interface Fakes {
   /** The database's answers: the rows of the first statement, of the second, and so on. */
   rows?: Record<string, unknown>[][];
-  /** Texts of the tenant's files, by path. */
-  documents?: Record<string, string>;
+  /** Texts of the tenant's files, by path; `null` for a file that is not text. */
+  documents?: Record<string, string | null>;
   history?: ReturnType<ToolContext["history"]>;
   /** Units of this hour, of 100. */
   used?: number;
@@ -74,7 +74,7 @@ export async function callTool(tool: Tool, args: Record<string, unknown>, contex
   return { failed: tool.failed(result), text: content?.text ?? "", data: tool.output.parse(result.data) };
 }
 
-function filesOver(store: Map<string, string>): TenantFiles {
+function filesOver(store: Map<string, string | null>): TenantFiles {
   return {
     async list({ prefix = "", cursor = "", limit = 1_000 } = {}) {
       const all = [...store.keys()].toSorted().filter((path) => path.startsWith(prefix) && path > cursor);
@@ -86,7 +86,7 @@ function filesOver(store: Map<string, string>): TenantFiles {
     },
     async read(path) {
       const text = store.get(path);
-      return text === undefined ? undefined : { info: info(path, text), text };
+      return text === undefined ? undefined : { info: info(path, text ?? ""), text };
     },
     async write(path, text) {
       store.set(path, text);

@@ -12,7 +12,8 @@ export const deleteDocument = defineTool({
   input: z.strictObject({ path: pathInput }),
   output: z.strictObject({ path: z.string(), existed: z.boolean() }),
   annotations: { readOnly: false, idempotent: true, destructive: true },
-  failed: isFailure,
+  // There was nothing to delete, so the call is free.
+  failed: (result) => isFailure(result) || !result.data.existed,
 
   async run(input, { files }) {
     const stored = storedPath(input.path);

@@ -19,7 +19,9 @@ export const readDocument = defineTool({
     if ("isError" in stored) return stored;
     const document = await files.read(stored.path);
     if (document === undefined) return { isError: true, text: `There is no document ${stored.path}.` };
+    const { text } = document;
     const { path, sizeBytes, contentType } = document.info;
-    return { text: document.text, data: { path, sizeBytes, contentType, text: document.text } };
+    if (text === null) return { isError: true, text: `The document ${path} (${contentType}) is not UTF-8 text.` };
+    return { text, data: { path, sizeBytes, contentType, text } };
   },
 });

@@ -1,16 +1,10 @@
 // Finds products by words, in one statement. The statement names no tenant: the database shows this tenant's rows only.
 import * as z from "zod";
+import { storableText } from "#tollgate/text";
 import { defineTool, isFailure } from "#tollgate/tool";
 
 /** Enough text to choose a product. A page of fifty stays far below the limit of a result. */
 const DESCRIPTION_CHARS = 500;
-
-/** A text that PostgreSQL can store: it accepts no NUL. */
-const text = (maxChars: number) =>
-  z
-    .string()
-    .max(maxChars)
-    .refine((value) => !value.includes("\0"), "must not contain NUL");
 
 const Product = z.strictObject({
   id: z.string(),
@@ -19,11 +13,11 @@ const Product = z.strictObject({
   category: z.string(),
   priceCents: z.int(),
   stock: z.int(),
-  updatedAt: z.iso.datetime(),
+  updatedAt: z.iso.datetime().nullable().describe("null for a time outside of the years 1 to 9999"),
 });
 
 /** The name and id of the last product of a page, as JSON. */
-const Cursor = z.tuple([text(8_000), text(8_000)]);
+const Cursor = z.tuple([storableText(8_000), storableText(8_000)]);
 
 export const searchProducts = defineTool({
   name: "search_products",
@@ -34,11 +28,13 @@ export const searchProducts = defineTool({
   units: 1,
   scopes: ["tools:read"],
   input: z.strictObject({
-    query: text(200).describe("Words, or parts of words. An empty query finds every product"),
-    category: text(200).optional().describe("The exact name of the only category to search"),
+    query: storableText(200).describe("Words, or parts of words. An empty query finds every product"),
+    category: storableText(200).optional().describe("The exact name of the only category to search"),
     maxPriceCents: z.int().min(0).max(2_147_483_647).optional().describe("Highest price, in cents"),
     limit: z.int().min(1).max(50).default(10).describe("Products in a page"),
-    cursor: text(16_100).optional().describe("`nextCursor` of the previous page, with all other inputs unchanged"),
+    cursor: storableText(16_100)
+      .optional()
+      .describe("`nextCursor` of the previous page, with all other inputs unchanged"),
   }),
   output: z.strictObject({
     products: z.array(Product),
@@ -54,10 +50,12 @@ export const searchProducts = defineTool({
     }
     const rows = await db.query<z.infer<typeof Product>>(
       `SELECT id, name, left(description, ${DESCRIPTION_CHARS}) AS description, category, price_cents AS "priceCents", stock,
-              to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS "updatedAt"
+              CASE WHEN updated_at >= '0001-01-01 00:00:00+00' AND updated_at < '10000-01-01 00:00:00+00'
+                   THEN to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') END AS "updatedAt"
        FROM (SELECT * FROM products
-             WHERE name || ' ' || description ILIKE ALL ($1::text[])
-               AND ($2::text IS NULL OR category = $2)
+             WHERE (name || ' ' || description ILIKE ALL ($1::text[])
+                    OR $7::text[] IS NOT NULL AND name || ' ' || description ILIKE ALL ($7::text[]))
+               AND ($2::text[] IS NULL OR category = ANY ($2::text[]))
                AND ($3::int IS NULL OR price_cents <= $3)
                AND ($4::text IS NULL OR (name, id) > ($4, $5::text))
              ORDER BY name, id
@@ -65,7 +63,14 @@ export const searchProducts = defineTool({
        ORDER BY name, id`,
       // The inner query selects the page first, so that only its rows are formatted. It reads one more row, which shows
       // whether there is a next page.
-      [patternsOf(query), category ?? null, maxPriceCents ?? null, ...after, limit + 1],
+      [
+        patternsOf(query.normalize("NFC")),
+        category === undefined ? null : formsOf(category),
+        maxPriceCents ?? null,
+        ...after,
+        limit + 1,
+        formsOf(query).length > 1 ? patternsOf(query.normalize("NFD")) : null,
+      ],
     );
     const products = rows.slice(0, limit);
     const last = rows.length > limit ? products.at(-1) : undefined;
@@ -80,6 +85,14 @@ export const searchProducts = defineTool({
 export function patternsOf(query: string): string[] {
   const words = query.split(/\s+/).filter((word) => word !== "");
   return words.map((word) => `%${word.replace(/[\\%_]/g, String.raw`\$&`)}%`);
+}
+
+/**
+ * A text in its composed and its decomposed form, which look alike. Keyboards and file names make either one, and rows keep
+ * the one that they were written with. Most texts have one form only.
+ */
+function formsOf(words: string): string[] {
+  return [...new Set([words.normalize("NFC"), words.normalize("NFD")])];
 }
 
 function parseCursor(cursor: string): [string, string] | undefined {

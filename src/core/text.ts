@@ -1,0 +1,142 @@
+// Which texts Tollgate can store as they were sent, and the exact source of JSON values. Every door (JSON bodies, queries,
+// paths, tool arguments, import lines) refuses the others and says why.
+// Invariant: a stored text equals the text that was sent; nothing is replaced silently.
+import * as z from "zod";
+
+/** PostgreSQL accepts no NUL in a text or in JSON. */
+const NUL = "must not contain NUL (U+0000)";
+/** UTF-8 cannot encode it. An encoder would replace it by U+FFFD. */
+const HALF_PAIR = "must not contain half of a surrogate pair";
+
+/** Why UTF-8 cannot hold a text, as the end of a sentence about its name. `undefined`: it can. */
+export function brokenText(text: string): string | undefined {
+  return text.isWellFormed() ? undefined : HALF_PAIR;
+}
+
+/** Why PostgreSQL cannot store a text, as the end of a sentence about its name. `undefined`: it can. */
+export function unstorableText(text: string): string | undefined {
+  return text.includes("\0") ? NUL : brokenText(text);
+}
+
+/** A text that PostgreSQL can store. For inputs of tools: `storableText(200)`. */
+export function storableText(maxChars: number) {
+  return z
+    .string()
+    .max(maxChars)
+    .refine((text) => unstorableText(text) === undefined, { error: ({ input }) => unstorableText(String(input)) });
+}
+
+export interface RefusedText {
+  /** The names and indexes that lead to the text. */
+  path: (string | number)[];
+  /** As `unstorableText` returns it. */
+  reason: string;
+}
+
+interface Part {
+  value: unknown;
+  /** Name or index in the parent. */
+  name: string | number;
+  parent: Part | undefined;
+}
+
+/**
+ * The first text of a JSON value, names included, that `check` refuses; `undefined`: none. Neither recursive nor quadratic,
+ * because a sender decides how deep the value is.
+ */
+export function refusedTextIn(
+  value: unknown,
+  check: (text: string) => string | undefined = unstorableText,
+): RefusedText | undefined {
+  const left: Part[] = [{ value, name: "", parent: undefined }];
+  for (let part = left.pop(); part !== undefined; part = left.pop()) {
+    if (typeof part.value === "string") {
+      const reason = check(part.value);
+      if (reason !== undefined) return { path: pathOf(part), reason };
+    }
+    if (typeof part.value !== "object" || part.value === null) continue;
+    const isList = Array.isArray(part.value);
+    for (const [key, item] of Object.entries(part.value)) {
+      const reason = isList ? undefined : check(key);
+      // The name itself cannot be quoted.
+      if (reason !== undefined) return { path: pathOf(part), reason: `${reason} in a name` };
+      left.push({ value: item, name: isList ? Number(key) : key, parent: part });
+    }
+  }
+  return undefined;
+}
+
+function pathOf(part: Part): (string | number)[] {
+  const path: (string | number)[] = [];
+  for (let at = part; at.parent !== undefined; at = at.parent) path.push(at.name);
+  return path.toReversed();
+}
+
+/** Decodes UTF-8 exactly; `undefined` when the bytes are not UTF-8. A byte order mark stays, unless `dropMark` is set. */
+export function decodeUtf8(bytes: ArrayBuffer | Uint8Array, { dropMark = false } = {}): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: !dropMark }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+// ---- the source of JSON values. `JSON.parse` rounds numbers, drops digits and reorders names; the source has them all.
+
+/** The members of an object: name to the source of its value. */
+export class Members extends Map<string, string> {
+  /** A name that occurs more than once; the last value counts. */
+  twice: string | undefined;
+}
+
+/** The members of the JSON object that `source` is, each with the source of its value. `source` must be valid JSON. */
+export function membersOf(source: string): Members {
+  const members = new Members();
+  let at = skipSpace(source, source.indexOf("{") + 1);
+  while (source[at] === '"') {
+    const afterName = endOfValue(source, at);
+    const name = JSON.parse(source.slice(at, afterName)) as string;
+    const begin = skipSpace(source, skipSpace(source, afterName) + 1); // the colon
+    const end = endOfValue(source, begin);
+    if (members.has(name)) members.twice = name;
+    members.set(name, source.slice(begin, end));
+    at = skipSpace(source, end);
+    if (source[at] === ",") at = skipSpace(source, at + 1);
+  }
+  return members;
+}
+
+/** The position after the value that begins at `begin`. */
+function endOfValue(source: string, begin: number): number {
+  let depth = 0;
+  for (let at = begin; at < source.length; at += 1) {
+    const character = source[at];
+    if (character === '"') at = endOfString(source, at);
+    else if (character === "{" || character === "[") depth += 1;
+    else if (character === "}" || character === "]") depth -= 1;
+    else if (depth > 0 || !isEnd(source[at + 1])) continue;
+    // A string, or the last character of a number or a word, or a bracket.
+    if (depth === 0) return at + 1;
+  }
+  return source.length;
+}
+
+/** The position of the closing quote of the string that begins at `begin`. */
+function endOfString(source: string, begin: number): number {
+  for (let at = begin + 1; at < source.length; at += 1) {
+    if (source[at] === "\\") at += 1;
+    else if (source[at] === '"') return at;
+  }
+  return source.length;
+}
+
+function skipSpace(source: string, from: number): number {
+  let at = from;
+  while (/^[ \t\r\n]$/.test(source[at] ?? "")) at += 1;
+  return at;
+}
+
+/** Whether a number or a word ends before this character. */
+function isEnd(character: string | undefined): boolean {
+  return character === undefined || /^[\s,\]}]$/.test(character);
+}
