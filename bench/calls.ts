@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { cpuMs, cpuMsOfTree } from "./cpu.ts";
-import { measureDecision } from "./decision.ts";
+import { measureDecision, median } from "./decision.ts";
 import { type Ground, layGround, stopChild } from "./ground.ts";
 import type { LoadJob, LoadResult } from "./load.ts";
 import { describeProfile, profileWhile } from "./profile.ts";
@@ -53,12 +53,6 @@ type Counters = Partial<Record<"call" | "admit" | "authorize" | "cancel" | "ackn
 
 function print(line: string): void {
   process.stdout.write(`${line}\n`);
-}
-
-function median(values: readonly number[]): number {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return ((sorted[Math.ceil(middle) - 1] ?? NaN) + (sorted[Math.floor(middle)] ?? NaN)) / 2;
 }
 
 function startLoad(running: CallsOptions["running"]): (job: LoadJob) => Promise<LoadResult> {

@@ -14,7 +14,7 @@ const { values: flags, positionals: files } = readFlags({
   command: "npm test",
   help: `
 npm test [-- FILES]             all tests: unit, stand-ins, attack, flow, second-app, crash, then 50 seeds of the fault campaign
-npm run test:quick              types and unit tests, without starting anything: about 25 s on two cores
+npm run test:quick              types and unit tests, without starting anything: about 13 s on two idle cores
 npm run attack [-- FILES]       hostile SQL against every tier; each statement must also succeed with its wall removed
 
 FILES are parts of test file names, e.g. npm test -- flow/moves. With FILES, npm test leaves the campaign out.
