@@ -27,7 +27,7 @@ export interface ServerUser {
 
 const isRoot = (): boolean => process.getuid?.() === 0;
 
-/** Root's server runs as the owner of an existing cluster, otherwise as `nobody`. Other users run it as themselves. */
+/** As root, the server runs as the owner of an existing cluster, or as the user `nobody`. Other users run it as themselves. */
 async function serverUser(cluster: string): Promise<ServerUser | undefined> {
   if (!isRoot()) return undefined;
   const owner = await stat(cluster).catch(() => undefined);

@@ -2,8 +2,7 @@
 // record how far it is.
 import * as z from "zod";
 import { BadRequest, type HttpContext, Problem } from "../http.ts";
-import { filesOf, pendingFiles } from "../tenant-db/branch.ts";
-import { expectedVersion } from "../tenant-db/migrations.ts";
+import { expectedVersion, missingFiles } from "../tenant-db/migrations.ts";
 import { fleetStore } from "./fleet-store.ts";
 import type { FleetOptions } from "./fleet.ts";
 
@@ -31,20 +30,15 @@ export async function startMigration(c: HttpContext, { body: options }: { body: 
 
 export async function listMigrations(c: HttpContext): Promise<Response> {
   const fleet = fleetStore(c.get("context").control);
-  const expected = expectedVersion();
   const [shards, runs, behind] = await Promise.all([
     fleet.shards(),
     fleet.runs(LISTED),
-    fleet.tenantsBehind(expected, { limit: NAMED }),
+    fleet.tenantsBehind(expectedVersion(), { limit: NAMED }),
   ]);
   return c.json({
     shards,
     runs,
-    behind: behind.map(({ tenantId, shardId, version }) => ({
-      tenantId,
-      shardId,
-      lacks: pendingFiles(filesOf(expected), version),
-    })),
+    behind: behind.map(({ tenantId, shardId, version }) => ({ tenantId, shardId, lacks: missingFiles(version) })),
   });
 }
 

@@ -1,8 +1,8 @@
 // Answers /health for a monitor. Every failure class is a named check; one failing check makes the answer 503. Reasons are
 // Tollgate's own words, never a database's. Answers are cached for ten seconds, so that frequent probes cost nothing.
 import { type TenantBehind, fleetStore } from "../fleet/fleet-store.ts";
-import { filesOf, pendingFiles, proveBranch } from "../tenant-db/branch.ts";
-import { expectedVersion } from "../tenant-db/migrations.ts";
+import { proveBranch } from "../tenant-db/branch.ts";
+import { expectedVersion, missingFiles } from "../tenant-db/migrations.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";
 import { type ReadShard, placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
@@ -143,8 +143,7 @@ async function tenantChecks(context: Context, tenantId: TenantId): Promise<Recor
 }
 
 function lackingFiles({ version }: TenantBehind): string {
-  const missing = pendingFiles(filesOf(expectedVersion()), version);
-  return `the tenant's tables lack ${missing.join(", ")}: run npm run migrate`;
+  return `the tenant's tables lack ${missingFiles(version).join(", ")}: run npm run migrate`;
 }
 
 /** With a thousand databases, each is checked within a quarter of an hour. */

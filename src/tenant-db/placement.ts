@@ -16,10 +16,10 @@ import { type Placement, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { type Branch, filesOf, openBranch, pendingFiles, sharedVersion } from "./branch.ts";
+import { type Branch, openBranch, sharedVersion } from "./branch.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";
 import { decryptLogin, encryptLogin, openTenantDb, ownerUrl } from "./dispatch.ts";
-import { expectedVersion, tenantMigrations } from "./migrations.ts";
+import { expectedVersion, missingFiles, tenantMigrations } from "./migrations.ts";
 import { closeShard, makeRoom } from "./shards.ts";
 
 type Databases = Pick<Context, "env" | "control">;
@@ -70,7 +70,7 @@ export async function makePlacement(
     await requireMigratedShard(env, placements, shard);
     return placements.markReady(placementId, null);
   }
-  if (state === "ready" && pendingFiles(filesOf(expectedVersion()), schemaVersion).length === 0) return;
+  if (state === "ready" && missingFiles(schemaVersion).length === 0) return;
   const purpose = loginPurpose.tenant(placementId);
   const password = newPassword();
   const offered = await encryptLogin(env, purpose, `${ownName(placementId)}:${password}`);
@@ -86,7 +86,7 @@ async function requireMigratedShard(env: Env, placements: PlacementsStore, shard
   const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
   const version = await sharedVersion(owner);
   await placements.recordShardVersion(shard.id, version);
-  const missing = pendingFiles(filesOf(expectedVersion()), version);
+  const missing = missingFiles(version);
   if (missing.length > 0) {
     throw new AppError("placement_unavailable", `shard ${shard.id} lacks ${missing.join(", ")}: run npm run migrate`);
   }
