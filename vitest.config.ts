@@ -10,6 +10,7 @@
 //   crash       `npm start` itself, killed and started again.
 import { resolve } from "node:path";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { generate } from "./cli/generate.ts";
 import { ignoreShell } from "./dev/child-environment.ts";
 
@@ -21,8 +22,21 @@ const fixture = { alias: generate(resolve(FIXTURE_APP)) };
 generate(resolve("app"));
 process.env["TOLLGATE_APP"] = FIXTURE_APP;
 
+/** Files that take minutes. They start first; otherwise the last of them runs alone, while one core is idle. */
+const longest = ["test/dev/fleet.test.ts", "test/dev/postgres.test.ts", "test/dev/analytics-login.test.ts"];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const isLong = ({ moduleId }: TestSpecification): boolean => longest.some((name) => moduleId.endsWith(name));
+    // oxlint-disable-next-line unicorn/no-array-sort -- the sequencer's own method
+    const sorted = await super.sort(files);
+    return [...sorted.filter(isLong), ...sorted.filter((file) => !isLong(file))];
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     // Fixed for all machines: each worker may run a whole system of its own, and waits for it half of the time.
     maxWorkers: 4,
     // Stopping four systems takes seconds each on a busy machine. Vitest leaves their processes behind when it does not wait.
