@@ -25,6 +25,8 @@ CREATE FUNCTION tollgate.enter(schema text, statement_timeout_ms integer) RETURN
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
+  -- First, because a limit on transactions that is only replaced keeps the running timer: it would end this batch.
+  PERFORM pg_catalog.set_config('transaction_timeout', '0', true);
   RESET ALL;
   PERFORM pg_catalog.set_config('role', 'none', true),
     pg_catalog.set_config('search_path', pg_catalog.format('pg_catalog, %I, pg_temp', schema), true),

@@ -61,6 +61,8 @@ CREATE FUNCTION tollgate.enter(context text, statement_timeout_ms integer) RETUR
 LANGUAGE plpgsql VOLATILE
 AS $$
 BEGIN
+  -- First, because a limit on transactions that is only replaced keeps the running timer: it would end this batch.
+  PERFORM pg_catalog.set_config('transaction_timeout', '0', true);
   RESET ALL;
   PERFORM pg_catalog.set_config('role', 'none', true),
     pg_catalog.set_config('row_security', 'on', true),

@@ -2,6 +2,7 @@
 // - the database refused the connection: `database_unavailable`, or `control_unavailable` for the control database;
 // - it did not answer: `AnswerLost` with the same code. The batch may have been committed;
 // - it refused a statement: `SqlError`. Nothing of the batch is stored.
+// A batch that met a connection which a left-over limit of its last user was about to end is sent again: nothing of it ran.
 // The database's own message stays in `cause`. It may quote rows, so it must never reach a log line.
 import { DatabaseError, type HTTPQueryOptions, neon, NeonDbError, neonConfig, types } from "@neondatabase/serverless";
 import { AnswerLost, AppError, type ErrorCode } from "../core/errors.ts";
@@ -76,13 +77,40 @@ export function sqlStateOf(error: unknown): string | undefined {
  * 25P04).
  */
 const outage = /^(08|28|3D|53|57P|58|25P0[34])/;
+/** The server or a pooler ended the connection. A batch that ran on it may have been committed a moment before. */
+const ended = /^(08|57P0[12])/;
+
+/**
+ * Codes with which PostgreSQL ends a connection whose last user left a limit of a moment on it: `idle_session_timeout`,
+ * `idle_in_transaction_session_timeout`, `transaction_timeout`.
+ */
+const endedByLimit = new Set(["57P05", "25P03", "25P04"]);
+/** Each resend has used up one connection with such a limit. A hostile tenant can leave it on several at once. */
+const MAX_RESENDS = 3;
+
+/**
+ * Whether a limit that was left on the connection ended it, and nothing of the batch is stored. The proof for each code:
+ * - 57P05: PostgreSQL checks this limit only between transactions, while it waits for a command. No statement of the batch
+ *   had begun.
+ * - 25P03: it checks this one only while an open transaction waits for its next command. The COMMIT had not arrived, and
+ *   the end of a connection rolls its transaction back.
+ * - 25P04: it ends the transaction that ran, which rolls it back. `tollgate.enter` puts a limit of the connection's last
+ *   user back to the login's own, which is longer than any batch, so the limit acts only before the tenant is entered. It
+ *   could act right after a commit if a statement of the batch itself sets it: a batch that names it is not sent again.
+ * Each arrives as FATAL. A statement that raises one of the codes by itself sends ERROR.
+ */
+export function endedUnstarted(error: unknown, statements: readonly Statement[]): boolean {
+  if (!(error instanceof NeonDbError || error instanceof DatabaseError)) return false;
+  if (error.severity !== "FATAL" || !endedByLimit.has(error.code ?? "")) return false;
+  return error.code !== "25P04" || !statements.some(({ text }) => /transaction_timeout/i.test(text));
+}
 
 /** Translates what the driver threw, over HTTP or in a session. */
 export function failure(error: unknown, outageCode: ErrorCode): AppError {
   const refusal = error instanceof NeonDbError || error instanceof DatabaseError ? error : undefined;
   // No code: no connection, an aborted fetch, a 5xx answer, or a truncated one.
   const sqlState = refusal?.code;
-  if (sqlState === undefined) return new AnswerLost(outageCode, error);
+  if (sqlState === undefined || ended.test(sqlState)) return new AnswerLost(outageCode, error);
   if (outage.test(sqlState)) {
     return new AppError(outageCode, `the database refused the connection (SQLSTATE ${sqlState})`, { cause: error });
   }
@@ -114,16 +142,19 @@ export function connectNeon(
   const sql = neon(url, { disableWarningInBrowsers: true });
 
   async function batch(statements: readonly Statement[], options: BatchOptions = {}): Promise<Row[][]> {
-    try {
-      return await sql.transaction(
-        statements.map(({ text, params = [], asValues = false }) =>
-          sql.query(text, [...params], asValues ? valuesOnly : {}),
-        ),
-        // The driver has no time limit of its own.
-        { fetchOptions: { signal: options.signal ?? AbortSignal.timeout(answerWithinMs) } },
-      );
-    } catch (error) {
-      throw failure(error, outageCode);
+    // The driver has no time limit of its own.
+    const signal = options.signal ?? AbortSignal.timeout(answerWithinMs);
+    for (let resends = 0; ; resends += 1) {
+      try {
+        return await sql.transaction(
+          statements.map(({ text, params = [], asValues = false }) =>
+            sql.query(text, [...params], asValues ? valuesOnly : {}),
+          ),
+          { fetchOptions: { signal } },
+        );
+      } catch (error) {
+        if (resends >= MAX_RESENDS || !endedUnstarted(error, statements)) throw failure(error, outageCode);
+      }
     }
   }
 

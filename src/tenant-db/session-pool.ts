@@ -34,8 +34,8 @@ export interface SessionPoolOptions {
 
 export interface SessionPool {
   /**
-   * Lends a session to `work` until it settles, then rolls an open transaction back. Runs `work` a second time when the first
-   * session was lost before anything was sent. `signal` ends the waiting, not the work. Throws what `work` or opening throws,
+   * Lends a session to `work` until it settles, then rolls an open transaction back. Runs `work` again when its session was
+   * lost before anything was sent. `signal` ends the waiting, not the work. Throws what `work` or opening throws,
    * and `sessions_exhausted`.
    */
   use<R>(work: (session: Session) => Promise<R>, options?: { signal?: AbortSignal | undefined }): Promise<R>;
@@ -57,6 +57,8 @@ interface Waiter {
   refuse(error: unknown): void;
 }
 
+/** Sessions that one caller may lose in a row. A pooler may hand out several connections on which a tenant left a short limit. */
+const MAX_LOST = 3;
 /** How often a waiting pool asks the budget again: soon enough for a caller, rare enough for a budget that all tenants ask. */
 const LEASE_POLL_MS = 100;
 
@@ -238,14 +240,14 @@ export function createSessionPool({ open, limits: first, lease, now }: SessionPo
     { signal }: { signal?: AbortSignal | undefined } = {},
   ): Promise<R> {
     if (drained !== undefined) throw new AppError("sessions_exhausted", "the account's sessions are being closed");
-    for (let again = false; ; again = true) {
-      const session = await acquire(signal, again);
+    for (let lost = 0; ; lost += 1) {
+      const session = await acquire(signal, lost > 0);
       const loan = lend(session);
       try {
         return await work(loan.session);
       } catch (error) {
         const unused = error instanceof NeverSent && !loan.sent && !session.usable;
-        if (again || !unused) throw error;
+        if (lost >= MAX_LOST || !unused) throw error;
       } finally {
         loan.returned = true;
         // Not awaited: the caller's result does not depend on it.

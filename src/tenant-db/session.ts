@@ -8,7 +8,7 @@
 import { type BindConfig, Client, type Connection, DatabaseError, type FieldDef } from "@neondatabase/serverless";
 import { AppError } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import { AnswerLost, type BatchOptions, failure, parserOf } from "../adapters/neon.ts";
+import { AnswerLost, type BatchOptions, endedUnstarted, failure, parserOf } from "../adapters/neon.ts";
 
 export interface Session {
   /**
@@ -36,7 +36,7 @@ export interface SessionOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** The session ended before the batch was sent. Nothing happened, so another session may run it. */
+/** The session ended before the batch was sent, or before the server began it. Nothing happened: another session may run it. */
 export class NeverSent extends AppError {
   constructor(cause: unknown) {
     super("database_unavailable", "the session ended before the batch was sent", { cause });
@@ -137,7 +137,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       }
       if (over !== undefined) throw new NeverSent(over.cause);
       const message = encode(connection, statements);
-      const batch = new Batch(() => socket.write(message), end);
+      const batch = new Batch(statements, { write: () => socket.write(message), endSession: end });
       unanswered.push(batch);
       client.query(batch);
       const answers = await answerOrEnd(batch.answers, answerWithinMs, abort);
@@ -175,6 +175,7 @@ interface Answer {
 class Batch {
   readonly answers: Promise<Answer[]>;
   sent = false;
+  readonly #statements: readonly Statement[];
   readonly #write: () => void;
   readonly #endSession: (cause: unknown) => void;
   readonly #resolve: (answers: Answer[]) => void;
@@ -184,7 +185,11 @@ class Batch {
   #sizeBytes = 0;
   #error: unknown;
 
-  constructor(write: () => void, endSession: (cause: unknown) => void) {
+  constructor(
+    statements: readonly Statement[],
+    { write, endSession }: { write: () => void; endSession: (cause: unknown) => void },
+  ) {
+    this.#statements = statements;
     this.#write = write;
     this.#endSession = endSession;
     ({ promise: this.answers, resolve: this.#resolve, reject: this.#reject } = Promise.withResolvers<Answer[]>());
@@ -196,10 +201,18 @@ class Batch {
     else this.#reject(failure(this.#error, "database_unavailable"));
   }
 
-  /** The session ended first. Even after an error message the outcome is unknown: the server may have committed. */
+  /** The session ended first. Even after most error messages the outcome is unknown: the server may have committed. */
   lose(cause: unknown): void {
     const lost = this.#error ?? cause;
-    this.#reject(this.sent ? new AnswerLost("database_unavailable", lost) : new NeverSent(lost));
+    const isKnown = !this.sent || this.#isUnstarted();
+    this.#reject(isKnown ? new NeverSent(lost) : new AnswerLost("database_unavailable", lost));
+  }
+
+  /** A limit that the connection's last user left ended it before the batch could take effect. A COMMIT may have taken it. */
+  #isUnstarted(): boolean {
+    const statements = this.#statements;
+    const isCommitted = statements.some(({ text }) => /^\s*(COMMIT|END)\b/i.test(text));
+    return !isCommitted && this.#done.length < statements.length && endedUnstarted(this.#error, statements);
   }
 
   submit(): void {

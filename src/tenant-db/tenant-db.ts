@@ -58,6 +58,8 @@ export const plainTransaction: Statement = { text: "SET TRANSACTION ISOLATION LE
 
 /** The same for read-only batches. A replica accepts no other mode. */
 const readOnlyTransaction: Statement = { text: "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY" };
+/** Goes first where a left-over limit on statements would end the opening of a batch. `enterTenant` sets the batch's own. */
+const withoutLimit: Statement = { text: "SET LOCAL statement_timeout TO 0" };
 const begin: Statement = { text: "BEGIN ISOLATION LEVEL READ COMMITTED, READ WRITE" };
 const commit: Statement = { text: "COMMIT" };
 const rollback: Statement = { text: "ROLLBACK" };
@@ -127,7 +129,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
       // A read-only batch has chosen its mode already. Its codes mean a write, or a replica's conflict with replayed changes.
       const cutShort = sqlState === QUERY_CANCELED && now() - startedAtMs < statementTimeoutMs;
       if (!cutShort && (readOnly || !inheritedModes.includes(sqlState))) throw error;
-      return sent(readOnly ? batch : [plainTransaction, ...batch]);
+      return sent(readOnly ? [withoutLimit, ...batch] : [plainTransaction, withoutLimit, ...batch]);
     }
   }
 
