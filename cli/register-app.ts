@@ -1,9 +1,12 @@
 // Preloaded by npm's scripts (`node --import ./cli/register-app.ts`): writes the generated modules, and, when TOLLGATE_APP
 // names another folder than app/, makes `#app/...` mean that folder in this process.
-import { registerHooks } from "node:module";
+import { enableCompileCache, registerHooks } from "node:module";
+import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { generate } from "./generate.ts";
 
+// Halves the time that a program takes to start, from the second start on.
+enableCompileCache(resolve(import.meta.dirname, "../.generated/compile-cache"));
 const modules = generate();
 if (process.env["TOLLGATE_APP"] !== undefined) {
   registerHooks({
