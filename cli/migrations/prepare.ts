@@ -7,9 +7,8 @@ import { type Client, escapeIdentifier, escapeLiteral } from "pg";
 import { giveAnalyticsLogin } from "../../src/tenant-db/dispatch.ts";
 import { sharedVersion } from "../../src/tenant-db/branch.ts";
 import { type Shard, placementsStore } from "../../src/control/placements-store.ts";
-import { CANARY_ROW, canaryTenants } from "../../src/tenant-db/isolation.ts";
+import { restoreCanaries } from "../../src/tenant-db/isolation.ts";
 import type { NeonConnection } from "../../src/adapters/neon.ts";
-import { signContext } from "../../src/tenant-db/signed-context.ts";
 import { loginPurpose } from "../../src/core/placement.ts";
 import type { Strategy } from "../../src/core/plans.ts";
 import { IV_BYTES, type KeyRing, encrypt } from "../../src/core/encryption.ts";
@@ -55,20 +54,7 @@ export async function prepareShared({ ownerUrl, logins, contextKeys }: SharedOpt
         contextKeys.map(({ id }) => id),
       ]);
     });
-    const { rows } = await client.query<{ database: string }>("SELECT current_database() AS database");
-    const database = rows[0]?.database ?? "";
-    const [{ id: keyId, secret }] = contextKeys;
-    for (const tenantId of canaryTenants) {
-      // Row security applies to the owner too, so the insert needs the canary's context.
-      const context = await signContext({ keyId, secret, tenantId, database, expiresAtMs: Date.now() + 60_000 });
-      await inTransaction(client, async () => {
-        await client.query("SELECT set_config('tollgate.context', $1, true)", [context]);
-        await client.query(
-          "INSERT INTO tollgate.isolation_proof (tenant_id, id, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-          [tenantId, CANARY_ROW, `proves that ${tenantId} sees only its own rows`],
-        );
-      });
-    }
+    await restoreCanaries(asConnection(client), contextKeys);
   });
 }
 

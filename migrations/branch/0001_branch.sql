@@ -67,7 +67,9 @@ BEGIN
   END IF;
 END $$;
 
--- Removes a tenant's role and its schema with all objects. Can be repeated.
+-- Removes a tenant's role and its schema with all objects. Can be repeated. A role that owns something in another database of
+-- the cluster cannot be dropped here. It then stays without a password and may not log in, so that the removal ends; its name
+-- reveals nothing. Dropping it again after those objects are gone succeeds.
 CREATE FUNCTION tollgate.drop_tenant(role_name text) RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
@@ -77,8 +79,13 @@ BEGIN
   DELETE FROM tollgate.tenants t WHERE t.role = role_name;
   IF EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role_name) THEN
     PERFORM pg_advisory_xact_lock(hashtext('tollgate.tenants'));
+    PERFORM tollgate.drop_owned(role_name);
     EXECUTE format('REVOKE ALL ON DATABASE %I FROM %I', current_database(), role_name);
-    EXECUTE format('DROP ROLE %I', role_name);
+    BEGIN
+      EXECUTE format('DROP ROLE %I', role_name);
+    EXCEPTION WHEN dependent_objects_still_exist THEN
+      EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL', role_name);
+    END;
   END IF;
 END $$;
 

@@ -27,6 +27,21 @@ CREATE TABLE tollgate.gates (
   since timestamptz NOT NULL DEFAULT now()
 );
 
+-- The key of a tenant's gate lock. Every login can read held locks in pg_locks, beside the tables that the holder uses. So the
+-- key comes from a secret of this database: from a tenant's id alone it cannot be computed.
+CREATE TABLE tollgate.lock_secret (
+  only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+  secret bytea NOT NULL
+);
+INSERT INTO tollgate.lock_secret (secret) VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+REVOKE ALL ON tollgate.lock_secret FROM PUBLIC;
+CREATE FUNCTION tollgate.gate_lock(tenant text) RETURNS bigint
+LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp
+RETURN (SELECT ('x' || left(encode(sha256(s.secret || convert_to(tenant, 'UTF8')), 'hex'), 16))::bit(64)::bigint
+        FROM tollgate.lock_secret s);
+REVOKE ALL ON FUNCTION tollgate.gate_lock(text) FROM PUBLIC;
+
 -- Logs the changes of one statement. A writer holds its tenant's lock until its transaction ends, so that a change of the
 -- gate waits for it. The writer must see the gate's newest state, which only READ COMMITTED allows. The arguments are
 -- expressions that `track` builds from the table's columns: a row's key, its values, and whether two rows have one key.
@@ -48,7 +63,7 @@ BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
       RAISE EXCEPTION 'tenants write in READ COMMITTED only' USING ERRCODE = 'serialization_failure';
     END IF;
-    PERFORM pg_advisory_xact_lock_shared(hashtext('tollgate.gate'), hashtext(tenant));
+    PERFORM pg_advisory_xact_lock_shared(tollgate.gate_lock(tenant));
     SELECT g.state INTO gate FROM tollgate.gates g WHERE g.tenant_id = tenant;
     IF gate = 'shut' THEN
       RAISE EXCEPTION 'the rows of this tenant are elsewhere' USING ERRCODE = 'TG001';
@@ -115,7 +130,7 @@ LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-  PERFORM pg_advisory_xact_lock(hashtext('tollgate.gate'), hashtext(tenant));
+  PERFORM pg_advisory_xact_lock(tollgate.gate_lock(tenant));
   DELETE FROM tollgate.gates g WHERE g.tenant_id = tenant;
   IF new_state IS NOT NULL THEN
     INSERT INTO tollgate.gates (tenant_id, state, token) VALUES (tenant, new_state, new_token);
@@ -130,7 +145,7 @@ AS $$
 DECLARE
   tenant CONSTANT text := tollgate.current_tenant();
 BEGIN
-  PERFORM pg_advisory_xact_lock_shared(hashtext('tollgate.gate'), hashtext(tenant));
+  PERFORM pg_advisory_xact_lock_shared(tollgate.gate_lock(tenant));
   IF NOT EXISTS (SELECT FROM tollgate.gates g WHERE g.tenant_id = tenant AND g.state = 'loading' AND g.token = expected) THEN
     RAISE EXCEPTION 'no copy with this token is being written' USING ERRCODE = 'TG002';
   END IF;

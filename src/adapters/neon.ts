@@ -71,6 +71,17 @@ export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof SqlError ? error.sqlState : undefined;
 }
 
+/** Whether the server refuses the connection's login (SQLSTATE class 28). False for every other outcome. */
+export async function isLoginRefused(connection: NeonConnection): Promise<boolean> {
+  try {
+    await connection.query("SELECT 1");
+    return false;
+  } catch (error) {
+    const cause = error instanceof AppError ? error.cause : undefined;
+    return (cause instanceof NeonDbError || cause instanceof DatabaseError) && cause.code?.startsWith("28") === true;
+  }
+}
+
 /**
  * SQLSTATE classes and codes about the server or the connection, not about the statement: connection (08), login (28), no
  * such database (3D), resources (53), shutdown (57P), system (58), and connections that a session timeout ended (25P03,

@@ -8,7 +8,16 @@ import { DAY_MS, MINUTE_MS } from "./time.ts";
 
 /** No `.`, which separates the fields of credentials and signed contexts. */
 export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
-export const TenantId = z.string().regex(tenantIdPattern).brand("TenantId");
+/**
+ * Ids with this prefix are Tollgate's own: the two tenants of the isolation proof (tenant-db/isolation.ts). A customer with
+ * one of them would change or delete the rows that the proof needs, which stops every tenant of a shared database.
+ */
+export const RESERVED_PREFIX = "canary-";
+export const TenantId = z
+  .string()
+  .regex(tenantIdPattern)
+  .refine((id) => !id.startsWith(RESERVED_PREFIX), `must not start with ${RESERVED_PREFIX}, which is reserved`)
+  .brand("TenantId");
 export type TenantId = z.infer<typeof TenantId>;
 
 /** A name that people read. No control characters: PostgreSQL refuses NUL in a text, and pages cannot show the others. */

@@ -18,6 +18,7 @@ import { movesStore } from "../moves/moves-store.ts";
 import { inboxStore } from "../subscriptions/inbox-store.ts";
 import { type IncomingEvent, incomingEvent } from "../subscriptions/stripe-event.ts";
 import { subscriptionsStore } from "../subscriptions/subscriptions-store.ts";
+import { repairShared } from "../tenant-db/shards.ts";
 import { raiseAlarms } from "./alarms.ts";
 import { rotateEncryptionKeys } from "./key-rotation.ts";
 
@@ -118,6 +119,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
     });
   });
   await attempt("silent_migrations", () => resumeSilentMigrations(context));
+  await attempt("shared_shards", () => repairShared(context));
   await attempt("old_changes", () => pruneChanges(context));
   await attempt("alarms", () => raiseAlarms(context, nowMs));
   await ledgerStore(control).heartbeat("sweep", nowMs);

@@ -6,8 +6,8 @@
 import type { KeyRing } from "../core/encryption.ts";
 import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
-import { TenantId } from "../core/tenant.ts";
-import { connectNeon, type Row, SqlError, type Statement } from "../adapters/neon.ts";
+import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
+import { connectNeon, type NeonConnection, type Row, SqlError, type Statement } from "../adapters/neon.ts";
 import { enterTenant, plainTransaction } from "./tenant-db.ts";
 
 export interface IsolationFailure {
@@ -20,12 +20,17 @@ export interface IsolationFailure {
 /** `leftOpen` names built-in functions that only the host's superuser could revoke. None reaches another tenant's rows. */
 export type IsolationProof = { proven: true; leftOpen: string[] } | { proven: false; failures: IsolationFailure[] };
 
-/** Two tenants whose ids are reserved. Each owns one row of `tollgate.isolation_proof`, both under the same id. */
-export const canaryTenants = [TenantId.parse("canary-a"), TenantId.parse("canary-b")] as const;
-export const CANARY_ROW = "canary";
+/**
+ * The two tenants of the proof. Each owns one row of `tollgate.isolation_proof`, both under the same id. Not parsed:
+ * `TenantId` refuses their ids, so that no customer can have one.
+ */
+const canaryTenants = [`${RESERVED_PREFIX}a` as TenantId, `${RESERVED_PREFIX}b` as TenantId] as const;
+const CANARY_ROW = "canary";
 
 /** The checks take milliseconds. A database that needs longer counts as unavailable. */
 const TIMEOUT_MS = 5_000;
+/** Life of a canary's context: longer than any wait for the database. */
+const CANARY_LIFE_MS = 60_000;
 const REFUSED = "42501"; // insufficient_privilege
 const ROLLED_BACK = "22012"; // division_by_zero, by which `rollBack` ends a transaction
 const rollBack: Statement = { text: "SELECT 1 / 0" };
@@ -256,6 +261,27 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
   ]);
   const failures = [...tried.failures, ...refusals.flat()];
   return failures.length === 0 ? { proven: true, leftOpen: tried.leftOpen } : { proven: false, failures };
+}
+
+/**
+ * Writes the canaries' rows that are missing in a shared database, and deletes others of theirs. `owner` is connected to it.
+ * Without exactly these rows the proof fails and every tenant of the database is refused. Can be repeated.
+ */
+export async function restoreCanaries(owner: NeonConnection, [{ id: keyId, secret }]: KeyRing): Promise<void> {
+  const { database } = owner;
+  const statements = canaryTenants.map(async (tenantId): Promise<Statement[]> => {
+    // Row security applies to the owner too, so that the statements need the canary's context.
+    const context = await signContext({ keyId, secret, tenantId, database, expiresAtMs: Date.now() + CANARY_LIFE_MS });
+    return [
+      { text: "SELECT set_config('tollgate.context', $1, true)", params: [context] },
+      { text: "DELETE FROM tollgate.isolation_proof WHERE id <> $1", params: [CANARY_ROW] },
+      {
+        text: "INSERT INTO tollgate.isolation_proof (tenant_id, id, note) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+        params: [tenantId, CANARY_ROW, `proves that ${tenantId} sees only its own rows`],
+      },
+    ];
+  });
+  await owner.batch((await Promise.all(statements)).flat());
 }
 
 function isCanaryOf(tenantId: TenantId, rows: readonly Row[] | undefined): boolean {

@@ -15,7 +15,7 @@ import { AppError } from "../core/errors.ts";
 import { type Placement, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
 import { type Branch, openBranch, sharedVersion } from "./branch.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";
 import { decryptLogin, encryptLogin, openTenantDb, ownerUrl } from "./dispatch.ts";
@@ -97,6 +97,8 @@ async function requireMigratedShard(env: Env, placements: PlacementsStore, shard
  * its role and schema, or its whole database. Can be repeated.
  */
 export async function dropPlacement(context: Databases, tenantId: TenantId, placement: Placement): Promise<void> {
+  // The type excludes these ids. A mistake here would stop every tenant of the shard.
+  if (tenantId.startsWith(RESERVED_PREFIX)) throw new AppError("internal", `${tenantId} is no customer's`);
   switch (placement.strategy) {
     case "database":
       return closeShard(context, placement.shardId);

@@ -1,17 +1,19 @@
-// Shards on Neon: creates the databases that tenants' schemas and own databases need, one Neon project each, and removes
-// them. Neon works on a project for seconds, so a Workflow calls these functions repeatedly and sleeps in between. Each call
+// Shards: creates the databases that tenants' schemas and own databases need, one Neon project each, removes them, and repairs
+// shared ones. Neon works on a project for seconds, so a Workflow calls these functions repeatedly and sleeps in between. Each call
 // finds earlier work again, by the project's name or in the control tables.
-import { connectNeon } from "../adapters/neon.ts";
+import { connectNeon, isLoginRefused } from "../adapters/neon.ts";
 import { connectNeonApi } from "../adapters/neon-api.ts";
 import type { Context } from "../control/context.ts";
-import { type PlacementsStore, placementsStore } from "../control/placements-store.ts";
+import { type PlacementsStore, type Shard, placementsStore } from "../control/placements-store.ts";
 import { AppError } from "../core/errors.ts";
 import { connectionUrl, loginPurpose, ownShardId } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { log } from "../log.ts";
+import { parseKeyRing } from "../core/encryption.ts";
+import { describeError, log } from "../log.ts";
 import { setUpBranch } from "./branch.ts";
-import { encryptLogin, giveAnalyticsLogin } from "./dispatch.ts";
+import { decryptLogin, encryptLogin, giveAnalyticsLogin, ownerUrl } from "./dispatch.ts";
+import { restoreCanaries } from "./isolation.ts";
 import { branchMigrations } from "./migrations.ts";
 
 type Databases = Pick<Context, "env" | "control">;
@@ -47,6 +49,32 @@ export async function makeRoomAhead(context: Databases): Promise<boolean> {
   if ((await placements.roomLeft("schema")) >= ROOM_AHEAD) return true;
   const id = await placements.shardToOpen("schema", context.env.NEON_REGION);
   return openShard(context, placements, { id, strategy: "schema" });
+}
+
+/**
+ * Repairs what a tenant's statement can have done to all tenants of a shared database: changed the login that they share, or
+ * removed the rows that the isolation proof needs. Each monitored tenant keeps its database awake, so that the sweep does
+ * not wake it. One database that fails holds back no other.
+ */
+export async function repairShared({ env, control }: Databases): Promise<void> {
+  const contextKeys = parseKeyRing("CONTEXT_KEYS", env.CONTEXT_KEYS);
+  const repair = async (shard: Shard): Promise<void> => {
+    if (shard.appLogin === null) return;
+    const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
+    const login = await decryptLogin(env, loginPurpose.app(shard.id), shard.appLogin);
+    const colon = login.indexOf(":");
+    const refused = await isLoginRefused(connectNeon(connectionUrl(shard, login), env.NEON_FETCH_ENDPOINT));
+    if (refused) log("error", "shared_login_refused", { shard: shard.id });
+    await owner.query("SELECT tollgate.restore_login($1, $2)", [
+      login.slice(0, colon),
+      refused ? login.slice(colon + 1) : null,
+    ]);
+    await restoreCanaries(owner, contextKeys);
+  };
+  for (const shard of await placementsStore(control).shards("shared"))
+    await repair(shard).catch((error: unknown) =>
+      log("error", "shard_not_repaired", { shard: shard.id, error: describeError(error) }),
+    );
 }
 
 async function openShard(

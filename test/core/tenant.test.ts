@@ -71,6 +71,12 @@ test("no tenant id contains a separator of credentials, contexts or paths", () =
   expect(wrong.filter((id) => TenantId.safeParse(id).success)).toEqual([]);
 });
 
+test("no customer can have the id of a tenant of the isolation proof", () => {
+  for (const id of ["canary-a", "canary-b", "canary-", "canary-acme"])
+    expect(TenantId.safeParse(id).success).toBe(false);
+  for (const id of ["canary", "canarya", "acme-canary-a"]) expect(TenantId.safeParse(id).success).toBe(true);
+});
+
 test("an older program's copy gets defaults for missing limits, and one that lacks more is rejected", () => {
   const limits = { unitsPerHour: 100, unitsPerMonth: null, callsPerMinute: 100, callsInFlight: 4 };
   const kept = {

@@ -4,12 +4,15 @@ import { afterEach, expect, test } from "vitest";
 import {
   aJwt,
   aTenant,
+  asSuperuser,
   callTool,
   controlRows,
   databaseFaults,
+  fireCron,
   modernMeta,
   operator,
   postMcp,
+  rowsOf,
   simulator,
   storedCalls,
   system,
@@ -271,4 +274,35 @@ test("while Stripe is down, an order is refused with that reason, and it works a
     }
   }
   expect((await checkout(order)).status).toBe(201);
+});
+
+test("no door takes an id that Tollgate reserves for itself, and the sweep repairs a shared database", async () => {
+  const tenant = await aTenant();
+  for (const id of ["canary-a", "canary-b", "canary-x"]) {
+    const create = await operator("POST", "/tenants", { id, name: "A canary", plan: "free" });
+    expect(await expectProblem(create, 400, "bad_request", id)).toContain("canary-, which is reserved");
+    const into = { backup: "x.jsonl.gz", into: { id, name: "A canary", plan: "free" } };
+    await expectProblem(await operator("POST", `/tenants/${tenant.id}/restore`, into), 400, "bad_request", id);
+    for (const route of ["", "/remove", "/links", "/move", "/import", "/keys"]) {
+      const body = { issuer: "https://issuer.example", organisation: "x", strategy: "schema", name: "x" };
+      const response = await operator(
+        route === "" ? "GET" : "POST",
+        `/tenants/${id}${route}`,
+        route === "" ? undefined : body,
+      );
+      expect([400, 404, 415], `${id}${route}`).toContain(response.status);
+    }
+    const rows = ["tenants (id, name, plan, strategy, state, limits) VALUES ($1, '', '', '', 'active', '{}')"];
+    rows.push("checkouts (tenant_id, name, plan) VALUES ($1, '', '')");
+    for (const row of rows)
+      await expect(controlRows(`INSERT INTO ${row}`, [id])).rejects.toMatchObject({ code: "23514" });
+  }
+  const shared = asSuperuser(system.sharedOwnerUrl);
+  await rowsOf(shared, "DELETE FROM tollgate.isolation_proof");
+  await rowsOf(shared, "ALTER ROLE tollgate_app_a PASSWORD 'changed by a hostile statement'");
+  await fireCron("* * * * *");
+  const left = await rowsOf<{ id: string }>(shared, "SELECT tenant_id AS id FROM tollgate.isolation_proof ORDER BY 1");
+  expect(left.map(({ id }) => id)).toEqual(["canary-a", "canary-b"]);
+  const { apiKey } = await aTenant();
+  expect((await callTool(apiKey, "search_products", { query: "" })).isError).toBeFalsy();
 });

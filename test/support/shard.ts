@@ -158,6 +158,7 @@ async function openShard(cluster: Cluster) {
     proxy,
     urlOf,
     createDatabase: (name: string, closed: boolean) => cluster.createShared(name, closed),
+    createBranch: (name: string, closed: boolean) => cluster.createBranch(name, closed),
 
     /** Runs any statements as superuser. */
     superuser: (sql: string, params?: unknown[]) => cluster.superuser(database, sql, params),
