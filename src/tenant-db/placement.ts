@@ -3,7 +3,7 @@
 // Invariant: each step finds the work of earlier and concurrent attempts, so that every step can be repeated at any point.
 // This code runs in the tenant's object, which decrypts logins.
 import { newPassword } from "../adapters/ids.ts";
-import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
+import { type NeonConnection, connectNeon, isLoginRefused } from "../adapters/neon.ts";
 import type { Context } from "../control/context.ts";
 import {
   type PlacementsStore,
@@ -12,10 +12,11 @@ import {
   placementsStore,
 } from "../control/placements-store.ts";
 import { AppError } from "../core/errors.ts";
-import { type Placement, loginPurpose, ownName } from "../core/placement.ts";
+import { type Placement, connectionUrl, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
+import { log } from "../log.ts";
 import { type Branch, openBranch, sharedVersion } from "./branch.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";
 import { decryptLogin, encryptLogin, openTenantDb, ownerUrl } from "./dispatch.ts";
@@ -79,6 +80,26 @@ export async function makePlacement(
   const branch = await branchOf(env, shard);
   await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
   await placements.markReady(placementId, expectedVersion());
+}
+
+/**
+ * Sets the stored password of a placement's own login again when the server refuses the login: any role may change its
+ * password, so a tenant's statement can have done it. Returns whether it did. Throws `AppError` when the database is away.
+ */
+export async function restoreLogin(
+  { env, control }: Databases,
+  tenantId: TenantId,
+  placement: Placement,
+): Promise<boolean> {
+  if (placement.strategy === "shared") return false; // the sweep restores it
+  const login = await decryptLogin(env, loginPurpose.tenant(placement.id), placement.login);
+  if (!(await isLoginRefused(connectNeon(connectionUrl(placement, login), env.NEON_FETCH_ENDPOINT)))) return false;
+  const shard = await placementsStore(control).shard(placement.shardId);
+  if (shard === undefined) return false;
+  const password = login.slice(login.indexOf(":") + 1);
+  await (await branchOf(env, shard)).createTenant({ placementId: placement.id, tenantId, password });
+  log("error", "tenant_login_restored", { tenantId });
+  return true;
 }
 
 /** Throws `placement_unavailable` when a shared shard lacks tables of the bundle: no tenant starts on it until then. */

@@ -100,9 +100,9 @@ async function openShard(
   }
   if (!(await neon.projectReady(projectId))) return false;
   const { pooledHost: host, database, user, password } = await neon.ownerConnection(projectId);
-  const ownerUrl = connectionUrl({ host, database }, `${user}:${password}`);
-  await setUpBranch(ownerUrl, env.NEON_FETCH_ENDPOINT, branchMigrations);
-  await giveAnalyticsLogin(env, placements, id, connectNeon(ownerUrl, env.NEON_FETCH_ENDPOINT));
+  const projectUrl = connectionUrl({ host, database }, `${user}:${password}`);
+  await setUpBranch(projectUrl, env.NEON_FETCH_ENDPOINT, branchMigrations);
+  await giveAnalyticsLogin(env, placements, id, connectNeon(projectUrl, env.NEON_FETCH_ENDPOINT));
   const ownerLogin = await encryptLogin(env, loginPurpose.owner(id), `${user}:${password}`);
   await placements.registerShard({ id, strategy, region: known.region, host, database, ownerLogin, appLogin: null });
   return true;

@@ -14,6 +14,7 @@ import {
   proveLogin,
   reencrypted,
 } from "./dispatch.ts";
+import { restoreLogin } from "./placement.ts";
 import { type SessionLimits, type SessionPool, createSessionPool } from "./session-pool.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import { type CallScopedDb, orAborted } from "./tenant-db.ts";
@@ -223,8 +224,12 @@ export class TenantData {
     if (!isProven(placement, nowMs)) await this.#prove(placement, nowMs);
   }
 
-  #prove(placement: Placement, nowMs: number): Promise<ProofOutcome> {
-    return proveLogin(this.#context.env, this.#tenantId, placement, nowMs);
+  async #prove(placement: Placement, nowMs: number): Promise<ProofOutcome> {
+    const prove = (): Promise<ProofOutcome> => proveLogin(this.#context.env, this.#tenantId, placement, nowMs);
+    const outcome = await prove();
+    if (outcome !== "database_unavailable") return outcome;
+    const isRestored = await restoreLogin(this.#context, this.#tenantId, placement).catch(() => false);
+    return isRestored ? prove() : outcome;
   }
 
   /** Encrypts the placement's login with the newest key, unless it already is. */

@@ -297,11 +297,14 @@ test("no door takes an id that Tollgate reserves for itself, and the sweep repai
     for (const row of rows)
       await expect(controlRows(`INSERT INTO ${row}`, [id])).rejects.toMatchObject({ code: "23514" });
   }
-  const shared = asSuperuser(system.sharedOwnerUrl);
-  await rowsOf(shared, "DELETE FROM tollgate.isolation_proof");
-  await rowsOf(shared, "ALTER ROLE tollgate_app_a PASSWORD 'changed by a hostile statement'");
+  const database = asSuperuser(system.sharedOwnerUrl);
+  await rowsOf(database, "DELETE FROM tollgate.isolation_proof");
+  await rowsOf(database, "ALTER ROLE tollgate_app_a PASSWORD 'changed by a hostile statement'");
   await fireCron("* * * * *");
-  const left = await rowsOf<{ id: string }>(shared, "SELECT tenant_id AS id FROM tollgate.isolation_proof ORDER BY 1");
+  const left = await rowsOf<{ id: string }>(
+    database,
+    "SELECT tenant_id AS id FROM tollgate.isolation_proof ORDER BY 1",
+  );
   expect(left.map(({ id }) => id)).toEqual(["canary-a", "canary-b"]);
   const { apiKey } = await aTenant();
   expect((await callTool(apiKey, "search_products", { query: "" })).isError).toBeFalsy();
