@@ -2,6 +2,7 @@
 // a row or a customer's text.
 
 import { AppError } from "./core/errors.ts";
+import { storable } from "./core/text.ts";
 
 export type LogLevel = "info" | "warn" | "error";
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
@@ -13,17 +14,17 @@ export function log(level: LogLevel, event: string, fields: LogFields = {}): voi
 
 /**
  * Describes a thrown value for a log line. The message of an `AppError` is safe to log. Other messages may quote rows,
- * arguments or a customer, so the line has only their kind, codes and place.
+ * arguments or a customer, so the line has only their kind, codes and place. The control tables can store the description.
  */
 export function describeError(error: unknown): string {
-  if (error instanceof AppError) return `${error.name}: ${error.message}`.slice(0, LONGEST);
+  if (error instanceof AppError) return storable(`${error.name}: ${error.message}`, LONGEST);
   if (!(error instanceof Error)) return `thrown: ${typeof error}`;
   const facts = told.flatMap((name) => {
     const value: unknown = Reflect.get(error, name);
     return typeof value === "string" || typeof value === "number" || value === true ? [`${name}=${String(value)}`] : [];
   });
   const place = /\n\s+(at .+)/.exec(error.stack ?? "")?.[1] ?? "";
-  return [error.name, ...facts, place].join(" ").slice(0, LONGEST);
+  return storable([error.name, ...facts, place].join(" "), LONGEST);
 }
 
 /** Codes of Stripe's and PostgreSQL's errors, and flags of errors that a Durable Object's runtime throws. */

@@ -59,19 +59,33 @@ import {
 } from "./metering/api.ts";
 import { MoveRequest, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
 import { NewTenantRequest, addTenant, listTenants, showTenant } from "./operations/admin-api.ts";
-import { Question, askQuestion, listMeterErrors, showIndicators } from "./operations/api.ts";
+import {
+  AcknowledgeRequest,
+  Question,
+  acknowledgeFailures,
+  askQuestion,
+  listFailures,
+  listMeterErrors,
+  showIndicators,
+} from "./operations/api.ts";
 import { showHealth } from "./operations/health.ts";
 import {
+  EventDismissRequest,
+  EventRetryRequest,
   OwnPlanRequest,
   PlanRequest,
   PortalRequest,
+  StripeEventsQuery,
   cancelPlanChange,
   changeOwnPlan,
   changePlan,
   createCheckout,
+  dismissStripeEvents,
   listPlanChanges,
   listPlans,
+  listStripeEvents,
   openPortal,
+  retryStripeEvents,
   showOwnPlan,
   showStatus,
 } from "./subscriptions/api.ts";
@@ -144,6 +158,11 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/dead-letters", "operator", listDeadLetters, { query: DeadLettersQuery }),
   route("POST /admin/api/dead-letters/replay", "operator", replayDeadLetters, { body: ReplayRequest }),
   route("POST /admin/api/dead-letters/dismiss", "operator", dismissDeadLetters, { body: DismissRequest }),
+  route("GET /admin/api/stripe-events", "operator", listStripeEvents, { query: StripeEventsQuery }),
+  route("POST /admin/api/stripe-events/retry", "operator", retryStripeEvents, { body: EventRetryRequest }),
+  route("POST /admin/api/stripe-events/dismiss", "operator", dismissStripeEvents, { body: EventDismissRequest }),
+  route("GET /admin/api/failures", "operator", listFailures),
+  route("POST /admin/api/failures/acknowledge", "operator", acknowledgeFailures, { body: AcknowledgeRequest }),
   route("GET /admin/api/migrations", "operator", listMigrations),
   route("POST /admin/api/migrations", "operator", startMigration, { body: FleetOptions }),
   route("GET /admin/api/migrations/:runId", "operator", showMigration),

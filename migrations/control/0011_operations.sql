@@ -17,4 +17,16 @@ CREATE TABLE alarms (
   notified_at timestamptz
 );
 
+-- Items of background work that failed: one bad item never stops the others. The operator acknowledges a row by deleting it.
+CREATE TABLE failures (
+  part text NOT NULL,
+  item text NOT NULL,
+  error text NOT NULL,
+  times integer NOT NULL DEFAULT 1,
+  first_at timestamptz NOT NULL DEFAULT now(),
+  last_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (part, item)
+);
+
 GRANT SELECT, INSERT, UPDATE ON heartbeats, alarms TO tollgate_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON failures TO tollgate_service;

@@ -51,6 +51,12 @@ export function isRefusedByStripe(error: unknown): boolean {
   return error instanceof Stripe.errors.StripeError && !mayPassLater(error.statusCode);
 }
 
+/** Whether Stripe refused because it has no such object: it was deleted, or belongs to another account or mode. */
+export function isUnknownToStripe(error: unknown): boolean {
+  const { status, code } = failureOf(error);
+  return status === 404 || code === "resource_missing";
+}
+
 /** A failed request. `again`: retry later. `refused`: Stripe refuses it until an operator corrects the cause. */
 export interface NoAnswer {
   kind: "again" | "refused";

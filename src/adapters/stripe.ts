@@ -28,6 +28,8 @@ export const thinEventTypes = ["v1.billing.meter.error_report_triggered", "v1.bi
 export function connectStripe(secretKey: string, apiBase: string) {
   const stripe = stripeClient(secretKey, apiBase);
   return {
+    /** Whether the key is of the live mode. `undefined`: the key does not say. */
+    isLive: modeOf(secretKey),
     meter: connectMeter(stripe),
     customers: connectCustomers(stripe),
     checkout: connectCheckout(stripe),
@@ -57,13 +59,16 @@ function connectEvents(stripe: Stripe) {
     },
 
     /** The same for a thin event. */
-    async verifyThin(rawBody: string, signature: string | undefined, secret: string) {
-      const { id, type } = await verified(signature, (given) =>
-        stripe.parseEventNotificationAsync(rawBody, given, secret),
-      );
-      return { id, type: type as string };
+    verifyThin(rawBody: string, signature: string | undefined, secret: string): Promise<unknown> {
+      return verified(signature, (given) => stripe.parseEventNotificationAsync(rawBody, given, secret));
     },
   };
+}
+
+/** Stripe's secret and restricted keys name their mode. */
+function modeOf(secretKey: string): boolean | undefined {
+  const mode = /^[a-z]+_(live|test)_/.exec(secretKey)?.[1];
+  return mode === undefined ? undefined : mode === "live";
 }
 
 async function verified<Event>(

@@ -6,7 +6,7 @@
 import * as z from "zod";
 import { MAX_DOCUMENT_BYTES, normalisePath, refusedContentType, utf8Bytes } from "../core/document-path.ts";
 import { strategies } from "../core/plans.ts";
-import { brokenText, membersOf, refusedTextIn } from "../core/text.ts";
+import { brokenText, membersOf, refusedTextIn, storable } from "../core/text.ts";
 import { Sha256, Sha256State } from "./sha256.ts";
 
 const FileTable = z.object({
@@ -151,7 +151,7 @@ function storableRow(table: string, cells: Cells, values: unknown): Line {
 
 /** A name from the file, for a message. No name of PostgreSQL's is longer. */
 function shown(name: string): string {
-  return name.slice(0, 63);
+  return storable(name, 63);
 }
 
 const DocumentFields = z.strictObject({

@@ -3,6 +3,7 @@
 // imported. A file of another kind, and one whose lines are bad for the greater part, makes the job fail.
 // Invariant: a value is stored as the line has it, or the line is refused.
 import * as z from "zod";
+import { storable } from "../core/text.ts";
 import { countLines, readHead, readLines, writeDocument } from "./bucket.ts";
 import { type Table, literal, tablesOf } from "../tenant-db/copy.ts";
 import { fileColumns, plainText } from "./history.ts";
@@ -174,7 +175,7 @@ function rowOf(
   );
   if ("wrong" in found) return found;
   const unknown = found.columns.find((name) => !own.some((column) => column.name === name));
-  return unknown === undefined ? { target, ...found } : { wrong: `The table has no column ${unknown.slice(0, 63)}.` };
+  return unknown === undefined ? { target, ...found } : { wrong: `The table has no column ${storable(unknown, 63)}.` };
 }
 
 // ---- the rows of a batch. Invariant: a report contains names of columns and constraints, never a value.

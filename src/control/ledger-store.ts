@@ -66,7 +66,12 @@ const PipelineState = z.object({
   /** Age of the oldest fallback call that its tenant's object does not count. */
   uncountedCallSeconds: age,
   inboxLagSeconds: age,
+  /** Stripe events that name an unknown tenant, and that no operator has dismissed. */
   unknownTenantWebhooks: count,
+  /** Stripe events that Stripe or our key made impossible to apply, and that no operator has dismissed. */
+  setAsideWebhooks: count,
+  /** Items of background work that failed three times or more, and within the last 15 minutes. */
+  repeatedFailures: count,
   stuckTenants: count,
   stuckRemovals: count,
   lastWebhookSeconds: age,
@@ -201,8 +206,10 @@ export function ledgerStore(control: ControlDatabase) {
                 (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND dismissed_at IS NULL)::int AS "deadLetters",
                 (SELECT extract(epoch FROM n.now - min(o.received_at)) FROM fallback_calls o JOIN tenants t ON t.id = o.tenant_id
                  WHERE o.counted_at IS NULL AND t.state <> 'gone')::double precision AS "uncountedCallSeconds",
-                (SELECT extract(epoch FROM n.now - min(received_at)) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
-                (SELECT count(*) FROM webhook_inbox WHERE outcome = 'unknown_tenant' AND received_at > n.now - interval '1 day')::int AS "unknownTenantWebhooks",
+                (SELECT extract(epoch FROM n.now - min(coalesce(retried_at, received_at))) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
+                (SELECT count(*) FROM webhook_inbox WHERE is_open AND outcome = 'unknown_tenant')::int AS "unknownTenantWebhooks",
+                (SELECT count(*) FROM webhook_inbox WHERE is_open AND outcome IN ('unknown_object', 'refused'))::int AS "setAsideWebhooks",
+                (SELECT count(*) FROM failures WHERE times >= 3 AND last_at > n.now - interval '15 minutes')::int AS "repeatedFailures",
                 (SELECT count(*) FROM tenants t WHERE state = 'provisioning' AND created_at < n.now - interval '10 minutes')::int AS "stuckTenants",
                 (SELECT count(*) FROM removals WHERE step NOT IN ('grace', 'done', 'undone') AND step_at < n.now - interval '1 hour')::int AS "stuckRemovals",
                 (SELECT extract(epoch FROM n.now - max(received_at)) FROM webhook_inbox)::double precision AS "lastWebhookSeconds",

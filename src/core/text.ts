@@ -18,6 +18,14 @@ export function unstorableText(text: string): string | undefined {
   return text.includes("\0") ? NUL : brokenText(text);
 }
 
+/**
+ * A text as PostgreSQL can store it: at most `maxChars` long, and each character that it cannot hold is replaced by U+FFFD.
+ * For texts of other systems that Tollgate quotes to the operator, never for what a client sent.
+ */
+export function storable(text: string, maxChars: number): string {
+  return text.slice(0, maxChars).toWellFormed().replaceAll("\0", "\uFFFD");
+}
+
 /** A text that PostgreSQL can store. For inputs of tools: `storableText(200)`. */
 export function storableText(maxChars: number) {
   return z

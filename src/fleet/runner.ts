@@ -149,6 +149,8 @@ export function fleetWork(
     if (known !== undefined) return known;
     const opening = ownerUrl(env, shard).then((url) => openBranch(url, env.NEON_FETCH_ENDPOINT, files));
     branches.set(shard.id, opening);
+    // The next schema of the shard tries again: a failure that passes must not stay for the whole step.
+    opening.catch(() => branches.delete(shard.id));
     return opening;
   };
   return {

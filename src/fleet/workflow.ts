@@ -2,6 +2,7 @@
 // and the control tables hold the state of the run. When a Workflow dies, its heartbeats end and the sweep starts another.
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { type Context, createContext } from "../control/context.ts";
+import { isolated } from "../control/failures-store.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import { tenantMigrations } from "../tenant-db/migrations.ts";
@@ -48,8 +49,10 @@ export class FleetMigration extends WorkflowEntrypoint<Env, FleetMigrationParams
 
 /** Starts a new Workflow for each run whose heartbeats have ended. The next sweep repeats a start that fails. */
 export async function resumeSilentMigrations(context: Context): Promise<void> {
-  for (const { id, attempt } of await fleetStore(context.control).resumeSilent()) {
+  const silent = await fleetStore(context.control).resumeSilent();
+  const alone = { part: "silent_migrations", idOf: ({ id }: { id: number }) => String(id) };
+  await isolated(context.control, silent, alone, async ({ id, attempt }) => {
     log("warn", "fleet_migration_resumed", { runId: id, attempt });
     await context.start({ kind: "fleet_migration", runId: id, attempt });
-  }
+  });
 }

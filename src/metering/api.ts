@@ -8,7 +8,8 @@ import { type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice
 import type { TenantId } from "../core/tenant.ts";
 import { BadRequest, Flag, type HttpContext, PageQuery, Problem, noStore, tenantOf } from "../http.ts";
 import type { ControlDatabase } from "../control/context.ts";
-import { deadLettersStore } from "./dead-letters-store.ts";
+import { isolated } from "../control/failures-store.ts";
+import { type DeadLetter, deadLettersStore } from "./dead-letters-store.ts";
 import { bodyOfText } from "./queue-message.ts";
 
 /** Most items on a page of usage: 1,000 calls are about 150 KB of JSON. */
@@ -76,12 +77,13 @@ export async function replayDeadLetters(
     "ids" in request ? await store.byId(request.ids) : await store.list(DEAD_LETTERS, { after: "", all: false });
   const replayed: string[] = [];
   // One message at a time, because each may have the queue's largest size. Recorded after the send: a crash in between
-  // sends the message twice, which is harmless.
-  for (const { id, body } of letters) {
+  // sends the message twice, which is harmless. A letter that the queue does not take holds back no other.
+  const alone = { part: "dead_letters", idOf: ({ id }: DeadLetter) => id, atOnce: 1 };
+  await isolated(c.get("context").control, letters, alone, async ({ id, body }) => {
     await c.env.USAGE.send(bodyOfText(body));
     await store.replayed([id]);
     replayed.push(id);
-  }
+  });
   return c.json({ replayed, left: await store.waiting() });
 }
 

@@ -2,6 +2,7 @@
 // and replays or dismisses them. Each function is one transaction and can be repeated.
 import * as z from "zod";
 import type { ControlDatabase } from "../control/context.ts";
+import { storable } from "../core/text.ts";
 import { toIso } from "../core/time.ts";
 
 export const DeadLetter = z.object({
@@ -29,7 +30,12 @@ export function deadLettersStore(control: ControlDatabase) {
       await control.query(
         // Arrays, because a body may hold text that PostgreSQL's JSON refuses.
         `INSERT INTO dead_letters (id, body, why) SELECT * FROM unnest($1::text[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING`,
-        [letters.map(({ id }) => id), letters.map(({ body }) => body), letters.map(({ why }) => why)],
+        // A NUL in a body that is no JSON is the only character that the column refuses.
+        [
+          letters.map(({ id }) => id),
+          letters.map(({ body }) => storable(body, body.length)),
+          letters.map(({ why }) => why),
+        ],
       );
     },
 

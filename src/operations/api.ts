@@ -1,6 +1,7 @@
 // The operator's view of the whole deployment: the indicators of metering and reporting, the errors of Stripe's meter, and
-// questions about all tenants.
+// questions about all tenants. It also shows the items of background work that keep failing.
 import * as z from "zod";
+import { failuresStore } from "../control/failures-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, noStore } from "../http.ts";
@@ -84,4 +85,24 @@ export async function askQuestion(c: HttpContext, { body }: { body: z.infer<type
     "content-type": "application/json",
     ...noStore,
   });
+}
+
+// ---- items of background work that keep failing
+
+export const AcknowledgeRequest = z.strictObject({
+  part: z.string().min(1).max(100),
+  /** Without it, every item of the part. */
+  item: z.string().max(200).optional(),
+});
+
+export async function listFailures(c: HttpContext): Promise<Response> {
+  return c.json({ failures: await failuresStore(c.get("context").control).list() });
+}
+
+/** Ends the alarm of these failures. An item that keeps failing raises it again. */
+export async function acknowledgeFailures(
+  c: HttpContext,
+  { body: { part, item } }: { body: z.infer<typeof AcknowledgeRequest> },
+): Promise<Response> {
+  return c.json({ acknowledged: await failuresStore(c.get("context").control).acknowledge(part, item) });
 }

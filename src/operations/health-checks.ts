@@ -45,7 +45,7 @@ const reasons: Readonly<Record<CheckName, string>> = {
   usage_conflicts: "a call reached the ledger with two different payloads",
   dead_letters: "messages wait in the dead letters",
   open_calls: "a tenant's object has been unreachable for 10 minutes, so its limits miss some calls",
-  webhooks: "Stripe events wait to be applied or name no known tenant",
+  webhooks: "Stripe events have waited for 5 minutes to be applied",
   provisioning: "tenants have been stuck in provisioning for 10 minutes",
   migrations: "tenants' tables lack migrations of this program: run npm run migrate",
   removals: "a step of a tenant's removal has not ended for an hour",
@@ -58,7 +58,8 @@ const shown: Readonly<Partial<Record<CheckName, readonly (keyof DeploymentState)
   usage_refused: ["meterErrors"], // Stripe dropped them; the summaries of their reports decide what is lost
   carry_forwards: ["carryForwards"], // they may wait for the invoice of their period
   migrations: ["behindByShard"],
-  webhooks: ["lastWebhookSeconds"], // Stripe sends none while nothing happens
+  // Stripe sends none while nothing happens. Events of other products and modes are normal.
+  webhooks: ["unknownTenantWebhooks", "setAsideWebhooks", "lastWebhookSeconds"],
 };
 
 /** The checks that indicators decide, each failing while one of its indicators is above its warning bound. */
@@ -88,6 +89,7 @@ const factNames: Readonly<Partial<Record<keyof DeploymentState, string>>> = {
   deadLetters: "waiting",
   uncountedCallSeconds: "oldestUncountedSeconds",
   unknownTenantWebhooks: "unknownTenant",
+  setAsideWebhooks: "setAside",
   stuckTenants: "stuck",
   tenantsBehind: "tenants",
   behindByShard: "shards",

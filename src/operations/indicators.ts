@@ -222,16 +222,38 @@ export const indicators: readonly Indicator[] = [
     unit: "seconds",
     warning: 5 * MINUTES,
     critical: HOURS,
-    runbook: "Read webhook_inbox.error of the oldest row; the sweep retries it every minute.",
+    runbook:
+      "GET /admin/api/stripe-events shows the error; the sweep retries each event every minute. POST /admin/api/stripe-events/dismiss ends that.",
   },
   {
     name: "unknownTenantWebhooks",
-    check: "webhooks",
-    title: "Stripe events of the last day that name no known tenant",
+    check: null, // another product in the same Stripe account is normal
+    title: "Stripe events that name no known tenant and are not dismissed",
     unit: "count",
     warning: 0,
     critical: 100,
-    runbook: "Read webhook_inbox where outcome = unknown_tenant. Another program may use this Stripe account.",
+    runbook:
+      "GET /admin/api/stripe-events shows them (table webhook_inbox). Another program may use this Stripe account. Retry or dismiss them.",
+  },
+  {
+    name: "setAsideWebhooks",
+    check: null, // it happened once; a tenant's state that is wrong shows elsewhere
+    title: "Stripe events that could not be applied, were set aside and are not dismissed",
+    unit: "count",
+    warning: 0,
+    critical: 100,
+    runbook:
+      "GET /admin/api/stripe-events shows each and why: the object belongs to another mode or account, was deleted, or Stripe refuses. Retry or dismiss them.",
+  },
+  {
+    name: "repeatedFailures",
+    check: null, // what an item holds up has a check of its own
+    title: "Items of background work that keep failing while the others continue",
+    unit: "count",
+    warning: 0,
+    critical: 100,
+    runbook:
+      "GET /admin/api/failures shows each item and why. POST /admin/api/failures/acknowledge ends the alarm until it fails again.",
   },
   {
     name: "stuckTenants",

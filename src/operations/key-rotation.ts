@@ -2,6 +2,7 @@
 // encrypted here, and each tenant's login in the tenant's object. Once no login is left under a key, that key can be removed.
 import type { Context } from "../control/context.ts";
 import { encryptedLoginsStore } from "../control/encrypted-logins-store.ts";
+import { isolated } from "../control/failures-store.ts";
 import { parseKeyRing } from "../core/encryption.ts";
 import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 
@@ -12,10 +13,18 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
   const { env, control } = context;
   const [newest] = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
   const logins = encryptedLoginsStore(control);
-  for (const stored of await logins.shardLoginsNotUnder(newest.id, BATCH)) {
-    const login = await decryptLogin(env, stored.purpose, stored.login);
-    await logins.replaceShardLogin(stored, await encryptLogin(env, stored.purpose, login));
-  }
+  const old = await logins.shardLoginsNotUnder(newest.id, BATCH);
+  await isolated(
+    control,
+    old,
+    { part: "shard_login_keys", idOf: ({ shardId }) => shardId, atOnce: 4 },
+    async (stored) => {
+      const login = await decryptLogin(env, stored.purpose, stored.login);
+      await logins.replaceShardLogin(stored, await encryptLogin(env, stored.purpose, login));
+    },
+  );
   const tenants = await logins.tenantsNotUnder(newest.id, BATCH);
-  await Promise.allSettled(tenants.map((tenantId) => context.tenantObject(tenantId).refresh()));
+  await isolated(control, tenants, { part: "tenant_login_keys", idOf: String }, (tenantId) =>
+    context.tenantObject(tenantId).refresh(),
+  );
 }

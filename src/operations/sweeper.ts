@@ -4,10 +4,12 @@ import { pruneChanges } from "../backups/prune.ts";
 import { jobsStore } from "../backups/jobs-store.ts";
 import { fallbackCallsStore } from "../calls/fallback-calls-store.ts";
 import type { Context } from "../control/context.ts";
+import { failuresStore, isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantWork } from "../control/work.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { DAY_MS } from "../core/time.ts";
 import { resumeSilentMigrations } from "../fleet/workflow.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
@@ -30,6 +32,10 @@ const INBOX_LAG_MS = 10_000;
 const FALLBACK_CALLS_EACH = 500;
 /** Events in one statement: as many as a page of Stripe's list holds. */
 const EVENTS_AT_ONCE = 100;
+/** Stripe lists events for 30 days, and an operator may look at one for longer. */
+const EVENTS_KEPT_MS = 90 * DAY_MS;
+/** Events that one sweep deletes: more than arrive in a minute. */
+const PRUNED_EVENTS = 5_000;
 /** Stripe retries for three days. It lists an event that it gave up on for thirty. */
 const LOOK_BACK_SECONDS = 3 * 86_400;
 
@@ -76,44 +82,56 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
     const keep = async (): Promise<void> => {
       // Stripe lists an undelivered event for days. After the first sweep the inbox has it.
       const missing = new Set(await inbox.missing(page.map(({ id }) => id)));
-      for (const event of page) if (missing.has(event.id)) await inbox.keep(event);
+      const fresh = page.filter(({ id }) => missing.has(id));
       page = [];
+      const keptAlone = { part: "undelivered_events", idOf: ({ id }: IncomingEvent) => id, atOnce: 1 };
+      await isolated(control, fresh, keptAlone, (event) => inbox.keep(event, context.stripe.isLive));
     };
-    for await (const event of events) if (page.push(incomingEvent(event)) === EVENTS_AT_ONCE) await keep();
+    for await (const listed of events) {
+      const event = incomingEvent(listed);
+      if (event !== undefined && page.push(event) === EVENTS_AT_ONCE) await keep();
+    }
     await keep();
     await ledgerStore(control).heartbeat("stripe", nowMs);
   });
-  await attempt("lagging_inbox", async () => {
-    await each(await inbox.lagging(INBOX_LAG_MS, BATCH), (tenantId) => context.tenantObject(tenantId).applyInbox());
+  await attempt("lagging_inbox", async (part) => {
+    const lagging = await inbox.lagging(INBOX_LAG_MS, BATCH);
+    await isolated(control, lagging, { part, idOf: String }, (tenantId) => context.tenantObject(tenantId).applyInbox());
   });
-  await attempt("stuck_tenants", async () => {
-    await each(await provisioningStore(control).silent(PROVISIONING_SILENCE_MS, BATCH), async (tenantId) => {
+  await attempt("old_events", () => inbox.prune(EVENTS_KEPT_MS, PRUNED_EVENTS));
+  await attempt("stuck_tenants", async (part) => {
+    const silent = await provisioningStore(control).silent(PROVISIONING_SILENCE_MS, BATCH);
+    await isolated(control, silent, { part, idOf: String }, async (tenantId) => {
       if (await startProvisioning(context, tenantId)) log("warn", "provisioning_resumed", { tenantId });
     });
   });
-  await attempt("undelivered_changes", async () => {
-    await each(await tenantsStore(control).undelivered(BATCH), (tenantId) => context.tenantObject(tenantId).refresh());
+  await attempt("undelivered_changes", async (part) => {
+    const undelivered = await tenantsStore(control).undelivered(BATCH);
+    await isolated(control, undelivered, { part, idOf: String }, (tenantId) =>
+      context.tenantObject(tenantId).refresh(),
+    );
   });
   await attempt("fallback_calls", async () =>
     notifyFallbackCalls(context, await fallbackCallsStore(control).uncounted(BATCH, FALLBACK_CALLS_EACH)),
   );
   await attempt("encryption_keys", () => rotateEncryptionKeys(context));
-  await attempt("ended_grace", async () => {
-    await each(await removalsStore(control).beginDropping(BATCH), (tenantId) =>
-      context.start({ kind: "removal", tenantId }),
-    );
+  await attempt("ended_grace", async (part) => {
+    const ended = await removalsStore(control).beginDropping(BATCH);
+    await isolated(control, ended, { part, idOf: String }, (tenantId) => context.start({ kind: "removal", tenantId }));
   });
   for (const [kind, silent] of Object.entries(silentWork)) {
-    await attempt(`silent_${kind}`, async () => {
-      await each(await silent.find(context, silent.silenceMs), async (work) => {
+    await attempt(`silent_${kind}`, async (part) => {
+      const found = await silent.find(context, silent.silenceMs);
+      await isolated(control, found, { part, idOf: ({ tenantId }) => tenantId }, async (work) => {
         log("warn", "work_resumed", work);
         await context.start(work);
       });
     });
   }
-  await attempt("silent_reactivations", async () => {
+  await attempt("silent_reactivations", async (part) => {
     const { silenceMs } = silentWork.removal;
-    await each(await removalsStore(control).silent({ reactivating: true }, silenceMs, BATCH), async (tenantId) => {
+    const silent = await removalsStore(control).silent({ reactivating: true }, silenceMs, BATCH);
+    await isolated(control, silent, { part, idOf: String }, async (tenantId) => {
       log("warn", "reactivation_resumed", { tenantId });
       await context.tenantObject(tenantId).reactivate();
     });
@@ -121,6 +139,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
   await attempt("silent_migrations", () => resumeSilentMigrations(context));
   await attempt("shared_shards", () => repairShared(context));
   await attempt("old_changes", () => pruneChanges(context));
+  await attempt("old_failures", () => failuresStore(control).prune());
   await attempt("alarms", () => raiseAlarms(context, nowMs));
   await ledgerStore(control).heartbeat("sweep", nowMs);
 }
@@ -129,17 +148,9 @@ function workOf(kind: "move" | "removal" | "plan_change", tenantIds: readonly Te
   return tenantIds.map((tenantId) => ({ kind, tenantId }));
 }
 
-/** Does the work for each item at the same time. One that fails is logged and holds back no other. */
-async function each<Item>(items: readonly Item[], work: (item: Item) => Promise<unknown>): Promise<void> {
-  const results = await Promise.allSettled(items.map(work));
-  for (const result of results) {
-    if (result.status === "rejected") log("error", "sweep_failed", { error: describeError(result.reason) });
-  }
-}
-
-async function attempt(part: string, work: () => Promise<void>): Promise<void> {
+async function attempt(part: string, work: (part: string) => Promise<void>): Promise<void> {
   try {
-    await work();
+    await work(part);
   } catch (error) {
     log("error", "sweep_failed", { part, error: describeError(error) });
   }

@@ -7,7 +7,9 @@
 import { attemptKey } from "../adapters/stripe-meter.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
+import { isolated } from "../control/failures-store.ts";
 import { costOf, inCents } from "../core/money.ts";
+import { storable } from "../core/text.ts";
 import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import { log } from "../log.ts";
 import {
@@ -68,7 +70,10 @@ export async function billCarryForwards({ control, stripe }: Context, run: Repor
     const nowMs = run.nowMs();
     const due = await store.claim(nowMs, nowMs + CLAIM_MS, PER_CLAIM);
     if (due.length === 0) break;
-    for (const each of due) await bill({ store, stripe, run }, each, nowMs + CLAIM_MS);
+    // One that fails is due again when its claim ends.
+    await isolated(control, due, { part: "carry_forwards", idOf: ({ id }) => id, atOnce: 1 }, (each) =>
+      bill({ store, stripe, run }, each, nowMs + CLAIM_MS),
+    );
   }
 }
 
@@ -97,7 +102,7 @@ async function bill(
     return;
   }
   // An attempt without an answer needs no operator, because the next run repeats it.
-  const refused = answer.kind === "refused" ? answer.message.slice(0, 300) : null;
+  const refused = answer.kind === "refused" ? storable(answer.message, 300) : null;
   await store.postpone(id, refused, run.nowMs() + ITEM_SPACING_MS, claimedUntilMs);
   log("warn", "usage_not_billed_late", { tenantId, carryForward: id, refused: refused !== null });
 }

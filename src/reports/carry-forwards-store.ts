@@ -3,6 +3,7 @@
 // is identified by its end in `next_at`, as with reports.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
+import { readableRows } from "../control/failures-store.ts";
 import { type PlanName, planOf } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
@@ -140,7 +141,7 @@ export function carryForwardsStore(control: ControlDatabase) {
                    c.key_number AS "keyNumber", ${toMs("c.key_at")} AS "keySinceMs"`,
         [nowMs, untilMs, limit],
       );
-      return rows.map((row) => CarryForward.parse(row));
+      return readableRows(control, rows, CarryForward, { part: "carry_forwards", idOf: (row) => String(row["id"]) });
     },
 
     /** Records a key before its use. Returns false when the claim has ended. Then the key must not be used. */

@@ -3,6 +3,7 @@
 // settles it. The next run continues at the next tenant. Comparing a tenant twice gives the same result.
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
+import { isolated } from "../control/failures-store.ts";
 import { log } from "../log.ts";
 import { type ComparedTenant, reconciliationStore } from "./reconciliation-store.ts";
 import { type Drift, findDrifts, reconciliationDay } from "./reconciliation.ts";
@@ -16,7 +17,6 @@ const MOST_READS = 300;
 const CLAIM_MS = 240_000;
 
 /** Continues the comparison of the day until it is finished or the run's time is over. */
-
 export async function reconcile({ control, stripe }: Context, run: ReportRun): Promise<void> {
   const startedMs = run.nowMs();
   const day = reconciliationDay(startedMs);
@@ -26,25 +26,30 @@ export async function reconcile({ control, stripe }: Context, run: ReportRun): P
   const claimed = await store.claim(day, startedMs, claimedUntilMs);
   if (claimed === undefined) return;
 
-  let { doneUntil } = claimed;
+  const progress = { doneUntil: claimed.doneUntil, isReachable: true };
   let finished = false;
-  let reachable = true;
-  while (reachable && !finished && !run.isOver()) {
-    const tenants = await store.tenants(day, doneUntil, run.nowMs(), TENANTS_AT_ONCE);
+  while (progress.isReachable && !finished && !run.isOver()) {
+    const tenants = await store.tenants(day, progress.doneUntil, run.nowMs(), TENANTS_AT_ONCE);
     finished = tenants.length === 0;
-    for (const tenant of tenants) {
-      if (run.isOver()) break;
-      const compared = await compare(stripe, run, tenant);
-      reachable = compared !== "unreachable";
-      if (compared === "unreachable") break;
+    const alone = { part: "reconciliation", idOf: ({ tenantId }: ComparedTenant) => tenantId, atOnce: 1 };
+    await isolated(control, tenants, alone, async (tenant) => {
+      if (run.isOver() || !progress.isReachable) return;
       const { startSeconds, endSeconds, tenantId } = tenant;
+      const compared = await compare(stripe, run, tenant).catch((error: unknown) => {
+        progress.doneUntil = tenantId; // a tenant whose comparison fails is skipped for the day
+        throw error;
+      });
+      if (compared === "unreachable") {
+        progress.isReachable = false;
+        return;
+      }
+      progress.doneUntil = tenantId;
       const outcome = { tenantId, days: { startSeconds, endSeconds }, ...compared };
       await store.finishTenant(day, outcome, run.nowMs(), claimedUntilMs);
-      doneUntil = tenantId;
       if (compared.drifts === undefined) log("warn", "stripe_not_compared", { tenantId });
       else if (compared.drifts.length > 0)
         log("error", "stripe_differs", { tenantId, minutes: compared.drifts.length });
-    }
+    });
   }
   await store.release(day, finished, run.nowMs(), claimedUntilMs);
 }

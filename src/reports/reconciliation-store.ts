@@ -2,6 +2,7 @@
 // transaction and can be repeated.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
+import { readableRows } from "../control/failures-store.ts";
 import type { Range } from "../adapters/stripe-meter.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs } from "../core/time.ts";
@@ -72,7 +73,10 @@ export function reconciliationStore(control: ControlDatabase) {
          FROM compared c ORDER BY c.id COLLATE "C"`,
         [day, doneUntil, nowMs, limit],
       );
-      return rows.map((row) => ComparedTenant.parse(row));
+      return readableRows(control, rows, ComparedTenant, {
+        part: "reconciliation",
+        idOf: (row) => String(row["tenantId"]),
+      });
     },
 
     /**

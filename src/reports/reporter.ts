@@ -3,9 +3,11 @@
 // a lock, a reporter claims a report before each step, and a report that is sent twice has the same identifier. The process
 // may die at any await: an attempt is recorded before it is made, and a claim ends by itself.
 import type { StripeConnection } from "../adapters/stripe.ts";
-import type { Context } from "../control/context.ts";
+import type { Context, ControlDatabase } from "../control/context.ts";
+import { isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { storable } from "../core/text.ts";
 import { describeError, log } from "../log.ts";
 import type { ReportRun } from "./report-cron.ts";
 import {
@@ -70,9 +72,11 @@ export async function sendReports({ control, stripe }: Context, run: ReportRun, 
     const untilMs = nowMs + CLAIM_MS;
     const reports = await store.claim(nowMs, untilMs, REPORTS_PER_CLAIM, tenantId);
     if (reports.length === 0) break;
-    const { progress, carried, answered, failed } = await doSteps({ store, stripe, run }, reports, untilMs);
+    const { progress, carried, answered, failed } = await doSteps({ control, store, stripe, run }, reports, untilMs);
     if (progress.length > 0) await store.progress(progress, untilMs, run.nowMs());
-    for (const id of carried) await store.carry(id, untilMs, run.nowMs());
+    await isolated(control, carried, { part: "reports", idOf: String, atOnce: 1 }, (id) =>
+      store.carry(id, untilMs, run.nowMs()),
+    );
     if (answered) await ledgerStore(control).heartbeat("stripe", run.nowMs());
     total.confirmed += progress.filter((each) => each.answer !== null).length;
     total.failed += failed;
@@ -83,6 +87,7 @@ export async function sendReports({ control, stripe }: Context, run: ReportRun, 
 }
 
 interface Means {
+  control: ControlDatabase;
   store: ReportsStore;
   stripe: StripeConnection;
   run: ReportRun;
@@ -90,7 +95,7 @@ interface Means {
 
 /** Does the next step for each claimed report. A report that gets no step is due again when its claim ends. */
 async function doSteps(
-  { store, stripe, run }: Means,
+  { control, store, stripe, run }: Means,
   reports: readonly ClaimedReport[],
   untilMs: number,
 ): Promise<Outcome> {
@@ -108,7 +113,7 @@ async function doSteps(
     const slotSeconds = report.slotMs / 1000;
     const answer = await stripe.meter.send({ ...report, slotSeconds, attempt });
     if (answer.kind !== "again") outcome.answered = true;
-    keep(report.id, afterSend(report, answer, `${answer.kind}: ${answer.message ?? ""}`.slice(0, 300), startedMs));
+    keep(report.id, afterSend(report, answer, storable(`${answer.kind}: ${answer.message ?? ""}`, 300), startedMs));
   };
   const read = async (report: ClaimedReport): Promise<void> => {
     const startSeconds = report.slotMs / 1000;
@@ -121,7 +126,7 @@ async function doSteps(
     const nowMs = run.nowMs();
     if (found.kind !== "again") outcome.answered = true;
     if (found.kind !== "read") {
-      const error = `summary, ${found.kind}: ${found.message}`.slice(0, 300);
+      const error = storable(`summary, ${found.kind}: ${found.message}`, 300);
       return keep(report.id, afterFailedRead(report, error, found.kind === "refused", nowMs));
     }
     const after = afterRead(report, found.units.get(startSeconds) ?? 0, nowMs);
@@ -137,12 +142,15 @@ async function doSteps(
     outcome.answered ||= step === "wait";
   };
 
-  const queue = [...Map.groupBy(reports, (report) => report.customerId).values()];
-  const worker = async (): Promise<void> => {
-    for (let own = queue.pop(); own !== undefined; own = queue.pop()) {
-      for (const report of own) if (run.nowMs() < untilMs - REQUEST_MS) await advance(report);
-    }
+  const customers = [...Map.groupBy(reports, (report) => report.customerId).values()];
+  const alone = {
+    part: "reports",
+    idOf: ([first]: ClaimedReport[]) => first?.tenantId ?? "",
+    atOnce: CUSTOMERS_AT_ONCE,
   };
-  await Promise.all(Array.from({ length: CUSTOMERS_AT_ONCE }, worker));
+  // One that fails is due again when its claim ends.
+  await isolated(control, customers, alone, async (own) => {
+    for (const report of own) if (run.nowMs() < untilMs - REQUEST_MS) await advance(report);
+  });
   return outcome;
 }

@@ -3,6 +3,7 @@
 // `next_at`. After that time another claim overwrites it, and a late write of the first reporter changes nothing.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
+import { readableRows } from "../control/failures-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
 import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
@@ -146,7 +147,7 @@ export function reportsStore(control: ControlDatabase) {
                    r.alarm, r.stripe_units AS "stripeUnits", r.error`,
         [nowMs, untilMs, limit, tenantId],
       );
-      return rows.map((row) => ClaimedReport.parse(row));
+      return readableRows(control, rows, ClaimedReport, { part: "reports", idOf: (row) => String(row["id"]) });
     },
 
     /** Records attempts before they are made. Returns the number of each allowed attempt, by report id. */

@@ -1,20 +1,22 @@
 // Routes of a buyer and of a tenant's account: plans, checkout, the status of provisioning, plan changes and Stripe's
 // portal. Usually a plan change is done before the response (200). If it waits for usage or for Stripe, the response says
-// so (202), and the change can be cancelled until it takes effect.
+// so (202), and the change can be cancelled until it takes effect. The operator lists, retries and dismisses Stripe's events.
 import * as z from "zod";
 import { newestImport } from "../backups/api.ts";
+import { isolated } from "../control/failures-store.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { AppError } from "../core/errors.ts";
 import { Limits, planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { Flag, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { type StepRecord, provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { provisioningSteps } from "../lifecycle/provisioning.ts";
 import { describeError, log } from "../log.ts";
 import { proposedMove } from "../moves/move.ts";
 import { type OfferRequest, ReturnUrl, openCheckout, soldPlans, trustedUrl } from "./checkout.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
+import { inboxStore } from "./inbox-store.ts";
 import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 
 export const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
@@ -202,4 +204,48 @@ async function answerChange(
   const status = isDone ? 200 : 202;
   if (requestedBy === "tenant") return c.json({ tenantId, plan: tenant.plan, delivered, change: made }, status);
   return c.json({ ...tenant, proposedMove: proposedMove(tenant), delivered, change: made }, status);
+}
+
+// ---- Stripe's events, for the operator
+
+/** Events on a page, about 50 KB of JSON. */
+const EVENTS = 200;
+
+const NamedEvents = z.strictObject({ ids: z.array(z.string().min(1).max(255)).min(1).max(EVENTS) });
+export const EventRetryRequest = z.union([NamedEvents, z.strictObject({ all: z.literal(true) })]);
+export const EventDismissRequest = NamedEvents;
+/** `?all=true` also lists the events that wait for nothing. */
+export const StripeEventsQuery = PageQuery.extend({ all: Flag });
+
+/** Lists Stripe's events that are open, the oldest first: they wait to be applied, or were set aside. */
+export async function listStripeEvents(
+  c: HttpContext,
+  { query }: { query: z.infer<typeof StripeEventsQuery> },
+): Promise<Response> {
+  const events = await inboxStore(c.get("context").control).list(EVENTS, query);
+  return c.json({ events, next: events.length === EVENTS ? events.at(-1)?.id : null });
+}
+
+/** Applies events again: the named ones, or a page of those that are open. `left` counts those that are still open. */
+export async function retryStripeEvents(
+  c: HttpContext,
+  { body: request }: { body: z.infer<typeof EventRetryRequest> },
+): Promise<Response> {
+  const context = c.get("context");
+  const inbox = inboxStore(context.control);
+  const retried = await inbox.retry("ids" in request ? request.ids : "all", EVENTS);
+  const owners = [...new Set(retried.flatMap(({ owner }) => owner ?? []))];
+  // The sweep applies the events of an object that cannot be reached.
+  await isolated(context.control, owners, { part: "retried_events", idOf: String, atOnce: 5 }, (tenantId) =>
+    context.tenantObject(tenantId).applyInbox(),
+  );
+  return c.json({ retried: retried.map(({ id }) => id), left: await inbox.open() });
+}
+
+/** Dismisses events. They stay on record and are not applied. */
+export async function dismissStripeEvents(
+  c: HttpContext,
+  { body: { ids } }: { body: z.infer<typeof EventDismissRequest> },
+): Promise<Response> {
+  return c.json({ dismissed: await inboxStore(c.get("context").control).dismissed(ids) });
 }

@@ -1,6 +1,7 @@
 // Applies Stripe's events in the tenant's object, under the tenant's lock. An event only says that something happened:
 // Tollgate reads the waiting events, then fetches the current state from Stripe. So the order and the repetition of events
 // do not matter, and one request to Stripe serves all waiting events.
+import { isRefusedByStripe, isUnknownToStripe } from "../adapters/stripe-client.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { AppError } from "../core/errors.ts";
@@ -11,9 +12,8 @@ import { removalsStore } from "../lifecycle/removals-store.ts";
 import { describeError, log } from "../log.ts";
 import { recordMeterErrors } from "../reports/meter-errors.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
-import { type PendingEvent, inboxStore } from "./inbox-store.ts";
+import { type PendingEvent, type SetAside, inboxStore } from "./inbox-store.ts";
 import { recordInvoice } from "./invoices.ts";
-import { objectIdOf } from "./stripe-event.ts";
 import { afterSubscriptions } from "./subscription.ts";
 import { subscriptionsStore } from "./subscriptions-store.ts";
 
@@ -34,10 +34,21 @@ export async function applyStripeEvents(context: Context, tenantId: TenantId): P
     try {
       await inbox.applied(event.id, await apply(context, tenantId, event, sync));
     } catch (error) {
-      log("error", "webhook_not_applied", { tenantId, eventId: event.id, error: describeError(error) });
-      await inbox.failed(event.id, describeError(error));
+      const why = describeError(error);
+      const outcome = setAsideAs(error);
+      log("error", "webhook_not_applied", { tenantId, eventId: event.id, outcome, error: why });
+      await (outcome === undefined ? inbox.failed(event.id, why) : inbox.setAside(event.id, outcome, why));
     }
   }
+}
+
+/**
+ * The outcome of an event that no repetition applies, because Stripe refuses for good what the event asks for. `undefined`:
+ * a repetition may succeed. Our key does not know the objects of another mode or account, and none that was deleted.
+ */
+function setAsideAs(error: unknown): SetAside | undefined {
+  if (isUnknownToStripe(error)) return "unknown_object";
+  return isRefusedByStripe(error) ? "refused" : undefined;
 }
 
 async function apply(
@@ -46,7 +57,7 @@ async function apply(
   event: PendingEvent,
   sync: () => Promise<string>,
 ): Promise<string> {
-  const objectId = objectIdOf(event.payload);
+  const objectId = event.objectId ?? "";
   switch (event.type) {
     case "checkout.session.completed":
     case "checkout.session.async_payment_succeeded":

@@ -1,7 +1,7 @@
 // Receives Stripe's webhooks: Tollgate verifies the signature over the raw body, stores the event, then answers 200. It
 // applies the event afterwards. If it crashes in between, the sweep applies the event. Thin events have a path of their own,
 // because their destination at Stripe has its own secret.
-import type { HttpContext } from "../http.ts";
+import { BadRequest, type HttpContext } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { inboxStore } from "./inbox-store.ts";
 import { type IncomingEvent, incomingEvent, incomingNotification } from "./stripe-event.ts";
@@ -23,11 +23,13 @@ export async function receiveThinEvent(c: HttpContext): Promise<Response> {
 }
 
 /** Stores the event and applies it after the answer. A throw becomes a 5xx, and Stripe retries the event. */
-async function store(c: HttpContext, event: IncomingEvent): Promise<Response> {
+async function store(c: HttpContext, event: IncomingEvent | undefined): Promise<Response> {
+  if (event === undefined) throw new BadRequest("The event has no id or no type.");
   const context = c.get("context");
-  const { fresh, tenantId } = await inboxStore(context.control).keep(event);
-  if (tenantId === undefined) log("warn", "webhook_without_tenant", { eventId: event.id, type: event.type });
-  else if (fresh) {
+  const { fresh, tenantId, outcome } = await inboxStore(context.control).keep(event, context.stripe.isLive);
+  const isUnknown = outcome === "unknown_tenant";
+  if (fresh && isUnknown) log("warn", "webhook_of_unknown_tenant", { eventId: event.id, type: event.type });
+  if (fresh && tenantId !== null && outcome === null) {
     const applied = context.tenantObject(tenantId).applyInbox();
     c.executionCtx.waitUntil(
       Promise.resolve(applied).catch((error: unknown) =>

@@ -78,6 +78,13 @@ export const mutants: readonly Mutant[] = [
     name: "a webhook is applied from its payload",
     changes: [
       {
+        file: "src/subscriptions/stripe-event.ts",
+        find: `  const { id, type, livemode, account: accountId, data } = parsed.data;`,
+        replace: `  const { id, type, livemode, account: accountId, data } = parsed.data;
+  const { objects = new Map<string, unknown>() } = globalThis as unknown as { objects?: Map<string, unknown> };
+  Object.assign(globalThis, { objects: objects.set(id, (event as { data: { object: unknown } }).data.object) });`,
+      },
+      {
         file: "src/adapters/stripe-subscriptions.ts",
         find: `for await (const each of stripe.subscriptions.list({ customer: customerId, status: "all", limit: 100 })) {`,
         replace: `const { told } = globalThis as unknown as { told?: Stripe.Subscription };
@@ -89,7 +96,8 @@ export const mutants: readonly Mutant[] = [
         find: `    case "invoice.payment_failed":
       return await sync();`,
         replace: `    case "invoice.payment_failed": {
-      const { object } = (event.payload as { data: { object: { object: string } } }).data;
+      const object = (globalThis as unknown as { objects?: Map<string, { object: string }> }).objects?.get(event.id);
+      if (object === undefined) return await sync();
       if (object.object !== "subscription") return "ignored";
       Object.assign(globalThis, { told: object });
       return await syncSubscription(context, tenantId);

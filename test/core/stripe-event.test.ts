@@ -1,7 +1,8 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { unstorableText } from "../../src/core/text.ts";
 import { reportIdOf } from "../../src/reports/meter-errors.ts";
-import { incomingEvent } from "../../src/subscriptions/stripe-event.ts";
+import { incomingEvent, outOfReach } from "../../src/subscriptions/stripe-event.ts";
 
 function anEvent(object: object) {
   return { id: "evt_1", type: "checkout.session.completed", data: { object } };
@@ -66,25 +67,48 @@ test.each([
   },
 ])("an event of $of", ({ object, names }) => {
   const event = anEvent(object);
-  expect(incomingEvent(event)).toEqual({ id: "evt_1", type: "checkout.session.completed", ...names, payload: event });
+  const objectId = "id" in object ? object.id : null;
+  const mode = { livemode: null, accountId: null };
+  expect(incomingEvent(event)).toEqual({
+    id: "evt_1",
+    type: "checkout.session.completed",
+    objectId,
+    ...names,
+    ...mode,
+  });
 });
 
-test("any Stripe event is stored whole, and its tenant and customer are strings or absent", () => {
-  const known = ["object", "id", "client_reference_id", "metadata", "customer", "tenant_id", "parent"];
-  const value = fc.oneof(fc.constantFrom("customer", "acme", "", null), fc.jsonValue({ maxDepth: 2 }));
+test("any signed JSON that has an id and a type can be kept: its texts are storable and short, or absent", () => {
+  const known = ["object", "id", "client_reference_id", "metadata", "customer", "tenant_id", "parent", "account"];
+  const text = fc.oneof(fc.string({ unit: "binary" }), fc.constantFrom("a\0b", "a\ud83d", "x".repeat(3_000)));
+  const value = fc.oneof(fc.constantFrom("customer", "acme", "", null), text, fc.jsonValue({ maxDepth: 2 }));
   const key = fc.oneof(fc.constantFrom(...known), fc.string());
-  const objects = fc.dictionary(key, fc.oneof(value, fc.dictionary(key, value)));
+  const object = fc.dictionary(key, fc.oneof(value, fc.dictionary(key, value)));
+  const data = fc.oneof(fc.record({ object: fc.oneof(object, value) }), value);
+  const events = fc.record({ id: text, type: text, livemode: value, account: value, data }, { requiredKeys: [] });
   fc.assert(
-    fc.property(objects, (object) => {
-      const event = anEvent(object);
-      const before = JSON.stringify(event);
-      const { payload, namedTenant, customerId } = incomingEvent(event);
-      expect(payload).toBe(event);
-      expect(JSON.stringify(payload)).toBe(before);
-      for (const name of [namedTenant, customerId])
-        expect(name === null || (typeof name === "string" && name !== "")).toBe(true);
+    fc.property(events, (event) => {
+      const kept = incomingEvent(event);
+      const isEvent = [event.id, event.type].every((each) => each !== undefined && each !== "");
+      expect(kept !== undefined).toBe(isEvent);
+      for (const each of Object.values(kept ?? {})) {
+        if (typeof each !== "string") expect([null, true, false]).toContain(each);
+        else expect([each !== "", each.length <= 255, unstorableText(each)]).toEqual([true, true, undefined]);
+      }
     }),
   );
+});
+
+test.each([
+  { event: { livemode: false, accountId: null }, keyIsLive: false, outcome: undefined },
+  { event: { livemode: true, accountId: null }, keyIsLive: true, outcome: undefined },
+  { event: { livemode: null, accountId: null }, keyIsLive: true, outcome: undefined },
+  { event: { livemode: true, accountId: null }, keyIsLive: undefined, outcome: undefined },
+  { event: { livemode: true, accountId: null }, keyIsLive: false, outcome: "other_mode" },
+  { event: { livemode: false, accountId: null }, keyIsLive: true, outcome: "other_mode" },
+  { event: { livemode: false, accountId: "acct_1" }, keyIsLive: false, outcome: "other_account" },
+])("an event $event is out of reach of a key of live mode $keyIsLive: $outcome", ({ event, keyIsLive, outcome }) => {
+  expect(outOfReach(event, keyIsLive)).toBe(outcome);
 });
 
 test("a report is found by its id or by the idempotency key of any attempt, and by nothing else", () => {

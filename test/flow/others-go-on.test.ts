@@ -1,12 +1,15 @@
 // A fault in one tenant's billing delays no other tenant: their usage is frozen and reported, and their sign-ups finish. The
 // fault shows in /health or in the inbox, and nothing is lost.
+import { createHmac } from "node:crypto";
 import pg from "pg";
 import { afterEach, describe, expect, test } from "vitest";
 import {
+  aCustomer,
   aTenant,
   callTool,
   controlRows,
   fireCron,
+  operator,
   simulator,
   status,
   stripeApi,
@@ -99,8 +102,7 @@ test("the sweep finds a payment whose events were lost, behind a hundred events 
   await fireCron(SWEEP);
   await until(async () => (await status(tenantId)).state === "active", "the sweep found the payment");
   const unknown = await controlRows<{ event_id: string }>(
-    `SELECT event_id FROM webhook_inbox WHERE outcome = 'unknown_tenant'
-       AND payload #>> '{data,object,client_reference_id}' = ANY ($1)`,
+    `SELECT event_id FROM webhook_inbox WHERE outcome = 'unknown_tenant' AND named_tenant = ANY ($1)`,
     [others],
   );
   expect(unknown).toHaveLength(others.length);
@@ -109,6 +111,86 @@ test("the sweep finds a payment whose events were lost, behind a hundred events 
   await controlRows(`UPDATE webhook_inbox SET outcome = 'seen_by_test' WHERE event_id = ANY ($1)`, [ids]);
   for (const eventId of ids) await simulator("/webhooks/deliver", { eventId });
 }, 120_000);
+
+test("an event with text that the database cannot store is kept, and does not stop the sweep for other tenants", async () => {
+  const [bad, other] = await Promise.all([aCustomer({ plan: "starter" }), aCustomer({ plan: "starter" })]);
+  const subscription = { ...(await subscriptionOf(bad.id)), metadata: { tenant_id: bad.id } };
+  for (const text of ["a\0b", "a\ud83d"]) {
+    const event = anEvent("customer.subscription.updated", { ...subscription, description: text });
+    expect((await deliver(event)).status).toBe(200);
+    await until(async () => (await eventOf(event.id))?.outcome === "no_change", "the event is applied");
+  }
+
+  // Stripe delivers neither the end of one subscription nor the events with such a text of another, which it lists first.
+  await simulator("/webhooks", { drop: { probability: 1 } });
+  await stripeApi(`/subscriptions/${(await subscriptionOf(other.id)).id}`, { cancel_at_period_end: "true" });
+  await new Promise((resolve) => setTimeout(resolve, 1_100)); // Stripe's timestamps have seconds
+  for (const text of ["c\0d", "after it"]) {
+    await stripeApi(`/subscriptions/${subscription.id}`, { "metadata[note]": text });
+  }
+  await simulator("/webhooks", {});
+  await fireCron(SWEEP);
+  const waiting = async (id: string): Promise<number> =>
+    (
+      await controlRows(
+        `SELECT FROM webhook_inbox WHERE tenant_id = $1 AND type = 'customer.subscription.updated' AND applied_at IS NULL`,
+        [id],
+      )
+    ).length;
+  expect([await waiting(bad.id), await waiting(other.id)]).toEqual([2, 1]);
+}, 60_000);
+
+test("events that our key cannot apply are set aside, shown, never a failure of health, and can be retried and dismissed", async () => {
+  const customer = await aCustomer();
+  const session = { object: "checkout.session", client_reference_id: customer.id };
+  const unknown = anEvent("checkout.session.completed", { ...session, id: `cs_test_elsewhere_${Date.now()}` });
+  const live = { ...anEvent("checkout.session.completed", { ...session, id: "cs_live_1" }), livemode: true };
+  const connected = { ...anEvent("invoice.paid", { id: "in_1", object: "invoice" }), account: "acct_another" };
+  const foreign = anEvent("checkout.session.completed", { id: "cs_test_link", object: "checkout.session" });
+  for (const event of [unknown, live, connected, foreign]) expect((await deliver(event)).status).toBe(200);
+  await until(
+    async () => (await eventOf(unknown.id))?.outcome === "unknown_object",
+    "the unknown session is set aside",
+  );
+  const normal = await Promise.all([live, connected, foreign].map(async ({ id }) => (await eventOf(id))?.outcome));
+  expect(normal).toEqual(["other_mode", "other_account", "not_ours"]);
+
+  const isListed = async (query = "all=false"): Promise<unknown> => {
+    for (let after: string | null = ""; after !== null;) {
+      const page = (await (await operator("GET", `/stripe-events?${query}&after=${after}`)).json()) as {
+        events: { id: string }[];
+        next: string | null;
+      };
+      const found = page.events.find(({ id }) => id === unknown.id);
+      if (found !== undefined) return found;
+      after = page.next;
+    }
+    return undefined;
+  };
+  expect(await isListed()).toMatchObject({
+    tenantId: customer.id,
+    outcome: "unknown_object",
+    attempts: 1,
+    livemode: false,
+  });
+  const ask = async (what: string, body: unknown = { ids: [unknown.id] }): Promise<unknown> =>
+    (await operator("POST", `/stripe-events/${what}`, body)).json();
+  expect(await ask("retry")).toMatchObject({ retried: [unknown.id] });
+  expect(await isListed()).toMatchObject({ outcome: "unknown_object", attempts: 2 });
+  expect(await ask("dismiss")).toEqual({ dismissed: [unknown.id] });
+  expect(await isListed()).toBeUndefined();
+  expect(await isListed("all=true")).toMatchObject({ dismissedAt: expect.any(String) });
+
+  // An event that waits for ever can be dismissed, too, and then fails health no longer.
+  await controlRows(
+    `UPDATE webhook_inbox SET applied_at = NULL, outcome = NULL, dismissed_at = NULL WHERE event_id = $1`,
+    [foreign.id],
+  );
+  expect(await ask("dismiss", { ids: [foreign.id] })).toEqual({ dismissed: [foreign.id] });
+  expect(
+    await controlRows(`SELECT FROM webhook_inbox WHERE applied_at IS NULL AND event_id = $1`, [foreign.id]),
+  ).toEqual([]);
+});
 
 test("a foreign session with the tenant's id changes nothing when it is paid, and the tenant's own session works", async () => {
   const { tenantId, checkoutUrl } = await order("Namesake");
@@ -232,4 +314,34 @@ async function passInboxLag(): Promise<void> {
   await controlRows(
     `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE applied_at IS NULL`,
   );
+}
+
+function anEvent(type: string, object: object): { id: string } {
+  const id = `evt_test_${crypto.randomUUID()}`;
+  return { id, object: "event", type, livemode: false, data: { object } } as { id: string };
+}
+
+function deliver(event: object): Promise<Response> {
+  const body = JSON.stringify(event);
+  const atSeconds = Math.floor(Date.now() / 1000);
+  const v1 = createHmac("sha256", system.stripeWebhookSecret).update(`${atSeconds}.${body}`).digest("hex");
+  return fetch(`${system.publicUrl}/webhooks/stripe`, {
+    method: "POST",
+    headers: { "stripe-signature": `t=${atSeconds},v1=${v1}` },
+    body,
+  });
+}
+
+async function eventOf(id: string): Promise<{ outcome: string | null } | undefined> {
+  return (
+    await controlRows<{ outcome: string | null }>(`SELECT outcome FROM webhook_inbox WHERE event_id = $1`, [id])
+  )[0];
+}
+
+async function subscriptionOf(tenantId: string): Promise<{ id: string; object: string; customer: string }> {
+  const [row] = await controlRows<{ id: string; customer: string }>(
+    `SELECT stripe_subscription_id AS id, stripe_customer_id AS customer FROM tenants WHERE id = $1`,
+    [tenantId],
+  );
+  return { object: "subscription", id: row?.id ?? "", customer: row?.customer ?? "" };
 }

@@ -122,7 +122,7 @@ const personal: Readonly<Record<string, string>> = {
   jobs: `SELECT count(*)::int AS n FROM jobs WHERE tenant_id = $1`,
   "open moves": `SELECT count(*)::int AS n FROM moves WHERE tenant_id = $1 AND (state NOT IN ('confirmed', 'undone') OR cursor IS NOT NULL)`,
   "places that are kept": `SELECT count(*)::int AS n FROM placements WHERE tenant_id = $1 AND (state <> 'dropped' OR login IS NOT NULL)`,
-  "events with what they said": `SELECT count(*)::int AS n FROM webhook_inbox WHERE tenant_id = $1 AND payload <> '{}'`,
+  "events with what they said": `SELECT count(*)::int AS n FROM webhook_inbox WHERE tenant_id = $1 AND (customer_id, object_id) IS DISTINCT FROM (NULL, NULL)`,
 };
 
 export async function files(...prefixes: string[]): Promise<Record<string, string>> {

@@ -1,0 +1,119 @@
+// Failures of single items of background work: one bad tenant, event or row never stops the others. `isolated` does the work
+// for each item, logs what fails and records it here. An item that keeps failing is an alarm. The operator acknowledges it,
+// and it counts again only when it keeps failing afterwards.
+import * as z from "zod";
+import type { ControlDatabase } from "../adapters/neon.ts";
+import { errorCode } from "../core/errors.ts";
+import { storable } from "../core/text.ts";
+import { toIso } from "../core/time.ts";
+import { describeError, log } from "../log.ts";
+
+const FailureRow = z.object({
+  part: z.string(),
+  item: z.string(),
+  error: z.string(),
+  times: z.int(),
+  firstAt: z.string(),
+  lastAt: z.string(),
+});
+export type Failure = z.infer<typeof FailureRow>;
+
+/** Failures in the answer of the operator's route. */
+const LISTED = 200;
+const MAX_ITEM_CHARS = 200;
+/** A failure that did not come back for a week is over. */
+const KEPT_DAYS = 7;
+
+export function failuresStore(control: ControlDatabase) {
+  return {
+    /** Counts a failure for each of these items of a part. */
+    async record(part: string, failures: ReadonlyMap<string, string>): Promise<void> {
+      await control.query(
+        `INSERT INTO failures AS f (part, item, error) SELECT $1, * FROM unnest($2::text[], $3::text[])
+         ON CONFLICT (part, item) DO UPDATE SET error = excluded.error, times = f.times + 1, last_at = now()`,
+        [part, [...failures.keys()], [...failures.values()]],
+      );
+    },
+
+    /** The failures, the latest first. */
+    async list(): Promise<Failure[]> {
+      const rows = await control.query(
+        `SELECT part, item, error, times, ${toIso("first_at")} AS "firstAt", ${toIso("last_at")} AS "lastAt"
+         FROM failures ORDER BY last_at DESC, part, item LIMIT $1`,
+        [LISTED],
+      );
+      return rows.map((row) => FailureRow.parse(row));
+    },
+
+    /** Forgets the failures of a part, or of one of its items. Returns how many there were. */
+    async acknowledge(part: string, item: string | undefined): Promise<number> {
+      const rows = await control.query(
+        `DELETE FROM failures WHERE part = $1 AND ($2::text IS NULL OR item = $2) RETURNING item`,
+        [part, item ?? null],
+      );
+      return rows.length;
+    },
+
+    /** Forgets failures that did not come back. */
+    async prune(): Promise<void> {
+      await control.query(`DELETE FROM failures WHERE last_at < now() - make_interval(days => $1)`, [KEPT_DAYS]);
+    },
+  };
+}
+
+export interface Isolation<Item> {
+  /** Names the work in the log and in the table of failures: `lagging_inbox`. */
+  part: string;
+  /** The item's id. It is logged, so it must be no tenant data. */
+  idOf: (item: Item) => string;
+  /** Items at the same time. Without it, all. */
+  atOnce?: number;
+}
+
+/**
+ * Does the work for each item. An item that fails is logged and recorded, and holds back no other. Throws only when the
+ * control database cannot be reached: then the other items would fail, too.
+ */
+export async function isolated<Item>(
+  control: ControlDatabase,
+  items: readonly Item[],
+  { part, idOf, atOnce = items.length }: Isolation<Item>,
+  work: (item: Item) => Promise<unknown>,
+): Promise<void> {
+  const failures = new Map<string, string>();
+  let outage: { error: unknown } | undefined;
+  const queue = items.values();
+  const lane = async (): Promise<void> => {
+    for (const item of queue) {
+      if (outage !== undefined) return;
+      try {
+        await work(item);
+      } catch (error) {
+        if (errorCode(error) === "control_unavailable") outage = { error };
+        else failures.set(storable(idOf(item), MAX_ITEM_CHARS), describeError(error));
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(atOnce, items.length) }, lane));
+  for (const [item, error] of failures) log("error", "item_failed", { part, item, error });
+  if (failures.size > 0) {
+    await failuresStore(control)
+      .record(part, failures)
+      .catch((error: unknown) => log("error", "failures_not_recorded", { part, error: describeError(error) }));
+  }
+  if (outage !== undefined) throw outage.error;
+}
+
+/** The rows that the schema accepts. A row that it refuses is logged and recorded, and holds back no other. */
+export async function readableRows<Schema extends z.ZodType>(
+  control: ControlDatabase,
+  rows: readonly Record<string, unknown>[],
+  schema: Schema,
+  { part, idOf }: Pick<Isolation<Record<string, unknown>>, "part" | "idOf">,
+): Promise<z.output<Schema>[]> {
+  const read: z.output<Schema>[] = [];
+  await isolated(control, rows, { part, idOf, atOnce: 1 }, async (row) => {
+    read.push(schema.parse(row));
+  });
+  return read;
+}
