@@ -76,6 +76,7 @@ import {
   PlanRequest,
   PortalRequest,
   StripeEventsQuery,
+  buyPlan,
   cancelPlanChange,
   changeOwnPlan,
   changePlan,
@@ -89,7 +90,7 @@ import {
   showOwnPlan,
   showStatus,
 } from "./subscriptions/api.ts";
-import { CheckoutRequest, OfferRequest } from "./subscriptions/checkout.ts";
+import { CheckoutRequest, OfferRequest, OwnCheckoutRequest } from "./subscriptions/checkout.ts";
 import { receiveEvent, receiveThinEvent } from "./subscriptions/webhook.ts";
 
 // oxfmt-ignore
@@ -111,6 +112,7 @@ export const routes: readonly Route[] = [
   route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan),
   route("POST /api/tenants/:tenantId/plan", "tenant_admin", changeOwnPlan, { body: OwnPlanRequest }),
   route("DELETE /api/tenants/:tenantId/plan", "tenant_admin", cancelPlanChange),
+  route("POST /api/tenants/:tenantId/checkout", "tenant_admin", buyPlan, { body: OwnCheckoutRequest }),
   route("POST /api/tenants/:tenantId/portal", "tenant_admin", openPortal, { body: PortalRequest }),
   route("POST /api/tenants/:tenantId/remove", "tenant_admin", removeOwnTenant, { body: RemovalRequest }),
   route("POST /api/tenants/:tenantId/reactivate", "tenant_admin", reactivateTenant),

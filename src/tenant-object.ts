@@ -17,6 +17,7 @@ import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { Mutex } from "./core/mutex.ts";
 import type { TenantConfig, TenantId } from "./core/tenant.ts";
+import { allows, refusedByState } from "./core/tenant-state.ts";
 import type { FallbackCall } from "./core/usage.ts";
 import { refusedCredential } from "./identity/credential-check.ts";
 import { startProvisioning } from "./lifecycle/provisioning.ts";
@@ -25,7 +26,7 @@ import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
 import { TenantUsage } from "./metering/tenant-usage.ts";
 import { type MoveHost, TenantMove } from "./moves/tenant-move.ts";
 import { NO_USAGE } from "./metering/outbox.ts";
-import { applyStripeEvents } from "./subscriptions/apply-events.ts";
+import { applyStripeEvents, syncSubscription } from "./subscriptions/apply-events.ts";
 import { TenantPlanChange } from "./subscriptions/plan-change.ts";
 import { placeTenant } from "./tenant-db/placement.ts";
 import { CurrentRows, TenantData } from "./tenant-db/tenant-data.ts";
@@ -168,6 +169,14 @@ export class TenantObject extends DurableObject<Env> {
     }));
   }
 
+  /** Reads the tenant's subscription at Stripe and applies it, without waiting for an event. */
+  followSubscription(): Promise<void> {
+    return this.#billing.run(async () => {
+      await syncSubscription(this.#context, this.#tenantId);
+      if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
+    });
+  }
+
   /** Does the next step of the tenant's work. A step that fails throws; the Workflow repeats it. */
   advance(work: TenantWork): Promise<Step> {
     switch (work.kind) {
@@ -231,7 +240,10 @@ export class TenantObject extends DurableObject<Env> {
     const config = await this.#config.current();
     if (typeof config === "string") return config;
     const refused = caller === null ? undefined : refusedCredential(config, caller, this.now());
-    return refused ?? (config.state === "gone" ? "tenant_gone" : this.#jobs.stream());
+    if (refused !== undefined) return refused;
+    // A tenant that is being set up has no rows yet, and one that is gone has none any more.
+    if (!allows(config, "export", this.now())) return refusedByState(config, this.now()) ?? "conflict";
+    return this.#jobs.stream();
   }
 
   /** Closes idle sessions: other tenants wait for one from the session budget. */

@@ -4,7 +4,7 @@ import { AppError } from "../core/errors.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
-import { idOf, pricesOf } from "./stripe-client.ts";
+import { failureOf, idOf, pricesOf } from "./stripe-client.ts";
 
 /** Stripe allows a session one day. A minute less allows for clocks that differ. */
 const CHECKOUT_CLOCKS_SECONDS = 60;
@@ -23,14 +23,16 @@ export interface PaidCheckout {
 export function connectCheckout(stripe: Stripe) {
   return {
     /**
-     * Opens a Checkout session for a tenant that does not exist yet. `url` is the payment page. The first full period
-     * begins at `anchorMs`; the session ends before it. `trialDays`: 0, or at least 2, as Stripe requires.
-     * Stripe collects a way to pay before a trial begins.
+     * Opens a Checkout session for a tenant. `url` is the payment page. The first full period begins at `anchorMs`; the session
+     * ends before it. `trialDays`: 0, or at least 2, as Stripe requires. Stripe collects a way to pay before a trial begins.
      */
     async create(order: {
       tenantId: TenantId;
+      /** A repeated request with the same key opens no second session. */
+      idempotencyKey: string;
       plan: PlanName;
-      email: string | null;
+      /** The buyer. A customer that exists has an e-mail address of its own. */
+      buyer: { email: string | null } | { customerId: string };
       successUrl: string;
       cancelUrl: string;
       trialDays: number;
@@ -58,13 +60,25 @@ export function connectCheckout(stripe: Stripe) {
           expires_at: Math.floor(Math.min(order.anchorMs, order.nowMs + DAY_MS) / 1000) - CHECKOUT_CLOCKS_SECONDS,
           success_url: order.successUrl,
           cancel_url: order.cancelUrl,
-          ...(order.email === null ? {} : { customer_email: order.email }),
+          ...buyerOf(order.buyer),
         },
-        { idempotencyKey: `checkout.${order.tenantId}` },
+        { idempotencyKey: order.idempotencyKey },
       );
       if (session.url === null)
         throw new AppError("billing_unavailable", "Stripe returned a Checkout session without a page");
       return { id: session.id, url: session.url };
+    },
+
+    /** Ends the open sessions of a customer, so that a page in another tab sells no second subscription. */
+    async expireOpen(customerId: string): Promise<void> {
+      for await (const { id } of stripe.checkout.sessions.list({ customer: customerId, status: "open", limit: 100 })) {
+        try {
+          await stripe.checkout.sessions.expire(id);
+        } catch (error) {
+          // It was paid or has expired meanwhile.
+          if (failureOf(error).status !== 400) throw error;
+        }
+      }
     },
 
     /** The purchase of a Checkout session as Stripe has it now. `undefined` while it is not paid. */
@@ -80,6 +94,13 @@ export function connectCheckout(stripe: Stripe) {
       };
     },
   };
+}
+
+function buyerOf(
+  buyer: { email: string | null } | { customerId: string },
+): { customer: string } | { customer_email?: string } {
+  if ("customerId" in buyer) return { customer: buyer.customerId };
+  return buyer.email === null ? {} : { customer_email: buyer.email };
 }
 
 export function connectCustomers(stripe: Stripe) {

@@ -1,8 +1,8 @@
 // The text of refusals, written for a model: what was refused, what it costs, what is used, when to retry, where to
 // upgrade. The same facts are sent as data beside the text.
 import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
-import { type ErrorCode, errors, support } from "../core/errors.ts";
-import type { TenantConfig } from "../core/tenant.ts";
+import { type ErrorCode, errors } from "../core/errors.ts";
+import { type Account, type StateFacts, conditionOf, tenantTable } from "../core/tenant-state.ts";
 import type { Measure, Refused } from "./admission.ts";
 
 /** A refusal without numbers: about the caller, or about the tenant's state. */
@@ -15,28 +15,16 @@ export function refusedOutcome(refusal: Refusal, quota?: QuotaStatus): CallOutco
   return { kind: "refused", refusal, quota };
 }
 
-type Account = Pick<TenantConfig, "id" | "leavingUntilMs" | "suspendedBy">;
-
-/** What can end each refusal by the tenant's state, and who can do it. The others say it in their advice. */
-const waysBack: Partial<Record<ErrorCode, (account: Account, publicUrl: string) => string | undefined>> = {
-  trial_expired: (_, publicUrl) => `Choose a plan to continue: ${publicUrl}/plans`,
-  payment_required: ({ id }, publicUrl) =>
-    `The account's administrator can open the invoice with POST ${publicUrl}/api/tenants/${id}/portal.`,
-  tenant_suspended: ({ suspendedBy }, publicUrl) =>
-    suspendedBy === "billing"
-      ? `Its subscription has ended. Plans: ${publicUrl}/plans`
-      : `The operator suspended it, and only the operator can resume it. Ask support: ${support}.`,
-  tenant_leaving: ({ id, leavingUntilMs }, publicUrl) => {
-    if (leavingUntilMs === null) return undefined;
-    const until = new Date(leavingUntilMs).toISOString();
-    const url = `${publicUrl}/api/tenants/${id}`;
-    return `Until ${until} its administrator can reactivate it with POST ${url}/reactivate and export its data with GET ${url}/export.`;
-  },
-};
-
-/** The refusal of a tenant whose state serves no calls: why, and what can be done about it. */
-export function stateRefusal(account: Account, code: ErrorCode, publicUrl: string): Refusal {
-  return plainRefusal(code, waysBack[code]?.(account, publicUrl));
+/** The refusal of a tenant whose condition serves no calls: why, and what can be done about it. */
+export function stateRefusal(
+  account: Account & StateFacts,
+  code: ErrorCode,
+  { publicUrl, nowMs }: { publicUrl: string; nowMs: number },
+): Refusal {
+  const condition = conditionOf(account, nowMs);
+  // The code may be about the credential instead.
+  const ofState = tenantTable[condition].calls === code;
+  return plainRefusal(code, ofState ? tenantTable[condition].says?.(account, publicUrl) : undefined);
 }
 
 /** What each limit allows, in words. */

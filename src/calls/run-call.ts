@@ -9,7 +9,8 @@
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Receipt, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { Charge } from "../core/usage.ts";
-import { type TenantConfig, refusedByState } from "../core/tenant.ts";
+import type { TenantConfig } from "../core/tenant.ts";
+import { refusedByState } from "../core/tenant-state.ts";
 import { refusedCredential } from "../identity/credential-check.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
@@ -175,7 +176,9 @@ function served(
   // A closed account has no keys any more: say that it is closed, and not that its key was revoked.
   const credential = config.state === "gone" ? undefined : refusedCredential(config, caller, now);
   const code = credential ?? (isSetUp ? undefined : refusedByState(config, now));
-  return code === undefined ? config : { refusal: stateRefusal(config, code, host.env.PUBLIC_URL) };
+  return code === undefined
+    ? config
+    : { refusal: stateRefusal(config, code, { publicUrl: host.env.PUBLIC_URL, nowMs: now }) };
 }
 
 function refusedTool(config: TenantConfig, { caller, tool }: CallRequest): Refusal | undefined {

@@ -2,10 +2,12 @@
 // statement.
 import * as z from "zod";
 import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
-import { Features, TenantConfig, TenantId, type TenantState } from "../core/tenant.ts";
+import { Features, TenantConfig, TenantId, tenantStates } from "../core/tenant.ts";
+import { type TenantEvent, afterEvent } from "../core/tenant-state.ts";
 import { placementJson } from "./placements-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { toIso, toMs } from "../core/time.ts";
+import { fromMs, toIso, toMs } from "../core/time.ts";
+import { AppError } from "../core/errors.ts";
 
 export interface NewTenant {
   id: TenantId;
@@ -43,6 +45,27 @@ export const TenantSummary = z.object({
   features: Features,
 });
 export type TenantSummary = z.infer<typeof TenantSummary>;
+
+/** Who suspended the tenant `t`. A removal keeps it for a reactivation. */
+export const suspendedBy = `CASE t.state WHEN 'suspended' THEN coalesce(t.suspended_by, 'operator') WHEN 'leaving' THEN t.suspended_by END`;
+
+const milliseconds = z.coerce.number().int().nullable();
+
+const TenantFacts = z.object({
+  version: z.int(),
+  state: z.enum(tenantStates),
+  suspendedBy: z.enum(["operator", "billing"]).nullable(),
+  trialUntilMs: milliseconds,
+  pastDueSinceMs: milliseconds,
+  endedAtMs: milliseconds,
+  customerId: z.string().nullable(),
+  subscriptionId: z.string().nullable(),
+});
+/** The fields of a tenant's row that decide its state. */
+export type TenantFacts = z.infer<typeof TenantFacts>;
+
+/** Maximum number of attempts to write a change. Others write the tenant's row, too. */
+const MAX_WRITES = 5;
 
 const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.features, t.version::int AS version,
   t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
@@ -122,25 +145,53 @@ export function tenantsStore(control: ControlDatabase) {
       return rows.map((row) => TenantSummary.parse(row));
     },
 
-    /** Suspends the tenant for the operator, if it is in one of the states `from`. Only the operator undoes it. */
-    async suspend(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
-      await control.query(
-        `UPDATE tenants SET state = 'suspended', suspended_by = 'operator', version = version + 1
-         WHERE id = $1 AND (state = ANY($2::text[]) OR state = 'suspended' AND suspended_by = 'billing')`,
-        [tenantId, [...from]],
+    /** The facts that decide the tenant's state; `undefined` for a tenant that does not exist. */
+    async facts(tenantId: TenantId): Promise<TenantFacts | undefined> {
+      const [row] = await control.query(
+        `SELECT t.version::int AS version, t.state, ${suspendedBy} AS "suspendedBy", ${toMs("t.trial_until")} AS "trialUntilMs",
+                ${toMs("t.past_due_since")} AS "pastDueSinceMs", ${toMs("t.subscription_ended_at")} AS "endedAtMs",
+                t.stripe_customer_id AS "customerId", t.stripe_subscription_id AS "subscriptionId"
+         FROM tenants t WHERE t.id = $1`,
+        [tenantId],
       );
+      return row === undefined ? undefined : TenantFacts.parse(row);
     },
 
-    /** Resumes the tenant in the state that its subscription gives it, if it is in one of the states `from`. */
-    async serve(tenantId: TenantId, from: readonly TenantState[]): Promise<void> {
-      await control.query(
-        `UPDATE tenants SET version = version + 1, provisioned_at = coalesce(provisioned_at, now()),
-                suspended_by = CASE WHEN subscription_ended_at IS NOT NULL THEN 'billing' END,
-                state = CASE WHEN subscription_ended_at IS NOT NULL THEN 'suspended' WHEN past_due_since IS NOT NULL THEN 'past_due'
-                             WHEN trial_until IS NOT NULL THEN 'trial' ELSE 'active' END
-         WHERE id = $1 AND state = ANY($2::text[])`,
-        [tenantId, [...from]],
-      );
+    /**
+     * Applies an event to the tenant's state by the table of states. Returns the facts afterwards, and whether the table
+     * allows the event; `undefined` when there is no such tenant. An event that changes nothing writes nothing.
+     */
+    async change(
+      tenantId: TenantId,
+      event: TenantEvent,
+      nowMs: number,
+    ): Promise<{ facts: TenantFacts; possible: boolean } | undefined> {
+      for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
+        const facts = await this.facts(tenantId);
+        if (facts === undefined) return undefined;
+        const after = afterEvent(facts, event, nowMs);
+        if (after === undefined) return { facts, possible: false };
+        const changed = { ...facts, ...after };
+        const isSame = JSON.stringify(changed) === JSON.stringify(facts);
+        if (isSame && event !== "provisioned") return { facts, possible: true };
+        const rows = await control.query(
+          `UPDATE tenants SET state = $3, suspended_by = $4, trial_until = ${fromMs("$5")}, past_due_since = ${fromMs("$6")},
+                  provisioned_at = CASE WHEN $7 THEN coalesce(provisioned_at, now()) ELSE provisioned_at END, version = version + 1
+           WHERE id = $1 AND version = $2 RETURNING version::int AS version`,
+          [
+            tenantId,
+            facts.version,
+            after.state,
+            after.suspendedBy,
+            after.trialUntilMs,
+            after.pastDueSinceMs,
+            event === "provisioned",
+          ],
+        );
+        const version = rows[0]?.["version"];
+        if (version !== undefined) return { facts: { ...changed, version: Number(version) }, possible: true };
+      }
+      throw new AppError("control_unavailable", "the tenant's row changes faster than it is written");
     },
 
     /** Whether the tenant's object lags behind its row. */

@@ -1,10 +1,9 @@
-// A tenant's configuration and states, and which states serve calls. The control tables are the truth: the tenant's object
-// has a copy with a version and trusts it for `CONFIG_TRUSTED_MS` at most.
+// A tenant's configuration. The control tables are the truth: the tenant's object has a copy with a version and trusts it
+// for `CONFIG_TRUSTED_MS` at most. tenant-state.ts has the table of its states.
 import * as z from "zod";
-import type { ErrorCode } from "./errors.ts";
 import { Placement } from "./placement.ts";
 import { Limits, planNames, strategies } from "./plans.ts";
-import { DAY_MS, MINUTE_MS } from "./time.ts";
+import { MINUTE_MS } from "./time.ts";
 
 /** No `.`, which separates the fields of credentials and signed contexts. */
 export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
@@ -74,37 +73,3 @@ export type TenantConfig = z.infer<typeof TenantConfig>;
 export const CONFIG_TRUSTED_MS = 5 * MINUTE_MS;
 /** From this age on a call refreshes the copy in the background, so that a busy tenant never waits for it. */
 export const CONFIG_REFRESH_MS = 4 * MINUTE_MS;
-
-/** Which states serve tool calls. The others name the refusal. */
-const service: Readonly<Record<TenantState, "serves" | ErrorCode>> = {
-  provisioning: "tenant_provisioning",
-  trial: "serves",
-  active: "serves",
-  past_due: "serves", // for `PAST_DUE_SERVICE_MS`
-  suspended: "tenant_suspended",
-  leaving: "tenant_leaving",
-  gone: "tenant_gone",
-};
-
-/**
- * How long Tollgate serves a tenant after a failed payment. Stripe retries within days, and most failing cards are replaced
- * within a week; serving longer would only add to the debt.
- */
-export const PAST_DUE_SERVICE_MS = 7 * DAY_MS;
-
-/** The error code that refuses this tenant's calls now, or `undefined` when it is served. */
-export function refusedByState(
-  config: Pick<TenantConfig, "state" | "trialUntilMs" | "pastDueSinceMs">,
-  nowMs: number,
-): ErrorCode | undefined {
-  const outcome = service[config.state];
-  if (outcome !== "serves") return outcome;
-  if (config.state === "trial" && config.trialUntilMs !== null && nowMs >= config.trialUntilMs) return "trial_expired";
-  if (
-    config.state === "past_due" &&
-    config.pastDueSinceMs !== null &&
-    nowMs >= config.pastDueSinceMs + PAST_DUE_SERVICE_MS
-  )
-    return "payment_required";
-  return undefined;
-}

@@ -4,8 +4,9 @@
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
-import type { TenantId, TenantState } from "../core/tenant.ts";
+import { type TenantFacts, tenantsStore } from "../control/tenants-store.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { conditionOf, serviceOf, waysBack } from "../core/tenant-state.ts";
 import {
   BadRequest,
   Flag,
@@ -21,30 +22,72 @@ import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken } from "../identity/keys.ts";
 import { describeError, log } from "../log.ts";
 import { startProvisioning } from "./provisioning.ts";
-import { type AskedBy, phaseOf } from "./removal.ts";
+import { type AskedBy, mustClose, phaseOf } from "./removal.ts";
 import { type Removal, removalsStore } from "./removals-store.ts";
 
 export async function suspendTenant(c: HttpContext): Promise<Response> {
-  const tenants = tenantsStore(c.get("context").control);
-  await tenants.suspend(tenantOf(c), ["trial", "active", "past_due"]);
-  return answerState(c, ["suspended"]);
+  await changeState(c, "suspend");
+  return answerState(c);
 }
 
+/** Ends a suspension by the operator and a trial that has passed. A tenant whose provisioning failed gets another attempt. */
 export async function resumeTenant(c: HttpContext): Promise<Response> {
-  const tenants = tenantsStore(c.get("context").control);
-  await tenants.serve(tenantOf(c), ["suspended"]);
-  return answerState(c, ["active", "trial", "past_due"]);
-}
-
-/** Answers with the tenant's state. Throws `conflict` unless it is one of `wanted`; repeating a change is no conflict. */
-async function answerState(c: HttpContext, wanted: readonly TenantState[]): Promise<Response> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
-  const tenant = await tenantsStore(context.control).summary(tenantId);
-  if (tenant === undefined) throw noSuchTenant();
-  if (!wanted.some((state) => state === tenant.state))
-    throw new Problem("conflict", `A tenant that is ${tenant.state} cannot become ${wanted.join(" or ")}.`);
-  return c.json({ id: tenantId, state: tenant.state, ...(await notifyObject(context, tenantId)) });
+  const facts = await changeState(c, "resume");
+  if (facts.state === "provisioning") await startProvisioning(context, tenantId);
+  // Its subscription ended while it was suspended.
+  if (mustClose(facts)) await removalsStore(context.control).open(tenantId, "billing");
+  return answerState(c);
+}
+
+/** Applies the operator's event. Repeating a change is no conflict. */
+async function changeState(c: HttpContext, event: "suspend" | "resume"): Promise<TenantFacts> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  const changed = await tenantsStore(context.control).change(tenantId, event, Date.now());
+  if (changed === undefined) throw noSuchTenant();
+  if (!changed.possible)
+    throw notPossible(
+      context,
+      tenantId,
+      changed.facts,
+      `The account cannot be ${event === "suspend" ? "suspended" : "resumed"}`,
+    );
+  return changed.facts;
+}
+
+/** Answers whether calls are served now, and otherwise with the ways back. */
+async function answerState(c: HttpContext): Promise<Response> {
+  const context = c.get("context");
+  const delivered = await notifyObject(context, tenantOf(c));
+  return c.json({ ...(await stateOf(context, tenantOf(c))), ...delivered });
+}
+
+/** The refusal of an event that the table of states does not have in the tenant's condition. Names the ways back. */
+export function notPossible(
+  context: Context,
+  tenantId: TenantId,
+  facts: TenantFacts,
+  what: string,
+  reader: "operator" | "tenant" = "operator",
+): Problem {
+  const nowMs = Date.now();
+  const condition = conditionOf(facts, nowMs);
+  const all = waysBack(condition, tenantId, context.env.PUBLIC_URL);
+  const back = all.filter(({ by }) => reader === "operator" || by === "administrator");
+  const sentences = back.map(({ by, does, request }) => ` The ${by} can ${does} with ${request}.`);
+  return new Problem("conflict", `${what} while it is ${condition.replaceAll("_", " ")}.${sentences.join("")}`);
+}
+
+/** The tenant's state, whether calls are served, and otherwise the ways back. A tenant sees those of its administrator. */
+export async function stateOf(context: Context, tenantId: TenantId, reader: "operator" | "tenant" = "operator") {
+  const facts = await tenantsStore(context.control).facts(tenantId);
+  if (facts === undefined) throw noSuchTenant();
+  const { PUBLIC_URL: publicUrl } = context.env;
+  const { served, refusedWith, waysBack: all } = serviceOf(facts, { tenantId, publicUrl, nowMs: Date.now() });
+  const own = all.filter(({ by }) => reader === "operator" || by === "administrator");
+  return { id: tenantId, state: facts.state, served, refusedWith, waysBack: own };
 }
 
 /** Revokes the tenant's monitor tokens. The monitor gets the new one at once, or from the sweep. */
@@ -96,10 +139,12 @@ async function confirmName(c: HttpContext, tenantId: TenantId, name: string | un
 export async function reactivateTenant(c: HttpContext): Promise<Response> {
   const context = c.get("context");
   const tenantId = tenantOf(c);
+  const reader = c.get("caller") === undefined ? "operator" : "tenant";
   const refused = await context.tenantObject(tenantId).reactivate();
   const removal = await currentRemoval(context, tenantId);
   // Asking again is no conflict: the tenant is back.
-  if (refused === undefined || removal.phase === "undone") return c.json(removal);
+  if (refused === undefined || removal.phase === "undone")
+    return c.json({ ...removal, ...(await stateOf(context, tenantId, reader)) });
   throw new Problem(
     refused,
     refused === "conflict" ? "It is too late: the account's data is being deleted." : undefined,

@@ -16,6 +16,8 @@ import { linksStore } from "../identity/links-store.ts";
 import { linkingIssuers } from "../identity/issuers.ts";
 import type { ProvisioningStep } from "./provisioning.ts";
 import { provisioningStore } from "./provisioning-store.ts";
+import { mustClose } from "./removal.ts";
+import { removalsStore } from "./removals-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { findPlacement } from "../tenant-db/placement.ts";
@@ -119,7 +121,9 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         const [behind] = await fleet.tenantsBehind(expectedVersion(), { only: tenantId, limit: 1 });
         if (behind !== undefined)
           throw new AppError("placement_unavailable", `the tenant's tables on shard ${behind.shardId} lack migrations`);
-        await tenants.serve(tenantId, ["provisioning"]);
+        const changed = await tenants.change(tenantId, "provisioned", Date.now());
+        // Its subscription ended during the set-up.
+        if (changed !== undefined && mustClose(changed.facts)) await removalsStore(control).open(tenantId, "billing");
         await context.tenantObject(tenantId).refresh();
       });
 

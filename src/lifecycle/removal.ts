@@ -3,6 +3,7 @@
 // The first dropping step makes the removal irreversible. At the end nothing that the customer owns is left.
 import { type PlanName, planOf } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
+import { type SettlingFacts, type StateChange, afterEvent } from "../core/tenant-state.ts";
 import { DAY_MS } from "../core/time.ts";
 
 /** Long enough to miss a month's invoice, ask why, and return. Data-protection contracts commonly promise this time. */
@@ -33,18 +34,30 @@ export function stepAfter(step: WorkingStep): RemovalStep {
 }
 
 /**
- * The state of a reactivated tenant: the one before the removal. A new subscription also ends `past_due` and a suspension
- * that only missing payment had caused.
+ * The state of a reactivated tenant by the table of states. A new subscription leaves no debt, no trial and no end of the old
+ * one behind, and lifts a suspension that only missing payment had caused.
  */
-export function stateAfterReactivation(left: {
-  from: TenantState;
-  askedBy: AskedBy;
-  newSubscription: boolean;
-}): TenantState {
+export function afterReactivation(
+  facts: SettlingFacts,
+  left: { from: TenantState; askedBy: AskedBy; newSubscription: boolean },
+  nowMs: number,
+): StateChange {
   const { from, askedBy, newSubscription } = left;
-  if (!newSubscription) return from;
-  if (from === "past_due" || (from === "suspended" && askedBy === "billing")) return "active";
-  return from;
+  const known: SettlingFacts = {
+    ...facts,
+    state: "leaving",
+    stateBefore: from,
+    suspendedBy: askedBy === "billing" ? "billing" : facts.suspendedBy,
+    ...(newSubscription && { trialUntilMs: null, pastDueSinceMs: null, endedAtMs: null }),
+  };
+  const after = afterEvent(known, "reactivate", nowMs);
+  if (after === undefined) throw new Error("the table of states lets no leaving tenant return");
+  return after;
+}
+
+/** Whether the tenant's removal begins: its subscription has ended, and nothing else holds it. */
+export function mustClose({ state, suspendedBy, endedAtMs }: SettlingFacts): boolean {
+  return state === "suspended" && suspendedBy === "billing" && endedAtMs !== null;
 }
 
 /** Whether a plan is one that Stripe sells. */

@@ -3,9 +3,10 @@ import * as z from "zod";
 import { Placement } from "../core/placement.ts";
 import { planNames, strategies } from "../core/plans.ts";
 import { type AskedBy, GRACE_MS, type RemovalStep, askers, removalSteps } from "./removal.ts";
-import { TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
+import { TenantId, tenantStates } from "../core/tenant.ts";
+import { type StateChange, statesThatTake } from "../core/tenant-state.ts";
 import { placementJson } from "../control/placements-store.ts";
-import { toIso } from "../core/time.ts";
+import { fromMs, toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const RemovalRow = z.object({
@@ -77,8 +78,8 @@ export function removalsStore(control: ControlDatabase) {
           // The next sweep starts the removal of a tenant whose subscription has ended: the webhook starts no Workflow.
           text: `INSERT INTO removals (tenant_id, asked_by, from_state, progressed_at)
                  SELECT id, $2, state, CASE WHEN $2 = 'billing' THEN '-infinity' ELSE now() END FROM tenants
-                 WHERE id = $1 AND state NOT IN ('leaving', 'gone') ON CONFLICT DO NOTHING`,
-          params: [tenantId, askedBy],
+                 WHERE id = $1 AND state = ANY ($3::text[]) AND state <> 'leaving' ON CONFLICT DO NOTHING`,
+          params: [tenantId, askedBy, statesThatTake("remove")],
         },
         {
           text: `UPDATE tenants t SET state = 'leaving', leaving_until = date_trunc('second', now()) + make_interval(secs => $2::double precision / 1000),
@@ -211,21 +212,37 @@ export function removalsStore(control: ControlDatabase) {
       await control.query(`UPDATE removals SET reactivating = false, progressed_at = now() WHERE id = $1`, [removalId]);
     },
 
-    /** Undoes the removal. `subscriptionId`: a new subscription; `null`: the tenant keeps the one that it has. */
-    async undo(removal: Removal, back: { state: TenantState; subscriptionId: string | null }): Promise<void> {
-      await control.query(
+    /**
+     * Undoes the removal. `subscriptionId`: a new subscription; `null`: the tenant keeps the one that it has. Returns false when
+     * the tenant's row no longer has version `version`.
+     */
+    async undo(
+      removal: Removal,
+      version: number,
+      back: StateChange & { subscriptionId: string | null },
+    ): Promise<boolean> {
+      const rows = await control.query(
         `WITH undone AS (
            UPDATE removals r SET step = 'undone', reactivating = false, version = r.version + 1, waits_for = NULL, error = NULL,
                   step_at = now(), progressed_at = now(), finished_at = now()
-           WHERE r.id = $1 AND ${live} AND EXISTS (SELECT FROM tenants t WHERE t.id = r.tenant_id AND t.state = 'leaving') RETURNING r.tenant_id)
+           WHERE r.id = $1 AND ${live} AND EXISTS (SELECT FROM tenants t WHERE t.id = r.tenant_id AND t.state = 'leaving' AND t.version = $4)
+           RETURNING r.tenant_id)
          UPDATE tenants t SET state = $2, leaving_until = NULL, stripe_subscription_id = coalesce($3::text, t.stripe_subscription_id),
-                suspended_by = CASE WHEN $2 = 'suspended' THEN t.suspended_by END,
-                past_due_since = CASE WHEN $3::text IS NULL THEN t.past_due_since END,
+                suspended_by = $5, trial_until = ${fromMs("$6")}, past_due_since = ${fromMs("$7")},
                 subscription_ended_at = CASE WHEN $3::text IS NULL THEN t.subscription_ended_at END,
                 cancel_at = CASE WHEN $3::text IS NULL THEN t.cancel_at END, version = t.version + 1
-         FROM undone WHERE t.id = undone.tenant_id`,
-        [removal.id, back.state, back.subscriptionId],
+         FROM undone WHERE t.id = undone.tenant_id RETURNING t.id`,
+        [
+          removal.id,
+          back.state,
+          back.subscriptionId,
+          version,
+          back.suspendedBy,
+          back.trialUntilMs,
+          back.pastDueSinceMs,
+        ],
       );
+      return rows.length > 0;
     },
 
     // ---- the last usage

@@ -10,7 +10,7 @@ import {
   type WorkingStep,
   isSold,
   nextMidnightSeconds,
-  stateAfterReactivation,
+  afterReactivation,
   stepAfter,
 } from "./removal.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -19,6 +19,7 @@ import type { Flush } from "../metering/outbox.ts";
 import { drainUsage } from "../reports/drain.ts";
 import { startProvisioning } from "./provisioning.ts";
 import { dropFiles, dropPlacements } from "./drop.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 import { checkNext, writeNext } from "./usage-archive-writer.ts";
 
@@ -47,6 +48,9 @@ const waits = {
   freeze: "Usage is not frozen into reports.",
   stripe: "Stripe has not confirmed all usage.",
 } as const;
+
+/** Maximum number of attempts to write the return. Others write the tenant's row, too. */
+const MAX_WRITES = 5;
 
 /** Pause between two steps that wait. Usage reaches the ledger within seconds; an outage of Stripe may last hours. */
 const WAIT_MS = 2_000;
@@ -103,9 +107,7 @@ export class TenantRemoval {
       await this.#removals.abandonReactivation(removal.id);
       return "payment_failed";
     }
-    const { from, askedBy } = removal;
-    const state = stateAfterReactivation({ from, askedBy, newSubscription: subscriptionId !== null });
-    await this.#removals.undo(removal, { state, subscriptionId });
+    await this.#undo(removal, subscriptionId);
     log("info", "tenant_reactivated", { tenantId: this.#tenantId, removal: removal.id });
     await this.#host.refresh();
     // Registers the monitor again. If this fails, the sweep does it.
@@ -113,6 +115,18 @@ export class TenantRemoval {
       log("warn", "monitor_not_registered", { tenantId: this.#tenantId, error: describeError(error) }),
     );
     return undefined;
+  }
+
+  async #undo(removal: Removal, subscriptionId: string | null): Promise<void> {
+    const tenants = tenantsStore(this.#context.control);
+    const left = { from: removal.from, askedBy: removal.askedBy, newSubscription: subscriptionId !== null };
+    for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
+      const facts = await tenants.facts(this.#tenantId);
+      if (facts?.state !== "leaving") return; // an earlier attempt has undone it
+      const back = afterReactivation(facts, left, this.#host.now());
+      if (await this.#removals.undo(removal, facts.version, { ...back, subscriptionId })) return;
+    }
+    throw new AppError("control_unavailable", "the tenant's row changes faster than it is written");
   }
 
   /** Returns the id of a new subscription; `null` when none is needed; `undefined` when Stripe cannot charge the customer. */

@@ -7,6 +7,7 @@ import { type HttpContext, type PageQuery, Problem, noSuchTenant, tenantOf } fro
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken } from "../identity/keys.ts";
+import { stateOf } from "../lifecycle/api.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { proposedMove } from "../moves/move.ts";
 
@@ -47,6 +48,7 @@ export async function showTenant(c: HttpContext): Promise<Response> {
   if (tenant === undefined) throw noSuchTenant();
   return c.json({
     ...tenant,
+    ...(await stateOf(context, tenantId)),
     proposedMove: proposedMove(tenant),
     monitorToken: await monitorToken(context, tenantId),
     keys: await keysStore(control).list(tenantId),

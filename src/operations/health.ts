@@ -16,7 +16,8 @@ import { readDeployment } from "./deployment-state.ts";
 import type { DeploymentState } from "./indicators.ts";
 import { SESSION_BUDGET_NAME } from "../tenant-db/session-budget.ts";
 import { strategies } from "../core/plans.ts";
-import { TenantId, refusedByState } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant.ts";
+import { refusedByState } from "../core/tenant-state.ts";
 import { describeError, log } from "../log.ts";
 import { type HttpContext, noStore, noSuchTenant } from "../http.ts";
 

@@ -8,13 +8,23 @@ import { TenantRequest } from "../control/new-tenant.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { AppError } from "../core/errors.ts";
 import { Limits, planOf } from "../core/plans.ts";
+import { afterEvent, allows } from "../core/tenant-state.ts";
+import { notPossible, stateOf } from "../lifecycle/api.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { Flag, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { type StepRecord, provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { provisioningSteps } from "../lifecycle/provisioning.ts";
 import { describeError, log } from "../log.ts";
 import { proposedMove } from "../moves/move.ts";
-import { type OfferRequest, ReturnUrl, openCheckout, soldPlans, trustedUrl } from "./checkout.ts";
+import {
+  type OfferRequest,
+  type OwnCheckoutRequest,
+  ReturnUrl,
+  openCheckout,
+  openOwnCheckout,
+  soldPlans,
+  trustedUrl,
+} from "./checkout.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { inboxStore } from "./inbox-store.ts";
 import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
@@ -96,6 +106,30 @@ function stepStatus({ finishedAt, error }: StepRecord): "done" | "running" | "re
   return error === null ? "running" : "retrying";
 }
 
+/** The tenant's administrator buys a plan for an account without a subscription: a payment page for its own customer. */
+export async function buyPlan(
+  c: HttpContext,
+  { body }: { body: z.infer<typeof OwnCheckoutRequest> },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  const tenants = tenantsStore(context.control);
+  let facts = await tenants.facts(tenantId);
+  // Stripe may have an answer that no event has brought yet.
+  if (facts !== undefined && facts.subscriptionId !== null && facts.endedAtMs === null) {
+    await context.tenantObject(tenantId).followSubscription();
+    facts = await tenants.facts(tenantId);
+  }
+  if (facts === undefined) throw noSuchTenant();
+  if (!allows(facts, "checkout", Date.now()))
+    throw notPossible(context, tenantId, facts, "No plan can be bought for the account", "tenant");
+  if (facts.subscriptionId !== null && facts.endedAtMs === null)
+    throw new Problem("conflict", "The account has a subscription. Change its plan instead.");
+  if (facts.customerId === null) throw new Problem("conflict", "The account has no customer at Stripe yet.");
+  const { customerId } = facts;
+  return c.json(await openOwnCheckout(context, { tenantId, customerId }, body), 201, noStore);
+}
+
 /** The operator changes a tenant to any plan, strategy and limits. */
 export async function changePlan(
   c: HttpContext,
@@ -124,7 +158,12 @@ export async function changeOwnPlan(
   const tenant = await subscriptions.read(tenantId);
   if (tenant === undefined) throw noSuchTenant();
   if (tenant.subscriptionId === null)
-    throw new Problem("conflict", "The account has no subscription to change. Ask its operator.");
+    throw new Problem(
+      "conflict",
+      allows(tenant, "checkout", Date.now())
+        ? `The account has no subscription to change. Buy one with POST ${c.env.PUBLIC_URL}/api/tenants/${tenantId}/checkout.`
+        : "The account has no subscription to change. Ask its operator.",
+    );
   const { name: plan, strategy, limits } = planOf(request.plan);
   // A tenant that asks for its current plan keeps the limits that it was sold.
   const waiting = await subscriptions.waitingChange(tenantId);
@@ -156,7 +195,7 @@ export async function openPortal(
   const tenantId = tenantOf(c);
   trustedUrl(c.env, "returnUrl", returnUrl);
   const tenant = await subscriptionsStore(c.get("context").control).read(tenantId);
-  if (tenant === undefined || tenant.customerId === null)
+  if (tenant === undefined || tenant.customerId === null || !allows(tenant, "portal", Date.now()))
     throw new Problem("conflict", "The account has no customer at Stripe.");
   try {
     const url = await c.get("context").stripe.customers.portal(tenant.customerId, returnUrl);
@@ -172,8 +211,9 @@ async function change(c: HttpContext, wanted: RequestedChange): Promise<Response
   const subscriptions = subscriptionsStore(c.get("context").control);
   const tenant = await subscriptions.read(tenantId);
   if (tenant === undefined || tenant.state === "gone") throw noSuchTenant();
+  await refuseChange(c, tenantId, wanted.requestedBy);
   if (tenant.endedAtMs !== null && planOf(wanted.plan).amountCents !== null)
-    throw new Problem("conflict", "The subscription has ended. Buy a new one before you change the plan.");
+    throw new Problem("conflict", "The subscription has ended. Reactivate the account before you change its plan.");
   const opened = await subscriptions.openChange(tenantId, wanted);
   if (opened === undefined) throw noSuchTenant();
   if (!(await subscriptions.matches(opened.id, wanted)))
@@ -185,6 +225,19 @@ async function change(c: HttpContext, wanted: RequestedChange): Promise<Response
     log("error", "plan_change_left_to_sweep", { tenantId, error: describeError(error) });
   }
   return answerChange(c, tenantId, opened.id, wanted.requestedBy);
+}
+
+/** Throws unless the table of states has a plan change in the tenant's condition. */
+async function refuseChange(c: HttpContext, tenantId: TenantId, requestedBy: "operator" | "tenant"): Promise<void> {
+  const context = c.get("context");
+  const facts = await tenantsStore(context.control).facts(tenantId);
+  if (facts === undefined) throw noSuchTenant();
+  const nowMs = Date.now();
+  const isPossible =
+    requestedBy === "operator"
+      ? afterEvent(facts, "change_plan", nowMs) !== undefined
+      : allows(facts, "change_plan", nowMs);
+  if (!isPossible) throw notPossible(context, tenantId, facts, "The plan cannot be changed", requestedBy);
 }
 
 async function answerChange(
@@ -202,8 +255,10 @@ async function answerChange(
   const isDone = made.state === "done";
   const delivered = isDone && tenant.deliveredVersion >= tenant.version;
   const status = isDone ? 200 : 202;
-  if (requestedBy === "tenant") return c.json({ tenantId, plan: tenant.plan, delivered, change: made }, status);
-  return c.json({ ...tenant, proposedMove: proposedMove(tenant), delivered, change: made }, status);
+  const service = await stateOf(c.get("context"), tenantId, requestedBy);
+  if (requestedBy === "tenant")
+    return c.json({ tenantId, plan: tenant.plan, delivered, change: made, ...service }, status);
+  return c.json({ ...tenant, proposedMove: proposedMove(tenant), delivered, change: made, ...service }, status);
 }
 
 // ---- Stripe's events, for the operator

@@ -8,6 +8,7 @@ import { AppError } from "../core/errors.ts";
 import { planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { startProvisioning } from "../lifecycle/provisioning.ts";
+import { mustClose } from "../lifecycle/removal.ts";
 import { removalsStore } from "../lifecycle/removals-store.ts";
 import { describeError, log } from "../log.ts";
 import { recordMeterErrors } from "../reports/meter-errors.ts";
@@ -97,9 +98,11 @@ async function completeCheckout(
     checkoutsStore(context.control).find(tenantId),
     context.stripe.checkout.paid(sessionId),
   ]);
-  if (order === undefined) return "not_ordered";
   if (paid === undefined) return "not_paid";
   if (paid.tenantId !== tenantId) return "not_ours"; // paid elsewhere, with this tenant's id as its reference
+  // A tenant that exists has bought a plan: its subscription says which.
+  if ((await tenants.facts(tenantId)) !== undefined && order === undefined) return await sync();
+  if (order === undefined) return "not_ordered";
   const plan = planOf(order.plan);
   const { created } = await tenants.insert({
     id: tenantId,
@@ -133,8 +136,7 @@ export async function syncSubscription(context: Context, tenantId: TenantId): Pr
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     if (!isSame && !(await subscriptions.write(version, after))) continue;
     if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
-    if (after.endedAtMs !== null && after.suspendedBy === "billing")
-      await removalsStore(context.control).open(tenantId, "billing");
+    if (mustClose(after)) await removalsStore(context.control).open(tenantId, "billing");
     return isSame ? "no_change" : `${after.state}_${after.plan}`;
   }
   throw new AppError("conflict", "the tenant's row changes faster than Stripe answers");

@@ -50,6 +50,54 @@ export const CheckoutRequest = z.strictObject({
   cancelUrl: ReturnUrl.optional(),
 });
 
+/** What a tenant buys that has no subscription. It has a name and an address. */
+export const OwnCheckoutRequest = CheckoutRequest.omit({ name: true, email: true });
+
+/** Opens a Checkout session for a tenant that exists. Earlier open sessions of its customer end. */
+export async function openOwnCheckout(
+  context: Context,
+  tenant: { tenantId: TenantId; customerId: string },
+  order: z.infer<typeof OwnCheckoutRequest>,
+): Promise<{ tenantId: TenantId; checkoutUrl: string; statusUrl: string }> {
+  const { env, stripe } = context;
+  const { tenantId, customerId } = tenant;
+  const { successUrl, cancelUrl, statusUrl } = pagesOf(env, tenantId, order);
+  const nowMs = Date.now();
+  try {
+    await stripe.checkout.expireOpen(customerId);
+    const { url } = await stripe.checkout.create({
+      tenantId,
+      idempotencyKey: `checkout.${tenantId}.${crypto.randomUUID()}`,
+      plan: order.plan,
+      buyer: { customerId },
+      successUrl,
+      cancelUrl,
+      trialDays: 0,
+      anchorMs: cycleAnchorMs(nowMs, 0),
+      nowMs,
+    });
+    return { tenantId, checkoutUrl: url, statusUrl };
+  } catch (error) {
+    log("error", "checkout_failed", { tenantId, error: describeError(error) });
+    throw new AppError("billing_unavailable", "No Checkout session could be made", { cause: error });
+  }
+}
+
+/** Where the buyer goes after the payment page. Throws for a page outside the deployment. */
+function pagesOf(
+  env: Env,
+  tenantId: TenantId,
+  order: { successUrl?: string | undefined; cancelUrl?: string | undefined },
+): { successUrl: string; cancelUrl: string; statusUrl: string } {
+  const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
+  const { successUrl, cancelUrl } = order;
+  return {
+    statusUrl,
+    successUrl: successUrl === undefined ? statusUrl : trustedUrl(env, "successUrl", successUrl),
+    cancelUrl: cancelUrl === undefined ? `${env.PUBLIC_URL}/plans` : trustedUrl(env, "cancelUrl", cancelUrl),
+  };
+}
+
 /** An offer by the operator may have a trial. Stripe requires its end to be at least two days ahead. */
 export const OfferRequest = CheckoutRequest.extend({ trialDays: z.int().min(2).max(365).optional() });
 
@@ -62,10 +110,7 @@ export async function openCheckout(
   const { env } = context;
   const tenantId = newTenantId();
   const email = order.email ?? null;
-  const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
-  const successUrl = order.successUrl === undefined ? statusUrl : trustedUrl(env, "successUrl", order.successUrl);
-  const plansUrl = `${env.PUBLIC_URL}/plans`;
-  const cancelUrl = order.cancelUrl === undefined ? plansUrl : trustedUrl(env, "cancelUrl", order.cancelUrl);
+  const { successUrl, cancelUrl, statusUrl } = pagesOf(env, tenantId, order);
   // Store the order first: a payment for an unknown tenant cannot be applied.
   await checkoutsStore(context.control).insert(tenantId, { name: order.name, email, plan: order.plan });
   const nowMs = Date.now();
@@ -74,8 +119,9 @@ export async function openCheckout(
   try {
     session = await context.stripe.checkout.create({
       tenantId,
+      idempotencyKey: `checkout.${tenantId}`,
       plan: order.plan,
-      email,
+      buyer: { email },
       successUrl,
       cancelUrl,
       trialDays,

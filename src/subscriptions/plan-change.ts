@@ -4,6 +4,8 @@
 // The control tables record every step, so any Workflow instance can do the next one.
 import { isRefusedByStripe } from "../adapters/stripe-client.ts";
 import type { Context } from "../control/context.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
+import { afterEvent } from "../core/tenant-state.ts";
 import { DONE, type Step, nextAfter } from "../control/work.ts";
 import { AppError } from "../core/errors.ts";
 import type { Mutex } from "../core/mutex.ts";
@@ -106,7 +108,7 @@ export class TenantPlanChange {
         if (last !== undefined) return last;
         // From here on the pause may end early. Usage of the calls that then run belongs to the plan that is in force.
         if (isBilled && !(await changeAtStripe(context, change, subscriptionId, leftMs))) return "time";
-        await subscriptions.finishChange(change.id, Date.now() - pausedAtMs);
+        if (!(await this.#finish(change, isBilled, pausedAtMs))) return "time";
         await host.refresh();
         return undefined;
       });
@@ -119,6 +121,18 @@ export class TenantPlanChange {
       await subscriptions.noteChange(change.id, inPlainWords(error)).catch(() => undefined);
       throw error;
     }
+  }
+
+  /** Puts the change into effect. Returns false when the tenant's row changed meanwhile: the next step finishes it. */
+  async #finish(change: PlanChange, isBilled: boolean, pausedAtMs: number): Promise<boolean> {
+    const { control } = this.#context;
+    const facts = await tenantsStore(control).facts(this.#tenantId);
+    if (facts === undefined) return false;
+    const leaves = isBilled && planOf(change.plan).amountCents === null;
+    const after = afterEvent(facts, leaves ? "leave_stripe" : "change_plan", this.#host.now());
+    // Not possible while the tenant leaves. The removal has cancelled the change.
+    if (after === undefined) return false;
+    return subscriptionsStore(control).finishChange(change.id, Date.now() - pausedAtMs, facts.version, after);
   }
 }
 

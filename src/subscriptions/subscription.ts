@@ -3,13 +3,14 @@
 import type { Subscription } from "../adapters/stripe-subscriptions.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
+import { afterEvent } from "../core/tenant-state.ts";
 import { DAY_MS, HOUR_MS } from "../core/time.ts";
 
 /** The fields of a tenant's row that a subscription decides, and the fields that the decision needs. */
 export interface TenantSubscription {
   id: string;
   state: TenantState;
-  /** Who suspended the tenant. `null` in all other states. No event ends a suspension by the operator. */
+  /** Who suspended the tenant. `null` in all other states but `leaving`. No event ends a suspension by the operator. */
   suspendedBy: "operator" | "billing" | null;
   plan: PlanName;
   subscriptionId: string | null;
@@ -43,8 +44,12 @@ const stateByStatus: Readonly<Record<string, "trial" | "active" | "past_due" | "
   incomplete_expired: "suspended",
 };
 
-/** The states that a subscription may change. Provisioning and removal decide the other states. */
-const decided: ReadonlySet<TenantState> = new Set(["trial", "active", "past_due", "suspended"]);
+const eventOf = {
+  trial: "subscription_trialing",
+  active: "subscription_active",
+  past_due: "subscription_past_due",
+  suspended: "subscription_suspended",
+} as const;
 
 /**
  * Picks the tenant's subscription among those of its customer: the current one, until it has ended and a newer one with the
@@ -96,9 +101,8 @@ export function afterSubscriptions(
     cancelAtMs: isOver ? null : subscription.cancelAtMs,
     endedAtMs: isOver ? (subscription.endedAtMs ?? tenant.endedAtMs ?? nowMs) : null,
   };
-  const held = tenant.state === "suspended" && tenant.suspendedBy !== "billing";
-  if (billed === undefined || held || !decided.has(tenant.state)) return after;
-  return { ...after, state: billed, suspendedBy: billed === "suspended" ? "billing" : null };
+  const next = billed === undefined ? undefined : afterEvent(tenant, eventOf[billed], nowMs);
+  return next === undefined ? after : { ...after, state: next.state, suspendedBy: next.suspendedBy };
 }
 
 /** Minimum time that a buyer has to pay. Stripe requires half an hour. */

@@ -5,6 +5,8 @@ import type { ControlDatabase } from "../adapters/neon.ts";
 import { type Limits, type PlanName, type Strategy, planNames, strategies, planOf, plans } from "../core/plans.ts";
 import { TenantId, tenantStates } from "../core/tenant.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
+import { suspendedBy } from "../control/tenants-store.ts";
+import { type StateChange, statesThatTake } from "../core/tenant-state.ts";
 import type { TenantSubscription } from "./subscription.ts";
 
 const millis = z.coerce.number().int().nullable();
@@ -56,7 +58,7 @@ export function subscriptionsStore(control: ControlDatabase) {
     async read(tenantId: TenantId): Promise<SubscriptionRow | undefined> {
       const [row] = await control.query(
         `SELECT t.id, t.version, t.stripe_customer_id AS "customerId", t.state, t.plan, t.stripe_subscription_id AS "subscriptionId",
-                CASE WHEN t.state = 'suspended' THEN coalesce(t.suspended_by, 'operator') END AS "suspendedBy",
+                ${suspendedBy} AS "suspendedBy",
                 ${toMs("t.trial_until")} AS "trialUntilMs", ${toMs("t.past_due_since")} AS "pastDueSinceMs",
                 ${toMs("t.period_start")} AS "periodStartMs", ${toMs("t.period_end")} AS "periodEndMs",
                 ${toMs("t.cancel_at")} AS "cancelAtMs", ${toMs("t.subscription_ended_at")} AS "endedAtMs",
@@ -109,8 +111,15 @@ export function subscriptionsStore(control: ControlDatabase) {
       const [, rows = []] = await control.batch([
         {
           text: `INSERT INTO plan_changes (tenant_id, from_plan, plan, strategy, limits, requested_by)
-                 SELECT id, plan, $2, $3, $4::jsonb, $5 FROM tenants WHERE id = $1 AND state <> 'gone' ON CONFLICT DO NOTHING`,
-          params: [tenantId, wanted.plan, wanted.strategy, JSON.stringify(wanted.limits), wanted.requestedBy],
+                 SELECT id, plan, $2, $3, $4::jsonb, $5 FROM tenants WHERE id = $1 AND state = ANY ($6::text[]) ON CONFLICT DO NOTHING`,
+          params: [
+            tenantId,
+            wanted.plan,
+            wanted.strategy,
+            JSON.stringify(wanted.limits),
+            wanted.requestedBy,
+            statesThatTake("change_plan"),
+          ],
         },
         waitingChange(tenantId),
       ]);
@@ -160,26 +169,35 @@ export function subscriptionsStore(control: ControlDatabase) {
     },
 
     /**
-     * Puts the change into effect: the tenant gets the plan, strategy and limits. A tenant that changes to a plan by contract
-     * loses its subscription's fields and the states that only a subscription causes.
+     * Puts the change into effect: the tenant gets the plan, strategy, limits and state. A tenant that changes to a plan by
+     * contract loses its subscription's fields. Returns false when the tenant's row no longer has version `version`.
      */
-    async finishChange(changeId: number, pauseMs: number): Promise<void> {
-      await control.query(
+    async finishChange(changeId: number, pauseMs: number, version: number, after: StateChange): Promise<boolean> {
+      const rows = await control.query(
         `WITH done AS (
            UPDATE plan_changes SET state = 'done', waits_for = NULL, pause_ms = $3, progressed_at = now(), finished_at = now()
-           WHERE id = $1 AND state = 'waiting' RETURNING tenant_id, plan, strategy, limits, plan = ANY ($2::text[]) AS leaves)
+           WHERE id = $1 AND state = 'waiting' AND EXISTS (SELECT FROM tenants t WHERE t.id = plan_changes.tenant_id AND t.version = $4)
+           RETURNING tenant_id, plan, strategy, limits, plan = ANY ($2::text[]) AS leaves)
          UPDATE tenants t SET plan = done.plan, strategy = done.strategy, limits = done.limits, version = version + 1,
                 stripe_subscription_id = CASE WHEN done.leaves THEN NULL ELSE stripe_subscription_id END,
-                past_due_since = CASE WHEN done.leaves THEN NULL ELSE past_due_since END,
                 period_start = CASE WHEN done.leaves THEN NULL ELSE period_start END,
                 period_end = CASE WHEN done.leaves THEN NULL ELSE period_end END,
                 cancel_at = CASE WHEN done.leaves THEN NULL ELSE cancel_at END,
                 subscription_ended_at = CASE WHEN done.leaves THEN NULL ELSE subscription_ended_at END,
-                suspended_by = CASE WHEN done.leaves AND suspended_by = 'billing' THEN NULL ELSE suspended_by END,
-                state = CASE WHEN done.leaves AND (state = 'past_due' OR state = 'suspended' AND suspended_by = 'billing') THEN 'active' ELSE state END
-         FROM done WHERE t.id = done.tenant_id`,
-        [changeId, byContract, pauseMs],
+                state = $5, suspended_by = $6, trial_until = ${fromMs("$7")}, past_due_since = ${fromMs("$8")}
+         FROM done WHERE t.id = done.tenant_id RETURNING t.id`,
+        [
+          changeId,
+          byContract,
+          pauseMs,
+          version,
+          after.state,
+          after.suspendedBy,
+          after.trialUntilMs,
+          after.pastDueSinceMs,
+        ],
       );
+      return rows.length > 0;
     },
 
     /** Cancels the waiting change. Returns false when none waits. */

@@ -3,7 +3,8 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Refused } from "../../src/calls/admission.ts";
 import { AppError, type ErrorCode, errorCode, errors } from "../../src/core/errors.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { type TenantConfig, TenantId } from "../../src/core/tenant.ts";
+import { conditionOf, refusedByState, tenantTable, ways } from "../../src/core/tenant-state.ts";
 import { limitRefusal, plainRefusal, requestRefusal, stateRefusal } from "../../src/calls/refusal.ts";
 
 /** Each limit as admission reports it, and its words. */
@@ -170,22 +171,50 @@ test.each([
   expect(errorCode(thrown)).toBe("internal");
 });
 
-test("the refusal of each state says what the account's administrator can do, at an address that exists", () => {
-  const id = TenantId.parse("acme");
-  const refusal = (code: ErrorCode, own: Partial<Parameters<typeof stateRefusal>[0]> = {}): string =>
-    stateRefusal({ id, leavingUntilMs: null, suspendedBy: null, ...own }, code, "https://x.test").message;
-  const leaving = refusal("tenant_leaving", { leavingUntilMs: Date.UTC(2026, 0, 31) });
+test("the refusal of each condition says what the account's administrator can do, at an address that exists", () => {
+  const facts = {
+    id: TenantId.parse("acme"),
+    leavingUntilMs: null,
+    suspendedBy: null,
+    trialUntilMs: null,
+    pastDueSinceMs: null,
+  };
+  const refusal = (own: Partial<Parameters<typeof stateRefusal>[0]> & Pick<TenantConfig, "state">): string => {
+    const account = { ...facts, ...own };
+    const code = refusedByState(account, nowMs);
+    if (code === undefined) throw new Error("it is served");
+    const { message } = stateRefusal(account, code, { publicUrl: "https://x.test", nowMs });
+    const said = [...message.matchAll(/(?:POST) https:\/\/x\.test(?<path>\/\S+[a-z])/g)].map((m) => m.groups?.["path"]);
+    const administrators = tenantTable[conditionOf(account, nowMs)].ways.filter(
+      (way) => ways[way].by === "administrator",
+    );
+    expect(said).toEqual(
+      administrators.map((way) => ways[way].route.slice("POST ".length).replace(":tenantId", "acme")),
+    );
+    return message;
+  };
+  const leaving = refusal({ state: "leaving", leavingUntilMs: Date.UTC(2026, 0, 31) });
   expect(leaving).toContain("2026-01-31T00:00:00.000Z");
-  expect(leaving).toContain("https://x.test/api/tenants/acme/reactivate");
   expect(leaving).toContain("https://x.test/api/tenants/acme/export");
-  expect(refusal("tenant_leaving")).toBe(errors.tenant_leaving.advice);
-  expect(refusal("payment_required")).toContain("POST https://x.test/api/tenants/acme/portal");
-  expect(refusal("trial_expired")).toContain("https://x.test/plans");
-  expect(refusal("tenant_suspended", { suspendedBy: "billing" })).toContain("subscription has ended");
-  const byOperator = refusal("tenant_suspended", { suspendedBy: "operator" });
+  expect(refusal({ state: "leaving" })).not.toContain("Until");
+  expect(refusal({ state: "past_due", pastDueSinceMs: 0 })).toContain("POST https://x.test/api/tenants/acme/portal");
+  expect(refusal({ state: "trial", trialUntilMs: nowMs })).toContain("https://x.test/plans");
+  expect(refusal({ state: "suspended", suspendedBy: "billing" })).toContain("administrator");
+  const byOperator = refusal({ state: "suspended", suspendedBy: "operator" });
   expect(byOperator).toContain("only the operator can resume it");
   expect(byOperator).not.toContain("administrator");
-  expect(refusal("tenant_gone")).toBe(errors.tenant_gone.advice);
+  expect(refusal({ state: "gone" })).toBe(errors.tenant_gone.advice);
+  expect(refusal({ state: "provisioning" })).toBe(errors.tenant_provisioning.advice);
+});
+
+test("a refused credential says nothing about the ways back of the account", () => {
+  const account = {
+    ...{ id: TenantId.parse("acme"), leavingUntilMs: null, suspendedBy: null },
+    state: "leaving" as const,
+  };
+  const times = { trialUntilMs: null, pastDueSinceMs: null };
+  const where = { publicUrl: "https://x.test", nowMs };
+  expect(stateRefusal({ ...account, ...times }, "key_revoked", where).message).toBe(errors.key_revoked.advice);
 });
 
 test("no advice speaks of a call or a tool where there may be none, or has a placeholder in an address", () => {

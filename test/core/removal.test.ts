@@ -8,7 +8,7 @@ import {
   droppingSteps,
   nextMidnightSeconds,
   phaseOf,
-  stateAfterReactivation,
+  afterReactivation,
   stepAfter,
 } from "../../src/lifecycle/removal.ts";
 import { tenantStates } from "../../src/core/tenant.ts";
@@ -39,14 +39,27 @@ test("a removal runs every step once, and is irreversible from the first step th
   expect(droppingSteps.slice(-2)).toEqual(["object", "erase"]);
 });
 
-test("a reactivated tenant returns to its earlier state, and a new subscription lifts only a suspension by billing and a past due state", () => {
-  for (const from of tenantStates) {
+test("a reactivated tenant returns to its earlier state, and a new subscription leaves no debt, trial or suspension by billing behind", () => {
+  const nowMs = 1_000_000;
+  for (const from of tenantStates.filter((each) => each !== "leaving" && each !== "gone")) {
     for (const askedBy of ["operator", "tenant", "billing"] as const) {
-      expect(stateAfterReactivation({ from, askedBy, newSubscription: false })).toBe(from);
-      const paid = stateAfterReactivation({ from, askedBy, newSubscription: true });
-      if (from === "past_due") expect(paid).toBe("active");
-      else if (from === "suspended") expect(paid).toBe(askedBy === "billing" ? "active" : "suspended");
-      else expect(paid).toBe(from);
+      const facts = {
+        state: "leaving" as const,
+        suspendedBy:
+          from === "suspended" ? (askedBy === "billing" ? ("billing" as const) : ("operator" as const)) : null,
+        trialUntilMs: from === "trial" ? nowMs + 1 : null,
+        pastDueSinceMs: from === "past_due" ? nowMs - 1 : null,
+        endedAtMs: from === "suspended" && askedBy === "billing" ? nowMs - 1 : null,
+      };
+      const back = (newSubscription: boolean) => afterReactivation(facts, { from, askedBy, newSubscription }, nowMs);
+      expect(back(false).state).toBe(from);
+      const held = from === "provisioning" || (from === "suspended" && askedBy !== "billing");
+      expect(back(true)).toEqual({
+        state: held ? from : "active",
+        suspendedBy: held && from === "suspended" ? "operator" : null,
+        trialUntilMs: null,
+        pastDueSinceMs: null,
+      });
     }
   }
 });

@@ -10,7 +10,8 @@ import {
   cycleAnchorMs,
   subscriptionOf,
 } from "../../src/subscriptions/subscription.ts";
-import { PAST_DUE_SERVICE_MS, refusedByState, tenantStates } from "../../src/core/tenant.ts";
+import { tenantStates } from "../../src/core/tenant.ts";
+import { PAST_DUE_SERVICE_MS, refusedByState } from "../../src/core/tenant-state.ts";
 
 const DAY_MS = 86_400_000;
 const NOW_MS = Date.UTC(2026, 10, 30, 12);
@@ -203,7 +204,7 @@ test("the row matches the final subscriptions for any order and repetition of ev
 
 test("a tenant whose payment failed is served for seven days to the millisecond, and at once again when it has paid", () => {
   const at = (sinceMs: number | null) =>
-    refusedByState({ state: "past_due", trialUntilMs: null, pastDueSinceMs: sinceMs }, NOW_MS);
+    refusedByState({ state: "past_due", suspendedBy: null, trialUntilMs: null, pastDueSinceMs: sinceMs }, NOW_MS);
   expect(PAST_DUE_SERVICE_MS).toBe(7 * DAY_MS);
   expect(at(NOW_MS - PAST_DUE_SERVICE_MS + 1)).toBeUndefined();
   expect(at(NOW_MS - PAST_DUE_SERVICE_MS)).toBe("payment_required");

@@ -1,13 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import {
-  CONFIG_REFRESH_MS,
-  CONFIG_TRUSTED_MS,
-  TenantConfig,
-  TenantId,
-  refusedByState,
-  tenantStates,
-} from "../../src/core/tenant.ts";
+import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, TenantId, tenantStates } from "../../src/core/tenant.ts";
+import { refusedByState } from "../../src/core/tenant-state.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 30);
 const DAY_MS = 86_400_000;
@@ -27,16 +21,18 @@ test.each(tenantStates.map((state) => ({ state, refusal: refusals[state] })))(
   "a tenant that is $state is refused with $refusal, before and after its trial",
   ({ state, refusal }) => {
     for (const trialUntilMs of [null, NOW_MS + DAY_MS]) {
-      expect(refusedByState({ state, trialUntilMs, pastDueSinceMs: null }, NOW_MS)).toBe(refusal);
+      expect(refusedByState({ state, suspendedBy: null, trialUntilMs, pastDueSinceMs: null }, NOW_MS)).toBe(refusal);
     }
     if (state !== "trial")
-      expect(refusedByState({ state, trialUntilMs: NOW_MS - DAY_MS, pastDueSinceMs: null }, NOW_MS)).toBe(refusal);
+      expect(
+        refusedByState({ state, suspendedBy: null, trialUntilMs: NOW_MS - DAY_MS, pastDueSinceMs: null }, NOW_MS),
+      ).toBe(refusal);
   },
 );
 
 test("a trial is served until its last millisecond, and a trial without an end is always served", () => {
   const trial = (trialUntilMs: number | null) =>
-    refusedByState({ state: "trial", trialUntilMs, pastDueSinceMs: null }, NOW_MS);
+    refusedByState({ state: "trial", suspendedBy: null, trialUntilMs, pastDueSinceMs: null }, NOW_MS);
   expect(trial(NOW_MS + 1)).toBeUndefined();
   expect(trial(NOW_MS)).toBe("trial_expired");
   expect(trial(NOW_MS - 1)).toBe("trial_expired");

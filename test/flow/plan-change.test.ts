@@ -2,6 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, expect, test } from "vitest";
 import {
+  type TestTenant,
   aTenant,
   callTool,
   controlRows,
@@ -148,6 +149,99 @@ test("a plan change is refused for a key without the scope, for another tenant's
   expect((await asAdmin(tenant, "POST", "/plan", { plan: "enterprise" })).status).toBe(400);
   expect((await asAdmin(tenant, "POST", "/plan", { plan: "free", limits: { unitsPerHour: 1 } })).status).toBe(400);
   expect((await rowOf(tenant.id)).plan).toBe("free");
+});
+
+interface Answer {
+  state: string;
+  served: boolean;
+  refusedWith: string | null;
+  waysBack: { by: string; request: string }[];
+  detail?: string;
+}
+
+const answerOf = async (response: Response): Promise<Answer & { status: number }> => ({
+  status: response.status,
+  ...((await response.json()) as Answer),
+});
+const refusedWith = async (tenant: TestTenant): Promise<string | undefined> =>
+  (await callTool(tenant.apiKey, "get_usage")).refusal?.code;
+
+/** Writes the tenant's row as time would, and has its object read it. */
+async function later(tenant: TestTenant, changes: string): Promise<void> {
+  await controlRows(`UPDATE tenants SET ${changes}, version = version + 1 WHERE id = $1`, [tenant.id]);
+  await fireCron("* * * * *");
+}
+
+/** A tenant whose trial by the operator has passed, with a key of its administrator. */
+async function afterItsTrial(): Promise<TestTenant> {
+  const tenant = await aTenant({ trialDays: 1 });
+  const scopes = ["tools:read", "tools:write", "tenant:admin"];
+  const key = await operator("POST", `/tenants/${tenant.id}/keys`, { name: "admin", scopes });
+  const { apiKey } = (await key.json()) as { apiKey: string };
+  await later(tenant, "trial_until = now() - interval '1 second'");
+  expect(await refusedWith(tenant)).toBe("trial_expired");
+  return { id: tenant.id, apiKey };
+}
+
+test("an operator's trial that has passed leads back to service by each way that its refusal and the API state", async () => {
+  const [resumed, changed, bought] = await Promise.all([afterItsTrial(), afterItsTrial(), afterItsTrial()]);
+  const shown = await answerOf(await operator("GET", `/tenants/${bought.id}`));
+  expect(shown).toMatchObject({ state: "trial", served: false, refusedWith: "trial_expired" });
+  const requests = ["/checkout", "/resume", "/plan"].map(
+    (end) => expect.stringContaining(`${bought.id}${end}`) as string,
+  );
+  expect(shown.waysBack.map(({ request }) => request)).toEqual(requests);
+
+  expect(await answerOf(await operator("POST", `/tenants/${resumed.id}/resume`))).toMatchObject({
+    ...{ status: 200, state: "active", served: true, refusedWith: null, waysBack: [] },
+  });
+  expect(await refusedWith(resumed)).toBeUndefined();
+
+  const answer = await operator("POST", `/tenants/${changed.id}/plan`, { plan: "starter" });
+  expect(await answerOf(answer)).toMatchObject({ status: 200, state: "active", served: true });
+  expect(await refusedWith(changed)).toBeUndefined();
+
+  // The administrator buys. A second tab ends the first one's page, so that one of them sells.
+  const own = await asAdmin(bought, "POST", "/plan", { plan: "starter" });
+  expect(await answerOf(own)).toMatchObject({ status: 409, detail: expect.stringContaining("/checkout") as string });
+  const [first, second] = [
+    await asAdmin(bought, "POST", "/checkout", { plan: "starter" }),
+    await asAdmin(bought, "POST", "/checkout", { plan: "pro" }),
+  ];
+  const pay = async (page: Response): Promise<number> =>
+    (await fetch(((await page.json()) as { checkoutUrl: string }).checkoutUrl, { method: "POST", redirect: "manual" }))
+      .status;
+  expect(await pay(first)).not.toBe(303);
+  expect(await pay(second)).toBe(303);
+  await untilRow(bought.id, { state: "active", plan: "pro" });
+  expect(await refusedWith(bought)).toBeUndefined();
+  expect((await asAdmin(bought, "POST", "/checkout", { plan: "pro" })).status).toBe(409);
+});
+
+test("no change of state answers as if calls were served while they are refused, and each answer states the ways back", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  await later(tenant, "state = 'past_due', past_due_since = now() - interval '8 days'");
+  expect(await refusedWith(tenant)).toBe("payment_required");
+  const overdue = await answerOf(await operator("POST", `/tenants/${tenant.id}/resume`));
+  expect(overdue).toMatchObject({ status: 409, detail: expect.stringMatching(/overdue.*\/portal.*\/plan/) as string });
+
+  // Resumed, it still owes.
+  expect((await operator("POST", `/tenants/${tenant.id}/suspend`)).status).toBe(200);
+  const resumed = await answerOf(await operator("POST", `/tenants/${tenant.id}/resume`));
+  expect(resumed).toMatchObject({ status: 200, state: "past_due", served: false, refusedWith: "payment_required" });
+  expect(resumed.waysBack.map(({ by }) => by)).toEqual(["administrator", "operator"]);
+
+  // A tenant that leaves has no plan to change. It returns, and owes no more under a contract.
+  expect((await operator("POST", `/tenants/${tenant.id}/remove`)).status).toBe(202);
+  const leaving = await answerOf(await operator("POST", `/tenants/${tenant.id}/plan`, { plan: "enterprise" }));
+  expect(leaving).toMatchObject({ status: 409, detail: expect.stringContaining("/reactivate") as string });
+  await until(async () => (await rowOf(tenant.id)).delivered, "the object knows that it leaves");
+  expect(await answerOf(await asAdmin(tenant, "POST", "/reactivate"))).toMatchObject({ status: 200 });
+  await later(tenant, "state = 'past_due', past_due_since = now() - interval '8 days'");
+  const contract = { plan: "enterprise", strategy: "shared" };
+  const changed = await answerOf(await operator("POST", `/tenants/${tenant.id}/plan`, contract));
+  expect(changed).toMatchObject({ status: 200, state: "active", served: true });
+  expect(await refusedWith(tenant)).toBeUndefined();
 });
 
 test("no event lifts an operator's suspension, and replaying all events in another order changes nothing", async () => {
