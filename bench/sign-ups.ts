@@ -3,6 +3,7 @@
 // at once.
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import * as z from "zod";
 import { firstKey, signUp } from "../dev/demo.ts";
 import { freePort } from "../cli/settings.ts";
 import { startSystem } from "../dev/system.ts";
@@ -18,7 +19,8 @@ export async function benchSignUps(options: { dir: string; running: (() => Promi
     const customer = await signUp(publicUrl, { plan: "free", name: `Customer ${index}` });
     const apiKey = await firstKey(publicUrl, customer);
     await firstCall(publicUrl, apiKey);
-    return { activeMs: customer.activeAt - customer.paidAt, firstCallMs: performance.now() - customer.paidAt };
+    const firstCallMs = performance.now() - customer.paidAt;
+    return { activeMs: customer.activeAt - customer.paidAt, firstCallMs, steps: await stepsOf(customer.statusUrl) };
   };
 
   await waits(0); // the Worker's first requests compile it
@@ -31,6 +33,19 @@ export async function benchSignUps(options: { dir: string; running: (() => Promi
 interface Wait {
   activeMs: number;
   firstCallMs: number;
+  /** How long each step of provisioning took. */
+  steps: ReadonlyMap<string, number>;
+}
+
+const Steps = z.object({
+  steps: z.array(z.object({ name: z.string(), startedAt: z.string().nullable(), finishedAt: z.string().nullable() })),
+});
+
+async function stepsOf(statusUrl: string): Promise<Wait["steps"]> {
+  const { steps } = Steps.parse(await (await fetch(statusUrl)).json());
+  return new Map(
+    steps.map(({ name, startedAt, finishedAt }) => [name, Date.parse(finishedAt ?? "") - Date.parse(startedAt ?? "")]),
+  );
 }
 
 async function firstCall(publicUrl: string, apiKey: string): Promise<void> {
@@ -52,6 +67,12 @@ function report(title: string, waits: readonly Wait[]): void {
   process.stdout.write(
     [
       `${waits.length} sign-ups, ${title}: all succeeded`,
+      ...[...(waits[0]?.steps.keys() ?? [])].map((name) =>
+        line(
+          `  ${name}`,
+          waits.map(({ steps }) => steps.get(name) ?? NaN).filter((ms) => !Number.isNaN(ms)),
+        ),
+      ),
       line(
         "payment to active",
         waits.map(({ activeMs }) => activeMs),

@@ -154,7 +154,7 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Counts calls that were charged without this object, once each. One that still runs here is stopped, not charged again. */
   countFallbackCalls(calls: readonly FallbackCall[]): void {
-    for (const { callId } of calls) this.#calls.cancel(callId);
+    for (const { callId } of calls) this.#calls.stop(callId);
     this.#usage.countFallbackCalls(calls);
   }
 

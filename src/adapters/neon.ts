@@ -1,10 +1,12 @@
 // SQL over HTTP with Neon's driver. A batch is one request and one transaction; no socket stays open. A failure is one of:
 // - the database refused the connection: `database_unavailable`, or `control_unavailable` for the control database;
-// - it did not answer: `AnswerLost` with the same code. The batch may have been committed;
+// - it did not answer: `AnswerLost` with the same code. The batch may have been committed. A server that answers nothing at
+//   all for 3 s ends the wait early, with a code of its own; one that runs a long statement does not;
 // - it refused a statement: `SqlError`. Nothing of the batch is stored.
 // A batch that met a connection which a left-over limit of its last user was about to end is sent again: nothing of it ran.
 // The database's own message stays in `cause`. It may quote rows, so it must never reach a log line.
 import { DatabaseError, type HTTPQueryOptions, neon, NeonDbError, neonConfig, types } from "@neondatabase/serverless";
+import { BoundedMap } from "../core/bounded-map.ts";
 import { AnswerLost, AppError, type ErrorCode } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
 
@@ -19,13 +21,23 @@ export interface BatchOptions {
 export interface ConnectionOptions {
   /** The error code of an outage. */
   outageCode: ErrorCode;
+  /** The error code of a server that does not answer. */
+  silentCode: ErrorCode;
   answerWithinMs: number;
 }
 
 /** Longer than a tool's statement may run, so that the database ends a slow statement and reports it. */
-const tenantDatabase: ConnectionOptions = { outageCode: "database_unavailable", answerWithinMs: 25_000 };
+const tenantDatabase: ConnectionOptions = {
+  outageCode: "database_unavailable",
+  silentCode: "database_silent",
+  answerWithinMs: 25_000,
+};
 /** Control statements take milliseconds and calls wait for them; a waking database needs a second or two. */
-const controlDatabase: ConnectionOptions = { outageCode: "control_unavailable", answerWithinMs: 10_000 };
+const controlDatabase: ConnectionOptions = {
+  outageCode: "control_unavailable",
+  silentCode: "control_unavailable",
+  answerWithinMs: 10_000,
+};
 
 export interface NeonConnection {
   /** The database's name in the connection string. */
@@ -128,6 +140,74 @@ export function failure(error: unknown, outageCode: ErrorCode): AppError {
   return new SqlError(sqlState, refusal?.constraint, error, refusal?.column);
 }
 
+// ---- silence
+
+/** Most batches take milliseconds, so this spares nearly all of them the question whether their server is alive. */
+const SILENT_AFTER_MS = 1_000;
+/** Together with the above this is the bound for a connection, 3 s: a waking database answers within it. */
+const PROBE_WITHIN_MS = 2_000;
+
+/** When this isolate last had an answer of a server, by its host. A forgotten one costs a probe. */
+const answeredAtMs = new BoundedMap<string, number>(1_000);
+
+/** A database server, as far as its being alive is concerned. */
+export interface Server {
+  host: string;
+  /** Asks for a moment's work on a connection of its own, so that it does not wait behind slow statements. */
+  probe(signal: AbortSignal): Promise<unknown>;
+}
+
+/** The server of a connection string. `connectNeon` or the driver's settings give the SQL endpoint. */
+export function serverOf(url: string): Server {
+  const probed = new URL(url);
+  // Poolers keep the connections of each application name apart.
+  probed.searchParams.set("application_name", "tollgate-probe");
+  return {
+    host: probed.host,
+    probe: (signal) =>
+      neon(probed.href, { disableWarningInBrowsers: true }).query("SELECT 1", [], { fetchOptions: { signal } }),
+  };
+}
+
+/** Notes that the server answered just now, so that other batches need not ask it. */
+export function recordAnswer({ host }: Server): void {
+  answeredAtMs.set(host, Date.now());
+}
+
+/**
+ * Calls `onSilent` once the server has answered this isolate nothing for `SILENT_AFTER_MS` and then did not answer a probe
+ * either. Returns the function that ends the watch. A server that answers, even with an error, may take its time.
+ */
+export function watchServer(server: Server, onSilent: () => void): () => void {
+  const over = new AbortController();
+  const sentAtMs = Date.now();
+  let timer: ReturnType<typeof setTimeout>;
+  const wait = (ms: number): void => void (timer = setTimeout(() => void check(), ms));
+  const check = async (): Promise<void> => {
+    const quietMs = Date.now() - Math.max(sentAtMs, answeredAtMs.get(server.host) ?? 0);
+    if (quietMs < SILENT_AFTER_MS) return wait(SILENT_AFTER_MS - quietMs);
+    const late = setTimeout(() => over.abort("silent"), PROBE_WITHIN_MS);
+    try {
+      await server.probe(over.signal);
+    } catch {
+      // A refusal comes from a server, or from a proxy that reports the batch's own end.
+    } finally {
+      clearTimeout(late);
+    }
+    if (over.signal.reason === "silent") return onSilent();
+    if (over.signal.aborted) return undefined;
+    recordAnswer(server);
+    return wait(SILENT_AFTER_MS);
+  };
+  wait(SILENT_AFTER_MS);
+  return () => {
+    clearTimeout(timer);
+    over.abort("over");
+  };
+}
+
+// ---- connections
+
 /** The settings of the connection to the control database. */
 export type ControlSettings = Pick<Env, "CONTROL_DATABASE_URL" | "NEON_FETCH_ENDPOINT">;
 
@@ -146,25 +226,49 @@ export function connectControl(env: ControlSettings): ControlDatabase {
 export function connectNeon(
   url: string,
   fetchEndpoint: string,
-  { outageCode, answerWithinMs }: ConnectionOptions = tenantDatabase,
+  { outageCode, silentCode, answerWithinMs }: ConnectionOptions = tenantDatabase,
 ): NeonConnection {
   if (fetchEndpoint !== "") neonConfig.fetchEndpoint = fetchEndpoint;
   const database = databaseOf(url);
   const sql = neon(url, { disableWarningInBrowsers: true });
+  const server = serverOf(url);
 
-  async function batch(statements: readonly Statement[], options: BatchOptions = {}): Promise<Row[][]> {
+  async function batch(statements: readonly Statement[], { signal }: BatchOptions = {}): Promise<Row[][]> {
     // The driver has no time limit of its own.
-    const signal = options.signal ?? AbortSignal.timeout(answerWithinMs);
+    const over = new AbortController();
+    const onAbort = (): void => over.abort(signal?.reason);
+    if (signal?.aborted === true) onAbort();
+    signal?.addEventListener("abort", onAbort, { once: true });
+    const timer = signal === undefined ? setTimeout(() => over.abort(), answerWithinMs) : undefined;
+    let code = outageCode;
+    const endWatch = watchServer(server, () => {
+      code = silentCode;
+      over.abort();
+    });
+    try {
+      return await send(statements, over.signal);
+    } catch (error) {
+      throw failure(error, code);
+    } finally {
+      endWatch();
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  async function send(statements: readonly Statement[], signal: AbortSignal): Promise<Row[][]> {
     for (let resends = 0; ; resends += 1) {
       try {
-        return await sql.transaction(
+        const rows = await sql.transaction(
           statements.map(({ text, params = [], asValues = false }) =>
             sql.query(text, [...params], asValues ? valuesOnly : {}),
           ),
           { fetchOptions: { signal } },
         );
+        recordAnswer(server);
+        return rows;
       } catch (error) {
-        if (resends >= MAX_RESENDS || !endedUnstarted(error, statements)) throw failure(error, outageCode);
+        if (resends >= MAX_RESENDS || !endedUnstarted(error, statements)) throw error;
       }
     }
   }

@@ -1,6 +1,6 @@
 // Reads from a replica: a copy of a database server that is moments behind its primary. When the replica cannot be reached,
 // the primary answers, so that readers see no failure. An error of the statement itself is thrown, not retried.
-import { errorCode } from "../core/errors.ts";
+import { type ErrorCode, errorCode } from "../core/errors.ts";
 import { type NeonConnection, SqlError } from "./neon.ts";
 
 /** Runs `work` with one of the connections. An abort of `signal` ends the attempts. */
@@ -21,6 +21,8 @@ export interface ReaderOptions {
 /** How long an unreachable replica is not asked again. Each failed attempt can cost seconds. */
 const AWAY_MS = 10_000;
 
+const outages: ReadonlySet<ErrorCode> = new Set(["database_unavailable", "database_silent"]);
+
 /** Reads from the replica while it can be reached, otherwise from the primary. `work` may run on both, so it only reads. */
 export function preferReplica({ primary, replica, now, onAway }: ReaderOptions): Reader {
   let awayUntilMs = 0;
@@ -29,7 +31,7 @@ export function preferReplica({ primary, replica, now, onAway }: ReaderOptions):
     try {
       return await work(replica);
     } catch (error) {
-      const refused = error instanceof SqlError || errorCode(error) !== "database_unavailable";
+      const refused = error instanceof SqlError || !outages.has(errorCode(error));
       if (refused || signal?.aborted === true) throw error;
       awayUntilMs = now() + AWAY_MS;
       onAway(error);

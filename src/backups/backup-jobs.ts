@@ -32,6 +32,7 @@ const permanent: Readonly<Partial<Record<ErrorCode, string>>> = {
 const temporary: Readonly<Partial<Record<ErrorCode, string>>> = {
   control_unavailable: "The control database cannot be reached.",
   database_unavailable: "The tenant's database cannot be reached.",
+  database_silent: "The tenant's database does not answer.",
   tenant_unavailable: "The tenant's rows or files cannot be reached.",
   placement_unavailable: "The tenant's shard is not available.",
   isolation_unproven: "The isolation of the tenant's login is not proved.",

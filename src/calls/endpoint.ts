@@ -135,7 +135,8 @@ function serve(
 
 /** Runs tools for this message's caller. */
 function callerOfTools({ context, ctx, caller }: Pick<Message, "context" | "ctx"> & { caller: Caller }): CallTool {
-  return (tool, args, { progress, signal }) => callObject(context, ctx, { tool, args, caller, progress, signal });
+  return (tool, args, { progress, signal, idempotencyKey }) =>
+    callObject(context, ctx, { tool, args, caller, idempotencyKey, progress, signal });
 }
 
 type CallState = "not_called" | "running" | CallOutcome;

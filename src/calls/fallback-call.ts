@@ -20,7 +20,8 @@ import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import type { Tool } from "../tools/tool.ts";
 import { Admission } from "./admission.ts";
 import { fallbackCallsStore } from "./fallback-calls-store.ts";
-import { mayBeCharged, plainRefusal } from "./refusal.ts";
+import { isNearMidnight } from "./keyed-calls.ts";
+import { mayBeCharged, plainRefusal, refusedOutcome } from "./refusal.ts";
 import {
   type AuthorizationHost,
   type CallHost,
@@ -40,7 +41,7 @@ const USAGE_TRUSTED_MS = 60_000;
 /** Tenants whose usage one isolate remembers; each takes some 10 KB at most. */
 const MAX_REMEMBERED = 500;
 
-export interface FallbackRequest extends Pick<CallRequest, "callId" | "caller" | "args"> {
+export interface FallbackRequest extends Pick<CallRequest, "callId" | "idempotency" | "caller" | "args"> {
   tool: Tool;
   progress: ((progress: Progress) => Promise<void>) | undefined;
   /** Aborted when the client disconnects. */
@@ -64,8 +65,10 @@ export function authorizeWithoutObject(context: Context, caller: Caller): Promis
  * may run twice. Refusals and failed tools are values, as in the object.
  */
 export async function callWithoutObject(context: Context, call: FallbackRequest): Promise<CallOutcome> {
-  const { callId, tool, args, caller, progress, signal } = call;
-  const request = { callId, attempt: 2 as const, caller, tool: tool.name, args };
+  const { callId, idempotency, tool, args, caller, progress, signal } = call;
+  const refused = idempotency && refusedKey(tool, Date.now());
+  if (refused !== undefined) return refusedOutcome(refused);
+  const request = { callId, idempotency, attempt: 2 as const, caller, tool: tool.name, args };
   const abort = new AbortController();
   const onAbort = (): void => abort.abort("cancelled");
   signal.addEventListener("abort", onAbort, { once: true });
@@ -110,6 +113,17 @@ async function readTenant(context: Context, { kind, tenantId }: Caller): Promise
   } catch (error) {
     return controlUnavailable(tenantId, error);
   }
+}
+
+/**
+ * Why a call with an idempotency key does not run here. Only the object knows what became of a key. A tool that may run twice
+ * runs again for the answer, and the ledger takes the call's id once; around midnight the two may have two ids.
+ */
+function refusedKey({ annotations: { readOnly, idempotent } }: Tool, nowMs: number): Refusal | undefined {
+  if ((readOnly || idempotent) && !isNearMidnight(nowMs)) return undefined;
+  return retryLater(
+    plainRefusal("tenant_unavailable", "Whether this idempotency key was used cannot be known right now."),
+  );
 }
 
 function refusedByPlan(env: Env, { plan }: TenantConfig): Refusal | undefined {
@@ -182,6 +196,7 @@ function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, h
     admission,
     // The ledger takes a call id once, so that a call which its object has charged as well is charged once.
     isCharged: () => false,
+    keyed: undefined,
     spendCanary: () => false,
     // `usageOf` has started the windows of the limited tools. A limit set since then counts calls from its first call on.
     recent: () => [],

@@ -18,6 +18,7 @@ import { errorCode, errors } from "../core/errors.ts";
 import { brokenText, refusedTextIn } from "../core/text.ts";
 import { describeError, log } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
+import { IDEMPOTENCY_META_KEY } from "./keyed-calls.ts";
 import { claimsModernEra, idOf, invalidParams, isObject } from "./message.ts";
 import { jsonRpcError, serveLegacy } from "./transport.ts";
 
@@ -122,6 +123,8 @@ export function toolsFor(
 }
 
 export interface ToolCallOptions {
+  /** Set when the client sent one. `readMcpRequest`'s checks have passed. */
+  idempotencyKey?: string;
   /** Set when the client asked for progress. Never rejects, so a client that stops listening fails no tool. */
   progress?: (progress: Progress) => Promise<void>;
   /** Aborted when the client disconnects. */
@@ -146,7 +149,13 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
     server.registerTool(tool.name, declarationOf(tool), async (args, context): Promise<CallToolResult> => {
       const progress = progressTo(context);
       try {
-        return toResult(await callTool(tool, args, { signal: context.mcpReq.signal, ...(progress && { progress }) }));
+        const key = context.mcpReq._meta?.[IDEMPOTENCY_META_KEY];
+        const options: ToolCallOptions = {
+          signal: context.mcpReq.signal,
+          ...(typeof key === "string" && { idempotencyKey: key }),
+          ...(progress && { progress }),
+        };
+        return toResult(await callTool(tool, args, options));
       } catch (error) {
         const code = errorCode(error);
         log("error", "tool_call_threw", { tool: tool.name, code, error: describeError(error) });

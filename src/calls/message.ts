@@ -2,6 +2,7 @@
 // cannot hold) and which parameters it refuses, in words that a client's developer understands.
 //
 // Invariant: an `id` or a progress token goes back exactly as it came.
+import { IDEMPOTENCY_META_KEY, MAX_KEY_LENGTH } from "./keyed-calls.ts";
 import { PROTOCOL_VERSION_META_KEY, specTypeSchemas } from "@modelcontextprotocol/server";
 
 type JsonObject = Record<string, unknown>;
@@ -132,10 +133,16 @@ export function invalidParams(message: unknown): string | undefined {
       if (typeof params["name"] !== "string") return "params.name must be a tool's name";
       if (params["arguments"] !== undefined && !isObject(params["arguments"]))
         return "params.arguments must be an object";
-      return undefined;
+      return problemOfKey(meta[IDEMPOTENCY_META_KEY]);
     default:
       return undefined;
   }
+}
+
+function problemOfKey(key: unknown): string | undefined {
+  if (key === undefined || (typeof key === "string" && key.length > 0 && key.length <= MAX_KEY_LENGTH))
+    return undefined;
+  return `params._meta["${IDEMPOTENCY_META_KEY}"] must be a text of 1 to ${MAX_KEY_LENGTH} characters`;
 }
 
 function problemsOfInitialize(params: JsonObject): string | undefined {

@@ -14,6 +14,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { authorizeWithoutObject, callWithoutObject } from "./fallback-call.ts";
+import { keyedCall } from "./keyed-calls.ts";
 import { mayBeCharged, plainRefusal, refusedOutcome } from "./refusal.ts";
 
 /** An object that answers later than its tool's time limit plus this counts as lost. */
@@ -33,6 +34,8 @@ export interface ObjectCall {
   tool: Tool;
   args: Readonly<Record<string, unknown>>;
   caller: Caller;
+  /** The client's own, as it sent it. */
+  idempotencyKey?: string | undefined;
   progress: ((progress: Progress) => Promise<void>) | undefined;
   /** Aborted when the client disconnects. */
   signal: AbortSignal;
@@ -68,12 +71,17 @@ export async function callObject(
   const { tool, args, caller, progress, signal } = call;
   const { tenantId } = caller;
   const { readOnly, idempotent } = tool.annotations;
-  const callId = newTimedId(Date.now());
+  const nowMs = Date.now();
+  const key = call.idempotencyKey;
+  const { callId, idempotency } =
+    key === undefined
+      ? { callId: newTimedId(nowMs), idempotency: undefined }
+      : await keyedCall(tenantId, { key, tool: tool.name, args, nowMs });
   const cancel = (): void => ctx.waitUntil(context.tenantObject(tenantId).cancel(callId));
   const attempt = (number: CallRequest["attempt"]): Promise<CallOutcome> => {
     // A stub that has failed keeps failing, so each attempt has its own.
     const object = context.tenantObject(tenantId);
-    const request: CallRequest = { callId, attempt: number, caller, tool: tool.name, args };
+    const request: CallRequest = { callId, idempotency, attempt: number, caller, tool: tool.name, args };
     const answer = object.call(request, progress) as Promise<CallOutcome>;
     // A client that disconnects ends the request's context, and with it the RPC that cancels the call. This keeps both.
     ctx.waitUntil(answer.catch(() => undefined));
@@ -98,10 +106,11 @@ export async function callObject(
         recordLoss(tenantId, error, { tool: tool.name, callId });
         if (isOverloaded(error)) return refuse(overloaded());
         isUnsure = true;
-        if (!readOnly && !idempotent) return outcomeUnknown(callId);
+        // With an idempotency key the object knows whether the first attempt started.
+        if (!readOnly && !idempotent && idempotency === undefined) return outcomeUnknown(callId);
       }
     }
-    const outcome = await callWithoutObject(context, { ...call, callId });
+    const outcome = await callWithoutObject(context, { ...call, callId, idempotency });
     return outcome.kind === "refused" ? refuse(outcome.refusal) : outcome;
   } finally {
     signal.removeEventListener("abort", cancel);

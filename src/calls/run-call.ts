@@ -6,7 +6,17 @@
 // - Admission is exact: nothing is awaited between the decision and its bookkeeping.
 // - A reservation lives in memory only, so an object that dies during a call charges nothing.
 // - A canary's token is valid for one call, which is not charged.
-import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Receipt, Refusal } from "../core/call.ts";
+// - A call with a client's idempotency key runs once; a later call with the key gets its answer.
+import type {
+  Authorization,
+  CallOutcome,
+  CallRequest,
+  Caller,
+  Progress,
+  QuotaStatus,
+  Receipt,
+  Refusal,
+} from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { Charge } from "../core/usage.ts";
 import type { TenantConfig } from "../core/tenant.ts";
@@ -16,6 +26,7 @@ import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { ToolContext } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
+import type { Earlier, KeyedCalls } from "./keyed-calls.ts";
 import { limitRefusal, plainRefusal, refusedOutcome, requestRefusal, stateRefusal } from "./refusal.ts";
 import { type ToolRun, runTool, toolContext } from "./tool-runner.ts";
 
@@ -44,8 +55,10 @@ export interface NotServed {
 /** A tenant's usage, and the way to charge a call. */
 export interface CallUsage {
   readonly admission: Admission;
-  /** Whether the first attempt of this call was charged. Asked for a second attempt only. */
-  isCharged(callId: string): boolean;
+  /** Whether this call was charged; with `elsewhere`, only by a host that ran it in this one's absence, which is cheaper. */
+  isCharged(callId: string, where?: "elsewhere"): boolean;
+  /** The calls with an idempotency key. `undefined`: this host cannot know what became of a key. */
+  readonly keyed: KeyedCalls | undefined;
   /** Uses up a canary's token, durably. False: it was used before. */
   spendCanary(canary: { expiresAtMs: number }): boolean;
   /** Charged calls of one tool in the hour up to `nowMs`. */
@@ -117,9 +130,14 @@ export async function runCall(
   const usage = await host.usage(config);
   if ("refusal" in usage) return refusedOutcome(usage.refusal);
   if (caller.kind === "canary" && !usage.spendCanary(caller)) return refusedOutcome(plainRefusal("token_invalid"));
-  // The first attempt was charged and its answer was lost: the tool runs again for the answer alone.
-  const alreadyCharged = request.attempt === 2 && usage.isCharged(callId);
   const { admission } = usage;
+  const { idempotency } = request;
+  const keyed = idempotency && usage.keyed?.of(idempotency);
+  const earlier = keyed?.find(host.now());
+  if (earlier !== undefined && earlier.state !== "none") return again(host, config, { admission, request, earlier });
+  // The first attempt was charged and its answer was lost: the tool runs again for the answer alone.
+  const alreadyCharged =
+    (request.attempt === 2 && usage.isCharged(callId)) || (keyed !== undefined && usage.isCharged(callId, "elsewhere"));
   let ticket: Ticket | undefined;
   if (!alreadyCharged && caller.kind !== "canary") {
     const now = host.now();
@@ -135,7 +153,11 @@ export async function runCall(
   }
 
   // Context, run, charge, settle. A call that is not settled gives its units back.
-  let run: ToolRun;
+  const { readOnly, idempotent } = tool.annotations;
+  const once = !readOnly && !idempotent;
+  const endKeyed = keyed?.begin({ callId, nowMs: host.now(), once });
+  let run: ToolRun | undefined;
+  let outcome: CallOutcome | undefined;
   let isCharged = alreadyCharged;
   try {
     const context = toolContext(host.env.FILES, config, request, {
@@ -144,23 +166,90 @@ export async function runCall(
       history: () => usage.history(host.now()),
     });
     run = await runTool(tool, request.args, context, { abort, progress });
-    if (run.charged && ticket !== undefined) {
-      if (tool.units > 0) {
-        const withheld = await usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units: tool.units });
-        if (withheld !== undefined) return refusedOutcome(withheld);
-        isCharged = true;
+    if (run.charged) {
+      const { units } = tool;
+      const charging =
+        ticket !== undefined && units > 0
+          ? usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units })
+          : undefined;
+      keyed?.keep({ callId, nowMs: host.now(), units, answer: run });
+      const withheld = await charging;
+      if (withheld !== undefined) return (outcome = refusedOutcome(withheld));
+      if (ticket !== undefined) {
+        isCharged = units > 0;
+        admission.settle(ticket);
       }
-      admission.settle(ticket);
     }
+    return (outcome = outcomeOf(run, {
+      callId,
+      alreadyCharged,
+      receipt: isCharged ? { id: callId, units: tool.units } : undefined,
+      quota: admission.quota(config.limits, host.now()),
+    }));
   } finally {
     if (ticket !== undefined) admission.release(ticket); // does nothing to a settled call
+    // A tool that must not run twice and may have written keeps its key: nothing is known of the outcome.
+    const mayHaveWritten = once && (run === undefined || (run.failure !== undefined && unknownEnds.has(run.failure)));
+    if (run?.charged !== true && !mayHaveWritten) keyed?.drop();
+    endKeyed?.(outcome);
   }
+}
 
-  // Receipt.
-  const receipt: Receipt | undefined = isCharged ? { id: callId, units: tool.units } : undefined;
-  if (alreadyCharged && !run.charged) return { ...refusedOutcome(lostAnswer(callId)), receipt };
-  const { charged: _, ...answer } = run;
-  return { kind: "result", ...answer, receipt, quota: admission.quota(config.limits, host.now()) };
+/** Failures after which a tool's changes may remain. */
+const unknownEnds: ReadonlySet<ErrorCode> = new Set(["outcome_unknown", "tool_timeout", "tool_aborted"]);
+
+function outcomeOf(
+  { charged, ...answer }: ToolRun,
+  {
+    callId,
+    alreadyCharged,
+    receipt,
+    quota,
+  }: { callId: string; alreadyCharged: boolean; receipt: Receipt | undefined; quota: QuotaStatus },
+): CallOutcome {
+  if (alreadyCharged && !charged) return { ...refusedOutcome(lostAnswer(callId)), receipt };
+  return { kind: "result", ...answer, receipt, quota };
+}
+
+/** Answers a call whose idempotency key was used before. It is not charged; like any message it counts in the minute. */
+async function again(
+  host: Pick<CallHost, "env" | "now">,
+  { limits }: TenantConfig,
+  {
+    admission,
+    request,
+    earlier,
+  }: { admission: Admission; request: CallRequest; earlier: Exclude<Earlier, { state: "none" }> },
+): Promise<CallOutcome> {
+  const now = host.now();
+  const isLimited = request.caller.kind !== "canary" && request.attempt === 1;
+  const refused = isLimited ? admission.request(limits, now) : undefined;
+  const quota = admission.quota(limits, now);
+  if (refused !== undefined) {
+    return refusedOutcome(requestRefusal(refused, { upgradeUrl: plansUrl(host), nowMs: now }), quota);
+  }
+  switch (earlier.state) {
+    case "other":
+      return refusedOutcome(plainRefusal("idempotency_key_reused"), quota);
+    case "full":
+      return refusedOutcome(plainRefusal("idempotency_keys_exhausted"), quota);
+    case "running":
+      return earlier.outcome;
+    case "unknown":
+      return refusedOutcome(
+        plainRefusal("outcome_unknown", "The first call with this idempotency key was interrupted."),
+        quota,
+      );
+    case "done": {
+      const { callId: id, units, answer } = earlier;
+      const receipt: Receipt | undefined = units > 0 ? { id, units } : undefined;
+      if (answer === undefined)
+        return { ...refusedOutcome(plainRefusal("result_not_kept", `The call's id is ${id}.`), quota), receipt };
+      return { kind: "result", ...answer, data: answer.data, failure: undefined, receipt, quota };
+    }
+    default:
+      return earlier satisfies never;
+  }
 }
 
 /** The tenant's configuration if the caller is valid and the tenant is served. Otherwise the refusal. */

@@ -89,8 +89,7 @@ export async function runTool(
       code,
       error: describeError(error),
     });
-    const mayHaveWritten = error instanceof Stopped && !tool.annotations.readOnly;
-    return failure(code, mayHaveWritten ? "Changes that it had already made may remain." : undefined);
+    return failure(code, detailOf(error, tool));
   } finally {
     clearTimeout(timer);
     abort.signal.removeEventListener("abort", onAbort);
@@ -115,6 +114,12 @@ function failureCode(error: unknown, tool: Tool): ErrorCode {
   if (error instanceof AnswerLost && !tool.annotations.readOnly) return "outcome_unknown";
   const code = errorCode(error);
   return code === "internal" ? "tool_failed" : code;
+}
+
+function detailOf(error: unknown, { annotations }: Tool): string | undefined {
+  if (annotations.readOnly) return undefined;
+  if (error instanceof Stopped) return "Changes that it had already made may remain.";
+  return error instanceof AnswerLost ? "The database did not answer." : undefined;
 }
 
 /** Size of the result in UTF-8: its text, and its data as JSON. */

@@ -89,8 +89,9 @@ export function ledgerStore(control: ControlDatabase) {
      * Writes each row to the ledger once, and moves each stream's watermark to the end of its rows without a gap. A row that
      * comes again with other content is stored as a conflict and never overwrites.
      *
-     * The tenant's object may also send a fallback call, if it charged the call before its answer was lost. The first of the
-     * two is the charge. The object's row keeps its number in the object's sequence either way.
+     * A fallback call with an idempotency key may come several times, with other instants. The tenant's object may also send a
+     * fallback call, if it charged the call before its answer was lost. The first is the charge. The object's row keeps its
+     * number in the object's sequence either way.
      */
     async record(messages: readonly UsageMessage[]): Promise<Recorded> {
       const rows = messages.flatMap(({ tenantId, object, epoch, rows: own }) =>
@@ -134,7 +135,7 @@ export function ledgerStore(control: ControlDatabase) {
                  WHERE NOT coalesce(
                    (l.tenant_id, l.tool, l.units) = (i.tenant_id, i.tool, i.units)
                    AND ((l.object, l.epoch, l.n, l.at) = (i.object, i.epoch, i.n, ${incomingInstant})
-                     OR i.object = '${FALLBACK_STREAM}' AND l.object <> '${FALLBACK_STREAM}'
+                     OR i.object = '${FALLBACK_STREAM}'
                      OR i.object <> '${FALLBACK_STREAM}' AND l.object = '${FALLBACK_STREAM}' AND (o.object, o.epoch, o.n) = (i.object, i.epoch, i.n)), false)
                  ON CONFLICT DO NOTHING`,
           params,

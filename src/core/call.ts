@@ -17,9 +17,17 @@ export type Caller =
   /** Provisioning's test call: one `health_check` before the tenant is active. A tenant is active only after it succeeded. */
   | { kind: "canary"; tenantId: TenantId; scopes: readonly string[]; expiresAtMs: number };
 
+/** A client's idempotency key, as digests: the key within its tenant, and the tool with its arguments. */
+export interface Idempotency {
+  key: string;
+  fingerprint: string;
+}
+
 export interface CallRequest {
   /** Made by the Worker. The ledger's key. */
   callId: string;
+  /** Set when the client sent a key. `callId` follows from it. */
+  idempotency?: Idempotency | undefined;
   /** 2 when the first attempt's outcome was lost: the object then checks whether that attempt was charged. */
   attempt: 1 | 2;
   caller: Caller;

@@ -56,9 +56,25 @@ export const errors = {
     status: 500,
     advice: "It is not known whether the call took effect. Check before you call again.",
   },
+  idempotency_key_reused: {
+    status: 409,
+    advice: "This idempotency key belongs to a call of another tool or with other arguments. Send a new key.",
+  },
+  idempotency_keys_exhausted: {
+    status: 429,
+    advice: "The account has used more idempotency keys in 24 hours than the server keeps. Send the call without one.",
+  },
+  result_not_kept: {
+    status: 410,
+    advice: "A call with this idempotency key has succeeded before and was charged once. Its result is no longer kept.",
+  },
   database_unavailable: {
     status: 503,
     advice: "The database cannot be reached. Try again shortly.",
+  },
+  database_silent: {
+    status: 503,
+    advice: "The database does not answer. Try again shortly.",
   },
   sessions_exhausted: {
     status: 503,

@@ -197,7 +197,7 @@ export function failureOf(error: unknown): Attempt {
     const busy = sqlState === "55P03" || sqlState === "40P01";
     return { outcome: busy ? "busy" : "failed", sqlState, reason: explain(sqlState, constraint) };
   }
-  if (error instanceof AppError && error.code === "database_unavailable")
+  if (error instanceof AppError && (error.code === "database_unavailable" || error.code === "database_silent"))
     return { outcome: "unreachable", sqlState: null, reason: "its database could not be reached" };
   // The message of an `AppError` is Tollgate's own, so it quotes no rows.
   return { outcome: "failed", sqlState: null, reason: error instanceof AppError ? error.message : "something failed" };

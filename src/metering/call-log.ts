@@ -16,6 +16,8 @@ export interface CallLog {
   append(call: Omit<UsageRow, "n">): void;
   /** Whether this call was charged. There is no index for it: ask only after a lost answer. */
   has(callId: string): boolean;
+  /** The same among fallback calls only, which are few. */
+  hasFallbackCall(callId: string): boolean;
   /** Counts fallback calls. Returns those that were not counted before. */
   countFallbackCalls(calls: readonly FallbackCall[]): FallbackCall[];
   /** Rows after `n`, in order. */
@@ -101,6 +103,9 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     },
     has(callId) {
       return sql.exec(`SELECT 1 FROM calls WHERE call_id = ?`, callId).toArray().length > 0;
+    },
+    hasFallbackCall(callId) {
+      return sql.exec(`SELECT 1 FROM calls WHERE n < 0 AND call_id = ?`, callId).toArray().length > 0;
     },
     countFallbackCalls(calls) {
       const ids = JSON.stringify(calls.map(({ callId }) => callId));

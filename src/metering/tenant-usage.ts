@@ -2,6 +2,7 @@
 // rows to the ledger. Nothing is stored before the first use, so that a mistaken request leaves no storage behind.
 import { newId } from "../adapters/ids.ts";
 import { Admission } from "../calls/admission.ts";
+import { KeyedCalls } from "../calls/keyed-calls.ts";
 import type { CallUsage } from "../calls/run-call.ts";
 import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
@@ -12,6 +13,7 @@ import { UsageOutbox } from "./outbox.ts";
 
 export class TenantUsage implements CallUsage {
   readonly admission = new Admission();
+  readonly keyed: KeyedCalls;
   readonly #storage: DurableObjectStorage;
   readonly #context: Context;
   readonly #tenantId: TenantId;
@@ -20,6 +22,7 @@ export class TenantUsage implements CallUsage {
 
   constructor(storage: DurableObjectStorage, context: Context, tenantId: TenantId, now: () => number) {
     this.#storage = storage;
+    this.keyed = new KeyedCalls(storage.sql);
     this.#context = context;
     this.#tenantId = tenantId;
     this.#now = now;
@@ -37,8 +40,9 @@ export class TenantUsage implements CallUsage {
     return this;
   }
 
-  isCharged(callId: string): boolean {
-    return this.#forCall.rows.has(callId);
+  isCharged(callId: string, where?: "elsewhere"): boolean {
+    const { rows } = this.#forCall;
+    return where === "elsewhere" ? rows.hasFallbackCall(callId) : rows.has(callId);
   }
 
   spendCanary(canary: { expiresAtMs: number }): boolean {

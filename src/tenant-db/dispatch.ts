@@ -2,10 +2,10 @@
 // strategy needs. Invariants: a decrypted login stays in the caller's memory; a tool gets no access to rows unless its login
 // was proved to be kept within its tenant during the last `PROOF_TRUSTED_MS`.
 import { newPassword } from "../adapters/ids.ts";
-import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
+import { type NeonConnection, connectNeon, serverOf } from "../adapters/neon.ts";
 import type { PlacementsStore, ReadShard, Shard } from "../control/placements-store.ts";
 import { IV_BYTES, decrypt, encrypt, isEncryptedWithNewest, parseKeyRing } from "../core/encryption.ts";
-import { AppError } from "../core/errors.ts";
+import { AppError, errorCode } from "../core/errors.ts";
 import { type Placement, connectionUrl, loginPurpose, ownName, purposeOf } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
@@ -48,7 +48,8 @@ export async function openTenantDb(
 
 /** Opens a session of the placement's login. It has entered no tenant yet. */
 export async function openTenantSession(env: TenantDatabases, placement: Placement): Promise<Session> {
-  return openSession({ url: await loginUrl(env, placement), wsProxy: env.NEON_WS_PROXY });
+  const url = await loginUrl(env, placement);
+  return openSession({ url, wsProxy: env.NEON_WS_PROXY, server: serverOf(url) });
 }
 
 /** The connection string of the login that the placement's tools run as. */
@@ -68,7 +69,7 @@ const PROOF_TRUSTED_MS = 5 * 60_000;
  */
 const provenAtMs = new Map<string, number>();
 
-export type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable";
+export type ProofOutcome = "proven" | "isolation_unproven" | "database_unavailable" | "database_silent";
 
 /** Names the login that the placement's tools run as. Tenants of a shared shard have one login, other tenants one each. */
 export function loginOf({ strategy, shardId, id }: Placement): string {
@@ -97,7 +98,7 @@ export async function proveLogin(
     return "isolation_unproven";
   } catch (error) {
     log("error", "isolation_not_provable", { tenantId, error: describeError(error) });
-    return "database_unavailable";
+    return errorCode(error) === "database_silent" ? "database_silent" : "database_unavailable";
   }
 }
 

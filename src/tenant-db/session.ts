@@ -6,9 +6,18 @@
 // gets a session with a running statement: `AnswerLost` for a sent batch, `NeverSent` for one that was not sent.
 // Nothing here is global: every session has its own driver settings.
 import { type BindConfig, Client, type Connection, DatabaseError, type FieldDef } from "@neondatabase/serverless";
-import { AppError } from "../core/errors.ts";
+import { AppError, errorCode } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import { AnswerLost, type BatchOptions, endedUnstarted, failure, parserOf } from "../adapters/neon.ts";
+import {
+  AnswerLost,
+  type BatchOptions,
+  type Server,
+  endedUnstarted,
+  failure,
+  parserOf,
+  recordAnswer,
+  watchServer,
+} from "../adapters/neon.ts";
 
 export interface Session {
   /**
@@ -29,6 +38,8 @@ export interface SessionOptions {
   url: string;
   /** Host, port and path of a local proxy without TLS, such as `127.0.0.1:5488/v2`. Empty means Neon's own. */
   wsProxy: string;
+  /** Asked whether it is alive when a batch takes long. Without it, a batch has only its time limit. */
+  server?: Server;
   connectWithinMs?: number;
   /** Time limit of a batch. */
   answerWithinMs?: number;
@@ -58,6 +69,7 @@ const transactionStates = { I: "none", T: "open", E: "failed" } as const;
 /** Connects, logs in and waits until the server is ready. Throws `AppError` and leaves nothing open. */
 export async function openSession(options: SessionOptions): Promise<Session> {
   const { url, wsProxy, connectWithinMs = CONNECT_WITHIN_MS, answerWithinMs = ANSWER_WITHIN_MS, signal } = options;
+  const { server } = options;
   // The driver's own error would quote the connection string with its password.
   if (!URL.canParse(url)) throw new Error("a database's connection string is not a URL");
   const client = new Client(url);
@@ -110,7 +122,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   /** Waits for an answer. The time limit and an abort end the session, which rejects the answer. */
   async function answerOrEnd<T>(answer: Promise<T>, limitMs: number, abort: AbortSignal | undefined): Promise<T> {
     const onAbort = (): void => end(abort?.reason);
-    const late = new AppError("database_unavailable", `the database did not answer within ${limitMs} ms`);
+    const late = new AppError("database_silent", `the database did not answer within ${limitMs} ms`);
     const timer = setTimeout(() => end(late), limitMs);
     if (abort?.aborted === true) onAbort();
     abort?.addEventListener("abort", onAbort, { once: true });
@@ -140,7 +152,9 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       const batch = new Batch(statements, { write: () => socket.write(message), endSession: end });
       unanswered.push(batch);
       client.query(batch);
-      const answers = await answerOrEnd(batch.answers, answerWithinMs, abort);
+      const endWatch = server && watchServer(server, () => end(new AppError("database_silent")));
+      const answers = await answerOrEnd(batch.answers, answerWithinMs, abort).finally(endWatch);
+      if (server !== undefined) recordAnswer(server);
       return answers.map((answer, index) => rowsOf(answer, statements[index]?.asValues ?? false));
     },
     get usable() {
@@ -205,7 +219,8 @@ class Batch {
   lose(cause: unknown): void {
     const lost = this.#error ?? cause;
     const isKnown = !this.sent || this.#isUnstarted();
-    this.#reject(isKnown ? new NeverSent(lost) : new AnswerLost("database_unavailable", lost));
+    const code = errorCode(lost) === "database_silent" ? "database_silent" : "database_unavailable";
+    this.#reject(isKnown ? new NeverSent(lost) : new AnswerLost(code, lost));
   }
 
   /** A limit that the connection's last user left ended it before the batch could take effect. A COMMIT may have taken it. */

@@ -12,7 +12,7 @@ const repository = join(import.meta.dirname, "../..");
 const MAX_FILES = 12;
 /** Rooms that may have more files, each with the reason. */
 const largerRooms: Readonly<Record<string, { files: number; reason: string }>> = {
-  calls: { files: 13, reason: "what clients send is forgiven by pure rules, apart from HTTP and from the SDK" },
+  calls: { files: 14, reason: "what clients send is forgiven by pure rules, apart from HTTP, the SDK and keyed calls" },
   "tenant-db": { files: 13, reason: "the rules of isolation, sessions and placement are pure and tested apart" },
   backups: {
     files: 13,

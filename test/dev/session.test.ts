@@ -369,7 +369,7 @@ test("a connect succeeds within its time limit or fails with a clear error, and 
   await using nowhere = await relay("silent");
   const startedAtMs = performance.now();
   const refused = await failureOf(open({ ...nowhere, connectWithinMs: 200 }));
-  expect(refused).toMatchObject({ name: "AppError", code: "database_unavailable" });
+  expect(refused).toMatchObject({ name: "AppError", code: "database_silent" });
   expect(performance.now() - startedAtMs).toBeLessThan(1_000);
 
   const leaving = failureOf(open({ ...nowhere, signal: AbortSignal.timeout(50) }));
@@ -385,6 +385,22 @@ test("a connect succeeds within its time limit or fails with a clear error, and 
   expect(await failureOf(open({ url: "no url with a password" }))).not.toMatchObject({
     message: expect.stringContaining("password"),
   });
+});
+
+test("a batch on a server that answers no probe ends in 3 s; on one that does, it may take longer", async () => {
+  const { promise: never } = Promise.withResolvers<never>();
+  const unlessAborted = (signal: AbortSignal) =>
+    Promise.race([never, new Promise((_, reject) => signal.addEventListener("abort", reject))]);
+  await using frozen = await open({ server: { host: "frozen", probe: unlessAborted } });
+  await using slow = await open({ server: { host: "slow", probe: async () => undefined } });
+  const long = [{ text: "SELECT 1 AS one, pg_sleep(3.3)::text" }];
+  const startedAtMs = performance.now();
+  const answer = slow.batch(long);
+  const silent = await failureOf(frozen.batch(long));
+  expect(performance.now() - startedAtMs).toBeLessThan(3_250);
+  expect(silent).toBeInstanceOf(AnswerLost);
+  expect(silent).toMatchObject({ code: "database_silent" });
+  expect(await answer).toMatchObject([[{ one: 1 }]]);
 });
 
 test("sessions do not change the driver's global settings", async () => {

@@ -7,10 +7,12 @@ import {
   aTenant,
   callObject,
   callTool,
+  controlRows,
   databaseFaults,
   databaseHits,
   endObject,
   modernMeta,
+  objectFault,
   postMcp,
   setClock,
   storedCalls,
@@ -104,6 +106,111 @@ describe("a second attempt of a call", () => {
       receipt: { id: call.callId, units: 1 },
     });
     await expectUsed(tenant, 1);
+  });
+});
+
+describe("a call that its client sends again with the same idempotency key", () => {
+  const keyed = (
+    tenant: TestTenant,
+    { tool, args }: Pick<Call, "tool"> & { args: Record<string, unknown> },
+    key = "k-1",
+  ) => callTool(tenant.apiKey, tool, args, { "tollgate/idempotencyKey": key });
+
+  test("takes effect once, is charged once, and gets the first answer, also after the object has restarted", async () => {
+    const tenant = await aTenant();
+    const first = await keyed(tenant, writing);
+    expect(first).toMatchObject({ data: { stock: STOCK - 1 }, receipt: { units: 1 } });
+    const again = await keyed(tenant, writing);
+    await endObject(tenant.id);
+    const restarted = await keyed(tenant, writing);
+    for (const each of [again, restarted])
+      expect(each).toMatchObject({ text: first.text, data: first.data, receipt: first.receipt });
+    expect(await keyed(tenant, { ...writing, args: { id: "mug-enamel" } })).toMatchObject({
+      isError: true,
+      refusal: { code: "idempotency_key_reused" },
+      receipt: undefined,
+    });
+    await expectUsed(tenant, 1);
+    // Another key is another call.
+    expect(await keyed(tenant, writing, "k-2")).toMatchObject({ data: { stock: STOCK - 2 } });
+    await expectUsed(tenant, 2);
+  });
+
+  test("waits for the first while it runs, also when the first client has gone", async () => {
+    const tenant = await aTenant();
+    await databaseFaults([{ kind: "slow", sql: writing.sql, ms: SLOW_MS }]);
+    const _meta = { ...modernMeta, "tollgate/idempotencyKey": "k-1" };
+    const gone = leave(tenant, SLOW_MS / 2, "2026-07-28", { name: writing.tool, arguments: writing.args, _meta });
+    await sleep(SLOW_MS / 4);
+    const answers = await Promise.all([keyed(tenant, writing), keyed(tenant, writing)]);
+    await gone;
+    for (const each of answers) expect(each).toMatchObject({ data: { stock: STOCK - 1 }, receipt: { units: 1 } });
+    expect(answers[0]?.receipt).toEqual(answers[1]?.receipt);
+    await databaseFaults([]);
+    await expectUsed(tenant, 1);
+    expect(await stock(tenant)).toBe(STOCK - 1);
+  });
+
+  test("is not run again when it is not known whether the first took effect", async () => {
+    const tenant = await aTenant();
+    await databaseFaults([{ kind: "lose-after", sql: writing.sql }]);
+    expect((await keyed(tenant, writing)).refusal?.code).toBe("outcome_unknown");
+    await databaseFaults([]);
+    await endObject(tenant.id);
+    expect(await keyed(tenant, writing)).toMatchObject({ refusal: { code: "outcome_unknown" }, receipt: undefined });
+    await expectUsed(tenant, 0);
+    expect(await stock(tenant)).toBe(STOCK - 1);
+    // A failure that is known to have changed nothing leaves the key free.
+    expect((await keyed(tenant, { ...writing, args: { id: "nothing" } }, "k-2")).isError).toBe(true);
+    expect((await keyed(tenant, writing, "k-2")).data).toEqual({ stock: STOCK - 2 });
+  });
+
+  test("learns that it was charged once when its result is too large to keep", async () => {
+    const tenant = await aTenant();
+    await callTool(tenant.apiKey, "write_document", { path: "long.txt", text: "x".repeat(40_000) });
+    const readingAll = { tool: "read_document", args: { path: "long.txt" } };
+    const first = await keyed(tenant, readingAll);
+    expect(first.receipt).toMatchObject({ units: 1 });
+    const again = await keyed(tenant, readingAll);
+    expect(again).toMatchObject({ isError: true, refusal: { code: "result_not_kept" }, receipt: first.receipt });
+    await expectUsed(tenant, 2);
+  });
+
+  test("is charged once when the object cannot be reached, before or after it was", async () => {
+    const tenant = await aTenant({ plan: "pro" });
+    const inObject = await keyed(tenant, reading);
+    await objectFault(tenant.id, "away");
+    try {
+      const without = await keyed(tenant, reading);
+      expect(without.receipt).toEqual(inObject.receipt);
+      const other = await keyed(tenant, reading, "k-2");
+      expect(await keyed(tenant, reading, "k-2")).toMatchObject({ data: other.data, receipt: other.receipt });
+      // Only the object knows whether such a call took effect.
+      expect(await keyed(tenant, writing, "k-3")).toMatchObject({ refusal: { code: "tenant_unavailable" } });
+      const ledger = () =>
+        controlRows<{ id: string }>(`SELECT call_id AS id FROM ledger WHERE tenant_id = $1`, [tenant.id]);
+      await until(async () => (await ledger()).length === 2, "both calls are in the ledger");
+      expect(await controlRows(`SELECT call_id FROM ledger_conflicts`)).toEqual([]);
+    } finally {
+      await objectFault(tenant.id);
+    }
+    expect((await keyed(tenant, writing, "k-3")).data).toEqual({ stock: STOCK - 1 });
+  });
+
+  test("is refused with words when the key is none", async () => {
+    const tenant = await aTenant();
+    for (const key of ["", "x".repeat(256), 7, {}]) {
+      const params = {
+        name: reading.tool,
+        arguments: reading.args,
+        _meta: { ...modernMeta, "tollgate/idempotencyKey": key },
+      };
+      const answer = await postMcp(tenant.apiKey, { jsonrpc: "2.0", id: 1, method: "tools/call", params });
+      expect(await answer.json()).toMatchObject({
+        error: { code: -32602, message: expect.stringContaining("must be a text of 1 to 255 characters") },
+      });
+    }
+    await expectUsed(tenant, 0);
   });
 });
 

@@ -1,5 +1,6 @@
 // `ctx.db`, the tools' access to their rows, over real PostgreSQL: what a call costs, what it returns, and how it ends.
 // Its isolation is tested in test/attack.
+import { readFile } from "node:fs/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { acme, globex, type Shard, startShard } from "../support/shard.ts";
 
@@ -74,6 +75,30 @@ describe("a tool's database", () => {
     shard.proxy.setFaults([{ kind: "refuse-before", database: "shard_test" }]);
     await expect(shard.db(acme).query("SELECT 1")).rejects.toMatchObject({ code: "database_unavailable" });
     shard.proxy.setFaults([]);
+  });
+
+  test("says within 3 s that a frozen database does not answer, and waits for a slow one", async () => {
+    const db = shard.db(acme);
+    await db.query("SELECT 1");
+    shard.proxy.setFaults([{ kind: "slow", sql: "slow", ms: 3_300 }]);
+    const slow = db.query("SELECT 'slow' AS answer");
+    await expect(slow).resolves.toEqual([{ answer: "slow" }]);
+    shard.proxy.setFaults([]);
+    const [{ directory } = {}] = await shard
+      .superuser("SHOW data_directory")
+      .then((rows) => rows.map((row) => ({ directory: String(row["data_directory"]) })));
+    const backends = await shard.superuser("SELECT pid FROM pg_stat_activity");
+    const [postmaster] = (await readFile(`${directory}/postmaster.pid`, "utf8")).split("\n");
+    const pids = [postmaster, ...backends.map(({ pid }) => pid)].map(Number);
+    for (const pid of pids) process.kill(pid, "SIGSTOP");
+    const startedAtMs = performance.now();
+    try {
+      await expect(db.query("SELECT 1")).rejects.toMatchObject({ name: "AnswerLost", code: "database_silent" });
+    } finally {
+      for (const pid of pids) process.kill(pid, "SIGCONT");
+    }
+    expect(performance.now() - startedAtMs).toBeLessThan(3_400);
+    expect(await db.query("SELECT 1 AS one")).toEqual([{ one: 1 }]);
   });
 
   test("sends only one data statement", async () => {

@@ -114,12 +114,17 @@ export interface ToolAnswer {
 }
 
 /** Sends one `tools/call` of the 2026-07-28 revision without an MCP client. */
-export async function callTool(token: string, name: string, args: Record<string, unknown> = {}): Promise<ToolAnswer> {
+export async function callTool(
+  token: string,
+  name: string,
+  args: Record<string, unknown> = {},
+  meta: Record<string, unknown> = {},
+): Promise<ToolAnswer> {
   const response = await postMcp(token, {
     jsonrpc: "2.0",
     id: 1,
     method: "tools/call",
-    params: { name, arguments: args, _meta: modernMeta },
+    params: { name, arguments: args, _meta: { ...modernMeta, ...meta } },
   });
   const body = (await response.json()) as {
     result?: {
