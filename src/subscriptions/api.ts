@@ -6,6 +6,7 @@ import { newestImport } from "../backups/api.ts";
 import { isolated } from "../control/failures-store.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
+import { BoundedMap } from "../core/bounded-map.ts";
 import { AppError } from "../core/errors.ts";
 import { Limits, planOf } from "../core/plans.ts";
 import { afterEvent, allows } from "../core/tenant-state.ts";
@@ -53,10 +54,18 @@ export async function createCheckout(
   return c.json(await openCheckout(c.get("context"), c.get("requestId"), body), 201);
 }
 
+/** A page that polls sees each step this soon. Twenty pages that poll without a pause would take half of the server. */
+const STATUS_PAUSE_MS = 250;
+/** When this isolate last answered for a tenant. A forgotten one costs only an early answer. */
+const statusShownAtMs = new BoundedMap<TenantId, number>(1_000);
+
 /** Progress of provisioning, for the page after checkout to poll. Public, because it shows no secret and no tenant data. */
 export async function showStatus(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
+  const earlyMs = (statusShownAtMs.get(tenantId) ?? 0) + STATUS_PAUSE_MS - Date.now();
+  if (earlyMs > 0) await new Promise((resolve) => setTimeout(resolve, earlyMs));
+  statusShownAtMs.set(tenantId, Date.now());
   const [tenant, provisioning, imported] = await Promise.all([
     tenantsStore(context.control).summary(tenantId),
     provisioningStore(context.control).progress(tenantId),
