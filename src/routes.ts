@@ -235,7 +235,8 @@ app.notFound((c) => problemDocument(c, "not_found"));
 app.onError((error, c) => {
   const code = errorCode(error);
   const level = errors[code].status >= 500 ? "error" : "info";
-  if (error instanceof Problem && level === "info") return problemDocument(c, code, error.message);
+  const detail = error instanceof Problem ? error.message : undefined;
+  if (detail !== undefined && level === "info") return problemDocument(c, code, detail);
   log(level, "request_failed", {
     requestId: c.get("requestId"),
     path: c.req.routePath,
@@ -245,7 +246,7 @@ app.onError((error, c) => {
   if (error instanceof AppError && error.cause !== undefined && level === "error") {
     log(level, "request_failed_because", { requestId: c.get("requestId"), error: describeError(error.cause) });
   }
-  return problemDocument(c, code);
+  return problemDocument(c, code, detail);
 });
 
 /** Public and the same for everyone. */

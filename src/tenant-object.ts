@@ -229,10 +229,10 @@ export class TenantObject extends DurableObject<Env> {
     return this.#steps.run(() => this.#move[how]());
   }
 
-  /** Reactivates a tenant that leaves. Returns why it cannot be, or `undefined`. */
-  reactivate(): Promise<ErrorCode | undefined> {
+  /** Reactivates a tenant that leaves. `again`: the sweep repeats a request. Returns why it cannot be, or `undefined`. */
+  reactivate(options: { again: boolean }): Promise<ErrorCode | undefined> {
     // Stripe's events about the new subscription wait until the tenant has it.
-    return this.#steps.run(() => this.#billing.run(() => this.#removal.reactivate()));
+    return this.#steps.run(() => this.#billing.run(() => this.#removal.reactivate(options)));
   }
 
   /** The tenant's rows and documents, for a key of the tenant or (`null`) for the operator; otherwise the code of the refusal. */

@@ -63,6 +63,8 @@ export class Api {
   async #execute(request: ApiRequest, requestId: string, fault: Fault, nowMs: number): Promise<Answer> {
     this.#authenticate(request);
     if (fault.kind === "429") throw rateLimited();
+    if (fault.kind === "400")
+      throw badRequest("A rule of the simulator refuses this request.", { code: "parameter_invalid" });
     const match = matchRoute(request.method, request.path);
     if (match === undefined) {
       const message = `Unrecognized request URL (${request.method}: ${request.path}). The simulator does not know this path.`;

@@ -10,7 +10,7 @@ export const chance = z.strictObject({
 });
 
 /**
- * refused: closes the connection before the effect · 429 and error-500-before: no effect · error-500-after: answers 500 after
+ * refused: closes the connection before the effect · 400, 429 and error-500-before: no effect · error-500-after: answers 500 after
  * the effect · lost: closes the connection after the effect · slow: waits `ms` while it holds its locks; then another rule
  * may fire, too.
  */
@@ -19,7 +19,7 @@ export const faultRules = z.strictObject({
   rules: z.array(
     z.strictObject({
       ...chance.shape,
-      kind: z.enum(["refused", "429", "error-500-before", "error-500-after", "lost", "slow"]),
+      kind: z.enum(["refused", "400", "429", "error-500-before", "error-500-after", "lost", "slow"]),
       method: z.enum(["GET", "POST", "DELETE"]).optional(),
       /** Exact path, `*` for any characters. */
       path: z.string().default("*"),

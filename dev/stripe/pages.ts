@@ -25,7 +25,7 @@ export function visitPage(method: string, path: string, body: string, transact: 
   return async (fault) => {
     if (fault.delayMs > 0) await sleep(fault.delayMs);
     if (fault.kind === "refused") return "closed";
-    if (fault.kind === "429" || fault.kind === "error-500-before") return faultPage;
+    if (fault.kind === "400" || fault.kind === "429" || fault.kind === "error-500-before") return faultPage;
     const answered = answer();
     if (fault.kind === "lost") return "closed";
     return fault.kind === "error-500-after" ? faultPage : answered;

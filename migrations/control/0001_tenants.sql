@@ -104,6 +104,8 @@ CREATE TABLE provisioning_attempts (
   progressed_at timestamptz NOT NULL DEFAULT now(),
   finished_at timestamptz,
   error text,
+  -- An outside system refused the request for good. No attempt follows until the operator asks for one.
+  refused boolean NOT NULL DEFAULT false,
   PRIMARY KEY (tenant_id, attempt)
 );
 

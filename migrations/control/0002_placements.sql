@@ -52,6 +52,8 @@ CREATE INDEX placements_by_shard ON placements (shard_id) WHERE state <> 'droppe
 ALTER TABLE tenants ADD COLUMN placement_id bigint REFERENCES placements (id);
 
 GRANT SELECT, INSERT ON shards, placements TO tollgate_service;
+-- Only a shard that never had a database is deleted.
+GRANT DELETE ON shards TO tollgate_service;
 GRANT UPDATE (host, database, owner_login, app_login, analytics_login, replica_host, accepts, schema_version,
   neon_project_id, neon_branch_id, pruned_at) ON shards TO tollgate_service;
 GRANT UPDATE (state, login, schema_version, ready_at, dropped_at) ON placements TO tollgate_service;

@@ -46,6 +46,8 @@ CREATE TABLE plan_changes (
   pause_ms integer,
   -- The reason why it waits, in Tollgate's words: Stripe's messages may quote data.
   waits_for text,
+  -- Why a cancelled change could not take effect. NULL: a person cancelled it.
+  error text,
   requested_at timestamptz NOT NULL DEFAULT now(),
   progressed_at timestamptz NOT NULL DEFAULT now(),
   finished_at timestamptz
@@ -55,4 +57,4 @@ CREATE INDEX plan_changes_by_tenant ON plan_changes (tenant_id, id);
 
 GRANT SELECT, INSERT ON webhook_inbox, plan_changes TO tollgate_service;
 GRANT UPDATE (tenant_id, retried_at, applied_at, outcome, attempts, error, dismissed_at), DELETE ON webhook_inbox TO tollgate_service;
-GRANT UPDATE (state, attempts, pause_ms, waits_for, progressed_at, finished_at) ON plan_changes TO tollgate_service;
+GRANT UPDATE (state, attempts, pause_ms, waits_for, error, progressed_at, finished_at) ON plan_changes TO tollgate_service;

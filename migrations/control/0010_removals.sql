@@ -16,6 +16,8 @@ CREATE TABLE removals (
   version integer NOT NULL DEFAULT 0,
   -- The tenant is being reactivated, and Stripe may already have a new subscription for it. The grace period does not end meanwhile.
   reactivating boolean NOT NULL DEFAULT false,
+  -- Since when a person has waited for it. Tollgate gives up after a while, so that no later charge surprises the customer.
+  reactivating_since timestamptz,
   -- Attempts to reactivate the tenant, each with its own idempotency key.
   reactivations integer NOT NULL DEFAULT 0,
   -- The content of the usage archive, once it was read back.
@@ -32,7 +34,7 @@ CREATE UNIQUE INDEX removals_live ON removals (tenant_id) WHERE step NOT IN ('do
 CREATE INDEX removals_by_tenant ON removals (tenant_id, id);
 
 GRANT SELECT, INSERT ON removals TO tollgate_service;
-GRANT UPDATE (step, progress, version, reactivating, reactivations, archive, waits_for, error, step_at, progressed_at, finished_at)
+GRANT UPDATE (step, progress, version, reactivating, reactivating_since, reactivations, archive, waits_for, error, step_at, progressed_at, finished_at)
   ON removals TO tollgate_service;
 
 -- The state `gone` is final: a tenant whose rows were dropped is never served again under its id.

@@ -18,7 +18,7 @@ import {
   listProjectOperations,
   listProjects,
 } from "@neon/sdk/raw";
-import { AppError } from "../core/errors.ts";
+import { type FailureKind, OutsideFailure } from "../core/errors.ts";
 
 const NEON_API = "https://console.neon.tech/api/v2";
 
@@ -47,11 +47,12 @@ const doneStatuses: ReadonlySet<string> = new Set(["finished", "skipped"]);
 const failedStatuses: ReadonlySet<string> = new Set(["failed", "error", "cancelled"]);
 
 /** Neon did not complete a request, or its outcome is unknown. */
-export class NeonApiFailure extends AppError {
+export class NeonApiFailure extends OutsideFailure {
   /** Whether the same request may succeed later without a person's help. */
   readonly retryable: boolean;
-  constructor(message: string, retryable: boolean) {
-    super("placement_unavailable", `${message}${retryable ? "; retryable" : ""}`);
+  /** `kind`: what a person corrects for the whole account, such as the key or a limit, is temporary for a tenant. */
+  constructor(message: string, retryable: boolean, kind: FailureKind = retryable ? "temporary" : "permanent") {
+    super("placement_unavailable", `${message}${retryable ? "; retryable" : ""}`, kind);
     this.name = "NeonApiFailure";
     this.retryable = retryable;
   }
@@ -98,7 +99,7 @@ export function connectNeonApi({ apiKey, apiBase }: { apiKey: string; apiBase: s
     what: string,
     send: (options: { client: typeof client; signal: AbortSignal; throwOnError: true }) => Promise<T>,
   ): Promise<T> {
-    if (apiKey === "") throw new NeonApiFailure("NEON_API_KEY is not set", false);
+    if (apiKey === "") throw new NeonApiFailure("NEON_API_KEY is not set", false, "temporary");
     try {
       return await send({ client, signal: AbortSignal.timeout(REQUEST_TIMEOUT_MS), throwOnError: true });
     } catch (error) {
@@ -363,11 +364,13 @@ function failure(what: string, error: unknown): NeonApiFailure {
   const code = "code" in error && error.code !== undefined && /^[A-Z0-9_]{1,60}$/.test(error.code) ? error.code : "";
   const answer = [status, code].filter(Boolean).join(" ");
   if (status === 401 || status === 403) {
-    return new NeonApiFailure(`${start}: NEON_API_KEY is not accepted (${answer})`, false);
+    return new NeonApiFailure(`${start}: NEON_API_KEY is not accepted (${answer})`, false, "temporary");
   }
   if (status === 404) return new GoneFailure(`${start}: it does not exist (${answer})`, false);
   // A success with an unreadable body is a lost answer. 409 is the answer for a name that was taken meanwhile: the next call
   // finds it. 501 will not change.
   const retryable = status < 400 || [409, 423, 429].includes(status) || (status >= 500 && status !== 501);
-  return new NeonApiFailure(`${start}: ${answer}`, retryable);
+  // The account is full, or not paid: an operator corrects it for all tenants.
+  const isAccount = status === 402 || code.includes("LIMIT");
+  return new NeonApiFailure(`${start}: ${answer}`, retryable, isAccount ? "temporary" : undefined);
 }

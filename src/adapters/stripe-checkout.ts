@@ -1,6 +1,6 @@
 // Customers at Stripe, the Checkout page that sells a subscription, and the portal in which a customer manages it.
 import type Stripe from "stripe";
-import { AppError } from "../core/errors.ts";
+import { AppError, OutsideFailure } from "../core/errors.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
@@ -122,7 +122,11 @@ export function connectCustomers(stripe: Stripe) {
     async portal(customerId: string, returnUrl: string): Promise<string> {
       const configuration = await findPortal(stripe);
       if (configuration === undefined)
-        throw new AppError("billing_unavailable", "Stripe has no portal configuration: run npm run stripe:setup");
+        throw new OutsideFailure(
+          "billing_refused",
+          "Stripe has no portal configuration: run npm run stripe:setup",
+          "temporary",
+        );
       const session = await stripe.billingPortal.sessions.create({
         customer: customerId,
         configuration: configuration.id,

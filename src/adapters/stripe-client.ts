@@ -1,6 +1,7 @@
-// The Stripe SDK for every adapter file of Stripe, and the meaning of its failures.
+// The Stripe SDK for every adapter file of Stripe, and the meaning of its failures: every failed request of an adapter becomes
+// a `StripeFailure`, which is permanent or temporary.
 import Stripe from "stripe";
-import { AppError } from "../core/errors.ts";
+import { type FailureKind, OutsideFailure } from "../core/errors.ts";
 import { priceKeys } from "../core/price-keys.ts";
 import type { PlanName } from "../core/plans.ts";
 
@@ -27,7 +28,7 @@ export function stripeClient(secretKey: string, apiBase: string): Stripe {
   });
 }
 
-export interface StripeFailure {
+export interface FailureFacts {
   /** `undefined`: Stripe did not answer. */
   status: number | undefined;
   message: string;
@@ -35,7 +36,49 @@ export interface StripeFailure {
   code: string | undefined;
 }
 
-export function failureOf(error: unknown): StripeFailure {
+/** A request that Stripe did not carry out. */
+export class StripeFailure extends OutsideFailure {
+  readonly facts: FailureFacts;
+  constructor(error: InstanceType<typeof Stripe.errors.StripeError>) {
+    const facts = { status: error.statusCode, message: error.message, code: error.code };
+    const kind: FailureKind = mayPassLater(facts.status) ? "temporary" : "permanent";
+    super(kind === "permanent" ? "billing_refused" : "billing_unavailable", described(error), kind);
+    this.name = "StripeFailure";
+    this.facts = facts;
+  }
+}
+
+/** For the log: status, code, parameter, request and Stripe's message, without what may be an address or a key. */
+function described(error: InstanceType<typeof Stripe.errors.StripeError>): string {
+  const { statusCode, code, param, requestId, message } = error;
+  const facts = [statusCode ?? "no answer", code, param, requestId].filter((fact) => fact !== undefined && fact !== "");
+  const text = message.replaceAll(/\S+@\S+/g, "…").replaceAll(/\b[sr]k_\w+/g, "…");
+  return `Stripe: ${facts.join(" ")}: ${text}`;
+}
+
+/** The adapter with functions that throw a `StripeFailure` where the SDK throws an error of its own. */
+export function raising<Adapter extends Record<string, unknown>>(adapter: Adapter): Adapter {
+  const wrapped = Object.entries(adapter).map(([name, work]) => {
+    if (typeof work !== "function") return [name, work];
+    return [
+      name,
+      (...args: unknown[]): unknown => {
+        const result: unknown = Reflect.apply(work, adapter, args);
+        // The SDK's lists are promises that callers iterate over.
+        const isList = typeof result === "object" && result !== null && Symbol.asyncIterator in result;
+        return result instanceof Promise && !isList ? result.catch(raise) : result;
+      },
+    ];
+  });
+  return Object.fromEntries(wrapped) as Adapter;
+}
+
+function raise(error: unknown): never {
+  throw error instanceof Stripe.errors.StripeError ? new StripeFailure(error) : error;
+}
+
+export function failureOf(error: unknown): FailureFacts {
+  if (error instanceof StripeFailure) return error.facts;
   const known = error instanceof Stripe.errors.StripeError ? error : undefined;
   const message = error instanceof Error ? error.message : String(error);
   return { status: known?.statusCode, message, code: known?.code };
@@ -44,11 +87,6 @@ export function failureOf(error: unknown): StripeFailure {
 /** Whether the same request may succeed later: Stripe did not answer, was busy, or did not accept the secret key. */
 export function mayPassLater(status: number | undefined): boolean {
   return status === undefined || [401, 403, 409, 429].includes(status) || status >= 500;
-}
-
-/** Whether Stripe refused the request for good. Repeating it does not help. */
-export function isRefusedByStripe(error: unknown): boolean {
-  return error instanceof Stripe.errors.StripeError && !mayPassLater(error.statusCode);
 }
 
 /** Whether Stripe refused because it has no such object: it was deleted, or belongs to another account or mode. */
@@ -73,7 +111,7 @@ export async function orMissing<Found>(request: Promise<Found>): Promise<Found |
   try {
     return await request;
   } catch (error) {
-    if (failureOf(error).status === 404) return undefined;
+    if (isUnknownToStripe(error)) return undefined;
     throw error;
   }
 }
@@ -83,7 +121,7 @@ export function idOf(reference: string | { id: string } | null): string | null {
   return typeof reference === "string" ? reference : (reference?.id ?? null);
 }
 
-/** The prices of a plan, in the order of `priceKeys`. Throws `billing_unavailable` when one is missing at Stripe. */
+/** The prices of a plan, in the order of `priceKeys`. Throws when one is missing at Stripe, until the operator adds it. */
 export async function pricesOf(stripe: Stripe, plan: PlanName, timeoutMs?: number): Promise<Stripe.Price[]> {
   const keys = priceKeys(plan);
   const options = timeoutMs === undefined ? {} : { timeout: timeoutMs };
@@ -91,7 +129,7 @@ export async function pricesOf(stripe: Stripe, plan: PlanName, timeoutMs?: numbe
   return keys.map((key) => {
     const price = data.find((each) => each.lookup_key === key);
     if (price === undefined)
-      throw new AppError("billing_unavailable", `Stripe has no price ${key}: run npm run stripe:setup`);
+      throw new OutsideFailure("billing_refused", `Stripe has no price ${key}: run npm run stripe:setup`, "temporary");
     return price;
   });
 }

@@ -57,9 +57,10 @@ export function connectSubscriptions(stripe: Stripe) {
       return found === undefined ? undefined : asSubscription(found, null);
     },
 
-    /** Whether a subscription is running, or will run once a payment succeeds. */
+    /** Whether a subscription is running, or will run once a payment succeeds. One that Stripe does not have is not. */
     async isActive(subscriptionId: string): Promise<boolean> {
-      return isActive(await stripe.subscriptions.retrieve(subscriptionId));
+      const found = await orMissing(stripe.subscriptions.retrieve(subscriptionId));
+      return found !== undefined && isActive(found);
     },
 
     /**

@@ -3,7 +3,7 @@
 import type Stripe from "stripe";
 import { AppError } from "../core/errors.ts";
 import { connectCheckout, connectCustomers } from "./stripe-checkout.ts";
-import { stripeClient } from "./stripe-client.ts";
+import { raising, stripeClient } from "./stripe-client.ts";
 import { connectInvoices } from "./stripe-invoices.ts";
 import { connectMeter } from "./stripe-meter.ts";
 import { connectSubscriptions } from "./stripe-subscriptions.ts";
@@ -30,12 +30,12 @@ export function connectStripe(secretKey: string, apiBase: string) {
   return {
     /** Whether the key is of the live mode. `undefined`: the key does not say. */
     isLive: modeOf(secretKey),
-    meter: connectMeter(stripe),
-    customers: connectCustomers(stripe),
-    checkout: connectCheckout(stripe),
-    subscriptions: connectSubscriptions(stripe),
-    invoices: connectInvoices(stripe),
-    events: connectEvents(stripe),
+    meter: raising(connectMeter(stripe)),
+    customers: raising(connectCustomers(stripe)),
+    checkout: raising(connectCheckout(stripe)),
+    subscriptions: raising(connectSubscriptions(stripe)),
+    invoices: raising(connectInvoices(stripe)),
+    events: raising(connectEvents(stripe)),
   };
 }
 

@@ -7,7 +7,7 @@ import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
-import { AppError, type ErrorCode, errorCode } from "../core/errors.ts";
+import { AppError, type ErrorCode, errorCode, isPermanent } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { importStep } from "./import.ts";
@@ -28,6 +28,7 @@ const permanent: Readonly<Partial<Record<ErrorCode, string>>> = {
   tenant_unknown: "The tenant does not exist.",
   tenant_gone: "The tenant was removed.",
 };
+const REFUSED = "The database provider refused it, and would refuse it again. The log names the cause.";
 /** Failures that pass, in words for the operator. The others are bugs, and statements that the database refuses. */
 const temporary: Readonly<Partial<Record<ErrorCode, string>>> = {
   control_unavailable: "The control database cannot be reached.",
@@ -68,7 +69,7 @@ export class BackupJobs {
         return DONE;
       }
       const code = errorCode(error);
-      const forGood = permanent[code];
+      const forGood = permanent[code] ?? (isPermanent(error) ? REFUSED : undefined);
       if (forGood !== undefined) {
         await jobs.finish(jobId, { error: forGood });
         return DONE;

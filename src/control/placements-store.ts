@@ -199,7 +199,7 @@ export function placementsStore(control: ControlDatabase) {
         { text: `SELECT pg_advisory_xact_lock(hashtext('shards.' || $1))`, params: [strategy] },
         {
           text: `INSERT INTO shards (id, strategy, region, capacity)
-                 SELECT $1 || '-' || (SELECT count(*) + 1 FROM shards WHERE strategy = $1), $1, $2, $3
+                 SELECT $1 || '-' || (SELECT coalesce(max(substring(id FROM '[0-9]+$')::integer), 0) + 1 FROM shards WHERE strategy = $1), $1, $2, $3
                  WHERE NOT EXISTS (SELECT FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts)`,
           params: [strategy, region, shardCapacity[strategy]],
         },
@@ -229,6 +229,15 @@ export function placementsStore(control: ControlDatabase) {
         [shardId],
       );
       return row && ShardProject.parse(row);
+    },
+
+    /** Removes a shard that never had a database. */
+    async forgetShard(shardId: string): Promise<void> {
+      await control.query(
+        `DELETE FROM shards s WHERE s.id = $1 AND s.host IS NULL AND s.neon_project_id IS NULL
+           AND NOT EXISTS (SELECT FROM placements p WHERE p.shard_id = s.id)`,
+        [shardId],
+      );
     },
 
     /** Stores the Neon project of a shard, unless one is stored. Returns the stored one. */

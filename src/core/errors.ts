@@ -113,7 +113,11 @@ export const errors = {
   signature_invalid: { status: 400, advice: "The webhook's signature is missing, wrong or too old." },
   billing_unavailable: {
     status: 503,
-    advice: "The billing provider cannot be reached. Nothing was charged; try again shortly.",
+    advice: "The billing provider cannot be reached. Try again shortly.",
+  },
+  billing_refused: {
+    status: 502,
+    advice: `The billing provider refused this. Trying again does not help. Ask support: ${support}.`,
   },
   control_unavailable: {
     status: 503,
@@ -135,6 +139,29 @@ export class AppError extends Error {
     this.name = "AppError";
     this.code = code;
   }
+}
+
+/**
+ * Whether the same request may succeed later. permanent: an outside system refused it as it is, and only a change of the
+ * request helps. temporary: no answer, an outage, a limit, or a credential that an operator can correct.
+ */
+export type FailureKind = "permanent" | "temporary";
+
+/** An outside system did not do what it was asked. Every adapter of such a system throws this, and every retry asks its kind. */
+export class OutsideFailure extends AppError {
+  readonly kind: FailureKind;
+  constructor(code: ErrorCode, message: string, kind: FailureKind) {
+    super(code, message);
+    this.name = "OutsideFailure";
+    this.kind = kind;
+  }
+}
+
+/** Whether a retry of the same request is useless. Also true for an error whose cause is such a failure, and after an RPC. */
+export function isPermanent(error: unknown): boolean {
+  if (typeof error !== "object" || error === null) return false;
+  if ("kind" in error && error.kind === "permanent") return true;
+  return "cause" in error && isPermanent(error.cause);
 }
 
 /** The database did not answer. Whether the batch was committed is not known. */

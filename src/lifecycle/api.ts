@@ -5,6 +5,7 @@ import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { type TenantFacts, tenantsStore } from "../control/tenants-store.ts";
+import { type ErrorCode, errorCode } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { conditionOf, serviceOf, waysBack } from "../core/tenant-state.ts";
 import {
@@ -140,7 +141,7 @@ export async function reactivateTenant(c: HttpContext): Promise<Response> {
   const context = c.get("context");
   const tenantId = tenantOf(c);
   const reader = c.get("caller") === undefined ? "operator" : "tenant";
-  const refused = await context.tenantObject(tenantId).reactivate();
+  const refused = await reactivation(context, tenantId);
   const removal = await currentRemoval(context, tenantId);
   // Asking again is no conflict: the tenant is back.
   if (refused === undefined || removal.phase === "undone")
@@ -149,6 +150,20 @@ export async function reactivateTenant(c: HttpContext): Promise<Response> {
     refused,
     refused === "conflict" ? "It is too late: the account's data is being deleted." : undefined,
   );
+}
+
+/** Returns why the tenant cannot return, or `undefined`. Throws a detail that says whether Tollgate continues by itself. */
+async function reactivation(context: Context, tenantId: TenantId): Promise<ErrorCode | undefined> {
+  try {
+    return await context.tenantObject(tenantId).reactivate({ again: false });
+  } catch (error) {
+    if (errorCode(error) !== "billing_unavailable") throw error;
+    log("error", "reactivation_left_to_sweep", { tenantId, error: describeError(error) });
+    throw new Problem(
+      "billing_unavailable",
+      `Tollgate repeats the reactivation by itself for an hour, and charges the account when it succeeds. GET ${context.env.PUBLIC_URL}/api/tenants/${tenantId}/removal shows the outcome.`,
+    );
+  }
 }
 
 export async function showRemoval(c: HttpContext): Promise<Response> {
@@ -197,7 +212,10 @@ async function currentRemoval(context: Context, tenantId: TenantId) {
 }
 
 function removalAnswer(removal: Removal) {
-  const { tenantId, askedBy, step, leavingUntil, waitsFor, error, archive, askedAt, finishedAt, deletedAt } = removal;
-  const phase = phaseOf(step);
-  return { tenantId, phase, step, askedBy, leavingUntil, waitsFor, error, archive, askedAt, finishedAt, deletedAt };
+  const { tenantId, askedBy, step, leavingUntil, reactivating, waitsFor, error } = removal;
+  const { archive, askedAt, finishedAt, deletedAt } = removal;
+  return {
+    ...{ tenantId, phase: phaseOf(step), step, askedBy, leavingUntil, reactivating, waitsFor, error },
+    ...{ archive, askedAt, finishedAt, deletedAt },
+  };
 }

@@ -63,10 +63,19 @@ export function provisioningStore(control: ControlDatabase) {
       ]);
     },
 
-    /** Ends the attempt. `error`: why it failed; `null` when it succeeded. */
+    /** Ends the attempt. `error`: why it failed; `null` when it succeeded. A recorded refusal stays. */
     async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
       await control.query(
-        `UPDATE provisioning_attempts SET finished_at = now(), error = $3 WHERE tenant_id = $1 AND attempt = $2`,
+        `UPDATE provisioning_attempts SET finished_at = now(), error = CASE WHEN refused THEN error ELSE $3 END
+         WHERE tenant_id = $1 AND attempt = $2`,
+        [tenantId, attempt, error],
+      );
+    },
+
+    /** An outside system refused a step of the attempt for good: no attempt follows by itself. */
+    async recordRefusal(tenantId: TenantId, attempt: number, error: string): Promise<void> {
+      await control.query(
+        `UPDATE provisioning_attempts SET refused = true, error = $3, progressed_at = now() WHERE tenant_id = $1 AND attempt = $2`,
         [tenantId, attempt, error],
       );
     },
@@ -105,13 +114,17 @@ export function provisioningStore(control: ControlDatabase) {
       await control.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
     },
 
-    /** Tenants whose provisioning is unfinished, and whose newest attempt has ended or been silent for `silenceMs`. */
+    /**
+     * Tenants whose provisioning is unfinished, and whose newest attempt has ended or been silent for `silenceMs`. Without those
+     * whose newest attempt was refused for good.
+     */
     async silent(silenceMs: number, limit: number): Promise<TenantId[]> {
       // The second attempt may follow at once. From then on each waits a minute longer, half an hour at most.
       const rows = await control.query(
         `SELECT t.id FROM tenants t WHERE ${unfinished} AND NOT EXISTS (
            SELECT FROM provisioning_attempts a WHERE a.tenant_id = t.id
-             AND (a.finished_at IS NULL AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000)
+             AND (a.refused AND a.attempt = (SELECT max(attempt) FROM provisioning_attempts WHERE tenant_id = t.id)
+               OR a.finished_at IS NULL AND a.progressed_at > now() - make_interval(secs => $1::double precision / 1000)
                OR a.started_at > now() - make_interval(mins => least(a.attempt - 1, 30))))
          ORDER BY t.created_at LIMIT $2`,
         [silenceMs, limit],

@@ -9,7 +9,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
 import { mintCredential } from "../core/credentials.ts";
-import { AppError, errorCode, errors } from "../core/errors.ts";
+import { AppError, errorCode, errors, isPermanent, support } from "../core/errors.ts";
 import { fleetStore } from "../fleet/fleet-store.ts";
 import { monitorToken } from "../identity/keys.ts";
 import { linksStore } from "../identity/links-store.ts";
@@ -66,15 +66,14 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
           return done;
         } catch (error) {
           log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
-          if (!(error instanceof NonRetryableError)) {
-            await provisioning.recordStep(tenantId, attempt, {
-              step: name,
-              startedAt,
-              finishedAt: null,
-              error: inPlainWords(error),
-            });
-          }
-          throw error;
+          if (error instanceof NonRetryableError) throw error;
+          const isRefused = isPermanent(error);
+          const said = isRefused ? refusedWords(error) : inPlainWords(error);
+          await provisioning.recordStep(tenantId, attempt, { step: name, startedAt, finishedAt: null, error: said });
+          if (!isRefused) throw error;
+          log("error", "provisioning_refused", { tenantId, attempt, step: name });
+          await provisioning.recordRefusal(tenantId, attempt, said);
+          throw new NonRetryableError(said);
         }
       });
 
@@ -148,6 +147,15 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
       await step.sleep(`room ${look} waits`, OPENING_POLL_MS);
     }
   }
+}
+
+/** A refusal in Tollgate's own words. The log has the outside system's code. */
+function refusedWords(error: unknown): string {
+  const what =
+    errorCode(error) === "billing_refused"
+      ? "The billing provider refused to create the customer."
+      : "The database provider refused to create the database, for example because it does not have the region.";
+  return `${what} Tollgate does not try again by itself. Ask support: ${support}.`;
 }
 
 /** The failure in Tollgate's own words, for the buyer. Never a database's or Stripe's message. */

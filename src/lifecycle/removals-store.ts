@@ -18,6 +18,8 @@ const RemovalRow = z.object({
   progress: z.record(z.string(), z.unknown()),
   version: z.int(),
   reactivating: z.boolean(),
+  /** How long ago a person last asked for the reactivation. */
+  reactivatingForMs: z.number().nullable(),
   reactivations: z.int(),
   archive: z.record(z.string(), z.unknown()).nullable(),
   waitsFor: z.string().nullable(),
@@ -45,7 +47,7 @@ const TenantPlacement = z.object({
 export type TenantPlacement = z.infer<typeof TenantPlacement>;
 
 const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "askedBy", r.from_state AS "from", r.step, r.progress, r.version,
-  r.reactivating, r.reactivations, r.archive, r.waits_for AS "waitsFor", r.error, ${toIso("r.asked_at")} AS "askedAt",
+  r.reactivating, floor(extract(epoch FROM now() - r.reactivating_since) * 1000)::double precision AS "reactivatingForMs", r.reactivations, r.archive, r.waits_for AS "waitsFor", r.error, ${toIso("r.asked_at")} AS "askedAt",
   ${toIso("r.finished_at")} AS "finishedAt", t.plan, t.stripe_customer_id AS "customerId",
   t.stripe_subscription_id AS "subscriptionId", ${toIso("t.leaving_until")} AS "leavingUntil", ${toIso("t.deleted_at")} AS "deletedAt"`;
 
@@ -130,13 +132,16 @@ export function removalsStore(control: ControlDatabase) {
       return rows.length > 0;
     },
 
-    /** Records what the removal waits for, or what has failed, in Tollgate's words. */
-    async note(removalId: number, note: { waitsFor: string } | { error: string }): Promise<void> {
+    /**
+     * Records what the removal waits for, or what has failed, in Tollgate's words. `quietMs`: how long no sweep resumes it.
+     */
+    async note(removalId: number, note: { waitsFor: string } | { error: string }, quietMs = 0): Promise<void> {
       const [waitsFor, error] = "error" in note ? [null, note.error] : [note.waitsFor, null];
       await control.query(
-        `UPDATE removals SET waits_for = coalesce($2, waits_for), error = $3, progressed_at = now()
+        `UPDATE removals SET waits_for = coalesce($2, waits_for), error = $3,
+                progressed_at = now() + make_interval(secs => $4::double precision / 1000)
          WHERE id = $1 AND step NOT IN ('done', 'undone')`,
-        [removalId, waitsFor, error],
+        [removalId, waitsFor, error, quietMs],
       );
     },
 
@@ -193,13 +198,17 @@ export function removalsStore(control: ControlDatabase) {
 
     // ---- reactivation
 
-    /** Records the request for a reactivation and counts the attempt. `undefined`: too late, or the tenant is not leaving. */
-    async requestReactivation(tenantId: TenantId): Promise<Removal | undefined> {
+    /**
+     * Records a person's request for a reactivation, or the sweep's repetition (`again`), and counts the attempt. `undefined`:
+     * too late, or the tenant is not leaving, or there is nothing to repeat.
+     */
+    async requestReactivation(tenantId: TenantId, again: boolean): Promise<Removal | undefined> {
       const [, rows = []] = await control.batch([
         {
-          text: `UPDATE removals r SET reactivating = true, reactivations = r.reactivations + 1, version = r.version + 1, progressed_at = now()
-                 FROM tenants t WHERE t.id = $1 AND r.tenant_id = t.id AND t.state = 'leaving' AND ${live}`,
-          params: [tenantId],
+          text: `UPDATE removals r SET reactivating = true, reactivations = r.reactivations + 1, version = r.version + 1, progressed_at = now(),
+                        reactivating_since = CASE WHEN $2 THEN r.reactivating_since ELSE now() END, error = NULL
+                 FROM tenants t WHERE t.id = $1 AND r.tenant_id = t.id AND t.state = 'leaving' AND ${live} AND (r.reactivating OR NOT $2)`,
+          params: [tenantId, again],
         },
         liveOf(tenantId),
       ]);
@@ -207,9 +216,16 @@ export function removalsStore(control: ControlDatabase) {
       return removal?.reactivating === true ? removal : undefined;
     },
 
-    /** Drops the request for a reactivation: Stripe cannot charge the customer. */
-    async abandonReactivation(removalId: number): Promise<void> {
-      await control.query(`UPDATE removals SET reactivating = false, progressed_at = now() WHERE id = $1`, [removalId]);
+    /**
+     * Drops the request for a reactivation, and says why. `uncertain`: an answer of Stripe's was lost, so the removal closes
+     * again, which ends a subscription that it may have left.
+     */
+    async abandonReactivation(removalId: number, error: string, { uncertain }: { uncertain: boolean }): Promise<void> {
+      await control.query(
+        `UPDATE removals SET reactivating = false, reactivating_since = NULL, progressed_at = now(), version = version + 1, error = $2,
+                step = CASE WHEN $3 AND step = 'grace' THEN 'invoice' ELSE step END WHERE id = $1`,
+        [removalId, error, uncertain],
+      );
     },
 
     /**

@@ -4,7 +4,8 @@
 import { cancelMonitor } from "../adapters/monitor.ts";
 import { type Removal, type RemovalsStore, removalsStore } from "./removals-store.ts";
 import type { Context } from "../control/context.ts";
-import { type ErrorCode, AppError } from "../core/errors.ts";
+import { type ErrorCode, AppError, errorCode, errors, isPermanent } from "../core/errors.ts";
+import { HOUR_MS } from "../core/time.ts";
 import {
   type RemovalStep,
   type WorkingStep,
@@ -49,6 +50,13 @@ const waits = {
   stripe: "Stripe has not confirmed all usage.",
 } as const;
 
+/** How long Tollgate repeats a reactivation by itself. Most outages end within it, and a person still remembers the request. */
+const REACTIVATION_MS = HOUR_MS;
+const NO_ANSWER_FROM_STRIPE = "Stripe did not answer for an hour, so the account stays closed. Ask for it again.";
+
+/** Pause before the next attempt of a step that an outside system refuses. A person has to change something first. */
+const REFUSED_MS = HOUR_MS;
+
 /** Maximum number of attempts to write the return. Others write the tenant's row, too. */
 const MAX_WRITES = 5;
 
@@ -87,24 +95,39 @@ export class TenantRemoval {
       await this.#removals.record(removal, next);
       return next.step === "grace" ? DONE : NEXT;
     } catch (error) {
-      log("warn", "removal_step_failed", { tenantId: this.#tenantId, step, error: describeError(error) });
-      await this.#removals
-        .note(removal.id, { error: `The step ${step} failed. Tollgate retries it.` })
-        .catch(() => undefined);
+      const isRefused = isPermanent(error);
+      log(isRefused ? "error" : "warn", "removal_step_failed", {
+        tenantId: this.#tenantId,
+        step,
+        error: describeError(error),
+      });
+      const said = isRefused
+        ? `The step ${step} was refused: ${errors[errorCode(error)].advice} Tollgate tries it once an hour.`
+        : `The step ${step} failed. Tollgate retries it.`;
+      const recorded = this.#removals.note(removal.id, { error: said }, isRefused ? REFUSED_MS : 0);
+      await recorded.catch(() => undefined);
+      if (isRefused) return DONE; // the sweep resumes it
       throw error;
     }
   }
 
   /**
    * Reactivates the tenant, with a new subscription where the old one has ended. Returns why it cannot, or `undefined`. Can
-   * be repeated after any outcome: an attempt finds the subscription that an earlier one has made.
+   * be repeated after any outcome: an attempt finds the subscription that an earlier one has made. A refusal by Stripe ends
+   * the request. Without an answer the sweep repeats it (`again`), for `REACTIVATION_MS` at most after a person asked: later
+   * a charge would be a surprise.
    */
-  async reactivate(): Promise<ErrorCode | undefined> {
-    const removal = await this.#removals.requestReactivation(this.#tenantId);
+  async reactivate({ again }: { again: boolean }): Promise<ErrorCode | undefined> {
+    const removal = await this.#removals.requestReactivation(this.#tenantId, again);
     if (removal === undefined) return "conflict";
+    if (again && (removal.reactivatingForMs ?? 0) > REACTIVATION_MS) {
+      log("error", "reactivation_abandoned", { tenantId: this.#tenantId, removal: removal.id });
+      await this.#removals.abandonReactivation(removal.id, NO_ANSWER_FROM_STRIPE, { uncertain: true });
+      return "billing_unavailable";
+    }
     const subscriptionId = await this.#resubscribe(removal);
     if (subscriptionId === undefined) {
-      await this.#removals.abandonReactivation(removal.id);
+      await this.#removals.abandonReactivation(removal.id, errors.payment_failed.advice, { uncertain: false });
       return "payment_failed";
     }
     await this.#undo(removal, subscriptionId);
@@ -150,8 +173,11 @@ export class TenantRemoval {
         anchorSeconds: nextMidnightSeconds(this.#host.now()),
       });
     } catch (error) {
-      // The request stays recorded: the sweep retries it.
-      throw new AppError("billing_unavailable", "the tenant could not be reactivated yet", { cause: error });
+      log("warn", "reactivation_failed", { tenantId: this.#tenantId, error: describeError(error) });
+      // Without an answer the request stays recorded, and the sweep repeats it. A refusal would be the same again.
+      if (isPermanent(error))
+        await this.#removals.abandonReactivation(id, errors.billing_refused.advice, { uncertain: reactivations > 1 });
+      throw error;
     }
   }
 

@@ -133,7 +133,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
     const silent = await removalsStore(control).silent({ reactivating: true }, silenceMs, BATCH);
     await isolated(control, silent, { part, idOf: String }, async (tenantId) => {
       log("warn", "reactivation_resumed", { tenantId });
-      await context.tenantObject(tenantId).reactivate();
+      await context.tenantObject(tenantId).reactivate({ again: true });
     });
   });
   await attempt("silent_migrations", () => resumeSilentMigrations(context));

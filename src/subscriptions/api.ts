@@ -7,7 +7,7 @@ import { isolated } from "../control/failures-store.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
-import { AppError } from "../core/errors.ts";
+
 import { Limits, planOf } from "../core/plans.ts";
 import { afterEvent, allows } from "../core/tenant-state.ts";
 import { notPossible, stateOf } from "../lifecycle/api.ts";
@@ -28,6 +28,7 @@ import {
 } from "./checkout.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { inboxStore } from "./inbox-store.ts";
+import { REFUSED_BY_STRIPE } from "./plan-change.ts";
 import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 
 export const PlanRequest = TenantRequest.pick({ plan: true, strategy: true, limits: true });
@@ -211,7 +212,7 @@ export async function openPortal(
     return c.json({ url }, 201, noStore);
   } catch (error) {
     log("error", "portal_failed", { tenantId, error: describeError(error) });
-    throw new AppError("billing_unavailable", "No portal session could be created", { cause: error });
+    throw error;
   }
 }
 
@@ -261,6 +262,8 @@ async function answerChange(
   ]);
   const made = changes.find(({ id }) => id === changeId);
   if (tenant === undefined || made === undefined) throw noSuchTenant();
+  if (made.error !== null)
+    throw new Problem(made.error === REFUSED_BY_STRIPE ? "billing_refused" : "conflict", made.error);
   const isDone = made.state === "done";
   const delivered = isDone && tenant.deliveredVersion >= tenant.version;
   const status = isDone ? 200 : 202;

@@ -1,10 +1,10 @@
 // Applies Stripe's events in the tenant's object, under the tenant's lock. An event only says that something happened:
 // Tollgate reads the waiting events, then fetches the current state from Stripe. So the order and the repetition of events
 // do not matter, and one request to Stripe serves all waiting events.
-import { isRefusedByStripe, isUnknownToStripe } from "../adapters/stripe-client.ts";
+import { isUnknownToStripe } from "../adapters/stripe-client.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { AppError } from "../core/errors.ts";
+import { AppError, isPermanent } from "../core/errors.ts";
 import { planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { startProvisioning } from "../lifecycle/provisioning.ts";
@@ -49,7 +49,7 @@ export async function applyStripeEvents(context: Context, tenantId: TenantId): P
  */
 function setAsideAs(error: unknown): SetAside | undefined {
   if (isUnknownToStripe(error)) return "unknown_object";
-  return isRefusedByStripe(error) ? "refused" : undefined;
+  return isPermanent(error) ? "refused" : undefined;
 }
 
 async function apply(

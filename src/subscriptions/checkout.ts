@@ -4,7 +4,6 @@ import * as z from "zod";
 import { newTenantId } from "../adapters/ids.ts";
 import type { Context } from "../control/context.ts";
 import { mintCredential } from "../core/credentials.ts";
-import { AppError } from "../core/errors.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
@@ -79,7 +78,7 @@ export async function openOwnCheckout(
     return { tenantId, checkoutUrl: url, statusUrl };
   } catch (error) {
     log("error", "checkout_failed", { tenantId, error: describeError(error) });
-    throw new AppError("billing_unavailable", "No Checkout session could be made", { cause: error });
+    throw error;
   }
 }
 
@@ -101,7 +100,7 @@ function pagesOf(
 /** An offer by the operator may have a trial. Stripe requires its end to be at least two days ahead. */
 export const OfferRequest = CheckoutRequest.extend({ trialDays: z.int().min(2).max(365).optional() });
 
-/** Opens an order. Only its response gives access to it. Throws `billing_unavailable` when Stripe fails. */
+/** Opens an order. Only its response gives access to it. Throws when Stripe fails: `billing_unavailable` or `billing_refused`. */
 export async function openCheckout(
   context: Context,
   requestId: string,
@@ -130,7 +129,7 @@ export async function openCheckout(
     });
   } catch (error) {
     log("error", "checkout_failed", { requestId, tenantId, error: describeError(error) });
-    throw new AppError("billing_unavailable", "No Checkout session could be made", { cause: error });
+    throw error;
   }
   const setupToken = await mintCredential(env.CREDENTIAL_KEY, {
     kind: "setup",

@@ -2,12 +2,11 @@
 // receives it. So Stripe must confirm all earlier usage before it gets the new plan. Tollgate has frozen usage confirmed
 // while calls run, and the rest while the tenant's calls are paused. The old plan is in force until Stripe has the new one.
 // The control tables record every step, so any Workflow instance can do the next one.
-import { isRefusedByStripe } from "../adapters/stripe-client.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { afterEvent } from "../core/tenant-state.ts";
 import { DONE, type Step, nextAfter } from "../control/work.ts";
-import { AppError } from "../core/errors.ts";
+import { AppError, OutsideFailure, isPermanent } from "../core/errors.ts";
 import type { Mutex } from "../core/mutex.ts";
 import type { PauseGate } from "../core/pause-gate.ts";
 import { planOf } from "../core/plans.ts";
@@ -97,7 +96,7 @@ export class TenantPlanChange {
       if (missing !== undefined) return await waits(context, change, missing);
       // Ask before the pause, so that calls do not wait while Stripe is down or for an impossible change.
       if (isBilled && !(await isPossible(context, change, subscriptionId))) {
-        await subscriptions.cancelChange(tenantId);
+        await subscriptions.cancelChange(tenantId, "The subscription has ended, so its plan cannot change.");
         return DONE;
       }
 
@@ -118,6 +117,11 @@ export class TenantPlanChange {
       return DONE;
     } catch (error) {
       log("warn", "plan_change_step_failed", { tenantId, changeId: change.id, error: describeError(error) });
+      if (isPermanent(error)) {
+        // The same request would be refused again. The old plan stays in force.
+        await subscriptions.cancelChange(tenantId, REFUSED_BY_STRIPE);
+        return DONE;
+      }
       await subscriptions.noteChange(change.id, inPlainWords(error)).catch(() => undefined);
       throw error;
     }
@@ -179,8 +183,12 @@ async function waits(
   return nextAfter(what === "stripe" || what === "freeze" ? LATER_MS : SOON_MS);
 }
 
+/** Why a change ended that Stripe refused for good. Its log line has Stripe's code and message. */
+export const REFUSED_BY_STRIPE = "Stripe refused the change, and the old plan stays in force. Ask support.";
+
 /** The reason of a failed step, as clients see it: without Stripe's or the database's own text. */
 function inPlainWords(error: unknown): string {
-  if (isRefusedByStripe(error)) return "Stripe refuses the change. Tollgate retries it.";
-  return error instanceof AppError ? error.message : "Stripe does not answer. Tollgate retries the change.";
+  return error instanceof AppError && !(error instanceof OutsideFailure)
+    ? error.message
+    : "Stripe does not answer. Tollgate retries the change.";
 }

@@ -41,13 +41,15 @@ const PlanChange = z.object({
   /** How long the last attempt paused calls. The API has this name. */
   holdMs: z.int().nullable(),
   waitsFor: z.string().nullable(),
+  /** Why a cancelled change could not take effect; `null`: a person cancelled it. */
+  error: z.string().nullable(),
   requestedAt: z.string(),
   finishedAt: z.string().nullable(),
 });
 export type PlanChange = z.infer<typeof PlanChange>;
 
 const changeColumns = `c.id::int AS id, c.tenant_id AS "tenantId", c.from_plan AS "fromPlan", c.plan, c.strategy, c.state,
-  c.requested_by AS "requestedBy", c.attempts, c.pause_ms AS "holdMs", c.waits_for AS "waitsFor",
+  c.requested_by AS "requestedBy", c.attempts, c.pause_ms AS "holdMs", c.waits_for AS "waitsFor", c.error,
   ${toIso("c.requested_at")} AS "requestedAt", ${toIso("c.finished_at")} AS "finishedAt"`;
 
 /** Plans by contract. A tenant that changes to one of them ends its subscription at Stripe. */
@@ -200,12 +202,12 @@ export function subscriptionsStore(control: ControlDatabase) {
       return rows.length > 0;
     },
 
-    /** Cancels the waiting change. Returns false when none waits. */
-    async cancelChange(tenantId: TenantId): Promise<boolean> {
+    /** Cancels the waiting change. `error`: why it cannot take effect. Returns false when none waits. */
+    async cancelChange(tenantId: TenantId, error: string | null = null): Promise<boolean> {
       const rows = await control.query(
-        `UPDATE plan_changes SET state = 'cancelled', waits_for = NULL, progressed_at = now(), finished_at = now()
+        `UPDATE plan_changes SET state = 'cancelled', waits_for = NULL, error = $2, progressed_at = now(), finished_at = now()
          WHERE tenant_id = $1 AND state = 'waiting' RETURNING id`,
-        [tenantId],
+        [tenantId, error],
       );
       return rows.length > 0;
     },

@@ -2,10 +2,10 @@
 // shared ones. Neon works on a project for seconds, so a Workflow calls these functions repeatedly and sleeps in between. Each call
 // finds earlier work again, by the project's name or in the control tables.
 import { connectNeon, isLoginRefused } from "../adapters/neon.ts";
-import { connectNeonApi } from "../adapters/neon-api.ts";
+import { type OpenedProject, connectNeonApi } from "../adapters/neon-api.ts";
 import type { Context } from "../control/context.ts";
 import { type PlacementsStore, type Shard, placementsStore } from "../control/placements-store.ts";
-import { AppError } from "../core/errors.ts";
+import { AppError, isPermanent } from "../core/errors.ts";
 import { connectionUrl, loginPurpose, ownShardId } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -88,11 +88,7 @@ async function openShard(
   const neon = connectNeonApi({ apiKey: env.NEON_API_KEY, apiBase: env.NEON_API_BASE });
   let { projectId } = known;
   if (projectId === null) {
-    const opened = await neon.openProject({
-      name: projectName(id),
-      regionId: known.region,
-      pgVersion: POSTGRES_VERSION,
-    });
+    const opened = await openProject(neon, placements, id, known.region);
     projectId = await placements.keepProject(id, opened.projectId);
     // A concurrent attempt created them. They should be empty, but only a person may decide to delete them.
     for (const duplicate of opened.duplicates)
@@ -106,6 +102,21 @@ async function openShard(
   const ownerLogin = await encryptLogin(env, loginPurpose.owner(id), `${user}:${password}`);
   await placements.registerShard({ id, strategy, region: known.region, host, database, ownerLogin, appLogin: null });
   return true;
+}
+
+/** Opens the shard's project. Forgets a shard that Neon refuses for good, such as one in an unknown region. */
+async function openProject(
+  neon: ReturnType<typeof connectNeonApi>,
+  placements: PlacementsStore,
+  id: string,
+  regionId: string,
+): Promise<OpenedProject> {
+  try {
+    return await neon.openProject({ name: projectName(id), regionId, pgVersion: POSTGRES_VERSION });
+  } catch (error) {
+    if (isPermanent(error)) await placements.forgetShard(id);
+    throw error;
+  }
 }
 
 function projectName(shardId: string): string {

@@ -151,6 +151,19 @@ test("a plan change is refused for a key without the scope, for another tenant's
   expect((await rowOf(tenant.id)).plan).toBe("free");
 });
 
+test("a plan change that Stripe refuses for good ends with a reason, and the old plan stays in force", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  await simulator("/faults", { seed: 1, rules: [{ kind: "400", method: "POST", path: "/v1/subscriptions/*" }] });
+  const refused = await asAdmin(tenant, "POST", "/plan", { plan: "pro" });
+  expect({ status: refused.status, body: await refused.json() }).toMatchObject({
+    ...{ status: 502, body: { code: "billing_refused", detail: expect.stringContaining("stays in force") } },
+  });
+  expect(await changeOf(tenant.id)).toMatchObject({ state: "cancelled", attempts: 1 });
+  await simulator("/faults", { rules: [] });
+  expect(await rowOf(tenant.id)).toMatchObject({ plan: "starter" });
+  expect((await asAdmin(tenant, "POST", "/plan", { plan: "pro" })).status).toBe(200);
+});
+
 interface Answer {
   state: string;
   served: boolean;

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { expect, test } from "vitest";
 import { migrate, sharedMigrationsOf } from "../../cli/migrations/apply.ts";
-import { callTool, controlRows, operator, rowsOf, status, system, until } from "../support/flow.ts";
+import { callTool, controlRows, fireCron, operator, rowsOf, status, system, until } from "../support/flow.ts";
 
 const later = {
   name: "9001_reminders.sql",
@@ -44,4 +44,34 @@ test("a new tenant waits while its shard lacks a file of the bundle, and becomes
     await rowsOf(system.sharedOwnerUrl, "DELETE FROM schema_migrations WHERE name = $1", [later.name]);
     await rm(app, { recursive: true });
   }
+});
+
+test("a region that Neon does not have ends the provisioning with a reason, without a shard, until the operator acts", async () => {
+  const created = await operator("POST", "/tenants", {
+    ...{ plan: "enterprise", strategy: "database", region: "moon-1", name: "Far away" },
+  });
+  const { id } = (await created.json()) as { id: string };
+  const shown = async () =>
+    (await (await operator("GET", `/tenants/${id}`)).json()) as {
+      provisioning: { error: string | null; attempts: number };
+      waysBack: { request: string }[];
+    };
+  await until(async () => (await shown()).provisioning.error !== null, "the provisioning fails");
+  const { provisioning, waysBack } = await shown();
+  expect(provisioning).toMatchObject({ attempts: 1, error: expect.stringMatching(/refused .*does not try again/) });
+  expect(waysBack.map(({ request }) => request)).toEqual([expect.stringContaining(`/tenants/${id}/resume`)]);
+  expect(await controlRows("SELECT FROM shards WHERE region = 'moon-1'")).toEqual([]);
+
+  // No sweep repeats it.
+  await controlRows(
+    "UPDATE provisioning_attempts SET started_at = now() - interval '1 day', progressed_at = now() - interval '1 day' WHERE tenant_id = $1",
+    [id],
+  );
+  await fireCron("* * * * *");
+  expect((await shown()).provisioning.attempts).toBe(1);
+
+  // The operator corrects the region and resumes it.
+  await controlRows("UPDATE tenants SET region = NULL, strategy = 'shared' WHERE id = $1", [id]);
+  expect((await operator("POST", `/tenants/${id}/resume`)).status).toBe(200);
+  await until(async () => (await status(id)).state === "active", "it is active", 30_000);
 });

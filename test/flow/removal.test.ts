@@ -262,6 +262,60 @@ test("the sweep finishes a reactivation that was interrupted at Stripe, with one
   expect((await subscriptions(tenant.id)).filter((each) => each.status === "active")).toHaveLength(1);
 });
 
+test("a reactivation that Stripe refuses for good is not repeated, and charges nothing later", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Refused" });
+  await leaves(tenant.id);
+  const rule = { method: "POST", path: "/v1/subscriptions", probability: 1 };
+  await simulator("/faults", { seed: 1, rules: [{ ...rule, kind: "400" }] });
+  const refused = await operator("POST", `/tenants/${tenant.id}/reactivate`);
+  expect({ status: refused.status, body: await refused.json() }).toMatchObject({
+    ...{ status: 502, body: { code: "billing_refused", title: expect.stringContaining("does not help") } },
+  });
+  expect(await removal(tenant.id)).toMatchObject({ phase: "grace", reactivating: false, error: expect.any(String) });
+  await simulator("/faults", { seed: 1, rules: [rule].map((each) => ({ ...each, kind: "400" })) });
+  for (let minute = 0; minute < 2; minute += 1) {
+    await controlRows(`UPDATE removals SET progressed_at = now() - interval '2 minutes' WHERE tenant_id = $1`, [
+      tenant.id,
+    ]);
+    await fireCron("* * * * *");
+  }
+  const { rules } = (await simulator("/faults")) as { rules: { fired: number }[] };
+  expect(rules[0]?.fired).toBe(0);
+  await simulator("/faults", { rules: [] });
+  await fireCron("* * * * *");
+  expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["canceled"]);
+  expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
+});
+
+test("Tollgate gives up a reactivation without an answer after an hour, and ends what a lost answer left", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "An hour away" });
+  await leaves(tenant.id);
+  const rule = { method: "POST", path: "/v1/subscriptions", probability: 1 };
+  await simulator("/faults", { seed: 1, rules: [{ ...rule, kind: "lost" }] });
+  const lost = await operator("POST", `/tenants/${tenant.id}/reactivate`);
+  expect({ status: lost.status, body: await lost.json() }).toMatchObject({
+    ...{ status: 503, body: { detail: expect.stringContaining("by itself for an hour") } },
+  });
+  expect(await removal(tenant.id)).toMatchObject({ reactivating: true });
+  await controlRows(
+    `UPDATE removals SET progressed_at = now() - interval '2 minutes', reactivating_since = now() - interval '61 minutes' WHERE tenant_id = $1`,
+    [tenant.id],
+  );
+  await simulator("/faults", { rules: [] });
+  await fireCron("* * * * *");
+  expect(await removal(tenant.id)).toMatchObject({
+    reactivating: false,
+    error: expect.stringContaining("for an hour"),
+  });
+  await controlRows(`UPDATE removals SET progressed_at = now() - interval '2 minutes' WHERE tenant_id = $1`, [
+    tenant.id,
+  ]);
+  await fireCron("* * * * *");
+  await reaches(tenant.id, "grace");
+  expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["canceled", "canceled"]);
+  expect((await usage(tenant)).refusal?.code).toBe("tenant_leaving");
+});
+
 const markers = [
   "INSERT INTO removals",
   "AS unfrozen",

@@ -8,6 +8,7 @@ export interface Removal {
   phase: string;
   step: string;
   leavingUntil: string | null;
+  reactivating: boolean;
   waitsFor: string | null;
   error: string | null;
   archive: { key: string; calls: number; units: number; reports: number } | null;
