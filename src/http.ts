@@ -28,7 +28,7 @@ export type HttpContext = HonoContext<HttpEnv>;
 export const accesses = ["public", "buyer", "tenant_admin", "operator", "monitor", "stripe", "mcp"] as const;
 export type Access = (typeof accesses)[number];
 
-const methods = ["GET", "POST", "PUT", "DELETE", "ALL"] as const;
+const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "ALL"] as const;
 type Method = (typeof methods)[number];
 
 interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
@@ -37,6 +37,8 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   query?: Query;
   /** The body is a file that streams to R2: it has no size limit here. */
   takesFile?: boolean;
+  /** The handler reads the body itself, because callers may leave it out. */
+  readsBody?: boolean;
 }
 
 export interface Route extends Schemas<z.ZodType, z.ZodType> {
@@ -63,12 +65,21 @@ export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.Z
     ...schemas,
     async run(c) {
       refuseBrokenText(c.req.param(), "path");
-      const query = (schemas.query && readQuery(c, schemas.query)) as z.output<Query>;
+      // MCP clients and Stripe send to a URL that a person has configured. Their protocols have no query and own bodies.
+      const isOurs = access !== "mcp" && access !== "stripe";
+      const query = (isOurs ? readQuery(c, schemas.query ?? nothing) : undefined) as z.output<Query>;
+      if (isOurs && schemas.body === undefined && schemas.takesFile !== true && schemas.readsBody !== true)
+        await refuseBody(c);
       const body = (schemas.body && (await readJson(c, schemas.body))) as z.output<Body>;
       return handler(c, { body, query });
     },
   };
 }
+
+/** The query of a route that takes none. */
+const nothing = z.strictObject({});
+/** The query of a document that any client may ask for in any way. */
+export const AnyQuery = z.looseObject({});
 
 /** A refusal with a detail for the client. The message of any other error is for the log only. */
 export class Problem extends AppError {}
@@ -160,6 +171,14 @@ export function readQuery<Schema extends z.ZodType>(c: HttpContext, schema: Sche
 
 function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole: string): z.output<Schema> {
   refuseBrokenText(value, whole);
+  const unknown = unknownField(value, schema);
+  if (unknown !== undefined) {
+    const { path, known } = unknown;
+    const what = whole === "query" ? "query parameter" : "field";
+    throw new BadRequest(
+      `${path.join(".")}: there is no such ${what}. ${known.length === 0 ? `It takes none.` : `Known: ${known.join(", ")}.`}`,
+    );
+  }
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw new BadRequest(
@@ -173,4 +192,68 @@ function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole
 function refuseBrokenText(value: unknown, whole: string): void {
   const refused = refusedTextIn(value);
   if (refused !== undefined) throw new BadRequest(`${refused.path.join(".") || whole}: ${refused.reason}`);
+}
+
+/** A body that a route would ignore is a mistake of its sender's. An empty object and `null` say nothing. */
+async function refuseBody(c: HttpContext): Promise<void> {
+  if (c.req.method === "GET" || c.req.method === "HEAD") return;
+  const text = (await c.req.text()).trim();
+  if (!/^(\{\s*\}|null)?$/.test(text)) throw new BadRequest("body: this route takes no body.");
+}
+
+interface UnknownField {
+  path: string[];
+  /** The names that the schema knows at this place. */
+  known: string[];
+}
+
+/**
+ * The first field that no schema of a request knows, at any depth. A misspelled name would otherwise be ignored, and the
+ * sender would believe that it has an effect.
+ */
+export function unknownField(value: unknown, schema: unknown, path: readonly string[] = []): UnknownField | undefined {
+  const inner = unwrapped(schema);
+  if (inner instanceof z.ZodArray && Array.isArray(value))
+    return firstOf(value, (item, index) => unknownField(item, inner.element, [...path, String(index)]));
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+  const entries = Object.entries(value);
+  if (inner instanceof z.ZodRecord)
+    return firstOf(entries, ([name, each]) => unknownField(each, inner.valueType, [...path, name]));
+  if (inner instanceof z.ZodUnion) {
+    const found = inner.options.map((option) => unknownField(value, option, path));
+    if (found.includes(undefined)) return undefined;
+    const known = [...new Set(found.flatMap((each) => each?.known ?? []))];
+    // A field that another option knows is a wrong combination, which the schema itself explains.
+    const wrong = found.find((each) => each !== undefined && !known.includes(each.path.at(-1) ?? ""));
+    return wrong && { ...wrong, known };
+  }
+  if (!(inner instanceof z.ZodObject) || inner.def.catchall instanceof z.ZodUnknown) return undefined;
+  const shape: Record<string, unknown> = inner.shape;
+  return firstOf(entries, ([name, each]) =>
+    Object.hasOwn(shape, name)
+      ? unknownField(each, shape[name], [...path, name])
+      : { path: [...path, name], known: Object.keys(shape) },
+  );
+}
+
+function unwrapped(schema: unknown): unknown {
+  if (
+    schema instanceof z.ZodOptional ||
+    schema instanceof z.ZodNullable ||
+    schema instanceof z.ZodDefault ||
+    schema instanceof z.ZodReadonly
+  )
+    return unwrapped(schema.unwrap());
+  return schema instanceof z.ZodPipe ? unwrapped(schema.in) : schema;
+}
+
+function firstOf<Item, Found>(
+  items: readonly Item[],
+  find: (item: Item, index: number) => Found | undefined,
+): Found | undefined {
+  for (const [index, item] of items.entries()) {
+    const found = find(item, index);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }

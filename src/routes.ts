@@ -5,6 +5,7 @@ import { bodyLimit } from "hono/body-limit";
 import { newId } from "./adapters/ids.ts";
 import {
   BackupRequest,
+  ImportQuery,
   RestoreRequest,
   cancelImport,
   cancelRestore,
@@ -22,7 +23,16 @@ import { createContext } from "./control/context.ts";
 import { AppError, errorCode, errors } from "./core/errors.ts";
 import { listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
 import { FleetOptions } from "./fleet/fleet.ts";
-import { type HttpContext, type HttpEnv, PageQuery, Problem, type Route, problemDocument, route } from "./http.ts";
+import {
+  AnyQuery,
+  type HttpContext,
+  type HttpEnv,
+  PageQuery,
+  Problem,
+  type Route,
+  problemDocument,
+  route,
+} from "./http.ts";
 import {
   LinkRequest,
   createFirstKey,
@@ -68,7 +78,7 @@ import {
   listMeterErrors,
   showIndicators,
 } from "./operations/api.ts";
-import { showHealth } from "./operations/health.ts";
+import { HealthQuery, showHealth } from "./operations/health.ts";
 import {
   EventDismissRequest,
   EventRetryRequest,
@@ -97,8 +107,8 @@ import { receiveEvent, receiveThinEvent } from "./subscriptions/webhook.ts";
 export const routes: readonly Route[] = [
   // agents
   route("ALL /mcp", "mcp", (c) => handleMcp(c.req.raw, c.get("context"), c.executionCtx)),
-  route("GET /.well-known/oauth-protected-resource/mcp", "public", resourceMetadata),
-  route("GET /.well-known/oauth-protected-resource", "public", resourceMetadata),
+  route("GET /.well-known/oauth-protected-resource/mcp", "public", resourceMetadata, { query: AnyQuery }),
+  route("GET /.well-known/oauth-protected-resource", "public", resourceMetadata, { query: AnyQuery }),
 
   // buyers
   route("GET /plans", "public", listPlans),
@@ -146,9 +156,9 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores),
   route("POST /admin/api/tenants/:tenantId/restore", "operator", startRestore, { body: RestoreRequest }),
   route("DELETE /admin/api/tenants/:tenantId/restore", "operator", cancelRestore),
-  route("POST /admin/api/tenants/:tenantId/import", "operator", startImport, { takesFile: true }),
+  route("POST /admin/api/tenants/:tenantId/import", "operator", startImport, { query: ImportQuery, takesFile: true }),
   route("DELETE /admin/api/tenants/:tenantId/import", "operator", cancelImport),
-  route("POST /admin/api/tenants/:tenantId/remove", "operator", removeTenant, { query: RemovalQuery }),
+  route("POST /admin/api/tenants/:tenantId/remove", "operator", removeTenant, { query: RemovalQuery, readsBody: true }),
   route("POST /admin/api/tenants/:tenantId/reactivate", "operator", reactivateTenant),
   route("GET /admin/api/tenants/:tenantId/removal", "operator", showRemoval),
 
@@ -173,7 +183,7 @@ export const routes: readonly Route[] = [
   // Stripe and monitors
   route("POST /webhooks/stripe", "stripe", receiveEvent),
   route("POST /webhooks/stripe-thin", "stripe", receiveThinEvent),
-  route("GET /health", "monitor", showHealth),
+  route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */

@@ -8,7 +8,7 @@ import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { TenantRequest, createTenant } from "../control/new-tenant.ts";
-import { BadRequest, type HttpContext, Problem, isJson, noStore, readJson, tenantOf } from "../http.ts";
+import { BadRequest, Flag, type HttpContext, Problem, isJson, noStore, readJson, tenantOf } from "../http.ts";
 
 /** An instant to the microsecond, as PostgreSQL has it. */
 const Instant = z.iso.datetime({ offset: true });
@@ -23,6 +23,9 @@ const ImportRequest = z.strictObject({
   importFrom: z.string().min(1).max(1_000),
   overwrite: z.boolean().default(false),
 });
+
+/** `?overwrite=true`, when the body is the file. A JSON body has its own `overwrite`. */
+export const ImportQuery = z.strictObject({ overwrite: Flag });
 
 /** The tenant's rows and documents as one file. For the tenant's admin, also while the tenant is suspended or leaving. */
 export async function exportTenant(c: HttpContext): Promise<Response> {
@@ -100,7 +103,10 @@ export async function listRestores(c: HttpContext): Promise<Response> {
 }
 
 /** Imports a file: the request's body, or the file in the bucket that a JSON body names. */
-export async function startImport(c: HttpContext): Promise<Response> {
+export async function startImport(
+  c: HttpContext,
+  { query: { overwrite } }: { query: z.infer<typeof ImportQuery> },
+): Promise<Response> {
   const tenantId = tenantOf(c);
   let wanted: z.infer<typeof ImportRequest>;
   if (isJson(c)) {
@@ -108,7 +114,7 @@ export async function startImport(c: HttpContext): Promise<Response> {
   } else {
     const importFrom = `imports/${tenantId}/${stamp()}.ndjson`;
     await putFile(c.env.BACKUPS, importFrom, lengthKnown(c));
-    wanted = { importFrom, overwrite: c.req.query("overwrite") === "true" };
+    wanted = { importFrom, overwrite };
   }
   const job = await openImport(c.get("context"), tenantId, wanted);
   if (job === undefined)

@@ -1,5 +1,6 @@
 // Answers /health for a monitor. Every failure class is a named check; one failing check makes the answer 503. Reasons are
 // Tollgate's own words, never a database's. Answers are cached for ten seconds, so that frequent probes cost nothing.
+import * as z from "zod";
 import { type TenantBehind, fleetStore } from "../fleet/fleet-store.ts";
 import { proveBranch } from "../tenant-db/branch.ts";
 import { expectedVersion, missingFiles } from "../tenant-db/migrations.ts";
@@ -26,6 +27,9 @@ const CACHED_MS = 10_000;
 const MAX_CACHED = 1_000;
 /** Time limit of each check, so that /health reports a part that hangs instead of hanging too. */
 const CHECK_TIMEOUT_MS = 5_000;
+
+/** The guard of the route reads both, too. */
+export const HealthQuery = z.strictObject({ tenant: z.string().optional(), token: z.string().optional() });
 
 interface Report {
   status: "ok" | "failing";
