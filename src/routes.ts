@@ -20,6 +20,7 @@ import {
 } from "./backups/api.ts";
 import { handleMcp } from "./calls/endpoint.ts";
 import { createContext } from "./control/context.ts";
+import { AccountChange, OwnAccountChange } from "./control/tenant-change.ts";
 import { AppError, errorCode, errors } from "./core/errors.ts";
 import { listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
 import { FleetOptions } from "./fleet/fleet.ts";
@@ -68,7 +69,15 @@ import {
   showUsage,
 } from "./metering/api.ts";
 import { MoveRequest, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
-import { NewTenantRequest, addTenant, listTenants, showTenant } from "./operations/admin-api.ts";
+import {
+  NewTenantRequest,
+  addTenant,
+  changeOwnAccount,
+  changeTenant,
+  listTenants,
+  showOwnAccount,
+  showTenant,
+} from "./operations/admin-api.ts";
 import {
   AcknowledgeRequest,
   Question,
@@ -117,6 +126,8 @@ export const routes: readonly Route[] = [
   route("POST /api/tenants/:tenantId/keys", "buyer", createFirstKey, { body: KeyRequest }),
 
   // a tenant's admin
+  route("GET /api/tenants/:tenantId", "tenant_admin", showOwnAccount),
+  route("PATCH /api/tenants/:tenantId", "tenant_admin", changeOwnAccount, { body: OwnAccountChange }),
   route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery }),
   route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant),
   route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan),
@@ -132,6 +143,7 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/tenants", "operator", listTenants, { query: PageQuery }),
   route("POST /admin/api/tenants", "operator", addTenant, { body: NewTenantRequest }),
   route("GET /admin/api/tenants/:tenantId", "operator", showTenant),
+  route("PATCH /admin/api/tenants/:tenantId", "operator", changeTenant, { body: AccountChange }),
   route("POST /admin/api/tenants/:tenantId/suspend", "operator", suspendTenant),
   route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant),
   route("POST /admin/api/tenants/:tenantId/keys", "operator", createKey, { body: KeyRequest }),

@@ -118,6 +118,12 @@ export function connectCustomers(stripe: Stripe) {
       return customer.id;
     },
 
+    /** Changes the name or the e-mail that invoices show and go to. `null` removes the e-mail. */
+    async change(customerId: string, change: { name?: string; email?: string | null }): Promise<void> {
+      const { email, ...rest } = change;
+      await stripe.customers.update(customerId, { ...rest, ...(email !== undefined && { email: email ?? "" }) });
+    },
+
     /** A page of Stripe where the customer sees invoices, pays and cancels. Valid for minutes and for this customer only. */
     async portal(customerId: string, returnUrl: string): Promise<string> {
       const configuration = await findPortal(stripe);

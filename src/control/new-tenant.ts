@@ -9,7 +9,7 @@ import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";
 import { tenantsStore } from "./tenants-store.ts";
 
-const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
+export const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
 
 export const TenantRequest = z.strictObject({
   id: TenantId.optional(),
@@ -26,6 +26,7 @@ export const TenantRequest = z.strictObject({
     sessions: Limits.shape.sessions.unwrap(),
     sessionIdleSeconds: Limits.shape.sessionIdleSeconds.unwrap(),
   })
+    .strict()
     .partial()
     .optional(),
   allowedTools: z.array(ToolName).nullable().optional(),

@@ -1,9 +1,9 @@
 // Tenants in the control tables. Every change that a tenant's object must know raises the tenant's version in the same
 // statement.
 import * as z from "zod";
-import { type Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
+import { Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, TenantId, tenantStates } from "../core/tenant.ts";
-import { type TenantEvent, afterEvent } from "../core/tenant-state.ts";
+import { type StateChange, type TenantEvent, afterEvent } from "../core/tenant-state.ts";
 import { placementJson } from "./placements-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
@@ -24,6 +24,17 @@ export interface NewTenant {
   features?: Features;
 }
 
+/** The new values of an account. What is absent stays as it is. */
+export interface ChangedAccount {
+  name?: string | undefined;
+  email?: string | null | undefined;
+  allowedTools?: readonly string[] | null | undefined;
+  features?: Features | undefined;
+  limits?: Limits | undefined;
+  /** The end of the trial, with the state that the table of states gives it. */
+  trial?: Pick<StateChange, "state" | "trialUntilMs"> | undefined;
+}
+
 export const TenantSummary = z.object({
   id: z.string(),
   name: z.string(),
@@ -40,9 +51,14 @@ export const TenantSummary = z.object({
   version: z.number(),
   deliveredVersion: z.number(),
   stripeCustomerId: z.string().nullable(),
+  stripeSubscriptionId: z.string().nullable(),
   createdAt: z.string(),
   provisionedAt: z.string().nullable(),
+  limits: Limits,
+  /** `null`: every tool. */
+  allowedTools: z.array(z.string()).nullable(),
   features: Features,
+  trialUntil: z.string().nullable(),
 });
 export type TenantSummary = z.infer<typeof TenantSummary>;
 
@@ -67,7 +83,8 @@ export type TenantFacts = z.infer<typeof TenantFacts>;
 /** Maximum number of attempts to write a change. Others write the tenant's row, too. */
 const MAX_WRITES = 5;
 
-const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.features, t.version::int AS version,
+const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.features, t.limits, t.allowed_tools AS "allowedTools",
+  ${toIso("t.trial_until")} AS "trialUntil", t.stripe_subscription_id AS "stripeSubscriptionId", t.version::int AS version,
   t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
   (SELECT jsonb_build_object('strategy', s.strategy, 'shardId', s.id, 'schemaVersion', p.schema_version)
    FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = t.placement_id) AS placement,
@@ -129,6 +146,26 @@ export function tenantsStore(control: ControlDatabase) {
         ],
       );
       return { created: rows.length > 0 };
+    },
+
+    /** Changes an account that still has this version. Returns false when another change came first. */
+    async changeAccount(tenantId: TenantId, version: number, to: ChangedAccount): Promise<boolean> {
+      const given = (value: unknown): boolean => value !== undefined;
+      const rows = await control.query(
+        `UPDATE tenants SET version = version + 1, name = coalesce($3, name),
+           email = CASE WHEN $4::boolean THEN $5 ELSE email END,
+           allowed_tools = CASE WHEN $6::boolean THEN $7::text[] ELSE allowed_tools END,
+           features = coalesce($8::jsonb, features), limits = coalesce($9::jsonb, limits),
+           trial_until = CASE WHEN $10::boolean THEN ${fromMs("$11")} ELSE trial_until END, state = coalesce($12, state)
+         WHERE id = $1 AND version = $2 AND state <> 'gone' RETURNING id`,
+        [
+          ...[tenantId, version, to.name ?? null, given(to.email), to.email ?? null],
+          ...[given(to.allowedTools), to.allowedTools ?? null],
+          ...[to.features ?? null, to.limits ?? null].map((value) => (value === null ? null : JSON.stringify(value))),
+          ...[given(to.trial), to.trial?.trialUntilMs ?? null, to.trial?.state ?? null],
+        ],
+      );
+      return rows.length > 0;
     },
 
     async summary(tenantId: TenantId): Promise<TenantSummary | undefined> {

@@ -34,6 +34,48 @@ export const Limits = AdmissionLimits.extend({
 });
 export type Limits = z.infer<typeof Limits>;
 
+const { shape } = Limits;
+/** No limit, where a plan can have none. `null` would be the same text as in a stored limit, and mean something else. */
+const orNone = <Schema extends z.ZodType>(limit: Schema) => z.union([limit, z.literal("none")]).nullable();
+
+/**
+ * How the operator changes single limits of a tenant. What is left out stays as it is, `null` takes the plan's number, and
+ * `none` removes a limit.
+ */
+export const LimitChanges = z
+  .strictObject({
+    unitsPerHour: orNone(shape.unitsPerHour.unwrap()),
+    unitsPerMonth: orNone(shape.unitsPerMonth.unwrap()),
+    callsPerMinute: orNone(shape.callsPerMinute.unwrap()),
+    callsInFlight: shape.callsInFlight.nullable(),
+    /** By tool: `null` takes the plan's number for this tool, or none. */
+    unitsPerHourByTool: z.record(z.string(), z.int().positive().nullable()).nullable(),
+    sessions: shape.sessions.unwrap().nullable(),
+    sessionIdleSeconds: shape.sessionIdleSeconds.unwrap().nullable(),
+  })
+  .partial();
+export type LimitChanges = z.infer<typeof LimitChanges>;
+
+/** The limits after the changes. `sold`: the numbers of the tenant's plan. */
+export function changedLimits(current: Limits, changes: LimitChanges, sold: Limits): Limits {
+  const { unitsPerHourByTool: byTool, ...single } = changes;
+  const next: Record<string, unknown> = { ...current };
+  for (const [name, change] of Object.entries(single))
+    if (change !== undefined)
+      next[name] = change === "none" ? null : (change ?? sold[name as Exclude<keyof Limits, "unitsPerHourByTool">]);
+  if (byTool === null) next["unitsPerHourByTool"] = sold.unitsPerHourByTool;
+  else if (byTool !== undefined) {
+    const tools = new Map(Object.entries(current.unitsPerHourByTool));
+    for (const [tool, change] of Object.entries(byTool)) {
+      const units = change ?? sold.unitsPerHourByTool[tool];
+      if (units === undefined) tools.delete(tool);
+      else tools.set(tool, units);
+    }
+    next["unitsPerHourByTool"] = Object.fromEntries(tools);
+  }
+  return Limits.parse(next);
+}
+
 export interface Plan {
   readonly name: PlanName;
   /** Base price per month. `null`: by contract, never sold through Checkout. */

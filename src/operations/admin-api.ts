@@ -1,9 +1,13 @@
-// The operator's routes for tenants: list, create, show.
+// Routes for accounts: the operator lists, creates, shows and changes tenants; a tenant's admin shows and changes its own.
 import * as z from "zod";
 import { openImport } from "../backups/api.ts";
 import { TenantRequest, createTenant } from "../control/new-tenant.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
-import { type HttpContext, type PageQuery, Problem, noSuchTenant, tenantOf } from "../http.ts";
+import { notifyObject } from "../control/notify-object.ts";
+import { type AccountChange, type NotChanged, type OwnAccountChange, changeAccount } from "../control/tenant-change.ts";
+import { type TenantSummary, tenantsStore } from "../control/tenants-store.ts";
+import type { ErrorCode } from "../core/errors.ts";
+import type { TenantId } from "../core/tenant.ts";
+import { type HttpContext, type PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken } from "../identity/keys.ts";
@@ -55,4 +59,49 @@ export async function showTenant(c: HttpContext): Promise<Response> {
     crossTenantAttempts: await crossingsStore(control).of(tenantId),
     provisioning: await provisioningStore(control).progress(tenantId),
   });
+}
+
+export async function changeTenant(c: HttpContext, { body }: { body: AccountChange }): Promise<Response> {
+  const delivered = await changed(c, tenantOf(c), body);
+  return c.json({ ...(await summaryOf(c)), ...delivered });
+}
+
+export async function showOwnAccount(c: HttpContext): Promise<Response> {
+  return c.json(ownAccount(await summaryOf(c)), 200, noStore);
+}
+
+export async function changeOwnAccount(
+  c: HttpContext,
+  { body }: { body: z.infer<typeof OwnAccountChange> },
+): Promise<Response> {
+  const delivered = await changed(c, tenantOf(c), body);
+  return c.json({ ...ownAccount(await summaryOf(c)), ...delivered }, 200, noStore);
+}
+
+const notChanged: Readonly<Record<Exclude<NotChanged, "no_such_tenant">, readonly [ErrorCode, string]>> = {
+  trial_is_stripes: ["conflict", "The tenant has a subscription: Stripe decides about its trial."],
+  no_trial_now: ["conflict", "An account in this state has no trial."],
+  features_invalid: ["bad_request", "features: a name has 1 to 60 characters, and a text 200 at most."],
+  busy: ["conflict", "Another change came first each time. Send the request again."],
+};
+
+async function changed(c: HttpContext, tenantId: TenantId, change: AccountChange): Promise<{ delivered: boolean }> {
+  const context = c.get("context");
+  const refused = await changeAccount(context, tenantId, change);
+  if (refused === "no_such_tenant") throw noSuchTenant();
+  if (refused !== undefined) throw new Problem(...notChanged[refused]);
+  const { delivered } = await notifyObject(context, tenantId);
+  return { delivered };
+}
+
+async function summaryOf(c: HttpContext): Promise<TenantSummary> {
+  const tenant = await tenantsStore(c.get("context").control).summary(tenantOf(c));
+  if (tenant === undefined) throw noSuchTenant();
+  return tenant;
+}
+
+/** What a tenant sees of its own account: nothing about where its rows are. */
+function ownAccount(tenant: TenantSummary) {
+  const { id, name, email, plan, state, limits, allowedTools, features, trialUntil, createdAt } = tenant;
+  return { id, name, email, plan, state, limits, allowedTools, features, trialUntil, createdAt };
 }

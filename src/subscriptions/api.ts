@@ -145,7 +145,10 @@ export async function changePlan(
   c: HttpContext,
   { body: request }: { body: z.infer<typeof PlanRequest> },
 ): Promise<Response> {
-  const { name: plan, strategy, limits } = planOf(request.plan);
+  const { name: plan, strategy, limits: sold } = planOf(request.plan);
+  // A tenant that keeps its plan keeps the limits that it has. Another plan brings its own.
+  const current = await tenantsStore(c.get("context").control).summary(tenantOf(c));
+  const limits = current?.plan === plan ? current.limits : sold;
   return change(c, {
     plan,
     strategy: request.strategy ?? strategy,

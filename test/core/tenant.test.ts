@@ -1,5 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
+import { Limits, changedLimits } from "../../src/core/plans.ts";
 import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, TenantId, tenantStates } from "../../src/core/tenant.ts";
 import { refusedByState } from "../../src/core/tenant-state.ts";
 
@@ -65,6 +66,23 @@ test("no tenant id contains a separator of credentials, contexts or paths", () =
   expect(["acme", "0", "a-b_c", "a".repeat(40)].every((id) => TenantId.safeParse(id).success)).toBe(true);
   const wrong = ["", "Acme", "ac.me", "ac/me", "_acme", "-acme", "acme\n", "acmé", "a".repeat(41)];
   expect(wrong.filter((id) => TenantId.safeParse(id).success)).toEqual([]);
+});
+
+test("a change of one limit keeps the others; null takes the plan's number, and none removes the limit", () => {
+  const sold = Limits.parse({ unitsPerHour: 100, unitsPerMonth: 1_000, callsPerMinute: 60, callsInFlight: 4 });
+  const current = { ...sold, unitsPerHour: 7, callsInFlight: 9, unitsPerHourByTool: { a: 1, b: 2 } };
+  expect(changedLimits(current, {}, sold)).toEqual(current);
+  expect(changedLimits(current, { unitsPerMonth: 5 }, sold)).toEqual({ ...current, unitsPerMonth: 5 });
+  expect(changedLimits(current, { unitsPerHour: null, callsInFlight: null }, sold)).toEqual({
+    ...current,
+    unitsPerHour: 100,
+    callsInFlight: 4,
+  });
+  expect(changedLimits(current, { callsPerMinute: "none" }, sold)).toEqual({ ...current, callsPerMinute: null });
+  const byTool = (change: Record<string, number | null> | null) =>
+    changedLimits(current, { unitsPerHourByTool: change }, sold).unitsPerHourByTool;
+  expect(byTool({ b: null, c: 3 })).toEqual({ a: 1, c: 3 });
+  expect(byTool(null)).toEqual({});
 });
 
 test("no customer can have the id of a tenant of the isolation proof", () => {

@@ -11,6 +11,7 @@ import {
   operator,
   setClock,
   status,
+  stripeRead,
   system,
   until,
 } from "../support/flow.ts";
@@ -136,3 +137,67 @@ async function aLockOn(tenantId: string) {
     [Symbol.asyncDispose]: () => client.end(),
   };
 }
+
+test("what is set at creation can be read and changed, and a change of one thing leaves the others", async () => {
+  const { id, apiKey } = await aTenant({ limits: { unitsPerHour: 7, callsInFlight: 9 }, allowedTools: ["get_usage"] });
+  const read = async () => (await (await operator("GET", `/tenants/${id}`)).json()) as Record<string, unknown>;
+  const change = async (body: unknown): Promise<Record<string, unknown>> => {
+    const response = await operator("PATCH", `/tenants/${id}`, body);
+    return { status: response.status, ...((await response.json()) as Record<string, unknown>) };
+  };
+  expect(await read()).toMatchObject({
+    allowedTools: ["get_usage"],
+    limits: { unitsPerHour: 7, unitsPerMonth: 1_000, callsInFlight: 9 },
+    trialUntil: null,
+  });
+  expect((await callTool(apiKey, "health_check")).refusal?.code).toBe("tool_not_allowed");
+  const trialUntil = "2040-01-01T00:00:00Z";
+  const changed = await change({
+    allowedTools: null,
+    limits: { unitsPerMonth: 50, callsInFlight: null },
+    features: { beta: true },
+    name: "Renamed",
+    email: "it@example.com",
+    trialUntil,
+  });
+  const expected = {
+    ...{ name: "Renamed", email: "it@example.com", allowedTools: null, state: "trial", features: { beta: true } },
+    limits: { unitsPerHour: 7, unitsPerMonth: 50, callsInFlight: 4 },
+  };
+  expect(changed).toMatchObject({ status: 200, delivered: true, ...expected });
+  expect(new Date(String((await read())["trialUntil"])).toISOString()).toBe("2040-01-01T00:00:00.000Z");
+  expect((await callTool(apiKey, "health_check")).data).toMatchObject({ ok: true });
+  const customer = await stripeRead<{ name: string; email: string }>(
+    `/customers/${String(changed["stripeCustomerId"])}`,
+  );
+  expect(customer).toMatchObject({ name: "Renamed", email: "it@example.com" });
+
+  // The same plan with one limit keeps the limits that were changed before.
+  expect((await operator("POST", `/tenants/${id}/plan`, { plan: "free", limits: { unitsPerHour: 8 } })).status).toBe(
+    200,
+  );
+  expect(await change({ trialUntil: null, features: { beta: null, seats: 3 } })).toMatchObject({
+    state: "active",
+    features: { seats: 3 },
+    limits: { unitsPerHour: 8, unitsPerMonth: 50 },
+  });
+  for (const wrong of [{ limits: { unitsPerDay: 1 } }, { plan: "pro" }, { allowedTools: ["no_such_tool"] }])
+    expect(await change(wrong), JSON.stringify(wrong)).toMatchObject({ status: 400 });
+  expect((await operator("PATCH", "/tenants/no-such-tenant", { name: "x" })).status).toBe(404);
+
+  const admin = await operator("POST", `/tenants/${id}/keys`, { name: "admin", scopes: ["tenant:admin"] });
+  const { apiKey: adminKey } = (await admin.json()) as { apiKey: string };
+  const own = async (method: string, body?: unknown) => {
+    const response = await fetch(`${system.publicUrl}/api/tenants/${id}`, {
+      method,
+      headers: { authorization: `Bearer ${adminKey}`, "content-type": "application/json" },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+  };
+  expect(await own("PATCH", { name: "By itself" })).toMatchObject({ status: 200, body: { name: "By itself" } });
+  expect((await own("PATCH", { limits: { unitsPerHour: 1_000_000 } })).status).toBe(400);
+  const { body } = await own("GET");
+  expect(body).toMatchObject({ name: "By itself", limits: { unitsPerHour: 8 }, allowedTools: null });
+  expect(Object.keys(body)).not.toContain("placement");
+});

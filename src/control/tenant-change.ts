@@ -1,0 +1,108 @@
+// Changes an account after its creation: name, e-mail, allowed tools, features, limits and the end of a trial. What a change
+// leaves out stays as it is. The tenant's object knows the new version before the change is reported as done.
+import * as z from "zod";
+import { AppError, errorCode } from "../core/errors.ts";
+import { LimitChanges, changedLimits, planOf } from "../core/plans.ts";
+import { afterEvent } from "../core/tenant-state.ts";
+import { DisplayName, Features, type TenantId } from "../core/tenant.ts";
+import { describeError, log } from "../log.ts";
+import { catalogue } from "../tools/catalogue.ts";
+import type { Context } from "./context.ts";
+import { ToolName } from "./new-tenant.ts";
+import { tenantsStore } from "./tenants-store.ts";
+
+/** What a tenant's admin may change. */
+export const OwnAccountChange = z
+  .strictObject({
+    name: DisplayName,
+    /** `null`: none. Invoices go to the address at Stripe, which Tollgate changes, too. */
+    email: z.email().max(320).nullable(),
+  })
+  .partial();
+
+/** Whether the tools that get a number exist. An entry of a tool that was removed can still be taken away. */
+function namesTools(byTool: Readonly<Record<string, number | null>> | null | undefined): boolean {
+  return Object.entries(byTool ?? {}).every(([tool, units]) => units === null || catalogue.has(tool));
+}
+
+/** What the operator may change. */
+export const AccountChange = z
+  .strictObject({
+    ...OwnAccountChange.shape,
+    /** `null`: every tool. */
+    allowedTools: z.array(ToolName).nullable(),
+    /** Merged with the features that the tenant has. `null` removes one. */
+    features: z.record(z.string(), z.union([z.boolean(), z.number(), z.string(), z.null()])),
+    limits: LimitChanges.extend({
+      unitsPerHourByTool: LimitChanges.shape.unitsPerHourByTool.refine(namesTools, "names a tool that does not exist"),
+    }),
+    /** When the operator's trial ends; `null`: it is no trial any more. Stripe decides about a trial that was bought. */
+    trialUntil: z.iso.datetime({ offset: true }).nullable(),
+  })
+  .partial();
+export type AccountChange = z.infer<typeof AccountChange>;
+
+/** Why an account was not changed. */
+export type NotChanged = "no_such_tenant" | "trial_is_stripes" | "no_trial_now" | "features_invalid" | "busy";
+
+/** Another change may come between reading and writing. Operators are few, so the second attempt usually succeeds. */
+const ATTEMPTS = 5;
+
+/** Changes the account. Returns why not, or `undefined`. Throws `billing_unavailable` when Stripe did not take name or e-mail. */
+export async function changeAccount(
+  context: Context,
+  tenantId: TenantId,
+  change: AccountChange,
+): Promise<NotChanged | undefined> {
+  const tenants = tenantsStore(context.control);
+  for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
+    const [current, facts] = await Promise.all([tenants.config(tenantId), tenants.facts(tenantId)]);
+    if (current === undefined || facts === undefined || current.state === "gone") return "no_such_tenant";
+    if (current.version !== facts.version) continue; // the two reads saw different rows
+    const { trialUntil, limits, features: changedFeatures, ...rest } = change;
+    let trial;
+    if (trialUntil !== undefined) {
+      if (facts.subscriptionId !== null) return "trial_is_stripes";
+      const trialUntilMs = trialUntil === null ? null : Date.parse(trialUntil);
+      trial = afterEvent({ ...facts, trialUntilMs }, "set_trial", Date.now());
+      if (trial === undefined) return "no_trial_now";
+    }
+    const features = Features.safeParse(mergedFeatures(current.features, changedFeatures));
+    if (!features.success) return "features_invalid";
+    const isStored = await tenants.changeAccount(tenantId, facts.version, {
+      ...rest,
+      features: changedFeatures === undefined ? undefined : features.data,
+      limits: limits === undefined ? undefined : changedLimits(current.limits, limits, planOf(current.plan).limits),
+      trial,
+    });
+    if (!isStored) continue;
+    if (facts.customerId !== null && (change.name !== undefined || change.email !== undefined))
+      await changeCustomer(context, tenantId, facts.customerId, change);
+    return undefined;
+  }
+  return "busy";
+}
+
+function mergedFeatures(current: Features, changes: AccountChange["features"]): Record<string, unknown> {
+  return Object.fromEntries(Object.entries({ ...current, ...changes }).filter(([, value]) => value !== null));
+}
+
+async function changeCustomer(
+  { stripe }: Context,
+  tenantId: TenantId,
+  customerId: string,
+  { name, email }: AccountChange,
+): Promise<void> {
+  try {
+    await stripe.customers.change(customerId, {
+      ...(name !== undefined && { name }),
+      ...(email !== undefined && { email }),
+    });
+  } catch (error) {
+    log("error", "customer_not_changed", { tenantId, error: describeError(error) });
+    const code = errorCode(error);
+    throw new AppError(code === "internal" ? "billing_unavailable" : code, "the customer at Stripe was not changed", {
+      cause: error,
+    });
+  }
+}
