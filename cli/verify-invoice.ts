@@ -4,7 +4,9 @@
 import { connectControl } from "../src/adapters/neon.ts";
 import { parseArgs } from "node:util";
 import * as z from "zod";
-import { type ReceiptsStore, receiptsStore } from "../src/metering/receipts-store.ts";
+import { receiptsStore } from "../src/metering/receipts-store.ts";
+import { type PeriodsStore, periodsStore } from "../src/reports/periods-store.ts";
+import { invoiceDrifts } from "../src/reports/reconciliation.ts";
 import { type TenantSummary, tenantsStore } from "../src/control/tenants-store.ts";
 import { type StripeConnection, connectStripe } from "../src/adapters/stripe.ts";
 import {
@@ -107,6 +109,7 @@ async function main(): Promise<boolean> {
   const tenant = await tenantsStore(connectControl(control)).summary(tenantId);
   if (tenant === undefined) throw new Error(`There is no tenant ${tenantId}.`);
   const ledger = receiptsStore(connectControl(control));
+  const periods = periodsStore(connectControl(control));
   const stripe = connectStripe(variable("STRIPE_SECRET_KEY"), variable("STRIPE_API_BASE"));
   const customerId = tenant.stripeCustomerId;
   const who = customerId === null ? "without a Stripe customer: only calls and reports are compared" : customerId;
@@ -126,7 +129,8 @@ async function main(): Promise<boolean> {
   const { days, discrepancies } = compareUsage(calls, reports, counted);
   printDays(days, counted !== undefined);
   printPrice(days, tenant);
-  const wrongInvoices = customerId === null ? 0 : await printInvoices({ stripe, ledger, tenantId, customerId, period });
+  const wrongInvoices =
+    customerId === null ? 0 : await printInvoices({ stripe, periods, tenantId, customerId, period });
   for (const discrepancy of discrepancies.slice(0, MOST_SHOWN)) print(describe(discrepancy));
   if (discrepancies.length > MOST_SHOWN) print(`And ${discrepancies.length - MOST_SHOWN} more differences.`);
   const atStripe = discrepancies.find(({ kind }) => kind === "stripe");
@@ -171,23 +175,32 @@ function printPrice(days: readonly DayComparison[], tenant: TenantSummary): void
   );
 }
 
-/** Compares each invoice with usage of the period with the calls of the invoice's own time. Returns how many differ. */
+/**
+ * Compares the invoices of each period of a subscription with the calls that the period earned. Prints the lines of usage.
+ * Returns how many differ.
+ */
 async function printInvoices(of: {
   stripe: StripeConnection;
-  ledger: ReceiptsStore;
+  periods: PeriodsStore;
   tenantId: TenantId;
   customerId: string;
   period: Period;
 }): Promise<number> {
-  const { stripe, ledger, tenantId, customerId, period } = of;
+  const { stripe, periods, tenantId, customerId, period } = of;
   let wrong = 0;
-  for (const line of await stripe.invoices.usage(customerId, seconds(period).startSeconds)) {
+  const lines = await stripe.invoices.usage(customerId, seconds(period).startSeconds);
+  const firstMs = Math.min(period.startMs, ...lines.map(({ startSeconds }) => startSeconds * 1000));
+  const drifts = invoiceDrifts(await periods.earnedUnits(tenantId, firstMs, { withUnreported: true }), lines);
+  for (const line of lines) {
     const own = { startMs: line.startSeconds * 1000, endMs: line.endSeconds * 1000 };
     if (own.endMs <= period.startMs || own.startMs >= period.endMs) continue;
-    const used = await ledger.meteredUnits(tenantId, own);
+    const drift = drifts.find(
+      ({ subscriptionId, startSeconds, plan }) =>
+        subscriptionId === line.subscriptionId && startSeconds === line.startSeconds && plan === line.plan,
+    );
     const price = line.plan === undefined ? undefined : usagePrice(line.units, planOf(line.plan));
     const faults = [
-      ...(line.units === used ? [] : [`the calls of that time have ${used} units`]),
+      ...(drift === undefined ? [] : [`the calls of that time have ${drift.earnedUnits} units`]),
       ...(price === undefined || isRounded(line.amountCents, price) ? [] : [`the price is ${inDollars(price)} USD`]),
     ];
     if (faults.length > 0) wrong += 1;
@@ -195,6 +208,13 @@ async function printInvoices(of: {
     const span = `${new Date(own.startMs).toISOString()} to ${new Date(own.endMs).toISOString()}`;
     const verdict = faults.length === 0 ? "equal" : `DIFFERENT: ${faults.join(", ")}`;
     print(`Invoice ${line.invoiceId} (${line.status}), ${span}: ${line.units} units, ${amount} USD: ${verdict}.`);
+  }
+  // Periods whose usage is on no invoice at all.
+  for (const { subscriptionId, startSeconds, earnedUnits, invoicedUnits } of drifts) {
+    if (lines.some((line) => line.subscriptionId === subscriptionId && line.startSeconds === startSeconds)) continue;
+    wrong += 1;
+    const since = new Date(startSeconds * 1000).toISOString();
+    print(`${subscriptionId}, since ${since}: ${invoicedUnits} units on invoices; the calls have ${earnedUnits}.`);
   }
   print("");
   return wrong;

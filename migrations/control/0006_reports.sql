@@ -5,8 +5,12 @@
 CREATE TABLE reports (
   id text PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
-  -- Start of the report's minute, which is the timestamp of its meter event.
+  -- Start of the report's minute.
   slot timestamptz NOT NULL,
+  -- The timestamp of its meter event: the start of the minute, or of the billing period if that begins within the minute.
+  stamp timestamptz NOT NULL,
+  -- The tenant's plan when the report was frozen. Stripe bills the report at the price of this plan.
+  plan text NOT NULL,
   units bigint NOT NULL CHECK (units > 0),
   calls bigint NOT NULL,
   frozen_at timestamptz NOT NULL,
@@ -32,19 +36,36 @@ CREATE TABLE reports (
 CREATE INDEX reports_unconfirmed ON reports (frozen_at) WHERE confirmed_at IS NULL;
 CREATE INDEX reports_doubted ON reports (doubted_at) WHERE doubted_at IS NOT NULL;
 
--- A period that an invoice of Stripe has billed. Written once when the invoice is final, never changed. Usage of the period
--- that is not in Stripe by then will be on no invoice.
+-- Each period of each subscription of a tenant, as last read from Stripe. Stripe counts a meter event in every period of the
+-- customer that contains its timestamp, so a report's timestamp must be in one of them only.
+CREATE TABLE subscription_periods (
+  subscription_id text NOT NULL,
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  starts_at timestamptz NOT NULL,
+  -- Exclusive.
+  ends_at timestamptz NOT NULL CHECK (ends_at > starts_at),
+  -- The subscription ended with this period. Otherwise its next period begins at the end of this one.
+  ended boolean NOT NULL,
+  -- Usage of a trial is on no invoice.
+  trial boolean NOT NULL,
+  PRIMARY KEY (subscription_id, starts_at)
+);
+CREATE INDEX subscription_periods_by_tenant ON subscription_periods (tenant_id, starts_at);
+
+-- A period whose usage no invoice takes from the meter any more: its invoice is final, or its subscription has ended within
+-- it. Written once, never changed.
 CREATE TABLE billing_periods (
+  -- The final invoice. For a period within which its subscription ended: `ended.`, the subscription's id, and the period's start.
   invoice_id text PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
   starts_at timestamptz NOT NULL,
   -- The end of the period, exclusive.
   ends_at timestamptz NOT NULL CHECK (ends_at > starts_at),
   plan text NOT NULL,
-  -- The plan's price for units in that period. NULL: units are not sold one by one.
+  -- The plan's price for units in that period. NULL: units are not sold one by one, or the period is a trial.
   included_units bigint,
   unit_amount_cents numeric,
-  -- The quantity of the invoice's metered lines. NULL: it has none.
+  -- The quantity of the invoice's metered lines. NULL: it has none, or is not known. Then the confirmed reports count.
   invoiced_units bigint,
   finalized_at timestamptz NOT NULL
 );
@@ -79,7 +100,8 @@ CREATE TABLE carry_forwards (
 CREATE INDEX carry_forwards_by_tenant ON carry_forwards (tenant_id, to_at);
 CREATE INDEX carry_forwards_unsettled ON carry_forwards (frozen_at) WHERE settled_at IS NULL;
 
-GRANT SELECT, INSERT ON reports, billing_periods, carry_forwards TO tollgate_service;
+GRANT SELECT, INSERT ON reports, subscription_periods, billing_periods, carry_forwards TO tollgate_service;
+GRANT UPDATE (ends_at, ended) ON subscription_periods TO tollgate_service;
 GRANT UPDATE (attempts, first_attempt_at, last_attempt_at, next_at, doubted_at, absent_since, confirmed_at, answer, alarm,
   stripe_units, error) ON reports TO tollgate_service;
 GRANT UPDATE (invoice_id, units_before, priced_at, key_number, key_at, next_at, settled_at, answer, invoice_item_id, error)

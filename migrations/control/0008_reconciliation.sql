@@ -31,6 +31,23 @@ CREATE TABLE drifts (
 );
 CREATE INDEX drifts_open ON drifts (tenant_id, starts_at) WHERE closed_at IS NULL;
 
+-- A closed period whose invoices have other units than its calls. A later comparison that finds both equal closes it.
+CREATE TABLE invoice_drifts (
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  subscription_id text NOT NULL,
+  starts_at timestamptz NOT NULL,
+  -- The plan at whose price the units are on the invoices.
+  plan text NOT NULL,
+  -- Units of the period's calls that went to Stripe's meter under that plan.
+  earned_units bigint NOT NULL,
+  invoiced_units bigint NOT NULL,
+  found_at timestamptz NOT NULL,
+  seen_at timestamptz NOT NULL,
+  closed_at timestamptz,
+  PRIMARY KEY (tenant_id, subscription_id, starts_at, plan)
+);
+CREATE INDEX invoice_drifts_open ON invoice_drifts (tenant_id) WHERE closed_at IS NULL;
+
 -- Meter events that Stripe accepted and later refused: counts by error code, and some report ids as samples.
 CREATE TABLE meter_errors (
   event_id text NOT NULL,
@@ -44,6 +61,7 @@ CREATE TABLE meter_errors (
 );
 CREATE INDEX meter_errors_by_time ON meter_errors (until_at);
 
-GRANT SELECT, INSERT ON reconciliations, drifts, meter_errors TO tollgate_service;
+GRANT SELECT, INSERT ON reconciliations, drifts, invoice_drifts, meter_errors TO tollgate_service;
 GRANT UPDATE (done_until, claimed_until, tenants, requests, unread_tenants, finished_at) ON reconciliations TO tollgate_service;
+GRANT UPDATE (earned_units, invoiced_units, seen_at, closed_at) ON invoice_drifts TO tollgate_service;
 GRANT UPDATE (kind, report_id, reported_units, stripe_units, seen_at, closed_at) ON drifts TO tollgate_service;

@@ -20,6 +20,8 @@ CREATE TABLE removals (
   reactivating_since timestamptz,
   -- Attempts to reactivate the tenant, each with its own idempotency key.
   reactivations integer NOT NULL DEFAULT 0,
+  -- Until when the customer has paid the base price, or has a trial, although the subscription has ended. NULL: it has not.
+  paid_until timestamptz,
   -- The content of the usage archive, once it was read back.
   archive jsonb,
   -- In Tollgate's words: the reason why it waits, and the last failure.
@@ -34,7 +36,7 @@ CREATE UNIQUE INDEX removals_live ON removals (tenant_id) WHERE step NOT IN ('do
 CREATE INDEX removals_by_tenant ON removals (tenant_id, id);
 
 GRANT SELECT, INSERT ON removals TO tollgate_service;
-GRANT UPDATE (step, progress, version, reactivating, reactivating_since, reactivations, archive, waits_for, error, step_at, progressed_at, finished_at)
+GRANT UPDATE (step, progress, version, reactivating, reactivating_since, reactivations, paid_until, archive, waits_for, error, step_at, progressed_at, finished_at)
   ON removals TO tollgate_service;
 
 -- The state `gone` is final: a tenant whose rows were dropped is never served again under its id.

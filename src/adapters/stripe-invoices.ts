@@ -20,6 +20,7 @@ export interface InvoiceFacts {
 /** Usage on an invoice: the sum of its lines of one price and period. There is a line for each tier of the price. */
 export interface InvoicedUsage {
   invoiceId: string;
+  subscriptionId: string | null;
   status: string;
   /** `undefined`: the price belongs to no plan that is sold now. */
   plan: PlanName | undefined;
@@ -67,10 +68,11 @@ export function connectInvoices(stripe: Stripe) {
         for await (const { price, line } of meteredLines(stripe, invoiceId, prices)) {
           const plan = [...plans.values()].find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
           const { start: startSeconds, end: endSeconds } = line.period;
-          const key = `${invoiceId} ${price.id} ${startSeconds} ${endSeconds}`;
+          const subscriptionId = subscriptionOf(line);
+          const key = `${invoiceId} ${subscriptionId} ${price.id} ${startSeconds} ${endSeconds}`;
           const { units, amountCents } = found.get(key) ?? { units: 0, amountCents: 0 };
           found.set(key, {
-            ...{ invoiceId, status, plan, startSeconds, endSeconds },
+            ...{ invoiceId, subscriptionId, status, plan, startSeconds, endSeconds },
             units: units + (line.quantity ?? 0),
             amountCents: amountCents + line.amount,
           });
@@ -100,6 +102,29 @@ export function connectInvoices(stripe: Stripe) {
       }
     },
 
+    /**
+     * Makes an invoice for a late item, for a customer without a subscription that would invoice it. Stripe finalizes and
+     * collects it about an hour later. Does nothing if the item is on an invoice already. Never throws.
+     */
+    async invoiceLateItem(itemId: string, item: LateItem, idempotencyKey: string): Promise<ItemAnswer> {
+      try {
+        const found = await stripe.invoiceItems.retrieve(itemId);
+        if (found.invoice !== null) return { kind: "item", id: itemId };
+        await stripe.invoices.create(
+          {
+            customer: item.customerId,
+            auto_advance: true,
+            pending_invoice_items_behavior: "include",
+            metadata: { carry_forward: item.id, tenant_id: item.tenantId },
+          },
+          { idempotencyKey: `${idempotencyKey}.invoice` },
+        );
+        return { kind: "item", id: itemId };
+      } catch (error) {
+        return noAnswer(error);
+      }
+    },
+
     /** The item of a carry-forward, on an invoice or pending. `undefined`: Stripe has none. Never throws. */
     async findLateItem(item: LateItem, createdAfterSeconds: number): Promise<ItemAnswer | undefined> {
       const created = { gte: createdAfterSeconds };
@@ -115,6 +140,12 @@ export function connectInvoices(stripe: Stripe) {
   };
 }
 
+/** The subscription that a line bills. A change of plans bills the usage so far as an invoice item of the subscription. */
+function subscriptionOf({ parent }: Stripe.InvoiceLineItem): string | null {
+  const details = parent?.subscription_item_details ?? parent?.invoice_item_details;
+  return details?.subscription ?? null;
+}
+
 /**
  * Lines of an invoice that bill a subscription's usage. Reads all of them: an invoice object shows the first ten, and a
  * graduated price has a line for each tier. `prices` caches the prices by id.
@@ -127,7 +158,7 @@ async function* meteredLines(
 ): AsyncGenerator<{ price: Stripe.Price; line: Stripe.InvoiceLineItem }> {
   for await (const line of stripe.invoices.listLineItems(invoiceId, { limit: 100 })) {
     const priceId = idOf(line.pricing?.price_details?.price ?? null);
-    if (priceId === null || line.parent?.type !== "subscription_item_details" || !isWanted(line)) continue;
+    if (priceId === null || subscriptionOf(line) === null || !isWanted(line)) continue;
     const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
     prices.set(priceId, price);
     if (price.recurring?.usage_type === "metered") yield { price, line };

@@ -60,7 +60,7 @@ export function connectMeter(stripe: Stripe) {
     async send(report: {
       id: string;
       customerId: string;
-      slotSeconds: number;
+      stampSeconds: number;
       units: number;
       attempt: number;
     }): Promise<MeterAnswer & { message?: string }> {
@@ -69,7 +69,7 @@ export function connectMeter(stripe: Stripe) {
           {
             event_name: METER_EVENT,
             identifier: report.id,
-            timestamp: report.slotSeconds,
+            timestamp: report.stampSeconds,
             payload: { stripe_customer_id: report.customerId, value: String(report.units) },
           },
           { idempotencyKey: attemptKey(report.id, report.attempt) },

@@ -2,7 +2,7 @@
 // was read, so that a late request changes nothing.
 import type Stripe from "stripe";
 import type { PlanName } from "../core/plans.ts";
-import { planOfKeys } from "../core/price-keys.ts";
+import { baseKey, planOfKeys } from "../core/price-keys.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { PRODUCT_ID, failureOf, idOf, orMissing, pricesOf } from "./stripe-client.ts";
 
@@ -22,9 +22,14 @@ export interface Subscription {
   /** When it will end, because it was cancelled. */
   cancelAtMs: number | null;
   endedAtMs: number | null;
+  /** Stripe ended it because payments failed. It makes no last invoice then. */
+  endedUnpaid?: boolean;
   /** When the oldest unpaid invoice was finalized. `null`: no payment is overdue. */
   unpaidSinceMs: number | null;
 }
+
+/** A month and some slack: a base price is paid for a month at most, in advance. */
+const LONGEST_PERIOD_SECONDS = 32 * 86_400;
 
 /** Stripe carries out one request per key. The caller waits `timeoutMs` at most. */
 export interface Attempt {
@@ -120,6 +125,27 @@ export function connectSubscriptions(stripe: Stripe) {
     },
 
     /**
+     * Until when the customer of an ended subscription has paid the plan's base price, or has its trial. `null`: no longer
+     * than now. Reads the paid invoices of the last month: a credit on one of them undoes a payment for the same time.
+     */
+    async paidUntil(of: Payer & { customerId: string; plan: PlanName; nowMs: number }): Promise<number | null> {
+      const nowSeconds = of.nowMs / 1000;
+      const own = of.subscriptionId === null ? undefined : await this.get(of.subscriptionId);
+      if ((own?.trialUntilMs ?? 0) > of.nowMs) return own?.trialUntilMs ?? null;
+      const base = (await pricesOf(stripe, of.plan)).find(({ lookup_key: key }) => key === baseKey(of.plan));
+      /** Payments less credits, by the end of the time that they are for. */
+      const payments = new Map<number, number>();
+      const created = { gte: Math.floor(nowSeconds) - LONGEST_PERIOD_SECONDS };
+      for await (const { id } of stripe.invoices.list({ customer: of.customerId, status: "paid", created, limit: 100 }))
+        for await (const { amount, period, pricing } of stripe.invoices.listLineItems(id, { limit: 100 })) {
+          if (idOf(pricing?.price_details?.price ?? null) !== base?.id || period.end <= nowSeconds) continue;
+          payments.set(period.end, (payments.get(period.end) ?? 0) + Math.sign(amount));
+        }
+      const ends = [...payments].flatMap(([end, net]) => (net > 0 ? [end] : []));
+      return ends.length === 0 ? null : Math.max(...ends) * 1000;
+    },
+
+    /**
      * Starts a new subscription for a tenant that is reactivated, on the plan it had. `returnId` identifies the
      * reactivation: a repeat finds the subscription that an earlier attempt made. Returns `undefined` when Stripe cannot charge the customer.
      */
@@ -129,17 +155,24 @@ export function connectSubscriptions(stripe: Stripe) {
       plan: PlanName;
       returnId: number;
       attempt: number;
-      anchorSeconds: number;
+      /** The first period. The customer has paid for it already if `isPaid`. */
+      start: { endSeconds: number; isPaid: boolean };
+      /** The subscription that has ended. Its trial continues. */
+      endedId: string;
     }): Promise<string | undefined> {
-      const { customerId: customer, plan, returnId } = back;
+      const { customerId: customer, plan, returnId, start } = back;
       for await (const each of stripe.subscriptions.list({ customer, status: "all", limit: 100 }))
         if (each.metadata["return"] === String(returnId) && isActive(each)) return each.id;
+      const trialUntilMs = (await this.get(back.endedId))?.trialUntilMs;
+      const isTrial = start.isPaid && trialUntilMs === start.endSeconds * 1000;
       try {
         const { id } = await stripe.subscriptions.create(
           {
             customer,
             items: (await pricesOf(stripe, plan)).map(({ id: price }) => ({ price })),
-            billing_cycle_anchor: back.anchorSeconds,
+            ...(isTrial ? { trial_end: start.endSeconds } : { billing_cycle_anchor: start.endSeconds }),
+            // Without a proration Stripe charges nothing before the first full period. Usage is billed from the start.
+            ...(start.isPaid ? { proration_behavior: "none" as const } : {}),
             billing_mode: { type: "flexible" },
             // Without it, Stripe keeps a subscription whose first payment failed.
             payment_behavior: "error_if_incomplete",
@@ -180,6 +213,7 @@ function asSubscription(from: Stripe.Subscription, unpaidSinceMs: number | null)
     periodEndMs: ms(items[0]?.current_period_end),
     cancelAtMs: ms(from.cancel_at),
     endedAtMs: ms(from.ended_at),
+    endedUnpaid: from.cancellation_details?.reason === "payment_failed",
     unpaidSinceMs,
   };
 }

@@ -57,6 +57,10 @@ const PipelineState = z.object({
   carryForwardSeconds: age,
   /** Open differences between the reports and Stripe: their units, and the number of tenants. */
   driftUnits: count,
+  /** How long the oldest late usage has no price, since the end of its period. Negative while the period runs. */
+  unpricedSeconds: age,
+  /** Difference in units between invoices and the calls of their periods. */
+  invoiceDriftUnits: z.number(),
   driftTenants: count,
   lastReconciliationSeconds: age,
   sequenceGaps: count,
@@ -198,7 +202,7 @@ export function ledgerStore(control: ControlDatabase) {
     async pipeline(nowMs: number): Promise<PipelineState> {
       const [row] = await control.query(
         `WITH n AS (SELECT ${fromMs("$1")} AS now)
-         SELECT unfrozen.*, ahead.*, unsettled.*, carried.*, drifted.*, compared.*,
+         SELECT unfrozen.*, ahead.*, unsettled.*, carried.*, drifted.*, invoiced.*, compared.*,
                 (SELECT extract(epoch FROM n.now - min(o.at)) FROM late_outboxes o LEFT JOIN usage_streams s USING (tenant_id, object, epoch)
                  WHERE coalesce(s.watermark, 0) < o.n)::double precision AS "outboxSeconds",
                 (SELECT coalesce(sum(errors), 0) FROM meter_errors WHERE until_at > n.now - interval '1 day')::int AS "meterErrors",
@@ -229,11 +233,16 @@ export function ledgerStore(control: ControlDatabase) {
                            count(*) FILTER (WHERE alarm = 'mismatch')::int AS "mismatchedReports"
                     FROM reports WHERE confirmed_at IS NULL OR doubted_at IS NOT NULL) unsettled,
            LATERAL (SELECT count(*)::int AS "carryForwards", count(error)::int AS "refusedCarryForwards",
-                           extract(epoch FROM n.now - min(priced_at))::double precision AS "carryForwardSeconds"
-                    FROM carry_forwards WHERE settled_at IS NULL) carried,
+                           extract(epoch FROM n.now - min(priced_at))::double precision AS "carryForwardSeconds",
+                           -- A carry-forward has no price while its period runs. Its age counts from the end of the period.
+                           extract(epoch FROM n.now - min(greatest(frozen_at, (SELECT max(p.ends_at) FROM subscription_periods p
+                             WHERE p.tenant_id = c.tenant_id AND p.starts_at <= c.to_at))) FILTER (WHERE priced_at IS NULL))::double precision AS "unpricedSeconds"
+                    FROM carry_forwards c WHERE settled_at IS NULL) carried,
            LATERAL (SELECT coalesce(sum(abs(stripe_units - reported_units)), 0)::double precision AS "driftUnits",
                            count(DISTINCT tenant_id)::int AS "driftTenants"
                     FROM drifts WHERE closed_at IS NULL) drifted,
+           LATERAL (SELECT coalesce(sum(abs(invoiced_units - earned_units)), 0)::double precision AS "invoiceDriftUnits"
+                    FROM invoice_drifts WHERE closed_at IS NULL) invoiced,
            LATERAL (SELECT extract(epoch FROM n.now - coalesce(max(finished_at), min(started_at)))::double precision AS "lastReconciliationSeconds"
                     FROM reconciliations) compared`,
         [nowMs],

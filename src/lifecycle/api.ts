@@ -23,7 +23,7 @@ import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken } from "../identity/keys.ts";
 import { describeError, log } from "../log.ts";
 import { startProvisioning } from "./provisioning.ts";
-import { type AskedBy, mustClose, phaseOf } from "./removal.ts";
+import { type AskedBy, mustClose, phaseOf, reactivationTerms } from "./removal.ts";
 import { type Removal, removalsStore } from "./removals-store.ts";
 
 export async function suspendTenant(c: HttpContext): Promise<Response> {
@@ -141,11 +141,12 @@ export async function reactivateTenant(c: HttpContext): Promise<Response> {
   const context = c.get("context");
   const tenantId = tenantOf(c);
   const reader = c.get("caller") === undefined ? "operator" : "tenant";
+  const { reactivation: terms } = await currentRemoval(context, tenantId);
   const refused = await reactivation(context, tenantId);
   const removal = await currentRemoval(context, tenantId);
-  // Asking again is no conflict: the tenant is back.
+  // Asking again is no conflict: the tenant is back. `reactivation` then says what was charged.
   if (refused === undefined || removal.phase === "undone")
-    return c.json({ ...removal, ...(await stateOf(context, tenantId, reader)) });
+    return c.json({ ...removal, reactivation: terms, ...(await stateOf(context, tenantId, reader)) });
   throw new Problem(
     refused,
     refused === "conflict" ? "It is too late: the account's data is being deleted." : undefined,
@@ -190,7 +191,9 @@ async function dropNow(c: HttpContext, tenantId: TenantId): Promise<Response> {
   if (removal === undefined || (phase !== "dropping" && phase !== "done"))
     throw new Problem(
       "conflict",
-      "Only a tenant that is leaving can be dropped, and only after Stripe has confirmed its last usage.",
+      removal?.waitsFor == null
+        ? "Only a tenant that is leaving can be dropped, and only in its grace period."
+        : `The tenant cannot be dropped yet. ${removal.waitsFor}`,
     );
   return c.json(removalAnswer(removal), 202);
 }
@@ -211,11 +214,12 @@ async function currentRemoval(context: Context, tenantId: TenantId) {
   return removalAnswer(removal);
 }
 
+/** The removal as clients see it. `reactivation`: what a reactivation would charge now. */
 function removalAnswer(removal: Removal) {
   const { tenantId, askedBy, step, leavingUntil, reactivating, waitsFor, error } = removal;
   const { archive, askedAt, finishedAt, deletedAt } = removal;
   return {
     ...{ tenantId, phase: phaseOf(step), step, askedBy, leavingUntil, reactivating, waitsFor, error },
-    ...{ archive, askedAt, finishedAt, deletedAt },
+    ...{ archive, askedAt, finishedAt, deletedAt, reactivation: reactivationTerms(removal, Date.now()) },
   };
 }

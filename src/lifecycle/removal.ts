@@ -65,10 +65,61 @@ export function isSold(plan: PlanName): boolean {
   return planOf(plan).amountCents !== null;
 }
 
+/** The first period of a new subscription. */
+export interface NewPeriod {
+  /** When it ends and the first full period begins: 00:00 UTC, so that no day belongs to two periods. */
+  endSeconds: number;
+  /** The customer has paid for this time already, or has it as a trial. So the base price is not charged for it. */
+  isPaid: boolean;
+}
+
+/** Least paid time that is worth a period of its own. Stripe refuses an end in the past, and its answer takes time. */
+const LEAST_PAID_MS = 60_000;
+
+/** The first period of a subscription that begins at `nowMs`. `paidUntilMs`: until when the customer has paid. */
+export function newPeriod(paidUntilMs: number | null, nowMs: number): NewPeriod {
+  if (paidUntilMs !== null && paidUntilMs >= nowMs + LEAST_PAID_MS)
+    return { endSeconds: paidUntilMs / 1000, isPaid: true };
+  return { endSeconds: ((Math.floor(nowMs / DAY_MS) + 1) * DAY_MS) / 1000, isPaid: false };
+}
+
+/** What a reactivation charges, for clients. Usage beyond the included units is charged as before. */
+export interface ReactivationTerms {
+  plan: PlanName;
+  currency: "usd";
+  /** The base price that is charged at once. It falls with every second, so the charge is this or less. */
+  chargeCents: number;
+  /** Until when that, or an earlier payment, covers the base price. `null`: the subscription was not ended. */
+  coveredUntil: string | null;
+  /** The base price of each month from then on. */
+  monthlyCents: number;
+}
+
 /**
- * The next 00:00 UTC, strictly after `nowMs`, in epoch seconds. The periods of a new subscription begin there, so that no
- * day belongs to two periods.
+ * What a reactivation at `nowMs` would charge. `undefined`: the removal cannot be undone any more. `null`: it charges
+ * nothing, because Stripe does not bill the tenant.
  */
-export function nextMidnightSeconds(nowMs: number): number {
-  return ((Math.floor(nowMs / DAY_MS) + 1) * DAY_MS) / 1000;
+export function reactivationTerms(
+  removal: { step: RemovalStep; plan: PlanName; subscriptionId: string | null; paidUntilMs: number | null },
+  nowMs: number,
+): ReactivationTerms | null | undefined {
+  const phase = phaseOf(removal.step);
+  if (phase !== "closing" && phase !== "grace") return undefined;
+  const { amountCents } = planOf(removal.plan);
+  if (amountCents === null || removal.subscriptionId === null) return null;
+  const terms = { plan: removal.plan, currency: "usd", monthlyCents: amountCents } as const;
+  // The subscription ends in the step `invoice`. Until then it goes on as it was.
+  if (removal.step === "usage") return { ...terms, chargeCents: 0, coveredUntil: null };
+  const { endSeconds, isPaid } = newPeriod(removal.paidUntilMs, nowMs);
+  const coveredUntil = new Date(endSeconds * 1000).toISOString();
+  return { ...terms, chargeCents: isPaid ? 0 : partOfMonth(amountCents, nowMs, endSeconds * 1000), coveredUntil };
+}
+
+/** The share of a monthly price from `fromMs` to `endMs`, as Stripe prorates it: by the second, of the month that ends then. */
+function partOfMonth(amountCents: number, fromMs: number, endMs: number): number {
+  const month = new Date(endMs);
+  const day = month.getUTCDate();
+  month.setUTCDate(0); // the last day of the month before
+  month.setUTCDate(Math.min(day, month.getUTCDate()));
+  return Math.round((amountCents * (endMs - Math.floor(fromMs / 1000) * 1000)) / (endMs - month.getTime()));
 }

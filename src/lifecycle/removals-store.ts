@@ -6,7 +6,7 @@ import { type AskedBy, GRACE_MS, type RemovalStep, askers, removalSteps } from "
 import { TenantId, tenantStates } from "../core/tenant.ts";
 import { type StateChange, statesThatTake } from "../core/tenant-state.ts";
 import { placementJson } from "../control/placements-store.ts";
-import { fromMs, toIso } from "../core/time.ts";
+import { fromMs, toIso, toMs } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const RemovalRow = z.object({
@@ -21,6 +21,8 @@ const RemovalRow = z.object({
   /** How long ago a person last asked for the reactivation. */
   reactivatingForMs: z.number().nullable(),
   reactivations: z.int(),
+  /** Until when the customer has paid the base price, or has a trial, although its subscription has ended. */
+  paidUntilMs: z.coerce.number().nullable(),
   archive: z.record(z.string(), z.unknown()).nullable(),
   waitsFor: z.string().nullable(),
   error: z.string().nullable(),
@@ -46,18 +48,21 @@ const TenantPlacement = z.object({
 /** A present or former placement of the tenant. */
 export type TenantPlacement = z.infer<typeof TenantPlacement>;
 
-const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "askedBy", r.from_state AS "from", r.step, r.progress, r.version,
-  r.reactivating, floor(extract(epoch FROM now() - r.reactivating_since) * 1000)::double precision AS "reactivatingForMs", r.reactivations, r.archive, r.waits_for AS "waitsFor", r.error, ${toIso("r.asked_at")} AS "askedAt",
-  ${toIso("r.finished_at")} AS "finishedAt", t.plan, t.stripe_customer_id AS "customerId",
-  t.stripe_subscription_id AS "subscriptionId", ${toIso("t.leaving_until")} AS "leavingUntil", ${toIso("t.deleted_at")} AS "deletedAt"`;
-
 const live = `r.step NOT IN ('done', 'undone')`;
 
-/** Whether tenant `t` has usage that Stripe has not confirmed, or that is not yet carried forward to an invoice. */
-const outstanding = `(EXISTS (SELECT FROM ledger l WHERE l.tenant_id = t.id AND l.report_id IS NULL AND l.carry_forward_id IS NULL)
-  OR EXISTS (SELECT FROM reports p WHERE p.tenant_id = t.id AND (p.confirmed_at IS NULL OR p.doubted_at IS NOT NULL))
-  OR EXISTS (SELECT FROM carry_forwards f WHERE f.tenant_id = t.id AND f.settled_at IS NULL)
-  OR EXISTS (SELECT FROM usage_streams s WHERE s.tenant_id = t.id AND s.gap_since IS NOT NULL))`;
+/** SQL: what tenant `t` still has to be billed for, in words. Null: nothing, so its grace may end. */
+const outstanding = `CASE
+  WHEN EXISTS (SELECT FROM ledger l WHERE l.tenant_id = t.id AND l.report_id IS NULL AND l.carry_forward_id IS NULL)
+    OR EXISTS (SELECT FROM usage_streams s WHERE s.tenant_id = t.id AND s.gap_since IS NOT NULL) THEN 'Usage that came late is not in a report yet.'
+  WHEN EXISTS (SELECT FROM reports p WHERE p.tenant_id = t.id AND (p.confirmed_at IS NULL OR p.doubted_at IS NOT NULL))
+    THEN 'Stripe has not confirmed all usage.'
+  WHEN EXISTS (SELECT FROM carry_forwards f WHERE f.tenant_id = t.id AND f.settled_at IS NULL)
+    THEN 'A charge for late usage is not on an invoice yet.' END`;
+
+const columns = `r.id::int AS id, r.tenant_id AS "tenantId", r.asked_by AS "askedBy", r.from_state AS "from", r.step, r.progress, r.version,
+  r.reactivating, floor(extract(epoch FROM now() - r.reactivating_since) * 1000)::double precision AS "reactivatingForMs", r.reactivations, ${toMs("r.paid_until")} AS "paidUntilMs", r.archive, CASE WHEN r.reactivating THEN 'It is being reactivated.' WHEN r.step = 'grace' THEN ${outstanding} ELSE r.waits_for END AS "waitsFor", r.error,
+  ${toIso("r.asked_at")} AS "askedAt", ${toIso("r.finished_at")} AS "finishedAt", t.plan, t.stripe_customer_id AS "customerId",
+  t.stripe_subscription_id AS "subscriptionId", ${toIso("t.leaving_until")} AS "leavingUntil", ${toIso("t.deleted_at")} AS "deletedAt"`;
 
 /** A range of whole minutes, end exclusive, and the units that were reported to Stripe for it. */
 export interface ReportedUnits {
@@ -132,6 +137,11 @@ export function removalsStore(control: ControlDatabase) {
       return rows.length > 0;
     },
 
+    /** Records until when the customer has paid, although its subscription has ended. */
+    async recordPaidUntil(removalId: number, paidUntilMs: number | null): Promise<void> {
+      await control.query(`UPDATE removals SET paid_until = ${fromMs("$2")} WHERE id = $1`, [removalId, paidUntilMs]);
+    },
+
     /**
      * Records what the removal waits for, or what has failed, in Tollgate's words. `quietMs`: how long no sweep resumes it.
      */
@@ -151,7 +161,7 @@ export function removalsStore(control: ControlDatabase) {
     async endGrace(tenantId: TenantId): Promise<boolean> {
       const rows = await control.query(
         `UPDATE tenants t SET leaving_until = least(t.leaving_until, now()), version = t.version + 1
-         FROM removals r WHERE t.id = $1 AND r.tenant_id = t.id AND r.step = 'grace' AND NOT r.reactivating AND NOT ${outstanding}
+         FROM removals r WHERE t.id = $1 AND r.tenant_id = t.id AND r.step = 'grace' AND NOT r.reactivating AND ${outstanding} IS NULL
          RETURNING t.id`,
         [tenantId],
       );
@@ -164,24 +174,17 @@ export function removalsStore(control: ControlDatabase) {
      */
     async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
       const ended = `r.step = 'grace' AND NOT r.reactivating AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
-      const [, begun = []] = await control.batch([
-        {
-          text: `UPDATE removals r SET waits_for = 'Stripe has not confirmed usage that came late.' FROM tenants t
-                 WHERE t.id = r.tenant_id AND ${ended} AND ${outstanding}`,
-          params: [only],
-        },
-        {
-          // Locks both rows: a reactivation at this moment either happens before, or finds the removal past its grace.
-          text: `WITH due AS (SELECT r.id, r.tenant_id FROM removals r JOIN tenants t ON t.id = r.tenant_id
-                              WHERE ${ended} AND NOT ${outstanding} ORDER BY t.leaving_until LIMIT $2 FOR UPDATE OF r, t SKIP LOCKED),
+      // Locks both rows: a reactivation at this moment either happens before, or finds the removal past its grace.
+      const begun = await control.query(
+        `WITH due AS (SELECT r.id, r.tenant_id FROM removals r JOIN tenants t ON t.id = r.tenant_id
+                              WHERE ${ended} AND ${outstanding} IS NULL ORDER BY t.leaving_until LIMIT $2 FOR UPDATE OF r, t SKIP LOCKED),
                  closed AS (UPDATE tenants t SET state = 'gone', version = t.version + 1 FROM due WHERE t.id = due.tenant_id),
                  revoked AS (UPDATE api_keys k SET revoked_at = now() FROM due WHERE k.tenant_id = due.tenant_id AND k.revoked_at IS NULL)
                  UPDATE removals r SET step = 'archive', progress = '{}', version = r.version + 1, waits_for = NULL, error = NULL,
                         step_at = now(), progressed_at = now()
                  FROM due WHERE r.id = due.id RETURNING r.tenant_id AS id`,
-          params: [only, limit],
-        },
-      ]);
+        [only, limit],
+      );
       return begun.map((row) => TenantId.parse(row["id"]));
     },
 

@@ -6,18 +6,14 @@ import { type Removal, type RemovalsStore, removalsStore } from "./removals-stor
 import type { Context } from "../control/context.ts";
 import { type ErrorCode, AppError, errorCode, errors, isPermanent } from "../core/errors.ts";
 import { HOUR_MS } from "../core/time.ts";
-import {
-  type RemovalStep,
-  type WorkingStep,
-  isSold,
-  nextMidnightSeconds,
-  afterReactivation,
-  stepAfter,
-} from "./removal.ts";
+import { type RemovalStep, type WorkingStep, afterReactivation, isSold, newPeriod, stepAfter } from "./removal.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { Flush } from "../metering/outbox.ts";
+import { billCarryForwards } from "../reports/carry-forward.ts";
 import { drainUsage } from "../reports/drain.ts";
+import { periodsStore } from "../reports/periods-store.ts";
+import { reportRun } from "../reports/report-cron.ts";
 import { startProvisioning } from "./provisioning.ts";
 import { dropFiles, dropPlacements } from "./drop.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
@@ -153,25 +149,23 @@ export class TenantRemoval {
   }
 
   /** Returns the id of a new subscription; `null` when none is needed; `undefined` when Stripe cannot charge the customer. */
-  async #resubscribe({
-    id,
-    customerId,
-    subscriptionId,
-    plan,
-    reactivations,
-  }: Removal): Promise<string | null | undefined> {
+  async #resubscribe(removal: Removal): Promise<string | null | undefined> {
+    const { id, customerId, subscriptionId, plan, reactivations } = removal;
     if (subscriptionId === null || customerId === null || !isSold(plan)) return null;
     const { subscriptions } = this.#context.stripe;
     try {
       if (await subscriptions.isActive(subscriptionId)) return null;
-      return await subscriptions.reactivate({
+      const started = await subscriptions.reactivate({
         tenantId: this.#tenantId,
         customerId,
         plan,
         returnId: id,
         attempt: reactivations,
-        anchorSeconds: nextMidnightSeconds(this.#host.now()),
+        start: newPeriod(removal.paidUntilMs, this.#host.now()),
+        endedId: subscriptionId,
       });
+      if (started !== undefined) await this.#recordPeriods(removal);
+      return started;
     } catch (error) {
       log("warn", "reactivation_failed", { tenantId: this.#tenantId, error: describeError(error) });
       // Without an answer the request stays recorded, and the sweep repeats it. A refusal would be the same again.
@@ -179,6 +173,13 @@ export class TenantRemoval {
         await this.#removals.abandonReactivation(id, errors.billing_refused.advice, { uncertain: reactivations > 1 });
       throw error;
     }
+  }
+
+  /** Records where the periods of the customer's subscriptions begin and end, before any call can run in a new one. */
+  async #recordPeriods({ customerId, subscriptionId, plan }: Removal): Promise<void> {
+    if (customerId === null) return;
+    const found = await this.#context.stripe.subscriptions.ofCustomer(customerId);
+    await periodsStore(this.#context.control).record({ id: this.#tenantId, plan, subscriptionId }, found);
   }
 
   // ---- the steps
@@ -189,12 +190,13 @@ export class TenantRemoval {
       await this.#host.refresh();
       if (this.#host.running() > 0) return { waitsFor: "Calls are running." };
       const nowMs = this.#host.now();
-      const options = { isBilled: customerId !== null, isLast: true, nowMs, withinMs: LOOK_MS };
+      const options = { isBilled: customerId !== null, isLast: true, ends: true, nowMs, withinMs: LOOK_MS };
       const missing = await drainUsage(this.#context, this.#tenantId, this.#host.flush, options);
       return missing === undefined ? { done: true } : { waitsFor: waits[missing] };
     },
 
-    invoice: async ({ customerId, subscriptionId }) => {
+    invoice: async (removal) => {
+      const { customerId, subscriptionId } = removal;
       // Stripe accepts usage at once and counts it a moment later. An invoice made in between would lack it.
       const reported = await this.#removals.confirmedLately(this.#tenantId);
       if (customerId !== null && reported !== undefined) {
@@ -204,6 +206,18 @@ export class TenantRemoval {
           return { waitsFor: "Stripe has not counted all usage." };
       }
       await this.#context.stripe.subscriptions.endAll({ tenantId: this.#tenantId, customerId, subscriptionId });
+      await this.#recordPeriods(removal);
+      if (customerId !== null && isSold(removal.plan)) {
+        const paidUntilMs = await this.#context.stripe.subscriptions.paidUntil({
+          ...{ tenantId: this.#tenantId, customerId, subscriptionId, plan: removal.plan, nowMs: this.#host.now() },
+        });
+        await this.#removals.recordPaidUntil(removal.id, paidUntilMs);
+      }
+      // Bills usage that had no minute in the period that has now ended. If this fails, the cron does it.
+      await billCarryForwards(this.#context, reportRun(this.#host.now(), LOOK_MS), this.#tenantId).catch(
+        (error: unknown) =>
+          log("warn", "usage_not_billed_late", { tenantId: this.#tenantId, error: describeError(error) }),
+      );
       return { done: true };
     },
 

@@ -143,16 +143,6 @@ export function receiptsStore(control: ControlDatabase) {
       );
       return Sums.parse(row);
     },
-
-    /** Units of a period's calls that go to Stripe's meter and so to its invoice. The period may have any length. */
-    async meteredUnits(tenantId: TenantId, { startMs, endMs }: Period): Promise<number> {
-      const [row] = await control.query(
-        `SELECT coalesce(sum(l.units), 0)::bigint AS units FROM ledger l LEFT JOIN reports r ON r.id = l.report_id
-         WHERE l.tenant_id = $1 AND ${within("l.at")} AND l.carry_forward_id IS NULL AND ${isMetered}`,
-        [tenantId, startMs, endMs],
-      );
-      return Number(row?.["units"]);
-    },
   };
 }
 

@@ -152,6 +152,16 @@ export const indicators: readonly Indicator[] = [
     runbook: "See lastStripeAnswerSeconds and the log for usage_not_billed_late.",
   },
   {
+    name: "unpricedSeconds",
+    check: "carry_forwards",
+    title: "Time since the end of its period in which late usage has had no price",
+    unit: "seconds",
+    warning: 76 * HOURS, // an invoice may be a draft for 72 hours
+    critical: 7 * 24 * HOURS,
+    runbook:
+      "Read carry_forwards where priced_at IS NULL, then subscription_periods and billing_periods of the tenant. Replay invoice.finalized of its period in Stripe.",
+  },
+  {
     name: "driftUnits",
     check: "reconciliation",
     title: "Difference in units between Stripe and the reports",
@@ -168,6 +178,16 @@ export const indicators: readonly Indicator[] = [
     warning: 0,
     critical: 10,
     runbook: "Read drifts where closed_at IS NULL; docs/reports.md says which kinds Tollgate settles by itself.",
+  },
+  {
+    name: "invoiceDriftUnits",
+    check: "reconciliation",
+    title: "Difference in units between final invoices and the calls of their periods",
+    unit: "units",
+    warning: 0,
+    critical: 1_000,
+    runbook:
+      "Read invoice_drifts where closed_at IS NULL, then run npm run verify-invoice for the tenant. Correct the invoice in Stripe with a credit note or an invoice item.",
   },
   {
     name: "lastReconciliationSeconds",

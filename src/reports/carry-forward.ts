@@ -8,6 +8,7 @@ import { attemptKey } from "../adapters/stripe-meter.ts";
 import type { StripeConnection } from "../adapters/stripe.ts";
 import type { Context } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
+import type { TenantId } from "../core/tenant.ts";
 import { costOf, inCents } from "../core/money.ts";
 import { storable } from "../core/text.ts";
 import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
@@ -62,13 +63,17 @@ const CLAIM_MS = 300_000;
 /** Allowance for Stripe's clock. An item is never older than its carry-forward. */
 const LOOK_BACK_SECONDS = 3_600;
 
-/** Prices and bills due carry-forwards, one after the other, until the run's time is over. */
-export async function billCarryForwards({ control, stripe }: Context, run: ReportRun): Promise<void> {
+/** Prices and bills due carry-forwards, of all tenants or of one, one after the other, until the run's time is over. */
+export async function billCarryForwards(
+  { control, stripe }: Context,
+  run: ReportRun,
+  tenantId?: TenantId,
+): Promise<void> {
   const store = carryForwardsStore(control);
-  await store.price(run.nowMs());
+  await store.price(run.nowMs(), tenantId);
   while (!run.isOver()) {
     const nowMs = run.nowMs();
-    const due = await store.claim(nowMs, nowMs + CLAIM_MS, PER_CLAIM);
+    const due = await store.claim({ nowMs, untilMs: nowMs + CLAIM_MS, limit: PER_CLAIM, tenantId });
     if (due.length === 0) break;
     // One that fails is due again when its claim ends.
     await isolated(control, due, { part: "carry_forwards", idOf: ({ id }) => id, atOnce: 1 }, (each) =>
@@ -93,7 +98,10 @@ async function bill(
   const found = lookFirst
     ? await stripe.invoices.findLateItem(item, late.frozenSeconds - LOOK_BACK_SECONDS)
     : undefined;
-  const answer = found ?? (await stripe.invoices.createLateItem(item, attemptKey(id, key.number)));
+  const made = found ?? (await stripe.invoices.createLateItem(item, attemptKey(id, key.number)));
+  // No further invoice of an ended subscription would take the item.
+  const isAlone = made.kind === "item" && late.ended;
+  const answer = isAlone ? await stripe.invoices.invoiceLateItem(made.id, item, attemptKey(id, key.number)) : made;
 
   if (answer.kind === "item") {
     await store.settle(id, found === undefined ? "created" : "found", answer.id, run.nowMs());

@@ -1,26 +1,12 @@
-// Stores billing periods whose invoice is final, and carry-forwards: usage that came too late for its invoice. Each
-// function is one transaction and can be repeated. A carry-forward's usage and its `units_before` are written once. A claim
+// Stores carry-forwards: usage that came too late for its invoice. Each function is one transaction and can be repeated. A carry-forward's usage and its `units_before` are written once. A claim
 // is identified by its end in `next_at`, as with reports.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { readableRows } from "../control/failures-store.ts";
-import { type PlanName, planOf } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
+import { periodOf, within } from "./periods-store.ts";
 import { FREEZE_LOCK } from "./reports-store.ts";
-
-interface BillingPeriod {
-  invoiceId: string;
-  tenantId: TenantId;
-  startMs: number;
-  /** Exclusive. */
-  endMs: number;
-  /** The plan whose units the invoice billed. */
-  plan: PlanName;
-  /** Quantity of the invoice's metered lines. `null`: the invoice has none. */
-  invoicedUnits: number | null;
-  finalizedAtMs: number;
-}
 
 /** The price of a period's units. */
 export interface Tariff {
@@ -50,6 +36,8 @@ const CarryForward = z.object({
   frozenSeconds: z.coerce.number().int(),
   keyNumber: z.int(),
   keySinceMs: z.coerce.number().nullable(),
+  /** The tenant has no subscription any more, so no invoice comes by itself. */
+  ended: z.boolean(),
 });
 export type CarryForward = z.infer<typeof CarryForward> & Tariff;
 
@@ -57,89 +45,75 @@ type CarryForwardAnswer = "created" | "found" | "covered";
 
 export type CarryForwardsStore = ReturnType<typeof carryForwardsStore>;
 
+/** SQL: whether tenant `t` has no subscription that will be invoiced again. */
+const ended = `(t.stripe_subscription_id IS NULL OR t.subscription_ended_at IS NOT NULL OR t.state = 'gone'
+  OR t.state = 'leaving' AND EXISTS (SELECT FROM removals r WHERE r.tenant_id = t.id AND r.step NOT IN ('usage', 'undone', 'done')))`;
+
 export function carryForwardsStore(control: ControlDatabase) {
   return {
     /**
-     * Records that the invoice of a period is final. Usage of the period that reaches Stripe later becomes a carry-forward.
-     * A repetition changes nothing.
-     */
-    async recordPeriod(period: BillingPeriod): Promise<void> {
-      const { unitAmountCents, includedUnits } = planOf(period.plan);
-      await control.query(
-        `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
-         VALUES ($1, $2, ${fromMs("$3")}, ${fromMs("$4")}, $5, $6, $7::numeric, $8,
-                 ${fromMs("$9")}) ON CONFLICT (invoice_id) DO NOTHING`,
-        [
-          period.invoiceId,
-          period.tenantId,
-          period.startMs,
-          period.endMs,
-          period.plan,
-          includedUnits,
-          unitAmountCents,
-          period.invoicedUnits,
-          period.finalizedAtMs,
-        ],
-      );
-    },
-
-    /**
      * Sets the `units_before` of carry-forwards once the invoice is known and no report of the period is open. Their prices
-     * then add up in any order. Settles carry-forwards that no invoice can bill, because the tenant has no customer or no
-     * subscription at Stripe.
+     * then add up in any order. Settles carry-forwards that no invoice can bill, because the tenant has no customer, or had no
+     * subscription at Stripe at that time. `tenantId` limits it to one tenant.
      */
-    async price(nowMs: number): Promise<void> {
+    async price(nowMs: number, tenantId?: TenantId): Promise<void> {
       await control.batch([
         // One process sets prices at a time, and no process freezes reports meanwhile.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
         {
           text: `UPDATE carry_forwards c SET settled_at = ${fromMs("$1")},
                         answer = CASE WHEN t.stripe_customer_id IS NULL THEN 'no_customer' ELSE 'no_subscription' END
-                 FROM tenants t WHERE t.id = c.tenant_id AND c.settled_at IS NULL AND c.priced_at IS NULL AND t.state <> 'provisioning'
-                   AND (t.stripe_customer_id IS NULL OR (t.stripe_subscription_id IS NULL
-                        AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = t.id)))`,
-          params: [nowMs],
+                 FROM carry_forwards own JOIN tenants t ON t.id = own.tenant_id
+                   LEFT JOIN LATERAL ${periodOf("own.tenant_id", "own.to_at")} s ON true
+                 WHERE own.id = c.id AND own.settled_at IS NULL AND own.priced_at IS NULL AND t.state <> 'provisioning'
+                   AND ($2::text IS NULL OR t.id = $2)
+                   AND (t.stripe_customer_id IS NULL OR (s.subscription_id IS NULL AND (s.starts_at IS NOT NULL OR t.stripe_subscription_id IS NULL)
+                        AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = t.id
+                              AND (s.starts_at IS NULL OR own.to_at >= p.starts_at AND own.to_at < p.ends_at))))`,
+          params: [nowMs, tenantId ?? null],
         },
         {
           text: `WITH found AS (
                    SELECT c.id, c.units, c.frozen_at, p.* FROM carry_forwards c
+                   LEFT JOIN LATERAL ${periodOf("c.tenant_id", "c.to_at")} s ON true
                    CROSS JOIN LATERAL (SELECT p.invoice_id, p.tenant_id, p.starts_at, p.ends_at, p.invoiced_units FROM billing_periods p
-                     WHERE p.tenant_id = c.tenant_id AND c.to_at >= p.starts_at AND c.to_at < p.ends_at ORDER BY finalized_at LIMIT 1) p
-                   WHERE c.settled_at IS NULL AND c.priced_at IS NULL),
+                     WHERE p.tenant_id = c.tenant_id AND ${within("c.to_at")} >= p.starts_at AND ${within("c.to_at")} < p.ends_at
+                     ORDER BY finalized_at LIMIT 1) p
+                   WHERE c.settled_at IS NULL AND c.priced_at IS NULL AND ($2::text IS NULL OR c.tenant_id = $2)),
                  closed AS (
                    SELECT f.* FROM found f WHERE f.invoiced_units IS NOT NULL OR NOT EXISTS (
-                     SELECT FROM reports r WHERE r.tenant_id = f.tenant_id AND r.slot >= f.starts_at AND r.slot < f.ends_at
+                     SELECT FROM reports r WHERE r.tenant_id = f.tenant_id AND r.stamp >= f.starts_at AND r.stamp < f.ends_at
                        AND (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL))),
                  totals AS (
                    SELECT id, invoice_id,
                      coalesce(invoiced_units, (SELECT sum(r.units) FROM reports r WHERE r.tenant_id = closed.tenant_id
-                       AND r.slot >= starts_at AND r.slot < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')), 0)
+                       AND r.stamp >= starts_at AND r.stamp < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')), 0)
                      + coalesce((SELECT sum(o.units) FROM carry_forwards o WHERE o.invoice_id = closed.invoice_id), 0)
                      + coalesce(sum(units) OVER (PARTITION BY invoice_id ORDER BY frozen_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS units_before
                    FROM closed)
                  UPDATE carry_forwards c SET invoice_id = totals.invoice_id, units_before = totals.units_before,
                                              priced_at = ${fromMs("$1")}
                  FROM totals WHERE c.id = totals.id`,
-          params: [nowMs],
+          params: [nowMs, tenantId ?? null],
         },
       ]);
     },
 
-    /** Claims, until `untilMs`, due carry-forwards whose price is known. */
-    async claim(nowMs: number, untilMs: number, limit: number): Promise<CarryForward[]> {
+    /** Claims, until `untilMs`, due carry-forwards whose price is known, of all tenants or of one. */
+    async claim(of: { nowMs: number; untilMs: number; limit: number; tenantId?: TenantId | undefined }) {
       const rows = await control.query(
         `UPDATE carry_forwards c SET next_at = ${fromMs("$2")}
-         FROM (SELECT c.id, t.stripe_customer_id FROM carry_forwards c JOIN tenants t ON t.id = c.tenant_id
+         FROM (SELECT c.id, t.stripe_customer_id, ${ended} AS ended FROM carry_forwards c JOIN tenants t ON t.id = c.tenant_id
                WHERE c.settled_at IS NULL AND c.priced_at IS NOT NULL AND t.stripe_customer_id IS NOT NULL
-                 AND (c.next_at IS NULL OR c.next_at <= ${fromMs("$1")})
+                 AND (c.next_at IS NULL OR c.next_at <= ${fromMs("$1")}) AND ($4::text IS NULL OR c.tenant_id = $4)
                ORDER BY c.next_at NULLS FIRST, c.id LIMIT $3 FOR UPDATE OF c SKIP LOCKED) due, billing_periods p
          WHERE c.id = due.id AND p.invoice_id = c.invoice_id
          RETURNING c.id, c.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", c.units, c.units_before AS "unitsBefore",
                    coalesce(p.included_units, 0) AS "includedUnits", p.unit_amount_cents::text AS "unitAmountCents",
                    extract(epoch FROM p.starts_at)::bigint AS "startSeconds", extract(epoch FROM p.ends_at)::bigint AS "endSeconds",
                    extract(epoch FROM c.frozen_at)::bigint AS "frozenSeconds",
-                   c.key_number AS "keyNumber", ${toMs("c.key_at")} AS "keySinceMs"`,
-        [nowMs, untilMs, limit],
+                   c.key_number AS "keyNumber", ${toMs("c.key_at")} AS "keySinceMs", due.ended`,
+        [of.nowMs, of.untilMs, of.limit, of.tenantId ?? null],
       );
       return readableRows(control, rows, CarryForward, { part: "carry_forwards", idOf: (row) => String(row["id"]) });
     },

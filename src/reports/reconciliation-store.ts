@@ -6,7 +6,14 @@ import { readableRows } from "../control/failures-store.ts";
 import type { Range } from "../adapters/stripe-meter.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs } from "../core/time.ts";
-import { DAYS_BACK, type Drift, type MinuteReport, MOST_DAYS_BACK, SETTLED_FOR_MS } from "./reconciliation.ts";
+import {
+  DAYS_BACK,
+  type Drift,
+  type InvoiceDrift,
+  type MinuteReport,
+  MOST_DAYS_BACK,
+  SETTLED_FOR_MS,
+} from "./reconciliation.ts";
 
 const ComparedTenant = z.object({
   tenantId: TenantId,
@@ -21,6 +28,8 @@ const ComparedTenant = z.object({
       state: z.enum(["there", "open", "elsewhere"]),
     }) satisfies z.ZodType<MinuteReport>,
   ),
+  /** Start of the first period whose invoices are compared with its calls. `null`: none was closed lately. */
+  invoicedFromSeconds: z.coerce.number().nullable(),
 });
 export type ComparedTenant = z.infer<typeof ComparedTenant> & Range;
 
@@ -69,7 +78,11 @@ export function reconciliationStore(control: ControlDatabase) {
                   CASE WHEN r.answer IN ('carried', 'no_customer') THEN 'elsewhere'
                        WHEN r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL OR r.confirmed_at > c.now - make_interval(secs => ${SETTLED_FOR_MS / 1000}) THEN 'open'
                        ELSE 'there' END))
-                  FROM reports r WHERE r.tenant_id = c.id AND r.slot >= c.starts_at AND r.slot < c.ends_at), '[]') AS reports
+                  FROM reports r WHERE r.tenant_id = c.id AND r.slot >= c.starts_at AND r.slot < c.ends_at), '[]') AS reports,
+                extract(epoch FROM least(
+                  (SELECT min(starts_at) FROM billing_periods WHERE tenant_id = c.id AND finalized_at > c.now - interval '${DAYS_BACK} days'
+                     AND finalized_at < c.now - make_interval(secs => ${SETTLED_FOR_MS / 1000})),
+                  (SELECT min(starts_at) FROM invoice_drifts WHERE tenant_id = c.id AND closed_at IS NULL)))::bigint AS "invoicedFromSeconds"
          FROM compared c ORDER BY c.id COLLATE "C"`,
         [day, doneUntil, nowMs, limit],
       );
@@ -117,6 +130,30 @@ export function reconciliationStore(control: ControlDatabase) {
           day,
           claimedUntilMs,
         ],
+      );
+    },
+
+    /** Stores the differences of a tenant's invoices in the periods from `fromSeconds` on, and closes earlier ones that are gone. */
+    async recordInvoices(
+      tenantId: TenantId,
+      fromSeconds: number,
+      drifts: readonly InvoiceDrift[],
+      nowMs: number,
+    ): Promise<void> {
+      await control.query(
+        `WITH n AS (SELECT ${fromMs("$2")} AS now),
+         found AS (SELECT f."subscriptionId" AS subscription_id, to_timestamp(f."startSeconds") AS starts_at, f.plan, f."earnedUnits" AS earned_units,
+                          f."invoicedUnits" AS invoiced_units
+           FROM jsonb_to_recordset($3::jsonb) AS f("subscriptionId" text, "startSeconds" double precision, plan text, "earnedUnits" bigint, "invoicedUnits" bigint)),
+         kept AS (
+           INSERT INTO invoice_drifts (tenant_id, subscription_id, starts_at, plan, earned_units, invoiced_units, found_at, seen_at)
+           SELECT $1, found.*, n.now, n.now FROM found, n
+           ON CONFLICT (tenant_id, subscription_id, starts_at, plan) DO UPDATE SET earned_units = excluded.earned_units,
+             invoiced_units = excluded.invoiced_units, seen_at = excluded.seen_at, closed_at = NULL)
+         UPDATE invoice_drifts d SET closed_at = n.now FROM n
+         WHERE d.tenant_id = $1 AND d.closed_at IS NULL AND d.starts_at >= to_timestamp($4::double precision)
+           AND NOT EXISTS (SELECT FROM found f WHERE (f.subscription_id, f.starts_at, f.plan) = (d.subscription_id, d.starts_at, d.plan))`,
+        [tenantId, nowMs, JSON.stringify(drifts), fromSeconds],
       );
     },
 

@@ -1,8 +1,9 @@
-// Rules for the daily comparison of reports with Stripe's totals. They decide when a comparison is due, which summaries to
+// Rules for the daily comparison of reports with Stripe's totals, and of calls with invoices. They decide when a comparison is due, which summaries to
 // read to find the minutes that differ, and what counts as a difference. A report that Stripe lacks is doubted, and a
 // summary decides about it. Every other difference raises an alarm, and Tollgate does not correct it. The rules are pure and
 // apart from reconciler.ts, so that a test runs them against any number of reports.
 import type { Range, SummaryRequest } from "../adapters/stripe-meter.ts";
+import { type PlanName, planOf } from "../core/plans.ts";
 import { HOUR_MS } from "../core/time.ts";
 
 const MINUTE_S = 60;
@@ -21,6 +22,64 @@ export const SETTLED_FOR_MS = HOUR_MS;
 /** The UTC day of the comparison, as `YYYY-MM-DD`; it covers usage before this day. `undefined`: too early in the day. */
 export function reconciliationDay(nowMs: number): string | undefined {
   return nowMs % (DAY_S * 1000) < DUE_AFTER_MS ? undefined : new Date(nowMs).toISOString().slice(0, 10);
+}
+
+/** A period and plan whose invoices have other units than its calls. */
+export interface InvoiceDrift {
+  readonly subscriptionId: string;
+  readonly startSeconds: number;
+  readonly plan: PlanName;
+  /** Units of the period's calls that went to Stripe's meter under that plan. */
+  readonly earnedUnits: number;
+  readonly invoicedUnits: number;
+}
+
+/**
+ * Compares the calls of each closed period with the final invoices, by the plan whose price Stripe takes. Usage in two
+ * periods, in none, or in a wrong one is a difference, also when the meter's total is right.
+ */
+export function invoiceDrifts(
+  earned: readonly Readonly<
+    Pick<InvoiceDrift, "subscriptionId" | "startSeconds" | "plan"> & { units: number; closed: boolean }
+  >[],
+  invoiced: readonly Readonly<
+    Pick<InvoiceDrift, "startSeconds"> & { subscriptionId: string | null; plan: PlanName | undefined; units: number }
+  >[],
+): InvoiceDrift[] {
+  const found = new Map<string, InvoiceDrift & { closed: boolean }>();
+  const add = (
+    of: Omit<InvoiceDrift, "earnedUnits" | "invoicedUnits">,
+    units: { earned: number; invoiced: number },
+    closed: boolean,
+  ): void => {
+    const { subscriptionId, startSeconds, plan } = of;
+    const key = `${subscriptionId} ${startSeconds} ${plan}`;
+    const before = found.get(key) ?? {
+      subscriptionId,
+      startSeconds,
+      plan,
+      earnedUnits: 0,
+      invoicedUnits: 0,
+      closed: false,
+    };
+    found.set(key, {
+      ...before,
+      earnedUnits: before.earnedUnits + units.earned,
+      invoicedUnits: before.invoicedUnits + units.invoiced,
+      closed: before.closed || closed,
+    });
+  };
+  for (const each of earned)
+    if (planOf(each.plan).unitAmountCents !== null) add(each, { earned: each.units, invoiced: 0 }, each.closed);
+  for (const { subscriptionId, plan, startSeconds, units } of invoiced)
+    if (subscriptionId !== null && plan !== undefined)
+      add({ subscriptionId, startSeconds, plan }, { earned: 0, invoiced: units }, false);
+  return [...found.values()].flatMap(({ closed, ...difference }) =>
+    // The usage so far of a plan that was changed may be invoiced before its period ends.
+    difference.invoicedUnits > difference.earnedUnits || (closed && difference.invoicedUnits < difference.earnedUnits)
+      ? [difference]
+      : [],
+  );
 }
 
 export interface MinuteReport {

@@ -50,12 +50,17 @@ export async function reportUsage(context: Context, run: ReportRun): Promise<voi
   log(failed > 0 ? "warn" : "info", "usage_reported", { ...frozen, confirmed, failed });
 }
 
-/** Freezes usage admitted before `cutoffMs`, of all tenants or of one. */
-export async function freezeUsage({ control }: Context, run: ReportRun, cutoffMs: number, tenantId?: TenantId) {
+/** Freezes usage admitted before `cutoffMs`, of all tenants or of one. `waits`: as in `ReportsStore.freeze`. */
+export async function freezeUsage(
+  { control }: Context,
+  run: ReportRun,
+  cutoffMs: number,
+  of: { tenantId?: TenantId; waits?: boolean } = {},
+) {
   const store = reportsStore(control);
   const total = { reports: 0, carryForwards: 0 };
   while (!run.isOver()) {
-    const { rows, reports, carryForwards } = await store.freeze(cutoffMs, run.nowMs(), tenantId);
+    const { rows, reports, carryForwards } = await store.freeze(cutoffMs, run.nowMs(), of);
     if (rows === 0) break;
     total.reports += reports;
     total.carryForwards += carryForwards;
@@ -110,8 +115,7 @@ async function doSteps(
     if (progress.error !== null) outcome.failed += 1;
   };
   const send = async (report: ClaimedReport, attempt: number): Promise<void> => {
-    const slotSeconds = report.slotMs / 1000;
-    const answer = await stripe.meter.send({ ...report, slotSeconds, attempt });
+    const answer = await stripe.meter.send({ ...report, stampSeconds: report.stampMs / 1000, attempt });
     if (answer.kind !== "again") outcome.answered = true;
     keep(report.id, afterSend(report, answer, storable(`${answer.kind}: ${answer.message ?? ""}`, 300), startedMs));
   };

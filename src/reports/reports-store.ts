@@ -6,7 +6,8 @@ import type { ControlDatabase } from "../adapters/neon.ts";
 import { readableRows } from "../control/failures-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
-import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
+import { periodOf, within } from "./periods-store.ts";
+import { type OpenReport, type ReportProgress, REPORTABLE_MS, SLOT_AGE_MS } from "./report.ts";
 
 const instant = z.coerce.number().nullable();
 
@@ -15,6 +16,7 @@ const ClaimedReport = z.object({
   tenantId: TenantId,
   customerId: z.string(),
   slotMs: z.coerce.number().int(),
+  stampMs: z.coerce.number().int(),
   units: z.coerce.number().int(),
   firstAttemptAtMs: instant,
   doubtedAtMs: instant,
@@ -50,16 +52,21 @@ export function reportsStore(control: ControlDatabase) {
      * Freezes usage admitted before `cutoffMs`, tenant by tenant, up to the number of rows that fits one transaction. Call it
      * again until it freezes no rows. `tenantId` limits it to one tenant.
      *
-     * Makes one report for each tenant and UTC day. The report's minute is in that day, not after now, belongs to no other
-     * report of the tenant, and is in no period with a final invoice. On the day on which the tenant's billing period began,
-     * the minute also begins in the period. It may begin within the next 60 s, because Stripe takes timestamps up to 5
-     * minutes ahead.
+     * Makes one report for each tenant, UTC day and subscription period. The report's minute is in that day and belongs to no
+     * other report of the tenant. Its timestamp is in that period, before the next subscription of the customer begins, and
+     * in the past. So exactly one period of the customer counts it, also when the subscription ends a moment later and the
+     * customer begins another one in the same minute.
      *
-     * Usage that no report can bring into an invoice goes into a carry-forward: usage of a period whose invoice is final,
-     * usage that is too old for Stripe, and usage of a day without a free minute. In the first hour of the day, and of a
-     * period that began on it, usage waits for a free minute instead. Usage of an unknown tenant is not frozen.
+     * Usage that no report can bring into an invoice goes into a carry-forward: usage of a closed period, usage that is too
+     * old for Stripe, and usage of a day and period without a free minute. In the first hour of the day, and of a period that
+     * began on it, usage waits for a free minute instead. `waits: false`: it does not wait, because its subscription is about
+     * to end. Usage of an unknown tenant is not frozen, nor is usage of a subscription whose period is not recorded yet.
      */
-    async freeze(cutoffMs: number, nowMs: number, tenantId: TenantId | null = null): Promise<Frozen> {
+    async freeze(
+      cutoffMs: number,
+      nowMs: number,
+      { tenantId = null, waits = true }: { tenantId?: TenantId | null; waits?: boolean } = {},
+    ): Promise<Frozen> {
       const [, , [frozen] = []] = await control.batch([
         // One process freezes at a time, so that no two choose the same minute. A second process waits and finds no rows.
         { text: `SELECT pg_advisory_xact_lock($1)`, params: [FREEZE_LOCK] },
@@ -74,27 +81,28 @@ export function reportsStore(control: ControlDatabase) {
           // One statement sees one snapshot: the rows that are marked are the rows that were summed.
           text: `WITH n AS (SELECT ${fromMs("$2")} AS now),
                  due AS (
-                   SELECT l.call_id, l.tenant_id, l.units, l.at, date_trunc('day', l.at, 'UTC') AS day, p.invoice_id,
-                          l.at < n.now - make_interval(secs => ${REPORTABLE_MS / 1000}) AS too_old,
-                          CASE WHEN l.at >= t.period_start AND date_trunc('day', l.at, 'UTC') = date_trunc('day', t.period_start, 'UTC')
-                               THEN least(date_trunc('minute', t.period_start + interval '59.999999 seconds', 'UTC'),
-                                          date_trunc('day', l.at, 'UTC') + interval '1439 minutes') END AS opened
+                   SELECT l.call_id, l.tenant_id, t.plan, l.units, l.at, date_trunc('day', ${within("l.at")}, 'UTC') AS day, p.invoice_id,
+                          l.at < n.now - make_interval(secs => ${REPORTABLE_MS / 1000}) AS too_old, s.starts_at AS opens, s.closes_at AS closes
                    FROM n CROSS JOIN ledger l JOIN tenants t ON t.id = l.tenant_id
+                   LEFT JOIN LATERAL ${periodOf("l.tenant_id", "l.at")} s ON true
                    LEFT JOIN LATERAL (SELECT invoice_id FROM billing_periods p
-                     WHERE p.tenant_id = l.tenant_id AND l.at >= p.starts_at AND l.at < p.ends_at
+                     WHERE p.tenant_id = l.tenant_id AND ${within("l.at")} >= p.starts_at AND ${within("l.at")} < p.ends_at
                      ORDER BY finalized_at LIMIT 1) p ON true
                    WHERE l.report_id IS NULL AND l.carry_forward_id IS NULL AND l.at < ${fromMs("$1")}
                      AND ($3::text IS NULL OR l.tenant_id = $3)
+                     -- A new subscription's period may not be recorded yet. A minute before it would be on no invoice. After a
+                     -- day without it, Stripe has no such subscription.
+                     AND (s.starts_at IS NOT NULL OR t.stripe_subscription_id IS NULL OR l.at < n.now - interval '1 day')
                    ORDER BY l.tenant_id, l.at LIMIT ${ROWS_AT_ONCE} FOR UPDATE OF l),
                  sums AS (
-                   SELECT tenant_id, day, invoice_id, too_old, opened, sum(units) AS units, count(*) AS calls, min(at) AS from_at, max(at) AS to_at,
-                          greatest(date_trunc('minute', max(at), 'UTC'), opened) AS newest, array_agg(call_id) AS call_ids, count(*) FILTER (WHERE invoice_id IS NULL AND NOT too_old) > 0 AS reportable
-                   FROM due GROUP BY tenant_id, day, invoice_id, too_old, opened),
+                   SELECT tenant_id, plan, day, invoice_id, too_old, opens, closes, sum(units) AS units, count(*) AS calls, min(at) AS from_at, max(at) AS to_at,
+                          date_trunc('minute', greatest(max(at), opens), 'UTC') AS newest, array_agg(call_id) AS call_ids, count(*) FILTER (WHERE invoice_id IS NULL AND NOT too_old) > 0 AS reportable
+                   FROM due GROUP BY tenant_id, plan, day, invoice_id, too_old, opens, closes),
                  placed AS (
                    SELECT sums.*, n.now, CASE WHEN reportable THEN coalesce(
-                     (SELECT newest WHERE newest <= greatest(n.now, opened) AND ${isFree("newest")}),
-                     (SELECT minute FROM generate_series(coalesce(opened, day), least(day + interval '1439 minutes', greatest(n.now, opened)), interval '1 minute') AS minute
-                      WHERE ${isFree("minute")} ORDER BY minute < newest, abs(extract(epoch FROM minute - newest)) LIMIT 1)) END AS slot
+                     (SELECT newest WHERE ${mayHave("newest")}),
+                     (SELECT minute FROM generate_series(date_trunc('minute', greatest(day, opens), 'UTC'), least(day + interval '1439 minutes', n.now), interval '1 minute') AS minute
+                      WHERE ${mayHave("minute")} ORDER BY minute < newest, abs(extract(epoch FROM minute - newest)) LIMIT 1)) END AS slot
                    FROM sums, n),
                  named AS (
                    SELECT *, CASE WHEN slot IS NOT NULL THEN 'u1.' || tenant_id || '.' || (extract(epoch FROM slot) / 60)::bigint END AS report_id,
@@ -102,14 +110,15 @@ export function reportsStore(control: ControlDatabase) {
                             (row_number() OVER (PARTITION BY tenant_id, day, slot IS NULL ORDER BY from_at)
                              + (SELECT count(*) FROM carry_forwards c WHERE c.tenant_id = placed.tenant_id AND c.report_id IS NULL
                                   AND c.to_at >= day AND c.to_at < day + interval '1 day')) END AS carry_forward_id
-                   FROM placed WHERE slot IS NOT NULL OR NOT reportable OR coalesce(opened, day) < now - interval '1 hour'),
+                   FROM placed WHERE slot IS NOT NULL OR NOT reportable OR NOT $4::boolean OR greatest(day, opens) < now - interval '1 hour'
+                     OR least(day + interval '1 day', closes) < now - ${SLOT_AGE}),
                  marked AS (
                    UPDATE ledger SET report_id = own.report_id, carry_forward_id = own.carry_forward_id
                    FROM (SELECT report_id, carry_forward_id, unnest(call_ids) AS call_id FROM named) own
                    WHERE ledger.call_id = own.call_id RETURNING 1),
                  reported AS (
-                   INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at)
-                   SELECT report_id, tenant_id, slot, units, calls, now FROM named WHERE report_id IS NOT NULL RETURNING 1),
+                   INSERT INTO reports (id, tenant_id, slot, stamp, plan, units, calls, frozen_at)
+                   SELECT report_id, tenant_id, slot, greatest(slot, opens), plan, units, calls, now FROM named WHERE report_id IS NOT NULL RETURNING 1),
                  carried AS (
                    INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, frozen_at)
                    SELECT carry_forward_id, tenant_id, from_at, to_at, units, calls,
@@ -117,7 +126,7 @@ export function reportsStore(control: ControlDatabase) {
                    FROM named WHERE carry_forward_id IS NOT NULL RETURNING 1)
                  SELECT (SELECT count(*) FROM marked)::int AS rows, (SELECT count(*) FROM reported)::int AS reports,
                         (SELECT count(*) FROM carried)::int AS "carryForwards"`,
-          params: [cutoffMs, nowMs, tenantId],
+          params: [cutoffMs, nowMs, tenantId, waits],
         },
       ]);
       return Frozen.parse(frozen);
@@ -141,9 +150,9 @@ export function reportsStore(control: ControlDatabase) {
                  AND ($4::text IS NULL OR r.tenant_id = $4)
                ORDER BY r.last_attempt_at NULLS FIRST, r.next_at NULLS FIRST, r.id LIMIT $3 FOR UPDATE OF r SKIP LOCKED) due
          WHERE r.id = due.id
-         RETURNING r.id, r.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", r.units, ${toMs("r.slot")} AS "slotMs",
+         RETURNING r.id, r.tenant_id AS "tenantId", due.stripe_customer_id AS "customerId", r.units, ${toMs("r.slot")} AS "slotMs", ${toMs("r.stamp")} AS "stampMs",
                    ${toMs("r.first_attempt_at")} AS "firstAttemptAtMs", ${toMs("r.doubted_at")} AS "doubtedAtMs", ${toMs("r.absent_since")} AS "absentSinceMs",
-                   EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = r.tenant_id AND r.slot >= p.starts_at AND r.slot < p.ends_at) AS "invoiceFinal",
+                   EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = r.tenant_id AND r.stamp >= p.starts_at AND r.stamp < p.ends_at) AS "invoiceFinal",
                    r.alarm, r.stripe_units AS "stripeUnits", r.error`,
         [nowMs, untilMs, limit, tenantId],
       );
@@ -187,7 +196,7 @@ export function reportsStore(control: ControlDatabase) {
                                 alarm = NULL, next_at = NULL
            FROM n WHERE r.id = $1 AND r.next_at = ${fromMs("$2")} RETURNING r.*)
          INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, report_id, frozen_at)
-         SELECT 'c1.' || id, tenant_id, slot, slot, units, calls, 'report_lost', id, n.now FROM given_up, n ON CONFLICT DO NOTHING`,
+         SELECT 'c1.' || id, tenant_id, stamp, stamp, units, calls, 'report_lost', id, n.now FROM given_up, n ON CONFLICT DO NOTHING`,
         [id, claimedUntilMs, nowMs],
       );
     },
@@ -216,8 +225,16 @@ export const FREEZE_LOCK = 8_462_001;
 /** About two seconds of work (0.1 ms a row). The control database has ten seconds to answer. */
 const ROWS_AT_ONCE = 20_000;
 
-/** SQL: whether a report may have this minute. No other report has it, and no final invoice has billed it. */
-function isFree(minute: string): string {
-  return `NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = ${minute})
-    AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = sums.tenant_id AND ${minute} >= p.starts_at AND ${minute} < p.ends_at)`;
+/** SQL: the age that the timestamp of a new report must have. */
+const SLOT_AGE = `make_interval(secs => ${SLOT_AGE_MS / 1000})`;
+
+/**
+ * SQL: whether a report may have this minute. No other report has it. Its timestamp is in the past, in the period that earned
+ * the usage, and in no closed period.
+ */
+function mayHave(minute: string): string {
+  const stamp = `greatest(${minute}, opens)`;
+  return `${stamp} <= n.now - ${SLOT_AGE} AND (closes IS NULL OR ${stamp} < closes)
+    AND NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = ${minute})
+    AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = sums.tenant_id AND ${stamp} >= p.starts_at AND ${stamp} < p.ends_at)`;
 }

@@ -15,6 +15,7 @@ import { recordMeterErrors } from "../reports/meter-errors.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { type PendingEvent, type SetAside, inboxStore } from "./inbox-store.ts";
 import { recordInvoice } from "./invoices.ts";
+import { periodsStore } from "../reports/periods-store.ts";
 import { afterSubscriptions } from "./subscription.ts";
 import { subscriptionsStore } from "./subscriptions-store.ts";
 
@@ -132,7 +133,9 @@ export async function syncSubscription(context: Context, tenantId: TenantId): Pr
     if (row === undefined) return NO_TENANT_YET;
     const { version, customerId, ...before } = row;
     if (customerId === null) return "not_sold_by_stripe";
-    const after = afterSubscriptions(before, await context.stripe.subscriptions.ofCustomer(customerId), Date.now());
+    const found = await context.stripe.subscriptions.ofCustomer(customerId);
+    await periodsStore(context.control).record({ ...row, id: tenantId }, found);
+    const after = afterSubscriptions(before, found, Date.now());
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     if (!isSame && !(await subscriptions.write(version, after))) continue;
     if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });

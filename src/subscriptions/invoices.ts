@@ -1,10 +1,10 @@
-// Records the billing periods of Stripe's final invoices. Later usage of such a period becomes a carry-forward.
+// Closes the billing periods of Stripe's final invoices. Later usage of such a period becomes a carry-forward.
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { carryForwardsStore } from "../reports/carry-forwards-store.ts";
+import { periodsStore } from "../reports/periods-store.ts";
 import { subscriptionsStore } from "./subscriptions-store.ts";
 
-/** Records the period of a tenant's invoice if the invoice is final. A repetition changes nothing. */
+/** Closes the period of a tenant's invoice if the invoice is final. A repetition changes nothing. */
 export async function recordInvoice(
   { control, stripe }: Context,
   tenantId: TenantId,
@@ -19,12 +19,11 @@ export async function recordInvoice(
     stripe.subscriptions.get(subscriptionId),
   ]);
   if (tenant === undefined || tenant.customerId !== customerId) return;
-  // Usage of a trial is free, even when it arrives after the trial's invoice. So the trial has no period to bill.
-  if ((subscription?.trialUntilMs ?? -Infinity) >= period.endMs) return;
-  await carryForwardsStore(control).recordPeriod({
+  await periodsStore(control).close({
     invoiceId,
     tenantId,
     ...period,
+    isTrial: (subscription?.trialUntilMs ?? -Infinity) >= period.endMs,
     plan: metered?.plan ?? tenant.plan,
     invoicedUnits: metered?.units ?? null,
     finalizedAtMs,

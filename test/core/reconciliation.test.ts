@@ -8,6 +8,7 @@ import {
   type MinuteReport,
   classifyMinute,
   findDrifts,
+  invoiceDrifts,
   reconciliationDay,
 } from "../../src/reports/reconciliation.ts";
 
@@ -127,4 +128,27 @@ test("a day's comparison is due from two o'clock UTC on", () => {
   expect(reconciliationDay(Date.parse("2026-11-21T01:59:59Z"))).toBeUndefined();
   expect(reconciliationDay(Date.parse("2026-11-21T02:00:00Z"))).toBe("2026-11-21");
   expect(reconciliationDay(Date.parse("2026-11-21T23:59:59Z"))).toBe("2026-11-21");
+});
+
+test("invoices are compared with the calls of each closed period, so that usage in two periods or in none is seen", () => {
+  const [first, second] = [START, START + 35];
+  const earned = (startSeconds: number, units: number, closed = true, plan = "pro") => ({
+    ...{ subscriptionId: `sub_${startSeconds}`, startSeconds, plan, units, closed },
+  });
+  const invoiced = (startSeconds: number, units: number, plan = "pro") => ({
+    ...{ subscriptionId: `sub_${startSeconds}`, startSeconds, plan, units },
+  });
+  const calls = [earned(first, 2_000), earned(second, 10)];
+  expect(invoiceDrifts(calls, [invoiced(first, 2_000), invoiced(second, 10)])).toEqual([]);
+  // Both periods count the same report.
+  expect(invoiceDrifts(calls, [invoiced(first, 2_000), invoiced(second, 2_010)])).toMatchObject([
+    { startSeconds: second, earnedUnits: 10, invoicedUnits: 2_010 },
+  ]);
+  // No invoice counts it. Of a running period that is no difference.
+  expect(invoiceDrifts(calls, [invoiced(second, 10)])).toMatchObject([{ earnedUnits: 2_000, invoicedUnits: 0 }]);
+  expect(invoiceDrifts([earned(first, 2_000, false)], [])).toEqual([]);
+  // A plan change invoices the usage so far on a line of its own, and usage under a plan without a unit price on none.
+  expect(
+    invoiceDrifts([earned(first, 5), earned(first, 7, true, "starter")], [invoiced(first, 3), invoiced(first, 2)]),
+  ).toEqual([]);
 });

@@ -6,9 +6,10 @@ import {
   type WorkingStep,
   closingSteps,
   droppingSteps,
-  nextMidnightSeconds,
+  newPeriod,
   phaseOf,
   afterReactivation,
+  reactivationTerms,
   stepAfter,
 } from "../../src/lifecycle/removal.ts";
 import { tenantStates } from "../../src/core/tenant.ts";
@@ -64,15 +65,37 @@ test("a reactivated tenant returns to its earlier state, and a new subscription 
   }
 });
 
-test("a new subscription's periods begin at the next midnight, strictly in the future", () => {
+test("a new subscription's periods begin at the next midnight, strictly in the future, or when the time that was paid ends", () => {
   fc.assert(
-    fc.property(fc.integer({ min: 0, max: 4e12 }), (nowMs) => {
-      const anchor = nextMidnightSeconds(nowMs);
-      expect(anchor % 86_400).toBe(0);
-      expect(anchor * 1000).toBeGreaterThan(nowMs);
-      expect(anchor * 1000 - nowMs).toBeLessThanOrEqual(86_400_000);
+    fc.property(fc.integer({ min: 0, max: 4e12 }), fc.integer({ min: -10, max: 800 }), (nowMs, hours) => {
+      const { endSeconds, isPaid } = newPeriod(null, nowMs);
+      expect([endSeconds % 86_400, isPaid]).toEqual([0, false]);
+      expect(endSeconds * 1000).toBeGreaterThan(nowMs);
+      expect(endSeconds * 1000 - nowMs).toBeLessThanOrEqual(86_400_000);
+      const paidUntilMs = nowMs + hours * 3_600_000;
+      expect(newPeriod(paidUntilMs, nowMs)).toEqual(
+        hours > 0 ? { endSeconds: paidUntilMs / 1000, isPaid: true } : { endSeconds, isPaid: false },
+      );
     }),
   );
+});
+
+test("a reactivation says what it charges: nothing for time that was paid, else the share of the base price until midnight", () => {
+  const at = (text: string): number => Date.parse(text);
+  const left = { step: "grace", plan: "pro", subscriptionId: "sub_1", paidUntilMs: null } as const;
+  const now = at("2026-11-10T12:00:00Z");
+  const terms = { plan: "pro", currency: "usd", monthlyCents: 4_900 };
+  // Half a day of the month that ends on the 11th: 4,900 x 0.5 / 31.
+  expect(reactivationTerms(left, now)).toEqual({ ...terms, chargeCents: 79, coveredUntil: "2026-11-11T00:00:00.000Z" });
+  expect(reactivationTerms({ ...left, paidUntilMs: at("2026-12-01T00:00:00Z") }, now)).toEqual({
+    ...terms,
+    ...{ chargeCents: 0, coveredUntil: "2026-12-01T00:00:00.000Z" },
+  });
+  expect(reactivationTerms({ ...left, paidUntilMs: now }, now)).toMatchObject({ chargeCents: 79 });
+  // The subscription has not ended yet.
+  expect(reactivationTerms({ ...left, step: "usage" }, now)).toEqual({ ...terms, chargeCents: 0, coveredUntil: null });
+  expect(reactivationTerms({ ...left, plan: "enterprise" }, now)).toBeNull();
+  expect(reactivationTerms({ ...left, step: "archive" }, now)).toBeUndefined();
 });
 
 const call = fc.record({

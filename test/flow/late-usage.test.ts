@@ -2,7 +2,8 @@
 // report or one carry-forward and is billed once, on a later invoice, at the price of its own period.
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, expect, test } from "vitest";
-import { carryForwardsStore } from "../../src/reports/carry-forwards-store.ts";
+import type { Subscription } from "../../src/adapters/stripe-subscriptions.ts";
+import { periodsStore } from "../../src/reports/periods-store.ts";
 import { reportsStore } from "../../src/reports/reports-store.ts";
 import type { PlanName } from "../../src/core/plans.ts";
 import {
@@ -56,7 +57,7 @@ async function itemsOf(tenant: BilledTenant): Promise<[number, string][]> {
 
 /** Records that the invoice of the week before today is final. */
 function invoiced(tenant: BilledTenant, units: number | null, plan: PlanName = "pro"): Promise<void> {
-  return carryForwardsStore(control()).recordPeriod({
+  return periodsStore(control()).close({
     invoiceId: `in_${tenant.id}`,
     tenantId: tenant.id,
     startMs: todayMs - 7 * DAY_MS,
@@ -150,12 +151,12 @@ test("usage of a day without a free minute is carried forward after an hour, and
   const dayMs = todayMs - 3 * DAY_MS;
   // Takes every minute of the day except one, which a final invoice has billed.
   await controlRows(
-    `INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at, confirmed_at, answer)
-     SELECT $1 || m, $1, to_timestamp($2::double precision / 1000) + m * interval '1 minute', 1, 1, now(), now(), 'no_customer'
-     FROM generate_series(1, 1439) m`,
+    `INSERT INTO reports (id, tenant_id, slot, stamp, plan, units, calls, frozen_at, confirmed_at, answer)
+     SELECT $1 || m, $1, slot, slot, 'pro', 1, 1, now(), now(), 'no_customer'
+     FROM generate_series(1, 1439) m, LATERAL (SELECT to_timestamp($2::double precision / 1000) + m * interval '1 minute' AS slot) slots`,
     [tenant.id, dayMs],
   );
-  await carryForwardsStore(control()).recordPeriod({
+  await periodsStore(control()).close({
     invoiceId: `in_${randomUUID()}`,
     tenantId: tenant.id,
     startMs: dayMs - DAY_MS,
@@ -166,38 +167,81 @@ test("usage of a day without a free minute is carried forward after an hour, and
   });
   const atMs = dayMs + 20 * MINUTE_MS;
   await used(tenant, [6], atMs);
-  expect(await ledger.freeze(atMs + MINUTE_MS, atMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 0 });
+  expect(await ledger.freeze(atMs + MINUTE_MS, atMs + MINUTE_MS, { tenantId: tenant.id })).toMatchObject({ rows: 0 });
   const hourLaterMs = dayMs + HOUR_MS + MINUTE_MS;
-  expect(await ledger.freeze(hourLaterMs, hourLaterMs, tenant.id)).toEqual({ rows: 1, reports: 0, carryForwards: 1 });
+  expect(await ledger.freeze(hourLaterMs, hourLaterMs, { tenantId: tenant.id })).toEqual({
+    rows: 1,
+    reports: 0,
+    carryForwards: 1,
+  });
   expect(await carriedOf(tenant)).toMatchObject([{ units: 6, reason: "no_minute" }]);
 });
 
-test("usage of a period's first minutes waits for a free minute", async () => {
+/** A subscription as Stripe would return it, with a period from `fromMs` to `untilMs`. */
+function aSubscription(tenant: BilledTenant, fromMs: number, untilMs: number, endedAtMs: number | null): Subscription {
+  return {
+    ...{ id: `sub_${tenant.id}_${fromMs}`, tenantId: tenant.id, status: endedAtMs === null ? "active" : "canceled" },
+    ...{ createdAtMs: fromMs, plan: "pro", trialUntilMs: null, periodStartMs: fromMs, periodEndMs: untilMs },
+    ...{ cancelAtMs: null, endedAtMs, unpaidSinceMs: null },
+  };
+}
+
+test("usage is reported with a timestamp in the one period that earned it, and waits for a free minute in it", async () => {
   const ledger = reportsStore(control());
-  const tenant = await aBilledTenant({ customer: false });
-  const periodMs = todayMs - 2 * DAY_MS + 10 * HOUR_MS + 15_000;
-  await controlRows(`UPDATE tenants SET period_start = to_timestamp($2::double precision / 1000) WHERE id = $1`, [
-    tenant.id,
-    periodMs,
-  ]);
-  const freezeAt = (nowMs: number) => ledger.freeze(nowMs, nowMs, tenant.id);
-  await used(tenant, [1], periodMs);
-  expect(await freezeAt(periodMs + 10_000)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
+  const tenant = await aBilledTenant();
+  const firstMs = todayMs - 2 * DAY_MS + 10 * HOUR_MS + 15_000;
+  const midnightMs = todayMs - DAY_MS;
+  const record = (...found: Subscription[]) =>
+    periodsStore(control()).record({ id: tenant.id, plan: "pro", subscriptionId: null }, found);
+  const freezeAt = (nowMs: number, waits = true) => ledger.freeze(nowMs, nowMs, { tenantId: tenant.id, waits });
+  const stamps = () =>
+    controlRows<{ second: number; units: number }>(
+      `SELECT (extract(epoch FROM stamp) - $2)::int AS second, units::int AS units FROM reports WHERE tenant_id = $1 ORDER BY stamp`,
+      [tenant.id, firstMs / 1000],
+    );
+  await record(aSubscription(tenant, firstMs, midnightMs, null));
+  await used(tenant, [1], firstMs + 500);
+  expect(await freezeAt(firstMs + 1_000)).toMatchObject({ rows: 0 }); // a subscription that begins now could count it
+  expect(await freezeAt(firstMs + 10_000)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
   // The period's only minute so far has a report.
-  await used(tenant, [2], periodMs + 11_000);
-  expect(await freezeAt(periodMs + 20_000)).toMatchObject({ rows: 0 });
-  expect(await freezeAt(periodMs + 2 * MINUTE_MS)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
-  expect(await carriedOf(tenant)).toEqual([]);
+  await used(tenant, [2], firstMs + 11_000);
+  expect(await freezeAt(firstMs + 20_000)).toMatchObject({ rows: 0 });
+
+  // The customer leaves at 25 s and returns at 30 s. Usage of the first period that comes late is carried forward, at its price.
+  const secondMs = firstMs + 30_000;
+  await record(
+    aSubscription(tenant, firstMs, midnightMs, firstMs + 25_000),
+    aSubscription(tenant, secondMs, midnightMs, null),
+  );
+  await used(tenant, [4], secondMs + 1_000);
+  expect(await freezeAt(secondMs + 9_000)).toEqual({ rows: 1, reports: 0, carryForwards: 1 });
+  expect(await freezeAt(secondMs + 20_000)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
+  // The subscription is about to end, and its only minute has a report.
+  await used(tenant, [8], secondMs + 21_000);
+  expect(await freezeAt(secondMs + 22_000, false)).toEqual({ rows: 1, reports: 0, carryForwards: 1 });
+  // The next period of the subscription, before Stripe's event about it.
+  await used(tenant, [16], midnightMs + 30_000);
+  expect(await freezeAt(midnightMs + MINUTE_MS)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
+  expect(await stamps()).toEqual([
+    { second: 0, units: 1 },
+    { second: 45, units: 4 },
+    { second: (midnightMs - firstMs) / 1000, units: 16 },
+  ]);
+  expect(await carriedOf(tenant)).toMatchObject([
+    { units: 2, reason: "invoice_final" },
+    { units: 8, reason: "no_minute" },
+  ]);
+  expect(await misplaced(tenant)).toEqual([]);
 });
 
 test("concurrent freezes freeze each row once, each in its own minute and none ahead of the clock", async () => {
   const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });
   const dayMs = todayMs - 2 * DAY_MS;
-  const nowMs = dayMs + 5 * MINUTE_MS;
+  const nowMs = dayMs + 5 * MINUTE_MS + 2_000;
   for (let round = 0; round < 7; round += 1) {
     await used(tenant, [round + 1, 1], nowMs - 2 * MINUTE_MS);
-    await Promise.all([0, 1, 2, 3].map(() => ledger.freeze(nowMs - MINUTE_MS, nowMs, tenant.id)));
+    await Promise.all([0, 1, 2, 3].map(() => ledger.freeze(nowMs - MINUTE_MS, nowMs, { tenantId: tenant.id })));
   }
   const slots = await controlRows<{ minute: number }>(
     `SELECT (extract(epoch FROM slot - to_timestamp($2::double precision / 1000)) / 60)::int AS minute FROM reports WHERE tenant_id = $1 ORDER BY frozen_at, slot`,
@@ -206,14 +250,14 @@ test("concurrent freezes freeze each row once, each in its own minute and none a
   // The last round found no free minute up to now, so its rows wait.
   expect(slots.map(({ minute }) => minute).toSorted((a, b) => a - b)).toEqual([0, 1, 2, 3, 4, 5]);
   expect(await misplaced(tenant)).toEqual([{ id: "unfrozen" }]);
-  expect(await ledger.freeze(nowMs, nowMs + MINUTE_MS, tenant.id)).toMatchObject({ rows: 2, reports: 1 });
+  expect(await ledger.freeze(nowMs, nowMs + MINUTE_MS, { tenantId: tenant.id })).toMatchObject({ rows: 2, reports: 1 });
   expect(await misplaced(tenant)).toEqual([]);
 });
 
 test("no login can move a frozen row, not even the one that froze it", async () => {
   const tenant = await aBilledTenant({ customer: false });
   await used(tenant, [1], todayMs - 1);
-  await reportsStore(control()).freeze(startMs, startMs, tenant.id);
+  await reportsStore(control()).freeze(startMs, startMs, { tenantId: tenant.id });
   for (const change of [
     "report_id = NULL",
     "report_id = NULL, carry_forward_id = 'c1.x'",

@@ -305,8 +305,8 @@ test("a refusal of Stripe's meter after acceptance is recorded by day, and the n
   const report = `u1.${tenant.id}.${minute}`;
   // A report that Stripe confirmed before it lost the customer.
   await controlRows(
-    `INSERT INTO reports (id, tenant_id, slot, units, calls, frozen_at, confirmed_at, answer, attempts)
-     VALUES ($1, $2, to_timestamp($3), 5, 5, now(), now(), 'accepted', 1)`,
+    `INSERT INTO reports (id, tenant_id, slot, stamp, plan, units, calls, frozen_at, confirmed_at, answer, attempts)
+     VALUES ($1, $2, to_timestamp($3), to_timestamp($3), 'pro', 5, 5, now(), now(), 'accepted', 1)`,
     [report, tenant.id, minute * 60],
   );
   await stripeApi("/billing/meter_events", {

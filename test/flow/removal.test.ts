@@ -21,6 +21,7 @@ import {
 import { backUp, generous, run, tiers } from "../support/backups.ts";
 import {
   anAdminKey,
+  billedUnits,
   archived,
   asAdmin,
   leaves,
@@ -32,6 +33,9 @@ import {
   removal,
   subscriptions,
 } from "../support/removals.ts";
+import { stripeGet } from "../support/subscribers.ts";
+import { meterBehindOurBack } from "../support/billing.ts";
+import { TenantId } from "../../src/core/tenant.ts";
 
 afterEach(async () => {
   await databaseFaults([]);
@@ -54,6 +58,18 @@ async function metered(tenantId: string): Promise<number> {
   );
   const totals = (await simulator("/meter-totals")) as Record<string, Record<string, number>>;
   return totals[row?.customer ?? ""]?.["mcp_units"] ?? 0;
+}
+
+/** Everything that a tenant has paid, in cents. */
+async function paidCents(tenantId: string): Promise<number> {
+  const [row] = await controlRows<{ customer: string }>(
+    `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
+    [tenantId],
+  );
+  const { data } = await stripeGet<{ data: { amount_paid: number }[] }>(
+    `/invoices?customer=${row?.customer}&limit=100`,
+  );
+  return data.reduce((sum, { amount_paid: cents }) => sum + cents, 0);
 }
 
 test("a leaving tenant is billed for its last call, is refused with advice how to return, exports its data, and returns", async () => {
@@ -86,8 +102,14 @@ test("a leaving tenant is billed for its last call, is refused with advice how t
   expect(lines.filter((line) => line.startsWith('["products"'))).toHaveLength(10);
   expect(JSON.parse(lines.at(-1) ?? "")).toHaveProperty("end");
 
+  // The hours until midnight are paid. The answer says so before the tenant returns, and the return charges nothing.
+  const paid = await paidCents(tenant.id);
+  expect(paid).toBeGreaterThan(0);
+  expect((await removal(tenant.id)).reactivation).toMatchObject({ plan: "pro", chargeCents: 0, monthlyCents: 4_900 });
   const back = await asAdmin(tenant, admin, "POST", "/reactivate");
   expect(back.status, await back.clone().text()).toBe(200);
+  expect(await back.json()).toMatchObject({ phase: "undone", reactivation: { chargeCents: 0 } });
+  expect(await paidCents(tenant.id)).toBe(paid);
   expect((await usage(tenant)).isError).toBeFalsy();
   expect((await status(tenant.id)).state).toBe("active");
   // A repeated request changes nothing.
@@ -221,6 +243,62 @@ test("the final invoice has the final usage, also when the answer to the end of 
   expect(await invoicedUnits(tenant.id)).toBe(3);
 });
 
+test("usage of a tenant that leaves and returns within a minute is on one invoice, and the comparison alarms about any other unit", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Leaves and returns at once" });
+  const units = [3, 2, 1];
+  for (const calls of units) {
+    for (let call = 0; call < calls; call += 1) expect((await usage(tenant)).isError).toBeFalsy();
+    if (calls === 1) break;
+    await leaves(tenant.id);
+    expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
+  }
+  await until(async () => (await ledgerOf(tenant.id)).length === 6, "the ledger has every call");
+  await fireCron("*/5 * * * *", Date.now() + 3 * 60_000);
+
+  // Another program writes to the meter. Then the period ends, and its invoice is final at the latest after 72 hours.
+  const [row] = await controlRows<{ customer: string }>(
+    `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
+    [tenant.id],
+  );
+  await meterBehindOurBack({ id: TenantId.parse(tenant.id), customerId: row?.customer ?? "" }, 7, Date.now());
+  const dayMs = 86_400_000;
+  const laterMs = (Math.floor(Date.now() / dayMs) + 5) * dayMs + 3 * 3_600_000;
+  await simulator("/clock", { offsetMs: laterMs - Date.now() });
+  await until(
+    async () =>
+      (await controlRows(`SELECT FROM billing_periods WHERE tenant_id = $1 AND invoice_id LIKE 'in_%'`, [tenant.id]))
+        .length === 1,
+    "the renewal's invoice is final",
+  );
+  expect(await billedUnits(tenant.id)).toBe(6 + 7);
+  await fireCron("*/5 * * * *", laterMs);
+  // Only the last period differs, and only by these units.
+  expect(
+    await controlRows(
+      `SELECT (invoiced_units - earned_units)::int AS more FROM invoice_drifts WHERE tenant_id = $1 AND closed_at IS NULL`,
+      [tenant.id],
+    ),
+  ).toEqual([{ more: 7 }]);
+  await controlRows(`UPDATE invoice_drifts SET closed_at = now() WHERE tenant_id = $1`, [tenant.id]);
+  await controlRows(`UPDATE drifts SET closed_at = now() WHERE tenant_id = $1`, [tenant.id]);
+});
+
+test("a tenant that leaves twice within a minute pays for its last call, and its grace can be ended at once", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Leaves twice" });
+  await usage(tenant);
+  await leaves(tenant.id);
+  expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
+  await usage(tenant);
+  await leaves(tenant.id);
+  expect(await removal(tenant.id)).toMatchObject({ phase: "grace", waitsFor: null });
+  expect(await billedUnits(tenant.id)).toBe(2);
+  // Priced, and on an invoice of its own if it had a price: no invoice of a subscription follows.
+  expect(
+    await controlRows(`SELECT id FROM carry_forwards WHERE tenant_id = $1 AND priced_at IS NULL`, [tenant.id]),
+  ).toEqual([]);
+  expect((await dropNow(tenant.id)).status).toBe(202);
+});
+
 test("a tenant whose payment fails is not reactivated, and the answer says so", async () => {
   const tenant = await aCustomer({ plan: "pro", name: "Cannot pay" });
   await leaves(tenant.id);
@@ -228,6 +306,11 @@ test("a tenant whose payment fails is not reactivated, and the answer says so", 
     `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
     [tenant.id],
   );
+  // The time that it has paid for is over, so its return costs the base price until midnight.
+  await controlRows(`UPDATE removals SET paid_until = now() WHERE tenant_id = $1`, [tenant.id]);
+  const { chargeCents = 0 } = (await removal(tenant.id)).reactivation ?? {};
+  expect(chargeCents).toBeGreaterThan(0);
+  const paidBefore = await paidCents(tenant.id);
   await simulator("/payments", { customers: { [row?.customer ?? ""]: "fail" } });
   try {
     const refused = await operator("POST", `/tenants/${tenant.id}/reactivate`);
@@ -239,6 +322,9 @@ test("a tenant whose payment fails is not reactivated, and the answer says so", 
     await simulator("/payments", {});
   }
   expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
+  const charged = (await paidCents(tenant.id)) - paidBefore;
+  expect(charged).toBeLessThanOrEqual(chargeCents);
+  expect(charged).toBeGreaterThanOrEqual(chargeCents - 1); // a moment later
   expect((await usage(tenant)).isError).toBeFalsy();
 });
 

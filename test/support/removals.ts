@@ -11,6 +11,7 @@ export interface Removal {
   reactivating: boolean;
   waitsFor: string | null;
   error: string | null;
+  reactivation?: { chargeCents: number; coveredUntil: string | null; monthlyCents: number } | null;
   archive: { key: string; calls: number; units: number; reports: number } | null;
   deletedAt: string | null;
 }
@@ -152,6 +153,15 @@ export async function invoicedUnits(tenantId: string): Promise<number> {
   );
   const invoiced = await connectStripe(system.stripeSecretKey, system.stripeUrl).invoices.usage(row?.customer ?? "", 0);
   return invoiced.reduce((sum, { units }) => sum + units, 0);
+}
+
+/** Units on all final invoices of a tenant, and units of the items that bill late usage. */
+export async function billedUnits(tenantId: string): Promise<number> {
+  const late = await controlRows<{ units: number }>(
+    `SELECT coalesce(sum(units), 0)::int AS units FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NOT NULL`,
+    [tenantId],
+  );
+  return (await invoicedUnits(tenantId)) + (late[0]?.units ?? 0);
 }
 
 /** The usage archive of a removed tenant. Each file's checksum is verified. */
