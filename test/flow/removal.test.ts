@@ -21,7 +21,6 @@ import {
 import { backUp, generous, run, tiers } from "../support/backups.ts";
 import {
   anAdminKey,
-  billedUnits,
   archived,
   asAdmin,
   leaves,
@@ -34,8 +33,6 @@ import {
   subscriptions,
 } from "../support/removals.ts";
 import { stripeGet } from "../support/subscribers.ts";
-import { meterBehindOurBack } from "../support/billing.ts";
-import { TenantId } from "../../src/core/tenant.ts";
 
 afterEach(async () => {
   await databaseFaults([]);
@@ -241,62 +238,6 @@ test("the final invoice has the final usage, also when the answer to the end of 
   expect(rules[0]?.fired).toBe(1);
   expect((await subscriptions(tenant.id)).map((each) => each.status)).toEqual(["canceled"]);
   expect(await invoicedUnits(tenant.id)).toBe(3);
-});
-
-test("usage of a tenant that leaves and returns within a minute is on one invoice, and the comparison alarms about any other unit", async () => {
-  const tenant = await aCustomer({ plan: "pro", name: "Leaves and returns at once" });
-  const units = [3, 2, 1];
-  for (const calls of units) {
-    for (let call = 0; call < calls; call += 1) expect((await usage(tenant)).isError).toBeFalsy();
-    if (calls === 1) break;
-    await leaves(tenant.id);
-    expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
-  }
-  await until(async () => (await ledgerOf(tenant.id)).length === 6, "the ledger has every call");
-  await fireCron("*/5 * * * *", Date.now() + 3 * 60_000);
-
-  // Another program writes to the meter. Then the period ends, and its invoice is final at the latest after 72 hours.
-  const [row] = await controlRows<{ customer: string }>(
-    `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
-    [tenant.id],
-  );
-  await meterBehindOurBack({ id: TenantId.parse(tenant.id), customerId: row?.customer ?? "" }, 7, Date.now());
-  const dayMs = 86_400_000;
-  const laterMs = (Math.floor(Date.now() / dayMs) + 5) * dayMs + 3 * 3_600_000;
-  await simulator("/clock", { offsetMs: laterMs - Date.now() });
-  await until(
-    async () =>
-      (await controlRows(`SELECT FROM billing_periods WHERE tenant_id = $1 AND invoice_id LIKE 'in_%'`, [tenant.id]))
-        .length === 1,
-    "the renewal's invoice is final",
-  );
-  expect(await billedUnits(tenant.id)).toBe(6 + 7);
-  await fireCron("*/5 * * * *", laterMs);
-  // Only the last period differs, and only by these units.
-  expect(
-    await controlRows(
-      `SELECT (invoiced_units - earned_units)::int AS more FROM invoice_drifts WHERE tenant_id = $1 AND closed_at IS NULL`,
-      [tenant.id],
-    ),
-  ).toEqual([{ more: 7 }]);
-  await controlRows(`UPDATE invoice_drifts SET closed_at = now() WHERE tenant_id = $1`, [tenant.id]);
-  await controlRows(`UPDATE drifts SET closed_at = now() WHERE tenant_id = $1`, [tenant.id]);
-});
-
-test("a tenant that leaves twice within a minute pays for its last call, and its grace can be ended at once", async () => {
-  const tenant = await aCustomer({ plan: "pro", name: "Leaves twice" });
-  await usage(tenant);
-  await leaves(tenant.id);
-  expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
-  await usage(tenant);
-  await leaves(tenant.id);
-  expect(await removal(tenant.id)).toMatchObject({ phase: "grace", waitsFor: null });
-  expect(await billedUnits(tenant.id)).toBe(2);
-  // Priced, and on an invoice of its own if it had a price: no invoice of a subscription follows.
-  expect(
-    await controlRows(`SELECT id FROM carry_forwards WHERE tenant_id = $1 AND priced_at IS NULL`, [tenant.id]),
-  ).toEqual([]);
-  expect((await dropNow(tenant.id)).status).toBe(202);
 });
 
 test("a tenant whose payment fails is not reactivated, and the answer says so", async () => {

@@ -1,18 +1,22 @@
 // The life of a subscription on the simulator's clock: its states at Stripe, the service in each state, and invoices that
 // equal the ledger.
 import { afterAll, expect, test } from "vitest";
+import { TenantId } from "../../src/core/tenant.ts";
+import { meterBehindOurBack } from "../support/billing.ts";
 import {
   type TestTenant,
+  aCustomer,
   callTool,
   controlRows,
   fireCron,
+  operator,
   setClock,
   simulator,
   storedCalls,
   stripeApi,
   until,
 } from "../support/flow.ts";
-import { archived, ledgerOf, reaches } from "../support/removals.ts";
+import { archived, leaves, ledgerOf, reaches, removal, unitsBilled } from "../support/removals.ts";
 import { type BillingRow, aSubscriber, asAdmin, rowOf, stripeGet, untilRow } from "../support/subscribers.ts";
 
 const HOUR_MS = 3_600_000;
@@ -106,6 +110,62 @@ async function ledgerUnits(tenantId: string, fromMs: number, toMs: number): Prom
   );
   return row?.units ?? 0;
 }
+
+test("usage of a tenant that leaves and returns within a minute is on one invoice, and the comparison alarms about any other unit", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Leaves and returns at once" });
+  const units = [3, 2, 1];
+  for (const calls of units) {
+    await use(tenant, calls);
+    if (calls === 1) break;
+    await leaves(tenant.id);
+    expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
+  }
+  await until(async () => (await ledgerOf(tenant.id)).length === 6, "the ledger has every call");
+  await fireCron("*/5 * * * *", Date.now() + 3 * 60_000);
+
+  // Another program writes to the meter. Then the period ends, and its invoice is final at the latest after 72 hours.
+  const [row] = await controlRows<{ customer: string }>(
+    `SELECT stripe_customer_id AS customer FROM tenants WHERE id = $1`,
+    [tenant.id],
+  );
+  await meterBehindOurBack({ id: TenantId.parse(tenant.id), customerId: row?.customer ?? "" }, 7, Date.now());
+  const laterMs = (Math.floor(Date.now() / DAY_MS) + 5) * DAY_MS + 3 * HOUR_MS;
+  await simulator("/clock", { offsetMs: laterMs - Date.now() });
+  await until(
+    async () =>
+      (await controlRows(`SELECT FROM billing_periods WHERE tenant_id = $1 AND invoice_id LIKE 'in_%'`, [tenant.id]))
+        .length === 1,
+    "the renewal's invoice is final",
+  );
+  expect(await unitsBilled(tenant.id)).toBe(6 + 7);
+  await fireCron("*/5 * * * *", laterMs);
+  // Only the last period differs, and only by these units.
+  expect(
+    await controlRows(
+      `SELECT (invoiced_units - earned_units)::int AS more FROM invoice_drifts WHERE tenant_id = $1 AND closed_at IS NULL`,
+      [tenant.id],
+    ),
+  ).toEqual([{ more: 7 }]);
+  await controlRows(`UPDATE invoice_drifts SET closed_at = now() WHERE tenant_id = $1`, [tenant.id]);
+  await controlRows(`UPDATE drifts SET closed_at = now() WHERE tenant_id = $1`, [tenant.id]);
+  await simulator("/clock", { offsetMs: 0 });
+});
+
+test("a tenant that leaves twice within a minute pays for its last call, and its grace can be ended at once", async () => {
+  const tenant = await aCustomer({ plan: "pro", name: "Leaves twice" });
+  await use(tenant, 1);
+  await leaves(tenant.id);
+  expect((await operator("POST", `/tenants/${tenant.id}/reactivate`)).status).toBe(200);
+  await use(tenant, 1);
+  await leaves(tenant.id);
+  expect(await removal(tenant.id)).toMatchObject({ phase: "grace", waitsFor: null });
+  expect(await unitsBilled(tenant.id)).toBe(2);
+  // Priced, and on an invoice of its own if it had a price: no invoice of a subscription follows.
+  expect(
+    await controlRows(`SELECT id FROM carry_forwards WHERE tenant_id = $1 AND priced_at IS NULL`, [tenant.id]),
+  ).toEqual([]);
+  expect((await operator("POST", `/tenants/${tenant.id}/remove?now=true`, { name: "Leaves twice" })).status).toBe(202);
+});
 
 test("over the life of a subscription each change is in force at once, and each period's invoice equals the ledger, to the unit", async () => {
   // A trial. Its end begins the first period, at 00:00 UTC.

@@ -156,7 +156,7 @@ export async function invoicedUnits(tenantId: string): Promise<number> {
 }
 
 /** Units on all final invoices of a tenant, and units of the items that bill late usage. */
-export async function billedUnits(tenantId: string): Promise<number> {
+export async function unitsBilled(tenantId: string): Promise<number> {
   const late = await controlRows<{ units: number }>(
     `SELECT coalesce(sum(units), 0)::int AS units FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NOT NULL`,
     [tenantId],
