@@ -110,7 +110,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
   // Compare Stripe minute by minute.
   const customerId = reports[0]?.customerId;
   const counted = events.filter(({ customer }) => customer === customerId);
-  const minutes = Map.groupBy(counted, ({ timestamp }) => timestamp);
+  const minutes = Map.groupBy(counted, ({ timestamp }) => timestamp - (timestamp % 60));
   for (const { id, units, slotSeconds } of sent) {
     const there = (minutes.get(slotSeconds) ?? []).reduce((sumSoFar, { value }) => sumSoFar + value, 0);
     check(there === units, `report ${id} has ${units} units, Stripe ${there} in its minute`);
