@@ -179,13 +179,14 @@ function asRestore(job: Job) {
 }
 
 function asImport(job: Job) {
-  const { lines, table, failed, errors } = ImportProgress.partial().parse(job.progress);
+  const { lines, table, failed, kept, errors } = ImportProgress.partial().parse(job.progress);
   return {
     id: job.id,
     ...progressOf(job),
     lines: lines ?? null,
     table: table ?? null,
     failed: failed ?? 0,
+    kept: kept ?? 0,
     errors: errors ?? [],
   };
 }

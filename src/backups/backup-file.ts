@@ -94,7 +94,7 @@ export function parseLine(line: string): Line {
   try {
     json = JSON.parse(text);
   } catch {
-    return bad("The line is not JSON.");
+    return bad(`The line is not JSON.${hintOf(text)}`);
   }
   if (Array.isArray(json)) return listedRow(json);
   if (typeof json !== "object" || json === null) return bad(NO_KIND);
@@ -114,6 +114,13 @@ const NO_KIND =
 
 function bad(reason: string): Extract<Line, { kind: "bad" }> {
   return { kind: "bad", reason };
+}
+
+/** What is often wrong with a line that is not JSON. Empty: nothing to add. Never a part of the line. */
+function hintOf(text: string): string {
+  if (/\}\s*,\s*$/.test(text)) return " Put no comma at the end of a line.";
+  if (/\}\s*\{/.test(text)) return " Put each JSON value on a line of its own.";
+  return text.trim().includes("\r") ? " End each line with LF." : "";
 }
 
 function listedRow(json: unknown[]): Line {
@@ -213,19 +220,34 @@ export function refusedFile(head: Uint8Array): string | undefined {
   const begins = (...bytes: number[]) => bytes.every((byte, index) => head[index] === byte);
   if (begins(0x1f, 0x8b)) return "The file is compressed with gzip. Decompress it first.";
   if (begins(0x28, 0xb5, 0x2f, 0xfd)) return "The file is compressed with zstd. Decompress it first.";
-  if (begins(0x50, 0x4b, 0x03, 0x04)) return "The file is a ZIP archive or an Excel workbook. Send NDJSON instead.";
+  if (begins(...ascii("BZh"))) return "The file is compressed with bzip2. Decompress it first.";
+  if (begins(0xfd, ...ascii("7zXZ"))) return "The file is compressed with xz. Decompress it first.";
+  if (begins(...ascii("7z"), 0xbc, 0xaf)) return "The file is a 7-Zip archive. Send NDJSON instead.";
+  if (begins(0x50, 0x4b, 0x03, 0x04) || begins(0x50, 0x4b, 0x05, 0x06))
+    return "The file is a ZIP archive or an Excel workbook. Send NDJSON instead.";
   if (begins(0xff, 0xfe) || begins(0xfe, 0xff) || head[0] === 0 || head[1] === 0)
     return "The file is not UTF-8 but UTF-16 or binary. Save it as UTF-8.";
+  // No line of NDJSON has a control character in its first bytes.
+  if (head.slice(0, 16).some((byte) => byte < 0x09 || (byte > 0x0d && byte < 0x1e)))
+    return "The file is binary, not text. Send NDJSON instead.";
   const lines = new TextDecoder().decode(head).split("\n");
   const [first = "", second = ""] = lines.map((line) => line.trim()).filter((line) => line !== "");
+  if (first === "") return "The file is empty.";
+  if (first.startsWith("<")) return "The file is XML or HTML. Send NDJSON instead.";
+  if (/^(?:--|\/\*|(?:create|insert|copy|set|begin|select)\s)/i.test(first))
+    return "The file is SQL. Send NDJSON instead, one JSON value for each row.";
   if (/^\[\s*(?:$|[[{])/.test(first))
     return "The file is one JSON array. Put each item on a line of its own, for example with `jq -c '.[]'`.";
   if (first === "{")
     return "The file is JSON over several lines. Put each item on one line, for example with `jq -c .`.";
-  const isCsv = [first, second].every((line) => /[,;\t]/.test(line) && !/^[[{]/.test(line));
+  const isCsv = [first, second].every((line) => /[,;\t]/.test(line) && !/^[[{]/.test(line.replace("\u001E", "")));
   if (isCsv)
     return 'The file looks like CSV. Send one JSON object a line: {"table": "products", "row": {"column": value}}.';
   return undefined;
+}
+
+function ascii(text: string): number[] {
+  return [...Buffer.from(text)];
 }
 
 const SectionState = z.object({ lines: z.int().nonnegative(), sha: Sha256State });

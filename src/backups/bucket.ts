@@ -199,17 +199,18 @@ export async function readDocuments(
   return { documents: (await Promise.all(read)).flat(), last: listed.objects.at(-1)?.key.slice(root.length) ?? null };
 }
 
-/** Writes a document. Overwrites an existing one, unless `keep` is set. */
+/** Writes a document. Overwrites an existing one, unless `keep` is set. Returns whether an existing one stayed. */
 export async function writeDocument(
   bucket: R2Bucket,
   tenantId: TenantId,
   document: FileDocument,
   { keep }: { keep: boolean },
-): Promise<void> {
+): Promise<boolean> {
   const key = `${tenantPrefix(tenantId)}files/${document.path}`;
   const body = "text" in document ? document.text : Buffer.from(document.base64, "base64");
-  await available(async () => {
-    if (keep && (await bucket.head(key)) !== null) return;
+  return await available(async () => {
+    if (keep && (await bucket.head(key)) !== null) return true;
     await bucket.put(key, body, { httpMetadata: { contentType: document.contentType } });
+    return false;
   });
 }

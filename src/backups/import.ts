@@ -9,6 +9,7 @@ import { type Table, literal, tablesOf } from "../tenant-db/copy.ts";
 import { fileColumns, plainText } from "./history.ts";
 import { type Line, cellsOf, parseLine, refusedFile } from "./backup-file.ts";
 import { SqlError } from "../adapters/neon.ts";
+import { howToWrite, inexactValue } from "./exact-value.ts";
 import { addRows } from "./staged-rows.ts";
 import type { TenantDb } from "../tools/tool.ts";
 import { JobRefused, type JobRun } from "./job.ts";
@@ -37,6 +38,8 @@ export const ImportProgress = z.object({
   /** The table of the newest row. */
   table: z.string().nullable(),
   failed: z.int(),
+  /** Rows and documents that were there already and stayed. A step that is repeated counts its own rows, too. */
+  kept: z.int(),
   errors: z.array(z.object({ line: z.int(), error: z.string() })),
 });
 type ImportProgress = z.infer<typeof ImportProgress>;
@@ -53,7 +56,15 @@ const Position = ImportProgress.extend({
 });
 type Position = z.infer<typeof Position>;
 
-const atStart = { table: null, failed: 0, errors: [], offset: 0, items: 0, header: "none" } satisfies Partial<Position>;
+const atStart = {
+  table: null,
+  failed: 0,
+  kept: 0,
+  errors: [],
+  offset: 0,
+  items: 0,
+  header: "none",
+} satisfies Partial<Position>;
 
 /** Runs the next step of an import. Throws `JobRefused` when the file does not exist or cannot be imported. */
 export async function importStep(work: JobRun): Promise<Step> {
@@ -88,7 +99,7 @@ export async function importStep(work: JobRun): Promise<Step> {
     if (window === undefined) throw new JobRefused("The file no longer exists.");
     let batch: Batch | undefined;
     const flush = async (): Promise<void> => {
-      if (batch !== undefined) await addBatch(db, batch, { overwrite, report });
+      if (batch !== undefined) position.kept += await addBatch(db, batch, { overwrite, report });
       batch = undefined;
     };
     let read = 0;
@@ -110,7 +121,8 @@ export async function importStep(work: JobRun): Promise<Step> {
         continue;
       }
       if (parsed.kind === "document") {
-        await writeDocument(env.FILES, work.tenantId, parsed.document, { keep: !overwrite });
+        const isKept = await writeDocument(env.FILES, work.tenantId, parsed.document, { keep: !overwrite });
+        if (isKept) position.kept += 1;
         continue;
       }
       const row = rowOf(parsed, targets, position.header);
@@ -132,9 +144,9 @@ export async function importStep(work: JobRun): Promise<Step> {
     if (isWhole) position.offset = window.end;
     await work.keep(position);
     if (isWhole && window.atEnd) {
-      const { lines, table, failed, errors, items } = position;
+      const { lines, table, failed, kept, errors, items } = position;
       if (failed * 2 > items) throw new JobRefused(mostlyRefused(position));
-      await work.finish({ lines, table, failed, errors } satisfies ImportProgress);
+      await work.finish({ lines, table, failed, kept, errors } satisfies ImportProgress);
       return DONE;
     }
   }
@@ -162,7 +174,7 @@ function rowOf(
   const own = fileColumns(target);
   if ("named" in cells) {
     const found = cellsOf(cells, own);
-    return "wrong" in found ? found : { target, ...found };
+    return "wrong" in found ? found : exactRow(target, found);
   }
   if (header === "refused")
     return { wrong: "The columns of the list are not known, because the header cannot be read. Correct the header." };
@@ -175,7 +187,20 @@ function rowOf(
   );
   if ("wrong" in found) return found;
   const unknown = found.columns.find((name) => !own.some((column) => column.name === name));
-  return unknown === undefined ? { target, ...found } : { wrong: `The table has no column ${storable(unknown, 63)}.` };
+  return unknown === undefined
+    ? exactRow(target, found)
+    : { wrong: `The table has no column ${storable(unknown, 63)}.` };
+}
+
+/** The row, unless a column would hold another value than the line has. */
+function exactRow(target: Table, row: { columns: readonly string[]; values: readonly (string | null)[] }) {
+  const types = new Map(target.columns.map(({ name, type }) => [name, type]));
+  for (const [index, name] of row.columns.entries()) {
+    const value = row.values[index] ?? null;
+    const reason = value === null ? undefined : inexactValue(value, types.get(name) ?? "text");
+    if (reason !== undefined) return { wrong: `The column ${name} cannot hold the value exactly. ${reason}` };
+  }
+  return { target, ...row };
 }
 
 // ---- the rows of a batch. Invariant: a report contains names of columns and constraints, never a value.
@@ -199,25 +224,29 @@ interface Report {
  */
 const blamesRow = /^(2[123]|44|54|P0001)/;
 
-/** Inserts the rows of a batch. Throws when the database refuses it for a reason that is in no row. */
-async function addBatch(db: TenantDb, batch: Batch, options: { overwrite: boolean; report: Report }): Promise<void> {
+/**
+ * Inserts the rows of a batch. Returns how many of them were there already and stayed. Throws when the database refuses it
+ * for a reason that is in no row.
+ */
+async function addBatch(db: TenantDb, batch: Batch, options: { overwrite: boolean; report: Report }): Promise<number> {
   const { target, columns, rows } = batch;
   const [first] = rows;
-  if (first === undefined) return;
+  if (first === undefined) return 0;
   const values = rows.map((row) => row.values);
   try {
-    await db.transaction([plainText, addRows(target, columns, values, options)]);
+    const [, added = []] = await db.transaction([plainText, addRows(target, columns, values, options)]);
+    return rows.length - added.length;
   } catch (error) {
     if (!(error instanceof SqlError) || !blamesRow.test(error.sqlState)) throw error;
     const { report } = options;
     if (rows.length === 1) {
       const why = report.isFull ? "" : await whyRefused(db, error, target, columns, first.values);
       report.add(first.line, `${why} (SQLSTATE ${error.sqlState})`);
-      return;
+      return 0;
     }
     const half = rows.length >> 1;
-    await addBatch(db, { ...batch, rows: rows.slice(0, half) }, options);
-    await addBatch(db, { ...batch, rows: rows.slice(half) }, options);
+    const kept = await addBatch(db, { ...batch, rows: rows.slice(0, half) }, options);
+    return kept + (await addBatch(db, { ...batch, rows: rows.slice(half) }, options));
   }
 }
 
@@ -248,7 +277,7 @@ async function whyRefused(
   if (wrong.length === 0) return "A value does not fit its column exactly. Correct it.";
   const [{ name, type }, ...more] = wrong as [Wrong, ...Wrong[]];
   const others = more.length === 0 ? "" : `, and so for ${more.map((other) => other.name).join(", ")}`;
-  return `The value of the column ${name} is not a valid ${type}${others}. Correct it.`;
+  return `The value of the column ${name} is not a valid ${type}${others}. Correct it.${howToWrite(type)}`;
 }
 
 const Wrong = z.object({ name: z.string(), type: z.string() });

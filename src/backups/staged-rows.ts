@@ -172,7 +172,10 @@ function exactly(value: string, type: string): string {
   return `CASE WHEN ${same} THEN ${cell}::${type} ELSE (${cell} || ' would be rounded')::${type} END`;
 }
 
-/** Inserts rows of an import. An existing row stays as it is, or is replaced with `overwrite`. */
+/**
+ * Inserts rows of an import. An existing row stays as it is, or is replaced with `overwrite`. Returns one row for each that
+ * was inserted or replaced.
+ */
 export function addRows(
   target: Table,
   columns: readonly string[],
@@ -186,7 +189,7 @@ export function addRows(
   ).map((column, index) => ({ ...column, value: exactly(`cells ->> ${index}`, types.get(column.name) ?? "text") }));
   const conflict = overwrite ? overwriting(target, cells) : "ON CONFLICT DO NOTHING";
   return {
-    text: `${insertion(target, cells, "jsonb_array_elements($1::jsonb)")} ${conflict}`,
+    text: `${insertion(target, cells, "jsonb_array_elements($1::jsonb)")} ${conflict} RETURNING true AS added`,
     params: [JSON.stringify(rows)],
   };
 }

@@ -114,6 +114,28 @@ export function membersOf(source: string): Members {
   return members;
 }
 
+/** A name that an object in the JSON value `source` has twice; `undefined`: none. `source` must be valid JSON. */
+export function nameTwice(source: string): string | undefined {
+  /** The names of each open object; `undefined` for a list. */
+  const open: (Set<string> | undefined)[] = [];
+  for (let at = 0; at < source.length; at += 1) {
+    const character = source[at];
+    if (character === "{") open.push(new Set());
+    else if (character === "[") open.push(undefined);
+    else if (character === "}" || character === "]") open.pop();
+    if (character !== '"') continue;
+    const end = endOfString(source, at);
+    if (source[skipSpace(source, end + 1)] === ":") {
+      const name = JSON.parse(source.slice(at, end + 1)) as string;
+      const names = open.at(-1);
+      if (names?.has(name) === true) return name;
+      names?.add(name);
+    }
+    at = end;
+  }
+  return undefined;
+}
+
 /** The position after the value that begins at `begin`. */
 function endOfValue(source: string, begin: number): number {
   let depth = 0;

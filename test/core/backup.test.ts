@@ -13,7 +13,7 @@ import {
   refusedFile,
 } from "../../src/backups/backup-file.ts";
 import { MAX_DOCUMENT_BYTES } from "../../src/core/document-path.ts";
-import { unstorableText } from "../../src/core/text.ts";
+import { nameTwice, unstorableText } from "../../src/core/text.ts";
 import { Sha256, Sha256State } from "../../src/backups/sha256.ts";
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
@@ -80,6 +80,27 @@ test("any JSON value of a JSON column is read back unchanged", () => {
       else expect(found).toBe(json);
     }),
   );
+});
+
+test("a name that any object has twice is found, and equal names of different objects are not", () => {
+  const twice = [
+    '{"a":1,"a":2}',
+    '[{"b":{"a":1,"c":[],"a":2}}]',
+    String.raw`{"a":1,"\u0061":2}`,
+    '{"__proto__":1,"__proto__":2}',
+  ];
+  for (const json of twice) expect(nameTwice(json), json).toBeDefined();
+  const once = [
+    '{"a":{"a":1},"b":[{"a":1},{"a":2}]}',
+    '["a","a"]',
+    '{"a":"a","b":"\\"a\\":"}',
+    "1",
+    '""',
+    '{"":{"":0}}',
+  ];
+  for (const json of once) expect(nameTwice(json), json).toBeUndefined();
+  fc.assert(fc.property(fc.json(), (json) => nameTwice(json) === undefined));
+  expect(nameTwice("[".repeat(100_000) + "]".repeat(100_000))).toBeUndefined();
 });
 
 test("the values of a row are paired with their columns", () => {
@@ -153,14 +174,29 @@ test.each([
   ['[\n{"table":"t","row":{}}]', /array/],
   ['[["t",["a"]]]', /array/],
   ['{\n  "table": "t"\n}', /several lines/],
+  ["", /empty/],
+  ["\uFEFF\r\n \n", /empty/],
+  ["BZh91AY", /bzip2/],
+  [Buffer.from([0xfd, 0x37, 0x7a, 0x58, 0x5a, 0]), /xz/],
+  [Buffer.from([0x37, 0x7a, 0xbc, 0xaf, 0x27, 0x1c]), /7-Zip/],
+  ["PK\u0005\u0006", /ZIP/],
+  ["SQLite format 3\0", /binary/],
+  ["PGDMP\u0001\u000e", /binary/],
+  ['<?xml version="1.0"?>\n<a/>', /XML/],
+  ["--\n-- PostgreSQL database dump\n", /SQL/],
+  ["INSERT INTO products VALUES (1);", /SQL/],
 ])("a file that is no NDJSON is refused as a whole, with a sentence: %s", (file, words) => {
   expect(refusedFile(Buffer.from(file))).toMatch(words);
 });
 
-test.each(["", "\n\n", '["t",["a"]]', '\uFEFF{"table":"t","row":{}}', "not json", "one, bad line\n{}", "a\nb"])(
-  "the lines of the file %j are read",
-  (file) => expect(refusedFile(Buffer.from(file))).toBe(undefined),
-);
+test.each([
+  '\u001e["t",["a","b"]]\n\u001e["t",["c","d"]]',
+  '["t",["a"]]',
+  '\uFEFF{"table":"t","row":{}}',
+  "not json",
+  "one, bad line\n{}",
+  "a\nb",
+])("the lines of the file %j are read", (file) => expect(refusedFile(Buffer.from(file))).toBe(undefined));
 
 const header = {
   format: 1,

@@ -26,7 +26,7 @@ async function imported(file: string | Uint8Array, { stepMs = 60_000 } = {}) {
       const values = JSON.parse(String(insertion?.params?.[0])) as (string | null)[][];
       if (values.some((row) => row.includes("bad"))) throw new SqlError("22P02", undefined, undefined);
       rows.push(...values);
-      return [[], []];
+      return [[], values.map(() => ({ added: true }))];
     },
   };
   const get = async (_key: string, { range = {} }: { range?: { offset?: number; length?: number } } = {}) => {

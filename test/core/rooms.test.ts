@@ -16,8 +16,9 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
   calls: { files: 14, reason: "what clients send is forgiven by pure rules, apart from HTTP, the SDK and keyed calls" },
   "tenant-db": { files: 13, reason: "the rules of isolation, sessions and placement are pure and tested apart" },
   backups: {
-    files: 13,
-    reason: "four jobs (export, import, restore, prune) share a file format, a hash and staged rows",
+    files: 14,
+    reason:
+      "four jobs (export, import, restore, prune) share a file format, a hash and staged rows; exact values are rules",
   },
   lifecycle: { files: 13, reason: "provisioning, removal and the usage archive each have rules, a store and a runner" },
   adapters: { files: 15, reason: "each outside system has its file, and Stripe one for each of its six subjects" },

@@ -182,12 +182,18 @@ test("an import stores what the line holds, or refuses the line and says what to
     product("far", { updated_at: "infinity" }),
     product("old", { updated_at: "0044-03-15 12:00:00+00 BC" }),
     product("late", { updated_at: "12026-01-01 00:00:00+00" }),
+    product("late", { name: "A row that is there already" }),
+    product("more-1"),
+    product("more-2"),
   ];
   const refused: [string, RegExp][] = [
     [product("b", { price_cents: "many" }), /price_cents is not a valid integer.*22P02/],
     [product("c", { price_cents: null }), /price_cents needs a value/],
     [product("d\0"), /NUL/],
     [product("e", { name: "x".repeat(501) }), /rule of the table/],
+    [product("now", { updated_at: "now" }), /updated_at cannot hold the value exactly/],
+    [product("day", { updated_at: "02.01.2026" }), /order of day and month/],
+    [setting("twice", '{"a":1,"a":2}'), /name a twice/],
     ['{"table":"products","row":{"id":"half","name":"\\ud83d","price_cents":1}}', /surrogate/],
     [document("in/b.bin", { base64: "!!" }), /base64/],
     [document("in/b.html", { text: "", contentType: "text/html" }), /browser/],
@@ -195,7 +201,7 @@ test("an import stores what the line holds, or refuses the line and says what to
     [document("in/b", { text: "x".repeat(600 * 1024) }), /limit/],
   ];
   const done = await importLines(tenant, [...good, ...refused.map(([line]) => line)]);
-  expect(done).toMatchObject({ state: "done", failed: refused.length });
+  expect(done).toMatchObject({ state: "done", failed: refused.length, kept: 1 });
   for (const [index, [line, words]] of refused.entries())
     expect(done.errors[index], line.slice(0, 60)).toMatchObject({
       line: good.length + index + 1,
@@ -233,6 +239,7 @@ test("an import whose lines are bad for the greater part fails, and so does a fi
   expect(await query(tenant, `SELECT id FROM products WHERE id IN ('good', 'bad-1')`)).toEqual([{ id: "good" }]);
   const files: [Uint8Array, RegExp][] = [
     [Buffer.from([0x1f, 0x8b, 8, 0, 0]), /gzip/],
+    [Buffer.from("\n"), /empty/],
     [Buffer.from("id,name\n1,Lamp\n"), /CSV/],
     [Buffer.from(`[${product("x")},${product("y")}]`), /array/],
     [Buffer.from(product("latin", { name: "caf\u00e9" }), "latin1"), /UTF-8/],
