@@ -37,12 +37,12 @@ const limits = { unitsPerHour: 10_000_000, unitsPerMonth: 100_000_000, callsPerM
 
 /** A fully provisioned tenant. */
 export async function makeTenant(system: System, strategy: Strategy): Promise<BenchTenant> {
-  const { id } = z
-    .object({ id: z.string() })
+  const { id, statusUrl } = z
+    .object({ id: z.string(), statusUrl: z.url() })
     .parse(await operator(system, "POST", "/tenants", { plan: "pro", strategy, name: "Bench", limits }));
   const deadline = Date.now() + 120_000;
   for (;;) {
-    const status = await fetch(`${system.publicUrl}/api/tenants/${id}/status`);
+    const status = await fetch(statusUrl);
     const { state, error } = z.object({ state: z.string(), error: z.string().nullish() }).parse(await status.json());
     if (state === "active") break;
     if (Date.now() > deadline) throw new Error(`Tenant ${id} is still ${state}: ${error ?? "no error was recorded"}`);

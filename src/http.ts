@@ -21,11 +21,12 @@ export interface HttpEnv {
 export type HttpContext = HonoContext<HttpEnv>;
 
 /**
- * Who may use a route. public: everyone. buyer: the holder of a checkout's setup token. tenant_admin: a key of the path's
+ * Who may use a route. public: everyone. buyer: the holder of a checkout's setup token. status: the
+ * holder of a status or setup token or a key of the path's tenant, and the operator; others find no tenant. tenant_admin: a key of the path's
  * tenant with the admin scope. operator: the operator token. monitor: the named tenant's monitor token, or everyone when
  * the query names no tenant. stripe: the handler verifies Stripe's signature. mcp: the MCP endpoint identifies its callers.
  */
-export const accesses = ["public", "buyer", "tenant_admin", "operator", "monitor", "stripe", "mcp"] as const;
+export const accesses = ["public", "buyer", "status", "tenant_admin", "operator", "monitor", "stripe", "mcp"] as const;
 export type Access = (typeof accesses)[number];
 
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "ALL"] as const;

@@ -94,6 +94,7 @@ import {
   OwnPlanRequest,
   PlanRequest,
   PortalRequest,
+  StatusQuery,
   StripeEventsQuery,
   buyPlan,
   cancelPlanChange,
@@ -122,7 +123,7 @@ export const routes: readonly Route[] = [
   // buyers
   route("GET /plans", "public", listPlans),
   route("POST /api/checkout", "public", createCheckout, { body: CheckoutRequest }),
-  route("GET /api/tenants/:tenantId/status", "public", showStatus),
+  route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery }),
   route("POST /api/tenants/:tenantId/keys", "buyer", createFirstKey, { body: KeyRequest }),
 
   // a tenant's admin

@@ -128,6 +128,7 @@ CREATE TABLE cross_tenant_attempts (
   PRIMARY KEY (tenant_id, day)
 );
 
+GRANT UPDATE (name, email) ON checkouts TO tollgate_service;
 GRANT SELECT, INSERT ON checkouts, tenants, api_keys, tenant_links, provisioning_attempts, provisioning_steps,
                         cross_tenant_attempts TO tollgate_service;
 GRANT UPDATE (attempts, last_at) ON cross_tenant_attempts TO tollgate_service;

@@ -6,7 +6,7 @@ import type { Context } from "../control/context.ts";
 import type { Authorization, CallOutcome, Caller, Refusal } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import { OUTAGE_RETRY_SECONDS } from "../http.ts";
-import { type Authenticated, authenticate, challenge } from "../identity/authenticate.ts";
+import { type Authenticated, type Authentication, authenticate, challenge } from "../identity/authenticate.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
@@ -28,7 +28,15 @@ export async function handleMcp(
   const { env } = context;
   const guard = guardOf(env);
   const request = withPlainPath(received);
-  const read = await readMcpRequest(request, guard);
+  let identified: Promise<Authentication> | undefined;
+  const identify = (): Promise<Authentication> =>
+    (identified ??= authenticate(request.headers.get("authorization"), context, Date.now()));
+  const read = await readMcpRequest(request, guard, async () => {
+    // The answer to an outage names the message, so it waits for the body.
+    const authentication = await identify().catch(() => undefined);
+    if (authentication === undefined || !("refused" in authentication)) return undefined;
+    return errors[authentication.refused].status === 401 ? challenge(authentication.refused, env) : undefined;
+  });
   if ("response" in read) return read.response;
   const { body, finish } = read;
   let tenantId: string | undefined;
@@ -44,7 +52,7 @@ export async function handleMcp(
     }
   };
   const response = await answer(body, async () => {
-    const authentication = await authenticate(request.headers.get("authorization"), context, Date.now());
+    const authentication = await identify();
     if ("refused" in authentication) return refusalResponse(plainRefusal(authentication.refused), body, env);
     ({ tenantId } = authentication.caller);
     const one = (message: unknown): Promise<Response> =>

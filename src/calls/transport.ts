@@ -45,8 +45,15 @@ export interface McpRequest {
   finish: (answer: Response) => Response | Promise<Response>;
 }
 
-/** Checks the request and parses its body once: the message, or the answer that ends the request. */
-export async function readMcpRequest(request: Request, guard: McpGuard): Promise<McpRequest | { response: Response }> {
+/**
+ * Checks the request and parses its body once: the message, or the answer that ends the request. `admit` runs before the body
+ * is read, and its answer ends the request: a stranger's megabyte of JSON costs nothing.
+ */
+export async function readMcpRequest(
+  request: Request,
+  guard: McpGuard,
+  admit: () => Promise<Response | undefined> = async () => undefined,
+): Promise<McpRequest | { response: Response }> {
   const host = request.headers.get("host") ?? new URL(request.url).host;
   if (!guard.allowedHosts.includes(host.replace(/:\d+$/, "").toLowerCase())) {
     return { response: jsonRpcError(403, REFUSED, "This server does not answer to the given Host.") };
@@ -77,6 +84,11 @@ export async function readMcpRequest(request: Request, guard: McpGuard): Promise
   const encoding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
   if (encoding !== "identity" && encoding !== "")
     return refuse(415, REFUSED, "Send the body without Content-Encoding.", { "accept-encoding": "identity" });
+  const refused = await admit();
+  if (refused !== undefined) {
+    for (const [name, value] of Object.entries(cors)) refused.headers.set(name, value);
+    return { response: refused };
+  }
   const bytes = await readBytes(request).catch(() => undefined);
   if (bytes === undefined) return refuse(400, PARSE_ERROR, "The request body could not be read.");
   if (bytes === tooLarge) return refuse(413, REFUSED, `The request body is over ${MAX_BODY_BYTES} bytes.`);

@@ -9,12 +9,19 @@ import { type TenantId, tenantIdPattern } from "./tenant.ts";
  * - `key`: an API key. Fields: key id, scopes (`encodeScopes`), secret.
  * - `canary`: the test call of provisioning. Field: expiry in epoch milliseconds.
  * - `setup`: lets the buyer create the first key. Field: expiry in epoch milliseconds.
+ * - `status`: reads the progress of the tenant's provisioning. Field: expiry in epoch milliseconds.
  * - `monitor`: reads one tenant's health. Field: generation. A later one revokes it.
  */
-export type CredentialKind = "key" | "canary" | "setup" | "monitor";
+export type CredentialKind = "key" | "canary" | "setup" | "status" | "monitor";
 
-const prefixes: Readonly<Record<CredentialKind, string>> = { key: "tgk", canary: "tgc", setup: "tgs", monitor: "tgm" };
-const fieldCounts: Readonly<Record<CredentialKind, number>> = { key: 3, canary: 1, setup: 1, monitor: 1 };
+const prefixes: Readonly<Record<CredentialKind, string>> = {
+  key: "tgk",
+  canary: "tgc",
+  setup: "tgs",
+  status: "tgp",
+  monitor: "tgm",
+};
+const fieldCounts: Readonly<Record<CredentialKind, number>> = { key: 3, canary: 1, setup: 1, status: 1, monitor: 1 };
 const fieldPattern = /^[A-Za-z0-9_-]{1,128}$/;
 
 export interface Credential {

@@ -3,6 +3,7 @@ import * as z from "zod";
 import { notifyObject } from "../control/notify-object.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { forgetUnlinked } from "./authenticate.ts";
 import { keysStore } from "./keys-store.ts";
 import { type KeyRequest, issueKey } from "./keys.ts";
 import { linksStore } from "./links-store.ts";
@@ -41,6 +42,7 @@ export async function linkOrganisation(
   if ((await tenantsStore(context.control).summary(tenantId)) === undefined) throw noSuchTenant();
   const linked = await linksStore(context.control).link(issuer, organisation, tenantId);
   if (linked === undefined) throw new Problem("conflict", "The tenant has too many links.");
+  forgetUnlinked(issuer, organisation);
   if (linked !== tenantId) throw new Problem("conflict", "This organisation is linked to another tenant.");
   return c.json({ issuer, organisation, tenantId, ...(await notifyObject(context, tenantId)) }, 201);
 }

@@ -41,6 +41,15 @@ const MAX_VERIFIED = 5_000;
  */
 const MAX_TOKEN_CHARS = 32_768;
 
+/**
+ * How long an organisation without a link is remembered, so that its tokens cost no look into the database each. Short: the
+ * operator links an organisation and tries it at once.
+ */
+const UNLINKED_FOR_MS = 5_000;
+/** Maximum number of such organisations. Each is a hundred bytes. */
+const MAX_UNLINKED = 5_000;
+
+const unlinkedUntilMs = new BoundedMap<string, number>(MAX_UNLINKED);
 const verified = new BoundedMap<string, Authenticated & { untilMs: number }>(MAX_VERIFIED);
 
 /** Identifies the sender of a request. Throws `control_unavailable` when a new token's tenant cannot be looked up. */
@@ -160,9 +169,23 @@ async function issuedCaller(token: string, context: Context, nowMs: number): Pro
   const identity = readClaims(claims, issuer, issuer.audience ?? `${env.PUBLIC_URL}/mcp`);
   if (identity === undefined) return "token_invalid";
   const { organisation, user, scopes, expiresAtMs } = identity;
+  const link = linkKey(issuer.issuer, organisation);
+  if (nowMs < (unlinkedUntilMs.get(link) ?? 0)) return "tenant_unknown";
   const tenantId = await linksStore(context.control).tenant(issuer.issuer, organisation);
-  if (tenantId === undefined) return "tenant_unknown";
+  if (tenantId === undefined) {
+    unlinkedUntilMs.set(link, nowMs + UNLINKED_FOR_MS);
+    return "tenant_unknown";
+  }
   return { kind: "user", tenantId, issuer: issuer.issuer, organisation, subject: user, scopes, expiresAtMs };
+}
+
+/** Ends the memory that an organisation has no link. Other isolates forget it within `UNLINKED_FOR_MS`. */
+export function forgetUnlinked(issuer: string, organisation: string): void {
+  unlinkedUntilMs.delete(linkKey(issuer, organisation));
+}
+
+function linkKey(issuer: string, organisation: string): string {
+  return JSON.stringify([issuer, organisation]);
 }
 
 /** The issuer whose keys to try. The token is not verified yet, so this decides nothing else. */

@@ -33,6 +33,15 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     await next();
   }),
 
+  // An id can be guessed, so a request without a credential gets the answer for a tenant that does not exist, without a look
+  // into the database. The link to the page after Checkout carries the status token as `?token=`.
+  status: createMiddleware<HttpEnv>(async (c, next) => {
+    const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token");
+    if (token === undefined) throw noSuchTenant();
+    if (!(await isOneOf(c.env.OPERATOR_TOKEN, token))) await requireStatus(c, token);
+    await next();
+  }),
+
   // Reads the key's state from the control tables, so that a revoked key is refused at once. A tenant whose calls are refused
   // still reaches its usage, invoices and export.
   tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
@@ -85,6 +94,32 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     await next();
   }),
 };
+
+/** Throws unless the token may see the progress of the path's tenant. A revoked key may not. */
+async function requireStatus(c: HttpContext, token: string): Promise<void> {
+  const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
+  if (credential === undefined) throw noSuchTenant();
+  refuseCrossing(c, credential, c.req.param("tenantId"));
+  const { kind, tenantId, fields } = credential;
+  if (kind === "setup" || kind === "status") {
+    if (Date.now() >= Number(fields[0])) throw new AppError("token_expired");
+    return;
+  }
+  if (kind !== "key") throw noSuchTenant();
+  const nowMs = Date.now();
+  const context = c.get("context");
+  const authentication = await authenticate(`Bearer ${token}`, context, nowMs);
+  if ("refused" in authentication) throw new AppError(authentication.refused);
+  const tenant = await tenantsStore(context.control).config(tenantId);
+  const refused = tenant === undefined ? "tenant_unknown" : refusedCredential(tenant, authentication.caller, nowMs);
+  if (refused !== undefined) throw new AppError(refused);
+}
+
+/** Whether the request carries the operator's token. For public routes that show the operator more. */
+export async function isOperator(c: HttpContext): Promise<boolean> {
+  const token = bearerToken(c.req.header("authorization"));
+  return token !== undefined && (await isOneOf(c.env.OPERATOR_TOKEN, token));
+}
 
 /** Throws `not_found` when a verified credential belongs to another tenant than the route names. */
 function refuseCrossing(c: HttpContext, own: { tenantId: TenantId; kind: string }, target: string | undefined): void {

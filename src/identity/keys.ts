@@ -6,6 +6,7 @@ import { notifyObject } from "../control/notify-object.ts";
 import { AnswerLost } from "../adapters/neon.ts";
 import { encodeScopes, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
+import { DAY_MS } from "../core/time.ts";
 import { scopesSupported } from "./authenticate.ts";
 import { keysStore } from "./keys-store.ts";
 
@@ -71,4 +72,17 @@ export async function issueKey(
 export async function monitorToken({ env, control }: Context, tenantId: TenantId): Promise<string> {
   const generation = (await keysStore(control).monitorGeneration(tenantId)) ?? 1;
   return mintCredential(env.CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: [String(generation)] });
+}
+
+/** Life of a status token: as long as the order's setup token, from the end of the day. */
+const STATUS_LIFE_MS = 30 * DAY_MS;
+
+/**
+ * The URL of the page that shows the progress of the tenant's provisioning, with a token that shows only this. Browsers open
+ * it without a header. All URLs of a day are the same, because Stripe refuses a repeated order that differs.
+ */
+export async function statusUrl(env: Env, tenantId: TenantId, nowMs: number): Promise<string> {
+  const expiresAtMs = (Math.floor(nowMs / DAY_MS) + 1) * DAY_MS + STATUS_LIFE_MS;
+  const token = await mintCredential(env.CREDENTIAL_KEY, { kind: "status", tenantId, fields: [String(expiresAtMs)] });
+  return `${env.PUBLIC_URL}/api/tenants/${tenantId}/status?token=${token}`;
 }

@@ -10,7 +10,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { type HttpContext, type PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
-import { monitorToken } from "../identity/keys.ts";
+import { monitorToken, statusUrl } from "../identity/keys.ts";
 import { stateOf } from "../lifecycle/api.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { proposedMove } from "../moves/move.ts";
@@ -40,7 +40,7 @@ export async function addTenant(
   if (id === undefined) throw new Problem("conflict", `The tenant ${request.id} exists already.`);
   if (importFrom !== undefined) await openImport(context, id, { importFrom, overwrite: false });
   const summary = await tenantsStore(context.control).summary(id);
-  return c.json({ ...summary, statusUrl: `${c.env.PUBLIC_URL}/api/tenants/${id}/status` }, 201);
+  return c.json({ ...summary, statusUrl: await statusUrl(c.env, id, Date.now()) }, 201);
 }
 
 export async function showTenant(c: HttpContext): Promise<Response> {

@@ -1,5 +1,6 @@
 // The health checks that need no I/O. Their bounds are those of the table in indicators.ts.
 import type { ReplicaState } from "../adapters/replica.ts";
+import type { IsolationProof } from "../tenant-db/isolation.ts";
 import { type CheckName, type DeploymentState, checkNames, readIndicators } from "./indicators.ts";
 
 export interface Check {
@@ -17,6 +18,31 @@ export function passedCheck(facts?: Readonly<Record<string, unknown>>): Check {
 export function failedCheck(reason: string, facts?: Readonly<Record<string, unknown>>): Check {
   return facts === undefined ? { ok: false, reason } : { ok: false, reason, facts };
 }
+
+/** A shard whose proof could not be read: its name for the reason, without a tenant's id. */
+export interface Unreachable {
+  unreachable: string;
+}
+
+/** Checks the proofs of all shards. A shard that cannot be reached is not proved. `counts`: shards by strategy. */
+export function isolationOf(
+  proofs: readonly (IsolationProof | Unreachable)[],
+  counts: Readonly<Record<string, number>>,
+): Check {
+  const away = proofs.flatMap((proof) => ("unreachable" in proof ? [proof.unreachable] : []));
+  const read = proofs.flatMap((proof) => ("unreachable" in proof ? [] : [proof]));
+  const failures = read.flatMap((proof) => (proof.proven ? [] : proof.failures.map(({ check }) => check)));
+  const reasons = [
+    ...(failures.length > 0 ? [`tenants are not proved to be apart: ${[...new Set(failures)].join(", ")}`] : []),
+    ...(away.length > 0 ? [`these shards cannot be reached: ${[...new Set(away)].join(", ")}`] : []),
+  ];
+  if (reasons.length > 0) return failedCheck(reasons.join("; "), counts);
+  const leftOpen = new Set(read.flatMap((proof) => (proof.proven ? proof.leftOpen : [])));
+  return passedCheck(leftOpen.size === 0 ? counts : { ...counts, leftOpen: [...leftOpen] });
+}
+
+/** The reason of a check that needs the control database, while that cannot be reached. */
+export const CONTROL_AWAY = "unknown: the control database cannot be reached";
 
 /** Analytics promises rows that are moments old. A healthy replica catches up within a minute, also after a burst of writes. */
 const REPLICA_LAG_SECONDS = 60;
@@ -72,6 +98,11 @@ export function indicatorChecks(state: DeploymentState): Record<string, Check> {
     return own.every(({ level }) => level === "ok") ? passedCheck(facts) : failedCheck(reasons[name], facts);
   };
   return Object.fromEntries(checkNames.map((name) => [name, check(name)]));
+}
+
+/** The same checks while the indicators cannot be read: each fails, because nothing shows that it passes. */
+export function unknownIndicators(): Record<string, Check> {
+  return Object.fromEntries(checkNames.map((name) => [name, failedCheck(CONTROL_AWAY)]));
 }
 
 /** Names of the facts in the answer, where they differ from the indicators'. Monitors may read them. */

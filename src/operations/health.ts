@@ -1,20 +1,35 @@
 // Answers /health for a monitor. Every failure class is a named check; one failing check makes the answer 503. Reasons are
-// Tollgate's own words, never a database's. Answers are cached for ten seconds, so that frequent probes cost nothing.
+// Tollgate's own words, never a database's, and name no tenant. Strangers see the checks and their reasons; the facts, such as
+// counts, are for the operator's token. Every check is always named: one that cannot be looked at fails with that reason.
+// One look serves all requests of ten seconds, also when they come at once, so that probes and crowds cost nothing.
 import * as z from "zod";
 import { type TenantBehind, fleetStore } from "../fleet/fleet-store.ts";
 import { proveBranch } from "../tenant-db/branch.ts";
 import { expectedVersion, missingFiles } from "../tenant-db/migrations.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";
-import { type ReadShard, placementsStore } from "../control/placements-store.ts";
+import { type ReadShard, type Shard, placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { ownerUrl, proveShard } from "../tenant-db/dispatch.ts";
 import type { Context } from "../control/context.ts";
 import { type ReplicaState, replicaState } from "../adapters/replica.ts";
-import { withTimeout } from "../adapters/timeout.ts";
-import { BoundedMap } from "../core/bounded-map.ts";
-import { type Check, indicatorChecks, failedCheck, passedCheck, replicasCheck } from "./health-checks.ts";
+import { TimeoutError, withTimeout } from "../adapters/timeout.ts";
+import { errorCode } from "../core/errors.ts";
+import { isOperator } from "../identity/guards.ts";
+import type { IsolationProof } from "../tenant-db/isolation.ts";
+import {
+  CONTROL_AWAY,
+  type Check,
+  type Unreachable,
+  failedCheck,
+  indicatorChecks,
+  isolationOf,
+  passedCheck,
+  replicasCheck,
+  unknownIndicators,
+} from "./health-checks.ts";
 import { readDeployment } from "./deployment-state.ts";
 import type { DeploymentState } from "./indicators.ts";
+import { ReportCache } from "../control/report-cache.ts";
 import { SESSION_BUDGET_NAME } from "../tenant-db/session-budget.ts";
 import { strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
@@ -27,6 +42,10 @@ const CACHED_MS = 10_000;
 const MAX_CACHED = 1_000;
 /** Time limit of each check, so that /health reports a part that hangs instead of hanging too. */
 const CHECK_TIMEOUT_MS = 5_000;
+/** Time limit of one shard's proof: shorter, so that the check can name the shard. */
+const SHARD_TIMEOUT_MS = 4_000;
+/** A look ends within its checks' time limit, unless the request that does it was cancelled. Then another request looks. */
+const LOOK_TIMEOUT_MS = CHECK_TIMEOUT_MS + 1_000;
 
 /** The guard of the route reads both, too. */
 export const HealthQuery = z.strictObject({ tenant: z.string().optional(), token: z.string().optional() });
@@ -37,41 +56,24 @@ interface Report {
   checks: Record<string, Check>;
 }
 
-const cache = new BoundedMap<string, { untilMs: number; report: Report }>(MAX_CACHED);
+const reports = new ReportCache<Report>({ cachedMs: CACHED_MS, lookMs: LOOK_TIMEOUT_MS, maxReports: MAX_CACHED });
 
 /** The deployment's health, or with `?tenant=` that tenant's, for the holder of its monitor token. */
 export async function showHealth(c: HttpContext): Promise<Response> {
   const named = c.req.query("tenant");
-  if (named === undefined) return answer(await cached("", () => deploymentChecks(c.get("context"))));
+  if (named === undefined) {
+    const report = await reports.get("", async () => reportOf(await deploymentChecks(c.get("context"))));
+    return answer((await isOperator(c)) ? report : withoutFacts(report));
+  }
   const id = TenantId.safeParse(named);
   if (!id.success) throw noSuchTenant();
-  return answer(await cached(id.data, () => tenantChecks(c.get("context"), id.data)));
+  return answer(await reports.get(id.data, async () => reportOf(await tenantChecks(c.get("context"), id.data))));
 }
 
 async function deploymentChecks(context: Context): Promise<Record<string, Check>> {
   const { env, control } = context;
   const [isolation, quota, sessions, replicas, files, stateRead] = await Promise.all([
-    check("isolation", async () => {
-      const placements = placementsStore(control);
-      const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
-      if (shared === undefined || shared.length === 0)
-        return failedCheck("no shard is registered: run npm run migrate");
-      // A tenant's own database holds one tenant, whose object proves its login. Each answer checks a few of them.
-      const some = (alone ?? []).toSorted(() => Math.random() - 0.5).slice(0, DATABASES_LOOKED_AT);
-      const proofs = await Promise.all([
-        ...shared.map((shard) => proveShard(env, shard)),
-        ...[...(own ?? []), ...some].map(async (shard) =>
-          proveBranch(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT),
-        ),
-      ]);
-      const failures = proofs.flatMap((proof) => (proof.proven ? [] : proof.failures.map(({ check: name }) => name)));
-      if (failures.length > 0) {
-        return failedCheck(`tenants are not proved to be apart: ${[...new Set(failures)].join(", ")}`);
-      }
-      const counts = { shared: shared.length, schema: own?.length ?? 0, database: alone?.length ?? 0 };
-      const leftOpen = new Set(proofs.flatMap((proof) => (proof.proven ? proof.leftOpen : [])));
-      return passedCheck(leftOpen.size === 0 ? counts : { ...counts, leftOpen: [...leftOpen] });
-    }),
+    check("isolation", () => isolationCheck(context)),
     check("quota_store", async () => {
       await env.TENANT.getByName(HEALTH_OBJECT).probe();
       return passedCheck();
@@ -102,8 +104,33 @@ async function deploymentChecks(context: Context): Promise<Record<string, Check>
     files,
     sessions,
     replicas,
-    ...(state === undefined ? {} : indicatorChecks(state)),
+    ...(state === undefined ? unknownIndicators() : indicatorChecks(state)),
   };
+}
+
+/** Proves on every shard that tenants are apart. */
+async function isolationCheck({ env, control }: Context): Promise<Check> {
+  const placements = placementsStore(control);
+  const [shared, own, alone] = await Promise.all(strategies.map((strategy) => placements.shards(strategy)));
+  if (shared === undefined || shared.length === 0) return failedCheck("no shard is registered: run npm run migrate");
+  // A tenant's own database holds one tenant, whose object proves its login. Each answer checks a few of them.
+  const some = (alone ?? []).toSorted(() => Math.random() - 0.5).slice(0, DATABASES_LOOKED_AT);
+  const prove = async (shard: Shard, work: () => Promise<IsolationProof>): Promise<IsolationProof | Unreachable> => {
+    try {
+      return await withTimeout(SHARD_TIMEOUT_MS, work());
+    } catch (error) {
+      log("error", "shard_not_proved", { shardId: shard.id, error: describeError(error) });
+      return { unreachable: shard.strategy === "database" ? "a tenant's own database" : shard.id };
+    }
+  };
+  const proofs = await Promise.all([
+    ...shared.map((shard) => prove(shard, () => proveShard(env, shard))),
+    ...[...(own ?? []), ...some].map((shard) =>
+      prove(shard, async () => proveBranch(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT)),
+    ),
+  ]);
+  const counts = { shared: shared.length, schema: own?.length ?? 0, database: alone?.length ?? 0 };
+  return isolationOf(proofs, counts);
 }
 
 /** The replica's state; `null` when it did not answer. */
@@ -165,21 +192,25 @@ async function check(name: string, work: () => Promise<Check>): Promise<Check> {
     return { ...(await withTimeout(CHECK_TIMEOUT_MS, work())), tookMs: Date.now() - startedAtMs };
   } catch (error) {
     log("error", "health_check_failed", { check: name, error: describeError(error) });
-    return { ...failedCheck("it cannot be reached"), tookMs: Date.now() - startedAtMs };
+    return { ...failedCheck(whyNotChecked(name, error)), tookMs: Date.now() - startedAtMs };
   }
 }
 
-async function cached(key: string, work: () => Promise<Record<string, Check>>): Promise<Report> {
-  const now = Date.now();
-  const known = cache.get(key);
-  if (known !== undefined && now < known.untilMs) return known.report;
-  // While one request runs the checks, others get the previous answer: many probes cost one run.
-  if (known !== undefined) cache.set(key, { untilMs: now + CHECK_TIMEOUT_MS, report: known.report });
-  const checks = await work();
-  const failing = Object.values(checks).some(({ ok }) => !ok);
-  const report: Report = { status: failing ? "failing" : "ok", checkedAt: new Date(now).toISOString(), checks };
-  cache.set(key, { untilMs: now + CACHED_MS, report });
-  return report;
+function whyNotChecked(name: string, error: unknown): string {
+  if (errorCode(error) === "control_unavailable" && name !== "control_database") return CONTROL_AWAY;
+  return error instanceof TimeoutError
+    ? `it did not answer within ${CHECK_TIMEOUT_MS / 1000} s`
+    : "it cannot be reached";
+}
+
+function reportOf(checks: Record<string, Check>): Report {
+  const isFailing = Object.values(checks).some(({ ok }) => !ok);
+  return { status: isFailing ? "failing" : "ok", checkedAt: new Date().toISOString(), checks };
+}
+
+function withoutFacts(report: Report): Report {
+  const checks = Object.entries(report.checks).map(([name, { ok, reason }]) => [name, ok ? { ok } : { ok, reason }]);
+  return { ...report, checks: Object.fromEntries(checks) as Report["checks"] };
 }
 
 function answer(report: Report): Response {

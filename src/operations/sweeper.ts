@@ -17,6 +17,7 @@ import { removalsStore } from "../lifecycle/removals-store.ts";
 import { describeError, log } from "../log.ts";
 import { notifyFallbackCalls } from "../metering/fallback-calls.ts";
 import { movesStore } from "../moves/moves-store.ts";
+import { checkoutsStore } from "../subscriptions/checkouts-store.ts";
 import { inboxStore } from "../subscriptions/inbox-store.ts";
 import { type IncomingEvent, incomingEvent } from "../subscriptions/stripe-event.ts";
 import { subscriptionsStore } from "../subscriptions/subscriptions-store.ts";
@@ -32,6 +33,11 @@ const INBOX_LAG_MS = 10_000;
 const FALLBACK_CALLS_EACH = 500;
 /** Events in one statement: as many as a page of Stripe's list holds. */
 const EVENTS_AT_ONCE = 100;
+/**
+ * A Checkout lasts a day, and the sweep finds its lost events for three more. A bank transfer takes weeks; the order's setup
+ * token works for 30 days.
+ */
+const UNPAID = { expiredMs: 4 * DAY_MS, slowMs: 31 * DAY_MS };
 /** Stripe lists events for 30 days, and an operator may look at one for longer. */
 const EVENTS_KEPT_MS = 90 * DAY_MS;
 /** Events that one sweep deletes: more than arrive in a minute. */
@@ -98,6 +104,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
     const lagging = await inbox.lagging(INBOX_LAG_MS, BATCH);
     await isolated(control, lagging, { part, idOf: String }, (tenantId) => context.tenantObject(tenantId).applyInbox());
   });
+  await attempt("unpaid_orders", () => checkoutsStore(control).forgetUnpaid(UNPAID, BATCH));
   await attempt("old_events", () => inbox.prune(EVENTS_KEPT_MS, PRUNED_EVENTS));
   await attempt("stuck_tenants", async (part) => {
     const silent = await provisioningStore(control).silent(PROVISIONING_SILENCE_MS, BATCH);

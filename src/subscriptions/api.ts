@@ -4,7 +4,9 @@
 import * as z from "zod";
 import { newestImport } from "../backups/api.ts";
 import { isolated } from "../control/failures-store.ts";
+import type { Context } from "../control/context.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
+import { ReportCache } from "../control/report-cache.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 
@@ -13,6 +15,7 @@ import { afterEvent, allows } from "../core/tenant-state.ts";
 import { notPossible, stateOf } from "../lifecycle/api.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { Flag, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { isOperator } from "../identity/guards.ts";
 import { type StepRecord, provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { provisioningSteps } from "../lifecycle/provisioning.ts";
 import { describeError, log } from "../log.ts";
@@ -55,18 +58,27 @@ export async function createCheckout(
   return c.json(await openCheckout(c.get("context"), c.get("requestId"), body), 201);
 }
 
+/** The guard of the route reads it, too. */
+export const StatusQuery = z.strictObject({ token: z.string().optional() });
+
 /** A page that polls sees each step this soon. Twenty pages that poll without a pause would take half of the server. */
 const STATUS_PAUSE_MS = 250;
 /** When this isolate last answered for a tenant. A forgotten one costs only an early answer. */
 const statusShownAtMs = new BoundedMap<TenantId, number>(1_000);
+/** One look serves all requests of the pause, except the operator's. */
+const recentStatus = new ReportCache<object>({ cachedMs: STATUS_PAUSE_MS, lookMs: 10_000, maxReports: 500 });
 
-/** Progress of provisioning, for the page after checkout to poll. Public, because it shows no secret and no tenant data. */
+/** Progress of provisioning, for the page after checkout to poll. */
 export async function showStatus(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const context = c.get("context");
   const earlyMs = (statusShownAtMs.get(tenantId) ?? 0) + STATUS_PAUSE_MS - Date.now();
   if (earlyMs > 0) await new Promise((resolve) => setTimeout(resolve, earlyMs));
   statusShownAtMs.set(tenantId, Date.now());
+  const look = (): Promise<object> => statusOf(c.get("context"), tenantId);
+  return c.json((await isOperator(c)) ? await look() : await recentStatus.get(tenantId, look), 200, noStore);
+}
+
+async function statusOf(context: Context, tenantId: TenantId): Promise<object> {
   const [tenant, provisioning, imported] = await Promise.all([
     tenantsStore(context.control).summary(tenantId),
     provisioningStore(context.control).progress(tenantId),
@@ -75,24 +87,20 @@ export async function showStatus(c: HttpContext): Promise<Response> {
   if (tenant === undefined) {
     const order = await checkoutsStore(context.control).find(tenantId);
     if (order === undefined) throw noSuchTenant();
-    return c.json({ tenantId, state: "awaiting_payment", plan: order.plan, steps: stepsAfter([]) }, 200, noStore);
+    return { tenantId, state: "awaiting_payment", plan: order.plan, steps: stepsAfter([]) };
   }
-  return c.json(
-    {
-      tenantId,
-      state: tenant.state,
-      plan: tenant.plan,
-      createdAt: tenant.createdAt,
-      provisionedAt: tenant.provisionedAt,
-      attempts: provisioning.attempts,
-      error: provisioning.error,
-      mcpUrl: `${c.env.PUBLIC_URL}/mcp`,
-      steps: stepsAfter(provisioning.steps),
-      import: imported,
-    },
-    200,
-    noStore,
-  );
+  return {
+    tenantId,
+    state: tenant.state,
+    plan: tenant.plan,
+    createdAt: tenant.createdAt,
+    provisionedAt: tenant.provisionedAt,
+    attempts: provisioning.attempts,
+    error: provisioning.error,
+    mcpUrl: `${context.env.PUBLIC_URL}/mcp`,
+    steps: stepsAfter(provisioning.steps),
+    import: imported,
+  };
 }
 
 /** All steps of provisioning with their status. Steps without a record are pending. */

@@ -107,7 +107,7 @@ async function completeCheckout(
   const plan = planOf(order.plan);
   const { created } = await tenants.insert({
     id: tenantId,
-    name: order.name,
+    name: order.name || tenantId, // the order was paid after its name was cleared
     email: order.email ?? paid.email,
     plan: plan.name,
     strategy: plan.strategy,

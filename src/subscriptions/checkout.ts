@@ -8,6 +8,7 @@ import { type PlanName, plans } from "../core/plans.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
 import { BadRequest } from "../http.ts";
+import { statusUrl } from "../identity/keys.ts";
 import { describeError, log } from "../log.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { cycleAnchorMs } from "./subscription.ts";
@@ -60,7 +61,7 @@ export async function openOwnCheckout(
 ): Promise<{ tenantId: TenantId; checkoutUrl: string; statusUrl: string }> {
   const { env, stripe } = context;
   const { tenantId, customerId } = tenant;
-  const { successUrl, cancelUrl, statusUrl } = pagesOf(env, tenantId, order);
+  const { statusUrl: progressUrl, ...pages } = await pagesOf(env, tenantId, order);
   const nowMs = Date.now();
   try {
     await stripe.checkout.expireOpen(customerId);
@@ -69,13 +70,12 @@ export async function openOwnCheckout(
       idempotencyKey: `checkout.${tenantId}.${crypto.randomUUID()}`,
       plan: order.plan,
       buyer: { customerId },
-      successUrl,
-      cancelUrl,
+      ...pages,
       trialDays: 0,
       anchorMs: cycleAnchorMs(nowMs, 0),
       nowMs,
     });
-    return { tenantId, checkoutUrl: url, statusUrl };
+    return { tenantId, checkoutUrl: url, statusUrl: progressUrl };
   } catch (error) {
     log("error", "checkout_failed", { tenantId, error: describeError(error) });
     throw error;
@@ -83,16 +83,16 @@ export async function openOwnCheckout(
 }
 
 /** Where the buyer goes after the payment page. Throws for a page outside the deployment. */
-function pagesOf(
+async function pagesOf(
   env: Env,
   tenantId: TenantId,
   order: { successUrl?: string | undefined; cancelUrl?: string | undefined },
-): { successUrl: string; cancelUrl: string; statusUrl: string } {
-  const statusUrl = `${env.PUBLIC_URL}/api/tenants/${tenantId}/status`;
+): Promise<{ successUrl: string; cancelUrl: string; statusUrl: string }> {
+  const progressUrl = await statusUrl(env, tenantId, Date.now());
   const { successUrl, cancelUrl } = order;
   return {
-    statusUrl,
-    successUrl: successUrl === undefined ? statusUrl : trustedUrl(env, "successUrl", successUrl),
+    statusUrl: progressUrl,
+    successUrl: successUrl === undefined ? progressUrl : trustedUrl(env, "successUrl", successUrl),
     cancelUrl: cancelUrl === undefined ? `${env.PUBLIC_URL}/plans` : trustedUrl(env, "cancelUrl", cancelUrl),
   };
 }
@@ -109,7 +109,7 @@ export async function openCheckout(
   const { env } = context;
   const tenantId = newTenantId();
   const email = order.email ?? null;
-  const { successUrl, cancelUrl, statusUrl } = pagesOf(env, tenantId, order);
+  const { statusUrl: progressUrl, ...pages } = await pagesOf(env, tenantId, order);
   // Store the order first: a payment for an unknown tenant cannot be applied.
   await checkoutsStore(context.control).insert(tenantId, { name: order.name, email, plan: order.plan });
   const nowMs = Date.now();
@@ -121,8 +121,7 @@ export async function openCheckout(
       idempotencyKey: `checkout.${tenantId}`,
       plan: order.plan,
       buyer: { email },
-      successUrl,
-      cancelUrl,
+      ...pages,
       trialDays,
       anchorMs: cycleAnchorMs(nowMs, trialDays),
       nowMs,
@@ -136,5 +135,5 @@ export async function openCheckout(
     tenantId,
     fields: [String(Date.now() + SETUP_LIFE_MS)],
   });
-  return { tenantId, checkoutUrl: session.url, statusUrl, setupToken };
+  return { tenantId, checkoutUrl: session.url, statusUrl: progressUrl, setupToken };
 }

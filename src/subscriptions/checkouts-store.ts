@@ -1,4 +1,5 @@
-// Stores orders before the buyer pays: name, email and plan. A payment for an unknown order cannot be applied.
+// Stores orders before the buyer pays: name, email and plan. A payment for an unknown order cannot be applied. The sweep clears
+// the name and e-mail of an order that was not paid.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { type PlanName, planNames } from "../core/plans.ts";
@@ -16,6 +17,23 @@ export function checkoutsStore(control: ControlDatabase) {
         order.email,
         order.plan,
       ]);
+    },
+
+    /**
+     * Clears name and e-mail of up to `limit` orders that were not paid: their Checkout has expired, or, where the buyer chose
+     * a slow payment, they are older than `slowMs`. An order that is paid even later makes a tenant without a name.
+     */
+    async forgetUnpaid({ expiredMs, slowMs }: { expiredMs: number; slowMs: number }, limit: number): Promise<void> {
+      await control.query(
+        `UPDATE checkouts SET name = '', email = NULL WHERE tenant_id IN (
+           SELECT c.tenant_id FROM checkouts c
+           WHERE (c.name <> '' OR c.email IS NOT NULL) AND c.created_at < now() - make_interval(secs => $1::double precision / 1000)
+             AND NOT EXISTS (SELECT FROM tenants t WHERE t.id = c.tenant_id)
+             AND (c.created_at < now() - make_interval(secs => $2::double precision / 1000)
+                  OR NOT EXISTS (SELECT FROM webhook_inbox w WHERE w.tenant_id = c.tenant_id AND w.type LIKE 'checkout.%'))
+           ORDER BY c.created_at LIMIT $3)`,
+        [expiredMs, slowMs, limit],
+      );
     },
 
     /** The order that creates the tenant once it is paid. `undefined`: the tenant has no order. */

@@ -19,7 +19,7 @@ import {
 import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
 
 const ROOT_KEY = "root-key-of-these-tests";
-const prefixes = { key: "tgk", canary: "tgc", setup: "tgs", monitor: "tgm" } as const;
+const prefixes = { key: "tgk", canary: "tgc", setup: "tgs", status: "tgp", monitor: "tgm" } as const;
 const kinds = Object.keys(prefixes) as CredentialKind[];
 
 const tenantIds = fc.stringMatching(tenantIdPattern).map((id) => TenantId.parse(id));
@@ -27,7 +27,7 @@ const field = fc.stringMatching(/^[A-Za-z0-9_-]{1,128}$/);
 const credentials: fc.Arbitrary<Credential> = fc.oneof(
   fc.record({ kind: fc.constant("key" as const), tenantId: tenantIds, fields: fc.tuple(field, field, field) }),
   fc.record({
-    kind: fc.constantFrom("canary" as const, "setup" as const),
+    kind: fc.constantFrom("canary" as const, "setup" as const, "status" as const),
     tenantId: tenantIds,
     fields: fc.tuple(field),
   }),
@@ -39,6 +39,7 @@ function aCredential(overrides: Partial<Credential> = {}): Credential {
     key: ["k1", "cmVhZA", "secret"],
     canary: ["1800000000000"],
     setup: ["1800000000000"],
+    status: ["1800000000000"],
     monitor: ["1"],
   };
   const kind = overrides.kind ?? "key";

@@ -1,5 +1,13 @@
 import { expect, test } from "vitest";
-import { indicatorChecks, failedCheck, passedCheck, replicasCheck } from "../../src/operations/health-checks.ts";
+import {
+  CONTROL_AWAY,
+  failedCheck,
+  indicatorChecks,
+  isolationOf,
+  passedCheck,
+  replicasCheck,
+  unknownIndicators,
+} from "../../src/operations/health-checks.ts";
 import { type DeploymentState, readIndicators } from "../../src/operations/indicators.ts";
 
 function aState(overrides: Partial<DeploymentState> = {}): DeploymentState {
@@ -130,4 +138,22 @@ test("the replica check passes while every lag is under a minute, fails for a re
       facts: { a: follows(0), b: bad },
     });
   }
+});
+
+test("while the indicators cannot be read, every one of their checks is named and fails with that reason", () => {
+  const unknown = unknownIndicators();
+  expect(Object.keys(unknown)).toEqual(Object.keys(indicatorChecks(aState())));
+  for (const check of Object.values(unknown)) expect(check).toEqual({ ok: false, reason: CONTROL_AWAY });
+});
+
+test("the isolation check names the shards that cannot be reached and the proofs that fail, and passes only without both", () => {
+  const counts = { shared: 2, schema: 0, database: 0 };
+  const proven = { proven: true as const, leftOpen: ["lo_create"] };
+  const away = { unreachable: "shared-2" };
+  const broken = { proven: false as const, failures: [{ check: "rights_of_others", detail: "tenant_7" }] };
+  expect(isolationOf([proven], counts)).toEqual({ ok: true, facts: { ...counts, leftOpen: ["lo_create"] } });
+  expect(isolationOf([proven, away], counts)).toMatchObject({ ok: false, reason: expect.stringContaining("shared-2") });
+  const { ok, reason } = isolationOf([broken, away], counts);
+  expect([ok, reason]).toEqual([false, expect.stringMatching(/rights_of_others.*shared-2/)]);
+  expect(reason).not.toContain("tenant_7");
 });

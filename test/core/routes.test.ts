@@ -41,6 +41,8 @@ const key = (tenantId: TenantId, scopes: string[]): Promise<string> =>
   mintCredential(CREDENTIAL_KEY, { kind: "key", tenantId, fields: ["id", encodeScopes(scopes), "secret"] });
 const setupToken = (tenantId: TenantId, expiresAtMs = Date.now() + 60_000): Promise<string> =>
   mintCredential(CREDENTIAL_KEY, { kind: "setup", tenantId, fields: [String(expiresAtMs)] });
+const statusToken = (tenantId: TenantId, expiresAtMs = Date.now() + 60_000): Promise<string> =>
+  mintCredential(CREDENTIAL_KEY, { kind: "status", tenantId, fields: [String(expiresAtMs)] });
 const monitorToken = (tenantId: TenantId): Promise<string> =>
   mintCredential(CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: ["1"] });
 
@@ -51,6 +53,7 @@ const credentials: Readonly<Record<Route["access"], () => Promise<string | undef
   buyer: () => setupToken(own),
   tenant_admin: () => key(own, ["tools:read", "tenant:admin"]),
   mcp: () => key(own, ["tools:read", "tenant:admin"]),
+  status: () => statusToken(own),
   operator: async () => OPERATOR_TOKEN,
   monitor: () => monitorToken(own),
 };
@@ -73,10 +76,13 @@ async function send({ method, path }: Pick<Route, "method" | "path">, token?: st
   return app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
 }
 
+/** Whether the route refuses a caller without its credential with 401. A status route then finds no tenant. */
+const isGuarded = (access: Route["access"]): boolean => !["public", "stripe", "status"].includes(access);
+
 const nameOf = ({ method, path }: Route): string => `${method} ${path}`;
 
 test("every route that is not public refuses a caller without a credential", async () => {
-  for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe"))
+  for (const route of routes.filter(({ access }) => isGuarded(access)))
     expect((await send(route)).status, nameOf(route)).toBe(401);
 });
 
@@ -86,7 +92,7 @@ test("every route that is not public refuses every credential but its own kind",
     "a forged key": await mintCredential("another root key", { kind: "key", tenantId: own, fields: ["i", "c", "s"] }),
     "part of the operator's token": OPERATOR_TOKEN.slice(0, -1),
   };
-  for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe")) {
+  for (const route of routes.filter(({ access }) => isGuarded(access))) {
     const tokens = { ...wrong };
     for (const access of ["buyer", "tenant_admin", "operator", "monitor"] as const) {
       const isKey = access === "tenant_admin" && route.access === "mcp";
@@ -188,8 +194,27 @@ test("the operator's routes are those below /admin/api, and no tenant's route is
   for (const route of routes)
     expect(route.access === "operator", nameOf(route)).toBe(route.path.startsWith("/admin/api/"));
   const open = routes.filter(({ access, path }) => access === "public" && path.includes(":tenantId"));
-  // The page after checkout polls it before the buyer has any key.
-  expect(open.map(nameOf)).toEqual(["GET /api/tenants/:tenantId/status"]);
+  expect(open.map(nameOf)).toEqual([]);
+});
+
+test("a tenant's status shows nothing without a credential of the tenant: the answer is that of an id without a tenant", async () => {
+  const ask = async (token?: string, query = "", id: string = own): Promise<{ status: number; body: unknown }> => {
+    const answer = await send({ method: "GET", path: `/api/tenants/${id}/status${query}` }, token);
+    const { requestId: _, ...body } = (await answer.json()) as Record<string, unknown>;
+    return { status: answer.status, body };
+  };
+  const nothing = await ask(undefined, "", "no-such-tenant");
+  expect(nothing).toMatchObject({ status: 404, body: { code: "not_found" } });
+  const useless = ["wrong", OPERATOR_TOKEN.slice(0, -1), await monitorToken(own), await statusToken(other)];
+  for (const token of [undefined, ...useless, await setupToken(other), await key(other, ["tools:read"])])
+    expect(await ask(token), token).toEqual(nothing);
+  expect(await ask(undefined, `?token=${await statusToken(other)}`)).toEqual(nothing);
+  for (const expired of [await statusToken(own, Date.now() - 1), await setupToken(own, Date.now() - 1)])
+    expect((await ask(expired)).status).toBe(401);
+  // The database is out of reach: these came as far as that.
+  for (const token of [await statusToken(own), await setupToken(own), await key(own, ["tools:read"]), OPERATOR_TOKEN])
+    expect((await ask(token)).status, token).toBe(503);
+  expect((await ask(undefined, `?token=${await statusToken(own)}`)).status).toBe(503);
 });
 
 test("a known path answers 405 to another method and lists those it takes", async () => {
@@ -267,7 +292,7 @@ test("a slash at the end of a path changes nothing", async () => {
 });
 
 test("every 401 has a challenge, which names no error where there was no token (RFC 6750, 3.1)", async () => {
-  for (const route of routes.filter(({ access }) => access !== "public" && access !== "stripe")) {
+  for (const route of routes.filter(({ access }) => isGuarded(access))) {
     const challenge = (await send(route)).headers.get("www-authenticate") ?? "";
     expect(challenge, nameOf(route)).toMatch(/^Bearer/);
     expect(challenge, nameOf(route)).not.toContain("error=");
@@ -301,6 +326,29 @@ test("a compressed body is refused as that on every route that takes JSON", asyn
     const answer = await app.fetch(request, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
     // A tenant's key is checked in the database first, which is out of reach.
     expect(answer.status, nameOf(route)).toBe(route.access === "tenant_admin" ? 503 : 415);
+  }
+});
+
+test("the body of a stranger's MCP message is not read", async () => {
+  for (const token of [
+    undefined,
+    "made-up",
+    await mintCredential("another key", { kind: "key", tenantId: own, fields: ["a", "b", "c"] }),
+  ]) {
+    let pulled = 0;
+    const body = new ReadableStream(
+      { pull: (stream) => stream.enqueue(new Uint8Array((pulled += 1))) },
+      { highWaterMark: 0 },
+    );
+    const headers = { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };
+    const request = new Request("http://127.0.0.1:8787/mcp", {
+      method: "POST",
+      headers,
+      body,
+      duplex: "half",
+    } as RequestInit);
+    const answer = await app.fetch(request, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
+    expect([answer.status, pulled]).toEqual([401, 0]);
   }
 });
 

@@ -14,6 +14,7 @@ import {
   controlRows,
   endObject,
   fireCron,
+  health,
   operator,
   rowsOf,
   system,
@@ -32,7 +33,7 @@ async function run(tenant: TestTenant, as: "queries" | "analytics", ...statement
 async function healthOfReplicas(isIt: (check: ReplicaCheck) => boolean): Promise<ReplicaCheck> {
   let check: ReplicaCheck = { ok: true };
   await until(async () => {
-    const report = (await (await fetch(`${system.publicUrl}/health`)).json()) as { checks: { replicas: ReplicaCheck } };
+    const report = (await (await health()).json()) as { checks: { replicas: ReplicaCheck } };
     check = report.checks.replicas;
     return isIt(check);
   }, "/health shows it");

@@ -9,11 +9,13 @@ import {
   controlRows,
   databaseFaults,
   fireCron,
+  health,
   modernMeta,
   operator,
   postMcp,
   rowsOf,
   simulator,
+  statusPage,
   storedCalls,
   system,
 } from "../support/flow.ts";
@@ -230,7 +232,7 @@ test("while the control database is down, known tenants are served and other req
     expect((await callTool(apiKey, "search_products", query)).isError).toBeFalsy();
     expect((await checkout(order)).status).toBe(503);
     await expectProblem(await deliver(), 503, "control_unavailable", "webhook");
-    expect((await fetch(`${system.publicUrl}/api/tenants/${id}/status`)).status).toBe(503);
+    expect((await statusPage(id)).status).toBe(503);
     expect((await operator("GET", `/tenants/${id}`)).status).toBe(503);
   } finally {
     await databaseFaults([]);
@@ -242,6 +244,45 @@ test("while the control database is down, known tenants are served and other req
   expect((await checkout(order)).status).toBe(201);
 });
 
+test("while the control database is down, /health names every check, and tells strangers no facts", async () => {
+  interface Health {
+    status: string;
+    checks: Record<string, { ok: boolean; reason?: string; facts?: unknown }>;
+  }
+  const ask = async (response: Promise<Response>): Promise<Health> => (await (await response).json()) as Health;
+  const before = await ask(health());
+  expect(before.checks["isolation"]?.facts).toMatchObject({ shared: expect.any(Number) });
+  const strangers = async (): Promise<Health> => ask(fetch(`${system.publicUrl}/health`));
+  const { checks } = await strangers();
+  expect(Object.keys(checks)).toEqual(Object.keys(before.checks));
+  expect(JSON.stringify(checks)).not.toContain("facts");
+  await down("tollgate_control");
+  try {
+    // A cached answer is ten seconds old at most.
+    await expect.poll(async () => (await strangers()).checks["control_database"]?.ok, { timeout: 30_000 }).toBe(false);
+    const away = await strangers();
+    expect(away.status).toBe("failing");
+    expect(Object.keys(away.checks).toSorted()).toEqual(Object.keys(before.checks).toSorted());
+    for (const name of ["isolation", "webhooks", "usage_reporting", "reconciliation", "stripe"])
+      expect(away.checks[name], name).toEqual({ ok: false, reason: expect.stringContaining("control database") });
+  } finally {
+    await databaseFaults([]);
+  }
+}, 60_000);
+
+test("while a shard's database is down, /health names the shard", async () => {
+  await down("tollgate_shared_1");
+  try {
+    const reason = async (): Promise<string | undefined> => {
+      const report = (await (await health()).json()) as { checks: { isolation: { reason?: string } } };
+      return report.checks.isolation.reason;
+    };
+    await expect.poll(reason, { timeout: 30_000 }).toContain("shared-1");
+  } finally {
+    await databaseFaults([]);
+  }
+}, 60_000);
+
 test("an outage of the control database has a code of its own", async () => {
   const tenant = await aTenant();
   const stranger = await aJwt({ tenant_id: tenant.id, scopes: ["tools:read"] });
@@ -251,7 +292,7 @@ test("an outage of the control database has a code of its own", async () => {
     const refusals = [
       await checkout(order),
       await operator("GET", `/tenants/${tenant.id}`),
-      await fetch(`${system.publicUrl}/api/tenants/${tenant.id}/status`),
+      await statusPage(tenant.id),
       await postMcp(stranger, list),
     ];
     expect(refusals.map(({ status }) => status)).toEqual([503, 503, 503, 503]);

@@ -1,7 +1,18 @@
 // Fleet migrations by the operator's API, through the whole system: a Workflow migrates tenants' own schemas while their
 // agents call.
 import { afterEach, expect, test } from "vitest";
-import { aTenant, callTool, controlRows, fireCron, operator, rowsOf, status, system, until } from "../support/flow.ts";
+import {
+  aTenant,
+  callTool,
+  controlRows,
+  fireCron,
+  health,
+  operator,
+  rowsOf,
+  status,
+  system,
+  until,
+} from "../support/flow.ts";
 
 interface Report {
   id: number;
@@ -184,9 +195,7 @@ test("health names the tenants whose tables lack a migration of the program, on 
 
   let failing: { ok: boolean; reason?: string; facts?: Record<string, unknown> } | undefined;
   await until(async () => {
-    const { checks } = (await (await fetch(`${system.publicUrl}/health`)).json()) as {
-      checks: Record<string, NonNullable<typeof failing>>;
-    };
+    const { checks } = (await (await health()).json()) as { checks: Record<string, NonNullable<typeof failing>> };
     failing = checks["migrations"];
     return failing?.ok === false;
   }, "the cached answer of /health has expired");

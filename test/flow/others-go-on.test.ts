@@ -9,6 +9,7 @@ import {
   callTool,
   controlRows,
   fireCron,
+  health,
   operator,
   simulator,
   status,
@@ -43,7 +44,7 @@ describe("usage reporting continues", () => {
       Array.from({ length: 3 }, () => ({ report_id: null })),
     );
     const seen = async () => {
-      const response = await fetch(`${system.publicUrl}/health`);
+      const response = await health();
       const { checks } = (await response.json()) as {
         checks: { usage_reporting?: { ok: boolean; facts: { unsealedSeconds: number | null } } };
       };

@@ -12,6 +12,7 @@ import {
   sessionHolders,
   system,
   until,
+  health,
 } from "../support/flow.ts";
 
 type Way = "queries" | "transaction" | "conversation" | "analytics";
@@ -146,9 +147,7 @@ test("the slots of an object that died are free after their lease, and its tenan
 });
 
 test("/health shows the sessions of every strategy and the budget", async () => {
-  const report = (await (await fetch(`${system.publicUrl}/health`)).json()) as {
-    checks: { sessions: { facts: Sessions } };
-  };
+  const report = (await (await health()).json()) as { checks: { sessions: { facts: Sessions } } };
   const { facts } = report.checks.sessions;
   expect(facts.budget).toBeGreaterThan(0);
   for (const strategy of ["shared", "schema", "database"]) {

@@ -11,6 +11,7 @@ import {
   fireCron,
   simulator,
   status,
+  statusPage,
   system,
   until,
 } from "../support/flow.ts";
@@ -36,15 +37,33 @@ test("a customer who pays is provisioned step by step and its agent's first call
   ]);
 });
 
-test("an unpaid order does not become a tenant", async () => {
+test("an unpaid order does not become a tenant, and is forgotten after its Checkout has expired", async () => {
   const order = await fetch(`${system.publicUrl}/api/checkout`, {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ plan: "free", name: "Window shopper" }),
+    body: JSON.stringify({ plan: "free", name: "Window shopper", email: "shopper@example.com" }),
   });
   const { tenantId } = (await order.json()) as { tenantId: string };
   expect((await status(tenantId)).state).toBe("awaiting_payment");
   expect(await controlRows("SELECT id FROM tenants WHERE id = $1", [tenantId])).toEqual([]);
+  const kept = () => controlRows("SELECT name, email FROM checkouts WHERE tenant_id = $1", [tenantId]);
+  await fireCron("* * * * *");
+  expect(await kept()).toEqual([{ name: "Window shopper", email: "shopper@example.com" }]);
+  await controlRows("UPDATE checkouts SET created_at = now() - interval '5 days' WHERE tenant_id = $1", [tenantId]);
+  await fireCron("* * * * *");
+  expect(await kept()).toEqual([{ name: "", email: null }]);
+});
+
+test("the progress of a sign-up is shown to those who hold its link, its set-up token or a key of it", async () => {
+  const { statusUrl, setupToken, tenantId } = await signUp(system.publicUrl, { plan: "free", name: "Watched" });
+  const states = await Promise.all([fetch(statusUrl), statusPage(tenantId, setupToken), statusPage(tenantId)]);
+  for (const answer of states) expect(await answer.json()).toMatchObject({ tenantId, state: "active" });
+  const other = await aTenant();
+  for (const token of [null, "made-up", other.apiKey]) {
+    const answer = await statusPage(tenantId, token);
+    expect([answer.status, await answer.text()]).toEqual([404, expect.not.stringContaining("active")]);
+  }
+  expect((await statusPage(other.id, other.apiKey)).status).toBe(200);
 });
 
 test("a second delivery of every webhook changes nothing", async () => {

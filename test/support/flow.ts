@@ -52,8 +52,19 @@ export async function status(tenantId: string): Promise<{
   state: string;
   steps: { name: string; status: string; startedAt: string | null; finishedAt: string | null }[];
 }> {
-  const response = await fetch(`${system.publicUrl}/api/tenants/${tenantId}/status`);
+  const response = await statusPage(tenantId);
   return (await response.json()) as Awaited<ReturnType<typeof status>>;
+}
+
+/** The page that shows the progress of provisioning, for the holder of `token`. */
+export function statusPage(tenantId: string, token: string | null = system.operatorToken): Promise<Response> {
+  const headers = token === null ? {} : { authorization: `Bearer ${token}` };
+  return fetch(`${system.publicUrl}/api/tenants/${tenantId}/status`, { headers });
+}
+
+/** The health of the deployment with its facts, as the operator sees it. */
+export function health(): Promise<Response> {
+  return fetch(`${system.publicUrl}/health`, { headers: { authorization: `Bearer ${system.operatorToken}` } });
 }
 
 export function operator(
