@@ -7,6 +7,7 @@ import type { Context } from "./control/context.ts";
 import type { Caller } from "./core/call.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
 import { TenantId } from "./core/tenant.ts";
+import { inputProblems } from "./core/input-problem.ts";
 import { decodeUtf8, refusedTextIn } from "./core/text.ts";
 
 export interface HttpEnv {
@@ -132,10 +133,10 @@ export function tenantOf(c: HttpContext): TenantId {
   return id.data;
 }
 
-/** A query parameter that is on when it is `true`. */
+/** A query parameter that is `true` or `false`, and `false` when it is absent. */
 export const Flag = z
-  .string()
-  .optional()
+  .enum(["true", "false"])
+  .default("false")
   .transform((value) => value === "true");
 
 /** The query of a list that comes in pages: `after` is the `next` of the page before. */
@@ -146,7 +147,7 @@ export const noStore = { "cache-control": "no-store" };
 
 /** Whether the request says that its body is JSON. */
 export function isJson(c: HttpContext): boolean {
-  return /^application\/json\b/i.test(c.req.header("content-type") ?? "");
+  return /^application\/json\s*(?:;|$)/i.test(c.req.header("content-type") ?? "");
 }
 
 /** The parsed JSON body. Throws `BadRequest`, which names the fields, or `content_type`. */
@@ -167,6 +168,8 @@ export async function readJson<Schema extends z.ZodType>(c: HttpContext, schema:
 
 /** The parsed query. Throws `BadRequest`, which names the parameters. */
 export function readQuery<Schema extends z.ZodType>(c: HttpContext, schema: Schema): z.output<Schema> {
+  const twice = Object.entries(c.req.queries()).find(([, values]) => values.length > 1);
+  if (twice !== undefined) throw new BadRequest(`${twice[0]}: is given more than once`);
   return checked(c.req.query(), schema, "query");
 }
 
@@ -182,11 +185,7 @@ function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole
   }
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  throw new BadRequest(
-    parsed.error.issues
-      .map(({ path, message }) => `${path.length === 0 ? whole : path.join(".")}: ${message}`)
-      .join("; "),
-  );
+  throw new BadRequest(inputProblems(parsed.error.issues, whole));
 }
 
 /** Refuses a text that PostgreSQL cannot store, wherever it is in the input. So no schema and no store has to. */

@@ -16,6 +16,7 @@ export const listDocuments = defineTool({
     limit: z.int().min(1).max(100).default(50).describe("Documents in a page"),
     cursor: z
       .string()
+      .min(1)
       .max(MAX_PATH_BYTES)
       .optional()
       .describe("`nextCursor` of the previous page, with the same prefix"),

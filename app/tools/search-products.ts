@@ -29,10 +29,11 @@ export const searchProducts = defineTool({
   scopes: ["tools:read"],
   input: z.strictObject({
     query: storableText(200).describe("Words, or parts of words. An empty query finds every product"),
-    category: storableText(200).optional().describe("The exact name of the only category to search"),
+    category: storableText(200).min(1).optional().describe("The exact name of the only category to search"),
     maxPriceCents: z.int().min(0).max(2_147_483_647).optional().describe("Highest price, in cents"),
     limit: z.int().min(1).max(50).default(10).describe("Products in a page"),
     cursor: storableText(16_100)
+      .min(1)
       .optional()
       .describe("`nextCursor` of the previous page, with all other inputs unchanged"),
   }),
@@ -53,8 +54,7 @@ export const searchProducts = defineTool({
               CASE WHEN updated_at >= '0001-01-01 00:00:00+00' AND updated_at < '10000-01-01 00:00:00+00'
                    THEN to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') END AS "updatedAt"
        FROM (SELECT * FROM products
-             WHERE (name || ' ' || description ILIKE ALL ($1::text[])
-                    OR $7::text[] IS NOT NULL AND name || ' ' || description ILIKE ALL ($7::text[]))
+             WHERE ${searched} ILIKE ALL ($1::text[])
                AND ($2::text[] IS NULL OR category = ANY ($2::text[]))
                AND ($3::int IS NULL OR price_cents <= $3)
                AND ($4::text IS NULL OR (name, id) > ($4, $5::text))
@@ -64,12 +64,11 @@ export const searchProducts = defineTool({
       // The inner query selects the page first, so that only its rows are formatted. It reads one more row, which shows
       // whether there is a next page.
       [
-        patternsOf(query.normalize("NFC")),
+        patternsOf(query),
         category === undefined ? null : formsOf(category),
         maxPriceCents ?? null,
         ...after,
         limit + 1,
-        formsOf(query).length > 1 ? patternsOf(query.normalize("NFD")) : null,
       ],
     );
     const products = rows.slice(0, limit);
@@ -81,9 +80,19 @@ export const searchProducts = defineTool({
   },
 });
 
+/**
+ * The text of a row in the form of `patternsOf`. Characters that only look different are equal in it: composed and decomposed
+ * ones, ligatures, full-width letters. Texts of ASCII have one form only, and PostgreSQL need not compute it.
+ */
+const plainName = `name || ' ' || description`;
+const searched = `CASE WHEN octet_length(${plainName}) = char_length(${plainName}) THEN ${plainName} ELSE normalize(${plainName}, NFKC) END`;
+
 /** One pattern for each word, with the special characters of ILIKE escaped. */
 export function patternsOf(query: string): string[] {
-  const words = query.split(/\s+/).filter((word) => word !== "");
+  const words = query
+    .normalize("NFKC")
+    .split(/\s+/)
+    .filter((word) => word !== "");
   return words.map((word) => `%${word.replace(/[\\%_]/g, String.raw`\$&`)}%`);
 }
 

@@ -27,7 +27,7 @@ export async function handleMcp(
 ): Promise<Response> {
   const { env } = context;
   const guard = guardOf(env);
-  const request = withPlainPath(received);
+  const request = plainRequest(received);
   let identified: Promise<Authentication> | undefined;
   const identify = (): Promise<Authentication> =>
     (identified ??= authenticate(request.headers.get("authorization"), context, Date.now()));
@@ -67,12 +67,28 @@ function answerMessage(message: Message): Promise<Response> {
   return called !== undefined && catalogue.has(called) ? answerToolCall(message) : answerOther(message);
 }
 
-/** `/mcp/` is `/mcp`: people and clients add the slash, and the SDK compares the path. */
-function withPlainPath(request: Request): Request {
+/**
+ * The request as the SDK compares it. `/mcp/` is `/mcp`: people and clients add the slash. A revision that a proxy or a client
+ * sends twice is that revision, and an empty one is none.
+ */
+function plainRequest(request: Request): Request {
   const url = new URL(request.url);
-  if (!url.pathname.endsWith("/")) return request;
+  const revision = request.headers.get(REVISION_HEADER);
+  const plain = revision === null ? null : plainRevision(revision);
+  if (!url.pathname.endsWith("/") && revision === plain) return request;
   url.pathname = url.pathname.replace(/\/+$/, "");
-  return new Request(url, request);
+  const headers = new Headers(request.headers);
+  if (plain === null) headers.delete(REVISION_HEADER);
+  else headers.set(REVISION_HEADER, plain);
+  return new Request(new Request(url, request), { headers });
+}
+
+const REVISION_HEADER = "mcp-protocol-version";
+
+function plainRevision(value: string): string | null {
+  const [first = "", ...more] = value.split(",").map((each) => each.trim());
+  if (more.some((each) => each !== first)) return value;
+  return first === "" ? null : first;
 }
 
 interface Message extends Authenticated {

@@ -15,13 +15,15 @@ import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../package.json" with { type: "json" };
 import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
+import { inputProblem } from "../core/input-problem.ts";
 import { brokenText, refusedTextIn } from "../core/text.ts";
 import { describeError, log } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "./keyed-calls.ts";
-import { claimsModernEra, idOf, invalidParams, isObject } from "./message.ts";
+import { claimsModernEra, idOf, invalidParams, isObject, malformedMessage } from "./message.ts";
 import { jsonRpcError, serveLegacy } from "./transport.ts";
 
+const INVALID_REQUEST = -32600;
 const INVALID_PARAMS = -32602;
 
 type Register = (server: McpServer) => void;
@@ -81,6 +83,8 @@ export interface McpExchange {
 
 /** Answers one message: JSON, or an event stream when its tool reports progress that the client asked for. */
 export async function serveMcp({ request, body, authInfo, register }: McpExchange): Promise<Response> {
+  const malformed = malformedMessage(body);
+  if (malformed !== undefined) return jsonRpcError(400, INVALID_REQUEST, malformed, { id: idOf(body) });
   const problem = invalidParams(body);
   if (problem !== undefined)
     return jsonRpcError(200, INVALID_PARAMS, `Invalid params: ${problem}.`, { id: idOf(body) });
@@ -247,13 +251,15 @@ async function parseArguments(tool: Tool, value: unknown): Promise<StandardSchem
       issue.code === "unrecognized_keys" &&
       issue.path.length === 0 &&
       !tool.refusesUnknownInput &&
-      !issue.keys.some((name) => namesTenant.test(name));
+      !issue.keys.some((name) => namesTenant.test(name) && !isEmptyValue(memberOf(value, [name])));
     if (isAdded) for (const name of issue.keys) deleteMember(value, [name]);
     else if (isEmptyValue(memberOf(value, issue.path))) deleteMember(value, issue.path);
     return !isAdded;
   });
   const repaired = await tool.input.safeParseAsync(value);
-  return repaired.success ? { value: repaired.data } : { issues: issues.length > 0 ? issues : repaired.error.issues };
+  if (repaired.success) return { value: repaired.data };
+  const left = issues.length > 0 ? issues : repaired.error.issues;
+  return { issues: left.map((issue) => ({ path: issue.path, message: inputProblem(issue) })) };
 }
 
 /** Never ignored: the caller would take the answer for that tenant's. */

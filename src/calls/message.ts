@@ -3,6 +3,8 @@
 //
 // Invariant: an `id` or a progress token goes back exactly as it came.
 import { IDEMPOTENCY_META_KEY, MAX_KEY_LENGTH } from "./keyed-calls.ts";
+import type * as z from "zod";
+import { inputProblem } from "../core/input-problem.ts";
 import { PROTOCOL_VERSION_META_KEY, specTypeSchemas } from "@modelcontextprotocol/server";
 
 type JsonObject = Record<string, unknown>;
@@ -77,16 +79,25 @@ export function keepNumbers(text: string, body: unknown): ((answer: string) => s
 
 // ---- members without a value
 
+/** The members that a request or notification has. Some clients add others; no revision gives them a meaning. */
+const members = new Set(["jsonrpc", "id", "method", "params"]);
+
 /**
- * Removes what a client writes for "no value": `params`, members of `params` and of `_meta` that are null, and an empty
- * cursor. Arguments of tools stay: their schema decides about them. Without `streams`, a progress token goes, too, because
- * its notifications need an event stream.
+ * Removes what a client writes for "no value": `params`, members of `params` and of `_meta` that are null, an empty cursor,
+ * and an empty list or text in place of an object (PHP writes `[]` for an object without members). Removes members that no
+ * message has, too. Arguments of tools stay: their schema decides about them. Without `streams`, a progress token goes, too,
+ * because its notifications need an event stream.
  */
 export function dropEmptyMembers(message: unknown, { streams }: { streams: boolean }): void {
   if (!isObject(message) || typeof message.method !== "string") return;
-  if (message.params === null) delete message.params;
+  for (const name of Object.keys(message)) if (!members.has(name)) Reflect.deleteProperty(message, name);
+  if (message.params === null || isEmptyList(message.params)) delete message.params;
   const { params } = message;
   if (!isObject(params)) return;
+  for (const name of ["_meta", "arguments"]) if (isEmptyList(params[name])) delete params[name];
+  if (params["arguments"] === "") delete params["arguments"];
+  if (message.method === "initialize" && "capabilities" in params)
+    params["capabilities"] = withoutEmptyLists(params["capabilities"]);
   // What a client says about itself comes in objects within objects.
   dropNulls(params, message.method === "initialize" ? Infinity : 1);
   if (params["cursor"] === "") delete params["cursor"];
@@ -94,6 +105,17 @@ export function dropEmptyMembers(message: unknown, { streams }: { streams: boole
   if (!isObject(meta)) return;
   dropNulls(meta, Infinity);
   if (!streams) delete meta["progressToken"];
+}
+
+function isEmptyList(value: unknown): boolean {
+  return Array.isArray(value) && value.length === 0;
+}
+
+/** Capabilities are objects within objects: an empty list among them is an empty object. */
+function withoutEmptyLists(value: unknown, depth = 1): unknown {
+  if (isEmptyList(value)) return {};
+  if (!isObject(value) || depth > MAX_DEPTH) return value;
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, withoutEmptyLists(each, depth + 1)]));
 }
 
 /** Only a few levels are ever in use; the bound keeps hostile nesting from the stack. */
@@ -104,6 +126,20 @@ function dropNulls(object: JsonObject, levels: number, depth = 1): void {
     if (value === null) delete object[name];
     else if (depth < Math.min(levels, MAX_DEPTH) && isObject(value)) dropNulls(value, levels, depth + 1);
   }
+}
+
+// ---- the form of a message
+
+/** Why a value is no message of JSON-RPC 2.0, in words; `undefined`: it is one. */
+export function malformedMessage(message: unknown): string | undefined {
+  if (!isObject(message)) return "A message must be a JSON object.";
+  if (message["jsonrpc"] !== "2.0") return 'The member `jsonrpc` must be "2.0".';
+  const isResponse = "result" in message || "error" in message;
+  if (!isResponse && typeof message.method !== "string") return "The member `method` must be a string.";
+  const isId = typeof message.id === "string" || typeof message.id === "number";
+  if ("id" in message && !isId && !(isResponse && message.id === null))
+    return "The member `id` must be a string or a number. A notification has none.";
+  return undefined;
 }
 
 // ---- parameters
@@ -150,9 +186,10 @@ function problemsOfInitialize(params: JsonObject): string | undefined {
   const checked = specTypeSchemas.InitializeRequestParams["~standard"].validate(params);
   if (checked instanceof Promise || checked.issues === undefined) return undefined;
   return checked.issues
-    .map(({ path = [], message }) => {
-      const names = path.map((part) => String(typeof part === "object" ? part.key : part));
-      return `${["params", ...names].join(".")}: ${message.replace(/^Invalid input: /, "")}`;
+    .map((issue) => {
+      const names = (issue.path ?? []).map((part) => String(typeof part === "object" ? part.key : part));
+      // The SDK's schemas are Zod schemas.
+      return `${["params", ...names].join(".")}: ${inputProblem(issue as z.core.$ZodIssue)}`;
     })
     .join("; ");
 }

@@ -123,13 +123,13 @@ test("a file whose lines are bad for the greater part fails, and says how many",
 });
 
 test("a step that ends within a window continues at the next line", async () => {
-  const lines = Array.from({ length: 3_000 }, (_, n) => row(`\u00e9-${n}`, n % 7 === 0 ? "bad" : "x"));
+  const lines = Array.from({ length: 1_000 }, (_, n) => row(`\u00e9-${n}`, n % 7 === 0 ? "bad" : "x"));
   const done = await imported(lines.join("\n"), { stepMs: 0 });
   expect(done.steps).toBeGreaterThan(3);
-  expect(done.lines).toEqual({ done: 3_000, of: 3_000 });
-  expect(done.failed).toBe(429);
-  expect(new Set(done.rows.map(([id]) => id)).size).toBe(3_000 - 429);
-  expect(done.rows).toHaveLength(3_000 - 429);
+  expect(done.lines).toEqual({ done: 1_000, of: 1_000 });
+  expect(done.failed).toBe(143);
+  expect(new Set(done.rows.map(([id]) => id)).size).toBe(1_000 - 143);
+  expect(done.rows).toHaveLength(1_000 - 143);
 });
 
 test("a document is written under its composed path, exactly", async () => {

@@ -190,7 +190,7 @@ test.each([
   ["initialize", { protocolVersion: "2025-06-18", capabilities: null, clientInfo: { name: "x", version: "1" } }, "cap"],
   ["tools/list", { cursor: 7 }, "cursor"],
   ["tools/list", { cursor: "page-7" }, "cursor"],
-  ["tools/list", [], "params"],
+  ["tools/list", [1], "params"],
   ["tools/list", { _meta: "x" }, "_meta"],
   ["tools/call", { name: 1 }, "name"],
   ["tools/call", {}, "name"],
@@ -232,11 +232,38 @@ test.each([
   ["tools/call", { name: "takes_nothing", arguments: null }],
   ["tools/call", { name: "takes_nothing", arguments: {}, _meta: null }],
   ["tools/call", { name: "takes_nothing" }],
-])("%s takes a member that is null as absent: %j", async (method, params) => {
+  ["tools/call", { name: "takes_nothing", arguments: "" }],
+  ["tools/call", { name: "takes_nothing", arguments: [], _meta: [] }],
+  ["tools/list", []],
+  [
+    "initialize",
+    { protocolVersion: "2025-06-18", capabilities: { experimental: [] }, clientInfo: { name: "x", version: "1" } },
+  ],
+  ["initialize", { protocolVersion: "2025-06-18", capabilities: [], clientInfo: { name: "x", version: "1" } }],
+])("%s takes a member that is null or empty as absent: %j", async (method, params) => {
   const tools = [aTool({ name: "takes_nothing", input: z.strictObject({}) })];
   const { last } = await messages(await answer(httpRequest(JSON.stringify({ ...ping, method, params })), { tools }));
   expect(last.error).toBeUndefined();
   expect(last.result).not.toHaveProperty("isError");
+});
+
+test("a member that no message has is ignored", async () => {
+  const { last } = await messages(await answer(httpRequest(JSON.stringify({ ...ping, extra: 1, error2: null }))));
+  expect(last).toMatchObject({ id: 7, result: {} });
+});
+
+test.each([
+  [{ ...ping, id: null }, "id"],
+  [{ ...ping, id: [1] }, "id"],
+  [{ ...ping, jsonrpc: "1.0" }, "jsonrpc"],
+  [{ jsonrpc: "2.0", id: 7 }, "method"],
+  [{ ...ping, method: 5 }, "method"],
+  ["ping", "object"],
+])("%j is refused, in words that name the member", async (body, named) => {
+  const response = await answer(httpRequest(JSON.stringify(body)));
+  expect(response.status).toBe(400);
+  const { last } = await messages(response);
+  expect(last.error).toMatchObject({ code: -32600, message: expect.stringContaining(named) });
 });
 
 // ---- arguments
@@ -277,7 +304,16 @@ test("an argument that names a tenant is never ignored", async () => {
     expect(isError).toBe(true);
     expect(text).toContain(name);
     expect(seen).toEqual([]);
+    expect((await call({ query: "x", [name]: null }, optional)).isError).toBe(false);
   }
+});
+
+test("a refused argument is told in words", async () => {
+  const { text } = await call({ category: "sofa", limit: "10" }, optional);
+  expect(text).toContain("query: is missing");
+  expect(text).toContain("must be one of");
+  expect(text).toContain("limit: must be a number, not a string");
+  expect(text).not.toContain("Invalid input");
 });
 
 test("a tool that refuses unknown input still does", async () => {
