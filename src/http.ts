@@ -4,6 +4,7 @@ import type { Context as HonoContext } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import * as z from "zod";
 import type { Context } from "./control/context.ts";
+import type { Creation } from "./control/idempotent-requests-store.ts";
 import type { Caller } from "./core/call.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
 import { TenantId } from "./core/tenant.ts";
@@ -17,6 +18,8 @@ export interface HttpEnv {
     context: Context;
     /** The verified caller of a `tenant_admin` route. */
     caller: Caller | undefined;
+    /** The request has an `Idempotency-Key`. */
+    creation: Creation | undefined;
   };
 }
 export type HttpContext = HonoContext<HttpEnv>;

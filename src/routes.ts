@@ -45,6 +45,7 @@ import {
 } from "./identity/api.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
 import { guards } from "./identity/guards.ts";
+import { once } from "./identity/idempotency.ts";
 import { KeyRequest } from "./identity/keys.ts";
 import {
   RemovalQuery,
@@ -122,9 +123,9 @@ export const routes: readonly Route[] = [
 
   // buyers
   route("GET /plans", "public", listPlans),
-  route("POST /api/checkout", "public", createCheckout, { body: CheckoutRequest }),
+  route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest }),
   route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery }),
-  route("POST /api/tenants/:tenantId/keys", "buyer", createFirstKey, { body: KeyRequest }),
+  route("POST /api/tenants/:tenantId/keys", "buyer", once(createFirstKey), { body: KeyRequest }),
 
   // a tenant's admin
   route("GET /api/tenants/:tenantId", "tenant_admin", showOwnAccount),
@@ -134,7 +135,7 @@ export const routes: readonly Route[] = [
   route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan),
   route("POST /api/tenants/:tenantId/plan", "tenant_admin", changeOwnPlan, { body: OwnPlanRequest }),
   route("DELETE /api/tenants/:tenantId/plan", "tenant_admin", cancelPlanChange),
-  route("POST /api/tenants/:tenantId/checkout", "tenant_admin", buyPlan, { body: OwnCheckoutRequest }),
+  route("POST /api/tenants/:tenantId/checkout", "tenant_admin", once(buyPlan), { body: OwnCheckoutRequest }),
   route("POST /api/tenants/:tenantId/portal", "tenant_admin", openPortal, { body: PortalRequest }),
   route("POST /api/tenants/:tenantId/remove", "tenant_admin", removeOwnTenant, { body: RemovalRequest }),
   route("POST /api/tenants/:tenantId/reactivate", "tenant_admin", reactivateTenant),
@@ -142,12 +143,12 @@ export const routes: readonly Route[] = [
 
   // the operator: one tenant
   route("GET /admin/api/tenants", "operator", listTenants, { query: PageQuery }),
-  route("POST /admin/api/tenants", "operator", addTenant, { body: NewTenantRequest }),
+  route("POST /admin/api/tenants", "operator", once(addTenant), { body: NewTenantRequest }),
   route("GET /admin/api/tenants/:tenantId", "operator", showTenant),
   route("PATCH /admin/api/tenants/:tenantId", "operator", changeTenant, { body: AccountChange }),
   route("POST /admin/api/tenants/:tenantId/suspend", "operator", suspendTenant),
   route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant),
-  route("POST /admin/api/tenants/:tenantId/keys", "operator", createKey, { body: KeyRequest }),
+  route("POST /admin/api/tenants/:tenantId/keys", "operator", once(createKey), { body: KeyRequest }),
   route("DELETE /admin/api/tenants/:tenantId/keys/:keyId", "operator", revokeKey),
   route("POST /admin/api/tenants/:tenantId/monitor-token", "operator", renewMonitorToken),
   route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks),
@@ -176,7 +177,7 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/tenants/:tenantId/removal", "operator", showRemoval),
 
   // the operator: the whole deployment
-  route("POST /admin/api/checkouts", "operator", createCheckout, { body: OfferRequest }),
+  route("POST /admin/api/checkouts", "operator", once(createCheckout), { body: OfferRequest }),
   route("GET /admin/api/billing", "operator", showIndicators),
   route("GET /admin/api/meter-errors", "operator", listMeterErrors),
   route("POST /admin/api/analytics", "operator", askQuestion, { body: Question }),

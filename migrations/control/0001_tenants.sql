@@ -74,6 +74,25 @@ CREATE TABLE tenants (
 CREATE INDEX tenants_undelivered ON tenants (id) WHERE delivered_version < version;
 CREATE INDEX tenants_unfinished ON tenants (id) WHERE state = 'provisioning' OR monitored_at IS NULL;
 
+-- Requests with an Idempotency-Key, kept for a day. The seed and created_at make a repeated run find what the first one made.
+CREATE TABLE idempotent_requests (
+  -- Method and path.
+  scope text NOT NULL,
+  key text NOT NULL,
+  -- SHA-256 of the body.
+  fingerprint text NOT NULL,
+  seed text NOT NULL,
+  -- The request that holds the key until locked_until.
+  token text NOT NULL,
+  locked_until timestamptz NOT NULL,
+  runs integer NOT NULL DEFAULT 1,
+  -- Status and body, encrypted: they may hold an API key. NULL while there is none.
+  answer text,
+  created_at timestamptz NOT NULL DEFAULT date_trunc('milliseconds', now()),
+  PRIMARY KEY (scope, key)
+);
+CREATE INDEX idempotent_requests_by_age ON idempotent_requests (created_at);
+
 CREATE TABLE api_keys (
   id text PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
@@ -132,6 +151,7 @@ GRANT UPDATE (name, email) ON checkouts TO tollgate_service;
 GRANT SELECT, INSERT ON checkouts, tenants, api_keys, tenant_links, provisioning_attempts, provisioning_steps,
                         cross_tenant_attempts TO tollgate_service;
 GRANT UPDATE (attempts, last_at) ON cross_tenant_attempts TO tollgate_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON idempotent_requests TO tollgate_service;
 GRANT DELETE ON tenant_links TO tollgate_service;
 GRANT UPDATE ON tenants, provisioning_attempts, provisioning_steps TO tollgate_service;
 GRANT UPDATE (revoked_at) ON api_keys TO tollgate_service;

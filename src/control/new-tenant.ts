@@ -7,6 +7,7 @@ import { DisplayName, Features, TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";
+import type { Creation } from "./idempotent-requests-store.ts";
 import { tenantsStore } from "./tenants-store.ts";
 
 export const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
@@ -35,10 +36,17 @@ export const TenantRequest = z.strictObject({
 });
 export type TenantRequest = z.infer<typeof TenantRequest>;
 
-/** Creates a tenant and starts its provisioning. Returns `undefined` when the id is taken. */
-export async function createTenant(context: Context, request: TenantRequest): Promise<TenantId | undefined> {
+/**
+ * Creates a tenant and starts its provisioning. Returns `undefined` when the id is taken. A `creation` that repeats finds the
+ * tenant that an earlier run has made.
+ */
+export async function createTenant(
+  context: Context,
+  request: TenantRequest,
+  creation?: Creation,
+): Promise<TenantId | undefined> {
   const plan = planOf(request.plan);
-  const id = request.id ?? newTenantId();
+  const id = request.id ?? creation?.seed ?? newTenantId();
   const { created } = await tenantsStore(context.control).insert({
     id,
     name: request.name,
@@ -54,7 +62,14 @@ export async function createTenant(context: Context, request: TenantRequest): Pr
     stripeSubscriptionId: null,
     features: request.features ?? {},
   });
-  if (!created) return undefined;
+  if (!created && !(await isOwn(context, id, creation))) return undefined;
   await context.tenantObject(id).provision();
   return id;
+}
+
+/** Whether an earlier run of the same request has made the tenant: it did not exist before. */
+async function isOwn(context: Context, id: TenantId, creation: Creation | undefined): Promise<boolean> {
+  if (creation?.isRepeat !== true) return false;
+  const tenant = await tenantsStore(context.control).summary(id);
+  return tenant !== undefined && Date.parse(tenant.createdAt) >= creation.atMs;
 }

@@ -108,6 +108,10 @@ export const errors = {
   not_found: { status: 404, advice: "There is nothing at this address." },
   method_not_allowed: { status: 405, advice: "This address takes other methods. The `Allow` header lists them." },
   conflict: { status: 409, advice: "This is not possible in the current state." },
+  idempotency_key_mismatch: {
+    status: 422,
+    advice: "This Idempotency-Key was used with another body. Send the first body again, or use a new key.",
+  },
   body_too_large: { status: 413, advice: "The body is larger than this server accepts." },
   content_type: { status: 415, advice: "Send `Content-Type: application/json`." },
   signature_invalid: { status: 400, advice: "The webhook's signature is missing, wrong or too old." },

@@ -12,7 +12,7 @@ export const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.str
 
 /** The tenant's first key, for the buyer. The answer shows it once. */
 export async function createFirstKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
-  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: true });
+  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: true, creation: c.get("creation") });
   if (key === undefined)
     throw new Problem("conflict", "The account is not set up yet, or its first key exists already.");
   return c.json(key, 201, noStore);
@@ -20,7 +20,7 @@ export async function createFirstKey(c: HttpContext, { body }: { body: KeyReques
 
 /** Another key, for the operator. The answer shows it once. */
 export async function createKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
-  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: false });
+  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: false, creation: c.get("creation") });
   if (key === undefined) throw new Problem("conflict", "There is no such tenant, or it has too many keys.");
   return c.json(key, 201, noStore);
 }

@@ -2,6 +2,7 @@
 // stores only the digest.
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
+import type { Creation } from "../control/idempotent-requests-store.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { AnswerLost } from "../adapters/neon.ts";
 import { encodeScopes, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
@@ -46,10 +47,10 @@ export async function issueKey(
   context: Context,
   tenantId: TenantId,
   request: KeyRequest,
-  { first }: { first: boolean },
+  { first, creation }: { first: boolean; creation?: Creation | undefined },
 ): Promise<IssuedKey | undefined> {
-  const id = toBase64Url(crypto.getRandomValues(new Uint8Array(9)));
-  const secret = toBase64Url(crypto.getRandomValues(new Uint8Array(24)));
+  const { id, secret } =
+    creation === undefined ? randomParts() : await repeatableParts(context.env, tenantId, creation);
   const apiKey = await mintCredential(context.env.CREDENTIAL_KEY, {
     kind: "key",
     tenantId,
@@ -66,6 +67,28 @@ export async function issueKey(
   if (!added) return undefined;
   const { delivered } = await notifyObject(context, tenantId);
   return { id, name: request.name, scopes: request.scopes, expiresAt, apiKey, delivered };
+}
+
+function randomParts(): { id: string; secret: string } {
+  return {
+    id: toBase64Url(crypto.getRandomValues(new Uint8Array(9))),
+    secret: toBase64Url(crypto.getRandomValues(new Uint8Array(24))),
+  };
+}
+
+/** The same for every run of one request. Only the holder of CREDENTIAL_KEY can derive them. */
+async function repeatableParts(
+  env: Env,
+  tenantId: TenantId,
+  { seed }: Creation,
+): Promise<{ id: string; secret: string }> {
+  const derived = await mintCredential(env.CREDENTIAL_KEY, {
+    kind: "key",
+    tenantId,
+    fields: ["of-a-request", seed, "parts"],
+  });
+  const digest = await sha256Hex(derived);
+  return { id: digest.slice(0, 12), secret: digest.slice(12) };
 }
 
 /** The tenant's monitor token. Tokens of an earlier generation are refused. */

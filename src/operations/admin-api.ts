@@ -1,6 +1,6 @@
 // Routes for accounts: the operator lists, creates, shows and changes tenants; a tenant's admin shows and changes its own.
 import * as z from "zod";
-import { openImport } from "../backups/api.ts";
+import { newestImport, openImport } from "../backups/api.ts";
 import { TenantRequest, createTenant } from "../control/new-tenant.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { type AccountChange, type NotChanged, type OwnAccountChange, changeAccount } from "../control/tenant-change.ts";
@@ -36,9 +36,12 @@ export async function addTenant(
   { body: { importFrom, ...request } }: { body: z.infer<typeof NewTenantRequest> },
 ): Promise<Response> {
   const context = c.get("context");
-  const id = await createTenant(c.get("context"), request);
+  const creation = c.get("creation");
+  const id = await createTenant(context, request, creation);
   if (id === undefined) throw new Problem("conflict", `The tenant ${request.id} exists already.`);
-  if (importFrom !== undefined) await openImport(context, id, { importFrom, overwrite: false });
+  // An earlier run of the same request may have opened the import.
+  if (importFrom !== undefined && !(creation?.isRepeat === true && (await newestImport(context, id)) !== null))
+    await openImport(context, id, { importFrom, overwrite: false });
   const summary = await tenantsStore(context.control).summary(id);
   return c.json({ ...summary, statusUrl: await statusUrl(c.env, id, Date.now()) }, 201);
 }

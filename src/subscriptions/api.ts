@@ -55,7 +55,7 @@ export async function createCheckout(
   c: HttpContext,
   { body }: { body: z.infer<typeof OfferRequest> },
 ): Promise<Response> {
-  return c.json(await openCheckout(c.get("context"), c.get("requestId"), body), 201);
+  return c.json(await openCheckout(c.get("context"), c.get("requestId"), body, c.get("creation")), 201);
 }
 
 /** The guard of the route reads it, too. */
@@ -145,7 +145,7 @@ export async function buyPlan(
     throw new Problem("conflict", "The account has a subscription. Change its plan instead.");
   if (facts.customerId === null) throw new Problem("conflict", "The account has no customer at Stripe yet.");
   const { customerId } = facts;
-  return c.json(await openOwnCheckout(context, { tenantId, customerId }, body), 201, noStore);
+  return c.json(await openOwnCheckout(context, { tenantId, customerId }, body, c.get("creation")), 201, noStore);
 }
 
 /** The operator changes a tenant to any plan, strategy and limits. */

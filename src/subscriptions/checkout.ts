@@ -3,6 +3,7 @@
 import * as z from "zod";
 import { newTenantId } from "../adapters/ids.ts";
 import type { Context } from "../control/context.ts";
+import type { Creation } from "../control/idempotent-requests-store.ts";
 import { mintCredential } from "../core/credentials.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
@@ -58,16 +59,17 @@ export async function openOwnCheckout(
   context: Context,
   tenant: { tenantId: TenantId; customerId: string },
   order: z.infer<typeof OwnCheckoutRequest>,
+  creation?: Creation,
 ): Promise<{ tenantId: TenantId; checkoutUrl: string; statusUrl: string }> {
   const { env, stripe } = context;
   const { tenantId, customerId } = tenant;
-  const { statusUrl: progressUrl, ...pages } = await pagesOf(env, tenantId, order);
-  const nowMs = Date.now();
+  const nowMs = creation?.atMs ?? Date.now();
+  const { statusUrl: progressUrl, ...pages } = await pagesOf(env, tenantId, order, nowMs);
   try {
     await stripe.checkout.expireOpen(customerId);
     const { url } = await stripe.checkout.create({
       tenantId,
-      idempotencyKey: `checkout.${tenantId}.${crypto.randomUUID()}`,
+      idempotencyKey: `checkout.${tenantId}.${crypto.randomUUID()}`, // a repeat has ended the page that a lost answer left
       plan: order.plan,
       buyer: { customerId },
       ...pages,
@@ -87,8 +89,9 @@ async function pagesOf(
   env: Env,
   tenantId: TenantId,
   order: { successUrl?: string | undefined; cancelUrl?: string | undefined },
+  nowMs: number,
 ): Promise<{ successUrl: string; cancelUrl: string; statusUrl: string }> {
-  const progressUrl = await statusUrl(env, tenantId, Date.now());
+  const progressUrl = await statusUrl(env, tenantId, nowMs);
   const { successUrl, cancelUrl } = order;
   return {
     statusUrl: progressUrl,
@@ -105,14 +108,15 @@ export async function openCheckout(
   context: Context,
   requestId: string,
   order: z.infer<typeof OfferRequest>,
+  creation?: Creation,
 ): Promise<{ tenantId: TenantId; checkoutUrl: string; statusUrl: string; setupToken: string }> {
   const { env } = context;
-  const tenantId = newTenantId();
+  const tenantId = creation?.seed ?? newTenantId();
   const email = order.email ?? null;
-  const { statusUrl: progressUrl, ...pages } = await pagesOf(env, tenantId, order);
+  const nowMs = creation?.atMs ?? Date.now();
+  const { statusUrl: progressUrl, ...pages } = await pagesOf(env, tenantId, order, nowMs);
   // Store the order first: a payment for an unknown tenant cannot be applied.
   await checkoutsStore(context.control).insert(tenantId, { name: order.name, email, plan: order.plan });
-  const nowMs = Date.now();
   const trialDays = order.trialDays ?? 0;
   let session;
   try {
@@ -133,7 +137,7 @@ export async function openCheckout(
   const setupToken = await mintCredential(env.CREDENTIAL_KEY, {
     kind: "setup",
     tenantId,
-    fields: [String(Date.now() + SETUP_LIFE_MS)],
+    fields: [String(nowMs + SETUP_LIFE_MS)],
   });
   return { tenantId, checkoutUrl: session.url, statusUrl: progressUrl, setupToken };
 }

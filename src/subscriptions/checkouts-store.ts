@@ -10,13 +10,12 @@ export type Checkout = z.infer<typeof Checkout>;
 
 export function checkoutsStore(control: ControlDatabase) {
   return {
+    /** Stores an order. Repeating it changes nothing. */
     async insert(tenantId: TenantId, order: { name: string; email: string | null; plan: PlanName }): Promise<void> {
-      await control.query(`INSERT INTO checkouts (tenant_id, name, email, plan) VALUES ($1, $2, $3, $4)`, [
-        tenantId,
-        order.name,
-        order.email,
-        order.plan,
-      ]);
+      await control.query(
+        `INSERT INTO checkouts (tenant_id, name, email, plan) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+        [tenantId, order.name, order.email, order.plan],
+      );
     },
 
     /**

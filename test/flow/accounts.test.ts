@@ -45,6 +45,70 @@ test("a trial is served until its last day, and a suspension does not change its
   expect(await usageCode()).toBe("trial_expired");
 });
 
+/** A request that creates something, with an Idempotency-Key. */
+async function create(path: string, key: string, body: unknown, token = system.operatorToken) {
+  const response = await fetch(`${system.publicUrl}${path}`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json", "idempotency-key": key },
+    body: JSON.stringify(body),
+  });
+  return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+}
+
+test("a request to create a tenant, an order or a key that is sent twice with one Idempotency-Key creates one", async () => {
+  const named = async (name: string) => controlRows(`SELECT id FROM tenants WHERE name = $1`, [name]);
+  const key = crypto.randomUUID();
+  const request = { plan: "free", name: `Once ${key}` };
+  const both = await Promise.all([1, 2].map(() => create("/admin/api/tenants", key, request)));
+  expect(both.map(({ status: each }) => each)).toContain(201);
+  expect(both.every(({ status: each }) => each === 201 || each === 409)).toBe(true);
+  const first = both.find((answer) => answer.status === 201);
+  // The order of the fields and the form of the header do not matter.
+  expect(await create("/admin/api/tenants", `"${key}"`, { name: request.name, plan: "free" })).toEqual(first);
+  expect(await named(request.name)).toHaveLength(1);
+  const other = await create("/admin/api/tenants", key, { ...request, plan: "pro" });
+  expect(other).toMatchObject({ status: 422, body: { code: "idempotency_key_mismatch" } });
+  expect(await create("/admin/api/tenants", "two words", request)).toMatchObject({ status: 400 });
+  expect(await named(request.name)).toHaveLength(1);
+
+  const order = { plan: "free", name: `Ordered ${key}` };
+  const ordered = await create("/api/checkout", key, order, "none");
+  expect(ordered.status).toBe(201);
+  expect(await create("/api/checkout", key, order, "none")).toEqual(ordered);
+  expect(await controlRows(`SELECT FROM checkouts WHERE name = $1`, [order.name])).toHaveLength(1);
+
+  const keys = `/admin/api/tenants/${String(first?.body["id"])}/keys`;
+  const issued = await create(keys, key, { name: "one" });
+  expect(issued.status).toBe(201);
+  expect(await create(keys, key, { name: "one" })).toEqual(issued);
+  const kept = await controlRows<{ answer: string }>(`SELECT answer FROM idempotent_requests WHERE key = $1`, [key]);
+  expect(kept).toHaveLength(3);
+  for (const { answer } of kept) expect(answer).toMatch(/^v1\./); // encrypted
+});
+
+test("a request whose outcome was lost runs again with its Idempotency-Key, and finds what the first run made", async () => {
+  const key = crypto.randomUUID();
+  const request = { plan: "free", name: `Lost ${key}` };
+  await databaseFaults([{ kind: "lose-after", sql: "INSERT INTO tenants", times: 1 }]);
+  expect((await create("/admin/api/tenants", key, request)).status).toBe(503);
+  const made = await create("/admin/api/tenants", key, request);
+  expect(made.status).toBe(201);
+  expect(await controlRows(`SELECT id FROM tenants WHERE name = $1`, [request.name])).toEqual([
+    { id: made.body["id"] },
+  ]);
+
+  // The answer was not kept, and the lease of the dead request has ended.
+  const keys = `/admin/api/tenants/${String(made.body["id"])}/keys`;
+  const issued = await create(keys, key, { name: "one" });
+  await controlRows(
+    `UPDATE idempotent_requests SET answer = NULL, locked_until = now() - interval '1 second' WHERE key = $1`,
+    [key],
+  );
+  expect((await create(keys, key, { name: "one" })).body["apiKey"]).toBe(issued.body["apiKey"]);
+  expect(await keysOf(String(made.body["id"]))).toHaveLength(1);
+  expect((await create("/admin/api/tenants", key, request)).body["id"]).toBe(made.body["id"]);
+});
+
 test("of two concurrent requests for the first key exactly one gets a key", async () => {
   const buyer = await signUp(system.publicUrl, { plan: "free", name: "In a hurry" });
   await using lock = await aLockOn(buyer.tenantId);

@@ -1,0 +1,87 @@
+// The header `Idempotency-Key` of requests that create something, by the IETF draft (draft-ietf-httpapi-idempotency-key-header).
+// The first request with a key runs. A later one with the same key and body gets the first one's answer; with another body
+// it is refused (422), and while the first is running, too (409). A request that failed releases its key.
+//
+// Invariant: a request whose outcome was lost runs again with the seed and the instant of the first run, so that it finds
+// what that run made. Answers may hold a new API key, so they are stored encrypted, for a day.
+import { newTenantId } from "../adapters/ids.ts";
+import { idempotentRequestsStore } from "../control/idempotent-requests-store.ts";
+import { sha256Hex } from "../core/credentials.ts";
+import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../core/encryption.ts";
+import { BadRequest, type HttpContext, Problem, noStore } from "../http.ts";
+import { describeError, log } from "../log.ts";
+
+/** Everybody can use a public route, so a guessable key must not be one that another buyer has chosen. */
+const LEAST_PUBLIC_CHARS = 8;
+const MOST_CHARS = 255;
+
+/** The key of a header: a structured string (`"k"`) or a bare text. `undefined`: it is neither, or too long. */
+export function idempotencyKeyOf(header: string, { isPublic }: { isPublic: boolean }): string | undefined {
+  const text = header.trim();
+  const quoted = /^"(?<key>[\x20-\x21\x23-\x5b\x5d-\x7e]+)"$/.exec(text)?.groups?.["key"];
+  const key = quoted ?? (/^[\x21\x23-\x7e]+$/.test(text) ? text : undefined);
+  if (key === undefined || key.length > MOST_CHARS) return undefined;
+  return isPublic && key.length < LEAST_PUBLIC_CHARS ? undefined : key;
+}
+
+/** A body in one form, whatever the order of its fields. */
+export function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, each: unknown) =>
+    typeof each === "object" && each !== null && !Array.isArray(each)
+      ? Object.fromEntries(Object.entries(each).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : each,
+  );
+}
+
+type Handler<Input> = (c: HttpContext, input: Input) => Response | Promise<Response>;
+
+/** The handler with support for `Idempotency-Key`. It reads `c.get("creation")`. */
+export function once<Input extends { body: unknown }>(
+  handler: Handler<Input>,
+  { isPublic = false }: { isPublic?: boolean } = {},
+): Handler<Input> {
+  return async (c, input) => {
+    const header = c.req.header("idempotency-key");
+    if (header === undefined) return handler(c, input);
+    const key = idempotencyKeyOf(header, { isPublic });
+    if (key === undefined)
+      throw new BadRequest(
+        `Idempotency-Key: must be ${isPublic ? LEAST_PUBLIC_CHARS : 1} to ${MOST_CHARS} printable ASCII characters`,
+      );
+    const { control, env } = c.get("context");
+    const scope = `${c.req.method} ${c.req.path.replace(/\/$/, "")}`;
+    const requests = idempotentRequestsStore(control);
+    const fingerprint = await sha256Hex(canonicalJson(input.body));
+    const claim = await requests.claim({ scope, key, fingerprint, seed: newTenantId(), token: crypto.randomUUID() });
+    if (claim.fingerprint !== fingerprint) throw new Problem("idempotency_key_mismatch");
+    const purpose = `answer.${scope}.${key}`;
+    if (claim.answer !== null) return replay(c, env, purpose, claim.answer);
+    if (!claim.isOurs)
+      throw new Problem("conflict", "A request with this Idempotency-Key is running. Send it again in a few seconds.");
+    c.set("creation", { seed: claim.seed, atMs: claim.atMs, isRepeat: claim.isRepeat });
+    let response: Response;
+    try {
+      response = await handler(c, input);
+    } catch (error) {
+      await requests.release(claim).catch(() => undefined); // otherwise its lease ends
+      throw error;
+    }
+    const answer = JSON.stringify({ status: response.status, body: await response.clone().text() });
+    const iv = crypto.getRandomValues(new Uint8Array(IV_BYTES));
+    await encrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, answer, iv)
+      .then((encrypted) => requests.finish(claim, encrypted))
+      // A repeated request runs again, and finds what this one has made.
+      .catch((error: unknown) => log("warn", "idempotent_answer_not_kept", { error: describeError(error) }));
+    return response;
+  };
+}
+
+async function replay(c: HttpContext, env: Env, purpose: string, encrypted: string): Promise<Response> {
+  const text = await decrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, encrypted);
+  const { status, body } = JSON.parse(text) as { status: number; body: string };
+  return c.body(body, status as 201, {
+    ...noStore,
+    "content-type": "application/json",
+    "idempotent-replayed": "true",
+  });
+}
