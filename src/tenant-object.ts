@@ -177,6 +177,16 @@ export class TenantObject extends DurableObject<Env> {
     });
   }
 
+  /** Lets a paused subscription run again, and applies the outcome. `collection`: also ends a pause of the collection. */
+  resumeSubscription(options: { collection: boolean }): Promise<void> {
+    return this.#billing.run(async () => {
+      const { subscriptionId } = (await this.#tenants().facts(this.#tenantId)) ?? { subscriptionId: null };
+      if (subscriptionId !== null) await this.#context.stripe.subscriptions.resume(subscriptionId, options);
+      await syncSubscription(this.#context, this.#tenantId);
+      if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
+    });
+  }
+
   /** Does the next step of the tenant's work. A step that fails throws; the Workflow repeats it. */
   advance(work: TenantWork): Promise<Step> {
     switch (work.kind) {

@@ -5,10 +5,13 @@ import type { Answer } from "./api.ts";
 import { faultRules, type Faults } from "./faults.ts";
 import { meterErrors, meterEvents, meterTotals } from "./meter-events.ts";
 import {
+  cancellationSettings,
   invoiceSettings,
   paymentSettings,
+  readCancellationSettings,
   readInvoiceSettings,
   readPaymentSettings,
+  writeCancellationSettings,
   writeInvoiceSettings,
   writePaymentSettings,
 } from "./payments.ts";
@@ -76,6 +79,10 @@ const CONTROLS: Record<string, Control> = {
   "POST /_sim/invoices": ({ store }, input) => {
     writeInvoiceSettings(store, invoiceSettings.parse(input));
     return readInvoiceSettings(store);
+  },
+  "POST /_sim/cancellations": ({ store }, input) => {
+    writeCancellationSettings(store, cancellationSettings.parse(input));
+    return readCancellationSettings(store);
   },
   "POST /_sim/meter-validation": ({ setValidatesLater }, input) => {
     setValidatesLater(validationSetting.parse(input).asynchronous);

@@ -1,6 +1,7 @@
 // Customers, and the card that pays their invoices.
 import * as z from "zod";
 import type { Stripe } from "stripe";
+import { endSubscription } from "./collection.ts";
 import { type Context, nowSeconds } from "./context.ts";
 import { badRequest } from "./errors.ts";
 import { clearable, created, mergeMetadata, metadata, page, sent, text } from "./form.ts";
@@ -68,6 +69,28 @@ export function updateCustomer(context: Context, params: z.output<typeof custome
   };
   context.save("customer.updated", updated, customer);
   return updated;
+}
+
+/** Deletes a customer for good. Its subscriptions end at once, without an invoice. */
+export function deleteCustomer(context: Context, _params: object, id: string): Stripe.DeletedCustomer {
+  const customer = context.store.get("customer", id);
+  for (const subscription of context.store.all("subscription", [where("customer", id)]))
+    if (subscription.status !== "canceled" && subscription.status !== "incomplete_expired")
+      endSubscription(context, subscription, "cancellation_requested");
+  context.announce("customer.deleted", customer);
+  context.store.remove(id);
+  context.store.setSetting(`deleted.${id}`, "true");
+  return { id, object: "customer", deleted: true };
+}
+
+/** A customer, also one that was deleted: Stripe then answers with `deleted`. */
+export function retrieveCustomer(
+  context: Context,
+  _params: object,
+  id: string,
+): Stripe.Customer | Stripe.DeletedCustomer {
+  if (context.store.setting(`deleted.${id}`) !== undefined) return { id, object: "customer", deleted: true };
+  return context.store.get("customer", id);
 }
 
 function withDefault(customer: Stripe.Customer, card: string): Stripe.Customer {

@@ -30,6 +30,17 @@ export const invoiceSettings = z.strictObject({
     .default(HOUR_MS),
 });
 
+/** flagOnly: a cancellation at the period's end sets `cancel_at_period_end` without `cancel_at`, as the dashboard may. */
+export const cancellationSettings = z.strictObject({ flagOnly: z.boolean().default(false) });
+
+export function readCancellationSettings(store: Store): z.output<typeof cancellationSettings> {
+  return cancellationSettings.parse(JSON.parse(store.setting("cancellations") ?? "{}"));
+}
+
+export function writeCancellationSettings(store: Store, settings: z.output<typeof cancellationSettings>): void {
+  store.setSetting("cancellations", JSON.stringify(settings));
+}
+
 export function readPaymentSettings(store: Store): PaymentSettings {
   return paymentSettings.parse(JSON.parse(store.setting("payments") ?? "{}"));
 }

@@ -53,10 +53,17 @@ export function billRenewal(context: Context, current: Subscription): void {
   const renewed: Subscription = {
     ...current,
     ...latest,
-    status: current.status === "trialing" ? "active" : current.status,
+    status: statusAfter(context, current),
     items: { ...current.items, data: order.items },
   };
   context.save("customer.subscription.updated", renewed, current);
+}
+
+/** The status in the next period. A trial may end paused when there is no way to pay. */
+function statusAfter({ store }: Context, { status, trial_settings, customer }: Subscription): Subscription["status"] {
+  if (status !== "trialing") return status;
+  const pauses = trial_settings?.end_behavior.missing_payment_method === "pause";
+  return pauses && !canPay(store, customer) ? "paused" : "active";
 }
 
 /** The lines of the renewal at `now`, and the items in their next period. */

@@ -5,6 +5,7 @@ import { type Context, nowSeconds } from "./context.ts";
 import { badRequest, declined, noSuch } from "./errors.ts";
 import { clearable, created, flag, integer, mergeMetadata, metadata, natural, page, text } from "./form.ts";
 import { chargesFor } from "./money.ts";
+import { canPay, readCancellationSettings } from "./payments.ts";
 import type { Price, Subscription, SubscriptionData } from "./objects.ts";
 import { newId, where, whereIn, whereRange } from "./store.ts";
 import { billChange, billEnd, billStart } from "./subscription-billing.ts";
@@ -48,9 +49,23 @@ export const subscriptionUpdate = z.strictObject({
   description: clearable.optional(),
   items: z.array(itemChange).max(20).optional(),
   metadata: metadata.optional(),
+  pause_collection: z
+    .union([
+      z.literal(""),
+      z.strictObject({
+        behavior: z.enum(["keep_as_draft", "mark_uncollectible", "void"]),
+        resumes_at: integer.optional(),
+      }),
+    ])
+    .optional(),
   payment_behavior: z.enum(["allow_incomplete", "error_if_incomplete"]).optional(),
   proration_behavior: prorationBehavior.optional(),
   trial_end: z.union([z.literal("now"), integer]).optional(),
+  trial_settings: z
+    .strictObject({
+      end_behavior: z.strictObject({ missing_payment_method: z.enum(["cancel", "create_invoice", "pause"]) }),
+    })
+    .optional(),
 });
 export const subscriptionCancel = z.strictObject({
   cancellation_details: z.strictObject({ comment: clearable.optional(), feedback: clearable.optional() }).optional(),
@@ -218,11 +233,16 @@ export function updateSubscription(
     ...timed,
     description: params.description === undefined ? current.description : params.description,
     metadata: mergeMetadata(current.metadata, params.metadata),
+    trial_settings:
+      params.trial_settings === undefined
+        ? current.trial_settings
+        : { end_behavior: { billing_cycle_anchor: null, ...params.trial_settings.end_behavior } },
+    pause_collection: pauseAfter(current, params.pause_collection),
     ...(endsAtPeriodEnd === undefined
       ? {}
       : {
           cancel_at_period_end: endsAtPeriodEnd,
-          cancel_at: endsAtPeriodEnd ? periodEnd(timed) : null,
+          cancel_at: endsAtPeriodEnd && !readCancellationSettings(context.store).flagOnly ? periodEnd(timed) : null,
           canceled_at: endsAtPeriodEnd ? nowSeconds(context) : null,
           cancellation_details: {
             ...(current.cancellation_details ?? noDetails),
@@ -234,6 +254,33 @@ export function updateSubscription(
   const invoice = billChange(context, current, updated, { proration, restart });
   if (params.payment_behavior === "error_if_incomplete" && invoice?.status === "open") throw declined();
   return context.store.get("subscription", id);
+}
+
+function pauseAfter(
+  current: Subscription,
+  wanted: z.output<typeof subscriptionUpdate>["pause_collection"],
+): Subscription["pause_collection"] {
+  if (wanted === undefined) return current.pause_collection;
+  return wanted === "" ? null : { behavior: wanted.behavior, resumes_at: wanted.resumes_at ?? null };
+}
+
+export const subscriptionResume = z.strictObject({
+  billing_cycle_anchor: z.strictObject({ type: z.enum(["now", "unchanged"]) }).optional(),
+});
+
+/** Lets a subscription run again that was paused after its trial. It needs a way to pay. */
+export function resumeSubscription(
+  context: Context,
+  params: z.output<typeof subscriptionResume>,
+  id: string,
+): Subscription {
+  const current = context.store.get("subscription", id);
+  if (current.status !== "paused") throw badRequest("Only a paused subscription can be resumed.");
+  if (!canPay(context.store, current.customer)) throw declined();
+  const active: Subscription = { ...current, status: "active" };
+  const resumed = params.billing_cycle_anchor?.type === "unchanged" ? active : restarted(context, active, false);
+  context.save("customer.subscription.updated", resumed, current);
+  return resumed;
 }
 
 /** Moves a trial's end: to another instant, or to now, which makes the subscription active. */

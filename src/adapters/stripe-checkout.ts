@@ -4,7 +4,7 @@ import { AppError, OutsideFailure } from "../core/errors.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
-import { failureOf, idOf, pricesOf } from "./stripe-client.ts";
+import { failureOf, idOf, orMissing, pricesOf } from "./stripe-client.ts";
 
 /** Stripe allows a session one day. A minute less allows for clocks that differ. */
 const CHECKOUT_CLOCKS_SECONDS = 60;
@@ -109,7 +109,10 @@ export function connectCustomers(stripe: Stripe) {
      * Creates the customer of a tenant that was not sold through Checkout. A repeat within an attempt finds the same
      * customer. Each attempt has its own key, because Stripe would replay a stored 500 for a day.
      */
-    async create(tenant: { id: string; name: string; email: string | null }, attempt: number): Promise<string> {
+    async create(
+      tenant: { id: string; name: string; email: string | null },
+      attempt: number | string,
+    ): Promise<string> {
       const { id, name, email } = tenant;
       const customer = await stripe.customers.create(
         { name, metadata: { tenant_id: id }, ...(email === null ? {} : { email }) },
@@ -122,6 +125,12 @@ export function connectCustomers(stripe: Stripe) {
     async change(customerId: string, change: { name?: string; email?: string | null }): Promise<void> {
       const { email, ...rest } = change;
       await stripe.customers.update(customerId, { ...rest, ...(email !== undefined && { email: email ?? "" }) });
+    },
+
+    /** Whether Stripe has deleted the customer. Its subscriptions have ended, and it cannot be charged any more. */
+    async isDeleted(customerId: string): Promise<boolean> {
+      const found = await orMissing(stripe.customers.retrieve(customerId));
+      return found === undefined || found.deleted === true;
     },
 
     /** A page of Stripe where the customer sees invoices, pays and cancels. Valid for minutes and for this customer only. */

@@ -24,6 +24,8 @@ export interface Subscription {
   endedAtMs: number | null;
   /** Stripe ended it because payments failed. It makes no last invoice then. */
   endedUnpaid?: boolean;
+  /** What Stripe does with invoices while their collection is paused. `null`: it is not paused. */
+  pausedCollection: string | null;
   /** When the oldest unpaid invoice was finalized. `null`: no payment is overdue. */
   unpaidSinceMs: number | null;
 }
@@ -89,6 +91,30 @@ export function connectSubscriptions(stripe: Stripe) {
         { items, metadata: { plan } },
         { idempotencyKey, timeout: timeoutMs },
       );
+    },
+
+    /**
+     * Lets a subscription run again that Stripe paused after a trial without a way to pay, in the periods that it had. With
+     * `collection` it also ends a pause of the collection. Throws when Stripe cannot charge the customer.
+     */
+    async resume(subscriptionId: string, { collection }: { collection: boolean }): Promise<void> {
+      const found = await stripe.subscriptions.retrieve(subscriptionId);
+      if (collection && found.pause_collection !== null)
+        await stripe.subscriptions.update(subscriptionId, { pause_collection: "" });
+      if (found.status === "paused")
+        await stripe.subscriptions.resume(subscriptionId, { billing_cycle_anchor: { type: "unchanged" } });
+    },
+
+    /**
+     * Ends a second subscription of a tenant, without an invoice: the usage is on the first one's. Does nothing if it has ended
+     * already.
+     */
+    async endDuplicate(subscriptionId: string): Promise<void> {
+      try {
+        await stripe.subscriptions.cancel(subscriptionId, { invoice_now: false, prorate: false });
+      } catch (error) {
+        if (await this.isActive(subscriptionId)) throw error;
+      }
     },
 
     /** Ends a subscription at once, prorated, with a last invoice for all usage. Does nothing if it has ended already. */
@@ -211,7 +237,9 @@ function asSubscription(from: Stripe.Subscription, unpaidSinceMs: number | null)
     trialUntilMs: ms(from.trial_end),
     periodStartMs: ms(items[0]?.current_period_start),
     periodEndMs: ms(items[0]?.current_period_end),
-    cancelAtMs: ms(from.cancel_at),
+    // The dashboard, the API and disputes may set the flag alone.
+    cancelAtMs: ms(from.cancel_at ?? (from.cancel_at_period_end ? items[0]?.current_period_end : null)),
+    pausedCollection: from.pause_collection?.behavior ?? null,
     endedAtMs: ms(from.ended_at),
     endedUnpaid: from.cancellation_details?.reason === "payment_failed",
     unpaidSinceMs,

@@ -12,6 +12,7 @@ import { connectSubscriptions } from "./stripe-subscriptions.ts";
 export const appliedEventTypes = [
   "checkout.session.completed",
   "checkout.session.async_payment_succeeded",
+  "customer.deleted",
   "customer.subscription.created",
   "customer.subscription.updated",
   "customer.subscription.deleted",

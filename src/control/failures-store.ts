@@ -18,6 +18,9 @@ const FailureRow = z.object({
 });
 export type Failure = z.infer<typeof FailureRow>;
 
+/** What a person must look at in tenants' subscriptions. It stays until it is over or acknowledged. */
+export const SUBSCRIPTION_ISSUES = "subscriptions";
+
 /** Failures in the answer of the operator's route. */
 const LISTED = 200;
 const MAX_ITEM_CHARS = 200;
@@ -56,7 +59,10 @@ export function failuresStore(control: ControlDatabase) {
 
     /** Forgets failures that did not come back. */
     async prune(): Promise<void> {
-      await control.query(`DELETE FROM failures WHERE last_at < now() - make_interval(days => $1)`, [KEPT_DAYS]);
+      await control.query(`DELETE FROM failures WHERE last_at < now() - make_interval(days => $1) AND part <> $2`, [
+        KEPT_DAYS,
+        SUBSCRIPTION_ISSUES,
+      ]);
     },
   };
 }

@@ -76,6 +76,7 @@ const PipelineState = z.object({
   setAsideWebhooks: count,
   /** Items of background work that failed three times or more, and within the last 15 minutes. */
   repeatedFailures: count,
+  subscriptionIssues: count,
   stuckTenants: count,
   stuckRemovals: count,
   lastWebhookSeconds: age,
@@ -214,7 +215,8 @@ export function ledgerStore(control: ControlDatabase) {
                 (SELECT extract(epoch FROM n.now - min(coalesce(retried_at, received_at))) FROM webhook_inbox WHERE applied_at IS NULL)::double precision AS "inboxLagSeconds",
                 (SELECT count(*) FROM webhook_inbox WHERE is_open AND outcome = 'unknown_tenant')::int AS "unknownTenantWebhooks",
                 (SELECT count(*) FROM webhook_inbox WHERE is_open AND outcome IN ('unknown_object', 'refused'))::int AS "setAsideWebhooks",
-                (SELECT count(*) FROM failures WHERE times >= 3 AND last_at > n.now - interval '15 minutes')::int AS "repeatedFailures",
+                (SELECT count(*) FROM failures WHERE part = 'subscriptions')::int AS "subscriptionIssues",
+                (SELECT count(*) FROM failures WHERE part <> 'subscriptions' AND times >= 3 AND last_at > n.now - interval '15 minutes')::int AS "repeatedFailures",
                 (SELECT count(*) FROM tenants t WHERE state = 'provisioning' AND created_at < n.now - interval '10 minutes')::int AS "stuckTenants",
                 (SELECT count(*) FROM removals WHERE step NOT IN ('grace', 'done', 'undone') AND step_at < n.now - interval '1 hour')::int AS "stuckRemovals",
                 (SELECT extract(epoch FROM n.now - max(received_at)) FROM webhook_inbox)::double precision AS "lastWebhookSeconds",

@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, TenantId, tenantStates } from "../core/tenant.ts";
-import { type StateChange, type TenantEvent, afterEvent } from "../core/tenant-state.ts";
+import { type StateChange, type TenantEvent, afterEvent, suspenders } from "../core/tenant-state.ts";
 import { placementJson } from "./placements-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
@@ -70,7 +70,7 @@ const milliseconds = z.coerce.number().int().nullable();
 const TenantFacts = z.object({
   version: z.int(),
   state: z.enum(tenantStates),
-  suspendedBy: z.enum(["operator", "billing"]).nullable(),
+  suspendedBy: z.enum(suspenders).nullable(),
   trialUntilMs: milliseconds,
   pastDueSinceMs: milliseconds,
   endedAtMs: milliseconds,

@@ -17,6 +17,7 @@ export const conditions = [
   "overdue",
   "suspended_by_operator",
   "suspended_by_billing",
+  "paused",
   "leaving",
   "gone",
 ] as const;
@@ -29,6 +30,7 @@ export const tenantEvents = {
   subscription_active: "Stripe has an active subscription",
   subscription_past_due: "Stripe has an unpaid invoice",
   subscription_suspended: "Stripe has no running subscription",
+  subscription_paused: "the operator stops its collection at Stripe (`void`)",
   suspend: "the operator suspends it",
   resume: "the operator resumes it",
   set_trial: "the operator sets when its trial ends",
@@ -122,6 +124,7 @@ const stripeDecides = {
   subscription_active: "active",
   subscription_past_due: "past_due",
   subscription_suspended: "suspended_by_billing",
+  subscription_paused: "paused",
 } as const;
 /** Its subscription waits: `settled` applies it later. */
 const stripeWaits = (same: "provisioning" | "suspended_by_operator" | "leaving") => ({
@@ -129,6 +132,7 @@ const stripeWaits = (same: "provisioning" | "suspended_by_operator" | "leaving")
   subscription_active: same,
   subscription_past_due: same,
   subscription_suspended: same,
+  subscription_paused: same,
 });
 
 export const tenantTable: Readonly<Record<Condition, Row>> = {
@@ -255,6 +259,23 @@ export const tenantTable: Readonly<Record<Condition, Row>> = {
     says: ({ id }, publicUrl) =>
       `Its subscription is paused, unpaid or has ended. The account's administrator can pay or add a way to pay with ${requestOf("pay", id, publicUrl)}, and reactivate it with ${requestOf("return", id, publicUrl)}.`,
   },
+  paused: {
+    calls: "tenant_suspended",
+    allows: ["export", "portal"],
+    next: {
+      ...stripeDecides,
+      suspend: "suspended_by_operator",
+      change_plan: "paused",
+      leave_stripe: "active",
+      remove: "leaving",
+      reactivate: "settled",
+    },
+    ways: ["reactivate", "change_to_contract"],
+    meaning:
+      "The operator has stopped the collection of payments at Stripe, because it does not serve the account for now.",
+    says: () =>
+      `The operator has paused its subscription, and only the operator can resume it. Ask support: ${support}.`,
+  },
   leaving: {
     calls: "tenant_leaving",
     allows: ["export", "portal"],
@@ -275,11 +296,15 @@ export const tenantTable: Readonly<Record<Condition, Row>> = {
   },
 };
 
+/** operator: by its API. billing: no running subscription. pause: the operator stopped the collection at Stripe. */
+export const suspenders = ["operator", "billing", "pause"] as const;
+export type Suspender = (typeof suspenders)[number];
+
 /** The fields of a tenant's row that decide its condition. */
 export interface StateFacts {
   state: TenantState;
   /** `null`: not suspended, or suspended by the operator. Kept while the tenant leaves. */
-  suspendedBy: "operator" | "billing" | null;
+  suspendedBy: Suspender | null;
   trialUntilMs: number | null;
   pastDueSinceMs: number | null;
 }
@@ -303,7 +328,10 @@ export const PAST_DUE_SERVICE_MS = 7 * DAY_MS;
 
 export function conditionOf(facts: StateFacts, nowMs: number): Condition {
   const { state, suspendedBy, trialUntilMs, pastDueSinceMs } = facts;
-  if (state === "suspended") return suspendedBy === "billing" ? "suspended_by_billing" : "suspended_by_operator";
+  if (state === "suspended") {
+    if (suspendedBy === "pause") return "paused";
+    return suspendedBy === "billing" ? "suspended_by_billing" : "suspended_by_operator";
+  }
   if (state === "trial") return trialUntilMs !== null && nowMs >= trialUntilMs ? "trial_over" : "trial";
   if (state !== "past_due") return state;
   return pastDueSinceMs !== null && nowMs >= pastDueSinceMs + PAST_DUE_SERVICE_MS ? "overdue" : "past_due";
@@ -346,7 +374,8 @@ function before(facts: SettlingFacts): StateChange {
   const was = facts.stateBefore;
   if (was === "provisioning") return { ...kept(facts), ...fieldsOf.provisioning };
   if (was === "suspended") {
-    if (facts.suspendedBy !== "billing") return { ...kept(facts), ...fieldsOf.suspended_by_operator };
+    if (facts.suspendedBy === "operator" || facts.suspendedBy === null)
+      return { ...kept(facts), ...fieldsOf.suspended_by_operator };
     if (facts.endedAtMs !== null) return { ...kept(facts), ...fieldsOf.suspended_by_billing };
   }
   return settled(facts);
@@ -364,6 +393,7 @@ const fieldsOf = {
   past_due: { state: "past_due", suspendedBy: null },
   suspended_by_operator: { state: "suspended", suspendedBy: "operator" },
   suspended_by_billing: { state: "suspended", suspendedBy: "billing" },
+  paused: { state: "suspended", suspendedBy: "pause" },
   leaving: { state: "leaving" },
   gone: { state: "gone" },
 } as const satisfies Record<Exclude<Next, "settled" | "resumed" | "before">, Partial<StateFacts>>;

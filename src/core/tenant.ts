@@ -53,7 +53,7 @@ export const TenantConfig = z.object({
   state: z.enum(tenantStates),
   trialUntilMs: z.int().nullable(),
   /** Who suspended the tenant; only in the state `suspended`. */
-  suspendedBy: z.enum(["operator", "billing"]).nullable().default(null),
+  suspendedBy: z.enum(["operator", "billing", "pause"]).nullable().default(null),
   /** When the unpaid invoice fell due; only in the state `past_due`. */
   pastDueSinceMs: z.int().nullable().default(null),
   /** Until when a leaving tenant can be reactivated. */

@@ -141,6 +141,8 @@ export async function reactivateTenant(c: HttpContext): Promise<Response> {
   const context = c.get("context");
   const tenantId = tenantOf(c);
   const reader = c.get("caller") === undefined ? "operator" : "tenant";
+  const suspended = await suspendedBySubscription(context, tenantId);
+  if (suspended !== undefined) return resumeSubscription(c, tenantId, suspended, reader);
   const { reactivation: terms } = await currentRemoval(context, tenantId);
   const refused = await reactivation(context, tenantId);
   const removal = await currentRemoval(context, tenantId);
@@ -150,6 +152,35 @@ export async function reactivateTenant(c: HttpContext): Promise<Response> {
   throw new Problem(
     refused,
     refused === "conflict" ? "It is too late: the account's data is being deleted." : undefined,
+  );
+}
+
+/** The facts of a tenant that its subscription suspends: it has no removal to undo. */
+async function suspendedBySubscription(context: Context, tenantId: TenantId): Promise<TenantFacts | undefined> {
+  const facts = await tenantsStore(context.control).facts(tenantId);
+  return facts?.state === "suspended" && facts.suspendedBy !== "operator" ? facts : undefined;
+}
+
+/** Asks Stripe to let the subscription run again. The operator also ends a pause of the collection. */
+async function resumeSubscription(
+  c: HttpContext,
+  tenantId: TenantId,
+  facts: TenantFacts,
+  reader: "operator" | "tenant",
+): Promise<Response> {
+  const context = c.get("context");
+  if (facts.suspendedBy === "pause" && reader === "tenant")
+    throw notPossible(context, tenantId, facts, "The account cannot be reactivated by its administrator", reader);
+  await context.tenantObject(tenantId).resumeSubscription({ collection: reader === "operator" });
+  const after = await stateOf(context, tenantId, reader);
+  if (after.served) return c.json(after);
+  const now = (await tenantsStore(context.control).facts(tenantId)) ?? facts;
+  throw notPossible(
+    context,
+    tenantId,
+    now,
+    "Stripe keeps the subscription stopped. The account cannot be reactivated",
+    reader,
   );
 }
 

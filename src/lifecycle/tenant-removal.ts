@@ -14,6 +14,7 @@ import { billCarryForwards } from "../reports/carry-forward.ts";
 import { drainUsage } from "../reports/drain.ts";
 import { periodsStore } from "../reports/periods-store.ts";
 import { reportRun } from "../reports/report-cron.ts";
+import { provisioningStore } from "./provisioning-store.ts";
 import { startProvisioning } from "./provisioning.ts";
 import { dropFiles, dropPlacements } from "./drop.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
@@ -150,11 +151,12 @@ export class TenantRemoval {
 
   /** Returns the id of a new subscription; `null` when none is needed; `undefined` when Stripe cannot charge the customer. */
   async #resubscribe(removal: Removal): Promise<string | null | undefined> {
-    const { id, customerId, subscriptionId, plan, reactivations } = removal;
-    if (subscriptionId === null || customerId === null || !isSold(plan)) return null;
+    const { id, subscriptionId, plan, reactivations } = removal;
+    if (subscriptionId === null || !isSold(plan)) return null;
     const { subscriptions } = this.#context.stripe;
     try {
       if (await subscriptions.isActive(subscriptionId)) return null;
+      const customerId = removal.customerId ?? (await this.#newCustomer(removal));
       const started = await subscriptions.reactivate({
         tenantId: this.#tenantId,
         customerId,
@@ -164,7 +166,7 @@ export class TenantRemoval {
         start: newPeriod(removal.paidUntilMs, this.#host.now()),
         endedId: subscriptionId,
       });
-      if (started !== undefined) await this.#recordPeriods(removal);
+      if (started !== undefined) await this.#recordPeriods({ ...removal, customerId });
       return started;
     } catch (error) {
       log("warn", "reactivation_failed", { tenantId: this.#tenantId, error: describeError(error) });
@@ -180,6 +182,15 @@ export class TenantRemoval {
     if (customerId === null) return;
     const found = await this.#context.stripe.subscriptions.ofCustomer(customerId);
     await periodsStore(this.#context.control).record({ id: this.#tenantId, plan, subscriptionId }, found);
+  }
+
+  /** Creates a customer in place of one that was deleted at Stripe, so that the tenant can add a way to pay. */
+  async #newCustomer({ reactivations }: Removal): Promise<string> {
+    const tenant = await tenantsStore(this.#context.control).summary(this.#tenantId);
+    if (tenant === undefined) throw new AppError("tenant_unknown");
+    const customerId = await this.#context.stripe.customers.create(tenant, `return.${reactivations}`);
+    await provisioningStore(this.#context.control).setCustomer(this.#tenantId, customerId);
+    return customerId;
   }
 
   // ---- the steps

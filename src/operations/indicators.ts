@@ -276,6 +276,16 @@ export const indicators: readonly Indicator[] = [
       "GET /admin/api/failures shows each item and why. POST /admin/api/failures/acknowledge ends the alarm until it fails again.",
   },
   {
+    name: "subscriptionIssues",
+    check: null, // the tenants are served, or close, as their subscriptions say
+    title: "Subscriptions at Stripe that a person must look at",
+    unit: "count",
+    warning: 0,
+    critical: 100,
+    runbook:
+      "GET /admin/api/failures shows each tenant and why: a price of no plan, a second subscription, a deleted customer. POST /admin/api/failures/acknowledge with the part subscriptions ends the alarm.",
+  },
+  {
     name: "stuckTenants",
     check: "provisioning",
     title: "Tenants that have been in provisioning for ten minutes",

@@ -3,6 +3,7 @@
 // do not matter, and one request to Stripe serves all waiting events.
 import { isUnknownToStripe } from "../adapters/stripe-client.ts";
 import type { Context } from "../control/context.ts";
+import { SUBSCRIPTION_ISSUES, failuresStore } from "../control/failures-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { AppError, isPermanent } from "../core/errors.ts";
 import { planOf } from "../core/plans.ts";
@@ -16,7 +17,7 @@ import { checkoutsStore } from "./checkouts-store.ts";
 import { type PendingEvent, type SetAside, inboxStore } from "./inbox-store.ts";
 import { recordInvoice } from "./invoices.ts";
 import { periodsStore } from "../reports/periods-store.ts";
-import { afterSubscriptions } from "./subscription.ts";
+import { afterSubscriptions, duplicatesOf, hasForeignPrice } from "./subscription.ts";
 import { subscriptionsStore } from "./subscriptions-store.ts";
 
 /** Maximum number of attempts. Others write the tenant's row, too. After each lost race Tollgate asks Stripe again. */
@@ -24,6 +25,14 @@ const MAX_WRITES = 5;
 
 /** Outcome of an event that arrived before its tenant was created. Creating the tenant reopens it. */
 const NO_TENANT_YET = "no_tenant_yet";
+
+/** What a person must look at, in the list of failures, until it is over or acknowledged. */
+const FOREIGN_PRICE =
+  "Its subscription at Stripe has no price of a plan. It is served under the plan that it had. Give the price a plan's lookup key, or move the subscription back.";
+const SECOND_SUBSCRIPTION =
+  "It had a second running subscription, which Tollgate ended without an invoice. Refund its payment at Stripe:";
+const DELETED_CUSTOMER =
+  "Its customer was deleted at Stripe. Usage that no invoice has is not billed, and the account closes. It can return with a new way to pay.";
 
 /** Applies the tenant's waiting events. An event that fails stays in the inbox and is retried. */
 export async function applyStripeEvents(context: Context, tenantId: TenantId): Promise<void> {
@@ -64,6 +73,8 @@ async function apply(
     case "checkout.session.completed":
     case "checkout.session.async_payment_succeeded":
       return await completeCheckout(context, tenantId, objectId, sync);
+    case "customer.deleted":
+      return (await forgetDeletedCustomer(context, tenantId)) ?? (await sync());
     case "customer.subscription.created":
     case "customer.subscription.updated":
     case "customer.subscription.deleted":
@@ -134,13 +145,62 @@ export async function syncSubscription(context: Context, tenantId: TenantId): Pr
     const { version, customerId, ...before } = row;
     if (customerId === null) return "not_sold_by_stripe";
     const found = await context.stripe.subscriptions.ofCustomer(customerId);
+    await endDuplicates(context, tenantId, duplicatesOf(before, found));
     await periodsStore(context.control).record({ ...row, id: tenantId }, found);
     const after = afterSubscriptions(before, found, Date.now());
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     if (!isSame && !(await subscriptions.write(version, after))) continue;
     if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
+    const issue = { tenantId, name: "foreign_price", standing: hasForeignPrice(after, found) };
+    await reportIssue(context, issue, FOREIGN_PRICE);
     if (mustClose(after)) await removalsStore(context.control).open(tenantId, "billing");
     return isSame ? "no_change" : `${after.state}_${after.plan}`;
   }
   throw new AppError("conflict", "the tenant's row changes faster than Stripe answers");
+}
+
+/** Ends the tenant's second subscriptions, so that no later invoice bills it twice. A person refunds what was paid. */
+async function endDuplicates(
+  context: Context,
+  tenantId: TenantId,
+  duplicates: readonly { id: string }[],
+): Promise<void> {
+  for (const { id } of duplicates) {
+    await context.stripe.subscriptions.endDuplicate(id);
+    log("error", "second_subscription_ended", { tenantId, subscriptionId: id });
+    await reportIssue(context, { tenantId, name: id, standing: true }, `${SECOND_SUBSCRIPTION} ${id}.`);
+  }
+}
+
+/**
+ * Drops the tenant's customer when Stripe has deleted it. Its subscription has ended, so its removal begins; usage that no
+ * invoice has cannot be billed any more. Returns `undefined` when the customer exists.
+ */
+async function forgetDeletedCustomer(context: Context, tenantId: TenantId): Promise<string | undefined> {
+  const subscriptions = subscriptionsStore(context.control);
+  const row = await subscriptions.read(tenantId);
+  if (row === undefined) return NO_TENANT_YET;
+  const { version, customerId, ...before } = row;
+  if (customerId === null) return "no_customer";
+  if (!(await context.stripe.customers.isDeleted(customerId))) return undefined;
+  await reportIssue(context, { tenantId, name: "customer_deleted", standing: true }, DELETED_CUSTOMER);
+  const { subscriptionId } = before;
+  const found = subscriptionId === null ? undefined : await context.stripe.subscriptions.get(subscriptionId);
+  const after = afterSubscriptions(before, found === undefined ? [] : [found], Date.now());
+  if (!(await subscriptions.write(version, after))) throw new AppError("conflict", "the tenant's row has changed");
+  await subscriptions.forgetCustomer(tenantId, customerId);
+  if (mustClose(after)) await removalsStore(context.control).open(tenantId, "billing");
+  return "customer_deleted";
+}
+
+/** Adds an issue to the list of failures, or takes it off. */
+async function reportIssue(
+  { control }: Context,
+  { tenantId, name, standing }: { tenantId: TenantId; name: string; standing: boolean },
+  text: string,
+): Promise<void> {
+  const failures = failuresStore(control);
+  const item = `${tenantId} ${name}`;
+  if (standing) await failures.record(SUBSCRIPTION_ISSUES, new Map([[item, text]]));
+  else await failures.acknowledge(SUBSCRIPTION_ISSUES, item);
 }

@@ -3,7 +3,7 @@
 import type { Subscription } from "../adapters/stripe-subscriptions.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
-import { afterEvent } from "../core/tenant-state.ts";
+import { type Suspender, afterEvent } from "../core/tenant-state.ts";
 import { DAY_MS, HOUR_MS } from "../core/time.ts";
 
 /** The fields of a tenant's row that a subscription decides, and the fields that the decision needs. */
@@ -11,7 +11,7 @@ export interface TenantSubscription {
   id: string;
   state: TenantState;
   /** Who suspended the tenant. `null` in all other states but `leaving`. No event ends a suspension by the operator. */
-  suspendedBy: "operator" | "billing" | null;
+  suspendedBy: Suspender | null;
   plan: PlanName;
   subscriptionId: string | null;
   trialUntilMs: number | null;
@@ -44,7 +44,11 @@ const stateByStatus: Readonly<Record<string, "trial" | "active" | "past_due" | "
   incomplete_expired: "suspended",
 };
 
+/** Statuses that a pause of the collection can stop. */
+const collected: ReadonlySet<string> = new Set(["trialing", "active", "past_due", "unpaid"]);
+
 const eventOf = {
+  paused: "subscription_paused",
   trial: "subscription_trialing",
   active: "subscription_active",
   past_due: "subscription_past_due",
@@ -87,14 +91,18 @@ export function afterSubscriptions(
   if (subscription === undefined) return tenant;
   const isOver = ended.has(subscription.status);
   if (isOver && tenant.leavesStripe) return tenant;
-  const billed = stateByStatus[subscription.status];
-  const pastDue = billed === "past_due";
+  // Stripe's guide: an operator that does not serve for a while voids the invoices. The other behaviors of a pause give
+  // service for free or delay its payment.
+  const isPaused = subscription.pausedCollection === "void" && collected.has(subscription.status);
+  const status = stateByStatus[subscription.status];
+  const billed = isPaused ? "paused" : status;
+  const pastDue = status === "past_due";
   const after: TenantSubscription = {
     ...tenant,
     plan: subscription.plan ?? tenant.plan,
     subscriptionId: subscription.id,
     trialUntilMs:
-      billed === "trial" && subscription.trialUntilMs !== null ? subscription.trialUntilMs + TRIAL_END_SLACK_MS : null,
+      status === "trial" && subscription.trialUntilMs !== null ? subscription.trialUntilMs + TRIAL_END_SLACK_MS : null,
     pastDueSinceMs: pastDue ? (subscription.unpaidSinceMs ?? tenant.pastDueSinceMs ?? nowMs) : null,
     periodStartMs: subscription.periodStartMs,
     periodEndMs: subscription.periodEndMs,
@@ -103,6 +111,26 @@ export function afterSubscriptions(
   };
   const next = billed === undefined ? undefined : afterEvent(tenant, eventOf[billed], nowMs);
   return next === undefined ? after : { ...after, state: next.state, suspendedBy: next.suspendedBy };
+}
+
+/**
+ * The tenant's other running subscriptions, which bill the same service and the same usage twice: a buyer paid in two tabs.
+ * None while the tenant leaves: a reactivation may be at work.
+ */
+export function duplicatesOf(tenant: TenantSubscription, candidates: readonly Subscription[]): Subscription[] {
+  if (tenant.state === "leaving" || tenant.state === "gone") return [];
+  const own = subscriptionOf(tenant, candidates);
+  if (own === undefined || ended.has(own.status)) return [];
+  return candidates.filter(
+    ({ id, tenantId, status }) =>
+      tenantId === tenant.id && id !== own.id && !ended.has(status) && status !== "incomplete",
+  );
+}
+
+/** Whether the tenant's running subscription has no price of Tollgate's. The tenant keeps its plan: a person must look. */
+export function hasForeignPrice(tenant: TenantSubscription, candidates: readonly Subscription[]): boolean {
+  const own = subscriptionOf(tenant, candidates);
+  return own !== undefined && !ended.has(own.status) && own.plan === null;
 }
 
 /** Minimum time that a buyer has to pay. Stripe requires half an hour. */

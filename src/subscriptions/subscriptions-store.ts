@@ -6,7 +6,7 @@ import { type Limits, type PlanName, type Strategy, planNames, strategies, planO
 import { TenantId, tenantStates } from "../core/tenant.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
 import { suspendedBy } from "../control/tenants-store.ts";
-import { type StateChange, statesThatTake } from "../core/tenant-state.ts";
+import { type StateChange, statesThatTake, suspenders } from "../core/tenant-state.ts";
 import type { TenantSubscription } from "./subscription.ts";
 
 const millis = z.coerce.number().int().nullable();
@@ -16,7 +16,7 @@ const SubscriptionRow = z.object({
   version: z.coerce.number().int(),
   customerId: z.string().nullable(),
   state: z.enum(tenantStates),
-  suspendedBy: z.enum(["operator", "billing"]).nullable(),
+  suspendedBy: z.enum(suspenders).nullable(),
   plan: z.enum(planNames),
   subscriptionId: z.string().nullable(),
   trialUntilMs: millis,
@@ -101,6 +101,14 @@ export function subscriptionsStore(control: ControlDatabase) {
         ],
       );
       return rows.length > 0;
+    },
+
+    /** Drops a customer that Stripe has deleted. */
+    async forgetCustomer(tenantId: TenantId, customerId: string): Promise<void> {
+      await control.query(
+        `UPDATE tenants SET stripe_customer_id = NULL, version = version + 1 WHERE id = $1 AND stripe_customer_id = $2`,
+        [tenantId, customerId],
+      );
     },
 
     // ---- plan changes

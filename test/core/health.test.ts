@@ -34,6 +34,7 @@ function aState(overrides: Partial<DeploymentState> = {}): DeploymentState {
     unknownTenantWebhooks: 0,
     setAsideWebhooks: 0,
     repeatedFailures: 0,
+    subscriptionIssues: 0,
     stuckTenants: 0,
     tenantsBehind: 0,
     behindByShard: {},
@@ -97,7 +98,9 @@ test("what happened once, and what is normal, never fails health", () => {
   const watched = new Set(bounds.map(([fact]) => fact));
   const unwatched = (Object.keys(aState()) as (keyof DeploymentState)[]).filter((fact) => !watched.has(fact));
   const shown = ["carryForwards", "behindByShard", "lastWebhookSeconds"];
-  const alarms = ["unknownTenantWebhooks", "setAsideWebhooks", "repeatedFailures", "meterErrors"];
+  const alarms = [
+    ...["unknownTenantWebhooks", "setAsideWebhooks", "repeatedFailures", "subscriptionIssues", "meterErrors"],
+  ];
   expect(unwatched.toSorted()).toEqual([...shown, ...alarms].toSorted());
   expect(failing(aState(Object.fromEntries(unwatched.map((fact) => [fact, 30 * 86_400]))))).toEqual([]);
   for (const name of alarms) {

@@ -9,7 +9,14 @@ const END_MS = Date.parse("2026-11-11T00:00:00Z");
 function aSubscription(overrides: Partial<Subscription> = {}): Subscription {
   return {
     ...{ id: "sub_1", tenantId: "acme", status: "active", createdAtMs: START_MS, plan: "pro", trialUntilMs: null },
-    ...{ periodStartMs: START_MS, periodEndMs: END_MS, cancelAtMs: null, endedAtMs: null, unpaidSinceMs: null },
+    ...{
+      periodStartMs: START_MS,
+      periodEndMs: END_MS,
+      cancelAtMs: null,
+      endedAtMs: null,
+      unpaidSinceMs: null,
+      pausedCollection: null,
+    },
     ...overrides,
   };
 }

@@ -8,6 +8,8 @@ import {
   TRIAL_END_SLACK_MS,
   afterSubscriptions,
   cycleAnchorMs,
+  duplicatesOf,
+  hasForeignPrice,
   subscriptionOf,
 } from "../../src/subscriptions/subscription.ts";
 import { tenantStates } from "../../src/core/tenant.ts";
@@ -46,6 +48,7 @@ function aSubscription(overrides: Partial<Subscription> = {}): Subscription {
     periodEndMs: NOW_MS + 20 * DAY_MS,
     cancelAtMs: null,
     endedAtMs: null,
+    pausedCollection: null,
     unpaidSinceMs: null,
     ...overrides,
   };
@@ -237,4 +240,43 @@ test("billing periods begin at 00:00 UTC, between 1 and 25 hours after the order
     }),
   );
   expect(cycleAnchorMs(Date.UTC(2026, 10, 30, 22, 59), 0)).toBe(Date.UTC(2026, 11, 1));
+});
+
+test.each([
+  { behavior: "void", state: "suspended", suspendedBy: "pause" },
+  { behavior: "keep_as_draft", state: "active", suspendedBy: null },
+  { behavior: "mark_uncollectible", state: "active", suspendedBy: null },
+  { behavior: "a_behavior_of_tomorrow", state: "active", suspendedBy: null },
+  { behavior: null, state: "active", suspendedBy: null },
+])("a pause of the collection with $behavior makes its tenant $state", ({ behavior, state, suspendedBy }) => {
+  const paused = aSubscription({ pausedCollection: behavior });
+  const tenant = afterSubscriptions(aTenant(), [paused], NOW_MS);
+  expect(tenant).toMatchObject({ state, suspendedBy });
+  expect(afterSubscriptions(tenant, [aSubscription()], NOW_MS)).toMatchObject({ state: "active", suspendedBy: null });
+  // A subscription that has ended is over, whatever its collection.
+  const over = aSubscription({ status: "canceled", pausedCollection: behavior });
+  expect(afterSubscriptions(aTenant(), [over], NOW_MS)).toMatchObject({ suspendedBy: "billing" });
+});
+
+test("a price that is not ours changes neither the plan nor the service, and a person is to look", () => {
+  const foreign = aSubscription({ plan: null });
+  expect(afterSubscriptions(aTenant({ plan: "pro" }), [foreign], NOW_MS)).toMatchObject({
+    plan: "pro",
+    state: "active",
+  });
+  expect(hasForeignPrice(aTenant(), [foreign])).toBe(true);
+  expect(hasForeignPrice(aTenant(), [aSubscription()])).toBe(false);
+  expect(hasForeignPrice(aTenant(), [aSubscription({ plan: null, status: "canceled" })])).toBe(false);
+});
+
+test("a second running subscription of a tenant is a duplicate, and no other one is", () => {
+  const ids = (tenant: TenantSubscription, ...others: Subscription[]): string[] =>
+    duplicatesOf(tenant, [aSubscription(), ...others]).map(({ id }) => id);
+  const second = aSubscription({ id: "sub_2", createdAtMs: NOW_MS });
+  expect(ids(aTenant(), second)).toEqual(["sub_2"]);
+  expect(ids(aTenant(), aSubscription({ ...second, status: "canceled" }))).toEqual([]);
+  expect(ids(aTenant(), aSubscription({ ...second, status: "incomplete" }))).toEqual([]); // not paid yet
+  expect(ids(aTenant(), aSubscription({ ...second, tenantId: null }))).toEqual([]); // another product of the operator
+  expect(ids(aTenant({ state: "leaving" }), second)).toEqual([]); // a reactivation may be at work
+  expect(duplicatesOf(aTenant(), [aSubscription({ status: "canceled" }), second])).toEqual([]);
 });

@@ -17,6 +17,7 @@ import {
   refusedByState,
   serviceOf,
   statesThatTake,
+  suspenders,
   tenantEvents,
   tenantTable,
   ways,
@@ -39,6 +40,7 @@ const example: Readonly<Record<Condition, SettlingFacts>> = {
   overdue: facts({ state: "past_due", pastDueSinceMs: NOW_MS - PAST_DUE_SERVICE_MS }),
   suspended_by_operator: facts({ state: "suspended", suspendedBy: "operator" }),
   suspended_by_billing: facts({ state: "suspended", suspendedBy: "billing" }),
+  paused: facts({ state: "suspended", suspendedBy: "pause" }),
   leaving: facts({ state: "leaving", stateBefore: "active" }),
   gone: facts({ state: "gone" }),
 };
@@ -49,7 +51,7 @@ function facts(own: Partial<SettlingFacts> & Pick<SettlingFacts, "state">): Sett
 
 const anyFacts: fc.Arbitrary<SettlingFacts> = fc.record({
   state: fc.constantFrom(...tenantStates),
-  suspendedBy: fc.constantFrom("operator" as const, "billing" as const, null),
+  suspendedBy: fc.constantFrom(...suspenders, null),
   trialUntilMs: fc.constantFrom(null, NOW_MS - 1, NOW_MS, NOW_MS + HOUR_MS),
   pastDueSinceMs: fc.constantFrom(null, NOW_MS - PAST_DUE_SERVICE_MS, NOW_MS - HOUR_MS),
   endedAtMs: fc.constantFrom(null, NOW_MS - HOUR_MS),
@@ -101,7 +103,7 @@ test("the operator can always lead a tenant back, and an administrator unless th
   for (const condition of conditions.filter((each) => !isServed(each) && each !== "gone")) {
     const who = new Set(tenantTable[condition].ways.map((way) => ways[way].by));
     expect(who.has("operator"), condition).toBe(true);
-    const held = condition === "suspended_by_operator" || condition === "provisioning";
+    const held = ["suspended_by_operator", "paused", "provisioning"].includes(condition);
     expect(who.has("administrator"), condition).toBe(!held);
   }
 });
@@ -159,7 +161,7 @@ test("an administrator's return gives no account a longer trial, an open debt's 
       const after = afterEvent({ ...before, state: "leaving" }, "reactivate", NOW_MS);
       expect(after?.trialUntilMs).toBe(before.trialUntilMs);
       expect(after?.pastDueSinceMs).toBe(before.pastDueSinceMs);
-      if (before.stateBefore === "suspended" && before.suspendedBy !== "billing")
+      if (before.stateBefore === "suspended" && (before.suspendedBy === "operator" || before.suspendedBy === null))
         expect(after).toMatchObject({ state: "suspended", suspendedBy: "operator" });
     }),
   );

@@ -182,7 +182,7 @@ function aSubscription(tenant: BilledTenant, fromMs: number, untilMs: number, en
   return {
     ...{ id: `sub_${tenant.id}_${fromMs}`, tenantId: tenant.id, status: endedAtMs === null ? "active" : "canceled" },
     ...{ createdAtMs: fromMs, plan: "pro", trialUntilMs: null, periodStartMs: fromMs, periodEndMs: untilMs },
-    ...{ cancelAtMs: null, endedAtMs, unpaidSinceMs: null },
+    ...{ cancelAtMs: null, endedAtMs, unpaidSinceMs: null, pausedCollection: null },
   };
 }
 

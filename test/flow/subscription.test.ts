@@ -14,6 +14,7 @@ import {
   simulator,
   storedCalls,
   stripeApi,
+  system,
   until,
 } from "../support/flow.ts";
 import { archived, leaves, ledgerOf, reaches, removal, unitsBilled } from "../support/removals.ts";
@@ -165,6 +166,142 @@ test("a tenant that leaves twice within a minute pays for its last call, and its
     await controlRows(`SELECT id FROM carry_forwards WHERE tenant_id = $1 AND priced_at IS NULL`, [tenant.id]),
   ).toEqual([]);
   expect((await operator("POST", `/tenants/${tenant.id}/remove?now=true`, { name: "Leaves twice" })).status).toBe(202);
+});
+
+const bodyOf = async (response: Response) => ({
+  status: response.status,
+  ...((await response.json()) as Record<string, unknown>),
+});
+const refusedWith = async (tenant: TestTenant): Promise<string | undefined> =>
+  (await callTool(tenant.apiKey, "get_usage")).refusal?.code;
+
+/** What a person must look at in the tenant's subscription. */
+async function issuesOf(tenantId: string): Promise<string[]> {
+  const { failures } = (await (await operator("GET", "/failures")).json()) as {
+    failures: { part: string; item: string; error: string }[];
+  };
+  return failures
+    .filter(({ part, item }) => part === "subscriptions" && item.startsWith(`${tenantId} `))
+    .map(({ error }) => error);
+}
+
+test("what the operator does in Stripe's dashboard decides: a pause, a cancellation's flag, a price of no plan", async () => {
+  const tenant = await aSubscriber({ plan: "starter" });
+  const { subscription } = await rowOf(tenant.id);
+  const edit = (form: Record<string, string>) => stripeApi(`/subscriptions/${subscription}`, form);
+
+  // For free, or paid later: served. Voided: the operator does not serve the account for now.
+  await edit({ "pause_collection[behavior]": "keep_as_draft" });
+  await edit({ "pause_collection[behavior]": "void" });
+  await untilRow(tenant.id, { state: "suspended", suspendedBy: "pause" });
+  const refused = await callTool(tenant.apiKey, "get_usage");
+  expect(refused).toMatchObject({
+    refusal: { code: "tenant_suspended" },
+    text: expect.stringContaining("only the operator"),
+  });
+  expect((await asAdmin(tenant, "POST", "/reactivate")).status).toBe(409);
+  const back = await bodyOf(await operator("POST", `/tenants/${tenant.id}/reactivate`));
+  expect(back).toMatchObject({ status: 200, state: "active", served: true });
+  expect(await refusedWith(tenant)).toBeUndefined();
+
+  await simulator("/cancellations", { flagOnly: true });
+  await edit({ cancel_at_period_end: "true" });
+  await simulator("/cancellations", {});
+  await untilRow(tenant.id, { cancels: true, state: "active" });
+  await edit({ cancel_at_period_end: "false" });
+  await untilRow(tenant.id, { cancels: false });
+
+  // A price that is not ours: served under its plan, and a person is to look until it is moved back.
+  const { items } = await stripeGet<{ items: { data: { id: string; price: { id: string } }[] } }>(
+    `/subscriptions/${subscription}`,
+  );
+  const [item] = items.data;
+  const product = await stripeApi<{ id: string }>("/products", { name: "A special" });
+  const price = await stripeApi<{ id: string }>("/prices", {
+    ...{ currency: "usd", unit_amount: "900", "recurring[interval]": "month", product: product.id },
+  });
+  const move = (to: string) => edit({ "items[0][id]": item?.id ?? "", "items[0][price]": to });
+  await move(price.id);
+  await until(async () => (await issuesOf(tenant.id)).length === 1, "a person is to look");
+  expect(await issuesOf(tenant.id)).toEqual([expect.stringContaining("no price of a plan")]);
+  expect(await rowOf(tenant.id)).toMatchObject({ plan: "starter", state: "active" });
+  await move(item?.price.id ?? "");
+  await until(async () => (await issuesOf(tenant.id)).length === 0, "it is over");
+});
+
+test("a trial that Stripe paused for want of a way to pay runs again once the administrator has added one", async () => {
+  const tenant = await aSubscriber({ plan: "starter", trialDays: 2 });
+  const { subscription, customer } = await rowOf(tenant.id);
+  await stripeApi(`/subscriptions/${subscription}`, {
+    "trial_settings[end_behavior][missing_payment_method]": "pause",
+  });
+  await simulator("/payments", { customers: { [customer]: "fail" } });
+  try {
+    await simulator("/clock", { offsetMs: 4 * 86_400_000 });
+    await untilRow(tenant.id, { state: "suspended", suspendedBy: "billing" });
+    expect((await asAdmin(tenant, "POST", "/reactivate")).status).toBe(502);
+    await simulator("/payments", {});
+    expect(await bodyOf(await asAdmin(tenant, "POST", "/reactivate"))).toMatchObject({
+      status: 200,
+      state: "active",
+    });
+    expect(await refusedWith(tenant)).toBeUndefined();
+  } finally {
+    await simulator("/payments", {});
+    await simulator("/clock", { offsetMs: 0 });
+  }
+});
+
+test("a second subscription of one tenant ends at once without an invoice, and a person is to refund it", async () => {
+  const tenant = await aSubscriber({ plan: "pro" });
+  const { subscription, customer } = await rowOf(tenant.id);
+  const { items } = await stripeGet<{ items: { data: { price: { id: string } }[] } }>(`/subscriptions/${subscription}`);
+  const form = Object.fromEntries(items.data.map(({ price }, index) => [`items[${index}][price]`, price.id]));
+  const second = await stripeApi<{ id: string }>("/subscriptions", {
+    customer,
+    ...form,
+    "metadata[tenant_id]": tenant.id,
+  });
+  const statusOf = async (id: string): Promise<string> =>
+    (await stripeGet<{ status: string }>(`/subscriptions/${id}`)).status;
+  await until(async () => (await statusOf(second.id)) === "canceled", "the second one has ended");
+  expect(await statusOf(subscription)).toBe("active");
+  await until(async () => (await issuesOf(tenant.id)).length === 1, "a person is to look");
+  expect(await issuesOf(tenant.id)).toEqual([expect.stringContaining(second.id)]);
+  expect(await rowOf(tenant.id)).toMatchObject({ subscription, state: "active" });
+  const acknowledged = await operator("POST", "/failures/acknowledge", {
+    part: "subscriptions",
+    item: `${tenant.id} ${second.id}`,
+  });
+  expect(acknowledged.status).toBe(200);
+  expect(await issuesOf(tenant.id)).toEqual([]);
+});
+
+test("a customer that is deleted at Stripe closes its account, whose usage holds nothing up, and it returns with a new way to pay", async () => {
+  const tenant = await aSubscriber({ plan: "pro" });
+  const { customer } = await rowOf(tenant.id);
+  await callTool(tenant.apiKey, "search_products", { query: "lamp" });
+  const deleted = await fetch(`${system.stripeUrl}/v1/customers/${customer}`, {
+    method: "DELETE",
+    headers: { authorization: `Bearer ${system.stripeSecretKey}` },
+  });
+  expect(deleted.status).toBe(200);
+  await until(async () => (await issuesOf(tenant.id)).length === 1, "a person is to look");
+  await until(async () => (await rowOf(tenant.id)).state === "leaving", "its removal begins");
+  await fireCron("* * * * *");
+  await reaches(tenant.id, "grace");
+  // The new customer has no card yet.
+  await simulator("/payments", { everybody: "fail" });
+  try {
+    expect((await asAdmin(tenant, "POST", "/reactivate")).status).toBe(402);
+    const portal = await asAdmin(tenant, "POST", "/portal", {});
+    expect(portal.status).toBe(201);
+  } finally {
+    await simulator("/payments", {});
+  }
+  expect((await asAdmin(tenant, "POST", "/reactivate")).status).toBe(200);
+  expect((await rowOf(tenant.id)).customer).not.toBe(customer);
+  expect(await refusedWith(tenant)).toBeUndefined();
 });
 
 test("over the life of a subscription each change is in force at once, and each period's invoice equals the ledger, to the unit", async () => {
