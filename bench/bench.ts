@@ -7,6 +7,7 @@ import { removePostgresData } from "../dev/postgres/postgres.ts";
 import { benchCalls } from "./calls.ts";
 import { benchCrowd } from "./crowd.ts";
 import { benchFleet } from "./fleet.ts";
+import { benchFlood } from "./flood.ts";
 import { benchMove } from "./move.ts";
 import { benchSignUps } from "./sign-ups.ts";
 import { benchTiers } from "./tiers.ts";
@@ -26,6 +27,7 @@ SUBJECT
   move        a tenant that moves through the tiers under load
   fleet       a migration of many tenants' own schemas
   crowd       many tenants on few database connections
+  flood       a tenant within its limits while others flood
 
 FLAGS
   --calls N       calls: calls in a round (1500)
@@ -36,6 +38,7 @@ FLAGS
   --schemas N     fleet: tenants with a schema (1000)
   --tenants N     crowd: tenants (500)
   --budget N      crowd: database connections (50)
+  --seconds N     flood: length of each measurement (15)
   --help          this text`,
   flags: {
     calls: { type: "string", default: "1500" },
@@ -46,10 +49,11 @@ FLAGS
     rows: { type: "string", default: "10000" },
     tenants: { type: "string", default: "500" },
     budget: { type: "string", default: "50" },
+    seconds: { type: "string", default: "15" },
   },
   positionals: true,
 });
-const count = (flag: "calls" | "rounds" | "schemas" | "rows" | "tenants" | "budget"): number =>
+const count = (flag: "calls" | "rounds" | "schemas" | "rows" | "tenants" | "budget" | "seconds"): number =>
   wholeNumber(command, flag, flags[flag]);
 
 const benchmarks: Record<string, () => Promise<void>> = {
@@ -64,6 +68,7 @@ const benchmarks: Record<string, () => Promise<void>> = {
   move: () => benchMove({ dir, running, rows: count("rows") }),
   fleet: () => benchFleet({ running, schemas: count("schemas") }),
   crowd: () => benchCrowd({ dir, running, tenants: count("tenants"), budget: count("budget") }),
+  flood: () => benchFlood({ dir, running, seconds: count("seconds") }),
 };
 const [subject = "calls", ...more] = positionals;
 const benchmark = benchmarks[subject];
@@ -73,7 +78,7 @@ if (benchmark === undefined || more.length > 0) {
     `There is no benchmark "${[subject, ...more].join(" ")}"; choose ${Object.keys(benchmarks).join(", ")}`,
   );
 }
-for (const flag of ["calls", "rounds", "schemas", "rows", "tenants", "budget"] as const) count(flag);
+for (const flag of ["calls", "rounds", "schemas", "rows", "tenants", "budget", "seconds"] as const) count(flag);
 
 const running: (() => Promise<unknown>)[] = [];
 const dir = mkdtempSync(join(tmpdir(), "tollgate-bench-"));

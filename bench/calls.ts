@@ -55,7 +55,7 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-function startLoad(running: CallsOptions["running"]): (job: LoadJob) => Promise<LoadResult> {
+export function startLoad(running: CallsOptions["running"]): (job: LoadJob) => Promise<LoadResult> {
   const child = fork(join(import.meta.dirname, "load.ts"), { stdio: ["ignore", "inherit", "inherit", "ipc"] });
   running.push(() => stopChild(child));
   return async (job) => {

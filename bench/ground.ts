@@ -34,7 +34,13 @@ export interface BenchTenant {
 export type Ground = Awaited<ReturnType<typeof layGround>>;
 
 /** Starts everything in `dir`. Each started process adds its stop function to `running` at once. */
-export async function layGround(options: { dir: string; tenants: number; running: (() => Promise<unknown>)[] }) {
+export async function layGround(options: {
+  dir: string;
+  tenants: number;
+  /** The plan of each tenant, with its own limits. Without it, limits that no run reaches. */
+  planOf?: (index: number) => string;
+  running: (() => Promise<unknown>)[];
+}) {
   const { dir, running } = options;
   const secret = (): string => randomBytes(24).toString("hex");
   const contextKeys = [{ id: "bench", secret: secret() }] as const;
@@ -66,10 +72,11 @@ export async function layGround(options: { dir: string; tenants: number; running
   const control = superuser(controlDatabase);
   await control.connect();
   running.push(() => control.end());
-  for (const { id, apiKey } of tenants) {
+  for (const [index, { id, apiKey }] of tenants.entries()) {
+    const plan = options.planOf?.(index);
     await control.query(
-      `INSERT INTO tenants (id, name, plan, strategy, state, limits) VALUES ($1, $1, 'enterprise', 'shared', 'active', $2)`,
-      [id, JSON.stringify(limits)],
+      `INSERT INTO tenants (id, name, plan, strategy, state, limits) VALUES ($1, $1, $2, 'shared', 'active', $3)`,
+      [id, plan ?? "enterprise", JSON.stringify(plan === undefined ? limits : planOf(plan).limits)],
     );
     await control.query(
       `WITH placed AS (INSERT INTO placements (tenant_id, shard_id, state) VALUES ($1, 'shared-1', 'ready') RETURNING id)

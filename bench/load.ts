@@ -9,10 +9,19 @@ export interface LoadJob {
   requests: string[];
   connections: number;
   calls: number;
+  /** Ends the load after this long. */
+  seconds?: number;
+  /** Each connection begins a call this often, or at once when the last one took longer. */
+  everyMs?: number;
+  /** Refusals are answers, too. */
+  flood?: boolean;
 }
 
 export interface LoadResult {
   seconds: number;
+  /** Answers, and how many of them were successful results. */
+  answers: number;
+  successes: number;
   p50Ms: number;
   p99Ms: number;
   /** The body of the last answer. */
@@ -54,9 +63,11 @@ function succeeded({ status, body }: Answer): boolean {
   return status === 200 && body.includes(`"structuredContent":{"products":[{"id":`) && !body.includes(`"isError":true`);
 }
 
-async function run({ port, requests, connections, calls }: LoadJob): Promise<LoadResult> {
+async function run(job: LoadJob): Promise<LoadResult> {
+  const { port, requests, connections, calls, seconds: limit = Infinity, everyMs = 0, flood = false } = job;
   const latenciesMs: number[] = [];
   let started = 0;
+  let successes = 0;
   let sample = "";
   const startedAtMs = performance.now();
 
@@ -67,7 +78,7 @@ async function run({ port, requests, connections, calls }: LoadJob): Promise<Loa
       let sentAtMs = 0;
       let received = "";
       const next = (): void => {
-        if (started === calls) {
+        if (started === calls || performance.now() - startedAtMs > limit * 1_000) {
           socket.end();
           return resolve();
         }
@@ -86,8 +97,12 @@ async function run({ port, requests, connections, calls }: LoadJob): Promise<Loa
         received = "";
         latenciesMs.push(performance.now() - sentAtMs);
         sample = answer.body;
-        if (succeeded(answer)) next();
-        else socket.destroy(new Error(`a call failed: ${answer.status} ${answer.body.slice(0, 1_000)}`));
+        const isSuccess = succeeded(answer);
+        if (isSuccess) successes += 1;
+        if (!isSuccess && !flood)
+          socket.destroy(new Error(`a call failed: ${answer.status} ${answer.body.slice(0, 1_000)}`));
+        else if (everyMs === 0) next();
+        else setTimeout(next, Math.max(0, sentAtMs + everyMs - performance.now()));
       });
     });
   await Promise.all(Array.from({ length: connections }, worker));
@@ -95,7 +110,7 @@ async function run({ port, requests, connections, calls }: LoadJob): Promise<Loa
   const seconds = (performance.now() - startedAtMs) / 1_000;
   latenciesMs.sort((a, b) => a - b);
   const at = (share: number): number => latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
-  return { seconds, p50Ms: at(0.5), p99Ms: at(0.99), sample };
+  return { seconds, answers: latenciesMs.length, successes, p50Ms: at(0.5), p99Ms: at(0.99), sample };
 }
 
 process.on("message", (job: LoadJob) => {

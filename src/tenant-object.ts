@@ -63,7 +63,7 @@ export class TenantObject extends DurableObject<Env> {
       onRead: (config, stored) => {
         // The emptied object of a tenant that is gone stays empty.
         if (config.state === "gone" && !this.#usage.isOpen) return;
-        this.#data.resize(config.limits);
+        this.#data.resize(config);
         this.#usage.setSetting("config", stored);
       },
       waitUntil: (work) => ctx.waitUntil(work),
@@ -106,7 +106,7 @@ export class TenantObject extends DurableObject<Env> {
     this.#rows = new CurrentRows(this.#data, this.#config, now);
     const stored = this.#usage.setting("config");
     if (stored !== undefined) this.#config.restore(stored);
-    if (this.#config.latest !== undefined) this.#data.resize(this.#config.latest.limits);
+    if (this.#config.latest !== undefined) this.#data.resize(this.#config.latest);
   }
 
   #tenants(): TenantsStore {
@@ -225,8 +225,9 @@ export class TenantObject extends DurableObject<Env> {
     await placeTenant(this.#context, this.#tenantId, tenant);
     await this.refresh();
     const rows = await this.#rows.open();
-    await this.#data.prewarmSession();
     await seedTenant(rows);
+    // The buyer does not wait for it.
+    this.ctx.waitUntil(this.#data.prewarmSession());
   }
 
   /** Checks the tenant's access to its rows. Returns the fault in Tollgate's words; `undefined`: there is none. */

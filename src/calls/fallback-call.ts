@@ -11,7 +11,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import { planOf } from "../core/plans.ts";
+import { planOf, weightOf } from "../core/plans.ts";
 import type { TenantConfig, TenantId } from "../core/tenant.ts";
 import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
@@ -133,11 +133,12 @@ function refusedByPlan(env: Env, { plan }: TenantConfig): Refusal | undefined {
   return { ...retryLater(plainRefusal("metering_unavailable", detail)), upgradeUrl: `${env.PUBLIC_URL}/plans` };
 }
 
-async function openRows(env: Env, { id, placement }: TenantConfig): Promise<CallScopedDb | ErrorCode> {
+async function openRows(env: Env, { id, plan, placement }: TenantConfig): Promise<CallScopedDb | ErrorCode> {
   if (placement === null) return "tenant_provisioning";
   const nowMs = Date.now();
   const proof = isProven(placement, nowMs) ? "proven" : await proveLogin(env, id, placement, nowMs);
-  return proof === "proven" ? openTenantDb(env, id, placement) : proof;
+  if (proof !== "proven") return proof;
+  return openTenantDb(env, id, placement, { share: () => ({ tenant: id, weight: weightOf(plan) }) });
 }
 
 // ---- usage

@@ -9,7 +9,7 @@ import { newTimedId } from "../adapters/ids.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import type { Context } from "../control/context.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
-import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
+import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus, Refusal } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
@@ -27,6 +27,12 @@ const PROBE_TIMEOUT_MS = 5_000;
 const LOST_FOR_MS = 10_000;
 /** Losses that one isolate remembers. A forgotten one costs only a call that is sent without a probe. */
 const MAX_LOST = 1_000;
+/** How long the Worker itself repeats an object's `rate_limited`. Short, because a change of plan ends the limit. */
+const REPEATED_FOR_MS = 1_000;
+/** Refusals within that time from which on a tenant counts as flooding. A client that retries by itself sends fewer. */
+const FLOOD_REFUSALS = 10;
+/** Tenants over their limit that one isolate remembers. A forgotten one costs only an RPC. */
+const MAX_LIMITED = 1_000;
 /** An overloaded object works off its load in seconds. */
 const OVERLOADED_RETRY_SECONDS = 5;
 
@@ -44,15 +50,57 @@ export interface ObjectCall {
 /** How this isolate last lost an object, by tenant. An answered probe removes the entry. */
 const lost = new BoundedMap<TenantId, { atMs: number; overloadedAtMs: number }>(MAX_LOST);
 
+interface Limited {
+  refusal: Refusal;
+  quota: QuotaStatus | undefined;
+  /** Until then the object would refuse again. */
+  untilMs: number;
+  /** Refusals since `sinceMs`. */
+  count: number;
+  sinceMs: number;
+}
+
+/** Tenants that have used up the requests of their minute and keep asking. */
+const limited = new BoundedMap<TenantId, Limited>(MAX_LIMITED);
+
+/**
+ * A flooding tenant's `rate_limited`, which its object is certain to repeat: no request of the minute becomes free before
+ * its time. So a flood does not occupy the tenant's object, which leaves the machine to the others.
+ */
+function repeatedRefusal({ tenantId, kind }: Caller): Limited | undefined {
+  const last = limited.get(tenantId);
+  const isRepeated = last !== undefined && last.count >= FLOOD_REFUSALS && Date.now() < last.untilMs;
+  return isRepeated && kind !== "canary" ? last : undefined;
+}
+
+function noteLimit<Outcome extends Authorization | CallOutcome>({ tenantId, kind }: Caller, outcome: Outcome): Outcome {
+  if (outcome.kind !== "refused" || outcome.refusal.code !== "rate_limited" || kind === "canary") return outcome;
+  const { refusal, quota } = outcome;
+  const nowMs = Date.now();
+  // The refusal's seconds are rounded up, so one of them may have passed already.
+  const certainMs = ((refusal.retryAfterSeconds ?? 0) - 1) * 1_000;
+  const last = limited.get(tenantId);
+  const isFlood = last !== undefined && nowMs - last.sinceMs < REPEATED_FOR_MS;
+  const { count, sinceMs } = isFlood ? last : { count: 0, sinceMs: nowMs };
+  const untilMs = nowMs + Math.min(certainMs, REPEATED_FOR_MS);
+  limited.set(tenantId, { refusal, quota, untilMs, count: count + 1, sinceMs });
+  return outcome;
+}
+
 /** Decides whether the caller may use the server, for an MCP method that calls no tool. */
 export async function authorizeCaller(context: Context, caller: Caller): Promise<Authorization> {
   const { tenantId } = caller;
+  const repeated = repeatedRefusal(caller);
+  if (repeated !== undefined) {
+    const { refusal, quota } = repeated;
+    return { kind: "refused", refusal, ...(quota && { quota }) };
+  }
   const state = await stateOf(context, tenantId);
   if (state === "overloaded") return { kind: "refused", refusal: overloaded() };
   if (state === "away") return authorizeWithoutObject(context, caller);
   try {
     const answer = context.tenantObject(tenantId).authorize(caller) as Promise<Authorization>;
-    return await withTimeout(AUTHORIZE_TIMEOUT_MS, answer);
+    return noteLimit(caller, await withTimeout(AUTHORIZE_TIMEOUT_MS, answer));
   } catch (error) {
     recordLoss(tenantId, error);
     return isOverloaded(error) ? { kind: "refused", refusal: overloaded() } : authorizeWithoutObject(context, caller);
@@ -71,6 +119,8 @@ export async function callObject(
   const { tool, args, caller, progress, signal } = call;
   const { tenantId } = caller;
   const { readOnly, idempotent } = tool.annotations;
+  const repeated = repeatedRefusal(caller);
+  if (repeated !== undefined) return refusedOutcome(repeated.refusal, repeated.quota);
   const nowMs = Date.now();
   const key = call.idempotencyKey;
   const { callId, idempotency } =
@@ -101,7 +151,7 @@ export async function callObject(
       if (state === "overloaded") return refuse(overloaded());
       if (state === "away") break;
       try {
-        return await attempt(number);
+        return noteLimit(caller, await attempt(number));
       } catch (error) {
         recordLoss(tenantId, error, { tool: tool.name, callId });
         if (isOverloaded(error)) return refuse(overloaded());

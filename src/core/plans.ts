@@ -114,6 +114,22 @@ export function planOf(name: PlanName): Plan {
   return plan;
 }
 
+/** Each step of price doubles a tenant's share of what tenants compete for. Plans by contract come last. */
+const MAX_WEIGHT = 64;
+
+/**
+ * The weight of a plan's tenants where they compete for a shared resource: 1 for the cheapest plan, twice as much for the
+ * next. Also 1 for a name that app/config.ts lacks: sharing must not fail.
+ */
+export function weightOf(name: PlanName): number {
+  const price = ({ amountCents }: Plan): number => amountCents ?? Infinity;
+  const plan = plans.get(name);
+  if (plan === undefined) return 1;
+  const own = price(plan);
+  const cheaper = new Set([...plans.values()].map(price).filter((other) => other < own));
+  return Math.min(2 ** cheaper.size, MAX_WEIGHT);
+}
+
 function readPlans(table: unknown): ReadonlyMap<PlanName, Plan> {
   const parsed = PlanTable.safeParse(table);
   if (!parsed.success) throw new Error(`The plans of app/config.ts cannot be used.\n${z.prettifyError(parsed.error)}`);

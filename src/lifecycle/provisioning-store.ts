@@ -46,9 +46,12 @@ export function provisioningStore(control: ControlDatabase) {
       return Number(row?.["newest"]) === attempt;
     },
 
-    /** Records a step, which also shows that the attempt is alive. A step of an older attempt changes nothing. */
-    async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<void> {
-      await control.batch([
+    /**
+     * Records a step, which also shows that the attempt is alive. A step of an older attempt changes nothing. Returns whether
+     * this attempt is the newest one.
+     */
+    async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<boolean> {
+      const [, [row] = []] = await control.batch([
         {
           text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
                  VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
@@ -57,10 +60,13 @@ export function provisioningStore(control: ControlDatabase) {
           params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error],
         },
         {
-          text: `UPDATE provisioning_attempts SET progressed_at = now() WHERE tenant_id = $1 AND attempt = $2`,
+          text: `UPDATE provisioning_attempts a SET progressed_at = now() WHERE tenant_id = $1 AND attempt = $2
+                 RETURNING NOT EXISTS (
+                   SELECT FROM provisioning_attempts n WHERE n.tenant_id = a.tenant_id AND n.attempt > a.attempt) AS newest`,
           params: [tenantId, attempt],
         },
       ]);
+      return row?.["newest"] === true;
     },
 
     /** Ends the attempt. `error`: why it failed; `null` when it succeeded. A recorded refusal stays. */

@@ -49,15 +49,18 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const links = linksStore(control);
     const fleet = fleetStore(control);
 
+    /** Whether the last step, which this run has just recorded, found the attempt to be the newest one. */
+    let isNewest = false;
     /** Runs a step and records its outcome. Returns false while the step is not done; it is then run again. */
     const recorded = (name: ProvisioningStep, work: () => Promise<boolean | void>, look = 1): Promise<boolean> =>
       step.do(look === 1 ? name : `${name} ${look}`, stepConfig, async () => {
         const startedAt = new Date().toISOString();
         try {
-          if (!(await provisioning.isCurrentAttempt(tenantId, attempt)))
+          if (!isNewest && !(await provisioning.isCurrentAttempt(tenantId, attempt)))
             throw new NonRetryableError("a newer attempt has taken over");
+          isNewest = false;
           const done = (await work()) !== false;
-          await provisioning.recordStep(tenantId, attempt, {
+          isNewest = await provisioning.recordStep(tenantId, attempt, {
             step: name,
             startedAt,
             finishedAt: done ? new Date().toISOString() : null,
@@ -84,8 +87,8 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         if (tenant.stripeCustomerId === null) {
           await provisioning.setCustomer(tenantId, await context.stripe.customers.create(tenant, attempt));
         }
+        // The object reads the tenant when it prepares the rows.
         await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
-        await context.tenantObject(tenantId).refresh();
       });
 
       const findsPlace = async (): Promise<boolean> => {

@@ -10,6 +10,7 @@ import { type Placement, connectionUrl, loginPurpose, ownName, purposeOf } from 
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { type IsolationProof, proveIsolation, proveOwnSchema } from "./isolation.ts";
+import type { SlotShare } from "./database-slots.ts";
 import { type Session, openSession } from "./session.ts";
 import type { SessionPool } from "./session-pool.ts";
 import { type CallScopedDb, contextEntrance, createTenantDb, ownSchemaEntrance } from "./tenant-db.ts";
@@ -20,12 +21,15 @@ type EncryptionKeys = Pick<Env, "ENCRYPTION_KEYS">;
 
 // ---- rows
 
-/** Opens the tenant's rows. Interactive transactions use `sessions`; without it they are refused. */
+/**
+ * Opens the tenant's rows. Interactive transactions use `sessions`; without it they are refused. `share` is the tenant's claim
+ * to database slots; without it, as for Tollgate's own work, statements never wait for one.
+ */
 export async function openTenantDb(
   env: TenantDatabases,
   tenantId: TenantId,
   placement: Placement,
-  sessions?: SessionPool,
+  { sessions, share }: { sessions?: SessionPool; share?: () => SlotShare } = {},
 ): Promise<CallScopedDb> {
   const { database, shardId, replicaHost } = placement;
   const now = (): number => Date.now();
@@ -42,6 +46,7 @@ export async function openTenantDb(
     fetchEndpoint: env.NEON_FETCH_ENDPOINT,
     entrance,
     ...(sessions && { sessions }),
+    ...(share && { share }),
     now,
   });
 }

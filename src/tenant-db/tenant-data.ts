@@ -21,11 +21,12 @@ import { type CallScopedDb, orAborted } from "./tenant-db.ts";
 import { AppError } from "../core/errors.ts";
 import { PauseGate } from "../core/pause-gate.ts";
 import type { Placement } from "../core/placement.ts";
-import type { Limits } from "../core/plans.ts";
+import { type Limits, weightOf } from "../core/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantConfig, TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
+import type { SlotShare } from "./database-slots.ts";
 import { SessionShare } from "./session-budget.ts";
 
 /** Limits before the tenant's configuration is known. */
@@ -61,6 +62,7 @@ export class TenantData {
   readonly #gate = new PauseGate();
   #opened: Opened | undefined;
   #limits: Pick<Limits, "sessions" | "sessionIdleSeconds" | "callsInFlight"> | undefined;
+  #weight = 1;
   readonly #share: SessionShare;
   #scarce = false;
   #proving: { login: string; outcome: Promise<ProofOutcome> } | undefined;
@@ -155,15 +157,17 @@ export class TenantData {
     }
     if (this.#opened === undefined || !samePlace(this.#opened.placement, placement)) {
       const pool = this.#newPool(placement);
-      const db = await openTenantDb(this.#context.env, this.#tenantId, placement, pool);
+      const share = (): SlotShare => ({ tenant: this.#tenantId, weight: this.#weight });
+      const db = await openTenantDb(this.#context.env, this.#tenantId, placement, { sessions: pool, share });
       void this.#opened?.pool.drain();
       this.#opened = { placement, db, pool };
     }
     return this.rows;
   }
 
-  /** Applies the tenant's limits to its sessions. */
-  resize(limits: Limits): void {
+  /** Applies the tenant's plan to its database slots, and its limits to its sessions. */
+  resize({ plan, limits }: Pick<TenantConfig, "plan" | "limits">): void {
+    this.#weight = weightOf(plan);
     this.#limits = limits;
     this.#opened?.pool.resize(this.#sessionLimits());
   }

@@ -7,8 +7,9 @@ import { AppError } from "../core/errors.ts";
 import { type Row, type Statement, isDataStatement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb, type Transaction } from "../tools/tool.ts";
-import { connectNeon, sqlStateOf } from "../adapters/neon.ts";
+import { type NeonConnection, connectNeon, sqlStateOf } from "../adapters/neon.ts";
 import { preferReplica } from "../adapters/replica.ts";
+import { type SlotShare, withSlot } from "./database-slots.ts";
 import type { SessionPool } from "./session-pool.ts";
 
 /** Makes the statement that opens a batch and enters the tenant. */
@@ -28,6 +29,8 @@ export interface TenantDbOptions {
   onReplicaAway?: (error: unknown) => void;
   /** The database stops a statement after this long. */
   statementTimeoutMs?: number;
+  /** The tenant's claim to the isolate's database slots. Without it, statements never wait for one. */
+  share?: () => SlotShare;
   /** Called before every request to the database. */
   onRoundTrip?: () => void;
 }
@@ -94,7 +97,7 @@ export function ownSchemaEntrance(schema: string): Entrance {
 
 /** Connects on the first query, not before. */
 export function createTenantDb(options: TenantDbOptions): CallScopedDb {
-  const { entrance, now, sessions, statementTimeoutMs = TOOL_TIMEOUT_MS, onRoundTrip } = options;
+  const { entrance, now, sessions, statementTimeoutMs = TOOL_TIMEOUT_MS, share, onRoundTrip } = options;
   const { url, analyticsUrl, fetchEndpoint, onReplicaAway = () => undefined } = options;
   const connection = connectNeon(url, fetchEndpoint);
   const replica = analyticsUrl === undefined ? undefined : connectNeon(analyticsUrl, fetchEndpoint);
@@ -133,6 +136,12 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
     }
   }
 
+  /** Sends over HTTP, where all tenants of the isolate share connections. A session is the tenant's own. */
+  function sendTo(to: NeonConnection, signal?: AbortSignal): (batch: readonly Statement[]) => Promise<Row[][]> {
+    const send = (batch: readonly Statement[]): Promise<Row[][]> => to.batch(batch, { signal });
+    return share === undefined ? send : (batch) => withSlot(share(), () => send(batch), signal);
+  }
+
   async function together(statements: readonly Statement[], signal?: AbortSignal): Promise<Row[][]> {
     for (const { text } of statements) refuseOtherStatements(text);
     if (statements.length === 0) return [];
@@ -141,7 +150,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
     const results =
       sessions !== undefined && sessions.stats().idle > 0
         ? await sessions.use((session) => run(all, (batch) => session.batch(batch, { signal })), { signal })
-        : await run(all, (batch) => connection.batch(batch, { signal }));
+        : await run(all, sendTo(connection, signal));
     return results.filter((_, index) => index % 2 === 0);
   }
 
@@ -187,7 +196,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
   const forCall = (signal?: AbortSignal): TenantDb => ({
     ...transactionOf(async (statement) => {
       refuseOtherStatements(statement.text);
-      const [rows = []] = await run([statement], (batch) => connection.batch(batch, { signal }));
+      const [rows = []] = await run([statement], sendTo(connection, signal));
       return rows;
     }),
     transaction: <Result>(
@@ -199,7 +208,7 @@ export function createTenantDb(options: TenantDbOptions): CallScopedDb {
     analytics: async <Found extends Row>(text: string, params: readonly unknown[] = []) => {
       refuseOtherStatements(text);
       const [rows = []] = await read(
-        (from) => run([{ text, params }], (batch) => from.batch(batch, { signal }), { readOnly: true }),
+        (from) => run([{ text, params }], sendTo(from, signal), { readOnly: true }),
         signal,
       );
       return rows as Found[];

@@ -15,7 +15,7 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
   control: { files: 13, reason: "each control table that several rooms share has a store of its own" },
   reports: { files: 13, reason: "reports, late usage, periods and the daily comparison each have a store and rules" },
   calls: { files: 14, reason: "what clients send is forgiven by pure rules, apart from HTTP, the SDK and keyed calls" },
-  "tenant-db": { files: 13, reason: "the rules of isolation, sessions and placement are pure and tested apart" },
+  "tenant-db": { files: 14, reason: "the rules of isolation, sessions, slots and placement are pure and tested apart" },
   backups: {
     files: 14,
     reason:
@@ -23,7 +23,7 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
   },
   lifecycle: { files: 13, reason: "provisioning, removal and the usage archive each have rules, a store and a runner" },
   adapters: { files: 15, reason: "each outside system has its file, and Stripe one for each of its six subjects" },
-  core: { files: 20, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
+  core: { files: 21, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
 };
 
 /** Runs the pinned oxlint in `directory` and returns what it prints. A lint error is an exit status of 1, not a failure. */
