@@ -1,6 +1,7 @@
 // Reads the claims of a verified token: whether it is for this server, its organisation, its user and its scopes, in the forms
 // of Auth0, Cognito, Entra and any OIDC issuer. Pure. The claims come from the issuer's signature; only its settings say
 // which of them count.
+import { unstorableText } from "../core/text.ts";
 import type { Issuer } from "./issuers.ts";
 
 type Claims = Readonly<Record<string, unknown>>;
@@ -22,8 +23,7 @@ export function readClaims(claims: Claims, issuer: Issuer, audience: string): Id
   const user = claimAt(claims, issuer.userClaim);
   const { exp } = claims;
   if (!isForAudience(claims, issuer, audience)) return undefined;
-  if (typeof organisation !== "string" || organisation === "") return undefined;
-  if (typeof user !== "string" || user === "") return undefined;
+  if (!isName(organisation) || !isName(user)) return undefined;
   if (typeof exp !== "number") return undefined;
   return {
     organisation,
@@ -31,6 +31,11 @@ export function readClaims(claims: Claims, issuer: Issuer, audience: string): Id
     scopes: scopesOf(claims, audience),
     expiresAtMs: (exp + CLOCK_TOLERANCE_SECONDS) * 1_000,
   };
+}
+
+/** Whether a claim can name an organisation or a user. A text that PostgreSQL cannot store would be looked up as another one. */
+function isName(claim: unknown): claim is string {
+  return typeof claim === "string" && claim !== "" && unstorableText(claim) === undefined;
 }
 
 /**

@@ -8,7 +8,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { bearerToken, isOneOf, verifyCredential } from "../core/credentials.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { type Access, type HttpContext, type HttpEnv, Problem, noSuchTenant } from "../http.ts";
+import { type Access, type HttpContext, type HttpEnv, Problem, noSuchTenant, tenantOf } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { authenticate } from "./authenticate.ts";
 import { refusedCredential } from "./credential-check.ts";
@@ -119,6 +119,16 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
 export async function isOperator(c: HttpContext): Promise<boolean> {
   const token = bearerToken(c.req.header("authorization"));
   return token !== undefined && (await isOneOf(c.env.OPERATOR_TOKEN, token));
+}
+
+/**
+ * The tenant that the path names, for the operator's routes that would otherwise answer as for a tenant that has nothing.
+ * Throws `not_found` when there is no such tenant.
+ */
+export async function existingTenant(c: HttpContext): Promise<TenantId> {
+  const tenantId = tenantOf(c);
+  if ((await tenantsStore(c.get("context").control).summary(tenantId)) === undefined) throw noSuchTenant();
+  return tenantId;
 }
 
 /** Throws `not_found` when a verified credential belongs to another tenant than the route names. */

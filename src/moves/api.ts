@@ -1,5 +1,6 @@
 // The operator's routes for moves of tenants: start, list, confirm, undo. A Workflow does the steps of a move.
 import * as z from "zod";
+import { existingTenant } from "../identity/guards.ts";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, Problem, tenantOf } from "../http.ts";
 import { mayBe } from "./move.ts";
@@ -24,7 +25,8 @@ export async function startMove(
   return moves(c, 202);
 }
 
-export function listMoves(c: HttpContext): Promise<Response> {
+export async function listMoves(c: HttpContext): Promise<Response> {
+  await existingTenant(c);
   return moves(c, 200);
 }
 

@@ -29,17 +29,22 @@ const MAX_URL_CHARS = 2_000;
 /** Where a browser goes after a page of Stripe's. `trustedUrl` also checks its origin. */
 export const ReturnUrl = z
   .url({ protocol: /^https?$/, error: "must be an http or https URL" })
-  .max(MAX_URL_CHARS)
+  .max(MAX_URL_CHARS, `must have at most ${MAX_URL_CHARS} characters`)
+  // Browsers, servers and apps read such URLs in different ways: one goes to the host before the backslash, one to that after it.
+  .regex(/^[^\s\\\p{Cc}]*$/u, "must contain no white space and no backslash")
   .refine((url) => !URL.canParse(url) || new URL(url).username + new URL(url).password === "", "must name no user");
 
 /**
  * The URL, if a page of this deployment can be there: at the origin of PUBLIC_URL or at one of ALLOWED_ORIGINS. Throws
- * `BadRequest` for any other origin: the author of a link would choose where a buyer arrives who has just paid.
+ * `BadRequest` for any other origin: the author of a link would choose where a buyer arrives who has just paid. The URL must
+ * begin with the origin as it is written here, so that every reader of it finds the same host.
  */
 export function trustedUrl(env: Env, field: string, url: string): string {
   const allowed = [env.PUBLIC_URL, ...env.ALLOWED_ORIGINS.split(",")].map((text) => text.trim());
   const origins = allowed.flatMap((text) => (URL.canParse(text) ? [new URL(text).origin] : []));
-  if (origins.includes(new URL(url).origin)) return url;
+  const isTrusted = (origin: string): boolean =>
+    url.slice(0, origin.length).toLowerCase() === origin && /^(?:$|[/?#])/.test(url.slice(origin.length));
+  if (origins.some(isTrusted)) return url;
   throw new BadRequest(`${field}: must be at one of the origins ${origins.join(", ")}`);
 }
 

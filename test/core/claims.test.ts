@@ -82,6 +82,9 @@ test("a missing or odd organisation, user or expiry is refused", () => {
     { org: ["acme"] },
     { sub: undefined },
     { sub: "" },
+    { org: "acme\0" },
+    { org: "acme\ud800" },
+    { sub: "u1\0" },
   ])
     expect(read(claims)).toBeUndefined();
   expect(read({ exp: "soon" })).toBeUndefined();

@@ -30,6 +30,12 @@ test.each([
   "https://user:secret@mcp.example/",
   "https://mcp.example@evil.example/",
   "//evil.example/",
+  String.raw`https://mcp.example\@evil.example/`,
+  String.raw`https://mcp.example/\evil.example`,
+  "https:///mcp.example/x",
+  "https:mcp.example/x",
+  "https://mcp.example.",
+  "https://mcp\u3002example/",
   "/paid",
   `https://mcp.example/${"x".repeat(2_000)}`,
 ])("a buyer never returns to %.60s", (url) => expect(isTaken(url)).toBe(false));
@@ -39,4 +45,12 @@ test.each([
   "https://mcp.example/paid?session={CHECKOUT_SESSION_ID}",
   "https://app.example/done#top",
   "https://b.example:8443/",
+  "HTTPS://MCP.example?paid",
 ])("a buyer may return to %s", (url) => expect(isTaken(url)).toBe(true));
+
+test("a refused URL is told what is wrong with it", () => {
+  const words = (url: unknown): string => ReturnUrl.safeParse(url).error?.issues[0]?.message ?? "";
+  expect(words(`https://mcp.example/${"x".repeat(2_000)}`)).toContain("2000 characters");
+  expect(words(String.raw`https://mcp.example\@evil.example/`)).toContain("backslash");
+  expect(words("https://user@mcp.example/")).toContain("user");
+});

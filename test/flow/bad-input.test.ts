@@ -186,6 +186,8 @@ test("a malformed request of the operator is refused with the names of the wrong
   await expectProblem(await operator("GET", "/tenants/not-there"), 404, "not_found");
   await expectProblem(await operator("POST", "/tenants/not-there/suspend"), 404, "not_found");
   await expectProblem(await operator("DELETE", `/tenants/${id}/keys/not-there`), 404, "not_found");
+  for (const list of ["plan", "move", "backups", "restores", "links", "export"])
+    await expectProblem(await operator("GET", `/tenants/not-there/${list}`), 404, "not_found");
 });
 
 test("an unknown path gets a problem document with 404", async () => {
