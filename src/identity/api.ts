@@ -5,7 +5,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { forgetUnlinked } from "./authenticate.ts";
 import { keysStore } from "./keys-store.ts";
-import { type KeyRequest, issueKey } from "./keys.ts";
+import { type KeyRequest, MAX_KEYS, issueKey } from "./keys.ts";
 import { linksStore } from "./links-store.ts";
 
 export const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
@@ -14,14 +14,23 @@ export const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.str
 export async function createFirstKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
   const key = await issueKey(c.get("context"), tenantOf(c), body, { first: true, creation: c.get("creation") });
   if (key === undefined)
-    throw new Problem("conflict", "The account is not set up yet, or its first key exists already.");
+    throw new Problem(
+      "conflict",
+      (await tenantsStore(c.get("context").control).summary(tenantOf(c))) === undefined
+        ? "The order is not paid yet. The first key can be made once it is."
+        : "The account has had its first key. Its administrator or support can replace it.",
+    );
   return c.json(key, 201, noStore);
 }
 
 /** Another key, for the operator. The answer shows it once. */
 export async function createKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
   const key = await issueKey(c.get("context"), tenantOf(c), body, { first: false, creation: c.get("creation") });
-  if (key === undefined) throw new Problem("conflict", "There is no such tenant, or it has too many keys.");
+  if (key === undefined) {
+    const tenant = await tenantsStore(c.get("context").control).summary(tenantOf(c));
+    if (tenant === undefined || tenant.state === "gone") throw noSuchTenant();
+    throw new Problem("conflict", `The tenant has ${MAX_KEYS} keys. Revoke one first.`);
+  }
   return c.json(key, 201, noStore);
 }
 

@@ -6,7 +6,7 @@ import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { bearerToken, isOneOf, verifyCredential } from "../core/credentials.ts";
-import { AppError } from "../core/errors.ts";
+import { AppError, support } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type Access, type HttpContext, type HttpEnv, Problem, noSuchTenant, tenantOf } from "../http.ts";
 import { describeError, log } from "../log.ts";
@@ -28,8 +28,10 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     const token = bearer(c, "This route takes the setupToken that POST /api/checkout answered with.");
     const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
     if (credential !== undefined) refuseCrossing(c, credential, c.req.param("tenantId"));
-    if (credential?.kind !== "setup") throw new AppError("token_invalid");
-    if (Date.now() >= Number(credential.fields[0])) throw new AppError("token_expired");
+    if (credential?.kind !== "setup")
+      throw new Problem("token_invalid", "This route takes the setupToken that POST /api/checkout answered with.");
+    if (Date.now() >= Number(credential.fields[0]))
+      throw new Problem("token_expired", `A setupToken is valid for 30 days. Ask support for a key: ${support}.`);
     await next();
   }),
 

@@ -15,7 +15,7 @@ import { keysStore } from "./keys-store.ts";
 export const ADMIN_SCOPE = "tenant:admin";
 
 /** Maximum number of live keys of one tenant. Its object reads all of them with its configuration. */
-const MAX_KEYS = 50;
+export const MAX_KEYS = 50;
 
 export const KeyRequest = z.strictObject({
   name: DisplayName.default("default"),

@@ -141,24 +141,29 @@ export async function reactivateTenant(c: HttpContext): Promise<Response> {
   const context = c.get("context");
   const tenantId = tenantOf(c);
   const reader = c.get("caller") === undefined ? "operator" : "tenant";
-  const suspended = await suspendedBySubscription(context, tenantId);
-  if (suspended !== undefined) return resumeSubscription(c, tenantId, suspended, reader);
+  const facts = await tenantsStore(context.control).facts(tenantId);
+  if (facts === undefined) throw noSuchTenant();
+  if (facts.state !== "leaving" && facts.state !== "gone") {
+    if (facts.state === "suspended" && facts.suspendedBy !== "operator")
+      return resumeSubscription(c, tenantId, facts, reader);
+    // Asking again is no conflict: the tenant is back.
+    const here = await stateOf(context, tenantId, reader);
+    if (!here.served) throw notPossible(context, tenantId, facts, "The account cannot be reactivated", reader);
+    const past = await removalsStore(context.control).newest(tenantId);
+    return c.json({ ...(past === undefined ? {} : removalAnswer(past)), ...here });
+  }
   const { reactivation: terms } = await currentRemoval(context, tenantId);
   const refused = await reactivation(context, tenantId);
   const removal = await currentRemoval(context, tenantId);
-  // Asking again is no conflict: the tenant is back. `reactivation` then says what was charged.
+  // `reactivation` says what was charged.
   if (refused === undefined || removal.phase === "undone")
     return c.json({ ...removal, reactivation: terms, ...(await stateOf(context, tenantId, reader)) });
-  throw new Problem(
-    refused,
-    refused === "conflict" ? "It is too late: the account's data is being deleted." : undefined,
-  );
-}
-
-/** The facts of a tenant that its subscription suspends: it has no removal to undo. */
-async function suspendedBySubscription(context: Context, tenantId: TenantId): Promise<TenantFacts | undefined> {
-  const facts = await tenantsStore(context.control).facts(tenantId);
-  return facts?.state === "suspended" && facts.suspendedBy !== "operator" ? facts : undefined;
+  const portal = `${context.env.PUBLIC_URL}/api/tenants/${tenantId}/portal`;
+  const details: Partial<Record<ErrorCode, string>> = {
+    conflict: "It is too late: the account's data is being deleted.",
+    payment_failed: `The account's administrator adds a way to pay with POST ${portal}. Nothing was charged, and the account stays closed.`,
+  };
+  throw new Problem(refused, details[refused]);
 }
 
 /** Asks Stripe to let the subscription run again. The operator also ends a pause of the collection. */

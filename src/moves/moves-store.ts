@@ -122,8 +122,12 @@ export function movesStore(control: ControlDatabase) {
       );
     },
 
-    async failed(moveId: number, error: string): Promise<void> {
-      await control.query(`UPDATE moves SET error = $2, progressed_at = now() WHERE id = $1`, [moveId, error]);
+    /** Records why a step failed. `quietMs`: how long no sweep resumes the move. */
+    async failed(moveId: number, error: string, quietMs = 0): Promise<void> {
+      await control.query(
+        `UPDATE moves SET error = $2, progressed_at = now() + make_interval(secs => $3::double precision / 1000) WHERE id = $1`,
+        [moveId, error, quietMs],
+      );
     },
 
     /** Starts a new attempt, which invalidates all earlier ones. Returns its number. */

@@ -25,10 +25,11 @@ import {
   tablesOf,
   underToken,
 } from "../tenant-db/copy.ts";
-import { AppError } from "../core/errors.ts";
+import { AppError, isPermanent } from "../core/errors.ts";
 import { type Move, direction, mayBe, nearEnough } from "./move.ts";
 import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 import type { Placement } from "../core/placement.ts";
+import { HOUR_MS } from "../core/time.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { GATE_WAIT_MS, dropPlacement, makePlacement, markAsCopy, shardOwner } from "../tenant-db/placement.ts";
@@ -62,6 +63,11 @@ interface Side {
 
 const BUSY = nextAfter(BUSY_WAIT_MS);
 
+/** Pause before the next attempt of a step that Neon refuses. A person has to change something first. */
+const REFUSED_MS = HOUR_MS;
+const REFUSED =
+  "The database provider refused to create the database, for example because it does not have the region. Undo the move. Tollgate tries it once an hour.";
+
 export class TenantMove {
   readonly #context: Context;
   readonly #tenantId: TenantId;
@@ -82,6 +88,12 @@ export class TenantMove {
     try {
       return move.state === "preparing" ? await this.#prepare(move) : await this.#copy(move);
     } catch (error) {
+      if (isPermanent(error)) {
+        // The same request would be refused again. The operator undoes the move, or corrects the cause.
+        log("error", "move_refused", { tenantId: this.#tenantId, move: move.id, error: describeError(error) });
+        await this.#moves.failed(move.id, REFUSED, REFUSED_MS);
+        return DONE;
+      }
       const words = error instanceof MoveRefused ? error.message : "A step failed. Tollgate retries it.";
       await this.#moves.failed(move.id, words).catch(() => undefined);
       throw error;

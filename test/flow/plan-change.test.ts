@@ -257,6 +257,19 @@ test("no change of state answers as if calls were served while they are refused,
   expect(await refusedWith(tenant)).toBeUndefined();
 });
 
+test("a tenant that is served answers a reactivation with its state, and one that the operator holds names the way back", async () => {
+  const tenant = await aTenant({ plan: "free" });
+  const served = await operator("POST", `/tenants/${tenant.id}/reactivate`);
+  expect({ status: served.status, body: await served.json() }).toMatchObject({
+    ...{ status: 200, body: { state: "active", served: true, waysBack: [] } },
+  });
+  await operator("POST", `/tenants/${tenant.id}/suspend`);
+  const held = await operator("POST", `/tenants/${tenant.id}/reactivate`);
+  expect({ status: held.status, body: await held.json() }).toMatchObject({
+    ...{ status: 409, body: { detail: expect.stringContaining(`/tenants/${tenant.id}/resume`) } },
+  });
+});
+
 test("no event lifts an operator's suspension, and replaying all events in another order changes nothing", async () => {
   const tenant = await aSubscriber({ plan: "starter" });
   expect((await asAdmin(tenant, "POST", "/plan", { plan: "pro" })).status).toBe(200);
