@@ -1,7 +1,7 @@
 // One JSON line per event; the only user of console. Fields are ids, codes and numbers: never a token, an argument,
 // a row or a customer's text.
 
-import { AppError } from "./core/errors.ts";
+import { AppError, errorCode } from "./core/errors.ts";
 import { storable } from "./core/text.ts";
 
 export type LogLevel = "info" | "warn" | "error";
@@ -17,8 +17,10 @@ export function log(level: LogLevel, event: string, fields: LogFields = {}): voi
  * arguments or a customer, so the line has only their kind, codes and place. The control tables can store the description.
  */
 export function describeError(error: unknown): string {
-  if (error instanceof AppError) return storable(`${error.name}: ${error.message}`, LONGEST);
   if (!(error instanceof Error)) return `thrown: ${typeof error}`;
+  // An object's error reaches its caller as a plain `Error` with the name, the code and the message.
+  if (error instanceof AppError || (ownNames.has(error.name) && errorCode(error) !== "internal"))
+    return storable(`${error.name}: ${error.message}`, LONGEST);
   const facts = told.flatMap((name) => {
     const value: unknown = Reflect.get(error, name);
     return typeof value === "string" || typeof value === "number" || value === true ? [`${name}=${String(value)}`] : [];
@@ -26,6 +28,9 @@ export function describeError(error: unknown): string {
   const place = /\n\s+(at .+)/.exec(error.stack ?? "")?.[1] ?? "";
   return storable([error.name, ...facts, place].join(" "), LONGEST);
 }
+
+/** Names of `AppError` and of its kinds. */
+const ownNames = new Set(["AppError", "AnswerLost", "OutsideFailure", "NeonApiFailure", "MoveRefused"]);
 
 /** Codes of Stripe's and PostgreSQL's errors, and flags of errors that a Durable Object's runtime throws. */
 const told = ["code", "type", "statusCode", "requestId", "overloaded", "retryable", "durableObjectReset"] as const;

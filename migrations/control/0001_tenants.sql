@@ -123,11 +123,13 @@ CREATE TABLE provisioning_attempts (
   progressed_at timestamptz NOT NULL DEFAULT now(),
   finished_at timestamptz,
   error text,
+  reason text,
   -- An outside system refused the request for good. No attempt follows until the operator asks for one.
   refused boolean NOT NULL DEFAULT false,
   PRIMARY KEY (tenant_id, attempt)
 );
 
+-- `error` is for the buyer. `reason` is for the operator: what the log says, without the text of a database or of Stripe.
 CREATE TABLE provisioning_steps (
   tenant_id text NOT NULL REFERENCES tenants (id),
   step text NOT NULL,
@@ -135,6 +137,7 @@ CREATE TABLE provisioning_steps (
   started_at timestamptz NOT NULL,
   finished_at timestamptz,
   error text,
+  reason text,
   PRIMARY KEY (tenant_id, step)
 );
 

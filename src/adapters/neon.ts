@@ -84,9 +84,9 @@ export function sqlStateOf(error: unknown): string | undefined {
 }
 
 /** Whether the server refuses the connection's login (SQLSTATE class 28). False for every other outcome. */
-export async function isLoginRefused(connection: NeonConnection): Promise<boolean> {
+export async function isLoginRefused(connection: NeonConnection, options: BatchOptions = {}): Promise<boolean> {
   try {
-    await connection.query("SELECT 1");
+    await connection.query("SELECT 1", [], options);
     return false;
   } catch (error) {
     const cause = error instanceof AppError ? error.cause : undefined;

@@ -7,7 +7,7 @@ import { RestoreProgress } from "./restore.ts";
 import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { TenantRequest, createTenant } from "../control/new-tenant.ts";
+import { TenantRequest, createTenant, refusedRegion } from "../control/new-tenant.ts";
 import { existingTenant } from "../identity/guards.ts";
 import { BadRequest, Flag, type HttpContext, Problem, isJson, noStore, readJson, tenantOf } from "../http.ts";
 
@@ -84,6 +84,8 @@ export async function startRestore(
     backup = nameOf(point);
     waitsFor.push(point.id);
   }
+  const refused = request.into === undefined ? undefined : await refusedRegion(c.get("context"), request.into);
+  if (refused !== undefined) throw new BadRequest(refused);
   const tenantId = request.into === undefined ? from : await createTenant(c.get("context"), request.into);
   if (tenantId === undefined) throw new Problem("conflict", "The tenant to restore into exists already.");
   let safetyBackup: string | null = null;

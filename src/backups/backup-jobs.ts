@@ -6,8 +6,7 @@ import { type JobsStore, type Job, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
-import { sqlStateOf } from "../adapters/neon.ts";
-import { AppError, type ErrorCode, errorCode, isPermanent } from "../core/errors.ts";
+import { AppError, type ErrorCode, errorCode, isPermanent, outageOf, reasonOf } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { importStep } from "./import.ts";
@@ -29,21 +28,6 @@ const permanent: Readonly<Partial<Record<ErrorCode, string>>> = {
   tenant_gone: "The tenant was removed.",
 };
 const REFUSED = "The database provider refused it, and would refuse it again. The log names the cause.";
-/** Failures that pass, in words for the operator. The others are bugs, and statements that the database refuses. */
-const temporary: Readonly<Partial<Record<ErrorCode, string>>> = {
-  control_unavailable: "The control database cannot be reached.",
-  database_unavailable: "The tenant's database cannot be reached.",
-  database_silent: "The tenant's database does not answer.",
-  tenant_unavailable: "The tenant's rows or files cannot be reached.",
-  placement_unavailable: "The tenant's shard is not available.",
-  isolation_unproven: "The isolation of the tenant's login is not proved.",
-  tenant_provisioning: "The tenant is being set up.",
-  conflict: "Another step was at work.",
-};
-
-/** SQLSTATE classes that pass: conflicts with other transactions, locks, time limits, and Tollgate's own write gate. */
-const busy = /^(40|55|57|TG)/;
-
 export class BackupJobs {
   readonly #context: Context;
   readonly #tenantId: TenantId;
@@ -74,12 +58,8 @@ export class BackupJobs {
         await jobs.finish(jobId, { error: forGood });
         return DONE;
       }
-      const sqlState = sqlStateOf(error);
-      const ours =
-        sqlState === undefined ? "The log names the cause." : `The database refused it (SQLSTATE ${sqlState}).`;
-      const outage = busy.test(sqlState ?? "") ? "The database was busy." : temporary[code];
-      if (await jobs.recordFailure(jobId, `A step failed. ${outage ?? ours}`, { isOutage: outage !== undefined }))
-        throw error;
+      const isOutage = outageOf(error) !== undefined;
+      if (await jobs.recordFailure(jobId, `A step failed. ${reasonOf(error)}`, { isOutage })) throw error;
       return DONE;
     }
   }

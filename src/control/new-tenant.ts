@@ -8,6 +8,7 @@ import { DAY_MS } from "../core/time.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";
 import type { Creation } from "./idempotent-requests-store.ts";
+import { placementsStore } from "./placements-store.ts";
 import { tenantsStore } from "./tenants-store.ts";
 
 export const ToolName = z.string().refine((name) => catalogue.has(name), "there is no such tool");
@@ -35,6 +36,18 @@ export const TenantRequest = z.strictObject({
   features: Features.optional(),
 });
 export type TenantRequest = z.infer<typeof TenantRequest>;
+
+/**
+ * Why no database can be in the requested region; `undefined`: one may be. Tollgate creates no shared database, so it knows
+ * their regions. For the other strategies Neon decides, and a refusal of Neon's ends the provisioning.
+ */
+export async function refusedRegion(context: Context, request: TenantRequest): Promise<string | undefined> {
+  const { plan, strategy = planOf(plan).strategy, region } = request;
+  if (region === undefined || strategy !== "shared") return undefined;
+  const known = await placementsStore(context.control).regions(strategy);
+  if (known.includes(region)) return undefined;
+  return `region: no shared database is in ${region}. Known: ${known.join(", ") || "none"}.`;
+}
 
 /**
  * Creates a tenant and starts its provisioning. Returns `undefined` when the id is taken. A `creation` that repeats finds the

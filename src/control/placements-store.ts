@@ -3,6 +3,7 @@ import * as z from "zod";
 import { type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
+import { AppError } from "../core/errors.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 export const Shard = z.object({
@@ -193,6 +194,21 @@ export function placementsStore(control: ControlDatabase) {
       return Number(row?.["room"]);
     },
 
+    /**
+     * How full the shards are that new tenants go to, in whole percent: that of the fullest strategy. `null`: there are none.
+     * A tenant's own database is always full.
+     */
+    async fullPercent(): Promise<number | null> {
+      const [row] = await control.query(
+        `SELECT max(full_percent)::int AS "full" FROM (
+           SELECT floor(100.0 * sum(held.tenants) / sum(s.capacity)) AS full_percent FROM shards s CROSS JOIN LATERAL (
+             SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+           WHERE s.strategy <> 'database' AND s.accepts AND s.host IS NOT NULL GROUP BY s.strategy) AS each`,
+      );
+      const full = row?.["full"];
+      return typeof full === "number" ? full : null;
+    },
+
     /** The shard of a strategy that is being created in a region, or a new entry for the next one. */
     async shardToOpen(strategy: Strategy, region: string): Promise<string> {
       const [, , rows = []] = await control.batch([
@@ -222,6 +238,15 @@ export function placementsStore(control: ControlDatabase) {
       return id;
     },
 
+    /** The regions of the shards of a strategy that can be reached. */
+    async regions(strategy: Strategy): Promise<string[]> {
+      const rows = await control.query(
+        `SELECT DISTINCT region FROM shards WHERE strategy = $1 AND host IS NOT NULL ORDER BY region`,
+        [strategy],
+      );
+      return rows.map((row) => String(row["region"]));
+    },
+
     /** The Neon project of a shard. */
     async projectOf(shardId: string): Promise<ShardProject | undefined> {
       const [row] = await control.query(
@@ -246,7 +271,8 @@ export function placementsStore(control: ControlDatabase) {
         `UPDATE shards SET neon_project_id = coalesce(neon_project_id, $2) WHERE id = $1 RETURNING neon_project_id AS id`,
         [shardId, projectId],
       );
-      return String(row?.["id"]);
+      if (row === undefined) throw new AppError("placement_unavailable", `the entry of shard ${shardId} was removed`);
+      return String(row["id"]);
     },
 
     /** Records that a shard is removed: it accepts no tenants and has no address. */

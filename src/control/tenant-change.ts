@@ -36,6 +36,8 @@ export const AccountChange = z
     limits: LimitChanges.extend({
       unitsPerHourByTool: LimitChanges.shape.unitsPerHourByTool.refine(namesTools, "names a tool that does not exist"),
     }),
+    /** Where the rows must be; `null`: anywhere. Only before they have a place, so that a wrong region can be corrected. */
+    region: z.string().min(1).max(60).nullable(),
     /** When the operator's trial ends; `null`: it is no trial any more. Stripe decides about a trial that was bought. */
     trialUntil: z.iso.datetime({ offset: true }).nullable(),
   })
@@ -43,7 +45,13 @@ export const AccountChange = z
 export type AccountChange = z.infer<typeof AccountChange>;
 
 /** Why an account was not changed. */
-export type NotChanged = "no_such_tenant" | "trial_is_stripes" | "no_trial_now" | "features_invalid" | "busy";
+export type NotChanged =
+  | "no_such_tenant"
+  | "trial_is_stripes"
+  | "no_trial_now"
+  | "rows_placed"
+  | "features_invalid"
+  | "busy";
 
 /** Another change may come between reading and writing. Operators are few, so the second attempt usually succeeds. */
 const ATTEMPTS = 5;
@@ -60,6 +68,7 @@ export async function changeAccount(
     if (current === undefined || facts === undefined || current.state === "gone") return "no_such_tenant";
     if (current.version !== facts.version) continue; // the two reads saw different rows
     const { trialUntil, limits, features: changedFeatures, ...rest } = change;
+    if (change.region !== undefined && current.placement !== null) return "rows_placed";
     let trial;
     if (trialUntil !== undefined) {
       if (facts.subscriptionId !== null) return "trial_is_stripes";

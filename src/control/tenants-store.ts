@@ -29,6 +29,7 @@ export interface ChangedAccount {
   name?: string | undefined;
   email?: string | null | undefined;
   allowedTools?: readonly string[] | null | undefined;
+  region?: string | null | undefined;
   features?: Features | undefined;
   limits?: Limits | undefined;
   /** The end of the trial, with the state that the table of states gives it. */
@@ -156,13 +157,15 @@ export function tenantsStore(control: ControlDatabase) {
            email = CASE WHEN $4::boolean THEN $5 ELSE email END,
            allowed_tools = CASE WHEN $6::boolean THEN $7::text[] ELSE allowed_tools END,
            features = coalesce($8::jsonb, features), limits = coalesce($9::jsonb, limits),
-           trial_until = CASE WHEN $10::boolean THEN ${fromMs("$11")} ELSE trial_until END, state = coalesce($12, state)
+           trial_until = CASE WHEN $10::boolean THEN ${fromMs("$11")} ELSE trial_until END, state = coalesce($12, state),
+           region = CASE WHEN $13::boolean THEN $14 ELSE region END
          WHERE id = $1 AND version = $2 AND state <> 'gone' RETURNING id`,
         [
           ...[tenantId, version, to.name ?? null, given(to.email), to.email ?? null],
           ...[given(to.allowedTools), to.allowedTools ?? null],
           ...[to.features ?? null, to.limits ?? null].map((value) => (value === null ? null : JSON.stringify(value))),
           ...[given(to.trial), to.trial?.trialUntilMs ?? null, to.trial?.state ?? null],
+          ...[given(to.region), to.region ?? null],
         ],
       );
       return rows.length > 0;

@@ -176,6 +176,44 @@ export class AnswerLost extends AppError {
   }
 }
 
+/** Failures that pass, in words for everyone. The others are bugs, and statements that a database refuses. */
+const outages: Readonly<Partial<Record<ErrorCode, string>>> = {
+  control_unavailable: "The control database cannot be reached.",
+  database_unavailable: "The tenant's database cannot be reached.",
+  database_silent: "The tenant's database does not answer.",
+  tenant_unavailable: "The tenant's rows or files cannot be reached.",
+  placement_unavailable: "The tenant's shard is not available.",
+  isolation_unproven: "The isolation of the tenant's login is not proved.",
+  tenant_provisioning: "The tenant is being set up.",
+  billing_unavailable: "Stripe does not answer.",
+  conflict: "Another step was at work.",
+};
+
+/** SQLSTATE classes that pass: conflicts with other transactions, locks, time limits, and Tollgate's own write gate. */
+const busy = /^(40|55|57|TG)/;
+
+/** The outage that a thrown value tells of, in words for everyone. `undefined`: it is none. */
+export function outageOf(error: unknown): string | undefined {
+  const sqlState = sqlStateIn(error);
+  return sqlState === undefined
+    ? outages[errorCode(error)]
+    : busy.test(sqlState)
+      ? "The database was busy."
+      : undefined;
+}
+
+/** Why a step failed, in Tollgate's words. Never the text of a database, of Stripe or of a tenant. */
+export function reasonOf(error: unknown): string {
+  const sqlState = sqlStateIn(error);
+  const ours = sqlState === undefined ? "The log names the cause." : `The database refused it (SQLSTATE ${sqlState}).`;
+  return outageOf(error) ?? ours;
+}
+
+function sqlStateIn(error: unknown): string | undefined {
+  const state = typeof error === "object" && error !== null && "sqlState" in error ? error.sqlState : undefined;
+  return typeof state === "string" ? state : undefined;
+}
+
 /** The code of a thrown value: that of an `AppError`, also after an RPC, and `internal` for anything else. */
 export function errorCode(error: unknown): ErrorCode {
   const code = typeof error === "object" && error !== null && "code" in error ? error.code : undefined;

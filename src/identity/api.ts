@@ -2,8 +2,9 @@
 import * as z from "zod";
 import { notifyObject } from "../control/notify-object.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { BadRequest, type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { forgetUnlinked } from "./authenticate.ts";
+import { parseIssuers } from "./issuers.ts";
 import { keysStore } from "./keys-store.ts";
 import { type KeyRequest, MAX_KEYS, issueKey } from "./keys.ts";
 import { linksStore } from "./links-store.ts";
@@ -48,6 +49,9 @@ export async function linkOrganisation(
 ): Promise<Response> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
+  const known = parseIssuers(c.env.OIDC_ISSUERS).map((each) => each.issuer);
+  if (!known.includes(issuer))
+    throw new BadRequest(`issuer: this deployment trusts no such issuer. Known: ${known.join(", ") || "none"}.`);
   if ((await tenantsStore(context.control).summary(tenantId)) === undefined) throw noSuchTenant();
   const linked = await linksStore(context.control).link(issuer, organisation, tenantId);
   if (linked === undefined) throw new Problem("conflict", "The tenant has too many links.");

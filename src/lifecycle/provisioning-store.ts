@@ -9,11 +9,25 @@ const StepRecord = z.object({
   step: z.string(),
   startedAt: z.string(),
   finishedAt: z.string().nullable(),
+  /** For the buyer. */
   error: z.string().nullable(),
+  /** For the operator. */
+  reason: z.string().nullable(),
 });
 export type StepRecord = z.infer<typeof StepRecord>;
 
-const NewestAttempt = z.object({ attempt: z.int(), error: z.string().nullable() });
+const AttemptRecord = z.object({
+  attempt: z.int(),
+  startedAt: z.string(),
+  finishedAt: z.string().nullable(),
+  error: z.string().nullable(),
+  reason: z.string().nullable(),
+});
+/** An attempt for the operator. */
+export type AttemptRecord = z.infer<typeof AttemptRecord>;
+
+/** Attempts that the operator sees: at half an hour each, those of the last ten hours. */
+const ATTEMPTS_SHOWN = 20;
 
 /** SQL: the provisioning of the tenant `t` is unfinished. */
 const unfinished = `(t.state = 'provisioning' OR t.state IN ('trial', 'active', 'past_due') AND t.monitored_at IS NULL)`;
@@ -53,26 +67,32 @@ export function provisioningStore(control: ControlDatabase) {
     async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<boolean> {
       const [, [row] = []] = await control.batch([
         {
-          text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error)
-                 VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6)
-                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz, error = $6
+          text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error, reason)
+                 VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6, $7)
+                 ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz,
+                   error = $6, reason = $7
                  WHERE provisioning_steps.attempt <= $3`,
-          params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error],
+          params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error, record.reason],
         },
         {
-          text: `UPDATE provisioning_attempts a SET progressed_at = now() WHERE tenant_id = $1 AND attempt = $2
+          text: `UPDATE provisioning_attempts a SET progressed_at = now(), reason = coalesce($3, reason) WHERE tenant_id = $1 AND attempt = $2
                  RETURNING NOT EXISTS (
                    SELECT FROM provisioning_attempts n WHERE n.tenant_id = a.tenant_id AND n.attempt > a.attempt) AS newest`,
-          params: [tenantId, attempt],
+          params: [tenantId, attempt, record.reason === null ? null : `${record.step}: ${record.reason}`],
         },
       ]);
       return row?.["newest"] === true;
     },
 
-    /** Ends the attempt. `error`: why it failed; `null` when it succeeded. A recorded refusal stays. */
+    /**
+     * Ends the attempt. `error`: why it failed, unless the failing step has recorded it; `null` when it succeeded. A recorded
+     * refusal stays. The error of a step reaches the Workflow without its code, so that the record knows more.
+     */
     async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
       await control.query(
-        `UPDATE provisioning_attempts SET finished_at = now(), error = CASE WHEN refused THEN error ELSE $3 END
+        `UPDATE provisioning_attempts SET finished_at = now(), error = CASE WHEN refused THEN error WHEN $3::text IS NULL THEN NULL ELSE coalesce(
+           (SELECT s.error FROM provisioning_steps s WHERE s.tenant_id = $1 AND s.attempt = $2 AND s.error IS NOT NULL
+            ORDER BY s.started_at DESC LIMIT 1), $3) END
          WHERE tenant_id = $1 AND attempt = $2`,
         [tenantId, attempt, error],
       );
@@ -86,24 +106,29 @@ export function provisioningStore(control: ControlDatabase) {
       );
     },
 
-    /** The steps so far, the number of attempts, and the newest attempt's failure. */
-    async progress(tenantId: TenantId): Promise<{ steps: StepRecord[]; attempts: number; error: string | null }> {
+    /** The steps so far, the number of attempts, the newest attempt's failure, and the newest attempts for the operator. */
+    async progress(
+      tenantId: TenantId,
+    ): Promise<{ steps: StepRecord[]; attempts: number; error: string | null; attemptLog: AttemptRecord[] }> {
       const [steps = [], attempts = []] = await control.batch([
         {
-          text: `SELECT step, ${toIso("started_at")} AS "startedAt", ${toIso("finished_at")} AS "finishedAt", error
+          text: `SELECT step, ${toIso("started_at")} AS "startedAt", ${toIso("finished_at")} AS "finishedAt", error, reason
                  FROM provisioning_steps WHERE tenant_id = $1 ORDER BY started_at`,
           params: [tenantId],
         },
         {
-          text: `SELECT attempt, error FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT 1`,
-          params: [tenantId],
+          text: `SELECT attempt, ${toIso("started_at")} AS "startedAt", ${toIso("finished_at")} AS "finishedAt", error, reason
+                 FROM provisioning_attempts WHERE tenant_id = $1 ORDER BY attempt DESC LIMIT $2`,
+          params: [tenantId, ATTEMPTS_SHOWN],
         },
       ]);
-      const [newest] = attempts.map((row) => NewestAttempt.parse(row));
+      const attemptLog = attempts.map((row) => AttemptRecord.parse(row));
+      const [newest] = attemptLog;
       return {
         steps: steps.map((row) => StepRecord.parse(row)),
         attempts: newest?.attempt ?? 0,
         error: newest?.error ?? null,
+        attemptLog,
       };
     },
 

@@ -9,7 +9,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
 import { mintCredential } from "../core/credentials.ts";
-import { AppError, errorCode, errors, isPermanent, support } from "../core/errors.ts";
+import { AppError, errorCode, errors, isPermanent, reasonOf, support } from "../core/errors.ts";
 import { fleetStore } from "../fleet/fleet-store.ts";
 import { monitorToken } from "../identity/keys.ts";
 import { linksStore } from "../identity/links-store.ts";
@@ -65,6 +65,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
             startedAt,
             finishedAt: done ? new Date().toISOString() : null,
             error: null,
+            reason: null,
           });
           return done;
         } catch (error) {
@@ -72,7 +73,14 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
           if (error instanceof NonRetryableError) throw error;
           const isRefused = isPermanent(error);
           const said = isRefused ? refusedWords(error) : inPlainWords(error);
-          await provisioning.recordStep(tenantId, attempt, { step: name, startedAt, finishedAt: null, error: said });
+          const reason = describeError(error);
+          await provisioning.recordStep(tenantId, attempt, {
+            step: name,
+            startedAt,
+            finishedAt: null,
+            error: said,
+            reason,
+          });
           if (!isRefused) throw error;
           log("error", "provisioning_refused", { tenantId, attempt, step: name });
           await provisioning.recordRefusal(tenantId, attempt, said);
@@ -166,5 +174,5 @@ function inPlainWords(error: unknown): string {
   if (error instanceof AppError && error.code === "tenant_unavailable")
     return "The first call as this account did not succeed yet.";
   const code = errorCode(error);
-  return code === "internal" ? "A step failed. Tollgate retries it." : errors[code].advice;
+  return code === "internal" ? `A step failed. ${reasonOf(error)} Tollgate retries it.` : errors[code].advice;
 }

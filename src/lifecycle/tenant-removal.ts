@@ -4,7 +4,7 @@
 import { cancelMonitor } from "../adapters/monitor.ts";
 import { type Removal, type RemovalsStore, removalsStore } from "./removals-store.ts";
 import type { Context } from "../control/context.ts";
-import { type ErrorCode, AppError, errorCode, errors, isPermanent } from "../core/errors.ts";
+import { type ErrorCode, AppError, errorCode, errors, isPermanent, reasonOf } from "../core/errors.ts";
 import { HOUR_MS } from "../core/time.ts";
 import { type RemovalStep, type WorkingStep, afterReactivation, isSold, newPeriod, stepAfter } from "./removal.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -100,7 +100,7 @@ export class TenantRemoval {
       });
       const said = isRefused
         ? `The step ${step} was refused: ${errors[errorCode(error)].advice} Tollgate tries it once an hour.`
-        : `The step ${step} failed. Tollgate retries it.`;
+        : `The step ${step} failed. ${reasonOf(error)} Tollgate retries it.`;
       const recorded = this.#removals.note(removal.id, { error: said }, isRefused ? REFUSED_MS : 0);
       await recorded.catch(() => undefined);
       if (isRefused) return DONE; // the sweep resumes it

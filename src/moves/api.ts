@@ -1,5 +1,7 @@
 // The operator's routes for moves of tenants: start, list, confirm, undo. A Workflow does the steps of a move.
 import * as z from "zod";
+import { placementsStore } from "../control/placements-store.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
 import { existingTenant } from "../identity/guards.ts";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, Problem, tenantOf } from "../http.ts";
@@ -17,7 +19,18 @@ export async function startMove(
   { body: { strategy, shard } }: { body: z.infer<typeof MoveRequest> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
-  const move = await movesStore(c.get("context").control).open(tenantId, { strategy, shardId: shard ?? null });
+  const { control } = c.get("context");
+  if (shard !== undefined) {
+    const known = (await placementsStore(control).shards(strategy)).map(({ id }) => id);
+    if (!known.includes(shard))
+      throw new Problem("not_found", `There is no ${strategy} shard ${shard}. Known: ${known.join(", ") || "none"}.`);
+  }
+  const open = await movesStore(control).live(tenantId);
+  const here = (await tenantsStore(control).summary(tenantId))?.placement ?? null;
+  // Nothing to do: the rows are there, and no move takes them away.
+  if (open === undefined && here?.strategy === strategy && (shard ?? here.shardId) === here.shardId)
+    return moves(c, 200);
+  const move = await movesStore(control).open(tenantId, { strategy, shardId: shard ?? null });
   if (move === undefined) throw new Problem("not_found", "There is no such tenant, or it is not set up yet.");
   if (move.strategy !== strategy || (shard !== undefined && move.to !== null && move.to.shardId !== shard))
     throw new Problem("conflict", `A move to ${move.strategy} is ${move.state}. Confirm or undo it first.`);

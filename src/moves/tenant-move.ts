@@ -94,7 +94,9 @@ export class TenantMove {
         await this.#moves.failed(move.id, REFUSED, REFUSED_MS);
         return DONE;
       }
-      const words = error instanceof MoveRefused ? error.message : "A step failed. Tollgate retries it.";
+      // Only the operator sees it.
+      const words =
+        error instanceof MoveRefused ? error.message : `A step failed: ${describeError(error)}. Tollgate retries it.`;
       await this.#moves.failed(move.id, words).catch(() => undefined);
       throw error;
     }

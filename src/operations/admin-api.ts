@@ -1,13 +1,13 @@
 // Routes for accounts: the operator lists, creates, shows and changes tenants; a tenant's admin shows and changes its own.
 import * as z from "zod";
 import { newestImport, openImport } from "../backups/api.ts";
-import { TenantRequest, createTenant } from "../control/new-tenant.ts";
+import { TenantRequest, createTenant, refusedRegion } from "../control/new-tenant.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { type AccountChange, type NotChanged, type OwnAccountChange, changeAccount } from "../control/tenant-change.ts";
 import { type TenantSummary, tenantsStore } from "../control/tenants-store.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { type HttpContext, type PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { BadRequest, type HttpContext, type PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken, statusUrl } from "../identity/keys.ts";
@@ -37,6 +37,8 @@ export async function addTenant(
 ): Promise<Response> {
   const context = c.get("context");
   const creation = c.get("creation");
+  const refused = await refusedRegion(context, request);
+  if (refused !== undefined) throw new BadRequest(refused);
   const id = await createTenant(context, request, creation);
   if (id === undefined) throw new Problem("conflict", `The tenant ${request.id} exists already.`);
   // An earlier run of the same request may have opened the import.
@@ -83,6 +85,7 @@ export async function changeOwnAccount(
 
 const notChanged: Readonly<Record<Exclude<NotChanged, "no_such_tenant">, readonly [ErrorCode, string]>> = {
   trial_is_stripes: ["conflict", "The tenant has a subscription: Stripe decides about its trial."],
+  rows_placed: ["conflict", "The rows have a place already. Move the tenant instead."],
   no_trial_now: ["conflict", "An account in this state has no trial."],
   features_invalid: ["bad_request", "features: a name has 1 to 60 characters, and a text 200 at most."],
   busy: ["conflict", "Another change came first each time. Send the request again."],

@@ -1,16 +1,18 @@
 // Reads the values that indicators measure: all from the control tables, without a connection to a tenant's database.
 import type { Context } from "../control/context.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
+import { placementsStore } from "../control/placements-store.ts";
 import { type ShardBehind, fleetStore } from "../fleet/fleet-store.ts";
 import { expectedVersion } from "../tenant-db/migrations.ts";
 import type { DeploymentState } from "./indicators.ts";
 
 export async function readDeployment({ control }: Context, nowMs: number): Promise<DeploymentState> {
-  const [pipeline, behind] = await Promise.all([
+  const [pipeline, behind, shardsFullPercent] = await Promise.all([
     ledgerStore(control).pipeline(nowMs),
     fleetStore(control).shardsBehind(expectedVersion()),
+    placementsStore(control).fullPercent(),
   ]);
-  return { ...pipeline, ...countBehind(behind) };
+  return { ...pipeline, ...countBehind(behind), shardsFullPercent };
 }
 
 function countBehind(shards: readonly ShardBehind[]): Pick<DeploymentState, "tenantsBehind" | "behindByShard"> {

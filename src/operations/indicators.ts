@@ -9,6 +9,8 @@ export interface DeploymentState extends PipelineState {
   tenantsBehind: number;
   /** The same by shard. Databases of single tenants count together as `database`, so that no tenant is named in public. */
   behindByShard: Readonly<Record<string, number>>;
+  /** How full the shards are that new tenants go to: the fullest strategy, in percent. */
+  shardsFullPercent: number | null;
 }
 
 export const alarmLevels = ["ok", "warning", "critical"] as const;
@@ -39,7 +41,7 @@ export interface Indicator {
   /** The check of /health that fails while this indicator is a warning or critical. `null`: none. */
   check: CheckName | null;
   title: string;
-  unit: "seconds" | "count" | "units";
+  unit: "seconds" | "count" | "units" | "percent";
   /** A value above this is a warning. */
   warning: number;
   /** A value above this is critical. */
@@ -293,6 +295,16 @@ export const indicators: readonly Indicator[] = [
     warning: 0,
     critical: 10,
     runbook: "GET /admin/api/tenants/ID shows the failing step and the reason.",
+  },
+  {
+    name: "shardsFullPercent",
+    check: null, // it is a warning ahead of time: every tenant is served
+    title: "How full the shards of the fullest strategy are",
+    unit: "percent",
+    warning: 89, // from 90 % on. Tollgate then opens the next shard by itself, in seconds
+    critical: 97, // it could not: sign-ups fail once the shards are full
+    runbook:
+      "See the log for shard_not_opened. Add a shard with npm run migrate (--shard shared-2) or a Neon API key; docs/tiers.md says how.",
   },
   {
     name: "tenantsBehind",

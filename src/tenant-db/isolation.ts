@@ -7,7 +7,14 @@ import type { KeyRing } from "../core/encryption.ts";
 import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
 import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
-import { connectNeon, type NeonConnection, type Row, SqlError, type Statement } from "../adapters/neon.ts";
+import {
+  type BatchOptions,
+  connectNeon,
+  type NeonConnection,
+  type Row,
+  SqlError,
+  type Statement,
+} from "../adapters/neon.ts";
 import { enterTenant, plainTransaction } from "./tenant-db.ts";
 
 export interface IsolationFailure {
@@ -267,7 +274,11 @@ export async function proveIsolation({ url, fetchEndpoint, contextKeys, now }: P
  * Writes the canaries' rows that are missing in a shared database, and deletes others of theirs. `owner` is connected to it.
  * Without exactly these rows the proof fails and every tenant of the database is refused. Can be repeated.
  */
-export async function restoreCanaries(owner: NeonConnection, [{ id: keyId, secret }]: KeyRing): Promise<void> {
+export async function restoreCanaries(
+  owner: NeonConnection,
+  [{ id: keyId, secret }]: KeyRing,
+  options: BatchOptions = {},
+): Promise<void> {
   const { database } = owner;
   const statements = canaryTenants.map(async (tenantId): Promise<Statement[]> => {
     // Row security applies to the owner too, so that the statements need the canary's context.
@@ -281,7 +292,7 @@ export async function restoreCanaries(owner: NeonConnection, [{ id: keyId, secre
       },
     ];
   });
-  await owner.batch((await Promise.all(statements)).flat());
+  await owner.batch((await Promise.all(statements)).flat(), options);
 }
 
 function isCanaryOf(tenantId: TenantId, rows: readonly Row[] | undefined): boolean {

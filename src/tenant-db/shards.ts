@@ -18,6 +18,9 @@ import { branchMigrations } from "./migrations.ts";
 
 type Databases = Pick<Context, "env" | "control">;
 
+/** The repair of a shared database takes three round trips. A database that is away must not delay the sweep. */
+const REPAIR_WITHIN_MS = 5_000;
+
 /** The PostgreSQL version that all tests run on. */
 const POSTGRES_VERSION = 18;
 /** How long a Workflow sleeps between two calls. Neon needs a few seconds for a project. */
@@ -63,18 +66,18 @@ export async function repairShared({ env, control }: Databases): Promise<void> {
     const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
     const login = await decryptLogin(env, loginPurpose.app(shard.id), shard.appLogin);
     const colon = login.indexOf(":");
-    const refused = await isLoginRefused(connectNeon(connectionUrl(shard, login), env.NEON_FETCH_ENDPOINT));
+    const options = { signal: AbortSignal.timeout(REPAIR_WITHIN_MS) };
+    const refused = await isLoginRefused(connectNeon(connectionUrl(shard, login), env.NEON_FETCH_ENDPOINT), options);
     if (refused) log("error", "shared_login_refused", { shard: shard.id });
-    await owner.query("SELECT tollgate.restore_login($1, $2)", [
-      login.slice(0, colon),
-      refused ? login.slice(colon + 1) : null,
-    ]);
-    await restoreCanaries(owner, contextKeys);
+    const password = refused ? login.slice(colon + 1) : null;
+    await owner.query("SELECT tollgate.restore_login($1, $2)", [login.slice(0, colon), password], options);
+    await restoreCanaries(owner, contextKeys, options);
   };
-  for (const shard of await placementsStore(control).shards("shared"))
-    await repair(shard).catch((error: unknown) =>
+  const attempt = (shard: Shard): Promise<void> =>
+    repair(shard).catch((error: unknown) =>
       log("error", "shard_not_repaired", { shard: shard.id, error: describeError(error) }),
     );
+  await Promise.all((await placementsStore(control).shards("shared")).map(attempt));
 }
 
 async function openShard(

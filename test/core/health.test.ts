@@ -37,6 +37,7 @@ function aState(overrides: Partial<DeploymentState> = {}): DeploymentState {
     subscriptionIssues: 0,
     stuckTenants: 0,
     tenantsBehind: 0,
+    shardsFullPercent: 0,
     behindByShard: {},
     stuckRemovals: 0,
     lastWebhookSeconds: 30,
@@ -101,12 +102,19 @@ test("what happened once, and what is normal, never fails health", () => {
   const alarms = [
     ...["unknownTenantWebhooks", "setAsideWebhooks", "repeatedFailures", "subscriptionIssues", "meterErrors"],
   ];
-  expect(unwatched.toSorted()).toEqual([...shown, ...alarms].toSorted());
+  const ahead = ["shardsFullPercent"]; // a warning before anything is wrong
+  expect(unwatched.toSorted()).toEqual([...shown, ...alarms, ...ahead].toSorted());
   expect(failing(aState(Object.fromEntries(unwatched.map((fact) => [fact, 30 * 86_400]))))).toEqual([]);
   for (const name of alarms) {
     const once = readIndicators(aState({ [name]: 1 })).find((reading) => reading.name === name);
     expect(once, name).toMatchObject({ check: null, level: "warning" });
   }
+});
+
+test("shards that are 90 % full raise an alarm, and no health check fails", () => {
+  const level = (percent: number | null) =>
+    readIndicators(aState({ shardsFullPercent: percent })).find(({ name }) => name === "shardsFullPercent")?.level;
+  expect([null, 0, 89, 90, 97, 98].map(level)).toEqual(["ok", "ok", "ok", "warning", "warning", "critical"]);
 });
 
 test("a deployment in which nothing has happened yet is healthy", () => {

@@ -2,7 +2,7 @@
 // refused on the very next request of every method.
 import { createPublicKey } from "node:crypto";
 import { SignJWT, UnsecuredJWT, generateKeyPair } from "jose";
-import { expect, test } from "vitest";
+import { expect, test, onTestFinished } from "vitest";
 import { mintCredential } from "../../src/core/credentials.ts";
 import {
   aJwt,
@@ -277,6 +277,11 @@ test("an issuer cannot speak for a tenant that is linked to another one", async 
   const tenant = await aTenant();
   const organisation = `org-${tenant.id}`;
   const link = { issuer: "https://their-own-issuer.example", organisation };
+  const untrusted = await operator("POST", `/tenants/${tenant.id}/links`, link);
+  expect(untrusted.status).toBe(400);
+  expect(await untrusted.text()).toContain(`Known: ${system.issuerUrl}`);
+  await fetch(`${system.publicUrl}/test/trust?issuer=${link.issuer}`);
+  onTestFinished(async () => void (await fetch(`${system.publicUrl}/test/trust`)));
   expect((await operator("POST", `/tenants/${tenant.id}/links`, link)).status).toBe(201);
   await expectUnknown(await usage(await aJwt({ tenant_id: organisation, scopes: ["tools:read"] })), "before");
   // The same name at another issuer is another organisation.

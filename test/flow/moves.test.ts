@@ -288,6 +288,24 @@ test("the sweep resumes a move whose Workflow died", async () => {
   expect((await run(tenant, "SELECT count(*)::int AS n FROM products")).data?.["results"]).toEqual([[{ n: 10 }]]);
 });
 
+test("a move to an unknown shard names the known ones, and a move to where the tenant is does nothing", async () => {
+  const tenant = await aTenant({ plan: "starter", strategy: "shared" });
+  const move = (body: unknown) => operator("POST", `/tenants/${tenant.id}/move`, body);
+  for (const shard of ["shared-99", "schema-1", "database-other"]) {
+    const response = await move({ strategy: "shared", shard });
+    expect(response.status, shard).toBe(404);
+    expect(await response.text(), shard).toContain("Known: shared-1");
+  }
+  for (const here of [{ strategy: "shared" }, { strategy: "shared", shard: "shared-1" }]) {
+    const response = await move(here);
+    expect(response.status, JSON.stringify(here)).toBe(200);
+    expect(await response.json(), JSON.stringify(here)).toEqual({ moves: [] });
+  }
+  const created = await operator("POST", "/tenants", { name: "x", plan: "free", region: "moon-1" });
+  expect(created.status).toBe(400);
+  expect(await created.text()).toContain("no shared database is in moon-1. Known: aws-local");
+});
+
 test("a second move during an open move is refused with advice", async () => {
   const tenant = await aTenant({ plan: "starter", strategy: "shared" });
   await moveTo(tenant, "schema");

@@ -26,6 +26,15 @@ test("a new tenant waits while its shard lacks a file of the bundle, and becomes
     const { id } = (await created.json()) as { id: string };
     const isolation = async () => (await status(id)).steps.find(({ name }) => name === "isolation");
     await until(async () => (await isolation())?.status === "retrying", "the placement is refused");
+    // The operator reads the reason, and the buyer does not.
+    const shown = (await (await operator("GET", `/tenants/${id}`)).json()) as {
+      provisioning: { attemptLog: { attempt: number; reason: string | null }[] };
+    };
+    expect(shown.provisioning.attemptLog[0]).toMatchObject({
+      attempt: 1,
+      reason: expect.stringMatching(/^isolation: .*lacks app\/9001_reminders\.sql: run npm run migrate/),
+    });
+    expect(JSON.stringify(await status(id))).not.toContain("9001_reminders");
     expect(await isolation()).toMatchObject({ error: expect.stringContaining("cannot be created yet") });
     expect((await status(id)).state).toBe("provisioning");
     expect(await controlRows("SELECT state FROM placements WHERE tenant_id = $1", [id])).toEqual([
@@ -71,7 +80,7 @@ test("a region that Neon does not have ends the provisioning with a reason, with
   expect((await shown()).provisioning.attempts).toBe(1);
 
   // The operator corrects the region and resumes it.
-  await controlRows("UPDATE tenants SET region = NULL, strategy = 'shared' WHERE id = $1", [id]);
+  expect((await operator("PATCH", `/tenants/${id}`, { region: null })).status).toBe(200);
   expect((await operator("POST", `/tenants/${id}/resume`)).status).toBe(200);
   await until(async () => (await status(id)).state === "active", "it is active", 30_000);
 });
