@@ -86,6 +86,12 @@ test.each(["../x", "/x", "a/../../b", "%2e%2e/x", "a\\b"])(
   },
 );
 
+test("a cursor of another prefix is refused, because its page would not follow", async () => {
+  const { context } = toolContext({ documents: { "notes/a": "x" } });
+  expect((await callTool(listDocuments, { prefix: "notes/", cursor: "a" }, context)).failed).toBe(true);
+  expect((await callTool(listDocuments, { prefix: "notes/", cursor: "notes/a" }, context)).failed).toBe(false);
+});
+
 test("a document is bounded in bytes, not in characters", async () => {
   const { context, store } = toolContext();
   const text = "é".repeat(MAX_DOCUMENT_BYTES / 2);

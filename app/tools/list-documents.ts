@@ -41,6 +41,9 @@ export const listDocuments = defineTool({
       context.log("path_refused", { reason: after.reason });
       return { isError: true, text: "The cursor is not valid. List again without it." };
     }
+    if (after?.path.startsWith(within.path) === false) {
+      return { isError: true, text: "The cursor belongs to another prefix. List again without it." };
+    }
     const page = await context.files.list({
       prefix: within.path,
       limit,

@@ -71,9 +71,14 @@ export async function readMcpRequest(
     return { response: new Response(null, { status: 204, headers: { ...cors, ...preflightHeaders } }) };
   }
   if (request.method !== "POST") {
-    return refuse(405, REFUSED, "Send each MCP message as one POST; there are no sessions and no GET stream.", {
-      allow: "POST, OPTIONS",
-    });
+    return refuse(
+      405,
+      REFUSED,
+      "Send each MCP message as one POST (Streamable HTTP); there are no sessions and no GET stream.",
+      {
+        allow: "POST, OPTIONS",
+      },
+    );
   }
   if (!isJsonContentType(request.headers.get("content-type"))) {
     return refuse(415, REFUSED, "Send `Content-Type: application/json`.");

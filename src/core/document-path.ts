@@ -20,7 +20,7 @@ export function normalisePath(path: string): PathResult {
 /** Like `normalisePath`, for a prefix: it may be empty (everything) and end anywhere, as in `notes/` or `notes/2026-`. */
 export function normalisePrefix(prefix: string): PathResult {
   if (prefix === "") return { ok: true, path: "" };
-  const folder = prefix.endsWith("/");
+  const folder = prefix.endsWith("/") && prefix !== "/";
   const result = normalisePath(folder ? prefix.slice(0, -1) : prefix);
   return result.ok && folder ? { ok: true, path: `${result.path}/` } : result;
 }
@@ -55,6 +55,9 @@ function refusedAsAWhole(path: string): string | undefined {
   if (path.includes("\\")) return "The path contains a backslash. Separate folders with `/`.";
   // Control characters, line separators, and unpaired surrogates, which UTF-8 cannot encode.
   if (/[\p{Cc}\p{Cs}\u2028\u2029]/u.test(path)) return "The path contains a control character or broken text.";
+  // Joiners stay: emoji and some scripts need them.
+  if (/[\u00AD\u061C\u200B\u200E\u200F\u202A-\u202E\u2060-\u2069\uFEFF]/.test(path))
+    return "The path contains an invisible character, so it would look like another path. Remove it.";
   // Tollgate never decodes a path, but a program that reads an export might.
   if (/%[0-9a-f]{2}/i.test(path)) return "The path contains a percent-encoded character. Write the character itself.";
   return undefined;

@@ -7,14 +7,18 @@ export function inputProblem(issue: z.core.$ZodIssue): string {
   if (!/^(?:Invalid|Unrecognized|Too (?:big|small))/.test(issue.message)) return issue.message;
   switch (issue.code) {
     case "invalid_type":
+      if (issue.expected === "int" && issue.message.endsWith("received number")) return "must be a whole number";
       return issue.message.endsWith("received undefined")
         ? "is missing"
-        : `must be ${withArticle(issue.expected)}, not ${withArticle(issue.message.replace(/^.*, received /, ""))}`;
+        : `must be ${withArticle(issue.expected === "int" ? "whole number" : issue.expected)}, not ${withArticle(issue.message.replace(/^.*, received /, ""))}`;
     case "unrecognized_keys":
       return `has no ${issue.keys.length === 1 ? "field" : "fields"} ${quoted(issue.keys)}`;
     case "invalid_value":
       return `must be ${issue.values.length === 1 ? "" : "one of "}${quoted(issue.values)}`;
+    case "invalid_key":
+      return "has a name that is not allowed";
     case "too_small":
+      if (issue.minimum === 1 && issue.inclusive !== false && unit(issue.origin) !== "") return "must not be empty";
       return `must ${sized(issue.origin)}${issue.inclusive === false ? "more than" : "at least"} ${issue.minimum}${unit(issue.origin)}`;
     case "too_big":
       return `must ${sized(issue.origin)}${issue.inclusive === false ? "less than" : "at most"} ${issue.maximum}${unit(issue.origin)}`;

@@ -14,18 +14,22 @@ export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
 export const RESERVED_PREFIX = "canary-";
 export const TenantId = z
   .string()
-  .regex(tenantIdPattern)
+  .regex(tenantIdPattern, "must be 1 to 40 lower-case letters, digits, - and _, a letter or digit first")
   .refine((id) => !id.startsWith(RESERVED_PREFIX), `must not start with ${RESERVED_PREFIX}, which is reserved`)
   .brand("TenantId");
 export type TenantId = z.infer<typeof TenantId>;
 
-/** A name that people read. No control characters: PostgreSQL refuses NUL in a text, and pages cannot show the others. */
+/**
+ * A name that people read. No control characters: PostgreSQL refuses NUL in a text, and pages cannot show the others. None that
+ * break the line or turn the direction of the text, and at least one that can be seen.
+ */
 export const DisplayName = z
   .string()
   .trim()
   .min(1)
   .max(200)
-  .regex(/^\P{Cc}*$/u, "must not contain control characters");
+  .regex(/^[^\p{Cc}\u2028\u2029\u202A-\u202E\u2066-\u2069]*$/u, "must not contain control characters")
+  .regex(/[\p{L}\p{N}\p{P}\p{S}]/u, "must contain a visible character");
 
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
 export type TenantState = (typeof tenantStates)[number];

@@ -12,12 +12,15 @@ const schema = z.strictObject({
   url: z.url(),
   code: z.string().regex(/^x$/),
   own: z.string().refine(() => false, "must be good"),
+  some: z.string().min(1),
+  named: z.record(z.string().min(1), z.int()),
   either: z.union([z.strictObject({ x: z.string() }), z.strictObject({ y: z.string() })]),
 });
 
 test("each problem names its field and says what is wanted", () => {
   const input = {
-    ...{ text: "1", number: 0, choice: "c", list: ["a", "b"], when: "now", url: "x", code: "y", own: "", either: {} },
+    ...{ text: "1", number: 0, choice: "c", list: ["a", "b"], when: "now", url: "x", code: "y", own: "" },
+    ...{ some: "", named: { "": 1 }, either: {} },
     more: 1,
   };
   expect(inputProblems(schema.safeParse(input).error?.issues ?? [], "body").split("; ")).toEqual([
@@ -29,6 +32,8 @@ test("each problem names its field and says what is wanted", () => {
     "url: must be a URL",
     "code: has a form that is not allowed",
     "own: must be good",
+    "some: must not be empty",
+    "named.: has a name that is not allowed",
     "either: fits none of its forms: x: is missing, or y: is missing",
     'body: has no field "more"',
   ]);
@@ -39,5 +44,7 @@ test("a value of another type is named without its schema", () => {
   expect(problems([])).toBe("body: must be an object, not an array");
   expect(problems({ text: null })).toContain("text: must be a string, not null");
   expect(problems({})).toContain("number: is missing");
-  expect(problems({ number: 1.5, text: "x".repeat(4) })).toContain("text: must have at most 3 characters");
+  expect(problems({ number: 1.5 })).toContain("number: must be a whole number");
+  expect(problems({ number: "1" })).toContain("number: must be a number, not a string");
+  expect(problems({ number: 1, text: "x".repeat(4) })).toContain("text: must have at most 3 characters");
 });

@@ -55,12 +55,18 @@ test("every folder of an accepted path is an accepted prefix", () => {
   );
 });
 
-test.each(["today.md", "notes/2026/today.md", "50% off.txt", "...", "a..b/.hidden", "日本語/メモ.txt", "a b.txt"])(
-  "%j is accepted as it is",
-  (path) => {
-    expect(normalisePath(path)).toEqual({ ok: true, path });
-  },
-);
+test.each([
+  "today.md",
+  "notes/2026/today.md",
+  "50% off.txt",
+  "...",
+  "a..b/.hidden",
+  "日本語/メモ.txt",
+  "a b.txt",
+  "\u{1F468}\u200D\u{1F469}.txt",
+])("%j is accepted as it is", (path) => {
+  expect(normalisePath(path)).toEqual({ ok: true, path });
+});
 
 test.each([
   "",
@@ -82,6 +88,9 @@ test.each([
   "a\u007fb",
   "a\u0085b",
   "a\u2028b",
+  "\u202Ea",
+  "a\u200B",
+  "a\uFEFFb",
   "\ud800",
   " a",
   "a /b",
@@ -94,6 +103,10 @@ test.each([
 
 test.each(["", "notes/", "notes/2026-", "n"])("%j is a prefix", (prefix) => {
   expect(normalisePrefix(prefix)).toEqual({ ok: true, path: prefix });
+});
+
+test("a prefix that is one slash is refused as that", () => {
+  expect(normalisePrefix("/")).toMatchObject({ reason: expect.stringContaining("starts with `/`") });
 });
 
 test.each(["/", "../", "notes//", "notes/..", "notes/../"])("%j is not a prefix", (prefix) => {

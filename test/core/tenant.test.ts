@@ -1,7 +1,14 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { Limits, changedLimits } from "../../src/core/plans.ts";
-import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, TenantId, tenantStates } from "../../src/core/tenant.ts";
+import {
+  CONFIG_REFRESH_MS,
+  CONFIG_TRUSTED_MS,
+  DisplayName,
+  TenantConfig,
+  TenantId,
+  tenantStates,
+} from "../../src/core/tenant.ts";
 import { refusedByState } from "../../src/core/tenant-state.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 30);
@@ -119,4 +126,12 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     expect(TenantConfig.safeParse({ ...kept, [missing]: undefined }).success, missing).toBe(false);
   }
   expect(TenantConfig.safeParse({ ...kept, state: "paused" }).success).toBe(false);
+});
+
+test.each(["a\u2028b", "\u202Ea", "\u200B", " ", "a\nb"])("a name that people cannot read is refused: %j", (name) => {
+  expect(DisplayName.safeParse(name).success).toBe(false);
+});
+
+test.each(["Acme", "日本", "O\u2019Neill & Sons", "\u{1F600}"])("%s is a name", (name) => {
+  expect(DisplayName.parse(name)).toBe(name);
 });
