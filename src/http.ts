@@ -96,6 +96,15 @@ export class BadRequest extends Problem {
   }
 }
 
+/** Too many requests of a tenant. The answer says when the next one is admitted. */
+export class TooManyRequests extends Problem {
+  readonly retryAfterSeconds: number;
+  constructor(detail: string, retryAfterSeconds: number) {
+    super("rate_limited", `${detail} Try again in ${retryAfterSeconds} seconds.`);
+    this.retryAfterSeconds = retryAfterSeconds;
+  }
+}
+
 /** The path names a tenant that does not exist. */
 export function noSuchTenant(): Problem {
   return new Problem("not_found", "There is no such tenant.");
@@ -104,8 +113,13 @@ export function noSuchTenant(): Problem {
 /** Outages end within seconds, or last: a client that waits this long and grows its waits is right in both cases. */
 export const OUTAGE_RETRY_SECONDS = 15;
 
-/** The problem document of a refusal. */
-export function problemDocument(c: HttpContext, code: ErrorCode, detail?: string): Response {
+/** The problem document of a refusal. `retryAfterSeconds`: when to try again, where it is known. */
+export function problemDocument(
+  c: HttpContext,
+  code: ErrorCode,
+  detail?: string,
+  retryAfterSeconds = errors[code].status === 503 ? OUTAGE_RETRY_SECONDS : undefined,
+): Response {
   const { status, advice } = errors[code];
   return c.json(
     {
@@ -124,7 +138,7 @@ export function problemDocument(c: HttpContext, code: ErrorCode, detail?: string
       ...(status === 401 && {
         "www-authenticate": code === "token_missing" ? "Bearer" : 'Bearer error="invalid_token"',
       }),
-      ...(status === 503 && { "retry-after": String(OUTAGE_RETRY_SECONDS) }),
+      ...(retryAfterSeconds !== undefined && { "retry-after": String(retryAfterSeconds) }),
     },
   );
 }

@@ -7,6 +7,7 @@ import {
   BackupRequest,
   ImportQuery,
   RestoreRequest,
+  cancelBackup,
   cancelImport,
   cancelRestore,
   downloadBackup,
@@ -30,6 +31,7 @@ import {
   type HttpEnv,
   PageQuery,
   Problem,
+  TooManyRequests,
   type Route,
   problemDocument,
   route,
@@ -60,11 +62,14 @@ import {
 } from "./lifecycle/api.ts";
 import { describeError, log } from "./log.ts";
 import {
+  ConflictsRequest,
   DeadLettersQuery,
   DismissRequest,
   ReplayRequest,
   UsageQuery,
+  acknowledgeConflicts,
   dismissDeadLetters,
+  listConflicts,
   listDeadLetters,
   replayDeadLetters,
   showUsage,
@@ -167,6 +172,7 @@ export const routes: readonly Route[] = [
   route("POST /admin/api/tenants/:tenantId/backups", "operator", startBackup, { body: BackupRequest }),
   route("GET /admin/api/tenants/:tenantId/backups/:name", "operator", downloadBackup),
   route("PUT /admin/api/tenants/:tenantId/backups/:name", "operator", uploadBackup, { takesFile: true }),
+  route("DELETE /admin/api/tenants/:tenantId/backups/:name", "operator", cancelBackup),
   route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores),
   route("POST /admin/api/tenants/:tenantId/restore", "operator", startRestore, { body: RestoreRequest }),
   route("DELETE /admin/api/tenants/:tenantId/restore", "operator", cancelRestore),
@@ -184,6 +190,8 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/dead-letters", "operator", listDeadLetters, { query: DeadLettersQuery }),
   route("POST /admin/api/dead-letters/replay", "operator", replayDeadLetters, { body: ReplayRequest }),
   route("POST /admin/api/dead-letters/dismiss", "operator", dismissDeadLetters, { body: DismissRequest }),
+  route("GET /admin/api/usage-conflicts", "operator", listConflicts),
+  route("POST /admin/api/usage-conflicts/acknowledge", "operator", acknowledgeConflicts, { body: ConflictsRequest }),
   route("GET /admin/api/stripe-events", "operator", listStripeEvents, { query: StripeEventsQuery }),
   route("POST /admin/api/stripe-events/retry", "operator", retryStripeEvents, { body: EventRetryRequest }),
   route("POST /admin/api/stripe-events/dismiss", "operator", dismissStripeEvents, { body: EventDismissRequest }),
@@ -260,7 +268,8 @@ app.onError((error, c) => {
   const code = errorCode(error);
   const level = errors[code].status >= 500 ? "error" : "info";
   const detail = error instanceof Problem ? error.message : undefined;
-  if (detail !== undefined && level === "info") return problemDocument(c, code, detail);
+  const retryAfterSeconds = error instanceof TooManyRequests ? error.retryAfterSeconds : undefined;
+  if (detail !== undefined && level === "info") return problemDocument(c, code, detail, retryAfterSeconds);
   log(level, "request_failed", {
     requestId: c.get("requestId"),
     path: c.req.routePath,

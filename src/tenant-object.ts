@@ -20,6 +20,7 @@ import type { TenantConfig, TenantId } from "./core/tenant.ts";
 import { allows, refusedByState } from "./core/tenant-state.ts";
 import type { FallbackCall } from "./core/usage.ts";
 import { refusedCredential } from "./identity/credential-check.ts";
+import { RequestRate, STRIPE_PAGES_PER_MINUTE } from "./identity/request-rate.ts";
 import { startProvisioning } from "./lifecycle/provisioning.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
@@ -48,6 +49,8 @@ export class TenantObject extends DurableObject<Env> {
   readonly #billing = new Mutex();
   /** Serialises the steps of moves, jobs and the removal: no step sees another one's unfinished work. */
   readonly #steps = new Mutex();
+  readonly #adminRequests = new RequestRate();
+  readonly #stripePages = new RequestRate();
   #nextInbox: Promise<void> | undefined;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -158,6 +161,15 @@ export class TenantObject extends DurableObject<Env> {
     this.#usage.countFallbackCalls(calls);
   }
 
+  /**
+   * Admits a request of the tenant's admin and returns 0, or returns after how many milliseconds one is admitted. Pages of
+   * Stripe have a lower limit besides.
+   */
+  admitAdmin({ opensStripePage, perMinute }: { opensStripePage: boolean; perMinute: number }): number {
+    const waitMs = opensStripePage ? this.#stripePages.admit(STRIPE_PAGES_PER_MINUTE, this.now()) : 0;
+    return waitMs > 0 ? waitMs : this.#adminRequests.admit(perMinute, this.now());
+  }
+
   /** Applies the tenant's waiting Stripe events in turn. */
   applyInbox(): Promise<void> {
     // A run that has not begun yet will find this event, too.
@@ -246,8 +258,8 @@ export class TenantObject extends DurableObject<Env> {
     return this.#steps.run(() => this.#billing.run(() => this.#removal.reactivate(options)));
   }
 
-  /** The tenant's rows and documents, for a key of the tenant or (`null`) for the operator; otherwise the code of the refusal. */
-  async export(caller: Caller | null): Promise<ReadableStream<Uint8Array> | ErrorCode> {
+  /** The tenant's rows and documents, for a key of the tenant or (`null`) for the operator; otherwise the code of the refusal. `export_runs`: another export of the tenant is not finished. */
+  async export(caller: Caller | null): Promise<ReadableStream<Uint8Array> | ErrorCode | "export_runs"> {
     const config = await this.#config.current();
     if (typeof config === "string") return config;
     const refused = caller === null ? undefined : refusedCredential(config, caller, this.now());

@@ -47,6 +47,8 @@ CREATE TABLE ledger_conflicts (
   call_id text NOT NULL,
   incoming jsonb NOT NULL,
   seen_at timestamptz NOT NULL DEFAULT now(),
+  -- When the operator acknowledged it. It no longer counts.
+  acknowledged_at timestamptz,
   UNIQUE (call_id, incoming)
 );
 
@@ -95,6 +97,7 @@ CREATE INDEX dead_letters_waiting ON dead_letters (received_at, id) WHERE replay
 
 GRANT SELECT, INSERT ON ledger, usage_streams, ledger_conflicts, fallback_calls, late_outboxes, dead_letters TO tollgate_service;
 GRANT UPDATE (report_id, carry_forward_id) ON ledger TO tollgate_service;
+GRANT UPDATE (acknowledged_at) ON ledger_conflicts TO tollgate_service;
 GRANT UPDATE ON usage_streams TO tollgate_service;
 GRANT UPDATE (counted_at, object, epoch, n) ON fallback_calls TO tollgate_service;
 GRANT UPDATE (n, at, noted_at) ON late_outboxes TO tollgate_service;

@@ -1,7 +1,7 @@
 // Routes for backups, exports, restores and imports of a tenant. The operator may use all of them. The tenant's admin may
 // export, also while the tenant is suspended or leaving.
 import * as z from "zod";
-import { putFile } from "./bucket.ts";
+import { type Upload, abandonUpload, putFile } from "./bucket.ts";
 import { ImportProgress } from "./import.ts";
 import { RestoreProgress } from "./restore.ts";
 import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
@@ -36,6 +36,8 @@ export async function exportTenant(c: HttpContext): Promise<Response> {
     .get("context")
     .tenantObject(tenantId)
     .export(c.get("caller") ?? null);
+  if (exported === "export_runs")
+    throw new Problem("conflict", "Another export of this account is running. Start one when it has ended.");
   if (typeof exported === "string") throw new Problem(exported);
   return new Response(exported, { headers: ndjson(`${tenantId}-${stamp()}.ndjson`) });
 }
@@ -59,6 +61,16 @@ export async function downloadBackup(c: HttpContext): Promise<Response> {
   const object = await c.env.BACKUPS.get(key);
   if (object === null) throw noSuchBackup();
   return new Response(object.body, { headers: { ...ndjson(key), "content-length": String(object.size) } });
+}
+
+/** Cancels a backup that is being made. A restore that waits for it fails. */
+export async function cancelBackup(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const job = await jobsStore(c.get("context").control).cancel(tenantId, "backup", backupKey(tenantId, nameIn(c)));
+  if (job === undefined) throw new Problem("not_found", "The tenant has no such backup that is being made.");
+  const { upload } = job.progress;
+  if (upload !== undefined) await abandonUpload(c.env.BACKUPS, upload as Upload);
+  return c.json(asBackup(job));
 }
 
 /** Stores a backup file that the operator kept elsewhere. The restore checks that it is complete and belongs to the tenant. */

@@ -8,6 +8,7 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
 import { AppError, type ErrorCode, errorCode, isPermanent, outageOf, reasonOf } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { withTimeout } from "../adapters/timeout.ts";
 import { describeError, log } from "../log.ts";
 import { importStep } from "./import.ts";
 import { type JobHost, JobRefused, type JobRun } from "./job.ts";
@@ -18,6 +19,8 @@ import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
 /** Length of a step: short enough for one RPC, long enough to fill a part of an upload, which saves padding. */
 const STEP_MS = 8_000;
 const PROVISIONING_WAIT_MS = 1_000;
+/** A client that does not read a part within this time has gone. Its export ends, so that the next one can begin. */
+const READER_SILENCE_MS = 300_000;
 /** Failures that no repetition mends, in words for the operator. */
 const permanent: Readonly<Partial<Record<ErrorCode, string>>> = {
   bad_request: "The file or a document of the tenant breaks a rule of its format.",
@@ -32,6 +35,8 @@ export class BackupJobs {
   readonly #context: Context;
   readonly #tenantId: TenantId;
   readonly #host: JobHost;
+  /** Whether an export is being read. */
+  #exports = false;
 
   constructor(context: Context, tenantId: TenantId, host: JobHost) {
     this.#context = context;
@@ -98,8 +103,22 @@ export class BackupJobs {
     }
   }
 
-  /** Streams the tenant as a backup file, made while it is read. A file without its footer is incomplete. */
-  async stream(): Promise<ReadableStream<Uint8Array>> {
+  /**
+   * Streams the tenant as a backup file, made while it is read. A file without its footer is incomplete. One at a time:
+   * several would slow the tenant's neighbours in the database. `export_runs`: another one is not finished.
+   */
+  async stream(): Promise<ReadableStream<Uint8Array> | "export_runs"> {
+    if (this.#exports) return "export_runs";
+    this.#exports = true;
+    try {
+      return await this.#stream(() => (this.#exports = false));
+    } catch (error) {
+      this.#exports = false;
+      throw error;
+    }
+  }
+
+  async #stream(ended: () => void): Promise<ReadableStream<Uint8Array>> {
     const side = await openSide(this.#context, this.#tenantId, (await this.#host.withPlacement()).placement);
     const exporting = await TenantExport.begin(this.#context, side, null);
     const { readable, writable } = new IdentityTransformStream();
@@ -109,13 +128,15 @@ export class BackupJobs {
         for (let unit = await exporting.next(); unit !== undefined; unit = await exporting.next()) {
           if ((await this.#host.withPlacement()).placement.id !== side.placement.id)
             throw new JobRefused("the tenant has moved");
-          await writer.write(unit);
+          await withTimeout(READER_SILENCE_MS, writer.write(unit));
         }
-        await writer.close();
+        await withTimeout(READER_SILENCE_MS, writer.close());
       } catch (error) {
         // The client may have gone. Otherwise the stream ends without the footer, which shows that it is incomplete.
         log("warn", "export_broken_off", { tenantId: this.#tenantId, error: describeError(error) });
         await writer.abort(error).catch(() => undefined);
+      } finally {
+        ended();
       }
     };
     void write();

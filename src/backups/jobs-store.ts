@@ -86,13 +86,14 @@ export function jobsStore(control: ControlDatabase) {
     /**
      * Cancels the tenant's running job of a kind. The database refuses everything that a step which still runs records
      * afterwards. A restore that has begun to replace rows can no longer be cancelled. Returns `undefined` when there is
-     * nothing to cancel.
+     * nothing to cancel. `key`: the file of the backup.
      */
-    async cancel(tenantId: TenantId, kind: JobKind): Promise<Job | undefined> {
+    async cancel(tenantId: TenantId, kind: JobKind, key: string | null = null): Promise<Job | undefined> {
       const [row] = await control.query(
         `UPDATE jobs AS j SET state = 'cancelled', version = version + 1, progressed_at = now(), finished_at = now()
-         WHERE tenant_id = $1 AND kind = $2 AND state = 'running' AND NOT progress ? 'attempts' RETURNING ${columns}`,
-        [tenantId, kind],
+         WHERE tenant_id = $1 AND kind = $2 AND ($3::text IS NULL OR request ->> 'key' = $3)
+           AND state = 'running' AND NOT progress ? 'attempts' RETURNING ${columns}`,
+        [tenantId, kind, key],
       );
       return row === undefined ? undefined : JobRow.parse(row);
     },

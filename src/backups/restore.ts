@@ -73,7 +73,11 @@ export async function restoreStep(work: JobRun): Promise<Step> {
       const backup = await jobs.get(id);
       if (backup?.state === "running") return { done: false, waitMs: BACKUP_POLL_MS };
       if (backup?.state !== "done")
-        throw new JobRefused(`The backup that must come first failed: ${backup?.error ?? "it no longer exists"}`);
+        throw new JobRefused(
+          backup?.state === "cancelled"
+            ? "The backup that must come first was cancelled."
+            : `The backup that must come first failed: ${backup?.error ?? "it no longer exists"}`,
+        );
     }
   }
   const side = await work.side();

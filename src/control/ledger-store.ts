@@ -4,7 +4,7 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { TenantId } from "../core/tenant.ts";
-import { fromMs, toMs } from "../core/time.ts";
+import { fromMs, toIso, toMs } from "../core/time.ts";
 import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
 
 const Watermark = z.object({
@@ -30,6 +30,14 @@ export const UncountedCall = z.object({
   atMs: z.coerce.number().int(),
 }) satisfies z.ZodType<FallbackCall>;
 export type UncountedCall = z.infer<typeof UncountedCall>;
+
+const Conflict = z.object({
+  callId: z.string(),
+  /** The row that came later. The ledger keeps the first one. */
+  incoming: z.record(z.string(), z.unknown()),
+  seenAt: z.string(),
+});
+export type Conflict = z.infer<typeof Conflict>;
 
 const age = z.number().nullable();
 const count = z.number();
@@ -64,6 +72,7 @@ const PipelineState = z.object({
   driftTenants: count,
   lastReconciliationSeconds: age,
   sequenceGaps: count,
+  /** Calls that came with two payloads, and that no operator has acknowledged. */
   conflicts: count,
   /** Messages that the ledger refused and that no operator has replayed or dismissed. */
   deadLetters: count,
@@ -199,6 +208,26 @@ export function ledgerStore(control: ControlDatabase) {
       );
     },
 
+    /** Calls that arrived with another payload and are not acknowledged, the oldest first. */
+    async conflicts(limit: number): Promise<Conflict[]> {
+      const rows = await control.query(
+        `SELECT call_id AS "callId", incoming, ${toIso("seen_at")} AS "seenAt" FROM ledger_conflicts
+         WHERE acknowledged_at IS NULL ORDER BY seen_at, call_id LIMIT $1`,
+        [limit],
+      );
+      return rows.map((row) => Conflict.parse(row));
+    },
+
+    /** Records that the operator has seen the conflicts of these calls. Returns the calls. */
+    async acknowledgeConflicts(callIds: readonly string[]): Promise<string[]> {
+      const rows = await control.query(
+        `UPDATE ledger_conflicts SET acknowledged_at = now() WHERE call_id = ANY ($1::text[]) AND acknowledged_at IS NULL
+         RETURNING call_id AS id`,
+        [[...callIds]],
+      );
+      return [...new Set(rows.map((row) => z.string().parse(row["id"])))];
+    },
+
     /** The state of the whole pipeline at `nowMs`, in one round trip. */
     async pipeline(nowMs: number): Promise<PipelineState> {
       const [row] = await control.query(
@@ -208,7 +237,7 @@ export function ledgerStore(control: ControlDatabase) {
                  WHERE coalesce(s.watermark, 0) < o.n)::double precision AS "outboxSeconds",
                 (SELECT coalesce(sum(errors), 0) FROM meter_errors WHERE until_at > n.now - interval '1 day')::int AS "meterErrors",
                 (SELECT count(*) FROM usage_streams WHERE gap_since < n.now - interval '2 minutes')::int AS "sequenceGaps",
-                (SELECT count(*) FROM ledger_conflicts)::int AS conflicts,
+                (SELECT count(*) FROM ledger_conflicts WHERE acknowledged_at IS NULL)::int AS conflicts,
                 (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL AND dismissed_at IS NULL)::int AS "deadLetters",
                 (SELECT extract(epoch FROM n.now - min(o.received_at)) FROM fallback_calls o JOIN tenants t ON t.id = o.tenant_id
                  WHERE o.counted_at IS NULL AND t.state <> 'gone')::double precision AS "uncountedCallSeconds",

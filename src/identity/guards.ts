@@ -8,13 +8,22 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import { bearerToken, isOneOf, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { type Access, type HttpContext, type HttpEnv, Problem, noSuchTenant, tenantOf } from "../http.ts";
+import {
+  type Access,
+  type HttpContext,
+  type HttpEnv,
+  Problem,
+  TooManyRequests,
+  noSuchTenant,
+  tenantOf,
+} from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { authenticate } from "./authenticate.ts";
 import { refusedCredential } from "./credential-check.ts";
 import { crossingsStore } from "./crossings-store.ts";
 import { keysStore } from "./keys-store.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
+import { STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE } from "./request-rate.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
 
@@ -62,6 +71,7 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     const refused =
       tenant === undefined ? "tenant_unknown" : isGone ? "tenant_gone" : refusedCredential(tenant, caller, nowMs);
     if (refused !== undefined) throw new AppError(refused);
+    await requireRate(c, caller.tenantId, tenant?.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
     c.set("caller", caller);
     await next();
   }),
@@ -96,6 +106,23 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     await next();
   }),
 };
+
+/** Throws `rate_limited` when the tenant's admin has sent too many requests in the last minute. */
+async function requireRate(c: HttpContext, tenantId: TenantId, perMinute: number): Promise<void> {
+  const opensStripePage = /\/(portal|checkout)\/?$/.test(c.req.path);
+  let waitMs: number;
+  try {
+    waitMs = await c.get("context").tenantObject(tenantId).admitAdmin({ opensStripePage, perMinute });
+  } catch (error) {
+    // The admin reaches the account also while its object is away.
+    return log("warn", "admin_rate_not_counted", { tenantId, error: describeError(error) });
+  }
+  if (waitMs <= 0) return;
+  const words = opensStripePage
+    ? `Your account may open ${STRIPE_PAGES_PER_MINUTE} pages of Stripe a minute.`
+    : `Your account may send ${perMinute} requests a minute here.`;
+  throw new TooManyRequests(words, Math.ceil(waitMs / 1000));
+}
 
 /** Throws unless the token may see the progress of the path's tenant. A revoked key may not. */
 async function requireStatus(c: HttpContext, token: string): Promise<void> {

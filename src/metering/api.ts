@@ -9,6 +9,7 @@ import type { TenantId } from "../core/tenant.ts";
 import { BadRequest, Flag, type HttpContext, PageQuery, Problem, noStore, tenantOf } from "../http.ts";
 import type { ControlDatabase } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
+import { ledgerStore } from "../control/ledger-store.ts";
 import { type DeadLetter, deadLettersStore } from "./dead-letters-store.ts";
 import { bodyOfText } from "./queue-message.ts";
 
@@ -93,6 +94,25 @@ export async function dismissDeadLetters(
   { body: { ids } }: { body: z.infer<typeof DismissRequest> },
 ): Promise<Response> {
   return c.json({ dismissed: await deadLettersStore(c.get("context").control).dismissed(ids) });
+}
+
+/** Conflicts on a page: about 60 KB of JSON. */
+const CONFLICTS = 200;
+
+export const ConflictsRequest = z.strictObject({
+  callIds: z.array(z.string().min(1).max(200)).min(1).max(CONFLICTS),
+});
+
+/** Lists the calls that reached the ledger with two payloads, until the operator acknowledges them. */
+export async function listConflicts(c: HttpContext): Promise<Response> {
+  return c.json({ conflicts: await ledgerStore(c.get("context").control).conflicts(CONFLICTS) });
+}
+
+export async function acknowledgeConflicts(
+  c: HttpContext,
+  { body: { callIds } }: { body: z.infer<typeof ConflictsRequest> },
+): Promise<Response> {
+  return c.json({ acknowledged: await ledgerStore(c.get("context").control).acknowledgeConflicts(callIds) });
 }
 
 async function usageOf(control: ControlDatabase, tenantId: TenantId, period: Period, page: Page) {

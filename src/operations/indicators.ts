@@ -216,7 +216,8 @@ export const indicators: readonly Indicator[] = [
     unit: "count",
     warning: 0,
     critical: 0,
-    runbook: "Read ledger_conflicts. The ledger keeps the first payload. This is a bug in Tollgate: report it.",
+    runbook:
+      "GET /admin/api/usage-conflicts shows them. The ledger keeps the first payload. This is a bug in Tollgate: report it, then acknowledge them.",
   },
   {
     name: "deadLetters",

@@ -1,7 +1,8 @@
-// Who may reach a tenant, beside its own keys: other tenants' credentials, issuers' links, and monitors. What the operator ends
-// is refused on the very next request.
+// Who may reach a tenant, beside its own keys, and how often: other tenants' credentials, issuers' links, monitors and admins.
+// What the operator ends is refused on the very next request.
 import { expect, test } from "vitest";
-import { aJwt, aTenant, callTool, modernMeta, operator, postMcp, system } from "../support/flow.ts";
+import { backUp } from "../support/backups.ts";
+import { aJwt, aTenant, callTool, databaseFaults, modernMeta, operator, postMcp, system } from "../support/flow.ts";
 
 function send(token: string, method: string, params: Record<string, unknown> = {}): Promise<Response> {
   return postMcp(token, { jsonrpc: "2.0", id: 1, method, params: { ...params, _meta: modernMeta } });
@@ -64,4 +65,63 @@ test("a monitor token can be revoked, and the monitor gets the new one", async (
   expect(await health(first)).toBe(401);
   expect(await health(monitorToken)).toBe(200);
   expect(await shown()).toBe(monitorToken);
+});
+
+test("a backup that is being made can be cancelled, once", async () => {
+  const tenant = await aTenant();
+  await databaseFaults([{ kind: "refuse-before", database: "tollgate_shared_1", probability: 1 }]);
+  let cancelled: Response;
+  let again: Response;
+  try {
+    const { name } = (await (await operator("POST", `/tenants/${tenant.id}/backups`, {})).json()) as { name: string };
+    cancelled = await operator("DELETE", `/tenants/${tenant.id}/backups/${name}`);
+    again = await operator("DELETE", `/tenants/${tenant.id}/backups/${name}`);
+  } finally {
+    await databaseFaults([]);
+  }
+  expect(await cancelled.json()).toMatchObject({ state: "cancelled" });
+  expect(again.status).toBe(404);
+  expect((await backUp(tenant)).state).toBe("done");
+});
+
+test("a tenant has one export at a time, and its admin the plan's requests a minute, and few pages of Stripe", async () => {
+  const tenant = await aTenant({ limits: { callsPerMinute: 30 } });
+  const made = await operator("POST", `/tenants/${tenant.id}/keys`, { name: "admin", scopes: ["tenant:admin"] });
+  const { apiKey } = (await made.json()) as { apiKey: string };
+  const ask = (path: string, method = "GET"): Promise<Response> =>
+    fetch(`${system.publicUrl}/api/tenants/${tenant.id}/${path}`, {
+      method,
+      headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
+      ...(method === "POST" && { body: "{}" }),
+    });
+  const running = await ask("export");
+  const second = await ask("export");
+  expect([running.status, second.status]).toEqual([200, 409]);
+  expect(await second.json()).toMatchObject({ code: "conflict", detail: expect.stringContaining("Another export") });
+  await running.text();
+  const third = await ask("export");
+  expect(third.status).toBe(200);
+  await third.body?.cancel();
+  const again = async (): Promise<number> => {
+    const response = await ask("export");
+    await response.text();
+    return response.status;
+  };
+  await expect.poll(again, { interval: 500, timeout: 10_000 }).toBe(200);
+
+  const portals = await Promise.all(Array.from({ length: 12 }, () => ask("portal", "POST")));
+  const refused = portals.filter((portal) => portal.status === 429);
+  expect([portals.filter((portal) => portal.status === 201).length, refused.length]).toEqual([10, 2]);
+  expect(Number(refused[0]?.headers.get("retry-after"))).toBeGreaterThan(40);
+  expect(await refused[0]?.json()).toMatchObject({
+    code: "rate_limited",
+    detail: expect.stringMatching(/10 pages of Stripe a minute/),
+  });
+  const reads = await Promise.all(Array.from({ length: 30 }, () => ask("usage")));
+  const admitted = reads.filter((read) => read.status === 200).length;
+  expect(admitted).toBeGreaterThan(10);
+  expect(reads.filter((read) => read.status === 429).length).toBe(30 - admitted);
+  expect(admitted).toBeLessThan(30);
+  // An agent's calls are another matter.
+  expect((await callTool(tenant.apiKey, "get_usage")).isError).toBeFalsy();
 });

@@ -120,6 +120,11 @@ test("a fallback call with another tenant's call id does not change the other te
   ]);
   const alarms = `SELECT FROM ledger_conflicts WHERE call_id = $1`;
   expect((await controlRows(alarms, [call.callId])).length).toBe(1);
+  // The operator sees the conflict and ends its alarm.
+  const shown = async (): Promise<string[]> => (await ledger.conflicts(100)).map(({ callId }) => callId);
+  expect(await shown()).toContain(call.callId);
+  expect(await ledger.acknowledgeConflicts([call.callId])).toEqual([call.callId]);
+  expect(await shown()).not.toContain(call.callId);
   await controlRows(`DELETE FROM ledger_conflicts WHERE call_id = $1`, [call.callId]);
 });
 

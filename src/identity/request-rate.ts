@@ -1,0 +1,26 @@
+// The requests of one tenant's admin in the last minute. The tenant's object holds it. Calls of agents do not count here: an
+// agent that uses up its rate must not keep the admin from the usage, the invoices and the export.
+// Invariant: no more requests are admitted in any minute than the limit, and a refused request does not count.
+import { MINUTE_MS } from "../core/time.ts";
+
+/**
+ * Pages of Stripe (portal, Checkout) a minute. Each costs two or three requests to Stripe, which allows the whole account 25 a
+ * second. No person needs as many.
+ */
+export const STRIPE_PAGES_PER_MINUTE = 10;
+/** For a plan without a limit of requests a minute: more than any page or script of an admin needs. */
+export const UNLIMITED_PER_MINUTE = 600;
+
+export class RequestRate {
+  #admittedAtMs: number[] = [];
+
+  /** Admits a request and returns 0, or returns after how many milliseconds the next one is admitted. */
+  admit(perMinute: number, nowMs: number): number {
+    // An instant in the future is of a clock that was set back.
+    this.#admittedAtMs = this.#admittedAtMs.filter((atMs) => atMs <= nowMs && nowMs - atMs < MINUTE_MS);
+    const blocking = this.#admittedAtMs.at(-perMinute);
+    if (blocking !== undefined && this.#admittedAtMs.length >= perMinute) return blocking + MINUTE_MS - nowMs;
+    this.#admittedAtMs.push(nowMs);
+    return 0;
+  }
+}
