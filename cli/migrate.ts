@@ -17,12 +17,21 @@ import {
   registerReplica,
   registerShard,
 } from "./migrations/prepare.ts";
-import { type Database, fleetOfSchemas, knownShards, pendingIn, refuseUnsafe } from "./migrations/databases.ts";
+import {
+  type Database,
+  changedInSchemas,
+  filesIn,
+  fleetOfSchemas,
+  knownShards,
+  refuseChangedIn,
+  refuseUnsafe,
+} from "./migrations/databases.ts";
 import { dryRunFleet, migrateFleet } from "./migrations/fleet.ts";
 import { showFleet } from "./migrations/status.ts";
 import {
   appSeries,
   branchMigrations,
+  changedFile,
   controlMigrations,
   migrate,
   readMigrations,
@@ -37,7 +46,7 @@ Brings the control database, the shards and then every tenant's own schema up to
 A run that was killed or stopped is continued by running it again.
 
   status               shows the fleet: versions, pending files, failures, schemas that were changed by hand
-  --dry-run            shows what a run would do and changes nothing
+  --dry-run            shows what a run would do or refuse, and changes nothing
   --concurrency N      migrates N schemas at once, 1 to 32 (8)
   --cohort N|ID,ID     first migrates N random tenants, or these; continues only if all succeed (0)
   --stop-above N|N%    stops when more than N schemas, or N% of those tried so far, have failed (2%)
@@ -151,19 +160,38 @@ async function main(): Promise<boolean> {
     { id: sharedId, title: `shared shard ${sharedId}`, url: sharedOwner, series: sharedMigrations },
     { id: schemaId, title: `schema shard ${schemaId}`, url: schemaOwner, series: branchMigrations },
   ].filter(({ url }) => url !== "");
-  const pending = [{ database: control as Database, files: await pendingIn(control) }];
+  const read = async (database: Database) => {
+    const { applied, pending: lacking } = await filesIn(database);
+    return { database, applied, files: lacking };
+  };
+  const pending = [await read(control)];
   const known = await knownShards(controlUrl, encryptionKeys);
   const shards = [...named, ...known.filter(({ id }) => !named.some((shard) => shard.id === id))];
-  for (const database of shards) pending.push({ database, files: await pendingIn(database) });
+  for (const database of shards) pending.push(await read(database));
+  const changed = (
+    await Promise.all(
+      shards.map(async (database) =>
+        (await changedInSchemas(database, files, options.only)).map(
+          ({ file, schemas }) => `${database.title}, ${schemas} tenants' schemas: ${changedFile(file)}`,
+        ),
+      ),
+    )
+  ).flat();
 
   if (flags.command === "status" || options.dryRun) {
     for (const { database, files: lacking } of pending)
       if (lacking.length > 0) print(`${database.title}: pending ${lacking.map(migrationId).join(", ")}`);
     if (pending[0]?.files.length === 0) await (options.dryRun ? dryRunFleet(fleet) : showFleet(fleet));
     else print("Migrate the control database first: its tables list the tenants' schemas.");
+  }
+  if (flags.command === "status") {
+    for (const line of changed) print(line);
     return true;
   }
 
+  // A dry run refuses what the real one refuses.
+  for (const { database, applied } of pending) refuseChangedIn(database, applied);
+  if (changed.length > 0) throw new Error(`Nothing was done.\n\n${changed.join("\n")}`);
   for (const [series, tables] of databaseKinds) {
     const alike = pending.filter(({ database }) => database.series === series);
     const [first = { files: [] }, ...others] = alike;
@@ -175,6 +203,7 @@ async function main(): Promise<boolean> {
   const { schemas, applied } = await fleetOfSchemas(controlUrl);
   const newFiles = files.filter((file) => !applied.has(migrationId(file)));
   await refuseUnsafe("tenant", newFiles);
+  if (options.dryRun) return true;
 
   for (const { title, ...database } of [control, ...shards]) {
     print(title);

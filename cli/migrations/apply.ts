@@ -98,10 +98,7 @@ export interface MigrateOptions {
  * missing or has another text now.
  */
 export async function migrate({ url, series, log = () => undefined }: MigrateOptions): Promise<string[]> {
-  const files = readMigrations(series).map((file) => ({
-    ...file,
-    sha256: createHash("sha256").update(file.text).digest("hex"),
-  }));
+  const files = readMigrations(series).map(withChecksum);
 
   return connected(url, async (client) => {
     await alone(client);
@@ -113,20 +110,7 @@ export async function migrate({ url, series, log = () => undefined }: MigrateOpt
     const { rows } = await client.query<{ series: string; name: string; sha256: string }>(
       "SELECT series, name, sha256 FROM public.schema_migrations ORDER BY applied_at, series, name",
     );
-    for (const seen of rows) {
-      const file = files.find((each) => migrationId(each) === migrationId(seen));
-      if (file === undefined) {
-        throw new Error(
-          `The database has applied ${migrationId(seen)}, and there is no such file: restore the file. ` +
-            "A later migration can undo what it did.",
-        );
-      }
-      if (file.sha256 !== seen.sha256) {
-        throw new Error(
-          `${migrationId(seen)} has changed since it was applied: undo the change and write a new migration.`,
-        );
-      }
-    }
+    refuseChanged(rows, files);
     const applied = new Set(rows.map(migrationId));
     const pending = files.filter((file) => !applied.has(migrationId(file)));
     for (const { series: seriesName, name, text, sha256 } of pending) {
@@ -152,6 +136,29 @@ export async function migrate({ url, series, log = () => undefined }: MigrateOpt
     }
     return pending.map(({ name }) => name);
   });
+}
+
+export type AppliedFile = Pick<Migration, "series" | "name"> & { sha256: string };
+
+export function withChecksum(file: Migration): Migration & AppliedFile {
+  return { ...file, sha256: createHash("sha256").update(file.text).digest("hex") };
+}
+
+/** Throws when a file that a database has applied is missing or has another text now. */
+export function refuseChanged(applied: readonly AppliedFile[], files: readonly AppliedFile[]): void {
+  for (const seen of applied) {
+    const file = files.find((each) => migrationId(each) === migrationId(seen));
+    if (file === undefined)
+      throw new Error(
+        `The database has applied ${migrationId(seen)}, and there is no such file: restore the file. ` +
+          "A later migration can undo what it did.",
+      );
+    if (file.sha256 !== seen.sha256) throw new Error(changedFile(migrationId(seen)));
+  }
+}
+
+export function changedFile(file: string): string {
+  return `${file} has changed since it was applied: undo the change and write a new migration.`;
 }
 
 /** Whether a file must run outside of a transaction: it makes an index while the program runs. */

@@ -7,7 +7,16 @@ import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { describeFindings, lintMigration, tablesMadeBy } from "./lint.ts";
 import type { Tables } from "./lint-tree.ts";
 import { type Migration, filesOf, migrationId } from "../../src/tenant-db/branch.ts";
-import { type Series, branchMigrations, connected, readMigrations, sharedMigrations } from "./apply.ts";
+import {
+  type AppliedFile,
+  type Series,
+  branchMigrations,
+  connected,
+  readMigrations,
+  refuseChanged,
+  sharedMigrations,
+  withChecksum,
+} from "./apply.ts";
 
 export interface Database {
   /** Its name in messages. */
@@ -18,22 +27,61 @@ export interface Database {
   series: readonly Series[];
 }
 
-/** The files that a database has not seen, in the order in which they apply. */
-export async function pendingIn({ title, url, series }: Database): Promise<Migration[]> {
+/** The files that a database has applied, and those that it has not seen, in the order in which they apply. */
+export async function filesIn({
+  title,
+  url,
+  series,
+}: Database): Promise<{ applied: AppliedFile[]; pending: Migration[] }> {
   try {
     return await connected(url, async (client) => {
-      const seen = (await exists(client, "schema_migrations"))
-        ? (await client.query<{ series: string; name: string }>("SELECT series, name FROM public.schema_migrations"))
-            .rows
+      const applied = (await exists(client, "schema_migrations"))
+        ? (await client.query<AppliedFile>("SELECT series, name, sha256 FROM public.schema_migrations")).rows
         : [];
-      const applied = new Set(seen.map(migrationId));
-      return readMigrations(series).filter((file) => !applied.has(migrationId(file)));
+      const seen = new Set(applied.map(migrationId));
+      return { applied, pending: readMigrations(series).filter((file) => !seen.has(migrationId(file))) };
     });
   } catch (error) {
     throw new Error(`${title} cannot be read: ${error instanceof Error ? error.message : String(error)}`, {
       cause: error,
     });
   }
+}
+
+/** Throws when a file that this database has applied is missing or has another text now. */
+export function refuseChangedIn({ title, series }: Database, applied: readonly AppliedFile[]): void {
+  try {
+    refuseChanged(applied, readMigrations(series).map(withChecksum));
+  } catch (error) {
+    throw new Error(`${title}: ${error instanceof Error ? error.message : String(error)}`, { cause: error });
+  }
+}
+
+/**
+ * Files that a tenant's own schema has applied and that have another text now, with the number of such schemas in this
+ * database. No run would notice them while no file is pending. `only`: looks at these tenants; `null`: at all.
+ */
+export async function changedInSchemas(
+  { url, series }: Database,
+  files: readonly Migration[],
+  only: readonly string[] | null,
+): Promise<{ file: string; schemas: number }[]> {
+  if (series !== branchMigrations) return [];
+  return connected(url, async (client) => {
+    const { rows: made } = await client.query<{ made: boolean }>(
+      "SELECT to_regprocedure('tollgate.changed_files(jsonb)') IS NOT NULL AS made",
+    );
+    if (made[0]?.made !== true) return []; // a database without its own migrations has no schemas
+    const given = files
+      .map(withChecksum)
+      .map(({ series: name, name: file, sha256 }) => ({ series: name, name: file, sha256 }));
+    const { rows } = await client.query<{ file: string; schemas: number }>(
+      `SELECT c.file, count(*)::int AS schemas FROM tollgate.changed_files($1) c JOIN tollgate.tenants t ON t.role = c.schema
+       WHERE $2::text[] IS NULL OR t.tenant_id = ANY ($2) GROUP BY c.file ORDER BY c.file`,
+      [JSON.stringify(given), only],
+    );
+    return rows;
+  });
 }
 
 /** The shards that the control tables know, as their owners. */

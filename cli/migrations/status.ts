@@ -1,6 +1,13 @@
 // `npm run migrate -- status`: shows the versions of tenants' schemas by shard, and each schema that differs from what its
 // last migration left. It reads the schemas in pages, and bounds what it keeps and prints.
-import { type Comparison, type Difference, migrationId, openBranch, pendingFiles } from "../../src/tenant-db/branch.ts";
+import {
+  type Comparison,
+  type Difference,
+  filesOf,
+  migrationId,
+  openBranch,
+  pendingFiles,
+} from "../../src/tenant-db/branch.ts";
 import type { FleetStore, StoredSchema } from "../../src/fleet/fleet-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { failureOf } from "../../src/fleet/runner.ts";
@@ -14,13 +21,16 @@ const MOST_NAMED = 20;
 
 /** Prints the status. Names the shards that cannot be reached and shows the others. */
 export async function showFleet(command: FleetCommand): Promise<void> {
-  const { files, print } = command;
+  const { print } = command;
   const fleet = fleetFor(command);
+  // What the newest run could not apply is pending too, also when its files are not in this folder any more.
+  const [last] = await fleet.runs(1);
+  const isUnfinished = last !== undefined && last.state !== "done" && !last.options.dryRun;
+  const ofRun = isUnfinished ? filesOf(last.plan?.target ?? null) : [];
+  const files = [...new Set([...command.files.map(migrationId), ...ofRun])];
   const { drifted, lines } = await compareFleet(fleet, command);
   const rows = (await fleet.shards()).map(({ shardId, schemas, versions, failed }) => {
-    const behind = Object.entries(versions).filter(
-      ([version]) => pendingFiles(files.map(migrationId), version).length > 0,
-    );
+    const behind = Object.entries(versions).filter(([version]) => pendingFiles(files, version).length > 0);
     const pending = behind.reduce((sum, [, n]) => sum + n, 0);
     const known = Object.entries(versions).map(([version, n]) => `${shortVersion(version)} (${n})`);
     return [shardId, ...[schemas, pending, drifted.get(shardId) ?? 0, failed].map(String), known.join(", ")];
@@ -35,6 +45,11 @@ export async function showFleet(command: FleetCommand): Promise<void> {
         .trimEnd(),
     );
   for (const line of lines) print(line);
+  if (isUnfinished)
+    print(
+      `Run ${last.id} ${last.state === "running" ? "is running" : last.state}${last.reason === null ? "" : `: ${last.reason}`}. ` +
+        `Its target was ${shortVersion(last.plan?.target ?? null)}. Run npm run migrate again.`,
+    );
 }
 
 async function compareFleet(fleet: FleetStore, { fetchEndpoint, encryptionKeys }: FleetCommand) {

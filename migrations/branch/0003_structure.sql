@@ -146,6 +146,21 @@ AS $$
   FROM tollgate.tenants t WHERE t.role = ANY (schemas)
 $$;
 
+-- Lists the schemas that have run a file whose text in `files`, a list of { series, name, sha256 }, is another one now.
+CREATE FUNCTION tollgate.changed_files(files jsonb) RETURNS TABLE (schema text, file text)
+LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  own name;
+BEGIN
+  FOR own IN SELECT t.role FROM tollgate.tenants t WHERE to_regclass(format('%I.schema_migrations', t.role)) IS NOT NULL LOOP
+    RETURN QUERY EXECUTE format(
+      'SELECT %L, m.series || ''/'' || m.name FROM %I.schema_migrations m JOIN jsonb_array_elements($1) f
+         ON f ->> ''series'' = m.series AND f ->> ''name'' = m.name WHERE f ->> ''sha256'' <> m.sha256', own, own) USING files;
+  END LOOP;
+END $$;
+
 -- Migrates one tenant's schema: runs the files that it has not seen, in one transaction and in the order of the list. `files`
 -- is a list of { series, name, sha256, text }. A file is identified by its series and name, so that a file with a lower number
 -- that arrives later runs too. Returns { applied: ["series/name"] }, or { refused } when
@@ -208,4 +223,4 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION tollgate.role_called(oid), tollgate.rights(aclitem[], "char", oid), tollgate.structure(text),
-  tollgate.differences(jsonb, jsonb), tollgate.drift(text[]), tollgate.migrate(text, jsonb, boolean) FROM PUBLIC;
+  tollgate.differences(jsonb, jsonb), tollgate.drift(text[]), tollgate.changed_files(jsonb), tollgate.migrate(text, jsonb, boolean) FROM PUBLIC;

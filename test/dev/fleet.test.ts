@@ -127,6 +127,10 @@ test("a schema whose rows violate a change fails alone, its report quotes no row
   const status = await fleet.migrate("status", "--tenant-files", files);
   // The shard's columns: tenants, pending, drifted, failed.
   expect(status.output).toMatch(/schema-1 +\d+ +\d+ +0 +1 /);
+  // The failed run's file is pending, also for a program that does not have it.
+  const without = await fleet.migrate("status");
+  expect(without.output).toMatch(/schema-1 +\d+ +[1-9]\d* +0 +1 /);
+  expect(without.output).toMatch(/Run \d+ failed.*\. Its target was .*app\/0002_keys\.sql/);
   await fleet.owner(shard, (client) => client.query(`DELETE FROM ${schema}.settings`));
   expect(await fleet.migrate("--tenant-files", files, ...only)).toMatchObject({ code: 0 });
   expect(new Set(await versions())).toEqual(new Set(["app/0002_keys.sql"]));
@@ -261,6 +265,26 @@ test("a file that has changed since it was applied is refused by name", async ()
   expect(code).toBe(1);
   expect(output).toContain("app/0002_note.sql has changed since it was applied");
   expect(await versions()).toEqual(["app/0002_note.sql", "app/0002_note.sql"]);
+  // The same when no file is pending.
+  const edited = await fleet.filesWith({ "0002_note.sql": "ALTER TABLE products ADD COLUMN other text;" });
+  for (const flags of [[], ["--dry-run"]]) {
+    const run = await fleet.migrate("--tenant-files", edited, ...flags, ...only);
+    expect(run, flags.join()).toMatchObject({
+      code: 1,
+      output: expect.stringMatching(/Nothing was done[^]*0002_note\.sql has changed/),
+    });
+  }
+  expect((await fleet.migrate("status", "--tenant-files", edited)).output).toContain("app/0002_note.sql has changed");
+});
+
+test("a dry run refuses what the real run refuses", async () => {
+  const { only } = await tenantsOf(1);
+  const files = await fleet.filesWith({ "0002_unsafe.sql": "ALTER TABLE products ADD COLUMN n bigserial;" });
+  for (const flags of [["--dry-run"], []]) {
+    const { code, output } = await fleet.migrate("--tenant-files", files, ...flags, ...only);
+    expect(code, flags.join()).toBe(1);
+    expect(output, flags.join()).toMatch(/Nothing was done[^]*0002_unsafe\.sql/);
+  }
 });
 
 test("a migration waits one second at a time for a table in use, so that its tenant keeps working, and retries", async () => {
