@@ -48,6 +48,8 @@ CREATE TABLE subscription_periods (
   ended boolean NOT NULL,
   -- Usage of a trial is on no invoice.
   trial boolean NOT NULL,
+  -- The base price was paid with the period before, so both share the included units.
+  shares_included boolean NOT NULL DEFAULT false,
   PRIMARY KEY (subscription_id, starts_at)
 );
 CREATE INDEX subscription_periods_by_tenant ON subscription_periods (tenant_id, starts_at);
@@ -80,7 +82,9 @@ CREATE TABLE carry_forwards (
   to_at timestamptz NOT NULL,
   units bigint NOT NULL CHECK (units > 0),
   calls bigint NOT NULL,
-  reason text NOT NULL CHECK (reason IN ('invoice_final', 'too_old', 'no_minute', 'report_lost')),
+  -- Without calls of their own: included_once: units that Stripe included in a period that shares its included units with the
+  -- period before. not_invoiced: units that reached the meter after the invoice of their period.
+  reason text NOT NULL CHECK (reason IN ('invoice_final', 'too_old', 'no_minute', 'report_lost', 'included_once', 'not_invoiced')),
   -- The report that this carry-forward replaces. Its ledger rows keep the report's id.
   report_id text UNIQUE REFERENCES reports (id),
   frozen_at timestamptz NOT NULL,
@@ -101,7 +105,7 @@ CREATE INDEX carry_forwards_by_tenant ON carry_forwards (tenant_id, to_at);
 CREATE INDEX carry_forwards_unsettled ON carry_forwards (frozen_at) WHERE settled_at IS NULL;
 
 GRANT SELECT, INSERT ON reports, subscription_periods, billing_periods, carry_forwards TO tollgate_service;
-GRANT UPDATE (ends_at, ended) ON subscription_periods TO tollgate_service;
+GRANT UPDATE (ends_at, ended, shares_included) ON subscription_periods TO tollgate_service;
 GRANT UPDATE (attempts, first_attempt_at, last_attempt_at, next_at, doubted_at, absent_since, confirmed_at, answer, alarm,
   stripe_units, error) ON reports TO tollgate_service;
 GRANT UPDATE (invoice_id, units_before, priced_at, key_number, key_at, next_at, settled_at, answer, invoice_item_id, error)

@@ -157,16 +157,21 @@ export class TenantRemoval {
     try {
       if (await subscriptions.isActive(subscriptionId)) return null;
       const customerId = removal.customerId ?? (await this.#newCustomer(removal));
+      // The step that ends the subscription records it afterwards, and may have been interrupted.
+      const paidUntilMs = removal.step === "invoice" ? await this.#paidUntil(removal) : removal.paidUntilMs;
+      const start = newPeriod(paidUntilMs, this.#host.now());
       const started = await subscriptions.reactivate({
         tenantId: this.#tenantId,
         customerId,
         plan,
         returnId: id,
         attempt: reactivations,
-        start: newPeriod(removal.paidUntilMs, this.#host.now()),
+        start,
         endedId: subscriptionId,
       });
-      if (started !== undefined) await this.#recordPeriods({ ...removal, customerId });
+      if (started === undefined) return undefined;
+      await this.#recordPeriods({ ...removal, customerId });
+      if (start.isPaid) await periodsStore(this.#context.control).shareIncluded(started);
       return started;
     } catch (error) {
       log("warn", "reactivation_failed", { tenantId: this.#tenantId, error: describeError(error) });
@@ -191,6 +196,13 @@ export class TenantRemoval {
     const customerId = await this.#context.stripe.customers.create(tenant, `return.${reactivations}`);
     await provisioningStore(this.#context.control).setCustomer(this.#tenantId, customerId);
     return customerId;
+  }
+
+  /** Until when the customer has paid, although its subscription has ended. `null`: Stripe has nothing that is paid. */
+  async #paidUntil({ customerId, subscriptionId, plan }: Removal): Promise<number | null> {
+    if (customerId === null || !isSold(plan)) return null;
+    const payer = { tenantId: this.#tenantId, customerId, subscriptionId };
+    return this.#context.stripe.subscriptions.paidUntil({ ...payer, plan, nowMs: this.#host.now() });
   }
 
   // ---- the steps
@@ -218,12 +230,7 @@ export class TenantRemoval {
       }
       await this.#context.stripe.subscriptions.endAll({ tenantId: this.#tenantId, customerId, subscriptionId });
       await this.#recordPeriods(removal);
-      if (customerId !== null && isSold(removal.plan)) {
-        const paidUntilMs = await this.#context.stripe.subscriptions.paidUntil({
-          ...{ tenantId: this.#tenantId, customerId, subscriptionId, plan: removal.plan, nowMs: this.#host.now() },
-        });
-        await this.#removals.recordPaidUntil(removal.id, paidUntilMs);
-      }
+      await this.#removals.recordPaidUntil(removal.id, await this.#paidUntil(removal));
       // Bills usage that had no minute in the period that has now ended. If this fails, the cron does it.
       await billCarryForwards(this.#context, reportRun(this.#host.now(), LOOK_MS), this.#tenantId).catch(
         (error: unknown) =>

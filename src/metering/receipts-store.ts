@@ -138,7 +138,7 @@ export function receiptsStore(control: ControlDatabase) {
                   FROM reports r WHERE r.tenant_id = $1 AND ${within("r.slot")}
                   UNION ALL
                   SELECT c.id, floor(extract(epoch FROM c.to_at))::bigint, false, c.settled_at IS NOT NULL, c.units, c.calls
-                  FROM carry_forwards c WHERE c.tenant_id = $1 AND c.report_id IS NULL AND ${within("c.to_at")}) p), '[]') AS reports`,
+                  FROM carry_forwards c WHERE c.tenant_id = $1 AND c.report_id IS NULL AND c.calls > 0 AND ${within("c.to_at")}) p), '[]') AS reports`,
         [tenantId, startMs, endMs],
       );
       return Sums.parse(row);

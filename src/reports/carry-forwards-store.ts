@@ -45,6 +45,22 @@ type CarryForwardAnswer = "created" | "found" | "covered";
 
 export type CarryForwardsStore = ReturnType<typeof carryForwardsStore>;
 
+/** SQL: the start of the first period that shares its included units with the closed period `p`. */
+function sharedSince(period: string): string {
+  return `coalesce((SELECT max(f.starts_at) FROM subscription_periods f
+    WHERE f.tenant_id = ${period}.tenant_id AND f.starts_at <= ${period}.starts_at AND NOT f.shares_included), ${period}.starts_at)`;
+}
+
+/** SQL: units of the periods before the closed period `p` that share its included units. */
+function unitsSharedWith(period: string): string {
+  return `(SELECT coalesce(sum(u.units), 0) FROM (
+    SELECT r.units FROM reports r WHERE r.tenant_id = ${period}.tenant_id AND r.plan = ${period}.plan AND r.answer IN ('accepted', 'duplicate', 'summary')
+      AND r.stamp >= ${sharedSince(period)} AND r.stamp < ${period}.starts_at
+    UNION ALL
+    SELECT c.units FROM carry_forwards c WHERE c.tenant_id = ${period}.tenant_id AND c.calls > 0
+      AND c.to_at >= ${sharedSince(period)} AND c.to_at < ${period}.starts_at) u)`;
+}
+
 /** SQL: whether tenant `t` has no subscription that will be invoiced again. */
 const ended = `(t.stripe_subscription_id IS NULL OR t.subscription_ended_at IS NOT NULL OR t.state = 'gone'
   OR t.state = 'leaving' AND EXISTS (SELECT FROM removals r WHERE r.tenant_id = t.id AND r.step NOT IN ('usage', 'undone', 'done')))`;
@@ -76,7 +92,7 @@ export function carryForwardsStore(control: ControlDatabase) {
           text: `WITH found AS (
                    SELECT c.id, c.units, c.frozen_at, p.* FROM carry_forwards c
                    LEFT JOIN LATERAL ${periodOf("c.tenant_id", "c.to_at")} s ON true
-                   CROSS JOIN LATERAL (SELECT p.invoice_id, p.tenant_id, p.starts_at, p.ends_at, p.invoiced_units FROM billing_periods p
+                   CROSS JOIN LATERAL (SELECT p.invoice_id, p.tenant_id, p.starts_at, p.ends_at, p.invoiced_units, p.plan FROM billing_periods p
                      WHERE p.tenant_id = c.tenant_id AND ${within("c.to_at")} >= p.starts_at AND ${within("c.to_at")} < p.ends_at
                      ORDER BY finalized_at LIMIT 1) p
                    WHERE c.settled_at IS NULL AND c.priced_at IS NULL AND ($2::text IS NULL OR c.tenant_id = $2)),
@@ -88,12 +104,54 @@ export function carryForwardsStore(control: ControlDatabase) {
                    SELECT id, invoice_id,
                      coalesce(invoiced_units, (SELECT sum(r.units) FROM reports r WHERE r.tenant_id = closed.tenant_id
                        AND r.stamp >= starts_at AND r.stamp < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')), 0)
-                     + coalesce((SELECT sum(o.units) FROM carry_forwards o WHERE o.invoice_id = closed.invoice_id), 0)
+                     + coalesce((SELECT sum(o.units) FROM carry_forwards o WHERE o.invoice_id = closed.invoice_id AND o.reason <> 'included_once'), 0)
+                     + ${unitsSharedWith("closed")}
                      + coalesce(sum(units) OVER (PARTITION BY invoice_id ORDER BY frozen_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS units_before
                    FROM closed)
                  UPDATE carry_forwards c SET invoice_id = totals.invoice_id, units_before = totals.units_before,
                                              priced_at = ${fromMs("$1")}
                  FROM totals WHERE c.id = totals.id`,
+          params: [nowMs, tenantId ?? null],
+        },
+        {
+          // A report may reach Stripe after the invoice of its period, before Tollgate knows that the invoice is final.
+          text: `WITH n AS (SELECT ${fromMs("$1")} AS now),
+                 closed AS (
+                   SELECT p.* FROM n, billing_periods p
+                   WHERE p.invoiced_units IS NOT NULL AND p.finalized_at > n.now - interval '40 days' AND ($2::text IS NULL OR p.tenant_id = $2)
+                     AND NOT EXISTS (SELECT FROM carry_forwards c WHERE c.id = 'x1.' || p.invoice_id)
+                     AND NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = p.tenant_id AND r.stamp >= p.starts_at AND r.stamp < p.ends_at
+                       AND (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL))),
+                 counted AS (
+                   SELECT closed.*, (SELECT sum(r.units) FROM reports r WHERE r.tenant_id = closed.tenant_id AND r.plan = closed.plan
+                     AND r.stamp >= starts_at AND r.stamp < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')) AS units,
+                     coalesce((SELECT sum(o.units) FROM carry_forwards o WHERE o.invoice_id = closed.invoice_id AND o.reason <> 'included_once'), 0) + ${unitsSharedWith("closed")} AS others
+                   FROM closed)
+                 INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, frozen_at, invoice_id, units_before, priced_at)
+                 SELECT 'x1.' || invoice_id, tenant_id, starts_at, starts_at, units - invoiced_units, 0, 'not_invoiced', now, invoice_id,
+                        invoiced_units + others, now
+                 FROM n, counted WHERE units > invoiced_units ON CONFLICT DO NOTHING`,
+          params: [nowMs, tenantId ?? null],
+        },
+        {
+          // Stripe includes units in each period. Of periods that share one payment it included some twice. These are billed
+          // like late usage, at the price of units that are not included.
+          text: `WITH n AS (SELECT ${fromMs("$1")} AS now),
+                 closed AS (
+                   SELECT p.* FROM n, subscription_periods s JOIN billing_periods p ON p.tenant_id = s.tenant_id AND p.starts_at = s.starts_at
+                   WHERE s.shares_included AND p.unit_amount_cents IS NOT NULL AND p.finalized_at > n.now - interval '40 days'
+                     AND ($2::text IS NULL OR p.tenant_id = $2) AND NOT EXISTS (SELECT FROM carry_forwards c WHERE c.id = 'i1.' || p.invoice_id)
+                     AND NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = p.tenant_id AND r.stamp < p.ends_at
+                       AND r.stamp >= ${sharedSince("p")} AND (r.confirmed_at IS NULL OR r.doubted_at IS NOT NULL))),
+                 counted AS (
+                   SELECT closed.*, coalesce(included_units, 0) AS included, ${unitsSharedWith("closed")} AS before,
+                     coalesce(invoiced_units, (SELECT sum(r.units) FROM reports r WHERE r.tenant_id = closed.tenant_id AND r.plan = closed.plan
+                       AND r.stamp >= starts_at AND r.stamp < ends_at AND r.answer IN ('accepted', 'duplicate', 'summary')), 0) AS units
+                   FROM closed)
+                 INSERT INTO carry_forwards (id, tenant_id, from_at, to_at, units, calls, reason, frozen_at, invoice_id, units_before, priced_at)
+                 SELECT 'i1.' || invoice_id, tenant_id, starts_at, starts_at, extra, 0, 'included_once', now, invoice_id, included, now
+                 FROM n, counted, LATERAL (SELECT greatest(before + units - included, 0) - greatest(before - included, 0) - greatest(units - included, 0) AS extra) e
+                 WHERE extra > 0 ON CONFLICT DO NOTHING`,
           params: [nowMs, tenantId ?? null],
         },
       ]);

@@ -31,7 +31,7 @@ const EarnedUnits = z.object({
   startSeconds: z.number(),
   plan: z.string(),
   units: z.number(),
-  /** No invoice takes further usage of the period. */
+  /** No invoice takes further usage of the period, and Stripe has confirmed its reports. */
   closed: z.boolean(),
 });
 export type EarnedUnits = z.infer<typeof EarnedUnits>;
@@ -88,6 +88,15 @@ export function periodsStore(control: ControlDatabase) {
       ]);
     },
 
+    /** Records that a period of a subscription shares the included units of the period before: its base price was paid with it. */
+    async shareIncluded(subscriptionId: string): Promise<void> {
+      await control.query(
+        `UPDATE subscription_periods p SET shares_included = true WHERE subscription_id = $1
+           AND starts_at = (SELECT min(f.starts_at) FROM subscription_periods f WHERE f.subscription_id = $1)`,
+        [subscriptionId],
+      );
+    },
+
     /** Records that the invoice of a period is final. Later usage of the period becomes a carry-forward. A repetition changes nothing. */
     async close(period: ClosedPeriod): Promise<void> {
       const { unitAmountCents, includedUnits } = planOf(period.plan);
@@ -110,7 +119,7 @@ export function periodsStore(control: ControlDatabase) {
     },
 
     /**
-     * Units of the tenant's calls that went to Stripe's meter, by the period that earned them and the plan that they were
+     * Units of the tenant's calls that its invoices must have: those that went to Stripe's meter in time, by the period that earned them and the plan that they were
      * reported under, for calls since `sinceMs`. Skips trials, which no invoice bills, and calls outside of all periods.
      * `withUnreported`: also calls that are in no report yet.
      */
@@ -122,14 +131,20 @@ export function periodsStore(control: ControlDatabase) {
       const rows = await control.query(
         `WITH own AS (SELECT report_id, min(at) AS at, sum(units) AS units FROM ledger
                       WHERE tenant_id = $1 AND at >= ${fromMs("$2")} AND carry_forward_id IS NULL AND (report_id IS NOT NULL OR $3::boolean)
-                      GROUP BY report_id, CASE WHEN report_id IS NULL THEN call_id END)
-         SELECT s.subscription_id AS "subscriptionId", extract(epoch FROM s.starts_at)::double precision AS "startSeconds", coalesce(r.plan, t.plan) AS plan,
-                sum(own.units)::double precision AS units,
-                EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = $1 AND s.starts_at >= p.starts_at AND s.starts_at < p.ends_at) AS closed
-         FROM own JOIN tenants t ON t.id = $1 LEFT JOIN reports r ON r.id = own.report_id JOIN LATERAL ${periodOf("$1", "own.at")} s ON s.subscription_id IS NOT NULL
-         WHERE coalesce(r.answer NOT IN ('carried', 'no_customer'), true)
-           AND NOT EXISTS (SELECT FROM subscription_periods p WHERE p.subscription_id = s.subscription_id AND p.starts_at = s.starts_at AND p.trial)
-         GROUP BY s.subscription_id, s.starts_at, coalesce(r.plan, t.plan)`,
+                      GROUP BY report_id, CASE WHEN report_id IS NULL THEN call_id END),
+         earned AS (
+           SELECT s.subscription_id, s.starts_at, coalesce(r.plan, t.plan) AS plan, sum(own.units) AS units,
+                  bool_or(coalesce(r.confirmed_at IS NULL AND r.id IS NOT NULL OR r.doubted_at IS NOT NULL, false)) AS is_open
+           FROM own JOIN tenants t ON t.id = $1 LEFT JOIN reports r ON r.id = own.report_id
+             JOIN LATERAL ${periodOf("$1", "own.at")} s ON s.subscription_id IS NOT NULL
+           WHERE coalesce(r.answer NOT IN ('carried', 'no_customer'), true)
+             AND NOT EXISTS (SELECT FROM subscription_periods p WHERE p.subscription_id = s.subscription_id AND p.starts_at = s.starts_at AND p.trial)
+           GROUP BY 1, 2, 3)
+         SELECT e.subscription_id AS "subscriptionId", extract(epoch FROM e.starts_at)::double precision AS "startSeconds", e.plan,
+                (e.units - coalesce(closed.missed, 0))::double precision AS units, closed.plan IS NOT NULL AND NOT e.is_open AS closed
+         FROM earned e LEFT JOIN LATERAL (
+           SELECT p.plan, (SELECT sum(c.units) FROM carry_forwards c WHERE c.invoice_id = p.invoice_id AND c.reason = 'not_invoiced' AND p.plan = e.plan) AS missed
+           FROM billing_periods p WHERE p.tenant_id = $1 AND e.starts_at >= p.starts_at AND e.starts_at < p.ends_at ORDER BY p.finalized_at LIMIT 1) closed ON true`,
         [tenantId, sinceMs, withUnreported],
       );
       return rows.map((row) => EarnedUnits.parse(row));

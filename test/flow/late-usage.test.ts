@@ -234,6 +234,47 @@ test("usage is reported with a timestamp in the one period that earned it, and w
   expect(await misplaced(tenant)).toEqual([]);
 });
 
+test("units that reach the meter after the invoice of their period are billed once, with an item of their own", async () => {
+  const tenant = await aBilledTenant();
+  await used(tenant, [60_000, 10], todayMs - 1);
+  await billAt(startMs + 71 * MINUTE_MS);
+  expect(await meteredUnits(tenant)).toBe(60_010);
+  await invoiced(tenant, 60_000); // Stripe had not counted the others when it finalized the invoice
+  for (const minutes of [76, 81, 86]) await billAt(startMs + minutes * MINUTE_MS);
+  expect(await carriedOf(tenant)).toMatchObject([
+    { units: 10, reason: "not_invoiced", unitsBefore: 60_000, answer: "created" },
+  ]);
+  expect(await itemsOf(tenant)).toEqual([[10, "0.1"]]);
+});
+
+test("a customer that returns within the time that it has paid for gets the included units once", async () => {
+  const tenant = await aBilledTenant();
+  const record = (...found: Subscription[]) =>
+    periodsStore(control()).record({ id: tenant.id, plan: "pro", subscriptionId: null }, found);
+  const [firstMs, secondMs] = [todayMs - DAY_MS, todayMs - DAY_MS + 2 * HOUR_MS];
+  const first = (endedAtMs: number | null) => aSubscription(tenant, firstMs, todayMs, endedAtMs);
+  const second = (endedAtMs: number | null) => aSubscription(tenant, secondMs, todayMs, endedAtMs);
+  await record(first(null));
+  await used(tenant, [49_990], firstMs + HOUR_MS);
+  await billAt(startMs + 101 * MINUTE_MS);
+  await record(first(secondMs - HOUR_MS / 2), second(null));
+  await periodsStore(control()).shareIncluded(second(null).id);
+  await used(tenant, [30], secondMs + HOUR_MS);
+  await billAt(startMs + 107 * MINUTE_MS);
+  expect(await itemsOf(tenant)).toEqual([]);
+
+  // Stripe includes 50,000 units in each of the two periods, so it charges nothing for the 20 beyond.
+  await record(first(secondMs - HOUR_MS / 2), second(secondMs + 2 * HOUR_MS));
+  await billAt(startMs + 113 * MINUTE_MS);
+  await billAt(startMs + 119 * MINUTE_MS);
+  expect(await carriedOf(tenant)).toMatchObject([{ units: 20, reason: "included_once", answer: "created" }]);
+  await used(tenant, [5], secondMs + HOUR_MS);
+  await billAt(startMs + 125 * MINUTE_MS);
+  expect(await carriedOf(tenant)).toMatchObject([{}, { units: 5, unitsBefore: 50_020, answer: "created" }]);
+  expect(new Set((await itemsOf(tenant)).map(String))).toEqual(new Set(["20,0.1", "5,0.1"]));
+  expect(await meteredUnits(tenant)).toBe(50_020);
+});
+
 test("concurrent freezes freeze each row once, each in its own minute and none ahead of the clock", async () => {
   const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });

@@ -158,7 +158,7 @@ export async function invoicedUnits(tenantId: string): Promise<number> {
 /** Units on all final invoices of a tenant, and units of the items that bill late usage. */
 export async function unitsBilled(tenantId: string): Promise<number> {
   const late = await controlRows<{ units: number }>(
-    `SELECT coalesce(sum(units), 0)::int AS units FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NOT NULL`,
+    `SELECT coalesce(sum(units), 0)::int AS units FROM carry_forwards WHERE tenant_id = $1 AND settled_at IS NOT NULL AND calls > 0`,
     [tenantId],
   );
   return (await invoicedUnits(tenantId)) + (late[0]?.units ?? 0);
