@@ -70,7 +70,7 @@ async function ofTenant(tenantId: string, seen: Seen | undefined): Promise<strin
       [tenantId],
     ),
     superuserSql<Carry>(
-      `SELECT id, units::int AS units, report_id AS "reportId" FROM carry_forwards WHERE tenant_id = $1`,
+      `SELECT id, units::int AS units, report_id AS "reportId" FROM carry_forwards WHERE tenant_id = $1 AND calls > 0`,
       [tenantId],
     ),
     simulator("/meter-events") as Promise<MeterEvent[]>,
@@ -129,6 +129,7 @@ async function ofSubscription(tenantId: string): Promise<string[]> {
   );
   if (row === undefined || row.subscription === null) return [];
   const at = await fromStripe<Subscription>(`/subscriptions/${row.subscription}`);
+  if (at.status === "trialing") at.status = "trial";
   const plan = at.items.data[0]?.price.lookup_key.split("_")[1];
   const [is, wanted] = [
     `${row.state}, ${row.plan}${row.cancels ? ", ends" : ""}`,

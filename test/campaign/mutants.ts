@@ -75,6 +75,32 @@ export const mutants: readonly Mutant[] = [
     ],
   },
   {
+    name: "a report's minute begins after the start of the next subscription",
+    changes: [
+      {
+        file: "src/reports/reports-store.ts",
+        find: "`${stamp} <= n.now - ${SLOT_AGE} AND (closes IS NULL OR ${stamp} < closes)",
+        replace: "`${stamp} <= n.now + interval '1 minute'",
+      },
+      {
+        file: "src/reports/reports-store.ts",
+        find: "date_trunc('minute', greatest(max(at), opens), 'UTC') AS newest",
+        replace: "date_trunc('minute', greatest(max(at), opens) + interval '59 seconds', 'UTC') AS newest",
+      },
+    ],
+  },
+  {
+    name: "a carry-forward has no row of its period",
+    changes: [
+      {
+        file: "src/reports/periods-store.ts",
+        find: "if (endedEarlyAtMs === null) return [];",
+        replace: "if (endedEarlyAtMs === null || tenant.id !== '') return [];",
+      },
+    ],
+  },
+  // The blind retry of a permanent refusal goes here, with the states that classify refusals.
+  {
     name: "a webhook is applied from its payload",
     changes: [
       {

@@ -56,6 +56,10 @@ export const requestPoints: readonly RequestPoint[] = [
     sql: "UPDATE webhook_inbox SET applied_at",
     where: "object",
   },
+  { point: 24, title: "subscription ended, not recorded", when: "after", stripe: "DELETE /v1/subscriptions/*" },
+  { point: 25, title: "returned at Stripe, not recorded", when: "after", stripe: "POST /v1/subscriptions" },
+  { point: 26, title: "before a period is recorded", when: "before", sql: "INSERT INTO subscription_periods" },
+  { point: 27, title: "before a return takes effect", when: "before", sql: "WITH undone AS" },
 ];
 
 /** The crash points that are not outgoing requests. The comment names what causes each. */

@@ -17,6 +17,7 @@ import {
   until,
 } from "../support/flow.ts";
 import { type Seen, chargedUnits, findViolations, fromStripe, subscriptionOf, superuserSql } from "./invariants.ts";
+import { customerOf, invoiceViolations } from "./invoices.ts";
 import { type Plan, type PointCounts, noCrashes } from "./points.ts";
 
 const REPORT = "*/5 * * * *";
@@ -24,8 +25,12 @@ const SWEEP = "* * * * *";
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 
-/** The kinds of seeds: few faults, many faults, or a Stripe outage longer than Stripe remembers idempotency keys. */
-const shapes = ["light", "heavy", "outage"] as const;
+/**
+ * The kinds of seeds: few faults, many faults, a Stripe outage longer than Stripe remembers idempotency keys, or the life of
+ * an account: it leaves, returns, changes plans, ends its trial and fails to pay, often several times in one minute. Five,
+ * so that each lane of `lane.ts` has all kinds.
+ */
+const shapes = ["light", "life", "heavy", "outage", "life"] as const;
 type Shape = (typeof shapes)[number];
 
 /** High enough that no plan limit refuses a call. The campaign checks money, not limits. */
@@ -47,8 +52,14 @@ export async function runSeed(seed: number): Promise<PointCounts> {
       tenants.map(({ id }) => [id, { receipts: new Map<string, number>(), unknown: 0, unknownUnits: 0 }]),
     );
     await simulator("/faults", stripeFaults(seed, shape));
-    const rounds = shape === "light" ? 2 : 3;
+    const rounds = shape === "light" || shape === "life" ? 2 : 3;
     for (let round = 0; round < rounds; round += 1) {
+      if (shape === "life") {
+        await callAtOnce(tenants, seen, 8, random);
+        await live(run, paying, seen, round === 0 ? "habit" : "chance");
+        await reportInTrouble(run, tenants, () => callAtOnce(tenants, seen, 4, random), 2);
+        continue;
+      }
       await callAtOnce(tenants, seen, 12 + Math.floor(random() * 16), random);
       await changeMind(paying.id, random);
       if (shape === "light") await operator("POST", `/tenants/${paying.id}/plan`, { plan: planOfRound[round] });
@@ -57,6 +68,7 @@ export async function runSeed(seed: number): Promise<PointCounts> {
     const faults = await firedFaults();
     await recover(run, tenants, paying.id, seen);
     const violations = await findViolations({ tenants, seen });
+    if (violations.length === 0) violations.push(...(await closeAndCompare(run, paying.id)));
     if (violations.length > 0) throw new Error(violations.join("\n"));
     const [late] = await superuserSql<{ rows: number }>(
       `SELECT count(*)::int AS rows FROM carry_forwards WHERE tenant_id = ANY ($1)`,
@@ -73,6 +85,7 @@ export async function runSeed(seed: number): Promise<PointCounts> {
     await setPlan(noCrashes);
     await simulator("/faults", { rules: [] });
     await simulator("/webhooks", {});
+    await simulator("/payments", {});
   }
 }
 
@@ -88,7 +101,7 @@ interface Run {
 // ---- faults
 
 function planOf(seed: number, shape: Shape): Plan {
-  const chance = shape === "light" ? 0.08 : 0.25;
+  const chance = shape === "light" || shape === "life" ? 0.08 : 0.25;
   const rare = chance / 4; // reached at every call, so a higher chance would let no call succeed
   return {
     seed,
@@ -96,6 +109,7 @@ function planOf(seed: number, shape: Shape): Plan {
       ...{ 1: rare, 2: rare, 3: rare, 4: chance, 5: chance, 22: chance },
       ...{ 6: chance, 7: chance, 23: chance, 8: chance, 9: chance, 10: chance, 13: chance, 15: chance },
       ...{ 16: chance, 17: chance, 18: chance, 19: 0.5 },
+      ...{ 24: 0.3, 25: 0.3, 26: 0.05, 27: 0.3 },
     },
     lostMessages: chance,
     doubledMessages: chance,
@@ -103,7 +117,7 @@ function planOf(seed: number, shape: Shape): Plan {
 }
 
 function stripeFaults(seed: number, shape: Shape): unknown {
-  const probability = shape === "light" ? 0.05 : 0.12;
+  const probability = shape === "light" || shape === "life" ? 0.05 : 0.12;
   const meterEvents = { method: "POST", path: "/v1/billing/meter_events" };
   const kinds = ["refused", "429", "error-500-before", "error-500-after", "lost"] as const;
   const away = shape === "outage" ? [{ ...meterEvents, kind: "lost", probability: 0.5 }] : [];
@@ -119,7 +133,7 @@ function stripeFaults(seed: number, shape: Shape): unknown {
 }
 
 function webhookFaults(seed: number, shape: Shape): unknown {
-  const probability = shape === "light" ? 0.1 : 0.3;
+  const probability = shape === "light" || shape === "life" ? 0.1 : 0.3;
   return {
     seed,
     drop: { probability },
@@ -130,17 +144,20 @@ function webhookFaults(seed: number, shape: Shape): unknown {
 
 // ---- actions
 
-/** Signs up a customer who orders and pays. The sweep fetches events whose webhooks are lost. */
-async function signUpThrough({ seed }: Run): Promise<TestTenant> {
-  const order = (await postJson(system.publicUrl + "/api/checkout", { plan: "pro", name: `Customer ${seed}` })) as {
-    tenantId: string;
-    checkoutUrl: string;
-    setupToken: string;
-  };
+/**
+ * Signs up a customer who orders and pays, in some lives with a trial. The sweep fetches events whose webhooks are lost.
+ */
+async function signUpThrough({ seed, shape, random }: Run): Promise<TestTenant> {
+  const trial = shape === "life" && random() < 0.3;
+  const made = await operator("POST", "/checkouts", {
+    ...{ plan: "pro", name: `Customer ${seed}` },
+    ...(trial ? { trialDays: 2 } : {}),
+  });
+  const order = (await made.json()) as { tenantId: string; checkoutUrl: string; setupToken: string };
   await (await fetch(order.checkoutUrl, { method: "POST", redirect: "manual" })).arrayBuffer();
   await until(
     async () => {
-      if ((await status(order.tenantId)).state === "active") return true;
+      if (["active", "trial"].includes((await status(order.tenantId)).state)) return true;
       await sleep(100);
       await beSilentForLong([order.tenantId]);
       await fireCron(SWEEP).catch(() => undefined);
@@ -164,6 +181,7 @@ async function beSilentForLong(tenantIds: readonly string[]): Promise<void> {
   for (const text of [
     `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE tenant_id = ANY ($1) AND applied_at IS NULL`,
     `UPDATE plan_changes SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND state = 'waiting'`,
+    `UPDATE removals SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND step NOT IN ('done', 'undone')`,
     `UPDATE provisioning_attempts SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND finished_at IS NULL`,
   ]) {
     await superuserSql(text, [tenantIds]);
@@ -192,6 +210,67 @@ async function changeMind(tenantId: string, random: () => number): Promise<void>
   }
 }
 
+/** Events of a life that often come in this order, within one minute. Others come in any order. */
+const habits = [
+  ["call", "leave", "return", "call", "leave", "return", "call"],
+  ["leave", "return", "call", "leave", "return", "change", "call"],
+  ["call", "change", "call", "leave", "return", "call", "change"],
+] as const;
+const lifeEvents = ["call", "leave", "return", "change", "mind", "fail", "pay", "wait"] as const;
+
+/** Lives a part of an account's life, most of it in one minute. Then, in some lives, the period or the trial ends. */
+async function live(
+  run: Run,
+  tenant: TestTenant,
+  seen: ReadonlyMap<string, Seen>,
+  by: "habit" | "chance",
+): Promise<void> {
+  const { random, clock } = run;
+  const pick = <Item>(items: readonly Item[]): Item | undefined => items[Math.floor(random() * items.length)];
+  const events = by === "habit" ? (pick(habits) ?? []) : Array.from({ length: 4 }, () => pick(lifeEvents));
+  for (const event of events) {
+    if (event === "call") await callAtOnce([tenant], seen, 3, random);
+    if (event === "leave") await leave(run, tenant.id, random() < 0.85);
+    if (event === "return") await comeBack(tenant.id, 4_000);
+    if (event === "change") await operator("POST", `/tenants/${tenant.id}/plan`, { plan: pick(planOfRound) });
+    if (event === "mind") await changeMind(tenant.id, random);
+    if (event === "fail") await simulator("/payments", { everybody: "fail" });
+    if (event === "pay") await simulator("/payments", {});
+    if (event === "wait") await clock.ahead(Math.floor(random() * 40_000));
+  }
+  if (random() < 0.5) await clock.ahead((random() < 0.5 ? 25 : 50) * HOUR_MS);
+}
+
+/** Removes the account. `waits`: until its subscription has ended, or for some seconds. */
+async function leave({ clock }: Run, tenantId: string, waits: boolean): Promise<void> {
+  await operator("POST", `/tenants/${tenantId}/remove`).catch(() => undefined);
+  const isGrace = async (): Promise<boolean> => {
+    const removal = (await (await operator("GET", `/tenants/${tenantId}/removal`)).json()) as { phase?: string };
+    return removal.phase === "grace";
+  };
+  if (!waits) return;
+  const hasLeft = (): Promise<boolean> =>
+    until(isGrace, "it has left", 2_500).then(
+      () => true,
+      () => false,
+    );
+  if (await hasLeft()) return;
+  // A fault has interrupted it. A failed report is due again after half a minute, and the sweep resumes a removal.
+  await clock.ahead(31_000);
+  await beSilentForLong([tenantId]);
+  await fireCron(SWEEP, clock.nowMs()).catch(() => undefined);
+  await hasLeft();
+}
+
+/** Reactivates the account, if it has left. */
+async function comeBack(tenantId: string, withinMs: number): Promise<void> {
+  const isBack = async (): Promise<boolean> => {
+    if ((await status(tenantId)).state !== "leaving") return true;
+    return (await operator("POST", `/tenants/${tenantId}/reactivate`)).ok;
+  };
+  await until(isBack, "it is back", withinMs).catch(() => undefined);
+}
+
 async function callAtOnce(
   tenants: readonly TestTenant[],
   seen: ReadonlyMap<string, Seen>,
@@ -218,9 +297,14 @@ async function callAtOnce(
 }
 
 /** Moves the clock while calls continue and the reporter runs, is killed, or runs twice concurrently. */
-async function reportInTrouble(run: Run, tenants: readonly TestTenant[], callMore: () => Promise<void>): Promise<void> {
+async function reportInTrouble(
+  run: Run,
+  tenants: readonly TestTenant[],
+  callMore: () => Promise<void>,
+  times = 3,
+): Promise<void> {
   const { random, clock, shape } = run;
-  for (let n = 0; n < 3; n += 1) {
+  for (let n = 0; n < times; n += 1) {
     for (const { id } of tenants) if (random() < 0.7) await sendNow(id);
     // Often too early for the newest usage, so that some usage is old enough to freeze and some is not.
     await clock.ahead(random() < 0.5 ? MINUTE_MS + 1_000 : MINUTE_MS / 2 + 1_000);
@@ -244,6 +328,9 @@ async function recover(
   await simulator("/faults", { rules: [] });
   await simulator("/webhooks", {});
   await simulator("/webhooks/retry", {});
+  await simulator("/payments", {});
+  await comeBack(payingId, 20_000);
+  await payOpenInvoices(payingId);
   // Undo only what a fault prevented. Further events could repair a wrongly applied one and hide the mistake.
   const subscription = `/subscriptions/${await subscriptionOf(payingId)}`;
   if ((await fromStripe<{ cancel_at_period_end: boolean }>(subscription)).cancel_at_period_end) {
@@ -267,6 +354,28 @@ async function recover(
     if (left.every((each) => Object.keys(each).length === 0)) return;
   }
   throw new Error(`not settled, although nothing is broken any more: ${JSON.stringify(left)}`);
+}
+
+/** Pays the open invoices of the current subscription. Stripe no longer collects those of one that has ended. */
+async function payOpenInvoices(tenantId: string): Promise<void> {
+  const open = `subscription=${await subscriptionOf(tenantId)}&status=open`;
+  const { data } = await fromStripe<{ data: { id: string }[] }>(`/invoices?${open}&limit=100`);
+  for (const { id } of data) await stripeApi(`/invoices/${id}/pay`, {});
+}
+
+/** Ends the subscription with a last invoice, has Stripe finalize every draft, and compares all invoices with the calls. */
+async function closeAndCompare({ clock }: Run, tenantId: string): Promise<string[]> {
+  const subscription = await subscriptionOf(tenantId);
+  const { status: state } = await fromStripe<{ status: string }>(`/subscriptions/${subscription}`);
+  if (state !== "canceled") {
+    const ended = await fetch(`${system.stripeUrl}/v1/subscriptions/${subscription}?invoice_now=true`, {
+      method: "DELETE",
+      headers: { authorization: `Bearer ${system.stripeSecretKey}` },
+    });
+    if (!ended.ok) throw new Error(`the subscription does not end: ${await ended.text()}`);
+  }
+  await clock.ahead(2 * HOUR_MS);
+  return invoiceViolations(tenantId, await customerOf(tenantId), clock.nowMs());
 }
 
 async function isAcknowledged(tenantId: string): Promise<boolean> {

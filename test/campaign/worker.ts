@@ -102,8 +102,9 @@ function pointsOf(invocation: Invocation, input: RequestInfo | URL, init: Reques
     if (each.where !== undefined && each.where !== where) return false;
     if (each.sql !== undefined) return pathname.endsWith("/sql") && body.includes(each.sql);
     const [wantedMethod, wantedPath = ""] = each.stripe?.split(" ") ?? [];
-    const [start = "", end = ""] = wantedPath.split("*");
-    return method === wantedMethod && pathname.startsWith(start) && pathname.endsWith(end);
+    const [start = "", end] = wantedPath.split("*");
+    const isThere = end === undefined ? pathname === start : pathname.startsWith(start) && pathname.endsWith(end);
+    return method === wantedMethod && isThere;
   });
 }
 
@@ -151,12 +152,16 @@ export class TenantObject extends ProductObject {
   }
 
   override advance(work: TenantWork): Promise<Step> {
-    if (work.kind !== "plan_change") return super.advance(work);
+    if (work.kind !== "plan_change" && work.kind !== "removal") return super.advance(work);
     return invocations.run(this.#invocation(), () => super.advance(work));
   }
 
   override changePlan(): Promise<void> {
     return invocations.run(this.#invocation(), () => super.changePlan());
+  }
+
+  override reactivate(how: { again: boolean }): ReturnType<ProductObject["reactivate"]> {
+    return invocations.run(this.#invocation(), () => super.reactivate(how));
   }
 
   override cancelPlanChange(): Promise<boolean> {
