@@ -266,6 +266,14 @@ export function removalsStore(control: ControlDatabase) {
 
     // ---- the last usage
 
+    /** The latest timestamp of the tenant's reports. `undefined`: it has none. */
+    async lastStampMs(tenantId: TenantId): Promise<number | undefined> {
+      const [row] = await control.query(`SELECT ${toMs("max(stamp)")} AS at FROM reports WHERE tenant_id = $1`, [
+        tenantId,
+      ]);
+      return z.number().nullish().parse(row?.["at"]) ?? undefined;
+    },
+
     /** All units reported for the minutes whose reports Stripe confirmed within the last day. `undefined`: there are none. */
     async confirmedLately(tenantId: TenantId): Promise<ReportedUnits | undefined> {
       const [row] = await control.query(

@@ -39,6 +39,9 @@ export interface RemovalHost {
 /** A step is done, continues from a recorded position, or waits for an outside system. */
 type Outcome = { done: true; archive?: object } | { continues: object } | { waitsFor: string };
 
+/** Stripe rounds the start of a subscription down to a second, and clocks differ by less than another second. */
+const START_SLACK_MS = 2_000;
+
 /** One wait for the last usage: the queue takes a second or two, the rest is for Stripe. */
 const LOOK_MS = 4_000;
 const waits = {
@@ -159,6 +162,7 @@ export class TenantRemoval {
       const customerId = removal.customerId ?? (await this.#newCustomer(removal));
       // The step that ends the subscription records it afterwards, and may have been interrupted.
       const paidUntilMs = removal.step === "invoice" ? await this.#paidUntil(removal) : removal.paidUntilMs;
+      await this.#outlastReports();
       const start = newPeriod(paidUntilMs, this.#host.now());
       const started = await subscriptions.reactivate({
         tenantId: this.#tenantId,
@@ -196,6 +200,13 @@ export class TenantRemoval {
     const customerId = await this.#context.stripe.customers.create(tenant, `return.${reactivations}`);
     await provisioningStore(this.#context.control).setCustomer(this.#tenantId, customerId);
     return customerId;
+  }
+
+  /** Waits until a subscription that begins now begins after the timestamps of all reports, so that it counts none of them. */
+  async #outlastReports(): Promise<void> {
+    const lastMs = (await this.#removals.lastStampMs(this.#tenantId)) ?? 0;
+    const leftMs = lastMs + START_SLACK_MS - this.#host.now();
+    if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, Math.min(leftMs, START_SLACK_MS)));
   }
 
   /** Until when the customer has paid, although its subscription has ended. `null`: Stripe has nothing that is paid. */

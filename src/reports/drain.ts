@@ -4,12 +4,8 @@ import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { Flush } from "../metering/outbox.ts";
 import { reportRun } from "./report-cron.ts";
-import { SLOT_AGE_MS } from "./report.ts";
 import { freezeUsage, sendReports } from "./reporter.ts";
 import { reportsStore } from "./reports-store.ts";
-
-/** A minute that becomes free within this time is worth the wait: `SLOT_AGE_MS`, and some slack. */
-const FREE_SOON_MS = SLOT_AGE_MS + 500;
 
 /** The time between two polls. A report that the cron is already sending is confirmed after one or two. */
 const POLL_MS = 100;
@@ -18,8 +14,7 @@ const POLL_MS = 100;
  * Returns the first stage that is incomplete after `withinMs`, or `undefined` when all rows up to the object's last row
  * have passed all stages. `isBilled`: Stripe bills this usage and must confirm it. `isLast`: no usage follows, so all of it
  * is frozen. Otherwise only usage that is already frozen is confirmed, because each new report uses up a minute of the
- * tenant's day. `ends`: the subscription is about to end, so usage without a minute that is free soon becomes a
- * carry-forward. `nowMs`: the object's clock, which dated the rows.
+ * tenant's day. `ends`: the subscription is about to end, so usage without a free minute becomes a carry-forward. `nowMs`: the object's clock, which dated the rows.
  */
 export async function drainUsage(
   context: Context,
@@ -37,18 +32,15 @@ export async function drainUsage(
   const untilMs = Date.now() + withinMs;
   const { epoch, lastN, arrived } = await flush(nowMs);
   if (!arrived) return "ledger";
-  const startedMs = Date.now();
-  for (let waits = true; ;) {
-    const run = reportRun(nowMs + Date.now() - startedMs, Math.max(0, untilMs - Date.now()));
-    if (isLast) await freezeUsage(context, run, nowMs + 1, { tenantId, waits });
+  for (;;) {
+    const run = reportRun(nowMs, Math.max(0, untilMs - Date.now()));
+    if (isLast) await freezeUsage(context, run, nowMs + 1, { tenantId, waits: !ends });
     if (isBilled) await sendReports(context, run, tenantId);
     const { unfrozen, unconfirmed } = await reports.unsettled(tenantId, epoch, lastN);
-    const isFrozen = !isLast || unfrozen === 0;
-    if (isFrozen && (!isBilled || unconfirmed === 0)) return undefined;
-    if (!isFrozen && !ends) return "freeze";
+    if (isLast && unfrozen > 0) return "freeze";
+    if (!isBilled || unconfirmed === 0) return undefined;
     // A failed report is not due again within this wait. A report that the cron has just sent is confirmed soon.
-    if (!(await tick(untilMs))) return isFrozen ? "stripe" : "freeze";
-    waits = Date.now() - startedMs < FREE_SOON_MS;
+    if (!(await tick(untilMs))) return "stripe";
   }
 }
 

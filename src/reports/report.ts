@@ -33,13 +33,6 @@ const SENDABLE_MS = 34 * DAY_MS;
 /** Older usage goes into a carry-forward, because a report would have no time left to be sent and verified. */
 export const REPORTABLE_MS = 33 * DAY_MS;
 
-/**
- * Minimum age of the timestamp of a new report. A subscription that begins after the report was frozen begins after this
- * timestamp, too, so it does not count the report. Stripe rounds its start down to a second, and clocks differ by less than
- * another second.
- */
-export const SLOT_AGE_MS = 2_000;
-
 /** Stripe takes timestamps up to five minutes ahead. One minute less allows for its clock. */
 const AHEAD_MS = 4 * MINUTE_MS;
 

@@ -7,7 +7,7 @@ import { readableRows } from "../control/failures-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
 import { periodOf, within } from "./periods-store.ts";
-import { type OpenReport, type ReportProgress, REPORTABLE_MS, SLOT_AGE_MS } from "./report.ts";
+import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";
 
 const instant = z.coerce.number().nullable();
 
@@ -54,7 +54,7 @@ export function reportsStore(control: ControlDatabase) {
      *
      * Makes one report for each tenant, UTC day and subscription period. The report's minute is in that day and belongs to no
      * other report of the tenant. Its timestamp is in that period, before the next subscription of the customer begins, and
-     * in the past. So exactly one period of the customer counts it, also when the subscription ends a moment later and the
+     * not after now. A tenant's next subscription begins later than that. So exactly one period of the customer counts it, also when the subscription ends a moment later and the
      * customer begins another one in the same minute.
      *
      * Usage that no report can bring into an invoice goes into a carry-forward: usage of a closed period, usage that is too
@@ -111,7 +111,7 @@ export function reportsStore(control: ControlDatabase) {
                              + (SELECT count(*) FROM carry_forwards c WHERE c.tenant_id = placed.tenant_id AND c.report_id IS NULL
                                   AND c.to_at >= day AND c.to_at < day + interval '1 day')) END AS carry_forward_id
                    FROM placed WHERE slot IS NOT NULL OR NOT reportable OR NOT $4::boolean OR greatest(day, opens) < now - interval '1 hour'
-                     OR least(day + interval '1 day', closes) < now - ${SLOT_AGE}),
+                     OR least(day + interval '1 day', closes) < now),
                  marked AS (
                    UPDATE ledger SET report_id = own.report_id, carry_forward_id = own.carry_forward_id
                    FROM (SELECT report_id, carry_forward_id, unnest(call_ids) AS call_id FROM named) own
@@ -225,16 +225,13 @@ export const FREEZE_LOCK = 8_462_001;
 /** About two seconds of work (0.1 ms a row). The control database has ten seconds to answer. */
 const ROWS_AT_ONCE = 20_000;
 
-/** SQL: the age that the timestamp of a new report must have. */
-const SLOT_AGE = `make_interval(secs => ${SLOT_AGE_MS / 1000})`;
-
 /**
  * SQL: whether a report may have this minute. No other report has it. Its timestamp is in the past, in the period that earned
  * the usage, and in no closed period.
  */
 function mayHave(minute: string): string {
   const stamp = `greatest(${minute}, opens)`;
-  return `${stamp} <= n.now - ${SLOT_AGE} AND (closes IS NULL OR ${stamp} < closes)
+  return `${stamp} <= n.now AND (closes IS NULL OR ${stamp} < closes)
     AND NOT EXISTS (SELECT FROM reports r WHERE r.tenant_id = sums.tenant_id AND r.slot = ${minute})
     AND NOT EXISTS (SELECT FROM billing_periods p WHERE p.tenant_id = sums.tenant_id AND ${stamp} >= p.starts_at AND ${stamp} < p.ends_at)`;
 }

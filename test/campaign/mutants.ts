@@ -79,7 +79,7 @@ export const mutants: readonly Mutant[] = [
     changes: [
       {
         file: "src/reports/reports-store.ts",
-        find: "`${stamp} <= n.now - ${SLOT_AGE} AND (closes IS NULL OR ${stamp} < closes)",
+        find: "`${stamp} <= n.now AND (closes IS NULL OR ${stamp} < closes)",
         replace: "`${stamp} <= n.now + interval '1 minute'",
       },
       {

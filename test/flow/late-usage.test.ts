@@ -201,7 +201,6 @@ test("usage is reported with a timestamp in the one period that earned it, and w
     );
   await record(aSubscription(tenant, firstMs, midnightMs, null));
   await used(tenant, [1], firstMs + 500);
-  expect(await freezeAt(firstMs + 1_000)).toMatchObject({ rows: 0 }); // a subscription that begins now could count it
   expect(await freezeAt(firstMs + 10_000)).toEqual({ rows: 1, reports: 1, carryForwards: 0 });
   // The period's only minute so far has a report.
   await used(tenant, [2], firstMs + 11_000);
@@ -279,7 +278,7 @@ test("concurrent freezes freeze each row once, each in its own minute and none a
   const ledger = reportsStore(control());
   const tenant = await aBilledTenant({ customer: false });
   const dayMs = todayMs - 2 * DAY_MS;
-  const nowMs = dayMs + 5 * MINUTE_MS + 2_000;
+  const nowMs = dayMs + 5 * MINUTE_MS;
   for (let round = 0; round < 7; round += 1) {
     await used(tenant, [round + 1, 1], nowMs - 2 * MINUTE_MS);
     await Promise.all([0, 1, 2, 3].map(() => ledger.freeze(nowMs - MINUTE_MS, nowMs, { tenantId: tenant.id })));
