@@ -11,6 +11,7 @@ import type { Context } from "../control/context.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus, Refusal } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
+import type { ErrorCode } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { authorizeWithoutObject, callWithoutObject } from "./fallback-call.ts";
@@ -28,11 +29,13 @@ const LOST_FOR_MS = 10_000;
 /** Losses that one isolate remembers. A forgotten one costs only a call that is sent without a probe. */
 const MAX_LOST = 1_000;
 /** How long the Worker itself repeats an object's `rate_limited`. Short, because a change of plan ends the limit. */
-const REPEATED_FOR_MS = 1_000;
+const FLOOD_MS = 1_000;
 /** Refusals within that time from which on a tenant counts as flooding. A client that retries by itself sends fewer. */
 const FLOOD_REFUSALS = 10;
-/** Tenants over their limit that one isolate remembers. A forgotten one costs only an RPC. */
-const MAX_LIMITED = 1_000;
+/** Long beside a call, and short beside what a client waits for. A waiting request takes no CPU time. */
+const FLOOD_PAUSE_MS = 500;
+/** Flooding tenants that one isolate remembers. A forgotten one costs only an RPC. */
+const MAX_FLOODS = 1_000;
 /** An overloaded object works off its load in seconds. */
 const OVERLOADED_RETRY_SECONDS = 5;
 
@@ -50,40 +53,48 @@ export interface ObjectCall {
 /** How this isolate last lost an object, by tenant. An answered probe removes the entry. */
 const lost = new BoundedMap<TenantId, { atMs: number; overloadedAtMs: number }>(MAX_LOST);
 
-interface Limited {
-  refusal: Refusal;
-  quota: QuotaStatus | undefined;
-  /** Until then the object would refuse again. */
-  untilMs: number;
+interface Flood {
   /** Refusals since `sinceMs`. */
   count: number;
   sinceMs: number;
+  /** The last `rate_limited`, and until when the object would repeat it. */
+  limited: { refusal: Refusal; quota: QuotaStatus | undefined; untilMs: number } | undefined;
 }
 
-/** Tenants that have used up the requests of their minute and keep asking. */
-const limited = new BoundedMap<TenantId, Limited>(MAX_LIMITED);
+/** Tenants that were refused lately for asking too often. */
+const floods = new BoundedMap<TenantId, Flood>(MAX_FLOODS);
+
+/** Limits that a client breaks by asking too often. The others end with time, and a client waits for them. */
+const askedTooOften: ReadonlySet<ErrorCode> = new Set(["rate_limited", "too_many_in_flight"]);
 
 /**
  * A flooding tenant's `rate_limited`, which its object is certain to repeat: no request of the minute becomes free before
  * its time. So a flood does not occupy the tenant's object, which leaves the machine to the others.
  */
-function repeatedRefusal({ tenantId, kind }: Caller): Limited | undefined {
-  const last = limited.get(tenantId);
-  const isRepeated = last !== undefined && last.count >= FLOOD_REFUSALS && Date.now() < last.untilMs;
-  return isRepeated && kind !== "canary" ? last : undefined;
+function repeatedRefusal({ tenantId, kind }: Caller): Flood["limited"] {
+  const flood = floods.get(tenantId);
+  if (flood?.limited === undefined || flood.count < FLOOD_REFUSALS || kind === "canary") return undefined;
+  return Date.now() < flood.limited.untilMs ? flood.limited : undefined;
 }
 
-function noteLimit<Outcome extends Authorization | CallOutcome>({ tenantId, kind }: Caller, outcome: Outcome): Outcome {
-  if (outcome.kind !== "refused" || outcome.refusal.code !== "rate_limited" || kind === "canary") return outcome;
+/** Counts a refusal. A flooding tenant gets its refusals late, so that clients which ask again at once ask less often. */
+async function slowedDown<Outcome extends Authorization | CallOutcome>(
+  { tenantId, kind }: Caller,
+  outcome: Outcome,
+): Promise<Outcome> {
+  if (outcome.kind !== "refused" || !askedTooOften.has(outcome.refusal.code) || kind === "canary") return outcome;
   const { refusal, quota } = outcome;
   const nowMs = Date.now();
+  const last = floods.get(tenantId);
+  const { count, sinceMs } =
+    last !== undefined && nowMs - last.sinceMs < FLOOD_MS ? last : { count: 0, sinceMs: nowMs };
   // The refusal's seconds are rounded up, so one of them may have passed already.
-  const certainMs = ((refusal.retryAfterSeconds ?? 0) - 1) * 1_000;
-  const last = limited.get(tenantId);
-  const isFlood = last !== undefined && nowMs - last.sinceMs < REPEATED_FOR_MS;
-  const { count, sinceMs } = isFlood ? last : { count: 0, sinceMs: nowMs };
-  const untilMs = nowMs + Math.min(certainMs, REPEATED_FOR_MS);
-  limited.set(tenantId, { refusal, quota, untilMs, count: count + 1, sinceMs });
+  const certainMs = Math.min(((refusal.retryAfterSeconds ?? 0) - 1) * 1_000, FLOOD_MS);
+  // A repeated refusal is no news of the object's: it must not prolong itself.
+  const isCertain = refusal.code === "rate_limited" && certainMs > 0 && refusal !== last?.limited?.refusal;
+  const limited = isCertain ? { refusal, quota, untilMs: nowMs + certainMs } : last?.limited;
+  floods.set(tenantId, { count: count + 1, sinceMs, limited });
+  if (count >= FLOOD_REFUSALS) await new Promise((resolve) => setTimeout(resolve, FLOOD_PAUSE_MS));
   return outcome;
 }
 
@@ -93,14 +104,14 @@ export async function authorizeCaller(context: Context, caller: Caller): Promise
   const repeated = repeatedRefusal(caller);
   if (repeated !== undefined) {
     const { refusal, quota } = repeated;
-    return { kind: "refused", refusal, ...(quota && { quota }) };
+    return slowedDown(caller, { kind: "refused", refusal, ...(quota && { quota }) });
   }
   const state = await stateOf(context, tenantId);
   if (state === "overloaded") return { kind: "refused", refusal: overloaded() };
   if (state === "away") return authorizeWithoutObject(context, caller);
   try {
     const answer = context.tenantObject(tenantId).authorize(caller) as Promise<Authorization>;
-    return noteLimit(caller, await withTimeout(AUTHORIZE_TIMEOUT_MS, answer));
+    return await slowedDown(caller, await withTimeout(AUTHORIZE_TIMEOUT_MS, answer));
   } catch (error) {
     recordLoss(tenantId, error);
     return isOverloaded(error) ? { kind: "refused", refusal: overloaded() } : authorizeWithoutObject(context, caller);
@@ -120,7 +131,7 @@ export async function callObject(
   const { tenantId } = caller;
   const { readOnly, idempotent } = tool.annotations;
   const repeated = repeatedRefusal(caller);
-  if (repeated !== undefined) return refusedOutcome(repeated.refusal, repeated.quota);
+  if (repeated !== undefined) return slowedDown(caller, refusedOutcome(repeated.refusal, repeated.quota));
   const nowMs = Date.now();
   const key = call.idempotencyKey;
   const { callId, idempotency } =
@@ -151,7 +162,7 @@ export async function callObject(
       if (state === "overloaded") return refuse(overloaded());
       if (state === "away") break;
       try {
-        return noteLimit(caller, await attempt(number));
+        return await slowedDown(caller, await attempt(number));
       } catch (error) {
         recordLoss(tenantId, error, { tool: tool.name, callId });
         if (isOverloaded(error)) return refuse(overloaded());

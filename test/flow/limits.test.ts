@@ -331,6 +331,21 @@ test("every method counts among the requests of the minute, and its refusal says
   expect(await storedCalls(id)).toEqual([]);
 });
 
+test("of a flood exactly the limit is served, and the tenant is served again when its minute has room", async () => {
+  const { id, apiKey } = await aTenant({ limits: { callsPerMinute: 3 } });
+  await setClock(id, 2 * MINUTE_MS);
+  const flood = async (): Promise<number> => {
+    const answers = await Promise.all(Array.from({ length: 40 }, () => search(apiKey)));
+    for (const { refusal } of answers) if (refusal !== undefined) expect(refusal.code).toBe("rate_limited");
+    return answers.filter(({ refusal }) => refusal === undefined).length;
+  };
+  expect(await flood()).toBe(3);
+  expect(await flood()).toBe(0);
+  await setClock(id, 4 * MINUTE_MS);
+  await until(async () => (await search(apiKey)).refusal === undefined, "the tenant is served again", 10_000);
+  expect(await storedCalls(id)).toHaveLength(4);
+});
+
 test("each call of a batch is charged once", async () => {
   const { id, apiKey } = await aTenant();
   const calls = [1, 2, 3].map((n) => ({
