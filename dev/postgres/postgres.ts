@@ -313,6 +313,10 @@ function launch(
   const child = spawn(join(binaries, "bin", "postgres"), ["-D", cluster, ...args], processOptions(user));
   const tail = watch(child, options.log);
   const exited = new Promise<void>((settle) => child.on("error", () => settle()).on("close", () => settle()));
+  // For a launcher that exits without calling `stop`, such as vitest at a signal.
+  const endWithLauncher = (): void => void child.kill("SIGINT");
+  process.once("exit", endWithLauncher);
+  void exited.then(() => process.off("exit", endWithLauncher));
   let stopping: Promise<void> | undefined;
   const stop = async (): Promise<void> => {
     for (const signal of ["SIGINT", "SIGQUIT", "SIGKILL"] as const) {
