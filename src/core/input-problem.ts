@@ -30,8 +30,14 @@ export function inputProblem(issue: z.core.$ZodIssue): string {
       return issue.errors.length === 0
         ? "has a form that is not allowed"
         : `fits none of its forms: ${issue.errors.map((issues) => inputProblems(issues)).join(", or ")}`;
-    default:
+    case "not_multiple_of":
+      return `must be a multiple of ${issue.divisor}`;
+    case "invalid_element":
+      return "has an item that is not allowed";
+    case "custom":
       return issue.message;
+    default:
+      return issue satisfies never;
   }
 }
 
