@@ -302,10 +302,10 @@ export const indicators: readonly Indicator[] = [
     check: null, // it is a warning ahead of time: every tenant is served
     title: "How full the shards of the fullest strategy are",
     unit: "percent",
-    warning: 89, // from 90 % on. Tollgate then opens the next shard by itself, in seconds
-    critical: 97, // it could not: sign-ups fail once the shards are full
+    warning: 89, // from 90 % on: time enough to add a shared shard. One for schemas opens by itself
+    critical: 97, // sign-ups fail once the shards are full
     runbook:
-      "See the log for shard_not_opened. Add a shard with npm run migrate (--shard shared-2) or a Neon API key; docs/tiers.md says how.",
+      "Add a shared shard with npm run migrate (--shard shared-2). For schemas, see the log for shard_not_opened; docs/tiers.md says how.",
   },
   {
     name: "tenantsBehind",
