@@ -147,8 +147,18 @@ const SILENT_AFTER_MS = 1_000;
 /** Together with the above this is the bound for a connection, 3 s: a waking database answers within it. */
 const PROBE_WITHIN_MS = 2_000;
 
+/** A batch that waits for another batch's probe looks again this often. */
+const LOOK_AGAIN_MS = 100;
+
 /** When this isolate last had an answer of a server, by its host. A forgotten one costs a probe. */
 const answeredAtMs = new BoundedMap<string, number>(1_000);
+
+/** The newest probe of each server, by its host. One at a time: a slow server must not get a probe for each waiting batch. */
+const probes = new BoundedMap<string, Probe>(1_000);
+interface Probe {
+  sentAtMs: number;
+  state: "asking" | "silent" | "over";
+}
 
 /** A database server, as far as its being alive is concerned. */
 export interface Server {
@@ -184,8 +194,19 @@ export function watchServer(server: Server, onSilent: () => void): () => void {
   let timer: ReturnType<typeof setTimeout>;
   const wait = (ms: number): void => void (timer = setTimeout(() => void check(), ms));
   const check = async (): Promise<void> => {
-    const quietMs = Date.now() - Math.max(sentAtMs, answeredAtMs.get(server.host) ?? 0);
+    const nowMs = Date.now();
+    const answered = answeredAtMs.get(server.host) ?? 0;
+    const quietMs = nowMs - Math.max(sentAtMs, answered);
     if (quietMs < SILENT_AFTER_MS) return wait(SILENT_AFTER_MS - quietMs);
+    const newest = probes.get(server.host);
+    if (newest !== undefined && newest.sentAtMs > answered) {
+      const ageMs = nowMs - newest.sentAtMs;
+      if (newest.state === "silent" && ageMs < 2 * PROBE_WITHIN_MS) return onSilent();
+      // A probe that is older was lost with its object.
+      if (newest.state === "asking" && ageMs <= PROBE_WITHIN_MS + LOOK_AGAIN_MS) return wait(LOOK_AGAIN_MS);
+    }
+    const probe: Probe = { sentAtMs: nowMs, state: "asking" };
+    probes.set(server.host, probe);
     const late = setTimeout(() => over.abort("silent"), PROBE_WITHIN_MS);
     try {
       await server.probe(over.signal);
@@ -194,7 +215,8 @@ export function watchServer(server: Server, onSilent: () => void): () => void {
     } finally {
       clearTimeout(late);
     }
-    if (over.signal.reason === "silent") return onSilent();
+    probe.state = over.signal.reason === "silent" ? "silent" : "over";
+    if (probe.state === "silent") return onSilent();
     if (over.signal.aborted) return undefined;
     recordAnswer(server);
     return wait(SILENT_AFTER_MS);

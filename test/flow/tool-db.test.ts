@@ -9,20 +9,6 @@ beforeAll(async () => void (shard = await startShard()));
 afterAll(async () => shard[Symbol.asyncDispose]());
 beforeEach(async () => shard.seed());
 
-test("tenants that call at the same time over one pool see only their own rows", async () => {
-  const dbs = [shard.db(acme), shard.db(globex)] as const;
-  const seen = await Promise.all(
-    Array.from({ length: 200 }, async (_, i) => {
-      const tenant = i % 2 === 0 ? "acme" : "globex";
-      const rows = await dbs[i % 2 === 0 ? 0 : 1].query(
-        "SELECT DISTINCT tenant_id, tollgate.current_tenant() AS me FROM products",
-      );
-      return rows.length === 1 && rows[0]?.["tenant_id"] === tenant && rows[0]?.["me"] === tenant;
-    }),
-  );
-  expect(seen.filter(Boolean)).toHaveLength(200);
-});
-
 describe("a tool's database", () => {
   test("costs one round trip of two statements a call", async () => {
     const db = shard.db(acme);
@@ -135,4 +121,18 @@ test("a row that could not be recorded or copied is refused when it is written",
   await db.query(big, [5_000_000]);
   await db.query("UPDATE products SET stock = 1 WHERE id = 'big'");
   expect(await db.query("DELETE FROM products WHERE id = 'big' RETURNING stock")).toEqual([{ stock: 1 }]);
+});
+
+test("tenants that call at the same time over one pool see only their own rows", async () => {
+  const dbs = [shard.db(acme), shard.db(globex)] as const;
+  const seen = await Promise.all(
+    Array.from({ length: 200 }, async (_, i) => {
+      const tenant = i % 2 === 0 ? "acme" : "globex";
+      const rows = await dbs[i % 2 === 0 ? 0 : 1].query(
+        "SELECT DISTINCT tenant_id, tollgate.current_tenant() AS me FROM products",
+      );
+      return rows.length === 1 && rows[0]?.["tenant_id"] === tenant && rows[0]?.["me"] === tenant;
+    }),
+  );
+  expect(seen.filter(Boolean)).toHaveLength(200);
 });
