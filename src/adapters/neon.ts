@@ -83,10 +83,15 @@ export function sqlStateOf(error: unknown): string | undefined {
   return error instanceof SqlError ? error.sqlState : undefined;
 }
 
-/** Whether the server refuses the connection's login (SQLSTATE class 28). False for every other outcome. */
-export async function isLoginRefused(connection: NeonConnection, options: BatchOptions = {}): Promise<boolean> {
+/**
+ * Whether the server refuses the login of a connection string (SQLSTATE class 28). False for every other outcome. It asks
+ * under a name of its own, because a pooled connection stays open when its login's password changes.
+ */
+export async function isLoginRefused(url: string, fetchEndpoint: string, options: BatchOptions = {}): Promise<boolean> {
+  const asked = new URL(url);
+  asked.searchParams.set("application_name", `tollgate-login-${crypto.randomUUID()}`);
   try {
-    await connection.query("SELECT 1", [], options);
+    await connectNeon(asked.href, fetchEndpoint).query("SELECT 1", [], options);
     return false;
   } catch (error) {
     const cause = error instanceof AppError ? error.cause : undefined;

@@ -93,7 +93,7 @@ export async function restoreLogin(
 ): Promise<boolean> {
   if (placement.strategy === "shared") return false; // the sweep restores it
   const login = await decryptLogin(env, loginPurpose.tenant(placement.id), placement.login);
-  if (!(await isLoginRefused(connectNeon(connectionUrl(placement, login), env.NEON_FETCH_ENDPOINT)))) return false;
+  if (!(await isLoginRefused(connectionUrl(placement, login), env.NEON_FETCH_ENDPOINT))) return false;
   const shard = await placementsStore(control).shard(placement.shardId);
   if (shard === undefined) return false;
   const password = login.slice(login.indexOf(":") + 1);

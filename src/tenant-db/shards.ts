@@ -67,7 +67,7 @@ export async function repairShared({ env, control }: Databases): Promise<void> {
     const login = await decryptLogin(env, loginPurpose.app(shard.id), shard.appLogin);
     const colon = login.indexOf(":");
     const options = { signal: AbortSignal.timeout(REPAIR_WITHIN_MS) };
-    const refused = await isLoginRefused(connectNeon(connectionUrl(shard, login), env.NEON_FETCH_ENDPOINT), options);
+    const refused = await isLoginRefused(connectionUrl(shard, login), env.NEON_FETCH_ENDPOINT, options);
     if (refused) log("error", "shared_login_refused", { shard: shard.id });
     const password = refused ? login.slice(colon + 1) : null;
     await owner.query("SELECT tollgate.restore_login($1, $2)", [login.slice(0, colon), password], options);

@@ -349,6 +349,8 @@ test("no door takes an id that Tollgate reserves for itself, and the sweep repai
     "SELECT tenant_id AS id FROM tollgate.isolation_proof ORDER BY 1",
   );
   expect(left.map(({ id }) => id)).toEqual(["canary-a", "canary-b"]);
+  // A connection that is new, because those in the pool stay open.
+  expect(await rowsOf(system.appUrl, "SELECT 1 AS one")).toEqual([{ one: 1 }]);
   const { apiKey } = await aTenant();
   expect((await callTool(apiKey, "search_products", { query: "" })).isError).toBeFalsy();
 });
