@@ -134,7 +134,7 @@ export function problemDocument(
     status as ContentfulStatusCode,
     {
       "content-type": "application/problem+json",
-      // RFC 9110, 15.5.2. As on the MCP endpoint, a request without a token is told of no error.
+      // RFC 9110, 15.5.2. As on the MCP endpoint, the answer to a request without a token names no error.
       ...(status === 401 && {
         "www-authenticate": code === "token_missing" ? "Bearer" : 'Bearer error="invalid_token"',
       }),

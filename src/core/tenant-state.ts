@@ -430,7 +430,7 @@ export function serviceOf(
   };
 }
 
-/** The stored states in which an event is possible whatever the clock says. For conditions of SQL statements. */
+/** The stored states in which an event is possible at some time. For conditions of SQL statements. */
 export function statesThatTake(event: TenantEvent): TenantState[] {
   const taking = conditions.filter((each) => tenantTable[each].next[event] !== undefined);
   return [...new Set(taking.map(storedState))];

@@ -24,7 +24,7 @@ export function idempotencyKeyOf(header: string, { isPublic }: { isPublic: boole
   return isPublic && key.length < LEAST_PUBLIC_CHARS ? undefined : key;
 }
 
-/** A body in one form, whatever the order of its fields. */
+/** A body in one form: the order of its fields does not count. */
 export function canonicalJson(value: unknown): string {
   return JSON.stringify(value, (_, each: unknown) =>
     typeof each === "object" && each !== null && !Array.isArray(each)

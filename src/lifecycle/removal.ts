@@ -108,7 +108,7 @@ export function reactivationTerms(
   const { amountCents } = planOf(removal.plan);
   if (amountCents === null || removal.subscriptionId === null) return null;
   const terms = { plan: removal.plan, currency: "usd", monthlyCents: amountCents } as const;
-  // The subscription ends in the step `invoice`. Until then it goes on as it was.
+  // The subscription ends in the step `invoice`. Until then it runs as before.
   if (removal.step === "usage") return { ...terms, chargeCents: 0, coveredUntil: null };
   const { endSeconds, isPaid } = newPeriod(removal.paidUntilMs, nowMs);
   const coveredUntil = new Date(endSeconds * 1000).toISOString();

@@ -84,12 +84,12 @@ test("the text of a refusal has every fact that its data has, and the date of a 
   );
 });
 
-test("a wait of days is told with its date", () => {
+test("a wait of days has its date", () => {
   const { message } = limitRefusal("search_products", aRefusal({ retryAfterMs: 254_908_800 }), options);
   expect(message).toContain("Try again in 254909 seconds, at 2026-12-01T00:00:01Z.");
 });
 
-test("a refused message that is no call is told as one", () => {
+test("the refusal of a message that is no call does not speak of a call", () => {
   const refused = aRefusal({
     code: "rate_limited",
     measure: "minute",

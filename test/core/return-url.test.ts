@@ -48,7 +48,7 @@ test.each([
   "HTTPS://MCP.example?paid",
 ])("a buyer may return to %s", (url) => expect(isTaken(url)).toBe(true));
 
-test("a refused URL is told what is wrong with it", () => {
+test("the refusal of a URL says what is wrong with it", () => {
   const words = (url: unknown): string => ReturnUrl.safeParse(url).error?.issues[0]?.message ?? "";
   expect(words(`https://mcp.example/${"x".repeat(2_000)}`)).toContain("2000 characters");
   expect(words(String.raw`https://mcp.example\@evil.example/`)).toContain("backslash");

@@ -253,7 +253,7 @@ test.each([
   const tenant = afterSubscriptions(aTenant(), [paused], NOW_MS);
   expect(tenant).toMatchObject({ state, suspendedBy });
   expect(afterSubscriptions(tenant, [aSubscription()], NOW_MS)).toMatchObject({ state: "active", suspendedBy: null });
-  // A subscription that has ended is over, whatever its collection.
+  // A subscription that has ended is over, also when its collection was paused.
   const over = aSubscription({ status: "canceled", pausedCollection: behavior });
   expect(afterSubscriptions(aTenant(), [over], NOW_MS)).toMatchObject({ suspendedBy: "billing" });
 });

@@ -124,7 +124,7 @@ test("every condition says whether calls are served, and what is refused is a re
   }
 });
 
-test("whatever the row says, no event but `resume` and a removal ends an operator's suspension, and none leaves gone", () => {
+test("no event but `resume` and a removal ends an operator's suspension, and none leaves gone", () => {
   fc.assert(
     fc.property(anyFacts, fc.constantFrom(...events), (before, event) => {
       const after = afterEvent(before, event, NOW_MS);

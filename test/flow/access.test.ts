@@ -10,16 +10,16 @@ function send(token: string, method: string, params: Record<string, unknown> = {
 
 const usage = (token: string): Promise<Response> => send(token, "tools/call", { name: "get_usage", arguments: {} });
 
-test("a key on another tenant's route finds no tenant, is the same as an id of nobody, and is counted", async () => {
+test("a key on another tenant's route finds no tenant, gets the answer for an id that does not exist, and is counted", async () => {
   const [tenant, other] = await Promise.all([aTenant(), aTenant()]);
   const made = await operator("POST", `/tenants/${tenant.id}/keys`, { scopes: ["tools:read", "tenant:admin"] });
   const { apiKey } = (await made.json()) as { apiKey: string };
   const usageOf = (id: string): Promise<Response> =>
     fetch(`${system.publicUrl}/api/tenants/${id}/usage`, { headers: { authorization: `Bearer ${apiKey}` } });
   expect((await usageOf(tenant.id)).status).toBe(200);
-  const [foreign, nobody] = await Promise.all([usageOf(other.id), usageOf("nobody-at-all")]);
-  const bodies = (await Promise.all([foreign.json(), nobody.json()])) as Record<string, unknown>[];
-  expect([foreign.status, nobody.status]).toEqual([404, 404]);
+  const [foreign, unknown] = await Promise.all([usageOf(other.id), usageOf("nobody-at-all")]);
+  const bodies = (await Promise.all([foreign.json(), unknown.json()])) as Record<string, unknown>[];
+  expect([foreign.status, unknown.status]).toEqual([404, 404]);
   expect({ ...bodies[0], requestId: "" }).toEqual({ ...bodies[1], requestId: "" });
   const attempts = async (id: string): Promise<unknown> =>
     ((await (await operator("GET", `/tenants/${id}`)).json()) as Record<string, unknown>)["crossTenantAttempts"];

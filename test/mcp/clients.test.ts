@@ -308,7 +308,7 @@ test("an argument that names a tenant is never ignored", async () => {
   }
 });
 
-test("a refused argument is told in words", async () => {
+test("the refusal of an argument is in words", async () => {
   const { text } = await call({ category: "sofa", limit: "10" }, optional);
   expect(text).toContain("query: is missing");
   expect(text).toContain("must be one of");

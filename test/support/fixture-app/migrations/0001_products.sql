@@ -1,5 +1,5 @@
 -- The product catalogue that `search_products` and `generate_report` read. The checks keep a page of a tool below the limit
--- of a result, whatever a row holds.
+-- of a result for every row.
 
 CREATE TABLE products (
   tenant_id text NOT NULL,
