@@ -20,7 +20,7 @@ import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import type { Tool } from "../tools/tool.ts";
 import { Admission } from "./admission.ts";
 import { fallbackCallsStore } from "./fallback-calls-store.ts";
-import { isNearMidnight } from "./keyed-calls.ts";
+import { chargedAs, mayRunWithoutObject } from "./keyed-calls.ts";
 import { mayBeCharged, plainRefusal, refusedOutcome } from "./refusal.ts";
 import {
   type AuthorizationHost,
@@ -65,9 +65,11 @@ export function authorizeWithoutObject(context: Context, caller: Caller): Promis
  * may run twice. Refusals and failed tools are values, as in the object.
  */
 export async function callWithoutObject(context: Context, call: FallbackRequest): Promise<CallOutcome> {
-  const { callId, idempotency, tool, args, caller, progress, signal } = call;
-  const refused = idempotency && refusedKey(tool, Date.now());
+  const { idempotency, tool, args, caller, progress, signal } = call;
+  const refused = idempotency && refusedKey(tool, idempotency.atMs, Date.now());
   if (refused !== undefined) return refusedOutcome(refused);
+  const callId = await chargeId(context, call);
+  if (typeof callId !== "string") return refusedOutcome(callId.refusal);
   const request = { callId, idempotency, attempt: 2 as const, caller, tool: tool.name, args };
   const abort = new AbortController();
   const onAbort = (): void => abort.abort("cancelled");
@@ -115,12 +117,27 @@ async function readTenant(context: Context, { kind, tenantId }: Caller): Promise
   }
 }
 
+/** The id under which the call is charged: of its key's charge on the day before, if the ledger has one. */
+async function chargeId(
+  context: Context,
+  { callId, idempotency, caller }: FallbackRequest,
+): Promise<string | NotServed> {
+  if (idempotency === undefined) return callId;
+  try {
+    const charges = await fallbackCallsStore(context.control).charges([callId, idempotency.earlierId]);
+    return chargedAs(charges, Date.now()) ?? callId;
+  } catch (error) {
+    return controlUnavailable(caller.tenantId, error);
+  }
+}
+
 /**
  * Why a call with an idempotency key does not run here. Only the object knows what became of a key. A tool that may run twice
  * runs again for the answer, and the ledger takes the call's id once; around midnight the two may have two ids.
  */
-function refusedKey({ annotations: { readOnly, idempotent } }: Tool, nowMs: number): Refusal | undefined {
-  if ((readOnly || idempotent) && !isNearMidnight(nowMs)) return undefined;
+function refusedKey({ annotations }: Tool, sentAtMs: number, nowMs: number): Refusal | undefined {
+  const { readOnly, idempotent } = annotations;
+  if ((readOnly || idempotent) && mayRunWithoutObject(sentAtMs, nowMs)) return undefined;
   return retryLater(
     plainRefusal("tenant_unavailable", "Whether this idempotency key was used cannot be known right now."),
   );
@@ -197,6 +214,7 @@ function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, h
     admission,
     // The ledger takes a call id once, so that a call which its object has charged as well is charged once.
     isCharged: () => false,
+    fallbackCharges: () => [],
     keyed: undefined,
     spendCanary: () => false,
     // `usageOf` has started the windows of the limited tools. A limit set since then counts calls from its first call on.

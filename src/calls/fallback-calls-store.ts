@@ -1,7 +1,7 @@
 // Fallback calls: the usage that admits one, and those that the tenants' objects do not count yet. Each function is one
 // transaction and can be repeated.
 import * as z from "zod";
-import { HOUR_MS, fromMs } from "../core/time.ts";
+import { HOUR_MS, fromMs, toMs } from "../core/time.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { UncountedCall, fallbackCallColumns } from "../control/ledger-store.ts";
 import type { ControlDatabase } from "../control/context.ts";
@@ -15,6 +15,9 @@ const UsedLately = z.object({
   ),
 });
 export type UsedLately = z.infer<typeof UsedLately>;
+
+const Charged = z.object({ callId: z.string(), atMs: z.number().int() });
+type Charged = z.infer<typeof Charged>;
 
 export function fallbackCallsStore(control: ControlDatabase) {
   return {
@@ -32,6 +35,15 @@ export function fallbackCallsStore(control: ControlDatabase) {
         [tenantId, nowMs],
       );
       return UsedLately.parse(row);
+    },
+
+    /** Those of these calls that the ledger has. */
+    async charges(callIds: readonly string[]): Promise<Charged[]> {
+      const rows = await control.query(
+        `SELECT call_id AS "callId", ${toMs("at")} AS "atMs" FROM ledger WHERE call_id = ANY($1::text[])`,
+        [[...callIds]],
+      );
+      return rows.map((row) => Charged.parse(row));
     },
 
     /** Calls that their objects do not count yet: up to `callsEach` of each of up to `tenants` tenants. */

@@ -3,7 +3,8 @@
 //
 // Invariants: a key is charged once; a key never answers for another tool or other arguments; a tool that must not run twice
 // has a durable row before it starts, so that its key never starts it again. The id of a keyed call follows from tenant, key,
-// tool, arguments and day, so that the ledger takes it once on whichever path it ran.
+// tool, arguments and day, so that the ledger takes it once from either path. A call that was charged on the day before keeps
+// that charge's id. No call runs without its object so near to midnight that the other attempt's charge may not be known yet.
 import * as z from "zod";
 import type { CallOutcome, Idempotency } from "../core/call.ts";
 import { utf8Bytes } from "../core/document-path.ts";
@@ -25,28 +26,48 @@ const MAX_ANSWER_BYTES = 32_768;
 const MAX_ANSWERS = 1_000;
 /** Rows that one insert prunes. It adds one, so the table shrinks. */
 const PRUNED_AT_ONCE = 20;
-/** Around midnight (UTC) a key's two attempts may get two ids. Longer than a client's automatic retries. */
-const EDGE_MS = 10 * 60_000;
+/**
+ * A charge is known to the ledger and to the tenant's object within this time, usually within seconds. Longer than a client's
+ * automatic retries.
+ */
+export const CHARGE_KNOWN_MS = 10 * 60_000;
 
 /** The id of a keyed call, and its key as the object keeps it. `args` match the tool's schema. */
 export async function keyedCall(
   tenantId: TenantId,
   { key, tool, args, nowMs }: { key: string; tool: string; args: Readonly<Record<string, unknown>>; nowMs: number },
 ): Promise<{ callId: string; idempotency: Idempotency }> {
-  const day = nowMs - (nowMs % DAY_MS);
   const fingerprint = await digest([tool, sorted(args)]);
   const keyHash = await digest([tenantId, key]);
-  const own = await digest([keyHash, fingerprint, day]);
-  const time = day.toString(16).padStart(12, "0");
-  // A UUID of version 8 (RFC 9562), which starts with the day as the id of any other call starts with its time.
-  const callId = `${time.slice(0, 8)}-${time.slice(8)}-8${own.slice(0, 3)}-a${own.slice(3, 6)}-${own.slice(6, 18)}`;
-  return { callId, idempotency: { key: keyHash, fingerprint } };
+  const idOf = async (day: number): Promise<string> => {
+    const own = await digest([keyHash, fingerprint, day]);
+    const time = day.toString(16).padStart(12, "0");
+    // A UUID of version 8 (RFC 9562), which starts with the day as the id of any other call starts with its time.
+    return `${time.slice(0, 8)}-${time.slice(8)}-8${own.slice(0, 3)}-a${own.slice(3, 6)}-${own.slice(6, 18)}`;
+  };
+  const day = startOfDay(nowMs);
+  const [callId, earlierId] = await Promise.all([idOf(day), idOf(day - DAY_MS)]);
+  return { callId, idempotency: { key: keyHash, fingerprint, atMs: nowMs, earlierId } };
 }
 
-/** Whether a key's next attempt, or its last one, may belong to another day than this one. */
-export function isNearMidnight(nowMs: number): boolean {
-  const sinceMs = nowMs % DAY_MS;
-  return sinceMs < EDGE_MS || sinceMs >= DAY_MS - EDGE_MS;
+/**
+ * The id of the charge that a keyed call already has, or `undefined`. `charges` have the call's id or its `earlierId`. An older
+ * charge is of an earlier use of the key.
+ */
+export function chargedAs(charges: readonly { callId: string; atMs: number }[], nowMs: number): string | undefined {
+  return charges.find(({ atMs }) => nowMs - atMs < KEY_LIFE_MS)?.callId;
+}
+
+/**
+ * Whether a keyed call that was sent at `sentAtMs` may run at `nowMs` without its object. Every attempt that is too near to
+ * know this one's charge, or to be known, must have the same id: no midnight (UTC) lies between them.
+ */
+export function mayRunWithoutObject(sentAtMs: number, nowMs: number): boolean {
+  return startOfDay(sentAtMs - CHARGE_KNOWN_MS) === startOfDay(nowMs + CHARGE_KNOWN_MS);
+}
+
+function startOfDay(atMs: number): number {
+  return atMs - (atMs % DAY_MS);
 }
 
 /** What a success returned. */

@@ -26,7 +26,7 @@ import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { ToolContext } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
-import type { Earlier, KeyedCalls } from "./keyed-calls.ts";
+import { type Earlier, type KeyedCalls, chargedAs } from "./keyed-calls.ts";
 import { limitRefusal, plainRefusal, refusedOutcome, requestRefusal, stateRefusal } from "./refusal.ts";
 import { type ToolRun, runTool, toolContext } from "./tool-runner.ts";
 
@@ -55,8 +55,10 @@ export interface NotServed {
 /** A tenant's usage, and the way to charge a call. */
 export interface CallUsage {
   readonly admission: Admission;
-  /** Whether this call was charged; with `elsewhere`, only by a host that ran it in this one's absence, which is cheaper. */
-  isCharged(callId: string, where?: "elsewhere"): boolean;
+  /** Whether this call was charged. */
+  isCharged(callId: string): boolean;
+  /** Those of these calls that were charged without this host. Few calls are, so it is cheaper to ask than `isCharged`. */
+  fallbackCharges(callIds: readonly string[]): readonly { callId: string; atMs: number }[];
   /** The calls with an idempotency key. `undefined`: this host cannot know what became of a key. */
   readonly keyed: KeyedCalls | undefined;
   /** Uses up a canary's token, durably. False: it was used before. */
@@ -112,7 +114,7 @@ export async function runCall(
   request: CallRequest,
   { abort, progress }: CallOptions,
 ): Promise<CallOutcome> {
-  const { caller, callId } = request;
+  const { caller } = request;
 
   // Checks: the caller, the tenant's state, the tool.
   const config = served(await host.tenant(caller), host, caller);
@@ -136,8 +138,12 @@ export async function runCall(
   const earlier = keyed?.find(host.now());
   if (earlier !== undefined && earlier.state !== "none") return again(host, config, { admission, request, earlier });
   // The first attempt was charged and its answer was lost: the tool runs again for the answer alone.
-  const alreadyCharged =
-    (request.attempt === 2 && usage.isCharged(callId)) || (keyed !== undefined && usage.isCharged(callId, "elsewhere"));
+  const elsewhere = (): string | undefined =>
+    keyed && idempotency && chargedAs(usage.fallbackCharges([request.callId, idempotency.earlierId]), host.now());
+  let chargedId =
+    elsewhere() ?? (request.attempt === 2 && usage.isCharged(request.callId) ? request.callId : undefined);
+  const alreadyCharged = chargedId !== undefined;
+  const callId = chargedId ?? request.callId;
   let ticket: Ticket | undefined;
   if (!alreadyCharged && caller.kind !== "canary") {
     const now = host.now();
@@ -158,32 +164,38 @@ export async function runCall(
   const endKeyed = keyed?.begin({ callId, nowMs: host.now(), once });
   let run: ToolRun | undefined;
   let outcome: CallOutcome | undefined;
-  let isCharged = alreadyCharged;
   try {
-    const context = toolContext(host.env.FILES, config, request, {
-      db: db.forCall(abort.signal),
-      usage: () => admission.quota(config.limits, host.now()),
-      history: () => usage.history(host.now()),
-    });
+    const context = toolContext(
+      host.env.FILES,
+      config,
+      { ...request, callId },
+      {
+        db: db.forCall(abort.signal),
+        usage: () => admission.quota(config.limits, host.now()),
+        history: () => usage.history(host.now()),
+      },
+    );
     run = await runTool(tool, request.args, context, { abort, progress });
     if (run.charged) {
       const { units } = tool;
+      // The host may have learned of the charge while the tool ran.
+      chargedId ??= elsewhere();
       const charging =
-        ticket !== undefined && units > 0
+        ticket !== undefined && units > 0 && chargedId === undefined
           ? usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units })
           : undefined;
-      keyed?.keep({ callId, nowMs: host.now(), units, answer: run });
+      keyed?.keep({ callId: chargedId ?? callId, nowMs: host.now(), units, answer: run });
       const withheld = await charging;
       if (withheld !== undefined) return (outcome = refusedOutcome(withheld));
-      if (ticket !== undefined) {
-        isCharged = units > 0;
+      if (ticket !== undefined && chargedId === undefined) {
+        if (units > 0) chargedId = callId;
         admission.settle(ticket);
       }
     }
     return (outcome = outcomeOf(run, {
       callId,
       alreadyCharged,
-      receipt: isCharged ? { id: callId, units: tool.units } : undefined,
+      receipt: chargedId === undefined ? undefined : { id: chargedId, units: tool.units },
       quota: admission.quota(config.limits, host.now()),
     }));
   } finally {

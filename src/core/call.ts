@@ -21,6 +21,10 @@ export type Caller =
 export interface Idempotency {
   key: string;
   fingerprint: string;
+  /** The instant whose day the call's id has. */
+  atMs: number;
+  /** The id of the same call, sent on the day before. */
+  earlierId: string;
 }
 
 export interface CallRequest {

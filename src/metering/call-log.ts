@@ -2,9 +2,9 @@
 // A row is deleted once the ledger has acknowledged it and it has left the window; the same transaction adds it to its
 // month's total. Every function is synchronous, so its writes commit with the caller's other writes.
 // A fallback call is a row with a negative number: it counts like the others but is not sent to the ledger. It stays until
-// its month ends, so that a repeated notification counts it once.
+// its month ends, so that a repeated notification counts it once, and for a day, so that an idempotency key finds it.
 import { periodOf } from "../calls/admission.ts";
-import { HOUR_MS } from "../core/time.ts";
+import { DAY_MS, HOUR_MS } from "../core/time.ts";
 import type { FallbackCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {
@@ -16,8 +16,8 @@ export interface CallLog {
   append(call: Omit<UsageRow, "n">): void;
   /** Whether this call was charged. There is no index for it: ask only after a lost answer. */
   has(callId: string): boolean;
-  /** The same among fallback calls only, which are few. */
-  hasFallbackCall(callId: string): boolean;
+  /** Those of these calls that are fallback calls, which are few. */
+  fallbackCalls(callIds: readonly string[]): { callId: string; atMs: number }[];
   /** Counts fallback calls. Returns those that were not counted before. */
   countFallbackCalls(calls: readonly FallbackCall[]): FallbackCall[];
   /** Rows after `n`, in order. */
@@ -71,7 +71,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
 
   const fold = (upTo: number, nowMs: number): void => {
     const gone = `n <= ? AND at_ms <= ? AND (n > 0 OR at_ms < ?)`;
-    const bounds = [upTo, nowMs - HOUR_MS, startOfMonth(nowMs)];
+    const bounds = [upTo, nowMs - HOUR_MS, startOfMonth(nowMs - DAY_MS)];
     const totals = sql
       .exec<{ month: string; units: number }>(
         `SELECT strftime('%Y-%m', at_ms / 1000, 'unixepoch') AS month, sum(units) AS units FROM calls WHERE ${gone} GROUP BY month`,
@@ -104,8 +104,13 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     has(callId) {
       return sql.exec(`SELECT 1 FROM calls WHERE call_id = ?`, callId).toArray().length > 0;
     },
-    hasFallbackCall(callId) {
-      return sql.exec(`SELECT 1 FROM calls WHERE n < 0 AND call_id = ?`, callId).toArray().length > 0;
+    fallbackCalls(callIds) {
+      return sql
+        .exec<{ callId: string; atMs: number }>(
+          `SELECT call_id AS callId, at_ms AS atMs FROM calls WHERE n < 0 AND call_id IN (SELECT value FROM json_each(?))`,
+          JSON.stringify(callIds),
+        )
+        .toArray();
     },
     countFallbackCalls(calls) {
       const ids = JSON.stringify(calls.map(({ callId }) => callId));

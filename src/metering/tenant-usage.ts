@@ -40,9 +40,12 @@ export class TenantUsage implements CallUsage {
     return this;
   }
 
-  isCharged(callId: string, where?: "elsewhere"): boolean {
-    const { rows } = this.#forCall;
-    return where === "elsewhere" ? rows.hasFallbackCall(callId) : rows.has(callId);
+  isCharged(callId: string): boolean {
+    return this.#forCall.rows.has(callId);
+  }
+
+  fallbackCharges(callIds: readonly string[]): { callId: string; atMs: number }[] {
+    return this.#forCall.rows.fallbackCalls(callIds);
   }
 
   spendCanary(canary: { expiresAtMs: number }): boolean {

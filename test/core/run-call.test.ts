@@ -49,6 +49,7 @@ function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> }
   const usage: CallUsage = {
     admission,
     isCharged: () => false,
+    fallbackCharges: () => [],
     keyed: undefined,
     spendCanary: () => true,
     recent: () => [],

@@ -197,6 +197,20 @@ describe("a call that its client sends again with the same idempotency key", () 
     expect((await keyed(tenant, writing, "k-3")).data).toEqual({ stock: STOCK - 1 });
   });
 
+  test("is charged once when it ran without the object before midnight and is sent again after it", async () => {
+    const tenant = await aTenant({ plan: "pro" });
+    await objectFault(tenant.id, "away");
+    const { receipt } = await keyed(tenant, reading).finally(() => void objectFault(tenant.id));
+    const counted = `SELECT FROM fallback_calls WHERE tenant_id = $1 AND counted_at IS NOT NULL`;
+    await until(async () => (await controlRows(counted, [tenant.id])).length === 1, "the object counts the call");
+    // As on the next day: the call has another id, and the day before's is this charge's.
+    const idempotency = { key: "k-1", fingerprint: "f-1", atMs: Date.now(), earlierId: receipt?.id ?? "" };
+    const { tool, args } = reading;
+    const again = { callId: crypto.randomUUID(), attempt: 1, idempotency, tool, args } as const;
+    for (const each of [again, again]) expect(await callObject(tenant.apiKey, each)).toMatchObject({ receipt });
+    await expectUsed(tenant, 1);
+  });
+
   test("is refused with words when the key is none", async () => {
     const tenant = await aTenant();
     for (const key of ["", "x".repeat(256), 7, {}]) {
