@@ -44,6 +44,8 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   takesFile?: boolean;
   /** The handler reads the body itself, because callers may leave it out. */
   readsBody?: boolean;
+  /** Requests from one address have a rate, which the platform counts. For what strangers may do at a cost. */
+  hasAddressRate?: boolean;
 }
 
 export interface Route extends Schemas<z.ZodType, z.ZodType> {

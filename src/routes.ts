@@ -46,7 +46,7 @@ import {
   unlinkOrganisation,
 } from "./identity/api.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
-import { guards } from "./identity/guards.ts";
+import { addressRate, guards } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
 import { KeyRequest } from "./identity/keys.ts";
 import {
@@ -128,7 +128,7 @@ export const routes: readonly Route[] = [
 
   // buyers
   route("GET /plans", "public", listPlans),
-  route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest }),
+  route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest, hasAddressRate: true }),
   route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery }),
   route("POST /api/tenants/:tenantId/keys", "buyer", once(createFirstKey), { body: KeyRequest }),
 
@@ -237,7 +237,7 @@ app.use("/.well-known/*", async (c, next) => {
   c.header("access-control-allow-origin", "*");
 });
 
-for (const { method, path, access, takesFile, run } of routes) {
+for (const { method, path, access, takesFile, hasAddressRate, run } of routes) {
   // The MCP endpoint limits its bodies itself, and the platform limits files.
   const limit = access === "mcp" || takesFile ? [] : [limitBody];
   // Hono answers HEAD with the GET route and drops the body, which would leave a stream open.
@@ -246,7 +246,7 @@ for (const { method, path, access, takesFile, run } of routes) {
     if (c.req.method === "HEAD") await response.body?.cancel();
     return response;
   };
-  app.on(method, [path], ...limit, guards[access], handler);
+  app.on(method, [path], ...limit, guards[access], ...(hasAddressRate ? [addressRate] : []), handler);
 }
 
 // A known path with another method.

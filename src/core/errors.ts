@@ -123,6 +123,14 @@ export const errors = {
     status: 502,
     advice: `The billing provider refused this. Trying again does not help. Ask support: ${support}.`,
   },
+  monitor_unavailable: {
+    status: 503,
+    advice: "The outside monitor cannot be reached. Tollgate retries automatically.",
+  },
+  monitor_refused: {
+    status: 502,
+    advice: "The outside monitor refused this. The log names its answer.",
+  },
   control_unavailable: {
     status: 503,
     advice: "The control database cannot be reached. Nothing was lost; try again shortly.",
@@ -186,6 +194,7 @@ const outages: Readonly<Partial<Record<ErrorCode, string>>> = {
   isolation_unproven: "The isolation of the tenant's login is not proved.",
   tenant_provisioning: "The tenant is being set up.",
   billing_unavailable: "Stripe does not answer.",
+  monitor_unavailable: "The outside monitor does not answer.",
   conflict: "Another step was at work.",
 };
 

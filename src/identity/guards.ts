@@ -23,7 +23,7 @@ import { refusedCredential } from "./credential-check.ts";
 import { crossingsStore } from "./crossings-store.ts";
 import { keysStore } from "./keys-store.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
-import { STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE } from "./request-rate.ts";
+import { ADDRESS_RATE_SECONDS, STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE, sourceOf } from "./request-rate.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
 
@@ -106,6 +106,23 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     await next();
   }),
 };
+
+/**
+ * Throws `rate_limited` when strangers at one address have sent too many requests in the last minute. Runs before the body is
+ * read. wrangler.toml has the number. The platform counts for each of its locations.
+ */
+export const addressRate = createMiddleware<HttpEnv>(async (c, next) => {
+  let isAdmitted = true;
+  try {
+    const key = `${c.req.routePath} ${sourceOf(c.req.header("cf-connecting-ip") ?? "")}`;
+    isAdmitted = (await c.env.ADDRESS_RATE.limit({ key })).success;
+  } catch (error) {
+    // A buyer is worth more than the count.
+    log("warn", "address_rate_not_counted", { requestId: c.get("requestId"), error: describeError(error) });
+  }
+  if (!isAdmitted) throw new TooManyRequests("Your address sends too many orders a minute.", ADDRESS_RATE_SECONDS);
+  await next();
+});
 
 /** Throws `rate_limited` when the tenant's admin has sent too many requests in the last minute. */
 async function requireRate(c: HttpContext, tenantId: TenantId, perMinute: number): Promise<void> {

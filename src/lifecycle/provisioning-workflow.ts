@@ -162,8 +162,11 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
 
 /** A refusal in Tollgate's own words. The log has the outside system's code. */
 function refusedWords(error: unknown): string {
+  const code = errorCode(error);
+  if (code === "monitor_refused")
+    return "The outside monitor refused the account's health page. Calls are served. Tollgate does not try again by itself. The operator registers the page again with POST /admin/api/tenants/ID/monitor-token.";
   const what =
-    errorCode(error) === "billing_refused"
+    code === "billing_refused"
       ? "The billing provider refused to create the customer."
       : "The database provider refused to create the database, for example because it does not have the region.";
   return `${what} Tollgate does not try again by itself. Ask support: ${support}.`;

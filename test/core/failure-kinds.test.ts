@@ -1,6 +1,7 @@
 // Permanent and temporary failures of outside systems: one classification, which every retry asks.
 import Stripe from "stripe";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
+import { cancelMonitor, registerMonitor } from "../../src/adapters/monitor.ts";
 import {
   StripeFailure,
   failureOf,
@@ -10,6 +11,7 @@ import {
 } from "../../src/adapters/stripe-client.ts";
 import { NeonApiFailure } from "../../src/adapters/neon-api.ts";
 import { AppError, errorCode, isPermanent } from "../../src/core/errors.ts";
+import { TenantId } from "../../src/core/tenant.ts";
 import { describeError } from "../../src/log.ts";
 
 function stripeError(status: number | undefined, own: { message?: string; code?: string; param?: string } = {}) {
@@ -76,6 +78,38 @@ test("an object that Stripe does not have is unknown, by its path or by a parame
   expect(isUnknownToStripe(new StripeFailure(stripeError(404)))).toBe(true);
   expect(isUnknownToStripe(new StripeFailure(stripeError(400, { code: "resource_missing" })))).toBe(true);
   expect(isUnknownToStripe(new StripeFailure(stripeError(400)))).toBe(false);
+});
+
+test.each([
+  { status: undefined, permanent: false },
+  { status: 400, permanent: true },
+  { status: 401, permanent: false },
+  { status: 403, permanent: false },
+  { status: 404, permanent: false },
+  { status: 413, permanent: true },
+  { status: 422, permanent: true },
+  { status: 429, permanent: false },
+  { status: 500, permanent: false },
+  { status: 503, permanent: false },
+])("an answer of the monitor's with the status $status is permanent: $permanent", async ({ status, permanent }) => {
+  const answer = async (): Promise<Response> => {
+    if (status === undefined) throw new TypeError("fetch failed");
+    return new Response(null, { status });
+  };
+  const fetched = vi.spyOn(globalThis, "fetch").mockImplementation(answer);
+  onTestFinished(() => fetched.mockRestore());
+  const tenantId = TenantId.parse("acme");
+  const probe = { tenantId, healthUrl: "https://x.example/health?tenant=acme", token: "t" };
+  for (const work of [
+    () => registerMonitor("https://monitor.example", probe),
+    () => cancelMonitor("https://monitor.example", tenantId),
+  ]) {
+    const error: unknown = await work().catch((thrown: unknown) => thrown);
+    // A monitor that does not know the tenant has nothing to cancel.
+    if (status === 404 && error === undefined) continue;
+    expect(errorCode(error)).toBe(permanent ? "monitor_refused" : "monitor_unavailable");
+    expect(isPermanent(error)).toBe(permanent);
+  }
 });
 
 test("what a person corrects for the whole account of Neon is temporary for a tenant", () => {

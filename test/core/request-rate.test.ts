@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { RequestRate } from "../../src/identity/request-rate.ts";
+import { RequestRate, sourceOf } from "../../src/identity/request-rate.ts";
 
 const MINUTE_MS = 60_000;
 
@@ -26,4 +26,16 @@ test("no minute has more requests than the limit, none under it is refused, and 
 test("a clock that is set back refuses no request for longer than a minute", () => {
   const rate = new RequestRate();
   expect([rate.admit(1, 10 * MINUTE_MS), rate.admit(1, 0)]).toEqual([0, 0]);
+});
+
+test.each([
+  ["203.0.113.7", "203.0.113.7"],
+  ["::ffff:203.0.113.7", "203.0.113.7"],
+  ["2001:db8:12:34:5:6:7:8", "2001:db8:12:34"],
+  ["2001:0DB8:0012:0034::1", "2001:db8:12:34"],
+  ["2001:db8::1", "2001:db8:0:0"],
+  ["::1", "0:0:0:0"],
+  ["", ""],
+])("the address %j counts as %j: a buyer's network has one rate", (address, source) => {
+  expect(sourceOf(address)).toBe(source);
 });

@@ -137,6 +137,20 @@ let shared: ReturnType<typeof aTenant> | undefined;
 /** One tenant for all cases, because no call is charged. */
 const aTenantForArguments = () => (shared ??= aTenant());
 
+test("orders from one address have a rate, and other addresses are not refused", async () => {
+  const from = (address: string): Promise<Response> => checkout({}, { "cf-connecting-ip": address });
+  let refused: Response | undefined;
+  // The platform counts by the minute of the clock, so a new one may begin meanwhile.
+  for (let sent = 0; refused === undefined && sent < 300; sent += 20) {
+    const answers = await Promise.all(Array.from({ length: 20 }, (_, index) => from(`2001:db8:1:2::${index}`)));
+    refused = answers.find(({ status }) => status === 429);
+    for (const { status } of answers) expect([400, 429]).toContain(status);
+  }
+  expect(refused?.headers.get("retry-after")).toBe("60");
+  expect(await refused?.json()).toMatchObject({ code: "rate_limited", detail: expect.stringContaining("60 seconds") });
+  expect((await from("2001:db8:1:3::1")).status).toBe(400);
+});
+
 test("a malformed order is refused with the names of the wrong fields", async () => {
   const before = await controlRows("SELECT count(*) AS n FROM checkouts");
   const cases: [unknown, string][] = [
