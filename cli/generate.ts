@@ -34,6 +34,7 @@ export function generate(app: string = appFolder()): AppModules {
     migrationsModule({
       commonMigrations: ["common", join(root, "migrations/common")],
       branchOnlyMigrations: ["branch", join(root, "migrations/branch")],
+      sharedOnlyMigrations: ["shared", join(root, "migrations/shared")],
       productMigrations: ["product", join(root, "migrations/tenant")],
     }),
   );

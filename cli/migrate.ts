@@ -12,7 +12,7 @@ import {
   loginOf,
   OWNER,
   prepareControl,
-  prepareShared,
+  prepareSharedShard,
   recordShardVersion,
   registerReplica,
   registerShard,
@@ -65,7 +65,7 @@ Defaults are in parentheses. Variables of the environment or of .dev.vars:
   CONTROL_DATABASE_URL   the Worker's login for the control database; the run creates it or sets its password
   SHARED_OWNER_URL       login of a shared shard's owner; needs the next two
   SHARED_APP_URL         the login that tools use there; the run creates it or sets its password
-  CONTEXT_KEYS           keys of signed contexts, same form as ENCRYPTION_KEYS
+  CONTEXT_KEYS           keys of signed contexts, same form as ENCRYPTION_KEYS; every shared shard gets them
   SCHEMA_OWNER_URL       login of a schema shard's owner
   SHARED_REPLICA_HOST    host of the shared shard's replica
   NEON_FETCH_ENDPOINT    where tenants' schemas are reached over HTTP; empty: Neon's own endpoint
@@ -216,7 +216,7 @@ async function main(): Promise<boolean> {
     if (appUrl === "")
       throw new Error("Set SHARED_APP_URL, the address of the shard with the login tollgate_app_a or tollgate_app_b.");
     const contextKeys = parseKeyRing("CONTEXT_KEYS", variable("CONTEXT_KEYS"));
-    await prepareShared({ ownerUrl: sharedOwner, logins: [loginOf(appUrl)], contextKeys });
+    await prepareSharedShard({ ownerUrl: sharedOwner, logins: [loginOf(appUrl)], contextKeys });
     const place = { controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id: sharedId, region };
     await registerShard({ ...place, strategy: "shared", ownerUrl: sharedOwner, appUrl });
   }
@@ -225,7 +225,12 @@ async function main(): Promise<boolean> {
     await registerShard({ ...place, strategy: "schema", ownerUrl: schemaOwner, appUrl: undefined });
   }
   for (const { id, series, url: ownerUrl } of shards.slice(named.length)) {
-    if (series === sharedMigrations) await recordShardVersion({ controlUrl, id, ownerUrl });
+    if (series === sharedMigrations) {
+      await recordShardVersion({ controlUrl, id, ownerUrl });
+      const contextKeys = variable("CONTEXT_KEYS");
+      if (contextKeys !== "")
+        await prepareSharedShard({ ownerUrl, logins: [], contextKeys: parseKeyRing("CONTEXT_KEYS", contextKeys) });
+    }
     await giveAnalytics({ controlUrl, encryptionKeys: parseKeyRing("ENCRYPTION_KEYS", encryptionKeys), id, ownerUrl });
   }
   const replica = flags.replica ?? variable("SHARED_REPLICA_HOST");

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Client } from "pg";
-import { MIGRATION_LOCK, type Migration, migrationId } from "../../src/tenant-db/branch.ts";
+import { MIGRATION_LOCK, type Migration, migrationId, migrationsTable } from "../../src/tenant-db/branch.ts";
 import { appFolder, migrationsIn } from "../generate.ts";
 
 const migrations = join(import.meta.dirname, "..", "..", "migrations");
@@ -102,11 +102,7 @@ export async function migrate({ url, series, log = () => undefined }: MigrateOpt
 
   return connected(url, async (client) => {
     await alone(client);
-    await client.query(
-      `CREATE TABLE IF NOT EXISTS public.schema_migrations
-         (series text NOT NULL, name text NOT NULL, sha256 text NOT NULL,
-          applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (series, name))`,
-    );
+    await client.query(migrationsTable);
     const { rows } = await client.query<{ series: string; name: string; sha256: string }>(
       "SELECT series, name, sha256 FROM public.schema_migrations ORDER BY applied_at, series, name",
     );

@@ -7,7 +7,7 @@ import { type Client, escapeIdentifier, escapeLiteral } from "pg";
 import { giveAnalyticsLogin } from "../../src/tenant-db/dispatch.ts";
 import { sharedVersion } from "../../src/tenant-db/branch.ts";
 import { type Shard, placementsStore } from "../../src/control/placements-store.ts";
-import { restoreCanaries } from "../../src/tenant-db/isolation.ts";
+import { prepareShared } from "../../src/tenant-db/isolation.ts";
 import type { NeonConnection } from "../../src/adapters/neon.ts";
 import { loginPurpose } from "../../src/core/placement.ts";
 import type { Strategy } from "../../src/core/plans.ts";
@@ -42,19 +42,14 @@ export interface SharedOptions {
   contextKeys: KeyRing;
 }
 
-/** Sets the passwords and the context keys of a migrated shard. Inserts the canaries' rows, which the isolation proof needs. */
-export async function prepareShared({ ownerUrl, logins, contextKeys }: SharedOptions): Promise<void> {
+/** Sets up what the isolation proof of a migrated shard needs, and retires the context keys that are not given. */
+export async function prepareSharedShard({ ownerUrl, logins, contextKeys }: SharedOptions): Promise<void> {
   await connected(ownerUrl, async (client) => {
-    await alone(client);
-    for (const login of logins) await setPassword(client, login);
-    await inTransaction(client, async () => {
-      for (const { id, secret } of contextKeys)
-        await client.query("SELECT tollgate.install_context_key($1, $2)", [id, secret]);
-      await client.query("SELECT tollgate.retire_context_key(id) FROM tollgate.context_keys WHERE id <> ALL ($1)", [
-        contextKeys.map(({ id }) => id),
-      ]);
-    });
-    await restoreCanaries(asConnection(client), contextKeys);
+    const owner = asConnection(client);
+    await prepareShared(owner, { logins, contextKeys });
+    await owner.query("SELECT tollgate.retire_context_key(id) FROM tollgate.context_keys WHERE id <> ALL ($1)", [
+      contextKeys.map(({ id }) => id),
+    ]);
   });
 }
 
@@ -135,7 +130,7 @@ export async function prepareDatabases(options: LocalDatabases) {
   await migrate({ url: sharedOwnerUrl, series: sharedMigrationsOf(options.app ?? appFolder()) });
   await migrate({ url: schemaOwnerUrl, series: branchMigrations });
   await prepareControl({ ownerUrl: controlUrl, login: service });
-  await prepareShared({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });
+  await prepareSharedShard({ ownerUrl: sharedOwnerUrl, logins: [app], contextKeys });
   const appUrl = login(app.name, app.password, sharedDatabase);
   const known = { controlUrl, region: localRegion, encryptionKeys };
   await registerShard({ ...known, id: "shared-1", strategy: "shared", ownerUrl: sharedOwnerUrl, appUrl });

@@ -21,10 +21,12 @@ CREATE TABLE shards (
   -- Whether new tenants are placed here.
   accepts boolean NOT NULL DEFAULT true,
   -- Shared databases: the files that the database has, as placements.schema_version has them. NULL elsewhere, and until
-  -- `npm run migrate` has recorded them.
+  -- its set-up or `npm run migrate` has recorded them.
   schema_version text,
   neon_project_id text,
   neon_branch_id text,
+  -- While a shard is being created: until when one caller alone works on it.
+  claimed_until timestamptz,
   -- When the log of changes was last shortened there.
   pruned_at timestamptz,
   created_at timestamptz NOT NULL DEFAULT now()
@@ -55,5 +57,5 @@ GRANT SELECT, INSERT ON shards, placements TO tollgate_service;
 -- Only a shard that never had a database is deleted.
 GRANT DELETE ON shards TO tollgate_service;
 GRANT UPDATE (host, database, owner_login, app_login, analytics_login, replica_host, accepts, schema_version,
-  neon_project_id, neon_branch_id, pruned_at) ON shards TO tollgate_service;
+  neon_project_id, neon_branch_id, claimed_until, pruned_at) ON shards TO tollgate_service;
 GRANT UPDATE (state, login, schema_version, ready_at, dropped_at) ON placements TO tollgate_service;

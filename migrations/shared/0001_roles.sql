@@ -1,6 +1,7 @@
 -- The logins of tools on shared tables. They may connect and use the schema `public`, and cannot create anything. Roles
--- belong to the whole cluster, and several shards may live in one, so a role is created only when it is missing.
--- `npm run migrate` sets the passwords. Two logins alternate: one serves while the other's password changes.
+-- belong to the whole cluster, and several shards may live in one. Shards of one owner share the roles; another owner cannot
+-- grant them, so its roles' names end with the database's name. Tollgate or `npm run migrate` sets the passwords. Two logins
+-- alternate: one serves while the other's password changes.
 
 -- Undoes what statements of tenants have changed of their login. Every role may change its own settings, password and default
 -- privileges, and where the host allows it, own large objects. All tenants of the database share the login, so one tenant's
@@ -40,24 +41,32 @@ REVOKE ALL ON FUNCTION tollgate.restore_login(name, text) FROM PUBLIC;
 
 DO $$
 DECLARE
-  login text;
+  app_group name;
+  login name;
 BEGIN
-  -- Another shard's migration may create the role at the same moment.
-  BEGIN
-    CREATE ROLE tollgate_app NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
-  EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
-  END;
-  FOREACH login IN ARRAY ARRAY['tollgate_app_a', 'tollgate_app_b'] LOOP
+  FOREACH app_group IN ARRAY ARRAY['tollgate_app', 'tollgate_app_' || current_database()]::name[] LOOP
+    -- Another shard's migration may create the role at the same moment.
+    BEGIN
+      EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', app_group);
+      EXIT;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+      EXIT WHEN pg_has_role(app_group, 'MEMBER WITH ADMIN OPTION');
+    END;
+  END LOOP;
+  FOREACH login IN ARRAY ARRAY[app_group || '_a', app_group || '_b']::name[] LOOP
     BEGIN
       EXECUTE format('CREATE ROLE %I LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', login);
     EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
     END;
     -- The group's rights without its name: a login cannot become the group and so cannot own through it.
-    EXECUTE format('GRANT tollgate_app TO %I WITH INHERIT TRUE, SET FALSE, ADMIN FALSE', login);
+    EXECUTE format('GRANT %I TO %I WITH INHERIT TRUE, SET FALSE, ADMIN FALSE', app_group, login);
     PERFORM tollgate.restore_login(login);
   END LOOP;
 
-  EXECUTE format('GRANT CONNECT ON DATABASE %I TO tollgate_app', current_database());
+  EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), app_group);
+  EXECUTE format('GRANT USAGE ON SCHEMA public, tollgate TO %I', app_group);
+  -- The group of the tools' logins. A constant, because a copy of the database has another name and the same logins.
+  EXECUTE format('CREATE FUNCTION tollgate.app_role() RETURNS name LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN %L::name', app_group);
+  EXECUTE format('GRANT EXECUTE ON FUNCTION tollgate.app_role() TO %I', app_group); -- the isolation proof reads it
 END $$;
-
-GRANT USAGE ON SCHEMA public, tollgate TO tollgate_app;
+REVOKE ALL ON FUNCTION tollgate.app_role() FROM PUBLIC;

@@ -118,4 +118,7 @@ END $$;
 REVOKE ALL ON TABLE tollgate.context_keys FROM PUBLIC;
 REVOKE ALL ON FUNCTION tollgate.current_tenant(), tollgate.enter(text, integer), tollgate.install_context_key(text, text),
   tollgate.retire_context_key(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION tollgate.current_tenant(), tollgate.enter(text, integer) TO tollgate_app;
+DO $$
+BEGIN
+  EXECUTE format('GRANT EXECUTE ON FUNCTION tollgate.current_tenant(), tollgate.enter(text, integer) TO %I', tollgate.app_role());
+END $$;

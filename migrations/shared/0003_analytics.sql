@@ -7,6 +7,8 @@ BEGIN
   EXECUTE format('GRANT USAGE ON SCHEMA public TO %I', tollgate.analytics_role());
   -- The tenants' policies call it for this login too; it returns NULL then.
   EXECUTE format('GRANT EXECUTE ON FUNCTION tollgate.current_tenant() TO %I', tollgate.analytics_role());
+  -- The isolation proof accepts the policy of this role only.
+  EXECUTE format('GRANT EXECUTE ON FUNCTION tollgate.analytics_role() TO %I', tollgate.app_role());
 END $$;
 
 -- Lets the analytics login read a table. A query names the tenants that it must not count in `tollgate.left_out`, separated
@@ -25,5 +27,3 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION tollgate.show_to_analytics(regclass) FROM PUBLIC;
--- The isolation proof accepts the policy of this role only.
-GRANT EXECUTE ON FUNCTION tollgate.analytics_role() TO tollgate_app;

@@ -30,7 +30,7 @@ BEGIN
   EXECUTE format('CREATE POLICY tenant_updates ON %s FOR UPDATE USING (%s) WITH CHECK (%s)', target, mine, mine);
   EXECUTE format('CREATE POLICY tenant_deletes ON %s FOR DELETE USING (%s)', target, mine);
   EXECUTE format('REVOKE ALL ON TABLE %s FROM PUBLIC', target);
-  EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO tollgate_app', target);
+  EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON TABLE %s TO %I', target, tollgate.app_role());
   PERFORM tollgate.track(target);
   PERFORM tollgate.show_to_analytics(target);
 END $$;

@@ -1,6 +1,6 @@
 -- The table with which Tollgate proves that shared tables keep tenants apart (src/tenant-db/isolation.ts). It holds one row
--- of each of two canary tenants, which `npm run migrate` writes and the sweep restores. No other tenant can have a row: nothing
--- would delete it when that tenant is removed. It is in Tollgate's own schema, so that it counts as no
+-- of each of two canary tenants, which the set-up of the shard writes and the sweep restores. No other tenant can have a row:
+-- nothing would delete it when that tenant is removed. It is in Tollgate's own schema, so that it counts as no
 -- table of a tenant: it is not copied, backed up or shown.
 
 CREATE TABLE tollgate.isolation_proof (

@@ -38,8 +38,8 @@ export const TenantRequest = z.strictObject({
 export type TenantRequest = z.infer<typeof TenantRequest>;
 
 /**
- * Why no database can be in the requested region; `undefined`: one may be. Tollgate creates no shared database, so it knows
- * their regions. For the other strategies Neon decides, and a refusal of Neon's ends the provisioning.
+ * Why no database can be in the requested region; `undefined`: one may be. Tollgate creates shared databases only in regions
+ * that have one, and in its own. For the other strategies Neon decides, and a refusal of Neon's ends the provisioning.
  */
 export async function refusedRegion(context: Context, request: TenantRequest): Promise<string | undefined> {
   const { plan, strategy = planOf(plan).strategy, region } = request;

@@ -1,9 +1,10 @@
 // Shards and placements in the control tables: where tenants' rows are, and how to reach them.
 import * as z from "zod";
-import { type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
+import { Occupancy, type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
 import { AppError } from "../core/errors.ts";
+import { toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 export const Shard = z.object({
@@ -44,6 +45,19 @@ const AnalyticsShard = ReadShard.extend({
   copies: z.array(TenantId),
 });
 export type AnalyticsShard = z.infer<typeof AnalyticsShard>;
+
+const ShardSummary = z.object({
+  id: z.string(),
+  strategy: z.enum(strategies),
+  region: z.string(),
+  /** `creating`: Tollgate works on its project, or cannot. `closed`: it takes no new tenants. */
+  state: z.enum(["creating", "open", "closed"]),
+  tenants: z.int(),
+  capacity: z.int(),
+  createdAt: z.string(),
+});
+/** A shard as the operator sees it. */
+export type ShardSummary = z.infer<typeof ShardSummary>;
 
 const ShardProject = z.object({
   /** `null`: not created yet. */
@@ -183,30 +197,27 @@ export function placementsStore(control: ControlDatabase) {
       return rows.map((row) => Shard.parse(row["shard"]));
     },
 
-    /** How many more tenants the shards of a strategy take. */
-    async roomLeft(strategy: Strategy): Promise<number> {
-      const [row] = await control.query(
-        `SELECT coalesce(sum(s.capacity - held.tenants), 0)::int AS room FROM shards s CROSS JOIN LATERAL (
-           SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
-         WHERE s.strategy = $1 AND s.accepts AND s.host IS NOT NULL`,
-        [strategy],
+    /** Every shard that has tenants or will take some. */
+    async summaries(): Promise<ShardSummary[]> {
+      const rows = await control.query(
+        `SELECT s.id, s.strategy, s.region, s.capacity, held.tenants, ${toIso("s.created_at")} AS "createdAt",
+                CASE WHEN NOT s.accepts THEN 'closed' WHEN s.host IS NULL THEN 'creating' ELSE 'open' END AS state
+         FROM shards s CROSS JOIN LATERAL (
+           SELECT count(*)::int AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+         WHERE s.accepts OR held.tenants > 0 ORDER BY s.strategy, s.created_at, s.id`,
       );
-      return Number(row?.["room"]);
+      return rows.map((row) => ShardSummary.parse(row));
     },
 
-    /**
-     * How full the shards are that new tenants go to, in whole percent: that of the fullest strategy. `null`: there are none.
-     * A tenant's own database is always full.
-     */
-    async fullPercent(): Promise<number | null> {
-      const [row] = await control.query(
-        `SELECT max(full_percent)::int AS "full" FROM (
-           SELECT floor(100.0 * sum(held.tenants) / sum(s.capacity)) AS full_percent FROM shards s CROSS JOIN LATERAL (
-             SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
-           WHERE s.strategy <> 'database' AND s.accepts AND s.host IS NOT NULL GROUP BY s.strategy) AS each`,
+    /** How full the shards are that new tenants go to, by strategy. A tenant's own database is always full and left out. */
+    async occupancy(): Promise<Occupancy[]> {
+      const rows = await control.query(
+        `SELECT s.strategy, sum(held.tenants)::int AS tenants, sum(s.capacity)::int AS capacity
+         FROM shards s CROSS JOIN LATERAL (
+           SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
+         WHERE s.strategy <> 'database' AND s.accepts AND s.host IS NOT NULL GROUP BY s.strategy`,
       );
-      const full = row?.["full"];
-      return typeof full === "number" ? full : null;
+      return rows.map((row) => Occupancy.parse(row));
     },
 
     /** The shard of a strategy that is being created in a region, or a new entry for the next one. */
@@ -254,6 +265,27 @@ export function placementsStore(control: ControlDatabase) {
         [shardId],
       );
       return row && ShardProject.parse(row);
+    },
+
+    /**
+     * Claims the creation of a shard for one caller, so that concurrent callers create one project. Returns what
+     * `releaseShard` needs, and `undefined` while another caller has the claim. A claim ends by itself after `forMs`.
+     */
+    async claimShard(shardId: string, forMs: number): Promise<string | undefined> {
+      const [row] = await control.query(
+        `UPDATE shards SET claimed_until = now() + $2 * interval '1 millisecond'
+         WHERE id = $1 AND (claimed_until IS NULL OR claimed_until < now()) RETURNING claimed_until::text AS claim`,
+        [shardId, forMs],
+      );
+      return row === undefined ? undefined : String(row["claim"]);
+    },
+
+    /** Ends a claim, unless another caller has taken it over. */
+    async releaseShard(shardId: string, claim: string): Promise<void> {
+      await control.query(`UPDATE shards SET claimed_until = NULL WHERE id = $1 AND claimed_until = $2::timestamptz`, [
+        shardId,
+        claim,
+      ]);
     },
 
     /** Removes a shard that never had a database. */
@@ -341,6 +373,16 @@ export function placementsStore(control: ControlDatabase) {
         [shardId, login],
       );
       return String(row?.["login"]);
+    },
+
+    /** Stores the encrypted login of a shared shard's tools, unless one is stored. Returns the stored one. */
+    async keepAppLogin(shardId: string, login: string): Promise<string> {
+      const [row] = await control.query(
+        `UPDATE shards SET app_login = coalesce(app_login, $2) WHERE id = $1 RETURNING app_login AS login`,
+        [shardId, login],
+      );
+      if (row === undefined) throw new AppError("placement_unavailable", `the entry of shard ${shardId} was removed`);
+      return String(row["login"]);
     },
 
     /** The shards that have a replica. */

@@ -23,6 +23,41 @@ export type Placement = z.infer<typeof Placement>;
  */
 export const shardCapacity: Readonly<Record<Strategy, number>> = { shared: 10_000, schema: 400, database: 1 };
 
+/** The strategies whose shards take many tenants, in the order in which Tollgate makes room. */
+const pooledStrategies = ["shared", "schema"] as const satisfies readonly Strategy[];
+export type PooledStrategy = (typeof pooledStrategies)[number];
+
+/** How many tenants the shards of a strategy have and take. */
+export const Occupancy = z.object({
+  strategy: z.enum(pooledStrategies),
+  tenants: z.int(),
+  capacity: z.int().positive(),
+});
+export type Occupancy = z.infer<typeof Occupancy>;
+
+/**
+ * Tollgate creates the next shard of a strategy when the others are this full, so that no sign-up waits for it. The alarm about
+ * full shards starts at 90: then Tollgate could not create the next one.
+ */
+const NEXT_SHARD_PERCENT = 85;
+
+/** How full the shards of the fullest strategy are, in whole percent. `null`: there are no shards. */
+export function fullestPercent(shards: readonly Occupancy[]): number | null {
+  return shards.length === 0 ? null : Math.max(...shards.map(percentOf));
+}
+
+/** The strategies that need their next shard, or their first one. `shards` has each strategy once at most. */
+export function strategiesToExtend(shards: readonly Occupancy[]): PooledStrategy[] {
+  return pooledStrategies.filter((strategy) => {
+    const known = shards.find((each) => each.strategy === strategy);
+    return known === undefined || percentOf(known) >= NEXT_SHARD_PERCENT;
+  });
+}
+
+function percentOf({ tenants, capacity }: Occupancy): number {
+  return Math.floor((100 * tenants) / capacity);
+}
+
 /**
  * The name of both the role and the schema of a placement. It contains the placement's id only, so that no two tenants
  * share a name and a reader of the catalogue learns no tenant's id.

@@ -152,7 +152,7 @@ export class TenantMove {
 
   async #prepare(move: Move): Promise<Step> {
     if (!(await this.#moves.reserve(move.id))) {
-      if (move.strategy === "shared" || move.shardId !== null) throw new MoveRefused("No such shard has room.");
+      if (move.shardId !== null) throw new MoveRefused("That shard has no room.");
       const { region } =
         (await tenantsStore(this.#context.control).summary(this.#tenantId)) ?? fail("the tenant is gone");
       await makeRoom(this.#context, this.#tenantId, { strategy: move.strategy, region });

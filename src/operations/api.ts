@@ -2,6 +2,7 @@
 // questions about all tenants. It also shows the items of background work that keep failing.
 import * as z from "zod";
 import { failuresStore } from "../control/failures-store.ts";
+import { placementsStore } from "../control/placements-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, noStore } from "../http.ts";
@@ -53,6 +54,11 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
 /** Meter events that Stripe accepted and later refused, by day. */
 export async function listMeterErrors(c: HttpContext): Promise<Response> {
   return c.json({ days: await meterErrorsStore(c.get("context").control).byDay(METER_ERROR_DAYS) });
+}
+
+/** The shards with their tenants and room, also those that Tollgate is still creating. */
+export async function listShards(c: HttpContext): Promise<Response> {
+  return c.json({ shards: await placementsStore(c.get("context").control).summaries() });
 }
 
 /** Runs one SELECT on every shard. The log records that a question was asked, never its text or its rows. */

@@ -2,17 +2,18 @@
 import type { Context } from "../control/context.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
+import { fullestPercent } from "../core/placement.ts";
 import { type ShardBehind, fleetStore } from "../fleet/fleet-store.ts";
 import { expectedVersion } from "../tenant-db/migrations.ts";
 import type { DeploymentState } from "./indicators.ts";
 
 export async function readDeployment({ control }: Context, nowMs: number): Promise<DeploymentState> {
-  const [pipeline, behind, shardsFullPercent] = await Promise.all([
+  const [pipeline, behind, occupancy] = await Promise.all([
     ledgerStore(control).pipeline(nowMs),
     fleetStore(control).shardsBehind(expectedVersion()),
-    placementsStore(control).fullPercent(),
+    placementsStore(control).occupancy(),
   ]);
-  return { ...pipeline, ...countBehind(behind), shardsFullPercent };
+  return { ...pipeline, ...countBehind(behind), shardsFullPercent: fullestPercent(occupancy) };
 }
 
 function countBehind(shards: readonly ShardBehind[]): Pick<DeploymentState, "tenantsBehind" | "behindByShard"> {

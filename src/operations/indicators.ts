@@ -302,10 +302,10 @@ export const indicators: readonly Indicator[] = [
     check: null, // it is a warning ahead of time: every tenant is served
     title: "How full the shards of the fullest strategy are",
     unit: "percent",
-    warning: 89, // from 90 % on: time enough to add a shared shard. One for schemas opens by itself
-    critical: 97, // sign-ups fail once the shards are full
+    warning: 89, // from 90 % on. Tollgate creates the next shard before, so it could not
+    critical: 97, // sign-ups wait once the shards are full
     runbook:
-      "Add a shared shard with npm run migrate (--shard shared-2). For schemas, see the log for shard_not_opened; docs/tiers.md says how.",
+      "Tollgate could not create the next shard. GET /admin/api/shards shows it; the log event shard_not_opened says why. docs/tiers.md says how to add one by hand.",
   },
   {
     name: "tenantsBehind",

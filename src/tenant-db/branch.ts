@@ -147,26 +147,32 @@ async function withChecksums(migrations: readonly Migration[]): Promise<string> 
 
 /** Key of the advisory lock that every migration of a database takes. The number is arbitrary. */
 export const MIGRATION_LOCK = 7_402_118;
+/** Takes that lock until the transaction ends. */
+export const migrationLock: Statement = { text: "SELECT pg_advisory_xact_lock($1)", params: [MIGRATION_LOCK] };
+
+/** Creates the table that records the files of a database. */
+export const migrationsTable = `CREATE TABLE IF NOT EXISTS public.schema_migrations
+  (series text NOT NULL, name text NOT NULL, sha256 text NOT NULL,
+   applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (series, name))`;
 
 /**
- * Prepares a fresh database for tenants' schemas: runs `files` in their order, each in one transaction, and records them
- * where `npm run migrate` records them.
+ * Sets up a fresh database: runs `files` in their order, each in one transaction, and records them where `npm run migrate`
+ * records them. `owner` is connected to it. Can be repeated, also concurrently.
  */
-export async function setUpBranch(ownerUrl: string, fetchEndpoint: string, files: readonly Migration[]): Promise<void> {
-  const connection = connectNeon(ownerUrl, fetchEndpoint);
-  const lock: Statement = { text: "SELECT pg_advisory_xact_lock($1)", params: [MIGRATION_LOCK] };
-  await connection.batch([
-    lock,
-    {
-      text: `CREATE TABLE IF NOT EXISTS public.schema_migrations
-               (series text NOT NULL, name text NOT NULL, sha256 text NOT NULL,
-                applied_at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (series, name))`,
-    },
-  ]);
-  for (const file of files) {
-    const sha256 = await sha256Hex(file.text);
-    await connection.batch([lock, onceOnly(file, sha256)]);
-  }
+export async function setUpDatabase(owner: NeonConnection, files: readonly Migration[]): Promise<void> {
+  await owner.batch([migrationLock, { text: migrationsTable }]);
+  for (const file of files) await owner.batch([migrationLock, onceOnly(file, await sha256Hex(file.text))]);
+}
+
+/**
+ * A file's text for a database that nothing uses yet. Indexes need no CONCURRENTLY there, and a transaction may not
+ * contain it.
+ */
+export function textForFreshDatabase(text: string): string {
+  return text
+    .replace(/\b(INDEX|TABLE)\s+CONCURRENTLY\b/gi, "$1")
+    .replace(/\bREINDEX\s*\(\s*CONCURRENTLY\s*\)/gi, "REINDEX")
+    .replace(/\b(DETACH\s+PARTITION\s+[\w."]+)\s+CONCURRENTLY\b/gi, "$1");
 }
 
 /** Runs a file unless it has run. A message of the protocol carries one statement, so a DO block carries the file. */
@@ -175,7 +181,7 @@ function onceOnly({ series, name, text }: Migration, sha256: string): Statement 
     text: `DO ${quoted(`
       BEGIN
         IF NOT EXISTS (SELECT FROM public.schema_migrations WHERE series = ${quoted(series)} AND name = ${quoted(name)}) THEN
-          EXECUTE ${quoted(text)};
+          EXECUTE ${quoted(textForFreshDatabase(text))};
           INSERT INTO public.schema_migrations (series, name, sha256)
           VALUES (${quoted(series)}, ${quoted(name)}, ${quoted(sha256)});
         END IF;

@@ -192,6 +192,25 @@ export async function giveAnalyticsLogin(
   await owner.query(`SELECT tollgate.set_analytics_password($1)`, [login.slice(login.indexOf(":") + 1)]);
 }
 
+/**
+ * The login, `user:password`, that the tools of a shared shard run as: the stored one, or a new one that is stored first. The
+ * caller sets its password in the database. Can be repeated and run concurrently: the login that was stored first wins.
+ */
+export async function appLoginOf(
+  env: EncryptionKeys,
+  placements: Pick<PlacementsStore, "keepAppLogin">,
+  shardId: string,
+  owner: NeonConnection,
+): Promise<{ name: string; password: string; encrypted: string }> {
+  const purpose = loginPurpose.app(shardId);
+  const [row] = await owner.query(`SELECT tollgate.app_role() || '_a' AS name`);
+  const offered = `${String(row?.["name"])}:${newPassword()}`;
+  const encrypted = await placements.keepAppLogin(shardId, await encryptLogin(env, purpose, offered));
+  const login = await decryptLogin(env, purpose, encrypted);
+  const colon = login.indexOf(":");
+  return { name: login.slice(0, colon), password: login.slice(colon + 1), encrypted };
+}
+
 function newIv(): Uint8Array<ArrayBuffer> {
   return crypto.getRandomValues(new Uint8Array(IV_BYTES));
 }

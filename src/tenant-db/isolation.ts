@@ -4,6 +4,7 @@
 // Invariant: each attempt that must fail runs in a transaction that is rolled back, so that a missing protection leaves
 // nothing behind. All requests are sent concurrently and take the time of one round trip.
 import type { KeyRing } from "../core/encryption.ts";
+import { migrationLock } from "./branch.ts";
 import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
 import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
@@ -60,7 +61,7 @@ const touchable = `c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT (${ofTheHost("
   AND (has_table_privilege(c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER, MAINTAIN')
     OR has_any_column_privilege(c.oid, 'SELECT, INSERT, UPDATE, REFERENCES'))`;
 
-/** Checks for the login of tools in every tier. Each selects one text for each fault. */
+/** Checks for the login of tools in every tier. Each selects one text for each fault. `itsGroup` is an SQL expression. */
 const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
   login_powers: `
     SELECT r.rolname || ' has ' || power FROM pg_roles r CROSS JOIN LATERAL (VALUES ('SUPERUSER', r.rolsuper),
@@ -69,14 +70,14 @@ const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
     WHERE has AND (r.rolname = current_user OR pg_has_role(r.oid, 'MEMBER'))`,
   login_memberships: `
     SELECT 'member of ' || rolname FROM pg_roles
-    WHERE pg_has_role(oid, 'MEMBER') AND rolname NOT IN (current_user, '${itsGroup}')`,
+    WHERE pg_has_role(oid, 'MEMBER') AND rolname NOT IN (current_user, ${itsGroup})`,
   // Ignores large objects. Some hosts let any login create one. It holds only its creator's data, and refusing all tenants
   // because of it would do more harm.
   login_owns_nothing: `
     SELECT r.rolname || ' owns ' || d.classid::regclass || ' ' || d.objid
     FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
     WHERE d.refclassid = 'pg_authid'::regclass AND d.deptype = 'o' AND d.classid <> 'pg_largeobject'::regclass
-      AND r.rolname IN (current_user, '${itsGroup}')`,
+      AND r.rolname IN (current_user, ${itsGroup})`,
   creates_nothing: `
     SELECT 'schema ' || nspname FROM pg_namespace WHERE has_schema_privilege(oid, 'CREATE')
     UNION ALL
@@ -92,7 +93,7 @@ const loginChecks = (itsGroup: string): Readonly<Record<string, string>> => ({
 });
 
 const sharedChecks: Readonly<Record<string, string>> = {
-  ...loginChecks("tollgate_app"),
+  ...loginChecks("tollgate.app_role()"),
   tables_walled: `
     SELECT c.oid::regclass || ': row security is not enabled and forced' FROM pg_class c
     WHERE ${touchable} AND c.relkind IN ('r', 'p') AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
@@ -126,7 +127,7 @@ const sharedChecks: Readonly<Record<string, string>> = {
 
 /** Checks for a login with a schema of its own. `$1`: the schema's name. `$2`: its tenant. */
 const ownChecks: Readonly<Record<string, string>> = {
-  ...loginChecks(""),
+  ...loginChecks("''"),
   only_its_tables: `SELECT c.oid::regclass FROM pg_class c WHERE ${touchable} AND c.relnamespace <> $1::regnamespace`,
   only_its_schema: `
     SELECT n.nspname FROM pg_namespace n WHERE has_schema_privilege(n.oid, 'USAGE') AND n.oid <> $1::regnamespace
@@ -293,6 +294,28 @@ export async function restoreCanaries(
     ];
   });
   await owner.batch((await Promise.all(statements)).flat(), options);
+}
+
+/**
+ * Sets up in a migrated shared database what the proof needs: the logins' passwords and settings, the keys that verify
+ * contexts, and the canaries' rows. `owner` is connected to it. Can be repeated, also concurrently.
+ */
+export async function prepareShared(
+  owner: NeonConnection,
+  { logins, contextKeys }: { logins: readonly { name: string; password: string }[]; contextKeys: KeyRing },
+): Promise<void> {
+  await owner.batch([
+    migrationLock,
+    ...logins.map(({ name, password }) => ({
+      text: "SELECT tollgate.restore_login($1, $2)",
+      params: [name, password],
+    })),
+    ...contextKeys.map(({ id, secret }) => ({
+      text: "SELECT tollgate.install_context_key($1, $2)",
+      params: [id, secret],
+    })),
+  ]);
+  await restoreCanaries(owner, contextKeys);
 }
 
 function isCanaryOf(tenantId: TenantId, rows: readonly Row[] | undefined): boolean {

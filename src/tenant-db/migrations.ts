@@ -1,6 +1,6 @@
 // The migrations in the bundle, as text. cli/generate.ts finds the files by their folders.
 import { appMigrations } from "#app/migrations";
-import { branchOnlyMigrations, commonMigrations, productMigrations } from "#migrations";
+import { branchOnlyMigrations, commonMigrations, productMigrations, sharedOnlyMigrations } from "#migrations";
 import { type Migration, migrationId, pendingFiles, versionOf } from "./branch.ts";
 
 /** The tables of tenants: the product's, then the app's. They apply to shared databases and to every tenant's own schema. */
@@ -18,3 +18,6 @@ export function missingFiles(version: string | null): string[] {
 
 /** For every database in which tenants have schemas of their own. */
 export const branchMigrations: readonly Migration[] = [...commonMigrations, ...branchOnlyMigrations];
+
+/** For every database whose tables tenants share. `tenantMigrations` follow there. */
+export const sharedMigrations: readonly Migration[] = [...commonMigrations, ...sharedOnlyMigrations];

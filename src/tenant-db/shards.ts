@@ -1,20 +1,19 @@
-// Shards: creates the databases that tenants' schemas and own databases need, one Neon project each, removes them, and repairs
-// shared ones. Neon works on a project for seconds, so a Workflow calls these functions repeatedly and sleeps in between. Each call
+// Shards: creates the databases that tenants need, one Neon project each, removes own databases, and repairs shared ones. Neon works on a project for seconds, so a Workflow calls these functions repeatedly and sleeps in between. Each call
 // finds earlier work again, by the project's name or in the control tables.
 import { connectNeon, isLoginRefused } from "../adapters/neon.ts";
 import { type OpenedProject, connectNeonApi } from "../adapters/neon-api.ts";
 import type { Context } from "../control/context.ts";
-import { type PlacementsStore, type Shard, placementsStore } from "../control/placements-store.ts";
+import { type PlacementsStore, type Shard, type ShardProject, placementsStore } from "../control/placements-store.ts";
 import { AppError, isPermanent } from "../core/errors.ts";
-import { connectionUrl, loginPurpose, ownShardId } from "../core/placement.ts";
+import { connectionUrl, loginPurpose, ownShardId, strategiesToExtend } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { parseKeyRing } from "../core/encryption.ts";
 import { describeError, log } from "../log.ts";
-import { setUpBranch } from "./branch.ts";
-import { decryptLogin, encryptLogin, giveAnalyticsLogin, ownerUrl } from "./dispatch.ts";
-import { restoreCanaries } from "./isolation.ts";
-import { branchMigrations } from "./migrations.ts";
+import { proveBranch, setUpDatabase, sharedVersion } from "./branch.ts";
+import { appLoginOf, decryptLogin, encryptLogin, giveAnalyticsLogin, ownerUrl, proveShard } from "./dispatch.ts";
+import { prepareShared, restoreCanaries } from "./isolation.ts";
+import { branchMigrations, sharedMigrations, tenantMigrations } from "./migrations.ts";
 
 type Databases = Pick<Context, "env" | "control">;
 
@@ -25,8 +24,11 @@ const REPAIR_WITHIN_MS = 5_000;
 const POSTGRES_VERSION = 18;
 /** How long a Workflow sleeps between two calls. Neon needs a few seconds for a project. */
 export const OPENING_POLL_MS = 1_000;
-/** With less room than this, the next shard for schemas is created ahead, so that no sign-up waits for it. */
-const ROOM_AHEAD = 40;
+/**
+ * How long one caller has the claim to create a shard. Longer than a Workflow's step and an object's request may take (30 s), so
+ * that a second caller works on it only after the first one died.
+ */
+const CLAIM_MS = 40_000;
 
 /** Advances the making of room for a tenant of this strategy. Returns whether there is room now. */
 export async function makeRoom(
@@ -35,9 +37,6 @@ export async function makeRoom(
   { strategy, region }: { strategy: Strategy; region: string | null },
 ): Promise<boolean> {
   const placements = placementsStore(context.control);
-  if (strategy === "shared") {
-    throw new AppError("placement_unavailable", "no shared shard has room: add one with npm run migrate");
-  }
   const where = region ?? context.env.NEON_REGION;
   const shardId =
     strategy === "database"
@@ -46,12 +45,21 @@ export async function makeRoom(
   return openShard(context, placements, { id: shardId, strategy });
 }
 
-/** Advances the next shard for schemas when the others are nearly full. Returns whether there is enough room. */
+/** Advances the next shards of the strategies whose shards are nearly full. Returns whether there is enough room. */
 export async function makeRoomAhead(context: Databases): Promise<boolean> {
   const placements = placementsStore(context.control);
-  if ((await placements.roomLeft("schema")) >= ROOM_AHEAD) return true;
-  const id = await placements.shardToOpen("schema", context.env.NEON_REGION);
-  return openShard(context, placements, { id, strategy: "schema" });
+  const extend = async (strategy: Strategy): Promise<boolean> => {
+    const id = await placements.shardToOpen(strategy, context.env.NEON_REGION);
+    return openShard(context, placements, { id, strategy });
+  };
+  // One strategy that fails holds back no other.
+  const outcomes = await Promise.allSettled(strategiesToExtend(await placements.occupancy()).map(extend));
+  return outcomes
+    .map((outcome) => {
+      if (outcome.status === "rejected") throw outcome.reason;
+      return outcome.value;
+    })
+    .every(Boolean);
 }
 
 /**
@@ -81,17 +89,40 @@ export async function repairShared({ env, control }: Databases): Promise<void> {
 }
 
 async function openShard(
-  { env }: Databases,
+  context: Databases,
   placements: PlacementsStore,
   { id, strategy }: { id: string; strategy: Strategy },
 ): Promise<boolean> {
   const known = await placements.projectOf(id);
   if (known === undefined) throw new AppError("placement_unavailable", `there is no shard ${id}`);
   if (known.open) return true;
+  // Sign-ups that come at once would each create a project. An own database has one tenant only.
+  const claim = strategy === "database" ? null : await placements.claimShard(id, CLAIM_MS);
+  if (claim === undefined) return false;
+  try {
+    return await createShard(context, placements, { ...known, id, strategy });
+  } catch (error) {
+    log("error", "shard_not_opened", { shard: id, error: describeError(error) });
+    throw error;
+  } finally {
+    // A claim that cannot be released ends by itself.
+    if (claim !== null) await placements.releaseShard(id, claim).catch(() => undefined);
+  }
+}
+
+/**
+ * Advances the creation of a claimed shard: project, migrations, logins, proof. The shard takes tenants only after the proof.
+ * A caller whose claim has ended may still run, so that each step can be repeated, also concurrently.
+ */
+async function createShard(
+  { env }: Databases,
+  placements: PlacementsStore,
+  { id, strategy, region, projectId: knownProject }: ShardProject & { id: string; strategy: Strategy },
+): Promise<boolean> {
   const neon = connectNeonApi({ apiKey: env.NEON_API_KEY, apiBase: env.NEON_API_BASE });
-  let { projectId } = known;
+  let projectId = knownProject;
   if (projectId === null) {
-    const opened = await openProject(neon, placements, id, known.region);
+    const opened = await openProject(neon, placements, id, region);
     projectId = await placements.keepProject(id, opened.projectId);
     // A concurrent attempt created them. They should be empty, but only a person may decide to delete them.
     for (const duplicate of opened.duplicates)
@@ -99,11 +130,25 @@ async function openShard(
   }
   if (!(await neon.projectReady(projectId))) return false;
   const { pooledHost: host, database, user, password } = await neon.ownerConnection(projectId);
-  const projectUrl = connectionUrl({ host, database }, `${user}:${password}`);
-  await setUpBranch(projectUrl, env.NEON_FETCH_ENDPOINT, branchMigrations);
-  await giveAnalyticsLogin(env, placements, id, connectNeon(projectUrl, env.NEON_FETCH_ENDPOINT));
+  const url = connectionUrl({ host, database }, `${user}:${password}`);
+  const owner = connectNeon(url, env.NEON_FETCH_ENDPOINT);
+  await setUpDatabase(owner, strategy === "shared" ? [...sharedMigrations, ...tenantMigrations] : branchMigrations);
+  await giveAnalyticsLogin(env, placements, id, owner);
   const ownerLogin = await encryptLogin(env, loginPurpose.owner(id), `${user}:${password}`);
-  await placements.registerShard({ id, strategy, region: known.region, host, database, ownerLogin, appLogin: null });
+  const shard: Shard = { id, strategy, region, host, database, ownerLogin, appLogin: null };
+  if (strategy === "shared") {
+    const login = await appLoginOf(env, placements, id, owner);
+    await prepareShared(owner, { logins: [login], contextKeys: parseKeyRing("CONTEXT_KEYS", env.CONTEXT_KEYS) });
+    await placements.recordShardVersion(id, await sharedVersion(owner));
+    shard.appLogin = login.encrypted;
+  }
+  const proof = await (strategy === "shared" ? proveShard(env, shard) : proveBranch(url, env.NEON_FETCH_ENDPOINT));
+  if (!proof.proven) {
+    log("error", "isolation_unproven", { shard: id, checks: proof.failures.map(({ check }) => check).join(",") });
+    throw new AppError("isolation_unproven");
+  }
+  await placements.registerShard(shard);
+  log("info", "shard_opened", { shard: id });
   return true;
 }
 

@@ -1,7 +1,7 @@
 // Tests of contexts in the shared tier that need more than one statement: changed characters, expiry and retired keys.
 import { DatabaseError } from "pg";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { prepareShared } from "../../cli/migrations/prepare.ts";
+import { prepareSharedShard } from "../../cli/migrations/prepare.ts";
 import { acme, aContext, contextKeys, globex, type Shard, startShard } from "../support/shard.ts";
 import { withoutWall } from "../support/walls.ts";
 
@@ -53,7 +53,7 @@ describe("a context is refused", () => {
     const fresh = keyOf("k-next", "the next secret");
     const ids = (key: typeof old) => shard.db(acme, { keys: [key] }).query("SELECT id FROM products");
     const accept = (...keys: [typeof old, ...(typeof old)[]]) =>
-      prepareShared({ ownerUrl: shard.ownerUrl, logins: [], contextKeys: keys });
+      prepareSharedShard({ ownerUrl: shard.ownerUrl, logins: [], contextKeys: keys });
     await expect(ids(fresh)).rejects.toMatchObject({ sqlState: INSUFFICIENT_PRIVILEGE });
     await accept(fresh, old);
     expect(await Promise.all([ids(fresh), ids(old)])).toEqual([[{ id: "lamp" }], [{ id: "lamp" }]]);

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { prepareShared, registerShard } from "../../cli/migrations/prepare.ts";
+import { prepareSharedShard, registerShard } from "../../cli/migrations/prepare.ts";
 import { controlMigrations, migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
 import { connectControl } from "../../src/adapters/neon.ts";
 import { placeTenant } from "../../src/tenant-db/placement.ts";
@@ -64,7 +64,11 @@ test("a run refuses a changed and a missing file, names it, and applies a late o
 
 test("a second run migrates and prepares the shared tables without a change", async () => {
   const again = () =>
-    prepareShared({ ownerUrl: url, logins: [{ name: "tollgate_app_b", password: "tollgate_app_b" }], contextKeys });
+    prepareSharedShard({
+      ownerUrl: url,
+      logins: [{ name: "tollgate_app_b", password: "tollgate_app_b" }],
+      contextKeys,
+    });
   await migrate({ url, series: sharedMigrations });
   await Promise.all([again(), again()]);
   expect(await migrate({ url, series: sharedMigrations })).toEqual([]);

@@ -1,7 +1,7 @@
 // A tenant moves between tiers while its agents keep calling. No call fails, no row is lost or doubled, and the tenant's
 // usage still counts after the move.
 import { describe, expect, test } from "vitest";
-import { bootstrapCluster, prepareShared, registerShard } from "../../cli/migrations/prepare.ts";
+import { bootstrapCluster, prepareSharedShard, registerShard } from "../../cli/migrations/prepare.ts";
 import { migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
 import {
   type TestTenant,
@@ -328,7 +328,7 @@ test("a tenant moves to another shard of the shared tier, and new tenants spread
     databases: [{ name, closed: true }],
   });
   await migrate({ url: ownerUrl, series: sharedMigrations });
-  await prepareShared({
+  await prepareSharedShard({
     ownerUrl,
     logins: [{ name: app.username, password: app.password }],
     contextKeys: system.contextKeys,

@@ -1,10 +1,21 @@
-// Provisioning while the program is newer than its databases.
+// Provisioning while the program is newer than its databases, and when no database has room.
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { expect, test } from "vitest";
 import { migrate, sharedMigrationsOf } from "../../cli/migrations/apply.ts";
-import { callTool, controlRows, fireCron, operator, rowsOf, status, system, until } from "../support/flow.ts";
+import {
+  aTenant,
+  callTool,
+  controlRows,
+  fireCron,
+  health,
+  operator,
+  rowsOf,
+  status,
+  system,
+  until,
+} from "../support/flow.ts";
 
 const later = {
   name: "9001_reminders.sql",
@@ -83,4 +94,58 @@ test("a region that Neon does not have ends the provisioning with a reason, with
   expect((await operator("PATCH", `/tenants/${id}`, { region: null })).status).toBe(200);
   expect((await operator("POST", `/tenants/${id}/resume`)).status).toBe(200);
   await until(async () => (await status(id)).state === "active", "it is active", 30_000);
+});
+
+test("sign-ups that find the shared shards full wait for one shard that Tollgate creates, where tenants are apart", async () => {
+  const databases = async () =>
+    (await rowsOf(system.superuserUrl, "SELECT datname FROM pg_database WHERE datname LIKE 'neon\\_%'")).length;
+  const shards = async () => {
+    const answer = await (await operator("GET", "/shards")).json();
+    return (answer as { shards: { id: string; state: string; tenants: number }[] }).shards;
+  };
+  const run = async (apiKey: string, ...statements: string[]) =>
+    (await callTool(apiKey, "run_sql", { statements })).data?.["results"];
+  const first = await aTenant({ plan: "free" });
+  await run(first.apiKey, "INSERT INTO products (id, name, price_cents, stock) VALUES ('first', 'First', 1, 1)");
+  await controlRows(
+    `UPDATE shards s SET capacity = (SELECT count(*) FROM placements WHERE shard_id = s.id AND state <> 'dropped')
+     WHERE strategy = 'shared'`,
+  );
+  const before = await databases();
+  // Neon creates the project, and the answer is lost.
+  const lost = [{ kind: "lose-after", method: "POST", path: "/projects", times: 1 }];
+  await fetch(new URL("/_neon/faults", system.neonApiUrl), { method: "POST", body: JSON.stringify(lost) });
+  try {
+    const tenants = await Promise.all(Array.from({ length: 8 }, () => aTenant({ plan: "free" })));
+    const placed = await controlRows<{ shard: string; version: string }>(
+      `SELECT DISTINCT s.id AS shard, s.schema_version AS version FROM placements p JOIN shards s ON s.id = p.shard_id
+       WHERE p.tenant_id = ANY ($1)`,
+      [tenants.map(({ id }) => id)],
+    );
+    expect(placed).toEqual([{ shard: "shared-2", version: expect.stringContaining("app/") }]);
+    expect(await databases()).toBe(before + 1);
+    expect(await shards()).toContainEqual(expect.objectContaining({ id: "shared-2", state: "open", tenants: 8 }));
+
+    // The own row, no row of a neighbour's, and none of the first shard.
+    await Promise.all(
+      tenants.map(async ({ id, apiKey }) => {
+        await run(apiKey, `INSERT INTO products (id, name, price_cents, stock) VALUES ('${id}', 'Own', 1, 1)`);
+        const seen = await run(
+          apiKey,
+          "SELECT DISTINCT tenant_id FROM products",
+          "SELECT id FROM products WHERE price_cents = 1",
+        );
+        expect(seen).toEqual([[{ tenant_id: id }], [{ id }]]);
+      }),
+    );
+    expect(await run(first.apiKey, "SELECT id FROM products WHERE price_cents = 1")).toEqual([[{ id: "first" }]]);
+    expect(await (await health()).json()).toMatchObject({ checks: { isolation: { ok: true, facts: { shared: 2 } } } });
+    const migrations = await (await operator("GET", "/migrations")).json();
+    expect(migrations).toMatchObject({ behind: [] });
+    const counted = await operator("POST", "/analytics", { sql: "SELECT count(*) FROM products", strategy: "shared" });
+    expect(JSON.stringify(await counted.json())).not.toContain("error");
+  } finally {
+    await controlRows("UPDATE shards SET capacity = 10000 WHERE strategy = 'shared'");
+    await controlRows("UPDATE shards SET accepts = false WHERE id = 'shared-2'");
+  }
 });

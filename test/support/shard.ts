@@ -5,7 +5,7 @@ import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
-import { OWNER, bootstrapCluster, prepareShared } from "../../cli/migrations/prepare.ts";
+import { OWNER, bootstrapCluster, prepareSharedShard } from "../../cli/migrations/prepare.ts";
 import {
   branchMigrations,
   migrate,
@@ -96,7 +96,7 @@ export async function startCluster(proxyOptions: Omit<NeonProxyOptions, "port"> 
       await bootstrap(name, closed);
       await migrate({ url: urlOf(OWNER, name), series: sharedMigrations });
       const logins = ["tollgate_app_a", "tollgate_app_b"].map((login) => ({ name: login, password: login }));
-      await prepareShared({ ownerUrl: urlOf(OWNER, name), logins, contextKeys });
+      await prepareSharedShard({ ownerUrl: urlOf(OWNER, name), logins, contextKeys });
     },
 
     /** A database for own schemas; `closed` as above. */
