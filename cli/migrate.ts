@@ -3,7 +3,7 @@
 // the running program, before it changes anything. Every step can be repeated.
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
-import { FleetOptions } from "../src/fleet/fleet.ts";
+import { FleetOptions, changedInShard } from "../src/fleet/fleet.ts";
 import { parseKeyRing } from "../src/core/encryption.ts";
 import { migrationId } from "../src/tenant-db/branch.ts";
 import {
@@ -31,7 +31,6 @@ import { showFleet } from "./migrations/status.ts";
 import {
   appSeries,
   branchMigrations,
-  changedFile,
   controlMigrations,
   migrate,
   readMigrations,
@@ -171,9 +170,7 @@ async function main(): Promise<boolean> {
   const changed = (
     await Promise.all(
       shards.map(async (database) =>
-        (await changedInSchemas(database, files, options.only)).map(
-          ({ file, schemas }) => `${database.title}, ${schemas} tenants' schemas: ${changedFile(file)}`,
-        ),
+        (await changedInSchemas(database, files, options.only)).map((each) => changedInShard(database.title, each)),
       ),
     )
   ).flat();

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Client } from "pg";
 import { MIGRATION_LOCK, type Migration, migrationId, migrationsTable } from "../../src/tenant-db/branch.ts";
+import { changedFile } from "../../src/fleet/fleet.ts";
 import { appFolder, migrationsIn } from "../generate.ts";
 
 const migrations = join(import.meta.dirname, "..", "..", "migrations");
@@ -151,10 +152,6 @@ export function refuseChanged(applied: readonly AppliedFile[], files: readonly A
       );
     if (file.sha256 !== seen.sha256) throw new Error(changedFile(migrationId(seen)));
   }
-}
-
-export function changedFile(file: string): string {
-  return `${file} has changed since it was applied: undo the change and write a new migration.`;
 }
 
 /** Whether a file must run outside of a transaction: it makes an index while the program runs. */

@@ -6,7 +6,7 @@ import { Shard, shardJson } from "../../src/control/placements-store.ts";
 import { ownerUrl } from "../../src/tenant-db/dispatch.ts";
 import { describeFindings, lintMigration, tablesMadeBy } from "./lint.ts";
 import type { Tables } from "./lint-tree.ts";
-import { type Migration, filesOf, migrationId } from "../../src/tenant-db/branch.ts";
+import { ChangedFile, type Migration, changedFiles, filesOf, migrationId } from "../../src/tenant-db/branch.ts";
 import {
   type AppliedFile,
   type Series,
@@ -65,7 +65,7 @@ export async function changedInSchemas(
   { url, series }: Database,
   files: readonly Migration[],
   only: readonly string[] | null,
-): Promise<{ file: string; schemas: number }[]> {
+): Promise<ChangedFile[]> {
   if (series !== branchMigrations) return [];
   return connected(url, async (client) => {
     const { rows: made } = await client.query<{ made: boolean }>(
@@ -75,12 +75,8 @@ export async function changedInSchemas(
     const given = files
       .map(withChecksum)
       .map(({ series: name, name: file, sha256 }) => ({ series: name, name: file, sha256 }));
-    const { rows } = await client.query<{ file: string; schemas: number }>(
-      `SELECT c.file, count(*)::int AS schemas FROM tollgate.changed_files($1) c JOIN tollgate.tenants t ON t.role = c.schema
-       WHERE $2::text[] IS NULL OR t.tenant_id = ANY ($2) GROUP BY c.file ORDER BY c.file`,
-      [JSON.stringify(given), only],
-    );
-    return rows;
+    const { rows } = await client.query(changedFiles, [JSON.stringify(given), only]);
+    return rows.map((row) => ChangedFile.parse(row));
   });
 }
 

@@ -174,6 +174,16 @@ export function fleetStore(control: ControlDatabase) {
       return rows.map((row) => ShardSummary.parse(row["shard"]));
     },
 
+    /** The shards with tenants' own schemas. `only`: of these tenants; `null`: all. */
+    async schemaShards(only: readonly string[] | null): Promise<Shard[]> {
+      const rows = await control.query(
+        `SELECT ${shardJson} AS shard FROM shards s WHERE s.id IN (
+           SELECT s.id ${schemas} AND ($1::text[] IS NULL OR p.tenant_id = ANY ($1))) ORDER BY s.id`,
+        [only && [...only]],
+      );
+      return rows.map((row) => Shard.parse(row["shard"]));
+    },
+
     /** The shards whose tenants lack a file of this version. Reads only the control tables. */
     async shardsBehind(version: string): Promise<ShardBehind[]> {
       const rows = await control.query(

@@ -3,7 +3,7 @@
 // number that arrives later is pending too. Tenants do not wait for each other: different versions at the same time are normal.
 import * as z from "zod";
 import { TenantId } from "../core/tenant.ts";
-import { type Difference, filesOf, pendingFiles } from "../tenant-db/branch.ts";
+import { type ChangedFile, type Difference, filesOf, pendingFiles } from "../tenant-db/branch.ts";
 
 /** An operator's options for a run, from a terminal or by the API. */
 export const FleetOptions = z.strictObject({
@@ -204,6 +204,16 @@ export function stopReason(
   const allowed = afterCohort || share === 0 ? share * all : Math.max(share * all, 1);
   if (failed <= allowed) return undefined;
   return `${failed} of ${all} failed, more than ${stopAbove}${afterCohort ? " of the first cohort" : ""}`;
+}
+
+/** An applied file that was edited. No run may continue: schemas with one name for two texts cannot be told apart. */
+export function changedFile(file: string): string {
+  return `${file} has changed since it was applied: undo the change and write a new migration.`;
+}
+
+/** The same, with where it was applied. `title`: of the shard. */
+export function changedInShard(title: string, { file, schemas }: ChangedFile): string {
+  return `${title}, ${schemas} tenants' schemas: ${changedFile(file)}`;
 }
 
 /** The state of a run that has tried every schema. */

@@ -8,6 +8,7 @@ import {
   type Plan,
   type FleetOptions,
   STOPPED_BY_OPERATOR,
+  changedInShard,
   counted,
   describeDrift,
   emptyPlan,
@@ -21,6 +22,7 @@ import { type Branch, type Migrated, type Migration, migrationId, openBranch, ve
 import type { FleetStore, ActiveRun, Result, StoredSchema } from "./fleet-store.ts";
 import { ownerUrl } from "../tenant-db/dispatch.ts";
 import { SqlError } from "../adapters/neon.ts";
+import { describeError, log } from "../log.ts";
 
 /** The outside effects of a run. Tests replace them. */
 export interface FleetWork {
@@ -219,14 +221,57 @@ export async function planFleet(
   }
 }
 
-/** Plans a run that has no plan yet. Returns whether there is something to do. */
+/**
+ * The applied files that were edited, a sentence for each. Otherwise no run would notice them while no file is pending. A shard
+ * that cannot be reached is left out: its pending schemas fail on their own.
+ */
+export async function editedFiles(
+  env: FleetEnvironment,
+  control: FleetStore,
+  files: readonly Migration[],
+  { only, concurrency }: Pick<FleetOptions, "only" | "concurrency">,
+): Promise<string[]> {
+  const edited = new Map<string, string[]>();
+  const shards = await control.schemaShards(only);
+  await atMost(
+    concurrency,
+    shards,
+    async (shard) => {
+      try {
+        const branch = openBranch(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT, files);
+        const found = await branch.changedFiles(only);
+        edited.set(
+          shard.id,
+          found.map((each) => changedInShard(`${shard.strategy} shard ${shard.id}`, each)),
+        );
+      } catch (error) {
+        log("warn", "edited_files_not_read", { shardId: shard.id, error: describeError(error) });
+      }
+    },
+    () => false,
+  );
+  return shards.flatMap(({ id }) => edited.get(id) ?? []);
+}
+
+/**
+ * Plans a run that has no plan yet. Returns whether there is something to do. `edited` finds applied files that were edited: the
+ * run then fails and changes nothing.
+ */
 export async function beginRun(
   control: FleetStore,
   { files, id, attempt }: { files: readonly Migration[]; id: number; attempt: number },
+  edited?: (options: FleetOptions) => Promise<string[]>,
 ): Promise<"more" | "ended"> {
   const run = await control.heartbeat(id, attempt);
   if (run === undefined) return "ended";
-  if (run.plan === null) await control.storePlan(id, await planFleet(control, files, run.options));
+  if (run.plan === null) {
+    const changed = (await edited?.(run.options)) ?? [];
+    if (changed.length > 0) {
+      await control.finish(id, attempt, "failed", `Nothing was done. ${changed.join(" ")}`);
+      return "ended";
+    }
+    await control.storePlan(id, await planFleet(control, files, run.options));
+  }
   if (!run.options.dryRun) return "more";
   await control.finish(id, attempt, "done", null);
   return "ended";

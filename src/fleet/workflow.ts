@@ -7,7 +7,7 @@ import { errorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import { tenantMigrations } from "../tenant-db/migrations.ts";
 import { fleetStore } from "./fleet-store.ts";
-import { advance, beginRun, fleetWork, withHeartbeat } from "./runner.ts";
+import { advance, beginRun, editedFiles, fleetWork, withHeartbeat } from "./runner.ts";
 
 export interface FleetMigrationParams {
   runId: number;
@@ -31,7 +31,11 @@ export class FleetMigration extends WorkflowEntrypoint<Env, FleetMigrationParams
     const run = { files: tenantMigrations, id: runId, attempt };
     const work = fleetWork(this.env, fleet, run);
     try {
-      let state = await step.do("plan", stepConfig, () => withHeartbeat(work, () => beginRun(fleet, run)));
+      let state = await step.do("plan", stepConfig, () =>
+        withHeartbeat(work, () =>
+          beginRun(fleet, run, (options) => editedFiles(this.env, fleet, tenantMigrations, options)),
+        ),
+      );
       for (let n = 1; state === "more"; n++) {
         state = await step.do(`schemas ${n}`, stepConfig, () =>
           withHeartbeat(work, () => advance(work, { limit: SCHEMAS_PER_STEP, untilMs: Date.now() + STEP_MS })),

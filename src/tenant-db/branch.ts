@@ -85,7 +85,18 @@ export interface Branch {
    * migrated has none. Schemas that do not exist here are left out.
    */
   compare(placementIds: readonly number[]): Promise<Comparison[]>;
+  /** The files that schemas have applied and that have another text now. `only`: looks at these tenants; `null`: at all. */
+  changedFiles(only: readonly string[] | null): Promise<ChangedFile[]>;
 }
+
+/** A file that this many schemas have applied with another text. */
+export const ChangedFile = z.object({ file: z.string(), schemas: z.int() });
+export type ChangedFile = z.infer<typeof ChangedFile>;
+
+/** SQL for the `ChangedFile`s of a branch. `$1`: the files with their checksums. `$2`: the tenants, or null. */
+export const changedFiles = `SELECT c.file, count(*)::int AS schemas
+  FROM tollgate.changed_files($1::jsonb) c JOIN tollgate.tenants t ON t.role = c.schema
+  WHERE $2::text[] IS NULL OR t.tenant_id = ANY ($2) GROUP BY c.file ORDER BY c.file`;
 
 /** Shorter than the connection's wait for an answer, so that the database ends a slow statement and reports it. */
 const STATEMENT_TIMEOUT_MS = 20_000;
@@ -131,6 +142,14 @@ export function openBranch(ownerUrl: string, fetchEndpoint: string, migrations: 
         const placementId = bySchema.get(comparison.schema);
         return placementId === undefined ? [] : [{ ...comparison, placementId }];
       });
+    },
+    async changedFiles(only) {
+      const given = await (files ??= withChecksums(migrations));
+      const [, rows = []] = await connection.batch([
+        bounded,
+        { text: changedFiles, params: [given, only && [...only]] },
+      ]);
+      return rows.map((row) => ChangedFile.parse(row));
     },
   };
 }

@@ -122,6 +122,21 @@ test("a failing file stops the run, reports the reason without the database's te
   expect((await callTool(tenant.apiKey, "health_check")).data).toMatchObject({ ok: true });
 });
 
+test("a run by the API names an applied file that was edited, also when no file is pending, and changes nothing", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  const file = { name: "9004_edited.sql", text: "ALTER TABLE products ADD COLUMN edited text" };
+  await release([file]);
+  expect(await finished(await start({ only: [tenant.id] }))).toMatchObject({ state: "done", counts: { applied: 1 } });
+  await release([{ ...file, text: "ALTER TABLE products ADD COLUMN edited int" }]);
+  for (const dryRun of [true, false]) {
+    const { state, reason, plan } = await finished(await start({ only: [tenant.id], dryRun }));
+    expect({ state, plan }).toEqual({ state: "failed", plan: null });
+    expect(reason).toBe(
+      "Nothing was done. schema shard schema-1, 1 tenants' schemas: app/9004_edited.sql has changed since it was applied: undo the change and write a new migration.",
+    );
+  }
+});
+
 test("a second start names the running run, and that run can be stopped", async () => {
   const tenants = await Promise.all([1, 2, 3].map(() => aTenant({ plan: "pro" })));
   const only = tenants.map(({ id }) => id);
