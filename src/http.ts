@@ -53,8 +53,8 @@ export interface Route extends Schemas<z.ZodType, z.ZodType> {
   method: Method;
   path: string;
   access: Access;
-  /** Reads the input, then runs the handler. */
-  run: (c: HttpContext) => Promise<Response>;
+  /** Reads the input, then waits for `check`, then runs the handler. A refused input costs no look into the database. */
+  run: (c: HttpContext, check?: (c: HttpContext) => Promise<void>) => Promise<Response>;
 }
 
 /** A row of the table of routes. `:tenantId` in a path is a tenant's id. The handler runs with the parsed body and query. */
@@ -70,7 +70,7 @@ export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.Z
     path,
     access,
     ...schemas,
-    async run(c) {
+    async run(c, check) {
       refuseBrokenText(c.req.param(), "path");
       // MCP clients and Stripe send to a URL that a person has configured. Their protocols have no query and own bodies.
       const isOurs = access !== "mcp" && access !== "stripe";
@@ -78,6 +78,7 @@ export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.Z
       if (isOurs && schemas.body === undefined && schemas.takesFile !== true && schemas.readsBody !== true)
         await refuseBody(c);
       const body = (schemas.body && (await readJson(c, schemas.body))) as z.output<Body>;
+      await check?.(c);
       return handler(c, { body, query });
     },
   };

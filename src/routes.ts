@@ -46,7 +46,7 @@ import {
   unlinkOrganisation,
 } from "./identity/api.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
-import { addressRate, guards } from "./identity/guards.ts";
+import { addressRate, guards, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
 import { KeyRequest } from "./identity/keys.ts";
 import {
@@ -244,7 +244,9 @@ for (const { method, path, access, takesFile, hasAddressRate, run } of routes) {
   const limit = access === "mcp" || takesFile ? [] : [limitBody];
   // Hono answers HEAD with the GET route and drops the body, which would leave a stream open.
   const handler: Handler<HttpEnv> = async (c) => {
-    const response = await run(c);
+    // A tenant's credential names a tenant that exists, or whose order does. The operator may name any.
+    const check = access === "operator" && path.includes("/:tenantId") ? requireTenant : undefined;
+    const response = await run(c, check);
     if (c.req.method === "HEAD") await response.body?.cancel();
     return response;
   };

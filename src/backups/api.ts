@@ -8,7 +8,6 @@ import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { TenantRequest, createTenant, refusedRegion } from "../control/new-tenant.ts";
-import { existingTenant } from "../identity/guards.ts";
 import { BadRequest, Flag, type HttpContext, Problem, isJson, noStore, readJson, tenantOf } from "../http.ts";
 
 /** An instant to the microsecond, as PostgreSQL has it. */
@@ -30,8 +29,7 @@ export const ImportQuery = z.strictObject({ overwrite: Flag });
 
 /** The tenant's rows and documents as one file. For the tenant's admin, also while the tenant is suspended or leaving. */
 export async function exportTenant(c: HttpContext): Promise<Response> {
-  // The guard has found the tenant of a caller. The operator may name any.
-  const tenantId = c.get("caller") === undefined ? await existingTenant(c) : tenantOf(c);
+  const tenantId = tenantOf(c);
   const exported = await c
     .get("context")
     .tenantObject(tenantId)
@@ -50,7 +48,7 @@ export async function startBackup(
 }
 
 export async function listBackups(c: HttpContext): Promise<Response> {
-  const tenantId = await existingTenant(c);
+  const tenantId = tenantOf(c);
   const jobs = jobsStore(c.get("context").control);
   const backups = (await jobs.history(tenantId, "backup")).map(asBackup);
   return c.json({ backups, earliestPoint: (await jobs.earliestPoint(tenantId)) ?? null });
@@ -114,7 +112,7 @@ export async function startRestore(
 
 export async function listRestores(c: HttpContext): Promise<Response> {
   return c.json({
-    restores: (await jobsStore(c.get("context").control).history(await existingTenant(c), "restore")).map(asRestore),
+    restores: (await jobsStore(c.get("context").control).history(tenantOf(c), "restore")).map(asRestore),
   });
 }
 
@@ -134,7 +132,7 @@ export async function startImport(
   }
   const job = await openImport(c.get("context"), tenantId, wanted);
   if (job === undefined)
-    throw new Problem("conflict", "There is no such tenant, or another import of it is in progress.");
+    throw new Problem("conflict", "Another import of this tenant is in progress, or its account is closed.");
   return c.json(asImport(job), 202);
 }
 
@@ -163,7 +161,7 @@ export async function newestImport({ control }: Context, tenantId: TenantId) {
   return job === undefined ? null : asImport(job);
 }
 
-/** Opens a backup of now, or of the instant `at`. Throws `conflict` when there is no such tenant. */
+/** Opens a backup of now, or of the instant `at`. Throws `conflict` when the account is closed. */
 async function openBackup(context: Context, tenantId: TenantId, kind: string, at: string | undefined): Promise<Job> {
   if (at !== undefined) {
     const earliest = await jobsStore(context.control).earliestPoint(tenantId);
@@ -173,7 +171,7 @@ async function openBackup(context: Context, tenantId: TenantId, kind: string, at
   }
   const key = backupKey(tenantId, `${stamp()}${kind}.ndjson`);
   const job = await open(context, tenantId, "backup", { key, ...(at !== undefined && { at }) });
-  if (job === undefined) throw new Problem("conflict", "There is no such tenant.");
+  if (job === undefined) throw new Problem("conflict", "The tenant's account is closed.");
   return job;
 }
 

@@ -52,7 +52,6 @@ export async function linkOrganisation(
   const known = parseIssuers(c.env.OIDC_ISSUERS).map((each) => each.issuer);
   if (!known.includes(issuer))
     throw new BadRequest(`issuer: this deployment trusts no such issuer. Known: ${known.join(", ") || "none"}.`);
-  if ((await tenantsStore(context.control).summary(tenantId)) === undefined) throw noSuchTenant();
   const linked = await linksStore(context.control).link(issuer, organisation, tenantId);
   if (linked === undefined) throw new Problem("conflict", "The tenant has too many links.");
   forgetUnlinked(issuer, organisation);
@@ -63,7 +62,6 @@ export async function linkOrganisation(
 export async function listLinks(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   const { control } = c.get("context");
-  if ((await tenantsStore(control).summary(tenantId)) === undefined) throw noSuchTenant();
   return c.json({ links: await linksStore(control).list(tenantId) });
 }
 

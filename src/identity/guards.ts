@@ -167,14 +167,9 @@ export async function isOperator(c: HttpContext): Promise<boolean> {
   return token !== undefined && (await isOneOf(c.env.OPERATOR_TOKEN, token));
 }
 
-/**
- * The tenant that the path names, for the operator's routes that would otherwise answer as for a tenant that has nothing.
- * Throws `not_found` when there is no such tenant.
- */
-export async function existingTenant(c: HttpContext): Promise<TenantId> {
-  const tenantId = tenantOf(c);
-  if ((await tenantsStore(c.get("context").control).summary(tenantId)) === undefined) throw noSuchTenant();
-  return tenantId;
+/** Throws `not_found` unless the tenant that the path names exists. A closed account exists. */
+export async function requireTenant(c: HttpContext): Promise<void> {
+  if ((await tenantsStore(c.get("context").control).summary(tenantOf(c))) === undefined) throw noSuchTenant();
 }
 
 /** Throws `not_found` when a verified credential belongs to another tenant than the route names. */

@@ -5,7 +5,6 @@ import * as z from "zod";
 import { newestImport } from "../backups/api.ts";
 import { isolated } from "../control/failures-store.ts";
 import type { Context } from "../control/context.ts";
-import { existingTenant } from "../identity/guards.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
 import { ReportCache } from "../control/report-cache.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
@@ -167,7 +166,7 @@ export async function changePlan(
 }
 
 export async function listPlanChanges(c: HttpContext): Promise<Response> {
-  return c.json({ changes: await subscriptionsStore(c.get("context").control).changes(await existingTenant(c)) });
+  return c.json({ changes: await subscriptionsStore(c.get("context").control).changes(tenantOf(c)) });
 }
 
 /** The tenant's admin changes the plan to another one that Stripe sells. */

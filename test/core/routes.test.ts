@@ -265,6 +265,48 @@ test("a query parameter or field that a route does not know is refused by name, 
   expect((await post(`/admin/api/tenants/${own}/suspend`, { reason: "late" })).detail).toContain("takes no body");
 });
 
+test("every operator's route that names a tenant answers 404 in words when there is no such tenant", async () => {
+  // A control database without rows.
+  const noRows = async (_: unknown, init?: RequestInit): Promise<Response> => {
+    const { queries } = JSON.parse(String(init?.body)) as { queries: unknown[] };
+    return Response.json({ results: queries.map(() => ({ fields: [], rows: [], command: "SELECT", rowCount: 0 })) });
+  };
+  const asked = vi.spyOn(globalThis, "fetch").mockImplementation(noRows);
+  onTestFinished(() => asked.mockRestore());
+  const link = { issuer: "https://issuer.example", organisation: "o" };
+  const bodies: Record<string, unknown> = {
+    "PATCH /admin/api/tenants/:tenantId": { name: "A" },
+    "POST /admin/api/tenants/:tenantId/keys": { name: "A", scopes: ["tools:read"] },
+    "POST /admin/api/tenants/:tenantId/links": link,
+    "POST /admin/api/tenants/:tenantId/plan": { plan: "free" },
+    "POST /admin/api/tenants/:tenantId/move": { strategy: "schema" },
+    "POST /admin/api/tenants/:tenantId/backups": {},
+    "POST /admin/api/tenants/:tenantId/restore": { backup: "a" },
+    "POST /admin/api/tenants/:tenantId/import": { importFrom: "a.ndjson" },
+  };
+  for (const route of routes.filter(({ access, path }) => access === "operator" && path.includes(":tenantId"))) {
+    const name = nameOf(route);
+    const query =
+      name === "DELETE /admin/api/tenants/:tenantId/links" ? `?${new URLSearchParams(link).toString()}` : "";
+    const body = bodies[name];
+    const request = new Request(
+      `http://127.0.0.1:8787${route.path.replace(":tenantId", "no-such-tenant").replace(/:\w+/g, "1")}${query}`,
+      {
+        method: route.method,
+        headers: { authorization: `Bearer ${OPERATOR_TOKEN}`, "content-type": "application/json" },
+        ...(body !== undefined && { body: JSON.stringify(body) }),
+      },
+    );
+    const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
+    const answer = await app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+    expect({ name, status: answer.status, body: await answer.json() }).toMatchObject({
+      name,
+      status: 404,
+      body: { code: "not_found", detail: "There is no such tenant." },
+    });
+  }
+});
+
 test("a browser client of any origin reads the metadata, and its preflight for the revision's header succeeds", async () => {
   const paths = ["/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"];
   // Clients also look for documents that do not exist, and must be able to read that.
