@@ -310,6 +310,38 @@ export function connectNeon(
   };
 }
 
+/**
+ * A connection that sends all batches of one turn as one: one round trip for reads that do not depend on each other. They
+ * share a transaction, so they fail together. It takes no options.
+ */
+export function joinBatches(database: NeonConnection): NeonConnection {
+  let waiting: { statements: readonly Statement[]; answered: PromiseWithResolvers<Row[][]> }[] = [];
+  const send = async (): Promise<void> => {
+    const sent = waiting;
+    waiting = [];
+    try {
+      const results = await database.batch(sent.flatMap(({ statements }) => statements));
+      for (const { statements, answered } of sent) answered.resolve(results.splice(0, statements.length));
+    } catch (error) {
+      for (const { answered } of sent) answered.reject(error);
+    }
+  };
+  const batch = (statements: readonly Statement[]): Promise<Row[][]> => {
+    if (waiting.length === 0) queueMicrotask(() => void send());
+    const answered = Promise.withResolvers<Row[][]>();
+    waiting.push({ statements, answered });
+    return answered.promise;
+  };
+  return {
+    database: database.database,
+    batch,
+    async query(text, params) {
+      const [rows = []] = await batch([params === undefined ? { text } : { text, params }]);
+      return rows;
+    },
+  };
+}
+
 /** json, jsonb, date, time, timetz, timestamp, timestamptz, interval, and lists of them. */
 const leftAsText = new Set([
   ...[114, 3802, 1082, 1083, 1266, 1114, 1184, 1186],

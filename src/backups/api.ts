@@ -156,7 +156,7 @@ export function openImport(context: Context, tenantId: TenantId, wanted: z.infer
 }
 
 /** The tenant's newest import, without any value of its data. `null`: the tenant has none. */
-export async function newestImport({ control }: Context, tenantId: TenantId) {
+export async function newestImport({ control }: Pick<Context, "control">, tenantId: TenantId) {
   const [job] = await jobsStore(control).history(tenantId, "import", 1);
   return job === undefined ? null : asImport(job);
 }

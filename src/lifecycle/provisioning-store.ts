@@ -61,10 +61,16 @@ export function provisioningStore(control: ControlDatabase) {
     },
 
     /**
-     * Records a step, which also shows that the attempt is alive. A step of an older attempt changes nothing. Returns whether
-     * this attempt is the newest one.
+     * Records a step, which also shows that the attempt is alive. The last step ends the attempt. A step of an older attempt
+     * changes nothing. Returns whether this attempt is the newest one.
      */
-    async recordStep(tenantId: TenantId, attempt: number, record: StepRecord): Promise<boolean> {
+    async recordStep(
+      tenantId: TenantId,
+      attempt: number,
+      record: StepRecord,
+      { isLast } = { isLast: false },
+    ): Promise<boolean> {
+      const ends = isLast && record.finishedAt !== null;
       const [, [row] = []] = await control.batch([
         {
           text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error, reason)
@@ -75,22 +81,25 @@ export function provisioningStore(control: ControlDatabase) {
           params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error, record.reason],
         },
         {
-          text: `UPDATE provisioning_attempts a SET progressed_at = now(), reason = coalesce($3, reason) WHERE tenant_id = $1 AND attempt = $2
+          text: `UPDATE provisioning_attempts a SET progressed_at = now(), reason = coalesce($3, reason),
+                   finished_at = CASE WHEN $4::boolean THEN now() ELSE finished_at END,
+                   error = CASE WHEN $4::boolean AND NOT refused THEN NULL ELSE error END
+                 WHERE tenant_id = $1 AND attempt = $2
                  RETURNING NOT EXISTS (
                    SELECT FROM provisioning_attempts n WHERE n.tenant_id = a.tenant_id AND n.attempt > a.attempt) AS newest`,
-          params: [tenantId, attempt, record.reason === null ? null : `${record.step}: ${record.reason}`],
+          params: [tenantId, attempt, record.reason === null ? null : `${record.step}: ${record.reason}`, ends],
         },
       ]);
       return row?.["newest"] === true;
     },
 
     /**
-     * Ends the attempt. `error`: why it failed, unless the failing step has recorded it; `null` when it succeeded. A recorded
-     * refusal stays. The error of a step reaches the Workflow without its code, so that the record knows more.
+     * Ends an attempt that failed. `error`: why, unless the failing step has recorded it. A recorded refusal stays. The error of
+     * a step reaches the Workflow without its code, so that the record knows more.
      */
-    async finishAttempt(tenantId: TenantId, attempt: number, error: string | null): Promise<void> {
+    async failAttempt(tenantId: TenantId, attempt: number, error: string): Promise<void> {
       await control.query(
-        `UPDATE provisioning_attempts SET finished_at = now(), error = CASE WHEN refused THEN error WHEN $3::text IS NULL THEN NULL ELSE coalesce(
+        `UPDATE provisioning_attempts SET finished_at = now(), error = CASE WHEN refused THEN error ELSE coalesce(
            (SELECT s.error FROM provisioning_steps s WHERE s.tenant_id = $1 AND s.attempt = $2 AND s.error IS NOT NULL
             ORDER BY s.started_at DESC LIMIT 1), $3) END
          WHERE tenant_id = $1 AND attempt = $2`,

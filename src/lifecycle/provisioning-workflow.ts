@@ -14,7 +14,7 @@ import { fleetStore } from "../fleet/fleet-store.ts";
 import { monitorToken } from "../identity/keys.ts";
 import { linksStore } from "../identity/links-store.ts";
 import { linkingIssuers } from "../identity/issuers.ts";
-import type { ProvisioningStep } from "./provisioning.ts";
+import { type ProvisioningStep, provisioningSteps } from "./provisioning.ts";
 import { provisioningStore } from "./provisioning-store.ts";
 import { mustClose } from "./removal.ts";
 import { removalsStore } from "./removals-store.ts";
@@ -51,45 +51,47 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
 
     /** Whether the last step, which this run has just recorded, found the attempt to be the newest one. */
     let isNewest = false;
-    /** Runs a step and records its outcome. Returns false while the step is not done; it is then run again. */
-    const recorded = (name: ProvisioningStep, work: () => Promise<boolean | void>, look = 1): Promise<boolean> =>
-      step.do(look === 1 ? name : `${name} ${look}`, stepConfig, async () => {
-        const startedAt = new Date().toISOString();
-        try {
-          if (!isNewest && !(await provisioning.isCurrentAttempt(tenantId, attempt)))
-            throw new NonRetryableError("a newer attempt has taken over");
-          isNewest = false;
-          const done = (await work()) !== false;
-          isNewest = await provisioning.recordStep(tenantId, attempt, {
-            step: name,
-            startedAt,
-            finishedAt: done ? new Date().toISOString() : null,
-            error: null,
-            reason: null,
-          });
-          return done;
-        } catch (error) {
-          log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
-          if (error instanceof NonRetryableError) throw error;
-          const isRefused = isPermanent(error);
-          const said = isRefused ? refusedWords(error) : inPlainWords(error);
-          const reason = describeError(error);
-          await provisioning.recordStep(tenantId, attempt, {
-            step: name,
-            startedAt,
-            finishedAt: null,
-            error: said,
-            reason,
-          });
-          if (!isRefused) throw error;
-          log("error", "provisioning_refused", { tenantId, attempt, step: name });
-          await provisioning.recordRefusal(tenantId, attempt, said);
-          throw new NonRetryableError(said);
-        }
-      });
+    /** Does a step and records its outcome. Returns false while the step is not done; it is then done again. */
+    const recorded = async (name: ProvisioningStep, work: () => Promise<boolean | void>): Promise<boolean> => {
+      const startedAt = new Date().toISOString();
+      try {
+        if (!isNewest && !(await provisioning.isCurrentAttempt(tenantId, attempt)))
+          throw new NonRetryableError("a newer attempt has taken over");
+        isNewest = false;
+        const done = (await work()) !== false;
+        const finishedAt = done ? new Date().toISOString() : null;
+        isNewest = await provisioning.recordStep(
+          tenantId,
+          attempt,
+          { step: name, startedAt, finishedAt, error: null, reason: null },
+          { isLast: name === provisioningSteps.at(-1)?.name },
+        );
+        return done;
+      } catch (error) {
+        log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
+        if (error instanceof NonRetryableError) throw error;
+        const isRefused = isPermanent(error);
+        const said = isRefused ? refusedWords(error) : inPlainWords(error);
+        const reason = describeError(error);
+        await provisioning.recordStep(tenantId, attempt, {
+          step: name,
+          startedAt,
+          finishedAt: null,
+          error: said,
+          reason,
+        });
+        if (!isRefused) throw error;
+        log("error", "provisioning_refused", { tenantId, attempt, step: name });
+        await provisioning.recordRefusal(tenantId, attempt, said);
+        throw new NonRetryableError(said);
+      }
+    };
+    // The platform stores each of its steps durably, which costs more than most of ours. So two of ours share one where a
+    // repetition of the first costs little.
+    const run = (name: string, work: () => Promise<boolean>): Promise<boolean> => step.do(name, stepConfig, work);
 
-    try {
-      await recorded("account", async () => {
+    const openAccount = (): Promise<boolean> =>
+      recorded("account", async () => {
         const tenant = await tenants.summary(tenantId);
         if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
         if (tenant.stripeCustomerId === null) {
@@ -99,24 +101,23 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
       });
 
-      const findsPlace = async (): Promise<boolean> => {
+    const findPlace = (): Promise<boolean> =>
+      recorded("placement", async () => {
         const tenant = await tenants.summary(tenantId);
         if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
         return findPlacement(context, tenantId, tenant);
-      };
-      for (let look = 1; !(await recorded("placement", findsPlace, look)); look += 1) {
-        await step.sleep(`placement ${look} waits`, OPENING_POLL_MS);
-      }
+      });
 
-      await recorded("isolation", async () => {
+    const prepareRows = (): Promise<boolean> =>
+      recorded("isolation", async () => {
         await context.tenantObject(tenantId).prepareRows();
       });
 
-      await recorded("storage", () =>
-        writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }),
-      );
+    const markStorage = (): Promise<boolean> =>
+      recorded("storage", () => writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }));
 
-      await recorded("canary", async () => {
+    const makeFirstCall = (): Promise<boolean> =>
+      recorded("canary", async () => {
         const expiresAtMs = Date.now() + CANARY_LIFE_MS;
         const token = await mintCredential(env.CREDENTIAL_KEY, {
           kind: "canary",
@@ -126,7 +127,8 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await callCanary(env.PUBLIC_URL, token);
       });
 
-      await recorded("activation", async () => {
+    const activate = (): Promise<boolean> =>
+      recorded("activation", async () => {
         // The program may have been deployed with new migrations since the placement was made.
         const [behind] = await fleet.tenantsBehind(expectedVersion(), { only: tenantId, limit: 1 });
         if (behind !== undefined)
@@ -137,7 +139,8 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await context.tenantObject(tenantId).refresh();
       });
 
-      await recorded("monitor", async () => {
+    const startMonitoring = (): Promise<boolean> =>
+      recorded("monitor", async () => {
         const token = await monitorToken(context, tenantId);
         await registerMonitor(env.MONITOR_URL, {
           tenantId,
@@ -147,9 +150,18 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await provisioning.setMonitored(tenantId);
       });
 
-      await step.do("finish", stepConfig, () => provisioning.finishAttempt(tenantId, attempt, null));
+    try {
+      let hasPlace = await run("account and placement", async () => (await openAccount()) && (await findPlace()));
+      for (let look = 2; !hasPlace; look += 1) {
+        await step.sleep(`placement ${look} waits`, OPENING_POLL_MS);
+        hasPlace = await run(`placement ${look}`, findPlace);
+      }
+      await run("isolation and storage", async () => (await prepareRows()) && (await markStorage()));
+      await run("canary", makeFirstCall);
+      await run("activation", activate);
+      await run("monitor", startMonitoring);
     } catch (error) {
-      await step.do("give up", stepConfig, () => provisioning.finishAttempt(tenantId, attempt, inPlainWords(error)));
+      await step.do("give up", stepConfig, () => provisioning.failAttempt(tenantId, attempt, inPlainWords(error)));
       throw error;
     }
 

@@ -2,6 +2,7 @@
 // portal. Usually a plan change is done before the response (200). If it waits for usage or for Stripe, the response says
 // so (202), and the change can be cancelled until it takes effect. The operator lists, retries and dismisses Stripe's events.
 import * as z from "zod";
+import { joinBatches } from "../adapters/neon.ts";
 import { newestImport } from "../backups/api.ts";
 import { isolated } from "../control/failures-store.ts";
 import type { Context } from "../control/context.ts";
@@ -79,13 +80,14 @@ export async function showStatus(c: HttpContext): Promise<Response> {
 }
 
 async function statusOf(context: Context, tenantId: TenantId): Promise<object> {
-  const [tenant, provisioning, imported] = await Promise.all([
-    tenantsStore(context.control).summary(tenantId),
-    provisioningStore(context.control).progress(tenantId),
-    newestImport(context, tenantId),
+  const control = joinBatches(context.control);
+  const [tenant, order, provisioning, imported] = await Promise.all([
+    tenantsStore(control).summary(tenantId),
+    checkoutsStore(control).find(tenantId),
+    provisioningStore(control).progress(tenantId),
+    newestImport({ control }, tenantId),
   ]);
   if (tenant === undefined) {
-    const order = await checkoutsStore(context.control).find(tenantId);
     if (order === undefined) throw noSuchTenant();
     return { tenantId, state: "awaiting_payment", plan: order.plan, steps: stepsAfter([]) };
   }

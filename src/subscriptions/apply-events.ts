@@ -1,6 +1,7 @@
 // Applies Stripe's events in the tenant's object, under the tenant's lock. An event only says that something happened:
 // Tollgate reads the waiting events, then fetches the current state from Stripe. So the order and the repetition of events
 // do not matter, and one request to Stripe serves all waiting events.
+import { joinBatches } from "../adapters/neon.ts";
 import { isUnknownToStripe } from "../adapters/stripe-client.ts";
 import type { Context } from "../control/context.ts";
 import { SUBSCRIPTION_ISSUES, failuresStore } from "../control/failures-store.ts";
@@ -40,10 +41,11 @@ export async function applyStripeEvents(context: Context, tenantId: TenantId): P
   const pending = await inbox.pending(tenantId);
   let synced: Promise<string> | undefined;
   const sync = (): Promise<string> => (synced ??= syncSubscription(context, tenantId));
+  const applied = new Map<string, string>();
   // A Checkout comes first, because it creates the tenant of the other events.
   for (const event of pending.toSorted((a, b) => Number(isCheckout(b)) - Number(isCheckout(a)))) {
     try {
-      await inbox.applied(event.id, await apply(context, tenantId, event, sync));
+      applied.set(event.id, await apply(context, tenantId, event, sync));
     } catch (error) {
       const why = describeError(error);
       const outcome = setAsideAs(error);
@@ -51,6 +53,8 @@ export async function applyStripeEvents(context: Context, tenantId: TenantId): P
       await (outcome === undefined ? inbox.failed(event.id, why) : inbox.setAside(event.id, outcome, why));
     }
   }
+  // An event that was applied and not marked is applied again, which changes nothing.
+  await inbox.applied(applied);
 }
 
 /**
@@ -105,18 +109,19 @@ async function completeCheckout(
   sessionId: string,
   sync: () => Promise<string>,
 ): Promise<string> {
-  const tenants = tenantsStore(context.control);
-  const [order, paid] = await Promise.all([
-    checkoutsStore(context.control).find(tenantId),
+  const control = joinBatches(context.control);
+  const [order, known, paid] = await Promise.all([
+    checkoutsStore(control).find(tenantId),
+    tenantsStore(control).facts(tenantId),
     context.stripe.checkout.paid(sessionId),
   ]);
   if (paid === undefined) return "not_paid";
   if (paid.tenantId !== tenantId) return "not_ours"; // paid elsewhere, with this tenant's id as its reference
   // A tenant that exists has bought a plan: its subscription says which.
-  if ((await tenants.facts(tenantId)) !== undefined && order === undefined) return await sync();
+  if (known !== undefined && order === undefined) return await sync();
   if (order === undefined) return "not_ordered";
   const plan = planOf(order.plan);
-  const { created } = await tenants.insert({
+  const { created } = await tenantsStore(context.control).insert({
     id: tenantId,
     name: order.name || tenantId, // the order was paid after its name was cleared
     email: order.email ?? paid.email,
@@ -129,8 +134,13 @@ async function completeCheckout(
     stripeCustomerId: paid.customerId,
     stripeSubscriptionId: paid.subscriptionId,
   });
-  await startProvisioning(context, tenantId);
-  await sync();
+  // Both write the tenant's row. One after the other, so that neither has to read it again. Whether the subscription can be
+  // read does not matter for the set-up.
+  try {
+    await sync();
+  } finally {
+    await startProvisioning(context, tenantId);
+  }
   await inboxStore(context.control).reopen(tenantId, NO_TENANT_YET);
   return created ? "tenant_created" : "tenant_known";
 }

@@ -110,11 +110,13 @@ export function inboxStore(control: ControlDatabase) {
       return readableRows(control, rows, PendingEvent, { part: "stripe_events", idOf: (row) => String(row["id"]) });
     },
 
-    /** Marks an event as applied. `outcome`: the result, for the operator. */
-    async applied(eventId: string, outcome: string): Promise<void> {
+    /** Marks events as applied, each with its outcome: the result, for the operator. */
+    async applied(outcomes: ReadonlyMap<string, string>): Promise<void> {
+      if (outcomes.size === 0) return;
       await control.query(
-        `UPDATE webhook_inbox SET applied_at = now(), outcome = $2, attempts = attempts + 1, error = NULL WHERE event_id = $1 AND applied_at IS NULL`,
-        [eventId, outcome],
+        `UPDATE webhook_inbox SET applied_at = now(), outcome = done.outcome, attempts = attempts + 1, error = NULL
+         FROM unnest($1::text[], $2::text[]) AS done(id, outcome) WHERE event_id = done.id AND applied_at IS NULL`,
+        [[...outcomes.keys()], [...outcomes.values()]],
       );
     },
 

@@ -3,14 +3,9 @@
 // Invariant: each step finds the work of earlier and concurrent attempts, so that every step can be repeated at any point.
 // This code runs in the tenant's object, which decrypts logins.
 import { newPassword } from "../adapters/ids.ts";
-import { type NeonConnection, connectNeon, isLoginRefused } from "../adapters/neon.ts";
+import { type NeonConnection, connectNeon, isLoginRefused, joinBatches } from "../adapters/neon.ts";
 import type { Context } from "../control/context.ts";
-import {
-  type PlacementsStore,
-  type ReservedPlacement,
-  type Shard,
-  placementsStore,
-} from "../control/placements-store.ts";
+import { type ReservedPlacement, type Shard, placementsStore } from "../control/placements-store.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, connectionUrl, loginPurpose, ownName } from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
@@ -68,8 +63,7 @@ export async function makePlacement(
 ): Promise<void> {
   const placements = placementsStore(control);
   if (shard.strategy === "shared") {
-    await requireMigratedShard(env, placements, shard);
-    return placements.markReady(placementId, null);
+    return takeSharedPlace({ env, control }, placementId, shard);
   }
   if (state === "ready" && missingFiles(schemaVersion).length === 0) return;
   const purpose = loginPurpose.tenant(placementId);
@@ -103,11 +97,15 @@ export async function restoreLogin(
 }
 
 /** Throws `placement_unavailable` when a shared shard lacks tables of the bundle: no tenant starts on it until then. */
-async function requireMigratedShard(env: Env, placements: PlacementsStore, shard: Shard): Promise<void> {
+async function takeSharedPlace({ env, control }: Databases, placementId: number, shard: Shard): Promise<void> {
   const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
   const version = await sharedVersion(owner);
-  await placements.recordShardVersion(shard.id, version);
   const missing = missingFiles(version);
+  const placements = placementsStore(joinBatches(control));
+  await Promise.all([
+    placements.recordShardVersion(shard.id, version),
+    ...(missing.length === 0 ? [placements.markReady(placementId, null)] : []),
+  ]);
   if (missing.length > 0) {
     throw new AppError("placement_unavailable", `shard ${shard.id} lacks ${missing.join(", ")}: run npm run migrate`);
   }
