@@ -95,6 +95,8 @@ const PipelineState = z.object({
 });
 export type PipelineState = z.infer<typeof PipelineState>;
 
+const Heartbeat = z.object({ atMs: z.coerce.number() });
+
 export type Ledger = ReturnType<typeof ledgerStore>;
 
 export function ledgerStore(control: ControlDatabase) {
@@ -206,6 +208,12 @@ export function ledgerStore(control: ControlDatabase) {
          ON CONFLICT (name) DO UPDATE SET at = greatest(h.at, excluded.at)`,
         [name, nowMs],
       );
+    },
+
+    /** The latest heartbeat of a part in epoch milliseconds. `null`: it has never had one. */
+    async lastHeartbeatMs(name: string): Promise<number | null> {
+      const [row] = await control.query(`SELECT ${toMs("at")} AS "atMs" FROM heartbeats WHERE name = $1`, [name]);
+      return row === undefined ? null : Heartbeat.parse(row).atMs;
     },
 
     /** Calls that arrived with another payload and are not acknowledged, the oldest first. */

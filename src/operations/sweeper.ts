@@ -43,7 +43,10 @@ const EVENTS_KEPT_MS = 90 * DAY_MS;
 /** Events that one sweep deletes: more than arrive in a minute. */
 const PRUNED_EVENTS = 5_000;
 /** Stripe retries for three days. It lists an event that it gave up on for thirty. */
-const LOOK_BACK_SECONDS = 3 * 86_400;
+const RETRIED_MS = 3 * DAY_MS;
+const LISTED_MS = 30 * DAY_MS;
+/** The heartbeat of a sweep that has read all of Stripe's undelivered events. */
+const EVENTS_READ = "stripe_events";
 
 /** How the sweep finds silent work of a kind: work that should be under way and has recorded nothing for `silenceMs`. */
 interface SilentWork {
@@ -83,7 +86,10 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
   const inbox = inboxStore(control);
 
   await attempt("undelivered_events", async () => {
-    const events = context.stripe.events.undelivered(Math.floor(nowMs / 1000) - LOOK_BACK_SECONDS);
+    // After an outage of ours or of Stripe's, the sweep must not miss an event that Stripe has given up on meanwhile.
+    const readMs = (await ledgerStore(control).lastHeartbeatMs(EVENTS_READ)) ?? 0;
+    const sinceMs = Math.max(nowMs - LISTED_MS, Math.min(readMs, nowMs) - RETRIED_MS);
+    const events = context.stripe.events.undelivered(Math.floor(sinceMs / 1000));
     let page: IncomingEvent[] = [];
     const keep = async (): Promise<void> => {
       // Stripe lists an undelivered event for days. After the first sweep the inbox has it.
@@ -99,6 +105,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
     }
     await keep();
     await ledgerStore(control).heartbeat("stripe", nowMs);
+    await ledgerStore(control).heartbeat(EVENTS_READ, nowMs);
   });
   await attempt("lagging_inbox", async (part) => {
     const lagging = await inbox.lagging(INBOX_LAG_MS, BATCH);

@@ -96,7 +96,43 @@ export async function invoiceViolations(tenantId: string, customer: string, nowM
       wrong.push(`${id} is settled as ${answer} and has ${own.length} invoice items`);
     if (own.some(({ invoice }) => invoice === null)) wrong.push(`the invoice item of ${id} is on no invoice`);
   }
+  if (wrong.length > 0)
+    wrong.push(await evidence(tenantId, subscriptions.data, await linesOf("open", "paid", "draft")));
   return wrong.map((each) => `${tenantId}: ${each}`);
+}
+
+/** The rows that a person needs to find the cause: one line each, times in epoch seconds. */
+async function evidence(
+  tenantId: string,
+  subscriptions: readonly Subscription[],
+  lines: readonly Line[],
+): Promise<string> {
+  const seconds = (column: string): string => `extract(epoch FROM ${column})::double precision AS ${column}`;
+  const tables = {
+    subscription_periods: `SELECT subscription_id, ${seconds("starts_at")}, ${seconds("ends_at")}, ended, trial FROM subscription_periods WHERE tenant_id = $1 ORDER BY starts_at`,
+    billing_periods: `SELECT invoice_id, ${seconds("starts_at")}, ${seconds("ends_at")}, plan, invoiced_units FROM billing_periods WHERE tenant_id = $1 ORDER BY starts_at`,
+    reports: `SELECT id, ${seconds("slot")}, ${seconds("stamp")}, ${seconds("frozen_at")}, ${seconds("confirmed_at")}, plan, units, answer FROM reports WHERE tenant_id = $1 ORDER BY stamp`,
+    carry_forwards: `SELECT id, ${seconds("from_at")}, ${seconds("frozen_at")}, units, reason, answer, invoice_id FROM carry_forwards WHERE tenant_id = $1 ORDER BY from_at`,
+    ledger: `SELECT ${seconds("at")}, units, report_id, carry_forward_id FROM ledger WHERE tenant_id = $1 ORDER BY at`,
+    removals: `SELECT id, step FROM removals WHERE tenant_id = $1 ORDER BY id`,
+  };
+  const rows = await Promise.all(
+    Object.entries(tables).map(async ([name, text]) =>
+      (await superuserSql(text, [tenantId]).catch((error: unknown) => [{ error: String(error) }])).map(
+        (row) => `${name} ${Object.values(row).join(" ")}`,
+      ),
+    ),
+  );
+  return [
+    "evidence",
+    ...subscriptions.map(
+      (each) => `subscription ${each.id} ${each.created} to ${each.ended_at} trial ${each.trial_end}`,
+    ),
+    ...lines.map(
+      (each) => `line ${JSON.stringify([each.amount, each.quantity, each.period, each.parent, each.pricing])}`,
+    ),
+    ...rows.flat(),
+  ].join("\n  ");
 }
 
 /** Periods begin at the start of a subscription and at each boundary after its anchor. They end at the next subscription's start. */

@@ -153,7 +153,10 @@ test("an order continues after Stripe repeats a webhook that could not be stored
   }
 });
 
-test("the sweep reads undelivered events from Stripe's list", async () => {
+test.each([
+  { when: "a moment later", afterMs: 0 },
+  { when: "after eight days without a sweep", afterMs: 8 * 86_400_000 },
+])("the sweep reads undelivered events from Stripe's list $when", async ({ afterMs }) => {
   await simulator("/webhooks", { drop: { probability: 1 } });
   let tenantId: string;
   try {
@@ -170,7 +173,7 @@ test("the sweep reads undelivered events from Stripe's list", async () => {
   } finally {
     await simulator("/webhooks", {});
   }
-  await fireCron("* * * * *");
+  await fireCron("* * * * *", Date.now() + afterMs);
   // The sweep applies an event only when the event is ten seconds old.
   await controlRows(
     "UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE applied_at IS NULL",
