@@ -55,7 +55,8 @@ CREATE TABLE subscription_periods (
 CREATE INDEX subscription_periods_by_tenant ON subscription_periods (tenant_id, starts_at);
 
 -- A period whose usage no invoice takes from the meter any more: its invoice is final, or its subscription has ended within
--- it. Written once, never changed.
+-- it. Only its end changes: to the start of the tenant's next subscription, if that is earlier. Stripe's times are whole
+-- seconds, so a period and the next one can seem to share a second.
 CREATE TABLE billing_periods (
   -- The final invoice. For a period within which its subscription ended: `ended.`, the subscription's id, and the period's start.
   invoice_id text PRIMARY KEY,
@@ -106,6 +107,7 @@ CREATE INDEX carry_forwards_unsettled ON carry_forwards (frozen_at) WHERE settle
 
 GRANT SELECT, INSERT ON reports, subscription_periods, billing_periods, carry_forwards TO tollgate_service;
 GRANT UPDATE (ends_at, ended, shares_included) ON subscription_periods TO tollgate_service;
+GRANT UPDATE (ends_at) ON billing_periods TO tollgate_service;
 GRANT UPDATE (attempts, first_attempt_at, last_attempt_at, next_at, doubted_at, absent_since, confirmed_at, answer, alarm,
   stripe_units, error) ON reports TO tollgate_service;
 GRANT UPDATE (invoice_id, units_before, priced_at, key_number, key_at, next_at, settled_at, answer, invoice_item_id, error)

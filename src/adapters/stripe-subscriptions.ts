@@ -24,11 +24,16 @@ export interface Subscription {
   endedAtMs: number | null;
   /** Stripe ended it because payments failed. It makes no last invoice then. */
   endedUnpaid?: boolean;
+  /** Tollgate ended it as a second subscription of its tenant. No usage is its. */
+  isDuplicate?: boolean;
   /** What Stripe does with invoices while their collection is paused. `null`: it is not paused. */
   pausedCollection: string | null;
   /** When the oldest unpaid invoice was finalized. `null`: no payment is overdue. */
   unpaidSinceMs: number | null;
 }
+
+/** Marks a second subscription at Stripe, in the same request that ends it. The dashboard shows it. */
+const DUPLICATE = "Tollgate: a second subscription of one tenant";
 
 /** A month and some slack: a base price is paid for a month at most, in advance. */
 const LONGEST_PERIOD_SECONDS = 32 * 86_400;
@@ -111,7 +116,10 @@ export function connectSubscriptions(stripe: Stripe) {
      */
     async endDuplicate(subscriptionId: string): Promise<void> {
       try {
-        await stripe.subscriptions.cancel(subscriptionId, { invoice_now: false, prorate: false });
+        await stripe.subscriptions.cancel(subscriptionId, {
+          ...{ invoice_now: false, prorate: false },
+          cancellation_details: { comment: DUPLICATE },
+        });
       } catch (error) {
         if (await this.isActive(subscriptionId)) throw error;
       }
@@ -242,6 +250,7 @@ function asSubscription(from: Stripe.Subscription, unpaidSinceMs: number | null)
     pausedCollection: from.pause_collection?.behavior ?? null,
     endedAtMs: ms(from.ended_at),
     endedUnpaid: from.cancellation_details?.reason === "payment_failed",
+    isDuplicate: from.cancellation_details?.comment === DUPLICATE,
     unpaidSinceMs,
   };
 }

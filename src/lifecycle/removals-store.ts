@@ -266,11 +266,13 @@ export function removalsStore(control: ControlDatabase) {
 
     // ---- the last usage
 
-    /** The latest timestamp of the tenant's reports. `undefined`: it has none. */
-    async lastStampMs(tenantId: TenantId): Promise<number | undefined> {
-      const [row] = await control.query(`SELECT ${toMs("max(stamp)")} AS at FROM reports WHERE tenant_id = $1`, [
-        tenantId,
-      ]);
+    /** The latest timestamp of the tenant's reports, or start of a period before now. `undefined`: it has neither. */
+    async lastStampMs(tenantId: TenantId, nowMs: number): Promise<number | undefined> {
+      const [row] = await control.query(
+        `SELECT ${toMs("greatest((SELECT max(stamp) FROM reports WHERE tenant_id = $1), max(starts_at))")} AS at
+         FROM subscription_periods WHERE tenant_id = $1 AND starts_at <= ${fromMs("$2")}`,
+        [tenantId, nowMs],
+      );
       return z.number().nullish().parse(row?.["at"]) ?? undefined;
     },
 

@@ -202,9 +202,12 @@ export class TenantRemoval {
     return customerId;
   }
 
-  /** Waits until a subscription that begins now begins after the timestamps of all reports, so that it counts none of them. */
+  /**
+   * Waits until a subscription that begins now begins after the timestamps of all reports, so that it counts none of them,
+   * and after the start of the last one, so that no two begin in one second.
+   */
   async #outlastReports(): Promise<void> {
-    const lastMs = (await this.#removals.lastStampMs(this.#tenantId)) ?? 0;
+    const lastMs = (await this.#removals.lastStampMs(this.#tenantId, this.#host.now())) ?? 0;
     const leftMs = lastMs + START_SLACK_MS - this.#host.now();
     if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, Math.min(leftMs, START_SLACK_MS)));
   }

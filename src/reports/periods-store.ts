@@ -45,14 +45,16 @@ export function periodsStore(control: ControlDatabase) {
   return {
     /**
      * Records the current period of each subscription of a tenant, among those of its customer as Stripe has them now. Closes
-     * a period within which its subscription has ended. A repetition changes nothing.
+     * a period within which its subscription has ended. Earlier periods end where a later subscription begins. A repetition
+     * changes nothing.
      */
     async record(
       tenant: { id: TenantId; plan: PlanName; subscriptionId: string | null },
       ofCustomer: readonly Subscription[],
     ): Promise<void> {
-      const own = ofCustomer.filter(({ id, tenantId }) => tenantId === tenant.id || id === tenant.subscriptionId);
-      const periods = own.flatMap((subscription) => subscriptionPeriod(subscription) ?? []);
+      const periods = periodsOf(
+        ofCustomer.filter(({ id, tenantId }) => tenantId === tenant.id || id === tenant.subscriptionId),
+      );
       if (periods.length === 0) return;
       const closed = periods.flatMap(({ subscription, startMs, endMs, isTrial, endedEarlyAtMs }) => {
         if (endedEarlyAtMs === null) return [];
@@ -85,6 +87,14 @@ export function periodsStore(control: ControlDatabase) {
                    "includedUnits" bigint, "unitAmountCents" numeric, "finalizedAtMs" double precision) ON CONFLICT DO NOTHING`,
           params: [tenant.id, JSON.stringify(closed)],
         },
+        {
+          text: `UPDATE billing_periods b SET ends_at = later.at
+                 FROM (SELECT p.invoice_id, min(s.starts_at) AS at FROM billing_periods p
+                       JOIN subscription_periods s ON s.tenant_id = p.tenant_id AND s.starts_at > p.starts_at AND s.starts_at < p.ends_at
+                       WHERE p.tenant_id = $1 GROUP BY p.invoice_id) later
+                 WHERE b.invoice_id = later.invoice_id`,
+          params: [tenant.id],
+        },
       ]);
     },
 
@@ -97,13 +107,16 @@ export function periodsStore(control: ControlDatabase) {
       );
     },
 
-    /** Records that the invoice of a period is final. Later usage of the period becomes a carry-forward. A repetition changes nothing. */
+    /**
+     * Records that the invoice of a period is final. Later usage of the period becomes a carry-forward. A repetition changes
+     * nothing. Call it after `record`.
+     */
     async close(period: ClosedPeriod): Promise<void> {
       const { unitAmountCents, includedUnits } = planOf(period.plan);
       await control.query(
         `INSERT INTO billing_periods (invoice_id, tenant_id, starts_at, ends_at, plan, included_units, unit_amount_cents, invoiced_units, finalized_at)
-         VALUES ($1, $2, ${fromMs("$3")}, ${fromMs("$4")}, $5, $6, $7::numeric, $8,
-                 ${fromMs("$9")}) ON CONFLICT (invoice_id) DO NOTHING`,
+         VALUES ($1, $2, ${fromMs("$3")}, least(${fromMs("$4")}, (SELECT min(starts_at) FROM subscription_periods
+                   WHERE tenant_id = $2 AND starts_at > ${fromMs("$3")})), $5, $6, $7::numeric, $8, ${fromMs("$9")}) ON CONFLICT (invoice_id) DO NOTHING`,
         [
           period.invoiceId,
           period.tenantId,
@@ -150,6 +163,20 @@ export function periodsStore(control: ControlDatabase) {
       return rows.map((row) => EarnedUnits.parse(row));
     },
   };
+}
+
+/**
+ * The current period of each subscription. Two never overlap: an earlier one ends in the second in which a later
+ * subscription begins. Skips second subscriptions that Tollgate has ended.
+ */
+export function periodsOf(subscriptions: readonly Subscription[]) {
+  const counted = subscriptions.filter((each) => each.isDuplicate !== true && subscriptionPeriod(each) !== undefined);
+  return counted.flatMap((subscription) => {
+    const period = subscriptionPeriod(subscription);
+    if (period === undefined) return [];
+    const later = counted.map(({ createdAtMs }) => createdAtMs).filter((createdAtMs) => createdAtMs > period.startMs);
+    return { ...period, endMs: Math.min(period.endMs, ...later) };
+  });
 }
 
 /** The current period of a subscription. `undefined`: it was never paid, or Stripe gives no period. */

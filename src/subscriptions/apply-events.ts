@@ -155,8 +155,10 @@ export async function syncSubscription(context: Context, tenantId: TenantId): Pr
     const { version, customerId, ...before } = row;
     if (customerId === null) return "not_sold_by_stripe";
     const found = await context.stripe.subscriptions.ofCustomer(customerId);
-    await endDuplicates(context, tenantId, duplicatesOf(before, found));
-    await periodsStore(context.control).record({ ...row, id: tenantId }, found);
+    const duplicates = duplicatesOf(before, found);
+    await endDuplicates(context, tenantId, duplicates);
+    const alone = found.filter((each) => !duplicates.includes(each));
+    await periodsStore(context.control).record({ ...row, id: tenantId }, alone);
     const after = afterSubscriptions(before, found, Date.now());
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     if (!isSame && !(await subscriptions.write(version, after))) continue;

@@ -60,7 +60,7 @@ export async function customerOf(tenantId: string): Promise<string> {
 
 /** Returns a description of each violation. All subscriptions of the customer have ended, and no invoice is a draft. */
 export async function invoiceViolations(tenantId: string, customer: string, nowMs: number): Promise<string[]> {
-  const [subscriptions, invoices, prices, calls, items, late] = await Promise.all([
+  const [subscriptions, invoices, prices, calls, items, late, [overlap]] = await Promise.all([
     fromStripe<{ data: Subscription[] }>(`/subscriptions?customer=${customer}&status=all&limit=100`),
     fromStripe<{ data: { id: string; status: string }[] }>(`/invoices?customer=${customer}&limit=100`),
     fromStripe<{ data: Price[] }>(`/prices?limit=100`),
@@ -77,8 +77,15 @@ export async function invoiceViolations(tenantId: string, customer: string, nowM
        FROM carry_forwards WHERE tenant_id = $1`,
       [tenantId],
     ),
+    superuserSql<{ periods: number }>(
+      `WITH p AS (SELECT starts_at, ends_at FROM subscription_periods WHERE tenant_id = $1
+                  UNION SELECT starts_at, ends_at FROM billing_periods WHERE tenant_id = $1)
+       SELECT count(*)::int AS periods FROM p a JOIN p b ON b.starts_at > a.starts_at AND b.starts_at < a.ends_at`,
+      [tenantId],
+    ),
   ]);
   const wrong: string[] = [];
+  if ((overlap?.periods ?? 0) > 0) wrong.push(`${overlap?.periods} periods overlap`);
   const drafts = invoices.data.filter(({ status }) => status === "draft");
   if (drafts.length > 0) wrong.push(`${drafts.length} invoices are still drafts`);
   const linesOf = async (...wanted: string[]): Promise<Line[]> => {

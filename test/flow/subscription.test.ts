@@ -269,6 +269,12 @@ test("a second subscription of one tenant ends at once without an invoice, and a
   await until(async () => (await issuesOf(tenant.id)).length === 1, "a person is to look");
   expect(await issuesOf(tenant.id)).toEqual([expect.stringContaining(second.id)]);
   expect(await rowOf(tenant.id)).toMatchObject({ subscription, state: "active" });
+  // Its times are no period, so all usage belongs to the first one.
+  const periods = await controlRows<{ id: string }>(
+    "SELECT DISTINCT subscription_id AS id FROM subscription_periods WHERE tenant_id = $1",
+    [tenant.id],
+  );
+  expect(periods).toEqual([{ id: subscription }]);
   const acknowledged = await operator("POST", "/failures/acknowledge", {
     part: "subscriptions",
     item: `${tenant.id} ${second.id}`,
