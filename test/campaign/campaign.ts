@@ -25,14 +25,12 @@ npm run campaign [-- FLAGS]     ends processes at numbered points between a call
 
   --seeds N        how many seeds (1000)
   --from N         the first seed (1)
-  --meter-only     leave out the lives of accounts, and compare with the meter only, not with invoices
   --mutants        instead: each wrong copy of the program in mutants.ts; the campaign must find all of them
   --mutant NAME    instead: one of them
   --help           this text`,
   flags: {
     seeds: { type: "string", default: "1000" },
     from: { type: "string", default: "1" },
-    "meter-only": { type: "boolean", default: false },
     mutant: { type: "string" },
     mutants: { type: "boolean", default: false },
   },
@@ -120,7 +118,6 @@ function vitest(
       stdio,
       env: childEnvironment({
         ...env,
-        CAMPAIGN_METER_ONLY: flags["meter-only"] ? "1" : "0",
         CAMPAIGN_FROM: String(from),
         CAMPAIGN_SEEDS: String(seeds),
       }),

@@ -99,7 +99,16 @@ export const mutants: readonly Mutant[] = [
       },
     ],
   },
-  // The blind retry of a permanent refusal goes here, with the states that classify refusals.
+  {
+    name: "a return that Stripe refuses is repeated until Stripe charges it",
+    changes: [
+      {
+        file: "src/lifecycle/tenant-removal.ts",
+        find: "      await this.#removals.abandonReactivation(removal.id, errors.payment_failed.advice, { uncertain: false });\n",
+        replace: "",
+      },
+    ],
+  },
   {
     name: "a webhook is applied from its payload",
     changes: [
