@@ -18,10 +18,21 @@ import {
 } from "../support/flow.ts";
 import { type Seen, chargedUnits, findViolations, fromStripe, subscriptionOf, superuserSql } from "./invariants.ts";
 import { customerOf, invoiceViolations } from "./invoices.ts";
+import {
+  type VirtualClock,
+  SWEEP,
+  beSilentForLong,
+  changeMind,
+  comeBack,
+  comeBackUnpaid,
+  habits,
+  leave,
+  lifeEvents,
+  planOfRound,
+} from "./life.ts";
 import { type Plan, type PointCounts, noCrashes } from "./points.ts";
 
 const REPORT = "*/5 * * * *";
-const SWEEP = "* * * * *";
 const MINUTE_MS = 60_000;
 const HOUR_MS = 60 * MINUTE_MS;
 
@@ -176,18 +187,6 @@ async function signUpThrough({ seed, shape, random }: Run): Promise<TestTenant> 
   return { id: order.tenantId, apiKey: key.apiKey };
 }
 
-/** Backdates heartbeats, because the sweep measures silence on the database's real clock, not on the virtual one. */
-async function beSilentForLong(tenantIds: readonly string[]): Promise<void> {
-  for (const text of [
-    `UPDATE webhook_inbox SET received_at = received_at - interval '1 minute' WHERE tenant_id = ANY ($1) AND applied_at IS NULL`,
-    `UPDATE plan_changes SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND state = 'waiting'`,
-    `UPDATE removals SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND step NOT IN ('done', 'undone')`,
-    `UPDATE provisioning_attempts SET progressed_at = progressed_at - interval '10 minutes' WHERE tenant_id = ANY ($1) AND finished_at IS NULL`,
-  ]) {
-    await superuserSql(text, [tenantIds]);
-  }
-}
-
 const mix = [
   { tool: "search_products", args: { query: "", limit: 1 }, units: 1 },
   { tool: "search_products", args: { query: "lamp", limit: 2 }, units: 1 },
@@ -196,28 +195,6 @@ const mix = [
   { tool: "generate_report", args: {}, units: 20 },
 ];
 const CALLS_AT_ONCE = 6;
-
-/** Changes to another plan and back. Stripe confirms the usage under each plan before the next one is in force. */
-const planOfRound = ["starter", "pro"] as const;
-
-/** Cancels and resumes the subscription a few times. Stripe's current state decides, whichever event arrives last. */
-async function changeMind(tenantId: string, random: () => number): Promise<void> {
-  const subscription = await subscriptionOf(tenantId);
-  for (let left = Math.floor(random() * 3); left > 0; left -= 1) {
-    for (const cancels of ["true", "false"]) {
-      await stripeApi(`/subscriptions/${subscription}`, { cancel_at_period_end: cancels }).catch(() => undefined);
-    }
-  }
-}
-
-/** Events of a life that often come in this order, within one minute. Others come in any order. */
-const habits = [
-  ["call", "leave", "return", "call", "leave", "return", "call"],
-  ["leave", "return", "call", "leave", "return", "change", "call"],
-  ["call", "change", "call", "leave", "return", "call", "change"],
-  ["call", "leave", "refused", "return", "call", "change", "call"],
-] as const;
-const lifeEvents = ["call", "leave", "return", "refused", "change", "mind", "fail", "pay", "wait"] as const;
 
 /** Lives a part of an account's life, most of it in one minute. Then, in some lives, the period or the trial ends. */
 async function live(
@@ -231,9 +208,9 @@ async function live(
   const events = by === "habit" ? (pick(habits) ?? []) : Array.from({ length: 4 }, () => pick(lifeEvents));
   for (const event of events) {
     if (event === "call") await callAtOnce([tenant], seen, 3, random);
-    if (event === "leave") await leave(run, tenant.id, random() < 0.85);
+    if (event === "leave") await leave(clock, tenant.id, random() < 0.85);
     if (event === "return") await comeBack(tenant.id, 4_000);
-    if (event === "refused") await comeBackUnpaid(run, tenant.id);
+    if (event === "refused") await comeBackUnpaid(clock, tenant.id);
     if (event === "change") await operator("POST", `/tenants/${tenant.id}/plan`, { plan: pick(planOfRound) });
     if (event === "mind") await changeMind(tenant.id, random);
     if (event === "fail") await simulator("/payments", { everybody: "fail" });
@@ -241,48 +218,6 @@ async function live(
     if (event === "wait") await clock.ahead(Math.floor(random() * 40_000));
   }
   if (random() < 0.5) await clock.ahead((random() < 0.5 ? 25 : 50) * HOUR_MS);
-}
-
-/** Removes the account. `waits`: until its subscription has ended, or for some seconds. */
-async function leave({ clock }: Run, tenantId: string, waits: boolean): Promise<void> {
-  await operator("POST", `/tenants/${tenantId}/remove`).catch(() => undefined);
-  const isGrace = async (): Promise<boolean> => {
-    const removal = (await (await operator("GET", `/tenants/${tenantId}/removal`)).json()) as { phase?: string };
-    return removal.phase === "grace";
-  };
-  if (!waits) return;
-  const hasLeft = (): Promise<boolean> =>
-    until(isGrace, "it has left", 2_500).then(
-      () => true,
-      () => false,
-    );
-  if (await hasLeft()) return;
-  // A fault has interrupted it. A failed report is due again after half a minute, and the sweep resumes a removal.
-  await clock.ahead(31_000);
-  await beSilentForLong([tenantId]);
-  await fireCron(SWEEP, clock.nowMs()).catch(() => undefined);
-  await hasLeft();
-}
-
-/** Reactivates the account, if it has left. */
-async function comeBack(tenantId: string, withinMs: number): Promise<void> {
-  const isBack = async (): Promise<boolean> => {
-    if ((await status(tenantId)).state !== "leaving") return true;
-    return (await operator("POST", `/tenants/${tenantId}/reactivate`)).ok;
-  };
-  await until(isBack, "it is back", withinMs).catch(() => undefined);
-}
-
-/** Asks for a return that Stripe refuses to charge. Later the customer could pay, but did not ask again. */
-async function comeBackUnpaid({ clock }: Run, tenantId: string): Promise<void> {
-  await simulator("/payments", { everybody: "fail" });
-  const { status: answer } = await operator("POST", `/tenants/${tenantId}/reactivate`);
-  await simulator("/payments", {});
-  if (answer !== 402) return; // it had not left, it has paid for the time already, or a fault came first
-  await beSilentForLong([tenantId]);
-  await fireCron(SWEEP, clock.nowMs()).catch(() => undefined);
-  const { state } = await status(tenantId);
-  if (state !== "leaving") throw new Error(`${tenantId} is ${state} after a return that Stripe refused`);
 }
 
 async function callAtOnce(
@@ -424,10 +359,7 @@ async function sendNow(tenantId: string): Promise<void> {
 
 // ---- time
 
-type VirtualClock = Awaited<ReturnType<typeof virtualClock>>;
-
-/** The one clock of Stripe, the crons and the Worker. It never moves backwards. */
-async function virtualClock() {
+async function virtualClock(): Promise<VirtualClock> {
   let { offsetMs } = (await simulator("/clock")) as { offsetMs: number };
   return {
     nowMs: () => Date.now() + offsetMs,
