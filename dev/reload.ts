@@ -7,6 +7,7 @@ import { join, resolve } from "node:path";
 import { appFolder } from "../cli/generate.ts";
 import { readMigrations, tenantMigrations } from "../cli/migrations/apply.ts";
 import { connectControl } from "../src/adapters/neon.ts";
+import { migrationId, versionOf } from "../src/tenant-db/branch.ts";
 import { FleetOptions } from "../src/fleet/fleet.ts";
 import { fleetStore } from "../src/fleet/fleet-store.ts";
 import { planFleet } from "../src/fleet/runner.ts";
@@ -17,8 +18,8 @@ const root = resolve(import.meta.dirname, "..");
 const QUIET_MS = 500;
 
 /**
- * Migrates the schemas and databases of tenants that lack a file. Does nothing, and costs one query, when none lacks one:
- * the start of a system has migrated the shared databases already.
+ * Migrates the schemas and databases of tenants that lack a file. Does nothing, and costs two queries, when none lacks one:
+ * the start of a system has migrated its first databases already.
  */
 export async function migrateTenants(options: {
   dir: string;
@@ -29,12 +30,11 @@ export async function migrateTenants(options: {
 }): Promise<void> {
   const { dir, controlUrl, fetchEndpoint, print, stopped } = options;
   const control = connectControl({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: fetchEndpoint });
-  const { pending } = await planFleet(
-    fleetStore(control),
-    readMigrations(tenantMigrations),
-    FleetOptions.parse({ dryRun: true }),
-  );
-  if (pending === 0) return;
+  const fleet = fleetStore(control);
+  const files = readMigrations(tenantMigrations);
+  const { pending } = await planFleet(fleet, files, FleetOptions.parse({ dryRun: true }));
+  const behind = await fleet.shardsBehind(versionOf(files.map(migrationId)));
+  if (pending === 0 && behind.length === 0) return;
   print("\nNew migrations:");
   for (const line of await migrateLocal(dir, stopped)) print(`  ${line}`);
 }

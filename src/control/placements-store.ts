@@ -46,7 +46,7 @@ const AnalyticsShard = ReadShard.extend({
 });
 export type AnalyticsShard = z.infer<typeof AnalyticsShard>;
 
-const ShardSummary = z.object({
+const ListedShard = z.object({
   id: z.string(),
   strategy: z.enum(strategies),
   region: z.string(),
@@ -57,7 +57,7 @@ const ShardSummary = z.object({
   createdAt: z.string(),
 });
 /** A shard as the operator sees it. */
-export type ShardSummary = z.infer<typeof ShardSummary>;
+export type ListedShard = z.infer<typeof ListedShard>;
 
 const ShardProject = z.object({
   /** `null`: not created yet. */
@@ -198,7 +198,7 @@ export function placementsStore(control: ControlDatabase) {
     },
 
     /** Every shard that has tenants or will take some. */
-    async summaries(): Promise<ShardSummary[]> {
+    async summaries(): Promise<ListedShard[]> {
       const rows = await control.query(
         `SELECT s.id, s.strategy, s.region, s.capacity, held.tenants, ${toIso("s.created_at")} AS "createdAt",
                 CASE WHEN NOT s.accepts THEN 'closed' WHEN s.host IS NULL THEN 'creating' ELSE 'open' END AS state
@@ -206,7 +206,7 @@ export function placementsStore(control: ControlDatabase) {
            SELECT count(*)::int AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
          WHERE s.accepts OR held.tenants > 0 ORDER BY s.strategy, s.created_at, s.id`,
       );
-      return rows.map((row) => ShardSummary.parse(row));
+      return rows.map((row) => ListedShard.parse(row));
     },
 
     /** How full the shards are that new tenants go to, by strategy. A tenant's own database is always full and left out. */

@@ -66,8 +66,8 @@ export function movesStore(control: ControlDatabase) {
     },
 
     /**
-     * Reserves the placement that a move goes to, on the requested shard or on another shard of the strategy with room.
-     * Returns false when no shard has room.
+     * Reserves the placement that a move goes to, on the requested shard or on another shard of the strategy with room,
+     * in the tenant's region if it has one. Returns false when no shard has room.
      */
     async reserve(moveId: number): Promise<boolean> {
       const [, , rows = []] = await control.batch([
@@ -78,8 +78,8 @@ export function movesStore(control: ControlDatabase) {
         {
           text: `WITH room AS (
                    SELECT m.id AS move_id, m.tenant_id, s.id FROM moves m JOIN placements f ON f.id = m.from_placement
-                   JOIN shards s ON s.strategy = m.strategy AND s.host IS NOT NULL AND s.id <> f.shard_id AND (s.strategy <> 'database' OR s.id = 'database-' || m.tenant_id)
-                     AND CASE WHEN m.shard_id IS NULL THEN s.accepts ELSE s.id = m.shard_id END
+                   JOIN tenants t ON t.id = m.tenant_id JOIN shards s ON s.strategy = m.strategy AND s.host IS NOT NULL AND s.id <> f.shard_id AND (s.strategy <> 'database' OR s.id = 'database-' || m.tenant_id)
+                     AND CASE WHEN m.shard_id IS NULL THEN s.accepts AND (s.strategy = 'database' OR t.region IS NULL OR s.region = t.region) ELSE s.id = m.shard_id END
                    CROSS JOIN LATERAL (SELECT count(*) AS tenants FROM placements p
                                        WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
                    WHERE m.id = $1 AND m.to_placement IS NULL AND held.tenants < s.capacity

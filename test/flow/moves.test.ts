@@ -316,6 +316,25 @@ test("a second move during an open move is refused with advice", async () => {
   expect((await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "elsewhere" })).status).toBe(400);
 });
 
+test("a move that finds no shard in the tenant's region waits for one that Tollgate creates there", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  expect((await operator("PATCH", `/tenants/${tenant.id}`, { region: "aws-local" })).status).toBe(200);
+  await run(tenant, "UPDATE products SET stock = 4712 WHERE id = 'mug-steel'");
+  await controlRows("UPDATE shards SET region = 'elsewhere' WHERE id = 'shared-1'");
+  const made = "strategy = 'shared' AND id <> 'shared-1' AND accepts";
+  try {
+    await moveTo(tenant, "shared");
+    const [shard] = await controlRows(`SELECT id, region FROM shards WHERE ${made}`);
+    expect(shard).toMatchObject({ region: "aws-local" });
+    expect((await moves(tenant))[0]).toMatchObject({ to: shard?.["id"] });
+    const seen = await run(tenant, "SELECT stock FROM products WHERE id = 'mug-steel'");
+    expect(seen.data?.["results"]).toEqual([[{ stock: 4712 }]]);
+  } finally {
+    await controlRows("UPDATE shards SET region = 'aws-local' WHERE id = 'shared-1'");
+    await controlRows(`UPDATE shards SET accepts = false, host = NULL WHERE ${made}`);
+  }
+});
+
 test("a tenant moves to another shard of the shared tier, and new tenants spread over both", async () => {
   await aTenant({ plan: "free" }); // on the first shard
   const name = "tollgate_shared_2";
@@ -333,12 +352,12 @@ test("a tenant moves to another shard of the shared tier, and new tenants spread
     logins: [{ name: app.username, password: app.password }],
     contextKeys: system.contextKeys,
   });
-  const shard = { id: "shared-2", strategy: "shared", region: "aws-local", ownerUrl, appUrl } as const;
+  const shard = { id: "shared-by-hand", strategy: "shared", region: "aws-local", ownerUrl, appUrl } as const;
   await registerShard({ controlUrl: system.controlUrl, encryptionKeys: system.encryptionKeys, ...shard });
   try {
     const tenant = await aTenant({ plan: "starter", strategy: "shared" });
     const [placed] = await controlRows("SELECT shard_id FROM placements WHERE tenant_id = $1", [tenant.id]);
-    expect(placed, "the emptier shard comes first").toEqual({ shard_id: "shared-2" });
+    expect(placed, "the emptier shard comes first").toEqual({ shard_id: "shared-by-hand" });
     await run(tenant, "UPDATE products SET stock = 4711 WHERE id = 'mug-steel'");
     const moved = await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "shared", shard: "shared-1" });
     expect(moved.status).toBe(202);
@@ -353,6 +372,6 @@ test("a tenant moves to another shard of the shared tier, and new tenants spread
     const left = await rowsOf(asSuperuser(ownerUrl), "SELECT FROM products WHERE tenant_id = $1", [tenant.id]);
     expect(left).toEqual([]);
   } finally {
-    await controlRows("UPDATE shards SET accepts = false, host = NULL WHERE id = 'shared-2'");
+    await controlRows("UPDATE shards SET accepts = false, host = NULL WHERE id = 'shared-by-hand'");
   }
 });

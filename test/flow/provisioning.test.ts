@@ -8,6 +8,8 @@ import {
   aTenant,
   callTool,
   controlRows,
+  databaseFaults,
+  faultsFired,
   fireCron,
   health,
   operator,
@@ -96,9 +98,36 @@ test("a region that Neon does not have ends the provisioning with a reason, with
   await until(async () => (await status(id)).state === "active", "it is active", 30_000);
 });
 
+/** Leaves no room on the shared shards until disposed, which forgets the shards that Tollgate created meanwhile. */
+async function fullSharedShards(): Promise<AsyncDisposable> {
+  await controlRows(
+    `UPDATE shards s SET capacity = (SELECT count(*) FROM placements WHERE shard_id = s.id AND state <> 'dropped')
+     WHERE strategy = 'shared' AND accepts`,
+  );
+  return {
+    async [Symbol.asyncDispose](): Promise<void> {
+      await controlRows("UPDATE shards SET capacity = 10000 WHERE id = 'shared-1'");
+      await controlRows(
+        "UPDATE shards SET accepts = false, host = NULL WHERE strategy = 'shared' AND id <> 'shared-1'",
+      );
+    },
+  };
+}
+
+/** The databases of the projects at Neon. */
+const neonDatabases = async (): Promise<number> =>
+  (await rowsOf(system.superuserUrl, "SELECT FROM pg_database WHERE datname LIKE 'neon\\_%'")).length;
+
+/** The shards on which these tenants are. */
+async function shardsOf(tenants: readonly { id: string }[]): Promise<{ shard: string; version: string | null }[]> {
+  return controlRows(
+    `SELECT DISTINCT s.id AS shard, s.schema_version AS version FROM placements p JOIN shards s ON s.id = p.shard_id
+     WHERE p.tenant_id = ANY ($1)`,
+    [tenants.map(({ id }) => id)],
+  );
+}
+
 test("sign-ups that find the shared shards full wait for one shard that Tollgate creates, where tenants are apart", async () => {
-  const databases = async () =>
-    (await rowsOf(system.superuserUrl, "SELECT datname FROM pg_database WHERE datname LIKE 'neon\\_%'")).length;
   const shards = async () => {
     const answer = await (await operator("GET", "/shards")).json();
     return (answer as { shards: { id: string; state: string; tenants: number }[] }).shards;
@@ -107,45 +136,67 @@ test("sign-ups that find the shared shards full wait for one shard that Tollgate
     (await callTool(apiKey, "run_sql", { statements })).data?.["results"];
   const first = await aTenant({ plan: "free" });
   await run(first.apiKey, "INSERT INTO products (id, name, price_cents, stock) VALUES ('first', 'First', 1, 1)");
-  await controlRows(
-    `UPDATE shards s SET capacity = (SELECT count(*) FROM placements WHERE shard_id = s.id AND state <> 'dropped')
-     WHERE strategy = 'shared'`,
-  );
-  const before = await databases();
+  await using _full = await fullSharedShards();
+  const before = await neonDatabases();
   // Neon creates the project, and the answer is lost.
   const lost = [{ kind: "lose-after", method: "POST", path: "/projects", times: 1 }];
   await fetch(new URL("/_neon/faults", system.neonApiUrl), { method: "POST", body: JSON.stringify(lost) });
-  try {
-    const tenants = await Promise.all(Array.from({ length: 8 }, () => aTenant({ plan: "free" })));
-    const placed = await controlRows<{ shard: string; version: string }>(
-      `SELECT DISTINCT s.id AS shard, s.schema_version AS version FROM placements p JOIN shards s ON s.id = p.shard_id
-       WHERE p.tenant_id = ANY ($1)`,
-      [tenants.map(({ id }) => id)],
-    );
-    expect(placed).toEqual([{ shard: "shared-2", version: expect.stringContaining("app/") }]);
-    expect(await databases()).toBe(before + 1);
-    expect(await shards()).toContainEqual(expect.objectContaining({ id: "shared-2", state: "open", tenants: 8 }));
+  const tenants = await Promise.all(Array.from({ length: 8 }, () => aTenant({ plan: "free" })));
+  const [shard, ...others] = await shardsOf(tenants);
+  expect(shard).toEqual({ shard: expect.stringMatching(/^shared-[2-9]$/), version: expect.stringContaining("app/") });
+  expect(others).toEqual([]);
+  expect(await neonDatabases()).toBe(before + 1);
+  expect(await shards()).toContainEqual(expect.objectContaining({ id: shard?.shard, state: "open", tenants: 8 }));
 
-    // The own row, no row of a neighbour's, and none of the first shard.
-    await Promise.all(
-      tenants.map(async ({ id, apiKey }) => {
-        await run(apiKey, `INSERT INTO products (id, name, price_cents, stock) VALUES ('${id}', 'Own', 1, 1)`);
-        const seen = await run(
-          apiKey,
-          "SELECT DISTINCT tenant_id FROM products",
-          "SELECT id FROM products WHERE price_cents = 1",
-        );
-        expect(seen).toEqual([[{ tenant_id: id }], [{ id }]]);
-      }),
-    );
-    expect(await run(first.apiKey, "SELECT id FROM products WHERE price_cents = 1")).toEqual([[{ id: "first" }]]);
-    expect(await (await health()).json()).toMatchObject({ checks: { isolation: { ok: true, facts: { shared: 2 } } } });
-    const migrations = await (await operator("GET", "/migrations")).json();
-    expect(migrations).toMatchObject({ behind: [] });
-    const counted = await operator("POST", "/analytics", { sql: "SELECT count(*) FROM products", strategy: "shared" });
-    expect(JSON.stringify(await counted.json())).not.toContain("error");
+  // The own row, no row of a neighbour's, and none of the first shard.
+  await Promise.all(
+    tenants.map(async ({ id, apiKey }) => {
+      await run(apiKey, `INSERT INTO products (id, name, price_cents, stock) VALUES ('${id}', 'Own', 1, 1)`);
+      const seen = await run(
+        apiKey,
+        "SELECT DISTINCT tenant_id FROM products",
+        "SELECT id FROM products WHERE price_cents = 1",
+      );
+      expect(seen).toEqual([[{ tenant_id: id }], [{ id }]]);
+    }),
+  );
+  expect(await run(first.apiKey, "SELECT id FROM products WHERE price_cents = 1")).toEqual([[{ id: "first" }]]);
+  expect(await (await health()).json()).toMatchObject({ checks: { isolation: { ok: true, facts: { shared: 2 } } } });
+  const migrations = await (await operator("GET", "/migrations")).json();
+  expect(migrations).toMatchObject({ behind: [] });
+  const counted = await operator("POST", "/analytics", { sql: "SELECT count(*) FROM products", strategy: "shared" });
+  expect(JSON.stringify(await counted.json())).not.toContain("error");
+});
+
+test("a shared shard whose creation fails at any step, and runs several times at once, is completed once", async () => {
+  await using _full = await fullSharedShards();
+  const before = await neonDatabases();
+  // From the moment that the project exists, every attempt gets the claim.
+  await rowsOf(
+    system.controlUrl,
+    `CREATE FUNCTION no_claim() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+       NEW.claimed_until := now() - interval '1 second'; RETURN NEW; END $$;
+     CREATE TRIGGER no_claim BEFORE UPDATE OF claimed_until ON shards FOR EACH ROW
+       WHEN (NEW.neon_project_id IS NOT NULL) EXECUTE FUNCTION no_claim()`,
+  );
+  await databaseFaults([
+    { kind: "lose-after", sql: "0001_roles.sql", times: 1 },
+    { kind: "lose-after", sql: "SET app_login = coalesce", times: 1 },
+    { kind: "refuse-before", sql: "tollgate.restore_login", times: 1 },
+    { kind: "lose-after", sql: "INSERT INTO tollgate.isolation_proof", times: 1 },
+    { kind: "lose-after", sql: "INSERT INTO shards (id, strategy, region, host", times: 1 },
+  ]);
+  try {
+    const tenants = await Promise.all(Array.from({ length: 4 }, () => aTenant({ plan: "free" })));
+    expect(await faultsFired()).toEqual([1, 1, 1, 1, 1]);
+    expect(await shardsOf(tenants)).toEqual([
+      { shard: expect.stringMatching(/^shared-[2-9]$/), version: expect.stringContaining("app/") },
+    ]);
+    expect(await neonDatabases()).toBe(before + 1);
+    for (const { apiKey } of tenants)
+      expect((await callTool(apiKey, "search_products", { query: "lamp" })).data?.["products"]).toHaveLength(2);
   } finally {
-    await controlRows("UPDATE shards SET capacity = 10000 WHERE strategy = 'shared'");
-    await controlRows("UPDATE shards SET accepts = false WHERE id = 'shared-2'");
+    await databaseFaults([]);
+    await rowsOf(system.controlUrl, "DROP TRIGGER no_claim ON shards; DROP FUNCTION no_claim");
   }
 });
