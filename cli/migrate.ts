@@ -24,6 +24,7 @@ import {
   fleetOfSchemas,
   knownShards,
   refuseChangedIn,
+  refuseTakenId,
   refuseUnsafe,
 } from "./migrations/databases.ts";
 import { dryRunFleet, migrateFleet } from "./migrations/fleet.ts";
@@ -159,6 +160,7 @@ async function main(): Promise<boolean> {
     { id: sharedId, title: `shared shard ${sharedId}`, url: sharedOwner, series: sharedMigrations },
     { id: schemaId, title: `schema shard ${schemaId}`, url: schemaOwner, series: branchMigrations },
   ].filter(({ url }) => url !== "");
+  for (const shard of named) await refuseTakenId(controlUrl, shard);
   const read = async (database: Database) => {
     const { applied, pending: lacking } = await filesIn(database);
     return { database, applied, files: lacking };

@@ -102,6 +102,32 @@ export function knownShards(controlUrl: string, encryptionKeys: string): Promise
   });
 }
 
+/**
+ * Throws when Tollgate has created, or is creating, another database under the id that this one would be registered by. Its
+ * tenants could not be reached any more.
+ */
+export function refuseTakenId(controlUrl: string, { id, url }: { id: string; url: string }): Promise<void> {
+  return connected(controlUrl, async (client) => {
+    if (!(await exists(client, "shards"))) return;
+    const { rows } = await client.query<{ host: string | null; database: string | null }>(
+      "SELECT host, database FROM shards WHERE id = $1 AND (neon_project_id IS NOT NULL OR host IS NULL AND accepts)",
+      [id],
+    );
+    const [known] = rows;
+    const { host, pathname } = new URL(url);
+    const isSame =
+      known?.database === decodeURIComponent(pathname.slice(1)) &&
+      withoutPooler(known.host ?? "") === withoutPooler(host);
+    if (known === undefined || isSame) return;
+    throw new Error(`Tollgate has created a shard ${id} itself: choose another id with --shard. Nothing was done.`);
+  });
+}
+
+/** Neon's host of a compute, also from the host of its pooler. */
+function withoutPooler(host: string): string {
+  return host.replace("-pooler.", ".");
+}
+
 /** The number of tenants with a schema of their own, and the ids of all files that at least one schema has. */
 export function fleetOfSchemas(controlUrl: string): Promise<{ schemas: number; applied: Set<string> }> {
   return connected(controlUrl, async (client) => {

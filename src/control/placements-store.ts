@@ -350,6 +350,17 @@ export function placementsStore(control: ControlDatabase) {
       ]);
     },
 
+    /**
+     * Opens a shard that Tollgate has created: tenants are placed there from now on. Changes nothing when it is open, so that
+     * a late attempt replaces no newer login.
+     */
+    async openShard(shard: Shard): Promise<void> {
+      await control.query(
+        `UPDATE shards SET host = $2, database = $3, owner_login = $4, app_login = $5 WHERE id = $1 AND host IS NULL`,
+        [shard.id, shard.host, shard.database, shard.ownerLogin, shard.appLogin],
+      );
+    },
+
     /** Sets the address of a shard's replica; `null` removes it. False when there is no such shard. */
     async setReplica(shardId: string, replicaHost: string | null): Promise<boolean> {
       const [, rows = []] = await control.batch([

@@ -147,7 +147,7 @@ async function createShard(
     log("error", "isolation_unproven", { shard: id, checks: proof.failures.map(({ check }) => check).join(",") });
     throw new AppError("isolation_unproven");
   }
-  await placements.registerShard(shard);
+  await placements.openShard(shard);
   log("info", "shard_opened", { shard: id });
   return true;
 }

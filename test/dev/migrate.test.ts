@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client } from "pg";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { refuseTakenId } from "../../cli/migrations/databases.ts";
 import { prepareSharedShard, registerShard } from "../../cli/migrations/prepare.ts";
 import { controlMigrations, migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
 import { connectControl } from "../../src/adapters/neon.ts";
@@ -105,6 +106,25 @@ test("a tenant gets no placement on a shard that lacks a file of the bundle, unt
   await migrate({ url, series: sharedMigrations });
   await placeTenant({ env, control }, acme, place);
   expect(await placed()).toEqual([{ state: "ready" }]);
+});
+
+test("a database is not registered under the id of another one that Tollgate has created or is creating", async () => {
+  const name = `control_${Math.random().toString(36).slice(2)}`;
+  await shard.superuser(`CREATE DATABASE ${name} OWNER tollgate_owner`);
+  const controlUrl = shard.urlOf("tollgate_owner", name);
+  await migrate({ url: controlUrl, series: controlMigrations });
+  const control = connectControl({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: shard.fetchEndpoint });
+  await control.query(
+    `INSERT INTO shards (id, strategy, region, capacity, host, database, neon_project_id) VALUES
+       ('by-hand', 'shared', 'here', 9, 'ep-old.neon.tech', 'main', NULL), ('opening', 'shared', 'here', 9, NULL, NULL, NULL),
+       ('opened', 'shared', 'here', 9, 'ep-own-pooler.neon.tech', 'main', 'project')`,
+  );
+  const other = "postgresql://owner:secret@ep-other.neon.tech/main";
+  await refuseTakenId(controlUrl, { id: "by-hand", url: other });
+  await refuseTakenId(controlUrl, { id: "new", url: other });
+  await refuseTakenId(controlUrl, { id: "opened", url: "postgresql://owner:secret@ep-own.neon.tech/main" });
+  for (const id of ["opened", "opening"])
+    await expect(refuseTakenId(controlUrl, { id, url: other })).rejects.toThrow(/choose another id with --shard/);
 });
 
 test.each([

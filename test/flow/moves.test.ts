@@ -317,8 +317,7 @@ test("a second move during an open move is refused with advice", async () => {
 });
 
 test("a move that finds no shard in the tenant's region waits for one that Tollgate creates there", async () => {
-  const tenant = await aTenant({ plan: "pro" });
-  expect((await operator("PATCH", `/tenants/${tenant.id}`, { region: "aws-local" })).status).toBe(200);
+  const tenant = await aTenant({ plan: "pro", region: "aws-local" });
   await run(tenant, "UPDATE products SET stock = 4712 WHERE id = 'mug-steel'");
   await controlRows("UPDATE shards SET region = 'elsewhere' WHERE id = 'shared-1'");
   const made = "strategy = 'shared' AND id <> 'shared-1' AND accepts";

@@ -184,7 +184,7 @@ test("a shared shard whose creation fails at any step, and runs several times at
     { kind: "lose-after", sql: "SET app_login = coalesce", times: 1 },
     { kind: "refuse-before", sql: "tollgate.restore_login", times: 1 },
     { kind: "lose-after", sql: "INSERT INTO tollgate.isolation_proof", times: 1 },
-    { kind: "lose-after", sql: "INSERT INTO shards (id, strategy, region, host", times: 1 },
+    { kind: "lose-after", sql: "UPDATE shards SET host = $2", times: 1 },
   ]);
   try {
     const tenants = await Promise.all(Array.from({ length: 4 }, () => aTenant({ plan: "free" })));

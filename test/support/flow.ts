@@ -38,6 +38,7 @@ export async function aTenant(
     id?: string;
     trialDays?: number;
     strategy?: string;
+    region?: string;
   } = {},
 ): Promise<TestTenant> {
   const created = await operator("POST", "/tenants", { plan: "free", name: "A tenant", ...overrides });
