@@ -209,33 +209,42 @@ export function placementsStore(control: ControlDatabase) {
       return rows.map((row) => ListedShard.parse(row));
     },
 
-    /** How full the shards are that new tenants go to, by strategy. A tenant's own database is always full and left out. */
-    async occupancy(): Promise<Occupancy[]> {
+    /**
+     * How full the shards are that new tenants go to, by strategy; `room` only in a region, unless that is `null`. A tenant's
+     * own database is always full and left out.
+     */
+    async occupancy(region: string | null = null): Promise<Occupancy[]> {
       const rows = await control.query(
-        `SELECT s.strategy, sum(held.tenants)::int AS tenants, sum(s.capacity)::int AS capacity
+        `SELECT s.strategy, count(*)::int AS shards, sum(held.tenants)::int AS tenants, sum(s.capacity)::int AS capacity,
+                coalesce(sum(greatest(s.capacity - held.tenants, 0)) FILTER (WHERE $1::text IS NULL OR s.region = $1), 0)::int AS room
          FROM shards s CROSS JOIN LATERAL (
            SELECT count(*) AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
          WHERE s.strategy <> 'database' AND s.accepts AND s.host IS NOT NULL GROUP BY s.strategy`,
+        [region],
       );
       return rows.map((row) => Occupancy.parse(row));
     },
 
-    /** The shard of a strategy that is being created in a region, or a new entry for the next one. */
-    async shardToOpen(strategy: Strategy, region: string): Promise<string> {
+    /**
+     * The shard of a strategy that is being created in a region, or a new entry for the next one. Adds no entry when the
+     * number of open shards is not `openShards` any more: the caller found no room before a concurrent caller opened one.
+     */
+    async shardToOpen(strategy: Strategy, region: string, openShards: number): Promise<string | undefined> {
       const [, , rows = []] = await control.batch([
         { text: `SELECT pg_advisory_xact_lock(hashtext('shards.' || $1))`, params: [strategy] },
         {
           text: `INSERT INTO shards (id, strategy, region, capacity)
                  SELECT $1 || '-' || (SELECT coalesce(max(substring(id FROM '[0-9]+$')::integer), 0) + 1 FROM shards WHERE strategy = $1), $1, $2, $3
-                 WHERE NOT EXISTS (SELECT FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts)`,
-          params: [strategy, region, shardCapacity[strategy]],
+                 WHERE NOT EXISTS (SELECT FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts)
+                   AND $4 = (SELECT count(*) FROM shards WHERE strategy = $1 AND host IS NOT NULL AND accepts)`,
+          params: [strategy, region, shardCapacity[strategy], openShards],
         },
         {
           text: `SELECT id FROM shards WHERE strategy = $1 AND region = $2 AND host IS NULL AND accepts ORDER BY id LIMIT 1`,
           params: [strategy, region],
         },
       ]);
-      return String(rows[0]?.["id"]);
+      return rows[0] === undefined ? undefined : String(rows[0]["id"]);
     },
 
     /** The shard that is one tenant's own database, added when it is missing. */

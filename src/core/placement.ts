@@ -27,11 +27,13 @@ export const shardCapacity: Readonly<Record<Strategy, number>> = { shared: 10_00
 const pooledStrategies = ["shared", "schema"] as const satisfies readonly Strategy[];
 export type PooledStrategy = (typeof pooledStrategies)[number];
 
-/** How many tenants the shards of a strategy have and take. */
+/** How many tenants the shards of a strategy have and take. `room`: how many more, in a region if one was named. */
 export const Occupancy = z.object({
   strategy: z.enum(pooledStrategies),
+  shards: z.int().positive(),
   tenants: z.int(),
   capacity: z.int().positive(),
+  room: z.int(),
 });
 export type Occupancy = z.infer<typeof Occupancy>;
 

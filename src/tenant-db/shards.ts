@@ -5,7 +5,14 @@ import { type OpenedProject, connectNeonApi } from "../adapters/neon-api.ts";
 import type { Context } from "../control/context.ts";
 import { type PlacementsStore, type Shard, type ShardProject, placementsStore } from "../control/placements-store.ts";
 import { AppError, isPermanent } from "../core/errors.ts";
-import { connectionUrl, loginPurpose, ownShardId, strategiesToExtend } from "../core/placement.ts";
+import {
+  type Occupancy,
+  type PooledStrategy,
+  connectionUrl,
+  loginPurpose,
+  ownShardId,
+  strategiesToExtend,
+} from "../core/placement.ts";
 import type { Strategy } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { parseKeyRing } from "../core/encryption.ts";
@@ -38,28 +45,42 @@ export async function makeRoom(
 ): Promise<boolean> {
   const placements = placementsStore(context.control);
   const where = region ?? context.env.NEON_REGION;
-  const shardId =
-    strategy === "database"
-      ? await placements.ownShard(tenantId, where)
-      : await placements.shardToOpen(strategy, where);
-  return openShard(context, placements, { id: shardId, strategy });
+  if (strategy === "database") {
+    return openShard(context, placements, { id: await placements.ownShard(tenantId, where), strategy });
+  }
+  const known = (await placements.occupancy(region)).find((each) => each.strategy === strategy);
+  return known !== undefined && known.room > 0
+    ? true
+    : openNext(context, placements, { strategy, region: where, known });
 }
 
 /** Advances the next shards of the strategies whose shards are nearly full. Returns whether there is enough room. */
 export async function makeRoomAhead(context: Databases): Promise<boolean> {
   const placements = placementsStore(context.control);
-  const extend = async (strategy: Strategy): Promise<boolean> => {
-    const id = await placements.shardToOpen(strategy, context.env.NEON_REGION);
-    return openShard(context, placements, { id, strategy });
-  };
+  const occupancy = await placements.occupancy();
+  const outcomes = await Promise.allSettled(
+    strategiesToExtend(occupancy).map((strategy) => {
+      const known = occupancy.find((each) => each.strategy === strategy);
+      return openNext(context, placements, { strategy, region: context.env.NEON_REGION, known });
+    }),
+  );
   // One strategy that fails holds back no other.
-  const outcomes = await Promise.allSettled(strategiesToExtend(await placements.occupancy()).map(extend));
   return outcomes
     .map((outcome) => {
       if (outcome.status === "rejected") throw outcome.reason;
       return outcome.value;
     })
     .every(Boolean);
+}
+
+/** Advances the next shard of a strategy. `known`: its shards as they were when the caller decided; none when `undefined`. */
+async function openNext(
+  context: Databases,
+  placements: PlacementsStore,
+  { strategy, region, known }: { strategy: PooledStrategy; region: string; known: Occupancy | undefined },
+): Promise<boolean> {
+  const id = await placements.shardToOpen(strategy, region, known?.shards ?? 0);
+  return id === undefined ? false : openShard(context, placements, { id, strategy });
 }
 
 /**

@@ -7,6 +7,7 @@ import { refuseTakenId } from "../../cli/migrations/databases.ts";
 import { prepareSharedShard, registerShard } from "../../cli/migrations/prepare.ts";
 import { controlMigrations, migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
 import { connectControl } from "../../src/adapters/neon.ts";
+import { placementsStore } from "../../src/control/placements-store.ts";
 import { placeTenant } from "../../src/tenant-db/placement.ts";
 import { acme, contextKeys, type Shard, startShard } from "../support/shard.ts";
 
@@ -125,6 +126,35 @@ test("a database is not registered under the id of another one that Tollgate has
   await refuseTakenId(controlUrl, { id: "opened", url: "postgresql://owner:secret@ep-own.neon.tech/main" });
   for (const id of ["opened", "opening"])
     await expect(refuseTakenId(controlUrl, { id, url: other })).rejects.toThrow(/choose another id with --shard/);
+});
+
+test("callers that find no room at once get one shard to create, and a late one gets none", async () => {
+  const name = `control_${Math.random().toString(36).slice(2)}`;
+  await shard.superuser(`CREATE DATABASE ${name} OWNER tollgate_owner`);
+  const controlUrl = shard.urlOf("tollgate_owner", name);
+  await migrate({ url: controlUrl, series: controlMigrations });
+  const placements = placementsStore(
+    connectControl({ CONTROL_DATABASE_URL: controlUrl, NEON_FETCH_ENDPOINT: shard.fetchEndpoint }),
+  );
+  const toOpen = (openShards: number) => placements.shardToOpen("shared", "here", openShards);
+  expect(await Promise.all(Array.from({ length: 20 }, () => toOpen(0)))).toEqual(Array(20).fill("shared-1"));
+  const claims = await Promise.all(Array.from({ length: 20 }, () => placements.claimShard("shared-1", 60_000)));
+  const [claim, ...others] = claims.filter((each) => each !== undefined);
+  expect(others).toEqual([]);
+
+  // A claim that was taken over is released by its holder only.
+  await placements.releaseShard("shared-1", "2026-01-01T00:00:00Z");
+  expect(await placements.claimShard("shared-1", 60_000)).toBeUndefined();
+  await placements.releaseShard("shared-1", claim ?? "");
+  expect(await placements.claimShard("shared-1", 0)).toBeDefined();
+  expect(await placements.claimShard("shared-1", 60_000)).toBeDefined(); // the claim before has ended
+
+  const opened = { id: "shared-1", strategy: "shared", region: "here", database: "d", appLogin: null } as const;
+  await placements.openShard({ ...opened, host: "first", ownerLogin: "first" });
+  await placements.openShard({ ...opened, host: "late", ownerLogin: "late" });
+  expect(await placements.shard("shared-1")).toMatchObject({ host: "first", ownerLogin: "first" });
+  expect(await toOpen(0)).toBeUndefined();
+  expect(await toOpen(1)).toBe("shared-2");
 });
 
 test.each([
