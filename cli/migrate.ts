@@ -5,6 +5,7 @@ import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { FleetOptions, changedInShard } from "../src/fleet/fleet.ts";
 import { parseKeyRing } from "../src/core/encryption.ts";
+import { ownerOfShard } from "../src/core/placement.ts";
 import { migrationId } from "../src/tenant-db/branch.ts";
 import {
   controlDatabase,
@@ -112,6 +113,12 @@ function readFlags() {
         `--${String(name).replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
       throw new Error(options.error.issues.map(({ path, message }) => `${flagOf(path[0])}: ${message}`).join("\n"));
     }
+    const owner = values.shard === undefined ? undefined : ownerOfShard(values.shard);
+    if (owner !== undefined)
+      throw new Error(
+        `--shard: ${values.shard} is a tenant's own database, which Tollgate creates and registers by itself. ` +
+          `Leave --shard out: each run migrates it. --only ${owner} migrates this tenant alone`,
+      );
     return { ...values, command, options: options.data };
   } catch (error) {
     // Node appends advice on arguments that look like flags. It does not apply here.
@@ -160,6 +167,11 @@ async function main(): Promise<boolean> {
     { id: sharedId, title: `shared shard ${sharedId}`, url: sharedOwner, series: sharedMigrations },
     { id: schemaId, title: `schema shard ${schemaId}`, url: schemaOwner, series: branchMigrations },
   ].filter(({ url }) => url !== "");
+  if (flags.shard !== undefined && named.length === 0 && flags.replica === undefined)
+    throw new Error(
+      `--shard ${flags.shard} names the database of SHARED_OWNER_URL or SCHEMA_OWNER_URL, and neither is set. ` +
+        "Leave --shard out: each run migrates all shards that the control database knows.",
+    );
   for (const shard of named) await refuseTakenId(controlUrl, shard);
   const read = async (database: Database) => {
     const { applied, pending: lacking } = await filesIn(database);
@@ -167,6 +179,11 @@ async function main(): Promise<boolean> {
   };
   const pending = [await read(control)];
   const known = await knownShards(controlUrl, encryptionKeys);
+  for (const { id, series } of named) {
+    const other = known.find((shard) => shard.id === id && shard.series !== series);
+    if (other !== undefined)
+      throw new Error(`There is a ${other.title}, whose tables are of another kind. Give --shard another name.`);
+  }
   const shards = [...named, ...known.filter(({ id }) => !named.some((shard) => shard.id === id))];
   for (const database of shards) pending.push(await read(database));
   const changed = (

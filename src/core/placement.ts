@@ -73,6 +73,12 @@ export function ownShardId(tenantId: string): string {
   return `database-${tenantId}`;
 }
 
+/** The tenant whose own database this shard is; `undefined` for a shard of many tenants. */
+export function ownerOfShard(shardId: string): string | undefined {
+  const prefix = ownShardId("");
+  return shardId.startsWith(prefix) ? shardId.slice(prefix.length) : undefined;
+}
+
 /** The purpose that each encrypted login is bound to. A login decrypts for its own purpose only. */
 export const loginPurpose = {
   owner: (shardId: string) => `shard:${shardId}:owner`,

@@ -14,10 +14,11 @@ import { analyticsConnections } from "../tenant-db/dispatch.ts";
 import { SqlError } from "../adapters/neon.ts";
 import { type Reader, preferReplica } from "../adapters/replica.ts";
 
-/** Time limit of a question over all shards: as long as an operator and a Worker can wait. */
-const TIME_LIMIT_MS = 30_000;
+/** Time limit of a question over all shards. With the grace below it is less than the 30 s that many clients wait. */
+const TIME_LIMIT_MS = 20_000;
 /** The database ends a statement at the time limit; the request ends this much later, so that the database's error arrives. */
 const GRACE_MS = 2_000;
+const TOO_LONG = `The question takes longer than the ${TIME_LIMIT_MS / 1_000} s that it may take over all shards. Ask for less, or name one strategy.`;
 /** Size of an answer. A larger one is an export, and a Worker's memory holds only a few answers of this size. */
 const MAX_ROWS = 10_000;
 const MAX_BYTES = 5_000_000;
@@ -118,7 +119,7 @@ async function readShard(env: Env, shard: AnalyticsShard, asking: Asking): Promi
     }
   } catch (error) {
     log("warn", "analytics_shard_failed", { shardId: id, error: describeError(error) });
-    report.error = describe(error);
+    report.error = describe(error, Date.now() >= asking.untilMs);
   }
 }
 
@@ -188,7 +189,10 @@ function take(
   return taken;
 }
 
-function describe(error: unknown): { sqlState?: string; message: string } {
+/** `isLate`: the time limit has passed. */
+function describe(error: unknown, isLate: boolean): { sqlState?: string; message: string } {
+  if (error instanceof SqlError && error.sqlState === "57014") return { sqlState: error.sqlState, message: TOO_LONG };
+  if (isLate && !(error instanceof SqlError)) return { message: TOO_LONG };
   if (error instanceof SqlError) {
     const { sqlState, cause, message } = error;
     return { sqlState, message: cause instanceof Error ? cause.message : message };

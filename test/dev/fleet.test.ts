@@ -254,6 +254,17 @@ test("a signal stops a run after its running schemas", async () => {
   expect(await versions()).toContain("app/0001_products.sql");
 });
 
+test("a shard that a run cannot set up is refused, with what to do instead", async () => {
+  for (const [shard, words] of [
+    ["database-t1", /own database.*--only t1/],
+    ["schema-1", /neither is set.*Leave --shard out/],
+  ] as const) {
+    const { code, output } = await fleet.migrate("--shard", shard);
+    expect(code).toBe(1);
+    expect(output).toMatch(words);
+  }
+});
+
 test("a file that has changed since it was applied is refused by name", async () => {
   const { versions, only } = await tenantsOf(2);
   expect(await fleet.migrate("--tenant-files", await fleet.filesWith(note), ...only)).toMatchObject({ code: 0 });
