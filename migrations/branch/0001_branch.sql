@@ -89,6 +89,44 @@ BEGIN
   END IF;
 END $$;
 
+-- Undoes the default privileges that tenants' roles have set, and returns these roles. Every role may set its own. They are
+-- objects of the role, so that the isolation proof refuses it, and its tenant with it. An entry is gone once it has the rights
+-- of any new object: all for the owner, those of PostgreSQL for PUBLIC, and nothing besides.
+CREATE FUNCTION tollgate.reset_default_privileges() RETURNS SETOF name
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+  entry record;
+  command text;
+  holder oid;
+BEGIN
+  FOR entry IN
+    SELECT t.role, d.defaclacl AS rights, n.nspname AS schema, k.kind, k.of_public
+    FROM pg_default_acl d JOIN pg_roles r ON r.oid = d.defaclrole JOIN tollgate.tenants t ON t.role = r.rolname
+      LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
+      JOIN (VALUES ('r', 'TABLES', NULL), ('S', 'SEQUENCES', NULL), ('f', 'FUNCTIONS', 'EXECUTE'), ('T', 'TYPES', 'USAGE'),
+                   ('n', 'SCHEMAS', NULL), ('L', 'LARGE OBJECTS', NULL)) AS k (code, kind, of_public) ON k.code::"char" = d.defaclobjtype
+  LOOP
+    PERFORM pg_advisory_xact_lock(hashtext('tollgate.tenants'));
+    -- Only a role with the login's rights may do this, as in `tollgate.drop_owned`.
+    EXECUTE format('GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET FALSE', entry.role);
+    command := format('ALTER DEFAULT PRIVILEGES FOR ROLE %I', entry.role) || coalesce(format(' IN SCHEMA %I', entry.schema), '');
+    FOR holder IN SELECT DISTINCT a.grantee FROM aclexplode(entry.rights) a LOOP
+      EXECUTE command || format(' REVOKE ALL ON %s FROM ', entry.kind) ||
+        CASE holder WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(holder)) END;
+    END LOOP;
+    IF entry.schema IS NULL THEN -- an entry for one schema only adds rights
+      EXECUTE command || format(' GRANT ALL ON %s TO %I', entry.kind, entry.role);
+      IF entry.of_public IS NOT NULL THEN
+        EXECUTE command || format(' GRANT %s ON %s TO PUBLIC', entry.of_public, entry.kind);
+      END IF;
+    END IF;
+    EXECUTE format('REVOKE %I FROM CURRENT_USER', entry.role);
+    RETURN NEXT entry.role;
+  END LOOP;
+END $$;
+
 -- Gives the tenant a table of its schema: rights on the rows, and `tenant_id` defaults to the tenant. Changes are logged, and
 -- the analytics login may read. The check on `tenant_id` keeps the rows fit for a move to shared tables.
 CREATE FUNCTION tollgate.isolate(target regclass) RETURNS void
@@ -109,5 +147,5 @@ BEGIN
 END $$;
 
 REVOKE ALL ON TABLE tollgate.tenants FROM PUBLIC;
-REVOKE ALL ON FUNCTION tollgate.create_tenant(text, text, text), tollgate.drop_tenant(text), tollgate.isolate(regclass)
-  FROM PUBLIC;
+REVOKE ALL ON FUNCTION tollgate.create_tenant(text, text, text), tollgate.drop_tenant(text), tollgate.isolate(regclass),
+  tollgate.reset_default_privileges() FROM PUBLIC;

@@ -18,7 +18,6 @@ import { type Reader, preferReplica } from "../adapters/replica.ts";
 const TIME_LIMIT_MS = 20_000;
 /** The database ends a statement at the time limit; the request ends this much later, so that the database's error arrives. */
 const GRACE_MS = 2_000;
-const TOO_LONG = `The question takes longer than the ${TIME_LIMIT_MS / 1_000} s that it may take over all shards. Ask for less, or name one strategy.`;
 /** Size of an answer. A larger one is an export, and a Worker's memory holds only a few answers of this size. */
 const MAX_ROWS = 10_000;
 const MAX_BYTES = 5_000_000;
@@ -49,17 +48,21 @@ export interface ShardReport {
 
 type Databases = Pick<Context, "env" | "control">;
 
-/** Runs one SELECT on every shard, or on those of one strategy. A shard that fails reports its error beside the others' rows. */
+/**
+ * Runs one SELECT on every shard, or on those of one strategy. A shard that fails reports its error beside the others' rows. Ends
+ * soon after `limitMs`.
+ */
 export async function askAllTenants(
   { env, control }: Databases,
   sql: string,
   strategy: Strategy | null,
+  limitMs = TIME_LIMIT_MS,
 ): Promise<AnalyticsAnswer> {
   const answer: AnalyticsAnswer = { rows: [], sizeBytes: 0, truncated: false, shards: [] };
-  const untilMs = Date.now() + TIME_LIMIT_MS;
+  const untilMs = Date.now() + limitMs;
   const queue = (await placementsStore(control).analyticsShards(strategy)).values();
   const lane = async (): Promise<void> => {
-    for (const shard of queue) await readShard(env, shard, { sql, untilMs, answer });
+    for (const shard of queue) await readShard(env, shard, { sql, limitMs, untilMs, answer });
   };
   await Promise.all(Array.from({ length: SHARDS_AT_ONCE }, lane));
   answer.shards.sort((a, b) => (a.id < b.id ? -1 : 1));
@@ -69,6 +72,7 @@ export async function askAllTenants(
 /** The query, its time limit, and the result that every shard adds rows to. */
 interface Asking {
   sql: string;
+  limitMs: number;
   untilMs: number;
   answer: AnalyticsAnswer;
 }
@@ -119,7 +123,7 @@ async function readShard(env: Env, shard: AnalyticsShard, asking: Asking): Promi
     }
   } catch (error) {
     log("warn", "analytics_shard_failed", { shardId: id, error: describeError(error) });
-    report.error = describe(error, Date.now() >= asking.untilMs);
+    report.error = describe(error, asking);
   }
 }
 
@@ -189,10 +193,10 @@ function take(
   return taken;
 }
 
-/** `isLate`: the time limit has passed. */
-function describe(error: unknown, isLate: boolean): { sqlState?: string; message: string } {
-  if (error instanceof SqlError && error.sqlState === "57014") return { sqlState: error.sqlState, message: TOO_LONG };
-  if (isLate && !(error instanceof SqlError)) return { message: TOO_LONG };
+function describe(error: unknown, { limitMs, untilMs }: Asking): { sqlState?: string; message: string } {
+  const tooLong = `The question takes longer than the ${limitMs / 1_000} s that it may take over all shards. Ask for less, or name one strategy.`;
+  if (error instanceof SqlError && error.sqlState === "57014") return { sqlState: error.sqlState, message: tooLong };
+  if (Date.now() >= untilMs && !(error instanceof SqlError)) return { message: tooLong };
   if (error instanceof SqlError) {
     const { sqlState, cause, message } = error;
     return { sqlState, message: cause instanceof Error ? cause.message : message };

@@ -21,7 +21,7 @@ import { checkoutsStore } from "../subscriptions/checkouts-store.ts";
 import { inboxStore } from "../subscriptions/inbox-store.ts";
 import { type IncomingEvent, incomingEvent } from "../subscriptions/stripe-event.ts";
 import { subscriptionsStore } from "../subscriptions/subscriptions-store.ts";
-import { repairShared } from "../tenant-db/shards.ts";
+import { repairOwnLogins, repairShared } from "../tenant-db/shards.ts";
 import { raiseAlarms } from "./alarms.ts";
 import { rotateEncryptionKeys } from "./key-rotation.ts";
 
@@ -152,6 +152,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
   });
   await attempt("silent_migrations", () => resumeSilentMigrations(context));
   await attempt("shared_shards", () => repairShared(context));
+  await attempt("own_logins", () => repairOwnLogins(context));
   await attempt("old_changes", () => pruneChanges(context));
   await attempt("old_failures", () => failuresStore(control).prune());
   await attempt("alarms", () => raiseAlarms(context, nowMs));

@@ -102,11 +102,35 @@ export async function repairShared({ env, control }: Databases): Promise<void> {
     await owner.query("SELECT tollgate.restore_login($1, $2)", [login.slice(0, colon), password], options);
     await restoreCanaries(owner, contextKeys, options);
   };
+  await repairEach(await placementsStore(control).shards("shared"), repair);
+}
+
+/** Tenants' own databases in one sweep, chosen at random: there may be hundreds. A change there stops only its own tenant. */
+const OWN_DATABASES_AT_ONCE = 25;
+
+/**
+ * Repairs what a tenant's statement can have done to its own login in a database with schemas of tenants: the isolation proof,
+ * and with it /health, refuses a login with default privileges. One database that fails holds back no other.
+ */
+export async function repairOwnLogins({ env, control }: Databases): Promise<void> {
+  const placements = placementsStore(control);
+  const [own, alone] = await Promise.all([placements.shards("schema"), placements.shards("database")]);
+  const some = alone.toSorted(() => Math.random() - 0.5).slice(0, OWN_DATABASES_AT_ONCE);
+  const repair = async (shard: Shard): Promise<void> => {
+    const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
+    const options = { signal: AbortSignal.timeout(REPAIR_WITHIN_MS) };
+    const reset = await owner.query("SELECT tollgate.reset_default_privileges() AS role", [], options);
+    if (reset.length > 0) log("warn", "default_privileges_reset", { shard: shard.id, logins: reset.length });
+  };
+  await repairEach([...own, ...some], repair);
+}
+
+async function repairEach(shards: readonly Shard[], repair: (shard: Shard) => Promise<void>): Promise<void> {
   const attempt = (shard: Shard): Promise<void> =>
     repair(shard).catch((error: unknown) =>
       log("error", "shard_not_repaired", { shard: shard.id, error: describeError(error) }),
     );
-  await Promise.all((await placementsStore(control).shards("shared")).map(attempt));
+  await Promise.all(shards.map(attempt));
 }
 
 async function openShard(

@@ -5,6 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { registerReplica } from "../../cli/migrations/prepare.ts";
+import { connectControl } from "../../src/adapters/neon.ts";
+import { askAllTenants } from "../../src/operations/analytics.ts";
 import { type RunningReplica, removeReplica, startReplica } from "../../dev/postgres/replica.ts";
 import {
   type TestTenant,
@@ -297,11 +299,18 @@ describe("the operator's questions", () => {
   });
 
   test("that take too long end within their bound, and the error names it", async () => {
+    const env = {
+      CONTROL_DATABASE_URL: system.serviceUrl,
+      NEON_FETCH_ENDPOINT: `${system.proxyUrl}/sql`,
+      ENCRYPTION_KEYS: JSON.stringify(system.encryptionKeys),
+    } as Env;
     const startedAtMs = Date.now();
-    const { rows, shards: reports } = await ask("SELECT pg_sleep(30)");
-    expect(Date.now() - startedAtMs).toBeLessThan(25_000);
-    expect(rows).toEqual([]);
-    for (const { error } of reports) expect(error?.message).toMatch(/longer than the 20 s/);
+    // The databases that Tollgate created itself let every login call this function.
+    const answer = await askAllTenants({ env, control: connectControl(env) }, "SELECT pg_sleep(30)", "database", 500);
+    expect(Date.now() - startedAtMs).toBeLessThan(5_000);
+    expect(answer.rows).toEqual([]);
+    expect(answer.shards.length).toBeGreaterThan(0);
+    for (const { error } of answer.shards) expect(error?.message).toMatch(/longer than the 0\.5 s/);
   });
 
   test("are answered up to 10,000 rows and 5 MB, and report when there is more", async () => {

@@ -4,7 +4,8 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { Client } from "pg";
 import { OWNER } from "../../cli/migrations/prepare.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
-import { proveIsolation, restoreCanaries } from "../../src/tenant-db/isolation.ts";
+import { proveBranch } from "../../src/tenant-db/branch.ts";
+import { proveIsolation, proveOwnSchema, restoreCanaries } from "../../src/tenant-db/isolation.ts";
 import { acme, aContext, contextKeys, globex, type Shard, startShard } from "../support/shard.ts";
 import { wallNames, withoutWall } from "../support/walls.ts";
 
@@ -120,6 +121,35 @@ describe("one tenant's statement stops no other tenant", () => {
     const proof = { url, fetchEndpoint: shard.fetchEndpoint, contextKeys, now: Date.now };
     expect(await proveIsolation(proof)).toMatchObject({ proven: true });
     await expect(as(url, "SET ROLE tollgate_app_b")).rejects.toMatchObject({ code: "42501" });
+  });
+
+  test("default privileges that a tenant's own login has set are undone, and its rights stay", async () => {
+    const branch = await shard.createBranch("branch_defaults", false);
+    await branch.createTenant({ placementId: 911, tenantId: acme, password: "tenant_911" });
+    await branch.createTenant({ placementId: 912, tenantId: globex, password: "tenant_912" });
+    const url = shard.urlOf("tenant_911", "branch_defaults");
+    await as(
+      url,
+      "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC",
+      "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO tenant_912 WITH GRANT OPTION",
+      "ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM tenant_911",
+      "ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC",
+      "ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC",
+      "ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC",
+      "ALTER DEFAULT PRIVILEGES GRANT ALL ON SCHEMAS TO tenant_912",
+      "ALTER DEFAULT PRIVILEGES GRANT ALL ON LARGE OBJECTS TO PUBLIC",
+    );
+    const own = { url, fetchEndpoint: shard.fetchEndpoint, schema: "tenant_911", tenantId: acme };
+    const broken = { check: "login_owns_nothing", detail: expect.stringContaining("pg_default_acl") };
+    expect(await proveOwnSchema(own)).toEqual({ proven: false, failures: Array.from({ length: 6 }, () => broken) });
+    const ownerUrl = shard.urlOf(OWNER, "branch_defaults");
+    const reset = () =>
+      connectNeon(ownerUrl, shard.fetchEndpoint).query("SELECT DISTINCT tollgate.reset_default_privileges() AS role");
+    expect(await reset()).toEqual([{ role: "tenant_911" }]);
+    expect(await proveOwnSchema(own)).toMatchObject({ proven: true });
+    expect(await proveBranch(ownerUrl, shard.fetchEndpoint)).toMatchObject({ proven: true });
+    expect(await as(url, "SELECT count(*)::int AS n FROM tenant_911.products")).toEqual([{ n: 0 }]);
+    expect(await reset()).toEqual([]);
   });
 
   test("a tenant can be removed, with all that its login may own", async () => {

@@ -31,6 +31,29 @@ const DAY_SECONDS = 86_400;
 
 afterEach(() => simulator("/webhooks", {}));
 
+test("an event leaves the inbox 90 days after it arrived, unless it still waits", async () => {
+  const [mark] = await controlRows<{ id: string }>(`SELECT 'evt_old_' || gen_random_uuid() AS id`);
+  const id = mark?.id ?? "";
+  await controlRows(
+    `INSERT INTO webhook_inbox (event_id, type, received_at, applied_at, outcome)
+     SELECT $1 || days || state, 'customer.updated', now() - make_interval(days => days),
+       CASE state WHEN 'applied' THEN now() END, CASE state WHEN 'applied' THEN 'applied' END
+     FROM (VALUES (89), (91)) AS a (days), (VALUES ('applied'), ('waits')) AS s (state)`,
+    [id],
+  );
+  const left = () =>
+    controlRows(
+      `SELECT substr(event_id, length($1) + 1) AS event FROM webhook_inbox WHERE event_id LIKE $1 || '%' ORDER BY 1`,
+      [id],
+    );
+  try {
+    await fireCron(SWEEP);
+    expect(await left()).toEqual([{ event: "89applied" }, { event: "89waits" }, { event: "91waits" }]);
+  } finally {
+    await controlRows(`DELETE FROM webhook_inbox WHERE event_id LIKE $1 || '%'`, [id]);
+  }
+});
+
 describe("usage reporting continues", () => {
   test("beside ledger rows of an unknown tenant, which stay and show in /health", async () => {
     const ghost = `ghost-${Date.now()}`;
