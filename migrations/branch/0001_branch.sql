@@ -111,7 +111,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('tollgate.tenants'));
     -- Only a role with the login's rights may do this, as in `tollgate.drop_owned`.
     EXECUTE format('GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET FALSE', entry.role);
-    command := format('ALTER DEFAULT PRIVILEGES FOR ROLE %I', entry.role) || coalesce(format(' IN SCHEMA %I', entry.schema), '');
+    command := format('ALTER DEFAULT PRIVILEGES FOR ROLE %I', entry.role) || coalesce(' IN SCHEMA ' || quote_ident(entry.schema), '');
     FOR holder IN SELECT DISTINCT a.grantee FROM aclexplode(entry.rights) a LOOP
       EXECUTE command || format(' REVOKE ALL ON %s FROM ', entry.kind) ||
         CASE holder WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(holder)) END;

@@ -88,15 +88,21 @@ export function sqlStateOf(error: unknown): string | undefined {
  * under a name of its own, because a pooled connection stays open when its login's password changes.
  */
 export async function isLoginRefused(url: string, fetchEndpoint: string, options: BatchOptions = {}): Promise<boolean> {
-  const asked = new URL(url);
-  asked.searchParams.set("application_name", `tollgate-login-${crypto.randomUUID()}`);
+  const asked = named(url, `tollgate-login-${crypto.randomUUID()}`);
   try {
-    await connectNeon(asked.href, fetchEndpoint).query("SELECT 1", [], options);
+    await connectNeon(asked, fetchEndpoint).query("SELECT 1", [], options);
     return false;
   } catch (error) {
     const cause = error instanceof AppError ? error.cause : undefined;
     return (cause instanceof NeonDbError || cause instanceof DatabaseError) && cause.code?.startsWith("28") === true;
   }
+}
+
+/** The connection string under this application name. Poolers keep the connections of each name apart. */
+function named(url: string, applicationName: string): string {
+  const other = new URL(url);
+  other.searchParams.set("application_name", applicationName);
+  return other.href;
 }
 
 /**
@@ -174,13 +180,12 @@ export interface Server {
 
 /** The server of a connection string. `connectNeon` or the driver's settings give the SQL endpoint. */
 export function serverOf(url: string): Server {
-  const probed = new URL(url);
-  // Poolers keep the connections of each application name apart.
-  probed.searchParams.set("application_name", "tollgate-probe");
   return {
-    host: probed.host,
+    host: new URL(url).host,
     probe: (signal) =>
-      neon(probed.href, { disableWarningInBrowsers: true }).query("SELECT 1", [], { fetchOptions: { signal } }),
+      neon(named(url, "tollgate-probe"), { disableWarningInBrowsers: true }).query("SELECT 1", [], {
+        fetchOptions: { signal },
+      }),
   };
 }
 
@@ -263,9 +268,6 @@ export function connectNeon(
   async function batch(statements: readonly Statement[], { signal }: BatchOptions = {}): Promise<Row[][]> {
     // The driver has no time limit of its own.
     const over = new AbortController();
-    const onAbort = (): void => over.abort(signal?.reason);
-    if (signal?.aborted === true) onAbort();
-    signal?.addEventListener("abort", onAbort, { once: true });
     const timer = signal === undefined ? setTimeout(() => over.abort(), answerWithinMs) : undefined;
     let code = outageCode;
     const endWatch = watchServer(server, () => {
@@ -273,13 +275,12 @@ export function connectNeon(
       over.abort();
     });
     try {
-      return await send(statements, over.signal);
+      return await send(statements, signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]));
     } catch (error) {
       throw failure(error, code);
     } finally {
       endWatch();
       clearTimeout(timer);
-      signal?.removeEventListener("abort", onAbort);
     }
   }
 

@@ -1,9 +1,8 @@
-// The Stripe SDK for every adapter file of Stripe, and the meaning of its failures: every failed request of an adapter becomes
-// a `StripeFailure`, which is permanent or temporary.
+// The Stripe SDK for every adapter file of Stripe, the rate of its requests, and the meaning of its failures: every failed
+// request of an adapter becomes a `StripeFailure`, which is permanent or temporary.
 import Stripe from "stripe";
 import { type FailureKind, OutsideFailure } from "../core/errors.ts";
-import { priceKeys } from "../core/price-keys.ts";
-import type { PlanName } from "../core/plans.ts";
+import { type PlanName, priceKeys } from "../core/plans.ts";
 
 /** Every price that Tollgate sells belongs to this product. Tollgate chooses its id, so that it is found without a search. */
 export const PRODUCT_ID = "tollgate_mcp";
@@ -26,6 +25,25 @@ export function stripeClient(secretKey: string, apiBase: string): Stripe {
           protocol: base.protocol === "http:" ? ("http" as const) : ("https" as const),
         }),
   });
+}
+
+/** Below the 25 a second that Stripe's read endpoints take, with room for other requests at the same time. */
+const PER_SECOND = 20;
+
+/** Waits until a request may be made. Call it before each request. */
+export type Acquire = () => Promise<void>;
+
+/** A limiter that lets requests pass one after the other, at most 20 a second. */
+export function rateLimiter(): { acquire: Acquire } {
+  let nextAtMs = 0;
+  return {
+    async acquire() {
+      const now = Date.now();
+      const startMs = Math.max(now, nextAtMs);
+      nextAtMs = startMs + 1000 / PER_SECOND;
+      if (startMs > now) await new Promise((resolve) => setTimeout(resolve, startMs - now));
+    },
+  };
 }
 
 export interface FailureFacts {

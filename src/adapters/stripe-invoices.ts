@@ -1,7 +1,6 @@
 // Invoices at Stripe: the period and the usage that an invoice bills, and invoice items for late usage.
 import Stripe from "stripe";
-import { type PlanName, plans } from "../core/plans.ts";
-import { planOfKeys, unitsKey } from "../core/price-keys.ts";
+import { type PlanName, planOfKeys, plans, unitsKey } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type NoAnswer, idOf, noAnswer, orMissing } from "./stripe-client.ts";
 

@@ -1,8 +1,7 @@
 // Subscriptions at Stripe. Every read returns the current state. Every write can be repeated: it names the state that
 // was read, so that a late request changes nothing.
 import type Stripe from "stripe";
-import type { PlanName } from "../core/plans.ts";
-import { baseKey, planOfKeys } from "../core/price-keys.ts";
+import { type PlanName, baseKey, planOfKeys } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { PRODUCT_ID, failureOf, idOf, orMissing, pricesOf } from "./stripe-client.ts";
 

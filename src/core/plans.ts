@@ -1,6 +1,6 @@
 // Plans: their types, and every plan of app/config.ts by its name. A tenant keeps the numbers it bought, which are copied
 // into its row, and the operator can override each number per tenant. No code names a plan: it asks for a plan's price,
-// limits and strategy.
+// limits and strategy, and for the lookup keys of its prices at Stripe.
 import * as z from "zod";
 import { config } from "./app-config.ts";
 
@@ -140,4 +140,26 @@ function namesOf(table: ReadonlyMap<PlanName, Plan>): readonly [PlanName, ...Pla
   const [first, ...rest] = table.keys();
   if (first === undefined) throw new Error("app/config.ts has no plan.");
   return [first, ...rest];
+}
+
+// ---- Stripe's prices: one for a plan's base price, one for its price per unit
+
+/** The lookup keys of the prices that a subscription to a plan consists of. Empty when Stripe does not sell the plan. */
+export function priceKeys(name: PlanName): string[] {
+  const { amountCents, unitAmountCents } = planOf(name);
+  if (amountCents === null) return [];
+  return unitAmountCents === null ? [baseKey(name)] : [baseKey(name), unitsKey(name)];
+}
+
+export function baseKey(plan: PlanName): string {
+  return `tollgate_${plan}_base`;
+}
+
+export function unitsKey(plan: PlanName): string {
+  return `tollgate_${plan}_units`;
+}
+
+/** The plan that has a price among these lookup keys. */
+export function planOfKeys(lookupKeys: readonly (string | null)[]): PlanName | null {
+  return planNames.find((name) => priceKeys(name).some((key) => lookupKeys.includes(key))) ?? null;
 }

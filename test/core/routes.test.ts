@@ -268,7 +268,7 @@ test("a query parameter or field that a route does not know is refused by name, 
 test("every operator's route that names a tenant answers 404 in words when there is no such tenant", async () => {
   // A control database without rows.
   const noRows = async (_: unknown, init?: RequestInit): Promise<Response> => {
-    const { queries } = JSON.parse(String(init?.body)) as { queries: unknown[] };
+    const { queries } = JSON.parse(typeof init?.body === "string" ? init.body : "{}") as { queries: unknown[] };
     return Response.json({ results: queries.map(() => ({ fields: [], rows: [], command: "SELECT", rowCount: 0 })) });
   };
   const asked = vi.spyOn(globalThis, "fetch").mockImplementation(noRows);

@@ -1,8 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Subscription } from "../../src/adapters/stripe-subscriptions.ts";
-import { planOfKeys, priceKeys } from "../../src/core/price-keys.ts";
-import { planNames, planOf } from "../../src/core/plans.ts";
+import { planNames, planOf, planOfKeys, priceKeys } from "../../src/core/plans.ts";
 import {
   type TenantSubscription,
   TRIAL_END_SLACK_MS,
