@@ -106,7 +106,7 @@ export default defineConfig({
           name: "campaign",
           include: ["test/campaign/**/*.test.ts"],
           globalSetup: ["test/campaign/tally.ts"],
-          testTimeout: 120_000,
+          testTimeout: 300_000, // a seed takes 10 s alone, and ten times as long on a busy machine
         },
       },
       {

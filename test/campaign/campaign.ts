@@ -13,6 +13,8 @@ import { tableOf } from "./tally.ts";
 const root = resolve(import.meta.dirname, "../..");
 /** Stripe's clock only moves forward, by some days a seed. Fifty seeds a lane stay within a year. */
 const SEEDS_PER_START = 200;
+/** Files `lane-N.test.ts`. */
+const MAX_LANES = 6;
 /** Seeds that run against each mutant. A mutant that passes all of them counts as not found. */
 const SEEDS_PER_MUTANT = 30;
 
@@ -25,18 +27,22 @@ npm run campaign [-- FLAGS]     ends processes at numbered points between a call
 
   --seeds N        how many seeds (1000)
   --from N         the first seed (1)
+  --lanes N        how many systems run seeds side by side, at most 6 (4)
   --mutants        instead: each wrong copy of the program in mutants.ts; the campaign must find all of them
   --mutant NAME    instead: one of them
   --help           this text`,
   flags: {
     seeds: { type: "string", default: "1000" },
     from: { type: "string", default: "1" },
+    lanes: { type: "string", default: "4" },
     mutant: { type: "string" },
     mutants: { type: "boolean", default: false },
   },
 });
 const seedCount = wholeNumber(command, "seeds", flags.seeds);
 const firstSeed = wholeNumber(command, "from", flags.from);
+const lanes = wholeNumber(command, "lanes", flags.lanes);
+if (lanes > MAX_LANES) refuse(command, `--lanes is at most ${MAX_LANES}: each lane has a file in test/campaign`);
 if (flags.mutant !== undefined && !mutants.some(({ name }) => name === flags.mutant)) {
   refuse(command, `There is no mutant "${flags.mutant}"; choose ${mutants.map(({ name }) => name).join(", ")}`);
 }
@@ -112,13 +118,17 @@ function vitest(
 ): Promise<boolean> {
   const child = spawn(
     process.execPath,
-    [join(cwd, "node_modules/vitest/vitest.mjs"), "run", "--project", "campaign", ...more],
+    [
+      ...[join(cwd, "node_modules/vitest/vitest.mjs"), "run", "--project", "campaign"],
+      ...["--maxWorkers", String(lanes), ...more],
+    ],
     {
       cwd,
       stdio,
       env: childEnvironment({
         ...env,
         CAMPAIGN_FROM: String(from),
+        CAMPAIGN_LANES: String(lanes),
         CAMPAIGN_SEEDS: String(seeds),
       }),
     },

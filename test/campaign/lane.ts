@@ -1,5 +1,5 @@
-// One lane of the campaign. Each lane has its own file, so its own system, and runs every fourth seed as one test.
-// `CAMPAIGN_FROM` and `CAMPAIGN_SEEDS` choose the seeds. `npm test` runs thirty, `npm run campaign` a thousand.
+// One lane of the campaign. Each lane has its own file, so its own system, and runs each of its seeds as one test.
+// `CAMPAIGN_FROM` and `CAMPAIGN_SEEDS` choose the seeds, `CAMPAIGN_LANES` the number of lanes. `npm test` runs thirty, `npm run campaign` a thousand.
 import { inject, test } from "vitest";
 import { runSeed } from "./seed.ts";
 import { handIn } from "./tally.ts";
@@ -7,8 +7,8 @@ import { handIn } from "./tally.ts";
 const FROM = Number(process.env["CAMPAIGN_FROM"] ?? 1);
 const SEEDS = Number(process.env["CAMPAIGN_SEEDS"] ?? 4);
 
-/** Number of lanes. A seed spends half of its time waiting, so there are more lanes than cores. */
-const LANES = 4;
+/** A seed spends half of its time waiting, so there are more lanes than cores. */
+const LANES = Number(process.env["CAMPAIGN_LANES"] ?? 4);
 
 export function campaign(lane: number): void {
   const seeds = Array.from({ length: SEEDS }, (_, index) => FROM + index).filter((seed) => seed % LANES === lane);

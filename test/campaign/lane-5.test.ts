@@ -1,0 +1,3 @@
+import { campaign } from "./lane.ts";
+
+campaign(5);
