@@ -1,9 +1,10 @@
 // `npm run campaign`: injects faults between a call and its payment, over many seeds or over deliberately wrong copies of
 // the program (mutants).
 import { spawn } from "node:child_process";
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { closeSync, cpSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { stripVTControlCharacters } from "node:util";
 import { childEnvironment } from "../../dev/child-environment.ts";
 import { readFlags, refuse, wholeNumber } from "../../cli/flags.ts";
 import { type Mutant, mutants } from "./mutants.ts";
@@ -83,10 +84,22 @@ async function runMutants(only: string | undefined): Promise<void> {
   const chosen = mutants.filter(({ name }) => only === undefined || name === only);
   for (const mutant of chosen) {
     const copy = mutate(mutant);
-    const survived = await vitest(copy, 1, SEEDS_PER_MUTANT, {}, "ignore", ["--bail", "1"]);
+    const log = join(scratch, "mutant.log");
+    const output = openSync(log, "w");
+    const survived = await vitest(copy, 1, SEEDS_PER_MUTANT, {}, output, ["--bail", "1"]);
+    closeSync(output);
     print(`${survived ? "NOT FOUND" : "found    "}  ${mutant.name}`);
     if (survived) process.exitCode = 1;
+    else print(`           ${firstError(readFileSync(log, "utf8"))}`);
   }
+}
+
+/** The error that found a mutant, so that a reader sees that it is about money and not about this machine. */
+function firstError(output: string): string {
+  const line = stripVTControlCharacters(output)
+    .split("\n")
+    .find((each) => /^\w*Error: /.test(each));
+  return (line ?? "The program did not start.").slice(0, 200);
 }
 
 /** Copies the program and applies the mutant's change. */
@@ -113,7 +126,7 @@ function vitest(
   from: number,
   seeds: number,
   env: Record<string, string>,
-  stdio: "inherit" | "ignore",
+  stdio: "inherit" | number,
   more: readonly string[] = [],
 ): Promise<boolean> {
   const child = spawn(
@@ -124,7 +137,7 @@ function vitest(
     ],
     {
       cwd,
-      stdio,
+      stdio: ["ignore", stdio, stdio],
       env: childEnvironment({
         ...env,
         CAMPAIGN_FROM: String(from),
