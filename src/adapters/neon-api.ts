@@ -59,7 +59,7 @@ export class NeonApiFailure extends OutsideFailure {
 }
 
 /** Neon answered 404. */
-class GoneFailure extends NeonApiFailure {}
+export class GoneFailure extends NeonApiFailure {}
 
 export interface OpenedProject {
   projectId: string;

@@ -316,6 +316,15 @@ export function placementsStore(control: ControlDatabase) {
       return String(row["id"]);
     },
 
+    /** Forgets a project that is gone, and its logins, before the shard was opened. The next attempt creates another one. */
+    async forgetProject(shardId: string, projectId: string): Promise<void> {
+      await control.query(
+        `UPDATE shards SET neon_project_id = NULL, app_login = NULL, analytics_login = NULL, schema_version = NULL
+         WHERE id = $1 AND neon_project_id = $2 AND host IS NULL`,
+        [shardId, projectId],
+      );
+    },
+
     /** Records that a shard is removed: it accepts no tenants and has no address. */
     async closeShard(shardId: string): Promise<void> {
       await control.query(
@@ -361,11 +370,12 @@ export function placementsStore(control: ControlDatabase) {
 
     /**
      * Opens a shard that Tollgate has created: tenants are placed there from now on. Changes nothing when it is open, so that
-     * a late attempt replaces no newer login.
+     * a late attempt replaces no newer login, nor when it was closed meanwhile.
      */
     async openShard(shard: Shard): Promise<void> {
       await control.query(
-        `UPDATE shards SET host = $2, database = $3, owner_login = $4, app_login = $5 WHERE id = $1 AND host IS NULL`,
+        `UPDATE shards SET host = $2, database = $3, owner_login = $4, app_login = $5
+         WHERE id = $1 AND host IS NULL AND accepts`,
         [shard.id, shard.host, shard.database, shard.ownerLogin, shard.appLogin],
       );
     },

@@ -1,7 +1,7 @@
 // Shards: creates the databases that tenants need, one Neon project each, removes own databases, and repairs shared ones. Neon works on a project for seconds, so a Workflow calls these functions repeatedly and sleeps in between. Each call
 // finds earlier work again, by the project's name or in the control tables.
 import { connectNeon, isLoginRefused } from "../adapters/neon.ts";
-import { type OpenedProject, connectNeonApi } from "../adapters/neon-api.ts";
+import { GoneFailure, type OpenedProject, connectNeonApi } from "../adapters/neon-api.ts";
 import type { Context } from "../control/context.ts";
 import { type PlacementsStore, type Shard, type ShardProject, placementsStore } from "../control/placements-store.ts";
 import { AppError, isPermanent } from "../core/errors.ts";
@@ -49,9 +49,14 @@ export async function makeRoom(
     return openShard(context, placements, { id: await placements.ownShard(tenantId, where), strategy });
   }
   const known = (await placements.occupancy(region)).find((each) => each.strategy === strategy);
-  return known !== undefined && known.room > 0
-    ? true
-    : openNext(context, placements, { strategy, region: where, known });
+  if (known !== undefined && known.room > 0) return true;
+  try {
+    return await openNext(context, placements, { strategy, region: where, known });
+  } catch (error) {
+    // Only the region can be the tenant's fault. All other refusals pass for it when the operator acts.
+    if (region !== null || !isPermanent(error)) throw error;
+    throw new AppError("placement_unavailable", error instanceof Error ? error.message : undefined);
+  }
 }
 
 /** Advances the next shards of the strategies whose shards are nearly full. Returns whether there is enough room. */
@@ -173,7 +178,14 @@ async function createShard(
     for (const duplicate of opened.duplicates)
       log("error", "neon_project_duplicate", { shard: id, project: duplicate });
   }
-  if (!(await neon.projectReady(projectId))) return false;
+  try {
+    if (!(await neon.projectReady(projectId))) return false;
+  } catch (error) {
+    if (strategy === "database" || !(error instanceof GoneFailure)) throw error;
+    // A person has deleted it, such as one whose creation had failed at Neon.
+    await placements.forgetProject(id, projectId);
+    return false;
+  }
   const { pooledHost: host, database, user, password } = await neon.ownerConnection(projectId);
   const url = connectionUrl({ host, database }, `${user}:${password}`);
   const owner = connectNeon(url, env.NEON_FETCH_ENDPOINT);

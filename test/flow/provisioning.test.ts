@@ -200,3 +200,24 @@ test("a shared shard whose creation fails at any step, and runs several times at
     await rowsOf(system.controlUrl, "DROP TRIGGER no_claim ON shards; DROP FUNCTION no_claim");
   }
 });
+
+test("a shard whose project fails at Neon refuses no sign-up, and is created again once the operator has deleted the project", async () => {
+  const fault = { kind: "fail-operation", action: "create_timeline", times: 1 };
+  await using _full = await fullSharedShards();
+  await fetch(new URL("/_neon/faults", system.neonApiUrl), { method: "POST", body: JSON.stringify([fault]) });
+  const created = await operator("POST", "/tenants", { plan: "free", name: "Waits for a database" });
+  const { id } = (await created.json()) as { id: string };
+  const placement = async () => (await status(id)).steps.find(({ name }) => name === "placement");
+  await until(async () => (await placement())?.status === "retrying", "the step fails, and is retried", 30_000);
+  const [project] = await controlRows<{ id: string }>(
+    "SELECT neon_project_id AS id FROM shards WHERE strategy = 'shared' AND accepts AND host IS NULL",
+  );
+  const deleted = await fetch(`${system.neonApiUrl}/projects/${project?.id}`, {
+    method: "DELETE",
+    headers: { authorization: `Bearer ${system.neonApiKey}` },
+  });
+  expect(deleted.status).toBe(200);
+  await until(async () => (await status(id)).state === "active", "it is active", 30_000);
+  const [shard] = await shardsOf([{ id }]);
+  expect(shard?.shard).toMatch(/^shared-[2-9]$/);
+});

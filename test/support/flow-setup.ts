@@ -18,6 +18,7 @@ export interface FlowSystem {
   credentialKey: string;
   proxyUrl: string;
   neonApiUrl: string;
+  neonApiKey: string;
   stripeUrl: string;
   stripeSecretKey: string;
   stripeWebhookSecret: string;
@@ -114,6 +115,7 @@ async function start(script: string, app: string | undefined): Starting {
     credentialKey: settings.secrets.credentialKey,
     proxyUrl: databases.proxy.url,
     neonApiUrl: databases.neonApi.url,
+    neonApiKey: settings.secrets.neonApiKey,
     stripeUrl: stripe.url,
     stripeSecretKey: settings.secrets.stripeSecretKey,
     stripeWebhookSecret: settings.secrets.stripeWebhookSecret,
