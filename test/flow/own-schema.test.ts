@@ -7,6 +7,7 @@ import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../../src/core/encrypt
 import {
   aCustomer,
   aTenant,
+  asSuperuser,
   callTool,
   controlRows,
   endObject,
@@ -97,6 +98,22 @@ test("a tenant's login role reaches only its own schema", async () => {
   } finally {
     await client.end();
   }
+});
+
+test("default privileges of a tenant's own role end with the next sweep, and its calls work", async () => {
+  const tenant = await aTenant({ plan: "pro" });
+  const { id } = await placementOf(tenant.id);
+  const role = `tenant_${id}`;
+  await rowsOf(
+    asSuperuser(system.schemaOwnerUrl),
+    `ALTER DEFAULT PRIVILEGES FOR ROLE ${role} GRANT ALL ON TABLES TO PUBLIC`,
+  );
+  const left = () => rowsOf(system.schemaOwnerUrl, "SELECT FROM pg_default_acl WHERE defaclrole = $1::regrole", [role]);
+  expect(await left()).toHaveLength(1);
+  await fireCron("* * * * *");
+  expect(await left()).toEqual([]);
+  await endObject(tenant.id); // the new object proves the login
+  expect((await callTool(tenant.apiKey, "search_products", { query: "lamp" })).data?.["products"]).toHaveLength(2);
 });
 
 test("the operator sees a tenant's placement and the version of its schema", async () => {
