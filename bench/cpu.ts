@@ -58,3 +58,12 @@ export function cpuMsOfTree(pid: number): number {
   const { ownMs = 0, endedChildrenMs = 0 } = read(pid) ?? {};
   return ownMs + endedChildrenMs + childrenOf(pid).reduce((sum, child) => sum + cpuMsOfTree(child), 0);
 }
+
+/** Milliseconds of a tree by the kind of process: workerd, PostgreSQL, and the programs of Node. */
+export function cpuMsByName(pid: number, sums: Record<string, number> = {}): Record<string, number> {
+  const { name = "", ownMs = 0, endedChildrenMs = 0 } = read(pid) ?? {};
+  const key = ["workerd", "postgres"].includes(name) ? name : pid === process.pid ? "stand-ins and clients" : "others";
+  sums[key] = (sums[key] ?? 0) + ownMs + endedChildrenMs;
+  for (const child of childrenOf(pid)) cpuMsByName(child, sums);
+  return sums;
+}

@@ -24,6 +24,8 @@ export interface LoadResult {
   successes: number;
   p50Ms: number;
   p99Ms: number;
+  /** Of each call, in ascending order; empty for a flood. */
+  latenciesMs: number[];
   /** The body of the last answer. */
   sample: string;
 }
@@ -110,7 +112,16 @@ async function run(job: LoadJob): Promise<LoadResult> {
   const seconds = (performance.now() - startedAtMs) / 1_000;
   latenciesMs.sort((a, b) => a - b);
   const at = (share: number): number => latenciesMs[Math.floor(share * (latenciesMs.length - 1))] ?? 0;
-  return { seconds, answers: latenciesMs.length, successes, p50Ms: at(0.5), p99Ms: at(0.99), sample };
+  const answers = latenciesMs.length;
+  return {
+    seconds,
+    answers,
+    successes,
+    p50Ms: at(0.5),
+    p99Ms: at(0.99),
+    latenciesMs: flood ? [] : latenciesMs,
+    sample,
+  };
 }
 
 process.on("message", (job: LoadJob) => {

@@ -57,6 +57,8 @@ interface Flood {
   /** Refusals since `sinceMs`. */
   count: number;
   sinceMs: number;
+  /** Until when the tenant counts as flooding. */
+  untilMs: number;
   /** The last `rate_limited`, and until when the object would repeat it. */
   limited: { refusal: Refusal; quota: QuotaStatus | undefined; untilMs: number } | undefined;
 }
@@ -73,15 +75,23 @@ const askedTooOften: ReadonlySet<ErrorCode> = new Set(["rate_limited", "too_many
  */
 function repeatedRefusal({ tenantId, kind }: Caller): Flood["limited"] {
   const flood = floods.get(tenantId);
-  if (flood?.limited === undefined || flood.count < FLOOD_REFUSALS || kind === "canary") return undefined;
-  return Date.now() < flood.limited.untilMs ? flood.limited : undefined;
+  const nowMs = Date.now();
+  if (flood?.limited === undefined || nowMs >= flood.untilMs || kind === "canary") return undefined;
+  return nowMs < flood.limited.untilMs ? flood.limited : undefined;
 }
 
-/** Counts a refusal. A flooding tenant gets its refusals late, so that clients which ask again at once ask less often. */
-async function slowedDown<Outcome extends Authorization | CallOutcome>(
-  { tenantId, kind }: Caller,
-  outcome: Outcome,
-): Promise<Outcome> {
+/**
+ * Holds a request of a flooding tenant, whether it will be refused or not. So clients that ask again at once ask less often,
+ * and what a flood may use of its minute does not come all at once, in front of other tenants' calls.
+ */
+async function slowDown({ tenantId, kind }: Caller): Promise<void> {
+  const untilMs = floods.get(tenantId)?.untilMs ?? 0;
+  if (kind === "canary" || Date.now() >= untilMs) return;
+  await new Promise((resolve) => setTimeout(resolve, FLOOD_PAUSE_MS));
+}
+
+/** Counts a refusal: enough of them are a flood. */
+function counted<Outcome extends Authorization | CallOutcome>({ tenantId, kind }: Caller, outcome: Outcome): Outcome {
   if (outcome.kind !== "refused" || !askedTooOften.has(outcome.refusal.code) || kind === "canary") return outcome;
   const { refusal, quota } = outcome;
   const nowMs = Date.now();
@@ -93,25 +103,28 @@ async function slowedDown<Outcome extends Authorization | CallOutcome>(
   // A repeated refusal is no news of the object's: it must not prolong itself.
   const isCertain = refusal.code === "rate_limited" && certainMs > 0 && refusal !== last?.limited?.refusal;
   const limited = isCertain ? { refusal, quota, untilMs: nowMs + certainMs } : last?.limited;
-  floods.set(tenantId, { count: count + 1, sinceMs, limited });
-  if (count >= FLOOD_REFUSALS) await new Promise((resolve) => setTimeout(resolve, FLOOD_PAUSE_MS));
+  // While the flood lasts, each refusal prolongs it.
+  const isFlood = count + 1 >= FLOOD_REFUSALS || nowMs < (last?.untilMs ?? 0);
+  const untilMs = isFlood ? nowMs + FLOOD_MS : 0;
+  floods.set(tenantId, { count: count + 1, sinceMs, untilMs, limited });
   return outcome;
 }
 
 /** Decides whether the caller may use the server, for an MCP method that calls no tool. */
 export async function authorizeCaller(context: Context, caller: Caller): Promise<Authorization> {
   const { tenantId } = caller;
+  await slowDown(caller);
   const repeated = repeatedRefusal(caller);
   if (repeated !== undefined) {
     const { refusal, quota } = repeated;
-    return slowedDown(caller, { kind: "refused", refusal, ...(quota && { quota }) });
+    return counted(caller, { kind: "refused", refusal, ...(quota && { quota }) });
   }
   const state = await stateOf(context, tenantId);
   if (state === "overloaded") return { kind: "refused", refusal: overloaded() };
   if (state === "away") return authorizeWithoutObject(context, caller);
   try {
     const answer = context.tenantObject(tenantId).authorize(caller) as Promise<Authorization>;
-    return await slowedDown(caller, await withTimeout(AUTHORIZE_TIMEOUT_MS, answer));
+    return counted(caller, await withTimeout(AUTHORIZE_TIMEOUT_MS, answer));
   } catch (error) {
     recordLoss(tenantId, error);
     return isOverloaded(error) ? { kind: "refused", refusal: overloaded() } : authorizeWithoutObject(context, caller);
@@ -130,8 +143,9 @@ export async function callObject(
   const { tool, args, caller, progress, signal } = call;
   const { tenantId } = caller;
   const { readOnly, idempotent } = tool.annotations;
+  await slowDown(caller);
   const repeated = repeatedRefusal(caller);
-  if (repeated !== undefined) return slowedDown(caller, refusedOutcome(repeated.refusal, repeated.quota));
+  if (repeated !== undefined) return counted(caller, refusedOutcome(repeated.refusal, repeated.quota));
   const nowMs = Date.now();
   const key = call.idempotencyKey;
   const { callId, idempotency } =
@@ -162,7 +176,7 @@ export async function callObject(
       if (state === "overloaded") return refuse(overloaded());
       if (state === "away") break;
       try {
-        return await slowedDown(caller, await attempt(number));
+        return counted(caller, await attempt(number));
       } catch (error) {
         recordLoss(tenantId, error, { tool: tool.name, callId });
         if (isOverloaded(error)) return refuse(overloaded());
