@@ -11,7 +11,7 @@ import type { Context } from "../control/context.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus, Refusal } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
-import type { ErrorCode } from "../core/errors.ts";
+import { type ErrorCode, errors } from "../core/errors.ts";
 import { describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { authorizeWithoutObject, callWithoutObject } from "./fallback-call.ts";
@@ -63,11 +63,11 @@ interface Flood {
   limited: { refusal: Refusal; quota: QuotaStatus | undefined; untilMs: number } | undefined;
 }
 
-/** Tenants that were refused lately for asking too often. */
+/** Tenants that were refused lately. */
 const floods = new BoundedMap<TenantId, Flood>(MAX_FLOODS);
 
-/** Limits that a client breaks by asking too often. The others end with time, and a client waits for them. */
-const askedTooOften: ReadonlySet<ErrorCode> = new Set(["rate_limited", "too_many_in_flight"]);
+/** Whether a refusal is of the tenant's making. A client that reads it waits, or stops. An outage is not the tenant's. */
+const isOwnFault = (code: ErrorCode): boolean => errors[code].status < 500;
 
 /**
  * A flooding tenant's `rate_limited`, which its object is certain to repeat: no request of the minute becomes free before
@@ -87,12 +87,13 @@ function repeatedRefusal({ tenantId, kind }: Caller): Flood["limited"] {
 async function slowDown({ tenantId, kind }: Caller): Promise<void> {
   const untilMs = floods.get(tenantId)?.untilMs ?? 0;
   if (kind === "canary" || Date.now() >= untilMs) return;
-  await new Promise((resolve) => setTimeout(resolve, FLOOD_PAUSE_MS));
+  // Spread over the pause, so that held requests do not come all at once.
+  await new Promise((resolve) => setTimeout(resolve, FLOOD_PAUSE_MS * (0.5 + Math.random())));
 }
 
 /** Counts a refusal: enough of them are a flood. */
 function counted<Outcome extends Authorization | CallOutcome>({ tenantId, kind }: Caller, outcome: Outcome): Outcome {
-  if (outcome.kind !== "refused" || !askedTooOften.has(outcome.refusal.code) || kind === "canary") return outcome;
+  if (outcome.kind !== "refused" || !isOwnFault(outcome.refusal.code) || kind === "canary") return outcome;
   const { refusal, quota } = outcome;
   const nowMs = Date.now();
   const last = floods.get(tenantId);
