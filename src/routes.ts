@@ -131,7 +131,7 @@ export const routes: readonly Route[] = [
   route("GET /plans", "public", listPlans),
   route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest, hasAddressRate: true }),
   route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery }),
-  route("POST /api/tenants/:tenantId/keys", "buyer", once(createFirstKey), { body: KeyRequest }),
+  route("POST /api/tenants/:tenantId/keys", "buyer", once(createFirstKey), { body: KeyRequest, hasAddressRate: true }),
 
   // a tenant's admin
   route("GET /api/tenants/:tenantId", "tenant_admin", showOwnAccount),

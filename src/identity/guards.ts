@@ -120,7 +120,7 @@ export const addressRate = createMiddleware<HttpEnv>(async (c, next) => {
     // A buyer is worth more than the count.
     log("warn", "address_rate_not_counted", { requestId: c.get("requestId"), error: describeError(error) });
   }
-  if (!isAdmitted) throw new TooManyRequests("Your address sends too many orders a minute.", ADDRESS_RATE_SECONDS);
+  if (!isAdmitted) throw new TooManyRequests("Your address sends too many requests a minute.", ADDRESS_RATE_SECONDS);
   await next();
 });
 

@@ -30,7 +30,7 @@ export async function startMove(
   if (open === undefined && here?.strategy === strategy && (shard ?? here.shardId) === here.shardId)
     return moves(c, 200);
   const move = await movesStore(control).open(tenantId, { strategy, shardId: shard ?? null });
-  if (move === undefined) throw new Problem("not_found", "There is no such tenant, or it is not set up yet.");
+  if (move === undefined) throw new Problem("not_found", "The tenant is not set up yet.");
   if (move.strategy !== strategy || (shard !== undefined && move.to !== null && move.to.shardId !== shard))
     throw new Problem("conflict", `A move to ${move.strategy} is ${move.state}. Confirm or undo it first.`);
   await c.get("context").start({ kind: "move", tenantId });
