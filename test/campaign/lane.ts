@@ -14,6 +14,11 @@ export function campaign(lane: number): void {
   const seeds = Array.from({ length: SEEDS }, (_, index) => FROM + index).filter((seed) => seed % LANES === lane);
   if (seeds.length === 0) test.skip("no seed is of this lane");
   test.each(seeds)("every unit is charged and billed once under the faults of seed %i", async (seed) => {
-    handIn(inject("campaignCounts"), seed, await runSeed(seed));
+    const counts = await runSeed(seed).catch((error: unknown) => {
+      // A lane runs for up to an hour, and the reporter waits for its end.
+      process.stderr.write(`${String(error)}\n`);
+      throw error;
+    });
+    handIn(inject("campaignCounts"), seed, counts);
   });
 }
