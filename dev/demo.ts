@@ -9,6 +9,7 @@ import * as z from "zod";
 import { config } from "../src/core/app-config.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
 import { type DemoTenant, saveSettings } from "../cli/settings.ts";
+import { demonstrationPeople } from "./issuer/people.ts";
 import type { System } from "./system.ts";
 
 const names = ["Willow Books", "Harbour Tools", "Northwind Trading", "Meridian Group"];
@@ -98,6 +99,7 @@ export async function runDemonstration(
       },
     );
   }
+  system.issuer?.people.replace(demonstrationPeople(settings.demoTenants, Object.keys(config.scopes)));
   await step("Their agents make a few calls", async () => {
     for (const tenant of settings.demoTenants) await callAFewTools(publicUrl, tenant.apiKey);
   });
@@ -129,7 +131,12 @@ export async function writeDemoFile(path: string, system: System, tenants: reado
         monitorToken: await monitorToken(publicUrl, operatorToken, id),
       })),
     ),
-    issuer: issuer && { url: issuer.url, jwksUrl: issuer.jwksUrl, tokenUrl: issuer.tokenUrl },
+    issuer: issuer && {
+      url: issuer.url,
+      jwksUrl: issuer.jwksUrl,
+      tokenUrl: issuer.tokenUrl,
+      people: issuer.people.all(),
+    },
     stripe: stripe && { apiBase: stripe.url, secretKey: stripeSecretKey, webhookSecret: stripeWebhookSecret },
     postgres: databases && { controlUrl: databases.controlUrl, appUrl: databases.appUrl },
     pids: { group: process.pid },

@@ -3,7 +3,7 @@
 import { config } from "../src/core/app-config.ts";
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { startIssuer } from "./issuer.ts";
+import { startIssuer } from "./issuer/issuer.ts";
 import { localRegion, prepareDatabases, registerReplica, schemaDatabase } from "../cli/migrations/prepare.ts";
 import { startMonitor } from "./monitor.ts";
 import { startNeonApi } from "./neon/api.ts";
@@ -115,6 +115,7 @@ export async function startSystem(options: SystemOptions) {
               port: await portFor(settings, "issuer"),
               keyFile: join(dir, "issuer.json"),
               audience: `${publicUrl}/mcp`,
+              scopes: Object.keys(config.scopes),
             });
             running.push(() => started.close());
             return started;

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import * as z from "zod";
-import { type Issuer, startIssuer } from "../../dev/issuer.ts";
+import { type Issuer, startIssuer } from "../../dev/issuer/issuer.ts";
 
 const TokenAnswer = z.object({ access_token: z.string(), token_type: z.literal("Bearer"), expires_in: z.number() });
 const audience = "http://127.0.0.1:8787/mcp";
@@ -88,7 +88,7 @@ test("the issuer answers a malformed request with the reason", async () => {
     expect(await response.json()).toEqual({ error: "invalid_request", error_description: expect.any(String) });
   }
   expect((await request(JSON.stringify({ pad: "x".repeat(100_000) }))).status).toBe(413);
-  expect((await fetch(`${issuer.url}/authorize`)).status).toBe(404);
+  expect((await fetch(`${issuer.url}/no-such-page`)).status).toBe(404);
 });
 
 test("tokens stay valid across a restart, and only the owner can read the key file", async () => {
