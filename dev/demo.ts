@@ -136,6 +136,11 @@ export async function writeDemoFile(path: string, system: System, tenants: reado
       jwksUrl: issuer.jwksUrl,
       tokenUrl: issuer.tokenUrl,
       people: issuer.people.all(),
+      providers: {
+        auth0: issuer.issuers.auth0,
+        cognito: issuer.issuers.cognito,
+        entra: issuer.issuers.entra("{tenant id}"),
+      },
     },
     stripe: stripe && { apiBase: stripe.url, secretKey: stripeSecretKey, webhookSecret: stripeWebhookSecret },
     postgres: databases && { controlUrl: databases.controlUrl, appUrl: databases.appUrl },

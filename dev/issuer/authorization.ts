@@ -73,15 +73,7 @@ export function answerVisit(visit: Visit): Answer {
     return denied(identity) ?? { kind: "signed-in", request, identity, authTimeS: nowS };
   }
   const current = currentIdentity(visit, request, choices);
-  if (current !== undefined)
-    return (
-      denied(current.identity) ?? {
-        kind: "signed-in",
-        request,
-        identity: current.identity,
-        authTimeS: current.authTimeS,
-      }
-    );
+  if (current !== undefined) return denied(current.identity) ?? { kind: "signed-in", request, ...current };
   if (request.prompts.includes("none"))
     return errorAnswer(provider, request, {
       error: "login_required",
@@ -112,7 +104,8 @@ function readRequest({
   if (!provider.hasDirectory(directory, people))
     return page("Unknown directory", `AADSTS90002: Tenant '${directory}' not found.`);
   // A second value could be the one that was checked, or the one that is used.
-  if (twice === "client_id" || twice === "redirect_uri") return page("Malformed request", `${twice} is there twice.`);
+  const unsafe = twice.find((name) => name === "client_id" || name === "redirect_uri");
+  if (unsafe !== undefined) return page("Malformed request", `${unsafe} is there twice.`);
   const clientId = values.get("client_id");
   const client = clientId === undefined ? undefined : findClient(clientId);
   if (client === undefined) {
@@ -127,7 +120,7 @@ function readRequest({
   const state = values.get("state");
   const refuse = (error: string, description: string): Answer =>
     errorAnswer(provider, { redirectUri, state }, { error, description });
-  if (twice !== undefined) return refuse("invalid_request", `${twice} is there twice`);
+  if (twice.length > 0) return refuse("invalid_request", `${twice.join(" and ")} is there twice`);
   for (const name of ["request", "request_uri"]) {
     if (values.has(name)) return refuse(`${name}_not_supported`, "request objects are not supported");
   }
@@ -152,7 +145,7 @@ function readRequest({
   const asked: Asked = {
     scopes: words(values.get("scope")),
     audience: values.get("audience"),
-    resources: parameters.getAll("resource"),
+    resources: parameters.getAll("resource").filter((resource) => resource !== ""),
     organization: values.get("organization"),
   };
   const granted = provider.audience(asked);

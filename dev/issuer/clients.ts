@@ -67,12 +67,14 @@ export function registrationProblem({ redirect_uris, response_types }: Registrat
 /** The values of a form or a query. RFC 6749, section 3.1: a parameter must not come twice. `resource` may (RFC 8707). */
 export function readParameters(parameters: URLSearchParams): {
   values: Map<string, string>;
-  twice: string | undefined;
+  twice: readonly string[];
 } {
   const values = new Map<string, string>();
-  let twice: string | undefined;
+  const seen = new Set<string>();
+  const twice: string[] = [];
   for (const [name, value] of parameters) {
-    if (values.has(name) && name !== "resource") twice ??= name;
+    if (seen.has(name) && name !== "resource") twice.push(name);
+    seen.add(name);
     // RFC 6749, section 3.1: an empty parameter counts as absent.
     if (value !== "" && !values.has(name)) values.set(name, value);
   }

@@ -77,7 +77,7 @@ export type Redeemed = { grant: LiveGrant } | { refused: OAuthError };
 export class Grants {
   readonly #codes = new BoundedMap<Code>();
   readonly #refreshTokens = new BoundedMap<RefreshToken>();
-  readonly #accessTokens = new BoundedMap<{ grant: LiveGrant; expiresAtMs: number }>();
+  readonly #accessTokens = new BoundedMap<{ grant: LiveGrant; scopes: readonly string[]; expiresAtMs: number }>();
 
   /** A code for this grant. `challenge` is the S256 challenge of the request. */
   issueCode(grant: Grant, request: { redirectUri: string; challenge: string }, nowMs: number): string {
@@ -141,15 +141,16 @@ export class Grants {
     return { grant, scopes };
   }
 
-  /** Remembers an access token, so that the userinfo endpoint accepts it. */
-  addAccessToken(token: string, grant: LiveGrant, nowMs: number): void {
-    this.#accessTokens.set(token, { grant, expiresAtMs: nowMs + ACCESS_LIFETIME_MS });
+  /** Remembers an access token with these scopes of the grant, so that the userinfo endpoint accepts it. */
+  addAccessToken(token: string, grant: LiveGrant, scopes: readonly string[], nowMs: number): void {
+    this.#accessTokens.set(token, { grant, scopes, expiresAtMs: nowMs + ACCESS_LIFETIME_MS });
   }
 
-  /** The grant of an access token that is valid now. */
+  /** The grant of an access token that is valid now, with the token's own scopes. */
   findByAccessToken(token: string, nowMs: number): Grant | undefined {
     const held = this.#accessTokens.get(token);
-    return held === undefined || held.grant.revoked || nowMs >= held.expiresAtMs ? undefined : held.grant;
+    if (held === undefined || held.grant.revoked || nowMs >= held.expiresAtMs) return undefined;
+    return { ...held.grant, scopes: held.scopes };
   }
 }
 

@@ -109,7 +109,7 @@ function frame(provider: ProviderName, title: string, body: Page): Page {
             cursor: pointer;
           }
           button:focus-visible {
-            outline: 3px solid #1d4ed8;
+            outline: 3px solid currentColor;
             outline-offset: 2px;
           }
           button.hinted {

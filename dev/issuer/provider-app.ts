@@ -54,7 +54,9 @@ export function providerApp(options: ProviderOptions): Hono {
   const cookie = `local_issuer_${provider.name}`;
   const app = new Hono();
 
-  for (const path of [paths.token, paths.userinfo, paths.keys, paths.register, paths.discovery, "/.well-known/*"]) {
+  const SERVER_METADATA = "/.well-known/oauth-authorization-server";
+  const open = [paths.discovery, `${SERVER_METADATA}/*`, paths.token, paths.userinfo, paths.keys, paths.register];
+  for (const path of open) {
     if (path !== undefined) app.use(path, sharesWithLoopback);
   }
 
@@ -68,7 +70,7 @@ export function providerApp(options: ProviderOptions): Hono {
     return c.json(metadataOf(provider, directory));
   };
   app.get(paths.discovery, serveMetadata);
-  if (provider.hasServerMetadata) app.get("/.well-known/oauth-authorization-server", serveMetadata);
+  if (provider.hasServerMetadata) app.get(SERVER_METADATA, serveMetadata);
   app.get(paths.keys, (c) => c.json(options.keySet as object));
 
   app.on(["GET", "POST"], paths.authorize, async (c) => {
@@ -77,6 +79,10 @@ export function providerApp(options: ProviderOptions): Hono {
     const sub = form?.get("sub") ?? undefined;
     // OIDC Core, section 3.1.2.1: a request may also come as a form. Ours has a person in its form.
     const parameters = form === undefined || sub !== undefined ? searchParams : form;
+    hardenPage(c);
+    // Only our own page signs a person in. Origin cannot tell, because the page sends no referrer.
+    if (sub !== undefined && (c.req.header("sec-fetch-site") ?? "same-origin") !== "same-origin")
+      return c.html(noticePage(provider.name, "Sign-in failed", "The form is not from this page."), 403);
     const session = sessions.get(getCookie(c, cookie) ?? "");
     const answer = answerVisit({
       provider,
@@ -88,7 +94,6 @@ export function providerApp(options: ProviderOptions): Hono {
       pick: sub === undefined ? undefined : { sub, organisation: form?.get("organisation") ?? undefined },
       nowS: nowS(),
     });
-    hardenPage(c);
     if (answer.kind === "page") return c.html(noticePage(provider.name, answer.title, answer.message), 400);
     // After a form, 303 makes the browser continue with GET.
     if (answer.kind === "error") return c.redirect(answer.location, 303);
@@ -130,11 +135,12 @@ export function providerApp(options: ProviderOptions): Hono {
     if (!isForm(c)) return fail({ error: "invalid_request", description: "the body is not a form" });
     const form = new URLSearchParams(await c.req.text());
     const { values, twice } = readParameters(form);
-    if (twice !== undefined) return fail({ error: "invalid_request", description: `${twice} is there twice` });
+    if (twice.length > 0)
+      return fail({ error: "invalid_request", description: `${twice.join(" and ")} is there twice` });
     const authenticated = authenticateClient(c.req.header("authorization"), values, findClient);
     if ("refused" in authenticated) return fail(authenticated.refused, authenticated.usedHeader);
     const { client } = authenticated;
-    const problem = provider.resourceProblem(form.getAll("resource"));
+    const problem = provider.resourceProblem(form.getAll("resource").filter((resource) => resource !== ""));
     if (problem !== undefined) return fail(problem);
 
     const grantType = values.get("grant_type");
@@ -182,7 +188,7 @@ export function providerApp(options: ProviderOptions): Hono {
     };
     const access = provider.accessToken(narrowed, identity, stamp);
     const accessToken = access === "opaque" ? randomToken() : await sign(access.claims, access.typ);
-    grants.addAccessToken(accessToken, grant, clock());
+    grants.addAccessToken(accessToken, grant, scopes, clock());
     return c.json({
       access_token: accessToken,
       token_type: "Bearer",
