@@ -9,7 +9,6 @@ import * as z from "zod";
 import { config } from "../src/core/app-config.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
 import { type DemoTenant, saveSettings } from "../cli/settings.ts";
-import { demonstrationPeople } from "./issuer/people.ts";
 import type { System } from "./system.ts";
 
 const names = ["Willow Books", "Harbour Tools", "Northwind Trading", "Meridian Group"];
@@ -99,7 +98,6 @@ export async function runDemonstration(
       },
     );
   }
-  system.issuer?.people.replace(demonstrationPeople(settings.demoTenants, Object.keys(config.scopes)));
   await step("Their agents make a few calls", async () => {
     for (const tenant of settings.demoTenants) await callAFewTools(publicUrl, tenant.apiKey);
   });

@@ -7,7 +7,9 @@ import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
 import { readFlags } from "../cli/flags.ts";
 import { readDevVars } from "../cli/settings.ts";
+import { config } from "../src/core/app-config.ts";
 import { runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
+import { demonstrationPeople } from "./issuer/people.ts";
 import { applyNewMigrations, migrateTenants } from "./reload.ts";
 import { startSystem } from "./system.ts";
 
@@ -134,6 +136,7 @@ async function lead(): Promise<void> {
     // Resume what an earlier run left unfinished before the demonstration looks at it.
     await system.worker.fireCron("* * * * *");
     const tenants = flags.demo ? await runDemonstration(system, step) : [];
+    system.issuer?.people.replace(demonstrationPeople(tenants, Object.keys(config.scopes)));
     const [tenant] = tenants;
     if (tenant !== undefined) writeMcpFile(mcpFile, system.publicUrl, tenant.apiKey);
     await writeDemoFile(demoFile, system, tenants);

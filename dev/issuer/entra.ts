@@ -83,6 +83,10 @@ export function entraProvider(setting: Setting, quirks: Partial<EntraQuirks> = {
       const isForApi = asked.scopes?.some((scope) => scope.startsWith(prefix)) ?? false;
       return { audience: isForApi ? applicationId : GRAPH_ID };
     },
+    directoryProblem: (directory, organisation) => {
+      if (anyDirectory.has(directory) || directory === organisation) return undefined;
+      return { error: "invalid_grant", description: "AADSTS700005: The code is for another tenant." };
+    },
     resourceProblem: (resources) =>
       resources.every((each) => each === applicationIdUri) ? undefined : RESOURCE_MISMATCH,
     grantScopes: ({ scopes = [] }) => {

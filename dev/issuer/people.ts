@@ -104,9 +104,8 @@ function aPerson(name: string, company: string, more: Partial<z.input<typeof Per
   return Person.parse({ sub: email, name, email, ...more });
 }
 
+/** A part of a host name. A name without Latin letters has none, so it gets a common one. */
 function slug(words: string): string {
-  return words
-    .toLowerCase()
-    .replaceAll(/[^a-z0-9]+/g, "-")
-    .replaceAll(/^-|-$/g, "");
+  const latin = words.toLowerCase().replaceAll(/[^a-z0-9]+/g, "-");
+  return latin.replaceAll(/^-|-$/g, "") || "company";
 }

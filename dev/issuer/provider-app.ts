@@ -179,6 +179,8 @@ export function providerApp(options: ProviderOptions): Hono {
   ): Promise<Response> {
     const identity = identityOf(grant);
     if (identity === undefined) return fail({ error: "invalid_grant", description: "this person does not exist now" });
+    const problem = provider.directoryProblem(c.req.param("directory"), grant.organisation);
+    if (problem !== undefined) return fail(problem);
     const narrowed = { ...grant, scopes };
     const stamp = {
       nowS: nowS(),

@@ -79,6 +79,8 @@ export interface Provider {
   refusal(asked: Asked, identity: Identity): OAuthError | undefined;
   /** The API that the access token is for (`undefined`: none), or why the request is refused. */
   audience(asked: Asked): { audience: string | undefined } | { refused: OAuthError };
+  /** Why the token endpoint of this directory refuses a grant for this organisation; `undefined`: it does not. */
+  directoryProblem(directory: string | undefined, organisation: string | undefined): OAuthError | undefined;
   /** Why a token request's `resource` is refused; `undefined`: it is not. */
   resourceProblem(resources: readonly string[]): OAuthError | undefined;
   /** The scopes that the person grants, of those that the request asks for. */
@@ -138,6 +140,7 @@ export function plainProvider(setting: Setting): Provider {
       const problem = resourceProblem(resources);
       return problem === undefined ? { audience } : { refused: problem };
     },
+    directoryProblem: () => undefined,
     resourceProblem,
     // A request without scopes gets all that the person may use (RFC 6749, section 3.3: a default of the server).
     grantScopes: ({ scopes: asked }, { permissions }) => [

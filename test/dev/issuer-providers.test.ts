@@ -233,6 +233,10 @@ test("Entra ID: an issuer for each directory, tid and oid, and AADSTS9010010 for
   });
   expect(idClaims(tokens)).toMatchObject({ tid: "acme", oid: decodeJwt(tokens.access_token)["oid"] });
   expect(idClaims(tokens)).not.toHaveProperty("email_verified");
+  const mixed = await begin(server);
+  const callback = await new Browser().signIn(mixed.url.href, { sub: "ann" });
+  const elsewhere = await discover(issuer.issuers.entra("bolt"));
+  await expect(exchange({ ...mixed, server: elsewhere }, callback)).rejects.toMatchObject({ error: "invalid_grant" });
   const graph = await signIn(server, { sub: "ann" });
   expect(decodeJwt(graph.tokens.access_token).aud).toBe(GRAPH_ID);
 

@@ -339,7 +339,7 @@ test("a bounded map forgets its oldest entries", () => {
 });
 
 test("each demonstration tenant has an owner and a member, and one person belongs to two of them", () => {
-  const tenants = ["Willow Books", "Harbour Tools", "A third one"].map((name, index) => ({ id: `t${index}`, name }));
+  const tenants = ["Willow Books", "Harbour Tools", "柳書店"].map((name, index) => ({ id: `t${index}`, name }));
   const people = demonstrationPeople(tenants, ["tools:read", "tools:write"]);
   const rolesIn = (id: string): string[] =>
     people.filter(({ organisations }) => organisations.some((each) => each.id === id)).flatMap(({ roles }) => roles);
