@@ -6,6 +6,7 @@ import * as z from "zod";
 import type { Context } from "./control/context.ts";
 import type { Creation } from "./control/idempotent-requests-store.ts";
 import type { Caller } from "./core/call.ts";
+import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
 import { TenantId } from "./core/tenant.ts";
 import { inputProblems } from "./core/input-problem.ts";
@@ -48,11 +49,18 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   hasAddressRate?: boolean;
 }
 
+/** Set by `once` on a handler that takes the header `Idempotency-Key`. */
+export interface Keyed {
+  takesIdempotencyKey?: boolean;
+}
+
 export interface Route extends Schemas<z.ZodType, z.ZodType> {
   /** `ALL`: the handler answers every method itself. */
   method: Method;
   path: string;
   access: Access;
+  /** Whether requests may have the header `Idempotency-Key`. */
+  takesIdempotencyKey: boolean;
   /** Reads the input, then waits for `check`, then runs the handler. A refused input costs no look into the database. */
   run: (c: HttpContext, check?: (c: HttpContext) => Promise<void>) => Promise<Response>;
 }
@@ -61,7 +69,8 @@ export interface Route extends Schemas<z.ZodType, z.ZodType> {
 export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
   endpoint: `${Method} /${string}`,
   access: Access,
-  handler: (c: HttpContext, input: { body: z.output<Body>; query: z.output<Query> }) => Response | Promise<Response>,
+  handler: ((c: HttpContext, input: { body: z.output<Body>; query: z.output<Query> }) => Response | Promise<Response>) &
+    Keyed,
   schemas: Schemas<Body, Query> = {},
 ): Route {
   const [method, path] = endpoint.split(" ") as [Method, `/${string}`];
@@ -69,6 +78,7 @@ export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.Z
     method,
     path,
     access,
+    takesIdempotencyKey: handler.takesIdempotencyKey === true,
     ...schemas,
     async run(c, check) {
       refuseBrokenText(c.req.param(), "path");
@@ -126,7 +136,7 @@ export function problemDocument(
   const { status, advice } = errors[code];
   return c.json(
     {
-      type: "about:blank",
+      type: problemType(c.env, code),
       title: advice,
       status,
       code,
@@ -146,6 +156,14 @@ export function problemDocument(
   );
 }
 
+/** Path of the page that explains the error codes. */
+export const ERRORS_PATH = "/docs/errors";
+
+/** The `type` of a problem document: the code's place on this deployment's page of error codes. */
+function problemType(env: Pick<Env, "PUBLIC_URL">, code: ErrorCode): string {
+  return `${env.PUBLIC_URL}${ERRORS_PATH}#${code}`;
+}
+
 /** The tenant that the path names as `:tenantId`. Throws `not_found` when no tenant can have this id. */
 export function tenantOf(c: HttpContext): TenantId {
   const id = TenantId.safeParse(c.req.param("tenantId"));
@@ -159,8 +177,110 @@ export const Flag = z
   .default("false")
   .transform((value) => value === "true");
 
-/** The query of a list that comes in pages: `after` is the `next` of the page before. */
-export const PageQuery = z.object({ after: z.string().default("") });
+/** Longest `after`. Cursors are ids, or a few of them encoded. */
+const MAX_CURSOR_CHARS = 2_000;
+
+/** The query of a list: at most `limit` items, and `most` by default. `after` is the `next` of the page before. */
+export function pageQuery(most: number) {
+  return z.object({
+    after: z.string().max(MAX_CURSOR_CHARS).default(""),
+    limit: z.coerce.number().int().min(1).max(most).default(most),
+  });
+}
+export type PageQuery = z.infer<ReturnType<typeof pageQuery>>;
+/** The query of a list whose items are small: 100 of them are at most some 60 KB of JSON. */
+export const PageQuery = pageQuery(100);
+
+/** The query of a list, newest first, whose items have numbers as ids. */
+export function numberedPageQuery(most: number) {
+  return pageQuery(most).extend({ after: z.coerce.number().int().min(1).optional() });
+}
+export type NumberedPageQuery = z.infer<ReturnType<typeof numberedPageQuery>>;
+
+/** One page of a list: the items under the list's name, and the `after` of the next page; `null` at the end. */
+export type Page<Name extends string, Item> = Record<Name, Item[]> & { next: string | null };
+
+/**
+ * The page of rows that a store has read: one more than `limit`, if there are as many, so that the last page is known as
+ * such. `cursorOf` names a row for `after`.
+ */
+export function pageOf<Name extends string, Item>(
+  name: Name,
+  rows: readonly Item[],
+  limit: number,
+  cursorOf: (item: Item) => string | number,
+): Page<Name, Item> {
+  const items = rows.slice(0, limit);
+  const last = rows.length > limit ? items.at(-1) : undefined;
+  return { [name]: items, next: last === undefined ? null : String(cursorOf(last)) } as Page<Name, Item>;
+}
+
+/** The page of a list that is short by nature and read as a whole. Throws `BadRequest` when `after` names no item of it. */
+export function pageOfAll<Name extends string, Item>(
+  name: Name,
+  all: readonly Item[],
+  { after, limit }: PageQuery,
+  cursorOf: (item: Item) => string | number,
+): Page<Name, Item> {
+  const start = after === "" ? 0 : all.findIndex((item) => String(cursorOf(item)) === after) + 1;
+  if (after !== "" && start === 0) throw badCursor();
+  return pageOf(name, all.slice(start, start + limit + 1), limit, cursorOf);
+}
+
+/** A cursor of several texts: a list without a single id. */
+export function encodeCursor(parts: readonly string[]): string {
+  return toBase64Url(new TextEncoder().encode(JSON.stringify(parts)));
+}
+
+/** The `count` texts of a cursor; `undefined` for the first page. Throws `BadRequest` for a text that is no such cursor. */
+export function decodeCursor(after: string, count: number): string[] | undefined {
+  if (after === "") return undefined;
+  let value: unknown;
+  try {
+    value = JSON.parse(decodeUtf8(fromBase64Url(after)) ?? "");
+  } catch {
+    throw badCursor();
+  }
+  const parts = z.array(z.string()).length(count).safeParse(value);
+  if (!parts.success || refusedTextIn(parts.data) !== undefined) throw badCursor();
+  return parts.data;
+}
+
+/** The refusal of an `after` that no page has answered with. */
+export function badCursor(): BadRequest {
+  return new BadRequest("after: must be the `next` of the previous page. Leave it out to start again.");
+}
+
+/** HTTPS only, for a year, once a browser has seen it. Sub-domains are the operator's own affair. */
+const STRICT_TRANSPORT = "max-age=31536000";
+/** Everything but a page: it loads nothing, and no frame shows it. A page brings its own policy. */
+const NO_CONTENT_POLICY = "default-src 'none'; frame-ancestors 'none'";
+
+/**
+ * Sets the headers that every answer has: the request's id, and what browsers and caches need to keep tenants' data apart.
+ * hono/secure-headers has 13 headers for sites; an API of which browsers read JSON needs these, at a tenth of the cost.
+ */
+export function finishAnswer(c: HttpContext): void {
+  const set = ({ headers }: Response): void => {
+    headers.set("x-request-id", c.get("requestId"));
+    headers.set("x-content-type-options", "nosniff");
+    headers.set("referrer-policy", "no-referrer");
+    if (!headers.has("content-security-policy")) headers.set("content-security-policy", NO_CONTENT_POLICY);
+    if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
+    if (c.env.PUBLIC_URL.startsWith("https:")) headers.set("strict-transport-security", STRICT_TRANSPORT);
+  };
+  try {
+    set(c.res);
+  } catch {
+    // The headers of an answer that came from elsewhere cannot be changed.
+    const copy = new Response(c.res.body, c.res);
+    set(copy);
+    c.res = copy;
+  }
+}
+
+/** Headers of a document that is the same for everyone. Five minutes, so that a deployment is soon visible. */
+export const publicForMinutes = { "cache-control": "public, max-age=300" };
 
 /** Headers of an answer that no cache may keep. */
 export const noStore = { "cache-control": "no-store" };

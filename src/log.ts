@@ -1,15 +1,27 @@
 // One JSON line per event; the only user of console. Fields are ids, codes and numbers: never a token, an argument,
 // a row or a customer's text.
-
+import { AsyncLocalStorage } from "node:async_hooks";
 import { AppError, errorCode } from "./core/errors.ts";
 import { storable } from "./core/text.ts";
 
 export type LogLevel = "info" | "warn" | "error";
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
-/** Writes one line. `event` is a stable snake_case name; lines of a request carry `requestId`, `tenantId` and `tool`. */
+const requests = new AsyncLocalStorage<string>();
+
+/** Does the work of a request. Every line that it writes carries the request's id, also after the answer. */
+export function inRequest<Result>(requestId: string | undefined, work: () => Result): Result {
+  return requestId === undefined ? work() : requests.run(requestId, work);
+}
+
+/** The id of the request that runs now; `undefined` in a cron, a queue batch and a Workflow. */
+export function currentRequestId(): string | undefined {
+  return requests.getStore();
+}
+
+/** Writes one line. `event` is a stable snake_case name. Lines of a request carry its `requestId`, others name the work. */
 export function log(level: LogLevel, event: string, fields: LogFields = {}): void {
-  console[level](JSON.stringify({ level, event, ...fields }));
+  console[level](JSON.stringify({ level, event, requestId: currentRequestId(), ...fields }));
 }
 
 /**

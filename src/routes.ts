@@ -6,6 +6,7 @@ import { newId } from "./adapters/ids.ts";
 import {
   BackupRequest,
   ImportQuery,
+  JobsQuery,
   RestoreRequest,
   cancelBackup,
   cancelImport,
@@ -23,7 +24,7 @@ import { handleMcp } from "./calls/endpoint.ts";
 import { createContext } from "./control/context.ts";
 import { AccountChange, OwnAccountChange } from "./control/tenant-change.ts";
 import { AppError, errorCode, errors } from "./core/errors.ts";
-import { listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
+import { RunsQuery, listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
 import { FleetOptions } from "./fleet/fleet.ts";
 import {
   AnyQuery,
@@ -33,11 +34,14 @@ import {
   Problem,
   TooManyRequests,
   type Route,
+  finishAnswer,
   problemDocument,
+  publicForMinutes,
   route,
 } from "./http.ts";
 import {
   LinkRequest,
+  LinksQuery,
   createFirstKey,
   createKey,
   linkOrganisation,
@@ -60,8 +64,9 @@ import {
   showRemoval,
   suspendTenant,
 } from "./lifecycle/api.ts";
-import { describeError, log } from "./log.ts";
+import { describeError, inRequest, log } from "./log.ts";
 import {
+  ConflictsQuery,
   ConflictsRequest,
   DeadLettersQuery,
   DismissRequest,
@@ -74,7 +79,7 @@ import {
   replayDeadLetters,
   showUsage,
 } from "./metering/api.ts";
-import { MoveRequest, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
+import { MoveRequest, MovesQuery, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
 import {
   NewTenantRequest,
   addTenant,
@@ -86,7 +91,10 @@ import {
 } from "./operations/admin-api.ts";
 import {
   AcknowledgeRequest,
+  FailuresQuery,
+  MeterErrorsQuery,
   Question,
+  ShardsQuery,
   acknowledgeFailures,
   askQuestion,
   listShards,
@@ -99,6 +107,7 @@ import {
   EventDismissRequest,
   EventRetryRequest,
   OwnPlanRequest,
+  PlanChangesQuery,
   PlanRequest,
   PortalRequest,
   StatusQuery,
@@ -139,7 +148,7 @@ export const routes: readonly Route[] = [
   route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery }),
   route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant),
   route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan),
-  route("POST /api/tenants/:tenantId/plan", "tenant_admin", changeOwnPlan, { body: OwnPlanRequest }),
+  route("POST /api/tenants/:tenantId/plan", "tenant_admin", once(changeOwnPlan), { body: OwnPlanRequest }),
   route("DELETE /api/tenants/:tenantId/plan", "tenant_admin", cancelPlanChange),
   route("POST /api/tenants/:tenantId/checkout", "tenant_admin", once(buyPlan), { body: OwnCheckoutRequest }),
   route("POST /api/tenants/:tenantId/portal", "tenant_admin", openPortal, { body: PortalRequest }),
@@ -156,28 +165,28 @@ export const routes: readonly Route[] = [
   route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant),
   route("POST /admin/api/tenants/:tenantId/keys", "operator", once(createKey), { body: KeyRequest }),
   route("DELETE /admin/api/tenants/:tenantId/keys/:keyId", "operator", revokeKey),
-  route("POST /admin/api/tenants/:tenantId/monitor-token", "operator", renewMonitorToken),
-  route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks),
+  route("POST /admin/api/tenants/:tenantId/monitor-token", "operator", once<{ body: undefined }>(renewMonitorToken)),
+  route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks, { query: LinksQuery }),
   route("POST /admin/api/tenants/:tenantId/links", "operator", linkOrganisation, { body: LinkRequest }),
   route("DELETE /admin/api/tenants/:tenantId/links", "operator", unlinkOrganisation, { query: LinkRequest }),
   route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { query: UsageQuery }),
-  route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges),
-  route("POST /admin/api/tenants/:tenantId/plan", "operator", changePlan, { body: PlanRequest }),
+  route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges, { query: PlanChangesQuery }),
+  route("POST /admin/api/tenants/:tenantId/plan", "operator", once(changePlan), { body: PlanRequest }),
   route("DELETE /admin/api/tenants/:tenantId/plan", "operator", cancelPlanChange),
-  route("GET /admin/api/tenants/:tenantId/move", "operator", listMoves),
+  route("GET /admin/api/tenants/:tenantId/move", "operator", listMoves, { query: MovesQuery }),
   route("POST /admin/api/tenants/:tenantId/move", "operator", startMove, { body: MoveRequest }),
   route("POST /admin/api/tenants/:tenantId/move/confirm", "operator", confirmMove),
   route("POST /admin/api/tenants/:tenantId/move/undo", "operator", undoMove),
   route("GET /admin/api/tenants/:tenantId/export", "operator", exportTenant),
-  route("GET /admin/api/tenants/:tenantId/backups", "operator", listBackups),
-  route("POST /admin/api/tenants/:tenantId/backups", "operator", startBackup, { body: BackupRequest }),
+  route("GET /admin/api/tenants/:tenantId/backups", "operator", listBackups, { query: JobsQuery }),
+  route("POST /admin/api/tenants/:tenantId/backups", "operator", once(startBackup), { body: BackupRequest }),
   route("GET /admin/api/tenants/:tenantId/backups/:name", "operator", downloadBackup),
   route("PUT /admin/api/tenants/:tenantId/backups/:name", "operator", uploadBackup, { takesFile: true }),
   route("DELETE /admin/api/tenants/:tenantId/backups/:name", "operator", cancelBackup),
-  route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores),
-  route("POST /admin/api/tenants/:tenantId/restore", "operator", startRestore, { body: RestoreRequest }),
+  route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores, { query: JobsQuery }),
+  route("POST /admin/api/tenants/:tenantId/restore", "operator", once(startRestore), { body: RestoreRequest }),
   route("DELETE /admin/api/tenants/:tenantId/restore", "operator", cancelRestore),
-  route("POST /admin/api/tenants/:tenantId/import", "operator", startImport, { query: ImportQuery, takesFile: true }),
+  route("POST /admin/api/tenants/:tenantId/import", "operator", once(startImport), { query: ImportQuery, takesFile: true }),
   route("DELETE /admin/api/tenants/:tenantId/import", "operator", cancelImport),
   route("POST /admin/api/tenants/:tenantId/remove", "operator", removeTenant, { query: RemovalQuery, readsBody: true }),
   route("POST /admin/api/tenants/:tenantId/reactivate", "operator", reactivateTenant),
@@ -186,21 +195,21 @@ export const routes: readonly Route[] = [
   // the operator: the whole deployment
   route("POST /admin/api/checkouts", "operator", once(createCheckout), { body: OfferRequest }),
   route("GET /admin/api/billing", "operator", showIndicators),
-  route("GET /admin/api/meter-errors", "operator", listMeterErrors),
-  route("GET /admin/api/shards", "operator", listShards),
+  route("GET /admin/api/meter-errors", "operator", listMeterErrors, { query: MeterErrorsQuery }),
+  route("GET /admin/api/shards", "operator", listShards, { query: ShardsQuery }),
   route("POST /admin/api/analytics", "operator", askQuestion, { body: Question }),
   route("GET /admin/api/dead-letters", "operator", listDeadLetters, { query: DeadLettersQuery }),
   route("POST /admin/api/dead-letters/replay", "operator", replayDeadLetters, { body: ReplayRequest }),
   route("POST /admin/api/dead-letters/dismiss", "operator", dismissDeadLetters, { body: DismissRequest }),
-  route("GET /admin/api/usage-conflicts", "operator", listConflicts),
+  route("GET /admin/api/usage-conflicts", "operator", listConflicts, { query: ConflictsQuery }),
   route("POST /admin/api/usage-conflicts/acknowledge", "operator", acknowledgeConflicts, { body: ConflictsRequest }),
   route("GET /admin/api/stripe-events", "operator", listStripeEvents, { query: StripeEventsQuery }),
   route("POST /admin/api/stripe-events/retry", "operator", retryStripeEvents, { body: EventRetryRequest }),
   route("POST /admin/api/stripe-events/dismiss", "operator", dismissStripeEvents, { body: EventDismissRequest }),
-  route("GET /admin/api/failures", "operator", listFailures),
+  route("GET /admin/api/failures", "operator", listFailures, { query: FailuresQuery }),
   route("POST /admin/api/failures/acknowledge", "operator", acknowledgeFailures, { body: AcknowledgeRequest }),
-  route("GET /admin/api/migrations", "operator", listMigrations),
-  route("POST /admin/api/migrations", "operator", startMigration, { body: FleetOptions }),
+  route("GET /admin/api/migrations", "operator", listMigrations, { query: RunsQuery }),
+  route("POST /admin/api/migrations", "operator", once(startMigration), { body: FleetOptions }),
   route("GET /admin/api/migrations/:runId", "operator", showMigration),
   route("POST /admin/api/migrations/:runId/stop", "operator", stopMigration),
 
@@ -218,10 +227,15 @@ const limitBody = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: (c) => problemDo
 // A slash at the end of a path changes nothing: clients and people add it.
 export const app = new Hono<HttpEnv>({ strict: false });
 
-app.use(async (c, next) => {
-  c.set("requestId", c.req.header("cf-ray") ?? newId());
+app.use((c, next) => {
+  // Never a client's: its id could be another request's.
+  const requestId = newId();
+  c.set("requestId", requestId);
   c.set("context", createContext(c.env));
-  await next();
+  return inRequest(requestId, async () => {
+    await next();
+    finishAnswer(c);
+  });
 });
 
 // Browser clients of any origin read what is below, and ask first when they name the revision that they speak. They also
@@ -288,5 +302,5 @@ app.onError((error, c) => {
 
 /** Public and the same for everyone. */
 function resourceMetadata(c: HttpContext): Response {
-  return c.json(protectedResourceMetadata(c.env), 200, { "cache-control": "public, max-age=300" });
+  return c.json(protectedResourceMetadata(c.env), 200, publicForMinutes);
 }

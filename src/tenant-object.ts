@@ -24,6 +24,7 @@ import { RequestRate, STRIPE_PAGES_PER_MINUTE } from "./identity/request-rate.ts
 import { startProvisioning } from "./lifecycle/provisioning.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
+import { inRequest } from "./log.ts";
 import { TenantUsage } from "./metering/tenant-usage.ts";
 import { type MoveHost, TenantMove } from "./moves/tenant-move.ts";
 import { NO_USAGE } from "./metering/outbox.ts";
@@ -133,7 +134,7 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Runs a tool. Refusals and failed tools are values; a throw is an outage. */
   call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
-    return this.#calls.run(request, progress);
+    return inRequest(request.requestId, () => this.#calls.run(request, progress));
   }
 
   /** Stops a call whose client has gone. The call is then not charged. */

@@ -24,7 +24,7 @@ export async function showFleet(command: FleetCommand): Promise<void> {
   const { print } = command;
   const fleet = fleetFor(command);
   // What the newest run could not apply is pending too, also when its files are not in this folder any more.
-  const [last] = await fleet.runs(1);
+  const [last] = await fleet.runs({ limit: 1 });
   const isUnfinished = last !== undefined && last.state !== "done" && !last.options.dryRun;
   const ofRun = isUnfinished ? filesOf(last.plan?.target ?? null) : [];
   const files = [...new Set([...command.files.map(migrationId), ...ofRun])];

@@ -8,7 +8,20 @@ import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { TenantRequest, createTenant, refusedRegion } from "../control/new-tenant.ts";
-import { BadRequest, Flag, type HttpContext, Problem, isJson, noStore, readJson, tenantOf } from "../http.ts";
+import type { Creation } from "../control/idempotent-requests-store.ts";
+import {
+  BadRequest,
+  Flag,
+  type HttpContext,
+  type NumberedPageQuery,
+  Problem,
+  isJson,
+  noStore,
+  numberedPageQuery,
+  pageOf,
+  readJson,
+  tenantOf,
+} from "../http.ts";
 
 /** An instant to the microsecond, as PostgreSQL has it. */
 const Instant = z.iso.datetime({ offset: true });
@@ -18,11 +31,14 @@ export const RestoreRequest = z.union([
   z.strictObject({ backup: FileName, into: TenantRequest.optional() }),
   z.strictObject({ at: Instant, into: TenantRequest.optional() }),
 ]);
-const ImportRequest = z.strictObject({
+export const ImportRequest = z.strictObject({
   /** A file in the bucket of backups. */
   importFrom: z.string().min(1).max(1_000),
   overwrite: z.boolean().default(false),
 });
+
+/** The query of a list of jobs. */
+export const JobsQuery = numberedPageQuery(100);
 
 /** `?overwrite=true`, when the body is the file. A JSON body has its own `overwrite`. */
 export const ImportQuery = z.strictObject({ overwrite: Flag });
@@ -44,14 +60,19 @@ export async function startBackup(
   c: HttpContext,
   { body: { at } }: { body: z.infer<typeof BackupRequest> },
 ): Promise<Response> {
-  return c.json(asBackup(await openBackup(c.get("context"), tenantOf(c), at === undefined ? "" : "-point", at)), 202);
+  const kind = at === undefined ? "" : "-point";
+  return c.json(asBackup(await openBackup(c.get("context"), tenantOf(c), kind, at, c.get("creation"))), 202);
 }
 
-export async function listBackups(c: HttpContext): Promise<Response> {
+export async function listBackups(
+  c: HttpContext,
+  { query: { after, limit } }: { query: NumberedPageQuery },
+): Promise<Response> {
   const tenantId = tenantOf(c);
   const jobs = jobsStore(c.get("context").control);
-  const backups = (await jobs.history(tenantId, "backup")).map(asBackup);
-  return c.json({ backups, earliestPoint: (await jobs.earliestPoint(tenantId)) ?? null });
+  const backups = (await jobs.history(tenantId, "backup", { before: after, limit: limit + 1 })).map(asBackup);
+  const earliestPoint = (await jobs.earliestPoint(tenantId)) ?? null;
+  return c.json({ ...pageOf("backups", backups, limit, ({ id }) => id), earliestPoint });
 }
 
 export async function downloadBackup(c: HttpContext): Promise<Response> {
@@ -84,36 +105,40 @@ export async function startRestore(
 ): Promise<Response> {
   const from = tenantOf(c);
   const context = c.get("context");
+  const creation = c.get("creation");
   let backup: string;
   const waitsFor: number[] = [];
   if ("backup" in request) {
     ({ backup } = request);
     if ((await c.env.BACKUPS.head(backupKey(from, backup))) === null) throw noSuchBackup();
   } else {
-    const point = await openBackup(context, from, "-point", request.at);
+    const point = await openBackup(context, from, "-point", request.at, creation);
     backup = nameOf(point);
     waitsFor.push(point.id);
   }
   const refused = request.into === undefined ? undefined : await refusedRegion(c.get("context"), request.into);
   if (refused !== undefined) throw new BadRequest(refused);
-  const tenantId = request.into === undefined ? from : await createTenant(c.get("context"), request.into);
+  const tenantId = request.into === undefined ? from : await createTenant(context, request.into, creation);
   if (tenantId === undefined) throw new Problem("conflict", "The tenant to restore into exists already.");
   let safetyBackup: string | null = null;
   if (tenantId === from) {
-    const safety = await openBackup(context, from, "-before-restore", undefined);
+    const safety = await openBackup(context, from, "-before-restore", undefined, creation);
     safetyBackup = nameOf(safety);
     waitsFor.push(safety.id);
   }
   const wanted = { key: backupKey(from, backup), from, waitsFor, safetyBackup };
-  const job = await open(context, tenantId, "restore", wanted);
+  const job = await open(context, tenantId, "restore", wanted, creation);
   if (job === undefined) throw new Problem("conflict", "Another restore of this tenant is in progress.");
   return c.json({ tenantId, backup, ...asRestore(job) }, 202);
 }
 
-export async function listRestores(c: HttpContext): Promise<Response> {
-  return c.json({
-    restores: (await jobsStore(c.get("context").control).history(tenantOf(c), "restore")).map(asRestore),
-  });
+export async function listRestores(
+  c: HttpContext,
+  { query: { after, limit } }: { query: NumberedPageQuery },
+): Promise<Response> {
+  const jobs = jobsStore(c.get("context").control);
+  const restores = await jobs.history(tenantOf(c), "restore", { before: after, limit: limit + 1 });
+  return c.json(pageOf("restores", restores.map(asRestore), limit, ({ id }) => id));
 }
 
 /** Imports a file: the request's body, or the file in the bucket that a JSON body names. */
@@ -122,15 +147,16 @@ export async function startImport(
   { query: { overwrite } }: { query: z.infer<typeof ImportQuery> },
 ): Promise<Response> {
   const tenantId = tenantOf(c);
+  const creation = c.get("creation");
   let wanted: z.infer<typeof ImportRequest>;
   if (isJson(c)) {
     wanted = await readJson(c, ImportRequest);
   } else {
-    const importFrom = `imports/${tenantId}/${stamp()}.ndjson`;
+    const importFrom = `imports/${tenantId}/${stamp(creation?.atMs)}.ndjson`;
     await putFile(c.env.BACKUPS, importFrom, lengthKnown(c));
     wanted = { importFrom, overwrite };
   }
-  const job = await openImport(c.get("context"), tenantId, wanted);
+  const job = await openImport(c.get("context"), tenantId, wanted, creation);
   if (job === undefined)
     throw new Problem("conflict", "Another import of this tenant is in progress, or its account is closed.");
   return c.json(asImport(job), 202);
@@ -151,39 +177,60 @@ export async function cancelRestore(c: HttpContext): Promise<Response> {
 }
 
 /** Imports a file in the background. `undefined`: there is no such tenant, or another import of it is in progress. */
-export function openImport(context: Context, tenantId: TenantId, wanted: z.infer<typeof ImportRequest>) {
-  return open(context, tenantId, "import", { key: wanted.importFrom, overwrite: wanted.overwrite });
+export function openImport(
+  context: Context,
+  tenantId: TenantId,
+  wanted: z.infer<typeof ImportRequest>,
+  creation?: Creation,
+) {
+  return open(context, tenantId, "import", { key: wanted.importFrom, overwrite: wanted.overwrite }, creation);
 }
 
 /** The tenant's newest import, without any value of its data. `null`: the tenant has none. */
 export async function newestImport({ control }: Pick<Context, "control">, tenantId: TenantId) {
-  const [job] = await jobsStore(control).history(tenantId, "import", 1);
+  const [job] = await jobsStore(control).history(tenantId, "import", { limit: 1 });
   return job === undefined ? null : asImport(job);
 }
 
 /** Opens a backup of now, or of the instant `at`. Throws `conflict` when the account is closed. */
-async function openBackup(context: Context, tenantId: TenantId, kind: string, at: string | undefined): Promise<Job> {
+async function openBackup(
+  context: Context,
+  tenantId: TenantId,
+  kind: string,
+  at: string | undefined,
+  creation: Creation | undefined,
+): Promise<Job> {
   if (at !== undefined) {
     const earliest = await jobsStore(context.control).earliestPoint(tenantId);
     if (earliest === undefined || Date.parse(at) < Date.parse(earliest))
       throw new BadRequest(`at: the log of changes starts at ${earliest ?? "no point yet"}`);
     if (Date.parse(at) > Date.now()) throw new BadRequest("at: must not be in the future");
   }
-  const key = backupKey(tenantId, `${stamp()}${kind}.ndjson`);
-  const job = await open(context, tenantId, "backup", { key, ...(at !== undefined && { at }) });
+  const key = backupKey(tenantId, `${stamp(creation?.atMs)}${kind}.ndjson`);
+  const job = await open(context, tenantId, "backup", { key, ...(at !== undefined && { at }) }, creation);
   if (job === undefined) throw new Problem("conflict", "The tenant's account is closed.");
   return job;
 }
 
-async function open(context: Context, tenantId: TenantId, kind: JobKind, request: Record<string, unknown>) {
-  const job = await jobsStore(context.control).create(tenantId, kind, request);
+/** Opens a job. A repeated request finds the job that its first run opened. */
+async function open(
+  context: Context,
+  tenantId: TenantId,
+  kind: JobKind,
+  request: Record<string, unknown> & { key: string },
+  creation?: Creation,
+) {
+  const jobs = jobsStore(context.control);
+  const opened =
+    creation?.isRepeat === true ? await jobs.opened(tenantId, kind, request.key, creation.atMs) : undefined;
+  const job = opened ?? (await jobs.create(tenantId, kind, request));
   // When the start fails, the job records nothing more, and the sweep starts another Workflow for it.
   if (job !== undefined) await context.start({ kind: "job", tenantId, jobId: job.id });
   return job;
 }
 
 function asBackup(job: Job) {
-  return { name: nameOf(job), ...progressOf(job), at: job.request["at"] ?? null, ...job.result };
+  return { id: job.id, name: nameOf(job), ...progressOf(job), at: job.request["at"] ?? null, ...job.result };
 }
 
 function asRestore(job: Job) {
@@ -233,9 +280,9 @@ function lengthKnown(c: HttpContext): ReadableStream {
   return body;
 }
 
-/** The current instant as part of a file name. */
-function stamp(): string {
-  return new Date().toISOString().replaceAll(":", "-").replace(".", "-");
+/** An instant as part of a file name: that of the request's first run, or the current one. */
+function stamp(atMs = Date.now()): string {
+  return new Date(atMs).toISOString().replaceAll(":", "-").replace(".", "-");
 }
 
 function noSuchBackup(): Problem {

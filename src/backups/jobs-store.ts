@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
 import { TenantId } from "../core/tenant.ts";
-import { toIso } from "../core/time.ts";
+import { fromMs, toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 const jobKinds = ["backup", "restore", "import"] as const;
@@ -54,13 +54,28 @@ export function jobsStore(control: ControlDatabase) {
       return row === undefined ? undefined : JobRow.parse(row);
     },
 
-    /** A tenant's jobs of a kind, newest first. */
-    async history(tenantId: TenantId, kind: JobKind, limit = 100): Promise<Job[]> {
+    /** Up to `limit` of a tenant's jobs of a kind, newest first. `before`: those older than this job. */
+    async history(
+      tenantId: TenantId,
+      kind: JobKind,
+      { before, limit }: { before?: number | undefined; limit: number },
+    ): Promise<Job[]> {
       const rows = await control.query(
-        `SELECT ${columns} FROM jobs j WHERE tenant_id = $1 AND kind = $2 ORDER BY id DESC LIMIT $3`,
-        [tenantId, kind, limit],
+        `SELECT ${columns} FROM jobs j
+         WHERE tenant_id = $1 AND kind = $2 AND ($4::bigint IS NULL OR id < $4) ORDER BY id DESC LIMIT $3`,
+        [tenantId, kind, limit, before ?? null],
       );
       return rows.map((row) => JobRow.parse(row));
+    },
+
+    /** The tenant's job of a kind that a request opened at or after `sinceMs`, for this file; `undefined`: it opened none. */
+    async opened(tenantId: TenantId, kind: JobKind, key: string, sinceMs: number): Promise<Job | undefined> {
+      const [row] = await control.query(
+        `SELECT ${columns} FROM jobs j WHERE tenant_id = $1 AND kind = $2 AND request ->> 'key' = $3
+           AND started_at >= ${fromMs("$4")} ORDER BY id LIMIT 1`,
+        [tenantId, kind, key, sinceMs],
+      );
+      return row === undefined ? undefined : JobRow.parse(row);
     },
 
     /** Records where the next step begins. Returns false when another step has recorded its progress since. */

@@ -14,10 +14,10 @@ import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/valida
 import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../package.json" with { type: "json" };
 import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
-import { errorCode, errors } from "../core/errors.ts";
+import { type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import { inputProblem } from "../core/input-problem.ts";
 import { brokenText, refusedTextIn } from "../core/text.ts";
-import { describeError, log } from "../log.ts";
+import { currentRequestId, describeError, log } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "./keyed-calls.ts";
 import { claimsModernEra, idOf, invalidParams, isObject, malformedMessage } from "./message.ts";
@@ -97,8 +97,15 @@ export async function serveMcp({ request, body, authInfo, register }: McpExchang
     return await modern.fetch(request, { parsedBody: body, ...(authInfo && { authInfo }) });
   } catch (error) {
     log("error", "mcp_failed", { error: describeError(error) });
-    return jsonRpcError(500, -32603, errors.internal.advice);
+    return jsonRpcError(500, -32603, withRequestId("internal"));
   }
+}
+
+/** The advice of a code. Where it asks the reader to send the message to support, the message names the request. */
+function withRequestId(code: ErrorCode): string {
+  const requestId = currentRequestId();
+  const isAsked = code === "internal" && requestId !== undefined;
+  return `${errors[code].advice}${isAsked ? ` Request: ${requestId}.` : ""}`;
 }
 
 /** The name of the tool that the message calls, known or not; `undefined` for any other message. */
@@ -163,7 +170,7 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
       } catch (error) {
         const code = errorCode(error);
         log("error", "tool_call_threw", { tool: tool.name, code, error: describeError(error) });
-        return refusalResult(errors[code].advice, { code });
+        return refusalResult(withRequestId(code), { code });
       }
     });
   }

@@ -12,7 +12,7 @@ import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus, Refusal } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
-import { describeError, log } from "../log.ts";
+import { currentRequestId, describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { authorizeWithoutObject, callWithoutObject } from "./fallback-call.ts";
 import { keyedCall } from "./keyed-calls.ts";
@@ -157,7 +157,8 @@ export async function callObject(
   const attempt = (number: CallRequest["attempt"]): Promise<CallOutcome> => {
     // A stub that has failed keeps failing, so each attempt has its own.
     const object = context.tenantObject(tenantId);
-    const request: CallRequest = { callId, idempotency, attempt: number, caller, tool: tool.name, args };
+    const requestId = currentRequestId();
+    const request: CallRequest = { callId, idempotency, attempt: number, caller, tool: tool.name, args, requestId };
     const answer = object.call(request, progress) as Promise<CallOutcome>;
     // A client that disconnects ends the request's context, and with it the RPC that cancels the call. This keeps both.
     ctx.waitUntil(answer.catch(() => undefined));

@@ -266,7 +266,7 @@ export function corsHeaders(request: Request, allowedOrigins: readonly string[])
   if (origin === null || !allowedOrigins.includes(origin)) return {};
   return {
     "access-control-allow-origin": origin,
-    "access-control-expose-headers": "WWW-Authenticate, RateLimit, RateLimit-Policy, Retry-After",
+    "access-control-expose-headers": "WWW-Authenticate, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",
     vary: "Origin",
   };
 }

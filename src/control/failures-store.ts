@@ -8,7 +8,7 @@ import { storable } from "../core/text.ts";
 import { toIso } from "../core/time.ts";
 import { describeError, log } from "../log.ts";
 
-const FailureRow = z.object({
+export const Failure = z.object({
   part: z.string(),
   item: z.string(),
   error: z.string(),
@@ -16,13 +16,11 @@ const FailureRow = z.object({
   firstAt: z.string(),
   lastAt: z.string(),
 });
-export type Failure = z.infer<typeof FailureRow>;
+export type Failure = z.infer<typeof Failure>;
 
 /** What a person must look at in tenants' subscriptions. It stays until it is over or acknowledged. */
 export const SUBSCRIPTION_ISSUES = "subscriptions";
 
-/** Failures in the answer of the operator's route. */
-const LISTED = 200;
 const MAX_ITEM_CHARS = 200;
 /** A failure that did not come back for a week is over. */
 const KEPT_DAYS = 7;
@@ -38,14 +36,18 @@ export function failuresStore(control: ControlDatabase) {
       );
     },
 
-    /** The failures, the latest first. */
-    async list(): Promise<Failure[]> {
+    /** Up to `limit` failures, the latest first. `after`: those that come after this one in the list. */
+    async list(limit: number, after?: Pick<Failure, "lastAt" | "part" | "item">): Promise<Failure[]> {
+      // Clients see milliseconds, so the order has no finer ones.
+      const at = `date_trunc('milliseconds', last_at)`;
       const rows = await control.query(
         `SELECT part, item, error, times, ${toIso("first_at")} AS "firstAt", ${toIso("last_at")} AS "lastAt"
-         FROM failures ORDER BY last_at DESC, part, item LIMIT $1`,
-        [LISTED],
+         FROM failures
+         WHERE $2::timestamptz IS NULL OR ${at} < $2 OR (${at} = $2 AND (part, item) > ($3::text, $4::text))
+         ORDER BY ${at} DESC, part, item LIMIT $1`,
+        [limit, after?.lastAt ?? null, after?.part ?? null, after?.item ?? null],
       );
-      return rows.map((row) => FailureRow.parse(row));
+      return rows.map((row) => Failure.parse(row));
     },
 
     /** Forgets the failures of a part, or of one of its items. Returns how many there were. */

@@ -31,7 +31,7 @@ export const UncountedCall = z.object({
 }) satisfies z.ZodType<FallbackCall>;
 export type UncountedCall = z.infer<typeof UncountedCall>;
 
-const Conflict = z.object({
+export const Conflict = z.object({
   callId: z.string(),
   /** The row that came later. The ledger keeps the first one. */
   incoming: z.record(z.string(), z.unknown()),
@@ -217,11 +217,13 @@ export function ledgerStore(control: ControlDatabase) {
     },
 
     /** Calls that arrived with another payload and are not acknowledged, the oldest first. */
-    async conflicts(limit: number): Promise<Conflict[]> {
+    async conflicts(limit: number, after = ""): Promise<Conflict[]> {
       const rows = await control.query(
         `SELECT call_id AS "callId", incoming, ${toIso("seen_at")} AS "seenAt" FROM ledger_conflicts
-         WHERE acknowledged_at IS NULL ORDER BY seen_at, call_id LIMIT $1`,
-        [limit],
+         WHERE acknowledged_at IS NULL
+           AND ($2 = '' OR (seen_at, call_id) > (SELECT seen_at, call_id FROM ledger_conflicts WHERE call_id = $2))
+         ORDER BY ledger_conflicts.seen_at, call_id LIMIT $1`,
+        [limit, after],
       );
       return rows.map((row) => Conflict.parse(row));
     },

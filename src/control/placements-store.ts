@@ -46,7 +46,7 @@ const AnalyticsShard = ReadShard.extend({
 });
 export type AnalyticsShard = z.infer<typeof AnalyticsShard>;
 
-const ListedShard = z.object({
+export const ListedShard = z.object({
   id: z.string(),
   strategy: z.enum(strategies),
   region: z.string(),

@@ -37,6 +37,8 @@ export interface CallRequest {
   caller: Caller;
   tool: string;
   args: Readonly<Record<string, unknown>>;
+  /** For the object's log. */
+  requestId?: string | undefined;
 }
 
 /** A tenant's use of its limits, as clients see it. `limit: null` means no limit. */

@@ -1,14 +1,16 @@
 // The operator's routes for fleet migrations: start, list, show, stop. A Workflow executes a run; the control tables
 // record how far it is.
 import * as z from "zod";
-import { BadRequest, type HttpContext, Problem } from "../http.ts";
+import { BadRequest, type HttpContext, type NumberedPageQuery, Problem, numberedPageQuery, pageOf } from "../http.ts";
 import { expectedVersion, missingFiles } from "../tenant-db/migrations.ts";
-import { fleetStore } from "./fleet-store.ts";
+import { type Run, fleetStore } from "./fleet-store.ts";
 import type { FleetOptions } from "./fleet.ts";
 
 const RunId = z.coerce.number().int().positive();
-/** Runs in a list: more than a year of weekly migrations. */
-const LISTED = 50;
+/** Runs on a page: those of a year of weekly migrations. */
+export const RunsQuery = numberedPageQuery(50);
+/** Who starts the runs of these routes, in the list. */
+const STARTED_BY = "the operator API";
 /** Tenants behind the program in a list. After a migration there are few; /health counts them all. */
 const NAMED = 100;
 
@@ -17,27 +19,37 @@ export async function startMigration(c: HttpContext, { body: options }: { body: 
   const named = [...(options.only ?? []), ...(typeof options.cohort === "number" ? [] : options.cohort)];
   const missing = await fleet.withoutSchema(named);
   if (missing.length > 0) throw new BadRequest(`These tenants have no schema of their own: ${missing.join(", ")}.`);
-  const opened = await fleet.open({ startedBy: "the operator API", runner: "workflow", options });
+  const opened = await fleet.open({ startedBy: STARTED_BY, runner: "workflow", options });
   if ("running" in opened) {
-    const { id, startedBy } = opened.running;
+    const { id, startedBy, startedAt } = opened.running;
+    // An earlier run of the same request has started it, and its answer was lost.
+    const creation = c.get("creation");
+    if (creation?.isRepeat === true && startedBy === STARTED_BY && Date.parse(startedAt) >= creation.atMs)
+      return started(c, opened.running);
     throw new Problem("conflict", `Run ${id}, started by ${startedBy}, is in progress: /admin/api/migrations/${id}`);
   }
-  const { run } = opened;
+  return started(c, opened.run);
+}
+
+async function started(c: HttpContext, run: Run): Promise<Response> {
   // When the start fails, the run records nothing more, and the sweep starts another Workflow for it.
   await c.get("context").start({ kind: "fleet_migration", runId: run.id, attempt: run.attempt });
   return c.json({ ...run, url: `${c.env.PUBLIC_URL}/admin/api/migrations/${run.id}` }, 202);
 }
 
-export async function listMigrations(c: HttpContext): Promise<Response> {
+export async function listMigrations(
+  c: HttpContext,
+  { query: { after, limit } }: { query: NumberedPageQuery },
+): Promise<Response> {
   const fleet = fleetStore(c.get("context").control);
   const [shards, runs, behind] = await Promise.all([
     fleet.shards(),
-    fleet.runs(LISTED),
+    fleet.runs({ before: after, limit: limit + 1 }),
     fleet.tenantsBehind(expectedVersion(), { limit: NAMED }),
   ]);
   return c.json({
     shards,
-    runs,
+    ...pageOf("runs", runs, limit, ({ id }) => id),
     behind: behind.map(({ tenantId, shardId, version }) => ({ tenantId, shardId, lacks: missingFiles(version) })),
   });
 }

@@ -11,7 +11,7 @@ import type { ControlDatabase } from "../adapters/neon.ts";
 /** A runner sends a heartbeat every two seconds: five lost ones mean that it has died. */
 const SILENCE_SECONDS = 10;
 
-const Run = z.object({
+export const Run = z.object({
   id: z.int(),
   state: z.enum(["running", "done", "failed", "stopped"]),
   /** Why it stopped. */
@@ -47,7 +47,7 @@ const StoredSchema = z.object({
 export type StoredSchema = z.infer<typeof StoredSchema>;
 
 /** A run with its results. */
-const Report = Run.extend({
+export const Report = Run.extend({
   /** Times of the changed schemas; `null` when there are none. */
   perSchemaMs: z.object({ p50: z.int(), p95: z.int(), max: z.int() }).nullable(),
   /** Schemas that needed more than one try. */
@@ -312,10 +312,12 @@ export function fleetStore(control: ControlDatabase) {
       return rows.length > 0;
     },
 
-    async runs(limit: number): Promise<Run[]> {
-      const rows = await control.query(`SELECT ${runJson} AS run FROM migration_runs m ORDER BY m.id DESC LIMIT $1`, [
-        limit,
-      ]);
+    /** Up to `limit` runs, newest first. `before`: those older than this run. */
+    async runs({ before, limit }: { before?: number | undefined; limit: number }): Promise<Run[]> {
+      const rows = await control.query(
+        `SELECT ${runJson} AS run FROM migration_runs m WHERE $2::bigint IS NULL OR m.id < $2 ORDER BY m.id DESC LIMIT $1`,
+        [limit, before ?? null],
+      );
       return rows.map((row) => Run.parse(row["run"]));
     },
 

@@ -2,14 +2,27 @@
 import * as z from "zod";
 import { notifyObject } from "../control/notify-object.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { BadRequest, type HttpContext, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import {
+  BadRequest,
+  type HttpContext,
+  type PageQuery,
+  Problem,
+  encodeCursor,
+  noStore,
+  noSuchTenant,
+  pageOfAll,
+  pageQuery,
+  tenantOf,
+} from "../http.ts";
 import { forgetUnlinked } from "./authenticate.ts";
 import { parseIssuers } from "./issuers.ts";
 import { keysStore } from "./keys-store.ts";
 import { type KeyRequest, MAX_KEYS, issueKey } from "./keys.ts";
-import { linksStore } from "./links-store.ts";
+import { MAX_LINKS, linksStore } from "./links-store.ts";
 
 export const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
+
+export const LinksQuery = pageQuery(MAX_LINKS);
 
 /** The tenant's first key, for the buyer. The answer shows it once. */
 export async function createFirstKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
@@ -59,10 +72,9 @@ export async function linkOrganisation(
   return c.json({ issuer, organisation, tenantId, ...(await notifyObject(context, tenantId)) }, 201);
 }
 
-export async function listLinks(c: HttpContext): Promise<Response> {
-  const tenantId = tenantOf(c);
-  const { control } = c.get("context");
-  return c.json({ links: await linksStore(control).list(tenantId) });
+export async function listLinks(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  const links = await linksStore(c.get("context").control).list(tenantOf(c));
+  return c.json(pageOfAll("links", links, query, ({ issuer, organisation }) => encodeCursor([issuer, organisation])));
 }
 
 /** Ends a link: the issuer's tokens for this organisation are refused from the next request on. */

@@ -8,7 +8,7 @@ import { newTenantId } from "../adapters/ids.ts";
 import { idempotentRequestsStore } from "../control/idempotent-requests-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../core/encryption.ts";
-import { BadRequest, type HttpContext, Problem, noStore } from "../http.ts";
+import { BadRequest, type HttpContext, type Keyed, Problem, isJson, noStore } from "../http.ts";
 import { describeError, log } from "../log.ts";
 
 /** Everybody can use a public route, so a guessable key must not be one that another buyer has chosen. */
@@ -36,11 +36,11 @@ export function canonicalJson(value: unknown): string {
 type Handler<Input> = (c: HttpContext, input: Input) => Response | Promise<Response>;
 
 /** The handler with support for `Idempotency-Key`. It reads `c.get("creation")`. */
-export function once<Input extends { body: unknown }>(
+export function once<Input extends { body?: unknown; query?: unknown }>(
   handler: Handler<Input>,
   { isPublic = false }: { isPublic?: boolean } = {},
-): Handler<Input> {
-  return async (c, input) => {
+): Handler<Input> & Keyed {
+  const keyed: Handler<Input> = async (c, input) => {
     const header = c.req.header("idempotency-key");
     if (header === undefined) return handler(c, input);
     const key = idempotencyKeyOf(header, { isPublic });
@@ -51,7 +51,7 @@ export function once<Input extends { body: unknown }>(
     const { control, env } = c.get("context");
     const scope = `${c.req.method} ${c.req.path.replace(/\/$/, "")}`;
     const requests = idempotentRequestsStore(control);
-    const fingerprint = await sha256Hex(canonicalJson(input.body));
+    const fingerprint = await sha256Hex(canonicalJson(input.body ?? (await unreadInput(c, input.query))));
     const claim = await requests.claim({ scope, key, fingerprint, seed: newTenantId(), token: crypto.randomUUID() });
     if (claim.fingerprint !== fingerprint) throw new Problem("idempotency_key_mismatch");
     const purpose = `answer.${scope}.${key}`;
@@ -74,6 +74,15 @@ export function once<Input extends { body: unknown }>(
       .catch((error: unknown) => log("warn", "idempotent_answer_not_kept", { error: describeError(error) }));
     return response;
   };
+  return Object.assign(keyed, { takesIdempotencyKey: true });
+}
+
+/** What tells two requests apart whose bodies their handler reads. A file is known by its length: it may have gigabytes. */
+async function unreadInput(c: HttpContext, query: unknown): Promise<unknown> {
+  if (!isJson(c)) return { query: query ?? null, sizeBytes: c.req.header("content-length") ?? null };
+  // As bytes, which Hono keeps for the handler. As text, the handler would find no broken UTF-8 any more.
+  const text = new TextDecoder().decode(await c.req.arrayBuffer());
+  return { query: query ?? null, body: text };
 }
 
 async function replay(c: HttpContext, env: Env, purpose: string, encrypted: string): Promise<Response> {

@@ -7,11 +7,11 @@ import { TenantId } from "../core/tenant.ts";
 import { toIso } from "../core/time.ts";
 
 /** Organisations of one tenant: companies have a few identity providers. The tenant's object reads all of them. */
-const MAX_LINKS = 50;
+export const MAX_LINKS = 50;
 
 const LinkRow = z.object({ tenant_id: TenantId });
 
-const Link = z.object({ issuer: z.string(), organisation: z.string(), createdAt: z.string() });
+export const Link = z.object({ issuer: z.string(), organisation: z.string(), createdAt: z.string() });
 export type Link = z.infer<typeof Link>;
 
 const linkedTenant = `SELECT tenant_id FROM tenant_links WHERE issuer = $1 AND organisation = $2`;

@@ -6,7 +6,17 @@ import { type Page, receiptsStore } from "./receipts-store.ts";
 import { DAY_MS } from "../core/time.ts";
 import { type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { BadRequest, Flag, type HttpContext, PageQuery, Problem, noStore, tenantOf } from "../http.ts";
+import {
+  BadRequest,
+  Flag,
+  type HttpContext,
+  type PageQuery,
+  Problem,
+  noStore,
+  pageOf,
+  pageQuery,
+  tenantOf,
+} from "../http.ts";
 import type { ControlDatabase } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
@@ -44,7 +54,7 @@ const Named = z.strictObject({ ids: z.array(z.string().min(1).max(200)).min(1).m
 export const ReplayRequest = z.union([Named, z.strictObject({ all: z.literal(true) })]);
 export const DismissRequest = Named;
 /** `?all=true` also lists the letters that were replayed or dismissed. */
-export const DeadLettersQuery = PageQuery.extend({ all: Flag });
+export const DeadLettersQuery = pageQuery(DEAD_LETTERS).extend({ all: Flag });
 
 export async function showUsage(c: HttpContext, { query }: { query: UsageQuery }): Promise<Response> {
   const tenantId = tenantOf(c);
@@ -63,9 +73,9 @@ export async function listDeadLetters(
   c: HttpContext,
   { query }: { query: z.infer<typeof DeadLettersQuery> },
 ): Promise<Response> {
-  const letters = await deadLettersStore(c.get("context").control).list(DEAD_LETTERS, query);
+  const letters = await deadLettersStore(c.get("context").control).list(query.limit + 1, query);
   const deadLetters = letters.map(({ body, ...letter }) => ({ ...letter, body: bodyOfText(body) }));
-  return c.json({ deadLetters, next: letters.length === DEAD_LETTERS ? letters.at(-1)?.id : null });
+  return c.json(pageOf("deadLetters", deadLetters, query.limit, ({ id }) => id));
 }
 
 /** Sends dead letters to the queue again: the named ones, or a page of those that wait. `left` counts those that still wait. */
@@ -98,14 +108,19 @@ export async function dismissDeadLetters(
 
 /** Conflicts on a page: about 60 KB of JSON. */
 const CONFLICTS = 200;
+export const ConflictsQuery = pageQuery(CONFLICTS);
 
 export const ConflictsRequest = z.strictObject({
   callIds: z.array(z.string().min(1).max(200)).min(1).max(CONFLICTS),
 });
 
 /** Lists the calls that reached the ledger with two payloads, until the operator acknowledges them. */
-export async function listConflicts(c: HttpContext): Promise<Response> {
-  return c.json({ conflicts: await ledgerStore(c.get("context").control).conflicts(CONFLICTS) });
+export async function listConflicts(
+  c: HttpContext,
+  { query: { after, limit } }: { query: PageQuery },
+): Promise<Response> {
+  const conflicts = await ledgerStore(c.get("context").control).conflicts(limit + 1, after);
+  return c.json(pageOf("conflicts", conflicts, limit, ({ callId }) => callId));
 }
 
 export async function acknowledgeConflicts(

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { strategies } from "../core/plans.ts";
-import { type HttpContext, Problem, tenantOf } from "../http.ts";
+import { type HttpContext, type NumberedPageQuery, Problem, numberedPageQuery, pageOf, tenantOf } from "../http.ts";
 import { mayBe } from "./move.ts";
 import { movesStore } from "./moves-store.ts";
 
@@ -12,6 +12,10 @@ export const MoveRequest = z.strictObject({
   /** A certain shard of that strategy. Without it, any shard that has room. */
   shard: z.string().min(1).max(60).optional(),
 });
+
+/** Moves on a page. A tenant has a few. */
+const MOVES = 50;
+export const MovesQuery = numberedPageQuery(MOVES);
 
 export async function startMove(
   c: HttpContext,
@@ -37,8 +41,8 @@ export async function startMove(
   return moves(c, 202);
 }
 
-export async function listMoves(c: HttpContext): Promise<Response> {
-  return moves(c, 200);
+export async function listMoves(c: HttpContext, { query }: { query: NumberedPageQuery }): Promise<Response> {
+  return moves(c, 200, query);
 }
 
 export function confirmMove(c: HttpContext): Promise<Response> {
@@ -60,6 +64,14 @@ async function endMove(c: HttpContext, action: "confirm" | "undo"): Promise<Resp
   return moves(c, done ? 200 : 202);
 }
 
-async function moves(c: HttpContext, status: 200 | 202): Promise<Response> {
-  return c.json({ moves: await movesStore(c.get("context").control).history(tenantOf(c)) }, status);
+async function moves(
+  c: HttpContext,
+  status: 200 | 202,
+  { after, limit }: NumberedPageQuery = { limit: MOVES },
+): Promise<Response> {
+  const listed = await movesStore(c.get("context").control).history(tenantOf(c), { before: after, limit: limit + 1 });
+  return c.json(
+    pageOf("moves", listed, limit, ({ id }) => id),
+    status,
+  );
 }

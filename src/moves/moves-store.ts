@@ -12,7 +12,7 @@ const moveJson = `jsonb_build_object('id', m.id, 'tenantId', m.tenant_id, 'state
   'mark', m.mark, 'rowsCopied', m.rows_copied, 'rounds', m.rounds, 'attempt', m.attempt, 'pauseMs', m.pause_ms, 'error', m.error)`;
 
 /** A move as the operator sees it. `from` and `to` are shards. */
-const MoveSummary = z.object({
+export const MoveSummary = z.object({
   id: z.int(),
   tenantId: z.string(),
   state: z.enum(moveStates),
@@ -51,16 +51,19 @@ export function movesStore(control: ControlDatabase) {
       return row === undefined ? undefined : Move.parse(row["move"]);
     },
 
-    /** The tenant's moves for an operator, newest first. */
-    async history(tenantId: TenantId): Promise<MoveSummary[]> {
+    /** Up to `limit` of the tenant's moves for an operator, newest first. `before`: those older than this move. */
+    async history(
+      tenantId: TenantId,
+      { before, limit }: { before?: number | undefined; limit: number },
+    ): Promise<MoveSummary[]> {
       const rows = await control.query(
         `SELECT m.id::int AS id, m.tenant_id AS "tenantId", m.state, m.strategy, f.shard_id AS "from", g.shard_id AS "to",
                 m.rows_copied::int AS "rowsCopied", m.rounds, m.pause_ms AS "pauseMs", m.error,
                 ${toIso("m.started_at")} AS "startedAt", ${toIso("m.moved_at")} AS "movedAt",
                 ${toIso("m.finished_at")} AS "finishedAt"
          FROM moves m JOIN placements f ON f.id = m.from_placement LEFT JOIN placements g ON g.id = m.to_placement
-         WHERE m.tenant_id = $1 ORDER BY m.id DESC LIMIT 50`,
-        [tenantId],
+         WHERE m.tenant_id = $1 AND ($3::bigint IS NULL OR m.id < $3) ORDER BY m.id DESC LIMIT $2`,
+        [tenantId, limit, before ?? null],
       );
       return rows.map((row) => MoveSummary.parse(row));
     },

@@ -7,7 +7,16 @@ import { type AccountChange, type NotChanged, type OwnAccountChange, changeAccou
 import { type TenantSummary, tenantsStore } from "../control/tenants-store.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { BadRequest, type HttpContext, type PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import {
+  BadRequest,
+  type HttpContext,
+  type PageQuery,
+  Problem,
+  noStore,
+  noSuchTenant,
+  pageOf,
+  tenantOf,
+} from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken, statusUrl } from "../identity/keys.ts";
@@ -20,15 +29,12 @@ export const NewTenantRequest = TenantRequest.extend({
   importFrom: z.string().min(1).max(1_000).optional(),
 });
 
-/** Tenants on a page: about 60 KB of JSON. */
-const PAGE = 100;
-
 export async function listTenants(
   c: HttpContext,
-  { query: { after } }: { query: z.infer<typeof PageQuery> },
+  { query: { after, limit } }: { query: PageQuery },
 ): Promise<Response> {
-  const tenants = await tenantsStore(c.get("context").control).list(after, PAGE);
-  return c.json({ tenants, next: tenants.length === PAGE ? tenants.at(-1)?.id : null });
+  const tenants = await tenantsStore(c.get("context").control).list(after, limit + 1);
+  return c.json(pageOf("tenants", tenants, limit, ({ id }) => id));
 }
 
 export async function addTenant(

@@ -5,7 +5,17 @@ import { failuresStore } from "../control/failures-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { strategies } from "../core/plans.ts";
-import { type HttpContext, noStore } from "../http.ts";
+import {
+  type HttpContext,
+  type PageQuery,
+  badCursor,
+  decodeCursor,
+  encodeCursor,
+  noStore,
+  pageOf,
+  pageOfAll,
+  pageQuery,
+} from "../http.ts";
 import { log } from "../log.ts";
 import { meterErrorsStore } from "../reports/meter-errors-store.ts";
 import { alarmsStore } from "./alarms-store.ts";
@@ -24,6 +34,11 @@ export const Question = z.strictObject({
 
 /** Days of meter errors in the answer: as many as Stripe keeps events. */
 const METER_ERROR_DAYS = 30;
+/** Each day has a line for each of Stripe's few error codes. */
+export const MeterErrorsQuery = pageQuery(500);
+/** A tenant's own database is a shard, too. */
+export const ShardsQuery = pageQuery(500);
+export const FailuresQuery = pageQuery(200);
 
 /** Each indicator with its level and what to do about it. */
 export async function showIndicators(c: HttpContext): Promise<Response> {
@@ -52,13 +67,15 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
 }
 
 /** Meter events that Stripe accepted and later refused, by day. */
-export async function listMeterErrors(c: HttpContext): Promise<Response> {
-  return c.json({ days: await meterErrorsStore(c.get("context").control).byDay(METER_ERROR_DAYS) });
+export async function listMeterErrors(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  const days = await meterErrorsStore(c.get("context").control).byDay(METER_ERROR_DAYS);
+  return c.json(pageOfAll("days", days, query, ({ day, code }) => `${day}.${code}`));
 }
 
 /** The shards with their tenants and room, also those that Tollgate is still creating. */
-export async function listShards(c: HttpContext): Promise<Response> {
-  return c.json({ shards: await placementsStore(c.get("context").control).summaries() });
+export async function listShards(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  const shards = await placementsStore(c.get("context").control).summaries();
+  return c.json(pageOfAll("shards", shards, query, ({ id }) => id));
 }
 
 /** Runs one SELECT on every shard. The log records that a question was asked, never its text or its rows. */
@@ -101,8 +118,16 @@ export const AcknowledgeRequest = z.strictObject({
   item: z.string().max(200).optional(),
 });
 
-export async function listFailures(c: HttpContext): Promise<Response> {
-  return c.json({ failures: await failuresStore(c.get("context").control).list() });
+export async function listFailures(
+  c: HttpContext,
+  { query: { after, limit } }: { query: PageQuery },
+): Promise<Response> {
+  const cursor = decodeCursor(after, 3);
+  const [lastAt = "", part = "", item = ""] = cursor ?? [];
+  if (cursor !== undefined && !z.iso.datetime().safeParse(lastAt).success) throw badCursor();
+  const last = cursor && { lastAt, part, item };
+  const failures = await failuresStore(c.get("context").control).list(limit + 1, last);
+  return c.json(pageOf("failures", failures, limit, (each) => encodeCursor([each.lastAt, each.part, each.item])));
 }
 
 /** Ends the alarm of these failures. An item that keeps failing raises it again. */

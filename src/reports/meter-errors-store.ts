@@ -4,7 +4,7 @@ import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { toIso } from "../core/time.ts";
 
-const MeterErrorDay = z.object({
+export const MeterErrorDay = z.object({
   day: z.string(),
   code: z.string(),
   errors: z.int(),

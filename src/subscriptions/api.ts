@@ -15,7 +15,19 @@ import { Limits, planOf } from "../core/plans.ts";
 import { afterEvent, allows } from "../core/tenant-state.ts";
 import { notPossible, stateOf } from "../lifecycle/api.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { Flag, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import {
+  Flag,
+  type HttpContext,
+  type NumberedPageQuery,
+  Problem,
+  noStore,
+  noSuchTenant,
+  numberedPageQuery,
+  pageOf,
+  pageQuery,
+  publicForMinutes,
+  tenantOf,
+} from "../http.ts";
 import { isOperator } from "../identity/guards.ts";
 import { type StepRecord, provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { provisioningSteps } from "../lifecycle/provisioning.ts";
@@ -43,12 +55,11 @@ type RequestedChange = Parameters<ReturnType<typeof subscriptionsStore>["openCha
 
 /** The plans that a buyer can choose from. */
 export function listPlans(c: HttpContext): Response {
-  return c.json({
-    plans: soldPlans.map((name) => {
-      const { amountCents, unitAmountCents, includedUnits, limits } = planOf(name);
-      return { name, amountCents, currency: "usd", interval: "month", unitAmountCents, includedUnits, limits };
-    }),
+  const listed = soldPlans.map((name) => {
+    const { amountCents, unitAmountCents, includedUnits, limits } = planOf(name);
+    return { name, amountCents, currency: "usd", interval: "month", unitAmountCents, includedUnits, limits };
   });
+  return c.json({ plans: listed }, 200, publicForMinutes);
 }
 
 /** A buyer's order, or an offer by the operator, which may have a trial. */
@@ -167,8 +178,15 @@ export async function changePlan(
   });
 }
 
-export async function listPlanChanges(c: HttpContext): Promise<Response> {
-  return c.json({ changes: await subscriptionsStore(c.get("context").control).changes(tenantOf(c)) });
+export const PlanChangesQuery = numberedPageQuery(50);
+
+export async function listPlanChanges(
+  c: HttpContext,
+  { query: { after, limit } }: { query: NumberedPageQuery },
+): Promise<Response> {
+  const subscriptions = subscriptionsStore(c.get("context").control);
+  const changes = await subscriptions.changes(tenantOf(c), { before: after, limit: limit + 1 });
+  return c.json(pageOf("changes", changes, limit, ({ id }) => id));
 }
 
 /** The tenant's admin changes the plan to another one that Stripe sells. */
@@ -295,15 +313,15 @@ const NamedEvents = z.strictObject({ ids: z.array(z.string().min(1).max(255)).mi
 export const EventRetryRequest = z.union([NamedEvents, z.strictObject({ all: z.literal(true) })]);
 export const EventDismissRequest = NamedEvents;
 /** `?all=true` also lists the events that wait for nothing. */
-export const StripeEventsQuery = PageQuery.extend({ all: Flag });
+export const StripeEventsQuery = pageQuery(EVENTS).extend({ all: Flag });
 
 /** Lists Stripe's events that are open, the oldest first: they wait to be applied, or were set aside. */
 export async function listStripeEvents(
   c: HttpContext,
   { query }: { query: z.infer<typeof StripeEventsQuery> },
 ): Promise<Response> {
-  const events = await inboxStore(c.get("context").control).list(EVENTS, query);
-  return c.json({ events, next: events.length === EVENTS ? events.at(-1)?.id : null });
+  const events = await inboxStore(c.get("context").control).list(query.limit + 1, query);
+  return c.json(pageOf("events", events, query.limit, ({ id }) => id));
 }
 
 /** Applies events again: the named ones, or a page of those that are open. `left` counts those that are still open. */

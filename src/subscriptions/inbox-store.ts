@@ -19,7 +19,7 @@ export type PendingEvent = z.infer<typeof PendingEvent>;
 const Owner = z.union([TenantId, z.literal(ACCOUNT_OBJECT).brand("TenantId")]);
 
 /** An event as the operator sees it. */
-const StripeEvent = z.object({
+export const StripeEvent = z.object({
   id: z.string(),
   type: z.string(),
   tenantId: z.string().nullable(),

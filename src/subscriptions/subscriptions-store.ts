@@ -29,7 +29,7 @@ const SubscriptionRow = z.object({
 }) satisfies z.ZodType<TenantSubscription>;
 type SubscriptionRow = z.infer<typeof SubscriptionRow>;
 
-const PlanChange = z.object({
+export const PlanChange = z.object({
   id: z.int(),
   tenantId: z.string(),
   fromPlan: z.enum(planNames),
@@ -151,11 +151,15 @@ export function subscriptionsStore(control: ControlDatabase) {
       return row === undefined ? undefined : PlanChange.parse(row);
     },
 
-    /** The tenant's last 50 plan changes, newest first. */
-    async changes(tenantId: TenantId): Promise<PlanChange[]> {
+    /** Up to `limit` of the tenant's plan changes, newest first. `before`: those older than this change. */
+    async changes(
+      tenantId: TenantId,
+      { before, limit }: { before?: number | undefined; limit: number } = { limit: 50 },
+    ): Promise<PlanChange[]> {
       const rows = await control.query(
-        `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 ORDER BY id DESC LIMIT 50`,
-        [tenantId],
+        `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 AND ($3::bigint IS NULL OR c.id < $3)
+         ORDER BY c.id DESC LIMIT $2`,
+        [tenantId, limit, before ?? null],
       );
       return rows.map((row) => PlanChange.parse(row));
     },
