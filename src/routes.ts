@@ -103,6 +103,8 @@ import {
   showIndicators,
 } from "./operations/api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
+import { showApiReference, showOpenApi } from "./pages/api-reference.tsx";
+import { showErrorCodes } from "./pages/error-codes.tsx";
 import {
   EventDismissRequest,
   EventRetryRequest,
@@ -135,6 +137,11 @@ export const routes: readonly Route[] = [
   route("ALL /mcp", "mcp", (c) => handleMcp(c.req.raw, c.get("context"), c.executionCtx)),
   route("GET /.well-known/oauth-protected-resource/mcp", "public", resourceMetadata, { query: AnyQuery }),
   route("GET /.well-known/oauth-protected-resource", "public", resourceMetadata, { query: AnyQuery }),
+
+  // documents, the same for everyone
+  route("GET /openapi.json", "public", (c) => showOpenApi(c, routes)),
+  route("GET /docs/api", "public", (c) => showApiReference(c, routes)),
+  route("GET /docs/errors", "public", showErrorCodes),
 
   // buyers
   route("GET /plans", "public", listPlans),
@@ -272,7 +279,7 @@ for (const [path, rows] of Map.groupBy(routes, ({ path: each }) => each)) {
   const methods = rows.flatMap(({ method }) => (method === "GET" ? ["GET", "HEAD"] : [method]));
   const [first] = rows;
   if (first === undefined || first.method === "ALL") continue;
-  // Only the operator learns which paths the operator API has.
+  // As on every path below /admin/api, a stranger's answer is 401.
   app.all(path, guards[first.access === "operator" ? "operator" : "public"], (c) => {
     c.header("allow", methods.join(", "));
     return problemDocument(c, "method_not_allowed");

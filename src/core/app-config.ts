@@ -12,7 +12,7 @@ export interface AppConfig {
     readonly name: string;
     /** The name of the purchase on Stripe's invoice: `MCP tools`. */
     readonly invoiceLine: string;
-    /** CSS colour `#rrggbb`. No page uses it yet. */
+    /** CSS colour `#rrggbb` of the pages' links and headings. */
     readonly colour: string;
     /** `https:` or `mailto:`. Error messages name it when only support can help. */
     readonly supportUrl: string;

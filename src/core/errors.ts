@@ -143,6 +143,28 @@ export const errors = {
 
 export type ErrorCode = keyof typeof errors;
 
+/**
+ * Whether the same request can succeed later. wait: yes, after a pause. change: only when something else changes first, which
+ * the advice names. check: perhaps, after a look at the current state.
+ */
+export type RetryAdvice = "wait" | "change" | "check";
+
+/** Codes whose status says something else. */
+const retryAdvice: Readonly<Partial<Record<ErrorCode, RetryAdvice>>> = {
+  tenant_provisioning: "wait",
+  tool_aborted: "wait",
+  outcome_unknown: "check",
+  conflict: "check",
+  result_too_large: "change",
+  idempotency_keys_exhausted: "change",
+};
+
+/** Whether a retry of a request that was refused with this code can help. */
+export function retryOf(code: ErrorCode): RetryAdvice {
+  const { status } = errors[code];
+  return retryAdvice[code] ?? ([429, 500, 503, 504].some((each) => each === status) ? "wait" : "change");
+}
+
 /** An outage or a bug. `message` goes to the log; a client sees the code and its advice. */
 export class AppError extends Error {
   readonly code: ErrorCode;

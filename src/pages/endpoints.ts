@@ -1,0 +1,250 @@
+// What the API reference says about each endpoint beyond the table of routes: a stable id, a summary, and the answers. The
+// table of routes has the method, the path, who may use it and the input. A test compares the two tables.
+import * as z from "zod";
+import { ImportProgress } from "../backups/import.ts";
+import { ImportRequest } from "../backups/api.ts";
+import { Failure } from "../control/failures-store.ts";
+import { Conflict } from "../control/ledger-store.ts";
+import { ListedShard } from "../control/placements-store.ts";
+import { TenantSummary } from "../control/tenants-store.ts";
+import type { ErrorCode } from "../core/errors.ts";
+import { Limits, strategies } from "../core/plans.ts";
+import { Report as MigrationReport, Run } from "../fleet/fleet-store.ts";
+import { Link } from "../identity/links-store.ts";
+import { RemovalRequest } from "../lifecycle/api.ts";
+import { DeadLetter } from "../metering/dead-letters-store.ts";
+import { MoveSummary } from "../moves/moves-store.ts";
+import { MeterErrorDay } from "../reports/meter-errors-store.ts";
+import { StripeEvent } from "../subscriptions/inbox-store.ts";
+import { PlanChange } from "../subscriptions/subscriptions-store.ts";
+
+/** A file of JSON lines: a backup or an export. */
+export const FILE = "file";
+/** An HTML page. */
+export const PAGE = "page";
+/** An answer without a body. */
+export const EMPTY = "empty";
+export type Answer = z.ZodType | typeof FILE | typeof PAGE | typeof EMPTY;
+
+interface More {
+  /** The body of a route whose handler reads it. */
+  body?: z.ZodType;
+  /** The caller may leave the body out. */
+  bodyIsOptional?: boolean;
+  /** Why a repeated POST without an `Idempotency-Key` makes no second thing. */
+  repeat?: string;
+  /** Error codes beyond those that follow from the table of routes. */
+  codes?: readonly ErrorCode[];
+}
+
+export interface Endpoint extends More {
+  /** The operationId. Generated clients name their functions after it, so it never changes. */
+  id: string;
+  summary: string;
+  /** The successful answers by status. */
+  answers: Readonly<Record<number, Answer>>;
+}
+
+const endpoint = (id: string, summary: string, answers: Endpoint["answers"], more: More = {}): Endpoint => ({
+  id,
+  summary,
+  answers,
+  ...more,
+});
+const ok = (answer: Answer): Endpoint["answers"] => ({ 200: answer });
+const created = (answer: Answer): Endpoint["answers"] => ({ 201: answer });
+const accepted = (answer: Answer): Endpoint["answers"] => ({ 202: answer });
+const listOf = (name: string, item: z.ZodType): z.ZodObject =>
+  z.object({ [name]: z.array(item), next: z.string().nullable() });
+
+const Ids = z.array(z.string());
+const Instant = z.iso.datetime();
+/** `delivered`: the tenant's object has confirmed the change. Otherwise the sweep notifies it within about a minute. */
+const Delivered = z.object({ delivered: z.boolean() });
+const OwnAccount = TenantSummary.pick({
+  ...{ id: true, name: true, email: true, plan: true, state: true, limits: true },
+  ...{ allowedTools: true, features: true, trialUntil: true, createdAt: true },
+});
+const Service = z.object({
+  id: z.string(),
+  state: z.string(),
+  served: z.boolean(),
+  refusedWith: z.string().nullable(),
+  waysBack: z.array(z.object({ by: z.enum(["administrator", "operator"]), does: z.string(), request: z.string() })),
+});
+const IssuedKey = z.object({
+  id: z.string(),
+  name: z.string(),
+  scopes: z.array(z.string()),
+  expiresAt: Instant.nullable(),
+  apiKey: z.string(),
+  delivered: z.boolean(),
+});
+const OwnCheckout = z.object({ tenantId: z.string(), checkoutUrl: z.url(), statusUrl: z.url() });
+const Checkout = OwnCheckout.extend({ setupToken: z.string() });
+const Change = z.object({ tenantId: z.string(), plan: z.string(), change: PlanChange.nullable() });
+/** What every job that Tollgate does in the background answers. */
+const Job = z.object({
+  id: z.int(),
+  state: z.enum(["running", "done", "failed", "cancelled"]),
+  error: z.string().nullable(),
+  startedAt: Instant,
+  finishedAt: Instant.nullable(),
+});
+const Backup = Job.extend({ name: z.string(), at: Instant.nullable() });
+const Restore = Job.extend({
+  key: z.string(),
+  progress: z.object({ checked: z.int(), rows: z.int().nullable(), replaced: z.boolean() }),
+});
+const Import = Job.extend({ ...ImportProgress.shape, lines: ImportProgress.shape.lines.nullable() });
+const Moves = listOf("moves", MoveSummary);
+const Removal = z.object({
+  tenantId: z.string(),
+  phase: z.enum(["closing", "grace", "dropping", "done", "undone"]),
+  step: z.string(),
+  askedBy: z.string(),
+  leavingUntil: Instant.nullable(),
+  waitsFor: z.string().nullable(),
+  error: z.string().nullable(),
+  askedAt: Instant,
+  finishedAt: Instant.nullable(),
+});
+const Status = z.object({
+  tenantId: z.string(),
+  state: z.string(),
+  plan: z.string(),
+  steps: z.array(
+    z.object({
+      name: z.string(),
+      title: z.string(),
+      status: z.enum(["pending", "running", "retrying", "done"]),
+      startedAt: Instant.nullable(),
+      finishedAt: Instant.nullable(),
+      error: z.string().nullable(),
+    }),
+  ),
+  import: Import.nullable().optional(),
+});
+const Health = z.object({
+  status: z.enum(["ok", "failing"]),
+  checkedAt: Instant,
+  checks: z.record(z.string(), z.looseObject({ ok: z.boolean(), reason: z.string().optional() })),
+});
+const Plan = z.object({
+  name: z.string(),
+  amountCents: z.int(),
+  currency: z.string(),
+  interval: z.string(),
+  unitAmountCents: z.number().nullable(),
+  includedUnits: z.int().nullable(),
+  limits: Limits,
+});
+const Usage = z.object({
+  tenantId: z.string(),
+  next: z.string().nullable(),
+});
+const JsonRpc = z.looseObject({ jsonrpc: z.literal("2.0") });
+const Metadata = z.object({
+  resource: z.url(),
+  authorization_servers: z.array(z.url()),
+  scopes_supported: z.array(z.string()),
+});
+
+const stripe = ["billing_unavailable", "billing_refused"] as const;
+const object = ["tenant_unavailable"] as const;
+const started = "A request that repeats one which is in progress gets its state.";
+
+// oxfmt-ignore
+export const endpoints: Readonly<Record<string, Endpoint>> = {
+  // agents
+  "ALL /mcp": endpoint("mcp", "Send one MCP message", { 200: JsonRpc, 202: EMPTY }, { body: JsonRpc, repeat: "A call with `_meta[\"tollgate/idempotencyKey\"]` is charged once." }),
+  "GET /.well-known/oauth-protected-resource/mcp": endpoint("showResourceMetadata", "Show who issues tokens for the MCP endpoint (RFC 9728)", ok(Metadata)),
+  "GET /.well-known/oauth-protected-resource": endpoint("showRootResourceMetadata", "Show the same at the root", ok(Metadata)),
+
+  // documents
+  "GET /openapi.json": endpoint("showOpenApi", "Show this description as OpenAPI 3.1", ok(z.looseObject({ openapi: z.string() }))),
+  "GET /docs/api": endpoint("showApiReference", "Show the API reference", ok(PAGE)),
+  "GET /docs/errors": endpoint("showErrorCodes", "Show the error codes", ok(PAGE)),
+
+  // buyers
+  "GET /plans": endpoint("listPlans", "List the plans for sale", ok(z.object({ plans: z.array(Plan) }))),
+  "POST /api/checkout": endpoint("createCheckout", "Order a plan", created(Checkout), { codes: stripe }),
+  "GET /api/tenants/:tenantId/status": endpoint("showStatus", "Show how far an account's set-up is", ok(Status)),
+  "POST /api/tenants/:tenantId/keys": endpoint("createFirstKey", "Create the account's first API key", created(IssuedKey)),
+
+  // a tenant's admin
+  "GET /api/tenants/:tenantId": endpoint("showOwnAccount", "Show the account", ok(OwnAccount)),
+  "PATCH /api/tenants/:tenantId": endpoint("changeOwnAccount", "Change the account's name or e-mail address", ok(OwnAccount.extend(Delivered.shape)), { codes: stripe }),
+  "GET /api/tenants/:tenantId/usage": endpoint("showOwnUsage", "Show usage, meter reports and their calls", ok(Usage)),
+  "GET /api/tenants/:tenantId/export": endpoint("exportOwnData", "Download all rows and documents", ok(FILE), { codes: ["conflict", ...object] }),
+  "GET /api/tenants/:tenantId/plan": endpoint("showOwnPlan", "Show the plan and the latest change", ok(Change)),
+  "POST /api/tenants/:tenantId/plan": endpoint("changeOwnPlan", "Change the plan", { 200: Change, 202: Change }, { codes: stripe }),
+  "DELETE /api/tenants/:tenantId/plan": endpoint("cancelOwnPlanChange", "Cancel a plan change that waits", ok(z.object({ change: PlanChange })), { codes: object }),
+  "POST /api/tenants/:tenantId/checkout": endpoint("buyPlan", "Buy a plan for an account without a subscription", created(OwnCheckout), { codes: stripe }),
+  "POST /api/tenants/:tenantId/portal": endpoint("openPortal", "Open Stripe's portal", created(z.object({ url: z.url() })), { codes: stripe, repeat: "Each request opens a page of its own, which ends by itself." }),
+  "POST /api/tenants/:tenantId/remove": endpoint("removeOwnAccount", "Close the account", { 200: Removal, 202: Removal.extend(Delivered.shape) }, { repeat: started }),
+  "POST /api/tenants/:tenantId/reactivate": endpoint("reactivateOwnAccount", "Reactivate an account that is closing", ok(Service), { codes: ["payment_failed", ...stripe, ...object], repeat: "An account that is back stays as it is, and is charged once." }),
+  "GET /api/tenants/:tenantId/removal": endpoint("showOwnRemoval", "Show how far the closing is", ok(Removal)),
+
+  // the operator: one tenant
+  "GET /admin/api/tenants": endpoint("listTenants", "List tenants by id", ok(listOf("tenants", TenantSummary))),
+  "POST /admin/api/tenants": endpoint("createTenant", "Create a tenant without an order", created(TenantSummary.extend({ statusUrl: z.url() })), { codes: object }),
+  "GET /admin/api/tenants/:tenantId": endpoint("showTenant", "Show a tenant with its keys and its state", ok(TenantSummary.extend(Service.shape))),
+  "PATCH /admin/api/tenants/:tenantId": endpoint("changeTenant", "Change a tenant's account, tools, features and limits", ok(TenantSummary.extend(Delivered.shape)), { codes: stripe }),
+  "POST /admin/api/tenants/:tenantId/suspend": endpoint("suspendTenant", "Suspend a tenant", ok(Service.extend(Delivered.shape)), { repeat: "A suspended tenant stays suspended." }),
+  "POST /admin/api/tenants/:tenantId/resume": endpoint("resumeTenant", "Resume a tenant", ok(Service.extend(Delivered.shape)), { repeat: "A tenant that is served stays as it is." }),
+  "POST /admin/api/tenants/:tenantId/keys": endpoint("createKey", "Create an API key", created(IssuedKey)),
+  "DELETE /admin/api/tenants/:tenantId/keys/:keyId": endpoint("revokeKey", "Revoke an API key", ok(Delivered.extend({ revoked: z.literal(true) }))),
+  "POST /admin/api/tenants/:tenantId/monitor-token": endpoint("renewMonitorToken", "Revoke the monitor tokens and create one", created(z.object({ monitorToken: z.string() }))),
+  "GET /admin/api/tenants/:tenantId/links": endpoint("listLinks", "List the organisations that are linked to a tenant", ok(listOf("links", Link))),
+  "POST /admin/api/tenants/:tenantId/links": endpoint("linkOrganisation", "Link an issuer's organisation to a tenant", created(Link.omit({ createdAt: true }).extend({ tenantId: z.string(), ...Delivered.shape })), { repeat: "A link that exists stays." }),
+  "DELETE /admin/api/tenants/:tenantId/links": endpoint("unlinkOrganisation", "Remove a link", ok(Delivered.extend({ unlinked: z.literal(true) }))),
+  "GET /admin/api/tenants/:tenantId/usage": endpoint("showUsage", "Show a tenant's usage, meter reports and their calls", ok(Usage)),
+  "GET /admin/api/tenants/:tenantId/plan": endpoint("listPlanChanges", "List a tenant's plan changes, newest first", ok(listOf("changes", PlanChange))),
+  "POST /admin/api/tenants/:tenantId/plan": endpoint("changePlan", "Change a tenant's plan, strategy and limits", { 200: TenantSummary.extend({ change: PlanChange }), 202: TenantSummary.extend({ change: PlanChange }) }, { codes: stripe }),
+  "DELETE /admin/api/tenants/:tenantId/plan": endpoint("cancelPlanChange", "Cancel a tenant's plan change that waits", ok(z.object({ change: PlanChange })), { codes: object }),
+  "GET /admin/api/tenants/:tenantId/move": endpoint("listMoves", "List a tenant's moves, newest first", ok(Moves)),
+  "POST /admin/api/tenants/:tenantId/move": endpoint("startMove", "Move a tenant's rows to another placement", { 200: Moves, 202: Moves }, { repeat: "A tenant has one open move. The same target again gets its state." }),
+  "POST /admin/api/tenants/:tenantId/move/confirm": endpoint("confirmMove", "Delete the old copy of a moved tenant", { 200: Moves, 202: Moves }, { codes: object, repeat: "A move ends once." }),
+  "POST /admin/api/tenants/:tenantId/move/undo": endpoint("undoMove", "Move a tenant back, with everything written since", { 200: Moves, 202: Moves }, { codes: object, repeat: "A move ends once." }),
+  "GET /admin/api/tenants/:tenantId/export": endpoint("exportTenant", "Download a tenant's rows and documents", ok(FILE), { codes: ["conflict", ...object] }),
+  "GET /admin/api/tenants/:tenantId/backups": endpoint("listBackups", "List a tenant's backups, newest first", ok(listOf("backups", Backup).extend({ earliestPoint: Instant.nullable() }))),
+  "POST /admin/api/tenants/:tenantId/backups": endpoint("startBackup", "Start a backup of now or of an earlier instant", accepted(Backup)),
+  "GET /admin/api/tenants/:tenantId/backups/:name": endpoint("downloadBackup", "Download a backup", ok(FILE)),
+  "PUT /admin/api/tenants/:tenantId/backups/:name": endpoint("uploadBackup", "Upload a backup that was kept elsewhere", created(z.object({ sizeBytes: z.int() }))),
+  "DELETE /admin/api/tenants/:tenantId/backups/:name": endpoint("cancelBackup", "Cancel a backup that is being made", ok(Backup)),
+  "GET /admin/api/tenants/:tenantId/restores": endpoint("listRestores", "List a tenant's restores, newest first", ok(listOf("restores", Restore))),
+  "POST /admin/api/tenants/:tenantId/restore": endpoint("startRestore", "Restore a backup or a point in time", accepted(Restore.extend({ tenantId: z.string(), backup: z.string() }))),
+  "DELETE /admin/api/tenants/:tenantId/restore": endpoint("cancelRestore", "Cancel a restore that has not begun to replace rows", ok(Restore)),
+  "POST /admin/api/tenants/:tenantId/import": endpoint("startImport", "Import rows and documents", accepted(Import), { body: ImportRequest }),
+  "DELETE /admin/api/tenants/:tenantId/import": endpoint("cancelImport", "Cancel the running import", ok(Import)),
+  "POST /admin/api/tenants/:tenantId/remove": endpoint("removeTenant", "Close a tenant's account, or end its grace period", { 200: Removal, 202: Removal }, { body: RemovalRequest, bodyIsOptional: true, repeat: started }),
+  "POST /admin/api/tenants/:tenantId/reactivate": endpoint("reactivateTenant", "Reactivate a tenant that is leaving or suspended", ok(Service), { codes: ["payment_failed", ...stripe, ...object], repeat: "A tenant that is back stays as it is, and is charged once." }),
+  "GET /admin/api/tenants/:tenantId/removal": endpoint("showRemoval", "Show how far a removal is", ok(Removal)),
+
+  // the operator: the whole deployment
+  "POST /admin/api/checkouts": endpoint("createOffer", "Order a plan for a buyer, with a trial if wanted", created(Checkout), { codes: stripe }),
+  "GET /admin/api/billing": endpoint("showIndicators", "Show every indicator with its level", ok(z.object({ level: z.string(), at: Instant, indicators: z.array(z.looseObject({ name: z.string(), level: z.string() })) }))),
+  "GET /admin/api/meter-errors": endpoint("listMeterErrors", "List the usage that Stripe's meter refused, by day", ok(listOf("days", MeterErrorDay))),
+  "GET /admin/api/shards": endpoint("listShards", "List the shards with their tenants and room", ok(listOf("shards", ListedShard))),
+  "POST /admin/api/analytics": endpoint("askQuestion", "Run one SELECT over all tenants' rows", ok(z.object({ rows: z.array(z.object({ shard: z.string(), tenant: z.string().nullable(), row: z.unknown() })), truncated: z.boolean(), shards: z.array(z.looseObject({ id: z.string(), strategy: z.enum(strategies).optional() })) })), { repeat: "It reads only." }),
+  "GET /admin/api/dead-letters": endpoint("listDeadLetters", "List usage messages that no ledger took, the oldest first", ok(listOf("deadLetters", DeadLetter.extend({ body: z.unknown() })))),
+  "POST /admin/api/dead-letters/replay": endpoint("replayDeadLetters", "Send dead letters to the queue again", ok(z.object({ replayed: Ids, left: z.int() })), { repeat: "The ledger stores each call once." }),
+  "POST /admin/api/dead-letters/dismiss": endpoint("dismissDeadLetters", "Dismiss dead letters", ok(z.object({ dismissed: Ids })), { repeat: "A dismissed letter stays dismissed." }),
+  "GET /admin/api/usage-conflicts": endpoint("listConflicts", "List calls that reached the ledger with two payloads", ok(listOf("conflicts", Conflict))),
+  "POST /admin/api/usage-conflicts/acknowledge": endpoint("acknowledgeConflicts", "Acknowledge such calls", ok(z.object({ acknowledged: Ids })), { repeat: "An acknowledged call stays acknowledged." }),
+  "GET /admin/api/stripe-events": endpoint("listStripeEvents", "List Stripe's events that are open, the oldest first", ok(listOf("events", StripeEvent))),
+  "POST /admin/api/stripe-events/retry": endpoint("retryStripeEvents", "Apply Stripe's events again", ok(z.object({ retried: Ids, left: z.int() })), { repeat: "Stripe's current object decides, so a second run changes nothing." }),
+  "POST /admin/api/stripe-events/dismiss": endpoint("dismissStripeEvents", "Dismiss Stripe's events", ok(z.object({ dismissed: Ids })), { repeat: "A dismissed event stays dismissed." }),
+  "GET /admin/api/failures": endpoint("listFailures", "List items of background work that fail, the latest first", ok(listOf("failures", Failure))),
+  "POST /admin/api/failures/acknowledge": endpoint("acknowledgeFailures", "End the alarm of failures", ok(z.object({ acknowledged: z.int() })), { repeat: "Only failures that came back are acknowledged again." }),
+  "GET /admin/api/migrations": endpoint("listMigrations", "List the runs of migrations, newest first, and the tenants behind", ok(listOf("runs", Run).extend({ shards: z.array(z.looseObject({ shardId: z.string() })), behind: z.array(z.object({ tenantId: z.string(), shardId: z.string(), lacks: z.array(z.string()) })) }))),
+  "POST /admin/api/migrations": endpoint("startMigration", "Migrate tenants' own schemas", accepted(Run.extend({ url: z.url() }))),
+  "GET /admin/api/migrations/:runId": endpoint("showMigration", "Show a run of migrations", ok(MigrationReport)),
+  "POST /admin/api/migrations/:runId/stop": endpoint("stopMigration", "Stop a run after its running schemas", accepted(MigrationReport), { repeat: "A run stops once." }),
+
+  // Stripe and monitors
+  "POST /webhooks/stripe": endpoint("receiveStripeEvent", "Receive an event of Stripe's", ok(z.object({ received: z.literal(true), duplicate: z.boolean() })), { body: z.looseObject({ id: z.string(), type: z.string() }), repeat: "An event is stored and applied once." }),
+  "POST /webhooks/stripe-thin": endpoint("receiveThinStripeEvent", "Receive a thin event of Stripe's", ok(z.object({ received: z.literal(true), duplicate: z.boolean() })), { body: z.looseObject({ id: z.string(), type: z.string() }), repeat: "An event is stored and applied once." }),
+  "GET /health": endpoint("showHealth", "Show whether the deployment or a tenant is well", { 200: Health, 503: Health }),
+};

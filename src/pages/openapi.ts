@@ -1,0 +1,361 @@
+// The OpenAPI 3.1 description of the product, generated from the table of routes: methods, paths, who may use them, input
+// and error codes. endpoints.ts adds ids, summaries and answers.
+import * as z from "zod";
+import { config } from "../core/app-config.ts";
+import { type ErrorCode, errors } from "../core/errors.ts";
+import { TenantId } from "../core/tenant.ts";
+import type { Access, Route } from "../http.ts";
+import { EMPTY, type Answer, type Endpoint, FILE, PAGE, endpoints } from "./endpoints.ts";
+
+export type JsonSchema = z.core.JSONSchema.BaseSchema;
+
+interface Content {
+  schema: JsonSchema;
+}
+export interface Parameter {
+  name: string;
+  in: "path" | "query" | "header";
+  required: boolean;
+  description?: string;
+  schema: JsonSchema;
+}
+export interface ApiResponse {
+  description: string;
+  headers?: Record<string, { $ref: string }>;
+  content?: Record<string, Content>;
+}
+export interface Operation {
+  operationId: string;
+  summary: string;
+  description?: string;
+  tags: string[];
+  security: Record<string, string[]>[];
+  parameters: Parameter[];
+  requestBody?: { required: boolean; content: Record<string, Content> };
+  responses: Record<string, ApiResponse>;
+}
+export interface OpenApi {
+  openapi: string;
+  info: { title: string; version: string; description: string; termsOfService: string };
+  servers: { url: string }[];
+  tags: { name: string; description: string }[];
+  paths: Record<string, Record<string, Operation>>;
+  components: {
+    schemas: Record<string, JsonSchema>;
+    headers: Record<string, { description: string; schema: JsonSchema }>;
+    securitySchemes: Record<string, Record<string, string>>;
+  };
+}
+
+const bearer = (description: string) => ({ type: "http", scheme: "bearer", description });
+const inQuery = (description: string) => ({ type: "apiKey", in: "query", name: "token", description });
+
+const securitySchemes = {
+  agentToken: bearer("An API key or an access token of a member."),
+  adminKey: bearer("An API key of the tenant with the scope `tenant:admin`."),
+  operatorToken: bearer("The operator token."),
+  setupToken: bearer("The `setupToken` of an order, valid for 30 days."),
+  statusToken: bearer("The token of an order's `statusUrl`, or any API key of the tenant."),
+  statusLink: inQuery("The same token, as a page after Checkout has it in its address."),
+  monitorToken: bearer("The tenant's monitor token."),
+  monitorLink: inQuery("The same token, for monitors that send no headers."),
+  stripeSignature: {
+    ...{ type: "apiKey", in: "header", name: "Stripe-Signature" },
+    description: "Stripe's signature over the body.",
+  },
+} satisfies OpenApi["components"]["securitySchemes"];
+type Scheme = keyof typeof securitySchemes;
+
+interface Audience {
+  /** The section of the reference. */
+  tag: string;
+  who: string;
+  /** Alternatives. An empty one: everyone. */
+  schemes: readonly (Scheme | "everyone")[];
+  /** What the guard refuses with. */
+  codes: readonly ErrorCode[];
+}
+
+const noToken = ["token_missing", "token_invalid"] as const;
+const audiences: Readonly<Record<Access, Audience>> = {
+  public: { tag: "Public", who: "everyone", schemes: ["everyone"], codes: [] },
+  mcp: { tag: "Agents", who: "an agent with an API key or an access token", schemes: ["agentToken"], codes: [] },
+  buyer: {
+    ...{ tag: "Buyers", who: "the buyer, with the order's set-up token", schemes: ["setupToken"] },
+    codes: [...noToken, "token_expired"],
+  },
+  status: {
+    ...{ tag: "Buyers", who: "the buyer, the tenant's own keys, and the operator" },
+    schemes: ["statusToken", "statusLink", "setupToken", "operatorToken"],
+    codes: ["token_expired", "key_revoked"],
+  },
+  tenant_admin: {
+    ...{ tag: "A tenant's administrator", who: "an API key of the tenant with the scope tenant:admin" },
+    schemes: ["adminKey"],
+    codes: [...noToken, "key_revoked", "scope_missing", "tenant_gone", "rate_limited"],
+  },
+  operator: { tag: "The operator", who: "the operator", schemes: ["operatorToken"], codes: noToken },
+  monitor: {
+    ...{ tag: "Stripe and monitors", who: "everyone; for one tenant, the holder of its monitor token" },
+    schemes: ["everyone", "monitorToken", "monitorLink"],
+    codes: [...noToken, "key_revoked"],
+  },
+  stripe: {
+    ...{ tag: "Stripe and monitors", who: "Stripe", schemes: ["stripeSignature"], codes: ["signature_invalid"] },
+  },
+};
+
+/** Who may use the route, in words. */
+export function whoMayUse(access: Access): string {
+  return audiences[access].who;
+}
+
+/** What the parts of paths are. */
+const pathParts: Readonly<Record<string, string>> = {
+  tenantId: "The tenant's id.",
+  keyId: "The key's id.",
+  name: "The name of the backup.",
+  runId: "The run's number.",
+};
+
+const documents = ["/openapi.json", "/docs/api", "/docs/errors"];
+
+/** The description. `publicUrl`: the origin of the deployment. Throws for a route that endpoints.ts does not have. */
+export function openApi(routes: readonly Route[], publicUrl: string): OpenApi {
+  const paths: OpenApi["paths"] = {};
+  for (const route of routes) {
+    const method = route.method === "ALL" ? "post" : route.method.toLowerCase();
+    const path = route.path.replaceAll(/:(\w+)/g, "{$1}");
+    paths[path] = { ...paths[path], [method]: operationOf(route) };
+  }
+  const problemSchema = schemaOf(Problem);
+  const tags = [...new Set(Object.values(audiences).map(({ tag }) => tag))];
+  return {
+    openapi: "3.1.1",
+    info: {
+      title: `${config.product.name} API`,
+      version: "1",
+      description: [
+        "Errors are problem documents (RFC 9457). Their `type` links to the page of error codes.",
+        "Every answer has the header `X-Request-Id`: send it to support.",
+        "Lists take `limit` and `after`, and answer `next`: the `after` of the next page, or null at the end.",
+        "Unknown query parameters and fields are refused by name.",
+        "A known path with another method answers 405 with `Allow`. Another tenant's path answers 404.",
+      ].join(" "),
+      termsOfService: config.product.termsUrl,
+    },
+    servers: [{ url: publicUrl }],
+    tags: tags.map((name) => ({ name, description: whoUses(name) })),
+    paths,
+    components: {
+      schemas: {
+        Problem: {
+          ...problemSchema,
+          properties: { ...problemSchema.properties, code: { $ref: "#/components/schemas/ErrorCode" } },
+        },
+        ErrorCode: { type: "string", enum: Object.keys(errors) },
+      },
+      headers: {
+        RequestId: { description: "The id of this request, for support.", schema: { type: "string" } },
+        RetryAfter: { description: "Seconds to wait before the next attempt.", schema: { type: "integer" } },
+        Challenge: { description: "How to authenticate (RFC 9110, 11.6.1).", schema: { type: "string" } },
+      },
+      securitySchemes,
+    },
+  };
+}
+
+const Problem = z.object({
+  type: z.url(),
+  title: z.string(),
+  status: z.int(),
+  code: z.string(),
+  detail: z.string().optional(),
+  requestId: z.string(),
+});
+
+function whoUses(tag: string): string {
+  const users = Object.values(audiences).filter((each) => each.tag === tag);
+  const text = users.map(({ who }) => who).join("; ");
+  return `For ${text}.`;
+}
+
+function operationOf(route: Route): Operation {
+  const endpoint = endpoints[`${route.method} ${route.path}`];
+  if (endpoint === undefined) throw new Error(`src/pages/endpoints.ts lacks ${route.method} ${route.path}`);
+  const body = requestBody(route, endpoint);
+  return {
+    operationId: endpoint.id,
+    summary: endpoint.summary,
+    ...(endpoint.repeat !== undefined && { description: `A repetition is harmless. ${endpoint.repeat}` }),
+    tags: [documents.includes(route.path) ? "Public" : audiences[route.access].tag],
+    security: audiences[route.access].schemes.map((scheme) => (scheme === "everyone" ? {} : { [scheme]: [] })),
+    parameters: parametersOf(route),
+    ...(body !== undefined && { requestBody: body }),
+    responses: { ...answersOf(endpoint), ...(route.access === "mcp" ? mcpErrors() : errorsOf(route, endpoint)) },
+  };
+}
+
+function parametersOf(route: Route): Parameter[] {
+  const inPath = [...route.path.matchAll(/:(?<name>\w+)/g)].map(({ groups }): Parameter => {
+    const name = groups?.["name"] ?? "";
+    const description = pathParts[name];
+    const schema: JsonSchema = name === "tenantId" ? schemaOf(TenantId) : { type: "string" };
+    return { name, in: "path", required: true, ...(description !== undefined && { description }), schema };
+  });
+  const query = route.query === undefined ? {} : inputSchemaOf(route.query);
+  // The guard reads the token, which is a security scheme.
+  const isCredential = (name: string): boolean => name === "token" && route.access !== "public";
+  const inQueryString = Object.entries(query.properties ?? {})
+    .filter(([name]) => !isCredential(name))
+    .map(([name, schema]): Parameter => ({
+      name,
+      in: "query",
+      required: query.required?.includes(name) === true,
+      schema: schema === true ? {} : (schema as JsonSchema),
+    }));
+  const key: Parameter = {
+    ...{ name: "Idempotency-Key", in: "header", required: false, schema: { type: "string", maxLength: 255 } },
+    description: "The same key and body within a day get the first answer and make nothing new.",
+  };
+  return [...inPath, ...inQueryString, ...(route.takesIdempotencyKey ? [key] : [])];
+}
+
+function requestBody(route: Route, endpoint: Endpoint): Operation["requestBody"] {
+  const json = route.body ?? endpoint.body;
+  const content = {
+    ...(json !== undefined && { "application/json": { schema: inputSchemaOf(json) } }),
+    ...(route.takesFile === true && { "application/x-ndjson": { schema: { type: "string" } } }),
+  } satisfies Record<string, Content>;
+  return Object.keys(content).length === 0 ? undefined : { required: endpoint.bodyIsOptional !== true, content };
+}
+
+const everyAnswer = { "X-Request-Id": { $ref: "#/components/headers/RequestId" } };
+
+function answersOf({ answers }: Endpoint): Record<string, ApiResponse> {
+  return Object.fromEntries(
+    Object.entries(answers).map(([status, answer]) => {
+      const content = contentOf(answer);
+      const description = statusTexts[Number(status)] ?? "Done";
+      return [status, { description, headers: everyAnswer, ...(content !== undefined && { content }) }];
+    }),
+  );
+}
+
+const statusTexts: Readonly<Record<number, string>> = {
+  200: "Done.",
+  201: "Created.",
+  202: "Accepted. Tollgate does the rest in the background.",
+  503: "Not well. The checks say why.",
+};
+
+function contentOf(answer: Answer): Record<string, Content> | undefined {
+  if (answer === EMPTY) return undefined;
+  if (answer === FILE) return { "application/x-ndjson": { schema: { type: "string" } } };
+  if (answer === PAGE) return { "text/html": { schema: { type: "string" } } };
+  return { "application/json": { schema: schemaOf(answer) } };
+}
+
+/** The codes that follow from the row of the route, and the endpoint's own. */
+function codesOf(route: Route, endpoint: Endpoint): ErrorCode[] {
+  const readsBody = route.body !== undefined || endpoint.body !== undefined;
+  const codes: (ErrorCode | false | undefined)[] = [
+    ...audiences[route.access].codes,
+    route.access !== "stripe" && "bad_request",
+    readsBody && route.access !== "stripe" && "content_type",
+    route.takesFile !== true && route.method !== "GET" && "body_too_large",
+    (route.path.includes(":") || route.access === "monitor") && "not_found",
+    route.method !== "GET" && route.access !== "stripe" && "conflict",
+    route.takesIdempotencyKey && "idempotency_key_mismatch",
+    route.hasAddressRate && "rate_limited",
+    "control_unavailable",
+    "internal",
+    ...(endpoint.codes ?? []),
+  ];
+  const known = new Set(codes.filter((code) => code !== false && code !== undefined));
+  const isDocument = route.access === "public" && route.method === "GET";
+  return isDocument ? ["bad_request", "internal"] : [...known];
+}
+
+function errorsOf(route: Route, endpoint: Endpoint): Record<string, ApiResponse> {
+  const byStatus = Map.groupBy(codesOf(route, endpoint), (code) => errors[code].status);
+  return Object.fromEntries(
+    [...byStatus]
+      .filter(([status]) => endpoint.answers[status] === undefined)
+      .toSorted(([a], [b]) => a - b)
+      .map(([status, codes]) => [String(status), problem(status, codes)]),
+  );
+}
+
+function problem(status: number, codes: readonly ErrorCode[]): ApiResponse {
+  return {
+    description: codes.join(", "),
+    headers: {
+      ...everyAnswer,
+      ...(status === 401 && { "WWW-Authenticate": { $ref: "#/components/headers/Challenge" } }),
+      ...((status === 429 || status === 503) && { "Retry-After": { $ref: "#/components/headers/RetryAfter" } }),
+    },
+    content: {
+      "application/problem+json": {
+        schema: { $ref: "#/components/schemas/Problem", properties: { code: { enum: [...codes] } } },
+      },
+    },
+  };
+}
+
+/** The MCP endpoint answers JSON-RPC errors. Only a challenge is none. */
+function mcpErrors(): Record<string, ApiResponse> {
+  const Refusal = z.object({
+    jsonrpc: z.literal("2.0"),
+    id: z.union([z.string(), z.number()]).nullable(),
+    error: z.object({ code: z.int(), message: z.string(), data: z.looseObject({ code: z.string() }).optional() }),
+  });
+  const refused = (description: string): ApiResponse => ({
+    ...{ description, headers: everyAnswer },
+    content: { "application/json": { schema: schemaOf(Refusal) } },
+  });
+  return {
+    400: refused("The message is malformed."),
+    401: {
+      description: [...noToken, "token_expired", "key_revoked"].join(", "),
+      headers: { ...everyAnswer, "WWW-Authenticate": { $ref: "#/components/headers/Challenge" } },
+    },
+    402: refused("payment_required"),
+    403: refused("The account, the origin or a scope."),
+    406: refused("The client accepts neither JSON nor an event stream."),
+    413: refused("body_too_large"),
+    415: refused("content_type"),
+    429: refused("rate_limited, window_exhausted, period_exhausted"),
+    503: refused("tenant_unavailable, control_unavailable"),
+  };
+}
+
+/** Takes out what makes the description ten times as long: patterns of named formats, and the bounds of every integer. */
+function shorten(schema: JsonSchema): void {
+  if (schema.format !== undefined) delete schema.pattern;
+  if (schema.minimum === Number.MIN_SAFE_INTEGER) delete schema.minimum;
+  if (schema.maximum === Number.MAX_SAFE_INTEGER) delete schema.maximum;
+}
+
+/** The schema of what a client sends. */
+function inputSchemaOf(schema: z.ZodType): JsonSchema {
+  const { $schema: _, ...json } = z.toJSONSchema(schema, {
+    io: "input",
+    unrepresentable: "any",
+    override: ({ jsonSchema }) => shorten(jsonSchema),
+  });
+  return json;
+}
+
+/** The schema of an answer. Answers get more fields in time, so it forbids none. */
+function schemaOf(schema: z.ZodType): JsonSchema {
+  const { $schema: _, ...json } = z.toJSONSchema(schema, {
+    io: "output",
+    unrepresentable: "any",
+    override: ({ jsonSchema }) => {
+      if (jsonSchema.additionalProperties === false) delete jsonSchema.additionalProperties;
+      shorten(jsonSchema);
+    },
+  });
+  return json;
+}
