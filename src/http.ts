@@ -232,7 +232,13 @@ export function encodeCursor(parts: readonly string[]): string {
   return toBase64Url(new TextEncoder().encode(JSON.stringify(parts)));
 }
 
-/** The `count` texts of a cursor; `undefined` for the first page. Throws `BadRequest` for a text that is no such cursor. */
+/** An instant of an answer. A cursor is a client's text, and PostgreSQL refuses the year 0. */
+const CursorInstant = z.iso.datetime().startsWith("2");
+
+/**
+ * The `count` texts of a cursor, the first of them an instant; `undefined` for the first page. Throws `BadRequest` for a text
+ * that is no such cursor.
+ */
 export function decodeCursor(after: string, count: number): string[] | undefined {
   if (after === "") return undefined;
   let value: unknown;
@@ -241,13 +247,12 @@ export function decodeCursor(after: string, count: number): string[] | undefined
   } catch {
     throw badCursor();
   }
-  const parts = z.array(z.string()).length(count).safeParse(value);
+  const parts = z.tuple([CursorInstant], z.string()).check(z.length(count)).safeParse(value);
   if (!parts.success || refusedTextIn(parts.data) !== undefined) throw badCursor();
   return parts.data;
 }
 
-/** The refusal of an `after` that no page has answered with. */
-export function badCursor(): BadRequest {
+function badCursor(): BadRequest {
   return new BadRequest("after: must be the `next` of the previous page. Leave it out to start again.");
 }
 

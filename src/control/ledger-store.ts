@@ -35,6 +35,8 @@ export const Conflict = z.object({
   callId: z.string(),
   /** The row that came later. The ledger keeps the first one. */
   incoming: z.record(z.string(), z.unknown()),
+  /** Of `incoming`. One call may have several conflicts. */
+  digest: z.string(),
   seenAt: z.string(),
 });
 export type Conflict = z.infer<typeof Conflict>;
@@ -216,14 +218,22 @@ export function ledgerStore(control: ControlDatabase) {
       return row === undefined ? null : Heartbeat.parse(row).atMs;
     },
 
-    /** Calls that arrived with another payload and are not acknowledged, the oldest first. */
-    async conflicts(limit: number, after = ""): Promise<Conflict[]> {
+    /**
+     * Up to `limit` calls that arrived with another payload and are not acknowledged, the oldest first. `after`: those that
+     * come after this one in the list.
+     */
+    async conflicts(
+      limit: number,
+      after?: Pick<Conflict, "seenAt" | "callId" | "digest">,
+    ): Promise<Conflict[]> {
+      // Clients see milliseconds, so the order has no finer ones.
+      const order = `date_trunc('milliseconds', seen_at), call_id, md5(incoming::text)`;
       const rows = await control.query(
-        `SELECT call_id AS "callId", incoming, ${toIso("seen_at")} AS "seenAt" FROM ledger_conflicts
-         WHERE acknowledged_at IS NULL
-           AND ($2 = '' OR (seen_at, call_id) > (SELECT seen_at, call_id FROM ledger_conflicts WHERE call_id = $2))
-         ORDER BY ledger_conflicts.seen_at, call_id LIMIT $1`,
-        [limit, after],
+        `SELECT call_id AS "callId", incoming, md5(incoming::text) AS digest, ${toIso("seen_at")} AS "seenAt"
+         FROM ledger_conflicts
+         WHERE acknowledged_at IS NULL AND ($2::timestamptz IS NULL OR (${order}) > ($2, $3::text, $4::text))
+         ORDER BY ${order} LIMIT $1`,
+        [limit, after?.seenAt ?? null, after?.callId ?? null, after?.digest ?? null],
       );
       return rows.map((row) => Conflict.parse(row));
     },

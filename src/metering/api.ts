@@ -12,6 +12,8 @@ import {
   type HttpContext,
   type PageQuery,
   Problem,
+  decodeCursor,
+  encodeCursor,
   noStore,
   pageOf,
   pageQuery,
@@ -119,8 +121,11 @@ export async function listConflicts(
   c: HttpContext,
   { query: { after, limit } }: { query: PageQuery },
 ): Promise<Response> {
-  const conflicts = await ledgerStore(c.get("context").control).conflicts(limit + 1, after);
-  return c.json(pageOf("conflicts", conflicts, limit, ({ callId }) => callId));
+  const cursor = decodeCursor(after, 3);
+  const [seenAt = "", callId = "", digest = ""] = cursor ?? [];
+  const last = cursor && { seenAt, callId, digest };
+  const conflicts = await ledgerStore(c.get("context").control).conflicts(limit + 1, last);
+  return c.json(pageOf("conflicts", conflicts, limit, (each) => encodeCursor([each.seenAt, each.callId, each.digest])));
 }
 
 export async function acknowledgeConflicts(

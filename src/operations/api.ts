@@ -8,7 +8,6 @@ import { strategies } from "../core/plans.ts";
 import {
   type HttpContext,
   type PageQuery,
-  badCursor,
   decodeCursor,
   encodeCursor,
   noStore,
@@ -124,7 +123,6 @@ export async function listFailures(
 ): Promise<Response> {
   const cursor = decodeCursor(after, 3);
   const [lastAt = "", part = "", item = ""] = cursor ?? [];
-  if (cursor !== undefined && !z.iso.datetime().safeParse(lastAt).success) throw badCursor();
   const last = cursor && { lastAt, part, item };
   const failures = await failuresStore(c.get("context").control).list(limit + 1, last);
   return c.json(pageOf("failures", failures, limit, (each) => encodeCursor([each.lastAt, each.part, each.item])));

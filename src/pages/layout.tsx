@@ -1,5 +1,6 @@
 // The frame of every page, and its answer. Pages are whole without script and load nothing: the style is in the page, and the
 // content policy names it by its hash. hono/jsx escapes every text.
+import { html } from "hono/html";
 import type { Child, FC } from "hono/jsx";
 import { config } from "../core/app-config.ts";
 import { type HttpContext, publicForMinutes } from "../http.ts";
@@ -79,7 +80,7 @@ const pages = new Map<string, string>();
 /** The answer with a page that is the same for everyone. */
 export async function publicPage(c: HttpContext, title: string, content: () => Child): Promise<Response> {
   const name = `${c.env.PUBLIC_URL} ${title}`;
-  const html = pages.get(name) ?? `<!doctype html>${String(<Layout title={title}>{content()}</Layout>)}`;
-  pages.set(name, html);
-  return c.html(html, 200, { ...publicForMinutes, "content-security-policy": await (policy ??= contentPolicy()) });
+  const page = pages.get(name) ?? (await html`<!doctype html>${<Layout title={title}>{content()}</Layout>}`);
+  pages.set(name, page);
+  return c.html(page, 200, { ...publicForMinutes, "content-security-policy": await (policy ??= contentPolicy()) });
 }

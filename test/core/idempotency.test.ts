@@ -1,7 +1,12 @@
 // The header `Idempotency-Key`: its forms, and the comparison of bodies.
 import * as fc from "fast-check";
+import { Hono } from "hono";
 import { expect, test } from "vitest";
-import { canonicalJson, idempotencyKeyOf } from "../../src/identity/idempotency.ts";
+import * as z from "zod";
+import type { Context } from "../../src/control/context.ts";
+import { AppError } from "../../src/core/errors.ts";
+import { type HttpContext, type HttpEnv, isJson, readJson, route } from "../../src/http.ts";
+import { canonicalJson, idempotencyKeyOf, once } from "../../src/identity/idempotency.ts";
 
 test.each([
   ['"8e03978e-40d5-43e8-bc93-6894a57f9324"', "8e03978e-40d5-43e8-bc93-6894a57f9324"],
@@ -40,4 +45,64 @@ test("bodies with other values differ, and the order of fields does not count", 
       expect(canonicalJson({ ...body, name: "a" })).not.toBe(canonicalJson({ ...body, name: "b" }));
     }),
   );
+});
+
+/** Requests of a route with `once`, over a table of claims in memory. `runs` counts the handler's runs. */
+function aRoute() {
+  const claims = new Map<string, Record<string, unknown>>();
+  const batch = async (statements: readonly { text: string; params?: readonly unknown[] }[]) =>
+    statements.map(({ text, params: [scope, key, fingerprint, seed, token] = [] }) => {
+      if (!text.includes("INSERT INTO idempotent_requests")) return [];
+      const id = JSON.stringify([scope, key]);
+      const kept = claims.get(id);
+      const row = kept ?? { scope, key, fingerprint, seed, token, atMs: 0, answer: null, isRepeat: false };
+      claims.set(id, row);
+      return [{ ...row, isOurs: row["token"] === token }];
+    });
+  const query = async (text: string, [scope, key, , answer]: readonly unknown[]) => {
+    const claim = claims.get(JSON.stringify([scope, key]));
+    if (text.includes("SET answer") && claim !== undefined) claim["answer"] = answer;
+    return [];
+  };
+  const env = {
+    PUBLIC_URL: "http://127.0.0.1",
+    ENCRYPTION_KEYS: JSON.stringify([{ id: "a", secret: "0".repeat(64) }]),
+  };
+  let runs = 0;
+  const app = new Hono<HttpEnv>();
+  const { run } = route(
+    "POST /things",
+    "operator",
+    once(async (c: HttpContext, { query: asked }: { query: unknown }) => {
+      runs += 1;
+      return c.json({ run: runs, asked, body: isJson(c) ? await readJson(c, z.unknown()) : null }, 202);
+    }),
+    { query: z.object({ overwrite: z.string().optional() }), takesFile: true },
+  );
+  app.post("/things", (c) => {
+    c.set("context", { env, control: { batch, query } } as unknown as Context);
+    return run(c);
+  });
+  app.onError((error) => new Response(error instanceof AppError ? error.code : String(error), { status: 400 }));
+  return async (path: string, key: string, type: string, body: string): Promise<string> => {
+    const headers = { "idempotency-key": key, "content-type": type, "content-length": String(body.length) };
+    return (await app.request(path, { method: "POST", headers, body }, env)).text();
+  };
+}
+
+test("a request whose body its handler reads runs once for each key, and another input with the key is refused", async () => {
+  const send = aRoute();
+  const first = await send("/things", "one", "application/json", '{"from":"a"}');
+  expect(JSON.parse(first)).toEqual({ run: 1, asked: {}, body: { from: "a" } });
+  expect(await send("/things", "one", "application/json", '{"from":"a"}')).toBe(first);
+  expect(await send("/things", "one", "application/json", '{"from":"b"}')).toBe("idempotency_key_mismatch");
+  expect(await send("/things?overwrite=true", "one", "application/json", '{"from":"a"}')).toBe(
+    "idempotency_key_mismatch",
+  );
+  expect(JSON.parse(await send("/things", "two", "application/json", '{"from":"a"}'))).toMatchObject({ run: 2 });
+
+  const file = await send("/things", "three", "application/x-ndjson", "line");
+  expect(JSON.parse(file)).toEqual({ run: 3, asked: {}, body: null });
+  expect(await send("/things", "three", "application/x-ndjson", "line")).toBe(file);
+  expect(await send("/things", "three", "application/x-ndjson", "longer line")).toBe("idempotency_key_mismatch");
 });

@@ -1,0 +1,123 @@
+// What all lists and all creating requests have in common, against a whole system.
+import { expect, onTestFinished, test } from "vitest";
+import { aTenant, controlRows, operator, system } from "../support/flow.ts";
+
+interface Page {
+  next: string | null;
+}
+
+/** The items of a list of the operator's API, read in pages of one. */
+async function walk(path: string, name: string, most = 20): Promise<Record<string, unknown>[]> {
+  const items: Record<string, unknown>[] = [];
+  let after: string | null | undefined;
+  while (after !== null && items.length < most) {
+    const query = new URLSearchParams({ limit: "1", ...(after !== undefined && { after }) });
+    const answer = await operator("GET", `${path}?${query.toString()}`);
+    expect(answer.status, `${path}?${query.toString()}`).toBe(200);
+    const page = (await answer.json()) as Page & Record<string, Record<string, unknown>[]>;
+    expect(page[name]?.length, path).toBeLessThanOrEqual(1);
+    items.push(...(page[name] ?? []));
+    after = page.next;
+  }
+  return items;
+}
+
+/** The first page of the same list. */
+async function whole(path: string, name: string): Promise<Record<string, unknown>[]> {
+  const page = (await (await operator("GET", path)).json()) as Record<string, Record<string, unknown>[]>;
+  return page[name] ?? [];
+}
+
+/** Sends a creating request. */
+async function create(path: string, key: string, body?: unknown) {
+  const response = await fetch(`${system.publicUrl}/admin/api${path}`, {
+    method: "POST",
+    headers: {
+      authorization: `Bearer ${system.operatorToken}`,
+      "idempotency-key": key,
+      ...(body !== undefined && { "content-type": "application/json" }),
+    },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  });
+  return { status: response.status, body: (await response.json()) as Record<string, unknown> };
+}
+
+test("every list of the operator's comes in pages of any size, each item once and in the same order", async () => {
+  const { id } = await aTenant();
+  for (const number of [1, 2, 3])
+    await operator("POST", `/tenants/${id}/links`, {
+      issuer: system.issuerUrl,
+      organisation: `org ${number} of ${id}`,
+    });
+  for (let count = 0; count < 2; count += 1) {
+    expect((await operator("POST", `/tenants/${id}/backups`, {})).status).toBe(202);
+    expect((await operator("POST", `/tenants/${id}/plan`, { plan: "free" })).status).toBe(200);
+  }
+  // Failures and conflicts of one instant, in which only the rest of the cursor tells them apart.
+  const part = `test of ${id}`;
+  await controlRows(`INSERT INTO failures (part, item, error) SELECT $1, i, 'none' FROM unnest($2::text[]) AS i`, [
+    part,
+    ["a", "b", "c"],
+  ]);
+  await controlRows(
+    `INSERT INTO ledger_conflicts (call_id, incoming) SELECT $1, jsonb_build_object('n', n) FROM generate_series(1, 3) AS n`,
+    [part],
+  );
+  onTestFinished(async () => {
+    await controlRows(`DELETE FROM failures WHERE part = $1`, [part]);
+    await controlRows(`DELETE FROM ledger_conflicts WHERE call_id = $1`, [part]);
+  });
+  const lists: [path: string, name: string, least: number][] = [
+    [`/tenants/${id}/links`, "links", 3],
+    [`/tenants/${id}/backups`, "backups", 2],
+    [`/tenants/${id}/plan`, "changes", 2],
+    [`/tenants/${id}/move`, "moves", 0],
+    [`/tenants/${id}/restores`, "restores", 0],
+    ["/tenants", "tenants", 1],
+    ["/failures", "failures", 3],
+    ["/usage-conflicts", "conflicts", 3],
+    ["/dead-letters", "deadLetters", 0],
+    ["/stripe-events", "events", 0],
+    ["/migrations", "runs", 0],
+    ["/shards", "shards", 1],
+    ["/meter-errors", "days", 0],
+  ];
+  const keyOf = (item: Record<string, unknown>): unknown => item["id"] ?? [item["item"], item["incoming"], item];
+  for (const [path, name, least] of lists) {
+    const all = await whole(path, name);
+    expect(all.length, path).toBeGreaterThanOrEqual(least);
+    expect((await walk(path, name)).map(keyOf), path).toEqual(all.slice(0, 20).map(keyOf));
+    const refused = await operator("GET", `${path}?limit=0`);
+    expect(await refused.json(), path).toMatchObject({ code: "bad_request", detail: expect.stringContaining("limit") });
+  }
+  for (const path of ["/failures", "/usage-conflicts", "/shards", "/meter-errors", `/tenants/${id}/links`])
+    expect((await operator("GET", `${path}?after=made-up`)).status, path).toBe(400);
+});
+
+test("a backup, a plan change and a monitor token that are sent twice with one Idempotency-Key exist once", async () => {
+  const { id } = await aTenant();
+  const key = crypto.randomUUID();
+  const backup = await create(`/tenants/${id}/backups`, key, {});
+  expect(backup.status).toBe(202);
+  expect(await create(`/tenants/${id}/backups`, key, {})).toEqual(backup);
+  expect(await whole(`/tenants/${id}/backups`, "backups")).toHaveLength(1);
+
+  const changed = await create(`/tenants/${id}/plan`, key, { plan: "free" });
+  expect(changed.status).toBe(200);
+  expect(await create(`/tenants/${id}/plan`, key, { plan: "free" })).toEqual(changed);
+  expect(await whole(`/tenants/${id}/plan`, "changes")).toHaveLength(1);
+
+  const token = await create(`/tenants/${id}/monitor-token`, key);
+  expect(token.status).toBe(201);
+  expect(await create(`/tenants/${id}/monitor-token`, key)).toEqual(token);
+  expect((await create(`/tenants/${id}/monitor-token`, crypto.randomUUID())).body).not.toEqual(token.body);
+
+  // The answer was not kept, and the lease of the dead request has ended: the repetition finds what the first run opened.
+  await controlRows(
+    `UPDATE idempotent_requests SET answer = NULL, locked_until = now() - interval '1 second' WHERE key = $1 AND scope LIKE '%/backups'`,
+    [key],
+  );
+  const again = await create(`/tenants/${id}/backups`, key, {});
+  expect({ status: again.status, id: again.body["id"] }).toEqual({ status: 202, id: backup.body["id"] });
+  expect(await whole(`/tenants/${id}/backups`, "backups")).toHaveLength(1);
+});
