@@ -110,6 +110,21 @@ test("no answer is sniffed, framed, referred or, unless it is the same for every
   }
 });
 
+test("every 401 says how to authenticate, every 405 which methods there are, and every refusal for now when to retry", async () => {
+  const counts = new Map<number, number>();
+  for (const request of requests()) {
+    const { headers, status } = await send(request);
+    counts.set(status, (counts.get(status) ?? 0) + 1);
+    const what = `${request.method ?? "GET"} ${request.path}`;
+    if (status === 401) expect(headers.get("www-authenticate"), what).toMatch(/^Bearer/);
+    if (status === 405) expect(headers.get("allow"), what).toMatch(/^[A-Z]+(, [A-Z]+)*$/);
+    // /health answers 503 with its checks.
+    if (status === 429 || (status === 503 && !request.path.startsWith("/health")))
+      expect(headers.get("retry-after"), what).toMatch(/^\d+$/);
+  }
+  for (const status of [401, 405, 503]) expect(counts.get(status), String(status)).toBeGreaterThan(10);
+});
+
 test("over HTTPS every answer demands HTTPS", async () => {
   const publicUrl = "https://tollgate.example";
   for (const path of ["/plans", "/nothing", "/docs/errors", "/mcp"])

@@ -2,6 +2,7 @@
 // scopes and its own mistakes. Callers never see each other's tools or results.
 import { expect, test } from "vitest";
 import type { CallTool } from "../../src/calls/mcp-server.ts";
+import { inRequest } from "../../src/log.ts";
 import { aResult, aTool, answer, eras, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";
 
 const mustNotRun: CallTool = () => Promise.reject(new Error("must not run"));
@@ -167,6 +168,12 @@ test.each(eras)("%s never shows the text of an exception", async (era) => {
   const { last } = await messages(response);
   expect(last.result).toMatchObject({ isError: true, _meta: { "tollgate/refusal": { code: "internal" } } });
   expect(JSON.stringify(last)).not.toContain("hunter2");
+});
+
+test.each(eras)("%s learns the request's id where the message asks to be sent to support", async (era) => {
+  const asked = inRequest("request-1", () => answer(message(era, "tools/call", call), { callTool: leak }));
+  const { last } = await messages(await asked);
+  expect(JSON.stringify(last.result)).toMatch(/send this message to support.* Request: request-1\./);
 });
 
 test.each(eras)("%s challenges a caller without all of a tool's scopes, names them, and runs nothing", async (era) => {
