@@ -6,7 +6,10 @@ import { toMs } from "../core/time.ts";
 
 /** How long a key is known. Clients repeat a request within minutes; Stripe keeps its keys as long. */
 const KEPT = "interval '1 day'";
-/** Longer than the longest handler. A request that died holds its key for this long. */
+/**
+ * Longer than a handler takes. A request that died holds its key for this long. Only the upload of a large import takes longer:
+ * a repetition then uploads the same file under the same name, and one of both opens the job.
+ */
 const LEASE = "interval '1 minute'";
 
 /** What a creating handler uses in place of a random id and the clock. The same in every run of one request. */

@@ -222,10 +222,7 @@ export function ledgerStore(control: ControlDatabase) {
      * Up to `limit` calls that arrived with another payload and are not acknowledged, the oldest first. `after`: those that
      * come after this one in the list.
      */
-    async conflicts(
-      limit: number,
-      after?: Pick<Conflict, "seenAt" | "callId" | "digest">,
-    ): Promise<Conflict[]> {
+    async conflicts(limit: number, after?: Pick<Conflict, "seenAt" | "callId" | "digest">): Promise<Conflict[]> {
       // Clients see milliseconds, so the order has no finer ones.
       const order = `date_trunc('milliseconds', seen_at), call_id, md5(incoming::text)`;
       const rows = await control.query(

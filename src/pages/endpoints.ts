@@ -91,7 +91,8 @@ const Job = z.object({
   startedAt: Instant,
   finishedAt: Instant.nullable(),
 });
-const Backup = Job.extend({ name: z.string(), at: Instant.nullable() });
+/** `at`: the instant as it was requested. */
+const Backup = Job.extend({ name: z.string(), at: z.string().nullable() });
 const Restore = Job.extend({
   key: z.string(),
   progress: z.object({ checked: z.int(), rows: z.int().nullable(), replaced: z.boolean() }),

@@ -1,6 +1,12 @@
 // What all lists and all creating requests have in common, against a whole system.
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
+import * as z from "zod";
+import { endpoints } from "../../src/pages/endpoints.ts";
 import { aTenant, controlRows, operator, system } from "../support/flow.ts";
+
+// Classes of the platform, which exist only in workerd.
+vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
+vi.mock("cloudflare:workflows", () => ({ NonRetryableError: Error }));
 
 interface Page {
   next: string | null;
@@ -120,4 +126,33 @@ test("a backup, a plan change and a monitor token that are sent twice with one I
   const again = await create(`/tenants/${id}/backups`, key, {});
   expect({ status: again.status, id: again.body["id"] }).toEqual({ status: 202, id: backup.body["id"] });
   expect(await whole(`/tenants/${id}/backups`, "backups")).toHaveLength(1);
+});
+
+test("what GET routes answer is what the API reference says", async () => {
+  const { id } = await aTenant();
+  const issued = await operator("POST", `/tenants/${id}/keys`, {
+    name: "admin",
+    scopes: ["tools:read", "tenant:admin"],
+  });
+  const { apiKey } = (await issued.json()) as { apiKey: string };
+  expect((await operator("POST", `/tenants/${id}/backups`, {})).status).toBe(202);
+  expect((await operator("POST", `/tenants/${id}/plan`, { plan: "free" })).status).toBe(200);
+  let compared = 0;
+  for (const [name, { answers }] of Object.entries(endpoints)) {
+    const [method, path = ""] = name.split(" ");
+    const filled = path.replace(":tenantId", id);
+    if (method !== "GET" || filled.includes(":")) continue;
+    const isOperators = path.startsWith("/admin/") || path.endsWith("/status") || path === "/health";
+    const token = isOperators ? system.operatorToken : apiKey;
+    const answer = await fetch(`${system.publicUrl}${filled}`, { headers: { authorization: `Bearer ${token}` } });
+    // Nothing is being removed.
+    if (path.endsWith("/removal")) expect(answer.status, name).toBe(404);
+    const schema = answers[answer.status];
+    if (schema instanceof z.ZodType) {
+      const parsed = schema.safeParse(await answer.json());
+      expect(parsed.error?.issues, name).toBeUndefined();
+      compared += 1;
+    } else await answer.body?.cancel();
+  }
+  expect(compared).toBeGreaterThan(20);
 });
