@@ -1,6 +1,7 @@
 // The API reference is generated from the table of routes. It is a valid OpenAPI document, and no route is missing.
 import { Validator } from "@seriousme/openapi-schema-validator";
 import { beforeAll, expect, test, vi } from "vitest";
+import * as z from "zod";
 import { type ErrorCode, errors, retryOf } from "../../src/core/errors.ts";
 import type { Route } from "../../src/http.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";
@@ -111,6 +112,15 @@ test("the pages and the description are served to everyone, whole without script
     const style = /<style>(?<style>[^<]*)<\/style>/.exec(html)?.groups?.["style"] ?? "";
     const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(style));
     expect(policy, path).toContain(`'sha256-${Buffer.from(digest).toString("base64")}'`);
+  }
+});
+
+test("answers that need no database are what the reference says", async () => {
+  const bindings = { PUBLIC_URL, OIDC_ISSUERS: "[]" } as unknown as Env;
+  for (const path of ["/plans", "/openapi.json", "/.well-known/oauth-protected-resource/mcp"]) {
+    const answer = await app.fetch(new Request(`${PUBLIC_URL}${path}`), bindings);
+    const schema = endpoints[`GET ${path}`]?.answers[answer.status];
+    expect(schema instanceof z.ZodType && schema.safeParse(await answer.json()).error?.issues, path).toBeUndefined();
   }
 });
 
