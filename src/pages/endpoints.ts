@@ -76,7 +76,7 @@ const IssuedKey = z.object({
   id: z.string(),
   name: z.string(),
   scopes: z.array(z.string()),
-  expiresAt: Instant.nullable(),
+  expiresAt: z.string().nullable(),
   apiKey: z.string(),
   delivered: z.boolean(),
 });
@@ -136,7 +136,8 @@ const Plan = z.object({
   amountCents: z.int(),
   currency: z.string(),
   interval: z.string(),
-  unitAmountCents: z.number().nullable(),
+  /** Decimal text: a unit may cost less than a cent. */
+  unitAmountCents: z.string().nullable(),
   includedUnits: z.int().nullable(),
   limits: Limits,
 });
