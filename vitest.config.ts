@@ -39,6 +39,8 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     // Fixed for all machines: each worker may run a whole system of its own, and waits for it half of the time.
     maxWorkers: 4,
+    // A test of refusals makes hundreds of log lines, which would hide a failure.
+    silent: "passed-only",
     // Stopping four systems takes seconds each on a busy machine. Vitest leaves their processes behind when it does not wait.
     teardownTimeout: 60_000,
     projects: [
