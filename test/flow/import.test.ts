@@ -275,7 +275,7 @@ test("a line that is too long is refused by its number, and an import can be can
 
 test("an import without a file, without a tenant, or beside another import is refused", async () => {
   const tenant = await aTenant(generous);
-  expect((await operator("POST", `/tenants/none/import`, { importFrom: "x" })).status).toBe(409);
+  expect((await operator("POST", `/tenants/none/import`, { importFrom: "x" })).status).toBe(404);
   expect((await operator("POST", `/tenants/${tenant.id}/import`, {})).status).toBe(400);
   expect((await operator("POST", `/tenants/${tenant.id}/import`, { importFrom: "imports/none" })).status).toBe(202);
   expect(await over(tenant.id)).toMatchObject({ state: "failed", error: "The file does not exist." });

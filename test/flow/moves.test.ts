@@ -299,7 +299,7 @@ test("a move to an unknown shard names the known ones, and a move to where the t
   for (const here of [{ strategy: "shared" }, { strategy: "shared", shard: "shared-1" }]) {
     const response = await move(here);
     expect(response.status, JSON.stringify(here)).toBe(200);
-    expect(await response.json(), JSON.stringify(here)).toEqual({ moves: [] });
+    expect(await response.json(), JSON.stringify(here)).toEqual({ moves: [], next: null });
   }
   const created = await operator("POST", "/tenants", { name: "x", plan: "free", region: "moon-1" });
   expect(created.status).toBe(400);

@@ -6,6 +6,7 @@ import {
   type BilledTenant,
   aBilledTenant,
   billAt,
+  compareAt,
   control,
   meterBehindOurBack,
   meteredUnits,
@@ -178,7 +179,7 @@ test("the daily comparison finds a report that Stripe lacks and units without a 
   );
   await meterBehindOurBack(tenant, 5, startMs - 30 * MINUTE_MS);
 
-  await billAt(nightMs(5));
+  await compareAt(nightMs(5));
   expect(await drifts()).toEqual([
     { kind: "missing", reported: 8, stripe: 0, open: true, minutes: 1 },
     { kind: "unknown", reported: 0, stripe: 5, open: true, minutes: 1 },
@@ -192,7 +193,7 @@ test("the daily comparison finds a report that Stripe lacks and units without a 
   expect(await reportsOf(tenant)).toMatchObject([{ confirmed: true, doubted: false, answer: "accepted", attempts: 2 }]);
   expect(await meteredUnits(tenant)).toBe(13);
 
-  await billAt(nightMs(7));
+  await compareAt(nightMs(7));
   expect(await drifts()).toEqual([
     { kind: "missing", reported: 8, stripe: 0, open: false, minutes: 1 },
     { kind: "unknown", reported: 0, stripe: 5, open: true, minutes: 1 },
@@ -209,7 +210,7 @@ test("an interrupted comparison continues at the next tenant", async () => {
       `SELECT tenants, finished_at IS NOT NULL AS finished FROM reconciliations WHERE day = $1::date`,
       [new Date(dayMs).toISOString().slice(0, 10)],
     );
-  await billAt(dayMs);
+  await compareAt(dayMs);
   const [first] = await state();
   expect(first).toMatchObject({ finished: false });
   await simulator("/faults", { rules: [] });

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { ledgerStore } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { controlRows, fireCron, simulator, stripeApi, system } from "./flow.ts";
+import { asSuperuser, controlRows, fireCron, rowsOf, simulator, stripeApi, system } from "./flow.ts";
 
 export interface BilledTenant {
   id: TenantId;
@@ -47,6 +47,13 @@ export async function used(tenant: BilledTenant, units: readonly number[], atMs:
 export async function billAt(atMs: number): Promise<void> {
   await simulator("/clock", { offsetMs: Math.round(atMs - Date.now()) });
   await fireCron("*/5 * * * *", Math.round(atMs));
+}
+
+/** The same, with the comparison of that day, which another test of this system may have done already. */
+export async function compareAt(atMs: number): Promise<void> {
+  const day = new Date(atMs).toISOString().slice(0, 10);
+  await rowsOf(asSuperuser(system.controlUrl), `DELETE FROM reconciliations WHERE day >= $1::date`, [day]);
+  await billAt(atMs);
 }
 
 /** Sends usage directly to Stripe's meter. */
