@@ -4,6 +4,7 @@ import * as z from "zod";
 import { Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
 import { Features, TenantConfig, TenantId, tenantStates } from "../core/tenant.ts";
 import { type StateChange, type TenantEvent, afterEvent, suspenders } from "../core/tenant-state.ts";
+import { readableRows } from "./failures-store.ts";
 import { placementJson } from "./placements-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
@@ -176,13 +177,20 @@ export function tenantsStore(control: ControlDatabase) {
       return row === undefined ? undefined : TenantSummary.parse(row);
     },
 
-    /** Up to `limit` tenants in the order of their ids, after `after`. */
-    async list(after: string, limit: number): Promise<TenantSummary[]> {
+    /**
+     * Up to `limit` tenants in the order of their ids, after `after`. `next`: the last id of the page, `null` at the end. A
+     * tenant whose row cannot be read is left out and recorded as a failure.
+     */
+    async list(after: string, limit: number): Promise<{ tenants: TenantSummary[]; next: string | null }> {
       const rows = await control.query(
         `SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`,
-        [after, limit],
+        [after, limit + 1],
       );
-      return rows.map((row) => TenantSummary.parse(row));
+      const page = rows.slice(0, limit);
+      const idOf = (row: Record<string, unknown>): string => String(row["id"]);
+      const tenants = await readableRows(control, page, TenantSummary, { part: "tenants", idOf });
+      const last = rows.length > limit ? page.at(-1) : undefined;
+      return { tenants, next: last === undefined ? null : idOf(last) };
     },
 
     /** The facts that decide the tenant's state; `undefined` for a tenant that does not exist. */

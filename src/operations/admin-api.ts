@@ -7,16 +7,7 @@ import { type AccountChange, type NotChanged, type OwnAccountChange, changeAccou
 import { type TenantSummary, tenantsStore } from "../control/tenants-store.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
-import {
-  BadRequest,
-  type HttpContext,
-  type PageQuery,
-  Problem,
-  noStore,
-  noSuchTenant,
-  pageOf,
-  tenantOf,
-} from "../http.ts";
+import { BadRequest, type HttpContext, type PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken, statusUrl } from "../identity/keys.ts";
@@ -33,8 +24,7 @@ export async function listTenants(
   c: HttpContext,
   { query: { after, limit } }: { query: PageQuery },
 ): Promise<Response> {
-  const tenants = await tenantsStore(c.get("context").control).list(after, limit + 1);
-  return c.json(pageOf("tenants", tenants, limit, ({ id }) => id));
+  return c.json(await tenantsStore(c.get("context").control).list(after, limit));
 }
 
 export async function addTenant(

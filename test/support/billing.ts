@@ -2,6 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { ledgerStore } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
+import { planOf } from "../../src/core/plans.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 import { asSuperuser, controlRows, fireCron, rowsOf, simulator, stripeApi, system } from "./flow.ts";
 
@@ -21,8 +22,8 @@ export async function aBilledTenant({ plan = "pro", customer = true } = {}): Pro
   const made = customer ? await stripeApi<{ id: string }>("/customers", { name: id }) : undefined;
   await controlRows(
     `INSERT INTO tenants (id, name, plan, strategy, state, limits, delivered_version, stripe_customer_id, monitored_at, provisioned_at)
-     VALUES ($1, $1, $2, 'shared', 'active', '{}', 1, $3, now(), now())`,
-    [id, plan, made?.id ?? null],
+     VALUES ($1, $1, $2, 'shared', 'active', $4, 1, $3, now(), now())`,
+    [id, plan, made?.id ?? null, JSON.stringify(planOf(plan).limits)],
   );
   return { id, customerId: made?.id ?? "" };
 }
