@@ -82,6 +82,20 @@ export const placementJson = (column: string): string => `(SELECT jsonb_build_ob
   WHERE p.id = ${column} AND s.host IS NOT NULL AND coalesce(p.login, s.app_login) IS NOT NULL)`;
 
 export function placementsStore(control: ControlDatabase) {
+  /** Stores a value of a shard unless one is stored: concurrent attempts agree on the first. Returns the stored one. */
+  async function keepFirst(
+    shardId: string,
+    column: "neon_project_id" | "app_login" | "analytics_login",
+    value: string,
+  ): Promise<string> {
+    const [row] = await control.query(
+      `UPDATE shards SET ${column} = coalesce(${column}, $2) WHERE id = $1 RETURNING ${column} AS kept`,
+      [shardId, value],
+    );
+    if (row === undefined) throw new AppError("placement_unavailable", `the entry of shard ${shardId} was removed`);
+    return String(row["kept"]);
+  }
+
   return {
     /**
      * The tenant's placement of a strategy, reserved now when it has none. `undefined`: no shard of that strategy (in
@@ -308,12 +322,7 @@ export function placementsStore(control: ControlDatabase) {
 
     /** Stores the Neon project of a shard, unless one is stored. Returns the stored one. */
     async keepProject(shardId: string, projectId: string): Promise<string> {
-      const [row] = await control.query(
-        `UPDATE shards SET neon_project_id = coalesce(neon_project_id, $2) WHERE id = $1 RETURNING neon_project_id AS id`,
-        [shardId, projectId],
-      );
-      if (row === undefined) throw new AppError("placement_unavailable", `the entry of shard ${shardId} was removed`);
-      return String(row["id"]);
+      return keepFirst(shardId, "neon_project_id", projectId);
     },
 
     /** Forgets a project that is gone, and its logins, before the shard was opened. The next attempt creates another one. */
@@ -398,21 +407,12 @@ export function placementsStore(control: ControlDatabase) {
 
     /** Stores the encrypted analytics login of a shard, unless one is stored. Returns the stored one. */
     async keepAnalyticsLogin(shardId: string, login: string): Promise<string> {
-      const [row] = await control.query(
-        `UPDATE shards SET analytics_login = coalesce(analytics_login, $2) WHERE id = $1 RETURNING analytics_login AS login`,
-        [shardId, login],
-      );
-      return String(row?.["login"]);
+      return keepFirst(shardId, "analytics_login", login);
     },
 
     /** Stores the encrypted login of a shared shard's tools, unless one is stored. Returns the stored one. */
     async keepAppLogin(shardId: string, login: string): Promise<string> {
-      const [row] = await control.query(
-        `UPDATE shards SET app_login = coalesce(app_login, $2) WHERE id = $1 RETURNING app_login AS login`,
-        [shardId, login],
-      );
-      if (row === undefined) throw new AppError("placement_unavailable", `the entry of shard ${shardId} was removed`);
-      return String(row["login"]);
+      return keepFirst(shardId, "app_login", login);
     },
 
     /** The shards that have a replica. */

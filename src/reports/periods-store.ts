@@ -170,13 +170,14 @@ export function periodsStore(control: ControlDatabase) {
  * subscription begins. Skips second subscriptions that Tollgate has ended.
  */
 export function periodsOf(subscriptions: readonly Subscription[]) {
-  const counted = subscriptions.filter((each) => each.isDuplicate !== true && subscriptionPeriod(each) !== undefined);
-  return counted.flatMap((subscription) => {
-    const period = subscriptionPeriod(subscription);
-    if (period === undefined) return [];
-    const later = counted.map(({ createdAtMs }) => createdAtMs).filter((createdAtMs) => createdAtMs > period.startMs);
-    return { ...period, endMs: Math.min(period.endMs, ...later) };
-  });
+  const periods = subscriptions
+    .filter(({ isDuplicate }) => isDuplicate !== true)
+    .flatMap((each) => subscriptionPeriod(each) ?? []);
+  const begins = periods.map(({ subscription }) => subscription.createdAtMs);
+  return periods.map((period) => ({
+    ...period,
+    endMs: Math.min(period.endMs, ...begins.filter((atMs) => atMs > period.startMs)),
+  }));
 }
 
 /** The current period of a subscription. `undefined`: it was never paid, or Stripe gives no period. */
