@@ -5,6 +5,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import * as z from "zod";
 import type { Context } from "./control/context.ts";
 import type { Creation } from "./control/idempotent-requests-store.ts";
+import type { Actor } from "./core/actor.ts";
 import type { Caller } from "./core/call.ts";
 import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
@@ -17,6 +18,8 @@ export interface HttpEnv {
   Variables: {
     requestId: string;
     context: Context;
+    /** Who sends the request: a guard sets it once it has verified the credential. */
+    actor: Actor;
     /** The verified caller of a `tenant_admin` route. */
     caller: Caller | undefined;
     /** The request has an `Idempotency-Key`. */

@@ -22,6 +22,7 @@ import {
 } from "./backups/api.ts";
 import { handleMcp } from "./calls/endpoint.ts";
 import { createContext } from "./control/context.ts";
+import { anonymous } from "./core/actor.ts";
 import { AccountChange, OwnAccountChange } from "./control/tenant-change.ts";
 import { AppError, errorCode, errors } from "./core/errors.ts";
 import { RunsQuery, listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
@@ -239,6 +240,7 @@ app.use((c, next) => {
   const requestId = newId();
   c.set("requestId", requestId);
   c.set("context", createContext(c.env));
+  c.set("actor", anonymous);
   return inRequest(requestId, async () => {
     await next();
     finishAnswer(c);

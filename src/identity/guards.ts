@@ -5,6 +5,7 @@
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
+import { tokenOperator } from "../core/actor.ts";
 import { bearerToken, isOneOf, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -41,6 +42,7 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
       throw new Problem("token_invalid", "This route takes the setupToken that POST /api/checkout answered with.");
     if (Date.now() >= Number(credential.fields[0]))
       throw new Problem("token_expired", `A setupToken is valid for 30 days. Ask support for a key: ${support}.`);
+    c.set("actor", { kind: "buyer", tenantId: credential.tenantId });
     await next();
   }),
 
@@ -49,7 +51,8 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
   status: createMiddleware<HttpEnv>(async (c, next) => {
     const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token");
     if (token === undefined) throw noSuchTenant();
-    if (!(await isOneOf(c.env.OPERATOR_TOKEN, token))) await requireStatus(c, token);
+    if (await isOneOf(c.env.OPERATOR_TOKEN, token)) c.set("actor", tokenOperator);
+    else await requireStatus(c, token);
     await next();
   }),
 
@@ -73,12 +76,14 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     if (refused !== undefined) throw new AppError(refused);
     await requireRate(c, caller.tenantId, tenant?.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
     c.set("caller", caller);
+    c.set("actor", { kind: "key", tenantId: caller.tenantId, id: caller.keyId });
     await next();
   }),
 
   operator: createMiddleware<HttpEnv>(async (c, next) => {
     const token = bearer(c, "The operator API takes the operator token.");
     if (!(await isOneOf(c.env.OPERATOR_TOKEN, token))) throw new AppError("token_invalid");
+    c.set("actor", tokenOperator);
     await next();
     log("info", "operator_request", {
       requestId: c.get("requestId"),
@@ -102,6 +107,7 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
         .monitorGeneration(credential.tenantId)
         .catch(() => undefined);
       if (generation !== undefined && String(generation) !== credential.fields[0]) throw new AppError("key_revoked");
+      c.set("actor", { kind: "reader", tenantId: credential.tenantId, of: "health" });
     }
     await next();
   }),
@@ -149,6 +155,7 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
   const { kind, tenantId, fields } = credential;
   if (kind === "setup" || kind === "status") {
     if (Date.now() >= Number(fields[0])) throw new AppError("token_expired");
+    c.set("actor", kind === "setup" ? { kind: "buyer", tenantId } : { kind: "reader", tenantId, of: "status" });
     return;
   }
   if (kind !== "key") throw noSuchTenant();
@@ -159,6 +166,7 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
   const tenant = await tenantsStore(context.control).config(tenantId);
   const refused = tenant === undefined ? "tenant_unknown" : refusedCredential(tenant, authentication.caller, nowMs);
   if (refused !== undefined) throw new AppError(refused);
+  c.set("actor", { kind: "key", tenantId, id: fields[0] ?? "" });
 }
 
 /** Whether the request carries the operator's token. For public routes that show the operator more. */

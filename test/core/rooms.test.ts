@@ -27,7 +27,7 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
   },
   lifecycle: { files: 13, reason: "provisioning, removal and the usage archive each have rules, a store and a runner" },
   adapters: { files: 14, reason: "each outside system has its file, and Stripe one for each of its six subjects" },
-  core: { files: 20, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
+  core: { files: 21, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
 };
 
 /** Runs the pinned oxlint in `directory` and returns what it prints. A lint error is an exit status of 1, not a failure. */

@@ -1,0 +1,68 @@
+// Who acts: the person, key or program that a guard has identified, and what the roles of a tenant's people and of the
+// operator's people permit. Invariant: an actor never gives more than it has, so each role lists all of its permissions.
+import type { TenantId } from "./tenant.ts";
+
+/** What a person or key may do with one tenant. Each tenant route names one of them. */
+export const permissions = [
+  "account:read", // state, plan, limits, removal
+  "account:write", // name, e-mail, settings
+  "account:remove", // leave, and come back
+  "usage:read",
+  "billing:manage", // plan, checkout, portal, invoices
+  "data:export",
+  "keys:manage",
+  "members:read",
+  "members:manage", // members, invitations, sessions and grants of others
+  "audit:read",
+  "tools:use", // call tools through an agent
+] as const;
+export type Permission = (typeof permissions)[number];
+
+export const tenantRoles = ["owner", "admin", "developer", "member", "billing"] as const;
+export type TenantRole = (typeof tenantRoles)[number];
+
+const all: readonly Permission[] = permissions;
+/** Only an owner ends the account. */
+const adminPermissions = all.filter((permission) => permission !== "account:remove");
+
+export const permissionsOfRole: Readonly<Record<TenantRole, readonly Permission[]>> = {
+  owner: all,
+  admin: adminPermissions,
+  developer: ["account:read", "usage:read", "keys:manage", "members:read", "tools:use"],
+  member: ["account:read", "usage:read", "tools:use"],
+  billing: ["account:read", "usage:read", "billing:manage"],
+};
+
+/** A key with the admin scope. It can end the account, as programs do today, and a key never makes a key or a member. */
+export const permissionsOfAdminKey: readonly Permission[] = all.filter(
+  (permission) => permission !== "keys:manage" && permission !== "members:manage",
+);
+
+/** viewer: reads. support: changes what can be undone, and impersonates. admin: everything. */
+export const operatorRoles = ["viewer", "support", "admin"] as const;
+export type OperatorRole = (typeof operatorRoles)[number];
+
+/** Plain data: it crosses RPCs and is stored in audit rows. `id` and `name` are never secret. */
+export type Actor =
+  | { kind: "anonymous" }
+  | { kind: "operator"; id: string; name: string; role: OperatorRole; through: "token" | "oidc" | "access" }
+  /** An operator who acts as a tenant's admin for some minutes. */
+  | { kind: "impersonator"; tenantId: TenantId; id: string; operator: { id: string; name: string }; reason: string }
+  | { kind: "member"; tenantId: TenantId; id: string; role: TenantRole; through: "session" | "grant" | "issuer" }
+  | { kind: "key"; tenantId: TenantId; id: string }
+  /** The holder of the set-up token of an order. */
+  | { kind: "buyer"; tenantId: TenantId }
+  /** The holder of a token that reads one page: the status or the health of a tenant. */
+  | { kind: "reader"; tenantId: TenantId; of: "status" | "health" }
+  | { kind: "stripe" };
+
+export const anonymous: Actor = { kind: "anonymous" };
+
+/** The holder of the operator token. The token names no person. */
+export const tokenOperator: Actor = {
+  kind: "operator",
+  id: "operator-token",
+  name: "Operator token",
+  role: "admin",
+  through: "token",
+};
