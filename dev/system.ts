@@ -13,6 +13,7 @@ import { hasPostgresData, removePostgresData, startPostgres } from "./postgres/p
 import { startReplica } from "./postgres/replica.ts";
 import { type Settings, isFree, loadSettings, portFor, saveSettings, encryptionKeysOf } from "../cli/settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
+import { appliedEventTypes } from "../src/adapters/stripe.ts";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
 
@@ -99,7 +100,12 @@ export async function startSystem(options: SystemOptions) {
               port: await portFor(settings, "stripe"),
               databaseFile: join(dir, "stripe.db"),
               secretKey: secrets.stripeSecretKey,
-              webhook: { url: `${publicUrl}/webhooks/stripe`, secret: secrets.stripeWebhookSecret },
+              // A deployment's destination has the events that Tollgate applies, and no others.
+              webhook: {
+                url: `${publicUrl}/webhooks/stripe`,
+                secret: secrets.stripeWebhookSecret,
+                enabledEvents: appliedEventTypes,
+              },
               thinWebhook: { url: `${publicUrl}/webhooks/stripe-thin`, secret: secrets.stripeThinWebhookSecret },
             });
             running.push(() => simulator.close());

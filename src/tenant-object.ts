@@ -10,6 +10,7 @@ import { plainRefusal } from "./calls/refusal.ts";
 import { type CallHost, type NotServed, authorize } from "./calls/run-call.ts";
 import { TenantCalls } from "./calls/tenant-calls.ts";
 import { type Context, createContext } from "./control/context.ts";
+import type { ReservedPlacement } from "./control/placements-store.ts";
 import type { Step, TenantWork } from "./control/work.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
 import { type TenantsStore, tenantsStore } from "./control/tenants-store.ts";
@@ -176,9 +177,8 @@ export class TenantObject extends DurableObject<Env> {
     // A run that has not begun yet will find this event, too.
     return (this.#nextInbox ??= this.#billing.run(async () => {
       this.#nextInbox = undefined;
-      await applyStripeEvents(this.#context, this.#tenantId);
       // Also covers a change of an earlier attempt that died before its refresh.
-      if (await this.#tenants().isUndelivered(this.#tenantId)) await this.refresh();
+      if ((await applyStripeEvents(this.#context, this.#tenantId)).isUndelivered) await this.refresh();
     }));
   }
 
@@ -231,12 +231,11 @@ export class TenantObject extends DurableObject<Env> {
     return startProvisioning(this.#context, this.#tenantId);
   }
 
-  /** Prepares the tenant's rows for its first call: makes a placement, proves its isolation, and seeds the rows. */
-  async prepareRows(): Promise<void> {
-    const tenant = await this.#tenants().summary(this.#tenantId);
-    if (tenant === undefined) throw new AppError("tenant_unknown");
-    await placeTenant(this.#context, this.#tenantId, tenant);
-    await this.refresh();
+  /** Prepares the tenant's rows for its first call: makes the placement, proves its isolation, and seeds the rows. */
+  async prepareRows(reserved: ReservedPlacement): Promise<void> {
+    await placeTenant(this.#context, this.#tenantId, reserved);
+    // Activation tells the control tables.
+    if ((await this.#config.refresh()) === undefined) throw new AppError("tenant_unknown");
     const rows = await this.#rows.open();
     await seedTenant(rows);
     // The buyer does not wait for it.

@@ -242,12 +242,13 @@ export function tenantsStore(control: ControlDatabase) {
       throw new AppError("control_unavailable", "the tenant's row changes faster than it is written");
     },
 
-    /** Whether the tenant's object lags behind its row. */
+    /** Whether the tenant's object lags behind its row. One that is being set up reads the row when it is activated. */
     async isUndelivered(tenantId: TenantId): Promise<boolean> {
-      return (
-        (await control.query(`SELECT FROM tenants WHERE id = $1 AND delivered_version < version`, [tenantId])).length >
-        0
+      const rows = await control.query(
+        `SELECT FROM tenants WHERE id = $1 AND delivered_version < version AND state <> 'provisioning'`,
+        [tenantId],
       );
+      return rows.length > 0;
     },
 
     /** Tenants whose object lags behind their row. */

@@ -61,8 +61,8 @@ export function provisioningStore(control: ControlDatabase) {
     },
 
     /**
-     * Records a step, which also shows that the attempt is alive. The last step ends the attempt. A step of an older attempt
-     * changes nothing. Returns whether this attempt is the newest one.
+     * Records a step, which also shows that the attempt is alive. The last step ends the attempt, and the tenant counts as
+     * monitored from then on. A step of an older attempt changes nothing. Returns whether this attempt is the newest one.
      */
     async recordStep(
       tenantId: TenantId,
@@ -89,6 +89,7 @@ export function provisioningStore(control: ControlDatabase) {
                    SELECT FROM provisioning_attempts n WHERE n.tenant_id = a.tenant_id AND n.attempt > a.attempt) AS newest`,
           params: [tenantId, attempt, record.reason === null ? null : `${record.step}: ${record.reason}`, ends],
         },
+        ...(ends ? [{ text: `UPDATE tenants SET monitored_at = now() WHERE id = $1`, params: [tenantId] }] : []),
       ]);
       return row?.["newest"] === true;
     },
@@ -147,11 +148,6 @@ export function provisioningStore(control: ControlDatabase) {
         tenantId,
         customerId,
       ]);
-    },
-
-    /** The tenant's monitor is registered, which ends its provisioning. */
-    async setMonitored(tenantId: TenantId): Promise<void> {
-      await control.query(`UPDATE tenants SET monitored_at = now() WHERE id = $1`, [tenantId]);
     },
 
     /**

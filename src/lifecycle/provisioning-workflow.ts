@@ -5,7 +5,7 @@ import { createContext } from "../control/context.ts";
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { NonRetryableError } from "cloudflare:workflows";
 import { callCanary } from "./canary.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
+import { type TenantSummary, tenantsStore } from "../control/tenants-store.ts";
 import { writeStorageMarker } from "../adapters/files.ts";
 import { registerMonitor } from "../adapters/monitor.ts";
 import { mintCredential } from "../core/credentials.ts";
@@ -51,22 +51,22 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
 
     /** Whether the last step, which this run has just recorded, found the attempt to be the newest one. */
     let isNewest = false;
-    /** Does a step and records its outcome. Returns false while the step is not done; it is then done again. */
-    const recorded = async (name: ProvisioningStep, work: () => Promise<boolean | void>): Promise<boolean> => {
+    /** Does a step and records its outcome. `null`: the step is not done yet, and is done again. */
+    const recorded = async <Result>(name: ProvisioningStep, work: () => Promise<Result>): Promise<Result> => {
       const startedAt = new Date().toISOString();
       try {
         if (!isNewest && !(await provisioning.isCurrentAttempt(tenantId, attempt)))
           throw new NonRetryableError("a newer attempt has taken over");
         isNewest = false;
-        const done = (await work()) !== false;
-        const finishedAt = done ? new Date().toISOString() : null;
+        const result = await work();
+        const finishedAt = result === null ? null : new Date().toISOString();
         isNewest = await provisioning.recordStep(
           tenantId,
           attempt,
           { step: name, startedAt, finishedAt, error: null, reason: null },
           { isLast: name === provisioningSteps.at(-1)?.name },
         );
-        return done;
+        return result;
       } catch (error) {
         log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
         if (error instanceof NonRetryableError) throw error;
@@ -86,37 +86,44 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         throw new NonRetryableError(said);
       }
     };
-    // The platform stores each of its steps durably, which costs more than most of ours. So two of ours share one where a
-    // repetition of the first costs little.
-    const run = (name: string, work: () => Promise<boolean>): Promise<boolean> => step.do(name, stepConfig, work);
+    // The platform stores each of its steps durably, which costs more than most of ours. So ours share one where a repetition
+    // costs little.
+    const run = <Result extends boolean | void>(name: string, work: () => Promise<Result>): Promise<Result> =>
+      step.do(name, stepConfig, work);
 
-    const openAccount = (): Promise<boolean> =>
+    const existingTenant = async (): Promise<TenantSummary> => {
+      const tenant = await tenants.summary(tenantId);
+      if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
+      return tenant;
+    };
+
+    const openAccount = (): Promise<TenantSummary> =>
       recorded("account", async () => {
-        const tenant = await tenants.summary(tenantId);
-        if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
+        const tenant = await existingTenant();
         if (tenant.stripeCustomerId === null) {
           await provisioning.setCustomer(tenantId, await context.stripe.customers.create(tenant, attempt));
         }
         // The object reads the tenant when it prepares the rows.
         await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
+        return tenant;
       });
 
-    const findPlace = (): Promise<boolean> =>
-      recorded("placement", async () => {
-        const tenant = await tenants.summary(tenantId);
-        if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
-        return findPlacement(context, tenantId, tenant);
+    /** Returns false while the database is being created. */
+    const prepareRows = async (tenant?: TenantSummary): Promise<boolean> => {
+      const place = await recorded("placement", async () =>
+        findPlacement(context, tenantId, tenant ?? (await existingTenant())),
+      );
+      if (place === null) return false;
+      await recorded("isolation", async () => {
+        await context.tenantObject(tenantId).prepareRows(place);
       });
+      await recorded("storage", () =>
+        writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }),
+      );
+      return true;
+    };
 
-    const prepareRows = (): Promise<boolean> =>
-      recorded("isolation", async () => {
-        await context.tenantObject(tenantId).prepareRows();
-      });
-
-    const markStorage = (): Promise<boolean> =>
-      recorded("storage", () => writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }));
-
-    const makeFirstCall = (): Promise<boolean> =>
+    const makeFirstCall = (): Promise<void> =>
       recorded("canary", async () => {
         const expiresAtMs = Date.now() + CANARY_LIFE_MS;
         const token = await mintCredential(env.CREDENTIAL_KEY, {
@@ -127,7 +134,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await callCanary(env.PUBLIC_URL, token);
       });
 
-    const activate = (): Promise<boolean> =>
+    const activate = (): Promise<void> =>
       recorded("activation", async () => {
         // The program may have been deployed with new migrations since the placement was made.
         const [behind] = await fleet.tenantsBehind(expectedVersion(), { only: tenantId, limit: 1 });
@@ -139,7 +146,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await context.tenantObject(tenantId).refresh();
       });
 
-    const startMonitoring = (): Promise<boolean> =>
+    const startMonitoring = (): Promise<void> =>
       recorded("monitor", async () => {
         const token = await monitorToken(context, tenantId);
         await registerMonitor(env.MONITOR_URL, {
@@ -147,19 +154,19 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
           healthUrl: `${env.PUBLIC_URL}/health?tenant=${tenantId}`,
           token,
         });
-        await provisioning.setMonitored(tenantId);
       });
 
     try {
-      let hasPlace = await run("account and placement", async () => (await openAccount()) && (await findPlace()));
-      for (let look = 2; !hasPlace; look += 1) {
-        await step.sleep(`placement ${look} waits`, OPENING_POLL_MS);
-        hasPlace = await run(`placement ${look}`, findPlace);
+      let isPrepared = await run("account and rows", async () => prepareRows(await openAccount()));
+      for (let look = 2; !isPrepared; look += 1) {
+        await step.sleep(`rows ${look} wait`, OPENING_POLL_MS);
+        isPrepared = await run(`rows ${look}`, () => prepareRows());
       }
-      await run("isolation and storage", async () => (await prepareRows()) && (await markStorage()));
       await run("canary", makeFirstCall);
-      await run("activation", activate);
-      await run("monitor", startMonitoring);
+      await run("activation and monitor", async () => {
+        await activate();
+        await startMonitoring();
+      });
     } catch (error) {
       await step.do("give up", stepConfig, () => provisioning.failAttempt(tenantId, attempt, inPlainWords(error)));
       throw error;

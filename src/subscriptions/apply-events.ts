@@ -35,8 +35,11 @@ const SECOND_SUBSCRIPTION =
 const DELETED_CUSTOMER =
   "Its customer was deleted at Stripe. Usage that no invoice has is not billed, and the account closes. It can return with a new way to pay.";
 
-/** Applies the tenant's waiting events. An event that fails stays in the inbox and is retried. */
-export async function applyStripeEvents(context: Context, tenantId: TenantId): Promise<void> {
+/**
+ * Applies the tenant's waiting events. An event that fails stays in the inbox and is retried. Returns whether the tenant's
+ * object lags behind its row.
+ */
+export async function applyStripeEvents(context: Context, tenantId: TenantId): Promise<{ isUndelivered: boolean }> {
   const inbox = inboxStore(context.control);
   const pending = await inbox.pending(tenantId);
   let synced: Promise<string> | undefined;
@@ -53,8 +56,13 @@ export async function applyStripeEvents(context: Context, tenantId: TenantId): P
       await (outcome === undefined ? inbox.failed(event.id, why) : inbox.setAside(event.id, outcome, why));
     }
   }
-  // An event that was applied and not marked is applied again, which changes nothing.
-  await inbox.applied(applied);
+  const control = joinBatches(context.control);
+  const [isUndelivered] = await Promise.all([
+    tenantsStore(control).isUndelivered(tenantId),
+    // An event that was applied and not marked is applied again, which changes nothing.
+    inboxStore(control).applied(applied),
+  ]);
+  return { isUndelivered };
 }
 
 /**
@@ -161,10 +169,14 @@ export async function syncSubscription(context: Context, tenantId: TenantId): Pr
     await periodsStore(context.control).record({ ...row, id: tenantId }, alone);
     const after = afterSubscriptions(before, found, Date.now());
     const isSame = JSON.stringify(after) === JSON.stringify(before);
-    if (!isSame && !(await subscriptions.write(version, after))) continue;
-    if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
     const issue = { tenantId, name: "foreign_price", standing: hasForeignPrice(after, found) };
-    await reportIssue(context, issue, FOREIGN_PRICE);
+    const control = joinBatches(context.control);
+    const [isWritten] = await Promise.all([
+      isSame || subscriptionsStore(control).write(version, after),
+      reportIssue({ control }, issue, FOREIGN_PRICE),
+    ]);
+    if (!isWritten) continue; // the next attempt reports the issue as it then is
+    if (!isSame) log("info", "subscription_applied", { tenantId, state: after.state, plan: after.plan });
     if (mustClose(after)) await removalsStore(context.control).open(tenantId, "billing");
     return isSame ? "no_change" : `${after.state}_${after.plan}`;
   }
@@ -207,7 +219,7 @@ async function forgetDeletedCustomer(context: Context, tenantId: TenantId): Prom
 
 /** Adds an issue to the list of failures, or takes it off. */
 async function reportIssue(
-  { control }: Context,
+  { control }: Pick<Context, "control">,
   { tenantId, name, standing }: { tenantId: TenantId; name: string; standing: boolean },
   text: string,
 ): Promise<void> {

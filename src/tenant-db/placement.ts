@@ -23,33 +23,21 @@ type Databases = Pick<Context, "env" | "control">;
 /** How long a change of the tenant's write gate waits for a running writer. A longer wait would delay the tenant's calls. */
 export const GATE_WAIT_MS = 1_000;
 
-/** Reserves a placement of this strategy. False: its database is still being created; call again. */
+/** Reserves a placement of this strategy. `null`: its database is still being created; call again. */
 export async function findPlacement(
   context: Databases,
   tenantId: TenantId,
   wanted: { strategy: Strategy; region: string | null },
-): Promise<boolean> {
-  const reserve = () => placementsStore(context.control).reserve(tenantId, wanted.strategy, wanted.region);
-  if ((await reserve()) !== undefined) return true;
-  return (await makeRoom(context, tenantId, wanted)) && (await reserve()) !== undefined;
+): Promise<ReservedPlacement | null> {
+  const placements = placementsStore(context.control);
+  const reserve = async () => (await placements.reserve(tenantId, wanted.strategy, wanted.region)) ?? null;
+  return (await reserve()) ?? ((await makeRoom(context, tenantId, wanted)) ? reserve() : null);
 }
 
-/** Makes the reserved placement and puts it in force. Throws `placement_unavailable` when none can be reserved. */
-export async function placeTenant(
-  context: Databases,
-  tenantId: TenantId,
-  { strategy, region }: { strategy: Strategy; region: string | null },
-): Promise<void> {
-  const placements = placementsStore(context.control);
-  const reserved = await placements.reserve(tenantId, strategy, region);
-  if (reserved === undefined) {
-    throw new AppError(
-      "placement_unavailable",
-      `no ${strategy} shard has room${region === null ? "" : ` in ${region}`}`,
-    );
-  }
+/** Makes the tenant's reserved placement and puts it in force. */
+export async function placeTenant(context: Databases, tenantId: TenantId, reserved: ReservedPlacement): Promise<void> {
   await makePlacement(context, tenantId, reserved);
-  await placements.activate(tenantId, reserved.id);
+  await placementsStore(context.control).activate(tenantId, reserved.id);
 }
 
 /**

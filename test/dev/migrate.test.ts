@@ -8,7 +8,7 @@ import { prepareSharedShard, registerShard } from "../../cli/migrations/prepare.
 import { controlMigrations, migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
 import { connectControl } from "../../src/adapters/neon.ts";
 import { placementsStore } from "../../src/control/placements-store.ts";
-import { placeTenant } from "../../src/tenant-db/placement.ts";
+import { findPlacement, placeTenant } from "../../src/tenant-db/placement.ts";
 import { acme, contextKeys, type Shard, startShard } from "../support/shard.ts";
 
 let shard: Shard;
@@ -99,13 +99,15 @@ test("a tenant gets no placement on a shard that lacks a file of the bundle, unt
     [acme],
   );
   const placed = () => control.query("SELECT state FROM placements WHERE tenant_id = $1", [acme]);
-  await expect(placeTenant({ env, control }, acme, place)).rejects.toMatchObject({
+  const reserved = await findPlacement({ env, control }, acme, place);
+  if (reserved === null) throw new Error("the shard has no room");
+  await expect(placeTenant({ env, control }, acme, reserved)).rejects.toMatchObject({
     code: "placement_unavailable",
     message: expect.stringMatching(/shard behind lacks app\/0001_products\.sql: run npm run migrate/),
   });
   expect(await placed()).toEqual([{ state: "preparing" }]);
   await migrate({ url, series: sharedMigrations });
-  await placeTenant({ env, control }, acme, place);
+  await placeTenant({ env, control }, acme, reserved);
   expect(await placed()).toEqual([{ state: "ready" }]);
 });
 
