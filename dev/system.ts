@@ -4,6 +4,7 @@ import { config } from "../src/core/app-config.ts";
 import { rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer/issuer.ts";
+import { OPERATOR_SCOPE } from "./issuer/people.ts";
 import { localRegion, prepareDatabases, registerReplica, schemaDatabase } from "../cli/migrations/prepare.ts";
 import { startMonitor } from "./monitor.ts";
 import { startNeonApi } from "./neon/api.ts";
@@ -122,6 +123,7 @@ export async function startSystem(options: SystemOptions) {
               keyFile: join(dir, "issuer.json"),
               audience: `${publicUrl}/mcp`,
               scopes: Object.keys(config.scopes),
+              operator: { audience: `${publicUrl}/admin/api`, scope: OPERATOR_SCOPE },
             });
             running.push(() => started.close());
             return started;
@@ -145,6 +147,7 @@ export async function startSystem(options: SystemOptions) {
       PUBLIC_URL: publicUrl,
       CREDENTIAL_KEY: secrets.credentialKey,
       OPERATOR_TOKEN: secrets.operatorToken,
+      OPERATOR_TOKEN_USE: "normal", // no people need to sign in on one's own machine
       CONTEXT_KEYS: JSON.stringify([{ id: "local", secret: secrets.contextKey }]),
       ENCRYPTION_KEYS: JSON.stringify(encryptionKeysOf(settings)),
       STRIPE_WEBHOOK_SECRET: secrets.stripeWebhookSecret,
@@ -162,6 +165,8 @@ export async function startSystem(options: SystemOptions) {
         OIDC_ISSUERS: JSON.stringify([
           { issuer: issuer.url, jwksUrl: issuer.jwksUrl, tenantClaim: "tenant_id", linkNewTenants: true },
         ]),
+        // A token with the scope and without roles is one that a script has asked for.
+        OPERATOR_ISSUER: JSON.stringify({ issuer: issuer.url, jwksUrl: issuer.jwksUrl, defaultRole: "admin" }),
       }),
       ...(monitor && { MONITOR_URL: monitor.url, ALARM_WEBHOOK_URL: `${monitor.url}/alarms` }),
       ...Object.fromEntries(Object.entries(own).filter((pair): pair is [string, string] => pair[1] !== undefined)),

@@ -5,7 +5,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import * as z from "zod";
 import type { Context } from "./control/context.ts";
 import type { Creation } from "./control/idempotent-requests-store.ts";
-import type { Actor } from "./core/actor.ts";
+import type { Actor, OperatorRole } from "./core/actor.ts";
 import type { Caller } from "./core/call.ts";
 import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
@@ -31,7 +31,7 @@ export type HttpContext = HonoContext<HttpEnv>;
 /**
  * Who may use a route. public: everyone. buyer: the holder of a checkout's setup token. status: the
  * holder of a status or setup token or a key of the path's tenant, and the operator; others find no tenant. tenant_admin: a key of the path's
- * tenant with the admin scope. operator: the operator token. monitor: the named tenant's monitor token, or everyone when
+ * tenant with the admin scope, and an operator who impersonates its admin. operator: an operator with the route's role. monitor: the named tenant's monitor token, or everyone when
  * the query names no tenant. stripe: the handler verifies Stripe's signature. mcp: the MCP endpoint identifies its callers.
  */
 export const accesses = ["public", "buyer", "status", "tenant_admin", "operator", "monitor", "stripe", "mcp"] as const;
@@ -62,19 +62,39 @@ export interface Route extends Schemas<z.ZodType, z.ZodType> {
   method: Method;
   path: string;
   access: Access;
+  /** The least role of an operator that opens the route. Only with the access `operator`. */
+  role?: OperatorRole;
   /** Whether requests may have the header `Idempotency-Key`. */
   takesIdempotencyKey: boolean;
   /** Reads the input, then waits for `check`, then runs the handler. A refused input costs no look into the database. */
   run: (c: HttpContext, check?: (c: HttpContext) => Promise<void>) => Promise<Response>;
 }
 
+type RouteHandler<Body extends z.ZodType, Query extends z.ZodType> = ((
+  c: HttpContext,
+  input: { body: z.output<Body>; query: z.output<Query> },
+) => Response | Promise<Response>) &
+  Keyed;
+
 /** A row of the table of routes. `:tenantId` in a path is a tenant's id. The handler runs with the parsed body and query. */
 export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
   endpoint: `${Method} /${string}`,
+  access: Exclude<Access, "operator">,
+  handler: RouteHandler<Body, Query>,
+  schemas?: Schemas<Body, Query>,
+): Route;
+/** A route of the operator's names the role that it needs. */
+export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
+  endpoint: `${Method} /${string}`,
+  access: "operator",
+  handler: RouteHandler<Body, Query>,
+  needs: Schemas<Body, Query> & { role: OperatorRole },
+): Route;
+export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
+  endpoint: `${Method} /${string}`,
   access: Access,
-  handler: ((c: HttpContext, input: { body: z.output<Body>; query: z.output<Query> }) => Response | Promise<Response>) &
-    Keyed,
-  schemas: Schemas<Body, Query> = {},
+  handler: RouteHandler<Body, Query>,
+  schemas: Schemas<Body, Query> & { role?: OperatorRole } = {},
 ): Route {
   const [method, path] = endpoint.split(" ") as [Method, `/${string}`];
   return {
@@ -293,9 +313,9 @@ export const publicForMinutes = { "cache-control": "public, max-age=300" };
 /** Headers of an answer that no cache may keep. */
 export const noStore = { "cache-control": "no-store" };
 
-/** Whether the request says that its body is JSON. */
+/** Whether the request says that its body is JSON, or a JSON merge patch (RFC 7396). */
 export function isJson(c: HttpContext): boolean {
-  return /^application\/json\s*(?:;|$)/i.test(c.req.header("content-type") ?? "");
+  return /^application\/(?:merge-patch\+)?json\s*(?:;|$)/i.test(c.req.header("content-type") ?? "");
 }
 
 /** The parsed JSON body. Throws `BadRequest`, which names the fields, or `content_type`. */

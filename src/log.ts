@@ -7,21 +7,28 @@ import { storable } from "./core/text.ts";
 export type LogLevel = "info" | "warn" | "error";
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
-const requests = new AsyncLocalStorage<string>();
+const requests = new AsyncLocalStorage<{ requestId: string; marks: LogFields }>();
 
 /** Does the work of a request. Every line that it writes carries the request's id, also after the answer. */
 export function inRequest<Result>(requestId: string | undefined, work: () => Result): Result {
-  return requestId === undefined ? work() : requests.run(requestId, work);
+  return requestId === undefined ? work() : requests.run({ requestId, marks: {} }, work);
+}
+
+/** Adds fields to every further line of the request that runs now. Does nothing outside of a request. */
+export function markRequest(marks: LogFields): void {
+  const request = requests.getStore();
+  if (request !== undefined) request.marks = { ...request.marks, ...marks };
 }
 
 /** The id of the request that runs now; `undefined` in a cron, a queue batch and a Workflow. */
 export function currentRequestId(): string | undefined {
-  return requests.getStore();
+  return requests.getStore()?.requestId;
 }
 
 /** Writes one line. `event` is a stable snake_case name. Lines of a request carry its `requestId`, others name the work. */
 export function log(level: LogLevel, event: string, fields: LogFields = {}): void {
-  console[level](JSON.stringify({ level, event, requestId: currentRequestId(), ...fields }));
+  const { requestId, marks } = requests.getStore() ?? {};
+  console[level](JSON.stringify({ level, event, requestId, ...marks, ...fields }));
 }
 
 /**

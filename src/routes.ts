@@ -25,6 +25,7 @@ import { createContext } from "./control/context.ts";
 import { anonymous } from "./core/actor.ts";
 import { AccountChange, OwnAccountChange } from "./control/tenant-change.ts";
 import { AppError, errorCode, errors } from "./core/errors.ts";
+import { SettingsPatch } from "./core/settings.ts";
 import { RunsQuery, listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
 import { FleetOptions } from "./fleet/fleet.ts";
 import {
@@ -51,9 +52,11 @@ import {
   unlinkOrganisation,
 } from "./identity/api.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
-import { addressRate, guards, requireTenant } from "./identity/guards.ts";
+import { addressRate, guardOf, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
 import { KeyRequest } from "./identity/keys.ts";
+import { endImpersonation, impersonate, listImpersonations } from "./identity/operators/api.ts";
+import { ImpersonationRequest } from "./identity/operators/impersonation.ts";
 import {
   RemovalQuery,
   RemovalRequest,
@@ -83,6 +86,7 @@ import {
 import { MoveRequest, MovesQuery, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
 import {
   NewTenantRequest,
+  TenantsQuery,
   addTenant,
   changeOwnAccount,
   changeTenant,
@@ -103,6 +107,13 @@ import {
   listMeterErrors,
   showIndicators,
 } from "./operations/api.ts";
+import {
+  ConfigurationPatch,
+  changeConfiguration,
+  changeOwnConfiguration,
+  showConfiguration,
+  showOwnConfiguration,
+} from "./operations/configuration-api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
 import { showApiReference, showOpenApi } from "./pages/api-reference.tsx";
 import { showErrorCodes } from "./pages/error-codes.tsx";
@@ -153,6 +164,8 @@ export const routes: readonly Route[] = [
   // a tenant's admin
   route("GET /api/tenants/:tenantId", "tenant_admin", showOwnAccount),
   route("PATCH /api/tenants/:tenantId", "tenant_admin", changeOwnAccount, { body: OwnAccountChange }),
+  route("GET /api/tenants/:tenantId/configuration", "tenant_admin", showOwnConfiguration),
+  route("PATCH /api/tenants/:tenantId/configuration", "tenant_admin", changeOwnConfiguration, { body: SettingsPatch }),
   route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery }),
   route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant),
   route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan),
@@ -165,61 +178,68 @@ export const routes: readonly Route[] = [
   route("GET /api/tenants/:tenantId/removal", "tenant_admin", showRemoval),
 
   // the operator: one tenant
-  route("GET /admin/api/tenants", "operator", listTenants, { query: PageQuery }),
-  route("POST /admin/api/tenants", "operator", once(addTenant), { body: NewTenantRequest }),
-  route("GET /admin/api/tenants/:tenantId", "operator", showTenant),
-  route("PATCH /admin/api/tenants/:tenantId", "operator", changeTenant, { body: AccountChange }),
-  route("POST /admin/api/tenants/:tenantId/suspend", "operator", suspendTenant),
-  route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant),
-  route("POST /admin/api/tenants/:tenantId/keys", "operator", once(createKey), { body: KeyRequest }),
-  route("DELETE /admin/api/tenants/:tenantId/keys/:keyId", "operator", revokeKey),
-  route("POST /admin/api/tenants/:tenantId/monitor-token", "operator", once<{ body: undefined }>(renewMonitorToken)),
-  route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks, { query: LinksQuery }),
-  route("POST /admin/api/tenants/:tenantId/links", "operator", linkOrganisation, { body: LinkRequest }),
-  route("DELETE /admin/api/tenants/:tenantId/links", "operator", unlinkOrganisation, { query: LinkRequest }),
-  route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { query: UsageQuery }),
-  route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges, { query: PlanChangesQuery }),
-  route("POST /admin/api/tenants/:tenantId/plan", "operator", once(changePlan), { body: PlanRequest }),
-  route("DELETE /admin/api/tenants/:tenantId/plan", "operator", cancelPlanChange),
-  route("GET /admin/api/tenants/:tenantId/move", "operator", listMoves, { query: MovesQuery }),
-  route("POST /admin/api/tenants/:tenantId/move", "operator", startMove, { body: MoveRequest }),
-  route("POST /admin/api/tenants/:tenantId/move/confirm", "operator", confirmMove),
-  route("POST /admin/api/tenants/:tenantId/move/undo", "operator", undoMove),
-  route("GET /admin/api/tenants/:tenantId/export", "operator", exportTenant),
-  route("GET /admin/api/tenants/:tenantId/backups", "operator", listBackups, { query: JobsQuery }),
-  route("POST /admin/api/tenants/:tenantId/backups", "operator", once(startBackup), { body: BackupRequest }),
-  route("GET /admin/api/tenants/:tenantId/backups/:name", "operator", downloadBackup),
-  route("PUT /admin/api/tenants/:tenantId/backups/:name", "operator", uploadBackup, { takesFile: true }),
-  route("DELETE /admin/api/tenants/:tenantId/backups/:name", "operator", cancelBackup),
-  route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores, { query: JobsQuery }),
-  route("POST /admin/api/tenants/:tenantId/restore", "operator", once(startRestore), { body: RestoreRequest }),
-  route("DELETE /admin/api/tenants/:tenantId/restore", "operator", cancelRestore),
-  route("POST /admin/api/tenants/:tenantId/import", "operator", once(startImport), { query: ImportQuery, takesFile: true }),
-  route("DELETE /admin/api/tenants/:tenantId/import", "operator", cancelImport),
-  route("POST /admin/api/tenants/:tenantId/remove", "operator", removeTenant, { query: RemovalQuery, readsBody: true }),
-  route("POST /admin/api/tenants/:tenantId/reactivate", "operator", reactivateTenant),
-  route("GET /admin/api/tenants/:tenantId/removal", "operator", showRemoval),
+  route("GET /admin/api/tenants", "operator", listTenants, { role: "viewer", query: TenantsQuery }),
+  route("POST /admin/api/tenants", "operator", once(addTenant), { role: "admin", body: NewTenantRequest }),
+  route("GET /admin/api/tenants/:tenantId", "operator", showTenant, { role: "viewer" }),
+  route("PATCH /admin/api/tenants/:tenantId", "operator", changeTenant, { role: "support", body: AccountChange }),
+  route("GET /admin/api/tenants/:tenantId/configuration", "operator", showConfiguration, { role: "viewer" }),
+  route("PATCH /admin/api/tenants/:tenantId/configuration", "operator", changeConfiguration, { role: "support", body: ConfigurationPatch }),
+  route("POST /admin/api/tenants/:tenantId/suspend", "operator", suspendTenant, { role: "support" }),
+  route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant, { role: "support" }),
+  route("POST /admin/api/tenants/:tenantId/keys", "operator", once(createKey), { role: "admin", body: KeyRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/keys/:keyId", "operator", revokeKey, { role: "support" }),
+  route("POST /admin/api/tenants/:tenantId/monitor-token", "operator", once<{ body: undefined }>(renewMonitorToken), { role: "support" }),
+  route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks, { role: "viewer", query: LinksQuery }),
+  route("POST /admin/api/tenants/:tenantId/links", "operator", linkOrganisation, { role: "admin", body: LinkRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/links", "operator", unlinkOrganisation, { role: "admin", query: LinkRequest }),
+  route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { role: "viewer", query: UsageQuery }),
+  route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges, { role: "viewer", query: PlanChangesQuery }),
+  route("POST /admin/api/tenants/:tenantId/plan", "operator", once(changePlan), { role: "admin", body: PlanRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/plan", "operator", cancelPlanChange, { role: "support" }),
+  route("GET /admin/api/tenants/:tenantId/move", "operator", listMoves, { role: "viewer", query: MovesQuery }),
+  route("POST /admin/api/tenants/:tenantId/move", "operator", startMove, { role: "admin", body: MoveRequest }),
+  route("POST /admin/api/tenants/:tenantId/move/confirm", "operator", confirmMove, { role: "admin" }),
+  route("POST /admin/api/tenants/:tenantId/move/undo", "operator", undoMove, { role: "admin" }),
+  route("GET /admin/api/tenants/:tenantId/export", "operator", exportTenant, { role: "admin" }),
+  route("GET /admin/api/tenants/:tenantId/backups", "operator", listBackups, { role: "viewer", query: JobsQuery }),
+  route("POST /admin/api/tenants/:tenantId/backups", "operator", once(startBackup), { role: "support", body: BackupRequest }),
+  route("GET /admin/api/tenants/:tenantId/backups/:name", "operator", downloadBackup, { role: "admin" }),
+  route("PUT /admin/api/tenants/:tenantId/backups/:name", "operator", uploadBackup, { role: "admin", takesFile: true }),
+  route("DELETE /admin/api/tenants/:tenantId/backups/:name", "operator", cancelBackup, { role: "support" }),
+  route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores, { role: "viewer", query: JobsQuery }),
+  route("POST /admin/api/tenants/:tenantId/restore", "operator", once(startRestore), { role: "admin", body: RestoreRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/restore", "operator", cancelRestore, { role: "support" }),
+  route("POST /admin/api/tenants/:tenantId/import", "operator", once(startImport), { role: "admin", query: ImportQuery, takesFile: true }),
+  route("DELETE /admin/api/tenants/:tenantId/import", "operator", cancelImport, { role: "support" }),
+  route("POST /admin/api/tenants/:tenantId/remove", "operator", removeTenant, { role: "admin", query: RemovalQuery, readsBody: true }),
+  route("POST /admin/api/tenants/:tenantId/reactivate", "operator", reactivateTenant, { role: "support" }),
+  route("GET /admin/api/tenants/:tenantId/removal", "operator", showRemoval, { role: "viewer" }),
+
+  route("GET /admin/api/tenants/:tenantId/impersonations", "operator", listImpersonations, { role: "viewer", query: PageQuery }),
+  route("POST /admin/api/tenants/:tenantId/impersonations", "operator", impersonate, { role: "support", body: ImpersonationRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/impersonations/:impersonationId", "operator", endImpersonation, { role: "support" }),
 
   // the operator: the whole deployment
-  route("POST /admin/api/checkouts", "operator", once(createCheckout), { body: OfferRequest }),
-  route("GET /admin/api/billing", "operator", showIndicators),
-  route("GET /admin/api/meter-errors", "operator", listMeterErrors, { query: MeterErrorsQuery }),
-  route("GET /admin/api/shards", "operator", listShards, { query: ShardsQuery }),
-  route("POST /admin/api/analytics", "operator", askQuestion, { body: Question }),
-  route("GET /admin/api/dead-letters", "operator", listDeadLetters, { query: DeadLettersQuery }),
-  route("POST /admin/api/dead-letters/replay", "operator", replayDeadLetters, { body: ReplayRequest }),
-  route("POST /admin/api/dead-letters/dismiss", "operator", dismissDeadLetters, { body: DismissRequest }),
-  route("GET /admin/api/usage-conflicts", "operator", listConflicts, { query: ConflictsQuery }),
-  route("POST /admin/api/usage-conflicts/acknowledge", "operator", acknowledgeConflicts, { body: ConflictsRequest }),
-  route("GET /admin/api/stripe-events", "operator", listStripeEvents, { query: StripeEventsQuery }),
-  route("POST /admin/api/stripe-events/retry", "operator", retryStripeEvents, { body: EventRetryRequest }),
-  route("POST /admin/api/stripe-events/dismiss", "operator", dismissStripeEvents, { body: EventDismissRequest }),
-  route("GET /admin/api/failures", "operator", listFailures, { query: FailuresQuery }),
-  route("POST /admin/api/failures/acknowledge", "operator", acknowledgeFailures, { body: AcknowledgeRequest }),
-  route("GET /admin/api/migrations", "operator", listMigrations, { query: RunsQuery }),
-  route("POST /admin/api/migrations", "operator", once(startMigration), { body: FleetOptions }),
-  route("GET /admin/api/migrations/:runId", "operator", showMigration),
-  route("POST /admin/api/migrations/:runId/stop", "operator", stopMigration),
+  route("GET /admin/api/impersonations", "operator", listImpersonations, { role: "viewer", query: PageQuery }),
+  route("POST /admin/api/checkouts", "operator", once(createCheckout), { role: "support", body: OfferRequest }),
+  route("GET /admin/api/billing", "operator", showIndicators, { role: "viewer" }),
+  route("GET /admin/api/meter-errors", "operator", listMeterErrors, { role: "viewer", query: MeterErrorsQuery }),
+  route("GET /admin/api/shards", "operator", listShards, { role: "viewer", query: ShardsQuery }),
+  route("POST /admin/api/analytics", "operator", askQuestion, { role: "admin", body: Question }),
+  route("GET /admin/api/dead-letters", "operator", listDeadLetters, { role: "viewer", query: DeadLettersQuery }),
+  route("POST /admin/api/dead-letters/replay", "operator", replayDeadLetters, { role: "support", body: ReplayRequest }),
+  route("POST /admin/api/dead-letters/dismiss", "operator", dismissDeadLetters, { role: "admin", body: DismissRequest }),
+  route("GET /admin/api/usage-conflicts", "operator", listConflicts, { role: "viewer", query: ConflictsQuery }),
+  route("POST /admin/api/usage-conflicts/acknowledge", "operator", acknowledgeConflicts, { role: "support", body: ConflictsRequest }),
+  route("GET /admin/api/stripe-events", "operator", listStripeEvents, { role: "viewer", query: StripeEventsQuery }),
+  route("POST /admin/api/stripe-events/retry", "operator", retryStripeEvents, { role: "support", body: EventRetryRequest }),
+  route("POST /admin/api/stripe-events/dismiss", "operator", dismissStripeEvents, { role: "admin", body: EventDismissRequest }),
+  route("GET /admin/api/failures", "operator", listFailures, { role: "viewer", query: FailuresQuery }),
+  route("POST /admin/api/failures/acknowledge", "operator", acknowledgeFailures, { role: "support", body: AcknowledgeRequest }),
+  route("GET /admin/api/migrations", "operator", listMigrations, { role: "viewer", query: RunsQuery }),
+  route("POST /admin/api/migrations", "operator", once(startMigration), { role: "admin", body: FleetOptions }),
+  route("GET /admin/api/migrations/:runId", "operator", showMigration, { role: "viewer" }),
+  route("POST /admin/api/migrations/:runId/stop", "operator", stopMigration, { role: "admin" }),
 
   // Stripe and monitors
   route("POST /webhooks/stripe", "stripe", receiveEvent),
@@ -262,7 +282,8 @@ app.use("/.well-known/*", async (c, next) => {
   c.header("access-control-allow-origin", "*");
 });
 
-for (const { method, path, access, takesFile, hasAddressRate, run } of routes) {
+for (const each of routes) {
+  const { method, path, access, takesFile, hasAddressRate, run } = each;
   // The MCP endpoint limits its bodies itself, and the platform limits files.
   const limit = access === "mcp" || takesFile ? [] : [limitBody];
   // Hono answers HEAD with the GET route and drops the body, which would leave a stream open.
@@ -273,7 +294,7 @@ for (const { method, path, access, takesFile, hasAddressRate, run } of routes) {
     if (c.req.method === "HEAD") await response.body?.cancel();
     return response;
   };
-  app.on(method, [path], ...limit, guards[access], ...(hasAddressRate ? [addressRate] : []), handler);
+  app.on(method, [path], ...limit, guardOf(each), ...(hasAddressRate ? [addressRate] : []), handler);
 }
 
 // A known path with another method.
@@ -282,13 +303,14 @@ for (const [path, rows] of Map.groupBy(routes, ({ path: each }) => each)) {
   const [first] = rows;
   if (first === undefined || first.method === "ALL") continue;
   // As on every path below /admin/api, a stranger's answer is 401.
-  app.all(path, guards[first.access === "operator" ? "operator" : "public"], (c) => {
+  const access = first.access === "operator" ? "operator" : "public";
+  app.all(path, guardOf({ access, role: "viewer" }), (c) => {
     c.header("allow", methods.join(", "));
     return problemDocument(c, "method_not_allowed");
   });
 }
 
-app.all("/admin/api/*", guards.operator, (c) => problemDocument(c, "not_found"));
+app.all("/admin/api/*", guardOf({ access: "operator", role: "viewer" }), (c) => problemDocument(c, "not_found"));
 
 app.notFound((c) => problemDocument(c, "not_found"));
 app.onError((error, c) => {

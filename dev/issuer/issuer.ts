@@ -65,6 +65,8 @@ export interface IssuerOptions {
   audience: string;
   /** The scopes of this API. */
   scopes?: readonly string[];
+  /** The operator's API: the audience of tokens with its scope, beside the usual one. */
+  operator?: { audience: string; scope: string };
   people?: readonly PersonInput[];
   /** Clients that exist from the start, at each provider. Others register themselves, where the provider allows it. */
   clients?: readonly { id: string; name: string; secret?: string; redirectUris: readonly string[] }[];
@@ -93,6 +95,11 @@ export async function startIssuer(options: IssuerOptions): Promise<Issuer> {
   const signClaims = async (request: unknown): Promise<{ token: string; expiresInS: number }> => {
     const nowS = Math.floor(Date.now() / 1_000);
     const claims = claimsOf(request, { iss: url, aud: options.audience, iat: nowS });
+    // A scope belongs to an API, so a token with the operator's scope is for the operator's API, too.
+    const { operator } = options;
+    const scope = typeof claims["scope"] === "string" ? claims["scope"].split(" ") : [];
+    const isOperators = operator !== undefined && scope.includes(operator.scope);
+    if (isOperators && claims["aud"] === options.audience) claims["aud"] = [options.audience, operator.audience];
     return { token: await sign(claims, "JWT"), expiresInS: claims.exp - nowS };
   };
   const settingAt = (path: string): Setting => ({
@@ -100,7 +107,7 @@ export async function startIssuer(options: IssuerOptions): Promise<Issuer> {
     audience: options.audience,
     scopes: options.scopes ?? [],
   });
-  const plain = plainProvider(settingAt(""));
+  const plain = plainProvider({ ...settingAt(""), operator: options.operator });
   const auth0 = auth0Provider(settingAt("/auth0"), options.auth0);
   const cognito = cognitoProvider(settingAt("/cognito"), options.cognito);
   const entra = entraProvider(settingAt("/entra"), options.entra);

@@ -66,9 +66,12 @@ const names = [
   ["Grace Liu", "Hugo Martins"],
 ] as const;
 
+/** The scope of the operator's API. */
+export const OPERATOR_SCOPE = "admin:global";
+
 /**
- * The people of the demonstration: an owner and a member of each tenant, one person of the first two tenants, and one person
- * of no tenant whose address is not verified. `permissions` are all scopes of the product; members get those that only read.
+ * The people of the demonstration: an owner and a member of each tenant, one person of the first two tenants, one person of no
+ * tenant whose address is not verified, and the operator's people, one for each role. `permissions` are all scopes of the product; members get those that only read.
  */
 export function demonstrationPeople(
   tenants: readonly { id: string; name: string }[],
@@ -95,7 +98,10 @@ export function demonstrationPeople(
     }),
     aPerson("Jonas Weber", "Elsewhere", { emailVerified: false }),
   ];
-  return [...staff, ...guests];
+  const operators = Object.entries({ "Vera Novak": "viewer", "Sam Oduya": "support", "Olga Lind": "admin" }).map(
+    ([name, role]) => aPerson(name, "Tollgate Operator", { roles: [role], permissions: [OPERATOR_SCOPE] }),
+  );
+  return [...staff, ...guests, ...operators];
 }
 
 function aPerson(name: string, company: string, more: Partial<z.input<typeof Person>>): Person {

@@ -16,6 +16,8 @@ export interface Setting {
   audience: string;
   /** The scopes of the API. */
   scopes: readonly string[];
+  /** The operator's API beside it, at the provider without quirks. Its tokens have the person's roles. */
+  operator?: { audience: string; scope: string } | undefined;
 }
 
 /** Paths below the base URL. `:directory` is Entra's name or id of a directory. */
@@ -98,7 +100,8 @@ export const OIDC_SCOPES: readonly string[] = ["openid", "profile", "email", "of
 
 /** A provider as the specifications describe it. Its tokens name one organisation, in `tenant_id`. */
 export function plainProvider(setting: Setting): Provider {
-  const { baseUrl, audience, scopes } = setting;
+  const { baseUrl, audience, operator } = setting;
+  const scopes = [...setting.scopes, ...(operator === undefined ? [] : [operator.scope])];
   const profile = (granted: readonly string[], { person, organisation }: Identity): Claims => ({
     sub: person.sub,
     ...(granted.includes("profile") && { name: person.name }),
@@ -106,7 +109,7 @@ export function plainProvider(setting: Setting): Provider {
     ...(organisation !== undefined && { tenant_id: organisation }),
   });
   const resourceProblem = (resources: readonly string[]): OAuthError | undefined => {
-    const foreign = resources.find((each) => each !== audience);
+    const foreign = resources.find((each) => each !== audience && each !== operator?.audience);
     return foreign === undefined ? undefined : invalidTarget(`${foreign} is not ${audience}`);
   };
   return {
@@ -138,7 +141,7 @@ export function plainProvider(setting: Setting): Provider {
     refusal: () => undefined,
     audience: ({ resources }) => {
       const problem = resourceProblem(resources);
-      return problem === undefined ? { audience } : { refused: problem };
+      return problem === undefined ? { audience: resources[0] ?? audience } : { refused: problem };
     },
     directoryProblem: () => undefined,
     resourceProblem,
@@ -161,6 +164,8 @@ export function plainProvider(setting: Setting): Provider {
         ...timesOf(stamp),
         jti: stamp.id,
         ...(organisation !== undefined && { tenant_id: organisation }),
+        ...(operator !== undefined &&
+          grant.audience === operator.audience && { roles: person.roles, name: person.name }),
       },
     }),
     idToken: (grant, identity, stamp) => ({

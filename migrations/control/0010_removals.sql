@@ -78,7 +78,7 @@ BEGIN
   UPDATE api_keys k SET name = '', revoked_at = coalesce(k.revoked_at, now()) WHERE k.tenant_id = erased;
   UPDATE checkouts c SET name = '', email = NULL WHERE c.tenant_id = erased;
   UPDATE webhook_inbox w SET customer_id = NULL, object_id = NULL, error = NULL WHERE w.tenant_id = erased;
-  UPDATE tenants t SET name = '', email = NULL, features = '{}', allowed_tools = NULL, placement_id = NULL,
+  UPDATE tenants t SET name = '', email = NULL, features = '{}', settings = '{}', allowed_tools = NULL, placement_id = NULL,
     monitored_at = NULL, deleted_at = now(), version = t.version + 1
   WHERE t.id = erased;
   RETURN true;

@@ -5,6 +5,7 @@ import type { McpServer } from "@modelcontextprotocol/server";
 import type { Context } from "../control/context.ts";
 import type { Authorization, CallOutcome, Caller, Refusal } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
+import type { Branding } from "../core/tenant.ts";
 import { OUTAGE_RETRY_SECONDS } from "../http.ts";
 import { type Authenticated, type Authentication, authenticate, challenge } from "../identity/authenticate.ts";
 import { describeError, log } from "../log.ts";
@@ -104,7 +105,7 @@ async function answerOther(message: Message): Promise<Response> {
   const { caller, body, context } = message;
   const authorization = await authorizeCaller(context, caller);
   if (authorization.kind === "refused") return refused(authorization, body, context.env);
-  const response = await serve(message, authorization.allowedTools, callerOfTools(message));
+  const response = await serve(message, authorization, callerOfTools(message));
   return withHeaders(response, rateLimitHeaders(authorization.quota));
 }
 
@@ -112,7 +113,7 @@ async function answerOther(message: Message): Promise<Response> {
 async function answerToolCall(message: Message): Promise<Response> {
   const { caller, body, context } = message;
   const call = observed(callerOfTools(message));
-  const response = await serve(message, null, call.callTool);
+  const response = await serve(message, { allowedTools: null }, call.callTool);
   const state = call.state();
   // A streamed response begins before the call has ended, so its headers cannot depend on the outcome.
   if (state === "running") return response;
@@ -143,13 +144,14 @@ function retryAfter({ code, retryAfterSeconds }: Refusal): Record<string, string
 
 function serve(
   { request, body, authInfo, register }: Message,
-  allowedTools: readonly string[] | null,
+  { allowedTools, branding }: { allowedTools: readonly string[] | null; branding?: Branding },
   callTool: CallTool,
 ): Promise<Response> {
   return serveMcp({
     request,
     body,
     authInfo,
+    branding,
     register: (server) => {
       registerTools(server, toolsFor(body, catalogue, allowedTools), callTool);
       register?.(server);

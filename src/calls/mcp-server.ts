@@ -17,6 +17,7 @@ import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
 import { type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import { inputProblem } from "../core/input-problem.ts";
 import { brokenText, refusedTextIn } from "../core/text.ts";
+import type { Branding } from "../core/tenant.ts";
 import { currentRequestId, describeError, log } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "./keyed-calls.ts";
@@ -35,9 +36,14 @@ const perTenantForAMinute = { ttlMs: 60_000, cacheScope: "private" } as const;
 /** The product's name for programs: `Acme Tools` becomes `acme-tools`. */
 const serverName = config.product.name.toLowerCase().replaceAll(/[^\p{L}\p{N}]+/gu, "-");
 
-function newServer(register: Register): McpServer {
+function newServer({ register, branding: { productName, logoUrl } = {} }: Pick<McpExchange, "register" | "branding">) {
   const server = new McpServer(
-    { name: serverName, title: config.product.name, version: packageJson.version },
+    {
+      name: serverName,
+      title: productName ?? config.product.name,
+      version: packageJson.version,
+      ...(logoUrl !== undefined && { icons: [{ src: logoUrl }] }),
+    },
     {
       // The list changes with the tenant's plan, outside any request: a client learns of it when it lists again.
       capabilities: { tools: { listChanged: false } },
@@ -52,14 +58,14 @@ function newServer(register: Register): McpServer {
   return server;
 }
 
-/** Hands a request's tools to the server factory of the handler that the isolate shares. */
-const registrations = new WeakMap<Request, Register>();
+/** Hands a request's tools and branding to the server factory of the handler that the isolate shares. */
+const registrations = new WeakMap<Request, Pick<McpExchange, "register" | "branding">>();
 
 const modern = createMcpHandler(
   ({ requestInfo }) => {
-    const register = requestInfo && registrations.get(requestInfo);
-    if (register === undefined) throw new Error("This request has no registered tools");
-    return newServer(register);
+    const registration = requestInfo && registrations.get(requestInfo);
+    if (registration === undefined) throw new Error("This request has no registered tools");
+    return newServer(registration);
   },
   {
     legacy: "reject",
@@ -79,10 +85,12 @@ export interface McpExchange {
   authInfo: AuthInfo | undefined;
   /** Registers the tools that this request may use. Called once, before the message is handled. */
   register: Register;
+  /** How the tenant's agents show this server. Known for every message that calls no tool. */
+  branding?: Branding | undefined;
 }
 
 /** Answers one message: JSON, or an event stream when its tool reports progress that the client asked for. */
-export async function serveMcp({ request, body, authInfo, register }: McpExchange): Promise<Response> {
+export async function serveMcp({ request, body, authInfo, ...registration }: McpExchange): Promise<Response> {
   const malformed = malformedMessage(body);
   if (malformed !== undefined) return jsonRpcError(400, INVALID_REQUEST, malformed, { id: idOf(body) });
   const problem = invalidParams(body);
@@ -91,9 +99,9 @@ export async function serveMcp({ request, body, authInfo, register }: McpExchang
   try {
     // The claim alone decides for the newer era. Asking the SDK as well would classify each such call twice (45 us).
     if (!claimsModernEra(body) && (await isLegacyRequest(request, body))) {
-      return await serveLegacy(newServer(register), { request, body, authInfo });
+      return await serveLegacy(newServer(registration), { request, body, authInfo });
     }
-    registrations.set(request, register);
+    registrations.set(request, registration);
     return await modern.fetch(request, { parsedBody: body, ...(authInfo && { authInfo }) });
   } catch (error) {
     log("error", "mcp_failed", { error: describeError(error) });

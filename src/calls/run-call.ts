@@ -101,7 +101,7 @@ export async function authorize(host: AuthorizationHost, caller: Caller): Promis
   if (refused !== undefined) {
     return { kind: "refused", refusal: requestRefusal(refused, { upgradeUrl: plansUrl(host), nowMs: now }), quota };
   }
-  return { kind: "authorized", allowedTools: allowedTools(config, caller), quota };
+  return { kind: "authorized", allowedTools: allowedTools(config, caller), branding: config.branding, quota };
 }
 
 function plansUrl({ env }: Pick<CallHost, "env">): string {

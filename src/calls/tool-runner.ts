@@ -4,6 +4,7 @@ import type { CallRequest, Caller, Progress, ToolText } from "../core/call.ts";
 import { createTenantFiles } from "../adapters/files.ts";
 import { AnswerLost, type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import { utf8Bytes } from "../core/document-path.ts";
+import { featuresOf } from "../core/plans.ts";
 import type { TenantConfig } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import {
@@ -34,10 +35,10 @@ export function toolContext(
   { callId, caller, tool }: Pick<CallRequest, "callId" | "caller" | "tool">,
   own: Pick<ToolContext, "db" | "usage" | "history">,
 ): Omit<ToolContext, "progress" | "signal"> {
-  const { id, name, plan, features } = config;
+  const { id, name, plan } = config;
   return {
     ...own,
-    tenant: { id, name, plan, features },
+    tenant: { id, name, plan, features: featuresOf(config) },
     caller: { kind: caller.kind, id: callerId(caller) },
     callId,
     files: createTenantFiles({ bucket, tenantId: id }),

@@ -2,8 +2,8 @@
 // `provisioning`, and the sweep starts the provisioning.
 import * as z from "zod";
 import { newTenantId } from "../adapters/ids.ts";
-import { Limits, planNames, strategies, planOf } from "../core/plans.ts";
-import { DisplayName, Features, TenantId } from "../core/tenant.ts";
+import { Features, Limits, planNames, strategies, planOf } from "../core/plans.ts";
+import { DisplayName, TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";
@@ -68,6 +68,7 @@ export async function createTenant(
     strategy: request.strategy ?? plan.strategy,
     region: request.region ?? null,
     limits: Limits.parse({ ...plan.limits, ...request.limits }),
+    ...(request.limits !== undefined && { soldLimits: plan.limits }),
     allowedTools: request.allowedTools ?? null,
     trialUntil:
       request.trialDays === undefined ? null : new Date(Date.now() + request.trialDays * DAY_MS).toISOString(),

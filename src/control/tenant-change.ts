@@ -1,15 +1,16 @@
-// Changes an account after its creation: name, e-mail, allowed tools, features, limits and the end of a trial. What a change
-// leaves out stays as it is. The tenant's object knows the new version before the change is reported as done.
+// Changes an account after its creation: name, e-mail, allowed tools, features, limits, region, settings and the end of a trial.
+// What a change leaves out stays as it is. The tenant's object knows the new version before the change is reported as done.
 import * as z from "zod";
 import { AppError, errorCode } from "../core/errors.ts";
-import { LimitChanges, changedLimits, planOf } from "../core/plans.ts";
+import { Features, LimitChanges, changedLimits } from "../core/plans.ts";
+import { type SettingsPatch, changedSettings } from "../core/settings.ts";
 import { afterEvent } from "../core/tenant-state.ts";
-import { DisplayName, Features, type TenantId } from "../core/tenant.ts";
+import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";
 import { ToolName } from "./new-tenant.ts";
-import { tenantsStore } from "./tenants-store.ts";
+import { type StoredConfiguration, tenantsStore } from "./tenants-store.ts";
 
 /** What a tenant's admin may change. */
 export const OwnAccountChange = z
@@ -44,6 +45,13 @@ export const AccountChange = z
   .partial();
 export type AccountChange = z.infer<typeof AccountChange>;
 
+/** A change of anything that can be changed in one step. `null` takes back all limits or features. */
+export type TenantChange = Omit<AccountChange, "limits" | "features"> & {
+  limits?: AccountChange["limits"] | null;
+  features?: AccountChange["features"] | null;
+  settings?: SettingsPatch | undefined;
+};
+
 /** Why an account was not changed. */
 export type NotChanged =
   | "no_such_tenant"
@@ -51,24 +59,35 @@ export type NotChanged =
   | "no_trial_now"
   | "rows_placed"
   | "features_invalid"
+  | "too_many_features"
+  | "unexpected"
   | "busy";
 
 /** Another change may come between reading and writing. Operators are few, so the second attempt usually succeeds. */
 const ATTEMPTS = 5;
 
-/** Changes the account. Returns why not, or `undefined`. Throws `billing_unavailable` when Stripe did not take name or e-mail. */
+/** A document of a tenant's configuration stays small: its object reads the features with every change. */
+const MAX_FEATURES = 200;
+
+/**
+ * Changes the account. Returns why not, or `undefined`. `isExpected`: whether the stored configuration is the one that the
+ * change is meant for; otherwise nothing changes, and the reason is `unexpected`. Throws `billing_unavailable` when Stripe did
+ * not take name or e-mail.
+ */
 export async function changeAccount(
   context: Context,
   tenantId: TenantId,
-  change: AccountChange,
+  change: TenantChange,
+  isExpected: (current: StoredConfiguration) => Promise<boolean> = () => Promise.resolve(true),
 ): Promise<NotChanged | undefined> {
   const tenants = tenantsStore(context.control);
   for (let attempt = 1; attempt <= ATTEMPTS; attempt += 1) {
-    const [current, facts] = await Promise.all([tenants.config(tenantId), tenants.facts(tenantId)]);
+    const [current, facts] = await Promise.all([tenants.configuration(tenantId), tenants.facts(tenantId)]);
     if (current === undefined || facts === undefined || current.state === "gone") return "no_such_tenant";
     if (current.version !== facts.version) continue; // the two reads saw different rows
-    const { trialUntil, limits, features: changedFeatures, ...rest } = change;
-    if (change.region !== undefined && current.placement !== null) return "rows_placed";
+    if (!(await isExpected(current))) return "unexpected";
+    const { trialUntil, limits, features: changedFeatures, settings, ...rest } = change;
+    if (change.region !== undefined && change.region !== current.region && current.isPlaced) return "rows_placed";
     let trial;
     if (trialUntil !== undefined) {
       if (facts.subscriptionId !== null) return "trial_is_stripes";
@@ -78,10 +97,16 @@ export async function changeAccount(
     }
     const features = Features.safeParse(mergedFeatures(current.features, changedFeatures));
     if (!features.success) return "features_invalid";
+    if (changedFeatures && Object.keys(features.data).length > MAX_FEATURES) return "too_many_features";
+    const { soldLimits } = current;
     const isStored = await tenants.changeAccount(tenantId, facts.version, {
       ...rest,
       features: changedFeatures === undefined ? undefined : features.data,
-      limits: limits === undefined ? undefined : changedLimits(current.limits, limits, planOf(current.plan).limits),
+      ...(limits !== undefined && {
+        limits: limits === null ? soldLimits : changedLimits(current.limits, limits, soldLimits),
+        soldLimits,
+      }),
+      settings: settings === undefined ? undefined : changedSettings(current.settings, settings),
       trial,
     });
     if (!isStored) continue;
@@ -92,7 +117,8 @@ export async function changeAccount(
   return "busy";
 }
 
-function mergedFeatures(current: Features, changes: AccountChange["features"]): Record<string, unknown> {
+function mergedFeatures(current: Features, changes: TenantChange["features"]): Record<string, unknown> {
+  if (changes === null) return {};
   return Object.fromEntries(Object.entries({ ...current, ...changes }).filter(([, value]) => value !== null));
 }
 
@@ -100,7 +126,7 @@ async function changeCustomer(
   { stripe }: Context,
   tenantId: TenantId,
   customerId: string,
-  { name, email }: AccountChange,
+  { name, email }: TenantChange,
 ): Promise<void> {
   try {
     await stripe.customers.change(customerId, {

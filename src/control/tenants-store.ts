@@ -1,8 +1,9 @@
 // Tenants in the control tables. Every change that a tenant's object must know raises the tenant's version in the same
 // statement.
 import * as z from "zod";
-import { Limits, type PlanName, type Strategy, strategies } from "../core/plans.ts";
-import { Features, TenantConfig, TenantId, tenantStates } from "../core/tenant.ts";
+import { Features, Limits, type PlanName, type Strategy, planNames, strategies } from "../core/plans.ts";
+import { Settings } from "../core/settings.ts";
+import { TenantConfig, TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
 import { type StateChange, type TenantEvent, afterEvent, suspenders } from "../core/tenant-state.ts";
 import { readableRows } from "./failures-store.ts";
 import { placementJson } from "./placements-store.ts";
@@ -18,6 +19,8 @@ export interface NewTenant {
   strategy: Strategy;
   region: string | null;
   limits: Limits;
+  /** The numbers of the plan, where `limits` override some. */
+  soldLimits?: Limits;
   allowedTools: readonly string[] | null;
   trialUntil: string | null;
   stripeCustomerId: string | null;
@@ -33,6 +36,9 @@ export interface ChangedAccount {
   region?: string | null | undefined;
   features?: Features | undefined;
   limits?: Limits | undefined;
+  /** The numbers that were sold. Given with `limits`. */
+  soldLimits?: Limits | undefined;
+  settings?: Settings | undefined;
   /** The end of the trial, with the state that the table of states gives it. */
   trial?: Pick<StateChange, "state" | "trialUntilMs"> | undefined;
 }
@@ -64,6 +70,27 @@ export const TenantSummary = z.object({
 });
 export type TenantSummary = z.infer<typeof TenantSummary>;
 
+/** What a list of tenants is narrowed to. Absent: any. */
+export interface TenantSearch {
+  /** A part of the name, the e-mail address or the id, in any case. */
+  q?: string | undefined;
+  state?: TenantState | undefined;
+  plan?: PlanName | undefined;
+  /** What was sold. */
+  strategy?: Strategy | undefined;
+  /** Where the rows are or, before they have a place, must be. */
+  region?: string | undefined;
+}
+
+/** The region of the tenant `t`. */
+const regionOf = `coalesce(
+  (SELECT s.region FROM placements p JOIN shards s ON s.id = p.shard_id WHERE p.id = t.placement_id), t.region)`;
+
+/** The pattern of LIKE for texts that contain `part`. The column has lower case. */
+function likeAnywhere(part: string | undefined): string | null {
+  return part === undefined ? null : `%${part.toLowerCase().replaceAll(/[\\%_]/g, String.raw`\$&`)}%`;
+}
+
 /** Who suspended the tenant `t`. A removal keeps it for a reactivation. */
 export const suspendedBy = `CASE t.state WHEN 'suspended' THEN coalesce(t.suspended_by, 'operator') WHEN 'leaving' THEN t.suspended_by END`;
 
@@ -79,6 +106,22 @@ const TenantFacts = z.object({
   customerId: z.string().nullable(),
   subscriptionId: z.string().nullable(),
 });
+const StoredConfiguration = z.object({
+  version: z.int(),
+  plan: z.enum(planNames),
+  state: z.enum(tenantStates),
+  region: z.string().nullable(),
+  /** Whether the rows have a place. */
+  isPlaced: z.boolean(),
+  limits: Limits,
+  /** The numbers that the plan had when the tenant bought it. */
+  soldLimits: Limits,
+  allowedTools: z.array(z.string()).nullable(),
+  features: Features,
+  settings: Settings,
+});
+export type StoredConfiguration = z.infer<typeof StoredConfiguration>;
+
 /** The fields of a tenant's row that decide its state. */
 export type TenantFacts = z.infer<typeof TenantFacts>;
 
@@ -104,7 +147,7 @@ export function tenantsStore(control: ControlDatabase) {
            'suspendedBy', CASE WHEN t.state = 'suspended' THEN coalesce(t.suspended_by, 'operator') END,
            'leavingUntilMs', ${toMs("t.leaving_until")},
            'pastDueSinceMs', ${toMs("t.past_due_since")}, 'limits', t.limits,
-           'allowedTools', t.allowed_tools, 'features', t.features,
+           'allowedTools', t.allowed_tools, 'features', t.features, 'branding', coalesce(t.settings -> 'branding', '{}'),
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
                      'expiresAtMs', ${toMs("k.expires_at")}) ORDER BY k.id)
                    FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
@@ -115,6 +158,17 @@ export function tenantsStore(control: ControlDatabase) {
         [tenantId],
       );
       return row === undefined ? undefined : TenantConfig.parse(row["config"]);
+    },
+
+    /** What the operator and the tenant's admin configure, as stored; `undefined` for a tenant that does not exist. */
+    async configuration(tenantId: TenantId): Promise<StoredConfiguration | undefined> {
+      const [row] = await control.query(
+        `SELECT t.version::int AS version, t.plan, t.state, t.region, t.placement_id IS NOT NULL AS "isPlaced", t.limits,
+                coalesce(t.sold_limits, t.limits) AS "soldLimits", t.allowed_tools AS "allowedTools", t.features, t.settings
+         FROM tenants t WHERE t.id = $1`,
+        [tenantId],
+      );
+      return row === undefined ? undefined : StoredConfiguration.parse(row);
     },
 
     /** The object has confirmed this version. */
@@ -129,8 +183,8 @@ export function tenantsStore(control: ControlDatabase) {
     async insert(tenant: NewTenant): Promise<{ created: boolean }> {
       const rows = await control.query(
         `INSERT INTO tenants (id, name, email, plan, strategy, state, limits, allowed_tools, trial_until,
-                              stripe_customer_id, stripe_subscription_id, region, features)
-         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10, $11, $12::jsonb)
+                              stripe_customer_id, stripe_subscription_id, region, features, sold_limits)
+         VALUES ($1, $2, $3, $4, $5, 'provisioning', $6::jsonb, $7::text[], $8::timestamptz, $9, $10, $11, $12::jsonb, $13::jsonb)
          ON CONFLICT (id) DO NOTHING RETURNING id`,
         [
           tenant.id,
@@ -145,6 +199,7 @@ export function tenantsStore(control: ControlDatabase) {
           tenant.stripeSubscriptionId,
           tenant.region,
           JSON.stringify(tenant.features ?? {}),
+          tenant.soldLimits === undefined ? null : JSON.stringify(tenant.soldLimits),
         ],
       );
       return { created: rows.length > 0 };
@@ -159,7 +214,8 @@ export function tenantsStore(control: ControlDatabase) {
            allowed_tools = CASE WHEN $6::boolean THEN $7::text[] ELSE allowed_tools END,
            features = coalesce($8::jsonb, features), limits = coalesce($9::jsonb, limits),
            trial_until = CASE WHEN $10::boolean THEN ${fromMs("$11")} ELSE trial_until END, state = coalesce($12, state),
-           region = CASE WHEN $13::boolean THEN $14 ELSE region END
+           region = CASE WHEN $13::boolean THEN $14 ELSE region END,
+           settings = coalesce($15::jsonb, settings), sold_limits = coalesce($16::jsonb, sold_limits)
          WHERE id = $1 AND version = $2 AND state <> 'gone' RETURNING id`,
         [
           ...[tenantId, version, to.name ?? null, given(to.email), to.email ?? null],
@@ -167,6 +223,9 @@ export function tenantsStore(control: ControlDatabase) {
           ...[to.features ?? null, to.limits ?? null].map((value) => (value === null ? null : JSON.stringify(value))),
           ...[given(to.trial), to.trial?.trialUntilMs ?? null, to.trial?.state ?? null],
           ...[given(to.region), to.region ?? null],
+          ...[to.settings ?? null, to.soldLimits ?? null].map((value) =>
+            value === null ? null : JSON.stringify(value),
+          ),
         ],
       );
       return rows.length > 0;
@@ -178,19 +237,36 @@ export function tenantsStore(control: ControlDatabase) {
     },
 
     /**
-     * Up to `limit` tenants in the order of their ids, after `after`. `next`: the last id of the page, `null` at the end. A
-     * tenant whose row cannot be read is left out and recorded as a failure.
+     * Up to `limit` tenants that fit the search, in the order of their ids, after `after`. `next`: the last id of the page,
+     * `null` at the end. A tenant whose row cannot be read is left out and recorded as a failure.
      */
-    async list(after: string, limit: number): Promise<{ tenants: TenantSummary[]; next: string | null }> {
+    async list(
+      after: string,
+      limit: number,
+      search: TenantSearch = {},
+    ): Promise<{ tenants: TenantSummary[]; next: string | null }> {
+      const { q, state, plan, strategy, region } = search;
       const rows = await control.query(
-        `SELECT ${summaryColumns} FROM tenants t WHERE t.id > $1 ORDER BY t.id LIMIT $2`,
-        [after, limit + 1],
+        `SELECT ${summaryColumns} FROM tenants t
+         WHERE t.id > $1 AND ($3::text IS NULL OR t.search LIKE $3) AND ($4::text IS NULL OR t.state = $4)
+           AND ($5::text IS NULL OR t.plan = $5) AND ($6::text IS NULL OR t.strategy = $6)
+           AND ($7::text IS NULL OR ${regionOf} = $7)
+         ORDER BY t.id LIMIT $2`,
+        [after, limit + 1, likeAnywhere(q), state ?? null, plan ?? null, strategy ?? null, region ?? null],
       );
       const page = rows.slice(0, limit);
       const idOf = (row: Record<string, unknown>): string => String(row["id"]);
       const tenants = await readableRows(control, page, TenantSummary, { part: "tenants", idOf });
       const last = rows.length > limit ? page.at(-1) : undefined;
       return { tenants, next: last === undefined ? null : idOf(last) };
+    },
+
+    /** Every region that a tenant's rows are in or must be in, and every region of a shard. */
+    async regions(): Promise<string[]> {
+      const rows = await control.query(
+        `SELECT region FROM shards UNION SELECT region FROM tenants WHERE region IS NOT NULL ORDER BY region`,
+      );
+      return rows.map((row) => String(row["region"]));
     },
 
     /** The facts that decide the tenant's state; `undefined` for a tenant that does not exist. */

@@ -42,6 +42,19 @@ export const permissionsOfAdminKey: readonly Permission[] = all.filter(
 export const operatorRoles = ["viewer", "support", "admin"] as const;
 export type OperatorRole = (typeof operatorRoles)[number];
 
+/** Whether a role has the rights of another one. Each role has those of the roles before it. */
+export function hasRole(role: OperatorRole, needed: OperatorRole): boolean {
+  return operatorRoles.indexOf(role) >= operatorRoles.indexOf(needed);
+}
+
+/**
+ * An operator who acts as a tenant's admin. It never makes a credential, a member or a grant, which would outlive it, never
+ * ends the account, and calls no tools: a tool's rows do not say who wrote them.
+ */
+export const permissionsOfImpersonator: readonly Permission[] = adminPermissions.filter(
+  (permission) => !["keys:manage", "members:manage", "tools:use"].includes(permission),
+);
+
 /** Plain data: it crosses RPCs and is stored in audit rows. `id` and `name` are never secret. */
 export type Actor =
   | { kind: "anonymous" }
@@ -58,8 +71,10 @@ export type Actor =
 
 export const anonymous: Actor = { kind: "anonymous" };
 
+export type Operator = Extract<Actor, { kind: "operator" }>;
+
 /** The holder of the operator token. The token names no person. */
-export const tokenOperator: Actor = {
+export const tokenOperator: Operator = {
   kind: "operator",
   id: "operator-token",
   name: "Operator token",

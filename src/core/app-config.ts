@@ -20,7 +20,7 @@ export interface AppConfig {
     readonly termsUrl: string;
     readonly privacyUrl: string;
   };
-  /** Every plan by its name, cheapest first. A tenant keeps the limits of the day it bought. */
+  /** Every plan by its name, cheapest first. A tenant keeps the limits of the day it bought; features are those of today. */
   readonly plans: Readonly<Record<string, Omit<Plan, "name">>>;
   /**
    * What a key or a token can be allowed to do: the scope, then its meaning in words. `tools:read` must be among them, because

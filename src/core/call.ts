@@ -1,6 +1,6 @@
 // The values of one call that the Worker and a tenant's object exchange. Plain data only, because they cross an RPC.
 import type { ErrorCode } from "./errors.ts";
-import type { TenantId } from "./tenant.ts";
+import type { Branding, TenantId } from "./tenant.ts";
 
 /** The caller, whose credential the Worker has verified. The object decides whether the key and the tenant are still valid. */
 export type Caller =
@@ -94,7 +94,7 @@ export type CallOutcome =
 
 /** The answer for every MCP method that is not a tool call. */
 export type Authorization =
-  | { kind: "authorized"; allowedTools: readonly string[] | null; quota: QuotaStatus }
+  | { kind: "authorized"; allowedTools: readonly string[] | null; branding: Branding; quota: QuotaStatus }
   /** `quota` is known when a limit refused the message. */
   | { kind: "refused"; refusal: Refusal; quota?: QuotaStatus };
 

@@ -11,8 +11,9 @@ import { type TenantId, tenantIdPattern } from "./tenant.ts";
  * - `setup`: lets the buyer create the first key. Field: expiry in epoch milliseconds.
  * - `status`: reads the progress of the tenant's provisioning. Field: expiry in epoch milliseconds.
  * - `monitor`: reads one tenant's health. Field: generation. A later one revokes it.
+ * - `impersonation`: an operator as the tenant's admin. Fields: id, expiry in epoch milliseconds.
  */
-export type CredentialKind = "key" | "canary" | "setup" | "status" | "monitor";
+export type CredentialKind = "key" | "canary" | "setup" | "status" | "monitor" | "impersonation";
 
 const prefixes: Readonly<Record<CredentialKind, string>> = {
   key: "tgk",
@@ -20,8 +21,12 @@ const prefixes: Readonly<Record<CredentialKind, string>> = {
   setup: "tgs",
   status: "tgp",
   monitor: "tgm",
+  impersonation: "tga",
 };
-const fieldCounts: Readonly<Record<CredentialKind, number>> = { key: 3, canary: 1, setup: 1, status: 1, monitor: 1 };
+const fieldCounts: Readonly<Record<CredentialKind, number>> = {
+  ...{ key: 3, canary: 1, setup: 1, status: 1, monitor: 1 },
+  impersonation: 2,
+};
 const fieldPattern = /^[A-Za-z0-9_-]{1,128}$/;
 
 export interface Credential {

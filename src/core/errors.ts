@@ -24,6 +24,7 @@ export const errors = {
   },
   tenant_unknown: { status: 403, advice: "No account is linked to this identity." },
   scope_missing: { status: 403, advice: "The token lacks a scope that this request needs." },
+  role_missing: { status: 403, advice: "Your role does not permit this request." },
   // the tenant's state
   tenant_provisioning: { status: 403, advice: "The account is being set up, which takes seconds. Try again shortly." },
   trial_expired: { status: 403, advice: "The trial has ended." },
@@ -112,6 +113,14 @@ export const errors = {
     status: 422,
     advice: "This Idempotency-Key was used with another body. Send the first body again, or use a new key.",
   },
+  precondition_required: {
+    status: 428,
+    advice: "Send `If-Match` with the ETag of the version that you have read.",
+  },
+  precondition_failed: {
+    status: 412,
+    advice: "Another change came first. Read the current version, then send the change again with its ETag.",
+  },
   body_too_large: { status: 413, advice: "The body is larger than this server accepts." },
   content_type: { status: 415, advice: "Send `Content-Type: application/json`." },
   signature_invalid: { status: 400, advice: "The webhook's signature is missing, wrong or too old." },
@@ -155,6 +164,7 @@ const retryAdvice: Readonly<Partial<Record<ErrorCode, RetryAdvice>>> = {
   tool_aborted: "wait",
   outcome_unknown: "check",
   conflict: "check",
+  precondition_failed: "check",
   result_too_large: "change",
   idempotency_keys_exhausted: "change",
 };

@@ -39,8 +39,8 @@ const { shape } = Limits;
 const orNone = <Schema extends z.ZodType>(limit: Schema) => z.union([limit, z.literal("none")]).nullable();
 
 /**
- * How the operator changes single limits of a tenant. What is left out stays as it is, `null` takes the plan's number, and
- * `none` removes a limit.
+ * How the operator changes single limits of a tenant. What is left out stays as it is, `null` takes the number that was sold,
+ * and `none` removes a limit.
  */
 export const LimitChanges = z
   .strictObject({
@@ -48,7 +48,7 @@ export const LimitChanges = z
     unitsPerMonth: orNone(shape.unitsPerMonth.unwrap()),
     callsPerMinute: orNone(shape.callsPerMinute.unwrap()),
     callsInFlight: shape.callsInFlight.nullable(),
-    /** By tool: `null` takes the plan's number for this tool, or none. */
+    /** By tool: `null` takes the number that was sold for this tool, or none. */
     unitsPerHourByTool: z.record(z.string(), z.int().positive().nullable()).nullable(),
     sessions: shape.sessions.unwrap().nullable(),
     sessionIdleSeconds: shape.sessionIdleSeconds.unwrap().nullable(),
@@ -56,7 +56,7 @@ export const LimitChanges = z
   .partial();
 export type LimitChanges = z.infer<typeof LimitChanges>;
 
-/** The limits after the changes. `sold`: the numbers of the tenant's plan. */
+/** The limits after the changes. `sold`: the numbers that the tenant was sold. */
 export function changedLimits(current: Limits, changes: LimitChanges, sold: Limits): Limits {
   const { unitsPerHourByTool: byTool, ...single } = changes;
   const next: Record<string, unknown> = { ...current };
@@ -76,6 +76,26 @@ export function changedLimits(current: Limits, changes: LimitChanges, sold: Limi
   return Limits.parse(next);
 }
 
+/** A JSON number that arrives as it was sent. The parser rounds integers above 2^53. */
+const ExactNumber = z
+  .number()
+  .refine((value) => !Number.isInteger(value) || Number.isSafeInteger(value), "must be between -2^53 and 2^53");
+
+/** Feature switches that tools read. A plan has some, and the operator sets others for one tenant. */
+export const Features = z.record(z.string().min(1).max(60), z.union([z.boolean(), ExactNumber, z.string().max(200)]));
+export type Features = z.infer<typeof Features>;
+
+/** What differs between the limits and those that were sold, as the changes that lead from these to those. */
+export function overriddenLimits(limits: Limits, sold: Limits): LimitChanges {
+  const { unitsPerHourByTool: byTool, ...single } = limits;
+  const changed = Object.entries(single).filter(([name, value]) => value !== sold[name as keyof typeof single]);
+  const changedByTool = Object.entries(byTool).filter(([tool, units]) => units !== sold.unitsPerHourByTool[tool]);
+  return {
+    ...Object.fromEntries(changed.map(([name, value]) => [name, value ?? "none"])),
+    ...(changedByTool.length > 0 && { unitsPerHourByTool: Object.fromEntries(changedByTool) }),
+  };
+}
+
 export interface Plan {
   readonly name: PlanName;
   /** Base price per month. `null`: by contract, never sold through Checkout. */
@@ -86,6 +106,8 @@ export interface Plan {
   readonly includedUnits: number | null;
   readonly limits: Limits;
   readonly strategy: Strategy;
+  /** Features of every tenant of the plan, as app/config.ts says today. */
+  readonly features?: Features;
 }
 
 const PlanDefinition = z.strictObject({
@@ -97,6 +119,7 @@ const PlanDefinition = z.strictObject({
   includedUnits: z.int().min(0).nullable(),
   limits: Limits,
   strategy: z.enum(strategies),
+  features: Features.default({}),
 });
 
 const PlanTable = z
@@ -112,6 +135,11 @@ export function planOf(name: PlanName): Plan {
   const plan = plans.get(name);
   if (plan === undefined) throw new Error(`app/config.ts has no plan ${name}, but a tenant has it. Put the plan back.`);
   return plan;
+}
+
+/** The features of a tenant: its own, and those of its plan besides. A tenant's own `false` takes a feature away. */
+export function featuresOf({ plan, features }: { plan: PlanName; features: Features }): Features {
+  return { ...plans.get(plan)?.features, ...features };
 }
 
 /** Each step of price doubles a tenant's share of what tenants compete for. Plans by contract come last. */

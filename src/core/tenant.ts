@@ -2,7 +2,7 @@
 // for `CONFIG_TRUSTED_MS` at most. tenant-state.ts has the table of its states.
 import * as z from "zod";
 import { Placement } from "./placement.ts";
-import { Limits, planNames, strategies } from "./plans.ts";
+import { Features, Limits, planNames, strategies } from "./plans.ts";
 import { MINUTE_MS } from "./time.ts";
 
 /** No `.`, which separates the fields of credentials and signed contexts. */
@@ -31,17 +31,12 @@ export const DisplayName = z
   .regex(/^[^\p{Cc}\u2028\u2029\u202A-\u202E\u2066-\u2069]*$/u, "must not contain control characters")
   .regex(/[\p{L}\p{N}\p{P}\p{S}]/u, "must contain a visible character");
 
+/** How the tenant's agents show this server. The schemas of changes have checked the texts (settings.ts). */
+export const Branding = z.object({ productName: z.string().optional(), logoUrl: z.string().optional() });
+export type Branding = z.infer<typeof Branding>;
+
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
 export type TenantState = (typeof tenantStates)[number];
-
-/** A JSON number that arrives as it was sent. The parser rounds integers above 2^53. */
-const ExactNumber = z
-  .number()
-  .refine((value) => !Number.isInteger(value) || Number.isSafeInteger(value), "must be between -2^53 and 2^53");
-
-/** Feature switches that the operator sets for one tenant and tools read. */
-export const Features = z.record(z.string().min(1).max(60), z.union([z.boolean(), ExactNumber, z.string().max(200)]));
-export type Features = z.infer<typeof Features>;
 
 /** The configuration that a tenant's object needs to decide about calls. */
 export const TenantConfig = z.object({
@@ -65,7 +60,9 @@ export const TenantConfig = z.object({
   limits: Limits,
   /** `null`: every tool of the catalogue. */
   allowedTools: z.array(z.string()).nullable(),
+  /** What was set for the tenant. `featuresOf` adds those of the plan. */
   features: Features.default({}),
+  branding: Branding.default({}),
   /** The valid keys. A key that is not listed is revoked. */
   keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
   /** The organisations whose users may use the tenant. A token for any other one is refused. */

@@ -10,17 +10,16 @@ import {
   bearerAuthChallengeResponse,
   getOAuthProtectedResourceMetadataUrl,
 } from "@modelcontextprotocol/server";
-import { type JWTPayload, decodeJwt } from "jose";
-import { JOSEError, JWKSInvalid, JWKSTimeout, JWTExpired } from "jose/errors";
 import type { Context } from "../control/context.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Caller } from "../core/call.ts";
-import { bearerToken, decodeScopes, sha256Hex, verifyCredential } from "../core/credentials.ts";
-import { AppError, type ErrorCode, errors } from "../core/errors.ts";
-import { CLOCK_TOLERANCE_SECONDS, readClaims } from "./claims.ts";
-import { verifyToken } from "./issuer-keys.ts";
-import { type Issuer, acceptedAlgorithms, parseIssuers } from "./issuers.ts";
+import { bearerToken, decodeScopes, verifyCredential } from "../core/credentials.ts";
+import { type ErrorCode, errors } from "../core/errors.ts";
+import { readClaims } from "./claims.ts";
+import { unverifiedIssuer, verifiedClaims } from "./issuer-keys.ts";
+import { type Issuer, parseIssuers } from "./issuers.ts";
 import { linksStore } from "./links-store.ts";
+import { VerifiedTokens } from "./verified-tokens.ts";
 
 export interface Authenticated {
   caller: Caller;
@@ -31,15 +30,13 @@ export type Authentication = Authenticated | { refused: ErrorCode };
 /** Scopes that a key or token can carry. `health_check` needs only the first one. */
 export const scopesSupported: readonly string[] = Object.keys(config.scopes);
 
-/** A token that its issuer revokes works for this long at most. */
-const VERIFIED_FOR_MS = 60_000;
-/** Maximum number of cached tokens, a few hundred bytes each. Enough for the agents of one isolate in a minute. */
+/** Maximum number of cached tokens. Enough for the agents of one isolate in a minute. */
 const MAX_VERIFIED = 5_000;
 /**
  * Entra lists up to 200 groups in a token, which makes 11,000 characters, and roles besides. The platform takes headers of
  * 128 KB.
  */
-const MAX_TOKEN_CHARS = 32_768;
+export const MAX_TOKEN_CHARS = 32_768;
 
 /**
  * How long an organisation without a link is remembered, so that its tokens cost no look into the database each. Short: the
@@ -50,7 +47,7 @@ const UNLINKED_FOR_MS = 5_000;
 const MAX_UNLINKED = 5_000;
 
 const unlinkedUntilMs = new BoundedMap<string, number>(MAX_UNLINKED);
-const verified = new BoundedMap<string, Authenticated & { untilMs: number }>(MAX_VERIFIED);
+const verified = new VerifiedTokens<Authenticated>(MAX_VERIFIED);
 
 /** Identifies the sender of a request. Throws `control_unavailable` when a new token's tenant cannot be looked up. */
 export async function authenticate(
@@ -63,29 +60,22 @@ export async function authenticate(
   if (token === undefined) return { refused: isBearer(authorization) ? "token_invalid" : "token_missing" };
   if (token.length > MAX_TOKEN_CHARS) return { refused: "token_invalid" };
 
-  // The cache is keyed by the token's digest, so that a dump of it holds no token.
-  const digest = await sha256Hex(token);
-  const known = verified.get(digest);
-  if (known !== undefined && nowMs < known.untilMs) return known;
-
-  const caller = token.startsWith("tg")
-    ? await ownCaller(token, digest, env, nowMs)
-    : await issuedCaller(token, context, nowMs);
-  if (typeof caller === "string") return { refused: caller };
-  const expiresAtMs = caller.kind === "key" ? Infinity : caller.expiresAtMs;
-  const entry = {
-    caller,
-    authInfo: {
+  const result = await verified.read(token, nowMs, async (digest) => {
+    const caller = token.startsWith("tg")
+      ? await ownCaller(token, digest, env, nowMs)
+      : await issuedCaller(token, context, nowMs);
+    if (typeof caller === "string") return { refused: caller };
+    const expiresAtMs = caller.kind === "key" ? Infinity : caller.expiresAtMs;
+    const authInfo = {
       token: digest,
       clientId: caller.kind === "key" ? caller.keyId : caller.kind,
       scopes: [...caller.scopes],
       expiresAt: Math.floor(Math.min(expiresAtMs, nowMs + 3_600_000) / 1000),
       resourceMetadataUrl: resourceMetadataUrl(env.PUBLIC_URL),
-    },
-    untilMs: Math.min(expiresAtMs, nowMs + VERIFIED_FOR_MS),
-  };
-  verified.set(digest, entry);
-  return entry;
+    };
+    return { value: { caller, authInfo }, expiresAtMs };
+  });
+  return "refused" in result ? result : result.value;
 }
 
 /**
@@ -146,26 +136,8 @@ async function issuedCaller(token: string, context: Context, nowMs: number): Pro
   const { env } = context;
   const issuer = issuersOf(env).find((each) => each.issuer === unverifiedIssuer(token));
   if (issuer === undefined) return "token_invalid";
-  let claims: JWTPayload;
-  try {
-    claims = await verifyToken(token, issuer.jwksUrl, {
-      issuer: issuer.issuer,
-      algorithms: acceptedAlgorithms,
-      requiredClaims: ["exp"],
-      clockTolerance: CLOCK_TOLERANCE_SECONDS,
-      currentDate: new Date(nowMs),
-    });
-  } catch (error) {
-    if (error instanceof JWTExpired) return "token_expired";
-    // The issuer did not answer with keys. The token may be good, so the client must keep it and retry.
-    const unreadable =
-      !(error instanceof JOSEError) ||
-      error instanceof JWKSTimeout ||
-      error instanceof JWKSInvalid ||
-      error.code === "ERR_JOSE_GENERIC";
-    if (unreadable) throw new AppError("issuer_unavailable", undefined, { cause: error });
-    return "token_invalid";
-  }
+  const claims = await verifiedClaims(token, issuer, nowMs);
+  if (typeof claims === "string") return claims;
   const identity = readClaims(claims, issuer, issuer.audience ?? `${env.PUBLIC_URL}/mcp`);
   if (identity === undefined) return "token_invalid";
   const { organisation, user, scopes, expiresAtMs } = identity;
@@ -186,15 +158,6 @@ export function forgetUnlinked(issuer: string, organisation: string): void {
 
 function linkKey(issuer: string, organisation: string): string {
   return JSON.stringify([issuer, organisation]);
-}
-
-/** The issuer whose keys to try. The token is not verified yet, so this decides nothing else. */
-function unverifiedIssuer(token: string): string | undefined {
-  try {
-    return decodeJwt(token).iss;
-  } catch {
-    return undefined;
-  }
 }
 
 let parsedIssuers: { json: string; issuers: Issuer[] } | undefined;

@@ -33,8 +33,8 @@ export function readClaims(claims: Claims, issuer: Issuer, audience: string): Id
   };
 }
 
-/** Whether a claim can name an organisation or a user. A text that PostgreSQL cannot store would be looked up as another one. */
-function isName(claim: unknown): claim is string {
+/** Whether a claim can name an organisation or a person. A text that PostgreSQL cannot store would be looked up as another one. */
+export function isName(claim: unknown): claim is string {
   return typeof claim === "string" && claim !== "" && unstorableText(claim) === undefined;
 }
 
@@ -67,7 +67,7 @@ export function claimAt(claims: Claims, name: string): unknown {
  * `roles` of Entra. Cognito writes `<resource server>/<scope>`: the prefix counts only when it is the audience. Only texts
  * are scopes.
  */
-function scopesOf({ scope, scp, permissions, roles }: Claims, audience: string): string[] {
+export function scopesOf({ scope, scp, permissions, roles }: Claims, audience: string): string[] {
   const named = [scope, scp, permissions, roles].flatMap((claim) =>
     typeof claim === "string" ? claim.split(" ") : Array.isArray(claim) ? claim : [],
   );

@@ -5,8 +5,8 @@
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { tokenOperator } from "../core/actor.ts";
-import { bearerToken, isOneOf, verifyCredential } from "../core/credentials.ts";
+import type { Operator, OperatorRole } from "../core/actor.ts";
+import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import {
@@ -14,21 +14,25 @@ import {
   type HttpContext,
   type HttpEnv,
   Problem,
+  type Route,
   TooManyRequests,
   noSuchTenant,
   tenantOf,
 } from "../http.ts";
-import { describeError, log } from "../log.ts";
+import { describeError, log, markRequest } from "../log.ts";
 import { authenticate } from "./authenticate.ts";
 import { refusedCredential } from "./credential-check.ts";
 import { crossingsStore } from "./crossings-store.ts";
 import { keysStore } from "./keys-store.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
+import { impersonatorOf } from "./operators/impersonation.ts";
+import { operatorsStore } from "./operators/operators-store.ts";
+import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
 import { ADDRESS_RATE_SECONDS, STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE, sourceOf } from "./request-rate.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
 
-export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
+const guards: Readonly<Record<Exclude<Access, "operator">, MiddlewareHandler<HttpEnv>>> = {
   public: everyone,
   // Their handlers identify the caller: by Stripe's signature over the raw body, or by the MCP bearer token.
   stripe: everyone,
@@ -51,8 +55,7 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
   status: createMiddleware<HttpEnv>(async (c, next) => {
     const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token");
     if (token === undefined) throw noSuchTenant();
-    if (await isOneOf(c.env.OPERATOR_TOKEN, token)) c.set("actor", tokenOperator);
-    else await requireStatus(c, token);
+    if (!(await isOperator(c))) await requireStatus(c, token);
     await next();
   }),
 
@@ -61,6 +64,7 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
   tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
     const nowMs = Date.now();
     const context = c.get("context");
+    if (await isImpersonator(c, nowMs)) return await next();
     const authentication = await authenticate(c.req.header("authorization") ?? null, context, nowMs);
     if ("refused" in authentication) throw new AppError(authentication.refused);
     const { caller } = authentication;
@@ -78,19 +82,6 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     c.set("caller", caller);
     c.set("actor", { kind: "key", tenantId: caller.tenantId, id: caller.keyId });
     await next();
-  }),
-
-  operator: createMiddleware<HttpEnv>(async (c, next) => {
-    const token = bearer(c, "The operator API takes the operator token.");
-    if (!(await isOneOf(c.env.OPERATOR_TOKEN, token))) throw new AppError("token_invalid");
-    c.set("actor", tokenOperator);
-    await next();
-    log("info", "operator_request", {
-      requestId: c.get("requestId"),
-      method: c.req.method,
-      path: c.req.path,
-      status: c.res.status,
-    });
   }),
 
   monitor: createMiddleware<HttpEnv>(async (c, next) => {
@@ -112,6 +103,88 @@ export const guards: Readonly<Record<Access, MiddlewareHandler<HttpEnv>>> = {
     await next();
   }),
 };
+
+const operatorGuards: Readonly<Record<OperatorRole, MiddlewareHandler<HttpEnv>>> = {
+  viewer: operatorGuard("viewer"),
+  support: operatorGuard("support"),
+  admin: operatorGuard("admin"),
+};
+
+/** The guard of a route. */
+export function guardOf({ access, role = "admin" }: Pick<Route, "access" | "role">): MiddlewareHandler<HttpEnv> {
+  return access === "operator" ? operatorGuards[role] : guards[access];
+}
+
+/** Lets operators of this role and of higher roles pass. */
+function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
+  return createMiddleware<HttpEnv>(async (c, next) => {
+    const found = await identifyOperator(operatorCredentials(c), c.env, Date.now());
+    if ("refused" in found) {
+      const { refused, detail = refused === "token_missing" ? OPERATOR_TOKENS : undefined } = found;
+      if (refused !== "token_missing") log("warn", "operator_refused", { code: refused, path: c.req.path });
+      throw detail === undefined ? new AppError(refused) : new Problem(refused, detail);
+    }
+    const { operator } = found;
+    actAsOperator(c, operator);
+    const refused = refusedRole(operator, needed);
+    const { id, role, through } = operator;
+    if (refused !== undefined) {
+      log("warn", "operator_role_refused", { operator: id, role, needed, method: c.req.method, path: c.req.path });
+      throw new Problem("role_missing", refused);
+    }
+    await next();
+    const { method, path } = c.req;
+    log("info", "operator_request", { operator: id, role, through, method, path, status: c.res.status });
+  });
+}
+
+const OPERATOR_TOKENS = "The operator API takes a token of the operator issuer or the operator token.";
+
+/**
+ * What the request shows of an operator. A browser sends the session of Cloudflare Access with every request, also with one that
+ * another site makes: such a request changes nothing in the person's name.
+ */
+function operatorCredentials(c: HttpContext): OperatorCredentials {
+  const authorization = c.req.header("authorization");
+  const isReading = c.req.method === "GET" || c.req.method === "HEAD";
+  const origin = c.req.header("origin") ?? new URL(c.env.PUBLIC_URL).origin;
+  const isForeign =
+    origin !== new URL(c.env.PUBLIC_URL).origin ||
+    ["cross-site", "same-site"].includes(c.req.header("sec-fetch-site") ?? "");
+  return { authorization, assertion: isReading || !isForeign ? c.req.header(ACCESS_HEADER) : undefined };
+}
+
+/** Names the operator in every further line, and counts a use of the operator token where it is for emergencies. */
+function actAsOperator(c: HttpContext, operator: Operator): void {
+  c.set("actor", operator);
+  markRequest({ operator: operator.id });
+  if (operator.through !== "token" || c.env.OPERATOR_TOKEN_USE === "normal") return;
+  log("warn", "operator_token_used", { method: c.req.method, path: c.req.path });
+  const counted = operatorsStore(c.get("context").control)
+    .countTokenUse()
+    .catch((error: unknown) => log("error", "operator_token_use_not_counted", { error: describeError(error) }));
+  c.executionCtx.waitUntil(counted);
+}
+
+/** Routes of a tenant's admin that an impersonator may not use, beside those of credentials and members. */
+const withoutImpersonators: ReadonlySet<string> = new Set(["POST /api/tenants/:tenantId/remove"]);
+
+/** Whether the request has a valid impersonation credential of the path's tenant. Throws when it has one that is refused. */
+async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
+  const token = bearerToken(c.req.header("authorization")) ?? "";
+  const credential = token.startsWith("tga_") ? await verifyCredential(c.env.CREDENTIAL_KEY, token) : undefined;
+  if (credential?.kind !== "impersonation") return false;
+  refuseCrossing(c, credential, c.req.param("tenantId"));
+  const actor = await impersonatorOf(c.get("context"), credential, nowMs);
+  if (typeof actor === "string") throw new AppError(actor);
+  c.set("actor", actor);
+  const { id, operator, reason } = actor;
+  markRequest({ impersonation: id, operator: operator.id, reason });
+  log("info", "impersonated_request", { tenantId: actor.tenantId, method: c.req.method, path: c.req.path });
+  if (withoutImpersonators.has(`${c.req.method} ${c.req.routePath}`))
+    throw new Problem("scope_missing", "An operator who acts for a tenant cannot do this.");
+  return true;
+}
 
 /**
  * Throws `rate_limited` when strangers at one address have sent too many requests in the last minute. Runs before the body is
@@ -158,8 +231,9 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
     c.set("actor", kind === "setup" ? { kind: "buyer", tenantId } : { kind: "reader", tenantId, of: "status" });
     return;
   }
-  if (kind !== "key") throw noSuchTenant();
   const nowMs = Date.now();
+  if (kind === "impersonation" && (await isImpersonator(c, nowMs))) return;
+  if (kind !== "key") throw noSuchTenant();
   const context = c.get("context");
   const authentication = await authenticate(`Bearer ${token}`, context, nowMs);
   if ("refused" in authentication) throw new AppError(authentication.refused);
@@ -169,10 +243,13 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
   c.set("actor", { kind: "key", tenantId, id: fields[0] ?? "" });
 }
 
-/** Whether the request carries the operator's token. For public routes that show the operator more. */
+/** Whether an operator sends the request. For routes that show the operator more. */
 export async function isOperator(c: HttpContext): Promise<boolean> {
-  const token = bearerToken(c.req.header("authorization"));
-  return token !== undefined && (await isOneOf(c.env.OPERATOR_TOKEN, token));
+  if (c.get("actor").kind === "operator") return true;
+  const found = await identifyOperator(operatorCredentials(c), c.env, Date.now());
+  if ("refused" in found) return false;
+  actAsOperator(c, found.operator);
+  return true;
 }
 
 /** Throws `not_found` unless the tenant that the path names exists. A closed account exists. */

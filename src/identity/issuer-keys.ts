@@ -1,8 +1,19 @@
 // The public keys of trusted issuers, and the check of a token's signature with them. An isolate keeps one key set for each
 // issuer. A token with an unknown key makes the isolate fetch the set again, at most once in `RELOAD_MS`; a token that
 // arrives between two fetches waits for the next one, so that a new key works at once and made-up key ids cost little.
-import { type JWTPayload, type JWTVerifyOptions, createRemoteJWKSet, jwtVerify } from "jose";
-import { JWKSMultipleMatchingKeys, JWKSNoMatchingKey, JWSSignatureVerificationFailed } from "jose/errors";
+import { type JWTPayload, type JWTVerifyOptions, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
+import {
+  JOSEError,
+  JWKSInvalid,
+  JWKSMultipleMatchingKeys,
+  JWKSNoMatchingKey,
+  JWKSTimeout,
+  JWSSignatureVerificationFailed,
+  JWTExpired,
+} from "jose/errors";
+import { AppError } from "../core/errors.ts";
+import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
+import { acceptedAlgorithms } from "./issuers.ts";
 
 /** A person waits this long at most after their issuer has changed its keys. */
 const RELOAD_MS = 1_000;
@@ -17,6 +28,45 @@ function keySetOf(jwksUrl: string): KeySet {
     keySets.set(jwksUrl, keys);
   }
   return keys;
+}
+
+/**
+ * The claims of a token that the issuer has signed and that is valid at `nowMs`, or why it is refused. The caller checks for
+ * whom it is. Throws `issuer_unavailable` when the issuer's keys cannot be read.
+ */
+export async function verifiedClaims(
+  token: string,
+  { issuer, jwksUrl }: { issuer: string; jwksUrl: string },
+  nowMs: number,
+): Promise<JWTPayload | "token_expired" | "token_invalid"> {
+  try {
+    return await verifyToken(token, jwksUrl, {
+      issuer,
+      algorithms: acceptedAlgorithms,
+      requiredClaims: ["exp"],
+      clockTolerance: CLOCK_TOLERANCE_SECONDS,
+      currentDate: new Date(nowMs),
+    });
+  } catch (error) {
+    if (error instanceof JWTExpired) return "token_expired";
+    // The issuer did not answer with keys. The token may be good, so the client must keep it and retry.
+    const unreadable =
+      !(error instanceof JOSEError) ||
+      error instanceof JWKSTimeout ||
+      error instanceof JWKSInvalid ||
+      error.code === "ERR_JOSE_GENERIC";
+    if (unreadable) throw new AppError("issuer_unavailable", undefined, { cause: error });
+    return "token_invalid";
+  }
+}
+
+/** The issuer that the token names. The token is not verified yet, so this only decides whose keys to try. */
+export function unverifiedIssuer(token: string): string | undefined {
+  try {
+    return decodeJwt(token).iss;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The claims of a token that one of the issuer's keys has signed. Throws the errors of jose. */

@@ -140,7 +140,7 @@ async function confirmName(c: HttpContext, tenantId: TenantId, name: string | un
 export async function reactivateTenant(c: HttpContext): Promise<Response> {
   const context = c.get("context");
   const tenantId = tenantOf(c);
-  const reader = c.get("caller") === undefined ? "operator" : "tenant";
+  const reader = c.get("actor").kind === "operator" ? "operator" : "tenant";
   const facts = await tenantsStore(context.control).facts(tenantId);
   if (facts === undefined) throw noSuchTenant();
   if (facts.state !== "leaving" && facts.state !== "gone") {

@@ -5,9 +5,11 @@ import { TenantRequest, createTenant, refusedRegion } from "../control/new-tenan
 import { notifyObject } from "../control/notify-object.ts";
 import { type AccountChange, type NotChanged, type OwnAccountChange, changeAccount } from "../control/tenant-change.ts";
 import { type TenantSummary, tenantsStore } from "../control/tenants-store.ts";
+import { hasRole } from "../core/actor.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { BadRequest, type HttpContext, type PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { planNames, strategies } from "../core/plans.ts";
+import { type TenantId, tenantStates } from "../core/tenant.ts";
+import { BadRequest, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken, statusUrl } from "../identity/keys.ts";
@@ -20,11 +22,28 @@ export const NewTenantRequest = TenantRequest.extend({
   importFrom: z.string().min(1).max(1_000).optional(),
 });
 
+/** A list of tenants, narrowed by what the query names. */
+export const TenantsQuery = PageQuery.extend({
+  /** A part of the name, the e-mail address or the id. */
+  q: z.string().trim().min(1).max(100).optional(),
+  state: z.enum(tenantStates).optional(),
+  plan: z.enum(planNames).optional(),
+  strategy: z.enum(strategies).optional(),
+  /** Where the rows are or must be. */
+  region: z.string().min(1).max(60).optional(),
+});
+
 export async function listTenants(
   c: HttpContext,
-  { query: { after, limit } }: { query: PageQuery },
+  { query: { after, limit, ...search } }: { query: z.infer<typeof TenantsQuery> },
 ): Promise<Response> {
-  return c.json(await tenantsStore(c.get("context").control).list(after, limit));
+  const tenants = tenantsStore(c.get("context").control);
+  if (search.region !== undefined) {
+    const known = await tenants.regions();
+    if (!known.includes(search.region))
+      throw new BadRequest(`region: must be one of ${known.map((each) => JSON.stringify(each)).join(", ")}`);
+  }
+  return c.json(await tenants.list(after, limit, search));
 }
 
 export async function addTenant(
@@ -55,11 +74,17 @@ export async function showTenant(c: HttpContext): Promise<Response> {
     ...tenant,
     ...(await stateOf(context, tenantId)),
     proposedMove: proposedMove(tenant),
-    monitorToken: await monitorToken(context, tenantId),
+    // A viewer gets no credentials.
+    ...(mayHoldCredentials(c) && { monitorToken: await monitorToken(context, tenantId) }),
     keys: await keysStore(control).list(tenantId),
     crossTenantAttempts: await crossingsStore(control).of(tenantId),
     provisioning: await provisioningStore(control).progress(tenantId),
   });
+}
+
+function mayHoldCredentials(c: HttpContext): boolean {
+  const actor = c.get("actor");
+  return actor.kind === "operator" && hasRole(actor.role, "support");
 }
 
 export async function changeTenant(c: HttpContext, { body }: { body: AccountChange }): Promise<Response> {
@@ -84,16 +109,22 @@ const notChanged: Readonly<Record<Exclude<NotChanged, "no_such_tenant">, readonl
   rows_placed: ["conflict", "The rows have a place already. Move the tenant instead."],
   no_trial_now: ["conflict", "An account in this state has no trial."],
   features_invalid: ["bad_request", "features: a name has 1 to 60 characters, and a text 200 at most."],
+  too_many_features: ["bad_request", "features: a tenant has at most 200."],
+  unexpected: ["precondition_failed", "The configuration has changed. The ETag header names the current version."],
   busy: ["conflict", "Another change came first each time. Send the request again."],
 };
 
 async function changed(c: HttpContext, tenantId: TenantId, change: AccountChange): Promise<{ delivered: boolean }> {
   const context = c.get("context");
   const refused = await changeAccount(context, tenantId, change);
-  if (refused === "no_such_tenant") throw noSuchTenant();
-  if (refused !== undefined) throw new Problem(...notChanged[refused]);
+  if (refused !== undefined) throw refusedChange(refused);
   const { delivered } = await notifyObject(context, tenantId);
   return { delivered };
+}
+
+/** The problem of a change that was refused. */
+export function refusedChange(reason: NotChanged): Problem {
+  return reason === "no_such_tenant" ? noSuchTenant() : new Problem(...notChanged[reason]);
 }
 
 async function summaryOf(c: HttpContext): Promise<TenantSummary> {

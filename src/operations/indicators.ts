@@ -11,6 +11,8 @@ export interface DeploymentState extends PipelineState {
   behindByShard: Readonly<Record<string, number>>;
   /** How full the shards are that new tenants go to: the fullest strategy, in percent. */
   shardsFullPercent: number | null;
+  /** Uses of the operator token in the last 24 hours; `null` where it is the normal way. */
+  operatorTokenUses: number | null;
 }
 
 export const alarmLevels = ["ok", "warning", "critical"] as const;
@@ -306,6 +308,16 @@ export const indicators: readonly Indicator[] = [
     critical: 97, // sign-ups wait once the shards are full
     runbook:
       "Tollgate could not create the next shard. GET /admin/api/shards shows it; the log event shard_not_opened says why. docs/tiers.md says how to add one by hand.",
+  },
+  {
+    name: "operatorTokenUses",
+    check: null, // every tenant is served
+    title: "Uses of the operator token in the last 24 hours",
+    unit: "count",
+    warning: 0, // people sign in as themselves; the token is for the day on which they cannot
+    critical: 1_000,
+    runbook:
+      "Find operator_token_used in the log and ask who used it. If it was no emergency, rotate OPERATOR_TOKEN. Where the token is the normal way, set OPERATOR_TOKEN_USE to normal.",
   },
   {
     name: "tenantsBehind",

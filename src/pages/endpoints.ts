@@ -11,9 +11,11 @@ import type { ErrorCode } from "../core/errors.ts";
 import { Limits, strategies } from "../core/plans.ts";
 import { Report as MigrationReport, Run } from "../fleet/fleet-store.ts";
 import { Link } from "../identity/links-store.ts";
+import { Impersonation } from "../identity/operators/operators-store.ts";
 import { RemovalRequest } from "../lifecycle/api.ts";
 import { DeadLetter } from "../metering/dead-letters-store.ts";
 import { MoveSummary } from "../moves/moves-store.ts";
+import { Configuration, OwnConfiguration } from "../operations/configuration-api.ts";
 import { MeterErrorDay } from "../reports/meter-errors-store.ts";
 import { StripeEvent } from "../subscriptions/inbox-store.ts";
 import { PlanChange } from "../subscriptions/subscriptions-store.ts";
@@ -153,6 +155,7 @@ const Metadata = z.object({
 });
 
 const stripe = ["billing_unavailable", "billing_refused"] as const;
+const conditional = ["precondition_required", "precondition_failed"] as const;
 const object = ["tenant_unavailable"] as const;
 const started = "A request that repeats one which is in progress gets its state.";
 
@@ -177,6 +180,8 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   // a tenant's admin
   "GET /api/tenants/:tenantId": endpoint("showOwnAccount", "Show the account", ok(OwnAccount)),
   "PATCH /api/tenants/:tenantId": endpoint("changeOwnAccount", "Change the account's name or e-mail address", ok(OwnAccount.extend(Delivered.shape)), { codes: stripe }),
+  "GET /api/tenants/:tenantId/configuration": endpoint("showOwnConfiguration", "Show the account's configuration, with its ETag", ok(OwnConfiguration)),
+  "PATCH /api/tenants/:tenantId/configuration": endpoint("changeOwnConfiguration", "Change branding, integrations and alerts by a merge patch", ok(OwnConfiguration.extend(Delivered.shape)), { codes: conditional }),
   "GET /api/tenants/:tenantId/usage": endpoint("showOwnUsage", "Show usage, meter reports and their calls", ok(Usage)),
   "GET /api/tenants/:tenantId/export": endpoint("exportOwnData", "Download all rows and documents", ok(FILE), { codes: ["conflict", ...object] }),
   "GET /api/tenants/:tenantId/plan": endpoint("showOwnPlan", "Show the plan and the latest change", ok(Change)),
@@ -189,10 +194,12 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /api/tenants/:tenantId/removal": endpoint("showOwnRemoval", "Show how far the closing is", ok(Removal)),
 
   // the operator: one tenant
-  "GET /admin/api/tenants": endpoint("listTenants", "List tenants by id", ok(listOf("tenants", TenantSummary))),
+  "GET /admin/api/tenants": endpoint("listTenants", "List tenants by id, all or those that fit a search", ok(listOf("tenants", TenantSummary))),
   "POST /admin/api/tenants": endpoint("createTenant", "Create a tenant without an order", created(TenantSummary.extend({ statusUrl: z.url() })), { codes: object }),
   "GET /admin/api/tenants/:tenantId": endpoint("showTenant", "Show a tenant with its keys and its state", ok(TenantSummary.extend(Service.shape))),
   "PATCH /admin/api/tenants/:tenantId": endpoint("changeTenant", "Change a tenant's account, tools, features and limits", ok(TenantSummary.extend(Delivered.shape)), { codes: stripe }),
+  "GET /admin/api/tenants/:tenantId/configuration": endpoint("showConfiguration", "Show a tenant's configuration, with its ETag", ok(Configuration)),
+  "PATCH /admin/api/tenants/:tenantId/configuration": endpoint("changeConfiguration", "Change a tenant's configuration by a merge patch", ok(Configuration.extend(Delivered.shape)), { codes: conditional }),
   "POST /admin/api/tenants/:tenantId/suspend": endpoint("suspendTenant", "Suspend a tenant", ok(Service.extend(Delivered.shape)), { repeat: "A suspended tenant stays suspended." }),
   "POST /admin/api/tenants/:tenantId/resume": endpoint("resumeTenant", "Resume a tenant", ok(Service.extend(Delivered.shape)), { repeat: "A tenant that is served stays as it is." }),
   "POST /admin/api/tenants/:tenantId/keys": endpoint("createKey", "Create an API key", created(IssuedKey)),
@@ -224,7 +231,12 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "POST /admin/api/tenants/:tenantId/reactivate": endpoint("reactivateTenant", "Reactivate a tenant that is leaving or suspended", ok(Service), { codes: ["payment_failed", ...stripe, ...object], repeat: "A tenant that is back stays as it is, and is charged once." }),
   "GET /admin/api/tenants/:tenantId/removal": endpoint("showRemoval", "Show how far a removal is", ok(Removal)),
 
+  "GET /admin/api/tenants/:tenantId/impersonations": endpoint("listTenantImpersonations", "List who acts as a tenant's administrator now", ok(listOf("impersonations", Impersonation))),
+  "POST /admin/api/tenants/:tenantId/impersonations": endpoint("impersonate", "Act as a tenant's administrator for ten minutes", created(Impersonation.extend({ token: z.string() })), { repeat: "Each credential ends by itself after ten minutes." }),
+  "DELETE /admin/api/tenants/:tenantId/impersonations/:impersonationId": endpoint("endImpersonation", "End an impersonation", ok(Impersonation)),
+
   // the operator: the whole deployment
+  "GET /admin/api/impersonations": endpoint("listImpersonations", "List who acts as which tenant's administrator now", ok(listOf("impersonations", Impersonation))),
   "POST /admin/api/checkouts": endpoint("createOffer", "Order a plan for a buyer, with a trial if wanted", created(Checkout), { codes: stripe }),
   "GET /admin/api/billing": endpoint("showIndicators", "Show every indicator with its level", ok(z.object({ level: z.string(), at: Instant, indicators: z.array(z.looseObject({ name: z.string(), level: z.string() })) }))),
   "GET /admin/api/meter-errors": endpoint("listMeterErrors", "List the usage that Stripe's meter refused, by day", ok(listOf("days", MeterErrorDay))),

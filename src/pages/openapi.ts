@@ -53,7 +53,14 @@ const inQuery = (description: string) => ({ type: "apiKey", in: "query", name: "
 const securitySchemes = {
   agentToken: bearer("An API key or an access token of a member."),
   adminKey: bearer("An API key of the tenant with the scope `tenant:admin`."),
-  operatorToken: bearer("The operator token."),
+  operatorToken: bearer(
+    "A token of the operator issuer with the scope `admin:global` and a role, or the operator token.",
+  ),
+  accessToken: {
+    ...{ type: "apiKey", in: "header", name: "Cf-Access-Jwt-Assertion" },
+    description: "The token of Cloudflare Access, which it adds to each request that it lets through.",
+  },
+  impersonation: bearer("The credential of an operator who acts as the tenant's administrator."),
   setupToken: bearer("The `setupToken` of an order, valid for 30 days."),
   statusToken: bearer("The token of an order's `statusUrl`, or any API key of the tenant."),
   statusLink: inQuery("The same token, as a page after Checkout has it in its address."),
@@ -91,10 +98,13 @@ const audiences: Readonly<Record<Access, Audience>> = {
   },
   tenant_admin: {
     ...{ tag: "A tenant's administrator", who: "an API key of the tenant with the scope tenant:admin" },
-    schemes: ["adminKey"],
-    codes: [...noToken, "key_revoked", "scope_missing", "tenant_gone", "rate_limited"],
+    schemes: ["adminKey", "impersonation"],
+    codes: [...noToken, "token_expired", "key_revoked", "scope_missing", "tenant_gone", "rate_limited"],
   },
-  operator: { tag: "The operator", who: "the operator", schemes: ["operatorToken"], codes: noToken },
+  operator: {
+    ...{ tag: "The operator", who: "the operator's people", schemes: ["operatorToken", "accessToken"] },
+    codes: [...noToken, "token_expired", "issuer_unavailable", "scope_missing", "role_missing"],
+  },
   monitor: {
     ...{ tag: "Stripe and monitors", who: "everyone; for one tenant, the holder of its monitor token" },
     schemes: ["everyone", "monitorToken", "monitorLink"],
@@ -114,6 +124,7 @@ export function whoMayUse(access: Access): string {
 const pathParts: Readonly<Record<string, string>> = {
   tenantId: "The tenant's id.",
   keyId: "The key's id.",
+  impersonationId: "The impersonation's id.",
   name: "The name of the backup.",
   runId: "The run's number.",
 };
@@ -184,19 +195,23 @@ function operationOf(route: Route): Operation {
   const endpoint = endpoints[`${route.method} ${route.path}`];
   if (endpoint === undefined) throw new Error(`src/pages/endpoints.ts lacks ${route.method} ${route.path}`);
   const body = requestBody(route, endpoint);
+  const notes = [
+    ...(route.role === undefined ? [] : [`Needs the role ${route.role}.`]),
+    ...(endpoint.repeat === undefined ? [] : [`A repetition is harmless. ${endpoint.repeat}`]),
+  ];
   return {
     operationId: endpoint.id,
     summary: endpoint.summary,
-    ...(endpoint.repeat !== undefined && { description: `A repetition is harmless. ${endpoint.repeat}` }),
+    ...(notes.length > 0 && { description: notes.join(" ") }),
     tags: [documents.includes(route.path) ? "Public" : audiences[route.access].tag],
     security: audiences[route.access].schemes.map((scheme) => (scheme === "everyone" ? {} : { [scheme]: [] })),
-    parameters: parametersOf(route),
+    parameters: parametersOf(route, endpoint),
     ...(body !== undefined && { requestBody: body }),
     responses: { ...answersOf(endpoint), ...(route.access === "mcp" ? mcpErrors() : errorsOf(route, endpoint)) },
   };
 }
 
-function parametersOf(route: Route): Parameter[] {
+function parametersOf(route: Route, endpoint: Endpoint): Parameter[] {
   const inPath = [...route.path.matchAll(/:(?<name>\w+)/g)].map(({ groups }): Parameter => {
     const name = groups?.["name"] ?? "";
     const description = pathParts[name];
@@ -218,7 +233,13 @@ function parametersOf(route: Route): Parameter[] {
     ...{ name: "Idempotency-Key", in: "header", required: false, schema: { type: "string", maxLength: 255 } },
     description: "The same key and body within a day get the first answer and make nothing new.",
   };
-  return [...inPath, ...inQueryString, ...(route.takesIdempotencyKey ? [key] : [])];
+  const version: Parameter = {
+    ...{ name: "If-Match", in: "header", required: true, schema: { type: "string" } },
+    description: "The ETag of the version that the change is meant for, or `*`.",
+  };
+  const isConditional = endpoint.codes?.includes("precondition_required") === true;
+  const headers = [...(route.takesIdempotencyKey ? [key] : []), ...(isConditional ? [version] : [])];
+  return [...inPath, ...inQueryString, ...headers];
 }
 
 function requestBody(route: Route, endpoint: Endpoint): Operation["requestBody"] {

@@ -8,6 +8,7 @@ import { mintCredential } from "../core/credentials.ts";
 import { type PlanName, plans } from "../core/plans.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
+import { webUrl } from "../core/web-url.ts";
 import { BadRequest } from "../http.ts";
 import { statusUrl } from "../identity/keys.ts";
 import { describeError, log } from "../log.ts";
@@ -23,16 +24,8 @@ export const soldPlans = [...plans.values()].filter((plan) => plan.amountCents !
   ...PlanName[],
 ];
 
-/** Stripe takes URLs of at most 5,000 characters, with what it adds. No page of a deployment needs as many. */
-const MAX_URL_CHARS = 2_000;
-
 /** Where a browser goes after a page of Stripe's. `trustedUrl` also checks its origin. */
-export const ReturnUrl = z
-  .url({ protocol: /^https?$/, error: "must be an http or https URL" })
-  .max(MAX_URL_CHARS, `must have at most ${MAX_URL_CHARS} characters`)
-  // Browsers, servers and apps read such URLs in different ways: one goes to the host before the backslash, one to that after it.
-  .regex(/^[^\s\\\p{Cc}]*$/u, "must contain no white space and no backslash")
-  .refine((url) => !URL.canParse(url) || new URL(url).username + new URL(url).password === "", "must name no user");
+export const ReturnUrl = webUrl(["http", "https"]);
 
 /**
  * The URL, if a page of this deployment can be there: at the origin of PUBLIC_URL or at one of ALLOWED_ORIGINS. Throws

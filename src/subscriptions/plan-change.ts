@@ -136,7 +136,7 @@ export class TenantPlanChange {
     const after = afterEvent(facts, leaves ? "leave_stripe" : "change_plan", this.#host.now());
     // Not possible while the tenant leaves. The removal has cancelled the change.
     if (after === undefined) return false;
-    return subscriptionsStore(control).finishChange(change.id, Date.now() - pausedAtMs, facts.version, after);
+    return subscriptionsStore(control).finishChange(change, Date.now() - pausedAtMs, facts.version, after);
   }
 }
 

@@ -81,7 +81,7 @@ export function subscriptionsStore(control: ControlDatabase) {
         `UPDATE tenants SET state = $3, suspended_by = $4, stripe_subscription_id = $6, trial_until = ${fromMs("$7")}, past_due_since = ${fromMs("$8")},
                 period_start = ${fromMs("$9")}, period_end = ${fromMs("$10")}, cancel_at = ${fromMs("$11")}, subscription_ended_at = ${fromMs("$12")},
                 strategy = CASE WHEN plan = $5 THEN strategy ELSE $13 END, limits = CASE WHEN plan = $5 THEN limits ELSE $14::jsonb END,
-                plan = $5, version = version + 1
+                sold_limits = CASE WHEN plan = $5 THEN sold_limits END, plan = $5, version = version + 1
          WHERE id = $1 AND version = $2 RETURNING id`,
         [
           after.id,
@@ -184,15 +184,22 @@ export function subscriptionsStore(control: ControlDatabase) {
 
     /**
      * Puts the change into effect: the tenant gets the plan, strategy, limits and state. A tenant that changes to a plan by
-     * contract loses its subscription's fields. Returns false when the tenant's row no longer has version `version`.
+     * contract loses its subscription's fields. Returns false when the tenant's row no longer has version `version`. `plan`: the
+     * change's, whose numbers of today the tenant buys, unless it has the plan already.
      */
-    async finishChange(changeId: number, pauseMs: number, version: number, after: StateChange): Promise<boolean> {
+    async finishChange(
+      { id: changeId, plan }: Pick<PlanChange, "id" | "plan">,
+      pauseMs: number,
+      version: number,
+      after: StateChange,
+    ): Promise<boolean> {
       const rows = await control.query(
         `WITH done AS (
            UPDATE plan_changes SET state = 'done', waits_for = NULL, pause_ms = $3, progressed_at = now(), finished_at = now()
            WHERE id = $1 AND state = 'waiting' AND EXISTS (SELECT FROM tenants t WHERE t.id = plan_changes.tenant_id AND t.version = $4)
            RETURNING tenant_id, plan, strategy, limits, plan = ANY ($2::text[]) AS leaves)
          UPDATE tenants t SET plan = done.plan, strategy = done.strategy, limits = done.limits, version = version + 1,
+                sold_limits = CASE WHEN t.plan = done.plan THEN coalesce(t.sold_limits, t.limits) ELSE $9::jsonb END,
                 stripe_subscription_id = CASE WHEN done.leaves THEN NULL ELSE stripe_subscription_id END,
                 period_start = CASE WHEN done.leaves THEN NULL ELSE period_start END,
                 period_end = CASE WHEN done.leaves THEN NULL ELSE period_end END,
@@ -209,6 +216,7 @@ export function subscriptionsStore(control: ControlDatabase) {
           after.suspendedBy,
           after.trialUntilMs,
           after.pastDueSinceMs,
+          JSON.stringify(planOf(plan).limits),
         ],
       );
       return rows.length > 0;

@@ -38,6 +38,7 @@ function aState(overrides: Partial<DeploymentState> = {}): DeploymentState {
     stuckTenants: 0,
     tenantsBehind: 0,
     shardsFullPercent: 0,
+    operatorTokenUses: 0,
     behindByShard: {},
     stuckRemovals: 0,
     lastWebhookSeconds: 30,
@@ -101,6 +102,7 @@ test("what happened once, and what is normal, never fails health", () => {
   const shown = ["carryForwards", "behindByShard", "lastWebhookSeconds"];
   const alarms = [
     ...["unknownTenantWebhooks", "setAsideWebhooks", "repeatedFailures", "subscriptionIssues", "meterErrors"],
+    "operatorTokenUses",
   ];
   const ahead = ["shardsFullPercent"]; // a warning before anything is wrong
   expect(unwatched.toSorted()).toEqual([...shown, ...alarms, ...ahead].toSorted());

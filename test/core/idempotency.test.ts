@@ -77,7 +77,7 @@ function aRoute() {
       runs += 1;
       return c.json({ run: runs, asked, body: isJson(c) ? await readJson(c, z.unknown()) : null }, 202);
     }),
-    { query: z.object({ overwrite: z.string().optional() }), takesFile: true },
+    { role: "admin", query: z.object({ overwrite: z.string().optional() }), takesFile: true },
   );
   app.post("/things", (c) => {
     c.set("context", { env, control: { batch, query } } as unknown as Context);

@@ -13,11 +13,16 @@ const MAX_FILES = 12;
 /** Rooms that may have more files, each with the reason. */
 const largerRooms: Readonly<Record<string, { files: number; reason: string }>> = {
   identity: {
-    files: 13,
-    reason: "who calls, what a credential opens, how often and how many times are rules of their own",
+    files: 19,
+    reason: "who calls, what a credential opens, how often and how many times are rules; operators have a folder",
   },
   control: { files: 13, reason: "each control table that several rooms share has a store of its own" },
   reports: { files: 13, reason: "reports, late usage, periods and the daily comparison each have a store and rules" },
+  operations: { files: 13, reason: "accounts and their configuration are apart from the state of the deployment" },
+  metering: {
+    files: 14,
+    reason: "alerts about usage have rules and a store of their own beside the way to the ledger",
+  },
   calls: { files: 14, reason: "what clients send is forgiven by pure rules, apart from HTTP, the SDK and keyed calls" },
   "tenant-db": { files: 14, reason: "the rules of isolation, sessions, slots and placement are pure and tested apart" },
   backups: {
@@ -27,7 +32,7 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
   },
   lifecycle: { files: 13, reason: "provisioning, removal and the usage archive each have rules, a store and a runner" },
   adapters: { files: 14, reason: "each outside system has its file, and Stripe one for each of its six subjects" },
-  core: { files: 21, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
+  core: { files: 23, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
 };
 
 /** Runs the pinned oxlint in `directory` and returns what it prints. A lint error is an exit status of 1, not a failure. */

@@ -276,6 +276,8 @@ test("every operator's route that names a tenant answers 404 in words when there
   const link = { issuer: "https://issuer.example", organisation: "o" };
   const bodies: Record<string, unknown> = {
     "PATCH /admin/api/tenants/:tenantId": { name: "A" },
+    "PATCH /admin/api/tenants/:tenantId/configuration": { branding: null },
+    "POST /admin/api/tenants/:tenantId/impersonations": { reason: "A" },
     "POST /admin/api/tenants/:tenantId/keys": { name: "A", scopes: ["tools:read"] },
     "POST /admin/api/tenants/:tenantId/links": link,
     "POST /admin/api/tenants/:tenantId/plan": { plan: "free" },

@@ -117,6 +117,7 @@ test("an older program's copy gets defaults for missing limits, and one that lac
   };
   expect(TenantConfig.parse(kept)).toEqual({
     ...kept,
+    branding: {},
     pastDueSinceMs: null,
     leavingUntilMs: null,
     features: {},

@@ -15,6 +15,7 @@ import * as oauth from "oauth4webapi";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Issuer, startIssuer } from "../../dev/issuer/issuer.ts";
 import type { PersonInput } from "../../dev/issuer/people.ts";
+import { identifyOperator } from "../../src/identity/operators/operators.ts";
 import { serveOnLoopback } from "../../dev/loopback.ts";
 import {
   Browser,
@@ -56,6 +57,7 @@ beforeAll(async () => {
     keyFile: join(folder, "key.json"),
     audience: API,
     scopes: ["tools:read", "tools:write"],
+    operator: { audience: "http://127.0.0.1:8787/admin/api", scope: "admin:global" },
     clients: [web, native],
     clock: () => Date.now() + offsetMs,
   });
@@ -83,6 +85,24 @@ test("both discovery documents are the same, and valid for MCP clients", async (
     authorization_response_iss_parameter_supported: true,
     registration_endpoint: `${issuer.url}/register`,
   });
+});
+
+test("an operator signs in for the operator's API, and the product finds their role in the token", async () => {
+  const olga = { sub: "olga", name: "Olga", email: "olga@operator.example" };
+  issuer.people.put({ ...olga, roles: ["support"], permissions: ["admin:global"] });
+  const env = {
+    PUBLIC_URL: "http://127.0.0.1:8787",
+    OPERATOR_ISSUER: JSON.stringify({ issuer: issuer.url, jwksUrl: issuer.jwksUrl }),
+  };
+  const identified = async (sub: string, organisation?: string): ReturnType<typeof identifyOperator> => {
+    const person = organisation === undefined ? { sub } : { sub, organisation };
+    const wanted = { scope: "openid admin:global", resource: `${env.PUBLIC_URL}/admin/api` };
+    const { tokens } = await signIn(await discover(issuer.issuers.plain, "oidc"), person, wanted);
+    const authorization = `Bearer ${tokens.access_token}`;
+    return identifyOperator({ authorization, assertion: undefined }, env, Date.now());
+  };
+  expect(await identified("olga")).toMatchObject({ operator: { id: "olga", name: "Olga", role: "support" } });
+  expect(await identified("ann", "acme")).toMatchObject({ refused: "scope_missing" });
 });
 
 test.each<[algorithm: "oidc" | "oauth2"]>([["oidc"], ["oauth2"]])(

@@ -239,6 +239,12 @@ export default {
       case "/test/trust":
         trustingEnv = trusting(env, searchParams.get("issuer"));
         return Response.json({ issuers: trustingEnv.OIDC_ISSUERS });
+      case "/test/with-vars": {
+        // One request to `path` of a deployment with other settings.
+        const vars = JSON.parse(searchParams.get("vars") ?? "{}") as Partial<Env>;
+        const path = searchParams.get("path") ?? "/";
+        return worker.fetch(new Request(`${env.PUBLIC_URL}${path}`, request), { ...env, ...vars }, ctx);
+      }
       case "/test/object": {
         const fault = searchParams.get("fault");
         if (fault === null) objectFaults.delete(tenantId);

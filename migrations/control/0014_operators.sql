@@ -1,0 +1,56 @@
+-- What the operator's people do: search tenants, change their configuration, act as a tenant's admin, and use the operator
+-- token in an emergency.
+
+-- Finds a part of a name, an address or an id without reading every tenant.
+CREATE EXTENSION IF NOT EXISTS pg_trgm;
+
+ALTER TABLE tenants
+  -- The numbers that the plan had when the tenant bought it. NULL: they are `limits`, of which none is overridden.
+  ADD COLUMN sold_limits jsonb,
+  -- Branding, integrations and alerts, as `Settings` in src/core/configuration.ts describes them.
+  ADD COLUMN settings jsonb NOT NULL DEFAULT '{}',
+  ADD COLUMN search text GENERATED ALWAYS AS (lower(id || ' ' || name || ' ' || coalesce(email, ''))) STORED;
+CREATE INDEX tenants_by_search ON tenants USING gin (search gin_trgm_ops);
+CREATE INDEX tenants_by_state ON tenants (state, id);
+CREATE INDEX tenants_by_plan ON tenants (plan, id);
+CREATE INDEX tenants_with_alerts ON tenants (id) WHERE settings #> '{alerts,thresholdsPercent}' IS NOT NULL;
+
+-- An operator who acts, or acted, as a tenant's admin. The credential itself is stored nowhere: it has a MAC.
+CREATE TABLE impersonations (
+  id text PRIMARY KEY,
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  operator_id text NOT NULL,
+  operator_name text NOT NULL,
+  -- How the operator signed in: token, oidc or access.
+  through text NOT NULL,
+  reason text NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  expires_at timestamptz NOT NULL,
+  -- When an operator ended it before its time.
+  ended_at timestamptz
+);
+CREATE INDEX impersonations_by_end ON impersonations (expires_at);
+
+-- How often the operator token was used, by hour, where it is for emergencies only.
+CREATE TABLE operator_token_uses (
+  hour timestamptz PRIMARY KEY,
+  uses bigint NOT NULL DEFAULT 1,
+  last_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- The alerts about a tenant's usage that are due or sent: one for each threshold and month.
+CREATE TABLE usage_alerts (
+  tenant_id text NOT NULL REFERENCES tenants (id),
+  month date NOT NULL,
+  threshold_percent integer NOT NULL,
+  due_at timestamptz NOT NULL DEFAULT now(),
+  attempts integer NOT NULL DEFAULT 0,
+  sent_at timestamptz,
+  PRIMARY KEY (tenant_id, month, threshold_percent)
+);
+CREATE INDEX usage_alerts_unsent ON usage_alerts (due_at) WHERE sent_at IS NULL;
+
+GRANT SELECT, INSERT ON impersonations, operator_token_uses, usage_alerts TO tollgate_service;
+GRANT UPDATE (ended_at) ON impersonations TO tollgate_service;
+GRANT UPDATE (uses, last_at) ON operator_token_uses TO tollgate_service;
+GRANT UPDATE (attempts, sent_at) ON usage_alerts TO tollgate_service;

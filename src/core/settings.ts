@@ -1,0 +1,65 @@
+// What a tenant's admin may change of the tenant's configuration: branding, integrations and alerts. The operator may change it,
+// too. Every setting here has a reader: the MCP server shows the branding, and usage alerts read the rest.
+// Changes are JSON merge patches (RFC 7396): what a patch leaves out stays, and `null` removes.
+import * as z from "zod";
+import { Branding, DisplayName } from "./tenant.ts";
+import { PublicUrl } from "./web-url.ts";
+
+const branding = {
+  /** The name of this server in the tenant's agents. Clients cut longer names. */
+  productName: DisplayName.max(60),
+  logoUrl: PublicUrl,
+};
+const integrations = {
+  /** Receives the tenant's alerts. */
+  webhookUrl: PublicUrl,
+};
+const alerts = {
+  /** Shares of the month's allowance. */
+  thresholdsPercent: z
+    .array(z.int().min(1).max(100))
+    .min(1)
+    .max(5)
+    .transform((thresholds) => [...new Set(thresholds)].toSorted((a, b) => a - b)),
+};
+
+/** As stored. The schemas of patches have checked the texts. */
+export const Settings = z.object({
+  branding: Branding.default({}),
+  integrations: z.object({ webhookUrl: z.string().optional() }).default({}),
+  alerts: z.object({ thresholdsPercent: z.array(z.int()).optional() }).default({}),
+});
+export type Settings = z.infer<typeof Settings>;
+
+export const SettingsPatch = z
+  .strictObject({
+    branding: z
+      .strictObject({ productName: branding.productName.nullable(), logoUrl: branding.logoUrl.nullable() })
+      .partial()
+      .nullable(),
+    integrations: z.strictObject({ webhookUrl: integrations.webhookUrl.nullable() }).partial().nullable(),
+    alerts: z.strictObject({ thresholdsPercent: alerts.thresholdsPercent.nullable() }).partial().nullable(),
+  })
+  .partial();
+export type SettingsPatch = z.infer<typeof SettingsPatch>;
+
+/** The settings after a patch. */
+export function changedSettings(current: Settings, patch: SettingsPatch): Settings {
+  return Settings.parse(mergePatch(current, patch));
+}
+
+/** The target after a JSON merge patch (RFC 7396, section 2). Neither is changed. */
+export function mergePatch(target: unknown, patch: unknown): unknown {
+  if (!isObject(patch)) return patch;
+  const merged = new Map(Object.entries(isObject(target) ? target : {}));
+  for (const [name, value] of Object.entries(patch)) {
+    if (value === undefined) continue;
+    if (value === null) merged.delete(name);
+    else merged.set(name, mergePatch(merged.get(name), value));
+  }
+  return Object.fromEntries(merged);
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

@@ -1,0 +1,54 @@
+// Routes for impersonations: an operator starts one for a tenant, lists those that run, and ends one.
+import type * as z from "zod";
+import {
+  type HttpContext,
+  type PageQuery,
+  Problem,
+  decodeCursor,
+  encodeCursor,
+  noStore,
+  noSuchTenant,
+  pageOf,
+  tenantOf,
+} from "../../http.ts";
+import { log } from "../../log.ts";
+import { type ImpersonationRequest, startImpersonation } from "./impersonation.ts";
+import { operatorsStore } from "./operators-store.ts";
+
+/** Starts an impersonation. The answer shows its credential once. */
+export async function impersonate(
+  c: HttpContext,
+  { body: { reason } }: { body: z.infer<typeof ImpersonationRequest> },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const actor = c.get("actor");
+  if (actor.kind !== "operator") throw new Problem("token_invalid");
+  const started = await startImpersonation(c.get("context"), tenantId, actor, reason, Date.now());
+  if (started === undefined) throw noSuchTenant();
+  const { token, ...impersonation } = started;
+  log("warn", "impersonation_started", { tenantId, impersonation: impersonation.id, operator: actor.id, reason });
+  return c.json({ ...impersonation, token }, 201, noStore);
+}
+
+/** The running impersonations of the path's tenant, or of all tenants. */
+export async function listImpersonations(
+  c: HttpContext,
+  { query: { after, limit } }: { query: PageQuery },
+): Promise<Response> {
+  const tenantId = c.req.param("tenantId") === undefined ? undefined : tenantOf(c);
+  const [createdAt = "", id = ""] = decodeCursor(after, 2) ?? [];
+  const before = after === "" ? undefined : { createdAt, id };
+  const store = operatorsStore(c.get("context").control);
+  const rows = await store.runningImpersonations({ tenantId, before, limit: limit + 1 });
+  return c.json(pageOf("impersonations", rows, limit, (each) => encodeCursor([each.createdAt, each.id])));
+}
+
+/** Ends an impersonation: its credential is refused from the next request on. */
+export async function endImpersonation(c: HttpContext): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const id = c.req.param("impersonationId") ?? "";
+  const ended = await operatorsStore(c.get("context").control).endImpersonation(tenantId, id);
+  if (ended === undefined) throw new Problem("not_found", "The tenant has no such impersonation.");
+  log("info", "impersonation_ended", { tenantId, impersonation: id });
+  return c.json(ended);
+}

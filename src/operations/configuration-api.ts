@@ -1,0 +1,163 @@
+// The configuration of a tenant as one document: GET shows it with an ETag, PATCH changes it by a JSON merge patch (RFC 7396).
+// A change names the version that it is meant for (`If-Match`), so that two people do not undo each other's changes. It is in
+// force on the tenant's next call: the tenant's object has confirmed it before the answer.
+import * as z from "zod";
+import { notifyObject } from "../control/notify-object.ts";
+import { AccountChange, type TenantChange, changeAccount } from "../control/tenant-change.ts";
+import { type StoredConfiguration, tenantsStore } from "../control/tenants-store.ts";
+import { sha256Hex } from "../core/credentials.ts";
+import { Features, LimitChanges, Limits, featuresOf, overriddenLimits } from "../core/plans.ts";
+import { Settings, SettingsPatch } from "../core/settings.ts";
+import { tenantStates } from "../core/tenant.ts";
+import { type HttpContext, Problem, noSuchTenant, tenantOf } from "../http.ts";
+import { refusedChange } from "./admin-api.ts";
+
+/** What the operator sees. `limits` and `features`: only what differs from the plan; `effective` is what is in force. */
+export const Configuration = Settings.extend({
+  tenantId: z.string(),
+  plan: z.string(),
+  state: z.enum(tenantStates),
+  region: z.string().optional(),
+  limits: LimitChanges,
+  /** Absent: every tool. */
+  allowedTools: z.array(z.string()).optional(),
+  features: Features,
+  effective: z.object({ limits: Limits, soldLimits: Limits, features: Features }),
+});
+export type Configuration = z.infer<typeof Configuration>;
+
+/** What a tenant's admin sees. The limits and features are those in force. */
+export const OwnConfiguration = Configuration.omit({ effective: true }).extend({ limits: Limits });
+export type OwnConfiguration = z.infer<typeof OwnConfiguration>;
+
+const { shape } = AccountChange;
+
+/** What the operator may change. */
+export const ConfigurationPatch = z
+  .strictObject({
+    ...SettingsPatch.shape,
+    limits: shape.limits.unwrap().nullable(),
+    features: shape.features.unwrap().nullable(),
+    allowedTools: shape.allowedTools,
+    region: shape.region,
+    // A client may send back the document that it has read. Another plan or state has a route of its own.
+    plan: z.string(),
+    state: z.string(),
+  })
+  .partial();
+export type ConfigurationPatch = z.infer<typeof ConfigurationPatch>;
+
+/** The document for the operator. */
+export function configurationOf(tenantId: string, stored: StoredConfiguration): Configuration {
+  const { plan, state, region, limits, soldLimits, allowedTools, features, settings } = stored;
+  return {
+    tenantId,
+    plan,
+    state,
+    ...(region !== null && { region }),
+    limits: overriddenLimits(limits, soldLimits),
+    ...(allowedTools !== null && { allowedTools }),
+    features,
+    ...settings,
+    effective: { limits, soldLimits, features: featuresOf(stored) },
+  };
+}
+
+function ownConfigurationOf(tenantId: string, stored: StoredConfiguration): OwnConfiguration {
+  const { effective, ...document } = configurationOf(tenantId, stored);
+  return { ...document, limits: effective.limits, features: effective.features };
+}
+
+/** The change of an account that a patch asks for. */
+export function changeOf(patch: ConfigurationPatch): TenantChange {
+  const { limits, features, allowedTools, region, branding, integrations, alerts } = patch;
+  const settings = { branding, integrations, alerts };
+  const isGiven = Object.values(settings).some((part) => part !== undefined);
+  return { limits, features, allowedTools, region, ...(isGiven && { settings }) };
+}
+
+/**
+ * Whether an `If-Match` header names this version (RFC 9110, 13.1.1). A weak tag names none: it stands for a version that only
+ * means the same.
+ */
+export function matchesEtag(header: string, etag: string): boolean {
+  if (header.trim() === "*") return true;
+  return [...header.matchAll(/(?<weak>W\/)?(?<tag>"[\x21\x23-\x7e\x80-\xff]*")/g)].some(
+    ({ groups }) => groups?.["weak"] === undefined && groups?.["tag"] === etag,
+  );
+}
+
+type View = (tenantId: string, stored: StoredConfiguration) => Configuration | OwnConfiguration;
+
+export function showConfiguration(c: HttpContext): Promise<Response> {
+  return show(c, configurationOf);
+}
+
+export function showOwnConfiguration(c: HttpContext): Promise<Response> {
+  return show(c, ownConfigurationOf);
+}
+
+export async function changeConfiguration(c: HttpContext, { body }: { body: ConfigurationPatch }): Promise<Response> {
+  const refused = (stored: StoredConfiguration): string | undefined => {
+    const path = `/admin/api/tenants/${tenantOf(c)}`;
+    if (body.plan !== undefined && body.plan !== stored.plan) return `plan: change it with POST ${path}/plan.`;
+    if (body.state !== undefined && body.state !== stored.state)
+      return `state: change it with POST ${path}/suspend, ${path}/resume or ${path}/remove.`;
+    return undefined;
+  };
+  return change(c, { view: configurationOf, change: changeOf(body), refused });
+}
+
+export function changeOwnConfiguration(
+  c: HttpContext,
+  { body }: { body: z.infer<typeof SettingsPatch> },
+): Promise<Response> {
+  return change(c, { view: ownConfigurationOf, change: { settings: body }, refused: () => undefined });
+}
+
+async function show(c: HttpContext, view: View): Promise<Response> {
+  const document = await read(c, view);
+  return c.json(document, 200, { ...unchanged, etag: await etagOf(document) });
+}
+
+async function change(
+  c: HttpContext,
+  options: { view: View; change: TenantChange; refused: (stored: StoredConfiguration) => string | undefined },
+): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  const ifMatch = c.req.header("if-match");
+  if (ifMatch === undefined) throw new Problem("precondition_required", PRECONDITION);
+  const isExpected = async (stored: StoredConfiguration): Promise<boolean> => {
+    const etag = await etagOf(options.view(tenantId, stored));
+    if (!matchesEtag(ifMatch, etag)) {
+      c.header("etag", etag);
+      return false;
+    }
+    const refused = options.refused(stored);
+    if (refused !== undefined) throw new Problem("conflict", refused);
+    return true;
+  };
+  const refused = await changeAccount(context, tenantId, options.change, isExpected);
+  if (refused !== undefined) throw refusedChange(refused);
+  const { delivered } = await notifyObject(context, tenantId);
+  const document = await read(c, options.view);
+  return c.json({ ...document, delivered }, 200, { ...unchanged, etag: await etagOf(document) });
+}
+
+/** A proxy that compresses an answer makes its tag a weak one, which names no version. */
+const unchanged = { "cache-control": "no-store, no-transform" };
+
+const PRECONDITION = "If-Match: send the ETag that GET answered with, or * to change any version.";
+
+async function read(c: HttpContext, view: View): Promise<Configuration | OwnConfiguration> {
+  const tenantId = tenantOf(c);
+  const stored = await tenantsStore(c.get("context").control).configuration(tenantId);
+  if (stored === undefined) throw noSuchTenant();
+  return view(tenantId, stored);
+}
+
+/** The tag of a document: the same for the same content. */
+async function etagOf(document: unknown): Promise<string> {
+  return `"${(await sha256Hex(JSON.stringify(document))).slice(0, 32)}"`;
+}

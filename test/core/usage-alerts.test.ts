@@ -1,0 +1,48 @@
+// Alerts about a tenant's usage: the webhook of each tenant gets ids and numbers, and one that fails delays no other.
+import { expect, onTestFinished, test, vi } from "vitest";
+import type { Context } from "../../src/control/context.ts";
+import { planNames } from "../../src/core/plans.ts";
+import { monthOf, sendUsageAlerts } from "../../src/metering/usage-alerts.ts";
+
+test("an alert is sent once to each tenant's own webhook, and a webhook that fails gets it again later", async () => {
+  const alert = (tenantId: string) => ({
+    ...{ tenantId, month: "2026-11-01", thresholdPercent: 80 },
+    webhookUrl: `https://${tenantId}.example/hook`,
+  });
+  const sent: unknown[] = [];
+  const control = {
+    async query(sql: string, params: unknown[]) {
+      if (sql.includes("SET sent_at")) sent.push(params);
+      if (sql.includes("INSERT INTO usage_alerts")) {
+        expect(params[0]).toBe("2026-11-01");
+        expect(Object.keys(JSON.parse(String(params[1])) as object)).toEqual([...planNames]);
+      }
+      return sql.includes("attempts + 1") ? [alert("good"), alert("broken"), alert("away"), alert("moved")] : [];
+    },
+  };
+  const posted: Record<string, unknown> = {};
+  const asked = vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
+    const { hostname } = new URL(input instanceof Request ? input.url : input);
+    posted[hostname] = JSON.parse(typeof init?.body === "string" ? init.body : "");
+    if (hostname === "away.example") throw new TypeError("no route");
+    return new Response(null, { status: { "broken.example": 500, "moved.example": 302 }[hostname] ?? 204 });
+  });
+  onTestFinished(() => asked.mockRestore());
+  const context = { control, env: { PUBLIC_URL: "https://tollgate.example" } } as unknown as Context;
+  await sendUsageAlerts(context, Date.parse("2026-11-30T23:59:59Z"));
+  expect(sent).toEqual([["good", "2026-11-01", 80]]);
+  expect(Object.keys(posted)).toHaveLength(4);
+  expect(posted["good.example"]).toEqual({
+    ...{ event: "usage_threshold_reached", tenantId: "good", month: "2026-11", thresholdPercent: 80 },
+    at: "2026-11-30T23:59:59.000Z",
+    usageUrl: "https://tollgate.example/api/tenants/good/usage",
+  });
+});
+
+test.each([
+  ["2026-01-01T00:00:00Z", "2026-01-01"],
+  ["2026-12-31T23:59:59Z", "2026-12-01"],
+  ["2028-02-29T12:00:00Z", "2028-02-01"],
+])("the month of %s begins on %s", (instant, month) => {
+  expect(monthOf(Date.parse(instant))).toBe(month);
+});
