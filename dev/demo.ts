@@ -9,6 +9,7 @@ import * as z from "zod";
 import { config } from "../src/core/app-config.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
 import { type DemoTenant, saveSettings } from "../cli/settings.ts";
+import type { Person } from "./issuer/people.ts";
 import type { System } from "./system.ts";
 
 const names = ["Willow Books", "Harbour Tools", "Northwind Trading", "Meridian Group"];
@@ -104,9 +105,25 @@ export async function runDemonstration(
   return settings.demoTenants;
 }
 
+/** Makes the owner of each demonstration tenant a member, who signs in by the address. Members of an earlier run stay. */
+export async function addOwners({ publicUrl, settings }: System, people: readonly Person[]): Promise<void> {
+  for (const { email, name, roles, organisations } of people) {
+    const [tenant] = organisations;
+    if (tenant === undefined || !roles.includes("owner")) continue;
+    const url = `${publicUrl}/admin/api/tenants/${tenant.id}/members`;
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { authorization: `Bearer ${settings.secrets.operatorToken}`, "content-type": "application/json" },
+      body: JSON.stringify({ email, name, role: "owner" }),
+    });
+    await response.body?.cancel();
+    if (!response.ok && response.status !== 409) throw new Error(`${url} answered ${response.status}`);
+  }
+}
+
 /** Writes the file with which other programs find the system. The file appears complete or not at all. */
 export async function writeDemoFile(path: string, system: System, tenants: readonly DemoTenant[]): Promise<void> {
-  const { publicUrl, settings, issuer, stripe, databases } = system;
+  const { publicUrl, settings, issuer, stripe, mailbox, databases } = system;
   const { operatorToken, stripeSecretKey, stripeWebhookSecret } = settings.secrets;
   const demo = {
     baseUrl: publicUrl,
@@ -141,6 +158,7 @@ export async function writeDemoFile(path: string, system: System, tenants: reado
       },
     },
     stripe: stripe && { apiBase: stripe.url, secretKey: stripeSecretKey, webhookSecret: stripeWebhookSecret },
+    mailbox: mailbox && { url: mailbox.url },
     postgres: databases && { controlUrl: databases.controlUrl, appUrl: databases.appUrl },
     pids: { group: process.pid },
   };

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { readFlags } from "../cli/flags.ts";
 import { readDevVars } from "../cli/settings.ts";
 import { config } from "../src/core/app-config.ts";
-import { runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
+import { addOwners, runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
 import { demonstrationPeople } from "./issuer/people.ts";
 import { applyNewMigrations, migrateTenants } from "./reload.ts";
 import { startSystem } from "./system.ts";
@@ -136,7 +136,9 @@ async function lead(): Promise<void> {
     // Resume what an earlier run left unfinished before the demonstration looks at it.
     await system.worker.fireCron("* * * * *");
     const tenants = flags.demo ? await runDemonstration(system, step) : [];
-    system.issuer?.people.replace(demonstrationPeople(tenants, Object.keys(config.scopes)));
+    const people = demonstrationPeople(tenants, Object.keys(config.scopes));
+    system.issuer?.people.replace(people);
+    if (system.issuer !== undefined) await addOwners(system, people);
     const [tenant] = tenants;
     if (tenant !== undefined) writeMcpFile(mcpFile, system.publicUrl, tenant.apiKey);
     await writeDemoFile(demoFile, system, tenants);
@@ -148,12 +150,15 @@ async function lead(): Promise<void> {
       for (const { id, name, plan, apiKey } of tenants) print(`  ${plan.padEnd(10)}  ${id}  ${apiKey}  ${name}`);
     }
     const stripe = system.stripe === undefined ? [] : [`  Stripe      ${system.stripe.url}   (simulated)`];
+    const mailbox =
+      system.mailbox === undefined ? [] : [`  Mailbox     ${system.mailbox.url}   (every mail ends here)`];
     print(
       [
         "",
         `  MCP         ${system.publicUrl}/mcp`,
         `  Operator    ${system.publicUrl}/admin/api/tenants   (token in ${shown(demoFile)})`,
         ...stripe,
+        ...mailbox,
         `  Everything  ${shown(demoFile)}   URLs, keys and tokens, for programs`,
         `  Log         ${shown(join(dir, "worker.log"))}`,
         "",

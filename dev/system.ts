@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { startIssuer } from "./issuer/issuer.ts";
 import { OPERATOR_SCOPE } from "./issuer/people.ts";
 import { localRegion, prepareDatabases, registerReplica, schemaDatabase } from "../cli/migrations/prepare.ts";
+import { startMailbox } from "./mail.ts";
 import { startMonitor } from "./monitor.ts";
 import { startNeonApi } from "./neon/api.ts";
 import { limitRoles } from "./neon/api-databases.ts";
@@ -141,6 +142,14 @@ export async function startSystem(options: SystemOptions) {
             return started;
           })
         : undefined;
+    const mailbox =
+      own["MAIL_FROM"] === undefined && own["MAIL_URL"] === undefined
+        ? await step("Mailbox", async () => {
+            const started = await startMailbox({ port: await portFor(settings, "mail") });
+            running.push(() => started.close());
+            return started;
+          })
+        : undefined;
     saveSettings(dir, settings);
 
     const workerVars: Record<string, string> = {
@@ -163,11 +172,15 @@ export async function startSystem(options: SystemOptions) {
       ...(stripe && { STRIPE_SECRET_KEY: secrets.stripeSecretKey, STRIPE_API_BASE: stripe.url }),
       ...(issuer && {
         OIDC_ISSUERS: JSON.stringify([
-          { issuer: issuer.url, jwksUrl: issuer.jwksUrl, tenantClaim: "tenant_id", linkNewTenants: true },
+          {
+            ...{ issuer: issuer.url, jwksUrl: issuer.jwksUrl, tenantClaim: "tenant_id" },
+            ...{ linkNewTenants: true, verifiesEmails: true },
+          },
         ]),
         // A token with the scope and without roles is one that a script has asked for.
         OPERATOR_ISSUER: JSON.stringify({ issuer: issuer.url, jwksUrl: issuer.jwksUrl, defaultRole: "admin" }),
       }),
+      ...(mailbox && { MAIL_FROM: "tollgate@mail.example", MAIL_URL: mailbox.url }),
       ...(monitor && { MONITOR_URL: monitor.url, ALARM_WEBHOOK_URL: `${monitor.url}/alarms` }),
       ...Object.fromEntries(Object.entries(own).filter((pair): pair is [string, string] => pair[1] !== undefined)),
       ...vars,
@@ -187,6 +200,7 @@ export async function startSystem(options: SystemOptions) {
       stripe,
       issuer,
       monitor,
+      mailbox,
       get worker() {
         return worker;
       },

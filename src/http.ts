@@ -5,7 +5,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import * as z from "zod";
 import type { Context } from "./control/context.ts";
 import type { Creation } from "./control/idempotent-requests-store.ts";
-import type { Actor, OperatorRole } from "./core/actor.ts";
+import type { Actor, OperatorRole, Permission, Person } from "./core/actor.ts";
 import type { Caller } from "./core/call.ts";
 import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
@@ -20,6 +20,8 @@ export interface HttpEnv {
     context: Context;
     /** Who sends the request: a guard sets it once it has verified the credential. */
     actor: Actor;
+    /** The person of a `person` route. */
+    person: Person | undefined;
     /** The verified caller of a `tenant_admin` route. */
     caller: Caller | undefined;
     /** The request has an `Idempotency-Key`. */
@@ -30,11 +32,14 @@ export type HttpContext = HonoContext<HttpEnv>;
 
 /**
  * Who may use a route. public: everyone. buyer: the holder of a checkout's setup token. status: the
- * holder of a status or setup token or a key of the path's tenant, and the operator; others find no tenant. tenant_admin: a key of the path's
- * tenant with the admin scope, and an operator who impersonates its admin. operator: an operator with the route's role. monitor: the named tenant's monitor token, or everyone when
+ * holder of a status or setup token or a key of the path's tenant, and the operator; others find no tenant. tenant_admin: a
+ * key or a member of the path's tenant, with the admin scope and the permission of the route, and an operator who acts for its
+ * admin. person: a person who has signed in, of any tenant or none. operator: an operator with the route's role. monitor: the
+ * named tenant's monitor token, or everyone when
  * the query names no tenant. stripe: the handler verifies Stripe's signature. mcp: the MCP endpoint identifies its callers.
  */
-export const accesses = ["public", "buyer", "status", "tenant_admin", "operator", "monitor", "stripe", "mcp"] as const;
+// oxfmt-ignore
+export const accesses = ["public", "buyer", "status", "tenant_admin", "person", "operator", "monitor", "stripe", "mcp"] as const;
 export type Access = (typeof accesses)[number];
 
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "ALL"] as const;
@@ -64,6 +69,8 @@ export interface Route extends Schemas<z.ZodType, z.ZodType> {
   access: Access;
   /** The least role of an operator that opens the route. Only with the access `operator`. */
   role?: OperatorRole;
+  /** What the caller of a `tenant_admin` route must be permitted. Each of these routes has one, and no other route. */
+  permission?: Permission;
   /** Whether requests may have the header `Idempotency-Key`. */
   takesIdempotencyKey: boolean;
   /** Reads the input, then waits for `check`, then runs the handler. A refused input costs no look into the database. */
@@ -76,25 +83,33 @@ type RouteHandler<Body extends z.ZodType, Query extends z.ZodType> = ((
 ) => Response | Promise<Response>) &
   Keyed;
 
-/** A row of the table of routes. `:tenantId` in a path is a tenant's id. The handler runs with the parsed body and query. */
+/**
+ * A row of the table of routes. `:tenantId` in a path is a tenant's id. The handler runs with the parsed body and query. A route of
+ * a tenant's people and keys says which permission it needs, and a route of the operator's which role.
+ */
 export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
   endpoint: `${Method} /${string}`,
-  access: Exclude<Access, "operator">,
+  access: "tenant_admin",
   handler: RouteHandler<Body, Query>,
-  schemas?: Schemas<Body, Query>,
+  options: Schemas<Body, Query> & { permission: Permission },
 ): Route;
-/** A route of the operator's names the role that it needs. */
 export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
   endpoint: `${Method} /${string}`,
   access: "operator",
   handler: RouteHandler<Body, Query>,
-  needs: Schemas<Body, Query> & { role: OperatorRole },
+  options: Schemas<Body, Query> & { role: OperatorRole },
 ): Route;
 export function route<Body extends z.ZodType = z.ZodUndefined, Query extends z.ZodType = z.ZodUndefined>(
   endpoint: `${Method} /${string}`,
+  access: Exclude<Access, "tenant_admin" | "operator">,
+  handler: RouteHandler<Body, Query>,
+  options?: Schemas<Body, Query>,
+): Route;
+export function route<Body extends z.ZodType, Query extends z.ZodType>(
+  endpoint: `${Method} /${string}`,
   access: Access,
   handler: RouteHandler<Body, Query>,
-  schemas: Schemas<Body, Query> & { role?: OperatorRole } = {},
+  schemas: Schemas<Body, Query> & { permission?: Permission; role?: OperatorRole } = {},
 ): Route {
   const [method, path] = endpoint.split(" ") as [Method, `/${string}`];
   return {

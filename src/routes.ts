@@ -52,11 +52,27 @@ import {
   unlinkOrganisation,
 } from "./identity/api.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
-import { addressRate, guardOf, requireTenant } from "./identity/guards.ts";
+import { addressRate, guardOf, requirePermission, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
 import { KeyRequest } from "./identity/keys.ts";
 import { endImpersonation, impersonate, listImpersonations } from "./identity/operators/api.ts";
 import { ImpersonationRequest } from "./identity/operators/impersonation.ts";
+import {
+  AcceptanceRequest,
+  InvitationRequest,
+  MemberRequest,
+  MembersQuery,
+  RoleRequest,
+  accept,
+  addFirstMember,
+  changeRole,
+  createInvitation,
+  inviteOwner,
+  listInvitations,
+  listMembers,
+  removeMember,
+  revokeInvitation,
+} from "./identity/members-api.ts";
 import {
   RemovalQuery,
   RemovalRequest,
@@ -117,6 +133,7 @@ import {
 import { HealthQuery, showHealth } from "./operations/health.ts";
 import { showApiReference, showOpenApi } from "./pages/api-reference.tsx";
 import { showErrorCodes } from "./pages/error-codes.tsx";
+import { InvitationQuery, showInvitation } from "./pages/invitation.tsx";
 import {
   EventDismissRequest,
   EventRetryRequest,
@@ -155,27 +172,39 @@ export const routes: readonly Route[] = [
   route("GET /docs/api", "public", (c) => showApiReference(c, routes)),
   route("GET /docs/errors", "public", showErrorCodes),
 
+  // a person with an invitation
+  route("GET /invitation", "public", showInvitation, { query: InvitationQuery, hasAddressRate: true }),
+  route("POST /api/invitations/accept", "person", accept, { body: AcceptanceRequest, hasAddressRate: true }),
+
   // buyers
   route("GET /plans", "public", listPlans),
   route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest, hasAddressRate: true }),
   route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery }),
   route("POST /api/tenants/:tenantId/keys", "buyer", once(createFirstKey), { body: KeyRequest, hasAddressRate: true }),
+  route("POST /api/tenants/:tenantId/owner", "buyer", once<{ body: undefined }>(inviteOwner), { hasAddressRate: true }),
 
   // a tenant's admin
-  route("GET /api/tenants/:tenantId", "tenant_admin", showOwnAccount),
-  route("PATCH /api/tenants/:tenantId", "tenant_admin", changeOwnAccount, { body: OwnAccountChange }),
-  route("GET /api/tenants/:tenantId/configuration", "tenant_admin", showOwnConfiguration),
-  route("PATCH /api/tenants/:tenantId/configuration", "tenant_admin", changeOwnConfiguration, { body: SettingsPatch }),
-  route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery }),
-  route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant),
-  route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan),
-  route("POST /api/tenants/:tenantId/plan", "tenant_admin", once(changeOwnPlan), { body: OwnPlanRequest }),
-  route("DELETE /api/tenants/:tenantId/plan", "tenant_admin", cancelPlanChange),
-  route("POST /api/tenants/:tenantId/checkout", "tenant_admin", once(buyPlan), { body: OwnCheckoutRequest }),
-  route("POST /api/tenants/:tenantId/portal", "tenant_admin", openPortal, { body: PortalRequest }),
-  route("POST /api/tenants/:tenantId/remove", "tenant_admin", removeOwnTenant, { body: RemovalRequest }),
-  route("POST /api/tenants/:tenantId/reactivate", "tenant_admin", reactivateTenant),
-  route("GET /api/tenants/:tenantId/removal", "tenant_admin", showRemoval),
+  route("GET /api/tenants/:tenantId", "tenant_admin", showOwnAccount, { permission: "account:read" }),
+  route("PATCH /api/tenants/:tenantId", "tenant_admin", changeOwnAccount, { body: OwnAccountChange, permission: "account:write" }),
+  route("GET /api/tenants/:tenantId/configuration", "tenant_admin", showOwnConfiguration, { permission: "account:read" }),
+  route("PATCH /api/tenants/:tenantId/configuration", "tenant_admin", changeOwnConfiguration, { body: SettingsPatch, permission: "account:write" }),
+  route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery, permission: "usage:read" }),
+  route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant, { permission: "data:export" }),
+  route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan, { permission: "account:read" }),
+  route("POST /api/tenants/:tenantId/plan", "tenant_admin", once(changeOwnPlan), { body: OwnPlanRequest, permission: "billing:manage" }),
+  route("DELETE /api/tenants/:tenantId/plan", "tenant_admin", cancelPlanChange, { permission: "billing:manage" }),
+  route("POST /api/tenants/:tenantId/checkout", "tenant_admin", once(buyPlan), { body: OwnCheckoutRequest, permission: "billing:manage" }),
+  route("POST /api/tenants/:tenantId/portal", "tenant_admin", openPortal, { body: PortalRequest, permission: "billing:manage" }),
+  route("POST /api/tenants/:tenantId/remove", "tenant_admin", removeOwnTenant, { body: RemovalRequest, permission: "account:remove" }),
+  route("POST /api/tenants/:tenantId/reactivate", "tenant_admin", reactivateTenant, { permission: "account:remove" }),
+  route("GET /api/tenants/:tenantId/removal", "tenant_admin", showRemoval, { permission: "account:read" }),
+
+  route("GET /api/tenants/:tenantId/members", "tenant_admin", listMembers, { query: MembersQuery, permission: "members:read" }),
+  route("PATCH /api/tenants/:tenantId/members/:memberId", "tenant_admin", changeRole, { body: RoleRequest, permission: "members:manage" }),
+  route("DELETE /api/tenants/:tenantId/members/:memberId", "tenant_admin", removeMember, { permission: "members:manage" }),
+  route("GET /api/tenants/:tenantId/invitations", "tenant_admin", listInvitations, { query: MembersQuery, permission: "members:read" }),
+  route("POST /api/tenants/:tenantId/invitations", "tenant_admin", createInvitation, { body: InvitationRequest, permission: "members:manage" }),
+  route("DELETE /api/tenants/:tenantId/invitations/:invitationId", "tenant_admin", revokeInvitation, { permission: "members:manage" }),
 
   // the operator: one tenant
   route("GET /admin/api/tenants", "operator", listTenants, { role: "viewer", query: TenantsQuery }),
@@ -192,6 +221,9 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks, { role: "viewer", query: LinksQuery }),
   route("POST /admin/api/tenants/:tenantId/links", "operator", linkOrganisation, { role: "admin", body: LinkRequest }),
   route("DELETE /admin/api/tenants/:tenantId/links", "operator", unlinkOrganisation, { role: "admin", query: LinkRequest }),
+  route("GET /admin/api/tenants/:tenantId/members", "operator", listMembers, { role: "viewer", query: MembersQuery }),
+  route("POST /admin/api/tenants/:tenantId/members", "operator", once(addFirstMember), { role: "admin", body: MemberRequest }),
+  route("DELETE /admin/api/tenants/:tenantId/members/:memberId", "operator", removeMember, { role: "support" }),
   route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { role: "viewer", query: UsageQuery }),
   route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges, { role: "viewer", query: PlanChangesQuery }),
   route("POST /admin/api/tenants/:tenantId/plan", "operator", once(changePlan), { role: "admin", body: PlanRequest }),
@@ -283,7 +315,7 @@ app.use("/.well-known/*", async (c, next) => {
 });
 
 for (const each of routes) {
-  const { method, path, access, takesFile, hasAddressRate, run } = each;
+  const { method, path, access, permission, takesFile, hasAddressRate, run } = each;
   // The MCP endpoint limits its bodies itself, and the platform limits files.
   const limit = access === "mcp" || takesFile ? [] : [limitBody];
   // Hono answers HEAD with the GET route and drops the body, which would leave a stream open.
@@ -294,7 +326,8 @@ for (const each of routes) {
     if (c.req.method === "HEAD") await response.body?.cancel();
     return response;
   };
-  app.on(method, [path], ...limit, guardOf(each), ...(hasAddressRate ? [addressRate] : []), handler);
+  const mayUse = permission === undefined ? [] : [requirePermission(permission)];
+  app.on(method, [path], ...limit, guardOf(each), ...mayUse, ...(hasAddressRate ? [addressRate] : []), handler);
 }
 
 // A known path with another method.

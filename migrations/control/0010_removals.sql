@@ -71,6 +71,8 @@ BEGIN
     RETURN EXISTS (SELECT FROM tenants t WHERE t.id = erased AND t.deleted_at IS NOT NULL);
   END IF;
   DELETE FROM tenant_links l WHERE l.tenant_id = erased;
+  DELETE FROM invitations i WHERE i.tenant_id = erased;
+  DELETE FROM members m WHERE m.tenant_id = erased;
   -- Requests of jobs name files, and results quote lines.
   DELETE FROM jobs j WHERE j.tenant_id = erased;
   -- The cursor holds the key of a tenant's row.

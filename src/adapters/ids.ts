@@ -1,4 +1,5 @@
 // Makes ids and passwords from the platform's secure random source.
+import { toBase64Url } from "../core/credentials.ts";
 import { TenantId } from "../core/tenant.ts";
 
 /** A random UUID. */
@@ -17,6 +18,11 @@ export function newTenantId(): TenantId {
   const alphabet = "abcdefghijklmnopqrstuvwxyz234567"; // 32 characters, so that a byte's low five bits are unbiased
   const random = crypto.getRandomValues(new Uint8Array(16));
   return TenantId.parse(`t${Array.from(random, (byte) => alphabet[byte & 31]).join("")}`);
+}
+
+/** The id of a member or an invitation: 72 random bits in 12 characters. */
+export function newMemberId(): string {
+  return toBase64Url(crypto.getRandomValues(new Uint8Array(9)));
 }
 
 /** A password of 244 random bits for a database login. */

@@ -21,7 +21,8 @@ import type { ErrorCode } from "../core/errors.ts";
 import type { Charge } from "../core/usage.ts";
 import type { TenantConfig } from "../core/tenant.ts";
 import { refusedByState } from "../core/tenant-state.ts";
-import { refusedCredential } from "../identity/credential-check.ts";
+import { refusedCredential, refusedToolUse } from "../identity/credential-check.ts";
+import { rolesNeeded } from "../identity/members.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { ToolContext } from "../tools/tool.ts";
@@ -275,7 +276,10 @@ function served(
   // Provisioning calls the tenant before it is active.
   const isSetUp = caller.kind === "canary" && config.state === "provisioning";
   // A closed account has no keys any more: say that it is closed, and not that its key was revoked.
-  const credential = config.state === "gone" ? undefined : refusedCredential(config, caller, now);
+  const isGone = config.state === "gone";
+  const credential = isGone ? undefined : refusedCredential(config, caller, now);
+  if (credential === undefined && !isGone && refusedToolUse(config, caller) !== undefined)
+    return { refusal: plainRefusal("role_missing", rolesNeeded("tools:use")) };
   const code = credential ?? (isSetUp ? undefined : refusedByState(config, now));
   return code === undefined
     ? config

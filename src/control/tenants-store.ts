@@ -153,7 +153,13 @@ export function tenantsStore(control: ControlDatabase) {
                    FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
                      AND (k.expires_at IS NULL OR k.expires_at > now())), '[]'::jsonb),
            'links', coalesce((SELECT jsonb_agg(jsonb_build_object('issuer', l.issuer, 'organisation', l.organisation))
-                    FROM tenant_links l WHERE l.tenant_id = t.id), '[]'::jsonb)) AS config
+                    FROM tenant_links l WHERE l.tenant_id = t.id), '[]'::jsonb),
+           'members', coalesce((SELECT jsonb_agg(jsonb_build_object('id', m.id, 'role', m.role, 'issuer', m.issuer,
+                        'subject', m.subject) ORDER BY m.id)
+                      FROM members m WHERE m.tenant_id = t.id AND m.removed_at IS NULL), '[]'::jsonb),
+           'removedMembers', coalesce((SELECT jsonb_agg(jsonb_build_object('issuer', m.issuer, 'subject', m.subject) ORDER BY m.id)
+                             FROM members m WHERE m.tenant_id = t.id AND m.removed_at IS NOT NULL AND m.issuer IS NOT NULL),
+                             '[]'::jsonb)) AS config
          FROM tenants t WHERE t.id = $1`,
         [tenantId],
       );

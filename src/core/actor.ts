@@ -33,6 +33,16 @@ export const permissionsOfRole: Readonly<Record<TenantRole, readonly Permission[
   billing: ["account:read", "usage:read", "billing:manage"],
 };
 
+/** The roles that include a permission, the highest first. */
+export function rolesWith(permission: Permission): TenantRole[] {
+  return tenantRoles.filter((role) => permissionsOfRole[role].includes(permission));
+}
+
+/** Whether every permission of `wanted` is one of `own`. The one comparison behind "an actor never gives more than it has". */
+export function covers(own: readonly Permission[], wanted: readonly Permission[]): boolean {
+  return wanted.every((permission) => own.includes(permission));
+}
+
 /** A key with the admin scope. It can end the account, as programs do today, and a key never makes a key or a member. */
 export const permissionsOfAdminKey: readonly Permission[] = all.filter(
   (permission) => permission !== "keys:manage" && permission !== "members:manage",
@@ -55,6 +65,19 @@ export const permissionsOfImpersonator: readonly Permission[] = adminPermissions
   (permission) => !["keys:manage", "members:manage", "tools:use"].includes(permission),
 );
 
+/** A person as an issuer names them. The issuer and the subject are the identity; the rest may change. */
+export interface Person {
+  issuer: string;
+  subject: string;
+  /** In lower case. */
+  email: string | null;
+  /** Whether the issuer says that the address is the person's. */
+  emailVerified: boolean;
+  name: string | null;
+  /** The person's organisation at the issuer. */
+  organisation: string | null;
+}
+
 /** Plain data: it crosses RPCs and is stored in audit rows. `id` and `name` are never secret. */
 export type Actor =
   | { kind: "anonymous" }
@@ -63,6 +86,8 @@ export type Actor =
   | { kind: "impersonator"; tenantId: TenantId; id: string; operator: { id: string; name: string }; reason: string }
   | { kind: "member"; tenantId: TenantId; id: string; role: TenantRole; through: "session" | "grant" | "issuer" }
   | { kind: "key"; tenantId: TenantId; id: string }
+  /** A person whom an issuer has named, before a tenant is chosen. */
+  | { kind: "person"; issuer: string; subject: string }
   /** The holder of the set-up token of an order. */
   | { kind: "buyer"; tenantId: TenantId }
   /** The holder of a token that reads one page: the status or the health of a tenant. */
@@ -81,3 +106,24 @@ export const tokenOperator: Operator = {
   role: "admin",
   through: "token",
 };
+
+/** What the actor may do with the tenant of the route. The guards have compared the tenants. */
+export function permissionsOf(actor: Actor): readonly Permission[] {
+  switch (actor.kind) {
+    case "member":
+      return permissionsOfRole[actor.role];
+    case "key":
+      return permissionsOfAdminKey;
+    case "impersonator":
+      return permissionsOfImpersonator;
+    case "operator":
+    case "anonymous":
+    case "person":
+    case "buyer":
+    case "reader":
+    case "stripe":
+      return [];
+    default:
+      return actor satisfies never;
+  }
+}

@@ -11,9 +11,10 @@ import { type TenantId, tenantIdPattern } from "./tenant.ts";
  * - `setup`: lets the buyer create the first key. Field: expiry in epoch milliseconds.
  * - `status`: reads the progress of the tenant's provisioning. Field: expiry in epoch milliseconds.
  * - `monitor`: reads one tenant's health. Field: generation. A later one revokes it.
+ * - `invitation`: makes the person who shows it a member. Fields: invitation id, secret.
  * - `impersonation`: an operator as the tenant's admin. Fields: id, expiry in epoch milliseconds.
  */
-export type CredentialKind = "key" | "canary" | "setup" | "status" | "monitor" | "impersonation";
+export type CredentialKind = "key" | "canary" | "setup" | "status" | "monitor" | "invitation" | "impersonation";
 
 const prefixes: Readonly<Record<CredentialKind, string>> = {
   key: "tgk",
@@ -21,11 +22,11 @@ const prefixes: Readonly<Record<CredentialKind, string>> = {
   setup: "tgs",
   status: "tgp",
   monitor: "tgm",
+  invitation: "tgi",
   impersonation: "tga",
 };
 const fieldCounts: Readonly<Record<CredentialKind, number>> = {
-  ...{ key: 3, canary: 1, setup: 1, status: 1, monitor: 1 },
-  impersonation: 2,
+  ...{ key: 3, canary: 1, setup: 1, status: 1, monitor: 1, invitation: 2, impersonation: 2 },
 };
 const fieldPattern = /^[A-Za-z0-9_-]{1,128}$/;
 

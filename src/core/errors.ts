@@ -24,7 +24,15 @@ export const errors = {
   },
   tenant_unknown: { status: 403, advice: "No account is linked to this identity." },
   scope_missing: { status: 403, advice: "The token lacks a scope that this request needs." },
-  role_missing: { status: 403, advice: "Your role does not permit this request." },
+  role_missing: { status: 403, advice: "Your role does not allow this." },
+  member_removed: {
+    status: 403,
+    advice: "Your membership of this account has ended. Ask its administrator for a new invitation.",
+  },
+  invitation_ended: {
+    status: 410,
+    advice: "This invitation was used or withdrawn, or it has expired. Ask for a new one.",
+  },
   // the tenant's state
   tenant_provisioning: { status: 403, advice: "The account is being set up, which takes seconds. Try again shortly." },
   trial_expired: { status: 403, advice: "The trial has ended." },

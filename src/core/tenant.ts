@@ -1,6 +1,7 @@
 // A tenant's configuration. The control tables are the truth: the tenant's object has a copy with a version and trusts it
 // for `CONFIG_TRUSTED_MS` at most. tenant-state.ts has the table of its states.
 import * as z from "zod";
+import { tenantRoles } from "./actor.ts";
 import { Placement } from "./placement.ts";
 import { Features, Limits, planNames, strategies } from "./plans.ts";
 import { MINUTE_MS } from "./time.ts";
@@ -67,6 +68,17 @@ export const TenantConfig = z.object({
   keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
   /** The organisations whose users may use the tenant. A token for any other one is refused. */
   links: z.array(z.object({ issuer: z.string(), organisation: z.string() })),
+  /** The people of the tenant. Issuer and subject are null before the first sign-in. */
+  members: z.array(
+    z.object({
+      id: z.string(),
+      role: z.enum(tenantRoles),
+      issuer: z.string().nullable(),
+      subject: z.string().nullable(),
+    }),
+  ),
+  /** The identities whose membership has ended and that were not invited again. They are refused. */
+  removedMembers: z.array(z.object({ issuer: z.string(), subject: z.string() })),
 });
 export type TenantConfig = z.infer<typeof TenantConfig>;
 

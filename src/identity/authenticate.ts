@@ -10,12 +10,14 @@ import {
   bearerAuthChallengeResponse,
   getOAuthProtectedResourceMetadataUrl,
 } from "@modelcontextprotocol/server";
+import type { JWTPayload } from "jose";
 import type { Context } from "../control/context.ts";
+import type { Person } from "../core/actor.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Caller } from "../core/call.ts";
 import { bearerToken, decodeScopes, verifyCredential } from "../core/credentials.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
-import { readClaims } from "./claims.ts";
+import { readClaims, readPerson } from "./claims.ts";
 import { unverifiedIssuer, verifiedClaims } from "./issuer-keys.ts";
 import { type Issuer, parseIssuers } from "./issuers.ts";
 import { linksStore } from "./links-store.ts";
@@ -134,11 +136,10 @@ async function ownCaller(token: string, digest: string, env: Env, nowMs: number)
 
 async function issuedCaller(token: string, context: Context, nowMs: number): Promise<Caller | ErrorCode> {
   const { env } = context;
-  const issuer = issuersOf(env).find((each) => each.issuer === unverifiedIssuer(token));
-  if (issuer === undefined) return "token_invalid";
-  const claims = await verifiedClaims(token, issuer, nowMs);
-  if (typeof claims === "string") return claims;
-  const identity = readClaims(claims, issuer, issuer.audience ?? `${env.PUBLIC_URL}/mcp`);
+  const verifiedToken = await trustedClaims(token, env, nowMs);
+  if (typeof verifiedToken === "string") return verifiedToken;
+  const { issuer, claims } = verifiedToken;
+  const identity = readClaims(claims, issuer, audienceOf(issuer, env));
   if (identity === undefined) return "token_invalid";
   const { organisation, user, scopes, expiresAtMs } = identity;
   const link = linkKey(issuer.issuer, organisation);
@@ -149,6 +150,41 @@ async function issuedCaller(token: string, context: Context, nowMs: number): Pro
     return "tenant_unknown";
   }
   return { kind: "user", tenantId, issuer: issuer.issuer, organisation, subject: user, scopes, expiresAtMs };
+}
+
+/** The claims of a token that a trusted issuer has signed and that has not expired, or why it is refused. */
+async function trustedClaims(
+  token: string,
+  env: Env,
+  nowMs: number,
+): Promise<{ issuer: Issuer; claims: JWTPayload } | ErrorCode> {
+  const issuer = issuersOf(env).find((each) => each.issuer === unverifiedIssuer(token));
+  if (issuer === undefined) return "token_invalid";
+  const claims = await verifiedClaims(token, issuer, nowMs);
+  return typeof claims === "string" ? claims : { issuer, claims };
+}
+
+function audienceOf(issuer: Issuer, env: Env): string {
+  return issuer.audience ?? `${env.PUBLIC_URL}/mcp`;
+}
+
+/**
+ * Identifies a person by an access token of a trusted issuer, whether or not the person's organisation is linked to a tenant.
+ * Keys name no person. `rules` are the issuer's, for a sign-in.
+ */
+export async function identifyPerson(
+  authorization: string | null,
+  { env }: Context,
+  nowMs: number,
+): Promise<{ person: Person; rules: Pick<Issuer, "linksMembers" | "verifiesEmails"> } | { refused: ErrorCode }> {
+  const token = bearerToken(authorization);
+  if (token === undefined) return { refused: isBearer(authorization) ? "token_invalid" : "token_missing" };
+  if (token.length > MAX_TOKEN_CHARS || token.startsWith("tg")) return { refused: "token_invalid" };
+  const verifiedToken = await trustedClaims(token, env, nowMs);
+  if (typeof verifiedToken === "string") return { refused: verifiedToken };
+  const { issuer, claims } = verifiedToken;
+  const person = readPerson(claims, issuer, audienceOf(issuer, env));
+  return person === undefined ? { refused: "token_invalid" } : { person, rules: issuer };
 }
 
 /** Ends the memory that an organisation has no link. Other isolates forget it within `UNLINKED_FOR_MS`. */

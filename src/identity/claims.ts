@@ -1,6 +1,7 @@
 // Reads the claims of a verified token: whether it is for this server, its organisation, its user and its scopes, in the forms
 // of Auth0, Cognito, Entra and any OIDC issuer. Pure. The claims come from the issuer's signature; only its settings say
 // which of them count.
+import type { Person } from "../core/actor.ts";
 import { unstorableText } from "../core/text.ts";
 import type { Issuer } from "./issuers.ts";
 
@@ -31,6 +32,33 @@ export function readClaims(claims: Claims, issuer: Issuer, audience: string): Id
     scopes: scopesOf(claims, audience),
     expiresAtMs: (exp + CLOCK_TOLERANCE_SECONDS) * 1_000,
   };
+}
+
+/** The person of a token for `audience`, also one of no organisation; `undefined` when it is for another server or names no user. */
+export function readPerson(claims: Claims, issuer: Issuer, audience: string): Person | undefined {
+  const subject = claimAt(claims, issuer.userClaim);
+  if (!isForAudience(claims, issuer, audience) || !isName(subject)) return undefined;
+  const organisation = claimAt(claims, issuer.tenantClaim);
+  const { email, name } = claims;
+  const isAddress = isName(email) && email.includes("@") && email.length <= MAX_EMAIL_CHARS;
+  return {
+    issuer: issuer.issuer,
+    subject,
+    email: isAddress ? email.toLowerCase() : null,
+    emailVerified: isAddress && isTrue(claims["email_verified"] ?? claims["xms_edov"]),
+    name: isName(name) ? name.slice(0, MAX_NAME_CHARS) : null,
+    organisation: isName(organisation) ? organisation : null,
+  };
+}
+
+/** The longest address of a mailbox is shorter (RFC 5321, 4.5.3.1). */
+const MAX_EMAIL_CHARS = 320;
+/** As long as any name that Tollgate stores. */
+const MAX_NAME_CHARS = 200;
+
+/** `email_verified`, and `xms_edov` of Entra. Some issuers write it as a text or a number. */
+function isTrue(claim: unknown): boolean {
+  return claim === true || claim === "true" || claim === 1 || claim === "1";
 }
 
 /** Whether a claim can name an organisation or a person. A text that PostgreSQL cannot store would be looked up as another one. */

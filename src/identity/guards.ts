@@ -5,10 +5,11 @@
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
-import type { Operator, OperatorRole } from "../core/actor.ts";
+import { type Actor, type Operator, type OperatorRole, type Permission, permissionsOf } from "../core/actor.ts";
+import type { Caller } from "../core/call.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantConfig, TenantId } from "../core/tenant.ts";
 import {
   type Access,
   type HttpContext,
@@ -20,11 +21,12 @@ import {
   tenantOf,
 } from "../http.ts";
 import { describeError, log, markRequest } from "../log.ts";
-import { authenticate } from "./authenticate.ts";
-import { refusedCredential } from "./credential-check.ts";
+import { authenticate, identifyPerson } from "./authenticate.ts";
+import { memberOf, refusedCredential } from "./credential-check.ts";
 import { crossingsStore } from "./crossings-store.ts";
 import { keysStore } from "./keys-store.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
+import { rolesNeeded } from "./members.ts";
 import { impersonatorOf } from "./operators/impersonation.ts";
 import { operatorsStore } from "./operators/operators-store.ts";
 import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
@@ -59,8 +61,9 @@ const guards: Readonly<Record<Exclude<Access, "operator">, MiddlewareHandler<Htt
     await next();
   }),
 
-  // Reads the key's state from the control tables, so that a revoked key is refused at once. A tenant whose calls are refused
-  // still reaches its usage, invoices and export.
+  // Reads the key's or member's state from the control tables, so that a revoked key and a removed member are refused at once. A
+  // tenant whose calls are refused still reaches its usage, invoices and export. A token needs the admin scope as a key does,
+  // so that an agent cannot manage the account with the token it calls tools with. `requirePermission` runs next.
   tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
     const nowMs = Date.now();
     const context = c.get("context");
@@ -69,8 +72,11 @@ const guards: Readonly<Record<Exclude<Access, "operator">, MiddlewareHandler<Htt
     if ("refused" in authentication) throw new AppError(authentication.refused);
     const { caller } = authentication;
     refuseCrossing(c, caller, c.req.param("tenantId"));
-    if (caller.kind !== "key")
-      throw new Problem("token_invalid", `This route takes an API key with the scope ${ADMIN_SCOPE}.`);
+    if (caller.kind === "canary")
+      throw new Problem(
+        "token_invalid",
+        `This route takes an API key or a member's token with the scope ${ADMIN_SCOPE}.`,
+      );
     if (!caller.scopes.includes(ADMIN_SCOPE)) throw new AppError("scope_missing");
     const tenant = await tenantsStore(context.control).config(caller.tenantId);
     // A closed account has no keys any more.
@@ -78,9 +84,19 @@ const guards: Readonly<Record<Exclude<Access, "operator">, MiddlewareHandler<Htt
     const refused =
       tenant === undefined ? "tenant_unknown" : isGone ? "tenant_gone" : refusedCredential(tenant, caller, nowMs);
     if (refused !== undefined) throw new AppError(refused);
+    // Before the rate, which strangers must not use up.
+    c.set("actor", actorOf(tenant, caller));
     await requireRate(c, caller.tenantId, tenant?.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
     c.set("caller", caller);
-    c.set("actor", { kind: "key", tenantId: caller.tenantId, id: caller.keyId });
+    await next();
+  }),
+
+  person: createMiddleware<HttpEnv>(async (c, next) => {
+    const identified = await identifyPerson(c.req.header("authorization") ?? null, c.get("context"), Date.now());
+    if ("refused" in identified) throw new AppError(identified.refused);
+    const { issuer, subject } = identified.person;
+    c.set("person", identified.person);
+    c.set("actor", { kind: "person", issuer, subject });
     await next();
   }),
 
@@ -166,9 +182,6 @@ function actAsOperator(c: HttpContext, operator: Operator): void {
   c.executionCtx.waitUntil(counted);
 }
 
-/** Routes of a tenant's admin that an impersonator may not use, beside those of credentials and members. */
-const withoutImpersonators: ReadonlySet<string> = new Set(["POST /api/tenants/:tenantId/remove"]);
-
 /** Whether the request has a valid impersonation credential of the path's tenant. Throws when it has one that is refused. */
 async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
   const token = bearerToken(c.req.header("authorization")) ?? "";
@@ -181,9 +194,33 @@ async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
   const { id, operator, reason } = actor;
   markRequest({ impersonation: id, operator: operator.id, reason });
   log("info", "impersonated_request", { tenantId: actor.tenantId, method: c.req.method, path: c.req.path });
-  if (withoutImpersonators.has(`${c.req.method} ${c.req.routePath}`))
-    throw new Problem("scope_missing", "An operator who acts for a tenant cannot do this.");
   return true;
+}
+
+/** Who uses a tenant's routes. Throws `role_missing` for a user of a linked organisation who is no member. */
+function actorOf(tenant: TenantConfig | undefined, caller: Exclude<Caller, { kind: "canary" }>): Actor {
+  const { tenantId } = caller;
+  if (caller.kind === "key") return { kind: "key", tenantId, id: caller.keyId };
+  const member = tenant && memberOf(tenant, caller);
+  if (member !== undefined) return { kind: "member", tenantId, id: member.id, role: member.role, through: "issuer" };
+  throw new Problem("role_missing", "You are no member of this account. Ask its owner or an admin for an invitation.");
+}
+
+/** Throws `role_missing` or `scope_missing` unless the actor that the guard has set has the permission. Runs before the body is read. */
+export function requirePermission(permission: Permission): MiddlewareHandler<HttpEnv> {
+  return createMiddleware<HttpEnv>((c, next) => {
+    const actor = c.get("actor");
+    if (permissionsOf(actor).includes(permission)) return next();
+    throw lacksPermission(actor, permission);
+  });
+}
+
+function lacksPermission(actor: Actor, permission: Permission): Problem {
+  const needs = rolesNeeded(permission);
+  if (actor.kind === "impersonator")
+    return new Problem("scope_missing", "An operator who acts for a tenant cannot do this.");
+  if (actor.kind === "member") return new Problem("role_missing", `${needs} Yours is ${actor.role}.`);
+  return new Problem("scope_missing", `Only a member who has signed in can do this. ${needs}`);
 }
 
 /**

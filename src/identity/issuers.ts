@@ -27,6 +27,14 @@ const Issuer = z
     clientIds: z.array(z.string().min(1)).default([]),
     /** New tenants are linked to this issuer under their own id. For an issuer that the operator runs for its customers. */
     linkNewTenants: z.boolean().default(false),
+    /** A person who signs in at a linked organisation becomes a member of its tenant, with the role `member`. */
+    linksMembers: z.boolean().default(true),
+    /**
+     * A verified e-mail address of this issuer makes its person a member wherever the address is invited. Only for an issuer
+     * that verifies addresses itself: where customers bring their own directories, each could claim any address. Without
+     * it, an address counts in the tenant of the person's own organisation only.
+     */
+    verifiesEmails: z.boolean().default(false),
   })
   .transform((issuer) => ({
     ...issuer,

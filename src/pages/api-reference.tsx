@@ -82,6 +82,11 @@ const Endpoint: FC<Listed & { document: OpenApi }> = ({ method, path, operation,
     <p>
       Credential: <Credentials operation={operation} document={document} />
     </p>
+    {operation["x-permission"] === undefined ? null : (
+      <p>
+        Permission: <code>{operation["x-permission"]}</code>. Roles: {operation["x-roles"]?.join(", ")}.
+      </p>
+    )}
     <Parameters operation={operation} />
     {Object.entries(operation.requestBody?.content ?? {}).map(([type, { schema }]) => (
       <>

@@ -10,7 +10,10 @@ import { TenantSummary } from "../control/tenants-store.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import { Limits, strategies } from "../core/plans.ts";
 import { Report as MigrationReport, Run } from "../fleet/fleet-store.ts";
+import { tenantRoles } from "../core/actor.ts";
+import { InvitationSummary } from "../identity/invitations-store.ts";
 import { Link } from "../identity/links-store.ts";
+import { MemberSummary, Membership } from "../identity/members-store.ts";
 import { Impersonation } from "../identity/operators/operators-store.ts";
 import { RemovalRequest } from "../lifecycle/api.ts";
 import { DeadLetter } from "../metering/dead-letters-store.ts";
@@ -81,6 +84,14 @@ const IssuedKey = z.object({
   expiresAt: z.string().nullable(),
   apiKey: z.string(),
   delivered: z.boolean(),
+});
+const Invited = z.object({
+  id: z.string(),
+  email: z.string(),
+  role: z.enum(tenantRoles),
+  expiresAt: Instant,
+  mail: z.enum(["sent", "failed", "off"]),
+  url: z.url().optional(),
 });
 const OwnCheckout = z.object({ tenantId: z.string(), checkoutUrl: z.url(), statusUrl: z.url() });
 const Checkout = OwnCheckout.extend({ setupToken: z.string() });
@@ -171,11 +182,16 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /docs/api": endpoint("showApiReference", "Show the API reference", ok(PAGE)),
   "GET /docs/errors": endpoint("showErrorCodes", "Show the error codes", ok(PAGE)),
 
+  // a person with an invitation
+  "GET /invitation": endpoint("showInvitation", "Show an invitation as a page", ok(PAGE), { codes: ["not_found"] }),
+  "POST /api/invitations/accept": endpoint("acceptInvitation", "Accept an invitation", ok(Membership.extend(Delivered.shape)), { codes: ["not_found", "invitation_ended"], repeat: "An invitation is accepted once. Who accepted it gets the membership again." }),
+
   // buyers
   "GET /plans": endpoint("listPlans", "List the plans for sale", ok(z.object({ plans: z.array(Plan) }))),
   "POST /api/checkout": endpoint("createCheckout", "Order a plan", created(Checkout), { codes: stripe }),
   "GET /api/tenants/:tenantId/status": endpoint("showStatus", "Show how far an account's set-up is", ok(Status)),
   "POST /api/tenants/:tenantId/keys": endpoint("createFirstKey", "Create the account's first API key", created(IssuedKey)),
+  "POST /api/tenants/:tenantId/owner": endpoint("inviteOwner", "Invite the buyer to be the account's first owner", created(Invited)),
 
   // a tenant's admin
   "GET /api/tenants/:tenantId": endpoint("showOwnAccount", "Show the account", ok(OwnAccount)),
@@ -193,6 +209,13 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "POST /api/tenants/:tenantId/reactivate": endpoint("reactivateOwnAccount", "Reactivate an account that is closing", ok(Service), { codes: ["payment_failed", ...stripe, ...object], repeat: "An account that is back stays as it is, and is charged once." }),
   "GET /api/tenants/:tenantId/removal": endpoint("showOwnRemoval", "Show how far the closing is", ok(Removal)),
 
+  "GET /api/tenants/:tenantId/members": endpoint("listOwnMembers", "List the account's members", ok(listOf("members", MemberSummary))),
+  "PATCH /api/tenants/:tenantId/members/:memberId": endpoint("changeOwnMemberRole", "Give a member another role", ok(Delivered.extend({ id: z.string(), role: z.enum(tenantRoles) })), { codes: ["conflict"] }),
+  "DELETE /api/tenants/:tenantId/members/:memberId": endpoint("removeOwnMember", "Remove a member", ok(Delivered.extend({ removed: z.literal(true) }))),
+  "GET /api/tenants/:tenantId/invitations": endpoint("listInvitations", "List the account's invitations, newest first", ok(listOf("invitations", InvitationSummary))),
+  "POST /api/tenants/:tenantId/invitations": endpoint("createInvitation", "Invite a person to the account", created(Invited)),
+  "DELETE /api/tenants/:tenantId/invitations/:invitationId": endpoint("revokeInvitation", "Revoke an invitation", ok(z.object({ revoked: z.literal(true) }))),
+
   // the operator: one tenant
   "GET /admin/api/tenants": endpoint("listTenants", "List tenants by id, all or those that fit a search", ok(listOf("tenants", TenantSummary))),
   "POST /admin/api/tenants": endpoint("createTenant", "Create a tenant without an order", created(TenantSummary.extend({ statusUrl: z.url() })), { codes: object }),
@@ -208,6 +231,9 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /admin/api/tenants/:tenantId/links": endpoint("listLinks", "List the organisations that are linked to a tenant", ok(listOf("links", Link))),
   "POST /admin/api/tenants/:tenantId/links": endpoint("linkOrganisation", "Link an issuer's organisation to a tenant", created(Link.omit({ createdAt: true }).extend({ tenantId: z.string(), ...Delivered.shape })), { repeat: "A link that exists stays." }),
   "DELETE /admin/api/tenants/:tenantId/links": endpoint("unlinkOrganisation", "Remove a link", ok(Delivered.extend({ unlinked: z.literal(true) }))),
+  "GET /admin/api/tenants/:tenantId/members": endpoint("listMembers", "List a tenant's members", ok(listOf("members", MemberSummary))),
+  "POST /admin/api/tenants/:tenantId/members": endpoint("addMember", "Add a member, as a rule the first owner, and invite the person", created(z.object({ member: MemberSummary, invitation: Invited }))),
+  "DELETE /admin/api/tenants/:tenantId/members/:memberId": endpoint("removeMember", "Remove a member of a tenant", ok(Delivered.extend({ removed: z.literal(true) }))),
   "GET /admin/api/tenants/:tenantId/usage": endpoint("showUsage", "Show a tenant's usage, meter reports and their calls", ok(Usage)),
   "GET /admin/api/tenants/:tenantId/plan": endpoint("listPlanChanges", "List a tenant's plan changes, newest first", ok(listOf("changes", PlanChange))),
   "POST /admin/api/tenants/:tenantId/plan": endpoint("changePlan", "Change a tenant's plan, strategy and limits", { 200: TenantSummary.extend({ change: PlanChange }), 202: TenantSummary.extend({ change: PlanChange }) }, { codes: stripe }),

@@ -84,3 +84,14 @@ export async function publicPage(c: HttpContext, title: string, content: () => C
   pages.set(name, page);
   return c.html(page, 200, { ...publicForMinutes, "content-security-policy": await (policy ??= contentPolicy()) });
 }
+
+/** The answer with a page that is not the same for everyone. `headers` say how long it is kept. */
+export async function ownPage(
+  c: HttpContext,
+  title: string,
+  content: Child,
+  headers: Readonly<Record<string, string>>,
+): Promise<Response> {
+  const page = await html`<!doctype html>${<Layout title={title}>{content}</Layout>}`;
+  return c.html(page, 200, { ...headers, "content-security-policy": await (policy ??= contentPolicy()) });
+}

@@ -1,6 +1,13 @@
 // The OpenAPI 3.1 description of the product, generated from the table of routes: methods, paths, who may use them, input
 // and error codes. endpoints.ts adds ids, summaries and answers.
 import * as z from "zod";
+import {
+  type Permission,
+  type TenantRole,
+  permissionsOfAdminKey,
+  permissionsOfImpersonator,
+  rolesWith,
+} from "../core/actor.ts";
 import { config } from "../core/app-config.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
@@ -30,6 +37,10 @@ export interface Operation {
   description?: string;
   tags: string[];
   security: Record<string, string[]>[];
+  /** What the caller's role or key must permit. */
+  "x-permission"?: Permission;
+  /** The roles that include the permission. */
+  "x-roles"?: readonly TenantRole[];
   parameters: Parameter[];
   requestBody?: { required: boolean; content: Record<string, Content> };
   responses: Record<string, ApiResponse>;
@@ -53,6 +64,8 @@ const inQuery = (description: string) => ({ type: "apiKey", in: "query", name: "
 const securitySchemes = {
   agentToken: bearer("An API key or an access token of a member."),
   adminKey: bearer("An API key of the tenant with the scope `tenant:admin`."),
+  memberToken: bearer("An access token of a member, with the scope `tenant:admin`, whose role has the permission."),
+  personToken: bearer("An access token of a trusted issuer."),
   operatorToken: bearer(
     "A token of the operator issuer with the scope `admin:global` and a role, or the operator token.",
   ),
@@ -97,9 +110,17 @@ const audiences: Readonly<Record<Access, Audience>> = {
     codes: ["token_expired", "key_revoked"],
   },
   tenant_admin: {
-    ...{ tag: "A tenant's administrator", who: "an API key of the tenant with the scope tenant:admin" },
-    schemes: ["adminKey", "impersonation"],
-    codes: [...noToken, "token_expired", "key_revoked", "scope_missing", "tenant_gone", "rate_limited"],
+    ...{ tag: "A tenant's administrator", who: "an API key or a member of the tenant, with the scope tenant:admin" },
+    schemes: ["adminKey", "memberToken", "impersonation"],
+    codes: [
+      ...noToken,
+      ...(["token_expired", "key_revoked", "scope_missing", "role_missing", "member_removed"] as const),
+      ...(["tenant_unknown", "tenant_gone", "rate_limited"] as const),
+    ],
+  },
+  person: {
+    ...{ tag: "People", who: "a person who has signed in at a trusted issuer", schemes: ["personToken"] },
+    codes: [...noToken, "token_expired", "issuer_unavailable"],
   },
   operator: {
     ...{ tag: "The operator", who: "the operator's people", schemes: ["operatorToken", "accessToken"] },
@@ -125,6 +146,8 @@ const pathParts: Readonly<Record<string, string>> = {
   tenantId: "The tenant's id.",
   keyId: "The key's id.",
   impersonationId: "The impersonation's id.",
+  memberId: "The member's id.",
+  invitationId: "The invitation's id.",
   name: "The name of the backup.",
   runId: "The run's number.",
 };
@@ -204,11 +227,24 @@ function operationOf(route: Route): Operation {
     summary: endpoint.summary,
     ...(notes.length > 0 && { description: notes.join(" ") }),
     tags: [documents.includes(route.path) ? "Public" : audiences[route.access].tag],
-    security: audiences[route.access].schemes.map((scheme) => (scheme === "everyone" ? {} : { [scheme]: [] })),
+    security: schemesOf(route).map((scheme) => (scheme === "everyone" ? {} : { [scheme]: [] })),
+    ...(route.permission !== undefined && {
+      "x-permission": route.permission,
+      "x-roles": rolesWith(route.permission),
+    }),
     parameters: parametersOf(route, endpoint),
     ...(body !== undefined && { requestBody: body }),
     responses: { ...answersOf(endpoint), ...(route.access === "mcp" ? mcpErrors() : errorsOf(route, endpoint)) },
   };
+}
+
+/** A key cannot use a route whose permission no key has, and an impersonator none whose permission it lacks. */
+function schemesOf({ access, permission }: Route): Audience["schemes"] {
+  const isForKeys = permission === undefined || permissionsOfAdminKey.includes(permission);
+  const isForImpersonators = permission === undefined || permissionsOfImpersonator.includes(permission);
+  return audiences[access].schemes.filter(
+    (scheme) => (scheme !== "adminKey" || isForKeys) && (scheme !== "impersonation" || isForImpersonators),
+  );
 }
 
 function parametersOf(route: Route, endpoint: Endpoint): Parameter[] {
@@ -295,7 +331,7 @@ function codesOf(route: Route, endpoint: Endpoint): ErrorCode[] {
   ];
   const known = new Set(codes.filter((code) => code !== false && code !== undefined));
   const isDocument = route.access === "public" && route.method === "GET";
-  return isDocument ? ["bad_request", "internal"] : [...known];
+  return isDocument ? ["bad_request", "internal", ...(endpoint.codes ?? [])] : [...known];
 }
 
 function errorsOf(route: Route, endpoint: Endpoint): Record<string, ApiResponse> {

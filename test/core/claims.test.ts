@@ -1,6 +1,6 @@
 // Claims of verified tokens, as Auth0, Cognito, Entra, Okta and other issuers write them.
 import { expect, test } from "vitest";
-import { claimAt, readClaims } from "../../src/identity/claims.ts";
+import { claimAt, readClaims, readPerson } from "../../src/identity/claims.ts";
 import { parseIssuers } from "../../src/identity/issuers.ts";
 
 const AUDIENCE = "https://tollgate.example/mcp";
@@ -109,4 +109,25 @@ test("a claim can stand within a claim, and a claim whose name has dots is found
     [{ a: {} }, "a.constructor.name"],
   ] as const)
     expect(claimAt(claims, path), path).toBeUndefined();
+});
+
+test("a person has an identity without an organisation, and an address counts as verified only when the issuer says so", () => {
+  const person = (claims: Record<string, unknown>, settings: Record<string, unknown> = {}) =>
+    readPerson({ aud: AUDIENCE, exp, sub: "u1", ...claims }, anIssuer(settings), AUDIENCE);
+  expect(person({ email: "Ada@Acme.example", email_verified: true, name: "Ada" })).toEqual({
+    ...{ issuer: "https://login.example", subject: "u1", organisation: null },
+    ...{ email: "ada@acme.example", emailVerified: true, name: "Ada" },
+  });
+  for (const verified of [undefined, false, "false", 0, null, {}, "yes"])
+    expect(person({ email: "a@b.example", email_verified: verified })?.emailVerified, typeof verified).toBe(false);
+  for (const verified of [true, "true", 1, "1"])
+    expect(
+      person({ tid: "t", oid: "o", email: "a@b.example", xms_edov: verified }, { tenantClaim: "tid" }),
+    ).toMatchObject({
+      ...{ subject: "o", organisation: "t", emailVerified: true },
+    });
+  for (const email of [undefined, "", "no address", 7, "a@b\u0000.example"])
+    expect(person({ email, email_verified: true }), String(email)).toMatchObject({ email: null, emailVerified: false });
+  for (const foreign of [{ aud: "https://other.example/mcp" }, { sub: undefined }, { sub: 7 }, { sub: "" }])
+    expect(person(foreign)).toBeUndefined();
 });

@@ -21,8 +21,8 @@ import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
 const ROOT_KEY = "root-key-of-these-tests";
 const prefixes = {
   ...({ key: "tgk", canary: "tgc", setup: "tgs", status: "tgp", monitor: "tgm" } as const),
-  impersonation: "tga",
-} as const;
+  ...({ invitation: "tgi", impersonation: "tga" } as const),
+};
 const kinds = Object.keys(prefixes) as CredentialKind[];
 
 const tenantIds = fc.stringMatching(tenantIdPattern).map((id) => TenantId.parse(id));
@@ -36,6 +36,7 @@ const credentials: fc.Arbitrary<Credential> = fc.oneof(
   }),
   fc.record({ kind: fc.constant("monitor" as const), tenantId: tenantIds, fields: fc.constant(["1"]) }),
   fc.record({ kind: fc.constant("impersonation" as const), tenantId: tenantIds, fields: fc.tuple(field, field) }),
+  fc.record({ kind: fc.constant("invitation" as const), tenantId: tenantIds, fields: fc.tuple(field, field) }),
 );
 
 function aCredential(overrides: Partial<Credential> = {}): Credential {
@@ -46,6 +47,7 @@ function aCredential(overrides: Partial<Credential> = {}): Credential {
     status: ["1800000000000"],
     monitor: ["1"],
     impersonation: ["i1", "1800000000000"],
+    invitation: ["i1", "secret"],
   };
   const kind = overrides.kind ?? "key";
   return { kind, tenantId: TenantId.parse("acme"), fields: fields[kind], ...overrides };

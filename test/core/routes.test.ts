@@ -19,7 +19,9 @@ const env = {
   OPERATOR_TOKEN,
   PUBLIC_URL: "http://127.0.0.1:8787",
   ALLOWED_ORIGINS: "",
-  OIDC_ISSUERS: "[]",
+  OIDC_ISSUERS: JSON.stringify([
+    { issuer: "http://issuer.test", jwksUrl: `http://${nowhere}/keys`, tenantClaim: "org" },
+  ]),
   CONTROL_DATABASE_URL: `postgres://service:secret@${nowhere}/control`,
   NEON_FETCH_ENDPOINT: `http://${nowhere}/sql`,
   STRIPE_API_BASE: `http://${nowhere}`,
@@ -46,12 +48,18 @@ const statusToken = (tenantId: TenantId, expiresAtMs = Date.now() + 60_000): Pro
 const monitorToken = (tenantId: TenantId): Promise<string> =>
   mintCredential(CREDENTIAL_KEY, { kind: "monitor", tenantId, fields: ["1"] });
 
+/** A token that only its issuer's keys, which are out of reach, could refuse. */
+const unverifiable = [{ alg: "ES256", kid: "k1" }, { iss: "http://issuer.test" }]
+  .map((part) => Buffer.from(JSON.stringify(part)).toString("base64url"))
+  .join(".");
+
 /** The credentials that open routes of each access for the tenant `own`. */
 const credentials: Readonly<Record<Route["access"], () => Promise<string | undefined>>> = {
   public: async () => undefined,
   stripe: async () => undefined,
   buyer: () => setupToken(own),
   tenant_admin: () => key(own, ["tools:read", "tenant:admin"]),
+  person: async () => `${unverifiable}.c2lnbmF0dXJl`,
   mcp: () => key(own, ["tools:read", "tenant:admin"]),
   status: () => statusToken(own),
   operator: async () => OPERATOR_TOKEN,
@@ -141,8 +149,9 @@ test("the right credential passes, and the request then fails only because the d
 });
 
 test("a text that PostgreSQL cannot store is refused at every door before the database is asked", async () => {
-  // The key of a tenant's admin is looked up in the database first. Stripe's handlers and MCP read their bodies themselves.
-  const others = ["tenant_admin", "stripe", "mcp"];
+  // The key of a tenant's admin is looked up in the database first, and a person's token at its issuer. Stripe's handlers and MCP read their
+  // bodies themselves.
+  const others = ["tenant_admin", "person", "stripe", "mcp"];
   for (const route of routes.filter(({ access }) => !others.includes(access))) {
     const token = await credentials[route.access]();
     const ask = (path: string, body?: string): Promise<Response> =>
@@ -245,7 +254,7 @@ test("a query parameter or field that a route does not know is refused by name, 
     return { status: response.status, detail: ((await response.json()) as { detail?: string }).detail ?? "" };
   };
   for (const { method, path, access } of routes.filter((each) => each.access !== "mcp" && each.access !== "stripe")) {
-    if (path.startsWith("/.well-known/") || access === "tenant_admin") continue; // its guard asks the database first
+    if (path.startsWith("/.well-known/") || ["tenant_admin", "person"].includes(access)) continue; // their guards ask the database or the issuer first
     const filled = `${path.replace(":tenantId", own).replace(/:\w+/g, "1")}?madeUp=1${path === "/health" ? `&tenant=${own}` : ""}`;
     const answer = await ask(method, filled, await credentials[access](), method === "GET" ? undefined : {});
     expect(answer, `${method} ${path}`).toMatchObject({ status: 400, detail: expect.stringContaining("madeUp") });
@@ -280,6 +289,7 @@ test("every operator's route that names a tenant answers 404 in words when there
     "POST /admin/api/tenants/:tenantId/impersonations": { reason: "A" },
     "POST /admin/api/tenants/:tenantId/keys": { name: "A", scopes: ["tools:read"] },
     "POST /admin/api/tenants/:tenantId/links": link,
+    "POST /admin/api/tenants/:tenantId/members": { email: "ada@acme.example" },
     "POST /admin/api/tenants/:tenantId/plan": { plan: "free" },
     "POST /admin/api/tenants/:tenantId/move": { strategy: "schema" },
     "POST /admin/api/tenants/:tenantId/backups": {},
@@ -368,8 +378,9 @@ test("a compressed body is refused as that on every route that takes JSON", asyn
       body: "{}",
     });
     const answer = await app.fetch(request, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
-    // A tenant's key is checked in the database first, which is out of reach.
-    expect(answer.status, nameOf(route)).toBe(route.access === "tenant_admin" ? 503 : 415);
+    // A tenant's key is checked in the database first, and a person's token at its issuer. Both are out of reach.
+    const isCheckedElsewhere = route.access === "tenant_admin" || route.access === "person";
+    expect(answer.status, nameOf(route)).toBe(isCheckedElsewhere ? 503 : 415);
   }
 });
 

@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { Admission } from "../../src/calls/admission.ts";
 import { plainRefusal } from "../../src/calls/refusal.ts";
 import { type AuthorizationHost, type CallHost, type CallUsage, authorize, runCall } from "../../src/calls/run-call.ts";
+import { type TenantRole, tenantRoles } from "../../src/core/actor.ts";
 import type { CallRequest } from "../../src/core/call.ts";
 import { AppError, type ErrorCode } from "../../src/core/errors.ts";
 import { TenantConfig, TenantId } from "../../src/core/tenant.ts";
@@ -26,6 +27,8 @@ const config = TenantConfig.parse({
   allowedTools: null,
   keys: [{ id: "k1", hash: "h1", expiresAtMs: null }],
   links: [],
+  members: [],
+  removedMembers: [],
 });
 
 /** Costs one unit, which is all that the tenant has. */
@@ -201,6 +204,34 @@ test("a user whose organisation is not linked any more is refused, also with a t
   expect(await linkedTo([{ issuer, organisation }])).toMatchObject({ kind: "result" });
   for (const links of [[], [{ issuer, organisation: "org_2" }], [{ issuer: "https://other.example", organisation }]])
     expect(await linkedTo(links)).toMatchObject({ kind: "refused", refusal: { code: "tenant_unknown" } });
+});
+
+test("a removed member is refused until a new invitation, and a linked user who never was a member is not", async () => {
+  const [issuer, organisation, subject] = ["https://login.example", "org_1", "u1"];
+  const user = { kind: "user" as const, tenantId, issuer, organisation, subject, scopes: ["tools:read"] };
+  const caller = { ...user, expiresAtMs: NOW_MS + 1 };
+  const callAs = (change: Partial<TenantConfig>) =>
+    startHost({
+      host: { tenant: () => ({ ...config, links: [{ issuer, organisation }], ...change }) },
+    }).call({ ...request, caller });
+  const member = (role: TenantRole) => ({ members: [{ id: "m1", role, issuer, subject }] });
+  expect(await callAs({})).toMatchObject({ kind: "result" });
+  expect(await callAs({ removedMembers: [{ issuer, subject }] })).toMatchObject({
+    kind: "refused",
+    refusal: { code: "member_removed" },
+  });
+  // Another person, and the same subject at another issuer.
+  for (const removed of [
+    { issuer, subject: "u2" },
+    { issuer: "https://other.example", subject },
+  ])
+    expect(await callAs({ removedMembers: [removed] })).toMatchObject({ kind: "result" });
+  for (const role of tenantRoles)
+    expect(await callAs(member(role)), role).toMatchObject(
+      role === "billing" ? { kind: "refused", refusal: { code: "role_missing" } } : { kind: "result" },
+    );
+  const { refusal } = (await callAs(member("billing"))) as { refusal: { message: string } };
+  expect(refusal.message).toContain("owner, admin, developer, member");
 });
 
 test("the holder of a key of a closed account reads that it is closed, and not that the key was revoked", async () => {

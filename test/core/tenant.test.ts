@@ -114,6 +114,8 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     allowedTools: null,
     keys: [{ id: "k1", hash: "h", expiresAtMs: null }],
     links: [{ issuer: "https://login.example", organisation: "acme" }],
+    members: [{ id: "m1", role: "owner", issuer: null, subject: null }],
+    removedMembers: [],
   };
   expect(TenantConfig.parse(kept)).toEqual({
     ...kept,
@@ -123,7 +125,7 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     features: {},
     limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
   });
-  for (const missing of ["state", "placement", "limits", "keys", "links", "version"]) {
+  for (const missing of ["state", "placement", "limits", "keys", "links", "members", "removedMembers", "version"]) {
     expect(TenantConfig.safeParse({ ...kept, [missing]: undefined }).success, missing).toBe(false);
   }
   expect(TenantConfig.safeParse({ ...kept, state: "paused" }).success).toBe(false);

@@ -26,6 +26,7 @@ export interface FlowSystem {
   issuerUrl: string;
   tokenUrl: string;
   monitorUrl: string;
+  mailboxUrl: string;
   superuserUrl: string;
   encryptionKeys: KeyRing;
   contextKeys: KeyRing;
@@ -104,8 +105,8 @@ async function start(script: string, app: string | undefined): Starting {
     postgres: THROWAWAY,
     ...(app !== undefined && { app }),
   });
-  const { databases, stripe, issuer, monitor, settings, publicUrl } = system;
-  if (databases === undefined || stripe === undefined || issuer === undefined || monitor === undefined) {
+  const { databases, stripe, issuer, monitor, mailbox, settings, publicUrl } = system;
+  if (databases === undefined || !stripe || !issuer || !monitor || !mailbox) {
     await system.stop();
     throw new Error("A stand-in of the flow tests is missing.");
   }
@@ -123,6 +124,7 @@ async function start(script: string, app: string | undefined): Starting {
     issuerUrl: issuer.url,
     tokenUrl: issuer.tokenUrl,
     monitorUrl: monitor.url,
+    mailboxUrl: mailbox.url,
     encryptionKeys: encryptionKeysOf(settings),
     contextKeys: [{ id: "local", secret: settings.secrets.contextKey }],
     superuserUrl: databases.postgres.superuserUrl,

@@ -1,0 +1,199 @@
+// Who may use each route of a tenant's people, for every row of the table of routes: every role, a key with and without the admin
+// scope, a linked user without a membership, a removed member, and the same callers of another tenant. The control database is
+// a stand-in that knows one tenant; a request that a guard lets through ends with what the handler finds there.
+import { SignJWT, exportJWK, generateKeyPair } from "jose";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import {
+  type Permission,
+  type TenantRole,
+  permissionsOfAdminKey,
+  permissionsOfRole,
+  tenantRoles,
+} from "../../src/core/actor.ts";
+import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/credentials.ts";
+import type { TenantId } from "../../src/core/tenant.ts";
+import type { Route } from "../../src/http.ts";
+import { endpoints } from "../../src/pages/endpoints.ts";
+import { openApi } from "../../src/pages/openapi.ts";
+import type { app as App } from "../../src/routes.ts";
+
+// Classes of the platform, which exist only in workerd.
+vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
+vi.mock("cloudflare:workflows", () => ({ NonRetryableError: Error }));
+
+const CREDENTIAL_KEY = "the root key of this test";
+const ISSUER = "https://roles.issuer.example";
+const own = "roles-own" as TenantId;
+const other = "roles-other" as TenantId;
+const env = {
+  ...{ CREDENTIAL_KEY, OPERATOR_TOKEN: "operator-token-of-this-test", PUBLIC_URL: "http://127.0.0.1:8787" },
+  ...{ ALLOWED_ORIGINS: "", MAIL_FROM: "", MAIL_URL: "" },
+  OIDC_ISSUERS: JSON.stringify([{ issuer: ISSUER, jwksUrl: `${ISSUER}/keys`, tenantClaim: "org" }]),
+  CONTROL_DATABASE_URL: "postgres://service:secret@roles.example/control",
+  NEON_FETCH_ENDPOINT: "https://roles.example/sql",
+  TENANT: { getByName: () => ({ admitAdmin: () => Promise.resolve(0) }) },
+};
+
+let app: typeof App;
+let routes: readonly Route[];
+const tokens: Record<string, string> = {};
+let restore: () => void;
+
+beforeAll(async () => {
+  ({ app, routes } = await import("../../src/routes.ts"));
+  const { privateKey, publicKey } = await generateKeyPair("ES256");
+  const keys = [{ ...(await exportJWK(publicKey)), kid: "k1", alg: "ES256", use: "sig" }];
+  const jwt = (subject: string, organisation: string, scope = "tools:read tenant:admin"): Promise<string> =>
+    new SignJWT({ sub: subject, org: organisation, scope })
+      .setProtectedHeader({ alg: "ES256", kid: "k1" })
+      .setIssuer(ISSUER)
+      .setAudience(`${env.PUBLIC_URL}/mcp`)
+      .setExpirationTime("1h")
+      .sign(privateKey);
+  const key = (tenantId: TenantId, scopes: string[]): Promise<string> =>
+    mintCredential(CREDENTIAL_KEY, { kind: "key", tenantId, fields: ["k1", encodeScopes(scopes), "secret"] });
+  const adminKey = await key(own, ["tools:read", "tenant:admin"]);
+  Object.assign(tokens, {
+    ...{ "a key": adminKey, "a key without the scope": await key(own, ["tools:read"]) },
+    "a key of another tenant": await key(other, ["tenant:admin"]),
+    "a revoked key": await mintCredential(CREDENTIAL_KEY, {
+      ...{ kind: "key", tenantId: own, fields: ["k2", encodeScopes(["tenant:admin"]), "secret"] },
+    }),
+    "a linked user": await jwt("stranger", own),
+    "a removed member": await jwt("removed", own),
+    "an owner without the scope": await jwt("owner", own, "tools:read"),
+    "an owner of another tenant": await jwt("owner", other),
+    "a user of no tenant": await jwt("owner", "unlinked"),
+  });
+  for (const role of tenantRoles) tokens[role] = await jwt(role, own);
+  const config = {
+    ...{ id: own, version: 1, name: "Own", plan: "free", strategy: "shared", placement: null, state: "active" },
+    ...{ trialUntilMs: null, allowedTools: null },
+    limits: { unitsPerHour: 1, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 10 },
+    keys: [{ id: "k1", hash: await sha256Hex(adminKey), expiresAtMs: null }],
+    links: [{ issuer: ISSUER, organisation: own }],
+    members: tenantRoles.map((role) => ({ id: `m-${role}`, role, issuer: ISSUER, subject: role })),
+    removedMembers: [{ issuer: ISSUER, subject: "removed" }],
+  };
+  const answerOf = ({ query, params }: { query: string; params: unknown[] }): [string, number, unknown] | undefined => {
+    if (query.includes("'removedMembers'") && params[0] === own) return ["config", 3802, JSON.stringify(config)];
+    const organisation = String(params[1]);
+    const isLink =
+      query.startsWith("SELECT tenant_id FROM tenant_links") && [own, other].includes(organisation as TenantId);
+    return isLink ? ["tenant_id", 25, organisation] : undefined;
+  };
+  const answer = async (input: unknown, init?: RequestInit): Promise<Response> => {
+    if (String(input instanceof Request ? input.url : input).startsWith(ISSUER)) return Response.json({ keys });
+    const body = JSON.parse(typeof init?.body === "string" ? init.body : "{}") as {
+      queries: { query: string; params: unknown[] }[];
+    };
+    const results = body.queries.map((each) => {
+      const cell = answerOf(each);
+      if (cell === undefined) return { fields: [], rows: [], command: "SELECT", rowCount: 0, rowAsArray: true };
+      const [name, dataTypeID, value] = cell;
+      return { fields: [{ name, dataTypeID }], rows: [[value]], command: "SELECT", rowCount: 1, rowAsArray: true };
+    });
+    return Response.json({ results });
+  };
+  const asked = vi.spyOn(globalThis, "fetch").mockImplementation(answer);
+  restore = () => asked.mockRestore();
+});
+afterAll(() => restore());
+
+async function send(
+  { method, path }: Route,
+  token: string,
+): Promise<{ status: number; code: unknown; detail: unknown }> {
+  const request = new Request(`${env.PUBLIC_URL}${path.replace(":tenantId", own).replace(/:\w+/g, "m1")}`, {
+    method,
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    ...(method !== "GET" && { body: "{}" }),
+  });
+  const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
+  const answer = await app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+  const { code, detail } = (await answer.json().catch(() => ({}))) as { code?: unknown; detail?: unknown };
+  return { status: answer.status, code, detail };
+}
+
+const tenantRoutes = (): Route[] => routes.filter(({ access }) => access === "tenant_admin");
+const nameOf = ({ method, path }: Route): string => `${method} ${path}`;
+const needed = (route: Route): Permission => {
+  if (route.permission === undefined) throw new Error(`${nameOf(route)} has no permission`);
+  return route.permission;
+};
+
+test("each route of a tenant's people has a permission, and no other route has one", () => {
+  for (const route of routes)
+    expect({ route: nameOf(route), has: route.permission !== undefined }).toEqual({
+      route: nameOf(route),
+      has: route.access === "tenant_admin",
+    });
+  expect(tenantRoutes().length).toBeGreaterThan(15);
+});
+
+test.each(tenantRoles)(
+  "%s may use the routes of the role's permissions, and learns which role the others need",
+  async (role: TenantRole) => {
+    for (const route of tenantRoutes()) {
+      const { status, code, detail } = await send(route, tokens[role] ?? "");
+      const what = `${nameOf(route)}: ${status} ${String(code)} ${String(detail)}`;
+      if (permissionsOfRole[role].includes(needed(route))) {
+        expect(status, what).not.toBe(401);
+        // A handler refuses by the state of what it finds, and an invitation without an address as malformed.
+        expect(["role_missing", "scope_missing", "member_removed"], what).not.toContain(code);
+      } else {
+        expect({ status, code }, what).toEqual({ status: 403, code: "role_missing" });
+        expect(detail, what).toMatch(new RegExp(`owner.*Yours is ${role}\\.`));
+      }
+    }
+  },
+);
+
+test("a key with the admin scope may use what keys may, and no key makes a key or a member", async () => {
+  for (const route of tenantRoutes()) {
+    const { status, code } = await send(route, tokens["a key"] ?? "");
+    const what = `${nameOf(route)}: ${status} ${String(code)}`;
+    if (permissionsOfAdminKey.includes(needed(route))) {
+      expect(status, what).not.toBe(401);
+      expect(code, what).not.toBe("scope_missing");
+    } else expect({ status, code }, what).toEqual({ status: 403, code: "scope_missing" });
+    if (route.path.includes("/invitations") && route.method !== "GET") expect(code, what).toBe("scope_missing");
+  }
+});
+
+test.each([
+  ["a key without the scope", 403, "scope_missing"],
+  ["an owner without the scope", 403, "scope_missing"],
+  ["a revoked key", 401, "key_revoked"],
+  ["a linked user", 403, "role_missing"],
+  ["a removed member", 403, "member_removed"],
+  ["a user of no tenant", 403, "tenant_unknown"],
+  ["a key of another tenant", 404, "not_found"],
+  ["an owner of another tenant", 404, "not_found"],
+])("%s is refused on every route of a tenant's people: %i %s", async (who, status, code) => {
+  for (const route of tenantRoutes())
+    expect(await send(route, tokens[who] ?? ""), nameOf(route)).toMatchObject({ status, code });
+});
+
+test("no member and no key of a tenant passes for the operator, the buyer or the monitor", async () => {
+  const others = routes.filter(({ access }) => access === "operator" || access === "buyer");
+  for (const route of others)
+    for (const who of ["owner", "a key"])
+      expect((await send(route, tokens[who] ?? "")).status, nameOf(route)).toBe(401);
+});
+
+test("the reference names each route's permission and roles, and offers keys only what keys may", () => {
+  const { paths } = openApi(routes, env.PUBLIC_URL);
+  for (const route of routes) {
+    const operation =
+      paths[route.path.replaceAll(/:(\w+)/g, "{$1}")]?.[route.method === "ALL" ? "post" : route.method.toLowerCase()];
+    expect(operation?.operationId).toBe(endpoints[nameOf(route)]?.id);
+    expect(operation?.["x-permission"], nameOf(route)).toBe(route.permission);
+    if (route.permission === undefined) continue;
+    const roles = tenantRoles.filter((role) => permissionsOfRole[role].includes(needed(route)));
+    expect(operation?.["x-roles"], nameOf(route)).toEqual(roles);
+    const schemes = operation?.security.flatMap((each) => Object.keys(each)) ?? [];
+    expect(schemes.includes("adminKey"), nameOf(route)).toBe(permissionsOfAdminKey.includes(route.permission));
+    expect(schemes).toContain("memberToken");
+  }
+});
