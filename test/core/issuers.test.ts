@@ -15,7 +15,11 @@ test("an issuer's settings are read exactly, and nothing is granted by default",
   // `iss` is compared character by character: a slash that is added or dropped would refuse every token.
   for (const issuer of ["https://login.example.com", "https://login.example.com/", "https://Login.example.com/t%2F1"]) {
     expect(parseIssuers(JSON.stringify([anIssuer({ issuer })]))).toEqual([
-      { ...anIssuer({ issuer }), userClaim: "sub", clientIds: [], linkNewTenants: false },
+      {
+        ...{ ...anIssuer({ issuer }), userClaim: "sub", clientIds: [], linkNewTenants: false },
+        // A linked organisation's people get the least role; they call tools without it, too.
+        ...{ linksMembers: true, verifiesEmails: false },
+      },
     ]);
   }
   const full = anIssuer({
@@ -23,6 +27,8 @@ test("an issuer's settings are read exactly, and nothing is granted by default",
     audience: "https://api.example.com",
     clientIds: ["c1"],
     linkNewTenants: true,
+    linksMembers: false,
+    verifiesEmails: true,
   });
   expect(parseIssuers(JSON.stringify([full]))).toEqual([full]);
   expect(parseIssuers("[]")).toEqual([]);
