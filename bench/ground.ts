@@ -83,11 +83,11 @@ export async function layGround(options: {
        UPDATE tenants SET placement_id = placed.id FROM placed WHERE tenants.id = $1`,
       [id],
     );
-    await control.query(`INSERT INTO api_keys (id, tenant_id, name, hash, scopes) VALUES ($1, $2, 'bench', $3, '{}')`, [
-      apiKey.split(".")[1],
-      id,
-      await sha256Hex(apiKey),
-    ]);
+    await control.query(
+      `INSERT INTO api_keys (id, tenant_id, name, hash, root_key, scopes, line_id, created_by_kind)
+       VALUES ($1, $2, 'bench', $3, 'bench', '{}', $1, 'operator')`,
+      [apiKey.split(".")[1], id, await sha256Hex(apiKey)],
+    );
     await control.query(`INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $2)`, [
       issuer.url,
       id,

@@ -34,12 +34,12 @@ export type HttpContext = HonoContext<HttpEnv>;
  * Who may use a route. public: everyone. buyer: the holder of a checkout's setup token. status: the
  * holder of a status or setup token or a key of the path's tenant, and the operator; others find no tenant. tenant_admin: a
  * key or a member of the path's tenant, with the admin scope and the permission of the route, and an operator who acts for its
- * admin. person: a person who has signed in, of any tenant or none. operator: an operator with the route's role. monitor: the
- * named tenant's monitor token, or everyone when
+ * admin. key_maker: the buyer, or such a member. person: a person who has signed in, of any tenant or none. operator: an operator
+ * with the route's role. monitor: the named tenant's monitor token, or everyone when
  * the query names no tenant. stripe: the handler verifies Stripe's signature. mcp: the MCP endpoint identifies its callers.
  */
 // oxfmt-ignore
-export const accesses = ["public", "buyer", "status", "tenant_admin", "person", "operator", "monitor", "stripe", "mcp"] as const;
+export const accesses = ["public", "buyer", "status", "tenant_admin", "key_maker", "person", "operator", "monitor", "stripe", "mcp"] as const;
 export type Access = (typeof accesses)[number];
 
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "ALL"] as const;

@@ -41,20 +41,21 @@ import {
   publicForMinutes,
   route,
 } from "./http.ts";
-import {
-  LinkRequest,
-  LinksQuery,
-  createFirstKey,
-  createKey,
-  linkOrganisation,
-  listLinks,
-  revokeKey,
-  unlinkOrganisation,
-} from "./identity/api.ts";
+import { LinkRequest, LinksQuery, linkOrganisation, listLinks, unlinkOrganisation } from "./identity/api.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
 import { addressRate, guardOf, requirePermission, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
-import { KeyRequest } from "./identity/keys.ts";
+import {
+  KeysQuery,
+  RootKeysQuery,
+  changeKey,
+  createKey,
+  listKeys,
+  listRootKeys,
+  revokeKey,
+  rotate,
+} from "./identity/keys-api.ts";
+import { KeyChange, KeyRequest, RotateRequest } from "./identity/keys.ts";
 import { endImpersonation, impersonate, listImpersonations } from "./identity/operators/api.ts";
 import { ImpersonationRequest } from "./identity/operators/impersonation.ts";
 import {
@@ -180,7 +181,7 @@ export const routes: readonly Route[] = [
   route("GET /plans", "public", listPlans),
   route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest, hasAddressRate: true }),
   route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery }),
-  route("POST /api/tenants/:tenantId/keys", "buyer", once(createFirstKey), { body: KeyRequest, hasAddressRate: true }),
+  route("POST /api/tenants/:tenantId/keys", "key_maker", once(createKey), { body: KeyRequest, hasAddressRate: true }),
   route("POST /api/tenants/:tenantId/owner", "buyer", once<{ body: undefined }>(inviteOwner), { hasAddressRate: true }),
 
   // a tenant's admin
@@ -199,6 +200,11 @@ export const routes: readonly Route[] = [
   route("POST /api/tenants/:tenantId/reactivate", "tenant_admin", reactivateTenant, { permission: "account:remove" }),
   route("GET /api/tenants/:tenantId/removal", "tenant_admin", showRemoval, { permission: "account:read" }),
 
+  route("GET /api/tenants/:tenantId/keys", "tenant_admin", listKeys, { query: KeysQuery, permission: "keys:manage" }),
+  route("PATCH /api/tenants/:tenantId/keys/:keyId", "tenant_admin", changeKey, { body: KeyChange, permission: "keys:manage" }),
+  route("DELETE /api/tenants/:tenantId/keys/:keyId", "tenant_admin", revokeKey, { permission: "keys:manage" }),
+  route("POST /api/tenants/:tenantId/keys/:keyId/rotate", "tenant_admin", once(rotate), { body: RotateRequest, permission: "keys:manage" }),
+
   route("GET /api/tenants/:tenantId/members", "tenant_admin", listMembers, { query: MembersQuery, permission: "members:read" }),
   route("PATCH /api/tenants/:tenantId/members/:memberId", "tenant_admin", changeRole, { body: RoleRequest, permission: "members:manage" }),
   route("DELETE /api/tenants/:tenantId/members/:memberId", "tenant_admin", removeMember, { permission: "members:manage" }),
@@ -216,7 +222,10 @@ export const routes: readonly Route[] = [
   route("POST /admin/api/tenants/:tenantId/suspend", "operator", suspendTenant, { role: "support" }),
   route("POST /admin/api/tenants/:tenantId/resume", "operator", resumeTenant, { role: "support" }),
   route("POST /admin/api/tenants/:tenantId/keys", "operator", once(createKey), { role: "admin", body: KeyRequest }),
+  route("GET /admin/api/tenants/:tenantId/keys", "operator", listKeys, { role: "viewer", query: KeysQuery }),
+  route("PATCH /admin/api/tenants/:tenantId/keys/:keyId", "operator", changeKey, { role: "admin", body: KeyChange }),
   route("DELETE /admin/api/tenants/:tenantId/keys/:keyId", "operator", revokeKey, { role: "support" }),
+  route("POST /admin/api/tenants/:tenantId/keys/:keyId/rotate", "operator", once(rotate), { role: "admin", body: RotateRequest }),
   route("POST /admin/api/tenants/:tenantId/monitor-token", "operator", once<{ body: undefined }>(renewMonitorToken), { role: "support" }),
   route("GET /admin/api/tenants/:tenantId/links", "operator", listLinks, { role: "viewer", query: LinksQuery }),
   route("POST /admin/api/tenants/:tenantId/links", "operator", linkOrganisation, { role: "admin", body: LinkRequest }),
@@ -256,6 +265,7 @@ export const routes: readonly Route[] = [
   route("POST /admin/api/checkouts", "operator", once(createCheckout), { role: "support", body: OfferRequest }),
   route("GET /admin/api/billing", "operator", showIndicators, { role: "viewer" }),
   route("GET /admin/api/meter-errors", "operator", listMeterErrors, { role: "viewer", query: MeterErrorsQuery }),
+  route("GET /admin/api/root-keys", "operator", listRootKeys, { role: "viewer", query: RootKeysQuery }),
   route("GET /admin/api/shards", "operator", listShards, { role: "viewer", query: ShardsQuery }),
   route("POST /admin/api/analytics", "operator", askQuestion, { role: "admin", body: Question }),
   route("GET /admin/api/dead-letters", "operator", listDeadLetters, { role: "viewer", query: DeadLettersQuery }),

@@ -26,7 +26,7 @@ import { startProvisioning } from "./lifecycle/provisioning.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
 import { inRequest } from "./log.ts";
-import { TenantUsage } from "./metering/tenant-usage.ts";
+import { type KeyUsage, TenantUsage } from "./metering/tenant-usage.ts";
 import { type MoveHost, TenantMove } from "./moves/tenant-move.ts";
 import { NO_USAGE } from "./metering/outbox.ts";
 import { applyStripeEvents, syncSubscription } from "./subscriptions/apply-events.ts";
@@ -167,9 +167,16 @@ export class TenantObject extends DurableObject<Env> {
    * Admits a request of the tenant's admin and returns 0, or returns after how many milliseconds one is admitted. Pages of
    * Stripe have a lower limit besides.
    */
-  admitAdmin({ opensStripePage, perMinute }: { opensStripePage: boolean; perMinute: number }): number {
+  admitAdmin(request: { opensStripePage: boolean; perMinute: number; keyId: string | undefined }): number {
+    const { opensStripePage, perMinute, keyId } = request;
+    if (keyId !== undefined) this.#usage.keyUsed(keyId, this.now());
     const waitMs = opensStripePage ? this.#stripePages.admit(STRIPE_PAGES_PER_MINUTE, this.now()) : 0;
     return waitMs > 0 ? waitMs : this.#adminRequests.admit(perMinute, this.now());
+  }
+
+  /** What the tenant's API keys have used, for the list of keys. */
+  keyUsage(): KeyUsage {
+    return this.#usage.keyUsage(this.now());
   }
 
   /** Applies the tenant's waiting Stripe events in turn. */

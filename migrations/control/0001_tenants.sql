@@ -99,12 +99,29 @@ CREATE TABLE api_keys (
   name text NOT NULL,
   -- SHA-256 of the whole key, in hex. The key itself is shown once and kept nowhere.
   hash text NOT NULL UNIQUE,
+  -- Id of the root key that its MAC needs. Without that root key in CREDENTIAL_KEY the key does not work.
+  root_key text NOT NULL,
   scopes text[] NOT NULL,
-  created_at timestamptz NOT NULL DEFAULT now(),
+  -- The only tools that it may call. NULL: every tool of the tenant.
+  tools text[],
+  -- Units that its line may use in a calendar month. NULL: what the tenant has.
+  units_per_month bigint CHECK (units_per_month > 0),
+  -- The first key of its line. A rotated key and its successor share their units of the month.
+  line_id text NOT NULL,
+  -- The key that it was rotated from.
+  replaces text REFERENCES api_keys (id),
+  -- Who made it, as in audit rows. A member's keys end with the member.
+  created_by_kind text NOT NULL,
+  created_by_id text,
+  created_at timestamptz NOT NULL DEFAULT date_trunc('milliseconds', now()),
   expires_at timestamptz,
+  -- When a key that was rotated ends, unless it expires earlier.
+  overlap_until timestamptz,
   revoked_at timestamptz
 );
-CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
+CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id, created_at, id);
+-- A key has one successor, unless that was revoked.
+CREATE UNIQUE INDEX api_keys_one_successor ON api_keys (replaces) WHERE revoked_at IS NULL;
 
 -- Links an organisation of an issuer to a tenant. An issuer speaks only for the organisations linked here.
 CREATE TABLE tenant_links (
@@ -157,4 +174,4 @@ GRANT UPDATE (attempts, last_at) ON cross_tenant_attempts TO tollgate_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotent_requests TO tollgate_service;
 GRANT DELETE ON tenant_links TO tollgate_service;
 GRANT UPDATE ON tenants, provisioning_attempts, provisioning_steps TO tollgate_service;
-GRANT UPDATE (revoked_at) ON api_keys TO tollgate_service;
+GRANT UPDATE (name, tools, units_per_month, expires_at, overlap_until, revoked_at) ON api_keys TO tollgate_service;

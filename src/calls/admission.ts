@@ -1,5 +1,5 @@
 // Decides whether a call may start: requests a minute, calls in flight, units of the sliding hour, units of the calendar
-// month. Synchronous, in memory, without a clock of its own. A running call holds its units from its admission on.
+// month, and units of the month of one API key. Synchronous, in memory, without a clock of its own. A running call holds its units from its admission on.
 //
 // Invariants: no admitted call exceeds a limit at any position of a window, and no call that would fit is refused;
 // a failed call gives its units back; a free call never meets a limit of units.
@@ -28,6 +28,14 @@ export interface Ticket {
   /** The name of its entry in the window. */
   readonly entryMs: number;
   readonly tool: string;
+  /** The line of API keys whose units of the month it counts in. */
+  readonly line: string | undefined;
+}
+
+/** An API key as admission knows it. Keys of one line count together. `unitsPerMonth: null`: counted without a limit. */
+export interface KeyBudget {
+  lineId: string;
+  unitsPerMonth: number | null;
 }
 
 export type AdmissionCode =
@@ -36,10 +44,11 @@ export type AdmissionCode =
   | "window_exhausted"
   | "tool_exhausted"
   | "period_exhausted"
+  | "key_budget_exhausted"
   | "cost_over_limit";
 
 /** The limit that refused: what it counts, and over which time. */
-export type Measure = "minute" | "in_flight" | "hour" | "tool_hour" | "month";
+export type Measure = "minute" | "in_flight" | "hour" | "tool_hour" | "month" | "key_month";
 
 /**
  * `limit`, `used` and `cost` are requests for `rate_limited`, calls for `too_many_in_flight`, units otherwise. After `retryAfterMs`
@@ -67,6 +76,8 @@ export class Admission {
   #period = "";
   #periodEndsAtMs = -Infinity;
   #monthUsed = 0;
+  /** Units of the month by line of API keys. */
+  #monthByLine = new Map<string, number>();
   #latestMs = -Infinity;
 
   /** Running calls, free ones included. */
@@ -83,16 +94,22 @@ export class Admission {
 
   /**
    * Starts from stored charges: one row per charged call, in any order (rows older than an hour are skipped), and the
-   * units charged in the calendar month of `nowMs`. Failed and free calls have no row, so they do not count against the
-   * calls per minute. Call it once, before anything else.
+   * units charged in the calendar month of `nowMs`, in all and by line of API keys. Failed and free calls have no row, so they
+   * do not count against the calls per minute. Call it once, before anything else.
    */
-  restore(rows: Iterable<{ atMs: number; units: number }>, monthUsed: number, nowMs: number): void {
+  restore(
+    rows: Iterable<{ atMs: number; units: number }>,
+    monthUsed: number,
+    nowMs: number,
+    byLine: Iterable<{ lineId: string; units: number }> = [],
+  ): void {
     const now = this.#tick(nowMs);
     for (const { atMs, units } of rows) {
       if (now - atMs < HOUR_MS) this.#hour.add(atMs, units);
       if (now - atMs < MINUTE_MS) this.#minute.add(atMs, 1);
     }
     this.#monthUsed = monthUsed;
+    this.#monthByLine = new Map(Array.from(byLine, ({ lineId, units }) => [lineId, units]));
   }
 
   /**
@@ -126,11 +143,11 @@ export class Admission {
 
   /**
    * Admits a call of `cost` units (an integer, 0 or more) and holds them, or refuses it. When several limits refuse the
-   * call, the longest refusal is the answer, so that a client which waits for it is admitted.
+   * call, the longest refusal is the answer, so that a client which waits for it is admitted. `key`: the caller's API key.
    */
-  decide(cost: number, limits: AdmissionLimits, nowMs: number, tool = ""): Decision {
+  decide(cost: number, limits: AdmissionLimits, nowMs: number, tool = "", key?: KeyBudget): Decision {
     const now = this.#tick(nowMs);
-    const refused = this.#refusal(cost, limits, now, tool);
+    const refused = this.#refusal(cost, limits, now, { tool, key });
     if (refused !== undefined) {
       const { retryAtMs, ...facts } = refused;
       // Counted from the caller's clock, which may be behind the latest instant seen here.
@@ -140,7 +157,8 @@ export class Admission {
     const entryMs = this.#hour.add(now, cost, limits.unitsPerHour === null ? COARSE_MS : 1);
     this.#byTool.get(tool)?.add(entryMs, cost);
     this.#monthUsed += cost;
-    const ticket: Ticket = { atMs: now, units: cost, period: this.#period, entryMs, tool };
+    this.#addToLine(key?.lineId, cost);
+    const ticket: Ticket = { atMs: now, units: cost, period: this.#period, entryMs, tool, line: key?.lineId };
     this.#running.add(ticket);
     return { admitted: true, ticket };
   }
@@ -167,15 +185,29 @@ export class Admission {
     if (!this.#running.delete(ticket)) return;
     this.#hour.release(ticket.entryMs, ticket.units);
     this.#byTool.get(ticket.tool)?.release(ticket.entryMs, ticket.units);
-    if (ticket.period === this.#period) this.#monthUsed -= ticket.units;
+    if (ticket.period !== this.#period) return;
+    this.#monthUsed -= ticket.units;
+    this.#addToLine(ticket.line, -ticket.units);
   }
 
-  /** The quota for clients. The hour's `resetSeconds` is the time until its first used units are free, 0 if none are used. */
-  quota(limits: AdmissionLimits, nowMs: number): QuotaStatus {
+  /** Units of the calendar month of `nowMs` by line of API keys, running calls included. Lines without any are left out. */
+  usedByLine(nowMs: number): { lineId: string; units: number }[] {
+    this.#tick(nowMs);
+    return Array.from(this.#monthByLine, ([lineId, units]) => ({ lineId, units })).filter(({ units }) => units > 0);
+  }
+
+  /**
+   * The quota for clients. The hour's `resetSeconds` is the time until its first used units are free, 0 if none are used.
+   * `key`: also the budget of this key.
+   */
+  quota(limits: AdmissionLimits, nowMs: number, key?: KeyBudget): QuotaStatus {
     const now = this.#tick(nowMs);
     const used = this.#hour.used(now);
     const seconds = (atMs: number): number => Math.ceil((atMs - nowMs) / 1_000);
     const minute = this.#minute.used(now);
+    const monthSeconds = seconds(this.#periodEndsAtMs);
+    const budget = key?.unitsPerMonth ?? null;
+    const ofKey = { used: this.#monthByLine.get(key?.lineId ?? "") ?? 0, resetSeconds: monthSeconds };
     return {
       minute: {
         limit: limits.callsPerMinute,
@@ -183,12 +215,18 @@ export class Admission {
         resetSeconds: seconds(this.#minute.freesAt(now, 1) ?? nowMs),
       },
       hour: { limit: limits.unitsPerHour, used, resetSeconds: seconds(this.#hour.freesAt(now, 1) ?? nowMs) },
-      month: { limit: limits.unitsPerMonth, used: this.#monthUsed, resetSeconds: seconds(this.#periodEndsAtMs) },
+      month: { limit: limits.unitsPerMonth, used: this.#monthUsed, resetSeconds: monthSeconds },
+      ...(budget !== null && { key: { limit: budget, ...ofKey } }),
     };
   }
 
   /** The limit that refuses the call for the longest time. Among equals, the first in the order of the checks. */
-  #refusal(cost: number, limits: AdmissionLimits, now: number, tool: string): Blocked | undefined {
+  #refusal(
+    cost: number,
+    limits: AdmissionLimits,
+    now: number,
+    { tool, key }: { tool: string; key: KeyBudget | undefined },
+  ): Blocked | undefined {
     let longest: Blocked | undefined;
     const refuse = (refused: Blocked): void => {
       if (longest === undefined || refused.retryAtMs > longest.retryAtMs) longest = refused;
@@ -217,14 +255,23 @@ export class Admission {
     if (ownWindow !== undefined && ownLimit !== undefined) {
       refuseIn("tool_exhausted", "tool_hour", ownLimit, ownWindow);
     }
-    if (unitsPerMonth !== null) {
-      const month = { measure: "month", limit: unitsPerMonth, used: this.#monthUsed, cost } as const;
-      if (cost > unitsPerMonth) refuse({ code: "cost_over_limit", ...month, retryAtMs: Infinity });
-      else if (month.used + cost > unitsPerMonth) {
-        refuse({ code: "period_exhausted", ...month, retryAtMs: this.#periodEndsAtMs });
-      }
+    const refuseInMonth = (code: AdmissionCode, measure: Measure, limit: number | null, used: number): void => {
+      if (limit === null || used + cost <= limit) return;
+      const facts = { measure, limit, used, cost };
+      if (cost > limit) refuse({ code: "cost_over_limit", ...facts, retryAtMs: Infinity });
+      else refuse({ code, ...facts, retryAtMs: this.#periodEndsAtMs });
+    };
+    refuseInMonth("period_exhausted", "month", unitsPerMonth, this.#monthUsed);
+    if (key !== undefined) {
+      const used = this.#monthByLine.get(key.lineId) ?? 0;
+      refuseInMonth("key_budget_exhausted", "key_month", key.unitsPerMonth, used);
     }
     return longest;
+  }
+
+  #addToLine(lineId: string | undefined, units: number): void {
+    if (lineId === undefined || units === 0) return;
+    this.#monthByLine.set(lineId, (this.#monthByLine.get(lineId) ?? 0) + units);
   }
 
   #minuteRefusal({ callsPerMinute: limit }: AdmissionLimits, now: number): Blocked | undefined {
@@ -247,6 +294,7 @@ export class Admission {
       this.#period = period;
       this.#periodEndsAtMs = endsAtMs;
       this.#monthUsed = 0;
+      this.#monthByLine.clear();
     }
     // Also when no limit needs the window: old entries must not pile up.
     this.#hour.advance(this.#latestMs);

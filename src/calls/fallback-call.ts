@@ -12,7 +12,7 @@ import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import { planOf, weightOf } from "../core/plans.ts";
-import type { TenantConfig, TenantId } from "../core/tenant.ts";
+import type { ApiKey, TenantConfig, TenantId } from "../core/tenant.ts";
 import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";
@@ -55,7 +55,13 @@ export function authorizeWithoutObject(context: Context, caller: Caller): Promis
     env,
     now: () => Date.now(),
     tenant: (each) => readTenant(context, each),
-    usage: (config) => usageOf(context, config).catch((error: unknown) => controlUnavailable(config.id, error)),
+    usage: async (config) => {
+      try {
+        return { ...(await usageOf(context, config)), keyUsed };
+      } catch (error) {
+        return controlUnavailable(config.id, error);
+      }
+    },
   };
   return authorize(host, caller);
 }
@@ -94,7 +100,7 @@ function workerHost(context: Context, tool: Tool): CallHost {
     env,
     now: () => Date.now(),
     tenant: (caller) => readTenant(context, caller),
-    refuse: (config) => refusedByPlan(env, config),
+    refuse: (config, key) => refusedByPlan(env, config) ?? refusedByBudget(key),
     rows: (config) => openRows(env, config),
     usage: async (config) => {
       try {
@@ -149,6 +155,16 @@ function refusedByPlan(env: Env, { plan }: TenantConfig): Refusal | undefined {
   const detail = `Try again in ${RETRY_SECONDS} seconds. Paid plans are still served.`;
   return { ...retryLater(plainRefusal("metering_unavailable", detail)), upgradeUrl: `${env.PUBLIC_URL}/plans` };
 }
+
+/** Only the object knows how much of a budget is left. Any other key is served. */
+function refusedByBudget(key: ApiKey | undefined): Refusal | undefined {
+  if (key === undefined || key.unitsPerMonth === null) return undefined;
+  const detail = `This API key has a monthly budget, which cannot be checked now. Try again in ${RETRY_SECONDS} seconds.`;
+  return retryLater(plainRefusal("metering_unavailable", detail));
+}
+
+/** A key's last use is recorded in the tenant's object. A use without it is missing until the next one. */
+function keyUsed(): void {}
 
 async function openRows(env: Env, { id, plan, placement }: TenantConfig): Promise<CallScopedDb | ErrorCode> {
   if (placement === null) return "tenant_provisioning";
@@ -216,6 +232,7 @@ function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, h
     isCharged: () => false,
     fallbackCharges: () => [],
     keyed: undefined,
+    keyUsed,
     spendCanary: () => false,
     // `usageOf` has started the windows of the limited tools. A limit set since then counts calls from its first call on.
     recent: () => [],

@@ -34,6 +34,7 @@ const allowed: Readonly<Record<Measure, string>> = {
   hour: "units an hour",
   tool_hour: "units an hour for this tool",
   month: "units a calendar month",
+  key_month: "units a calendar month for this API key",
 };
 
 /** A wait of more than this has a date: people plan by dates, and models cannot add seconds to a time of day. */
@@ -54,13 +55,15 @@ function refusedByLimit(subject: string, refused: Refused, { upgradeUrl, nowMs }
   const retryAfterSeconds = retryAfterMs === undefined ? undefined : Math.max(1, Math.ceil(retryAfterMs / 1000));
   const inUnits = measure !== "minute" && measure !== "in_flight";
   const state = inUnits ? `are used and this call costs ${cost}` : measure === "minute" ? "were made" : "are running";
+  // A larger plan does not raise the budget of a key.
+  const isOfKey = measure === "key_month";
   const sentences = [
     `Refused: ${subject} and nothing was charged.`,
     `The limit is ${limit} ${allowed[measure]}; ${used} ${state}.`,
     retryAfterSeconds === undefined
       ? `Waiting does not help: the call costs more than the limit.`
-      : `Try again in ${retryAfterSeconds} ${retryAfterSeconds === 1 ? "second" : "seconds"}${dateAfter(retryAfterSeconds, nowMs)}.`,
-    `Upgrade at ${upgradeUrl}`,
+      : `${isOfKey ? "The budget renews" : "Try again"} in ${retryAfterSeconds} ${retryAfterSeconds === 1 ? "second" : "seconds"}${dateAfter(retryAfterSeconds, nowMs)}.`,
+    isOfKey ? "An administrator of the account can raise the key's budget." : `Upgrade at ${upgradeUrl}`,
   ];
   return {
     code,
@@ -69,7 +72,7 @@ function refusedByLimit(subject: string, refused: Refused, { upgradeUrl, nowMs }
     used,
     cost,
     ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
-    upgradeUrl,
+    ...(isOfKey ? {} : { upgradeUrl }),
   };
 }
 

@@ -19,9 +19,9 @@ import type {
 } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import type { Charge } from "../core/usage.ts";
-import type { TenantConfig } from "../core/tenant.ts";
+import type { ApiKey, TenantConfig } from "../core/tenant.ts";
 import { refusedByState } from "../core/tenant-state.ts";
-import { refusedCredential, refusedToolUse } from "../identity/credential-check.ts";
+import { keyOf, refusedCredential, refusedToolUse } from "../identity/credential-check.ts";
 import { rolesNeeded } from "../identity/members.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
@@ -40,8 +40,8 @@ export interface CallHost {
   now(): number;
   /** The tenant's configuration, at most `CONFIG_TRUSTED_MS` old, or why there is none for this caller. */
   tenant(caller: Caller): Awaitable<TenantConfig | NotServed>;
-  /** Why this host does not run the tenant's calls, or `undefined`. */
-  refuse(config: TenantConfig): Refusal | undefined;
+  /** Why this host does not run the tenant's calls, or those of the caller's API key, or `undefined`. */
+  refuse(config: TenantConfig, key: ApiKey | undefined): Refusal | undefined;
   /** The tenant's rows through a login whose isolation is proved, or why there are none. */
   rows(config: TenantConfig): Awaitable<CallScopedDb | ErrorCode>;
   /** The tenant's usage. */
@@ -62,6 +62,8 @@ export interface CallUsage {
   fallbackCharges(callIds: readonly string[]): readonly { callId: string; atMs: number }[];
   /** The calls with an idempotency key. `undefined`: this host cannot know what became of a key. */
   readonly keyed: KeyedCalls | undefined;
+  /** Records that an API key was used. Repeating it costs nothing. */
+  keyUsed(keyId: string, nowMs: number): void;
   /** Uses up a canary's token, durably. False: it was used before. */
   spendCanary(canary: { expiresAtMs: number }): boolean;
   /** Charged calls of one tool in the hour up to `nowMs`. */
@@ -70,9 +72,10 @@ export interface CallUsage {
   history(nowMs: number): ReturnType<ToolContext["history"]>;
   /**
    * Charges a call. The charge is durable before the call's reply leaves. Repeating it charges nothing more. A returned
-   * refusal means that the charge may be lost: it is sent in place of the tool's answer, and the units are released.
+   * refusal means that the charge may be lost: it is sent in place of the tool's answer, and the units are released. `line`:
+   * the line of API keys whose units of the month the call counts in.
    */
-  charge(charge: Charge): Awaitable<Refusal | undefined>;
+  charge(charge: Charge, line: string | undefined): Awaitable<Refusal | undefined>;
 }
 
 export interface CallOptions {
@@ -83,7 +86,7 @@ export interface CallOptions {
 
 /** What `authorize` needs of a host. */
 export interface AuthorizationHost extends Pick<CallHost, "env" | "now" | "tenant"> {
-  usage(config: TenantConfig): Awaitable<Pick<CallUsage, "admission"> | NotServed>;
+  usage(config: TenantConfig): Awaitable<Pick<CallUsage, "admission" | "keyUsed"> | NotServed>;
 }
 
 /**
@@ -97,6 +100,7 @@ export async function authorize(host: AuthorizationHost, caller: Caller): Promis
   if ("refusal" in usage) return { kind: "refused", refusal: usage.refusal };
   const now = host.now();
   const { admission } = usage;
+  if (caller.kind === "key") usage.keyUsed(caller.keyId, now);
   const refused = caller.kind === "canary" ? undefined : admission.request(config.limits, now);
   const quota = admission.quota(config.limits, now);
   if (refused !== undefined) {
@@ -120,7 +124,8 @@ export async function runCall(
   // Checks: the caller, the tenant's state, the tool.
   const config = served(await host.tenant(caller), host, caller);
   if ("refusal" in config) return refusedOutcome(config.refusal);
-  const refused = refusedTool(config, request) ?? host.refuse(config);
+  const key = keyOf(config, caller);
+  const refused = refusedTool(config, request, key) ?? host.refuse(config, key);
   if (refused !== undefined) return refusedOutcome(refused);
   const tool = catalogue.get(request.tool);
   if (tool === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
@@ -133,6 +138,7 @@ export async function runCall(
   const usage = await host.usage(config);
   if ("refusal" in usage) return refusedOutcome(usage.refusal);
   if (caller.kind === "canary" && !usage.spendCanary(caller)) return refusedOutcome(plainRefusal("token_invalid"));
+  if (key !== undefined) usage.keyUsed(key.id, host.now());
   const { admission } = usage;
   const { idempotency } = request;
   const keyed = idempotency && usage.keyed?.of(idempotency);
@@ -151,7 +157,7 @@ export async function runCall(
     if (Object.hasOwn(config.limits.unitsPerHourByTool, tool.name)) {
       admission.watch(tool.name, () => usage.recent(now, tool.name), now);
     }
-    const decision = admission.decide(tool.units, config.limits, now, tool.name);
+    const decision = admission.decide(tool.units, config.limits, now, tool.name, key);
     if (!decision.admitted) {
       const refusal = limitRefusal(tool.name, decision, { upgradeUrl: plansUrl(host), nowMs: now });
       return refusedOutcome(refusal, admission.quota(config.limits, now));
@@ -172,7 +178,7 @@ export async function runCall(
       { ...request, callId },
       {
         db: db.forCall(abort.signal),
-        usage: () => admission.quota(config.limits, host.now()),
+        usage: () => admission.quota(config.limits, host.now(), key),
         history: () => usage.history(host.now()),
       },
     );
@@ -183,7 +189,7 @@ export async function runCall(
       chargedId ??= elsewhere();
       const charging =
         ticket !== undefined && units > 0 && chargedId === undefined
-          ? usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units })
+          ? usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units }, ticket.line)
           : undefined;
       keyed?.keep({ callId: chargedId ?? callId, nowMs: host.now(), units, answer: run });
       const withheld = await charging;
@@ -286,14 +292,26 @@ function served(
     : { refusal: stateRefusal(config, code, { publicUrl: host.env.PUBLIC_URL, nowMs: now }) };
 }
 
-function refusedTool(config: TenantConfig, { caller, tool }: CallRequest): Refusal | undefined {
+function refusedTool(
+  config: TenantConfig,
+  { caller, tool }: CallRequest,
+  key: ApiKey | undefined,
+): Refusal | undefined {
   const allowed = allowedTools(config, caller);
-  return allowed === null || allowed.includes(tool) ? undefined : plainRefusal("tool_not_allowed");
+  if (allowed === null || allowed.includes(tool)) return undefined;
+  const isAllowed = config.allowedTools === null || config.allowedTools.includes(tool);
+  if (key === undefined || !isAllowed) return plainRefusal("tool_not_allowed");
+  const names = allowed.length === 0 ? "It may call no tool." : `It may call: ${allowed.join(", ")}.`;
+  return plainRefusal("tool_not_in_key", `${names} An administrator of the account can change the key's tools.`);
 }
 
 /** The tools that the caller may call; `null`: every tool. */
 function allowedTools(config: TenantConfig, caller: Caller): readonly string[] | null {
-  return caller.kind === "canary" ? ["health_check"] : config.allowedTools;
+  if (caller.kind === "canary") return ["health_check"];
+  const ofTenant = config.allowedTools;
+  const ofKey = keyOf(config, caller)?.tools ?? null;
+  if (ofKey === null) return ofTenant;
+  return ofTenant === null ? ofKey : ofKey.filter((tool) => ofTenant.includes(tool));
 }
 
 function lostAnswer(callId: string): Refusal {

@@ -149,9 +149,11 @@ export function tenantsStore(control: ControlDatabase) {
            'pastDueSinceMs', ${toMs("t.past_due_since")}, 'limits', t.limits,
            'allowedTools', t.allowed_tools, 'features', t.features, 'branding', coalesce(t.settings -> 'branding', '{}'),
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
-                     'expiresAtMs', ${toMs("k.expires_at")}) ORDER BY k.id)
+                     'expiresAtMs', ${toMs("least(k.expires_at, k.overlap_until)")}, 'lineId', k.line_id, 'tools', k.tools,
+                     'unitsPerMonth', k.units_per_month,
+                     'memberId', CASE WHEN k.created_by_kind = 'member' THEN k.created_by_id END) ORDER BY k.id)
                    FROM api_keys k WHERE k.tenant_id = t.id AND k.revoked_at IS NULL
-                     AND (k.expires_at IS NULL OR k.expires_at > now())), '[]'::jsonb),
+                     AND coalesce(least(k.expires_at, k.overlap_until) > now(), true)), '[]'::jsonb),
            'links', coalesce((SELECT jsonb_agg(jsonb_build_object('issuer', l.issuer, 'organisation', l.organisation))
                     FROM tenant_links l WHERE l.tenant_id = t.id), '[]'::jsonb),
            'members', coalesce((SELECT jsonb_agg(jsonb_build_object('id', m.id, 'role', m.role, 'issuer', m.issuer,

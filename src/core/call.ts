@@ -49,6 +49,8 @@ export interface QuotaStatus {
   hour: { limit: number | null; used: number; resetSeconds: number };
   /** Units used in the calendar month (UTC). */
   month: { limit: number | null; used: number; resetSeconds: number };
+  /** Units that the caller's API key has used in the calendar month. Only for a key with a budget, and only within a call. */
+  key?: { limit: number; used: number; resetSeconds: number };
 }
 
 /** A refusal that a model can act on. `retryAfterSeconds` is absent when waiting does not help. */

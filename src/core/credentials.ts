@@ -1,8 +1,9 @@
 // The bearer credentials that Tollgate mints. Each carries its tenant and a MAC over the whole credential, so that Tollgate
-// refuses a forged or mistyped one by computation alone, without reading storage or waking a tenant's object.
-// The MAC covers the kind, so that no credential passes for another kind. The root keys are a list, newest first, separated by
-// commas: the newest makes credentials and all verify them. A rotation adds a key in front, and later removes the oldest,
-// which ends every credential that it has made.
+// refuses a forged one by computation alone, without reading storage or waking a tenant's object. It also names the root key
+// that made it (root-keys.ts). The MAC covers the kind, so that no credential passes for another kind.
+// A fixed prefix and a checksum let scanners find a credential in public text, and anybody can compute the checksum.
+// docs/keys.md describes the form for them.
+import { newestRootKey, rootKeysOf, secretsOf } from "./root-keys.ts";
 import { type TenantId, tenantIdPattern } from "./tenant.ts";
 
 /**
@@ -30,6 +31,16 @@ const fieldCounts: Readonly<Record<CredentialKind, number>> = {
 };
 const fieldPattern = /^[A-Za-z0-9_-]{1,128}$/;
 
+/** Kinds that are compared with a stored digest besides. Their MAC only spares the look into storage. */
+const storedKinds: ReadonlySet<CredentialKind> = new Set(["key", "invitation"]);
+
+/** Finds credentials of every kind in a text. The last six characters are the checksum. docs/keys.md publishes it. */
+export const credentialPattern =
+  /\btg[a-z]_[a-z0-9][a-z0-9_-]{0,39}(?:\.[A-Za-z0-9_-]{1,128}){2,4}\.[A-Za-z0-9_-]{43}[0-9A-Za-z]{6}\b/;
+const wholeCredential = new RegExp(`^${credentialPattern.source}$`);
+/** Longer than any credential, so that a huge token costs nothing. */
+const MAX_CREDENTIAL_CHARS = 640;
+
 export interface Credential {
   kind: CredentialKind;
   tenantId: TenantId;
@@ -37,42 +48,48 @@ export interface Credential {
 }
 
 /**
- * Writes a credential: `<prefix>_<tenant>.<field>….<MAC>`, where MAC is HMAC-SHA256 (RFC 2104) in base64url over all
- * text before its dot. A field has 1 to 128 letters, digits, `-` or `_`. Throws for fields that `verifyCredential` would
- * refuse.
+ * Writes a credential: `<prefix>_<tenant>.<field>….<root key>.<MAC><checksum>`. MAC is HMAC-SHA256 (RFC 2104) in base64url over
+ * all text before its dot. The checksum is over all text before it. A field has 1 to 128 letters, digits, `-` or `_`. Throws
+ * for fields that `verifyCredential` would refuse.
  */
 export async function mintCredential(rootKeys: string, credential: Credential): Promise<string> {
   if (!isWellFormed(credential)) throw new Error(`a ${credential.kind} credential cannot carry these fields`);
-  const body = [`${prefixes[credential.kind]}_${credential.tenantId}`, ...credential.fields].join(".");
-  const [newest = ""] = secretsOf(rootKeys);
-  const mac = await crypto.subtle.sign("HMAC", await macKey(newest), encoder.encode(body));
-  return `${body}.${toBase64Url(new Uint8Array(mac))}`;
+  const { id, secret } = await newestRootKey(rootKeys);
+  const body = [`${prefixes[credential.kind]}_${credential.tenantId}`, ...credential.fields, id].join(".");
+  const mac = await crypto.subtle.sign("HMAC", await macKey(secret), encoder.encode(body));
+  const text = `${body}.${toBase64Url(new Uint8Array(mac))}`;
+  return text + checksumOf(text);
 }
 
-/** Reads a credential; `undefined` when its form or its MAC is wrong. The caller checks the expiry. */
+/**
+ * Reads a credential; `undefined` when its form, its checksum or its MAC is wrong, or when the root key that made it no longer
+ * verifies this kind. The caller checks the expiry.
+ */
 export async function verifyCredential(rootKeys: string, token: string): Promise<Credential | undefined> {
+  if (token.length > MAX_CREDENTIAL_CHARS || !wholeCredential.test(token) || !hasChecksum(token)) return undefined;
   const end = token.lastIndexOf(".");
   const kind = (Object.keys(prefixes) as CredentialKind[]).find((each) => token.startsWith(`${prefixes[each]}_`));
-  if (kind === undefined || end < 0 || token.length > 512) return undefined;
-  const [tenantId = "", ...fields] = token.slice(prefixes[kind].length + 1, end).split(".");
+  if (kind === undefined) return undefined;
+  const [tenantId = "", ...rest] = token.slice(prefixes[kind].length + 1, end).split(".");
+  const [fields, rootKeyId = ""] = [rest.slice(0, -1), rest.at(-1)];
   const credential: Credential = { kind, tenantId: tenantId as TenantId, fields };
-  if (!isWellFormed(credential)) return undefined;
-  const mac = macFrom(token.slice(end + 1));
-  if (mac === undefined) return undefined;
-  const body = encoder.encode(token.slice(0, end));
-  for (const rootKey of secretsOf(rootKeys)) {
-    // `verify` compares in constant time.
-    if (await crypto.subtle.verify("HMAC", await macKey(rootKey), mac, body)) return credential;
-  }
-  return undefined;
+  const mac = macFrom(token.slice(end + 1, -CHECKSUM_CHARS));
+  if (mac === undefined || !isWellFormed(credential)) return undefined;
+  const rootKey = (await rootKeysOf(rootKeys)).byId.get(rootKeyId);
+  if (rootKey === undefined || (rootKey.verifies === "stored" && !storedKinds.has(kind))) return undefined;
+  // `verify` compares in constant time.
+  const isOurs = await crypto.subtle.verify(
+    "HMAC",
+    await macKey(rootKey.secret),
+    mac,
+    encoder.encode(token.slice(0, end)),
+  );
+  return isOurs ? credential : undefined;
 }
 
-/** The secrets of a setting that is rotated: newest first, separated by commas. */
-export function secretsOf(setting: string): string[] {
-  return setting
-    .split(",")
-    .map((secret) => secret.trim())
-    .filter((secret) => secret !== "");
+/** What people may see of a key, to tell it from others. It is the beginning of the key, and opens nothing. */
+export function keyPrefix(tenantId: string, keyId: string): string {
+  return `${prefixes.key}_${tenantId}.${keyId}`;
 }
 
 function isWellFormed({ kind, tenantId, fields }: Credential): boolean {
@@ -151,3 +168,36 @@ function macKey(rootKey: string): Promise<CryptoKey> {
   }
   return key;
 }
+
+const CHECKSUM_CHARS = 6;
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
+/** CRC-32 (as in zlib) of the text, in base62 with leading zeros. GitHub's tokens have the same checksum. */
+function checksumOf(text: string): string {
+  let rest = crc32(text);
+  let written = "";
+  for (let place = 0; place < CHECKSUM_CHARS; place += 1) {
+    written = (base62[rest % 62] ?? "") + written;
+    rest = Math.floor(rest / 62);
+  }
+  return written;
+}
+
+function hasChecksum(token: string): boolean {
+  return checksumOf(token.slice(0, -CHECKSUM_CHARS)) === token.slice(-CHECKSUM_CHARS);
+}
+
+/** The text has only ASCII characters. */
+function crc32(text: string): number {
+  let crc = 0xffffffff;
+  for (let index = 0; index < text.length; index += 1) {
+    crc = (crc >>> 8) ^ (crcTable[(crc ^ text.charCodeAt(index)) & 0xff] ?? 0);
+  }
+  return (crc ^ 0xffffffff) >>> 0;
+}
+
+const crcTable = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit += 1) crc = crc & 1 ? (crc >>> 1) ^ 0xedb88320 : crc >>> 1;
+  return crc;
+});

@@ -49,11 +49,13 @@ export const errors = {
   tenant_gone: { status: 403, advice: "The account was closed." },
   // admission
   tool_not_allowed: { status: 403, advice: "This account may not call this tool." },
+  tool_not_in_key: { status: 403, advice: "This API key may not call this tool." },
   rate_limited: { status: 429, advice: "Too many requests in a minute." },
   too_many_in_flight: { status: 429, advice: "Too many calls are running at once." },
   window_exhausted: { status: 429, advice: "This hour's units are used up." },
   tool_exhausted: { status: 429, advice: "This hour's units for this tool are used up." },
   period_exhausted: { status: 429, advice: "This month's units are used up." },
+  key_budget_exhausted: { status: 429, advice: "This API key's units of the month are used up." },
   cost_over_limit: { status: 403, advice: "This call costs more than the plan's whole allowance." },
   // running a tool
   tool_unknown: { status: 404, advice: "There is no such tool. Call `tools/list` for the tools that exist." },

@@ -39,6 +39,23 @@ export type Branding = z.infer<typeof Branding>;
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;
 export type TenantState = (typeof tenantStates)[number];
 
+/** What decides about the calls of one API key. */
+export const ApiKey = z.object({
+  id: z.string(),
+  /** SHA-256 of the key. */
+  hash: z.string(),
+  expiresAtMs: z.int().nullable(),
+  /** The first key of its line: a rotated key and its successor share their units of the month. */
+  lineId: z.string(),
+  /** The only tools that it may call; `null`: every tool of the tenant. */
+  tools: z.array(z.string()).nullable().default(null),
+  /** Units that its line may use in a calendar month (UTC); `null`: what the tenant has. */
+  unitsPerMonth: z.int().positive().nullable().default(null),
+  /** The member who made it; `null` for one that was made by the operator or the buyer. */
+  memberId: z.string().nullable().default(null),
+});
+export type ApiKey = z.infer<typeof ApiKey>;
+
 /** The configuration that a tenant's object needs to decide about calls. */
 export const TenantConfig = z.object({
   id: TenantId,
@@ -65,7 +82,7 @@ export const TenantConfig = z.object({
   features: Features.default({}),
   branding: Branding.default({}),
   /** The valid keys. A key that is not listed is revoked. */
-  keys: z.array(z.object({ id: z.string(), hash: z.string(), expiresAtMs: z.int().nullable() })),
+  keys: z.array(ApiKey),
   /** The organisations whose users may use the tenant. A token for any other one is refused. */
   links: z.array(z.object({ issuer: z.string(), organisation: z.string() })),
   /** The people of the tenant. Issuer and subject are null before the first sign-in. */

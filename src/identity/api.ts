@@ -1,60 +1,23 @@
-// Routes for a tenant's API keys and for the link between an issuer's organisation and a tenant.
+// Routes for the link between an issuer's organisation and a tenant.
 import * as z from "zod";
 import { notifyObject } from "../control/notify-object.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
 import {
   BadRequest,
   type HttpContext,
   type PageQuery,
   Problem,
   encodeCursor,
-  noStore,
-  noSuchTenant,
   pageOfAll,
   pageQuery,
   tenantOf,
 } from "../http.ts";
 import { forgetUnlinked } from "./authenticate.ts";
 import { parseIssuers } from "./issuers.ts";
-import { keysStore } from "./keys-store.ts";
-import { type KeyRequest, MAX_KEYS, issueKey } from "./keys.ts";
 import { MAX_LINKS, linksStore } from "./links-store.ts";
 
 export const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
 
 export const LinksQuery = pageQuery(MAX_LINKS);
-
-/** The tenant's first key, for the buyer. The answer shows it once. */
-export async function createFirstKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
-  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: true, creation: c.get("creation") });
-  if (key === undefined)
-    throw new Problem(
-      "conflict",
-      (await tenantsStore(c.get("context").control).summary(tenantOf(c))) === undefined
-        ? "The order is not paid yet. The first key can be made once it is."
-        : "The account has had its first key. Its administrator or support can replace it.",
-    );
-  return c.json(key, 201, noStore);
-}
-
-/** Another key, for the operator. The answer shows it once. */
-export async function createKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
-  const key = await issueKey(c.get("context"), tenantOf(c), body, { first: false, creation: c.get("creation") });
-  if (key === undefined) {
-    const tenant = await tenantsStore(c.get("context").control).summary(tenantOf(c));
-    if (tenant === undefined || tenant.state === "gone") throw noSuchTenant();
-    throw new Problem("conflict", `The tenant has ${MAX_KEYS} keys. Revoke one first.`);
-  }
-  return c.json(key, 201, noStore);
-}
-
-export async function revokeKey(c: HttpContext): Promise<Response> {
-  const tenantId = tenantOf(c);
-  const context = c.get("context");
-  if (!(await keysStore(context.control).revoke(tenantId, c.req.param("keyId") ?? "")))
-    throw new Problem("not_found", "The tenant has no such key.");
-  return c.json({ revoked: true, ...(await notifyObject(context, tenantId)) });
-}
 
 export async function linkOrganisation(
   c: HttpContext,

@@ -4,7 +4,7 @@
 import { permissionsOfRole } from "../core/actor.ts";
 import type { Caller } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import type { TenantConfig } from "../core/tenant.ts";
+import type { ApiKey, TenantConfig } from "../core/tenant.ts";
 
 type Credentials = Pick<TenantConfig, "keys" | "links" | "members" | "removedMembers">;
 type User = Extract<Caller, { kind: "user" }>;
@@ -14,8 +14,9 @@ export type ConfiguredMember = TenantConfig["members"][number];
 export function refusedCredential(config: Credentials, caller: Caller, nowMs: number): ErrorCode | undefined {
   switch (caller.kind) {
     case "key": {
-      const key = config.keys.find((each) => each.id === caller.keyId);
+      const key = keyOf(config, caller);
       if (key === undefined || key.hash !== caller.keyHash) return "key_revoked";
+      if (key.memberId !== null && makerOf(config, caller) === undefined) return "key_revoked"; // a member's keys end with the member
       return key.expiresAtMs !== null && nowMs >= key.expiresAtMs ? "key_revoked" : undefined;
     }
     case "canary":
@@ -29,14 +30,25 @@ export function refusedCredential(config: Credentials, caller: Caller, nowMs: nu
   }
 }
 
+/** The caller's API key; `undefined` for another kind of caller, and for a key that is not valid any more. */
+export function keyOf({ keys }: Pick<TenantConfig, "keys">, caller: Caller): ApiKey | undefined {
+  return caller.kind === "key" ? keys.find(({ id }) => id === caller.keyId) : undefined;
+}
+
 /** The member who calls. `undefined`: a key, Tollgate's own call, or a linked user without a membership. */
 export function memberOf({ members }: Pick<TenantConfig, "members">, caller: Caller): ConfiguredMember | undefined {
   return caller.kind === "user" ? members.find((each) => isSame(each, caller)) : undefined;
 }
 
-/** Why the caller's role does not let it use tools, or `undefined`. In force from the change of the role on. */
-export function refusedToolUse(config: Pick<TenantConfig, "members">, caller: Caller): ErrorCode | undefined {
-  const member = memberOf(config, caller);
+/** The member who made the caller's API key. `undefined`: another kind of caller, or a key of the operator or the buyer. */
+export function makerOf(config: Pick<TenantConfig, "keys" | "members">, caller: Caller): ConfiguredMember | undefined {
+  const memberId = keyOf(config, caller)?.memberId ?? null;
+  return memberId === null ? undefined : config.members.find(({ id }) => id === memberId);
+}
+
+/** Why the role of the caller, or of its key's maker, does not let it use tools. In force from the change of the role on. */
+export function refusedToolUse(config: Pick<TenantConfig, "keys" | "members">, caller: Caller): ErrorCode | undefined {
+  const member = memberOf(config, caller) ?? makerOf(config, caller);
   return member === undefined || permissionsOfRole[member.role].includes("tools:use") ? undefined : "role_missing";
 }
 

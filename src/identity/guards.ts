@@ -5,7 +5,16 @@
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { type Actor, type Operator, type OperatorRole, type Permission, permissionsOf } from "../core/actor.ts";
+import {
+  type Actor,
+  type Operator,
+  type OperatorRole,
+  type Permission,
+  covers,
+  permissionsOf,
+  permissionsOfAdminKey,
+  permissionsOfRole,
+} from "../core/actor.ts";
 import type { Caller } from "../core/call.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
@@ -22,7 +31,7 @@ import {
 } from "../http.ts";
 import { describeError, log, markRequest } from "../log.ts";
 import { authenticate, identifyPerson } from "./authenticate.ts";
-import { memberOf, refusedCredential } from "./credential-check.ts";
+import { makerOf, memberOf, refusedCredential } from "./credential-check.ts";
 import { crossingsStore } from "./crossings-store.ts";
 import { keysStore } from "./keys-store.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
@@ -34,7 +43,7 @@ import { ADDRESS_RATE_SECONDS, STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE, so
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
 
-const guards: Readonly<Record<Exclude<Access, "operator">, MiddlewareHandler<HttpEnv>>> = {
+const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, MiddlewareHandler<HttpEnv>>> = {
   public: everyone,
   // Their handlers identify the caller: by Stripe's signature over the raw body, or by the MCP bearer token.
   stripe: everyone,
@@ -86,7 +95,7 @@ const guards: Readonly<Record<Exclude<Access, "operator">, MiddlewareHandler<Htt
     if (refused !== undefined) throw new AppError(refused);
     // Before the rate, which strangers must not use up.
     c.set("actor", actorOf(tenant, caller));
-    await requireRate(c, caller.tenantId, tenant?.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
+    await requireRate(c, caller, tenant?.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
     c.set("caller", caller);
     await next();
   }),
@@ -128,8 +137,15 @@ const operatorGuards: Readonly<Record<OperatorRole, MiddlewareHandler<HttpEnv>>>
 
 /** The guard of a route. */
 export function guardOf({ access, role = "admin" }: Pick<Route, "access" | "role">): MiddlewareHandler<HttpEnv> {
-  return access === "operator" ? operatorGuards[role] : guards[access];
+  if (access === "operator") return operatorGuards[role];
+  return access === "key_maker" ? keyMaker : guards[access];
 }
+
+/** The prefix chooses the guard, which then verifies the credential. The handler compares the member's role. */
+const keyMaker: MiddlewareHandler<HttpEnv> = (c, next) => {
+  const isBuyer = bearerToken(c.req.header("authorization"))?.startsWith("tgs_") === true;
+  return guards[isBuyer ? "buyer" : "tenant_admin"](c, next);
+};
 
 /** Lets operators of this role and of higher roles pass. */
 function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
@@ -200,7 +216,12 @@ async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
 /** Who uses a tenant's routes. Throws `role_missing` for a user of a linked organisation who is no member. */
 function actorOf(tenant: TenantConfig | undefined, caller: Exclude<Caller, { kind: "canary" }>): Actor {
   const { tenantId } = caller;
-  if (caller.kind === "key") return { kind: "key", tenantId, id: caller.keyId };
+  if (caller.kind === "key") {
+    const maker = tenant && makerOf(tenant, caller);
+    if (maker !== undefined && !covers(permissionsOfRole[maker.role], permissionsOfAdminKey))
+      throw new Problem("role_missing", "The member who made this key no longer has all of its rights.");
+    return { kind: "key", tenantId, id: caller.keyId };
+  }
   const member = tenant && memberOf(tenant, caller);
   if (member !== undefined) return { kind: "member", tenantId, id: member.id, role: member.role, through: "issuer" };
   throw new Problem("role_missing", "You are no member of this account. Ask its owner or an admin for an invitation.");
@@ -241,11 +262,13 @@ export const addressRate = createMiddleware<HttpEnv>(async (c, next) => {
 });
 
 /** Throws `rate_limited` when the tenant's admin has sent too many requests in the last minute. */
-async function requireRate(c: HttpContext, tenantId: TenantId, perMinute: number): Promise<void> {
+async function requireRate(c: HttpContext, caller: Caller, perMinute: number): Promise<void> {
+  const { tenantId } = caller;
+  const keyId = caller.kind === "key" ? caller.keyId : undefined;
   const opensStripePage = /\/(portal|checkout)\/?$/.test(c.req.path);
   let waitMs: number;
   try {
-    waitMs = await c.get("context").tenantObject(tenantId).admitAdmin({ opensStripePage, perMinute });
+    waitMs = await c.get("context").tenantObject(tenantId).admitAdmin({ opensStripePage, perMinute, keyId });
   } catch (error) {
     // The admin reaches the account also while its object is away.
     return log("warn", "admin_rate_not_counted", { tenantId, error: describeError(error) });

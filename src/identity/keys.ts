@@ -1,21 +1,43 @@
-// Makes API keys. Tollgate stores a key and notifies the tenant's object before it shows the key. It shows a key once and
-// stores only the digest.
+// API keys: who may make and change them, and how they are made. Tollgate stores a key and notifies the tenant's object before
+// it shows the key. It shows a key once and stores only the digest.
+// Invariants: a key never makes a key; a key has no right that its maker lacks; a successor has its predecessor's rights, and
+// both use one monthly budget.
 import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import type { Creation } from "../control/idempotent-requests-store.ts";
+import { ToolName } from "../control/new-tenant.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { AnswerLost } from "../adapters/neon.ts";
-import { encodeScopes, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
+import { type Actor, covers, permissionsOfAdminKey, permissionsOfRole } from "../core/actor.ts";
+import { encodeScopes, keyPrefix, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
+import { newestRootKey } from "../core/root-keys.ts";
 import { DisplayName, type TenantId } from "../core/tenant.ts";
-import { DAY_MS } from "../core/time.ts";
+import { DAY_MS, HOUR_MS } from "../core/time.ts";
 import { scopesSupported } from "./authenticate.ts";
-import { keysStore } from "./keys-store.ts";
+import { type NewKey, type StoredKey, keysStore } from "./keys-store.ts";
+import { rolesNeeded, toolScopesOfRole } from "./members.ts";
 
 /** Scope for the tenant's admin API. Granted only on request. */
 export const ADMIN_SCOPE = "tenant:admin";
 
 /** Maximum number of live keys of one tenant. Its object reads all of them with its configuration. */
 export const MAX_KEYS = 50;
+
+/** A week: time enough to replace a key everywhere, and short enough to be remembered. */
+const MAX_OVERLAP_HOURS = 168;
+
+const Expiry = z.iso
+  .datetime({ offset: true })
+  .refine((instant) => Date.parse(instant) > Date.now(), "must be in the future");
+/** The only tools that a key may call; `null`: every tool of the tenant. */
+const Tools = z
+  .array(ToolName)
+  .min(1)
+  .max(200)
+  .transform((tools) => [...new Set(tools)])
+  .nullable();
+/** `null`: the key may use what the tenant has. */
+const UnitsPerMonth = z.int().min(1).nullable();
 
 export const KeyRequest = z.strictObject({
   name: DisplayName.default("default"),
@@ -24,17 +46,33 @@ export const KeyRequest = z.strictObject({
     .min(1)
     .default([...scopesSupported])
     .transform((scopes) => [...new Set(scopes)]),
-  expiresAt: z.iso
-    .datetime({ offset: true })
-    .refine((instant) => Date.parse(instant) > Date.now(), "must be in the future")
-    .optional(),
+  expiresAt: Expiry.optional(),
+  tools: Tools.default(null),
+  unitsPerMonth: UnitsPerMonth.default(null),
 });
 export type KeyRequest = z.infer<typeof KeyRequest>;
+
+/** Scopes are in the key itself, so they cannot change. An expiry can only come earlier. */
+export const KeyChange = z
+  .strictObject({ name: DisplayName, tools: Tools, unitsPerMonth: UnitsPerMonth, expiresAt: Expiry })
+  .partial();
+export type KeyChange = z.infer<typeof KeyChange>;
+
+export const RotateRequest = z.strictObject({
+  /** For how long the old key still works. */
+  overlapHours: z.int().min(0).max(MAX_OVERLAP_HOURS).default(24),
+  /** When the new key expires. Without it, when the old one would have without its rotation. */
+  expiresAt: Expiry.optional(),
+});
+export type RotateRequest = z.infer<typeof RotateRequest>;
 
 export interface IssuedKey {
   id: string;
   name: string;
+  prefix: string;
   scopes: readonly string[];
+  tools: readonly string[] | null;
+  unitsPerMonth: number | null;
   expiresAt: string | null;
   /** The key itself. Shown only here. */
   apiKey: string;
@@ -42,31 +80,123 @@ export interface IssuedKey {
   delivered: boolean;
 }
 
+/** read: list keys. make: make, rotate or change one. end: revoke one. */
+export type KeyAct = "read" | "make" | "end";
+
+/** Why this actor may not do this with a tenant's keys, or `undefined`. The guard has compared the tenant. */
+export function refusedActor(actor: Actor, act: KeyAct): string | undefined {
+  switch (actor.kind) {
+    case "operator":
+      return undefined;
+    case "member":
+      if (!permissionsOfRole[actor.role].includes("keys:manage"))
+        return `${rolesNeeded("keys:manage")} Yours is ${actor.role}.`;
+      if (actor.through === "grant" && act === "make")
+        return "An agent's sign-in makes and changes no keys. Sign in with a browser.";
+      return undefined;
+    case "impersonator":
+      return act === "make" ? "An operator who acts for a customer makes and changes no keys." : undefined;
+    case "key":
+      return "A key does not manage keys. Sign in as a member of the account, or ask the operator.";
+    case "anonymous":
+    case "person":
+    case "buyer":
+    case "reader":
+    case "stripe":
+      return "This credential does not manage keys.";
+    default:
+      return actor satisfies never;
+  }
+}
+
+/** Those of the scopes that the actor cannot give to a key, because the actor has fewer rights itself. */
+export function scopesOver(actor: Actor, scopes: readonly string[]): string[] {
+  if (actor.kind !== "member") return [];
+  const ofTools = toolScopesOfRole(actor.role, scopesSupported);
+  const isAdmin = covers(permissionsOfRole[actor.role], permissionsOfAdminKey);
+  return scopes.filter((scope) => !(scope === ADMIN_SCOPE ? isAdmin : ofTools.includes(scope)));
+}
+
 /** Makes a key. `undefined` when the tenant does not exist, has too many keys or, with `first`, had one before. */
 export async function issueKey(
   context: Context,
   tenantId: TenantId,
   request: KeyRequest,
-  { first, creation }: { first: boolean; creation?: Creation | undefined },
+  { first, maker, creation }: { first: boolean; maker: Actor; creation?: Creation | undefined },
 ): Promise<IssuedKey | undefined> {
-  const { id, secret } =
-    creation === undefined ? randomParts() : await repeatableParts(context.env, tenantId, creation);
-  const apiKey = await mintCredential(context.env.CREDENTIAL_KEY, {
-    kind: "key",
+  const { apiKey, key } = await newKey(
+    context,
     tenantId,
-    fields: [id, encodeScopes(request.scopes), secret],
-  });
-  const expiresAt = request.expiresAt ?? null;
+    { ...request, expiresAt: request.expiresAt ?? null },
+    { maker, creation },
+  );
   const keys = keysStore(context.control);
-  const key = { id, name: request.name, hash: await sha256Hex(apiKey), scopes: request.scopes, expiresAt };
-  const add = (): Promise<boolean> => keys.add(tenantId, key, { first, maxKeys: MAX_KEYS });
-  const added = await add().catch((error: unknown) => {
-    if (error instanceof AnswerLost) return add(); // the key may be stored, and only this request knows it: add it again
+  const added = await repeated(() => keys.add(tenantId, key, { first, maxKeys: MAX_KEYS }));
+  if (!added) return undefined;
+  return issued(tenantId, key, apiKey, (await notifyObject(context, tenantId)).delivered);
+}
+
+/**
+ * Makes the successor of a key, with the same rights. The old key ends after the overlap. `undefined` when the old key does not
+ * work any more or was rotated before.
+ */
+export async function rotateKey(
+  context: Context,
+  tenantId: TenantId,
+  old: StoredKey,
+  { overlapHours, expiresAt = old.ownExpiresAt ?? undefined }: RotateRequest,
+  { maker, creation, nowMs }: { maker: Actor; creation?: Creation | undefined; nowMs: number },
+): Promise<(IssuedKey & { replaces: { id: string; endsAt: string } }) | undefined> {
+  const { apiKey, key } = await newKey(
+    context,
+    tenantId,
+    { ...old, expiresAt: expiresAt ?? null },
+    { maker, creation },
+  );
+  const keys = keysStore(context.control);
+  const endsAt = new Date(nowMs + overlapHours * HOUR_MS).toISOString();
+  const ends = await repeated(() => keys.rotate(tenantId, old.id, key, endsAt));
+  if (ends === undefined) return undefined;
+  const { delivered } = await notifyObject(context, tenantId);
+  return { ...issued(tenantId, key, apiKey, delivered), replaces: { id: old.id, endsAt: ends } };
+}
+
+/** Runs it again when the answer was lost: the key may be stored, and only this request knows it. */
+function repeated<Result>(add: () => Promise<Result>): Promise<Result> {
+  return add().catch((error: unknown) => {
+    if (error instanceof AnswerLost) return add();
     throw error;
   });
-  if (!added) return undefined;
-  const { delivered } = await notifyObject(context, tenantId);
-  return { id, name: request.name, scopes: request.scopes, expiresAt, apiKey, delivered };
+}
+
+type Rights = Pick<NewKey, "name" | "scopes" | "tools" | "unitsPerMonth" | "expiresAt">;
+
+async function newKey(
+  { env }: Context,
+  tenantId: TenantId,
+  { name, scopes, tools, unitsPerMonth, expiresAt }: Rights,
+  { maker, creation }: { maker: Actor; creation: Creation | undefined },
+): Promise<{ apiKey: string; key: NewKey }> {
+  const { id, secret } = creation === undefined ? randomParts() : await repeatableParts(env, tenantId, creation);
+  const apiKey = await mintCredential(env.CREDENTIAL_KEY, {
+    kind: "key",
+    tenantId,
+    fields: [id, encodeScopes(scopes), secret],
+  });
+  const createdBy = { kind: maker.kind, id: "id" in maker ? maker.id : null };
+  const rootKey = (await newestRootKey(env.CREDENTIAL_KEY)).id;
+  const hash = await sha256Hex(apiKey);
+  return { apiKey, key: { id, name, hash, rootKey, scopes, tools, unitsPerMonth, expiresAt, createdBy } };
+}
+
+function issued(
+  tenantId: TenantId,
+  { id, name, scopes, tools, unitsPerMonth, expiresAt }: NewKey,
+  apiKey: string,
+  delivered: boolean,
+): IssuedKey {
+  const prefix = keyPrefix(tenantId, id);
+  return { id, name, prefix, scopes, tools, unitsPerMonth, expiresAt, apiKey, delivered };
 }
 
 function randomParts(): { id: string; secret: string } {

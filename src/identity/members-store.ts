@@ -235,7 +235,7 @@ export function membersStore(control: ControlDatabase) {
 
     /**
      * Gives a member another role, or removes it (`null`). Ends the invitations that the member has made for other roles than
-     * `givable`, and with a removal those for the member's address. Returns false when the member has not `from` any more, or
+     * `givable`, and with a removal those for the member's address and the member's API keys. Returns false when the member has not `from` any more, or
      * is the last owner who has signed in.
      */
     async change(
@@ -256,7 +256,11 @@ export function membersStore(control: ControlDatabase) {
                  ended AS (
                    UPDATE invitations i SET revoked_at = now() FROM changed c
                    WHERE i.tenant_id = c.tenant_id AND i.accepted_at IS NULL AND i.revoked_at IS NULL
-                     AND ((i.invited_by = $2 AND i.role <> ALL ($5::text[])) OR ($4::text IS NULL AND i.email = c.email)))
+                     AND ((i.invited_by = $2 AND i.role <> ALL ($5::text[])) OR ($4::text IS NULL AND i.email = c.email))),
+                 keys AS (
+                   UPDATE api_keys k SET revoked_at = now() FROM changed c
+                   WHERE k.tenant_id = c.tenant_id AND k.created_by_kind = 'member' AND k.created_by_id = $2
+                     AND $4::text IS NULL AND k.revoked_at IS NULL)
                  UPDATE tenants SET version = version + 1 WHERE id IN (SELECT tenant_id FROM changed) RETURNING id`,
           params: [tenantId, memberId, from, to, [...givable]],
         },

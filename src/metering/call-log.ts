@@ -1,10 +1,11 @@
 // The rows of a tenant's object. Each charged call is one row: the charge, an entry of the window, and an outbox entry.
 // A row is deleted once the ledger has acknowledged it and it has left the window; the same transaction adds it to its
 // month's total. Every function is synchronous, so its writes commit with the caller's other writes.
+// A row names the line of API keys whose units of the month it counts in. The ledger does not need it.
 // A fallback call is a row with a negative number: it counts like the others but is not sent to the ledger. It stays until
 // its month ends, so that a repeated notification counts it once, and for a day, so that an idempotency key finds it.
 import { periodOf } from "../calls/admission.ts";
-import { DAY_MS, HOUR_MS } from "../core/time.ts";
+import { DAY_MS, HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import type { FallbackCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {
@@ -13,7 +14,7 @@ export interface CallLog {
   readonly acknowledged: number;
   readonly lastN: number;
   /** Charges a call. The output gate holds every later message of the object back until the row is durable. */
-  append(call: Omit<UsageRow, "n">): void;
+  append(call: Omit<UsageRow, "n">, line: string | undefined): void;
   /** Whether this call was charged. There is no index for it: ask only after a lost answer. */
   has(callId: string): boolean;
   /** Those of these calls that are fallback calls, which are few. */
@@ -28,6 +29,8 @@ export interface CallLog {
   recent(nowMs: number, tool?: string): { atMs: number; units: number }[];
   /** Units charged in the calendar month (UTC) of `nowMs`. */
   monthUsed(nowMs: number): number;
+  /** Units charged in the calendar month (UTC) of `nowMs` by line of API keys. */
+  monthByLine(nowMs: number): { lineId: string; units: number }[];
   /** Calls and units of the last hour by tool. */
   history(nowMs: number): { tool: string; calls: number; units: number }[];
   setting(name: string): string | undefined;
@@ -46,9 +49,14 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     storage.transactionSync(() => {
       // `n` is the rowid and there is no other index: the platform then bills one written row per insert and per delete.
       sql.exec(
-        `CREATE TABLE calls (n INTEGER PRIMARY KEY, call_id TEXT NOT NULL, at_ms INTEGER NOT NULL, tool TEXT NOT NULL, units INTEGER NOT NULL)`,
+        `CREATE TABLE calls (n INTEGER PRIMARY KEY, call_id TEXT NOT NULL, at_ms INTEGER NOT NULL, tool TEXT NOT NULL,
+                             units INTEGER NOT NULL, line TEXT)`,
       );
       sql.exec(`CREATE TABLE months (month TEXT PRIMARY KEY, units INTEGER NOT NULL) WITHOUT ROWID`);
+      sql.exec(
+        `CREATE TABLE line_months (month TEXT, line TEXT, units INTEGER NOT NULL, PRIMARY KEY (month, line)) WITHOUT ROWID`,
+      );
+      sql.exec(`CREATE TABLE key_uses (key_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID`);
       sql.exec(`CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID`);
       sql.exec(`INSERT INTO settings VALUES ('epoch', ?), ('acknowledged', '0')`, newEpoch);
     });
@@ -86,7 +94,15 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
         units,
       );
     }
+    sql.exec(
+      `INSERT INTO line_months SELECT strftime('%Y-%m', at_ms / 1000, 'unixepoch') AS month, line, sum(units) FROM calls
+       WHERE ${gone} AND line IS NOT NULL GROUP BY month, line
+       ON CONFLICT (month, line) DO UPDATE SET units = units + excluded.units`,
+      ...bounds,
+    );
     sql.exec(`DELETE FROM calls WHERE ${gone}`, ...bounds);
+    // Only the current month decides. The clock may be set back by less than a day.
+    sql.exec(`DELETE FROM line_months WHERE month < ?`, periodOf(nowMs - DAY_MS).period);
   };
 
   return {
@@ -97,8 +113,8 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
     get lastN() {
       return lastN;
     },
-    append({ callId, atMs, tool, units }) {
-      sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?)`, lastN + 1, callId, atMs, tool, units);
+    append({ callId, atMs, tool, units }, line) {
+      sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)`, lastN + 1, callId, atMs, tool, units, line ?? null);
       lastN += 1;
     },
     has(callId) {
@@ -126,7 +142,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
       const counted = calls.filter(({ callId }) => !known.has(callId));
       storage.transactionSync(() => {
         for (const [index, { callId, atMs, tool, units }] of counted.entries()) {
-          sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?)`, lowestN - 1 - index, callId, atMs, tool, units);
+          sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?, NULL)`, lowestN - 1 - index, callId, atMs, tool, units);
         }
       });
       lowestN -= counted.length; // only after they are stored
@@ -167,6 +183,17 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
       const folded = sql.exec<{ units: number }>(`SELECT units FROM months WHERE month = ?`, period).toArray();
       return kept.one().units + (folded[0]?.units ?? 0);
     },
+    monthByLine(nowMs) {
+      return sql
+        .exec<{ lineId: string; units: number }>(
+          `SELECT line AS lineId, sum(units) AS units FROM
+             (SELECT line, units FROM calls WHERE at_ms >= ? AND line IS NOT NULL
+              UNION ALL SELECT line, units FROM line_months WHERE month = ?) GROUP BY line`,
+          startOfMonth(nowMs),
+          periodOf(nowMs).period,
+        )
+        .toArray();
+    },
     history(nowMs) {
       return sql
         .exec<{ tool: string; calls: number; units: number }>(
@@ -188,4 +215,40 @@ export function spendCanary(rows: CallLog, { expiresAtMs }: { expiresAtMs: numbe
   if (expiresAtMs <= Number(rows.setting("canary") ?? 0)) return false;
   rows.setSetting("canary", String(expiresAtMs));
   return true;
+}
+
+/** Nothing decides by a last use: people look for keys that were not used for weeks. */
+const STORE_EVERY_MS = MINUTE_MS;
+
+/**
+ * When each API key of a tenant was last used. The instants are in memory, and in the object's storage at most once a minute for
+ * each key, so that a call writes no row for them. An object that dies loses a minute of precision, never the key's use.
+ */
+export class KeyUses {
+  readonly #sql: Pick<SqlStorage, "exec">;
+  readonly #uses = new Map<string, { atMs: number; storedAtMs: number }>();
+
+  constructor(sql: Pick<SqlStorage, "exec">) {
+    this.#sql = sql;
+    const rows = sql.exec<{ keyId: string; atMs: number }>(`SELECT key_id AS keyId, at_ms AS atMs FROM key_uses`);
+    for (const { keyId, atMs } of rows) this.#uses.set(keyId, { atMs, storedAtMs: atMs });
+  }
+
+  /** Records a use. A use before the last one changes nothing. */
+  note(keyId: string, nowMs: number): void {
+    const known = this.#uses.get(keyId);
+    const atMs = Math.max(nowMs, known?.atMs ?? nowMs);
+    const isDue = known === undefined || atMs - known.storedAtMs >= STORE_EVERY_MS;
+    this.#uses.set(keyId, { atMs, storedAtMs: isDue ? atMs : known.storedAtMs });
+    if (!isDue) return;
+    this.#sql.exec(
+      `INSERT INTO key_uses VALUES (?, ?) ON CONFLICT (key_id) DO UPDATE SET at_ms = excluded.at_ms`,
+      keyId,
+      atMs,
+    );
+  }
+
+  all(): { keyId: string; atMs: number }[] {
+    return Array.from(this.#uses, ([keyId, { atMs }]) => ({ keyId, atMs }));
+  }
 }

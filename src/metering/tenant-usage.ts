@@ -8,8 +8,20 @@ import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { Charge, FallbackCall } from "../core/usage.ts";
-import { type CallLog, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
+import { type CallLog, KeyUses, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
 import { UsageOutbox } from "./outbox.ts";
+
+interface Opened {
+  rows: CallLog;
+  outbox: UsageOutbox;
+  keyUses: KeyUses;
+}
+
+/** What a tenant's API keys have used: the last use of each key, and the units of this calendar month (UTC) by line. */
+export interface KeyUsage {
+  lastUses: { keyId: string; atMs: number }[];
+  units: { lineId: string; units: number }[];
+}
 
 export class TenantUsage implements CallUsage {
   readonly admission = new Admission();
@@ -18,7 +30,7 @@ export class TenantUsage implements CallUsage {
   readonly #context: Context;
   readonly #tenantId: TenantId;
   readonly #now: () => number;
-  #opened: { rows: CallLog; outbox: UsageOutbox } | undefined;
+  #opened: Opened | undefined;
 
   constructor(storage: DurableObjectStorage, context: Context, tenantId: TenantId, now: () => number) {
     this.#storage = storage;
@@ -52,6 +64,15 @@ export class TenantUsage implements CallUsage {
     return spendCanary(this.#forCall.rows, canary);
   }
 
+  keyUsed(keyId: string, nowMs: number): void {
+    this.#opened?.keyUses.note(keyId, nowMs);
+  }
+
+  keyUsage(nowMs: number): KeyUsage {
+    if (this.#opened === undefined) return { lastUses: [], units: [] };
+    return { lastUses: this.#opened.keyUses.all(), units: this.admission.usedByLine(nowMs) };
+  }
+
   recent(nowMs: number, tool: string): { atMs: number; units: number }[] {
     return this.#forCall.rows.recent(nowMs, tool);
   }
@@ -61,9 +82,9 @@ export class TenantUsage implements CallUsage {
   }
 
   /** Writes one row, synchronously. The output gate holds the call's reply back until the row is durable. */
-  charge(charge: Charge): undefined {
+  charge(charge: Charge, line: string | undefined): undefined {
     const { rows, outbox } = this.#forCall;
-    rows.append(charge);
+    rows.append(charge, line);
     outbox.rowAppended();
   }
 
@@ -105,17 +126,21 @@ export class TenantUsage implements CallUsage {
   }
 
   /** The rows for a running call. Opens nothing: `forget` may have run during the call, and the object must stay empty. */
-  get #forCall(): { rows: CallLog; outbox: UsageOutbox } {
+  get #forCall(): Opened {
     if (this.#opened === undefined) throw new AppError("tenant_gone", "the object was emptied during the call");
     return this.#opened;
   }
 
-  #open(): { rows: CallLog; outbox: UsageOutbox } {
+  #open(): Opened {
     if (this.#opened !== undefined) return this.#opened;
     const now = this.#now();
     const rows = openCallLog(this.#storage, newId());
-    this.admission.restore(rows.recent(now), rows.monthUsed(now), now);
-    this.#opened = { rows, outbox: new UsageOutbox(this.#storage, this.#context, this.#tenantId, rows) };
+    this.admission.restore(rows.recent(now), rows.monthUsed(now), now, rows.monthByLine(now));
+    this.#opened = {
+      rows,
+      outbox: new UsageOutbox(this.#storage, this.#context, this.#tenantId, rows),
+      keyUses: new KeyUses(this.#storage.sql),
+    };
     return this.#opened;
   }
 }

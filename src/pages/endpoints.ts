@@ -12,6 +12,7 @@ import { Limits, strategies } from "../core/plans.ts";
 import { Report as MigrationReport, Run } from "../fleet/fleet-store.ts";
 import { tenantRoles } from "../core/actor.ts";
 import { InvitationSummary } from "../identity/invitations-store.ts";
+import { KeySummary } from "../identity/keys-api.ts";
 import { Link } from "../identity/links-store.ts";
 import { MemberSummary, Membership } from "../identity/members-store.ts";
 import { Impersonation } from "../identity/operators/operators-store.ts";
@@ -77,13 +78,18 @@ const Service = z.object({
   refusedWith: z.string().nullable(),
   waysBack: z.array(z.object({ by: z.enum(["administrator", "operator"]), does: z.string(), request: z.string() })),
 });
-const IssuedKey = z.object({
+const IssuedKey = KeySummary.pick({
+  ...{ id: true, name: true, prefix: true, scopes: true, tools: true, unitsPerMonth: true, expiresAt: true },
+}).extend({ apiKey: z.string(), delivered: z.boolean() });
+const RotatedKey = IssuedKey.extend({ replaces: z.object({ id: z.string(), endsAt: Instant }) });
+/** `usageKnown`: false while the tenant's object does not answer. Then no key has a last use or used units. */
+const Keys = listOf("keys", KeySummary).extend({ usageKnown: z.boolean() });
+const RootKey = z.object({
   id: z.string(),
-  name: z.string(),
-  scopes: z.array(z.string()),
-  expiresAt: z.string().nullable(),
-  apiKey: z.string(),
-  delivered: z.boolean(),
+  makesCredentials: z.boolean(),
+  verifies: z.enum(["all", "stored", "nothing"]),
+  apiKeys: z.int(),
+  tenants: z.int(),
 });
 const Invited = z.object({
   id: z.string(),
@@ -190,7 +196,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /plans": endpoint("listPlans", "List the plans for sale", ok(z.object({ plans: z.array(Plan) }))),
   "POST /api/checkout": endpoint("createCheckout", "Order a plan", created(Checkout), { codes: stripe }),
   "GET /api/tenants/:tenantId/status": endpoint("showStatus", "Show how far an account's set-up is", ok(Status)),
-  "POST /api/tenants/:tenantId/keys": endpoint("createFirstKey", "Create the account's first API key", created(IssuedKey)),
+  "POST /api/tenants/:tenantId/keys": endpoint("createFirstKey", "Create an API key. The buyer makes the account's first one", created(IssuedKey)),
   "POST /api/tenants/:tenantId/owner": endpoint("inviteOwner", "Invite the buyer to be the account's first owner", created(Invited)),
 
   // a tenant's admin
@@ -200,6 +206,10 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "PATCH /api/tenants/:tenantId/configuration": endpoint("changeOwnConfiguration", "Change branding, integrations and alerts by a merge patch", ok(OwnConfiguration.extend(Delivered.shape)), { codes: conditional }),
   "GET /api/tenants/:tenantId/usage": endpoint("showOwnUsage", "Show usage, meter reports and their calls", ok(Usage)),
   "GET /api/tenants/:tenantId/export": endpoint("exportOwnData", "Download all rows and documents", ok(FILE), { codes: ["conflict", ...object] }),
+  "GET /api/tenants/:tenantId/keys": endpoint("listOwnKeys", "List the account's API keys, newest first", ok(Keys)),
+  "PATCH /api/tenants/:tenantId/keys/:keyId": endpoint("changeOwnKey", "Change an API key's name and restrictions", ok(KeySummary.extend(Delivered.shape)), { codes: ["conflict"] }),
+  "DELETE /api/tenants/:tenantId/keys/:keyId": endpoint("revokeOwnKey", "Revoke an API key", ok(Delivered.extend({ revoked: z.literal(true) }))),
+  "POST /api/tenants/:tenantId/keys/:keyId/rotate": endpoint("rotateOwnKey", "Replace an API key; the old one works for some hours more", created(RotatedKey)),
   "GET /api/tenants/:tenantId/plan": endpoint("showOwnPlan", "Show the plan and the latest change", ok(Change)),
   "POST /api/tenants/:tenantId/plan": endpoint("changeOwnPlan", "Change the plan", { 200: Change, 202: Change }, { codes: stripe }),
   "DELETE /api/tenants/:tenantId/plan": endpoint("cancelOwnPlanChange", "Cancel a plan change that waits", ok(z.object({ change: PlanChange })), { codes: object }),
@@ -226,6 +236,9 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "POST /admin/api/tenants/:tenantId/suspend": endpoint("suspendTenant", "Suspend a tenant", ok(Service.extend(Delivered.shape)), { repeat: "A suspended tenant stays suspended." }),
   "POST /admin/api/tenants/:tenantId/resume": endpoint("resumeTenant", "Resume a tenant", ok(Service.extend(Delivered.shape)), { repeat: "A tenant that is served stays as it is." }),
   "POST /admin/api/tenants/:tenantId/keys": endpoint("createKey", "Create an API key", created(IssuedKey)),
+  "GET /admin/api/tenants/:tenantId/keys": endpoint("listKeys", "List a tenant's API keys, newest first", ok(Keys)),
+  "PATCH /admin/api/tenants/:tenantId/keys/:keyId": endpoint("changeKey", "Change an API key's name and restrictions", ok(KeySummary.extend(Delivered.shape)), { codes: ["conflict"] }),
+  "POST /admin/api/tenants/:tenantId/keys/:keyId/rotate": endpoint("rotateKey", "Replace an API key; the old one works for some hours more", created(RotatedKey)),
   "DELETE /admin/api/tenants/:tenantId/keys/:keyId": endpoint("revokeKey", "Revoke an API key", ok(Delivered.extend({ revoked: z.literal(true) }))),
   "POST /admin/api/tenants/:tenantId/monitor-token": endpoint("renewMonitorToken", "Revoke the monitor tokens and create one", created(z.object({ monitorToken: z.string() }))),
   "GET /admin/api/tenants/:tenantId/links": endpoint("listLinks", "List the organisations that are linked to a tenant", ok(listOf("links", Link))),
@@ -266,6 +279,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "POST /admin/api/checkouts": endpoint("createOffer", "Order a plan for a buyer, with a trial if wanted", created(Checkout), { codes: stripe }),
   "GET /admin/api/billing": endpoint("showIndicators", "Show every indicator with its level", ok(z.object({ level: z.string(), at: Instant, indicators: z.array(z.looseObject({ name: z.string(), level: z.string() })) }))),
   "GET /admin/api/meter-errors": endpoint("listMeterErrors", "List the usage that Stripe's meter refused, by day", ok(listOf("days", MeterErrorDay))),
+  "GET /admin/api/root-keys": endpoint("listRootKeys", "List the root keys of CREDENTIAL_KEY and how many API keys need each", ok(listOf("rootKeys", RootKey))),
   "GET /admin/api/shards": endpoint("listShards", "List the shards with their tenants and room", ok(listOf("shards", ListedShard))),
   "POST /admin/api/analytics": endpoint("askQuestion", "Run one SELECT over all tenants' rows", ok(z.object({ rows: z.array(z.object({ shard: z.string(), tenant: z.string().nullable(), row: z.unknown() })), truncated: z.boolean(), shards: z.array(z.looseObject({ id: z.string(), strategy: z.enum(strategies).optional() })) })), { repeat: "It reads only." }),
   "GET /admin/api/dead-letters": endpoint("listDeadLetters", "List usage messages that no ledger took, the oldest first", ok(listOf("deadLetters", DeadLetter.extend({ body: z.unknown() })))),

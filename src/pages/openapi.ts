@@ -122,6 +122,16 @@ const audiences: Readonly<Record<Access, Audience>> = {
     ...{ tag: "People", who: "a person who has signed in at a trusted issuer", schemes: ["personToken"] },
     codes: [...noToken, "token_expired", "issuer_unavailable"],
   },
+  key_maker: {
+    tag: "A tenant's administrator",
+    who: "the buyer, with the order's set-up token, or a member who manages keys, with the scope tenant:admin",
+    schemes: ["setupToken", "memberToken"],
+    codes: [
+      ...noToken,
+      ...(["token_expired", "scope_missing", "role_missing", "member_removed"] as const),
+      ...(["tenant_unknown", "tenant_gone", "rate_limited"] as const),
+    ],
+  },
   operator: {
     ...{ tag: "The operator", who: "the operator's people", schemes: ["operatorToken", "accessToken"] },
     codes: [...noToken, "token_expired", "issuer_unavailable", "scope_missing", "role_missing"],

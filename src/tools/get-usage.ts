@@ -23,6 +23,7 @@ export const getUsage = defineTool({
     plan: z.string(),
     hour: Allowance.describe("A sliding hour; resetSeconds: until the first of the used units become available again"),
     month: Allowance.describe("The calendar month in UTC; resetSeconds: until the next one begins"),
+    key: Allowance.optional().describe("The monthly budget of your API key, if it has one"),
   }),
   annotations: { readOnly: true, idempotent: true, destructive: false },
   failed: isFailure,
@@ -32,12 +33,14 @@ export const getUsage = defineTool({
     const { plan } = context.tenant;
     const hour = withLeft(quota.hour);
     const month = withLeft(quota.month);
+    const key = quota.key && withLeft(quota.key);
     const back = hour.used === 0 ? "" : ` The first of them become available again in ${inTime(hour.resetSeconds)}.`;
     return {
       text:
         `Plan ${plan}. This hour: ${inWords(hour)}.${back} ` +
-        `This month: ${inWords(month)}. The next month begins in ${inTime(month.resetSeconds)}.`,
-      data: { plan, hour, month },
+        `This month: ${inWords(month)}.${key === undefined ? "" : ` Your API key: ${inWords(key)}.`} ` +
+        `The next month begins in ${inTime(month.resetSeconds)}.`,
+      data: { plan, hour, month, ...(key && { key }) },
     };
   },
 });

@@ -1,7 +1,7 @@
 // Admission is exact: checked against a naive model that keeps every admitted call and sums them again for each decision.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { Admission, type Ticket, periodOf } from "../../src/calls/admission.ts";
+import { Admission, type KeyBudget, type Ticket, periodOf } from "../../src/calls/admission.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
 import { type AdmissionLimits, planOf } from "../../src/core/plans.ts";
 
@@ -27,7 +27,7 @@ function within(used: number, cost: number, limit: number | null): boolean {
 
 /** The promise of admission in its plainest form. */
 class Model {
-  calls: { atMs: number; units: number; running: boolean; tool: string }[] = [];
+  calls: { atMs: number; units: number; running: boolean; tool: string; line: string | undefined }[] = [];
 
   hourUsed(nowMs: number, tool?: string): number {
     return this.calls
@@ -41,20 +41,27 @@ class Model {
     const month = periodOf(nowMs).period;
     return this.calls.filter((call) => periodOf(call.atMs).period === month).reduce((sum, call) => sum + call.units, 0);
   }
+  lineUsed(nowMs: number, line: string | undefined): number {
+    const month = periodOf(nowMs).period;
+    return this.calls
+      .filter((call) => call.line === line && periodOf(call.atMs).period === month)
+      .reduce((sum, call) => sum + call.units, 0);
+  }
   inFlight(): number {
     return this.calls.filter((call) => call.running).length;
   }
   charged(tool: string): { atMs: number; units: number }[] {
     return this.calls.filter((call) => call.tool === tool && !call.running);
   }
-  admits(cost: number, limits: AdmissionLimits, nowMs: number, tool: string): boolean {
+  admits(cost: number, limits: AdmissionLimits, nowMs: number, tool: string, key?: KeyBudget): boolean {
     return (
       within(this.minuteUsed(nowMs), 1, limits.callsPerMinute) &&
       this.inFlight() < limits.callsInFlight &&
       (cost === 0 ||
         (within(this.hourUsed(nowMs), cost, limits.unitsPerHour) &&
           within(this.hourUsed(nowMs, tool), cost, limits.unitsPerHourByTool[tool] ?? null) &&
-          within(this.monthUsed(nowMs), cost, limits.unitsPerMonth)))
+          within(this.monthUsed(nowMs), cost, limits.unitsPerMonth) &&
+          (key === undefined || within(this.lineUsed(nowMs, key.lineId), cost, key.unitsPerMonth))))
     );
   }
 }
@@ -74,6 +81,13 @@ const stepArbitrary = fc.oneof(
       do: fc.constant("call" as const),
       cost: fc.integer({ min: 0, max: 20 }),
       tool: fc.constantFrom("limited", "other"),
+      key: fc.option(
+        fc.record({
+          lineId: fc.constantFrom("line-1", "line-2"),
+          unitsPerMonth: fc.option(fc.integer({ min: 1, max: 60 })),
+        }),
+        { nil: undefined },
+      ),
     }),
   },
   { weight: 3, arbitrary: fc.record({ do: fc.constantFrom("settle" as const, "release" as const), which: fc.nat() }) },
@@ -104,26 +118,27 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
         if (step.do === "wait") nowMs += step.ms;
         else if (step.do === "limits") limits = step.limits;
         else if (step.do === "call") {
-          const { cost, tool } = step;
+          const { cost, tool, key } = step;
           const ownLimit: number | undefined = limits.unitsPerHourByTool[tool];
           if (ownLimit !== undefined) admission.watch(tool, () => model.charged(tool), nowMs);
-          const expected = model.admits(cost, limits, nowMs, tool);
-          const decision = admission.decide(cost, limits, nowMs, tool);
+          const expected = model.admits(cost, limits, nowMs, tool, key);
+          const decision = admission.decide(cost, limits, nowMs, tool, key);
           expect(decision.admitted).toBe(expected);
           if (decision.admitted) {
             tickets.push({ ticket: decision.ticket, index: model.calls.length });
-            model.calls.push({ atMs: nowMs, units: cost, running: true, tool });
+            model.calls.push({ atMs: nowMs, units: cost, running: true, tool, line: key?.lineId });
           } else if (decision.retryAfterMs === undefined) {
             const smallest = Math.min(
               limits.unitsPerHour ?? Infinity,
               limits.unitsPerMonth ?? Infinity,
               ownLimit ?? Infinity,
+              key?.unitsPerMonth ?? Infinity,
             );
             expect(cost).toBeGreaterThan(smallest);
           } else if (model.inFlight() < limits.callsInFlight) {
             // Exact: admitted at the announced instant, and not a millisecond before.
-            expect(model.admits(cost, limits, nowMs + decision.retryAfterMs, tool)).toBe(true);
-            expect(model.admits(cost, limits, nowMs + decision.retryAfterMs - 1, tool)).toBe(false);
+            expect(model.admits(cost, limits, nowMs + decision.retryAfterMs, tool, key)).toBe(true);
+            expect(model.admits(cost, limits, nowMs + decision.retryAfterMs - 1, tool, key)).toBe(false);
           }
         } else if (tickets.length > 0) {
           // Any ticket, also one that was given back before: the second time must do nothing.
@@ -138,6 +153,8 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
         expect(quota.hour.used).toBe(model.hourUsed(nowMs));
         expect(quota.month.used).toBe(model.monthUsed(nowMs));
         expect(admission.inFlight).toBe(model.inFlight());
+        const byLine = new Map(admission.usedByLine(nowMs).map(({ lineId, units }) => [lineId, units]));
+        for (const line of ["line-1", "line-2"]) expect(byLine.get(line) ?? 0).toBe(model.lineUsed(nowMs, line));
       }
       // No position of the window exceeds the highest limit that was set.
       const highest = Math.max(

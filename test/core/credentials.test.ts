@@ -1,6 +1,9 @@
 // Tollgate reads back the credentials that it mints and refuses any other text. It needs neither storage nor a tenant's
 // object to refuse a forged one.
 import { createHmac } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { crc32 } from "node:zlib";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import {
@@ -15,7 +18,9 @@ import {
   toBase64Url,
   verifyCredential,
   isOneOf,
+  credentialPattern,
 } from "../../src/core/credentials.ts";
+import { newestRootKey } from "../../src/core/root-keys.ts";
 import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
 
 const ROOT_KEY = "root-key-of-these-tests";
@@ -53,9 +58,21 @@ function aCredential(overrides: Partial<Credential> = {}): Credential {
   return { kind, tenantId: TenantId.parse("acme"), fields: fields[kind], ...overrides };
 }
 
+const ROOT_KEY_ID = (await newestRootKey(ROOT_KEY)).id;
+
 /** A token with a genuine MAC over any text. */
-function signed(body: string): string {
-  return `${body}.${createHmac("sha256", ROOT_KEY).update(body).digest("base64url")}`;
+function signed(text: string, rootKey = ROOT_KEY_ID): string {
+  const body = `${text}.${rootKey}`;
+  return withChecksum(`${body}.${createHmac("sha256", ROOT_KEY).update(body).digest("base64url")}`);
+}
+
+/** The checksum as docs/keys.md describes it for scanners. */
+function withChecksum(text: string): string {
+  const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+  let written = "";
+  for (let rest = BigInt(crc32(text)); written.length < 6; rest /= 62n)
+    written = `${digits[Number(rest % 62n)]}${written}`;
+  return text + written;
 }
 
 const letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -100,10 +117,10 @@ test("a token that differs in any one character is refused", async () => {
 
 test.each(kinds)("the MAC of a %s has exactly one accepted spelling", async (kind) => {
   // Four characters decode to the same last byte: accepting them all would give a key several spellings and digests.
-  const token = await mintCredential(ROOT_KEY, aCredential({ kind }));
+  const token = (await mintCredential(ROOT_KEY, aCredential({ kind }))).slice(0, -6);
   const accepted = [];
   for (const last of letters) {
-    if ((await verifyCredential(ROOT_KEY, token.slice(0, -1) + last)) !== undefined) accepted.push(last);
+    if ((await verifyCredential(ROOT_KEY, withChecksum(token.slice(0, -1) + last))) !== undefined) accepted.push(last);
   }
   expect(accepted).toEqual([token.at(-1)]);
 });
@@ -114,7 +131,8 @@ test.each(kinds.flatMap((kind) => kinds.filter((other) => other !== kind).map((o
     // The fields of the other kind, so that only the MAC can refuse it.
     const credential = { ...aCredential({ kind: other }), kind };
     const body = [`${prefixes[kind]}_${credential.tenantId}`, ...credential.fields].join(".");
-    expect(await verifyCredential(ROOT_KEY, signed(body).replace(prefixes[kind], prefixes[other]))).toBeUndefined();
+    const passed = signed(body).slice(0, -6).replace(prefixes[kind], prefixes[other]);
+    expect(await verifyCredential(ROOT_KEY, withChecksum(passed))).toBeUndefined();
   },
 );
 
@@ -128,6 +146,38 @@ test("root keys are rotated: the newest makes credentials, all verify, and a key
   for (const none of ["", ",", " , "]) expect(await verifyCredential(none, old)).toBeUndefined();
 });
 
+const published = new RegExp(
+  /^    (?<source>\\btg\S+)$/m.exec(readFileSync(join(import.meta.dirname, "../../docs/keys.md"), "utf8"))?.groups?.[
+    "source"
+  ] ?? "(?!)",
+  "g",
+);
+
+test("the published expression is the one in use, and finds each credential in a text as a whole", async () => {
+  expect(published.source).toBe(credentialPattern.source);
+  await fc.assert(
+    fc.asyncProperty(
+      credentials,
+      fc.constantFrom(" ", "'", '"', "=", ":", "/", "\n", "("),
+      async (credential, edge) => {
+        const token = await mintCredential(ROOT_KEY, credential);
+        expect(`key${edge}${token}${edge} end`.match(published)).toEqual([token]);
+        // Its holder's own programs need no root key to tell a genuine form from a mistyped one.
+        expect(withChecksum(token.slice(0, -6))).toBe(token);
+      },
+    ),
+  );
+});
+
+test.each([
+  ["a JWT", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhY21lIn0.c2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmF0dXJlc2lnbmE"],
+  ["a word with the prefix inside", `x${signed("tgm_acme.1")}`],
+  ["the visible beginning of a key", "tgk_acme.AbCdEfGhIjKl"],
+  ["a file name", "tgk_build.min.js.map.gz"],
+])("the published expression does not find %s", (_, text) => {
+  expect(text.match(published)).toBeNull();
+});
+
 test("the operator's token is one of a list, and no part of the list", async () => {
   const setting = "new-token, old-token";
   for (const token of ["new-token", "old-token"]) expect(await isOneOf(setting, token)).toBe(true);
@@ -139,10 +189,12 @@ test("the operator's token is one of a list, and no part of the list", async () 
 test("a credential is refused for another tenant and under another root key", async () => {
   await fc.assert(
     fc.asyncProperty(credentials, tenantIds, fc.string({ minLength: 1 }), async (credential, other, rootKey) => {
-      fc.pre(other !== credential.tenantId && rootKey !== ROOT_KEY);
+      fc.pre(other !== credential.tenantId && rootKey !== ROOT_KEY && !rootKey.trimStart().startsWith("["));
       const token = await mintCredential(ROOT_KEY, credential);
       const prefix = `${prefixes[credential.kind]}_`;
-      const elsewhere = token.replace(`${prefix}${credential.tenantId}`, `${prefix}${other}`);
+      const elsewhere = withChecksum(
+        token.slice(0, -6).replace(`${prefix}${credential.tenantId}`, `${prefix}${other}`),
+      );
       expect(await verifyCredential(ROOT_KEY, elsewhere)).toBeUndefined();
       expect(await verifyCredential(rootKey, token)).toBeUndefined();
     }),
@@ -165,7 +217,14 @@ test.each([
   ["an empty field", signed("tgk_acme.k1..secret")],
   ["a field of other characters", signed("tgk_acme.k1.cmVhZA=.secret")],
   ["a field over 128 characters", signed(`tgs_acme.${"1".repeat(129)}`)],
-  ["a MAC with padding", `${signed("tgm_acme.1")}=`],
+  ["a MAC with padding", withChecksum(`${signed("tgm_acme.1").slice(0, -6)}=`)],
+  ["an unknown root key", signed("tgm_acme.1", "r00000000")],
+  [
+    "no root key",
+    withChecksum(`tgm_acme.1.${createHmac("sha256", ROOT_KEY).update("tgm_acme.1").digest("base64url")}`),
+  ],
+  ["no checksum", signed("tgm_acme.1").slice(0, -6)],
+  ["a wrong checksum", signed("tgm_acme.1").replace(/.$/, (last) => (last === "0" ? "1" : "0"))],
 ])("%s is refused for any MAC", async (_, token) => {
   expect(await verifyCredential(ROOT_KEY, token)).toBeUndefined();
 });

@@ -13,7 +13,7 @@ const MAX_FILES = 12;
 /** Rooms that may have more files, each with the reason. */
 const largerRooms: Readonly<Record<string, { files: number; reason: string }>> = {
   identity: {
-    files: 25,
+    files: 26,
     reason:
       "who calls, what a credential opens, how often and how many times are rules; members and operators have files",
   },
@@ -33,7 +33,7 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
   },
   lifecycle: { files: 13, reason: "provisioning, removal and the usage archive each have rules, a store and a runner" },
   adapters: { files: 15, reason: "each outside system has its file, and Stripe one for each of its six subjects" },
-  core: { files: 23, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
+  core: { files: 24, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
 };
 
 /** Runs the pinned oxlint in `directory` and returns what it prints. A lint error is an exit status of 1, not a failure. */

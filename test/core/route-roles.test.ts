@@ -70,7 +70,7 @@ beforeAll(async () => {
     ...{ id: own, version: 1, name: "Own", plan: "free", strategy: "shared", placement: null, state: "active" },
     ...{ trialUntilMs: null, allowedTools: null },
     limits: { unitsPerHour: 1, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 10 },
-    keys: [{ id: "k1", hash: await sha256Hex(adminKey), expiresAtMs: null }],
+    keys: [{ id: "k1", hash: await sha256Hex(adminKey), expiresAtMs: null, lineId: "k1" }],
     links: [{ issuer: ISSUER, organisation: own }],
     members: tenantRoles.map((role) => ({ id: `m-${role}`, role, issuer: ISSUER, subject: role })),
     removedMembers: [{ issuer: ISSUER, subject: "removed" }],
@@ -158,6 +158,23 @@ test("a key with the admin scope may use what keys may, and no key makes a key o
       expect(code, what).not.toBe("scope_missing");
     } else expect({ status, code }, what).toEqual({ status: 403, code: "scope_missing" });
     if (route.path.includes("/invitations") && route.method !== "GET") expect(code, what).toBe("scope_missing");
+  }
+});
+
+test("the routes that make keys are for members who manage keys, and for no key", async () => {
+  const makers = routes.filter(({ access }) => access === "key_maker");
+  expect(makers.length).toBeGreaterThan(0);
+  for (const route of makers) {
+    for (const role of tenantRoles) {
+      const { status, code } = await send(route, tokens[role] ?? "");
+      const what = `${nameOf(route)} as ${role}: ${status} ${String(code)}`;
+      if (permissionsOfRole[role].includes("keys:manage")) expect([401, 403], what).not.toContain(status);
+      else expect({ status, code }, what).toEqual({ status: 403, code: "role_missing" });
+    }
+    expect(await send(route, tokens["a key"] ?? ""), nameOf(route)).toMatchObject({
+      status: 403,
+      code: "scope_missing",
+    });
   }
 });
 

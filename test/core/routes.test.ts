@@ -60,6 +60,7 @@ const credentials: Readonly<Record<Route["access"], () => Promise<string | undef
   buyer: () => setupToken(own),
   tenant_admin: () => key(own, ["tools:read", "tenant:admin"]),
   person: async () => `${unverifiable}.c2lnbmF0dXJl`,
+  key_maker: () => setupToken(own),
   mcp: () => key(own, ["tools:read", "tenant:admin"]),
   status: () => statusToken(own),
   operator: async () => OPERATOR_TOKEN,
@@ -103,7 +104,9 @@ test("every route that is not public refuses every credential but its own kind",
   for (const route of routes.filter(({ access }) => isGuarded(access))) {
     const tokens = { ...wrong };
     for (const access of ["buyer", "tenant_admin", "operator", "monitor"] as const) {
-      const isKey = access === "tenant_admin" && route.access === "mcp";
+      const isKey =
+        (access === "tenant_admin" && ["mcp", "key_maker"].includes(route.access)) ||
+        (access === "buyer" && route.access === "key_maker");
       const token = await credentials[access]();
       if (access !== route.access && !isKey && token !== undefined) tokens[`the credential of a ${access}`] = token;
     }
@@ -116,14 +119,13 @@ test("another tenant's credential finds no tenant on a tenant's route, and the l
   const logged = vi.spyOn(console, "warn");
   onTestFinished(() => logged.mockRestore());
   for (const route of routes) {
-    const token =
-      route.access === "buyer"
-        ? await setupToken(other)
-        : route.access === "tenant_admin"
-          ? await key(other, ["tenant:admin"])
-          : route.access === "monitor"
-            ? await monitorToken(other)
-            : undefined;
+    const token = ["buyer", "key_maker"].includes(route.access)
+      ? await setupToken(other)
+      : route.access === "tenant_admin"
+        ? await key(other, ["tenant:admin"])
+        : route.access === "monitor"
+          ? await monitorToken(other)
+          : undefined;
     if (token === undefined) continue;
     logged.mockClear();
     expect((await send(route, token)).status, nameOf(route)).toBe(404);
@@ -138,7 +140,7 @@ test("a key without the admin scope and an expired setup token are refused on ev
   for (const route of routes) {
     if (route.access === "tenant_admin")
       expect((await send(route, await key(own, ["tools:read", "tools:write"]))).status, nameOf(route)).toBe(403);
-    if (route.access === "buyer")
+    if (["buyer", "key_maker"].includes(route.access))
       expect((await send(route, await setupToken(own, Date.now() - 1))).status, nameOf(route)).toBe(401);
   }
 });
@@ -288,6 +290,8 @@ test("every operator's route that names a tenant answers 404 in words when there
     "PATCH /admin/api/tenants/:tenantId/configuration": { branding: null },
     "POST /admin/api/tenants/:tenantId/impersonations": { reason: "A" },
     "POST /admin/api/tenants/:tenantId/keys": { name: "A", scopes: ["tools:read"] },
+    "PATCH /admin/api/tenants/:tenantId/keys/:keyId": { name: "A" },
+    "POST /admin/api/tenants/:tenantId/keys/:keyId/rotate": {},
     "POST /admin/api/tenants/:tenantId/links": link,
     "POST /admin/api/tenants/:tenantId/members": { email: "ada@acme.example" },
     "POST /admin/api/tenants/:tenantId/plan": { plan: "free" },

@@ -7,7 +7,7 @@ import { type AuthorizationHost, type CallHost, type CallUsage, authorize, runCa
 import { type TenantRole, tenantRoles } from "../../src/core/actor.ts";
 import type { CallRequest } from "../../src/core/call.ts";
 import { AppError, type ErrorCode } from "../../src/core/errors.ts";
-import { TenantConfig, TenantId } from "../../src/core/tenant.ts";
+import { type ApiKey, TenantConfig, TenantId } from "../../src/core/tenant.ts";
 import type { Charge } from "../../src/core/usage.ts";
 import { toolContext } from "../support/tool-context.ts";
 
@@ -25,7 +25,7 @@ const config = TenantConfig.parse({
   trialUntilMs: null,
   limits: { unitsPerHour: 1, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 10 },
   allowedTools: null,
-  keys: [{ id: "k1", hash: "h1", expiresAtMs: null }],
+  keys: [{ id: "k1", hash: "h1", expiresAtMs: null, lineId: "line-1" }],
   links: [],
   members: [],
   removedMembers: [],
@@ -49,15 +49,22 @@ const canary: CallRequest = {
 function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> } = {}) {
   const admission = new Admission();
   const charges: Charge[] = [];
+  const lines: (string | undefined)[] = [];
+  const keysUsed: string[] = [];
   const usage: CallUsage = {
     admission,
+    keyUsed: (keyId) => void keysUsed.push(keyId),
     isCharged: () => false,
     fallbackCharges: () => [],
     keyed: undefined,
     spendCanary: () => true,
     recent: () => [],
     history: () => [],
-    charge: (charge) => void charges.push(charge),
+    charge: (charge, line) => {
+      charges.push(charge);
+      lines.push(line);
+      return undefined;
+    },
     ...own.usage,
   };
   const { db } = toolContext().context;
@@ -72,7 +79,7 @@ function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> }
   };
   const call = (made = request, abort = new AbortController()) => runCall(host, made, { abort, progress: undefined });
   const used = () => admission.quota(config.limits, NOW_MS).hour.used;
-  return { admission, call, charges, used };
+  return { admission, call, charges, lines, keysUsed, used };
 }
 
 /** Rows whose first statement fails or hangs. */
@@ -249,7 +256,7 @@ test("every message that is no call counts among the requests of the minute, and
     env: { FILES: undefined as never, PUBLIC_URL: "https://x.example" },
     now: () => NOW_MS,
     tenant: () => ({ ...config, limits }),
-    usage: () => ({ admission }),
+    usage: () => ({ admission, keyUsed: () => undefined }),
   };
   const { caller } = request;
   expect(await authorize(host, caller)).toMatchObject({ kind: "authorized", quota: { minute: { limit: 2, used: 1 } } });
@@ -261,6 +268,67 @@ test("every message that is no call counts among the requests of the minute, and
     refusal: { code: "rate_limited", limit: 2, retryAfterSeconds: 60, upgradeUrl: "https://x.example/plans" },
     quota: { minute: { limit: 2, used: 2, resetSeconds: 60 } },
   });
+});
+
+/** The tenant with its one key restricted, and more units than a test uses. */
+function restricted(own: Partial<ApiKey>, overrides: Partial<TenantConfig> = {}): Partial<CallHost> {
+  const limits = { ...config.limits, unitsPerHour: 100 };
+  return { tenant: () => ({ ...config, limits, keys: config.keys.map((key) => ({ ...key, ...own })), ...overrides }) };
+}
+
+test("a key with a list of tools lists and calls only these, and its refusal names them", async () => {
+  const tools = ["list_documents", "search_products"];
+  const { call, charges } = startHost({ host: restricted({ tools }) });
+  expect(await call()).toMatchObject({ kind: "result" });
+  expect(await call({ ...request, tool: "health_check", args: {} })).toMatchObject({
+    kind: "refused",
+    refusal: {
+      code: "tool_not_in_key",
+      message: expect.stringContaining("It may call: list_documents, search_products."),
+    },
+  });
+  expect(charges).toHaveLength(1);
+  const listed = async (ofTenant: string[] | null, ofKey: string[] | null) => {
+    const { admission } = startHost();
+    const host = {
+      ...{ env: { FILES: undefined as never, PUBLIC_URL: "https://x.example" }, now: () => NOW_MS },
+      tenant: restricted({ tools: ofKey }, { allowedTools: ofTenant }).tenant as CallHost["tenant"],
+      usage: () => ({ admission, keyUsed: () => undefined }),
+    };
+    return authorize(host as AuthorizationHost, request.caller);
+  };
+  expect(await listed(null, null)).toMatchObject({ allowedTools: null });
+  expect(await listed(null, tools)).toMatchObject({ allowedTools: tools });
+  expect(await listed(["search_products", "health_check"], tools)).toMatchObject({ allowedTools: ["search_products"] });
+  // A tool that the tenant itself lost is refused as such.
+  const lost = startHost({ host: restricted({ tools }, { allowedTools: ["health_check"] }) });
+  expect(await lost.call()).toMatchObject({ refusal: { code: "tool_not_allowed" } });
+});
+
+test("a key's budget refuses with the date of its renewal, and a failed call gives its units back", async () => {
+  const own = { unitsPerMonth: 2 };
+  const { call, charges, lines } = startHost({ host: restricted(own) });
+  expect([(await call()).kind, (await call({ ...request, callId: "call-2" })).kind]).toEqual(["result", "result"]);
+  expect(await call({ ...request, callId: "call-3" })).toMatchObject({
+    kind: "refused",
+    refusal: {
+      ...{ code: "key_budget_exhausted", limit: 2, used: 2, cost: 1, retryAfterSeconds: 4 * 3_600 },
+      message: expect.stringContaining("The budget renews in 14400 seconds, at 2026-12-01T00:00:00Z."),
+    },
+  });
+  expect([charges.length, lines]).toEqual([2, ["line-1", "line-1"]]);
+  const rows = rowsThat(() => Promise.reject(new AppError("database_unavailable")));
+  const failing = startHost({ host: { ...restricted(own), rows } });
+  for (const callId of ["a", "b", "c"])
+    expect(await failing.call({ ...request, callId })).toMatchObject({ kind: "result" });
+  expect(failing.admission.usedByLine(NOW_MS)).toEqual([]);
+});
+
+test("a key is used by a call and by a message, and not by a call of another caller", async () => {
+  const { call, keysUsed } = startHost();
+  await call();
+  await call(canary);
+  expect(keysUsed).toEqual(["k1"]);
 });
 
 test("a call that fails says once whether it was charged", async () => {

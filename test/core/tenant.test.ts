@@ -112,7 +112,7 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     suspendedBy: null,
     limits,
     allowedTools: null,
-    keys: [{ id: "k1", hash: "h", expiresAtMs: null }],
+    keys: [{ id: "k1", hash: "h", expiresAtMs: null, lineId: "k1" }],
     links: [{ issuer: "https://login.example", organisation: "acme" }],
     members: [{ id: "m1", role: "owner", issuer: null, subject: null }],
     removedMembers: [],
@@ -123,6 +123,7 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     pastDueSinceMs: null,
     leavingUntilMs: null,
     features: {},
+    keys: kept.keys.map((key) => ({ ...key, tools: null, unitsPerMonth: null, memberId: null })),
     limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
   });
   for (const missing of ["state", "placement", "limits", "keys", "links", "members", "removedMembers", "version"]) {

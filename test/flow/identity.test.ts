@@ -402,7 +402,9 @@ test("the first key is made once, and only by the buyer", async () => {
     mintCredential(system.credentialKey, { kind: "setup", tenantId: tenantId as never, fields: [String(expiresAtMs)] });
   const late = await setupToken(tenant.id, Date.now() - 1);
   const foreign = await setupToken(other.id, Date.now() + 60_000);
-  for (const token of [late, tenant.apiKey, "x"]) expect((await firstKey(tenant.id, token)).status).toBe(401);
+  for (const token of [late, "x"]) expect((await firstKey(tenant.id, token)).status).toBe(401);
+  // A key is a credential of this path, and never makes a key.
+  expect((await firstKey(tenant.id, tenant.apiKey)).status).toBe(403);
   expect((await firstKey(tenant.id, foreign)).status).toBe(404);
   // It already has a key, made by the operator.
   expect((await firstKey(tenant.id, await setupToken(tenant.id, Date.now() + 60_000))).status).toBe(409);

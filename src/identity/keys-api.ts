@@ -1,0 +1,202 @@
+// Routes for API keys: of a tenant for its members and its buyer, and of any tenant for the operator.
+import * as z from "zod";
+import { withTimeout } from "../adapters/timeout.ts";
+import { notifyObject } from "../control/notify-object.ts";
+import { tenantsStore } from "../control/tenants-store.ts";
+import { keyPrefix } from "../core/credentials.ts";
+import { rootKeysOf } from "../core/root-keys.ts";
+import type { TenantId } from "../core/tenant.ts";
+import {
+  BadRequest,
+  type HttpContext,
+  type PageQuery,
+  Problem,
+  decodeCursor,
+  encodeCursor,
+  noStore,
+  noSuchTenant,
+  pageOf,
+  pageOfAll,
+  pageQuery,
+  tenantOf,
+} from "../http.ts";
+import { describeError, log } from "../log.ts";
+import { StoredKey, keysStore } from "./keys-store.ts";
+import {
+  type KeyAct,
+  type KeyChange,
+  type KeyRequest,
+  MAX_KEYS,
+  type RotateRequest,
+  issueKey,
+  refusedActor,
+  rotateKey,
+  scopesOver,
+} from "./keys.ts";
+
+export const KeysQuery = pageQuery(100);
+/** A setting has a handful of root keys. */
+export const RootKeysQuery = pageQuery(100);
+
+/** An object answers in milliseconds. The list is useful without it. */
+const USAGE_TIMEOUT_MS = 3_000;
+
+/** A key in a list. The key itself is never in it. */
+export const KeySummary = StoredKey.omit({ lineId: true, ownExpiresAt: true }).extend({
+  /** The beginning of the key, which tells it from others. */
+  prefix: z.string(),
+  /** `null`: never used, or not known (`usageKnown`). Up to a minute old after the tenant's object restarted. */
+  lastUsedAt: z.iso.datetime().nullable(),
+  /** Units of this calendar month (UTC), with those of the keys that it was rotated from and into. */
+  unitsUsed: z.int().nullable(),
+});
+export type KeySummary = z.infer<typeof KeySummary>;
+
+export async function listKeys(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  requireManager(c, "read");
+  const tenantId = tenantOf(c);
+  const [createdAt, id] = decodeCursor(query.after, 2) ?? [];
+  const after = createdAt === undefined || id === undefined ? undefined : { createdAt, id };
+  const [rows, usageOf] = await Promise.all([
+    keysStore(c.get("context").control).page(tenantId, after, query.limit + 1),
+    readUsage(c, tenantId),
+  ]);
+  const { keys, next } = pageOf("keys", rows, query.limit, (key) => encodeCursor([key.createdAt, key.id]));
+  const usageKnown = usageOf !== undefined;
+  return c.json({ keys: keys.map((key) => summaryOf(tenantId, key, usageOf)), next, usageKnown }, 200, noStore);
+}
+
+/** A key for the buyer, a member or the operator. The answer shows it once. The buyer makes only the tenant's first key. */
+export async function createKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
+  const maker = c.get("actor");
+  const first = maker.kind === "buyer";
+  if (!first) requireManager(c, "make", body.scopes);
+  const tenantId = tenantOf(c);
+  const key = await issueKey(c.get("context"), tenantId, body, { first, maker, creation: c.get("creation") });
+  if (key !== undefined) return c.json(key, 201, noStore);
+  const tenant = await tenantsStore(c.get("context").control).summary(tenantId);
+  if (first)
+    throw new Problem(
+      "conflict",
+      tenant === undefined
+        ? "The order is not paid yet. The first key can be made once it is."
+        : "The account has had its first key. Its administrator or support can replace it.",
+    );
+  if (tenant === undefined || tenant.state === "gone") throw noSuchTenant();
+  throw new Problem("conflict", `The account has ${MAX_KEYS} keys. Revoke one first.`);
+}
+
+export async function changeKey(c: HttpContext, { body }: { body: KeyChange }): Promise<Response> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  const key = await keyOf(c, "make");
+  if (body.expiresAt !== undefined && key.expiresAt !== null && Date.parse(body.expiresAt) > Date.parse(key.expiresAt))
+    throw new BadRequest(`expiresAt: an expiry can only come earlier. The key expires at ${key.expiresAt}.`);
+  const changed = await keysStore(context.control).change(tenantId, key.id, body);
+  if (changed === undefined) throw ended();
+  const { delivered } = await notifyObject(context, tenantId);
+  return c.json({ ...summaryOf(tenantId, changed, await readUsage(c, tenantId)), delivered }, 200, noStore);
+}
+
+export async function rotate(c: HttpContext, { body }: { body: RotateRequest }): Promise<Response> {
+  const key = await keyOf(c, "make");
+  const [maker, creation, nowMs] = [c.get("actor"), c.get("creation"), Date.now()];
+  const successor = await rotateKey(c.get("context"), tenantOf(c), key, body, { maker, creation, nowMs });
+  if (successor !== undefined) return c.json(successor, 201, noStore);
+  const { replacedBy } = await keyOf(c, "make");
+  if (replacedBy !== null) throw new Problem("conflict", `The key was rotated before. Its successor is ${replacedBy}.`);
+  throw ended();
+}
+
+export async function revokeKey(c: HttpContext): Promise<Response> {
+  requireManager(c, "end");
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  if (!(await keysStore(context.control).revoke(tenantId, c.req.param("keyId") ?? ""))) throw noSuchKey();
+  return c.json({ revoked: true, ...(await notifyObject(context, tenantId)) });
+}
+
+/**
+ * The root keys of CREDENTIAL_KEY and how many API keys need each, for its rotation. Also root keys that the setting lacks:
+ * their API keys do not work.
+ */
+export async function listRootKeys(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  const { keys, byId } = await rootKeysOf(c.env.CREDENTIAL_KEY);
+  const uses = (await keysStore(c.get("context").control).byRootKey()).map((use) => ({
+    ...use,
+    rootKey: byId.get(use.rootKey)?.id ?? use.rootKey,
+  }));
+  const ids = [...new Set([...keys.map(({ id }) => id), ...uses.map(({ rootKey }) => rootKey)])];
+  const rootKeys = ids.map((id) => {
+    const own = uses.filter(({ rootKey }) => rootKey === id);
+    return {
+      id,
+      makesCredentials: keys[0]?.id === id,
+      verifies: byId.get(id)?.verifies ?? "nothing",
+      apiKeys: own.reduce((sum, use) => sum + use.keys, 0),
+      // A tenant with keys under both spellings of an id counts twice.
+      tenants: own.reduce((sum, use) => sum + use.tenants, 0),
+    };
+  });
+  return c.json(
+    pageOfAll("rootKeys", rootKeys, query, ({ id }) => id),
+    200,
+    noStore,
+  );
+}
+
+/** Throws unless the actor may do this with the tenant's keys, and could itself give these scopes. */
+function requireManager(c: HttpContext, act: KeyAct, scopes: readonly string[] = []): void {
+  const actor = c.get("actor");
+  const refused = refusedActor(actor, act);
+  if (refused !== undefined) throw new Problem(actor.kind === "member" ? "role_missing" : "scope_missing", refused);
+  const over = scopesOver(actor, scopes);
+  if (over.length > 0)
+    throw new Problem("role_missing", `Your role does not have ${over.join(" ")}, so it cannot give it to a key.`);
+}
+
+/** The key that the path names, for an act that the actor may do with it. */
+async function keyOf(c: HttpContext, act: KeyAct): Promise<StoredKey> {
+  requireManager(c, act);
+  const key = await keysStore(c.get("context").control).find(tenantOf(c), c.req.param("keyId") ?? "");
+  if (key === undefined) throw noSuchKey();
+  requireManager(c, act, key.scopes);
+  return key;
+}
+
+function noSuchKey(): Problem {
+  return new Problem("not_found", "The account has no such key.");
+}
+
+function ended(): Problem {
+  return new Problem("conflict", "The key has expired or was revoked.");
+}
+
+interface UsageOf {
+  lastUsedAt(keyId: string): string | null;
+  units(lineId: string): number;
+}
+
+/** What the tenant's keys have used; `undefined` when the tenant's object does not answer. */
+async function readUsage(c: HttpContext, tenantId: TenantId): Promise<UsageOf | undefined> {
+  try {
+    const object = c.get("context").tenantObject(tenantId);
+    const { lastUses, units } = await withTimeout(USAGE_TIMEOUT_MS, object.keyUsage());
+    const uses = new Map(lastUses.map(({ keyId, atMs }) => [keyId, new Date(atMs).toISOString()]));
+    const byLine = new Map(units.map((line) => [line.lineId, line.units]));
+    return { lastUsedAt: (keyId) => uses.get(keyId) ?? null, units: (lineId) => byLine.get(lineId) ?? 0 };
+  } catch (error) {
+    log("warn", "key_usage_not_read", { tenantId, error: describeError(error) });
+    return undefined;
+  }
+}
+
+function summaryOf(tenantId: TenantId, stored: StoredKey, usage: UsageOf | undefined): KeySummary {
+  const { lineId, ownExpiresAt: _, ...key } = stored;
+  return {
+    ...key,
+    prefix: keyPrefix(tenantId, key.id),
+    lastUsedAt: usage?.lastUsedAt(key.id) ?? null,
+    unitsUsed: usage?.units(lineId) ?? null,
+  };
+}
