@@ -38,15 +38,16 @@ CREATE TABLE operator_token_uses (
   last_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The alerts about a tenant's usage that are due or sent: one for each threshold and month.
+-- The alerts about a tenant's usage that are due or sent: one for each threshold, month and way to send it.
 CREATE TABLE usage_alerts (
   tenant_id text NOT NULL REFERENCES tenants (id),
   month date NOT NULL,
   threshold_percent integer NOT NULL,
+  channel text NOT NULL CHECK (channel IN ('webhook', 'mail')),
   due_at timestamptz NOT NULL DEFAULT now(),
   attempts integer NOT NULL DEFAULT 0,
   sent_at timestamptz,
-  PRIMARY KEY (tenant_id, month, threshold_percent)
+  PRIMARY KEY (tenant_id, month, threshold_percent, channel)
 );
 CREATE INDEX usage_alerts_unsent ON usage_alerts (due_at) WHERE sent_at IS NULL;
 

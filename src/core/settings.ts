@@ -15,6 +15,11 @@ const integrations = {
   webhookUrl: PublicUrl,
 };
 const alerts = {
+  emails: z
+    .array(z.email().max(320))
+    .min(1)
+    .max(5)
+    .transform((emails) => [...new Set(emails.map((email) => email.toLowerCase()))]),
   /** Shares of the month's allowance. */
   thresholdsPercent: z
     .array(z.int().min(1).max(100))
@@ -27,7 +32,9 @@ const alerts = {
 export const Settings = z.object({
   branding: Branding.default({}),
   integrations: z.object({ webhookUrl: z.string().optional() }).default({}),
-  alerts: z.object({ thresholdsPercent: z.array(z.int()).optional() }).default({}),
+  alerts: z
+    .object({ emails: z.array(z.string()).optional(), thresholdsPercent: z.array(z.int()).optional() })
+    .default({}),
 });
 export type Settings = z.infer<typeof Settings>;
 
@@ -38,7 +45,10 @@ export const SettingsPatch = z
       .partial()
       .nullable(),
     integrations: z.strictObject({ webhookUrl: integrations.webhookUrl.nullable() }).partial().nullable(),
-    alerts: z.strictObject({ thresholdsPercent: alerts.thresholdsPercent.nullable() }).partial().nullable(),
+    alerts: z
+      .strictObject({ emails: alerts.emails.nullable(), thresholdsPercent: alerts.thresholdsPercent.nullable() })
+      .partial()
+      .nullable(),
   })
   .partial();
 export type SettingsPatch = z.infer<typeof SettingsPatch>;

@@ -1,7 +1,9 @@
 // Cron: sends each tenant the alerts that it configured: its usage has reached a share of the month's allowance. At least once for
-// each threshold and month: a webhook that did not answer gets the alert again in five minutes.
-// Invariant: a webhook that fails delays no other tenant's, and gets nothing but ids and numbers.
+// each threshold and month: what a webhook or the mail service did not take is sent again in five minutes.
+// Invariant: a failure delays no other tenant's alert, and an alert has nothing but ids and numbers.
+import { sendMail, sendsMail } from "../adapters/mail.ts";
 import type { Context } from "../control/context.ts";
+import { config } from "../core/app-config.ts";
 import { plans } from "../core/plans.ts";
 import { describeError, log } from "../log.ts";
 import { type UsageAlert, usageAlertsStore } from "./usage-alerts-store.ts";
@@ -19,25 +21,37 @@ export function monthOf(nowMs: number): string {
 export async function sendUsageAlerts(context: Context, nowMs: number): Promise<void> {
   const store = usageAlertsStore(context.control);
   const included = Object.fromEntries([...plans.values()].map((plan) => [plan.name, plan.includedUnits]));
-  await store.raise(monthOf(nowMs), included);
+  await store.raise(monthOf(nowMs), { included, mail: sendsMail(context.env) });
   const due = await store.attempt(BATCH);
   await Promise.all(
     due.map(async (alert) => {
-      const { tenantId, thresholdPercent } = alert;
+      const { tenantId, thresholdPercent, channel } = alert;
       try {
-        await post(alert, context.env.PUBLIC_URL, nowMs);
+        await (channel === "mail" ? mail(alert, context.env) : post(alert, context.env.PUBLIC_URL, nowMs));
         await store.sent(alert);
-        log("info", "usage_alert_sent", { tenantId, thresholdPercent });
+        log("info", "usage_alert_sent", { tenantId, thresholdPercent, channel });
       } catch (error) {
-        log("warn", "usage_alert_not_sent", { tenantId, thresholdPercent, error: describeError(error) });
+        log("warn", "usage_alert_not_sent", { tenantId, thresholdPercent, channel, error: describeError(error) });
       }
     }),
   );
 }
 
-/** Throws unless the webhook takes the alert. */
-async function post({ webhookUrl, ...alert }: UsageAlert, publicUrl: string, nowMs: number): Promise<void> {
-  const { tenantId, month, thresholdPercent } = alert;
+/** Throws unless the mail service takes a mail for each address. */
+async function mail({ emails, tenantId, month, thresholdPercent }: UsageAlert, env: Env): Promise<void> {
+  const subject = `${config.product.name}: ${thresholdPercent} % of the units of ${month.slice(0, 7)} are used`;
+  const text = [
+    `The account ${tenantId} has used ${thresholdPercent} % of its units of the month ${month.slice(0, 7)}.`,
+    `Usage: ${env.PUBLIC_URL}/api/tenants/${tenantId}/usage`,
+    "An administrator of the account can change these alerts.",
+  ].join("\n\n");
+  await Promise.all((emails ?? []).map((to) => sendMail(env, { to, subject, text })));
+}
+
+/** Throws unless the webhook takes the alert. Does nothing when the tenant has removed it. */
+async function post(alert: UsageAlert, publicUrl: string, nowMs: number): Promise<void> {
+  const { webhookUrl, tenantId, month, thresholdPercent } = alert;
+  if (webhookUrl === null) return;
   const response = await fetch(webhookUrl, {
     method: "POST",
     headers: { "content-type": "application/json" },

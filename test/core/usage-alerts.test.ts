@@ -4,11 +4,13 @@ import type { Context } from "../../src/control/context.ts";
 import { planNames } from "../../src/core/plans.ts";
 import { monthOf, sendUsageAlerts } from "../../src/metering/usage-alerts.ts";
 
-test("an alert is sent once to each tenant's own webhook, and a webhook that fails gets it again later", async () => {
+test("an alert is sent once to each tenant's own webhook and addresses, and a webhook that fails gets it again later", async () => {
   const alert = (tenantId: string) => ({
     ...{ tenantId, month: "2026-11-01", thresholdPercent: 80 },
-    webhookUrl: `https://${tenantId}.example/hook`,
+    ...{ channel: "webhook", webhookUrl: `https://${tenantId}.example/hook`, emails: null },
   });
+  const emails = ["it@mail.example", "ops@mail.example"];
+  const byMail = { ...alert("good"), channel: "mail", emails };
   const sent: unknown[] = [];
   const control = {
     async query(sql: string, params: unknown[]) {
@@ -17,20 +19,33 @@ test("an alert is sent once to each tenant's own webhook, and a webhook that fai
         expect(params[0]).toBe("2026-11-01");
         expect(Object.keys(JSON.parse(String(params[1])) as object)).toEqual([...planNames]);
       }
-      return sql.includes("attempts + 1") ? [alert("good"), alert("broken"), alert("away"), alert("moved")] : [];
+      return sql.includes("attempts + 1")
+        ? [alert("good"), alert("broken"), alert("away"), alert("moved"), byMail]
+        : [];
     },
   };
   const posted: Record<string, unknown> = {};
+  const mails: unknown[] = [];
   const asked = vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
     const { hostname } = new URL(input instanceof Request ? input.url : input);
-    posted[hostname] = JSON.parse(typeof init?.body === "string" ? init.body : "");
+    const body: unknown = JSON.parse(typeof init?.body === "string" ? init.body : "");
+    if (hostname === "mailbox.example") return new Response(null, { status: mails.push(body) > 0 ? 204 : 500 });
+    posted[hostname] = body;
     if (hostname === "away.example") throw new TypeError("no route");
     return new Response(null, { status: { "broken.example": 500, "moved.example": 302 }[hostname] ?? 204 });
   });
   onTestFinished(() => asked.mockRestore());
-  const context = { control, env: { PUBLIC_URL: "https://tollgate.example" } } as unknown as Context;
+  const env = { PUBLIC_URL: "https://tollgate.example", MAIL_URL: "https://mailbox.example", MAIL_FROM: "a@b.example" };
+  const context = { control, env } as unknown as Context;
   await sendUsageAlerts(context, Date.parse("2026-11-30T23:59:59Z"));
-  expect(sent).toEqual([["good", "2026-11-01", 80]]);
+  expect(sent).toEqual(
+    expect.arrayContaining([
+      ["good", "2026-11-01", 80, "webhook"],
+      ["good", "2026-11-01", 80, "mail"],
+    ]),
+  );
+  expect(sent).toHaveLength(2);
+  expect(mails).toMatchObject(emails.map((to) => ({ to, subject: expect.stringContaining("80 %") })));
   expect(Object.keys(posted)).toHaveLength(4);
   expect(posted["good.example"]).toEqual({
     ...{ event: "usage_threshold_reached", tenantId: "good", month: "2026-11", thresholdPercent: 80 },

@@ -107,24 +107,23 @@ test("a tenant's admin changes its branding, which agents see at once, its webho
   });
 });
 
-test("a threshold of the month's usage is an alert once, and a webhook that is away gets it again", async () => {
+test("a threshold of the month's usage is one alert by webhook and mail, and what is not taken is sent again", async () => {
   const { id, apiKey } = await aTenant({ limits: { unitsPerMonth: 4 } });
+  const email = `it@${id}.example`;
   const patch = {
-    alerts: { thresholdsPercent: [50, 100] },
+    alerts: { emails: [email], thresholdsPercent: [50, 100] },
     integrations: { webhookUrl: "https://hooks.no-such.example/x" },
   };
   expect(await configuration(id, patch, "*")).toMatchObject({ status: 200, body: patch });
-  const units = async (): Promise<number> =>
-    Number(
-      (
-        await controlRows<{ units: string }>(
-          `SELECT coalesce(sum(units), 0) AS units FROM ledger WHERE tenant_id = $1`,
-          [id],
-        )
-      )[0]?.units,
-    );
+  const units = async (): Promise<number> => {
+    const sql = `SELECT coalesce(sum(units), 0) AS units FROM ledger WHERE tenant_id = $1`;
+    return Number((await controlRows<{ units: string }>(sql, [id]))[0]?.units);
+  };
   const alerts = () =>
-    controlRows(`SELECT threshold_percent, attempts, sent_at FROM usage_alerts WHERE tenant_id = $1`, [id]);
+    controlRows(
+      `SELECT channel, threshold_percent, attempts, sent_at IS NOT NULL AS sent FROM usage_alerts WHERE tenant_id = $1 ORDER BY channel`,
+      [id],
+    );
   await fireCron("*/5 * * * *");
   expect(await alerts()).toEqual([]);
   for (let call = 0; call < 3 && (await units()) < 2; call += 1) {
@@ -132,10 +131,15 @@ test("a threshold of the month's usage is an alert once, and a webhook that is a
     const { receipt } = await callTool(apiKey, "search_products", { query: "x" });
     await until(async () => (await units()) >= before + (receipt?.units ?? 0), "the charge is in the ledger");
   }
-  await fireCron("*/5 * * * *");
-  expect(await alerts()).toMatchObject([{ threshold_percent: 50, attempts: 1, sent_at: null }]);
-  await fireCron("*/5 * * * *");
-  expect(await alerts()).toMatchObject([{ threshold_percent: 50, attempts: 2, sent_at: null }]);
+  const mail = { channel: "mail", threshold_percent: 50, attempts: 1, sent: true };
+  for (const attempts of [1, 2]) {
+    await fireCron("*/5 * * * *");
+    expect(await alerts()).toEqual([mail, { channel: "webhook", threshold_percent: 50, attempts, sent: false }]);
+  }
+  const mailbox = await fetch(`${system.mailboxUrl}/mails?to=${encodeURIComponent(email)}`);
+  expect(((await mailbox.json()) as { mails: { subject: string }[] }).mails).toMatchObject([
+    { subject: expect.stringMatching(/50 % of the units/) },
+  ]);
 });
 
 test("a tenant keeps the limits that it was sold, and another plan brings its own", async () => {
