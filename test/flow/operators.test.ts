@@ -1,7 +1,7 @@
 // The operator's people: real tokens of the local issuer open what their role permits; search over all tenants; an operator who
 // acts as a tenant's admin, and what such a credential cannot do.
 import { expect, test } from "vitest";
-import { aJwt, aTenant, operator, postMcp, modernMeta, system } from "../support/flow.ts";
+import { aJwt, aTenant, operator, postMcp, modernMeta, system, until } from "../support/flow.ts";
 
 interface Answer {
   status: number;
@@ -69,7 +69,7 @@ test("Cloudflare Access lets a person in, and a use of the operator token is an 
   const emergency = { OPERATOR_TOKEN_USE: "break-glass" };
   expect(await withVars("/admin/api/billing", emergency, byToken)).toMatchObject({ status: 200 });
   await expect
-    .poll(async () => uses(await withVars("/admin/api/billing", emergency, byToken)))
+    .poll(async () => uses(await withVars("/admin/api/billing", emergency, byToken)), { timeout: 30_000 })
     .toMatchObject({ value: expect.any(Number), level: "warning" });
   const off = { OPERATOR_TOKEN_USE: "off" };
   expect(await withVars("/admin/api/billing", off, byToken)).toMatchObject({ status: 401 });
@@ -97,7 +97,7 @@ test("tenants are found by a part of name, address or id, and by state, plan, st
     expect((await find({ q })).ids, q).toEqual([]);
   expect((await find({ q: mark, plan: "pro" })).ids).toEqual([ids[2]]);
   expect((await find({ q: mark, strategy: "shared" })).ids.toSorted()).toEqual([ids[0], ids[1]].toSorted());
-  await expect.poll(async () => (await find({ q: mark, state: "active" })).ids.length).toBe(3);
+  await until(async () => (await find({ q: mark, state: "active" })).ids.length === 3, "all three are active");
   expect((await find({ q: mark, state: "gone" })).ids).toEqual([]);
   const first = await find({ q: mark, limit: "2" });
   expect([first.ids.length, first.body["next"]]).toEqual([2, first.ids[1]]);
