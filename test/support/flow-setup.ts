@@ -1,7 +1,7 @@
 // Whole systems for the flow tests: one for each vitest worker, shared by all files that the worker runs. Tests stay apart
 // by using tenants of their own. A vitest worker runs one file at a time, so a file may break its system for everybody
 // else, and must repair it before it ends.
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
@@ -10,6 +10,7 @@ import { serveOnLoopback } from "../../dev/loopback.ts";
 import { THROWAWAY, removePostgresData } from "../../dev/postgres/postgres.ts";
 import { freePort, encryptionKeysOf } from "../../cli/settings.ts";
 import { startSystem } from "../../dev/system.ts";
+import { leaksIn } from "./leaks.ts";
 import type { KeyRing } from "../../src/core/encryption.ts";
 
 export interface FlowSystem {
@@ -138,8 +139,10 @@ async function start(script: string, app: string | undefined): Starting {
     system: provided,
     stop: async () => {
       await system.stop();
+      const leaks = leaksIn(await readFile(join(dir, "worker.log"), "utf8"), settings.secrets);
       await removePostgresData(join(dir, "postgres"));
       await rm(dir, { recursive: true, force: true });
+      if (leaks.length > 0) throw new Error(`The log has secrets:\n${leaks.join("\n")}`);
     },
   };
 }
