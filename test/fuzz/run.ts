@@ -251,7 +251,7 @@ export async function makeWorld({ baseUrl, operatorToken, tokenUrl }: Site): Pro
     own("the set-up token", order.setupToken, ["setupToken", "statusToken", "statusLink"]),
     own("the status token", statusToken, ["statusToken", "statusLink"]),
     own("the monitor token", monitor, ["monitorToken", "monitorLink"]),
-    own("a user's token", jwt, ["agentToken"]),
+    own("a user's token", jwt, ["agentToken", "personToken"]),
     {
       name: "the operator's token",
       token: operatorToken,
