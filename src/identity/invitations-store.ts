@@ -35,7 +35,6 @@ const Invitation = z.object({
   role: z.enum(tenantRoles),
   isOpen: z.boolean(),
   expiresAtMs: z.number(),
-  acceptedBy: z.string().nullable(),
 });
 export type Invitation = z.infer<typeof Invitation>;
 
@@ -65,6 +64,7 @@ const MemberFacts = z.object({
   isOwn: z.boolean(),
   isSame: z.boolean(),
 });
+const AcceptedBy = z.object({ memberId: z.string() });
 const Added = z.object({ isStored: z.boolean(), isMember: z.boolean() });
 
 const isOpen = (now: string): string =>
@@ -146,12 +146,21 @@ export function invitationsStore(control: ControlDatabase) {
     async find(tenantId: TenantId, id: string, tokenHash: string, nowMs: number): Promise<Invitation | undefined> {
       const [row] = await control.query(
         `SELECT i.id, i.tenant_id AS "tenantId", t.name AS "tenantName", t.state AS "tenantState", i.email, i.role,
-                ${isOpen("$4")} AS "isOpen", ${toMs("i.expires_at")} AS "expiresAtMs", i.accepted_by AS "acceptedBy"
+                ${isOpen("$4")} AS "isOpen", ${toMs("i.expires_at")} AS "expiresAtMs"
          FROM invitations i JOIN tenants t ON t.id = i.tenant_id
          WHERE i.tenant_id = $1 AND i.id = $2 AND i.token_hash = $3`,
         [tenantId, id, tokenHash, nowMs],
       );
       return row === undefined ? undefined : Invitation.parse(row);
+    },
+
+    /** The id of the member that the acceptance of the invitation made or changed. */
+    async acceptedBy(tenantId: TenantId, id: string): Promise<string | undefined> {
+      const [row] = await control.query(
+        `SELECT accepted_by AS "memberId" FROM invitations WHERE tenant_id = $1 AND id = $2 AND accepted_at IS NOT NULL`,
+        [tenantId, id],
+      );
+      return row === undefined ? undefined : AcceptedBy.parse(row).memberId;
     },
 
     /**
@@ -164,12 +173,22 @@ export function invitationsStore(control: ControlDatabase) {
       acceptor: Acceptor,
     ): Promise<"accepted" | "taken" | "full" | "ended"> {
       const { issuer, subject, nowMs } = acceptor;
-      const rows = await control.query(
-        `SELECT m.id, m.role, m.issuer IS NOT NULL AS "isBound", coalesce(m.email = $4, false) AS "isSame",
-                coalesce(m.issuer = $2 AND m.subject = $3, false) AS "isOwn"
-         FROM members m WHERE m.tenant_id = $1 AND m.removed_at IS NULL AND (m.email = $4 OR (m.issuer = $2 AND m.subject = $3))`,
-        [tenantId, issuer, subject, email],
-      );
+      const open = {
+        text: `SELECT FROM invitations i WHERE i.tenant_id = $1 AND i.id = $2 AND ${isOpen("$3")}`,
+        params: [tenantId, id, nowMs],
+      };
+      // Whether it is open is read last: a member who has just accepted it must not look like another one with the address.
+      const [rows = [], before = []] = await control.batch([
+        {
+          text: `SELECT m.id, m.role, m.issuer IS NOT NULL AS "isBound", coalesce(m.email = $4, false) AS "isSame",
+                        coalesce(m.issuer = $2 AND m.subject = $3, false) AS "isOwn"
+                 FROM members m WHERE m.tenant_id = $1 AND m.removed_at IS NULL
+                   AND (m.email = $4 OR (m.issuer = $2 AND m.subject = $3))`,
+          params: [tenantId, issuer, subject, email],
+        },
+        open,
+      ]);
+      if (before.length === 0) return "ended";
       const facts = rows.map((row) => MemberFacts.parse(row));
       const acceptance = acceptanceOf(role, {
         own: facts.find(({ isOwn }) => isOwn),
@@ -179,10 +198,7 @@ export function invitationsStore(control: ControlDatabase) {
       const [, written = [], left = []] = await control.batch([
         lockTenant(tenantId),
         acceptStatement(id, tenantId, acceptance, acceptor),
-        {
-          text: `SELECT FROM invitations i WHERE i.tenant_id = $1 AND i.id = $2 AND ${isOpen("$3")}`,
-          params: [tenantId, id, nowMs],
-        },
+        open,
       ]);
       if (written.length > 0) return "accepted";
       return left.length > 0 && acceptance.kind === "new" ? "full" : "ended";

@@ -113,14 +113,15 @@ export async function acceptInvitation(
   const { tenantId } = invitation;
   const own = async (): Promise<Membership | undefined> =>
     (await membersStore(control).ofIdentity(person)).find((membership) => membership.tenantId === tenantId);
-  if (!invitation.isOpen) {
-    const membership = await own();
-    return membership !== undefined && membership.memberId === invitation.acceptedBy
-      ? { ...membership, delivered: true }
-      : "ended";
-  }
+  const invitations = invitationsStore(control);
   const acceptor = { issuer, subject, name, newMemberId: newMemberId(), nowMs };
-  const accepted = await invitationsStore(control).accept(invitation, acceptor);
+  const accepted = invitation.isOpen ? await invitations.accept(invitation, acceptor) : "ended";
+  if (accepted === "ended") {
+    // People press a button twice: the second request may come while the first one runs.
+    const [membership, acceptedBy] = await Promise.all([own(), invitations.acceptedBy(tenantId, invitation.id)]);
+    if (membership === undefined || membership.memberId !== acceptedBy) return "ended";
+    return { ...membership, delivered: true };
+  }
   if (accepted !== "accepted") return accepted;
   const { delivered } = await notifyObject(context, tenantId);
   const membership = await own();

@@ -109,6 +109,12 @@ test("twenty people who open one link at once get one membership", async () => {
   expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
   expect(answers.filter(({ status }) => status === 410)).toHaveLength(19);
   expect(await membersOf(tenant)).toHaveLength(2);
+  // The same person who presses the button several times sees the membership each time.
+  const hasty = aPerson("hasty");
+  await send("POST", `/api/tenants/${tenant.id}/invitations`, tenant.ownerToken, { email: hasty.email });
+  const presses = await Promise.all(Array.from({ length: 5 }, () => acceptAs(hasty, tenant.id)));
+  expect(presses.map(({ status }) => status)).toEqual([200, 200, 200, 200, 200]);
+  expect(await membersOf(tenant)).toHaveLength(3);
 });
 
 test("an admin makes no owner and changes none, and the last owner stays", async () => {
