@@ -262,7 +262,7 @@ export const routes: readonly Route[] = [
 
   // the operator: the whole deployment
   route("GET /admin/api/impersonations", "operator", listImpersonations, { role: "viewer", query: PageQuery }),
-  route("POST /admin/api/checkouts", "operator", once(createCheckout), { role: "support", body: OfferRequest }),
+  route("POST /admin/api/checkouts", "operator", once(createCheckout), { role: "admin", body: OfferRequest }),
   route("GET /admin/api/billing", "operator", showIndicators, { role: "viewer" }),
   route("GET /admin/api/meter-errors", "operator", listMeterErrors, { role: "viewer", query: MeterErrorsQuery }),
   route("GET /admin/api/root-keys", "operator", listRootKeys, { role: "viewer", query: RootKeysQuery }),

@@ -1,17 +1,22 @@
 // A tenant's configuration as a document: what a merge patch does to it, which version a change is for, what a tenant was sold,
 // and which texts and URLs its settings take.
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
+import { toolContext } from "../../src/calls/tool-runner.ts";
 import type { StoredConfiguration } from "../../src/control/tenants-store.ts";
+import type { CallRequest } from "../../src/core/call.ts";
 import {
   Limits,
   type LimitChanges,
+  type Plan,
   changedLimits,
   featuresOf,
   overriddenLimits,
   planNames,
   planOf,
+  plans,
 } from "../../src/core/plans.ts";
+import type { TenantConfig } from "../../src/core/tenant.ts";
 import { Settings, SettingsPatch, changedSettings, mergePatch } from "../../src/core/settings.ts";
 import { PublicUrl } from "../../src/core/web-url.ts";
 import { ConfigurationPatch, changeOf, configurationOf, matchesEtag } from "../../src/operations/configuration-api.ts";
@@ -167,6 +172,20 @@ test("a tenant has the features of its plan, and its own ones decide", () => {
     const off = Object.fromEntries(Object.keys(ofPlan).map((name) => [name, false]));
     expect(featuresOf({ plan, features: off })).toEqual(off);
   }
+});
+
+test("a tool reads the features of the tenant's plan and the tenant's own ones above them", () => {
+  const table = plans as Map<string, Plan>;
+  const free = planOf("free");
+  table.set("free", { ...free, features: { exports: true, seats: 3 } });
+  onTestFinished(() => void table.set("free", free));
+  const context = toolContext(
+    {} as R2Bucket,
+    { id: "t", name: "T", plan: "free", features: { seats: 5, beta: true } } as unknown as TenantConfig,
+    { callId: "c", caller: { kind: "canary" }, tool: "x" } as unknown as CallRequest,
+    {} as Parameters<typeof toolContext>[3],
+  );
+  expect(context.tenant.features).toEqual({ exports: true, seats: 5, beta: true });
 });
 
 test.each([

@@ -121,6 +121,7 @@ test("a viewer changes nothing, and only an admin makes credentials or takes cus
   for (const name of [
     "POST /admin/api/tenants/:tenantId/keys",
     "POST /admin/api/tenants/:tenantId/links",
+    "POST /admin/api/checkouts", // its set-up token makes the first key
     "GET /admin/api/tenants/:tenantId/export",
     "GET /admin/api/tenants/:tenantId/backups/:name",
     "POST /admin/api/analytics",
