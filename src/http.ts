@@ -26,8 +26,32 @@ export interface HttpEnv {
     caller: Caller | undefined;
     /** The request has an `Idempotency-Key`. */
     creation: Creation | undefined;
+    /** The code of the refusal, once there is one. */
+    code: ErrorCode | undefined;
+    /** The names of the body's fields. */
+    fields: readonly string[] | undefined;
+    /** What the audit log has to know. identity/audit-recorder.ts reads it. */
+    audit: AuditNotes | undefined;
   };
 }
+
+/** What a request leaves for the audit log beside its answer. */
+export interface AuditNotes {
+  /** When the request began. */
+  atMs?: number;
+  /** The act was noted before it began. */
+  intended?: boolean;
+  /** What the handler names: the tenant that it made, the thing that it changed. Never a secret. */
+  note?: { tenantId?: TenantId; target?: string };
+  /** A credential of another tenant than the one of the path. */
+  crossing?: { tenantId: TenantId; kind: string; id: string | null; target: string | null };
+}
+
+/** Names for the audit log what neither the path nor the answer's `id` names. */
+export function noteAct(c: HttpContext, note: NonNullable<AuditNotes["note"]>): void {
+  c.set("audit", { ...c.get("audit"), note });
+}
+
 export type HttpContext = HonoContext<HttpEnv>;
 
 /**
@@ -55,6 +79,10 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   readsBody?: boolean;
   /** Requests from one address have a rate, which the platform counts. For what strangers may do at a cost. */
   hasAddressRate?: boolean;
+  /** A tenant's data leave through it, so that the audit log has each request. */
+  isDownload?: boolean;
+  /** Why its requests are not in the audit log, although they are not reads. */
+  notAudited?: string;
 }
 
 /** Set by `once` on a handler that takes the header `Idempotency-Key`. */
@@ -126,10 +154,16 @@ export function route<Body extends z.ZodType, Query extends z.ZodType>(
       if (isOurs && schemas.body === undefined && schemas.takesFile !== true && schemas.readsBody !== true)
         await refuseBody(c);
       const body = (schemas.body && (await readJson(c, schemas.body))) as z.output<Body>;
+      if (typeof body === "object" && body !== null) c.set("fields", namesOf(body));
       await check?.(c);
       return handler(c, { body, query });
     },
   };
+}
+
+/** The names of the fields that are given. */
+function namesOf(body: object): string[] {
+  return Object.entries(body).flatMap(([name, value]) => (value === undefined ? [] : [name]));
 }
 
 /** The query of a route that takes none. */
@@ -172,6 +206,7 @@ export function problemDocument(
   retryAfterSeconds = errors[code].status === 503 ? OUTAGE_RETRY_SECONDS : undefined,
 ): Response {
   const { status, advice } = errors[code];
+  c.set("code", code);
   return c.json(
     {
       type: problemType(c.env, code),

@@ -1,6 +1,6 @@
 // Every route of the product: method, path, who may use it, handler, and the schemas of its input. The router, 405 with
 // `Allow`, and the authorization tests come from this table. Errors become problem documents here and only here.
-import { type Handler, Hono } from "hono";
+import { type Handler, Hono, type MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { newId } from "./adapters/ids.ts";
 import {
@@ -42,6 +42,16 @@ import {
   route,
 } from "./http.ts";
 import { LinkRequest, LinksQuery, linkOrganisation, listLinks, unlinkOrganisation } from "./identity/api.ts";
+import {
+  AllAuditQuery,
+  AuditQuery,
+  CrossingsQuery,
+  listAudit,
+  listCrossings,
+  listOwnAudit,
+} from "./identity/audit-api.ts";
+import { recordingOf } from "./identity/audit.ts";
+import { intend, recorder } from "./identity/audit-recorder.ts";
 import { protectedResourceMetadata } from "./identity/authenticate.ts";
 import { addressRate, guardOf, requirePermission, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
@@ -133,6 +143,7 @@ import {
 } from "./operations/configuration-api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
 import { showApiReference, showOpenApi } from "./pages/api-reference.tsx";
+import { endpoints } from "./pages/endpoints.ts";
 import { showErrorCodes } from "./pages/error-codes.tsx";
 import { InvitationQuery, showInvitation } from "./pages/invitation.tsx";
 import {
@@ -190,7 +201,8 @@ export const routes: readonly Route[] = [
   route("GET /api/tenants/:tenantId/configuration", "tenant_admin", showOwnConfiguration, { permission: "account:read" }),
   route("PATCH /api/tenants/:tenantId/configuration", "tenant_admin", changeOwnConfiguration, { body: SettingsPatch, permission: "account:write" }),
   route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery, permission: "usage:read" }),
-  route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant, { permission: "data:export" }),
+  route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant, { isDownload: true, permission: "data:export" }),
+  route("GET /api/tenants/:tenantId/audit", "tenant_admin", listOwnAudit, { query: AuditQuery, permission: "audit:read" }),
   route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan, { permission: "account:read" }),
   route("POST /api/tenants/:tenantId/plan", "tenant_admin", once(changeOwnPlan), { body: OwnPlanRequest, permission: "billing:manage" }),
   route("DELETE /api/tenants/:tenantId/plan", "tenant_admin", cancelPlanChange, { permission: "billing:manage" }),
@@ -241,10 +253,10 @@ export const routes: readonly Route[] = [
   route("POST /admin/api/tenants/:tenantId/move", "operator", startMove, { role: "admin", body: MoveRequest }),
   route("POST /admin/api/tenants/:tenantId/move/confirm", "operator", confirmMove, { role: "admin" }),
   route("POST /admin/api/tenants/:tenantId/move/undo", "operator", undoMove, { role: "admin" }),
-  route("GET /admin/api/tenants/:tenantId/export", "operator", exportTenant, { role: "admin" }),
+  route("GET /admin/api/tenants/:tenantId/export", "operator", exportTenant, { role: "admin", isDownload: true }),
   route("GET /admin/api/tenants/:tenantId/backups", "operator", listBackups, { role: "viewer", query: JobsQuery }),
   route("POST /admin/api/tenants/:tenantId/backups", "operator", once(startBackup), { role: "support", body: BackupRequest }),
-  route("GET /admin/api/tenants/:tenantId/backups/:name", "operator", downloadBackup, { role: "admin" }),
+  route("GET /admin/api/tenants/:tenantId/backups/:name", "operator", downloadBackup, { role: "admin", isDownload: true }),
   route("PUT /admin/api/tenants/:tenantId/backups/:name", "operator", uploadBackup, { role: "admin", takesFile: true }),
   route("DELETE /admin/api/tenants/:tenantId/backups/:name", "operator", cancelBackup, { role: "support" }),
   route("GET /admin/api/tenants/:tenantId/restores", "operator", listRestores, { role: "viewer", query: JobsQuery }),
@@ -263,6 +275,8 @@ export const routes: readonly Route[] = [
   // the operator: the whole deployment
   route("GET /admin/api/impersonations", "operator", listImpersonations, { role: "viewer", query: PageQuery }),
   route("POST /admin/api/checkouts", "operator", once(createCheckout), { role: "admin", body: OfferRequest }),
+  route("GET /admin/api/audit", "operator", listAudit, { role: "viewer", query: AllAuditQuery }),
+  route("GET /admin/api/cross-tenant-attempts", "operator", listCrossings, { role: "viewer", query: CrossingsQuery }),
   route("GET /admin/api/billing", "operator", showIndicators, { role: "viewer" }),
   route("GET /admin/api/meter-errors", "operator", listMeterErrors, { role: "viewer", query: MeterErrorsQuery }),
   route("GET /admin/api/root-keys", "operator", listRootKeys, { role: "viewer", query: RootKeysQuery }),
@@ -324,20 +338,41 @@ app.use("/.well-known/*", async (c, next) => {
   c.header("access-control-allow-origin", "*");
 });
 
+/** The route's name in the audit log: its operationId, which never changes. */
+function actionOf({ method, path }: Pick<Route, "method" | "path">): string {
+  return endpoints[`${method} ${path}`]?.id ?? `${method} ${path}`;
+}
+
 for (const each of routes) {
   const { method, path, access, permission, takesFile, hasAddressRate, run } = each;
+  const action = actionOf(each);
   // The MCP endpoint limits its bodies itself, and the platform limits files.
   const limit = access === "mcp" || takesFile ? [] : [limitBody];
+  // A tenant's credential names a tenant that exists, or whose order does. The operator may name any.
+  const namesAny = access === "operator" && path.includes("/:tenantId");
+  const isRead = recordingOf(each) === "never";
+  const check = async (c: HttpContext): Promise<void> => {
+    if (namesAny) await requireTenant(c);
+    if (!isRead) await intend(c, each, action);
+  };
   // Hono answers HEAD with the GET route and drops the body, which would leave a stream open.
   const handler: Handler<HttpEnv> = async (c) => {
-    // A tenant's credential names a tenant that exists, or whose order does. The operator may name any.
-    const check = access === "operator" && path.includes("/:tenantId") ? requireTenant : undefined;
-    const response = await run(c, check);
+    const response = await run(c, isRead && !namesAny ? undefined : check);
     if (c.req.method === "HEAD") await response.body?.cancel();
     return response;
   };
   const mayUse = permission === undefined ? [] : [requirePermission(permission)];
-  app.on(method, [path], ...limit, guardOf(each), ...mayUse, ...(hasAddressRate ? [addressRate] : []), handler);
+  const record = access === "mcp" ? [] : [recorder(each, action)];
+  app.on(
+    method,
+    [path],
+    ...record,
+    ...limit,
+    guardOf(each),
+    ...mayUse,
+    ...(hasAddressRate ? [addressRate] : []),
+    handler,
+  );
 }
 
 // A known path with another method.
@@ -347,13 +382,15 @@ for (const [path, rows] of Map.groupBy(routes, ({ path: each }) => each)) {
   if (first === undefined || first.method === "ALL") continue;
   // As on every path below /admin/api, a stranger's answer is 401.
   const access = first.access === "operator" ? "operator" : "public";
-  app.all(path, guardOf({ access, role: "viewer" }), (c) => {
+  app.all(path, refusedTokens(first), guardOf({ access, role: "viewer" }), (c) => {
     c.header("allow", methods.join(", "));
     return problemDocument(c, "method_not_allowed");
   });
 }
 
-app.all("/admin/api/*", guardOf({ access: "operator", role: "viewer" }), (c) => problemDocument(c, "not_found"));
+app.all("/admin/api/*", refusedTokens({ access: "operator" }), guardOf({ access: "operator", role: "viewer" }), (c) =>
+  problemDocument(c, "not_found"),
+);
 
 app.notFound((c) => problemDocument(c, "not_found"));
 app.onError((error, c) => {
@@ -373,6 +410,11 @@ app.onError((error, c) => {
   }
   return problemDocument(c, code, detail);
 });
+
+/** Records the refused operator tokens of requests that no route takes. They do nothing else. */
+function refusedTokens({ access }: Pick<Route, "access">): MiddlewareHandler<HttpEnv> {
+  return recorder({ method: "GET", access }, "");
+}
 
 /** Public and the same for everyone. */
 function resourceMetadata(c: HttpContext): Response {

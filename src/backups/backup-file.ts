@@ -1,7 +1,7 @@
 // The format of a backup file: NDJSON with one header, one line for each row and each document, and one footer.
 // A value is PostgreSQL's own text in a JSON string, so that every type is restored exactly; SQL NULL is JSON null.
 // The footer proves that the file is complete: row count and SHA-256 of each table's lines, and the SHA-256 of all bytes
-// before the footer (`head -n -1 file | sha256sum`). Readers skip blank lines.
+// before the footer (`head -n -1 file | sha256sum`). Readers skip blank lines and those of the audit log.
 // Invariant: a value is read as exactly the value of the line, or the line is refused with a sentence that says why.
 import * as z from "zod";
 import { MAX_DOCUMENT_BYTES, normalisePath, refusedContentType, utf8Bytes } from "../core/document-path.ts";
@@ -32,6 +32,8 @@ export const Header = z.object({
   recoveryPoint: z.union([z.object({ committedBy: z.string() }), z.object({ begunBefore: z.string() })]),
   tables: z.array(FileTable),
   documents: z.boolean(),
+  /** Whether the file has the tenant's audit log. */
+  audit: z.boolean().default(false),
 });
 export type Header = z.infer<typeof Header>;
 
@@ -78,6 +80,11 @@ export function documentLine(document: FileDocument): string {
   return `${JSON.stringify({ document })}\n`;
 }
 
+/** A row of the tenant's audit log. It is for the customer: no reader stores it. */
+export function auditLine(event: object): string {
+  return `${JSON.stringify({ audit: event })}\n`;
+}
+
 export function footerLine(footer: Footer): string {
   return `${JSON.stringify({ end: footer })}\n`;
 }
@@ -100,6 +107,7 @@ export function parseLine(line: string): Line {
   if (typeof json !== "object" || json === null) return bad(NO_KIND);
   if ("table" in json || "row" in json) return namedRow(json, text);
   if ("document" in json) return documentOf(json);
+  if ("audit" in json && Object.keys(json).length === 1) return { kind: "blank" };
   if ("tollgate" in json) {
     const header = Header.safeParse(json.tollgate);
     if (header.success) return { kind: "header", header: header.data };

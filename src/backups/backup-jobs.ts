@@ -120,7 +120,7 @@ export class BackupJobs {
 
   async #stream(ended: () => void): Promise<ReadableStream<Uint8Array>> {
     const side = await openSide(this.#context, this.#tenantId, (await this.#host.withPlacement()).placement);
-    const exporting = await TenantExport.begin(this.#context, side, null);
+    const exporting = await TenantExport.begin(this.#context, side, { earlier: null, audit: true });
     const { readable, writable } = new IdentityTransformStream();
     const write = async (): Promise<void> => {
       const writer = writable.getWriter();
@@ -169,10 +169,11 @@ async function backUp(work: JobRun): Promise<Step> {
     upload = undefined;
     state = undefined;
   }
+  const earlier = at === undefined ? null : { since: at, job: job.id };
   const exporting =
     state === undefined
-      ? await TenantExport.begin(work.context, side, at === undefined ? null : { since: at, job: job.id })
-      : new TenantExport(env, side, state);
+      ? await TenantExport.begin(work.context, side, { earlier, audit: false })
+      : new TenantExport(work.context, side, state);
   const writer = openUpload(env.BACKUPS, (upload ??= await beginUpload(env.BACKUPS, key)));
   while (Date.now() < work.untilMs) {
     const unit = await exporting.next();

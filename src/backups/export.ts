@@ -1,4 +1,5 @@
-// Exports a tenant as a backup file, one unit of lines at a time: header, rows as of one moment, documents, footer.
+// Exports a tenant as a backup file, one unit of lines at a time: header, rows as of one moment, documents, footer. What a
+// customer downloads also has the tenant's audit log, as its people see it. A restore skips these lines.
 // Between two units the state is plain JSON, so that any later step can resume the export.
 // Invariant: one export reads one placement. After a move the old placement's change log no longer describes the rows,
 // so the export starts again.
@@ -8,7 +9,7 @@ import { readDocuments } from "./bucket.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { openTenantDb, ownerUrl } from "../tenant-db/dispatch.ts";
-import { connectNeon } from "../adapters/neon.ts";
+import { type ControlDatabase, connectNeon } from "../adapters/neon.ts";
 import { type AsTenant, Key, Table, tablesOf } from "../tenant-db/copy.ts";
 import {
   type History,
@@ -19,7 +20,19 @@ import {
   readCollected,
   recoveryPoint,
 } from "./history.ts";
-import { type Footer, Header, Tally, TallyState, documentLine, footerLine, headerLine } from "./backup-file.ts";
+import { asTenantSees } from "../identity/audit.ts";
+import { auditAnswer } from "../identity/audit-api.ts";
+import { auditStore } from "../identity/audit-store.ts";
+import {
+  auditLine,
+  type Footer,
+  Header,
+  Tally,
+  TallyState,
+  documentLine,
+  footerLine,
+  headerLine,
+} from "./backup-file.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, ownName } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -43,6 +56,7 @@ export const ExportState = z.object({
     z.object({ part: z.literal("rows"), table: z.int(), after: Key.nullable() }),
     z.object({ part: z.literal("collected"), table: z.int(), after: z.string().nullable() }),
     z.object({ part: z.literal("documents"), after: z.string().nullable() }),
+    z.object({ part: z.literal("audit"), after: z.number() }),
   ]),
   tally: TallyState,
 });
@@ -62,27 +76,36 @@ export async function openSide({ env, control }: Context, tenantId: TenantId, pl
   };
 }
 
+/** Events of one unit: some 300 KB. */
+const AUDIT_ROWS = 500;
+
 export class TenantExport {
   readonly #bucket: R2Bucket;
+  readonly #control: ControlDatabase;
   readonly #side: Side;
   readonly #state: Omit<ExportState, "tally">;
   readonly #tally: Tally;
   #footer: Footer | undefined;
 
   /** Resumes an export of this placement. */
-  constructor(env: Env, side: Side, { tally, ...state }: ExportState) {
+  constructor({ env, control }: Context, side: Side, { tally, ...state }: ExportState) {
     this.#bucket = env.FILES;
+    this.#control = control;
     this.#side = side;
     this.#state = state;
     this.#tally = new Tally(tally);
   }
 
-  /** Starts an export of the rows as they are now. With `earlier`: as they were at that instant, without documents. */
+  /**
+   * Starts an export of the rows as they are now. With `earlier`: as they were at that instant, without documents. `audit`: with
+   * the audit log.
+   */
   static async begin(
-    { env, control }: Context,
+    context: Context,
     side: Side,
-    earlier: { since: string; job: number } | null,
+    { earlier, audit }: { earlier: { since: string; job: number } | null; audit: boolean },
   ): Promise<TenantExport> {
+    const { control } = context;
     const { placement, tenantId } = side;
     const [tenant, point, tables] = await Promise.all([
       tenantsStore(control).summary(tenantId),
@@ -104,10 +127,11 @@ export class TenantExport {
         keys: fileColumns({ columns: table.keys }),
       })),
       documents: earlier === null,
+      audit,
     };
     const next = earlier === null ? ({ part: "header" } as const) : ({ part: "log", after: 0 } as const);
     const tally = new Tally().toJSON();
-    return new TenantExport(env, side, { placementId: placement.id, header, tables, point, next, tally });
+    return new TenantExport(context, side, { placementId: placement.id, header, tables, point, next, tally });
   }
 
   /** The state after the units returned so far. */
@@ -139,7 +163,7 @@ export class TenantExport {
         return this.#unit(headerLine(header), "other");
       case "rows": {
         if (table === undefined) {
-          this.#state.next = header.documents ? { part: "documents", after: null } : { part: "footer" };
+          this.#state.next = header.documents ? { part: "documents", after: null } : afterDocuments(header);
           return new Uint8Array(0);
         }
         const chunk = await readChunkAt(this.#side, this.#side.asTenant, table, point, next.after);
@@ -157,8 +181,15 @@ export class TenantExport {
       }
       case "documents": {
         const { documents, last } = await readDocuments(this.#bucket, this.#side.tenantId, next.after);
-        this.#state.next = last === null ? { part: "footer" } : { part: "documents", after: last };
+        this.#state.next = last === null ? afterDocuments(header) : { part: "documents", after: last };
         return this.#unit(documents.map(documentLine).join(""), { documents: documents.length });
+      }
+      case "audit": {
+        const found = await auditStore(this.#control).rowsAfter(this.#side.tenantId, next.after, AUDIT_ROWS);
+        const rows = found.filter((row) => row !== undefined);
+        const last = rows.at(-1)?.position;
+        this.#state.next = last === undefined ? { part: "footer" } : { part: "audit", after: last };
+        return this.#unit(rows.map((row) => auditLine(auditAnswer(asTenantSees(row)))).join(""), "other");
       }
       case "footer":
         this.#state.next = { part: "end" };
@@ -181,4 +212,8 @@ export class TenantExport {
     this.#tally.add(bytes, of);
     return bytes;
   }
+}
+
+function afterDocuments({ audit }: Header): ExportState["next"] {
+  return audit ? { part: "audit", after: 0 } : { part: "footer" };
 }

@@ -7,6 +7,7 @@ import {
   type PageQuery,
   Problem,
   encodeCursor,
+  noteAct,
   pageOfAll,
   pageQuery,
   tenantOf,
@@ -28,6 +29,7 @@ export async function linkOrganisation(
   const known = parseIssuers(c.env.OIDC_ISSUERS).map((each) => each.issuer);
   if (!known.includes(issuer))
     throw new BadRequest(`issuer: this deployment trusts no such issuer. Known: ${known.join(", ") || "none"}.`);
+  noteAct(c, { target: `${issuer} ${organisation}` });
   const linked = await linksStore(context.control).link(issuer, organisation, tenantId);
   if (linked === undefined) throw new Problem("conflict", "The tenant has too many links.");
   forgetUnlinked(issuer, organisation);
@@ -49,5 +51,6 @@ export async function unlinkOrganisation(
   const context = c.get("context");
   if (!(await linksStore(context.control).unlink(issuer, organisation, tenantId)))
     throw new Problem("not_found", "The tenant has no such link.");
+  noteAct(c, { target: `${issuer} ${organisation}` });
   return c.json({ unlinked: true, ...(await notifyObject(context, tenantId)) });
 }

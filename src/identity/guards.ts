@@ -1,7 +1,7 @@
 // Who may use a route: one guard for each kind of access in the table of routes. A guard throws the reason of a refusal.
 // Each tenant credential is compared with the tenant that the path or query names, so that a credential never chooses the
-// tenant. A genuine credential of another tenant gets the answer for a tenant that does not exist; the log names both, and
-// the attempt counts.
+// tenant. A genuine credential of another tenant gets the answer for a tenant that does not exist; the log and the audit log
+// name both, and the attempt counts.
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
@@ -18,7 +18,7 @@ import {
 import type { Caller } from "../core/call.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
-import type { TenantConfig, TenantId } from "../core/tenant.ts";
+import { type TenantConfig, TenantId } from "../core/tenant.ts";
 import {
   type Access,
   type HttpContext,
@@ -32,7 +32,6 @@ import {
 import { describeError, log, markRequest } from "../log.ts";
 import { authenticate, identifyPerson } from "./authenticate.ts";
 import { makerOf, memberOf, refusedCredential } from "./credential-check.ts";
-import { crossingsStore } from "./crossings-store.ts";
 import { keysStore } from "./keys-store.ts";
 import { ADMIN_SCOPE } from "./keys.ts";
 import { rolesNeeded } from "./members.ts";
@@ -317,8 +316,29 @@ export async function requireTenant(c: HttpContext): Promise<void> {
   if ((await tenantsStore(c.get("context").control).summary(tenantOf(c))) === undefined) throw noSuchTenant();
 }
 
+/** The credential as an actor of the audit log, by its kind. */
+const crossingKinds: Readonly<Record<string, string>> = {
+  setup: "buyer",
+  status: "reader",
+  monitor: "reader",
+  user: "member",
+  impersonation: "impersonator",
+};
+
+/** Credentials whose first field is their id. */
+const crossingIds: readonly string[] = ["key", "impersonation"];
+
+/** A verified credential or caller. */
+interface Owned {
+  tenantId: TenantId;
+  kind: string;
+  keyId?: string;
+  subject?: string;
+  fields?: readonly string[];
+}
+
 /** Throws `not_found` when a verified credential belongs to another tenant than the route names. */
-function refuseCrossing(c: HttpContext, own: { tenantId: TenantId; kind: string }, target: string | undefined): void {
+function refuseCrossing(c: HttpContext, own: Owned, target: string | undefined): void {
   const { tenantId, kind } = own;
   if (tenantId === target) return;
   const requestId = c.get("requestId");
@@ -329,10 +349,11 @@ function refuseCrossing(c: HttpContext, own: { tenantId: TenantId; kind: string 
     credential: kind,
     route: c.req.routePath,
   });
-  const counted = crossingsStore(c.get("context").control)
-    .count(tenantId)
-    .catch((error: unknown) => log("warn", "cross_tenant_not_counted", { tenantId, error: describeError(error) }));
-  c.executionCtx.waitUntil(counted);
+  // The recorder counts it, too.
+  const id =
+    own.keyId ?? own.subject?.slice(0, 200) ?? (crossingIds.includes(kind) ? own.fields?.[0] : undefined) ?? null;
+  const crossing = { tenantId, kind: crossingKinds[kind] ?? kind, id, target: TenantId.safeParse(target).data ?? null };
+  c.set("audit", { ...c.get("audit"), crossing });
   throw noSuchTenant();
 }
 

@@ -9,7 +9,7 @@ import { hasRole } from "../core/actor.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import { planNames, strategies } from "../core/plans.ts";
 import { type TenantId, tenantStates } from "../core/tenant.ts";
-import { BadRequest, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, tenantOf } from "../http.ts";
+import { BadRequest, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, noteAct, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/crossings-store.ts";
 import { keysStore } from "../identity/keys-store.ts";
 import { monitorToken, statusUrl } from "../identity/keys.ts";
@@ -56,6 +56,7 @@ export async function addTenant(
   if (refused !== undefined) throw new BadRequest(refused);
   const id = await createTenant(context, request, creation);
   if (id === undefined) throw new Problem("conflict", `The tenant ${request.id} exists already.`);
+  noteAct(c, { tenantId: id });
   // An earlier run of the same request may have opened the import.
   if (importFrom !== undefined && !(creation?.isRepeat === true && (await newestImport(context, id)) !== null))
     await openImport(context, id, { importFrom, overwrite: false });

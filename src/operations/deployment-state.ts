@@ -4,6 +4,7 @@ import { ledgerStore } from "../control/ledger-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { fullestPercent } from "../core/placement.ts";
 import { type ShardBehind, fleetStore } from "../fleet/fleet-store.ts";
+import { auditStore } from "../identity/audit-store.ts";
 import { operatorsStore } from "../identity/operators/operators-store.ts";
 import { expectedVersion } from "../tenant-db/migrations.ts";
 import type { DeploymentState } from "./indicators.ts";
@@ -11,13 +12,20 @@ import type { DeploymentState } from "./indicators.ts";
 export async function readDeployment({ env, control }: Context, nowMs: number): Promise<DeploymentState> {
   // Where the token is the normal way, its uses are not counted.
   const isTokenNormal = env.OPERATOR_TOKEN_USE === "normal";
-  const [pipeline, behind, occupancy, operatorTokenUses] = await Promise.all([
+  const [pipeline, behind, occupancy, operatorTokenUses, audit] = await Promise.all([
     ledgerStore(control).pipeline(nowMs),
     fleetStore(control).shardsBehind(expectedVersion()),
     placementsStore(control).occupancy(),
     isTokenNormal ? null : operatorsStore(control).tokenUses(),
+    auditStore(control).state(),
   ]);
-  return { ...pipeline, ...countBehind(behind), shardsFullPercent: fullestPercent(occupancy), operatorTokenUses };
+  return {
+    ...pipeline,
+    ...audit,
+    ...countBehind(behind),
+    shardsFullPercent: fullestPercent(occupancy),
+    operatorTokenUses,
+  };
 }
 
 function countBehind(shards: readonly ShardBehind[]): Pick<DeploymentState, "tenantsBehind" | "behindByShard"> {

@@ -2,9 +2,10 @@
 // which it is a warning, a bound above which it is critical, and a runbook. Health and alarms both read this table: the health
 // check of an indicator fails above the warning bound. No other file has bounds.
 import type { PipelineState } from "../control/ledger-store.ts";
+import type { AuditState } from "../identity/audit-store.ts";
 
 /** The values that indicators measure. `null`: there is nothing to measure. */
-export interface DeploymentState extends PipelineState {
+export interface DeploymentState extends PipelineState, AuditState {
   /** Tenants whose tables lack migrations of this program. */
   tenantsBehind: number;
   /** The same by shard. Databases of single tenants count together as `database`, so that no tenant is named in public. */
@@ -337,6 +338,26 @@ export const indicators: readonly Indicator[] = [
     warning: 0,
     critical: 10,
     runbook: "GET /admin/api/tenants/ID/removal shows the step and the reason why it waits.",
+  },
+  {
+    name: "brokenAuditChains",
+    check: null, // no tenant is harmed by it
+    title: "Chains of the audit log that are not as they were written",
+    unit: "count",
+    warning: 0,
+    critical: 0,
+    runbook:
+      "Run npm run audit:verify: it names the chain and the first wrong row. A person has changed the control database by hand, or it was restored. docs/audit.md says what to do.",
+  },
+  {
+    name: "crossTenantAttempts",
+    check: null, // each was refused
+    title: "Attempts at other tenants' resources since midnight (UTC)",
+    unit: "count",
+    warning: 100, // an agent with a wrong address makes some
+    critical: 10_000,
+    runbook:
+      "GET /admin/api/cross-tenant-attempts shows the tenants; GET /admin/api/audit?action=tenant.cross shows the credential and the target. Ask the tenant, or revoke the key.",
   },
   {
     name: "lastReportRunSeconds",

@@ -9,7 +9,9 @@ import { ledgerStore } from "../control/ledger-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantWork } from "../control/work.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { DAY_MS } from "../core/time.ts";
+import { DAY_MS, HOUR_MS } from "../core/time.ts";
+import { checkAuditChains } from "../identity/audit-check.ts";
+import { auditStore } from "../identity/audit-store.ts";
 import { resumeSilentMigrations } from "../fleet/workflow.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
@@ -42,6 +44,10 @@ const UNPAID = { expiredMs: 4 * DAY_MS, slowMs: 31 * DAY_MS };
 const EVENTS_KEPT_MS = 90 * DAY_MS;
 /** Events that one sweep deletes: more than arrive in a minute. */
 const PRUNED_EVENTS = 5_000;
+/** A request that was to be recorded has ended by then, also a long upload. */
+const LOST_ACT_MS = HOUR_MS;
+/** Rows of the audit log that one sweep deletes after their retention: more than a deployment writes in a minute. */
+const PRUNED_AUDIT_ROWS = 1_000;
 /** Stripe retries for three days. It lists an event that it gave up on for thirty. */
 const RETRIED_MS = 3 * DAY_MS;
 const LISTED_MS = 30 * DAY_MS;
@@ -155,6 +161,12 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
   await attempt("own_logins", () => repairOwnLogins(context));
   await attempt("old_changes", () => pruneChanges(context));
   await attempt("old_failures", () => failuresStore(control).prune());
+  await attempt("lost_acts", async () => {
+    const lost = await auditStore(control).closeIntents(LOST_ACT_MS, BATCH);
+    if (lost > 0) log("warn", "acts_without_outcome", { count: lost });
+  });
+  await attempt("old_audit_rows", async () => void (await auditStore(control).prune(PRUNED_AUDIT_ROWS)));
+  await attempt("audit_chains", () => checkAuditChains(context));
   await attempt("alarms", () => raiseAlarms(context, nowMs));
   await ledgerStore(control).heartbeat("sweep", nowMs);
 }

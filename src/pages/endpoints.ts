@@ -11,6 +11,8 @@ import type { ErrorCode } from "../core/errors.ts";
 import { Limits, strategies } from "../core/plans.ts";
 import { Report as MigrationReport, Run } from "../fleet/fleet-store.ts";
 import { tenantRoles } from "../core/actor.ts";
+import { AuditDetail, auditOutcomes } from "../identity/audit.ts";
+import { CrossingsOfDay } from "../identity/crossings-store.ts";
 import { InvitationSummary } from "../identity/invitations-store.ts";
 import { KeySummary } from "../identity/keys-api.ts";
 import { Link } from "../identity/links-store.ts";
@@ -171,6 +173,30 @@ const Metadata = z.object({
   scopes_supported: z.array(z.string()),
 });
 
+const AuditedEvent = z.object({
+  id: z.string(),
+  tenantId: z.string().nullable(),
+  position: z.int(),
+  at: Instant,
+  recordedAt: Instant,
+  actor: z.object({
+    kind: z.string(),
+    id: z.string().nullable(),
+    name: z.string().nullable(),
+    onBehalfOf: z.string().nullable(),
+  }),
+  action: z.string(),
+  target: z.string().nullable(),
+  outcome: z.enum(auditOutcomes),
+  status: z.int().nullable(),
+  code: z.string().nullable(),
+  requestId: z.string().nullable(),
+  address: z.string().nullable(),
+  detail: AuditDetail,
+  previousHash: z.string(),
+  hash: z.string(),
+});
+
 const stripe = ["billing_unavailable", "billing_refused"] as const;
 const conditional = ["precondition_required", "precondition_failed"] as const;
 const object = ["tenant_unavailable"] as const;
@@ -210,6 +236,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "PATCH /api/tenants/:tenantId/keys/:keyId": endpoint("changeOwnKey", "Change an API key's name and restrictions", ok(KeySummary.extend(Delivered.shape)), { codes: ["conflict"] }),
   "DELETE /api/tenants/:tenantId/keys/:keyId": endpoint("revokeOwnKey", "Revoke an API key", ok(Delivered.extend({ revoked: z.literal(true) }))),
   "POST /api/tenants/:tenantId/keys/:keyId/rotate": endpoint("rotateOwnKey", "Replace an API key; the old one works for some hours more", created(RotatedKey)),
+  "GET /api/tenants/:tenantId/audit": endpoint("listOwnAudit", "List the account's audit log, newest first", ok(listOf("events", AuditedEvent))),
   "GET /api/tenants/:tenantId/plan": endpoint("showOwnPlan", "Show the plan and the latest change", ok(Change)),
   "POST /api/tenants/:tenantId/plan": endpoint("changeOwnPlan", "Change the plan", { 200: Change, 202: Change }, { codes: stripe }),
   "DELETE /api/tenants/:tenantId/plan": endpoint("cancelOwnPlanChange", "Cancel a plan change that waits", ok(z.object({ change: PlanChange })), { codes: object }),
@@ -277,6 +304,8 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   // the operator: the whole deployment
   "GET /admin/api/impersonations": endpoint("listImpersonations", "List who acts as which tenant's administrator now", ok(listOf("impersonations", Impersonation))),
   "POST /admin/api/checkouts": endpoint("createOffer", "Order a plan for a buyer, with a trial if wanted", created(Checkout), { codes: stripe }),
+  "GET /admin/api/audit": endpoint("listAudit", "List the audit log, newest first", ok(listOf("events", AuditedEvent))),
+  "GET /admin/api/cross-tenant-attempts": endpoint("listCrossings", "List attempts at other tenants' resources by day, the latest first", ok(listOf("crossings", CrossingsOfDay))),
   "GET /admin/api/billing": endpoint("showIndicators", "Show every indicator with its level", ok(z.object({ level: z.string(), at: Instant, indicators: z.array(z.looseObject({ name: z.string(), level: z.string() })) }))),
   "GET /admin/api/meter-errors": endpoint("listMeterErrors", "List the usage that Stripe's meter refused, by day", ok(listOf("days", MeterErrorDay))),
   "GET /admin/api/root-keys": endpoint("listRootKeys", "List the root keys of CREDENTIAL_KEY and how many API keys need each", ok(listOf("rootKeys", RootKey))),

@@ -1,7 +1,7 @@
 // Receives Stripe's webhooks: Tollgate verifies the signature over the raw body, stores the event, then answers 200. It
 // applies the event afterwards. If it crashes in between, the sweep applies the event. Thin events have a path of their own,
 // because their destination at Stripe has its own secret.
-import { BadRequest, type HttpContext } from "../http.ts";
+import { BadRequest, type HttpContext, noteAct } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { inboxStore } from "./inbox-store.ts";
 import { type IncomingEvent, incomingEvent, incomingNotification } from "./stripe-event.ts";
@@ -25,6 +25,9 @@ export async function receiveThinEvent(c: HttpContext): Promise<Response> {
 /** Stores the event and applies it after the answer. A throw becomes a 5xx, and Stripe retries the event. */
 async function store(c: HttpContext, event: IncomingEvent | undefined): Promise<Response> {
   if (event === undefined) throw new BadRequest("The event has no id or no type.");
+  // The signature is right.
+  c.set("actor", { kind: "stripe" });
+  noteAct(c, { target: `${event.id} ${event.type}` });
   const context = c.get("context");
   const { fresh, tenantId, outcome } = await inboxStore(context.control).keep(event, context.stripe.isLive);
   const isUnknown = outcome === "unknown_tenant";

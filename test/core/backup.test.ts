@@ -208,6 +208,7 @@ const header = {
   recoveryPoint: { committedBy: "2026-11-21T00:00:00Z" },
   tables: [{ name: "t", columns: [{ name: "a", type: "text" }], keys: [{ name: "a", type: "text" }] }],
   documents: true,
+  audit: false,
 } as const;
 
 test("a footer detects a change of any byte before it", () => {

@@ -36,6 +36,8 @@ function aState(overrides: Partial<DeploymentState> = {}): DeploymentState {
     repeatedFailures: 0,
     subscriptionIssues: 0,
     stuckTenants: 0,
+    brokenAuditChains: 0,
+    crossTenantAttempts: 0,
     tenantsBehind: 0,
     shardsFullPercent: 0,
     operatorTokenUses: 0,
@@ -105,7 +107,8 @@ test("what happened once, and what is normal, never fails health", () => {
     "operatorTokenUses",
   ];
   const ahead = ["shardsFullPercent"]; // a warning before anything is wrong
-  expect(unwatched.toSorted()).toEqual([...shown, ...alarms, ...ahead].toSorted());
+  const audit = ["brokenAuditChains", "crossTenantAttempts"];
+  expect(unwatched.toSorted()).toEqual([...shown, ...alarms, ...ahead, ...audit].toSorted());
   expect(failing(aState(Object.fromEntries(unwatched.map((fact) => [fact, 30 * 86_400]))))).toEqual([]);
   for (const name of alarms) {
     const once = readIndicators(aState({ [name]: 1 })).find((reading) => reading.name === name);

@@ -97,6 +97,8 @@ test("every list of the operator's comes in pages of any size, each item once an
     ["/migrations", "runs", 0],
     ["/shards", "shards", 1],
     ["/meter-errors", "days", 0],
+    ["/audit", "events", 1],
+    ["/cross-tenant-attempts", "crossings", 0],
   ];
   const keyOf = (item: Record<string, unknown>): unknown => item["id"] ?? [item["item"], item["incoming"], item];
   for (const [path, name, least] of lists) {
@@ -106,7 +108,14 @@ test("every list of the operator's comes in pages of any size, each item once an
     const refused = await operator("GET", `${path}?limit=0`);
     expect(await refused.json(), path).toMatchObject({ code: "bad_request", detail: expect.stringContaining("limit") });
   }
-  for (const path of ["/failures", "/usage-conflicts", "/shards", "/meter-errors", `/tenants/${id}/links`])
+  for (const path of [
+    "/failures",
+    "/usage-conflicts",
+    "/shards",
+    "/meter-errors",
+    "/cross-tenant-attempts",
+    `/tenants/${id}/links`,
+  ])
     expect((await operator("GET", `${path}?after=made-up`)).status, path).toBe(400);
 });
 
