@@ -9,6 +9,7 @@
 //   campaign    faults between a call and its money, also against whole systems. `npm run campaign` chooses the seeds.
 //   crash       `npm start` itself, killed and started again.
 import { resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { generate } from "./cli/generate.ts";
@@ -51,6 +52,8 @@ export default defineConfig({
           include: ["test/{core,mcp}/**/*.test.ts"],
           // Files share a worker and its modules, which saves more than half of the time. A test restores what it changes.
           isolate: false,
+          // The OAuth library imports a module of the platform.
+          execArgv: ["--import", pathToFileURL(resolve("test/support/cloudflare-module.ts")).href],
           testTimeout: 30_000,
           hookTimeout: 60_000,
         },

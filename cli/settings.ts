@@ -28,6 +28,7 @@ export interface Settings {
     stripeSecretKey: string;
     stripeWebhookSecret: string;
     stripeThinWebhookSecret: string;
+    oidcClientSecret: string;
   };
   /** Ports of the stand-ins, by name. The caller chooses the Worker's own port. */
   ports: Record<string, number>;
@@ -51,6 +52,7 @@ export function loadSettings(dir: string): Settings {
       stripeSecretKey: `sk_test_${secret()}`,
       stripeWebhookSecret: `whsec_${secret()}`,
       stripeThinWebhookSecret: `whsec_${secret()}`,
+      oidcClientSecret: secret(),
     },
     ports: {},
     demoTenants: [],

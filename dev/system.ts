@@ -17,7 +17,11 @@ import { type Settings, isFree, loadSettings, portFor, saveSettings, encryptionK
 import { startStripeSimulator } from "./stripe/simulator.ts";
 import { appliedEventTypes } from "../src/adapters/stripe.ts";
 import { connectSetup } from "../src/adapters/stripe-setup.ts";
+import { CALLBACK_PATH } from "../src/identity/oauth/upstream.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
+
+/** Tollgate's client at the local issuer. */
+const OIDC_CLIENT_ID = "tollgate";
 
 export interface SystemOptions {
   dir: string;
@@ -124,6 +128,12 @@ export async function startSystem(options: SystemOptions) {
               keyFile: join(dir, "issuer.json"),
               audience: `${publicUrl}/mcp`,
               scopes: Object.keys(config.scopes),
+              clients: [
+                {
+                  ...{ id: OIDC_CLIENT_ID, name: config.product.name, secret: secrets.oidcClientSecret },
+                  redirectUris: [`${publicUrl}${CALLBACK_PATH}`],
+                },
+              ],
               operator: { audience: `${publicUrl}/admin/api`, scope: OPERATOR_SCOPE },
             });
             running.push(() => started.close());
@@ -174,9 +184,10 @@ export async function startSystem(options: SystemOptions) {
         OIDC_ISSUERS: JSON.stringify([
           {
             ...{ issuer: issuer.url, jwksUrl: issuer.jwksUrl, tenantClaim: "tenant_id" },
-            ...{ linkNewTenants: true, verifiesEmails: true },
+            ...{ linkNewTenants: true, verifiesEmails: true, clientId: OIDC_CLIENT_ID, name: "Local sign-in" },
           },
         ]),
+        OIDC_CLIENT_SECRETS: JSON.stringify({ [issuer.url]: secrets.oidcClientSecret }),
         // A token with the scope and without roles is one that a script has asked for.
         OPERATOR_ISSUER: JSON.stringify({ issuer: issuer.url, jwksUrl: issuer.jwksUrl, defaultRole: "admin" }),
       }),

@@ -77,6 +77,8 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   takesFile?: boolean;
   /** The handler reads the body itself, because callers may leave it out. */
   readsBody?: boolean;
+  /** People open it in a browser: a refusal is a page. */
+  isPage?: boolean;
   /** Requests from one address have a rate, which the platform counts. For what strangers may do at a cost. */
   hasAddressRate?: boolean;
   /** A tenant's data leave through it, so that the audit log has each request. */
@@ -342,7 +344,7 @@ export function finishAnswer(c: HttpContext): void {
   const set = ({ headers }: Response): void => {
     headers.set("x-request-id", c.get("requestId"));
     headers.set("x-content-type-options", "nosniff");
-    headers.set("referrer-policy", "no-referrer");
+    if (!headers.has("referrer-policy")) headers.set("referrer-policy", "no-referrer");
     if (!headers.has("content-security-policy")) headers.set("content-security-policy", NO_CONTENT_POLICY);
     if (!headers.has("cache-control")) headers.set("cache-control", "no-store");
     if (c.env.PUBLIC_URL.startsWith("https:")) headers.set("strict-transport-security", STRICT_TRANSPORT);

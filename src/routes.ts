@@ -85,6 +85,18 @@ import {
   revokeInvitation,
 } from "./identity/members-api.ts";
 import {
+  GrantsQuery,
+  answerToken,
+  inServerMode,
+  listGrants,
+  registerClient,
+  revokeGrant,
+  showKeySet,
+  showOpenIdMetadata,
+  showServerMetadata,
+} from "./identity/oauth/api.ts";
+import { endSession, listSessions } from "./identity/sessions-api.ts";
+import {
   RemovalQuery,
   RemovalRequest,
   reactivateTenant,
@@ -143,9 +155,12 @@ import {
 } from "./operations/configuration-api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
 import { showApiReference, showOpenApi } from "./pages/api-reference.tsx";
+import { answerConsent, showAuthorize } from "./pages/authorize.tsx";
 import { endpoints } from "./pages/endpoints.ts";
 import { showErrorCodes } from "./pages/error-codes.tsx";
-import { InvitationQuery, showInvitation } from "./pages/invitation.tsx";
+import { InvitationQuery, showInvitation, submitInvitation } from "./pages/invitation.tsx";
+import { errorCodePage } from "./pages/error-page.tsx";
+import { finishSignIn, showSignIn, signOut } from "./pages/sign-in.tsx";
 import {
   EventDismissRequest,
   EventRetryRequest,
@@ -179,13 +194,29 @@ export const routes: readonly Route[] = [
   route("GET /.well-known/oauth-protected-resource/mcp", "public", resourceMetadata, { query: AnyQuery }),
   route("GET /.well-known/oauth-protected-resource", "public", resourceMetadata, { query: AnyQuery }),
 
+  // the OAuth server, and the sign-in of people
+  route("GET /.well-known/oauth-authorization-server", "public", inServerMode(showServerMetadata), { query: AnyQuery }),
+  route("GET /.well-known/oauth-authorization-server/mcp", "public", inServerMode(showServerMetadata), { query: AnyQuery }),
+  route("GET /.well-known/openid-configuration", "public", inServerMode(showOpenIdMetadata), { query: AnyQuery }),
+  route("GET /.well-known/openid-configuration/mcp", "public", inServerMode(showOpenIdMetadata), { query: AnyQuery }),
+  route("GET /.well-known/jwks.json", "public", inServerMode(showKeySet), { query: AnyQuery }),
+  route("POST /oauth/register", "public", inServerMode(registerClient), { readsBody: true, hasAddressRate: true, notAudited: "A registration opens nothing. The consent is recorded." }),
+  route("GET /oauth/authorize", "public", inServerMode(showAuthorize), { query: AnyQuery, isPage: true, hasAddressRate: true }),
+  route("POST /oauth/consent", "public", inServerMode(answerConsent), { readsBody: true, isPage: true }),
+  route("POST /oauth/token", "public", inServerMode(answerToken), { readsBody: true, notAudited: "It renews what a recorded consent has given." }),
+  route("POST /oauth/revoke", "public", inServerMode(answerToken), { readsBody: true, notAudited: "A client gives up its own token." }),
+  route("GET /oauth/callback", "public", finishSignIn, { query: AnyQuery, isPage: true, hasAddressRate: true }),
+  route("GET /sign-in", "public", showSignIn, { query: AnyQuery, isPage: true, hasAddressRate: true }),
+  route("POST /sign-out", "public", signOut, { readsBody: true, isPage: true }),
+
   // documents, the same for everyone
   route("GET /openapi.json", "public", (c) => showOpenApi(c, routes)),
   route("GET /docs/api", "public", (c) => showApiReference(c, routes)),
   route("GET /docs/errors", "public", showErrorCodes),
 
   // a person with an invitation
-  route("GET /invitation", "public", showInvitation, { query: InvitationQuery, hasAddressRate: true }),
+  route("GET /invitation", "public", showInvitation, { query: InvitationQuery, isPage: true, hasAddressRate: true }),
+  route("POST /invitation", "public", submitInvitation, { readsBody: true, isPage: true }),
   route("POST /api/invitations/accept", "person", accept, { body: AcceptanceRequest, hasAddressRate: true }),
 
   // buyers
@@ -220,6 +251,10 @@ export const routes: readonly Route[] = [
   route("GET /api/tenants/:tenantId/members", "tenant_admin", listMembers, { query: MembersQuery, permission: "members:read" }),
   route("PATCH /api/tenants/:tenantId/members/:memberId", "tenant_admin", changeRole, { body: RoleRequest, permission: "members:manage" }),
   route("DELETE /api/tenants/:tenantId/members/:memberId", "tenant_admin", removeMember, { permission: "members:manage" }),
+  route("GET /api/tenants/:tenantId/grants", "tenant_admin", listGrants, { query: GrantsQuery, permission: "members:read" }),
+  route("DELETE /api/tenants/:tenantId/grants/:grantId", "tenant_admin", revokeGrant, { permission: "members:manage" }),
+  route("GET /api/tenants/:tenantId/sessions", "tenant_admin", listSessions, { query: PageQuery, permission: "members:read" }),
+  route("DELETE /api/tenants/:tenantId/sessions/:sessionId", "tenant_admin", endSession, { permission: "members:manage" }),
   route("GET /api/tenants/:tenantId/invitations", "tenant_admin", listInvitations, { query: MembersQuery, permission: "members:read" }),
   route("POST /api/tenants/:tenantId/invitations", "tenant_admin", createInvitation, { body: InvitationRequest, permission: "members:manage" }),
   route("DELETE /api/tenants/:tenantId/invitations/:invitationId", "tenant_admin", revokeInvitation, { permission: "members:manage" }),
@@ -245,6 +280,10 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/tenants/:tenantId/members", "operator", listMembers, { role: "viewer", query: MembersQuery }),
   route("POST /admin/api/tenants/:tenantId/members", "operator", once(addFirstMember), { role: "admin", body: MemberRequest }),
   route("DELETE /admin/api/tenants/:tenantId/members/:memberId", "operator", removeMember, { role: "support" }),
+  route("GET /admin/api/tenants/:tenantId/grants", "operator", listGrants, { role: "viewer", query: GrantsQuery }),
+  route("DELETE /admin/api/tenants/:tenantId/grants/:grantId", "operator", revokeGrant, { role: "support" }),
+  route("GET /admin/api/tenants/:tenantId/sessions", "operator", listSessions, { role: "viewer", query: PageQuery }),
+  route("DELETE /admin/api/tenants/:tenantId/sessions/:sessionId", "operator", endSession, { role: "support" }),
   route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { role: "viewer", query: UsageQuery }),
   route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges, { role: "viewer", query: PlanChangesQuery }),
   route("POST /admin/api/tenants/:tenantId/plan", "operator", once(changePlan), { role: "admin", body: PlanRequest }),
@@ -343,6 +382,26 @@ function actionOf({ method, path }: Pick<Route, "method" | "path">): string {
   return endpoints[`${method} ${path}`]?.id ?? `${method} ${path}`;
 }
 
+// So do they with the OAuth server's endpoints. Their requests carry no cookie, so any page may send them. Its pages are not
+// among them: no other site may read those.
+for (const path of ["/oauth/register", "/oauth/token", "/oauth/revoke"]) {
+  app.options(path, (c) =>
+    c.body(null, 204, {
+      "access-control-allow-origin": "*",
+      "access-control-allow-methods": "POST",
+      "access-control-allow-headers": "Authorization, Content-Type, MCP-Protocol-Version, *",
+      "access-control-max-age": "86400",
+    }),
+  );
+  app.use(path, async (c, next) => {
+    await next();
+    c.header("access-control-allow-origin", "*");
+  });
+}
+
+/** People open these in a browser. */
+const pagePaths: ReadonlySet<string> = new Set(routes.filter(({ isPage }) => isPage).map(({ path }) => path));
+
 for (const each of routes) {
   const { method, path, access, permission, takesFile, hasAddressRate, run } = each;
   const action = actionOf(each);
@@ -398,7 +457,11 @@ app.onError((error, c) => {
   const level = errors[code].status >= 500 ? "error" : "info";
   const detail = error instanceof Problem ? error.message : undefined;
   const retryAfterSeconds = error instanceof TooManyRequests ? error.retryAfterSeconds : undefined;
-  if (detail !== undefined && level === "info") return problemDocument(c, code, detail, retryAfterSeconds);
+  const isPage = pagePaths.has(c.req.path.replace(/\/$/, ""));
+  if (detail !== undefined && level === "info")
+    return isPage
+      ? errorCodePage(c, code, detail, retryAfterSeconds)
+      : problemDocument(c, code, detail, retryAfterSeconds);
   log(level, "request_failed", {
     requestId: c.get("requestId"),
     path: c.req.routePath,
@@ -408,7 +471,7 @@ app.onError((error, c) => {
   if (error instanceof AppError && error.cause !== undefined && level === "error") {
     log(level, "request_failed_because", { requestId: c.get("requestId"), error: describeError(error.cause) });
   }
-  return problemDocument(c, code, detail);
+  return isPage ? errorCodePage(c, code, detail) : problemDocument(c, code, detail);
 });
 
 /** Records the refused operator tokens of requests that no route takes. They do nothing else. */

@@ -21,6 +21,9 @@ import type { TenantConfig, TenantId } from "./core/tenant.ts";
 import { allows, refusedByState } from "./core/tenant-state.ts";
 import type { FallbackCall } from "./core/usage.ts";
 import { refusedCredential } from "./identity/credential-check.ts";
+import type { EntryPage, NewEntry } from "./identity/oauth/entries.ts";
+import { type GrantPage, TenantGrants } from "./identity/oauth/grants.ts";
+import type { OauthAnswer, TokenRequest } from "./identity/oauth/server.ts";
 import { RequestRate, STRIPE_PAGES_PER_MINUTE } from "./identity/request-rate.ts";
 import { startProvisioning } from "./lifecycle/provisioning.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
@@ -47,6 +50,7 @@ export class TenantObject extends DurableObject<Env> {
   readonly #move: TenantMove;
   readonly #jobs: BackupJobs;
   readonly #removal: TenantRemoval;
+  readonly #grants: TenantGrants;
   /** Serialises decisions about the subscription: each reads, decides, then writes. */
   readonly #billing = new Mutex();
   /** Serialises the steps of moves, jobs and the removal: no step sees another one's unfinished work. */
@@ -91,6 +95,7 @@ export class TenantObject extends DurableObject<Env> {
       forget: async () => {
         if ((await this.#config.read())?.state !== "gone") throw new AppError("conflict", "the tenant is not gone");
         await this.#usage.forget();
+        this.#grants.forget();
       },
     };
     this.#host = {
@@ -98,6 +103,13 @@ export class TenantObject extends DurableObject<Env> {
       now,
       // The usual call finds a fresh copy and waits for nothing.
       tenant: () => this.#config.fresh() ?? this.#currentConfig(),
+      scopes: (caller) => {
+        if (caller.kind !== "grant") return caller.scopes;
+        const token = this.#grants.find(caller);
+        if (token === undefined) return "token_invalid";
+        this.#grants.noteUse(caller);
+        return token.scopes;
+      },
       refuse: () => undefined,
       rows: (config) => this.#rows.of(config),
       usage: () => this.#usage.open(),
@@ -109,6 +121,15 @@ export class TenantObject extends DurableObject<Env> {
     this.#removal = new TenantRemoval(context, tenantId, host);
     this.#data = new TenantData(context, tenantId, (left) => this.#move.recover(left));
     this.#rows = new CurrentRows(this.#data, this.#config, now);
+    this.#grants = new TenantGrants({
+      tenantId,
+      sql: ctx.storage.sql,
+      publicUrl: env.PUBLIC_URL,
+      credentialKey: env.CREDENTIAL_KEY,
+      registry: (name) => context.oauthRegistry(name),
+      isMember: (memberId) => this.#hasMember(memberId),
+      now,
+    });
     const stored = this.#usage.setting("config");
     if (stored !== undefined) this.#config.restore(stored);
     if (this.#config.latest !== undefined) this.#data.resize(this.#config.latest);
@@ -116,6 +137,14 @@ export class TenantObject extends DurableObject<Env> {
 
   #tenants(): TenantsStore {
     return tenantsStore(this.#context.control);
+  }
+
+  /** Whether the tenant exists and has this member. Throws when that is not known. */
+  async #hasMember(memberId: string): Promise<boolean> {
+    const config = await this.#config.current();
+    if (config === "control_unavailable") throw new AppError(config);
+    if (typeof config === "string" || config.state === "gone") return false;
+    return config.members.some(({ id }) => id === memberId);
   }
 
   async #currentConfig(): Promise<TenantConfig | NotServed> {
@@ -274,6 +303,38 @@ export class TenantObject extends DurableObject<Env> {
     // A tenant that is being set up has no rows yet, and one that is gone has none any more.
     if (!allows(config, "export", this.now())) return refusedByState(config, this.now()) ?? "conflict";
     return this.#jobs.stream();
+  }
+
+  /** Answers the OAuth server's token or revocation endpoint for a member of this tenant. */
+  oauthToken(request: TokenRequest): Promise<OauthAnswer> {
+    return this.#grants.answerToken(request);
+  }
+
+  /** An entry of the OAuth server for this tenant, or `null`. The Worker's side of a sign-in reads and writes them. */
+  oauthGet(key: string): Promise<string | null> {
+    return this.#grants.get(key);
+  }
+
+  oauthPut(key: string, entry: NewEntry): Promise<void> {
+    return this.#grants.put(key, entry);
+  }
+
+  oauthDelete(key: string): Promise<void> {
+    return this.#grants.delete(key);
+  }
+
+  oauthList(prefix: string, options: { limit: number; cursor?: string | undefined }): Promise<EntryPage> {
+    return this.#grants.list(prefix, options);
+  }
+
+  /** A page of the grants that the tenant's members have given to clients; `undefined` when `after` names no grant. */
+  listGrants(options: { limit: number; after?: string | undefined }): Promise<GrantPage | undefined> {
+    return this.#grants.grants(options);
+  }
+
+  /** Revokes a grant, or all of a member. Returns how many there were. Their tokens are refused on the next request. */
+  revokeGrants(which: { grantId: string } | { memberId: string }): Promise<number> {
+    return this.#grants.revoke(which);
   }
 
   /** Closes idle sessions: other tenants wait for one from the session budget. */

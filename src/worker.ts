@@ -7,6 +7,7 @@ import { sweep } from "./operations/sweeper.ts";
 import { consumeUsage } from "./metering/consumer.ts";
 
 export { FleetMigration } from "./fleet/workflow.ts";
+export { OauthRegistry } from "./identity/oauth/registry.ts";
 export { Provisioning } from "./lifecycle/provisioning-workflow.ts";
 export { SessionBudget } from "./tenant-db/session-budget.ts";
 export { StepWorkflow } from "./operations/step-workflow.ts";

@@ -55,6 +55,7 @@ export function authorizeWithoutObject(context: Context, caller: Caller): Promis
     env,
     now: () => Date.now(),
     tenant: (each) => readTenant(context, each),
+    scopes: ({ scopes }) => scopes,
     usage: async (config) => {
       try {
         return { ...(await usageOf(context, config)), keyUsed };
@@ -100,6 +101,7 @@ function workerHost(context: Context, tool: Tool): CallHost {
     env,
     now: () => Date.now(),
     tenant: (caller) => readTenant(context, caller),
+    scopes: ({ scopes }) => scopes,
     refuse: (config, key) => refusedByPlan(env, config) ?? refusedByBudget(key),
     rows: (config) => openRows(env, config),
     usage: async (config) => {
@@ -114,8 +116,8 @@ function workerHost(context: Context, tool: Tool): CallHost {
 
 /** The tenant as the control tables have it now. */
 async function readTenant(context: Context, { kind, tenantId }: Caller): Promise<TenantConfig | NotServed> {
-  // A canary's token is good once, and only the object can tell whether it was used.
-  if (kind === "canary") return { refusal: retryLater(plainRefusal("tenant_unavailable")) };
+  // Only the object knows whether a canary's token was used, and whether a grant's token was revoked.
+  if (kind === "canary" || kind === "grant") return { refusal: retryLater(plainRefusal("tenant_unavailable")) };
   try {
     return (await tenantsStore(context.control).config(tenantId)) ?? { refusal: plainRefusal("tenant_unknown") };
   } catch (error) {

@@ -25,7 +25,7 @@ import { keyOf, refusedCredential, refusedToolUse } from "../identity/credential
 import { rolesNeeded } from "../identity/members.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import type { ToolContext } from "../tools/tool.ts";
+import type { Tool, ToolContext } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
 import { type Earlier, type KeyedCalls, chargedAs } from "./keyed-calls.ts";
 import { limitRefusal, plainRefusal, refusedOutcome, requestRefusal, stateRefusal } from "./refusal.ts";
@@ -40,6 +40,8 @@ export interface CallHost {
   now(): number;
   /** The tenant's configuration, at most `CONFIG_TRUSTED_MS` old, or why there is none for this caller. */
   tenant(caller: Caller): Awaitable<TenantConfig | NotServed>;
+  /** The scopes of the caller's credential, or why this host does not accept it. */
+  scopes(caller: Caller): readonly string[] | ErrorCode;
   /** Why this host does not run the tenant's calls, or those of the caller's API key, or `undefined`. */
   refuse(config: TenantConfig, key: ApiKey | undefined): Refusal | undefined;
   /** The tenant's rows through a login whose isolation is proved, or why there are none. */
@@ -85,7 +87,7 @@ export interface CallOptions {
 }
 
 /** What `authorize` needs of a host. */
-export interface AuthorizationHost extends Pick<CallHost, "env" | "now" | "tenant"> {
+export interface AuthorizationHost extends Pick<CallHost, "env" | "now" | "tenant" | "scopes"> {
   usage(config: TenantConfig): Awaitable<Pick<CallUsage, "admission" | "keyUsed"> | NotServed>;
 }
 
@@ -129,6 +131,7 @@ export async function runCall(
   if (refused !== undefined) return refusedOutcome(refused);
   const tool = catalogue.get(request.tool);
   if (tool === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
+  if (lacksScope(host, caller, tool)) return refusedOutcome(plainRefusal("scope_missing", scopesNeeded(tool)));
 
   // Rows.
   const db = await host.rows(config);
@@ -274,7 +277,7 @@ async function again(
 /** The tenant's configuration if the caller is valid and the tenant is served. Otherwise the refusal. */
 function served(
   config: TenantConfig | NotServed,
-  host: Pick<CallHost, "env" | "now">,
+  host: Pick<CallHost, "env" | "now" | "scopes">,
   caller: Caller,
 ): TenantConfig | NotServed {
   if ("refusal" in config) return config;
@@ -283,13 +286,29 @@ function served(
   const isSetUp = caller.kind === "canary" && config.state === "provisioning";
   // A closed account has no keys any more: say that it is closed, and not that its key was revoked.
   const isGone = config.state === "gone";
-  const credential = isGone ? undefined : refusedCredential(config, caller, now);
+  const credential = isGone ? undefined : (refusedCredential(config, caller, now) ?? refusedToken(host, caller));
   if (credential === undefined && !isGone && refusedToolUse(config, caller) !== undefined)
     return { refusal: plainRefusal("role_missing", rolesNeeded("tools:use")) };
   const code = credential ?? (isSetUp ? undefined : refusedByState(config, now));
   return code === undefined
     ? config
     : { refusal: stateRefusal(config, code, { publicUrl: host.env.PUBLIC_URL, nowMs: now }) };
+}
+
+function refusedToken(host: Pick<CallHost, "scopes">, caller: Caller): ErrorCode | undefined {
+  const scopes = host.scopes(caller);
+  return typeof scopes === "string" ? scopes : undefined;
+}
+
+/** The Worker has compared the scopes of every other caller: it reads them from the credential. */
+function lacksScope(host: Pick<CallHost, "scopes">, caller: Caller, tool: Tool): boolean {
+  if (caller.kind !== "grant") return false;
+  const scopes = host.scopes(caller);
+  return typeof scopes === "string" || !tool.scopes.every((scope) => scopes.includes(scope));
+}
+
+function scopesNeeded({ name, scopes }: Tool): string {
+  return `The tool ${name} needs ${scopes.join(" ")}. Sign in again and allow it, or ask your administrator for the right.`;
 }
 
 function refusedTool(

@@ -39,7 +39,8 @@ export function toolContext(
   return {
     ...own,
     tenant: { id, name, plan, features: featuresOf(config) },
-    caller: { kind: caller.kind, id: callerId(caller) },
+    // To a tool a member is a user, however the member signed in.
+    caller: { kind: caller.kind === "grant" || caller.kind === "member" ? "user" : caller.kind, id: callerId(caller) },
     callId,
     files: createTenantFiles({ bucket, tenantId: id }),
     log: (event, fields = {}) => log("info", event, { ...fields, callId, tenantId: id, tool }),
@@ -49,6 +50,7 @@ export function toolContext(
 /** The caller's id as tools see it. */
 function callerId(caller: Caller): string {
   if (caller.kind === "key") return caller.keyId;
+  if (caller.kind === "grant" || caller.kind === "member") return caller.memberId;
   return caller.kind === "user" ? caller.subject : "canary";
 }
 

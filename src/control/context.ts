@@ -25,6 +25,10 @@ export function createContext(env: Env) {
     tenantObject(tenantId: TenantId) {
       return env.TENANT.getByName(tenantId);
     },
+    /** One of the objects of the OAuth server's registrations and handles. */
+    oauthRegistry(name: string) {
+      return env.OAUTH_REGISTRY.getByName(name);
+    },
     /** Starts a Workflow instance for the work. Throws when the platform does not take it; the sweep then starts one. */
     start(work: Work): Promise<void> {
       return startWork(env, work);

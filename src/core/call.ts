@@ -14,6 +14,21 @@ export type Caller =
       scopes: readonly string[];
       expiresAtMs: number;
     }
+  /**
+   * A client that a member has let in. The Worker knows that Tollgate made the subject, and nothing else: whether the token
+   * works and with which scopes is in the tenant's object. `scopes` are all that a token can have.
+   */
+  | {
+      kind: "grant";
+      tenantId: TenantId;
+      memberId: string;
+      subject: string;
+      grantId: string;
+      tokenHash: string;
+      scopes: readonly string[];
+    }
+  /** A member who is signed in to pages. Calls no tools. */
+  | { kind: "member"; tenantId: TenantId; memberId: string; scopes: readonly string[] }
   /** Provisioning's test call: one `health_check` before the tenant is active. A tenant is active only after it succeeded. */
   | { kind: "canary"; tenantId: TenantId; scopes: readonly string[]; expiresAtMs: number };
 

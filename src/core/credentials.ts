@@ -14,8 +14,18 @@ import { type TenantId, tenantIdPattern } from "./tenant.ts";
  * - `monitor`: reads one tenant's health. Field: generation. A later one revokes it.
  * - `invitation`: makes the person who shows it a member. Fields: invitation id, secret.
  * - `impersonation`: an operator as the tenant's admin. Fields: id, expiry in epoch milliseconds.
+ * - `grant`: names a member of the tenant as the OAuth server's user. Field: member id. Every code and token of the member's
+ *   grants begins with it, and it opens nothing by itself.
  */
-export type CredentialKind = "key" | "canary" | "setup" | "status" | "monitor" | "invitation" | "impersonation";
+export type CredentialKind =
+  | "key"
+  | "canary"
+  | "setup"
+  | "status"
+  | "monitor"
+  | "invitation"
+  | "impersonation"
+  | "grant";
 
 const prefixes: Readonly<Record<CredentialKind, string>> = {
   key: "tgk",
@@ -25,14 +35,15 @@ const prefixes: Readonly<Record<CredentialKind, string>> = {
   monitor: "tgm",
   invitation: "tgi",
   impersonation: "tga",
+  grant: "tgo",
 };
 const fieldCounts: Readonly<Record<CredentialKind, number>> = {
-  ...{ key: 3, canary: 1, setup: 1, status: 1, monitor: 1, invitation: 2, impersonation: 2 },
+  ...{ key: 3, canary: 1, setup: 1, status: 1, monitor: 1, invitation: 2, impersonation: 2, grant: 1 },
 };
 const fieldPattern = /^[A-Za-z0-9_-]{1,128}$/;
 
 /** Kinds that are compared with a stored digest besides. Their MAC only spares the look into storage. */
-const storedKinds: ReadonlySet<CredentialKind> = new Set(["key", "invitation"]);
+const storedKinds: ReadonlySet<CredentialKind> = new Set(["key", "invitation", "grant"]);
 
 /** Finds credentials of every kind in a text. The last six characters are the checksum. docs/keys.md publishes it. */
 export const credentialPattern =

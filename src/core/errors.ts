@@ -24,6 +24,7 @@ export const errors = {
   },
   tenant_unknown: { status: 403, advice: "No account is linked to this identity." },
   scope_missing: { status: 403, advice: "The token lacks a scope that this request needs." },
+  origin_refused: { status: 403, advice: "With a sign-in session, only a page of this service may send this." },
   role_missing: { status: 403, advice: "Your role does not allow this." },
   member_removed: {
     status: 403,

@@ -19,8 +19,9 @@ import { bearerToken, decodeScopes, verifyCredential } from "../core/credentials
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { readClaims, readPerson } from "./claims.ts";
 import { unverifiedIssuer, verifiedClaims } from "./issuer-keys.ts";
-import { type Issuer, parseIssuers } from "./issuers.ts";
+import { type Issuer, isDirect, parseIssuers } from "./issuers.ts";
 import { linksStore } from "./links-store.ts";
+import { partsOfToken } from "./oauth/keys.ts";
 import { VerifiedTokens } from "./verified-tokens.ts";
 
 export interface Authenticated {
@@ -67,7 +68,7 @@ export async function authenticate(
       ? await ownCaller(token, digest, env, nowMs)
       : await issuedCaller(token, context, nowMs);
     if (typeof caller === "string") return { refused: caller };
-    const expiresAtMs = caller.kind === "key" ? Infinity : caller.expiresAtMs;
+    const expiresAtMs = "expiresAtMs" in caller ? caller.expiresAtMs : Infinity;
     const authInfo = {
       token: digest,
       clientId: caller.kind === "key" ? caller.keyId : caller.kind,
@@ -108,7 +109,12 @@ function isBearer(authorization: string | null): boolean {
 export function protectedResourceMetadata(env: Env): Record<string, unknown> {
   return {
     resource: `${env.PUBLIC_URL}/mcp`,
-    authorization_servers: issuersOf(env).map(({ issuer }) => issuer),
+    // Tollgate itself, so that the metadata never lists customers' providers.
+    authorization_servers: isDirect(env)
+      ? issuersOf(env)
+          .slice(0, 1)
+          .map(({ issuer }) => issuer)
+      : [env.PUBLIC_URL],
     scopes_supported: scopesSupported,
     bearer_methods_supported: ["header"],
     resource_name: config.product.name,
@@ -122,9 +128,16 @@ function resourceMetadataUrl(publicUrl: string): string {
 }
 
 async function ownCaller(token: string, digest: string, env: Env, nowMs: number): Promise<Caller | ErrorCode> {
-  const credential = await verifyCredential(env.CREDENTIAL_KEY, token);
+  // A token of the OAuth server is the member's credential and a secret behind it.
+  const parts = partsOfToken(token);
+  const credential = await verifyCredential(env.CREDENTIAL_KEY, parts?.subject ?? token);
   if (credential === undefined) return "token_invalid";
   const { kind, tenantId, fields } = credential;
+  if (parts !== undefined) {
+    const { subject, grantId } = parts;
+    const [memberId = ""] = fields;
+    return { kind: "grant", tenantId, memberId, subject, grantId, tokenHash: digest, scopes: scopesSupported };
+  }
   if (kind === "key") {
     const [keyId = "", scopes = ""] = fields;
     return { kind, tenantId, keyId, keyHash: digest, scopes: decodeScopes(scopes) };

@@ -36,17 +36,22 @@ export function readClaims(claims: Claims, issuer: Issuer, audience: string): Id
 
 /** The person of a token for `audience`, also one of no organisation; `undefined` when it is for another server or names no user. */
 export function readPerson(claims: Claims, issuer: Issuer, audience: string): Person | undefined {
+  return isForAudience(claims, issuer, audience) ? personOf(claims, issuer) : undefined;
+}
+
+/** The person of a verified token whose audience was checked; `undefined` when it names no user. */
+export function personOf(claims: Claims, issuer: Issuer): Person | undefined {
   const subject = claimAt(claims, issuer.userClaim);
-  if (!isForAudience(claims, issuer, audience) || !isName(subject)) return undefined;
+  if (!isName(subject)) return undefined;
   const organisation = claimAt(claims, issuer.tenantClaim);
   const { email, name } = claims;
-  const isAddress = isName(email) && email.includes("@") && email.length <= MAX_EMAIL_CHARS;
+  const isAddress = isName(email) && /^[^\s@]+@[^\s@]+$/.test(email) && email.length <= MAX_EMAIL_CHARS;
   return {
     issuer: issuer.issuer,
     subject,
     email: isAddress ? email.toLowerCase() : null,
     emailVerified: isAddress && isTrue(claims["email_verified"] ?? claims["xms_edov"]),
-    name: isName(name) ? name.slice(0, MAX_NAME_CHARS) : null,
+    name: isName(name) ? name.trim().slice(0, MAX_NAME_CHARS) || null : null,
     organisation: isName(organisation) ? organisation : null,
   };
 }

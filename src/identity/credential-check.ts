@@ -21,6 +21,10 @@ export function refusedCredential(config: Credentials, caller: Caller, nowMs: nu
     }
     case "canary":
       return nowMs >= caller.expiresAtMs ? "token_expired" : undefined;
+    // The tenant's object has looked a grant's token up, and the guard a session.
+    case "grant":
+    case "member":
+      return config.members.some(({ id }) => id === caller.memberId) ? undefined : "member_removed";
     case "user":
       if (nowMs >= caller.expiresAtMs) return "token_expired";
       if (!isLinked(config, caller)) return "tenant_unknown";
@@ -37,6 +41,7 @@ export function keyOf({ keys }: Pick<TenantConfig, "keys">, caller: Caller): Api
 
 /** The member who calls. `undefined`: a key, Tollgate's own call, or a linked user without a membership. */
 export function memberOf({ members }: Pick<TenantConfig, "members">, caller: Caller): ConfiguredMember | undefined {
+  if (caller.kind === "grant" || caller.kind === "member") return members.find(({ id }) => id === caller.memberId);
   return caller.kind === "user" ? members.find((each) => isSame(each, caller)) : undefined;
 }
 

@@ -38,6 +38,9 @@ import { rolesNeeded } from "./members.ts";
 import { impersonatorOf } from "./operators/impersonation.ts";
 import { operatorsStore } from "./operators/operators-store.ts";
 import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
+import { isOwnForm } from "./oauth/consent.ts";
+import { type Session, sessionsStore } from "./sessions-store.ts";
+import { sessionTokenOf } from "./sessions.ts";
 import { ADDRESS_RATE_SECONDS, STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE, sourceOf } from "./request-rate.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
@@ -75,12 +78,18 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
   tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
     const nowMs = Date.now();
     const context = c.get("context");
+    const session = await sessionOf(c, nowMs);
+    if (session !== undefined) {
+      await admitSession(c, session);
+      return next();
+    }
     if (await isImpersonator(c, nowMs)) return await next();
     const authentication = await authenticate(c.req.header("authorization") ?? null, context, nowMs);
     if ("refused" in authentication) throw new AppError(authentication.refused);
     const { caller } = authentication;
     refuseCrossing(c, caller, c.req.param("tenantId"));
-    if (caller.kind === "canary")
+    // An agent's token of the OAuth server is for tools alone.
+    if (caller.kind === "canary" || caller.kind === "grant")
       throw new Problem(
         "token_invalid",
         `This route takes an API key or a member's token with the scope ${ADMIN_SCOPE}.`,
@@ -100,6 +109,14 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
   }),
 
   person: createMiddleware<HttpEnv>(async (c, next) => {
+    const session = await sessionOf(c, Date.now());
+    if (session !== undefined) {
+      const { issuer, subject, email, name } = session;
+      // What the provider said of the address and the organisation counted at the sign-in.
+      c.set("person", { issuer, subject, email, emailVerified: false, name, organisation: null });
+      c.set("actor", { kind: "person", issuer, subject });
+      return next();
+    }
     const identified = await identifyPerson(c.req.header("authorization") ?? null, c.get("context"), Date.now());
     if ("refused" in identified) throw new AppError(identified.refused);
     const { issuer, subject } = identified.person;
@@ -224,6 +241,37 @@ function actorOf(tenant: TenantConfig | undefined, caller: Exclude<Caller, { kin
   const member = tenant && memberOf(tenant, caller);
   if (member !== undefined) return { kind: "member", tenantId, id: member.id, role: member.role, through: "issuer" };
   throw new Problem("role_missing", "You are no member of this account. Ask its owner or an admin for an invitation.");
+}
+
+/**
+ * The session of a browser; `undefined` for a request without its cookie, or with a token, which counts alone. Throws
+ * `token_expired` when the session has ended, and `origin_refused` for a change that another site's page sends.
+ */
+async function sessionOf(c: HttpContext, nowMs: number): Promise<Session | undefined> {
+  const token = sessionTokenOf(c.req.header("cookie"));
+  if (token === undefined || c.req.header("authorization") !== undefined) return undefined;
+  const changes = c.req.method !== "GET" && c.req.method !== "HEAD";
+  const from = { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") };
+  if (changes && !isOwnForm(c.env.PUBLIC_URL, from)) throw new AppError("origin_refused");
+  const session = await sessionsStore(c.get("context").control).find(token, nowMs);
+  if (session === undefined) throw new Problem("token_expired", "Your session has ended. Sign in again.");
+  return session;
+}
+
+/** Admits a signed-in member of the path's tenant. Another tenant looks as if it did not exist. */
+async function admitSession(c: HttpContext, { issuer, subject }: Session): Promise<void> {
+  const tenantId = tenantOf(c);
+  const tenant = await tenantsStore(c.get("context").control).config(tenantId);
+  const member = tenant?.members.find((each) => each.issuer === issuer && each.subject === subject);
+  if (tenant === undefined || member === undefined) {
+    log("warn", "cross_tenant_refused", { target: tenantId, credential: "session", route: c.req.routePath });
+    throw noSuchTenant();
+  }
+  const { id, role } = member;
+  c.set("actor", { kind: "member", tenantId, id, role, through: "session" });
+  const caller: Caller = { kind: "member", tenantId, memberId: id, scopes: [ADMIN_SCOPE] };
+  await requireRate(c, caller, tenant.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
+  c.set("caller", caller);
 }
 
 /** Throws `role_missing` or `scope_missing` unless the actor that the guard has set has the permission. Runs before the body is read. */

@@ -168,7 +168,16 @@ export async function changeMember(
   const givable = role === null ? [] : givableBy(role);
   const isChanged = await store.change(tenantId, memberId, { from: member.role, to: role, givable });
   if (!isChanged) return "changed_meanwhile";
-  return { delivered: (await notifyObject(context, tenantId)).delivered };
+  const { delivered } = await notifyObject(context, tenantId);
+  // The configuration refuses the member's clients already. This also ends what admins see of them.
+  if (role === null)
+    await context
+      .tenantObject(tenantId)
+      .revokeGrants({ memberId })
+      .catch((error: unknown) =>
+        log("warn", "grants_not_revoked", { tenantId, memberId, error: describeError(error) }),
+      );
+  return { delivered };
 }
 
 /** Runs a repeatable write again when its answer was lost: only this request knows what it has made. */

@@ -18,6 +18,7 @@ import { KeySummary } from "../identity/keys-api.ts";
 import { Link } from "../identity/links-store.ts";
 import { MemberSummary, Membership } from "../identity/members-store.ts";
 import { Impersonation } from "../identity/operators/operators-store.ts";
+import { SessionSummary } from "../identity/sessions-store.ts";
 import { RemovalRequest } from "../lifecycle/api.ts";
 import { DeadLetter } from "../metering/dead-letters-store.ts";
 import { MoveSummary } from "../moves/moves-store.ts";
@@ -30,9 +31,11 @@ import { PlanChange } from "../subscriptions/subscriptions-store.ts";
 export const FILE = "file";
 /** An HTML page. */
 export const PAGE = "page";
+/** The browser continues elsewhere. */
+export const REDIRECT = "redirect";
 /** An answer without a body. */
 export const EMPTY = "empty";
-export type Answer = z.ZodType | typeof FILE | typeof PAGE | typeof EMPTY;
+export type Answer = z.ZodType | typeof FILE | typeof PAGE | typeof REDIRECT | typeof EMPTY;
 
 interface More {
   /** The body of a route whose handler reads it. */
@@ -197,6 +200,37 @@ const AuditedEvent = z.object({
   hash: z.string(),
 });
 
+const ServerMetadata = z.looseObject({
+  issuer: z.url(),
+  authorization_endpoint: z.url(),
+  token_endpoint: z.url(),
+  registration_endpoint: z.url(),
+  revocation_endpoint: z.url(),
+  scopes_supported: z.array(z.string()),
+});
+const OpenIdMetadata = ServerMetadata.extend({ jwks_uri: z.url() });
+const Client = z.looseObject({ client_id: z.string(), redirect_uris: z.array(z.string()) });
+const Tokens = z.looseObject({
+  access_token: z.string(),
+  token_type: z.literal("bearer"),
+  expires_in: z.int(),
+  refresh_token: z.string(),
+  scope: z.string(),
+  resource: z.url(),
+});
+
+/** `lastUsedAt` is exact to the minute. `expiresAt` moves with each use; `null`: the client has not fetched its tokens yet. */
+const Grant = z.object({
+  id: z.string(),
+  memberId: z.string(),
+  clientId: z.string(),
+  clientName: z.string().nullable(),
+  scopes: z.array(z.string()),
+  createdAt: Instant,
+  lastUsedAt: Instant.nullable(),
+  expiresAt: Instant.nullable(),
+});
+
 const stripe = ["billing_unavailable", "billing_refused"] as const;
 const conditional = ["precondition_required", "precondition_failed"] as const;
 const object = ["tenant_unavailable"] as const;
@@ -209,6 +243,21 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /.well-known/oauth-protected-resource/mcp": endpoint("showResourceMetadata", "Show who issues tokens for the MCP endpoint (RFC 9728)", ok(Metadata)),
   "GET /.well-known/oauth-protected-resource": endpoint("showRootResourceMetadata", "Show the same at the root", ok(Metadata)),
 
+  // the OAuth server
+  "GET /.well-known/oauth-authorization-server": endpoint("showServerMetadata", "Show the OAuth server's endpoints (RFC 8414)", ok(ServerMetadata)),
+  "GET /.well-known/oauth-authorization-server/mcp": endpoint("showServerMetadataOfMcp", "Show the same below the path of the MCP endpoint", ok(ServerMetadata)),
+  "GET /.well-known/openid-configuration": endpoint("showOpenIdMetadata", "Show the same in the form of OpenID Connect Discovery", ok(OpenIdMetadata)),
+  "GET /.well-known/openid-configuration/mcp": endpoint("showOpenIdMetadataOfMcp", "Show that form below the path of the MCP endpoint", ok(OpenIdMetadata)),
+  "GET /.well-known/jwks.json": endpoint("showKeySet", "Show the keys of ID tokens, of which there are none", ok(z.object({ keys: z.tuple([]) }))),
+  "POST /oauth/register": endpoint("registerClient", "Register an OAuth client (RFC 7591)", created(Client), { body: z.looseObject({ redirect_uris: z.array(z.string()) }), repeat: "An unused registration ends by itself." }),
+  "GET /oauth/authorize": endpoint("authorize", "Ask a member to let a client in", { 200: PAGE, 302: REDIRECT }),
+  "POST /oauth/consent": endpoint("answerConsent", "Decide about a client, with the form of the consent page", ok(PAGE), { repeat: "A form that is submitted again shows the first answer." }),
+  "GET /oauth/callback": endpoint("finishSignIn", "Return from the provider of a sign-in", { 303: REDIRECT }),
+  "GET /sign-in": endpoint("showSignIn", "Sign in to pages, or show who is signed in", { 200: PAGE, 302: REDIRECT, 303: REDIRECT }),
+  "POST /sign-out": endpoint("signOut", "Sign out of pages", ok(PAGE), { repeat: "A session ends once." }),
+  "POST /oauth/token": endpoint("answerToken", "Exchange a code or a refresh token for tokens", ok(Tokens), { repeat: "A code is redeemed once, and a refresh that is sent again gets usable tokens." }),
+  "POST /oauth/revoke": endpoint("revokeToken", "Revoke a token (RFC 7009)", ok(EMPTY), { repeat: "A revoked token stays revoked." }),
+
   // documents
   "GET /openapi.json": endpoint("showOpenApi", "Show this description as OpenAPI 3.1", ok(z.looseObject({ openapi: z.string() }))),
   "GET /docs/api": endpoint("showApiReference", "Show the API reference", ok(PAGE)),
@@ -216,6 +265,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
 
   // a person with an invitation
   "GET /invitation": endpoint("showInvitation", "Show an invitation as a page", ok(PAGE), { codes: ["not_found"] }),
+  "POST /invitation": endpoint("submitInvitation", "Accept an invitation, with the form of its page", ok(PAGE), { codes: ["not_found", "invitation_ended"], repeat: "An invitation is accepted once." }),
   "POST /api/invitations/accept": endpoint("acceptInvitation", "Accept an invitation", ok(Membership.extend(Delivered.shape)), { codes: ["not_found", "invitation_ended"], repeat: "An invitation is accepted once. Who accepted it gets the membership again." }),
 
   // buyers
@@ -237,6 +287,10 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "DELETE /api/tenants/:tenantId/keys/:keyId": endpoint("revokeOwnKey", "Revoke an API key", ok(Delivered.extend({ revoked: z.literal(true) }))),
   "POST /api/tenants/:tenantId/keys/:keyId/rotate": endpoint("rotateOwnKey", "Replace an API key; the old one works for some hours more", created(RotatedKey)),
   "GET /api/tenants/:tenantId/audit": endpoint("listOwnAudit", "List the account's audit log, newest first", ok(listOf("events", AuditedEvent))),
+  "GET /api/tenants/:tenantId/grants": endpoint("listOwnGrants", "List the clients that members have let in", ok(listOf("grants", Grant)), { codes: object }),
+  "DELETE /api/tenants/:tenantId/grants/:grantId": endpoint("revokeOwnGrant", "End a client's access", ok(z.object({ revoked: z.literal(true) })), { codes: object }),
+  "GET /api/tenants/:tenantId/sessions": endpoint("listOwnSessions", "List the sign-in sessions of members", ok(listOf("sessions", SessionSummary))),
+  "DELETE /api/tenants/:tenantId/sessions/:sessionId": endpoint("endOwnSession", "End a member's sign-in session", ok(z.object({ ended: z.literal(true) }))),
   "GET /api/tenants/:tenantId/plan": endpoint("showOwnPlan", "Show the plan and the latest change", ok(Change)),
   "POST /api/tenants/:tenantId/plan": endpoint("changeOwnPlan", "Change the plan", { 200: Change, 202: Change }, { codes: stripe }),
   "DELETE /api/tenants/:tenantId/plan": endpoint("cancelOwnPlanChange", "Cancel a plan change that waits", ok(z.object({ change: PlanChange })), { codes: object }),
@@ -274,6 +328,10 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /admin/api/tenants/:tenantId/members": endpoint("listMembers", "List a tenant's members", ok(listOf("members", MemberSummary))),
   "POST /admin/api/tenants/:tenantId/members": endpoint("addMember", "Add a member, as a rule the first owner, and invite the person", created(z.object({ member: MemberSummary, invitation: Invited }))),
   "DELETE /admin/api/tenants/:tenantId/members/:memberId": endpoint("removeMember", "Remove a member of a tenant", ok(Delivered.extend({ removed: z.literal(true) }))),
+  "GET /admin/api/tenants/:tenantId/grants": endpoint("listGrants", "List the clients that a tenant's members have let in", ok(listOf("grants", Grant)), { codes: object }),
+  "DELETE /admin/api/tenants/:tenantId/grants/:grantId": endpoint("revokeGrant", "End a client's access to a tenant", ok(z.object({ revoked: z.literal(true) })), { codes: object }),
+  "GET /admin/api/tenants/:tenantId/sessions": endpoint("listSessions", "List the sign-in sessions of a tenant's members", ok(listOf("sessions", SessionSummary))),
+  "DELETE /admin/api/tenants/:tenantId/sessions/:sessionId": endpoint("endSession", "End a sign-in session of a tenant's member", ok(z.object({ ended: z.literal(true) }))),
   "GET /admin/api/tenants/:tenantId/usage": endpoint("showUsage", "Show a tenant's usage, meter reports and their calls", ok(Usage)),
   "GET /admin/api/tenants/:tenantId/plan": endpoint("listPlanChanges", "List a tenant's plan changes, newest first", ok(listOf("changes", PlanChange))),
   "POST /admin/api/tenants/:tenantId/plan": endpoint("changePlan", "Change a tenant's plan, strategy and limits", { 200: TenantSummary.extend({ change: PlanChange }), 202: TenantSummary.extend({ change: PlanChange }) }, { codes: stripe }),

@@ -1,11 +1,15 @@
 // The page that an invitation's link opens: who invites, to what, until when, and how to accept. Opening it changes nothing, because
-// mail scanners open links, too.
+// mail scanners open links, too. A signed-in person accepts with a button.
 import type { FC } from "hono/jsx";
 import * as z from "zod";
-import { type HttpContext, Problem, noStore } from "../http.ts";
+import { AppError } from "../core/errors.ts";
+import { type HttpContext, Problem } from "../http.ts";
 import type { Invitation } from "../identity/invitations-store.ts";
-import { invitationOf } from "../identity/membership.ts";
-import { ownPage } from "./layout.tsx";
+import { acceptInvitation, invitationOf } from "../identity/membership.ts";
+import { bindingOf, isBound } from "../identity/oauth/consent.ts";
+import { errorPage } from "./error-page.tsx";
+import { personalPage } from "./layout.tsx";
+import { foreignForm, isOwn, nameOf, signedIn } from "./sign-in.tsx";
 
 export const InvitationQuery = z.strictObject({ token: z.string().min(1).max(512) });
 
@@ -13,15 +17,71 @@ export async function showInvitation(
   c: HttpContext,
   { query: { token } }: { query: z.infer<typeof InvitationQuery> },
 ): Promise<Response> {
+  const invitation = await found(c, token);
+  const current = invitation.isOpen ? await signedIn(c) : undefined;
+  const back = encodeURIComponent(`/invitation?token=${token}`);
+  return personalPage(
+    c,
+    { title: "Invitation", hasForm: current !== undefined },
+    <InvitationPage
+      invitation={invitation}
+      token={token}
+      person={current && nameOf(current.session)}
+      binding={current && (await bindingOf(token, current.token))}
+      signInUrl={`/sign-in?return=${back}${current === undefined ? "" : "&prompt=select_account"}`}
+    />,
+  );
+}
+
+/** POST /invitation: the signed-in person becomes a member. */
+export async function submitInvitation(c: HttpContext): Promise<Response> {
+  if (!isOwn(c)) return foreignForm(c);
+  const form = new URLSearchParams(await c.req.text());
+  const token = form.get("token") ?? "";
+  const current = await signedIn(c);
+  if (current === undefined || !(await isBound(form.get("binding") ?? "", token, current.token)))
+    return errorPage(c, {
+      ...{ title: "This page is not valid any more", status: 400 },
+      text: "Your session has changed since it was shown. Open the invitation again.",
+    });
+  const invitation = await found(c, token);
+  const { issuer, subject, email, name } = current.session;
+  c.set("actor", { kind: "person", issuer, subject });
+  const person = { issuer, subject, email, emailVerified: false, name, organisation: null };
+  const membership = await acceptInvitation(c.get("context"), invitation, person, Date.now());
+  if (membership === "ended") throw new AppError("invitation_ended");
+  if (membership === "taken")
+    throw new Problem("conflict", "The invited address belongs to another sign-in of this account already.");
+  if (membership === "full")
+    throw new Problem("conflict", "The account has as many members as it may have. Ask its administrator.");
+  return personalPage(
+    c,
+    { title: "You are a member" },
+    <p>
+      You belong to <strong>{membership.tenantName}</strong> as <strong>{membership.role}</strong>. Add the MCP URL{" "}
+      <code>{`${c.env.PUBLIC_URL}/mcp`}</code> to your client, and sign in there.
+    </p>,
+  );
+}
+
+async function found(c: HttpContext, token: string): Promise<Invitation> {
   const invitation = await invitationOf(c.get("context"), token, Date.now());
   if (invitation === undefined || invitation.tenantState === "gone")
     throw new Problem("not_found", "There is no such invitation.");
-  const content = <InvitationPage invitation={invitation} publicUrl={c.env.PUBLIC_URL} token={token} />;
-  return ownPage(c, "Invitation", content, noStore);
+  return invitation;
 }
 
-const InvitationPage: FC<{ invitation: Invitation; publicUrl: string; token: string }> = (props) => {
-  const { tenantName, email, role, isOpen, expiresAtMs } = props.invitation;
+interface InvitationPageProps {
+  invitation: Invitation;
+  token: string;
+  /** The signed-in person. */
+  person: string | undefined;
+  binding: string | undefined;
+  signInUrl: string;
+}
+
+const InvitationPage: FC<InvitationPageProps> = ({ invitation, token, person, binding, signInUrl }) => {
+  const { tenantName, email, role, isOpen, expiresAtMs } = invitation;
   if (!isOpen)
     return (
       <p>
@@ -35,17 +95,24 @@ const InvitationPage: FC<{ invitation: Invitation; publicUrl: string; token: str
         You are invited to the account <strong>{tenantName}</strong> as <strong>{role}</strong>. The invitation is for{" "}
         {email} and can be accepted once, until {new Date(expiresAtMs).toISOString().slice(0, 10)}.
       </p>
-      <h2>Accept</h2>
-      <p>Send it with the access token that your organisation's sign-in gives you:</p>
-      <pre class="scroll">
-        <code>
-          {[
-            `curl ${props.publicUrl}/api/invitations/accept \\`,
-            `  -H 'authorization: Bearer ACCESS_TOKEN' -H 'content-type: application/json' \\`,
-            `  -d '${JSON.stringify({ token: props.token })}'`,
-          ].join("\n")}
-        </code>
-      </pre>
+      {person === undefined ? (
+        <p class="actions">
+          <a class="button" href={signInUrl}>
+            Sign in to accept
+          </a>
+        </p>
+      ) : (
+        <form method="post" action="/invitation">
+          <input type="hidden" name="token" value={token} />
+          <input type="hidden" name="binding" value={binding} />
+          <p>
+            You are signed in as <strong>{person}</strong> (<a href={signInUrl}>use another account</a>).
+          </p>
+          <p class="actions">
+            <button class="main">Accept</button>
+          </p>
+        </form>
+      )}
     </>
   );
 };

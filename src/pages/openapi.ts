@@ -12,7 +12,7 @@ import { config } from "../core/app-config.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
 import type { Access, Route } from "../http.ts";
-import { EMPTY, type Answer, type Endpoint, FILE, PAGE, endpoints } from "./endpoints.ts";
+import { EMPTY, type Answer, type Endpoint, FILE, PAGE, REDIRECT, endpoints } from "./endpoints.ts";
 
 export type JsonSchema = z.core.JSONSchema.BaseSchema;
 
@@ -65,6 +65,10 @@ const securitySchemes = {
   agentToken: bearer("An API key or an access token of a member."),
   adminKey: bearer("An API key of the tenant with the scope `tenant:admin`."),
   memberToken: bearer("An access token of a member, with the scope `tenant:admin`, whose role has the permission."),
+  session: {
+    ...{ type: "apiKey", in: "cookie", name: "__Host-tollgate-session" },
+    description: "The session of a member who is signed in to pages, whose role has the permission.",
+  },
   personToken: bearer("An access token of a trusted issuer."),
   operatorToken: bearer(
     "A token of the operator issuer with the scope `admin:global` and a role, or the operator token.",
@@ -111,7 +115,7 @@ const audiences: Readonly<Record<Access, Audience>> = {
   },
   tenant_admin: {
     ...{ tag: "A tenant's administrator", who: "an API key or a member of the tenant, with the scope tenant:admin" },
-    schemes: ["adminKey", "memberToken", "impersonation"],
+    schemes: ["adminKey", "memberToken", "session", "impersonation"],
     codes: [
       ...noToken,
       ...(["token_expired", "key_revoked", "scope_missing", "role_missing", "member_removed"] as const),
@@ -119,7 +123,7 @@ const audiences: Readonly<Record<Access, Audience>> = {
     ],
   },
   person: {
-    ...{ tag: "People", who: "a person who has signed in at a trusted issuer", schemes: ["personToken"] },
+    ...{ tag: "People", who: "a person who has signed in at a trusted issuer", schemes: ["personToken", "session"] },
     codes: [...noToken, "token_expired", "issuer_unavailable"],
   },
   key_maker: {
@@ -158,6 +162,8 @@ const pathParts: Readonly<Record<string, string>> = {
   impersonationId: "The impersonation's id.",
   memberId: "The member's id.",
   invitationId: "The invitation's id.",
+  grantId: "The grant's id.",
+  sessionId: "The session's id.",
   name: "The name of the backup.",
   runId: "The run's number.",
 };
@@ -313,11 +319,13 @@ const statusTexts: Readonly<Record<number, string>> = {
   200: "Done.",
   201: "Created.",
   202: "Accepted. Tollgate does the rest in the background.",
+  302: "The browser continues elsewhere.",
+  303: "The browser continues elsewhere.",
   503: "Not well. The checks say why.",
 };
 
 function contentOf(answer: Answer): Record<string, Content> | undefined {
-  if (answer === EMPTY) return undefined;
+  if (answer === EMPTY || answer === REDIRECT) return undefined;
   if (answer === FILE) return { "application/x-ndjson": { schema: { type: "string" } } };
   if (answer === PAGE) return { "text/html": { schema: { type: "string" } } };
   return { "application/json": { schema: schemaOf(answer) } };

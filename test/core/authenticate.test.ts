@@ -1,7 +1,10 @@
-// A verified token of an organisation without a link: how often it costs a look into the database.
+// How often a verified token of an organisation without a link costs a look into the database, and that a token of the OAuth
+// server costs none.
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createContext } from "../../src/control/context.ts";
+import { mintCredential, sha256Hex } from "../../src/core/credentials.ts";
+import { TenantId } from "../../src/core/tenant.ts";
 import { authenticate, forgetUnlinked } from "../../src/identity/authenticate.ts";
 
 test("an organisation without a link costs one look into the database in 5 s, and none is in the way of its link", async () => {
@@ -49,4 +52,37 @@ test("an organisation without a link costs one look into the database in 5 s, an
   forgetUnlinked(issuer, "a");
   expect(await send("a", 5_002)).toMatchObject({ caller: { kind: "user", tenantId: "acme", organisation: "a" } });
   expect(looks).toBe(4);
+});
+
+test("a token of the OAuth server is accepted or refused by computation, and its secret is not passed on", async () => {
+  const tenantId = TenantId.parse("acme");
+  const asked = vi.spyOn(globalThis, "fetch");
+  onTestFinished(() => asked.mockRestore());
+  const context = createContext({
+    ...{ PUBLIC_URL: "https://tollgate.example", CREDENTIAL_KEY: "root", OIDC_ISSUERS: "[]" },
+  } as unknown as Env);
+  const send = (token: string) => authenticate(`Bearer ${token}`, context, Date.now());
+  const subject = await mintCredential("root", { kind: "grant", tenantId, fields: ["m1"] });
+  const grantId = "g".repeat(16);
+  const secret = "s".repeat(32);
+  const token = `${subject}:${grantId}:${secret}`;
+  const accepted = await send(token);
+  expect(accepted).toMatchObject({
+    caller: { kind: "grant", tenantId, memberId: "m1", subject, grantId, tokenHash: await sha256Hex(token) },
+  });
+  expect(JSON.stringify(accepted)).not.toContain(secret);
+  const forger = await mintCredential("another root", { kind: "grant", tenantId, fields: ["m1"] });
+  const key = await mintCredential("root", { kind: "key", tenantId, fields: ["m1", "c", "s"] });
+  for (const text of [
+    subject,
+    `${subject}:`,
+    `${subject}:${grantId}`,
+    `${subject}:${grantId}:short`,
+    `${forger}:${grantId}:${secret}`,
+    `${key}:${grantId}:${secret}`,
+    `${subject.replace("acme", "other")}:${grantId}:${secret}`,
+    `${token}:x`,
+  ])
+    expect(await send(text), text).toEqual({ refused: "token_invalid" });
+  expect(asked).not.toHaveBeenCalled();
 });

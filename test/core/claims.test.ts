@@ -1,6 +1,6 @@
 // Claims of verified tokens, as Auth0, Cognito, Entra, Okta and other issuers write them.
 import { expect, test } from "vitest";
-import { claimAt, readClaims, readPerson } from "../../src/identity/claims.ts";
+import { claimAt, personOf, readClaims, readPerson } from "../../src/identity/claims.ts";
 import { parseIssuers } from "../../src/identity/issuers.ts";
 
 const AUDIENCE = "https://tollgate.example/mcp";
@@ -130,4 +130,33 @@ test("a person has an identity without an organisation, and an address counts as
     expect(person({ email, email_verified: true }), String(email)).toMatchObject({ email: null, emailVerified: false });
   for (const foreign of [{ aud: "https://other.example/mcp" }, { sub: undefined }, { sub: 7 }, { sub: "" }])
     expect(person(foreign)).toBeUndefined();
+});
+
+test.each<[string, Record<string, unknown>, Record<string, unknown>]>([
+  [
+    "a verified address in lower case",
+    { email: "Ann@Acme.Example", email_verified: true },
+    { email: "ann@acme.example", emailVerified: true },
+  ],
+  ["an address that a provider does not vouch for", { email: "a@b.c" }, { email: "a@b.c", emailVerified: false }],
+  ["a vouching text, as Cognito writes it", { email: "a@b.c", email_verified: "true" }, { emailVerified: true }],
+  ["any other vouching text", { email: "a@b.c", email_verified: "yes" }, { emailVerified: false }],
+  ["a vouching without an address", { email_verified: true }, { email: null, emailVerified: false }],
+  ["a text that is no address", { email: "a b@c", email_verified: true }, { email: null, emailVerified: false }],
+  ["a list in place of a text", { email: ["a@b.c"], name: ["A"] }, { email: null, name: null }],
+  ["a name without text", { name: "  " }, { name: null }],
+  ["a long name", { name: "x".repeat(500) }, { name: "x".repeat(200) }],
+  ["an organisation that is no text", { org: 7 }, { organisation: null }],
+])("a person after a sign-in: %s", (_, claims, expected) => {
+  expect(personOf({ sub: "u1", org: "acme", ...claims }, anIssuer())).toMatchObject({
+    ...{ issuer: "https://login.example", subject: "u1", organisation: "acme" },
+    ...expected,
+  });
+});
+
+test("a person without the claim that names them is none, and Entra's are named by their object id", () => {
+  expect(personOf({ org: "acme" }, anIssuer())).toBeUndefined();
+  expect(personOf({ sub: "pairwise", oid: "o-1", tid: "t-1" }, anIssuer({ tenantClaim: "tid" }))).toMatchObject({
+    ...{ subject: "o-1", organisation: "t-1" },
+  });
 });

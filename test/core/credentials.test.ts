@@ -26,7 +26,7 @@ import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
 const ROOT_KEY = "root-key-of-these-tests";
 const prefixes = {
   ...({ key: "tgk", canary: "tgc", setup: "tgs", status: "tgp", monitor: "tgm" } as const),
-  ...({ invitation: "tgi", impersonation: "tga" } as const),
+  ...({ invitation: "tgi", impersonation: "tga", grant: "tgo" } as const),
 };
 const kinds = Object.keys(prefixes) as CredentialKind[];
 
@@ -35,7 +35,7 @@ const field = fc.stringMatching(/^[A-Za-z0-9_-]{1,128}$/);
 const credentials: fc.Arbitrary<Credential> = fc.oneof(
   fc.record({ kind: fc.constant("key" as const), tenantId: tenantIds, fields: fc.tuple(field, field, field) }),
   fc.record({
-    kind: fc.constantFrom("canary" as const, "setup" as const, "status" as const),
+    kind: fc.constantFrom("canary" as const, "setup" as const, "status" as const, "grant" as const),
     tenantId: tenantIds,
     fields: fc.tuple(field),
   }),
@@ -53,6 +53,7 @@ function aCredential(overrides: Partial<Credential> = {}): Credential {
     monitor: ["1"],
     impersonation: ["i1", "1800000000000"],
     invitation: ["i1", "secret"],
+    grant: ["m1"],
   };
   const kind = overrides.kind ?? "key";
   return { kind, tenantId: TenantId.parse("acme"), fields: fields[kind], ...overrides };

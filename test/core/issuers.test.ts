@@ -1,6 +1,13 @@
 import { expect, test } from "vitest";
 import { config } from "../../src/core/app-config.ts";
-import { acceptedAlgorithms, linkingIssuers, parseIssuers } from "../../src/identity/issuers.ts";
+import {
+  acceptedAlgorithms,
+  clientSecret,
+  issuerName,
+  linkingIssuers,
+  parseIssuers,
+  signInIssuers,
+} from "../../src/identity/issuers.ts";
 
 function anIssuer(overrides: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
   return {
@@ -52,6 +59,13 @@ test.each([
   ["an empty audience", JSON.stringify([anIssuer({ audience: "" })])],
   ["a list as audience", JSON.stringify([anIssuer({ audience: ["a"] })])],
   ["a text for yes", JSON.stringify([anIssuer({ linkNewTenants: "true" })])],
+  ["an empty client", JSON.stringify([anIssuer({ clientId: "" })])],
+  ["a secret where everyone reads it", JSON.stringify([anIssuer({ clientSecret: "s" })])],
+  [
+    "a parameter of Tollgate's own",
+    JSON.stringify([anIssuer({ signInParameters: { redirect_uri: "https://x.example" } })]),
+  ],
+  ["all directories of Entra ID", JSON.stringify([anIssuer({ issuer: "https://login.example.com/common/v2.0" })])],
   ["one good issuer and one bad", JSON.stringify([anIssuer(), anIssuer({ tenantClaim: "" })])],
 ])("the whole list of issuers is refused, so that no deployment starts with a part of it: %s", (_, json) => {
   expect(() => parseIssuers(json)).toThrow();
@@ -69,4 +83,23 @@ test("new tenants are linked only to the issuers that are configured for it", ()
 
 test("an algorithm whose verification key can also sign is refused", () => {
   expect(acceptedAlgorithms.filter((algorithm) => !/^(RS|PS|ES)\d+$|^EdDSA$|^Ed25519$/.test(algorithm))).toEqual([]);
+});
+
+test("people sign in through the issuers at which Tollgate has a client", () => {
+  const json = JSON.stringify([
+    anIssuer({ issuer: "https://one.example.com" }),
+    anIssuer({ issuer: "https://two.example.com/x", clientId: "tollgate" }),
+    anIssuer({ issuer: "https://three.example.com", clientId: "tollgate", name: "Three" }),
+  ]);
+  expect(signInIssuers(json).map(issuerName)).toEqual(["two.example.com", "Three"]);
+});
+
+test("a client's secret is looked up by the exact issuer, and an error quotes no secret", () => {
+  const json = JSON.stringify({ "https://one.example.com": "s1" });
+  expect(clientSecret(json, "https://one.example.com")).toBe("s1");
+  for (const issuer of ["https://one.example.com/", "toString", "https://two.example.com"])
+    expect(clientSecret(json, issuer)).toBeUndefined();
+  for (const empty of [undefined, "", "{}"]) expect(clientSecret(empty, "https://one.example.com")).toBeUndefined();
+  for (const broken of ["a-secret", '{"https://one.example.com": ["a-secret"]}', '["a-secret"]', '{"a-secret'])
+    expect(() => clientSecret(broken, "https://one.example.com")).toThrow(/^OIDC_CLIENT_SECRETS is not (?!.*a-secret)/);
 });

@@ -3,7 +3,7 @@
 import { beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
-import type { Route } from "../../src/http.ts";
+import { AnyQuery, type Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
 
 // Classes of the platform, which exist only in workerd.
@@ -172,6 +172,10 @@ test("a text that PostgreSQL cannot store is refused at every door before the da
         ),
       );
     const refused = async (response: Response, what: string): Promise<void> => {
+      if (route.isPage === true) {
+        expect(response.status, `${nameOf(route)} with ${what}`).toBe(400);
+        return expect(await response.text(), `${nameOf(route)} with ${what}`).toMatch(/NUL|surrogate|UTF-8/);
+      }
       const { code, detail } = (await response.json()) as { code: string; detail?: string };
       expect({ code, detail }, `${nameOf(route)} with ${what}`).toEqual({
         code: "bad_request",
@@ -253,10 +257,16 @@ test("a query parameter or field that a route does not know is refused by name, 
     });
     const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
     const response = await app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
-    return { status: response.status, detail: ((await response.json()) as { detail?: string }).detail ?? "" };
+    const text = await response.text();
+    const isPage = response.headers.get("content-type")?.startsWith("text/html") === true;
+    const detail = isPage ? text : ((JSON.parse(text) as { detail?: string }).detail ?? "");
+    return { status: response.status, detail };
   };
-  for (const { method, path, access } of routes.filter((each) => each.access !== "mcp" && each.access !== "stripe")) {
-    if (path.startsWith("/.well-known/") || ["tenant_admin", "person"].includes(access)) continue; // their guards ask the database or the issuer first
+  for (const { method, path, access, query } of routes.filter(
+    (each) => each.access !== "mcp" && each.access !== "stripe",
+  )) {
+    // Some guards ask the database or the issuer first. Some documents and pages take any query.
+    if (["tenant_admin", "person"].includes(access) || query === AnyQuery) continue;
     const filled = `${path.replace(":tenantId", own).replace(/:\w+/g, "1")}?madeUp=1${path === "/health" ? `&tenant=${own}` : ""}`;
     const answer = await ask(method, filled, await credentials[access](), method === "GET" ? undefined : {});
     expect(answer, `${method} ${path}`).toMatchObject({ status: 400, detail: expect.stringContaining("madeUp") });
@@ -324,9 +334,10 @@ test("every operator's route that names a tenant answers 404 in words when there
 });
 
 test("a browser client of any origin reads the metadata, and its preflight for the revision's header succeeds", async () => {
-  const paths = ["/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-protected-resource"];
+  const paths = routes.map(({ path }) => path).filter((path) => path.startsWith("/.well-known/"));
+  expect(paths).toContain("/.well-known/oauth-protected-resource/mcp");
   // Clients also look for documents that do not exist, and must be able to read that.
-  for (const path of [...paths, "/.well-known/oauth-authorization-server"]) {
+  for (const path of [...paths, "/.well-known/oauth-authorization-server/other"]) {
     const preflight = await send({ method: "OPTIONS", path } as unknown as Route);
     expect(preflight.status, path).toBe(204);
     expect(preflight.headers.get("access-control-allow-origin"), path).toBe("*");

@@ -72,6 +72,7 @@ function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> }
     env: { FILES: { list: async () => ({ objects: [], truncated: false }) } as never, PUBLIC_URL: "https://x.example" },
     now: () => NOW_MS,
     tenant: () => config,
+    scopes: ({ scopes }) => scopes,
     refuse: () => undefined,
     rows: () => ({ ...db, forCall: () => db }),
     usage: () => usage,
@@ -241,6 +242,26 @@ test("a removed member is refused until a new invitation, and a linked user who 
   expect(refusal.message).toContain("owner, admin, developer, member");
 });
 
+test("a member's client may do what the tenant's object knows of its token, and not what the Worker assumes", async () => {
+  const caller = {
+    ...{ kind: "grant" as const, tenantId, memberId: "m1", subject: "s", grantId: "g", tokenHash: "h" },
+    scopes: ["tools:read", "tools:write"],
+  };
+  const members = [{ id: "m1", role: "member" as const, issuer: "https://login.example", subject: "u1" }];
+  const callWith = (scopes: readonly string[] | ErrorCode, state: TenantConfig["state"] = "active") =>
+    startHost({ host: { tenant: () => ({ ...config, state, members }), scopes: () => scopes } }).call({
+      ...request,
+      caller,
+    });
+  expect(await callWith(["tools:read"])).toMatchObject({ kind: "result", receipt: { units: 1 } });
+  expect(await callWith(["tools:write"])).toMatchObject({ kind: "refused", refusal: { code: "scope_missing" } });
+  expect(await callWith([])).toMatchObject({ refusal: { message: expect.stringContaining("tools:read") } });
+  // A revoked token says nothing about the account.
+  for (const state of ["active", "suspended"] as const)
+    expect(await callWith("token_invalid", state)).toMatchObject({ refusal: { code: "token_invalid" } });
+  expect(await callWith("token_invalid", "gone")).toMatchObject({ refusal: { code: "tenant_gone" } });
+});
+
 test("the holder of a key of a closed account reads that it is closed, and not that the key was revoked", async () => {
   const gone = { ...config, state: "gone" as const, keys: [] };
   expect(await startHost({ host: { tenant: () => gone } }).call()).toMatchObject({
@@ -256,6 +277,7 @@ test("every message that is no call counts among the requests of the minute, and
     env: { FILES: undefined as never, PUBLIC_URL: "https://x.example" },
     now: () => NOW_MS,
     tenant: () => ({ ...config, limits }),
+    scopes: ({ scopes }) => scopes,
     usage: () => ({ admission, keyUsed: () => undefined }),
   };
   const { caller } = request;
@@ -293,6 +315,7 @@ test("a key with a list of tools lists and calls only these, and its refusal nam
     const host = {
       ...{ env: { FILES: undefined as never, PUBLIC_URL: "https://x.example" }, now: () => NOW_MS },
       tenant: restricted({ tools: ofKey }, { allowedTools: ofTenant }).tenant as CallHost["tenant"],
+      scopes: ({ scopes }: { scopes: readonly string[] }) => scopes,
       usage: () => ({ admission, keyUsed: () => undefined }),
     };
     return authorize(host as AuthorizationHost, request.caller);

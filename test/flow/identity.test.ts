@@ -336,7 +336,7 @@ test("a challenged client finds out where to get a token", async () => {
     expect(response.status).toBe(200);
     expect(await response.json()).toMatchObject({
       resource: `${system.publicUrl}/mcp`,
-      authorization_servers: [system.issuerUrl],
+      authorization_servers: [system.publicUrl],
       scopes_supported: ["tools:read", "tools:write"],
       bearer_methods_supported: ["header"],
     });

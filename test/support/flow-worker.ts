@@ -237,7 +237,7 @@ export default {
         monitorIsDown = searchParams.get("down") === "true";
         return Response.json({ monitorIsDown });
       case "/test/trust":
-        trustingEnv = trusting(env, searchParams.get("issuer"));
+        trustingEnv = trusting(env, searchParams.get("issuer"), searchParams.get("settings"));
         return Response.json({ issuers: trustingEnv.OIDC_ISSUERS });
       case "/test/with-vars": {
         // One request to `path` of a deployment with other settings.
@@ -245,6 +245,9 @@ export default {
         const path = searchParams.get("path") ?? "/";
         return worker.fetch(new Request(`${env.PUBLIC_URL}${path}`, request), { ...env, ...vars }, ctx);
       }
+      case "/test/document":
+        documents.set(searchParams.get("url") ?? "", await request.text());
+        return Response.json([...documents.keys()]);
       case "/test/object": {
         const fault = searchParams.get("fault");
         if (fault === null) objectFaults.delete(tenantId);
@@ -331,12 +334,33 @@ function faultyStub(stub: DurableObjectStub<ProductObject>, fault: ObjectFault):
   return new Proxy({} as DurableObjectStub<ProductObject>, methods);
 }
 
-/** The environment of a deployment that trusts one additional issuer. */
-function trusting(env: Env, issuer: string | null): Env {
-  if (issuer === null) return env;
-  const more = { issuer, jwksUrl: `${issuer}/.well-known/jwks.json`, tenantClaim: "tenant_id" };
-  return { ...env, OIDC_ISSUERS: JSON.stringify([...(JSON.parse(env.OIDC_ISSUERS) as unknown[]), more]) };
+/**
+ * The environment of a deployment that trusts one additional issuer, or several with these settings. Tollgate's client has the
+ * same secret at each, as at the local provider and its imitations.
+ */
+function trusting(env: Env, issuer: string | null, settings: string | null): Env {
+  if (issuer === null && settings === null) return env;
+  const more =
+    settings === null
+      ? [{ issuer, jwksUrl: `${issuer}/.well-known/jwks.json`, tenantClaim: "tenant_id" }]
+      : (JSON.parse(settings) as { issuer: string }[]);
+  const [secret] = Object.values(JSON.parse(env.OIDC_CLIENT_SECRETS) as Record<string, string>);
+  const secrets = Object.fromEntries(more.map((each) => [each.issuer, secret]));
+  return {
+    ...env,
+    OIDC_ISSUERS: JSON.stringify([...(JSON.parse(env.OIDC_ISSUERS) as unknown[]), ...more]),
+    OIDC_CLIENT_SECRETS: JSON.stringify({ ...(JSON.parse(env.OIDC_CLIENT_SECRETS) as object), ...secrets }),
+  };
 }
+
+/** Documents of the outside world, by URL. No test has a public HTTPS server with which clients describe themselves. */
+const documents = new Map<string, string>();
+const outside = globalThis.fetch.bind(globalThis);
+globalThis.fetch = async (input, init) => {
+  const document = documents.get(input instanceof Request ? input.url : String(input));
+  if (document === undefined) return outside(input, init);
+  return new Response(document, { headers: { "content-type": "application/json" } });
+};
 
 /** One attempt of a call, as the MCP endpoint makes it after it has identified the caller. */
 async function callObject(request: Request, env: Env): Promise<CallOutcome> {

@@ -1,0 +1,258 @@
+// Tollgate's own OAuth server, on the library that implements the protocol. This file has its options, what an answer looks
+// like when something of ours fails, and the metadata documents. The library keeps no state: it gets its storage with each
+// request (kv.ts).
+//
+// Invariants: the token endpoint never answers 4xx for a fault of Tollgate's or of the network, because a client then throws
+// its registration or its refresh token away. One spelling of the resource is published; the same with a slash at its end is
+// understood. No answer and no log line has a token, a code or a secret.
+import { GrantType, OAuthAuthorizationServer, OAuthError } from "@cloudflare/workers-oauth-provider";
+import * as z from "zod";
+import { config } from "../../core/app-config.ts";
+import { mintCredential, verifyCredential } from "../../core/credentials.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { DAY_MS, HOUR_MS } from "../../core/time.ts";
+import { describeError, log } from "../../log.ts";
+import { partsOfToken } from "./keys.ts";
+import type { OauthKv } from "./kv.ts";
+
+/** Paths of the server's endpoints. The library refuses an authorization request at any other path. */
+export const oauthPaths = {
+  authorize: "/oauth/authorize",
+  consent: "/oauth/consent",
+  register: "/oauth/register",
+  token: "/oauth/token",
+  revoke: "/oauth/revoke",
+  metadata: "/.well-known/oauth-authorization-server",
+  jwks: "/.well-known/jwks.json",
+} as const;
+
+/** One hour: clients renew their tokens badly, so they should not have to do it often. Revocation does not wait for it. */
+const ACCESS_SECONDS = HOUR_MS / 1_000;
+/** A grant that no client has renewed for so long ends. Each refresh starts the time anew. */
+const IDLE_SECONDS = (30 * DAY_MS) / 1_000;
+/** After this time the member signs in again at the provider, which knows whether the person still works there. */
+const SIGN_IN_LIFE_MS = 90 * DAY_MS;
+/** The library renews the registration of a client that uses its tokens. */
+export const REGISTRATION_MS = 90 * DAY_MS;
+/** Half of what an entry of the storage may have: the library adds names and digests. */
+const MAX_REGISTRATION_CHARS = 8_192;
+/** Cursor registers three. */
+const MAX_REDIRECT_URIS = 20;
+/** When a client may repeat a request that failed on our side. An object restarts in less. */
+const RETRY_SECONDS = 5;
+
+/** What a grant remembers of the sign-in. The library encrypts it; there is no secret in it. */
+export const GrantProps = z.object({
+  memberId: z.string(),
+  /** When the member signed in at the provider. */
+  signedInAtMs: z.int(),
+});
+export type GrantProps = z.infer<typeof GrantProps>;
+
+/** What admins see of a grant. */
+export const GrantMetadata = z.object({ clientName: z.string().optional() });
+export type GrantMetadata = z.infer<typeof GrantMetadata>;
+
+/** The library's user id of a member. It begins every code and token, and names their tenant by a MAC. */
+export function mintSubject(credentialKey: string, tenantId: TenantId, memberId: string): Promise<string> {
+  return mintCredential(credentialKey, { kind: "grant", tenantId, fields: [memberId] });
+}
+
+/** Whether Tollgate minted this subject. */
+export async function isGenuineSubject(credentialKey: string, subject: string): Promise<boolean> {
+  return (await verifyCredential(credentialKey, subject))?.kind === "grant";
+}
+
+/**
+ * The tenant whose object answers a request to the token or revocation endpoint: that of the code or token in the form.
+ * `undefined` when there is none that Tollgate can have made; no object needs to be asked then.
+ */
+export async function tenantOfForm(credentialKey: string, body: string): Promise<TenantId | undefined> {
+  const form = new URLSearchParams(body);
+  const field = tokenFields[form.get("grant_type") ?? "revocation"];
+  const parts = field === undefined ? undefined : partsOfToken(form.get(field) ?? "");
+  return parts !== undefined && (await isGenuineSubject(credentialKey, parts.subject)) ? parts.tenantId : undefined;
+}
+
+/** The field that holds the code or token, by grant type. */
+const tokenFields: Readonly<Record<string, string>> = {
+  authorization_code: "code",
+  refresh_token: "refresh_token",
+  revocation: "token",
+};
+
+/** What the library gets with each request. */
+export interface OauthEnv {
+  OAUTH_KV: OauthKv;
+  /** Whether the member may still use the tenant. Asked at each refresh. Throws when it is not known. */
+  isMember: (memberId: string) => boolean | Promise<boolean>;
+  now: () => number;
+}
+
+export type OauthServer = OAuthAuthorizationServer<OauthEnv>;
+
+/** A request to the token endpoint, as plain data: it crosses an RPC. */
+export interface TokenRequest {
+  contentType: string;
+  authorization: string | null;
+  /** The form. */
+  body: string;
+}
+
+export interface OauthAnswer {
+  status: number;
+  headers: Record<string, string>;
+  body: string;
+}
+
+let made: { publicUrl: string; server: OauthServer } | undefined;
+
+/** The server of a deployment. `publicUrl` is its issuer: an origin without a slash at its end. */
+export function oauthServer(publicUrl: string): OauthServer {
+  if (made?.publicUrl !== publicUrl) made = { publicUrl, server: makeServer(publicUrl) };
+  return made.server;
+}
+
+/** The resource that tokens are for, in the one spelling that clients must send. */
+export function resourceOf(publicUrl: string): string {
+  return `${publicUrl}/mcp`;
+}
+
+function makeServer(publicUrl: string): OauthServer {
+  return new OAuthAuthorizationServer<OauthEnv>({
+    issuer: publicUrl,
+    resources: [resourceOf(publicUrl)],
+    authorizeEndpoint: oauthPaths.authorize,
+    tokenEndpoint: oauthPaths.token,
+    clientRegistrationEndpoint: oauthPaths.register,
+    scopesSupported: Object.keys(config.scopes),
+    accessTokenTTL: ACCESS_SECONDS,
+    refreshTokenTTL: IDLE_SECONDS,
+    refreshTokenIdleTTL: IDLE_SECONDS,
+    clientRegistrationTTL: REGISTRATION_MS / 1_000,
+    clientIdMetadataDocumentEnabled: true,
+    clientRegistrationCallback: ({ clientMetadata }) => {
+      const { redirect_uris: uris } = clientMetadata;
+      if (JSON.stringify(clientMetadata).length > MAX_REGISTRATION_CHARS)
+        return { description: `The metadata has more than ${MAX_REGISTRATION_CHARS} characters.` };
+      if (Array.isArray(uris) && uris.length > MAX_REDIRECT_URIS)
+        return { description: `The client has more than ${MAX_REDIRECT_URIS} redirect URIs.` };
+      return undefined;
+    },
+    tokenExchangeCallback: async ({ grantType, props, env }) => {
+      if (grantType !== GrantType.REFRESH_TOKEN) return;
+      const { memberId, signedInAtMs } = GrantProps.parse(props);
+      // The library revokes the grant on `invalid_grant`, and the client then signs in again.
+      if (!(await env.isMember(memberId)))
+        throw new OAuthError("invalid_grant", { description: "The member has no access any more." });
+      if (env.now() - signedInAtMs >= SIGN_IN_LIFE_MS)
+        throw new OAuthError("invalid_grant", { description: "The sign-in is too old. Sign in again." });
+    },
+    onError: ({ code, status, internal: { category, reason } }) => {
+      log(status >= 500 ? "error" : "info", "oauth_refused", { code, status, category, reason });
+      // The library calls a client unknown when its metadata document could not be read, also if the network is at fault.
+      return category === "client-id-metadata-document" ? tryAgain() : undefined;
+    },
+  });
+}
+
+/** Answers the token or the revocation endpoint. Throws nothing: a fault of ours becomes a 503. */
+export async function answerTokenRequest(
+  publicUrl: string,
+  { contentType, authorization, body }: TokenRequest,
+  env: OauthEnv,
+): Promise<OauthAnswer> {
+  const headers = new Headers({ "content-type": contentType });
+  if (authorization !== null) headers.set("authorization", authorization);
+  const request = new Request(publicUrl + oauthPaths.token, {
+    method: "POST",
+    headers,
+    body: isForm(contentType) ? withResource(body, publicUrl) : body,
+  });
+  return answer(() => oauthServer(publicUrl).fetch(request, env, noExecution));
+}
+
+/** Answers a registration of a client (RFC 7591). `body` is its JSON. Throws nothing. */
+export async function answerRegistration(publicUrl: string, body: string, env: OauthEnv): Promise<OauthAnswer> {
+  const headers = { "content-type": "application/json" };
+  const request = new Request(publicUrl + oauthPaths.register, { method: "POST", headers, body });
+  return answer(() => oauthServer(publicUrl).fetch(request, env, noExecution));
+}
+
+/** The library's authorization server gets an execution context by its type and does not use it. */
+const noExecution = {} as ExecutionContext;
+
+async function answer(work: () => Promise<Response>): Promise<OauthAnswer> {
+  let response: Response;
+  try {
+    response = await work();
+  } catch (error) {
+    log("error", "oauth_failed", { error: describeError(error) });
+    response = tryAgain();
+  }
+  return plain(response);
+}
+
+/** The answer to a request that failed on our side. */
+export function unavailable(): Promise<OauthAnswer> {
+  return plain(tryAgain());
+}
+
+async function plain(response: Response): Promise<OauthAnswer> {
+  return { status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() };
+}
+
+function tryAgain(): Response {
+  const body = { error: "temporarily_unavailable", error_description: "Try again shortly." };
+  const headers = { "cache-control": "no-store", "retry-after": String(RETRY_SECONDS) };
+  return Response.json(body, { status: 503, headers });
+}
+
+function isForm(contentType: string): boolean {
+  return contentType.split(";", 1)[0]?.trim().toLowerCase() === "application/x-www-form-urlencoded";
+}
+
+/**
+ * The form or query with the resource in its published spelling. The library compares it byte for byte, and people and clients
+ * add a slash to URLs. Another resource stays, and is refused.
+ */
+export function withResource(form: string, publicUrl: string): string {
+  const resource = resourceOf(publicUrl);
+  const fields = new URLSearchParams(form);
+  const sent = fields.getAll("resource");
+  if (!sent.includes(`${resource}/`)) return form;
+  fields.delete("resource");
+  for (const each of sent) fields.append("resource", each === `${resource}/` ? resource : each);
+  return fields.toString();
+}
+
+const Metadata = z.looseObject({ issuer: z.string() });
+
+/**
+ * The server's metadata. `oauth`: RFC 8414. `openid`: the same document with the fields that OpenID Connect's form requires,
+ * for clients that read only that one. The server issues no ID tokens.
+ */
+export async function serverMetadata(publicUrl: string, form: "oauth" | "openid"): Promise<Record<string, unknown>> {
+  const request = new Request(publicUrl + oauthPaths.metadata);
+  const response = await oauthServer(publicUrl).fetch(request, withoutStorage, noExecution);
+  const document = Metadata.parse(await response.json());
+  return {
+    ...document,
+    revocation_endpoint: publicUrl + oauthPaths.revoke,
+    service_documentation: config.product.supportUrl,
+    op_policy_uri: config.product.privacyUrl,
+    op_tos_uri: config.product.termsUrl,
+    ...(form === "openid" && {
+      jwks_uri: publicUrl + oauthPaths.jwks,
+      subject_types_supported: ["public"],
+      id_token_signing_alg_values_supported: ["RS256"],
+    }),
+  };
+}
+
+const refuse = (): Promise<never> => Promise.reject(new Error("the metadata needs no storage"));
+const withoutStorage: OauthEnv = {
+  OAUTH_KV: { get: refuse, put: refuse, delete: refuse, list: refuse },
+  isMember: refuse,
+  now: () => 0,
+};

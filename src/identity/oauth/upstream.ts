@@ -1,0 +1,183 @@
+// The sign-in of a person at their provider, by authorization code with PKCE and nonce (OpenID Connect Core, RFC 9700).
+//
+// Invariants: a code is sent only to the provider at which the sign-in began, and an answer that names another one is refused
+// (RFC 9207). The ID token is for Tollgate's client, of this issuer, for this sign-in, and signed by one of its keys. Nothing
+// of the client that waits for the person is sent to the provider. No token of the provider is kept.
+import * as oauth from "oauth4webapi";
+import { type JWTPayload } from "jose";
+import * as z from "zod";
+import type { Person } from "../../core/actor.ts";
+import { BoundedMap } from "../../core/bounded-map.ts";
+import { MINUTE_MS } from "../../core/time.ts";
+import { describeError, log } from "../../log.ts";
+import { CLOCK_TOLERANCE_SECONDS, personOf } from "../claims.ts";
+import { verifyToken } from "../issuer-keys.ts";
+import { type Issuer, acceptedAlgorithms } from "../issuers.ts";
+
+/** Where providers send people back to. */
+export const CALLBACK_PATH = "/oauth/callback";
+
+/** A person waits for it. Providers answer within a second. */
+const PROVIDER_TIMEOUT_MS = 10_000;
+/** Providers change their endpoints rarely, and announce it. */
+const DISCOVERED_FOR_MS = 10 * MINUTE_MS;
+/** No deployment has as many providers. */
+const MAX_DISCOVERED = 100;
+
+/** What a sign-in remembers until the person comes back. It is encrypted under the handle that the browser carries. */
+export const Pending = z.object({
+  issuer: z.string(),
+  verifier: z.string(),
+  nonce: z.string(),
+  /** A path of a page, for a sign-in that no client waits for. */
+  returnTo: z.string().optional(),
+});
+export type Pending = z.infer<typeof Pending>;
+
+export type Outcome =
+  | { kind: "person"; person: Person }
+  /** The person or the provider said no. */
+  | { kind: "denied" }
+  /** The answer is not acceptable, or the provider is away. The log has the reason. */
+  | { kind: "failed"; isOutage: boolean };
+
+export interface UpstreamClient {
+  issuer: Issuer;
+  /** `undefined`: a public client. */
+  secret: string | undefined;
+  publicUrl: string;
+}
+
+/** New secrets of one sign-in at this issuer. */
+export function newPending(issuer: Issuer, returnTo?: string): Pending {
+  return {
+    issuer: issuer.issuer,
+    verifier: oauth.generateRandomCodeVerifier(),
+    nonce: oauth.generateRandomNonce(),
+    ...(returnTo !== undefined && { returnTo }),
+  };
+}
+
+/**
+ * Where the browser goes to sign in. `choosesAccount`: the provider asks for the person even if it knows one. Returns `undefined`
+ * when the provider cannot be reached; the log has the reason.
+ */
+export async function signInUrl(
+  { issuer, publicUrl }: UpstreamClient,
+  {
+    pending,
+    state,
+    choosesAccount,
+    nowMs,
+  }: { pending: Pending; state: string; choosesAccount: boolean; nowMs: number },
+): Promise<string | undefined> {
+  const server = await discover(issuer, nowMs);
+  if (server?.authorization_endpoint === undefined) return undefined;
+  const url = new URL(server.authorization_endpoint);
+  const parameters = {
+    ...issuer.signInParameters,
+    client_id: issuer.clientId ?? "",
+    redirect_uri: publicUrl + CALLBACK_PATH,
+    response_type: "code",
+    scope: "openid profile email",
+    state,
+    nonce: pending.nonce,
+    code_challenge: await oauth.calculatePKCECodeChallenge(pending.verifier),
+    code_challenge_method: "S256",
+    ...(choosesAccount && { prompt: "select_account" }),
+  };
+  for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
+  return url.href;
+}
+
+/** Reads the provider's answer: `query` is that of the callback. The caller has matched its `state` with the browser. */
+export async function readAnswer(
+  { issuer, secret, publicUrl }: UpstreamClient,
+  { query, pending, nowMs }: { query: URLSearchParams; pending: Pending; nowMs: number },
+): Promise<Outcome> {
+  const server = await discover(issuer, nowMs);
+  if (server === undefined) return { kind: "failed", isOutage: true };
+  const client: oauth.Client = { client_id: issuer.clientId ?? "", [oauth.clockTolerance]: CLOCK_TOLERANCE_SECONDS };
+  try {
+    const answer = oauth.validateAuthResponse(server, client, query, query.get("state") ?? oauth.expectNoState);
+    const response = await oauth.authorizationCodeGrantRequest(
+      server,
+      client,
+      authenticationOf(server, secret),
+      answer,
+      publicUrl + CALLBACK_PATH,
+      pending.verifier,
+      requestOptions(issuer),
+    );
+    const tokens = await oauth.processAuthorizationCodeResponse(server, client, response, {
+      expectedNonce: pending.nonce,
+      requireIdToken: true,
+    });
+    const person = personOf(await verifiedClaims(issuer, tokens.id_token ?? "", nowMs), issuer);
+    if (person === undefined) log("warn", "sign_in_refused", { issuer: issuer.issuer, reason: "no_user_claim" });
+    return person === undefined ? { kind: "failed", isOutage: false } : { kind: "person", person };
+  } catch (error) {
+    return refusal(issuer, error);
+  }
+}
+
+/**
+ * The claims of the ID token, whose signature counts although it came from the provider directly: the token endpoint of a local
+ * or misconfigured issuer may have no TLS.
+ */
+function verifiedClaims(issuer: Issuer, idToken: string, nowMs: number): Promise<JWTPayload> {
+  return verifyToken(idToken, issuer.jwksUrl, {
+    issuer: issuer.issuer,
+    audience: issuer.clientId ?? "",
+    algorithms: acceptedAlgorithms,
+    requiredClaims: ["exp", "iat"],
+    clockTolerance: CLOCK_TOLERANCE_SECONDS,
+    currentDate: new Date(nowMs),
+  });
+}
+
+function refusal(issuer: Issuer, error: unknown): Outcome {
+  if (error instanceof oauth.AuthorizationResponseError) {
+    const code = error.error.slice(0, 60);
+    log("info", "sign_in_denied", { issuer: issuer.issuer, code });
+    if (code === "server_error" || code === "temporarily_unavailable") return { kind: "failed", isOutage: true };
+    return { kind: "denied" };
+  }
+  const code = error instanceof oauth.ResponseBodyError ? error.error.slice(0, 60) : undefined;
+  log("warn", "sign_in_refused", { issuer: issuer.issuer, code, reason: describeError(error) });
+  const isAnswer = error instanceof oauth.ResponseBodyError && error.status < 500;
+  return { kind: "failed", isOutage: !isAnswer && !(error instanceof oauth.OperationProcessingError) };
+}
+
+const discovered = new BoundedMap<string, { server: oauth.AuthorizationServer; untilMs: number }>(MAX_DISCOVERED);
+
+/** The provider's endpoints (OpenID Connect Discovery). `undefined`: it cannot be reached, or names another issuer. */
+async function discover(issuer: Issuer, nowMs: number): Promise<oauth.AuthorizationServer | undefined> {
+  const known = discovered.get(issuer.issuer);
+  if (known !== undefined && nowMs < known.untilMs) return known.server;
+  const identifier = new URL(issuer.issuer);
+  try {
+    const response = await oauth.discoveryRequest(identifier, { algorithm: "oidc", ...requestOptions(issuer) });
+    const server = await oauth.processDiscoveryResponse(identifier, response);
+    discovered.set(issuer.issuer, { server, untilMs: nowMs + DISCOVERED_FOR_MS });
+    return server;
+  } catch (error) {
+    log("error", "issuer_not_discovered", { issuer: issuer.issuer, reason: describeError(error) });
+    return undefined;
+  }
+}
+
+/** `client_secret_post` where the provider takes it: the header's encoding of special characters differs between providers. */
+function authenticationOf(server: oauth.AuthorizationServer, secret: string | undefined): oauth.ClientAuth {
+  if (secret === undefined) return oauth.None();
+  const methods = server.token_endpoint_auth_methods_supported ?? [];
+  return methods.includes("client_secret_post") ? oauth.ClientSecretPost(secret) : oauth.ClientSecretBasic(secret);
+}
+
+/** An issuer without TLS is one that the operator has configured so, such as the local one. */
+function requestOptions({ issuer }: Issuer): { signal: AbortSignal; [oauth.allowInsecureRequests]: boolean } {
+  return {
+    signal: AbortSignal.timeout(PROVIDER_TIMEOUT_MS),
+    [oauth.allowInsecureRequests]: issuer.startsWith("http:"),
+  };
+}

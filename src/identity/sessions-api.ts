@@ -1,0 +1,16 @@
+// Routes for the sign-in sessions of a tenant's members. A person has one session for each browser, for all of their tenants.
+import { type HttpContext, type PageQuery, Problem, pageOf, tenantOf } from "../http.ts";
+import { sessionsStore } from "./sessions-store.ts";
+
+export async function listSessions(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  const sessions = await sessionsStore(c.get("context").control).list(tenantOf(c), query, Date.now());
+  return c.json(pageOf("sessions", sessions, query.limit, ({ id }) => id));
+}
+
+/** Ends a session: the browser is refused from the next request on. Clients that the person has let in stay. */
+export async function endSession(c: HttpContext): Promise<Response> {
+  const id = c.req.param("sessionId") ?? "";
+  if (!(await sessionsStore(c.get("context").control).endInTenant(tenantOf(c), id, Date.now())))
+    throw new Problem("not_found", "No member of the tenant has such a session.");
+  return c.json({ ended: true });
+}

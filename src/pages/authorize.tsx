@@ -1,0 +1,199 @@
+// The authorization endpoint of the OAuth server and its consent: a client's request becomes a code, once a signed-in member has
+// agreed for one tenant.
+//
+// Invariants: nothing is granted without a form of the consent page, from the session that saw it. The tenant is one of the
+// person's own at that moment. A refusal is a page while the client's redirect is not proven. A form that is submitted twice
+// shows the same success.
+import { AuthorizationError } from "@cloudflare/workers-oauth-provider";
+import { config } from "../core/app-config.ts";
+import { type HttpContext, noteAct } from "../http.ts";
+import { log } from "../log.ts";
+import { scopesSupported } from "../identity/authenticate.ts";
+import { type Membership, membersStore } from "../identity/members-store.ts";
+import { toolScopesOfRole } from "../identity/members.ts";
+import { oauthEnv } from "../identity/oauth/api.ts";
+import { grantAccess, queryOf, readAuthorization } from "../identity/oauth/authorize.ts";
+import { bindingOf, isBound, submitOnce } from "../identity/oauth/consent.ts";
+import { oauthPaths, oauthServer } from "../identity/oauth/server.ts";
+import { ConsentContent } from "./consent.tsx";
+import { errorPage } from "./error-page.tsx";
+import { personalPage } from "./layout.tsx";
+import {
+  type SignedIn,
+  beginSignIn,
+  cookiesOf,
+  foreignForm,
+  isOwn,
+  libraryRequest,
+  nameOf,
+  signedIn,
+} from "./sign-in.tsx";
+
+type Asks = Extract<Awaited<ReturnType<typeof readAuthorization>>, { kind: "asks" }>;
+
+/** GET /oauth/authorize (RFC 6749, section 4.1.1). */
+export async function showAuthorize(c: HttpContext): Promise<Response> {
+  const { search, searchParams } = new URL(c.req.url);
+  const read = await readAuthorization(c.env.PUBLIC_URL, search.slice(1), oauthEnv(c.get("context")));
+  if (read.kind === "redirect") return c.redirect(read.to, 302);
+  if (read.kind === "refused") return refusedPage(c, read);
+  // `prompt` is for the provider, which knows the accounts. It also skips the session here.
+  const prompts = (searchParams.get("prompt") ?? "").split(" ");
+  const choosesAccount = prompts.includes("select_account") || prompts.includes("login");
+  const current = choosesAccount ? undefined : await signedIn(c);
+  if (current !== undefined) return showConsent(c, read, current);
+  const url = `${oauthPaths.authorize}?${queryOf(read.request)}${choosesAccount ? "&prompt=select_account" : ""}`;
+  return beginSignIn(c, {
+    purpose: { request: read.request },
+    chosen: searchParams.get("provider") ?? undefined,
+    ...{ choosesAccount, url },
+  });
+}
+
+function refusedPage(
+  c: HttpContext,
+  { reason, detail }: { reason: "bad_request" | "client_unreadable"; detail: string },
+): Promise<Response> {
+  const isOurs = reason === "bad_request";
+  return errorPage(c, {
+    title: "This client cannot be let in",
+    status: isOurs ? 400 : 502,
+    text: `${detail} ${isOurs ? "Remove the connection in your client and add it again." : "Try again in a minute."}`,
+  });
+}
+
+/** The tenants for which a member can let a client in, and the scopes that it gets there. */
+function choicesOf(memberships: readonly Membership[]): (Membership & { scopes: readonly string[] })[] {
+  return memberships
+    .filter(({ tenantState }) => tenantState !== "gone")
+    .map((each) => ({ ...each, scopes: toolScopesOfRole(each.role, scopesSupported) }))
+    .filter(({ scopes }) => scopes.length > 0);
+}
+
+async function showConsent(c: HttpContext, { request, client }: Asks, current: SignedIn): Promise<Response> {
+  const { PUBLIC_URL } = c.env;
+  const context = c.get("context");
+  const person = nameOf(current.session);
+  const switchUrl = `${oauthPaths.authorize}?${queryOf(request)}&prompt=select_account`;
+  const choices = choicesOf(await membersStore(context.control).ofIdentity(current.session));
+  if (choices.length === 0)
+    return errorPage(c, {
+      ...{ title: "No organisation for this account", status: 403 },
+      text: `${person} may use the tools of no organisation here. Ask an administrator of your organisation for an invitation, or use another account.`,
+      link: { url: switchUrl, text: "Use another account" },
+    });
+  const api = oauthServer(PUBLIC_URL).getOAuthApi(oauthEnv(context));
+  const { handle, headers } = await api.beginConsent(request);
+  const granted = new Set(choices.flatMap(({ scopes }) => scopes));
+  return personalPage(
+    c,
+    { title: "Let a client in", hasForm: true, cookies: cookiesOf(headers) },
+    <ConsentContent
+      client={client}
+      person={person}
+      tenants={choices.map(({ tenantId: id, tenantName: name, role }) => ({ id, name, role }))}
+      abilities={Object.entries(config.scopes).flatMap(([scope, words]) => (granted.has(scope) ? [words] : []))}
+      handle={handle}
+      binding={await bindingOf(handle, current.token)}
+      switchUrl={switchUrl}
+    />,
+  );
+}
+
+/** POST /oauth/consent: what the person has decided. */
+export async function answerConsent(c: HttpContext): Promise<Response> {
+  if (!isOwn(c)) return foreignForm(c);
+  const form = new URLSearchParams(await c.req.text());
+  const handle = form.get("handle") ?? "";
+  const current = await signedIn(c);
+  if (current === undefined) return ended(c, "Your session has ended.");
+  if (!(await isBound(form.get("binding") ?? "", handle, current.token)))
+    return ended(c, "You have signed in again since this page was shown.");
+  if (form.get("decision") !== "allow") return deny(c, handle);
+  const memberships = await membersStore(c.get("context").control).ofIdentity(current.session);
+  const choice = choicesOf(memberships).find(({ tenantId }) => tenantId === form.get("tenant"));
+  if (choice === undefined) return ended(c, "You are no member of this organisation any more.");
+  const { tenantId, memberId: id, role } = choice;
+  c.set("actor", { kind: "member", tenantId, id, role, through: "session" });
+  const to = await allow(c, handle, choice, current.session.signedInAtMs);
+  return to === undefined ? usedUp(c) : leave(c, to, "Access granted");
+}
+
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Grants access. Returns where the client waits, or `undefined` for a page that is not good any more. */
+async function allow(
+  c: HttpContext,
+  handle: string,
+  { tenantId, memberId, scopes }: Membership & { scopes: readonly string[] },
+  signedInAtMs: number,
+): Promise<string | undefined> {
+  const { PUBLIC_URL, CREDENTIAL_KEY } = c.env;
+  const context = c.get("context");
+  const env = oauthEnv(context);
+  const api = oauthServer(PUBLIC_URL).getOAuthApi(env);
+  const ports = { registry: (name: string) => context.oauthRegistry(name), now: () => Date.now(), wait: pause };
+  try {
+    return await submitOnce(ports, handle, async () => {
+      const submitted = libraryRequest(c, oauthPaths.consent, "POST");
+      const { request } = await api.approveConsent(submitted, handle, { scope: [...scopes] });
+      // A client's document that cannot be read now costs only the name.
+      noteAct(c, { tenantId, target: request.clientId });
+      const { clientName } = await api.describeConsent(request).catch(() => ({ clientName: request.clientId }));
+      const to = await grantAccess(
+        {
+          ...{ env, publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY },
+          extend: async (name, key, expiresAtMs) => context.oauthRegistry(name).extend(key, expiresAtMs),
+        },
+        { request, clientName, tenantId, memberId, scopes, signedInAtMs },
+      );
+      log("info", "oauth_access_granted", { tenantId, memberId });
+      return to;
+    });
+  } catch (error) {
+    if (error instanceof AuthorizationError) return undefined;
+    throw error;
+  }
+}
+
+async function deny(c: HttpContext, handle: string): Promise<Response> {
+  const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
+  try {
+    const { redirectTo, headers } = await api.denyConsent(libraryRequest(c, oauthPaths.consent, "POST"), handle);
+    return await leave(c, redirectTo, "Access refused", cookiesOf(headers));
+  } catch (error) {
+    if (error instanceof AuthorizationError) return usedUp(c);
+    throw error;
+  }
+}
+
+/** Sends the browser on to the client. */
+function leave(c: HttpContext, to: string, title: string, cookies: readonly string[] = []): Promise<Response> {
+  return personalPage(
+    c,
+    { title, continuesAt: to, cookies },
+    <div class="narrow">
+      <p>You can return to your client. If it does not continue by itself, follow the link.</p>
+      <p class="actions">
+        <a class="button" href={to}>
+          Continue
+        </a>
+      </p>
+    </div>,
+  );
+}
+
+function usedUp(c: HttpContext): Promise<Response> {
+  return errorPage(c, {
+    ...{ title: "This page is not valid any more", status: 400 },
+    text: "It was used already, or is older than ten minutes. If your client is not connected, start again from there.",
+  });
+}
+
+/** A consent page that does not fit to the session any more. */
+function ended(c: HttpContext, why: string): Promise<Response> {
+  return errorPage(c, {
+    ...{ title: "This page is not valid any more", status: 400 },
+    text: `${why} Nothing was granted. Start again from your client.`,
+  });
+}

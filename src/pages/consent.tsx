@@ -1,0 +1,104 @@
+// The page on which a person decides whether a client may act for them. It names the client, where the answer goes, the
+// organisation and what the client may do. Each text of the client is a claim of its own, and the page says so.
+import type { FC } from "hono/jsx";
+import type { AskingClient } from "../identity/oauth/authorize.ts";
+import { oauthPaths } from "../identity/oauth/server.ts";
+
+/** A tenant that the person can choose. */
+export interface TenantChoice {
+  id: string;
+  name: string;
+  role: string;
+}
+
+export interface ConsentProps {
+  client: AskingClient;
+  /** The signed-in person, as they know themselves. */
+  person: string;
+  /** At least one. */
+  tenants: readonly TenantChoice[];
+  /** What the client may do, in words. */
+  abilities: readonly string[];
+  handle: string;
+  /** Binds the form to the session. */
+  binding: string;
+  /** Starts the sign-in again, and lets the person choose another account. */
+  switchUrl: string;
+}
+
+export const ConsentContent: FC<ConsentProps> = ({
+  client,
+  person,
+  tenants,
+  abilities,
+  handle,
+  binding,
+  switchUrl,
+}) => {
+  const [only] = tenants;
+  return (
+    <div class="narrow">
+      <p>
+        <strong>
+          <bdi>{client.name}</bdi>
+        </strong>{" "}
+        wants to use the tools of {tenants.length === 1 ? only?.name : "an organisation"} for you.
+      </p>
+      <dl class="facts">
+        <dt>Client</dt>
+        <dd>
+          <bdi>{client.name}</bdi>
+          {client.domain === undefined
+            ? " (unverified: the client chose this name itself)"
+            : ` (published by ${client.domain})`}
+        </dd>
+        <dt>Access goes to</dt>
+        <dd>{client.redirectHost}</dd>
+        <dt>Signed in as</dt>
+        <dd>
+          {person} (<a href={switchUrl}>use another account</a>)
+        </dd>
+      </dl>
+      {client.isLocal && (
+        <p class="warning">
+          Access goes to a program on this computer. Continue only if you have just started the sign-in there: any
+          program on this computer can ask under this name.
+        </p>
+      )}
+      <form method="post" action={oauthPaths.consent}>
+        <input type="hidden" name="handle" value={handle} />
+        <input type="hidden" name="binding" value={binding} />
+        {tenants.length === 1 ? (
+          <p>
+            Organisation: <strong>{only?.name}</strong>
+            <input type="hidden" name="tenant" value={only?.id} />
+          </p>
+        ) : (
+          <fieldset>
+            <legend>Organisation</legend>
+            {tenants.map(({ id, name, role }) => (
+              <label>
+                <input type="radio" name="tenant" value={id} required /> {name} ({role})
+              </label>
+            ))}
+          </fieldset>
+        )}
+        <p>The client will be able to:</p>
+        <ul>
+          {abilities.map((ability) => (
+            <li>{ability}</li>
+          ))}
+        </ul>
+        <p>It keeps this access while it uses it, until an administrator of the organisation ends it.</p>
+        <p class="actions">
+          <button class="main" name="decision" value="allow">
+            Allow
+          </button>
+          <button name="decision" value="deny" formnovalidate>
+            Refuse
+          </button>
+        </p>
+      </form>
+    </div>
+  );
+};

@@ -1,0 +1,271 @@
+// Pages of the sign-in: the choice of a provider, the way back from it, the account that is signed in, and the sign-out.
+//
+// Invariants: a session is new at each sign-in. The way back is bound to the browser that began, and to the provider. A page
+// sends a person only to a path of Tollgate's own, to a configured provider, or to a client that has proven itself.
+import { AuthorizationError, type AuthRequest, authorizationErrorRedirect } from "@cloudflare/workers-oauth-provider";
+import type { HttpContext } from "../http.ts";
+import { type Issuer, clientSecret, issuerName, signInIssuers } from "../identity/issuers.ts";
+import { signInMember } from "../identity/membership.ts";
+import { membersStore } from "../identity/members-store.ts";
+import { oauthEnv } from "../identity/oauth/api.ts";
+import { queryOf } from "../identity/oauth/authorize.ts";
+import { isOwnForm } from "../identity/oauth/consent.ts";
+import { oauthPaths, oauthServer } from "../identity/oauth/server.ts";
+import {
+  CALLBACK_PATH,
+  Pending,
+  type UpstreamClient,
+  newPending,
+  readAnswer,
+  signInUrl,
+} from "../identity/oauth/upstream.ts";
+import { type Session, sessionsStore } from "../identity/sessions-store.ts";
+import { endedSessionCookie, sessionCookie, sessionTokenOf } from "../identity/sessions.ts";
+import { errorPage } from "./error-page.tsx";
+import { personalPage } from "./layout.tsx";
+
+const SIGN_IN_PATH = "/sign-in";
+
+export interface SignedIn {
+  token: string;
+  session: Session;
+}
+
+/** Who is signed in at this browser. */
+export async function signedIn(c: HttpContext): Promise<SignedIn | undefined> {
+  const token = sessionTokenOf(c.req.header("cookie"));
+  const session = token && (await sessionsStore(c.get("context").control).find(token, Date.now()));
+  return token !== undefined && session !== undefined && session !== "" ? { token, session } : undefined;
+}
+
+/** The request as the library reads it: at the public address, with the browser's cookies. */
+export function libraryRequest(c: HttpContext, path: string, method = "GET"): Request {
+  const headers = { cookie: c.req.header("cookie") ?? "" };
+  return new Request(`${c.env.PUBLIC_URL}${path}`, { method, headers });
+}
+
+/** The `Set-Cookie` headers of an answer of the library. */
+export const cookiesOf = (headers: Headers): string[] => headers.getSetCookie();
+
+/** What a sign-in is for: a client's request, or a page of Tollgate. */
+type Purpose = { request: AuthRequest } | { returnTo: string };
+
+/** The library stores a request with each sign-in. A sign-in for a page has none. */
+const noRequest: AuthRequest = { responseType: "none", clientId: "", redirectUri: "", scope: [], state: "" };
+
+export interface BeginOptions {
+  purpose: Purpose;
+  /** The issuer that the person chose. */
+  chosen: string | undefined;
+  /** The provider asks which account to use. */
+  choosesAccount: boolean;
+  /** The URL of this sign-in, to which `provider` can be added. */
+  url: string;
+}
+
+/** Sends the person to their provider. With several providers, a page asks for one first. */
+export async function beginSignIn(c: HttpContext, options: BeginOptions): Promise<Response> {
+  const { purpose, chosen, choosesAccount, url } = options;
+  const issuers = signInIssuers(c.env.OIDC_ISSUERS);
+  const issuer = issuers.length === 1 ? issuers[0] : issuers.find((each) => each.issuer === chosen);
+  if (issuers.length === 0)
+    return errorPage(c, {
+      ...{ title: "Signing in is not set up yet", status: 503 },
+      text: "The operator has not set up a provider for sign-ins. An API key works without one.",
+    });
+  if (issuer === undefined) return choosePage(c, issuers, url);
+  const isForClient = "request" in purpose;
+  const pending = newPending(issuer, isForClient ? undefined : purpose.returnTo);
+  const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
+  const request = isForClient ? purpose.request : noRequest;
+  const { state, headers } = await api.beginUpstream(request, { data: pending });
+  const to = await signInUrl(upstreamClient(c, issuer), { pending, state, choosesAccount, nowMs: Date.now() });
+  if (to === undefined) return providerAway(c, url);
+  const response = c.redirect(to, 302);
+  for (const cookie of cookiesOf(headers)) response.headers.append("set-cookie", cookie);
+  return response;
+}
+
+function upstreamClient(c: HttpContext, issuer: Issuer): UpstreamClient {
+  return { issuer, secret: clientSecret(c.env.OIDC_CLIENT_SECRETS, issuer.issuer), publicUrl: c.env.PUBLIC_URL };
+}
+
+function choosePage(c: HttpContext, issuers: readonly Issuer[], url: string): Promise<Response> {
+  const withProvider = (issuer: string): string =>
+    `${url}${url.includes("?") ? "&" : "?"}provider=${encodeURIComponent(issuer)}`;
+  return personalPage(
+    c,
+    { title: "Sign in" },
+    <div class="narrow">
+      <p>Where does your organisation sign in?</p>
+      {issuers.map((issuer) => (
+        <p>
+          <a class="button" href={withProvider(issuer.issuer)}>
+            {issuerName(issuer)}
+          </a>
+        </p>
+      ))}
+    </div>,
+  );
+}
+
+function providerAway(c: HttpContext, url: string): Promise<Response> {
+  return errorPage(c, {
+    ...{ title: "The sign-in does not work at the moment", status: 503 },
+    text: "Your organisation's provider does not answer. Try again in a minute.",
+    link: { url, text: "Try again" },
+  });
+}
+
+/** GET /oauth/callback: the provider sends the person back. */
+export async function finishSignIn(c: HttpContext): Promise<Response> {
+  const { PUBLIC_URL, OIDC_ISSUERS } = c.env;
+  const context = c.get("context");
+  const { search, searchParams } = new URL(c.req.url);
+  const resumed = await resume(c, `${CALLBACK_PATH}${search}`);
+  if (resumed === undefined)
+    return errorPage(c, {
+      ...{ title: "This sign-in has ended", status: 400 },
+      text: "It was finished already, took longer than ten minutes, or began in another browser. Start again from your client.",
+    });
+  const { request, pending, cookies } = resumed;
+  const { returnTo } = pending;
+  const retryUrl = returnTo === undefined ? `${oauthPaths.authorize}?${queryOf(request)}` : signInUrlFor(returnTo);
+  const issuer = signInIssuers(OIDC_ISSUERS).find((each) => each.issuer === pending.issuer);
+  if (issuer === undefined) return providerAway(c, retryUrl);
+  const nowMs = Date.now();
+  const outcome = await readAnswer(upstreamClient(c, issuer), { query: searchParams, pending, nowMs });
+  if (outcome.kind === "denied" && returnTo === undefined)
+    return redirectWith(c, authorizationErrorRedirect(request, "access_denied"), cookies);
+  if (outcome.kind === "failed" && outcome.isOutage) return providerAway(c, retryUrl);
+  if (outcome.kind !== "person")
+    return errorPage(c, {
+      ...{ title: "You are not signed in", status: 403, cookies },
+      text: "Your organisation's provider did not confirm who you are.",
+      link: { url: retryUrl, text: "Try again" },
+    });
+  const { person } = outcome;
+  await signInMember(context, { ...person, nowMs, rules: issuer });
+  const sessions = sessionsStore(context.control);
+  // A session that this browser had before ends: its token could have been planted.
+  const former = sessionTokenOf(c.req.header("cookie"));
+  if (former !== undefined) await sessions.end(former, nowMs);
+  const token = await sessions.start({ ...person, nowMs });
+  // The address with the code leaves the browser's history.
+  return redirectWith(c, PUBLIC_URL + (returnTo ?? retryUrl), [...cookies, sessionCookie(token)]);
+}
+
+/** The sign-in that the callback's `state` belongs to; `undefined` when this browser has no such sign-in under way. */
+async function resume(
+  c: HttpContext,
+  path: string,
+): Promise<{ request: AuthRequest; pending: Pending; cookies: string[] } | undefined> {
+  const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
+  try {
+    const { request, data, headers } = await api.finishUpstream(libraryRequest(c, path));
+    return { request, pending: Pending.parse(data), cookies: cookiesOf(headers) };
+  } catch (error) {
+    if (error instanceof AuthorizationError) return undefined;
+    throw error;
+  }
+}
+
+export function redirectWith(c: HttpContext, to: string, cookies: readonly string[]): Response {
+  const response = c.redirect(to, 303);
+  for (const cookie of cookies) response.headers.append("set-cookie", cookie);
+  return response;
+}
+
+/** A path of Tollgate's own that a sign-in may return to. Two slashes, or a slash and a backslash, would name another host. */
+export function safePath(path: string | undefined): string {
+  return path !== undefined && /^\/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,500}$/.test(path) ? path : SIGN_IN_PATH;
+}
+
+function signInUrlFor(returnTo: string): string {
+  return `${SIGN_IN_PATH}?return=${encodeURIComponent(returnTo)}`;
+}
+
+/** GET /sign-in: signs a person in to pages, and then shows who is signed in. `?return=` names the page to continue with. */
+export async function showSignIn(c: HttpContext): Promise<Response> {
+  const { searchParams } = new URL(c.req.url);
+  const returnTo = safePath(searchParams.get("return") ?? undefined);
+  const choosesAccount = searchParams.get("prompt") === "select_account";
+  const current = choosesAccount ? undefined : await signedIn(c);
+  if (current === undefined) {
+    const url = signInUrlFor(returnTo) + (choosesAccount ? "&prompt=select_account" : "");
+    return beginSignIn(c, {
+      purpose: { returnTo },
+      chosen: searchParams.get("provider") ?? undefined,
+      choosesAccount,
+      url,
+    });
+  }
+  if (returnTo !== SIGN_IN_PATH) return redirectWith(c, c.env.PUBLIC_URL + returnTo, []);
+  const { session } = current;
+  const memberships = await membersStore(c.get("context").control).ofIdentity(session);
+  return personalPage(
+    c,
+    { title: "Signed in", hasForm: true },
+    <div class="narrow">
+      <p>
+        You are signed in as <strong>{nameOf(session)}</strong>.
+      </p>
+      {memberships.length === 0 ? (
+        <p>You are a member of no organisation here.</p>
+      ) : (
+        <ul>
+          {memberships.map(({ tenantName, role }) => (
+            <li>
+              {tenantName}: {role}
+            </li>
+          ))}
+        </ul>
+      )}
+      <form method="post" action="/sign-out">
+        <p class="actions">
+          <button class="main">Sign out</button>
+          <a class="button" href={`${SIGN_IN_PATH}?prompt=select_account`}>
+            Use another account
+          </a>
+        </p>
+      </form>
+    </div>,
+  );
+}
+
+/** A person's name for themselves. */
+export function nameOf({ email, name, subject }: Session): string {
+  return email ?? name ?? subject;
+}
+
+/** Whether this request is a form of a page of Tollgate. */
+export function isOwn(c: HttpContext): boolean {
+  return isOwnForm(c.env.PUBLIC_URL, { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") });
+}
+
+/** POST /sign-out: ends the session. Grants of clients stay. */
+export async function signOut(c: HttpContext): Promise<Response> {
+  if (!isOwn(c)) return foreignForm(c);
+  const token = sessionTokenOf(c.req.header("cookie"));
+  if (token !== undefined) await sessionsStore(c.get("context").control).end(token, Date.now());
+  return personalPage(
+    c,
+    { title: "Signed out", cookies: [endedSessionCookie] },
+    <div class="narrow">
+      <p>You are signed out. Clients that you have let in keep their access.</p>
+      <p class="actions">
+        <a class="button" href={`${SIGN_IN_PATH}?prompt=select_account`}>
+          Sign in again
+        </a>
+      </p>
+    </div>,
+  );
+}
+
+/** The form came from another site. */
+export function foreignForm(c: HttpContext): Promise<Response> {
+  return errorPage(c, {
+    ...{ title: "This form is not from here", status: 403 },
+    text: "Another site has sent it, or your browser hides where it comes from. Nothing was changed.",
+  });
+}

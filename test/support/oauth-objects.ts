@@ -1,0 +1,193 @@
+// The objects of the OAuth server without a platform: tenants and registries over SQLite in memory, reached with a copy of each
+// value as by an RPC, and the steps of one sign-in as a client and a browser take them.
+import { sha256Hex, toBase64Url } from "../../src/core/credentials.ts";
+import type { TenantId } from "../../src/core/tenant.ts";
+import { RegistryEntries } from "../../src/identity/oauth/entries.ts";
+import { type Authorization, grantAccess, readAuthorization } from "../../src/identity/oauth/authorize.ts";
+import { type PresentedToken, TenantGrants } from "../../src/identity/oauth/grants.ts";
+import { partsOfToken } from "../../src/identity/oauth/keys.ts";
+import { type EntriesPort, type RegistryPort, oauthKv } from "../../src/identity/oauth/kv.ts";
+import {
+  type OauthAnswer,
+  type OauthEnv,
+  answerRegistration,
+  answerTokenRequest,
+  isGenuineSubject,
+  oauthServer,
+  resourceOf,
+  tenantOfForm,
+} from "../../src/identity/oauth/server.ts";
+import { sqlitePort } from "./sqlite-port.ts";
+
+export const PUBLIC_URL = "https://tollgate.example";
+export const CREDENTIAL_KEY = "root-key-of-these-tests";
+export const REDIRECT_URI = "https://client.example/callback";
+
+/** Copies what crosses, and answers in a later turn. */
+function byRpc(port: RegistryPort & Partial<EntriesPort>, asked: () => void): EntriesPort {
+  const remote = async <Value>(work: () => Value | Promise<Value>): Promise<Value> => {
+    asked();
+    await new Promise((resolve) => setImmediate(resolve));
+    return structuredClone(await work());
+  };
+  return {
+    get: (key) => remote(() => port.get(key)),
+    put: (key, entry) => remote(() => port.put(key, structuredClone(entry))),
+    delete: (key) => remote(() => port.delete(key)),
+    list: (prefix, options) => remote(() => port.list?.(prefix, options) ?? { keys: [] }),
+  };
+}
+
+export interface Tokens {
+  access_token: string;
+  refresh_token: string;
+  scope: string;
+  resource: string;
+}
+
+export function oauthObjects() {
+  const now = (): number => Date.now();
+  const registries = new Map<string, RegistryEntries>();
+  const tenants = new Map<TenantId, TenantGrants>();
+  const former = new Set<string>();
+  /** The tenants whose objects were asked, in order. */
+  const asked: string[] = [];
+  let registryFails = false;
+
+  const entriesOf = (name: string): RegistryEntries => {
+    const entries = registries.get(name) ?? new RegistryEntries(sqlitePort(), now);
+    registries.set(name, entries);
+    return entries;
+  };
+  const registry = (name: string): RegistryPort =>
+    byRpc(entriesOf(name), () => {
+      if (registryFails) throw new Error("the registry object is away");
+    });
+  let during = (): Promise<void> => Promise.resolve();
+  const isMember = async (memberId: string): Promise<boolean> => {
+    await during();
+    return !former.has(memberId);
+  };
+  const tenant = (tenantId: TenantId): TenantGrants => {
+    const known = tenants.get(tenantId);
+    if (known !== undefined) return known;
+    const options = { tenantId, sql: sqlitePort(), publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY };
+    const grants = new TenantGrants({ ...options, registry, isMember, now });
+    tenants.set(tenantId, grants);
+    return grants;
+  };
+  /** What the Worker has for one request. */
+  const env = (): OauthEnv => ({
+    OAUTH_KV: oauthKv({
+      tenant: (tenantId) => byRpc(tenant(tenantId), () => asked.push(tenantId)),
+      registry,
+      isGenuine: (subject) => isGenuineSubject(CREDENTIAL_KEY, subject),
+      now,
+    }),
+    isMember,
+    now,
+  });
+
+  /** A request to the token endpoint, as the Worker passes it on. */
+  const token = async (fields: Record<string, string>, authorization: string | null = null): Promise<OauthAnswer> => {
+    const body = new URLSearchParams(fields).toString();
+    const request = { contentType: "application/x-www-form-urlencoded", authorization, body };
+    const tenantId = await tenantOfForm(CREDENTIAL_KEY, body);
+    if (tenantId === undefined) return answerTokenRequest(PUBLIC_URL, request, env());
+    asked.push(tenantId);
+    return structuredClone(await tenant(tenantId).answerToken(structuredClone(request)));
+  };
+
+  /** Registers a client without a secret. Returns its id. */
+  const register = async (metadata: Record<string, unknown> = {}): Promise<string> => {
+    const given = { client_name: "A client", redirect_uris: [REDIRECT_URI], token_endpoint_auth_method: "none" };
+    const answer = await answerRegistration(PUBLIC_URL, JSON.stringify({ ...given, ...metadata }), env());
+    if (answer.status !== 201) throw new Error(`registration: ${answer.status} ${answer.body}`);
+    const { client_id: clientId } = JSON.parse(answer.body) as { client_id: string };
+    return clientId;
+  };
+
+  /** A client's request as the browser brings it. A field that is set to `undefined` is left out. */
+  const ask = (fields: Record<string, string | undefined>): Promise<Authorization> => {
+    const sent = Object.entries(fields).filter((field): field is [string, string] => field[1] !== undefined);
+    return readAuthorization(PUBLIC_URL, new URLSearchParams(sent).toString(), env());
+  };
+  const requestOf = async (clientId: string, scope = "tools:read") => {
+    const verifier = toBase64Url(crypto.getRandomValues(new Uint8Array(32)));
+    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
+    const fields = {
+      ...{ response_type: "code", client_id: clientId, redirect_uri: REDIRECT_URI, scope, state: "the state" },
+      ...{ code_challenge: toBase64Url(new Uint8Array(digest)), code_challenge_method: "S256" },
+      resource: resourceOf(PUBLIC_URL),
+    };
+    return { fields, verifier };
+  };
+
+  /** The browser's part: the member signs in, consents, and is sent back to the client with a code. */
+  const authorize = async (
+    clientId: string,
+    { tenantId, memberId = "m1" }: { tenantId: TenantId; memberId?: string },
+  ): Promise<{ code: string; verifier: string; redirect: URL }> => {
+    const { fields, verifier } = await requestOf(clientId);
+    const read = await ask(fields);
+    if (read.kind !== "asks") throw new Error(`authorization: ${JSON.stringify(read)}`);
+    const api = oauthServer(PUBLIC_URL).getOAuthApi(env());
+    const { handle, headers } = await api.beginConsent(read.request);
+    const cookie = (headers.get("set-cookie") ?? "").split(";", 1)[0] ?? "";
+    const submitted = new Request(PUBLIC_URL, { method: "POST", headers: { cookie } });
+    const { request } = await api.approveConsent(submitted, handle);
+    const redirectTo = await grantAccess(
+      {
+        ...{ env: env(), publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY },
+        extend: async (name, key, expiresAtMs) => entriesOf(name).extend(key, expiresAtMs),
+      },
+      { request, clientName: "A client", tenantId, memberId, scopes: ["tools:read"], signedInAtMs: now() },
+    );
+    const redirect = new URL(redirectTo);
+    return { code: redirect.searchParams.get("code") ?? "", verifier, redirect };
+  };
+
+  const redeem = (clientId: string, { code, verifier }: { code: string; verifier: string }): Promise<OauthAnswer> =>
+    token({
+      ...{ grant_type: "authorization_code", client_id: clientId, code, code_verifier: verifier },
+      ...{ redirect_uri: REDIRECT_URI, resource: resourceOf(PUBLIC_URL) },
+    });
+  const refresh = (clientId: string, refreshToken: string): Promise<OauthAnswer> =>
+    token({ grant_type: "refresh_token", client_id: clientId, refresh_token: refreshToken });
+
+  return {
+    ...{ tenant, env, token, register, ask, requestOf, authorize, redeem, refresh, asked },
+    /** The whole way from registration to the first tokens. */
+    async signIn(who: { tenantId: TenantId; memberId?: string }): Promise<{ clientId: string; tokens: Tokens }> {
+      const clientId = await register();
+      return { clientId, tokens: tokensOf(await redeem(clientId, await authorize(clientId, who))) };
+    },
+    removeMember(memberId: string): void {
+      former.add(memberId);
+    },
+    /** Work to do in the middle of each refresh, after it has read the grant and before it writes it. */
+    duringRefresh(work: () => Promise<void>): void {
+      during = work;
+    },
+    failRegistries(): void {
+      registryFails = true;
+    },
+  };
+}
+
+export function tokensOf({ status, body }: OauthAnswer): Tokens {
+  if (status !== 200) throw new Error(`tokens: ${status} ${body}`);
+  return JSON.parse(body) as Tokens;
+}
+
+/** The error code of an answer. */
+export function errorOf({ body }: OauthAnswer): string {
+  return (JSON.parse(body) as { error: string }).error;
+}
+
+/** An access token as the Worker hands it to the tenant's object. */
+export async function presented(token: string): Promise<PresentedToken & { tenantId: TenantId }> {
+  const parts = partsOfToken(token);
+  if (parts === undefined) throw new Error("no token");
+  return { ...parts, tokenHash: await sha256Hex(token) };
+}

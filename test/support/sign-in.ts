@@ -1,0 +1,290 @@
+// A person with a browser without script, and MCP clients that send them to it. The browser keeps cookies for each origin, follows
+// redirects and pages that refresh, presses buttons, and stops where a client waits.
+import { createHash } from "node:crypto";
+import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
+import type { OAuthClientProvider } from "@modelcontextprotocol/sdk/client/auth.js";
+import { system } from "./flow.ts";
+
+export interface Page {
+  url: URL;
+  status: number;
+  html: string;
+  headers: Headers;
+}
+
+interface Form {
+  action: string;
+  method: string;
+  fields: [name: string, value: string][];
+  /** Values of buttons and radio buttons that a person can choose. */
+  choices: [name: string, value: string][];
+}
+
+/** Redirects of one navigation. A sign-in has five. */
+const MOST_REDIRECTS = 12;
+
+const plain = (text: string): string =>
+  text
+    .replaceAll("&lt;", "<")
+    .replaceAll("&gt;", ">")
+    .replaceAll("&quot;", '"')
+    .replaceAll("&#39;", "'")
+    .replaceAll("&amp;", "&");
+const attribute = (tag: string, name: string): string | undefined => {
+  const found = new RegExp(`\\s${name}="(?<value>[^"]*)"`).exec(tag)?.groups?.["value"];
+  return found === undefined ? undefined : plain(found);
+};
+
+/** The forms of a page, in order. */
+export function formsOf(html: string): Form[] {
+  return [...html.matchAll(/<form(?<tag>[^>]*)>(?<content>.*?)<\/form>/gs)].map(({ groups }) => {
+    const tag = groups?.["tag"] ?? "";
+    const inputs = [...(groups?.["content"] ?? "").matchAll(/<(?:input|button)[^>]*>/g)].map(([input]) => ({
+      name: attribute(input, "name"),
+      value: attribute(input, "value") ?? "",
+      isHidden: attribute(input, "type") === "hidden",
+    }));
+    const named = inputs.flatMap(({ name, value, isHidden }) =>
+      name === undefined ? [] : [{ name, value, isHidden }],
+    );
+    const pairs = (isHidden: boolean): [string, string][] =>
+      named.filter((input) => input.isHidden === isHidden).map(({ name, value }) => [name, value]);
+    return {
+      ...{ action: attribute(tag, "action") ?? "", method: attribute(tag, "method") ?? "get" },
+      ...{ fields: pairs(true), choices: pairs(false) },
+    };
+  });
+}
+
+export class Browser {
+  readonly #cookies = new Map<string, Map<string, string>>();
+
+  /** The browser's cookies at an origin. */
+  cookies(origin: string): Map<string, string> {
+    const known = this.#cookies.get(origin) ?? new Map<string, string>();
+    this.#cookies.set(origin, known);
+    return known;
+  }
+
+  /** The token of the browser's session at Tollgate. */
+  get session(): string {
+    return this.cookies(system.publicUrl).get("__Host-tollgate-session") ?? "";
+  }
+
+  /** Opens a URL. Returns the page at the end, or the URL of another origin than Tollgate's and the provider's: a client's. */
+  async open(url: string, init: RequestInit = {}): Promise<Page | URL> {
+    let [at, request] = [new URL(url), init];
+    for (let redirects = 0; redirects < MOST_REDIRECTS; redirects += 1) {
+      if (![system.publicUrl, system.issuerUrl].includes(at.origin)) return at;
+      const cookies = this.cookies(at.origin);
+      const headers = new Headers(request.headers);
+      headers.set("cookie", [...cookies].map((pair) => pair.join("=")).join("; "));
+      const response = await fetch(at, { ...request, headers, redirect: "manual" });
+      for (const each of response.headers.getSetCookie()) {
+        const { name = "", value = "" } = /^(?<name>[^=]+)=(?<value>[^;]*)/.exec(each)?.groups ?? {};
+        if (/max-age=0/i.test(each)) cookies.delete(name);
+        else cookies.set(name, value);
+      }
+      const html = await response.text();
+      const refresh = /<meta http-equiv="refresh" content="0;url=(?<url>[^"]*)"/.exec(html)?.groups?.["url"];
+      const next = response.headers.get("location") ?? (refresh === undefined ? undefined : plain(refresh));
+      if (next === undefined) return { url: at, status: response.status, html, headers: response.headers };
+      at = new URL(next, at);
+      request = {};
+    }
+    throw new Error("too many redirects");
+  }
+
+  /** Opens a URL that must lead to a page. */
+  async page(url: string, init: RequestInit = {}): Promise<Page> {
+    const opened = await this.open(url, init);
+    if (opened instanceof URL) throw new Error(`the browser left for ${opened.origin}${opened.pathname}`);
+    return opened;
+  }
+
+  /** Sends the form of a page that has these values, besides its hidden ones. */
+  submit(page: Page, chosen: Record<string, string>, headers: Record<string, string> = {}): Promise<Page | URL> {
+    const wanted = Object.entries(chosen);
+    const has = (form: Form): boolean =>
+      wanted.every(([name, value]) =>
+        [...form.fields, ...form.choices].some((field) => field[0] === name && field[1] === value),
+      );
+    const form = formsOf(page.html).find(has);
+    if (form === undefined)
+      throw new Error(
+        `${page.status} ${page.url.pathname} has no form with ${JSON.stringify(chosen)}: ${textOf(page.html)}`,
+      );
+    const fields = new Map([...form.fields, ...wanted]);
+    return this.open(new URL(form.action, page.url).href, {
+      method: form.method.toUpperCase(),
+      headers: { "content-type": "application/x-www-form-urlencoded", origin: page.url.origin, ...headers },
+      body: new URLSearchParams([...fields]).toString(),
+    });
+  }
+
+  /** Opens a client's authorization URL and signs in at the local provider. Returns Tollgate's page after it. */
+  async signIn(url: string, person: { sub: string; organisation?: string }): Promise<Page> {
+    const first = await this.page(url);
+    if (first.url.origin !== system.issuerUrl) return first;
+    const after = await this.submit(first, person);
+    if (after instanceof URL) throw new Error(`the browser left for ${after.origin}`);
+    return after;
+  }
+
+  /** The whole way of a person who lets a client in. Returns the URL at which the client waits. */
+  async letIn(url: string, person: { sub: string; organisation?: string }, tenant?: string): Promise<URL> {
+    const consent = await this.signIn(url, person);
+    const to = await this.submit(consent, { decision: "allow", ...(tenant !== undefined && { tenant }) });
+    if (!(to instanceof URL)) throw new Error(`no way back to the client: ${to.status} ${textOf(to.html)}`);
+    return to;
+  }
+}
+
+/** Whether a session's cookie opens Tollgate's pages. */
+export async function isSignedIn(session: string): Promise<boolean> {
+  const headers = { cookie: `__Host-tollgate-session=${session}` };
+  return (await fetch(`${system.publicUrl}/sign-in`, { headers, redirect: "manual" })).status === 200;
+}
+
+/** The text of a page, for messages of failed tests and to look for words. */
+export function textOf(html: string): string {
+  return plain(html.replace(/<style>.*?<\/style>/s, "").replaceAll(/<[^>]+>/g, " "))
+    .replaceAll(/\s+/g, " ")
+    .trim();
+}
+
+/** A person at the local provider. */
+export async function aPerson(organisations: readonly string[], more: Record<string, unknown> = {}): Promise<string> {
+  const sub = `person-${crypto.randomUUID()}`;
+  const response = await fetch(`${system.issuerUrl}/people/${sub}`, {
+    method: "PUT",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({
+      ...{
+        name: "A person",
+        email: `${sub}@example.com`,
+        organisations: organisations.map((id) => ({ id, name: id })),
+      },
+      ...more,
+    }),
+  });
+  if (!response.ok) throw new Error(`the person was not made: ${response.status} ${await response.text()}`);
+  return sub;
+}
+
+/** Where the tests' clients wait. Nothing listens there: the browser stops. */
+export const REDIRECT = "http://127.0.0.1:45678/callback";
+
+/** What an MCP client keeps of its authorization, in memory. The same object serves both SDKs. */
+export class ClientMemory {
+  clientInformationNow: unknown;
+  tokensNow: { access_token: string; refresh_token?: string } | undefined;
+  verifier = "";
+  opened: URL | undefined;
+  readonly redirectUrl = REDIRECT;
+  readonly clientMetadata = {
+    client_name: "A flow test",
+    redirect_uris: [REDIRECT],
+    token_endpoint_auth_method: "none",
+    grant_types: ["authorization_code", "refresh_token"],
+    response_types: ["code"],
+  };
+  readonly clientMetadataUrl?: string;
+
+  constructor(documentUrl?: string) {
+    if (documentUrl !== undefined) this.clientMetadataUrl = documentUrl;
+  }
+
+  state(): string {
+    return "the state of the client";
+  }
+  clientInformation(): unknown {
+    return this.clientInformationNow;
+  }
+  saveClientInformation(information: unknown): void {
+    this.clientInformationNow = information;
+  }
+  tokens(): unknown {
+    return this.tokensNow;
+  }
+  saveTokens(tokens: { access_token: string; refresh_token?: string }): void {
+    this.tokensNow = tokens;
+  }
+  redirectToAuthorization(url: URL): void {
+    this.opened = url;
+  }
+  saveCodeVerifier(verifier: string): void {
+    this.verifier = verifier;
+  }
+  codeVerifier(): string {
+    return this.verifier;
+  }
+}
+
+/** A client of the first SDK that has signed in, after its first connection was refused. */
+export async function signedInClient(
+  person: { sub: string; organisation?: string },
+  tenant?: string,
+  browser = new Browser(),
+): Promise<{ memory: ClientMemory; client: Client1 & AsyncDisposable }> {
+  const memory = new ClientMemory();
+  const provider = memory as unknown as OAuthClientProvider;
+  const url = new URL(`${system.publicUrl}/mcp`);
+  const refused = new Transport1(url, { authProvider: provider });
+  const first = new Client1({ name: "flow-test", version: "1" });
+  await first.connect(refused).then(
+    () => {
+      throw new Error("connected without a sign-in");
+    },
+    () => undefined,
+  );
+  if (memory.opened === undefined) throw new Error("the client opened no browser");
+  const back = await browser.letIn(memory.opened.href, person, tenant);
+  await refused.finishAuth(back.searchParams.get("code") ?? "");
+  const client = new Client1({ name: "flow-test", version: "1" });
+  await client.connect(new Transport1(url, { authProvider: provider }));
+  return { memory, client: Object.assign(client, { [Symbol.asyncDispose]: () => client.close() }) };
+}
+
+/** Registers a client and makes its authorization request, without an SDK. */
+export async function anAuthorization(
+  redirectUri = REDIRECT,
+): Promise<{ clientId: string; verifier: string; url: string }> {
+  const registered = await fetch(`${system.publicUrl}/oauth/register`, {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({
+      client_name: "A <client>",
+      redirect_uris: [redirectUri],
+      token_endpoint_auth_method: "none",
+    }),
+  });
+  if (registered.status !== 201) throw new Error(`registration: ${registered.status} ${await registered.text()}`);
+  const { client_id: clientId } = (await registered.json()) as { client_id: string };
+  const verifier = `${crypto.randomUUID()}${crypto.randomUUID()}`;
+  const query = new URLSearchParams({
+    ...{ response_type: "code", client_id: clientId, redirect_uri: redirectUri, state: "s1" },
+    ...{ code_challenge: createHash("sha256").update(verifier).digest("base64url"), code_challenge_method: "S256" },
+    ...{ scope: "tools:read", resource: `${system.publicUrl}/mcp` },
+  });
+  return { clientId, verifier, url: `${system.publicUrl}/oauth/authorize?${query.toString()}` };
+}
+
+/** A request to the token endpoint. */
+export function token(fields: Record<string, string>): Promise<Response> {
+  return fetch(`${system.publicUrl}/oauth/token`, { method: "POST", body: new URLSearchParams(fields) });
+}
+
+/** Exchanges the code with which the browser came back. */
+export async function redeem(
+  { clientId, verifier }: { clientId: string; verifier: string },
+  back: URL,
+): Promise<{ access_token: string; refresh_token: string; scope: string }> {
+  const response = await token({
+    ...{ grant_type: "authorization_code", client_id: clientId, code_verifier: verifier },
+    ...{ code: back.searchParams.get("code") ?? "", redirect_uri: back.origin + back.pathname },
+  });
+  if (response.status !== 200) throw new Error(`tokens: ${response.status} ${await response.text()}`);
+  return (await response.json()) as Awaited<ReturnType<typeof redeem>>;
+}
