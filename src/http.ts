@@ -1,6 +1,6 @@
 // HTTP in one manner for every room. A handler gets checked input, and it returns a response or throws. routes.ts lists
 // the handlers with who may use them, and turns what they throw into problem documents (RFC 9457).
-import type { Context as HonoContext } from "hono";
+import type { Context as HonoContext, Hono } from "hono";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import * as z from "zod";
 import type { Context } from "./control/context.ts";
@@ -357,6 +357,29 @@ export function finishAnswer(c: HttpContext): void {
     set(copy);
     c.res = copy;
   }
+}
+
+/**
+ * Lets pages of any origin read the answers at `path`, and answers their question beforehand. Only for requests whose cookies
+ * mean nothing.
+ */
+export function shareWithBrowsers(
+  app: Hono<HttpEnv>,
+  path: string,
+  preflight: { methods: string; headers: string },
+): void {
+  app.options(path, (c) =>
+    c.body(null, 204, {
+      "access-control-allow-origin": "*",
+      "access-control-allow-methods": preflight.methods,
+      "access-control-allow-headers": preflight.headers,
+      "access-control-max-age": "86400", // a day; browsers cap it at less
+    }),
+  );
+  app.use(path, async (c, next) => {
+    await next();
+    c.header("access-control-allow-origin", "*");
+  });
 }
 
 /** Headers of a document that is the same for everyone. Five minutes, so that a deployment is soon visible. */

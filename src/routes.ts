@@ -1,5 +1,5 @@
 // Every route of the product: method, path, who may use it, handler, and the schemas of its input. The router, 405 with
-// `Allow`, and the authorization tests come from this table. Errors become problem documents here and only here.
+// `Allow`, and the authorization tests come from this table.
 import { type Handler, Hono, type MiddlewareHandler } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { newId } from "./adapters/ids.ts";
@@ -24,7 +24,6 @@ import { handleMcp } from "./calls/endpoint.ts";
 import { createContext } from "./control/context.ts";
 import { anonymous } from "./core/actor.ts";
 import { AccountChange, OwnAccountChange } from "./control/tenant-change.ts";
-import { AppError, errorCode, errors } from "./core/errors.ts";
 import { SettingsPatch } from "./core/settings.ts";
 import { RunsQuery, listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
 import { FleetOptions } from "./fleet/fleet.ts";
@@ -33,13 +32,12 @@ import {
   type HttpContext,
   type HttpEnv,
   PageQuery,
-  Problem,
-  TooManyRequests,
   type Route,
   finishAnswer,
   problemDocument,
   publicForMinutes,
   route,
+  shareWithBrowsers,
 } from "./http.ts";
 import { LinkRequest, LinksQuery, linkOrganisation, listLinks, unlinkOrganisation } from "./identity/api.ts";
 import {
@@ -107,7 +105,7 @@ import {
   showRemoval,
   suspendTenant,
 } from "./lifecycle/api.ts";
-import { describeError, inRequest, log } from "./log.ts";
+import { inRequest } from "./log.ts";
 import {
   ConflictsQuery,
   ConflictsRequest,
@@ -159,7 +157,7 @@ import { answerConsent, showAuthorize } from "./pages/authorize.tsx";
 import { endpoints } from "./pages/endpoints.ts";
 import { showErrorCodes } from "./pages/error-codes.tsx";
 import { InvitationQuery, showInvitation, submitInvitation } from "./pages/invitation.tsx";
-import { errorCodePage } from "./pages/error-page.tsx";
+import { answerError } from "./pages/error-page.tsx";
 import { finishSignIn, showSignIn, signOut } from "./pages/sign-in.tsx";
 import {
   EventDismissRequest,
@@ -364,18 +362,7 @@ app.use((c, next) => {
 
 // Browser clients of any origin read what is below, and ask first when they name the revision that they speak. They also
 // look for documents that do not exist, and would take an answer that they cannot read for an outage.
-app.options("/.well-known/*", (c) =>
-  c.body(null, 204, {
-    "access-control-allow-origin": "*",
-    "access-control-allow-methods": "GET, HEAD",
-    "access-control-allow-headers": "Authorization, MCP-Protocol-Version, *",
-    "access-control-max-age": "86400", // a day; browsers cap it at less
-  }),
-);
-app.use("/.well-known/*", async (c, next) => {
-  await next();
-  c.header("access-control-allow-origin", "*");
-});
+shareWithBrowsers(app, "/.well-known/*", { methods: "GET, HEAD", headers: "Authorization, MCP-Protocol-Version, *" });
 
 /** The route's name in the audit log: its operationId, which never changes. */
 function actionOf({ method, path }: Pick<Route, "method" | "path">): string {
@@ -384,20 +371,8 @@ function actionOf({ method, path }: Pick<Route, "method" | "path">): string {
 
 // So do they with the OAuth server's endpoints. Their requests carry no cookie, so any page may send them. Its pages are not
 // among them: no other site may read those.
-for (const path of ["/oauth/register", "/oauth/token", "/oauth/revoke"]) {
-  app.options(path, (c) =>
-    c.body(null, 204, {
-      "access-control-allow-origin": "*",
-      "access-control-allow-methods": "POST",
-      "access-control-allow-headers": "Authorization, Content-Type, MCP-Protocol-Version, *",
-      "access-control-max-age": "86400",
-    }),
-  );
-  app.use(path, async (c, next) => {
-    await next();
-    c.header("access-control-allow-origin", "*");
-  });
-}
+for (const path of ["/oauth/register", "/oauth/token", "/oauth/revoke"])
+  shareWithBrowsers(app, path, { methods: "POST", headers: "Authorization, Content-Type, MCP-Protocol-Version, *" });
 
 /** People open these in a browser. */
 const pagePaths: ReadonlySet<string> = new Set(routes.filter(({ isPage }) => isPage).map(({ path }) => path));
@@ -452,27 +427,7 @@ app.all("/admin/api/*", refusedTokens({ access: "operator" }), guardOf({ access:
 );
 
 app.notFound((c) => problemDocument(c, "not_found"));
-app.onError((error, c) => {
-  const code = errorCode(error);
-  const level = errors[code].status >= 500 ? "error" : "info";
-  const detail = error instanceof Problem ? error.message : undefined;
-  const retryAfterSeconds = error instanceof TooManyRequests ? error.retryAfterSeconds : undefined;
-  const isPage = pagePaths.has(c.req.path.replace(/\/$/, ""));
-  if (detail !== undefined && level === "info")
-    return isPage
-      ? errorCodePage(c, code, detail, retryAfterSeconds)
-      : problemDocument(c, code, detail, retryAfterSeconds);
-  log(level, "request_failed", {
-    requestId: c.get("requestId"),
-    path: c.req.routePath,
-    code,
-    error: describeError(error),
-  });
-  if (error instanceof AppError && error.cause !== undefined && level === "error") {
-    log(level, "request_failed_because", { requestId: c.get("requestId"), error: describeError(error.cause) });
-  }
-  return isPage ? errorCodePage(c, code, detail) : problemDocument(c, code, detail);
-});
+app.onError((error, c) => answerError(c, error, { isPage: pagePaths.has(c.req.path.replace(/\/$/, "")) }));
 
 /** Records the refused operator tokens of requests that no route takes. They do nothing else. */
 function refusedTokens({ access }: Pick<Route, "access">): MiddlewareHandler<HttpEnv> {

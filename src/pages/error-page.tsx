@@ -1,9 +1,11 @@
-// The page that says why a page cannot be shown, or why a sign-in has ended.
+// The answer to what a handler throws: a problem document (RFC 9457), or a page where people open the route in a browser. Other
+// pages of the sign-in say with `errorPage` why they cannot continue.
 import type { Child } from "hono/jsx";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { config } from "../core/app-config.ts";
-import { type ErrorCode, errors } from "../core/errors.ts";
-import { type HttpContext, OUTAGE_RETRY_SECONDS } from "../http.ts";
+import { AppError, type ErrorCode, errorCode, errors } from "../core/errors.ts";
+import { type HttpContext, OUTAGE_RETRY_SECONDS, Problem, TooManyRequests, problemDocument } from "../http.ts";
+import { describeError, log } from "../log.ts";
 import { personalPage } from "./layout.tsx";
 
 export interface ErrorPageOptions {
@@ -51,10 +53,35 @@ export function errorCodePage(
   retryAfterSeconds?: number,
 ): Promise<Response> {
   const { status, advice } = errors[code];
+  c.set("code", code);
   return errorPage(c, {
     title: status >= 500 ? "This does not work at the moment" : "This request cannot be answered",
     status: status as ContentfulStatusCode,
     text: detail ?? advice,
     retryAfterSeconds,
   });
+}
+
+/** Answers an error in the words for its code. The log has what happened. */
+export function answerError(
+  c: HttpContext,
+  error: Error,
+  { isPage }: { isPage: boolean },
+): Response | Promise<Response> {
+  const code = errorCode(error);
+  const level = errors[code].status >= 500 ? "error" : "info";
+  const detail = error instanceof Problem ? error.message : undefined;
+  const retryAfterSeconds = error instanceof TooManyRequests ? error.retryAfterSeconds : undefined;
+  if (detail === undefined || level === "error") logFailure(c, code, error);
+  return isPage
+    ? errorCodePage(c, code, detail, retryAfterSeconds)
+    : problemDocument(c, code, detail, retryAfterSeconds);
+}
+
+function logFailure(c: HttpContext, code: ErrorCode, error: Error): void {
+  const requestId = c.get("requestId");
+  const level = errors[code].status >= 500 ? "error" : "info";
+  log(level, "request_failed", { requestId, path: c.req.routePath, code, error: describeError(error) });
+  if (error instanceof AppError && error.cause !== undefined && level === "error")
+    log(level, "request_failed_because", { requestId, error: describeError(error.cause) });
 }
