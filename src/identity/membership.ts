@@ -111,22 +111,31 @@ export async function acceptInvitation(
   const { issuer, subject, name } = person;
   const { control } = context;
   const { tenantId } = invitation;
-  const own = async (): Promise<Membership | undefined> =>
-    (await membersStore(control).ofIdentity(person)).find((membership) => membership.tenantId === tenantId);
-  const invitations = invitationsStore(control);
   const acceptor = { issuer, subject, name, newMemberId: newMemberId(), nowMs };
-  const accepted = invitation.isOpen ? await invitations.accept(invitation, acceptor) : "ended";
+  const accepted = invitation.isOpen ? await invitationsStore(control).accept(invitation, acceptor) : "ended";
   if (accepted === "ended") {
     // People press a button twice: the second request may come while the first one runs.
-    const [membership, acceptedBy] = await Promise.all([own(), invitations.acceptedBy(tenantId, invitation.id)]);
-    if (membership === undefined || membership.memberId !== acceptedBy) return "ended";
-    return { ...membership, delivered: true };
+    const membership = await acceptedMembership(context, invitation, person);
+    return membership === undefined ? "ended" : { ...membership, delivered: true };
   }
   if (accepted !== "accepted") return accepted;
   const { delivered } = await notifyObject(context, tenantId);
-  const membership = await own();
+  const membership = await acceptedMembership(context, invitation, person);
   if (membership === undefined) throw new AppError("conflict", "the member was removed at once");
   return { ...membership, delivered };
+}
+
+/** The membership that an identity has by this invitation; `undefined` when it has not accepted it, or is no member any more. */
+export async function acceptedMembership(
+  { control }: Context,
+  { id, tenantId }: Pick<Invitation, "id" | "tenantId">,
+  identity: { issuer: string; subject: string },
+): Promise<Membership | undefined> {
+  const [memberships, acceptedBy] = await Promise.all([
+    membersStore(control).ofIdentity(identity),
+    invitationsStore(control).acceptedBy(tenantId, id),
+  ]);
+  return memberships.find((each) => each.tenantId === tenantId && each.memberId === acceptedBy);
 }
 
 /** Records a sign-in and makes the objects of the tenants that it changed read their members. Returns the person's memberships. */

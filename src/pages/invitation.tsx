@@ -5,7 +5,8 @@ import * as z from "zod";
 import { AppError } from "../core/errors.ts";
 import { type HttpContext, Problem } from "../http.ts";
 import type { Invitation } from "../identity/invitations-store.ts";
-import { acceptInvitation, invitationOf } from "../identity/membership.ts";
+import type { Membership } from "../identity/members-store.ts";
+import { acceptInvitation, acceptedMembership, invitationOf } from "../identity/membership.ts";
 import { bindingOf, isBound } from "../identity/oauth/consent.ts";
 import { errorPage } from "./error-page.tsx";
 import { personalPage } from "./layout.tsx";
@@ -18,7 +19,14 @@ export async function showInvitation(
   { query: { token } }: { query: z.infer<typeof InvitationQuery> },
 ): Promise<Response> {
   const invitation = await found(c, token);
-  const current = invitation.isOpen ? await signedIn(c) : undefined;
+  const who = await signedIn(c);
+  // The sign-in itself accepts the invitation where the person's address is proved.
+  const membership =
+    invitation.isOpen || who === undefined
+      ? undefined
+      : await acceptedMembership(c.get("context"), invitation, who.session);
+  if (membership !== undefined) return welcome(c, membership);
+  const current = invitation.isOpen ? who : undefined;
   const back = encodeURIComponent(`/invitation?token=${token}`);
   return personalPage(
     c,
@@ -54,6 +62,10 @@ export async function submitInvitation(c: HttpContext): Promise<Response> {
     throw new Problem("conflict", "The invited address belongs to another sign-in of this account already.");
   if (membership === "full")
     throw new Problem("conflict", "The account has as many members as it may have. Ask its administrator.");
+  return welcome(c, membership);
+}
+
+function welcome(c: HttpContext, membership: Membership): Promise<Response> {
   return personalPage(
     c,
     { title: "You are a member" },

@@ -3,13 +3,7 @@
 // a stand-in that knows one tenant; a request that a guard lets through ends with what the handler finds there.
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import {
-  type Permission,
-  type TenantRole,
-  permissionsOfAdminKey,
-  permissionsOfRole,
-  tenantRoles,
-} from "../../src/core/actor.ts";
+import { type Permission, permissionsOfAdminKey, permissionsOfRole, tenantRoles } from "../../src/core/actor.ts";
 import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
 import type { Route } from "../../src/http.ts";
@@ -38,6 +32,17 @@ let app: typeof App;
 let routes: readonly Route[];
 const tokens: Record<string, string> = {};
 let restore: () => void;
+/** Subjects by the digest of their session's token. */
+const sessionSubjects = new Map<string, string>();
+
+function sessionRow(subject: string) {
+  const row = { issuer: ISSUER, subject, name: null, email: null, signedInAtMs: 1 };
+  return {
+    fields: Object.keys(row).map((name) => ({ name, dataTypeID: name === "signedInAtMs" ? 701 : 25 })),
+    rows: [Object.values(row).map((value) => (value === null ? null : String(value)))],
+    ...{ command: "UPDATE", rowCount: 1, rowAsArray: true },
+  };
+}
 
 beforeAll(async () => {
   ({ app, routes } = await import("../../src/routes.ts"));
@@ -65,7 +70,18 @@ beforeAll(async () => {
     "an owner of another tenant": await jwt("owner", other),
     "a user of no tenant": await jwt("owner", "unlinked"),
   });
-  for (const role of tenantRoles) tokens[role] = await jwt(role, own);
+  for (const role of tenantRoles) {
+    tokens[role] = await jwt(role, own);
+    tokens[`a session of ${role}`] = `session:${role}`;
+  }
+  for (const subject of [...tenantRoles, "stranger", "removed"])
+    sessionSubjects.set(await sha256Hex(sessionTokenFor(subject)), subject);
+  Object.assign(tokens, {
+    "a session of a stranger": "session:stranger",
+    "a session of a removed member": "session:removed",
+    "a session that has ended": "session:ended",
+    "a client that a member has let in": `${await mintCredential(CREDENTIAL_KEY, { kind: "grant", tenantId: own, fields: ["m-owner"] })}:${"g".repeat(16)}:${"s".repeat(32)}`,
+  });
   const config = {
     ...{ id: own, version: 1, name: "Own", plan: "free", strategy: "shared", placement: null, state: "active" },
     ...{ trialUntilMs: null, allowedTools: null },
@@ -77,6 +93,10 @@ beforeAll(async () => {
   };
   const answerOf = ({ query, params }: { query: string; params: unknown[] }): [string, number, unknown] | undefined => {
     if (query.includes("'removedMembers'") && params[0] === own) return ["config", 3802, JSON.stringify(config)];
+    if (query.startsWith("UPDATE sessions")) {
+      const subject = sessionSubjects.get(String(params[0]));
+      return subject === undefined ? undefined : ["*", 25, subject];
+    }
     const organisation = String(params[1]);
     const isLink =
       query.startsWith("SELECT tenant_id FROM tenant_links") && [own, other].includes(organisation as TenantId);
@@ -91,6 +111,7 @@ beforeAll(async () => {
       const cell = answerOf(each);
       if (cell === undefined) return { fields: [], rows: [], command: "SELECT", rowCount: 0, rowAsArray: true };
       const [name, dataTypeID, value] = cell;
+      if (name === "*") return sessionRow(String(value));
       return { fields: [{ name, dataTypeID }], rows: [[value]], command: "SELECT", rowCount: 1, rowAsArray: true };
     });
     return Response.json({ results });
@@ -100,13 +121,23 @@ beforeAll(async () => {
 });
 afterAll(() => restore());
 
+/** The stand-in for the sessions' table finds the subject in the token's digest. */
+const sessionTokenFor = (subject: string): string => subject.padEnd(43, "0");
+
+/** A request with a token, or, with `session:` and a subject, of a browser in which that person has signed in. */
 async function send(
   { method, path }: Route,
   token: string,
+  more: Record<string, string> = { origin: env.PUBLIC_URL },
 ): Promise<{ status: number; code: unknown; detail: unknown }> {
   const request = new Request(`${env.PUBLIC_URL}${path.replace(":tenantId", own).replace(/:\w+/g, "m1")}`, {
     method,
-    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    headers: {
+      "content-type": "application/json",
+      ...(token.startsWith("session:")
+        ? { cookie: `__Host-tollgate-session=${sessionTokenFor(token.slice(8))}`, ...more }
+        : { authorization: `Bearer ${token}` }),
+    },
     ...(method !== "GET" && { body: "{}" }),
   });
   const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
@@ -131,11 +162,12 @@ test("each route of a tenant's people has a permission, and no other route has o
   expect(tenantRoutes().length).toBeGreaterThan(15);
 });
 
-test.each(tenantRoles)(
+test.each(tenantRoles.flatMap((role) => [role, `a session of ${role}`]))(
   "%s may use the routes of the role's permissions, and learns which role the others need",
-  async (role: TenantRole) => {
+  async (who) => {
+    const role = tenantRoles.find((each) => who.endsWith(each)) ?? "member";
     for (const route of tenantRoutes()) {
-      const { status, code, detail } = await send(route, tokens[role] ?? "");
+      const { status, code, detail } = await send(route, tokens[who] ?? "");
       const what = `${nameOf(route)}: ${status} ${String(code)} ${String(detail)}`;
       if (permissionsOfRole[role].includes(needed(route))) {
         expect(status, what).not.toBe(401);
@@ -187,9 +219,26 @@ test.each([
   ["a user of no tenant", 403, "tenant_unknown"],
   ["a key of another tenant", 404, "not_found"],
   ["an owner of another tenant", 404, "not_found"],
+  ["a client that a member has let in", 401, "token_invalid"],
+  ["a session of a stranger", 404, "not_found"],
+  ["a session of a removed member", 404, "not_found"],
+  ["a session that has ended", 401, "token_expired"],
 ])("%s is refused on every route of a tenant's people: %i %s", async (who, status, code) => {
   for (const route of tenantRoutes())
     expect(await send(route, tokens[who] ?? ""), nameOf(route)).toMatchObject({ status, code });
+});
+
+test("a session changes nothing for a request of another site, and reads only what it may", async () => {
+  for (const route of tenantRoutes().filter(({ method }) => method !== "GET"))
+    for (const foreign of [
+      {},
+      { origin: "https://evil.example" },
+      { origin: "null" },
+      { "sec-fetch-site": "cross-site" },
+    ])
+      expect(await send(route, "session:owner", foreign as Record<string, string>), nameOf(route)).toMatchObject({
+        ...{ status: 403, code: "origin_refused" },
+      });
 });
 
 test("no member and no key of a tenant passes for the operator, the buyer or the monitor", async () => {
