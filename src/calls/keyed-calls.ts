@@ -9,7 +9,7 @@ import * as z from "zod";
 import type { CallOutcome, Idempotency } from "../core/call.ts";
 import { utf8Bytes } from "../core/document-path.ts";
 import type { TenantId } from "../core/tenant.ts";
-import { DAY_MS } from "../core/time.ts";
+import { DAY_MS, MINUTE_MS } from "../core/time.ts";
 
 /** Where a client sends its key. MCP reserves only prefixes with `modelcontextprotocol` or `mcp` as their second label. */
 export const IDEMPOTENCY_META_KEY = "tollgate/idempotencyKey";
@@ -30,7 +30,9 @@ const PRUNED_AT_ONCE = 20;
  * A charge is known to the ledger and to the tenant's object within this time, usually within seconds. Longer than a client's
  * automatic retries.
  */
-export const CHARGE_KNOWN_MS = 10 * 60_000;
+export const CHARGE_KNOWN_MS = 10 * MINUTE_MS;
+/** A call is charged within this time after it was sent: a lost attempt, a second one, and the time of the tool in each. */
+export const CHARGED_WITHIN_MS = MINUTE_MS;
 
 /** The id of a keyed call, and its key as the object keeps it. `args` match the tool's schema. */
 export async function keyedCall(
@@ -63,7 +65,7 @@ export function chargedAs(charges: readonly { callId: string; atMs: number }[], 
  * know this one's charge, or to be known, must have the same id: no midnight (UTC) lies between them.
  */
 export function mayRunWithoutObject(sentAtMs: number, nowMs: number): boolean {
-  return startOfDay(sentAtMs - CHARGE_KNOWN_MS) === startOfDay(nowMs + CHARGE_KNOWN_MS);
+  return startOfDay(sentAtMs - CHARGED_WITHIN_MS - CHARGE_KNOWN_MS) === startOfDay(nowMs + CHARGE_KNOWN_MS);
 }
 
 function startOfDay(atMs: number): number {
