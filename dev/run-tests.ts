@@ -1,4 +1,4 @@
-// `npm test` and its parts: runs vitest's projects and, after the whole suite, twenty seeds of the fault campaign.
+// `npm test` and its parts: runs vitest's projects and, after the whole suite, ten seeds of the fault campaign.
 // `npm run test:quick` is for the time between two edits: types and the tests that start nothing, side by side.
 import { type ChildProcess, spawn } from "node:child_process";
 import { join, resolve } from "node:path";
@@ -7,13 +7,13 @@ import { readFlags } from "../cli/flags.ts";
 
 const root = resolve(import.meta.dirname, "..");
 const vitest = join(root, "node_modules/vitest/vitest.mjs");
-/** Two minutes of lives and faults, so that a test run stays short. A thousand are for `npm run campaign`. */
-const SEEDS_OF_A_TEST_RUN = "20";
+/** A minute of lives and faults, so that a test run stays short. A thousand are for `npm run campaign`. */
+const SEEDS_OF_A_TEST_RUN = "10";
 
 const { values: flags, positionals: files } = readFlags({
   command: "npm test",
   help: `
-npm test [-- FILES]             all tests: unit, stand-ins, attack, flow, second-app, crash, then 20 seeds of the fault campaign
+npm test [-- FILES]             all tests: unit, stand-ins, attack, flow, second-app, crash, then 10 seeds of the fault campaign
 npm run test:quick              types and unit tests, without starting anything: about 13 s on two idle cores
 npm run attack [-- FILES]       hostile SQL against every tier; each statement must also succeed with its wall removed
 

@@ -69,8 +69,19 @@ CREATE TABLE tenants (
   -- The end of the time in which the tenant can be reactivated. NULL unless it leaves or has left.
   leaving_until timestamptz,
   -- When the tenant was erased. Afterwards only this row, the ledger and the reports are left.
-  deleted_at timestamptz
+  deleted_at timestamptz,
+  -- The numbers that the plan had when the tenant bought it. NULL: they are `limits`, of which none is overridden.
+  sold_limits jsonb,
+  -- Branding, integrations and alerts, as `Settings` in src/core/settings.ts describes them.
+  settings jsonb NOT NULL DEFAULT '{}',
+  search text GENERATED ALWAYS AS (lower(id || ' ' || name || ' ' || coalesce(email, ''))) STORED
 );
+-- Finds a part of a name, an address or an id without reading every tenant.
+CREATE EXTENSION IF NOT EXISTS pg_trgm;
+CREATE INDEX tenants_by_search ON tenants USING gin (search gin_trgm_ops);
+CREATE INDEX tenants_by_state ON tenants (state, id);
+CREATE INDEX tenants_by_plan ON tenants (plan, id);
+CREATE INDEX tenants_with_alerts ON tenants (id) WHERE settings #> '{alerts,thresholdsPercent}' IS NOT NULL;
 CREATE INDEX tenants_undelivered ON tenants (id) WHERE delivered_version < version;
 CREATE INDEX tenants_unfinished ON tenants (id) WHERE state = 'provisioning' OR monitored_at IS NULL;
 

@@ -1,19 +1,5 @@
--- What the operator's people do: search tenants, change their configuration, act as a tenant's admin, and use the operator
--- token in an emergency.
-
--- Finds a part of a name, an address or an id without reading every tenant.
-CREATE EXTENSION IF NOT EXISTS pg_trgm;
-
-ALTER TABLE tenants
-  -- The numbers that the plan had when the tenant bought it. NULL: they are `limits`, of which none is overridden.
-  ADD COLUMN sold_limits jsonb,
-  -- Branding, integrations and alerts, as `Settings` in src/core/configuration.ts describes them.
-  ADD COLUMN settings jsonb NOT NULL DEFAULT '{}',
-  ADD COLUMN search text GENERATED ALWAYS AS (lower(id || ' ' || name || ' ' || coalesce(email, ''))) STORED;
-CREATE INDEX tenants_by_search ON tenants USING gin (search gin_trgm_ops);
-CREATE INDEX tenants_by_state ON tenants (state, id);
-CREATE INDEX tenants_by_plan ON tenants (plan, id);
-CREATE INDEX tenants_with_alerts ON tenants (id) WHERE settings #> '{alerts,thresholdsPercent}' IS NOT NULL;
+-- What the operator's people do: act as a tenant's admin, and use the operator token in an emergency. And the alerts that
+-- tenants get about their usage.
 
 -- An operator who acts, or acted, as a tenant's admin. The credential itself is stored nowhere: it has a MAC.
 CREATE TABLE impersonations (

@@ -3,8 +3,8 @@ import { expect, test } from "vitest";
 import { fuzz, makeWorld } from "../fuzz/run.ts";
 import { system } from "../support/flow.ts";
 
-/** Enough that each route meets each kind of credential a few times, in ten seconds. */
-const CASES = 1_000;
+/** Enough that each route meets several kinds of credentials, in five seconds. */
+const CASES = 500;
 
 test("no fuzzed request of another tenant succeeds, reads its data, or makes Tollgate fail", async () => {
   const { publicUrl, operatorToken, tokenUrl } = system;
@@ -14,5 +14,5 @@ test("no fuzzed request of another tenant succeeds, reads its data, or makes Tol
   expect(faults).toEqual([]);
   expect(cases).toBe(CASES);
   // Most successes would be missing if the fuzzer's own credentials were wrong.
-  expect(successes).toBeGreaterThan(50);
+  expect(successes).toBeGreaterThan(25);
 });

@@ -81,7 +81,9 @@ export function faultOf(each: Case, { status, headers, text }: Answer, marker: s
   if (headers["x-request-id"] === undefined) return "no X-Request-Id";
   if (/SQLSTATE|\bpg_|syntax error at|\.ts:\d+|node_modules|^\s+at \S+ \(/m.test(text) && status >= 400)
     return "the refusal shows the inside of the program";
-  if (status >= 400 && each.method !== "HEAD" && !/"(code|error)":/.test(text)) return "a refusal without a code";
+  const isPage = String(headers["content-type"]).startsWith("text/html") && text.includes("<title>");
+  if (status >= 400 && each.method !== "HEAD" && !isPage && !/"(code|error)":/.test(text))
+    return "a refusal without a code";
   return undefined;
 }
 
