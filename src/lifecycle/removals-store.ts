@@ -266,10 +266,11 @@ export function removalsStore(control: ControlDatabase) {
 
     // ---- the last usage
 
-    /** The latest timestamp of the tenant's reports, or start of a period before now. `undefined`: it has neither. */
-    async lastStampMs(tenantId: TenantId, nowMs: number): Promise<number | undefined> {
+    /** The latest timestamp of the tenant's reports, call, or start of a period before now. `undefined`: it has none. */
+    async lastUseMs(tenantId: TenantId, nowMs: number): Promise<number | undefined> {
       const [row] = await control.query(
-        `SELECT ${toMs("greatest((SELECT max(stamp) FROM reports WHERE tenant_id = $1), max(starts_at))")} AS at
+        `SELECT ${toMs(`greatest((SELECT max(stamp) FROM reports WHERE tenant_id = $1),
+           (SELECT max(at) FROM ledger WHERE tenant_id = $1 AND at <= ${fromMs("$2")}), max(starts_at))`)} AS at
          FROM subscription_periods WHERE tenant_id = $1 AND starts_at <= ${fromMs("$2")}`,
         [tenantId, nowMs],
       );

@@ -162,7 +162,7 @@ export class TenantRemoval {
       const customerId = removal.customerId ?? (await this.#newCustomer(removal));
       // The step that ends the subscription records it afterwards, and may have been interrupted.
       const paidUntilMs = removal.step === "invoice" ? await this.#paidUntil(removal) : removal.paidUntilMs;
-      await this.#outlastReports();
+      await this.#outlastUse();
       const start = newPeriod(paidUntilMs, this.#host.now());
       const started = await subscriptions.reactivate({
         tenantId: this.#tenantId,
@@ -204,10 +204,11 @@ export class TenantRemoval {
 
   /**
    * Waits until a subscription that begins now begins after the timestamps of all reports, so that it counts none of them,
-   * and after the start of the last one, so that no two begin in one second.
+   * after the last call, whose period it must not be, and after the start of the last one, so that no two begin in one
+   * second.
    */
-  async #outlastReports(): Promise<void> {
-    const lastMs = (await this.#removals.lastStampMs(this.#tenantId, this.#host.now())) ?? 0;
+  async #outlastUse(): Promise<void> {
+    const lastMs = (await this.#removals.lastUseMs(this.#tenantId, this.#host.now())) ?? 0;
     const leftMs = lastMs + START_SLACK_MS - this.#host.now();
     if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, Math.min(leftMs, START_SLACK_MS)));
   }
