@@ -7,8 +7,8 @@ import { TenantId } from "../src/core/tenant.ts";
 import { type Place, type ChainBreak } from "../src/identity/audit.ts";
 import { verifyChain } from "../src/identity/audit-check.ts";
 import { auditStore } from "../src/identity/audit-store.ts";
-import { controlDatabase } from "./migrations/prepare.ts";
-import { type Settings, readVariables } from "./settings.ts";
+import { localControl } from "./migrations/prepare.ts";
+import { readVariables } from "./settings.ts";
 
 const help = `npm run audit:verify -- [flags]
 
@@ -43,13 +43,6 @@ function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-function localVariables({ secrets, ports }: Settings): Record<string, string> {
-  return {
-    CONTROL_DATABASE_URL: `postgresql://tollgate_service:${secrets.servicePassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
-    NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
-  };
-}
-
 /** The end of each chain in the output of an earlier run. Other lines are skipped. */
 function knownPlaces(output: string): Map<string, Place> {
   const lines = [...output.matchAll(/^(?<chain>\S+) (?<position>\d+) (?<hash>[0-9a-f]{64}) /gm)];
@@ -73,7 +66,7 @@ async function main(): Promise<boolean> {
   if (values.tenant !== undefined && values.deployment) throw new Error("Give --tenant or --deployment, not both.");
   const tenant = values.tenant === undefined ? undefined : TenantId.safeParse(values.tenant);
   if (tenant?.success === false) throw new Error(`--tenant: ${values.tenant} is no tenant's id.`);
-  const variable = readVariables(values.local ? localVariables : undefined);
+  const variable = readVariables(values.local ? localControl : undefined);
   const url = variable("CONTROL_DATABASE_URL");
   if (url === "") throw new Error("Set CONTROL_DATABASE_URL, here or in .dev.vars.");
   const known = values.known === undefined ? new Map<string, Place>() : knownPlaces(readFileSync(values.known, "utf8"));

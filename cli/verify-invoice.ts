@@ -28,7 +28,7 @@ import { planNames, planOf } from "../src/core/plans.ts";
 import { inDollars, isRounded } from "../src/core/money.ts";
 import type { SummaryRequest } from "../src/adapters/stripe-meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
-import { controlDatabase } from "./migrations/prepare.ts";
+import { localControl } from "./migrations/prepare.ts";
 import { type Settings, readVariables } from "./settings.ts";
 
 const help = `npm run verify-invoice -- --tenant ID --period 2026-11
@@ -71,12 +71,11 @@ function print(line: string): void {
 }
 
 /** The variables that reach the local system with these settings. */
-function localVariables({ secrets, ports }: Settings): Record<string, string> {
+function localVariables(settings: Settings): Record<string, string> {
   return {
-    CONTROL_DATABASE_URL: `postgresql://tollgate_service:${secrets.servicePassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
-    NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
-    STRIPE_SECRET_KEY: secrets.stripeSecretKey,
-    STRIPE_API_BASE: `http://127.0.0.1:${ports["stripe"]}`,
+    ...localControl(settings),
+    STRIPE_SECRET_KEY: settings.secrets.stripeSecretKey,
+    STRIPE_API_BASE: `http://127.0.0.1:${settings.ports["stripe"]}`,
   };
 }
 

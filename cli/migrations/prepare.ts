@@ -23,6 +23,7 @@ import {
   sharedMigrationsOf,
 } from "./apply.ts";
 import { appFolder } from "../generate.ts";
+import type { Settings } from "../settings.ts";
 
 export interface Login {
   name: string;
@@ -74,6 +75,15 @@ export interface ClusterOptions {
 export const controlDatabase = "tollgate_control";
 export const sharedDatabase = "tollgate_shared_1";
 export const schemaDatabase = "tollgate_schema_1";
+
+/** The variables that reach the control database of the local system with these settings, as the Worker does. */
+export function localControl({ secrets, ports }: Settings): Record<string, string> {
+  return {
+    CONTROL_DATABASE_URL: `postgresql://tollgate_service:${secrets.servicePassword}@127.0.0.1:${ports["postgres"]}/${controlDatabase}`,
+    NEON_FETCH_ENDPOINT: `http://127.0.0.1:${ports["neon"]}/sql`,
+  };
+}
+
 /** A region that the stand-in of Neon's API accepts. */
 export const localRegion = "aws-local";
 const localDatabases = [
