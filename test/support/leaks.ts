@@ -1,7 +1,7 @@
 // Finds secrets in texts that must have none: log lines and audit rows. Flow tests end with this check over all that their
 // system has logged.
 
-/** Secrets that have a form of their own, whatever their value. */
+/** Secrets that a form shows. Wider than `credentialPattern`: a credential that a log line has cut is a leak, too. */
 const forms: Readonly<Record<string, RegExp>> = {
   "a credential of Tollgate's": /\btg[a-z]_[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]{20,}/,
   "a signed token": /\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}/,
