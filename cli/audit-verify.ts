@@ -4,9 +4,9 @@ import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { connectControl } from "../src/adapters/neon.ts";
 import { TenantId } from "../src/core/tenant.ts";
-import { type Place, type ChainBreak } from "../src/identity/audit.ts";
-import { verifyChain } from "../src/identity/audit-check.ts";
-import { auditStore } from "../src/identity/audit-store.ts";
+import { type Place, type ChainBreak } from "../src/identity/audit/audit.ts";
+import { verifyChain } from "../src/identity/audit/check.ts";
+import { auditStore } from "../src/identity/audit/audit-store.ts";
 import { localControl } from "./migrations/prepare.ts";
 import { readVariables } from "./settings.ts";
 

@@ -30,7 +30,7 @@ export interface HttpEnv {
     code: ErrorCode | undefined;
     /** The names of the body's fields. */
     fields: readonly string[] | undefined;
-    /** What the audit log has to know. identity/audit-recorder.ts reads it. */
+    /** What the audit log has to know. identity/audit/recorder.ts reads it. */
     audit: AuditNotes | undefined;
   };
 }

@@ -47,10 +47,10 @@ import {
   listAudit,
   listCrossings,
   listOwnAudit,
-} from "./identity/audit-api.ts";
-import { recordingOf } from "./identity/audit.ts";
-import { intend, recorder } from "./identity/audit-recorder.ts";
-import { protectedResourceMetadata } from "./identity/authenticate.ts";
+} from "./identity/audit/api.ts";
+import { recordingOf } from "./identity/audit/audit.ts";
+import { intend, recorder } from "./identity/audit/recorder.ts";
+import { protectedResourceMetadata } from "./identity/tokens/authenticate.ts";
 import { addressRate, guardOf, requirePermission, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
 import {
@@ -62,8 +62,8 @@ import {
   listRootKeys,
   revokeKey,
   rotate,
-} from "./identity/keys-api.ts";
-import { KeyChange, KeyRequest, RotateRequest } from "./identity/keys.ts";
+} from "./identity/keys/api.ts";
+import { KeyChange, KeyRequest, RotateRequest } from "./identity/keys/keys.ts";
 import { endImpersonation, impersonate, listImpersonations } from "./identity/operators/api.ts";
 import { ImpersonationRequest } from "./identity/operators/impersonation.ts";
 import {
@@ -81,7 +81,7 @@ import {
   listMembers,
   removeMember,
   revokeInvitation,
-} from "./identity/members-api.ts";
+} from "./identity/members/api.ts";
 import {
   GrantsQuery,
   answerToken,
@@ -93,7 +93,7 @@ import {
   showOpenIdMetadata,
   showServerMetadata,
 } from "./identity/oauth/api.ts";
-import { endSession, listSessions } from "./identity/sessions-api.ts";
+import { endSession, listSessions } from "./identity/sessions/api.ts";
 import {
   RemovalQuery,
   RemovalRequest,

@@ -20,7 +20,7 @@ import { Mutex } from "./core/mutex.ts";
 import type { TenantConfig, TenantId } from "./core/tenant.ts";
 import { allows, refusedByState } from "./core/tenant-state.ts";
 import type { FallbackCall } from "./core/usage.ts";
-import { refusedCredential } from "./identity/credential-check.ts";
+import { refusedCredential } from "./identity/keys/credential-check.ts";
 import type { EntryPage, NewEntry } from "./identity/oauth/entries.ts";
 import { type GrantPage, TenantGrants } from "./identity/oauth/grants.ts";
 import type { OauthAnswer, TokenRequest } from "./identity/oauth/server.ts";

@@ -1,5 +1,5 @@
 -- The people of each tenant, and the invitations that make more of them. A person signs in at an issuer, which names the person
--- by a subject. The rules are in src/identity/members.ts.
+-- by a subject. The rules are in src/identity/members/members.ts.
 
 CREATE TABLE members (
   tenant_id text NOT NULL REFERENCES tenants (id),

@@ -1,7 +1,7 @@
 -- The audit log: who did what, in one chain for each tenant and one for the deployment. The hash of a row covers all of its
 -- fields and the hash of the row before it, so that a later change, removal or insertion shows. The database gives each row
 -- its place and its hash, under a lock of the chain: writers at the same time make no gap and no fork.
--- src/identity/audit.ts computes the same hash.
+-- src/identity/audit/audit.ts computes the same hash.
 
 -- The end of each chain. The chain '' is the deployment's own.
 CREATE TABLE audit_chains (

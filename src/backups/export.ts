@@ -20,9 +20,9 @@ import {
   readCollected,
   recoveryPoint,
 } from "./history.ts";
-import { asTenantSees } from "../identity/audit.ts";
-import { auditAnswer } from "../identity/audit-api.ts";
-import { auditStore } from "../identity/audit-store.ts";
+import { asTenantSees } from "../identity/audit/audit.ts";
+import { auditAnswer } from "../identity/audit/api.ts";
+import { auditStore } from "../identity/audit/audit-store.ts";
 import {
   auditLine,
   type Footer,

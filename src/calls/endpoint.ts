@@ -7,7 +7,7 @@ import type { Authorization, CallOutcome, Caller, Refusal } from "../core/call.t
 import { errorCode, errors } from "../core/errors.ts";
 import type { Branding } from "../core/tenant.ts";
 import { OUTAGE_RETRY_SECONDS } from "../http.ts";
-import { type Authenticated, type Authentication, authenticate, challenge } from "../identity/authenticate.ts";
+import { type Authenticated, type Authentication, authenticate, challenge } from "../identity/tokens/authenticate.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";

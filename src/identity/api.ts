@@ -12,9 +12,9 @@ import {
   pageQuery,
   tenantOf,
 } from "../http.ts";
-import { forgetUnlinked } from "./authenticate.ts";
-import { parseIssuers } from "./issuers.ts";
-import { MAX_LINKS, linksStore } from "./links-store.ts";
+import { forgetUnlinked } from "./tokens/authenticate.ts";
+import { parseIssuers } from "./tokens/issuers.ts";
+import { MAX_LINKS, linksStore } from "./tokens/links-store.ts";
 
 export const LinkRequest = z.strictObject({ issuer: z.url(), organisation: z.string().min(1).max(200) });
 

@@ -30,17 +30,17 @@ import {
   tenantOf,
 } from "../http.ts";
 import { describeError, log, markRequest } from "../log.ts";
-import { authenticate, identifyPerson } from "./authenticate.ts";
-import { makerOf, memberOf, refusedCredential } from "./credential-check.ts";
-import { keysStore } from "./keys-store.ts";
-import { ADMIN_SCOPE } from "./keys.ts";
-import { rolesNeeded } from "./members.ts";
+import { authenticate, identifyPerson } from "./tokens/authenticate.ts";
+import { makerOf, memberOf, refusedCredential } from "./keys/credential-check.ts";
+import { keysStore } from "./keys/keys-store.ts";
+import { ADMIN_SCOPE } from "./keys/keys.ts";
+import { rolesNeeded } from "./members/members.ts";
 import { impersonatorOf } from "./operators/impersonation.ts";
 import { operatorsStore } from "./operators/operators-store.ts";
 import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
 import { isOwnForm } from "./oauth/consent.ts";
-import { type Session, sessionsStore } from "./sessions-store.ts";
-import { sessionTokenOf } from "./sessions.ts";
+import { type Session, sessionsStore } from "./sessions/sessions-store.ts";
+import { sessionTokenOf } from "./sessions/sessions.ts";
 import { ADDRESS_RATE_SECONDS, STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE, sourceOf } from "./request-rate.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());

@@ -19,8 +19,8 @@ import {
   readJson,
   tenantOf,
 } from "../http.ts";
-import { keysStore } from "../identity/keys-store.ts";
-import { monitorToken } from "../identity/keys.ts";
+import { keysStore } from "../identity/keys/keys-store.ts";
+import { monitorToken } from "../identity/keys/keys.ts";
 import { describeError, log } from "../log.ts";
 import { startProvisioning } from "./provisioning.ts";
 import { type AskedBy, mustClose, phaseOf, reactivationTerms } from "./removal.ts";

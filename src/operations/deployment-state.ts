@@ -4,7 +4,7 @@ import { ledgerStore } from "../control/ledger-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { fullestPercent } from "../core/placement.ts";
 import { type ShardBehind, fleetStore } from "../fleet/fleet-store.ts";
-import { auditStore } from "../identity/audit-store.ts";
+import { auditStore } from "../identity/audit/audit-store.ts";
 import { operatorsStore } from "../identity/operators/operators-store.ts";
 import { expectedVersion } from "../tenant-db/migrations.ts";
 import type { DeploymentState } from "./indicators.ts";

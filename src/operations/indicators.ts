@@ -2,7 +2,7 @@
 // which it is a warning, a bound above which it is critical, and a runbook. Health and alarms both read this table: the health
 // check of an indicator fails above the warning bound. No other file has bounds.
 import type { PipelineState } from "../control/ledger-store.ts";
-import type { AuditState } from "../identity/audit-store.ts";
+import type { AuditState } from "../identity/audit/audit-store.ts";
 
 /** The values that indicators measure. `null`: there is nothing to measure. */
 export interface DeploymentState extends PipelineState, AuditState {

@@ -4,9 +4,9 @@
 // sends a person only to a path of Tollgate's own, to a configured provider, or to a client that has proven itself.
 import { AuthorizationError, type AuthRequest, authorizationErrorRedirect } from "@cloudflare/workers-oauth-provider";
 import type { HttpContext } from "../http.ts";
-import { type Issuer, clientSecret, issuerName, signInIssuers } from "../identity/issuers.ts";
-import { signInMember } from "../identity/membership.ts";
-import { membersStore } from "../identity/members-store.ts";
+import { type Issuer, clientSecret, issuerName, signInIssuers } from "../identity/tokens/issuers.ts";
+import { signInMember } from "../identity/members/membership.ts";
+import { membersStore } from "../identity/members/members-store.ts";
 import { oauthEnv } from "../identity/oauth/api.ts";
 import { queryOf } from "../identity/oauth/authorize.ts";
 import { isOwnForm } from "../identity/oauth/consent.ts";
@@ -19,8 +19,8 @@ import {
   readAnswer,
   signInUrl,
 } from "../identity/oauth/upstream.ts";
-import { type Session, sessionsStore } from "../identity/sessions-store.ts";
-import { endedSessionCookie, sessionCookie, sessionTokenOf } from "../identity/sessions.ts";
+import { type Session, sessionsStore } from "../identity/sessions/sessions-store.ts";
+import { endedSessionCookie, sessionCookie, sessionTokenOf } from "../identity/sessions/sessions.ts";
 import { errorPage } from "./error-page.tsx";
 import { personalPage } from "./layout.tsx";
 

@@ -10,7 +10,7 @@ import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
 import { webUrl } from "../core/web-url.ts";
 import { BadRequest } from "../http.ts";
-import { statusUrl } from "../identity/keys.ts";
+import { statusUrl } from "../identity/keys/keys.ts";
 import { describeError, log } from "../log.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { cycleAnchorMs } from "./subscription.ts";

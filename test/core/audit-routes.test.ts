@@ -7,7 +7,7 @@ import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/credenti
 import { planOf } from "../../src/core/plans.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
 import type { Route } from "../../src/http.ts";
-import { recordingOf } from "../../src/identity/audit.ts";
+import { recordingOf } from "../../src/identity/audit/audit.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";
 import type { app as App } from "../../src/routes.ts";
 

@@ -16,7 +16,7 @@ import {
   recordingOf,
   targetOf,
   verifyRows,
-} from "../../src/identity/audit.ts";
+} from "../../src/identity/audit/audit.ts";
 
 const acme = "acme" as TenantId;
 const start: Place = { position: 0, hash: "" };

@@ -5,7 +5,7 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { createContext } from "../../src/control/context.ts";
 import { mintCredential, sha256Hex } from "../../src/core/credentials.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { authenticate, forgetUnlinked } from "../../src/identity/authenticate.ts";
+import { authenticate, forgetUnlinked } from "../../src/identity/tokens/authenticate.ts";
 
 /** Whether a request stores an audit row: records of other tests' requests are tried again for some seconds. */
 const isRecord = (init?: RequestInit): boolean => typeof init?.body === "string" && init.body.includes("INTO audit_");

@@ -1,7 +1,7 @@
 // Claims of verified tokens, as Auth0, Cognito, Entra, Okta and other issuers write them.
 import { expect, test } from "vitest";
-import { claimAt, personOf, readClaims, readPerson } from "../../src/identity/claims.ts";
-import { parseIssuers } from "../../src/identity/issuers.ts";
+import { claimAt, personOf, readClaims, readPerson } from "../../src/identity/tokens/claims.ts";
+import { parseIssuers } from "../../src/identity/tokens/issuers.ts";
 
 const AUDIENCE = "https://tollgate.example/mcp";
 const exp = 2_000_000_000;

@@ -4,8 +4,8 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { type JWK, SignJWT, exportJWK, generateKeyPair } from "jose";
 import { expect, test } from "vitest";
-import { verifyToken } from "../../src/identity/issuer-keys.ts";
-import { acceptedAlgorithms } from "../../src/identity/issuers.ts";
+import { verifyToken } from "../../src/identity/tokens/issuer-keys.ts";
+import { acceptedAlgorithms } from "../../src/identity/tokens/issuers.ts";
 
 interface SigningKey {
   jwk: JWK;

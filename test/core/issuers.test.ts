@@ -7,7 +7,7 @@ import {
   linkingIssuers,
   parseIssuers,
   signInIssuers,
-} from "../../src/identity/issuers.ts";
+} from "../../src/identity/tokens/issuers.ts";
 
 function anIssuer(overrides: Readonly<Record<string, unknown>> = {}): Record<string, unknown> {
   return {

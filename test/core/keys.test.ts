@@ -8,7 +8,7 @@ import {
   tokenOperator,
 } from "../../src/core/actor.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { keyOf, refusedCredential, refusedToolUse } from "../../src/identity/credential-check.ts";
+import { keyOf, refusedCredential, refusedToolUse } from "../../src/identity/keys/credential-check.ts";
 import {
   ADMIN_SCOPE,
   KeyChange,
@@ -16,7 +16,7 @@ import {
   RotateRequest,
   refusedActor,
   scopesOver,
-} from "../../src/identity/keys.ts";
+} from "../../src/identity/keys/keys.ts";
 
 const tenantId = TenantId.parse("acme");
 const member = (role: (typeof tenantRoles)[number], through: "session" | "grant" | "issuer" = "session"): Actor => ({

@@ -3,7 +3,7 @@ import fc from "fast-check";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { type MailSettings, sendMail, sendsMail, subjectLine } from "../../src/adapters/mail.ts";
 import { tenantRoles } from "../../src/core/actor.ts";
-import { invitationMail, plainName } from "../../src/identity/invitation-mail.ts";
+import { invitationMail, plainName } from "../../src/identity/members/invitation-mail.ts";
 
 /** Any code unit, halves of surrogate pairs included. */
 const anyCharacter = fc.integer({ min: 0, max: 0xffff }).map((code) => String.fromCharCode(code));

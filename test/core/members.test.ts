@@ -23,7 +23,7 @@ import {
   rolesNeeded,
   signInActions,
   toolScopesOfRole,
-} from "../../src/identity/members.ts";
+} from "../../src/identity/members/members.ts";
 
 const role = fc.constantFrom(...tenantRoles);
 const permissionSet = fc.uniqueArray(fc.constantFrom(...permissions));

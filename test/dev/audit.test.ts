@@ -3,10 +3,10 @@
 import fc from "fast-check";
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { auditOutcomes, hashOf, verifyRows } from "../../src/identity/audit.ts";
-import { checkAuditChains, verifyChain } from "../../src/identity/audit-check.ts";
-import { auditStore } from "../../src/identity/audit-store.ts";
-import { crossingsStore } from "../../src/identity/crossings-store.ts";
+import { auditOutcomes, hashOf, verifyRows } from "../../src/identity/audit/audit.ts";
+import { checkAuditChains, verifyChain } from "../../src/identity/audit/check.ts";
+import { auditStore } from "../../src/identity/audit/audit-store.ts";
+import { crossingsStore } from "../../src/identity/audit/crossings-store.ts";
 import { type AuditLog, anEvent, startAuditLog } from "../support/audit-log.ts";
 
 let log: AuditLog;

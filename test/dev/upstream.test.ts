@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { type Issuer as LocalIssuer, startIssuer } from "../../dev/issuer/issuer.ts";
-import { type Issuer, clientSecret, parseIssuers } from "../../src/identity/issuers.ts";
+import { type Issuer, clientSecret, parseIssuers } from "../../src/identity/tokens/issuers.ts";
 import {
   CALLBACK_PATH,
   type Outcome,

@@ -2,8 +2,8 @@
 import { controlMigrations, migrate } from "../../cli/migrations/apply.ts";
 import { OWNER, bootstrapCluster, controlDatabase } from "../../cli/migrations/prepare.ts";
 import { connectControl } from "../../src/adapters/neon.ts";
-import type { AuditEvent, AuditRow } from "../../src/identity/audit.ts";
-import { type Chain, auditStore } from "../../src/identity/audit-store.ts";
+import type { AuditEvent, AuditRow } from "../../src/identity/audit/audit.ts";
+import { type Chain, auditStore } from "../../src/identity/audit/audit-store.ts";
 import { startCluster } from "./shard.ts";
 
 export type AuditLog = Awaited<ReturnType<typeof startAuditLog>>;

@@ -5,7 +5,7 @@ import * as z from "zod";
 import type { Migration } from "../../src/tenant-db/branch.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Row } from "../../src/core/sql.ts";
-import { authenticate } from "../../src/identity/authenticate.ts";
+import { authenticate } from "../../src/identity/tokens/authenticate.ts";
 import { Provisioning as ProductProvisioning } from "../../src/lifecycle/provisioning-workflow.ts";
 import { SessionBudget as ProductBudget, SESSION_BUDGET_NAME } from "../../src/tenant-db/session-budget.ts";
 import { tenantMigrations } from "../../src/tenant-db/migrations.ts";

@@ -14,7 +14,7 @@ import {
 } from "../../http.ts";
 import { describeError, log } from "../../log.ts";
 import type { GrantPage } from "./grants.ts";
-import { isDirect } from "../issuers.ts";
+import { isDirect } from "../tokens/issuers.ts";
 import { type EntriesPort, oauthKv } from "./kv.ts";
 import {
   type OauthAnswer,

@@ -10,9 +10,9 @@ import type { Person } from "../../core/actor.ts";
 import { BoundedMap } from "../../core/bounded-map.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import { describeError, log } from "../../log.ts";
-import { CLOCK_TOLERANCE_SECONDS, personOf } from "../claims.ts";
-import { verifyToken } from "../issuer-keys.ts";
-import { type Issuer, acceptedAlgorithms } from "../issuers.ts";
+import { CLOCK_TOLERANCE_SECONDS, personOf } from "../tokens/claims.ts";
+import { verifyToken } from "../tokens/issuer-keys.ts";
+import { type Issuer, acceptedAlgorithms } from "../tokens/issuers.ts";
 
 /** Where providers send people back to. */
 export const CALLBACK_PATH = "/oauth/callback";

@@ -8,10 +8,10 @@ import { type Operator, type OperatorRole, hasRole, operatorRoles, tokenOperator
 import { bearerToken, isOneOf } from "../../core/credentials.ts";
 import { AppError } from "../../core/errors.ts";
 import { storable } from "../../core/text.ts";
-import { MAX_TOKEN_CHARS } from "../authenticate.ts";
-import { CLOCK_TOLERANCE_SECONDS, claimAt, isName, scopesOf } from "../claims.ts";
-import { unverifiedIssuer, verifiedClaims } from "../issuer-keys.ts";
-import { type RefusedToken, VerifiedTokens } from "../verified-tokens.ts";
+import { MAX_TOKEN_CHARS } from "../tokens/authenticate.ts";
+import { CLOCK_TOLERANCE_SECONDS, claimAt, isName, scopesOf } from "../tokens/claims.ts";
+import { unverifiedIssuer, verifiedClaims } from "../tokens/issuer-keys.ts";
+import { type RefusedToken, VerifiedTokens } from "../tokens/verified-tokens.ts";
 
 /** The scope that a token of the operator issuer needs beside a role. */
 export const OPERATOR_SCOPE = "admin:global";

@@ -1,11 +1,11 @@
 // Routes for API keys: of a tenant for its members and its buyer, and of any tenant for the operator.
 import * as z from "zod";
-import { withTimeout } from "../adapters/timeout.ts";
-import { notifyObject } from "../control/notify-object.ts";
-import { tenantsStore } from "../control/tenants-store.ts";
-import { keyPrefix } from "../core/credentials.ts";
-import { rootKeysOf } from "../core/root-keys.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { withTimeout } from "../../adapters/timeout.ts";
+import { notifyObject } from "../../control/notify-object.ts";
+import { tenantsStore } from "../../control/tenants-store.ts";
+import { keyPrefix } from "../../core/credentials.ts";
+import { rootKeysOf } from "../../core/root-keys.ts";
+import type { TenantId } from "../../core/tenant.ts";
 import {
   BadRequest,
   type HttpContext,
@@ -19,8 +19,8 @@ import {
   pageOfAll,
   pageQuery,
   tenantOf,
-} from "../http.ts";
-import { describeError, log } from "../log.ts";
+} from "../../http.ts";
+import { describeError, log } from "../../log.ts";
 import { StoredKey, keysStore } from "./keys-store.ts";
 import {
   type KeyAct,

@@ -1,7 +1,7 @@
 // Verifies the chains of the audit log: a part of them in each sweep, all of them in `npm run audit:verify`. The sweep reads each
 // chain from its cursor to its end and then from its start again, so that a change of an old row is found, too.
-import type { Context } from "../control/context.ts";
-import { log } from "../log.ts";
+import type { Context } from "../../control/context.ts";
+import { log } from "../../log.ts";
 import { type Broken, type Place, verifyRows } from "./audit.ts";
 import { type AuditStore, type Chain, auditStore } from "./audit-store.ts";
 

@@ -1,13 +1,13 @@
 // Members in the control tables. Every change raises the tenant's version in the same transaction, and the tenant's object reads
 // its members with its configuration: a removed member is refused on the next request.
 import * as z from "zod";
-import { newMemberId } from "../adapters/ids.ts";
-import type { ControlDatabase } from "../adapters/neon.ts";
-import { type TenantRole, tenantRoles } from "../core/actor.ts";
-import { TenantId, tenantStates } from "../core/tenant.ts";
-import { fromMs, toIso } from "../core/time.ts";
+import { newMemberId } from "../../adapters/ids.ts";
+import type { ControlDatabase } from "../../adapters/neon.ts";
+import { type TenantRole, tenantRoles } from "../../core/actor.ts";
+import { TenantId, tenantStates } from "../../core/tenant.ts";
+import { fromMs, toIso } from "../../core/time.ts";
 import { hasRoom, invitationsStore, lockTenant } from "./invitations-store.ts";
-import type { Issuer } from "./issuers.ts";
+import type { Issuer } from "../tokens/issuers.ts";
 import { signInActions } from "./members.ts";
 
 export const Membership = z.object({

@@ -1,9 +1,9 @@
 // Remembers which tokens were verified, so that a client's next request costs no signature check. A token is cached under its
 // digest: a dump of the cache holds no token.
 // Invariant: a cached token works for a minute at most, and never after its expiry. Refusals are not cached.
-import { BoundedMap } from "../core/bounded-map.ts";
-import { sha256Hex } from "../core/credentials.ts";
-import type { ErrorCode } from "../core/errors.ts";
+import { BoundedMap } from "../../core/bounded-map.ts";
+import { sha256Hex } from "../../core/credentials.ts";
+import type { ErrorCode } from "../../core/errors.ts";
 
 /** A token that its issuer revokes works for this long at most. */
 const VERIFIED_FOR_MS = 60_000;

@@ -1,9 +1,9 @@
 // Attempts to use one tenant's credential on a route of another tenant: how many, by tenant and day. The audit log and the log name
 // the other tenant; a table by target would grow with every id that a caller makes up.
 import * as z from "zod";
-import type { ControlDatabase } from "../adapters/neon.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { toIso } from "../core/time.ts";
+import type { ControlDatabase } from "../../adapters/neon.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { toIso } from "../../core/time.ts";
 
 const Crossings = z.object({ attempts: z.coerce.number().int(), lastAt: z.string().nullable() });
 export type Crossings = z.infer<typeof Crossings>;

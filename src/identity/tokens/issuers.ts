@@ -1,6 +1,6 @@
 // The identity providers that this deployment trusts, read from its configuration.
 import * as z from "zod";
-import { config } from "../core/app-config.ts";
+import { config } from "../../core/app-config.ts";
 
 /** Signature algorithms that are accepted: asymmetric ones only, fixed here and never taken from a token. */
 export const acceptedAlgorithms = [

@@ -1,10 +1,10 @@
 // API keys and the generation of monitor tokens, in the control tables. Every change of a key raises the tenant's version in the
 // same transaction, so that the tenant's object reads its keys again.
 import * as z from "zod";
-import type { ControlDatabase } from "../adapters/neon.ts";
-import type { Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { toIso } from "../core/time.ts";
+import type { ControlDatabase } from "../../adapters/neon.ts";
+import type { Statement } from "../../core/sql.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { toIso } from "../../core/time.ts";
 
 export const StoredKey = z.object({
   id: z.string(),

@@ -1,9 +1,9 @@
 // The audit log in the control tables. The database gives each row its position and its hash, and no login of the Worker can
 // change or delete one.
 import * as z from "zod";
-import type { ControlDatabase } from "../adapters/neon.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { fromMs, toMs } from "../core/time.ts";
+import type { ControlDatabase } from "../../adapters/neon.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { fromMs, toMs } from "../../core/time.ts";
 import { type AuditEvent, AuditRow, type Broken, type Place, chainBreaks } from "./audit.ts";
 
 /** What a list of events has to match. `undefined`: anything. */

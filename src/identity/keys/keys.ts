@@ -3,19 +3,19 @@
 // Invariants: a key never makes a key; a key has no right that its maker lacks; a successor has its predecessor's rights, and
 // both use one monthly budget.
 import * as z from "zod";
-import type { Context } from "../control/context.ts";
-import type { Creation } from "../control/idempotent-requests-store.ts";
-import { ToolName } from "../control/new-tenant.ts";
-import { notifyObject } from "../control/notify-object.ts";
-import { AnswerLost } from "../adapters/neon.ts";
-import { type Actor, covers, permissionsOfAdminKey, permissionsOfRole } from "../core/actor.ts";
-import { encodeScopes, keyPrefix, mintCredential, sha256Hex, toBase64Url } from "../core/credentials.ts";
-import { newestRootKey } from "../core/root-keys.ts";
-import { DisplayName, type TenantId } from "../core/tenant.ts";
-import { DAY_MS, HOUR_MS } from "../core/time.ts";
-import { scopesSupported } from "./authenticate.ts";
+import type { Context } from "../../control/context.ts";
+import type { Creation } from "../../control/idempotent-requests-store.ts";
+import { ToolName } from "../../control/new-tenant.ts";
+import { notifyObject } from "../../control/notify-object.ts";
+import { AnswerLost } from "../../adapters/neon.ts";
+import { type Actor, covers, permissionsOfAdminKey, permissionsOfRole } from "../../core/actor.ts";
+import { encodeScopes, keyPrefix, mintCredential, sha256Hex, toBase64Url } from "../../core/credentials.ts";
+import { newestRootKey } from "../../core/root-keys.ts";
+import { DisplayName, type TenantId } from "../../core/tenant.ts";
+import { DAY_MS, HOUR_MS } from "../../core/time.ts";
+import { scopesSupported } from "../tokens/authenticate.ts";
 import { type NewKey, type StoredKey, keysStore } from "./keys-store.ts";
-import { rolesNeeded, toolScopesOfRole } from "./members.ts";
+import { rolesNeeded, toolScopesOfRole } from "../members/members.ts";
 
 /** Scope for the tenant's admin API. Granted only on request. */
 export const ADMIN_SCOPE = "tenant:admin";

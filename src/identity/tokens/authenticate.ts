@@ -2,7 +2,7 @@
 // issuers. Algorithms are fixed and the audience is exact. The tenant comes from the link table, never from the token: an
 // issuer speaks only for its own tenants. A verified token is cached for a minute at most. The tenant's object decides on
 // every request whether the key is revoked or the tenant suspended.
-import { config } from "../core/app-config.ts";
+import { config } from "../../core/app-config.ts";
 import {
   type AuthInfo,
   OAuthError,
@@ -11,17 +11,17 @@ import {
   getOAuthProtectedResourceMetadataUrl,
 } from "@modelcontextprotocol/server";
 import type { JWTPayload } from "jose";
-import type { Context } from "../control/context.ts";
-import type { Person } from "../core/actor.ts";
-import { BoundedMap } from "../core/bounded-map.ts";
-import type { Caller } from "../core/call.ts";
-import { bearerToken, decodeScopes, verifyCredential } from "../core/credentials.ts";
-import { type ErrorCode, errors } from "../core/errors.ts";
+import type { Context } from "../../control/context.ts";
+import type { Person } from "../../core/actor.ts";
+import { BoundedMap } from "../../core/bounded-map.ts";
+import type { Caller } from "../../core/call.ts";
+import { bearerToken, decodeScopes, verifyCredential } from "../../core/credentials.ts";
+import { type ErrorCode, errors } from "../../core/errors.ts";
 import { readClaims, readPerson } from "./claims.ts";
 import { unverifiedIssuer, verifiedClaims } from "./issuer-keys.ts";
 import { type Issuer, isDirect, parseIssuers } from "./issuers.ts";
 import { linksStore } from "./links-store.ts";
-import { partsOfToken } from "./oauth/keys.ts";
+import { partsOfToken } from "../oauth/keys.ts";
 import { VerifiedTokens } from "./verified-tokens.ts";
 
 export interface Authenticated {

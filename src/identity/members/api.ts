@@ -1,9 +1,9 @@
 // Routes for a tenant's people: invitations, members and their roles, for the tenant's own people, the buyer and the operator.
 import * as z from "zod";
-import { tenantsStore } from "../control/tenants-store.ts";
-import { type Actor, type Permission, permissions, permissionsOf, tenantRoles } from "../core/actor.ts";
-import { AppError } from "../core/errors.ts";
-import { DisplayName, type TenantId } from "../core/tenant.ts";
+import { tenantsStore } from "../../control/tenants-store.ts";
+import { type Actor, type Permission, permissions, permissionsOf, tenantRoles } from "../../core/actor.ts";
+import { AppError } from "../../core/errors.ts";
+import { DisplayName, type TenantId } from "../../core/tenant.ts";
 import {
   type HttpContext,
   type PageQuery,
@@ -13,8 +13,8 @@ import {
   pageOfAll,
   pageQuery,
   tenantOf,
-} from "../http.ts";
-import { once } from "./idempotency.ts";
+} from "../../http.ts";
+import { once } from "../idempotency.ts";
 import { invitationsStore } from "./invitations-store.ts";
 import { Email, MAX_INVITATIONS_A_DAY, MAX_MEMBERS, MAX_OPEN_INVITATIONS, mayGive } from "./members.ts";
 import { membersStore } from "./members-store.ts";

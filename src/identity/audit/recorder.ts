@@ -6,13 +6,13 @@
 // endpoint is not recorded here.
 import type { MiddlewareHandler } from "hono";
 import { createMiddleware } from "hono/factory";
-import type { Context } from "../control/context.ts";
-import { anonymous } from "../core/actor.ts";
-import { BoundedMap } from "../core/bounded-map.ts";
-import { TenantId } from "../core/tenant.ts";
-import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
-import type { HttpContext, HttpEnv } from "../http.ts";
-import { describeError, log } from "../log.ts";
+import type { Context } from "../../control/context.ts";
+import { anonymous } from "../../core/actor.ts";
+import { BoundedMap } from "../../core/bounded-map.ts";
+import { TenantId } from "../../core/tenant.ts";
+import { HOUR_MS, MINUTE_MS } from "../../core/time.ts";
+import type { HttpContext, HttpEnv } from "../../http.ts";
+import { describeError, log } from "../../log.ts";
 import {
   type AuditEvent,
   type RecordedRoute,
@@ -29,7 +29,7 @@ import {
 } from "./audit.ts";
 import { auditStore } from "./audit-store.ts";
 import { crossingsStore } from "./crossings-store.ts";
-import { sourceOf } from "./request-rate.ts";
+import { sourceOf } from "../request-rate.ts";
 
 /** Waits before each attempt to record. The platform gives work after an answer 30 seconds. Then the note is left. */
 const WAITS_MS = [0, 300, 2_000, 8_000];

@@ -1,5 +1,5 @@
 // Routes for the sign-in sessions of a tenant's members. A person has one session for each browser, for all of their tenants.
-import { type HttpContext, type PageQuery, Problem, pageOf, tenantOf } from "../http.ts";
+import { type HttpContext, type PageQuery, Problem, pageOf, tenantOf } from "../../http.ts";
 import { sessionsStore } from "./sessions-store.ts";
 
 export async function listSessions(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {

@@ -2,9 +2,9 @@
 // the tenant's version, and the tenant's object reads its links with its configuration: a removed link is refused on the
 // next request, also where a verified token is cached.
 import * as z from "zod";
-import type { ControlDatabase } from "../adapters/neon.ts";
-import { TenantId } from "../core/tenant.ts";
-import { toIso } from "../core/time.ts";
+import type { ControlDatabase } from "../../adapters/neon.ts";
+import { TenantId } from "../../core/tenant.ts";
+import { toIso } from "../../core/time.ts";
 
 /** Organisations of one tenant: companies have a few identity providers. The tenant's object reads all of them. */
 export const MAX_LINKS = 50;

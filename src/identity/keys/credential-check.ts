@@ -1,10 +1,10 @@
 // Decides from the tenant's configuration whether a verified caller's key or token still works. A key that the configuration
 // does not list is revoked. A user whose organisation is not linked any more is unknown. A member who was removed is refused
 // until a new invitation; a linked user who never was a member is not.
-import { permissionsOfRole } from "../core/actor.ts";
-import type { Caller } from "../core/call.ts";
-import type { ErrorCode } from "../core/errors.ts";
-import type { ApiKey, TenantConfig } from "../core/tenant.ts";
+import { permissionsOfRole } from "../../core/actor.ts";
+import type { Caller } from "../../core/call.ts";
+import type { ErrorCode } from "../../core/errors.ts";
+import type { ApiKey, TenantConfig } from "../../core/tenant.ts";
 
 type Credentials = Pick<TenantConfig, "keys" | "links" | "members" | "removedMembers">;
 type User = Extract<Caller, { kind: "user" }>;

@@ -1,10 +1,10 @@
 // Invitations in the control tables. A tenant has one open invitation for an address: a new one replaces it. Each is accepted once,
 // in one statement with the change of the member.
 import * as z from "zod";
-import type { ControlDatabase, Statement } from "../adapters/neon.ts";
-import { tenantRoles } from "../core/actor.ts";
-import { TenantId, tenantStates } from "../core/tenant.ts";
-import { fromMs, toIso, toMs } from "../core/time.ts";
+import type { ControlDatabase, Statement } from "../../adapters/neon.ts";
+import { tenantRoles } from "../../core/actor.ts";
+import { TenantId, tenantStates } from "../../core/tenant.ts";
+import { fromMs, toIso, toMs } from "../../core/time.ts";
 import {
   type Acceptance,
   MAX_IDENTITIES,

@@ -1,7 +1,7 @@
 // The text of an invitation. Pure. Names come from tenants, who could use them to make the operator's mails say something else, so
 // a name is one short line in quotes that names no address.
-import type { Mail } from "../adapters/mail.ts";
-import type { TenantRole } from "../core/actor.ts";
+import type { Mail } from "../../adapters/mail.ts";
+import type { TenantRole } from "../../core/actor.ts";
 
 /** Long enough for a company's name, too short for a message. */
 const MAX_NAME_CHARS = 60;

@@ -4,10 +4,17 @@
 // Invariants: a role is given, changed or taken away only by an actor that has all of its permissions. A tenant whose owner has
 // signed in keeps one who has. A verified address counts only where its issuer may speak for it.
 import * as z from "zod";
-import { type Permission, type TenantRole, covers, permissionsOfRole, rolesWith, tenantRoles } from "../core/actor.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { DAY_MS } from "../core/time.ts";
-import type { Issuer } from "./issuers.ts";
+import {
+  type Permission,
+  type TenantRole,
+  covers,
+  permissionsOfRole,
+  rolesWith,
+  tenantRoles,
+} from "../../core/actor.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { DAY_MS } from "../../core/time.ts";
+import type { Issuer } from "../tokens/issuers.ts";
 
 /** How long an invitation can be accepted: a holiday week. */
 export const INVITATION_LIFE_MS = 7 * DAY_MS;

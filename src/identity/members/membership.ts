@@ -1,17 +1,17 @@
 // Changes a tenant's people: invites, accepts, signs in, changes roles, removes. Each change is in the control tables first, then
 // the tenant's object reads it, and only then the answer says that it is done.
-import { newMemberId } from "../adapters/ids.ts";
-import { sendMail, sendsMail } from "../adapters/mail.ts";
-import { AnswerLost } from "../adapters/neon.ts";
-import type { Context } from "../control/context.ts";
-import type { Creation } from "../control/idempotent-requests-store.ts";
-import { notifyObject } from "../control/notify-object.ts";
-import type { Permission, Person, TenantRole } from "../core/actor.ts";
-import { config } from "../core/app-config.ts";
-import { mintCredential, sha256Hex, toBase64Url, verifyCredential } from "../core/credentials.ts";
-import { AppError } from "../core/errors.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { describeError, log } from "../log.ts";
+import { newMemberId } from "../../adapters/ids.ts";
+import { sendMail, sendsMail } from "../../adapters/mail.ts";
+import { AnswerLost } from "../../adapters/neon.ts";
+import type { Context } from "../../control/context.ts";
+import type { Creation } from "../../control/idempotent-requests-store.ts";
+import { notifyObject } from "../../control/notify-object.ts";
+import type { Permission, Person, TenantRole } from "../../core/actor.ts";
+import { config } from "../../core/app-config.ts";
+import { mintCredential, sha256Hex, toBase64Url, verifyCredential } from "../../core/credentials.ts";
+import { AppError } from "../../core/errors.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { describeError, log } from "../../log.ts";
 import { invitationMail } from "./invitation-mail.ts";
 import { type Invitation, invitationsStore } from "./invitations-store.ts";
 import { INVITATION_LIFE_MS, givableBy, refusedChange } from "./members.ts";

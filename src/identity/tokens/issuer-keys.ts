@@ -11,7 +11,7 @@ import {
   JWSSignatureVerificationFailed,
   JWTExpired,
 } from "jose/errors";
-import { AppError } from "../core/errors.ts";
+import { AppError } from "../../core/errors.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
 import { acceptedAlgorithms } from "./issuers.ts";
 

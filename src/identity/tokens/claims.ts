@@ -1,8 +1,8 @@
 // Reads the claims of a verified token: whether it is for this server, its organisation, its user and its scopes, in the forms
 // of Auth0, Cognito, Entra and any OIDC issuer. Pure. The claims come from the issuer's signature; only its settings say
 // which of them count.
-import type { Person } from "../core/actor.ts";
-import { unstorableText } from "../core/text.ts";
+import type { Person } from "../../core/actor.ts";
+import { unstorableText } from "../../core/text.ts";
 import type { Issuer } from "./issuers.ts";
 
 type Claims = Readonly<Record<string, unknown>>;

@@ -1,8 +1,8 @@
 // Routes of the audit log: a tenant's admins read their own chain, operators read all of them. A tenant sees that the operator acted,
 // not which person from which address.
 import * as z from "zod";
-import type { TenantId } from "../core/tenant.ts";
-import { TenantId as TenantIdSchema } from "../core/tenant.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { TenantId as TenantIdSchema } from "../../core/tenant.ts";
 import {
   BadRequest,
   type HttpContext,
@@ -13,7 +13,7 @@ import {
   pageOf,
   pageQuery,
   tenantOf,
-} from "../http.ts";
+} from "../../http.ts";
 import { type AuditRow, asTenantSees, auditOutcomes } from "./audit.ts";
 import { auditStore } from "./audit-store.ts";
 import { crossingsStore } from "./crossings-store.ts";

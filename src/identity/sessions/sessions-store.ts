@@ -1,10 +1,10 @@
 // Sessions of people who are signed in to pages. A row has the digest of the session's token, never the token.
 import * as z from "zod";
-import type { ControlDatabase } from "../adapters/neon.ts";
-import { sha256Hex } from "../core/credentials.ts";
-import type { TenantId } from "../core/tenant.ts";
-import type { PageQuery } from "../http.ts";
-import { fromMs, toIso, toMs } from "../core/time.ts";
+import type { ControlDatabase } from "../../adapters/neon.ts";
+import { sha256Hex } from "../../core/credentials.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import type { PageQuery } from "../../http.ts";
+import { fromMs, toIso, toMs } from "../../core/time.ts";
 import { SESSION_IDLE_MS, SESSION_MS, newSessionToken } from "./sessions.ts";
 
 /** An identity at a provider. */

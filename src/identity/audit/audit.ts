@@ -3,12 +3,12 @@
 // Invariants: a row has ids, names, numbers and switches, never a secret and never the content of a request. The hash of a row
 // covers every field and the hash of the row before it. migrations/control/0013_audit.sql computes the same hash.
 import * as z from "zod";
-import type { Actor } from "../core/actor.ts";
-import { sha256Hex } from "../core/credentials.ts";
-import type { ErrorCode } from "../core/errors.ts";
-import { TenantId } from "../core/tenant.ts";
-import { storable } from "../core/text.ts";
-import type { Route } from "../http.ts";
+import type { Actor } from "../../core/actor.ts";
+import { sha256Hex } from "../../core/credentials.ts";
+import type { ErrorCode } from "../../core/errors.ts";
+import { TenantId } from "../../core/tenant.ts";
+import { storable } from "../../core/text.ts";
+import type { Route } from "../../http.ts";
 
 /** unknown: the request had begun to act, and what came of it was lost. */
 export const auditOutcomes = ["succeeded", "refused", "failed", "unknown"] as const;
