@@ -70,15 +70,17 @@ export async function readMcpRequest(
   if (request.method === "OPTIONS") {
     return { response: new Response(null, { status: 204, headers: { ...cors, ...preflightHeaders } }) };
   }
+  /** The answer of `admit`, readable by a browser's client. */
+  const refusalOfAdmit = async (): Promise<{ response: Response } | undefined> => {
+    const response = await admit();
+    if (response === undefined) return undefined;
+    for (const [name, value] of Object.entries(cors)) response.headers.set(name, value);
+    return { response };
+  };
   if (request.method !== "POST") {
-    return refuse(
-      405,
-      REFUSED,
-      "Send each MCP message as one POST (Streamable HTTP); there are no sessions and no GET stream.",
-      {
-        allow: "POST, OPTIONS",
-      },
-    );
+    // Clients such as mcp-remote find out with a GET whether they must sign in, so 401 comes before 405.
+    const message = "Send each MCP message as one POST (Streamable HTTP); there are no sessions and no GET stream.";
+    return (await refusalOfAdmit()) ?? refuse(405, REFUSED, message, { allow: "POST, OPTIONS" });
   }
   if (!isJsonContentType(request.headers.get("content-type"))) {
     return refuse(415, REFUSED, "Send `Content-Type: application/json`.");
@@ -89,11 +91,8 @@ export async function readMcpRequest(
   const encoding = request.headers.get("content-encoding")?.trim().toLowerCase() ?? "identity";
   if (encoding !== "identity" && encoding !== "")
     return refuse(415, REFUSED, "Send the body without Content-Encoding.", { "accept-encoding": "identity" });
-  const refused = await admit();
-  if (refused !== undefined) {
-    for (const [name, value] of Object.entries(cors)) refused.headers.set(name, value);
-    return { response: refused };
-  }
+  const refused = await refusalOfAdmit();
+  if (refused !== undefined) return refused;
   const bytes = await readBytes(request).catch(() => undefined);
   if (bytes === undefined) return refuse(400, PARSE_ERROR, "The request body could not be read.");
   if (bytes === tooLarge) return refuse(413, REFUSED, `The request body is over ${MAX_BODY_BYTES} bytes.`);

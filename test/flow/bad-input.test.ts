@@ -96,6 +96,12 @@ test("a browser of another origin is refused, and a GET gets 405 with Allow: POS
   await expectJsonRpcError(got, 405, -32_000, "GET");
 });
 
+test("a GET without a credential gets 401, so that a client can look before it opens a browser", async () => {
+  const got = await fetch(`${system.publicUrl}/mcp`);
+  expect(got.status).toBe(401);
+  expect(got.headers.get("www-authenticate")).toContain("resource_metadata=");
+});
+
 test("an unknown tool is refused and is not charged", async () => {
   const { id, apiKey } = await aTenant();
   for (const name of ["no_such_tool", "", "__proto__", "constructor", "search_products "]) {

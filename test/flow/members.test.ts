@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import * as z from "zod";
 import { signUp } from "../../dev/demo.ts";
 import { connectControl } from "../../src/adapters/neon.ts";
-import { type SignIn, membersStore } from "../../src/identity/members-store.ts";
+import { type SignIn, membersStore } from "../../src/identity/members/members-store.ts";
 import { callTool, controlRows, databaseFaults, modernMeta, operator, postMcp, system } from "../support/flow.ts";
 import {
   type Person,

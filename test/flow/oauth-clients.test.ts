@@ -32,7 +32,9 @@ test("mcp-remote needs the URL alone: it signs in through a browser, calls, and 
   transport.stderr?.on("data", (chunk: Buffer) => {
     printed += chunk.toString();
     const url = /(?<url>http:\/\/\S+\/oauth\/authorize\?\S+)/.exec(printed)?.groups?.["url"];
-    if (url !== undefined && printed.indexOf(url) + url.length < printed.length) ask(url);
+    // The program may print the address before it listens for the browser's return.
+    const listens = printed.includes("OAuth callback server running");
+    if (listens && url !== undefined && printed.indexOf(url) + url.length < printed.length) ask(url);
   });
   const connected = client.connect(transport);
   const url = await Promise.race([
