@@ -52,6 +52,7 @@ export default defineConfig({
           include: ["test/{core,mcp}/**/*.test.ts"],
           // Files share a worker and its modules, which saves more than half of the time. A test restores what it changes.
           isolate: false,
+          setupFiles: ["test/support/late-work.ts"],
           // The OAuth library imports a module of the platform.
           execArgv: ["--import", pathToFileURL(resolve("test/support/cloudflare-module.ts")).href],
           testTimeout: 30_000,

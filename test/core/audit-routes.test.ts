@@ -10,6 +10,7 @@ import type { Route } from "../../src/http.ts";
 import { recordingOf } from "../../src/identity/audit/audit.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
 vi.mock("cloudflare:workflows", () => ({ NonRetryableError: Error }));
@@ -76,8 +77,6 @@ interface Written {
   row: Record<string, string | null>;
 }
 let written: Written[] = [];
-/** The requests of this test. Records of other tests in the same worker may still be under way. */
-let requestIds: (string | null)[] = [];
 let isAway = false;
 
 /** What a statement of this text writes, by the columns that it names. */
@@ -99,7 +98,6 @@ function result(row?: Record<string, unknown>) {
 
 beforeEach(async () => {
   written = [];
-  requestIds = [];
   isAway = false;
   const limits = planOf("free").limits;
   const hash = await sha256Hex(apiKey);
@@ -152,7 +150,8 @@ async function send(
 ): Promise<Response> {
   const after: Promise<unknown>[] = [];
   const filled = path.replace(":tenantId", own).replace(/:\w+/g, "1");
-  const response = await app.fetch(
+  const response = await appFetch(
+    app,
     new Request(`http://127.0.0.1:8787${filled}${query}`, {
       method: method === "ALL" ? "POST" : method,
       headers: {
@@ -163,20 +162,14 @@ async function send(
       },
       ...(method === "GET" || body === undefined ? {} : { body: JSON.stringify(body) }),
     }),
-    env as unknown as Env,
-    {
-      waitUntil: (work: Promise<unknown>) => after.push(work),
-      passThroughOnException() {},
-      props: {},
-    } as unknown as ExecutionContext,
+    env,
+    after,
   );
-  requestIds.push(response.headers.get("x-request-id"));
   await Promise.all(after);
   return response;
 }
 
-const ofThisTest = () => written.filter(({ row }) => requestIds.includes(row["request_id"] ?? ""));
-const events = () => ofThisTest().flatMap(({ table, row }) => (table === "audit_events" ? [row] : []));
+const events = () => written.flatMap(({ table, row }) => (table === "audit_events" ? [row] : []));
 const nameOf = ({ method, path }: Pick<Route, "method" | "path">): string => `${method} ${path}`;
 const audited = () => routes.filter((route) => recordingOf(route) === "always");
 
@@ -264,10 +257,10 @@ test("the act of an identified caller is noted before it begins, and the event h
   const suspend = { method: "POST", path: "/admin/api/tenants/:tenantId/keys/1" } as const;
   await send({ ...suspend, method: "DELETE" }, { token: OPERATOR_TOKEN });
   // The stand-in has no summary of the tenant, so that the operator's request ends before the act.
-  expect(ofThisTest().map(({ table }) => table)).toEqual(["audit_events"]);
+  expect(written.map(({ table }) => table)).toEqual(["audit_events"]);
   written = [];
   await send({ method: "DELETE", path: "/api/tenants/:tenantId/plan" }, { token: apiKey });
-  const [first, second] = ofThisTest();
+  const [first, second] = written;
   expect([first?.table, second?.table]).toEqual(["audit_intents", "audit_events"]);
   expect(first?.row["id"]).toBe(second?.row["id"]);
   expect(first?.row).toMatchObject({

@@ -5,6 +5,7 @@ import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
 import { BadRequest, type Route, decodeCursor, encodeCursor, pageOf, pageOfAll, pageQuery } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 // Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
@@ -38,9 +39,8 @@ interface Sent {
 
 async function send({ method = "GET", path, headers = {}, body, publicUrl = PUBLIC_URL }: Sent): Promise<Response> {
   const request = new Request(`${publicUrl}${path}`, { method, headers, ...(body !== undefined && { body }) });
-  const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
   const bindings = { ...env, PUBLIC_URL: publicUrl } as unknown as Env;
-  return app.fetch(request, bindings, context as unknown as ExecutionContext);
+  return appFetch(app, request, bindings);
 }
 
 const filled = (path: string): string => path.replace(":tenantId", own).replaceAll(/:\w+/g, "1");

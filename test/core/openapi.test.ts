@@ -7,6 +7,7 @@ import type { Route } from "../../src/http.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";
 import { type OpenApi, openApi } from "../../src/pages/openapi.ts";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 // Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
@@ -22,14 +23,7 @@ beforeAll(async () => {
   document = openApi(routes, PUBLIC_URL);
 });
 
-const get = (path: string): Promise<Response> =>
-  Promise.resolve(
-    app.fetch(
-      new Request(`${PUBLIC_URL}${path}`),
-      { PUBLIC_URL } as unknown as Env,
-      { waitUntil() {} } as unknown as ExecutionContext,
-    ),
-  );
+const get = (path: string): Promise<Response> => appFetch(app, new Request(`${PUBLIC_URL}${path}`), { PUBLIC_URL });
 const nameOf = ({ method, path }: Route): string => `${method} ${path}`;
 const operations = () => Object.values(document.paths).flatMap((item) => Object.values(item));
 

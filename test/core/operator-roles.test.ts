@@ -7,6 +7,7 @@ import { mintCredential } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 // Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
@@ -83,8 +84,7 @@ async function send({ method, path }: Pick<Route, "method" | "path">, token: str
     headers: { authorization: `Bearer ${token}`, "content-type": "application/json", ...headers },
     ...(hasBody && { body: "{}" }),
   });
-  const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
-  const answer = await app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+  const answer = await appFetch(app, request, env);
   const body = (await answer.json().catch(() => ({}))) as { code?: string; detail?: string };
   return { status: answer.status, code: body.code, detail: body.detail };
 }
@@ -161,8 +161,7 @@ test("a browser with a session of Cloudflare Access changes nothing for another 
       method,
       headers: { "cf-access-jwt-assertion": assertion, ...headers },
     });
-    const context = { waitUntil() {}, passThroughOnException() {}, props: {} } as unknown as ExecutionContext;
-    return (await app.fetch(request, { ...env, OPERATOR_ACCESS } as unknown as Env, context)).status;
+    return (await appFetch(app, request, { ...env, OPERATOR_ACCESS })).status;
   };
   // The database is out of reach: these came as far as that.
   for (const headers of [{}, { origin: PUBLIC_URL }, { origin: PUBLIC_URL, "sec-fetch-site": "same-origin" }])

@@ -10,6 +10,7 @@ import type { Route } from "../../src/http.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";
 import { openApi } from "../../src/pages/openapi.ts";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 // Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
@@ -140,8 +141,7 @@ async function send(
     },
     ...(method !== "GET" && { body: "{}" }),
   });
-  const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
-  const answer = await app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+  const answer = await appFetch(app, request, env);
   const { code, detail } = (await answer.json().catch(() => ({}))) as { code?: unknown; detail?: unknown };
   return { status: answer.status, code, detail };
 }

@@ -5,6 +5,7 @@ import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
 import { AnyQuery, type Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 // Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
@@ -81,8 +82,7 @@ async function send({ method, path }: Pick<Route, "method" | "path">, token?: st
     },
     ...(verb === "POST" ? { body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list" }) } : {}),
   });
-  const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
-  return app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+  return appFetch(app, request, env);
 }
 
 /** Whether the route refuses a caller without its credential with 401. A status route then finds no tenant. */
@@ -157,19 +157,17 @@ test("a text that PostgreSQL cannot store is refused at every door before the da
   for (const route of routes.filter(({ access }) => !others.includes(access))) {
     const token = await credentials[route.access]();
     const ask = (path: string, body?: string): Promise<Response> =>
-      Promise.resolve(
-        app.fetch(
-          new Request(`http://127.0.0.1:8787${path.replace(":tenantId", own).replace(/:\w+/g, "1")}`, {
-            method: route.method,
-            headers: {
-              "content-type": "application/json",
-              ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
-            },
-            ...(body === undefined ? {} : { body }),
-          }),
-          env as unknown as Env,
-          { waitUntil() {}, passThroughOnException() {}, props: {} } as unknown as ExecutionContext,
-        ),
+      appFetch(
+        app,
+        new Request(`http://127.0.0.1:8787${path.replace(":tenantId", own).replace(/:\w+/g, "1")}`, {
+          method: route.method,
+          headers: {
+            "content-type": "application/json",
+            ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+          },
+          ...(body === undefined ? {} : { body }),
+        }),
+        env,
       );
     const refused = async (response: Response, what: string): Promise<void> => {
       if (route.isPage === true) {
@@ -255,8 +253,7 @@ test("a query parameter or field that a route does not know is refused by name, 
       headers: { ...(token && { authorization: `Bearer ${token}` }), "content-type": "application/json" },
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
     });
-    const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
-    const response = await app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+    const response = await appFetch(app, request, env);
     const text = await response.text();
     const isPage = response.headers.get("content-type")?.startsWith("text/html") === true;
     const detail = isPage ? text : ((JSON.parse(text) as { detail?: string }).detail ?? "");
@@ -323,8 +320,7 @@ test("every operator's route that names a tenant answers 404 in words when there
         ...(body !== undefined && { body: JSON.stringify(body) }),
       },
     );
-    const context = { waitUntil() {}, passThroughOnException() {}, props: {} };
-    const answer = await app.fetch(request, env as unknown as Env, context as unknown as ExecutionContext);
+    const answer = await appFetch(app, request, env);
     expect({ name, status: answer.status, body: await answer.json() }).toMatchObject({
       name,
       status: 404,
@@ -374,7 +370,7 @@ test("every 401 has a challenge, which names no error where there was no token (
     headers: { "content-type": "application/json", authorization: "Basic dTpw" },
     body: "{}",
   });
-  const answer = await app.fetch(basic, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
+  const answer = await appFetch(app, basic, env);
   expect(answer.status).toBe(401);
   expect(answer.headers.get("www-authenticate")).not.toContain("error=");
 });
@@ -392,7 +388,7 @@ test("a compressed body is refused as that on every route that takes JSON", asyn
       },
       body: "{}",
     });
-    const answer = await app.fetch(request, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
+    const answer = await appFetch(app, request, env);
     // A tenant's key is checked in the database first, and a person's token at its issuer. Both are out of reach.
     const isCheckedElsewhere = route.access === "tenant_admin" || route.access === "person";
     expect(answer.status, nameOf(route)).toBe(isCheckedElsewhere ? 503 : 415);
@@ -417,7 +413,7 @@ test("the body of a stranger's MCP message is not read", async () => {
       body,
       duplex: "half",
     } as RequestInit);
-    const answer = await app.fetch(request, env as unknown as Env, { waitUntil() {} } as unknown as ExecutionContext);
+    const answer = await appFetch(app, request, env);
     expect([answer.status, pulled]).toEqual([401, 0]);
   }
 });

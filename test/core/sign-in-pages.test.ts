@@ -2,6 +2,7 @@
 import { beforeAll, expect, test, vi } from "vitest";
 import type { Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 // Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
@@ -20,8 +21,7 @@ beforeAll(async () => {
 
 async function send(path: string, init: RequestInit = {}, vars: Record<string, string> = {}): Promise<Response> {
   const env = { PUBLIC_URL, OIDC_ISSUERS: "[]", CREDENTIAL_KEY: "k", ...vars, ADDRESS_RATE: unlimited };
-  const context = { waitUntil() {}, passThroughOnException() {}, props: {} } as unknown as ExecutionContext;
-  return app.fetch(new Request(`${PUBLIC_URL}${path}`, init), env as unknown as Env, context);
+  return appFetch(app, new Request(`${PUBLIC_URL}${path}`, init), env);
 }
 const unlimited = { limit: async () => ({ success: true }) };
 
