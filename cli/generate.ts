@@ -1,7 +1,8 @@
-// Writes the modules that `src/` reaches by `#app/tools`, `#app/migrations` and `#migrations`, so that a tool or a migration
-// is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
+// Writes the modules that `src/` reaches by `#app/tools`, `#app/migrations`, `#migrations` and `#assets`, so that a tool, a
+// migration or a file that pages load is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
 // before each bundle. It replaces a file in one step, and only when the text changes, so that watchers see no empty change.
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
 
 const root = resolve(import.meta.dirname, "..");
@@ -38,6 +39,7 @@ export function generate(app: string = appFolder()): AppModules {
       productMigrations: ["product", join(root, "migrations/tenant")],
     }),
   );
+  write(join(root, ".generated/assets.ts"), assetsModule());
   return { "#app/config": join(app, "config.ts"), "#app/tools": tools, "#app/migrations": migrations };
 }
 
@@ -75,6 +77,24 @@ function migrationsModule(folders: Readonly<Record<string, readonly [series: str
     );
   });
   return `${header}\n${lists.join("\n\n")}\n`;
+}
+
+/** The texts of the files that pages load. Comments and indentation stay here. */
+function assetsModule(): string {
+  const folder = join(root, "src/pages/assets");
+  const css = readFileSync(join(folder, "style.css"), "utf8")
+    .replaceAll(/\/\*.*?\*\//gs, "")
+    .replaceAll(/\s+/g, " ")
+    .replaceAll(/ ?([{};,]) ?/g, "$1")
+    .trim();
+  const script = readFileSync(join(folder, "browser.js"), "utf8").replaceAll(/^\s*\/\/.*\n|^\s+/gm, "");
+  const htmx = readFileSync(createRequire(import.meta.url).resolve("htmx.org/dist/htmx.min.js"), "utf8");
+  const texts = { styleSheet: css, browserScript: script, htmxScript: htmx };
+  return [
+    header,
+    ...Object.entries(texts).map(([name, text]) => `export const ${name} = ${JSON.stringify(text)};`),
+    "",
+  ].join("\n");
 }
 
 const header = "// Written by cli/generate.ts. Do not edit.";

@@ -30,6 +30,8 @@ export interface HttpEnv {
     code: ErrorCode | undefined;
     /** The names of the body's fields. */
     fields: readonly string[] | undefined;
+    /** The route is a page. */
+    isPage: boolean | undefined;
     /** What the audit log has to know. identity/audit/recorder.ts reads it. */
     audit: AuditNotes | undefined;
   };
@@ -77,8 +79,10 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   takesFile?: boolean;
   /** The handler reads the body itself, because callers may leave it out. */
   readsBody?: boolean;
-  /** People open it in a browser: a refusal is a page. */
+  /** People open it in a browser: a refusal is a page, and without a session a visit leads to the sign-in. */
   isPage?: boolean;
+  /** The route's name in the audit log, for pages and their files. The API reference does not list such a route. */
+  action?: string;
   /** Requests from one address have a rate, which the platform counts. For what strangers may do at a cost. */
   hasAddressRate?: boolean;
   /** A tenant's data leave through it, so that the audit log has each request. */

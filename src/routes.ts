@@ -1,6 +1,6 @@
 // Every route of the product: method, path, who may use it, handler, and the schemas of its input. The router, 405 with
 // `Allow`, and the authorization tests come from this table.
-import { type Handler, Hono, type MiddlewareHandler } from "hono";
+import { type Handler, Hono, type MiddlewareHandler, type Next } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { newId } from "./adapters/ids.ts";
 import {
@@ -152,12 +152,13 @@ import {
   showOwnConfiguration,
 } from "./operations/configuration-api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
-import { showApiReference, showOpenApi } from "./pages/api-reference.tsx";
 import { answerConsent, showAuthorize } from "./pages/authorize.tsx";
 import { endpoints } from "./pages/endpoints.ts";
-import { showErrorCodes } from "./pages/error-codes.tsx";
 import { InvitationQuery, showInvitation, submitInvitation } from "./pages/invitation.tsx";
 import { answerError } from "./pages/error-page.tsx";
+import { showApiReference, showOpenApi } from "./pages/public/api-reference.tsx";
+import { showErrorCodes } from "./pages/public/error-codes.tsx";
+import { publicRoutes } from "./pages/public/routes.ts";
 import { finishSignIn, showSignIn, signOut } from "./pages/sign-in.tsx";
 import {
   EventDismissRequest,
@@ -338,6 +339,9 @@ export const routes: readonly Route[] = [
   route("POST /webhooks/stripe", "stripe", receiveEvent),
   route("POST /webhooks/stripe-thin", "stripe", receiveThinEvent),
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
+
+  // pages
+  ...publicRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */
@@ -364,18 +368,15 @@ app.use((c, next) => {
 // look for documents that do not exist, and would take an answer that they cannot read for an outage.
 shareWithBrowsers(app, "/.well-known/*", { methods: "GET, HEAD", headers: "Authorization, MCP-Protocol-Version, *" });
 
-/** The route's name in the audit log: its operationId, which never changes. */
-function actionOf({ method, path }: Pick<Route, "method" | "path">): string {
-  return endpoints[`${method} ${path}`]?.id ?? `${method} ${path}`;
+/** The route's name in the audit log: its own, or its operationId, which never changes. */
+function actionOf({ method, path, action }: Route): string {
+  return action ?? endpoints[`${method} ${path}`]?.id ?? `${method} ${path}`;
 }
 
 // So do they with the OAuth server's endpoints. Their requests carry no cookie, so any page may send them. Its pages are not
 // among them: no other site may read those.
 for (const path of ["/oauth/register", "/oauth/token", "/oauth/revoke"])
   shareWithBrowsers(app, path, { methods: "POST", headers: "Authorization, Content-Type, MCP-Protocol-Version, *" });
-
-/** People open these in a browser. */
-const pagePaths: ReadonlySet<string> = new Set(routes.filter(({ isPage }) => isPage).map(({ path }) => path));
 
 for (const each of routes) {
   const { method, path, access, permission, takesFile, hasAddressRate, run } = each;
@@ -396,10 +397,12 @@ for (const each of routes) {
     return response;
   };
   const mayUse = permission === undefined ? [] : [requirePermission(permission)];
+  const asPage = each.isPage === true ? [markPage] : [];
   const record = access === "mcp" ? [] : [recorder(each, action)];
   app.on(
     method,
     [path],
+    ...asPage,
     ...record,
     ...limit,
     guardOf(each),
@@ -427,7 +430,13 @@ app.all("/admin/api/*", refusedTokens({ access: "operator" }), guardOf({ access:
 );
 
 app.notFound((c) => problemDocument(c, "not_found"));
-app.onError((error, c) => answerError(c, error, { isPage: pagePaths.has(c.req.path.replace(/\/$/, "")) }));
+app.onError((error, c) => answerError(c, error, { isPage: c.get("isPage") === true }));
+
+/** Refusals of the request are pages. */
+function markPage(c: HttpContext, next: Next): Promise<void> {
+  c.set("isPage", true);
+  return next();
+}
 
 /** Records the refused operator tokens of requests that no route takes. They do nothing else. */
 function refusedTokens({ access }: Pick<Route, "access">): MiddlewareHandler<HttpEnv> {

@@ -1,5 +1,5 @@
-// The answer to what a handler throws: a problem document (RFC 9457), or a page where people open the route in a browser. Other
-// pages of the sign-in say with `errorPage` why they cannot continue.
+// The answer to what a handler throws: a problem document (RFC 9457), or a page where people open the route in a browser. Without
+// a session such a page leads to the sign-in, and back. Pages say with `errorPage` why they cannot continue.
 import type { Child } from "hono/jsx";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { config } from "../core/app-config.ts";
@@ -70,12 +70,23 @@ export function answerError(
 ): Response | Promise<Response> {
   const code = errorCode(error);
   const level = errors[code].status >= 500 ? "error" : "info";
+  if (isPage && needsSignIn(c, code)) {
+    const { pathname, search } = new URL(c.req.url);
+    c.set("code", code);
+    return c.redirect(`/sign-in?return=${encodeURIComponent(pathname + search)}`, 303);
+  }
   const detail = error instanceof Problem ? error.message : undefined;
   const retryAfterSeconds = error instanceof TooManyRequests ? error.retryAfterSeconds : undefined;
   if (detail === undefined || level === "error") logFailure(c, code, error);
   return isPage
     ? errorCodePage(c, code, detail, retryAfterSeconds)
     : problemDocument(c, code, detail, retryAfterSeconds);
+}
+
+/** A page that a person opens without a session, or after it has ended. A form's fields would be lost: its refusal is a page. */
+function needsSignIn(c: HttpContext, code: ErrorCode): boolean {
+  const isOpened = c.req.method === "GET" || c.req.method === "HEAD";
+  return isOpened && errors[code].status === 401 && c.req.header("authorization") === undefined;
 }
 
 function logFailure(c: HttpContext, code: ErrorCode, error: Error): void {

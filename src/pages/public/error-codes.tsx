@@ -1,8 +1,9 @@
 // The page of error codes. The `type` of each problem document links to its row.
-import { type ErrorCode, type RetryAdvice, errors, retryOf } from "../core/errors.ts";
-import type { HttpContext } from "../http.ts";
-import { publicPage } from "./layout.tsx";
-import { TextWithCode } from "./text-with-code.tsx";
+import { type ErrorCode, type RetryAdvice, errors, retryOf } from "../../core/errors.ts";
+import type { HttpContext } from "../../http.ts";
+import { publicPage } from "../layout.tsx";
+import { Table } from "../parts/table.tsx";
+import { TextWithCode } from "../parts/text-with-code.tsx";
 
 const retryWords: Readonly<Record<RetryAdvice, string>> = {
   wait: "Yes. Wait for the time in Retry-After, or longer after each attempt.",
@@ -36,38 +37,29 @@ const Content = () => (
     <p>
       Every answer has the header <code>X-Request-Id</code>. Send it to support with a question.
     </p>
-    <div class="scroll">
-      <table>
-        <caption>All error codes</caption>
-        <thead>
-          <tr>
-            <th scope="col">Code</th>
-            <th scope="col">Status</th>
-            <th scope="col">What it means, and what to do</th>
-            <th scope="col">Can a retry help?</th>
-          </tr>
-        </thead>
-        <tbody>
-          {codes.map((code) => (
-            <tr id={code}>
-              <th scope="row">
-                <a href={`#${code}`}>
-                  <code>{code}</code>
-                </a>
-              </th>
-              <td>{`${errors[code].status} ${statusWords[errors[code].status] ?? ""}`}</td>
-              <td>
-                <TextWithCode text={errors[code].advice} />
-              </td>
-              <td>{retryWords[retryOf(code)]}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table
+      caption="All error codes"
+      hidesCaption
+      idOf={(code) => code}
+      rows={codes}
+      columns={[
+        {
+          head: "Code",
+          isHead: true,
+          cell: (code) => (
+            <a href={`#${code}`}>
+              <code>{code}</code>
+            </a>
+          ),
+        },
+        { head: "Status", cell: (code) => `${errors[code].status} ${statusWords[errors[code].status] ?? ""}` },
+        { head: "What it means, and what to do", cell: (code) => <TextWithCode text={errors[code].advice} /> },
+        { head: "Can a retry help?", cell: (code) => retryWords[retryOf(code)] },
+      ]}
+    />
   </>
 );
 
 export function showErrorCodes(c: HttpContext): Promise<Response> {
-  return publicPage(c, "Error codes", () => <Content />);
+  return publicPage(c, { title: "Error codes" }, () => <Content />);
 }

@@ -1,9 +1,9 @@
 // The API reference: the OpenAPI description as a page, and the description itself.
 import type { FC } from "hono/jsx";
-import { ERRORS_PATH, type HttpContext, type Route, publicForMinutes } from "../http.ts";
-import { publicPage } from "./layout.tsx";
-import { type ApiResponse, type JsonSchema, type OpenApi, type Operation, openApi } from "./openapi.ts";
-import { TextWithCode } from "./text-with-code.tsx";
+import { ERRORS_PATH, type HttpContext, type Route, publicForMinutes } from "../../http.ts";
+import { publicPage } from "../layout.tsx";
+import { type ApiResponse, type JsonSchema, type OpenApi, type Operation, openApi } from "../openapi.ts";
+import { TextWithCode } from "../parts/text-with-code.tsx";
 
 /** The description, which is the same for the life of an isolate. */
 let described: { publicUrl: string; document: OpenApi; json: string } | undefined;
@@ -27,7 +27,8 @@ export function showOpenApi(c: HttpContext, routes: readonly Route[]): Response 
 }
 
 export function showApiReference(c: HttpContext, routes: readonly Route[]): Promise<Response> {
-  return publicPage(c, "API reference", () => <Reference document={describe(c, routes).document} />);
+  const lead = "Every endpoint, with who may use it, what it takes and what it answers.";
+  return publicPage(c, { title: "API reference", lead }, () => <Reference document={describe(c, routes).document} />);
 }
 
 interface Listed {

@@ -1,0 +1,14 @@
+// A text to paste elsewhere, with a button that copies it. Without script the button is hidden, and the text can be selected.
+import type { FC } from "hono/jsx";
+
+export const Copyable: FC<{ text: string; caption?: string }> = ({ text, caption }) => (
+  <figure class="copyable">
+    {caption !== undefined && <figcaption>{caption}</figcaption>}
+    <pre tabindex={0}>
+      <code>{text}</code>
+    </pre>
+    <button type="button" class="tiny" data-copy="" hidden>
+      Copy
+    </button>
+  </figure>
+);

@@ -1,0 +1,93 @@
+// Forms: a labelled field, and a form with one button. Each form is a POST to Tollgate, whose answer redirects.
+import type { Child, FC } from "hono/jsx";
+
+interface FieldProps {
+  label: string;
+  name: string;
+  type?: "text" | "email" | "url" | "number" | "date" | "password";
+  value?: string | undefined;
+  placeholder?: string;
+  isRequired?: boolean;
+  maxLength?: number;
+  min?: number;
+  max?: number;
+  autocomplete?: string;
+  /** Below the field. */
+  hint?: string;
+  /** Why the value was refused. */
+  error?: string | undefined;
+}
+
+export const Field: FC<FieldProps> = ({ label, name, type = "text", value, hint, error, isRequired, ...rest }) => {
+  const { placeholder, maxLength, min, max, autocomplete } = rest;
+  const described = [hint !== undefined && `${name}-hint`, error !== undefined && `${name}-error`];
+  return (
+    <label class="field">
+      <span>{label}</span>
+      <input
+        {...{ name, type, value, placeholder, min, max, autocomplete }}
+        maxlength={maxLength}
+        required={isRequired}
+        aria-invalid={error !== undefined ? "true" : undefined}
+        aria-describedby={described.filter((id) => id !== false).join(" ") || undefined}
+      />
+      {error !== undefined && (
+        <small id={`${name}-error`} class="error">
+          {error}
+        </small>
+      )}
+      {hint !== undefined && <small id={`${name}-hint`}>{hint}</small>}
+    </label>
+  );
+};
+
+export interface Option {
+  value: string;
+  text: string;
+}
+
+interface SelectProps {
+  label: string;
+  name: string;
+  options: readonly Option[];
+  value?: string | undefined;
+}
+
+export const Select: FC<SelectProps> = ({ label, name, options, value }) => (
+  <label class="field">
+    <span>{label}</span>
+    <select name={name}>
+      {options.map((option) => (
+        <option value={option.value} selected={option.value === value}>
+          {option.text}
+        </option>
+      ))}
+    </select>
+  </label>
+);
+
+interface ActionProps {
+  /** A path of Tollgate's own. */
+  action: string;
+  /** On the button. */
+  label: string;
+  tone?: "main" | "bad" | "plain" | undefined;
+  isTiny?: boolean;
+  /** With script, the browser asks this first. */
+  confirm?: string | undefined;
+  /** Hidden fields. */
+  fields?: Readonly<Record<string, string>>;
+  /** Fields above the button. */
+  children?: Child;
+}
+
+/** A form with one button. */
+export const Action: FC<ActionProps> = ({ action, label, tone, isTiny = false, confirm, fields = {}, children }) => (
+  <form method="post" action={action} data-confirm={confirm}>
+    {Object.entries(fields).map(([name, value]) => (
+      <input type="hidden" name={name} value={value} />
+    ))}
+    {children}
+    <button class={[tone, isTiny && "tiny"].filter(Boolean).join(" ") || undefined}>{label}</button>
+  </form>
+);

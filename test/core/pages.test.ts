@@ -1,0 +1,206 @@
+// What every page has in common: it loads only files of Tollgate's own, has no inline style and no inline script, shows markup in
+// texts as text, and no cache keeps a page for one person. No system runs.
+import { Hono } from "hono";
+import { type Child, type FC, jsx } from "hono/jsx";
+import { beforeAll, expect, test, vi } from "vitest";
+import type { HttpEnv, Route } from "../../src/http.ts";
+import { isLight } from "../../src/pages/assets/assets.ts";
+import { type PageOptions, personalPage } from "../../src/pages/layout.tsx";
+import { Badge } from "../../src/pages/parts/badge.tsx";
+import { Copyable } from "../../src/pages/parts/copyable.tsx";
+import { Figure, Instant, dollars, units } from "../../src/pages/parts/figures.tsx";
+import { flashCookie, flashOf } from "../../src/pages/parts/flash.ts";
+import { Action, Field, Select } from "../../src/pages/parts/form.tsx";
+import type { SidedFrame } from "../../src/pages/parts/frame.tsx";
+import { Meter } from "../../src/pages/parts/meter.tsx";
+import { Empty, Notice } from "../../src/pages/parts/notice.tsx";
+import { Steps } from "../../src/pages/parts/steps.tsx";
+import { type Column, Table } from "../../src/pages/parts/table.tsx";
+import type { app as App } from "../../src/routes.ts";
+
+// Classes of the platform, which exist only in workerd.
+vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
+vi.mock("cloudflare:workflows", () => ({ NonRetryableError: Error }));
+
+const PUBLIC_URL = "https://tollgate.example";
+const issuers = ["https://one.example", "https://two.example"].map((issuer) => ({
+  ...{ issuer, jwksUrl: `${issuer}/keys`, clientId: "tollgate" },
+}));
+const env = {
+  ...{ PUBLIC_URL, OIDC_ISSUERS: JSON.stringify(issuers), ALLOWED_ORIGINS: "", CREDENTIAL_KEY: "k" },
+  CONTROL_DATABASE_URL: "postgres://service:secret@127.0.0.1:1/control",
+  NEON_FETCH_ENDPOINT: "http://127.0.0.1:1/sql",
+  ADDRESS_RATE: { limit: async () => ({ success: true }) },
+} as unknown as Env;
+const execution = { waitUntil() {}, passThroughOnException() {}, props: {} } as unknown as ExecutionContext;
+
+let app: typeof App;
+let routes: readonly Route[];
+beforeAll(async () => {
+  ({ app, routes } = await import("../../src/routes.ts"));
+});
+
+const get = async (path: string, headers: Record<string, string> = {}): Promise<Response> =>
+  app.fetch(new Request(`${PUBLIC_URL}${path}`, { headers }), env, execution);
+
+/** Every page that a stranger can open, and the refusals of the others. */
+async function pages(): Promise<{ path: string; answer: Response; html: string }[]> {
+  const found = [];
+  for (const { method, path } of routes.filter((route) => route.method === "GET" && route.access !== "operator")) {
+    const filled = path.replaceAll(/:\w+/g, "one");
+    const answer = await get(filled);
+    if (answer.headers.get("content-type")?.startsWith("text/html") !== true) continue;
+    found.push({ path: `${method} ${filled}`, answer, html: await answer.text() });
+  }
+  return found;
+}
+
+const directives = (answer: Response): Map<string, string> =>
+  new Map(
+    (answer.headers.get("content-security-policy") ?? "")
+      .split("; ")
+      .map((part) => [part.split(" ")[0] ?? "", part.split(" ").slice(1).join(" ")]),
+  );
+
+/** What a content policy without `unsafe-inline` would refuse, and what a page must not do in any case. */
+const refused =
+  /<style|\sstyle=|\son[a-z]+=|<script(?![^>]*\ssrc="\/assets\/)|<script[^>]*>[^<]|javascript:|<base|<iframe|<object|\shx-on|\sjs:/i;
+
+function checkPage({ path, answer, html }: { path: string; answer: Response; html: string }): void {
+  const policy = directives(answer);
+  expect(policy.get("default-src"), path).toBe("'none'");
+  expect(policy.get("style-src"), path).toBe("'self'");
+  expect(policy.get("frame-ancestors"), path).toBe("'none'");
+  expect(policy.get("base-uri"), path).toBe("'none'");
+  expect(policy.get("script-src"), path).toBe(/<script/.test(html) ? "'self'" : undefined);
+  expect(policy.get("connect-src"), path).toBe(html.includes("/assets/htmx-") ? "'self'" : undefined);
+  expect([...policy.values()].join(" "), path).not.toMatch(/unsafe|\*|https?:/);
+  expect(html, path).not.toMatch(refused);
+  const formAction = policy.get("form-action");
+  expect(formAction, path).toMatch(html.includes("<form") ? /^'self'$/ : /^'(none|self)'$/);
+  for (const [, action] of html.matchAll(/<form[^>]*action="([^"]*)"/g)) expect(action, path).toMatch(/^\/(?!\/)/);
+  // A person needs to know where they are, with a screen reader, too.
+  expect(html, path).toMatch(/^<!doctype html><html lang="en">/);
+  expect(html.match(/<h1[ >]/g), path).toHaveLength(1);
+  expect(html.match(/<main id="content">/g), path).toHaveLength(1);
+  expect(html, path).toContain('href="#content"');
+}
+
+test("every page and every refusal as a page loads only our own files, and its policy allows nothing inline", async () => {
+  const all = await pages();
+  expect(all.length).toBeGreaterThan(4);
+  for (const page of all) checkPage(page);
+});
+
+test("each file that a page loads has the hash of its content in its name, and a browser keeps it for a year", async () => {
+  const paths = new Set((await pages()).flatMap(({ html }) => html.match(/\/assets\/[\w.-]+/g) ?? []));
+  expect(paths.size).toBeGreaterThan(0);
+  for (const path of paths) {
+    const answer = await get(path);
+    expect(answer.status, path).toBe(200);
+    expect(answer.headers.get("cache-control"), path).toBe("public, max-age=31536000, immutable");
+    expect(answer.headers.get("content-type"), path).toMatch(/^text\/(css|javascript); charset=utf-8$/);
+    const digest = await crypto.subtle.digest("SHA-256", await answer.arrayBuffer());
+    expect(path).toContain(Buffer.from(digest).toString("hex").slice(0, 16));
+  }
+  expect((await get("/assets/style-0000000000000000.css")).status).toBe(404);
+});
+
+test("a page that is not the same for everyone is never cached", async () => {
+  const forEveryone = new Set(routes.filter(({ isPage }) => isPage !== true).map(({ path }) => `GET ${path}`));
+  for (const { path, answer } of await pages())
+    expect(answer.headers.get("cache-control"), path).toBe(
+      forEveryone.has(path) && answer.status === 200 ? "public, max-age=300" : "no-store",
+    );
+});
+
+test("a stylesheet loads nothing, and each file is smaller than its share of the first page", async () => {
+  const { html } = (await pages()).find(({ path }) => path === "GET /docs/errors") ?? { html: "" };
+  const path = /\/assets\/style-[\w.-]+/.exec(html)?.[0] ?? "";
+  const css = await (await get(path)).text();
+  expect(css).not.toMatch(/url\(|@import/);
+  expect(css.length).toBeLessThan(20_000);
+});
+
+const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>' onclick='alert(2)`;
+
+/** Renders a page with this content, as a request for it would. */
+async function render(content: Child, options: Partial<PageOptions> = {}, cookie = ""): Promise<Response> {
+  const one = new Hono<HttpEnv>().get("/", (c) => personalPage(c, { title: "A page", ...options }, content));
+  return one.fetch(new Request(`${PUBLIC_URL}/`, { headers: { cookie } }), env, execution);
+}
+
+/** An element with its properties, whichever they are. */
+const element = <Props>(part: FC<Props> | ((props: Props) => unknown), props: Props, ...children: Child[]): Child =>
+  jsx(part as unknown as FC, props as Record<string, unknown>, ...(children as string[]));
+
+const columns: Column<string>[] = [
+  { head: hostile, isHead: true, cell: (text) => text },
+  { head: "Units", isNumber: true, cell: (text) => text },
+];
+const sided: SidedFrame = {
+  ...{ kind: "sided", label: hostile, person: hostile, current: hostile, banner: hostile },
+  where: { text: hostile, href: "/app" },
+  groups: [{ heading: hostile, sections: [{ href: hostile, text: hostile }] }],
+  menu: [{ href: "/app", text: hostile }],
+};
+
+test.each<[string, Child, Partial<PageOptions>?]>([
+  ["a title and a lead", hostile, { title: hostile, lead: hostile, actions: hostile }],
+  ["the frame of an account", hostile, { frame: sided, scripts: "live" }],
+  ["a table", element(Table<string>, { caption: hostile, columns, rows: [hostile], idOf: (row: string) => row })],
+  ["an empty list", element(Empty, { title: hostile }, hostile)],
+  ["a notice", element(Notice, { tone: "bad" as const }, hostile)],
+  ["a badge", element(Badge, { tone: "good" as const }, hostile)],
+  ["a figure", element(Figure, { name: hostile, value: hostile, note: hostile })],
+  ["a meter", element(Meter, { label: hostile, used: 1, limit: 2 })],
+  ["steps", element(Steps, { steps: [{ title: hostile, status: "retrying" as const, note: hostile }] })],
+  ["a text to copy", element(Copyable, { text: hostile, caption: hostile })],
+  ["a field", element(Field, { label: hostile, name: hostile, value: hostile, hint: hostile, error: hostile })],
+  ["a choice", element(Select, { label: hostile, name: hostile, options: [{ value: hostile, text: hostile }] })],
+  [
+    "an action",
+    element(Action, { action: "/app", label: hostile, confirm: hostile, fields: { [hostile]: hostile } }),
+    { hasForm: true },
+  ],
+])("markup in %s is shown as text", async (_what, content, options = {}) => {
+  const answer = await render(content, options);
+  const html = await answer.text();
+  expect(html).toContain("&lt;script&gt;alert(1)&lt;/script&gt;");
+  expect(html).not.toMatch(/<script>|<img|\sonclick='/);
+  // Quotes in an attribute would end it.
+  const tags = html.match(/<[a-z][^>]*>/g) ?? [];
+  for (const tag of tags) expect(tag.replaceAll(/"[^"]*"/g, ""), tag).not.toMatch(/\son[a-z]+=/i);
+  expect(answer.headers.get("cache-control")).toBe("no-store");
+  expect(directives(answer).get("form-action")).toBe(html.includes("<form") ? "'self'" : "'none'");
+});
+
+test("a message of a form is shown once on the next page, as text, and a made-up cookie shows nothing", async () => {
+  const cookie = flashCookie({ tone: "good", text: hostile });
+  expect(cookie).toMatch(/^__Host-.*; Path=\/; Secure; HttpOnly; SameSite=Lax; Max-Age=60$/);
+  const answer = await render("content", {}, cookie.split(";")[0]);
+  expect(await answer.text()).toContain("&lt;script&gt;");
+  expect(answer.headers.getSetCookie()).toEqual([expect.stringMatching(/^__Host-tollgate-message=;.*Max-Age=0$/)]);
+  for (const value of ["", "x", "bm90IGpzb24", Buffer.from('{"tone":"other","text":1}').toString("base64url")])
+    expect(flashOf(`a=b; __Host-tollgate-message=${value}`), value).toBeUndefined();
+  expect((await render("content")).headers.getSetCookie()).toEqual([]);
+});
+
+test("figures have separators, their unit, and every cent", async () => {
+  expect([units(1), units(0), units(1_234_567)]).toEqual(["1 unit", "0 units", "1,234,567 units"]);
+  expect([dollars(0), dollars(1_900), dollars(123_456_789), dollars({ digits: -125n, scale: 1 })]).toEqual([
+    ...["$0.00", "$19.00", "$1,234,567.89", "-$0.125"],
+  ]);
+  const time = await (await render(element(Instant, { at: Date.UTC(2026, 10, 28, 21, 4, 5) }))).text();
+  expect(time).toContain('title="2026-11-28 21:04:05 UTC"');
+  expect(time).toContain(">2026-11-28 21:04<");
+});
+
+test.each([
+  ["#1d4ed8", false],
+  ["#000000", false],
+  ["#ffffff", true],
+  ["#facc15", true],
+])("the text on the product's colour %s can be read", (colour, isDark) => {
+  expect(isLight(colour)).toBe(isDark);
+});
