@@ -1,7 +1,17 @@
 // `npm run campaign`: injects faults between a call and its payment, over many seeds or over deliberately wrong copies of
 // the program (mutants).
 import { spawn } from "node:child_process";
-import { closeSync, cpSync, mkdtempSync, openSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { stripVTControlCharacters } from "node:util";
@@ -65,6 +75,7 @@ async function runSeeds(from: number, seeds: number): Promise<void> {
     const counts = join(scratch, "counts.json");
     const passed = await vitest(root, next, count, { CAMPAIGN_COUNTS: counts }, "inherit");
     if (!passed) failed.push(next);
+    if (!existsSync(counts)) throw new Error("The run was interrupted. The seeds that passed stand above.");
     const part = JSON.parse(readFileSync(counts, "utf8")) as PointCounts;
     for (const [point, { met, hit }] of Object.entries(part)) {
       const total = (totals[point] ??= { met: 0, hit: 0 });
