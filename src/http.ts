@@ -28,6 +28,8 @@ export interface HttpEnv {
     creation: Creation | undefined;
     /** The code of the refusal, once there is one. */
     code: ErrorCode | undefined;
+    /** The request has a credential that Tollgate did not make, although the answer does not say so. */
+    hasWrongCredential: boolean | undefined;
     /** The names of the body's fields. */
     fields: readonly string[] | undefined;
     /** The route is a page. */
@@ -68,6 +70,9 @@ export type HttpContext = HonoContext<HttpEnv>;
 export const accesses = ["public", "buyer", "status", "tenant_admin", "key_maker", "person", "operator", "monitor", "stripe", "mcp"] as const;
 export type Access = (typeof accesses)[number];
 
+/** registration: of clients, each of which is stored. address: everything else. identity/address-rate.ts */
+export type Rate = "address" | "registration";
+
 const methods = ["GET", "POST", "PUT", "PATCH", "DELETE", "ALL"] as const;
 type Method = (typeof methods)[number];
 
@@ -83,8 +88,8 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   isPage?: boolean;
   /** The route's name in the audit log, for pages and their files. The API reference does not list such a route. */
   action?: string;
-  /** Requests from one address have a rate, which the platform counts. For what strangers may do at a cost. */
-  hasAddressRate?: boolean;
+  /** The rate of requests from one address. For what strangers may do at a cost. */
+  rate?: Rate;
   /** A tenant's data leave through it, so that the audit log has each request. */
   isDownload?: boolean;
   /** Why its requests are not in the audit log, although they are not reads. */

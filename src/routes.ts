@@ -39,6 +39,7 @@ import {
   route,
   shareWithBrowsers,
 } from "./http.ts";
+import { rateOf, refusedFailure } from "./identity/address-rate.ts";
 import { LinkRequest, LinksQuery, linkOrganisation, listLinks, unlinkOrganisation } from "./identity/api.ts";
 import {
   AllAuditQuery,
@@ -51,7 +52,7 @@ import {
 import { recordingOf } from "./identity/audit/audit.ts";
 import { intend, recorder } from "./identity/audit/recorder.ts";
 import { protectedResourceMetadata } from "./identity/tokens/authenticate.ts";
-import { addressRate, guardOf, requirePermission, requireTenant } from "./identity/guards.ts";
+import { guardOf, requirePermission, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
 import {
   KeysQuery,
@@ -155,7 +156,7 @@ import { HealthQuery, showHealth } from "./operations/health.ts";
 import { answerConsent, showAuthorize } from "./pages/authorize.tsx";
 import { endpoints } from "./pages/endpoints.ts";
 import { InvitationQuery, showInvitation, submitInvitation } from "./pages/invitation.tsx";
-import { answerError } from "./pages/error-page.tsx";
+import { answerError, replaceAnswer } from "./pages/error-page.tsx";
 import { showApiReference, showOpenApi } from "./pages/public/api-reference.tsx";
 import { showErrorCodes } from "./pages/public/error-codes.tsx";
 import { publicRoutes } from "./pages/public/routes.ts";
@@ -199,13 +200,13 @@ export const routes: readonly Route[] = [
   route("GET /.well-known/openid-configuration", "public", inServerMode(showOpenIdMetadata), { query: AnyQuery }),
   route("GET /.well-known/openid-configuration/mcp", "public", inServerMode(showOpenIdMetadata), { query: AnyQuery }),
   route("GET /.well-known/jwks.json", "public", inServerMode(showKeySet), { query: AnyQuery }),
-  route("POST /oauth/register", "public", inServerMode(registerClient), { readsBody: true, hasAddressRate: true, notAudited: "A registration opens nothing. The consent is recorded." }),
-  route("GET /oauth/authorize", "public", inServerMode(showAuthorize), { query: AnyQuery, isPage: true, hasAddressRate: true }),
-  route("POST /oauth/consent", "public", inServerMode(answerConsent), { readsBody: true, isPage: true }),
+  route("POST /oauth/register", "public", inServerMode(registerClient), { readsBody: true, rate: "registration", notAudited: "A registration opens nothing. The consent is recorded." }),
+  route("GET /oauth/authorize", "public", inServerMode(showAuthorize), { query: AnyQuery, isPage: true, rate: "address" }),
+  route("POST /oauth/consent", "public", inServerMode(answerConsent), { readsBody: true, isPage: true, rate: "address" }),
   route("POST /oauth/token", "public", inServerMode(answerToken), { readsBody: true, notAudited: "It renews what a recorded consent has given." }),
   route("POST /oauth/revoke", "public", inServerMode(answerToken), { readsBody: true, notAudited: "A client gives up its own token." }),
-  route("GET /oauth/callback", "public", finishSignIn, { query: AnyQuery, isPage: true, hasAddressRate: true }),
-  route("GET /sign-in", "public", showSignIn, { query: AnyQuery, isPage: true, hasAddressRate: true }),
+  route("GET /oauth/callback", "public", finishSignIn, { query: AnyQuery, isPage: true, rate: "address" }),
+  route("GET /sign-in", "public", showSignIn, { query: AnyQuery, isPage: true, rate: "address" }),
   route("POST /sign-out", "public", signOut, { readsBody: true, isPage: true }),
 
   // documents, the same for everyone
@@ -214,16 +215,16 @@ export const routes: readonly Route[] = [
   route("GET /docs/errors", "public", showErrorCodes),
 
   // a person with an invitation
-  route("GET /invitation", "public", showInvitation, { query: InvitationQuery, isPage: true, hasAddressRate: true }),
-  route("POST /invitation", "public", submitInvitation, { readsBody: true, isPage: true }),
-  route("POST /api/invitations/accept", "person", accept, { body: AcceptanceRequest, hasAddressRate: true }),
+  route("GET /invitation", "public", showInvitation, { query: InvitationQuery, isPage: true, rate: "address" }),
+  route("POST /invitation", "public", submitInvitation, { readsBody: true, isPage: true, rate: "address" }),
+  route("POST /api/invitations/accept", "person", accept, { body: AcceptanceRequest, rate: "address" }),
 
   // buyers
   route("GET /plans", "public", listPlans),
-  route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest, hasAddressRate: true }),
-  route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery }),
-  route("POST /api/tenants/:tenantId/keys", "key_maker", once(createKey), { body: KeyRequest, hasAddressRate: true }),
-  route("POST /api/tenants/:tenantId/owner", "buyer", once<{ body: undefined }>(inviteOwner), { hasAddressRate: true }),
+  route("POST /api/checkout", "public", once(createCheckout, { isPublic: true }), { body: CheckoutRequest, rate: "address" }),
+  route("GET /api/tenants/:tenantId/status", "status", showStatus, { query: StatusQuery, rate: "address" }),
+  route("POST /api/tenants/:tenantId/keys", "key_maker", once(createKey), { body: KeyRequest, rate: "address" }),
+  route("POST /api/tenants/:tenantId/owner", "buyer", once<{ body: undefined }>(inviteOwner), { rate: "address" }),
 
   // a tenant's admin
   route("GET /api/tenants/:tenantId", "tenant_admin", showOwnAccount, { permission: "account:read" }),
@@ -360,6 +361,8 @@ app.use((c, next) => {
   c.set("actor", anonymous);
   return inRequest(requestId, async () => {
     await next();
+    const refused = await refusedFailure(c);
+    if (refused !== undefined) await replaceAnswer(c, refused);
     finishAnswer(c);
   });
 });
@@ -379,7 +382,7 @@ for (const path of ["/oauth/register", "/oauth/token", "/oauth/revoke"])
   shareWithBrowsers(app, path, { methods: "POST", headers: "Authorization, Content-Type, MCP-Protocol-Version, *" });
 
 for (const each of routes) {
-  const { method, path, access, permission, takesFile, hasAddressRate, run } = each;
+  const { method, path, access, permission, takesFile, rate, run } = each;
   const action = actionOf(each);
   // The MCP endpoint limits its bodies itself, and the platform limits files.
   const limit = access === "mcp" || takesFile ? [] : [limitBody];
@@ -407,7 +410,7 @@ for (const each of routes) {
     ...limit,
     guardOf(each),
     ...mayUse,
-    ...(hasAddressRate ? [addressRate] : []),
+    ...(rate === undefined ? [] : [rateOf(rate)]),
     handler,
   );
 }

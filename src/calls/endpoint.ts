@@ -8,6 +8,7 @@ import { errorCode, errors } from "../core/errors.ts";
 import type { Branding } from "../core/tenant.ts";
 import { OUTAGE_RETRY_SECONDS } from "../http.ts";
 import { type Authenticated, type Authentication, authenticate, challenge } from "../identity/tokens/authenticate.ts";
+import { ADDRESS_RATE_SECONDS, isOverFailureRate, tooManyFailures } from "../identity/address-rate.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
@@ -36,7 +37,10 @@ export async function handleMcp(
     // The answer to an outage names the message, so it waits for the body.
     const authentication = await identify().catch(() => undefined);
     if (authentication === undefined || !("refused" in authentication)) return undefined;
-    return errors[authentication.refused].status === 401 ? challenge(authentication.refused, env) : undefined;
+    const { refused: code } = authentication;
+    if (errors[code].status !== 401) return undefined;
+    const isOver = code === "token_invalid" && (await isOverFailureRate(request.headers, env, "credential"));
+    return isOver ? tooManyWrongTokens() : challenge(code, env);
   });
   if ("response" in read) return read.response;
   const { body, finish } = read;
@@ -61,6 +65,14 @@ export async function handleMcp(
     return Array.isArray(body) ? answerBatch(body, (each) => answer(each, () => one(each))) : one(body);
   });
   return withHeaders(await finish(response), corsHeaders(request, guard.allowedOrigins));
+}
+
+/** Without a challenge, so that the client waits before it sends another token. In the form of the challenge's body. */
+function tooManyWrongTokens(): Response {
+  return Response.json(
+    { error: "rate_limited", error_description: tooManyFailures },
+    { status: 429, headers: { "retry-after": String(ADDRESS_RATE_SECONDS) } },
+  );
 }
 
 function answerMessage(message: Message): Promise<Response> {

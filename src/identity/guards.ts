@@ -41,7 +41,7 @@ import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole 
 import { isOwnForm } from "./oauth/consent.ts";
 import { type Session, sessionsStore } from "./sessions/sessions-store.ts";
 import { sessionTokenOf } from "./sessions/sessions.ts";
-import { ADDRESS_RATE_SECONDS, STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE, sourceOf } from "./request-rate.ts";
+import { STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE } from "./request-rate.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
 
@@ -254,7 +254,11 @@ async function sessionOf(c: HttpContext, nowMs: number): Promise<Session | undef
   const from = { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") };
   if (changes && !isOwnForm(c.env.PUBLIC_URL, from)) throw new AppError("origin_refused");
   const session = await sessionsStore(c.get("context").control).find(token, nowMs);
-  if (session === undefined) throw new Problem("token_expired", "Your session has ended. Sign in again.");
+  if (session === undefined) {
+    // Nothing but the look into the database tells a session that has ended from one that never was.
+    c.set("hasWrongCredential", true);
+    throw new Problem("token_expired", "Your session has ended. Sign in again.");
+  }
   return session;
 }
 
@@ -291,23 +295,6 @@ function lacksPermission(actor: Actor, permission: Permission): Problem {
   return new Problem("scope_missing", `Only a member who has signed in can do this. ${needs}`);
 }
 
-/**
- * Throws `rate_limited` when strangers at one address have sent too many requests in the last minute. Runs before the body is
- * read. wrangler.toml has the number. The platform counts for each of its locations.
- */
-export const addressRate = createMiddleware<HttpEnv>(async (c, next) => {
-  let isAdmitted = true;
-  try {
-    const key = `${c.req.routePath} ${sourceOf(c.req.header("cf-connecting-ip") ?? "")}`;
-    isAdmitted = (await c.env.ADDRESS_RATE.limit({ key })).success;
-  } catch (error) {
-    // A buyer is worth more than the count.
-    log("warn", "address_rate_not_counted", { requestId: c.get("requestId"), error: describeError(error) });
-  }
-  if (!isAdmitted) throw new TooManyRequests("Your address sends too many requests a minute.", ADDRESS_RATE_SECONDS);
-  await next();
-});
-
 /** Throws `rate_limited` when the tenant's admin has sent too many requests in the last minute. */
 async function requireRate(c: HttpContext, caller: Caller, perMinute: number): Promise<void> {
   const { tenantId } = caller;
@@ -330,7 +317,10 @@ async function requireRate(c: HttpContext, caller: Caller, perMinute: number): P
 /** Throws unless the token may see the progress of the path's tenant. A revoked key may not. */
 async function requireStatus(c: HttpContext, token: string): Promise<void> {
   const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
-  if (credential === undefined) throw noSuchTenant();
+  if (credential === undefined) {
+    c.set("hasWrongCredential", true);
+    throw noSuchTenant();
+  }
   refuseCrossing(c, credential, c.req.param("tenantId"));
   const { kind, tenantId, fields } = credential;
   if (kind === "setup" || kind === "status") {

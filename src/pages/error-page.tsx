@@ -89,6 +89,15 @@ function needsSignIn(c: HttpContext, code: ErrorCode): boolean {
   return isOpened && errors[code].status === 401 && c.req.header("authorization") === undefined;
 }
 
+/** Puts a refusal in the place of the answer, whose headers go with it: a challenge would ask for another try. */
+export async function replaceAnswer(c: HttpContext, refused: Error): Promise<void> {
+  const origins = c.res.headers.get("access-control-allow-origin");
+  await c.res.body?.cancel();
+  c.res = undefined;
+  c.res = await answerError(c, refused, { isPage: c.get("isPage") === true });
+  if (origins !== null) c.res.headers.set("access-control-allow-origin", origins);
+}
+
 function logFailure(c: HttpContext, code: ErrorCode, error: Error): void {
   const requestId = c.get("requestId");
   const level = errors[code].status >= 500 ? "error" : "info";

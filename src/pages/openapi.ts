@@ -347,7 +347,7 @@ function codesOf(route: Route, endpoint: Endpoint): ErrorCode[] {
     (route.path.includes(":") || route.access === "monitor") && "not_found",
     route.method !== "GET" && route.access !== "stripe" && "conflict",
     route.takesIdempotencyKey && "idempotency_key_mismatch",
-    route.hasAddressRate && "rate_limited",
+    route.rate !== undefined && "rate_limited",
     "control_unavailable",
     "internal",
     ...(endpoint.codes ?? []),

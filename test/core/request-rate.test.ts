@@ -1,6 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { RequestRate, sourceOf } from "../../src/identity/request-rate.ts";
+import { sourceOf } from "../../src/identity/address-rate.ts";
+import { RequestRate } from "../../src/identity/request-rate.ts";
 
 const MINUTE_MS = 60_000;
 

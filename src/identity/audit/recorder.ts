@@ -29,7 +29,7 @@ import {
 } from "./audit.ts";
 import { auditStore } from "./audit-store.ts";
 import { crossingsStore } from "./crossings-store.ts";
-import { sourceOf } from "../request-rate.ts";
+import { sourceOf } from "../address-rate.ts";
 
 /** Waits before each attempt to record. The platform gives work after an answer 30 seconds. Then the note is left. */
 const WAITS_MS = [0, 300, 2_000, 8_000];

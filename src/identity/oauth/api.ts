@@ -69,7 +69,10 @@ export async function answerToken(c: HttpContext): Promise<Response> {
     body: await c.req.text(),
   };
   const tenantId = await tenantOfForm(c.env.CREDENTIAL_KEY, request.body);
-  if (tenantId === undefined) return respond(await answerTokenRequest(c.env.PUBLIC_URL, request, oauthEnv(context)));
+  if (tenantId === undefined) {
+    c.set("hasWrongCredential", true);
+    return respond(await answerTokenRequest(c.env.PUBLIC_URL, request, oauthEnv(context)));
+  }
   try {
     return respond(await context.tenantObject(tenantId).oauthToken(request));
   } catch (error) {
