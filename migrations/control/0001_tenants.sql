@@ -183,6 +183,6 @@ GRANT SELECT, INSERT ON checkouts, tenants, api_keys, tenant_links, provisioning
                         cross_tenant_attempts TO tollgate_service;
 GRANT UPDATE (attempts, last_at) ON cross_tenant_attempts TO tollgate_service;
 GRANT SELECT, INSERT, UPDATE, DELETE ON idempotent_requests TO tollgate_service;
-GRANT DELETE ON tenant_links TO tollgate_service;
+GRANT DELETE ON tenant_links, cross_tenant_attempts TO tollgate_service;
 GRANT UPDATE ON tenants, provisioning_attempts, provisioning_steps TO tollgate_service;
 GRANT UPDATE (name, tools, units_per_month, expires_at, overlap_until, revoked_at) ON api_keys TO tollgate_service;

@@ -47,4 +47,5 @@ CREATE INDEX invitations_open_by_email ON invitations (email) WHERE accepted_at 
 
 GRANT SELECT, INSERT ON members, invitations TO tollgate_service;
 GRANT UPDATE (email, name, role, issuer, subject, last_sign_in_at, removed_at) ON members TO tollgate_service;
+GRANT DELETE ON invitations TO tollgate_service;
 GRANT UPDATE (accepted_at, accepted_by, revoked_at) ON invitations TO tollgate_service;

@@ -37,7 +37,7 @@ CREATE TABLE usage_alerts (
 );
 CREATE INDEX usage_alerts_unsent ON usage_alerts (due_at) WHERE sent_at IS NULL;
 
-GRANT SELECT, INSERT ON impersonations, operator_token_uses, usage_alerts TO tollgate_service;
+GRANT SELECT, INSERT, DELETE ON impersonations, operator_token_uses, usage_alerts TO tollgate_service;
 GRANT UPDATE (ended_at) ON impersonations TO tollgate_service;
 GRANT UPDATE (uses, last_at) ON operator_token_uses TO tollgate_service;
 GRANT UPDATE (attempts, sent_at) ON usage_alerts TO tollgate_service;

@@ -16,6 +16,7 @@ CREATE TABLE sessions (
 );
 CREATE INDEX sessions_by_identity ON sessions (issuer, subject) WHERE ended_at IS NULL;
 CREATE INDEX sessions_by_expiry ON sessions (expires_at);
+CREATE INDEX sessions_ended ON sessions (ended_at) WHERE ended_at IS NOT NULL;
 
 GRANT SELECT, INSERT, DELETE ON sessions TO tollgate_service;
 GRANT UPDATE (last_seen_at, ended_at) ON sessions TO tollgate_service;

@@ -6,6 +6,7 @@ import { fallbackCallsStore } from "../calls/fallback-calls-store.ts";
 import type { Context } from "../control/context.ts";
 import { failuresStore, isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
+import { prunedTables, retentionStore } from "../control/retention-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantWork } from "../control/work.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -13,7 +14,6 @@ import { DAY_MS, HOUR_MS } from "../core/time.ts";
 import { checkAuditChains } from "../identity/audit/check.ts";
 import { auditStore } from "../identity/audit/audit-store.ts";
 import { resumeSilentMigrations } from "../fleet/workflow.ts";
-import { sessionsStore } from "../identity/sessions/sessions-store.ts";
 import { PROVISIONING_SILENCE_MS, startProvisioning } from "../lifecycle/provisioning.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { removalsStore } from "../lifecycle/removals-store.ts";
@@ -49,8 +49,6 @@ const PRUNED_EVENTS = 5_000;
 const LOST_ACT_MS = HOUR_MS;
 /** Rows of the audit log that one sweep deletes after their retention: more than a deployment writes in a minute. */
 const PRUNED_AUDIT_ROWS = 1_000;
-/** Expired sessions of people that one sweep deletes: more than begin in a minute. */
-const PRUNED_SESSIONS = 1_000;
 /** Stripe retries for three days. It lists an event that it gave up on for thirty. */
 const RETRIED_MS = 3 * DAY_MS;
 const LISTED_MS = 30 * DAY_MS;
@@ -170,7 +168,7 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
   });
   await attempt("old_audit_rows", async () => void (await auditStore(control).prune(PRUNED_AUDIT_ROWS)));
   await attempt("audit_chains", () => checkAuditChains(context));
-  await attempt("old_sessions", () => sessionsStore(control).prune(nowMs, PRUNED_SESSIONS));
+  for (const table of prunedTables) await attempt(`old_${table}`, () => retentionStore(control).prune(table));
   await attempt("alarms", () => raiseAlarms(context, nowMs));
   await ledgerStore(control).heartbeat("sweep", nowMs);
 }

@@ -12,7 +12,10 @@ const repository = join(import.meta.dirname, "../..");
 const MAX_FILES = 12;
 /** Rooms that may have more files, each with the reason. */
 const largerRooms: Readonly<Record<string, { files: number; reason: string }>> = {
-  control: { files: 13, reason: "each control table that several rooms share has a store of its own" },
+  control: {
+    files: 14,
+    reason: "each control table that several rooms share has a store of its own, and one file has the retention of all",
+  },
   reports: { files: 13, reason: "reports, late usage, periods and the daily comparison each have a store and rules" },
   operations: { files: 13, reason: "accounts and their configuration are apart from the state of the deployment" },
   metering: {

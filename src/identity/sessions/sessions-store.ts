@@ -109,14 +109,5 @@ export function sessionsStore(control: ControlDatabase) {
       );
       return rows.length > 0;
     },
-
-    /** Deletes up to `most` sessions that have expired. */
-    async prune(nowMs: number, most: number): Promise<void> {
-      await control.query(
-        `DELETE FROM sessions WHERE id_hash IN (
-           SELECT id_hash FROM sessions WHERE expires_at <= ${fromMs("$1")} ORDER BY expires_at LIMIT $2)`,
-        [nowMs, most],
-      );
-    },
   };
 }
