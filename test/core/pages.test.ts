@@ -17,6 +17,7 @@ import { Empty, Notice } from "../../src/pages/parts/notice.tsx";
 import { Steps } from "../../src/pages/parts/steps.tsx";
 import { type Column, Table } from "../../src/pages/parts/table.tsx";
 import type { app as App } from "../../src/routes.ts";
+import { appFetch } from "../support/app-requests.ts";
 
 // Classes of the platform, which exist only in workerd.
 vi.mock("cloudflare:workers", () => ({ DurableObject: Object, WorkflowEntrypoint: Object, RpcTarget: Object }));
@@ -30,9 +31,7 @@ const env = {
   ...{ PUBLIC_URL, OIDC_ISSUERS: JSON.stringify(issuers), ALLOWED_ORIGINS: "", CREDENTIAL_KEY: "k" },
   CONTROL_DATABASE_URL: "postgres://service:secret@127.0.0.1:1/control",
   NEON_FETCH_ENDPOINT: "http://127.0.0.1:1/sql",
-  ADDRESS_RATE: { limit: async () => ({ success: true }) },
-} as unknown as Env;
-const execution = { waitUntil() {}, passThroughOnException() {}, props: {} } as unknown as ExecutionContext;
+};
 
 let app: typeof App;
 let routes: readonly Route[];
@@ -41,7 +40,7 @@ beforeAll(async () => {
 });
 
 const get = async (path: string, headers: Record<string, string> = {}): Promise<Response> =>
-  app.fetch(new Request(`${PUBLIC_URL}${path}`, { headers }), env, execution);
+  appFetch(app, new Request(`${PUBLIC_URL}${path}`, { headers }), env);
 
 /** Every page that a stranger can open, and the refusals of the others. */
 async function pages(): Promise<{ path: string; answer: Response; html: string }[]> {
@@ -127,7 +126,7 @@ const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>' onclic
 /** Renders a page with this content, as a request for it would. */
 async function render(content: Child, options: Partial<PageOptions> = {}, cookie = ""): Promise<Response> {
   const one = new Hono<HttpEnv>().get("/", (c) => personalPage(c, { title: "A page", ...options }, content));
-  return one.fetch(new Request(`${PUBLIC_URL}/`, { headers: { cookie } }), env, execution);
+  return appFetch(one, new Request(`${PUBLIC_URL}/`, { headers: { cookie } }), env);
 }
 
 /** An element with its properties, whichever they are. */

@@ -20,10 +20,9 @@ beforeAll(async () => {
 });
 
 async function send(path: string, init: RequestInit = {}, vars: Record<string, string> = {}): Promise<Response> {
-  const env = { PUBLIC_URL, OIDC_ISSUERS: "[]", CREDENTIAL_KEY: "k", ...vars, ADDRESS_RATE: unlimited };
+  const env = { PUBLIC_URL, OIDC_ISSUERS: "[]", CREDENTIAL_KEY: "k", ...vars };
   return appFetch(app, new Request(`${PUBLIC_URL}${path}`, init), env);
 }
-const unlimited = { limit: async () => ({ success: true }) };
 
 test.each([
   ["/oauth/authorize", 400],

@@ -17,11 +17,15 @@ const scopes = new AsyncLocalStorage<TestScope>();
 const newScope = (): TestScope => ({ isOver: false, works: [], timers: new Map() });
 let current = newScope();
 
+/** Rates of addresses that admit everything, unless a test has its own. */
+const unlimited = { limit: async () => ({ success: true }) };
+const rates = { ADDRESS_RATE: unlimited, REGISTRATION_RATE: unlimited, FAILURE_RATE: unlimited };
+
 /** The answer of `app`. `after` also gets what the request does after it. */
 export async function appFetch(
   app: Hono<HttpEnv>,
   request: Request,
-  env: unknown,
+  env: object,
   after: Promise<unknown>[] = [],
 ): Promise<Response> {
   const scope = current;
@@ -33,7 +37,7 @@ export async function appFetch(
     passThroughOnException() {},
     props: {},
   } as unknown as ExecutionContext;
-  return scopes.run(scope, async () => app.fetch(request, env as Env, context));
+  return scopes.run(scope, async () => app.fetch(request, { ...rates, ...env } as unknown as Env, context));
 }
 
 /** Ends what the requests of the test still do. */
