@@ -59,6 +59,8 @@ export function formsOf(html: string): Form[] {
 
 export class Browser {
   readonly #cookies = new Map<string, Map<string, string>>();
+  /** A path of Tollgate's at which the browser stops, so that a test can change the URL. */
+  stopsAt: string | undefined;
 
   /** The browser's cookies at an origin. */
   cookies(origin: string): Map<string, string> {
@@ -76,7 +78,7 @@ export class Browser {
   async open(url: string, init: RequestInit = {}): Promise<Page | URL> {
     let [at, request] = [new URL(url), init];
     for (let redirects = 0; redirects < MOST_REDIRECTS; redirects += 1) {
-      if (![system.publicUrl, system.issuerUrl].includes(at.origin)) return at;
+      if (![system.publicUrl, system.issuerUrl].includes(at.origin) || at.pathname === this.stopsAt) return at;
       const cookies = this.cookies(at.origin);
       const headers = new Headers(request.headers);
       headers.set("cookie", [...cookies].map((pair) => pair.join("=")).join("; "));
