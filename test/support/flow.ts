@@ -32,6 +32,7 @@ export async function aCustomer({ plan = "free", name = "A customer" } = {}): Pr
 /** A tenant that the operator creates, with its own limits. */
 export async function aTenant(
   overrides: {
+    name?: string;
     plan?: string;
     limits?: Partial<Limits>;
     allowedTools?: string[];
