@@ -55,7 +55,7 @@ export const TenantSummary = z.object({
   placement: z
     .object({ strategy: z.enum(strategies), shardId: z.string(), schemaVersion: z.string().nullable() })
     .nullable(),
-  state: z.string(),
+  state: z.enum(tenantStates),
   version: z.number(),
   deliveredVersion: z.number(),
   stripeCustomerId: z.string().nullable(),

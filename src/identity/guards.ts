@@ -34,6 +34,7 @@ import { describeError, log, markRequest } from "../log.ts";
 import { authenticate, identifyPerson } from "./tokens/authenticate.ts";
 import { makerOf, memberOf, refusedCredential } from "./keys/credential-check.ts";
 import { keysStore } from "./keys/keys-store.ts";
+import { orderTokensOf } from "./keys/order-cookie.ts";
 import { ADMIN_SCOPE } from "./keys/keys.ts";
 import { rolesNeeded } from "./members/members.ts";
 import { impersonatorOf } from "./operators/impersonation.ts";
@@ -53,7 +54,8 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
   mcp: everyone,
 
   buyer: createMiddleware<HttpEnv>(async (c, next) => {
-    const token = bearer(c, "This route takes the setupToken that POST /api/checkout answered with.");
+    const token =
+      (await orderTokenOf(c)) ?? bearer(c, "This route takes the setupToken that POST /api/checkout answered with.");
     const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
     if (credential !== undefined) refuseCrossing(c, credential, c.req.param("tenantId"));
     if (credential?.kind !== "setup")
@@ -67,7 +69,7 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
   // An id can be guessed, so a request without a credential gets the answer for a tenant that does not exist, without a look
   // into the database. The link to the page after Checkout carries the status token as `?token=`.
   status: createMiddleware<HttpEnv>(async (c, next) => {
-    const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token");
+    const token = bearerToken(c.req.header("authorization")) ?? c.req.query("token") ?? (await orderTokenOf(c));
     if (token === undefined) throw noSuchTenant();
     if (!(await isOperator(c))) await requireStatus(c, token);
     await next();
@@ -258,9 +260,7 @@ function actorOf(tenant: TenantConfig | undefined, caller: Exclude<Caller, { kin
 async function sessionOf(c: HttpContext, nowMs: number): Promise<Session | undefined> {
   const token = sessionTokenOf(c.req.header("cookie"));
   if (token === undefined || c.req.header("authorization") !== undefined) return undefined;
-  const changes = c.req.method !== "GET" && c.req.method !== "HEAD";
-  const from = { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") };
-  if (changes && !isOwnForm(c.env.PUBLIC_URL, from)) throw new AppError("origin_refused");
+  refuseForeignForm(c);
   const session = await sessionsStore(c.get("context").control).find(token, nowMs);
   if (session === undefined) {
     // Nothing but the look into the database tells a session that has ended from one that never was.
@@ -401,6 +401,28 @@ function refuseCrossing(c: HttpContext, own: Owned, target: string | undefined):
   const crossing = { tenantId, kind: crossingKinds[kind] ?? kind, id, target: named };
   c.set("audit", { ...c.get("audit"), crossing });
   throw noSuchTenant();
+}
+
+/**
+ * On a page: the token of an order of the path's tenant that this browser keeps, a set-up token before one that shows the progress.
+ * A request with a bearer token has none. Throws `origin_refused` for a change that another site's page sends.
+ */
+async function orderTokenOf(c: HttpContext): Promise<string | undefined> {
+  if (c.get("isPage") !== true || c.req.header("authorization") !== undefined) return undefined;
+  for (const token of orderTokensOf(c.req.header("cookie"))) {
+    const credential = await verifyCredential(c.env.CREDENTIAL_KEY, token);
+    if (credential?.tenantId !== c.req.param("tenantId") || Date.now() >= Number(credential?.fields[0])) continue;
+    refuseForeignForm(c);
+    return token;
+  }
+  return undefined;
+}
+
+/** Throws `origin_refused` for a change that a page of another site sends with a cookie. */
+function refuseForeignForm(c: HttpContext): void {
+  const changes = c.req.method !== "GET" && c.req.method !== "HEAD";
+  const from = { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") };
+  if (changes && !isOwnForm(c.env.PUBLIC_URL, from)) throw new AppError("origin_refused");
 }
 
 /** The request's bearer token. Throws `token_missing` with `detail`. */

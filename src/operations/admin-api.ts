@@ -12,7 +12,7 @@ import { type TenantId, tenantStates } from "../core/tenant.ts";
 import { BadRequest, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, noteAct, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/audit/crossings-store.ts";
 import { keysStore } from "../identity/keys/keys-store.ts";
-import { monitorToken, statusUrl } from "../identity/keys/keys.ts";
+import { monitorToken, progressUrls } from "../identity/keys/keys.ts";
 import { stateOf } from "../lifecycle/api.ts";
 import { provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { proposedMove } from "../moves/move.ts";
@@ -61,7 +61,7 @@ export async function addTenant(
   if (importFrom !== undefined && !(creation?.isRepeat === true && (await newestImport(context, id)) !== null))
     await openImport(context, id, { importFrom, overwrite: false });
   const summary = await tenantsStore(context.control).summary(id);
-  return c.json({ ...summary, statusUrl: await statusUrl(c.env, id, Date.now()) }, 201);
+  return c.json({ ...summary, statusUrl: (await progressUrls(c.env, id, Date.now())).statusUrl }, 201);
 }
 
 export async function showTenant(c: HttpContext): Promise<Response> {

@@ -269,7 +269,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "POST /api/invitations/accept": endpoint("acceptInvitation", "Accept an invitation", ok(Membership.extend(Delivered.shape)), { codes: ["not_found", "invitation_ended"], repeat: "An invitation is accepted once. Who accepted it gets the membership again." }),
 
   // buyers
-  "GET /plans": endpoint("listPlans", "List the plans for sale", ok(z.object({ plans: z.array(Plan) }))),
+  "GET /plans": endpoint("listPlans", "List the plans for sale", { 200: z.object({ plans: z.array(Plan) }), 302: REDIRECT }),
   "POST /api/checkout": endpoint("createCheckout", "Order a plan", created(Checkout), { codes: stripe }),
   "GET /api/tenants/:tenantId/status": endpoint("showStatus", "Show how far an account's set-up is", ok(Status)),
   "POST /api/tenants/:tenantId/keys": endpoint("createFirstKey", "Create an API key. The buyer makes the account's first one", created(IssuedKey)),

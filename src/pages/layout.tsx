@@ -60,23 +60,29 @@ export interface PageOptions {
   scripts?: Scripts;
   /** The page has a form, which goes to Tollgate. Its requests then name their origin, which `no-referrer` would hide. */
   hasForm?: boolean;
-  /** A URL: the browser continues there at once, or after `refreshSeconds`. The page should have a link to it, too. */
+  /** A URL: the browser continues there at once. The page should have a link to it, too. */
   continuesAt?: string | undefined;
-  refreshSeconds?: number;
+  /** Without script, the browser loads the page again after this time. */
+  reloadSeconds?: number | undefined;
   /** Cookies to set. */
   cookies?: readonly string[];
 }
 
 const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?: Child }> = (props) => {
   const { options, frame, message, children } = props;
-  const { title, lead, actions, hidesTitle = false, scripts = "none", continuesAt, refreshSeconds = 0 } = options;
+  const { title, lead, actions, hidesTitle = false, scripts = "none", continuesAt, reloadSeconds } = options;
   return (
     <html lang="en">
       <head>
         <meta charset="utf-8" />
         <meta name="viewport" content="width=device-width, initial-scale=1" />
         <meta name="color-scheme" content="light dark" />
-        {continuesAt !== undefined && <meta http-equiv="refresh" content={`${refreshSeconds};url=${continuesAt}`} />}
+        {continuesAt !== undefined && <meta http-equiv="refresh" content={`0;url=${continuesAt}`} />}
+        {reloadSeconds !== undefined && (
+          <noscript>
+            <meta http-equiv="refresh" content={String(reloadSeconds)} />
+          </noscript>
+        )}
         <title>{`${title} · ${product.name}`}</title>
         <link rel="stylesheet" href={style.path} />
         <link rel="icon" href={icon} />

@@ -11,10 +11,10 @@ import { ReportCache } from "../control/report-cache.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 
-import { Limits, planOf } from "../core/plans.ts";
+import { Limits, type PlanName, planOf } from "../core/plans.ts";
 import { afterEvent, allows } from "../core/tenant-state.ts";
 import { notPossible, stateOf } from "../lifecycle/api.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId, TenantState } from "../core/tenant.ts";
 import {
   Flag,
   type HttpContext,
@@ -53,13 +53,16 @@ export const PortalRequest = z.strictObject({ returnUrl: ReturnUrl.optional() })
 
 type RequestedChange = Parameters<ReturnType<typeof subscriptionsStore>["openChange"]>[1];
 
-/** The plans that a buyer can choose from. */
+/** The plans that a buyer can choose from. Refusals name this address, so a browser gets the page with the plans. */
 export function listPlans(c: HttpContext): Response {
+  const byAccept = { vary: "accept" };
+  if (/\btext\/html\b/i.test(c.req.header("accept") ?? ""))
+    return c.body(null, 302, { ...noStore, ...byAccept, location: "/#plans" });
   const listed = soldPlans.map((name) => {
     const { amountCents, unitAmountCents, includedUnits, limits } = planOf(name);
     return { name, amountCents, currency: "usd", interval: "month", unitAmountCents, includedUnits, limits };
   });
-  return c.json({ plans: listed }, 200, publicForMinutes);
+  return c.json({ plans: listed }, 200, { ...publicForMinutes, ...byAccept });
 }
 
 /** A buyer's order, or an offer by the operator, which may have a trial. */
@@ -78,19 +81,36 @@ const STATUS_PAUSE_MS = 250;
 /** When this isolate last answered for a tenant. A forgotten one costs only an early answer. */
 const statusShownAtMs = new BoundedMap<TenantId, number>(1_000);
 /** One look serves all requests of the pause, except the operator's. */
-const recentStatus = new ReportCache<object>({ cachedMs: STATUS_PAUSE_MS, lookMs: 10_000, maxReports: 500 });
+const recentStatus = new ReportCache<OrderStatus>({ cachedMs: STATUS_PAUSE_MS, lookMs: 10_000, maxReports: 500 });
 
-/** Progress of provisioning, for the page after checkout to poll. */
+/** Where an order or a tenant stands. */
+export interface OrderStatus {
+  tenantId: TenantId;
+  state: TenantState | "awaiting_payment";
+  plan: PlanName;
+  /** Why the newest attempt of provisioning failed. */
+  error?: string | null;
+  /** Once the tenant exists. */
+  mcpUrl?: string;
+  steps: ReturnType<typeof stepsAfter>;
+}
+
+/** Progress of provisioning, for programs that poll. */
 export async function showStatus(c: HttpContext): Promise<Response> {
+  return c.json(await currentStatus(c), 200, noStore);
+}
+
+/** The status of the path's order or tenant. A look that comes soon after another one waits a moment. */
+export async function currentStatus(c: HttpContext): Promise<OrderStatus> {
   const tenantId = tenantOf(c);
   const earlyMs = (statusShownAtMs.get(tenantId) ?? 0) + STATUS_PAUSE_MS - Date.now();
   if (earlyMs > 0) await new Promise((resolve) => setTimeout(resolve, earlyMs));
   statusShownAtMs.set(tenantId, Date.now());
-  const look = (): Promise<object> => statusOf(c.get("context"), tenantId);
-  return c.json((await isOperator(c)) ? await look() : await recentStatus.get(tenantId, look), 200, noStore);
+  const look = (): Promise<OrderStatus> => statusOf(c.get("context"), tenantId);
+  return (await isOperator(c)) ? look() : recentStatus.get(tenantId, look);
 }
 
-async function statusOf(context: Context, tenantId: TenantId): Promise<object> {
+async function statusOf(context: Context, tenantId: TenantId): Promise<OrderStatus> {
   const control = joinBatches(context.control);
   const [tenant, order, provisioning, imported] = await Promise.all([
     tenantsStore(control).summary(tenantId),
@@ -102,17 +122,16 @@ async function statusOf(context: Context, tenantId: TenantId): Promise<object> {
     if (order === undefined) throw noSuchTenant();
     return { tenantId, state: "awaiting_payment", plan: order.plan, steps: stepsAfter([]) };
   }
-  return {
-    tenantId,
-    state: tenant.state,
-    plan: tenant.plan,
+  const more = {
     createdAt: tenant.createdAt,
     provisionedAt: tenant.provisionedAt,
     attempts: provisioning.attempts,
-    error: provisioning.error,
+    import: imported,
+  };
+  return {
+    ...{ tenantId, state: tenant.state, plan: tenant.plan, ...more, error: provisioning.error },
     mcpUrl: `${context.env.PUBLIC_URL}/mcp`,
     steps: stepsAfter(provisioning.steps),
-    import: imported,
   };
 }
 
@@ -124,7 +143,7 @@ function stepsAfter(records: readonly StepRecord[]) {
     return {
       name,
       title,
-      status: record === undefined ? "pending" : stepStatus(record),
+      status: record === undefined ? ("pending" as const) : stepStatus(record),
       startedAt: record?.startedAt ?? null,
       finishedAt: record?.finishedAt ?? null,
       error: record?.error ?? null,

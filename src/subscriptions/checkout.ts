@@ -10,7 +10,7 @@ import { DisplayName, type TenantId } from "../core/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
 import { webUrl } from "../core/web-url.ts";
 import { BadRequest } from "../http.ts";
-import { statusUrl } from "../identity/keys/keys.ts";
+import { progressUrls } from "../identity/keys/keys.ts";
 import { describeError, log } from "../log.ts";
 import { checkoutsStore } from "./checkouts-store.ts";
 import { cycleAnchorMs } from "./subscription.ts";
@@ -89,11 +89,11 @@ async function pagesOf(
   order: { successUrl?: string | undefined; cancelUrl?: string | undefined },
   nowMs: number,
 ): Promise<{ successUrl: string; cancelUrl: string; statusUrl: string }> {
-  const progressUrl = await statusUrl(env, tenantId, nowMs);
+  const { statusUrl, pageUrl } = await progressUrls(env, tenantId, nowMs);
   const { successUrl, cancelUrl } = order;
   return {
-    statusUrl: progressUrl,
-    successUrl: successUrl === undefined ? progressUrl : trustedUrl(env, "successUrl", successUrl),
+    statusUrl,
+    successUrl: successUrl === undefined ? pageUrl : trustedUrl(env, "successUrl", successUrl),
     cancelUrl: cancelUrl === undefined ? `${env.PUBLIC_URL}/plans` : trustedUrl(env, "cancelUrl", cancelUrl),
   };
 }

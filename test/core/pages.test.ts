@@ -3,19 +3,22 @@
 import { Hono } from "hono";
 import { type Child, type FC, jsx } from "hono/jsx";
 import { beforeAll, expect, test, vi } from "vitest";
+import { plans } from "../../src/core/plans.ts";
 import type { HttpEnv, Route } from "../../src/http.ts";
+import { isOrderToken, orderCookie, orderTokensOf } from "../../src/identity/keys/order-cookie.ts";
 import { isLight } from "../../src/pages/assets/assets.ts";
 import { type PageOptions, personalPage } from "../../src/pages/layout.tsx";
-import { Badge } from "../../src/pages/parts/badge.tsx";
-import { Copyable } from "../../src/pages/parts/copyable.tsx";
+import { Badge } from "../../src/pages/parts/notice.tsx";
+import { Copyable } from "../../src/pages/parts/code.tsx";
 import { Figure, Instant, dollars, units } from "../../src/pages/parts/figures.tsx";
 import { flashCookie, flashOf } from "../../src/pages/parts/flash.ts";
 import { Action, Field, Select } from "../../src/pages/parts/form.tsx";
 import type { SidedFrame } from "../../src/pages/parts/frame.tsx";
-import { Meter } from "../../src/pages/parts/meter.tsx";
+import { Meter } from "../../src/pages/parts/figures.tsx";
 import { Empty, Notice } from "../../src/pages/parts/notice.tsx";
 import { Steps } from "../../src/pages/parts/steps.tsx";
 import { type Column, Table } from "../../src/pages/parts/table.tsx";
+import { catalogue } from "../../src/tools/catalogue.ts";
 import type { app as App } from "../../src/routes.ts";
 import { appFetch } from "../support/app-requests.ts";
 
@@ -202,4 +205,41 @@ test.each([
   ["#facc15", true],
 ])("the text on the product's colour %s can be read", (colour, isDark) => {
   expect(isLight(colour)).toBe(isDark);
+});
+
+test("the cookie of orders keeps the newest tokens of either kind, those of the set-up first, and nothing made up", () => {
+  const valueOf = (cookie: string): string => cookie.split(";")[0] ?? "";
+  const given = ["tgs_one.1.k.mac", "tgp_one.1.k.mac", "tgs_two.1.k.mac", "tgs_two.1.k.mac"];
+  const last = given.reduce((cookies, token) => valueOf(orderCookie(cookies, token)), "a=b");
+  expect(orderTokensOf(`x=y; ${last}`)).toEqual(["tgs_two.1.k.mac", "tgs_one.1.k.mac", "tgp_one.1.k.mac"]);
+  const many = Array.from({ length: 20 }, (_, index) => `tgs_t${index}.${"1".repeat(120)}`);
+  const full = many.reduce((cookies, token) => valueOf(orderCookie(cookies, token)), "");
+  expect(full.length).toBeLessThan(4_000);
+  expect(orderTokensOf(full)[0]).toBe(many.at(-1));
+  expect(orderCookie("", "tgs_a.b")).toMatch(/; Path=\/; Secure; HttpOnly; SameSite=Lax; Max-Age=\d+$/);
+  for (const token of ["", "tgk_key.1", "tgs_a;b", "tgs_a~b", "tgs_<script>", `tgs_${"a".repeat(700)}`])
+    expect(isOrderToken(token), token).toBe(false);
+});
+
+test("a browser that opens the address of the plans gets the page, and a program the list", async () => {
+  const browser = await get("/plans", { accept: "text/html,application/xhtml+xml,*/*;q=0.8" });
+  expect([browser.status, browser.headers.get("location")]).toEqual([302, "/#plans"]);
+  for (const accept of ["*/*", "application/json"]) {
+    const answer = await get("/plans", { accept });
+    expect([answer.status, answer.headers.get("vary")]).toEqual([200, "accept"]);
+  }
+});
+
+test("the first page has every tool with its price and every plan, and is under 50 kB with all that it loads", async () => {
+  const html = await (await get("/")).text();
+  for (const { name, units: price } of catalogue.values()) {
+    expect(html).toContain(`<code>${name}</code>`);
+    if (price > 0) expect(html).toContain(`${units(price)} a call`);
+  }
+  for (const { name, amountCents } of plans.values())
+    expect(html.includes(`/sign-up?plan=${name}"`), name).toBe(amountCents !== null);
+  const loaded = await Promise.all(
+    [...new Set(html.match(/\/assets\/[\w.-]+/g) ?? [])].map(async (path) => (await get(path)).text()),
+  );
+  expect(html.length + loaded.join("").length).toBeLessThan(50_000);
 });

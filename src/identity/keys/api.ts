@@ -1,6 +1,7 @@
 // Routes for API keys: of a tenant for its members and its buyer, and of any tenant for the operator.
 import * as z from "zod";
 import { withTimeout } from "../../adapters/timeout.ts";
+import type { Creation } from "../../control/idempotent-requests-store.ts";
 import { notifyObject } from "../../control/notify-object.ts";
 import { tenantsStore } from "../../control/tenants-store.ts";
 import { keyPrefix } from "../../core/credentials.ts";
@@ -23,6 +24,7 @@ import {
 import { describeError, log } from "../../log.ts";
 import { StoredKey, keysStore } from "./keys-store.ts";
 import {
+  type IssuedKey,
   type KeyAct,
   type KeyChange,
   type KeyRequest,
@@ -68,12 +70,17 @@ export async function listKeys(c: HttpContext, { query }: { query: PageQuery }):
 
 /** A key for the buyer, a member or the operator. The answer shows it once. The buyer makes only the tenant's first key. */
 export async function createKey(c: HttpContext, { body }: { body: KeyRequest }): Promise<Response> {
+  return c.json(await makeKey(c, body, c.get("creation")), 201, noStore);
+}
+
+/** Makes the key that `createKey` answers with. Throws why it cannot be made. */
+export async function makeKey(c: HttpContext, body: KeyRequest, creation: Creation | undefined): Promise<IssuedKey> {
   const maker = c.get("actor");
   const first = maker.kind === "buyer";
   if (!first) requireManager(c, "make", body.scopes);
   const tenantId = tenantOf(c);
-  const key = await issueKey(c.get("context"), tenantId, body, { first, maker, creation: c.get("creation") });
-  if (key !== undefined) return c.json(key, 201, noStore);
+  const key = await issueKey(c.get("context"), tenantId, body, { first, maker, creation });
+  if (key !== undefined) return key;
   const tenant = await tenantsStore(c.get("context").control).summary(tenantId);
   if (first)
     throw new Problem(

@@ -231,11 +231,18 @@ export async function monitorToken({ env, control }: Context, tenantId: TenantId
 const STATUS_LIFE_MS = 30 * DAY_MS;
 
 /**
- * The URL of the page that shows the progress of the tenant's provisioning, with a token that shows only this. Browsers open
- * it without a header. All URLs of a day are the same, because Stripe refuses a repeated order that differs.
+ * Two URLs that show the progress of the tenant's provisioning, with a token that shows only this: for programs, and the page
+ * that Checkout returns to. All URLs of a day are the same, because Stripe refuses a repeated order that differs.
  */
-export async function statusUrl(env: Env, tenantId: TenantId, nowMs: number): Promise<string> {
+export async function progressUrls(
+  env: Env,
+  tenantId: TenantId,
+  nowMs: number,
+): Promise<{ statusUrl: string; pageUrl: string }> {
   const expiresAtMs = (Math.floor(nowMs / DAY_MS) + 1) * DAY_MS + STATUS_LIFE_MS;
   const token = await mintCredential(env.CREDENTIAL_KEY, { kind: "status", tenantId, fields: [String(expiresAtMs)] });
-  return `${env.PUBLIC_URL}/api/tenants/${tenantId}/status?token=${token}`;
+  return {
+    statusUrl: `${env.PUBLIC_URL}/api/tenants/${tenantId}/status?token=${token}`,
+    pageUrl: `${env.PUBLIC_URL}/checkout/${tenantId}?token=${token}`,
+  };
 }

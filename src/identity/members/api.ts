@@ -123,6 +123,11 @@ export const createInvitation = Object.assign(
 
 /** Invites the buyer to be the first owner, by the address of the order. */
 export async function inviteOwner(c: HttpContext): Promise<Response> {
+  return c.json(await inviteFirstOwner(c), 201, noStore);
+}
+
+/** Sends the invitation that `inviteOwner` answers with. Throws why it cannot be sent. */
+export async function inviteFirstOwner(c: HttpContext): Promise<Invited> {
   const { control } = c.get("context");
   const tenantId = tenantOf(c);
   const tenant = await tenantsStore(control).summary(tenantId);
@@ -133,7 +138,7 @@ export async function inviteOwner(c: HttpContext): Promise<Response> {
     throw new Problem("conflict", "The order has no e-mail address. Add one to the account, or ask support.");
   if ((await membersStore(control).list(tenantId)).some(({ role }) => role === "owner"))
     throw new Problem("conflict", "The account has an owner, who can invite others.");
-  return c.json(await invite(c, { email: email.data, role: "owner", invitedBy: "buyer" }), 201, noStore);
+  return invite(c, { email: email.data, role: "owner", invitedBy: "buyer" });
 }
 
 async function invite(

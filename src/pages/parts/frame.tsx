@@ -44,6 +44,8 @@ export interface SidedFrame {
 }
 
 const siteLinks: readonly Section[] = [
+  { href: "/#tools", text: "Tools" },
+  { href: "/#plans", text: "Plans" },
   { href: "/docs/api", text: "API reference" },
   { href: "/docs/errors", text: "Error codes" },
 ];

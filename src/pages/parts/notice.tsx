@@ -1,6 +1,12 @@
-// A message above the content of a page, and what a list shows while it has no items.
+// A message above the content of a page, what a list shows while it has no items, and a state in one or two words. A colour only
+// repeats what the words say.
 import type { Child, FC } from "hono/jsx";
-import type { Tone } from "./badge.tsx";
+
+export type Tone = "good" | "warn" | "bad" | "accent" | "neutral";
+
+export const Badge: FC<{ tone?: Tone; children?: Child }> = ({ tone = "neutral", children }) => (
+  <span class={tone === "neutral" ? "badge" : `badge ${tone}`}>{children}</span>
+);
 
 /** `bad` interrupts a screen reader; others wait for its turn. */
 export const Notice: FC<{ tone?: Tone; children?: Child }> = ({ tone = "accent", children }) => (

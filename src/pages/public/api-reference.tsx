@@ -3,7 +3,7 @@ import type { FC } from "hono/jsx";
 import { ERRORS_PATH, type HttpContext, type Route, publicForMinutes } from "../../http.ts";
 import { publicPage } from "../layout.tsx";
 import { type ApiResponse, type JsonSchema, type OpenApi, type Operation, openApi } from "../openapi.ts";
-import { TextWithCode } from "../parts/text-with-code.tsx";
+import { TextWithCode } from "../parts/code.tsx";
 
 /** The description, which is the same for the life of an isolate. */
 let described: { publicUrl: string; document: OpenApi; json: string } | undefined;

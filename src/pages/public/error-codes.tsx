@@ -3,7 +3,7 @@ import { type ErrorCode, type RetryAdvice, errors, retryOf } from "../../core/er
 import type { HttpContext } from "../../http.ts";
 import { publicPage } from "../layout.tsx";
 import { Table } from "../parts/table.tsx";
-import { TextWithCode } from "../parts/text-with-code.tsx";
+import { TextWithCode } from "../parts/code.tsx";
 
 const retryWords: Readonly<Record<RetryAdvice, string>> = {
   wait: "Yes. Wait for the time in Retry-After, or longer after each attempt.",

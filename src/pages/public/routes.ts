@@ -1,7 +1,20 @@
 // The routes of the public pages, and of the files that all pages load.
 import { type Route, route } from "../../http.ts";
+import { StatusQuery } from "../../subscriptions/api.ts";
 import { showAsset } from "../assets/assets.ts";
+import { showCheckout, submitFirstKey, submitOwner } from "./checkout.tsx";
+import { showHome } from "./home.tsx";
+import { SignUpQuery, showSignUp, submitSignUp } from "./sign-up.tsx";
 
+// oxfmt-ignore
 export const publicRoutes: readonly Route[] = [
+  route("GET /", "public", showHome, { action: "showHome" }),
   route("GET /assets/:file", "public", showAsset, { action: "showAsset" }),
+
+  // a buyer
+  route("GET /sign-up", "public", showSignUp, { query: SignUpQuery, isPage: true, action: "showSignUp" }),
+  route("POST /sign-up", "public", submitSignUp, { readsBody: true, isPage: true, hasAddressRate: true, action: "submitSignUp" }),
+  route("GET /checkout/:tenantId", "status", showCheckout, { query: StatusQuery, isPage: true, action: "showCheckout" }),
+  route("POST /checkout/:tenantId/key", "buyer", submitFirstKey, { readsBody: true, isPage: true, hasAddressRate: true, action: "submitFirstKey" }),
+  route("POST /checkout/:tenantId/owner", "buyer", submitOwner, { readsBody: true, isPage: true, hasAddressRate: true, action: "submitOwner" }),
 ];
