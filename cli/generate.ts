@@ -1,9 +1,10 @@
-// Writes the modules that `src/` reaches by `#app/tools`, `#app/migrations`, `#migrations` and `#assets`, so that a tool, a
-// migration or a file that pages load is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
+// Writes the modules that `src/` reaches by `#app/tools`, `#app/migrations`, `#migrations`, `#assets` and `#docs`, so that a
+// tool, a migration, a document or a file that pages load is found by its folder and no list is kept by hand. Git ignores them. npm runs this after an installation, and wrangler
 // before each bundle. It replaces a file in one step, and only when the text changes, so that watchers see no empty change.
 import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
+import { renderDocs } from "./generate-docs.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -40,6 +41,7 @@ export function generate(app: string = appFolder()): AppModules {
     }),
   );
   write(join(root, ".generated/assets.ts"), assetsModule());
+  write(join(root, ".generated/docs.ts"), docsModule());
   return { "#app/config": join(app, "config.ts"), "#app/tools": tools, "#app/migrations": migrations };
 }
 
@@ -95,6 +97,12 @@ function assetsModule(): string {
     ...Object.entries(texts).map(([name, text]) => `export const ${name} = ${JSON.stringify(text)};`),
     "",
   ].join("\n");
+}
+
+function docsModule(): string {
+  const docs = renderDocs(join(root, "docs")).map((doc) => `  ${JSON.stringify(doc)},`);
+  const type = "readonly { slug: string; title: string; summary: string; html: string }[]";
+  return [header, `export const docs: ${type} = [`, ...docs, "];", ""].join("\n");
 }
 
 const header = "// Written by cli/generate.ts. Do not edit.";

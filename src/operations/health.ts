@@ -50,7 +50,7 @@ const LOOK_TIMEOUT_MS = CHECK_TIMEOUT_MS + 1_000;
 /** The guard of the route reads both, too. */
 export const HealthQuery = z.strictObject({ tenant: z.string().optional(), token: z.string().optional() });
 
-interface Report {
+export interface Report {
   status: "ok" | "failing";
   checkedAt: string;
   checks: Record<string, Check>;
@@ -62,12 +62,17 @@ const reports = new ReportCache<Report>({ cachedMs: CACHED_MS, lookMs: LOOK_TIME
 export async function showHealth(c: HttpContext): Promise<Response> {
   const named = c.req.query("tenant");
   if (named === undefined) {
-    const report = await reports.get("", async () => reportOf(await deploymentChecks(c.get("context"))));
+    const report = await deploymentReport(c.get("context"));
     return answer((await isOperator(c)) ? report : withoutFacts(report));
   }
   const id = TenantId.safeParse(named);
   if (!id.success) throw noSuchTenant();
   return answer(await reports.get(id.data, async () => reportOf(await tenantChecks(c.get("context"), id.data))));
+}
+
+/** The deployment's health, as it was in the last ten seconds. */
+export function deploymentReport(context: Context): Promise<Report> {
+  return reports.get("", async () => reportOf(await deploymentChecks(context)));
 }
 
 async function deploymentChecks(context: Context): Promise<Record<string, Check>> {

@@ -202,7 +202,10 @@ test("each request of an identified caller to such a route is recorded once, wit
       expect.objectContaining({
         ...actor,
         ...{ id: requestId, request_id: requestId, outcome, status: String(response.status), address: "192.0.2.7" },
-        ...{ action: endpoints[nameOf(route)]?.id, tenant_id: route.path.includes(":tenantId") ? own : null },
+        ...{
+          action: route.action ?? endpoints[nameOf(route)]?.id,
+          tenant_id: route.path.includes(":tenantId") ? own : null,
+        },
       }),
     ]);
   }

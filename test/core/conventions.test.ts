@@ -100,7 +100,7 @@ test("every answer has an id of its own, which no client chooses, and the proble
 });
 
 test("no answer is sniffed, framed, referred or, unless it is the same for everyone, cached", async () => {
-  const forEveryone = ["/plans", "/openapi.json", "/docs/", "/.well-known/"];
+  const forEveryone = ["/plans", "/openapi.json", "/docs", "/llms.txt", "/.well-known/"];
   for (const request of requests()) {
     const what = `${request.method ?? "GET"} ${request.path}`;
     const { headers, status } = await send(request);
@@ -108,7 +108,8 @@ test("no answer is sniffed, framed, referred or, unless it is the same for every
     expect(headers.get("referrer-policy"), what).toBe("no-referrer");
     expect(headers.get("content-security-policy"), what).toMatch(/default-src 'none'.*frame-ancestors 'none'/);
     expect(headers.get("strict-transport-security"), what).toBeNull();
-    const isPublic = status === 200 && forEveryone.some((start) => request.path.startsWith(start));
+    const isPublic =
+      status === 200 && (request.path === "/" || forEveryone.some((start) => request.path.startsWith(start)));
     expect(headers.get("cache-control"), what).toMatch(isPublic ? /^public, max-age=300$/ : /no-store|no-cache/);
   }
 });

@@ -1,5 +1,6 @@
 // What every page has in common: it loads only files of Tollgate's own, has no inline style and no inline script, shows markup in
 // texts as text, and no cache keeps a page for one person. No system runs.
+import { docs } from "#docs";
 import { Hono } from "hono";
 import { type Child, type FC, jsx } from "hono/jsx";
 import { beforeAll, expect, test, vi } from "vitest";
@@ -48,7 +49,9 @@ const get = async (path: string, headers: Record<string, string> = {}): Promise<
 /** Every page that a stranger can open, and the refusals of the others. */
 async function pages(): Promise<{ path: string; answer: Response; html: string }[]> {
   const found = [];
-  for (const { method, path } of routes.filter((route) => route.method === "GET" && route.access !== "operator")) {
+  const rows = routes.filter((route) => route.method === "GET" && route.access !== "operator");
+  const more = docs.map(({ slug }) => ({ method: "GET", path: `/docs/${slug}` }));
+  for (const { method, path } of [...rows, ...more]) {
     const filled = path.replaceAll(/:\w+/g, "one");
     const answer = await get(filled);
     if (answer.headers.get("content-type")?.startsWith("text/html") !== true) continue;
@@ -109,7 +112,11 @@ test("each file that a page loads has the hash of its content in its name, and a
 });
 
 test("a page that is not the same for everyone is never cached", async () => {
-  const forEveryone = new Set(routes.filter(({ isPage }) => isPage !== true).map(({ path }) => `GET ${path}`));
+  const paths = [
+    ...routes.filter(({ isPage }) => isPage !== true),
+    ...docs.map(({ slug }) => ({ path: `/docs/${slug}` })),
+  ];
+  const forEveryone = new Set(paths.map(({ path }) => `GET ${path}`));
   for (const { path, answer } of await pages())
     expect(answer.headers.get("cache-control"), path).toBe(
       forEveryone.has(path) && answer.status === 200 ? "public, max-age=300" : "no-store",
@@ -219,6 +226,38 @@ test("the cookie of orders keeps the newest tokens of either kind, those of the 
   expect(orderCookie("", "tgs_a.b")).toMatch(/; Path=\/; Secure; HttpOnly; SameSite=Lax; Max-Age=\d+$/);
   for (const token of ["", "tgk_key.1", "tgs_a;b", "tgs_a~b", "tgs_<script>", `tgs_${"a".repeat(700)}`])
     expect(isOrderToken(token), token).toBe(false);
+});
+
+test("each link of a document's page leads to a page and an anchor that exist, and each part has an anchor", async () => {
+  const known = new Map((await pages()).map(({ path, html }) => [path.replace("GET ", ""), html]));
+  let links = 0;
+  for (const { slug, html } of docs) {
+    for (const [, href = ""] of html.matchAll(/<a href="([^"]*)"/g)) {
+      if (href.startsWith("https:")) continue;
+      const [path, anchor] = href.startsWith("#") ? [`/docs/${slug}`, href.slice(1)] : href.split("#");
+      expect(known.has(path ?? ""), `${slug}: ${href}`).toBe(true);
+      if (anchor !== undefined) expect(known.get(path ?? ""), `${slug}: ${href}`).toContain(`id="${anchor}"`);
+      links += 1;
+    }
+    expect(html, slug).not.toMatch(/<h[1-6]>|\.md[)"#]/);
+  }
+  expect(links).toBeGreaterThan(10);
+});
+
+test("agents find the endpoint, each tool with its price and each document in /llms.txt", async () => {
+  const answer = await get("/llms.txt");
+  expect(answer.headers.get("content-type")).toMatch(/^text\/plain/);
+  const text = await answer.text();
+  expect(text).toContain(`${PUBLIC_URL}/mcp`);
+  for (const { name } of catalogue.values()) expect(text).toContain(`- \`${name}\` (`);
+  for (const { slug, title } of docs) expect(text).toContain(`[${title}](${PUBLIC_URL}/docs/${slug})`);
+});
+
+test("the public status names the checks that fail, and no reason of theirs", async () => {
+  const html = await (await get("/status")).text();
+  expect(html).toContain("<li>Control database</li>");
+  const { checks } = (await (await get("/health")).json()) as { checks: Record<string, { reason?: string }> };
+  for (const { reason } of Object.values(checks)) if (reason !== undefined) expect(html).not.toContain(reason);
 });
 
 test("a browser that opens the address of the plans gets the page, and a program the list", async () => {

@@ -46,8 +46,8 @@ export interface SidedFrame {
 const siteLinks: readonly Section[] = [
   { href: "/#tools", text: "Tools" },
   { href: "/#plans", text: "Plans" },
-  { href: "/docs/api", text: "API reference" },
-  { href: "/docs/errors", text: "Error codes" },
+  { href: "/docs", text: "Docs" },
+  { href: "/status", text: "Status" },
 ];
 
 export const Framed: FC<{ frame: Frame; children?: Child }> = ({ frame, children }) => {
@@ -62,7 +62,7 @@ export const Framed: FC<{ frame: Frame; children?: Child }> = ({ frame, children
             <>
               <nav aria-label="Site">
                 {siteLinks.map(({ href, text }) => (
-                  <a href={href} aria-current={href === frame.current ? "page" : undefined}>
+                  <a href={href} aria-current={isWithin(frame.current, href) ? "page" : undefined}>
                     {text}
                   </a>
                 ))}
@@ -79,6 +79,11 @@ export const Framed: FC<{ frame: Frame; children?: Child }> = ({ frame, children
     </body>
   );
 };
+
+/** Whether a page is the one of the link, or below it. */
+function isWithin(current: string | undefined, href: string): boolean {
+  return current === href || current?.startsWith(`${href}/`) === true;
+}
 
 const Sided: FC<{ frame: SidedFrame; children?: Child }> = ({ frame, children }) => {
   const { label, where, groups, current, person, menu = [], banner } = frame;

@@ -32,8 +32,8 @@ const Home: FC<{ mcpUrl: string }> = ({ mcpUrl }) => (
         <a class="button main large" href="#plans">
           Choose a plan
         </a>
-        <a class="button large" href="/docs/api">
-          Read the reference
+        <a class="button large" href="/docs">
+          Read the docs
         </a>
       </p>
       <p class="endpoint">

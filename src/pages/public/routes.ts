@@ -1,8 +1,10 @@
 // The routes of the public pages, and of the files that all pages load.
-import { type Route, route } from "../../http.ts";
+import { AnyQuery, type Route, route } from "../../http.ts";
 import { StatusQuery } from "../../subscriptions/api.ts";
 import { showAsset } from "../assets/assets.ts";
 import { showCheckout, submitFirstKey, submitOwner } from "./checkout.tsx";
+import { showDoc, showDocs, showLlms } from "./docs.tsx";
+import { showHealthPage } from "./health.tsx";
 import { showHome } from "./home.tsx";
 import { SignUpQuery, showSignUp, submitSignUp } from "./sign-up.tsx";
 
@@ -10,6 +12,10 @@ import { SignUpQuery, showSignUp, submitSignUp } from "./sign-up.tsx";
 export const publicRoutes: readonly Route[] = [
   route("GET /", "public", showHome, { action: "showHome" }),
   route("GET /assets/:file", "public", showAsset, { action: "showAsset" }),
+  route("GET /status", "public", showHealthPage, { query: AnyQuery, isPage: true, action: "showStatusPage" }),
+  route("GET /docs", "public", showDocs, { action: "showDocs" }),
+  route("GET /docs/:page", "public", showDoc, { isPage: true, action: "showDoc" }),
+  route("GET /llms.txt", "public", showLlms, { action: "showLlms" }),
 
   // a buyer
   route("GET /sign-up", "public", showSignUp, { query: SignUpQuery, isPage: true, action: "showSignUp" }),
