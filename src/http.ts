@@ -231,13 +231,15 @@ export function problemDocument(
     status as ContentfulStatusCode,
     {
       "content-type": "application/problem+json",
-      // RFC 9110, 15.5.2. As on the MCP endpoint, the answer to a request without a token names no error.
-      ...(status === 401 && {
-        "www-authenticate": code === "token_missing" ? "Bearer" : 'Bearer error="invalid_token"',
-      }),
+      ...(status === 401 && { "www-authenticate": challengeOf(code) }),
       ...(retryAfterSeconds !== undefined && { "retry-after": String(retryAfterSeconds) }),
     },
   );
+}
+
+/** The challenge of a 401 (RFC 9110, 15.5.2). As on the MCP endpoint, the answer to a request without a token names no error. */
+export function challengeOf(code: ErrorCode): string {
+  return code === "token_missing" ? "Bearer" : 'Bearer error="invalid_token"';
 }
 
 /** Path of the page that explains the error codes. */

@@ -4,7 +4,14 @@ import type { Child } from "hono/jsx";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { config } from "../core/app-config.ts";
 import { AppError, type ErrorCode, errorCode, errors } from "../core/errors.ts";
-import { type HttpContext, OUTAGE_RETRY_SECONDS, Problem, TooManyRequests, problemDocument } from "../http.ts";
+import {
+  type HttpContext,
+  OUTAGE_RETRY_SECONDS,
+  Problem,
+  TooManyRequests,
+  challengeOf,
+  problemDocument,
+} from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { personalPage } from "./layout.tsx";
 
@@ -46,7 +53,7 @@ export async function errorPage(c: HttpContext, options: ErrorPageOptions): Prom
 }
 
 /** The page of an error code. `detail` is for the person. */
-export function errorCodePage(
+export async function errorCodePage(
   c: HttpContext,
   code: ErrorCode,
   detail?: string,
@@ -54,12 +61,14 @@ export function errorCodePage(
 ): Promise<Response> {
   const { status, advice } = errors[code];
   c.set("code", code);
-  return errorPage(c, {
+  const page = await errorPage(c, {
     title: status >= 500 ? "This does not work at the moment" : "This request cannot be answered",
     status: status as ContentfulStatusCode,
     text: detail ?? advice,
     retryAfterSeconds,
   });
+  if (status === 401) page.headers.set("www-authenticate", challengeOf(code));
+  return page;
 }
 
 /** Answers an error in the words for its code. The log has what happened. */
