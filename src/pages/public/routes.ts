@@ -19,8 +19,8 @@ export const publicRoutes: readonly Route[] = [
 
   // a buyer
   route("GET /sign-up", "public", showSignUp, { query: SignUpQuery, isPage: true, action: "showSignUp" }),
-  route("POST /sign-up", "public", submitSignUp, { readsBody: true, isPage: true, hasAddressRate: true, action: "submitSignUp" }),
-  route("GET /checkout/:tenantId", "status", showCheckout, { query: StatusQuery, isPage: true, action: "showCheckout" }),
-  route("POST /checkout/:tenantId/key", "buyer", submitFirstKey, { readsBody: true, isPage: true, hasAddressRate: true, action: "submitFirstKey" }),
-  route("POST /checkout/:tenantId/owner", "buyer", submitOwner, { readsBody: true, isPage: true, hasAddressRate: true, action: "submitOwner" }),
+  route("POST /sign-up", "public", submitSignUp, { readsBody: true, isPage: true, rate: "address", action: "submitSignUp" }),
+  route("GET /checkout/:tenantId", "status", showCheckout, { query: StatusQuery, isPage: true, rate: "address", action: "showCheckout" }),
+  route("POST /checkout/:tenantId/key", "buyer", submitFirstKey, { readsBody: true, isPage: true, rate: "address", action: "submitFirstKey" }),
+  route("POST /checkout/:tenantId/owner", "buyer", submitOwner, { readsBody: true, isPage: true, rate: "address", action: "submitOwner" }),
 ];
