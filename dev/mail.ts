@@ -74,7 +74,6 @@ function page(mails: readonly ReceivedMail[]): Page {
         <style>
           :root {
             color-scheme: light dark;
-            background: Canvas;
           }
           body {
             font:

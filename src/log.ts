@@ -9,9 +9,10 @@ export type LogFields = Readonly<Record<string, string | number | boolean | null
 
 const requests = new AsyncLocalStorage<{ requestId: string; marks: LogFields }>();
 
-/** Does the work of a request. Every line that it writes carries the request's id, also after the answer. */
-export function inRequest<Result>(requestId: string | undefined, work: () => Result): Result {
-  return requestId === undefined ? work() : requests.run({ requestId, marks: {} }, work);
+/** Does the work of a request. Every line that it writes carries the request's id and trace, also after the answer. */
+export function inRequest<Result>(requestId: string | undefined, work: () => Result, traceId?: string): Result {
+  const marks = traceId === undefined ? {} : { traceId };
+  return requestId === undefined ? work() : requests.run({ requestId, marks }, work);
 }
 
 /** Adds fields to every further line of the request that runs now. Does nothing outside of a request. */
@@ -23,6 +24,19 @@ export function markRequest(marks: LogFields): void {
 /** The id of the request that runs now; `undefined` in a cron, a queue batch and a Workflow. */
 export function currentRequestId(): string | undefined {
   return requests.getStore()?.requestId;
+}
+
+/** The trace of the request that runs now, if its client has sent one. */
+export function currentTraceId(): string | undefined {
+  const traceId = requests.getStore()?.marks["traceId"];
+  return typeof traceId === "string" ? traceId : undefined;
+}
+
+/** The trace id in a `traceparent` (W3C Trace Context), or `undefined`. A client's text: only the form of an id is accepted. */
+export function traceOf(traceparent: unknown): string | undefined {
+  if (typeof traceparent !== "string") return undefined;
+  const [, traceId] = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}/.exec(traceparent) ?? [];
+  return traceId === undefined || /^0+$/.test(traceId) ? undefined : traceId;
 }
 
 /** Writes one line. `event` is a stable snake_case name. Lines of a request carry its `requestId`, others name the work. */

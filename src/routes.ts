@@ -35,7 +35,6 @@ import {
   type Route,
   finishAnswer,
   problemDocument,
-  publicForMinutes,
   route,
   shareWithBrowsers,
 } from "./http.ts";
@@ -51,7 +50,6 @@ import {
 } from "./identity/audit/api.ts";
 import { recordingOf } from "./identity/audit/audit.ts";
 import { intend, recorder } from "./identity/audit/recorder.ts";
-import { protectedResourceMetadata } from "./identity/tokens/authenticate.ts";
 import { guardOf, requirePermission, requireTenant } from "./identity/guards.ts";
 import { once } from "./identity/idempotency.ts";
 import {
@@ -92,6 +90,7 @@ import {
   revokeGrant,
   showKeySet,
   showOpenIdMetadata,
+  showResourceMetadata,
   showServerMetadata,
 } from "./identity/oauth/api.ts";
 import { endSession, listSessions } from "./identity/sessions/api.ts";
@@ -106,7 +105,7 @@ import {
   showRemoval,
   suspendTenant,
 } from "./lifecycle/api.ts";
-import { inRequest } from "./log.ts";
+import { inRequest, traceOf } from "./log.ts";
 import {
   ConflictsQuery,
   ConflictsRequest,
@@ -121,6 +120,7 @@ import {
   replayDeadLetters,
   showUsage,
 } from "./metering/api.ts";
+import { CallsQuery, MetricsQuery, listCalls, showCall, showMetrics } from "./metering/metrics/api.ts";
 import { MoveRequest, MovesQuery, confirmMove, listMoves, startMove, undoMove } from "./moves/api.ts";
 import {
   NewTenantRequest,
@@ -144,6 +144,7 @@ import {
   listFailures,
   listMeterErrors,
   showIndicators,
+  showOpenMetrics,
 } from "./operations/api.ts";
 import {
   ConfigurationPatch,
@@ -154,7 +155,7 @@ import {
 } from "./operations/configuration-api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
 import { answerConsent, showAuthorize } from "./pages/authorize.tsx";
-import { endpoints } from "./pages/endpoints.ts";
+import { actionOf } from "./pages/endpoints.ts";
 import { InvitationQuery, showInvitation, submitInvitation } from "./pages/invitation.tsx";
 import { answerError, replaceAnswer } from "./pages/error-page.tsx";
 import { showApiReference, showOpenApi } from "./pages/public/api-reference.tsx";
@@ -191,8 +192,8 @@ import { receiveEvent, receiveThinEvent } from "./subscriptions/webhook.ts";
 export const routes: readonly Route[] = [
   // agents
   route("ALL /mcp", "mcp", (c) => handleMcp(c.req.raw, c.get("context"), c.executionCtx)),
-  route("GET /.well-known/oauth-protected-resource/mcp", "public", resourceMetadata, { query: AnyQuery }),
-  route("GET /.well-known/oauth-protected-resource", "public", resourceMetadata, { query: AnyQuery }),
+  route("GET /.well-known/oauth-protected-resource/mcp", "public", showResourceMetadata, { query: AnyQuery }),
+  route("GET /.well-known/oauth-protected-resource", "public", showResourceMetadata, { query: AnyQuery }),
 
   // the OAuth server, and the sign-in of people
   route("GET /.well-known/oauth-authorization-server", "public", inServerMode(showServerMetadata), { query: AnyQuery }),
@@ -232,6 +233,9 @@ export const routes: readonly Route[] = [
   route("GET /api/tenants/:tenantId/configuration", "tenant_admin", showOwnConfiguration, { permission: "account:read" }),
   route("PATCH /api/tenants/:tenantId/configuration", "tenant_admin", changeOwnConfiguration, { body: SettingsPatch, permission: "account:write" }),
   route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery, permission: "usage:read" }),
+  route("GET /api/tenants/:tenantId/metrics", "tenant_admin", showMetrics, { query: MetricsQuery, permission: "usage:read" }),
+  route("GET /api/tenants/:tenantId/calls", "tenant_admin", listCalls, { query: CallsQuery, permission: "usage:read" }),
+  route("GET /api/tenants/:tenantId/calls/:receipt", "tenant_admin", showCall, { permission: "usage:read" }),
   route("GET /api/tenants/:tenantId/export", "tenant_admin", exportTenant, { isDownload: true, permission: "data:export" }),
   route("GET /api/tenants/:tenantId/audit", "tenant_admin", listOwnAudit, { query: AuditQuery, permission: "audit:read" }),
   route("GET /api/tenants/:tenantId/plan", "tenant_admin", showOwnPlan, { permission: "account:read" }),
@@ -285,6 +289,9 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/tenants/:tenantId/sessions", "operator", listSessions, { role: "viewer", query: PageQuery }),
   route("DELETE /admin/api/tenants/:tenantId/sessions/:sessionId", "operator", endSession, { role: "support" }),
   route("GET /admin/api/tenants/:tenantId/usage", "operator", showUsage, { role: "viewer", query: UsageQuery }),
+  route("GET /admin/api/tenants/:tenantId/metrics", "operator", showMetrics, { role: "viewer", query: MetricsQuery }),
+  route("GET /admin/api/tenants/:tenantId/calls", "operator", listCalls, { role: "viewer", query: CallsQuery }),
+  route("GET /admin/api/tenants/:tenantId/calls/:receipt", "operator", showCall, { role: "viewer" }),
   route("GET /admin/api/tenants/:tenantId/plan", "operator", listPlanChanges, { role: "viewer", query: PlanChangesQuery }),
   route("POST /admin/api/tenants/:tenantId/plan", "operator", once(changePlan), { role: "admin", body: PlanRequest }),
   route("DELETE /admin/api/tenants/:tenantId/plan", "operator", cancelPlanChange, { role: "support" }),
@@ -317,6 +324,7 @@ export const routes: readonly Route[] = [
   route("GET /admin/api/audit", "operator", listAudit, { role: "viewer", query: AllAuditQuery }),
   route("GET /admin/api/cross-tenant-attempts", "operator", listCrossings, { role: "viewer", query: CrossingsQuery }),
   route("GET /admin/api/billing", "operator", showIndicators, { role: "viewer" }),
+  route("GET /admin/api/metrics", "operator", showOpenMetrics, { role: "viewer" }),
   route("GET /admin/api/meter-errors", "operator", listMeterErrors, { role: "viewer", query: MeterErrorsQuery }),
   route("GET /admin/api/root-keys", "operator", listRootKeys, { role: "viewer", query: RootKeysQuery }),
   route("GET /admin/api/shards", "operator", listShards, { role: "viewer", query: ShardsQuery }),
@@ -359,22 +367,18 @@ app.use((c, next) => {
   c.set("requestId", requestId);
   c.set("context", createContext(c.env));
   c.set("actor", anonymous);
-  return inRequest(requestId, async () => {
+  const answer = async (): Promise<void> => {
     await next();
     const refused = await refusedFailure(c);
     if (refused !== undefined) await replaceAnswer(c, refused);
     finishAnswer(c);
-  });
+  };
+  return inRequest(requestId, answer, traceOf(c.req.header("traceparent")));
 });
 
 // Browser clients of any origin read what is below, and ask first when they name the revision that they speak. They also
 // look for documents that do not exist, and would take an answer that they cannot read for an outage.
 shareWithBrowsers(app, "/.well-known/*", { methods: "GET, HEAD", headers: "Authorization, MCP-Protocol-Version, *" });
-
-/** The route's name in the audit log: its own, or its operationId, which never changes. */
-function actionOf({ method, path, action }: Route): string {
-  return action ?? endpoints[`${method} ${path}`]?.id ?? `${method} ${path}`;
-}
 
 // So do they with the OAuth server's endpoints. Their requests carry no cookie, so any page may send them. Its pages are not
 // among them: no other site may read those.
@@ -444,9 +448,4 @@ function markPage(c: HttpContext, next: Next): Promise<void> {
 /** Records the refused operator tokens of requests that no route takes. They do nothing else. */
 function refusedTokens({ access }: Pick<Route, "access">): MiddlewareHandler<HttpEnv> {
   return recorder({ method: "GET", access }, "");
-}
-
-/** Public and the same for everyone. */
-function resourceMetadata(c: HttpContext): Response {
-  return c.json(protectedResourceMetadata(c.env), 200, publicForMinutes);
 }

@@ -29,6 +29,7 @@ import { startProvisioning } from "./lifecycle/provisioning.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
 import { inRequest } from "./log.ts";
+import type { RecentCall } from "./metering/metrics/fold.ts";
 import { type KeyUsage, TenantUsage } from "./metering/tenant-usage.ts";
 import { type MoveHost, TenantMove } from "./moves/tenant-move.ts";
 import { NO_USAGE } from "./metering/outbox.ts";
@@ -113,6 +114,7 @@ export class TenantObject extends DurableObject<Env> {
       refuse: () => undefined,
       rows: (config) => this.#rows.of(config),
       usage: () => this.#usage.open(),
+      finished: (call) => this.#usage.finished(call),
     };
     this.#calls = new TenantCalls(this.#host);
     this.#move = new TenantMove(context, tenantId, host);
@@ -164,7 +166,7 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Runs a tool. Refusals and failed tools are values; a throw is an outage. */
   call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
-    return inRequest(request.requestId, () => this.#calls.run(request, progress));
+    return inRequest(request.requestId, () => this.#calls.run(request, progress), request.traceId);
   }
 
   /** Stops a call whose client has gone. The call is then not charged. */
@@ -184,6 +186,16 @@ export class TenantObject extends DurableObject<Env> {
   /** The ledger has this object's rows up to `watermark`. A watermark of another epoch changes nothing. */
   acknowledge(epoch: string, watermark: number): void {
     this.#usage.acknowledge(epoch, watermark);
+  }
+
+  /** The control tables have this object's folds of metrics up to `n`. */
+  acknowledgeMetrics(epoch: string, n: number): void {
+    this.#usage.acknowledgeMetrics(epoch, n);
+  }
+
+  /** The tenant's last calls, also those that failed or were refused. */
+  recentCalls(): RecentCall[] {
+    return this.#usage.recentCalls();
   }
 
   /** Counts calls that were charged without this object, once each. One that still runs here is stopped, not charged again. */

@@ -75,6 +75,8 @@ BEGIN
   DELETE FROM members m WHERE m.tenant_id = erased;
   -- Requests of jobs name files, and results quote lines.
   DELETE FROM jobs j WHERE j.tenant_id = erased;
+  -- Callers may be people.
+  DELETE FROM metrics_hourly h WHERE h.tenant_id = erased;
   -- The cursor holds the key of a tenant's row.
   UPDATE moves m SET cursor = NULL WHERE m.tenant_id = erased AND m.cursor IS NOT NULL;
   UPDATE api_keys k SET name = '', revoked_at = coalesce(k.revoked_at, now()) WHERE k.tenant_id = erased;

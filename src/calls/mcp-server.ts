@@ -18,7 +18,7 @@ import { type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import { inputProblem } from "../core/input-problem.ts";
 import { brokenText, refusedTextIn } from "../core/text.ts";
 import type { Branding } from "../core/tenant.ts";
-import { currentRequestId, describeError, log } from "../log.ts";
+import { currentRequestId, describeError, log, markRequest, traceOf } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "./keyed-calls.ts";
 import { claimsModernEra, idOf, invalidParams, isObject, malformedMessage } from "./message.ts";
@@ -168,7 +168,10 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
     server.registerTool(tool.name, declarationOf(tool), async (args, context): Promise<CallToolResult> => {
       const progress = progressTo(context);
       try {
-        const key = context.mcpReq._meta?.[IDEMPOTENCY_META_KEY];
+        const meta = context.mcpReq._meta;
+        const traceId = traceOf(meta?.["traceparent"]);
+        if (traceId !== undefined) markRequest({ traceId });
+        const key = meta?.[IDEMPOTENCY_META_KEY];
         const options: ToolCallOptions = {
           signal: context.mcpReq.signal,
           ...(typeof key === "string" && { idempotencyKey: key }),

@@ -12,7 +12,7 @@ import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus, Refusal } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
-import { currentRequestId, describeError, log } from "../log.ts";
+import { currentRequestId, currentTraceId, describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { authorizeWithoutObject, callWithoutObject } from "./fallback-call.ts";
 import { keyedCall } from "./keyed-calls.ts";
@@ -59,6 +59,8 @@ interface Flood {
   sinceMs: number;
   /** Until when the tenant counts as flooding. */
   untilMs: number;
+  /** Calls that the Worker itself has refused since its last call to the object, which counts them. */
+  refusedHere: number;
   /** The last `rate_limited`, and until when the object would repeat it. */
   limited: { refusal: Refusal; quota: QuotaStatus | undefined; untilMs: number } | undefined;
 }
@@ -107,8 +109,26 @@ function counted<Outcome extends Authorization | CallOutcome>({ tenantId, kind }
   // While the flood lasts, each refusal prolongs it.
   const isFlood = count + 1 >= FLOOD_REFUSALS || nowMs < (last?.untilMs ?? 0);
   const untilMs = isFlood ? nowMs + FLOOD_MS : 0;
-  floods.set(tenantId, { count: count + 1, sinceMs, untilMs, limited });
+  floods.set(tenantId, { count: count + 1, sinceMs, untilMs, limited, refusedHere: last?.refusedHere ?? 0 });
   return outcome;
+}
+
+/** A call that this Worker has refused in the object's place: its line in the log, and its place in the metrics. */
+function refusedHere({ tool, caller }: ObjectCall, outcome: CallOutcome): CallOutcome {
+  const { tenantId, kind: by } = caller;
+  const code = outcome.kind === "refused" ? outcome.refusal.code : undefined;
+  log("info", "call", { tenantId, tool: tool.name, by, outcome: "refused", code, units: 0, ms: 0 });
+  counted(caller, outcome);
+  const flood = floods.get(tenantId);
+  if (flood !== undefined) flood.refusedHere += 1;
+  return outcome;
+}
+
+function takeRefusals(tenantId: TenantId): number {
+  const flood = floods.get(tenantId);
+  const refused = flood?.refusedHere ?? 0;
+  if (flood !== undefined) flood.refusedHere = 0;
+  return refused;
 }
 
 /** Decides whether the caller may use the server, for an MCP method that calls no tool. */
@@ -146,7 +166,7 @@ export async function callObject(
   const { readOnly, idempotent } = tool.annotations;
   await slowDown(caller);
   const repeated = repeatedRefusal(caller);
-  if (repeated !== undefined) return counted(caller, refusedOutcome(repeated.refusal, repeated.quota));
+  if (repeated !== undefined) return refusedHere(call, refusedOutcome(repeated.refusal, repeated.quota));
   const nowMs = Date.now();
   const key = call.idempotencyKey;
   const { callId, idempotency } =
@@ -158,7 +178,10 @@ export async function callObject(
     // A stub that has failed keeps failing, so each attempt has its own.
     const object = context.tenantObject(tenantId);
     const requestId = currentRequestId();
-    const request: CallRequest = { callId, idempotency, attempt: number, caller, tool: tool.name, args, requestId };
+    const request: CallRequest = {
+      ...{ callId, idempotency, attempt: number, caller, tool: tool.name, args },
+      ...{ requestId, traceId: currentTraceId(), refusedBefore: takeRefusals(tenantId) },
+    };
     const answer = object.call(request, progress) as Promise<CallOutcome>;
     // A client that disconnects ends the request's context, and with it the RPC that cancels the call. This keeps both.
     ctx.waitUntil(answer.catch(() => undefined));

@@ -7,29 +7,34 @@
 // - A reservation lives in memory only, so an object that dies during a call charges nothing.
 // - A canary's token is valid for one call, which is not charged.
 // - A call with a client's idempotency key runs once; a later call with the key gets its answer.
-import type {
-  Authorization,
-  CallOutcome,
-  CallRequest,
-  Caller,
-  Progress,
-  QuotaStatus,
-  Receipt,
-  Refusal,
+import {
+  type Authorization,
+  type CallOutcome,
+  type CallRequest,
+  type CallTrace,
+  type Caller,
+  type FinishedCall,
+  type Progress,
+  type QuotaStatus,
+  type Receipt,
+  type Refusal,
+  finishedCall,
+  newTrace,
 } from "../core/call.ts";
-import type { ErrorCode } from "../core/errors.ts";
+import { type ErrorCode, errorCode } from "../core/errors.ts";
 import type { Charge } from "../core/usage.ts";
 import type { ApiKey, TenantConfig } from "../core/tenant.ts";
 import { refusedByState } from "../core/tenant-state.ts";
 import { keyOf, refusedCredential, refusedToolUse } from "../identity/keys/credential-check.ts";
 import { rolesNeeded } from "../identity/members/members.ts";
+import { describeError, log } from "../log.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Tool, ToolContext } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
 import { type Earlier, type KeyedCalls, chargedAs } from "./keyed-calls.ts";
 import { limitRefusal, plainRefusal, refusedOutcome, requestRefusal, stateRefusal } from "./refusal.ts";
-import { type ToolRun, runTool, toolContext } from "./tool-runner.ts";
+import { type ToolRun, runTool, timedDb, toolContext } from "./tool-runner.ts";
 
 type Awaitable<Value> = Value | Promise<Value>;
 
@@ -48,6 +53,8 @@ export interface CallHost {
   rows(config: TenantConfig): Awaitable<CallScopedDb | ErrorCode>;
   /** The tenant's usage. */
   usage(config: TenantConfig): Awaitable<CallUsage | NotServed>;
+  /** Counts a call of a tenant that exists, once it has ended. */
+  readonly finished?: (call: FinishedCall) => void;
 }
 
 /** Why a host cannot run a call at all. */
@@ -116,15 +123,60 @@ function plansUrl({ env }: Pick<CallHost, "env">): string {
 }
 
 /** Admits a call, runs its tool and settles it. Refusals and failed tools are values; a throw is an outage. */
-export async function runCall(
+export async function runCall(host: CallHost, request: CallRequest, options: CallOptions): Promise<CallOutcome> {
+  const trace: Trace = { ...newTrace(request.callId, host.now()), config: undefined };
+  let outcome: CallOutcome | undefined;
+  let thrown: ErrorCode | undefined;
+  try {
+    return (outcome = await admitAndRun(host, request, options, trace));
+  } catch (error) {
+    thrown = errorCode(error);
+    throw error;
+  } finally {
+    finish(host, request, trace, finishedCall(trace, request, outcome, thrown, host.now()));
+  }
+}
+
+/** `config`: the tenant's, once it is known. */
+type Trace = CallTrace & { config: TenantConfig | undefined };
+
+/** Writes the call's one line into the log, and counts it. A failure here must not change the call's answer. */
+function finish(host: CallHost, { caller, attempt }: CallRequest, { config }: Trace, call: FinishedCall): void {
+  try {
+    const { callId, tool, end: outcome, code, units, ms, parts } = call;
+    const tenant = { tenantId: caller.tenantId, plan: config?.plan, tier: config?.strategy };
+    const receipt = units > 0 ? callId : undefined;
+    log("info", "call", {
+      callId,
+      receipt,
+      ...tenant,
+      tool,
+      by: caller.kind,
+      attempt,
+      outcome,
+      code,
+      units,
+      ms,
+      ...parts,
+    });
+    if (config !== undefined && caller.kind !== "canary") host.finished?.(call);
+  } catch (error) {
+    log("error", "call_not_counted", { callId: call.callId, error: describeError(error) });
+  }
+}
+
+async function admitAndRun(
   host: CallHost,
   request: CallRequest,
   { abort, progress }: CallOptions,
+  trace: Trace,
 ): Promise<CallOutcome> {
   const { caller } = request;
 
   // Checks: the caller, the tenant's state, the tool.
-  const config = served(await host.tenant(caller), host, caller);
+  const found = await host.tenant(caller);
+  if (!("refusal" in found)) trace.config = found;
+  const config = served(found, host, caller);
   if ("refusal" in config) return refusedOutcome(config.refusal);
   const key = keyOf(config, caller);
   const refused = refusedTool(config, request, key) ?? host.refuse(config, key);
@@ -146,14 +198,17 @@ export async function runCall(
   const { idempotency } = request;
   const keyed = idempotency && usage.keyed?.of(idempotency);
   const earlier = keyed?.find(host.now());
-  if (earlier !== undefined && earlier.state !== "none") return again(host, config, { admission, request, earlier });
+  if (earlier !== undefined && earlier.state !== "none") {
+    trace.repeated = true;
+    return again(host, config, { admission, request, earlier });
+  }
   // The first attempt was charged and its answer was lost: the tool runs again for the answer alone.
   const elsewhere = (): string | undefined =>
     keyed && idempotency && chargedAs(usage.fallbackCharges([request.callId, idempotency.earlierId]), host.now());
   let chargedId =
     elsewhere() ?? (request.attempt === 2 && usage.isCharged(request.callId) ? request.callId : undefined);
   const alreadyCharged = chargedId !== undefined;
-  const callId = chargedId ?? request.callId;
+  const callId = (trace.callId = chargedId ?? request.callId);
   let ticket: Ticket | undefined;
   if (!alreadyCharged && caller.kind !== "canary") {
     const now = host.now();
@@ -166,7 +221,9 @@ export async function runCall(
       return refusedOutcome(refusal, admission.quota(config.limits, now));
     }
     ({ ticket } = decision);
+    trace.admittedAtMs = ticket.atMs;
   }
+  trace.decidedAtMs = host.now();
 
   // Context, run, charge, settle. A call that is not settled gives its units back.
   const { readOnly, idempotent } = tool.annotations;
@@ -180,16 +237,19 @@ export async function runCall(
       config,
       { ...request, callId },
       {
-        db: db.forCall(abort.signal),
+        db: timedDb(db.forCall(abort.signal), (ms) => (trace.sqlMs += ms)),
         usage: () => admission.quota(config.limits, host.now(), key),
         history: () => usage.history(host.now()),
       },
     );
     run = await runTool(tool, request.args, context, { abort, progress });
+    trace.ranAtMs = host.now();
+    trace.answered = run.charged;
     if (run.charged) {
       const { units } = tool;
       // The host may have learned of the charge while the tool ran.
       chargedId ??= elsewhere();
+      trace.repeated = chargedId !== undefined;
       const charging =
         ticket !== undefined && units > 0 && chargedId === undefined
           ? usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units }, ticket.line)
@@ -199,6 +259,7 @@ export async function runCall(
       if (withheld !== undefined) return (outcome = refusedOutcome(withheld));
       if (ticket !== undefined && chargedId === undefined) {
         if (units > 0) chargedId = callId;
+        trace.units = units;
         admission.settle(ticket);
       }
     }

@@ -9,6 +9,7 @@ import type { TenantConfig } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import {
   TOOL_TIMEOUT_MS,
+  type TenantDb,
   type Tool,
   type ToolContext,
   type ToolFailure,
@@ -45,6 +46,27 @@ export function toolContext(
     files: createTenantFiles({ bucket, tenantId: id }),
     log: (event, fields = {}) => log("info", event, { ...fields, callId, tenantId: id, tool }),
   };
+}
+
+/**
+ * The same rows. `spent` gets the milliseconds of each use of the database, with its waits; a transaction counts from its
+ * begin to its end. Uses at the same time count each.
+ */
+export function timedDb(db: TenantDb, spent: (ms: number) => void): TenantDb {
+  const timed = async <Result>(work: Promise<Result>): Promise<Result> => {
+    const startedAtMs = Date.now();
+    try {
+      return await work;
+    } finally {
+      spent(Date.now() - startedAtMs);
+    }
+  };
+  return {
+    query: (text, params) => timed(db.query(text, params)),
+    values: (text, params) => timed(db.values(text, params)),
+    analytics: (text, params) => timed(db.analytics(text, params)),
+    transaction: (work: Parameters<TenantDb["transaction"]>[0]) => timed(db.transaction(work)),
+  } as TenantDb;
 }
 
 /** The caller's id as tools see it. */

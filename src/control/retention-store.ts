@@ -25,6 +25,8 @@ export const retentions = {
   // The month's row stops a second alert. A clock that is set back by days must not send one again.
   usage_alerts: { kept: "90 days after their month began", ended: "month < (now() - interval '90 days')::date" },
   operator_token_uses: { kept: "400 days, as the audit log", ended: "hour < now() - interval '400 days'" },
+  // A year and the month before, to compare with.
+  metrics_hourly: { kept: "400 days", ended: "hour < now() - interval '400 days'" },
   cross_tenant_attempts: { kept: "400 days, as the audit log", ended: "day < (now() - interval '400 days')::date" },
 } as const satisfies Readonly<Record<string, Retention>>;
 

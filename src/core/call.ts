@@ -54,6 +54,9 @@ export interface CallRequest {
   args: Readonly<Record<string, unknown>>;
   /** For the object's log. */
   requestId?: string | undefined;
+  traceId?: string | undefined;
+  /** Calls that the Worker has refused in the object's place since its last call: `rate_limited`, which is what it repeats. */
+  refusedBefore?: number | undefined;
 }
 
 /** A tenant's use of its limits, as clients see it. `limit: null` means no limit. */
@@ -120,4 +123,80 @@ export interface Progress {
   progress: number;
   total?: number;
   message?: string;
+}
+
+/** How a call ended. `repeated`: it got the answer of an earlier call, or only the answer that was lost. Never charged again. */
+export const callEnds = ["ok", "failed", "refused", "repeated"] as const;
+export type CallEnd = (typeof callEnds)[number];
+
+/** A call that has ended, for its line in the log and for the tenant's metrics. */
+export interface FinishedCall {
+  /** The id of its charge, if it has one. */
+  callId: string;
+  tool: string;
+  caller: Caller;
+  /** When it was admitted, or refused. */
+  atMs: number;
+  end: CallEnd;
+  /** Why it failed or was refused. `undefined`: the tool itself answered with an error, or there was none. */
+  code: ErrorCode | undefined;
+  /** What this run has charged. A repeated answer charges nothing. */
+  units: number;
+  /** From its arrival in the object to its answer. */
+  ms: number;
+  /** Time until the decision, in the tool, in the tool's database, and from the tool's end to the answer. */
+  parts: { admissionMs: number; toolMs: number; sqlMs: number; settleMs: number };
+  /** Whether the tool ran. */
+  ran: boolean;
+  /** As in the request. */
+  refusedBefore: number;
+}
+
+/** What a running call leaves for `FinishedCall`. Instants are 0 until they are known. */
+export interface CallTrace {
+  startedAtMs: number;
+  decidedAtMs: number;
+  ranAtMs: number;
+  sqlMs: number;
+  /** The instant of the ticket: the ledger has the same. */
+  admittedAtMs: number;
+  callId: string;
+  units: number;
+  /** The tool gave an answer that counts. */
+  answered: boolean;
+  repeated: boolean;
+}
+
+export function newTrace(callId: string, startedAtMs: number): CallTrace {
+  const instants = { startedAtMs, decidedAtMs: 0, ranAtMs: 0, admittedAtMs: 0 };
+  return { ...instants, sqlMs: 0, callId, units: 0, answered: false, repeated: false };
+}
+
+/** Sums up a call that ended now. `thrown`: the code of an outage, when there is no outcome. */
+export function finishedCall(
+  trace: CallTrace,
+  { tool, caller, refusedBefore = 0 }: Pick<CallRequest, "tool" | "caller" | "refusedBefore">,
+  outcome: CallOutcome | undefined,
+  thrown: ErrorCode | undefined,
+  nowMs: number,
+): FinishedCall {
+  const { startedAtMs, decidedAtMs, ranAtMs, sqlMs, admittedAtMs, callId, units, answered, repeated } = trace;
+  const between = (fromMs: number, toMs: number): number => (fromMs === 0 ? 0 : Math.max(0, toMs - fromMs));
+  const refusal = outcome?.kind === "refused" ? outcome.refusal.code : undefined;
+  const code = refusal ?? (outcome?.kind === "result" ? outcome.failure : thrown);
+  const end =
+    refusal !== undefined ? "refused" : repeated && code === undefined ? "repeated" : answered ? "ok" : "failed";
+  return {
+    ...{ callId, tool, caller, code, end, units },
+    atMs: admittedAtMs === 0 ? startedAtMs : admittedAtMs,
+    ms: between(startedAtMs, nowMs),
+    parts: {
+      admissionMs: between(startedAtMs, decidedAtMs === 0 ? nowMs : decidedAtMs),
+      toolMs: between(decidedAtMs, ranAtMs === 0 ? nowMs : ranAtMs),
+      sqlMs: Math.round(sqlMs),
+      settleMs: between(ranAtMs, nowMs),
+    },
+    ran: decidedAtMs !== 0,
+    refusedBefore,
+  };
 }

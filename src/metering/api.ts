@@ -22,7 +22,7 @@ import {
 import type { ControlDatabase } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
-import { type DeadLetter, deadLettersStore } from "./dead-letters-store.ts";
+import { type DeadLetter, deadLettersStore } from "./dead-letters/dead-letters-store.ts";
 import { bodyOfText } from "./queue-message.ts";
 
 /** Most items on a page of usage: 1,000 calls are about 150 KB of JSON. */

@@ -1,6 +1,7 @@
 // Consumes the usage queue: writes the rows of a batch to the ledger in one transaction, then acknowledges the messages and
 // notifies the tenants' objects. A message that is delivered again changes nothing. A message that can never be written
-// becomes a dead letter and does not delay the others. In an outage every message is retried.
+// becomes a dead letter and does not delay the others. In an outage every message is retried. Metrics come by the same queue;
+// they are added after the usage (metrics/metrics-consumer.ts).
 import { type Recorded, ledgerStore } from "../control/ledger-store.ts";
 import { sqlStateOf } from "../adapters/neon.ts";
 import type { Context } from "../control/context.ts";
@@ -9,7 +10,9 @@ import { USAGE_RETRY_SECONDS, retryAfterSeconds } from "./queue-message.ts";
 import { UsageMessage } from "../core/usage.ts";
 import { writeWithBisection } from "./bisection.ts";
 import { describeError, log } from "../log.ts";
-import { type Unusable, keepUnusable } from "./dead-letters.ts";
+import { isMetrics } from "./metrics/fold.ts";
+import { consumeMetrics } from "./metrics/metrics-consumer.ts";
+import { type Unusable, keepUnusable } from "./dead-letters/dead-letters.ts";
 import { NOTIFY_WITHIN_MS, notifyFallbackCalls } from "./fallback-calls.ts";
 
 /**
@@ -27,9 +30,15 @@ interface Part {
 }
 
 export async function consumeUsage(context: Context, batch: MessageBatch): Promise<void> {
+  const startedAtMs = Date.now();
   const parts: Part[] = [];
   const unusable: Unusable[] = [];
+  const metrics: Message[] = [];
   for (const message of batch.messages) {
+    if (isMetrics(message.body)) {
+      metrics.push(message);
+      continue;
+    }
     const parsed = UsageMessage.safeParse(message.body);
     if (parsed.success) parts.push({ message, usage: parsed.data });
     else unusable.push({ message, why: "unreadable" });
@@ -65,6 +74,23 @@ export async function consumeUsage(context: Context, batch: MessageBatch): Promi
   );
 
   await notifyObjects(context, recorded);
+  const again = await consumeMetrics(context, metrics);
+  log("info", "queue_batch", {
+    ...{ queue: batch.queue, messages: batch.messages.length, metrics: metrics.length, attempts: mostAttempts(batch) },
+    rows: parts.reduce((sum, { usage }) => sum + usage.rows.length, 0),
+    tenants: new Set(parts.map(({ usage }) => usage.tenantId)).size,
+    ...{ retried: waiting.size + again, dead: unusable.length, oldestMs: oldestMs(batch, startedAtMs) },
+    ms: Date.now() - startedAtMs,
+  });
+}
+
+/** Age of the batch's oldest message when it arrived here. */
+export function oldestMs({ messages }: MessageBatch, nowMs: number): number {
+  return Math.max(0, nowMs - Math.min(...messages.map(({ timestamp }) => timestamp.getTime()), nowMs));
+}
+
+export function mostAttempts({ messages }: MessageBatch): number {
+  return Math.max(0, ...messages.map(({ attempts }) => attempts));
 }
 
 /** Sends each object its watermark. An object that misses it sends its rows again and then gets a new one. */

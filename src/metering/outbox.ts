@@ -102,6 +102,11 @@ export class UsageOutbox {
     this.#wakeIn(OUTBOX_DELAY_MS);
   }
 
+  /** Sets the object's only alarm for other work. Rows that wait are then sent earlier, which is harmless. */
+  wakeIn(delayMs: number): void {
+    this.#wakeIn(delayMs);
+  }
+
   /** Applies the ledger's watermark. Ignores a watermark of an earlier epoch. */
   acknowledge(epoch: string, watermark: number, nowMs: number): void {
     const rows = this.#rows;

@@ -35,6 +35,10 @@ const Call = z.object({
 });
 export type Call = z.infer<typeof Call>;
 
+/** `reportId`: the report or carry-forward that froze the call. */
+const LedgerCall = Call.extend({ reportId: z.string().nullable() });
+export type LedgerCall = z.infer<typeof LedgerCall>;
+
 /** Usage that came too late for Stripe's meter. An invoice item bills it. */
 const CarryForward = z.object({
   id: z.string(),
@@ -63,6 +67,7 @@ const UsagePage = z.object({
   reports: z.array(Report),
   carryForwards: z.array(CarryForward),
 });
+const CallWithReport = LedgerCall.extend({ report: z.union([Report, CarryForward]).nullable() });
 const CallPage = z.object({ report: z.union([Report, CarryForward]).nullable(), calls: z.array(Call) });
 const Sums = z.object({
   calls: z.array(z.object({ day: z.string(), reportId: z.string().nullable(), ...Sum })),
@@ -124,6 +129,33 @@ export function receiptsStore(control: ControlDatabase) {
         [tenantId, startMs, endMs, after, limit],
       );
       return row === undefined ? undefined : CallPage.parse(row);
+    },
+
+    /** A tenant's calls, the newest first: those before the call `before`, of one tool or (`null`) of every one. */
+    async calls(
+      tenantId: TenantId,
+      { before, tool, limit }: { before: { at: string; id: string } | undefined; tool: string | null; limit: number },
+    ): Promise<LedgerCall[]> {
+      const rows = await control.query(
+        `SELECT ${callColumns}, ${frozenIn} AS "reportId" FROM ledger l
+         WHERE l.tenant_id = $1 AND ($2::text IS NULL OR l.tool = $2)
+           AND ($3::timestamptz IS NULL OR (l.at <= $3 AND (l.at, l.call_id COLLATE "C") < ($3, $4::text)))
+         ORDER BY l.at DESC, l.call_id COLLATE "C" DESC LIMIT $5`,
+        [tenantId, tool, before?.at ?? null, before?.id ?? null, limit],
+      );
+      return rows.map((row) => LedgerCall.parse(row));
+    },
+
+    /** One call of the tenant with its report or carry-forward. Returns `undefined` if the ledger does not have it. */
+    async call(tenantId: TenantId, callId: string): Promise<z.infer<typeof CallWithReport> | undefined> {
+      const [row] = await control.query(
+        `SELECT ${callColumns}, ${frozenIn} AS "reportId", coalesce(
+           (SELECT to_jsonb(p) FROM (SELECT ${reportColumns} FROM reports r WHERE r.id = l.report_id) p),
+           (SELECT to_jsonb(p) FROM (SELECT ${carryColumns} FROM carry_forwards c WHERE c.id = l.carry_forward_id) p)) AS report
+         FROM ledger l WHERE l.call_id = $2 AND l.tenant_id = $1`,
+        [tenantId, callId],
+      );
+      return row === undefined ? undefined : CallWithReport.parse(row);
     },
 
     /** A period's calls, summed by day and report, and its reports and carry-forwards. Not paged: ask for a day or two. */

@@ -6,15 +6,19 @@ import { KeyedCalls } from "../calls/keyed-calls.ts";
 import type { CallUsage } from "../calls/run-call.ts";
 import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
+import type { FinishedCall } from "../core/call.ts";
 import type { TenantId } from "../core/tenant.ts";
 import type { Charge, FallbackCall } from "../core/usage.ts";
 import { type CallLog, KeyUses, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
+import type { RecentCall } from "./metrics/fold.ts";
+import { TenantMetrics } from "./metrics/tenant-metrics.ts";
 import { UsageOutbox } from "./outbox.ts";
 
 interface Opened {
   rows: CallLog;
   outbox: UsageOutbox;
   keyUses: KeyUses;
+  metrics: TenantMetrics;
 }
 
 /** What a tenant's API keys have used: the last use of each key, and the units of this calendar month (UTC) by line. */
@@ -22,6 +26,9 @@ export interface KeyUsage {
   lastUses: { keyId: string; atMs: number }[];
   units: { lineId: string; units: number }[];
 }
+
+/** The setting that holds the metrics that the control tables do not have yet, and the last calls. */
+const METRICS = "metrics";
 
 export class TenantUsage implements CallUsage {
   readonly admission = new Admission();
@@ -90,7 +97,25 @@ export class TenantUsage implements CallUsage {
 
   /** Counts fallback calls. Repeating it counts nothing twice. */
   countFallbackCalls(calls: readonly FallbackCall[]): void {
-    this.admission.include(this.#open().rows.countFallbackCalls(calls), this.#now());
+    const { rows, metrics } = this.#open();
+    const counted = rows.countFallbackCalls(calls);
+    this.admission.include(counted, this.#now());
+    metrics.addFallbackCalls(counted);
+  }
+
+  /** Counts a call that has ended in the tenant's metrics. A call that ended before the first use is not counted. */
+  finished(call: FinishedCall): void {
+    this.#opened?.metrics.add(call);
+  }
+
+  /** The control tables have the folds of metrics up to `n`. */
+  acknowledgeMetrics(epoch: string, n: number): void {
+    this.#opened?.metrics.acknowledge(epoch, n);
+  }
+
+  /** The last calls, also those that failed or were refused. */
+  recentCalls(): RecentCall[] {
+    return this.#opened?.metrics.recent() ?? [];
   }
 
   /** Applies the ledger's watermark: it has this object's rows up to there. */
@@ -105,6 +130,7 @@ export class TenantUsage implements CallUsage {
 
   async alarm(): Promise<void> {
     await this.#opened?.outbox.alarm();
+    await this.#opened?.metrics.run();
   }
 
   setting(name: string): string | undefined {
@@ -140,6 +166,15 @@ export class TenantUsage implements CallUsage {
       rows,
       outbox: new UsageOutbox(this.#storage, this.#context, this.#tenantId, rows),
       keyUses: new KeyUses(this.#storage.sql),
+      metrics: new TenantMetrics({
+        tenantId: this.#tenantId,
+        epoch: rows.epoch,
+        stored: rows.setting(METRICS),
+        // An object that was emptied stays empty.
+        store: (text) => this.#opened?.rows.setSetting(METRICS, text),
+        send: (message) => this.#context.env.USAGE.sendBatch([{ body: message }]),
+        wakeIn: (ms) => this.#opened?.outbox.wakeIn(ms),
+      }),
     };
     return this.#opened;
   }

@@ -16,6 +16,8 @@ import {
   pageQuery,
 } from "../http.ts";
 import { log } from "../log.ts";
+import { metricsStore } from "../metering/metrics/metrics-store.ts";
+import { OPEN_METRICS_TYPE, fleetMetrics, openMetrics } from "../metering/metrics/open-metrics.ts";
 import { meterErrorsStore } from "../reports/meter-errors-store.ts";
 import { alarmsStore } from "./alarms-store.ts";
 import { askAllTenants } from "./analytics.ts";
@@ -63,6 +65,20 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
       };
     }),
   });
+}
+
+/** The figures of the whole deployment for a monitor that speaks OpenMetrics, such as Prometheus. */
+export async function showOpenMetrics(c: HttpContext): Promise<Response> {
+  const context = c.get("context");
+  const [fleet, deployment] = await Promise.all([
+    metricsStore(context.control).fleet(),
+    readDeployment(context, Date.now()),
+  ]);
+  const indicators = readIndicators(deployment).map(({ name, unit, value, level }) => {
+    return { name, unit, value, level: alarmLevels.indexOf(level) };
+  });
+  const text = openMetrics(fleetMetrics({ ...fleet, indicators }));
+  return c.body(text, 200, { "content-type": OPEN_METRICS_TYPE, ...noStore });
 }
 
 /** Meter events that Stripe accepted and later refused, by day. */

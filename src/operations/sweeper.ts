@@ -88,8 +88,13 @@ const silentWork: Readonly<Record<TenantWork["kind"], SilentWork>> = {
   },
 };
 
-export async function sweep(context: Context, nowMs: number): Promise<void> {
+/** Returns the parts that failed. */
+export async function sweep(context: Context, nowMs: number): Promise<string[]> {
   const { control } = context;
+  const failed: string[] = [];
+  const attempt = async (part: string, work: (part: string) => Promise<void>): Promise<void> => {
+    if (!(await attempted(part, work))) failed.push(part);
+  };
   const inbox = inboxStore(control);
 
   await attempt("undelivered_events", async () => {
@@ -171,16 +176,20 @@ export async function sweep(context: Context, nowMs: number): Promise<void> {
   for (const table of prunedTables) await attempt(`old_${table}`, () => retentionStore(control).prune(table));
   await attempt("alarms", () => raiseAlarms(context, nowMs));
   await ledgerStore(control).heartbeat("sweep", nowMs);
+  return failed;
 }
 
 function workOf(kind: "move" | "removal" | "plan_change", tenantIds: readonly TenantId[]): TenantWork[] {
   return tenantIds.map((tenantId) => ({ kind, tenantId }));
 }
 
-async function attempt(part: string, work: (part: string) => Promise<void>): Promise<void> {
+/** Whether the part succeeded. */
+async function attempted(part: string, work: (part: string) => Promise<void>): Promise<boolean> {
   try {
     await work(part);
+    return true;
   } catch (error) {
     log("error", "sweep_failed", { part, error: describeError(error) });
+    return false;
   }
 }

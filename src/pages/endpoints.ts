@@ -7,6 +7,8 @@ import { Failure } from "../control/failures-store.ts";
 import { Conflict } from "../control/ledger-store.ts";
 import { ListedShard } from "../control/placements-store.ts";
 import { TenantSummary } from "../control/tenants-store.ts";
+import { callEnds } from "../core/call.ts";
+import type { Route } from "../http.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import { Limits, strategies } from "../core/plans.ts";
 import { Report as MigrationReport, Run } from "../fleet/fleet-store.ts";
@@ -20,7 +22,8 @@ import { MemberSummary, Membership } from "../identity/members/members-store.ts"
 import { Impersonation } from "../identity/operators/operators-store.ts";
 import { SessionSummary } from "../identity/sessions/sessions-store.ts";
 import { RemovalRequest } from "../lifecycle/api.ts";
-import { DeadLetter } from "../metering/dead-letters-store.ts";
+import { DeadLetter } from "../metering/dead-letters/dead-letters-store.ts";
+import { metricSteps } from "../metering/metrics/metrics-store.ts";
 import { MoveSummary } from "../moves/moves-store.ts";
 import { Configuration, OwnConfiguration } from "../operations/configuration-api.ts";
 import { MeterErrorDay } from "../reports/meter-errors-store.ts";
@@ -35,7 +38,9 @@ export const PAGE = "page";
 export const REDIRECT = "redirect";
 /** An answer without a body. */
 export const EMPTY = "empty";
-export type Answer = z.ZodType | typeof FILE | typeof PAGE | typeof REDIRECT | typeof EMPTY;
+/** The text format of OpenMetrics. */
+export const METRICS = "metrics";
+export type Answer = z.ZodType | typeof FILE | typeof METRICS | typeof PAGE | typeof REDIRECT | typeof EMPTY;
 
 interface More {
   /** The body of a route whose handler reads it. */
@@ -169,6 +174,48 @@ const Usage = z.object({
   tenantId: z.string(),
   next: z.string().nullable(),
 });
+const Figures = z.object({
+  ...{ calls: z.int(), ok: z.int(), failed: z.int(), refused: z.int(), repeated: z.int(), units: z.int() },
+  ...{ ms: z.int(), dbMs: z.int(), p50Ms: z.number().nullable(), p95Ms: z.number().nullable() },
+  /** Calls by bucket of `latencyBoundsMs`; the last bucket has no bound. */
+  latency: z.array(z.int()),
+});
+/** A caller by kind and id. `other` and `fallback` have no id. */
+const CallerName = z.object({ kind: z.string(), id: z.string().nullable() });
+/** A point has the group that `by` names: `tool`, `caller` with its `name`, or `outcome` with its `code`. */
+const MetricPoint = Figures.extend({
+  ...{
+    at: Instant,
+    tool: z.string().optional(),
+    caller: CallerName.optional(),
+    name: z.string().nullable().optional(),
+  },
+  ...{ outcome: z.enum(callEnds).optional(), code: z.string().nullable().optional() },
+});
+const Metrics = listOf("points", MetricPoint).extend({
+  ...{ tenantId: z.string(), from: Instant, to: Instant, step: z.enum(metricSteps), by: z.string().nullable() },
+  ...{ latencyBoundsMs: z.array(z.int()), total: Figures },
+});
+const ListedCall = z.object({
+  ...{
+    id: z.string(),
+    at: Instant,
+    tool: z.string(),
+    units: z.int(),
+    outcome: z.enum(callEnds),
+    code: z.string().nullable(),
+  },
+  ...{ caller: CallerName.nullable(), ms: z.int().nullable(), dbMs: z.int().nullable() },
+  ...{ inLedger: z.boolean(), reportId: z.string().nullable() },
+});
+/** `recentKnown`: false while the tenant's object does not answer. Failed and refused calls are listed from `recentSince` on. */
+const RecentlyKnown = { tenantId: z.string(), recentKnown: z.boolean(), recentSince: Instant.nullable() };
+const Calls = listOf("calls", ListedCall).extend(RecentlyKnown);
+const CallAnswer = z.object({
+  call: ListedCall,
+  report: z.looseObject({ id: z.string() }).nullable(),
+  ...RecentlyKnown,
+});
 const JsonRpc = z.looseObject({ jsonrpc: z.literal("2.0") });
 const Metadata = z.object({
   resource: z.url(),
@@ -281,6 +328,9 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /api/tenants/:tenantId/configuration": endpoint("showOwnConfiguration", "Show the account's configuration, with its ETag", ok(OwnConfiguration)),
   "PATCH /api/tenants/:tenantId/configuration": endpoint("changeOwnConfiguration", "Change branding, integrations and alerts by a merge patch", ok(OwnConfiguration.extend(Delivered.shape)), { codes: conditional }),
   "GET /api/tenants/:tenantId/usage": endpoint("showOwnUsage", "Show usage, meter reports and their calls", ok(Usage)),
+  "GET /api/tenants/:tenantId/metrics": endpoint("showOwnMetrics", "Show the account's calls, units, latency and database time over time", ok(Metrics)),
+  "GET /api/tenants/:tenantId/calls": endpoint("listOwnCalls", "List the account's last calls, newest first", ok(Calls)),
+  "GET /api/tenants/:tenantId/calls/:receipt": endpoint("showOwnCall", "Show one call by its receipt", ok(CallAnswer)),
   "GET /api/tenants/:tenantId/export": endpoint("exportOwnData", "Download all rows and documents", ok(FILE), { codes: ["conflict", ...object] }),
   "GET /api/tenants/:tenantId/keys": endpoint("listOwnKeys", "List the account's API keys, newest first", ok(Keys)),
   "PATCH /api/tenants/:tenantId/keys/:keyId": endpoint("changeOwnKey", "Change an API key's name and restrictions", ok(KeySummary.extend(Delivered.shape)), { codes: ["conflict"] }),
@@ -333,6 +383,9 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /admin/api/tenants/:tenantId/sessions": endpoint("listSessions", "List the sign-in sessions of a tenant's members", ok(listOf("sessions", SessionSummary))),
   "DELETE /admin/api/tenants/:tenantId/sessions/:sessionId": endpoint("endSession", "End a sign-in session of a tenant's member", ok(z.object({ ended: z.literal(true) }))),
   "GET /admin/api/tenants/:tenantId/usage": endpoint("showUsage", "Show a tenant's usage, meter reports and their calls", ok(Usage)),
+  "GET /admin/api/tenants/:tenantId/metrics": endpoint("showMetrics", "Show a tenant's calls, units, latency and database time over time", ok(Metrics)),
+  "GET /admin/api/tenants/:tenantId/calls": endpoint("listCalls", "List a tenant's last calls, newest first", ok(Calls)),
+  "GET /admin/api/tenants/:tenantId/calls/:receipt": endpoint("showCall", "Show one call of a tenant by its receipt", ok(CallAnswer)),
   "GET /admin/api/tenants/:tenantId/plan": endpoint("listPlanChanges", "List a tenant's plan changes, newest first", ok(listOf("changes", PlanChange))),
   "POST /admin/api/tenants/:tenantId/plan": endpoint("changePlan", "Change a tenant's plan, strategy and limits", { 200: TenantSummary.extend({ change: PlanChange }), 202: TenantSummary.extend({ change: PlanChange }) }, { codes: stripe }),
   "DELETE /admin/api/tenants/:tenantId/plan": endpoint("cancelPlanChange", "Cancel a tenant's plan change that waits", ok(z.object({ change: PlanChange })), { codes: object }),
@@ -365,6 +418,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /admin/api/audit": endpoint("listAudit", "List the audit log, newest first", ok(listOf("events", AuditedEvent))),
   "GET /admin/api/cross-tenant-attempts": endpoint("listCrossings", "List attempts at other tenants' resources by day, the latest first", ok(listOf("crossings", CrossingsOfDay))),
   "GET /admin/api/billing": endpoint("showIndicators", "Show every indicator with its level", ok(z.object({ level: z.string(), at: Instant, indicators: z.array(z.looseObject({ name: z.string(), level: z.string() })) }))),
+  "GET /admin/api/metrics": endpoint("showOpenMetrics", "Show the deployment's metrics as OpenMetrics", ok(METRICS)),
   "GET /admin/api/meter-errors": endpoint("listMeterErrors", "List the usage that Stripe's meter refused, by day", ok(listOf("days", MeterErrorDay))),
   "GET /admin/api/root-keys": endpoint("listRootKeys", "List the root keys of CREDENTIAL_KEY and how many API keys need each", ok(listOf("rootKeys", RootKey))),
   "GET /admin/api/shards": endpoint("listShards", "List the shards with their tenants and room", ok(listOf("shards", ListedShard))),
@@ -389,3 +443,8 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "POST /webhooks/stripe-thin": endpoint("receiveThinStripeEvent", "Receive a thin event of Stripe's", ok(z.object({ received: z.literal(true), duplicate: z.boolean() })), { body: z.looseObject({ id: z.string(), type: z.string() }), repeat: "An event is stored and applied once." }),
   "GET /health": endpoint("showHealth", "Show whether the deployment or a tenant is well", { 200: Health, 503: Health }),
 };
+
+/** The route's name in the audit log: its own, or its operationId, which never changes. */
+export function actionOf({ method, path, action }: Route): string {
+  return action ?? endpoints[`${method} ${path}`]?.id ?? `${method} ${path}`;
+}

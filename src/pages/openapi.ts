@@ -12,7 +12,7 @@ import { config } from "../core/app-config.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
 import type { Access, Route } from "../http.ts";
-import { EMPTY, type Answer, type Endpoint, FILE, PAGE, REDIRECT, endpoints } from "./endpoints.ts";
+import { EMPTY, type Answer, type Endpoint, FILE, METRICS, PAGE, REDIRECT, endpoints } from "./endpoints.ts";
 
 export type JsonSchema = z.core.JSONSchema.BaseSchema;
 
@@ -332,6 +332,7 @@ const statusTexts: Readonly<Record<number, string>> = {
 function contentOf(answer: Answer): Record<string, Content> | undefined {
   if (answer === EMPTY || answer === REDIRECT) return undefined;
   if (answer === FILE) return { "application/x-ndjson": { schema: { type: "string" } } };
+  if (answer === METRICS) return { "application/openmetrics-text": { schema: { type: "string" } } };
   if (answer === PAGE) return { "text/html": { schema: { type: "string" } } };
   return { "application/json": { schema: schemaOf(answer) } };
 }

@@ -30,7 +30,9 @@ export function reportRun(nowMs: number, lastsMs: number, { acquire } = rateLimi
   return { nowMs: () => nowMs + elapsedMs(), isOver: () => elapsedMs() >= lastsMs, acquire };
 }
 
-export async function runReportCron(context: Context, nowMs: number): Promise<void> {
+/** Returns the parts that failed. */
+export async function runReportCron(context: Context, nowMs: number): Promise<string[]> {
+  const failed: string[] = [];
   const limiter = rateLimiter();
   const startedAtMs = Date.now();
   const parts = [
@@ -44,6 +46,8 @@ export async function runReportCron(context: Context, nowMs: number): Promise<vo
       await work(context, reportRun(nowMs + Math.max(0, Date.now() - startedAtMs), lastsMs, limiter));
     } catch (error) {
       log("error", "report_cron_failed", { part: name, error: describeError(error) });
+      failed.push(name);
     }
   }
+  return failed;
 }

@@ -24,6 +24,7 @@ export async function receiveThinEvent(c: HttpContext): Promise<Response> {
 
 /** Stores the event and applies it after the answer. A throw becomes a 5xx, and Stripe retries the event. */
 async function store(c: HttpContext, event: IncomingEvent | undefined): Promise<Response> {
+  const startedAtMs = Date.now();
   if (event === undefined) throw new BadRequest("The event has no id or no type.");
   // The signature is right.
   c.set("actor", { kind: "stripe" });
@@ -40,5 +41,7 @@ async function store(c: HttpContext, event: IncomingEvent | undefined): Promise<
       ),
     );
   }
+  const stored = { eventId: event.id, type: event.type, tenantId, fresh, outcome: outcome ?? "waits" };
+  log("info", "webhook", { ...stored, ms: Date.now() - startedAtMs });
   return c.json({ received: true, duplicate: !fresh });
 }

@@ -1,11 +1,11 @@
 // One call from its first check to its receipt, on a host in memory: a success is charged once, and every other end releases
 // the reserved units.
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Admission } from "../../src/calls/admission.ts";
 import { plainRefusal } from "../../src/calls/refusal.ts";
 import { type AuthorizationHost, type CallHost, type CallUsage, authorize, runCall } from "../../src/calls/run-call.ts";
 import { type TenantRole, tenantRoles } from "../../src/core/actor.ts";
-import type { CallRequest } from "../../src/core/call.ts";
+import type { CallRequest, FinishedCall } from "../../src/core/call.ts";
 import { AppError, type ErrorCode } from "../../src/core/errors.ts";
 import { type ApiKey, TenantConfig, TenantId } from "../../src/core/tenant.ts";
 import type { Charge } from "../../src/core/usage.ts";
@@ -68,7 +68,7 @@ function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> }
     ...own.usage,
   };
   const { db } = toolContext().context;
-  const host: CallHost = {
+  const host: { -readonly [Name in keyof CallHost]: CallHost[Name] } = {
     env: { FILES: { list: async () => ({ objects: [], truncated: false }) } as never, PUBLIC_URL: "https://x.example" },
     now: () => NOW_MS,
     tenant: () => config,
@@ -78,9 +78,11 @@ function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> }
     usage: () => usage,
     ...own.host,
   };
+  const finished: FinishedCall[] = [];
+  host.finished ??= (ended) => void finished.push(ended);
   const call = (made = request, abort = new AbortController()) => runCall(host, made, { abort, progress: undefined });
   const used = () => admission.quota(config.limits, NOW_MS).hour.used;
-  return { admission, call, charges, lines, keysUsed, used };
+  return { admission, call, charges, finished, lines, keysUsed, used };
 }
 
 /** Rows whose first statement fails or hangs. */
@@ -162,6 +164,58 @@ test("a second attempt of a charged call runs without a second charge", async ()
   const rows = rowsThat(() => Promise.reject(new AppError("database_unavailable")));
   const failed = startHost({ usage, host: { rows } });
   expect(await failed.call(again)).toMatchObject({ kind: "refused", refusal: { code: "outcome_unknown" }, receipt });
+});
+
+test("each call is counted once when it ends: charged, failed, refused, answered again or ended by an outage", async () => {
+  const usual = startHost();
+  await usual.call();
+  await usual.call({ ...request, callId: "call-2" });
+  await usual.call({ ...request, callId: "call-3", tool: "get_usage", args: {} });
+  expect(usual.finished.map(({ callId, end, code, units, ran }) => [callId, end, code, units, ran])).toEqual([
+    ["call-1", "ok", undefined, 1, true],
+    ["call-2", "refused", "window_exhausted", 0, false],
+    ["call-3", "ok", undefined, 0, true],
+  ]);
+  expect(usual.finished[0]).toMatchObject({ tool: "search_products", atMs: NOW_MS, ms: 0 });
+
+  const rows = rowsThat(() => Promise.reject(new AppError("database_unavailable")));
+  const failed = startHost({ host: { rows } });
+  await failed.call();
+  expect(failed.finished).toMatchObject([{ end: "failed", code: "database_unavailable", units: 0, ran: true }]);
+
+  const charge = (): never => {
+    throw new AppError("tenant_gone");
+  };
+  const outage = startHost({ usage: { charge } });
+  await expect(outage.call()).rejects.toThrow();
+  expect(outage.finished).toMatchObject([{ code: "tenant_gone", units: 0 }]);
+
+  const again = startHost({ usage: { isCharged: () => true } });
+  await again.call({ ...request, attempt: 2 });
+  expect(again.finished).toMatchObject([{ callId: "call-1", end: "repeated", units: 0 }]);
+
+  const withheld = startHost({ usage: { charge: async () => plainRefusal("metering_unavailable") } });
+  await withheld.call();
+  expect(withheld.finished).toMatchObject([{ end: "refused", code: "metering_unavailable", units: 0 }]);
+
+  // Not a customer's call, and no tenant's.
+  const setUp = startHost({ host: { tenant: () => ({ ...config, state: "provisioning" }) } });
+  await setUp.call(canary);
+  const unknown = startHost({ host: { tenant: () => ({ refusal: plainRefusal("tenant_unknown") }) } });
+  await unknown.call();
+  expect([setUp.finished, unknown.finished]).toEqual([[], []]);
+});
+
+test("a count that fails changes nothing of the call", async () => {
+  const finished = (): never => {
+    throw new Error("no room");
+  };
+  const error = vi.spyOn(console, "error").mockImplementation(() => undefined);
+  const { call, charges } = startHost({ host: { finished } });
+  expect(await call()).toMatchObject({ kind: "result", receipt: { id: "call-1", units: 1 } });
+  expect(charges).toHaveLength(1);
+  expect(error).toHaveBeenCalledTimes(1);
+  error.mockRestore();
 });
 
 test("a canary's call is free, and its token is valid once", async () => {

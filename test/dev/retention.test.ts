@@ -27,7 +27,13 @@ const work = "the state and the history of work on a tenant's data";
 const kept: Readonly<Record<string, string>> = {
   ...{ tenants: perTenant, tenant_links: perTenant, shards: perTenant, placements: perTenant, heartbeats: perTenant },
   ...{ alarms: perTenant, audit_chains: perTenant, audit_checks: perTenant, provisioning_steps: perTenant },
-  ...{ usage_streams: perTenant, late_outboxes: perTenant, schema_migrations: perTenant },
+  ...{
+    metric_totals: perTenant,
+    metric_streams: perTenant,
+    usage_streams: perTenant,
+    late_outboxes: perTenant,
+    schema_migrations: perTenant,
+  },
   members: "a removed member's identity is refused for good; a tenant has 3,000 identities at most",
   api_keys: "usage and audit rows name them; an ended key is refused by its row",
   checkouts: "what was ordered; the sweep clears name and address of an unpaid one",
@@ -76,6 +82,11 @@ const rowOf: Readonly<Record<PrunedTable, { days: number; insert: (daysAgo: stri
       `INSERT INTO usage_alerts (tenant_id, month, threshold_percent, channel) VALUES ('tenant-1', (${at})::date, ${id === "old" ? 1 : 2}, 'mail')`,
   },
   operator_token_uses: { days: 400, insert: (at) => `INSERT INTO operator_token_uses (hour) VALUES (${at})` },
+  metrics_hourly: {
+    days: 400,
+    insert: (at, id) =>
+      `INSERT INTO metrics_hourly VALUES ('tenant-1', ${at}, '${id}', 'key:k1', 'ok', '', 1, 1, 1, 1, '{1}')`,
+  },
   cross_tenant_attempts: {
     days: 400,
     insert: (at) => `INSERT INTO cross_tenant_attempts (tenant_id, day) VALUES ('tenant-1', (${at})::date)`,

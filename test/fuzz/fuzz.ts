@@ -7,8 +7,7 @@ import { freePort } from "../../cli/settings.ts";
 import { bundle } from "../../dev/bundle.ts";
 import { removePostgresData } from "../../dev/postgres/postgres.ts";
 import { type System, startSystem } from "../../dev/system.ts";
-import { fuzz } from "./run.ts";
-import { makeWorld } from "./world.ts";
+import { fuzz, makeWorld } from "./run.ts";
 
 const command = "npm run fuzz";
 const { values: flags } = readFlags({
@@ -50,7 +49,6 @@ try {
     baseUrl: publicUrl,
     operatorToken: settings.secrets.operatorToken,
     tokenUrl: issuer.tokenUrl,
-    issuerUrl: issuer.url,
   });
   print(`seed ${seed}: ${world.operations.length} operations, ${world.tools.length} tools`);
   const startedAt = performance.now();

@@ -14,6 +14,7 @@ import {
 } from "../../http.ts";
 import { describeError, log } from "../../log.ts";
 import type { GrantPage } from "./grants.ts";
+import { protectedResourceMetadata } from "../tokens/authenticate.ts";
 import { isDirect } from "../tokens/issuers.ts";
 import { type EntriesPort, oauthKv } from "./kv.ts";
 import {
@@ -27,6 +28,11 @@ import {
   tenantOfForm,
   unavailable,
 } from "./server.ts";
+
+/** Who issues tokens for the MCP endpoint (RFC 9728). In every mode, and the same for everyone. */
+export function showResourceMetadata(c: HttpContext): Response {
+  return c.json(protectedResourceMetadata(c.env), 200, publicForMinutes);
+}
 
 /**
  * In direct mode the deployment's one provider issues the tokens, and there is no OAuth server of Tollgate's own: its endpoints

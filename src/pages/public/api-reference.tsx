@@ -110,10 +110,9 @@ const Credentials: FC<{ operation: Operation; document: OpenApi }> = ({ operatio
   return <TextWithCode text={text} />;
 };
 
-const Parameters: FC<{ operation: Operation }> = ({ operation: { operationId, parameters } }) =>
+const Parameters: FC<{ operation: Operation }> = ({ operation: { parameters } }) =>
   parameters.length === 0 ? null : (
-    // A region that scrolls must be reachable with the keyboard.
-    <div class="scroll" role="region" aria-label={`Parameters of ${operationId}`} tabindex={0}>
+    <div class="scroll">
       <table>
         <caption>Parameters</caption>
         <thead>

@@ -1,9 +1,9 @@
 // Stores dead letters: usage messages that can never be written to the ledger, and messages whose retries the platform has
 // used up. A message is acknowledged only after it is stored.
-import type { Context } from "../control/context.ts";
+import type { Context } from "../../control/context.ts";
 import { deadLettersStore } from "./dead-letters-store.ts";
-import { DEAD_RETRY_SECONDS, retryAfterSeconds, textOfBody } from "./queue-message.ts";
-import { describeError, log } from "../log.ts";
+import { DEAD_RETRY_SECONDS, retryAfterSeconds, textOfBody } from "../queue-message.ts";
+import { describeError, log } from "../../log.ts";
 
 /** The dead-letter queue in wrangler.toml. The platform moves a message into it after the last retry. */
 export const DEAD_QUEUE = "tollgate-usage-dead";
@@ -15,11 +15,13 @@ export interface Unusable {
 }
 
 /** Consumes the dead-letter queue. */
-export function consumeDeadLetters(context: Context, { messages }: MessageBatch): Promise<void> {
-  return keepUnusable(
+export async function consumeDeadLetters(context: Context, { queue, messages }: MessageBatch): Promise<void> {
+  const startedAtMs = Date.now();
+  await keepUnusable(
     context,
     messages.map((message) => ({ message, why: "every retry failed" })),
   );
+  log("info", "queue_batch", { queue, messages: messages.length, ms: Date.now() - startedAtMs });
 }
 
 /** Stores these messages as dead letters and acknowledges them. If they cannot be stored, the queue delivers them again. */

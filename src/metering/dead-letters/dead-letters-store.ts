@@ -1,9 +1,9 @@
 // Dead letters: usage messages that could not be written to the ledger, with their bodies unchanged. The operator lists them
 // and replays or dismisses them. Each function is one transaction and can be repeated.
 import * as z from "zod";
-import type { ControlDatabase } from "../control/context.ts";
-import { storable } from "../core/text.ts";
-import { toIso } from "../core/time.ts";
+import type { ControlDatabase } from "../../control/context.ts";
+import { storable } from "../../core/text.ts";
+import { toIso } from "../../core/time.ts";
 
 export const DeadLetter = z.object({
   /** The id of the queue message. */
