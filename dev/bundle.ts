@@ -47,16 +47,32 @@ export async function bundle(options: {
   });
   // With source maps, Miniflare would map the stack of each error, which costs more than most requests.
   for (const name of readdirSync(outDir)) if (name.endsWith(".map")) rmSync(join(outDir, name));
-  process.env["WRANGLER_LOG"] = "none"; // wrangler reads this when it loads; otherwise it warns of every variable that is not set
-  const { unstable_getMiniflareWorkerOptions } = await import("wrangler");
-  const { workerOptions } = unstable_getMiniflareWorkerOptions(join(root, config));
-  const { queueConsumers = {} } = workerOptions as { queueConsumers?: Record<string, { maxBatchTimeout?: number }> };
+  const workerOptions = await workerOptionsOf(join(root, config));
+  const { queueConsumers = {} } = workerOptions;
   for (const consumer of Object.values(queueConsumers)) {
     if (options.batchSeconds !== undefined) consumer.maxBatchTimeout = options.batchSeconds;
   }
   writeFileSync(join(outDir, "worker.json"), JSON.stringify(workerOptions));
   const main = entry ?? /^main = "(.+)"$/m.exec(readFileSync(join(root, config), "utf8"))?.[1] ?? "";
   return join(outDir, basename(main).replace(/\.ts$/, ".js"));
+}
+
+/**
+ * Miniflare's options for a configuration, as wrangler makes them. In a process of its own: wrangler loads Node's `domain`,
+ * which makes each event and promise of the process dearer as long as it runs.
+ */
+async function workerOptionsOf(
+  config: string,
+): Promise<{ queueConsumers?: Record<string, { maxBatchTimeout?: number }> }> {
+  const program = `import { unstable_getMiniflareWorkerOptions as optionsOf } from "wrangler";
+    process.stdout.write(JSON.stringify(optionsOf(process.argv[1]).workerOptions));`;
+  const { stdout } = await promisify(execFile)(
+    process.execPath,
+    ["--input-type=module", "--eval", program, config],
+    // Otherwise it warns of every variable that is not set.
+    { cwd: root, env: childEnvironment({ WRANGLER_LOG: "none", WRANGLER_SEND_METRICS: "false" }) },
+  );
+  return JSON.parse(stdout) as Awaited<ReturnType<typeof workerOptionsOf>>;
 }
 
 /** Options that run a bundle with additional variables and its state under `dir`. `more` are options of Miniflare. */
