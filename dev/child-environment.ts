@@ -22,8 +22,8 @@ export function childEnvironment(own: Readonly<Record<string, string>> = {}): No
   return Object.assign(environment, own) as NodeJS.ProcessEnv;
 }
 
-/** What a test run takes from the shell on purpose: vitest's own variables, the campaign's seeds, Stripe's sandbox. */
-const ofTestRuns = /^(VITEST|TEST$|NODE_|npm_|CAMPAIGN_|STRIPE_SANDBOX_KEY$)/;
+/** What a test run takes from the shell on purpose: vitest's own variables, the campaign's seeds, Stripe's sandbox, the browser. */
+const ofTestRuns = /^(VITEST|TEST$|NODE_|npm_|CAMPAIGN_|STRIPE_SANDBOX_KEY$|CHROMIUM_PATH$)/;
 
 /** Removes from this process everything that configures Tollgate or PostgreSQL, so that tests ignore the shell. */
 export function ignoreShell(): void {

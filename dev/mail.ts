@@ -74,6 +74,7 @@ function page(mails: readonly ReceivedMail[]): Page {
         <style>
           :root {
             color-scheme: light dark;
+            background: Canvas;
           }
           body {
             font:

@@ -18,6 +18,8 @@ npm run test:quick              types and unit tests, without starting anything:
 npm run attack [-- FILES]       hostile SQL against every tier; each statement must also succeed with its wall removed
 
 FILES are parts of test file names, e.g. npm test -- flow/moves. With FILES, npm test leaves the campaign out.
+Tests with a browser run the Chromium that npm installs for Linux on x64, and an installed Chrome elsewhere. CHROMIUM_PATH names
+another one.
 
   --project NAME   only this project of vitest.config.ts: core, app, stand-ins, attack, flow, second-app,
                    campaign or crash

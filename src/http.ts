@@ -11,7 +11,7 @@ import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
 import { TenantId } from "./core/tenant.ts";
 import { inputProblems } from "./core/input-problem.ts";
-import { decodeUtf8, refusedTextIn } from "./core/text.ts";
+import { decodeUtf8, refusedTextIn, shownName } from "./core/text.ts";
 
 export interface HttpEnv {
   Bindings: Env;
@@ -423,7 +423,7 @@ export async function readJson<Schema extends z.ZodType>(c: HttpContext, schema:
 /** The parsed query. Throws `BadRequest`, which names the parameters. */
 export function readQuery<Schema extends z.ZodType>(c: HttpContext, schema: Schema): z.output<Schema> {
   const twice = Object.entries(c.req.queries()).find(([, values]) => values.length > 1);
-  if (twice !== undefined) throw new BadRequest(`${twice[0]}: is given more than once`);
+  if (twice !== undefined) throw new BadRequest(`${shownName(twice[0])}: is given more than once`);
   return checked(c.req.query(), schema, "query");
 }
 
@@ -434,7 +434,7 @@ function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole
     const { path, known } = unknown;
     const what = whole === "query" ? "query parameter" : "field";
     throw new BadRequest(
-      `${path.join(".")}: there is no such ${what}. ${known.length === 0 ? `It takes none.` : `Known: ${known.join(", ")}.`}`,
+      `${path.map(shownName).join(".")}: there is no such ${what}. ${known.length === 0 ? `It takes none.` : `Known: ${known.join(", ")}.`}`,
     );
   }
   const parsed = schema.safeParse(value);
@@ -445,7 +445,8 @@ function checked<Schema extends z.ZodType>(value: unknown, schema: Schema, whole
 /** Refuses a text that PostgreSQL cannot store, wherever it is in the input. So no schema and no store has to. */
 function refuseBrokenText(value: unknown, whole: string): void {
   const refused = refusedTextIn(value);
-  if (refused !== undefined) throw new BadRequest(`${refused.path.join(".") || whole}: ${refused.reason}`);
+  if (refused !== undefined)
+    throw new BadRequest(`${refused.path.map(shownName).join(".") || whole}: ${refused.reason}`);
 }
 
 /** A body that a route would ignore is a mistake of its sender's. An empty object and `null` say nothing. */

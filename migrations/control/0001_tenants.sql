@@ -87,7 +87,7 @@ CREATE INDEX tenants_unfinished ON tenants (id) WHERE state = 'provisioning' OR 
 
 -- Requests with an Idempotency-Key, kept for a day. The seed and created_at make a repeated run find what the first one made.
 CREATE TABLE idempotent_requests (
-  -- Method and path.
+  -- Method, path, and who sent it: another sender with the same key makes a request of its own.
   scope text NOT NULL,
   key text NOT NULL,
   -- SHA-256 of the body.

@@ -121,15 +121,26 @@ export class BackupJobs {
   async #stream(ended: () => void): Promise<ReadableStream<Uint8Array>> {
     const side = await openSide(this.#context, this.#tenantId, (await this.#host.withPlacement()).placement);
     const exporting = await TenantExport.begin(this.#context, side, { earlier: null, audit: true });
+    const next = async (): Promise<Uint8Array | undefined> => {
+      const unit = await exporting.next();
+      if ((await this.#host.withPlacement()).placement.id !== side.placement.id)
+        throw new JobRefused("the tenant has moved. Start the export again");
+      return unit;
+    };
+    // The answer's status can still say what is wrong until the first rows are read. Later, only the missing footer can.
+    const head: Uint8Array[] = [];
+    while (head.length < HEAD_UNITS) {
+      const unit = await next();
+      if (unit === undefined) break;
+      if (unit.length > 0) head.push(unit);
+    }
     const { readable, writable } = new IdentityTransformStream();
     const write = async (): Promise<void> => {
       const writer = writable.getWriter();
       try {
-        for (let unit = await exporting.next(); unit !== undefined; unit = await exporting.next()) {
-          if ((await this.#host.withPlacement()).placement.id !== side.placement.id)
-            throw new JobRefused("the tenant has moved");
+        for (const unit of head) await withTimeout(READER_SILENCE_MS, writer.write(unit));
+        for (let unit = await next(); unit !== undefined; unit = await next())
           await withTimeout(READER_SILENCE_MS, writer.write(unit));
-        }
         await withTimeout(READER_SILENCE_MS, writer.close());
       } catch (error) {
         // The client may have gone. Otherwise the stream ends without the footer, which shows that it is incomplete.
@@ -143,6 +154,9 @@ export class BackupJobs {
     return readable;
   }
 }
+
+/** The header and the first rows. */
+const HEAD_UNITS = 2;
 
 interface BackupProgress {
   upload?: Upload;

@@ -1,6 +1,7 @@
 // What is wrong with an input, in words for its sender: the end of a sentence that begins with the name of the field. The
 // schemas' own messages are for programmers: "Invalid input: expected string, received undefined". Pure.
 import type * as z from "zod";
+import { shownName } from "./text.ts";
 
 /** A problem of a schema, in words. A message that the schema brings itself stays. */
 export function inputProblem(issue: z.core.$ZodIssue): string {
@@ -44,7 +45,7 @@ export function inputProblem(issue: z.core.$ZodIssue): string {
 /** The problems of an input, each with the names that lead to it. `whole` names the input itself. */
 export function inputProblems(issues: readonly z.core.$ZodIssue[], whole = "it"): string {
   return issues
-    .map((issue) => `${issue.path.length === 0 ? whole : issue.path.join(".")}: ${inputProblem(issue)}`)
+    .map((issue) => `${issue.path.length === 0 ? whole : issue.path.map(shownName).join(".")}: ${inputProblem(issue)}`)
     .join("; ");
 }
 

@@ -170,3 +170,50 @@ function skipSpace(source: string, from: number): number {
 function isEnd(character: string | undefined): boolean {
   return character === undefined || /^[\s,\]}]$/.test(character);
 }
+
+/** The longest name of Tollgate's own has 30 characters. Every credential is longer than this. */
+const MAX_SHOWN_NAME = 40;
+
+/** A name that a client made up, for a refusal: a long one may be a secret at the wrong place, and is not repeated. */
+export function shownName(name: PropertyKey): string {
+  const text = String(name);
+  return text.length > MAX_SHOWN_NAME ? `(a name of ${text.length} characters)` : text;
+}
+
+/** A path for a log line, without the parts that are too long for an id. */
+export function shownPath(path: string): string {
+  return path
+    .slice(0, 1_000)
+    .split("/")
+    .map((part) => (part.length > MAX_SHOWN_NAME ? "…" : part))
+    .join("/");
+}
+
+/** A string, a brace or a bracket of JSON. */
+const jsonTokens = /"(?:[^"\\]|\\.)*"|[{}[\]:]/g;
+
+/** Whether a JSON text has an object with the same name twice. `JSON.parse` takes the last one and does not say so. */
+export function repeatsName(json: string): boolean {
+  /** The names of each object that is open here. A list has none. */
+  const open: Set<string>[] = [];
+  let last = "";
+  for (const [token] of json.matchAll(jsonTokens)) {
+    if (token === "{" || token === "[") open.push(new Set());
+    else if (token === "}" || token === "]") open.pop();
+    else if (token === ":") {
+      const name = unescaped(last);
+      const names = open.at(-1);
+      if (names?.has(name) === true) return true;
+      names?.add(name);
+    } else last = token;
+  }
+  return false;
+}
+
+function unescaped(quoted: string): string {
+  try {
+    return String(JSON.parse(quoted));
+  } catch {
+    return quoted;
+  }
+}

@@ -19,6 +19,7 @@ import type { Caller } from "../core/call.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
 import { type TenantConfig, TenantId } from "../core/tenant.ts";
+import { shownPath } from "../core/text.ts";
 import {
   type Access,
   type HttpContext,
@@ -171,7 +172,7 @@ function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
     const found = await identifyOperator(operatorCredentials(c), c.env, Date.now());
     if ("refused" in found) {
       const { refused, detail = refused === "token_missing" ? OPERATOR_TOKENS : undefined } = found;
-      if (refused !== "token_missing") log("warn", "operator_refused", { code: refused, path: c.req.path });
+      if (refused !== "token_missing") log("warn", "operator_refused", { code: refused, path: shownPath(c.req.path) });
       throw detail === undefined ? new AppError(refused) : new Problem(refused, detail);
     }
     const { operator } = found;
@@ -179,11 +180,18 @@ function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
     const refused = refusedRole(operator, needed);
     const { id, role, through } = operator;
     if (refused !== undefined) {
-      log("warn", "operator_role_refused", { operator: id, role, needed, method: c.req.method, path: c.req.path });
+      log("warn", "operator_role_refused", {
+        operator: id,
+        role,
+        needed,
+        method: c.req.method,
+        path: shownPath(c.req.path),
+      });
       throw new Problem("role_missing", refused);
     }
     await next();
-    const { method, path } = c.req;
+    const { method } = c.req;
+    const path = shownPath(c.req.path);
     log("info", "operator_request", { operator: id, role, through, method, path, status: c.res.status });
   });
 }
@@ -209,7 +217,7 @@ function actAsOperator(c: HttpContext, operator: Operator): void {
   c.set("actor", operator);
   markRequest({ operator: operator.id });
   if (operator.through !== "token" || c.env.OPERATOR_TOKEN_USE === "normal") return;
-  log("warn", "operator_token_used", { method: c.req.method, path: c.req.path });
+  log("warn", "operator_token_used", { method: c.req.method, path: shownPath(c.req.path) });
   const counted = operatorsStore(c.get("context").control)
     .countTokenUse()
     .catch((error: unknown) => log("error", "operator_token_use_not_counted", { error: describeError(error) }));
@@ -227,7 +235,7 @@ async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
   c.set("actor", actor);
   const { id, operator, reason } = actor;
   markRequest({ impersonation: id, operator: operator.id, reason });
-  log("info", "impersonated_request", { tenantId: actor.tenantId, method: c.req.method, path: c.req.path });
+  log("info", "impersonated_request", { tenantId: actor.tenantId, method: c.req.method, path: shownPath(c.req.path) });
   return true;
 }
 
@@ -360,6 +368,7 @@ const crossingKinds: Readonly<Record<string, string>> = {
   status: "reader",
   monitor: "reader",
   user: "member",
+  grant: "member",
   impersonation: "impersonator",
 };
 
@@ -371,6 +380,7 @@ interface Owned {
   tenantId: TenantId;
   kind: string;
   keyId?: string;
+  memberId?: string;
   subject?: string;
   fields?: readonly string[];
 }
@@ -380,17 +390,15 @@ function refuseCrossing(c: HttpContext, own: Owned, target: string | undefined):
   const { tenantId, kind } = own;
   if (tenantId === target) return;
   const requestId = c.get("requestId");
+  // Another text than an id may be a secret at the wrong place.
+  const named = TenantId.safeParse(target).data ?? null;
   log("warn", "cross_tenant_refused", {
-    requestId,
-    tenantId,
-    target: target?.slice(0, 60),
-    credential: kind,
-    route: c.req.routePath,
+    ...{ requestId, tenantId, target: named, credential: kind, route: c.req.routePath },
   });
-  // The recorder counts it, too.
-  const id =
-    own.keyId ?? own.subject?.slice(0, 200) ?? (crossingIds.includes(kind) ? own.fields?.[0] : undefined) ?? null;
-  const crossing = { tenantId, kind: crossingKinds[kind] ?? kind, id, target: TenantId.safeParse(target).data ?? null };
+  // The recorder counts it, too. The subject of a grant is a part of its tokens, so the member stands for it.
+  const { keyId, memberId, subject, fields } = own;
+  const id = keyId ?? memberId ?? subject?.slice(0, 200) ?? (crossingIds.includes(kind) ? fields?.[0] : null) ?? null;
+  const crossing = { tenantId, kind: crossingKinds[kind] ?? kind, id, target: named };
   c.set("audit", { ...c.get("audit"), crossing });
   throw noSuchTenant();
 }

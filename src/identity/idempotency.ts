@@ -2,10 +2,12 @@
 // The first request with a key runs. A later one with the same key and body gets the first one's answer; with another body
 // it is refused (422), and while the first is running, too (409). A request that failed releases its key.
 //
-// Invariant: a request whose outcome was lost runs again with the seed and the instant of the first run, so that it finds
-// what that run made. Answers may hold a new API key, so they are stored encrypted, for a day.
+// Invariants: a request whose outcome was lost runs again with the seed and the instant of the first run, so that it finds
+// what that run made. Answers may hold a new API key, so they are stored encrypted, for a day, and only the one who sent the
+// first request gets them: another one may lack the right to it.
 import { newTenantId } from "../adapters/ids.ts";
 import { idempotentRequestsStore } from "../control/idempotent-requests-store.ts";
+import type { Actor } from "../core/actor.ts";
 import { sha256Hex } from "../core/credentials.ts";
 import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../core/encryption.ts";
 import { BadRequest, type HttpContext, type Keyed, Problem, isJson, noStore } from "../http.ts";
@@ -33,6 +35,13 @@ export function canonicalJson(value: unknown): string {
   );
 }
 
+/** Whose key it is, in the name under which the answer is kept. The public routes know no one. */
+export function holderOf(actor: Actor): string {
+  if (actor.kind === "person") return ` person ${JSON.stringify([actor.issuer, actor.subject])}`;
+  if (actor.kind === "anonymous") return "";
+  return "id" in actor ? ` ${actor.kind} ${actor.id}` : ` ${actor.kind}`;
+}
+
 type Handler<Input> = (c: HttpContext, input: Input) => Response | Promise<Response>;
 
 /** The handler with support for `Idempotency-Key`. It reads `c.get("creation")`. */
@@ -49,7 +58,7 @@ export function once<Input extends { body?: unknown; query?: unknown }>(
         `Idempotency-Key: must be ${isPublic ? LEAST_PUBLIC_CHARS : 1} to ${MOST_CHARS} printable ASCII characters`,
       );
     const { control, env } = c.get("context");
-    const scope = `${c.req.method} ${c.req.path.replace(/\/$/, "")}`;
+    const scope = `${c.req.method} ${c.req.path.replace(/\/$/, "")}${holderOf(c.get("actor"))}`;
     const requests = idempotentRequestsStore(control);
     const fingerprint = await sha256Hex(canonicalJson(input.body ?? (await unreadInput(c, input.query))));
     const claim = await requests.claim({ scope, key, fingerprint, seed: newTenantId(), token: crypto.randomUUID() });

@@ -58,7 +58,7 @@ function refusedPage(
   return errorPage(c, {
     title: "This client cannot be let in",
     status: isOurs ? 400 : 502,
-    text: `${detail} ${isOurs ? "Remove the connection in your client and add it again." : "Try again in a minute."}`,
+    text: `${detail.replace(/\.$/, "")}. ${isOurs ? "Remove the connection in your client and add it again." : "Try again in a minute."}`,
   });
 }
 

@@ -3,10 +3,12 @@ import * as fc from "fast-check";
 import { Hono } from "hono";
 import { expect, test } from "vitest";
 import * as z from "zod";
+import { type Actor, anonymous } from "../../src/core/actor.ts";
+import type { TenantId } from "../../src/core/tenant.ts";
 import type { Context } from "../../src/control/context.ts";
 import { AppError } from "../../src/core/errors.ts";
 import { type HttpContext, type HttpEnv, isJson, readJson, route } from "../../src/http.ts";
-import { canonicalJson, idempotencyKeyOf, once } from "../../src/identity/idempotency.ts";
+import { canonicalJson, holderOf, idempotencyKeyOf, once } from "../../src/identity/idempotency.ts";
 
 test.each([
   ['"8e03978e-40d5-43e8-bc93-6894a57f9324"', "8e03978e-40d5-43e8-bc93-6894a57f9324"],
@@ -81,11 +83,13 @@ function aRoute() {
   );
   app.post("/things", (c) => {
     c.set("context", { env, control: { batch, query } } as unknown as Context);
+    c.set("actor", senders[c.req.header("x-sender") ?? ""] ?? anonymous);
     return run(c);
   });
   app.onError((error) => new Response(error instanceof AppError ? error.code : String(error), { status: 400 }));
-  return async (path: string, key: string, type: string, body: string): Promise<string> => {
-    const headers = { "idempotency-key": key, "content-type": type, "content-length": String(body.length) };
+  return async (path: string, key: string, type: string, body: string, sender = ""): Promise<string> => {
+    const sent = { "idempotency-key": key, "content-type": type, "content-length": String(body.length) };
+    const headers = { ...sent, "x-sender": sender };
     return (await app.request(path, { method: "POST", headers, body }, env)).text();
   };
 }
@@ -105,4 +109,31 @@ test("a request whose body its handler reads runs once for each key, and another
   expect(JSON.parse(file)).toEqual({ run: 3, asked: {}, body: null });
   expect(await send("/things", "three", "application/x-ndjson", "line")).toBe(file);
   expect(await send("/things", "three", "application/x-ndjson", "longer line")).toBe("idempotency_key_mismatch");
+});
+
+const tenantId = "acme" as TenantId;
+/** Each differs from the others by one thing. */
+const senders: Readonly<Record<string, Actor>> = {
+  key: { kind: "key", tenantId, id: "1" },
+  "another key": { kind: "key", tenantId, id: "2" },
+  member: { kind: "member", tenantId, id: "1", role: "owner", through: "issuer" },
+  "another member": { kind: "member", tenantId, id: "2", role: "owner", through: "issuer" },
+  buyer: { kind: "buyer", tenantId },
+  operator: { kind: "operator", id: "1", name: "A", role: "admin", through: "oidc" },
+  person: { kind: "person", issuer: "https://a.example", subject: "1" },
+  "another person": { kind: "person", issuer: "https://a.example", subject: "2" },
+  anonymous,
+};
+
+test("an answer is kept for its sender alone, whose session and token are one", async () => {
+  const send = aRoute();
+  const answers = new Set<string>();
+  for (const sender of Object.keys(senders)) {
+    const answer = await send("/things", "one", "application/json", "{}", sender);
+    expect(await send("/things", "one", "application/json", "{}", sender), sender).toBe(answer);
+    answers.add(answer);
+  }
+  expect(answers.size).toBe(Object.keys(senders).length);
+  const member: Actor = { kind: "member", tenantId, id: "1", role: "owner", through: "session" };
+  expect(holderOf(member)).toBe(holderOf(senders["member"] ?? anonymous));
 });

@@ -31,18 +31,58 @@ const field = fc.tuple(
 );
 const form = fc.array(field, { maxLength: 12 }).map((fields) => new URLSearchParams(fields).toString());
 
-function quietly(): void {
+/** Silences the log. Returns the addresses that are asked for. */
+function quietly(): string[] {
   const spies = (["info", "warn", "error"] as const).map((level) =>
     vi.spyOn(console, level).mockImplementation(() => {}),
   );
   // A metadata document is asked of the outside world, which is away.
   vi.stubGlobal("Cloudflare", { compatibilityFlags: { global_fetch_strictly_public: true } });
-  const fetched = vi.spyOn(globalThis, "fetch").mockRejectedValue(new TypeError("no network"));
+  const asked: string[] = [];
+  const fetched = vi.spyOn(globalThis, "fetch").mockImplementation((input) => {
+    asked.push(String(input instanceof Request ? input.url : input));
+    return Promise.reject(new TypeError("no network"));
+  });
   onTestFinished(() => {
     vi.unstubAllGlobals();
     for (const spy of [...spies, fetched]) spy.mockRestore();
   });
+  return asked;
 }
+
+const part = (value: object): string => Buffer.from(JSON.stringify(value)).toString("base64url");
+
+test.each([
+  ["https://agent.example/client.json", true],
+  ["https://127.0.0.1/client.json", false],
+  ["https://127.1:8443/client.json", false],
+  ["https://0x7f.0.0.1/client.json", false],
+  ["https://2130706433/client.json", false],
+  ["https://10.0.0.1/client.json", false],
+  ["https://169.254.169.254/latest/meta-data", false],
+  ["https://[::1]/client.json", false],
+  ["https://[::ffff:169.254.169.254]/client.json", false],
+  ["https://localhost/client.json", false],
+  ["https://LOCALHOST./client.json", false],
+  ["https://metadata.google.internal/client.json", false],
+  ["https://printer.local/client.json", false],
+  ["https://database/client.json", false],
+  ["https://agent.example@10.0.0.1/client.json", false],
+  ["https://user:pw@agent.example/client.json", false],
+  ["http://agent.example/client.json", false],
+  [" https://10.0.0.1/client.json", false],
+])("of a client id at %s, wherever a request names it, the document is asked for: %j", async (clientId, isPublic) => {
+  const asked = quietly();
+  const objects = oauthObjects();
+  await objects.ask({ response_type: "code", client_id: clientId, redirect_uri: REDIRECT_URI });
+  const refresh = { grant_type: "refresh_token", refresh_token: "x:y:z" };
+  const assertion = `${part({ alg: "RS256" })}.${part({ iss: clientId, sub: clientId })}.AAAA`;
+  const type = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+  await objects.token({ ...refresh, client_id: clientId });
+  await objects.token(refresh, `Basic ${btoa(`${encodeURIComponent(clientId)}:x`)}`);
+  await objects.token({ ...refresh, client_assertion: assertion, client_assertion_type: type });
+  expect(asked).toEqual(isPublic ? Array.from({ length: 4 }, () => clientId) : []);
+});
 
 test("an authorization request of any form is a page or an error for its proven client", async () => {
   quietly();

@@ -93,15 +93,25 @@ test("two refreshes at once get one answer, and both senders can refresh again",
   expect(next.refresh_token).not.toBe(late.refresh_token);
 });
 
-test("after a lost answer the old refresh token still works, and ends once its successor was used", async () => {
+test("after a lost answer the old refresh token still works; once its successor was used, its replay ends the grant", async () => {
   const objects = oauthObjects();
   const { clientId, tokens } = await objects.signIn({ tenantId: acme });
+  const colleague = await objects.signIn({ tenantId: acme, memberId: "m2" });
   await objects.refresh(clientId, tokens.refresh_token);
   wait(5 * 60_000);
   const recovered = tokensOf(await objects.refresh(clientId, tokens.refresh_token));
-  tokensOf(await objects.refresh(clientId, recovered.refresh_token));
+  const newest = tokensOf(await objects.refresh(clientId, recovered.refresh_token));
+  const works = async (token: string): Promise<boolean> =>
+    objects.tenant(acme).find(await presented(token)) !== undefined;
+  // A made-up token of the grant proves no second holder.
+  const guess = `${tokens.refresh_token.slice(0, -4)}AAAA`;
+  expect(errorOf(await objects.refresh(clientId, guess))).toBe("invalid_grant");
+  expect(await works(newest.access_token)).toBe(true);
   const replayed = await objects.refresh(clientId, tokens.refresh_token);
   expect([replayed.status, errorOf(replayed)]).toEqual([400, "invalid_grant"]);
+  expect(await works(newest.access_token)).toBe(false);
+  expect(errorOf(await objects.refresh(clientId, newest.refresh_token))).toBe("invalid_grant");
+  expect(await works(colleague.tokens.access_token)).toBe(true);
 });
 
 test("a code is redeemed once, also by two requests at once, and its replay ends the grant", async () => {

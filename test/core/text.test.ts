@@ -3,8 +3,20 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { NeonDbError } from "@neondatabase/serverless";
 import { SqlError, failure } from "../../src/adapters/neon.ts";
+import { mintCredential } from "../../src/core/credentials.ts";
+import type { TenantId } from "../../src/core/tenant.ts";
+import { newSessionToken } from "../../src/identity/sessions/sessions.ts";
 import { errors } from "../../src/core/errors.ts";
-import { brokenText, decodeUtf8, refusedTextIn, storableText, unstorableText } from "../../src/core/text.ts";
+import {
+  brokenText,
+  decodeUtf8,
+  refusedTextIn,
+  repeatsName,
+  shownName,
+  shownPath,
+  storableText,
+  unstorableText,
+} from "../../src/core/text.ts";
 
 const anyText = fc.string({ unit: "binary" });
 
@@ -61,4 +73,39 @@ test.each([
   expect(error).toBeInstanceOf(SqlError);
   expect(error).toMatchObject({ code, sqlState, column: "c", message: expect.not.stringContaining("quotes") });
   expect(errors.text_invalid.status).toBe(400);
+});
+
+test("a name that an object has twice is found at any depth and in any spelling, and no other text is taken for one", () => {
+  for (const json of [
+    '{"a":1,"a":1}',
+    '{"a":1,"\\u0061":2}',
+    '{"b":[{"x":{"a":1,"c":"a","a":2}}]}',
+    '{"a":{"a":1},"b":2,"a":3}',
+    String.raw`{"\"":1,"\"":2}`,
+  ])
+    expect(repeatsName(json), json).toBe(true);
+  for (const json of ['{"a":1,"b":"a","c":{"a":1}}', '[{"a":1},{"a":2}]', '["a","a"]', '{"a":"{\\"b\\":1,\\"b\\":2}"}'])
+    expect(repeatsName(json), json).toBe(false);
+  fc.assert(fc.property(fc.jsonValue(), (value) => !repeatsName(JSON.stringify(value))));
+  fc.assert(fc.property(anyText, (text) => typeof repeatsName(text) === "boolean"));
+});
+
+test("a name or a part of a path that could be a secret is not repeated, and each name of Tollgate's own is", async () => {
+  const secrets = [
+    await mintCredential("a root key of this test, long enough", {
+      kind: "monitor",
+      tenantId: "a" as TenantId,
+      fields: ["1"],
+    }),
+    newSessionToken(),
+    `op_${"0".repeat(48)}`,
+    `sk_test_${"0".repeat(48)}`,
+  ];
+  for (const secret of secrets) {
+    expect(shownName(secret)).not.toContain(secret.slice(0, 8));
+    expect(shownPath(`/admin/api/tenants/${secret}/keys`)).toBe("/admin/api/tenants/…/keys");
+  }
+  const path = "/admin/api/tenants/a-tenant-with-the-longest-id-of-40-chars/keys";
+  expect(shownPath(path)).toBe(path);
+  expect(shownName("unitsPerMonth")).toBe("unitsPerMonth");
 });

@@ -1,6 +1,7 @@
 // Makes fuzzed requests: for a route of the published description, a credential, a path, a query, headers and a body, each
 // right, wrong or hostile. It also decides, from the description alone, whether such a request may succeed.
 // Invariant: the attacker holds the credentials of one tenant, so that a success anywhere else is a fault.
+import { type Known, formBody, pageQuery } from "./forms.ts";
 import { hostileValue, pick, valueOf } from "./values.ts";
 
 /** Random numbers in [0, 1). */
@@ -23,6 +24,8 @@ export interface Credential {
   schemes: readonly string[];
   /** The only tenant that it may open; `undefined`: any, as for the operator. */
   tenantId: string | undefined;
+  /** The session of a browser. It goes in a cookie, and changes something only for a page of Tollgate's own. */
+  isCookie?: boolean;
 }
 
 export interface World {
@@ -38,6 +41,9 @@ export interface World {
   disposable: readonly string[];
   ids: readonly string[];
   tools: readonly { name: string; inputSchema: object }[];
+  /** Where an answer may send a browser. The first one is Tollgate's own. */
+  origins: readonly string[];
+  known: Known;
 }
 
 export interface Case {
@@ -52,6 +58,9 @@ export interface Case {
   mayReadMarker: boolean;
 }
 
+/** Origins of other sites' pages, and of no page. */
+const strangers = ["https://evil.example", "null", "", undefined];
+
 const METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /** The next case. */
@@ -60,13 +69,22 @@ export function nextCase(world: World, random: Random): Case {
   const { credential, token, name } = chooseToken(world, operation, random);
   const method = random() < 0.93 ? operation.method : pick(random, METHODS);
   const path = pathOf(world, operation, credential, random);
-  const inQuery = token !== undefined && random() < 0.05;
+  const isCookie = credential?.isCookie === true;
+  const inQuery = token !== undefined && !isCookie && random() < 0.05;
   const query = queryOf(world, operation, random, inQuery ? token : undefined);
-  const headers = headersOf(world, random);
-  if (token !== undefined && !inQuery)
+  let headers = headersOf(world, random);
+  const origin = isCookie ? pick(random, [world.origins[0], world.origins[0], ...strangers]) : undefined;
+  if (token !== undefined && isCookie) {
+    headers = headers.filter(([each]) => each !== "cookie" && each !== "origin");
+    // A header cannot have line breaks.
+    headers.push(["cookie", `__Host-tollgate-session=${token.replaceAll(/[^\x21-\x7e]/g, "")}`]);
+    if (origin !== undefined) headers.push(["origin", origin]);
+  } else if (token !== undefined && !inQuery)
     headers.push(["authorization", `${random() < 0.98 ? "Bearer" : "bearer"} ${token}`]);
   const body = bodyOf(world, operation, method, random, headers);
-  const isGenuine = credential !== undefined && credential.token === token;
+  const isRead = method === "GET" || method === "HEAD";
+  const isGenuine =
+    credential !== undefined && credential.token === token && (!isCookie || isRead || origin === world.origins[0]);
   return {
     method,
     path: path + query,
@@ -74,7 +92,7 @@ export function nextCase(world: World, random: Random): Case {
     body,
     what: `${operation.method} ${operation.template} with ${name}`,
     maySucceed: maySucceed(world, method, path, query, isGenuine ? credential : undefined),
-    mayReadMarker: isGenuine && credential.tenantId === undefined,
+    mayReadMarker: isGenuine && (credential.tenantId === undefined || credential.tenantId === world.victim),
   };
 }
 
@@ -148,8 +166,11 @@ function chooseToken(world: World, operation: Operation, random: Random): Chosen
     return { name, token, credential: undefined };
   }
   if (kind < 0.18) return { name: "junk", token: junk(random), credential: undefined };
-  const right = world.credentials.filter(({ schemes }) => schemes.some((each) => operation.schemes.includes(each)));
-  const credential = pick(random, right.length > 0 && random() < 0.6 ? right : world.credentials);
+  // A session that signs out opens nothing in the rest of the run.
+  const usable =
+    operation.template === "/sign-out" ? world.credentials.filter((each) => each.isCookie !== true) : world.credentials;
+  const right = usable.filter(({ schemes }) => schemes.some((each) => operation.schemes.includes(each)));
+  const credential = pick(random, right.length > 0 && random() < 0.6 ? right : usable);
   if (random() < 0.55) return { name: credential.name, token: credential.token, credential };
   const { how, token } = mutated(credential.token, world, random);
   return { name: `${credential.name}, ${how}`, token, credential };
@@ -241,8 +262,9 @@ function pathOf(world: World, { template }: Operation, credential: Credential | 
   ]);
 }
 
-function queryOf({ ids }: World, operation: Operation, random: Random, token: string | undefined): string {
+function queryOf({ ids, known }: World, operation: Operation, random: Random, token: string | undefined): string {
   const pairs: [string, string][] = token === undefined ? [] : [["token", token]];
+  pairs.push(...pageQuery(operation.template, known, random));
   for (const { name, schema } of operation.query)
     if (random() < 0.35) pairs.push([name, asText(valueOf(schema, random, ids))]);
   if (operation.template === "/health" && random() < 0.8) pairs.push(["tenant", pick(random, ids)]);
@@ -277,7 +299,8 @@ function headersOf({ attacker, victim, ids }: World, random: Random): [string, s
     ],
     ["if-match", pick(random, ["*", '"1"', 'W/"1"', "1"])],
     ["origin", pick(random, ["https://evil.example", "null", ""])],
-    ["cookie", `__Host-session=${pick(random, ids)}`],
+    ["cookie", `__Host-tollgate-session=${pick(random, ids)}`],
+    ["cookie", `tollgate-session=${"s".repeat(43)}; __Host-tollgate-session=${"s".repeat(43)}`],
     ["mcp-session-id", victim],
     ["mcp-protocol-version", pick(random, ["2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28", "1999-01-01", ""])],
     ["mcp-method", pick(random, ["tools/call", "tools/list", ""])],
@@ -289,9 +312,13 @@ function headersOf({ attacker, victim, ids }: World, random: Random): [string, s
     ["content-encoding", pick(random, ["gzip", "identity", "br"])],
   ];
   const chosen: [string, string][] = [["accept", "application/json, text/event-stream"]];
+  // Requests of one address would soon be refused by its rate, and nothing behind it would be tested.
+  if (random() < 0.8) chosen.push(["cf-connecting-ip", `2001:db8:${hex(random)}:${hex(random)}::1`]);
   while (random() < 0.35) chosen.push(pick(random, odd));
   return chosen;
 }
+
+const hex = (random: Random): string => Math.floor(random() * 65_536).toString(16);
 
 function bodyOf(
   world: World,
@@ -302,6 +329,11 @@ function bodyOf(
 ): Buffer | undefined {
   if (method === "GET" || method === "HEAD" || method === "OPTIONS") return undefined;
   const { ids, tools } = world;
+  const form = random() < 0.9 ? formBody(operation.template, world.known, random) : undefined;
+  if (form !== undefined) {
+    headers.push(["content-type", "application/x-www-form-urlencoded"]);
+    return random() < 0.97 ? Buffer.from(form) : Buffer.from(form.slice(0, Math.floor(form.length / 2)));
+  }
   if (operation.body === undefined && random() < 0.85) return undefined;
   const value =
     operation.template === "/mcp"

@@ -7,7 +7,8 @@ import { freePort } from "../../cli/settings.ts";
 import { bundle } from "../../dev/bundle.ts";
 import { removePostgresData } from "../../dev/postgres/postgres.ts";
 import { type System, startSystem } from "../../dev/system.ts";
-import { fuzz, makeWorld } from "./run.ts";
+import { fuzz } from "./run.ts";
+import { makeWorld } from "./world.ts";
 
 const command = "npm run fuzz";
 const { values: flags } = readFlags({
@@ -49,6 +50,7 @@ try {
     baseUrl: publicUrl,
     operatorToken: settings.secrets.operatorToken,
     tokenUrl: issuer.tokenUrl,
+    issuerUrl: issuer.url,
   });
   print(`seed ${seed}: ${world.operations.length} operations, ${world.tools.length} tools`);
   const startedAt = performance.now();

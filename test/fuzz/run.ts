@@ -4,7 +4,7 @@
 import { Agent, request } from "node:http";
 import * as z from "zod";
 import { seededRandom } from "../../dev/seeded-random.ts";
-import { type Case, type Credential, type Operation, type World, nextCase } from "./cases.ts";
+import { type Case, type Operation, type World, nextCase } from "./cases.ts";
 
 export interface Fault {
   number: number;
@@ -58,7 +58,7 @@ export async function fuzz(
       outcome.cases += 1;
       outcome.byStatus.set(answer.status, (outcome.byStatus.get(answer.status) ?? 0) + 1);
       if (isSuccess(answer.status) && each.maySucceed) outcome.successes += 1;
-      const why = faultOf(each, answer, world.marker);
+      const why = faultOf(each, answer, world);
       if (why !== undefined) outcome.faults.push(faultReport(number, why, each, answer));
       if (outcome.cases % 5_000 === 0) onProgress?.(outcome.cases);
     }
@@ -71,10 +71,17 @@ export async function fuzz(
 const isSuccess = (status: number): boolean => status >= 200 && status < 400;
 
 /** Why the answer is a fault; `undefined`: it is none. */
-export function faultOf(each: Case, { status, headers, text }: Answer, marker: string): string | undefined {
+export function faultOf(
+  each: Case,
+  { status, headers, text }: Answer,
+  { marker, victim, origins }: Pick<World, "marker" | "victim" | "origins">,
+): string | undefined {
   if (status === 0) return `no answer: ${text}`;
   if (isSuccess(status) && !each.maySucceed) return "a success that the description does not allow";
   if (!each.mayReadMarker && text.includes(marker)) return "the answer shows the victim's data";
+  if (!each.mayReadMarker && isSuccess(status) && new RegExp(`"tg[a-z]_${victim}\\.`).test(text))
+    return "a credential of the victim";
+  if (leadsAway(headers["location"], origins)) return "a redirect to a place that is not registered";
   if (status >= 500 && !isReport(each, text)) return "Tollgate failed";
   if (/"code":\s*-32603/.test(text)) return "an internal JSON-RPC error";
   if (status === 400 && text === "") return undefined; // the platform's own refusal of a request that is not HTTP
@@ -85,6 +92,13 @@ export function faultOf(each: Case, { status, headers, text }: Answer, marker: s
   if (status >= 400 && each.method !== "HEAD" && !isPage && !/"(code|error)":/.test(text))
     return "a refusal without a code";
   return undefined;
+}
+
+/** Whether a browser would leave for an origin that is neither Tollgate's, nor the provider's, nor the registered client's. */
+function leadsAway(location: Answer["headers"][string], origins: readonly string[]): boolean {
+  if (location === undefined) return false;
+  const to = URL.parse(String(location), origins[0]);
+  return to === null || !origins.includes(to.origin);
 }
 
 /** /health answers 503 while something is wrong, such as what earlier requests have spoiled. */
@@ -156,148 +170,4 @@ export async function operationsOf(baseUrl: string): Promise<Operation[]> {
       query: parameters.filter((each) => each.in === "query").map(({ name, schema }) => ({ name, schema })),
     })),
   );
-}
-
-interface Site {
-  baseUrl: string;
-  operatorToken: string;
-  /** Signs any claims. */
-  tokenUrl: string;
-}
-
-const Made = z.object({ id: z.string(), statusUrl: z.url() });
-const Key = z.object({ id: z.string(), apiKey: z.string() });
-const Order = z.object({ tenantId: z.string(), setupToken: z.string(), checkoutUrl: z.url(), statusUrl: z.url() });
-const State = z.object({ state: z.string() });
-const Tools = z.object({
-  result: z.object({ tools: z.array(z.object({ name: z.string(), inputSchema: z.record(z.string(), z.unknown()) })) }),
-});
-
-/** Generous enough that the tenants' own limits refuse nothing. */
-const noLimits = { callsPerMinute: null, unitsPerHour: null, unitsPerMonth: null };
-
-/** Signs up an attacker, a victim and tenants to spoil, and collects every kind of credential of the attacker. */
-export async function makeWorld({ baseUrl, operatorToken, tokenUrl }: Site): Promise<World> {
-  const post = async (path: string, body: unknown, token?: string): Promise<unknown> => {
-    const response = await fetch(`${baseUrl}${path}`, {
-      method: "POST",
-      headers: { "content-type": "application/json", ...(token !== undefined && { authorization: `Bearer ${token}` }) },
-      body: JSON.stringify(body),
-    });
-    if (!response.ok) throw new Error(`${path} answered ${response.status}: ${await response.text()}`);
-    return response.json();
-  };
-  const active = async (statusUrl: string): Promise<void> => {
-    for (let polls = 0; polls < 400; polls += 1)
-      if (State.parse(await (await fetch(statusUrl)).json()).state === "active") return;
-    throw new Error("a tenant was not set up");
-  };
-  const marker = `fuzz-secret-${crypto.randomUUID()}`;
-  const create = async (name: string): Promise<string> => {
-    const made = Made.parse(await post("/admin/api/tenants", { plan: "pro", name, limits: noLimits }, operatorToken));
-    await active(made.statusUrl);
-    return made.id;
-  };
-  const keyOf = async (id: string, scopes?: string[]): Promise<z.infer<typeof Key>> =>
-    Key.parse(
-      await post(
-        `/admin/api/tenants/${id}/keys`,
-        { name: "fuzz", ...(scopes !== undefined && { scopes }) },
-        operatorToken,
-      ),
-    );
-
-  const order = Order.parse(await post("/api/checkout", { plan: "free", name: "The attacker" }));
-  await (await fetch(order.checkoutUrl, { method: "POST", redirect: "manual" })).arrayBuffer();
-  await active(order.statusUrl);
-  const attacker = order.tenantId;
-  const victim = await create(marker);
-  const disposable = [await create("Spoiled 1"), await create("Spoiled 2")];
-  await fetch(`${baseUrl}/admin/api/tenants/${attacker}`, {
-    method: "PATCH",
-    headers: { authorization: `Bearer ${operatorToken}`, "content-type": "application/json" },
-    body: JSON.stringify({ limits: noLimits }),
-  });
-  const [full, reader, victims] = [
-    await keyOf(attacker, ["tools:read", "tools:write", "tenant:admin"]),
-    await keyOf(attacker, ["tools:read"]),
-    await keyOf(victim, ["tools:read", "tools:write"]),
-  ];
-  // A document of the victim's, so that its rows and files hold the marker, too.
-  await mcp(baseUrl, victims.apiKey, "tools/call", {
-    name: "write_document",
-    arguments: { path: "secret.txt", content: marker },
-  });
-  const monitor = z
-    .object({ monitorToken: z.string() })
-    .parse(await post(`/admin/api/tenants/${attacker}/monitor-token`, {}, operatorToken)).monitorToken;
-  const sign = async (claims: object): Promise<string> =>
-    z.object({ access_token: z.string() }).parse(
-      await (
-        await fetch(tokenUrl, {
-          method: "POST",
-          headers: { "content-type": "application/json" },
-          body: JSON.stringify(claims),
-        })
-      ).json(),
-    ).access_token;
-  const claims = { tenant_id: attacker, sub: "fuzz-user", scope: "tools:read tools:write" };
-  const jwt = await sign(claims);
-  const nowS = Math.floor(Date.now() / 1000);
-  const statusToken = new URL(order.statusUrl).searchParams.get("token") ?? "";
-
-  const own = (name: string, token: string, schemes: string[]): Credential => ({
-    name,
-    token,
-    schemes,
-    tenantId: attacker,
-  });
-  const credentials: Credential[] = [
-    own("a key with every scope", full.apiKey, ["adminKey", "agentToken", "statusToken", "statusLink"]),
-    own("a key that reads", reader.apiKey, ["agentToken", "statusToken", "statusLink"]),
-    own("the set-up token", order.setupToken, ["setupToken", "statusToken", "statusLink"]),
-    own("the status token", statusToken, ["statusToken", "statusLink"]),
-    own("the monitor token", monitor, ["monitorToken", "monitorLink"]),
-    own("a user's token", jwt, ["agentToken", "personToken"]),
-    {
-      name: "the operator's token",
-      token: operatorToken,
-      schemes: ["operatorToken", "statusToken", "statusLink"],
-      tenantId: undefined,
-    },
-  ];
-  const useless = [
-    { name: "an expired token", token: await sign({ ...claims, exp: nowS - 3_600 }) },
-    { name: "a token of later", token: await sign({ ...claims, nbf: nowS + 3_600 }) },
-    { name: "a token for another audience", token: await sign({ ...claims, aud: "https://other.example/mcp" }) },
-    { name: "a token of an unknown organisation", token: await sign({ ...claims, tenant_id: "no-such-organisation" }) },
-    { name: "a token without an organisation", token: await sign({ sub: "fuzz-user", scope: "tools:read" }) },
-    { name: "part of the operator's token", token: operatorToken.slice(0, -1) },
-  ];
-  const { tools } = Tools.parse(await mcp(baseUrl, full.apiKey, "tools/list", {})).result;
-  return {
-    operations: await operationsOf(baseUrl),
-    credentials,
-    useless,
-    attacker,
-    victim,
-    marker,
-    disposable,
-    ids: [attacker, victim, full.id, reader.id, victims.id, "secret.txt", ...disposable, "no-such-tenant"],
-    tools,
-  };
-}
-
-async function mcp(baseUrl: string, token: string, method: string, params: object): Promise<unknown> {
-  const response = await fetch(`${baseUrl}/mcp`, {
-    method: "POST",
-    headers: {
-      authorization: `Bearer ${token}`,
-      "content-type": "application/json",
-      accept: "application/json, text/event-stream",
-      "mcp-protocol-version": "2025-11-25",
-    },
-    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method, params }),
-  });
-  return response.json();
 }

@@ -1,7 +1,7 @@
 // Whole systems for the flow tests: one for each vitest worker, shared by all files that the worker runs. Tests stay apart
 // by using tenants of their own. A vitest worker runs one file at a time, so a file may break its system for everybody
 // else, and must repair it before it ends.
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { TestProject } from "vitest/node";
@@ -10,7 +10,7 @@ import { serveOnLoopback } from "../../dev/loopback.ts";
 import { THROWAWAY, removePostgresData } from "../../dev/postgres/postgres.ts";
 import { freePort, encryptionKeysOf } from "../../cli/settings.ts";
 import { startSystem } from "../../dev/system.ts";
-import { leaksIn } from "./leaks.ts";
+import { controlPlaces, filePlaces, leaksOf, readIssued, sentPlaces } from "./planted-secrets.ts";
 import type { KeyRing } from "../../src/core/encryption.ts";
 
 export interface FlowSystem {
@@ -36,7 +36,10 @@ export interface FlowSystem {
   schemaOwnerUrl: string;
   appUrl: string;
   serviceUrl: string;
-  /** The Worker's log. */
+  /** The deployment's secrets, by name. */
+  secrets: Record<string, string>;
+  /** Where credentials that tests are issued are written down. */
+  issuedFile: string;
   logFile: string;
 }
 
@@ -113,6 +116,7 @@ async function start(script: string, app: string | undefined): Starting {
     await system.stop();
     throw new Error("A stand-in of the flow tests is missing.");
   }
+  const issuedFile = `${dir}.issued`;
   const provided: FlowSystem = {
     publicUrl,
     operatorToken: settings.secrets.operatorToken,
@@ -136,16 +140,27 @@ async function start(script: string, app: string | undefined): Starting {
     schemaOwnerUrl: databases.schemaOwnerUrl,
     appUrl: databases.appUrl,
     serviceUrl: databases.serviceUrl,
+    secrets: settings.secrets,
+    issuedFile,
     logFile: join(dir, "worker.log"),
   };
   return {
     system: provided,
     stop: async () => {
+      const secrets = { named: settings.secrets, issued: await readIssued(issuedFile) };
+      const control = new URL(databases.postgres.superuserUrl);
+      control.pathname = new URL(databases.controlUrl).pathname;
+      const run = { controlUrl: control.href, mailboxUrl: mailbox.url, monitorUrl: monitor.url };
+      const leaks = [
+        ...(await leaksOf(controlPlaces(run.controlUrl), secrets)),
+        ...(await leaksOf(sentPlaces(run), secrets)),
+      ];
       await system.stop();
-      const leaks = leaksIn(await readFile(join(dir, "worker.log"), "utf8"), settings.secrets);
       await removePostgresData(join(dir, "postgres"));
+      leaks.push(...(await leaksOf(filePlaces(dir), secrets)));
       await rm(dir, { recursive: true, force: true });
-      if (leaks.length > 0) throw new Error(`The log has secrets:\n${leaks.join("\n")}`);
+      await rm(issuedFile, { force: true });
+      if (leaks.length > 0) throw new Error(`The run has left secrets:\n${leaks.join("\n")}`);
     },
   };
 }

@@ -8,9 +8,11 @@ import type { NeonProxyStats } from "../../dev/neon/proxy.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
 import type { Limits } from "../../src/core/plans.ts";
 import type { FlowSystem } from "./flow-setup.ts";
+import { watchFetch } from "./watched-fetch.ts";
 
 /** The system of this vitest worker. The first file that imports this module starts it. */
 export const system = await systemOf(Number(process.env["VITEST_POOL_ID"]));
+watchFetch(system);
 
 async function systemOf(worker: number): Promise<FlowSystem> {
   const response = await fetch(`${inject("systems")}/?worker=${worker}`);
@@ -32,6 +34,7 @@ export async function aCustomer({ plan = "free", name = "A customer" } = {}): Pr
 /** A tenant that the operator creates, with its own limits. */
 export async function aTenant(
   overrides: {
+    name?: string;
     plan?: string;
     limits?: Partial<Limits>;
     allowedTools?: string[];

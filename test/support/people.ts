@@ -55,8 +55,10 @@ export const acceptAs = async (person: Person, tenantId: string, token?: string)
   });
 
 /** A tenant with an owner who has signed in, whom the operator has added. */
-export async function anOwnedTenant(): Promise<{ id: string; apiKey: string; owner: Person; ownerToken: string }> {
-  const tenant = await aTenant();
+export async function anOwnedTenant(
+  overrides: Parameters<typeof aTenant>[0] = {},
+): Promise<{ id: string; apiKey: string; owner: Person; ownerToken: string }> {
+  const tenant = await aTenant(overrides);
   const owner = aPerson("owner");
   const added = await operator("POST", `/tenants/${tenant.id}/members`, { email: owner.email });
   expect(added.status, await added.clone().text()).toBe(201);

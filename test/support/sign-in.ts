@@ -59,6 +59,8 @@ export function formsOf(html: string): Form[] {
 
 export class Browser {
   readonly #cookies = new Map<string, Map<string, string>>();
+  /** A path of Tollgate's at which the browser stops, so that a test can change the URL. */
+  stopsAt: string | undefined;
 
   /** The browser's cookies at an origin. */
   cookies(origin: string): Map<string, string> {
@@ -76,7 +78,7 @@ export class Browser {
   async open(url: string, init: RequestInit = {}): Promise<Page | URL> {
     let [at, request] = [new URL(url), init];
     for (let redirects = 0; redirects < MOST_REDIRECTS; redirects += 1) {
-      if (![system.publicUrl, system.issuerUrl].includes(at.origin)) return at;
+      if (![system.publicUrl, system.issuerUrl].includes(at.origin) || at.pathname === this.stopsAt) return at;
       const cookies = this.cookies(at.origin);
       const headers = new Headers(request.headers);
       headers.set("cookie", [...cookies].map((pair) => pair.join("=")).join("; "));
@@ -247,21 +249,48 @@ export async function signedInClient(
   return { memory, client: Object.assign(client, { [Symbol.asyncDispose]: () => client.close() }) };
 }
 
+export interface Asked {
+  clientId: string;
+  verifier: string;
+  url: string;
+}
+
 /** Registers a client and makes its authorization request, without an SDK. */
-export async function anAuthorization(
-  redirectUri = REDIRECT,
-): Promise<{ clientId: string; verifier: string; url: string }> {
+export async function anAuthorization(redirectUri = REDIRECT, name = "A <client>"): Promise<Asked> {
   const registered = await fetch(`${system.publicUrl}/oauth/register`, {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({
-      client_name: "A <client>",
+      client_name: name,
       redirect_uris: [redirectUri],
       token_endpoint_auth_method: "none",
     }),
   });
   if (registered.status !== 201) throw new Error(`registration: ${registered.status} ${await registered.text()}`);
   const { client_id: clientId } = (await registered.json()) as { client_id: string };
+  return authorizationOf(clientId, redirectUri);
+}
+
+/** Publishes a client's own document. Returns its URL, which is the client's id. */
+export async function aPublishedClient(redirectUri: string, name: string): Promise<string> {
+  const clientId = `https://agent.example/${crypto.randomUUID()}.json`;
+  const published = await fetch(`${system.publicUrl}/test/document?url=${clientId}`, {
+    method: "POST",
+    body: JSON.stringify({
+      ...{ client_id: clientId, client_name: name, redirect_uris: [redirectUri] },
+      token_endpoint_auth_method: "none",
+    }),
+  });
+  if (!published.ok) throw new Error(`the document was not published: ${published.status}`);
+  return clientId;
+}
+
+/** The authorization request of a client with a document of its own. */
+export async function aPublishedAuthorization(redirectUri: string, name: string): Promise<Asked> {
+  return authorizationOf(await aPublishedClient(redirectUri, name), redirectUri);
+}
+
+function authorizationOf(clientId: string, redirectUri: string): Asked {
   const verifier = `${crypto.randomUUID()}${crypto.randomUUID()}`;
   const query = new URLSearchParams({
     ...{ response_type: "code", client_id: clientId, redirect_uri: redirectUri, state: "s1" },

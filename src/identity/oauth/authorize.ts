@@ -6,6 +6,7 @@
 import { type AuthRequest, AuthorizationError, CimdFetchError } from "@cloudflare/workers-oauth-provider";
 import type { TenantId } from "../../core/tenant.ts";
 import { describeError, log } from "../../log.ts";
+import { isPrivateClientUrl } from "./client-url.ts";
 import { placeOfKey } from "./keys.ts";
 import {
   type GrantMetadata,
@@ -39,6 +40,8 @@ export type Authorization =
 
 /** Reads an authorization request. `query`: that of its URL. Throws when the storage fails. */
 export async function readAuthorization(publicUrl: string, query: string, env: OauthEnv): Promise<Authorization> {
+  if (isPrivateClientUrl(new URLSearchParams(query).get("client_id") ?? ""))
+    return { kind: "refused", reason: "bad_request", detail: "The client's own description is at no public address." };
   // The library compares the address with its own, also where a proxy stands in front.
   const url = `${publicUrl}${oauthPaths.authorize}?${withResource(query, publicUrl)}`;
   const api = oauthServer(publicUrl).getOAuthApi(env);

@@ -3,12 +3,14 @@
 //
 // Invariants: a code is redeemed once. Requests about one grant run one after the other, so a revocation is never undone by a
 // refresh that began before it. A revoked, expired or foreign token is refused on the next request. The same refresh sent
-// twice within `REPLAY_MS` gets one answer, so that neither sender is left with a dead token. Tokens are stored as digests.
+// twice within `REPLAY_MS` gets one answer, so that neither sender is left with a dead token. A refresh token that comes back
+// after its successor was used ends the grant: two parties hold it (RFC 9700, 4.14.2). Tokens are stored as digests.
 import * as z from "zod";
 import { BoundedMap } from "../../core/bounded-map.ts";
 import { sha256Hex } from "../../core/credentials.ts";
 import type { TenantId } from "../../core/tenant.ts";
-import { MINUTE_MS } from "../../core/time.ts";
+import { DAY_MS, MINUTE_MS } from "../../core/time.ts";
+import { log } from "../../log.ts";
 import { type NewEntry, type EntryPage, MAX_PAGE, OauthEntries, type SqlPort } from "./entries.ts";
 import { partsOfToken, placeOfKey, placeOfPrefix } from "./keys.ts";
 import { type OauthKv, type RegistryPort, oauthKv } from "./kv.ts";
@@ -29,6 +31,9 @@ const USE_NOTED_EVERY_MS = MINUTE_MS;
 const MAX_USES = 5_000;
 /** Refreshes remembered at once, of some 500 bytes. A forgotten one is answered by the library's own grace. */
 const MAX_REPLAYS = 1_000;
+
+/** As long as a refresh token lives. A client refreshes some 24 times a day, and a digest has 200 bytes. */
+const SPENT_KEPT_MS = 30 * DAY_MS;
 
 /** A token as the Worker knows it: its parts, and the digest in place of the secret. */
 export interface PresentedToken {
@@ -89,6 +94,8 @@ const GrantRecord = z.object({
   createdAt: z.number(),
   expiresAt: z.number().optional(),
   refreshTokenId: z.string().optional(),
+  /** The token before: it still works until its successor is used, because the answer with the successor may be lost. */
+  previousRefreshTokenId: z.string().optional(),
   metadata: GrantMetadata,
 });
 const RefreshAnswer = z.object({ access_token: z.string(), refresh_token: z.string() });
@@ -127,10 +134,13 @@ export class TenantGrants {
     const place = placeOfKey(key);
     this.#requireOwn(place);
     if (place?.in !== "tenant" || !key.startsWith("grant:")) return this.#entries.delete(key);
-    await this.#locks.run(key, () => {
-      this.#entries.deleteAll(`token:${place.subject}:${place.grantId}:`);
-      this.#entries.delete(key);
-    });
+    await this.#locks.run(key, () => this.#end(place));
+  }
+
+  /** Ends a grant. The caller has its lock. */
+  #end({ subject, grantId }: Pick<PresentedToken, "subject" | "grantId">): void {
+    for (const kind of ["token", "spent"]) this.#entries.deleteAll(`${kind}:${subject}:${grantId}:`);
+    this.#entries.delete(`grant:${subject}:${grantId}`);
   }
 
   async list(prefix: string, options: { limit: number; cursor?: string | undefined }): Promise<EntryPage> {
@@ -259,11 +269,40 @@ export class TenantGrants {
       now,
     });
     const { locked, release } = this.#locking(kv);
+    const noteRefresh = await this.#refreshOf(request, locked);
     try {
-      return await answerTokenRequest(publicUrl, request, { OAUTH_KV: locked, isMember, now });
+      const answer = await answerTokenRequest(publicUrl, request, { OAUTH_KV: locked, isMember, now });
+      noteRefresh?.(answer);
+      return answer;
     } finally {
       release();
     }
+  }
+
+  /**
+   * Takes the lock of the grant that a refresh is about. Returns what to do with its answer: a token whose successor has been
+   * used is remembered as spent, and one that was spent before ends the grant.
+   */
+  async #refreshOf(request: TokenRequest, locked: OauthKv): Promise<((answer: OauthAnswer) => void) | undefined> {
+    const form = new URLSearchParams(request.body);
+    const token = form.get("refresh_token") ?? "";
+    const parts = form.get("grant_type") === "refresh_token" ? partsOfToken(token) : undefined;
+    if (parts === undefined || parts.tenantId !== this.#options.tenantId) return undefined;
+    const { subject, grantId } = parts;
+    const spentKey = (digest: string): string => `spent:${subject}:${grantId}:${digest}`;
+    const digest = await sha256Hex(token);
+    const key = `grant:${subject}:${grantId}`;
+    await locked.get(key);
+    const text = this.#entries.get(key);
+    if (text === null) return undefined;
+    const { refreshTokenId: current, previousRefreshTokenId: previous } = GrantRecord.parse(JSON.parse(text));
+    return ({ status }) => {
+      if (status === 200 && digest === current && previous !== undefined)
+        this.#entries.put(spentKey(previous), { value: "1", expiresAtMs: this.#options.now() + SPENT_KEPT_MS });
+      if (status !== 400 || this.#entries.get(spentKey(digest)) === null) return;
+      log("warn", "oauth_refresh_replayed", { tenantId: parts.tenantId, memberId: memberOf(subject), grantId });
+      this.#end(parts);
+    };
   }
 
   /** The storage that takes a grant's lock when a request first reads the grant, and holds it until `release`. */

@@ -12,6 +12,7 @@ import { mintCredential, verifyCredential } from "../../core/credentials.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../core/time.ts";
 import { describeError, log } from "../../log.ts";
+import { clientIdsOf, isPrivateClientUrl } from "./client-url.ts";
 import { partsOfToken } from "./keys.ts";
 import type { OauthKv } from "./kv.ts";
 
@@ -162,6 +163,7 @@ export async function answerTokenRequest(
   { contentType, authorization, body }: TokenRequest,
   env: OauthEnv,
 ): Promise<OauthAnswer> {
+  if (clientIdsOf(authorization, body).some(isPrivateClientUrl)) return plain(unknownClient());
   const headers = new Headers({ "content-type": contentType });
   if (authorization !== null) headers.set("authorization", authorization);
   const request = new Request(publicUrl + oauthPaths.token, {
@@ -206,6 +208,11 @@ function tryAgain(): Response {
   const body = { error: "temporarily_unavailable", error_description: "Try again shortly." };
   const headers = { "cache-control": "no-store", "retry-after": String(RETRY_SECONDS) };
   return Response.json(body, { status: 503, headers });
+}
+
+function unknownClient(): Response {
+  const body = { error: "invalid_client", error_description: "Client not found" };
+  return Response.json(body, { status: 401, headers: { "cache-control": "no-store" } });
 }
 
 function isForm(contentType: string): boolean {

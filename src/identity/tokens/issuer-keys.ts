@@ -1,7 +1,7 @@
 // The public keys of trusted issuers, and the check of a token's signature with them. An isolate keeps one key set for each
 // issuer. A token with an unknown key makes the isolate fetch the set again, at most once in `RELOAD_MS`; a token that
 // arrives between two fetches waits for the next one, so that a new key works at once and made-up key ids cost little.
-import { type JWTPayload, type JWTVerifyOptions, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
+import { type JWTPayload, type JWTVerifyOptions, base64url, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
 import {
   JOSEError,
   JWKSInvalid,
@@ -10,8 +10,10 @@ import {
   JWKSTimeout,
   JWSSignatureVerificationFailed,
   JWTExpired,
+  JWTInvalid,
 } from "jose/errors";
 import { AppError } from "../../core/errors.ts";
+import { repeatsName } from "../../core/text.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
 import { acceptedAlgorithms } from "./issuers.ts";
 
@@ -69,8 +71,12 @@ export function unverifiedIssuer(token: string): string | undefined {
   }
 }
 
-/** The claims of a token that one of the issuer's keys has signed. Throws the errors of jose. */
+/**
+ * The claims of a token that one of the issuer's keys has signed. Throws the errors of jose. A token that has a claim twice is
+ * refused: programs differ about which one counts, and the issuer's may have checked the other one.
+ */
 export async function verifyToken(token: string, jwksUrl: string, options: JWTVerifyOptions): Promise<JWTPayload> {
+  if (token.split(".", 2).some((part) => repeatsName(textOf(part)))) throw new JWTInvalid("a claim is there twice");
   const keys = keySetOf(jwksUrl);
   // jose fetches the set again itself, unless it has just done so.
   const mayBeStale = keys.coolingDown;
@@ -80,6 +86,15 @@ export async function verifyToken(token: string, jwksUrl: string, options: JWTVe
     if (!(error instanceof JWKSNoMatchingKey) || !mayBeStale) throw error;
     await new Promise((resolve) => setTimeout(resolve, RELOAD_MS));
     return verifyWith(keys, token, options);
+  }
+}
+
+/** The text of a part of a token. One that is not base64url is refused by the check of the signature. */
+function textOf(part: string): string {
+  try {
+    return new TextDecoder().decode(base64url.decode(part));
+  } catch {
+    return "";
   }
 }
 

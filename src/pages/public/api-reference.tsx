@@ -110,9 +110,10 @@ const Credentials: FC<{ operation: Operation; document: OpenApi }> = ({ operatio
   return <TextWithCode text={text} />;
 };
 
-const Parameters: FC<{ operation: Operation }> = ({ operation: { parameters } }) =>
+const Parameters: FC<{ operation: Operation }> = ({ operation: { operationId, parameters } }) =>
   parameters.length === 0 ? null : (
-    <div class="scroll">
+    // A region that scrolls must be reachable with the keyboard.
+    <div class="scroll" role="region" aria-label={`Parameters of ${operationId}`} tabindex={0}>
       <table>
         <caption>Parameters</caption>
         <thead>

@@ -1,0 +1,217 @@
+// Every page of the product, as people see it with a real browser: it fits a phone, says its language and title, and people who
+// use a screen reader or need contrast can work with it, in light and in dark.
+import axe from "axe-core";
+import type { Page } from "playwright-core";
+import { beforeAll, expect, onTestFinished, test } from "vitest";
+import { aWaitingClient, choosePerson, newPage, shows } from "../support/browser.ts";
+import { aTenant, system } from "../support/flow.ts";
+import { anOwnedTenant, mailedToken, send } from "../support/people.ts";
+import { aPerson, anAuthorization } from "../support/sign-in.ts";
+import { PAGE, endpoints } from "../../src/pages/endpoints.ts";
+
+/** A narrow phone, in CSS pixels. */
+const PHONE = { width: 360, height: 780 };
+const DESKTOP = { width: 1_280, height: 900 };
+/** Findings of axe that keep people from using the page. */
+const SERIOUS = new Set(["serious", "critical"]);
+
+let account: { id: string; ownerToken: string };
+beforeAll(async () => {
+  account = await anOwnedTenant({ name: "Acme" });
+});
+
+async function signIn(page: Page, organisations: readonly string[] = [account.id]): Promise<void> {
+  const sub = await aPerson(organisations);
+  await page.goto(`${system.publicUrl}/sign-in?prompt=select_account`);
+  await choosePerson(page, { sub });
+}
+
+async function anInvitation(): Promise<string> {
+  const email = `guest-${crypto.randomUUID()}@example.com`;
+  await send("POST", `/api/tenants/${account.id}/invitations`, account.ownerToken, { email, role: "developer" });
+  return `/invitation?token=${await mailedToken(email)}`;
+}
+
+const open = (page: Page, path: string): Promise<unknown> => page.goto(`${system.publicUrl}${path}`);
+
+async function openConsent(page: Page, redirectUri?: string): Promise<void> {
+  await signIn(page);
+  await page.goto((await anAuthorization(redirectUri)).url);
+}
+
+interface Shown {
+  /** The route that answers with the page. */
+  route: string;
+  page: string;
+  heading: string;
+  /** Leads a new window to the page. */
+  reach: (page: Page) => Promise<unknown>;
+}
+
+const shown: Shown[] = [
+  {
+    ...{ route: "GET /docs/api", page: "the API reference", heading: "API reference" },
+    reach: (page) => open(page, "/docs/api"),
+  },
+  {
+    ...{ route: "GET /docs/errors", page: "the error codes", heading: "Error codes" },
+    reach: (page) => open(page, "/docs/errors"),
+  },
+  {
+    ...{ route: "GET /sign-in", page: "the account that is signed in", heading: "Signed in" },
+    reach: (page) => signIn(page),
+  },
+  {
+    ...{ route: "GET /sign-in", page: "the choice of a provider", heading: "Sign in" },
+    reach: async (page) => {
+      const settings = JSON.stringify(
+        ["Auth0", "A provider with a long name that says much about itself"].map((name, index) => ({
+          ...{ issuer: `https://issuer-${index}.example`, jwksUrl: `https://issuer-${index}.example/keys` },
+          ...{ tenantClaim: "org_id", name, clientId: "tollgate" },
+        })),
+      );
+      await fetch(`${system.publicUrl}/test/trust?settings=${encodeURIComponent(settings)}`);
+      onTestFinished(async () => void (await fetch(`${system.publicUrl}/test/trust`)));
+      await open(page, "/sign-in");
+    },
+  },
+  {
+    ...{ route: "POST /sign-out", page: "the end of a session", heading: "Signed out" },
+    reach: async (page) => {
+      await signIn(page);
+      await page.getByRole("button", { name: "Sign out" }).click();
+    },
+  },
+  {
+    ...{ route: "GET /oauth/authorize", page: "the consent for a program of this machine", heading: "Let a client in" },
+    reach: (page) => openConsent(page),
+  },
+  {
+    ...{ route: "GET /oauth/authorize", page: "the consent with a choice", heading: "Let a client in" },
+    reach: async (page) => {
+      const other = await aTenant({
+        name: "Gesellschaft für Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbau",
+      });
+      const sub = await aPerson([account.id, other.id]);
+      for (const organisation of [account.id, other.id]) {
+        await open(page, "/sign-in?prompt=select_account");
+        await choosePerson(page, { sub, organisation });
+      }
+      await page.goto((await anAuthorization(`https://${"a-long-name-of-a-client.".repeat(3)}example/callback`)).url);
+    },
+  },
+  {
+    ...{
+      route: "GET /oauth/authorize",
+      page: "the error of an unknown client",
+      heading: "This client cannot be let in",
+    },
+    reach: (page) => open(page, "/oauth/authorize?client_id=unknown"),
+  },
+  {
+    ...{
+      route: "GET /oauth/authorize",
+      page: "a person of no organisation",
+      heading: "No organisation for this account",
+    },
+    reach: async (page) => {
+      await signIn(page, []);
+      await page.goto((await anAuthorization()).url);
+    },
+  },
+  {
+    ...{ route: "POST /oauth/consent", page: "the way back to the client", heading: "Access granted" },
+    reach: async (page) => {
+      const { redirectUri } = await aWaitingClient();
+      // The client answers without a page, so the browser stays.
+      await page.route(`${redirectUri}*`, (route) => route.fulfill({ status: 204 }));
+      await openConsent(page, redirectUri);
+      await page.getByRole("button", { name: "Allow" }).click();
+      await page.getByRole("link", { name: "Continue" }).waitFor();
+    },
+  },
+  {
+    ...{ route: "GET /invitation", page: "an invitation for a stranger", heading: "Invitation" },
+    reach: async (page) => open(page, await anInvitation()),
+  },
+  {
+    ...{ route: "GET /invitation", page: "an invitation for the person who is signed in", heading: "Invitation" },
+    reach: async (page) => {
+      await signIn(page, []);
+      await open(page, await anInvitation());
+    },
+  },
+  {
+    ...{
+      route: "GET /invitation",
+      page: "the error of an unknown invitation",
+      heading: "This request cannot be answered",
+    },
+    reach: (page) => open(page, "/invitation?token=unknown"),
+  },
+  {
+    ...{ route: "POST /invitation", page: "a new member", heading: "You are a member" },
+    reach: async (page) => {
+      await signIn(page, []);
+      await open(page, await anInvitation());
+      await page.getByRole("button", { name: "Accept" }).click();
+    },
+  },
+];
+
+test("each route that answers with a page has a page in this test", () => {
+  const routes = Object.entries(endpoints)
+    .filter(([, { answers }]) => Object.values(answers).includes(PAGE))
+    .map(([route]) => route);
+  expect(routes.filter((route) => shown.every((each) => each.route !== route))).toEqual([]);
+});
+
+/** What is wrong with the page of the window, in words. */
+async function faultsOf(page: Page): Promise<string[]> {
+  const { title, lang, mains, hiddenPixels } = (await page.evaluate(`({
+    title: document.title,
+    lang: document.documentElement.lang,
+    mains: document.querySelectorAll("main").length,
+    hiddenPixels: document.documentElement.scrollWidth - innerWidth,
+  })`)) as { title: string; lang: string; mains: number; hiddenPixels: number };
+  const faults = [
+    ...(lang === "en" ? [] : [`the language is "${lang}"`]),
+    ...(/\S/.test(title) ? [] : ["no title"]),
+    ...(mains === 1 ? [] : [`${mains} main parts`]),
+    ...(hiddenPixels <= 0 ? [] : [`${hiddenPixels} pixels are beside the screen`]),
+  ];
+  await page.evaluate(axe.source);
+  // A list of a hundred entries of the same form takes axe a minute.
+  await page.evaluate(
+    `for (const each of document.querySelectorAll("section > article:nth-of-type(n + 4)")) each.remove()`,
+  );
+  for (const colorScheme of ["light", "dark"] as const) {
+    await page.emulateMedia({ colorScheme });
+    const { violations } = (await page.evaluate(
+      `axe.run({ resultTypes: ["violations"], ${colorScheme === "dark" ? `runOnly: ["color-contrast"]` : ""} })`,
+    )) as axe.AxeResults;
+    for (const { id, impact, nodes } of violations) {
+      if (SERIOUS.has(impact ?? "")) faults.push(`${colorScheme}: ${id} at ${nodes.map(({ html }) => html).join(" ")}`);
+    }
+  }
+  return faults;
+}
+
+test.each(shown)("$page fits a phone, and can be read and used by everyone", async ({ heading, reach }) => {
+  const page = await newPage({ viewport: PHONE });
+  await reach(page);
+  await shows(page, heading);
+  expect(await faultsOf(page)).toEqual([]);
+  await page.setViewportSize(DESKTOP);
+  expect(await page.evaluate("document.documentElement.scrollWidth - innerWidth")).toBe(0);
+});
+
+test.each([
+  ["the provider's page to sign in", () => `${system.publicUrl}/sign-in`],
+  ["the mailbox", () => system.mailboxUrl],
+])("%s of the local system can be read and used by everyone, too", async (_, url) => {
+  await anInvitation();
+  const page = await newPage({ viewport: PHONE });
+  await page.goto(url());
+  expect(await faultsOf(page)).toEqual([]);
+});
