@@ -10,6 +10,7 @@ import { cpuMs, cpuMsOfTree } from "./cpu.ts";
 import { measureDecision, median } from "./decision.ts";
 import { type Ground, layGround, stopChild } from "./ground.ts";
 import type { LoadJob, LoadResult } from "./load.ts";
+import { letIn } from "./let-in.ts";
 import { describeProfile, profileWhile } from "./profile.ts";
 import { bundle } from "../dev/bundle.ts";
 import { type Runtime, startRuntime } from "./runtime.ts";
@@ -115,6 +116,7 @@ export async function benchCalls(options: CallsOptions): Promise<void> {
     });
   };
   await start("product", { config: "wrangler.toml", entry: "bench/product-worker.ts" });
+  if (runtimes.product !== undefined) await letIn(runtimes.product, ground.vars.PUBLIC_URL, ground.tenants);
   await start("floor", { config: "bench/floor.wrangler.toml" });
   if (names.has("constant")) {
     const floor = variants.find(({ name }) => name === "floor");
@@ -184,7 +186,9 @@ export async function benchCalls(options: CallsOptions): Promise<void> {
 
   const rounds = new Map<Variant, Measured[]>(chosen.map((variant) => [variant, []]));
   for (let round = 0; round < roundCount; round++) {
-    for (const [variant, results] of rounds) results.push(await runOnce(variant, callsPerRound * variant.times));
+    // In every other round backwards, so that none is always the first to meet what has changed.
+    const order = round % 2 === 0 ? [...rounds] : [...rounds].toReversed();
+    for (const [variant, results] of order) results.push(await runOnce(variant, callsPerRound * variant.times));
   }
   const of = (variant: Variant, field: keyof Measured): number =>
     median((rounds.get(variant) ?? []).map((each) => each[field]));
@@ -235,7 +239,22 @@ export async function benchCalls(options: CallsOptions): Promise<void> {
     const slower = of(b, "callsPerSecond") / of(a, "callsPerSecond");
     print(`${over} / ${under}: ${(cpu(a) / cpu(b)).toFixed(2)} in CPU, ${slower.toFixed(2)} in time a call`);
   };
+  /** Of each round by itself: rounds follow each other under a load that changes. Half of them are between the last two. */
+  const roundRatio = (over: string, under: string): void => {
+    const [a, b] = [named(over), named(under)];
+    if (a === undefined || b === undefined) return;
+    const cpu = ({ workerdMs, postgresMs }: Measured): number => workerdMs + postgresMs;
+    const below = rounds.get(b) ?? [];
+    const ratios = (rounds.get(a) ?? [])
+      .flatMap((each, round) => (below[round] === undefined ? [] : [cpu(each) / cpu(below[round])]))
+      .toSorted((x, y) => x - y);
+    const at = (share: number): string => (ratios[Math.floor(share * (ratios.length - 1))] ?? 0).toFixed(3);
+    print(
+      `${over} / ${under}: ${median(ratios).toFixed(3)} in CPU, the median of the rounds; ${at(0.25)} to ${at(0.75)}`,
+    );
+  };
   print("");
+  roundRatio("product-oauth", "product");
   ratio("product", "floor");
   ratio("product-legacy", "floor");
   ratio("product-jwt", "product");

@@ -13,6 +13,7 @@ import { startPostgres } from "../dev/postgres/postgres.ts";
 import { encodeScopes, mintCredential, sha256Hex } from "../src/core/credentials.ts";
 import { type Limits, planOf } from "../src/core/plans.ts";
 import { TenantId } from "../src/core/tenant.ts";
+import { MEMBER_ID } from "./ground-names.ts";
 
 const PUBLIC_URL = "http://127.0.0.1:8787"; // the audience of tokens; nothing listens there
 const PRODUCTS_PER_TENANT = 300;
@@ -29,6 +30,8 @@ export interface BenchTenant {
   id: TenantId;
   apiKey: string;
   jwt: string;
+  /** Of an OAuth client that the tenant's member has let in. Empty before `letIn`. */
+  accessToken: string;
 }
 
 export type Ground = Awaited<ReturnType<typeof layGround>>;
@@ -64,7 +67,7 @@ export async function layGround(options: {
     const id = TenantId.parse(`bench-${index}`);
     const fields = [`key${index}`, encodeScopes(["tools:read", "tools:write"]), secret()];
     const apiKey = await mintCredential(credentialKey, { kind: "key", tenantId: id, fields });
-    tenants.push({ id, apiKey, jwt: await issuer.sign(id) });
+    tenants.push({ id, apiKey, jwt: await issuer.sign(id), accessToken: "" });
   }
 
   const superuser = (database: string): pg.Client =>
@@ -87,6 +90,10 @@ export async function layGround(options: {
       `INSERT INTO api_keys (id, tenant_id, name, hash, root_key, scopes, line_id, created_by_kind)
        VALUES ($1, $2, 'bench', $3, 'bench', '{}', $1, 'operator')`,
       [apiKey.split(".")[1], id, await sha256Hex(apiKey)],
+    );
+    await control.query(
+      `INSERT INTO members (tenant_id, id, role, issuer, subject) VALUES ($1, $2, 'member', $3, 'a member')`,
+      [id, MEMBER_ID, issuer.url],
     );
     await control.query(`INSERT INTO tenant_links (issuer, organisation, tenant_id) VALUES ($1, $2, $2)`, [
       issuer.url,

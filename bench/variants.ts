@@ -69,6 +69,14 @@ export const variants: readonly Variant[] = [
     metered: true,
   },
   {
+    name: "product-oauth",
+    says: "2026-07-28, access token of an OAuth client",
+    runtime: "product",
+    request: ({ accessToken }) => modern(accessToken),
+    times: 1,
+    metered: true,
+  },
+  {
     name: "product-legacy",
     says: "2025-11-25, API key",
     runtime: "product",

@@ -239,7 +239,8 @@ export function problemDocument(
 
 /** The challenge of a 401 (RFC 9110, 15.5.2). As on the MCP endpoint, the answer to a request without a token names no error. */
 export function challengeOf(code: ErrorCode): string {
-  return code === "token_missing" ? "Bearer" : 'Bearer error="invalid_token"';
+  if (code === "token_missing") return "Bearer";
+  return `Bearer error="invalid_token", error_description="${errors[code].advice}"`;
 }
 
 /** Path of the page that explains the error codes. */

@@ -22,7 +22,7 @@ import { allows, refusedByState } from "./core/tenant-state.ts";
 import type { FallbackCall } from "./core/usage.ts";
 import { refusedCredential } from "./identity/keys/credential-check.ts";
 import type { EntryPage, NewEntry } from "./identity/oauth/entries.ts";
-import { type GrantPage, TenantGrants } from "./identity/oauth/grants.ts";
+import { type GrantPage, type PresentedToken, TenantGrants, type ValidToken } from "./identity/oauth/grants.ts";
 import type { OauthAnswer, TokenRequest } from "./identity/oauth/server.ts";
 import { RequestRate, STRIPE_PAGES_PER_MINUTE } from "./identity/request-rate.ts";
 import { startProvisioning } from "./lifecycle/provisioning.ts";
@@ -337,6 +337,16 @@ export class TenantObject extends DurableObject<Env> {
 
   oauthList(prefix: string, options: { limit: number; cursor?: string | undefined }): Promise<EntryPage> {
     return this.#grants.list(prefix, options);
+  }
+
+  /**
+   * What a client's access token is good for now; `undefined` when it is revoked, expired or for another resource. For routes of
+   * the account: a call checks its token itself.
+   */
+  findGrant(token: PresentedToken): ValidToken | undefined {
+    const found = this.#grants.find(token);
+    if (found !== undefined) this.#grants.noteUse(token);
+    return found;
   }
 
   /** A page of the grants that the tenant's members have given to clients; `undefined` when `after` names no grant. */

@@ -103,8 +103,9 @@ export interface AuthorizationHost extends Pick<CallHost, "env" | "now" | "tenan
  * requests of the minute.
  */
 export async function authorize(host: AuthorizationHost, caller: Caller): Promise<Authorization> {
-  const config = served(await host.tenant(caller), host, caller);
-  if ("refusal" in config) return { kind: "refused", refusal: config.refusal };
+  const found = served(await host.tenant(caller), host, caller);
+  if ("refusal" in found) return { kind: "refused", refusal: found.refusal };
+  const { config } = found;
   const usage = await host.usage(config);
   if ("refusal" in usage) return { kind: "refused", refusal: usage.refusal };
   const now = host.now();
@@ -174,16 +175,17 @@ async function admitAndRun(
   const { caller } = request;
 
   // Checks: the caller, the tenant's state, the tool.
-  const found = await host.tenant(caller);
-  if (!("refusal" in found)) trace.config = found;
-  const config = served(found, host, caller);
-  if ("refusal" in config) return refusedOutcome(config.refusal);
+  const read = await host.tenant(caller);
+  if (!("refusal" in read)) trace.config = read;
+  const found = served(read, host, caller);
+  if ("refusal" in found) return refusedOutcome(found.refusal);
+  const { config, scopes } = found;
   const key = keyOf(config, caller);
   const refused = refusedTool(config, request, key) ?? host.refuse(config, key);
   if (refused !== undefined) return refusedOutcome(refused);
   const tool = catalogue.get(request.tool);
   if (tool === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
-  if (lacksScope(host, caller, tool)) return refusedOutcome(plainRefusal("scope_missing", scopesNeeded(tool)));
+  if (lacksScope(caller, scopes, tool)) return refusedOutcome(plainRefusal("scope_missing", scopesNeeded(tool)));
 
   // Rows.
   const db = await host.rows(config);
@@ -335,37 +337,36 @@ async function again(
   }
 }
 
-/** The tenant's configuration if the caller is valid and the tenant is served. Otherwise the refusal. */
+/**
+ * The tenant's configuration and the scopes of the caller's credential, if the caller is valid and the tenant is served.
+ * Otherwise the refusal.
+ */
 function served(
   config: TenantConfig | NotServed,
   host: Pick<CallHost, "env" | "now" | "scopes">,
   caller: Caller,
-): TenantConfig | NotServed {
+): { config: TenantConfig; scopes: readonly string[] } | NotServed {
   if ("refusal" in config) return config;
   const now = host.now();
   // Provisioning calls the tenant before it is active.
   const isSetUp = caller.kind === "canary" && config.state === "provisioning";
   // A closed account has no keys any more: say that it is closed, and not that its key was revoked.
   const isGone = config.state === "gone";
-  const credential = isGone ? undefined : (refusedCredential(config, caller, now) ?? refusedToken(host, caller));
-  if (credential === undefined && !isGone && refusedToolUse(config, caller) !== undefined)
+  // Asked once a call: the tenant's object looks a grant's token up.
+  const scopes = isGone ? [] : (refusedCredential(config, caller, now) ?? host.scopes(caller));
+  const refused = (code: ErrorCode): NotServed => ({
+    refusal: stateRefusal(config, code, { publicUrl: host.env.PUBLIC_URL, nowMs: now }),
+  });
+  if (typeof scopes === "string") return refused(scopes);
+  if (!isGone && refusedToolUse(config, caller) !== undefined)
     return { refusal: plainRefusal("role_missing", rolesNeeded("tools:use")) };
-  const code = credential ?? (isSetUp ? undefined : refusedByState(config, now));
-  return code === undefined
-    ? config
-    : { refusal: stateRefusal(config, code, { publicUrl: host.env.PUBLIC_URL, nowMs: now }) };
-}
-
-function refusedToken(host: Pick<CallHost, "scopes">, caller: Caller): ErrorCode | undefined {
-  const scopes = host.scopes(caller);
-  return typeof scopes === "string" ? scopes : undefined;
+  const code = isSetUp ? undefined : refusedByState(config, now);
+  return code === undefined ? { config, scopes } : refused(code);
 }
 
 /** The Worker has compared the scopes of every other caller: it reads them from the credential. */
-function lacksScope(host: Pick<CallHost, "scopes">, caller: Caller, tool: Tool): boolean {
-  if (caller.kind !== "grant") return false;
-  const scopes = host.scopes(caller);
-  return typeof scopes === "string" || !tool.scopes.every((scope) => scopes.includes(scope));
+function lacksScope(caller: Caller, scopes: readonly string[], tool: Tool): boolean {
+  return caller.kind === "grant" && !tool.scopes.every((scope) => scopes.includes(scope));
 }
 
 function scopesNeeded({ name, scopes }: Tool): string {

@@ -48,6 +48,29 @@ export const permissionsOfAdminKey: readonly Permission[] = all.filter(
   (permission) => permission !== "keys:manage" && permission !== "members:manage",
 );
 
+/** What a member can allow an OAuth client to do with the account, beside the scopes of tools. */
+export const accountScopes = ["account:read", "account:manage"] as const;
+export type AccountScope = (typeof accountScopes)[number];
+
+/**
+ * The permissions that a client gets by a scope, of those that the member's role has at the time of the request. None of them makes,
+ * widens or ends a credential or a membership, takes the data out, or ends the account: these need the person's own session.
+ */
+export const permissionsOfScope: Readonly<Record<AccountScope, readonly Permission[]>> = {
+  "account:read": ["account:read", "usage:read", "members:read", "audit:read"],
+  "account:manage": ["account:write", "billing:manage"],
+};
+
+/** All that a client can ever do with the account. */
+export const permissionsOfClients: readonly Permission[] = accountScopes.flatMap((scope) => permissionsOfScope[scope]);
+
+/** The scopes that give a client of a member with this role anything. */
+export function accountScopesOfRole(role: TenantRole): AccountScope[] {
+  return accountScopes.filter((scope) =>
+    permissionsOfScope[scope].some((permission) => permissionsOfRole[role].includes(permission)),
+  );
+}
+
 /** viewer: reads. support: changes what can be undone, and impersonates. admin: everything. */
 export const operatorRoles = ["viewer", "support", "admin"] as const;
 export type OperatorRole = (typeof operatorRoles)[number];
@@ -84,7 +107,9 @@ export type Actor =
   | { kind: "operator"; id: string; name: string; role: OperatorRole; through: "token" | "oidc" | "access" }
   /** An operator who acts as a tenant's admin for some minutes. */
   | { kind: "impersonator"; tenantId: TenantId; id: string; operator: { id: string; name: string }; reason: string }
-  | { kind: "member"; tenantId: TenantId; id: string; role: TenantRole; through: "session" | "grant" | "issuer" }
+  | { kind: "member"; tenantId: TenantId; id: string; role: TenantRole; through: "session" | "issuer" }
+  /** An OAuth client on behalf of the member who has let it in. */
+  | { kind: "member"; tenantId: TenantId; id: string; role: TenantRole; through: "grant"; grant: ClientGrant }
   | { kind: "key"; tenantId: TenantId; id: string }
   /** A person whom an issuer has named, before a tenant is chosen. */
   | { kind: "person"; issuer: string; subject: string }
@@ -93,6 +118,13 @@ export type Actor =
   /** The holder of a token that reads one page: the status or the health of a tenant. */
   | { kind: "reader"; tenantId: TenantId; of: "status" | "health" }
   | { kind: "stripe" };
+
+/** What a member has allowed a client. */
+export interface ClientGrant {
+  id: string;
+  clientId: string;
+  scopes: readonly string[];
+}
 
 export const anonymous: Actor = { kind: "anonymous" };
 
@@ -111,7 +143,7 @@ export const tokenOperator: Operator = {
 export function permissionsOf(actor: Actor): readonly Permission[] {
   switch (actor.kind) {
     case "member":
-      return permissionsOfRole[actor.role];
+      return actor.through === "grant" ? permissionsOfClient(actor) : permissionsOfRole[actor.role];
     case "key":
       return permissionsOfAdminKey;
     case "impersonator":
@@ -126,4 +158,9 @@ export function permissionsOf(actor: Actor): readonly Permission[] {
     default:
       return actor satisfies never;
   }
+}
+
+function permissionsOfClient({ role, grant }: { role: TenantRole; grant: ClientGrant }): Permission[] {
+  const ofScopes = accountScopes.flatMap((scope) => (grant.scopes.includes(scope) ? permissionsOfScope[scope] : []));
+  return ofScopes.filter((permission) => permissionsOfRole[role].includes(permission));
 }

@@ -3,6 +3,7 @@
 // The limits and prices of plans are checked in plans.ts, the scopes of each tool in tools/tool.ts.
 import * as z from "zod";
 import { config as written } from "#app/config";
+import { accountScopes } from "./actor.ts";
 import type { Plan } from "./plans.ts";
 import type { Statement } from "./sql.ts";
 
@@ -58,6 +59,10 @@ const AppConfigParts = z.strictObject({
     .refine(
       (scopes) => Object.keys(scopes).every((scope) => /^[!#-[\]-~]+$/.test(scope)),
       "has a name that no token can carry. Use printable ASCII without spaces, quotes and backslashes",
+    )
+    .refine(
+      (scopes) => !accountScopes.some((scope) => Object.hasOwn(scopes, scope)),
+      `has one of ${accountScopes.join(", ")}, which are for the account. Use another name for tools`,
     )
     .refine(
       (scopes) => Object.hasOwn(scopes, "tools:read"),

@@ -26,8 +26,9 @@ export const errors = {
   scope_missing: { status: 403, advice: "The token lacks a scope that this request needs." },
   origin_refused: { status: 403, advice: "With a sign-in session, only a page of this service may send this." },
   role_missing: { status: 403, advice: "Your role does not allow this." },
+  // 401: a client that reads it signs in again, and the person then reads which organisation has removed them.
   member_removed: {
-    status: 403,
+    status: 401,
     advice: "Your membership of this account has ended. Ask its administrator for a new invitation.",
   },
   invitation_ended: {

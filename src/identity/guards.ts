@@ -7,6 +7,7 @@ import { createMiddleware } from "hono/factory";
 import { tenantsStore } from "../control/tenants-store.ts";
 import {
   type Actor,
+  type ClientGrant,
   type Operator,
   type OperatorRole,
   type Permission,
@@ -41,6 +42,7 @@ import { impersonatorOf } from "./operators/impersonation.ts";
 import { operatorsStore } from "./operators/operators-store.ts";
 import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
 import { isOwnForm } from "./oauth/consent.ts";
+import { clientGrant, clientLacks } from "./oauth/client-access.ts";
 import { type Session, sessionsStore } from "./sessions/sessions-store.ts";
 import { sessionTokenOf } from "./sessions/sessions.ts";
 import { STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE } from "./request-rate.ts";
@@ -76,8 +78,9 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
   }),
 
   // Reads the key's or member's state from the control tables, so that a revoked key and a removed member are refused at once. A
-  // tenant whose calls are refused still reaches its usage, invoices and export. A token needs the admin scope as a key does,
-  // so that an agent cannot manage the account with the token it calls tools with. `requirePermission` runs next.
+  // tenant whose calls are refused still reaches its usage, invoices and export. A token needs the admin scope as a key does, and
+  // a client's token one of the scopes of the account, so that an agent cannot manage the account with the token it calls tools
+  // with. `requirePermission` runs next.
   tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
     const nowMs = Date.now();
     const context = c.get("context");
@@ -91,21 +94,21 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
     if ("refused" in authentication) throw new AppError(authentication.refused);
     const { caller } = authentication;
     refuseCrossing(c, caller, c.req.param("tenantId"));
-    // An agent's token of the OAuth server is for tools alone.
-    if (caller.kind === "canary" || caller.kind === "grant")
+    if (caller.kind === "canary")
       throw new Problem(
         "token_invalid",
         `This route takes an API key or a member's token with the scope ${ADMIN_SCOPE}.`,
       );
-    if (!caller.scopes.includes(ADMIN_SCOPE)) throw new AppError("scope_missing");
+    if (caller.kind !== "grant" && !caller.scopes.includes(ADMIN_SCOPE)) throw new AppError("scope_missing");
     const tenant = await tenantsStore(context.control).config(caller.tenantId);
     // A closed account has no keys any more.
     const isGone = tenant?.state === "gone";
     const refused =
       tenant === undefined ? "tenant_unknown" : isGone ? "tenant_gone" : refusedCredential(tenant, caller, nowMs);
     if (refused !== undefined) throw new AppError(refused);
+    const grant = caller.kind === "grant" ? await clientGrant(context, caller) : undefined;
     // Before the rate, which strangers must not use up.
-    c.set("actor", actorOf(tenant, caller));
+    c.set("actor", actorOf(tenant, caller, grant));
     await requireRate(c, caller, tenant?.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
     c.set("caller", caller);
     await next();
@@ -240,7 +243,11 @@ async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
 }
 
 /** Who uses a tenant's routes. Throws `role_missing` for a user of a linked organisation who is no member. */
-function actorOf(tenant: TenantConfig | undefined, caller: Exclude<Caller, { kind: "canary" }>): Actor {
+function actorOf(
+  tenant: TenantConfig | undefined,
+  caller: Exclude<Caller, { kind: "canary" }>,
+  grant: ClientGrant | undefined,
+): Actor {
   const { tenantId } = caller;
   if (caller.kind === "key") {
     const maker = tenant && makerOf(tenant, caller);
@@ -249,7 +256,12 @@ function actorOf(tenant: TenantConfig | undefined, caller: Exclude<Caller, { kin
     return { kind: "key", tenantId, id: caller.keyId };
   }
   const member = tenant && memberOf(tenant, caller);
-  if (member !== undefined) return { kind: "member", tenantId, id: member.id, role: member.role, through: "issuer" };
+  if (member !== undefined) {
+    const { id, role } = member;
+    return grant === undefined
+      ? { kind: "member", tenantId, id, role, through: "issuer" }
+      : { kind: "member", tenantId, id, role, through: "grant", grant };
+  }
   throw new Problem("role_missing", "You are no member of this account. Ask its owner or an admin for an invitation.");
 }
 
@@ -299,6 +311,7 @@ function lacksPermission(actor: Actor, permission: Permission): Problem {
   const needs = rolesNeeded(permission);
   if (actor.kind === "impersonator")
     return new Problem("scope_missing", "An operator who acts for a tenant cannot do this.");
+  if (actor.kind === "member" && permissionsOfRole[actor.role].includes(permission)) return clientLacks(permission);
   if (actor.kind === "member") return new Problem("role_missing", `${needs} Yours is ${actor.role}.`);
   return new Problem("scope_missing", `Only a member who has signed in can do this. ${needs}`);
 }

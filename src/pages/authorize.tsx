@@ -5,6 +5,7 @@
 // person's own at that moment. A refusal is a page while the client's redirect is not proven. A form that is submitted twice
 // shows the same success.
 import { AuthorizationError } from "@cloudflare/workers-oauth-provider";
+import { type AccountScope, accountScopes, accountScopesOfRole } from "../core/actor.ts";
 import { config } from "../core/app-config.ts";
 import { type HttpContext, noteAct } from "../http.ts";
 import { log } from "../log.ts";
@@ -15,7 +16,7 @@ import { oauthEnv } from "../identity/oauth/api.ts";
 import { grantAccess, queryOf, readAuthorization } from "../identity/oauth/authorize.ts";
 import { bindingOf, isBound, submitOnce } from "../identity/oauth/consent.ts";
 import { oauthPaths, oauthServer } from "../identity/oauth/server.ts";
-import { ConsentContent } from "./consent.tsx";
+import { ConsentContent, TICKED } from "./consent.tsx";
 import { errorPage } from "./error-page.tsx";
 import { personalPage } from "./layout.tsx";
 import {
@@ -62,12 +63,23 @@ function refusedPage(
   });
 }
 
-/** The tenants for which a member can let a client in, and the scopes that it gets there. */
-function choicesOf(memberships: readonly Membership[]): (Membership & { scopes: readonly string[] })[] {
+interface Choice extends Membership {
+  /** Of tools. The client gets all of them. */
+  scopes: readonly string[];
+  /** Of the account. The client gets those that the person ticks. */
+  offered: readonly AccountScope[];
+}
+
+/** The tenants for which a member can let a client in, and the scopes that it can get there. */
+function choicesOf(memberships: readonly Membership[]): Choice[] {
   return memberships
     .filter(({ tenantState }) => tenantState !== "gone")
-    .map((each) => ({ ...each, scopes: toolScopesOfRole(each.role, scopesSupported) }))
-    .filter(({ scopes }) => scopes.length > 0);
+    .map((each) => ({
+      ...each,
+      scopes: toolScopesOfRole(each.role, scopesSupported),
+      offered: accountScopesOfRole(each.role),
+    }))
+    .filter(({ scopes, offered }) => scopes.length + offered.length > 0);
 }
 
 async function showConsent(c: HttpContext, { request, client }: Asks, current: SignedIn): Promise<Response> {
@@ -75,16 +87,17 @@ async function showConsent(c: HttpContext, { request, client }: Asks, current: S
   const context = c.get("context");
   const person = nameOf(current.session);
   const switchUrl = `${oauthPaths.authorize}?${queryOf(request)}&prompt=select_account`;
-  const choices = choicesOf(await membersStore(context.control).ofIdentity(current.session));
-  if (choices.length === 0)
-    return errorPage(c, {
-      ...{ title: "No organisation for this account", status: 403 },
-      text: `${person} may use the tools of no organisation here. Ask an administrator of your organisation for an invitation, or use another account.`,
-      link: { url: switchUrl, text: "Use another account" },
-    });
+  const store = membersStore(context.control);
+  const [memberships, left] = await Promise.all([
+    store.ofIdentity(current.session),
+    store.removedFrom(current.session),
+  ]);
+  const choices = choicesOf(memberships);
+  if (choices.length === 0) return noChoice(c, person, left, switchUrl);
   const api = oauthServer(PUBLIC_URL).getOAuthApi(oauthEnv(context));
   const { handle, headers } = await api.beginConsent(request);
   const granted = new Set(choices.flatMap(({ scopes }) => scopes));
+  const offered = new Set(choices.flatMap((choice) => choice.offered));
   return personalPage(
     c,
     { title: "Let a client in", hasForm: true, cookies: cookiesOf(headers) },
@@ -93,11 +106,26 @@ async function showConsent(c: HttpContext, { request, client }: Asks, current: S
       person={person}
       tenants={choices.map(({ tenantId: id, tenantName: name, role }) => ({ id, name, role }))}
       abilities={Object.entries(config.scopes).flatMap(([scope, words]) => (granted.has(scope) ? [words] : []))}
+      offers={accountScopes.filter((scope) => offered.has(scope))}
       handle={handle}
       binding={await bindingOf(handle, current.token)}
       switchUrl={switchUrl}
+      left={left}
     />,
   );
+}
+
+/** `left`: names of the organisations that have removed the person. Their clients bring them here. */
+function noChoice(c: HttpContext, person: string, left: readonly string[], switchUrl: string): Promise<Response> {
+  const isRemoved = left.length > 0;
+  const why = isRemoved
+    ? `${person} is no longer a member of ${left.join(", ")}. Ask an administrator there`
+    : `${person} may use the tools of no organisation here. Ask an administrator of your organisation`;
+  return errorPage(c, {
+    ...{ title: isRemoved ? "You are no longer a member" : "No organisation for this account", status: 403 },
+    text: `${why} for an invitation, or use another account.`,
+    link: { url: switchUrl, text: "Use another account" },
+  });
 }
 
 /** POST /oauth/consent: what the person has decided. */
@@ -113,9 +141,11 @@ export async function answerConsent(c: HttpContext): Promise<Response> {
   const memberships = await membersStore(c.get("context").control).ofIdentity(current.session);
   const choice = choicesOf(memberships).find(({ tenantId }) => tenantId === form.get("tenant"));
   if (choice === undefined) return ended(c, "You are no member of this organisation any more.");
-  const { tenantId, memberId: id, role } = choice;
+  const { tenantId, memberId: id, role, offered } = choice;
   c.set("actor", { kind: "member", tenantId, id, role, through: "session" });
-  const to = await allow(c, handle, choice, current.session.signedInAtMs);
+  const scopes = [...choice.scopes, ...offered.filter((scope) => form.get(scope) === TICKED)];
+  if (scopes.length === 0) return ended(c, "You have ticked nothing that the client may do.");
+  const to = await allow(c, handle, { ...choice, scopes }, current.session.signedInAtMs);
   return to === undefined ? usedUp(c) : leave(c, to, "Access granted");
 }
 

@@ -1,8 +1,17 @@
 // The page on which a person decides whether a client may act for them. It names the client, where the answer goes, the
 // organisation and what the client may do. Each text of the client is a claim of its own, and the page says so.
 import type { FC } from "hono/jsx";
+import type { AccountScope } from "../core/actor.ts";
 import type { AskingClient } from "../identity/oauth/authorize.ts";
 import { oauthPaths } from "../identity/oauth/server.ts";
+
+/** The value of a ticked box, whose name is the scope. */
+export const TICKED = "allow";
+
+const wordsOf: Readonly<Record<AccountScope, string>> = {
+  "account:read": "See usage, invoices, members and the audit log",
+  "account:manage": "Change settings and plan",
+};
 
 /** A tenant that the person can choose. */
 export interface TenantChoice {
@@ -19,11 +28,15 @@ export interface ConsentProps {
   tenants: readonly TenantChoice[];
   /** What the client may do, in words. */
   abilities: readonly string[];
+  /** What the person can allow besides. */
+  offers: readonly AccountScope[];
   handle: string;
   /** Binds the form to the session. */
   binding: string;
   /** Starts the sign-in again, and lets the person choose another account. */
   switchUrl: string;
+  /** Names of organisations that have removed the person, who may look for one of them. */
+  left: readonly string[];
 }
 
 export const ConsentContent: FC<ConsentProps> = ({
@@ -31,9 +44,11 @@ export const ConsentContent: FC<ConsentProps> = ({
   person,
   tenants,
   abilities,
+  offers,
   handle,
   binding,
   switchUrl,
+  left,
 }) => {
   const [only] = tenants;
   return (
@@ -59,6 +74,11 @@ export const ConsentContent: FC<ConsentProps> = ({
           {person} (<a href={switchUrl}>use another account</a>)
         </dd>
       </dl>
+      {left.length > 0 && (
+        <p class="warning">
+          You are no longer a member of {left.join(", ")}. Ask an administrator there for an invitation.
+        </p>
+      )}
       {client.isLocal && (
         <p class="warning">
           Access goes to a program on this computer. Continue only if you have just started the sign-in there: any
@@ -83,12 +103,26 @@ export const ConsentContent: FC<ConsentProps> = ({
             ))}
           </fieldset>
         )}
-        <p>The client will be able to:</p>
-        <ul>
-          {abilities.map((ability) => (
-            <li>{ability}</li>
-          ))}
-        </ul>
+        {abilities.length > 0 && (
+          <>
+            <p>The client will be able to:</p>
+            <ul>
+              {abilities.map((ability) => (
+                <li>{ability}</li>
+              ))}
+            </ul>
+          </>
+        )}
+        {offers.length > 0 && (
+          <fieldset>
+            <legend>Also let it do this with the organisation's account, as far as your role permits</legend>
+            {offers.map((scope) => (
+              <label>
+                <input type="checkbox" name={scope} value={TICKED} /> {wordsOf[scope]}
+              </label>
+            ))}
+          </fieldset>
+        )}
         <p>It keeps this access while it uses it, until an administrator of the organisation ends it.</p>
         <p class="actions">
           <button class="main" name="decision" value="allow">

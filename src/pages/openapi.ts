@@ -7,6 +7,7 @@ import {
   permissionsOfAdminKey,
   permissionsOfImpersonator,
   rolesWith,
+  permissionsOfClients,
 } from "../core/actor.ts";
 import { config } from "../core/app-config.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
@@ -69,6 +70,9 @@ const securitySchemes = {
     ...{ type: "apiKey", in: "cookie", name: "__Host-tollgate-session" },
     description: "The session of a member who is signed in to pages, whose role has the permission.",
   },
+  clientToken: bearer(
+    "A token of an OAuth client with a scope of the account, if the member's role has the permission.",
+  ),
   personToken: bearer("An access token of a trusted issuer."),
   operatorToken: bearer(
     "A token of the operator issuer with the scope `admin:global` and a role, or the operator token.",
@@ -115,7 +119,7 @@ const audiences: Readonly<Record<Access, Audience>> = {
   },
   tenant_admin: {
     ...{ tag: "A tenant's administrator", who: "an API key or a member of the tenant, with the scope tenant:admin" },
-    schemes: ["adminKey", "memberToken", "session", "impersonation"],
+    schemes: ["adminKey", "memberToken", "clientToken", "session", "impersonation"],
     codes: [
       ...noToken,
       ...(["token_expired", "key_revoked", "scope_missing", "role_missing", "member_removed"] as const),
@@ -259,13 +263,14 @@ function operationOf(route: Route): Operation {
   };
 }
 
-/** A key cannot use a route whose permission no key has, and an impersonator none whose permission it lacks. */
+/** What is permitted at most to credentials that have no role of their own. */
+const limited: Readonly<Record<string, readonly Permission[]>> = {
+  ...{ adminKey: permissionsOfAdminKey, clientToken: permissionsOfClients, impersonation: permissionsOfImpersonator },
+};
+
 function schemesOf({ access, permission }: Route): Audience["schemes"] {
-  const isForKeys = permission === undefined || permissionsOfAdminKey.includes(permission);
-  const isForImpersonators = permission === undefined || permissionsOfImpersonator.includes(permission);
-  return audiences[access].schemes.filter(
-    (scheme) => (scheme !== "adminKey" || isForKeys) && (scheme !== "impersonation" || isForImpersonators),
-  );
+  const { schemes } = audiences[access];
+  return schemes.filter((scheme) => permission === undefined || limited[scheme]?.includes(permission) !== false);
 }
 
 function parametersOf(route: Route, endpoint: Endpoint): Parameter[] {

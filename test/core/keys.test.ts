@@ -19,9 +19,13 @@ import {
 } from "../../src/identity/keys/keys.ts";
 
 const tenantId = TenantId.parse("acme");
-const member = (role: (typeof tenantRoles)[number], through: "session" | "grant" | "issuer" = "session"): Actor => ({
+const member = (role: (typeof tenantRoles)[number], through: "session" | "issuer" = "session"): Actor => ({
   ...{ kind: "member", tenantId, id: "m1", role, through },
 });
+const client: Actor = {
+  ...{ kind: "member", tenantId, id: "m1", role: "owner", through: "grant" },
+  grant: { id: "g1", clientId: "c1", scopes: ["tools:read", "account:read", "account:manage"] },
+};
 const impersonator: Actor = {
   ...{ kind: "impersonator", tenantId, id: "i1", operator: { id: "o1", name: "Olga" }, reason: "a ticket" },
 };
@@ -32,7 +36,7 @@ test.each<[string, Actor, { read: boolean; make: boolean; end: boolean }]>([
   ["an admin", member("admin"), { read: true, make: true, end: true }],
   ["a developer", member("developer"), { read: true, make: true, end: true }],
   ["a developer with the provider's own token", member("developer", "issuer"), { read: true, make: true, end: true }],
-  ["an owner's agent", member("owner", "grant"), { read: true, make: false, end: true }],
+  ["an owner's agent", client, { read: false, make: false, end: false }],
   ["a member", member("member"), { read: false, make: false, end: false }],
   ["a member for billing", member("billing"), { read: false, make: false, end: false }],
   ["an operator who acts for a customer", impersonator, { read: true, make: false, end: true }],

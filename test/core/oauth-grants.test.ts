@@ -4,9 +4,12 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { TenantId } from "../../src/core/tenant.ts";
 import { queryOf } from "../../src/identity/oauth/authorize.ts";
 import { oauthServer } from "../../src/identity/oauth/server.ts";
+import type { PresentedToken } from "../../src/identity/oauth/grants.ts";
+import { HOUR_MS } from "../../src/core/time.ts";
 import { PUBLIC_URL, oauthObjects, presented } from "../support/oauth-objects.ts";
 
 const acme = TenantId.parse("acme");
+type SignedIn = PresentedToken & { clientId: string; refresh: string };
 const START = Date.UTC(2026, 10, 28);
 
 beforeEach(() => void vi.useFakeTimers({ toFake: ["Date"], now: START }));
@@ -26,6 +29,51 @@ test("an admin sees each grant with its client's name and its last use to the mi
   expect(await shown()).toMatchObject({ lastUsedAtMs: START + 61_000 });
   await objects.refresh(clientId, tokens.refresh_token);
   expect(await shown()).toMatchObject({ lastUsedAtMs: START + 61_000 });
+});
+
+test("a token that was found is not read again, and any write of the tenant's entries ends that at once", async () => {
+  const objects = oauthObjects();
+  const grants = objects.tenant(acme);
+  const { clientId, tokens } = await objects.signIn({ tenantId: acme });
+  const token = await presented(tokens.access_token);
+  const readsOf = (work: () => unknown): number => {
+    const before = objects.readsNow();
+    work();
+    return objects.readsNow() - before;
+  };
+  expect(readsOf(() => grants.find(token))).toBe(1);
+  expect(readsOf(() => [1, 2, 3].map(() => grants.find(token)))).toBe(0);
+  // To note a use writes nothing that a call reads.
+  expect(readsOf(() => (grants.noteUse(token), grants.find(token)))).toBe(0);
+  await objects.refresh(clientId, tokens.refresh_token);
+  expect(readsOf(() => grants.find(token))).toBe(1);
+  expect(grants.find(token)).toMatchObject({ clientId, scopes: ["tools:read"] });
+  // An expired token is refused although it was found before.
+  vi.setSystemTime(START + HOUR_MS);
+  expect(grants.find(token)).toBeUndefined();
+});
+
+test.each<[string, (objects: ReturnType<typeof oauthObjects>, signedIn: SignedIn) => Promise<unknown>]>([
+  ["an admin ends the grant", (objects, { grantId }) => objects.tenant(acme).revoke({ grantId })],
+  ["the member is removed", (objects) => objects.tenant(acme).revoke({ memberId: "m1" })],
+  ["the client revokes", (objects, { clientId, refresh }) => objects.token({ client_id: clientId, token: refresh })],
+  [
+    "the Worker deletes the grant",
+    (objects, { subject, grantId }) => objects.tenant(acme).delete(`grant:${subject}:${grantId}`),
+  ],
+  [
+    "the Worker deletes the token",
+    (objects, { subject, grantId, tokenHash }) =>
+      objects.tenant(acme).delete(`token:${subject}:${grantId}:${tokenHash}`),
+  ],
+  ["the member lets the client in again", (objects, { clientId }) => objects.authorize(clientId, { tenantId: acme })],
+])("a token that was found a moment ago is refused once %s", async (_, end) => {
+  const objects = oauthObjects();
+  const { clientId, tokens } = await objects.signIn({ tenantId: acme });
+  const token = await presented(tokens.access_token);
+  expect(objects.tenant(acme).find(token)).toBeDefined();
+  await end(objects, { ...token, clientId, refresh: tokens.refresh_token });
+  expect(objects.tenant(acme).find(token)).toBeUndefined();
 });
 
 test("the pages of the grants are all of them, each once, and a page after a grant that has ended is refused", async () => {

@@ -1,6 +1,6 @@
 // The OAuth server without a platform: the real library over the entries of tenants and registries, from a client's registration
 // to the revocation of its grant.
-import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { TenantId } from "../../src/core/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../src/core/time.ts";
 import { mintSubject, oauthServer, resourceOf, serverMetadata, withResource } from "../../src/identity/oauth/server.ts";
@@ -232,38 +232,6 @@ test.each([
     const error = new URL(answer.to).searchParams;
     expect([error.get("state"), error.get("iss"), error.get("code")]).toEqual(["the state", PUBLIC_URL, null]);
   }
-});
-
-test("a client with a metadata document is named by its domain, and an outage of that domain ends no grant", async () => {
-  // The library reads documents only where the platform keeps its requests out of the operator's own network.
-  vi.stubGlobal("Cloudflare", { compatibilityFlags: { global_fetch_strictly_public: true } });
-  const id = "https://agent.example/client.json";
-  const document = {
-    client_id: id,
-    client_name: "Agent",
-    redirect_uris: [REDIRECT_URI],
-    token_endpoint_auth_method: "none",
-  };
-  let isAway = false;
-  const fetched = vi.spyOn(globalThis, "fetch").mockImplementation(async (input) => {
-    expect(input instanceof Request ? input.url : String(input)).toBe(id);
-    return isAway ? new Response(null, { status: 502 }) : Response.json(document);
-  });
-  const warned = vi.spyOn(console, "warn").mockImplementation(() => {});
-  onTestFinished(() => {
-    vi.unstubAllGlobals();
-    fetched.mockRestore();
-    warned.mockRestore();
-  });
-  const objects = oauthObjects();
-  const { fields } = await objects.requestOf(id);
-  expect(await objects.ask(fields)).toMatchObject({ kind: "asks", client: { name: "Agent", domain: "agent.example" } });
-  const tokens = tokensOf(await objects.redeem(id, await objects.authorize(id, { tenantId: acme })));
-  isAway = true;
-  expect(await objects.ask(fields)).toMatchObject({ kind: "refused", reason: "client_unreadable" });
-  expect((await objects.refresh(id, tokens.refresh_token)).status).toBe(503);
-  isAway = false;
-  expect((await objects.refresh(id, tokens.refresh_token)).status).toBe(200);
 });
 
 test("a registration without a consent ends after a day, and with one it lasts", async () => {

@@ -1,9 +1,19 @@
 // Who may use each route of a tenant's people, for every row of the table of routes: every role, a key with and without the admin
-// scope, a linked user without a membership, a removed member, and the same callers of another tenant. The control database is
+// scope, clients of members of each role, a linked user without a membership, a removed member, and the same callers of another tenant. The control database is
 // a stand-in that knows one tenant; a request that a guard lets through ends with what the handler finds there.
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { type Permission, permissionsOfAdminKey, permissionsOfRole, tenantRoles } from "../../src/core/actor.ts";
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
+import {
+  type AccountScope,
+  type Permission,
+  type TenantRole,
+  accountScopes,
+  permissionsOfAdminKey,
+  permissionsOfClients,
+  permissionsOfRole,
+  permissionsOfScope,
+  tenantRoles,
+} from "../../src/core/actor.ts";
 import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
 import type { Route } from "../../src/http.ts";
@@ -26,8 +36,18 @@ const env = {
   OIDC_ISSUERS: JSON.stringify([{ issuer: ISSUER, jwksUrl: `${ISSUER}/keys`, tenantClaim: "org" }]),
   CONTROL_DATABASE_URL: "postgres://service:secret@roles.example/control",
   NEON_FETCH_ENDPOINT: "https://roles.example/sql",
-  TENANT: { getByName: () => ({ admitAdmin: () => Promise.resolve(0) }) },
+  TENANT: {
+    getByName: () => ({
+      admitAdmin: () => Promise.resolve(0),
+      findGrant: ({ grantId }: { grantId: string }) => Promise.resolve(grants.get(grantId)),
+    }),
+  },
 };
+/** What the tenant's object knows of clients' tokens, by the id of the grant. */
+const grants = new Map<string, { clientId: string; scopes: string[]; expiresAtMs: number }>();
+const scopesOfClients: readonly (readonly AccountScope[])[] = [["account:read"], ["account:manage"], accountScopes];
+const clientNameOf = (role: TenantRole, scopes: readonly AccountScope[]): string =>
+  `a client of ${role} with ${scopes.join(" and ")}`;
 
 let app: typeof App;
 let routes: readonly Route[];
@@ -77,11 +97,24 @@ beforeAll(async () => {
   }
   for (const subject of [...tenantRoles, "stranger", "removed"])
     sessionSubjects.set(await sha256Hex(sessionTokenFor(subject)), subject);
+  /** An access token of a client. `scopes`: `undefined` for one that has ended. */
+  const clientToken = async (memberId: string, scopes?: readonly string[], tenantId = own): Promise<string> => {
+    const grantId = String(grants.size).padStart(16, "g");
+    const subject = await mintCredential(CREDENTIAL_KEY, { kind: "grant", tenantId, fields: [memberId] });
+    if (scopes !== undefined) grants.set(grantId, { clientId: "a-client", scopes: [...scopes], expiresAtMs: Infinity });
+    return `${subject}:${grantId}:${"s".repeat(32)}`;
+  };
+  for (const role of tenantRoles)
+    for (const scopes of scopesOfClients)
+      tokens[clientNameOf(role, scopes)] = await clientToken(`m-${role}`, ["tools:read", ...scopes]);
   Object.assign(tokens, {
+    "a client with the scopes of tools": await clientToken("m-owner", ["tools:read", "tools:write"]),
+    "a client of a removed member": await clientToken("m-removed", accountScopes),
+    "a client of another tenant": await clientToken("m-owner", accountScopes, other),
+    "a client whose token has ended": await clientToken("m-owner"),
     "a session of a stranger": "session:stranger",
     "a session of a removed member": "session:removed",
     "a session that has ended": "session:ended",
-    "a client that a member has let in": `${await mintCredential(CREDENTIAL_KEY, { kind: "grant", tenantId: own, fields: ["m-owner"] })}:${"g".repeat(16)}:${"s".repeat(32)}`,
   });
   const config = {
     ...{ id: own, version: 1, name: "Own", plan: "free", strategy: "shared", placement: null, state: "active" },
@@ -193,6 +226,54 @@ test("a key with the admin scope may use what keys may, and no key makes a key o
   }
 });
 
+/** Of these a client gets what its scopes and the member's role have. All others need the person, or a key. */
+const ofClients = permissionsOfClients;
+
+test("the scopes of the account cover no credential, no member, no export and not the end of the account", () => {
+  for (const permission of ["keys:manage", "members:manage", "data:export", "account:remove", "tools:use"] as const)
+    expect(ofClients).not.toContain(permission);
+  expect(new Set(ofClients).size).toBe(ofClients.length);
+});
+
+test.each(
+  tenantRoles.flatMap((role) => scopesOfClients.map((scopes) => [clientNameOf(role, scopes), role, scopes] as const)),
+)(
+  "%s may use the routes that both the role and the scopes permit, and learns what the others need",
+  async (who, role, scopes) => {
+    const ofScopes: readonly Permission[] = scopes.flatMap((scope) => permissionsOfScope[scope]);
+    for (const route of routes.filter(({ access }) => access === "tenant_admin" || access === "key_maker")) {
+      const { status, code, detail } = await send(route, tokens[who] ?? "");
+      const what = `${nameOf(route)}: ${status} ${String(code)} ${String(detail)}`;
+      const { permission } = route;
+      const isOfRole = permission !== undefined && permissionsOfRole[role].includes(permission);
+      if (permission !== undefined && isOfRole && ofScopes.includes(permission)) {
+        expect(status, what).not.toBe(401);
+        expect(["role_missing", "scope_missing", "member_removed"], what).not.toContain(code);
+      } else if (permission === undefined || isOfRole) {
+        expect({ status, code }, what).toEqual({ status: 403, code: "scope_missing" });
+        expect(detail, what).toMatch(
+          permission !== undefined && ofClients.includes(permission)
+            ? /the scope account:/
+            : /Sign in with a browser\./,
+        );
+      } else expect({ status, code }, what).toEqual({ status: 403, code: "role_missing" });
+    }
+  },
+);
+
+test("while the tenant's object is away, a client is refused, and a key and a session are not", async () => {
+  const away = { getByName: () => ({ findGrant: () => Promise.reject(new Error("away")), admitAdmin: () => 0 }) };
+  const former = env.TENANT;
+  env.TENANT = away as unknown as typeof former;
+  onTestFinished(() => void (env.TENANT = former));
+  const route = tenantRoutes().find(({ path, method }) => method === "GET" && path.endsWith("/configuration"));
+  if (route === undefined) throw new Error("no such route");
+  const client = await send(route, tokens[clientNameOf("owner", accountScopes)] ?? "");
+  expect(client).toMatchObject({ status: 503, code: "tenant_unavailable" });
+  for (const who of ["a key", "a session of owner"])
+    expect((await send(route, tokens[who] ?? "")).code, who).not.toBe("tenant_unavailable");
+});
+
 test("the routes that make keys are for members who manage keys, and for no key", async () => {
   const makers = routes.filter(({ access }) => access === "key_maker");
   expect(makers.length).toBeGreaterThan(0);
@@ -215,11 +296,14 @@ test.each([
   ["an owner without the scope", 403, "scope_missing"],
   ["a revoked key", 401, "key_revoked"],
   ["a linked user", 403, "role_missing"],
-  ["a removed member", 403, "member_removed"],
+  ["a removed member", 401, "member_removed"],
   ["a user of no tenant", 403, "tenant_unknown"],
   ["a key of another tenant", 404, "not_found"],
   ["an owner of another tenant", 404, "not_found"],
-  ["a client that a member has let in", 401, "token_invalid"],
+  ["a client with the scopes of tools", 403, "scope_missing"],
+  ["a client of a removed member", 401, "member_removed"],
+  ["a client whose token has ended", 401, "token_invalid"],
+  ["a client of another tenant", 404, "not_found"],
   ["a session of a stranger", 404, "not_found"],
   ["a session of a removed member", 404, "not_found"],
   ["a session that has ended", 401, "token_expired"],
@@ -261,5 +345,6 @@ test("the reference names each route's permission and roles, and offers keys onl
     const schemes = operation?.security.flatMap((each) => Object.keys(each)) ?? [];
     expect(schemes.includes("adminKey"), nameOf(route)).toBe(permissionsOfAdminKey.includes(route.permission));
     expect(schemes).toContain("memberToken");
+    expect(schemes.includes("clientToken"), nameOf(route)).toBe(ofClients.includes(needed(route)));
   }
 });

@@ -1,54 +1,10 @@
 // Members in a browser and with a client that they let in: a proved address accepts an invitation at the sign-in, and a change of
 // the role or a removal is in force on the next request.
+import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { expect, test } from "vitest";
-import { aTenant, callTool, operator, system } from "../support/flow.ts";
-import { Browser, type Page, aPerson, signedInClient, textOf } from "../support/sign-in.ts";
-
-const emailOf = (sub: string): string => `${sub}@example.com`;
-
-/** The link of the newest mail to the address. */
-async function mailedLink(email: string): Promise<string> {
-  const listed = await fetch(`${system.mailboxUrl}/mails?to=${encodeURIComponent(email)}`);
-  const { mails } = (await listed.json()) as { mails: { text: string }[] };
-  const link = /http\S+\/invitation\?token=\S+/.exec(mails[0]?.text ?? "")?.[0];
-  if (link === undefined) throw new Error(`no invitation was mailed to ${email}`);
-  return link;
-}
-
-function ask(
-  browser: Browser,
-  method: string,
-  path: string,
-  body?: unknown,
-  origin = system.publicUrl,
-): Promise<Response> {
-  const cookies = [...browser.cookies(system.publicUrl)].map((pair) => pair.join("=")).join("; ");
-  return fetch(`${system.publicUrl}${path}`, {
-    method,
-    headers: { cookie: cookies, origin, ...(body !== undefined && { "content-type": "application/json" }) },
-    ...(body !== undefined && { body: JSON.stringify(body) }),
-  });
-}
-
-/** A tenant whose first owner has accepted the operator's invitation in a browser. */
-async function anOwnedTenant(): Promise<{ id: string; browser: Browser }> {
-  const { id } = await aTenant();
-  const sub = await aPerson([]);
-  expect((await operator("POST", `/tenants/${id}/members`, { email: emailOf(sub) })).status).toBe(201);
-  const browser = new Browser();
-  const page = await browser.page(await mailedLink(emailOf(sub)));
-  const welcome = await browser.signIn(linkOf(page), { sub });
-  // The address is proved, so the sign-in has accepted the invitation already.
-  expect(textOf(welcome.html)).toContain("as owner");
-  return { id, browser };
-}
-
-/** Where the page's button to sign in leads. */
-function linkOf({ html, url }: Page): string {
-  const href = /<a class="button" href="(?<href>\/sign-in[^"]*)"/.exec(html)?.groups?.["href"];
-  if (href === undefined) throw new Error(`no sign-in: ${textOf(html)}`);
-  return new URL(href.replaceAll("&amp;", "&"), url).href;
-}
+import { callTool } from "../support/flow.ts";
+import { Browser, aPerson, signedInClient, textOf } from "../support/sign-in.ts";
+import { anOwnedTenant, ask, emailOf } from "../support/signed-in.ts";
 
 test("a member's lower role and removal are in force on the browser's and the client's next request", async () => {
   const { id, browser } = await anOwnedTenant();
@@ -75,7 +31,15 @@ test("a member's lower role and removal are in force on the browser's and the cl
 
   const removed = await ask(browser, "DELETE", `${path}/members/${memberId}`);
   expect(await removed.json()).toEqual({ removed: true, delivered: true });
-  expect((await callTool(access, "get_usage")).refusal?.code).toBe("member_removed");
+  await expect(callTool(access, "get_usage")).rejects.toThrow("Your membership of this account has ended.");
+  // The client signs in again by itself, and the person reads why it does not work any more.
+  memory.opened = undefined;
+  await expect(connected.callTool({ name: "get_usage", arguments: {} })).rejects.toThrow(UnauthorizedError);
+  const again = await theirs.page((memory.opened as URL | undefined)?.href ?? "no sign-in");
+  expect([again.status, textOf(again.html)]).toEqual([
+    403,
+    expect.stringContaining("is no longer a member of A tenant. Ask an administrator there for an invitation"),
+  ]);
   const refused = await ask(theirs, "GET", `${path}/usage`);
   expect(refused.status).toBe(404);
   expect((await ask(theirs, "POST", `${path}/plan`, {}, "https://evil.example")).status).toBe(403);

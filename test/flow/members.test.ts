@@ -31,12 +31,17 @@ test("a removed member is refused on the very next call and request, and is back
   expect((await send("GET", `/api/tenants/${tenant.id}/usage`, token)).status).toBe(200);
   const removed = await send("DELETE", `/api/tenants/${tenant.id}/members/${memberId}`, tenant.ownerToken);
   expect(await removed.json()).toEqual({ removed: true, delivered: true });
-  expect((await callTool(token, "get_usage")).refusal?.code).toBe("member_removed");
-  const listed = await postMcp(token, { jsonrpc: "2.0", id: 1, method: "tools/list", params: { _meta: modernMeta } });
-  expect(listed.status).toBe(403);
+  const message = { jsonrpc: "2.0", id: 1, params: { name: "get_usage", arguments: {}, _meta: modernMeta } };
+  for (const method of ["tools/call", "tools/list"]) {
+    const answer = await postMcp(token, { ...message, method });
+    expect(answer.status, method).toBe(401);
+    const challenge = answer.headers.get("www-authenticate");
+    expect(challenge, method).toContain('error="invalid_token"');
+    expect(challenge, method).toContain("Your membership of this account has ended.");
+  }
   const refused = await send("GET", `/api/tenants/${tenant.id}/usage`, token);
   expect({ status: refused.status, body: await refused.json() }).toMatchObject({
-    status: 403,
+    status: 401,
     body: { code: "member_removed" },
   });
   // A linked user who never was a member works as before, and so does a key.

@@ -15,6 +15,7 @@ import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
 import worker from "../../src/worker.ts";
+import { countingCalls } from "./counted-objects.ts";
 
 const takeFromStock = defineTool({
   name: "take_from_stock",
@@ -244,6 +245,14 @@ export default {
         const vars = JSON.parse(searchParams.get("vars") ?? "{}") as Partial<Env>;
         const path = searchParams.get("path") ?? "/";
         return worker.fetch(new Request(`${env.PUBLIC_URL}${path}`, request), { ...env, ...vars }, ctx);
+      }
+      case "/test/counted": {
+        // One request to `path`, whose answer names the calls of objects that it took.
+        const calls: string[] = [];
+        const asked = new Request(`${env.PUBLIC_URL}${searchParams.get("path")}`, request);
+        const answer = await worker.fetch(asked, countingCalls(env, calls), ctx);
+        const body = await answer.arrayBuffer();
+        return new Response(body, { status: answer.status, headers: { "x-object-calls": calls.join(" ") } });
       }
       case "/test/document":
         documents.set(searchParams.get("url") ?? "", await request.text());

@@ -2,7 +2,7 @@
 // value as by an RPC, and the steps of one sign-in as a client and a browser take them.
 import { sha256Hex, toBase64Url } from "../../src/core/credentials.ts";
 import type { TenantId } from "../../src/core/tenant.ts";
-import { RegistryEntries } from "../../src/identity/oauth/entries.ts";
+import { RegistryEntries, type SqlPort } from "../../src/identity/oauth/entries.ts";
 import { type Authorization, grantAccess, readAuthorization } from "../../src/identity/oauth/authorize.ts";
 import { type PresentedToken, TenantGrants } from "../../src/identity/oauth/grants.ts";
 import { partsOfToken } from "../../src/identity/oauth/keys.ts";
@@ -53,6 +53,17 @@ export function oauthObjects() {
   /** The tenants whose objects were asked, in order. */
   const asked: string[] = [];
   let registryFails = false;
+  /** Entries that the tenants' objects have read from their storage. */
+  let reads = 0;
+  const countingPort = (): SqlPort => {
+    const port = sqlitePort();
+    return {
+      exec: (query, ...bindings) => {
+        if (query.startsWith("SELECT value")) reads += 1;
+        return port.exec(query, ...bindings);
+      },
+    };
+  };
 
   const entriesOf = (name: string): RegistryEntries => {
     const entries = registries.get(name) ?? new RegistryEntries(sqlitePort(), now);
@@ -71,7 +82,7 @@ export function oauthObjects() {
   const tenant = (tenantId: TenantId): TenantGrants => {
     const known = tenants.get(tenantId);
     if (known !== undefined) return known;
-    const options = { tenantId, sql: sqlitePort(), publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY };
+    const options = { tenantId, sql: countingPort(), publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY };
     const grants = new TenantGrants({ ...options, registry, isMember, now });
     tenants.set(tenantId, grants);
     return grants;
@@ -169,6 +180,7 @@ export function oauthObjects() {
     duringRefresh(work: () => Promise<void>): void {
       during = work;
     },
+    readsNow: (): number => reads,
     failRegistries(): void {
       registryFails = true;
     },

@@ -213,6 +213,10 @@ export class ClientMemory {
   saveTokens(tokens: { access_token: string; refresh_token?: string }): void {
     this.tokensNow = tokens;
   }
+  invalidateCredentials(which: string): void {
+    if (which === "tokens" || which === "all") this.tokensNow = undefined;
+    if (which === "client" || which === "all") this.clientInformationNow = undefined;
+  }
   redirectToAuthorization(url: URL): void {
     this.opened = url;
   }

@@ -127,7 +127,14 @@ export function actorFields(actor: Actor): ActorFields & { detail: AuditDetail }
         detail: { impersonation: short(actor.id), reason: short(actor.reason) },
       };
     case "member":
-      return { ...fields, actorId: short(actor.id), detail: { role: actor.role, through: actor.through } };
+      return {
+        ...fields,
+        actorId: short(actor.id),
+        detail: {
+          ...{ role: actor.role, through: actor.through },
+          ...(actor.through === "grant" && { grant: short(actor.grant.id), client: short(actor.grant.clientId) }),
+        },
+      };
     case "key":
       return { ...fields, actorId: short(actor.id) };
     case "person":

@@ -156,7 +156,8 @@ export async function listRootKeys(c: HttpContext, { query }: { query: PageQuery
 function requireManager(c: HttpContext, act: KeyAct, scopes: readonly string[] = []): void {
   const actor = c.get("actor");
   const refused = refusedActor(actor, act);
-  if (refused !== undefined) throw new Problem(actor.kind === "member" ? "role_missing" : "scope_missing", refused);
+  const isOfRole = actor.kind === "member" && actor.through !== "grant";
+  if (refused !== undefined) throw new Problem(isOfRole ? "role_missing" : "scope_missing", refused);
   const over = scopesOver(actor, scopes);
   if (over.length > 0)
     throw new Problem("role_missing", `Your role does not have ${over.join(" ")}, so it cannot give it to a key.`);

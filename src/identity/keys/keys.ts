@@ -89,10 +89,9 @@ export function refusedActor(actor: Actor, act: KeyAct): string | undefined {
     case "operator":
       return undefined;
     case "member":
+      if (actor.through === "grant") return "A client that you have let in manages no keys. Sign in with a browser.";
       if (!permissionsOfRole[actor.role].includes("keys:manage"))
         return `${rolesNeeded("keys:manage")} Yours is ${actor.role}.`;
-      if (actor.through === "grant" && act === "make")
-        return "An agent's sign-in makes and changes no keys. Sign in with a browser.";
       return undefined;
     case "impersonator":
       return act === "make" ? "An operator who acts for a customer makes and changes no keys." : undefined;

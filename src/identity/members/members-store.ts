@@ -54,6 +54,7 @@ const summaryColumns = `m.id, m.email, m.name, m.role, m.issuer IS NOT NULL AS "
 
 const InTenant = z.object({ tenantId: TenantId });
 const Identity = z.object({ tenantId: TenantId, isRemoved: z.boolean() });
+const Named = z.object({ name: z.string() });
 const Unbound = z.object({ tenantId: TenantId, memberId: z.string() });
 const OpenInvitation = z.object({ tenantId: TenantId, id: z.string(), email: z.string(), role: z.enum(tenantRoles) });
 
@@ -67,6 +68,17 @@ export function membersStore(control: ControlDatabase) {
         [issuer, subject],
       );
       return rows.map((row) => Membership.parse(row));
+    },
+
+    /** The names of the tenants that have removed an identity and not taken it back. */
+    async removedFrom({ issuer, subject }: { issuer: string; subject: string }): Promise<string[]> {
+      const rows = await control.query(
+        `SELECT t.name FROM tenants t WHERE t.state <> 'gone' AND t.id IN (
+           SELECT tenant_id FROM members WHERE issuer = $1 AND subject = $2
+           GROUP BY tenant_id HAVING bool_and(removed_at IS NOT NULL)) ORDER BY t.name, t.id`,
+        [issuer, subject],
+      );
+      return rows.map((row) => Named.parse(row).name);
     },
 
     /**

@@ -13,6 +13,7 @@ import {
   type GrantProps,
   type OauthEnv,
   REGISTRATION_MS,
+  isWrongDocument,
   mintSubject,
   oauthPaths,
   oauthServer,
@@ -58,8 +59,11 @@ export async function readAuthorization(publicUrl: string, query: string, env: O
     return { kind: "asks", request, client };
   } catch (error) {
     if (error instanceof CimdFetchError) {
-      log("info", "oauth_client_unreadable", { reason: error.reason });
-      return { kind: "refused", reason: "client_unreadable", detail: "The client's own description cannot be read." };
+      const isWrong = isWrongDocument(error.detail);
+      log("info", "oauth_client_unreadable", { reason: error.reason, isWrong });
+      return isWrong
+        ? { kind: "refused", reason: "bad_request", detail: "The client's own description is wrong, or is gone." }
+        : { kind: "refused", reason: "client_unreadable", detail: "The client's own description cannot be read." };
     }
     if (!(error instanceof AuthorizationError)) throw error;
     log("info", "oauth_authorization_refused", { code: error.code, detail: describeError(error) });

@@ -42,10 +42,16 @@ export class OauthEntries {
   readonly #sql: SqlPort;
   readonly #now: () => number;
   #hasTable = false;
+  #changes = 0;
 
   constructor(sql: SqlPort, now: () => number) {
     this.#sql = sql;
     this.#now = now;
+  }
+
+  /** Counts the writes that can change what `get` returns. A reader may keep what it has parsed while the number stays. */
+  get changes(): number {
+    return this.#changes;
   }
 
   get(key: string): string | null {
@@ -65,6 +71,7 @@ export class OauthEntries {
     if (!keyForm.test(key)) throw new RangeError("an OAuth entry has no such key");
     if (value.length > MAX_VALUE_CHARS) throw new RangeError("an OAuth entry has too large a value");
     if ((metadata?.length ?? 0) > MAX_METADATA_CHARS) throw new RangeError("an OAuth entry has too large metadata");
+    this.#changes += 1;
     this.#makeTable();
     this.prune(PRUNED_AT_ONCE);
     this.#sql.exec(
@@ -77,6 +84,7 @@ export class OauthEntries {
 
   /** Prolongs the life of an entry that would expire. One that stays, and one that there is not, remain as they are. */
   extend(key: string, expiresAtMs: number): void {
+    this.#changes += 1;
     if (!this.#tableExists()) return;
     this.#sql.exec(
       `UPDATE oauth_entries SET expires_at_ms = max(expires_at_ms, ?) WHERE key = ? AND expires_at_ms > ?`,
@@ -97,11 +105,13 @@ export class OauthEntries {
   }
 
   delete(key: string): void {
+    this.#changes += 1;
     if (this.#tableExists()) this.#sql.exec(`DELETE FROM oauth_entries WHERE key = ?`, key);
   }
 
   /** Deletes all entries whose keys begin so. */
   deleteAll(prefix: string): void {
+    this.#changes += 1;
     if (!this.#tableExists()) return;
     this.#sql.exec(`DELETE FROM oauth_entries WHERE key >= ? AND key < ?`, prefix, prefix + BEHIND_ALL);
   }
@@ -153,6 +163,7 @@ export class OauthEntries {
 
   /** The object was emptied. */
   forget(): void {
+    this.#changes += 1;
     this.#hasTable = false;
   }
 

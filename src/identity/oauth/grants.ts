@@ -29,6 +29,8 @@ const REPLAY_MS = 30_000;
 const USE_NOTED_EVERY_MS = MINUTE_MS;
 /** Grants whose last noted use is in memory. A forgotten one is noted again. */
 const MAX_USES = 5_000;
+/** Parsed access tokens in memory, of some 300 bytes. A forgotten one is read again. */
+const MAX_PARSED = 5_000;
 /** Refreshes remembered at once, of some 500 bytes. A forgotten one is answered by the library's own grace. */
 const MAX_REPLAYS = 1_000;
 
@@ -45,6 +47,7 @@ export interface PresentedToken {
 
 export interface ValidToken {
   clientId: string;
+  /** Of tools and of the account. */
   scopes: readonly string[];
   expiresAtMs: number;
 }
@@ -112,6 +115,10 @@ export class TenantGrants {
   readonly #replays = new BoundedMap<string, Replay>(MAX_REPLAYS);
   /** When each grant's last use was noted. */
   readonly #uses = new BoundedMap<string, number>(MAX_USES);
+  /** What `find` has read, by the key of the token: a call costs no read and no parsing. Every write ends all of it. */
+  #parsed = new BoundedMap<string, z.infer<typeof TokenRecord>>(MAX_PARSED);
+  /** The writes of the entries when `#parsed` began. */
+  #parsedAt = 0;
 
   constructor(options: GrantsOptions) {
     this.#options = options;
@@ -169,13 +176,28 @@ export class TenantGrants {
 
   /** The token's client and scopes, or `undefined` when it is expired, revoked, unknown or for another resource. */
   find({ subject, grantId, tokenHash }: PresentedToken): ValidToken | undefined {
-    const text = this.#entries.get(`token:${subject}:${grantId}:${tokenHash}`);
-    if (text === null) return undefined;
-    const { audience, expiresAt, scope, grant } = TokenRecord.parse(JSON.parse(text));
+    const record = this.#tokenRecord(`token:${subject}:${grantId}:${tokenHash}`);
+    if (record === undefined) return undefined;
+    const { audience, expiresAt, scope, grant } = record;
     // The library counts whole seconds, and a token is valid in the last one.
     if (audience !== resourceOf(this.#options.publicUrl) || expiresAt < Math.floor(this.#options.now() / 1_000))
       return undefined;
     return { clientId: grant.clientId, scopes: scope, expiresAtMs: expiresAt * 1_000 };
+  }
+
+  #tokenRecord(key: string): z.infer<typeof TokenRecord> | undefined {
+    if (this.#parsedAt !== this.#entries.changes) {
+      this.#parsedAt = this.#entries.changes;
+      this.#parsed = new BoundedMap(MAX_PARSED);
+    }
+    const known = this.#parsed.get(key);
+    // In its last second the entry itself ends, too.
+    if (known !== undefined && this.#options.now() < known.expiresAt * 1_000) return known;
+    const text = this.#entries.get(key);
+    if (text === null) return undefined;
+    const record = TokenRecord.parse(JSON.parse(text));
+    this.#parsed.set(key, record);
+    return record;
   }
 
   /** Notes that a token of the grant was used. */

@@ -7,6 +7,7 @@
 // understood. No answer and no log line has a token, a code or a secret.
 import { GrantType, OAuthAuthorizationServer, OAuthError } from "@cloudflare/workers-oauth-provider";
 import * as z from "zod";
+import { accountScopes } from "../../core/actor.ts";
 import { config } from "../../core/app-config.ts";
 import { mintCredential, verifyCredential } from "../../core/credentials.ts";
 import type { TenantId } from "../../core/tenant.ts";
@@ -126,7 +127,7 @@ function makeServer(publicUrl: string): OauthServer {
     authorizeEndpoint: oauthPaths.authorize,
     tokenEndpoint: oauthPaths.token,
     clientRegistrationEndpoint: oauthPaths.register,
-    scopesSupported: Object.keys(config.scopes),
+    scopesSupported: [...Object.keys(config.scopes), ...accountScopes],
     accessTokenTTL: ACCESS_SECONDS,
     refreshTokenTTL: IDLE_SECONDS,
     refreshTokenIdleTTL: IDLE_SECONDS,
@@ -149,12 +150,36 @@ function makeServer(publicUrl: string): OauthServer {
       if (env.now() - signedInAtMs >= SIGN_IN_LIFE_MS)
         throw new OAuthError("invalid_grant", { description: "The sign-in is too old. Sign in again." });
     },
-    onError: ({ code, status, internal: { category, reason } }) => {
-      log(status >= 500 ? "error" : "info", "oauth_refused", { code, status, category, reason });
-      // The library calls a client unknown when its metadata document could not be read, also if the network is at fault.
-      return category === "client-id-metadata-document" ? tryAgain() : undefined;
+    onError: ({ code, status, internal: { category, reason, detail } }) => {
+      const isOutage = isClientUnreachable(category, detail);
+      log(status >= 500 || isOutage ? "error" : "info", "oauth_refused", { code, status, category, reason, isOutage });
+      return isOutage ? tryAgain() : undefined;
     },
   });
+}
+
+const RefusalDetail = z.looseObject({ message: z.string().optional(), reason: z.string().optional() });
+
+/**
+ * Whether the library calls a client unknown because its metadata document or its keys could not be fetched. A client that reads
+ * `invalid_client` throws its registration and its tokens away, so only a document that was read and is wrong is the client's fault.
+ */
+function isClientUnreachable(category: string, detail: unknown): boolean {
+  const { message = "", reason } = RefusalDetail.safeParse(detail).data ?? {};
+  if (category === "client-id-metadata-document") return !isWrongDocument(message);
+  return category === "client-authentication" && reason === "jwks_fetch_failed";
+}
+
+/**
+ * What the library says about a client's metadata document that is wrong in itself, or gone from its place. It has one class of
+ * errors for these and for the network, so its words decide. Words that are not here count as the network's.
+ */
+const wrongDocument =
+  /^Client metadata must be|^Client Identifier URL|^client_id ".*" does not match|^client_name is required|^redirect_uris is required|^CIMD |^Invalid |^jwks and jwks_uri|^private_key_jwt |must be included in|: HTTP (404|410)$/;
+
+/** Whether a client's metadata document is at fault, by the library's words, and neither its host nor the network. */
+export function isWrongDocument(words: string): boolean {
+  return wrongDocument.test(words);
 }
 
 /** Answers the token or the revocation endpoint. Throws nothing: a fault of ours becomes a 503. */
