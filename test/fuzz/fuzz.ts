@@ -38,8 +38,14 @@ const end = async (): Promise<void> => {
   await removePostgresData(join(dir, "postgres"));
   rmSync(dir, { recursive: true, force: true });
 };
+// The first signal ends the cases, and the report has those until then. The second one ends the program.
+const stopping = new AbortController();
+let isSending = false;
 for (const signal of ["SIGINT", "SIGTERM"] as const)
-  process.once(signal, () => void end().finally(() => process.exit(1)));
+  process.on(signal, () => {
+    if (stopping.signal.aborted || !isSending) void end().finally(() => process.exit(1));
+    stopping.abort();
+  });
 
 try {
   const script = await bundle({ outDir: join(dir, "bundle") });
@@ -54,14 +60,16 @@ try {
   });
   print(`seed ${seed}: ${world.operations.length} operations, ${world.tools.length} tools`);
   const startedAt = performance.now();
+  isSending = true;
   const { byStatus, successes, faults, ...done } = await fuzz(publicUrl, world, {
-    ...{ cases, seed, lanes },
+    ...{ cases, seed, lanes, signal: stopping.signal },
+    onFault: ({ number, why, what, request, answer }) =>
+      print(`\nFAULT ${number}: ${why}\n  ${what}\n  ${request}\n  ${answer}`),
     onProgress: (sent) => print(`${sent} cases, ${((performance.now() - startedAt) / 1000).toFixed(0)} s`),
   });
-  for (const { number, why, what, request, answer } of faults)
-    print(`\nFAULT ${number}: ${why}\n  ${what}\n  ${request}\n  ${answer}`);
   const statuses = [...byStatus].toSorted(([a], [b]) => a - b).map(([status, count]) => `${status}: ${count}`);
-  print(`\n${done.cases} cases of seed ${seed}: ${successes} allowed successes, ${faults.length} faults`);
+  const tookS = Math.round((performance.now() - startedAt) / 1_000);
+  print(`\n${done.cases} cases of seed ${seed} in ${tookS} s: ${successes} allowed successes, ${faults.length} faults`);
   print(`by status: ${statuses.join(", ")}`);
   process.exitCode = faults.length === 0 ? 0 : 1;
 } finally {

@@ -44,14 +44,25 @@ export async function fuzz(
     seed,
     lanes,
     onProgress,
-  }: { cases: number; seed: number; lanes: number; onProgress?: (done: number) => void },
+    onFault,
+    signal,
+  }: {
+    cases: number;
+    seed: number;
+    lanes: number;
+    onProgress?: (done: number) => void;
+    onFault?: (fault: Fault) => void;
+    /** Ends the run early. The outcome has what was sent until then. */
+    signal?: AbortSignal;
+  },
 ): Promise<Outcome> {
   const random = seededRandom(seed);
   const agent = new Agent({ keepAlive: true, maxSockets: lanes });
   const outcome: Outcome = { cases: 0, byStatus: new Map(), successes: 0, faults: [] };
   let next = 0;
+  const isDone = (): boolean => next >= cases || outcome.faults.length >= MAX_FAULTS || signal?.aborted === true;
   const lane = async (): Promise<void> => {
-    while (next < cases && outcome.faults.length < MAX_FAULTS) {
+    while (!isDone()) {
       const number = (next += 1);
       const each = nextCase(world, random);
       const answer = await send(baseUrl, each, agent);
@@ -59,7 +70,11 @@ export async function fuzz(
       outcome.byStatus.set(answer.status, (outcome.byStatus.get(answer.status) ?? 0) + 1);
       if (isSuccess(answer.status) && each.maySucceed) outcome.successes += 1;
       const why = faultOf(each, answer, world);
-      if (why !== undefined) outcome.faults.push(faultReport(number, why, each, answer));
+      if (why !== undefined) {
+        const fault = faultReport(number, why, each, answer);
+        outcome.faults.push(fault);
+        onFault?.(fault);
+      }
       if (outcome.cases % 5_000 === 0) onProgress?.(outcome.cases);
     }
   };
