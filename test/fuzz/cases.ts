@@ -96,6 +96,9 @@ export function nextCase(world: World, random: Random): Case {
   };
 }
 
+/** Pages of any origin may send requests here, and their browsers ask first. */
+const preflighted: ReadonlySet<string> = new Set(["/mcp", "/oauth/register", "/oauth/token", "/oauth/revoke"]);
+
 /** Whether the description allows a success of this method and path for the holder of the credential. */
 export function maySucceed(
   { operations }: Pick<World, "operations">,
@@ -110,7 +113,7 @@ export function maySucceed(
   } catch {
     return false;
   }
-  if (method === "OPTIONS") return pathname.startsWith("/.well-known/") || pathname === "/mcp"; // a preflight
+  if (method === "OPTIONS") return pathname.startsWith("/.well-known/") || preflighted.has(pathname.replace(/\/$/, ""));
   const wanted = method === "HEAD" ? "GET" : method;
   return operations.some(({ method: each, template, schemes }) => {
     // The MCP endpoint answers each method itself.
