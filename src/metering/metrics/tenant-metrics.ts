@@ -5,6 +5,7 @@
 // acknowledged. An object that dies loses the calls since the last store, some seconds; the ledger has those that were charged.
 // Nothing here can fail a call or delay usage.
 import * as z from "zod";
+import { withTimeout } from "../../adapters/timeout.ts";
 import type { FallbackCall } from "../../core/usage.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import type { FinishedCall } from "../../core/call.ts";
@@ -34,6 +35,8 @@ export const FOLD_EVERY_MS = MINUTE_MS;
 export const RESEND_MS = 10 * MINUTE_MS;
 /** Delay after the queue refused a message. */
 const RETRY_MS = 5_000;
+/** A queue takes a message in milliseconds. The object's alarm, which also sends usage, must not wait for one that does not. */
+const SEND_WITHIN_MS = 3_000;
 /** Last calls that the object remembers: about 35 KB of the stored row. */
 export const RECENT_CALLS = 200;
 /** Callers that an object tells apart in an hour. More are one, so that a tenant with many users has no row for each call. */
@@ -151,7 +154,8 @@ export class TenantMetrics {
     // Two full folds are larger than a message may be. The second one then follows once the first is acknowledged.
     const fits = second !== undefined && first.cells.length + second.cells.length <= MAX_CELLS;
     try {
-      await this.#host.send({ kind: "metrics", tenantId, epoch, folds: fits ? [first, second] : [first] });
+      const folds = fits ? [first, second] : [first];
+      await withTimeout(SEND_WITHIN_MS, this.#host.send({ kind: "metrics", tenantId, epoch, folds }));
     } catch (error) {
       this.#isUnsent = true;
       log("warn", "metrics_not_sent", { tenantId, error: describeError(error) });
