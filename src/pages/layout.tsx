@@ -110,7 +110,7 @@ const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?:
 /** Pages of this isolate by origin and title. Strangers may ask for a page as often as they like, so it is made once. */
 const pages = new Map<string, string>();
 
-/** The answer with a page that is the same for everyone. Its title is its own. */
+/** The answer with a page that is the same for everyone. No other public page has its title. */
 export async function publicPage(
   c: HttpContext,
   options: Omit<PageOptions, "cookies" | "status">,

@@ -123,6 +123,15 @@ test("a page that is not the same for everyone is never cached", async () => {
     );
 });
 
+test("no two pages that are the same for everyone have one title, by which they are kept", async () => {
+  const shown = (await pages()).filter(
+    ({ answer }) => answer.headers.get("cache-control")?.startsWith("public") === true,
+  );
+  const titles = shown.map(({ html }) => /<title>(?<title>[^<]*)</.exec(html)?.groups?.["title"]);
+  expect(titles.length).toBeGreaterThan(15);
+  expect(titles).toEqual([...new Set(titles)]);
+});
+
 test("a stylesheet loads nothing, and each file is smaller than its share of the first page", async () => {
   const { html } = (await pages()).find(({ path }) => path === "GET /docs/errors") ?? { html: "" };
   const path = /\/assets\/style-[\w.-]+/.exec(html)?.[0] ?? "";

@@ -1,10 +1,10 @@
 // Every page of the product, as people see it with a real browser: it fits a phone, says its language and title, and people who
 // use a screen reader or need contrast can work with it, in light and in dark.
-import axe from "axe-core";
 import type { Page } from "playwright-core";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { aWaitingClient, choosePerson, newPage, shows } from "../support/browser.ts";
 import { aTenant, system } from "../support/flow.ts";
+import { faultsOf } from "../support/page-faults.ts";
 import { anOwnedTenant, mailedToken, send } from "../support/people.ts";
 import { aPerson, anAuthorization } from "../support/sign-in.ts";
 import { PAGE, endpoints } from "../../src/pages/endpoints.ts";
@@ -12,8 +12,6 @@ import { PAGE, endpoints } from "../../src/pages/endpoints.ts";
 /** A narrow phone, in CSS pixels. */
 const PHONE = { width: 360, height: 780 };
 const DESKTOP = { width: 1_280, height: 900 };
-/** Findings of axe that keep people from using the page. */
-const SERIOUS = new Set(["serious", "critical"]);
 
 let account: { id: string; ownerToken: string };
 beforeAll(async () => {
@@ -165,37 +163,6 @@ test("each route that answers with a page has a page in this test", () => {
     .map(([route]) => route);
   expect(routes.filter((route) => shown.every((each) => each.route !== route))).toEqual([]);
 });
-
-/** What is wrong with the page of the window, in words. */
-async function faultsOf(page: Page): Promise<string[]> {
-  const { title, lang, mains, hiddenPixels } = (await page.evaluate(`({
-    title: document.title,
-    lang: document.documentElement.lang,
-    mains: document.querySelectorAll("main").length,
-    hiddenPixels: document.documentElement.scrollWidth - innerWidth,
-  })`)) as { title: string; lang: string; mains: number; hiddenPixels: number };
-  const faults = [
-    ...(lang === "en" ? [] : [`the language is "${lang}"`]),
-    ...(/\S/.test(title) ? [] : ["no title"]),
-    ...(mains === 1 ? [] : [`${mains} main parts`]),
-    ...(hiddenPixels <= 0 ? [] : [`${hiddenPixels} pixels are beside the screen`]),
-  ];
-  await page.evaluate(axe.source);
-  // A list of a hundred entries of the same form takes axe a minute.
-  await page.evaluate(
-    `for (const each of document.querySelectorAll("section > article:nth-of-type(n + 4)")) each.remove()`,
-  );
-  for (const colorScheme of ["light", "dark"] as const) {
-    await page.emulateMedia({ colorScheme });
-    const { violations } = (await page.evaluate(
-      `axe.run({ resultTypes: ["violations"], ${colorScheme === "dark" ? `runOnly: ["color-contrast"]` : ""} })`,
-    )) as axe.AxeResults;
-    for (const { id, impact, nodes } of violations) {
-      if (SERIOUS.has(impact ?? "")) faults.push(`${colorScheme}: ${id} at ${nodes.map(({ html }) => html).join(" ")}`);
-    }
-  }
-  return faults;
-}
 
 test.each(shown)("$page fits a phone, and can be read and used by everyone", async ({ heading, reach }) => {
   const page = await newPage({ viewport: PHONE });

@@ -60,14 +60,22 @@ test("a buyer orders a plan, pays, sees the steps, gets the first key once, and 
   expect(shown.headers.get("cache-control")).toBe("no-store");
   const apiKey = keyOf(shown) ?? "";
   expect((await callTool(apiKey, "search_products", { query: "lamp" })).isError).toBeFalsy();
-  for (const client of ["Claude Code", "Cursor", "VS Code", "Claude Desktop", "TypeScript", "Python", "curl"])
+  for (const client of [
+    "Claude Code",
+    "Cursor",
+    "VS Code",
+    "Claude Desktop",
+    "TypeScript",
+    "Python",
+    "curl",
+    "ChatGPT",
+  ])
     expect(textOf(shown.html)).toContain(client);
   // A second click sends the same form. Another form makes no second key.
   expect(keyOf(await browser.page(`${url}/key`, post(fields)))).toBe(apiKey);
   const again = await browser.page(`${url}/key`, post({ form: "another-form" }));
   expect([again.status, keyOf(again)]).toEqual([409, undefined]);
 
-  // By one database batch after the other, the account's address becomes its owner's.
   const invited = await browser.page(`${url}/owner`, post({}));
   expect(textOf(invited.html)).toContain(email);
   expect(await mailedToken(email)).toMatch(/^tgi_/);

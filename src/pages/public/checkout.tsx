@@ -62,7 +62,6 @@ const Progress: FC<{ status: OrderStatus; isBuyer: boolean }> = ({ status, isBuy
   const isPaid = status.state !== "awaiting_payment";
   const payment: StepProps = { title: "Payment received", status: isPaid ? "done" : "running" };
   const steps = status.steps.map(({ title, status: step, error: why }) => ({ title, status: step, note: why }));
-  // Monitoring starts when the account works already. Until Tollgate records a step as begun, the next one is what it does.
   return (
     <div id="progress" class="progress" {...polls}>
       <div class="head">
@@ -171,6 +170,7 @@ export async function submitFirstKey(c: HttpContext): Promise<Response> {
   if (!seed.success) throw new AppError("bad_request");
   const creation = { seed: seed.data, atMs: Date.now(), isRepeat: false };
   const { apiKey, delivered } = await makeKey(c, KeyRequest.parse({ name: "first" }), creation);
+  const mcpUrl = `${c.env.PUBLIC_URL}/mcp`;
   return personalPage(
     c,
     { title: "Your first API key", lead: "Copy it now: it is shown once.", frame: { kind: "site" }, scripts: "own" },
@@ -178,7 +178,10 @@ export async function submitFirstKey(c: HttpContext): Promise<Response> {
       <Copyable text={apiKey} caption="API key" />
       {!delivered && <Notice tone="warn">The key works within about a minute.</Notice>}
       <h2>Connect a client</h2>
-      <ClientSetup mcpUrl={`${c.env.PUBLIC_URL}/mcp`} apiKey={apiKey} />
+      <ClientSetup mcpUrl={mcpUrl} apiKey={apiKey} />
+      <h2>Clients that sign in instead</h2>
+      <p class="muted">They need no key: a member of the account signs in.</p>
+      <ClientSetup mcpUrl={mcpUrl} />
       <p class="actions">
         <a class="button" href={pathOf(tenantOf(c))}>
           Back to your account
