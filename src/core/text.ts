@@ -217,3 +217,9 @@ function unescaped(quoted: string): string {
     return quoted;
   }
 }
+
+/** The value of the first cookie of this name in a `Cookie` header, up to the next semicolon; `undefined` without one. */
+export function cookieOf(header: string | undefined, name: string): string | undefined {
+  const pair = (header ?? "").split(";").find((each) => each.trimStart().startsWith(`${name}=`));
+  return pair?.slice(pair.indexOf("=") + 1).trim();
+}

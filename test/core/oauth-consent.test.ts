@@ -120,6 +120,10 @@ test("a session's cookie cannot be set by another host, read by script or sent b
     "__Host-tollgate-session=",
     "__Host-tollgate-session=short",
     `tollgate-session=${token}`,
+    `__Host-tollgate-session=${token}=`,
+    `__Host-tollgate-session=${token}=x`,
+    `__Host-tollgate-session="${token}"`,
+    `x__Host-tollgate-session=${token}`,
   ])
     expect(sessionTokenOf(header)).toBeUndefined();
 });

@@ -1,6 +1,7 @@
 // The cookie in which a browser keeps the tokens of orders that it has made or opened: the set-up token, which makes the first key,
 // and the token that shows the progress. So neither stays in an address, which a browser's history and a screen show.
 // Pure. The guard verifies each token, so a made-up cookie opens nothing.
+import { cookieOf } from "../../core/text.ts";
 import { DAY_MS } from "../../core/time.ts";
 
 const COOKIE = "__Host-tollgate-orders";
@@ -18,13 +19,9 @@ export function isOrderToken(token: string): boolean {
 
 /** The tokens of a `Cookie` header: those of the set-up first, each the newest first. */
 export function orderTokensOf(cookies: string | undefined): string[] {
-  for (const pair of (cookies ?? "").split(";")) {
-    const [name, value = ""] = pair.trim().split("=", 2);
-    if (name !== COOKIE) continue;
-    const tokens = value.split(SEPARATOR).filter(isOrderToken).slice(0, MOST_TOKENS);
-    return kinds.flatMap((kind) => tokens.filter((token) => token.startsWith(kind)));
-  }
-  return [];
+  const sent = (cookieOf(cookies, COOKIE) ?? "").split(SEPARATOR);
+  const tokens = sent.filter(isOrderToken).slice(0, MOST_TOKENS);
+  return kinds.flatMap((kind) => tokens.filter((token) => token.startsWith(kind)));
 }
 
 /** The `Set-Cookie` header that adds a token. Lax: the browser sends it when Stripe's page leads back. */

@@ -3,6 +3,7 @@
 // Invariants: a session's token is random and new at each sign-in, so that a token that was planted before is worth nothing. Only
 // its digest is stored. A session ends 12 hours after the sign-in, an hour after its last use, and at the sign-out.
 import { toBase64Url } from "../../core/credentials.ts";
+import { cookieOf } from "../../core/text.ts";
 import { HOUR_MS } from "../../core/time.ts";
 
 /** A working day. The provider then says anew who the person is. */
@@ -21,11 +22,8 @@ export function newSessionToken(): string {
 
 /** The session's token in a `Cookie` header; `undefined` without a well-formed one. */
 export function sessionTokenOf(cookies: string | undefined): string | undefined {
-  for (const pair of (cookies ?? "").split(";")) {
-    const [name, value = ""] = pair.trim().split("=", 2);
-    if (name === COOKIE) return tokenForm.test(value) ? value : undefined;
-  }
-  return undefined;
+  const value = cookieOf(cookies, COOKIE);
+  return value !== undefined && tokenForm.test(value) ? value : undefined;
 }
 
 /** The `Set-Cookie` header of a session. Lax: the browser sends it when a client's link opens the sign-in. */

@@ -2,7 +2,7 @@
 // It is in a cookie, which no other site and no sub-domain can set.
 import * as z from "zod";
 import { fromBase64Url, toBase64Url } from "../../core/credentials.ts";
-import { decodeUtf8 } from "../../core/text.ts";
+import { cookieOf, decodeUtf8 } from "../../core/text.ts";
 
 const COOKIE = "__Host-tollgate-message";
 /** A redirect follows at once. A message that no page has shown by then is forgotten. */
@@ -22,14 +22,11 @@ export const shownFlashCookie = `${COOKIE}=; Path=/; Secure; HttpOnly; SameSite=
 
 /** The message in a `Cookie` header. */
 export function flashOf(cookies: string | undefined): Flash | undefined {
-  for (const pair of (cookies ?? "").split(";")) {
-    const [name, value = ""] = pair.trim().split("=", 2);
-    if (name !== COOKIE) continue;
-    try {
-      return Flash.safeParse(JSON.parse(decodeUtf8(fromBase64Url(value)) ?? "")).data;
-    } catch {
-      return undefined;
-    }
+  const value = cookieOf(cookies, COOKIE);
+  if (value === undefined) return undefined;
+  try {
+    return Flash.safeParse(JSON.parse(decodeUtf8(fromBase64Url(value)) ?? "")).data;
+  } catch {
+    return undefined;
   }
-  return undefined;
 }
