@@ -76,6 +76,7 @@ import {
   changeRole,
   createInvitation,
   inviteOwner,
+  leaveTenant,
   listInvitations,
   listMembers,
   removeMember,
@@ -253,6 +254,7 @@ export const routes: readonly Route[] = [
   route("POST /api/tenants/:tenantId/keys/:keyId/rotate", "tenant_admin", once(rotate), { body: RotateRequest, permission: "keys:manage" }),
 
   route("GET /api/tenants/:tenantId/members", "tenant_admin", listMembers, { query: MembersQuery, permission: "members:read" }),
+  route("DELETE /api/tenants/:tenantId/members/me", "tenant_admin", leaveTenant, { permission: "membership:leave" }),
   route("PATCH /api/tenants/:tenantId/members/:memberId", "tenant_admin", changeRole, { body: RoleRequest, permission: "members:manage" }),
   route("DELETE /api/tenants/:tenantId/members/:memberId", "tenant_admin", removeMember, { permission: "members:manage" }),
   route("GET /api/tenants/:tenantId/grants", "tenant_admin", listGrants, { query: GrantsQuery, permission: "members:read" }),
@@ -406,17 +408,7 @@ for (const each of routes) {
   const mayUse = permission === undefined ? [] : [requirePermission(permission)];
   const asPage = each.isPage === true ? [markPage] : [];
   const record = access === "mcp" ? [] : [recorder(each, action)];
-  app.on(
-    method,
-    [path],
-    ...asPage,
-    ...record,
-    ...limit,
-    guardOf(each),
-    ...mayUse,
-    ...(rate === undefined ? [] : [rateOf(rate)]),
-    handler,
-  );
+  app.on(method, [path], ...asPage, ...record, ...limit, guardOf(each), ...mayUse, ...rateOf(rate), handler);
 }
 
 // A known path with another method.

@@ -13,6 +13,7 @@ export const permissions = [
   "keys:manage",
   "members:read",
   "members:manage", // members, invitations, sessions and grants of others
+  "membership:leave", // the member's own
   "audit:read",
   "tools:use", // call tools through an agent
 ] as const;
@@ -28,9 +29,9 @@ const adminPermissions = all.filter((permission) => permission !== "account:remo
 export const permissionsOfRole: Readonly<Record<TenantRole, readonly Permission[]>> = {
   owner: all,
   admin: adminPermissions,
-  developer: ["account:read", "usage:read", "keys:manage", "members:read", "tools:use"],
-  member: ["account:read", "usage:read", "tools:use"],
-  billing: ["account:read", "usage:read", "billing:manage"],
+  developer: ["account:read", "usage:read", "keys:manage", "members:read", "membership:leave", "tools:use"],
+  member: ["account:read", "usage:read", "membership:leave", "tools:use"],
+  billing: ["account:read", "usage:read", "billing:manage", "membership:leave"],
 };
 
 /** The roles that include a permission, the highest first. */
@@ -45,7 +46,7 @@ export function covers(own: readonly Permission[], wanted: readonly Permission[]
 
 /** A key with the admin scope. It can end the account, as programs do today, and a key never makes a key or a member. */
 export const permissionsOfAdminKey: readonly Permission[] = all.filter(
-  (permission) => permission !== "keys:manage" && permission !== "members:manage",
+  (permission) => !["keys:manage", "members:manage", "membership:leave"].includes(permission),
 );
 
 /** What a member can allow an OAuth client to do with the account, beside the scopes of tools. */
@@ -85,7 +86,7 @@ export function hasRole(role: OperatorRole, needed: OperatorRole): boolean {
  * ends the account, and calls no tools: a tool's rows do not say who wrote them.
  */
 export const permissionsOfImpersonator: readonly Permission[] = adminPermissions.filter(
-  (permission) => !["keys:manage", "members:manage", "tools:use"].includes(permission),
+  (permission) => !["keys:manage", "members:manage", "membership:leave", "tools:use"].includes(permission),
 );
 
 /** A person as an issuer names them. The issuer and the subject are the identity; the rest may change. */

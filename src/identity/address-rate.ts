@@ -70,9 +70,9 @@ function addressRate(rate: Rate): MiddlewareHandler<HttpEnv> {
   });
 }
 
-/** The middleware of a route with this rate. Runs after the guard and before the body is read. */
-export function rateOf(rate: Rate): MiddlewareHandler<HttpEnv> {
-  return byRate[rate];
+/** The middleware of a route with this rate, if it has one. Runs after the guard and before the body is read. */
+export function rateOf(rate: Rate | undefined): MiddlewareHandler<HttpEnv>[] {
+  return rate === undefined ? [] : [byRate[rate]];
 }
 
 /** Counts a wrong credential of this kind, and says whether its source has sent too many of them. */

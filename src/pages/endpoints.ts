@@ -352,6 +352,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
 
   "GET /api/tenants/:tenantId/members": endpoint("listOwnMembers", "List the account's members", ok(listOf("members", MemberSummary))),
   "PATCH /api/tenants/:tenantId/members/:memberId": endpoint("changeOwnMemberRole", "Give a member another role", ok(Delivered.extend({ id: z.string(), role: z.enum(tenantRoles) })), { codes: ["conflict"] }),
+  "DELETE /api/tenants/:tenantId/members/me": endpoint("leaveTenant", "Leave the account", ok(Delivered.extend({ removed: z.literal(true) }))),
   "DELETE /api/tenants/:tenantId/members/:memberId": endpoint("removeOwnMember", "Remove a member", ok(Delivered.extend({ removed: z.literal(true) }))),
   "GET /api/tenants/:tenantId/invitations": endpoint("listInvitations", "List the account's invitations, newest first", ok(listOf("invitations", InvitationSummary))),
   "POST /api/tenants/:tenantId/invitations": endpoint("createInvitation", "Invite a person to the account", created(Invited)),

@@ -4,7 +4,16 @@ import * as z from "zod";
 import { signUp } from "../../dev/demo.ts";
 import { connectControl } from "../../src/adapters/neon.ts";
 import { type SignIn, membersStore } from "../../src/identity/members/members-store.ts";
-import { callTool, controlRows, databaseFaults, modernMeta, operator, postMcp, system } from "../support/flow.ts";
+import {
+  callTool,
+  controlRows,
+  databaseFaults,
+  modernMeta,
+  operator,
+  postMcp,
+  system,
+  until,
+} from "../support/flow.ts";
 import {
   type Person,
   aMember,
@@ -50,6 +59,33 @@ test("a removed member is refused on the very next call and request, and is back
   const again = await aMember(tenant, "member", person);
   expect(again.memberId).not.toBe(memberId);
   expect((await callTool(token, "get_usage")).isError).toBeFalsy();
+});
+
+test("a member leaves by themselves and is refused on the very next request, and the last owner cannot leave", async () => {
+  const tenant = await anOwnedTenant();
+  const leave = (token: string): Promise<Response> => send("DELETE", `/api/tenants/${tenant.id}/members/me`, token);
+  const refused = await leave(tenant.ownerToken);
+  expect({ status: refused.status, body: await refused.json() }).toMatchObject({
+    status: 409,
+    body: { code: "conflict", detail: expect.stringContaining("last owner") },
+  });
+  const { token, memberId } = await aMember(tenant, "billing");
+  expect(await (await leave(token)).json()).toEqual({ removed: true, delivered: true });
+  for (const again of [await leave(token), await send("GET", `/api/tenants/${tenant.id}/usage`, token)])
+    expect({ status: again.status, body: await again.json() }).toMatchObject({
+      status: 403,
+      body: { code: "member_removed" },
+    });
+  expect((await membersOf(tenant)).map(({ role }) => role)).toEqual(["owner"]);
+  // A key is no member.
+  expect((await leave(tenant.apiKey)).status).toBe(403);
+  await until(async () => {
+    const [row] = await controlRows(
+      `SELECT actor_kind, actor_id, target FROM audit_events WHERE tenant_id = $1 AND action = 'leaveTenant' AND outcome = 'succeeded'`,
+      [tenant.id],
+    );
+    return row?.["actor_id"] === memberId && row["target"] === memberId;
+  }, "the row of the audit log");
 });
 
 test("an invitation works once, and neither for others nor after it was revoked or replaced or has expired", async () => {

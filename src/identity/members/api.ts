@@ -8,6 +8,7 @@ import {
   type HttpContext,
   type PageQuery,
   Problem,
+  noteAct,
   noStore,
   noSuchTenant,
   pageOfAll,
@@ -59,8 +60,19 @@ export function removeMember(c: HttpContext): Promise<Response> {
   return change(c, null);
 }
 
-async function change(c: HttpContext, role: z.infer<typeof Role> | null): Promise<Response> {
-  const memberId = c.req.param("memberId") ?? "";
+/** The member who asks is none from the next request on. */
+export function leaveTenant(c: HttpContext): Promise<Response> {
+  const actor = c.get("actor");
+  if (actor.kind !== "member") throw new Problem("role_missing", "Only a member can leave.");
+  noteAct(c, { target: actor.id });
+  return change(c, null, actor.id);
+}
+
+async function change(
+  c: HttpContext,
+  role: z.infer<typeof Role> | null,
+  memberId = c.req.param("memberId") ?? "",
+): Promise<Response> {
   const done = await changeMember(c.get("context"), tenantOf(c), memberId, { role, own: powersOf(c.get("actor")) });
   switch (done) {
     case "not_found":
