@@ -12,6 +12,7 @@ import { AppError, type ErrorCode, errors } from "./core/errors.ts";
 import { TenantId } from "./core/tenant.ts";
 import { inputProblems } from "./core/input-problem.ts";
 import { decodeUtf8, refusedTextIn, shownName } from "./core/text.ts";
+import { markRequest } from "./log.ts";
 
 export interface HttpEnv {
   Bindings: Env;
@@ -39,6 +40,17 @@ export interface HttpEnv {
   };
 }
 
+/** An act that is not the request of a route. */
+export interface AuditAct {
+  action: string;
+  actor: Actor;
+  /** `null`: the deployment's chain. */
+  tenantId: TenantId | null;
+  outcome: "succeeded" | "refused";
+  /** Words of Tollgate's own, and names of providers. */
+  detail: Readonly<Record<string, string>>;
+}
+
 /** What a request leaves for the audit log beside its answer. */
 export interface AuditNotes {
   /** When the request began. */
@@ -46,9 +58,23 @@ export interface AuditNotes {
   /** The act was noted before it began. */
   intended?: boolean;
   /** What the handler names: the tenant that it made, the thing that it changed. Never a secret. */
-  note?: { tenantId?: TenantId; target?: string };
+  note?: { tenantId?: TenantId; target?: string; detail?: Readonly<Record<string, string>> };
+  /** Acts that have rows of their own. */
+  acts?: readonly AuditAct[];
   /** A credential of another tenant than the one of the path. */
   crossing?: { tenantId: TenantId; kind: string; id: string | null; target: string | null };
+}
+
+/** Says who sends the request: in the audit log, and in every further line of the log. */
+export function actAs(c: HttpContext, actor: Actor): void {
+  c.set("actor", actor);
+  markRequest({ actor: actor.kind });
+}
+
+/** Adds a row to the audit log beside that of the request. */
+export function recordAct(c: HttpContext, act: AuditAct): void {
+  const notes = c.get("audit");
+  c.set("audit", { ...notes, acts: [...(notes?.acts ?? []), act] });
 }
 
 /** Names for the audit log what neither the path nor the answer's `id` names. */

@@ -7,11 +7,16 @@ import { storable } from "./core/text.ts";
 export type LogLevel = "info" | "warn" | "error";
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;
 
-const requests = new AsyncLocalStorage<{ requestId: string; marks: LogFields }>();
+/** What every line of a request carries. Plain data: it crosses RPCs. */
+export interface RequestMarks {
+  requestId: string;
+  marks: LogFields;
+}
 
-/** Does the work of a request. Every line that it writes carries the request's id and trace, also after the answer. */
-export function inRequest<Result>(requestId: string | undefined, work: () => Result, traceId?: string): Result {
-  const marks = traceId === undefined ? {} : { traceId };
+const requests = new AsyncLocalStorage<RequestMarks>();
+
+/** Does the work of a request. Every line that it writes carries the request's id and marks, also after the answer. */
+export function inRequest<Result>(requestId: string | undefined, work: () => Result, marks: LogFields = {}): Result {
   return requestId === undefined ? work() : requests.run({ requestId, marks }, work);
 }
 
@@ -21,7 +26,12 @@ export function markRequest(marks: LogFields): void {
   if (request !== undefined) request.marks = { ...request.marks, ...marks };
 }
 
-/** The id of the request that runs now; `undefined` in a cron, a queue batch and a Workflow. */
+/** The request that runs now; `undefined` in a cron, a queue batch and a Workflow. */
+export function currentRequest(): RequestMarks | undefined {
+  return requests.getStore();
+}
+
+/** The id of the request that runs now, if there is one. */
 export function currentRequestId(): string | undefined {
   return requests.getStore()?.requestId;
 }

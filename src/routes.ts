@@ -38,7 +38,7 @@ import {
   route,
   shareWithBrowsers,
 } from "./http.ts";
-import { rateOf, refusedFailure } from "./identity/address-rate.ts";
+import { rateOf } from "./identity/address-rate.ts";
 import { LinkRequest, LinksQuery, linkOrganisation, listLinks, unlinkOrganisation } from "./identity/api.ts";
 import {
   AllAuditQuery,
@@ -158,7 +158,7 @@ import { HealthQuery, showHealth } from "./operations/health.ts";
 import { answerConsent, showAuthorize } from "./pages/authorize.tsx";
 import { actionOf } from "./pages/endpoints.ts";
 import { InvitationQuery, showInvitation, submitInvitation } from "./pages/invitation.tsx";
-import { answerError, replaceAnswer } from "./pages/error-page.tsx";
+import { answerError, limitFailures } from "./pages/error-page.tsx";
 import { showApiReference, showOpenApi } from "./pages/public/api-reference.tsx";
 import { showErrorCodes } from "./pages/public/error-codes.tsx";
 import { publicRoutes } from "./pages/public/routes.ts";
@@ -371,11 +371,10 @@ app.use((c, next) => {
   c.set("actor", anonymous);
   const answer = async (): Promise<void> => {
     await next();
-    const refused = await refusedFailure(c);
-    if (refused !== undefined) await replaceAnswer(c, refused);
+    await limitFailures(c);
     finishAnswer(c);
   };
-  return inRequest(requestId, answer, traceOf(c.req.header("traceparent")));
+  return inRequest(requestId, answer, { traceId: traceOf(c.req.header("traceparent")) });
 });
 
 // Browser clients of any origin read what is below, and ask first when they name the revision that they speak. They also

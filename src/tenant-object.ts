@@ -9,7 +9,7 @@ import type { JobHost } from "./backups/job.ts";
 import { plainRefusal } from "./calls/refusal.ts";
 import { type CallHost, type NotServed, authorize } from "./calls/run-call.ts";
 import { TenantCalls } from "./calls/tenant-calls.ts";
-import { type Context, createContext } from "./control/context.ts";
+import { type Context, createContext, runInRequests } from "./control/context.ts";
 import type { ReservedPlacement } from "./control/placements-store.ts";
 import type { Step, TenantWork } from "./control/work.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
@@ -166,7 +166,7 @@ export class TenantObject extends DurableObject<Env> {
 
   /** Runs a tool. Refusals and failed tools are values; a throw is an outage. */
   call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
-    return inRequest(request.requestId, () => this.#calls.run(request, progress), request.traceId);
+    return inRequest(request.requestId, () => this.#calls.run(request, progress), { traceId: request.traceId });
   }
 
   /** Stops a call whose client has gone. The call is then not charged. */
@@ -373,3 +373,5 @@ export class TenantObject extends DurableObject<Env> {
     await this.#usage.alarm();
   }
 }
+
+runInRequests(TenantObject.prototype);

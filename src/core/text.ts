@@ -180,15 +180,6 @@ export function shownName(name: PropertyKey): string {
   return text.length > MAX_SHOWN_NAME ? `(a name of ${text.length} characters)` : text;
 }
 
-/** A path for a log line, without the parts that are too long for an id. */
-export function shownPath(path: string): string {
-  return path
-    .slice(0, 1_000)
-    .split("/")
-    .map((part) => (part.length > MAX_SHOWN_NAME ? "…" : part))
-    .join("/");
-}
-
 /** A string, a brace or a bracket of JSON. */
 const jsonTokens = /"(?:[^"\\]|\\.)*"|[{}[\]:]/g;
 

@@ -20,7 +20,6 @@ import type { Caller } from "../core/call.ts";
 import { bearerToken, verifyCredential } from "../core/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
 import { type TenantConfig, TenantId } from "../core/tenant.ts";
-import { shownPath } from "../core/text.ts";
 import {
   type Access,
   type HttpContext,
@@ -28,11 +27,13 @@ import {
   Problem,
   type Route,
   TooManyRequests,
+  actAs,
   noSuchTenant,
   tenantOf,
 } from "../http.ts";
-import { describeError, log, markRequest } from "../log.ts";
+import { type LogFields, describeError, log, markRequest } from "../log.ts";
 import { authenticate, identifyPerson } from "./tokens/authenticate.ts";
+import { personId } from "./audit/audit.ts";
 import { makerOf, memberOf, refusedCredential } from "./keys/credential-check.ts";
 import { keysStore } from "./keys/keys-store.ts";
 import { orderTokensOf } from "./keys/order-cookie.ts";
@@ -64,7 +65,7 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
       throw new Problem("token_invalid", "This route takes the setupToken that POST /api/checkout answered with.");
     if (Date.now() >= Number(credential.fields[0]))
       throw new Problem("token_expired", `A setupToken is valid for 30 days. Ask support for a key: ${support}.`);
-    c.set("actor", { kind: "buyer", tenantId: credential.tenantId });
+    actAs(c, { kind: "buyer", tenantId: credential.tenantId });
     await next();
   }),
 
@@ -108,7 +109,7 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
     if (refused !== undefined) throw new AppError(refused);
     const grant = caller.kind === "grant" ? await clientGrant(context, caller) : undefined;
     // Before the rate, which strangers must not use up.
-    c.set("actor", actorOf(tenant, caller, grant));
+    actAs(c, actorOf(tenant, caller, grant));
     await requireRate(c, caller, tenant?.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
     c.set("caller", caller);
     await next();
@@ -120,14 +121,14 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
       const { issuer, subject, email, name } = session;
       // What the provider said of the address and the organisation counted at the sign-in.
       c.set("person", { issuer, subject, email, emailVerified: false, name, organisation: null });
-      c.set("actor", { kind: "person", issuer, subject });
+      actAs(c, { kind: "person", issuer, subject });
       return next();
     }
     const identified = await identifyPerson(c.req.header("authorization") ?? null, c.get("context"), Date.now());
     if ("refused" in identified) throw new AppError(identified.refused);
     const { issuer, subject } = identified.person;
     c.set("person", identified.person);
-    c.set("actor", { kind: "person", issuer, subject });
+    actAs(c, { kind: "person", issuer, subject });
     await next();
   }),
 
@@ -145,7 +146,7 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
         .monitorGeneration(credential.tenantId)
         .catch(() => undefined);
       if (generation !== undefined && String(generation) !== credential.fields[0]) throw new AppError("key_revoked");
-      c.set("actor", { kind: "reader", tenantId: credential.tenantId, of: "health" });
+      actAs(c, { kind: "reader", tenantId: credential.tenantId, of: "health" });
     }
     await next();
   }),
@@ -175,7 +176,7 @@ function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
     const found = await identifyOperator(operatorCredentials(c), c.env, Date.now());
     if ("refused" in found) {
       const { refused, detail = refused === "token_missing" ? OPERATOR_TOKENS : undefined } = found;
-      if (refused !== "token_missing") log("warn", "operator_refused", { code: refused, path: shownPath(c.req.path) });
+      if (refused !== "token_missing") log("warn", "operator_refused", { code: refused, ...routeOf(c) });
       throw detail === undefined ? new AppError(refused) : new Problem(refused, detail);
     }
     const { operator } = found;
@@ -183,20 +184,18 @@ function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
     const refused = refusedRole(operator, needed);
     const { id, role, through } = operator;
     if (refused !== undefined) {
-      log("warn", "operator_role_refused", {
-        operator: id,
-        role,
-        needed,
-        method: c.req.method,
-        path: shownPath(c.req.path),
-      });
+      log("warn", "operator_role_refused", { operator: id, role, needed, ...routeOf(c) });
       throw new Problem("role_missing", refused);
     }
     await next();
-    const { method } = c.req;
-    const path = shownPath(c.req.path);
-    log("info", "operator_request", { operator: id, role, through, method, path, status: c.res.status });
+    log("info", "operator_request", { operator: id, role, through, ...routeOf(c), status: c.res.status });
   });
+}
+
+/** The route as log lines name it. A path as it was sent could hold anything, also a secret. */
+function routeOf(c: HttpContext): LogFields {
+  const tenantId = TenantId.safeParse((c.req.param() as { tenantId?: string }).tenantId).data;
+  return { method: c.req.method, route: c.req.routePath, tenantId };
 }
 
 const OPERATOR_TOKENS = "The operator API takes a token of the operator issuer or the operator token.";
@@ -217,10 +216,10 @@ function operatorCredentials(c: HttpContext): OperatorCredentials {
 
 /** Names the operator in every further line, and counts a use of the operator token where it is for emergencies. */
 function actAsOperator(c: HttpContext, operator: Operator): void {
-  c.set("actor", operator);
+  actAs(c, operator);
   markRequest({ operator: operator.id });
   if (operator.through !== "token" || c.env.OPERATOR_TOKEN_USE === "normal") return;
-  log("warn", "operator_token_used", { method: c.req.method, path: shownPath(c.req.path) });
+  log("warn", "operator_token_used", routeOf(c));
   const counted = operatorsStore(c.get("context").control)
     .countTokenUse()
     .catch((error: unknown) => log("error", "operator_token_use_not_counted", { error: describeError(error) }));
@@ -235,10 +234,10 @@ async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
   refuseCrossing(c, credential, c.req.param("tenantId"));
   const actor = await impersonatorOf(c.get("context"), credential, nowMs);
   if (typeof actor === "string") throw new AppError(actor);
-  c.set("actor", actor);
+  actAs(c, actor);
   const { id, operator, reason } = actor;
   markRequest({ impersonation: id, operator: operator.id, reason });
-  log("info", "impersonated_request", { tenantId: actor.tenantId, method: c.req.method, path: shownPath(c.req.path) });
+  log("info", "impersonated_request", routeOf(c));
   return true;
 }
 
@@ -292,7 +291,7 @@ async function admitSession(c: HttpContext, { issuer, subject }: Session): Promi
     throw noSuchTenant();
   }
   const { id, role } = member;
-  c.set("actor", { kind: "member", tenantId, id, role, through: "session" });
+  actAs(c, { kind: "member", tenantId, id, role, through: "session" });
   const caller: Caller = { kind: "member", tenantId, memberId: id, scopes: [ADMIN_SCOPE] };
   await requireRate(c, caller, tenant.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
   c.set("caller", caller);
@@ -346,7 +345,7 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
   const { kind, tenantId, fields } = credential;
   if (kind === "setup" || kind === "status") {
     if (Date.now() >= Number(fields[0])) throw new AppError("token_expired");
-    c.set("actor", kind === "setup" ? { kind: "buyer", tenantId } : { kind: "reader", tenantId, of: "status" });
+    actAs(c, kind === "setup" ? { kind: "buyer", tenantId } : { kind: "reader", tenantId, of: "status" });
     return;
   }
   const nowMs = Date.now();
@@ -358,7 +357,7 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
   const tenant = await tenantsStore(context.control).config(tenantId);
   const refused = tenant === undefined ? "tenant_unknown" : refusedCredential(tenant, authentication.caller, nowMs);
   if (refused !== undefined) throw new AppError(refused);
-  c.set("actor", { kind: "key", tenantId, id: fields[0] ?? "" });
+  actAs(c, { kind: "key", tenantId, id: fields[0] ?? "" });
 }
 
 /** Whether an operator sends the request. For routes that show the operator more. */
@@ -394,6 +393,7 @@ interface Owned {
   kind: string;
   keyId?: string;
   memberId?: string;
+  issuer?: string;
   subject?: string;
   fields?: readonly string[];
 }
@@ -408,9 +408,10 @@ function refuseCrossing(c: HttpContext, own: Owned, target: string | undefined):
   log("warn", "cross_tenant_refused", {
     ...{ requestId, tenantId, target: named, credential: kind, route: c.req.routePath },
   });
-  // The recorder counts it, too. The subject of a grant is a part of its tokens, so the member stands for it.
-  const { keyId, memberId, subject, fields } = own;
-  const id = keyId ?? memberId ?? subject?.slice(0, 200) ?? (crossingIds.includes(kind) ? fields?.[0] : null) ?? null;
+  // The recorder counts it, too.
+  const { keyId, memberId, issuer, subject, fields } = own;
+  const person = issuer !== undefined && subject !== undefined ? personId(issuer, subject) : undefined;
+  const id = keyId ?? memberId ?? person ?? (crossingIds.includes(kind) ? fields?.[0] : undefined) ?? null;
   const crossing = { tenantId, kind: crossingKinds[kind] ?? kind, id, target: named };
   c.set("audit", { ...c.get("audit"), crossing });
   throw noSuchTenant();

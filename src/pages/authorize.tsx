@@ -7,7 +7,7 @@
 import { AuthorizationError } from "@cloudflare/workers-oauth-provider";
 import { type AccountScope, accountScopes, accountScopesOfRole } from "../core/actor.ts";
 import { config } from "../core/app-config.ts";
-import { type HttpContext, noteAct } from "../http.ts";
+import { type HttpContext, actAs, noteAct } from "../http.ts";
 import { log } from "../log.ts";
 import { scopesSupported } from "../identity/tokens/authenticate.ts";
 import { type Membership, membersStore } from "../identity/members/members-store.ts";
@@ -137,12 +137,14 @@ export async function answerConsent(c: HttpContext): Promise<Response> {
   if (current === undefined) return ended(c, "Your session has ended.");
   if (!(await isBound(form.get("binding") ?? "", handle, current.token)))
     return ended(c, "You have signed in again since this page was shown.");
+  const { issuer, subject } = current.session;
+  actAs(c, { kind: "person", issuer, subject });
   if (form.get("decision") !== "allow") return deny(c, handle);
   const memberships = await membersStore(c.get("context").control).ofIdentity(current.session);
   const choice = choicesOf(memberships).find(({ tenantId }) => tenantId === form.get("tenant"));
   if (choice === undefined) return ended(c, "You are no member of this organisation any more.");
   const { tenantId, memberId: id, role, offered } = choice;
-  c.set("actor", { kind: "member", tenantId, id, role, through: "session" });
+  actAs(c, { kind: "member", tenantId, id, role, through: "session" });
   const scopes = [...choice.scopes, ...offered.filter((scope) => form.get(scope) === TICKED)];
   if (scopes.length === 0) return ended(c, "You have ticked nothing that the client may do.");
   const to = await allow(c, handle, { ...choice, scopes }, current.session.signedInAtMs);
@@ -168,7 +170,7 @@ async function allow(
       const submitted = libraryRequest(c, oauthPaths.consent, "POST");
       const { request } = await api.approveConsent(submitted, handle, { scope: [...scopes] });
       // A client's document that cannot be read now costs only the name.
-      noteAct(c, { tenantId, target: request.clientId });
+      noteAct(c, { tenantId, target: request.clientId, detail: { decision: "allowed" } });
       const { clientName } = await api.describeConsent(request).catch(() => ({ clientName: request.clientId }));
       const to = await grantAccess(
         {
@@ -190,6 +192,7 @@ async function deny(c: HttpContext, handle: string): Promise<Response> {
   const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
   try {
     const { redirectTo, headers } = await api.denyConsent(libraryRequest(c, oauthPaths.consent, "POST"), handle);
+    noteAct(c, { detail: { decision: "denied" } });
     return await leave(c, redirectTo, "Access refused", cookiesOf(headers));
   } catch (error) {
     if (error instanceof AuthorizationError) return usedUp(c);

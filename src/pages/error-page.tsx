@@ -14,6 +14,7 @@ import {
 } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { personalPage } from "./layout.tsx";
+import { refusedFailure } from "../identity/address-rate.ts";
 
 export interface ErrorPageOptions {
   title: string;
@@ -98,8 +99,13 @@ function needsSignIn(c: HttpContext, code: ErrorCode): boolean {
   return isOpened && errors[code].status === 401 && c.req.header("authorization") === undefined;
 }
 
-/** Puts a refusal in the place of the answer, whose headers go with it: a challenge would ask for another try. */
-export async function replaceAnswer(c: HttpContext, refused: Error): Promise<void> {
+/**
+ * Refuses a wrong credential of an address that has sent too many. The refusal takes the place of the answer, whose headers go with
+ * it: a challenge would ask for another try.
+ */
+export async function limitFailures(c: HttpContext): Promise<void> {
+  const refused = await refusedFailure(c);
+  if (refused === undefined) return;
   const origins = c.res.headers.get("access-control-allow-origin");
   await c.res.body?.cancel();
   c.res = undefined;

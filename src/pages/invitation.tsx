@@ -3,7 +3,7 @@
 import type { FC } from "hono/jsx";
 import * as z from "zod";
 import { AppError } from "../core/errors.ts";
-import { type HttpContext, Problem } from "../http.ts";
+import { type HttpContext, Problem, actAs } from "../http.ts";
 import type { Invitation } from "../identity/members/invitations-store.ts";
 import type { Membership } from "../identity/members/members-store.ts";
 import { acceptInvitation, acceptedMembership, invitationOf } from "../identity/members/membership.ts";
@@ -54,7 +54,7 @@ export async function submitInvitation(c: HttpContext): Promise<Response> {
     });
   const invitation = await found(c, token);
   const { issuer, subject, email, name } = current.session;
-  c.set("actor", { kind: "person", issuer, subject });
+  actAs(c, { kind: "person", issuer, subject });
   const person = { issuer, subject, email, emailVerified: false, name, organisation: null };
   const membership = await acceptInvitation(c.get("context"), invitation, person, Date.now());
   if (membership === "ended") throw new AppError("invitation_ended");

@@ -3,7 +3,9 @@
 // Invariants: a session is new at each sign-in. The way back is bound to the browser that began, and to the provider. A page
 // sends a person only to a path of Tollgate's own, to a configured provider, or to a client that has proven itself.
 import { AuthorizationError, type AuthRequest, authorizationErrorRedirect } from "@cloudflare/workers-oauth-provider";
-import type { HttpContext } from "../http.ts";
+import { anonymous } from "../core/actor.ts";
+import { type HttpContext, recordAct } from "../http.ts";
+import { acts } from "../identity/audit/audit.ts";
 import { type Issuer, clientSecret, issuerName, signInIssuers } from "../identity/tokens/issuers.ts";
 import { signInMember } from "../identity/members/membership.ts";
 import { membersStore } from "../identity/members/members-store.ts";
@@ -135,6 +137,12 @@ export async function finishSignIn(c: HttpContext): Promise<Response> {
   if (issuer === undefined) return providerAway(c, retryUrl);
   const nowMs = Date.now();
   const outcome = await readAnswer(upstreamClient(c, issuer), { query: searchParams, pending, nowMs });
+  const signIn = {
+    action: acts.signIn,
+    detail: { issuer: issuer.issuer, for: returnTo === undefined ? "client" : "page" },
+  };
+  if (outcome.kind === "denied" || (outcome.kind === "failed" && !outcome.isOutage))
+    recordAct(c, { ...signIn, actor: anonymous, tenantId: null, outcome: "refused" });
   if (outcome.kind === "denied" && returnTo === undefined)
     return redirectWith(c, authorizationErrorRedirect(request, "access_denied"), cookies);
   if (outcome.kind === "failed" && outcome.isOutage) return providerAway(c, retryUrl);
@@ -145,12 +153,23 @@ export async function finishSignIn(c: HttpContext): Promise<Response> {
       link: { url: retryUrl, text: "Try again" },
     });
   const { person } = outcome;
-  await signInMember(context, { ...person, nowMs, rules: issuer });
+  const memberships = await signInMember(context, { ...person, nowMs, rules: issuer });
   const sessions = sessionsStore(context.control);
   // A session that this browser had before ends: its token could have been planted.
   const former = sessionTokenOf(c.req.header("cookie"));
   if (former !== undefined) await sessions.end(former, nowMs);
   const token = await sessions.start({ ...person, nowMs });
+  // A row in the chain of each tenant that the session opens, or in the deployment's.
+  const opened = memberships.filter(({ tenantState }) => tenantState !== "gone");
+  for (const { tenantId, memberId: id, role } of opened)
+    recordAct(c, {
+      ...signIn,
+      ...{ actor: { kind: "member", tenantId, id, role, through: "session" }, tenantId, outcome: "succeeded" },
+    });
+  if (opened.length === 0) {
+    const { issuer: of, subject } = person;
+    recordAct(c, { ...signIn, actor: { kind: "person", issuer: of, subject }, tenantId: null, outcome: "succeeded" });
+  }
   // The address with the code leaves the browser's history.
   return redirectWith(c, PUBLIC_URL + (returnTo ?? retryUrl), [...cookies, sessionCookie(token)]);
 }

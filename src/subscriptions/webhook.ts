@@ -1,7 +1,7 @@
 // Receives Stripe's webhooks: Tollgate verifies the signature over the raw body, stores the event, then answers 200. It
 // applies the event afterwards. If it crashes in between, the sweep applies the event. Thin events have a path of their own,
 // because their destination at Stripe has its own secret.
-import { BadRequest, type HttpContext, noteAct } from "../http.ts";
+import { BadRequest, type HttpContext, actAs, noteAct } from "../http.ts";
 import { describeError, log } from "../log.ts";
 import { inboxStore } from "./inbox-store.ts";
 import { type IncomingEvent, incomingEvent, incomingNotification } from "./stripe-event.ts";
@@ -27,7 +27,7 @@ async function store(c: HttpContext, event: IncomingEvent | undefined): Promise<
   const startedAtMs = Date.now();
   if (event === undefined) throw new BadRequest("The event has no id or no type.");
   // The signature is right.
-  c.set("actor", { kind: "stripe" });
+  actAs(c, { kind: "stripe" });
   noteAct(c, { target: `${event.id} ${event.type}` });
   const context = c.get("context");
   const { fresh, tenantId, outcome } = await inboxStore(context.control).keep(event, context.stripe.isLive);

@@ -228,6 +228,14 @@ test.each<[Actor, Record<string, unknown>]>([
     { kind: "buyer", tenantId: acme },
     { actorKind: "buyer", actorId: null },
   ],
+  // The subject may be a name or an address. 24 digits of a digest stand for it.
+  [
+    { kind: "person", issuer: "https://login.example", subject: "ada@acme.example" },
+    {
+      ...{ actorKind: "person", actorId: expect.stringMatching(/^p_[0-9a-f]{24}$/), actorName: null },
+      detail: { issuer: "https://login.example" },
+    },
+  ],
   [{ kind: "stripe" }, { actorKind: "stripe", actorId: null }],
 ])("the fields of an actor: %o", (actor, fields) => {
   expect(actorFields(actor)).toMatchObject(fields);

@@ -13,7 +13,6 @@ import {
   refusedTextIn,
   repeatsName,
   shownName,
-  shownPath,
   storableText,
   unstorableText,
 } from "../../src/core/text.ts";
@@ -101,11 +100,6 @@ test("a name or a part of a path that could be a secret is not repeated, and eac
     `op_${"0".repeat(48)}`,
     `sk_test_${"0".repeat(48)}`,
   ];
-  for (const secret of secrets) {
-    expect(shownName(secret)).not.toContain(secret.slice(0, 8));
-    expect(shownPath(`/admin/api/tenants/${secret}/keys`)).toBe("/admin/api/tenants/…/keys");
-  }
-  const path = "/admin/api/tenants/a-tenant-with-the-longest-id-of-40-chars/keys";
-  expect(shownPath(path)).toBe(path);
+  for (const secret of secrets) expect(shownName(secret)).not.toContain(secret.slice(0, 8));
   expect(shownName("unitsPerMonth")).toBe("unitsPerMonth");
 });

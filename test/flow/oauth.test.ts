@@ -2,7 +2,7 @@
 // for one tenant, and the client's calls work until they are refused for a reason.
 import { Client as Client2, StreamableHTTPClientTransport as Transport2 } from "@modelcontextprotocol/client";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
-import { type TestTenant, aTenant, callTool, modernMeta, operator, postMcp, system } from "../support/flow.ts";
+import { type TestTenant, aTenant, callTool, modernMeta, operator, postMcp, system, until } from "../support/flow.ts";
 import {
   Browser,
   ClientMemory,
@@ -285,4 +285,35 @@ test("with several providers a page asks for one, and each signs people in by it
     expect(access.startsWith(`tgo_${acme.id}.`), name).toBe(true);
     expect((await callTool(access, "get_usage")).isError).toBeFalsy();
   }
+});
+
+interface AuditRow {
+  action: string;
+  actor: { kind: string; id: string | null };
+  outcome: string;
+  detail: Record<string, unknown>;
+  target: string | null;
+}
+const eventsOf = async (query: string): Promise<AuditRow[]> =>
+  ((await (await operator("GET", `/audit?${query}`)).json()) as { events: AuditRow[] }).events;
+
+test("a sign-in is recorded for each tenant that it opens, and a person who turns a client away is named", async () => {
+  const found = async (query: string, is: (row: AuditRow) => boolean): Promise<AuditRow> => {
+    let row: AuditRow | undefined;
+    await until(async () => (row = (await eventsOf(query)).find(is)) !== undefined, query);
+    if (row === undefined) throw new Error(query);
+    return row;
+  };
+  const sub = await aPerson([acme.id]);
+  const browser = new Browser();
+  const consent = await browser.signIn((await anAuthorization()).url, { sub });
+  const signIn = await found(`action=sign_in&tenant=${acme.id}`, ({ actor }) => actor.kind === "member");
+  expect(signIn).toMatchObject({ outcome: "succeeded", detail: { role: "member", for: "client" } });
+  await browser.submit(consent, { decision: "deny" });
+  const denied = await found("actor=person", ({ detail }) => detail["decision"] === "denied");
+  expect(denied.actor.id).toMatch(/^p_[0-9a-f]{24}$/);
+  expect(JSON.stringify([signIn, denied])).not.toContain(sub);
+  const before = (await eventsOf("action=sign_in&actor=person")).length;
+  await new Browser().signIn((await anAuthorization()).url, { sub: await aPerson([]) });
+  await until(async () => (await eventsOf("action=sign_in&actor=person")).length > before, "a sign-in of no member");
 });

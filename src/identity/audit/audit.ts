@@ -2,6 +2,7 @@
 // chain prove that none was changed, removed or inserted. Each tenant has a chain; the deployment has its own.
 // Invariants: a row has ids, names, numbers and switches, never a secret and never the content of a request. The hash of a row
 // covers every field and the hash of the row before it. migrations/control/0013_audit.sql computes the same hash.
+import { createHash } from "node:crypto";
 import * as z from "zod";
 import type { Actor } from "../../core/actor.ts";
 import { sha256Hex } from "../../core/credentials.ts";
@@ -95,6 +96,8 @@ export const acts = {
   refusedOperatorToken: "operator_token.refuse",
   usedOperatorToken: "operator_token.use",
   usedSetupToken: "setup_token.use",
+  /** A person has signed in at a provider, or was refused. */
+  signIn: "sign_in",
 } as const;
 
 /** What came of a request, by the status of its answer. */
@@ -105,6 +108,17 @@ export function outcomeOf(status: number): AuditOutcome {
 
 /** Longest name, id or reason. */
 const MAX_CHARS = 200;
+
+/**
+ * The id of a person who is no member: 96 bits of a digest. The subject itself may be a name or an address, by the provider's
+ * choice, and a row can never be erased.
+ */
+export function personId(issuer: string, subject: string): string {
+  return `p_${createHash("sha256")
+    .update(JSON.stringify([issuer, subject]))
+    .digest("hex")
+    .slice(0, 24)}`;
+}
 
 /** The actor of a request, and what else is known about it. */
 export function actorFields(actor: Actor): ActorFields & { detail: AuditDetail } {
@@ -138,7 +152,7 @@ export function actorFields(actor: Actor): ActorFields & { detail: AuditDetail }
     case "key":
       return { ...fields, actorId: short(actor.id) };
     case "person":
-      return { ...fields, actorId: short(actor.subject), detail: { issuer: short(actor.issuer) } };
+      return { ...fields, actorId: personId(actor.issuer, actor.subject), detail: { issuer: short(actor.issuer) } };
     case "reader":
       return { ...fields, detail: { of: actor.of } };
     case "anonymous":

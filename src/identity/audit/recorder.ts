@@ -82,7 +82,7 @@ function recordsOf(c: HttpContext, route: RecordedRoute, action: string, recordi
     const anonymously = { ...actorFields(anonymous), tenantId: null, target: null, detail: { route: c.req.routePath } };
     return isOver ? [] : [keep(context, { ...refusal, ...anonymously, action: acts.refusedOperatorToken })];
   }
-  const works: Promise<void>[] = [];
+  const works = actsOf(c, event).map((act) => keep(context, act));
   const tokenUse = usedOperatorToken(c, event);
   if (tokenUse !== undefined) works.push(keep(context, tokenUse));
   const setup = usedSetupToken(event, route);
@@ -156,6 +156,20 @@ async function countCrossing(context: Context, event: AuditEvent & { tenantId: s
   await keep(context, { ...event, target });
 }
 
+/** The acts of the request that have rows of their own. */
+function actsOf(c: HttpContext, event: AuditEvent): AuditEvent[] {
+  const { acts: noted = [] } = c.get("audit") ?? {};
+  return noted.map(({ actor, action, tenantId, outcome, detail }, index) => {
+    const { detail: ofActor, ...who } = actorFields(actor);
+    const id = `${event.id}-${action}-${index}`;
+    return {
+      ...event,
+      ...who,
+      ...{ id, action, tenantId, outcome, target: null, status: c.res.status, detail: { ...ofActor, ...detail } },
+    };
+  });
+}
+
 /** What is known about a request before its answer. */
 function eventOf(c: HttpContext, action: string): AuditEvent {
   const { atMs = Date.now(), note } = c.get("audit") ?? {};
@@ -176,7 +190,11 @@ function eventOf(c: HttpContext, action: string): AuditEvent {
     status: null,
     code: null,
     address: addressOf(c),
-    detail: { ...detail, ...(c.req.method === "PATCH" && fields !== undefined && { fields: fields.join(",") }) },
+    detail: {
+      ...detail,
+      ...note?.detail,
+      ...(c.req.method === "PATCH" && fields !== undefined && { fields: fields.join(",") }),
+    },
   };
 }
 
