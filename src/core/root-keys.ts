@@ -59,6 +59,44 @@ export async function newestRootKey(setting: string): Promise<RootKey> {
   return newest;
 }
 
+/** How many API keys that work otherwise need a root key, and of how many tenants they are. */
+export interface RootKeyUse {
+  rootKey: string;
+  keys: number;
+  tenants: number;
+}
+
+export interface UsedRootKey {
+  id: string;
+  makesCredentials: boolean;
+  /** nothing: the setting lacks the root key, so that its API keys are refused. */
+  verifies: RootKey["verifies"] | "nothing";
+  apiKeys: number;
+  tenants: number;
+}
+
+/** The root keys of the setting, and those that are missing in it, with the API keys that need them. */
+export function usedRootKeys({ keys, byId }: RootKeys, uses: readonly RootKeyUse[]): UsedRootKey[] {
+  const idOf = ({ rootKey }: RootKeyUse): string => byId.get(rootKey)?.id ?? rootKey;
+  const ids = [...new Set([...keys.map(({ id }) => id), ...uses.map(idOf)])];
+  return ids.map((id) => {
+    const own = uses.filter((use) => idOf(use) === id);
+    return {
+      id,
+      makesCredentials: keys[0]?.id === id,
+      verifies: byId.get(id)?.verifies ?? "nothing",
+      apiKeys: own.reduce((sum, use) => sum + use.keys, 0),
+      // A tenant with keys under both spellings of an id counts twice.
+      tenants: own.reduce((sum, use) => sum + use.tenants, 0),
+    };
+  });
+}
+
+/** API keys whose root key is missing in the setting. Their clients are refused. */
+export function keysWithoutRoot(used: readonly UsedRootKey[]): number {
+  return used.reduce((sum, { verifies: of, apiKeys }) => sum + (of === "nothing" ? apiKeys : 0), 0);
+}
+
 /** The secrets of a setting that is rotated: newest first, separated by commas. */
 export function secretsOf(setting: string): string[] {
   return setting

@@ -3,8 +3,10 @@ import type { Context } from "../control/context.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { fullestPercent } from "../core/placement.ts";
+import { keysWithoutRoot, rootKeysOf, usedRootKeys } from "../core/root-keys.ts";
 import { type ShardBehind, fleetStore } from "../fleet/fleet-store.ts";
 import { auditStore } from "../identity/audit/audit-store.ts";
+import { keysStore } from "../identity/keys/keys-store.ts";
 import { operatorsStore } from "../identity/operators/operators-store.ts";
 import { expectedVersion } from "../tenant-db/migrations.ts";
 import type { DeploymentState } from "./indicators.ts";
@@ -12,12 +14,15 @@ import type { DeploymentState } from "./indicators.ts";
 export async function readDeployment({ env, control }: Context, nowMs: number): Promise<DeploymentState> {
   // Where the token is the normal way, its uses are not counted.
   const isTokenNormal = env.OPERATOR_TOKEN_USE === "normal";
-  const [pipeline, behind, occupancy, operatorTokenUses, audit] = await Promise.all([
+  const [pipeline, behind, occupancy, operatorTokenUses, audit, rootKeyUses, rootKeys] = await Promise.all([
     ledgerStore(control).pipeline(nowMs),
     fleetStore(control).shardsBehind(expectedVersion()),
     placementsStore(control).occupancy(),
     isTokenNormal ? null : operatorsStore(control).tokenUses(),
     auditStore(control).state(),
+    keysStore(control).byRootKey(),
+    // A malformed setting refuses every credential. The state of the rest must still be readable.
+    rootKeysOf(env.CREDENTIAL_KEY).catch(() => undefined),
   ]);
   return {
     ...pipeline,
@@ -25,6 +30,7 @@ export async function readDeployment({ env, control }: Context, nowMs: number): 
     ...countBehind(behind),
     shardsFullPercent: fullestPercent(occupancy),
     operatorTokenUses,
+    keysWithoutRoot: rootKeys === undefined ? null : keysWithoutRoot(usedRootKeys(rootKeys, rootKeyUses)),
   };
 }
 

@@ -73,6 +73,7 @@ const reasons: Readonly<Record<CheckName, string>> = {
   open_calls: "a tenant's object has been unreachable for 10 minutes, so its limits miss some calls",
   webhooks: "Stripe events have waited for 5 minutes to be applied",
   provisioning: "tenants have been stuck in provisioning for 10 minutes",
+  api_keys: "API keys are refused, because their root key is missing in CREDENTIAL_KEY",
   migrations: "tenants' tables lack migrations of this program: run npm run migrate",
   removals: "a step of a tenant's removal has not ended for an hour",
   stripe: "Stripe has not answered for 10 minutes",

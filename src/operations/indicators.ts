@@ -14,6 +14,8 @@ export interface DeploymentState extends PipelineState, AuditState {
   shardsFullPercent: number | null;
   /** Uses of the operator token in the last 24 hours; `null` where it is the normal way. */
   operatorTokenUses: number | null;
+  /** API keys whose root key is missing in CREDENTIAL_KEY; `null` when the setting is malformed. */
+  keysWithoutRoot: number | null;
 }
 
 export const alarmLevels = ["ok", "warning", "critical"] as const;
@@ -32,6 +34,7 @@ export const checkNames = [
   "open_calls",
   "webhooks",
   "provisioning",
+  "api_keys",
   "migrations",
   "removals",
   "stripe",
@@ -319,6 +322,16 @@ export const indicators: readonly Indicator[] = [
     critical: 1_000,
     runbook:
       "Find operator_token_used in the log and ask who used it. If it was no emergency, rotate OPERATOR_TOKEN. Where the token is the normal way, set OPERATOR_TOKEN_USE to normal.",
+  },
+  {
+    name: "keysWithoutRoot",
+    check: "api_keys",
+    title: "API keys whose root key is missing in CREDENTIAL_KEY",
+    unit: "count",
+    warning: 0,
+    critical: 0, // the keys' clients are refused
+    runbook:
+      "GET /admin/api/root-keys shows the missing root keys (verifies: nothing) with their API keys and tenants. Put them back into CREDENTIAL_KEY: their keys work again. docs/keys.md says how to rotate.",
   },
   {
     name: "tenantsBehind",

@@ -1,7 +1,7 @@
 // The root keys of CREDENTIAL_KEY: both forms of the setting, and what a rotation ends.
 import { expect, test } from "vitest";
 import { type Credential, mintCredential, verifyCredential } from "../../src/core/credentials.ts";
-import { newestRootKey, rootKeysOf } from "../../src/core/root-keys.ts";
+import { keysWithoutRoot, newestRootKey, rootKeysOf, usedRootKeys } from "../../src/core/root-keys.ts";
 import { TenantId } from "../../src/core/tenant.ts";
 
 const old = "an old root key of more than thirty-two characters";
@@ -64,4 +64,26 @@ test.each([
   const error: unknown = await rootKeysOf(setting).catch((thrown: unknown) => thrown);
   expect(String(error)).toContain("CREDENTIAL_KEY");
   for (const secret of [old, young, "short"]) expect(String(error)).not.toContain(secret);
+});
+
+test("live API keys whose root key is missing are counted, by root key, under either spelling of its id", async () => {
+  const [plainId = ""] = (await rootKeysOf(old)).keys.map(({ id }) => id);
+  const uses = [
+    { rootKey: "2027", keys: 3, tenants: 2 },
+    { rootKey: "2026", keys: 5, tenants: 4 },
+    { rootKey: plainId, keys: 7, tenants: 1 },
+  ];
+  const both = usedRootKeys(await rootKeysOf(json({ id: "2027", secret: young }, { id: "2026", secret: old })), uses);
+  expect(both.map(({ id, apiKeys, verifies }) => [id, apiKeys, verifies])).toEqual([
+    ["2027", 3, "all"],
+    ["2026", 12, "all"],
+  ]);
+  expect(keysWithoutRoot(both)).toBe(0);
+  const one = usedRootKeys(await rootKeysOf(json({ id: "2027", secret: young })), uses);
+  expect(one.map(({ id, apiKeys, verifies }) => [id, apiKeys, verifies])).toEqual([
+    ["2027", 3, "all"],
+    ["2026", 5, "nothing"],
+    [plainId, 7, "nothing"],
+  ]);
+  expect(keysWithoutRoot(one)).toBe(12);
 });

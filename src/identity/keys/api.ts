@@ -5,7 +5,7 @@ import type { Creation } from "../../control/idempotent-requests-store.ts";
 import { notifyObject } from "../../control/notify-object.ts";
 import { tenantsStore } from "../../control/tenants-store.ts";
 import { keyPrefix } from "../../core/credentials.ts";
-import { rootKeysOf } from "../../core/root-keys.ts";
+import { rootKeysOf, usedRootKeys } from "../../core/root-keys.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import {
   BadRequest,
@@ -128,23 +128,10 @@ export async function revokeKey(c: HttpContext): Promise<Response> {
  * their API keys do not work.
  */
 export async function listRootKeys(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
-  const { keys, byId } = await rootKeysOf(c.env.CREDENTIAL_KEY);
-  const uses = (await keysStore(c.get("context").control).byRootKey()).map((use) => ({
-    ...use,
-    rootKey: byId.get(use.rootKey)?.id ?? use.rootKey,
-  }));
-  const ids = [...new Set([...keys.map(({ id }) => id), ...uses.map(({ rootKey }) => rootKey)])];
-  const rootKeys = ids.map((id) => {
-    const own = uses.filter(({ rootKey }) => rootKey === id);
-    return {
-      id,
-      makesCredentials: keys[0]?.id === id,
-      verifies: byId.get(id)?.verifies ?? "nothing",
-      apiKeys: own.reduce((sum, use) => sum + use.keys, 0),
-      // A tenant with keys under both spellings of an id counts twice.
-      tenants: own.reduce((sum, use) => sum + use.tenants, 0),
-    };
-  });
+  const rootKeys = usedRootKeys(
+    await rootKeysOf(c.env.CREDENTIAL_KEY),
+    await keysStore(c.get("context").control).byRootKey(),
+  );
   return c.json(
     pageOfAll("rootKeys", rootKeys, query, ({ id }) => id),
     200,
