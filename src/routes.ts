@@ -118,6 +118,7 @@ import {
   dismissDeadLetters,
   listConflicts,
   listDeadLetters,
+  makeWebhookSecret,
   replayDeadLetters,
   showUsage,
 } from "./metering/api.ts";
@@ -233,6 +234,7 @@ export const routes: readonly Route[] = [
   route("PATCH /api/tenants/:tenantId", "tenant_admin", changeOwnAccount, { body: OwnAccountChange, permission: "account:write" }),
   route("GET /api/tenants/:tenantId/configuration", "tenant_admin", showOwnConfiguration, { permission: "account:read" }),
   route("PATCH /api/tenants/:tenantId/configuration", "tenant_admin", changeOwnConfiguration, { body: SettingsPatch, permission: "account:write" }),
+  route("POST /api/tenants/:tenantId/webhook-secret", "tenant_admin", once<{ body: undefined }>(makeWebhookSecret), { permission: "keys:manage" }),
   route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery, permission: "usage:read" }),
   route("GET /api/tenants/:tenantId/metrics", "tenant_admin", showMetrics, { query: MetricsQuery, permission: "usage:read" }),
   route("GET /api/tenants/:tenantId/calls", "tenant_admin", listCalls, { query: CallsQuery, permission: "usage:read" }),

@@ -73,6 +73,7 @@ BEGIN
   DELETE FROM tenant_links l WHERE l.tenant_id = erased;
   DELETE FROM invitations i WHERE i.tenant_id = erased;
   DELETE FROM members m WHERE m.tenant_id = erased;
+  DELETE FROM webhook_secrets w WHERE w.tenant_id = erased;
   -- Requests of jobs name files, and results quote lines.
   DELETE FROM jobs j WHERE j.tenant_id = erased;
   -- Callers may be people.

@@ -37,6 +37,17 @@ CREATE TABLE usage_alerts (
 );
 CREATE INDEX usage_alerts_unsent ON usage_alerts (due_at) WHERE sent_at IS NULL;
 
+-- The secret that signs a tenant's webhooks, encrypted. After a rotation the former one signs, too, until former_until.
+CREATE TABLE webhook_secrets (
+  tenant_id text PRIMARY KEY REFERENCES tenants (id),
+  secret text NOT NULL,
+  former_secret text,
+  former_until timestamptz,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+GRANT SELECT, INSERT ON webhook_secrets TO tollgate_service;
+GRANT UPDATE (secret, former_secret, former_until, created_at) ON webhook_secrets TO tollgate_service;
 GRANT SELECT, INSERT, DELETE ON impersonations, operator_token_uses, usage_alerts TO tollgate_service;
 GRANT UPDATE (ended_at) ON impersonations TO tollgate_service;
 GRANT UPDATE (uses, last_at) ON operator_token_uses TO tollgate_service;

@@ -24,6 +24,7 @@ import { isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { type DeadLetter, deadLettersStore } from "./dead-letters/dead-letters-store.ts";
 import { bodyOfText } from "./queue-message.ts";
+import { renewWebhookSecret } from "./usage-alerts.ts";
 
 /** Most items on a page of usage: 1,000 calls are about 150 KB of JSON. */
 const MAX_PAGE = 1_000;
@@ -57,6 +58,11 @@ export const ReplayRequest = z.union([Named, z.strictObject({ all: z.literal(tru
 export const DismissRequest = Named;
 /** `?all=true` also lists the letters that were replayed or dismissed. */
 export const DeadLettersQuery = pageQuery(DEAD_LETTERS).extend({ all: Flag });
+
+/** Makes a new secret for the webhooks that the tenant gets, and shows it once. */
+export async function makeWebhookSecret(c: HttpContext): Promise<Response> {
+  return c.json(await renewWebhookSecret(c.get("context"), tenantOf(c)), 201, noStore);
+}
 
 export async function showUsage(c: HttpContext, { query }: { query: UsageQuery }): Promise<Response> {
   const tenantId = tenantOf(c);

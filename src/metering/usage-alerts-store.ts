@@ -2,6 +2,7 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { TenantId } from "../core/tenant.ts";
+import { toIso } from "../core/time.ts";
 
 /** An alert is a hint. Older ones than a day, and those that could not be sent this often, are left. */
 const MAX_ATTEMPTS = 10;
@@ -14,11 +15,23 @@ const UsageAlert = z.object({
   channel: z.enum(["webhook", "mail"]),
   webhookUrl: z.string().nullable(),
   emails: z.array(z.string()).nullable(),
+  /** The encrypted secrets that sign the webhook, newest first. Empty: the tenant has made none. */
+  secrets: z
+    .array(z.string())
+    .nullable()
+    .transform((secrets) => secrets ?? []),
 });
 export type UsageAlert = z.infer<typeof UsageAlert>;
 
 const webhookUrl = `t.settings #>> '{integrations,webhookUrl}'`;
 const emails = `t.settings #> '{alerts,emails}'`;
+
+const secrets = `(SELECT to_jsonb(array_remove(ARRAY[w.secret, CASE WHEN w.former_until > now() THEN w.former_secret END], NULL))
+  FROM webhook_secrets w WHERE w.tenant_id = t.id)`;
+
+const StoredSecret = z.object({ tenantId: TenantId, secret: z.string(), former: z.string().nullable() });
+/** A tenant's encrypted secrets. */
+export type StoredSecret = z.infer<typeof StoredSecret>;
 
 export function usageAlertsStore(control: ControlDatabase) {
   return {
@@ -56,10 +69,41 @@ export function usageAlertsStore(control: ControlDatabase) {
              SELECT u.tenant_id, u.month, u.threshold_percent, u.channel FROM usage_alerts u
              WHERE u.sent_at IS NULL AND u.attempts < $2 AND u.due_at > now() - interval '1 day' ORDER BY u.due_at LIMIT $1)
          RETURNING a.tenant_id AS "tenantId", to_char(a.month, 'YYYY-MM-DD') AS month, a.threshold_percent AS "thresholdPercent",
-                   a.channel, ${webhookUrl} AS "webhookUrl", ${emails} AS emails`,
+                   a.channel, ${webhookUrl} AS "webhookUrl", ${emails} AS emails, ${secrets} AS secrets`,
         [limit, MAX_ATTEMPTS],
       );
       return rows.map((row) => UsageAlert.parse(row));
+    },
+
+    /** Stores a tenant's new secret, encrypted. The former one signs, too, for `overlapMs`. Returns until when; `null`: there was none. */
+    async renewSecret(tenantId: TenantId, secret: string, overlapMs: number): Promise<string | null> {
+      const [row] = await control.query(
+        `INSERT INTO webhook_secrets AS w (tenant_id, secret) VALUES ($1, $2)
+         ON CONFLICT (tenant_id) DO UPDATE SET former_secret = w.secret, secret = excluded.secret, created_at = now(),
+           former_until = now() + make_interval(secs => $3::double precision / 1000)
+         RETURNING ${toIso("w.former_until")} AS until`,
+        [tenantId, secret, overlapMs],
+      );
+      return z.object({ until: z.string().nullable() }).parse(row).until;
+    },
+
+    /** Secrets that another key of ENCRYPTION_KEYS than this one encrypted. */
+    async secretsNotUnder(keyId: string, limit: number): Promise<StoredSecret[]> {
+      const rows = await control.query(
+        `SELECT tenant_id AS "tenantId", secret, former_secret AS former FROM webhook_secrets
+         WHERE split_part(secret, '.', 2) <> $1 OR split_part(former_secret, '.', 2) <> $1 LIMIT $2`,
+        [keyId, limit],
+      );
+      return rows.map((row) => StoredSecret.parse(row));
+    },
+
+    /** Replaces a tenant's secrets by the same ones under another key, unless they have changed since. */
+    async replaceSecrets(stored: StoredSecret, encrypted: Omit<StoredSecret, "tenantId">): Promise<void> {
+      await control.query(
+        `UPDATE webhook_secrets SET secret = $3, former_secret = $4
+         WHERE tenant_id = $1 AND secret = $2 AND former_secret IS NOT DISTINCT FROM $5`,
+        [stored.tenantId, stored.secret, encrypted.secret, encrypted.former, stored.former],
+      );
     },
 
     /** The alert has arrived. */

@@ -1,9 +1,11 @@
-// Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins that an older key encrypted. Shards' logins are
+// Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins and webhook secrets that an older key encrypted. Shards' logins are
 // encrypted here, and each tenant's login in the tenant's object. Once no login is left under a key, that key can be removed.
 import type { Context } from "../control/context.ts";
 import { encryptedLoginsStore } from "../control/encrypted-logins-store.ts";
 import { isolated } from "../control/failures-store.ts";
 import { parseKeyRing } from "../core/encryption.ts";
+import { secretPurpose } from "../metering/usage-alerts.ts";
+import { usageAlertsStore } from "../metering/usage-alerts-store.ts";
 import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 
 /** Logins of each kind in one sweep: about a second's work. The next sweep continues. */
@@ -21,6 +23,21 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
     async (stored) => {
       const login = await decryptLogin(env, stored.purpose, stored.login);
       await logins.replaceShardLogin(stored, await encryptLogin(env, stored.purpose, login));
+    },
+  );
+  const alerts = usageAlertsStore(control);
+  const secrets = await alerts.secretsNotUnder(newest.id, BATCH);
+  await isolated(
+    control,
+    secrets,
+    { part: "webhook_secret_keys", idOf: ({ tenantId }) => tenantId },
+    async (stored) => {
+      const again = async (secret: string): Promise<string> => {
+        const purpose = secretPurpose(stored.tenantId);
+        return encryptLogin(env, purpose, await decryptLogin(env, purpose, secret));
+      };
+      const former = stored.former === null ? null : await again(stored.former);
+      await alerts.replaceSecrets(stored, { secret: await again(stored.secret), former });
     },
   );
   const tenants = await logins.tenantsNotUnder(newest.id, BATCH);

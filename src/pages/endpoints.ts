@@ -327,6 +327,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "PATCH /api/tenants/:tenantId": endpoint("changeOwnAccount", "Change the account's name or e-mail address", ok(OwnAccount.extend(Delivered.shape)), { codes: stripe }),
   "GET /api/tenants/:tenantId/configuration": endpoint("showOwnConfiguration", "Show the account's configuration, with its ETag", ok(OwnConfiguration)),
   "PATCH /api/tenants/:tenantId/configuration": endpoint("changeOwnConfiguration", "Change branding, integrations and alerts by a merge patch", ok(OwnConfiguration.extend(Delivered.shape)), { codes: conditional }),
+  "POST /api/tenants/:tenantId/webhook-secret": endpoint("renewWebhookSecret", "Make a new secret for the account's webhooks, and show it once", created(z.object({ secret: z.string(), formerUntil: z.string().nullable() }))),
   "GET /api/tenants/:tenantId/usage": endpoint("showOwnUsage", "Show usage, meter reports and their calls", ok(Usage)),
   "GET /api/tenants/:tenantId/metrics": endpoint("showOwnMetrics", "Show the account's calls, units, latency and database time over time", ok(Metrics)),
   "GET /api/tenants/:tenantId/calls": endpoint("listOwnCalls", "List the account's last calls, newest first", ok(Calls)),

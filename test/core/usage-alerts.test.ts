@@ -2,12 +2,12 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Context } from "../../src/control/context.ts";
 import { planNames } from "../../src/core/plans.ts";
-import { monthOf, sendUsageAlerts } from "../../src/metering/usage-alerts.ts";
+import { monthOf, sendUsageAlerts, signedHeaders } from "../../src/metering/usage-alerts.ts";
 
 test("an alert is sent once to each tenant's own webhook and addresses, and a webhook that fails gets it again later", async () => {
   const alert = (tenantId: string) => ({
     ...{ tenantId, month: "2026-11-01", thresholdPercent: 80 },
-    ...{ channel: "webhook", webhookUrl: `https://${tenantId}.example/hook`, emails: null },
+    ...{ channel: "webhook", webhookUrl: `https://${tenantId}.example/hook`, emails: null, secrets: null },
   });
   const emails = ["it@mail.example", "ops@mail.example"];
   const byMail = { ...alert("good"), channel: "mail", emails };
@@ -52,6 +52,26 @@ test("an alert is sent once to each tenant's own webhook and addresses, and a we
     at: "2026-11-30T23:59:59.000Z",
     usageUrl: "https://tollgate.example/api/tenants/good/usage",
   });
+});
+
+test("a webhook is signed as the published library of Standard Webhooks signs it, once for each secret that works", async () => {
+  const message = {
+    ...{ id: "msg_usage_good_2026-11_80", atMs: Date.parse("2026-11-29T23:59:59.500Z") },
+    body: '{"event":"usage_threshold_reached"}',
+  };
+  // Signed with standardwebhooks 1.1.1.
+  const [secret, signature] = [
+    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+    "v1,hirBl86spth+Yy0+M5GgyBRCbo8Mt6WmflgGjHiFTko=",
+  ];
+  expect(await signedHeaders(message, [secret])).toEqual({
+    ...{ "webhook-id": message.id, "webhook-timestamp": "1795996799", "webhook-signature": signature },
+  });
+  const former = `whsec_${btoa("x".repeat(32))}`;
+  const both = (await signedHeaders(message, [former, secret]))["webhook-signature"]?.split(" ") ?? [];
+  expect(both).toHaveLength(2);
+  expect(both[1]).toBe(signature);
+  expect(await signedHeaders(message, [])).not.toHaveProperty("webhook-signature");
 });
 
 test.each([
