@@ -104,7 +104,7 @@ export function faultOf(
   if (/SQLSTATE|\bpg_|syntax error at|\.ts:\d+|node_modules|^\s+at \S+ \(/m.test(text) && status >= 400)
     return "the refusal shows the inside of the program";
   const isPage = String(headers["content-type"]).startsWith("text/html") && text.includes("<title>");
-  if (status >= 400 && each.method !== "HEAD" && !isPage && !/"(code|error)":/.test(text))
+  if (status >= 400 && each.method !== "HEAD" && !isPage && !isReport(each, text) && !/"(code|error)":/.test(text))
     return "a refusal without a code";
   return undefined;
 }
