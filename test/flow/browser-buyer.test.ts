@@ -46,6 +46,8 @@ test("a buyer pays, sees the steps renew themselves, makes the first key, and an
   await shows(page, "Your account is ready");
   expect(await page.evaluate("document.documentElement.dataset.sameDocument")).toBe("yes");
   expect(new URL(page.url()).search).toBe("");
+  // The script also serves what htmx has brought.
+  await page.getByRole("button", { name: "Copy" }).first().waitFor();
   expect(await faultsOf(page)).toEqual([]);
 
   await page.getByRole("button", { name: "Get your first key" }).click();

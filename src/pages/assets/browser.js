@@ -2,10 +2,8 @@
 // Invariant: it writes no HTML. It only reads attributes of our own pages, and sets texts and attributes.
 "use strict";
 
-// A button that copies the text of the block beside it. Hidden without script.
-for (const button of document.querySelectorAll("button[data-copy]")) {
-  button.hidden = !navigator.clipboard;
-}
+// A button copies the text of the block beside it. The stylesheet shows it only once this script runs, also in parts that come later.
+document.documentElement.classList.toggle("copies", navigator.clipboard !== undefined);
 
 document.addEventListener("click", (event) => {
   const button = event.target instanceof Element ? event.target.closest("button[data-copy]") : null;

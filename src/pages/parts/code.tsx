@@ -12,7 +12,7 @@ export const Copyable: FC<{ text: string; caption?: string }> = ({ text, caption
     <pre tabindex={0}>
       <code>{text}</code>
     </pre>
-    <button type="button" class="tiny" data-copy="" hidden>
+    <button type="button" class="tiny" data-copy="">
       Copy
     </button>
   </figure>
