@@ -187,6 +187,7 @@ export async function startSystem(options: SystemOptions) {
             ...{ linkNewTenants: true, verifiesEmails: true, clientId: OIDC_CLIENT_ID, name: "Local sign-in" },
           },
         ]),
+        DNS_URL: issuer.dnsUrl,
         OIDC_CLIENT_SECRETS: JSON.stringify({ [issuer.url]: secrets.oidcClientSecret }),
         // A token with the scope and without roles is one that a script has asked for.
         OPERATOR_ISSUER: JSON.stringify({ issuer: issuer.url, jwksUrl: issuer.jwksUrl, defaultRole: "admin" }),

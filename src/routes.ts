@@ -94,6 +94,7 @@ import {
   showResourceMetadata,
   showServerMetadata,
 } from "./identity/oauth/api.ts";
+import { providerRoutes } from "./identity/providers/routes.ts";
 import { endSession, listSessions } from "./identity/sessions/api.ts";
 import {
   RemovalQuery,
@@ -353,8 +354,8 @@ export const routes: readonly Route[] = [
   route("POST /webhooks/stripe-thin", "stripe", receiveThinEvent),
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 
-  // pages
-  ...publicRoutes,
+  // tenants' own providers, and pages
+  ...providerRoutes, ...publicRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */

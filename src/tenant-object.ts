@@ -20,9 +20,16 @@ import { Mutex } from "./core/mutex.ts";
 import type { TenantConfig, TenantId } from "./core/tenant.ts";
 import { allows, refusedByState } from "./core/tenant-state.ts";
 import type { FallbackCall } from "./core/usage.ts";
-import { refusedCredential } from "./identity/keys/credential-check.ts";
+import { countsSignIn, refusedCredential } from "./identity/keys/credential-check.ts";
 import type { EntryPage, NewEntry } from "./identity/oauth/entries.ts";
-import { type GrantPage, type PresentedToken, TenantGrants, type ValidToken } from "./identity/oauth/grants.ts";
+import {
+  type GrantPage,
+  type PresentedToken,
+  type RevokedGrants,
+  TenantGrants,
+  type ValidToken,
+  memberOfSubject,
+} from "./identity/oauth/grants.ts";
 import type { OauthAnswer, TokenRequest } from "./identity/oauth/server.ts";
 import { RequestRate, STRIPE_PAGES_PER_MINUTE } from "./identity/request-rate.ts";
 import { startProvisioning } from "./lifecycle/provisioning.ts";
@@ -106,7 +113,7 @@ export class TenantObject extends DurableObject<Env> {
       tenant: () => this.#config.fresh() ?? this.#currentConfig(),
       scopes: (caller) => {
         if (caller.kind !== "grant") return caller.scopes;
-        const token = this.#grants.find(caller);
+        const token = this.#validToken(caller);
         if (token === undefined) return "token_invalid";
         this.#grants.noteUse(caller);
         return token.scopes;
@@ -129,7 +136,7 @@ export class TenantObject extends DurableObject<Env> {
       publicUrl: env.PUBLIC_URL,
       credentialKey: env.CREDENTIAL_KEY,
       registry: (name) => context.oauthRegistry(name),
-      isMember: (memberId) => this.#hasMember(memberId),
+      isMember: (memberId, signedInAtMs) => this.#hasMember(memberId, signedInAtMs),
       now,
     });
     const stored = this.#usage.setting("config");
@@ -141,12 +148,20 @@ export class TenantObject extends DurableObject<Env> {
     return tenantsStore(this.#context.control);
   }
 
-  /** Whether the tenant exists and has this member. Throws when that is not known. */
-  async #hasMember(memberId: string): Promise<boolean> {
+  /** What the token is good for, if the sign-in that it rests on still counts. */
+  #validToken(token: PresentedToken): ValidToken | undefined {
+    const found = this.#grants.find(token);
+    const member = this.#config.latest?.members.find(({ id }) => id === memberOfSubject(token.subject));
+    return found !== undefined && countsSignIn(member, found.createdAtMs) ? found : undefined;
+  }
+
+  /** Whether the tenant exists and has this member, whose sign-ins of this instant count. Throws when that is not known. */
+  async #hasMember(memberId: string, signedInAtMs: number): Promise<boolean> {
     const config = await this.#config.current();
     if (config === "control_unavailable") throw new AppError(config);
     if (typeof config === "string" || config.state === "gone") return false;
-    return config.members.some(({ id }) => id === memberId);
+    const member = config.members.find(({ id }) => id === memberId);
+    return member !== undefined && countsSignIn(member, signedInAtMs);
   }
 
   async #currentConfig(): Promise<TenantConfig | NotServed> {
@@ -344,7 +359,7 @@ export class TenantObject extends DurableObject<Env> {
    * the account: a call checks its token itself.
    */
   findGrant(token: PresentedToken): ValidToken | undefined {
-    const found = this.#grants.find(token);
+    const found = this.#validToken(token);
     if (found !== undefined) this.#grants.noteUse(token);
     return found;
   }
@@ -354,8 +369,8 @@ export class TenantObject extends DurableObject<Env> {
     return this.#grants.grants(options);
   }
 
-  /** Revokes a grant, or all of a member. Returns how many there were. Their tokens are refused on the next request. */
-  revokeGrants(which: { grantId: string } | { memberId: string }): Promise<number> {
+  /** Revokes a grant, or all of some members. Returns how many there were. Their tokens are refused on the next request. */
+  revokeGrants(which: RevokedGrants): Promise<number> {
     return this.#grants.revoke(which);
   }
 

@@ -13,6 +13,7 @@ import { serveOnLoopback } from "../loopback.ts";
 import { type Auth0Quirks, auth0Provider } from "./auth0.ts";
 import type { Client } from "./clients.ts";
 import { type CognitoQuirks, cognitoProvider } from "./cognito.ts";
+import { dnsApp } from "./dns.ts";
 import { type EntraQuirks, entraProvider } from "./entra.ts";
 import { People, type PersonInput } from "./people.ts";
 import { type Sign, isForm, providerApp } from "./provider-app.ts";
@@ -47,6 +48,8 @@ export interface Issuer {
   url: string;
   jwksUrl: string;
   tokenUrl: string;
+  /** The resolver of the customers' domains. */
+  dnsUrl: string;
   /** The value of `iss` of each imitated provider. Entra has one for each directory, and `common`, which no token has. */
   issuers: { plain: string; auth0: string; cognito: string; entra: (directory: string) => string };
   /** The token that `POST /token` would give for these claims. Throws a ZodError when a claim has the wrong type. */
@@ -121,6 +124,7 @@ export async function startIssuer(options: IssuerOptions): Promise<Issuer> {
     return c.json({ access_token: token, token_type: "Bearer", expires_in: expiresInS });
   });
   app.route("/people", peopleApp(people));
+  app.route("/dns", dnsApp());
   const clients = new Map(
     (options.clients ?? []).map(({ secret, ...client }): [string, Client] => [
       client.id,
@@ -135,6 +139,18 @@ export async function startIssuer(options: IssuerOptions): Promise<Issuer> {
     for (const path of provider.hasServerMetadata ? [`/${provider.name}`, `/${provider.name}/`] : [])
       app.get(`/.well-known/oauth-authorization-server${path}`, (c) => c.json(metadataOf(provider, undefined)));
   }
+  // A customer's provider at a public name of its own: https://NAME.idp.example. Who sends a request there finds it here.
+  const customers = new Map<string, Hono>();
+  app.all("/idp/:name/*", (c) => {
+    const name = c.req.param("name");
+    const known = customers.get(name);
+    const setting = { ...settingAt(""), baseUrl: `https://${name}.idp.example` };
+    const own = known ?? providerApp({ provider: plainProvider(setting), ...shared });
+    customers.set(name, own);
+    const inside = new URL(c.req.url);
+    inside.pathname = inside.pathname.slice(`/idp/${name}`.length);
+    return own.fetch(new Request(inside, c.req.raw));
+  });
   app.notFound((c) => c.json({ error: "not_found", error_description: `${c.req.method} ${c.req.path}` }, 404));
   app.onError((error, c) => {
     const isMalformed = error instanceof SyntaxError || error instanceof z.ZodError;
@@ -149,6 +165,7 @@ export async function startIssuer(options: IssuerOptions): Promise<Issuer> {
     url,
     jwksUrl: `${url}/.well-known/jwks.json`,
     tokenUrl: `${url}/token`,
+    dnsUrl: `${url}/dns/query`,
     issuers: {
       plain: url,
       auth0: auth0.issuer(undefined),

@@ -12,6 +12,7 @@ import {
   registrationProblem,
 } from "./clients.ts";
 import { ACCESS_LIFETIME_MS, BoundedMap, type Grant, Grants, type LiveGrant, randomToken } from "./grants.ts";
+import { ID_JAG, ID_JAG_LIFETIME_S, ID_JAG_TYPE, TOKEN_EXCHANGE, assertionClaims } from "./id-jag.ts";
 import { PAGE_POLICY, noticePage, signInPage } from "./pages.ts";
 import type { People } from "./people.ts";
 import { type Identity, type Provider, metadataOf } from "./provider.ts";
@@ -165,6 +166,18 @@ export function providerApp(options: ProviderOptions): Hono {
       if ("refused" in redeemed) return fail(redeemed.refused);
       const { grant } = redeemed;
       return await answerTokens(c, client, grant, { scopes: redeemed.scopes ?? grant.scopes, isFirst: false }, fail);
+    }
+    if (grantType === TOKEN_EXCHANGE) {
+      const issuer = provider.issuer(c.req.param("directory"));
+      const setting = { issuer, keySet: options.keySet, clientId: client.id, nowS: nowS() };
+      const exchanged = await assertionClaims(values, setting);
+      if ("refused" in exchanged) return fail(exchanged.refused);
+      return c.json({
+        access_token: await sign(exchanged.claims, ID_JAG_TYPE),
+        issued_token_type: ID_JAG,
+        token_type: "N_A",
+        expires_in: ID_JAG_LIFETIME_S,
+      });
     }
     if (grantType === undefined) return fail({ error: "invalid_request", description: "grant_type is missing" });
     return fail({ error: "unsupported_grant_type", description: `${grantType} is not supported` });

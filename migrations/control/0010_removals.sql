@@ -74,6 +74,8 @@ BEGIN
   DELETE FROM invitations i WHERE i.tenant_id = erased;
   DELETE FROM members m WHERE m.tenant_id = erased;
   DELETE FROM webhook_secrets w WHERE w.tenant_id = erased;
+  DELETE FROM providers p WHERE p.tenant_id = erased;
+  DELETE FROM provider_domains d WHERE d.tenant_id = erased;
   -- Requests of jobs name files, and results quote lines.
   DELETE FROM jobs j WHERE j.tenant_id = erased;
   -- Callers may be people.

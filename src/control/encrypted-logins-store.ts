@@ -1,4 +1,4 @@
-// The encrypted logins of the control tables, found by the key that encrypted them, for the rotation of keys.
+// The encrypted logins and client secrets of the control tables, found by the key that encrypted them, for the rotation of keys.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { loginPurpose } from "../core/placement.ts";
@@ -13,6 +13,14 @@ const StoredLogin = z.object({
 });
 
 export type EncryptedShardLogin = z.infer<typeof StoredLogin> & { purpose: string };
+
+const StoredSecret = z.object({ providerId: z.string(), secret: z.string() });
+export type EncryptedProviderSecret = z.infer<typeof StoredSecret>;
+
+/** What the client secret of a tenant's provider is encrypted for. */
+export function providerSecretPurpose(providerId: string): string {
+  return `provider_secret:${providerId}`;
+}
 
 export function encryptedLoginsStore(control: ControlDatabase) {
   return {
@@ -34,6 +42,25 @@ export function encryptedLoginsStore(control: ControlDatabase) {
       await control.query(`UPDATE shards SET ${column} = $3 WHERE id = $1 AND ${column} = $2`, [
         shardId,
         login,
+        encrypted,
+      ]);
+    },
+
+    /** Client secrets of tenants' providers that another key than this one encrypted. */
+    async providerSecretsNotUnder(keyId: string, limit: number): Promise<EncryptedProviderSecret[]> {
+      const rows = await control.query(
+        `SELECT id AS "providerId", client_secret AS secret FROM providers
+         WHERE client_secret IS NOT NULL AND split_part(client_secret, '.', 2) <> $1 LIMIT $2`,
+        [keyId, limit],
+      );
+      return rows.map((row) => StoredSecret.parse(row));
+    },
+
+    /** Replaces a client secret by the same one under another key, unless it has changed since. */
+    async replaceProviderSecret({ providerId, secret }: EncryptedProviderSecret, encrypted: string): Promise<void> {
+      await control.query(`UPDATE providers SET client_secret = $3 WHERE id = $1 AND client_secret = $2`, [
+        providerId,
+        secret,
         encrypted,
       ]);
     },

@@ -21,6 +21,7 @@ export const retentions = {
     kept: "90 days after they were accepted, withdrawn or expired",
     ended: "coalesce(accepted_at, revoked_at, expires_at) < now() - interval '90 days'",
   },
+  providers: { kept: "90 days after their removal", ended: "removed_at < now() - interval '90 days'" },
   impersonations: { kept: "90 days after their end", ended: "expires_at < now() - interval '90 days'" },
   // The month's row stops a second alert. A clock that is set back by days must not send one again.
   usage_alerts: { kept: "90 days after their month began", ended: "month < (now() - interval '90 days')::date" },

@@ -157,7 +157,7 @@ export function tenantsStore(control: ControlDatabase) {
            'links', coalesce((SELECT jsonb_agg(jsonb_build_object('issuer', l.issuer, 'organisation', l.organisation))
                     FROM tenant_links l WHERE l.tenant_id = t.id), '[]'::jsonb),
            'members', coalesce((SELECT jsonb_agg(jsonb_build_object('id', m.id, 'role', m.role, 'issuer', m.issuer,
-                        'subject', m.subject) ORDER BY m.id)
+                        'subject', m.subject, 'signInsSinceMs', ${toMs("m.sign_ins_since")}) ORDER BY m.id)
                       FROM members m WHERE m.tenant_id = t.id AND m.removed_at IS NULL), '[]'::jsonb),
            'removedMembers', coalesce((SELECT jsonb_agg(jsonb_build_object('issuer', m.issuer, 'subject', m.subject) ORDER BY m.id)
                              FROM members m WHERE m.tenant_id = t.id AND m.removed_at IS NOT NULL AND m.issuer IS NOT NULL),

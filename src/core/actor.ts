@@ -14,6 +14,7 @@ export const permissions = [
   "members:read",
   "members:manage", // members, invitations, sessions and grants of others
   "membership:leave", // the member's own
+  "provider:manage", // the provider at which the people of the tenant sign in
   "audit:read",
   "tools:use", // call tools through an agent
 ] as const;
@@ -23,8 +24,10 @@ export const tenantRoles = ["owner", "admin", "developer", "member", "billing"] 
 export type TenantRole = (typeof tenantRoles)[number];
 
 const all: readonly Permission[] = permissions;
-/** Only an owner ends the account. */
-const adminPermissions = all.filter((permission) => permission !== "account:remove");
+/** Only an owner ends the account, and says which provider names its people: a provider can name an owner. */
+const adminPermissions = all.filter(
+  (permission) => permission !== "account:remove" && permission !== "provider:manage",
+);
 
 export const permissionsOfRole: Readonly<Record<TenantRole, readonly Permission[]>> = {
   owner: all,
@@ -46,7 +49,7 @@ export function covers(own: readonly Permission[], wanted: readonly Permission[]
 
 /** A key with the admin scope. It can end the account, as programs do today, and a key never makes a key or a member. */
 export const permissionsOfAdminKey: readonly Permission[] = all.filter(
-  (permission) => !["keys:manage", "members:manage", "membership:leave"].includes(permission),
+  (permission) => !["keys:manage", "members:manage", "membership:leave", "provider:manage"].includes(permission),
 );
 
 /** What a member can allow an OAuth client to do with the account, beside the scopes of tools. */

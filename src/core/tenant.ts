@@ -92,6 +92,8 @@ export const TenantConfig = z.object({
       role: z.enum(tenantRoles),
       issuer: z.string().nullable(),
       subject: z.string().nullable(),
+      /** Sign-ins before this instant do not count: their provider was removed. */
+      signInsSinceMs: z.number().nullish(),
     }),
   ),
   /** The identities whose membership has ended and that were not invited again. They are refused. */

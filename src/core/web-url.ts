@@ -21,7 +21,8 @@ export const PublicUrl = webUrl(["https"]).refine(
   "must name a host on the internet",
 );
 
-function isPublicHost(hostname: string): boolean {
+/** Whether a URL's host is a name on the internet, as far as the name tells. */
+export function isPublicHost(hostname: string): boolean {
   const name = hostname.replace(/\.$/, "");
   const isAddress = /^\[|^[\d.]+$/.test(name); // the URL parser has made dotted decimals of every form of IPv4
   return !isAddress && name.includes(".") && !/\.(?:local|localhost|internal|home\.arpa|test|invalid)$/.test(name);

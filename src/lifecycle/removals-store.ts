@@ -169,7 +169,7 @@ export function removalsStore(control: ControlDatabase) {
     },
 
     /**
-     * Starts to drop tenants whose grace has ended. This makes their removal irreversible and revokes their keys. A tenant
+     * Starts to drop tenants whose grace has ended. This makes their removal irreversible, revokes their keys and ends their providers. A tenant
      * with usage that Stripe has not confirmed waits. `only`: considers this tenant only.
      */
     async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
@@ -179,7 +179,10 @@ export function removalsStore(control: ControlDatabase) {
         `WITH due AS (SELECT r.id, r.tenant_id FROM removals r JOIN tenants t ON t.id = r.tenant_id
                               WHERE ${ended} AND ${outstanding} IS NULL ORDER BY t.leaving_until LIMIT $2 FOR UPDATE OF r, t SKIP LOCKED),
                  closed AS (UPDATE tenants t SET state = 'gone', version = t.version + 1 FROM due WHERE t.id = due.tenant_id),
-                 revoked AS (UPDATE api_keys k SET revoked_at = now() FROM due WHERE k.tenant_id = due.tenant_id AND k.revoked_at IS NULL)
+                 revoked AS (UPDATE api_keys k SET revoked_at = now() FROM due WHERE k.tenant_id = due.tenant_id AND k.revoked_at IS NULL),
+                 providers AS (UPDATE providers p SET removed_at = now(), client_secret = NULL FROM due
+                               WHERE p.tenant_id = due.tenant_id AND p.removed_at IS NULL),
+                 domains AS (DELETE FROM provider_domains d USING due WHERE d.tenant_id = due.tenant_id)
                  UPDATE removals r SET step = 'archive', progress = '{}', version = r.version + 1, waits_for = NULL, error = NULL,
                         step_at = now(), progressed_at = now()
                  FROM due WHERE r.id = due.id RETURNING r.tenant_id AS id`,

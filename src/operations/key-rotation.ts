@@ -1,7 +1,8 @@
-// Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins and webhook secrets that an older key encrypted. Shards' logins are
-// encrypted here, and each tenant's login in the tenant's object. Once no login is left under a key, that key can be removed.
+// Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins, webhook secrets and client secrets that an older key
+// encrypted. Shards' logins and the secrets are encrypted here, and each tenant's login in the tenant's object. Once nothing is left
+// under a key, that key can be removed.
 import type { Context } from "../control/context.ts";
-import { encryptedLoginsStore } from "../control/encrypted-logins-store.ts";
+import { encryptedLoginsStore, providerSecretPurpose } from "../control/encrypted-logins-store.ts";
 import { isolated } from "../control/failures-store.ts";
 import { parseKeyRing } from "../core/encryption.ts";
 import { secretPurpose } from "../metering/usage-alerts.ts";
@@ -38,6 +39,16 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
       };
       const former = stored.former === null ? null : await again(stored.former);
       await alerts.replaceSecrets(stored, { secret: await again(stored.secret), former });
+    },
+  );
+  await isolated(
+    control,
+    await logins.providerSecretsNotUnder(newest.id, BATCH),
+    { part: "provider_secret_keys", idOf: ({ providerId }) => providerId, atOnce: 4 },
+    async (stored) => {
+      const purpose = providerSecretPurpose(stored.providerId);
+      const secret = await decryptLogin(env, purpose, stored.secret);
+      await logins.replaceProviderSecret(stored, await encryptLogin(env, purpose, secret));
     },
   );
   const tenants = await logins.tenantsNotUnder(newest.id, BATCH);

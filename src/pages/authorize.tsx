@@ -28,6 +28,7 @@ import {
   libraryRequest,
   nameOf,
   signedIn,
+  signedInFor,
 } from "./sign-in.tsx";
 
 type Asks = Extract<Awaited<ReturnType<typeof readAuthorization>>, { kind: "asks" }>;
@@ -41,13 +42,14 @@ export async function showAuthorize(c: HttpContext): Promise<Response> {
   // `prompt` is for the provider, which knows the accounts. It also skips the session here.
   const prompts = (searchParams.get("prompt") ?? "").split(" ");
   const choosesAccount = prompts.includes("select_account") || prompts.includes("login");
-  const current = choosesAccount ? undefined : await signedIn(c);
+  const organisation = searchParams.get("organisation") ?? undefined;
+  const current = await signedInFor(c, { choosesAccount, organisation });
   if (current !== undefined) return showConsent(c, read, current);
   const url = `${oauthPaths.authorize}?${queryOf(read.request)}${choosesAccount ? "&prompt=select_account" : ""}`;
   return beginSignIn(c, {
     purpose: { request: read.request },
     chosen: searchParams.get("provider") ?? undefined,
-    ...{ choosesAccount, url },
+    ...{ organisation, choosesAccount, url },
   });
 }
 

@@ -20,6 +20,8 @@ import { KeySummary } from "../identity/keys/api.ts";
 import { Link } from "../identity/tokens/links-store.ts";
 import { MemberSummary, Membership } from "../identity/members/members-store.ts";
 import { Impersonation } from "../identity/operators/operators-store.ts";
+import { Grant } from "../identity/oauth/api.ts";
+import { ProviderView, RemovedProvider } from "../identity/providers/api.ts";
 import { SessionSummary } from "../identity/sessions/sessions-store.ts";
 import { RemovalRequest } from "../lifecycle/api.ts";
 import { DeadLetter } from "../metering/dead-letters/dead-letters-store.ts";
@@ -266,18 +268,6 @@ const Tokens = z.looseObject({
   resource: z.url(),
 });
 
-/** `lastUsedAt` is exact to the minute. `expiresAt` moves with each use; `null`: the client has not fetched its tokens yet. */
-const Grant = z.object({
-  id: z.string(),
-  memberId: z.string(),
-  clientId: z.string(),
-  clientName: z.string().nullable(),
-  scopes: z.array(z.string()),
-  createdAt: Instant,
-  lastUsedAt: Instant.nullable(),
-  expiresAt: Instant.nullable(),
-});
-
 const stripe = ["billing_unavailable", "billing_refused"] as const;
 const conditional = ["precondition_required", "precondition_failed"] as const;
 const object = ["tenant_unavailable"] as const;
@@ -302,7 +292,7 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /oauth/callback": endpoint("finishSignIn", "Return from the provider of a sign-in", { 303: REDIRECT }),
   "GET /sign-in": endpoint("showSignIn", "Sign in to pages, or show who is signed in", { 200: PAGE, 302: REDIRECT, 303: REDIRECT }),
   "POST /sign-out": endpoint("signOut", "Sign out of pages", ok(PAGE), { repeat: "A session ends once." }),
-  "POST /oauth/token": endpoint("answerToken", "Exchange a code or a refresh token for tokens", ok(Tokens), { repeat: "A code is redeemed once, and a refresh that is sent again gets usable tokens." }),
+  "POST /oauth/token": endpoint("answerToken", "Exchange a code, a refresh token or an assertion for tokens", ok(Tokens), { repeat: "A code is redeemed once, and a refresh that is sent again gets usable tokens." }),
   "POST /oauth/revoke": endpoint("revokeToken", "Revoke a token (RFC 7009)", ok(EMPTY), { repeat: "A revoked token stays revoked." }),
 
   // documents
@@ -338,6 +328,10 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "DELETE /api/tenants/:tenantId/keys/:keyId": endpoint("revokeOwnKey", "Revoke an API key", ok(Delivered.extend({ revoked: z.literal(true) }))),
   "POST /api/tenants/:tenantId/keys/:keyId/rotate": endpoint("rotateOwnKey", "Replace an API key; the old one works for some hours more", created(RotatedKey)),
   "GET /api/tenants/:tenantId/audit": endpoint("listOwnAudit", "List the account's audit log, newest first", ok(listOf("events", AuditedEvent))),
+  "GET /api/tenants/:tenantId/provider": endpoint("showOwnProvider", "Show the account's own sign-in provider", ok(ProviderView)),
+  "PUT /api/tenants/:tenantId/provider": endpoint("saveOwnProvider", "Set the account's own sign-in provider", ok(ProviderView.extend(Delivered.shape)), { codes: ["conflict"] }),
+  "DELETE /api/tenants/:tenantId/provider": endpoint("removeOwnProvider", "Remove the account's own sign-in provider", ok(RemovedProvider.extend(Delivered.shape)), { codes: ["conflict"] }),
+  "POST /api/tenants/:tenantId/provider/domains": endpoint("checkOwnDomains", "Look for the DNS records that prove the account's e-mail domains", ok(ProviderView), { codes: ["conflict", "issuer_unavailable"], repeat: "A proved domain stays proved." }),
   "GET /api/tenants/:tenantId/grants": endpoint("listOwnGrants", "List the clients that members have let in", ok(listOf("grants", Grant)), { codes: object }),
   "DELETE /api/tenants/:tenantId/grants/:grantId": endpoint("revokeOwnGrant", "End a client's access", ok(z.object({ revoked: z.literal(true) })), { codes: object }),
   "GET /api/tenants/:tenantId/sessions": endpoint("listOwnSessions", "List the sign-in sessions of members", ok(listOf("sessions", SessionSummary))),
@@ -380,6 +374,10 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /admin/api/tenants/:tenantId/members": endpoint("listMembers", "List a tenant's members", ok(listOf("members", MemberSummary))),
   "POST /admin/api/tenants/:tenantId/members": endpoint("addMember", "Add a member, as a rule the first owner, and invite the person", created(z.object({ member: MemberSummary, invitation: Invited }))),
   "DELETE /admin/api/tenants/:tenantId/members/:memberId": endpoint("removeMember", "Remove a member of a tenant", ok(Delivered.extend({ removed: z.literal(true) }))),
+  "GET /admin/api/tenants/:tenantId/provider": endpoint("showProvider", "Show a tenant's own sign-in provider", ok(ProviderView)),
+  "PUT /admin/api/tenants/:tenantId/provider": endpoint("saveProvider", "Set a tenant's own sign-in provider", ok(ProviderView.extend(Delivered.shape)), { codes: ["conflict"] }),
+  "DELETE /admin/api/tenants/:tenantId/provider": endpoint("removeProvider", "Remove a tenant's own sign-in provider", ok(RemovedProvider.extend(Delivered.shape))),
+  "POST /admin/api/tenants/:tenantId/provider/domains": endpoint("checkDomains", "Look for the DNS records that prove a tenant's e-mail domains", ok(ProviderView), { codes: ["conflict", "issuer_unavailable"], repeat: "A proved domain stays proved." }),
   "GET /admin/api/tenants/:tenantId/grants": endpoint("listGrants", "List the clients that a tenant's members have let in", ok(listOf("grants", Grant)), { codes: object }),
   "DELETE /admin/api/tenants/:tenantId/grants/:grantId": endpoint("revokeGrant", "End a client's access to a tenant", ok(z.object({ revoked: z.literal(true) })), { codes: object }),
   "GET /admin/api/tenants/:tenantId/sessions": endpoint("listSessions", "List the sign-in sessions of a tenant's members", ok(listOf("sessions", SessionSummary))),

@@ -4,6 +4,7 @@ import type { FC } from "hono/jsx";
 import * as z from "zod";
 import { AppError } from "../core/errors.ts";
 import { type HttpContext, Problem, actAs } from "../http.ts";
+import { OTHER_PROVIDER } from "../identity/members/api.ts";
 import type { Invitation } from "../identity/members/invitations-store.ts";
 import type { Membership } from "../identity/members/members-store.ts";
 import { acceptInvitation, acceptedMembership, invitationOf } from "../identity/members/membership.ts";
@@ -62,6 +63,7 @@ export async function submitInvitation(c: HttpContext): Promise<Response> {
     throw new Problem("conflict", "The invited address belongs to another sign-in of this account already.");
   if (membership === "full")
     throw new Problem("conflict", "The account has as many members as it may have. Ask its administrator.");
+  if (membership === "other_provider") throw new Problem("conflict", OTHER_PROVIDER);
   return welcome(c, membership);
 }
 

@@ -1,4 +1,4 @@
-// Pages of the sign-in: the choice of a provider, the way back from it, the account that is signed in, and the sign-out.
+// Pages of the sign-in: the way to a provider and back, the account that is signed in, and the sign-out.
 //
 // Invariants: a session is new at each sign-in. The way back is bound to the browser that began, and to the provider. A page
 // sends a person only to a path of Tollgate's own, to a configured provider, or to a client that has proven itself.
@@ -6,7 +6,17 @@ import { AuthorizationError, type AuthRequest, authorizationErrorRedirect } from
 import { anonymous } from "../core/actor.ts";
 import { type HttpContext, recordAct } from "../http.ts";
 import { acts } from "../identity/audit/audit.ts";
-import { type Issuer, clientSecret, issuerName, signInIssuers } from "../identity/tokens/issuers.ts";
+import { describeError, log } from "../log.ts";
+import { signInIssuers } from "../identity/tokens/issuers.ts";
+import { identityIssuer } from "../identity/providers/providers.ts";
+import { providersStore } from "../identity/providers/providers-store.ts";
+import {
+  configuredClient,
+  organisationProvider,
+  ownClient,
+  rulesOf,
+  signInProvider,
+} from "../identity/providers/sign-in-providers.ts";
 import { signInMember } from "../identity/members/membership.ts";
 import { membersStore } from "../identity/members/members-store.ts";
 import { oauthEnv } from "../identity/oauth/api.ts";
@@ -23,6 +33,7 @@ import {
 } from "../identity/oauth/upstream.ts";
 import { type Session, sessionsStore } from "../identity/sessions/sessions-store.ts";
 import { endedSessionCookie, sessionCookie, sessionTokenOf } from "../identity/sessions/sessions.ts";
+import { choosePage, withParameter } from "./choose-provider.tsx";
 import { errorPage } from "./error-page.tsx";
 import { personalPage } from "./layout.tsx";
 
@@ -59,55 +70,73 @@ export interface BeginOptions {
   purpose: Purpose;
   /** The issuer that the person chose. */
   chosen: string | undefined;
+  /** The name of the organisation whose own provider signs the person in. */
+  organisation: string | undefined;
   /** The provider asks which account to use. */
   choosesAccount: boolean;
   /** The URL of this sign-in, to which `provider` can be added. */
   url: string;
 }
 
-/** Sends the person to their provider. With several providers, a page asks for one first. */
+/** Sends the person to their provider. Where there are several, a page asks for one first. */
 export async function beginSignIn(c: HttpContext, options: BeginOptions): Promise<Response> {
-  const { purpose, chosen, choosesAccount, url } = options;
+  const { purpose, chosen, organisation, choosesAccount, url } = options;
   const issuers = signInIssuers(c.env.OIDC_ISSUERS);
-  const issuer = issuers.length === 1 ? issuers[0] : issuers.find((each) => each.issuer === chosen);
-  if (issuers.length === 0)
-    return errorPage(c, {
-      ...{ title: "Signing in is not set up yet", status: 503 },
-      text: "The operator has not set up a provider for sign-ins. An API key works without one.",
-    });
-  if (issuer === undefined) return choosePage(c, issuers, url);
+  let upstream: UpstreamClient | undefined;
+  if (organisation !== undefined) {
+    const stored = await organisationProvider(c.get("context"), organisation);
+    upstream = stored && (await ownClient(c.env, stored));
+    if (upstream === undefined) return choosePage(c, { issuers, url, isUnknown: true });
+  } else {
+    const issuer =
+      issuers.find((each) => each.issuer === chosen) ??
+      (issuers.length === 1 && !(await anyTenantHasProvider(c)) ? issuers[0] : undefined);
+    if (issuers.length === 0 && !(await anyTenantHasProvider(c)))
+      return errorPage(c, {
+        ...{ title: "Signing in is not set up yet", status: 503 },
+        text: "The operator has not set up a provider for sign-ins. An API key works without one.",
+      });
+    if (issuer === undefined) return choosePage(c, { issuers, url });
+    upstream = configuredClient(c.env, issuer);
+  }
   const isForClient = "request" in purpose;
-  const pending = newPending(issuer, isForClient ? undefined : purpose.returnTo);
+  const pending = newPending(upstream, isForClient ? undefined : purpose.returnTo);
   const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
   const request = isForClient ? purpose.request : noRequest;
   const { state, headers } = await api.beginUpstream(request, { data: pending });
-  const to = await signInUrl(upstreamClient(c, issuer), { pending, state, choosesAccount, nowMs: Date.now() });
+  const to = await signInUrl(upstream, { pending, state, choosesAccount, nowMs: Date.now() });
   if (to === undefined) return providerAway(c, url);
   const response = c.redirect(to, 302);
   for (const cookie of cookiesOf(headers)) response.headers.append("set-cookie", cookie);
   return response;
 }
 
-function upstreamClient(c: HttpContext, issuer: Issuer): UpstreamClient {
-  return { issuer, secret: clientSecret(c.env.OIDC_CLIENT_SECRETS, issuer.issuer), publicUrl: c.env.PUBLIC_URL };
+/** Without the control database a person still reaches the one provider, and the way back then says what is wrong. */
+async function anyTenantHasProvider(c: HttpContext): Promise<boolean> {
+  try {
+    return await providersStore(c.get("context").control).hasAny();
+  } catch (error) {
+    log("warn", "providers_not_read", { error: describeError(error) });
+    return false;
+  }
 }
 
-function choosePage(c: HttpContext, issuers: readonly Issuer[], url: string): Promise<Response> {
-  const withProvider = (issuer: string): string =>
-    `${url}${url.includes("?") ? "&" : "?"}provider=${encodeURIComponent(issuer)}`;
+/** POST /sign-in: the organisation that a person typed on the page. The form's answer leads on, and its address has no e-mail. */
+export async function findOrganisation(c: HttpContext): Promise<Response> {
+  if (!isOwn(c)) return foreignForm(c);
+  const form = new URLSearchParams(await c.req.text());
+  const url = safePath(form.get("continue") ?? undefined, MAX_CONTINUED_CHARS);
+  const found = await organisationProvider(c.get("context"), (form.get("organisation") ?? "").slice(0, 400));
+  if (found === undefined) return choosePage(c, { issuers: signInIssuers(c.env.OIDC_ISSUERS), url, isUnknown: true });
+  const continuesAt = withParameter(url, "organisation", found.slug);
   return personalPage(
     c,
-    { title: "Sign in" },
-    <div class="narrow">
-      <p>Where does your organisation sign in?</p>
-      {issuers.map((issuer) => (
-        <p>
-          <a class="button" href={withProvider(issuer.issuer)}>
-            {issuerName(issuer)}
-          </a>
-        </p>
-      ))}
-    </div>,
+    { title: "Sign in", continuesAt },
+    <p class="narrow">
+      <a class="button" href={continuesAt}>
+        Continue to your organisation's sign-in
+      </a>
+    </p>,
   );
 }
 
@@ -119,9 +148,17 @@ function providerAway(c: HttpContext, url: string): Promise<Response> {
   });
 }
 
+function providerGone(c: HttpContext, url: string): Promise<Response> {
+  return errorPage(c, {
+    ...{ title: "You are not signed in", status: 403 },
+    text: "Your organisation has changed where it signs in.",
+    link: { url, text: "Sign in again" },
+  });
+}
+
 /** GET /oauth/callback: the provider sends the person back. */
 export async function finishSignIn(c: HttpContext): Promise<Response> {
-  const { PUBLIC_URL, OIDC_ISSUERS } = c.env;
+  const { PUBLIC_URL } = c.env;
   const context = c.get("context");
   const { search, searchParams } = new URL(c.req.url);
   const resumed = await resume(c, `${CALLBACK_PATH}${search}`);
@@ -133,13 +170,13 @@ export async function finishSignIn(c: HttpContext): Promise<Response> {
   const { request, pending, cookies } = resumed;
   const { returnTo } = pending;
   const retryUrl = returnTo === undefined ? `${oauthPaths.authorize}?${queryOf(request)}` : signInUrlFor(returnTo);
-  const issuer = signInIssuers(OIDC_ISSUERS).find((each) => each.issuer === pending.issuer);
-  if (issuer === undefined) return providerAway(c, retryUrl);
+  const upstream = await signInProvider(context, pending.issuer);
+  if (upstream === undefined) return providerGone(c, retryUrl);
   const nowMs = Date.now();
-  const outcome = await readAnswer(upstreamClient(c, issuer), { query: searchParams, pending, nowMs });
+  const outcome = await readAnswer(upstream, { query: searchParams, pending, nowMs });
   const signIn = {
     action: acts.signIn,
-    detail: { issuer: issuer.issuer, for: returnTo === undefined ? "client" : "page" },
+    detail: { issuer: pending.issuer, for: returnTo === undefined ? "client" : "page" },
   };
   if (outcome.kind === "denied" || (outcome.kind === "failed" && !outcome.isOutage))
     recordAct(c, { ...signIn, actor: anonymous, tenantId: null, outcome: "refused" });
@@ -153,7 +190,7 @@ export async function finishSignIn(c: HttpContext): Promise<Response> {
       link: { url: retryUrl, text: "Try again" },
     });
   const { person } = outcome;
-  const memberships = await signInMember(context, { ...person, nowMs, rules: issuer });
+  const memberships = await signInMember(context, { ...person, nowMs, ...rulesOf(upstream, person) });
   const sessions = sessionsStore(context.control);
   // A session that this browser had before ends: its token could have been planted.
   const former = sessionTokenOf(c.req.header("cookie"));
@@ -196,8 +233,28 @@ export function redirectWith(c: HttpContext, to: string, cookies: readonly strin
 }
 
 /** A path of Tollgate's own that a sign-in may return to. Two slashes, or a slash and a backslash, would name another host. */
-export function safePath(path: string | undefined): string {
-  return path !== undefined && /^\/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,500}$/.test(path) ? path : SIGN_IN_PATH;
+export function safePath(path: string | undefined, maxChars = 500): string {
+  const isSafe = path !== undefined && path.length <= maxChars && /^\/(?![/\\])[\x21-\x5b\x5d-\x7e]*$/.test(path);
+  return isSafe ? path : SIGN_IN_PATH;
+}
+
+/** The longest authorization request that continues after the choice of an organisation. */
+const MAX_CONTINUED_CHARS = 8_000;
+
+/** Whether the session is one of the organisation's own provider. */
+async function isOfOrganisation(c: HttpContext, { session }: SignedIn, organisation: string): Promise<boolean> {
+  const stored = await organisationProvider(c.get("context"), organisation);
+  return stored !== undefined && session.issuer === identityIssuer(stored.tenantId, stored.id);
+}
+
+/** Who is signed in at this browser, if the request asks neither for another account nor for another organisation's provider. */
+export async function signedInFor(
+  c: HttpContext,
+  { choosesAccount, organisation }: Pick<BeginOptions, "choosesAccount" | "organisation">,
+): Promise<SignedIn | undefined> {
+  const current = choosesAccount ? undefined : await signedIn(c);
+  if (current === undefined || organisation === undefined) return current;
+  return (await isOfOrganisation(c, current, organisation)) ? current : undefined;
 }
 
 function signInUrlFor(returnTo: string): string {
@@ -209,15 +266,12 @@ export async function showSignIn(c: HttpContext): Promise<Response> {
   const { searchParams } = new URL(c.req.url);
   const returnTo = safePath(searchParams.get("return") ?? undefined);
   const choosesAccount = searchParams.get("prompt") === "select_account";
-  const current = choosesAccount ? undefined : await signedIn(c);
+  const organisation = searchParams.get("organisation") ?? undefined;
+  const current = await signedInFor(c, { choosesAccount, organisation });
   if (current === undefined) {
     const url = signInUrlFor(returnTo) + (choosesAccount ? "&prompt=select_account" : "");
-    return beginSignIn(c, {
-      purpose: { returnTo },
-      chosen: searchParams.get("provider") ?? undefined,
-      choosesAccount,
-      url,
-    });
+    const chosen = searchParams.get("provider") ?? undefined;
+    return beginSignIn(c, { purpose: { returnTo }, chosen, organisation, choosesAccount, url });
   }
   if (returnTo !== SIGN_IN_PATH) return redirectWith(c, c.env.PUBLIC_URL + returnTo, []);
   const { session } = current;

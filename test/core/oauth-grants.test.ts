@@ -55,7 +55,7 @@ test("a token that was found is not read again, and any write of the tenant's en
 
 test.each<[string, (objects: ReturnType<typeof oauthObjects>, signedIn: SignedIn) => Promise<unknown>]>([
   ["an admin ends the grant", (objects, { grantId }) => objects.tenant(acme).revoke({ grantId })],
-  ["the member is removed", (objects) => objects.tenant(acme).revoke({ memberId: "m1" })],
+  ["the member is removed", (objects) => objects.tenant(acme).revoke({ memberIds: ["m1"] })],
   ["the client revokes", (objects, { clientId, refresh }) => objects.token({ client_id: clientId, token: refresh })],
   [
     "the Worker deletes the grant",

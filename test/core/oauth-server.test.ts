@@ -36,6 +36,7 @@ test("a client registers, its user consents, and the first call after the token 
   expect(objects.tenant(acme).find(token)).toEqual({
     clientId,
     scopes: ["tools:read"],
+    createdAtMs: Date.now(),
     expiresAtMs: Date.now() + HOUR_MS,
   });
 });
@@ -75,7 +76,7 @@ test("the check of a call agrees with the library's own about every kind of toke
   expect(await agree()).toEqual([false, false, false, false]);
   texts.push(tokensOf(await objects.refresh(clientId, tokens.refresh_token)).access_token);
   expect(await agree()).toEqual([false, false, false, false, true]);
-  await objects.tenant(acme).revoke({ memberId: "m1" });
+  await objects.tenant(acme).revoke({ memberIds: ["m1"] });
   expect(await agree()).toEqual([false, false, false, false, false]);
 });
 
@@ -139,7 +140,7 @@ test("a revoked grant is refused on the next call and at the next refresh, by wh
   const objects = oauthObjects();
   const ways = [
     (clientId: string, token: string) => objects.token({ client_id: clientId, token }),
-    async () => objects.tenant(acme).revoke({ memberId: "m1" }),
+    async () => objects.tenant(acme).revoke({ memberIds: ["m1"] }),
     async (_clientId: string, token: string) =>
       objects.tenant(acme).revoke({ grantId: (await presented(token)).grantId }),
   ];
@@ -163,7 +164,7 @@ test("a refresh that runs while its grant is revoked does not bring the grant ba
   const { clientId, tokens } = await objects.signIn({ tenantId: acme });
   let revoking: Promise<number> | undefined;
   objects.duringRefresh(async () => {
-    revoking = objects.tenant(acme).revoke({ memberId: "m1" });
+    revoking = objects.tenant(acme).revoke({ memberIds: ["m1"] });
     await new Promise((resolve) => setTimeout(resolve, 20));
   });
   const renewed = tokensOf(await objects.refresh(clientId, tokens.refresh_token));

@@ -36,7 +36,7 @@ test("log lines of the tenant's object carry the request, the actor's kind and t
       markRequest(marks);
       await objectOf().refresh();
       // The method gets what its caller sent, and its answer arrives.
-      expect(await objectOf().revokeGrants({ memberId: "m1" })).toEqual({ memberId: "m1" });
+      expect(await objectOf().revokeGrants({ memberIds: ["m1"] })).toEqual({ memberIds: ["m1"] });
     }),
   );
   expect(lines).toEqual([

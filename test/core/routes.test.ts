@@ -300,6 +300,7 @@ test("every operator's route that names a tenant answers 404 in words when there
     "PATCH /admin/api/tenants/:tenantId/keys/:keyId": { name: "A" },
     "POST /admin/api/tenants/:tenantId/keys/:keyId/rotate": {},
     "POST /admin/api/tenants/:tenantId/links": link,
+    "PUT /admin/api/tenants/:tenantId/provider": { kind: "oidc", issuer: "https://a.example", clientId: "c" },
     "POST /admin/api/tenants/:tenantId/members": { email: "ada@acme.example" },
     "POST /admin/api/tenants/:tenantId/plan": { plan: "free" },
     "POST /admin/api/tenants/:tenantId/move": { strategy: "schema" },

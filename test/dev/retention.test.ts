@@ -28,6 +28,7 @@ const kept: Readonly<Record<string, string>> = {
   ...{ tenants: perTenant, tenant_links: perTenant, shards: perTenant, placements: perTenant, heartbeats: perTenant },
   ...{ alarms: perTenant, audit_chains: perTenant, audit_checks: perTenant, provisioning_steps: perTenant },
   ...{
+    provider_domains: perTenant,
     metric_totals: perTenant,
     metric_streams: perTenant,
     usage_streams: perTenant,
@@ -71,6 +72,12 @@ const rowOf: Readonly<Record<PrunedTable, { days: number; insert: (daysAgo: stri
     days: 90,
     insert: (at, id) =>
       `INSERT INTO invitations (id, tenant_id, email, role, token_hash, invited_by, expires_at) VALUES ('${id}', 'tenant-1', '${id}@acme.example', 'member', '${id}', 'buyer', ${at})`,
+  },
+  providers: {
+    days: 90,
+    insert: (at, id) =>
+      `INSERT INTO providers (id, tenant_id, kind, issuer, jwks_url, client_id, subject_claim, id_jag, slug, created_at, updated_at, removed_at)
+       VALUES ('${id}', 'tenant-1', 'oidc', 'i', 'k', 'c', 'sub', false, 's', now(), now(), ${at})`,
   },
   impersonations: {
     days: 90,

@@ -66,7 +66,7 @@ function clientAt(name: Name, more: Record<string, unknown> = {}): UpstreamClien
 }
 
 async function begin(client: UpstreamClient, browser = new Browser(), pick = { sub: "ann", organisation: "acme" }) {
-  const pending = newPending(client.issuer);
+  const pending = newPending(client);
   const nowMs = Date.now();
   const url = await signInUrl(client, { pending, state: "the-state", choosesAccount: true, nowMs });
   if (url === undefined) throw new Error("the provider is away");
@@ -200,6 +200,6 @@ test("Entra's address of all directories is refused in the configuration, and by
   expect(() => parseIssuers(JSON.stringify([{ issuer: issuers.entra("common"), jwksUrl }]))).toThrow();
   const client = clientAt("entra");
   const common: UpstreamClient = { ...client, issuer: { ...client.issuer, issuer: `${local.url}/entra/common/v2.0` } };
-  const pending = newPending(common.issuer);
+  const pending = newPending(common);
   expect(await signInUrl(common, { pending, state: "s", choosesAccount: false, nowMs: Date.now() })).toBeUndefined();
 });

@@ -199,6 +199,7 @@ export default {
   ...worker,
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
+    localIssuer ||= (JSON.parse(env.OIDC_ISSUERS) as { issuer: string }[])[0]?.issuer ?? "";
     const tenantId = searchParams.get("tenant") ?? "";
     const object = env.TENANT.getByName(tenantId) as unknown as DurableObjectStub<TenantObject>;
     switch (pathname) {
@@ -364,9 +365,19 @@ function trusting(env: Env, issuer: string | null, settings: string | null): Env
 
 /** Documents of the outside world, by URL. No test has a public HTTPS server with which clients describe themselves. */
 const documents = new Map<string, string>();
+/** The URL of the local issuer, once a request has come. */
+let localIssuer = "";
 const outside = globalThis.fetch.bind(globalThis);
 globalThis.fetch = async (input, init) => {
-  const document = documents.get(input instanceof Request ? input.url : String(input));
+  const url = input instanceof Request ? input.url : String(input);
+  const document = documents.get(url);
+  // Customers' providers have public names and TLS; their host is the local issuer.
+  const customer = /^https:\/\/(?<name>[a-z0-9-]+)\.idp\.example(?<path>\/.*)$/.exec(url)?.groups;
+  if (customer !== undefined)
+    return outside(
+      `${localIssuer}/idp/${customer["name"]}${customer["path"]}`,
+      input instanceof Request ? input : init,
+    );
   if (document === undefined) return outside(input, init);
   return new Response(document, { headers: { "content-type": "application/json" } });
 };

@@ -7,6 +7,8 @@ const forms: Readonly<Record<string, RegExp>> = {
   "a credential of Tollgate's": /\btg[a-z]_[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]{20,}/,
   "a signed token": /\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}/,
   "a database login": /\bpostgres(?:ql)?:\/\/[^\s:/@"]+:[^\s:/@"]+@/,
+  // Flow tests give providers such secrets.
+  "a client secret": /planted-client-secret-/,
   "a bearer header": /\bbearer [A-Za-z0-9_.~+/=-]{16,}/i,
 };
 

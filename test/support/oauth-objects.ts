@@ -8,6 +8,7 @@ import { type PresentedToken, TenantGrants } from "../../src/identity/oauth/gran
 import { partsOfToken } from "../../src/identity/oauth/keys.ts";
 import { type EntriesPort, type RegistryPort, oauthKv } from "../../src/identity/oauth/kv.ts";
 import {
+  type AssertionPorts,
   type OauthAnswer,
   type OauthEnv,
   answerRegistration,
@@ -24,16 +25,17 @@ export const CREDENTIAL_KEY = "root-key-of-these-tests";
 export const REDIRECT_URI = "https://client.example/callback";
 
 /** Copies what crosses, and answers in a later turn. */
-function byRpc(port: RegistryPort & Partial<EntriesPort>, asked: () => void): EntriesPort {
+function byRpc(port: Partial<RegistryPort> & Partial<EntriesPort>, asked: () => void): EntriesPort & RegistryPort {
   const remote = async <Value>(work: () => Value | Promise<Value>): Promise<Value> => {
     asked();
     await new Promise((resolve) => setImmediate(resolve));
     return structuredClone(await work());
   };
   return {
-    get: (key) => remote(() => port.get(key)),
-    put: (key, entry) => remote(() => port.put(key, structuredClone(entry))),
-    delete: (key) => remote(() => port.delete(key)),
+    get: (key) => remote(() => port.get?.(key) ?? null),
+    put: (key, entry) => remote(() => port.put?.(key, structuredClone(entry))),
+    claim: (key, entry) => remote(() => port.claim?.(key, structuredClone(entry)) ?? null),
+    delete: (key) => remote(() => port.delete?.(key)),
     list: (prefix, options) => remote(() => port.list?.(prefix, options) ?? { keys: [] }),
   };
 }
@@ -45,7 +47,8 @@ export interface Tokens {
   resource: string;
 }
 
-export function oauthObjects() {
+/** `assertions`: who may get tokens by assertions. */
+export function oauthObjects({ assertions }: { assertions?: AssertionPorts } = {}) {
   const now = (): number => Date.now();
   const registries = new Map<string, RegistryEntries>();
   const tenants = new Map<TenantId, TenantGrants>();
@@ -97,6 +100,8 @@ export function oauthObjects() {
     }),
     isMember,
     now,
+    credentialKey: CREDENTIAL_KEY,
+    ...(assertions !== undefined && { assertions }),
   });
 
   /** A request to the token endpoint, as the Worker passes it on. */

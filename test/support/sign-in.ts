@@ -57,6 +57,12 @@ export function formsOf(html: string): Form[] {
   });
 }
 
+/** Where a URL is served: customers' providers at public names are served by the local issuer. */
+export function realUrl(url: URL): URL {
+  const name = /^https:\/\/(?<name>[a-z0-9-]+)\.idp\.example$/.exec(url.origin)?.groups?.["name"];
+  return name === undefined ? url : new URL(`${system.issuerUrl}/idp/${name}${url.pathname}${url.search}`);
+}
+
 export class Browser {
   readonly #cookies = new Map<string, Map<string, string>>();
   /** A path of Tollgate's at which the browser stops, so that a test can change the URL. */
@@ -78,11 +84,12 @@ export class Browser {
   async open(url: string, init: RequestInit = {}): Promise<Page | URL> {
     let [at, request] = [new URL(url), init];
     for (let redirects = 0; redirects < MOST_REDIRECTS; redirects += 1) {
-      if (![system.publicUrl, system.issuerUrl].includes(at.origin) || at.pathname === this.stopsAt) return at;
+      const real = realUrl(at);
+      if (![system.publicUrl, system.issuerUrl].includes(real.origin) || at.pathname === this.stopsAt) return at;
       const cookies = this.cookies(at.origin);
       const headers = new Headers(request.headers);
       headers.set("cookie", [...cookies].map((pair) => pair.join("=")).join("; "));
-      const response = await fetch(at, { ...request, headers, redirect: "manual" });
+      const response = await fetch(real, { ...request, headers, redirect: "manual" });
       for (const each of response.headers.getSetCookie()) {
         const { name = "", value = "" } = /^(?<name>[^=]+)=(?<value>[^;]*)/.exec(each)?.groups ?? {};
         if (/max-age=0/i.test(each)) cookies.delete(name);

@@ -91,6 +91,8 @@ export function recordingOf({ method, access, isDownload, notAudited }: Recorded
 
 /** Acts that are not requests of a route. A request has the operationId of its route as its action. */
 export const acts = {
+  /** A client got a token by an assertion of the tenant's provider. No person was asked, so no consent is recorded. */
+  grantedByAssertion: "assertion.grant",
   /** A tenant's credential on a route of another tenant. */
   crossTenant: "tenant.cross",
   refusedOperatorToken: "operator_token.refuse",

@@ -34,6 +34,16 @@ export function refusedCredential(config: Credentials, caller: Caller, nowMs: nu
   }
 }
 
+/** Whether what rests on a sign-in of this instant still counts: the provider of the sign-in was not removed since. */
+export function countsSignIn(
+  member: Pick<ConfiguredMember, "signInsSinceMs"> | undefined,
+  signedInAtMs: number,
+): boolean {
+  const since = member?.signInsSinceMs ?? null;
+  // The instant of a token is rounded down to the second, so that one from before never passes for a later one.
+  return since === null || signedInAtMs > since;
+}
+
 /** The caller's API key; `undefined` for another kind of caller, and for a key that is not valid any more. */
 export function keyOf({ keys }: Pick<TenantConfig, "keys">, caller: Caller): ApiKey | undefined {
   return caller.kind === "key" ? keys.find(({ id }) => id === caller.keyId) : undefined;

@@ -204,10 +204,16 @@ export async function accept(
       throw new Problem("conflict", "The invited address belongs to another sign-in of this account already.");
     case "full":
       throw new Problem("conflict", `The account has ${MAX_MEMBERS} members. Ask its administrator.`);
+    case "other_provider":
+      throw new Problem("conflict", OTHER_PROVIDER);
     default:
       return c.json(membership, 200, noStore);
   }
 }
+
+/** An organisation's own provider cannot make its people members elsewhere. */
+export const OTHER_PROVIDER =
+  "You have signed in at the provider of another organisation, which speaks for that organisation alone. Sign in elsewhere to accept.";
 
 // ---- both
 

@@ -5,6 +5,7 @@ import type { ControlDatabase, Statement } from "../../adapters/neon.ts";
 import { tenantRoles } from "../../core/actor.ts";
 import { TenantId, tenantStates } from "../../core/tenant.ts";
 import { fromMs, toIso, toMs } from "../../core/time.ts";
+import { speaksNow } from "../providers/providers.ts";
 import {
   type Acceptance,
   MAX_IDENTITIES,
@@ -246,7 +247,7 @@ function acceptStatement(
     text: `WITH used AS (
         UPDATE invitations i SET accepted_at = ${fromMs("$3")}, accepted_by = $7
         WHERE i.tenant_id = $1 AND i.id = $2 AND ${isOpen("$3")} AND EXISTS (SELECT FROM tenants t WHERE t.id = $1 AND t.state <> 'gone')
-          AND ${target}
+          AND ${target} AND ${speaksNow("$4", "$1")}
         RETURNING i.email, i.role),
       changed AS (${change})${superseded},
       forgotten AS (UPDATE members m SET issuer = NULL, subject = NULL FROM used u

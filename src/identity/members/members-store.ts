@@ -7,8 +7,8 @@ import { type TenantRole, tenantRoles } from "../../core/actor.ts";
 import { TenantId, tenantStates } from "../../core/tenant.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 import { hasRoom, invitationsStore, lockTenant } from "./invitations-store.ts";
-import type { Issuer } from "../tokens/issuers.ts";
-import { signInActions } from "./members.ts";
+import { speaksNow } from "../providers/providers.ts";
+import { type SignInRules, signInActions } from "./members.ts";
 
 export const Membership = z.object({
   tenantId: TenantId,
@@ -33,7 +33,7 @@ export const MemberSummary = z.object({
 });
 export type MemberSummary = z.infer<typeof MemberSummary>;
 
-export interface SignIn {
+export interface SignIn extends Partial<SignInRules> {
   issuer: string;
   subject: string;
   /** In any case. */
@@ -43,8 +43,6 @@ export interface SignIn {
   /** The person's organisation at the issuer. */
   organisation: string | null | undefined;
   nowMs: number;
-  /** The issuer's settings. Default: those of an issuer whose addresses count in the tenant of the organisation only. */
-  rules?: Pick<Issuer, "linksMembers" | "verifiesEmails">;
 }
 
 const membershipColumns = `m.tenant_id AS "tenantId", t.name AS "tenantName", m.id AS "memberId", m.role, m.email, m.name,
@@ -94,25 +92,33 @@ export function membersStore(control: ControlDatabase) {
       const { issuer, subject, name, nowMs, rules = { linksMembers: true, verifiesEmails: false } } = signIn;
       const email = signIn.email?.toLowerCase() ?? null;
       const identity = [issuer, subject];
+      // A tenant's provider is asked about that tenant alone, and its tenant is linked to it.
+      const only = signIn.speaksFor ?? null;
       const [linked = [], own = [], unbound = [], open = []] = await control.batch([
         {
           text: `SELECT l.tenant_id AS "tenantId" FROM tenant_links l JOIN tenants t ON t.id = l.tenant_id
-                 WHERE l.issuer = $1 AND l.organisation = $2 AND t.state <> 'gone'`,
-          params: [issuer, signIn.organisation ?? null],
+                 WHERE l.issuer = $1 AND l.organisation = $2 AND t.state <> 'gone'
+                 UNION SELECT t.id FROM tenants t WHERE t.id = $3 AND t.state <> 'gone'`,
+          params: [issuer, signIn.organisation ?? null, only],
         },
         {
-          text: `SELECT tenant_id AS "tenantId", removed_at IS NOT NULL AS "isRemoved" FROM members WHERE issuer = $1 AND subject = $2`,
-          params: identity,
+          // A removed person has the same address under another identity of the tenant's provider.
+          text: `SELECT tenant_id AS "tenantId", removed_at IS NOT NULL AS "isRemoved" FROM members
+                 WHERE (issuer = $1 AND subject = $2) OR (tenant_id = $3 AND email = $4 AND removed_at IS NOT NULL)`,
+          params: [...identity, only, email],
         },
         {
+          // The tenant's provider says who has an address of the tenant, also of a member who has signed in elsewhere before.
           text: `SELECT tenant_id AS "tenantId", id AS "memberId" FROM members
-                 WHERE email = $1 AND issuer IS NULL AND removed_at IS NULL`,
-          params: [email],
+                 WHERE email = $1 AND removed_at IS NULL AND ($2::text IS NULL OR tenant_id = $2)
+                   AND (issuer IS NULL OR tenant_id = $2)`,
+          params: [email, only],
         },
         {
           text: `SELECT tenant_id AS "tenantId", id, email, role FROM invitations
-                 WHERE email = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > ${fromMs("$2")}`,
-          params: [email, nowMs],
+                 WHERE email = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > ${fromMs("$2")}
+                   AND ($3::text IS NULL OR tenant_id = $3)`,
+          params: [email, nowMs, only],
         },
       ]);
       const identities = own.map((row) => Identity.parse(row));
@@ -138,7 +144,9 @@ export function membersStore(control: ControlDatabase) {
           isChanged =
             invitation !== undefined && (await invitationsStore(control).accept(invitation, acceptor)) === "accepted";
         } else if (action.kind === "bind") {
-          isChanged = await this.bind(tenantId, action.memberId, { issuer, subject, name, nowMs });
+          isChanged = await this.bind(tenantId, action.memberId, {
+            ...{ issuer, subject, name, nowMs, takesOver: only !== null },
+          });
         } else {
           // An address that nothing has proved must not stand in the way of its owner.
           const proved = signIn.emailVerified ? email : null;
@@ -154,24 +162,28 @@ export function membersStore(control: ControlDatabase) {
       return { memberships: await this.ofIdentity({ issuer, subject }), changed };
     },
 
-    /** Gives a member without identity one. Returns false when the member has one now, or the identity is another member. */
+    /**
+     * Gives a member without identity one; with `takesOver`, also in place of another one. Returns false when the member has one now,
+     * the identity is another member, or its issuer does not speak for the tenant any more.
+     */
     async bind(
       tenantId: TenantId,
       memberId: string,
-      { issuer, subject, name, nowMs }: { issuer: string; subject: string; name: string | null; nowMs: number },
+      who: { issuer: string; subject: string; name: string | null; nowMs: number; takesOver?: boolean },
     ): Promise<boolean> {
+      const { issuer, subject, name, nowMs, takesOver = false } = who;
       const [, rows = []] = await control.batch([
         lockTenant(tenantId),
         {
           text: `WITH bound AS (
                    UPDATE members m SET issuer = $3, subject = $4, name = coalesce(m.name, $5), last_sign_in_at = ${fromMs("$6")}
-                   WHERE m.tenant_id = $1 AND m.id = $2 AND m.issuer IS NULL AND m.removed_at IS NULL
+                   WHERE m.tenant_id = $1 AND m.id = $2 AND (m.issuer IS NULL OR $7) AND m.removed_at IS NULL AND ${speaksNow("$3", "$1")}
                      AND NOT EXISTS (SELECT FROM members o WHERE o.tenant_id = $1 AND o.issuer = $3 AND o.subject = $4 AND o.removed_at IS NULL)
                    RETURNING m.tenant_id),
                  forgotten AS (UPDATE members m SET issuer = NULL, subject = NULL FROM bound b
                    WHERE m.tenant_id = b.tenant_id AND m.removed_at IS NOT NULL AND m.issuer = $3 AND m.subject = $4)
                  UPDATE tenants SET version = version + 1 WHERE id IN (SELECT tenant_id FROM bound) RETURNING id`,
-          params: [tenantId, memberId, issuer, subject, name, nowMs],
+          params: [tenantId, memberId, issuer, subject, name, nowMs, takesOver],
         },
       ]);
       return rows.length > 0;
@@ -191,6 +203,7 @@ export function membersStore(control: ControlDatabase) {
                             SELECT FROM members m WHERE m.tenant_id = $1 AND m.email = $3 AND m.removed_at IS NULL)),
                           $4, 'member', $5, $6, ${fromMs("$7")}
                    WHERE ${hasRoom} AND NOT EXISTS (SELECT FROM members m WHERE m.tenant_id = $1 AND m.issuer = $5 AND m.subject = $6)
+                     AND ${speaksNow("$5", "$1")}
                      AND EXISTS (SELECT FROM tenants t WHERE t.id = $1 AND t.state <> 'gone')
                    RETURNING tenant_id)
                  UPDATE tenants SET version = version + 1 WHERE id IN (SELECT tenant_id FROM joined) RETURNING id`,

@@ -130,6 +130,14 @@ export interface SignInFacts {
   invitations: readonly { tenantId: TenantId; id: string }[];
 }
 
+/** What a sign-in may do, by its provider. */
+export interface SignInRules {
+  /** Default: those of an issuer whose addresses count in the tenant of the organisation only. */
+  rules: Pick<Issuer, "linksMembers" | "verifiesEmails">;
+  /** The one tenant that the provider speaks for. `undefined`: those that its organisations are linked to. */
+  speaksFor?: TenantId;
+}
+
 export type SignInAction =
   | { kind: "accept"; tenantId: TenantId; invitationId: string }
   | { kind: "bind"; tenantId: TenantId; memberId: string }

@@ -12,6 +12,7 @@ import { mintCredential, sha256Hex, toBase64Url, verifyCredential } from "../../
 import { AppError } from "../../core/errors.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { describeError, log } from "../../log.ts";
+import { speaksFor } from "../providers/providers.ts";
 import { invitationMail } from "./invitation-mail.ts";
 import { type Invitation, invitationsStore } from "./invitations-store.ts";
 import { INVITATION_LIFE_MS, givableBy, refusedChange } from "./members.ts";
@@ -100,17 +101,19 @@ export async function invitationOf(context: Context, token: string, nowMs: numbe
 
 /**
  * Makes a signed-in person a member by an invitation. The token is the proof: the person's address at the issuer may be another
- * one. The person who accepted it before gets the membership again; an invitation changes nothing twice.
+ * one. The person who accepted it before gets the membership again; an invitation changes nothing twice. other_provider: the
+ * person has signed in at the provider of another tenant.
  */
 export async function acceptInvitation(
   context: Context,
   invitation: Invitation,
   person: Person,
   nowMs: number,
-): Promise<(Membership & { delivered: boolean }) | "ended" | "taken" | "full"> {
+): Promise<(Membership & { delivered: boolean }) | "ended" | "taken" | "full" | "other_provider"> {
   const { issuer, subject, name } = person;
   const { control } = context;
   const { tenantId } = invitation;
+  if (!speaksFor(issuer, tenantId)) return "other_provider";
   const acceptor = { issuer, subject, name, newMemberId: newMemberId(), nowMs };
   const accepted = invitation.isOpen ? await invitationsStore(control).accept(invitation, acceptor) : "ended";
   if (accepted === "ended") {
@@ -182,7 +185,7 @@ export async function changeMember(
   if (role === null)
     await context
       .tenantObject(tenantId)
-      .revokeGrants({ memberId })
+      .revokeGrants({ memberIds: [memberId] })
       .catch((error: unknown) =>
         log("warn", "grants_not_revoked", { tenantId, memberId, error: describeError(error) }),
       );

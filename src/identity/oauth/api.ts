@@ -1,5 +1,6 @@
 // Routes of the OAuth server that clients call: metadata, registration, tokens and revocation. A request about a code or a token
 // is one RPC to the tenant that the text names; a text that Tollgate did not make wakes no object.
+import * as z from "zod";
 import type { Context } from "../../control/context.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { AppError } from "../../core/errors.ts";
@@ -11,13 +12,21 @@ import {
   pageQuery,
   publicForMinutes,
   tenantOf,
+  actAs,
+  recordAct,
 } from "../../http.ts";
 import { describeError, log } from "../../log.ts";
+import { acts } from "../audit/audit.ts";
+import { membersStore } from "../members/members-store.ts";
+import { providersStore } from "../providers/providers-store.ts";
 import type { GrantPage } from "./grants.ts";
 import { protectedResourceMetadata } from "../tokens/authenticate.ts";
+import { assertionPorts } from "../providers/id-jag.ts";
 import { isDirect } from "../tokens/issuers.ts";
 import { type EntriesPort, oauthKv } from "./kv.ts";
 import {
+  type AssertedMember,
+  type AssertionPorts,
   type OauthAnswer,
   type OauthEnv,
   type TokenRequest,
@@ -75,10 +84,7 @@ export async function answerToken(c: HttpContext): Promise<Response> {
     body: await c.req.text(),
   };
   const tenantId = await tenantOfForm(c.env.CREDENTIAL_KEY, request.body);
-  if (tenantId === undefined) {
-    c.set("hasWrongCredential", true);
-    return respond(await answerTokenRequest(c.env.PUBLIC_URL, request, oauthEnv(context)));
-  }
+  if (tenantId === undefined) return answerInWorker(c, request);
   try {
     return respond(await context.tenantObject(tenantId).oauthToken(request));
   } catch (error) {
@@ -86,6 +92,43 @@ export async function answerToken(c: HttpContext): Promise<Response> {
     return respond(await unavailable());
   }
 }
+
+/** Answers a request that names no tenant: one that is refused, or one with an assertion, whose subject has a tenant. */
+async function answerInWorker(c: HttpContext, request: TokenRequest): Promise<Response> {
+  const context = c.get("context");
+  const ports = assertionPorts({
+    providers: (issuer) => providersStore(context.control).byAssertions(issuer),
+    memberships: (identity) => membersStore(context.control).ofIdentity(identity),
+  });
+  let member: AssertedMember | undefined;
+  const assertions: AssertionPorts = {
+    keysOf: (issuer) => ports.keysOf(issuer),
+    memberOf: async (claims) => (member = await ports.memberOf(claims)),
+  };
+  const env = { ...oauthEnv(context), credentialKey: c.env.CREDENTIAL_KEY, assertions };
+  const answer = await answerTokenRequest(c.env.PUBLIC_URL, request, env);
+  if (answer.status === 200 && member !== undefined) {
+    const { tenantId, memberId: id, role } = member;
+    const actor = { kind: "member", tenantId, id, role, through: "issuer" } as const;
+    actAs(c, actor);
+    log("info", "oauth_access_granted", { tenantId, memberId: id, by: "assertion" });
+    recordAct(c, { action: acts.grantedByAssertion, actor, tenantId, outcome: "succeeded", detail: {} });
+  }
+  if (answer.status !== 200 && answer.status < 500) c.set("hasWrongCredential", true);
+  return respond(answer);
+}
+
+/** `lastUsedAt` is exact to the minute. `expiresAt` moves with each use; `null`: the client has not fetched its tokens yet. */
+export const Grant = z.object({
+  id: z.string(),
+  memberId: z.string(),
+  clientId: z.string(),
+  clientName: z.string().nullable(),
+  scopes: z.array(z.string()),
+  createdAt: z.iso.datetime(),
+  lastUsedAt: z.iso.datetime().nullable(),
+  expiresAt: z.iso.datetime().nullable(),
+});
 
 export const GrantsQuery = pageQuery(100);
 

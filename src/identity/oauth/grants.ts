@@ -49,6 +49,8 @@ export interface ValidToken {
   clientId: string;
   /** Of tools and of the account. */
   scopes: readonly string[];
+  /** When the token was made, to the second. */
+  createdAtMs: number;
   expiresAtMs: number;
 }
 
@@ -67,6 +69,9 @@ export interface GrantSummary {
   expiresAtMs: number | null;
 }
 
+/** Which grants are revoked. */
+export type RevokedGrants = { grantId: string } | { memberIds: readonly string[] };
+
 export interface GrantPage {
   grants: GrantSummary[];
   next: string | null;
@@ -78,13 +83,14 @@ export interface GrantsOptions {
   publicUrl: string;
   credentialKey: string;
   registry: (name: string) => RegistryPort;
-  /** Whether the tenant still has this member. Throws when it is not known. */
-  isMember: (memberId: string) => boolean | Promise<boolean>;
+  /** Whether the tenant still has this member, and sign-ins of this instant count. Throws when it is not known. */
+  isMember: (memberId: string, signedInAtMs: number) => boolean | Promise<boolean>;
   now: () => number;
 }
 
 const TokenRecord = z.object({
   audience: z.string(),
+  createdAt: z.number(),
   expiresAt: z.number(),
   scope: z.array(z.string()),
   grant: z.object({ clientId: z.string() }),
@@ -178,11 +184,12 @@ export class TenantGrants {
   find({ subject, grantId, tokenHash }: PresentedToken): ValidToken | undefined {
     const record = this.#tokenRecord(`token:${subject}:${grantId}:${tokenHash}`);
     if (record === undefined) return undefined;
-    const { audience, expiresAt, scope, grant } = record;
+    const { audience, createdAt, expiresAt, scope, grant } = record;
     // The library counts whole seconds, and a token is valid in the last one.
     if (audience !== resourceOf(this.#options.publicUrl) || expiresAt < Math.floor(this.#options.now() / 1_000))
       return undefined;
-    return { clientId: grant.clientId, scopes: scope, expiresAtMs: expiresAt * 1_000 };
+    const { clientId } = grant;
+    return { clientId, scopes: scope, createdAtMs: createdAt * 1_000, expiresAtMs: expiresAt * 1_000 };
   }
 
   #tokenRecord(key: string): z.infer<typeof TokenRecord> | undefined {
@@ -221,7 +228,7 @@ export class TenantGrants {
       const record = GrantRecord.parse(JSON.parse(text));
       grants.push({
         id: record.id,
-        memberId: memberOf(record.userId),
+        memberId: memberOfSubject(record.userId),
         clientId: record.clientId,
         scopes: record.scope,
         clientName: record.metadata.clientName ?? null,
@@ -245,8 +252,8 @@ export class TenantGrants {
     return undefined;
   }
 
-  /** Revokes the grants with this id, or all of a member. Returns how many there were. In force on the next request. */
-  async revoke(which: { grantId: string } | { memberId: string }): Promise<number> {
+  /** Revokes the grants with this id, or all of these members. Returns how many there were. In force on the next request. */
+  async revoke(which: RevokedGrants): Promise<number> {
     let revoked = 0;
     let cursor: string | undefined;
     do {
@@ -255,7 +262,9 @@ export class TenantGrants {
         const place = placeOfKey(name);
         if (place?.in !== "tenant") continue;
         const isMeant =
-          "grantId" in which ? place.grantId === which.grantId : memberOf(place.subject) === which.memberId;
+          "grantId" in which
+            ? place.grantId === which.grantId
+            : which.memberIds.includes(memberOfSubject(place.subject));
         if (!isMeant) continue;
         await this.delete(name);
         revoked += 1;
@@ -322,7 +331,7 @@ export class TenantGrants {
       if (status === 200 && digest === current && previous !== undefined)
         this.#entries.put(spentKey(previous), { value: "1", expiresAtMs: this.#options.now() + SPENT_KEPT_MS });
       if (status !== 400 || this.#entries.get(spentKey(digest)) === null) return;
-      log("warn", "oauth_refresh_replayed", { tenantId: parts.tenantId, memberId: memberOf(subject), grantId });
+      log("warn", "oauth_refresh_replayed", { tenantId: parts.tenantId, memberId: memberOfSubject(subject), grantId });
       this.#end(parts);
     };
   }
@@ -356,7 +365,7 @@ export class TenantGrants {
 }
 
 /** The member of a subject: the second part of `tgo_<tenant>.<member>.<root key>.<MAC>`. */
-function memberOf(subject: string): string {
+export function memberOfSubject(subject: string): string {
   return subject.split(".")[1] ?? "";
 }
 

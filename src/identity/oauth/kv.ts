@@ -2,10 +2,11 @@
 // request. Reads see every earlier write, which Workers KV does not promise.
 //
 // Invariants: an entry of a tenant is asked of that tenant's object only, and only for a subject with a genuine MAC, so that a
-// forged code or token wakes no object. A text that is no key of the library reads as absent and is never written. A failed
+// forged code or token wakes no object. An assertion is used once, also by two requests at once. A text that is no key of the library reads as absent and is never written. A failed
 // read throws: an outage never looks like an unknown client or a revoked grant.
 import * as z from "zod";
 import type { TenantId } from "../../core/tenant.ts";
+import { MINUTE_MS } from "../../core/time.ts";
 import type { EntryPage, NewEntry } from "./entries.ts";
 import { placeOfKey, placeOfPrefix } from "./keys.ts";
 
@@ -20,7 +21,10 @@ export interface EntriesPort {
 }
 
 /** Entries of a registry object. The library lists none of them. */
-export type RegistryPort = Omit<EntriesPort, "list">;
+export interface RegistryPort extends Omit<EntriesPort, "list"> {
+  /** Stores the entry, unless there is one. Returns the value of the one that there was, or `null`. */
+  claim(key: string, entry: NewEntry): Awaitable<string | null>;
+}
 
 export interface OauthObjects {
   /** A tenant's entries. `undefined`: this request may not reach that tenant, so its entries read as absent. */
@@ -56,6 +60,14 @@ type KvPage = { keys: { name: string; metadata?: unknown }[] } & (
 /** As Workers KV, when the reader names no limit. */
 const DEFAULT_PAGE = 1_000;
 
+/**
+ * Marks of assertions that were used. The library reads a mark and then writes it, so that two requests at once would both find
+ * none. So the read itself writes it, and the first one alone finds none.
+ */
+const marks = /^(?:enterprise|client-assertion)-jti:/;
+/** Longer than any assertion is accepted. The library's own write, which follows, sets the exact time. */
+const MARK_KEPT_MS = 15 * MINUTE_MS;
+
 const Json = z.string().transform((text): unknown => JSON.parse(text));
 
 /** The library's storage for one request. Requests share nothing, so that each knows only what it has checked itself. */
@@ -70,13 +82,16 @@ export function oauthKv(objects: OauthObjects): OauthKv {
     const port = objects.tenant(place.tenantId);
     return port !== undefined && (await isGenuine(place.subject)) ? port : undefined;
   };
-  const portOf = async (key: string): Promise<RegistryPort | undefined> => {
+  const portOf = async (key: string): Promise<Omit<EntriesPort, "list"> | undefined> => {
     const place = placeOfKey(key);
     if (place === undefined) return undefined;
     return place.in === "registry" ? objects.registry(place.name) : tenantPort(place);
   };
   return {
     async get(key, options) {
+      const place = placeOfKey(key);
+      if (place?.in === "registry" && marks.test(key))
+        return objects.registry(place.name).claim(key, { value: "1", expiresAtMs: objects.now() + MARK_KEPT_MS });
       const text = (await (await portOf(key))?.get(key)) ?? null;
       return text !== null && options?.type === "json" ? Json.parse(text) : text;
     },

@@ -7,8 +7,9 @@
 // understood. No answer and no log line has a token, a code or a secret.
 import { GrantType, OAuthAuthorizationServer, OAuthError } from "@cloudflare/workers-oauth-provider";
 import * as z from "zod";
-import { accountScopes } from "../../core/actor.ts";
+import { type TenantRole, accountScopes } from "../../core/actor.ts";
 import { config } from "../../core/app-config.ts";
+import { AppError } from "../../core/errors.ts";
 import { mintCredential, verifyCredential } from "../../core/credentials.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../core/time.ts";
@@ -83,12 +84,36 @@ const tokenFields: Readonly<Record<string, string>> = {
   revocation: "token",
 };
 
+/**
+ * Who may get tokens by ID-JAG assertions (enterprise-managed authorization). Both throw when the control database is away; the
+ * token endpoint then answers 503.
+ */
+export interface AssertionPorts {
+  /** The address of an issuer's keys; `undefined`: no tenant takes the issuer's assertions. */
+  keysOf(issuer: string): Promise<string | undefined>;
+  /** The member whom an assertion names, with the scopes of the role; `undefined`: none, or more than one. */
+  memberOf(claims: Readonly<Record<string, unknown>> & { iss: string }): Promise<AssertedMember | undefined>;
+}
+
+export interface AssertedMember {
+  tenantId: TenantId;
+  memberId: string;
+  role: TenantRole;
+  scopes: readonly string[];
+}
+
 /** What the library gets with each request. */
 export interface OauthEnv {
   OAUTH_KV: OauthKv;
-  /** Whether the member may still use the tenant. Asked at each refresh. Throws when it is not known. */
-  isMember: (memberId: string) => boolean | Promise<boolean>;
+  /**
+   * Whether the member may still use the tenant by a sign-in of this instant. Asked at each exchange of a code and each refresh.
+   * Throws when it is not known.
+   */
+  isMember: (memberId: string, signedInAtMs: number) => boolean | Promise<boolean>;
   now: () => number;
+  credentialKey?: string;
+  /** `undefined`: this request gets no token by an assertion. */
+  assertions?: AssertionPorts;
 }
 
 export type OauthServer = OAuthAuthorizationServer<OauthEnv>;
@@ -142,16 +167,35 @@ function makeServer(publicUrl: string): OauthServer {
       return undefined;
     },
     tokenExchangeCallback: async ({ grantType, props, env }) => {
-      if (grantType !== GrantType.REFRESH_TOKEN) return;
+      if (grantType !== GrantType.REFRESH_TOKEN && grantType !== GrantType.AUTHORIZATION_CODE) return;
       const { memberId, signedInAtMs } = GrantProps.parse(props);
       // The library revokes the grant on `invalid_grant`, and the client then signs in again.
-      if (!(await env.isMember(memberId)))
+      if (!(await env.isMember(memberId, signedInAtMs)))
         throw new OAuthError("invalid_grant", { description: "The member has no access any more." });
       if (env.now() - signedInAtMs >= SIGN_IN_LIFE_MS)
         throw new OAuthError("invalid_grant", { description: "The sign-in is too old. Sign in again." });
     },
+    enterpriseManagedAuthorization: {
+      trustedIssuers: async ({ iss, env }) => {
+        const jwksUri = await env.assertions?.keysOf(iss);
+        return jwksUri === undefined ? null : { issuer: iss, jwksUri, algorithms: ["RS256", "ES256"] };
+      },
+      mapClaims: async ({ claims, clientInfo, resource, requestedScope, env: { assertions, credentialKey, now } }) => {
+        // The library compares hosts without their case.
+        if (claims.resource !== resource || assertions === undefined || credentialKey === undefined) return null;
+        const member = await assertions.memberOf(claims);
+        if (member === undefined) return null;
+        const { tenantId, memberId } = member;
+        const scope = member.scopes.filter((each) => requestedScope.length === 0 || requestedScope.includes(each));
+        const props: GrantProps = { memberId, signedInAtMs: now() };
+        const { clientName } = clientInfo;
+        const metadata: GrantMetadata = clientName === undefined ? {} : { clientName: clientName.slice(0, 100) };
+        return { userId: await mintSubject(credentialKey, tenantId, memberId), scope, props, metadata };
+      },
+    },
     onError: ({ code, status, internal: { category, reason, detail } }) => {
-      const isOutage = isClientUnreachable(category, detail);
+      // The library calls an assertion wrong when its issuer's keys could not be read, also if the network is at fault.
+      const isOutage = isClientUnreachable(category, detail) || reason === "jwks_fetch_failed";
       log(status >= 500 || isOutage ? "error" : "info", "oauth_refused", { code, status, category, reason, isOutage });
       return isOutage ? tryAgain() : undefined;
     },
@@ -196,7 +240,24 @@ export async function answerTokenRequest(
     headers,
     body: isForm(contentType) ? withResource(body, publicUrl) : body,
   });
-  return answer(() => oauthServer(publicUrl).fetch(request, env, noExecution));
+  const { assertions, ...rest } = env;
+  if (assertions === undefined) return answer(() => oauthServer(publicUrl).fetch(request, env, noExecution));
+  // The library takes an outage of ours for an assertion that is not accepted.
+  let failure: AppError | undefined;
+  const noted = async <Value>(work: Promise<Value>): Promise<Value> =>
+    work.catch((error: unknown) => {
+      failure = new AppError("control_unavailable", undefined, { cause: error });
+      throw error;
+    });
+  const watched: AssertionPorts = {
+    keysOf: (issuer) => noted(assertions.keysOf(issuer)),
+    memberOf: (claims) => noted(assertions.memberOf(claims)),
+  };
+  return answer(async () => {
+    const response = await oauthServer(publicUrl).fetch(request, { ...rest, assertions: watched }, noExecution);
+    if (failure !== undefined) throw failure;
+    return response;
+  });
 }
 
 /** Answers a registration of a client (RFC 7591). `body` is its JSON. Throws nothing. */

@@ -7,25 +7,26 @@ import * as oauth from "oauth4webapi";
 import { type JWTPayload } from "jose";
 import * as z from "zod";
 import type { Person } from "../../core/actor.ts";
+import { PROVIDER_TIMEOUT_MS, fetchFromProvider } from "../../adapters/provider-http.ts";
 import { BoundedMap } from "../../core/bounded-map.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import { describeError, log } from "../../log.ts";
 import { CLOCK_TOLERANCE_SECONDS, personOf } from "../tokens/claims.ts";
 import { verifyToken } from "../tokens/issuer-keys.ts";
 import { type Issuer, acceptedAlgorithms } from "../tokens/issuers.ts";
+import { Discovered, type ProviderKind, documentProblem, isInDomains } from "../providers/providers.ts";
 
 /** Where providers send people back to. */
 export const CALLBACK_PATH = "/oauth/callback";
 
-/** A person waits for it. Providers answer within a second. */
-const PROVIDER_TIMEOUT_MS = 10_000;
 /** Providers change their endpoints rarely, and announce it. */
 const DISCOVERED_FOR_MS = 10 * MINUTE_MS;
-/** No deployment has as many providers. */
-const MAX_DISCOVERED = 100;
+/** Some 5 KB each. A forgotten one is read again. */
+const MAX_DISCOVERED = 500;
 
 /** What a sign-in remembers until the person comes back. It is encrypted under the handle that the browser carries. */
 export const Pending = z.object({
+  /** The issuer of the deployment, or the name of a tenant's provider, at which the sign-in began. */
   issuer: z.string(),
   verifier: z.string(),
   nonce: z.string(),
@@ -46,12 +47,20 @@ export interface UpstreamClient {
   /** `undefined`: a public client. */
   secret: string | undefined;
   publicUrl: string;
+  /** A tenant has brought the provider. `undefined`: the operator has configured it. */
+  own?: {
+    kind: ProviderKind;
+    /** The issuer in the identities of its people. */
+    identityIssuer: string;
+    /** E-mail domains that the tenant has proved. */
+    domains: readonly string[];
+  };
 }
 
-/** New secrets of one sign-in at this issuer. */
-export function newPending(issuer: Issuer, returnTo?: string): Pending {
+/** New secrets of one sign-in at this provider. */
+export function newPending({ issuer, own }: Pick<UpstreamClient, "issuer" | "own">, returnTo?: string): Pending {
   return {
-    issuer: issuer.issuer,
+    issuer: own?.identityIssuer ?? issuer.issuer,
     verifier: oauth.generateRandomCodeVerifier(),
     nonce: oauth.generateRandomNonce(),
     ...(returnTo !== undefined && { returnTo }),
@@ -63,7 +72,7 @@ export function newPending(issuer: Issuer, returnTo?: string): Pending {
  * when the provider cannot be reached; the log has the reason.
  */
 export async function signInUrl(
-  { issuer, publicUrl }: UpstreamClient,
+  client: UpstreamClient,
   {
     pending,
     state,
@@ -71,7 +80,8 @@ export async function signInUrl(
     nowMs,
   }: { pending: Pending; state: string; choosesAccount: boolean; nowMs: number },
 ): Promise<string | undefined> {
-  const server = await discover(issuer, nowMs);
+  const { issuer, publicUrl } = client;
+  const server = await discover(client, nowMs);
   if (server?.authorization_endpoint === undefined) return undefined;
   const url = new URL(server.authorization_endpoint);
   const parameters = {
@@ -92,10 +102,11 @@ export async function signInUrl(
 
 /** Reads the provider's answer: `query` is that of the callback. The caller has matched its `state` with the browser. */
 export async function readAnswer(
-  { issuer, secret, publicUrl }: UpstreamClient,
+  upstream: UpstreamClient,
   { query, pending, nowMs }: { query: URLSearchParams; pending: Pending; nowMs: number },
 ): Promise<Outcome> {
-  const server = await discover(issuer, nowMs);
+  const { issuer, secret, publicUrl } = upstream;
+  const server = await discover(upstream, nowMs);
   if (server === undefined) return { kind: "failed", isOutage: true };
   const client: oauth.Client = { client_id: issuer.clientId ?? "", [oauth.clockTolerance]: CLOCK_TOLERANCE_SECONDS };
   try {
@@ -113,12 +124,29 @@ export async function readAnswer(
       expectedNonce: pending.nonce,
       requireIdToken: true,
     });
-    const person = personOf(await verifiedClaims(issuer, tokens.id_token ?? "", nowMs), issuer);
+    const claims = await verifiedClaims(issuer, tokens.id_token ?? "", nowMs);
+    const person = upstream.own === undefined ? personOf(claims, issuer) : personOfOwn(claims, issuer, upstream.own);
     if (person === undefined) log("warn", "sign_in_refused", { issuer: issuer.issuer, reason: "no_user_claim" });
     return person === undefined ? { kind: "failed", isOutage: false } : { kind: "person", person };
   } catch (error) {
     return refusal(issuer, error);
   }
+}
+
+/**
+ * The person as a tenant's provider names them: with an identity of that provider alone, and of no organisation. An address in a
+ * domain that the tenant has proved counts where the provider does not say whether it is verified, as Entra does not.
+ */
+export function personOfOwn(
+  claims: JWTPayload,
+  issuer: Issuer,
+  { identityIssuer, domains }: Pick<NonNullable<UpstreamClient["own"]>, "identityIssuer" | "domains">,
+): Person | undefined {
+  const person = personOf(claims, issuer);
+  if (person === undefined) return undefined;
+  const isSilent = claims["email_verified"] === undefined && claims["xms_edov"] === undefined;
+  const emailVerified = person.emailVerified || (isSilent && isInDomains(person.email, domains));
+  return { ...person, issuer: identityIssuer, emailVerified, organisation: null };
 }
 
 /**
@@ -151,8 +179,21 @@ function refusal(issuer: Issuer, error: unknown): Outcome {
 
 const discovered = new BoundedMap<string, { server: oauth.AuthorizationServer; untilMs: number }>(MAX_DISCOVERED);
 
-/** The provider's endpoints (OpenID Connect Discovery). `undefined`: it cannot be reached, or names another issuer. */
-async function discover(issuer: Issuer, nowMs: number): Promise<oauth.AuthorizationServer | undefined> {
+/** The provider's endpoints. `undefined`: it cannot be reached, names another issuer, or is not acceptable any more. */
+async function discover(client: UpstreamClient, nowMs: number): Promise<oauth.AuthorizationServer | undefined> {
+  const { issuer, own, publicUrl } = client;
+  const server = await discovery(issuer, nowMs);
+  if (server === undefined || own === undefined) return server;
+  // A tenant's provider may have changed its document since it was saved.
+  const settings = { kind: own.kind, issuer: issuer.issuer };
+  const problem = documentProblem(Discovered.parse(server), settings, publicUrl);
+  if (problem === undefined) return server;
+  log("warn", "provider_refused", { provider: own.identityIssuer, problem });
+  return undefined;
+}
+
+/** OpenID Connect Discovery. The document is that of the issuer itself, so all who name the issuer can share it. */
+async function discovery(issuer: Issuer, nowMs: number): Promise<oauth.AuthorizationServer | undefined> {
   const known = discovered.get(issuer.issuer);
   if (known !== undefined && nowMs < known.untilMs) return known.server;
   const identifier = new URL(issuer.issuer);
@@ -175,9 +216,10 @@ function authenticationOf(server: oauth.AuthorizationServer, secret: string | un
 }
 
 /** An issuer without TLS is one that the operator has configured so, such as the local one. */
-function requestOptions({ issuer }: Issuer): { signal: AbortSignal; [oauth.allowInsecureRequests]: boolean } {
+function requestOptions({ issuer }: Issuer) {
   return {
     signal: AbortSignal.timeout(PROVIDER_TIMEOUT_MS),
     [oauth.allowInsecureRequests]: issuer.startsWith("http:"),
+    [oauth.customFetch]: fetchFromProvider,
   };
 }

@@ -1,7 +1,15 @@
 // The public keys of trusted issuers, and the check of a token's signature with them. An isolate keeps one key set for each
 // issuer. A token with an unknown key makes the isolate fetch the set again, at most once in `RELOAD_MS`; a token that
 // arrives between two fetches waits for the next one, so that a new key works at once and made-up key ids cost little.
-import { type JWTPayload, type JWTVerifyOptions, base64url, createRemoteJWKSet, decodeJwt, jwtVerify } from "jose";
+import {
+  type JWTPayload,
+  type JWTVerifyOptions,
+  base64url,
+  createRemoteJWKSet,
+  customFetch,
+  decodeJwt,
+  jwtVerify,
+} from "jose";
 import {
   JOSEError,
   JWKSInvalid,
@@ -12,6 +20,8 @@ import {
   JWTExpired,
   JWTInvalid,
 } from "jose/errors";
+import { fetchFromProvider } from "../../adapters/provider-http.ts";
+import { BoundedMap } from "../../core/bounded-map.ts";
 import { AppError } from "../../core/errors.ts";
 import { repeatsName } from "../../core/text.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
@@ -22,11 +32,14 @@ const RELOAD_MS = 1_000;
 
 type KeySet = ReturnType<typeof createRemoteJWKSet>;
 
-const keySets = new Map<string, KeySet>();
+/** Tenants bring providers, too. A forgotten set is read again. */
+const MAX_KEY_SETS = 500;
+
+const keySets = new BoundedMap<string, KeySet>(MAX_KEY_SETS);
 function keySetOf(jwksUrl: string): KeySet {
   let keys = keySets.get(jwksUrl);
   if (keys === undefined) {
-    keys = createRemoteJWKSet(new URL(jwksUrl), { cooldownDuration: RELOAD_MS });
+    keys = createRemoteJWKSet(new URL(jwksUrl), { cooldownDuration: RELOAD_MS, [customFetch]: fetchFromProvider });
     keySets.set(jwksUrl, keys);
   }
   return keys;

@@ -16,7 +16,7 @@ const RESERVED_PARAMETERS =
  * Entra ID's addresses of all directories at once. Their tokens name another issuer for each directory, so that anyone with a
  * directory of their own could sign in.
  */
-const MANY_DIRECTORIES = /\{|\/(common|organizations|consumers)\/v2\.0\/?$/i;
+export const MANY_DIRECTORIES = /\{|\/(common|organizations|consumers)\/v2\.0\/?$/i;
 
 const Issuer = z
   .strictObject({

@@ -2,6 +2,7 @@
 import { AnyQuery, type Route, route } from "../../http.ts";
 import { StatusQuery } from "../../subscriptions/api.ts";
 import { showAsset } from "../assets/assets.ts";
+import { findOrganisation } from "../sign-in.tsx";
 import { showCheckout, submitFirstKey, submitOwner } from "./checkout.tsx";
 import { showDoc, showDocs, showLlms } from "./docs.tsx";
 import { showHealthPage } from "./health.tsx";
@@ -16,6 +17,9 @@ export const publicRoutes: readonly Route[] = [
   route("GET /docs", "public", showDocs, { action: "showDocs" }),
   route("GET /docs/:page", "public", showDoc, { isPage: true, action: "showDoc" }),
   route("GET /llms.txt", "public", showLlms, { action: "showLlms" }),
+
+  // a person whose organisation has its own provider
+  route("POST /sign-in", "public", findOrganisation, { readsBody: true, isPage: true, rate: "address", action: "findOrganisation", notAudited: "It finds a provider, and changes nothing." }),
 
   // a buyer
   route("GET /sign-up", "public", showSignUp, { query: SignUpQuery, isPage: true, action: "showSignUp" }),
