@@ -73,7 +73,7 @@ test("a member leaves by themselves and is refused on the very next request, and
   expect(await (await leave(token)).json()).toEqual({ removed: true, delivered: true });
   for (const again of [await leave(token), await send("GET", `/api/tenants/${tenant.id}/usage`, token)])
     expect({ status: again.status, body: await again.json() }).toMatchObject({
-      status: 403,
+      status: 401,
       body: { code: "member_removed" },
     });
   expect((await membersOf(tenant)).map(({ role }) => role)).toEqual(["owner"]);
