@@ -21,7 +21,7 @@ import { membersStore } from "../members/members-store.ts";
 import { providersStore } from "../providers/providers-store.ts";
 import type { GrantPage } from "./grants.ts";
 import { protectedResourceMetadata } from "../tokens/authenticate.ts";
-import { assertionPorts } from "../providers/id-jag.ts";
+import { ASSERTION_GRANT, assertionPorts } from "../providers/id-jag.ts";
 import { isDirect } from "../tokens/issuers.ts";
 import { type EntriesPort, oauthKv } from "./kv.ts";
 import {
@@ -96,6 +96,9 @@ export async function answerToken(c: HttpContext): Promise<Response> {
 /** Answers a request that names no tenant: one that is refused, or one with an assertion, whose subject has a tenant. */
 async function answerInWorker(c: HttpContext, request: TokenRequest): Promise<Response> {
   const context = c.get("context");
+  // A code or a token without a tenant is made up, also while Tollgate cannot say so. An assertion is judged first.
+  const isAssertion = new URLSearchParams(request.body).get("grant_type") === ASSERTION_GRANT;
+  if (!isAssertion) c.set("hasWrongCredential", true);
   const ports = assertionPorts({
     providers: (issuer) => providersStore(context.control).byAssertions(issuer),
     memberships: (identity) => membersStore(context.control).ofIdentity(identity),
