@@ -91,6 +91,8 @@ export default defineConfig({
         test: {
           name: "flow",
           include: ["test/flow/**/*.test.ts"],
+          // Tests compare answers with the reference of the API, whose schemas stand beside code that uses the OAuth library.
+          execArgv: ["--import", pathToFileURL(resolve("test/support/cloudflare-module.ts")).href],
           globalSetup: ["test/support/flow-setup.ts"],
           testTimeout: 120_000, // longer than the minute that a test waits for one condition
           hookTimeout: 120_000,

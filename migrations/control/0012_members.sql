@@ -17,7 +17,10 @@ CREATE TABLE members (
   -- A removed row keeps its identity, so that the identity is refused. A new invitation clears it.
   removed_at timestamptz,
   PRIMARY KEY (tenant_id, id),
-  CHECK ((issuer IS NULL) = (subject IS NULL))
+  CHECK ((issuer IS NULL) = (subject IS NULL)),
+  -- A tenant's own provider (0017_providers.sql) never signs a person in to another tenant.
+  CONSTRAINT members_of_own_provider CHECK (
+    issuer IS NULL OR NOT starts_with(issuer, 'provider:') OR starts_with(issuer, 'provider:' || tenant_id || ':'))
 );
 CREATE UNIQUE INDEX members_by_email ON members (tenant_id, email) WHERE removed_at IS NULL;
 CREATE UNIQUE INDEX members_by_identity ON members (tenant_id, issuer, subject) WHERE removed_at IS NULL;

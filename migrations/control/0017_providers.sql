@@ -43,10 +43,6 @@ CREATE UNIQUE INDEX provider_domains_verified ON provider_domains (domain) WHERE
 -- that rest on them.
 ALTER TABLE members ADD COLUMN sign_ins_since timestamptz;
 
--- A tenant's provider never signs a person in to another tenant.
-ALTER TABLE members ADD CONSTRAINT members_of_own_provider CHECK (
-  issuer IS NULL OR NOT starts_with(issuer, 'provider:') OR starts_with(issuer, 'provider:' || tenant_id || ':'));
-
 GRANT SELECT, INSERT, DELETE ON providers TO tollgate_service;
 GRANT UPDATE (kind, issuer, jwks_url, client_id, client_secret, subject_claim, id_jag, slug, updated_at, removed_at) ON providers
   TO tollgate_service;
