@@ -1,5 +1,5 @@
 // One lane of the campaign. Each lane has its own file, so its own system, and runs each of its seeds as one test.
-// `CAMPAIGN_FROM` and `CAMPAIGN_SEEDS` choose the seeds, `CAMPAIGN_LANES` the number of lanes. `npm test` runs ten, `npm run campaign` a thousand.
+// `CAMPAIGN_FROM` and `CAMPAIGN_SEEDS` choose the seeds, `CAMPAIGN_LANES` the number of lanes. `npm test` runs four, `npm run campaign` a thousand.
 import { inject, test } from "vitest";
 import { runSeed } from "./seed.ts";
 import { handIn } from "./tally.ts";
