@@ -1,8 +1,28 @@
-// The encrypted logins and client secrets of the control tables, found by the key that encrypted them, for the rotation of keys.
+// The encrypted texts of the control tables: how the deployment's keys encrypt them, and the logins and client secrets by the key
+// that encrypted them, for the rotation of keys.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
+import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../core/encryption.ts";
 import { loginPurpose } from "../core/placement.ts";
 import { TenantId } from "../core/tenant.ts";
+
+export type EncryptionKeys = Pick<Env, "ENCRYPTION_KEYS">;
+
+/** Encrypts a text for the control tables. In a row of another purpose it does not decrypt. */
+export function encryptSecret(env: EncryptionKeys, purpose: string, secret: string): Promise<string> {
+  const iv = crypto.getRandomValues(new Uint8Array(IV_BYTES));
+  return encrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, secret, iv);
+}
+
+/** Decrypts a text of the control tables. Throws when no key fits. */
+export function decryptSecret(env: EncryptionKeys, purpose: string, encrypted: string): Promise<string> {
+  return decrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, encrypted);
+}
+
+/** The same text encrypted with the newest key. */
+export async function encryptAgain(env: EncryptionKeys, purpose: string, encrypted: string): Promise<string> {
+  return encryptSecret(env, purpose, await decryptSecret(env, purpose, encrypted));
+}
 
 const shardColumns = { owner_login: "owner", app_login: "app", analytics_login: "analytics" } as const;
 

@@ -6,10 +6,10 @@
 // what that run made. Answers may hold a new API key, so they are stored encrypted, for a day, and only the one who sent the
 // first request gets them: another one may lack the right to it.
 import { newTenantId } from "../adapters/ids.ts";
+import { decryptSecret, encryptSecret } from "../control/encrypted-logins-store.ts";
 import { idempotentRequestsStore } from "../control/idempotent-requests-store.ts";
 import type { Actor } from "../core/actor.ts";
 import { sha256Hex } from "../core/credentials.ts";
-import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../core/encryption.ts";
 import { BadRequest, type HttpContext, type Keyed, Problem, isJson, noStore } from "../http.ts";
 import { describeError, log } from "../log.ts";
 
@@ -76,8 +76,7 @@ export function once<Input extends { body?: unknown; query?: unknown }>(
       throw error;
     }
     const answer = JSON.stringify({ status: response.status, body: await response.clone().text() });
-    const iv = crypto.getRandomValues(new Uint8Array(IV_BYTES));
-    await encrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, answer, iv)
+    await encryptSecret(env, purpose, answer)
       .then((encrypted) => requests.finish(claim, encrypted))
       // A repeated request runs again, and finds what this one has made.
       .catch((error: unknown) => log("warn", "idempotent_answer_not_kept", { error: describeError(error) }));
@@ -95,7 +94,7 @@ async function unreadInput(c: HttpContext, query: unknown): Promise<unknown> {
 }
 
 async function replay(c: HttpContext, env: Env, purpose: string, encrypted: string): Promise<Response> {
-  const text = await decrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, encrypted);
+  const text = await decryptSecret(env, purpose, encrypted);
   const { status, body } = JSON.parse(text) as { status: number; body: string };
   return c.body(body, status as 201, {
     ...noStore,

@@ -4,12 +4,12 @@
 // Webhooks (standardwebhooks.com) once the tenant has made a secret; a repetition has the same id, so that a receiver counts it once.
 import { sendMail, sendsMail } from "../adapters/mail.ts";
 import type { Context } from "../control/context.ts";
+import { decryptSecret, encryptSecret } from "../control/encrypted-logins-store.ts";
 import { config } from "../core/app-config.ts";
 import { plans } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { HOUR_MS } from "../core/time.ts";
 import { describeError, log } from "../log.ts";
-import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 import { type UsageAlert, usageAlertsStore } from "./usage-alerts-store.ts";
 
 /** Alerts of one run. The next run, five minutes later, sends the rest. */
@@ -58,7 +58,7 @@ export async function renewWebhookSecret(
 ): Promise<{ secret: string; formerUntil: string | null }> {
   const bytes = crypto.getRandomValues(new Uint8Array(SECRET_BYTES));
   const secret = SECRET_PREFIX + base64(bytes);
-  const encrypted = await encryptLogin(env, secretPurpose(tenantId), secret);
+  const encrypted = await encryptSecret(env, secretPurpose(tenantId), secret);
   return { secret, formerUntil: await usageAlertsStore(control).renewSecret(tenantId, encrypted, SECRET_OVERLAP_MS) };
 }
 
@@ -108,7 +108,7 @@ async function post(alert: UsageAlert, env: Env, nowMs: number): Promise<void> {
     ...{ tenantId, month: month.slice(0, 7), thresholdPercent, at: new Date(nowMs).toISOString() },
     usageUrl: `${env.PUBLIC_URL}/api/tenants/${tenantId}/usage`,
   });
-  const plain = await Promise.all(secrets.map((secret) => decryptLogin(env, secretPurpose(tenantId), secret)));
+  const plain = await Promise.all(secrets.map((secret) => decryptSecret(env, secretPurpose(tenantId), secret)));
   const message = { id: `msg_usage_${tenantId}_${month.slice(0, 7)}_${thresholdPercent}`, atMs: nowMs, body };
   const response = await fetch(webhookUrl, {
     method: "POST",

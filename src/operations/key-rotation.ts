@@ -2,12 +2,11 @@
 // encrypted. Shards' logins and the secrets are encrypted here, and each tenant's login in the tenant's object. Once nothing is left
 // under a key, that key can be removed.
 import type { Context } from "../control/context.ts";
-import { encryptedLoginsStore, providerSecretPurpose } from "../control/encrypted-logins-store.ts";
+import { encryptAgain, encryptedLoginsStore, providerSecretPurpose } from "../control/encrypted-logins-store.ts";
 import { isolated } from "../control/failures-store.ts";
 import { parseKeyRing } from "../core/encryption.ts";
 import { secretPurpose } from "../metering/usage-alerts.ts";
 import { usageAlertsStore } from "../metering/usage-alerts-store.ts";
-import { decryptLogin, encryptLogin } from "../tenant-db/dispatch.ts";
 
 /** Logins of each kind in one sweep: about a second's work. The next sweep continues. */
 const BATCH = 50;
@@ -22,8 +21,7 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
     old,
     { part: "shard_login_keys", idOf: ({ shardId }) => shardId, atOnce: 4 },
     async (stored) => {
-      const login = await decryptLogin(env, stored.purpose, stored.login);
-      await logins.replaceShardLogin(stored, await encryptLogin(env, stored.purpose, login));
+      await logins.replaceShardLogin(stored, await encryptAgain(env, stored.purpose, stored.login));
     },
   );
   const alerts = usageAlertsStore(control);
@@ -33,12 +31,9 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
     secrets,
     { part: "webhook_secret_keys", idOf: ({ tenantId }) => tenantId },
     async (stored) => {
-      const again = async (secret: string): Promise<string> => {
-        const purpose = secretPurpose(stored.tenantId);
-        return encryptLogin(env, purpose, await decryptLogin(env, purpose, secret));
-      };
-      const former = stored.former === null ? null : await again(stored.former);
-      await alerts.replaceSecrets(stored, { secret: await again(stored.secret), former });
+      const purpose = secretPurpose(stored.tenantId);
+      const former = stored.former === null ? null : await encryptAgain(env, purpose, stored.former);
+      await alerts.replaceSecrets(stored, { secret: await encryptAgain(env, purpose, stored.secret), former });
     },
   );
   await isolated(
@@ -47,8 +42,7 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
     { part: "provider_secret_keys", idOf: ({ providerId }) => providerId, atOnce: 4 },
     async (stored) => {
       const purpose = providerSecretPurpose(stored.providerId);
-      const secret = await decryptLogin(env, purpose, stored.secret);
-      await logins.replaceProviderSecret(stored, await encryptLogin(env, purpose, secret));
+      await logins.replaceProviderSecret(stored, await encryptAgain(env, purpose, stored.secret));
     },
   );
   const tenants = await logins.tenantsNotUnder(newest.id, BATCH);

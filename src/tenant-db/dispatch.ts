@@ -3,8 +3,9 @@
 // was proved to be kept within its tenant during the last `PROOF_TRUSTED_MS`.
 import { newPassword } from "../adapters/ids.ts";
 import { type NeonConnection, connectNeon, serverOf } from "../adapters/neon.ts";
+import { type EncryptionKeys, decryptSecret, encryptAgain, encryptSecret } from "../control/encrypted-logins-store.ts";
 import type { PlacementsStore, ReadShard, Shard } from "../control/placements-store.ts";
-import { IV_BYTES, decrypt, encrypt, isEncryptedWithNewest, parseKeyRing } from "../core/encryption.ts";
+import { isEncryptedWithNewest, parseKeyRing } from "../core/encryption.ts";
 import { AppError, errorCode } from "../core/errors.ts";
 import { type Placement, connectionUrl, loginPurpose, ownName, purposeOf } from "../core/placement.ts";
 import type { TenantId } from "../core/tenant.ts";
@@ -17,7 +18,6 @@ import { type CallScopedDb, contextEntrance, createTenantDb, ownSchemaEntrance }
 
 /** The variables that reaching tenants' databases needs. */
 export type TenantDatabases = Pick<Env, "NEON_FETCH_ENDPOINT" | "NEON_WS_PROXY" | "CONTEXT_KEYS" | "ENCRYPTION_KEYS">;
-type EncryptionKeys = Pick<Env, "ENCRYPTION_KEYS">;
 
 // ---- rows
 
@@ -59,7 +59,7 @@ export async function openTenantSession(env: TenantDatabases, placement: Placeme
 
 /** The connection string of the login that the placement's tools run as. */
 async function loginUrl(env: EncryptionKeys, placement: Placement, host = placement.host): Promise<string> {
-  const login = await decryptLogin(env, purposeOf(placement), placement.login);
+  const login = await decryptSecret(env, purposeOf(placement), placement.login);
   return connectionUrl({ host, database: placement.database }, login);
 }
 
@@ -124,7 +124,7 @@ export async function provePlacement(
 /** The same for the login that the tools of a shared shard run as. */
 export async function proveShard(env: TenantDatabases, shard: Shard): Promise<IsolationProof> {
   if (shard.appLogin === null) return { proven: false, failures: [{ check: "registered", detail: shard.id }] };
-  const login = await decryptLogin(env, loginPurpose.app(shard.id), shard.appLogin);
+  const login = await decryptSecret(env, loginPurpose.app(shard.id), shard.appLogin);
   return proveShared(env, connectionUrl(shard, login));
 }
 
@@ -135,29 +135,18 @@ function proveShared(env: TenantDatabases, url: string): Promise<IsolationProof>
 
 // ---- logins
 
-/** Decrypts a login of the control tables, as `user:password`. */
-export function decryptLogin(env: EncryptionKeys, purpose: string, login: string): Promise<string> {
-  return decrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, login);
-}
-
-/** Encrypts a login, `user:password`, for the control tables. */
-export function encryptLogin(env: EncryptionKeys, purpose: string, login: string): Promise<string> {
-  return encrypt(parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS), purpose, login, newIv());
-}
-
 /** The tenant's own login encrypted with the newest key, or `undefined` when it already is. */
 export async function reencrypted(env: EncryptionKeys, placement: Placement): Promise<string | undefined> {
   const keys = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
   if (placement.strategy === "shared" || isEncryptedWithNewest(keys, placement.login)) return undefined;
-  const purpose = purposeOf(placement);
-  return encrypt(keys, purpose, await decrypt(keys, purpose, placement.login), newIv());
+  return encryptAgain(env, purposeOf(placement), placement.login);
 }
 
 /** The connection string of a shard's owner. Throws `placement_unavailable` when its owner's login is not stored. */
 export async function ownerUrl(env: EncryptionKeys, shard: Shard): Promise<string> {
   if (shard.ownerLogin === null)
     throw new AppError("placement_unavailable", `the owner of shard ${shard.id} is unknown`);
-  return connectionUrl(shard, await decryptLogin(env, loginPurpose.owner(shard.id), shard.ownerLogin));
+  return connectionUrl(shard, await decryptSecret(env, loginPurpose.owner(shard.id), shard.ownerLogin));
 }
 
 /** Connects to a shard and its replica with the analytics login. Throws `placement_unavailable` when it has no password yet. */
@@ -168,7 +157,7 @@ export async function analyticsConnections(
   if (analyticsLogin === null) {
     throw new AppError("placement_unavailable", "the shard has no analytics login yet: run npm run migrate");
   }
-  const login = await decryptLogin(env, loginPurpose.analytics(id), analyticsLogin);
+  const login = await decryptSecret(env, loginPurpose.analytics(id), analyticsLogin);
   const connect = (to: string): NeonConnection =>
     connectNeon(connectionUrl({ host: to, database }, login), env.NEON_FETCH_ENDPOINT);
   return { primary: connect(host), replica: replicaHost === null ? undefined : connect(replicaHost) };
@@ -187,8 +176,8 @@ export async function giveAnalyticsLogin(
   const purpose = loginPurpose.analytics(shardId);
   const [row] = await owner.query(`SELECT tollgate.analytics_role() AS name`);
   const offered = `${String(row?.["name"])}:${newPassword()}`;
-  const kept = await placements.keepAnalyticsLogin(shardId, await encryptLogin(env, purpose, offered));
-  const login = await decryptLogin(env, purpose, kept);
+  const kept = await placements.keepAnalyticsLogin(shardId, await encryptSecret(env, purpose, offered));
+  const login = await decryptSecret(env, purpose, kept);
   await owner.query(`SELECT tollgate.set_analytics_password($1)`, [login.slice(login.indexOf(":") + 1)]);
 }
 
@@ -205,12 +194,8 @@ export async function appLoginOf(
   const purpose = loginPurpose.app(shardId);
   const [row] = await owner.query(`SELECT tollgate.app_role() || '_a' AS name`);
   const offered = `${String(row?.["name"])}:${newPassword()}`;
-  const encrypted = await placements.keepAppLogin(shardId, await encryptLogin(env, purpose, offered));
-  const login = await decryptLogin(env, purpose, encrypted);
+  const encrypted = await placements.keepAppLogin(shardId, await encryptSecret(env, purpose, offered));
+  const login = await decryptSecret(env, purpose, encrypted);
   const colon = login.indexOf(":");
   return { name: login.slice(0, colon), password: login.slice(colon + 1), encrypted };
-}
-
-function newIv(): Uint8Array<ArrayBuffer> {
-  return crypto.getRandomValues(new Uint8Array(IV_BYTES));
 }

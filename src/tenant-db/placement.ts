@@ -14,7 +14,8 @@ import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
 import { log } from "../log.ts";
 import { type Branch, openBranch, sharedVersion } from "./branch.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";
-import { decryptLogin, encryptLogin, openTenantDb, ownerUrl } from "./dispatch.ts";
+import { openTenantDb, ownerUrl } from "./dispatch.ts";
+import { decryptSecret, encryptSecret } from "../control/encrypted-logins-store.ts";
 import { expectedVersion, missingFiles, tenantMigrations } from "./migrations.ts";
 import { closeShard, makeRoom } from "./shards.ts";
 
@@ -56,9 +57,9 @@ export async function makePlacement(
   if (state === "ready" && missingFiles(schemaVersion).length === 0) return;
   const purpose = loginPurpose.tenant(placementId);
   const password = newPassword();
-  const offered = await encryptLogin(env, purpose, `${ownName(placementId)}:${password}`);
+  const offered = await encryptSecret(env, purpose, `${ownName(placementId)}:${password}`);
   // The first stored login wins: an abandoned attempt may still be running and must set the same password.
-  const login = await decryptLogin(env, purpose, await placements.keepLogin(placementId, offered));
+  const login = await decryptSecret(env, purpose, await placements.keepLogin(placementId, offered));
   const branch = await branchOf(env, shard);
   await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
   await placements.markReady(placementId, expectedVersion());
@@ -74,7 +75,7 @@ export async function restoreLogin(
   placement: Placement,
 ): Promise<boolean> {
   if (placement.strategy === "shared") return false; // the sweep restores it
-  const login = await decryptLogin(env, loginPurpose.tenant(placement.id), placement.login);
+  const login = await decryptSecret(env, loginPurpose.tenant(placement.id), placement.login);
   if (!(await isLoginRefused(connectionUrl(placement, login), env.NEON_FETCH_ENDPOINT))) return false;
   const shard = await placementsStore(control).shard(placement.shardId);
   if (shard === undefined) return false;

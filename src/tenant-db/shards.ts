@@ -18,7 +18,8 @@ import type { TenantId } from "../core/tenant.ts";
 import { parseKeyRing } from "../core/encryption.ts";
 import { describeError, log } from "../log.ts";
 import { proveBranch, setUpDatabase, sharedVersion } from "./branch.ts";
-import { appLoginOf, decryptLogin, encryptLogin, giveAnalyticsLogin, ownerUrl, proveShard } from "./dispatch.ts";
+import { appLoginOf, giveAnalyticsLogin, ownerUrl, proveShard } from "./dispatch.ts";
+import { decryptSecret, encryptSecret } from "../control/encrypted-logins-store.ts";
 import { prepareShared, restoreCanaries } from "./isolation.ts";
 import { branchMigrations, sharedMigrations, tenantMigrations } from "./migrations.ts";
 
@@ -98,7 +99,7 @@ export async function repairShared({ env, control }: Databases): Promise<void> {
   const repair = async (shard: Shard): Promise<void> => {
     if (shard.appLogin === null) return;
     const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
-    const login = await decryptLogin(env, loginPurpose.app(shard.id), shard.appLogin);
+    const login = await decryptSecret(env, loginPurpose.app(shard.id), shard.appLogin);
     const colon = login.indexOf(":");
     const options = { signal: AbortSignal.timeout(REPAIR_WITHIN_MS) };
     const refused = await isLoginRefused(connectionUrl(shard, login), env.NEON_FETCH_ENDPOINT, options);
@@ -191,7 +192,7 @@ async function createShard(
   const owner = connectNeon(url, env.NEON_FETCH_ENDPOINT);
   await setUpDatabase(owner, strategy === "shared" ? [...sharedMigrations, ...tenantMigrations] : branchMigrations);
   await giveAnalyticsLogin(env, placements, id, owner);
-  const ownerLogin = await encryptLogin(env, loginPurpose.owner(id), `${user}:${password}`);
+  const ownerLogin = await encryptSecret(env, loginPurpose.owner(id), `${user}:${password}`);
   const shard: Shard = { id, strategy, region, host, database, ownerLogin, appLogin: null };
   if (strategy === "shared") {
     const login = await appLoginOf(env, placements, id, owner);

@@ -4,10 +4,9 @@ import * as z from "zod";
 import { txtRecords } from "../../adapters/dns.ts";
 import { newMemberId } from "../../adapters/ids.ts";
 import type { Context } from "../../control/context.ts";
-import { providerSecretPurpose } from "../../control/encrypted-logins-store.ts";
+import { decryptSecret, encryptSecret, providerSecretPurpose } from "../../control/encrypted-logins-store.ts";
 import { notifyObject } from "../../control/notify-object.ts";
 import { toBase64Url } from "../../core/credentials.ts";
-import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../../core/encryption.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { BadRequest, type HttpContext, Problem, noSuchTenant, tenantOf } from "../../http.ts";
 import { describeError, log } from "../../log.ts";
@@ -142,15 +141,14 @@ async function secretToStore(
   stored: StoredProvider | undefined,
 ): Promise<string | null> {
   if (given === null) return null;
-  const keys = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
   let secret = given;
   if (secret === undefined) {
     if (stored === undefined || stored.issuer !== issuer || stored.clientId !== clientId)
       throw new BadRequest("clientSecret: is needed for this issuer and client. For a public client it is null.");
     if (stored.clientSecret === null) return null;
-    secret = await decrypt(keys, providerSecretPurpose(stored.id), stored.clientSecret);
+    secret = await decryptSecret(env, providerSecretPurpose(stored.id), stored.clientSecret);
   }
-  return encrypt(keys, providerSecretPurpose(id), secret, crypto.getRandomValues(new Uint8Array(IV_BYTES)));
+  return encryptSecret(env, providerSecretPurpose(id), secret);
 }
 
 /** 128 random bits. */

@@ -2,8 +2,7 @@
 // the name of the one where it began: the issuer of a configured one, and the name in the identities of a tenant's own. So a
 // tenant that names a configured issuer neither replaces it nor is replaced by it: each has its own client and its own people.
 import type { Context } from "../../control/context.ts";
-import { providerSecretPurpose } from "../../control/encrypted-logins-store.ts";
-import { decrypt, parseKeyRing } from "../../core/encryption.ts";
+import { decryptSecret, providerSecretPurpose } from "../../control/encrypted-logins-store.ts";
 import type { SignInRules } from "../members/members.ts";
 import type { UpstreamClient } from "../oauth/upstream.ts";
 import { type Issuer, clientSecret, signInIssuers } from "../tokens/issuers.ts";
@@ -38,10 +37,9 @@ export function organisationProvider(context: Context, typed: string): Promise<S
 /** The client at a tenant's provider, as the tenant has configured it. */
 export async function ownClient(env: Env, stored: StoredProvider): Promise<UpstreamClient> {
   const { id, tenantId, kind, clientSecret: encrypted } = stored;
-  const keys = parseKeyRing("ENCRYPTION_KEYS", env.ENCRYPTION_KEYS);
   return {
     issuer: issuerOf(stored),
-    secret: encrypted === null ? undefined : await decrypt(keys, providerSecretPurpose(id), encrypted),
+    secret: encrypted === null ? undefined : await decryptSecret(env, providerSecretPurpose(id), encrypted),
     publicUrl: env.PUBLIC_URL,
     own: { kind, identityIssuer: identityIssuer(tenantId, id), domains: provedDomains(stored) },
   };
