@@ -22,18 +22,19 @@ const contextWith = (...keys: string[]): Context =>
 /** Sends the tenant's alert. Returns the signatures that its webhook gets, and those that these secrets make. */
 async function delivered(context: Context, secrets: string[]): Promise<{ got: string[]; expected: string[] }> {
   await log.sql(`UPDATE usage_alerts SET sent_at = NULL, attempts = 0, due_at = now()`);
-  let sent: RequestInit | undefined;
+  let sent: Request | undefined;
   const real = globalThis.fetch;
   const spy = vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
-    if (String(input) !== "https://hooks.acme.example/x") return real(input, init);
-    sent = init;
+    const url = input instanceof Request ? input.url : input.toString();
+    if (url !== "https://hooks.acme.example/x") return real(input, init);
+    sent = new Request(input, init);
     return new Response(null, { status: 204 });
   });
   onTestFinished(() => spy.mockRestore());
   await sendUsageAlerts(context, Date.now());
   spy.mockRestore();
   const headers = new Headers(sent?.headers);
-  const content = `${headers.get("webhook-id")}.${headers.get("webhook-timestamp")}.${String(sent?.body)}`;
+  const content = `${headers.get("webhook-id")}.${headers.get("webhook-timestamp")}.${await sent?.text()}`;
   const expected = secrets.map((secret) => {
     const bytes = Buffer.from(secret.replace("whsec_", ""), "base64");
     return `v1,${createHmac("sha256", bytes).update(content).digest("base64")}`;
