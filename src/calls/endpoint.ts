@@ -6,6 +6,7 @@ import type { Context } from "../control/context.ts";
 import type { Authorization, CallOutcome, Caller, Refusal } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
 import type { Branding } from "../core/tenant.ts";
+import { loopbackHosts } from "../core/web-url.ts";
 import { OUTAGE_RETRY_SECONDS } from "../http.ts";
 import { type Authenticated, type Authentication, authenticate, challenge } from "../identity/tokens/authenticate.ts";
 import { ADDRESS_RATE_SECONDS, isOverFailureRate, tooManyFailures } from "../identity/address-rate.ts";
@@ -219,9 +220,8 @@ function makeGuard(env: Env): McpGuard {
   const configured = env.ALLOWED_ORIGINS.split(",")
     .map((origin) => origin.trim())
     .filter((origin) => origin !== "");
-  const loopback = ["127.0.0.1", "localhost", "[::1]"];
   // On a developer's machine all names of the loopback interface are the same server.
-  const hosts = loopback.includes(url.hostname) ? loopback : [url.hostname];
+  const hosts = loopbackHosts.includes(url.hostname) ? loopbackHosts : [url.hostname];
   return {
     allowedHosts: hosts,
     allowedOrigins: [

@@ -15,6 +15,9 @@ export function webUrl(protocols: readonly ("http" | "https")[]) {
     .refine((url) => !URL.canParse(url) || new URL(url).username + new URL(url).password === "", "must name no user");
 }
 
+/** The names of the loopback interface, as the host of a URL. */
+export const loopbackHosts: readonly string[] = ["127.0.0.1", "localhost", "[::1]"];
+
 /** An https URL of a host on the internet: not an address, and no name that only a local network knows. */
 export const PublicUrl = webUrl(["https"]).refine(
   (url) => !URL.canParse(url) || isPublicHost(new URL(url).hostname),

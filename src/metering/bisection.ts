@@ -1,5 +1,14 @@
 // Writes a batch that may contain bad parts. A refused batch is halved until the bad parts stand alone; all other parts are
 // written. A batch without a bad part is one write. Each bad part costs about two writes per halving.
+import { sqlStateOf } from "../adapters/neon.ts";
+
+/** SQLSTATE classes that blame a row: 22 (data) and 23 (constraint). Any other is an outage or Tollgate's mistake. */
+const rowRefused = /^2[23]/;
+
+/** Whether a statement failed because of one of its rows. */
+export function blamesRow(error: unknown): boolean {
+  return rowRefused.test(sqlStateOf(error) ?? "");
+}
 
 export interface Bisection<Part, Written> {
   /** Writes all of these parts or none of them. */

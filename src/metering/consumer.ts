@@ -8,7 +8,7 @@ import type { Context } from "../control/context.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { USAGE_RETRY_SECONDS, retryAfterSeconds } from "./queue-message.ts";
 import { UsageMessage } from "../core/usage.ts";
-import { writeWithBisection } from "./bisection.ts";
+import { blamesRow, writeWithBisection } from "./bisection.ts";
 import { describeError, log } from "../log.ts";
 import { isMetrics } from "./metrics/fold.ts";
 import { consumeMetrics } from "./metrics/metrics-consumer.ts";
@@ -20,9 +20,6 @@ import { NOTIFY_WITHIN_MS, notifyFallbackCalls } from "./fallback-calls.ts";
  * rows must still end long before the platform ends it.
  */
 const MAX_WRITES = 100;
-
-/** SQLSTATE classes that blame a row: 22 (data) and 23 (constraint). Any other is an outage or Tollgate's mistake. */
-const rowRefused = /^2[23]/;
 
 interface Part {
   message: Message;
@@ -50,7 +47,7 @@ export async function consumeUsage(context: Context, batch: MessageBatch): Promi
   try {
     const outcome = await writeWithBisection<Part, Recorded>(parts, {
       write: (some) => ledger.record(some.map(({ usage }) => usage)),
-      isRefusal: (error) => rowRefused.test(sqlStateOf(error) ?? ""),
+      isRefusal: blamesRow,
       split: halvesOf,
       maxWrites: MAX_WRITES,
     });

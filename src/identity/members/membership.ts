@@ -180,16 +180,24 @@ export async function changeMember(
   const givable = role === null ? [] : givableBy(role);
   const isChanged = await store.change(tenantId, memberId, { from: member.role, to: role, givable });
   if (!isChanged) return "changed_meanwhile";
+  return { delivered: await enforceChange(context, tenantId, role === null ? [memberId] : []) };
+}
+
+/**
+ * Makes the tenant's object follow its members, and revokes the grants of those whose access has ended. Returns whether the object
+ * has confirmed it.
+ */
+export async function enforceChange(context: Context, tenantId: TenantId, ended: readonly string[]): Promise<boolean> {
   const { delivered } = await notifyObject(context, tenantId);
-  // The configuration refuses the member's clients already. This also ends what admins see of them.
-  if (role === null)
+  // The configuration refuses these members' clients already. This also ends what admins see of them.
+  if (ended.length > 0)
     await context
       .tenantObject(tenantId)
-      .revokeGrants({ memberIds: [memberId] })
+      .revokeGrants({ memberIds: ended })
       .catch((error: unknown) =>
-        log("warn", "grants_not_revoked", { tenantId, memberId, error: describeError(error) }),
+        log("warn", "grants_not_revoked", { tenantId, members: ended.join(" "), error: describeError(error) }),
       );
-  return { delivered };
+  return delivered;
 }
 
 /** Runs a repeatable write again when its answer was lost: only this request knows what it has made. */

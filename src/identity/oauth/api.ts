@@ -96,9 +96,6 @@ export async function answerToken(c: HttpContext): Promise<Response> {
 /** Answers a request that names no tenant: one that is refused, or one with an assertion, whose subject has a tenant. */
 async function answerInWorker(c: HttpContext, request: TokenRequest): Promise<Response> {
   const context = c.get("context");
-  // A code or a token without a tenant is made up, also while Tollgate cannot say so. An assertion is judged first.
-  const isAssertion = new URLSearchParams(request.body).get("grant_type") === ASSERTION_GRANT;
-  if (!isAssertion) c.set("hasWrongCredential", true);
   const ports = assertionPorts({
     providers: (issuer) => providersStore(context.control).byAssertions(issuer),
     memberships: (identity) => membersStore(context.control).ofIdentity(identity),
@@ -117,7 +114,9 @@ async function answerInWorker(c: HttpContext, request: TokenRequest): Promise<Re
     log("info", "oauth_access_granted", { tenantId, memberId: id, by: "assertion" });
     recordAct(c, { action: acts.grantedByAssertion, actor, tenantId, outcome: "succeeded", detail: {} });
   }
-  if (answer.status !== 200 && answer.status < 500) c.set("hasWrongCredential", true);
+  // A code or a token without a tenant is made up, also while Tollgate cannot say so. An assertion needs a refusal.
+  const isAssertion = new URLSearchParams(request.body).get("grant_type") === ASSERTION_GRANT;
+  if (!isAssertion || (answer.status !== 200 && answer.status < 500)) c.set("hasWrongCredential", true);
   return respond(answer);
 }
 

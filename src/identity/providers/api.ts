@@ -3,13 +3,12 @@
 import * as z from "zod";
 import { txtRecords } from "../../adapters/dns.ts";
 import { newMemberId } from "../../adapters/ids.ts";
-import type { Context } from "../../control/context.ts";
 import { decryptSecret, encryptSecret, providerSecretPurpose } from "../../control/encrypted-logins-store.ts";
-import { notifyObject } from "../../control/notify-object.ts";
 import { toBase64Url } from "../../core/credentials.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { BadRequest, type HttpContext, Problem, noSuchTenant, tenantOf } from "../../http.ts";
 import { describeError, log } from "../../log.ts";
+import { enforceChange } from "../members/membership.ts";
 import { CALLBACK_PATH } from "../oauth/upstream.ts";
 import { checkProvider } from "./discovery.ts";
 import { type ProviderRequest, hasSamePeople, proofRecord, providerKinds, subjectClaimOf } from "./providers.ts";
@@ -71,7 +70,7 @@ export async function saveProvider(c: HttpContext, { body }: { body: ProviderReq
     Date.now(),
   );
   if (saved === undefined) throw noSuchTenant();
-  const { delivered } = await afterChange(context, tenantId, saved.memberIds);
+  const delivered = await enforceChange(context, tenantId, saved.memberIds);
   return c.json({ ...viewOf(c.env, await requireProvider(c)), delivered });
 }
 
@@ -82,7 +81,7 @@ export async function removeProvider(c: HttpContext): Promise<Response> {
   const { id } = await requireProvider(c);
   await requireOwnerElsewhere(c, tenantId);
   const { memberIds } = await providersStore(context.control).remove(tenantId, Date.now());
-  const { delivered } = await afterChange(context, tenantId, memberIds);
+  const delivered = await enforceChange(context, tenantId, memberIds);
   return c.json({ id, removed: true, delivered });
 }
 
@@ -154,21 +153,6 @@ async function secretToStore(
 /** 128 random bits. */
 function newChallenge(): string {
   return toBase64Url(crypto.getRandomValues(new Uint8Array(16)));
-}
-
-/** Makes the tenant's object refuse the people whose identities have ended, and ends what admins see of their clients. */
-async function afterChange(
-  context: Context,
-  tenantId: TenantId,
-  memberIds: readonly string[],
-): Promise<{ delivered: boolean }> {
-  const { delivered } = await notifyObject(context, tenantId);
-  if (memberIds.length > 0)
-    await context
-      .tenantObject(tenantId)
-      .revokeGrants({ memberIds })
-      .catch((error: unknown) => log("warn", "grants_not_revoked", { tenantId, error: describeError(error) }));
-  return { delivered };
 }
 
 function viewOf({ PUBLIC_URL }: Env, stored: StoredProvider): z.infer<typeof ProviderView> {

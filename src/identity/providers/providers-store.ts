@@ -8,7 +8,7 @@ import type { ControlDatabase, Statement } from "../../adapters/neon.ts";
 import { TenantId } from "../../core/tenant.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 import { lockTenant } from "../members/invitations-store.ts";
-import { providerKinds } from "./providers.ts";
+import { identityOf, isConfigured, providerKinds } from "./providers.ts";
 
 const StoredDomain = z.object({ domain: z.string(), challenge: z.string(), isVerified: z.boolean() });
 export const StoredProvider = z.object({
@@ -96,7 +96,7 @@ export function providersStore(control: ControlDatabase) {
     async hasOwnerElsewhere(tenantId: TenantId): Promise<boolean> {
       const rows = await control.query(
         `SELECT 1 AS one FROM members m WHERE m.tenant_id = $1 AND m.role = 'owner' AND m.removed_at IS NULL
-           AND m.issuer IS NOT NULL AND NOT starts_with(m.issuer, 'provider:') LIMIT 1`,
+           AND m.issuer IS NOT NULL AND ${isConfigured("m.issuer")} LIMIT 1`,
         [tenantId],
       );
       return rows.length > 0;
@@ -182,8 +182,8 @@ export type ProvidersStore = ReturnType<typeof providersStore>;
 function endStatement(tenantId: TenantId, keptId: string, nowMs: number): Statement {
   return {
     text: `WITH ended AS (
-        UPDATE providers SET removed_at = ${fromMs("$3")}, client_secret = NULL
-        WHERE tenant_id = $1 AND removed_at IS NULL AND id <> $2 RETURNING 'provider:' || tenant_id || ':' || id AS identity),
+        UPDATE providers p SET removed_at = ${fromMs("$3")}, client_secret = NULL
+        WHERE tenant_id = $1 AND removed_at IS NULL AND id <> $2 RETURNING ${identityOf("p")} AS identity),
       people AS (
         UPDATE members m SET issuer = NULL, subject = NULL, sign_ins_since = ${fromMs("$3")},
           removed_at = CASE WHEN m.email IS NULL THEN ${fromMs("$3")} END

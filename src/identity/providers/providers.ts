@@ -6,7 +6,7 @@
 // A stored client secret is sent to the issuer and the client that it was given for, and to no other.
 import * as z from "zod";
 import { TenantId } from "../../core/tenant.ts";
-import { isPublicHost } from "../../core/web-url.ts";
+import { isPublicHost, loopbackHosts } from "../../core/web-url.ts";
 import { MANY_DIRECTORIES, acceptedAlgorithms } from "../tokens/issuers.ts";
 
 export const providerKinds = ["oidc", "auth0", "cognito", "entra"] as const;
@@ -76,8 +76,18 @@ export function speaksFor(issuer: string, tenantId: TenantId): boolean {
  * removed. The statement runs under the lock of the tenant, under which providers are removed, too.
  */
 export function speaksNow(issuer: string, tenantId: string): string {
-  return `(NOT starts_with(${issuer}, '${PREFIX}') OR EXISTS (SELECT FROM providers p WHERE p.tenant_id = ${tenantId}
-    AND p.removed_at IS NULL AND ${issuer} = '${PREFIX}' || p.tenant_id || ':' || p.id))`;
+  return `(${isConfigured(issuer)} OR EXISTS (SELECT FROM providers p WHERE p.tenant_id = ${tenantId}
+    AND p.removed_at IS NULL AND ${issuer} = ${identityOf("p")}))`;
+}
+
+/** SQL: whether the issuer in an identity is one that the operator has configured. */
+export function isConfigured(issuer: string): string {
+  return `NOT starts_with(${issuer}, '${PREFIX}')`;
+}
+
+/** SQL: the issuer in the identities of a row of `providers`. */
+export function identityOf(row: string): string {
+  return `'${PREFIX}' || ${row}.tenant_id || ':' || ${row}.id`;
 }
 
 /** The claim that names a person, by the kind of provider. Entra's `sub` differs for each client; `oid` does not. */
@@ -107,11 +117,7 @@ export function isInDomains(email: string | null, domains: readonly string[]): b
 /** Whether the deployment is one on a developer's machine. Only there may a provider be on the same machine, without TLS. */
 export function isLocal(publicUrl: string): boolean {
   const { protocol, hostname } = new URL(publicUrl);
-  return protocol === "http:" && isLoopback(hostname);
-}
-
-function isLoopback(hostname: string): boolean {
-  return hostname === "127.0.0.1" || hostname === "localhost" || hostname === "[::1]";
+  return protocol === "http:" && loopbackHosts.includes(hostname);
 }
 
 /** What is wrong with a URL of a provider, in words that follow its name; `undefined`: nothing. */
@@ -120,7 +126,7 @@ function urlProblem(text: unknown, allowsLoopback: boolean): string | undefined 
   const { protocol, hostname, username, password, hash } = new URL(text);
   if (username !== "" || password !== "") return "names a user";
   if (hash !== "") return "has a fragment";
-  if (allowsLoopback && protocol === "http:" && isLoopback(hostname)) return undefined;
+  if (allowsLoopback && protocol === "http:" && loopbackHosts.includes(hostname)) return undefined;
   if (protocol !== "https:") return "is not an https URL";
   return isPublicHost(hostname) ? undefined : "does not name a host on the internet";
 }

@@ -4,7 +4,7 @@ import { sqlStateOf } from "../../adapters/neon.ts";
 import { withTimeout } from "../../adapters/timeout.ts";
 import type { Context } from "../../control/context.ts";
 import { describeError, log } from "../../log.ts";
-import { writeWithBisection } from "../bisection.ts";
+import { blamesRow, writeWithBisection } from "../bisection.ts";
 import { NOTIFY_WITHIN_MS } from "../fallback-calls.ts";
 import { USAGE_RETRY_SECONDS, retryAfterSeconds } from "../queue-message.ts";
 import { type Cell, MetricsMessage } from "./fold.ts";
@@ -12,8 +12,6 @@ import { type Moved, metricsStore } from "./metrics-store.ts";
 
 /** Enough to find several bad messages among the 25 of a batch. */
 const MAX_WRITES = 50;
-/** SQLSTATE classes that blame a row: 22 (data) and 23 (constraint). */
-const rowRefused = /^2[23]/;
 /** Analytics Engine takes this many points in one invocation. */
 const MAX_POINTS = 250;
 
@@ -35,7 +33,7 @@ export async function consumeMetrics(context: Context, messages: readonly Messag
   try {
     const outcome = await writeWithBisection<Part, Moved[]>(parts, {
       write: (some) => metricsStore(context.control).add(some.map(({ metrics }) => metrics)),
-      isRefusal: (error) => rowRefused.test(sqlStateOf(error) ?? ""),
+      isRefusal: blamesRow,
       split: () => undefined,
       maxWrites: MAX_WRITES,
     });

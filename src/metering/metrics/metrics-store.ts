@@ -12,17 +12,9 @@ export const metricGroups = ["tool", "caller", "outcome"] as const;
 export type MetricGroup = (typeof metricGroups)[number];
 
 const count = z.coerce.number().int();
-const Figures = z.object({
-  calls: count,
-  ok: count,
-  failed: count,
-  refused: count,
-  repeated: count,
-  units: count,
-  ms: count,
-  dbMs: count,
-  latency: z.array(count),
-});
+/** The figures of every row. Sums of `bigint` arrive as text. */
+const sumsOfRow = { calls: count, units: count, ms: count, dbMs: count, latency: z.array(count).length(BUCKETS) };
+const Figures = z.object({ ...sumsOfRow, ok: count, failed: count, refused: count, repeated: count });
 export type Figures = z.infer<typeof Figures>;
 
 const Point = Figures.extend({
@@ -40,11 +32,7 @@ const Total = z.object({
   plan: z.string(),
   outcome: z.enum(callEnds),
   code: z.string(),
-  calls: count,
-  units: count,
-  ms: count,
-  dbMs: count,
-  latency: z.array(count).length(BUCKETS),
+  ...sumsOfRow,
 });
 export type Total = z.infer<typeof Total>;
 
@@ -68,8 +56,9 @@ export interface MetricsFilter {
 
 const buckets = Array.from({ length: BUCKETS }, (_, index) => index + 1);
 const summed = (of: (column: string) => string): string => ["calls", "units", "ms", "db_ms"].map(of).join(", ");
+const latencySums = `ARRAY[${buckets.map((n) => `sum(r.latency[${n}])`).join(", ")}]`;
 /** The sums of a group's rows, in the order of the columns. */
-const sums = `${summed((column) => `sum(r.${column})`)}, ARRAY[${buckets.map((n) => `sum(r.latency[${n}])`).join(", ")}]::bigint[]`;
+const sums = `${summed((column) => `sum(r.${column})`)}, ${latencySums}::bigint[]`;
 /** What an upsert sets: the row's figures plus the new ones. */
 const added = `${summed((column) => `${column} = h.${column} + excluded.${column}`)},
   latency = ARRAY[${buckets.map((n) => `h.latency[${n}] + excluded.latency[${n}]`).join(", ")}]`;
@@ -78,7 +67,7 @@ const columns = `calls, units, ms, db_ms, latency`;
 const figures = `sum(r.calls) AS calls, ${callEnds
   .map((end) => `coalesce(sum(r.calls) FILTER (WHERE r.outcome = '${end}'), 0) AS ${end}`)
   .join(", ")}, sum(r.units) AS units, sum(r.ms) AS ms, sum(r.db_ms) AS "dbMs",
-  to_jsonb(ARRAY[${buckets.map((n) => `sum(r.latency[${n}])`).join(", ")}]) AS latency`;
+  to_jsonb(${latencySums}) AS latency`;
 
 const keys: Readonly<Record<MetricGroup, string>> = {
   tool: "r.tool",

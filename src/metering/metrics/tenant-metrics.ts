@@ -7,7 +7,7 @@
 import * as z from "zod";
 import { withTimeout } from "../../adapters/timeout.ts";
 import type { FallbackCall } from "../../core/usage.ts";
-import { MINUTE_MS } from "../../core/time.ts";
+import { HOUR_MS, MINUTE_MS } from "../../core/time.ts";
 import type { FinishedCall } from "../../core/call.ts";
 import type { ErrorCode } from "../../core/errors.ts";
 import type { TenantId } from "../../core/tenant.ts";
@@ -196,7 +196,7 @@ export class TenantMetrics {
 
   /** The caller's name, while the hour has few enough of them. */
   #distinct(caller: string, atMs: number): string {
-    const hour = Math.floor(atMs / (60 * MINUTE_MS));
+    const hour = Math.floor(atMs / HOUR_MS);
     if (hour !== this.#callersOfHour) {
       this.#callers.clear();
       this.#callersOfHour = hour;
