@@ -42,7 +42,7 @@ import { rolesNeeded } from "./members/members.ts";
 import { impersonatorOf } from "./operators/impersonation.ts";
 import { operatorsStore } from "./operators/operators-store.ts";
 import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
-import { isOwnForm } from "./oauth/consent.ts";
+import { isOwn } from "./oauth/consent.ts";
 import { clientGrant, clientLacks } from "./oauth/client-access.ts";
 import { type Session, sessionsStore } from "./sessions/sessions-store.ts";
 import { sessionTokenOf } from "./sessions/sessions.ts";
@@ -435,8 +435,7 @@ async function orderTokenOf(c: HttpContext): Promise<string | undefined> {
 /** Throws `origin_refused` for a change that a page of another site sends with a cookie. */
 function refuseForeignForm(c: HttpContext): void {
   const changes = c.req.method !== "GET" && c.req.method !== "HEAD";
-  const from = { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") };
-  if (changes && !isOwnForm(c.env.PUBLIC_URL, from)) throw new AppError("origin_refused");
+  if (changes && !isOwn(c)) throw new AppError("origin_refused");
 }
 
 /** The request's bearer token. Throws `token_missing` with `detail`. */

@@ -14,7 +14,7 @@ import { type Membership, membersStore } from "../identity/members/members-store
 import { toolScopesOfRole } from "../identity/members/members.ts";
 import { oauthEnv } from "../identity/oauth/api.ts";
 import { grantAccess, queryOf, readAuthorization } from "../identity/oauth/authorize.ts";
-import { bindingOf, isBound, submitOnce } from "../identity/oauth/consent.ts";
+import { bindingOf, isBound, submitOnce, isOwn } from "../identity/oauth/consent.ts";
 import { oauthPaths, oauthServer } from "../identity/oauth/server.ts";
 import { ConsentContent, TICKED } from "./consent.tsx";
 import { errorPage } from "./error-page.tsx";
@@ -24,7 +24,6 @@ import {
   beginSignIn,
   cookiesOf,
   foreignForm,
-  isOwn,
   libraryRequest,
   nameOf,
   signedIn,

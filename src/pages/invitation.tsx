@@ -11,7 +11,8 @@ import { acceptInvitation, acceptedMembership, invitationOf } from "../identity/
 import { bindingOf, isBound } from "../identity/oauth/consent.ts";
 import { errorPage } from "./error-page.tsx";
 import { personalPage } from "./layout.tsx";
-import { foreignForm, isOwn, nameOf, signedIn } from "./sign-in.tsx";
+import { foreignForm, nameOf, signedIn } from "./sign-in.tsx";
+import { isOwn } from "../identity/oauth/consent.ts";
 
 export const InvitationQuery = z.strictObject({ token: z.string().min(1).max(512) });
 

@@ -19,13 +19,9 @@ const { product } = config;
 /** none: plain HTML. own: our script, for buttons that copy or ask again. live: htmx too, for parts that renew themselves. */
 type Scripts = "none" | "own" | "live";
 
-interface PolicyParts {
-  scripts: Scripts;
-  hasForm: boolean;
-}
-
-function contentPolicy({ scripts, hasForm }: PolicyParts): string {
-  return [
+/** What a page may load and where its forms go. A form's request names its origin, which `no-referrer` would hide. */
+function headersOf({ scripts, hasForm }: { scripts: Scripts; hasForm: boolean }): Record<string, string> {
+  const policy = [
     "default-src 'none'",
     "style-src 'self'",
     ...(scripts === "none" ? [] : ["script-src 'self'"]),
@@ -34,7 +30,8 @@ function contentPolicy({ scripts, hasForm }: PolicyParts): string {
     `form-action ${hasForm ? "'self'" : "'none'"}`,
     "base-uri 'none'",
     "frame-ancestors 'none'",
-  ].join("; ");
+  ];
+  return { "content-security-policy": policy.join("; "), ...(hasForm && { "referrer-policy": "same-origin" }) };
 }
 
 /** htmx must add no style, and remembers no page: a person's page must not outlive the session. */
@@ -126,11 +123,7 @@ export async function publicPage(
         </Page>
       )}`);
   pages.set(name, page);
-  return c.html(page, 200, {
-    ...publicForMinutes,
-    "content-security-policy": contentPolicy({ scripts, hasForm }),
-    ...(hasForm && { "referrer-policy": "same-origin" }),
-  });
+  return c.html(page, 200, { ...publicForMinutes, ...headersOf({ scripts, hasForm }) });
 }
 
 /** The answer with a page for one person. No cache keeps it. It shows the message that the form before it has left. */
@@ -143,11 +136,7 @@ export async function personalPage(c: HttpContext, options: PageOptions, content
         {content}
       </Page>
     )}`;
-  const headers = {
-    ...noStore,
-    "content-security-policy": contentPolicy({ scripts, hasForm }),
-    ...(hasForm && { "referrer-policy": "same-origin" }),
-  };
+  const headers = { ...noStore, ...headersOf({ scripts, hasForm }) };
   // As a plain text: for a string object Hono would answer later, without our cookies.
   const response = c.html(page.toString(), status, headers);
   const cookies = [...(flash === undefined ? [] : [shownFlashCookie]), ...(options.cookies ?? [])];

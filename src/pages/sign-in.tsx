@@ -21,7 +21,7 @@ import { signInMember } from "../identity/members/membership.ts";
 import { membersStore } from "../identity/members/members-store.ts";
 import { oauthEnv } from "../identity/oauth/api.ts";
 import { queryOf } from "../identity/oauth/authorize.ts";
-import { isOwnForm } from "../identity/oauth/consent.ts";
+import { isOwn } from "../identity/oauth/consent.ts";
 import { oauthPaths, oauthServer } from "../identity/oauth/server.ts";
 import {
   CALLBACK_PATH,
@@ -309,11 +309,6 @@ export async function showSignIn(c: HttpContext): Promise<Response> {
 /** A person's name for themselves. */
 export function nameOf({ email, name, subject }: Session): string {
   return email ?? name ?? subject;
-}
-
-/** Whether this request is a form of a page of Tollgate. */
-export function isOwn(c: HttpContext): boolean {
-  return isOwnForm(c.env.PUBLIC_URL, { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") });
 }
 
 /** POST /sign-out: ends the session. Grants of clients stay. */

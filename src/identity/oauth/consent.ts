@@ -7,6 +7,7 @@ import { IV_BYTES, type KeyRing, decrypt, encrypt } from "../../core/encryption.
 import { MINUTE_MS } from "../../core/time.ts";
 import type { NewEntry } from "./entries.ts";
 import { placeOfKey } from "./keys.ts";
+import type { HttpContext } from "../../http.ts";
 
 /** For how long a second submission gets the first one's answer. The code in it lives longer, and works once. */
 const ANSWER_KEPT_MS = MINUTE_MS;
@@ -40,6 +41,11 @@ export function isOwnForm(
   const { origin, site } = headers;
   if (origin !== undefined && origin !== "null") return origin === new URL(publicUrl).origin;
   return site === "same-origin";
+}
+
+/** Whether a page of Tollgate sends this request. */
+export function isOwn(c: HttpContext): boolean {
+  return isOwnForm(c.env.PUBLIC_URL, { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") });
 }
 
 /** Binds a form to the session that saw it: another person who signs in meanwhile never consents to what they did not see. */

@@ -163,6 +163,14 @@ const Ready: FC<{ status: OrderStatus; isBuyer: boolean }> = ({ status: { tenant
   </>
 );
 
+const BackToAccount: FC<{ tenantId: TenantId }> = ({ tenantId }) => (
+  <p class="actions">
+    <a class="button" href={pathOf(tenantId)}>
+      Back to your account
+    </a>
+  </p>
+);
+
 /** POST /checkout/:tenantId/key: makes the first key, and shows it. */
 export async function submitFirstKey(c: HttpContext): Promise<Response> {
   const form = new URLSearchParams(await c.req.text());
@@ -182,11 +190,7 @@ export async function submitFirstKey(c: HttpContext): Promise<Response> {
       <h2>Clients that sign in instead</h2>
       <p class="muted">They need no key: a member of the account signs in.</p>
       <ClientSetup mcpUrl={mcpUrl} />
-      <p class="actions">
-        <a class="button" href={pathOf(tenantOf(c))}>
-          Back to your account
-        </a>
-      </p>
+      <BackToAccount tenantId={tenantOf(c)} />
     </>,
   );
 }
@@ -202,11 +206,7 @@ export async function submitOwner(c: HttpContext): Promise<Response> {
       <p>
         An invitation is on its way to <strong>{email}</strong>. Open its link to become the owner of the account.
       </p>
-      <p class="actions">
-        <a class="button" href={pathOf(tenantOf(c))}>
-          Back to your account
-        </a>
-      </p>
+      <BackToAccount tenantId={tenantOf(c)} />
     </>,
   );
 }

@@ -10,7 +10,8 @@ import { CheckoutRequest, openCheckout, soldPlans } from "../../subscriptions/ch
 import { personalPage } from "../layout.tsx";
 import { Field } from "../parts/form.tsx";
 import { planLines, planPrice, planTitle } from "../parts/plan.tsx";
-import { foreignForm, isOwn } from "../sign-in.tsx";
+import { foreignForm } from "../sign-in.tsx";
+import { isOwn } from "../../identity/oauth/consent.ts";
 
 const { product } = config;
 
