@@ -1,7 +1,7 @@
 // `npm run stripe:setup`: creates what Tollgate needs in a Stripe account. A second run creates nothing.
 import { config } from "../src/core/app-config.ts";
-import { connectSetup } from "../src/adapters/stripe-setup.ts";
-import { appliedEventTypes, thinEventTypes } from "../src/adapters/stripe.ts";
+import { connectSetup } from "../src/adapters/stripe/setup.ts";
+import { appliedEventTypes, thinEventTypes } from "../src/adapters/stripe/stripe.ts";
 import { readFlags } from "./flags.ts";
 import { readDevVars } from "./settings.ts";
 

@@ -8,7 +8,7 @@ import { receiptsStore } from "../src/metering/receipts-store.ts";
 import { type PeriodsStore, periodsStore } from "../src/reports/periods-store.ts";
 import { invoiceDrifts } from "../src/reports/reconciliation.ts";
 import { type TenantSummary, tenantsStore } from "../src/control/tenants-store.ts";
-import { type StripeConnection, connectStripe } from "../src/adapters/stripe.ts";
+import { type StripeConnection, connectStripe } from "../src/adapters/stripe/stripe.ts";
 import {
   type CallSum,
   type DayComparison,
@@ -26,7 +26,7 @@ import {
 } from "../src/metering/invoice.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
 import { inDollars, isRounded } from "../src/core/money.ts";
-import type { SummaryRequest } from "../src/adapters/stripe-meter.ts";
+import type { SummaryRequest } from "../src/adapters/stripe/meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { localControl } from "./migrations/prepare.ts";
 import { type Settings, readVariables } from "./settings.ts";

@@ -15,8 +15,8 @@ import { hasPostgresData, removePostgresData, startPostgres } from "./postgres/p
 import { startReplica } from "./postgres/replica.ts";
 import { type Settings, isFree, loadSettings, portFor, saveSettings, encryptionKeysOf } from "../cli/settings.ts";
 import { startStripeSimulator } from "./stripe/simulator.ts";
-import { appliedEventTypes } from "../src/adapters/stripe.ts";
-import { connectSetup } from "../src/adapters/stripe-setup.ts";
+import { appliedEventTypes } from "../src/adapters/stripe/stripe.ts";
+import { connectSetup } from "../src/adapters/stripe/setup.ts";
 import { CALLBACK_PATH } from "../src/identity/oauth/upstream.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
 

@@ -4,8 +4,8 @@
 //
 // Stripe does not refuse a second item with the same id. So Tollgate records the idempotency key of an attempt before it
 // uses the key. It uses a new key only after a search for the item that the old key may have created.
-import { attemptKey } from "../adapters/stripe-meter.ts";
-import type { StripeConnection } from "../adapters/stripe.ts";
+import { attemptKey } from "../adapters/stripe/meter.ts";
+import type { StripeConnection } from "../adapters/stripe/stripe.ts";
 import type { Context } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
 import type { TenantId } from "../core/tenant.ts";

@@ -3,7 +3,7 @@
 // reporter must know all periods: usage is reported in the period that earned it, and in no other one.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import type { Subscription } from "../adapters/stripe-subscriptions.ts";
+import type { Subscription } from "../adapters/stripe/subscriptions.ts";
 import { type PlanName, planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { fromMs } from "../core/time.ts";

@@ -1,7 +1,7 @@
 // Compares each tenant's reports with Stripe's totals once a day, and its calls with its invoices when a period was closed.
 // The rules are in reconciliation.ts; this file reads Stripe and records the result. It corrects nothing. It marks a report that Stripe lacks as doubted, and the reporter
 // settles it. The next run continues at the next tenant. Comparing a tenant twice gives the same result.
-import type { StripeConnection } from "../adapters/stripe.ts";
+import type { StripeConnection } from "../adapters/stripe/stripe.ts";
 import type { Context } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
 import { log } from "../log.ts";

@@ -3,7 +3,7 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { readableRows } from "../control/failures-store.ts";
-import type { Range } from "../adapters/stripe-meter.ts";
+import type { Range } from "../adapters/stripe/meter.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs } from "../core/time.ts";
 import {

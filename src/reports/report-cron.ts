@@ -1,6 +1,6 @@
 // Cron: sends reports, bills carry-forwards, compares the reports with Stripe, then sends tenants' usage alerts. Each part has a share of the time until
 // the next run. A failure of one part does not stop the others.
-import { type Acquire, rateLimiter } from "../adapters/stripe-client.ts";
+import { type Acquire, rateLimiter } from "../adapters/stripe/client.ts";
 import type { Context } from "../control/context.ts";
 import { MINUTE_MS } from "../core/time.ts";
 import { describeError, log } from "../log.ts";

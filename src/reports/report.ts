@@ -3,7 +3,7 @@
 // summaries. Tollgate repeats a report without a check only while Stripe is sure to refuse a duplicate. After that the
 // summary of the report's own minute decides. It proves that Stripe has the report, or, over a day, that Stripe has nothing.
 // In any other case an operator must look. Tollgate never sends a correction.
-import type { MeterAnswer } from "../adapters/stripe-meter.ts";
+import type { MeterAnswer } from "../adapters/stripe/meter.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "../core/time.ts";
 
 /** Younger usage waits for the next run, because earlier rows may still be in the queue. */

@@ -2,7 +2,7 @@
 // the report, or reads Stripe's summary of the report's minute. Two reporters at the same time do no harm: freezing takes
 // a lock, a reporter claims a report before each step, and a report that is sent twice has the same identifier. The process
 // may die at any await: an attempt is recorded before it is made, and a claim ends by itself.
-import type { StripeConnection } from "../adapters/stripe.ts";
+import type { StripeConnection } from "../adapters/stripe/stripe.ts";
 import type { Context, ControlDatabase } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";

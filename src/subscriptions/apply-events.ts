@@ -2,7 +2,7 @@
 // Tollgate reads the waiting events, then fetches the current state from Stripe. So the order and the repetition of events
 // do not matter, and one request to Stripe serves all waiting events.
 import { joinBatches } from "../adapters/neon.ts";
-import { isUnknownToStripe } from "../adapters/stripe-client.ts";
+import { isUnknownToStripe } from "../adapters/stripe/client.ts";
 import type { Context } from "../control/context.ts";
 import { SUBSCRIPTION_ISSUES, failuresStore } from "../control/failures-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";

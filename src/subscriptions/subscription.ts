@@ -1,6 +1,6 @@
 // Decides what Stripe's subscriptions mean for a tenant. The input is the current subscriptions, never an event. So the
 // order and the repetition of events do not matter: the last read from Stripe decides.
-import type { Subscription } from "../adapters/stripe-subscriptions.ts";
+import type { Subscription } from "../adapters/stripe/subscriptions.ts";
 import type { PlanName } from "../core/plans.ts";
 import type { TenantState } from "../core/tenant.ts";
 import { type Suspender, afterEvent } from "../core/tenant-state.ts";

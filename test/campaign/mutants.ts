@@ -120,7 +120,7 @@ export const mutants: readonly Mutant[] = [
   Object.assign(globalThis, { objects: objects.set(id, (event as { data: { object: unknown } }).data.object) });`,
       },
       {
-        file: "src/adapters/stripe-subscriptions.ts",
+        file: "src/adapters/stripe/subscriptions.ts",
         find: `for await (const each of stripe.subscriptions.list({ customer: customerId, status: "all", limit: 100 })) {`,
         replace: `const { told } = globalThis as unknown as { told?: Stripe.Subscription };
       for await (const each of told?.customer === customerId

@@ -8,7 +8,7 @@ import {
   isUnknownToStripe,
   mayPassLater,
   raising,
-} from "../../src/adapters/stripe-client.ts";
+} from "../../src/adapters/stripe/client.ts";
 import { NeonApiFailure } from "../../src/adapters/neon-api.ts";
 import { AppError, errorCode, isPermanent } from "../../src/core/errors.ts";
 import { TenantId } from "../../src/core/tenant.ts";

@@ -1,7 +1,7 @@
 // The meaning of Stripe's answers to meter events, and the idempotency keys of attempts.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { attemptKey, classifyMeterFailure } from "../../src/adapters/stripe-meter.ts";
+import { attemptKey, classifyMeterFailure } from "../../src/adapters/stripe/meter.ts";
 
 const again = { kind: "again" };
 const refused = { kind: "refused" };

@@ -1,7 +1,7 @@
 // The period of a subscription, from what Stripe says about it.
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Subscription } from "../../src/adapters/stripe-subscriptions.ts";
+import type { Subscription } from "../../src/adapters/stripe/subscriptions.ts";
 import { periodsOf, subscriptionPeriod } from "../../src/reports/periods-store.ts";
 
 const START_MS = Date.parse("2026-11-10T10:00:15Z");

@@ -1,7 +1,7 @@
 // The search for the minutes in which Stripe and the reports differ, with few reads.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import type { SummaryRequest } from "../../src/adapters/stripe-meter.ts";
+import type { SummaryRequest } from "../../src/adapters/stripe/meter.ts";
 import {
   DAY_S,
   type Drift,

@@ -2,7 +2,7 @@
 // a report once or leave it to a carry-forward.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { type MeterAnswer, classifyMeterFailure } from "../../src/adapters/stripe-meter.ts";
+import { type MeterAnswer, classifyMeterFailure } from "../../src/adapters/stripe/meter.ts";
 import {
   BLIND_RESEND_MS,
   type OpenReport,

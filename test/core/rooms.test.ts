@@ -31,11 +31,6 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
   },
   lifecycle: { files: 13, reason: "provisioning, removal and the usage archive each have rules, a store and a runner" },
   identity: { files: 13, reason: "each subject has a folder of its own, and guards and rates are for all of them" },
-  adapters: {
-    files: 17,
-    reason:
-      "each outside system has its file, tenants' providers and the DNS too, and Stripe one for each of six subjects",
-  },
   core: { files: 24, reason: "the vocabulary of all rooms has many nouns, and each has its own file" },
 };
 

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import type { Subscription } from "../../src/adapters/stripe-subscriptions.ts";
+import type { Subscription } from "../../src/adapters/stripe/subscriptions.ts";
 import { planNames, planOf, planOfKeys, priceKeys } from "../../src/core/plans.ts";
 import {
   type TenantSubscription,

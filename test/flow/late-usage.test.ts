@@ -2,7 +2,7 @@
 // report or one carry-forward and is billed once, on a later invoice, at the price of its own period.
 import { randomUUID } from "node:crypto";
 import { afterAll, afterEach, expect, test } from "vitest";
-import type { Subscription } from "../../src/adapters/stripe-subscriptions.ts";
+import type { Subscription } from "../../src/adapters/stripe/subscriptions.ts";
 import { periodsStore } from "../../src/reports/periods-store.ts";
 import { reportsStore } from "../../src/reports/reports-store.ts";
 import type { PlanName } from "../../src/core/plans.ts";

@@ -1,7 +1,7 @@
 // Helpers of removal tests: request a removal, wait for it, and search every store for remains.
 import { createHash } from "node:crypto";
 import { expect } from "vitest";
-import { connectStripe } from "../../src/adapters/stripe.ts";
+import { connectStripe } from "../../src/adapters/stripe/stripe.ts";
 import { type TestTenant, asSuperuser, controlRows, operator, rowsOf, system, until } from "./flow.ts";
 
 export interface Removal {

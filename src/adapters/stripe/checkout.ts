@@ -1,10 +1,10 @@
 // Customers at Stripe, the Checkout page that sells a subscription, and the portal in which a customer manages it.
 import type Stripe from "stripe";
-import { AppError, OutsideFailure } from "../core/errors.ts";
-import type { PlanName } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { DAY_MS } from "../core/time.ts";
-import { failureOf, idOf, orMissing, pricesOf } from "./stripe-client.ts";
+import { AppError, OutsideFailure } from "../../core/errors.ts";
+import type { PlanName } from "../../core/plans.ts";
+import type { TenantId } from "../../core/tenant.ts";
+import { DAY_MS } from "../../core/time.ts";
+import { failureOf, idOf, orMissing, pricesOf } from "./client.ts";
 
 /** Stripe allows a session one day. A minute less allows for clocks that differ. */
 const CHECKOUT_CLOCKS_SECONDS = 60;

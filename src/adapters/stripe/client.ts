@@ -1,8 +1,8 @@
 // The Stripe SDK for every adapter file of Stripe, the rate of its requests, and the meaning of its failures: every failed
 // request of an adapter becomes a `StripeFailure`, which is permanent or temporary.
 import Stripe from "stripe";
-import { type FailureKind, OutsideFailure } from "../core/errors.ts";
-import { type PlanName, priceKeys } from "../core/plans.ts";
+import { type FailureKind, OutsideFailure } from "../../core/errors.ts";
+import { type PlanName, priceKeys } from "../../core/plans.ts";
 
 /** Every price that Tollgate sells belongs to this product. Tollgate chooses its id, so that it is found without a search. */
 export const PRODUCT_ID = "tollgate_mcp";

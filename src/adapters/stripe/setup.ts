@@ -2,10 +2,10 @@
 // destinations of events. Each object has a name that Tollgate chose, so a second run finds it and creates nothing. The
 // second run also repairs portal features whose change could cost money.
 import Stripe from "stripe";
-import { baseKey, plans, priceKeys, unitsKey } from "../core/plans.ts";
-import { PORTAL_MARK, findPortal } from "./stripe-checkout.ts";
-import { PRODUCT_ID, orMissing, stripeClient } from "./stripe-client.ts";
-import { METER_EVENT, findMeter } from "./stripe-meter.ts";
+import { baseKey, plans, priceKeys, unitsKey } from "../../core/plans.ts";
+import { PORTAL_MARK, findPortal } from "./checkout.ts";
+import { PRODUCT_ID, orMissing, stripeClient } from "./client.ts";
+import { METER_EVENT, findMeter } from "./meter.ts";
 import { appliedEventTypes, thinEventTypes } from "./stripe.ts";
 
 /**

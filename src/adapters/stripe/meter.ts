@@ -1,6 +1,6 @@
 // Stripe's Billing Meter: sends units, reads the totals that Stripe has counted, and fetches its error reports.
 import type Stripe from "stripe";
-import { type NoAnswer, failureOf, mayPassLater, noAnswer } from "./stripe-client.ts";
+import { type NoAnswer, failureOf, mayPassLater, noAnswer } from "./client.ts";
 
 /** The meter's event name. One unit of any tool is one unit of the meter. */
 export const METER_EVENT = "mcp_units";

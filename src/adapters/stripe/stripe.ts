@@ -1,12 +1,12 @@
 // The connection to Stripe, and the events that Stripe sends. Each subject has a file of its own beside this one. Only the
-// command line uses `stripe-setup.ts`, so the Worker's bundle does not contain it.
+// command line uses `setup.ts`, so the Worker's bundle does not contain it.
 import type Stripe from "stripe";
-import { AppError } from "../core/errors.ts";
-import { connectCheckout, connectCustomers } from "./stripe-checkout.ts";
-import { raising, stripeClient } from "./stripe-client.ts";
-import { connectInvoices } from "./stripe-invoices.ts";
-import { connectMeter } from "./stripe-meter.ts";
-import { connectSubscriptions } from "./stripe-subscriptions.ts";
+import { AppError } from "../../core/errors.ts";
+import { connectCheckout, connectCustomers } from "./checkout.ts";
+import { raising, stripeClient } from "./client.ts";
+import { connectInvoices } from "./invoices.ts";
+import { connectMeter } from "./meter.ts";
+import { connectSubscriptions } from "./subscriptions.ts";
 
 /** Snapshot events, which contain an object, that change something here. The webhook endpoint needs no others. */
 export const appliedEventTypes = [
