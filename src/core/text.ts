@@ -180,37 +180,16 @@ export function shownName(name: PropertyKey): string {
   return text.length > MAX_SHOWN_NAME ? `(a name of ${text.length} characters)` : text;
 }
 
-/** A string, a brace or a bracket of JSON. */
-const jsonTokens = /"(?:[^"\\]|\\.)*"|[{}[\]:]/g;
-
-/** Whether a JSON text has an object with the same name twice. `JSON.parse` takes the last one and does not say so. */
-export function repeatsName(json: string): boolean {
-  /** The names of each object that is open here. A list has none. */
-  const open: Set<string>[] = [];
-  let last = "";
-  for (const [token] of json.matchAll(jsonTokens)) {
-    if (token === "{" || token === "[") open.push(new Set());
-    else if (token === "}" || token === "]") open.pop();
-    else if (token === ":") {
-      const name = unescaped(last);
-      const names = open.at(-1);
-      if (names?.has(name) === true) return true;
-      names?.add(name);
-    } else last = token;
-  }
-  return false;
-}
-
-function unescaped(quoted: string): string {
-  try {
-    return String(JSON.parse(quoted));
-  } catch {
-    return quoted;
-  }
-}
-
 /** The value of the first cookie of this name in a `Cookie` header, up to the next semicolon; `undefined` without one. */
 export function cookieOf(header: string | undefined, name: string): string | undefined {
   const pair = (header ?? "").split(";").find((each) => each.trimStart().startsWith(`${name}=`));
   return pair?.slice(pair.indexOf("=") + 1).trim();
+}
+
+/**
+ * A `Set-Cookie` header. The name begins with `__Host-`, so that browsers take it only from this host, for all paths and with TLS
+ * (RFC 6265bis, 4.1.3.2). Lax: the browser sends it when a link of another site leads here. A life of 0 removes the cookie.
+ */
+export function hostCookie(name: `__Host-${string}`, value: string, lifeSeconds: number): string {
+  return `${name}=${value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${lifeSeconds}`;
 }

@@ -1,7 +1,7 @@
 // The cookie in which a browser keeps the tokens of orders that it has made or opened: the set-up token, which makes the first key,
 // and the token that shows the progress. So neither stays in an address, which a browser's history and a screen show.
 // Pure. The guard verifies each token, so a made-up cookie opens nothing.
-import { cookieOf } from "../../core/text.ts";
+import { cookieOf, hostCookie } from "../../core/text.ts";
 import { DAY_MS } from "../../core/time.ts";
 
 const COOKIE = "__Host-tollgate-orders";
@@ -27,5 +27,5 @@ export function orderTokensOf(cookies: string | undefined): string[] {
 /** The `Set-Cookie` header that adds a token. Lax: the browser sends it when Stripe's page leads back. */
 export function orderCookie(cookies: string | undefined, added: string): string {
   const tokens = [...new Set([added, ...orderTokensOf(cookies)])].slice(0, MOST_TOKENS);
-  return `${COOKIE}=${tokens.join(SEPARATOR)}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${LIFE_SECONDS}`;
+  return hostCookie(COOKIE, tokens.join(SEPARATOR), LIFE_SECONDS);
 }

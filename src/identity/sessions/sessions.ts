@@ -3,7 +3,7 @@
 // Invariants: a session's token is random and new at each sign-in, so that a token that was planted before is worth nothing. Only
 // its digest is stored. A session ends 12 hours after the sign-in, an hour after its last use, and at the sign-out.
 import { toBase64Url } from "../../core/credentials.ts";
-import { cookieOf } from "../../core/text.ts";
+import { cookieOf, hostCookie } from "../../core/text.ts";
 import { HOUR_MS } from "../../core/time.ts";
 
 /** A working day. The provider then says anew who the person is. */
@@ -28,8 +28,8 @@ export function sessionTokenOf(cookies: string | undefined): string | undefined 
 
 /** The `Set-Cookie` header of a session. Lax: the browser sends it when a client's link opens the sign-in. */
 export function sessionCookie(token: string): string {
-  return `${COOKIE}=${token}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${SESSION_MS / 1_000}`;
+  return hostCookie(COOKIE, token, SESSION_MS / 1_000);
 }
 
 /** The `Set-Cookie` header that removes the session's cookie. */
-export const endedSessionCookie = `${COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0`;
+export const endedSessionCookie = hostCookie(COOKIE, "", 0);

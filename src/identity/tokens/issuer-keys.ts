@@ -23,7 +23,7 @@ import {
 import { fetchFromProvider } from "../../adapters/provider-http.ts";
 import { BoundedMap } from "../../core/bounded-map.ts";
 import { AppError } from "../../core/errors.ts";
-import { repeatsName } from "../../core/text.ts";
+import { nameTwice } from "../../core/text.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
 import { acceptedAlgorithms } from "./issuers.ts";
 
@@ -89,7 +89,7 @@ export function unverifiedIssuer(token: string): string | undefined {
  * refused: programs differ about which one counts, and the issuer's may have checked the other one.
  */
 export async function verifyToken(token: string, jwksUrl: string, options: JWTVerifyOptions): Promise<JWTPayload> {
-  if (token.split(".", 2).some((part) => repeatsName(textOf(part)))) throw new JWTInvalid("a claim is there twice");
+  if (token.split(".", 2).some(repeatsClaim)) throw new JWTInvalid("a claim is there twice");
   const keys = keySetOf(jwksUrl);
   // jose fetches the set again itself, unless it has just done so.
   const mayBeStale = keys.coolingDown;
@@ -102,12 +102,12 @@ export async function verifyToken(token: string, jwksUrl: string, options: JWTVe
   }
 }
 
-/** The text of a part of a token. One that is not base64url is refused by the check of the signature. */
-function textOf(part: string): string {
+/** Whether a part of a token has a name twice. A part that is no JSON in base64url is refused by jose. */
+export function repeatsClaim(part: string): boolean {
   try {
-    return new TextDecoder().decode(base64url.decode(part));
+    return nameTwice(new TextDecoder().decode(base64url.decode(part))) !== undefined;
   } catch {
-    return "";
+    return false;
   }
 }
 

@@ -2,7 +2,7 @@
 // It is in a cookie, which no other site and no sub-domain can set.
 import * as z from "zod";
 import { fromBase64Url, toBase64Url } from "../../core/credentials.ts";
-import { cookieOf, decodeUtf8 } from "../../core/text.ts";
+import { cookieOf, decodeUtf8, hostCookie } from "../../core/text.ts";
 
 const COOKIE = "__Host-tollgate-message";
 /** A redirect follows at once. A message that no page has shown by then is forgotten. */
@@ -14,11 +14,11 @@ export type Flash = z.infer<typeof Flash>;
 /** The `Set-Cookie` header that carries the message. Never a secret: show a new key on the page that answers the form. */
 export function flashCookie(flash: Flash): string {
   const value = toBase64Url(new TextEncoder().encode(JSON.stringify(flash)));
-  return `${COOKIE}=${value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${LIFE_SECONDS}`;
+  return hostCookie(COOKIE, value, LIFE_SECONDS);
 }
 
 /** The `Set-Cookie` header that forgets the message. */
-export const shownFlashCookie = `${COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0`;
+export const shownFlashCookie = hostCookie(COOKIE, "", 0);
 
 /** The message in a `Cookie` header. */
 export function flashOf(cookies: string | undefined): Flash | undefined {
