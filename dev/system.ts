@@ -33,6 +33,8 @@ export interface SystemOptions {
   entry?: string;
   /** A bundle that replaces the entry and runs without `wrangler dev`. */
   bundle?: string;
+  /** The bundle's requests do not go through Miniflare's own Worker. Then no cron can be fired. For benchmarks. */
+  direct?: boolean;
   /** The app folder of the bundle (app/ or TOLLGATE_APP). Tenants have its tables. */
   app?: string;
   /**
@@ -71,7 +73,17 @@ const state = [
 
 /** Starts everything that `devVars` does not replace. On failure, stops what has started and throws. */
 export async function startSystem(options: SystemOptions) {
-  const { port, fresh = false, replica = false, entry, bundle, vars = {}, postgres = {}, proxy = {} } = options;
+  const {
+    port,
+    fresh = false,
+    replica = false,
+    direct = false,
+    entry,
+    bundle,
+    vars = {},
+    postgres = {},
+    proxy = {},
+  } = options;
   const { step = (_title, work) => work() } = options;
   const dir = resolve(options.dir);
   const own = options.devVars ?? {};
@@ -198,7 +210,7 @@ export async function startSystem(options: SystemOptions) {
       ...vars,
     };
     const launch = (): Promise<WorkerProcess> =>
-      startWorker({ dir, port, vars: workerVars, ...(entry && { entry }), ...(bundle && { bundle }) });
+      startWorker({ dir, port, vars: workerVars, direct, ...(entry && { entry }), ...(bundle && { bundle }) });
     let worker = await step("Worker", launch);
     running.push(() => worker.stop());
     // Deliver webhooks of the time without a Worker now, instead of at their next retry.

@@ -30,6 +30,8 @@ export async function startWorker(options: {
   vars: Record<string, string>;
   entry?: string;
   bundle?: string;
+  /** Requests reach the bundle without Miniflare's own Worker in front. Then no cron can be fired. */
+  direct?: boolean;
 }): Promise<WorkerProcess> {
   const { dir, port, bundle } = options;
   const output = createWriteStream(join(dir, "worker.log"), { flags: "a" });
@@ -118,9 +120,22 @@ function wranglerDev(options: { dir: string; port: number; vars: Record<string, 
   ];
 }
 
-function serveBundle(options: { dir: string; port: number; vars: Record<string, string>; bundle: string }): string[] {
-  const { dir, port, vars, bundle } = options;
+function serveBundle(options: {
+  dir: string;
+  port: number;
+  vars: Record<string, string>;
+  bundle: string;
+  direct?: boolean;
+}): string[] {
+  const { dir, port, vars, bundle, direct = false } = options;
   const varsFile = join(dir, "worker.vars.json");
   writeFileSync(varsFile, JSON.stringify(vars), { mode: 0o600 });
-  return [join(root, "dev/serve-bundle.ts"), bundle, join(dir, "workerd"), String(port), varsFile];
+  return [
+    join(root, "dev/serve-bundle.ts"),
+    bundle,
+    join(dir, "workerd"),
+    String(port),
+    varsFile,
+    ...(direct ? ["direct"] : []),
+  ];
 }

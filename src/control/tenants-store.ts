@@ -291,15 +291,17 @@ export function tenantsStore(control: ControlDatabase) {
 
     /**
      * Applies an event to the tenant's state by the table of states. Returns the facts afterwards, and whether the table
-     * allows the event; `undefined` when there is no such tenant. An event that changes nothing writes nothing.
+     * allows the event; `undefined` when there is no such tenant. An event that changes nothing writes nothing. `known`: the
+     * facts that the caller has just read.
      */
     async change(
       tenantId: TenantId,
       event: TenantEvent,
       nowMs: number,
+      known?: TenantFacts,
     ): Promise<{ facts: TenantFacts; possible: boolean } | undefined> {
       for (let attempt = 1; attempt <= MAX_WRITES; attempt += 1) {
-        const facts = await this.facts(tenantId);
+        const facts = attempt === 1 && known !== undefined ? known : await this.facts(tenantId);
         if (facts === undefined) return undefined;
         const after = afterEvent(facts, event, nowMs);
         if (after === undefined) return { facts, possible: false };

@@ -61,25 +61,27 @@ export function provisioningStore(control: ControlDatabase) {
     },
 
     /**
-     * Records a step, which also shows that the attempt is alive. The last step ends the attempt, and the tenant counts as
+     * Records steps, which also shows that the attempt is alive. The last step ends the attempt, and the tenant counts as
      * monitored from then on. A step of an older attempt changes nothing. Returns whether this attempt is the newest one.
      */
-    async recordStep(
+    async recordSteps(
       tenantId: TenantId,
       attempt: number,
-      record: StepRecord,
+      records: readonly StepRecord[],
       { isLast } = { isLast: false },
     ): Promise<boolean> {
-      const ends = isLast && record.finishedAt !== null;
-      const [, [row] = []] = await control.batch([
-        {
+      const newest = records.at(-1);
+      const ends = isLast && newest !== undefined && newest.finishedAt !== null;
+      const reason = newest === undefined || newest.reason === null ? null : `${newest.step}: ${newest.reason}`;
+      const results = await control.batch([
+        ...records.map((record) => ({
           text: `INSERT INTO provisioning_steps (tenant_id, step, attempt, started_at, finished_at, error, reason)
                  VALUES ($1, $2, $3, $4::timestamptz, $5::timestamptz, $6, $7)
                  ON CONFLICT (tenant_id, step) DO UPDATE SET attempt = $3, started_at = $4::timestamptz, finished_at = $5::timestamptz,
                    error = $6, reason = $7
                  WHERE provisioning_steps.attempt <= $3`,
           params: [tenantId, record.step, attempt, record.startedAt, record.finishedAt, record.error, record.reason],
-        },
+        })),
         {
           text: `UPDATE provisioning_attempts a SET progressed_at = now(), reason = coalesce($3, reason),
                    finished_at = CASE WHEN $4::boolean THEN now() ELSE finished_at END,
@@ -87,11 +89,11 @@ export function provisioningStore(control: ControlDatabase) {
                  WHERE tenant_id = $1 AND attempt = $2
                  RETURNING NOT EXISTS (
                    SELECT FROM provisioning_attempts n WHERE n.tenant_id = a.tenant_id AND n.attempt > a.attempt) AS newest`,
-          params: [tenantId, attempt, record.reason === null ? null : `${record.step}: ${record.reason}`, ends],
+          params: [tenantId, attempt, reason, ends],
         },
         ...(ends ? [{ text: `UPDATE tenants SET monitored_at = now() WHERE id = $1`, params: [tenantId] }] : []),
       ]);
-      return row?.["newest"] === true;
+      return results[records.length]?.[0]?.["newest"] === true;
     },
 
     /**

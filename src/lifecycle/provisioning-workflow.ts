@@ -1,6 +1,7 @@
 // The Workflow that turns a paid order into a tenant that answers. Every step can be repeated after any failure. The
 // control tables record each step for the buyer to see. The tenant becomes active only after a real MCP call as that
 // tenant succeeded through the public URL.
+import { joinBatches } from "../adapters/neon.ts";
 import { createContext } from "../control/context.ts";
 import { WorkflowEntrypoint, type WorkflowEvent, type WorkflowStep, type WorkflowStepConfig } from "cloudflare:workers";
 import { NonRetryableError } from "cloudflare:workflows";
@@ -15,14 +16,14 @@ import { monitorToken } from "../identity/keys/keys.ts";
 import { linksStore } from "../identity/tokens/links-store.ts";
 import { linkingIssuers } from "../identity/tokens/issuers.ts";
 import { type ProvisioningStep, provisioningSteps } from "./provisioning.ts";
-import { provisioningStore } from "./provisioning-store.ts";
+import { type StepRecord, provisioningStore } from "./provisioning-store.ts";
 import { mustClose } from "./removal.ts";
 import { removalsStore } from "./removals-store.ts";
 import { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { findPlacement } from "../tenant-db/placement.ts";
 import { expectedVersion } from "../tenant-db/migrations.ts";
-import { OPENING_POLL_MS, makeRoomAhead } from "../tenant-db/shards.ts";
+import { OPENING_POLL_MS, hasRoomAhead, makeRoomAhead } from "../tenant-db/shards.ts";
 
 export interface ProvisioningParams {
   tenantId: string;
@@ -47,39 +48,45 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     const tenants = tenantsStore(control);
     const provisioning = provisioningStore(control);
     const links = linksStore(control);
-    const fleet = fleetStore(control);
 
-    /** Whether the last step, which this run has just recorded, found the attempt to be the newest one. */
+    /** Whether this run knows that the attempt is the newest one. Each step uses that up; each record finds out again. */
     let isNewest = false;
-    /** Does a step and records its outcome. `null`: the step is not done yet, and is done again. */
-    const recorded = async <Result>(name: ProvisioningStep, work: () => Promise<Result>): Promise<Result> => {
+    const requireNewest = (isCurrent: boolean): void => {
+      if (!isCurrent) throw new NonRetryableError("a newer attempt has taken over");
+    };
+    /** Steps that are done and that the record of the next one records, too. */
+    let unrecorded: StepRecord[] = [];
+    /**
+     * Does a step and records its outcome. `null`: the step is not done yet, and is done again. `withNext`: the next step
+     * follows at once and records this one. `checks`: the work itself finds out whether the attempt is the newest one.
+     */
+    const recorded = async <Result>(
+      name: ProvisioningStep,
+      work: () => Promise<Result>,
+      { withNext = false, checks = false } = {},
+    ): Promise<Result> => {
       const startedAt = new Date().toISOString();
       try {
-        if (!isNewest && !(await provisioning.isCurrentAttempt(tenantId, attempt)))
-          throw new NonRetryableError("a newer attempt has taken over");
+        if (!isNewest && !checks) requireNewest(await provisioning.isCurrentAttempt(tenantId, attempt));
         isNewest = false;
         const result = await work();
         const finishedAt = result === null ? null : new Date().toISOString();
-        isNewest = await provisioning.recordStep(
-          tenantId,
-          attempt,
-          { step: name, startedAt, finishedAt, error: null, reason: null },
-          { isLast: name === provisioningSteps.at(-1)?.name },
-        );
+        unrecorded.push({ step: name, startedAt, finishedAt, error: null, reason: null });
+        // The next step begins in the same moment.
+        isNewest = withNext || (await provisioning.recordSteps(tenantId, attempt, unrecorded, endsWith(name)));
+        if (!withNext) unrecorded = [];
         return result;
       } catch (error) {
+        const done = unrecorded.filter(({ step: other }) => other !== name);
+        unrecorded = [];
+        isNewest = false;
         log("warn", "provisioning_step_failed", { tenantId, attempt, step: name, error: describeError(error) });
         if (error instanceof NonRetryableError) throw error;
         const isRefused = isPermanent(error);
         const said = isRefused ? refusedWords(error) : inPlainWords(error);
         const reason = describeError(error);
-        await provisioning.recordStep(tenantId, attempt, {
-          step: name,
-          startedAt,
-          finishedAt: null,
-          error: said,
-          reason,
-        });
+        const failed = { step: name, startedAt, finishedAt: null, error: said, reason };
+        await provisioning.recordSteps(tenantId, attempt, [...done, failed]);
         if (!isRefused) throw error;
         log("error", "provisioning_refused", { tenantId, attempt, step: name });
         await provisioning.recordRefusal(tenantId, attempt, said);
@@ -98,15 +105,25 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     };
 
     const openAccount = (): Promise<TenantSummary> =>
-      recorded("account", async () => {
-        const tenant = await existingTenant();
-        if (tenant.stripeCustomerId === null) {
-          await provisioning.setCustomer(tenantId, await context.stripe.customers.create(tenant, attempt));
-        }
-        // The object reads the tenant when it prepares the rows.
-        await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
-        return tenant;
-      });
+      recorded(
+        "account",
+        async () => {
+          const reads = joinBatches(control);
+          const [isCurrent, tenant] = await Promise.all([
+            provisioningStore(reads).isCurrentAttempt(tenantId, attempt),
+            tenantsStore(reads).summary(tenantId),
+          ]);
+          requireNewest(isCurrent);
+          if (tenant === undefined) throw new NonRetryableError("there is no such tenant");
+          if (tenant.stripeCustomerId === null) {
+            await provisioning.setCustomer(tenantId, await context.stripe.customers.create(tenant, attempt));
+          }
+          // The object reads the tenant when it prepares the rows.
+          await Promise.all(linkingIssuers(env.OIDC_ISSUERS).map((issuer) => links.link(issuer, tenantId, tenantId)));
+          return tenant;
+        },
+        { withNext: true, checks: true },
+      );
 
     /** Returns false while the database is being created. */
     const prepareRows = async (tenant?: TenantSummary): Promise<boolean> => {
@@ -114,9 +131,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         findPlacement(context, tenantId, tenant ?? (await existingTenant())),
       );
       if (place === null) return false;
-      await recorded("isolation", async () => {
-        await context.tenantObject(tenantId).prepareRows(place);
-      });
+      await recorded("isolation", async () => context.tenantObject(tenantId).prepareRows(place), { withNext: true });
       await recorded("storage", () =>
         writeStorageMarker({ bucket: env.FILES, tenantId, nowIso: new Date().toISOString() }),
       );
@@ -134,17 +149,21 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         await callCanary(env.PUBLIC_URL, token);
       });
 
-    const activate = (): Promise<void> =>
-      recorded("activation", async () => {
+    const activate = (): Promise<void> => recorded("activation", () => putInForce(), { withNext: true });
+    const putInForce = async (): Promise<void> => {
+      const reads = joinBatches(control);
+      const [[behind], facts] = await Promise.all([
         // The program may have been deployed with new migrations since the placement was made.
-        const [behind] = await fleet.tenantsBehind(expectedVersion(), { only: tenantId, limit: 1 });
-        if (behind !== undefined)
-          throw new AppError("placement_unavailable", `the tenant's tables on shard ${behind.shardId} lack migrations`);
-        const changed = await tenants.change(tenantId, "provisioned", Date.now());
-        // Its subscription ended during the set-up.
-        if (changed !== undefined && mustClose(changed.facts)) await removalsStore(control).open(tenantId, "billing");
-        await context.tenantObject(tenantId).refresh();
-      });
+        fleetStore(reads).tenantsBehind(expectedVersion(), { only: tenantId, limit: 1 }),
+        tenantsStore(reads).facts(tenantId),
+      ]);
+      if (behind !== undefined)
+        throw new AppError("placement_unavailable", `the tenant's tables on shard ${behind.shardId} lack migrations`);
+      const changed = await tenants.change(tenantId, "provisioned", Date.now(), facts);
+      // Its subscription ended during the set-up.
+      if (changed !== undefined && mustClose(changed.facts)) await removalsStore(control).open(tenantId, "billing");
+      await context.tenantObject(tenantId).refresh();
+    };
 
     const startMonitoring = (): Promise<void> =>
       recorded("monitor", async () => {
@@ -156,6 +175,7 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         });
       });
 
+    let hasRoom = false;
     try {
       let isPrepared = await run("account and rows", async () => prepareRows(await openAccount()));
       for (let look = 2; !isPrepared; look += 1) {
@@ -163,9 +183,11 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
         isPrepared = await run(`rows ${look}`, () => prepareRows());
       }
       await run("canary", makeFirstCall);
-      await run("activation and monitor", async () => {
+      hasRoom = await run("activation and monitor", async () => {
         await activate();
         await startMonitoring();
+        // A failure belongs to the steps below, which repeat it.
+        return await hasRoomAhead(context).catch(() => false);
       });
     } catch (error) {
       await step.do("give up", stepConfig, () => provisioning.failAttempt(tenantId, attempt, inPlainWords(error)));
@@ -173,10 +195,16 @@ export class Provisioning extends WorkflowEntrypoint<Env, ProvisioningParams> {
     }
 
     // The buyer no longer waits. Make room for the next tenants.
-    for (let look = 1; !(await step.do(`room ${look}`, stepConfig, () => makeRoomAhead(context))); look += 1) {
-      await step.sleep(`room ${look} waits`, OPENING_POLL_MS);
+    for (let look = 1; !hasRoom; look += 1) {
+      hasRoom = await step.do(`room ${look}`, stepConfig, () => makeRoomAhead(context));
+      if (!hasRoom) await step.sleep(`room ${look} waits`, OPENING_POLL_MS);
     }
   }
+}
+
+/** Whether the step is the last one. */
+function endsWith(name: ProvisioningStep): { isLast: boolean } {
+  return { isLast: name === provisioningSteps.at(-1)?.name };
 }
 
 /** A refusal in Tollgate's own words. The log has the outside system's code. */

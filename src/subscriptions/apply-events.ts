@@ -41,7 +41,12 @@ const DELETED_CUSTOMER =
  */
 export async function applyStripeEvents(context: Context, tenantId: TenantId): Promise<{ isUndelivered: boolean }> {
   const inbox = inboxStore(context.control);
-  const pending = await inbox.pending(tenantId);
+  const reads = joinBatches(context.control);
+  const [pending, wasUndelivered] = await Promise.all([
+    inboxStore(reads).pending(tenantId),
+    tenantsStore(reads).isUndelivered(tenantId),
+  ]);
+  if (pending.length === 0) return { isUndelivered: wasUndelivered };
   let synced: Promise<string> | undefined;
   const sync = (): Promise<string> => (synced ??= syncSubscription(context, tenantId));
   const applied = new Map<string, string>();
@@ -129,7 +134,8 @@ async function completeCheckout(
   if (known !== undefined && order === undefined) return await sync();
   if (order === undefined) return "not_ordered";
   const plan = planOf(order.plan);
-  const { created } = await tenantsStore(context.control).insert({
+  const writes = joinBatches(context.control);
+  const tenant = {
     id: tenantId,
     name: order.name || tenantId, // the order was paid after its name was cleared
     email: order.email ?? paid.email,
@@ -141,7 +147,11 @@ async function completeCheckout(
     trialUntil: null,
     stripeCustomerId: paid.customerId,
     stripeSubscriptionId: paid.subscriptionId,
-  });
+  };
+  const [{ created }] = await Promise.all([
+    tenantsStore(writes).insert(tenant),
+    inboxStore(writes).reopen(tenantId, NO_TENANT_YET),
+  ]);
   // Both write the tenant's row. One after the other, so that neither has to read it again. Whether the subscription can be
   // read does not matter for the set-up.
   try {
@@ -149,7 +159,6 @@ async function completeCheckout(
   } finally {
     await startProvisioning(context, tenantId);
   }
-  await inboxStore(context.control).reopen(tenantId, NO_TENANT_YET);
   return created ? "tenant_created" : "tenant_known";
 }
 
@@ -166,12 +175,12 @@ export async function syncSubscription(context: Context, tenantId: TenantId): Pr
     const duplicates = duplicatesOf(before, found);
     await endDuplicates(context, tenantId, duplicates);
     const alone = found.filter((each) => !duplicates.includes(each));
-    await periodsStore(context.control).record({ ...row, id: tenantId }, alone);
     const after = afterSubscriptions(before, found, Date.now());
     const isSame = JSON.stringify(after) === JSON.stringify(before);
     const issue = { tenantId, name: "foreign_price", standing: hasForeignPrice(after, found) };
     const control = joinBatches(context.control);
-    const [isWritten] = await Promise.all([
+    const [, isWritten] = await Promise.all([
+      periodsStore(control).record({ ...row, id: tenantId }, alone),
       isSame || subscriptionsStore(control).write(version, after),
       reportIssue({ control }, issue, FOREIGN_PRICE),
     ]);

@@ -37,24 +37,33 @@ export async function findPlacement(
 
 /** Makes the tenant's reserved placement and puts it in force. */
 export async function placeTenant(context: Databases, tenantId: TenantId, reserved: ReservedPlacement): Promise<void> {
-  await makePlacement(context, tenantId, reserved);
-  await placementsStore(context.control).activate(tenantId, reserved.id);
+  await makePlacement(context, tenantId, reserved, { inForce: true });
 }
 
 /**
  * Makes a reserved placement: outside of shared tables, the tenant's role, schema and tables. A placement that an earlier
- * version of the program has made gets the files that it lacks.
+ * version of the program has made gets the files that it lacks. `inForce`: also puts it in force, with the same round trip.
  */
 export async function makePlacement(
   { env, control }: Databases,
   tenantId: TenantId,
   { id: placementId, shard, state, schemaVersion }: ReservedPlacement,
+  { inForce } = { inForce: false },
 ): Promise<void> {
   const placements = placementsStore(control);
-  if (shard.strategy === "shared") {
-    return takeSharedPlace({ env, control }, placementId, shard);
+  const finish = async (version: string | null, found?: string): Promise<void> => {
+    const joined = placementsStore(joinBatches(control));
+    await Promise.all([
+      ...(found === undefined ? [] : [joined.recordShardVersion(shard.id, found)]),
+      joined.markReady(placementId, version),
+      ...(inForce ? [joined.activate(tenantId, placementId)] : []),
+    ]);
+  };
+  if (shard.strategy === "shared") return finish(null, await completeShard({ env, control }, shard));
+  if (state === "ready" && missingFiles(schemaVersion).length === 0) {
+    if (inForce) await placements.activate(tenantId, placementId);
+    return;
   }
-  if (state === "ready" && missingFiles(schemaVersion).length === 0) return;
   const purpose = loginPurpose.tenant(placementId);
   const password = newPassword();
   const offered = await encryptSecret(env, purpose, `${ownName(placementId)}:${password}`);
@@ -62,7 +71,7 @@ export async function makePlacement(
   const login = await decryptSecret(env, purpose, await placements.keepLogin(placementId, offered));
   const branch = await branchOf(env, shard);
   await branch.createTenant({ placementId, tenantId, password: login.slice(login.indexOf(":") + 1) });
-  await placements.markReady(placementId, expectedVersion());
+  await finish(expectedVersion());
 }
 
 /**
@@ -85,19 +94,27 @@ export async function restoreLogin(
   return true;
 }
 
-/** Throws `placement_unavailable` when a shared shard lacks tables of the bundle: no tenant starts on it until then. */
-async function takeSharedPlace({ env, control }: Databases, placementId: number, shard: Shard): Promise<void> {
-  const owner = connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT);
-  const version = await sharedVersion(owner);
+/** A shared database never loses a file. The trust ends, so that a restore to an earlier time is seen. */
+const VERSION_TRUSTED_MS = 60_000;
+/** The versions of shared databases that this isolate has read. One read serves a crowd of sign-ups. */
+const versionsRead = new Map<string, { version: string; atMs: number }>();
+
+/**
+ * Throws `placement_unavailable` when a shared shard lacks tables of the bundle: no tenant starts on it until then. Returns
+ * the shard's version when it was read now.
+ */
+async function completeShard({ env, control }: Databases, shard: Shard): Promise<string | undefined> {
+  const known = versionsRead.get(shard.id);
+  const isTrusted = known !== undefined && Date.now() - known.atMs < VERSION_TRUSTED_MS;
+  if (isTrusted && missingFiles(known.version).length === 0) return undefined;
+  const version = await sharedVersion(connectNeon(await ownerUrl(env, shard), env.NEON_FETCH_ENDPOINT));
   const missing = missingFiles(version);
-  const placements = placementsStore(joinBatches(control));
-  await Promise.all([
-    placements.recordShardVersion(shard.id, version),
-    ...(missing.length === 0 ? [placements.markReady(placementId, null)] : []),
-  ]);
   if (missing.length > 0) {
+    await placementsStore(control).recordShardVersion(shard.id, version);
     throw new AppError("placement_unavailable", `shard ${shard.id} lacks ${missing.join(", ")}: run npm run migrate`);
   }
+  versionsRead.set(shard.id, { version, atMs: Date.now() });
+  return version;
 }
 
 /**

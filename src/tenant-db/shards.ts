@@ -60,6 +60,11 @@ export async function makeRoom(
   }
 }
 
+/** Whether no strategy's shards are nearly full, so that `makeRoomAhead` has nothing to do. */
+export async function hasRoomAhead({ control }: Pick<Databases, "control">): Promise<boolean> {
+  return strategiesToExtend(await placementsStore(control).occupancy()).length === 0;
+}
+
 /** Advances the next shards of the strategies whose shards are nearly full. Returns whether there is enough room. */
 export async function makeRoomAhead(context: Databases): Promise<boolean> {
   const placements = placementsStore(context.control);

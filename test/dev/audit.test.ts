@@ -3,7 +3,8 @@
 import fc from "fast-check";
 import { Client } from "pg";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { auditOutcomes, hashOf, verifyRows } from "../../src/identity/audit/audit.ts";
+import { appendTogether } from "../../src/identity/audit/append.ts";
+import { type AuditEvent, auditOutcomes, hashOf, verifyRows } from "../../src/identity/audit/audit.ts";
 import { checkAuditChains, verifyChain } from "../../src/identity/audit/check.ts";
 import { auditStore } from "../../src/identity/audit/audit-store.ts";
 import { crossingsStore } from "../../src/identity/audit/crossings-store.ts";
@@ -102,6 +103,36 @@ test("many writers at the same time, each of which repeats its events, make one 
   ] as const) {
     const rows = await log.rowsOf(tenantId);
     expect(rows.map(({ position }) => position)).toEqual(Array.from({ length: count }, (_, n) => n + 1));
+    expect(new Set(rows.map(({ id }) => id)).size).toBe(count);
+    expect((await verifyChain(log.store, await log.chainOf(tenantId))).broken).toBeUndefined();
+  }
+});
+
+test("events of requests at the same moment are stored once each with few transactions, and a bad one holds back no other", async () => {
+  const [one, two] = [await log.aTenant(), await log.aTenant()];
+  let batches = 0;
+  const counted = {
+    ...log.control,
+    query: (...args: Parameters<typeof log.control.query>) => ((batches += 1), log.control.query(...args)),
+  };
+  const append = (events: AuditEvent[]) => Promise.allSettled(events.map((event) => appendTogether(counted, event)));
+  const events = Array.from({ length: 40 }, (_, n) => anEvent({ tenantId: n % 2 === 0 ? one : two, atMs: 40 - n }));
+  const outcomes = await append([...events, ...events.slice(0, 5)]);
+  expect(outcomes.every(({ status }) => status === "fulfilled")).toBe(true);
+  expect(batches).toBeLessThanOrEqual(2);
+  const [bad, good] = await append([anEvent({ tenantId: one, target: "a\0b" }), anEvent({ tenantId: one })]);
+  expect([bad?.status, good?.status]).toEqual(["rejected", "fulfilled"]);
+  for (const [tenantId, count] of [
+    [one, 21],
+    [two, 20],
+  ] as const) {
+    const rows = await log.rowsOf(tenantId);
+    expect(rows.slice(0, 20).map(({ atMs }) => atMs)).toEqual(
+      rows
+        .slice(0, 20)
+        .map(({ atMs }) => atMs)
+        .toSorted((a, b) => a - b),
+    );
     expect(new Set(rows.map(({ id }) => id)).size).toBe(count);
     expect((await verifyChain(log.store, await log.chainOf(tenantId))).broken).toBeUndefined();
   }

@@ -27,6 +27,7 @@ import {
   targetOf,
   tenantOfAnswer,
 } from "./audit.ts";
+import { appendTogether } from "./append.ts";
 import { auditStore } from "./audit-store.ts";
 import { crossingsStore } from "./crossings-store.ts";
 import { sourceOf } from "../address-rate.ts";
@@ -131,7 +132,7 @@ async function keep(context: Context, event: AuditEvent): Promise<void> {
   for (const waitMs of WAITS_MS) {
     if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
     try {
-      await auditStore(context.control).append(event);
+      await appendTogether(context.control, event);
       return;
     } catch (error) {
       failure = error;
