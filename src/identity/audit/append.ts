@@ -8,8 +8,8 @@ import { auditStore } from "./audit-store.ts";
 
 /** How long the first event waits for others. Nothing waits for an event to be stored. */
 const GATHER_MS = 100;
-/** How often a request sees whether another one has written its event. */
-const POLL_MS = 25;
+/** How often a request sees whether another one has written its event. A short interval costs a crowd more than the writes. */
+const POLL_MS = 250;
 /** Longer than a write takes. After this time the writer counts as cancelled. */
 const WRITE_MS = 5_000;
 /** Events in one transaction. They lock their chains until it ends. */
