@@ -9,7 +9,7 @@ import type { Actor, OperatorRole, Permission, Person } from "./core/actor.ts";
 import type { Caller } from "./core/call.ts";
 import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
-import { TenantId } from "./core/tenant.ts";
+import { type TenantConfig, TenantId } from "./core/tenant.ts";
 import { inputProblems } from "./core/input-problem.ts";
 import { decodeUtf8, refusedTextIn, shownName } from "./core/text.ts";
 import { markRequest } from "./log.ts";
@@ -21,10 +21,12 @@ export interface HttpEnv {
     context: Context;
     /** Who sends the request: a guard sets it once it has verified the credential. */
     actor: Actor;
-    /** The person of a `person` route. */
+    /** The person of a `person` route, or of a session. */
     person: Person | undefined;
     /** The verified caller of a `tenant_admin` route. */
     caller: Caller | undefined;
+    /** The tenant of a `tenant_admin` route, as its guard has read it for a session. */
+    tenant: TenantConfig | undefined;
     /** The request has an `Idempotency-Key`. */
     creation: Creation | undefined;
     /** The code of the refusal, once there is one. */

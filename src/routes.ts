@@ -157,14 +157,15 @@ import {
   showOwnConfiguration,
 } from "./operations/configuration-api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
-import { answerConsent, showAuthorize } from "./pages/authorize.tsx";
+import { answerConsent, showAuthorize } from "./pages/sign-in/authorize.tsx";
 import { actionOf } from "./pages/endpoints.ts";
-import { InvitationQuery, showInvitation, submitInvitation } from "./pages/invitation.tsx";
-import { answerError, limitFailures } from "./pages/error-page.tsx";
+import { InvitationQuery, showInvitation, submitInvitation } from "./pages/sign-in/invitation.tsx";
+import { answerError, limitFailures } from "./pages/layout/error-page.tsx";
 import { showApiReference, showOpenApi } from "./pages/public/api-reference.tsx";
 import { showErrorCodes } from "./pages/public/error-codes.tsx";
+import { accountRoutes } from "./pages/app/routes.ts";
 import { publicRoutes } from "./pages/public/routes.ts";
-import { finishSignIn, showSignIn, signOut } from "./pages/sign-in.tsx";
+import { finishSignIn, showSignIn, signOut } from "./pages/sign-in/sign-in.tsx";
 import {
   EventDismissRequest,
   EventRetryRequest,
@@ -355,7 +356,7 @@ export const routes: readonly Route[] = [
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 
   // tenants' own providers, and pages
-  ...providerRoutes, ...publicRoutes,
+  ...providerRoutes, ...publicRoutes, ...accountRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */

@@ -11,6 +11,7 @@ import {
   type Operator,
   type OperatorRole,
   type Permission,
+  type Person,
   covers,
   permissionsOf,
   permissionsOfAdminKey,
@@ -118,9 +119,8 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
   person: createMiddleware<HttpEnv>(async (c, next) => {
     const session = await sessionOf(c, Date.now());
     if (session !== undefined) {
-      const { issuer, subject, email, name } = session;
-      // What the provider said of the address and the organisation counted at the sign-in.
-      c.set("person", { issuer, subject, email, emailVerified: false, name, organisation: null });
+      const { issuer, subject } = session;
+      c.set("person", personOf(session));
       actAs(c, { kind: "person", issuer, subject });
       return next();
     }
@@ -281,8 +281,14 @@ async function sessionOf(c: HttpContext, nowMs: number): Promise<Session | undef
   return session;
 }
 
+/** What the provider said of the address and the organisation counted at the sign-in. */
+function personOf({ issuer, subject, email, name }: Session): Person {
+  return { issuer, subject, email, emailVerified: false, name, organisation: null };
+}
+
 /** Admits a signed-in member of the path's tenant. Another tenant looks as if it did not exist. */
-async function admitSession(c: HttpContext, { issuer, subject }: Session): Promise<void> {
+async function admitSession(c: HttpContext, session: Session): Promise<void> {
+  const { issuer, subject } = session;
   const tenantId = tenantOf(c);
   const tenant = await tenantsStore(c.get("context").control).config(tenantId);
   const member = tenant?.members.find((each) => each.issuer === issuer && each.subject === subject);
@@ -295,6 +301,8 @@ async function admitSession(c: HttpContext, { issuer, subject }: Session): Promi
   const caller: Caller = { kind: "member", tenantId, memberId: id, scopes: [ADMIN_SCOPE] };
   await requireRate(c, caller, tenant.limits.callsPerMinute ?? UNLIMITED_PER_MINUTE);
   c.set("caller", caller);
+  c.set("person", personOf(session));
+  c.set("tenant", tenant);
 }
 
 /** Throws `role_missing` or `scope_missing` unless the actor that the guard has set has the permission. Runs before the body is read. */

@@ -4,7 +4,7 @@ import { toBase64Url } from "../../src/core/credentials.ts";
 import { type ClaimPort, bindingOf, isBound, isOwnForm, submitOnce } from "../../src/identity/oauth/consent.ts";
 import { RegistryEntries } from "../../src/identity/oauth/entries.ts";
 import { newSessionToken, sessionCookie, sessionTokenOf } from "../../src/identity/sessions/sessions.ts";
-import { safePath } from "../../src/pages/sign-in.tsx";
+import { safePath } from "../../src/pages/sign-in/sign-in.tsx";
 import { sqlitePort } from "../support/sqlite-port.ts";
 
 const PUBLIC_URL = "https://tollgate.example";

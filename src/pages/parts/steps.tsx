@@ -1,6 +1,6 @@
 // The steps of work that runs in the background, with the state of each.
 import type { FC } from "hono/jsx";
-import { Icon } from "./icon.tsx";
+import { Icon } from "../layout/icon.tsx";
 
 export interface StepProps {
   title: string;

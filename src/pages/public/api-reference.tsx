@@ -1,7 +1,7 @@
 // The API reference: the OpenAPI description as a page, and the description itself.
 import type { FC } from "hono/jsx";
 import { ERRORS_PATH, type HttpContext, type Route, publicForMinutes } from "../../http.ts";
-import { publicPage } from "../layout.tsx";
+import { publicPage } from "../layout/layout.tsx";
 import { type ApiResponse, type JsonSchema, type OpenApi, type Operation, openApi } from "../openapi.ts";
 import { TextWithCode } from "../parts/code.tsx";
 

@@ -14,13 +14,13 @@ import { makeKey } from "../../identity/keys/api.ts";
 import { KeyRequest } from "../../identity/keys/keys.ts";
 import { inviteFirstOwner } from "../../identity/members/api.ts";
 import { type OrderStatus, type StatusQuery, currentStatus } from "../../subscriptions/api.ts";
-import { pagePart, personalPage, wantsPart } from "../layout.tsx";
+import { pagePart, personalPage, wantsPart } from "../layout/layout.tsx";
 import { Action } from "../parts/form.tsx";
 import { ClientSetup } from "../parts/client-setup.tsx";
 import { Copyable } from "../parts/code.tsx";
 import { Notice } from "../parts/notice.tsx";
 import { type StepProps, Steps } from "../parts/steps.tsx";
-import { redirectWith } from "../sign-in.tsx";
+import { redirectWith } from "../sign-in/sign-in.tsx";
 
 /** A step takes a second or so. */
 const POLL = "every 2s";

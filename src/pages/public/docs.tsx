@@ -6,7 +6,7 @@ import { config } from "../../core/app-config.ts";
 import { AppError } from "../../core/errors.ts";
 import { type HttpContext, publicForMinutes } from "../../http.ts";
 import { catalogue } from "../../tools/catalogue.ts";
-import { publicPage } from "../layout.tsx";
+import { publicPage } from "../layout/layout.tsx";
 import { units } from "../parts/figures.tsx";
 
 type Doc = (typeof docs)[number];

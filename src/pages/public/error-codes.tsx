@@ -1,7 +1,7 @@
 // The page of error codes. The `type` of each problem document links to its row.
 import { type ErrorCode, type RetryAdvice, errors, retryOf } from "../../core/errors.ts";
 import type { HttpContext } from "../../http.ts";
-import { publicPage } from "../layout.tsx";
+import { publicPage } from "../layout/layout.tsx";
 import { Table } from "../parts/table.tsx";
 import { TextWithCode } from "../parts/code.tsx";
 

@@ -2,9 +2,9 @@
 import type { FC } from "hono/jsx";
 import type { HttpContext } from "../../http.ts";
 import { type Report, deploymentReport } from "../../operations/health.ts";
-import { pagePart, personalPage, wantsPart } from "../layout.tsx";
+import { pagePart, personalPage, wantsPart } from "../layout/layout.tsx";
 import { Instant } from "../parts/figures.tsx";
-import { Icon } from "../parts/icon.tsx";
+import { Icon } from "../layout/icon.tsx";
 
 /** The report is as old as ten seconds. */
 const POLL = "every 15s";

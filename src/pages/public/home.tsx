@@ -5,7 +5,7 @@ import { plans } from "../../core/plans.ts";
 import type { HttpContext } from "../../http.ts";
 import { catalogue } from "../../tools/catalogue.ts";
 import type { Tool } from "../../tools/tool.ts";
-import { publicPage } from "../layout.tsx";
+import { publicPage } from "../layout/layout.tsx";
 import { Badge } from "../parts/notice.tsx";
 import { units } from "../parts/figures.tsx";
 import { PlanCard } from "../parts/plan.tsx";

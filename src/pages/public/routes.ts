@@ -2,7 +2,7 @@
 import { AnyQuery, type Route, route } from "../../http.ts";
 import { StatusQuery } from "../../subscriptions/api.ts";
 import { showAsset } from "../assets/assets.ts";
-import { findOrganisation } from "../sign-in.tsx";
+import { findOrganisation } from "../sign-in/sign-in.tsx";
 import { showCheckout, submitFirstKey, submitOwner } from "./checkout.tsx";
 import { showDoc, showDocs, showLlms } from "./docs.tsx";
 import { showHealthPage } from "./health.tsx";

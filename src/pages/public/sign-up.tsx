@@ -7,10 +7,10 @@ import { planOf } from "../../core/plans.ts";
 import type { HttpContext } from "../../http.ts";
 import { orderCookie } from "../../identity/keys/order-cookie.ts";
 import { CheckoutRequest, openCheckout, soldPlans } from "../../subscriptions/checkout.ts";
-import { personalPage } from "../layout.tsx";
+import { personalPage } from "../layout/layout.tsx";
 import { Field } from "../parts/form.tsx";
 import { planLines, planPrice, planTitle } from "../parts/plan.tsx";
-import { foreignForm } from "../sign-in.tsx";
+import { foreignForm } from "../sign-in/sign-in.tsx";
 import { isOwn } from "../../identity/oauth/consent.ts";
 
 const { product } = config;

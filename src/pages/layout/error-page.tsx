@@ -2,8 +2,8 @@
 // a session such a page leads to the sign-in, and back. Pages say with `errorPage` why they cannot continue.
 import type { Child } from "hono/jsx";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { config } from "../core/app-config.ts";
-import { AppError, type ErrorCode, errorCode, errors } from "../core/errors.ts";
+import { config } from "../../core/app-config.ts";
+import { AppError, type ErrorCode, errorCode, errors } from "../../core/errors.ts";
 import {
   type HttpContext,
   OUTAGE_RETRY_SECONDS,
@@ -11,10 +11,10 @@ import {
   TooManyRequests,
   challengeOf,
   problemDocument,
-} from "../http.ts";
-import { describeError, log } from "../log.ts";
+} from "../../http.ts";
+import { describeError, log } from "../../log.ts";
 import { personalPage } from "./layout.tsx";
-import { refusedFailure } from "../identity/address-rate.ts";
+import { refusedFailure } from "../../identity/address-rate.ts";
 
 export interface ErrorPageOptions {
   title: string;

@@ -6,13 +6,13 @@
 import { html } from "hono/html";
 import type { Child, FC } from "hono/jsx";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
-import { config } from "../core/app-config.ts";
-import { type HttpContext, noStore, publicForMinutes } from "../http.ts";
-import { htmx, script, style } from "./assets/assets.ts";
-import { flashOf, shownFlashCookie } from "./parts/flash.ts";
-import { type Frame, Framed } from "./parts/frame.tsx";
-import { markPath } from "./parts/icon.tsx";
-import { Notice } from "./parts/notice.tsx";
+import { config } from "../../core/app-config.ts";
+import { type HttpContext, noStore, publicForMinutes } from "../../http.ts";
+import { htmx, script, style } from "../assets/assets.ts";
+import { flashOf, shownFlashCookie } from "./flash.ts";
+import { type Frame, Framed } from "./frame.tsx";
+import { markPath } from "./icon.tsx";
+import { Notice } from "../parts/notice.tsx";
 
 const { product } = config;
 

@@ -1,8 +1,8 @@
 // The page that asks where a person signs in. It lists the providers of the deployment and has a field for an organisation with its
 // own. It never lists those: a person types the name or an e-mail address, and an unknown one leads back to the same page.
-import type { HttpContext } from "../http.ts";
-import { type Issuer, issuerName } from "../identity/tokens/issuers.ts";
-import { personalPage } from "./layout.tsx";
+import type { HttpContext } from "../../http.ts";
+import { type Issuer, issuerName } from "../../identity/tokens/issuers.ts";
+import { personalPage } from "../layout/layout.tsx";
 
 /** A path of Tollgate's own with one more parameter. */
 export function withParameter(path: string, name: string, value: string): string {

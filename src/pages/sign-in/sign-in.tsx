@@ -3,26 +3,26 @@
 // Invariants: a session is new at each sign-in. The way back is bound to the browser that began, and to the provider. A page
 // sends a person only to a path of Tollgate's own, to a configured provider, or to a client that has proven itself.
 import { AuthorizationError, type AuthRequest, authorizationErrorRedirect } from "@cloudflare/workers-oauth-provider";
-import { anonymous } from "../core/actor.ts";
-import { type HttpContext, recordAct } from "../http.ts";
-import { acts } from "../identity/audit/audit.ts";
-import { describeError, log } from "../log.ts";
-import { signInIssuers } from "../identity/tokens/issuers.ts";
-import { identityIssuer } from "../identity/providers/providers.ts";
-import { providersStore } from "../identity/providers/providers-store.ts";
+import { anonymous } from "../../core/actor.ts";
+import { type HttpContext, recordAct } from "../../http.ts";
+import { acts } from "../../identity/audit/audit.ts";
+import { describeError, log } from "../../log.ts";
+import { signInIssuers } from "../../identity/tokens/issuers.ts";
+import { identityIssuer } from "../../identity/providers/providers.ts";
+import { providersStore } from "../../identity/providers/providers-store.ts";
 import {
   configuredClient,
   organisationProvider,
   ownClient,
   rulesOf,
   signInProvider,
-} from "../identity/providers/sign-in-providers.ts";
-import { signInMember } from "../identity/members/membership.ts";
-import { membersStore } from "../identity/members/members-store.ts";
-import { oauthEnv } from "../identity/oauth/api.ts";
-import { queryOf } from "../identity/oauth/authorize.ts";
-import { isOwn } from "../identity/oauth/consent.ts";
-import { oauthPaths, oauthServer } from "../identity/oauth/server.ts";
+} from "../../identity/providers/sign-in-providers.ts";
+import { signInMember } from "../../identity/members/membership.ts";
+import { membersStore } from "../../identity/members/members-store.ts";
+import { oauthEnv } from "../../identity/oauth/api.ts";
+import { queryOf } from "../../identity/oauth/authorize.ts";
+import { isOwn } from "../../identity/oauth/consent.ts";
+import { oauthPaths, oauthServer } from "../../identity/oauth/server.ts";
 import {
   CALLBACK_PATH,
   Pending,
@@ -30,12 +30,12 @@ import {
   newPending,
   readAnswer,
   signInUrl,
-} from "../identity/oauth/upstream.ts";
-import { type Session, sessionsStore } from "../identity/sessions/sessions-store.ts";
-import { endedSessionCookie, sessionCookie, sessionTokenOf } from "../identity/sessions/sessions.ts";
+} from "../../identity/oauth/upstream.ts";
+import { type Session, sessionsStore } from "../../identity/sessions/sessions-store.ts";
+import { endedSessionCookie, sessionCookie, sessionTokenOf } from "../../identity/sessions/sessions.ts";
 import { choosePage, withParameter } from "./choose-provider.tsx";
-import { errorPage } from "./error-page.tsx";
-import { personalPage } from "./layout.tsx";
+import { errorPage } from "../layout/error-page.tsx";
+import { personalPage } from "../layout/layout.tsx";
 
 const SIGN_IN_PATH = "/sign-in";
 
@@ -307,7 +307,7 @@ export async function showSignIn(c: HttpContext): Promise<Response> {
 }
 
 /** A person's name for themselves. */
-export function nameOf({ email, name, subject }: Session): string {
+export function nameOf({ email, name, subject }: Pick<Session, "email" | "name" | "subject">): string {
   return email ?? name ?? subject;
 }
 

@@ -1,9 +1,9 @@
 // The page on which a person decides whether a client may act for them. It names the client, where the answer goes, the
 // organisation and what the client may do. Each text of the client is a claim of its own, and the page says so.
 import type { FC } from "hono/jsx";
-import type { AccountScope } from "../core/actor.ts";
-import type { AskingClient } from "../identity/oauth/authorize.ts";
-import { oauthPaths } from "../identity/oauth/server.ts";
+import type { AccountScope } from "../../core/actor.ts";
+import type { AskingClient } from "../../identity/oauth/authorize.ts";
+import { oauthPaths } from "../../identity/oauth/server.ts";
 
 /** The value of a ticked box, whose name is the scope. */
 export const TICKED = "allow";

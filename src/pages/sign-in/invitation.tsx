@@ -2,17 +2,17 @@
 // mail scanners open links, too. A signed-in person accepts with a button.
 import type { FC } from "hono/jsx";
 import * as z from "zod";
-import { AppError } from "../core/errors.ts";
-import { type HttpContext, Problem, actAs } from "../http.ts";
-import { OTHER_PROVIDER } from "../identity/members/api.ts";
-import type { Invitation } from "../identity/members/invitations-store.ts";
-import type { Membership } from "../identity/members/members-store.ts";
-import { acceptInvitation, acceptedMembership, invitationOf } from "../identity/members/membership.ts";
-import { bindingOf, isBound } from "../identity/oauth/consent.ts";
-import { errorPage } from "./error-page.tsx";
-import { personalPage } from "./layout.tsx";
+import { AppError } from "../../core/errors.ts";
+import { type HttpContext, Problem, actAs } from "../../http.ts";
+import { OTHER_PROVIDER } from "../../identity/members/api.ts";
+import type { Invitation } from "../../identity/members/invitations-store.ts";
+import type { Membership } from "../../identity/members/members-store.ts";
+import { acceptInvitation, acceptedMembership, invitationOf } from "../../identity/members/membership.ts";
+import { bindingOf, isBound } from "../../identity/oauth/consent.ts";
+import { errorPage } from "../layout/error-page.tsx";
+import { personalPage } from "../layout/layout.tsx";
 import { foreignForm, nameOf, signedIn } from "./sign-in.tsx";
-import { isOwn } from "../identity/oauth/consent.ts";
+import { isOwn } from "../../identity/oauth/consent.ts";
 
 export const InvitationQuery = z.strictObject({ token: z.string().min(1).max(512) });
 

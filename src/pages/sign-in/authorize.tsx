@@ -5,20 +5,20 @@
 // person's own at that moment. A refusal is a page while the client's redirect is not proven. A form that is submitted twice
 // shows the same success.
 import { AuthorizationError } from "@cloudflare/workers-oauth-provider";
-import { type AccountScope, accountScopes, accountScopesOfRole } from "../core/actor.ts";
-import { config } from "../core/app-config.ts";
-import { type HttpContext, actAs, noteAct } from "../http.ts";
-import { log } from "../log.ts";
-import { scopesSupported } from "../identity/tokens/authenticate.ts";
-import { type Membership, membersStore } from "../identity/members/members-store.ts";
-import { toolScopesOfRole } from "../identity/members/members.ts";
-import { oauthEnv } from "../identity/oauth/api.ts";
-import { grantAccess, queryOf, readAuthorization } from "../identity/oauth/authorize.ts";
-import { bindingOf, isBound, submitOnce, isOwn } from "../identity/oauth/consent.ts";
-import { oauthPaths, oauthServer } from "../identity/oauth/server.ts";
+import { type AccountScope, accountScopes, accountScopesOfRole } from "../../core/actor.ts";
+import { config } from "../../core/app-config.ts";
+import { type HttpContext, actAs, noteAct } from "../../http.ts";
+import { log } from "../../log.ts";
+import { scopesSupported } from "../../identity/tokens/authenticate.ts";
+import { type Membership, membersStore } from "../../identity/members/members-store.ts";
+import { toolScopesOfRole } from "../../identity/members/members.ts";
+import { oauthEnv } from "../../identity/oauth/api.ts";
+import { grantAccess, queryOf, readAuthorization } from "../../identity/oauth/authorize.ts";
+import { bindingOf, isBound, submitOnce, isOwn } from "../../identity/oauth/consent.ts";
+import { oauthPaths, oauthServer } from "../../identity/oauth/server.ts";
 import { ConsentContent, TICKED } from "./consent.tsx";
-import { errorPage } from "./error-page.tsx";
-import { personalPage } from "./layout.tsx";
+import { errorPage } from "../layout/error-page.tsx";
+import { personalPage } from "../layout/layout.tsx";
 import {
   type SignedIn,
   beginSignIn,

@@ -1,0 +1,65 @@
+// The frame of a customer's pages: the sections that the person may open, the organisation, and who acts for it.
+import type { Child } from "hono/jsx";
+import { type Permission, permissionsOf } from "../../core/actor.ts";
+import type { TenantConfig } from "../../core/tenant.ts";
+import { tenantsStore } from "../../control/tenants-store.ts";
+import { type HttpContext, noSuchTenant, tenantOf } from "../../http.ts";
+import type { SectionGroup } from "../layout/frame.tsx";
+import { type PageOptions, personalPage } from "../layout/layout.tsx";
+import { nameOf } from "../sign-in/sign-in.tsx";
+
+interface AccountSection {
+  /** Below `/app/:tenantId`. */
+  path: string;
+  text: string;
+  permission: Permission;
+}
+
+const groups: readonly { heading?: string; sections: readonly AccountSection[] }[] = [
+  { sections: [{ path: "", text: "Overview", permission: "account:read" }] },
+];
+
+/** The path of a tenant's page: `/app/ID/usage`. */
+export function accountPath(c: HttpContext, path = ""): string {
+  return `/app/${tenantOf(c)}${path}`;
+}
+
+/** Whether the person may do what needs this permission. A page shows no button that would be refused. */
+export function may(c: HttpContext, permission: Permission): boolean {
+  return permissionsOf(c.get("actor")).includes(permission);
+}
+
+/** The tenant of the page. The guard of a session has read it already. */
+export async function tenantFor(c: HttpContext): Promise<TenantConfig> {
+  const tenant = c.get("tenant") ?? (await tenantsStore(c.get("context").control).config(tenantOf(c)));
+  if (tenant === undefined) throw noSuchTenant();
+  c.set("tenant", tenant);
+  return tenant;
+}
+
+/** The answer with a page of the tenant that the path names. `section`: the path of the section that it belongs to. */
+export async function accountPage(
+  c: HttpContext,
+  { section, ...options }: Omit<PageOptions, "frame"> & { section: string },
+  content: Child,
+): Promise<Response> {
+  const tenant = await tenantFor(c);
+  const person = c.get("person");
+  const shown = groups.map(({ heading, sections }): SectionGroup => {
+    const own = sections.filter(({ permission }) => may(c, permission));
+    return {
+      ...(heading !== undefined && { heading }),
+      sections: own.map(({ path, text }) => ({ href: accountPath(c, path), text })),
+    };
+  });
+  const frame = {
+    kind: "sided",
+    label: "Account",
+    where: { text: tenant.name, href: accountPath(c) },
+    groups: shown.filter(({ sections }) => sections.length > 0),
+    current: accountPath(c, section),
+    person: person === undefined ? "Account" : nameOf(person),
+    menu: [{ href: "/app", text: "Your organisations" }],
+  } as const;
+  return personalPage(c, { scripts: "own", ...options, frame }, content);
+}

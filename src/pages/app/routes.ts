@@ -1,0 +1,10 @@
+// The routes of a customer's pages.
+import { type Route, route } from "../../http.ts";
+import { showOrganisations } from "./organisations.tsx";
+import { showOverview } from "./overview.tsx";
+
+// oxfmt-ignore
+export const accountRoutes: readonly Route[] = [
+  route("GET /app", "person", showOrganisations, { isPage: true, action: "showOrganisations" }),
+  route("GET /app/:tenantId", "tenant_admin", showOverview, { isPage: true, action: "showOverview", permission: "account:read" }),
+];
