@@ -175,9 +175,16 @@ async function send(
     ...(method !== "GET" && { body: "{}" }),
   });
   const answer = await appFetch(app, request, env);
-  const { code, detail } = (await answer.json().catch(() => ({}))) as { code?: unknown; detail?: unknown };
+  const text = await answer.text();
+  if (answer.headers.get("content-type")?.startsWith("text/html"))
+    return { status: answer.status, code: /<meta name="error-code" content="(\w+)"/.exec(text)?.[1], detail: text };
+  if (answer.headers.get("location")?.startsWith("/sign-in?return=")) return { status: 401, ...SIGN_IN };
+  const { code, detail } = (text.startsWith("{") ? JSON.parse(text) : {}) as { code?: unknown; detail?: unknown };
   return { status: answer.status, code, detail };
 }
+
+/** A page that a person opens without a session leads to the sign-in. */
+const SIGN_IN = { code: "sign_in", detail: "" };
 
 const tenantRoutes = (): Route[] => routes.filter(({ access }) => access === "tenant_admin");
 const nameOf = ({ method, path }: Route): string => `${method} ${path}`;
@@ -308,8 +315,11 @@ test.each([
   ["a session of a removed member", 404, "not_found"],
   ["a session that has ended", 401, "token_expired"],
 ])("%s is refused on every route of a tenant's people: %i %s", async (who, status, code) => {
-  for (const route of tenantRoutes())
-    expect(await send(route, tokens[who] ?? ""), nameOf(route)).toMatchObject({ status, code });
+  for (const route of tenantRoutes()) {
+    const isVisit = route.isPage === true && route.method === "GET" && status === 401 && who.startsWith("a session");
+    const expected = { status, code: isVisit ? SIGN_IN.code : code };
+    expect(await send(route, tokens[who] ?? ""), nameOf(route)).toMatchObject(expected);
+  }
 });
 
 test("a session changes nothing for a request of another site, and reads only what it may", async () => {
@@ -335,6 +345,7 @@ test("no member and no key of a tenant passes for the operator, the buyer or the
 test("the reference names each route's permission and roles, and offers keys only what keys may", () => {
   const { paths } = openApi(routes, env.PUBLIC_URL);
   for (const route of routes) {
+    if (route.isPage === true && route.action !== undefined) continue;
     const operation =
       paths[route.path.replaceAll(/:(\w+)/g, "{$1}")]?.[route.method === "ALL" ? "post" : route.method.toLowerCase()];
     expect(operation?.operationId).toBe(endpoints[nameOf(route)]?.id);

@@ -88,11 +88,17 @@ async function send({ method, path }: Pick<Route, "method" | "path">, token?: st
 /** Whether the route refuses a caller without its credential with 401. A status route then finds no tenant. */
 const isGuarded = (access: Route["access"]): boolean => !["public", "stripe", "status"].includes(access);
 
+/** A page that a person opens leads to the sign-in instead. */
+const isVisit = ({ isPage, method }: Route): boolean => isPage === true && method === "GET";
+
 const nameOf = ({ method, path }: Route): string => `${method} ${path}`;
 
 test("every route that is not public refuses a caller without a credential", async () => {
-  for (const route of routes.filter(({ access }) => isGuarded(access)))
-    expect((await send(route)).status, nameOf(route)).toBe(401);
+  for (const route of routes.filter(({ access }) => isGuarded(access))) {
+    const answer = await send(route);
+    if (isVisit(route)) expect(answer.headers.get("location"), nameOf(route)).toMatch(/^\/sign-in\?return=/);
+    expect(answer.status, nameOf(route)).toBe(isVisit(route) ? 303 : 401);
+  }
 });
 
 test("every route that is not public refuses every credential but its own kind", async () => {
@@ -359,9 +365,11 @@ test("a slash at the end of a path changes nothing", async () => {
 
 test("every 401 has a challenge, which names no error where there was no token (RFC 6750, 3.1)", async () => {
   for (const route of routes.filter(({ access }) => isGuarded(access))) {
-    const challenge = (await send(route)).headers.get("www-authenticate") ?? "";
-    expect(challenge, nameOf(route)).toMatch(/^Bearer/);
-    expect(challenge, nameOf(route)).not.toContain("error=");
+    if (!isVisit(route)) {
+      const challenge = (await send(route)).headers.get("www-authenticate") ?? "";
+      expect(challenge, nameOf(route)).toMatch(/^Bearer/);
+      expect(challenge, nameOf(route)).not.toContain("error=");
+    }
     expect((await send(route, "wrong")).headers.get("www-authenticate"), nameOf(route)).toContain(
       'error="invalid_token"',
     );

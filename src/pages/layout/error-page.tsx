@@ -21,6 +21,7 @@ export interface ErrorPageOptions {
   status: ContentfulStatusCode;
   /** What happened, and what the person can do. */
   text: Child;
+  code?: ErrorCode | undefined;
   /** A link that may help. */
   link?: { url: string; text: string } | undefined;
   cookies?: readonly string[];
@@ -29,11 +30,11 @@ export interface ErrorPageOptions {
 }
 
 export async function errorPage(c: HttpContext, options: ErrorPageOptions): Promise<Response> {
-  const { title, status, text, link, cookies = [] } = options;
+  const { title, status, text, link, code, cookies = [] } = options;
   const { retryAfterSeconds = status === 503 ? OUTAGE_RETRY_SECONDS : undefined } = options;
   const page = await personalPage(
     c,
-    { title, status, cookies },
+    { title, status, code, cookies },
     <div class="narrow">
       <p>{text}</p>
       {link !== undefined && (
@@ -66,6 +67,7 @@ export async function errorCodePage(
     title: status >= 500 ? "This does not work at the moment" : "This request cannot be answered",
     status: status as ContentfulStatusCode,
     text: detail ?? advice,
+    code,
     retryAfterSeconds,
   });
   if (status === 401) page.headers.set("www-authenticate", challengeOf(code));

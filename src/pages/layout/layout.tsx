@@ -7,6 +7,7 @@ import { html } from "hono/html";
 import type { Child, FC } from "hono/jsx";
 import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { config } from "../../core/app-config.ts";
+import type { ErrorCode } from "../../core/errors.ts";
 import { type HttpContext, noStore, publicForMinutes } from "../../http.ts";
 import { htmx, script, style } from "../assets/assets.ts";
 import { flashOf, shownFlashCookie } from "./flash.ts";
@@ -63,17 +64,20 @@ export interface PageOptions {
   reloadSeconds?: number | undefined;
   /** Cookies to set. */
   cookies?: readonly string[];
+  /** Of a refusal: its code, for programs. People read the text. */
+  code?: ErrorCode | undefined;
 }
 
 const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?: Child }> = (props) => {
   const { options, frame, message, children } = props;
-  const { title, lead, actions, hidesTitle = false, scripts = "none", continuesAt, reloadSeconds } = options;
+  const { title, lead, actions, hidesTitle = false, scripts = "none", continuesAt, reloadSeconds, code } = options;
   return (
     <html lang="en">
       <head>
         <meta charset="utf-8" />
         <meta name="viewport" content="width=device-width, initial-scale=1" />
         <meta name="color-scheme" content="light dark" />
+        {code !== undefined && <meta name="error-code" content={code} />}
         {continuesAt !== undefined && <meta http-equiv="refresh" content={`0;url=${continuesAt}`} />}
         {reloadSeconds !== undefined && (
           <noscript>
