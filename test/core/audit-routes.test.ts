@@ -79,12 +79,26 @@ interface Written {
 let written: Written[] = [];
 let isAway = false;
 
-/** What a statement of this text writes, by the columns that it names. */
-function writes({ query, params }: { query: string; params: (string | null)[] }): Written | undefined {
-  const [, table = "", columns = ""] = /INSERT INTO (audit_events|audit_intents) \(([^)]*)\) VALUES/.exec(query) ?? [];
-  if (table === "") return undefined;
-  const row = Object.fromEntries(columns.split(",").map((name, index) => [name.trim(), params[index] ?? null]));
-  // As the trigger does: the deployment's chain takes what names no tenant that exists.
+/** The rows that a statement of this text writes, by their columns. Events come as one list. */
+function writes({ query, params }: { query: string; params: (string | null)[] }): Written[] {
+  const [, table = "", columns = ""] = /INSERT INTO (audit_events|audit_intents) \(([^)]*)\)/.exec(query) ?? [];
+  if (table === "") return [];
+  if (!query.includes("jsonb_to_recordset")) {
+    const names = columns.split(",").map((name) => name.trim());
+    return [inItsChain(table, Object.fromEntries(names.map((name, index) => [name, params[index] ?? null])))];
+  }
+  const events = JSON.parse(params[0] ?? "[]") as Record<string, unknown>[];
+  return events.map((event) => {
+    const cells = Object.entries(event).map(([name, value]) => [
+      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+      typeof value === "string" || value === null ? value : JSON.stringify(value),
+    ]);
+    return inItsChain(table, Object.fromEntries(cells) as Written["row"]);
+  });
+}
+
+/** As the trigger does: the deployment's chain takes what names no tenant that exists. */
+function inItsChain(table: string, row: Written["row"]): Written {
   const isKnown = [own, other].some((id) => id === row["tenant_id"]);
   return { table, row: isKnown ? row : { ...row, tenant_id: null } };
 }
@@ -121,7 +135,7 @@ beforeEach(async () => {
       queries?: { query: string; params: (string | null)[] }[];
     };
     if (isAway || sent.queries === undefined) throw new TypeError("away");
-    written.push(...sent.queries.flatMap((each) => writes(each) ?? []));
+    written.push(...sent.queries.flatMap(writes));
     return Response.json({
       results: sent.queries.map(({ query, params }) => {
         if (query.includes("'keys', coalesce")) return result({ config });

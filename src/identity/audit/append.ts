@@ -1,14 +1,13 @@
 // Appends events of concurrent requests to the audit log together: each append locks the end of its chain, and one transaction
-// for a crowd costs little more than one for an event.
+// for a crowd costs little more than one for an event. An event that comes alone is written at once. Those that come while it is
+// written wait, and are written together.
 // A request never awaits another one's promise, because the platform cancels the work of a request that ends. So it polls, and
 // writes itself when another one has not written its event in time. An event may be sent twice: the log stores it once, by its id.
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { AuditEvent } from "./audit.ts";
 import { auditStore } from "./audit-store.ts";
 
-/** How long the first event waits for others. Nothing waits for an event to be stored. */
-const GATHER_MS = 100;
-/** How often a request sees whether another one has written its event. A short interval costs a crowd more than the writes. */
+/** How often a request sees whether it can write. A short interval costs a crowd more than the writes. */
 const POLL_MS = 250;
 /** Longer than a write takes. After this time the writer counts as cancelled. */
 const WRITE_MS = 5_000;
@@ -38,10 +37,8 @@ export async function appendTogether(control: ControlDatabase, event: AuditEvent
 
 async function writeWaiting(control: ControlDatabase): Promise<void> {
   const untilMs = (writingUntilMs = Date.now() + WRITE_MS);
-  let entries: Entry[] = [];
+  const entries = [...waiting].slice(0, MAX_EVENTS);
   try {
-    await new Promise((resolve) => setTimeout(resolve, GATHER_MS));
-    entries = [...waiting].slice(0, MAX_EVENTS);
     await auditStore(control).appendAll(entries.map(({ event }) => event));
     settle(entries, "stored");
   } catch {
