@@ -1,6 +1,6 @@
 // Settings that one local system keeps between its runs: its generated secrets, the ports of its stand-ins, and the
 // customers of its demonstration. They are one file of mode 0600 in the system's folder.
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomInt } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join, resolve } from "node:path";
@@ -117,25 +117,25 @@ export async function portFor(settings: Settings, name: string): Promise<number>
 
 /** Whether this port of the loopback interface is free. */
 export function isFree(port: number): Promise<boolean> {
-  return listenOnce(port).then(
-    () => true,
-    () => false,
-  );
+  return new Promise((settle) => {
+    const server = createServer();
+    server.once("error", () => settle(false));
+    server.listen(port, "127.0.0.1", () => server.close(() => settle(true)));
+  });
 }
+
+/**
+ * Ports that a program listens on later. Outgoing connections get local ports from 32,768 (Linux) or 49,152 (macOS, Windows) on,
+ * and on a busy machine one of them would take the port between the look and the use.
+ */
+const PORTS = { first: 10_000, last: 32_767 };
+const MAX_LOOKS = 100;
 
 /** Returns a port of the loopback interface that is free now. */
-export function freePort(): Promise<number> {
-  return listenOnce(0);
-}
-
-function listenOnce(port: number): Promise<number> {
-  return new Promise((settle, reject) => {
-    const server = createServer();
-    server.once("error", reject);
-    server.listen(port, "127.0.0.1", () => {
-      const address = server.address();
-      const taken = typeof address === "object" && address !== null ? address.port : port;
-      server.close(() => settle(taken));
-    });
-  });
+export async function freePort(): Promise<number> {
+  for (let look = 1; look <= MAX_LOOKS; look += 1) {
+    const port = randomInt(PORTS.first, PORTS.last + 1);
+    if (await isFree(port)) return port;
+  }
+  throw new Error(`None of ${MAX_LOOKS} ports between ${PORTS.first} and ${PORTS.last} is free.`);
 }

@@ -1,6 +1,7 @@
 // Runs the Worker: workerd with Durable Objects, queues, Workflows and R2, which keep their data in the system's folder.
 import { type ChildProcess, spawn } from "node:child_process";
 import { createWriteStream, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { appAliases } from "./bundle.ts";
@@ -70,10 +71,12 @@ export async function startWorker(options: {
   const deadline = Date.now() + READY_WITHIN_MS;
   for (;;) {
     if (child.exitCode !== null)
-      throw new Error(`The Worker ended with code ${child.exitCode}; see ${join(dir, "worker.log")}`);
+      throw new Error(`The Worker ended with code ${child.exitCode}; ${await lastLines(join(dir, "worker.log"))}`);
     if (Date.now() > deadline) {
       await stop();
-      throw new Error(`The Worker did not answer within ${READY_WITHIN_MS / 1000} s; see ${join(dir, "worker.log")}`);
+      throw new Error(
+        `The Worker did not answer within ${READY_WITHIN_MS / 1000} s; ${await lastLines(join(dir, "worker.log"))}`,
+      );
     }
     if (await answers(`${url}/.well-known/oauth-protected-resource`)) break;
     await sleep(50);
@@ -93,6 +96,15 @@ export async function startWorker(options: {
     },
     stop,
   };
+}
+
+/** Enough for a stack, and not for a log. */
+const SHOWN_LINES = 15;
+
+/** The end of a log, and where it is. The folder of a test is gone when a person reads the message. */
+async function lastLines(file: string): Promise<string> {
+  const lines = (await readFile(file, "utf8").catch(() => "")).trimEnd().split("\n");
+  return `see ${file}, which ends with:\n${lines.slice(-SHOWN_LINES).join("\n")}`;
 }
 
 /** Whether the Worker answers this request completely and in time. */

@@ -8,10 +8,10 @@ import type { ChildProcess, SpawnOptions } from "node:child_process";
 import { existsSync } from "node:fs";
 import { chown, mkdir, mkdtemp, readdir, readFile, readlink } from "node:fs/promises";
 import { realpath, rename, rm, rmdir, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, DatabaseError } from "pg";
+import { freePort } from "../../cli/settings.ts";
 import { keepPassword, locateBinaries, locateHome, readDataLocation } from "./place.ts";
 import type { ServerUser } from "./place.ts";
 
@@ -364,13 +364,4 @@ async function tryQuery(url: string): Promise<unknown> {
   } catch (error) {
     return error;
   }
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer();
-  await new Promise<void>((listening) => probe.listen(0, "127.0.0.1", listening));
-  const address = probe.address();
-  await new Promise((closed) => probe.close(closed));
-  if (address === null || typeof address === "string") throw new Error("no free port");
-  return address.port;
 }
