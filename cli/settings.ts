@@ -107,6 +107,11 @@ export function readVariables(
   return (name) => values[name] ?? "";
 }
 
+/** Whether `npm start` runs in TOLLGATE_DIR (.dev). It removes its demo.json when it stops. */
+export function localSystemRuns(): boolean {
+  return existsSync(join(resolve(process.env["TOLLGATE_DIR"] ?? ".dev"), "demo.json"));
+}
+
 /** Chooses the port of a stand-in: the port of its last run when that is free, otherwise any free port. */
 export async function portFor(settings: Settings, name: string): Promise<number> {
   const last = settings.ports[name];

@@ -29,7 +29,7 @@ import { inDollars, isRounded } from "../src/core/money.ts";
 import type { SummaryRequest } from "../src/adapters/stripe/meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { localControl } from "./migrations/prepare.ts";
-import { type Settings, readVariables } from "./settings.ts";
+import { type Settings, localSystemRuns, readVariables } from "./settings.ts";
 
 const help = `npm run verify-invoice -- --tenant ID --period 2026-11
 
@@ -39,7 +39,8 @@ Usage that is not reported yet also counts as a difference. The next report, a f
   --tenant ID          the tenant
   --period MONTH       a calendar month in UTC
   --from DAY --to DAY  these days instead, both included, for example the days of a billing period
-  --local              checks the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's
+  --local              checks the system that \`npm start\` runs in TOLLGATE_DIR (.dev), instead of the environment's.
+                       Without CONTROL_DATABASE_URL, a system that runs there is found without this flag.
   --help               shows this text
 
 Environment or .dev.vars: CONTROL_DATABASE_URL and STRIPE_SECRET_KEY. NEON_FETCH_ENDPOINT and STRIPE_API_BASE are empty for
@@ -98,7 +99,9 @@ async function main(): Promise<boolean> {
         .join("\n"),
     );
   const { tenant: tenantId, period } = flags.data;
-  const variable = readVariables(values.local ? localVariables : undefined);
+  const isLocal = values.local || (readVariables()("CONTROL_DATABASE_URL") === "" && localSystemRuns());
+  if (isLocal && !values.local) print("The system that npm start runs:");
+  const variable = readVariables(isLocal ? localVariables : undefined);
   for (const name of ["CONTROL_DATABASE_URL", "STRIPE_SECRET_KEY"])
     if (variable(name) === "") throw new Error(`Set ${name}, here or in .dev.vars.`);
   const control = {
