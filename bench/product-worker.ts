@@ -41,11 +41,11 @@ async function consent(request: Request, env: Env): Promise<Response> {
   const { tenantId, query } = await request.json<{ tenantId: TenantId; query: string }>();
   const context = createContext(env);
   const library = oauthEnv(context);
-  const read = await readAuthorization(env.PUBLIC_URL, query, library);
+  const read = await readAuthorization(env, query, library);
   if (read.kind !== "asks") throw new Error(`the request is ${read.kind}`);
   const to = await grantAccess(
     {
-      ...{ env: library, publicUrl: env.PUBLIC_URL, credentialKey: env.CREDENTIAL_KEY },
+      ...{ env: library, site: env, credentialKey: env.CREDENTIAL_KEY },
       extend: async (name, key, expiresAtMs) => context.oauthRegistry(name).extend(key, expiresAtMs),
     },
     {

@@ -96,6 +96,7 @@ import {
 } from "./identity/oauth/api.ts";
 import { providerRoutes } from "./identity/providers/routes.ts";
 import { endSession, listSessions } from "./identity/sessions/api.ts";
+import { ownUrlOf } from "./identity/tokens/tenant-hosts.ts";
 import {
   RemovalQuery,
   RemovalRequest,
@@ -379,6 +380,12 @@ app.use((c, next) => {
     finishAnswer(c);
   };
   return inRequest(requestId, answer, { traceId: traceOf(c.req.header("traceparent")) });
+});
+
+// A tenant's host has the MCP endpoint alone.
+app.use((c, next) => {
+  const elsewhere = ownUrlOf(c.env, c.req.url);
+  return elsewhere === undefined ? next() : Promise.resolve(c.redirect(elsewhere, 308));
 });
 
 // Browser clients of any origin read what is below, and ask first when they name the revision that they speak. They also

@@ -133,7 +133,7 @@ export class TenantObject extends DurableObject<Env> {
     this.#grants = new TenantGrants({
       tenantId,
       sql: ctx.storage.sql,
-      publicUrl: env.PUBLIC_URL,
+      site: env,
       credentialKey: env.CREDENTIAL_KEY,
       registry: (name) => context.oauthRegistry(name),
       isMember: (memberId, signedInAtMs) => this.#hasMember(memberId, signedInAtMs),

@@ -5,11 +5,19 @@ import type { McpServer } from "@modelcontextprotocol/server";
 import type { Context } from "../control/context.ts";
 import type { Authorization, CallOutcome, Caller, Refusal } from "../core/call.ts";
 import { errorCode, errors } from "../core/errors.ts";
-import type { Branding } from "../core/tenant.ts";
+import type { Branding, TenantId } from "../core/tenant.ts";
 import { loopbackHosts } from "../core/web-url.ts";
 import { OUTAGE_RETRY_SECONDS } from "../http.ts";
-import { type Authenticated, type Authentication, authenticate, challenge } from "../identity/tokens/authenticate.ts";
+import { crossingsStore } from "../identity/audit/crossings-store.ts";
 import { ADDRESS_RATE_SECONDS, isOverFailureRate, tooManyFailures } from "../identity/address-rate.ts";
+import {
+  type Authenticated,
+  type Authentication,
+  authenticate,
+  challenge,
+  resourceMetadataUrl,
+} from "../identity/tokens/authenticate.ts";
+import { type Place, placeOf, tenantOrigins } from "../identity/tokens/tenant-hosts.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
@@ -31,9 +39,14 @@ export async function handleMcp(
   const { env } = context;
   const guard = guardOf(env);
   const request = plainRequest(received);
+  const place = placeOf(env, request.url);
   let identified: Promise<Authentication> | undefined;
   const identify = (): Promise<Authentication> =>
-    (identified ??= authenticate(request.headers.get("authorization"), context, Date.now()));
+    (identified ??= authenticate(request.headers.get("authorization"), context, Date.now()).then((found) => {
+      const here = authenticatedAt(place, found);
+      if (here.crossing !== undefined) ctx.waitUntil(countCrossing(context, here.crossing));
+      return here.authentication;
+    }));
   const read = await readMcpRequest(request, guard, async () => {
     // The answer to an outage names the message, so it waits for the body.
     const authentication = await identify().catch(() => undefined);
@@ -41,7 +54,7 @@ export async function handleMcp(
     const { refused: code } = authentication;
     if (errors[code].status !== 401) return undefined;
     const isOver = code === "token_invalid" && (await isOverFailureRate(request.headers, env, "credential"));
-    return isOver ? tooManyWrongTokens() : challenge(code, env);
+    return isOver ? tooManyWrongTokens() : challenge(code, place.origin);
   });
   if ("response" in read) return read.response;
   const { body, finish } = read;
@@ -54,15 +67,15 @@ export async function handleMcp(
       const code = errorCode(error);
       log("error", "mcp_request_failed", { tenantId, code, error: describeError(error) });
       // An error without a code of its own came from the RPC to the tenant's object.
-      return refusalResponse(plainRefusal(code === "internal" ? "tenant_unavailable" : code), message, env);
+      return refusalResponse(plainRefusal(code === "internal" ? "tenant_unavailable" : code), message, place.origin);
     }
   };
   const response = await answer(body, async () => {
     const authentication = await identify();
-    if ("refused" in authentication) return refusalResponse(plainRefusal(authentication.refused), body, env);
+    if ("refused" in authentication) return refusalResponse(plainRefusal(authentication.refused), body, place.origin);
     ({ tenantId } = authentication.caller);
     const one = (message: unknown): Promise<Response> =>
-      answerMessage({ ...authentication, request, body: message, context, ctx, register });
+      answerMessage({ ...authentication, request, body: message, origin: place.origin, context, ctx, register });
     return Array.isArray(body) ? answerBatch(body, (each) => answer(each, () => one(each))) : one(body);
   });
   return withHeaders(await finish(response), corsHeaders(request, guard.allowedOrigins));
@@ -74,6 +87,35 @@ function tooManyWrongTokens(): Response {
     { error: "rate_limited", error_description: tooManyFailures },
     { status: 429, headers: { "retry-after": String(ADDRESS_RATE_SECONDS) } },
   );
+}
+
+/** The use of one tenant's credential on another tenant's host. */
+interface Crossing {
+  tenantId: TenantId;
+  target: TenantId;
+}
+
+/** On a tenant's host only that tenant's credentials work. Its clients find the metadata of this host. */
+function authenticatedAt(
+  { origin, tenantId: target }: Place,
+  found: Authentication,
+): { authentication: Authentication; crossing?: Crossing } {
+  if ("refused" in found || target === undefined) return { authentication: found };
+  const { caller, authInfo } = found;
+  const { tenantId, kind: credential } = caller;
+  if (tenantId === target)
+    return { authentication: { caller, authInfo: { ...authInfo, resourceMetadataUrl: resourceMetadataUrl(origin) } } };
+  log("warn", "cross_tenant_refused", { tenantId, target, credential, route: "/mcp" });
+  return { authentication: { refused: "token_invalid" }, crossing: { tenantId, target } };
+}
+
+/** Counts an attempt, as the routes of accounts do. Never throws: the refusal stands without it. */
+async function countCrossing(context: Context, { tenantId, target }: Crossing): Promise<void> {
+  try {
+    await crossingsStore(context.control).count(tenantId, target);
+  } catch (error) {
+    log("warn", "cross_tenant_not_counted", { tenantId, error: describeError(error) });
+  }
 }
 
 function answerMessage(message: Message): Promise<Response> {
@@ -107,6 +149,8 @@ function plainRevision(value: string): string | null {
 
 interface Message extends Authenticated {
   request: Request;
+  /** Where the request came to. */
+  origin: string;
   body: unknown;
   context: Context;
   ctx: Pick<ExecutionContext, "waitUntil">;
@@ -117,7 +161,7 @@ interface Message extends Authenticated {
 async function answerOther(message: Message): Promise<Response> {
   const { caller, body, context } = message;
   const authorization = await authorizeCaller(context, caller);
-  if (authorization.kind === "refused") return refused(authorization, body, context.env);
+  if (authorization.kind === "refused") return refused(authorization, body, message.origin);
   const response = await serve(message, authorization, callerOfTools(message));
   return withHeaders(response, rateLimitHeaders(authorization.quota));
 }
@@ -133,11 +177,11 @@ async function answerToolCall(message: Message): Promise<Response> {
   if (state === "not_called") {
     // The arguments or the scopes were refused before the object was asked. It still has to authorize the caller.
     const authorization = await authorizeCaller(context, caller);
-    if (authorization.kind === "refused") return refused(authorization, body, context.env);
+    if (authorization.kind === "refused") return refused(authorization, body, message.origin);
     return withHeaders(response, rateLimitHeaders(authorization.quota));
   }
   if (state.kind === "refused" && errors[state.refusal.code].status === 401) {
-    return refusalResponse(state.refusal, body, context.env);
+    return refusalResponse(state.refusal, body, message.origin);
   }
   return withHeaders(response, {
     ...(state.quota && rateLimitHeaders(state.quota)),
@@ -145,8 +189,12 @@ async function answerToolCall(message: Message): Promise<Response> {
   });
 }
 
-function refused({ refusal, quota }: Extract<Authorization, { kind: "refused" }>, body: unknown, env: Env): Response {
-  return withHeaders(refusalResponse(refusal, body, env), quota === undefined ? {} : rateLimitHeaders(quota));
+function refused(
+  { refusal, quota }: Extract<Authorization, { kind: "refused" }>,
+  body: unknown,
+  origin: string,
+): Response {
+  return withHeaders(refusalResponse(refusal, body, origin), quota === undefined ? {} : rateLimitHeaders(quota));
 }
 
 /** `Retry-After` (RFC 9110, 10.2.3) of a refusal that waiting ends. */
@@ -193,9 +241,9 @@ function observed(callTool: CallTool): { callTool: CallTool; state(): CallState 
 }
 
 /** A refusal outside a tool call: a challenge for a bad credential, otherwise a JSON-RPC error with the facts as data. */
-function refusalResponse(refusal: Refusal, body: unknown, env: Env): Response {
+function refusalResponse(refusal: Refusal, body: unknown, origin: string): Response {
   const { status } = errors[refusal.code];
-  if (status === 401) return challenge(refusal.code, env);
+  if (status === 401) return challenge(refusal.code, origin);
   const { message, ...data } = refusal;
   const error = { code: SERVER_ERROR, message, data };
   return Response.json({ jsonrpc: "2.0", id: idOf(body), error }, { status, headers: retryAfter(refusal) });
@@ -223,9 +271,10 @@ function makeGuard(env: Env): McpGuard {
   // On a developer's machine all names of the loopback interface are the same server.
   const hosts = loopbackHosts.includes(url.hostname) ? loopbackHosts : [url.hostname];
   return {
-    allowedHosts: hosts,
+    allowedHosts: [...hosts, ...tenantOrigins(env).map((origin) => new URL(origin).hostname)],
     allowedOrigins: [
       ...hosts.map((host) => new URL(url.protocol + "//" + host + (url.port === "" ? "" : `:${url.port}`)).origin),
+      ...tenantOrigins(env),
       ...configured,
     ],
   };

@@ -9,7 +9,7 @@ import { type AssertionPorts, answerRegistration, serverMetadata } from "../../s
 import type { Membership } from "../../src/identity/members/members-store.ts";
 import { identityIssuer } from "../../src/identity/providers/providers.ts";
 import type { StoredProvider } from "../../src/identity/providers/providers-store.ts";
-import { PUBLIC_URL, errorOf, oauthObjects, presented } from "../support/oauth-objects.ts";
+import { PUBLIC_URL, errorOf, oauthObjects, presented, site } from "../support/oauth-objects.ts";
 
 const acme = TenantId.parse("acme");
 const other = TenantId.parse("other");
@@ -90,7 +90,7 @@ function portsOf({ providers = [aProvider(acme)], members = [bound(acme)], fails
 async function aClient(world: World = {}) {
   const objects = oauthObjects({ assertions: portsOf(world) });
   const answer = await answerRegistration(
-    PUBLIC_URL,
+    site,
     JSON.stringify({ client_name: "An agent", redirect_uris: ["https://agent.example/cb"] }),
     objects.env(),
   );
@@ -314,7 +314,7 @@ test("an issuer whose keys cannot be read is not the client's fault either", asy
 
 test("the metadata offers assertions to clients", async () => {
   onTestFinished(() => void vi.restoreAllMocks());
-  expect(await serverMetadata(PUBLIC_URL, "oauth")).toMatchObject({
+  expect(await serverMetadata(site, "oauth")).toMatchObject({
     grant_types_supported: expect.arrayContaining([ASSERTION_GRANT]),
     authorization_grant_profiles_supported: ["urn:ietf:params:oauth:grant-profile:id-jag"],
   });

@@ -2,7 +2,7 @@
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { TenantId } from "../../src/core/tenant.ts";
-import { resourceOf } from "../../src/identity/oauth/server.ts";
+import { resourceOf } from "../../src/identity/tokens/tenant-hosts.ts";
 import { PUBLIC_URL, REDIRECT_URI, errorOf, oauthObjects, tokensOf } from "../support/oauth-objects.ts";
 
 const acme = TenantId.parse("acme");

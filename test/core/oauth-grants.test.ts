@@ -6,7 +6,7 @@ import { queryOf } from "../../src/identity/oauth/authorize.ts";
 import { oauthServer } from "../../src/identity/oauth/server.ts";
 import type { PresentedToken } from "../../src/identity/oauth/grants.ts";
 import { HOUR_MS } from "../../src/core/time.ts";
-import { PUBLIC_URL, oauthObjects, presented } from "../support/oauth-objects.ts";
+import { PUBLIC_URL, oauthObjects, presented, site } from "../support/oauth-objects.ts";
 
 const acme = TenantId.parse("acme");
 type SignedIn = PresentedToken & { clientId: string; refresh: string };
@@ -111,7 +111,7 @@ test("a consent or a sign-in that began in another browser is refused, and so is
   const objects = oauthObjects();
   const read = await objects.ask((await objects.requestOf(await objects.register())).fields);
   if (read.kind !== "asks") throw new Error(read.kind);
-  const api = oauthServer(PUBLIC_URL).getOAuthApi(objects.env());
+  const api = oauthServer(site).getOAuthApi(objects.env());
   const cookieOf = (headers: Headers): string => (headers.get("set-cookie") ?? "").split(";", 1)[0] ?? "";
   const posted = (cookie: string): Request => new Request(PUBLIC_URL, { method: "POST", headers: { cookie } });
   const consent = await api.beginConsent(read.request);

@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { answerRegistration, answerTokenRequest } from "../../src/identity/oauth/server.ts";
-import { PUBLIC_URL, REDIRECT_URI, oauthObjects } from "../support/oauth-objects.ts";
+import { PUBLIC_URL, REDIRECT_URI, oauthObjects, site } from "../support/oauth-objects.ts";
 
 /** Names and values that the protocol has a meaning for, and any other text. */
 const names = [
@@ -112,7 +112,7 @@ test("a token request and a registration of any form are answered, and never as 
   const headers = fc.option(fc.constantFrom("Basic", "Basic !", `Basic ${btoa("a:b")}`, "Bearer x"), { nil: null });
   await fc.assert(
     fc.asyncProperty(form, fc.constantFrom(...types), headers, async (body, contentType, authorization) => {
-      const answer = await answerTokenRequest(PUBLIC_URL, { contentType, authorization, body }, objects.env());
+      const answer = await answerTokenRequest(site, { contentType, authorization, body }, objects.env());
       // The client's own document may be reachable later.
       const isAway = body.includes("client_id=https") && answer.status === 503;
       expect(isAway ? 400 : answer.status, `${answer.status} ${answer.body}`).toBeOneOf([200, 400, 401]);
@@ -141,7 +141,7 @@ test("a token request and a registration of any form are answered, and never as 
         fc.string({ unit: "binary" }),
       ),
       async (body) => {
-        const answer = await answerRegistration(PUBLIC_URL, body, objects.env());
+        const answer = await answerRegistration(site, body, objects.env());
         expect([201, 400], answer.body).toContain(answer.status);
       },
     ),

@@ -3,7 +3,8 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { TenantId } from "../../src/core/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../src/core/time.ts";
-import { mintSubject, oauthServer, resourceOf, serverMetadata, withResource } from "../../src/identity/oauth/server.ts";
+import { mintSubject, oauthServer, serverMetadata, withResource } from "../../src/identity/oauth/server.ts";
+import { resourceOf } from "../../src/identity/tokens/tenant-hosts.ts";
 import {
   CREDENTIAL_KEY,
   PUBLIC_URL,
@@ -11,6 +12,7 @@ import {
   errorOf,
   oauthObjects,
   presented,
+  site,
   tokensOf,
 } from "../support/oauth-objects.ts";
 
@@ -58,7 +60,7 @@ test("the check of a call agrees with the library's own about every kind of toke
     for (const text of texts) {
       const { tenantId, ...token } = await presented(text);
       const found = objects.tenant(tenantId).find(token);
-      const validated = await oauthServer(PUBLIC_URL).validateToken(resourceOf(PUBLIC_URL), text, objects.env());
+      const validated = await oauthServer(site).validateToken(resourceOf(PUBLIC_URL), text, objects.env());
       expect(found === undefined, text.length.toString()).toBe(validated === null);
       if (found !== undefined && validated !== null) {
         expect(found.scopes).toEqual(validated.scope);
@@ -319,7 +321,7 @@ test("a registration is bounded in size and in redirect URIs, and an odd scheme 
 });
 
 test("the metadata names the endpoints, S256, and in OpenID Connect's form what its readers require", async () => {
-  const oauth = await serverMetadata(PUBLIC_URL, "oauth");
+  const oauth = await serverMetadata(site, "oauth");
   expect(oauth).toMatchObject({
     issuer: PUBLIC_URL,
     authorization_endpoint: `${PUBLIC_URL}/oauth/authorize`,
@@ -328,9 +330,9 @@ test("the metadata names the endpoints, S256, and in OpenID Connect's form what 
     revocation_endpoint: `${PUBLIC_URL}/oauth/revoke`,
     code_challenge_methods_supported: ["S256"],
     authorization_response_iss_parameter_supported: true,
-    protected_resources: [resourceOf(PUBLIC_URL)],
+    protected_resources: [resourceOf(PUBLIC_URL), "https://hosted.example/mcp"],
   });
-  expect(await serverMetadata(PUBLIC_URL, "openid")).toMatchObject({ ...oauth, subject_types_supported: ["public"] });
+  expect(await serverMetadata(site, "openid")).toMatchObject({ ...oauth, subject_types_supported: ["public"] });
 });
 
 test.each([
@@ -342,7 +344,7 @@ test.each([
 ])("with %s in a request, the library sees the right one", (_name, sent, seen) => {
   const form = new URLSearchParams(sent.map((path) => ["resource", PUBLIC_URL + path]));
   form.append("client_id", "a b");
-  const fields = new URLSearchParams(withResource(form.toString(), PUBLIC_URL));
+  const fields = new URLSearchParams(withResource(form.toString(), site));
   expect(fields.getAll("resource")).toEqual(seen.map((path) => PUBLIC_URL + path));
   expect(fields.get("client_id")).toBe("a b");
 });

@@ -1,8 +1,8 @@
 // Members with a browser: their session manages the account as their role permits, a removed member's clients and pages are refused
 // on the next request, and an invitation is accepted with a button.
-import { expect, test } from "vitest";
-import { aTenant, callTool, operator, system } from "../support/flow.ts";
-import { Browser, aPerson, anAuthorization, redeem, textOf } from "../support/sign-in.ts";
+import { expect, onTestFinished, test } from "vitest";
+import { aTenant, callTool, modernMeta, operator, postMcp, system } from "../support/flow.ts";
+import { type Page, Browser, aPerson, anAuthorization, formsOf, redeem, textOf } from "../support/sign-in.ts";
 
 interface Member {
   id: string;
@@ -111,6 +111,81 @@ test("an invited person signs in, presses a button, and is a member with that ro
   expect(textOf(accepted.html)).toContain("as owner");
   expect((await withSession(browser, "GET", `/api/tenants/${tenant.id}/grants`)).status).toBe(200);
 });
+
+test("a tenant's own host lets clients in for that tenant only, and refuses the credentials of any other", async () => {
+  const [acme, bolt] = await Promise.all([aTenant(), aTenant()]);
+  // The same server by another name.
+  const host = system.publicUrl.replace("127.0.0.1", "localhost");
+  const setting = JSON.stringify({ [new URL(host).host]: acme.id });
+  await fetch(`${system.publicUrl}/test/hosts?${new URLSearchParams({ setting }).toString()}`);
+  onTestFinished(async () => void (await fetch(`${system.publicUrl}/test/hosts`)));
+
+  const refused = await postMcp(undefined, listing, {}, `${host}/mcp`);
+  const metadataUrl = `${host}/.well-known/oauth-protected-resource/mcp`;
+  expect([refused.status, refused.headers.get("www-authenticate")]).toEqual([
+    401,
+    expect.stringContaining(metadataUrl),
+  ]);
+  const metadata = await (await fetch(metadataUrl)).json();
+  expect(metadata).toMatchObject({ resource: `${host}/mcp`, authorization_servers: [system.publicUrl] });
+  const server = await (await fetch(`${host}/.well-known/oauth-authorization-server`)).json();
+  expect(server).toMatchObject({ protected_resources: [`${system.publicUrl}/mcp`, `${host}/mcp`] });
+
+  const sub = await aPerson([acme.id, bolt.id]);
+  const browser = new Browser();
+  for (const organisation of [acme.id, bolt.id])
+    await browser
+      .page(`${system.publicUrl}/sign-in?prompt=select_account`)
+      .then((page) => browser.submit(page, { sub, organisation }));
+  /** A client's request for a resource, and the consent page that the member of both gets. */
+  const consentFor = async (resource: string) => {
+    const asked = await anAuthorization();
+    const url = new URL(asked.url);
+    url.searchParams.set("resource", resource);
+    const page = await browser.page(url.href);
+    const [form] = formsOf(page.html);
+    const tenants = [...(form?.fields ?? []), ...(form?.choices ?? [])].filter(([name]) => name === "tenant");
+    return { asked, page, tenants: tenants.map(([, id]) => id).toSorted() };
+  };
+  const everywhere = await consentFor(`${system.publicUrl}/mcp`);
+  expect(everywhere.tenants).toEqual([acme.id, bolt.id].toSorted());
+  const here = await consentFor(`${host}/mcp`);
+  expect(here.tenants).toEqual([acme.id]);
+  const forged = await browser.open(...forgedConsent(here.page, bolt.id));
+  expect(forged).toMatchObject({ status: 400 });
+
+  const tokenOf = async ({ asked, page }: typeof here, tenant: string): Promise<string> => {
+    const back = await browser.submit(page, { decision: "allow", tenant });
+    if (!(back instanceof URL)) throw new Error(textOf(back.html));
+    return (await redeem(asked, back)).access_token;
+  };
+  const ofHost = await tokenOf(await consentFor(`${host}/mcp`), acme.id);
+  const ofBolt = await tokenOf(everywhere, bolt.id);
+  const statusAt = async (origin: string, token: string): Promise<number> =>
+    (await postMcp(token, listing, {}, `${origin}/mcp`)).status;
+  expect(await Promise.all([ofHost, acme.apiKey, ofBolt, bolt.apiKey].map((each) => statusAt(host, each)))).toEqual([
+    ...[200, 200, 401, 401],
+  ]);
+  for (const each of [acme.apiKey, ofBolt, bolt.apiKey]) expect(await statusAt(system.publicUrl, each)).toBe(200);
+  // The account of each tenant is at the common host.
+  const usage = await fetch(`${host}/api/tenants/${bolt.id}/usage`, {
+    headers: { authorization: `Bearer ${bolt.apiKey}` },
+    redirect: "manual",
+  });
+  expect([usage.status, usage.headers.get("location")]).toEqual([
+    ...[308, `${system.publicUrl}/api/tenants/${bolt.id}/usage`],
+  ]);
+});
+
+const listing = { jsonrpc: "2.0", id: 1, method: "tools/list", params: { _meta: modernMeta } };
+
+/** The consent of a page, sent with another tenant than it offers. */
+function forgedConsent({ html, url }: Page, tenant: string): [url: string, init: RequestInit] {
+  const [form] = formsOf(html);
+  const body = new URLSearchParams({ ...Object.fromEntries(form?.fields ?? []), tenant, decision: "allow" });
+  const headers = { "content-type": "application/x-www-form-urlencoded", origin: url.origin };
+  return [new URL(form?.action ?? "", url).href, { method: "POST", headers, body: body.toString() }];
+}
 
 /** The link of the newest mail to this address, in the local mailbox. */
 async function mailedUrl(email: string): Promise<string> {

@@ -106,6 +106,8 @@ let monitorIsDown = false;
 const released = tenantMigrations.length;
 let budgetOfTest: number | undefined;
 let trustingEnv: Env | undefined;
+/** The setting `TENANT_HOSTS`, of the Worker and of tenants' objects. */
+let hostsOfTest = "{}";
 
 /**
  * A fault of a tenant's object as the Worker sees it. `away`: out of reach. `silent`: it never answers. `answers-lost` and
@@ -131,7 +133,14 @@ export class TenantObject extends ProductObject {
         return env.USAGE.sendBatch(messages);
       },
     });
-    super(ctx, { ...env, USAGE });
+    const ofTest: Env = {
+      ...env,
+      USAGE,
+      get TENANT_HOSTS() {
+        return hostsOfTest;
+      },
+    };
+    super(ctx, ofTest);
   }
 
   protected override now(): number {
@@ -241,6 +250,9 @@ export default {
       case "/test/trust":
         trustingEnv = trusting(env, searchParams.get("issuer"), searchParams.get("settings"));
         return Response.json({ issuers: trustingEnv.OIDC_ISSUERS });
+      case "/test/hosts":
+        hostsOfTest = searchParams.get("setting") ?? "{}";
+        return Response.json({ hostsOfTest });
       case "/test/with-vars": {
         // One request to `path` of a deployment with other settings.
         const vars = JSON.parse(searchParams.get("vars") ?? "{}") as Partial<Env>;
@@ -295,12 +307,17 @@ export default {
         return worker.fetch(new Request(`${env.PUBLIC_URL}/mcp`, new Request(request, { signal })), env, ctx);
       }
       default:
-        return worker.fetch(request, outOfReach(trustingEnv ?? env), ctx);
+        return worker.fetch(request, withHosts(outOfReach(trustingEnv ?? env)), ctx);
     }
   },
   queue: (batch: MessageBatch, env: Env) => worker.queue(batch, outOfReach(env)),
   scheduled: (controller: ScheduledController, env: Env) => worker.scheduled(controller, outOfReach(env)),
 } satisfies ExportedHandler<Env>;
+
+/** The environment in which tenants have the hosts that a test has given them. */
+function withHosts(env: Env): Env {
+  return hostsOfTest === "{}" ? env : { ...env, TENANT_HOSTS: hostsOfTest };
+}
 
 /** The environment in which tenants' objects have the faults that a test has set. */
 function outOfReach(env: Env): Env {

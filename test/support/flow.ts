@@ -168,7 +168,7 @@ export const modernMeta = {
   "io.modelcontextprotocol/clientInfo": { name: "flow-test", version: "1" },
 };
 
-/** Sends any body to `/mcp`, with the headers that the revision requires. */
+/** Sends any body to `/mcp`, with the headers that the revision requires. `path`: another path, or a URL of another host. */
 export function postMcp(
   token: string | undefined,
   body: { method: string; params?: { name?: string; [key: string]: unknown }; [key: string]: unknown },
@@ -176,7 +176,7 @@ export function postMcp(
   path = "/mcp",
 ): Promise<Response> {
   const name = body.params?.name;
-  return fetch(system.publicUrl + path, {
+  return fetch(path.startsWith("/") ? system.publicUrl + path : path, {
     method: "POST",
     headers: {
       "content-type": "application/json",

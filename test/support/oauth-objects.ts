@@ -15,12 +15,14 @@ import {
   answerTokenRequest,
   isGenuineSubject,
   oauthServer,
-  resourceOf,
   tenantOfForm,
 } from "../../src/identity/oauth/server.ts";
+import { resourceOf } from "../../src/identity/tokens/tenant-hosts.ts";
 import { sqlitePort } from "./sqlite-port.ts";
 
 export const PUBLIC_URL = "https://tollgate.example";
+/** A deployment in which the tenant `hosted` has a host of its own. */
+export const site = { PUBLIC_URL, TENANT_HOSTS: JSON.stringify({ "hosted.example": "hosted" }) };
 export const CREDENTIAL_KEY = "root-key-of-these-tests";
 export const REDIRECT_URI = "https://client.example/callback";
 
@@ -85,7 +87,7 @@ export function oauthObjects({ assertions }: { assertions?: AssertionPorts } = {
   const tenant = (tenantId: TenantId): TenantGrants => {
     const known = tenants.get(tenantId);
     if (known !== undefined) return known;
-    const options = { tenantId, sql: countingPort(), publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY };
+    const options = { tenantId, sql: countingPort(), site, credentialKey: CREDENTIAL_KEY };
     const grants = new TenantGrants({ ...options, registry, isMember, now });
     tenants.set(tenantId, grants);
     return grants;
@@ -109,7 +111,7 @@ export function oauthObjects({ assertions }: { assertions?: AssertionPorts } = {
     const body = new URLSearchParams(fields).toString();
     const request = { contentType: "application/x-www-form-urlencoded", authorization, body };
     const tenantId = await tenantOfForm(CREDENTIAL_KEY, body);
-    if (tenantId === undefined) return answerTokenRequest(PUBLIC_URL, request, env());
+    if (tenantId === undefined) return answerTokenRequest(site, request, env());
     asked.push(tenantId);
     return structuredClone(await tenant(tenantId).answerToken(structuredClone(request)));
   };
@@ -117,7 +119,7 @@ export function oauthObjects({ assertions }: { assertions?: AssertionPorts } = {
   /** Registers a client without a secret. Returns its id. */
   const register = async (metadata: Record<string, unknown> = {}): Promise<string> => {
     const given = { client_name: "A client", redirect_uris: [REDIRECT_URI], token_endpoint_auth_method: "none" };
-    const answer = await answerRegistration(PUBLIC_URL, JSON.stringify({ ...given, ...metadata }), env());
+    const answer = await answerRegistration(site, JSON.stringify({ ...given, ...metadata }), env());
     if (answer.status !== 201) throw new Error(`registration: ${answer.status} ${answer.body}`);
     const { client_id: clientId } = JSON.parse(answer.body) as { client_id: string };
     return clientId;
@@ -126,15 +128,15 @@ export function oauthObjects({ assertions }: { assertions?: AssertionPorts } = {
   /** A client's request as the browser brings it. A field that is set to `undefined` is left out. */
   const ask = (fields: Record<string, string | undefined>): Promise<Authorization> => {
     const sent = Object.entries(fields).filter((field): field is [string, string] => field[1] !== undefined);
-    return readAuthorization(PUBLIC_URL, new URLSearchParams(sent).toString(), env());
+    return readAuthorization(site, new URLSearchParams(sent).toString(), env());
   };
-  const requestOf = async (clientId: string, scope = "tools:read") => {
+  const requestOf = async (clientId: string, { scope = "tools:read", resource = resourceOf(PUBLIC_URL) } = {}) => {
     const verifier = toBase64Url(crypto.getRandomValues(new Uint8Array(32)));
     const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(verifier));
     const fields = {
       ...{ response_type: "code", client_id: clientId, redirect_uri: REDIRECT_URI, scope, state: "the state" },
       ...{ code_challenge: toBase64Url(new Uint8Array(digest)), code_challenge_method: "S256" },
-      resource: resourceOf(PUBLIC_URL),
+      resource,
     };
     return { fields, verifier };
   };
@@ -142,19 +144,19 @@ export function oauthObjects({ assertions }: { assertions?: AssertionPorts } = {
   /** The browser's part: the member signs in, consents, and is sent back to the client with a code. */
   const authorize = async (
     clientId: string,
-    { tenantId, memberId = "m1" }: { tenantId: TenantId; memberId?: string },
+    { tenantId, memberId = "m1", resource }: { tenantId: TenantId; memberId?: string; resource?: string },
   ): Promise<{ code: string; verifier: string; redirect: URL }> => {
-    const { fields, verifier } = await requestOf(clientId);
+    const { fields, verifier } = await requestOf(clientId, resource === undefined ? {} : { resource });
     const read = await ask(fields);
     if (read.kind !== "asks") throw new Error(`authorization: ${JSON.stringify(read)}`);
-    const api = oauthServer(PUBLIC_URL).getOAuthApi(env());
+    const api = oauthServer(site).getOAuthApi(env());
     const { handle, headers } = await api.beginConsent(read.request);
     const cookie = (headers.get("set-cookie") ?? "").split(";", 1)[0] ?? "";
     const submitted = new Request(PUBLIC_URL, { method: "POST", headers: { cookie } });
     const { request } = await api.approveConsent(submitted, handle);
     const redirectTo = await grantAccess(
       {
-        ...{ env: env(), publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY },
+        ...{ env: env(), site, credentialKey: CREDENTIAL_KEY },
         extend: async (name, key, expiresAtMs) => entriesOf(name).extend(key, expiresAtMs),
       },
       { request, clientName: "A client", tenantId, memberId, scopes: ["tools:read"], signedInAtMs: now() },
@@ -163,10 +165,14 @@ export function oauthObjects({ assertions }: { assertions?: AssertionPorts } = {
     return { code: redirect.searchParams.get("code") ?? "", verifier, redirect };
   };
 
-  const redeem = (clientId: string, { code, verifier }: { code: string; verifier: string }): Promise<OauthAnswer> =>
+  const redeem = (
+    clientId: string,
+    { code, verifier }: { code: string; verifier: string },
+    resource = resourceOf(PUBLIC_URL),
+  ): Promise<OauthAnswer> =>
     token({
       ...{ grant_type: "authorization_code", client_id: clientId, code, code_verifier: verifier },
-      ...{ redirect_uri: REDIRECT_URI, resource: resourceOf(PUBLIC_URL) },
+      ...{ redirect_uri: REDIRECT_URI, resource },
     });
   const refresh = (clientId: string, refreshToken: string): Promise<OauthAnswer> =>
     token({ grant_type: "refresh_token", client_id: clientId, refresh_token: refreshToken });

@@ -22,6 +22,7 @@ import { providersStore } from "../providers/providers-store.ts";
 import type { GrantPage } from "./grants.ts";
 import { protectedResourceMetadata } from "../tokens/authenticate.ts";
 import { ASSERTION_GRANT, assertionPorts } from "../providers/id-jag.ts";
+import { placeOf } from "../tokens/tenant-hosts.ts";
 import { isDirect } from "../tokens/issuers.ts";
 import { type EntriesPort, oauthKv } from "./kv.ts";
 import {
@@ -40,7 +41,7 @@ import {
 
 /** Who issues tokens for the MCP endpoint (RFC 9728). In every mode, and the same for everyone. */
 export function showResourceMetadata(c: HttpContext): Response {
-  return c.json(protectedResourceMetadata(c.env), 200, publicForMinutes);
+  return c.json(protectedResourceMetadata(c.env, placeOf(c.env, c.req.url).origin), 200, publicForMinutes);
 }
 
 /**
@@ -56,12 +57,12 @@ export function inServerMode(handler: (c: HttpContext) => Response | Promise<Res
 
 /** RFC 8414. Clients ask for it at the root and below the path of the MCP endpoint. */
 export async function showServerMetadata(c: HttpContext): Promise<Response> {
-  return c.json(await serverMetadata(c.env.PUBLIC_URL, "oauth"), 200, publicForMinutes);
+  return c.json(await serverMetadata(c.env, "oauth"), 200, publicForMinutes);
 }
 
 /** The same in the form of OpenID Connect Discovery. */
 export async function showOpenIdMetadata(c: HttpContext): Promise<Response> {
-  return c.json(await serverMetadata(c.env.PUBLIC_URL, "openid"), 200, publicForMinutes);
+  return c.json(await serverMetadata(c.env, "openid"), 200, publicForMinutes);
 }
 
 /** The keys of ID tokens: none, because the server issues no ID tokens. The metadata in OpenID Connect's form must name a set. */
@@ -72,7 +73,7 @@ export function showKeySet(c: HttpContext): Response {
 /** Registers a client (RFC 7591). */
 export async function registerClient(c: HttpContext): Promise<Response> {
   const body = await c.req.text();
-  return respond(await answerRegistration(c.env.PUBLIC_URL, body, oauthEnv(c.get("context"))));
+  return respond(await answerRegistration(c.env, body, oauthEnv(c.get("context"))));
 }
 
 /** The token endpoint, and the endpoint that revokes a token (RFC 7009). */
@@ -106,7 +107,7 @@ async function answerInWorker(c: HttpContext, request: TokenRequest): Promise<Re
     memberOf: async (claims) => (member = await ports.memberOf(claims)),
   };
   const env = { ...oauthEnv(context), credentialKey: c.env.CREDENTIAL_KEY, assertions };
-  const answer = await answerTokenRequest(c.env.PUBLIC_URL, request, env);
+  const answer = await answerTokenRequest(c.env, request, env);
   if (answer.status === 200 && member !== undefined) {
     const { tenantId, memberId: id, role } = member;
     const actor = { kind: "member", tenantId, id, role, through: "issuer" } as const;

@@ -7,6 +7,7 @@ import { type AuthRequest, AuthorizationError, CimdFetchError } from "@cloudflar
 import type { TenantId } from "../../core/tenant.ts";
 import { describeError, log } from "../../log.ts";
 import { isPrivateClientUrl } from "./client-url.ts";
+import type { Site } from "../tokens/tenant-hosts.ts";
 import { placeOfKey } from "./keys.ts";
 import {
   type GrantMetadata,
@@ -40,12 +41,12 @@ export type Authorization =
   | { kind: "refused"; reason: "bad_request" | "client_unreadable"; detail: string };
 
 /** Reads an authorization request. `query`: that of its URL. Throws when the storage fails. */
-export async function readAuthorization(publicUrl: string, query: string, env: OauthEnv): Promise<Authorization> {
+export async function readAuthorization(site: Site, query: string, env: OauthEnv): Promise<Authorization> {
   if (isPrivateClientUrl(new URLSearchParams(query).get("client_id") ?? ""))
     return { kind: "refused", reason: "bad_request", detail: "The client's own description is at no public address." };
   // The library compares the address with its own, also where a proxy stands in front.
-  const url = `${publicUrl}${oauthPaths.authorize}?${withResource(query, publicUrl)}`;
-  const api = oauthServer(publicUrl).getOAuthApi(env);
+  const url = `${site.PUBLIC_URL}${oauthPaths.authorize}?${withResource(query, site)}`;
+  const api = oauthServer(site).getOAuthApi(env);
   try {
     const request = await api.parseAuthRequest(new Request(url));
     const { clientId: id, clientName: name, clientDomain: domain, ...described } = await api.describeConsent(request);
@@ -107,7 +108,7 @@ export interface Consent {
 
 export interface ConsentPorts {
   env: OauthEnv;
-  publicUrl: string;
+  site: Site;
   credentialKey: string;
   /** Prolongs an entry of the registry object with this name. */
   extend: (name: string, key: string, expiresAtMs: number) => Promise<void>;
@@ -115,7 +116,7 @@ export interface ConsentPorts {
 
 /** Stores the grant of a member who agreed, in place of an earlier one for the same client. Returns where the browser goes. */
 export async function grantAccess(
-  { env, publicUrl, credentialKey, extend }: ConsentPorts,
+  { env, site, credentialKey, extend }: ConsentPorts,
   { request, clientName, tenantId, memberId, scopes, signedInAtMs }: Consent,
 ): Promise<string> {
   const key = `client:${request.clientId}`;
@@ -124,7 +125,7 @@ export async function grantAccess(
   if (place?.in === "registry") await extend(place.name, key, env.now() + REGISTRATION_MS);
   const props: GrantProps = { memberId, signedInAtMs };
   const metadata: GrantMetadata = { clientName: shortName(clientName) };
-  const { redirectTo } = await oauthServer(publicUrl)
+  const { redirectTo } = await oauthServer(site)
     .getOAuthApi(env)
     .completeAuthorization({
       request,

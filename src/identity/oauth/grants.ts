@@ -12,16 +12,10 @@ import type { TenantId } from "../../core/tenant.ts";
 import { DAY_MS, MINUTE_MS } from "../../core/time.ts";
 import { log } from "../../log.ts";
 import { type NewEntry, type EntryPage, MAX_PAGE, OauthEntries, type SqlPort } from "./entries.ts";
+import { type Site, isResourceOf } from "../tokens/tenant-hosts.ts";
 import { partsOfToken, placeOfKey, placeOfPrefix } from "./keys.ts";
 import { type OauthKv, type RegistryPort, oauthKv } from "./kv.ts";
-import {
-  type OauthAnswer,
-  type TokenRequest,
-  answerTokenRequest,
-  GrantMetadata,
-  isGenuineSubject,
-  resourceOf,
-} from "./server.ts";
+import { type OauthAnswer, type TokenRequest, answerTokenRequest, GrantMetadata, isGenuineSubject } from "./server.ts";
 
 /** Processes of one client that share a refresh token use it within a second of each other. Retries come within this time. */
 const REPLAY_MS = 30_000;
@@ -80,7 +74,7 @@ export interface GrantPage {
 export interface GrantsOptions {
   tenantId: TenantId;
   sql: SqlPort;
-  publicUrl: string;
+  site: Site;
   credentialKey: string;
   registry: (name: string) => RegistryPort;
   /** Whether the tenant still has this member, and sign-ins of this instant count. Throws when it is not known. */
@@ -185,8 +179,9 @@ export class TenantGrants {
     const record = this.#tokenRecord(`token:${subject}:${grantId}:${tokenHash}`);
     if (record === undefined) return undefined;
     const { audience, createdAt, expiresAt, scope, grant } = record;
+    const { site, tenantId } = this.#options;
     // The library counts whole seconds, and a token is valid in the last one.
-    if (audience !== resourceOf(this.#options.publicUrl) || expiresAt < Math.floor(this.#options.now() / 1_000))
+    if (!isResourceOf(site, audience, tenantId) || expiresAt < Math.floor(this.#options.now() / 1_000))
       return undefined;
     const { clientId } = grant;
     return { clientId, scopes: scope, createdAtMs: createdAt * 1_000, expiresAtMs: expiresAt * 1_000 };
@@ -292,7 +287,7 @@ export class TenantGrants {
   }
 
   async #answer(request: TokenRequest): Promise<OauthAnswer> {
-    const { tenantId, publicUrl, credentialKey, registry, isMember, now } = this.#options;
+    const { tenantId, site, credentialKey, registry, isMember, now } = this.#options;
     const kv = oauthKv({
       tenant: (id) => (id === tenantId ? this.#entries : undefined),
       registry,
@@ -302,7 +297,7 @@ export class TenantGrants {
     const { locked, release } = this.#locking(kv);
     const noteRefresh = await this.#refreshOf(request, locked);
     try {
-      const answer = await answerTokenRequest(publicUrl, request, { OAUTH_KV: locked, isMember, now });
+      const answer = await answerTokenRequest(site, request, { OAUTH_KV: locked, isMember, now });
       noteRefresh?.(answer);
       return answer;
     } finally {

@@ -17,6 +17,7 @@ import { describeError, log } from "../../log.ts";
 import { clientIdsOf, isPrivateClientUrl } from "./client-url.ts";
 import { partsOfToken } from "./keys.ts";
 import type { OauthKv } from "./kv.ts";
+import { type Site, resourcesOf } from "../tokens/tenant-hosts.ts";
 
 /** Paths of the server's endpoints. The library refuses an authorization request at any other path. */
 export const oauthPaths = {
@@ -132,23 +133,24 @@ export interface OauthAnswer {
   body: string;
 }
 
-let made: { publicUrl: string; server: OauthServer } | undefined;
+let made: { site: Site; server: OauthServer } | undefined;
 
-/** The server of a deployment. `publicUrl` is its issuer: an origin without a slash at its end. */
-export function oauthServer(publicUrl: string): OauthServer {
-  if (made?.publicUrl !== publicUrl) made = { publicUrl, server: makeServer(publicUrl) };
+/** The server of a deployment. PUBLIC_URL is its issuer: an origin without a slash at its end. */
+export function oauthServer({ PUBLIC_URL, TENANT_HOSTS }: Site): OauthServer {
+  if (made?.site.PUBLIC_URL !== PUBLIC_URL || made.site.TENANT_HOSTS !== TENANT_HOSTS) {
+    const site = { PUBLIC_URL, TENANT_HOSTS };
+    made = { site, server: makeServer(site) };
+  }
   return made.server;
 }
 
-/** The resource that tokens are for, in the one spelling that clients must send. */
-export function resourceOf(publicUrl: string): string {
-  return `${publicUrl}/mcp`;
-}
-
-function makeServer(publicUrl: string): OauthServer {
+function makeServer(site: Site): OauthServer {
+  const resources = resourcesOf(site);
   return new OAuthAuthorizationServer<OauthEnv>({
-    issuer: publicUrl,
-    resources: [resourceOf(publicUrl)],
+    issuer: site.PUBLIC_URL,
+    resources,
+    // For a client that names none.
+    defaultResource: resources[0],
     authorizeEndpoint: oauthPaths.authorize,
     tokenEndpoint: oauthPaths.token,
     clientRegistrationEndpoint: oauthPaths.register,
@@ -228,20 +230,20 @@ export function isWrongDocument(words: string): boolean {
 
 /** Answers the token or the revocation endpoint. Throws nothing: a fault of ours becomes a 503. */
 export async function answerTokenRequest(
-  publicUrl: string,
+  site: Site,
   { contentType, authorization, body }: TokenRequest,
   env: OauthEnv,
 ): Promise<OauthAnswer> {
   if (clientIdsOf(authorization, body).some(isPrivateClientUrl)) return plain(unknownClient());
   const headers = new Headers({ "content-type": contentType });
   if (authorization !== null) headers.set("authorization", authorization);
-  const request = new Request(publicUrl + oauthPaths.token, {
+  const request = new Request(site.PUBLIC_URL + oauthPaths.token, {
     method: "POST",
     headers,
-    body: isForm(contentType) ? withResource(body, publicUrl) : body,
+    body: isForm(contentType) ? withResource(body, site) : body,
   });
   const { assertions, ...rest } = env;
-  if (assertions === undefined) return answer(() => oauthServer(publicUrl).fetch(request, env, noExecution));
+  if (assertions === undefined) return answer(() => oauthServer(site).fetch(request, env, noExecution));
   // The library takes an outage of ours for an assertion that is not accepted.
   let failure: AppError | undefined;
   const noted = async <Value>(work: Promise<Value>): Promise<Value> =>
@@ -254,17 +256,17 @@ export async function answerTokenRequest(
     memberOf: (claims) => noted(assertions.memberOf(claims)),
   };
   return answer(async () => {
-    const response = await oauthServer(publicUrl).fetch(request, { ...rest, assertions: watched }, noExecution);
+    const response = await oauthServer(site).fetch(request, { ...rest, assertions: watched }, noExecution);
     if (failure !== undefined) throw failure;
     return response;
   });
 }
 
 /** Answers a registration of a client (RFC 7591). `body` is its JSON. Throws nothing. */
-export async function answerRegistration(publicUrl: string, body: string, env: OauthEnv): Promise<OauthAnswer> {
+export async function answerRegistration(site: Site, body: string, env: OauthEnv): Promise<OauthAnswer> {
   const headers = { "content-type": "application/json" };
-  const request = new Request(publicUrl + oauthPaths.register, { method: "POST", headers, body });
-  return answer(() => oauthServer(publicUrl).fetch(request, env, noExecution));
+  const request = new Request(site.PUBLIC_URL + oauthPaths.register, { method: "POST", headers, body });
+  return answer(() => oauthServer(site).fetch(request, env, noExecution));
 }
 
 /** The library's authorization server gets an execution context by its type and does not use it. */
@@ -309,13 +311,13 @@ function isForm(contentType: string): boolean {
  * The form or query with the resource in its published spelling. The library compares it byte for byte, and people and clients
  * add a slash to URLs. Another resource stays, and is refused.
  */
-export function withResource(form: string, publicUrl: string): string {
-  const resource = resourceOf(publicUrl);
+export function withResource(form: string, site: Site): string {
+  const spellings = new Map(resourcesOf(site).map((resource) => [`${resource}/`, resource]));
   const fields = new URLSearchParams(form);
   const sent = fields.getAll("resource");
-  if (!sent.includes(`${resource}/`)) return form;
+  if (!sent.some((each) => spellings.has(each))) return form;
   fields.delete("resource");
-  for (const each of sent) fields.append("resource", each === `${resource}/` ? resource : each);
+  for (const each of sent) fields.append("resource", spellings.get(each) ?? each);
   return fields.toString();
 }
 
@@ -325,9 +327,10 @@ const Metadata = z.looseObject({ issuer: z.string() });
  * The server's metadata. `oauth`: RFC 8414. `openid`: the same document with the fields that OpenID Connect's form requires,
  * for clients that read only that one. The server issues no ID tokens.
  */
-export async function serverMetadata(publicUrl: string, form: "oauth" | "openid"): Promise<Record<string, unknown>> {
+export async function serverMetadata(site: Site, form: "oauth" | "openid"): Promise<Record<string, unknown>> {
+  const { PUBLIC_URL: publicUrl } = site;
   const request = new Request(publicUrl + oauthPaths.metadata);
-  const response = await oauthServer(publicUrl).fetch(request, withoutStorage, noExecution);
+  const response = await oauthServer(site).fetch(request, withoutStorage, noExecution);
   const document = Metadata.parse(await response.json());
   return {
     ...document,

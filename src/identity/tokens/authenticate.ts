@@ -22,6 +22,7 @@ import { unverifiedIssuer, verifiedClaims } from "./issuer-keys.ts";
 import { type Issuer, isDirect, parseIssuers } from "./issuers.ts";
 import { linksStore } from "./links-store.ts";
 import { partsOfToken } from "../oauth/keys.ts";
+import { resourceOf } from "./tenant-hosts.ts";
 import { VerifiedTokens } from "./verified-tokens.ts";
 
 export interface Authenticated {
@@ -84,10 +85,11 @@ export async function authenticate(
 /**
  * 401 with the `WWW-Authenticate` challenge (RFC 6750, RFC 9728) and the refusal's advice. The challenge of a request without
  * a token has no error code (RFC 6750, 3.1): some clients throw away a token that they hold when they read `invalid_token`.
+ * `origin`: where the request came to.
  */
-export function challenge(code: ErrorCode, env: Env): Response {
+export function challenge(code: ErrorCode, origin: string): Response {
   const { advice } = errors[code];
-  const metadataUrl = resourceMetadataUrl(env.PUBLIC_URL);
+  const metadataUrl = resourceMetadataUrl(origin);
   if (code !== "token_missing")
     return bearerAuthChallengeResponse(new OAuthError(OAuthErrorCode.InvalidToken, advice), {
       requiredScopes: [...scopesSupported],
@@ -105,10 +107,10 @@ function isBearer(authorization: string | null): boolean {
   return /^Bearer(\s|$)/i.test(authorization ?? "");
 }
 
-/** OAuth 2.0 Protected Resource Metadata (RFC 9728, section 3.2) of the MCP endpoint. */
-export function protectedResourceMetadata(env: Env): Record<string, unknown> {
+/** OAuth 2.0 Protected Resource Metadata (RFC 9728, section 3.2) of the MCP endpoint at an origin of this deployment. */
+export function protectedResourceMetadata(env: Env, origin: string): Record<string, unknown> {
   return {
-    resource: `${env.PUBLIC_URL}/mcp`,
+    resource: resourceOf(origin),
     // Tollgate itself, so that the metadata never lists customers' providers.
     authorization_servers: isDirect(env)
       ? issuersOf(env)
@@ -123,8 +125,8 @@ export function protectedResourceMetadata(env: Env): Record<string, unknown> {
   };
 }
 
-function resourceMetadataUrl(publicUrl: string): string {
-  return getOAuthProtectedResourceMetadataUrl(new URL(`${publicUrl}/mcp`));
+export function resourceMetadataUrl(origin: string): string {
+  return getOAuthProtectedResourceMetadataUrl(new URL(resourceOf(origin)));
 }
 
 async function ownCaller(token: string, digest: string, env: Env, nowMs: number): Promise<Caller | ErrorCode> {
@@ -178,7 +180,7 @@ async function trustedClaims(
 }
 
 function audienceOf(issuer: Issuer, env: Env): string {
-  return issuer.audience ?? `${env.PUBLIC_URL}/mcp`;
+  return issuer.audience ?? resourceOf(env.PUBLIC_URL);
 }
 
 /**

@@ -4,12 +4,14 @@
 // Invariants: nothing is granted without a form of the consent page, from the session that saw it. The tenant is one of the
 // person's own at that moment. A refusal is a page while the client's redirect is not proven. A form that is submitted twice
 // shows the same success.
-import { AuthorizationError } from "@cloudflare/workers-oauth-provider";
+import { type AuthRequest, AuthorizationError } from "@cloudflare/workers-oauth-provider";
 import { type AccountScope, accountScopes, accountScopesOfRole } from "../../core/actor.ts";
 import { config } from "../../core/app-config.ts";
+import type { TenantId } from "../../core/tenant.ts";
 import { type HttpContext, actAs, noteAct } from "../../http.ts";
 import { log } from "../../log.ts";
 import { scopesSupported } from "../../identity/tokens/authenticate.ts";
+import { isResourceOf, tenantOfResource } from "../../identity/tokens/tenant-hosts.ts";
 import { type Membership, membersStore } from "../../identity/members/members-store.ts";
 import { toolScopesOfRole } from "../../identity/members/members.ts";
 import { oauthEnv } from "../../identity/oauth/api.ts";
@@ -35,7 +37,7 @@ type Asks = Extract<Awaited<ReturnType<typeof readAuthorization>>, { kind: "asks
 /** GET /oauth/authorize (RFC 6749, section 4.1.1). */
 export async function showAuthorize(c: HttpContext): Promise<Response> {
   const { search, searchParams } = new URL(c.req.url);
-  const read = await readAuthorization(c.env.PUBLIC_URL, search.slice(1), oauthEnv(c.get("context")));
+  const read = await readAuthorization(c.env, search.slice(1), oauthEnv(c.get("context")));
   if (read.kind === "redirect") return c.redirect(read.to, 302);
   if (read.kind === "refused") return refusedPage(c, read);
   // `prompt` is for the provider, which knows the accounts. It also skips the session here.
@@ -64,6 +66,11 @@ function refusedPage(
   });
 }
 
+/** The resource that the client asks for. The library has put the deployment's own in place of none. */
+function resourceOfRequest({ resource }: AuthRequest): string {
+  return typeof resource === "string" ? resource : "";
+}
+
 interface Choice extends Membership {
   /** Of tools. The client gets all of them. */
   scopes: readonly string[];
@@ -71,10 +78,10 @@ interface Choice extends Membership {
   offered: readonly AccountScope[];
 }
 
-/** The tenants for which a member can let a client in, and the scopes that it can get there. */
-function choicesOf(memberships: readonly Membership[]): Choice[] {
+/** The tenants for which a member can let a client in, and the scopes that it can get there. `only`: the tenant of the host. */
+function choicesOf(memberships: readonly Membership[], only?: TenantId): Choice[] {
   return memberships
-    .filter(({ tenantState }) => tenantState !== "gone")
+    .filter(({ tenantId, tenantState }) => tenantState !== "gone" && (only === undefined || tenantId === only))
     .map((each) => ({
       ...each,
       scopes: toolScopesOfRole(each.role, scopesSupported),
@@ -84,7 +91,6 @@ function choicesOf(memberships: readonly Membership[]): Choice[] {
 }
 
 async function showConsent(c: HttpContext, { request, client }: Asks, current: SignedIn): Promise<Response> {
-  const { PUBLIC_URL } = c.env;
   const context = c.get("context");
   const person = nameOf(current.session);
   const switchUrl = `${oauthPaths.authorize}?${queryOf(request)}&prompt=select_account`;
@@ -93,9 +99,9 @@ async function showConsent(c: HttpContext, { request, client }: Asks, current: S
     store.ofIdentity(current.session),
     store.removedFrom(current.session),
   ]);
-  const choices = choicesOf(memberships);
+  const choices = choicesOf(memberships, tenantOfResource(c.env, resourceOfRequest(request)));
   if (choices.length === 0) return noChoice(c, person, left, switchUrl);
-  const api = oauthServer(PUBLIC_URL).getOAuthApi(oauthEnv(context));
+  const api = oauthServer(c.env).getOAuthApi(oauthEnv(context));
   const { handle, headers } = await api.beginConsent(request);
   const granted = new Set(choices.flatMap(({ scopes }) => scopes));
   const offered = new Set(choices.flatMap((choice) => choice.offered));
@@ -161,21 +167,23 @@ async function allow(
   { tenantId, memberId, scopes }: Membership & { scopes: readonly string[] },
   signedInAtMs: number,
 ): Promise<string | undefined> {
-  const { PUBLIC_URL, CREDENTIAL_KEY } = c.env;
   const context = c.get("context");
   const env = oauthEnv(context);
-  const api = oauthServer(PUBLIC_URL).getOAuthApi(env);
+  const api = oauthServer(c.env).getOAuthApi(env);
   const ports = { registry: (name: string) => context.oauthRegistry(name), now: () => Date.now(), wait: pause };
   try {
     return await submitOnce(ports, handle, async () => {
       const submitted = libraryRequest(c, oauthPaths.consent, "POST");
       const { request } = await api.approveConsent(submitted, handle, { scope: [...scopes] });
+      // The page has offered no other tenant on a tenant's host.
+      if (!isResourceOf(c.env, resourceOfRequest(request), tenantId))
+        throw new AuthorizationError("invalid_target", { description: "The resource is another tenant's" });
       // A client's document that cannot be read now costs only the name.
       noteAct(c, { tenantId, target: request.clientId, detail: { decision: "allowed" } });
       const { clientName } = await api.describeConsent(request).catch(() => ({ clientName: request.clientId }));
       const to = await grantAccess(
         {
-          ...{ env, publicUrl: PUBLIC_URL, credentialKey: CREDENTIAL_KEY },
+          ...{ env, site: c.env, credentialKey: c.env.CREDENTIAL_KEY },
           extend: async (name, key, expiresAtMs) => context.oauthRegistry(name).extend(key, expiresAtMs),
         },
         { request, clientName, tenantId, memberId, scopes, signedInAtMs },
@@ -190,7 +198,7 @@ async function allow(
 }
 
 async function deny(c: HttpContext, handle: string): Promise<Response> {
-  const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
+  const api = oauthServer(c.env).getOAuthApi(oauthEnv(c.get("context")));
   try {
     const { redirectTo, headers } = await api.denyConsent(libraryRequest(c, oauthPaths.consent, "POST"), handle);
     noteAct(c, { detail: { decision: "denied" } });

@@ -101,7 +101,7 @@ export async function beginSignIn(c: HttpContext, options: BeginOptions): Promis
   }
   const isForClient = "request" in purpose;
   const pending = newPending(upstream, isForClient ? undefined : purpose.returnTo);
-  const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
+  const api = oauthServer(c.env).getOAuthApi(oauthEnv(c.get("context")));
   const request = isForClient ? purpose.request : noRequest;
   const { state, headers } = await api.beginUpstream(request, { data: pending });
   const to = await signInUrl(upstream, { pending, state, choosesAccount, nowMs: Date.now() });
@@ -216,7 +216,7 @@ async function resume(
   c: HttpContext,
   path: string,
 ): Promise<{ request: AuthRequest; pending: Pending; cookies: string[] } | undefined> {
-  const api = oauthServer(c.env.PUBLIC_URL).getOAuthApi(oauthEnv(c.get("context")));
+  const api = oauthServer(c.env).getOAuthApi(oauthEnv(c.get("context")));
   try {
     const { request, data, headers } = await api.finishUpstream(libraryRequest(c, path));
     return { request, pending: Pending.parse(data), cookies: cookiesOf(headers) };
