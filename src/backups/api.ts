@@ -234,7 +234,8 @@ function asBackup(job: Job) {
 }
 
 function asRestore(job: Job) {
-  const { line, footer, replaced } = RestoreProgress.partial().parse(job.progress);
+  // The progress of another version of the program is not known, and hides no other restore from the list.
+  const { line, footer, replaced } = RestoreProgress.partial().safeParse(job.progress).data ?? {};
   const lines = { checked: line ?? 0, rows: footer?.rows ?? null, replaced: replaced ?? false };
   return { id: job.id, key: job.request["key"], ...progressOf(job), progress: lines, ...job.result };
 }

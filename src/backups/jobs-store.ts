@@ -1,6 +1,7 @@
 // The table `jobs`: backups, restores and imports. A row holds the whole state of a job, so that any step can resume it.
 // `version` grows with every step: a late step finds another version and changes nothing.
 import * as z from "zod";
+import { idOfRow, readableList } from "../control/failures-store.ts";
 import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toIso } from "../core/time.ts";
@@ -60,12 +61,13 @@ export function jobsStore(control: ControlDatabase) {
       kind: JobKind,
       { before, limit }: { before?: number | undefined; limit: number },
     ): Promise<Job[]> {
-      const rows = await control.query(
-        `SELECT ${columns} FROM jobs j
-         WHERE tenant_id = $1 AND kind = $2 AND ($4::bigint IS NULL OR id < $4) ORDER BY id DESC LIMIT $3`,
-        [tenantId, kind, limit, before ?? null],
+      return readableList(control, limit, JobRow, { part: "jobs", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT ${columns} FROM jobs j
+           WHERE tenant_id = $1 AND kind = $2 AND ($4::bigint IS NULL OR id < $4) ORDER BY id DESC LIMIT $3`,
+          [tenantId, kind, count, before ?? null],
+        ),
       );
-      return rows.map((row) => JobRow.parse(row));
     },
 
     /** The tenant's job of a kind that a request opened at or after `sinceMs`, for this file; `undefined`: it opened none. */

@@ -4,6 +4,7 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { errorCode } from "../core/errors.ts";
+import type { Row } from "../core/sql.ts";
 import { storable } from "../core/text.ts";
 import { toIso } from "../core/time.ts";
 import { describeError, log } from "../log.ts";
@@ -40,14 +41,13 @@ export function failuresStore(control: ControlDatabase) {
     async list(limit: number, after?: Pick<Failure, "lastAt" | "part" | "item">): Promise<Failure[]> {
       // Clients see milliseconds, so the order has no finer ones.
       const at = `date_trunc('milliseconds', last_at)`;
-      const rows = await control.query(
-        `SELECT part, item, error, times, ${toIso("first_at")} AS "firstAt", ${toIso("last_at")} AS "lastAt"
+      const text = `SELECT part, item, error, times, ${toIso("first_at")} AS "firstAt", ${toIso("last_at")} AS "lastAt"
          FROM failures
          WHERE $2::timestamptz IS NULL OR ${at} < $2 OR (${at} = $2 AND (part, item) > ($3::text, $4::text))
-         ORDER BY ${at} DESC, part, item LIMIT $1`,
-        [limit, after?.lastAt ?? null, after?.part ?? null, after?.item ?? null],
-      );
-      return rows.map((row) => Failure.parse(row));
+         ORDER BY ${at} DESC, part, item LIMIT $1`;
+      const from = [after?.lastAt ?? null, after?.part ?? null, after?.item ?? null];
+      const how = { part: "failures", idOf: (row: Row) => `${String(row["part"])} ${String(row["item"])}` };
+      return readableList(control, limit, Failure, how, (count) => control.query(text, [count, ...from]));
     },
 
     /** Forgets the failures of a part, or of one of its items. Returns how many there were. */
@@ -112,16 +112,42 @@ export async function isolated<Item>(
   if (outage !== undefined) throw outage.error;
 }
 
+type Reading = Pick<Isolation<Row>, "part" | "idOf">;
+
 /** The rows that the schema accepts. A row that it refuses is logged and recorded, and holds back no other. */
 export async function readableRows<Schema extends z.ZodType>(
   control: ControlDatabase,
-  rows: readonly Record<string, unknown>[],
+  rows: readonly Row[],
   schema: Schema,
-  { part, idOf }: Pick<Isolation<Record<string, unknown>>, "part" | "idOf">,
+  { part, idOf }: Reading,
 ): Promise<z.output<Schema>[]> {
   const read: z.output<Schema>[] = [];
   await isolated(control, rows, { part, idOf, atOnce: 1 }, async (row) => {
     read.push(schema.parse(row));
   });
   return read;
+}
+
+/**
+ * Up to `limit` rows of a list that the schema accepts, as `readableRows` finds them. Fewer are the end of the list, so that rows
+ * which cannot be read end no page too early. `read` reads the first rows of the list, up to a count.
+ */
+export async function readableList<Schema extends z.ZodType>(
+  control: ControlDatabase,
+  limit: number,
+  schema: Schema,
+  reading: Reading,
+  read: (count: number) => Promise<readonly Row[]>,
+): Promise<z.output<Schema>[]> {
+  for (let count = limit; ; count *= 2) {
+    const rows = await read(count);
+    const isEnd = rows.length < count;
+    if (isEnd || rows.filter((row) => schema.safeParse(row).success).length >= limit)
+      return (await readableRows(control, rows, schema, reading)).slice(0, limit);
+  }
+}
+
+/** Names a row by its column `id`. */
+export function idOfRow(row: Row): string {
+  return String(row["id"]);
 }

@@ -2,6 +2,7 @@
 // function is one transaction and can be repeated. Invariant: a row of the ledger never changes its tenant, tool, units or
 // instant; a message that contradicts a row is stored as a conflict.
 import * as z from "zod";
+import { readableList } from "./failures-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { TenantId } from "../core/tenant.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
@@ -225,14 +226,20 @@ export function ledgerStore(control: ControlDatabase) {
     async conflicts(limit: number, after?: Pick<Conflict, "seenAt" | "callId" | "digest">): Promise<Conflict[]> {
       // Clients see milliseconds, so the order has no finer ones.
       const order = `date_trunc('milliseconds', seen_at), call_id, md5(incoming::text)`;
-      const rows = await control.query(
-        `SELECT call_id AS "callId", incoming, md5(incoming::text) AS digest, ${toIso("seen_at")} AS "seenAt"
-         FROM ledger_conflicts
-         WHERE acknowledged_at IS NULL AND ($2::timestamptz IS NULL OR (${order}) > ($2, $3::text, $4::text))
-         ORDER BY ${order} LIMIT $1`,
-        [limit, after?.seenAt ?? null, after?.callId ?? null, after?.digest ?? null],
+      return readableList(
+        control,
+        limit,
+        Conflict,
+        { part: "usage_conflicts", idOf: ({ callId }) => String(callId) },
+        (most) =>
+          control.query(
+            `SELECT call_id AS "callId", incoming, md5(incoming::text) AS digest, ${toIso("seen_at")} AS "seenAt"
+             FROM ledger_conflicts
+             WHERE acknowledged_at IS NULL AND ($2::timestamptz IS NULL OR (${order}) > ($2, $3::text, $4::text))
+             ORDER BY ${order} LIMIT $1`,
+            [most, after?.seenAt ?? null, after?.callId ?? null, after?.digest ?? null],
+          ),
       );
-      return rows.map((row) => Conflict.parse(row));
     },
 
     /** Records that the operator has seen the conflicts of these calls. Returns the calls. */

@@ -1,5 +1,6 @@
 // Shards and placements in the control tables: where tenants' rows are, and how to reach them.
 import * as z from "zod";
+import { idOfRow, readableRows } from "./failures-store.ts";
 import { Occupancy, type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
@@ -220,7 +221,7 @@ export function placementsStore(control: ControlDatabase) {
            SELECT count(*)::int AS tenants FROM placements p WHERE p.shard_id = s.id AND p.state <> 'dropped') AS held
          WHERE s.accepts OR held.tenants > 0 ORDER BY s.strategy, s.created_at, s.id`,
       );
-      return rows.map((row) => ListedShard.parse(row));
+      return readableRows(control, rows, ListedShard, { part: "shards", idOf: idOfRow });
     },
 
     /**

@@ -5,7 +5,7 @@ import { Features, Limits, type PlanName, type Strategy, planNames, strategies }
 import { Settings } from "../core/settings.ts";
 import { TenantConfig, TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
 import { type StateChange, type TenantEvent, afterEvent, suspenders } from "../core/tenant-state.ts";
-import { readableRows } from "./failures-store.ts";
+import { idOfRow, readableList } from "./failures-store.ts";
 import { placementJson } from "./placements-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
@@ -246,7 +246,7 @@ export function tenantsStore(control: ControlDatabase) {
 
     /**
      * Up to `limit` tenants that fit the search, in the order of their ids, after `after`. `next`: the last id of the page,
-     * `null` at the end. A tenant whose row cannot be read is left out and recorded as a failure.
+     * `null` at the end.
      */
     async list(
       after: string,
@@ -254,19 +254,17 @@ export function tenantsStore(control: ControlDatabase) {
       search: TenantSearch = {},
     ): Promise<{ tenants: TenantSummary[]; next: string | null }> {
       const { q, state, plan, strategy, region } = search;
-      const rows = await control.query(
-        `SELECT ${summaryColumns} FROM tenants t
+      const text = `SELECT ${summaryColumns} FROM tenants t
          WHERE t.id > $1 AND ($3::text IS NULL OR t.search LIKE $3) AND ($4::text IS NULL OR t.state = $4)
            AND ($5::text IS NULL OR t.plan = $5) AND ($6::text IS NULL OR t.strategy = $6)
            AND ($7::text IS NULL OR ${regionOf} = $7)
-         ORDER BY t.id LIMIT $2`,
-        [after, limit + 1, likeAnywhere(q), state ?? null, plan ?? null, strategy ?? null, region ?? null],
+         ORDER BY t.id LIMIT $2`;
+      const wanted = [likeAnywhere(q), state ?? null, plan ?? null, strategy ?? null, region ?? null];
+      const found = await readableList(control, limit + 1, TenantSummary, { part: "tenants", idOf: idOfRow }, (count) =>
+        control.query(text, [after, count, ...wanted]),
       );
-      const page = rows.slice(0, limit);
-      const idOf = (row: Record<string, unknown>): string => String(row["id"]);
-      const tenants = await readableRows(control, page, TenantSummary, { part: "tenants", idOf });
-      const last = rows.length > limit ? page.at(-1) : undefined;
-      return { tenants, next: last === undefined ? null : idOf(last) };
+      const tenants = found.slice(0, limit);
+      return { tenants, next: found.length > limit ? (tenants.at(-1)?.id ?? null) : null };
     },
 
     /** Every region that a tenant's rows are in or must be in, and every region of a shard. */

@@ -1,6 +1,7 @@
 // The control tables of fleet migrations: tenants' schemas, the runs over them, and each schema's result. One attempt of one
 // runner executes a run and sends heartbeats; a run without heartbeats for `SILENCE_SECONDS` is resumed or stopped.
 import * as z from "zod";
+import { idOfRow, readableList, readableRows } from "../control/failures-store.ts";
 import { toIso } from "../core/time.ts";
 import { FleetOptions, type Outcome, Plan, outcomes } from "./fleet.ts";
 import { strategies } from "../core/plans.ts";
@@ -161,7 +162,7 @@ export function fleetStore(control: ControlDatabase) {
 
     async shards(): Promise<ShardSummary[]> {
       const rows = await control.query(
-        `SELECT jsonb_build_object('shardId', v.id, 'schemas', sum(v.n), 'failed', sum(v.failed),
+        `SELECT v.id, jsonb_build_object('shardId', v.id, 'schemas', sum(v.n), 'failed', sum(v.failed),
            'versions', jsonb_object_agg(v.version, v.n)) AS shard
          FROM (SELECT s.id, coalesce(p.schema_version, '') AS version, count(*) AS n,
                  count(*) FILTER (WHERE last.outcome NOT IN ('applied', 'current')) AS failed
@@ -171,7 +172,11 @@ export function fleetStore(control: ControlDatabase) {
                WHERE p.state = 'ready' AND s.strategy <> 'shared' AND s.host IS NOT NULL GROUP BY 1, 2) AS v
          GROUP BY v.id ORDER BY v.id`,
       );
-      return rows.map((row) => ShardSummary.parse(row["shard"]));
+      const read = await readableRows(control, rows, z.object({ shard: ShardSummary }), {
+        part: "migrated_shards",
+        idOf: idOfRow,
+      });
+      return read.map(({ shard }) => shard);
     },
 
     /** The shards with tenants' own schemas. `only`: of these tenants; `null`: all. */
@@ -314,11 +319,13 @@ export function fleetStore(control: ControlDatabase) {
 
     /** Up to `limit` runs, newest first. `before`: those older than this run. */
     async runs({ before, limit }: { before?: number | undefined; limit: number }): Promise<Run[]> {
-      const rows = await control.query(
-        `SELECT ${runJson} AS run FROM migration_runs m WHERE $2::bigint IS NULL OR m.id < $2 ORDER BY m.id DESC LIMIT $1`,
-        [limit, before ?? null],
+      const text = `SELECT m.id, ${runJson} AS run FROM migration_runs m
+         WHERE $2::bigint IS NULL OR m.id < $2 ORDER BY m.id DESC LIMIT $1`;
+      const reading = { part: "migration_runs", idOf: idOfRow };
+      const read = await readableList(control, limit, z.object({ run: Run }), reading, (count) =>
+        control.query(text, [count, before ?? null]),
       );
-      return rows.map((row) => Run.parse(row["run"]));
+      return read.map(({ run }) => run);
     },
 
     async report(id: number): Promise<Report | undefined> {

@@ -1,5 +1,6 @@
 // The moves in the control tables. A switchover changes the move and the tenant's row in one transaction.
 import * as z from "zod";
+import { idOfRow, readableList } from "../control/failures-store.ts";
 import { Move, moveStates } from "./move.ts";
 import { type Strategy, strategies } from "../core/plans.ts";
 import { TenantId } from "../core/tenant.ts";
@@ -56,16 +57,17 @@ export function movesStore(control: ControlDatabase) {
       tenantId: TenantId,
       { before, limit }: { before?: number | undefined; limit: number },
     ): Promise<MoveSummary[]> {
-      const rows = await control.query(
-        `SELECT m.id::int AS id, m.tenant_id AS "tenantId", m.state, m.strategy, f.shard_id AS "from", g.shard_id AS "to",
-                m.rows_copied::int AS "rowsCopied", m.rounds, m.pause_ms AS "pauseMs", m.error,
-                ${toIso("m.started_at")} AS "startedAt", ${toIso("m.moved_at")} AS "movedAt",
-                ${toIso("m.finished_at")} AS "finishedAt"
-         FROM moves m JOIN placements f ON f.id = m.from_placement LEFT JOIN placements g ON g.id = m.to_placement
-         WHERE m.tenant_id = $1 AND ($3::bigint IS NULL OR m.id < $3) ORDER BY m.id DESC LIMIT $2`,
-        [tenantId, limit, before ?? null],
+      return readableList(control, limit, MoveSummary, { part: "moves", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT m.id::int AS id, m.tenant_id AS "tenantId", m.state, m.strategy, f.shard_id AS "from", g.shard_id AS "to",
+                  m.rows_copied::int AS "rowsCopied", m.rounds, m.pause_ms AS "pauseMs", m.error,
+                  ${toIso("m.started_at")} AS "startedAt", ${toIso("m.moved_at")} AS "movedAt",
+                  ${toIso("m.finished_at")} AS "finishedAt"
+           FROM moves m JOIN placements f ON f.id = m.from_placement LEFT JOIN placements g ON g.id = m.to_placement
+           WHERE m.tenant_id = $1 AND ($3::bigint IS NULL OR m.id < $3) ORDER BY m.id DESC LIMIT $2`,
+          [tenantId, count, before ?? null],
+        ),
       );
-      return rows.map((row) => MoveSummary.parse(row));
     },
 
     /**

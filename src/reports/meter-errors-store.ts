@@ -1,6 +1,7 @@
 // Stores the meter events that Stripe accepted and refused afterwards. Stripe lists only some of them. The daily
 // comparison finds the others.
 import * as z from "zod";
+import { readableRows } from "../control/failures-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { toIso } from "../core/time.ts";
 
@@ -49,7 +50,10 @@ export function meterErrorsStore(control: ControlDatabase) {
          GROUP BY day, code ORDER BY day DESC, code`,
         [days],
       );
-      return rows.map((row) => MeterErrorDay.parse(row));
+      return readableRows(control, rows, MeterErrorDay, {
+        part: "meter_errors",
+        idOf: ({ day, code }) => `${String(day)} ${String(code)}`,
+      });
     },
   };
 }

@@ -3,7 +3,7 @@
 // An event that cannot be applied is set aside with its outcome, and the operator retries or dismisses it.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { readableRows } from "../control/failures-store.ts";
+import { idOfRow, readableList, readableRows } from "../control/failures-store.ts";
 import { appliedEventTypes, thinEventTypes } from "../adapters/stripe/stripe.ts";
 import { TenantId } from "../core/tenant.ts";
 import { toIso } from "../core/time.ts";
@@ -157,14 +157,15 @@ export function inboxStore(control: ControlDatabase) {
 
     /** Up to `limit` events after the event `after`, the oldest first. Without `all`, only those that are open. */
     async list(limit: number, { after, all }: { after: string; all: boolean }): Promise<StripeEvent[]> {
-      const rows = await control.query(
-        `SELECT ${columns} FROM webhook_inbox
-         WHERE ($3::boolean OR is_open)
-           AND ($2 = '' OR (received_at, event_id) > (SELECT received_at, event_id FROM webhook_inbox WHERE event_id = $2))
-         ORDER BY webhook_inbox.received_at, event_id LIMIT $1`,
-        [limit, after, all],
+      return readableList(control, limit, StripeEvent, { part: "stripe_events", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT ${columns} FROM webhook_inbox
+           WHERE ($3::boolean OR is_open)
+             AND ($2 = '' OR (received_at, event_id) > (SELECT received_at, event_id FROM webhook_inbox WHERE event_id = $2))
+           ORDER BY webhook_inbox.received_at, event_id LIMIT $1`,
+          [count, after, all],
+        ),
       );
-      return rows.map((row) => StripeEvent.parse(row));
     },
 
     /**

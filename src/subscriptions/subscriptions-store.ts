@@ -1,6 +1,7 @@
 // Stores what Stripe's subscriptions mean for a tenant, and plan changes. A decision from Stripe's state is written only if
 // the tenant's row still has the version that the decision used.
 import * as z from "zod";
+import { idOfRow, readableList } from "../control/failures-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { type Limits, type PlanName, type Strategy, planNames, strategies, planOf, plans } from "../core/plans.ts";
 import { TenantId, tenantStates } from "../core/tenant.ts";
@@ -156,12 +157,13 @@ export function subscriptionsStore(control: ControlDatabase) {
       tenantId: TenantId,
       { before, limit }: { before?: number | undefined; limit: number } = { limit: 50 },
     ): Promise<PlanChange[]> {
-      const rows = await control.query(
-        `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 AND ($3::bigint IS NULL OR c.id < $3)
-         ORDER BY c.id DESC LIMIT $2`,
-        [tenantId, limit, before ?? null],
+      return readableList(control, limit, PlanChange, { part: "plan_changes", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT ${changeColumns} FROM plan_changes c WHERE tenant_id = $1 AND ($3::bigint IS NULL OR c.id < $3)
+           ORDER BY c.id DESC LIMIT $2`,
+          [tenantId, count, before ?? null],
+        ),
       );
-      return rows.map((row) => PlanChange.parse(row));
     },
 
     /** Records what a change waits for. `pauseMs`: how long calls were paused, if they were. */

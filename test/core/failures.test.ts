@@ -1,8 +1,9 @@
 import { expect, test, vi } from "vitest";
 import * as z from "zod";
 import type { ControlDatabase } from "../../src/adapters/neon.ts";
-import { isolated, readableRows } from "../../src/control/failures-store.ts";
+import { idOfRow, isolated, readableList, readableRows } from "../../src/control/failures-store.ts";
 import { AppError } from "../../src/core/errors.ts";
+import { auditStore } from "../../src/identity/audit/audit-store.ts";
 
 vi.spyOn(console, "error").mockImplementation(() => undefined);
 
@@ -61,4 +62,43 @@ test("a row that cannot be read is recorded, and the others are used", async () 
   const read = await readableRows(control, rows, schema, { part: "rows", idOf: ({ id }) => String(id) });
   expect(read.map(({ id }) => id)).toEqual(["a", "c"]);
   expect(statements).toEqual([["rows", ["b"], [expect.stringContaining("ZodError")]]]);
+});
+
+test.each([0, 1, 5, 40])(
+  "a list with %s unreadable rows between its rows has full pages, and records each once",
+  async (bad) => {
+    const { control, statements } = aControl();
+    const rows = [{ id: "a" }, ...Array.from({ length: bad }, (_, n) => ({ id: n })), { id: "b" }, { id: "c" }];
+    const counts: number[] = [];
+    const schema = z.object({ id: z.string() });
+    const list = (limit: number) =>
+      readableList(control, limit, schema, { part: "rows", idOf: idOfRow }, async (count) => {
+        counts.push(count);
+        return rows.slice(0, count);
+      });
+    expect((await list(2)).map(({ id }) => id)).toEqual(["a", "b"]);
+    expect(counts.length).toBeLessThan(7);
+    const [recorded = []] = statements;
+    expect(new Set(recorded[1] as string[]).size).toBe(bad);
+    expect((await list(9)).map(({ id }) => id)).toEqual(["a", "b", "c"]);
+  },
+);
+
+test("an event that cannot be read hides no other event of the audit log, and is recorded", async () => {
+  const event = {
+    ...{ seq: 3, tenantId: null, position: 3, id: "e3", atMs: 1, recordedAtMs: 1, actorKind: "operator", actorId: "o" },
+    ...{ actorName: null, onBehalfOf: null, action: "listTenants", target: null, outcome: "succeeded", status: 200 },
+    ...{ code: null, requestId: "r", address: null, detail: {}, previousHash: "", hash: "" },
+  };
+  const rows = [event, { ...event, id: "e2", atMs: Infinity }, { ...event, id: "e1", seq: 1 }];
+  const recorded: unknown[][] = [];
+  const query = async (text: string, params: readonly unknown[] = []) => {
+    if (text.startsWith("SELECT")) return rows.slice(0, Number(params.at(-1)));
+    recorded.push([...params]);
+    return [];
+  };
+  const store = auditStore({ query } as unknown as ControlDatabase);
+  const found = await store.list({ seesOperators: true, limit: 2 });
+  expect(found.map(({ id }) => id)).toEqual(["e3", "e1"]);
+  expect(recorded).toEqual([["audit_events", ["e2"], [expect.stringContaining("ZodError")]]]);
 });

@@ -1,6 +1,7 @@
 // The audit log in the control tables. The database gives each row its position and its hash, and no login of the Worker can
 // change or delete one.
 import * as z from "zod";
+import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { fromMs, toMs } from "../../core/time.ts";
@@ -110,21 +111,21 @@ export function auditStore(control: ControlDatabase) {
 
     /** Events, newest first. */
     async list(filter: AuditFilter): Promise<AuditRow[]> {
-      const rows = await control.query(
-        `SELECT ${columns} FROM audit_events e
+      const text = `SELECT ${columns} FROM audit_events e
          WHERE ($1::text IS NULL OR e.chain = $1) AND ($2::bigint IS NULL OR e.seq < $2)
            AND ($3::text IS NULL OR e.actor_kind = $3 OR (e.actor_id = $3 AND ($4 OR e.actor_kind NOT IN ('operator', 'impersonator'))))
            AND ($5::text IS NULL OR e.action = $5) AND ($6::text IS NULL OR e.outcome = $6)
            AND ($7::text IS NULL OR e.request_id = $7)
            AND ($8::timestamptz IS NULL OR e.at >= $8) AND ($9::timestamptz IS NULL OR e.at < $9)
-         ORDER BY e.seq DESC LIMIT $10`,
-        [
-          ...[filter.tenantId ?? null, filter.before ?? null, filter.actor ?? null, filter.seesOperators],
-          ...[filter.action ?? null, filter.outcome ?? null, filter.requestId ?? null],
-          ...[filter.from ?? null, filter.to ?? null, filter.limit],
-        ],
+         ORDER BY e.seq DESC LIMIT $10`;
+      const params = [
+        ...[filter.tenantId ?? null, filter.before ?? null, filter.actor ?? null, filter.seesOperators],
+        ...[filter.action ?? null, filter.outcome ?? null, filter.requestId ?? null],
+        ...[filter.from ?? null, filter.to ?? null],
+      ];
+      return readableList(control, filter.limit, AuditRow, { part: "audit_events", idOf: idOfRow }, (most) =>
+        control.query(text, [...params, most]),
       );
-      return rows.map((row) => AuditRow.parse(row));
     },
 
     /** Rows of a chain after a position, in the chain's order. A row that cannot be read is `undefined`. */

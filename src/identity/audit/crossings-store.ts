@@ -1,6 +1,7 @@
 // Attempts to use one tenant's credential on a route of another tenant: how many, by tenant and day. The audit log and the log name
 // the other tenant; a table by target would grow with every id that a caller makes up.
 import * as z from "zod";
+import { readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { toIso } from "../../core/time.ts";
@@ -50,14 +51,20 @@ export function crossingsStore(control: ControlDatabase) {
     async list(limit: number, after?: Pick<CrossingsOfDay, "lastAt" | "tenantId" | "day">): Promise<CrossingsOfDay[]> {
       // Clients see milliseconds, so the order has no finer ones.
       const at = `date_trunc('milliseconds', last_at)`;
-      const rows = await control.query(
-        `SELECT tenant_id AS "tenantId", to_char(day, 'YYYY-MM-DD') AS day, attempts, ${toIso("last_at")} AS "lastAt"
-         FROM cross_tenant_attempts
-         WHERE $2::timestamptz IS NULL OR ${at} < $2 OR (${at} = $2 AND (tenant_id, day) > ($3::text, $4::date))
-         ORDER BY ${at} DESC, tenant_id, day LIMIT $1`,
-        [limit, after?.lastAt ?? null, after?.tenantId ?? null, after?.day ?? null],
+      return readableList(
+        control,
+        limit,
+        CrossingsOfDay,
+        { part: "cross_tenant_attempts", idOf: ({ tenantId, day }) => `${String(tenantId)} ${String(day)}` },
+        (count) =>
+          control.query(
+            `SELECT tenant_id AS "tenantId", to_char(day, 'YYYY-MM-DD') AS day, attempts, ${toIso("last_at")} AS "lastAt"
+             FROM cross_tenant_attempts
+             WHERE $2::timestamptz IS NULL OR ${at} < $2 OR (${at} = $2 AND (tenant_id, day) > ($3::text, $4::date))
+             ORDER BY ${at} DESC, tenant_id, day LIMIT $1`,
+            [count, after?.lastAt ?? null, after?.tenantId ?? null, after?.day ?? null],
+          ),
       );
-      return rows.map((row) => CrossingsOfDay.parse(row));
     },
   };
 }

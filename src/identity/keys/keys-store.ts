@@ -1,6 +1,7 @@
 // API keys and the generation of monitor tokens, in the control tables. Every change of a key raises the tenant's version in the
 // same transaction, so that the tenant's object reads its keys again.
 import * as z from "zod";
+import { idOfRow, readableList, readableRows } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { Statement } from "../../core/sql.ts";
 import type { TenantId } from "../../core/tenant.ts";
@@ -133,18 +134,19 @@ export function keysStore(control: ControlDatabase) {
         `SELECT ${columns} FROM api_keys k WHERE k.tenant_id = $1 ORDER BY k.created_at, k.id`,
         [tenantId],
       );
-      return rows.map((row) => StoredKey.parse(row));
+      return readableRows(control, rows, StoredKey, { part: "keys", idOf: idOfRow });
     },
 
     /** Up to `limit` keys, newest first, revoked ones included, after the key with this instant and id. */
     async page(tenantId: TenantId, after: { createdAt: string; id: string } | undefined, limit: number) {
-      const rows = await control.query(
-        `SELECT ${columns} FROM api_keys k
-         WHERE k.tenant_id = $1 AND ($2::timestamptz IS NULL OR (k.created_at, k.id) < ($2::timestamptz, $3))
-         ORDER BY k.created_at DESC, k.id DESC LIMIT $4`,
-        [tenantId, after?.createdAt ?? null, after?.id ?? null, limit],
+      return readableList(control, limit, StoredKey, { part: "keys", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT ${columns} FROM api_keys k
+           WHERE k.tenant_id = $1 AND ($2::timestamptz IS NULL OR (k.created_at, k.id) < ($2::timestamptz, $3))
+           ORDER BY k.created_at DESC, k.id DESC LIMIT $4`,
+          [tenantId, after?.createdAt ?? null, after?.id ?? null, count],
+        ),
       );
-      return rows.map((row) => StoredKey.parse(row));
     },
 
     /** Changes a key that works and raises the version. Returns the key, or `undefined` when there is no such key. */

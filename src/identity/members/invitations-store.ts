@@ -1,6 +1,7 @@
 // Invitations in the control tables. A tenant has one open invitation for an address: a new one replaces it. Each is accepted once,
 // in one statement with the change of the member.
 import * as z from "zod";
+import { idOfRow, readableRows } from "../../control/failures-store.ts";
 import type { ControlDatabase, Statement } from "../../adapters/neon.ts";
 import { tenantRoles } from "../../core/actor.ts";
 import { TenantId, tenantStates } from "../../core/tenant.ts";
@@ -124,7 +125,7 @@ export function invitationsStore(control: ControlDatabase) {
          FROM invitations i WHERE i.tenant_id = $1 ORDER BY i.created_at DESC, i.id LIMIT ${LISTED}`,
         [tenantId, nowMs],
       );
-      return rows.map((row) => InvitationSummary.parse(row));
+      return readableRows(control, rows, InvitationSummary, { part: "invitations", idOf: idOfRow });
     },
 
     /** Revokes an invitation. `undefined`: the tenant has none with this id. false: it was accepted. Repeatable. */

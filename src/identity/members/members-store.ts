@@ -1,6 +1,7 @@
 // Members in the control tables. Every change raises the tenant's version in the same transaction, and the tenant's object reads
 // its members with its configuration: a removed member is refused on the next request.
 import * as z from "zod";
+import { idOfRow, readableRows } from "../../control/failures-store.ts";
 import { newMemberId } from "../../adapters/ids.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import { type TenantRole, tenantRoles } from "../../core/actor.ts";
@@ -229,7 +230,7 @@ export function membersStore(control: ControlDatabase) {
         `SELECT ${summaryColumns} FROM members m WHERE m.tenant_id = $1 AND m.removed_at IS NULL ORDER BY m.created_at, m.id`,
         [tenantId],
       );
-      return rows.map((row) => MemberSummary.parse(row));
+      return readableRows(control, rows, MemberSummary, { part: "members", idOf: idOfRow });
     },
 
     /**

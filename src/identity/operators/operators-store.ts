@@ -1,5 +1,6 @@
 // Impersonations, and the uses of the operator token, in the control tables.
 import * as z from "zod";
+import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { Operator } from "../../core/actor.ts";
 import { type TenantId, tenantStates } from "../../core/tenant.ts";
@@ -70,14 +71,15 @@ export function operatorsStore(control: ControlDatabase) {
       limit: number;
     }): Promise<Impersonation[]> {
       const { tenantId, before, limit } = options;
-      const rows = await control.query(
-        `SELECT ${columns} FROM impersonations i
-         WHERE i.expires_at > now() AND i.ended_at IS NULL AND ($1::text IS NULL OR i.tenant_id = $1)
-           AND ($2::timestamptz IS NULL OR (date_trunc('milliseconds', i.created_at), i.id) < ($2, $3))
-         ORDER BY date_trunc('milliseconds', i.created_at) DESC, i.id DESC LIMIT $4`,
-        [tenantId ?? null, before?.createdAt ?? null, before?.id ?? null, limit],
+      return readableList(control, limit, Impersonation, { part: "impersonations", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT ${columns} FROM impersonations i
+           WHERE i.expires_at > now() AND i.ended_at IS NULL AND ($1::text IS NULL OR i.tenant_id = $1)
+             AND ($2::timestamptz IS NULL OR (date_trunc('milliseconds', i.created_at), i.id) < ($2, $3))
+           ORDER BY date_trunc('milliseconds', i.created_at) DESC, i.id DESC LIMIT $4`,
+          [tenantId ?? null, before?.createdAt ?? null, before?.id ?? null, count],
+        ),
       );
-      return rows.map((row) => Impersonation.parse(row));
     },
 
     /** Counts one use of the operator token. */

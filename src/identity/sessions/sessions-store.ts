@@ -1,5 +1,6 @@
 // Sessions of people who are signed in to pages. A row has the digest of the session's token, never the token.
 import * as z from "zod";
+import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import { sha256Hex } from "../../core/credentials.ts";
 import type { TenantId } from "../../core/tenant.ts";
@@ -90,14 +91,15 @@ export function sessionsStore(control: ControlDatabase) {
 
     /** The sessions of a tenant's members, one more than `limit`, so that the last page is known. */
     async list(tenantId: TenantId, { after, limit }: PageQuery, nowMs: number): Promise<SessionSummary[]> {
-      const rows = await control.query(
-        `SELECT ${shortId} AS id, m.id AS "memberId", s.name, s.email, ${toIso("s.created_at")} AS "startedAt",
-           ${toIso("s.last_seen_at")} AS "lastSeenAt", ${toIso("s.expires_at")} AS "expiresAt"
-         FROM sessions s JOIN members m ON ${ofTenant("$2", "$3")}
-         WHERE ${shortId} > $4 ORDER BY ${shortId} LIMIT $5`,
-        [tenantId, nowMs, nowMs - SESSION_IDLE_MS, after, limit + 1],
+      return readableList(control, limit + 1, SessionSummary, { part: "sessions", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT ${shortId} AS id, m.id AS "memberId", s.name, s.email, ${toIso("s.created_at")} AS "startedAt",
+             ${toIso("s.last_seen_at")} AS "lastSeenAt", ${toIso("s.expires_at")} AS "expiresAt"
+           FROM sessions s JOIN members m ON ${ofTenant("$2", "$3")}
+           WHERE ${shortId} > $4 ORDER BY ${shortId} LIMIT $5`,
+          [tenantId, nowMs, nowMs - SESSION_IDLE_MS, after, count],
+        ),
       );
-      return rows.map((row) => SessionSummary.parse(row));
     },
 
     /** Ends a session of one of the tenant's members. Returns whether there was one. */

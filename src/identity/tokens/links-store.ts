@@ -2,6 +2,7 @@
 // the tenant's version, and the tenant's object reads its links with its configuration: a removed link is refused on the
 // next request, also where a verified token is cached.
 import * as z from "zod";
+import { readableRows } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import { TenantId } from "../../core/tenant.ts";
 import { toIso } from "../../core/time.ts";
@@ -55,7 +56,7 @@ export function linksStore(control: ControlDatabase) {
          ORDER BY created_at, issuer, organisation`,
         [tenantId],
       );
-      return rows.map((row) => Link.parse(row));
+      return readableRows(control, rows, Link, { part: "links", idOf: () => tenantId });
     },
 
     /** The tenant that the organisation is linked to, if any. */

@@ -1,6 +1,7 @@
 // Dead letters: usage messages that could not be written to the ledger, with their bodies unchanged. The operator lists them
 // and replays or dismisses them. Each function is one transaction and can be repeated.
 import * as z from "zod";
+import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../control/context.ts";
 import { storable } from "../../core/text.ts";
 import { toIso } from "../../core/time.ts";
@@ -41,14 +42,15 @@ export function deadLettersStore(control: ControlDatabase) {
 
     /** Up to `limit` letters after the letter `after`, the oldest first. Without `all`, only those that wait. */
     async list(limit: number, { after, all }: { after: string; all: boolean }): Promise<DeadLetter[]> {
-      const rows = await control.query(
-        `SELECT ${columns} FROM dead_letters
-         WHERE ($3::boolean OR ${waiting})
-           AND ($2 = '' OR (received_at, id) > (SELECT received_at, id FROM dead_letters WHERE id = $2))
-         ORDER BY dead_letters.received_at, id LIMIT $1`,
-        [limit, after, all],
+      return readableList(control, limit, DeadLetter, { part: "dead_letters", idOf: idOfRow }, (count) =>
+        control.query(
+          `SELECT ${columns} FROM dead_letters
+           WHERE ($3::boolean OR ${waiting})
+             AND ($2 = '' OR (received_at, id) > (SELECT received_at, id FROM dead_letters WHERE id = $2))
+           ORDER BY dead_letters.received_at, id LIMIT $1`,
+          [count, after, all],
+        ),
       );
-      return rows.map((row) => DeadLetter.parse(row));
     },
 
     /** These letters, including replayed and dismissed ones. */
