@@ -58,6 +58,8 @@ export const config: AppConfig = {
         unitsPerHourByTool: {},
         sessions: 10,
         sessionIdleSeconds: 120,
+        spendCapCents: 10_000, // twice the base price, so that a first surprise stays small
+        maxSpendCapCents: 100_000, // an owner who needs more asks for a contract
       },
       strategy: "schema",
     },

@@ -33,7 +33,10 @@ export async function startBenchSystem(
 }
 
 /** Far more than a run uses: each limit is checked and none is reached. */
-const limits = { unitsPerHour: 10_000_000, unitsPerMonth: 100_000_000, callsPerMinute: 1_000_000, callsInFlight: 100 };
+const limits = {
+  ...{ unitsPerHour: 10_000_000, unitsPerMonth: 100_000_000, callsPerMinute: 1_000_000, callsInFlight: 100 },
+  ...{ spendCapCents: 1_000_000_000, maxSpendCapCents: 1_000_000_000 },
+};
 
 /** A fully provisioned tenant. */
 export async function makeTenant(system: System, strategy: Strategy): Promise<BenchTenant> {

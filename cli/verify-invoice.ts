@@ -22,10 +22,9 @@ import {
   daysOf,
   firstDifference,
   monthOf,
-  usagePrice,
 } from "../src/metering/invoice.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
-import { inDollars, isRounded } from "../src/core/money.ts";
+import { inDollars, isRounded, usagePrice } from "../src/core/money.ts";
 import type { SummaryRequest } from "../src/adapters/stripe/meter.ts";
 import { TenantId } from "../src/core/tenant.ts";
 import { localControl } from "./migrations/prepare.ts";

@@ -10,12 +10,12 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as z from "zod";
 import { readFlags, wholeNumber } from "../cli/flags.ts";
-import { inDollars } from "../src/core/money.ts";
+import { inDollars, usagePrice } from "../src/core/money.ts";
 import { planNames, planOf } from "../src/core/plans.ts";
 import { HOUR_MS, MINUTE_MS } from "../src/core/time.ts";
 import type { Tool } from "../src/tools/tool.ts";
 import { catalogue } from "../src/tools/catalogue.ts";
-import { type Period, dayOf, usagePrice } from "../src/metering/invoice.ts";
+import { type Period, dayOf } from "../src/metering/invoice.ts";
 import { childEnvironment } from "./child-environment.ts";
 
 const command = "npm run demo:month";
@@ -40,9 +40,21 @@ const AGENTS = 8;
 const LEDGER_WITHIN_MS = 120_000;
 /** Stripe finalizes an invoice an hour after the end of the period. */
 const AFTER_THE_END_MS = 2 * HOUR_MS;
-const NO_LIMITS = { unitsPerHour: "none", unitsPerMonth: "none", callsPerMinute: "none", callsInFlight: 128 };
+const NO_LIMITS = {
+  unitsPerHour: "none",
+  unitsPerMonth: "none",
+  callsPerMinute: "none",
+  callsInFlight: 128,
+  spendCapCents: "none",
+};
 /** The limits that the customer was sold. */
-const SOLD_LIMITS = { unitsPerHour: null, unitsPerMonth: null, callsPerMinute: null, callsInFlight: null };
+const SOLD_LIMITS = {
+  unitsPerHour: null,
+  unitsPerMonth: null,
+  callsPerMinute: null,
+  callsInFlight: null,
+  spendCapCents: null,
+};
 
 const Demo = z.object({
   baseUrl: z.url(),

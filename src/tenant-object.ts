@@ -125,7 +125,11 @@ export class TenantObject extends DurableObject<Env> {
     };
     this.#calls = new TenantCalls(this.#host);
     this.#move = new TenantMove(context, tenantId, host);
-    this.#planChange = new TenantPlanChange(context, tenantId, this.#billing, { ...host, gate: this.#calls.gate });
+    this.#planChange = new TenantPlanChange(context, tenantId, this.#billing, {
+      ...host,
+      gate: this.#calls.gate,
+      spentAt: (nowMs) => this.#config.latest && this.#usage.spentAt(this.#config.latest, nowMs),
+    });
     this.#jobs = new BackupJobs(context, tenantId, host);
     this.#removal = new TenantRemoval(context, tenantId, host);
     this.#data = new TenantData(context, tenantId, (left) => this.#move.recover(left));

@@ -63,6 +63,10 @@ CREATE TABLE tenants (
   past_due_since timestamptz,
   period_start timestamptz,
   period_end timestamptz,
+  -- When the plan took effect, and what earlier plans of that billing period have cost beyond their included units. NULL: the
+  -- plan is older than the period, or as old.
+  plan_since timestamptz,
+  spent_before_cents numeric NOT NULL DEFAULT 0,
   -- When a cancelled subscription will end, and when it has ended.
   cancel_at timestamptz,
   subscription_ended_at timestamptz,
@@ -72,7 +76,7 @@ CREATE TABLE tenants (
   deleted_at timestamptz,
   -- The numbers that the plan had when the tenant bought it. NULL: they are `limits`, of which none is overridden.
   sold_limits jsonb,
-  -- Branding, integrations and alerts, as `Settings` in src/core/settings.ts describes them.
+  -- Branding, integrations, the spend cap and alerts, as `Settings` in src/core/settings.ts describes them.
   settings jsonb NOT NULL DEFAULT '{}',
   search text GENERATED ALWAYS AS (lower(id || ' ' || name || ' ' || coalesce(email, ''))) STORED
 );

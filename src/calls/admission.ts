@@ -1,9 +1,11 @@
-// Decides whether a call may start: requests a minute, calls in flight, units of the sliding hour, units of the calendar
-// month, and units of the month of one API key. Synchronous, in memory, without a clock of its own. A running call holds its units from its admission on.
+// Decides whether a call may start: requests a minute, calls in flight, units of the sliding hour, units of the calendar month,
+// units of the month of one API key, and units that the spend cap pays for. Synchronous, in memory, without a clock of its own.
+// A running call holds its units from its admission on.
 //
 // Invariants: no admitted call exceeds a limit at any position of a window, and no call that would fit is refused;
 // a failed call gives its units back; a free call never meets a limit of units.
 import type { QuotaStatus } from "../core/call.ts";
+import { type SpendWindow, type Spender, spendWindow } from "../core/money.ts";
 import type { AdmissionLimits } from "../core/plans.ts";
 import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import { SlidingWindow } from "./sliding-window.ts";
@@ -45,10 +47,11 @@ export type AdmissionCode =
   | "tool_exhausted"
   | "period_exhausted"
   | "key_budget_exhausted"
+  | "spend_cap_reached"
   | "cost_over_limit";
 
 /** The limit that refused: what it counts, and over which time. */
-export type Measure = "minute" | "in_flight" | "hour" | "tool_hour" | "month" | "key_month";
+export type Measure = "minute" | "in_flight" | "hour" | "tool_hour" | "month" | "key_month" | "spend";
 
 /**
  * `limit`, `used` and `cost` are requests for `rate_limited`, calls for `too_many_in_flight`, units otherwise. After `retryAfterMs`
@@ -78,6 +81,8 @@ export class Admission {
   #monthUsed = 0;
   /** Units of the month by line of API keys. */
   #monthByLine = new Map<string, number>();
+  /** Units of the billing period from `startMs` on. */
+  #spend = { startMs: Infinity, used: 0 };
   #latestMs = -Infinity;
 
   /** Running calls, free ones included. */
@@ -125,7 +130,45 @@ export class Admission {
       }
       if (now - atMs < MINUTE_MS) this.#minute.add(atMs, 1);
       if (periodOf(atMs).period === this.#period) this.#monthUsed += units;
+      if (atMs >= this.#spend.startMs) this.#spend.used += units;
     }
+  }
+
+  /**
+   * The billing period of a metered plan at this instant, whose units count from now on; `undefined` for any other plan. Needed before
+   * each decision about the spend cap. `usedSince`: units of charged calls from the period's start on.
+   */
+  spendOf(
+    spender: Spender,
+    nowMs: number,
+    usedSince: (startMs: number, nowMs: number) => number,
+  ): SpendWindow | undefined {
+    // The instant of the decision, which is later when an earlier one saw a later clock.
+    const now = this.#tick(nowMs);
+    const window = spendWindow(spender, now);
+    if (window !== undefined) this.watchSpend(window.startMs, () => usedSince(window.startMs, now));
+    return window;
+  }
+
+  /**
+   * Counts the units of a billing period. `used`: the units of charged calls from `startMs` on; running calls are added. Repeating
+   * it for the same start changes nothing.
+   */
+  watchSpend(startMs: number, used: () => number): void {
+    if (this.#spend.startMs === startMs) return;
+    let units = used();
+    for (const { atMs, units: running } of this.#running) if (atMs >= startMs) units += running;
+    this.#spend = { startMs, used: units };
+  }
+
+  /** Units of the watched billing period, running calls included. */
+  get spendUsed(): number {
+    return this.#spend.used;
+  }
+
+  /** Running calls that cost units. */
+  get held(): readonly { atMs: number; units: number }[] {
+    return [...this.#running].filter(({ units }) => units > 0);
   }
 
   /**
@@ -144,10 +187,17 @@ export class Admission {
   /**
    * Admits a call of `cost` units (an integer, 0 or more) and holds them, or refuses it. When several limits refuse the
    * call, the longest refusal is the answer, so that a client which waits for it is admitted. `key`: the caller's API key.
+   * `spend`: what `spendOf` returned.
    */
-  decide(cost: number, limits: AdmissionLimits, nowMs: number, tool = "", key?: KeyBudget): Decision {
+  decide(
+    cost: number,
+    limits: AdmissionLimits,
+    nowMs: number,
+    tool = "",
+    { key, spend }: { key?: KeyBudget | undefined; spend?: SpendWindow | undefined } = {},
+  ): Decision {
     const now = this.#tick(nowMs);
-    const refused = this.#refusal(cost, limits, now, { tool, key });
+    const refused = this.#refusal(cost, limits, now, { tool, key, spend });
     if (refused !== undefined) {
       const { retryAtMs, ...facts } = refused;
       // Counted from the caller's clock, which may be behind the latest instant seen here.
@@ -157,6 +207,7 @@ export class Admission {
     const entryMs = this.#hour.add(now, cost, limits.unitsPerHour === null ? COARSE_MS : 1);
     this.#byTool.get(tool)?.add(entryMs, cost);
     this.#monthUsed += cost;
+    if (now >= this.#spend.startMs) this.#spend.used += cost;
     this.#addToLine(key?.lineId, cost);
     const ticket: Ticket = { atMs: now, units: cost, period: this.#period, entryMs, tool, line: key?.lineId };
     this.#running.add(ticket);
@@ -185,6 +236,7 @@ export class Admission {
     if (!this.#running.delete(ticket)) return;
     this.#hour.release(ticket.entryMs, ticket.units);
     this.#byTool.get(ticket.tool)?.release(ticket.entryMs, ticket.units);
+    if (ticket.atMs >= this.#spend.startMs) this.#spend.used -= ticket.units;
     if (ticket.period !== this.#period) return;
     this.#monthUsed -= ticket.units;
     this.#addToLine(ticket.line, -ticket.units);
@@ -225,7 +277,7 @@ export class Admission {
     cost: number,
     limits: AdmissionLimits,
     now: number,
-    { tool, key }: { tool: string; key: KeyBudget | undefined },
+    { tool, key, spend }: { tool: string; key: KeyBudget | undefined; spend: SpendWindow | undefined },
   ): Blocked | undefined {
     let longest: Blocked | undefined;
     const refuse = (refused: Blocked): void => {
@@ -265,6 +317,12 @@ export class Admission {
     if (key !== undefined) {
       const used = this.#monthByLine.get(key.lineId) ?? 0;
       refuseInMonth("key_budget_exhausted", "key_month", key.unitsPerMonth, used);
+    }
+    if (spend !== undefined && spend.maxUnits !== null && this.#spend.used + cost > spend.maxUnits) {
+      const [limit, used] = [spend.maxUnits, this.#spend.used];
+      // The next period has the same cap at most. A higher cap admits the call in any case.
+      const retryAtMs = cost > limit ? Infinity : spend.endMs;
+      refuse({ code: "spend_cap_reached", measure: "spend", limit, used, cost, retryAtMs });
     }
     return longest;
   }

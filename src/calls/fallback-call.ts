@@ -4,13 +4,15 @@
 //
 // The limits hold as far as one isolate can see: it makes the same exact decision as the object, starting from the ledger,
 // which is seconds behind. An isolate does not know the calls that run in another one, so more calls may be in flight
-// than the plan allows. A tenant that is under its limits is never refused.
+// than the plan allows. A tenant that is under its limits is never refused, with one exception: an hour's units below the spend
+// cap wait for the object, so that isolates that do not see each other exceed no cap.
 import { withTimeout } from "../adapters/timeout.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
+import { spendWindow } from "../core/money.ts";
 import { planOf, weightOf } from "../core/plans.ts";
 import type { ApiKey, TenantConfig, TenantId } from "../core/tenant.ts";
 import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
@@ -183,21 +185,33 @@ interface Usage {
   /** Calls and units of the hour before `readAtMs`, by tool: the ledger's seconds of 500 busy tenants would fill an isolate. */
   history: ReturnType<CallUsage["history"]>;
   readAtMs: number;
+  /** The start of the billing period that `admission` counts. */
+  spendStartMs: number | undefined;
 }
 
 const remembered = new BoundedMap<TenantId, Usage>(MAX_REMEMBERED);
 
 /** The tenant's usage as this isolate knows it: from the ledger, plus the calls that ran here since. */
-async function usageOf(context: Context, { id, limits }: TenantConfig): Promise<Usage> {
-  const known = trustedUsage(id);
-  if (known !== undefined) return known;
+async function usageOf(context: Context, config: TenantConfig): Promise<Usage> {
+  const { id, limits } = config;
   const nowMs = Date.now();
-  const { hour, monthUnits } = await fallbackCallsStore(context.control).usedLately(id, nowMs);
+  const spendStartMs = spendWindow(config, nowMs)?.startMs;
+  const known = trustedUsage(id);
+  if (known !== undefined && known.spendStartMs === spendStartMs) return known;
+  const {
+    hour,
+    monthUnits,
+    units: spendUnits,
+  } = await fallbackCallsStore(context.control).usedLately(id, nowMs, spendStartMs ?? nowMs);
   // Another call may have read it meanwhile, and its reservation is in that copy.
   const first = trustedUsage(id);
-  if (first !== undefined) return first;
+  if (first !== undefined) {
+    if (spendStartMs !== undefined) first.admission.watchSpend(spendStartMs, () => spendUnits);
+    return Object.assign(first, { spendStartMs });
+  }
 
   const admission = new Admission();
+  if (spendStartMs !== undefined) admission.watchSpend(spendStartMs, () => spendUnits);
   admission.restore(eachCall(hour), monthUnits, nowMs);
   for (const tool of Object.keys(limits.unitsPerHourByTool)) {
     admission.watch(tool, () => hour.filter((each) => each.tool === tool), nowMs);
@@ -207,7 +221,7 @@ async function usageOf(context: Context, { id, limits }: TenantConfig): Promise<
     calls: seconds.reduce((sum, { calls }) => sum + calls, 0),
     units: seconds.reduce((sum, { units }) => sum + units, 0),
   }));
-  const usage = { admission, history, readAtMs: nowMs };
+  const usage = { admission, history, readAtMs: nowMs, spendStartMs };
   remembered.set(id, usage);
   return usage;
 }
@@ -236,6 +250,9 @@ function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, h
     keyed: undefined,
     keyUsed,
     spendCanary: () => false,
+    // `usageOf` has counted the billing period. One that began since then has no other calls yet.
+    usedSince: () => 0,
+    spendReserve: ({ limits: { unitsPerHour } }) => unitsPerHour ?? Infinity,
     // `usageOf` has started the windows of the limited tools. A limit set since then counts calls from its first call on.
     recent: () => [],
     history: () => history,

@@ -9,6 +9,8 @@ import type { ControlDatabase } from "../control/context.ts";
 /** A tenant's usage by the ledger, which is some seconds behind the tenant's object. */
 const UsedLately = z.object({
   monthUnits: z.coerce.number().int(),
+  /** Since `sinceMs`. */
+  units: z.coerce.number().int(),
   /** The last hour, by second and tool. `atMs` is the start of the second. */
   hour: z.array(
     z.object({ atMs: z.number().int(), tool: z.string(), calls: z.number().int(), units: z.number().int() }),
@@ -21,8 +23,8 @@ type Charged = z.infer<typeof Charged>;
 
 export function fallbackCallsStore(control: ControlDatabase) {
   return {
-    /** Usage that the ledger has of the hour up to `nowMs` and of its calendar month (UTC). */
-    async usedLately(tenantId: TenantId, nowMs: number): Promise<UsedLately> {
+    /** Usage that the ledger has of the hour up to `nowMs`, of its calendar month (UTC), and since the start of a billing period. */
+    async usedLately(tenantId: TenantId, nowMs: number, sinceMs: number): Promise<UsedLately> {
       const [row] = await control.query(
         `WITH n AS (SELECT ${fromMs("$2")} AS now),
               seconds AS (
@@ -30,9 +32,10 @@ export function fallbackCallsStore(control: ControlDatabase) {
                 FROM ledger, n WHERE tenant_id = $1 AND at > n.now - make_interval(secs => ${HOUR_MS / 1000}) GROUP BY 1, 2)
          SELECT (SELECT coalesce(sum(units), 0) FROM ledger, n
                  WHERE tenant_id = $1 AND at >= date_trunc('month', n.now, 'UTC')) AS "monthUnits",
+                (SELECT coalesce(sum(units), 0) FROM ledger WHERE tenant_id = $1 AND at >= ${fromMs("$3")}) AS units,
                 (SELECT coalesce(jsonb_agg(jsonb_build_object('atMs', at_ms, 'tool', tool, 'calls', calls, 'units', units)), '[]'::jsonb)
                  FROM seconds) AS hour`,
-        [tenantId, nowMs],
+        [tenantId, nowMs, sinceMs],
       );
       return UsedLately.parse(row);
     },

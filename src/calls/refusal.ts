@@ -3,6 +3,8 @@
 import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { type Account, type StateFacts, conditionOf, tenantTable } from "../core/tenant-state.ts";
+import { costOf, inDollars, spentIn, type SpendWindow } from "../core/money.ts";
+import type { Tool } from "../tools/tool.ts";
 import type { Measure, Refused } from "./admission.ts";
 
 /** A refusal without numbers: about the caller, or about the tenant's state. */
@@ -35,7 +37,11 @@ const allowed: Readonly<Record<Measure, string>> = {
   tool_hour: "units an hour for this tool",
   month: "units a calendar month",
   key_month: "units a calendar month for this API key",
+  spend: "units a billing period under the spend cap",
 };
+
+const NEAR_CAP = "The account is near its spend cap, which cannot be checked exactly now. Try again in a minute.";
+const NEAR_CAP_SECONDS = 60;
 
 /** A wait of more than this has a date: people plan by dates, and models cannot add seconds to a time of day. */
 const DATED_FROM_SECONDS = 60;
@@ -44,6 +50,8 @@ export interface LimitOptions {
   /** Where a larger plan is sold. */
   upgradeUrl: string;
   nowMs: number;
+  /** The billing period, for a refusal by the spend cap. */
+  spend?: SpendWindow | undefined;
 }
 
 /**
@@ -76,6 +84,33 @@ function refusedByLimit(subject: string, refused: Refused, { upgradeUrl, nowMs }
   };
 }
 
+/** The refusal of a call by the spend cap: what is spent, what the call costs, who can raise the cap, and when it renews. */
+function refusedByCap(subject: string, refused: Refused, spend: SpendWindow, options: LimitOptions): Refusal {
+  const { code, limit, used, cost, retryAfterMs } = refused;
+  const { includedUnits, unitAmountCents, maxCapCents } = spend;
+  const capCents = spend.capCents ?? 0;
+  const dollars = (cents: number): string => `${inDollars(costOf(cents, "1"))} USD`;
+  const paid = Math.max(0, used + cost - includedUnits) - Math.max(0, used - includedUnits);
+  const most = maxCapCents === null ? "" : `, to at most ${dollars(maxCapCents)}`;
+  const canRaise = maxCapCents === null || maxCapCents > capCents;
+  const retryAfterSeconds = retryAfterMs === undefined ? undefined : Math.max(1, Math.ceil(retryAfterMs / 1000));
+  const sentences = [
+    `Refused: ${subject} and nothing was charged.`,
+    `The spend cap of a billing period is ${dollars(capCents)} for units beyond the ${includedUnits} included ones;`,
+    `${inDollars(spentIn(spend, used))} USD are spent, and this call costs ${inDollars(costOf(paid, unitAmountCents))} USD (${cost} units).`,
+    canRaise
+      ? `An owner, an administrator or a billing member of the account can raise the cap${most}: ${options.upgradeUrl}`
+      : `The cap cannot be raised further. For a larger plan see ${options.upgradeUrl}`,
+    retryAfterSeconds === undefined
+      ? "Waiting does not help: the call costs more than the cap."
+      : `The next billing period begins in ${retryAfterSeconds} seconds${dateAfter(retryAfterSeconds, options.nowMs)}.`,
+  ];
+  return {
+    ...{ code, message: sentences.join(" "), limit, used, cost, capCents, upgradeUrl: options.upgradeUrl },
+    ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
+  };
+}
+
 function dateAfter(seconds: number, nowMs: number): string {
   if (seconds <= DATED_FROM_SECONDS) return "";
   const at = new Date((Math.ceil(nowMs / 1000) + seconds) * 1000);
@@ -84,7 +119,13 @@ function dateAfter(seconds: number, nowMs: number): string {
 
 /** The refusal of a call by a limit. */
 export function limitRefusal(tool: string, refused: Refused, options: LimitOptions): Refusal {
-  return refusedByLimit(`${tool} was not run`, refused, options);
+  const subject = `${tool} was not run`;
+  const { spend } = options;
+  if (refused.measure !== "spend" || spend === undefined) return refusedByLimit(subject, refused, options);
+  // The host's reserve refused, and not the cap.
+  if (refused.used + refused.cost <= (spend.maxUnits ?? Infinity))
+    return { ...plainRefusal("metering_unavailable", NEAR_CAP), retryAfterSeconds: NEAR_CAP_SECONDS };
+  return refusedByCap(subject, refused, spend, options);
 }
 
 /** The refusal of a message that is no call, by the requests per minute. */
@@ -96,4 +137,15 @@ export function requestRefusal(refused: Refused, options: LimitOptions): Refusal
 export function mayBeCharged(refusal: Refusal, callId: string): Refusal {
   const note = `An answer was lost, so the call may have been charged once. Its id is ${callId}.`;
   return { ...refusal, message: `${refusal.message} ${note}`, mayBeChargedAs: callId };
+}
+
+/** The refusal of a caller that lacks a scope of the tool. */
+export function scopesNeeded({ name, scopes }: Pick<Tool, "name" | "scopes">): Refusal {
+  const detail = `The tool ${name} needs ${scopes.join(" ")}. Sign in again and allow it, or ask your administrator for the right.`;
+  return plainRefusal("scope_missing", detail);
+}
+
+/** The first attempt was charged, and the retry could not return its answer. */
+export function lostAnswer(callId: string): Refusal {
+  return plainRefusal("outcome_unknown", `The call was charged and its answer was lost. Its id is ${callId}.`);
 }

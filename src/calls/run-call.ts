@@ -22,10 +22,11 @@ import {
   newTrace,
 } from "../core/call.ts";
 import { type ErrorCode, errorCode } from "../core/errors.ts";
+import { withReserve } from "../core/money.ts";
 import type { Charge } from "../core/usage.ts";
 import type { ApiKey, TenantConfig } from "../core/tenant.ts";
 import { refusedByState } from "../core/tenant-state.ts";
-import { keyOf, refusedCredential, refusedToolUse } from "../identity/keys/credential-check.ts";
+import { allowedTools, keyOf, refusedCredential, refusedToolUse } from "../identity/keys/credential-check.ts";
 import { rolesNeeded } from "../identity/members/members.ts";
 import { describeError, log } from "../log.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
@@ -33,7 +34,15 @@ import { catalogue } from "../tools/catalogue.ts";
 import type { Tool, ToolContext } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
 import { type Earlier, type KeyedCalls, chargedAs } from "./keyed-calls.ts";
-import { limitRefusal, plainRefusal, refusedOutcome, requestRefusal, stateRefusal } from "./refusal.ts";
+import {
+  limitRefusal,
+  lostAnswer,
+  plainRefusal,
+  refusedOutcome,
+  requestRefusal,
+  scopesNeeded,
+  stateRefusal,
+} from "./refusal.ts";
 import { type ToolRun, runTool, timedDb, toolContext } from "./tool-runner.ts";
 
 type Awaitable<Value> = Value | Promise<Value>;
@@ -75,6 +84,10 @@ export interface CallUsage {
   keyUsed(keyId: string, nowMs: number): void;
   /** Uses up a canary's token, durably. False: it was used before. */
   spendCanary(canary: { expiresAtMs: number }): boolean;
+  /** Units of charged calls from `startMs` on, the start of a billing period. */
+  usedSince(startMs: number, nowMs: number): number;
+  /** Units below a spend cap that this host does not admit, because it may not know all calls. Absent: none. */
+  readonly spendReserve?: (config: TenantConfig) => number;
   /** Charged calls of one tool in the hour up to `nowMs`. */
   recent(nowMs: number, tool: string): Iterable<{ atMs: number; units: number }>;
   /** Calls and units of the hour up to `nowMs`, by tool. */
@@ -185,9 +198,8 @@ async function admitAndRun(
   if (refused !== undefined) return refusedOutcome(refused);
   const tool = catalogue.get(request.tool);
   if (tool === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
-  if (lacksScope(caller, scopes, tool)) return refusedOutcome(plainRefusal("scope_missing", scopesNeeded(tool)));
+  if (lacksScope(caller, scopes, tool)) return refusedOutcome(scopesNeeded(tool));
 
-  // Rows.
   const db = await host.rows(config);
   if (typeof db === "string") return refusedOutcome(plainRefusal(db));
 
@@ -217,9 +229,13 @@ async function admitAndRun(
     if (Object.hasOwn(config.limits.unitsPerHourByTool, tool.name)) {
       admission.watch(tool.name, () => usage.recent(now, tool.name), now);
     }
-    const decision = admission.decide(tool.units, config.limits, now, tool.name, key);
+    const spend = admission.spendOf(config, now, (startMs, atMs) => usage.usedSince(startMs, atMs));
+    const decision = admission.decide(tool.units, config.limits, now, tool.name, {
+      key,
+      spend: spend && withReserve(spend, usage.spendReserve?.(config)),
+    });
     if (!decision.admitted) {
-      const refusal = limitRefusal(tool.name, decision, { upgradeUrl: plansUrl(host), nowMs: now });
+      const refusal = limitRefusal(tool.name, decision, { upgradeUrl: plansUrl(host), nowMs: now, spend });
       return refusedOutcome(refusal, admission.quota(config.limits, now));
     }
     ({ ticket } = decision);
@@ -257,7 +273,8 @@ async function admitAndRun(
           ? usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units }, ticket.line)
           : undefined;
       keyed?.keep({ callId: chargedId ?? callId, nowMs: host.now(), units, answer: run });
-      const withheld = await charging;
+      // A stored charge is settled without a pause: a count in between would have its units twice.
+      const withheld = charging instanceof Promise ? await charging : charging;
       if (withheld !== undefined) return (outcome = refusedOutcome(withheld));
       if (ticket !== undefined && chargedId === undefined) {
         if (units > 0) chargedId = callId;
@@ -369,10 +386,6 @@ function lacksScope(caller: Caller, scopes: readonly string[], tool: Tool): bool
   return caller.kind === "grant" && !tool.scopes.every((scope) => scopes.includes(scope));
 }
 
-function scopesNeeded({ name, scopes }: Tool): string {
-  return `The tool ${name} needs ${scopes.join(" ")}. Sign in again and allow it, or ask your administrator for the right.`;
-}
-
 function refusedTool(
   config: TenantConfig,
   { caller, tool }: CallRequest,
@@ -384,17 +397,4 @@ function refusedTool(
   if (key === undefined || !isAllowed) return plainRefusal("tool_not_allowed");
   const names = allowed.length === 0 ? "It may call no tool." : `It may call: ${allowed.join(", ")}.`;
   return plainRefusal("tool_not_in_key", `${names} An administrator of the account can change the key's tools.`);
-}
-
-/** The tools that the caller may call; `null`: every tool. */
-function allowedTools(config: TenantConfig, caller: Caller): readonly string[] | null {
-  if (caller.kind === "canary") return ["health_check"];
-  const ofTenant = config.allowedTools;
-  const ofKey = keyOf(config, caller)?.tools ?? null;
-  if (ofKey === null) return ofTenant;
-  return ofTenant === null ? ofKey : ofKey.filter((tool) => ofTenant.includes(tool));
-}
-
-function lostAnswer(callId: string): Refusal {
-  return plainRefusal("outcome_unknown", `The call was charged and its answer was lost. Its id is ${callId}.`);
 }

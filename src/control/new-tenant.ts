@@ -27,6 +27,8 @@ export const TenantRequest = z.strictObject({
     // Unwrapped, because their defaults would override the plan's numbers.
     sessions: Limits.shape.sessions.unwrap(),
     sessionIdleSeconds: Limits.shape.sessionIdleSeconds.unwrap(),
+    spendCapCents: Limits.shape.spendCapCents.unwrap(),
+    maxSpendCapCents: Limits.shape.maxSpendCapCents.unwrap(),
   })
     .strict()
     .partial()

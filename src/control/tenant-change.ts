@@ -60,6 +60,7 @@ export type NotChanged =
   | "rows_placed"
   | "features_invalid"
   | "too_many_features"
+  | "cap_over_bound"
   | "unexpected"
   | "busy";
 
@@ -99,11 +100,20 @@ export async function changeAccount(
     if (!features.success) return "features_invalid";
     if (changedFeatures && Object.keys(features.data).length > MAX_FEATURES) return "too_many_features";
     const { soldLimits } = current;
+    const changed =
+      limits === undefined
+        ? current.limits
+        : limits === null
+          ? soldLimits
+          : changedLimits(current.limits, limits, soldLimits);
+    const { maxSpendCapCents: most } = changed;
+    const wantedCap = settings?.spend?.capCents;
+    if (wantedCap != null && most !== null && wantedCap > most) return "cap_over_bound";
     const isStored = await tenants.changeAccount(tenantId, facts.version, {
       ...rest,
       features: changedFeatures === undefined ? undefined : features.data,
       ...(limits !== undefined && {
-        limits: limits === null ? soldLimits : changedLimits(current.limits, limits, soldLimits),
+        limits: changed,
         soldLimits,
       }),
       settings: settings === undefined ? undefined : changedSettings(current.settings, settings),

@@ -128,6 +128,14 @@ export type TenantFacts = z.infer<typeof TenantFacts>;
 /** Maximum number of attempts to write a change. Others write the tenant's row, too. */
 const MAX_WRITES = 5;
 
+/** What decides about the spend cap of the tenant `t`. Periods that share one payment begin with the first of them. */
+export const billingJson = `jsonb_build_object(
+  'periodStartMs', ${toMs(`coalesce((SELECT max(f.starts_at) FROM subscription_periods s
+     JOIN subscription_periods f ON f.tenant_id = s.tenant_id AND f.starts_at <= s.starts_at AND NOT f.shares_included
+     WHERE s.tenant_id = t.id AND s.starts_at = t.period_start AND s.shares_included), t.period_start)`)},
+  'periodEndMs', ${toMs("t.period_end")}, 'planSinceMs', ${toMs("t.plan_since")},
+  'spentBeforeCents', t.spent_before_cents::text, 'ownCapCents', t.settings #> '{spend,capCents}')`;
+
 const summaryColumns = `t.id, t.name, t.email, t.plan, t.strategy, t.region, t.state, t.features, t.limits, t.allowed_tools AS "allowedTools",
   ${toIso("t.trial_until")} AS "trialUntil", t.stripe_subscription_id AS "stripeSubscriptionId", t.version::int AS version,
   t.delivered_version::int AS "deliveredVersion", t.stripe_customer_id AS "stripeCustomerId",
@@ -147,6 +155,7 @@ export function tenantsStore(control: ControlDatabase) {
            'suspendedBy', CASE WHEN t.state = 'suspended' THEN coalesce(t.suspended_by, 'operator') END,
            'leavingUntilMs', ${toMs("t.leaving_until")},
            'pastDueSinceMs', ${toMs("t.past_due_since")}, 'limits', t.limits,
+           'billing', ${billingJson},
            'allowedTools', t.allowed_tools, 'features', t.features, 'branding', coalesce(t.settings -> 'branding', '{}'),
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
                      'expiresAtMs', ${toMs("least(k.expires_at, k.overlap_until)")}, 'lineId', k.line_id, 'tools', k.tools,

@@ -4,7 +4,7 @@
 import * as z from "zod";
 import { config as written } from "#app/config";
 import { accountScopes } from "./actor.ts";
-import type { Plan } from "./plans.ts";
+import type { WrittenPlan } from "./plans.ts";
 import type { Statement } from "./sql.ts";
 
 export interface AppConfig {
@@ -22,7 +22,7 @@ export interface AppConfig {
     readonly privacyUrl: string;
   };
   /** Every plan by its name, cheapest first. A tenant keeps the limits of the day it bought; features are those of today. */
-  readonly plans: Readonly<Record<string, Omit<Plan, "name">>>;
+  readonly plans: Readonly<Record<string, WrittenPlan>>;
   /**
    * What a key or a token can be allowed to do: the scope, then its meaning in words. `tools:read` must be among them, because
    * the product's own tools need it.

@@ -80,6 +80,8 @@ export interface Refusal {
   used?: number;
   retryAfterSeconds?: number;
   upgradeUrl?: string;
+  /** The spend cap that refused, in cents. */
+  capCents?: number;
   /** An answer was lost: the call may have been charged once, under this id. */
   mayBeChargedAs?: string;
 }

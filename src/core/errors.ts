@@ -58,6 +58,7 @@ export const errors = {
   tool_exhausted: { status: 429, advice: "This hour's units for this tool are used up." },
   period_exhausted: { status: 429, advice: "This month's units are used up." },
   key_budget_exhausted: { status: 429, advice: "This API key's units of the month are used up." },
+  spend_cap_reached: { status: 429, advice: "The spend cap of this billing period is reached." },
   cost_over_limit: { status: 403, advice: "This call costs more than the plan's whole allowance." },
   // running a tool
   tool_unknown: { status: 404, advice: "There is no such tool. Call `tools/list` for the tools that exist." },

@@ -31,6 +31,10 @@ export const Limits = AdmissionLimits.extend({
   sessions: z.int().positive().max(100).default(2),
   /** An idle session is closed after this long. */
   sessionIdleSeconds: z.int().min(1).max(300).default(30),
+  /** Where the price of units beyond the included ones stops in a billing period, unless an owner says otherwise. `null`: nowhere. */
+  spendCapCents: z.int().min(0).nullable().default(null),
+  /** The highest spend cap that an owner may set. `null`: any. */
+  maxSpendCapCents: z.int().min(0).nullable().default(null),
 });
 export type Limits = z.infer<typeof Limits>;
 
@@ -52,6 +56,8 @@ export const LimitChanges = z
     unitsPerHourByTool: z.record(z.string(), z.int().positive().nullable()).nullable(),
     sessions: shape.sessions.unwrap().nullable(),
     sessionIdleSeconds: shape.sessionIdleSeconds.unwrap().nullable(),
+    spendCapCents: orNone(shape.spendCapCents.unwrap().unwrap()),
+    maxSpendCapCents: orNone(shape.maxSpendCapCents.unwrap().unwrap()),
   })
   .partial();
 export type LimitChanges = z.infer<typeof LimitChanges>;
@@ -109,6 +115,9 @@ export interface Plan {
   /** Features of every tenant of the plan, as app/config.ts says today. */
   readonly features?: Features;
 }
+
+/** A plan as app/config.ts writes it: what it leaves out of the limits has a default. */
+export type WrittenPlan = Omit<Plan, "name" | "limits"> & { readonly limits: z.input<typeof Limits> };
 
 const PlanDefinition = z.strictObject({
   amountCents: z.int().min(0).nullable(),

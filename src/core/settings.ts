@@ -1,5 +1,5 @@
-// What a tenant's admin may change of the tenant's configuration: branding, integrations and alerts. The operator may change it,
-// too. Every setting here has a reader: the MCP server shows the branding, and usage alerts read the rest.
+// What a tenant's people may change of the tenant's configuration: branding, integrations, the spend cap and alerts. The operator
+// may change it, too. Every setting here has a reader: the MCP server shows the branding, and usage alerts read the rest.
 // Changes are JSON merge patches (RFC 7396): what a patch leaves out stays, and `null` removes.
 import * as z from "zod";
 import { Branding, DisplayName } from "./tenant.ts";
@@ -28,10 +28,16 @@ const alerts = {
     .transform((thresholds) => [...new Set(thresholds)].toSorted((a, b) => a - b)),
 };
 
+const spend = {
+  /** Where the price of units beyond the included ones stops in a billing period, in cents. The operator's bound holds besides. */
+  capCents: z.int().min(0).max(1_000_000_000),
+};
+
 /** As stored. The schemas of patches have checked the texts. */
 export const Settings = z.object({
   branding: Branding.default({}),
   integrations: z.object({ webhookUrl: z.string().optional() }).default({}),
+  spend: z.object({ capCents: z.int().optional() }).default({}),
   alerts: z
     .object({ emails: z.array(z.string()).optional(), thresholdsPercent: z.array(z.int()).optional() })
     .default({}),
@@ -45,6 +51,7 @@ export const SettingsPatch = z
       .partial()
       .nullable(),
     integrations: z.strictObject({ webhookUrl: integrations.webhookUrl.nullable() }).partial().nullable(),
+    spend: z.strictObject({ capCents: spend.capCents.nullable() }).partial().nullable(),
     alerts: z
       .strictObject({ emails: alerts.emails.nullable(), thresholdsPercent: alerts.thresholdsPercent.nullable() })
       .partial()

@@ -2,6 +2,7 @@
 // for `CONFIG_TRUSTED_MS` at most. tenant-state.ts has the table of its states.
 import * as z from "zod";
 import { tenantRoles } from "./actor.ts";
+import { Billing } from "./money.ts";
 import { Placement } from "./placement.ts";
 import { Features, Limits, planNames, strategies } from "./plans.ts";
 import { MINUTE_MS } from "./time.ts";
@@ -76,6 +77,8 @@ export const TenantConfig = z.object({
   /** Until when a leaving tenant can be reactivated. */
   leavingUntilMs: z.int().nullable().default(null),
   limits: Limits,
+  /** Decides about the spend cap. */
+  billing: Billing.optional(),
   /** `null`: every tool of the catalogue. */
   allowedTools: z.array(z.string()).nullable(),
   /** What was set for the tenant. `featuresOf` adds those of the plan. */

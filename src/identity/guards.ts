@@ -308,10 +308,14 @@ async function admitSession(c: HttpContext, session: Session): Promise<void> {
 /** Throws `role_missing` or `scope_missing` unless the actor that the guard has set has the permission. Runs before the body is read. */
 export function requirePermission(permission: Permission): MiddlewareHandler<HttpEnv> {
   return createMiddleware<HttpEnv>((c, next) => {
-    const actor = c.get("actor");
-    if (permissionsOf(actor).includes(permission)) return next();
-    throw lacksPermission(actor, permission);
+    demandPermission(c.get("actor"), permission);
+    return next();
   });
+}
+
+/** Throws unless the actor has the permission. For a part of a request that needs more than its route. */
+export function demandPermission(actor: Actor, permission: Permission): void {
+  if (!permissionsOf(actor).includes(permission)) throw lacksPermission(actor, permission);
 }
 
 function lacksPermission(actor: Actor, permission: Permission): Problem {

@@ -1,9 +1,11 @@
 // The rows of a tenant's object. Each charged call is one row: the charge, an entry of the window, and an outbox entry.
-// A row is deleted once the ledger has acknowledged it and it has left the window; the same transaction adds it to its
-// month's total. Every function is synchronous, so its writes commit with the caller's other writes.
+// A row is deleted once the ledger has acknowledged it and it has left the window; the same transaction adds it to the total of
+// its day, or of the part of the day from the start of a billing period on. Every function is synchronous, so its writes commit
+// with the caller's other writes.
 // A row names the line of API keys whose units of the month it counts in. The ledger does not need it.
 // A fallback call is a row with a negative number: it counts like the others but is not sent to the ledger. It stays until
 // its month ends, so that a repeated notification counts it once, and for a day, so that an idempotency key finds it.
+import * as z from "zod";
 import { periodOf } from "../calls/admission.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import type { FallbackCall, UsageRow } from "../core/usage.ts";
@@ -29,6 +31,11 @@ export interface CallLog {
   recent(nowMs: number, tool?: string): { atMs: number; units: number }[];
   /** Units charged in the calendar month (UTC) of `nowMs`. */
   monthUsed(nowMs: number): number;
+  /**
+   * Units charged since the start of a billing period. If the start becomes known an hour late, deleted rows of that whole day
+   * count: the count is never too low.
+   */
+  usedSince(startMs: number, nowMs: number): number;
   /** Units charged in the calendar month (UTC) of `nowMs` by line of API keys. */
   monthByLine(nowMs: number): { lineId: string; units: number }[];
   /** Calls and units of the last hour by tool. */
@@ -36,6 +43,11 @@ export interface CallLog {
   setting(name: string): string | undefined;
   setSetting(name: string, value: string): void;
 }
+
+const SpendStart = z.object({ startMs: z.number(), totalsFromMs: z.number() });
+
+/** Two billing periods that share one payment take two months at most. */
+const TOTALS_KEPT_MS = 70 * DAY_MS;
 
 /** Whether the tables exist. Asking creates nothing, so that a mistaken call leaves no storage behind. */
 export function hasCallLog(storage: DurableObjectStorage): boolean {
@@ -52,7 +64,7 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
         `CREATE TABLE calls (n INTEGER PRIMARY KEY, call_id TEXT NOT NULL, at_ms INTEGER NOT NULL, tool TEXT NOT NULL,
                              units INTEGER NOT NULL, line TEXT)`,
       );
-      sql.exec(`CREATE TABLE months (month TEXT PRIMARY KEY, units INTEGER NOT NULL) WITHOUT ROWID`);
+      sql.exec(`CREATE TABLE totals (from_ms INTEGER PRIMARY KEY, units INTEGER NOT NULL)`);
       sql.exec(
         `CREATE TABLE line_months (month TEXT, line TEXT, units INTEGER NOT NULL, PRIMARY KEY (month, line)) WITHOUT ROWID`,
       );
@@ -77,23 +89,42 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
   let lowestN = Math.min(0, sql.exec<{ n: number | null }>(`SELECT min(n) AS n FROM calls`).one().n ?? 0);
   const startOfMonth = (nowMs: number): number => Date.parse(`${periodOf(nowMs).period}-01T00:00:00Z`);
 
+  /** The start of the billing period that `usedSince` was last asked for, and the instant from which the totals count to it. */
+  let spend = SpendStart.safeParse(JSON.parse(setting("spend") ?? "null")).data;
+
+  const totalsIn = (fromMs: number, toMs: number): number =>
+    sql
+      .exec<{ units: number }>(
+        `SELECT coalesce(sum(units), 0) AS units FROM totals WHERE from_ms >= ? AND from_ms < ?`,
+        fromMs,
+        toMs,
+      )
+      .one().units;
+  const unitsSince = (startMs: number, totalsFromMs: number): number =>
+    totalsIn(totalsFromMs, Number.MAX_SAFE_INTEGER) +
+    sql.exec<{ units: number }>(`SELECT coalesce(sum(units), 0) AS units FROM calls WHERE at_ms >= ?`, startMs).one()
+      .units;
+
   const fold = (upTo: number, nowMs: number): void => {
     const gone = `n <= ? AND at_ms <= ? AND (n > 0 OR at_ms < ?)`;
     const bounds = [upTo, nowMs - HOUR_MS, startOfMonth(nowMs - DAY_MS)];
     const totals = sql
-      .exec<{ month: string; units: number }>(
-        `SELECT strftime('%Y-%m', at_ms / 1000, 'unixepoch') AS month, sum(units) AS units FROM calls WHERE ${gone} GROUP BY month`,
+      .exec<{ fromMs: number; units: number }>(
+        `SELECT CASE WHEN at_ms >= ?4 THEN max(at_ms - at_ms % ${DAY_MS}, ?4) ELSE at_ms - at_ms % ${DAY_MS} END AS fromMs,
+                sum(units) AS units FROM calls WHERE n <= ?1 AND at_ms <= ?2 AND (n > 0 OR at_ms < ?3) GROUP BY fromMs`,
         ...bounds,
+        spend?.startMs ?? Number.MAX_SAFE_INTEGER,
       )
       .toArray();
     if (totals.length === 0) return;
-    for (const { month, units } of totals) {
+    for (const { fromMs, units } of totals) {
       sql.exec(
-        `INSERT INTO months VALUES (?, ?) ON CONFLICT (month) DO UPDATE SET units = units + excluded.units`,
-        month,
+        `INSERT INTO totals VALUES (?, ?) ON CONFLICT (from_ms) DO UPDATE SET units = units + excluded.units`,
+        fromMs,
         units,
       );
     }
+    sql.exec(`DELETE FROM totals WHERE from_ms < ?`, nowMs - TOTALS_KEPT_MS);
     sql.exec(
       `INSERT INTO line_months SELECT strftime('%Y-%m', at_ms / 1000, 'unixepoch') AS month, line, sum(units) FROM calls
        WHERE ${gone} AND line IS NOT NULL GROUP BY month, line
@@ -175,13 +206,18 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
         .toArray();
     },
     monthUsed(nowMs) {
-      const { period } = periodOf(nowMs);
-      const kept = sql.exec<{ units: number }>(
-        `SELECT coalesce(sum(units), 0) AS units FROM calls WHERE at_ms >= ?`,
-        startOfMonth(nowMs),
-      );
-      const folded = sql.exec<{ units: number }>(`SELECT units FROM months WHERE month = ?`, period).toArray();
-      return kept.one().units + (folded[0]?.units ?? 0);
+      const startMs = startOfMonth(nowMs);
+      return unitsSince(startMs, startMs);
+    },
+    usedSince(startMs, nowMs) {
+      if (spend?.startMs !== startMs) {
+        // Rows of the last hour are in no total. An older start may be inside of a day's total.
+        const dayMs = startMs - (startMs % DAY_MS);
+        const isKnown = nowMs - startMs < HOUR_MS || totalsIn(dayMs, startMs) === 0;
+        spend = { startMs, totalsFromMs: isKnown ? startMs : dayMs };
+        setSetting("spend", JSON.stringify(spend));
+      }
+      return unitsSince(startMs, spend.totalsFromMs);
     },
     monthByLine(nowMs) {
       return sql

@@ -1,8 +1,6 @@
 // Adds up an invoice: a tenant's calls, its meter reports, Stripe's count of units, and the price. Units are whole numbers
 // and money is exact, so every order of addition gives the same sum. A report covers at most one UTC day, so days can be
 // compared one by one.
-import { type Cents, costOf } from "../core/money.ts";
-import type { Plan } from "../core/plans.ts";
 import { DAY_MS } from "../core/time.ts";
 
 /** Whole UTC days, except for the period of an invoice. `endMs` is exclusive. */
@@ -164,9 +162,4 @@ export function firstDifference(
     if (addUp(own).units !== stripeUnits) return { startSeconds, reports: own, stripeUnits };
   }
   return undefined;
-}
-
-/** The price of a billing period's units beyond the base price. Included units are free. */
-export function usagePrice(units: number, plan: Pick<Plan, "includedUnits" | "unitAmountCents">): Cents {
-  return costOf(Math.max(0, units - (plan.includedUnits ?? 0)), plan.unitAmountCents ?? "0");
 }

@@ -7,7 +7,8 @@ import type { CallUsage } from "../calls/run-call.ts";
 import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
 import type { FinishedCall } from "../core/call.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { inCents, spentBefore, spentIn } from "../core/money.ts";
+import type { TenantConfig, TenantId } from "../core/tenant.ts";
 import type { Charge, FallbackCall } from "../core/usage.ts";
 import { type CallLog, KeyUses, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
 import type { RecentCall } from "./metrics/fold.ts";
@@ -78,6 +79,24 @@ export class TenantUsage implements CallUsage {
   keyUsage(nowMs: number): KeyUsage {
     if (this.#opened === undefined) return { lastUses: [], units: [] };
     return { lastUses: this.#opened.keyUses.all(), units: this.admission.usedByLine(nowMs) };
+  }
+
+  usedSince(startMs: number, nowMs: number): number {
+    return this.#forCall.rows.usedSince(startMs, nowMs);
+  }
+
+  /**
+   * What the plan in force has cost in the billing period, for the plan that replaces it now: until when its calls count, and the
+   * price of its units beyond the included ones. Running calls count under the next plan.
+   */
+  spentAt(config: TenantConfig, nowMs: number): { sinceMs: number; spentCents: string } {
+    const { admission } = this.open();
+    const window = admission.spendOf(config, nowMs, (startMs, atMs) => this.usedSince(startMs, atMs));
+    const { held } = admission;
+    const sinceMs = Math.min(nowMs, ...held.map(({ atMs }) => atMs));
+    if (window === undefined) return { sinceMs, spentCents: spentBefore(config, nowMs) };
+    const running = held.reduce((sum, { atMs, units }) => sum + (atMs >= window.startMs ? units : 0), 0);
+    return { sinceMs, spentCents: inCents(spentIn(window, admission.spendUsed - running)) };
   }
 
   recent(nowMs: number, tool: string): { atMs: number; units: number }[] {

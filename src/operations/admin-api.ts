@@ -111,6 +111,10 @@ const notChanged: Readonly<Record<Exclude<NotChanged, "no_such_tenant">, readonl
   no_trial_now: ["conflict", "An account in this state has no trial."],
   features_invalid: ["bad_request", "features: a name has 1 to 60 characters, and a text 200 at most."],
   too_many_features: ["bad_request", "features: a tenant has at most 200."],
+  cap_over_bound: [
+    "conflict",
+    "spend.capCents: the operator's bound is `limits.maxSpendCapCents`. Ask the operator for more.",
+  ],
   unexpected: ["precondition_failed", "The configuration has changed. The ETag header names the current version."],
   busy: ["conflict", "Another change came first each time. Send the request again."],
 };

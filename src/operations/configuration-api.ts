@@ -10,6 +10,7 @@ import { Features, LimitChanges, Limits, featuresOf, overriddenLimits } from "..
 import { Settings, SettingsPatch } from "../core/settings.ts";
 import { tenantStates } from "../core/tenant.ts";
 import { type HttpContext, Problem, noSuchTenant, tenantOf } from "../http.ts";
+import { demandPermission } from "../identity/guards.ts";
 import { refusedChange } from "./admin-api.ts";
 
 /** What the operator sees. `limits` and `features`: only what differs from the plan; `effective` is what is in force. */
@@ -70,8 +71,8 @@ function ownConfigurationOf(tenantId: string, stored: StoredConfiguration): OwnC
 
 /** The change of an account that a patch asks for. */
 export function changeOf(patch: ConfigurationPatch): TenantChange {
-  const { limits, features, allowedTools, region, branding, integrations, alerts } = patch;
-  const settings = { branding, integrations, alerts };
+  const { limits, features, allowedTools, region, branding, integrations, spend, alerts } = patch;
+  const settings = { branding, integrations, spend, alerts };
   const isGiven = Object.values(settings).some((part) => part !== undefined);
   return { limits, features, allowedTools, region, ...(isGiven && { settings }) };
 }
@@ -112,6 +113,8 @@ export function changeOwnConfiguration(
   c: HttpContext,
   { body }: { body: z.infer<typeof SettingsPatch> },
 ): Promise<Response> {
+  // What may be spent is a decision like a change of the plan.
+  if (body.spend !== undefined) demandPermission(c.get("actor"), "billing:manage");
   return change(c, { view: ownConfigurationOf, change: { settings: body }, refused: () => undefined });
 }
 

@@ -13,6 +13,7 @@ import { planOf } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { Flush } from "../metering/outbox.ts";
+import type { TenantUsage } from "../metering/tenant-usage.ts";
 import { drainUsage } from "../reports/drain.ts";
 import { type PlanChange, subscriptionsStore } from "./subscriptions-store.ts";
 
@@ -31,12 +32,16 @@ const REQUEST_MS = 4_000;
 const SOON_MS = 1_000;
 const LATER_MS = 15_000;
 
+/** What a plan has cost in the billing period beyond its included units, and since when calls count under the next one. */
+type Spent = ReturnType<TenantUsage["spentAt"]>;
+
 /** The functions of the tenant's object that a plan change uses. */
 interface PlanChangeHost {
   /** The gate that every call of the tenant passes. */
   gate: PauseGate;
   now(): number;
   flush: Flush;
+  spentAt(nowMs: number): Spent | undefined;
   /** Reads the tenant's row again and records in the control tables that the object has it. */
   refresh(): Promise<unknown>;
 }
@@ -47,6 +52,8 @@ export class TenantPlanChange {
   /** Serialises decisions about the tenant's subscription. */
   readonly #mutex: Mutex;
   readonly #host: PlanChangeHost;
+  /** The change that Stripe has last, and what its billing period had cost when Stripe got it. */
+  #atStripe: { id: number; spent: Spent | undefined } | undefined;
 
   constructor(context: Context, tenantId: TenantId, mutex: Mutex, host: PlanChangeHost) {
     this.#context = context;
@@ -106,7 +113,9 @@ export class TenantPlanChange {
         const last = await drain(Math.min(LAST_ROWS_MS, leftMs() - LEAST_FOR_STRIPE_MS), true);
         if (last !== undefined) return last;
         // From here on the pause may end early. Usage of the calls that then run belongs to the plan that is in force.
+        const spent = this.#atStripe?.id === change.id ? this.#atStripe.spent : host.spentAt(host.now());
         if (isBilled && !(await changeAtStripe(context, change, subscriptionId, leftMs))) return "time";
+        this.#atStripe = { id: change.id, spent };
         if (!(await this.#finish(change, isBilled, pausedAtMs))) return "time";
         await host.refresh();
         return undefined;
@@ -129,6 +138,7 @@ export class TenantPlanChange {
 
   /** Puts the change into effect. Returns false when the tenant's row changed meanwhile: the next step finishes it. */
   async #finish(change: PlanChange, isBilled: boolean, pausedAtMs: number): Promise<boolean> {
+    const spent = this.#atStripe?.spent;
     const { control } = this.#context;
     const facts = await tenantsStore(control).facts(this.#tenantId);
     if (facts === undefined) return false;
@@ -136,7 +146,8 @@ export class TenantPlanChange {
     const after = afterEvent(facts, leaves ? "leave_stripe" : "change_plan", this.#host.now());
     // Not possible while the tenant leaves. The removal has cancelled the change.
     if (after === undefined) return false;
-    return subscriptionsStore(control).finishChange(change, Date.now() - pausedAtMs, facts.version, after);
+    const pauseMs = Date.now() - pausedAtMs;
+    return subscriptionsStore(control).finishChange(change, pauseMs, { version: facts.version, after, spent });
   }
 }
 

@@ -73,8 +73,9 @@ export function subscriptionsStore(control: ControlDatabase) {
     },
 
     /**
-     * Writes a decision if the row still has version `version`. A new plan brings its strategy and limits. Returns false when
-     * the row has changed. Then read it again.
+     * Writes a decision if the row still has version `version`. A new plan brings its strategy and limits, and all units of the
+     * billing period count under its spend cap: Stripe does not say when it took effect. Returns false when the row has changed.
+     * Then read it again.
      */
     async write(version: number, after: TenantSubscription): Promise<boolean> {
       const { limits, strategy } = planOf(after.plan);
@@ -82,7 +83,8 @@ export function subscriptionsStore(control: ControlDatabase) {
         `UPDATE tenants SET state = $3, suspended_by = $4, stripe_subscription_id = $6, trial_until = ${fromMs("$7")}, past_due_since = ${fromMs("$8")},
                 period_start = ${fromMs("$9")}, period_end = ${fromMs("$10")}, cancel_at = ${fromMs("$11")}, subscription_ended_at = ${fromMs("$12")},
                 strategy = CASE WHEN plan = $5 THEN strategy ELSE $13 END, limits = CASE WHEN plan = $5 THEN limits ELSE $14::jsonb END,
-                sold_limits = CASE WHEN plan = $5 THEN sold_limits END, plan = $5, version = version + 1
+                sold_limits = CASE WHEN plan = $5 THEN sold_limits END, plan_since = CASE WHEN plan = $5 THEN plan_since END,
+                plan = $5, version = version + 1
          WHERE id = $1 AND version = $2 RETURNING id`,
         [
           after.id,
@@ -190,11 +192,11 @@ export function subscriptionsStore(control: ControlDatabase) {
      * change's, whose numbers of today the tenant buys, unless it has the plan already.
      */
     async finishChange(
-      { id: changeId, plan }: Pick<PlanChange, "id" | "plan">,
+      { id: changeId, plan, fromPlan }: Pick<PlanChange, "id" | "plan" | "fromPlan">,
       pauseMs: number,
-      version: number,
-      after: StateChange,
+      to: { version: number; after: StateChange; spent: { sinceMs: number; spentCents: string } | undefined },
     ): Promise<boolean> {
+      const { version, after, spent } = to;
       const rows = await control.query(
         `WITH done AS (
            UPDATE plan_changes SET state = 'done', waits_for = NULL, pause_ms = $3, progressed_at = now(), finished_at = now()
@@ -207,7 +209,9 @@ export function subscriptionsStore(control: ControlDatabase) {
                 period_end = CASE WHEN done.leaves THEN NULL ELSE period_end END,
                 cancel_at = CASE WHEN done.leaves THEN NULL ELSE cancel_at END,
                 subscription_ended_at = CASE WHEN done.leaves THEN NULL ELSE subscription_ended_at END,
-                state = $5, suspended_by = $6, trial_until = ${fromMs("$7")}, past_due_since = ${fromMs("$8")}
+                state = $5, suspended_by = $6, trial_until = ${fromMs("$7")}, past_due_since = ${fromMs("$8")},
+                plan_since = CASE WHEN $10 THEN ${fromMs("$11")} ELSE plan_since END,
+                spent_before_cents = CASE WHEN $10 THEN coalesce($12::numeric, 0) ELSE spent_before_cents END
          FROM done WHERE t.id = done.tenant_id RETURNING t.id`,
         [
           changeId,
@@ -219,6 +223,9 @@ export function subscriptionsStore(control: ControlDatabase) {
           after.trialUntilMs,
           after.pastDueSinceMs,
           JSON.stringify(planOf(plan).limits),
+          plan !== fromPlan,
+          spent?.sinceMs ?? null,
+          spent?.spentCents ?? null,
         ],
       );
       return rows.length > 0;

@@ -122,7 +122,7 @@ test("admits exactly what the model admits, for any mix of weights, outcomes, wa
           const ownLimit: number | undefined = limits.unitsPerHourByTool[tool];
           if (ownLimit !== undefined) admission.watch(tool, () => model.charged(tool), nowMs);
           const expected = model.admits(cost, limits, nowMs, tool, key);
-          const decision = admission.decide(cost, limits, nowMs, tool, key);
+          const decision = admission.decide(cost, limits, nowMs, tool, { key });
           expect(decision.admitted).toBe(expected);
           if (decision.admitted) {
             tickets.push({ ticket: decision.ticket, index: model.calls.length });

@@ -91,3 +91,47 @@ test("a key's last use is exact while the object lives, and a minute old at most
   expect(restored?.atMs).toBeGreaterThan(lastMs - MINUTE_MS);
   expect(restored?.atMs).toBeLessThanOrEqual(lastMs);
 });
+
+test("the object's rows count every unit since a start that was known within an hour, and never too few after that", () => {
+  const stepWithStarts = fc.oneof(
+    { weight: 5, arbitrary: fc.record({ units: fc.integer({ min: 1, max: 9 }), ms: fc.nat({ max: 3 * HOUR_MS }) }) },
+    { weight: 1, arbitrary: fc.constant("start" as const) },
+    { weight: 2, arbitrary: fc.constant("fold" as const) },
+  );
+  fc.assert(
+    fc.property(
+      fc.array(stepWithStarts, { minLength: 5, maxLength: 60 }),
+      fc.nat({ max: 3 * HOUR_MS }),
+      (steps, lateMs) => {
+        const { storage } = aStorage();
+        let rows = openCallLog(storage, "epoch");
+        const charged: { atMs: number; units: number }[] = [];
+        let [nowMs, startMs] = [START_MS, START_MS];
+        let knownAtMs = START_MS;
+        rows.usedSince(startMs, nowMs);
+        for (const [index, each] of steps.entries()) {
+          if (each === "fold") {
+            rows.acknowledge(rows.lastN, nowMs);
+            rows = openCallLog(storage, "epoch");
+          } else if (each === "start") {
+            [startMs, knownAtMs] = [nowMs, nowMs + lateMs];
+          } else {
+            nowMs += each.ms;
+            charged.push({ atMs: nowMs, units: each.units });
+            rows.append({ callId: `call-${index}`, atMs: nowMs, tool: "t", units: each.units }, undefined);
+          }
+          if (nowMs < knownAtMs) continue;
+          const exact = charged.filter(({ atMs }) => atMs >= startMs).reduce((sum, { units }) => sum + units, 0);
+          const counted = rows.usedSince(startMs, nowMs);
+          if (lateMs < HOUR_MS && nowMs - startMs < HOUR_MS) expect(counted).toBe(exact);
+          else expect(counted).toBeGreaterThanOrEqual(exact);
+          const month = charged
+            .filter(({ atMs }) => atMs < Date.UTC(2026, 11))
+            .reduce((sum, { units }) => sum + units, 0);
+          if (nowMs < Date.UTC(2026, 11)) expect(rows.monthUsed(nowMs)).toBe(month);
+        }
+      },
+    ),
+    { numRuns: 100 },
+  );
+});

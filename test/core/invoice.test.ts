@@ -13,11 +13,10 @@ import {
   daysOf,
   firstDifference,
   monthOf,
-  usagePrice,
 } from "../../src/metering/invoice.ts";
 import { DAY_MS } from "../../src/core/time.ts";
 import { planOf } from "../../src/core/plans.ts";
-import { inDollars, isRounded } from "../../src/core/money.ts";
+import { inDollars, isRounded, usagePrice } from "../../src/core/money.ts";
 
 const november = monthOf("2026-11");
 const dayCount = daysOf(november).length;

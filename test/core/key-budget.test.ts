@@ -35,7 +35,7 @@ test("keys of one line never use more than their budget, with any weights, failu
           admission.restore([], used(month), nowMs, [{ lineId: "line-1", units: used(month) }]);
         }
         const held = running.filter(({ period }) => period === month).reduce((sum, { units }) => sum + units, 0);
-        const decision = admission.decide(cost, limits, nowMs, "", { lineId: "line-1", unitsPerMonth });
+        const decision = admission.decide(cost, limits, nowMs, "", { key: { lineId: "line-1", unitsPerMonth } });
         const fits = cost === 0 || used(month) + held + cost <= unitsPerMonth;
         expect(decision.admitted).toBe(fits);
         if (!decision.admitted) continue;
@@ -56,7 +56,7 @@ test("keys of one line never use more than their budget, with any weights, failu
 test("a budget counts what the key used before it had one, and another key's use does not count", () => {
   const admission = new Admission();
   const use = (lineId: string, unitsPerMonth: number | null, cost: number): boolean => {
-    const decision = admission.decide(cost, limits, START_MS, "", { lineId, unitsPerMonth });
+    const decision = admission.decide(cost, limits, START_MS, "", { key: { lineId, unitsPerMonth } });
     if (decision.admitted) admission.settle(decision.ticket);
     return decision.admitted;
   };
@@ -73,12 +73,12 @@ test("a budget counts what the key used before it had one, and another key's use
 test("a call that costs more than the whole budget is refused for good, and the longest refusal is the answer", () => {
   const admission = new Admission();
   const key = { lineId: "a", unitsPerMonth: 3 };
-  expect(admission.decide(4, limits, START_MS, "", key)).toMatchObject({
+  expect(admission.decide(4, limits, START_MS, "", { key })).toMatchObject({
     ...{ code: "cost_over_limit", measure: "key_month", limit: 3, cost: 4, retryAfterMs: undefined },
   });
-  expect(admission.decide(3, limits, START_MS, "", key)).toMatchObject({ admitted: true });
+  expect(admission.decide(3, limits, START_MS, "", { key })).toMatchObject({ admitted: true });
   // The hour is full for 60 minutes, and the budget for four hours.
-  expect(admission.decide(1, { ...limits, unitsPerHour: 3 }, START_MS, "", key)).toMatchObject({
+  expect(admission.decide(1, { ...limits, unitsPerHour: 3 }, START_MS, "", { key })).toMatchObject({
     ...{ code: "key_budget_exhausted", measure: "key_month", used: 3, retryAfterMs: 4 * HOUR_MS },
   });
 });

@@ -58,6 +58,7 @@ function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> }
     fallbackCharges: () => [],
     keyed: undefined,
     spendCanary: () => true,
+    usedSince: () => 0,
     recent: () => [],
     history: () => [],
     charge: (charge, line) => {

@@ -74,3 +74,12 @@ function isLinked({ links }: Pick<TenantConfig, "links">, user: User): boolean {
 function isSame(member: { issuer: string | null; subject: string | null }, { issuer, subject }: User): boolean {
   return member.issuer === issuer && member.subject === subject;
 }
+
+/** The tools that the caller may call; `null`: every tool. */
+export function allowedTools(config: TenantConfig, caller: Caller): readonly string[] | null {
+  if (caller.kind === "canary") return ["health_check"];
+  const ofTenant = config.allowedTools;
+  const ofKey = keyOf(config, caller)?.tools ?? null;
+  if (ofKey === null) return ofTenant;
+  return ofTenant === null ? ofKey : ofKey.filter((tool) => ofTenant.includes(tool));
+}

@@ -57,6 +57,8 @@ export const config: AppConfig = {
         unitsPerHourByTool: {},
         sessions: 10,
         sessionIdleSeconds: 120,
+        spendCapCents: 10_000,
+        maxSpendCapCents: 100_000,
       },
       strategy: "schema",
     },
