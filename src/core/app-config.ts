@@ -6,6 +6,7 @@ import { config as written } from "#app/config";
 import { accountScopes } from "./actor.ts";
 import type { WrittenPlan } from "./plans.ts";
 import type { Statement } from "./sql.ts";
+import { Colour } from "./text.ts";
 
 export interface AppConfig {
   readonly product: {
@@ -48,7 +49,7 @@ const AppConfigParts = z.strictObject({
   product: z.strictObject({
     name: text.max(60, "must have at most 60 characters: clients cut longer names"),
     invoiceLine: text.max(250, "must have at most 250 characters, as Stripe allows"),
-    colour: z.string().regex(/^#[0-9a-f]{6}$/i, "must be a CSS colour such as #1d4ed8"),
+    colour: Colour,
     supportUrl: z.url({ protocol: /^(https|mailto)$/, error: "must be an https: or mailto: URL" }),
     termsUrl: pageUrl,
     privacyUrl: pageUrl,

@@ -1,14 +1,17 @@
 // What a tenant's people may change of the tenant's configuration: branding, integrations, the spend cap and alerts. The operator
-// may change it, too. Every setting here has a reader: the MCP server shows the branding, and usage alerts read the rest.
+// may change it, too. Every setting here has a reader: the MCP server and pages show the branding, and usage alerts read the rest.
 // Changes are JSON merge patches (RFC 7396): what a patch leaves out stays, and `null` removes.
 import * as z from "zod";
 import { Branding, DisplayName } from "./tenant.ts";
+import { Colour } from "./text.ts";
 import { PublicUrl } from "./web-url.ts";
 
 const branding = {
   /** The name of this server in the tenant's agents. Clients cut longer names. */
   productName: DisplayName.max(60),
   logoUrl: PublicUrl,
+  /** Of the organisation's pages and of the page that lets a client in. Any colour: pages choose a text that can be read on it. */
+  colour: Colour,
 };
 const integrations = {
   /** Receives the tenant's alerts. */
@@ -47,7 +50,11 @@ export type Settings = z.infer<typeof Settings>;
 export const SettingsPatch = z
   .strictObject({
     branding: z
-      .strictObject({ productName: branding.productName.nullable(), logoUrl: branding.logoUrl.nullable() })
+      .strictObject({
+        productName: branding.productName.nullable(),
+        logoUrl: branding.logoUrl.nullable(),
+        colour: branding.colour.nullable(),
+      })
       .partial()
       .nullable(),
     integrations: z.strictObject({ webhookUrl: integrations.webhookUrl.nullable() }).partial().nullable(),

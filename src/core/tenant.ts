@@ -33,8 +33,12 @@ export const DisplayName = z
   .regex(/^[^\p{Cc}\u2028\u2029\u202A-\u202E\u2066-\u2069]*$/u, "must not contain control characters")
   .regex(/[\p{L}\p{N}\p{P}\p{S}]/u, "must contain a visible character");
 
-/** How the tenant's agents show this server. The schemas of changes have checked the texts (settings.ts). */
-export const Branding = z.object({ productName: z.string().optional(), logoUrl: z.string().optional() });
+/** How the tenant's agents and pages show this server. The schemas of changes have checked the texts (settings.ts). */
+export const Branding = z.object({
+  productName: z.string().optional(),
+  logoUrl: z.string().optional(),
+  colour: z.string().optional(),
+});
 export type Branding = z.infer<typeof Branding>;
 
 export const tenantStates = ["provisioning", "trial", "active", "past_due", "suspended", "leaving", "gone"] as const;

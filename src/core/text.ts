@@ -193,3 +193,6 @@ export function cookieOf(header: string | undefined, name: string): string | und
 export function hostCookie(name: `__Host-${string}`, value: string, lifeSeconds: number): string {
   return `${name}=${value}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=${lifeSeconds}`;
 }
+
+/** A CSS colour. */
+export const Colour = z.string().regex(/^#[0-9a-f]{6}$/i, "must be a CSS colour such as #1d4ed8");

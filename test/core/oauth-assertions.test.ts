@@ -80,7 +80,7 @@ function portsOf({ providers = [aProvider(acme)], members = [bound(acme)], fails
               .filter((each) => each.issuer === issuer && each.subject === subject)
               .map(({ tenantId, role = "member" }) => ({
                 ...{ tenantId, tenantName: tenantId, memberId: `m-${tenantId}`, role, email: null, name: null },
-                tenantState: "active" as const,
+                ...{ tenantState: "active" as const, tenantColour: null },
               })),
           ),
   });

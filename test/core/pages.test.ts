@@ -7,7 +7,6 @@ import { beforeAll, expect, test, vi } from "vitest";
 import { plans } from "../../src/core/plans.ts";
 import type { HttpEnv, Route } from "../../src/http.ts";
 import { isOrderToken, orderCookie, orderTokensOf } from "../../src/identity/keys/order-cookie.ts";
-import { isLight } from "../../src/pages/assets/assets.ts";
 import { type PageOptions, personalPage } from "../../src/pages/layout/layout.tsx";
 import { Badge } from "../../src/pages/parts/notice.tsx";
 import { Copyable } from "../../src/pages/parts/code.tsx";
@@ -212,15 +211,6 @@ test("figures have separators, their unit, and every cent", async () => {
   const time = await (await render(element(Instant, { at: Date.UTC(2026, 10, 28, 21, 4, 5) }))).text();
   expect(time).toContain('title="2026-11-28 21:04:05 UTC"');
   expect(time).toContain(">2026-11-28 21:04<");
-});
-
-test.each([
-  ["#1d4ed8", false],
-  ["#000000", false],
-  ["#ffffff", true],
-  ["#facc15", true],
-])("the text on the product's colour %s can be read", (colour, isDark) => {
-  expect(isLight(colour)).toBe(isDark);
 });
 
 test("the cookie of orders keeps the newest tokens of either kind, those of the set-up first, and nothing made up", () => {

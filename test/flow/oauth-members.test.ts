@@ -112,6 +112,26 @@ test("an invited person signs in, presses a button, and is a member with that ro
   expect((await withSession(browser, "GET", `/api/tenants/${tenant.id}/grants`)).status).toBe(200);
 });
 
+test("a tenant's pages, and the page that lets a client in for it, have the colour that it chose", async () => {
+  const tenant = await aTenant();
+  const { browser } = await aMember(tenant.id);
+  const sheetOf = async (url: string): Promise<string | undefined> =>
+    /href="(?<path>\/assets\/colour-[^"]+\.css)"/.exec((await browser.page(url)).html)?.groups?.["path"];
+  const [account, consent] = [`${system.publicUrl}/app/${tenant.id}`, (await anAuthorization()).url];
+  expect([await sheetOf(account), await sheetOf(consent)]).toEqual([undefined, undefined]);
+  const changed = await fetch(`${system.publicUrl}/admin/api/tenants/${tenant.id}/configuration`, {
+    method: "PATCH",
+    headers: {
+      ...{ authorization: `Bearer ${system.operatorToken}`, "content-type": "application/json", "if-match": "*" },
+    },
+    body: JSON.stringify({ branding: { colour: "#FACC15" } }),
+  });
+  expect(changed.status, await changed.text()).toBe(200);
+  const sheets = [await sheetOf(account), await sheetOf(consent)];
+  expect(new Set(sheets).size).toBe(1);
+  expect(await (await fetch(system.publicUrl + sheets[0])).text()).toContain("--brand:#facc15;--on-brand:#10151f;");
+});
+
 test("a tenant's own host lets clients in for that tenant only, and refuses the credentials of any other", async () => {
   const [acme, bolt] = await Promise.all([aTenant(), aTenant()]);
   // The same server by another name.

@@ -19,6 +19,8 @@ export const Membership = z.object({
   email: z.string().nullable(),
   name: z.string().nullable(),
   tenantState: z.enum(tenantStates),
+  /** Of the tenant's pages; `null`: the product's. */
+  tenantColour: z.string().nullable(),
 });
 export type Membership = z.infer<typeof Membership>;
 
@@ -47,7 +49,7 @@ export interface SignIn extends Partial<SignInRules> {
 }
 
 const membershipColumns = `m.tenant_id AS "tenantId", t.name AS "tenantName", m.id AS "memberId", m.role, m.email, m.name,
-  t.state AS "tenantState"`;
+  t.state AS "tenantState", t.settings #>> '{branding,colour}' AS "tenantColour"`;
 const summaryColumns = `m.id, m.email, m.name, m.role, m.issuer IS NOT NULL AS "isBound",
   ${toIso("m.created_at")} AS "createdAt", ${toIso("m.last_sign_in_at")} AS "lastSignInAt"`;
 

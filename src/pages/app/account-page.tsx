@@ -61,5 +61,5 @@ export async function accountPage(
     person: person === undefined ? "Account" : nameOf(person),
     menu: [{ href: "/app", text: "Your organisations" }],
   } as const;
-  return personalPage(c, { scripts: "own", ...options, frame }, content);
+  return personalPage(c, { scripts: "own", ...options, frame, colour: tenant.branding.colour }, content);
 }

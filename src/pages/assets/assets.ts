@@ -5,6 +5,7 @@ import { browserScript, htmxScript, styleSheet } from "#assets";
 import { config } from "../../core/app-config.ts";
 import { AppError } from "../../core/errors.ts";
 import type { HttpContext } from "../../http.ts";
+import { colourRules } from "../layout/colour.ts";
 
 interface Asset {
   path: string;
@@ -18,31 +19,25 @@ function asset(name: string, extension: "css" | "js", text: string): Asset {
   return { path: `/assets/${name}-${hash}.${extension}`, type, text };
 }
 
-const { colour } = config.product;
-const brand = `:root{--brand:${colour};--on-brand:${isLight(colour) ? "#10151f" : "#fff"}}`;
-
-export const style = asset("style", "css", `${brand}${styleSheet}`);
+export const style = asset("style", "css", `${colourRules(config.product.colour)}${styleSheet}`);
 export const script = asset("tollgate", "js", browserScript);
 export const htmx = asset("htmx", "js", htmxScript);
 
 const assets = new Map([style, script, htmx].map((each) => [each.path, each]));
 
+/** The stylesheet of a customer's colour `#rrggbb`, for pages that have `style`, too. Its name has all of it, so none is stored. */
+export function colourStyle(colour: string): Asset {
+  return asset(`colour-${colour.slice(1).toLowerCase()}`, "css", colourRules(colour.toLowerCase()));
+}
+
 /** GET /assets/:file */
 export function showAsset(c: HttpContext): Response {
-  const found = assets.get(c.req.path);
-  if (found === undefined) throw new AppError("not_found");
+  const { path } = c.req;
+  const colour = /^\/assets\/colour-(?<hex>[0-9a-f]{6})-/.exec(path)?.groups?.["hex"];
+  const found = colour === undefined ? assets.get(path) : colourStyle(`#${colour}`);
+  if (found?.path !== path) throw new AppError("not_found");
   return c.body(found.text, 200, {
     "content-type": found.type,
     "cache-control": "public, max-age=31536000, immutable",
   });
-}
-
-/** Whether dark text is easier to read than white text on a colour `#rrggbb` (WCAG 2.2, relative luminance). */
-export function isLight(hex: string): boolean {
-  const [red = 0, green = 0, blue = 0] = [1, 3, 5].map((at) => {
-    const value = Number.parseInt(hex.slice(at, at + 2), 16) / 255;
-    return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-  });
-  const luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue;
-  return (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05);
 }

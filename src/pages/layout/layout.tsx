@@ -9,7 +9,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { config } from "../../core/app-config.ts";
 import type { ErrorCode } from "../../core/errors.ts";
 import { type HttpContext, noStore, publicForMinutes } from "../../http.ts";
-import { htmx, script, style } from "../assets/assets.ts";
+import { colourStyle, htmx, script, style } from "../assets/assets.ts";
 import { flashOf, shownFlashCookie } from "./flash.ts";
 import { type Frame, Framed } from "./frame.tsx";
 import { markPath } from "./icon.tsx";
@@ -62,6 +62,8 @@ export interface PageOptions {
   continuesAt?: string | undefined;
   /** Without script, the browser loads the page again after this time. */
   reloadSeconds?: number | undefined;
+  /** A customer's colour `#rrggbb`, for a page of theirs. Default: the product's. */
+  colour?: string | undefined;
   /** Cookies to set. */
   cookies?: readonly string[];
   /** Of a refusal: its code, for programs. People read the text. */
@@ -70,7 +72,17 @@ export interface PageOptions {
 
 const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?: Child }> = (props) => {
   const { options, frame, message, children } = props;
-  const { title, lead, actions, hidesTitle = false, scripts = "none", continuesAt, reloadSeconds, code } = options;
+  const {
+    title,
+    lead,
+    actions,
+    hidesTitle = false,
+    scripts = "none",
+    continuesAt,
+    reloadSeconds,
+    colour,
+    code,
+  } = options;
   return (
     <html lang="en">
       <head>
@@ -86,6 +98,7 @@ const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?:
         )}
         <title>{`${title} · ${product.name}`}</title>
         <link rel="stylesheet" href={style.path} />
+        {colour !== undefined && <link rel="stylesheet" href={colourStyle(colour).path} />}
         <link rel="icon" href={icon} />
         {scripts === "live" && <meta name="htmx-config" content={HTMX_CONFIG} />}
         {scripts === "live" && <script src={htmx.path} defer />}

@@ -107,7 +107,7 @@ async function showConsent(c: HttpContext, { request, client }: Asks, current: S
   const offered = new Set(choices.flatMap((choice) => choice.offered));
   return personalPage(
     c,
-    { title: "Let a client in", hasForm: true, cookies: cookiesOf(headers) },
+    { title: "Let a client in", hasForm: true, cookies: cookiesOf(headers), colour: colourOf(choices) },
     <ConsentContent
       client={client}
       person={person}
@@ -120,6 +120,11 @@ async function showConsent(c: HttpContext, { request, client }: Asks, current: S
       left={left}
     />,
   );
+}
+
+/** The colour of the page is that of the organisation, where there is one to choose. */
+function colourOf([first, ...more]: readonly Choice[]): string | undefined {
+  return more.length > 0 ? undefined : (first?.tenantColour ?? undefined);
 }
 
 /** `left`: names of the organisations that have removed the person. Their clients bring them here. */
