@@ -1,7 +1,9 @@
 // Alerts about a tenant's usage: the webhook of each tenant gets ids and numbers, and one that fails delays no other.
+import { Webhook, WebhookVerificationError } from "standardwebhooks";
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Context } from "../../src/control/context.ts";
 import { planNames } from "../../src/core/plans.ts";
+import { HOUR_MS } from "../../src/core/time.ts";
 import { monthOf, sendUsageAlerts, signedHeaders } from "../../src/metering/usage-alerts.ts";
 
 test("an alert is sent once to each tenant's own webhook and addresses, and a webhook that fails gets it again later", async () => {
@@ -54,23 +56,33 @@ test("an alert is sent once to each tenant's own webhook and addresses, and a we
   });
 });
 
-test("a webhook is signed as the published library of Standard Webhooks signs it, once for each secret that works", async () => {
+test("receivers with the published library of Standard Webhooks accept a signed webhook, and refuse one that was changed", async () => {
+  const secretOf = (): string => `whsec_${Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("base64")}`;
+  const [current, former, other] = [secretOf(), secretOf(), secretOf()];
   const message = {
-    ...{ id: "msg_usage_good_2026-11_80", atMs: Date.parse("2026-11-29T23:59:59.500Z") },
-    body: '{"event":"usage_threshold_reached"}',
+    id: "msg_usage_good_2026-11_80",
+    atMs: Date.now(),
+    body: '{"event":"usage_threshold_reached","at":"é"}',
   };
-  // Signed with standardwebhooks 1.1.1.
-  const [secret, signature] = [
-    "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
-    "v1,hirBl86spth+Yy0+M5GgyBRCbo8Mt6WmflgGjHiFTko=",
-  ];
-  expect(await signedHeaders(message, [secret])).toEqual({
-    ...{ "webhook-id": message.id, "webhook-timestamp": "1795996799", "webhook-signature": signature },
-  });
-  const former = `whsec_${btoa("x".repeat(32))}`;
-  const both = (await signedHeaders(message, [former, secret]))["webhook-signature"]?.split(" ") ?? [];
-  expect(both).toHaveLength(2);
-  expect(both[1]).toBe(signature);
+  const headers = await signedHeaders(message, [current, former]);
+  // A tenant changes the secret at its receivers one by one.
+  for (const secret of [current, former])
+    expect(new Webhook(secret).verify(message.body, headers)).toEqual(JSON.parse(message.body));
+  const refused = (changed: Partial<typeof message>, secret = current, sent = headers): void => {
+    expect(() => new Webhook(secret).verify(changed.body ?? message.body, sent)).toThrow(WebhookVerificationError);
+  };
+  refused({}, other);
+  refused({ body: message.body.replace("é", "e") });
+  refused({}, current, { ...headers, "webhook-id": "msg_usage_good_2026-11_90" });
+  refused({}, current, { ...headers, "webhook-timestamp": String(Number(headers["webhook-timestamp"]) + 1) });
+  // One that is sent again later is old.
+  refused({}, current, await signedHeaders({ ...message, atMs: message.atMs - HOUR_MS }, [current]));
+
+  // Byte for byte as the library signs.
+  const at = new Date(message.atMs);
+  expect(headers["webhook-signature"]?.split(" ")).toEqual(
+    [current, former].map((secret) => new Webhook(secret).sign(message.id, at, message.body)),
+  );
   expect(await signedHeaders(message, [])).not.toHaveProperty("webhook-signature");
 });
 
