@@ -9,7 +9,7 @@ import { readFlags } from "../cli/flags.ts";
 import { readDevVars } from "../cli/settings.ts";
 import { config } from "../src/core/app-config.ts";
 import { addOwners, runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
-import { demonstrationPeople } from "./issuer/people.ts";
+import { OPERATOR_SCOPE, type Person, demonstrationPeople } from "./issuer/people.ts";
 import { applyNewMigrations, migrateTenants } from "./reload.ts";
 import { startSystem } from "./system.ts";
 
@@ -156,7 +156,7 @@ async function lead(): Promise<void> {
       [
         "",
         `  MCP         ${system.publicUrl}/mcp`,
-        `  Operator    ${system.publicUrl}/admin/api/tenants   (token in ${shown(demoFile)})`,
+        `  Operator    ${system.publicUrl}/admin   (${operatorsOf(people)}; token in ${shown(demoFile)})`,
         ...stripe,
         ...mailbox,
         `  Everything  ${shown(demoFile)}   URLs, keys and tokens, for programs`,
@@ -172,6 +172,12 @@ async function lead(): Promise<void> {
     print(`\n${error instanceof Error ? error.message : String(error)}`);
     await stop(1);
   }
+}
+
+/** The operator's people, who sign in by name: `Vera Novak: viewer`. */
+function operatorsOf(people: readonly Person[]): string {
+  const operators = people.filter(({ permissions }) => permissions.includes(OPERATOR_SCOPE));
+  return operators.map(({ name, roles }) => `${name}: ${roles.join(" ")}`).join(", ");
 }
 
 /** A path as the user would type it here. */

@@ -18,6 +18,7 @@ import { startStripeSimulator } from "./stripe/simulator.ts";
 import { appliedEventTypes } from "../src/adapters/stripe/stripe.ts";
 import { connectSetup } from "../src/adapters/stripe/setup.ts";
 import { CALLBACK_PATH } from "../src/identity/oauth/upstream.ts";
+import { OPERATOR_CALLBACK_PATH } from "../src/identity/operators/operator-client.ts";
 import { type WorkerProcess, startWorker } from "./worker-process.ts";
 
 /** Tollgate's client at the local issuer. */
@@ -143,7 +144,7 @@ export async function startSystem(options: SystemOptions) {
               clients: [
                 {
                   ...{ id: OIDC_CLIENT_ID, name: config.product.name, secret: secrets.oidcClientSecret },
-                  redirectUris: [`${publicUrl}${CALLBACK_PATH}`],
+                  redirectUris: [`${publicUrl}${CALLBACK_PATH}`, `${publicUrl}${OPERATOR_CALLBACK_PATH}`],
                 },
               ],
               operator: { audience: `${publicUrl}/admin/api`, scope: OPERATOR_SCOPE },
@@ -202,7 +203,10 @@ export async function startSystem(options: SystemOptions) {
         DNS_URL: issuer.dnsUrl,
         OIDC_CLIENT_SECRETS: JSON.stringify({ [issuer.url]: secrets.oidcClientSecret }),
         // A token with the scope and without roles is one that a script has asked for.
-        OPERATOR_ISSUER: JSON.stringify({ issuer: issuer.url, jwksUrl: issuer.jwksUrl, defaultRole: "admin" }),
+        OPERATOR_ISSUER: JSON.stringify({
+          ...{ issuer: issuer.url, jwksUrl: issuer.jwksUrl, defaultRole: "admin" },
+          ...{ clientId: OIDC_CLIENT_ID, name: "Local sign-in" },
+        }),
       }),
       ...(mailbox && { MAIL_FROM: "tollgate@mail.example", MAIL_URL: mailbox.url }),
       ...(monitor && { MONITOR_URL: monitor.url, ALARM_WEBHOOK_URL: `${monitor.url}/alarms` }),

@@ -63,7 +63,13 @@ import {
   rotate,
 } from "./identity/keys/api.ts";
 import { KeyChange, KeyRequest, RotateRequest } from "./identity/keys/keys.ts";
-import { endImpersonation, impersonate, listImpersonations } from "./identity/operators/api.ts";
+import {
+  endImpersonation,
+  endOperatorSession,
+  impersonate,
+  listImpersonations,
+  listOperatorSessions,
+} from "./identity/operators/api.ts";
 import { ImpersonationRequest } from "./identity/operators/impersonation.ts";
 import {
   AcceptanceRequest,
@@ -165,6 +171,7 @@ import { answerError, limitFailures } from "./pages/layout/error-page.tsx";
 import { showApiReference, showOpenApi } from "./pages/public/api-reference.tsx";
 import { showErrorCodes } from "./pages/public/error-codes.tsx";
 import { accountRoutes } from "./pages/app/routes.ts";
+import { operatorRoutes } from "./pages/admin/routes.ts";
 import { publicRoutes } from "./pages/public/routes.ts";
 import { finishSignIn, showSignIn, signOut } from "./pages/sign-in/sign-in.tsx";
 import {
@@ -327,6 +334,8 @@ export const routes: readonly Route[] = [
 
   // the operator: the whole deployment
   route("GET /admin/api/impersonations", "operator", listImpersonations, { role: "viewer", query: PageQuery }),
+  route("GET /admin/api/sessions", "operator", listOperatorSessions, { role: "viewer", query: PageQuery }),
+  route("DELETE /admin/api/sessions/:sessionId", "operator", endOperatorSession, { role: "admin" }),
   route("POST /admin/api/checkouts", "operator", once(createCheckout), { role: "admin", body: OfferRequest }),
   route("GET /admin/api/audit", "operator", listAudit, { role: "viewer", query: AllAuditQuery }),
   route("GET /admin/api/cross-tenant-attempts", "operator", listCrossings, { role: "viewer", query: CrossingsQuery }),
@@ -357,7 +366,7 @@ export const routes: readonly Route[] = [
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 
   // tenants' own providers, and pages
-  ...providerRoutes, ...publicRoutes, ...accountRoutes,
+  ...providerRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */

@@ -16,6 +16,7 @@ const MOST = 1_000;
 export const retentions = {
   // Sign-ins need live rows alone. The expiry is absolute, at most half a day after the start.
   sessions: { kept: "until they end", ended: "ended_at IS NOT NULL OR expires_at <= now()" },
+  operator_sessions: { kept: "until they end", ended: "ended_at IS NOT NULL OR expires_at <= now()" },
   // An open one can be accepted. A list shows the state of the others for a while.
   invitations: {
     kept: "90 days after they were accepted, withdrawn or expired",

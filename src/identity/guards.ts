@@ -41,8 +41,10 @@ import { orderTokensOf } from "./keys/order-cookie.ts";
 import { ADMIN_SCOPE } from "./keys/keys.ts";
 import { rolesNeeded } from "./members/members.ts";
 import { impersonatorOf } from "./operators/impersonation.ts";
+import { operatorOfSession, operatorTokenOf } from "./operators/operator-sessions.ts";
 import { operatorsStore } from "./operators/operators-store.ts";
 import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
+import type { RefusedToken } from "./tokens/verified-tokens.ts";
 import { isOwn } from "./oauth/consent.ts";
 import { clientGrant, clientLacks } from "./oauth/client-access.ts";
 import { type Session, sessionsStore } from "./sessions/sessions-store.ts";
@@ -173,7 +175,7 @@ const keyMaker: MiddlewareHandler<HttpEnv> = (c, next) => {
 /** Lets operators of this role and of higher roles pass. */
 function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
   return createMiddleware<HttpEnv>(async (c, next) => {
-    const found = await identifyOperator(operatorCredentials(c), c.env, Date.now());
+    const found = await findOperator(c);
     if ("refused" in found) {
       const { refused, detail = refused === "token_missing" ? OPERATOR_TOKENS : undefined } = found;
       if (refused !== "token_missing") log("warn", "operator_refused", { code: refused, ...routeOf(c) });
@@ -190,6 +192,25 @@ function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
     await next();
     log("info", "operator_request", { operator: id, role, through, ...routeOf(c), status: c.res.status });
   });
+}
+
+/**
+ * The operator who sends the request, or why there is none. The session of a browser counts when the request has no other
+ * credential. Throws `token_expired` when the session has ended, and `origin_refused` for a change that another site's page sends.
+ */
+async function findOperator(c: HttpContext): Promise<{ operator: Operator } | RefusedToken> {
+  const nowMs = Date.now();
+  const credentials = operatorCredentials(c);
+  const found = await identifyOperator(credentials, c.env, nowMs);
+  const token = operatorTokenOf(c.req.header("cookie"));
+  const hasOther = !("refused" in found) || found.refused !== "token_missing" || credentials.authorization !== undefined;
+  if (hasOther || token === undefined) return found;
+  refuseForeignForm(c);
+  const operator = await operatorOfSession(c.get("context"), token, nowMs);
+  if (operator !== undefined) return { operator };
+  // Nothing but the look into the database tells a session that has ended from one that never was.
+  c.set("hasWrongCredential", true);
+  throw new Problem("token_expired", "Your session has ended. Sign in again.");
 }
 
 /** The route as log lines name it. A path as it was sent could hold anything, also a secret. */
@@ -215,7 +236,7 @@ function operatorCredentials(c: HttpContext): OperatorCredentials {
 }
 
 /** Names the operator in every further line, and counts a use of the operator token where it is for emergencies. */
-function actAsOperator(c: HttpContext, operator: Operator): void {
+export function actAsOperator(c: HttpContext, operator: Operator): void {
   actAs(c, operator);
   markRequest({ operator: operator.id });
   if (operator.through !== "token" || c.env.OPERATOR_TOKEN_USE === "normal") return;

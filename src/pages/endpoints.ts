@@ -19,6 +19,7 @@ import { InvitationSummary } from "../identity/members/invitations-store.ts";
 import { KeySummary } from "../identity/keys/api.ts";
 import { Link } from "../identity/tokens/links-store.ts";
 import { MemberSummary, Membership } from "../identity/members/members-store.ts";
+import { OperatorSessionSummary } from "../identity/operators/operator-sessions-store.ts";
 import { Impersonation } from "../identity/operators/operators-store.ts";
 import { Grant } from "../identity/oauth/api.ts";
 import { ProviderView, RemovedProvider } from "../identity/providers/api.ts";
@@ -413,6 +414,8 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "DELETE /admin/api/tenants/:tenantId/impersonations/:impersonationId": endpoint("endImpersonation", "End an impersonation", ok(Impersonation)),
 
   // the operator: the whole deployment
+  "GET /admin/api/sessions": endpoint("listOperatorSessions", "List the operators who are signed in to pages", ok(listOf("sessions", OperatorSessionSummary))),
+  "DELETE /admin/api/sessions/:sessionId": endpoint("endOperatorSession", "End an operator's session", ok(z.object({ ended: z.literal(true) }))),
   "GET /admin/api/impersonations": endpoint("listImpersonations", "List who acts as which tenant's administrator now", ok(listOf("impersonations", Impersonation))),
   "POST /admin/api/checkouts": endpoint("createOffer", "Order a plan for a buyer, with a trial if wanted", created(Checkout), { codes: stripe }),
   "GET /admin/api/audit": endpoint("listAudit", "List the audit log, newest first", ok(listOf("events", AuditedEvent))),

@@ -77,6 +77,10 @@ const securitySchemes = {
   operatorToken: bearer(
     "A token of the operator issuer with the scope `admin:global` and a role, or the operator token.",
   ),
+  operatorSession: {
+    ...{ type: "apiKey", in: "cookie", name: "__Host-tollgate-operator" },
+    description: "The session of an operator who is signed in to pages, with the role of the sign-in.",
+  },
   accessToken: {
     ...{ type: "apiKey", in: "header", name: "Cf-Access-Jwt-Assertion" },
     description: "The token of Cloudflare Access, which it adds to each request that it lets through.",
@@ -141,7 +145,7 @@ const audiences: Readonly<Record<Access, Audience>> = {
     ],
   },
   operator: {
-    ...{ tag: "The operator", who: "the operator's people", schemes: ["operatorToken", "accessToken"] },
+    ...{ tag: "The operator", who: "the operator's people", schemes: ["operatorToken", "accessToken", "operatorSession"] },
     codes: [...noToken, "token_expired", "issuer_unavailable", "scope_missing", "role_missing"],
   },
   monitor: {

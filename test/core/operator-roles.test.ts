@@ -85,7 +85,10 @@ async function send({ method, path }: Pick<Route, "method" | "path">, token: str
     ...(hasBody && { body: "{}" }),
   });
   const answer = await appFetch(app, request, env);
-  const body = (await answer.json().catch(() => ({}))) as { code?: string; detail?: string };
+  const text = await answer.text();
+  const [, code, detail] = /<meta name="error-code" content="(\w+)".*<div class="narrow"><p>([^<]*)/s.exec(text) ?? [];
+  if (code !== undefined) return { status: answer.status, code, detail };
+  const body = (text.startsWith("{") ? JSON.parse(text) : {}) as { code?: string; detail?: string };
   return { status: answer.status, code: body.code, detail: body.detail };
 }
 

@@ -96,7 +96,8 @@ const nameOf = ({ method, path }: Route): string => `${method} ${path}`;
 test("every route that is not public refuses a caller without a credential", async () => {
   for (const route of routes.filter(({ access }) => isGuarded(access))) {
     const answer = await send(route);
-    if (isVisit(route)) expect(answer.headers.get("location"), nameOf(route)).toMatch(/^\/sign-in\?return=/);
+    const signIn = route.access === "operator" ? /^\/admin\/sign-in\?return=/ : /^\/sign-in\?return=/;
+    if (isVisit(route)) expect(answer.headers.get("location"), nameOf(route)).toMatch(signIn);
     expect(answer.status, nameOf(route)).toBe(isVisit(route) ? 303 : 401);
   }
 });
@@ -209,9 +210,11 @@ test("a webhook without Stripe's signature is refused", async () => {
   }
 });
 
-test("the operator's routes are those below /admin/api, and no tenant's route is public without a reason", () => {
-  for (const route of routes)
-    expect(route.access === "operator", nameOf(route)).toBe(route.path.startsWith("/admin/api/"));
+test("the operator's routes are those below /admin but for the sign-in, and no tenant's route is public without a reason", () => {
+  const ways = /^\/admin\/sign-(in|out)(\/|$)/;
+  for (const route of routes.filter(({ path }) => !ways.test(path)))
+    expect(route.access === "operator", nameOf(route)).toBe(/^\/admin(\/|$)/.test(route.path));
+  for (const route of routes.filter(({ path }) => ways.test(path))) expect(route.access, nameOf(route)).toBe("public");
   const open = routes.filter(({ access, path }) => access === "public" && path.includes(":tenantId"));
   expect(open.map(nameOf)).toEqual([]);
 });
@@ -328,6 +331,11 @@ test("every operator's route that names a tenant answers 404 in words when there
       },
     );
     const answer = await appFetch(app, request, env);
+    if (route.isPage === true) {
+      expect({ name, status: answer.status }).toEqual({ name, status: 404 });
+      expect(await answer.text(), name).toContain("There is no such tenant.");
+      continue;
+    }
     expect({ name, status: answer.status, body: await answer.json() }).toMatchObject({
       name,
       status: 404,

@@ -68,6 +68,11 @@ const rowOf: Readonly<Record<PrunedTable, { days: number; insert: (daysAgo: stri
     insert: (at, id) =>
       `INSERT INTO sessions (id_hash, issuer, subject, created_at, last_seen_at, expires_at) VALUES ('${id}', 'i', 's', now() - interval '2 days', now(), ${at})`,
   },
+  operator_sessions: {
+    days: 0,
+    insert: (at, id) =>
+      `INSERT INTO operator_sessions (id_hash, operator_id, name, role, through, bound_to, created_at, last_seen_at, expires_at) VALUES ('${id}', 'o', 'O', 'viewer', 'oidc', 'i', now() - interval '2 days', now(), ${at})`,
+  },
   invitations: {
     days: 90,
     insert: (at, id) =>

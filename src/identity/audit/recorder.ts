@@ -160,7 +160,8 @@ async function countCrossing(context: Context, event: AuditEvent & { tenantId: s
 /** The acts of the request that have rows of their own. */
 function actsOf(c: HttpContext, event: AuditEvent): AuditEvent[] {
   const { acts: noted = [] } = c.get("audit") ?? {};
-  return noted.map(({ actor, action, tenantId, outcome, detail }, index) => {
+  const kept = noted.filter(({ action }) => action !== acts.refusedOperatorToken || !isOverRate(event.atMs));
+  return kept.map(({ actor, action, tenantId, outcome, detail }, index) => {
     const { detail: ofActor, ...who } = actorFields(actor);
     const id = `${event.id}-${action}-${index}`;
     return {

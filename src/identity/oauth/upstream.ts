@@ -35,18 +35,22 @@ export const Pending = z.object({
 });
 export type Pending = z.infer<typeof Pending>;
 
-export type Outcome =
-  | { kind: "person"; person: Person }
+type NoPerson =
   /** The person or the provider said no. */
   | { kind: "denied" }
   /** The answer is not acceptable, or the provider is away. The log has the reason. */
   | { kind: "failed"; isOutage: boolean };
+export type Outcome = { kind: "person"; person: Person } | NoPerson;
 
 export interface UpstreamClient {
   issuer: Issuer;
   /** `undefined`: a public client. */
   secret: string | undefined;
   publicUrl: string;
+  /** Where the provider sends people back to. Default: `CALLBACK_PATH`. */
+  callbackPath?: string;
+  /** A scope to ask for beside those that name the person. */
+  scope?: string;
   /** A tenant has brought the provider. `undefined`: the operator has configured it. */
   own?: {
     kind: ProviderKind;
@@ -80,16 +84,16 @@ export async function signInUrl(
     nowMs,
   }: { pending: Pending; state: string; choosesAccount: boolean; nowMs: number },
 ): Promise<string | undefined> {
-  const { issuer, publicUrl } = client;
+  const { issuer, scope } = client;
   const server = await discover(client, nowMs);
   if (server?.authorization_endpoint === undefined) return undefined;
   const url = new URL(server.authorization_endpoint);
   const parameters = {
     ...issuer.signInParameters,
     client_id: issuer.clientId ?? "",
-    redirect_uri: publicUrl + CALLBACK_PATH,
+    redirect_uri: redirectUri(client),
     response_type: "code",
-    scope: "openid profile email",
+    scope: ["openid profile email", ...(scope === undefined ? [] : [scope])].join(" "),
     state,
     nonce: pending.nonce,
     code_challenge: await oauth.calculatePKCECodeChallenge(pending.verifier),
@@ -100,12 +104,33 @@ export async function signInUrl(
   return url.href;
 }
 
-/** Reads the provider's answer: `query` is that of the callback. The caller has matched its `state` with the browser. */
-export async function readAnswer(
+function redirectUri({ publicUrl, callbackPath = CALLBACK_PATH }: UpstreamClient): string {
+  return publicUrl + callbackPath;
+}
+
+/** What the provider sent back: `query` is that of the callback. The caller has matched its `state` with the browser. */
+interface ProviderAnswer {
+  query: URLSearchParams;
+  pending: Pending;
+  nowMs: number;
+}
+
+/** Reads the person of the provider's answer. */
+export async function readAnswer(upstream: UpstreamClient, answer: ProviderAnswer): Promise<Outcome> {
+  const { issuer, own } = upstream;
+  const read = await readSignIn(upstream, answer);
+  if (read.kind !== "claims") return read;
+  const person = own === undefined ? personOf(read.claims, issuer) : personOfOwn(read.claims, issuer, own);
+  if (person === undefined) log("warn", "sign_in_refused", { issuer: issuer.issuer, reason: "no_user_claim" });
+  return person === undefined ? { kind: "failed", isOutage: false } : { kind: "person", person };
+}
+
+/** Reads the verified claims of the provider's answer, and the scopes that it has granted. */
+export async function readSignIn(
   upstream: UpstreamClient,
-  { query, pending, nowMs }: { query: URLSearchParams; pending: Pending; nowMs: number },
-): Promise<Outcome> {
-  const { issuer, secret, publicUrl } = upstream;
+  { query, pending, nowMs }: ProviderAnswer,
+): Promise<{ kind: "claims"; claims: JWTPayload; scopes: string[] } | NoPerson> {
+  const { issuer, secret, scope } = upstream;
   const server = await discover(upstream, nowMs);
   if (server === undefined) return { kind: "failed", isOutage: true };
   const client: oauth.Client = { client_id: issuer.clientId ?? "", [oauth.clockTolerance]: CLOCK_TOLERANCE_SECONDS };
@@ -116,7 +141,7 @@ export async function readAnswer(
       client,
       authenticationOf(server, secret),
       answer,
-      publicUrl + CALLBACK_PATH,
+      redirectUri(upstream),
       pending.verifier,
       requestOptions(issuer),
     );
@@ -125,9 +150,8 @@ export async function readAnswer(
       requireIdToken: true,
     });
     const claims = await verifiedClaims(issuer, tokens.id_token ?? "", nowMs);
-    const person = upstream.own === undefined ? personOf(claims, issuer) : personOfOwn(claims, issuer, upstream.own);
-    if (person === undefined) log("warn", "sign_in_refused", { issuer: issuer.issuer, reason: "no_user_claim" });
-    return person === undefined ? { kind: "failed", isOutage: false } : { kind: "person", person };
+    // An answer that names no scopes has granted those that were asked for (RFC 6749, 5.1).
+    return { kind: "claims", claims, scopes: (tokens.scope ?? scope ?? "").split(" ") };
   } catch (error) {
     return refusal(issuer, error);
   }
@@ -164,7 +188,7 @@ function verifiedClaims(issuer: Issuer, idToken: string, nowMs: number): Promise
   });
 }
 
-function refusal(issuer: Issuer, error: unknown): Outcome {
+function refusal(issuer: Issuer, error: unknown): NoPerson {
   if (error instanceof oauth.AuthorizationResponseError) {
     const code = error.error.slice(0, 60);
     log("info", "sign_in_denied", { issuer: issuer.issuer, code });

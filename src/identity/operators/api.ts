@@ -1,4 +1,5 @@
-// Routes for impersonations: an operator starts one for a tenant, lists those that run, and ends one.
+// Routes for impersonations: an operator starts one for a tenant, lists those that run, and ends one. And for the sessions of the
+// operator's people in browsers.
 import type * as z from "zod";
 import {
   type HttpContext,
@@ -13,6 +14,8 @@ import {
 } from "../../http.ts";
 import { log } from "../../log.ts";
 import { type ImpersonationRequest, startImpersonation } from "./impersonation.ts";
+import { OPERATOR_IDLE_MS } from "./operator-sessions.ts";
+import { operatorSessionsStore } from "./operator-sessions-store.ts";
 import { operatorsStore } from "./operators-store.ts";
 
 /** Starts an impersonation. The answer shows its credential once. */
@@ -51,4 +54,22 @@ export async function endImpersonation(c: HttpContext): Promise<Response> {
   if (ended === undefined) throw new Problem("not_found", "The tenant has no such impersonation.");
   log("info", "impersonation_ended", { tenantId, impersonation: id });
   return c.json(ended);
+}
+
+/** The operators who are signed in to pages. */
+export async function listOperatorSessions(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  const nowMs = Date.now();
+  const store = operatorSessionsStore(c.get("context").control);
+  const sessions = await store.list(query, nowMs, nowMs - OPERATOR_IDLE_MS);
+  return c.json(pageOf("sessions", sessions, query.limit, ({ id }) => id));
+}
+
+/** Ends a session of an operator: the browser is refused from the next request on. */
+export async function endOperatorSession(c: HttpContext): Promise<Response> {
+  const nowMs = Date.now();
+  const id = c.req.param("sessionId") ?? "";
+  const store = operatorSessionsStore(c.get("context").control);
+  if (!(await store.endById(id, nowMs, nowMs - OPERATOR_IDLE_MS)))
+    throw new Problem("not_found", "No operator has such a session.");
+  return c.json({ ended: true });
 }

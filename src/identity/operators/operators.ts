@@ -9,6 +9,7 @@ import { bearerToken, isOneOf } from "../../core/credentials.ts";
 import { AppError } from "../../core/errors.ts";
 import { storable } from "../../core/text.ts";
 import { MAX_TOKEN_CHARS } from "../tokens/authenticate.ts";
+import { SignInSettings } from "../tokens/issuers.ts";
 import { CLOCK_TOLERANCE_SECONDS, claimAt, isName, scopesOf } from "../tokens/claims.ts";
 import { unverifiedIssuer, verifiedClaims } from "../tokens/issuer-keys.ts";
 import { type RefusedToken, VerifiedTokens } from "../tokens/verified-tokens.ts";
@@ -39,6 +40,15 @@ const OperatorIssuer = z.strictObject({
   rolesClaim: z.string().min(1).default("roles"),
   ...RoleSource,
   roles: RoleSource.roles.default({ viewer: "viewer", support: "support", admin: "admin" }),
+  /**
+   * Tollgate's own client there, with which people sign in to pages. Its secret, if it has one, is in `OIDC_CLIENT_SECRETS` under
+   * the issuer.
+   */
+  clientId: z.string().min(1).optional(),
+  /** The issuer's name on the sign-in page. Default: its host. */
+  name: SignInSettings.name,
+  /** More parameters of the sign-in. */
+  signInParameters: SignInSettings.signInParameters,
 });
 export type OperatorIssuer = z.infer<typeof OperatorIssuer>;
 
@@ -99,14 +109,26 @@ export function roleOf(
   return operatorRoles.findLast((role) => held.includes(role));
 }
 
-/** The operator whom verified claims of the operator issuer name, or why there is none. */
+/** The operator whom a verified access token of the operator issuer names, or why there is none. */
 export function operatorOfIssuer(
   claims: JWTPayload,
   settings: OperatorIssuer,
   audience: string,
 ): { operator: Operator } | RefusedToken {
   if (![claims.aud].flat().includes(audience)) return { refused: "token_invalid" };
-  if (!scopesOf(claims, audience).includes(OPERATOR_SCOPE))
+  return operatorOfClaims(claims, settings, scopesOf(claims, audience));
+}
+
+/**
+ * The operator whom verified claims of the operator issuer name, or why there is none. `scopes`: those of the token, or, for the
+ * ID token of a sign-in, those that the issuer has granted with it.
+ */
+export function operatorOfClaims(
+  claims: JWTPayload,
+  settings: OperatorIssuer,
+  scopes: readonly string[],
+): { operator: Operator } | RefusedToken {
+  if (!scopes.includes(OPERATOR_SCOPE))
     return { refused: "scope_missing", detail: `The operator API needs a token with the scope ${OPERATOR_SCOPE}.` };
   // An address that the issuer has not verified is what the person typed.
   if (settings.rolesClaim === "email" && claims["email_verified"] !== true) return noRole;
@@ -173,7 +195,7 @@ export async function identifyOperator(
   const isStatic = token !== undefined && (await isOneOf(env.OPERATOR_TOKEN ?? "", token));
   // The token must work while another setting is malformed.
   if (isStatic) return env.OPERATOR_TOKEN_USE === "off" ? { refused: "token_invalid" } : { operator: tokenOperator };
-  const { issuer, access } = settingsOf(env);
+  const { issuer, access } = operatorSettings(env);
   if (token !== undefined) {
     if (issuer === undefined || unverifiedIssuer(token) !== issuer.issuer) return { refused: "token_invalid" };
     const audience = issuer.audience ?? `${env.PUBLIC_URL}/admin/api`;
@@ -213,7 +235,9 @@ export function refusedRole({ role }: Operator, needed: OperatorRole): string | 
 }
 
 let parsed: { texts: string; settings: OperatorSettings } | undefined;
-function settingsOf(env: OperatorEnv): OperatorSettings {
+
+/** The settings. Throws `internal` when one is malformed. */
+export function operatorSettings(env: OperatorEnv): OperatorSettings {
   const texts = JSON.stringify([env.OPERATOR_ISSUER, env.OPERATOR_ACCESS, env.OPERATOR_TOKEN_USE]);
   if (parsed?.texts !== texts) {
     try {

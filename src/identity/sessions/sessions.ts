@@ -20,9 +20,9 @@ export function newSessionToken(): string {
   return toBase64Url(crypto.getRandomValues(new Uint8Array(32)));
 }
 
-/** The session's token in a `Cookie` header; `undefined` without a well-formed one. */
-export function sessionTokenOf(cookies: string | undefined): string | undefined {
-  const value = cookieOf(cookies, COOKIE);
+/** The session's token in a `Cookie` header; `undefined` without a well-formed one. `cookie`: another kind of session's. */
+export function sessionTokenOf(cookies: string | undefined, cookie = COOKIE): string | undefined {
+  const value = cookieOf(cookies, cookie);
   return value !== undefined && tokenForm.test(value) ? value : undefined;
 }
 

@@ -18,6 +18,20 @@ const RESERVED_PARAMETERS =
  */
 export const MANY_DIRECTORIES = /\{|\/(common|organizations|consumers)\/v2\.0\/?$/i;
 
+/** What a sign-in at an issuer takes beside Tollgate's own client there. */
+export const SignInSettings = {
+  /** The provider's name on the page where people choose one. Default: the issuer's host. */
+  name: z.string().trim().min(1).max(60).optional(),
+  /** More parameters of the sign-in, such as Auth0's `organization` or `connection`. */
+  signInParameters: z
+    .record(z.string().min(1), z.string())
+    .refine(
+      (given) => !Object.keys(given).some((name) => RESERVED_PARAMETERS.test(name)),
+      "sets a parameter of Tollgate's own",
+    )
+    .optional(),
+};
+
 const Issuer = z
   .strictObject({
     issuer: z
@@ -52,16 +66,7 @@ const Issuer = z
      * one, is in `OIDC_CLIENT_SECRETS`.
      */
     clientId: z.string().min(1).optional(),
-    /** The provider's name on the page where people choose one. Default: the issuer's host. */
-    name: z.string().trim().min(1).max(60).optional(),
-    /** More parameters of the sign-in, such as Auth0's `organization` or `connection`. */
-    signInParameters: z
-      .record(z.string().min(1), z.string())
-      .refine(
-        (given) => !Object.keys(given).some((name) => RESERVED_PARAMETERS.test(name)),
-        "sets a parameter of Tollgate's own",
-      )
-      .optional(),
+    ...SignInSettings,
   })
   .transform((issuer) => ({
     ...issuer,

@@ -85,7 +85,9 @@ export function answerError(
   if (isPage && needsSignIn(c, code)) {
     const { pathname, search } = new URL(c.req.url);
     c.set("code", code);
-    return c.redirect(`/sign-in?return=${encodeURIComponent(pathname + search)}`, 303);
+    // The operator's people sign in elsewhere.
+    const signIn = /^\/admin(?:\/|$)/.test(pathname) ? "/admin/sign-in" : "/sign-in";
+    return c.redirect(`${signIn}?return=${encodeURIComponent(pathname + search)}`, 303);
   }
   const detail = error instanceof Problem ? error.message : undefined;
   const retryAfterSeconds = error instanceof TooManyRequests ? error.retryAfterSeconds : undefined;

@@ -39,6 +39,8 @@ export interface SidedFrame {
   person: string;
   /** Links of the person's menu, above the sign-out. */
   menu?: readonly Section[];
+  /** The form that signs the person out. Default: `/sign-out`. Null: the person has not signed in here. */
+  signOut?: string | null;
   /** Above every page, such as while an operator acts for a customer. */
   banner?: Child;
 }
@@ -86,7 +88,7 @@ function isWithin(current: string | undefined, href: string): boolean {
 }
 
 const Sided: FC<{ frame: SidedFrame; children?: Child }> = ({ frame, children }) => {
-  const { label, where, groups, current, person, menu = [], banner } = frame;
+  const { label, where, groups, current, person, menu = [], signOut = "/sign-out", banner } = frame;
   return (
     <body class="wide">
       <Skip />
@@ -111,9 +113,11 @@ const Sided: FC<{ frame: SidedFrame; children?: Child }> = ({ frame, children })
               {menu.map(({ href, text }) => (
                 <a href={href}>{text}</a>
               ))}
-              <form method="post" action="/sign-out">
-                <button class="full">Sign out</button>
-              </form>
+              {signOut !== null && (
+                <form method="post" action={signOut}>
+                  <button class="full">Sign out</button>
+                </form>
+              )}
             </div>
           </details>
         </div>

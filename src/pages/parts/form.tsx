@@ -13,7 +13,7 @@ interface FieldProps {
   max?: number;
   autocomplete?: string;
   /** Below the field. */
-  hint?: string;
+  hint?: string | undefined;
   /** Why the value was refused. */
   error?: string | undefined;
 }

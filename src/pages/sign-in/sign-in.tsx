@@ -64,7 +64,7 @@ export const cookiesOf = (headers: Headers): string[] => headers.getSetCookie();
 type Purpose = { request: AuthRequest } | { returnTo: string };
 
 /** The library stores a request with each sign-in. A sign-in for a page has none. */
-const noRequest: AuthRequest = { responseType: "none", clientId: "", redirectUri: "", scope: [], state: "" };
+export const noRequest: AuthRequest = { responseType: "none", clientId: "", redirectUri: "", scope: [], state: "" };
 
 export interface BeginOptions {
   purpose: Purpose;
@@ -212,7 +212,7 @@ export async function finishSignIn(c: HttpContext): Promise<Response> {
 }
 
 /** The sign-in that the callback's `state` belongs to; `undefined` when this browser has no such sign-in under way. */
-async function resume(
+export async function resume(
   c: HttpContext,
   path: string,
 ): Promise<{ request: AuthRequest; pending: Pending; cookies: string[] } | undefined> {
