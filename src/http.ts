@@ -25,6 +25,8 @@ export interface HttpEnv {
     person: Person | undefined;
     /** The verified caller of a `tenant_admin` route. */
     caller: Caller | undefined;
+    /** When the impersonation of the request ends, in milliseconds since 1970. */
+    impersonationEndsAtMs: number | undefined;
     /** The tenant of a `tenant_admin` route, as its guard has read it for a session. */
     tenant: TenantConfig | undefined;
     /** The request has an `Idempotency-Key`. */

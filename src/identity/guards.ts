@@ -40,7 +40,7 @@ import { keysStore } from "./keys/keys-store.ts";
 import { orderTokensOf } from "./keys/order-cookie.ts";
 import { ADMIN_SCOPE } from "./keys/keys.ts";
 import { rolesNeeded } from "./members/members.ts";
-import { impersonatorOf } from "./operators/impersonation.ts";
+import { impersonationTokenOf, impersonatorOf } from "./operators/impersonation.ts";
 import { operatorOfSession, operatorTokenOf } from "./operators/operator-sessions.ts";
 import { operatorsStore } from "./operators/operators-store.ts";
 import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
@@ -88,12 +88,13 @@ const guards: Readonly<Record<Exclude<Access, "operator" | "key_maker">, Middlew
   tenant_admin: createMiddleware<HttpEnv>(async (c, next) => {
     const nowMs = Date.now();
     const context = c.get("context");
+    // An operator may be a member, too: the page says for whom they act.
+    if (await isImpersonator(c, nowMs)) return await next();
     const session = await sessionOf(c, nowMs);
     if (session !== undefined) {
       await admitSession(c, session);
       return next();
     }
-    if (await isImpersonator(c, nowMs)) return await next();
     const authentication = await authenticate(c.req.header("authorization") ?? null, context, nowMs);
     if ("refused" in authentication) throw new AppError(authentication.refused);
     const { caller } = authentication;
@@ -203,7 +204,8 @@ async function findOperator(c: HttpContext): Promise<{ operator: Operator } | Re
   const credentials = operatorCredentials(c);
   const found = await identifyOperator(credentials, c.env, nowMs);
   const token = operatorTokenOf(c.req.header("cookie"));
-  const hasOther = !("refused" in found) || found.refused !== "token_missing" || credentials.authorization !== undefined;
+  const hasOther =
+    !("refused" in found) || found.refused !== "token_missing" || credentials.authorization !== undefined;
   if (hasOther || token === undefined) return found;
   refuseForeignForm(c);
   const operator = await operatorOfSession(c.get("context"), token, nowMs);
@@ -247,15 +249,27 @@ export function actAsOperator(c: HttpContext, operator: Operator): void {
   c.executionCtx.waitUntil(counted);
 }
 
-/** Whether the request has a valid impersonation credential of the path's tenant. Throws when it has one that is refused. */
+/**
+ * Whether the request has a valid impersonation credential of the path's tenant: a bearer token, or on a page a cookie. Throws when
+ * it has a token that is refused, and `origin_refused` for a change that another site's page sends. A cookie of another tenant or
+ * one that has ended is as none: the browser may have a session beside it.
+ */
 async function isImpersonator(c: HttpContext, nowMs: number): Promise<boolean> {
-  const token = bearerToken(c.req.header("authorization")) ?? "";
+  const authorization = c.req.header("authorization");
+  const isBrowsers = authorization === undefined && c.get("isPage") === true;
+  const token = (isBrowsers ? impersonationTokenOf(c.req.header("cookie")) : bearerToken(authorization)) ?? "";
   const credential = token.startsWith("tga_") ? await verifyCredential(c.env.CREDENTIAL_KEY, token) : undefined;
   if (credential?.kind !== "impersonation") return false;
+  if (isBrowsers && credential.tenantId !== c.req.param("tenantId")) return false;
   refuseCrossing(c, credential, c.req.param("tenantId"));
   const actor = await impersonatorOf(c.get("context"), credential, nowMs);
-  if (typeof actor === "string") throw new AppError(actor);
+  if (typeof actor === "string") {
+    if (isBrowsers) return false;
+    throw new AppError(actor);
+  }
+  if (isBrowsers) refuseForeignForm(c);
   actAs(c, actor);
+  c.set("impersonationEndsAtMs", Number(credential.fields[1]));
   const { id, operator, reason } = actor;
   markRequest({ impersonation: id, operator: operator.id, reason });
   log("info", "impersonated_request", routeOf(c));

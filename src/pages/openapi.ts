@@ -145,7 +145,11 @@ const audiences: Readonly<Record<Access, Audience>> = {
     ],
   },
   operator: {
-    ...{ tag: "The operator", who: "the operator's people", schemes: ["operatorToken", "accessToken", "operatorSession"] },
+    ...{
+      tag: "The operator",
+      who: "the operator's people",
+      schemes: ["operatorToken", "accessToken", "operatorSession"],
+    },
     codes: [...noToken, "token_expired", "issuer_unavailable", "scope_missing", "role_missing"],
   },
   monitor: {

@@ -250,6 +250,34 @@ test("an impersonation credential opens no route of the operator's, of a buyer, 
     expect((await send(route, foreign)).status, nameOf(route)).toBe(404);
 });
 
+test("the credential in a cookie opens the pages of its tenant alone, and changes nothing for another site", async () => {
+  await withImpersonation();
+  const cookie = `__Host-tollgate-impersonation=${await impersonation("i1")}`;
+  const ask = async ({ method, path }: Route, tenantId: string = own, headers = { origin: PUBLIC_URL }) => {
+    const filled = path.replace(":tenantId", tenantId).replace(/:\w+/g, "1");
+    const request = new Request(`${PUBLIC_URL}${filled}`, { method, headers: { cookie, ...headers } });
+    const answer = await appFetch(app, request, env);
+    return { status: answer.status, location: answer.headers.get("location") ?? "" };
+  };
+  for (const route of routes.filter(({ access }) => access === "tenant_admin")) {
+    const isPage = route.isPage === true;
+    const isVisit = isPage && route.method === "GET";
+    const isPermitted = route.permission !== undefined && permissionsOfImpersonator.includes(route.permission);
+    const { status } = await ask(route);
+    if (isPage && isPermitted) expect([401, 403, 303], nameOf(route)).not.toContain(status);
+    else expect(status, nameOf(route)).toBe(isPage ? 403 : 401);
+    const refusal = isVisit ? 303 : 401;
+    expect((await ask(route, "tenant-other")).status, nameOf(route)).toBe(refusal);
+    if (isPage && route.method !== "GET")
+      expect((await ask(route, own, { origin: "https://evil.example" })).status, nameOf(route)).toBe(403);
+  }
+  for (const route of routes.filter(({ access }) => access === "operator"))
+    expect((await ask(route)).status, nameOf(route)).toBe(route.isPage === true && route.method === "GET" ? 303 : 401);
+  await withImpersonation({ endedAt: "2026-11-28T10:05:00.000Z" });
+  for (const route of routes.filter(({ access, isPage }) => access === "tenant_admin" && isPage === true))
+    expect((await ask(route)).status, nameOf(route)).toBe(route.method === "GET" ? 303 : 401);
+});
+
 test("an impersonation credential makes and changes no credential, member, grant or impersonation, on any route", async () => {
   await withImpersonation();
   const token = await impersonation("i1");

@@ -69,9 +69,10 @@ const sessionOf = (role: OperatorSession["role"]): OperatorSession => ({
 });
 
 async function everyRole(): Promise<Map<string, OperatorSession>> {
-  const pairs = operatorRoles.map(
-    async (role): Promise<[string, OperatorSession]> => [await sha256Hex(tokenFor(role)), sessionOf(role)],
-  );
+  const pairs = operatorRoles.map(async (role): Promise<[string, OperatorSession]> => [
+    await sha256Hex(tokenFor(role)),
+    sessionOf(role),
+  ]);
   return new Map(await Promise.all(pairs));
 }
 
@@ -142,7 +143,9 @@ test("a customer's session opens nothing of the operator's, and an operator's se
     expect(status, nameOf(route)).toBe(route.isPage === true && route.method === "GET" ? 303 : 401);
   }
   expect(sent).toEqual([]);
-  for (const route of routes.filter(({ access }) => ["tenant_admin", "person", "buyer", "key_maker"].includes(access))) {
+  for (const route of routes.filter(({ access }) =>
+    ["tenant_admin", "person", "buyer", "key_maker"].includes(access),
+  )) {
     const { status } = await send(route, cookieOf(tokenFor("admin")));
     expect(status, nameOf(route)).toBe(route.isPage === true && route.method === "GET" ? 303 : 401);
   }
@@ -190,7 +193,9 @@ const changed = (over: Partial<OperatorEnv>): OperatorEnv => ({ ...env, ...over 
 test("a session of the issuer stands for its person while the issuer is configured", async () => {
   const { session, token, lifeMs, cookie } = await start({ issuer: ISSUER });
   expect(lifeMs).toBe(OPERATOR_SESSION_MS);
-  expect(cookie).toMatch(/^__Host-tollgate-operator=[\w-]{43}; Path=\/; Secure; HttpOnly; SameSite=Lax; Max-Age=14400$/);
+  expect(cookie).toMatch(
+    /^__Host-tollgate-operator=[\w-]{43}; Path=\/; Secure; HttpOnly; SameSite=Lax; Max-Age=14400$/,
+  );
   expect(await standsFor(env, session, token)).toEqual({
     ...{ kind: "operator", id: "ada", name: "Ada", role: "support", through: "oidc" },
   });

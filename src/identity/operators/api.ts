@@ -9,6 +9,7 @@ import {
   encodeCursor,
   noStore,
   noSuchTenant,
+  noteAct,
   pageOf,
   tenantOf,
 } from "../../http.ts";
@@ -16,21 +17,27 @@ import { log } from "../../log.ts";
 import { type ImpersonationRequest, startImpersonation } from "./impersonation.ts";
 import { OPERATOR_IDLE_MS } from "./operator-sessions.ts";
 import { operatorSessionsStore } from "./operator-sessions-store.ts";
-import { operatorsStore } from "./operators-store.ts";
+import { type Impersonation, operatorsStore } from "./operators-store.ts";
 
 /** Starts an impersonation. The answer shows its credential once. */
 export async function impersonate(
   c: HttpContext,
-  { body: { reason } }: { body: z.infer<typeof ImpersonationRequest> },
+  { body }: { body: z.infer<typeof ImpersonationRequest> },
 ): Promise<Response> {
+  const { token, ...impersonation } = await beginImpersonation(c, body);
+  return c.json({ ...impersonation, token }, 201, noStore);
+}
+
+/** Starts an impersonation of the path's tenant by the operator who sends the request. */
+export async function beginImpersonation(c: HttpContext, { reason }: z.infer<typeof ImpersonationRequest>) {
   const tenantId = tenantOf(c);
   const actor = c.get("actor");
   if (actor.kind !== "operator") throw new Problem("token_invalid");
   const started = await startImpersonation(c.get("context"), tenantId, actor, reason, Date.now());
   if (started === undefined) throw noSuchTenant();
-  const { token, ...impersonation } = started;
-  log("warn", "impersonation_started", { tenantId, impersonation: impersonation.id, operator: actor.id, reason });
-  return c.json({ ...impersonation, token }, 201, noStore);
+  noteAct(c, { target: started.id });
+  log("warn", "impersonation_started", { tenantId, impersonation: started.id, operator: actor.id, reason });
+  return started;
 }
 
 /** The running impersonations of the path's tenant, or of all tenants. */
@@ -48,12 +55,16 @@ export async function listImpersonations(
 
 /** Ends an impersonation: its credential is refused from the next request on. */
 export async function endImpersonation(c: HttpContext): Promise<Response> {
+  return c.json(await finishImpersonation(c, c.req.param("impersonationId") ?? ""));
+}
+
+/** Ends an impersonation of the path's tenant. */
+export async function finishImpersonation(c: HttpContext, id: string): Promise<Impersonation> {
   const tenantId = tenantOf(c);
-  const id = c.req.param("impersonationId") ?? "";
   const ended = await operatorsStore(c.get("context").control).endImpersonation(tenantId, id);
   if (ended === undefined) throw new Problem("not_found", "The tenant has no such impersonation.");
   log("info", "impersonation_ended", { tenantId, impersonation: id });
-  return c.json(ended);
+  return ended;
 }
 
 /** The operators who are signed in to pages. */

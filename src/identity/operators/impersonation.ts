@@ -8,6 +8,7 @@ import type { Actor, Operator } from "../../core/actor.ts";
 import { type Credential, mintCredential, toBase64Url } from "../../core/credentials.ts";
 import type { ErrorCode } from "../../core/errors.ts";
 import { DisplayName, type TenantId } from "../../core/tenant.ts";
+import { cookieOf, hostCookie } from "../../core/text.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import { type Impersonation, operatorsStore } from "./operators-store.ts";
 
@@ -20,6 +21,22 @@ export const ImpersonationRequest = z.strictObject({
 });
 
 export type Impersonator = Extract<Actor, { kind: "impersonator" }>;
+
+/** On pages of the tenant, the credential is in this cookie. */
+const COOKIE = "__Host-tollgate-impersonation";
+
+/** The credential in a `Cookie` header. */
+export function impersonationTokenOf(cookies: string | undefined): string | undefined {
+  return cookieOf(cookies, COOKIE);
+}
+
+/** The `Set-Cookie` header of a credential that has just begun. It goes when the credential ends. */
+export function impersonationCookie(token: string): string {
+  return hostCookie(COOKIE, token, IMPERSONATION_MS / 1_000);
+}
+
+/** The `Set-Cookie` header that removes the credential. */
+export const endedImpersonationCookie = hostCookie(COOKIE, "", 0);
 
 /** Starts one. `undefined`: there is no such tenant, or it is gone. */
 export async function startImpersonation(

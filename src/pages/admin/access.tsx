@@ -68,7 +68,11 @@ export async function showAccess(c: HttpContext): Promise<Response> {
         rows={impersonations}
         empty={<Empty title="No impersonation runs">A tenant's page starts one, with a reason.</Empty>}
         columns={[
-          { head: "Tenant", cell: ({ tenantId }) => <a href={`/admin/tenants/${tenantId}`}>{tenantId}</a>, isHead: true },
+          {
+            head: "Tenant",
+            cell: ({ tenantId }) => <a href={`/admin/tenants/${tenantId}`}>{tenantId}</a>,
+            isHead: true,
+          },
           { head: "Operator", cell: ({ operator }) => operator.name },
           { head: "Reason", cell: ({ reason }) => reason },
           { head: "Since", cell: ({ createdAt }) => <Instant at={createdAt} /> },

@@ -45,10 +45,7 @@ export async function showOperatorSignIn(c: HttpContext): Promise<Response> {
   return signInPage(c, { returnTo });
 }
 
-function signInPage(
-  c: HttpContext,
-  { returnTo, refused }: { returnTo: string; refused?: string },
-): Promise<Response> {
+function signInPage(c: HttpContext, { returnTo, refused }: { returnTo: string; refused?: string }): Promise<Response> {
   const { found, access } = waysOf(c);
   const use = c.env.OPERATOR_TOKEN_USE;
   const takesToken = use !== "off" && (c.env.OPERATOR_TOKEN ?? "") !== "";

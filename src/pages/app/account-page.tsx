@@ -7,6 +7,7 @@ import { type HttpContext, noSuchTenant, tenantOf } from "../../http.ts";
 import type { SectionGroup } from "../layout/frame.tsx";
 import { type PageOptions, personalPage } from "../layout/layout.tsx";
 import { nameOf } from "../sign-in/sign-in.tsx";
+import { ImpersonationBanner, impersonatorOn } from "./impersonation.tsx";
 
 interface AccountSection {
   /** Below `/app/:tenantId`. */
@@ -45,6 +46,7 @@ export async function accountPage(
 ): Promise<Response> {
   const tenant = await tenantFor(c);
   const person = c.get("person");
+  const impersonator = impersonatorOn(c);
   const shown = groups.map(({ heading, sections }): SectionGroup => {
     const own = sections.filter(({ permission }) => may(c, permission));
     return {
@@ -58,8 +60,20 @@ export async function accountPage(
     where: { text: tenant.name, href: accountPath(c) },
     groups: shown.filter(({ sections }) => sections.length > 0),
     current: accountPath(c, section),
-    person: person === undefined ? "Account" : nameOf(person),
-    menu: [{ href: "/app", text: "Your organisations" }],
+    person: impersonator?.operator.name ?? (person === undefined ? "Account" : nameOf(person)),
+    ...(impersonator === undefined
+      ? { menu: [{ href: "/app", text: "Your organisations" }] }
+      : {
+          menu: [{ href: `/admin/tenants/${tenant.id}`, text: "Back to the operator's pages" }],
+          signOut: null,
+          banner: (
+            <ImpersonationBanner
+              impersonator={impersonator}
+              tenantName={tenant.name}
+              endsAtMs={c.get("impersonationEndsAtMs") ?? 0}
+            />
+          ),
+        }),
   } as const;
   return personalPage(c, { scripts: "own", ...options, frame, colour: tenant.branding.colour }, content);
 }
