@@ -8,7 +8,6 @@ import { tenantsStore } from "../control/tenants-store.ts";
 import {
   type Actor,
   type ClientGrant,
-  type Operator,
   type OperatorRole,
   type Permission,
   type Person,
@@ -32,7 +31,7 @@ import {
   noSuchTenant,
   tenantOf,
 } from "../http.ts";
-import { type LogFields, describeError, log, markRequest } from "../log.ts";
+import { describeError, log, markRequest } from "../log.ts";
 import { authenticate, identifyPerson } from "./tokens/authenticate.ts";
 import { personId } from "./audit/audit.ts";
 import { makerOf, memberOf, refusedCredential } from "./keys/credential-check.ts";
@@ -41,11 +40,9 @@ import { orderTokensOf } from "./keys/order-cookie.ts";
 import { ADMIN_SCOPE } from "./keys/keys.ts";
 import { rolesNeeded } from "./members/members.ts";
 import { impersonationTokenOf, impersonatorOf } from "./operators/impersonation.ts";
-import { operatorOfSession, operatorTokenOf } from "./operators/operator-sessions.ts";
-import { operatorsStore } from "./operators/operators-store.ts";
-import { ACCESS_HEADER, type OperatorCredentials, identifyOperator, refusedRole } from "./operators/operators.ts";
-import type { RefusedToken } from "./tokens/verified-tokens.ts";
-import { isOwn } from "./oauth/consent.ts";
+import { actAsOperator, findOperator, isOperator, routeOf } from "./operators/operator-requests.ts";
+import { refusedRole } from "./operators/operators.ts";
+import { refuseForeignForm } from "./oauth/consent.ts";
 import { clientGrant, clientLacks } from "./oauth/client-access.ts";
 import { type Session, sessionsStore } from "./sessions/sessions-store.ts";
 import { sessionTokenOf } from "./sessions/sessions.ts";
@@ -173,6 +170,8 @@ const keyMaker: MiddlewareHandler<HttpEnv> = (c, next) => {
   return guards[isBuyer ? "buyer" : "tenant_admin"](c, next);
 };
 
+const OPERATOR_TOKENS = "The operator API takes a token of the operator issuer or the operator token.";
+
 /** Lets operators of this role and of higher roles pass. */
 function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
   return createMiddleware<HttpEnv>(async (c, next) => {
@@ -193,60 +192,6 @@ function operatorGuard(needed: OperatorRole): MiddlewareHandler<HttpEnv> {
     await next();
     log("info", "operator_request", { operator: id, role, through, ...routeOf(c), status: c.res.status });
   });
-}
-
-/**
- * The operator who sends the request, or why there is none. The session of a browser counts when the request has no other
- * credential. Throws `token_expired` when the session has ended, and `origin_refused` for a change that another site's page sends.
- */
-async function findOperator(c: HttpContext): Promise<{ operator: Operator } | RefusedToken> {
-  const nowMs = Date.now();
-  const credentials = operatorCredentials(c);
-  const found = await identifyOperator(credentials, c.env, nowMs);
-  const token = operatorTokenOf(c.req.header("cookie"));
-  const hasOther =
-    !("refused" in found) || found.refused !== "token_missing" || credentials.authorization !== undefined;
-  if (hasOther || token === undefined) return found;
-  refuseForeignForm(c);
-  const operator = await operatorOfSession(c.get("context"), token, nowMs);
-  if (operator !== undefined) return { operator };
-  // Nothing but the look into the database tells a session that has ended from one that never was.
-  c.set("hasWrongCredential", true);
-  throw new Problem("token_expired", "Your session has ended. Sign in again.");
-}
-
-/** The route as log lines name it. A path as it was sent could hold anything, also a secret. */
-function routeOf(c: HttpContext): LogFields {
-  const tenantId = TenantId.safeParse((c.req.param() as { tenantId?: string }).tenantId).data;
-  return { method: c.req.method, route: c.req.routePath, tenantId };
-}
-
-const OPERATOR_TOKENS = "The operator API takes a token of the operator issuer or the operator token.";
-
-/**
- * What the request shows of an operator. A browser sends the session of Cloudflare Access with every request, also with one that
- * another site makes: such a request changes nothing in the person's name.
- */
-function operatorCredentials(c: HttpContext): OperatorCredentials {
-  const authorization = c.req.header("authorization");
-  const isReading = c.req.method === "GET" || c.req.method === "HEAD";
-  const origin = c.req.header("origin") ?? new URL(c.env.PUBLIC_URL).origin;
-  const isForeign =
-    origin !== new URL(c.env.PUBLIC_URL).origin ||
-    ["cross-site", "same-site"].includes(c.req.header("sec-fetch-site") ?? "");
-  return { authorization, assertion: isReading || !isForeign ? c.req.header(ACCESS_HEADER) : undefined };
-}
-
-/** Names the operator in every further line, and counts a use of the operator token where it is for emergencies. */
-export function actAsOperator(c: HttpContext, operator: Operator): void {
-  actAs(c, operator);
-  markRequest({ operator: operator.id });
-  if (operator.through !== "token" || c.env.OPERATOR_TOKEN_USE === "normal") return;
-  log("warn", "operator_token_used", routeOf(c));
-  const counted = operatorsStore(c.get("context").control)
-    .countTokenUse()
-    .catch((error: unknown) => log("error", "operator_token_use_not_counted", { error: describeError(error) }));
-  c.executionCtx.waitUntil(counted);
 }
 
 /**
@@ -407,15 +352,6 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
   actAs(c, { kind: "key", tenantId, id: fields[0] ?? "" });
 }
 
-/** Whether an operator sends the request. For routes that show the operator more. */
-export async function isOperator(c: HttpContext): Promise<boolean> {
-  if (c.get("actor").kind === "operator") return true;
-  const found = await identifyOperator(operatorCredentials(c), c.env, Date.now());
-  if ("refused" in found) return false;
-  actAsOperator(c, found.operator);
-  return true;
-}
-
 /** Throws `not_found` unless the tenant that the path names exists. A closed account exists. */
 export async function requireTenant(c: HttpContext): Promise<void> {
   if ((await tenantsStore(c.get("context").control).summary(tenantOf(c))) === undefined) throw noSuchTenant();
@@ -477,12 +413,6 @@ async function orderTokenOf(c: HttpContext): Promise<string | undefined> {
     return token;
   }
   return undefined;
-}
-
-/** Throws `origin_refused` for a change that a page of another site sends with a cookie. */
-function refuseForeignForm(c: HttpContext): void {
-  const changes = c.req.method !== "GET" && c.req.method !== "HEAD";
-  if (changes && !isOwn(c)) throw new AppError("origin_refused");
 }
 
 /** The request's bearer token. Throws `token_missing` with `detail`. */

@@ -14,7 +14,7 @@ import type { Context } from "../control/context.ts";
 import { type ReplicaState, replicaState } from "../adapters/replica.ts";
 import { TimeoutError, withTimeout } from "../adapters/timeout.ts";
 import { errorCode } from "../core/errors.ts";
-import { isOperator } from "../identity/guards.ts";
+import { isOperator } from "../identity/operators/operator-requests.ts";
 import type { IsolationProof } from "../tenant-db/isolation.ts";
 import {
   CONTROL_AWAY,

@@ -13,6 +13,7 @@ import { config } from "../core/app-config.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { TenantId } from "../core/tenant.ts";
 import type { Access, Route } from "../http.ts";
+import { type Scheme, securitySchemes } from "./security-schemes.ts";
 import { EMPTY, type Answer, type Endpoint, FILE, METRICS, PAGE, REDIRECT, endpoints } from "./endpoints.ts";
 
 export type JsonSchema = z.core.JSONSchema.BaseSchema;
@@ -58,45 +59,6 @@ export interface OpenApi {
     securitySchemes: Record<string, Record<string, string>>;
   };
 }
-
-const bearer = (description: string) => ({ type: "http", scheme: "bearer", description });
-const inQuery = (description: string) => ({ type: "apiKey", in: "query", name: "token", description });
-
-const securitySchemes = {
-  agentToken: bearer("An API key or an access token of a member."),
-  adminKey: bearer("An API key of the tenant with the scope `tenant:admin`."),
-  memberToken: bearer("An access token of a member, with the scope `tenant:admin`, whose role has the permission."),
-  session: {
-    ...{ type: "apiKey", in: "cookie", name: "__Host-tollgate-session" },
-    description: "The session of a member who is signed in to pages, whose role has the permission.",
-  },
-  clientToken: bearer(
-    "A token of an OAuth client with a scope of the account, if the member's role has the permission.",
-  ),
-  personToken: bearer("An access token of a trusted issuer."),
-  operatorToken: bearer(
-    "A token of the operator issuer with the scope `admin:global` and a role, or the operator token.",
-  ),
-  operatorSession: {
-    ...{ type: "apiKey", in: "cookie", name: "__Host-tollgate-operator" },
-    description: "The session of an operator who is signed in to pages, with the role of the sign-in.",
-  },
-  accessToken: {
-    ...{ type: "apiKey", in: "header", name: "Cf-Access-Jwt-Assertion" },
-    description: "The token of Cloudflare Access, which it adds to each request that it lets through.",
-  },
-  impersonation: bearer("The credential of an operator who acts as the tenant's administrator."),
-  setupToken: bearer("The `setupToken` of an order, valid for 30 days."),
-  statusToken: bearer("The token of an order's `statusUrl`, or any API key of the tenant."),
-  statusLink: inQuery("The same token, as a page after Checkout has it in its address."),
-  monitorToken: bearer("The tenant's monitor token."),
-  monitorLink: inQuery("The same token, for monitors that send no headers."),
-  stripeSignature: {
-    ...{ type: "apiKey", in: "header", name: "Stripe-Signature" },
-    description: "Stripe's signature over the body.",
-  },
-} satisfies OpenApi["components"]["securitySchemes"];
-type Scheme = keyof typeof securitySchemes;
 
 interface Audience {
   /** The section of the reference. */

@@ -28,7 +28,7 @@ import {
   publicForMinutes,
   tenantOf,
 } from "../http.ts";
-import { isOperator } from "../identity/guards.ts";
+import { isOperator } from "../identity/operators/operator-requests.ts";
 import { type StepRecord, provisioningStore } from "../lifecycle/provisioning-store.ts";
 import { provisioningSteps } from "../lifecycle/provisioning.ts";
 import { describeError, log } from "../log.ts";

@@ -3,6 +3,7 @@
 // Invariants: only Tollgate's own page submits the form, in the session that saw it. A handle is used once; another submission of
 // the same form gets the first one's answer for a minute, because people press buttons twice and browsers repeat requests.
 import { sha256Hex, secretsEqual } from "../../core/credentials.ts";
+import { AppError } from "../../core/errors.ts";
 import { IV_BYTES, type KeyRing, decrypt, encrypt } from "../../core/encryption.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import type { NewEntry } from "./entries.ts";
@@ -46,6 +47,12 @@ export function isOwnForm(
 /** Whether a page of Tollgate sends this request. */
 export function isOwn(c: HttpContext): boolean {
   return isOwnForm(c.env.PUBLIC_URL, { origin: c.req.header("origin"), site: c.req.header("sec-fetch-site") });
+}
+
+/** Throws `origin_refused` for a change that a page of another site sends with a cookie. */
+export function refuseForeignForm(c: HttpContext): void {
+  const changes = c.req.method !== "GET" && c.req.method !== "HEAD";
+  if (changes && !isOwn(c)) throw new AppError("origin_refused");
 }
 
 /** Binds a form to the session that saw it: another person who signs in meanwhile never consents to what they did not see. */

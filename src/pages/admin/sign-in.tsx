@@ -6,7 +6,6 @@ import { anonymous, tokenOperator } from "../../core/actor.ts";
 import { isOneOf } from "../../core/credentials.ts";
 import { type HttpContext, Problem, recordAct } from "../../http.ts";
 import { acts } from "../../identity/audit/audit.ts";
-import { actAsOperator } from "../../identity/guards.ts";
 import { oauthEnv } from "../../identity/oauth/api.ts";
 import { isOwn } from "../../identity/oauth/consent.ts";
 import { oauthServer } from "../../identity/oauth/server.ts";
@@ -19,6 +18,7 @@ import {
   startOperatorSession,
 } from "../../identity/operators/operator-sessions.ts";
 import { operatorSessionsStore } from "../../identity/operators/operator-sessions-store.ts";
+import { actAsOperator } from "../../identity/operators/operator-requests.ts";
 import { operatorOfClaims, operatorSettings } from "../../identity/operators/operators.ts";
 import { issuerName } from "../../identity/tokens/issuers.ts";
 import { describeError, log } from "../../log.ts";
