@@ -63,14 +63,7 @@ import {
   rotate,
 } from "./identity/keys/api.ts";
 import { KeyChange, KeyRequest, RotateRequest } from "./identity/keys/keys.ts";
-import {
-  endImpersonation,
-  endOperatorSession,
-  impersonate,
-  listImpersonations,
-  listOperatorSessions,
-} from "./identity/operators/api.ts";
-import { ImpersonationRequest } from "./identity/operators/impersonation.ts";
+import { peopleRoutes } from "./identity/operators/routes.ts";
 import {
   AcceptanceRequest,
   InvitationRequest,
@@ -328,14 +321,7 @@ export const routes: readonly Route[] = [
   route("POST /admin/api/tenants/:tenantId/reactivate", "operator", reactivateTenant, { role: "support" }),
   route("GET /admin/api/tenants/:tenantId/removal", "operator", showRemoval, { role: "viewer" }),
 
-  route("GET /admin/api/tenants/:tenantId/impersonations", "operator", listImpersonations, { role: "viewer", query: PageQuery }),
-  route("POST /admin/api/tenants/:tenantId/impersonations", "operator", impersonate, { role: "support", body: ImpersonationRequest }),
-  route("DELETE /admin/api/tenants/:tenantId/impersonations/:impersonationId", "operator", endImpersonation, { role: "support" }),
-
   // the operator: the whole deployment
-  route("GET /admin/api/impersonations", "operator", listImpersonations, { role: "viewer", query: PageQuery }),
-  route("GET /admin/api/sessions", "operator", listOperatorSessions, { role: "viewer", query: PageQuery }),
-  route("DELETE /admin/api/sessions/:sessionId", "operator", endOperatorSession, { role: "admin" }),
   route("POST /admin/api/checkouts", "operator", once(createCheckout), { role: "admin", body: OfferRequest }),
   route("GET /admin/api/audit", "operator", listAudit, { role: "viewer", query: AllAuditQuery }),
   route("GET /admin/api/cross-tenant-attempts", "operator", listCrossings, { role: "viewer", query: CrossingsQuery }),
@@ -366,7 +352,7 @@ export const routes: readonly Route[] = [
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 
   // tenants' own providers, and pages
-  ...providerRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
+  ...peopleRoutes, ...providerRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */
