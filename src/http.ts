@@ -498,7 +498,7 @@ interface UnknownField {
  * sender would believe that it has an effect.
  */
 export function unknownField(value: unknown, schema: unknown, path: readonly string[] = []): UnknownField | undefined {
-  const inner = unwrapped(schema);
+  const inner = withoutWrapping(schema);
   if (inner instanceof z.ZodArray && Array.isArray(value))
     return firstOf(value, (item, index) => unknownField(item, inner.element, [...path, String(index)]));
   if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
@@ -522,15 +522,16 @@ export function unknownField(value: unknown, schema: unknown, path: readonly str
   );
 }
 
-function unwrapped(schema: unknown): unknown {
+/** The schema of the values themselves: an object, a list, a text. */
+export function withoutWrapping(schema: unknown): unknown {
   if (
     schema instanceof z.ZodOptional ||
     schema instanceof z.ZodNullable ||
     schema instanceof z.ZodDefault ||
     schema instanceof z.ZodReadonly
   )
-    return unwrapped(schema.unwrap());
-  return schema instanceof z.ZodPipe ? unwrapped(schema.in) : schema;
+    return withoutWrapping(schema.unwrap());
+  return schema instanceof z.ZodPipe ? withoutWrapping(schema.in) : schema;
 }
 
 function firstOf<Item, Found>(

@@ -244,7 +244,7 @@ async function startRemoval(context: Context, tenantId: TenantId): Promise<void>
 }
 
 /** Throws `not_found` for a tenant that was never asked to leave. */
-async function currentRemoval(context: Context, tenantId: TenantId) {
+export async function currentRemoval(context: Context, tenantId: TenantId) {
   const removal = await removalsStore(context.control).newest(tenantId);
   if (removal === undefined) throw new Problem("not_found", "There is no such tenant, or it is not leaving.");
   return removalAnswer(removal);

@@ -116,7 +116,7 @@ export function reactivationTerms(
 }
 
 /** The share of a monthly price from `fromMs` to `endMs`, as Stripe prorates it: by the second, of the month that ends then. */
-function partOfMonth(amountCents: number, fromMs: number, endMs: number): number {
+export function partOfMonth(amountCents: number, fromMs: number, endMs: number): number {
   const month = new Date(endMs);
   const day = month.getUTCDate();
   month.setUTCDate(0); // the last day of the month before

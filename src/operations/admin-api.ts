@@ -105,6 +105,11 @@ export async function changeOwnAccount(
   return c.json({ ...ownAccount(await summaryOf(c)), ...delivered }, 200, noStore);
 }
 
+/** Changes the account as `changeOwnAccount` does. Throws why it is refused. */
+export async function changeAccountOf(c: HttpContext, change: z.infer<typeof OwnAccountChange>): Promise<void> {
+  await changed(c, tenantOf(c), change);
+}
+
 const notChanged: Readonly<Record<Exclude<NotChanged, "no_such_tenant">, readonly [ErrorCode, string]>> = {
   trial_is_stripes: ["conflict", "The tenant has a subscription: Stripe decides about its trial."],
   rows_placed: ["conflict", "The rows have a place already. Move the tenant instead."],

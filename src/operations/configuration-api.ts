@@ -98,6 +98,15 @@ export function showOwnConfiguration(c: HttpContext): Promise<Response> {
   return show(c, ownConfigurationOf);
 }
 
+/** What `showOwnConfiguration` answers with, and its ETag. */
+export async function ownConfiguration(
+  c: HttpContext,
+  control = c.get("context").control,
+): Promise<{ document: Settings; etag: string }> {
+  const document = await read(c, ownConfigurationOf, control);
+  return { document, etag: await etagOf(document) };
+}
+
 export async function changeConfiguration(c: HttpContext, { body }: { body: ConfigurationPatch }): Promise<Response> {
   const refused = (stored: StoredConfiguration): string | undefined => {
     const path = `/admin/api/tenants/${tenantOf(c)}`;
@@ -113,9 +122,18 @@ export function changeOwnConfiguration(
   c: HttpContext,
   { body }: { body: z.infer<typeof SettingsPatch> },
 ): Promise<Response> {
+  return change(c, ownChange(c, body));
+}
+
+/** Changes the settings as `changeOwnConfiguration` does. `etag`: of the version that the change is meant for. */
+export async function changeOwnSettings(c: HttpContext, patch: SettingsPatch, etag: string): Promise<void> {
+  await apply(c, ownChange(c, patch), etag);
+}
+
+function ownChange(c: HttpContext, patch: SettingsPatch): RequestedChange {
   // What may be spent is a decision like a change of the plan.
-  if (body.spend !== undefined) demandPermission(c.get("actor"), "billing:manage");
-  return change(c, { view: ownConfigurationOf, change: { settings: body }, refused: () => undefined });
+  if (patch.spend !== undefined) demandPermission(c.get("actor"), "billing:manage");
+  return { view: ownConfigurationOf, change: { settings: patch }, refused: () => undefined };
 }
 
 async function show(c: HttpContext, view: View): Promise<Response> {
@@ -123,14 +141,24 @@ async function show(c: HttpContext, view: View): Promise<Response> {
   return c.json(document, 200, { ...unchanged, etag: await etagOf(document) });
 }
 
-async function change(
-  c: HttpContext,
-  options: { view: View; change: TenantChange; refused: (stored: StoredConfiguration) => string | undefined },
-): Promise<Response> {
-  const tenantId = tenantOf(c);
-  const context = c.get("context");
+interface RequestedChange {
+  view: View;
+  change: TenantChange;
+  refused: (stored: StoredConfiguration) => string | undefined;
+}
+
+async function change(c: HttpContext, options: RequestedChange): Promise<Response> {
   const ifMatch = c.req.header("if-match");
   if (ifMatch === undefined) throw new Problem("precondition_required", PRECONDITION);
+  const delivered = await apply(c, options, ifMatch);
+  const document = await read(c, options.view);
+  return c.json({ ...document, ...delivered }, 200, { ...unchanged, etag: await etagOf(document) });
+}
+
+/** Applies the change to the version that `ifMatch` names. Throws why it is refused. */
+async function apply(c: HttpContext, options: RequestedChange, ifMatch: string): Promise<{ delivered: boolean }> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
   const isExpected = async (stored: StoredConfiguration): Promise<boolean> => {
     const etag = await etagOf(options.view(tenantId, stored));
     if (!matchesEtag(ifMatch, etag)) {
@@ -144,8 +172,7 @@ async function change(
   const refused = await changeAccount(context, tenantId, options.change, isExpected);
   if (refused !== undefined) throw refusedChange(refused);
   const { delivered } = await notifyObject(context, tenantId);
-  const document = await read(c, options.view);
-  return c.json({ ...document, delivered }, 200, { ...unchanged, etag: await etagOf(document) });
+  return { delivered };
 }
 
 /** A proxy that compresses an answer makes its tag a weak one, which names no version. */
@@ -153,9 +180,13 @@ const unchanged = { "cache-control": "no-store, no-transform" };
 
 const PRECONDITION = "If-Match: send the ETag that GET answered with, or * to change any version.";
 
-async function read(c: HttpContext, view: View): Promise<Configuration | OwnConfiguration> {
+async function read(
+  c: HttpContext,
+  view: View,
+  control = c.get("context").control,
+): Promise<Configuration | OwnConfiguration> {
   const tenantId = tenantOf(c);
-  const stored = await tenantsStore(c.get("context").control).configuration(tenantId);
+  const stored = await tenantsStore(control).configuration(tenantId);
   if (stored === undefined) throw noSuchTenant();
   return view(tenantId, stored);
 }

@@ -161,6 +161,14 @@ export async function buyPlan(
   c: HttpContext,
   { body }: { body: z.infer<typeof OwnCheckoutRequest> },
 ): Promise<Response> {
+  return c.json(await ownCheckout(c, body), 201, noStore);
+}
+
+/** The payment page that `buyPlan` answers with. Throws why there is none. */
+export async function ownCheckout(
+  c: HttpContext,
+  order: z.infer<typeof OwnCheckoutRequest>,
+): ReturnType<typeof openOwnCheckout> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
   const tenants = tenantsStore(context.control);
@@ -177,7 +185,7 @@ export async function buyPlan(
     throw new Problem("conflict", "The account has a subscription. Change its plan instead.");
   if (facts.customerId === null) throw new Problem("conflict", "The account has no customer at Stripe yet.");
   const { customerId } = facts;
-  return c.json(await openOwnCheckout(context, { tenantId, customerId }, body, c.get("creation")), 201, noStore);
+  return openOwnCheckout(context, { tenantId, customerId }, order, c.get("creation"));
 }
 
 /** The operator changes a tenant to any plan, strategy and limits. */
@@ -189,12 +197,13 @@ export async function changePlan(
   // A tenant that keeps its plan keeps the limits that it has. Another plan brings its own.
   const current = await tenantsStore(c.get("context").control).summary(tenantOf(c));
   const limits = current?.plan === plan ? current.limits : sold;
-  return change(c, {
+  const { tenant, ...answer } = await change(c, {
     plan,
     strategy: request.strategy ?? strategy,
     limits: Limits.parse({ ...limits, ...request.limits }),
     requestedBy: "operator",
   });
+  return c.json({ ...tenant, proposedMove: proposedMove(tenant), ...answer }, statusOfChange(answer.change));
 }
 
 export const PlanChangesQuery = numberedPageQuery(50);
@@ -211,8 +220,17 @@ export async function listPlanChanges(
 /** The tenant's admin changes the plan to another one that Stripe sells. */
 export async function changeOwnPlan(
   c: HttpContext,
-  { body: request }: { body: z.infer<typeof OwnPlanRequest> },
+  { body: { plan } }: { body: z.infer<typeof OwnPlanRequest> },
 ): Promise<Response> {
+  const answer = await ownPlanAfter(c, plan);
+  return c.json(answer, answer.change === null ? 200 : statusOfChange(answer.change));
+}
+
+/** The plan and the change that `changeOwnPlan` answers with. Throws why the plan cannot be changed. */
+export async function ownPlanAfter(
+  c: HttpContext,
+  wanted: PlanName,
+): Promise<{ tenantId: TenantId; plan: PlanName; change: PlanChange | null }> {
   const tenantId = tenantOf(c);
   const subscriptions = subscriptionsStore(c.get("context").control);
   const tenant = await subscriptions.read(tenantId);
@@ -224,18 +242,28 @@ export async function changeOwnPlan(
         ? `The account has no subscription to change. Buy one with POST ${c.env.PUBLIC_URL}/api/tenants/${tenantId}/checkout.`
         : "The account has no subscription to change. Ask its operator.",
     );
-  const { name: plan, strategy, limits } = planOf(request.plan);
+  const { name: plan, strategy, limits } = planOf(wanted);
   // A tenant that asks for its current plan keeps the limits that it was sold.
   const waiting = await subscriptions.waitingChange(tenantId);
-  if (tenant.plan === plan && waiting === undefined) return c.json({ tenantId, plan, change: null });
-  return change(c, { plan, strategy, limits, requestedBy: "tenant" });
+  if (tenant.plan === plan && waiting === undefined) return { tenantId, plan, change: null };
+  const { tenant: after, ...answer } = await change(c, { plan, strategy, limits, requestedBy: "tenant" });
+  return { tenantId, plan: after.plan, ...answer };
 }
 
 export async function showOwnPlan(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
-  const subscriptions = subscriptionsStore(c.get("context").control);
-  const [tenant, changes] = await Promise.all([subscriptions.read(tenantId), subscriptions.changes(tenantId)]);
-  return c.json({ tenantId, plan: tenant?.plan, change: changes[0] ?? null });
+  const { subscription, change: newest } = await ownPlan(c);
+  return c.json({ tenantId, plan: subscription?.plan, change: newest });
+}
+
+/** The tenant's subscription and its newest plan change, in one round trip. */
+export async function ownPlan(c: HttpContext) {
+  const subscriptions = subscriptionsStore(joinBatches(c.get("context").control));
+  const [subscription, [newest]] = await Promise.all([
+    subscriptions.read(tenantOf(c)),
+    subscriptions.changes(tenantOf(c), { limit: 1 }),
+  ]);
+  return { subscription, change: newest ?? null };
 }
 
 export async function cancelPlanChange(c: HttpContext): Promise<Response> {
@@ -252,21 +280,25 @@ export async function openPortal(
   c: HttpContext,
   { body: { returnUrl = `${c.env.PUBLIC_URL}/plans` } }: { body: z.infer<typeof PortalRequest> },
 ): Promise<Response> {
+  return c.json({ url: await portalUrl(c, returnUrl) }, 201, noStore);
+}
+
+/** The page of Stripe's portal that `openPortal` answers with. Throws why there is none. */
+export async function portalUrl(c: HttpContext, returnUrl: string): Promise<string> {
   const tenantId = tenantOf(c);
   trustedUrl(c.env, "returnUrl", returnUrl);
   const tenant = await subscriptionsStore(c.get("context").control).read(tenantId);
   if (tenant === undefined || tenant.customerId === null || !allows(tenant, "portal", Date.now()))
     throw new Problem("conflict", "The account has no customer at Stripe.");
   try {
-    const url = await c.get("context").stripe.customers.portal(tenant.customerId, returnUrl);
-    return c.json({ url }, 201, noStore);
+    return await c.get("context").stripe.customers.portal(tenant.customerId, returnUrl);
   } catch (error) {
     log("error", "portal_failed", { tenantId, error: describeError(error) });
     throw error;
   }
 }
 
-async function change(c: HttpContext, wanted: RequestedChange): Promise<Response> {
+async function change(c: HttpContext, wanted: RequestedChange) {
   const tenantId = tenantOf(c);
   const subscriptions = subscriptionsStore(c.get("context").control);
   const tenant = await subscriptions.read(tenantId);
@@ -305,7 +337,7 @@ async function answerChange(
   tenantId: TenantId,
   changeId: number,
   requestedBy: RequestedChange["requestedBy"],
-): Promise<Response> {
+) {
   const [tenant, changes] = await Promise.all([
     tenantsStore(c.get("context").control).summary(tenantId),
     subscriptionsStore(c.get("context").control).changes(tenantId),
@@ -314,13 +346,13 @@ async function answerChange(
   if (tenant === undefined || made === undefined) throw noSuchTenant();
   if (made.error !== null)
     throw new Problem(made.error === REFUSED_BY_STRIPE ? "billing_refused" : "conflict", made.error);
-  const isDone = made.state === "done";
-  const delivered = isDone && tenant.deliveredVersion >= tenant.version;
-  const status = isDone ? 200 : 202;
-  const service = await stateOf(c.get("context"), tenantId, requestedBy);
-  if (requestedBy === "tenant")
-    return c.json({ tenantId, plan: tenant.plan, delivered, change: made, ...service }, status);
-  return c.json({ ...tenant, proposedMove: proposedMove(tenant), delivered, change: made, ...service }, status);
+  const delivered = made.state === "done" && tenant.deliveredVersion >= tenant.version;
+  return { tenant, delivered, change: made, ...(await stateOf(c.get("context"), tenantId, requestedBy)) };
+}
+
+/** A change that waits is accepted. */
+function statusOfChange({ state }: PlanChange): 200 | 202 {
+  return state === "done" ? 200 : 202;
 }
 
 // ---- Stripe's events, for the operator

@@ -1,11 +1,13 @@
 // Routes of the audit log: a tenant's admins read their own chain, operators read all of them. A tenant sees that the operator acted,
 // not which person from which address.
 import * as z from "zod";
+import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { TenantId } from "../../core/tenant.ts";
 import { TenantId as TenantIdSchema } from "../../core/tenant.ts";
 import {
   BadRequest,
   type HttpContext,
+  type Page,
   type PageQuery,
   decodeCursor,
   encodeCursor,
@@ -41,36 +43,43 @@ export const CrossingsQuery = pageQuery(100);
 /** An event as clients see it. */
 export function auditAnswer(row: AuditRow) {
   const { seq: _, atMs, recordedAtMs, actorKind: kind, actorId: id, actorName: name, onBehalfOf, ...fields } = row;
-  const [at, recordedAt] = [atMs, recordedAtMs].map((ms) => new Date(ms).toISOString());
+  const [at, recordedAt] = [new Date(atMs).toISOString(), new Date(recordedAtMs).toISOString()];
   return { ...fields, at, recordedAt, actor: { kind, id, name, onBehalfOf } };
 }
 
 export async function listOwnAudit(c: HttpContext, { query }: { query: AuditQuery }): Promise<Response> {
-  return answerEvents(c, query, tenantOf(c), asTenantSees);
+  return c.json(await ownEvents(c.get("context").control, tenantOf(c), query));
+}
+
+/** Events of a tenant, as its people see them. */
+export function ownEvents(control: ControlDatabase, tenantId: TenantId, query: AuditQuery): Promise<EventsPage> {
+  return eventsOf(control, query, tenantId, asTenantSees);
 }
 
 export async function listAudit(
   c: HttpContext,
   { query: { tenant, ...query } }: { query: z.infer<typeof AllAuditQuery> },
 ): Promise<Response> {
-  return answerEvents(c, query, tenant, undefined);
+  return c.json(await eventsOf(c.get("context").control, query, tenant, undefined));
 }
 
-async function answerEvents(
-  c: HttpContext,
+type EventsPage = Page<"events", ReturnType<typeof auditAnswer>>;
+
+async function eventsOf(
+  control: ControlDatabase,
   { after, limit, ...filter }: AuditQuery,
   tenantId: TenantId | undefined,
   view: ((row: AuditRow) => AuditRow) | undefined,
-): Promise<Response> {
+): Promise<EventsPage> {
   if (filter.from !== undefined && filter.to !== undefined && Date.parse(filter.from) >= Date.parse(filter.to))
     throw new BadRequest("from: must be before `to`");
   const seesOperators = view === undefined;
-  const rows = await auditStore(c.get("context").control).list({
+  const rows = await auditStore(control).list({
     ...filter,
     ...{ tenantId, seesOperators, before: after, limit: limit + 1 },
   });
   const page = pageOf("events", rows, limit, ({ seq }) => seq);
-  return c.json({ ...page, events: page.events.map((row) => auditAnswer(view?.(row) ?? row)) });
+  return { ...page, events: page.events.map((row) => auditAnswer(view?.(row) ?? row)) };
 }
 
 /** Attempts at other tenants' resources, by tenant and day. */

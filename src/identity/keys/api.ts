@@ -10,6 +10,7 @@ import type { TenantId } from "../../core/tenant.ts";
 import {
   BadRequest,
   type HttpContext,
+  type Page,
   type PageQuery,
   Problem,
   decodeCursor,
@@ -25,6 +26,7 @@ import { describeError, log } from "../../log.ts";
 import { StoredKey, keysStore } from "./keys-store.ts";
 import {
   type IssuedKey,
+  type RotatedKey,
   type KeyAct,
   type KeyChange,
   type KeyRequest,
@@ -55,6 +57,14 @@ export const KeySummary = StoredKey.omit({ lineId: true, ownExpiresAt: true }).e
 export type KeySummary = z.infer<typeof KeySummary>;
 
 export async function listKeys(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
+  return c.json(await pageOfKeys(c, query), 200, noStore);
+}
+
+/** Keys of the path's tenant, newest first. `usageKnown`: whether the tenant's object has told what they have used. */
+export async function pageOfKeys(
+  c: HttpContext,
+  query: PageQuery,
+): Promise<Page<"keys", KeySummary> & { usageKnown: boolean }> {
   requireManager(c, "read");
   const tenantId = tenantOf(c);
   const [createdAt, id] = decodeCursor(query.after, 2) ?? [];
@@ -65,7 +75,14 @@ export async function listKeys(c: HttpContext, { query }: { query: PageQuery }):
   ]);
   const { keys, next } = pageOf("keys", rows, query.limit, (key) => encodeCursor([key.createdAt, key.id]));
   const usageKnown = usageOf !== undefined;
-  return c.json({ keys: keys.map((key) => summaryOf(tenantId, key, usageOf)), next, usageKnown }, 200, noStore);
+  return { keys: keys.map((key) => summaryOf(tenantId, key, usageOf)), next, usageKnown };
+}
+
+/** The key that the path names, for a reader. */
+export async function oneKey(c: HttpContext): Promise<KeySummary> {
+  const tenantId = tenantOf(c);
+  const [key, usage] = await Promise.all([keyOf(c, "read"), readUsage(c, tenantId)]);
+  return summaryOf(tenantId, key, usage);
 }
 
 /** A key for the buyer, a member or the operator. The answer shows it once. The buyer makes only the tenant's first key. */
@@ -94,6 +111,11 @@ export async function makeKey(c: HttpContext, body: KeyRequest, creation: Creati
 }
 
 export async function changeKey(c: HttpContext, { body }: { body: KeyChange }): Promise<Response> {
+  return c.json(await keyAfter(c, body), 200, noStore);
+}
+
+/** Changes the key that the path names. Throws why it cannot be changed. */
+export async function keyAfter(c: HttpContext, body: KeyChange): Promise<KeySummary & { delivered: boolean }> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
   const key = await keyOf(c, "make");
@@ -102,25 +124,39 @@ export async function changeKey(c: HttpContext, { body }: { body: KeyChange }): 
   const changed = await keysStore(context.control).change(tenantId, key.id, body);
   if (changed === undefined) throw ended();
   const { delivered } = await notifyObject(context, tenantId);
-  return c.json({ ...summaryOf(tenantId, changed, await readUsage(c, tenantId)), delivered }, 200, noStore);
+  return { ...summaryOf(tenantId, changed, await readUsage(c, tenantId)), delivered };
 }
 
 export async function rotate(c: HttpContext, { body }: { body: RotateRequest }): Promise<Response> {
+  return c.json(await successorOf(c, body, c.get("creation")), 201, noStore);
+}
+
+/** Makes the successor of the key that the path names. Throws why it cannot be made. */
+export async function successorOf(
+  c: HttpContext,
+  body: RotateRequest,
+  creation: Creation | undefined,
+): Promise<RotatedKey> {
   const key = await keyOf(c, "make");
-  const [maker, creation, nowMs] = [c.get("actor"), c.get("creation"), Date.now()];
+  const [maker, nowMs] = [c.get("actor"), Date.now()];
   const successor = await rotateKey(c.get("context"), tenantOf(c), key, body, { maker, creation, nowMs });
-  if (successor !== undefined) return c.json(successor, 201, noStore);
+  if (successor !== undefined) return successor;
   const { replacedBy } = await keyOf(c, "make");
   if (replacedBy !== null) throw new Problem("conflict", `The key was rotated before. Its successor is ${replacedBy}.`);
   throw ended();
 }
 
 export async function revokeKey(c: HttpContext): Promise<Response> {
+  return c.json(await endKey(c));
+}
+
+/** Revokes the key that the path names. Throws why it cannot be revoked. */
+export async function endKey(c: HttpContext): Promise<{ revoked: true; delivered: boolean }> {
   requireManager(c, "end");
   const tenantId = tenantOf(c);
   const context = c.get("context");
   if (!(await keysStore(context.control).revoke(tenantId, c.req.param("keyId") ?? ""))) throw noSuchKey();
-  return c.json({ revoked: true, ...(await notifyObject(context, tenantId)) });
+  return { revoked: true, ...(await notifyObject(context, tenantId)) };
 }
 
 /**

@@ -80,6 +80,11 @@ export interface IssuedKey {
   delivered: boolean;
 }
 
+/** A key's successor, and when the key itself ends. */
+export interface RotatedKey extends IssuedKey {
+  replaces: { id: string; endsAt: string };
+}
+
 /** read: list keys. make: make, rotate or change one. end: revoke one. */
 export type KeyAct = "read" | "make" | "end";
 
@@ -145,7 +150,7 @@ export async function rotateKey(
   old: StoredKey,
   { overlapHours, expiresAt = old.ownExpiresAt ?? undefined }: RotateRequest,
   { maker, creation, nowMs }: { maker: Actor; creation?: Creation | undefined; nowMs: number },
-): Promise<(IssuedKey & { replaces: { id: string; endsAt: string } }) | undefined> {
+): Promise<RotatedKey | undefined> {
   const { apiKey, key } = await newKey(
     context,
     tenantId,

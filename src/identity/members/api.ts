@@ -115,20 +115,30 @@ export async function listInvitations(c: HttpContext, { query }: { query: PageQu
 }
 
 const createOnce = once(
-  async (c: HttpContext, { body: { email, role } }: { body: z.infer<typeof InvitationRequest> }): Promise<Response> => {
-    const actor = c.get("actor");
-    const invitedBy = actor.kind === "member" ? actor.id : "operator";
-    return c.json(await invite(c, { email, role, invitedBy }), 201, noStore);
-  },
+  async (c: HttpContext, { body }: { body: z.infer<typeof InvitationRequest> }): Promise<Response> =>
+    c.json(await inviteByMember(c, body), 201, noStore),
 );
+
+/** Sends the invitation that `createInvitation` answers with. Throws why it cannot be sent. */
+export function inviteByMember(c: HttpContext, { email, role }: z.infer<typeof InvitationRequest>): Promise<Invited> {
+  const actor = c.get("actor");
+  requireGivable(c, role);
+  return invite(c, { email, role, invitedBy: actor.kind === "member" ? actor.id : "operator" });
+}
+
+/** Throws unless the actor may give the role. */
+function requireGivable(c: HttpContext, role: z.infer<typeof Role>): void {
+  const own = powersOf(c.get("actor"));
+  if (mayGive(own, role)) return;
+  const givable = tenantRoles.filter((each) => mayGive(own, each));
+  throw new Problem("role_missing", `You can give the roles ${givable.join(", ")}.`);
+}
 
 /** The role is checked before a kept answer is looked for: that answer, to a member with more rights, may hold a link. */
 export const createInvitation = Object.assign(
   (c: HttpContext, input: { body: z.infer<typeof InvitationRequest> }) => {
-    const own = powersOf(c.get("actor"));
-    if (mayGive(own, input.body.role)) return createOnce(c, input);
-    const givable = tenantRoles.filter((each) => mayGive(own, each));
-    throw new Problem("role_missing", `You can give the roles ${givable.join(", ")}.`);
+    requireGivable(c, input.body.role);
+    return createOnce(c, input);
   },
   { takesIdempotencyKey: true },
 );

@@ -7,6 +7,7 @@ import { AppError } from "../../core/errors.ts";
 import {
   BadRequest,
   type HttpContext,
+  type Page,
   type PageQuery,
   Problem,
   pageQuery,
@@ -137,18 +138,22 @@ export const GrantsQuery = pageQuery(100);
 
 /** The clients that members of the tenant have let in. */
 export async function listGrants(c: HttpContext, { query }: { query: PageQuery }): Promise<Response> {
-  const { limit, after } = query;
+  return c.json(await pageOfGrants(c, query));
+}
+
+export async function pageOfGrants(
+  c: HttpContext,
+  { limit, after }: PageQuery,
+): Promise<Page<"grants", z.infer<typeof Grant>>> {
   const asked = { limit, ...(after !== "" && { after }) };
   const page = await objectOf(c).listGrants(asked);
   if (page === undefined) throw new BadRequest("after: there is no such grant now. Leave it out to start again.");
   const instant = (ms: number | null): string | null => (ms === null ? null : new Date(ms).toISOString());
-  return c.json({
-    grants: page.grants.map(({ createdAtMs, lastUsedAtMs, expiresAtMs, ...grant }) => ({
-      ...grant,
-      ...{ createdAt: instant(createdAtMs), lastUsedAt: instant(lastUsedAtMs), expiresAt: instant(expiresAtMs) },
-    })),
-    next: page.next,
-  });
+  const grants = page.grants.map(({ createdAtMs, lastUsedAtMs, expiresAtMs, ...grant }) => ({
+    ...{ ...grant, scopes: [...grant.scopes], createdAt: new Date(createdAtMs).toISOString() },
+    ...{ lastUsedAt: instant(lastUsedAtMs), expiresAt: instant(expiresAtMs) },
+  }));
+  return { grants, next: page.next };
 }
 
 /** Ends a grant: its client is refused from the next request on. */

@@ -8,6 +8,7 @@ import type { SectionGroup } from "../layout/frame.tsx";
 import { type PageOptions, personalPage } from "../layout/layout.tsx";
 import { nameOf } from "../sign-in/sign-in.tsx";
 import { ImpersonationBanner, impersonatorOn } from "./impersonation.tsx";
+import { standingOf } from "./standing.tsx";
 
 interface AccountSection {
   /** Below `/app/:tenantId`. */
@@ -18,6 +19,25 @@ interface AccountSection {
 
 const groups: readonly { heading?: string; sections: readonly AccountSection[] }[] = [
   { sections: [{ path: "", text: "Overview", permission: "account:read" }] },
+  {
+    heading: "Access",
+    sections: [
+      { path: "/keys", text: "API keys", permission: "keys:manage" },
+      { path: "/agents", text: "Connected agents", permission: "members:read" },
+      { path: "/members", text: "Members", permission: "members:read" },
+      { path: "/sessions", text: "Sessions", permission: "members:read" },
+      { path: "/audit", text: "Audit log", permission: "audit:read" },
+      { path: "/access", text: "Your access", permission: "membership:leave" },
+    ],
+  },
+  {
+    heading: "Account",
+    sections: [
+      { path: "/plan", text: "Plan", permission: "account:read" },
+      { path: "/settings", text: "Settings", permission: "account:read" },
+      { path: "/data", text: "Data", permission: "account:read" },
+    ],
+  },
 ];
 
 /** The path of a tenant's page: `/app/ID/usage`. */
@@ -75,5 +95,13 @@ export async function accountPage(
           ),
         }),
   } as const;
-  return personalPage(c, { scripts: "own", ...options, frame, colour: tenant.branding.colour }, content);
+  const standing = standingOf(tenant, Date.now(), (path) => accountPath(c, path));
+  return personalPage(
+    c,
+    { scripts: "own", ...options, frame, colour: tenant.branding.colour },
+    <>
+      {standing}
+      {content}
+    </>,
+  );
 }

@@ -1,12 +1,16 @@
 // The routes of a customer's pages.
 import { type Route, route } from "../../http.ts";
 import { submitOwnEnd } from "./impersonation.tsx";
+import { settingsRoutes } from "./account/routes.ts";
 import { showOrganisations } from "./organisations.tsx";
 import { showOverview } from "./overview.tsx";
+import { peopleRoutes } from "./people/routes.ts";
 
 // oxfmt-ignore
 export const accountRoutes: readonly Route[] = [
   route("GET /app", "person", showOrganisations, { isPage: true, action: "showOrganisations" }),
   route("GET /app/:tenantId", "tenant_admin", showOverview, { isPage: true, action: "showOverview", permission: "account:read" }),
   route("POST /app/:tenantId/impersonation/end", "tenant_admin", submitOwnEnd, { isPage: true, readsBody: true, action: "endImpersonation", permission: "account:read" }),
+  ...peopleRoutes,
+  ...settingsRoutes,
 ];

@@ -1,13 +1,20 @@
 // Reads the form that a page has sent, and answers it: with the same page when a field is wrong, and otherwise with a redirect to
 // the page that shows the outcome.
 import * as z from "zod";
-import type { HttpContext } from "../../http.ts";
+import { AppError, type ErrorCode, errors } from "../../core/errors.ts";
+import { inputProblem } from "../../core/input-problem.ts";
+import { type HttpContext, Problem, TooManyRequests, withoutWrapping } from "../../http.ts";
 import { flashCookie, type Flash } from "./flash.ts";
+import type { PageOptions } from "./layout.tsx";
 
 /** The fields as they were sent, and for each wrong one why. */
 export interface RefusedForm {
   entered: Readonly<Record<string, string>>;
+  /** The values of each field that was sent, such as those of a group of checkboxes. */
+  chosen?: Readonly<Record<string, readonly string[]>>;
   errors: Readonly<Record<string, string>>;
+  /** Why the act was refused, where no field is wrong. */
+  problem?: { code: ErrorCode; text: string };
 }
 
 /**
@@ -22,20 +29,60 @@ export async function readForm<Schema extends z.ZodObject>(
   const fields: Record<string, string | string[]> = {};
   for (const name of new Set(sent.keys())) {
     const values = sent.getAll(name).flatMap((value) => (value.trim() === "" ? [] : [value.trim()]));
-    const takesList = unwrapped(schema.shape[name]) instanceof z.ZodArray;
+    const takesList = withoutWrapping(schema.shape[name]) instanceof z.ZodArray;
     const [value] = values;
     if (takesList) fields[name] = values;
     else if (value !== undefined) fields[name] = value;
   }
   const parsed = schema.safeParse(fields);
   if (parsed.success) return { data: parsed.data };
-  const errors: Record<string, string> = {};
-  for (const { path, message } of parsed.error.issues) errors[String(path[0] ?? "")] ??= message;
-  return { refused: { entered: Object.fromEntries(sent), errors } };
+  c.set("code", "bad_request");
+  const wrong: Record<string, string> = {};
+  for (const issue of parsed.error.issues) wrong[String(issue.path[0] ?? "")] ??= asSentence(inputProblem(issue));
+  return { refused: { ...sentIn(sent), errors: wrong } };
 }
 
-function unwrapped(schema: unknown): unknown {
-  return schema instanceof z.ZodOptional || schema instanceof z.ZodDefault ? unwrapped(schema.unwrap()) : schema;
+function sentIn(sent: URLSearchParams): Pick<RefusedForm, "entered" | "chosen"> {
+  const chosen = Object.fromEntries([...new Set(sent.keys())].map((name) => [name, sent.getAll(name)]));
+  return { entered: Object.fromEntries(sent), chosen };
+}
+
+/** The words of a schema end a sentence about the field. A sentence of its own begins with a capital. */
+function asSentence(problem: string): string {
+  const sentence = /^\p{Lu}/u.test(problem) ? problem : `This ${problem}`;
+  return /[.!?]$/.test(sentence) ? sentence : `${sentence}.`;
+}
+
+/**
+ * Does the act of a form. A refusal that the person can do something about is returned, so that the page shows it above the form,
+ * or at the field that it names. Outages, bugs and sessions that have ended are thrown.
+ */
+export async function attempt<Done>(
+  c: HttpContext,
+  act: () => Promise<Done>,
+  entered: Readonly<Record<string, string>> = {},
+): Promise<{ done: Done } | { refused: RefusedForm }> {
+  try {
+    return { done: await act() };
+  } catch (error) {
+    if (!(error instanceof AppError) || error instanceof TooManyRequests) throw error;
+    const { code } = error;
+    const { status, advice } = errors[code];
+    if (status === 401 || status >= 500) throw error;
+    c.set("code", code);
+    const text = error instanceof Problem ? error.message : advice;
+    const { name, why } = /^(?<name>\w+): (?<why>.+)$/s.exec(text)?.groups ?? {};
+    if (code !== "bad_request" || name === undefined || why === undefined)
+      return { refused: { entered, errors: {}, problem: { code, text } } };
+    return { refused: { entered, errors: { [name]: asSentence(why) } } };
+  }
+}
+
+/** The status and the code of a page that shows a refused form again. */
+export function answerOf(refused: RefusedForm | undefined): Pick<PageOptions, "status" | "code"> {
+  if (refused === undefined) return {};
+  const { code } = refused.problem ?? { code: "bad_request" as const };
+  return { status: errors[code].status as NonNullable<PageOptions["status"]>, code };
 }
 
 /** The answer to a form that was done: the browser opens `path`, which shows the message once. */

@@ -1,5 +1,7 @@
 // Forms: a labelled field, and a form with one button. Each form is a POST to Tollgate, whose answer redirects.
 import type { Child, FC } from "hono/jsx";
+import type { RefusedForm } from "../layout/form-body.ts";
+import { Notice } from "./notice.tsx";
 
 interface FieldProps {
   label: string;
@@ -41,6 +43,14 @@ export const Field: FC<FieldProps> = ({ label, name, type = "text", value, hint,
   );
 };
 
+/** Why a form was refused as a whole. */
+export const Refusal: FC<{ refused?: RefusedForm | undefined }> = ({ refused }) => {
+  if (refused === undefined) return null;
+  const { problem, errors } = refused;
+  const text = problem?.text ?? errors[""] ?? (Object.keys(errors).length > 0 ? "Correct the marked fields." : "");
+  return text === "" ? null : <Notice tone="bad">{text}</Notice>;
+};
+
 export interface Option {
   value: string;
   text: string;
@@ -51,11 +61,15 @@ interface SelectProps {
   name: string;
   options: readonly Option[];
   value?: string | undefined;
+  hint?: string;
+  error?: string | undefined;
+  /** The label is for a screen reader alone, where the place says it already. */
+  hidesLabel?: boolean;
 }
 
-export const Select: FC<SelectProps> = ({ label, name, options, value }) => (
+export const Select: FC<SelectProps> = ({ label, name, options, value, hint, error, hidesLabel = false }) => (
   <label class="field">
-    <span>{label}</span>
+    <span class={hidesLabel ? "sr-only" : undefined}>{label}</span>
     <select name={name}>
       {options.map((option) => (
         <option value={option.value} selected={option.value === value}>
@@ -63,7 +77,37 @@ export const Select: FC<SelectProps> = ({ label, name, options, value }) => (
         </option>
       ))}
     </select>
+    {error !== undefined && <small class="error">{error}</small>}
+    {hint !== undefined && <small>{hint}</small>}
   </label>
+);
+
+interface ChecksProps {
+  legend: string;
+  name: string;
+  options: readonly (Option & { note?: string })[];
+  /** The values that are checked. */
+  values: readonly string[];
+  hint?: string;
+  error?: string | undefined;
+}
+
+/** A group of checkboxes. */
+export const Checks: FC<ChecksProps> = ({ legend, name, options, values, hint, error }) => (
+  <fieldset class="checks">
+    <legend>{legend}</legend>
+    {hint !== undefined && <p class="small muted">{hint}</p>}
+    {options.map(({ value, text, note }) => (
+      <label>
+        <input type="checkbox" name={name} value={value} checked={values.includes(value)} />
+        <span>
+          {text}
+          {note !== undefined && <small>{note}</small>}
+        </span>
+      </label>
+    ))}
+    {error !== undefined && <small class="error">{error}</small>}
+  </fieldset>
 );
 
 interface ActionProps {
