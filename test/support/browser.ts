@@ -111,6 +111,16 @@ export async function newPage(options: BrowserContextOptions = {}): Promise<Page
   return context.newPage();
 }
 
+/** Pages that ask whether the person is sure, and get a yes. */
+const confirming = new WeakSet<Page>();
+
+/** Presses the button, and confirms what the page asks before it sends the form. */
+export async function confirmed(page: Page, press: () => Promise<void>): Promise<void> {
+  confirming.add(page);
+  await press();
+  expect(confirming.delete(page), "the page asked nothing").toBe(false);
+}
+
 /** What the pages of a window have reported, without the note that Chromium makes of a page whose status is 400 or more. */
 function complaintsOf(context: BrowserContext): () => string[] {
   const reported: { text: string; url: string }[] = [];
@@ -120,8 +130,10 @@ function complaintsOf(context: BrowserContext): () => string[] {
   });
   context.on("weberror", (error) => void reported.push({ text: String(error.error()), url: "" }));
   context.on("dialog", (dialog) => {
-    reported.push({ text: `a dialog: ${dialog.message()}`, url: "" });
-    void dialog.dismiss();
+    const page = dialog.page();
+    const isWanted = dialog.type() === "confirm" && page !== null && confirming.delete(page);
+    if (!isWanted) reported.push({ text: `a dialog: ${dialog.message()}`, url: "" });
+    void (isWanted ? dialog.accept() : dialog.dismiss());
   });
   context.on("response", (response) => {
     if (response.request().isNavigationRequest() && response.status() >= 400) errorPages.add(response.url());

@@ -46,6 +46,12 @@ export async function showProvider(c: HttpContext): Promise<Response> {
   return c.json(viewOf(c.env, await requireProvider(c)));
 }
 
+/** The provider of the path's tenant; `undefined`: it has none of its own. */
+export async function ownProvider(c: HttpContext): Promise<z.infer<typeof ProviderView> | undefined> {
+  const stored = await providersStore(c.get("context").control).ofTenant(tenantOf(c));
+  return stored && viewOf(c.env, stored);
+}
+
 /** Sets the tenant's provider. In force at once; people whose identities it ends sign in again. */
 export async function saveProvider(c: HttpContext, { body }: { body: ProviderRequest }): Promise<Response> {
   const context = c.get("context");

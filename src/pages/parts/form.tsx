@@ -92,9 +92,12 @@ interface ChecksProps {
   error?: string | undefined;
 }
 
+/** More options than this have two columns, where there is room. */
+const MANY = 6;
+
 /** A group of checkboxes. */
 export const Checks: FC<ChecksProps> = ({ legend, name, options, values, hint, error }) => (
-  <fieldset class="checks">
+  <fieldset class={options.length > MANY ? "checks many" : "checks"}>
     <legend>{legend}</legend>
     {hint !== undefined && <p class="small muted">{hint}</p>}
     {options.map(({ value, text, note }) => (

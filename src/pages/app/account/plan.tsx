@@ -61,7 +61,7 @@ function onwards(c: HttpContext, url: string, title: string): Promise<Response> 
 
 type OwnPlan = Awaited<ReturnType<typeof ownPlan>>;
 
-/** The page of the plan. `refused`: the form of it that was sent, and why it was refused. */
+/** The page of the plan. `refused`: why a form of it was refused. */
 export async function planPage(c: HttpContext, refused?: RefusedForm): Promise<Response> {
   const [tenant, own] = [await tenantFor(c), await ownPlan(c)];
   const { subscription, change } = own;
@@ -87,6 +87,11 @@ export async function planPage(c: HttpContext, refused?: RefusedForm): Promise<R
       <Current of={own} name={tenant.plan} />
       <h2>Other plans</h2>
       {!manages && <p class="muted">An owner, an admin or a member with the role billing can change the plan.</p>}
+      {manages && !offers.change && !offers.buy && change?.state !== "waiting" && (
+        <p class="muted">
+          In its present state the plan of this account is changed by <a href={config.product.supportUrl}>support</a>.
+        </p>
+      )}
       <Others current={tenant.plan} offers={offers} path={(rest) => accountPath(c, rest)} />
     </>,
   );
@@ -115,9 +120,7 @@ const Current: FC<{ of: OwnPlan; name: string }> = ({ of: { subscription }, name
           {trialUntilMs != null && (
             <>
               <dt>Trial until</dt>
-              <dd>
-                <Instant at={trialUntilMs} />
-              </dd>
+              <dd>{<Instant at={trialUntilMs} />}</dd>
             </>
           )}
           {cancelAtMs != null && endedAtMs == null && (
@@ -131,9 +134,7 @@ const Current: FC<{ of: OwnPlan; name: string }> = ({ of: { subscription }, name
           {endedAtMs != null && (
             <>
               <dt>Ended</dt>
-              <dd>
-                <Instant at={endedAtMs} />
-              </dd>
+              <dd>{<Instant at={endedAtMs} />}</dd>
             </>
           )}
         </dl>

@@ -4,6 +4,7 @@ import { type Route, route } from "../../../http.ts";
 import { downloadExport, showData, submitClose, submitReturn } from "./data.tsx";
 import { PlanView, showPlanChange, submitPlan } from "./plan-change.tsx";
 import { showPlan, submitCheckout, submitPlanCancel, submitPortal } from "./plan.tsx";
+import { showOwnProvider, submitDomains, submitProvider, submitProviderEnd } from "./provider.tsx";
 import { showSettings, submitAccount, submitSettings, submitWebhookSecret } from "./settings.tsx";
 
 const page = { isPage: true } as const;
@@ -22,6 +23,11 @@ export const settingsRoutes: readonly Route[] = [
   route("POST /app/:tenantId/settings", "tenant_admin", submitSettings, { ...form, action: "changeOwnConfiguration", permission: "account:write" }),
   route("POST /app/:tenantId/settings/account", "tenant_admin", submitAccount, { ...form, action: "changeOwnAccount", permission: "account:write" }),
   route("POST /app/:tenantId/settings/secret", "tenant_admin", submitWebhookSecret, { ...form, action: "renewWebhookSecret", permission: "keys:manage" }),
+
+  route("GET /app/:tenantId/provider", "tenant_admin", showOwnProvider, { ...page, action: "showProvider", permission: "members:manage" }),
+  route("POST /app/:tenantId/provider", "tenant_admin", submitProvider, { ...form, action: "saveOwnProvider", permission: "provider:manage" }),
+  route("POST /app/:tenantId/provider/domains", "tenant_admin", submitDomains, { ...form, action: "checkOwnDomains", permission: "provider:manage" }),
+  route("POST /app/:tenantId/provider/remove", "tenant_admin", submitProviderEnd, { ...form, action: "removeOwnProvider", permission: "provider:manage" }),
 
   route("GET /app/:tenantId/data", "tenant_admin", showData, { ...page, action: "showData", permission: "account:read" }),
   route("GET /app/:tenantId/export", "tenant_admin", downloadExport, { ...page, isDownload: true, action: "exportOwnData", permission: "data:export" }),

@@ -50,7 +50,7 @@ async function accessPage(c: HttpContext, refused?: RefusedForm): Promise<Respon
           </ul>
           <p class="muted">An owner or an admin can give you another role.</p>
         </div>
-        <div class="card danger">
+        <div class={isLastOwner ? "card" : "card danger"}>
           <h3>Leave</h3>
           {isLastOwner ? (
             <p>

@@ -91,19 +91,21 @@ export async function showAudit(c: HttpContext, { query }: { query: AuditSearch 
 }
 
 /** The page's path with the search, without its place in the list. */
-function searchUrl(path: string, { after: _, ...search }: AuditSearch): string {
-  const given = Object.entries(search).filter((entry): entry is [string, string] => Boolean(entry[1]));
+function searchUrl(path: string, search: AuditSearch): string {
+  const given = Object.entries(search).filter(
+    (entry): entry is [string, string] => entry[0] !== "after" && typeof entry[1] === "string" && entry[1] !== "",
+  );
   const query = new URLSearchParams(given).toString();
   return query === "" ? path : `${path}?${query}`;
 }
 
-/** `Revoke own key`, for `revokeOwnKey`. */
+/** `Revoke key`, for `revokeOwnKey`. */
 function inWords(action: string): string {
   const words = action
     .replaceAll(/([a-z0-9])([A-Z])/g, "$1 $2")
     .replaceAll(/[._]/g, " ")
     .toLowerCase();
-  const plain = words.replace(/\bown /, "");
+  const plain = words.replace(/\b(?:own|first) /, "");
   return plain.charAt(0).toUpperCase() + plain.slice(1);
 }
 

@@ -33,7 +33,7 @@ export async function showKeys(c: HttpContext, { query }: { query: PageQuery }):
             cell: ({ id, name, prefix }) => (
               <>
                 <a href={accountPath(c, `/keys/${id}`)}>{name}</a>
-                <div class="small muted">
+                <div class="small muted nowrap">
                   <code>{prefix}…</code>
                 </div>
               </>
