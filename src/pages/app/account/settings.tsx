@@ -122,7 +122,8 @@ export async function submitWebhookSecret(c: HttpContext): Promise<Response> {
 }
 
 /** The settings as the texts of their fields. */
-function textsOf({ branding: own, integrations: { webhookUrl }, alerts: when }: Settings): Record<string, string> {
+type Shown = Pick<Settings, "branding" | "integrations" | "alerts">;
+function textsOf({ branding: own, integrations: { webhookUrl }, alerts: when }: Shown): Record<string, string> {
   return {
     productName: own.productName ?? "",
     logoUrl: own.logoUrl ?? "",
