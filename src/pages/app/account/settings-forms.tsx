@@ -70,6 +70,7 @@ const branding: readonly Shown[] = [
     hint: "Clients show this server under it.",
   },
   { name: "logoUrl", label: "Logo", type: "url", placeholder: "https://example.com/logo.png" },
+  { name: "colour", label: "Colour", placeholder: "#1d4ed8", hint: "Of these pages and of the sign-in." },
 ];
 
 export const SettingsForm: FC<FormProps & { makesSecret: boolean }> = ({ path, stored, refused, makesSecret }) => (

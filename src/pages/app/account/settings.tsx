@@ -6,7 +6,7 @@
 import * as z from "zod";
 import { OwnAccountChange } from "../../../control/tenant-change.ts";
 import { tenantsStore } from "../../../control/tenants-store.ts";
-import { type Settings, SettingsPatch } from "../../../core/settings.ts";
+import { SettingsPatch } from "../../../core/settings.ts";
 import { type HttpContext, noSuchTenant, tenantOf } from "../../../http.ts";
 import { joinBatches } from "../../../adapters/neon.ts";
 import { changeAccountOf } from "../../../operations/admin-api.ts";
@@ -32,6 +32,7 @@ const SettingsFields = z.object({
   etag: z.string(),
   productName: parts.branding.productName.unwrap().unwrap().optional(),
   logoUrl: parts.branding.logoUrl.unwrap().unwrap().optional(),
+  colour: parts.branding.colour.unwrap().unwrap().optional(),
   webhookUrl: parts.integrations.webhookUrl.unwrap().unwrap().optional(),
   emails: z.string().transform(words).pipe(parts.alerts.emails.unwrap().unwrap()).optional(),
   thresholdsPercent: z
@@ -73,20 +74,17 @@ export async function submitSettings(c: HttpContext): Promise<Response> {
     etag,
     productName = null,
     logoUrl = null,
+    colour = null,
     webhookUrl = null,
     emails = null,
     thresholdsPercent = null,
   } = form.data;
   const patch = {
-    branding: { productName, logoUrl },
+    branding: { productName, logoUrl, colour },
     integrations: { webhookUrl },
     alerts: { emails, thresholdsPercent },
   };
-  const entered = textsOf({
-    branding: { ...(productName !== null && { productName }), ...(logoUrl !== null && { logoUrl }) },
-    integrations: { ...(webhookUrl !== null && { webhookUrl }) },
-    alerts: { ...(emails !== null && { emails }), ...(thresholdsPercent !== null && { thresholdsPercent }) },
-  });
+  const entered = textsOf({ productName, logoUrl, colour, webhookUrl, emails, thresholdsPercent });
   const done = await attempt(c, () => changeOwnSettings(c, patch, etag), { ...entered, etag });
   if ("done" in done) return doneAt(c, accountPath(c, "/settings"), "The settings are saved.");
   const isLate = done.refused.problem?.code === "precondition_failed";
@@ -121,16 +119,12 @@ export async function submitWebhookSecret(c: HttpContext): Promise<Response> {
   );
 }
 
-/** The settings as the texts of their fields. */
-type Shown = Pick<Settings, "branding" | "integrations" | "alerts">;
-function textsOf({ branding: own, integrations: { webhookUrl }, alerts: when }: Shown): Record<string, string> {
-  return {
-    productName: own.productName ?? "",
-    logoUrl: own.logoUrl ?? "",
-    webhookUrl: webhookUrl ?? "",
-    emails: when.emails?.join(", ") ?? "",
-    thresholdsPercent: when.thresholdsPercent?.join(", ") ?? "",
-  };
+type Values = Readonly<Record<string, string | readonly (string | number)[] | null | undefined>>;
+
+/** The values of settings as the texts of their fields. */
+function textsOf(values: Values): Record<string, string> {
+  const textOf = (value: Values[string]): string => (typeof value === "string" ? value : (value?.join(", ") ?? ""));
+  return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, textOf(value)]));
 }
 
 async function settingsPage(c: HttpContext, refused?: RefusedForm): Promise<Response> {
@@ -140,7 +134,22 @@ async function settingsPage(c: HttpContext, refused?: RefusedForm): Promise<Resp
     ownConfiguration(c, control),
   ]);
   if (account === undefined) throw noSuchTenant();
-  const stored = { name: account.name, email: account.email ?? "", etag, ...textsOf(document) };
+  const { branding: own, integrations: to, alerts: when } = document;
+  const settings = {
+    productName: own.productName,
+    logoUrl: own.logoUrl,
+    colour: own.colour,
+    webhookUrl: to.webhookUrl,
+  };
+  const { name, email } = account;
+  const stored = textsOf({
+    name,
+    email,
+    etag,
+    ...settings,
+    emails: when.emails,
+    thresholdsPercent: when.thresholdsPercent,
+  });
   const ofSettings = refused !== undefined && "etag" in refused.entered;
   const writes = may(c, "account:write");
   const path = accountPath(c, "/settings");
