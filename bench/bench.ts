@@ -9,6 +9,7 @@ import { benchCrowd } from "./crowd.ts";
 import { benchFleet } from "./fleet.ts";
 import { benchFlood } from "./flood.ts";
 import { benchMove } from "./move.ts";
+import { benchPages } from "./pages.ts";
 import { benchSignUps } from "./sign-ups.ts";
 import { benchTiers } from "./tiers.ts";
 import { benchWebhooks } from "./webhooks.ts";
@@ -28,6 +29,7 @@ SUBJECT
   fleet       a migration of many tenants' own schemas
   crowd       many tenants on few database connections
   flood       a tenant within its limits while others flood
+  pages       CPU time, database round trips and bytes of each page
 
 FLAGS
   --calls N       calls: calls in a round (1500)
@@ -68,6 +70,7 @@ const benchmarks: Record<string, () => Promise<void>> = {
   move: () => benchMove({ dir, running, rows: count("rows") }),
   fleet: () => benchFleet({ running, schemas: count("schemas") }),
   crowd: () => benchCrowd({ dir, running, tenants: count("tenants"), budget: count("budget") }),
+  pages: () => benchPages({ dir, running }),
   flood: () => benchFlood({ dir, running, seconds: count("seconds") }),
 };
 const [subject = "calls", ...more] = positionals;
