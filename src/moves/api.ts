@@ -2,6 +2,7 @@
 import * as z from "zod";
 import { placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
+import { errorCode } from "../core/errors.ts";
 import { strategies } from "../core/plans.ts";
 import { type HttpContext, type NumberedPageQuery, Problem, numberedPageQuery, pageOf, tenantOf } from "../http.ts";
 import { mayBe } from "./move.ts";
@@ -16,6 +17,10 @@ export const MoveRequest = z.strictObject({
 /** Moves on a page. A tenant has a few. */
 const MOVES = 50;
 export const MovesQuery = numberedPageQuery(MOVES);
+
+/** Neon removes no project while it creates or changes it. */
+const STILL_AT_WORK =
+  "Neon still works on the place that this removes, so nothing has ended yet. Send the request again in a minute.";
 
 export async function startMove(
   c: HttpContext,
@@ -59,7 +64,12 @@ async function endMove(c: HttpContext, action: "confirm" | "undo"): Promise<Resp
   const move = await movesStore(c.get("context").control).live(tenantId);
   if (move === undefined) throw new Problem("not_found", "The tenant has no move to confirm or undo.");
   if (!mayBe(action, move.state)) throw new Problem("conflict", `The move is ${move.state}.`);
-  const { done } = await context.tenantObject(tenantId).endMove(action);
+  const { done } = await context
+    .tenantObject(tenantId)
+    .endMove(action)
+    .catch((error: unknown) => {
+      throw errorCode(error) === "placement_unavailable" ? new Problem("conflict", STILL_AT_WORK) : error;
+    });
   if (!done) await context.start({ kind: "move", tenantId });
   return moves(c, done ? 200 : 202);
 }

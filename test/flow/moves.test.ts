@@ -1,5 +1,6 @@
 // A tenant moves between tiers while its agents keep calling. No call fails, no row is lost or doubled, and the tenant's
 // usage still counts after the move.
+import { ownShardId } from "../../src/core/placement.ts";
 import { describe, expect, test } from "vitest";
 import { bootstrapCluster, prepareSharedShard, registerShard } from "../../cli/migrations/prepare.ts";
 import { migrate, sharedMigrations } from "../../cli/migrations/apply.ts";
@@ -167,6 +168,26 @@ test("a move that is undone before the switchover leaves the tenant in its old p
   expect(place?.state ?? "dropped").toBe("dropped");
   const roles = await rowsOf(system.schemaOwnerUrl, "SELECT FROM pg_roles WHERE rolname = $1", [`tenant_${place?.id}`]);
   expect(roles).toEqual([]);
+});
+
+test("an undo while Neon still creates the tenant's database says so, and the next one ends the move", async () => {
+  const tenant = await aTenant({ plan: "starter", strategy: "shared" });
+  const neonFaults = (rules: object[]): Promise<Response> =>
+    fetch(new URL("/_neon/faults", system.neonApiUrl), { method: "POST", body: JSON.stringify(rules) });
+  await operator("POST", `/tenants/${tenant.id}/move`, { strategy: "database" });
+  const opened = `SELECT FROM shards WHERE id = $1 AND neon_project_id IS NOT NULL`;
+  await until(
+    async () => (await controlRows(opened, [ownShardId(tenant.id)])).length === 1,
+    "Neon creates the database",
+  );
+  await neonFaults([{ kind: "locked", method: "DELETE", path: "/projects/" }]);
+  const early = await operator("POST", `/tenants/${tenant.id}/move/undo`).finally(() => neonFaults([]));
+  expect(early.status).toBe(409);
+  expect(await early.json()).toMatchObject({ code: "conflict", detail: expect.stringContaining("Neon still works") });
+  const undo = async (): Promise<number> => (await operator("POST", `/tenants/${tenant.id}/move/undo`)).status;
+  await until(async () => (await undo()) === 200, "the move is undone");
+  expect(await moves(tenant)).toMatchObject([{ state: "undone" }]);
+  expect((await run(tenant, "SELECT 1 AS one")).isError).toBeFalsy();
 });
 
 test("a tenant that has moved can move back with all rows it has written since", async () => {

@@ -99,6 +99,9 @@ export function nextCase(world: World, random: Random): Case {
 /** Pages of any origin may send requests here, and their browsers ask first. */
 const preflighted: ReadonlySet<string> = new Set(["/mcp", "/oauth/register", "/oauth/token", "/oauth/revoke"]);
 
+/** Pages for everyone to which a path with `..` leads. The description of the API leaves them out. */
+const publicPages: ReadonlySet<string> = new Set(["/", "/docs", "/docs/"]);
+
 /** Whether the description allows a success of this method and path for the holder of the credential. */
 export function maySucceed(
   { operations }: Pick<World, "operations">,
@@ -115,6 +118,7 @@ export function maySucceed(
   }
   if (method === "OPTIONS") return pathname.startsWith("/.well-known/") || preflighted.has(pathname.replace(/\/$/, ""));
   const wanted = method === "HEAD" ? "GET" : method;
+  if (wanted === "GET" && publicPages.has(pathname)) return true;
   return operations.some(({ method: each, template, schemes }) => {
     // The MCP endpoint answers each method itself.
     if (each !== wanted && template !== "/mcp") return false;
