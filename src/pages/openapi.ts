@@ -88,7 +88,14 @@ const audiences: Readonly<Record<Access, Audience>> = {
     schemes: ["adminKey", "memberToken", "clientToken", "session", "impersonation"],
     codes: [
       ...noToken,
-      ...(["token_expired", "key_revoked", "scope_missing", "role_missing", "member_removed"] as const),
+      ...([
+        "token_expired",
+        "key_revoked",
+        "scope_missing",
+        "role_missing",
+        "member_removed",
+        "origin_refused",
+      ] as const),
       ...(["tenant_unknown", "tenant_gone", "rate_limited"] as const),
     ],
   },
@@ -98,11 +105,11 @@ const audiences: Readonly<Record<Access, Audience>> = {
   },
   key_maker: {
     tag: "A tenant's administrator",
-    who: "the buyer, with the order's set-up token, or a member who manages keys, with the scope tenant:admin",
-    schemes: ["setupToken", "memberToken"],
+    who: "the buyer, with the order's set-up token, or a member who manages keys, with the scope tenant:admin or a session",
+    schemes: ["setupToken", "memberToken", "session"],
     codes: [
       ...noToken,
-      ...(["token_expired", "scope_missing", "role_missing", "member_removed"] as const),
+      ...(["token_expired", "scope_missing", "role_missing", "member_removed", "origin_refused"] as const),
       ...(["tenant_unknown", "tenant_gone", "rate_limited"] as const),
     ],
   },
