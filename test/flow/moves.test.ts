@@ -181,7 +181,12 @@ test("an undo while Neon still creates the tenant's database says so, and the ne
     "Neon creates the database",
   );
   await neonFaults([{ kind: "locked", method: "DELETE", path: "/projects/" }]);
-  const early = await operator("POST", `/tenants/${tenant.id}/move/undo`).finally(() => neonFaults([]));
+  let early: Response;
+  try {
+    early = await operator("POST", `/tenants/${tenant.id}/move/undo`);
+  } finally {
+    await neonFaults([]);
+  }
   expect(early.status).toBe(409);
   expect(await early.json()).toMatchObject({ code: "conflict", detail: expect.stringContaining("Neon still works") });
   const undo = async (): Promise<number> => (await operator("POST", `/tenants/${tenant.id}/move/undo`)).status;

@@ -4,6 +4,7 @@
 // A request never awaits another one's promise, because the platform cancels the work of a request that ends. So it polls, and
 // writes itself when another one has not written its event in time. An event may be sent twice: the log stores it once, by its id.
 import type { ControlDatabase } from "../../adapters/neon.ts";
+import { describeError } from "../../log.ts";
 import type { AuditEvent } from "./audit.ts";
 import { auditStore } from "./audit-store.ts";
 
@@ -18,6 +19,8 @@ interface Entry {
   event: AuditEvent;
   /** `refused`: the events were refused together, perhaps because of another one. */
   outcome: "waiting" | "stored" | "refused";
+  /** Why the event itself was refused. */
+  error?: Error;
 }
 
 const waiting = new Set<Entry>();
@@ -32,6 +35,7 @@ export async function appendTogether(control: ControlDatabase, event: AuditEvent
     if (Date.now() >= writingUntilMs) await writeWaiting(control);
     else await new Promise((resolve) => setTimeout(resolve, POLL_MS));
   }
+  if (own.error !== undefined) throw own.error;
   if (own.outcome === "refused") await auditStore(control).append(event);
 }
 
@@ -41,11 +45,17 @@ async function writeWaiting(control: ControlDatabase): Promise<void> {
   try {
     await auditStore(control).appendAll(entries.map(({ event }) => event));
     settle(entries, "stored");
-  } catch {
+  } catch (error) {
+    const [first, ...others] = entries;
+    if (first !== undefined && others.length === 0) first.error = asError(error);
     settle(entries, "refused");
   } finally {
     if (writingUntilMs === untilMs) writingUntilMs = 0;
   }
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(describeError(error));
 }
 
 function settle(entries: readonly Entry[], outcome: "stored" | "refused"): void {
