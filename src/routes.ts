@@ -116,10 +116,10 @@ import {
   ReplayRequest,
   UsageQuery,
   acknowledgeConflicts,
+  alertRoutes,
   dismissDeadLetters,
   listConflicts,
   listDeadLetters,
-  makeWebhookSecret,
   replayDeadLetters,
   showUsage,
 } from "./metering/api.ts";
@@ -237,7 +237,6 @@ export const routes: readonly Route[] = [
   route("PATCH /api/tenants/:tenantId", "tenant_admin", changeOwnAccount, { body: OwnAccountChange, permission: "account:write" }),
   route("GET /api/tenants/:tenantId/configuration", "tenant_admin", showOwnConfiguration, { permission: "account:read" }),
   route("PATCH /api/tenants/:tenantId/configuration", "tenant_admin", changeOwnConfiguration, { body: SettingsPatch, permission: "account:write" }),
-  route("POST /api/tenants/:tenantId/webhook-secret", "tenant_admin", once<{ body: undefined }>(makeWebhookSecret), { permission: "keys:manage" }),
   route("GET /api/tenants/:tenantId/usage", "tenant_admin", showUsage, { query: UsageQuery, permission: "usage:read" }),
   route("GET /api/tenants/:tenantId/metrics", "tenant_admin", showMetrics, { query: MetricsQuery, permission: "usage:read" }),
   route("GET /api/tenants/:tenantId/calls", "tenant_admin", listCalls, { query: CallsQuery, permission: "usage:read" }),
@@ -352,7 +351,7 @@ export const routes: readonly Route[] = [
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 
   // tenants' own providers, and pages
-  ...peopleRoutes, ...providerRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
+  ...peopleRoutes, ...providerRoutes, ...alertRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */

@@ -37,7 +37,7 @@ import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
 import { inRequest } from "./log.ts";
 import type { RecentCall } from "./metering/metrics/fold.ts";
-import { type KeyUsage, TenantUsage } from "./metering/tenant-usage.ts";
+import { type Allowance, type KeyUsage, TenantUsage } from "./metering/tenant-usage.ts";
 import { type MoveHost, TenantMove } from "./moves/tenant-move.ts";
 import { NO_USAGE } from "./metering/outbox.ts";
 import { applyStripeEvents, syncSubscription } from "./subscriptions/apply-events.ts";
@@ -82,6 +82,7 @@ export class TenantObject extends DurableObject<Env> {
         if (config.state === "gone" && !this.#usage.isOpen) return;
         this.#data.resize(config);
         this.#usage.setSetting("config", stored);
+        this.#calls.configChanged();
       },
       waitUntil: (work) => ctx.waitUntil(work),
     });
@@ -237,6 +238,13 @@ export class TenantObject extends DurableObject<Env> {
   /** What the tenant's API keys have used, for the list of keys. */
   keyUsage(): KeyUsage {
     return this.#usage.keyUsage(this.now());
+  }
+
+  /** What the tenant has used of its month and of its spend cap, running calls included. */
+  async allowance(): Promise<Allowance> {
+    const config = await this.#config.current();
+    if (typeof config === "string") throw new AppError(config);
+    return this.#usage.allowance(config, this.now());
   }
 
   /** Applies the tenant's waiting Stripe events in turn. */

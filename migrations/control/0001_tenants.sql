@@ -85,7 +85,6 @@ CREATE EXTENSION IF NOT EXISTS pg_trgm;
 CREATE INDEX tenants_by_search ON tenants USING gin (search gin_trgm_ops);
 CREATE INDEX tenants_by_state ON tenants (state, id);
 CREATE INDEX tenants_by_plan ON tenants (plan, id);
-CREATE INDEX tenants_with_alerts ON tenants (id) WHERE settings #> '{alerts,thresholdsPercent}' IS NOT NULL;
 CREATE INDEX tenants_undelivered ON tenants (id) WHERE delivered_version < version;
 CREATE INDEX tenants_unfinished ON tenants (id) WHERE state = 'provisioning' OR monitored_at IS NULL;
 

@@ -73,6 +73,7 @@ BEGIN
   DELETE FROM tenant_links l WHERE l.tenant_id = erased;
   DELETE FROM invitations i WHERE i.tenant_id = erased;
   DELETE FROM members m WHERE m.tenant_id = erased;
+  DELETE FROM alerts a WHERE a.tenant_id = erased;
   DELETE FROM webhook_secrets w WHERE w.tenant_id = erased;
   DELETE FROM providers p WHERE p.tenant_id = erased;
   DELETE FROM provider_domains d WHERE d.tenant_id = erased;

@@ -24,18 +24,28 @@ CREATE TABLE operator_token_uses (
   last_at timestamptz NOT NULL DEFAULT now()
 );
 
--- The alerts about a tenant's usage that are due or sent: one for each threshold, month and way to send it.
-CREATE TABLE usage_alerts (
+-- What a tenant is alerted of: one row for each event and way to send it.
+CREATE TABLE alerts (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id text NOT NULL REFERENCES tenants (id),
-  month date NOT NULL,
-  threshold_percent integer NOT NULL,
+  -- The name of the event in its webhook.
+  event text NOT NULL,
+  -- What it is about: a threshold of a period, an unpaid invoice, a key, a member. It is raised once.
+  subject text NOT NULL,
   channel text NOT NULL CHECK (channel IN ('webhook', 'mail')),
-  due_at timestamptz NOT NULL DEFAULT now(),
+  -- Ids and numbers.
+  data jsonb NOT NULL,
+  raised_at timestamptz NOT NULL DEFAULT date_trunc('milliseconds', now()),
   attempts integer NOT NULL DEFAULT 0,
+  -- The next attempt. NULL: none follows.
+  next_at timestamptz DEFAULT now(),
   sent_at timestamptz,
-  PRIMARY KEY (tenant_id, month, threshold_percent, channel)
+  -- Why the last attempt failed, in words of Tollgate's own.
+  error text,
+  UNIQUE (tenant_id, event, subject, channel)
 );
-CREATE INDEX usage_alerts_unsent ON usage_alerts (due_at) WHERE sent_at IS NULL;
+CREATE INDEX alerts_due ON alerts (next_at) WHERE sent_at IS NULL;
+CREATE INDEX alerts_by_tenant ON alerts (tenant_id, id);
 
 -- The secret that signs a tenant's webhooks, encrypted. After a rotation the former one signs, too, until former_until.
 CREATE TABLE webhook_secrets (
@@ -48,7 +58,7 @@ CREATE TABLE webhook_secrets (
 
 GRANT SELECT, INSERT ON webhook_secrets TO tollgate_service;
 GRANT UPDATE (secret, former_secret, former_until, created_at) ON webhook_secrets TO tollgate_service;
-GRANT SELECT, INSERT, DELETE ON impersonations, operator_token_uses, usage_alerts TO tollgate_service;
+GRANT SELECT, INSERT, DELETE ON impersonations, operator_token_uses, alerts TO tollgate_service;
 GRANT UPDATE (ended_at) ON impersonations TO tollgate_service;
 GRANT UPDATE (uses, last_at) ON operator_token_uses TO tollgate_service;
-GRANT UPDATE (attempts, sent_at) ON usage_alerts TO tollgate_service;
+GRANT UPDATE (attempts, next_at, sent_at, error) ON alerts TO tollgate_service;

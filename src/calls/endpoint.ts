@@ -21,7 +21,7 @@ import { type Place, placeOf, tenantOrigins } from "../identity/tokens/tenant-ho
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
-import { idOf } from "./message.ts";
+import { SESSION_HEADER, idOf, sessionOf } from "./message.ts";
 import { authorizeCaller, callObject } from "./object-call.ts";
 import { plainRefusal } from "./refusal.ts";
 import { type McpGuard, answerBatch, corsHeaders, rateLimitHeaders, readMcpRequest } from "./transport.ts";
@@ -163,7 +163,11 @@ async function answerOther(message: Message): Promise<Response> {
   const authorization = await authorizeCaller(context, caller);
   if (authorization.kind === "refused") return refused(authorization, body, message.origin);
   const response = await serve(message, authorization, callerOfTools(message));
-  return withHeaders(response, rateLimitHeaders(authorization.quota));
+  const session = sessionOf(body);
+  return withHeaders(response, {
+    ...rateLimitHeaders(authorization.quota),
+    ...(session !== undefined && response.ok && { [SESSION_HEADER]: session }),
+  });
 }
 
 /** Answers the call of a known tool. The tenant's object authorizes the caller before it runs the tool. */
@@ -222,8 +226,11 @@ function serve(
 
 /** Runs tools for this message's caller. */
 function callerOfTools({ context, ctx, caller }: Pick<Message, "context" | "ctx"> & { caller: Caller }): CallTool {
-  return (tool, args, { progress, signal, idempotencyKey }) =>
-    callObject(context, ctx, { tool, args, caller, idempotencyKey, progress, signal });
+  return (tool, args, options) =>
+    callObject(context, ctx, {
+      ...{ tool, args, caller, progress: options.progress, signal: options.signal },
+      ...{ idempotencyKey: options.idempotencyKey, waitsMs: options.waitsMs },
+    });
 }
 
 type CallState = "not_called" | "running" | CallOutcome;

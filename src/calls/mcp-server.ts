@@ -2,14 +2,23 @@
 // with only the tools that it needs. An isolate makes costly parts that are the same for every caller (JSON schemas, a
 // validator) once; nothing that belongs to a caller outlives its request.
 import { config } from "../core/app-config.ts";
-import { McpServer, isLegacyRequest, requireScopes } from "@modelcontextprotocol/server";
+import {
+  McpServer,
+  ProtocolError,
+  UrlElicitationRequiredError,
+  inputRequired,
+  isLegacyRequest,
+  requireScopes,
+} from "@modelcontextprotocol/server";
 import type {
   AuthInfo,
   CallToolResult,
+  InputRequiredResult,
   ServerContext,
   StandardSchemaV1,
   StandardSchemaWithJSON,
 } from "@modelcontextprotocol/server";
+import { CLIENT_CAPABILITIES_META_KEY } from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
 import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../package.json" with { type: "json" };
@@ -21,7 +30,15 @@ import type { Branding } from "../core/tenant.ts";
 import { currentRequestId, describeError, log, markRequest, traceOf } from "../log.ts";
 import { type Tool, describedWithPrice } from "../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "./keyed-calls.ts";
-import { claimsModernEra, idOf, invalidParams, isObject, malformedMessage } from "./message.ts";
+import {
+  claimsModernEra,
+  idOf,
+  invalidParams,
+  isObject,
+  malformedMessage,
+  opensUrls,
+  sessionOpensUrls,
+} from "./message.ts";
 import { jsonRpcError, serveLegacy } from "./transport.ts";
 
 const INVALID_REQUEST = -32600;
@@ -144,6 +161,8 @@ export function toolsFor(
 export interface ToolCallOptions {
   /** Set when the client sent one. `readMcpRequest`'s checks have passed. */
   idempotencyKey?: string;
+  /** How long the call waits for someone to raise the limit that refuses it. */
+  waitsMs?: number;
   /** Set when the client asked for progress. Never rejects, so a client that stops listening fails no tool. */
   progress?: (progress: Progress) => Promise<void>;
   /** Aborted when the client disconnects. */
@@ -165,26 +184,83 @@ export type CallTool = (
  */
 export function registerTools(server: McpServer, tools: readonly Tool[], callTool: CallTool): void {
   for (const tool of tools) {
-    server.registerTool(tool.name, declarationOf(tool), async (args, context): Promise<CallToolResult> => {
+    server.registerTool(tool.name, declarationOf(tool), async (args, context) => {
       const progress = progressTo(context);
       try {
         const meta = context.mcpReq._meta;
         const traceId = traceOf(meta?.["traceparent"]);
         if (traceId !== undefined) markRequest({ traceId });
-        const key = meta?.[IDEMPOTENCY_META_KEY];
+        const offer = offerOf(context);
+        const key = meta?.[IDEMPOTENCY_META_KEY] ?? offer.key;
         const options: ToolCallOptions = {
           signal: context.mcpReq.signal,
           ...(typeof key === "string" && { idempotencyKey: key }),
+          ...(offer.answer === "accept" && { waitsMs: RAISE_WAIT_MS }),
           ...(progress && { progress }),
         };
-        return toResult(await callTool(tool, args, options));
+        const outcome = await callTool(tool, args, options);
+        return offerToRaise(outcome, offer) ?? toResult(outcome);
       } catch (error) {
+        if (error instanceof ProtocolError) throw error;
         const code = errorCode(error);
         log("error", "tool_call_threw", { tool: tool.name, code, error: describeError(error) });
         return refusalResult(withRequestId(code), { code });
       }
     });
   }
+}
+
+// ---- a limit that a person can raise while the agent waits
+
+/** Far below the time after which clients give up a request, which is a minute. */
+const RAISE_WAIT_MS = 25_000;
+/** The name of the question in an answer that asks for input. */
+const RAISE = "raise_limit";
+const RAISE_STATE = /^raise\.[\da-f-]{36}$/;
+
+/** What a call says about an offer to raise a limit. */
+interface Offer {
+  /** How the client takes one: as a result that asks for input (2026-07-28), as an error (2025-11-25), or not at all. */
+  form: "input" | "error" | undefined;
+  /** What the person has answered to the offer of the same call; `undefined`: there was none. */
+  answer: "accept" | "declined" | undefined;
+  /**
+   * Made with the offer, and sent back with the answer. It is the call's idempotency key, so that two answers are one call. A client
+   * that makes one up gets what it could have by a key of its own.
+   */
+  key: string | undefined;
+}
+
+function offerOf({ mcpReq, http }: ServerContext): Offer {
+  const { envelope } = mcpReq;
+  const isModern = envelope !== undefined;
+  const takesUrls = isModern
+    ? opensUrls(Reflect.get(envelope, CLIENT_CAPABILITIES_META_KEY))
+    : sessionOpensUrls(http?.req?.headers);
+  const state: unknown = isModern ? mcpReq.requestState() : undefined;
+  const given = mcpReq.inputResponses?.[RAISE];
+  return {
+    form: takesUrls ? (isModern ? "input" : "error") : undefined,
+    answer: given === undefined ? undefined : isObject(given) && given["action"] === "accept" ? "accept" : "declined",
+    key: typeof state === "string" && RAISE_STATE.test(state) ? state : undefined,
+  };
+}
+
+/**
+ * The offer to raise the limit that has refused the call, for a client that can show its page to a person; `undefined` otherwise, and
+ * when the person has declined. Throws it for a client of an older revision, which then sends the call again by itself.
+ */
+function offerToRaise(outcome: CallOutcome, { form, answer, key }: Offer): InputRequiredResult | undefined {
+  if (outcome.kind !== "refused" || form === undefined || answer === "declined") return undefined;
+  const { raisable, upgradeUrl: url, message } = outcome.refusal;
+  if (raisable === undefined || url === undefined) return undefined;
+  const text = answer === "accept" ? `The limit was not raised yet. ${message}` : message;
+  if (form === "error") {
+    const elicitationId = crypto.randomUUID();
+    throw new UrlElicitationRequiredError([{ mode: "url", elicitationId, url, message: text }], text);
+  }
+  const requestState = key ?? `raise.${crypto.randomUUID()}`;
+  return inputRequired({ inputRequests: { [RAISE]: inputRequired.elicitUrl({ url, message: text }) }, requestState });
 }
 
 function toResult(outcome: CallOutcome): CallToolResult {

@@ -193,3 +193,28 @@ function problemsOfInitialize(params: JsonObject): string | undefined {
     })
     .join("; ");
 }
+
+// ---- clients that can show a page to a person
+
+/** Whether the client that has these capabilities can open a URL (elicitation in URL mode). */
+export function opensUrls(capabilities: unknown): boolean {
+  const elicitation = isObject(capabilities) ? capabilities["elicitation"] : undefined;
+  return isObject(elicitation) && isObject(elicitation["url"]);
+}
+
+export const SESSION_HEADER = "mcp-session-id";
+/**
+ * A session id of the older revisions, in which a client names its capabilities once: it says that the client can open a URL. There
+ * is nothing behind it, so it works in every isolate and never ends.
+ */
+const URL_SESSION = "url-elicitation.";
+
+/** The session id for the answer to this message, if it is an `initialize` of a client that can open a URL. */
+export function sessionOf(message: unknown): string | undefined {
+  if (!isObject(message) || message.method !== "initialize" || !isObject(message.params)) return undefined;
+  return opensUrls(message.params["capabilities"]) ? URL_SESSION + crypto.randomUUID() : undefined;
+}
+
+export function sessionOpensUrls(headers: Headers | undefined): boolean {
+  return headers?.get(SESSION_HEADER)?.startsWith(URL_SESSION) === true;
+}

@@ -45,6 +45,8 @@ export interface ObjectCall {
   caller: Caller;
   /** The client's own, as it sent it. */
   idempotencyKey?: string | undefined;
+  /** How long the call waits for someone to raise the limit that refuses it. */
+  waitsMs?: number | undefined;
   progress: ((progress: Progress) => Promise<void>) | undefined;
   /** Aborted when the client disconnects. */
   signal: AbortSignal;
@@ -180,13 +182,13 @@ export async function callObject(
     const requestId = currentRequestId();
     const request: CallRequest = {
       ...{ callId, idempotency, attempt: number, caller, tool: tool.name, args },
-      ...{ requestId, traceId: currentTraceId(), refusedBefore: takeRefusals(tenantId) },
+      ...{ requestId, traceId: currentTraceId(), refusedBefore: takeRefusals(tenantId), waitsMs: call.waitsMs },
     };
     const answer = object.call(request, progress) as Promise<CallOutcome>;
     // A client that disconnects ends the request's context, and with it the RPC that cancels the call. This keeps both.
     ctx.waitUntil(answer.catch(() => undefined));
     if (signal.aborted) cancel(); // the client disconnected before the call was sent
-    return withTimeout((tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
+    return withTimeout((call.waitsMs ?? 0) + (tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
   };
   signal.addEventListener("abort", cancel, { once: true });
   /** An attempt was lost: it may have written, and it may have been charged. */

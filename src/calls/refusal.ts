@@ -4,6 +4,7 @@ import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { type Account, type StateFacts, conditionOf, tenantTable } from "../core/tenant-state.ts";
 import { costOf, inDollars, spentIn, type SpendWindow } from "../core/money.ts";
+import { plans } from "../core/plans.ts";
 import type { Tool } from "../tools/tool.ts";
 import type { Measure, Refused } from "./admission.ts";
 
@@ -49,6 +50,8 @@ const DATED_FROM_SECONDS = 60;
 export interface LimitOptions {
   /** Where a larger plan is sold. */
   upgradeUrl: string;
+  /** The page on which the tenant's people raise the limit that has refused. Absent: no limit of the call can be raised there. */
+  raiseUrl?: string;
   nowMs: number;
   /** The billing period, for a refusal by the spend cap. */
   spend?: SpendWindow | undefined;
@@ -58,8 +61,11 @@ export interface LimitOptions {
  * A refusal by admission. `subject` says what was refused: a tool by its name, or the message. `retryAfterSeconds` is rounded
  * up, so that a client which waits that long is not early.
  */
-function refusedByLimit(subject: string, refused: Refused, { upgradeUrl, nowMs }: LimitOptions): Refusal {
+function refusedByLimit(subject: string, refused: Refused, options: LimitOptions): Refusal {
   const { code, measure, limit, used, cost, retryAfterMs } = refused;
+  const { nowMs, raiseUrl } = options;
+  const isRaisable = raiseUrl !== undefined && code === "period_exhausted" && hasLargerPlan(limit);
+  const upgradeUrl = isRaisable ? raiseUrl : options.upgradeUrl;
   const retryAfterSeconds = retryAfterMs === undefined ? undefined : Math.max(1, Math.ceil(retryAfterMs / 1000));
   const inUnits = measure !== "minute" && measure !== "in_flight";
   const state = inUnits ? `are used and this call costs ${cost}` : measure === "minute" ? "were made" : "are running";
@@ -81,7 +87,15 @@ function refusedByLimit(subject: string, refused: Refused, { upgradeUrl, nowMs }
     cost,
     ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }),
     ...(isOfKey ? {} : { upgradeUrl }),
+    ...(isRaisable && { raisable: true }),
   };
+}
+
+/** Whether a plan that Stripe sells has more units a month. */
+function hasLargerPlan(unitsPerMonth: number): boolean {
+  return [...plans.values()].some(
+    ({ amountCents, limits }) => amountCents !== null && (limits.unitsPerMonth ?? Infinity) > unitsPerMonth,
+  );
 }
 
 /** The refusal of a call by the spend cap: what is spent, what the call costs, who can raise the cap, and when it renews. */
@@ -92,21 +106,23 @@ function refusedByCap(subject: string, refused: Refused, spend: SpendWindow, opt
   const dollars = (cents: number): string => `${inDollars(costOf(cents, "1"))} USD`;
   const paid = Math.max(0, used + cost - includedUnits) - Math.max(0, used - includedUnits);
   const most = maxCapCents === null ? "" : `, to at most ${dollars(maxCapCents)}`;
-  const canRaise = maxCapCents === null || maxCapCents > capCents;
+  const { raiseUrl, upgradeUrl } = options;
+  const canRaise = raiseUrl !== undefined && (maxCapCents === null || maxCapCents > capCents);
   const retryAfterSeconds = retryAfterMs === undefined ? undefined : Math.max(1, Math.ceil(retryAfterMs / 1000));
   const sentences = [
     `Refused: ${subject} and nothing was charged.`,
     `The spend cap of a billing period is ${dollars(capCents)} for units beyond the ${includedUnits} included ones;`,
     `${inDollars(spentIn(spend, used))} USD are spent, and this call costs ${inDollars(costOf(paid, unitAmountCents))} USD (${cost} units).`,
     canRaise
-      ? `An owner, an administrator or a billing member of the account can raise the cap${most}: ${options.upgradeUrl}`
-      : `The cap cannot be raised further. For a larger plan see ${options.upgradeUrl}`,
+      ? `An owner, an administrator or a billing member of the account can raise the cap${most}: ${raiseUrl}`
+      : `The cap cannot be raised further. For a larger plan see ${upgradeUrl}`,
     retryAfterSeconds === undefined
       ? "Waiting does not help: the call costs more than the cap."
       : `The next billing period begins in ${retryAfterSeconds} seconds${dateAfter(retryAfterSeconds, options.nowMs)}.`,
   ];
   return {
-    ...{ code, message: sentences.join(" "), limit, used, cost, capCents, upgradeUrl: options.upgradeUrl },
+    ...{ code, message: sentences.join(" "), limit, used, cost, capCents },
+    ...(canRaise ? { upgradeUrl: raiseUrl, raisable: true } : { upgradeUrl }),
     ...(retryAfterSeconds !== undefined && { retryAfterSeconds }),
   };
 }
@@ -137,6 +153,14 @@ export function requestRefusal(refused: Refused, options: LimitOptions): Refusal
 export function mayBeCharged(refusal: Refusal, callId: string): Refusal {
   const note = `An answer was lost, so the call may have been charged once. Its id is ${callId}.`;
   return { ...refusal, message: `${refusal.message} ${note}`, mayBeChargedAs: callId };
+}
+
+/** Where plans are sold, and where a tenant's people raise a limit. That page needs their session: its address is no secret. */
+export function urlsOf(
+  { env: { PUBLIC_URL } }: { env: Pick<Env, "PUBLIC_URL"> },
+  { id }: { id: string },
+): Pick<LimitOptions, "upgradeUrl" | "raiseUrl"> {
+  return { upgradeUrl: `${PUBLIC_URL}/plans`, raiseUrl: `${PUBLIC_URL}/app/${id}/limit` };
 }
 
 /** The refusal of a caller that lacks a scope of the tool. */

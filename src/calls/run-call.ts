@@ -42,6 +42,7 @@ import {
   requestRefusal,
   scopesNeeded,
   stateRefusal,
+  urlsOf,
 } from "./refusal.ts";
 import { type ToolRun, runTool, timedDb, toolContext } from "./tool-runner.ts";
 
@@ -104,6 +105,8 @@ export interface CallOptions {
   /** Aborted when the client disconnects. The call is then stopped and not charged. */
   abort: AbortController;
   progress: ((progress: Progress) => Promise<void>) | undefined;
+  /** Whether the call has not ended with this refusal: it waits until the limit is raised, then runs again. */
+  waitsAfter?: (refusal: Refusal) => boolean;
 }
 
 /** What `authorize` needs of a host. */
@@ -127,13 +130,9 @@ export async function authorize(host: AuthorizationHost, caller: Caller): Promis
   const refused = caller.kind === "canary" ? undefined : admission.request(config.limits, now);
   const quota = admission.quota(config.limits, now);
   if (refused !== undefined) {
-    return { kind: "refused", refusal: requestRefusal(refused, { upgradeUrl: plansUrl(host), nowMs: now }), quota };
+    return { kind: "refused", refusal: requestRefusal(refused, { ...urlsOf(host, config), nowMs: now }), quota };
   }
   return { kind: "authorized", allowedTools: allowedTools(config, caller), branding: config.branding, quota };
-}
-
-function plansUrl({ env }: Pick<CallHost, "env">): string {
-  return `${env.PUBLIC_URL}/plans`;
 }
 
 /** Admits a call, runs its tool and settles it. Refusals and failed tools are values; a throw is an outage. */
@@ -147,7 +146,8 @@ export async function runCall(host: CallHost, request: CallRequest, options: Cal
     thrown = errorCode(error);
     throw error;
   } finally {
-    finish(host, request, trace, finishedCall(trace, request, outcome, thrown, host.now()));
+    if (outcome?.kind !== "refused" || options.waitsAfter?.(outcome.refusal) !== true)
+      finish(host, request, trace, finishedCall(trace, request, outcome, thrown, host.now()));
   }
 }
 
@@ -235,7 +235,7 @@ async function admitAndRun(
       spend: spend && withReserve(spend, usage.spendReserve?.(config)),
     });
     if (!decision.admitted) {
-      const refusal = limitRefusal(tool.name, decision, { upgradeUrl: plansUrl(host), nowMs: now, spend });
+      const refusal = limitRefusal(tool.name, decision, { ...urlsOf(host, config), nowMs: now, spend });
       return refusedOutcome(refusal, admission.quota(config.limits, now));
     }
     ({ ticket } = decision);
@@ -316,7 +316,7 @@ function outcomeOf(
 /** Answers a call whose idempotency key was used before. It is not charged; like any message it counts in the minute. */
 async function again(
   host: Pick<CallHost, "env" | "now">,
-  { limits }: TenantConfig,
+  config: TenantConfig,
   {
     admission,
     request,
@@ -325,10 +325,10 @@ async function again(
 ): Promise<CallOutcome> {
   const now = host.now();
   const isLimited = request.caller.kind !== "canary" && request.attempt === 1;
-  const refused = isLimited ? admission.request(limits, now) : undefined;
-  const quota = admission.quota(limits, now);
+  const refused = isLimited ? admission.request(config.limits, now) : undefined;
+  const quota = admission.quota(config.limits, now);
   if (refused !== undefined) {
-    return refusedOutcome(requestRefusal(refused, { upgradeUrl: plansUrl(host), nowMs: now }), quota);
+    return refusedOutcome(requestRefusal(refused, { ...urlsOf(host, config), nowMs: now }), quota);
   }
   switch (earlier.state) {
     case "other":

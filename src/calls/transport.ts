@@ -265,7 +265,8 @@ export function corsHeaders(request: Request, allowedOrigins: readonly string[])
   if (origin === null || !allowedOrigins.includes(origin)) return {};
   return {
     "access-control-allow-origin": origin,
-    "access-control-expose-headers": "WWW-Authenticate, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id",
+    "access-control-expose-headers":
+      "WWW-Authenticate, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id, Mcp-Session-Id",
     vary: "Origin",
   };
 }

@@ -24,8 +24,8 @@ export const retentions = {
   },
   providers: { kept: "90 days after their removal", ended: "removed_at < now() - interval '90 days'" },
   impersonations: { kept: "90 days after their end", ended: "expires_at < now() - interval '90 days'" },
-  // The month's row stops a second alert. A clock that is set back by days must not send one again.
-  usage_alerts: { kept: "90 days after their month began", ended: "month < (now() - interval '90 days')::date" },
+  // The row stops a second alert about the same thing, which is at most two months old.
+  alerts: { kept: "90 days", ended: "raised_at < now() - interval '90 days'" },
   operator_token_uses: { kept: "400 days, as the audit log", ended: "hour < now() - interval '400 days'" },
   // A year and the month before, to compare with.
   metrics_hourly: { kept: "400 days", ended: "hour < now() - interval '400 days'" },

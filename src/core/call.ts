@@ -55,6 +55,8 @@ export interface CallRequest {
   /** For the object's log. */
   requestId?: string | undefined;
   traceId?: string | undefined;
+  /** How long a call that a raisable limit refuses waits for someone to raise it. */
+  waitsMs?: number | undefined;
   /** Calls that the Worker has refused in the object's place since its last call: `rate_limited`, which is what it repeats. */
   refusedBefore?: number | undefined;
 }
@@ -82,6 +84,8 @@ export interface Refusal {
   upgradeUrl?: string;
   /** The spend cap that refused, in cents. */
   capCents?: number;
+  /** Who may pay for the account raises this limit at `upgradeUrl`, and the same call is then admitted. */
+  raisable?: true;
   /** An answer was lost: the call may have been charged once, under this id. */
   mayBeChargedAs?: string;
 }

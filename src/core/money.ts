@@ -114,9 +114,9 @@ const noBilling: Billing = {
 };
 
 /** The cap in force: the owner's within the operator's bound, or the plan's. `null`: none. */
-export function spendCapOf({ limits, billing }: Omit<Spender, "plan">): number | null {
+export function spendCapOf(limits: Spender["limits"], ownCapCents: number | null): number | null {
   const { spendCapCents, maxSpendCapCents: most } = limits;
-  const cap = billing?.ownCapCents ?? spendCapCents;
+  const cap = ownCapCents ?? spendCapCents;
   return cap === null || most === null ? (cap ?? most) : Math.min(cap, most);
 }
 
@@ -127,7 +127,7 @@ export function spendWindow(spender: Spender, nowMs: number): SpendWindow | unde
   const { planSinceMs, ...period } = spender.billing ?? noBilling;
   const { startMs, endMs } = periodAt(period, nowMs);
   const earlier = centsOf(spentBefore(spender, nowMs));
-  const capCents = spendCapOf(spender);
+  const capCents = spendCapOf(spender.limits, spender.billing?.ownCapCents ?? null);
   const included = includedUnits ?? 0;
   return {
     ...{ startMs: Math.max(startMs, planSinceMs ?? startMs), endMs, includedUnits: included, unitAmountCents },

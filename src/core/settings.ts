@@ -18,12 +18,12 @@ const integrations = {
   webhookUrl: PublicUrl,
 };
 const alerts = {
+  /** Without it, mails go to the account's address. An empty list: no mails. */
   emails: z
     .array(z.email().max(320))
-    .min(1)
     .max(5)
     .transform((emails) => [...new Set(emails.map((email) => email.toLowerCase()))]),
-  /** Shares of the month's allowance. */
+  /** Shares of the allowance and of the spend cap. Without it: 50, 80 and 100. */
   thresholdsPercent: z
     .array(z.int().min(1).max(100))
     .min(1)

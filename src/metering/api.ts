@@ -10,13 +10,17 @@ import {
   BadRequest,
   Flag,
   type HttpContext,
+  type NumberedPageQuery,
   type PageQuery,
   Problem,
+  type Route,
   decodeCursor,
   encodeCursor,
   noStore,
+  numberedPageQuery,
   pageOf,
   pageQuery,
+  route,
   tenantOf,
 } from "../http.ts";
 import type { ControlDatabase } from "../control/context.ts";
@@ -24,7 +28,9 @@ import { isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { type DeadLetter, deadLettersStore } from "./dead-letters/dead-letters-store.ts";
 import { bodyOfText } from "./queue-message.ts";
-import { renewWebhookSecret } from "./usage-alerts.ts";
+import { once } from "../identity/idempotency.ts";
+import { alertsStore } from "./alerts-store.ts";
+import { renewWebhookSecret, replayAlert } from "./alerts.ts";
 
 /** Most items on a page of usage: 1,000 calls are about 150 KB of JSON. */
 const MAX_PAGE = 1_000;
@@ -60,9 +66,39 @@ export const DismissRequest = Named;
 export const DeadLettersQuery = pageQuery(DEAD_LETTERS).extend({ all: Flag });
 
 /** Makes a new secret for the webhooks that the tenant gets, and shows it once. */
-export async function makeWebhookSecret(c: HttpContext): Promise<Response> {
+async function makeWebhookSecret(c: HttpContext): Promise<Response> {
   return c.json(await renewWebhookSecret(c.get("context"), tenantOf(c)), 201, noStore);
 }
+
+const AlertsQuery = numberedPageQuery(100);
+
+/** Lists what the tenant was alerted of, newest first. */
+async function listAlerts(
+  c: HttpContext,
+  { query: { after, limit } }: { query: NumberedPageQuery },
+): Promise<Response> {
+  const alerts = await alertsStore(c.get("context").control).list(tenantOf(c), { before: after, limit: limit + 1 });
+  return c.json(
+    pageOf("alerts", alerts, limit, ({ id }) => id),
+    200,
+    noStore,
+  );
+}
+
+/** Sends an alert again. 200: it was taken. 202: it was not, and further attempts follow. */
+async function replay(c: HttpContext): Promise<Response> {
+  const id = Number(c.req.param("alertId"));
+  const alert = Number.isSafeInteger(id) ? await replayAlert(c.get("context"), tenantOf(c), id, Date.now()) : undefined;
+  if (alert === undefined) throw new Problem("not_found", "The account has no such alert.");
+  return c.json({ alert }, alert.sentAt === null ? 202 : 200, noStore);
+}
+
+// oxfmt-ignore
+export const alertRoutes: readonly Route[] = [
+  route("POST /api/tenants/:tenantId/webhook-secret", "tenant_admin", once<{ body: undefined }>(makeWebhookSecret), { permission: "keys:manage" }),
+  route("GET /api/tenants/:tenantId/alerts", "tenant_admin", listAlerts, { query: AlertsQuery, permission: "account:read" }),
+  route("POST /api/tenants/:tenantId/alerts/:alertId/replay", "tenant_admin", replay, { permission: "account:write" }),
+];
 
 export async function showUsage(c: HttpContext, { query }: { query: UsageQuery }): Promise<Response> {
   const tenantId = tenantOf(c);

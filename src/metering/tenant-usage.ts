@@ -28,6 +28,11 @@ export interface KeyUsage {
   units: { lineId: string; units: number }[];
 }
 
+export interface Allowance {
+  monthUnits: number;
+  spendUnits: number;
+}
+
 /** The setting that holds the metrics that the control tables do not have yet, and the last calls. */
 const METRICS = "metrics";
 
@@ -97,6 +102,14 @@ export class TenantUsage implements CallUsage {
     if (window === undefined) return { sinceMs, spentCents: spentBefore(config, nowMs) };
     const running = held.reduce((sum, { atMs, units }) => sum + (atMs >= window.startMs ? units : 0), 0);
     return { sinceMs, spentCents: inCents(spentIn(window, admission.spendUsed - running)) };
+  }
+
+  /** What the tenant has used of its limits. `spendUnits`: in the billing period, for a plan with a price per unit. */
+  allowance(config: TenantConfig, nowMs: number): Allowance {
+    if (this.#opened === undefined) return { monthUnits: 0, spendUnits: 0 };
+    const { admission } = this;
+    admission.spendOf(config, nowMs, (startMs, atMs) => this.usedSince(startMs, atMs));
+    return { monthUnits: admission.quota(config.limits, nowMs).month.used, spendUnits: admission.spendUsed };
   }
 
   recent(nowMs: number, tool: string): { atMs: number; units: number }[] {

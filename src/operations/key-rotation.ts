@@ -5,8 +5,8 @@ import type { Context } from "../control/context.ts";
 import { encryptAgain, encryptedLoginsStore, providerSecretPurpose } from "../control/encrypted-logins-store.ts";
 import { isolated } from "../control/failures-store.ts";
 import { parseKeyRing } from "../core/encryption.ts";
-import { secretPurpose } from "../metering/usage-alerts.ts";
-import { usageAlertsStore } from "../metering/usage-alerts-store.ts";
+import { secretPurpose } from "../metering/alerts.ts";
+import { alertsStore } from "../metering/alerts-store.ts";
 
 /** Logins of each kind in one sweep: about a second's work. The next sweep continues. */
 const BATCH = 50;
@@ -24,7 +24,7 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
       await logins.replaceShardLogin(stored, await encryptAgain(env, stored.purpose, stored.login));
     },
   );
-  const alerts = usageAlertsStore(control);
+  const alerts = alertsStore(control);
   const secrets = await alerts.secretsNotUnder(newest.id, BATCH);
   await isolated(
     control,

@@ -25,6 +25,7 @@ import { Grant } from "../identity/oauth/api.ts";
 import { ProviderView, RemovedProvider } from "../identity/providers/api.ts";
 import { SessionSummary } from "../identity/sessions/sessions-store.ts";
 import { RemovalRequest } from "../lifecycle/api.ts";
+import { Alert } from "../metering/alerts-store.ts";
 import { DeadLetter } from "../metering/dead-letters/dead-letters-store.ts";
 import { metricSteps } from "../metering/metrics/metrics-store.ts";
 import { MoveSummary } from "../moves/moves-store.ts";
@@ -173,10 +174,7 @@ const Plan = z.object({
   includedUnits: z.int().nullable(),
   limits: Limits,
 });
-const Usage = z.object({
-  tenantId: z.string(),
-  next: z.string().nullable(),
-});
+const Usage = z.object({ tenantId: z.string(), next: z.string().nullable() });
 const Figures = z.object({
   ...{ calls: z.int(), ok: z.int(), failed: z.int(), refused: z.int(), repeated: z.int(), units: z.int() },
   ...{ ms: z.int(), dbMs: z.int(), p50Ms: z.number().nullable(), p95Ms: z.number().nullable() },
@@ -317,8 +315,10 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /api/tenants/:tenantId": endpoint("showOwnAccount", "Show the account", ok(OwnAccount)),
   "PATCH /api/tenants/:tenantId": endpoint("changeOwnAccount", "Change the account's name or e-mail address", ok(OwnAccount.extend(Delivered.shape)), { codes: stripe }),
   "GET /api/tenants/:tenantId/configuration": endpoint("showOwnConfiguration", "Show the account's configuration, with its ETag", ok(OwnConfiguration)),
-  "PATCH /api/tenants/:tenantId/configuration": endpoint("changeOwnConfiguration", "Change branding, integrations and alerts by a merge patch", ok(OwnConfiguration.extend(Delivered.shape)), { codes: conditional }),
+  "PATCH /api/tenants/:tenantId/configuration": endpoint("changeOwnConfiguration", "Change branding, integrations, the spend cap and alerts by a merge patch", ok(OwnConfiguration.extend(Delivered.shape)), { codes: conditional }),
   "POST /api/tenants/:tenantId/webhook-secret": endpoint("renewWebhookSecret", "Make a new secret for the account's webhooks, and show it once", created(z.object({ secret: z.string(), formerUntil: z.string().nullable() }))),
+  "GET /api/tenants/:tenantId/alerts": endpoint("listAlerts", "List what the account was alerted of, newest first", ok(listOf("alerts", Alert))),
+  "POST /api/tenants/:tenantId/alerts/:alertId/replay": endpoint("replayAlert", "Send an alert again", { 200: z.object({ alert: Alert }), 202: z.object({ alert: Alert }) }, { repeat: "It sends the same alert again, with the same id." }),
   "GET /api/tenants/:tenantId/usage": endpoint("showOwnUsage", "Show usage, meter reports and their calls", ok(Usage)),
   "GET /api/tenants/:tenantId/metrics": endpoint("showOwnMetrics", "Show the account's calls, units, latency and database time over time", ok(Metrics)),
   "GET /api/tenants/:tenantId/calls": endpoint("listOwnCalls", "List the account's last calls, newest first", ok(Calls)),

@@ -1,10 +1,10 @@
-// Cron: sends reports, bills carry-forwards, compares the reports with Stripe, then sends tenants' usage alerts. Each part has a share of the time until
+// Cron: sends reports, bills carry-forwards, compares the reports with Stripe, then sends tenants' alerts. Each part has a share of the time until
 // the next run. A failure of one part does not stop the others.
 import { type Acquire, rateLimiter } from "../adapters/stripe/client.ts";
 import type { Context } from "../control/context.ts";
 import { MINUTE_MS } from "../core/time.ts";
 import { describeError, log } from "../log.ts";
-import { sendUsageAlerts } from "../metering/usage-alerts.ts";
+import { sendAlerts } from "../metering/alerts.ts";
 import { billCarryForwards } from "./carry-forward.ts";
 import { reconcile } from "./reconciler.ts";
 import { reportUsage } from "./reporter.ts";
@@ -39,7 +39,7 @@ export async function runReportCron(context: Context, nowMs: number): Promise<st
     { name: "reports", lastsMs: REPORTING_MS, work: reportUsage },
     { name: "carry_forwards", lastsMs: CARRYING_MS, work: billCarryForwards },
     { name: "reconciliation", lastsMs: COMPARING_MS, work: reconcile },
-    { name: "usage_alerts", lastsMs: 0, work: (_: Context, run: ReportRun) => sendUsageAlerts(context, run.nowMs()) },
+    { name: "alerts", lastsMs: 0, work: (_: Context, run: ReportRun) => sendAlerts(context, run.nowMs()) },
   ];
   for (const { name, lastsMs, work } of parts) {
     try {

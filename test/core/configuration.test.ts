@@ -239,8 +239,10 @@ test("what nothing reads is not stored: an unknown setting is refused at any dep
     expect(ConfigurationPatch.safeParse(patch).success, JSON.stringify(patch)).toBe(false);
   for (const thresholdsPercent of [[], [0], [101], [50.5], [1, 2, 3, 4, 5, 6]])
     expect(SettingsPatch.safeParse({ alerts: { thresholdsPercent } }).success).toBe(false);
-  for (const emails of [[], ["x"], Array.from({ length: 6 }, (_, n) => `a${n}@b.example`)])
+  for (const emails of [["x"], Array.from({ length: 6 }, (_, n) => `a${n}@b.example`)])
     expect(SettingsPatch.safeParse({ alerts: { emails } }).success).toBe(false);
+  // No mails at all, while `null` takes the account's address again.
+  expect(SettingsPatch.parse({ alerts: { emails: [] } })).toEqual({ alerts: { emails: [] } });
   expect(SettingsPatch.parse({ alerts: { emails: ["IT@acme.example", "it@acme.example"] } })).toEqual({
     alerts: { emails: ["it@acme.example"] },
   });

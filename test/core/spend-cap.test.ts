@@ -122,8 +122,7 @@ test.each([
   ["none", null, null, null, null],
   ["the bound of a plan without a cap", null, null, 700, 700],
 ])("the cap in force is %s", (_, ownCapCents, spendCapCents, maxSpendCapCents, expected) => {
-  const limits = { spendCapCents, maxSpendCapCents };
-  expect(spendCapOf({ limits, billing: billingOf({ ownCapCents }) })).toBe(expected);
+  expect(spendCapOf({ spendCapCents, maxSpendCapCents }, ownCapCents)).toBe(expected);
 });
 
 test.each([
@@ -154,23 +153,20 @@ test("the refusal says what the cap is, what the call costs, who can raise it an
   admission.watchSpend(START_MS, () => included + 15);
   const refused = admission.decide(20, unlimited, END_MS - 90_000, "", { spend });
   if (refused.admitted || spend === undefined) throw new Error("admitted");
-  const options = { upgradeUrl: "https://x.example/raise", nowMs: END_MS - 90_000, spend };
+  const raiseUrl = "https://x.example/app/acme/limit";
+  const options = { upgradeUrl: "https://x.example/plans", raiseUrl, nowMs: END_MS - 90_000, spend };
   const refusal = limitRefusal("generate_report", refused, options);
   expect(refusal).toMatchObject({
     ...{ code: "spend_cap_reached", limit: included + 20, used: included + 15, cost: 20, capCents: 2 },
-    ...{ retryAfterSeconds: 90, upgradeUrl: options.upgradeUrl },
+    ...{ retryAfterSeconds: 90, upgradeUrl: raiseUrl, raisable: true },
   });
-  for (const fact of [
-    "0.02 USD",
-    "0.015 USD",
-    "(20 units)",
-    "1000.00 USD",
-    "An owner",
-    options.upgradeUrl,
-    "90 seconds",
-  ])
+  for (const fact of ["0.02 USD", "0.015 USD", "(20 units)", "1000.00 USD", "An owner", raiseUrl, "90 seconds"])
     expect(refusal.message).toContain(fact);
   expect(refusal.message).toContain("2026-12-14T00:00:00Z");
+  // At the operator's bound no person can raise it.
+  const highest = { ...options, spend: { ...spend, maxCapCents: 2 } };
+  expect(limitRefusal("generate_report", refused, highest)).toMatchObject({ upgradeUrl: options.upgradeUrl });
+  expect(limitRefusal("generate_report", refused, highest)).not.toHaveProperty("raisable");
   // A host that does not know all calls keeps some units back, and says so instead of naming the cap.
   expect(withReserve(spend, 1_000_000).maxUnits).toBe(included);
   const kept = admission.decide(1, unlimited, END_MS - 90_000, "", { spend: withReserve(spend, 10) });

@@ -89,10 +89,10 @@ const rowOf: Readonly<Record<PrunedTable, { days: number; insert: (daysAgo: stri
     insert: (at, id) =>
       `INSERT INTO impersonations (id, tenant_id, operator_id, operator_name, through, reason, expires_at) VALUES ('${id}', 'tenant-1', 'o', 'O', 'oidc', 'r', ${at})`,
   },
-  usage_alerts: {
+  alerts: {
     days: 90,
     insert: (at, id) =>
-      `INSERT INTO usage_alerts (tenant_id, month, threshold_percent, channel) VALUES ('tenant-1', (${at})::date, ${id === "old" ? 1 : 2}, 'mail')`,
+      `INSERT INTO alerts (tenant_id, event, subject, channel, data, raised_at) VALUES ('tenant-1', 'key_created', '${id}', 'mail', '{}', ${at})`,
   },
   operator_token_uses: { days: 400, insert: (at) => `INSERT INTO operator_token_uses (hour) VALUES (${at})` },
   metrics_hourly: {

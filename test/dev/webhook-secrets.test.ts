@@ -3,8 +3,8 @@ import { createHmac } from "node:crypto";
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import type { Context } from "../../src/control/context.ts";
 import { TenantId } from "../../src/core/tenant.ts";
-import { monthOf, renewWebhookSecret, sendUsageAlerts } from "../../src/metering/usage-alerts.ts";
-import { usageAlertsStore } from "../../src/metering/usage-alerts-store.ts";
+import { renewWebhookSecret, sendAlerts } from "../../src/metering/alerts.ts";
+import { alertsStore } from "../../src/metering/alerts-store.ts";
 import { rotateEncryptionKeys } from "../../src/operations/key-rotation.ts";
 import { type AuditLog, startAuditLog } from "../support/audit-log.ts";
 
@@ -21,7 +21,7 @@ const contextWith = (...keys: string[]): Context =>
 
 /** Sends the tenant's alert. Returns the signatures that its webhook gets, and those that these secrets make. */
 async function delivered(context: Context, secrets: string[]): Promise<{ got: string[]; expected: string[] }> {
-  await log.sql(`UPDATE usage_alerts SET sent_at = NULL, attempts = 0, due_at = now()`);
+  await log.sql(`UPDATE alerts SET sent_at = NULL, attempts = 0, next_at = now()`);
   let sent: Request | undefined;
   const real = globalThis.fetch;
   const spy = vi.spyOn(globalThis, "fetch").mockImplementation(async (input, init) => {
@@ -31,7 +31,7 @@ async function delivered(context: Context, secrets: string[]): Promise<{ got: st
     return new Response(null, { status: 204 });
   });
   onTestFinished(() => spy.mockRestore());
-  await sendUsageAlerts(context, Date.now());
+  await sendAlerts(context, Date.now());
   spy.mockRestore();
   const headers = new Headers(sent?.headers);
   const content = `${headers.get("webhook-id")}.${headers.get("webhook-timestamp")}.${await sent?.text()}`;
@@ -49,8 +49,8 @@ test("a tenant's webhook is signed with its secret, after a rotation with both f
     { integrations: { webhookUrl: "https://hooks.acme.example/x" } },
   ]);
   await log.sql(
-    `INSERT INTO usage_alerts (tenant_id, month, threshold_percent, channel) VALUES ($1, $2, 80, 'webhook')`,
-    [tenantId, monthOf(Date.now())],
+    `INSERT INTO alerts (tenant_id, event, subject, channel, data) VALUES ($1, 'key_created', 'k1', 'webhook', '{"keyId": "k1"}')`,
+    [tenantId],
   );
   const context = contextWith("old");
   expect(await delivered(context, [])).toEqual({ got: [], expected: [] });
@@ -67,7 +67,7 @@ test("a tenant's webhook is signed with its secret, after a rotation with both f
 
   const rotated = contextWith("new", "old");
   await rotateEncryptionKeys(rotated);
-  expect(await usageAlertsStore(log.control).secretsNotUnder("new", 10)).toEqual([]);
+  expect(await alertsStore(log.control).secretsNotUnder("new", 10)).toEqual([]);
   const later = await delivered(contextWith("new"), [second.secret, first.secret]);
   expect(later.got).toEqual(later.expected);
   await log.sql(`UPDATE webhook_secrets SET former_until = now()`);

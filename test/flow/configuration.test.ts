@@ -9,14 +9,14 @@ interface Answer {
   body: Record<string, unknown>;
 }
 
-async function ask(url: string, token: string, patch?: unknown, ifMatch?: string): Promise<Answer> {
+async function ask(url: string, token: string, patch?: unknown, ifMatch?: string, method = "PATCH"): Promise<Answer> {
   const response = await fetch(system.publicUrl + url, {
     headers: {
       authorization: `Bearer ${token}`,
       "content-type": "application/merge-patch+json",
       ...(ifMatch !== undefined && { "if-match": ifMatch }),
     },
-    ...(patch !== undefined && { method: "PATCH", body: JSON.stringify(patch) }),
+    ...(patch !== undefined && { method, body: JSON.stringify(patch) }),
   });
   const body = (await response.json()) as Record<string, unknown>;
   return { status: response.status, etag: response.headers.get("etag") ?? "", body };
@@ -121,7 +121,8 @@ test("a threshold of the month's usage is one alert by webhook and mail, and wha
   };
   const alerts = () =>
     controlRows(
-      `SELECT channel, threshold_percent, attempts, sent_at IS NOT NULL AS sent FROM usage_alerts WHERE tenant_id = $1 ORDER BY channel`,
+      `SELECT channel, (data ->> 'thresholdPercent')::int AS threshold_percent, attempts, sent_at IS NOT NULL AS sent FROM alerts
+       WHERE tenant_id = $1 AND event = 'usage_threshold_reached' ORDER BY channel`,
       [id],
     );
   await fireCron("*/5 * * * *");
@@ -136,10 +137,39 @@ test("a threshold of the month's usage is one alert by webhook and mail, and wha
     await fireCron("*/5 * * * *");
     expect(await alerts()).toEqual([mail, { channel: "webhook", threshold_percent: 50, attempts, sent: false }]);
   }
-  const mailbox = await fetch(`${system.mailboxUrl}/mails?to=${encodeURIComponent(email)}`);
-  expect(((await mailbox.json()) as { mails: { subject: string }[] }).mails).toMatchObject([
-    { subject: expect.stringMatching(/50 % of the units/) },
-  ]);
+  const subjects = async (part: string): Promise<number> => {
+    const mailbox = await fetch(`${system.mailboxUrl}/mails?to=${encodeURIComponent(email)}`);
+    const { mails } = (await mailbox.json()) as { mails: { subject: string }[] };
+    return mails.filter(({ subject }) => subject.includes(part)).length;
+  };
+  expect(await subjects("50 % of the units")).toBe(1);
+
+  // A key, a member and a payment that failed: each once, however often the cron looks. The list has all, and replays each.
+  await operator("POST", `/tenants/${id}/members`, { email: `new@${id}.example`, role: "member" });
+  const made = await operator("POST", `/tenants/${id}/keys`, { scopes: ["tools:read", "tenant:admin"] });
+  const admin = ((await made.json()) as { apiKey: string }).apiKey;
+  await controlRows(
+    `UPDATE tenants SET state = 'past_due', past_due_since = now(), version = version + 1 WHERE id = $1`,
+    [id],
+  );
+  for (let run = 0; run < 2; run += 1) await fireCron("*/5 * * * *");
+  const listed = await ask(`/api/tenants/${id}/alerts`, admin);
+  const all = listed.body["alerts"] as { id: number; event: string; channel: string; sentAt: string | null }[];
+  const mailed = all.filter(({ channel }) => channel === "mail");
+  expect(
+    Object.fromEntries([...Map.groupBy(mailed, ({ event }) => event)].map(([key, { length }]) => [key, length])),
+  ).toEqual({ usage_threshold_reached: 1, payment_failed: 1, member_added: 1, key_created: 2 });
+  expect(mailed.every(({ sentAt }) => sentAt !== null)).toBe(true);
+  expect(await subjects("a payment failed")).toBe(1);
+  const replay = (event: string, channel: string): Promise<Answer> => {
+    const alert = all.find((each) => each.event === event && each.channel === channel);
+    return ask(`/api/tenants/${id}/alerts/${alert?.id}/replay`, admin, {}, undefined, "POST");
+  };
+  expect(await replay("payment_failed", "mail")).toMatchObject({ status: 200, body: { alert: { error: null } } });
+  expect(await subjects("a payment failed")).toBe(2);
+  const again = { attempts: 1, sentAt: null, error: "It did not answer." };
+  expect(await replay("payment_failed", "webhook")).toMatchObject({ status: 202, body: { alert: again } });
+  expect(await ask(`/api/tenants/${id}/alerts/1x/replay`, admin, {}, undefined, "POST")).toMatchObject({ status: 404 });
 });
 
 test("a tenant keeps the limits that it was sold, and another plan brings its own", async () => {

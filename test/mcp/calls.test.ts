@@ -2,6 +2,8 @@
 // scopes and its own mistakes. Callers never see each other's tools or results.
 import { expect, test } from "vitest";
 import type { CallTool } from "../../src/calls/mcp-server.ts";
+import { sessionOf } from "../../src/calls/message.ts";
+import type { CallOutcome } from "../../src/core/call.ts";
 import { inRequest } from "../../src/log.ts";
 import { aResult, aTool, answer, eras, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";
 
@@ -259,3 +261,87 @@ test.each(eras)(
     expect(JSON.stringify(last.result)).toMatch(/query.*surrogate|surrogate.*query/);
   },
 );
+
+// ---- a limit that a person can raise
+
+const page = "https://tollgate.example/app/acme/limit";
+const raisable: Extract<CallOutcome, { kind: "refused" }> = {
+  kind: "refused",
+  refusal: { code: "spend_cap_reached", message: "The cap is reached.", upgradeUrl: page, raisable: true },
+  quota,
+};
+const opensUrls = { elicitation: { url: {} } };
+const session = { "mcp-session-id": sessionOf(initializeOf(opensUrls)) ?? "" };
+const state = `raise.${"0".repeat(8)}-0000-4000-8000-${"0".repeat(12)}`;
+const accepted = { inputResponses: { raise_limit: { action: "accept" } }, requestState: state };
+const declined = { ...accepted, inputResponses: { raise_limit: { action: "decline" } } };
+
+function initializeOf(capabilities: unknown): unknown {
+  return { jsonrpc: "2.0", id: 1, method: "initialize", params: { capabilities } };
+}
+
+test.each([
+  ["2026-07-28", "that can open a URL", { capabilities: opensUrls }, {}, { offered: "input" }],
+  ["2026-07-28", "with forms alone", { capabilities: { elicitation: {} } }, {}, {}],
+  ["2026-07-28", "without the capability", {}, {}, {}],
+  [
+    "2026-07-28",
+    "whose person accepts",
+    { capabilities: opensUrls },
+    accepted,
+    { offered: "input", waits: true, key: state },
+  ],
+  ["2026-07-28", "whose person declines", { capabilities: opensUrls }, declined, { key: state }],
+  [
+    "2026-07-28",
+    "that makes up a state",
+    { capabilities: opensUrls },
+    { ...accepted, requestState: "x" },
+    { offered: "input", waits: true },
+  ],
+  ["2025-11-25", "that named the capability", { headers: session }, {}, { offered: "error" }],
+  ["2025-11-25", "with a session of another kind", { headers: { "mcp-session-id": "abc" } }, {}, {}],
+  ["2025-11-25", "without the capability", {}, {}, {}],
+] as const)("a client of %s %s gets the offer that it can show", async (era, _, options, params, expected) => {
+  let seen: { waitsMs?: number; idempotencyKey?: string } = {};
+  const callTool: CallTool = (_tool, _args, given) => {
+    seen = given;
+    return Promise.resolve(raisable);
+  };
+  const { last } = await messages(
+    await answer(message(era, "tools/call", { ...call, ...params }, options), { callTool }),
+  );
+  const { offered, waits = false, key }: { offered?: string; waits?: boolean; key?: string } = expected;
+  expect({ waits: (seen.waitsMs ?? 0) > 0, key: seen.idempotencyKey }).toEqual({ waits, key });
+  if (offered === "error")
+    expect(last.error).toMatchObject({ code: -32042, data: { elicitations: [{ mode: "url", url: page }] } });
+  else if (offered === "input")
+    expect(last.result).toMatchObject({
+      resultType: "input_required",
+      inputRequests: { raise_limit: { method: "elicitation/create", params: { mode: "url", url: page } } },
+      requestState: key ?? expect.stringMatching(/^raise\./),
+    });
+  else expect(last.result).toMatchObject({ isError: true, _meta: { "tollgate/refusal": { upgradeUrl: page } } });
+});
+
+test("a refusal that no person can lift is no offer, and a session id is only for clients that can open a URL", async () => {
+  const { raisable: _, ...refusal } = raisable.refusal;
+  const callTool: CallTool = () => Promise.resolve({ kind: "refused", refusal, quota });
+  for (const [era, options] of [
+    ["2026-07-28", { capabilities: opensUrls }],
+    ["2025-11-25", { headers: session }],
+  ] as const)
+    expect(
+      (await messages(await answer(message(era, "tools/call", call, options), { callTool }))).last.result,
+    ).toMatchObject({
+      isError: true,
+    });
+  for (const capabilities of [
+    undefined,
+    {},
+    { elicitation: {} },
+    { elicitation: { form: {} } },
+    { elicitation: { url: 1 } },
+  ])
+    expect(sessionOf(initializeOf(capabilities)), JSON.stringify(capabilities)).toBeUndefined();
+});

@@ -90,6 +90,8 @@ interface MessageOptions {
   progressToken?: string;
   headers?: Record<string, string>;
   signal?: AbortSignal;
+  /** Of a client of the newest revision. */
+  capabilities?: Record<string, unknown>;
 }
 
 /** One message with its headers, as a client of the revision sends it. */
@@ -97,14 +99,14 @@ export function message(
   era: Era,
   method: string,
   params: Record<string, unknown> = {},
-  { progressToken, headers = {}, signal }: MessageOptions = {},
+  { progressToken, headers = {}, signal, capabilities = {} }: MessageOptions = {},
 ): Request {
   const isModern = era === "2026-07-28";
   const meta = {
     ...(progressToken !== undefined && { progressToken }),
     ...(isModern && {
       "io.modelcontextprotocol/protocolVersion": era,
-      "io.modelcontextprotocol/clientCapabilities": {},
+      "io.modelcontextprotocol/clientCapabilities": capabilities,
     }),
   };
   const body = { jsonrpc: "2.0", id: 7, method, params: { ...params, _meta: meta } };

@@ -36,14 +36,19 @@ export async function anOwnedTenant(
   overrides?: Parameters<typeof aTenant>[0],
 ): Promise<{ id: string; browser: Browser }> {
   const { id } = await aTenant(overrides);
+  return { id, browser: await anOwnerOf(id) };
+}
+
+/** The browser of a new member, who has accepted the operator's invitation. */
+export async function anOwnerOf(tenantId: string, role: "owner" | "member" = "owner"): Promise<Browser> {
   const sub = await aPerson([]);
-  expect((await operator("POST", `/tenants/${id}/members`, { email: emailOf(sub) })).status).toBe(201);
+  expect((await operator("POST", `/tenants/${tenantId}/members`, { email: emailOf(sub), role })).status).toBe(201);
   const browser = new Browser();
   const page = await browser.page(await mailedLink(emailOf(sub)));
   const welcome = await browser.signIn(linkOf(page), { sub });
   // The address is proved, so the sign-in has accepted the invitation already.
-  expect(textOf(welcome.html)).toContain("as owner");
-  return { id, browser };
+  expect(textOf(welcome.html)).toContain(`as ${role}`);
+  return browser;
 }
 
 /** Where the page's button to sign in leads. */

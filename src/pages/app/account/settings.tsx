@@ -11,7 +11,7 @@ import { type HttpContext, noSuchTenant, tenantOf } from "../../../http.ts";
 import { joinBatches } from "../../../adapters/neon.ts";
 import { changeAccountOf } from "../../../operations/admin-api.ts";
 import { changeOwnSettings, ownConfiguration } from "../../../operations/configuration-api.ts";
-import { renewWebhookSecret } from "../../../metering/usage-alerts.ts";
+import { renewWebhookSecret } from "../../../metering/alerts.ts";
 import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
 import { Copyable } from "../../parts/code.tsx";
 import { Instant } from "../../parts/figures.tsx";
