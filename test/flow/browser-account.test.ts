@@ -117,6 +117,11 @@ test("an upgrade says its price before it is made, and Stripe charges no more", 
     /Difference \$(?<amount>[\d.]+) or a little less/.exec(await contentOf(page))?.groups?.["amount"],
   );
   expect(said).toBeGreaterThan(0);
+  // A page that has said less than the price of now charges nothing: it comes again with the price.
+  await page.locator("input[name=seenCents]").evaluate((field) => field.setAttribute("value", "1"));
+  await press(page, "Change to Pro");
+  expect(await contentOf(page)).toContain("The price has risen since you opened this page");
+  expect((await rowOf(id)).plan).toBe("starter");
   await press(page, "Change to Pro");
   await shows(page, "Plan");
   const { customer } = await untilRow(id, { plan: "pro" });

@@ -9,6 +9,7 @@ import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../lay
 import { Instant, dollars } from "../../parts/figures.tsx";
 import { Action, Field, Refusal } from "../../parts/form.tsx";
 import { planTitle } from "../../parts/plan.tsx";
+import { SeenPrice, risenPrice } from "./seen-price.ts";
 import { accountPage, accountPath, may, tenantFor } from "../account-page.tsx";
 
 const CloseForm = z.object({ name: z.string({ error: "is missing" }) });
@@ -38,13 +39,23 @@ export async function submitClose(c: HttpContext): Promise<Response> {
   return doneAt(
     c,
     accountPath(c, "/data"),
-    "The account is being closed. Until then an owner can bring it back.",
+    "The account is being closed. For 30 days an owner can bring it back.",
     "warn",
   );
 }
 
-/** POST /app/:tenantId/return: brings an account back that is being closed, or whose subscription has stopped. */
+/**
+ * POST /app/:tenantId/return: brings an account back that is being closed, or whose subscription has stopped. A price that has risen
+ * since the person saw it is shown again first.
+ */
 export async function submitReturn(c: HttpContext): Promise<Response> {
+  const form = await readForm(c, SeenPrice);
+  const tenant = await tenantFor(c);
+  if (tenant.state === "leaving" && "data" in form) {
+    const { reactivation: terms } = await currentRemoval(c.get("context"), tenant.id);
+    const risen = risenPrice(terms?.chargeCents ?? 0, form.data.seenCents);
+    if (risen !== undefined) return dataPage(c, risen);
+  }
   const done = await attempt(c, () => reactivateTenant(c));
   if ("refused" in done) return dataPage(c, done.refused);
   return doneAt(c, accountPath(c, "/data"), "The account is back.");
@@ -137,6 +148,7 @@ const Leaving: FC<{ of: Removal; back: string | undefined }> = ({ of: removal, b
           ) : (
             <Action
               action={back}
+              fields={{ seenCents: String(terms?.chargeCents ?? 0) }}
               label={
                 terms === null || terms.chargeCents === 0
                   ? "Bring the account back"

@@ -11,6 +11,7 @@ import { Action, Refusal } from "../../parts/form.tsx";
 import { planLines, planTitle } from "../../parts/plan.tsx";
 import { accountPage, accountPath, tenantFor } from "../account-page.tsx";
 import { planPage } from "./plan.tsx";
+import { SeenPrice, risenPrice } from "./seen-price.ts";
 
 export const PlanView = z.strictObject(OwnPlanRequest.shape);
 
@@ -19,11 +20,15 @@ export function showPlanChange(c: HttpContext, { query }: { query: z.infer<typeo
   return changePage(c, query.plan);
 }
 
-/** POST /app/:tenantId/plan: makes the change. */
+/** POST /app/:tenantId/plan: makes the change, at no higher price than the person has seen. */
 export async function submitPlan(c: HttpContext): Promise<Response> {
-  const form = await readForm(c, OwnPlanRequest);
+  const form = await readForm(c, z.object({ ...OwnPlanRequest.shape, ...SeenPrice.shape }));
   if ("refused" in form) return planPage(c, form.refused);
-  const { plan } = form.data;
+  const { plan, seenCents } = form.data;
+  const { subscription } = await ownPlan(c);
+  const terms = subscription && termsOfChange(subscription, plan, Date.now());
+  const risen = risenPrice(terms?.differenceCents ?? 0, seenCents);
+  if (risen !== undefined) return changePage(c, plan, risen);
   const done = await attempt(c, () => ownPlanAfter(c, plan));
   if ("refused" in done) return changePage(c, plan, done.refused);
   const isWaiting = done.done.change?.state === "waiting";
@@ -51,7 +56,12 @@ async function changePage(c: HttpContext, to: string, refused?: RefusedForm): Pr
             <Terms of={terms} from={from} to={to} />
           )}
           <div class="actions">
-            <Action action={accountPath(c, "/plan")} label={labelOf(terms, to)} tone="main" fields={{ plan: to }} />
+            <Action
+              action={accountPath(c, "/plan")}
+              label={labelOf(terms, to)}
+              tone="main"
+              fields={{ plan: to, seenCents: String(terms?.differenceCents ?? 0) }}
+            />
             <a class="button" href={accountPath(c, "/plan")}>
               Keep {planTitle(from)}
             </a>
