@@ -84,14 +84,16 @@ function migrationsModule(folders: Readonly<Record<string, readonly [series: str
 /** The texts of the files that pages load. Comments and indentation stay here. */
 function assetsModule(): string {
   const folder = join(root, "src/pages/assets");
-  const css = readFileSync(join(folder, "style.css"), "utf8")
-    .replaceAll(/\/\*.*?\*\//gs, "")
-    .replaceAll(/\s+/g, " ")
-    .replaceAll(/ ?([{};,]) ?/g, "$1")
-    .trim();
+  const css = (name: string): string =>
+    readFileSync(join(folder, name), "utf8")
+      .replaceAll(/\/\*.*?\*\//gs, "")
+      .replaceAll(/\s+/g, " ")
+      .replaceAll(/ ?([{};,]) ?/g, "$1")
+      .trim();
   const script = readFileSync(join(folder, "browser.js"), "utf8").replaceAll(/^\s*\/\/.*\n|^\s+/gm, "");
   const htmx = readFileSync(createRequire(import.meta.url).resolve("htmx.org/dist/htmx.min.js"), "utf8");
-  const texts = { styleSheet: css, browserScript: script, htmxScript: htmx };
+  const sheets = { styleSheet: css("style.css"), accountSheet: css("account.css") };
+  const texts = { ...sheets, browserScript: script, htmxScript: htmx };
   return [
     header,
     ...Object.entries(texts).map(([name, text]) => `export const ${name} = ${JSON.stringify(text)};`),

@@ -14,9 +14,10 @@ import type { ReservedPlacement } from "./control/placements-store.ts";
 import type { Step, TenantWork } from "./control/work.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
 import { type TenantsStore, tenantsStore } from "./control/tenants-store.ts";
-import type { Authorization, CallOutcome, CallRequest, Caller, Progress } from "./core/call.ts";
+import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus } from "./core/call.ts";
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { Mutex } from "./core/mutex.ts";
+import type { AdmissionLimits } from "./core/plans.ts";
 import type { TenantConfig, TenantId } from "./core/tenant.ts";
 import { allows, refusedByState } from "./core/tenant-state.ts";
 import type { FallbackCall } from "./core/usage.ts";
@@ -211,6 +212,11 @@ export class TenantObject extends DurableObject<Env> {
   /** The control tables have this object's folds of metrics up to `n`. */
   acknowledgeMetrics(epoch: string, n: number): void {
     this.#usage.acknowledgeMetrics(epoch, n);
+  }
+
+  /** The use of these limits, which are the tenant's as the caller has just read them. */
+  quota(limits: AdmissionLimits): QuotaStatus {
+    return this.#usage.admission.quota(limits, this.now());
   }
 
   /** The tenant's last calls, also those that failed or were refused. */

@@ -107,7 +107,7 @@ export async function showUsage(c: HttpContext, { query }: { query: UsageQuery }
   const found =
     query.report === undefined
       ? await usageOf(control, tenantId, periodOf(query), page)
-      : await callsOf(control, tenantId, query.report, page, query);
+      : await callsOfReport(control, tenantId, query.report, page, query);
   if (found === undefined) throw new Problem("not_found", "There is no such tenant, or it has no such report.");
   return c.json({ tenantId, ...found }, 200, noStore);
 }
@@ -177,28 +177,39 @@ export async function acknowledgeConflicts(
   return c.json({ acknowledged: await ledgerStore(c.get("context").control).acknowledgeConflicts(callIds) });
 }
 
-async function usageOf(control: ControlDatabase, tenantId: TenantId, period: Period, page: Page) {
+/** A tenant's usage of a period with a page of its reports, as the API answers it. `undefined`: there is no such tenant. */
+export async function usageOf(control: ControlDatabase, tenantId: TenantId, period: Period, page: Page) {
   if (page.after !== null && !z.iso.datetime().safeParse(page.after).success)
     throw new BadRequest("after: must be the `next` of the previous page");
   const found = await receiptsStore(control).usage(tenantId, period, page);
   if (found === undefined) return undefined;
   const { cells, reports, carryForwards } = found;
-  const list = (name: string, keyOf: (cell: (typeof cells)[number]) => string) =>
-    [...addUpBy(cells, keyOf)].map(([key, sum]) => ({ [name]: key, ...sum }));
+  const byDay = addUpBy(cells, ({ day }) => day);
+  const byTool = addUpBy(cells, ({ tool }) => tool);
   return {
     from: dayOf(period.startMs),
     to: dayOf(period.endMs - DAY_MS),
     total: addUp(cells),
     unreported: addUp(cells.filter(({ reported }) => !reported)),
-    days: list("day", ({ day }) => day),
-    tools: list("tool", ({ tool }) => tool),
+    days: Array.from(byDay, ([day, sum]) => ({ day, ...sum })),
+    tools: Array.from(byTool, ([tool, sum]) => ({ tool, ...sum })),
     reports,
     carryForwards,
     next: reports.length === page.limit ? (reports.at(-1)?.minute ?? null) : null,
   };
 }
 
-async function callsOf(control: ControlDatabase, tenantId: TenantId, report: string, page: Page, query: UsageQuery) {
+/**
+ * A page of the calls of a report or carry-forward or, for `unreported`, of those of the query's period that are in none yet, as the
+ * API answers it. `undefined`: the tenant has no such report.
+ */
+export async function callsOfReport(
+  control: ControlDatabase,
+  tenantId: TenantId,
+  report: string,
+  page: Page,
+  query: Pick<UsageQuery, "period" | "from" | "to">,
+) {
   const receipts = receiptsStore(control);
   const found =
     report === "unreported"
@@ -209,7 +220,7 @@ async function callsOf(control: ControlDatabase, tenantId: TenantId, report: str
 }
 
 /** The period that the query names. Without one, the current month. */
-function periodOf({ period, from, to }: UsageQuery): Period {
+export function periodOf({ period, from, to }: Pick<UsageQuery, "period" | "from" | "to">): Period {
   if (from === undefined && to === undefined) return monthOf(period ?? dayOf(Date.now()).slice(0, 7));
   if (from === undefined || to === undefined || period !== undefined)
     throw new BadRequest("Name a `period`, or both `from` and `to`.");

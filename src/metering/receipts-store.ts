@@ -69,6 +69,18 @@ const UsagePage = z.object({
 });
 const CallWithReport = LedgerCall.extend({ report: z.union([Report, CarryForward]).nullable() });
 const CallPage = z.object({ report: z.union([Report, CarryForward]).nullable(), calls: z.array(Call) });
+/** What Stripe's meter got of a day, and the calls behind it. */
+const MeteredDay = z.object({
+  day: z.string(),
+  reports: z.int(),
+  reportUnits: z.int(),
+  /** Whether Stripe has confirmed all of them. */
+  confirmed: z.boolean(),
+  /** Added up from the calls. */
+  ...Sum,
+});
+export type MeteredDay = z.infer<typeof MeteredDay>;
+const MeteredDays = z.object({ days: z.array(MeteredDay) });
 const Sums = z.object({
   calls: z.array(z.object({ day: z.string(), reportId: z.string().nullable(), ...Sum })),
   reports: z.array(
@@ -156,6 +168,26 @@ export function receiptsStore(control: ControlDatabase) {
         [tenantId, callId],
       );
       return row === undefined ? undefined : CallWithReport.parse(row);
+    },
+
+    /**
+     * A period's reports to Stripe's meter by day, with the sums of their calls. The reports decide what is in the period: one at
+     * its edge may have a call of a second before it.
+     */
+    async meteredDays(tenantId: TenantId, { startMs, endMs }: Period): Promise<MeteredDay[]> {
+      const [row] = await control.query(
+        `WITH own AS (SELECT l.report_id, sum(l.units) AS units, count(*) AS calls FROM ledger l
+           WHERE l.tenant_id = $1 AND l.at >= ${fromMs("$2")} - interval '1 day' AND l.at < ${fromMs("$3")} + interval '1 day'
+             AND l.report_id IS NOT NULL GROUP BY 1)
+         SELECT coalesce(jsonb_agg(to_jsonb(d)), '[]') AS days FROM (
+           SELECT ${dayOf("r.slot")} AS day, count(*) AS reports, sum(r.units) AS "reportUnits",
+                  bool_and(r.confirmed_at IS NOT NULL) AS confirmed,
+                  coalesce(sum(own.units), 0) AS units, coalesce(sum(own.calls), 0) AS calls
+           FROM reports r LEFT JOIN own ON own.report_id = r.id
+           WHERE r.tenant_id = $1 AND ${within("r.slot")} AND ${isMetered} GROUP BY 1 ORDER BY 1) d`,
+        [tenantId, startMs, endMs],
+      );
+      return MeteredDays.parse(row).days;
     },
 
     /** A period's calls, summed by day and report, and its reports and carry-forwards. Not paged: ask for a day or two. */

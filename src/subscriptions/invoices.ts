@@ -1,6 +1,11 @@
-// Closes the billing periods of Stripe's final invoices. Later usage of such a period becomes a carry-forward.
+// A tenant's invoices at Stripe: what is behind their lines, and the billing periods that the final ones close. Later usage of a
+// closed period becomes a carry-forward.
+import { joinBatches } from "../adapters/neon.ts";
+import type { CustomerInvoice, CustomerInvoiceLine } from "../adapters/stripe/invoices.ts";
 import type { Context } from "../control/context.ts";
+import type { PlanName } from "../core/plans.ts";
 import type { TenantId } from "../core/tenant.ts";
+import { type MeteredDay, receiptsStore } from "../metering/receipts-store.ts";
 import { periodsStore } from "../reports/periods-store.ts";
 import { subscriptionsStore } from "./subscriptions-store.ts";
 
@@ -28,4 +33,71 @@ export async function recordInvoice(
     invoicedUnits: metered?.units ?? null,
     finalizedAtMs,
   });
+}
+
+/** The usage of one price in one period on an invoice. */
+export interface InvoicedPeriod {
+  plan: PlanName | undefined;
+  startMs: number;
+  /** Exclusive. */
+  endMs: number;
+  /** What Stripe bills. */
+  units: number;
+  amountCents: number;
+  /** The reports that Stripe counted, with the sums of their calls. */
+  days: readonly MeteredDay[];
+}
+
+export interface TenantInvoice extends CustomerInvoice {
+  lines: readonly CustomerInvoiceLine[];
+  usage: readonly InvoicedPeriod[];
+}
+
+/** Invoices of a tenant, the newest first, after the invoice `after`. Empty without a customer at Stripe. */
+export async function invoicesOf(
+  { control, stripe }: Context,
+  tenantId: TenantId,
+  page: { after: string | undefined; limit: number },
+): Promise<CustomerInvoice[]> {
+  const tenant = await subscriptionsStore(control).read(tenantId);
+  return tenant === undefined || tenant.customerId === null ? [] : stripe.invoices.list(tenant.customerId, page);
+}
+
+/**
+ * An invoice of a tenant with the reports behind its usage. `undefined`: the tenant has no such invoice. Stripe comes first, so that
+ * one round trip reads the periods of all lines and whose invoice it is.
+ */
+export async function invoiceOf(
+  context: Context,
+  tenantId: TenantId,
+  invoiceId: string,
+): Promise<TenantInvoice | undefined> {
+  const invoice = await context.stripe.invoices.withLines(invoiceId);
+  if (invoice === undefined) return undefined;
+  const control = joinBatches(context.control);
+  const metered = Map.groupBy(invoice.lines, ({ usageKey }) => usageKey);
+  metered.delete(null);
+  const [tenant, ...usage] = await Promise.all([
+    subscriptionsStore(control).read(tenantId),
+    ...Array.from(metered.values(), (lines) => periodBehind(control, tenantId, lines)),
+  ]);
+  if (invoice.customerId === null || tenant?.customerId !== invoice.customerId) return undefined;
+  return { ...invoice, usage: usage.flatMap((each) => each ?? []) };
+}
+
+/** `lines`: the tiers of one price in one period. */
+async function periodBehind(
+  control: Context["control"],
+  tenantId: TenantId,
+  lines: readonly CustomerInvoiceLine[],
+): Promise<InvoicedPeriod | undefined> {
+  const [first] = lines;
+  if (first === undefined) return undefined;
+  const { plan, startMs, endMs } = first;
+  return {
+    ...{ plan, startMs, endMs },
+    units: lines.reduce((sum, { quantity }) => sum + (quantity ?? 0), 0),
+    amountCents: lines.reduce((sum, line) => sum + line.amountCents, 0),
+    days: await receiptsStore(control).meteredDays(tenantId, { startMs, endMs }),
+  };
 }

@@ -7,6 +7,7 @@ import { beforeAll, expect, test, vi } from "vitest";
 import { plans } from "../../src/core/plans.ts";
 import type { HttpEnv, Route } from "../../src/http.ts";
 import { isOrderToken, orderCookie, orderTokensOf } from "../../src/identity/keys/order-cookie.ts";
+import { accountStyle } from "../../src/pages/assets/assets.ts";
 import { type PageOptions, personalPage } from "../../src/pages/layout/layout.tsx";
 import { Badge } from "../../src/pages/parts/notice.tsx";
 import { Copyable } from "../../src/pages/parts/code.tsx";
@@ -134,9 +135,12 @@ test("no two pages that are the same for everyone have one title, by which they 
 test("a stylesheet loads nothing, and each file is smaller than its share of the first page", async () => {
   const { html } = (await pages()).find(({ path }) => path === "GET /docs/errors") ?? { html: "" };
   const path = /\/assets\/style-[\w.-]+/.exec(html)?.[0] ?? "";
-  const css = await (await get(path)).text();
-  expect(css).not.toMatch(/url\(|@import/);
-  expect(css.length).toBeLessThan(20_000);
+  expect(html).not.toContain(accountStyle.path);
+  for (const sheet of [path, accountStyle.path]) {
+    const css = await (await get(sheet)).text();
+    expect(css).not.toMatch(/url\(|@import/);
+    expect(css.length).toBeLessThan(20_000);
+  }
 });
 
 const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>' onclick='alert(2)`;

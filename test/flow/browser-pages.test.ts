@@ -2,16 +2,21 @@
 // use a screen reader or need contrast can work with it, in light and in dark.
 import type { Page } from "playwright-core";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
+import { billAt, used } from "../support/billing.ts";
 import { aWaitingClient, choosePerson, newPage, shows } from "../support/browser.ts";
-import { aTenant, system } from "../support/flow.ts";
+import { aTenant, callTool, simulator, system } from "../support/flow.ts";
 import { faultsOf } from "../support/page-faults.ts";
 import { anOwnedTenant, mailedToken, send } from "../support/people.ts";
+import { signInAsOwner } from "../support/owners.ts";
 import { aPerson, anAuthorization } from "../support/sign-in.ts";
+import { aSubscriber, rowOf } from "../support/subscribers.ts";
+import { TenantId } from "../../src/core/tenant.ts";
 import { PAGE, endpoints } from "../../src/pages/endpoints.ts";
 
 /** A narrow phone, in CSS pixels. */
 const PHONE = { width: 360, height: 780 };
 const DESKTOP = { width: 1_280, height: 900 };
+const HOUR_MS = 3_600_000;
 
 let account: { id: string; ownerToken: string };
 beforeAll(async () => {
@@ -35,6 +40,33 @@ const open = (page: Page, path: string): Promise<unknown> => page.goto(`${system
 async function openConsent(page: Page, redirectUri?: string): Promise<void> {
   await signIn(page);
   await page.goto((await anAuthorization(redirectUri)).url);
+}
+
+/** An account with calls, a report of them, and an invoice with usage. Each page of it is opened by the same owner. */
+const anAccountWithUsage = lazily(async () => {
+  const { id, apiKey } = await aSubscriber({ plan: "pro" });
+  const owner = await newPage();
+  await signInAsOwner(owner, id);
+  const call = (name: string, args = {}): Promise<unknown> => callTool(apiKey, name, args);
+  await Promise.all([call("search_products", { query: "" }), call("read_document", { path: "none.txt" })]);
+  const { customer, periodEndMs } = await rowOf(id);
+  await used({ id: TenantId.parse(id), customerId: customer }, [50_000, 7_005], periodEndMs - 1);
+  for (const hours of [0.1, 2]) await billAt(periodEndMs + hours * HOUR_MS);
+  await simulator("/clock", { offsetMs: 0 });
+  return { id, periodEndMs, cookies: await owner.context().cookies() };
+});
+
+/** Opens a page of that account, and from there the pages behind the links that fit. */
+async function openAccount(page: Page, path: string, ...links: string[]): Promise<void> {
+  const { id, cookies } = await anAccountWithUsage();
+  await page.context().addCookies(cookies);
+  await open(page, `/app/${id}${path}`);
+  for (const link of links) await page.locator(link).first().click();
+}
+
+function lazily<Made>(make: () => Promise<Made>): () => Promise<Made> {
+  let made: Promise<Made> | undefined;
+  return () => (made ??= make());
 }
 
 interface Shown {
@@ -155,6 +187,38 @@ const shown: Shown[] = [
       await page.getByRole("button", { name: "Accept" }).click();
     },
   },
+  {
+    ...{ route: "GET /app/:tenantId", page: "the overview of an account without calls", heading: "Overview" },
+    reach: async (page) => {
+      const { id } = await aTenant();
+      await signInAsOwner(page, id);
+      await open(page, `/app/${id}`);
+    },
+  },
+  {
+    ...{ route: "GET /app/:tenantId", page: "the overview of an account with calls", heading: "Overview" },
+    reach: (page) => openAccount(page, ""),
+  },
+  {
+    ...{ route: "GET /app/:tenantId/usage", page: "usage with charts", heading: "Usage" },
+    reach: async (page) => {
+      await openAccount(page, "/usage?by=caller");
+      for (const each of await page.locator("details > summary", { hasText: "Show the numbers" }).all())
+        await each.click();
+    },
+  },
+  {
+    ...{ route: "GET /app/:tenantId/calls", page: "the last calls", heading: "Calls" },
+    reach: (page) => openAccount(page, "/calls"),
+  },
+  {
+    ...{ route: "GET /app/:tenantId/calls/:receipt", page: "one call", heading: "Call" },
+    reach: (page) => openAccount(page, "/calls", "td a.code"),
+  },
+  {
+    ...{ route: "GET /app/:tenantId/invoices", page: "the invoices", heading: "Invoices" },
+    reach: (page) => openAccount(page, "/invoices"),
+  },
 ];
 
 test("each route that answers with a page has a page in this test", () => {
@@ -171,6 +235,20 @@ test.each(shown)("$page fits a phone, and can be read and used by everyone", asy
   expect(await faultsOf(page)).toEqual([]);
   await page.setViewportSize(DESKTOP);
   expect(await page.evaluate("document.documentElement.scrollWidth - innerWidth")).toBe(0);
+});
+
+test("an invoice leads down to its calls, and each page on the way fits a phone and can be used by everyone", async () => {
+  const page = await newPage({ viewport: PHONE });
+  await openAccount(page, "/invoices");
+  const links = ["tbody th a", "section tbody th a", "tbody th a", "tbody th a"];
+  const seen: string[] = [];
+  for (const link of links) {
+    await page.locator(link).first().click();
+    await page.waitForLoadState();
+    seen.push(new URL(page.url()).pathname.split("/")[3] ?? "");
+    expect(await faultsOf(page), page.url()).toEqual([]);
+  }
+  expect(seen).toEqual(["invoices", "reports", "reports", "calls"]);
 });
 
 test.each([

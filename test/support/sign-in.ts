@@ -5,6 +5,9 @@ import { StreamableHTTPClientTransport as Transport1 } from "@modelcontextprotoc
 import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
 import type { OAuthClientProvider } from "@modelcontextprotocol/sdk/client/auth.js";
 import { system } from "./flow.ts";
+import { plain, textOf } from "./html.ts";
+
+export { textOf };
 
 export interface Page {
   url: URL;
@@ -24,13 +27,6 @@ interface Form {
 /** Redirects of one navigation. A sign-in has five. */
 const MOST_REDIRECTS = 12;
 
-const plain = (text: string): string =>
-  text
-    .replaceAll("&lt;", "<")
-    .replaceAll("&gt;", ">")
-    .replaceAll("&quot;", '"')
-    .replaceAll("&#39;", "'")
-    .replaceAll("&amp;", "&");
 const attribute = (tag: string, name: string): string | undefined => {
   const found = new RegExp(`\\s${name}="(?<value>[^"]*)"`).exec(tag)?.groups?.["value"];
   return found === undefined ? undefined : plain(found);
@@ -154,13 +150,6 @@ export class Browser {
 export async function isSignedIn(session: string): Promise<boolean> {
   const headers = { cookie: `__Host-tollgate-session=${session}` };
   return (await fetch(`${system.publicUrl}/sign-in`, { headers, redirect: "manual" })).status === 200;
-}
-
-/** The text of a page, for messages of failed tests and to look for words. */
-export function textOf(html: string): string {
-  return plain(html.replace(/<style>.*?<\/style>/s, "").replaceAll(/<[^>]+>/g, " "))
-    .replaceAll(/\s+/g, " ")
-    .trim();
 }
 
 /** A person at the local provider. */

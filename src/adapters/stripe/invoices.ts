@@ -30,6 +30,39 @@ export interface InvoicedUsage {
   amountCents: number;
 }
 
+/** An invoice as its customer sees it. */
+export interface CustomerInvoice {
+  id: string;
+  customerId: string | null;
+  /** `null`: a draft. */
+  number: string | null;
+  status: string;
+  createdAtMs: number;
+  /** In three small letters, such as `usd`. */
+  currency: string;
+  totalCents: number;
+  /** What is still to be paid. */
+  dueCents: number;
+  /** Stripe's page with the invoice as a file and, while it is open, the way to pay. */
+  url: string | null;
+}
+
+export interface CustomerInvoiceLine {
+  id: string;
+  description: string;
+  quantity: number | null;
+  amountCents: number;
+  startMs: number;
+  /** Exclusive. */
+  endMs: number;
+  /** Of usage: lines with the same key are the tiers of one price in one period. */
+  usageKey: string | null;
+  /** The plan of usage; `undefined`: the price belongs to no plan that is sold now. */
+  plan: PlanName | undefined;
+  /** The carry-forward that a line of late usage bills. */
+  carryForwardId: string | null;
+}
+
 export type ItemAnswer = { kind: "item"; id: string } | NoAnswer;
 
 export interface LateItem {
@@ -65,7 +98,7 @@ export function connectInvoices(stripe: Stripe) {
       })) {
         if (status === null || status === "draft" || status === "void") continue;
         for await (const { price, line } of meteredLines(stripe, invoiceId, prices)) {
-          const plan = [...plans.values()].find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
+          const plan = planOfUnits(price);
           const { start: startSeconds, end: endSeconds } = line.period;
           const subscriptionId = subscriptionOf(line);
           const key = `${invoiceId} ${subscriptionId} ${price.id} ${startSeconds} ${endSeconds}`;
@@ -78,6 +111,35 @@ export function connectInvoices(stripe: Stripe) {
         }
       }
       return [...found.values()];
+    },
+
+    /** The invoices of a customer, the newest first, after the invoice `after`. */
+    async list(customerId: string, { after, limit }: { after: string | undefined; limit: number }) {
+      const { data } = await stripe.invoices.list({
+        ...{ customer: customerId, limit },
+        ...(after !== undefined && { starting_after: after }),
+      });
+      return data.map(asCustomerInvoice);
+    },
+
+    /** An invoice with all of its lines; `undefined`: Stripe has no such invoice. */
+    async withLines(invoiceId: string): Promise<(CustomerInvoice & { lines: CustomerInvoiceLine[] }) | undefined> {
+      const invoice = await orMissing(stripe.invoices.retrieve(invoiceId));
+      if (invoice === undefined) return undefined;
+      const prices = new Map<string, Stripe.Price>();
+      const lines: CustomerInvoiceLine[] = [];
+      for await (const line of stripe.invoices.listLineItems(invoiceId, { limit: 100 })) {
+        const price = await meteredPrice(stripe, line, prices);
+        const { start, end } = line.period;
+        lines.push({
+          ...{ id: line.id, description: line.description ?? "", quantity: line.quantity, amountCents: line.amount },
+          ...{ startMs: start * 1000, endMs: end * 1000 },
+          usageKey: price === undefined ? null : `${subscriptionOf(line)} ${price.id} ${start} ${end}`,
+          plan: price === undefined ? undefined : planOfUnits(price),
+          carryForwardId: line.metadata["carry_forward"] ?? null,
+        });
+      }
+      return { ...asCustomerInvoice(invoice), lines };
     },
 
     /** Bills late usage as an item of the customer's next invoice. The same key makes one item. Never throws. */
@@ -156,12 +218,35 @@ async function* meteredLines(
   isWanted: (line: Stripe.InvoiceLineItem) => boolean = () => true,
 ): AsyncGenerator<{ price: Stripe.Price; line: Stripe.InvoiceLineItem }> {
   for await (const line of stripe.invoices.listLineItems(invoiceId, { limit: 100 })) {
-    const priceId = idOf(line.pricing?.price_details?.price ?? null);
-    if (priceId === null || subscriptionOf(line) === null || !isWanted(line)) continue;
-    const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
-    prices.set(priceId, price);
-    if (price.recurring?.usage_type === "metered") yield { price, line };
+    const price = isWanted(line) ? await meteredPrice(stripe, line, prices) : undefined;
+    if (price !== undefined) yield { price, line };
   }
+}
+
+/** The price of a line that bills a subscription's usage; `undefined` for any other line. */
+async function meteredPrice(
+  stripe: Stripe,
+  line: Stripe.InvoiceLineItem,
+  prices: Map<string, Stripe.Price>,
+): Promise<Stripe.Price | undefined> {
+  const priceId = idOf(line.pricing?.price_details?.price ?? null);
+  if (priceId === null || subscriptionOf(line) === null) return undefined;
+  const price = prices.get(priceId) ?? (await stripe.prices.retrieve(priceId));
+  prices.set(priceId, price);
+  return price.recurring?.usage_type === "metered" ? price : undefined;
+}
+
+/** The plan whose units have this price. */
+function planOfUnits(price: Stripe.Price): PlanName | undefined {
+  return [...plans.values()].find(({ name }) => unitsKey(name) === price.lookup_key)?.name;
+}
+
+function asCustomerInvoice(from: Stripe.Invoice): CustomerInvoice {
+  return {
+    ...{ id: from.id, customerId: idOf(from.customer), number: from.number, status: from.status ?? "draft" },
+    ...{ createdAtMs: from.created * 1000, currency: from.currency },
+    ...{ totalCents: from.total, dueCents: from.amount_remaining, url: from.hosted_invoice_url ?? null },
+  };
 }
 
 async function asInvoice(stripe: Stripe, from: Stripe.Invoice): Promise<InvoiceFacts> {

@@ -2,8 +2,9 @@
 // ledger, which has every charged call, and from the tenant's object, which remembers the last calls, failed ones too.
 import * as z from "zod";
 import { withTimeout } from "../../adapters/timeout.ts";
-import { callEnds } from "../../core/call.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import { type QuotaStatus, callEnds } from "../../core/call.ts";
+import type { ControlDatabase } from "../../control/context.ts";
+import type { TenantConfig, TenantId } from "../../core/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../core/time.ts";
 import {
   BadRequest,
@@ -53,7 +54,7 @@ export const MetricsQuery = pageQuery(500).extend({
   caller: Name,
   outcome: z.enum(callEnds).optional(),
 });
-type MetricsQuery = z.infer<typeof MetricsQuery>;
+export type MetricsQuery = z.infer<typeof MetricsQuery>;
 
 /** A page of calls is about 25 KB of JSON. */
 export const CallsQuery = pageQuery(100).extend({
@@ -67,29 +68,29 @@ export const CallsQuery = pageQuery(100).extend({
 });
 
 export async function showMetrics(c: HttpContext, { query }: { query: MetricsQuery }): Promise<Response> {
-  const tenantId = tenantOf(c);
+  return c.json(await metricsOf(c.get("context").control, tenantOf(c), query), 200, noStore);
+}
+
+/** A tenant's figures over time or by group, as the API answers them. */
+export async function metricsOf(control: ControlDatabase, tenantId: TenantId, query: MetricsQuery) {
   const { step, by, tool, caller, outcome, after, limit } = query;
   const range = rangeOf(query, Date.now());
   const [at = "", key = ""] = decodeCursor(after, 2) ?? [];
-  const { points, total } = await metricsStore(c.get("context").control).series(
+  const { points, total } = await metricsStore(control).series(
     tenantId,
     { ...range, step, by, tool, caller, outcome },
     { after: after === "" ? undefined : { at, key }, limit: limit + 1 },
   );
   const page = pageOf("points", points, limit, (point) => encodeCursor([point.at, point.key]));
-  return c.json(
-    {
-      tenantId,
-      from: new Date(range.fromMs).toISOString(),
-      to: new Date(range.toMs).toISOString(),
-      ...{ step, by: by ?? null, latencyBoundsMs: LATENCY_BOUNDS_MS },
-      total: shown(total ?? nothing),
-      ...{ points: page.points.map((point) => ({ at: point.at, ...groupOf(point, by), ...shown(point) })) },
-      next: page.next,
-    },
-    200,
-    noStore,
-  );
+  return {
+    tenantId,
+    from: new Date(range.fromMs).toISOString(),
+    to: new Date(range.toMs).toISOString(),
+    ...{ step, by: by ?? null, latencyBoundsMs: LATENCY_BOUNDS_MS },
+    total: shown(total ?? nothing),
+    ...{ points: page.points.map((point) => ({ at: point.at, ...groupOf(point, by), ...shown(point) })) },
+    next: page.next,
+  };
 }
 
 const nothing: Figures = {
@@ -102,16 +103,31 @@ function shown({ calls, ok, failed, refused, repeated, units, ms, dbMs, latency 
   return { calls, ok, failed, refused, repeated, units, ms, dbMs, p50Ms, p95Ms, latency };
 }
 
-function groupOf({ key, name }: Point, by: MetricGroup | undefined): Record<string, unknown> {
+/** Which group a point is of. Without a group it says nothing. */
+interface PointGroup {
+  tool?: string;
+  caller?: CallerParts;
+  /** The name of the API key or member. */
+  name?: string | null;
+  outcome?: string;
+  code?: string | null;
+}
+
+function groupOf({ key, name }: Point, by: MetricGroup | undefined): PointGroup {
   if (by === undefined) return {};
   if (by === "tool") return { tool: key };
   if (by === "caller") return { caller: callerOf(key), name };
-  const [outcome, code = null] = key.split(":");
+  const [outcome = "", code = null] = key.split(":");
   return { outcome, code };
 }
 
+export interface CallerParts {
+  kind: string;
+  id: string | null;
+}
+
 /** A caller's name in parts. */
-function callerOf(name: string): { kind: string; id: string | null } {
+function callerOf(name: string): CallerParts {
   const end = name.indexOf(":");
   return end === -1 ? { kind: name.replace("~", ""), id: null } : { kind: name.slice(0, end), id: name.slice(end + 1) };
 }
@@ -131,16 +147,22 @@ function rangeOf({ from, to, step }: MetricsQuery, nowMs: number): { fromMs: num
 
 // ---- calls
 
-export async function listCalls(
+export async function listCalls(c: HttpContext, { query }: { query: z.infer<typeof CallsQuery> }): Promise<Response> {
+  return c.json(await callsOf(c, query), 200, noStore);
+}
+
+/** The last calls of the path's tenant, as the API answers them. */
+export async function callsOf(
   c: HttpContext,
-  { query: { after, limit, tool, key, outcome } }: { query: z.infer<typeof CallsQuery> },
-): Promise<Response> {
+  { after, limit, tool, key, outcome }: z.infer<typeof CallsQuery>,
+  control = c.get("context").control,
+) {
   const tenantId = tenantOf(c);
   const [at = "", id = ""] = decodeCursor(after, 2) ?? [];
   const before = after === "" ? undefined : { at, id };
   // The ledger has charged calls only, and no keys.
   const isInLedger = key === undefined && (outcome === undefined || outcome === "ok");
-  const receipts = receiptsStore(c.get("context").control);
+  const receipts = receiptsStore(control);
   const [charged, recent] = await Promise.all([
     isInLedger ? receipts.calls(tenantId, { before, tool: tool ?? null, limit: limit + 1 }) : [],
     recentCalls(c, tenantId),
@@ -152,14 +174,19 @@ export async function listCalls(
     (before === undefined || beforeCursor(call, before));
   const merged = mergeCalls(charged, (recent ?? []).filter(fits));
   const page = pageOf("calls", merged, limit, (call) => encodeCursor([call.at, call.id]));
-  return c.json({ tenantId, ...page, calls: page.calls.map(callAnswer), ...knownOf(recent) }, 200, noStore);
+  return { tenantId, ...page, calls: page.calls.map(callAnswer), ...knownOf(recent) };
 }
 
 export async function showCall(c: HttpContext): Promise<Response> {
+  return c.json(await callOf(c), 200, noStore);
+}
+
+/** The call of the path's tenant that has the path's receipt, as the API answers it. Throws `not_found`. */
+export async function callOf(c: HttpContext, control = c.get("context").control) {
   const tenantId = tenantOf(c);
   const receipt = c.req.param("receipt") ?? "";
   const [charged, recent] = await Promise.all([
-    receiptsStore(c.get("context").control).call(tenantId, receipt),
+    receiptsStore(control).call(tenantId, receipt),
     recentCalls(c, tenantId),
   ]);
   const remembered = recent?.filter(({ id }) => id === receipt) ?? [];
@@ -168,11 +195,7 @@ export async function showCall(c: HttpContext): Promise<Response> {
   const call = merged.find(({ inLedger }) => inLedger) ?? merged.at(-1);
   if (call === undefined)
     throw new Problem("not_found", "The account has no such call, or it was not charged and is forgotten.");
-  return c.json(
-    { tenantId, call: callAnswer(call), report: charged?.report ?? null, ...knownOf(recent) },
-    200,
-    noStore,
-  );
+  return { tenantId, call: callAnswer(call), report: charged?.report ?? null, ...knownOf(recent) };
 }
 
 function callAnswer({ caller, ...call }: ListedCall) {
@@ -189,11 +212,27 @@ function knownOf(recent: readonly RecentCall[] | undefined) {
 }
 
 /** What the tenant's object remembers; `undefined` while it does not answer. */
-async function recentCalls(c: HttpContext, tenantId: TenantId): Promise<RecentCall[] | undefined> {
+function recentCalls(c: HttpContext, tenantId: TenantId): Promise<RecentCall[] | undefined> {
+  return fromObject("recent_calls_unknown", tenantId, () => c.get("context").tenantObject(tenantId).recentCalls());
+}
+
+/** How much of its limits the tenant uses at this moment; `undefined` while its object does not answer. */
+export function quotaOf(
+  c: HttpContext,
+  { id, limits }: Pick<TenantConfig, "id" | "limits">,
+): Promise<QuotaStatus | undefined> {
+  return fromObject("quota_unknown", id, () => c.get("context").tenantObject(id).quota(limits));
+}
+
+async function fromObject<Answer>(
+  event: string,
+  tenantId: TenantId,
+  ask: () => Promise<Answer>,
+): Promise<Answer | undefined> {
   try {
-    return await withTimeout(OBJECT_WITHIN_MS, c.get("context").tenantObject(tenantId).recentCalls());
+    return await withTimeout(OBJECT_WITHIN_MS, ask());
   } catch (error) {
-    log("warn", "recent_calls_unknown", { tenantId, error: describeError(error) });
+    log("warn", event, { tenantId, error: describeError(error) });
     return undefined;
   }
 }

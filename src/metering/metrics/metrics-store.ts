@@ -43,6 +43,8 @@ export type TenantCount = z.infer<typeof TenantCount>;
 const Moved = z.object({ tenantId: TenantId, epoch: z.string(), previous: count, n: count, plan: z.string() });
 export type Moved = z.infer<typeof Moved>;
 
+const Named = z.object({ caller: z.string(), name: z.string() });
+
 export interface MetricsFilter {
   fromMs: number;
   /** Exclusive. */
@@ -160,6 +162,16 @@ export function metricsStore(control: ControlDatabase) {
         points: points.map((row) => Point.parse(row)),
         total: total === undefined ? undefined : Figures.parse(total),
       };
+    },
+
+    /** The names of a tenant's API keys and members by caller, such as `key:ID`. Revoked keys and removed members have names, too. */
+    async callerNames(tenantId: TenantId): Promise<Map<string, string>> {
+      const rows = await control.query(
+        `SELECT 'key:' || k.id AS caller, k.name FROM api_keys k WHERE k.tenant_id = $1
+         UNION ALL SELECT 'member:' || m.id, coalesce(m.name, m.email, m.id) FROM members m WHERE m.tenant_id = $1`,
+        [tenantId],
+      );
+      return new Map(rows.map((row) => Named.parse(row)).map(({ caller, name }) => [caller, name]));
     },
 
     /** The counters of the whole deployment, and its tenants by state and plan. */

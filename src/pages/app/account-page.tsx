@@ -18,7 +18,14 @@ interface AccountSection {
 }
 
 const groups: readonly { heading?: string; sections: readonly AccountSection[] }[] = [
-  { sections: [{ path: "", text: "Overview", permission: "account:read" }] },
+  {
+    sections: [
+      { path: "", text: "Overview", permission: "account:read" },
+      { path: "/usage", text: "Usage", permission: "usage:read" },
+      { path: "/calls", text: "Calls", permission: "usage:read" },
+      { path: "/invoices", text: "Invoices", permission: "billing:manage" },
+    ],
+  },
   {
     heading: "Access",
     sections: [

@@ -6,6 +6,7 @@ import { raiseLimit, showLimit } from "./limit.tsx";
 import { showOrganisations } from "./organisations.tsx";
 import { showOverview } from "./overview.tsx";
 import { peopleRoutes } from "./people/routes.ts";
+import { usageRoutes } from "./usage/routes.ts";
 
 // oxfmt-ignore
 export const accountRoutes: readonly Route[] = [
@@ -16,4 +17,5 @@ export const accountRoutes: readonly Route[] = [
   ...settingsRoutes,
   route("GET /app/:tenantId/limit", "tenant_admin", showLimit, { isPage: true, action: "showLimit", permission: "account:read" }),
   route("POST /app/:tenantId/limit", "tenant_admin", raiseLimit, { readsBody: true, isPage: true, action: "raiseLimit", permission: "billing:manage" }),
+  ...usageRoutes,
 ];

@@ -1,7 +1,7 @@
-// The files that pages load: one stylesheet, our own script and htmx. Tollgate serves them itself. The name of each has the hash
+// The files that pages load: stylesheets, our own script and htmx. Tollgate serves them itself. The name of each has the hash
 // of its content, so that a browser keeps it for a year, and a new deployment has new names.
 import { createHash } from "node:crypto";
-import { browserScript, htmxScript, styleSheet } from "#assets";
+import { accountSheet, browserScript, htmxScript, styleSheet } from "#assets";
 import { config } from "../../core/app-config.ts";
 import { AppError } from "../../core/errors.ts";
 import type { HttpContext } from "../../http.ts";
@@ -20,10 +20,12 @@ function asset(name: string, extension: "css" | "js", text: string): Asset {
 }
 
 export const style = asset("style", "css", `${colourRules(config.product.colour)}${styleSheet}`);
+/** For pages with sections at the side, beside `style`. */
+export const accountStyle = asset("account", "css", accountSheet);
 export const script = asset("tollgate", "js", browserScript);
 export const htmx = asset("htmx", "js", htmxScript);
 
-const assets = new Map([style, script, htmx].map((each) => [each.path, each]));
+const assets = new Map([style, accountStyle, script, htmx].map((each) => [each.path, each]));
 
 /** The stylesheet of a customer's colour `#rrggbb`, for pages that have `style`, too. Its name has all of it, so none is stored. */
 export function colourStyle(colour: string): Asset {

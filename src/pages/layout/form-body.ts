@@ -42,6 +42,11 @@ export async function readForm<Schema extends z.ZodObject>(
   return { refused: { ...sentIn(sent), errors: wrong } };
 }
 
+/** A parameter of a form that is sent with GET. A browser sends an empty text for a field without a value. */
+export function orEmpty<Schema extends z.ZodType>(schema: Schema) {
+  return z.union([z.literal("").transform(() => undefined), schema]).optional();
+}
+
 function sentIn(sent: URLSearchParams): Pick<RefusedForm, "entered" | "chosen"> {
   const chosen = Object.fromEntries([...new Set(sent.keys())].map((name) => [name, sent.getAll(name)]));
   return { entered: Object.fromEntries(sent), chosen };

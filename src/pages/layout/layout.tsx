@@ -9,7 +9,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import { config } from "../../core/app-config.ts";
 import type { ErrorCode } from "../../core/errors.ts";
 import { type HttpContext, noStore, publicForMinutes } from "../../http.ts";
-import { colourStyle, htmx, script, style } from "../assets/assets.ts";
+import { accountStyle, colourStyle, htmx, script, style } from "../assets/assets.ts";
 import { flashOf, shownFlashCookie } from "./flash.ts";
 import { type Frame, Framed } from "./frame.tsx";
 import { markPath } from "./icon.tsx";
@@ -98,6 +98,7 @@ const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?:
         )}
         <title>{`${title} · ${product.name}`}</title>
         <link rel="stylesheet" href={style.path} />
+        {frame.kind === "sided" && <link rel="stylesheet" href={accountStyle.path} />}
         {colour !== undefined && <link rel="stylesheet" href={colourStyle(colour).path} />}
         <link rel="icon" href={icon} />
         {scripts === "live" && <meta name="htmx-config" content={HTMX_CONFIG} />}

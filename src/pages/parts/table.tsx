@@ -17,13 +17,15 @@ interface TableProps<Row> {
   hidesCaption?: boolean;
   columns: readonly Column<Row>[];
   rows: readonly Row[];
+  /** A last row with sums: one content for each column, the first of which names the row. */
+  foot?: readonly Child[];
   /** Instead of a table without rows. */
   empty?: Child;
   /** The id of a row, for links to it. */
   idOf?: (row: Row) => string;
 }
 
-export function Table<Row>({ caption, hidesCaption = false, columns, rows, empty, idOf }: TableProps<Row>) {
+export function Table<Row>({ caption, hidesCaption = false, columns, rows, foot, empty, idOf }: TableProps<Row>) {
   if (rows.length === 0 && empty !== undefined) return <>{empty}</>;
   return (
     // A region that scrolls must be reachable with the keyboard.
@@ -56,6 +58,16 @@ export function Table<Row>({ caption, hidesCaption = false, columns, rows, empty
             </tr>
           ))}
         </tbody>
+        {foot !== undefined && (
+          <tfoot>
+            <tr>
+              {foot.map((content, index) => {
+                const className = columns[index]?.isNumber === true ? "number" : undefined;
+                return index === 0 ? <th scope="row">{content}</th> : <td class={className}>{content}</td>;
+              })}
+            </tr>
+          </tfoot>
+        )}
       </table>
     </div>
   );

@@ -7,7 +7,7 @@ import { type HttpContext, tenantOf } from "../../../http.ts";
 import { AuditQuery, type auditAnswer, ownEvents } from "../../../identity/audit/api.ts";
 import { auditOutcomes } from "../../../identity/audit/audit.ts";
 import { type MemberSummary, membersStore } from "../../../identity/members/members-store.ts";
-import { answerOf, attempt } from "../../layout/form-body.ts";
+import { answerOf, attempt, orEmpty } from "../../layout/form-body.ts";
 import { Instant } from "../../parts/figures.tsx";
 import { Field, Refusal, Select } from "../../parts/form.tsx";
 import { Badge, Empty, type Tone } from "../../parts/notice.tsx";
@@ -17,9 +17,6 @@ import { memberName, memberNames } from "./member-name.ts";
 
 /** Events on a page: a screen and a half. */
 const EVENTS = 50;
-
-/** A search form sends each field, also an empty one. */
-const orEmpty = <Schema extends z.ZodType>(schema: Schema) => z.union([z.literal(""), schema]).optional();
 
 const { shape } = AuditQuery;
 /** `from` and `to` are days in UTC, both included. */

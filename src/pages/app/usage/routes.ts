@@ -1,0 +1,19 @@
+// The routes of the pages about usage: figures, calls, invoices and what they add up from. People read them in every state of the
+// account.
+import { type Route, route } from "../../../http.ts";
+import { showCallPage } from "./call.tsx";
+import { CallsView, showCallsPage } from "./calls.tsx";
+import { InvoicesView, showInvoicePage, showInvoicesPage } from "./invoices.tsx";
+import { ReportView, ReportsView, showReportPage, showReportsPage } from "./reports.tsx";
+import { UsageView, showUsagePage } from "./usage.tsx";
+
+// oxfmt-ignore
+export const usageRoutes: readonly Route[] = [
+  route("GET /app/:tenantId/usage", "tenant_admin", showUsagePage, { isPage: true, action: "showUsagePage", permission: "usage:read", query: UsageView }),
+  route("GET /app/:tenantId/calls", "tenant_admin", showCallsPage, { isPage: true, action: "showCallsPage", permission: "usage:read", query: CallsView }),
+  route("GET /app/:tenantId/calls/:receipt", "tenant_admin", showCallPage, { isPage: true, action: "showCallPage", permission: "usage:read" }),
+  route("GET /app/:tenantId/invoices", "tenant_admin", showInvoicesPage, { isPage: true, action: "showInvoicesPage", permission: "billing:manage", query: InvoicesView }),
+  route("GET /app/:tenantId/invoices/:invoiceId", "tenant_admin", showInvoicePage, { isPage: true, action: "showInvoicePage", permission: "billing:manage" }),
+  route("GET /app/:tenantId/reports", "tenant_admin", showReportsPage, { isPage: true, action: "showReportsPage", permission: "usage:read", query: ReportsView }),
+  route("GET /app/:tenantId/reports/:reportId", "tenant_admin", showReportPage, { isPage: true, action: "showReportPage", permission: "usage:read", query: ReportView }),
+];
