@@ -38,6 +38,8 @@ const HEIGHT = 100;
 const TICKS = 4;
 /** Labels below the chart. A phone shows every other one. */
 const LABELS = 5;
+/** The widest bar. A chart of one day is no block of colour. */
+const WIDEST_BAR = WIDTH / 12;
 
 const rounded = (value: number): number => Math.round(value * 10) / 10;
 
@@ -83,7 +85,7 @@ export const Chart: FC<ChartProps> = (props) => {
           ))}
           {kind === "bars" ? <Bars {...props} y={y} /> : <Lines {...props} y={y} />}
         </svg>
-        <ol class="ticks-x" aria-hidden="true">
+        <ol class={points.length > LABELS ? "ticks-x" : "ticks-x few"} aria-hidden="true">
           {labelsOf(points).map(({ short }) => (
             <li>{short}</li>
           ))}
@@ -104,6 +106,8 @@ const Bars: FC<Scaled> = ({ points, series, format, y }) => {
   const stacked = stack<unknown, number, number>()
     .keys([...series.keys()])
     .value((at, key) => series[key]?.values[at] ?? 0)([...points.keys()]);
+  const width = Math.min(x.bandwidth(), WIDEST_BAR);
+  const leftOf = (at: number): number => (x(at) ?? 0) + (x.bandwidth() - width) / 2;
   return (
     <>
       {points.map(({ label }, at) => (
@@ -113,7 +117,7 @@ const Bars: FC<Scaled> = ({ points, series, format, y }) => {
           {stacked.map((part, key) => {
             const [from = 0, to = 0] = part[at] ?? [];
             return to <= from ? null : (
-              <path class={`bar tone-${series[key]?.tone}`} d={box(x(at), x.bandwidth(), y(to), y(from))} />
+              <path class={`bar tone-${series[key]?.tone}`} d={box(leftOf(at), width, y(to), y(from))} />
             );
           })}
         </g>

@@ -23,13 +23,15 @@ export const Limits: FC<LimitsProps> = ({ path, quota }) => (
     {quota === undefined ? (
       <Notice tone="warn">The meters do not answer at the moment. They are asked again every few seconds.</Notice>
     ) : (
-      <div class="grid">
+      <div class="grid figures">
         <Limit name="Units this hour" {...quota.hour} note={hourNote(quota.hour)} />
-        <Limit
-          name="Units this month"
-          {...quota.month}
-          note={`The calendar month ends in ${inTime(quota.month.resetSeconds)}`}
-        />
+        {quota.month.limit !== null && (
+          <Limit
+            name="Units this month"
+            {...quota.month}
+            note={`The calendar month ends in ${inTime(quota.month.resetSeconds)}`}
+          />
+        )}
         <Limit name="Requests this minute" {...quota.minute} note="Tool calls and other messages" />
       </div>
     )}

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { BadRequest, type HttpContext, Problem, noSuchTenant, tenantOf } from "../../../http.ts";
 import { DAY_MS } from "../../../core/time.ts";
 import { UsageQuery, callsOfReport, usageOf } from "../../../metering/api.ts";
-import { addUp } from "../../../metering/invoice.ts";
+import { addUp, dayOf } from "../../../metering/invoice.ts";
 import { Instant, count, units } from "../../parts/figures.tsx";
 import { Badge, Empty } from "../../parts/notice.tsx";
 import { NextPage, Table } from "../../parts/table.tsx";
@@ -16,8 +16,8 @@ const PAGE = 100;
 
 const Moment = z.iso.datetime().startsWith("20");
 
-/** A part of a day. `to` is exclusive. */
-export const ReportsView = z.strictObject({ from: Moment, to: Moment });
+/** A part of a day, today by default. `to` is exclusive. */
+export const ReportsView = z.strictObject({ from: Moment.optional(), to: Moment.optional() });
 const { after } = UsageQuery.shape;
 export const ReportView = z.strictObject({ after });
 
@@ -26,7 +26,8 @@ export async function showReportsPage(
   c: HttpContext,
   { query: { from, to } }: { query: z.infer<typeof ReportsView> },
 ): Promise<Response> {
-  const period = { startMs: Date.parse(from), endMs: Date.parse(to) };
+  const startMs = from === undefined ? Date.parse(dayOf(Date.now())) : Date.parse(from);
+  const period = { startMs, endMs: to === undefined ? startMs + DAY_MS : Date.parse(to) };
   const lengthMs = period.endMs - period.startMs;
   if (lengthMs <= 0 || lengthMs > DAY_MS) throw new BadRequest("to: must be at most a day after `from`");
   const found = await usageOf(c.get("context").control, tenantOf(c), period, { after: null, limit: MOST_REPORTS });
@@ -37,7 +38,7 @@ export async function showReportsPage(
   return accountPage(
     c,
     {
-      ...{ title: `Reports of ${from.slice(0, 10)}`, section: "/invoices" },
+      ...{ title: `Reports of ${dayOf(startMs)}`, section: "/invoices" },
       lead: (
         <>
           Every few minutes the calls of that time become one report, which never changes. Times are in UTC.{" "}
