@@ -5,6 +5,7 @@ import type { ContentfulStatusCode } from "hono/utils/http-status";
 import * as z from "zod";
 import type { Context } from "./control/context.ts";
 import type { Creation } from "./control/idempotent-requests-store.ts";
+import type { TenantSummary } from "./control/tenants-store.ts";
 import type { Actor, OperatorRole, Permission, Person } from "./core/actor.ts";
 import type { Caller } from "./core/call.ts";
 import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
@@ -27,6 +28,8 @@ export interface HttpEnv {
     caller: Caller | undefined;
     /** When the impersonation of the request ends, in milliseconds since 1970. */
     impersonationEndsAtMs: number | undefined;
+    /** The tenant that the path of an operator's route names. */
+    summary: TenantSummary | undefined;
     /** The tenant of a `tenant_admin` route, as its guard has read it for a session. */
     tenant: TenantConfig | undefined;
     /** The request has an `Idempotency-Key`. */

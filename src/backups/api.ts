@@ -156,7 +156,12 @@ export async function startImport(
     await putFile(c.env.BACKUPS, importFrom, lengthKnown(c));
     wanted = { importFrom, overwrite };
   }
-  const job = await openImport(c.get("context"), tenantId, wanted, creation);
+  return startImportOf(c, wanted);
+}
+
+/** Imports a file of the bucket into the path's tenant. */
+export async function startImportOf(c: HttpContext, wanted: z.infer<typeof ImportRequest>): Promise<Response> {
+  const job = await openImport(c.get("context"), tenantOf(c), wanted, c.get("creation"));
   if (job === undefined)
     throw new Problem("conflict", "Another import of this tenant is in progress, or its account is closed.");
   return c.json(asImport(job), 202);

@@ -57,15 +57,16 @@ export function jobsStore(control: ControlDatabase) {
 
     /** Up to `limit` of a tenant's jobs of a kind, newest first. `before`: those older than this job. */
     async history(
-      tenantId: TenantId,
-      kind: JobKind,
+      tenantId: TenantId | undefined,
+      kind: JobKind | undefined,
       { before, limit }: { before?: number | undefined; limit: number },
     ): Promise<Job[]> {
       return readableList(control, limit, JobRow, { part: "jobs", idOf: idOfRow }, (count) =>
         control.query(
           `SELECT ${columns} FROM jobs j
-           WHERE tenant_id = $1 AND kind = $2 AND ($4::bigint IS NULL OR id < $4) ORDER BY id DESC LIMIT $3`,
-          [tenantId, kind, count, before ?? null],
+           WHERE ($1::text IS NULL OR tenant_id = $1) AND ($2::text IS NULL OR kind = $2)
+             AND ($4::bigint IS NULL OR id < $4) ORDER BY id DESC LIMIT $3`,
+          [tenantId ?? null, kind ?? null, count, before ?? null],
         ),
       );
     },

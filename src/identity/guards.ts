@@ -354,7 +354,9 @@ async function requireStatus(c: HttpContext, token: string): Promise<void> {
 
 /** Throws `not_found` unless the tenant that the path names exists. A closed account exists. */
 export async function requireTenant(c: HttpContext): Promise<void> {
-  if ((await tenantsStore(c.get("context").control).summary(tenantOf(c))) === undefined) throw noSuchTenant();
+  const summary = await tenantsStore(c.get("context").control).summary(tenantOf(c));
+  if (summary === undefined) throw noSuchTenant();
+  c.set("summary", summary);
 }
 
 /** The credential as an actor of the audit log, by its kind. */

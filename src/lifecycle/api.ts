@@ -116,7 +116,13 @@ export async function removeTenant(
 ): Promise<Response> {
   const tenantId = tenantOf(c);
   if (!query.now) return remove(c, tenantId, "operator");
-  await confirmName(c, tenantId, isJson(c) ? (await readJson(c, RemovalRequest)).name : undefined);
+  return dropTenant(c, isJson(c) ? (await readJson(c, RemovalRequest)).name : undefined);
+}
+
+/** Ends the grace period of the path's tenant. Throws unless `name` is the account's, as a confirmation. */
+export async function dropTenant(c: HttpContext, name: string | undefined): Promise<Response> {
+  const tenantId = tenantOf(c);
+  await confirmName(c, tenantId, name);
   return dropNow(c, tenantId);
 }
 

@@ -2,7 +2,7 @@
 // registered. At most one attempt is alive; the newest one counts.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId, tenantStates } from "../core/tenant.ts";
 import { toIso } from "../core/time.ts";
 
 const StepRecord = z.object({
@@ -25,6 +25,17 @@ const AttemptRecord = z.object({
 });
 /** An attempt for the operator. */
 export type AttemptRecord = z.infer<typeof AttemptRecord>;
+
+const TenantAttempt = AttemptRecord.extend({
+  tenantId: TenantId,
+  tenantName: z.string(),
+  tenantState: z.enum(tenantStates),
+  refused: z.boolean(),
+  /** The step that runs, or that the attempt ended with. */
+  step: z.string().nullable(),
+});
+/** An attempt in the list of all tenants. */
+export type TenantAttempt = z.infer<typeof TenantAttempt>;
 
 /** Attempts that the operator sees: at half an hour each, those of the last ten hours. */
 const ATTEMPTS_SHOWN = 20;
@@ -142,6 +153,20 @@ export function provisioningStore(control: ControlDatabase) {
         error: newest?.error ?? null,
         attemptLog,
       };
+    },
+
+    /** The newest attempts of all tenants, the latest first: of each tenant its newest. `unfinishedOnly`: of provisionings that are not done. */
+    async newest(limit: number, { unfinishedOnly }: { unfinishedOnly: boolean }): Promise<TenantAttempt[]> {
+      const rows = await control.query(
+        `SELECT a.attempt, ${toIso("a.started_at")} AS "startedAt", ${toIso("a.finished_at")} AS "finishedAt", a.error, a.reason,
+                a.refused, t.id AS "tenantId", t.name AS "tenantName", t.state AS "tenantState",
+                (SELECT s.step FROM provisioning_steps s WHERE s.tenant_id = t.id ORDER BY s.started_at DESC LIMIT 1) AS step
+         FROM tenants t CROSS JOIN LATERAL (
+           SELECT * FROM provisioning_attempts WHERE tenant_id = t.id ORDER BY attempt DESC LIMIT 1) AS a
+         WHERE NOT $2::boolean OR ${unfinished} ORDER BY a.started_at DESC, t.id LIMIT $1`,
+        [limit, unfinishedOnly],
+      );
+      return rows.map((row) => TenantAttempt.parse(row));
     },
 
     /** Stores the customer at Stripe, unless the tenant has one. */

@@ -52,9 +52,11 @@ export function movesStore(control: ControlDatabase) {
       return row === undefined ? undefined : Move.parse(row["move"]);
     },
 
-    /** Up to `limit` of the tenant's moves for an operator, newest first. `before`: those older than this move. */
+    /**
+     * Up to `limit` moves of the tenant, or of all tenants, for an operator, newest first. `before`: those older than this move.
+     */
     async history(
-      tenantId: TenantId,
+      tenantId: TenantId | undefined,
       { before, limit }: { before?: number | undefined; limit: number },
     ): Promise<MoveSummary[]> {
       return readableList(control, limit, MoveSummary, { part: "moves", idOf: idOfRow }, (count) =>
@@ -64,8 +66,8 @@ export function movesStore(control: ControlDatabase) {
                   ${toIso("m.started_at")} AS "startedAt", ${toIso("m.moved_at")} AS "movedAt",
                   ${toIso("m.finished_at")} AS "finishedAt"
            FROM moves m JOIN placements f ON f.id = m.from_placement LEFT JOIN placements g ON g.id = m.to_placement
-           WHERE m.tenant_id = $1 AND ($3::bigint IS NULL OR m.id < $3) ORDER BY m.id DESC LIMIT $2`,
-          [tenantId, count, before ?? null],
+           WHERE ($1::text IS NULL OR m.tenant_id = $1) AND ($3::bigint IS NULL OR m.id < $3) ORDER BY m.id DESC LIMIT $2`,
+          [tenantId ?? null, count, before ?? null],
         ),
       );
     },

@@ -1,6 +1,7 @@
 // The operator's view of the whole deployment: the indicators of metering and reporting, the errors of Stripe's meter, and
 // questions about all tenants. It also shows the items of background work that keep failing.
 import * as z from "zod";
+import type { Context } from "../control/context.ts";
 import { failuresStore } from "../control/failures-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { sha256Hex } from "../core/credentials.ts";
@@ -34,7 +35,7 @@ export const Question = z.strictObject({
 });
 
 /** Days of meter errors in the answer: as many as Stripe keeps events. */
-const METER_ERROR_DAYS = 30;
+export const METER_ERROR_DAYS = 30;
 /** Each day has a line for each of Stripe's few error codes. */
 export const MeterErrorsQuery = pageQuery(500);
 /** A tenant's own database is a shard, too. */
@@ -43,15 +44,18 @@ export const FailuresQuery = pageQuery(200);
 
 /** Each indicator with its level and what to do about it. */
 export async function showIndicators(c: HttpContext): Promise<Response> {
-  const now = Date.now();
-  const context = c.get("context");
+  return c.json(await currentIndicators(c.get("context"), Date.now()));
+}
+
+/** The indicators as they are now. Two round trips with joined batches. */
+export async function currentIndicators(context: Context, now: number) {
   const readings = readIndicators(await readDeployment(context, now));
   const records = new Map(
     (await alarmsStore(context.control).store(readings, now)).map((record) => [record.name, record]),
   );
   const worst = Math.max(...readings.map(({ level }) => alarmLevels.indexOf(level)));
-  return c.json({
-    level: alarmLevels[worst],
+  return {
+    level: alarmLevels[worst] ?? "ok",
     at: new Date(now).toISOString(),
     indicators: readings.map((reading) => {
       const record = records.get(reading.name);
@@ -64,7 +68,7 @@ export async function showIndicators(c: HttpContext): Promise<Response> {
             : { level: record.notified.level, at: new Date(record.notified.atMs).toISOString() },
       };
     }),
-  });
+  };
 }
 
 /** The figures of the whole deployment for a monitor that speaks OpenMetrics, such as Prometheus. */

@@ -5,7 +5,7 @@ import type { ControlDatabase } from "../adapters/neon.ts";
 import { readableRows } from "../control/failures-store.ts";
 import type { Range } from "../adapters/stripe/meter.ts";
 import { TenantId } from "../core/tenant.ts";
-import { fromMs } from "../core/time.ts";
+import { fromMs, toIso } from "../core/time.ts";
 import {
   DAYS_BACK,
   type Drift,
@@ -32,6 +32,30 @@ const ComparedTenant = z.object({
   invoicedFromSeconds: z.coerce.number().nullable(),
 });
 export type ComparedTenant = z.infer<typeof ComparedTenant> & Range;
+
+const Comparison = z.object({
+  /** The UTC day before which usage was compared. */
+  day: z.string(),
+  startedAt: z.string(),
+  finishedAt: z.string().nullable(),
+  tenants: z.int(),
+  unreadTenants: z.int(),
+  requests: z.int(),
+});
+export type Comparison = z.infer<typeof Comparison>;
+
+const OpenDrift = z.object({
+  tenantId: z.string(),
+  /** `usage`: Stripe's meter against the reports. `invoice`: the invoices of a closed period against its calls. */
+  of: z.enum(["usage", "invoice"]),
+  kind: z.string(),
+  startsAt: z.string(),
+  expectedUnits: z.coerce.number().int(),
+  stripeUnits: z.coerce.number().int(),
+  foundAt: z.string(),
+});
+/** A difference that no later comparison has closed. */
+export type OpenDrift = z.infer<typeof OpenDrift>;
 
 const Claimed = z.object({ doneUntil: z.string() });
 
@@ -155,6 +179,32 @@ export function reconciliationStore(control: ControlDatabase) {
            AND NOT EXISTS (SELECT FROM found f WHERE (f.subscription_id, f.starts_at, f.plan) = (d.subscription_id, d.starts_at, d.plan))`,
         [tenantId, nowMs, JSON.stringify(drifts), fromSeconds],
       );
+    },
+
+    /** The last comparisons, the newest first. */
+    async comparisons(limit: number): Promise<Comparison[]> {
+      const rows = await control.query(
+        `SELECT to_char(day, 'YYYY-MM-DD') AS day, ${toIso("started_at")} AS "startedAt", ${toIso("finished_at")} AS "finishedAt",
+                tenants, unread_tenants AS "unreadTenants", requests
+         FROM reconciliations ORDER BY reconciliations.day DESC LIMIT $1`,
+        [limit],
+      );
+      return rows.map((row) => Comparison.parse(row));
+    },
+
+    /** Up to `limit` differences that are open, the latest first. */
+    async openDrifts(limit: number): Promise<OpenDrift[]> {
+      const rows = await control.query(
+        `SELECT "tenantId", "of", kind, ${toIso("starts_at")} AS "startsAt", "expectedUnits", "stripeUnits", ${toIso("found_at")} AS "foundAt"
+         FROM (SELECT tenant_id AS "tenantId", 'usage' AS "of", kind, starts_at, reported_units AS "expectedUnits",
+                      stripe_units AS "stripeUnits", found_at FROM drifts WHERE closed_at IS NULL
+               UNION ALL
+               SELECT tenant_id, 'invoice', plan, starts_at, earned_units, invoiced_units, found_at
+               FROM invoice_drifts WHERE closed_at IS NULL) AS d
+         ORDER BY found_at DESC, "tenantId" LIMIT $1`,
+        [limit],
+      );
+      return rows.map((row) => OpenDrift.parse(row));
     },
 
     /** Ends the claim. The comparison is `finished`, or the next run continues it. */

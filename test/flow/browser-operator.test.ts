@@ -61,3 +61,76 @@ test("the operator token opens a session, and a wrong one does not", async () =>
   await shows(page, "Operators");
   expect(await page.locator("main").innerText()).toContain("the operator token");
 });
+
+test("an operator finds a tenant, suspends and resumes it, acts for it under a banner, and moves it with its progress; a viewer sees no button", async () => {
+  const name = `Miller & <b>Sons</b> ${crypto.randomUUID().slice(0, 8)}`;
+  const { id } = await aTenant({ name });
+  const page = await newPage();
+  const sub = await signInOperator(page, "admin", "/admin/tenants");
+  await page.getByLabel("Name, e-mail or id").fill(name);
+  await page.getByRole("button", { name: "Search" }).click();
+  await page.getByRole("link", { name }).click();
+  await shows(page, name);
+
+  // Each act asks first, without script.
+  await page.getByRole("link", { name: "Suspend" }).click();
+  await page.getByRole("button", { name: "Suspend" }).click();
+  await page.getByText("The tenant is suspended.").waitFor();
+  expect(await (await operator("GET", `/tenants/${id}`)).json()).toMatchObject({ state: "suspended", served: false });
+  await page.getByRole("link", { name: "Resume" }).click();
+  await page.getByRole("button", { name: "Resume" }).click();
+  await page.getByText("The tenant is resumed.").waitFor();
+
+  await page.getByRole("link", { name: "Act as its administrator" }).click();
+  await page.getByLabel("Reason").fill("Ticket <4711>");
+  await page.getByRole("button", { name: "Start" }).click();
+  await shows(page, "Overview");
+  const banner = page.locator(".banner");
+  expect(await banner.innerText()).toMatch(
+    /^An operator \(admin\) acts for .*Reason: Ticket <4711> · ends in 10 minutes/s,
+  );
+  await page.goto(`${system.publicUrl}/app/${id}`);
+  await banner.getByRole("button", { name: "End now" }).click();
+  await shows(page, name);
+  await page.getByText("You no longer act for this tenant.").waitFor();
+  await page.goto(`${system.publicUrl}/app/${id}`);
+  await shows(page, "This request cannot be answered");
+  expect(await banner.count()).toBe(0);
+
+  const actions = async (): Promise<unknown[]> => {
+    const answer = (await (await operator("GET", `/audit?tenant=${id}`)).json()) as {
+      events: { action: string; outcome: string; actor: { kind: string; id: string } }[];
+    };
+    return answer.events.map(({ action, outcome, actor }) => [action, outcome, actor.kind, actor.id]);
+  };
+  await expect
+    .poll(actions, { timeout: 15_000 })
+    .toEqual(
+      expect.arrayContaining([
+        ...["suspendTenant", "resumeTenant", "impersonate"].map((action) => [action, "succeeded", "operator", sub]),
+        ["endImpersonation", "succeeded", "impersonator", sub],
+      ]),
+    );
+  await page.goto(`${system.publicUrl}/admin/audit?tenant=${id}`);
+  await page.getByText("suspendTenant", { exact: true }).waitFor();
+
+  await page.goto(`${system.publicUrl}/admin/tenants/${id}/data`);
+  await page.getByRole("link", { name: "Move the rows" }).click();
+  await page.locator('select[name="strategy"]').selectOption("schema");
+  await page.getByRole("button", { name: "Start the move" }).click();
+  // The page renews itself until the move waits to be confirmed.
+  await page.getByText("moved, not confirmed").waitFor({ timeout: 60_000 });
+  await page.getByRole("link", { name: "Confirm the move" }).click();
+  await page.getByRole("button", { name: "Confirm the move" }).click();
+  await page.getByText("The move is confirmed.").waitFor();
+
+  const viewer = await newPage();
+  await signInOperator(viewer, "viewer", `/admin/tenants/${id}`);
+  await shows(viewer, name);
+  for (const path of ["", "/data", "/people"]) {
+    await viewer.goto(`${system.publicUrl}/admin/tenants/${id}${path}`);
+    expect(await viewer.locator("main .actions a, main form").count(), path).toBe(0);
+  }
+  await viewer.goto(`${system.publicUrl}/admin/tenants/${id}/suspend`);
+  await viewer.getByText("This needs the role support. You have the role viewer.").waitFor();
+}, 180_000);

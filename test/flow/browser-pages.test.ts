@@ -5,6 +5,7 @@ import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { billAt, used } from "../support/billing.ts";
 import { aWaitingClient, choosePerson, newPage, shows } from "../support/browser.ts";
 import { aTenant, callTool, simulator, system } from "../support/flow.ts";
+import { signInOperator } from "../support/operators.ts";
 import { faultsOf } from "../support/page-faults.ts";
 import { anOwnedTenant, mailedToken, send } from "../support/people.ts";
 import { signInAsOwner } from "../support/owners.ts";
@@ -250,6 +251,42 @@ test("an invoice leads down to its calls, and each page on the way fits a phone 
   }
   expect(seen).toEqual(["invoices", "reports", "reports", "calls"]);
 });
+
+test("every page of the operator's fits a phone, and can be read and used by everyone", async () => {
+  const page = await newPage({ viewport: PHONE });
+  await signInOperator(page, "admin");
+  const tenant = `/admin/tenants/${account.id}`;
+  for (const [path, heading] of [
+    ["/admin", "Overview"],
+    ["/admin/tenants?q=Acme", "Tenants"],
+    [tenant, "Acme"],
+    [`${tenant}/data`, "Acme"],
+    [`${tenant}/people`, "Acme"],
+    [`${tenant}/suspend`, "Suspend"],
+    [`${tenant}/limits`, "Change the limits"],
+    ["/admin/provisioning?all=true", "Provisioning"],
+    ["/admin/billing", "Billing pipeline"],
+    ["/admin/stripe-events", "Stripe events"],
+    ["/admin/dead-letters", "Dead letters"],
+    ["/admin/dead-letters/dismiss?id=a-letter", "Dismiss"],
+    ["/admin/conflicts", "Usage conflicts"],
+    ["/admin/reconciliation", "Reconciliation"],
+    ["/admin/failures", "Alarms and failures"],
+    ["/admin/work", "Moves and jobs"],
+    ["/admin/migrations", "Migrations"],
+    [`/admin/audit?tenant=${account.id}`, "Audit log"],
+    ["/admin/access", "Operators"],
+  ] as const) {
+    await open(page, path);
+    await shows(page, heading);
+    expect(await faultsOf(page), path).toEqual([]);
+    await page.emulateMedia({ colorScheme: "light" });
+  }
+  const stranger = await newPage({ viewport: PHONE });
+  await open(stranger, "/admin");
+  await shows(stranger, "Operator sign-in");
+  expect(await faultsOf(stranger)).toEqual([]);
+}, 180_000);
 
 test.each([
   ["the provider's page to sign in", () => `${system.publicUrl}/sign-in`],

@@ -65,7 +65,7 @@ export async function listAudit(
 
 type EventsPage = Page<"events", ReturnType<typeof auditAnswer>>;
 
-async function eventsOf(
+export async function eventsOf(
   control: ControlDatabase,
   { after, limit, ...filter }: AuditQuery,
   tenantId: TenantId | undefined,

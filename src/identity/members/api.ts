@@ -93,6 +93,11 @@ export async function addFirstMember(
   c: HttpContext,
   { body }: { body: z.infer<typeof MemberRequest> },
 ): Promise<Response> {
+  return c.json(await addInvited(c, body), 201, noStore);
+}
+
+/** The member that `addFirstMember` adds, and the invitation. Without mail, it has the link to pass on. */
+export async function addInvited(c: HttpContext, body: z.infer<typeof MemberRequest>) {
   const context = c.get("context");
   const tenantId = tenantOf(c);
   const creation = c.get("creation");
@@ -104,7 +109,7 @@ export async function addFirstMember(
     throw new Problem("conflict", `The tenant has a member with this address, or ${MAX_MEMBERS} members.`);
   }
   const invitation = await invite(c, { email, role, invitedBy: "operator" });
-  return c.json({ member, invitation }, 201, noStore);
+  return { member, invitation };
 }
 
 // ---- invitations

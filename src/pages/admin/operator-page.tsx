@@ -7,7 +7,38 @@ import type { SectionGroup } from "../layout/frame.tsx";
 import { type PageOptions, personalPage } from "../layout/layout.tsx";
 
 const groups: readonly SectionGroup[] = [
-  { heading: "People", sections: [{ href: "/admin/access", text: "Operators" }] },
+  {
+    sections: [
+      { href: "/admin", text: "Overview" },
+      { href: "/admin/tenants", text: "Tenants" },
+      { href: "/admin/provisioning", text: "Provisioning" },
+    ],
+  },
+  {
+    heading: "Billing",
+    sections: [
+      { href: "/admin/billing", text: "Pipeline" },
+      { href: "/admin/stripe-events", text: "Stripe events" },
+      { href: "/admin/dead-letters", text: "Dead letters" },
+      { href: "/admin/conflicts", text: "Usage conflicts" },
+      { href: "/admin/reconciliation", text: "Reconciliation" },
+    ],
+  },
+  {
+    heading: "Operations",
+    sections: [
+      { href: "/admin/failures", text: "Alarms and failures" },
+      { href: "/admin/work", text: "Moves and jobs" },
+      { href: "/admin/migrations", text: "Migrations" },
+    ],
+  },
+  {
+    heading: "Security",
+    sections: [
+      { href: "/admin/audit", text: "Audit log" },
+      { href: "/admin/access", text: "Operators" },
+    ],
+  },
 ];
 
 /** The operator of the page. The guard has set it. */

@@ -79,7 +79,7 @@ function signInPage(c: HttpContext, { returnTo, refused }: { returnTo: string; r
       {access !== undefined && <p>Cloudflare Access signs you in when you open a page of the operator.</p>}
       {takesToken && found === undefined && form}
       {takesToken && found !== undefined && (
-        <details class="quiet" open={refused !== undefined}>
+        <details open={refused !== undefined}>
           <summary>In an emergency, use the operator token</summary>
           {form}
         </details>

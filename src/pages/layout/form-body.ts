@@ -90,6 +90,14 @@ export function answerOf(refused: RefusedForm | undefined): Pick<PageOptions, "s
   return { status: errors[code].status as NonNullable<PageOptions["status"]>, code };
 }
 
+/** A field of a filter, which the browser also sends when it is empty. */
+export function orBlank<Schema extends z.ZodType>(schema: Schema) {
+  return z
+    .literal("")
+    .transform(() => undefined)
+    .or(schema);
+}
+
 /** The answer to a form that was done: the browser opens `path`, which shows the message once. */
 export function doneAt(c: HttpContext, path: string, text: string, tone: Flash["tone"] = "good"): Response {
   const response = c.redirect(path, 303);

@@ -1,0 +1,20 @@
+// The routes of the pages about one tenant, and of every act on it.
+import { type Route, route } from "../../../http.ts";
+import { routesOfAct } from "./act.tsx";
+import { dataActs } from "./acts-data.tsx";
+import { peopleActs } from "./acts-people.tsx";
+import { planActs } from "./acts-plan.tsx";
+import { stateActs } from "./acts-state.tsx";
+import { showTenantData } from "./data.tsx";
+import { showTenantPeople } from "./people.tsx";
+import { showTenantPage } from "./tenant.tsx";
+import { TenantsPageQuery, showTenants } from "./tenants.tsx";
+
+// oxfmt-ignore
+export const tenantPageRoutes: readonly Route[] = [
+  route("GET /admin/tenants", "operator", showTenants, { role: "viewer", query: TenantsPageQuery, isPage: true, action: "showTenants" }),
+  route("GET /admin/tenants/:tenantId", "operator", showTenantPage, { role: "viewer", isPage: true, action: "showTenantPage" }),
+  route("GET /admin/tenants/:tenantId/data", "operator", showTenantData, { role: "viewer", isPage: true, action: "showTenantData" }),
+  route("GET /admin/tenants/:tenantId/people", "operator", showTenantPeople, { role: "viewer", isPage: true, action: "showTenantPeople" }),
+  ...[...stateActs, ...planActs, ...dataActs, ...peopleActs].flatMap(routesOfAct),
+];
