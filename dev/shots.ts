@@ -1,0 +1,152 @@
+// `npm run shots`: a screenshot of every page, as a visitor, a customer's owner, the owner of a suspended account and the operator see
+// them: light and dark, on a phone and on a desk. It runs a system of its own and follows the links of each page.
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import type { Browser, Page } from "playwright-core";
+import { readFlags } from "../cli/flags.ts";
+import { freePort } from "../cli/settings.ts";
+import { config } from "../src/core/app-config.ts";
+import { bundle } from "./bundle.ts";
+import { startChromium } from "./chromium.ts";
+import { addOwners, postJson, runDemonstration, signUp } from "./demo.ts";
+import { demonstrationPeople } from "./issuer/people.ts";
+import { removePostgresData } from "./postgres/postgres.ts";
+import { startSystem } from "./system.ts";
+
+const { values: flags } = readFlags({
+  command: "npm run shots",
+  help: `
+npm run shots [-- FLAGS]   a screenshot of every page: light and dark, phone and desktop
+
+  --to FOLDER   where they go (.dev/shots)
+  --help        this text`,
+  flags: { to: { type: "string", default: ".dev/shots" } },
+});
+
+const SCREENS = { phone: { width: 390, height: 844 }, desktop: { width: 1_280, height: 900 } } as const;
+const SCHEMES = ["light", "dark"] as const;
+/** Pages of single calls or keys are all the same page, so an id is shown once. A bound for pages that link to ever new ones. */
+const MAX_PAGES = 60;
+/** Parts that renew themselves never end, so a page counts as shown once it has loaded. */
+const LOADED = "load";
+
+const to = resolve(flags.to);
+const dir = mkdtempSync(join(tmpdir(), "tollgate-shots-"));
+const ends: (() => Promise<unknown>)[] = [];
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => void end().then(() => process.exit(1)));
+
+async function end(): Promise<void> {
+  for (const stop of ends.splice(0).toReversed()) await stop();
+  await removePostgresData(join(dir, "postgres"));
+  rmSync(dir, { recursive: true, force: true });
+}
+
+let taken = 0;
+
+/** Takes the four screenshots of the page that a window shows. */
+async function shoot(page: Page, name: string): Promise<void> {
+  for (const colorScheme of SCHEMES) {
+    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
+    for (const [screen, size] of Object.entries(SCREENS)) {
+      await page.setViewportSize(size);
+      await page.screenshot({ path: join(to, `${name}-${screen}-${colorScheme}.png`), fullPage: true });
+      taken += 1;
+    }
+  }
+}
+
+/** Shoots the pages at these paths, and the pages below `root` to which they link. */
+async function walk(
+  page: Page,
+  { reader, paths, root }: { reader: string; paths: string[]; root: string },
+): Promise<void> {
+  const waiting = [...paths];
+  const kinds = new Set<string>();
+  for (let path = waiting.shift(); path !== undefined && kinds.size < MAX_PAGES; path = waiting.shift()) {
+    const inside = path.startsWith(root) ? path.slice(root.length) : path;
+    const kind = inside
+      .replaceAll(/\/[^/]*\d[^/]*/g, "/one")
+      .replaceAll(/[^a-z]+/g, "-")
+      .replaceAll(/^-|-$/g, "");
+    if (kinds.has(kind)) continue;
+    kinds.add(kind);
+    await page.goto(path, { waitUntil: LOADED });
+    await shoot(page, `${reader}-${kind || "first"}`);
+    const links = (await page.evaluate(
+      `[...document.querySelectorAll("a[href^='/']")].map((a) => a.pathname)`,
+    )) as string[];
+    waiting.push(...links.filter((link) => root !== "" && (link === root || link.startsWith(`${root}/`))));
+  }
+}
+
+/** A window without a session. */
+async function newWindow(browser: Browser, baseURL: string): Promise<Page> {
+  return (await browser.newContext({ baseURL })).newPage();
+}
+
+async function main(): Promise<void> {
+  mkdirSync(to, { recursive: true });
+  const script = await bundle({ outDir: join(dir, "bundle") });
+  const system = await startSystem({ dir, port: await freePort(), bundle: script });
+  ends.push(() => system.stop());
+  const { publicUrl, settings } = system;
+  const { operatorToken } = settings.secrets;
+  const tenants = await runDemonstration(system, (_title, work) => work());
+  const people = demonstrationPeople(tenants, Object.keys(config.scopes));
+  system.issuer?.people.replace(people);
+  await addOwners(system, people);
+  const { browser, stop } = await startChromium();
+  ends.push(stop);
+
+  const visitor = await newWindow(browser, publicUrl);
+  const paths = [
+    "/",
+    "/sign-up",
+    "/sign-up?plan=pro",
+    "/docs",
+    "/docs/billing",
+    "/docs/api",
+    "/docs/errors",
+    "/status",
+  ];
+  await walk(visitor, { reader: "visitor", paths: [...paths, "/sign-in", "/no-such-page"], root: "" });
+  const order = await signUp(publicUrl, { plan: "free", name: "Newcomers & Sons" });
+  await visitor.goto(`/checkout/${order.tenantId}?token=${order.setupToken}`, { waitUntil: LOADED });
+  await shoot(visitor, "visitor-checkout");
+
+  const ownerOf = async (tenantId: string): Promise<Page> => {
+    const person = people.find(({ roles, organisations }) => roles[0] === "owner" && organisations[0]?.id === tenantId);
+    const page = await newWindow(browser, publicUrl);
+    await page.goto("/sign-in?return=/app", { waitUntil: LOADED });
+    await page.locator(`form:has(input[name="sub"][value="${person?.sub}"]) button`).first().click();
+    await page.waitForURL("**/app/**");
+    return page;
+  };
+  for (const { id, plan } of tenants) {
+    if (plan === "starter") continue;
+    const isWhole = plan === "pro";
+    const root = `/app/${id}`;
+    if (plan === "free") await postJson(`${publicUrl}/admin/api/tenants/${id}/suspend`, {}, operatorToken);
+    const owner = await ownerOf(id);
+    await walk(owner, { reader: plan === "free" ? "suspended" : plan, paths: [root], root: isWhole ? root : "" });
+  }
+
+  const operator = await newWindow(browser, publicUrl);
+  await operator.goto("/admin/sign-in", { waitUntil: LOADED });
+  await shoot(operator, "operator-sign-in");
+  await operator.locator('input[name="token"]').fill(operatorToken);
+  await operator.locator('form:has(input[name="token"]) button').click();
+  await operator.waitForURL((url) => url.pathname.startsWith("/admin") && !url.pathname.endsWith("/sign-in"));
+  await walk(operator, { reader: "operator", paths: ["/admin"], root: "/admin" });
+  process.stdout.write(`${taken} screenshots are in ${flags.to}\n`);
+}
+
+try {
+  await main();
+} catch (error) {
+  process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`);
+  process.exitCode = 1;
+} finally {
+  await end();
+}
