@@ -28,6 +28,8 @@ const SCREENS = { phone: { width: 390, height: 844 }, desktop: { width: 1_280, h
 const SCHEMES = ["light", "dark"] as const;
 /** Pages of single calls or keys are all the same page, so an id is shown once. A bound for pages that link to ever new ones. */
 const MAX_PAGES = 60;
+/** Of a longer page, such as the API reference, only the first screen is shown. */
+const MAX_HEIGHT = 8_000;
 /** Parts that renew themselves never end, so a page counts as shown once it has loaded. */
 const LOADED = "load";
 
@@ -50,7 +52,9 @@ async function shoot(page: Page, name: string): Promise<void> {
     await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
     for (const [screen, size] of Object.entries(SCREENS)) {
       await page.setViewportSize(size);
-      await page.screenshot({ path: join(to, `${name}-${screen}-${colorScheme}.png`), fullPage: true });
+      const height = Number(await page.evaluate("document.documentElement.scrollHeight"));
+      const path = join(to, `${name}-${screen}-${colorScheme}.png`);
+      await page.screenshot({ path, fullPage: height <= MAX_HEIGHT });
       taken += 1;
     }
   }
