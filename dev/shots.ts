@@ -75,6 +75,7 @@ async function walk(
       .replaceAll(/^-|-$/g, "");
     if (kinds.has(kind)) continue;
     kinds.add(kind);
+    if (!(await isPage(page, path))) continue;
     await page.goto(path, { waitUntil: LOADED });
     await shoot(page, `${reader}-${kind || "first"}`);
     const links = (await page.evaluate(
@@ -82,6 +83,12 @@ async function walk(
     )) as string[];
     waiting.push(...links.filter((link) => root !== "" && (link === root || link.startsWith(`${root}/`))));
   }
+}
+
+/** Whether the window would show the path. Some links are downloads. */
+async function isPage(page: Page, path: string): Promise<boolean> {
+  const answer = await page.request.head(path);
+  return answer.headers()["content-type"]?.startsWith("text/html") === true;
 }
 
 /** A window without a session. */
