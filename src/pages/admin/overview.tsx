@@ -1,4 +1,5 @@
 // The whole deployment at a glance: its tenants, what they did over time, and what a person must look at.
+import type { FC } from "hono/jsx";
 import * as z from "zod";
 import { joinBatches } from "../../adapters/neon.ts";
 import { DAY_MS, HOUR_MS } from "../../core/time.ts";
@@ -6,9 +7,10 @@ import type { HttpContext } from "../../http.ts";
 import { type FleetPoint, fleetMetricsStore } from "../../metering/metrics/fleet-metrics-store.ts";
 import { metricsStore } from "../../metering/metrics/metrics-store.ts";
 import { currentIndicators } from "../../operations/api.ts";
-import { Figure, Instant, count } from "../parts/figures.tsx";
+import { labelOf } from "../app/usage/usage-charts.tsx";
+import { Chart } from "../parts/chart.tsx";
+import { Figure, count } from "../parts/figures.tsx";
 import { Notice } from "../parts/notice.tsx";
-import { Table } from "../parts/table.tsx";
 import { Runbook } from "./money/pipeline.tsx";
 import { operatorPage } from "./operator-page.tsx";
 import { failedShare } from "./tenants/tenants.tsx";
@@ -36,8 +38,9 @@ export async function showFleet(
   const nowMs = Date.now();
   const { step, stepMs, steps } = ranges[range];
   const toMs = (Math.floor(nowMs / stepMs) + 1) * stepMs;
+  const fromMs = toMs - steps * stepMs;
   const [points, { tenants }, { indicators }] = await Promise.all([
-    fleetMetricsStore(control).series({ fromMs: toMs - steps * stepMs, toMs, step }),
+    fleetMetricsStore(control).series({ fromMs, toMs, step }),
     metricsStore(control).fleet(),
     currentIndicators({ ...context, control }, nowMs),
   ]);
@@ -77,25 +80,50 @@ export async function showFleet(
         <Figure name="Units" value={count(sum((point) => point.units))} note={ranges[range].text} />
         <Figure name="Errors" value={failedShare({ calls, failed })} note={`${count(failed)} failed calls`} />
       </div>
-      <h2>Over time</h2>
-      <Table
-        caption={`The figures of all tenants by ${step}`}
-        hidesCaption
-        rows={points.toReversed()}
-        empty={<p class="muted">No call in this range.</p>}
-        columns={[
-          {
-            head: step === "day" ? "Day" : "Hour",
-            isHead: true,
-            cell: ({ at }) => <Instant at={at} isDay={step === "day"} />,
-          },
-          { head: "Calls", isNumber: true, cell: (point) => count(point.calls) },
-          { head: "Units", isNumber: true, cell: (point) => count(point.units) },
-          { head: "Failed", isNumber: true, cell: (point) => count(point.failed) },
-          { head: "Refused", isNumber: true, cell: (point) => count(point.refused) },
-          { head: "Tenants", isNumber: true, cell: (point) => count(point.tenants) },
-        ]}
-      />
+      <FleetCharts points={points} fromMs={fromMs} range={range} />
     </>,
   );
 }
+
+/** Every hour or day of the range, also those without calls. */
+const FleetCharts: FC<{ points: readonly FleetPoint[]; fromMs: number; range: Range }> = ({
+  points,
+  fromMs,
+  range,
+}) => {
+  const { step, stepMs, steps } = ranges[range];
+  const byTime = new Map(points.map((point) => [Date.parse(point.at), point]));
+  const all = Array.from({ length: steps }, (_, index) => fromMs + index * stepMs);
+  const valuesOf = (of: (point: FleetPoint) => number): number[] =>
+    all.map((atMs) => {
+      const point = byTime.get(atMs);
+      return point === undefined ? 0 : of(point);
+    });
+  const shared = {
+    axis: step === "day" ? "Day (UTC)" : "Hour (UTC)",
+    points: all.map((atMs) => labelOf(atMs, step)),
+    format: count,
+  };
+  return (
+    <div class="split">
+      <div class="card">
+        <Chart
+          {...{ ...shared, id: "calls", title: `Calls by ${step}`, kind: "bars" }}
+          series={[
+            { name: "Answered", tone: 1, values: valuesOf(({ calls, failed, refused }) => calls - failed - refused) },
+            { name: "Failed", tone: 3, values: valuesOf(({ failed }) => failed) },
+            { name: "Refused", tone: 2, values: valuesOf(({ refused }) => refused) },
+          ]}
+          description={`Calls of all tenants by ${step}, by what came of them.`}
+        />
+      </div>
+      <div class="card">
+        <Chart
+          {...{ ...shared, id: "units", title: `Units by ${step}`, kind: "bars" }}
+          series={[{ name: "Units", tone: 1, values: valuesOf(({ units }) => units) }]}
+          description={`Units of all tenants by ${step}.`}
+        />
+      </div>
+    </div>
+  );
+};
