@@ -189,7 +189,7 @@ export class TenantObject extends ProductObject {
       return { units: 0, rows: 0 };
     return sql
       .exec<{ units: number; rows: number }>(
-        `SELECT (SELECT coalesce(sum(units), 0) FROM calls) + (SELECT coalesce(sum(units), 0) FROM months) AS units,
+        `SELECT (SELECT coalesce(sum(units), 0) FROM calls) + (SELECT coalesce(sum(units), 0) FROM totals) AS units,
                 (SELECT count(*) FROM calls) AS rows`,
       )
       .one();
