@@ -1,7 +1,7 @@
 // Measures what each page costs: CPU time of workerd until the page is answered, round trips to databases, and bytes. It signs in as
 // an owner and as the operator, opens the first pages, and follows their links to pages of the same kind.
 import { join } from "node:path";
-import { freePort } from "../cli/settings.ts";
+import { freePort } from "../cli/ports.ts";
 import { config } from "../src/core/app-config.ts";
 import { bundle } from "../dev/bundle.ts";
 import { addOwners, runDemonstration } from "../dev/demo.ts";

@@ -7,7 +7,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as z from "zod";
 import { firstKey, signUp } from "../dev/demo.ts";
-import { freePort } from "../cli/settings.ts";
+import { freePort } from "../cli/ports.ts";
 import { startSystem } from "../dev/system.ts";
 import { bundle } from "../dev/bundle.ts";
 import { cpuMsByName } from "./cpu.ts";

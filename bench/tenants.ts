@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
-import { freePort } from "../cli/settings.ts";
+import { freePort } from "../cli/ports.ts";
 import { type System, type SystemOptions, startSystem } from "../dev/system.ts";
 import type { Strategy } from "../src/core/plans.ts";
 

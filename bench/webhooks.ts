@@ -2,7 +2,7 @@
 // existing tenant, so that Tollgate applies earlier events while it receives the next ones.
 import { createHmac } from "node:crypto";
 import { signUp } from "../dev/demo.ts";
-import { freePort } from "../cli/settings.ts";
+import { freePort } from "../cli/ports.ts";
 import { startSystem } from "../dev/system.ts";
 
 const EVENTS = 400;

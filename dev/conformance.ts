@@ -13,7 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { readFlags, wholeNumber } from "../cli/flags.ts";
 import { removePostgresData } from "./postgres/postgres.ts";
-import { freePort } from "../cli/settings.ts";
+import { freePort } from "../cli/ports.ts";
 import { planNames } from "../src/core/plans.ts";
 import { type System, startSystem } from "./system.ts";
 

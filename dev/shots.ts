@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { readFlags } from "../cli/flags.ts";
-import { freePort } from "../cli/settings.ts";
+import { freePort } from "../cli/ports.ts";
 import { config } from "../src/core/app-config.ts";
 import { bundle } from "./bundle.ts";
 import { startChromium } from "./chromium.ts";

@@ -11,7 +11,7 @@ import { realpath, rename, rm, rmdir, writeFile } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Client, DatabaseError } from "pg";
-import { freePort } from "../../cli/settings.ts";
+import { freePort } from "../../cli/ports.ts";
 import { keepPassword, locateBinaries, locateHome, readDataLocation } from "./place.ts";
 import type { ServerUser } from "./place.ts";
 

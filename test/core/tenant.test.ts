@@ -124,7 +124,10 @@ test("an older program's copy gets defaults for missing limits, and one that lac
     leavingUntilMs: null,
     features: {},
     keys: kept.keys.map((key) => ({ ...key, tools: null, unitsPerMonth: null, memberId: null })),
-    limits: { ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
+    limits: {
+      ...{ ...limits, unitsPerHourByTool: {}, sessions: 2, sessionIdleSeconds: 30 },
+      ...{ spendCapCents: null, maxSpendCapCents: null },
+    },
   });
   for (const missing of ["state", "placement", "limits", "keys", "links", "members", "removedMembers", "version"]) {
     expect(TenantConfig.safeParse({ ...kept, [missing]: undefined }).success, missing).toBe(false);

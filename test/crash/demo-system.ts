@@ -9,7 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import pg from "pg";
 import { childEnvironment } from "../../dev/child-environment.ts";
 import { removePostgresData } from "../../dev/postgres/postgres.ts";
-import { freePort } from "../../cli/settings.ts";
+import { freePort } from "../../cli/ports.ts";
 
 /** A start takes 7 s on two idle cores, and its Worker alone up to a minute on a busy machine. */
 const READY_WITHIN_MS = 120_000;

@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
 import { postJson } from "../../dev/demo.ts";
-import { isFree } from "../../cli/settings.ts";
+import { isFree } from "../../cli/ports.ts";
 import {
   type Demo,
   type Seen,

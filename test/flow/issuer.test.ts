@@ -3,7 +3,7 @@
 import { type Server, createServer } from "node:http";
 import { type CryptoKey, SignJWT, exportJWK, generateKeyPair } from "jose";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { freePort } from "../../cli/settings.ts";
+import { freePort } from "../../cli/ports.ts";
 import {
   aTenant,
   callTool,

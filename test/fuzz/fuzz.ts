@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readFlags, wholeNumber } from "../../cli/flags.ts";
-import { freePort } from "../../cli/settings.ts";
+import { freePort } from "../../cli/ports.ts";
 import { bundle } from "../../dev/bundle.ts";
 import { removePostgresData } from "../../dev/postgres/postgres.ts";
 import { type System, startSystem } from "../../dev/system.ts";
