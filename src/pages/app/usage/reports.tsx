@@ -7,7 +7,7 @@ import { addUp, dayOf } from "../../../metering/invoice.ts";
 import { Instant, count, units } from "../../parts/figures.tsx";
 import { Badge, Empty } from "../../parts/notice.tsx";
 import { NextPage, Table } from "../../parts/table.tsx";
-import { accountPage, accountPath } from "../account-page.tsx";
+import { accountPage, accountPath, may } from "../account-page.tsx";
 
 /** A report covers five minutes at least: a day has no more than 288. */
 const MOST_REPORTS = 1_000;
@@ -42,7 +42,7 @@ export async function showReportsPage(
       lead: (
         <>
           Every few minutes the calls of that time become one report, which never changes. Times are in UTC.{" "}
-          <a href={accountPath(c, "/invoices")}>All invoices</a>
+          {may(c, "billing:manage") && <a href={accountPath(c, "/invoices")}>All invoices</a>}
         </>
       ),
     },
