@@ -8,7 +8,7 @@
 //   second-app  the promise that app/ can be replaced: a whole system that sells test/second-app.
 //   campaign    faults between a call and its money, also against whole systems. `npm run campaign` chooses the seeds.
 //   crash       `npm start` itself, killed and started again.
-import { resolve } from "node:path";
+import { matchesGlob, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { defineConfig } from "vitest/config";
 import { BaseSequencer, type TestSpecification } from "vitest/node";
@@ -22,6 +22,18 @@ const secondApp = { alias: generate(resolve("test/second-app")) };
 const fixture = { alias: generate(resolve(FIXTURE_APP)) };
 generate(resolve("app"));
 process.env["TOLLGATE_APP"] = FIXTURE_APP;
+
+/** Tests of large files, of many tenants and of replicas, which together take minutes. `npm run test:long` runs them, and no other. */
+const long = [
+  ...["fleet", "tenant-history", "postgres-replica", "analytics-login"].map((name) => `test/dev/${name}.test.ts`),
+  ...["backups", "import", "analytics"].map((name) => `test/flow/${name}.test.ts`),
+];
+/** Which part dev/run-tests.ts runs: `short` is all but the long ones. Without it every file can be named. */
+const part = process.env["VITEST_PART"];
+const files = (include: string[]): { include: string[]; exclude: string[] } => ({
+  include: part === "long" ? long.filter((file) => include.some((each) => matchesGlob(file, each))) : include,
+  exclude: part === "short" ? long : [],
+});
 
 /** Files that take minutes. They start first; otherwise the last of them runs alone, while one core is idle. */
 const longest = ["test/dev/fleet.test.ts", "test/dev/postgres.test.ts", "test/dev/analytics-login.test.ts"];
@@ -70,7 +82,7 @@ export default defineConfig({
         resolve: fixture,
         test: {
           name: "stand-ins",
-          include: ["test/{dev,stripe}/**/*.test.ts"],
+          ...files(["test/{dev,stripe}/**/*.test.ts"]),
           testTimeout: 120_000, // the longest take 15 s alone, and run beside whole systems on two cores
           hookTimeout: 60_000,
           expect: { poll: { timeout: 60_000 } }, // a busy machine takes ten times as long as an idle one
@@ -90,7 +102,7 @@ export default defineConfig({
         resolve: fixture,
         test: {
           name: "flow",
-          include: ["test/flow/**/*.test.ts"],
+          ...files(["test/flow/**/*.test.ts"]),
           // Tests compare answers with the reference of the API, whose schemas stand beside code that uses the OAuth library.
           execArgv: ["--import", pathToFileURL(resolve("test/support/cloudflare-module.ts")).href],
           globalSetup: ["test/support/flow-setup.ts"],

@@ -15,8 +15,9 @@ const LANES_OF_A_TEST_RUN = "2";
 const { values: flags, positionals: files } = readFlags({
   command: "npm test",
   help: `
-npm test [-- FILES]             all tests: unit, stand-ins, attack, flow, second-app, crash, and 4 seeds of the fault campaign
+npm test [-- FILES]             the tests: unit, stand-ins, attack, flow, second-app, crash, and 4 seeds of the fault campaign
 npm run test:quick              types and unit tests, without starting anything: about 13 s on two idle cores
+npm run test:long               the tests that npm test leaves out: fleets, large imports, backups, replicas; ten minutes
 npm run attack [-- FILES]       hostile SQL against every tier; each statement must also succeed with its wall removed
 
 FILES are parts of test file names, e.g. npm test -- flow/moves. With FILES, npm test leaves the campaign out.
@@ -26,8 +27,13 @@ another one.
   --project NAME   only this project of vitest.config.ts: core, app, stand-ins, attack, flow, second-app,
                    campaign or crash
   --quick          what npm run test:quick runs
+  --long           what npm run test:long runs
   --help           this text`,
-  flags: { quick: { type: "boolean", default: false }, project: { type: "string" } },
+  flags: {
+    quick: { type: "boolean", default: false },
+    long: { type: "boolean", default: false },
+    project: { type: "string" },
+  },
   positionals: true,
 });
 
@@ -53,6 +59,11 @@ async function runTests(): Promise<boolean> {
     return results.every(Boolean);
   }
   if (flags.project !== undefined) return run(vitest, ["run", "--project", flags.project, ...files]);
+  if (flags.long) {
+    process.env["VITEST_PART"] = "long";
+    return run(vitest, ["run", "--project", "stand-ins", "--project", "flow", ...files]);
+  }
+  if (files.length === 0) process.env["VITEST_PART"] = "short";
   process.env["CAMPAIGN_SEEDS"] = SEEDS_OF_A_TEST_RUN;
   process.env["CAMPAIGN_LANES"] = LANES_OF_A_TEST_RUN;
   return run(vitest, ["run", ...files]);

@@ -127,12 +127,10 @@ test("events of requests at the same moment are stored once each with few transa
     [two, 20],
   ] as const) {
     const rows = await log.rowsOf(tenantId);
-    expect(rows.slice(0, 20).map(({ atMs }) => atMs)).toEqual(
-      rows
-        .slice(0, 20)
-        .map(({ atMs }) => atMs)
-        .toSorted((a, b) => a - b),
-    );
+    // The first event came alone. Those that came meanwhile are in the order of their times.
+    const crowd = new Set(events.slice(1).map(({ id }) => id));
+    const together = rows.filter(({ id }) => crowd.has(id)).map(({ atMs }) => atMs);
+    expect(together).toEqual(together.toSorted((a, b) => a - b));
     expect(new Set(rows.map(({ id }) => id)).size).toBe(count);
     expect((await verifyChain(log.store, await log.chainOf(tenantId))).broken).toBeUndefined();
   }
