@@ -24,13 +24,13 @@ generate(resolve("app"));
 process.env["TOLLGATE_APP"] = FIXTURE_APP;
 
 /**
- * Tests of large files, of many tenants, of replicas, and of each flag of each command. Together they take minutes, and
- * `npm run test:long` runs them and no other.
+ * Tests of large files, of many tenants, of removals, of replicas, and of each flag of each command. Together they take
+ * minutes, and `npm run test:long` runs them and no other.
  */
 const long = [
   ...["fleet", "tenant-history", "postgres-replica", "analytics-login"].map((name) => `test/dev/${name}.test.ts`),
   ...["dev/flags", "dev/neon-pooler", "dev/stripe-setup", "stripe/cli"].map((name) => `test/${name}.test.ts`),
-  ...["backups", "import", "analytics"].map((name) => `test/flow/${name}.test.ts`),
+  ...["backups", "import", "analytics", "removal", "fleet"].map((name) => `test/flow/${name}.test.ts`),
 ];
 /** Which part dev/run-tests.ts runs: `short` is all but the long ones. Without it every file can be named. */
 const part = process.env["VITEST_PART"];

@@ -17,7 +17,7 @@ const { values: flags, positionals: files } = readFlags({
   help: `
 npm test [-- FILES]             the tests: unit, stand-ins, attack, flow, second-app, crash, and 4 seeds of the fault campaign
 npm run test:quick              types and unit tests, without starting anything: about 13 s on two idle cores
-npm run test:long               the tests that npm test leaves out: fleets, large imports, backups, replicas; ten minutes
+npm run test:long               the tests that npm test leaves out: fleets, removals, backups, imports, replicas
 npm run attack [-- FILES]       hostile SQL against every tier; each statement must also succeed with its wall removed
 
 FILES are parts of test file names, e.g. npm test -- flow/moves. With FILES, npm test leaves the campaign out.

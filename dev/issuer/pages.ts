@@ -91,6 +91,7 @@ function frame(provider: ProviderName, title: string, body: Page): Page {
             max-width: 36rem;
             margin: 2rem auto;
             padding: 0 1rem;
+            overflow-wrap: anywhere;
           }
           ul {
             list-style: none;

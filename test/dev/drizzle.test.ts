@@ -47,7 +47,7 @@ beforeAll(async () => {
       await branch.createTenant({ placementId, tenantId: tenant, password: ownName(placementId) });
     }
   }
-}, 30_000);
+});
 afterAll(() => cluster[Symbol.asyncDispose]());
 
 const tiers = {
