@@ -34,7 +34,7 @@ const long = [
 ];
 /** Which part dev/run-tests.ts runs: `short` is all but the long ones. Without it every file can be named. */
 const part = process.env["VITEST_PART"];
-const files = (include: string[]): { include: string[]; exclude: string[] } => ({
+const filesIn = (include: string[]): { include: string[]; exclude: string[] } => ({
   include: part === "long" ? long.filter((file) => include.some((each) => matchesGlob(file, each))) : include,
   exclude: part === "short" ? long : [],
 });
@@ -86,7 +86,7 @@ export default defineConfig({
         resolve: fixture,
         test: {
           name: "stand-ins",
-          ...files(["test/{dev,stripe}/**/*.test.ts"]),
+          ...filesIn(["test/{dev,stripe}/**/*.test.ts"]),
           testTimeout: 120_000, // the longest take 15 s alone, and run beside whole systems on two cores
           hookTimeout: 60_000,
           expect: { poll: { timeout: 60_000 } }, // a busy machine takes ten times as long as an idle one
@@ -106,7 +106,7 @@ export default defineConfig({
         resolve: fixture,
         test: {
           name: "flow",
-          ...files(["test/flow/**/*.test.ts"]),
+          ...filesIn(["test/flow/**/*.test.ts"]),
           // Tests compare answers with the reference of the API, whose schemas stand beside code that uses the OAuth library.
           execArgv: ["--import", pathToFileURL(resolve("test/support/cloudflare-module.ts")).href],
           globalSetup: ["test/support/flow-setup.ts"],
