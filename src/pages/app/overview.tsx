@@ -10,7 +10,7 @@ import { type Period, dayOf, daysOf, monthOf } from "../../metering/invoice.ts";
 import { callsOf, quotaOf } from "../../metering/metrics/api.ts";
 import { metricsStore } from "../../metering/metrics/metrics-store.ts";
 import { pagePart, wantsPart } from "../layout/layout.tsx";
-import { Chart } from "../parts/chart.tsx";
+import { Chart, labelOf } from "../parts/chart.tsx";
 import { ClientSetup } from "../parts/client-setup.tsx";
 import { Copyable } from "../parts/code.tsx";
 import { Instant, count, units } from "../parts/figures.tsx";
@@ -19,7 +19,6 @@ import { accountPage, accountPath, may, tenantFor } from "./account-page.tsx";
 import { CallTable } from "./usage/calls.tsx";
 import { CostFigures } from "./usage/cost.tsx";
 import { Limits } from "./usage/limits.tsx";
-import { labelOf } from "./usage/usage-charts.tsx";
 
 /** Without script. */
 const RELOAD_SECONDS = 60;

@@ -5,6 +5,16 @@ import { line, stack } from "d3-shape";
 import type { FC } from "hono/jsx";
 import { Table } from "./table.tsx";
 
+const dayWords = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
+
+/** What a chart writes for an hour or a day (UTC). */
+export function labelOf(atMs: number, step: "hour" | "day"): { label: string; short: string } {
+  const iso = new Date(atMs).toISOString();
+  return step === "day"
+    ? { label: iso.slice(0, 10), short: dayWords.format(atMs) }
+    : { label: `${iso.slice(0, 10)} ${iso.slice(11, 16)}`, short: iso.slice(11, 16) };
+}
+
 export interface Series {
   name: string;
   /** The class that gives its colour: `tone-1` to `tone-4`. */

@@ -61,7 +61,7 @@ export const confirm = act({
 
 export const undo = act({
   ...{ path: "move/undo", action: "undoMove", role: "admin", title: "Undo the move", tone: "bad" },
-  text: "Copies back what has changed since the switch, and switches again. A move that has not switched yet just ends.",
+  text: "After the switch, Tollgate copies the changes back and switches again. Before the switch, the move ends.",
   schema: nothing,
   run: (c) => undoMove(c),
   done: "The move is being undone.",
@@ -102,7 +102,7 @@ export const stopBackup = act({
 
 export const restore = act({
   ...{ path: "restore", action: "startRestore", role: "admin", title: "Restore", tone: "bad" },
-  text: "Replaces the tenant's rows by those of a backup, or by what they were at an instant. Tollgate backs up the present rows first.",
+  text: "Replaces the tenant's rows with those of a backup or of an instant. Tollgate first makes a backup of the current rows.",
   label: "Start the restore",
   schema: z.object({ backup: z.string().max(101).optional(), at: Moment.optional() }),
   fields: ({ entered, errors }) => (
@@ -139,7 +139,7 @@ function restoreFrom(name: string | undefined, at: string | undefined): z.output
 
 export const stopRestore = act({
   ...{ path: "restore/cancel", action: "cancelRestore", role: "support", title: "Cancel the restore", tone: "bad" },
-  text: "Once it has begun to replace rows, a restore cannot be cancelled.",
+  text: "You can cancel a restore until it begins to replace rows.",
   schema: nothing,
   run: (c) => cancelRestore(c),
   done: "The restore is cancelled.",
@@ -168,7 +168,7 @@ export const load = act({
 
 export const stopImport = act({
   ...{ path: "import/cancel", action: "cancelImport", role: "support", title: "Cancel the import", tone: "bad" },
-  text: "Lines that are imported stay.",
+  text: "Tollgate keeps the lines that it has imported.",
   schema: nothing,
   run: (c) => cancelImport(c),
   done: "The import is cancelled.",

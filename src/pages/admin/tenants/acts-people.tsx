@@ -29,7 +29,7 @@ const shownKey = (c: HttpContext, { apiKey, delivered }: { apiKey: string; deliv
 
 export const newKey = act({
   ...{ path: "keys/new", action: "createKey", role: "admin", title: "Create an API key" },
-  text: "A key with the scopes of all tools. Pass it on over a channel that the tenant trusts; better, invite its owner, who makes keys alone.",
+  text: "Makes a key with the scopes of all tools. Send it to the tenant over a safe channel. It is safer to invite the owner, who can make keys.",
   label: "Create",
   schema: z.object({ name: KeyRequest.shape.name, form: Seed }),
   fields: ({ entered, errors }) => (
@@ -46,7 +46,7 @@ export const newKey = act({
 
 export const rotateKey = act({
   ...{ path: "keys/:keyId/rotate", action: "rotateKey", role: "admin", title: "Rotate the key" },
-  text: "Makes a successor with the same rights. The old key works for a day more.",
+  text: "Makes a new key with the same rights. The old key works for one more day.",
   label: "Rotate",
   schema: z.object({ form: Seed }),
   fields: () => <SeedField />,
@@ -58,7 +58,7 @@ export const rotateKey = act({
 
 export const revoke = act({
   ...{ path: "keys/:keyId/revoke", action: "revokeKey", role: "support", title: "Revoke the key", tone: "bad" },
-  text: "Programs with this key are refused on their next request. It cannot be taken back.",
+  text: "Tollgate refuses the next request with this key. You cannot undo this.",
   schema: nothing,
   run: (c) => revokeKey(c),
   done: "The key is revoked.",
@@ -67,7 +67,7 @@ export const revoke = act({
 
 export const newMember = act({
   ...{ path: "members/new", action: "addMember", role: "admin", title: "Invite a member" },
-  text: "For the first owner of a tenant that no order has an address for. The person gets an invitation by mail.",
+  text: "For a tenant without an order, which has no owner's address. Tollgate invites the person by mail.",
   label: "Invite",
   schema: z.object({ email: z.email().max(320), role: z.enum(tenantRoles) }),
   fields: ({ entered, errors }, tenant) => (
@@ -111,7 +111,7 @@ export const removeOne = act({
     title: "Remove the member",
     tone: "bad",
   },
-  text: "The person's sessions, clients and keys are refused on the next request.",
+  text: "Tollgate refuses the next request of the person's sessions, clients and keys.",
   schema: nothing,
   run: (c) => removeMember(c),
   done: "The member is removed.",
@@ -126,7 +126,7 @@ export const endGrant = act({
     title: "Revoke the client",
     tone: "bad",
   },
-  text: "The client is refused on its next request. The member can let it in again.",
+  text: "Tollgate refuses the client's next request. The member can let the client in again.",
   schema: nothing,
   run: (c) => revokeGrant(c),
   done: "The client's access is revoked.",
@@ -135,7 +135,7 @@ export const endGrant = act({
 
 export const endOne = act({
   ...{ path: "sessions/:sessionId/end", action: "endSession", role: "support", title: "End the session", tone: "bad" },
-  text: "The browser is refused on its next request. Clients that the person has let in stay.",
+  text: "Tollgate refuses the browser's next request. The person's clients keep their access.",
   schema: nothing,
   run: (c) => endSession(c),
   done: "The session has ended.",
@@ -144,7 +144,7 @@ export const endOne = act({
 
 export const link = act({
   ...{ path: "links/new", action: "linkOrganisation", role: "admin", title: "Link an organisation" },
-  text: "Tokens of this issuer for the organisation count as the tenant's, from the next request on.",
+  text: "From the next request on, Tollgate accepts this issuer's tokens for the organisation as the tenant's.",
   label: "Link",
   schema: LinkRequest,
   fields: ({ entered, errors }, tenant) => (
@@ -167,7 +167,7 @@ export const link = act({
 
 export const unlink = act({
   ...{ path: "links/end", action: "unlinkOrganisation", role: "admin", title: "End a link", tone: "bad" },
-  text: "The issuer's tokens for this organisation are refused from the next request on. Type both as the list shows them.",
+  text: "From the next request on, Tollgate refuses the issuer's tokens for this organisation. Type both as the list shows them.",
   schema: LinkRequest,
   fields: ({ entered, errors }) => (
     <>

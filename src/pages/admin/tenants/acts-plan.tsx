@@ -48,7 +48,7 @@ const number = z.union([z.literal("none"), z.coerce.number().int().positive()]).
 
 export const limits = act({
   ...{ path: "limits", action: "changeTenant", role: "support", title: "Change the limits" },
-  text: "In force on the tenant's next call. An empty field takes the number that the tenant was sold, and the word none removes a limit.",
+  text: "The tenant's next call uses the new limits. An empty field restores the number that the tenant was sold. The word none removes a limit.",
   label: "Save",
   schema: z.object({ unitsPerHour: number, unitsPerMonth: number, callsPerMinute: number, callsInFlight: number }),
   fields: ({ entered, errors }, tenant) => (

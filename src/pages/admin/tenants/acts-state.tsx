@@ -21,7 +21,7 @@ const nothing = z.object({});
 
 export const suspend = act({
   ...{ path: "suspend", action: "suspendTenant", role: "support", title: "Suspend", tone: "bad" },
-  text: "Its agents are refused from the next call on, and are told that the account is suspended. Usage, invoices and the export stay readable. Its subscription goes on: stop it at Stripe if no more is owed.",
+  text: "Tollgate refuses the tenant's next call and says that the account is suspended. Its people can still read usage, invoices and the export. Stripe still charges the subscription. To stop the charges, cancel the subscription at Stripe.",
   schema: nothing,
   run: (c) => suspendTenant(c),
   done: "The tenant is suspended.",
@@ -29,7 +29,7 @@ export const suspend = act({
 
 export const resume = act({
   ...{ path: "resume", action: "resumeTenant", role: "support", title: "Resume" },
-  text: "Ends a suspension by the operator and a trial that has passed. A tenant whose set-up failed gets another attempt.",
+  text: "Ends an operator's suspension or an expired trial. If the set-up has failed, Tollgate tries it again.",
   schema: nothing,
   run: (c) => resumeTenant(c),
   done: "The tenant is resumed.",
@@ -37,7 +37,7 @@ export const resume = act({
 
 export const reactivate = act({
   ...{ path: "reactivate", action: "reactivateTenant", role: "support", title: "Reactivate" },
-  text: "Takes the tenant back while it is leaving, and lets a subscription run again that Stripe has paused. An open invoice is charged.",
+  text: "Cancels the removal of a tenant in its grace period. Resumes a subscription that Stripe has paused. Stripe charges an open invoice.",
   schema: nothing,
   run: (c) => reactivateTenant(c),
   done: "The tenant is back.",
@@ -45,7 +45,7 @@ export const reactivate = act({
 
 export const remove = act({
   ...{ path: "remove", action: "removeTenant", role: "admin", title: "Remove", tone: "bad" },
-  text: "Its agents are refused at once and the subscription ends. Its data stays for the grace period, in which it can be reactivated; then Tollgate deletes it.",
+  text: "Tollgate refuses the tenant's calls at once and ends its subscription. It keeps the data for the grace period, in which you can reactivate the tenant. Then Tollgate deletes the data.",
   schema: nothing,
   run: (c) => removeTenant(c, { query: { now: false } }),
   done: "The tenant is leaving.",
@@ -92,7 +92,7 @@ export const account = act({
 
 export const trial = act({
   ...{ path: "trial", action: "changeTenant", role: "support", title: "Set the end of the trial" },
-  text: "Only for a trial of the operator's: Stripe decides about a trial that was bought. Without a day, it is no trial any more.",
+  text: "Only for a trial that an operator has started. Stripe ends a trial that was bought. Leave the day empty to end the trial.",
   label: "Save",
   schema: z.object({ until: z.iso.date().optional() }),
   fields: ({ entered, errors }, tenant) => (
@@ -111,7 +111,7 @@ export const trial = act({
 
 export const monitorToken = act({
   ...{ path: "monitor-token", action: "renewMonitorToken", role: "support", title: "Replace the monitor token" },
-  text: "The present token of the tenant's health page stops working. The monitor that Tollgate has registered gets the new one by itself.",
+  text: "Revokes the token of the tenant's health page and makes a new one. Tollgate gives the new token to its own monitor.",
   schema: nothing,
   run: (c) => renewMonitorToken(c),
   done: "The monitor token is replaced.",

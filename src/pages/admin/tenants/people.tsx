@@ -53,7 +53,7 @@ export async function showTenantPeople(c: HttpContext): Promise<Response> {
           caption="API keys. Times in UTC."
           hidesCaption
           rows={keys}
-          empty={<Empty title="No API key">Its owner makes keys alone.</Empty>}
+          empty={<Empty title="No API key">The owner can make one.</Empty>}
           columns={[
             {
               head: "Key",

@@ -30,7 +30,7 @@ function presets(nowMs: number): Preset[] {
 }
 
 /** The range of the query in order of time. A day that is missing is chosen so that there are 30 days. */
-export function daysOf({ from, to }: { from?: string | undefined; to?: string | undefined }, nowMs: number): Days {
+export function shownDays({ from, to }: { from?: string | undefined; to?: string | undefined }, nowMs: number): Days {
   const last = to ?? (from === undefined ? dayOf(nowMs) : dayOf(Date.parse(from) + REST_MS));
   const first = from ?? dayOf(Date.parse(last) - REST_MS);
   return first <= last ? { from: first, to: last } : { from: last, to: first };

@@ -3,7 +3,7 @@ import type { FC } from "hono/jsx";
 import { callEnds } from "../../../core/call.ts";
 import { DAY_MS, HOUR_MS } from "../../../core/time.ts";
 import type { metricsOf } from "../../../metering/metrics/api.ts";
-import { Chart, type ChartProps } from "../../parts/chart.tsx";
+import { Chart, type ChartProps, labelOf } from "../../parts/chart.tsx";
 import { count, duration } from "../../parts/figures.tsx";
 import { outcomeWords } from "./words.tsx";
 
@@ -52,13 +52,4 @@ function filled({ from, to, points }: Metrics, step: "hour" | "day"): { atMs: nu
   for (let atMs = Date.parse(from); atMs < Date.parse(to); atMs += stepMs)
     found.push({ atMs, point: byTime.get(atMs) });
   return found;
-}
-
-const dayWords = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
-
-export function labelOf(atMs: number, step: "hour" | "day"): { label: string; short: string } {
-  const iso = new Date(atMs).toISOString();
-  return step === "day"
-    ? { label: iso.slice(0, 10), short: dayWords.format(atMs) }
-    : { label: `${iso.slice(0, 10)} ${iso.slice(11, 16)}`, short: iso.slice(11, 16) };
 }

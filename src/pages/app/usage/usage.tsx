@@ -14,7 +14,7 @@ import { Empty } from "../../parts/notice.tsx";
 import { type Column, Table } from "../../parts/table.tsx";
 import { accountPage, accountPath } from "../account-page.tsx";
 import { Storage, storedBy } from "./limits.tsx";
-import { type Days, Range, daysOf, query as queryOf } from "./range.tsx";
+import { type Days, Range, shownDays, query as queryOf } from "./range.tsx";
 import { UsageCharts } from "./usage-charts.tsx";
 import { CallerName, Outcome, isOutcome } from "./words.tsx";
 
@@ -45,7 +45,7 @@ type Point = Metrics["points"][number];
 export async function showUsagePage(c: HttpContext, { query }: { query: UsageView }): Promise<Response> {
   const tenantId = tenantOf(c);
   const nowMs = Date.now();
-  const days = daysOf(query, nowMs);
+  const days = shownDays(query, nowMs);
   const { by, tool, caller, outcome } = query;
   const length = (Date.parse(days.to) - Date.parse(days.from)) / DAY_MS + 1;
   const step = length <= DAYS_BY_HOUR ? "hour" : "day";

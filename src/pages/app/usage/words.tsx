@@ -7,7 +7,7 @@ import { Badge, type Tone } from "../../parts/notice.tsx";
 
 export const outcomeWords: Readonly<Record<CallEnd, { text: string; tone: Tone; meaning: string }>> = {
   ok: { text: "OK", tone: "good", meaning: "The tool answered. Its units are charged." },
-  failed: { text: "Failed", tone: "bad", meaning: "The tool gave no answer that counts. Nothing is charged." },
+  failed: { text: "Failed", tone: "bad", meaning: "The tool did not succeed. Nothing is charged." },
   refused: { text: "Refused", tone: "warn", meaning: "The call did not run. Nothing is charged." },
   repeated: {
     ...{ text: "Repeated", tone: "neutral" },
