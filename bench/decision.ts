@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Admission } from "../src/calls/admission.ts";
 import { HOUR_MS } from "../src/core/time.ts";
-import { type Limits, planOf } from "../src/core/plans.ts";
+import { type Limits, planOf } from "../src/core/plans/plans.ts";
 
 const WINDOW_UNITS = 10_000;
 /** At this rate, one unit leaves the full window for each new one. */

@@ -3,7 +3,7 @@
 // the same flood shows what the machine itself costs.
 import { join } from "node:path";
 import { bundle } from "../dev/bundle.ts";
-import { planNames, planOf } from "../src/core/plans.ts";
+import { planNames, planOf } from "../src/core/plans/plans.ts";
 import { startLoad } from "./calls.ts";
 import { type BenchTenant, layGround } from "./ground.ts";
 import type { LoadResult } from "./load.ts";

@@ -3,7 +3,7 @@
 // an alternative: the object calls back into the Worker, which runs the tool, and then writes its row.
 import { DurableObject } from "cloudflare:workers";
 import { signContext } from "../src/tenant-db/signed-context.ts";
-import type { TenantId } from "../src/core/tenant.ts";
+import type { TenantId } from "../src/core/tenant/tenant.ts";
 import { searchProducts } from "../test/support/fixture-app/tools/search-products.ts";
 import type { TenantDb, ToolContext } from "../src/tools/tool.ts";
 

@@ -10,9 +10,9 @@ import pg from "pg";
 import { controlDatabase, prepareDatabases, sharedDatabase } from "../cli/migrations/prepare.ts";
 import type { NeonProxyStats } from "../dev/neon/proxy.ts";
 import { startPostgres } from "../dev/postgres/postgres.ts";
-import { encodeScopes, mintCredential, sha256Hex } from "../src/core/credentials.ts";
-import { type Limits, planOf } from "../src/core/plans.ts";
-import { TenantId } from "../src/core/tenant.ts";
+import { encodeScopes, mintCredential, sha256Hex } from "../src/core/keys/credentials.ts";
+import { type Limits, planOf } from "../src/core/plans/plans.ts";
+import { TenantId } from "../src/core/tenant/tenant.ts";
 import { MEMBER_ID } from "./ground-names.ts";
 
 const PUBLIC_URL = "http://127.0.0.1:8787"; // the audience of tokens; nothing listens there

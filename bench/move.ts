@@ -4,7 +4,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import type { System } from "../dev/system.ts";
-import type { Strategy } from "../src/core/plans.ts";
+import type { Strategy } from "../src/core/plans/plans.ts";
 import { type BenchTenant, makeTenant, operator, percentile, print, runSql, startBenchSystem } from "./tenants.ts";
 
 const AGENTS = 4;

@@ -1,7 +1,7 @@
 // The product as it is deployed, with counters of the calls that its objects receive, and with a member who agrees to every client.
 import { createContext } from "../src/control/context.ts";
 import { config } from "../src/core/app-config.ts";
-import type { TenantId } from "../src/core/tenant.ts";
+import type { TenantId } from "../src/core/tenant/tenant.ts";
 import { oauthEnv } from "../src/identity/oauth/api.ts";
 import { grantAccess, readAuthorization } from "../src/identity/oauth/authorize.ts";
 import { MEMBER_ID } from "./ground-names.ts";

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import * as z from "zod";
 import { freePort } from "../cli/ports.ts";
 import { type System, type SystemOptions, startSystem } from "../dev/system.ts";
-import type { Strategy } from "../src/core/plans.ts";
+import type { Strategy } from "../src/core/plans/plans.ts";
 
 export interface BenchTenant {
   id: string;

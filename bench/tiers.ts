@@ -4,7 +4,7 @@
 import { cpuMs, cpuMsOfTree, descendantsNamed } from "./cpu.ts";
 import { type BenchTenant, type Way, makeTenant, percentile, print, runSql, startBenchSystem } from "./tenants.ts";
 import type { System } from "../dev/system.ts";
-import { type Strategy, strategies } from "../src/core/plans.ts";
+import { type Strategy, strategies } from "../src/core/plans/plans.ts";
 
 const one = `SELECT id, name, price_cents FROM products WHERE category = 'lighting' ORDER BY name`;
 const write = `UPDATE products SET stock = stock + 1 WHERE id = 'lamp-arc' RETURNING stock`;

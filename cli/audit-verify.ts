@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { connectControl } from "../src/adapters/neon.ts";
-import { TenantId } from "../src/core/tenant.ts";
+import { TenantId } from "../src/core/tenant/tenant.ts";
 import { type Place, type ChainBreak } from "../src/identity/audit/audit.ts";
 import { verifyChain } from "../src/identity/audit/check.ts";
 import { auditStore } from "../src/identity/audit/audit-store.ts";

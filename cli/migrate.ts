@@ -4,8 +4,8 @@
 import { resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { FleetOptions, changedInShard } from "../src/fleet/fleet.ts";
-import { parseKeyRing } from "../src/core/encryption.ts";
-import { ownerOfShard } from "../src/core/placement.ts";
+import { parseKeyRing } from "../src/core/keys/encryption.ts";
+import { ownerOfShard } from "../src/core/tenant/placement.ts";
 import { migrationId } from "../src/tenant-db/branch.ts";
 import {
   controlDatabase,

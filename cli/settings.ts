@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseEnv } from "node:util";
-import type { KeyRing } from "../src/core/encryption.ts";
+import type { KeyRing } from "../src/core/keys/encryption.ts";
 import { freePort, isFree } from "./ports.ts";
 
 export interface DemoTenant {

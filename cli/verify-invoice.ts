@@ -23,10 +23,10 @@ import {
   firstDifference,
   monthOf,
 } from "../src/metering/invoice.ts";
-import { planNames, planOf } from "../src/core/plans.ts";
-import { inDollars, isRounded, usagePrice } from "../src/core/money.ts";
+import { planNames, planOf } from "../src/core/plans/plans.ts";
+import { inDollars, isRounded, usagePrice } from "../src/core/plans/money.ts";
 import type { SummaryRequest } from "../src/adapters/stripe/meter.ts";
-import { TenantId } from "../src/core/tenant.ts";
+import { TenantId } from "../src/core/tenant/tenant.ts";
 import { localControl } from "./migrations/prepare.ts";
 import { type Settings, localSystemRuns, readVariables } from "./settings.ts";
 

@@ -14,7 +14,7 @@ import * as z from "zod";
 import { readFlags, wholeNumber } from "../cli/flags.ts";
 import { removePostgresData } from "./postgres/postgres.ts";
 import { freePort } from "../cli/ports.ts";
-import { planNames } from "../src/core/plans.ts";
+import { planNames } from "../src/core/plans/plans.ts";
 import { type System, startSystem } from "./system.ts";
 
 const root = join(import.meta.dirname, "..");

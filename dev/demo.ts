@@ -7,7 +7,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as z from "zod";
 import { config } from "../src/core/app-config.ts";
-import { planNames, planOf } from "../src/core/plans.ts";
+import { planNames, planOf } from "../src/core/plans/plans.ts";
 import { type DemoTenant, saveSettings } from "../cli/settings.ts";
 import type { Person } from "./issuer/people.ts";
 import type { System } from "./system.ts";

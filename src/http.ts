@@ -8,11 +8,11 @@ import type { Creation } from "./control/idempotent-requests-store.ts";
 import type { TenantSummary } from "./control/tenants-store.ts";
 import type { Actor, OperatorRole, Permission, Person } from "./core/actor.ts";
 import type { Caller } from "./core/call.ts";
-import { fromBase64Url, toBase64Url } from "./core/credentials.ts";
+import { fromBase64Url, toBase64Url } from "./core/keys/credentials.ts";
 import { AppError, type ErrorCode, errors } from "./core/errors.ts";
-import { type TenantConfig, TenantId } from "./core/tenant.ts";
-import { inputProblems } from "./core/input-problem.ts";
-import { decodeUtf8, refusedTextIn, shownName } from "./core/text.ts";
+import { type TenantConfig, TenantId } from "./core/tenant/tenant.ts";
+import { inputProblems } from "./core/text/input-problem.ts";
+import { decodeUtf8, refusedTextIn, shownName } from "./core/text/text.ts";
 import { markRequest } from "./log.ts";
 
 export interface HttpEnv {

@@ -2,7 +2,7 @@
 // a row or a customer's text.
 import { AsyncLocalStorage } from "node:async_hooks";
 import { AppError, errorCode } from "./core/errors.ts";
-import { storable } from "./core/text.ts";
+import { storable } from "./core/text/text.ts";
 
 export type LogLevel = "info" | "warn" | "error";
 export type LogFields = Readonly<Record<string, string | number | boolean | null | undefined>>;

@@ -24,7 +24,7 @@ import { handleMcp } from "./calls/endpoint.ts";
 import { createContext } from "./control/context.ts";
 import { anonymous } from "./core/actor.ts";
 import { AccountChange, OwnAccountChange } from "./control/tenant-change.ts";
-import { SettingsPatch } from "./core/settings.ts";
+import { SettingsPatch } from "./core/tenant/settings.ts";
 import { RunsQuery, listMigrations, showMigration, startMigration, stopMigration } from "./fleet/api.ts";
 import { FleetOptions } from "./fleet/fleet.ts";
 import {

@@ -9,9 +9,9 @@ import { sharedVersion } from "../../src/tenant-db/branch.ts";
 import { type Shard, placementsStore } from "../../src/control/placements-store.ts";
 import { prepareShared } from "../../src/tenant-db/isolation.ts";
 import type { NeonConnection } from "../../src/adapters/neon.ts";
-import { loginPurpose } from "../../src/core/placement.ts";
-import type { Strategy } from "../../src/core/plans.ts";
-import { IV_BYTES, type KeyRing, encrypt } from "../../src/core/encryption.ts";
+import { loginPurpose } from "../../src/core/tenant/placement.ts";
+import type { Strategy } from "../../src/core/plans/plans.ts";
+import { IV_BYTES, type KeyRing, encrypt } from "../../src/core/keys/encryption.ts";
 import {
   alone,
   branchMigrations,

@@ -8,9 +8,9 @@ import {
   normalisePrefix,
   refusedContentType,
   utf8Bytes,
-} from "../core/document-path.ts";
-import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
-import { brokenText, decodeUtf8 } from "../core/text.ts";
+} from "../core/text/document-path.ts";
+import { type TenantId, tenantIdPattern } from "../core/tenant/tenant.ts";
+import { brokenText, decodeUtf8 } from "../core/text/text.ts";
 import type { FileInfo, TenantFiles } from "../tools/tool.ts";
 
 /** R2's largest page. */

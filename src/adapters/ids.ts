@@ -1,6 +1,6 @@
 // Makes ids and passwords from the platform's secure random source.
-import { toBase64Url } from "../core/credentials.ts";
-import { TenantId } from "../core/tenant.ts";
+import { toBase64Url } from "../core/keys/credentials.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 
 /** A random UUID. */
 export function newId(): string {

@@ -1,7 +1,7 @@
 // The outside monitor. A tenant's health page is registered once and cancelled when the tenant leaves. Every failed request
 // becomes an `OutsideFailure`, which is permanent or temporary.
 import { OutsideFailure } from "../core/errors.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { describeError } from "../log.ts";
 
 /** A monitor that does not answer must not delay provisioning. */

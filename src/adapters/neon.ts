@@ -6,7 +6,7 @@
 // A batch that met a connection which a left-over limit of its last user was about to end is sent again: nothing of it ran.
 // The database's own message stays in `cause`. It may quote rows, so it must never reach a log line.
 import { DatabaseError, type HTTPQueryOptions, neon, NeonDbError, neonConfig, types } from "@neondatabase/serverless";
-import { BoundedMap } from "../core/bounded-map.ts";
+import { BoundedMap } from "../core/concurrency/bounded-map.ts";
 import { AnswerLost, AppError, type ErrorCode } from "../core/errors.ts";
 import type { Row, Statement } from "../core/sql.ts";
 

@@ -6,7 +6,7 @@ import { ImportProgress } from "./import.ts";
 import { RestoreProgress } from "./restore.ts";
 import { type Job, type JobKind, jobsStore } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { TenantRequest, createTenant, refusedRegion } from "../control/new-tenant.ts";
 import type { Creation } from "../control/idempotent-requests-store.ts";
 import {

@@ -7,7 +7,7 @@ import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { forgetUndone } from "./history.ts";
 import { AppError, type ErrorCode, errorCode, isPermanent, outageOf, reasonOf } from "../core/errors.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import { describeError, log } from "../log.ts";
 import { importStep } from "./import.ts";

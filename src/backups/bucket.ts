@@ -3,8 +3,8 @@
 import * as z from "zod";
 import { AppError } from "../core/errors.ts";
 import type { FileDocument } from "./backup-file.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { decodeUtf8 } from "../core/text.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
+import { decodeUtf8 } from "../core/text/text.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 
 const MIB = 1024 * 1024;

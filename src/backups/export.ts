@@ -34,8 +34,8 @@ import {
   headerLine,
 } from "./backup-file.ts";
 import { AppError } from "../core/errors.ts";
-import { type Placement, ownName } from "../core/placement.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { type Placement, ownName } from "../core/tenant/placement.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 
 /** A connection to one placement of the tenant: the change log as its owner, and the tables as the tenant. */
 export interface Side extends History {

@@ -7,7 +7,7 @@
 // therefore the row at the moment.
 import * as z from "zod";
 import type { Row, Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import type { NeonConnection } from "../adapters/neon.ts";
 import { type AsTenant, type Column, type Key as RowKey, type Table, id, keyOf, literal } from "../tenant-db/copy.ts";
 

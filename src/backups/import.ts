@@ -3,7 +3,7 @@
 // imported. A file of another kind, and one whose lines are bad for the greater part, makes the job fail.
 // Invariant: a value is stored as the line has it, or the line is refused.
 import * as z from "zod";
-import { storable } from "../core/text.ts";
+import { storable } from "../core/text/text.ts";
 import { countLines, readHead, readLines, writeDocument } from "./bucket.ts";
 import { type Table, literal, tablesOf } from "../tenant-db/copy.ts";
 import { fileColumns, plainText } from "./history.ts";

@@ -2,8 +2,8 @@
 import type { JobsStore, Job } from "./jobs-store.ts";
 import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
-import type { Placement } from "../core/placement.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { Placement } from "../core/tenant/placement.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import type { TenantDb } from "../tools/tool.ts";
 import type { Side } from "./export.ts";
 import type { MoveHost } from "../moves/tenant-move.ts";

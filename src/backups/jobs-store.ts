@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { idOfRow, readableList } from "../control/failures-store.ts";
 import { CHANGES_KEPT_MS, POINTS_KEPT_MS } from "./history.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 

@@ -5,8 +5,8 @@
 // Invariants: no admitted call exceeds a limit at any position of a window, and no call that would fit is refused;
 // a failed call gives its units back; a free call never meets a limit of units.
 import type { QuotaStatus } from "../core/call.ts";
-import { type SpendWindow, type Spender, spendWindow } from "../core/money.ts";
-import type { AdmissionLimits } from "../core/plans.ts";
+import { type SpendWindow, type Spender, spendWindow } from "../core/plans/money.ts";
+import type { AdmissionLimits } from "../core/plans/plans.ts";
 import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import { SlidingWindow } from "./sliding-window.ts";
 

@@ -9,12 +9,12 @@
 import { withTimeout } from "../adapters/timeout.ts";
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { BoundedMap } from "../core/bounded-map.ts";
+import { BoundedMap } from "../core/concurrency/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, Refusal } from "../core/call.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import { spendWindow } from "../core/money.ts";
-import { planOf, weightOf } from "../core/plans.ts";
-import type { ApiKey, TenantConfig, TenantId } from "../core/tenant.ts";
+import { spendWindow } from "../core/plans/money.ts";
+import { planOf, weightOf } from "../core/plans/plans.ts";
+import type { ApiKey, TenantConfig, TenantId } from "../core/tenant/tenant.ts";
 import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";

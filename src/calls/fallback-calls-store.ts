@@ -2,7 +2,7 @@
 // transaction and can be repeated.
 import * as z from "zod";
 import { HOUR_MS, fromMs, toMs } from "../core/time.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { UncountedCall, fallbackCallColumns } from "../control/ledger-store.ts";
 import type { ControlDatabase } from "../control/context.ts";
 

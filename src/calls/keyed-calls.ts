@@ -7,8 +7,8 @@
 // that charge's id. No call runs without its object so near to midnight that the other attempt's charge may not be known yet.
 import * as z from "zod";
 import type { CallOutcome, Idempotency } from "../core/call.ts";
-import { utf8Bytes } from "../core/document-path.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { utf8Bytes } from "../core/text/document-path.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { DAY_MS, MINUTE_MS } from "../core/time.ts";
 
 /** Where a client sends its key. MCP reserves only prefixes with `modelcontextprotocol` or `mcp` as their second label. */

@@ -8,9 +8,9 @@
 import { newTimedId } from "../adapters/ids.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import type { Context } from "../control/context.ts";
-import { BoundedMap } from "../core/bounded-map.ts";
+import { BoundedMap } from "../core/concurrency/bounded-map.ts";
 import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus, Refusal } from "../core/call.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { currentRequestId, currentTraceId, describeError, log } from "../log.ts";
 import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";

@@ -2,9 +2,9 @@
 // upgrade. The same facts are sent as data beside the text.
 import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
-import { type Account, type StateFacts, conditionOf, tenantTable } from "../core/tenant-state.ts";
-import { costOf, inDollars, spentIn, type SpendWindow } from "../core/money.ts";
-import { plans } from "../core/plans.ts";
+import { type Account, type StateFacts, conditionOf, tenantTable } from "../core/tenant/tenant-state.ts";
+import { costOf, inDollars, spentIn, type SpendWindow } from "../core/plans/money.ts";
+import { plans } from "../core/plans/plans.ts";
 import type { Tool } from "../tools/tool.ts";
 import type { Measure, Refused } from "./admission.ts";
 

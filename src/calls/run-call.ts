@@ -22,10 +22,10 @@ import {
   newTrace,
 } from "../core/call.ts";
 import { type ErrorCode, errorCode } from "../core/errors.ts";
-import { withReserve } from "../core/money.ts";
+import { withReserve } from "../core/plans/money.ts";
 import type { Charge } from "../core/usage.ts";
-import type { ApiKey, TenantConfig } from "../core/tenant.ts";
-import { refusedByState } from "../core/tenant-state.ts";
+import type { ApiKey, TenantConfig } from "../core/tenant/tenant.ts";
+import { refusedByState } from "../core/tenant/tenant-state.ts";
 import { allowedTools, keyOf, refusedCredential, refusedToolUse } from "../identity/keys/credential-check.ts";
 import { rolesNeeded } from "../identity/members/members.ts";
 import { describeError, log } from "../log.ts";

@@ -1,7 +1,7 @@
 // The calls that one tenant's object runs. A call id runs at most once at a time, and a plan change can pause new calls. A call
 // that a raisable limit refuses can wait until the tenant's people have raised it. It waits outside of the gate and holds nothing.
 import type { CallOutcome, CallRequest, Progress } from "../core/call.ts";
-import { PauseGate } from "../core/pause-gate.ts";
+import { PauseGate } from "../core/concurrency/pause-gate.ts";
 import { type CallHost, runCall } from "./run-call.ts";
 
 /** A call that waits costs memory alone. More than this come from a program, which can try again by itself. */

@@ -3,9 +3,9 @@
 import type { CallRequest, Caller, Progress, ToolText } from "../core/call.ts";
 import { createTenantFiles } from "../adapters/files.ts";
 import { AnswerLost, type ErrorCode, errorCode, errors } from "../core/errors.ts";
-import { utf8Bytes } from "../core/document-path.ts";
-import { featuresOf } from "../core/plans.ts";
-import type { TenantConfig } from "../core/tenant.ts";
+import { utf8Bytes } from "../core/text/document-path.ts";
+import { featuresOf } from "../core/plans/plans.ts";
+import type { TenantConfig } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import {
   TOOL_TIMEOUT_MS,

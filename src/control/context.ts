@@ -2,7 +2,7 @@
 // A context opens nothing by itself: the first statement or request does.
 import { type ControlDatabase, connectControl } from "../adapters/neon.ts";
 import { type StripeConnection, connectStripe } from "../adapters/stripe/stripe.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { type RequestMarks, currentRequest, inRequest } from "../log.ts";
 import { type Work, startWork } from "./work.ts";
 

@@ -2,9 +2,9 @@
 // that encrypted them, for the rotation of keys.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../core/encryption.ts";
-import { loginPurpose } from "../core/placement.ts";
-import { TenantId } from "../core/tenant.ts";
+import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../core/keys/encryption.ts";
+import { loginPurpose } from "../core/tenant/placement.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 
 export type EncryptionKeys = Pick<Env, "ENCRYPTION_KEYS">;
 

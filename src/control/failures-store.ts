@@ -5,7 +5,7 @@ import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { errorCode } from "../core/errors.ts";
 import type { Row } from "../core/sql.ts";
-import { storable } from "../core/text.ts";
+import { storable } from "../core/text/text.ts";
 import { toIso } from "../core/time.ts";
 import { describeError, log } from "../log.ts";
 

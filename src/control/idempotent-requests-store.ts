@@ -1,7 +1,7 @@
 // Requests with an `Idempotency-Key`: one row for each key of a route, with the answer once there is one.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { toMs } from "../core/time.ts";
 
 /** How long a key is known. Clients repeat a request within minutes; Stripe keeps its keys as long. */

@@ -4,7 +4,7 @@
 import * as z from "zod";
 import { readableList } from "./failures-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
 import { FALLBACK_STREAM, type FallbackCall, type UsageMessage, type UsageRow } from "../core/usage.ts";
 

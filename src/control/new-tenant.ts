@@ -2,8 +2,8 @@
 // `provisioning`, and the sweep starts the provisioning.
 import * as z from "zod";
 import { newTenantId } from "../adapters/ids.ts";
-import { Features, Limits, planNames, strategies, planOf } from "../core/plans.ts";
-import { DisplayName, TenantId } from "../core/tenant.ts";
+import { Features, Limits, planNames, strategies, planOf } from "../core/plans/plans.ts";
+import { DisplayName, TenantId } from "../core/tenant/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";

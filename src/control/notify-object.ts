@@ -1,6 +1,6 @@
 // A change of a tenant is done when the tenant's object has confirmed it. When the object cannot be reached, the answer
 // to the change says so (`delivered: false`), and the sweep notifies the object later.
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { Context } from "./context.ts";
 

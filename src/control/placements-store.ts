@@ -1,9 +1,9 @@
 // Shards and placements in the control tables: where tenants' rows are, and how to reach them.
 import * as z from "zod";
 import { idOfRow, readableRows } from "./failures-store.ts";
-import { Occupancy, type Placement, ownShardId, shardCapacity } from "../core/placement.ts";
-import { type Strategy, strategies } from "../core/plans.ts";
-import { TenantId } from "../core/tenant.ts";
+import { Occupancy, type Placement, ownShardId, shardCapacity } from "../core/tenant/placement.ts";
+import { type Strategy, strategies } from "../core/plans/plans.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { AppError } from "../core/errors.ts";
 import { toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";

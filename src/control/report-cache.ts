@@ -2,7 +2,7 @@
 // comes at once: at most one request of the isolate looks at a time, and the others get its report or the one before.
 // A request never awaits another one's promise: the platform cancels the work of a request whose client has gone. So it
 // polls, and looks itself when the look of another one has not ended in time.
-import { BoundedMap } from "../core/bounded-map.ts";
+import { BoundedMap } from "../core/concurrency/bounded-map.ts";
 
 export interface ReportCacheOptions {
   /** How long a report is used. */

@@ -2,10 +2,10 @@
 // What a change leaves out stays as it is. The tenant's object knows the new version before the change is reported as done.
 import * as z from "zod";
 import { AppError, errorCode } from "../core/errors.ts";
-import { Features, LimitChanges, changedLimits } from "../core/plans.ts";
-import { type SettingsPatch, changedSettings } from "../core/settings.ts";
-import { afterEvent } from "../core/tenant-state.ts";
-import { DisplayName, type TenantId } from "../core/tenant.ts";
+import { Features, LimitChanges, changedLimits } from "../core/plans/plans.ts";
+import { type SettingsPatch, changedSettings } from "../core/tenant/settings.ts";
+import { afterEvent } from "../core/tenant/tenant-state.ts";
+import { DisplayName, type TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { Context } from "./context.ts";

@@ -1,7 +1,7 @@
 // The copy of a tenant's configuration that its object decides by. The control tables are the truth: a change reaches the
 // copy before it is reported as done, and a copy older than `CONFIG_TRUSTED_MS` decides nothing.
 import * as z from "zod";
-import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId } from "../core/tenant.ts";
+import { CONFIG_REFRESH_MS, CONFIG_TRUSTED_MS, TenantConfig, type TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 
 const Copy = z.object({ value: TenantConfig, readAtMs: z.number() });

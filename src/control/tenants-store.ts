@@ -1,10 +1,10 @@
 // Tenants in the control tables. Every change that a tenant's object must know raises the tenant's version in the same
 // statement.
 import * as z from "zod";
-import { Features, Limits, type PlanName, type Strategy, planNames, strategies } from "../core/plans.ts";
-import { Settings } from "../core/settings.ts";
-import { TenantConfig, TenantId, type TenantState, tenantStates } from "../core/tenant.ts";
-import { type StateChange, type TenantEvent, afterEvent, suspenders } from "../core/tenant-state.ts";
+import { Features, Limits, type PlanName, type Strategy, planNames, strategies } from "../core/plans/plans.ts";
+import { Settings } from "../core/tenant/settings.ts";
+import { TenantConfig, TenantId, type TenantState, tenantStates } from "../core/tenant/tenant.ts";
+import { type StateChange, type TenantEvent, afterEvent, suspenders } from "../core/tenant/tenant-state.ts";
 import { idOfRow, readableList } from "./failures-store.ts";
 import { placementJson } from "./placements-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";

@@ -3,7 +3,7 @@
 // harmless, because the tenant's object does one step at a time.
 import * as z from "zod";
 import { newId } from "../adapters/ids.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 
 /** Work that the tenant's object does, one step for each call of its RPC method `advance`. */
 export const TenantWork = z.discriminatedUnion("kind", [

@@ -1,6 +1,6 @@
 // Who acts: the person, key or program that a guard has identified, and what the roles of a tenant's people and of the
 // operator's people permit. Invariant: an actor never gives more than it has, so each role lists all of its permissions.
-import type { TenantId } from "./tenant.ts";
+import type { TenantId } from "./tenant/tenant.ts";
 
 /** What a person or key may do with one tenant. Each tenant route names one of them. */
 export const permissions = [

@@ -4,9 +4,9 @@
 import * as z from "zod";
 import { config as written } from "#app/config";
 import { accountScopes } from "./actor.ts";
-import type { WrittenPlan } from "./plans.ts";
+import type { WrittenPlan } from "./plans/plans.ts";
 import type { Statement } from "./sql.ts";
-import { Colour } from "./text.ts";
+import { Colour } from "./text/text.ts";
 
 export interface AppConfig {
   readonly product: {

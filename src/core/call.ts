@@ -1,6 +1,6 @@
 // The values of one call that the Worker and a tenant's object exchange. Plain data only, because they cross an RPC.
 import type { ErrorCode } from "./errors.ts";
-import type { Branding, TenantId } from "./tenant.ts";
+import type { Branding, TenantId } from "./tenant/tenant.ts";
 
 /** The caller, whose credential the Worker has verified. The object decides whether the key and the tenant are still valid. */
 export type Caller =

@@ -2,7 +2,7 @@
 // n)` orders the rows of one object, so that a missing row shows as a gap. A fallback call ran while its tenant's object
 // could not be reached: no object gave it a number, so it has its own message and its own stream.
 import * as z from "zod";
-import { TenantId } from "./tenant.ts";
+import { TenantId } from "./tenant/tenant.ts";
 
 export const UsageRow = z.object({
   callId: z.string().min(1).max(64),

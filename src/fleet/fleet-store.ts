@@ -4,9 +4,9 @@ import * as z from "zod";
 import { idOfRow, readableList, readableRows } from "../control/failures-store.ts";
 import { toIso } from "../core/time.ts";
 import { FleetOptions, type Outcome, Plan, outcomes } from "./fleet.ts";
-import { strategies } from "../core/plans.ts";
+import { strategies } from "../core/plans/plans.ts";
 import { Shard, shardJson } from "../control/placements-store.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 
 /** A runner sends a heartbeat every two seconds: five lost ones mean that it has died. */

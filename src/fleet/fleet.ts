@@ -2,7 +2,7 @@
 // retries, when it stops and what it reports. A schema's version lists the files that it has, so that a file with a lower
 // number that arrives later is pending too. Tenants do not wait for each other: different versions at the same time are normal.
 import * as z from "zod";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { type ChangedFile, type Difference, filesOf, pendingFiles } from "../tenant-db/branch.ts";
 
 /** An operator's options for a run, from a terminal or by the API. */

@@ -17,9 +17,9 @@ import {
   permissionsOfRole,
 } from "../core/actor.ts";
 import type { Caller } from "../core/call.ts";
-import { bearerToken, verifyCredential } from "../core/credentials.ts";
+import { bearerToken, verifyCredential } from "../core/keys/credentials.ts";
 import { AppError, support } from "../core/errors.ts";
-import { type TenantConfig, TenantId } from "../core/tenant.ts";
+import { type TenantConfig, TenantId } from "../core/tenant/tenant.ts";
 import {
   type Access,
   type HttpContext,

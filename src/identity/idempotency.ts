@@ -9,7 +9,7 @@ import { newTenantId } from "../adapters/ids.ts";
 import { decryptSecret, encryptSecret } from "../control/encrypted-logins-store.ts";
 import { idempotentRequestsStore } from "../control/idempotent-requests-store.ts";
 import type { Actor } from "../core/actor.ts";
-import { sha256Hex } from "../core/credentials.ts";
+import { sha256Hex } from "../core/keys/credentials.ts";
 import { BadRequest, type HttpContext, type Keyed, Problem, isJson, noStore } from "../http.ts";
 import { describeError, log } from "../log.ts";
 

@@ -6,8 +6,8 @@ import type { Context } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { type TenantFacts, tenantsStore } from "../control/tenants-store.ts";
 import { type ErrorCode, errorCode } from "../core/errors.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { conditionOf, serviceOf, waysBack } from "../core/tenant-state.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
+import { conditionOf, serviceOf, waysBack } from "../core/tenant/tenant-state.ts";
 import {
   BadRequest,
   Flag,

@@ -6,7 +6,7 @@ import type { RemovalsStore, TenantPlacement } from "./removals-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";
 import { forgetNotes, notes } from "../tenant-db/copy.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { dropPlacement, dropSchema, shardOwner } from "../tenant-db/placement.ts";
 import { closeOwnShard } from "../tenant-db/shards.ts";
 

@@ -2,7 +2,7 @@
 // registered. At most one attempt is alive; the newest one counts.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { TenantId, tenantStates } from "../core/tenant.ts";
+import { TenantId, tenantStates } from "../core/tenant/tenant.ts";
 import { toIso } from "../core/time.ts";
 
 const StepRecord = z.object({

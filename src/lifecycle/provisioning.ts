@@ -2,7 +2,7 @@
 // the newest attempt and its steps. The platform's list of instances cannot say that: instance ids
 // expire, and a local runtime that is killed leaves its instances "running" for ever.
 import type { Context } from "../control/context.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { provisioningStore } from "./provisioning-store.ts";
 
 export const provisioningSteps = [

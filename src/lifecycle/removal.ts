@@ -1,9 +1,9 @@
 // The steps of a tenant's removal, in their order. Closing: calls are refused, and the last usage is reported to Stripe and
 // invoiced. Grace: the tenant may be reactivated, as it may be while closing. Dropping: its data is archived and deleted.
 // The first dropping step makes the removal irreversible. At the end nothing that the customer owns is left.
-import { type PlanName, planOf } from "../core/plans.ts";
-import type { TenantState } from "../core/tenant.ts";
-import { type SettlingFacts, type StateChange, afterEvent } from "../core/tenant-state.ts";
+import { type PlanName, planOf } from "../core/plans/plans.ts";
+import type { TenantState } from "../core/tenant/tenant.ts";
+import { type SettlingFacts, type StateChange, afterEvent } from "../core/tenant/tenant-state.ts";
 import { DAY_MS } from "../core/time.ts";
 
 /** Long enough to miss a month's invoice, ask why, and return. Data-protection contracts commonly promise this time. */

@@ -1,10 +1,10 @@
 // The removals in the control tables. Opening, ending and undoing one also changes the tenant's row, in one transaction.
 import * as z from "zod";
-import { Placement } from "../core/placement.ts";
-import { planNames, strategies } from "../core/plans.ts";
+import { Placement } from "../core/tenant/placement.ts";
+import { planNames, strategies } from "../core/plans/plans.ts";
 import { type AskedBy, GRACE_MS, type RemovalStep, askers, removalSteps } from "./removal.ts";
-import { TenantId, tenantStates } from "../core/tenant.ts";
-import { type StateChange, statesThatTake } from "../core/tenant-state.ts";
+import { TenantId, tenantStates } from "../core/tenant/tenant.ts";
+import { type StateChange, statesThatTake } from "../core/tenant/tenant-state.ts";
 import { placementJson } from "../control/placements-store.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";

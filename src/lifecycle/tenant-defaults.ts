@@ -1,7 +1,7 @@
 // Rows that a new tenant starts with: the settings and the seed of app/config.ts. Writing them also proves that the tenant
 // can write.
 import { config } from "../core/app-config.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import type { TenantDb } from "../tools/tool.ts";
 
 /** Writes the rows that are missing. A row that the tenant has changed stays as it is. */

@@ -7,7 +7,7 @@ import type { Context } from "../control/context.ts";
 import { type ErrorCode, AppError, errorCode, errors, isPermanent, reasonOf } from "../core/errors.ts";
 import { HOUR_MS } from "../core/time.ts";
 import { type RemovalStep, type WorkingStep, afterReactivation, isSold, newPeriod, stepAfter } from "./removal.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { Flush } from "../metering/outbox.ts";
 import { billCarryForwards } from "../reports/carry-forward.ts";

@@ -1,6 +1,6 @@
 // Reads a tenant's usage from the control tables for its archive: page by page, as finished lines.
 import type { ArchiveKind, Counts, Month, Totals } from "./usage-archive.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { toIso } from "../core/time.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
 

@@ -6,7 +6,7 @@ import type { Context } from "../control/context.ts";
 import { putFile } from "../backups/bucket.ts";
 import { available } from "../adapters/files.ts";
 import { AppError } from "../core/errors.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import {
   type ArchiveKind,
   type Part,

@@ -2,7 +2,7 @@
 // with a header that describes its lines and carries their checksum. The summary is written last and names all other
 // files, so a summary proves that the archive is complete.
 import * as z from "zod";
-import { sha256Hex } from "../core/credentials.ts";
+import { sha256Hex } from "../core/keys/credentials.ts";
 
 export const ARCHIVE_VERSION = 1;
 

@@ -3,9 +3,9 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { billingJson } from "../control/tenants-store.ts";
-import { Billing } from "../core/money.ts";
-import { Limits } from "../core/plans.ts";
-import { TenantId } from "../core/tenant.ts";
+import { Billing } from "../core/plans/money.ts";
+import { Limits } from "../core/plans/plans.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../core/time.ts";
 
 /** The last attempt is some ten hours after the first: an operator can repair a receiver in a working day. */

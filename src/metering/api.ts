@@ -5,7 +5,7 @@ import * as z from "zod";
 import { type Page, receiptsStore } from "./receipts-store.ts";
 import { DAY_MS } from "../core/time.ts";
 import { type Period, addUp, addUpBy, dayOf, daysFrom, monthOf } from "./invoice.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import {
   BadRequest,
   Flag,

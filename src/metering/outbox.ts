@@ -3,7 +3,7 @@
 // The first half of this file decides, the second half acts.
 import type { Context } from "../control/context.ts";
 import { type Ledger, ledgerStore } from "../control/ledger-store.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { MESSAGES_PER_ALARM, ROWS_PER_MESSAGE, type UsageMessage, packUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import type { CallLog } from "./call-log.ts";

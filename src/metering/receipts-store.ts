@@ -2,7 +2,7 @@
 // its answer is consistent, and every function reads the rows of one tenant.
 import * as z from "zod";
 import type { CallSum, Period, FrozenReport } from "./invoice.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import type { ControlDatabase } from "../control/context.ts";
 import { fromMs, toIso } from "../core/time.ts";
 

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { placementsStore } from "../control/placements-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { errorCode } from "../core/errors.ts";
-import { strategies } from "../core/plans.ts";
+import { strategies } from "../core/plans/plans.ts";
 import { type HttpContext, type NumberedPageQuery, Problem, numberedPageQuery, pageOf, tenantOf } from "../http.ts";
 import { mayBe } from "./move.ts";
 import { movesStore } from "./moves-store.ts";

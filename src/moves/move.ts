@@ -2,8 +2,8 @@
 // copies what has changed since, round by round, until few changes are left. It copies these while the tenant's statements
 // are paused, and puts the new placement in force.
 import * as z from "zod";
-import { Placement } from "../core/placement.ts";
-import { type Strategy, strategies } from "../core/plans.ts";
+import { Placement } from "../core/tenant/placement.ts";
+import { type Strategy, strategies } from "../core/plans/plans.ts";
 
 export const moveStates = ["preparing", "copying", "moved", "returning", "confirmed", "undone"] as const;
 export type MoveState = (typeof moveStates)[number];

@@ -2,8 +2,8 @@
 import * as z from "zod";
 import { idOfRow, readableList } from "../control/failures-store.ts";
 import { Move, moveStates } from "./move.ts";
-import { type Strategy, strategies } from "../core/plans.ts";
-import { TenantId } from "../core/tenant.ts";
+import { type Strategy, strategies } from "../core/plans/plans.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { toIso } from "../core/time.ts";
 import { placementJson } from "../control/placements-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";

@@ -28,9 +28,9 @@ import {
 import { AppError, isPermanent } from "../core/errors.ts";
 import { type Move, direction, mayBe, nearEnough } from "./move.ts";
 import { DONE, NEXT, type Step, nextAfter } from "../control/work.ts";
-import type { Placement } from "../core/placement.ts";
+import type { Placement } from "../core/tenant/placement.ts";
 import { HOUR_MS } from "../core/time.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { GATE_WAIT_MS, dropPlacement, makePlacement, markAsCopy, shardOwner } from "../tenant-db/placement.ts";
 import { OPENING_POLL_MS, closeShard, makeRoom } from "../tenant-db/shards.ts";

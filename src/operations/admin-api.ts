@@ -9,8 +9,8 @@ import { type AccountChange, type NotChanged, type OwnAccountChange, changeAccou
 import { type TenantSummary, tenantsStore } from "../control/tenants-store.ts";
 import { hasRole } from "../core/actor.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import { planNames, strategies } from "../core/plans.ts";
-import { type TenantId, tenantStates } from "../core/tenant.ts";
+import { planNames, strategies } from "../core/plans/plans.ts";
+import { type TenantId, tenantStates } from "../core/tenant/tenant.ts";
 import { BadRequest, type HttpContext, PageQuery, Problem, noStore, noSuchTenant, noteAct, tenantOf } from "../http.ts";
 import { crossingsStore } from "../identity/audit/crossings-store.ts";
 import { keysStore } from "../identity/keys/keys-store.ts";

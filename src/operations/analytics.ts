@@ -4,10 +4,10 @@
 // counted twice.
 import type { Context } from "../control/context.ts";
 import { AppError } from "../core/errors.ts";
-import { ownName } from "../core/placement.ts";
-import type { Strategy } from "../core/plans.ts";
+import { ownName } from "../core/tenant/placement.ts";
+import type { Strategy } from "../core/plans/plans.ts";
 import type { Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { type AnalyticsShard, placementsStore } from "../control/placements-store.ts";
 import { analyticsConnections } from "../tenant-db/dispatch.ts";

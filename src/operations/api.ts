@@ -4,8 +4,8 @@ import * as z from "zod";
 import type { Context } from "../control/context.ts";
 import { failuresStore } from "../control/failures-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
-import { sha256Hex } from "../core/credentials.ts";
-import { strategies } from "../core/plans.ts";
+import { sha256Hex } from "../core/keys/credentials.ts";
+import { strategies } from "../core/plans/plans.ts";
 import {
   type HttpContext,
   type PageQuery,

@@ -2,8 +2,8 @@
 import type { Context } from "../control/context.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
 import { placementsStore } from "../control/placements-store.ts";
-import { fullestPercent } from "../core/placement.ts";
-import { keysWithoutRoot, rootKeysOf, usedRootKeys } from "../core/root-keys.ts";
+import { fullestPercent } from "../core/tenant/placement.ts";
+import { keysWithoutRoot, rootKeysOf, usedRootKeys } from "../core/keys/root-keys.ts";
 import { type ShardBehind, fleetStore } from "../fleet/fleet-store.ts";
 import { auditStore } from "../identity/audit/audit-store.ts";
 import { keysStore } from "../identity/keys/keys-store.ts";

@@ -31,9 +31,9 @@ import { readDeployment } from "./deployment-state.ts";
 import type { DeploymentState } from "./indicators.ts";
 import { ReportCache } from "../control/report-cache.ts";
 import { SESSION_BUDGET_NAME } from "../tenant-db/session-budget.ts";
-import { strategies } from "../core/plans.ts";
-import { TenantId } from "../core/tenant.ts";
-import { refusedByState } from "../core/tenant-state.ts";
+import { strategies } from "../core/plans/plans.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
+import { refusedByState } from "../core/tenant/tenant-state.ts";
 import { describeError, log } from "../log.ts";
 import { type HttpContext, noStore, noSuchTenant } from "../http.ts";
 

@@ -4,7 +4,7 @@
 import type { Context } from "../control/context.ts";
 import { encryptAgain, encryptedLoginsStore, providerSecretPurpose } from "../control/encrypted-logins-store.ts";
 import { isolated } from "../control/failures-store.ts";
-import { parseKeyRing } from "../core/encryption.ts";
+import { parseKeyRing } from "../core/keys/encryption.ts";
 import { secretPurpose } from "../metering/alerts.ts";
 import { alertsStore } from "../metering/alerts-store.ts";
 

@@ -9,7 +9,7 @@ import { ledgerStore } from "../control/ledger-store.ts";
 import { prunedTables, retentionStore } from "../control/retention-store.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import type { TenantWork } from "../control/work.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../core/time.ts";
 import { checkAuditChains } from "../identity/audit/check.ts";
 import { auditStore } from "../identity/audit/audit-store.ts";

@@ -10,7 +10,7 @@ import { TenantSummary } from "../control/tenants-store.ts";
 import { callEnds } from "../core/call.ts";
 import type { Route } from "../http.ts";
 import type { ErrorCode } from "../core/errors.ts";
-import { Limits, strategies } from "../core/plans.ts";
+import { Limits, strategies } from "../core/plans/plans.ts";
 import { Report as MigrationReport, Run } from "../fleet/fleet-store.ts";
 import { tenantRoles } from "../core/actor.ts";
 import { AuditDetail, auditOutcomes } from "../identity/audit/audit.ts";

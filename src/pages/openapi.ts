@@ -11,7 +11,7 @@ import {
 } from "../core/actor.ts";
 import { config } from "../core/app-config.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import type { Access, Route } from "../http.ts";
 import { type Scheme, securitySchemes } from "./security-schemes.ts";
 import { EMPTY, type Answer, type Endpoint, FILE, METRICS, PAGE, REDIRECT, endpoints } from "./endpoints.ts";

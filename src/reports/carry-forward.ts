@@ -8,9 +8,9 @@ import { attemptKey } from "../adapters/stripe/meter.ts";
 import type { StripeConnection } from "../adapters/stripe/stripe.ts";
 import type { Context } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { costOf, inCents } from "../core/money.ts";
-import { storable } from "../core/text.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
+import { costOf, inCents } from "../core/plans/money.ts";
+import { storable } from "../core/text/text.ts";
 import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import { log } from "../log.ts";
 import {

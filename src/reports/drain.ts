@@ -1,7 +1,7 @@
 // Drains one tenant's usage without waiting for the cron: writes it to the ledger, freezes it into reports, and gets
 // Stripe's confirmation. Plan changes and removals use it.
 import type { Context } from "../control/context.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import type { Flush } from "../metering/outbox.ts";
 import { reportRun } from "./report-cron.ts";
 import { freezeUsage, sendReports } from "./reporter.ts";

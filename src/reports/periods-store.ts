@@ -4,8 +4,8 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import type { Subscription } from "../adapters/stripe/subscriptions.ts";
-import { type PlanName, planOf } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { type PlanName, planOf } from "../core/plans/plans.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { fromMs } from "../core/time.ts";
 
 /** A period whose usage no invoice takes from the meter any more. */

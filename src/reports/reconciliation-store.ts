@@ -4,7 +4,7 @@ import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { readableRows } from "../control/failures-store.ts";
 import type { Range } from "../adapters/stripe/meter.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../core/time.ts";
 import {
   DAYS_BACK,

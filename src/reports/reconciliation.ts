@@ -3,7 +3,7 @@
 // summary decides about it. Every other difference raises an alarm, and Tollgate does not correct it. The rules are pure and
 // apart from reconciler.ts, so that a test runs them against any number of reports.
 import type { Range, SummaryRequest } from "../adapters/stripe/meter.ts";
-import { type PlanName, planOf } from "../core/plans.ts";
+import { type PlanName, planOf } from "../core/plans/plans.ts";
 import { HOUR_MS } from "../core/time.ts";
 
 const MINUTE_S = 60;

@@ -6,8 +6,8 @@ import type { StripeConnection } from "../adapters/stripe/stripe.ts";
 import type { Context, ControlDatabase } from "../control/context.ts";
 import { isolated } from "../control/failures-store.ts";
 import { ledgerStore } from "../control/ledger-store.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { storable } from "../core/text.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
+import { storable } from "../core/text/text.ts";
 import { describeError, log } from "../log.ts";
 import type { ReportRun } from "./report-cron.ts";
 import {

@@ -4,7 +4,7 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { readableRows } from "../control/failures-store.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { fromMs, toMs } from "../core/time.ts";
 import { periodOf, within } from "./periods-store.ts";
 import { type OpenReport, type ReportProgress, REPORTABLE_MS } from "./report.ts";

@@ -9,12 +9,12 @@ import type { Context } from "../control/context.ts";
 import { TenantRequest } from "../control/new-tenant.ts";
 import { ReportCache } from "../control/report-cache.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { BoundedMap } from "../core/bounded-map.ts";
+import { BoundedMap } from "../core/concurrency/bounded-map.ts";
 
-import { Limits, type PlanName, planOf } from "../core/plans.ts";
-import { afterEvent, allows } from "../core/tenant-state.ts";
+import { Limits, type PlanName, planOf } from "../core/plans/plans.ts";
+import { afterEvent, allows } from "../core/tenant/tenant-state.ts";
 import { notPossible, stateOf } from "../lifecycle/api.ts";
-import type { TenantId, TenantState } from "../core/tenant.ts";
+import type { TenantId, TenantState } from "../core/tenant/tenant.ts";
 import {
   Flag,
   type HttpContext,

@@ -2,8 +2,8 @@
 // the name and e-mail of an order that was not paid.
 import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { type PlanName, planNames } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
+import { type PlanName, planNames } from "../core/plans/plans.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 
 const Checkout = z.object({ name: z.string(), email: z.string().nullable(), plan: z.enum(planNames) });
 export type Checkout = z.infer<typeof Checkout>;

@@ -5,7 +5,7 @@ import * as z from "zod";
 import type { ControlDatabase } from "../adapters/neon.ts";
 import { idOfRow, readableList, readableRows } from "../control/failures-store.ts";
 import { appliedEventTypes, thinEventTypes } from "../adapters/stripe/stripe.ts";
-import { TenantId } from "../core/tenant.ts";
+import { TenantId } from "../core/tenant/tenant.ts";
 import { toIso } from "../core/time.ts";
 import { ACCOUNT_OBJECT, type IncomingEvent, outOfReach } from "./stripe-event.ts";
 

@@ -3,8 +3,8 @@
 import { joinBatches } from "../adapters/neon.ts";
 import type { CustomerInvoice, CustomerInvoiceLine } from "../adapters/stripe/invoices.ts";
 import type { Context } from "../control/context.ts";
-import type { PlanName } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { PlanName } from "../core/plans/plans.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { type MeteredDay, receiptsStore } from "../metering/receipts-store.ts";
 import { periodsStore } from "../reports/periods-store.ts";
 import { subscriptionsStore } from "./subscriptions-store.ts";

@@ -4,13 +4,13 @@
 // The control tables record every step, so any Workflow instance can do the next one.
 import type { Context } from "../control/context.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
-import { afterEvent } from "../core/tenant-state.ts";
+import { afterEvent } from "../core/tenant/tenant-state.ts";
 import { DONE, type Step, nextAfter } from "../control/work.ts";
 import { AppError, OutsideFailure, isPermanent } from "../core/errors.ts";
-import type { Mutex } from "../core/mutex.ts";
-import type { PauseGate } from "../core/pause-gate.ts";
-import { planOf } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { Mutex } from "../core/concurrency/mutex.ts";
+import type { PauseGate } from "../core/concurrency/pause-gate.ts";
+import { planOf } from "../core/plans/plans.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { Flush } from "../metering/outbox.ts";
 import type { TenantUsage } from "../metering/tenant-usage.ts";

@@ -2,7 +2,7 @@
 //
 // Stripe decides: it prorates base prices by the second and puts the difference on the next invoice. A subscription that gets its
 // first price is billed at once, and its month begins anew.
-import { planOf, type PlanName } from "../core/plans.ts";
+import { planOf, type PlanName } from "../core/plans/plans.ts";
 import { partOfMonth } from "../lifecycle/removal.ts";
 
 export interface PlanTerms {

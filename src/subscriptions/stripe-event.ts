@@ -3,7 +3,7 @@
 // Stripe may add or change fields, so a field of an unexpected type counts as absent, and so does a text that the database
 // cannot store. Every event that Stripe has signed can be kept.
 import * as z from "zod";
-import { storable, unstorableText } from "../core/text.ts";
+import { storable, unstorableText } from "../core/text/text.ts";
 
 /** Name of the object that applies events about the whole Stripe account. It is not a valid tenant id. */
 export const ACCOUNT_OBJECT = "~billing";

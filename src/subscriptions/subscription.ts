@@ -1,9 +1,9 @@
 // Decides what Stripe's subscriptions mean for a tenant. The input is the current subscriptions, never an event. So the
 // order and the repetition of events do not matter: the last read from Stripe decides.
 import type { Subscription } from "../adapters/stripe/subscriptions.ts";
-import type { PlanName } from "../core/plans.ts";
-import type { TenantState } from "../core/tenant.ts";
-import { type Suspender, afterEvent } from "../core/tenant-state.ts";
+import type { PlanName } from "../core/plans/plans.ts";
+import type { TenantState } from "../core/tenant/tenant.ts";
+import { type Suspender, afterEvent } from "../core/tenant/tenant-state.ts";
 import { DAY_MS, HOUR_MS } from "../core/time.ts";
 
 /** The fields of a tenant's row that a subscription decides, and the fields that the decision needs. */

@@ -3,11 +3,19 @@
 import * as z from "zod";
 import { idOfRow, readableList } from "../control/failures-store.ts";
 import type { ControlDatabase } from "../adapters/neon.ts";
-import { type Limits, type PlanName, type Strategy, planNames, strategies, planOf, plans } from "../core/plans.ts";
-import { TenantId, tenantStates } from "../core/tenant.ts";
+import {
+  type Limits,
+  type PlanName,
+  type Strategy,
+  planNames,
+  strategies,
+  planOf,
+  plans,
+} from "../core/plans/plans.ts";
+import { TenantId, tenantStates } from "../core/tenant/tenant.ts";
 import { fromMs, toIso, toMs } from "../core/time.ts";
 import { suspendedBy } from "../control/tenants-store.ts";
-import { type StateChange, statesThatTake, suspenders } from "../core/tenant-state.ts";
+import { type StateChange, statesThatTake, suspenders } from "../core/tenant/tenant-state.ts";
 import type { TenantSubscription } from "./subscription.ts";
 
 const millis = z.coerce.number().int().nullable();

@@ -3,11 +3,11 @@
 // each in one transaction and one round trip. Every step can be repeated, also concurrently.
 import * as z from "zod";
 import { type NeonConnection, connectNeon } from "../adapters/neon.ts";
-import { sha256Hex } from "../core/credentials.ts";
+import { sha256Hex } from "../core/keys/credentials.ts";
 import { AppError } from "../core/errors.ts";
-import { ownName } from "../core/placement.ts";
+import { ownName } from "../core/tenant/placement.ts";
 import type { Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import type { IsolationProof } from "./isolation.ts";
 
 /** A numbered SQL file. Series and name together identify it, so that two series may use the same numbers. */

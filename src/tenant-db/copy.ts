@@ -3,7 +3,7 @@
 // Values travel as PostgreSQL's own text inside one JSON value, which this code never parses.
 import * as z from "zod";
 import type { Row, Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { type NeonConnection, SqlError } from "../adapters/neon.ts";
 
 /** Runs statements as the tenant, in one transaction. */

@@ -1,9 +1,9 @@
 // The database slots of an isolate. Tenants' objects share isolates, and so their connections to databases. While more
-// statements are under way than there are slots, core/fair-queue.ts decides whose statement is sent next: higher plans first,
+// statements are under way than there are slots, core/concurrency/fair-queue.ts decides whose statement is sent next: higher plans first,
 // and no tenant starves.
 // Invariant: a statement waits for `MAX_WAIT_MS` at most and is then sent beside the others. So a slot that is never given
 // back, because the platform ended its owner, delays others for moments only, and is free again after `LEASE_MS`.
-import { FairQueue, type Job } from "../core/fair-queue.ts";
+import { FairQueue, type Job } from "../core/concurrency/fair-queue.ts";
 
 /** As many as Neon's pool keeps open for a login over HTTP. More at once would wait there, in order of arrival. */
 const SLOTS = 16;

@@ -3,11 +3,11 @@
 // context, with a forged one and with an expired one, to cross between two canary tenants, and to create objects.
 // Invariant: each attempt that must fail runs in a transaction that is rolled back, so that a missing protection leaves
 // nothing behind. All requests are sent concurrently and take the time of one round trip.
-import type { KeyRing } from "../core/encryption.ts";
+import type { KeyRing } from "../core/keys/encryption.ts";
 import { migrationLock } from "./branch.ts";
 import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
-import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
+import { RESERVED_PREFIX, type TenantId } from "../core/tenant/tenant.ts";
 import {
   type BatchOptions,
   connectNeon,

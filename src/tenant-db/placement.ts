@@ -7,10 +7,10 @@ import { type NeonConnection, connectNeon, isLoginRefused, joinBatches } from ".
 import type { Context } from "../control/context.ts";
 import { type ReservedPlacement, type Shard, placementsStore } from "../control/placements-store.ts";
 import { AppError } from "../core/errors.ts";
-import { type Placement, connectionUrl, loginPurpose, ownName } from "../core/placement.ts";
-import type { Strategy } from "../core/plans.ts";
+import { type Placement, connectionUrl, loginPurpose, ownName } from "../core/tenant/placement.ts";
+import type { Strategy } from "../core/plans/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import { RESERVED_PREFIX, type TenantId } from "../core/tenant.ts";
+import { RESERVED_PREFIX, type TenantId } from "../core/tenant/tenant.ts";
 import { log } from "../log.ts";
 import { type Branch, openBranch, sharedVersion } from "./branch.ts";
 import { emptyTables, forgetChanges, setGate, tablesOf, underToken } from "./copy.ts";

@@ -4,8 +4,8 @@
 // is opened. A holder always reports everything it holds, so that the next report repairs a lost one, and the lease of a
 // silent holder expires. Calls with one statement never ask the budget.
 import { DurableObject } from "cloudflare:workers";
-import type { Strategy } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { Strategy } from "../core/plans/plans.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { SessionLease } from "./session-pool.ts";
 

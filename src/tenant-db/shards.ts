@@ -12,10 +12,10 @@ import {
   loginPurpose,
   ownShardId,
   strategiesToExtend,
-} from "../core/placement.ts";
-import type { Strategy } from "../core/plans.ts";
-import type { TenantId } from "../core/tenant.ts";
-import { parseKeyRing } from "../core/encryption.ts";
+} from "../core/tenant/placement.ts";
+import type { Strategy } from "../core/plans/plans.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
+import { parseKeyRing } from "../core/keys/encryption.ts";
 import { describeError, log } from "../log.ts";
 import { proveBranch, setUpDatabase, sharedVersion } from "./branch.ts";
 import { appLoginOf, giveAnalyticsLogin, ownerUrl, proveShard } from "./dispatch.ts";

@@ -2,8 +2,8 @@
 // seconds>.<mac>`. The MAC is HMAC-SHA256 (RFC 2104) in lower-case hex over everything before the last dot.
 // `tollgate.current_tenant()` in the database verifies it (migrations/shared) and trusts nothing else about the tenant.
 // Dots separate the fields, so no field may contain one.
-import { keyIdPattern } from "../core/encryption.ts";
-import { type TenantId, tenantIdPattern } from "../core/tenant.ts";
+import { keyIdPattern } from "../core/keys/encryption.ts";
+import { type TenantId, tenantIdPattern } from "../core/tenant/tenant.ts";
 
 const databasePattern = /^[A-Za-z0-9_-]{1,63}$/;
 

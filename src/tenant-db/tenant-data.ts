@@ -19,11 +19,11 @@ import { type SessionLimits, type SessionPool, createSessionPool } from "./sessi
 import { sqlStateOf } from "../adapters/neon.ts";
 import { type CallScopedDb, orAborted } from "./tenant-db.ts";
 import { AppError } from "../core/errors.ts";
-import { PauseGate } from "../core/pause-gate.ts";
-import type { Placement } from "../core/placement.ts";
-import { type Limits, weightOf } from "../core/plans.ts";
+import { PauseGate } from "../core/concurrency/pause-gate.ts";
+import type { Placement } from "../core/tenant/placement.ts";
+import { type Limits, weightOf } from "../core/plans/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import type { TenantConfig, TenantId } from "../core/tenant.ts";
+import type { TenantConfig, TenantId } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import type { TenantDb, Transaction } from "../tools/tool.ts";
 import type { SlotShare } from "./database-slots.ts";

@@ -1,11 +1,11 @@
 // A tenant's rows, as a tool uses them. A query is one batch of two statements: the first resets the pooled connection and
 // enters the tenant, by a signed context on shared tables and by the name of its schema elsewhere; the second is the tool's.
 // The database keeps tenants apart (migrations/shared, migrations/branch). No code here is trusted to do so.
-import type { KeyRing } from "../core/encryption.ts";
+import type { KeyRing } from "../core/keys/encryption.ts";
 import { signContext } from "./signed-context.ts";
 import { AppError } from "../core/errors.ts";
 import { type Row, type Statement, isDataStatement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb, type Transaction } from "../tools/tool.ts";
 import { type NeonConnection, connectNeon, sqlStateOf } from "../adapters/neon.ts";
 import { preferReplica } from "../adapters/replica.ts";

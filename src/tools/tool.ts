@@ -3,9 +3,9 @@
 import type * as z from "zod";
 import { config } from "../core/app-config.ts";
 import type { Progress, QuotaStatus, ToolText } from "../core/call.ts";
-import type { Features, PlanName } from "../core/plans.ts";
+import type { Features, PlanName } from "../core/plans/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
-import type { TenantId } from "../core/tenant.ts";
+import type { TenantId } from "../core/tenant/tenant.ts";
 
 /** The tenant's rows. The same statements work wherever the rows are. Every method throws `AppError` when the database fails. */
 export interface TenantDb extends Transaction {

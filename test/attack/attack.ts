@@ -4,7 +4,7 @@
 import { DatabaseError } from "pg";
 import { SqlError } from "../../src/adapters/neon.ts";
 import { AppError } from "../../src/core/errors.ts";
-import type { Strategy } from "../../src/core/plans.ts";
+import type { Strategy } from "../../src/core/plans/plans.ts";
 import { isDataStatement } from "../../src/core/sql.ts";
 import type { Rows } from "../support/shard.ts";
 import type { WallName } from "../support/walls.ts";

@@ -4,7 +4,7 @@
 // `by the login`: only a holder of the login's password can send it, because `ctx.db` does not.
 import { afterAll, describe, expect, test } from "vitest";
 import { proveIsolation } from "../../src/tenant-db/isolation.ts";
-import { strategies } from "../../src/core/plans.ts";
+import { strategies } from "../../src/core/plans/plans.ts";
 import { acme, contextKeys, globex, type Rows } from "../support/shard.ts";
 import { holdsMarker } from "./attack.ts";
 import { startTiers, type Target } from "./tiers.ts";

@@ -5,7 +5,7 @@ import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { connectNeon } from "../../src/adapters/neon.ts";
 import type { Session } from "../../src/tenant-db/session.ts";
 import { type CallScopedDb, enterTenant } from "../../src/tenant-db/tenant-db.ts";
-import { strategies } from "../../src/core/plans.ts";
+import { strategies } from "../../src/core/plans/plans.ts";
 import { acme, aContext, globex } from "../support/shard.ts";
 import { takeDown } from "../support/walls.ts";
 import { marker, startTiers, type Tier } from "./tiers.ts";

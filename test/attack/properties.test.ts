@@ -5,9 +5,9 @@
 import fc from "fast-check";
 import { DatabaseError } from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ownName } from "../../src/core/placement.ts";
-import { type Strategy, strategies } from "../../src/core/plans.ts";
-import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
+import { ownName } from "../../src/core/tenant/placement.ts";
+import { type Strategy, strategies } from "../../src/core/plans/plans.ts";
+import { TenantId, tenantIdPattern } from "../../src/core/tenant/tenant.ts";
 import { aContext, type Cluster, type Front, startCluster } from "../support/shard.ts";
 import { ownWalls, sharedWalls, takeDown, type Wall } from "../support/walls.ts";
 import { Line, type WireForm } from "./line.ts";

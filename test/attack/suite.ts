@@ -2,7 +2,7 @@
 // runs without each wall, or set of walls, that it names, and must succeed: otherwise the test could not fail. Where several
 // walls stand behind each other, each of them must also hold alone.
 import { afterAll, afterEach, beforeAll, describe, expect, inject, test } from "vitest";
-import type { Strategy } from "../../src/core/plans.ts";
+import type { Strategy } from "../../src/core/plans/plans.ts";
 import {
   allForms,
   type Attack,

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestProject } from "vitest/node";
-import { type Strategy, strategies } from "../../src/core/plans.ts";
+import { type Strategy, strategies } from "../../src/core/plans/plans.ts";
 
 declare module "vitest" {
   interface ProvidedContext {

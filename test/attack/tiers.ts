@@ -14,9 +14,9 @@ import {
 import { type NeonConnection, connectNeon } from "../../src/adapters/neon.ts";
 import { createSessionPool } from "../../src/tenant-db/session-pool.ts";
 import { openSession, type Session } from "../../src/tenant-db/session.ts";
-import { ownName } from "../../src/core/placement.ts";
-import { type Strategy, strategies } from "../../src/core/plans.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { ownName } from "../../src/core/tenant/placement.ts";
+import { type Strategy, strategies } from "../../src/core/plans/plans.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import {
   aContext,
   acme,

@@ -1,7 +1,7 @@
 // What one source of requests may send. The platform's counters are fakes here: each admits two requests of a key.
 import { beforeAll, beforeEach, expect, test, vi } from "vitest";
-import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { encodeScopes, mintCredential } from "../../src/core/keys/credentials.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
 import { appFetch } from "../support/app-requests.ts";

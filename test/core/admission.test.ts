@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { Admission, type KeyBudget, type Ticket, periodOf } from "../../src/calls/admission.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
-import { type AdmissionLimits, planOf } from "../../src/core/plans.ts";
+import { type AdmissionLimits, planOf } from "../../src/core/plans/plans.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends
 

@@ -3,8 +3,8 @@
 import { Webhook, WebhookVerificationError } from "standardwebhooks";
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Context } from "../../src/control/context.ts";
-import { planOf } from "../../src/core/plans.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { planOf } from "../../src/core/plans/plans.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { HOUR_MS } from "../../src/core/time.ts";
 import { measuresOf, reached, sendAlerts, signedHeaders } from "../../src/metering/alerts.ts";
 

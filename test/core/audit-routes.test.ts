@@ -3,9 +3,9 @@
 // is written to the audit tables.
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { beforeAll, beforeEach, expect, onTestFinished, test, vi } from "vitest";
-import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/credentials.ts";
-import { planOf } from "../../src/core/plans.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/keys/credentials.ts";
+import { planOf } from "../../src/core/plans/plans.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import { personId, recordingOf } from "../../src/identity/audit/audit.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";

@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Actor } from "../../src/core/actor.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import {
   type AuditRow,
   type Place,

@@ -3,8 +3,8 @@
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createContext } from "../../src/control/context.ts";
-import { mintCredential, sha256Hex } from "../../src/core/credentials.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { mintCredential, sha256Hex } from "../../src/core/keys/credentials.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { authenticate, forgetUnlinked } from "../../src/identity/tokens/authenticate.ts";
 
 test("an organisation without a link costs one look into the database in 5 s, and none is in the way of its link", async () => {

@@ -12,8 +12,8 @@ import {
   parseLine,
   refusedFile,
 } from "../../src/backups/backup-file.ts";
-import { MAX_DOCUMENT_BYTES } from "../../src/core/document-path.ts";
-import { nameTwice, unstorableText } from "../../src/core/text.ts";
+import { MAX_DOCUMENT_BYTES } from "../../src/core/text/document-path.ts";
+import { nameTwice, unstorableText } from "../../src/core/text/text.ts";
 import { Sha256, Sha256State } from "../../src/backups/sha256.ts";
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);

@@ -3,7 +3,7 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { type LateCharge, lateCharge, nextItemKey } from "../../src/reports/carry-forward.ts";
 import type { ItemKey } from "../../src/reports/carry-forwards-store.ts";
-import { costOf, inCents } from "../../src/core/money.ts";
+import { costOf, inCents } from "../../src/core/plans/money.ts";
 
 const amountOf = ({ units, unitAmountCents }: LateCharge): string => inCents(costOf(units, unitAmountCents));
 

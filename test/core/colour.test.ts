@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import { Hono } from "hono";
 import { expect, test } from "vitest";
-import { SettingsPatch } from "../../src/core/settings.ts";
+import { SettingsPatch } from "../../src/core/tenant/settings.ts";
 import type { HttpEnv } from "../../src/http.ts";
 import { colourStyle, showAsset } from "../../src/pages/assets/assets.ts";
 import { coloursOf, contrast } from "../../src/pages/layout/colour.ts";

@@ -15,10 +15,10 @@ import {
   planNames,
   planOf,
   plans,
-} from "../../src/core/plans.ts";
-import type { TenantConfig } from "../../src/core/tenant.ts";
-import { Settings, SettingsPatch, changedSettings, mergePatch } from "../../src/core/settings.ts";
-import { PublicUrl } from "../../src/core/web-url.ts";
+} from "../../src/core/plans/plans.ts";
+import type { TenantConfig } from "../../src/core/tenant/tenant.ts";
+import { Settings, SettingsPatch, changedSettings, mergePatch } from "../../src/core/tenant/settings.ts";
+import { PublicUrl } from "../../src/core/text/web-url.ts";
 import { ConfigurationPatch, changeOf, configurationOf, matchesEtag } from "../../src/operations/configuration-api.ts";
 
 // RFC 7396, appendix A.

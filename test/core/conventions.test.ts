@@ -1,8 +1,8 @@
 // What every answer of every route has in common: the request's id, the headers that keep tenants' data out of caches, frames
 // and referrers, and problem documents. No system runs: the database and the tenants' objects are out of reach.
 import { beforeAll, expect, onTestFinished, test, vi } from "vitest";
-import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { encodeScopes, mintCredential } from "../../src/core/keys/credentials.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import { BadRequest, type Route, decodeCursor, encodeCursor, pageOf, pageOfAll, pageQuery } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
 import { appFetch } from "../support/app-requests.ts";

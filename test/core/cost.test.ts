@@ -1,6 +1,6 @@
 // What the overview says of the cost of a billing period: the invoice's amount so far, and a projection that the spend cap bounds.
 import { expect, test } from "vitest";
-import { inDollars } from "../../src/core/money.ts";
+import { inDollars } from "../../src/core/plans/money.ts";
 import { costOf } from "../../src/pages/app/usage/cost.tsx";
 
 const startMs = Date.UTC(2026, 10, 10);

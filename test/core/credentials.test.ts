@@ -19,9 +19,9 @@ import {
   verifyCredential,
   isOneOf,
   credentialPattern,
-} from "../../src/core/credentials.ts";
-import { newestRootKey } from "../../src/core/root-keys.ts";
-import { TenantId, tenantIdPattern } from "../../src/core/tenant.ts";
+} from "../../src/core/keys/credentials.ts";
+import { newestRootKey } from "../../src/core/keys/root-keys.ts";
+import { TenantId, tenantIdPattern } from "../../src/core/tenant/tenant.ts";
 
 const ROOT_KEY = "root-key-of-these-tests";
 const prefixes = {

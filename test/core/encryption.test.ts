@@ -8,8 +8,8 @@ import {
   encrypt,
   isEncryptedWithNewest,
   parseKeyRing,
-} from "../../src/core/encryption.ts";
-import { connectionUrl, ownName, purposeOf } from "../../src/core/placement.ts";
+} from "../../src/core/keys/encryption.ts";
+import { connectionUrl, ownName, purposeOf } from "../../src/core/tenant/placement.ts";
 
 const keyOf = (id: string) => ({ id, secret: id.padEnd(32, ".") });
 const iv = () => crypto.getRandomValues(new Uint8Array(IV_BYTES));

@@ -11,7 +11,7 @@ import {
 } from "../../src/adapters/stripe/client.ts";
 import { NeonApiFailure } from "../../src/adapters/neon-api.ts";
 import { AppError, errorCode, isPermanent } from "../../src/core/errors.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { describeError } from "../../src/log.ts";
 
 function stripeError(status: number | undefined, own: { message?: string; code?: string; param?: string } = {}) {

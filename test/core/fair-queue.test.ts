@@ -1,8 +1,8 @@
 // Which tenant gets the next database slot of an isolate: higher plans first, and no tenant starves.
 import fc from "fast-check";
 import { afterEach, expect, test, vi } from "vitest";
-import { FairQueue, type Job } from "../../src/core/fair-queue.ts";
-import { plans, weightOf } from "../../src/core/plans.ts";
+import { FairQueue, type Job } from "../../src/core/concurrency/fair-queue.ts";
+import { plans, weightOf } from "../../src/core/plans/plans.ts";
 import { withSlot } from "../../src/tenant-db/database-slots.ts";
 
 afterEach(() => {

@@ -2,8 +2,8 @@
 import { expect, test } from "vitest";
 import { createTenantFiles, writeStorageMarker } from "../../src/adapters/files.ts";
 import { errorCode } from "../../src/core/errors.ts";
-import { MAX_DOCUMENT_BYTES, refusedContentType } from "../../src/core/document-path.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { MAX_DOCUMENT_BYTES, refusedContentType } from "../../src/core/text/document-path.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 
 interface Stored {
   body: string | Uint8Array;

@@ -4,7 +4,7 @@ import { Hono } from "hono";
 import { expect, test } from "vitest";
 import * as z from "zod";
 import { type Actor, anonymous } from "../../src/core/actor.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Context } from "../../src/control/context.ts";
 import { AppError } from "../../src/core/errors.ts";
 import { type HttpContext, type HttpEnv, isJson, readJson, route } from "../../src/http.ts";

@@ -1,7 +1,7 @@
 // Problems of inputs in words.
 import { expect, test } from "vitest";
 import * as z from "zod";
-import { inputProblems } from "../../src/core/input-problem.ts";
+import { inputProblems } from "../../src/core/text/input-problem.ts";
 
 const schema = z.strictObject({
   text: z.string().min(2).max(3),

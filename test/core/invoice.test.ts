@@ -15,8 +15,8 @@ import {
   monthOf,
 } from "../../src/metering/invoice.ts";
 import { DAY_MS } from "../../src/core/time.ts";
-import { planOf } from "../../src/core/plans.ts";
-import { inDollars, isRounded, usagePrice } from "../../src/core/money.ts";
+import { planOf } from "../../src/core/plans/plans.ts";
+import { inDollars, isRounded, usagePrice } from "../../src/core/plans/money.ts";
 
 const november = monthOf("2026-11");
 const dayCount = daysOf(november).length;

@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { Admission, type Ticket, periodOf } from "../../src/calls/admission.ts";
-import type { AdmissionLimits } from "../../src/core/plans.ts";
+import type { AdmissionLimits } from "../../src/core/plans/plans.ts";
 import { HOUR_MS } from "../../src/core/time.ts";
 
 const START_MS = Date.UTC(2026, 10, 30, 20); // four hours before a month ends

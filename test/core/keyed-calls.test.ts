@@ -10,7 +10,7 @@ import {
   keyedCall,
   mayRunWithoutObject,
 } from "../../src/calls/keyed-calls.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { HOUR_MS, MINUTE_MS } from "../../src/core/time.ts";
 
 const MIDNIGHT_MS = Date.UTC(2026, 11, 1);

@@ -7,7 +7,7 @@ import {
   tenantRoles,
   tokenOperator,
 } from "../../src/core/actor.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { keyOf, refusedCredential, refusedToolUse } from "../../src/identity/keys/credential-check.ts";
 import {
   ADMIN_SCOPE,

@@ -11,7 +11,7 @@ import {
   rolesWith,
   tenantRoles,
 } from "../../src/core/actor.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import {
   type Member,
   acceptanceOf,

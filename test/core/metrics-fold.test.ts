@@ -2,7 +2,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { type Caller, callEnds } from "../../src/core/call.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { HOUR_MS } from "../../src/core/time.ts";
 import {
   BUCKETS,

@@ -2,7 +2,7 @@
 // line for each attack.
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { afterEach, beforeAll, beforeEach, expect, onTestFinished, test, vi } from "vitest";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { HOUR_MS } from "../../src/core/time.ts";
 import { ASSERTION_GRANT, assertionPorts } from "../../src/identity/providers/id-jag.ts";
 import { type AssertionPorts, answerRegistration, serverMetadata } from "../../src/identity/oauth/server.ts";

@@ -1,7 +1,7 @@
 // Clients that sign their requests with a key of their metadata document (RFC 7523), as ChatGPT does.
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { oauthPaths } from "../../src/identity/oauth/server.ts";
 import { PUBLIC_URL, REDIRECT_URI, errorOf, oauthObjects, tokensOf } from "../support/oauth-objects.ts";
 

@@ -1,6 +1,6 @@
 // The consent form: who may submit it, and what a second submission gets.
 import { expect, test } from "vitest";
-import { toBase64Url } from "../../src/core/credentials.ts";
+import { toBase64Url } from "../../src/core/keys/credentials.ts";
 import { type ClaimPort, bindingOf, isBound, isOwnForm, submitOnce } from "../../src/identity/oauth/consent.ts";
 import { RegistryEntries } from "../../src/identity/oauth/entries.ts";
 import { newSessionToken, sessionCookie, sessionTokenOf } from "../../src/identity/sessions/sessions.ts";

@@ -1,7 +1,7 @@
 // Clients with a metadata document (CIMD): what a fault of the document, of its host or of the network does to their grants.
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { resourceOf } from "../../src/identity/tokens/tenant-hosts.ts";
 import { PUBLIC_URL, REDIRECT_URI, errorOf, oauthObjects, tokensOf } from "../support/oauth-objects.ts";
 

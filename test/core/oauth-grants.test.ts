@@ -1,7 +1,7 @@
 // What admins see of the clients that members have let in, and handles that another browser brings.
 import { AuthorizationError } from "@cloudflare/workers-oauth-provider";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { queryOf } from "../../src/identity/oauth/authorize.ts";
 import { oauthServer } from "../../src/identity/oauth/server.ts";
 import type { PresentedToken } from "../../src/identity/oauth/grants.ts";

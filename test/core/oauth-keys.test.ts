@@ -2,8 +2,8 @@
 // strangers send in their place.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { mintCredential } from "../../src/core/credentials.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { mintCredential } from "../../src/core/keys/credentials.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { partsOfToken, placeOfKey, placeOfPrefix } from "../../src/identity/oauth/keys.ts";
 
 const tenantId = TenantId.parse("acme-2");

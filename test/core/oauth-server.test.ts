@@ -1,7 +1,7 @@
 // The OAuth server without a platform: the real library over the entries of tenants and registries, from a client's registration
 // to the revocation of its grant.
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../src/core/time.ts";
 import { mintSubject, oauthServer, serverMetadata, withResource } from "../../src/identity/oauth/server.ts";
 import { resourceOf } from "../../src/identity/tokens/tenant-hosts.ts";

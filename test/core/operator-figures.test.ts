@@ -1,6 +1,6 @@
 // The figures on the operator's pages.
 import { expect, test } from "vitest";
-import { inDollars } from "../../src/core/money.ts";
+import { inDollars } from "../../src/core/plans/money.ts";
 import { failedShare, priceSoFar } from "../../src/pages/admin/tenants/tenants.tsx";
 import { shownValue } from "../../src/pages/admin/money/pipeline.tsx";
 

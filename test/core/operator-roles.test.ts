@@ -3,8 +3,8 @@
 import { SignJWT, exportJWK, generateKeyPair } from "jose";
 import { afterEach, beforeAll, expect, test, vi } from "vitest";
 import { type OperatorRole, hasRole, operatorRoles, permissionsOfImpersonator } from "../../src/core/actor.ts";
-import { mintCredential } from "../../src/core/credentials.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { mintCredential } from "../../src/core/keys/credentials.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
 import { appFetch } from "../support/app-requests.ts";

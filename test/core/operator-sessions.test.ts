@@ -2,8 +2,8 @@
 // they and customers' sessions are strangers to each other. The control database answers from here.
 import { afterEach, beforeAll, expect, test, vi } from "vitest";
 import { operatorRoles, hasRole, tokenOperator } from "../../src/core/actor.ts";
-import { sha256Hex } from "../../src/core/credentials.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { sha256Hex } from "../../src/core/keys/credentials.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import type { OperatorSession } from "../../src/identity/operators/operator-sessions-store.ts";
 import {

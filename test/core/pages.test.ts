@@ -4,7 +4,7 @@ import { docs } from "#docs";
 import { Hono } from "hono";
 import { type Child, type FC, jsx } from "hono/jsx";
 import { beforeAll, expect, test, vi } from "vitest";
-import { plans } from "../../src/core/plans.ts";
+import { plans } from "../../src/core/plans/plans.ts";
 import type { HttpEnv, Route } from "../../src/http.ts";
 import { isOrderToken, orderCookie, orderTokensOf } from "../../src/identity/keys/order-cookie.ts";
 import { accountStyle } from "../../src/pages/assets/assets.ts";

@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { MAX_PATH_BYTES, normalisePath, normalisePrefix, utf8Bytes } from "../../src/core/document-path.ts";
+import { MAX_PATH_BYTES, normalisePath, normalisePrefix, utf8Bytes } from "../../src/core/text/document-path.ts";
 
 /** Texts that resemble paths: dots, slashes, percent signs, unusual spaces and any Unicode. */
 const pathLike = fc

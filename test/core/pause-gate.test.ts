@@ -1,8 +1,8 @@
 // Work waits during a pause and never fails because of it; a mutex runs work in order; a bounded map stays bounded.
 import { expect, test } from "vitest";
-import { BoundedMap } from "../../src/core/bounded-map.ts";
-import { Mutex } from "../../src/core/mutex.ts";
-import { PauseGate } from "../../src/core/pause-gate.ts";
+import { BoundedMap } from "../../src/core/concurrency/bounded-map.ts";
+import { Mutex } from "../../src/core/concurrency/mutex.ts";
+import { PauseGate } from "../../src/core/concurrency/pause-gate.ts";
 
 /** Longer than any wait of these tests, so that the bound does not end a pause. */
 const LONG_MS = 60_000;

@@ -1,7 +1,7 @@
 // When Tollgate creates the next shard, and which text of a migration runs on it.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { type Occupancy, fullestPercent, strategiesToExtend } from "../../src/core/placement.ts";
+import { type Occupancy, fullestPercent, strategiesToExtend } from "../../src/core/tenant/placement.ts";
 import { textForFreshDatabase } from "../../src/tenant-db/branch.ts";
 
 const occupancy = (strategy: Occupancy["strategy"]): fc.Arbitrary<Occupancy> =>

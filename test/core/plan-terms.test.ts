@@ -1,6 +1,6 @@
 // What a plan change costs, said before it is made.
 import { expect, test } from "vitest";
-import { planOf } from "../../src/core/plans.ts";
+import { planOf } from "../../src/core/plans/plans.ts";
 import { termsOfChange } from "../../src/subscriptions/plan-terms.ts";
 
 const DAY = 86_400_000;

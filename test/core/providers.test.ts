@@ -4,7 +4,7 @@ import { afterEach, expect, test, vi } from "vitest";
 import { txtRecords } from "../../src/adapters/dns.ts";
 import { fetchFromProvider } from "../../src/adapters/provider-http.ts";
 import { type TenantRole, permissionsOfAdminKey, permissionsOfImpersonator, rolesWith } from "../../src/core/actor.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { signInActions } from "../../src/identity/members/members.ts";
 import { personOfOwn } from "../../src/identity/oauth/upstream.ts";
 import { checkProvider, documentUrl } from "../../src/identity/providers/discovery.ts";

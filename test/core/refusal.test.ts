@@ -3,8 +3,8 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Refused } from "../../src/calls/admission.ts";
 import { AppError, type ErrorCode, errorCode, errors } from "../../src/core/errors.ts";
-import { type TenantConfig, TenantId } from "../../src/core/tenant.ts";
-import { conditionOf, refusedByState, tenantTable, ways } from "../../src/core/tenant-state.ts";
+import { type TenantConfig, TenantId } from "../../src/core/tenant/tenant.ts";
+import { conditionOf, refusedByState, tenantTable, ways } from "../../src/core/tenant/tenant-state.ts";
 import { limitRefusal, plainRefusal, requestRefusal, stateRefusal } from "../../src/calls/refusal.ts";
 
 /** Each limit as admission reports it, and its words. */

@@ -12,7 +12,7 @@ import {
   reactivationTerms,
   stepAfter,
 } from "../../src/lifecycle/removal.ts";
-import { tenantStates } from "../../src/core/tenant.ts";
+import { tenantStates } from "../../src/core/tenant/tenant.ts";
 import {
   type Part,
   type Summary,

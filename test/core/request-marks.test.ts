@@ -1,7 +1,7 @@
 // What log lines say about the request that they belong to, on both sides of an RPC to the tenant's object.
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createContext, runInRequests } from "../../src/control/context.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import { currentRequestId, inRequest, log, markRequest } from "../../src/log.ts";
 
 /** Stands for the tenant's object: its methods log. */

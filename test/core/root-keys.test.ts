@@ -1,8 +1,8 @@
 // The root keys of CREDENTIAL_KEY: both forms of the setting, and what a rotation ends.
 import { expect, test } from "vitest";
-import { type Credential, mintCredential, verifyCredential } from "../../src/core/credentials.ts";
-import { keysWithoutRoot, newestRootKey, rootKeysOf, usedRootKeys } from "../../src/core/root-keys.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { type Credential, mintCredential, verifyCredential } from "../../src/core/keys/credentials.ts";
+import { keysWithoutRoot, newestRootKey, rootKeysOf, usedRootKeys } from "../../src/core/keys/root-keys.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 
 const old = "an old root key of more than thirty-two characters";
 const young = "a new root key of more than thirty-two characters";

@@ -14,8 +14,8 @@ import {
   permissionsOfScope,
   tenantRoles,
 } from "../../src/core/actor.ts";
-import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/credentials.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { encodeScopes, mintCredential, sha256Hex } from "../../src/core/keys/credentials.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import { endpoints } from "../../src/pages/endpoints.ts";
 import { openApi } from "../../src/pages/openapi.ts";

@@ -1,8 +1,8 @@
 // The table of routes decides who may do what. These tests walk the whole table, so that a new route is covered at once.
 // No system runs: the database and the tenants' objects are out of reach, and a refusal must not need them.
 import { beforeAll, expect, onTestFinished, test, vi } from "vitest";
-import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { encodeScopes, mintCredential } from "../../src/core/keys/credentials.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import { AnyQuery, type Route } from "../../src/http.ts";
 import type { app as App } from "../../src/routes.ts";
 import { appFetch } from "../support/app-requests.ts";

@@ -7,7 +7,7 @@ import { type AuthorizationHost, type CallHost, type CallUsage, authorize, runCa
 import { type TenantRole, tenantRoles } from "../../src/core/actor.ts";
 import type { CallRequest, FinishedCall } from "../../src/core/call.ts";
 import { AppError, type ErrorCode } from "../../src/core/errors.ts";
-import { type ApiKey, TenantConfig, TenantId } from "../../src/core/tenant.ts";
+import { type ApiKey, TenantConfig, TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Charge } from "../../src/core/usage.ts";
 import { toolContext } from "../support/tool-context.ts";
 

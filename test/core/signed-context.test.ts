@@ -3,7 +3,7 @@ import { createHmac } from "node:crypto";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { signContext } from "../../src/tenant-db/signed-context.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 
 const word = (first: string, rest: string, maxLength: number) =>
   fc

@@ -12,8 +12,8 @@ import {
   spentBefore,
   spentIn,
   withReserve,
-} from "../../src/core/money.ts";
-import { type AdmissionLimits, planOf } from "../../src/core/plans.ts";
+} from "../../src/core/plans/money.ts";
+import { type AdmissionLimits, planOf } from "../../src/core/plans/plans.ts";
 import { DAY_MS, HOUR_MS } from "../../src/core/time.ts";
 
 const START_MS = Date.UTC(2026, 10, 14);

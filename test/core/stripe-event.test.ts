@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { unstorableText } from "../../src/core/text.ts";
+import { unstorableText } from "../../src/core/text/text.ts";
 import { reportIdOf } from "../../src/reports/meter-errors.ts";
 import { incomingEvent, outOfReach } from "../../src/subscriptions/stripe-event.ts";
 

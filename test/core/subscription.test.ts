@@ -1,7 +1,7 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import type { Subscription } from "../../src/adapters/stripe/subscriptions.ts";
-import { planNames, planOf, planOfKeys, priceKeys } from "../../src/core/plans.ts";
+import { planNames, planOf, planOfKeys, priceKeys } from "../../src/core/plans/plans.ts";
 import {
   type TenantSubscription,
   TRIAL_END_SLACK_MS,
@@ -11,8 +11,8 @@ import {
   hasForeignPrice,
   subscriptionOf,
 } from "../../src/subscriptions/subscription.ts";
-import { tenantStates } from "../../src/core/tenant.ts";
-import { PAST_DUE_SERVICE_MS, refusedByState } from "../../src/core/tenant-state.ts";
+import { tenantStates } from "../../src/core/tenant/tenant.ts";
+import { PAST_DUE_SERVICE_MS, refusedByState } from "../../src/core/tenant/tenant-state.ts";
 
 const DAY_MS = 86_400_000;
 const NOW_MS = Date.UTC(2026, 10, 30, 12);

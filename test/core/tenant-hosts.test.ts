@@ -1,7 +1,7 @@
 // Host names of single tenants: what a request to one is answered with, for whom its tokens are, and which settings are refused.
 import { expect, test, vi } from "vitest";
-import { encodeScopes, mintCredential } from "../../src/core/credentials.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { encodeScopes, mintCredential } from "../../src/core/keys/credentials.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import {
   isResourceOf,
   ownUrlOf,

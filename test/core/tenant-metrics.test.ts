@@ -3,7 +3,7 @@
 import * as fc from "fast-check";
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import type { FinishedCall } from "../../src/core/call.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { MINUTE_MS } from "../../src/core/time.ts";
 import type { MetricsMessage } from "../../src/metering/metrics/fold.ts";
 import { RECENT_CALLS, RESEND_MS, STORE_EVERY_MS, TenantMetrics } from "../../src/metering/metrics/tenant-metrics.ts";

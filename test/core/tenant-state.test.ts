@@ -4,7 +4,7 @@ import { join } from "node:path";
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { errors, support } from "../../src/core/errors.ts";
-import { tenantStates } from "../../src/core/tenant.ts";
+import { tenantStates } from "../../src/core/tenant/tenant.ts";
 import {
   type Condition,
   PAST_DUE_SERVICE_MS,
@@ -21,7 +21,7 @@ import {
   tenantEvents,
   tenantTable,
   ways,
-} from "../../src/core/tenant-state.ts";
+} from "../../src/core/tenant/tenant-state.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 28);
 const HOUR_MS = 3_600_000;

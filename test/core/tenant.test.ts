@@ -1,6 +1,6 @@
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { Limits, changedLimits } from "../../src/core/plans.ts";
+import { Limits, changedLimits } from "../../src/core/plans/plans.ts";
 import {
   CONFIG_REFRESH_MS,
   CONFIG_TRUSTED_MS,
@@ -8,8 +8,8 @@ import {
   TenantConfig,
   TenantId,
   tenantStates,
-} from "../../src/core/tenant.ts";
-import { refusedByState } from "../../src/core/tenant-state.ts";
+} from "../../src/core/tenant/tenant.ts";
+import { refusedByState } from "../../src/core/tenant/tenant-state.ts";
 
 const NOW_MS = Date.UTC(2026, 10, 30);
 const DAY_MS = 86_400_000;

@@ -3,12 +3,19 @@ import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { NeonDbError } from "@neondatabase/serverless";
 import { SqlError, failure } from "../../src/adapters/neon.ts";
-import { mintCredential, toBase64Url } from "../../src/core/credentials.ts";
+import { mintCredential, toBase64Url } from "../../src/core/keys/credentials.ts";
 import { repeatsClaim } from "../../src/identity/tokens/issuer-keys.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import { newSessionToken } from "../../src/identity/sessions/sessions.ts";
 import { errors } from "../../src/core/errors.ts";
-import { brokenText, decodeUtf8, refusedTextIn, shownName, storableText, unstorableText } from "../../src/core/text.ts";
+import {
+  brokenText,
+  decodeUtf8,
+  refusedTextIn,
+  shownName,
+  storableText,
+  unstorableText,
+} from "../../src/core/text/text.ts";
 
 const anyText = fc.string({ unit: "binary" });
 

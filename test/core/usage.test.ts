@@ -1,7 +1,7 @@
 // Usage messages: how rows are packed, and the message of a fallback call.
 import * as fc from "fast-check";
 import { expect, test } from "vitest";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import {
   FALLBACK_STREAM,
   MESSAGES_PER_ALARM,

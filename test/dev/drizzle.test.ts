@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest"
 import { openSession } from "../../src/tenant-db/session.ts";
 import { createSessionPool } from "../../src/tenant-db/session-pool.ts";
 import { contextEntrance, createTenantDb, ownSchemaEntrance } from "../../src/tenant-db/tenant-db.ts";
-import { ownName } from "../../src/core/placement.ts";
+import { ownName } from "../../src/core/tenant/placement.ts";
 import { drizzleOn } from "../../src/tools/drizzle.ts";
 import { acme, type Cluster, contextKeys, globex, startCluster } from "../support/shard.ts";
 

@@ -2,7 +2,7 @@
 import { createHmac } from "node:crypto";
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import type { Context } from "../../src/control/context.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { renewWebhookSecret, sendAlerts } from "../../src/metering/alerts.ts";
 import { alertsStore } from "../../src/metering/alerts-store.ts";
 import { rotateEncryptionKeys } from "../../src/operations/key-rotation.ts";

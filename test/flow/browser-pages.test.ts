@@ -11,7 +11,7 @@ import { anOwnedTenant, mailedToken, send } from "../support/people.ts";
 import { signInAsOwner } from "../support/owners.ts";
 import { aPerson, anAuthorization } from "../support/sign-in.ts";
 import { aSubscriber, rowOf } from "../support/subscribers.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { PAGE, endpoints } from "../../src/pages/endpoints.ts";
 
 /** A narrow phone, in CSS pixels. */

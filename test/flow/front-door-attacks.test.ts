@@ -3,7 +3,7 @@
 // Two tenants: acme, whom the attacker is in or comes for, and bolt, whose data the attacker wants.
 import { createServer } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { mintCredential } from "../../src/core/credentials.ts";
+import { mintCredential } from "../../src/core/keys/credentials.ts";
 import { aJwt, callTool, controlRows, modernMeta, operator, postMcp, system } from "../support/flow.ts";
 import {
   type Asked,

@@ -1,7 +1,7 @@
 // Authentication. A bad credential is answered with a challenge, wakes no object and leaves nothing behind. A revoked right is
 // refused on the very next request of every method.
 import { expect, test, onTestFinished } from "vitest";
-import { mintCredential } from "../../src/core/credentials.ts";
+import { mintCredential } from "../../src/core/keys/credentials.ts";
 import {
   aJwt,
   aTenant,

@@ -5,7 +5,7 @@ import { afterAll, afterEach, expect, test } from "vitest";
 import type { Subscription } from "../../src/adapters/stripe/subscriptions.ts";
 import { periodsStore } from "../../src/reports/periods-store.ts";
 import { reportsStore } from "../../src/reports/reports-store.ts";
-import type { PlanName } from "../../src/core/plans.ts";
+import type { PlanName } from "../../src/core/plans/plans.ts";
 import {
   type BilledTenant,
   aBilledTenant,

@@ -6,7 +6,7 @@ import { afterAll, expect, test } from "vitest";
 import { fallbackCallsStore } from "../../src/calls/fallback-calls-store.ts";
 import { ledgerStore } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { type UsageMessage, fallbackUsage } from "../../src/core/usage.ts";
 import { aTenant, controlRows, system } from "../support/flow.ts";
 

@@ -2,7 +2,7 @@
 // ends as `outcome_unknown`. A lost answer is not charged.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
-import { CONFIG_TRUSTED_MS } from "../../src/core/tenant.ts";
+import { CONFIG_TRUSTED_MS } from "../../src/core/tenant/tenant.ts";
 import {
   aTenant,
   callObject,

@@ -1,6 +1,6 @@
 // A tenant moves between tiers while its agents keep calling. No call fails, no row is lost or doubled, and the tenant's
 // usage still counts after the move.
-import { ownShardId } from "../../src/core/placement.ts";
+import { ownShardId } from "../../src/core/tenant/placement.ts";
 import { describe, expect, test } from "vitest";
 import { bootstrapCluster, prepareSharedShard, registerShard } from "../../cli/migrations/prepare.ts";
 import { migrate, sharedMigrations } from "../../cli/migrations/apply.ts";

@@ -2,8 +2,8 @@
 // serve them, and database rights that no statement can bypass keep them apart.
 import pg from "pg";
 import { expect, test } from "vitest";
-import { loginPurpose } from "../../src/core/placement.ts";
-import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../../src/core/encryption.ts";
+import { loginPurpose } from "../../src/core/tenant/placement.ts";
+import { IV_BYTES, decrypt, encrypt, parseKeyRing } from "../../src/core/keys/encryption.ts";
 import {
   aCustomer,
   aTenant,

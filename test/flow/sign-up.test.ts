@@ -226,7 +226,7 @@ test("twenty sign-ups at once all succeed", async () => {
 });
 
 test("the canary's token works for one call, and only for health_check", async () => {
-  const { mintCredential } = await import("../../src/core/credentials.ts");
+  const { mintCredential } = await import("../../src/core/keys/credentials.ts");
   const tenant = await aTenant();
   const rootKey = system.credentialKey;
   const fields = [String(Date.now() + 60_000)];

@@ -5,8 +5,8 @@ import { Client as ModernClient, StreamableHTTPClientTransport as ModernTranspor
 import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import { afterAll, expect, test } from "vitest";
-import { planOf } from "../../src/core/plans.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { planOf } from "../../src/core/plans/plans.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../src/core/time.ts";
 import { fallbackUsage } from "../../src/core/usage.ts";
 import {

@@ -1,7 +1,7 @@
 // The life of a subscription on the simulator's clock: its states at Stripe, the service in each state, and invoices that
 // equal the ledger.
 import { afterAll, expect, test } from "vitest";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { meterBehindOurBack } from "../support/billing.ts";
 import {
   type TestTenant,

@@ -7,7 +7,7 @@ import { figureOf, numberOf, tableOf } from "../support/html.ts";
 import { type Browser, textOf } from "../support/sign-in.ts";
 import { anOwnerOf, ask } from "../support/signed-in.ts";
 import { aSubscriber, untilRow } from "../support/subscribers.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 
 const HOUR_MS = 3_600_000;
 const limits = { unitsPerHour: 35, unitsPerMonth: 1_000, callsPerMinute: null, callsInFlight: 100 };

@@ -2,8 +2,8 @@
 import { randomUUID } from "node:crypto";
 import { ledgerStore } from "../../src/control/ledger-store.ts";
 import { connectNeon } from "../../src/adapters/neon.ts";
-import { planOf } from "../../src/core/plans.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { planOf } from "../../src/core/plans/plans.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import { asSuperuser, controlRows, fireCron, rowsOf, simulator, stripeApi, system } from "./flow.ts";
 
 export interface BilledTenant {

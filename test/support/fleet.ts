@@ -18,7 +18,7 @@ import {
 import { startNeonProxy } from "../../dev/neon/proxy.ts";
 import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
 import { migrationId, openBranch } from "../../src/tenant-db/branch.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 
 const encryptionKeys = [{ id: "k1", secret: "an encryption key that only tests know of, and long" }] as const;
 const root = resolve(import.meta.dirname, "../..");

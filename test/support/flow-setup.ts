@@ -12,7 +12,7 @@ import { encryptionKeysOf } from "../../cli/settings.ts";
 import { freePort } from "../../cli/ports.ts";
 import { startSystem } from "../../dev/system.ts";
 import { controlPlaces, filePlaces, leaksOf, readIssued, sentPlaces } from "./planted-secrets.ts";
-import type { KeyRing } from "../../src/core/encryption.ts";
+import type { KeyRing } from "../../src/core/keys/encryption.ts";
 
 export interface FlowSystem {
   publicUrl: string;

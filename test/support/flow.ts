@@ -6,7 +6,7 @@ import { inject } from "vitest";
 import { firstKey, signUp } from "../../dev/demo.ts";
 import type { NeonProxyStats } from "../../dev/neon/proxy.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
-import type { Limits } from "../../src/core/plans.ts";
+import type { Limits } from "../../src/core/plans/plans.ts";
 import type { FlowSystem } from "./flow-setup.ts";
 import { watchFetch } from "./watched-fetch.ts";
 

@@ -1,7 +1,7 @@
 // The objects of the OAuth server without a platform: tenants and registries over SQLite in memory, reached with a copy of each
 // value as by an RPC, and the steps of one sign-in as a client and a browser take them.
-import { sha256Hex, toBase64Url } from "../../src/core/credentials.ts";
-import type { TenantId } from "../../src/core/tenant.ts";
+import { sha256Hex, toBase64Url } from "../../src/core/keys/credentials.ts";
+import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import { RegistryEntries, type SqlPort } from "../../src/identity/oauth/entries.ts";
 import { type Authorization, grantAccess, readAuthorization } from "../../src/identity/oauth/authorize.ts";
 import { type PresentedToken, TenantGrants } from "../../src/identity/oauth/grants.ts";

@@ -17,9 +17,9 @@ import { type NeonProxyOptions, startNeonProxy } from "../../dev/neon/proxy.ts";
 import { THROWAWAY, removePostgresData, startPostgres } from "../../dev/postgres/postgres.ts";
 import { type Branch, openBranch } from "../../src/tenant-db/branch.ts";
 import { contextEntrance, createTenantDb } from "../../src/tenant-db/tenant-db.ts";
-import type { Key, KeyRing } from "../../src/core/encryption.ts";
+import type { Key, KeyRing } from "../../src/core/keys/encryption.ts";
 import { signContext } from "../../src/tenant-db/signed-context.ts";
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 
 export const acme = TenantId.parse("acme");
 export const globex = TenantId.parse("globex");

@@ -1,6 +1,6 @@
 // For tests of a single tool: a context with small fakes, and a call as the tenant's object makes it. Such a test needs no
 // database and runs in well under a second.
-import { TenantId } from "../../src/core/tenant.ts";
+import { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Progress } from "../../src/core/call.ts";
 import { contentOf } from "../../src/tools/tool.ts";
 import type { FileInfo, TenantFiles, Tool, ToolContext } from "../../src/tools/tool.ts";

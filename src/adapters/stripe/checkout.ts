@@ -1,8 +1,8 @@
 // Customers at Stripe, the Checkout page that sells a subscription, and the portal in which a customer manages it.
 import type Stripe from "stripe";
 import { AppError, OutsideFailure } from "../../core/errors.ts";
-import type { PlanName } from "../../core/plans.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { PlanName } from "../../core/plans/plans.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { DAY_MS } from "../../core/time.ts";
 import { failureOf, idOf, orMissing, pricesOf } from "./client.ts";
 

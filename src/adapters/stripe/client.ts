@@ -2,7 +2,7 @@
 // request of an adapter becomes a `StripeFailure`, which is permanent or temporary.
 import Stripe from "stripe";
 import { type FailureKind, OutsideFailure } from "../../core/errors.ts";
-import { type PlanName, priceKeys } from "../../core/plans.ts";
+import { type PlanName, priceKeys } from "../../core/plans/plans.ts";
 
 /** Every price that Tollgate sells belongs to this product. Tollgate chooses its id, so that it is found without a search. */
 export const PRODUCT_ID = "tollgate_mcp";

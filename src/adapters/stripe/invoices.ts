@@ -1,7 +1,7 @@
 // Invoices at Stripe: the period and the usage that an invoice bills, and invoice items for late usage.
 import Stripe from "stripe";
-import { type PlanName, planOfKeys, plans, unitsKey } from "../../core/plans.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import { type PlanName, planOfKeys, plans, unitsKey } from "../../core/plans/plans.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { type NoAnswer, idOf, noAnswer, orMissing } from "./client.ts";
 
 /** An invoice as Stripe has it, reduced to the fields that matter here. */

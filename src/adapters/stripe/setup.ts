@@ -2,7 +2,7 @@
 // destinations of events. Each object has a name that Tollgate chose, so a second run finds it and creates nothing. The
 // second run also repairs portal features whose change could cost money.
 import Stripe from "stripe";
-import { baseKey, plans, priceKeys, unitsKey } from "../../core/plans.ts";
+import { baseKey, plans, priceKeys, unitsKey } from "../../core/plans/plans.ts";
 import { PORTAL_MARK, findPortal } from "./checkout.ts";
 import { PRODUCT_ID, orMissing, stripeClient } from "./client.ts";
 import { METER_EVENT, findMeter } from "./meter.ts";

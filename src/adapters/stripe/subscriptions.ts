@@ -1,8 +1,8 @@
 // Subscriptions at Stripe. Every read returns the current state. Every write can be repeated: it names the state that
 // was read, so that a late request changes nothing.
 import type Stripe from "stripe";
-import { type PlanName, baseKey, planOfKeys } from "../../core/plans.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import { type PlanName, baseKey, planOfKeys } from "../../core/plans/plans.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { PRODUCT_ID, failureOf, idOf, orMissing, pricesOf } from "./client.ts";
 
 /** A subscription as Stripe has it, reduced to the fields that matter here. */

@@ -2,8 +2,8 @@
 // not which person from which address.
 import * as z from "zod";
 import type { ControlDatabase } from "../../adapters/neon.ts";
-import type { TenantId } from "../../core/tenant.ts";
-import { TenantId as TenantIdSchema } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
+import { TenantId as TenantIdSchema } from "../../core/tenant/tenant.ts";
 import {
   BadRequest,
   type HttpContext,

@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { fromMs, toMs } from "../../core/time.ts";
 import { type AuditEvent, AuditRow, type Broken, type Place, chainBreaks } from "./audit.ts";
 

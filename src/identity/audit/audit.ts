@@ -5,10 +5,10 @@
 import { createHash } from "node:crypto";
 import * as z from "zod";
 import type { Actor } from "../../core/actor.ts";
-import { sha256Hex } from "../../core/credentials.ts";
+import { sha256Hex } from "../../core/keys/credentials.ts";
 import type { ErrorCode } from "../../core/errors.ts";
-import { TenantId } from "../../core/tenant.ts";
-import { storable } from "../../core/text.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
+import { storable } from "../../core/text/text.ts";
 import type { Route } from "../../http.ts";
 
 /** unknown: the request had begun to act, and what came of it was lost. */

@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { toIso } from "../../core/time.ts";
 
 const Crossings = z.object({ attempts: z.coerce.number().int(), lastAt: z.string().nullable() });

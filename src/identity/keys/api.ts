@@ -4,9 +4,9 @@ import { withTimeout } from "../../adapters/timeout.ts";
 import type { Creation } from "../../control/idempotent-requests-store.ts";
 import { notifyObject } from "../../control/notify-object.ts";
 import { tenantsStore } from "../../control/tenants-store.ts";
-import { keyPrefix } from "../../core/credentials.ts";
-import { rootKeysOf, usedRootKeys } from "../../core/root-keys.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import { keyPrefix } from "../../core/keys/credentials.ts";
+import { rootKeysOf, usedRootKeys } from "../../core/keys/root-keys.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import {
   BadRequest,
   type HttpContext,

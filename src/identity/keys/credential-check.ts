@@ -4,7 +4,7 @@
 import { permissionsOfRole } from "../../core/actor.ts";
 import type { Caller } from "../../core/call.ts";
 import type { ErrorCode } from "../../core/errors.ts";
-import type { ApiKey, TenantConfig } from "../../core/tenant.ts";
+import type { ApiKey, TenantConfig } from "../../core/tenant/tenant.ts";
 
 type Credentials = Pick<TenantConfig, "keys" | "links" | "members" | "removedMembers">;
 type User = Extract<Caller, { kind: "user" }>;

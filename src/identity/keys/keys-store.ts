@@ -4,7 +4,7 @@ import * as z from "zod";
 import { idOfRow, readableList, readableRows } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { Statement } from "../../core/sql.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { toIso } from "../../core/time.ts";
 
 export const StoredKey = z.object({

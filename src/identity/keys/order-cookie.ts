@@ -1,7 +1,7 @@
 // The cookie in which a browser keeps the tokens of orders that it has made or opened: the set-up token, which makes the first key,
 // and the token that shows the progress. So neither stays in an address, which a browser's history and a screen show.
 // Pure. The guard verifies each token, so a made-up cookie opens nothing.
-import { cookieOf, hostCookie } from "../../core/text.ts";
+import { cookieOf, hostCookie } from "../../core/text/text.ts";
 import { DAY_MS } from "../../core/time.ts";
 
 const COOKIE = "__Host-tollgate-orders";

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { tenantsStore } from "../../control/tenants-store.ts";
 import { type Actor, type Permission, permissions, permissionsOf, tenantRoles } from "../../core/actor.ts";
 import { AppError } from "../../core/errors.ts";
-import { DisplayName, type TenantId } from "../../core/tenant.ts";
+import { DisplayName, type TenantId } from "../../core/tenant/tenant.ts";
 import {
   type HttpContext,
   type PageQuery,

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { idOfRow, readableRows } from "../../control/failures-store.ts";
 import type { ControlDatabase, Statement } from "../../adapters/neon.ts";
 import { tenantRoles } from "../../core/actor.ts";
-import { TenantId, tenantStates } from "../../core/tenant.ts";
+import { TenantId, tenantStates } from "../../core/tenant/tenant.ts";
 import { fromMs, toIso, toMs } from "../../core/time.ts";
 import { speaksNow } from "../providers/providers.ts";
 import {

@@ -5,7 +5,7 @@ import { idOfRow, readableRows } from "../../control/failures-store.ts";
 import { newMemberId } from "../../adapters/ids.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import { type TenantRole, tenantRoles } from "../../core/actor.ts";
-import { TenantId, tenantStates } from "../../core/tenant.ts";
+import { TenantId, tenantStates } from "../../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 import { hasRoom, invitationsStore, lockTenant } from "./invitations-store.ts";
 import { speaksNow } from "../providers/providers.ts";

@@ -12,7 +12,7 @@ import {
   rolesWith,
   tenantRoles,
 } from "../../core/actor.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { DAY_MS } from "../../core/time.ts";
 import type { Issuer } from "../tokens/issuers.ts";
 

@@ -2,7 +2,7 @@
 // is one RPC to the tenant that the text names; a text that Tollgate did not make wakes no object.
 import * as z from "zod";
 import type { Context } from "../../control/context.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { AppError } from "../../core/errors.ts";
 import {
   BadRequest,

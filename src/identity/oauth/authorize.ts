@@ -4,7 +4,7 @@
 // Invariants: a browser is sent to a redirect URI only after the client and the URI are proven; every other error is a page. A
 // grant is for one member of one tenant. The registration of a client that a member has let in lives on.
 import { type AuthRequest, AuthorizationError, CimdFetchError } from "@cloudflare/workers-oauth-provider";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { describeError, log } from "../../log.ts";
 import { isPrivateClientUrl } from "./client-url.ts";
 import type { Site } from "../tokens/tenant-hosts.ts";

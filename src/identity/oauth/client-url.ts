@@ -2,7 +2,7 @@
 // be one of the public internet. The platform refuses private addresses, also after the look-up of a name; this rule comes
 // first, and does not depend on where Tollgate runs.
 import { decodeJwt } from "jose";
-import { PublicUrl } from "../../core/web-url.ts";
+import { PublicUrl } from "../../core/text/web-url.ts";
 
 /** Whether a client id is a URL at an address that Tollgate must not fetch. */
 export function isPrivateClientUrl(clientId: string): boolean {

@@ -2,9 +2,9 @@
 //
 // Invariants: only Tollgate's own page submits the form, in the session that saw it. A handle is used once; another submission of
 // the same form gets the first one's answer for a minute, because people press buttons twice and browsers repeat requests.
-import { sha256Hex, secretsEqual } from "../../core/credentials.ts";
+import { sha256Hex, secretsEqual } from "../../core/keys/credentials.ts";
 import { AppError } from "../../core/errors.ts";
-import { IV_BYTES, type KeyRing, decrypt, encrypt } from "../../core/encryption.ts";
+import { IV_BYTES, type KeyRing, decrypt, encrypt } from "../../core/keys/encryption.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import type { NewEntry } from "./entries.ts";
 import { placeOfKey } from "./keys.ts";

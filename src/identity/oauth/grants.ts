@@ -6,9 +6,9 @@
 // twice within `REPLAY_MS` gets one answer, so that neither sender is left with a dead token. A refresh token that comes back
 // after its successor was used ends the grant: two parties hold it (RFC 9700, 4.14.2). Tokens are stored as digests.
 import * as z from "zod";
-import { BoundedMap } from "../../core/bounded-map.ts";
-import { sha256Hex } from "../../core/credentials.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import { BoundedMap } from "../../core/concurrency/bounded-map.ts";
+import { sha256Hex } from "../../core/keys/credentials.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { DAY_MS, MINUTE_MS } from "../../core/time.ts";
 import { log } from "../../log.ts";
 import { type NewEntry, type EntryPage, MAX_PAGE, OauthEntries, type SqlPort } from "./entries.ts";

@@ -4,7 +4,7 @@
 //
 // Invariants: a key has one place. A text that is no key of the library has none: client ids, codes and tokens are texts of
 // strangers. The rule reads the tenant but does not check the MAC; the caller does.
-import { TenantId } from "../../core/tenant.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
 
 /** Where a key is stored. `subject` is the library's user id: the minted credential of one member. */
 export type KeyPlace =

@@ -5,7 +5,7 @@
 // forged code or token wakes no object. An assertion is used once, also by two requests at once. A text that is no key of the library reads as absent and is never written. A failed
 // read throws: an outage never looks like an unknown client or a revoked grant.
 import * as z from "zod";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import type { EntryPage, NewEntry } from "./entries.ts";
 import { placeOfKey, placeOfPrefix } from "./keys.ts";

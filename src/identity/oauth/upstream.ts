@@ -8,7 +8,7 @@ import { type JWTPayload } from "jose";
 import * as z from "zod";
 import type { Person } from "../../core/actor.ts";
 import { PROVIDER_TIMEOUT_MS, fetchFromProvider } from "../../adapters/provider-http.ts";
-import { BoundedMap } from "../../core/bounded-map.ts";
+import { BoundedMap } from "../../core/concurrency/bounded-map.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import { describeError, log } from "../../log.ts";
 import { CLOCK_TOLERANCE_SECONDS, personOf } from "../tokens/claims.ts";

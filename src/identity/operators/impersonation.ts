@@ -5,10 +5,10 @@
 import * as z from "zod";
 import type { Context } from "../../control/context.ts";
 import type { Actor, Operator } from "../../core/actor.ts";
-import { type Credential, mintCredential, toBase64Url } from "../../core/credentials.ts";
+import { type Credential, mintCredential, toBase64Url } from "../../core/keys/credentials.ts";
 import type { ErrorCode } from "../../core/errors.ts";
-import { DisplayName, type TenantId } from "../../core/tenant.ts";
-import { cookieOf, hostCookie } from "../../core/text.ts";
+import { DisplayName, type TenantId } from "../../core/tenant/tenant.ts";
+import { cookieOf, hostCookie } from "../../core/text/text.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 import { type Impersonation, operatorsStore } from "./operators-store.ts";
 

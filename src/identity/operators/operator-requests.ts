@@ -1,6 +1,6 @@
 // Who among the operator's people sends a request: by a token, by Cloudflare Access, or by the session of a browser.
 import type { Operator } from "../../core/actor.ts";
-import { TenantId } from "../../core/tenant.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
 import { type HttpContext, Problem, actAs } from "../../http.ts";
 import { type LogFields, describeError, log, markRequest } from "../../log.ts";
 import { refuseForeignForm } from "../oauth/consent.ts";

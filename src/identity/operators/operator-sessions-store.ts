@@ -2,7 +2,7 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import { type Operator, operatorRoles } from "../../core/actor.ts";
-import { sha256Hex } from "../../core/credentials.ts";
+import { sha256Hex } from "../../core/keys/credentials.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 import type { PageQuery } from "../../http.ts";
 

@@ -5,9 +5,9 @@
 // way in which it began is still open: the issuer is configured, or the operator token is valid.
 import type { Context } from "../../control/context.ts";
 import { type Operator, tokenOperator } from "../../core/actor.ts";
-import { secretsEqual, sha256Hex } from "../../core/credentials.ts";
-import { secretsOf } from "../../core/root-keys.ts";
-import { hostCookie } from "../../core/text.ts";
+import { secretsEqual, sha256Hex } from "../../core/keys/credentials.ts";
+import { secretsOf } from "../../core/keys/root-keys.ts";
+import { hostCookie } from "../../core/text/text.ts";
 import { HOUR_MS, MINUTE_MS } from "../../core/time.ts";
 import { newSessionToken, sessionTokenOf } from "../sessions/sessions.ts";
 import { type OperatorSession, operatorSessionsStore } from "./operator-sessions-store.ts";

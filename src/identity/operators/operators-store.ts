@@ -3,7 +3,7 @@ import * as z from "zod";
 import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
 import type { Operator } from "../../core/actor.ts";
-import { type TenantId, tenantStates } from "../../core/tenant.ts";
+import { type TenantId, tenantStates } from "../../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 
 export const Impersonation = z.object({

@@ -5,9 +5,9 @@
 import type { JWTPayload } from "jose";
 import * as z from "zod";
 import { type Operator, type OperatorRole, hasRole, operatorRoles, tokenOperator } from "../../core/actor.ts";
-import { bearerToken, isOneOf } from "../../core/credentials.ts";
+import { bearerToken, isOneOf } from "../../core/keys/credentials.ts";
 import { AppError } from "../../core/errors.ts";
-import { storable } from "../../core/text.ts";
+import { storable } from "../../core/text/text.ts";
 import { MAX_TOKEN_CHARS } from "../tokens/authenticate.ts";
 import { SignInSettings } from "../tokens/issuers.ts";
 import { CLOCK_TOLERANCE_SECONDS, claimAt, isName, scopesOf } from "../tokens/claims.ts";

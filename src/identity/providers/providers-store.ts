@@ -5,7 +5,7 @@
 // tenant's version, so that the tenant's object refuses their clients on the next call.
 import * as z from "zod";
 import type { ControlDatabase, Statement } from "../../adapters/neon.ts";
-import { TenantId } from "../../core/tenant.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 import { lockTenant } from "../members/invitations-store.ts";
 import { identityOf, isConfigured, providerKinds } from "./providers.ts";

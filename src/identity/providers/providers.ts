@@ -5,8 +5,8 @@
 // named after the tenant and the provider, so they are never mistaken for people of another provider with the same issuer.
 // A stored client secret is sent to the issuer and the client that it was given for, and to no other.
 import * as z from "zod";
-import { TenantId } from "../../core/tenant.ts";
-import { isPublicHost, loopbackHosts } from "../../core/web-url.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
+import { isPublicHost, loopbackHosts } from "../../core/text/web-url.ts";
 import { MANY_DIRECTORIES, acceptedAlgorithms } from "../tokens/issuers.ts";
 
 export const providerKinds = ["oidc", "auth0", "cognito", "entra"] as const;

@@ -1,6 +1,6 @@
 // Routes for the sign-in sessions of a tenant's members. A person has one session for each browser, for all of their tenants.
 import type { ControlDatabase } from "../../adapters/neon.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { type HttpContext, type Page, type PageQuery, Problem, pageOf, tenantOf } from "../../http.ts";
 import { type SessionSummary, sessionsStore } from "./sessions-store.ts";
 

@@ -2,8 +2,8 @@
 import * as z from "zod";
 import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
-import { sha256Hex } from "../../core/credentials.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import { sha256Hex } from "../../core/keys/credentials.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import type { PageQuery } from "../../http.ts";
 import { fromMs, toIso, toMs } from "../../core/time.ts";
 import { SESSION_IDLE_MS, SESSION_MS, newSessionToken } from "./sessions.ts";

@@ -2,8 +2,8 @@
 //
 // Invariants: a session's token is random and new at each sign-in, so that a token that was planted before is worth nothing. Only
 // its digest is stored. A session ends 12 hours after the sign-in, an hour after its last use, and at the sign-out.
-import { toBase64Url } from "../../core/credentials.ts";
-import { cookieOf, hostCookie } from "../../core/text.ts";
+import { toBase64Url } from "../../core/keys/credentials.ts";
+import { cookieOf, hostCookie } from "../../core/text/text.ts";
 import { HOUR_MS } from "../../core/time.ts";
 
 /** A working day. The provider then says anew who the person is. */

@@ -13,9 +13,9 @@ import {
 import type { JWTPayload } from "jose";
 import type { Context } from "../../control/context.ts";
 import type { Person } from "../../core/actor.ts";
-import { BoundedMap } from "../../core/bounded-map.ts";
+import { BoundedMap } from "../../core/concurrency/bounded-map.ts";
 import type { Caller } from "../../core/call.ts";
-import { bearerToken, decodeScopes, verifyCredential } from "../../core/credentials.ts";
+import { bearerToken, decodeScopes, verifyCredential } from "../../core/keys/credentials.ts";
 import { type ErrorCode, errors } from "../../core/errors.ts";
 import { readClaims, readPerson } from "./claims.ts";
 import { unverifiedIssuer, verifiedClaims } from "./issuer-keys.ts";

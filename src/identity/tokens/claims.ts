@@ -2,7 +2,7 @@
 // of Auth0, Cognito, Entra and any OIDC issuer. Pure. The claims come from the issuer's signature; only its settings say
 // which of them count.
 import type { Person } from "../../core/actor.ts";
-import { unstorableText } from "../../core/text.ts";
+import { unstorableText } from "../../core/text/text.ts";
 import type { Issuer } from "./issuers.ts";
 
 type Claims = Readonly<Record<string, unknown>>;

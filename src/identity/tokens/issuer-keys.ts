@@ -21,9 +21,9 @@ import {
   JWTInvalid,
 } from "jose/errors";
 import { fetchFromProvider } from "../../adapters/provider-http.ts";
-import { BoundedMap } from "../../core/bounded-map.ts";
+import { BoundedMap } from "../../core/concurrency/bounded-map.ts";
 import { AppError } from "../../core/errors.ts";
-import { nameTwice } from "../../core/text.ts";
+import { nameTwice } from "../../core/text/text.ts";
 import { CLOCK_TOLERANCE_SECONDS } from "./claims.ts";
 import { acceptedAlgorithms } from "./issuers.ts";
 

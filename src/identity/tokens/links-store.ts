@@ -4,7 +4,7 @@
 import * as z from "zod";
 import { readableRows } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../adapters/neon.ts";
-import { TenantId } from "../../core/tenant.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
 import { toIso } from "../../core/time.ts";
 
 /** Organisations of one tenant: companies have a few identity providers. The tenant's object reads all of them. */

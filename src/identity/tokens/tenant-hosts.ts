@@ -4,8 +4,8 @@
 // Invariants: on a tenant's host only that tenant's credentials work, and a person can let clients in for that tenant only. A host
 // that the setting does not name is the deployment's own. A wrong setting is refused as a whole, so that no host is served as another.
 import { AppError } from "../../core/errors.ts";
-import { TenantId } from "../../core/tenant.ts";
-import { loopbackHosts } from "../../core/web-url.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
+import { loopbackHosts } from "../../core/text/web-url.ts";
 
 export type Site = Pick<Env, "PUBLIC_URL" | "TENANT_HOSTS">;
 

@@ -1,8 +1,8 @@
 // Remembers which tokens were verified, so that a client's next request costs no signature check. A token is cached under its
 // digest: a dump of the cache holds no token.
 // Invariant: a cached token works for a minute at most, and never after its expiry. Refusals are not cached.
-import { BoundedMap } from "../../core/bounded-map.ts";
-import { sha256Hex } from "../../core/credentials.ts";
+import { BoundedMap } from "../../core/concurrency/bounded-map.ts";
+import { sha256Hex } from "../../core/keys/credentials.ts";
 import type { ErrorCode } from "../../core/errors.ts";
 
 /** A token that its issuer revokes works for this long at most. */

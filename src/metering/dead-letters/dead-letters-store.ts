@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { idOfRow, readableList } from "../../control/failures-store.ts";
 import type { ControlDatabase } from "../../control/context.ts";
-import { storable } from "../../core/text.ts";
+import { storable } from "../../core/text/text.ts";
 import { toIso } from "../../core/time.ts";
 
 export const DeadLetter = z.object({

@@ -4,7 +4,7 @@ import * as z from "zod";
 import { withTimeout } from "../../adapters/timeout.ts";
 import { type QuotaStatus, callEnds } from "../../core/call.ts";
 import type { ControlDatabase } from "../../control/context.ts";
-import type { TenantConfig, TenantId } from "../../core/tenant.ts";
+import type { TenantConfig, TenantId } from "../../core/tenant/tenant.ts";
 import { DAY_MS, HOUR_MS } from "../../core/time.ts";
 import {
   BadRequest,

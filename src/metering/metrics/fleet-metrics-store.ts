@@ -1,7 +1,7 @@
 // Figures over all tenants in the control tables: by hour or day, and of each tenant since an instant. For the operator alone.
 import * as z from "zod";
 import type { ControlDatabase } from "../../control/context.ts";
-import { TenantId } from "../../core/tenant.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 
 const count = z.coerce.number().int();

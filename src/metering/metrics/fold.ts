@@ -3,8 +3,8 @@
 // and the sums of its cells are the sums of its calls.
 import * as z from "zod";
 import { type CallEnd, type Caller, type FinishedCall, callEnds } from "../../core/call.ts";
-import { TenantId } from "../../core/tenant.ts";
-import { storable } from "../../core/text.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
+import { storable } from "../../core/text/text.ts";
 import { HOUR_MS } from "../../core/time.ts";
 
 /**

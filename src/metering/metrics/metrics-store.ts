@@ -3,7 +3,7 @@
 import * as z from "zod";
 import type { ControlDatabase } from "../../control/context.ts";
 import { callEnds } from "../../core/call.ts";
-import { TenantId } from "../../core/tenant.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 import { BUCKETS, type MetricsMessage } from "./fold.ts";
 

@@ -10,7 +10,7 @@ import type { FallbackCall } from "../../core/usage.ts";
 import { HOUR_MS, MINUTE_MS } from "../../core/time.ts";
 import type { FinishedCall } from "../../core/call.ts";
 import type { ErrorCode } from "../../core/errors.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { describeError, log } from "../../log.ts";
 import {
   Cell,

@@ -3,7 +3,7 @@
 // Invariants: a session is new at each sign-in, and ends the one that the browser had. The way back is bound to the browser that
 // began. A page leads only to a path below /admin. The use of the operator token is counted and raises the alarm, as in the API.
 import { anonymous, tokenOperator } from "../../core/actor.ts";
-import { isOneOf } from "../../core/credentials.ts";
+import { isOneOf } from "../../core/keys/credentials.ts";
 import { type HttpContext, Problem, recordAct } from "../../http.ts";
 import { acts } from "../../identity/audit/audit.ts";
 import { oauthEnv } from "../../identity/oauth/api.ts";

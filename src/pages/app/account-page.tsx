@@ -1,7 +1,7 @@
 // The frame of a customer's pages: the sections that the person may open, the organisation, and who acts for it.
 import type { Child } from "hono/jsx";
 import { type Permission, permissionsOf } from "../../core/actor.ts";
-import type { TenantConfig } from "../../core/tenant.ts";
+import type { TenantConfig } from "../../core/tenant/tenant.ts";
 import { tenantsStore } from "../../control/tenants-store.ts";
 import { type HttpContext, noSuchTenant, tenantOf } from "../../http.ts";
 import type { SectionGroup } from "../layout/frame.tsx";

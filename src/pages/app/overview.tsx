@@ -1,9 +1,9 @@
 // The first page of an account: whether agents are served, how much of its limits it uses now, and what was called.
 import type { FC } from "hono/jsx";
 import { joinBatches } from "../../adapters/neon.ts";
-import { spendWindow } from "../../core/money.ts";
-import { planOf } from "../../core/plans.ts";
-import type { TenantConfig } from "../../core/tenant.ts";
+import { spendWindow } from "../../core/plans/money.ts";
+import { planOf } from "../../core/plans/plans.ts";
+import type { TenantConfig } from "../../core/tenant/tenant.ts";
 import { type HttpContext, noSuchTenant } from "../../http.ts";
 import { usageOf } from "../../metering/api.ts";
 import { type Period, dayOf, daysOf, monthOf } from "../../metering/invoice.ts";

@@ -1,8 +1,8 @@
 // Why calls of the account are refused, or soon will be, and the way back: above every page of the account.
 import type { Child } from "hono/jsx";
 import { config } from "../../core/app-config.ts";
-import { type Condition, PAST_DUE_SERVICE_MS, conditionOf, tenantTable } from "../../core/tenant-state.ts";
-import type { TenantConfig } from "../../core/tenant.ts";
+import { type Condition, PAST_DUE_SERVICE_MS, conditionOf, tenantTable } from "../../core/tenant/tenant-state.ts";
+import type { TenantConfig } from "../../core/tenant/tenant.ts";
 import { Instant } from "../parts/figures.tsx";
 import { Notice, type Tone } from "../parts/notice.tsx";
 

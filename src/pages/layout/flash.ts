@@ -1,8 +1,8 @@
 // A message for the next page, after a form: the answer to a POST redirects, and the page that follows shows the message once.
 // It is in a cookie, which no other site and no sub-domain can set.
 import * as z from "zod";
-import { fromBase64Url, toBase64Url } from "../../core/credentials.ts";
-import { cookieOf, decodeUtf8, hostCookie } from "../../core/text.ts";
+import { fromBase64Url, toBase64Url } from "../../core/keys/credentials.ts";
+import { cookieOf, decodeUtf8, hostCookie } from "../../core/text/text.ts";
 
 const COOKIE = "__Host-tollgate-message";
 /** A redirect follows at once. A message that no page has shown by then is forgotten. */

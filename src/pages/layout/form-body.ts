@@ -2,7 +2,7 @@
 // the page that shows the outcome.
 import * as z from "zod";
 import { AppError, type ErrorCode, errors } from "../../core/errors.ts";
-import { inputProblem } from "../../core/input-problem.ts";
+import { inputProblem } from "../../core/text/input-problem.ts";
 import { type HttpContext, Problem, TooManyRequests, withoutWrapping } from "../../http.ts";
 import { flashCookie, type Flash } from "./flash.ts";
 import type { PageOptions } from "./layout.tsx";

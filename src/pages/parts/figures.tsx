@@ -1,7 +1,7 @@
 // Numbers, amounts and instants as people read them, and meters. Instants are in UTC, and the `title` of each says so. A meter is
 // a picture with the same figures as text, because a style attribute could not carry its width.
 import type { Child, FC } from "hono/jsx";
-import { type Cents, inDollars } from "../../core/money.ts";
+import { type Cents, inDollars } from "../../core/plans/money.ts";
 import { MINUTE_MS } from "../../core/time.ts";
 
 const grouped = new Intl.NumberFormat("en-US");

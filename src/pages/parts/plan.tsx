@@ -1,7 +1,7 @@
 // A plan as buyers see it: its price, and what is in it.
 import type { Child, FC } from "hono/jsx";
-import { costOf } from "../../core/money.ts";
-import { type Plan, type Strategy } from "../../core/plans.ts";
+import { costOf } from "../../core/plans/money.ts";
+import { type Plan, type Strategy } from "../../core/plans/plans.ts";
 import { count, dollars, units } from "./figures.tsx";
 
 /** Prices of single units are fractions of a cent. */

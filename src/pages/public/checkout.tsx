@@ -6,7 +6,7 @@
 import type { FC } from "hono/jsx";
 import type * as z from "zod";
 import { newTenantId } from "../../adapters/ids.ts";
-import { TenantId } from "../../core/tenant.ts";
+import { TenantId } from "../../core/tenant/tenant.ts";
 import { AppError } from "../../core/errors.ts";
 import { type HttpContext, tenantOf } from "../../http.ts";
 import { isOrderToken, orderCookie } from "../../identity/keys/order-cookie.ts";

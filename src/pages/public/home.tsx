@@ -1,7 +1,7 @@
 // The first page: what is sold, the tools with their prices in units, and the plans.
 import type { FC } from "hono/jsx";
 import { config } from "../../core/app-config.ts";
-import { plans } from "../../core/plans.ts";
+import { plans } from "../../core/plans/plans.ts";
 import type { HttpContext } from "../../http.ts";
 import { catalogue } from "../../tools/catalogue.ts";
 import type { Tool } from "../../tools/tool.ts";

@@ -3,7 +3,7 @@
 import type { FC } from "hono/jsx";
 import * as z from "zod";
 import { config } from "../../core/app-config.ts";
-import { planOf } from "../../core/plans.ts";
+import { planOf } from "../../core/plans/plans.ts";
 import type { HttpContext } from "../../http.ts";
 import { orderCookie } from "../../identity/keys/order-cookie.ts";
 import { CheckoutRequest, openCheckout, soldPlans } from "../../subscriptions/checkout.ts";

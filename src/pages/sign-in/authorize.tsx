@@ -7,7 +7,7 @@
 import { type AuthRequest, AuthorizationError } from "@cloudflare/workers-oauth-provider";
 import { type AccountScope, accountScopes, accountScopesOfRole } from "../../core/actor.ts";
 import { config } from "../../core/app-config.ts";
-import type { TenantId } from "../../core/tenant.ts";
+import type { TenantId } from "../../core/tenant/tenant.ts";
 import { type HttpContext, actAs, noteAct } from "../../http.ts";
 import { log } from "../../log.ts";
 import { scopesSupported } from "../../identity/tokens/authenticate.ts";

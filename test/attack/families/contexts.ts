@@ -1,6 +1,6 @@
 // Impersonation: forged contexts and calls of the entry functions, and the settings that decide a statement's tenant.
 import { createHash } from "node:crypto";
-import type { Strategy } from "../../../src/core/plans.ts";
+import type { Strategy } from "../../../src/core/plans/plans.ts";
 import { aContext, globex } from "../../support/shard.ts";
 import { type Attack, done, type Fall, type Family } from "../attack.ts";
 import { onlyOwn, onlyShared, rows, theirs, writesAtHome } from "./falls.ts";

@@ -9,7 +9,7 @@ import {
   startImportOf,
   startRestore,
 } from "../../../backups/api.ts";
-import { strategies } from "../../../core/plans.ts";
+import { strategies } from "../../../core/plans/plans.ts";
 import { BadRequest } from "../../../http.ts";
 import { MoveRequest, confirmMove, startMove, undoMove } from "../../../moves/api.ts";
 import { Field, Select } from "../../parts/form.tsx";

@@ -2,7 +2,7 @@
 import * as z from "zod";
 import { newTenantId } from "../../../adapters/ids.ts";
 import { tenantRoles } from "../../../core/actor.ts";
-import { TenantId } from "../../../core/tenant.ts";
+import { TenantId } from "../../../core/tenant/tenant.ts";
 import type { HttpContext } from "../../../http.ts";
 import { LinkRequest, linkOrganisation, unlinkOrganisation } from "../../../identity/api.ts";
 import { makeKey, successorOf, revokeKey } from "../../../identity/keys/api.ts";

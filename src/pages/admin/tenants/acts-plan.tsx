@@ -1,6 +1,6 @@
 // Acts on what a tenant has bought: its plan, and limits of its own.
 import * as z from "zod";
-import { Limits, type PlanName, planNames, strategies } from "../../../core/plans.ts";
+import { Limits, type PlanName, planNames, strategies } from "../../../core/plans/plans.ts";
 import { changeTenant } from "../../../operations/admin-api.ts";
 import { cancelPlanChange, changePlan } from "../../../subscriptions/api.ts";
 import { Field, Select } from "../../parts/form.tsx";

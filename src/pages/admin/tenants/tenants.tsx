@@ -2,9 +2,9 @@
 import type * as z from "zod";
 import { joinBatches } from "../../../adapters/neon.ts";
 import { type TenantSummary, tenantsStore } from "../../../control/tenants-store.ts";
-import { type Cents, costOf } from "../../../core/money.ts";
-import { planNames, planOf, strategies } from "../../../core/plans.ts";
-import { type TenantState, tenantStates } from "../../../core/tenant.ts";
+import { type Cents, costOf } from "../../../core/plans/money.ts";
+import { planNames, planOf, strategies } from "../../../core/plans/plans.ts";
+import { type TenantState, tenantStates } from "../../../core/tenant/tenant.ts";
 import { type HttpContext, pageQuery } from "../../../http.ts";
 import { dayOf, monthOf } from "../../../metering/invoice.ts";
 import { type TenantGlance, fleetMetricsStore } from "../../../metering/metrics/fleet-metrics-store.ts";

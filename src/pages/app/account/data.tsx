@@ -2,7 +2,7 @@
 import type { FC } from "hono/jsx";
 import * as z from "zod";
 import { exportTenant } from "../../../backups/api.ts";
-import { allows } from "../../../core/tenant-state.ts";
+import { allows } from "../../../core/tenant/tenant-state.ts";
 import type { HttpContext } from "../../../http.ts";
 import { currentRemoval, reactivateTenant, removeOwnTenant } from "../../../lifecycle/api.ts";
 import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";

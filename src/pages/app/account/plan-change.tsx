@@ -1,7 +1,7 @@
 // The page that says what a plan change costs, before it is made.
 import type { FC } from "hono/jsx";
 import * as z from "zod";
-import { planOf } from "../../../core/plans.ts";
+import { planOf } from "../../../core/plans/plans.ts";
 import type { HttpContext } from "../../../http.ts";
 import { OwnPlanRequest, ownPlan, ownPlanAfter } from "../../../subscriptions/api.ts";
 import { type PlanTerms, termsOfChange } from "../../../subscriptions/plan-terms.ts";

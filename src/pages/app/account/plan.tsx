@@ -1,8 +1,8 @@
 // The plan of a tenant: what it costs, when it renews, a change that waits, and the other plans. A change shows its price on a
 // page of its own before it is made.
 import type { FC } from "hono/jsx";
-import { planOf, plans } from "../../../core/plans.ts";
-import { allows } from "../../../core/tenant-state.ts";
+import { planOf, plans } from "../../../core/plans/plans.ts";
+import { allows } from "../../../core/tenant/tenant-state.ts";
 import type { HttpContext } from "../../../http.ts";
 import { cancelPlanChange, ownCheckout, ownPlan, portalUrl } from "../../../subscriptions/api.ts";
 import { OwnCheckoutRequest, soldPlans } from "../../../subscriptions/checkout.ts";

@@ -6,7 +6,7 @@
 import * as z from "zod";
 import { OwnAccountChange } from "../../../control/tenant-change.ts";
 import { tenantsStore } from "../../../control/tenants-store.ts";
-import { SettingsPatch } from "../../../core/settings.ts";
+import { SettingsPatch } from "../../../core/tenant/settings.ts";
 import { type HttpContext, noSuchTenant, tenantOf } from "../../../http.ts";
 import { joinBatches } from "../../../adapters/neon.ts";
 import { changeAccountOf } from "../../../operations/admin-api.ts";

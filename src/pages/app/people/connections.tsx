@@ -2,7 +2,7 @@
 import type { FC } from "hono/jsx";
 import type * as z from "zod";
 import { joinBatches } from "../../../adapters/neon.ts";
-import { sha256Hex } from "../../../core/credentials.ts";
+import { sha256Hex } from "../../../core/keys/credentials.ts";
 import { type HttpContext, type PageQuery, tenantOf } from "../../../http.ts";
 import { membersStore } from "../../../identity/members/members-store.ts";
 import { type Grant, pageOfGrants, revokeGrant } from "../../../identity/oauth/api.ts";

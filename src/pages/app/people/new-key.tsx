@@ -4,7 +4,7 @@ import * as z from "zod";
 import { newTenantId } from "../../../adapters/ids.ts";
 import type { Creation } from "../../../control/idempotent-requests-store.ts";
 import { AppError } from "../../../core/errors.ts";
-import { TenantId } from "../../../core/tenant.ts";
+import { TenantId } from "../../../core/tenant/tenant.ts";
 import { type HttpContext, noteAct } from "../../../http.ts";
 import { makeKey } from "../../../identity/keys/api.ts";
 import { ADMIN_SCOPE, type IssuedKey, KeyRequest, scopesOver } from "../../../identity/keys/keys.ts";

@@ -1,7 +1,7 @@
 // The usage of one period on an invoice, added up from its calls: calls, reports and Stripe's count must be the same number.
 import type { FC } from "hono/jsx";
-import { inDollars, isRounded, usagePrice } from "../../../core/money.ts";
-import { plans } from "../../../core/plans.ts";
+import { inDollars, isRounded, usagePrice } from "../../../core/plans/money.ts";
+import { plans } from "../../../core/plans/plans.ts";
 import { DAY_MS } from "../../../core/time.ts";
 import { addUp } from "../../../metering/invoice.ts";
 import type { InvoicedPeriod } from "../../../subscriptions/invoices.ts";

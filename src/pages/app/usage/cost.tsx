@@ -1,7 +1,7 @@
 // What the billing period of a metered plan costs so far, what it will cost at its end if it continues like this, and where the
 // spend cap stops it. The amounts are those of the period's invoice: the base price, and the units beyond the included ones.
 import type { FC } from "hono/jsx";
-import { type Cents, type SpendWindow, addCents, centsOf, spentIn } from "../../../core/money.ts";
+import { type Cents, type SpendWindow, addCents, centsOf, spentIn } from "../../../core/plans/money.ts";
 import { DAY_MS } from "../../../core/time.ts";
 import { Figure, count, dollars, units } from "../../parts/figures.tsx";
 

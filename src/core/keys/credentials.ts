@@ -4,7 +4,7 @@
 // A fixed prefix and a checksum let scanners find a credential in public text, and anybody can compute the checksum.
 // docs/keys.md describes the form for them.
 import { newestRootKey, rootKeysOf, secretsOf } from "./root-keys.ts";
-import { type TenantId, tenantIdPattern } from "./tenant.ts";
+import { type TenantId, tenantIdPattern } from "../tenant/tenant.ts";
 
 /**
  * - `key`: an API key. Fields: key id, scopes (`encodeScopes`), secret.

@@ -2,7 +2,7 @@
 // into its row, and the operator can override each number per tenant. No code names a plan: it asks for a plan's price,
 // limits and strategy, and for the lookup keys of its prices at Stripe.
 import * as z from "zod";
-import { config } from "./app-config.ts";
+import { config } from "../app-config.ts";
 
 /** A name of app/config.ts. */
 export type PlanName = string;

@@ -1,7 +1,7 @@
 // Where a tenant's rows are. A shard is a database that holds tenants; a placement is one tenant's part of a shard. Both are
 // rows of the control tables: the dispatcher (tenant-db/dispatch.ts) reads them, tools never do.
 import * as z from "zod";
-import { type Strategy, strategies } from "./plans.ts";
+import { type Strategy, strategies } from "../plans/plans.ts";
 
 export const Placement = z.object({
   id: z.int().positive(),

@@ -2,7 +2,7 @@
 // are whole numbers with a scale.
 import * as z from "zod";
 import { type Limits, type Plan, planOf } from "./plans.ts";
-import { DAY_MS } from "./time.ts";
+import { DAY_MS } from "../time.ts";
 
 /** `digits` / 10^`scale` cents. */
 export interface Cents {

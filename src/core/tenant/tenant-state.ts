@@ -3,9 +3,9 @@
 //
 // Invariants: every condition but `gone` has a path to `active`. Every way back that a refusal states is a transition of
 // this table over a route that exists. Only the operator ends an operator's suspension. `gone` is final.
-import { type ErrorCode, support } from "./errors.ts";
+import { type ErrorCode, support } from "../errors.ts";
 import type { TenantState } from "./tenant.ts";
-import { DAY_MS } from "./time.ts";
+import { DAY_MS } from "../time.ts";
 
 /** A stored state, refined by the clock and by who suspended the tenant. */
 export const conditions = [

@@ -4,7 +4,7 @@
 // - Secrets separated by commas. Each id follows from its secret. A key of the JSON form also answers to this id, so that a
 //   change of the form ends no credential.
 import * as z from "zod";
-import { BoundedMap } from "./bounded-map.ts";
+import { BoundedMap } from "../concurrency/bounded-map.ts";
 
 /** No dot: the id is a field of credentials, whose fields are separated by dots. */
 export const rootKeyIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;

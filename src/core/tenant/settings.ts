@@ -3,8 +3,8 @@
 // Changes are JSON merge patches (RFC 7396): what a patch leaves out stays, and `null` removes.
 import * as z from "zod";
 import { Branding, DisplayName } from "./tenant.ts";
-import { Colour } from "./text.ts";
-import { PublicUrl } from "./web-url.ts";
+import { Colour } from "../text/text.ts";
+import { PublicUrl } from "../text/web-url.ts";
 
 const branding = {
   /** The name of this server in the tenant's agents. Clients cut longer names. */

@@ -1,11 +1,11 @@
 // A tenant's configuration. The control tables are the truth: the tenant's object has a copy with a version and trusts it
 // for `CONFIG_TRUSTED_MS` at most. tenant-state.ts has the table of its states.
 import * as z from "zod";
-import { tenantRoles } from "./actor.ts";
-import { Billing } from "./money.ts";
+import { tenantRoles } from "../actor.ts";
+import { Billing } from "../plans/money.ts";
 import { Placement } from "./placement.ts";
-import { Features, Limits, planNames, strategies } from "./plans.ts";
-import { MINUTE_MS } from "./time.ts";
+import { Features, Limits, planNames, strategies } from "../plans/plans.ts";
+import { MINUTE_MS } from "../time.ts";
 
 /** No `.`, which separates the fields of credentials and signed contexts. */
 export const tenantIdPattern = /^[a-z0-9][a-z0-9_-]{0,39}$/;
