@@ -5,7 +5,7 @@
 // Invariants: no admitted call exceeds a limit at any position of a window, and no call that would fit is refused;
 // a failed call gives its units back; a free call never meets a limit of units.
 import type { QuotaStatus } from "../core/call.ts";
-import { type SpendWindow, type Spender, spendWindow } from "../core/plans/money.ts";
+import { type SpendWindow, type Spender, spendStatus, spendWindow } from "../core/plans/money.ts";
 import type { AdmissionLimits } from "../core/plans/plans.ts";
 import { HOUR_MS, MINUTE_MS } from "../core/time.ts";
 import { SlidingWindow } from "./sliding-window.ts";
@@ -250,9 +250,13 @@ export class Admission {
 
   /**
    * The quota for clients. The hour's `resetSeconds` is the time until its first used units are free, 0 if none are used.
-   * `key`: also the budget of this key.
+   * `key`: also the budget of this key. `spend`: what `spendOf` returned.
    */
-  quota(limits: AdmissionLimits, nowMs: number, key?: KeyBudget): QuotaStatus {
+  quota(
+    limits: AdmissionLimits,
+    nowMs: number,
+    { key, spend }: { key?: KeyBudget | undefined; spend?: SpendWindow | undefined } = {},
+  ): QuotaStatus {
     const now = this.#tick(nowMs);
     const used = this.#hour.used(now);
     const seconds = (atMs: number): number => Math.ceil((atMs - nowMs) / 1_000);
@@ -269,6 +273,7 @@ export class Admission {
       hour: { limit: limits.unitsPerHour, used, resetSeconds: seconds(this.#hour.freesAt(now, 1) ?? nowMs) },
       month: { limit: limits.unitsPerMonth, used: this.#monthUsed, resetSeconds: monthSeconds },
       ...(budget !== null && { key: { limit: budget, ...ofKey } }),
+      ...(spend !== undefined && { spend: spendStatus(spend, this.#spend.used, nowMs) }),
     };
   }
 

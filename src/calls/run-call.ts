@@ -22,7 +22,7 @@ import {
   newTrace,
 } from "../core/call.ts";
 import { type ErrorCode, errorCode } from "../core/errors.ts";
-import { withReserve } from "../core/plans/money.ts";
+import { type SpendWindow, withReserve } from "../core/plans/money.ts";
 import type { Charge } from "../core/usage.ts";
 import type { ApiKey, TenantConfig } from "../core/tenant/tenant.ts";
 import { refusedByState } from "../core/tenant/tenant-state.ts";
@@ -223,17 +223,17 @@ async function admitAndRun(
     elsewhere() ?? (request.attempt === 2 && usage.isCharged(request.callId) ? request.callId : undefined);
   const alreadyCharged = chargedId !== undefined;
   const callId = (trace.callId = chargedId ?? request.callId);
+  const spendAt = (now: number): SpendWindow | undefined =>
+    admission.spendOf(config, now, (startMs, atMs) => usage.usedSince(startMs, atMs));
   let ticket: Ticket | undefined;
   if (!alreadyCharged && caller.kind !== "canary") {
     const now = host.now();
     if (Object.hasOwn(config.limits.unitsPerHourByTool, tool.name)) {
       admission.watch(tool.name, () => usage.recent(now, tool.name), now);
     }
-    const spend = admission.spendOf(config, now, (startMs, atMs) => usage.usedSince(startMs, atMs));
-    const decision = admission.decide(tool.units, config.limits, now, tool.name, {
-      key,
-      spend: spend && withReserve(spend, usage.spendReserve?.(config)),
-    });
+    const spend = spendAt(now);
+    const reserved = spend && withReserve(spend, usage.spendReserve?.(config));
+    const decision = admission.decide(tool.units, config.limits, now, tool.name, { key, spend: reserved });
     if (!decision.admitted) {
       const refusal = limitRefusal(tool.name, decision, { ...urlsOf(host, config), nowMs: now, spend });
       return refusedOutcome(refusal, admission.quota(config.limits, now));
@@ -256,7 +256,7 @@ async function admitAndRun(
       { ...request, callId },
       {
         db: timedDb(db.forCall(abort.signal), (ms) => (trace.sqlMs += ms)),
-        usage: () => admission.quota(config.limits, host.now(), key),
+        usage: () => admission.quota(config.limits, host.now(), { key, spend: spendAt(host.now()) }),
         history: () => usage.history(host.now()),
       },
     );

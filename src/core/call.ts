@@ -71,6 +71,20 @@ export interface QuotaStatus {
   month: { limit: number | null; used: number; resetSeconds: number };
   /** Units that the caller's API key has used in the calendar month. Only for a key with a budget, and only within a call. */
   key?: { limit: number; used: number; resetSeconds: number };
+  /** What a metered plan has cost beyond its included units. Only within a call. */
+  spend?: SpendStatus;
+}
+
+/** The spend cap of a billing period. Amounts are decimal strings of cents. */
+export interface SpendStatus {
+  /** `null`: no cap. */
+  capCents: number | null;
+  spentCents: string;
+  /** `null`: no cap. */
+  leftCents: string | null;
+  /** Units until calls stop, the included ones among them; `null`: no cap. */
+  leftUnits: number | null;
+  resetSeconds: number;
 }
 
 /** A refusal that a model can act on. `retryAfterSeconds` is absent when waiting does not help. */

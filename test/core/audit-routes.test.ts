@@ -8,7 +8,8 @@ import { planOf } from "../../src/core/plans/plans.ts";
 import type { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Route } from "../../src/http.ts";
 import { personId, recordingOf } from "../../src/identity/audit/audit.ts";
-import { endpoints } from "../../src/pages/endpoints.ts";
+import { actionOptions } from "../../src/pages/app/people/audit-actions.ts";
+import { actionOf, endpoints } from "../../src/pages/endpoints.ts";
 import type { app as App } from "../../src/routes.ts";
 import { appFetch } from "../support/app-requests.ts";
 
@@ -371,4 +372,15 @@ test("the operator token is recorded once an hour where it is for emergencies", 
       address: "192.0.2.7",
     }),
   ]);
+});
+
+test("the search of an account's audit log offers each act of its people by the API's name, and no two in the same words", () => {
+  const offered = actionOptions(undefined);
+  const names = offered.map(({ value }) => value);
+  const isOwn = ({ access, isPage }: Route): boolean => access === "tenant_admin" && isPage !== true;
+  const ownActs = routes.filter((route) => isOwn(route) && recordingOf(route) === "always").map(actionOf);
+  expect(ownActs.length).toBeGreaterThan(20);
+  expect(names).toEqual(expect.arrayContaining(ownActs));
+  for (const values of [names, offered.map(({ text }) => text)]) expect(new Set(values).size).toBe(values.length);
+  expect(actionOptions("of an earlier version").at(-1)).toMatchObject({ value: "of an earlier version" });
 });

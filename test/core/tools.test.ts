@@ -3,6 +3,7 @@ import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import * as z from "zod";
+import type { SpendStatus } from "../../src/core/call.ts";
 import { catalogue, catalogueOf } from "../../src/tools/catalogue.ts";
 import { getUsage } from "../../src/tools/get-usage.ts";
 import { healthCheck } from "../../src/tools/health-check.ts";
@@ -104,7 +105,7 @@ test("the product's tools import nothing but the core, the config and their libr
     const source = await readFile(join(directory, file), "utf8");
     for (const [, from = ""] of source.matchAll(/from "([^"]+)"/g)) {
       expect(from, file).toMatch(
-        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|drizzle)\.ts|\.\.\/core\/[a-z-]+\.ts)$/,
+        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|drizzle)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
       );
     }
   }
@@ -142,6 +143,20 @@ test("get_usage returns the units left, and null without a limit", async () => {
     hour: { limit: 100, used: 120, left: 0, resetSeconds: 90 },
     month: { limit: null, used: 120, left: null, resetSeconds: 4_000 },
   });
+});
+
+test("get_usage tells the spend cap and what is left of it, and says when there is none", async () => {
+  const { context } = toolContext();
+  const spend = { capCents: 1_000, spentCents: "12.5", leftCents: "987.5", leftUnits: 9_875, resetSeconds: 172_800 };
+  const asked = (of: SpendStatus): ReturnType<typeof callTool> =>
+    callTool(getUsage, {}, { ...context, usage: () => ({ ...context.usage(), spend: of }) });
+  const { data, text } = await asked(spend);
+  expect(data).toMatchObject({ spend });
+  expect(text).toContain(
+    "have cost 0.125 USD in this billing period, of a spend cap of 10.00 USD: 9875 units until calls stop. The next billing period begins in 2 days.",
+  );
+  const uncapped = await asked({ ...spend, capCents: null, leftCents: null, leftUnits: null });
+  expect(uncapped.text).toContain("0.125 USD in this billing period, without a spend cap.");
 });
 
 test.each([

@@ -85,6 +85,9 @@ test("calls stop at the spend cap, the next call after a raise is served, and th
   const burst = await Promise.all(Array.from({ length: 10 }, () => search(tenant)));
   expect(burst.filter(({ refusal }) => refusal === undefined)).toHaveLength(10);
   expect((await callTool(tenant.apiKey, "generate_report")).refusal?.code).toBe("spend_cap_reached");
+  // Eight of a tenth of a cent are used, and the tool tells the same.
+  const { data } = await callTool(tenant.apiKey, "get_usage");
+  expect(data).toMatchObject({ spend: { capCents: 1, spentCents: "0.8", leftCents: "0.2", leftUnits: 2 } });
   const { served, refused } = await untilRefused(tenant);
   expect(served).toBe(2);
   const { periodEndMs } = await rowOf(tenant.id);

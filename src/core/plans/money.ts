@@ -1,6 +1,7 @@
 // Exact amounts of money, and how much of it a tenant may spend on units. A price can have fractions of a cent, so that amounts
 // are whole numbers with a scale.
 import * as z from "zod";
+import type { SpendStatus } from "../call.ts";
 import { type Limits, type Plan, planOf } from "./plans.ts";
 import { DAY_MS } from "../time.ts";
 
@@ -152,6 +153,21 @@ export function spentBefore({ billing = noBilling }: Pick<Spender, "billing">, n
 /** What the units of a window cost so far, with what the period's earlier plans have cost. */
 export function spentIn(window: Pick<SpendWindow, "includedUnits" | "unitAmountCents" | "spentBefore">, units: number) {
   return addCents(window.spentBefore, usagePrice(units, window));
+}
+
+/** The window for clients. `used`: its units so far, running calls included. */
+export function spendStatus(window: SpendWindow, used: number, nowMs: number): SpendStatus {
+  const { capCents, maxUnits, endMs } = window;
+  const spent = spentIn(window, used);
+  const left = addCents({ digits: BigInt(capCents ?? 0), scale: 0 }, { ...spent, digits: -spent.digits });
+  return {
+    capCents,
+    spentCents: inCents(spent),
+    // A cap that was lowered takes nothing back.
+    leftCents: capCents === null ? null : left.digits < 0n ? "0" : inCents(left),
+    leftUnits: maxUnits === null ? null : Math.max(0, maxUnits - used),
+    resetSeconds: Math.max(0, Math.ceil((endMs - nowMs) / 1_000)),
+  };
 }
 
 /** The price of a billing period's units beyond the base price. Included units are free. */

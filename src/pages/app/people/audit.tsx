@@ -13,6 +13,7 @@ import { Field, Refusal, Select } from "../../parts/form.tsx";
 import { Badge, Empty, type Tone } from "../../parts/notice.tsx";
 import { NextPage, Table } from "../../parts/table.tsx";
 import { accountPage, accountPath } from "../account-page.tsx";
+import { actionOptions, inWords } from "./audit-actions.ts";
 import { memberName, memberNames } from "./member-name.ts";
 
 /** Events on a page: a screen and a half. */
@@ -96,16 +97,6 @@ function searchUrl(path: string, search: AuditSearch): string {
   return query === "" ? path : `${path}?${query}`;
 }
 
-/** `Revoke key`, for `revokeOwnKey`. */
-function inWords(action: string): string {
-  const words = action
-    .replaceAll(/([a-z0-9])([A-Z])/g, "$1 $2")
-    .replaceAll(/[._]/g, " ")
-    .toLowerCase();
-  const plain = words.replace(/\b(?:own|first) /, "");
-  return plain.charAt(0).toUpperCase() + plain.slice(1);
-}
-
 /** Kinds of actors, in words. */
 const kinds: Readonly<Record<string, string>> = {
   member: "a member",
@@ -167,7 +158,12 @@ const Search: FC<SearchProps> = ({ of: { actor, action, outcome, from, to, reque
         ...["key", "operator", "stripe", "buyer"].map((kind) => ({ value: kind, text: kinds[kind] ?? kind })),
       ]}
     />
-    <Field label="Action" name="action" value={action} placeholder="createInvitation" maxLength={200} />
+    <Select
+      label="Action"
+      name="action"
+      value={action}
+      options={[{ value: "", text: "Any" }, ...actionOptions(action)]}
+    />
     <Select
       label="Outcome"
       name="outcome"
