@@ -13,15 +13,15 @@ let started: ReturnType<typeof startChromium> | undefined;
 
 afterAll(async () => (await started)?.stop());
 
-/** A page of a new window, with no cookies. The window closes with the test. */
-export async function newPage(options: BrowserContextOptions = {}): Promise<Page> {
+/** A page of a new window, with no cookies. The window closes with the test. `reports`: all that its pages must report, in order. */
+export async function newPage(options: BrowserContextOptions = {}, reports: readonly unknown[] = []): Promise<Page> {
   started ??= startChromium();
   const { browser } = await started;
   const context = await browser.newContext(options);
   const complaints = complaintsOf(context);
   onTestFinished(async () => {
     await context.close();
-    expect(complaints()).toEqual([]);
+    expect(complaints()).toEqual(reports);
   });
   return context.newPage();
 }
