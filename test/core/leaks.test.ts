@@ -103,3 +103,10 @@ test("a leak in any file of a run, in a mail, or in a refusal is reported with i
     expect(() => refuseLeaks("GET /x", `{"detail":"no ${secret}"}`, secrets)).toThrow(/^The refusal of GET \/x shows /);
   expect(() => refuseLeaks("GET /x", '{"detail":"token_invalid"}', secrets)).not.toThrow();
 });
+
+test("a line of some megabytes is searched to its end", () => {
+  const long = "x".repeat(20_000_000);
+  const lines = `${long}\n${long}.${secretPart}.eyJ${long}`;
+  expect(leaksIn(lines, { named, issued: new Map([[secretPart, "an API key"]]) })).toHaveLength(1);
+  expect(leaksIn(`tgk_a.${long} bearer ${long}`, { named })).toHaveLength(1);
+});

@@ -2,14 +2,17 @@
 // Two ways find one. A secret has a form, such as a key's. Or its value is known: the deployment's secrets, and each
 // credential that the product has issued to a test.
 
-/** Secrets that a form shows. Wider than `credentialPattern`: a credential that a log line has cut is a leak, too. */
+/**
+ * Secrets that a form shows. Each repetition has an end: without one the search of a line of some megabytes, such as a stored
+ * document's, uses up the stack. Wider than `credentialPattern`: a credential that a log line has cut is a leak, too.
+ */
 const forms: Readonly<Record<string, RegExp>> = {
-  "a credential of Tollgate's": /\btg[a-z]_[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_.-]{20,}/,
-  "a signed token": /\beyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}/,
+  "a credential of Tollgate's": /\btg[a-z]_[a-z0-9][a-z0-9_-]*\.[A-Za-z0-9_-]{1,4000}\.[A-Za-z0-9_.-]{20,4000}/,
+  "a signed token": /\beyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{20,4000}/,
   "a database login": /\bpostgres(?:ql)?:\/\/[^\s:/@"]+:[^\s:/@"]+@/,
   // Flow tests give providers such secrets.
   "a client secret": /planted-client-secret-/,
-  "a bearer header": /\bbearer [A-Za-z0-9_.~+/=-]{16,}/i,
+  "a bearer header": /\bbearer [A-Za-z0-9_.~+/=-]{16,4000}/i,
 };
 
 /** Shorter values appear in texts by chance. */
@@ -61,13 +64,13 @@ function find<Value>(
   return undefined;
 }
 
-/** Runs of the characters of which random parts of credentials are made. */
-const RUNS = /[A-Za-z0-9_-]{20,}/g;
+/** What no random part of a credential has. One character, for the same reason as above. */
+const BETWEEN_RUNS = /[^A-Za-z0-9_-]/;
 
 /** Looked up by whole runs: a search for each of thousands of values in each line would take minutes. */
 function findIssued(line: string, issued: ReadonlyMap<string, string>): [name: string, secret: string] | undefined {
   if (issued.size === 0) return undefined;
-  for (const [run] of line.matchAll(RUNS)) {
+  for (const run of line.split(BETWEEN_RUNS)) {
     const name = issued.get(run);
     if (name !== undefined) return [name, run];
   }
