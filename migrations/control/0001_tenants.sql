@@ -16,7 +16,7 @@ BEGIN
   EXECUTE format('GRANT CONNECT ON DATABASE %I TO tollgate_service', current_database());
 END $$;
 
--- Whether a customer may have this id, as `TenantId` in src/core/tenant/tenant.ts decides. Ids with the prefix canary- are the
+-- Whether a customer may have this id, as `TenantId` in src/core/tenant.ts decides. Ids with the prefix canary- are the
 -- tenants of the isolation proof.
 CREATE FUNCTION is_tenant_id(id text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -76,7 +76,7 @@ CREATE TABLE tenants (
   deleted_at timestamptz,
   -- The numbers that the plan had when the tenant bought it. NULL: they are `limits`, of which none is overridden.
   sold_limits jsonb,
-  -- Branding, integrations, the spend cap and alerts, as `Settings` in src/core/tenant/settings.ts describes them.
+  -- Branding, integrations, the spend cap and alerts, as `Settings` in src/core/settings.ts describes them.
   settings jsonb NOT NULL DEFAULT '{}',
   search text GENERATED ALWAYS AS (lower(id || ' ' || name || ' ' || coalesce(email, ''))) STORED
 );
