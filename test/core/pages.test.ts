@@ -143,6 +143,19 @@ test("a stylesheet loads nothing, and each file is smaller than its share of the
   }
 });
 
+test("the first page of a visitor has less than 50,000 bytes with all files that it loads, before compression", async () => {
+  const answer = await get("/");
+  const html = await answer.text();
+  const files = [...html.matchAll(/<(?:link rel="stylesheet" href|script src)="(?<path>[^"]+)"/g)];
+  expect(files.length).toBeGreaterThan(0);
+  let bytes = Buffer.byteLength(html);
+  for (const { groups } of files) bytes += (await (await get(groups?.["path"] ?? "")).arrayBuffer()).byteLength;
+  // Images are left out, and the page has none.
+  expect(html).not.toContain("<img");
+  expect(bytes).toBeGreaterThan(15_000);
+  expect(bytes).toBeLessThan(50_000);
+});
+
 const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>' onclick='alert(2)`;
 
 /** Renders a page with this content, as a request for it would. */
