@@ -9,6 +9,7 @@ import { freePort } from "../cli/ports.ts";
 import { config } from "../src/core/app-config.ts";
 import { bundle } from "./bundle.ts";
 import { startChromium } from "./chromium.ts";
+import { crawl, linksOf } from "./crawl.ts";
 import { addOwners, postJson, runDemonstration, signUp } from "./demo.ts";
 import { demonstrationPeople } from "./issuer/people.ts";
 import { removePostgresData } from "./postgres/postgres.ts";
@@ -26,8 +27,6 @@ npm run shots [-- FLAGS]   a screenshot of every page: light and dark, phone and
 
 const SCREENS = { phone: { width: 390, height: 844 }, desktop: { width: 1_280, height: 900 } } as const;
 const SCHEMES = ["light", "dark"] as const;
-/** Pages of single calls or keys are all the same page, so an id is shown once. A bound for pages that link to ever new ones. */
-const MAX_PAGES = 60;
 /** Of a longer page, such as the API reference, only the first screen is shown. */
 const MAX_HEIGHT = 8_000;
 /** Parts that renew themselves never end, so a page counts as shown once it has loaded. */
@@ -60,34 +59,27 @@ async function shoot(page: Page, name: string): Promise<void> {
   }
 }
 
-/** Shoots the pages at these paths, and the pages below `root` to which they link. */
-async function walk(
-  page: Page,
-  { reader, paths, root }: { reader: string; paths: string[]; root: string },
-): Promise<void> {
-  const waiting = [...paths];
-  const kinds = new Set<string>();
-  for (let path = waiting.shift(); path !== undefined && kinds.size < MAX_PAGES; path = waiting.shift()) {
-    const inside = path.startsWith(root) ? path.slice(root.length) : path;
-    const kind = inside
-      .replaceAll(/\/[^/]*\d[^/]*/g, "/one")
-      .replaceAll(/[^a-z]+/g, "-")
-      .replaceAll(/^-|-$/g, "");
-    if (kinds.has(kind)) continue;
-    kinds.add(kind);
-    if (!(await isPage(page, path))) continue;
-    await page.goto(path, { waitUntil: LOADED });
-    await shoot(page, `${reader}-${kind || "first"}`);
-    const links = (await page.evaluate(
-      `[...document.querySelectorAll("a[href^='/']")].map((a) => a.pathname)`,
-    )) as string[];
-    waiting.push(...links.filter((link) => root !== "" && (link === root || link.startsWith(`${root}/`))));
-  }
+/** A path as part of a file's name. */
+const nameOf = (path: string): string => path.replaceAll(/[^a-zA-Z]+/g, "-").replaceAll(/^-|-$/g, "") || "first";
+
+/** Opens and shoots the page at this path. Returns its links; undefined: it is a file. */
+async function show(page: Page, path: string, name: string): Promise<string[] | undefined> {
+  if (!(await isPage(page, path))) return undefined;
+  await page.goto(path, { waitUntil: LOADED });
+  await shoot(page, name);
+  return linksOf(await page.content());
+}
+
+/** Shoots the page at `root` and those below it. */
+async function walk(page: Page, reader: string, root: string): Promise<void> {
+  const depth = root.split("/").length;
+  const below = (kind: string): string => kind.split("/").slice(depth).join("/");
+  await crawl({ paths: [root], root, open: (path, kind) => show(page, path, `${reader}-${nameOf(below(kind))}`) });
 }
 
 /** Whether the window would show the path. Some links are downloads. */
 async function isPage(page: Page, path: string): Promise<boolean> {
-  const answer = await page.request.head(path);
+  const answer = await page.request.head(path, { headers: { accept: "text/html" } });
   return answer.headers()["content-type"]?.startsWith("text/html") === true;
 }
 
@@ -120,8 +112,10 @@ async function main(): Promise<void> {
     "/docs/api",
     "/docs/errors",
     "/status",
+    "/sign-in",
+    "/no-such-page",
   ];
-  await walk(visitor, { reader: "visitor", paths: [...paths, "/sign-in", "/no-such-page"], root: "" });
+  for (const path of paths) await show(visitor, path, `visitor-${nameOf(path)}`);
   const order = await signUp(publicUrl, { plan: "free", name: "Newcomers & Sons" });
   await visitor.goto(`/checkout/${order.tenantId}?token=${order.setupToken}`, { waitUntil: LOADED });
   await shoot(visitor, "visitor-checkout");
@@ -136,20 +130,21 @@ async function main(): Promise<void> {
   };
   for (const { id, plan } of tenants) {
     if (plan === "starter") continue;
-    const isWhole = plan === "pro";
     const root = `/app/${id}`;
     if (plan === "free") await postJson(`${publicUrl}/admin/api/tenants/${id}/suspend`, {}, operatorToken);
     const owner = await ownerOf(id);
-    await walk(owner, { reader: plan === "free" ? "suspended" : plan, paths: [root], root: isWhole ? root : "" });
+    if (plan === "pro") await walk(owner, plan, root);
+    else await show(owner, root, `${plan === "free" ? "suspended" : plan}-${nameOf("")}`);
   }
 
   const operator = await newWindow(browser, publicUrl);
   await operator.goto("/admin/sign-in", { waitUntil: LOADED });
   await shoot(operator, "operator-sign-in");
+  await operator.locator('details:has(input[name="token"]) summary').click();
   await operator.locator('input[name="token"]').fill(operatorToken);
   await operator.locator('form:has(input[name="token"]) button').click();
   await operator.waitForURL((url) => url.pathname.startsWith("/admin") && !url.pathname.endsWith("/sign-in"));
-  await walk(operator, { reader: "operator", paths: ["/admin"], root: "/admin" });
+  await walk(operator, "operator", "/admin");
   process.stdout.write(`${taken} screenshots are in ${flags.to}\n`);
 }
 

@@ -7,7 +7,8 @@ import { confirmed, newPage, shows } from "../support/browser.ts";
 import { aTenant, callTool, operator, system } from "../support/flow.ts";
 import { signInAsOwner, signInByMail } from "../support/owners.ts";
 import { faultsOf } from "../support/page-faults.ts";
-import { aPerson, textOf } from "../support/sign-in.ts";
+import { textOf } from "../support/html.ts";
+import { aPerson } from "../support/sign-in.ts";
 import { emailOf } from "../support/signed-in.ts";
 import { aSubscriber, rowOf, stripeGet, untilRow } from "../support/subscribers.ts";
 

@@ -3,7 +3,9 @@
 import { expect, test } from "vitest";
 import { callTool, system, until } from "../support/flow.ts";
 import { mailedToken } from "../support/people.ts";
-import { Browser, type Page, formsOf, textOf } from "../support/sign-in.ts";
+import { textOf } from "../support/html.ts";
+import { type Page, formsOf } from "../support/plain-browser.ts";
+import { Browser } from "../support/sign-in.ts";
 
 const post = (fields: Record<string, string>, origin = system.publicUrl): RequestInit => ({
   method: "POST",

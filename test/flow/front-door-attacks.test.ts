@@ -28,7 +28,8 @@ import {
 } from "../support/front-door.ts";
 import { type Came, outcomeOf } from "../support/outcomes.ts";
 import { mailedToken } from "../support/people.ts";
-import { Browser, REDIRECT, aPerson, anAuthorization, formsOf, isSignedIn, token } from "../support/sign-in.ts";
+import { formsOf } from "../support/plain-browser.ts";
+import { Browser, REDIRECT, aPerson, anAuthorization, isSignedIn, token } from "../support/sign-in.ts";
 
 let acme: Side;
 let bolt: Side;

@@ -3,7 +3,8 @@
 import { UnauthorizedError } from "@modelcontextprotocol/sdk/client/auth.js";
 import { expect, test } from "vitest";
 import { callTool } from "../support/flow.ts";
-import { Browser, aPerson, signedInClient, textOf } from "../support/sign-in.ts";
+import { textOf } from "../support/html.ts";
+import { Browser, aPerson, signedInClient } from "../support/sign-in.ts";
 import { anOwnedTenant, ask, emailOf } from "../support/signed-in.ts";
 
 test("a member's lower role and removal are in force on the browser's and the client's next request", async () => {

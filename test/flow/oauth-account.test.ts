@@ -2,7 +2,9 @@
 // permit, never touches a credential, and its acts are in the audit log with its name.
 import { expect, test } from "vitest";
 import { aTenant, system, until } from "../support/flow.ts";
-import { Browser, aPerson, anAuthorization, formsOf, redeem, textOf } from "../support/sign-in.ts";
+import { textOf } from "../support/html.ts";
+import { formsOf } from "../support/plain-browser.ts";
+import { Browser, aPerson, anAuthorization, redeem } from "../support/sign-in.ts";
 import { anOwnedTenant, ask, emailOf } from "../support/signed-in.ts";
 
 const bothScopes = "tools:read account:read account:manage";

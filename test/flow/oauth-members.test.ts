@@ -2,7 +2,9 @@
 // on the next request, and an invitation is accepted with a button.
 import { expect, onTestFinished, test } from "vitest";
 import { aTenant, callTool, modernMeta, operator, postMcp, system } from "../support/flow.ts";
-import { type Page, Browser, aPerson, anAuthorization, formsOf, redeem, textOf } from "../support/sign-in.ts";
+import { textOf } from "../support/html.ts";
+import { type Page, formsOf } from "../support/plain-browser.ts";
+import { Browser, aPerson, anAuthorization, redeem } from "../support/sign-in.ts";
 
 interface Member {
   id: string;

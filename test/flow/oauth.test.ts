@@ -3,16 +3,16 @@
 import { Client as Client2, StreamableHTTPClientTransport as Transport2 } from "@modelcontextprotocol/client";
 import { beforeAll, expect, onTestFinished, test } from "vitest";
 import { type TestTenant, aTenant, callTool, modernMeta, operator, postMcp, system, until } from "../support/flow.ts";
+import { textOf } from "../support/html.ts";
+import { formsOf } from "../support/plain-browser.ts";
 import {
   Browser,
   ClientMemory,
   aPerson,
   anAuthorization,
-  formsOf,
   isSignedIn,
   redeem,
   signedInClient,
-  textOf,
   token,
 } from "../support/sign-in.ts";
 

@@ -12,7 +12,8 @@ import {
   typeOrganisation,
 } from "../support/own-providers.ts";
 import { aMember, anOwnedTenant, mailedToken, send } from "../support/people.ts";
-import { Browser, aPerson, anAuthorization, isSignedIn, redeem, textOf, token } from "../support/sign-in.ts";
+import { textOf } from "../support/html.ts";
+import { Browser, aPerson, anAuthorization, isSignedIn, redeem, token } from "../support/sign-in.ts";
 
 interface Member {
   id: string;

@@ -5,7 +5,8 @@ import { type TenantRole, permissionsOfRole, tenantRoles } from "../../src/core/
 import type { Route } from "../../src/http.ts";
 import { aTenant, operator, system } from "../support/flow.ts";
 import { mailedToken } from "../support/people.ts";
-import { Browser, aPerson, formsOf, signedInClient } from "../support/sign-in.ts";
+import { formsOf } from "../support/plain-browser.ts";
+import { Browser, aPerson, signedInClient } from "../support/sign-in.ts";
 import { ask, emailOf } from "../support/signed-in.ts";
 
 // Classes of the platform, which exist only in workerd.

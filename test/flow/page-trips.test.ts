@@ -9,7 +9,8 @@ import { HOUR_MS } from "../../src/core/time.ts";
 import { billAt, used } from "../support/billing.ts";
 import { aTenant, callTool, controlRows, operator, simulator, system } from "../support/flow.ts";
 import { mailedToken } from "../support/people.ts";
-import { Browser, aPerson, anAuthorization, textOf } from "../support/sign-in.ts";
+import { textOf } from "../support/html.ts";
+import { Browser, aPerson, anAuthorization } from "../support/sign-in.ts";
 import { ask, emailOf } from "../support/signed-in.ts";
 import { rowOf, stripeGet } from "../support/subscribers.ts";
 

@@ -3,8 +3,8 @@
 import { afterAll, expect, test } from "vitest";
 import { billAt, used } from "../support/billing.ts";
 import { aTenant, callTool, controlRows, operator, simulator, stripeRead, system, until } from "../support/flow.ts";
-import { figureOf, numberOf, tableOf } from "../support/html.ts";
-import { type Browser, textOf } from "../support/sign-in.ts";
+import { figureOf, numberOf, tableOf, textOf } from "../support/html.ts";
+import { type Browser } from "../support/sign-in.ts";
 import { anOwnerOf, ask } from "../support/signed-in.ts";
 import { aSubscriber, untilRow } from "../support/subscribers.ts";
 import { TenantId } from "../../src/core/tenant/tenant.ts";

@@ -4,7 +4,8 @@ import { createHash, createHmac, generateKeyPairSync, sign } from "node:crypto";
 import { request } from "node:http";
 import { type Listening, serveOnLoopback } from "../../dev/loopback.ts";
 import { aJwt, aTenant, operator, system } from "./flow.ts";
-import { Browser, type Page, REDIRECT, aPerson, anAuthorization, token } from "./sign-in.ts";
+import type { Page } from "./plain-browser.ts";
+import { Browser, REDIRECT, aPerson, anAuthorization, token } from "./sign-in.ts";
 
 export interface Side {
   id: string;

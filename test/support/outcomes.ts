@@ -1,5 +1,5 @@
 // What a request came to, as one short text: `401 invalid_token`, `400 page`, `client: code`. For tables of tests.
-import type { Page } from "./sign-in.ts";
+import type { Page } from "./plain-browser.ts";
 
 /** An answer, a page, where a browser went, or several of them in order. */
 export type Came = Response | Page | URL | string | readonly (Response | Page | URL | string)[];

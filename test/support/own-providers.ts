@@ -2,7 +2,9 @@
 import { expect, onTestFinished } from "vitest";
 import { operator, system } from "./flow.ts";
 import { send } from "./people.ts";
-import { Browser, type Page, textOf } from "./sign-in.ts";
+import { textOf } from "./html.ts";
+import type { Page } from "./plain-browser.ts";
+import { Browser } from "./sign-in.ts";
 
 export interface OwnedTenant {
   id: string;

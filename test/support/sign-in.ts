@@ -5,9 +5,7 @@ import { Client as Client1 } from "@modelcontextprotocol/sdk/client/index.js";
 import type { OAuthClientProvider } from "@modelcontextprotocol/sdk/client/auth.js";
 import { system } from "./flow.ts";
 import { textOf } from "./html.ts";
-import { type Page, PlainBrowser, formsOf } from "./plain-browser.ts";
-
-export { type Page, formsOf, textOf };
+import { PlainBrowser } from "./plain-browser.ts";
 
 /** Where a URL is served: customers' providers at public names are served by the local issuer. */
 export function realUrl(url: URL): URL {

@@ -1,7 +1,9 @@
 // Members who are signed in with a browser: the first owner of a tenant, and what a page of Tollgate sends for a member.
 import { expect } from "vitest";
 import { aTenant, operator, system } from "./flow.ts";
-import { Browser, type Page, aPerson, textOf } from "./sign-in.ts";
+import { textOf } from "./html.ts";
+import type { Page } from "./plain-browser.ts";
+import { Browser, aPerson } from "./sign-in.ts";
 
 /** The address of a person at the local provider. */
 export const emailOf = (sub: string): string => `${sub}@example.com`;

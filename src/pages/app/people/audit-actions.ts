@@ -10,7 +10,7 @@ const ofAccount =
 
 const events = [acts.signIn, acts.grantedByAssertion, acts.crossTenant, acts.usedSetupToken];
 
-/** The own actions first in each pair that has the same words. */
+/** In the order of their words. An act of the operator says so, so that it differs from the same act of the account. */
 const options: readonly Option[] = [
   ...Object.entries(endpoints)
     .filter(([route]) => ofAccount.test(route))
