@@ -35,6 +35,21 @@ export function figureOf(html: string, name: string): string {
   return textOf((found.groups?.["value"] ?? "").replace(/<small>.*/s, ""));
 }
 
+/** The value of the field with this name: of an input, or of the chosen option. `undefined`: the page has none. */
+export function enteredIn(html: string, name: string): string | undefined {
+  const valueIn = (tag: string): string | undefined => {
+    const value = /\svalue="(?<value>[^"]*)"/.exec(tag)?.groups?.["value"];
+    return value === undefined ? undefined : plain(value);
+  };
+  const input = [...html.matchAll(/<input[^>]*>/g)].find(([tag]) => tag.includes(`name="${name}"`));
+  if (input !== undefined) return valueIn(input[0]);
+  const select = [...html.matchAll(/<select(?<tag>[^>]*)>(?<options>.*?)<\/select>/gs)].find(({ groups }) =>
+    groups?.["tag"]?.includes(`name="${name}"`),
+  );
+  const chosen = /<option[^>]*\sselected[^>]*>/.exec(select?.groups?.["options"] ?? "");
+  return chosen === null ? undefined : valueIn(chosen[0]);
+}
+
 /** `12,500` or `$12.50` as a number. `–` is nothing. */
 export function numberOf(text: string | undefined): number {
   return text === "–" ? 0 : Number((text ?? "").replaceAll(/[,$]/g, ""));

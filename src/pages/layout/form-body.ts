@@ -7,11 +7,18 @@ import { type HttpContext, Problem, TooManyRequests, withoutWrapping } from "../
 import { flashCookie, type Flash } from "./flash.ts";
 import type { PageOptions } from "./layout.tsx";
 
-/** The fields as they were sent, and for each wrong one why. */
-export interface RefusedForm {
+/** The fields as they were sent, so that a refused form shows them again. */
+export interface SentForm {
   entered: Readonly<Record<string, string>>;
   /** The values of each field that was sent, such as those of a group of checkboxes. */
   chosen?: Readonly<Record<string, readonly string[]>>;
+}
+
+/** A form with nothing but its button. */
+export const noFields: SentForm = { entered: {} };
+
+/** What was sent, and for each wrong field why. */
+export interface RefusedForm extends SentForm {
   errors: Readonly<Record<string, string>>;
   /** Why the act was refused, where no field is wrong. */
   problem?: { code: ErrorCode; text: string };
@@ -19,12 +26,12 @@ export interface RefusedForm {
 
 /**
  * The fields of a form by the schema. Texts are trimmed, and an empty field counts as absent. A field that is sent several times,
- * such as a group of checkboxes, is a list where the schema takes one.
+ * such as a group of checkboxes, is a list where the schema takes one. `sent`: for the page, if the act is refused.
  */
 export async function readForm<Schema extends z.ZodObject>(
   c: HttpContext,
   schema: Schema,
-): Promise<{ data: z.output<Schema> } | { refused: RefusedForm }> {
+): Promise<{ data: z.output<Schema>; sent: SentForm } | { refused: RefusedForm }> {
   const sent = new URLSearchParams(await c.req.text());
   const fields: Record<string, string | string[]> = {};
   for (const name of new Set(sent.keys())) {
@@ -35,7 +42,7 @@ export async function readForm<Schema extends z.ZodObject>(
     else if (value !== undefined) fields[name] = value;
   }
   const parsed = schema.safeParse(fields);
-  if (parsed.success) return { data: parsed.data };
+  if (parsed.success) return { data: parsed.data, sent: sentIn(sent) };
   c.set("code", "bad_request");
   const wrong: Record<string, string> = {};
   for (const issue of parsed.error.issues) wrong[String(issue.path[0] ?? "")] ??= asSentence(inputProblem(issue));
@@ -47,7 +54,7 @@ export function orEmpty<Schema extends z.ZodType>(schema: Schema) {
   return z.union([z.literal("").transform(() => undefined), schema]).optional();
 }
 
-function sentIn(sent: URLSearchParams): Pick<RefusedForm, "entered" | "chosen"> {
+function sentIn(sent: URLSearchParams): SentForm {
   const chosen = Object.fromEntries([...new Set(sent.keys())].map((name) => [name, sent.getAll(name)]));
   return { entered: Object.fromEntries(sent), chosen };
 }
@@ -59,13 +66,13 @@ function asSentence(problem: string): string {
 }
 
 /**
- * Does the act of a form. A refusal that the person can do something about is returned, so that the page shows it above the form,
- * or at the field that it names. Outages, bugs and sessions that have ended are thrown.
+ * Does the act of a form. A refusal that the person can do something about is returned with what was sent, so that the page shows
+ * both: the refusal above the form, or at the field that it names. Outages, bugs and sessions that have ended are thrown.
  */
 export async function attempt<Done>(
   c: HttpContext,
   act: () => Promise<Done>,
-  entered: Readonly<Record<string, string>> = {},
+  sent: SentForm,
 ): Promise<{ done: Done } | { refused: RefusedForm }> {
   try {
     return { done: await act() };
@@ -78,8 +85,8 @@ export async function attempt<Done>(
     const text = error instanceof Problem ? error.message : advice;
     const { name, why } = /^(?<name>\w+): (?<why>.+)$/s.exec(text)?.groups ?? {};
     if (code !== "bad_request" || name === undefined || why === undefined)
-      return { refused: { entered, errors: {}, problem: { code, text } } };
-    return { refused: { entered, errors: { [name]: asSentence(why) } } };
+      return { refused: { ...sent, errors: {}, problem: { code, text } } };
+    return { refused: { ...sent, errors: { [name]: asSentence(why) } } };
   }
 }
 

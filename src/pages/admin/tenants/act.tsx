@@ -1,13 +1,11 @@
 // What an operator does to a tenant. Each act has a page of its own, which says what follows and asks for what it needs, so that
 // every act is confirmed without script. The form calls the function behind the API's route, and has its name in the audit log.
 import type { Child, FC } from "hono/jsx";
-import type { ContentfulStatusCode } from "hono/utils/http-status";
 import type * as z from "zod";
 import type { TenantSummary } from "../../../control/tenants-store.ts";
 import type { OperatorRole } from "../../../core/actor.ts";
-import { errors } from "../../../core/errors.ts";
-import { type HttpContext, Problem, type Route, noSuchTenant, route, tenantOf } from "../../../http.ts";
-import { type RefusedForm, doneAt, readForm } from "../../layout/form-body.ts";
+import { type HttpContext, type Route, noSuchTenant, route, tenantOf } from "../../../http.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
 import { Copyable } from "../../parts/code.tsx";
 import { Notice } from "../../parts/notice.tsx";
 import { operatorPage, permits } from "../operator-page.tsx";
@@ -56,56 +54,50 @@ interface ActDefinition<Schema extends z.ZodObject, Result> extends Pick<Act, "p
   answer?: (c: HttpContext, result: Result) => Response | Promise<Response> | undefined;
 }
 
-const untouched: RefusedForm = { entered: {}, errors: {} };
-
 export function act<Schema extends z.ZodObject, Result>(definition: ActDefinition<Schema, Result>): Act {
   const { path, action, role, title, tone, schema, run, done, next = "", answer } = definition;
-  const page = (c: HttpContext, form: RefusedForm, refusal?: Problem): Promise<Response> =>
-    actPage(c, definition as unknown as ActDefinition<z.ZodObject, unknown>, form, refusal);
+  const page = (c: HttpContext, refused?: RefusedForm): Promise<Response> =>
+    actPage(c, definition as unknown as ActDefinition<z.ZodObject, unknown>, refused);
   return {
     ...{ path, action, role, title, tone },
-    show: (c) => page(c, untouched),
+    show: (c) => page(c),
     async submit(c) {
       const form = await readForm(c, schema);
-      if ("refused" in form) return page(c, form.refused, new Problem("bad_request", wrongFields(form.refused)));
-      try {
-        const result = await run(c, form.data);
-        return (await answer?.(c, result)) ?? doneAt(c, tenantPath(tenantOf(c), next), done);
-      } catch (error) {
-        if (!(error instanceof Problem) || errors[error.code].status >= 500) throw error;
-        return page(c, untouched, error);
-      }
+      if ("refused" in form) return page(c, form.refused);
+      const ran = await attempt(c, () => run(c, form.data), form.sent);
+      if ("refused" in ran) return page(c, ran.refused);
+      return (await answer?.(c, ran.done)) ?? doneAt(c, tenantPath(tenantOf(c), next), done);
     },
   };
 }
 
-/** A field without a place of its own on the page would be silent. */
-function wrongFields({ errors: wrong }: RefusedForm): string {
-  return Object.entries(wrong)
-    .map(([name, message]) => `${name}: ${message}`)
-    .join(". ");
+/** Why the form was refused. A field without a place of its own on the page would be silent, so each is named. */
+function refusalOf({ problem, errors }: RefusedForm): string {
+  return (
+    problem?.text ??
+    Object.entries(errors)
+      .map((pair) => pair.join(": "))
+      .join(" ")
+  );
 }
 
 async function actPage(
   c: HttpContext,
   { title, label = title, text, tone = "main", fields, next = "" }: ActDefinition<z.ZodObject, unknown>,
-  form: RefusedForm,
-  refusal: Problem | undefined,
+  refused: RefusedForm | undefined,
 ): Promise<Response> {
   const tenant = tenantOnPage(c);
-  if (refusal !== undefined) c.set("code", refusal.code);
   return operatorPage(
     c,
     {
-      ...{ title, section: TENANTS_PATH, code: refusal?.code },
+      ...{ title, section: TENANTS_PATH, ...answerOf(refused) },
       lead: <a href={tenantPath(tenant.id)}>{tenant.name}</a>,
-      ...(refusal !== undefined && { status: errors[refusal.code].status as ContentfulStatusCode }),
     },
     <div class="sheet">
-      {refusal !== undefined && <Notice tone="bad">{refusal.message}</Notice>}
+      {refused !== undefined && <Notice tone="bad">{refusalOf(refused)}</Notice>}
       <p>{typeof text === "function" ? text(tenant) : text}</p>
       <form method="post" action={c.req.path}>
-        {fields?.(form, tenant)}
+        {fields?.(refused ?? { entered: {}, errors: {} }, tenant)}
         <p class="actions">
           <button class={tone}>{label}</button>
           <a class="button" href={tenantPath(tenant.id, next)}>

@@ -61,8 +61,15 @@ export const dropNow = act({
     </>
   ),
   schema: RemovalRequest,
-  fields: ({ errors }) => (
-    <Field label="Name of the account" name="name" isRequired autocomplete="off" error={errors["name"]} />
+  fields: ({ entered, errors }) => (
+    <Field
+      label="Name of the account"
+      name="name"
+      value={entered["name"]}
+      isRequired
+      autocomplete="off"
+      error={errors["name"]}
+    />
   ),
   run: (c, { name }) => dropTenant(c, name),
   done: "The tenant's data is being deleted.",

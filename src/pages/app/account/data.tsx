@@ -5,7 +5,7 @@ import { exportTenant } from "../../../backups/api.ts";
 import { allows } from "../../../core/tenant/tenant-state.ts";
 import type { HttpContext } from "../../../http.ts";
 import { currentRemoval, reactivateTenant, removeOwnTenant } from "../../../lifecycle/api.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../layout/form-body.ts";
 import { Instant, dollars } from "../../parts/figures.tsx";
 import { Action, Field, Refusal } from "../../parts/form.tsx";
 import { planTitle } from "../../parts/plan.tsx";
@@ -34,7 +34,7 @@ export async function submitClose(c: HttpContext): Promise<Response> {
     c.set("code", "bad_request");
     return dataPage(c, { entered: { name }, errors: { name: `Type the name as it is: ${tenant.name}` } });
   }
-  const done = await attempt(c, () => removeOwnTenant(c, { body: { name } }), { name });
+  const done = await attempt(c, () => removeOwnTenant(c, { body: { name } }), form.sent);
   if ("refused" in done) return dataPage(c, done.refused);
   return doneAt(
     c,
@@ -56,7 +56,7 @@ export async function submitReturn(c: HttpContext): Promise<Response> {
     const risen = risenPrice(terms?.chargeCents ?? 0, form.data.seenCents);
     if (risen !== undefined) return dataPage(c, risen);
   }
-  const done = await attempt(c, () => reactivateTenant(c));
+  const done = await attempt(c, () => reactivateTenant(c), noFields);
   if ("refused" in done) return dataPage(c, done.refused);
   return doneAt(c, accountPath(c, "/data"), "The account is back.");
 }

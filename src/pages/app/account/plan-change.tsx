@@ -29,7 +29,7 @@ export async function submitPlan(c: HttpContext): Promise<Response> {
   const terms = subscription && termsOfChange(subscription, plan, Date.now());
   const risen = risenPrice(terms?.differenceCents ?? 0, seenCents);
   if (risen !== undefined) return changePage(c, plan, risen);
-  const done = await attempt(c, () => ownPlanAfter(c, plan));
+  const done = await attempt(c, () => ownPlanAfter(c, plan), form.sent);
   if ("refused" in done) return changePage(c, plan, done.refused);
   const isWaiting = done.done.change?.state === "waiting";
   const text = isWaiting

@@ -8,7 +8,7 @@ import { cancelPlanChange, ownCheckout, ownPlan, portalUrl } from "../../../subs
 import { OwnCheckoutRequest, soldPlans } from "../../../subscriptions/checkout.ts";
 import type { PlanChange } from "../../../subscriptions/subscriptions-store.ts";
 import { config } from "../../../core/app-config.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../layout/form-body.ts";
 import { Instant } from "../../parts/figures.tsx";
 import { Action, Refusal } from "../../parts/form.tsx";
 import { Notice } from "../../parts/notice.tsx";
@@ -22,14 +22,14 @@ export function showPlan(c: HttpContext): Promise<Response> {
 
 /** POST /app/:tenantId/plan/cancel: cancels the change that waits. */
 export async function submitPlanCancel(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => cancelPlanChange(c));
+  const done = await attempt(c, () => cancelPlanChange(c), noFields);
   if ("refused" in done) return planPage(c, done.refused);
   return doneAt(c, accountPath(c, "/plan"), "The plan change is cancelled.");
 }
 
 /** POST /app/:tenantId/portal: leads to Stripe's portal, and back. */
 export async function submitPortal(c: HttpContext): Promise<Response> {
-  const opened = await attempt(c, () => portalUrl(c, `${c.env.PUBLIC_URL}${accountPath(c, "/plan")}`));
+  const opened = await attempt(c, () => portalUrl(c, `${c.env.PUBLIC_URL}${accountPath(c, "/plan")}`), noFields);
   return "refused" in opened ? planPage(c, opened.refused) : onwards(c, opened.done, "Your invoices at Stripe");
 }
 
@@ -39,7 +39,7 @@ export async function submitCheckout(c: HttpContext): Promise<Response> {
   if ("refused" in form) return planPage(c, form.refused);
   const page = `${c.env.PUBLIC_URL}${accountPath(c, "/plan")}`;
   const order = { plan: form.data.plan, successUrl: page, cancelUrl: page };
-  const opened = await attempt(c, () => ownCheckout(c, order));
+  const opened = await attempt(c, () => ownCheckout(c, order), form.sent);
   return "refused" in opened ? planPage(c, opened.refused) : onwards(c, opened.done.checkoutUrl, "On to the payment");
 }
 

@@ -11,7 +11,7 @@ import {
 } from "../../../identity/providers/api.ts";
 import { ProviderRequest } from "../../../identity/providers/providers.ts";
 import { CALLBACK_PATH } from "../../../identity/oauth/upstream.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../layout/form-body.ts";
 import { Copyable } from "../../parts/code.tsx";
 import { Action, Refusal } from "../../parts/form.tsx";
 import { Badge } from "../../parts/notice.tsx";
@@ -49,16 +49,14 @@ export async function submitProvider(c: HttpContext): Promise<Response> {
   const { options, clientSecret, domains = [], ...fields } = form.data;
   const secret = options.includes("public") ? null : clientSecret;
   const body = { ...fields, domains, clientSecret: secret, idJag: options.includes("idJag") };
-  const texts = Object.entries(fields).map(([name, value]) => [name, value ?? ""] as const);
-  const entered = { ...Object.fromEntries(texts), domains: domains.join(", ") };
-  const done = await attempt(c, () => saveProvider(c, { body }), entered);
-  if ("refused" in done) return providerPage(c, { ...done.refused, chosen: { options } });
+  const done = await attempt(c, () => saveProvider(c, { body }), form.sent);
+  if ("refused" in done) return providerPage(c, done.refused);
   return doneAt(c, accountPath(c, "/provider"), "The provider is saved. People can sign in there now.");
 }
 
 /** POST /app/:tenantId/provider/domains: looks for the DNS records of the domains. */
 export async function submitDomains(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => checkDomains(c));
+  const done = await attempt(c, () => checkDomains(c), noFields);
   if ("refused" in done) return providerPage(c, done.refused);
   const open = (await ownProvider(c))?.domains.filter(({ isVerified }) => !isVerified) ?? [];
   return open.length === 0
@@ -68,7 +66,7 @@ export async function submitDomains(c: HttpContext): Promise<Response> {
 
 /** POST /app/:tenantId/provider/remove */
 export async function submitProviderEnd(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => removeProvider(c));
+  const done = await attempt(c, () => removeProvider(c), noFields);
   if ("refused" in done) return providerPage(c, done.refused);
   return doneAt(c, accountPath(c, "/provider"), "The provider is removed. Its sessions and agents have ended.");
 }

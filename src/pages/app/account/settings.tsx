@@ -61,7 +61,7 @@ export async function submitAccount(c: HttpContext): Promise<Response> {
   if ("refused" in form) return settingsPage(c, form.refused);
   const { name, email = null, nameBefore, emailBefore = null } = form.data;
   const change = { ...(name !== nameBefore && { name }), ...(email !== emailBefore && { email }) };
-  const done = await attempt(c, () => changeAccountOf(c, change), { name, email: email ?? "" });
+  const done = await attempt(c, () => changeAccountOf(c, change), form.sent);
   if ("refused" in done) return settingsPage(c, done.refused);
   return doneAt(c, accountPath(c, "/settings"), "The account is changed.");
 }
@@ -85,7 +85,7 @@ export async function submitSettings(c: HttpContext): Promise<Response> {
     alerts: { emails, thresholdsPercent },
   };
   const entered = textsOf({ productName, logoUrl, colour, webhookUrl, emails, thresholdsPercent });
-  const done = await attempt(c, () => changeOwnSettings(c, patch, etag), { ...entered, etag });
+  const done = await attempt(c, () => changeOwnSettings(c, patch, etag), { entered: { ...entered, etag } });
   if ("done" in done) return doneAt(c, accountPath(c, "/settings"), "The settings are saved.");
   const isLate = done.refused.problem?.code === "precondition_failed";
   const text =

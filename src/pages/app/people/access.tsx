@@ -2,7 +2,7 @@
 import { type Permission, permissionsOf } from "../../../core/actor.ts";
 import type { HttpContext } from "../../../http.ts";
 import { leaveTenant } from "../../../identity/members/api.ts";
-import { type RefusedForm, answerOf, attempt, doneAt } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields } from "../../layout/form-body.ts";
 import { Action, Refusal } from "../../parts/form.tsx";
 import { accountPage, accountPath, tenantFor } from "../account-page.tsx";
 
@@ -79,7 +79,7 @@ async function accessPage(c: HttpContext, refused?: RefusedForm): Promise<Respon
 
 /** POST /app/:tenantId/leave: the person who is signed in leaves. */
 export async function submitLeave(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => leaveTenant(c));
+  const done = await attempt(c, () => leaveTenant(c), noFields);
   if ("refused" in done) return accessPage(c, done.refused);
   return doneAt(c, "/app", "You have left the organisation.");
 }

@@ -7,7 +7,7 @@ import { type HttpContext, tenantOf } from "../../../http.ts";
 import { AuditQuery, type auditAnswer, ownEvents } from "../../../identity/audit/api.ts";
 import { auditOutcomes } from "../../../identity/audit/audit.ts";
 import { type MemberSummary, membersStore } from "../../../identity/members/members-store.ts";
-import { answerOf, attempt, orEmpty } from "../../layout/form-body.ts";
+import { answerOf, attempt, noFields, orEmpty } from "../../layout/form-body.ts";
 import { Instant } from "../../parts/figures.tsx";
 import { Field, Refusal, Select } from "../../parts/form.tsx";
 import { Badge, Empty, type Tone } from "../../parts/notice.tsx";
@@ -47,7 +47,7 @@ export async function showAudit(c: HttpContext, { query }: { query: AuditSearch 
     ...{ after, limit: EVENTS },
   };
   const [found, members] = await Promise.all([
-    attempt(c, () => ownEvents(control, tenantId, wanted)),
+    attempt(c, () => ownEvents(control, tenantId, wanted), noFields),
     membersStore(control).list(tenantId),
   ]);
   const { events, next } = "done" in found ? found.done : { events: [], next: null };

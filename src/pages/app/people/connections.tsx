@@ -9,7 +9,7 @@ import { type Grant, pageOfGrants, revokeGrant } from "../../../identity/oauth/a
 import { endSession, pageOfSessions } from "../../../identity/sessions/api.ts";
 import type { SessionSummary } from "../../../identity/sessions/sessions-store.ts";
 import { sessionTokenOf } from "../../../identity/sessions/sessions.ts";
-import { type RefusedForm, answerOf, attempt, doneAt } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields } from "../../layout/form-body.ts";
 import { ClientSetup } from "../../parts/client-setup.tsx";
 import { Instant } from "../../parts/figures.tsx";
 import { Action, Refusal } from "../../parts/form.tsx";
@@ -29,7 +29,7 @@ export function showAgents(c: HttpContext, { query }: { query: PageQuery }): Pro
 
 /** POST /app/:tenantId/agents/:grantId/revoke */
 export async function submitGrantEnd(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => revokeGrant(c));
+  const done = await attempt(c, () => revokeGrant(c), noFields);
   if ("refused" in done) return agentsPage(c, firstPage, done.refused);
   return doneAt(c, accountPath(c, "/agents"), "The agent is refused from its next request on.");
 }
@@ -41,7 +41,7 @@ export function showSessions(c: HttpContext, { query }: { query: PageQuery }): P
 
 /** POST /app/:tenantId/sessions/:sessionId/end */
 export async function submitSessionEnd(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => endSession(c));
+  const done = await attempt(c, () => endSession(c), noFields);
   if ("refused" in done) return sessionsPage(c, firstPage, done.refused);
   return doneAt(c, accountPath(c, "/sessions"), "The session has ended.");
 }

@@ -41,7 +41,7 @@ export async function submitInvite(c: HttpContext): Promise<Response> {
   if ("refused" in form) return invitePage(c, form.refused);
   const { form: seed, ...request } = form.data;
   c.set("creation", creationOf(seed));
-  const done = await attempt(c, () => inviteByMember(c, request), request);
+  const done = await attempt(c, () => inviteByMember(c, request), form.sent);
   if ("refused" in done) return invitePage(c, done.refused);
   const { id, email, url } = done.done;
   noteAct(c, { target: id });

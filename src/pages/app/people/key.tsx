@@ -6,7 +6,7 @@ import { newTenantId } from "../../../adapters/ids.ts";
 import type { HttpContext } from "../../../http.ts";
 import { type KeySummary, endKey, keyAfter, oneKey, successorOf } from "../../../identity/keys/api.ts";
 import { KeyChange, RotateRequest, refusedActor, scopesOver } from "../../../identity/keys/keys.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../layout/form-body.ts";
 import { Action, Field, Refusal, Select } from "../../parts/form.tsx";
 import { accountPage, accountPath, may } from "../account-page.tsx";
 import { Facts } from "./key-parts.tsx";
@@ -37,7 +37,7 @@ export async function submitKey(c: HttpContext): Promise<Response> {
   const { name, tools = null, unitsPerMonth = null, expiresAt, lastDay } = form.data;
   const isNewDay = expiresAt !== undefined && !expiresAt.startsWith(lastDay ?? "none");
   const change = { name, tools: tools?.length === 0 ? null : tools, unitsPerMonth, ...(isNewDay && { expiresAt }) };
-  const done = await attempt(c, () => keyAfter(c, change));
+  const done = await attempt(c, () => keyAfter(c, change), form.sent);
   if ("refused" in done) return keyPage(c, done.refused);
   return doneAt(c, accountPath(c, `/keys/${done.done.id}`), "The key is changed.");
 }
@@ -47,13 +47,13 @@ export async function submitRotation(c: HttpContext): Promise<Response> {
   const form = await readForm(c, RotateForm);
   if ("refused" in form) return keyPage(c, form.refused);
   const { form: seed, overlapHours } = form.data;
-  const made = await attempt(c, () => successorOf(c, { overlapHours }, creationOf(seed)));
+  const made = await attempt(c, () => successorOf(c, { overlapHours }, creationOf(seed)), form.sent);
   return "refused" in made ? keyPage(c, made.refused) : issuedKeyPage(c, made.done, made.done.replaces);
 }
 
 /** POST /app/:tenantId/keys/:keyId/revoke */
 export async function submitKeyEnd(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => endKey(c));
+  const done = await attempt(c, () => endKey(c), noFields);
   if ("refused" in done) return keyPage(c, done.refused);
   return doneAt(c, accountPath(c, "/keys"), "The key is revoked. It is refused from its next request on.");
 }
@@ -84,7 +84,7 @@ async function keyPage(c: HttpContext, refused?: RefusedForm): Promise<Response>
           />
         </div>
         <div>
-          {isLive && mayMake && key.replacedBy === null && <Rotation path={path} />}
+          {isLive && mayMake && key.replacedBy === null && <Rotation path={path} refused={refused} />}
           {isLive && mayEnd && (
             <div class="card danger">
               <h3>Revoke</h3>
@@ -112,12 +112,17 @@ const overlaps = [
   { value: "168", text: "1 week" },
 ];
 
-const Rotation: FC<{ path: string }> = ({ path }) => (
+const Rotation: FC<{ path: string; refused: RefusedForm | undefined }> = ({ path, refused }) => (
   <div class="card">
     <h3>Rotate</h3>
     <p>Makes a new key with the same rights and the same budget. The old one works for a while beside it.</p>
     <Action action={`${path}/rotate`} label="Rotate key" fields={{ form: newTenantId() }}>
-      <Select label="The old key still works for" name="overlapHours" options={overlaps} value="24" />
+      <Select
+        label="The old key still works for"
+        name="overlapHours"
+        options={overlaps}
+        value={refused?.entered["overlapHours"] ?? "24"}
+      />
     </Action>
   </div>
 );

@@ -7,7 +7,7 @@ import { RoleRequest, changeRole, removeMember, revokeInvitation } from "../../.
 import { invitationsStore } from "../../../identity/members/invitations-store.ts";
 import { refusedChange } from "../../../identity/members/members.ts";
 import { type MemberSummary, membersStore } from "../../../identity/members/members-store.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../layout/form-body.ts";
 import { Instant } from "../../parts/figures.tsx";
 import { Action, Refusal, Select } from "../../parts/form.tsx";
 import { Badge } from "../../parts/notice.tsx";
@@ -25,21 +25,21 @@ export function showMembers(c: HttpContext): Promise<Response> {
 export async function submitRole(c: HttpContext): Promise<Response> {
   const form = await readForm(c, RoleRequest);
   if ("refused" in form) return membersPage(c, form.refused);
-  const done = await attempt(c, () => changeRole(c, { body: form.data }));
+  const done = await attempt(c, () => changeRole(c, { body: form.data }), form.sent);
   if ("refused" in done) return membersPage(c, done.refused);
   return doneAt(c, accountPath(c, "/members"), `The member has the role ${form.data.role} now.`);
 }
 
 /** POST /app/:tenantId/members/:memberId/remove */
 export async function submitRemoval(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => removeMember(c));
+  const done = await attempt(c, () => removeMember(c), noFields);
   if ("refused" in done) return membersPage(c, done.refused);
   return doneAt(c, accountPath(c, "/members"), "The member is removed, and is refused from the next request on.");
 }
 
 /** POST /app/:tenantId/invitations/:invitationId/revoke */
 export async function submitInvitationEnd(c: HttpContext): Promise<Response> {
-  const done = await attempt(c, () => revokeInvitation(c));
+  const done = await attempt(c, () => revokeInvitation(c), noFields);
   if ("refused" in done) return membersPage(c, done.refused);
   return doneAt(c, accountPath(c, "/members"), "The invitation is revoked. Its link does not work any more.");
 }

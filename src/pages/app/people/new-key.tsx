@@ -43,7 +43,7 @@ export async function submitNewKey(c: HttpContext): Promise<Response> {
   if ("refused" in form) return newKeyPage(c, form.refused);
   const { form: seed, unitsPerMonth = null, expiresAt, ...fields } = form.data;
   const request = { ...fields, unitsPerMonth, expiresAt };
-  const made = await attempt(c, () => makeKey(c, request, creationOf(seed)));
+  const made = await attempt(c, () => makeKey(c, request, creationOf(seed)), form.sent);
   if ("refused" in made) return newKeyPage(c, made.refused);
   noteAct(c, { target: made.done.id });
   return issuedKeyPage(c, made.done);
