@@ -13,7 +13,7 @@ import { readFlags, wholeNumber } from "../cli/flags.ts";
 import { inDollars, usagePrice } from "../src/core/plans/money.ts";
 import { planNames, planOf } from "../src/core/plans/plans.ts";
 import { HOUR_MS, MINUTE_MS } from "../src/core/time.ts";
-import type { Tool } from "../src/tools/tool.ts";
+import { type Tool, decidesUnits } from "../src/tools/tool.ts";
 import { catalogue } from "../src/tools/catalogue.ts";
 import { type Period, dayOf } from "../src/metering/invoice.ts";
 import { childEnvironment } from "./child-environment.ts";
@@ -76,9 +76,10 @@ const Clock = z.object({ nowMs: z.number(), offsetMs: z.number() });
 const atMinute = (ms: number): string => `${new Date(ms).toISOString().slice(0, 16).replace("T", " ")} UTC`;
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
-/** The tool that costs most units, of those that change nothing and need no input. */
-function costliestTool(): Tool {
+/** The tool that costs most units, of those that change nothing, need no input and have a constant price. */
+function costliestTool(): Tool & { units: number } {
   const [tool] = [...catalogue.values()]
+    .filter((each): each is Tool & { units: number } => !decidesUnits(each))
     .filter(({ annotations, input }) => annotations.readOnly && input.safeParse({}).success)
     .toSorted((a, b) => b.units - a.units);
   if (tool === undefined) throw new Error("The app has no tool that reads without input.");
@@ -86,7 +87,7 @@ function costliestTool(): Tool {
 }
 
 /** Calls the tool as the customer's agents until it has used the units. Returns how many calls succeeded. */
-async function use(mcpUrl: string, apiKey: string, tool: Tool, units: number): Promise<number> {
+async function use(mcpUrl: string, apiKey: string, tool: Tool & { units: number }, units: number): Promise<number> {
   const wanted = Math.ceil(units / tool.units);
   let started = 0;
   const agent = async (): Promise<void> => {

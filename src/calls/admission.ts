@@ -24,6 +24,7 @@ const IN_FLIGHT_RETRY_MS = 1_000;
 export interface Ticket {
   /** The instant of admission. The call's row carries it: the window and the month count the call there. */
   readonly atMs: number;
+  /** What the call costs at most. */
   readonly units: number;
   /** The calendar month of admission. */
   readonly period: string;
@@ -185,7 +186,7 @@ export class Admission {
   }
 
   /**
-   * Admits a call of `cost` units (an integer, 0 or more) and holds them, or refuses it. When several limits refuse the
+   * Admits a call that costs `cost` units at most (an integer, 0 or more) and holds them, or refuses it. When several limits refuse the
    * call, the longest refusal is the answer, so that a client which waits for it is admitted. `key`: the caller's API key.
    * `spend`: what `spendOf` returned.
    */
@@ -226,20 +227,24 @@ export class Admission {
     return undefined;
   }
 
-  /** The call succeeded: its units stay used. */
-  settle(ticket: Ticket): void {
-    this.#running.delete(ticket);
+  /** The call succeeded: the units that it costs, at most the ticket's, stay used. The rest is free again. */
+  settle(ticket: Ticket, units: number = ticket.units): void {
+    if (this.#running.delete(ticket)) this.#free(ticket, ticket.units - units);
   }
 
   /** The call failed: its units are free again. It still counts among the calls of the minute. */
   release(ticket: Ticket): void {
-    if (!this.#running.delete(ticket)) return;
-    this.#hour.release(ticket.entryMs, ticket.units);
-    this.#byTool.get(ticket.tool)?.release(ticket.entryMs, ticket.units);
-    if (ticket.atMs >= this.#spend.startMs) this.#spend.used -= ticket.units;
-    if (ticket.period !== this.#period) return;
-    this.#monthUsed -= ticket.units;
-    this.#addToLine(ticket.line, -ticket.units);
+    if (this.#running.delete(ticket)) this.#free(ticket, ticket.units);
+  }
+
+  #free({ atMs, entryMs, tool, period, line }: Ticket, units: number): void {
+    if (units === 0) return;
+    this.#hour.release(entryMs, units);
+    this.#byTool.get(tool)?.release(entryMs, units);
+    if (atMs >= this.#spend.startMs) this.#spend.used -= units;
+    if (period !== this.#period) return;
+    this.#monthUsed -= units;
+    this.#addToLine(line, -units);
   }
 
   /** Units of the calendar month of `nowMs` by line of API keys, running calls included. Lines without any are left out. */

@@ -19,7 +19,7 @@ import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
-import type { Tool } from "../tools/tool.ts";
+import { type Tool, decidesUnits } from "../tools/tool.ts";
 import { Admission } from "./admission.ts";
 import { fallbackCallsStore } from "./fallback-calls-store.ts";
 import { chargedAs, mayRunWithoutObject } from "./keyed-calls.ts";
@@ -46,6 +46,8 @@ const MAX_REMEMBERED = 500;
 export interface FallbackRequest extends Pick<CallRequest, "callId" | "idempotency" | "caller" | "args"> {
   tool: Tool;
   progress: ((progress: Progress) => Promise<void>) | undefined;
+  /** Whether an attempt in the object was lost: the object may have charged the call. */
+  isUnsure: boolean;
   /** Aborted when the client disconnects. */
   signal: AbortSignal;
 }
@@ -75,7 +77,7 @@ export function authorizeWithoutObject(context: Context, caller: Caller): Promis
  */
 export async function callWithoutObject(context: Context, call: FallbackRequest): Promise<CallOutcome> {
   const { idempotency, tool, args, caller, progress, signal } = call;
-  const refused = idempotency && refusedKey(tool, idempotency.atMs, Date.now());
+  const refused = refusedPrice(call) ?? (idempotency && refusedKey(tool, idempotency.atMs, Date.now()));
   if (refused !== undefined) return refusedOutcome(refused);
   const callId = await chargeId(context, call);
   if (typeof callId !== "string") return refusedOutcome(callId.refusal);
@@ -135,7 +137,7 @@ async function chargeId(
   if (idempotency === undefined) return callId;
   try {
     const charges = await fallbackCallsStore(context.control).charges([callId, idempotency.earlierId]);
-    return chargedAs(charges, Date.now()) ?? callId;
+    return chargedAs(charges, Date.now())?.callId ?? callId;
   } catch (error) {
     return controlUnavailable(caller.tenantId, error);
   }
@@ -151,6 +153,19 @@ function refusedKey({ annotations }: Tool, sentAtMs: number, nowMs: number): Ref
   return retryLater(
     plainRefusal("tenant_unavailable", "Whether this idempotency key was used cannot be known right now."),
   );
+}
+
+/**
+ * Why a call whose tool decides its price does not run here. A second run may find another price, and only the object knows what
+ * the first run was charged. So the Worker runs such a call only if no other attempt can have been charged.
+ */
+function refusedPrice({
+  tool,
+  idempotency,
+  isUnsure,
+}: Pick<FallbackRequest, "tool" | "idempotency" | "isUnsure">): Refusal | undefined {
+  if (!decidesUnits(tool) || (!isUnsure && idempotency === undefined)) return undefined;
+  return retryLater(plainRefusal("tenant_unavailable", "What an earlier attempt cost cannot be known right now."));
 }
 
 function refusedByPlan(env: Env, { plan }: TenantConfig): Refusal | undefined {
@@ -245,7 +260,7 @@ function chargedByQueue(env: Env, tenantId: TenantId, tool: Tool, { admission, h
   return {
     admission,
     // The ledger takes a call id once, so that a call which its object has charged as well is charged once.
-    isCharged: () => false,
+    chargeOf: () => undefined,
     fallbackCharges: () => [],
     keyed: undefined,
     keyUsed,

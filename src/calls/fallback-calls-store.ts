@@ -3,6 +3,7 @@
 import * as z from "zod";
 import { HOUR_MS, fromMs, toMs } from "../core/time.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
+import type { ChargedCall } from "../core/usage.ts";
 import { UncountedCall, fallbackCallColumns } from "../control/ledger-store.ts";
 import type { ControlDatabase } from "../control/context.ts";
 
@@ -18,8 +19,7 @@ const UsedLately = z.object({
 });
 export type UsedLately = z.infer<typeof UsedLately>;
 
-const Charged = z.object({ callId: z.string(), atMs: z.number().int() });
-type Charged = z.infer<typeof Charged>;
+const Charged = z.object({ callId: z.string(), atMs: z.number().int(), units: z.number().int() });
 
 export function fallbackCallsStore(control: ControlDatabase) {
   return {
@@ -41,9 +41,9 @@ export function fallbackCallsStore(control: ControlDatabase) {
     },
 
     /** Those of these calls that the ledger has. */
-    async charges(callIds: readonly string[]): Promise<Charged[]> {
+    async charges(callIds: readonly string[]): Promise<ChargedCall[]> {
       const rows = await control.query(
-        `SELECT call_id AS "callId", ${toMs("at")} AS "atMs" FROM ledger WHERE call_id = ANY($1::text[])`,
+        `SELECT call_id AS "callId", ${toMs("at")} AS "atMs", units FROM ledger WHERE call_id = ANY($1::text[])`,
         [[...callIds]],
       );
       return rows.map((row) => Charged.parse(row));

@@ -10,6 +10,7 @@ import type { CallOutcome, Idempotency } from "../core/call.ts";
 import { utf8Bytes } from "../core/text/document-path.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
 import { DAY_MS, MINUTE_MS } from "../core/time.ts";
+import type { ChargedCall } from "../core/usage.ts";
 
 /** Where a client sends its key. MCP reserves only prefixes with `modelcontextprotocol` or `mcp` as their second label. */
 export const IDEMPOTENCY_META_KEY = "tollgate/idempotencyKey";
@@ -53,11 +54,11 @@ export async function keyedCall(
 }
 
 /**
- * The id of the charge that a keyed call already has, or `undefined`. `charges` have the call's id or its `earlierId`. An older
+ * The charge that a keyed call already has, or `undefined`. `charges` have the call's id or its `earlierId`. An older
  * charge is of an earlier use of the key.
  */
-export function chargedAs(charges: readonly { callId: string; atMs: number }[], nowMs: number): string | undefined {
-  return charges.find(({ atMs }) => nowMs - atMs < KEY_LIFE_MS)?.callId;
+export function chargedAs(charges: readonly ChargedCall[], nowMs: number): ChargedCall | undefined {
+  return charges.find(({ atMs }) => nowMs - atMs < KEY_LIFE_MS);
 }
 
 /**

@@ -212,7 +212,7 @@ export async function callObject(
         if (!readOnly && !idempotent && idempotency === undefined) return outcomeUnknown(callId);
       }
     }
-    const outcome = await callWithoutObject(context, { ...call, callId, idempotency });
+    const outcome = await callWithoutObject(context, { ...call, callId, idempotency, isUnsure });
     return outcome.kind === "refused" ? refuse(outcome.refusal) : outcome;
   } finally {
     signal.removeEventListener("abort", cancel);

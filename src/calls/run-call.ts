@@ -23,7 +23,7 @@ import {
 } from "../core/call.ts";
 import { type ErrorCode, errorCode } from "../core/errors.ts";
 import { type SpendWindow, withReserve } from "../core/plans/money.ts";
-import type { Charge } from "../core/usage.ts";
+import type { Charge, ChargedCall } from "../core/usage.ts";
 import type { ApiKey, TenantConfig } from "../core/tenant/tenant.ts";
 import { refusedByState } from "../core/tenant/tenant-state.ts";
 import { allowedTools, keyOf, refusedCredential, refusedToolUse } from "../identity/keys/credential-check.ts";
@@ -31,7 +31,7 @@ import { rolesNeeded } from "../identity/members/members.ts";
 import { describeError, log } from "../log.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import type { Tool, ToolContext } from "../tools/tool.ts";
+import { type Tool, type ToolContext, mostUnits } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
 import { type Earlier, type KeyedCalls, chargedAs } from "./keyed-calls.ts";
 import {
@@ -75,10 +75,10 @@ export interface NotServed {
 /** A tenant's usage, and the way to charge a call. */
 export interface CallUsage {
   readonly admission: Admission;
-  /** Whether this call was charged. */
-  isCharged(callId: string): boolean;
-  /** Those of these calls that were charged without this host. Few calls are, so it is cheaper to ask than `isCharged`. */
-  fallbackCharges(callIds: readonly string[]): readonly { callId: string; atMs: number }[];
+  /** The charge of this call, if it has one. */
+  chargeOf(callId: string): ChargedCall | undefined;
+  /** Those of these calls that were charged without this host. Few calls are, so it is cheaper to ask than `chargeOf`. */
+  fallbackCharges(callIds: readonly string[]): readonly ChargedCall[];
   /** The calls with an idempotency key. `undefined`: this host cannot know what became of a key. */
   readonly keyed: KeyedCalls | undefined;
   /** Records that an API key was used. Repeating it costs nothing. */
@@ -217,12 +217,11 @@ async function admitAndRun(
     return again(host, config, { admission, request, earlier });
   }
   // The first attempt was charged and its answer was lost: the tool runs again for the answer alone.
-  const elsewhere = (): string | undefined =>
+  const elsewhere = (): ChargedCall | undefined =>
     keyed && idempotency && chargedAs(usage.fallbackCharges([request.callId, idempotency.earlierId]), host.now());
-  let chargedId =
-    elsewhere() ?? (request.attempt === 2 && usage.isCharged(request.callId) ? request.callId : undefined);
-  const alreadyCharged = chargedId !== undefined;
-  const callId = (trace.callId = chargedId ?? request.callId);
+  let charged = elsewhere() ?? (request.attempt === 2 ? usage.chargeOf(request.callId) : undefined);
+  const alreadyCharged = charged !== undefined;
+  const callId = (trace.callId = charged?.callId ?? request.callId);
   const spendAt = (now: number): SpendWindow | undefined =>
     admission.spendOf(config, now, (startMs, atMs) => usage.usedSince(startMs, atMs));
   let ticket: Ticket | undefined;
@@ -233,7 +232,7 @@ async function admitAndRun(
     }
     const spend = spendAt(now);
     const reserved = spend && withReserve(spend, usage.spendReserve?.(config));
-    const decision = admission.decide(tool.units, config.limits, now, tool.name, { key, spend: reserved });
+    const decision = admission.decide(mostUnits(tool), config.limits, now, tool.name, { key, spend: reserved });
     if (!decision.admitted) {
       const refusal = limitRefusal(tool.name, decision, { ...urlsOf(host, config), nowMs: now, spend });
       return refusedOutcome(refusal, admission.quota(config.limits, now));
@@ -264,28 +263,29 @@ async function admitAndRun(
     trace.ranAtMs = host.now();
     trace.answered = run.charged;
     if (run.charged) {
-      const { units } = tool;
       // The host may have learned of the charge while the tool ran.
-      chargedId ??= elsewhere();
-      trace.repeated = chargedId !== undefined;
+      charged ??= elsewhere();
+      trace.repeated = charged !== undefined;
+      // A repeated run may have found another price: the first one's is charged.
+      const { units } = charged ?? run;
       const charging =
-        ticket !== undefined && units > 0 && chargedId === undefined
+        ticket !== undefined && units > 0 && charged === undefined
           ? usage.charge({ callId, atMs: ticket.atMs, tool: tool.name, units }, ticket.line)
           : undefined;
-      keyed?.keep({ callId: chargedId ?? callId, nowMs: host.now(), units, answer: run });
+      keyed?.keep({ callId: charged?.callId ?? callId, nowMs: host.now(), units, answer: run });
       // A stored charge is settled without a pause: a count in between would have its units twice.
       const withheld = charging instanceof Promise ? await charging : charging;
       if (withheld !== undefined) return (outcome = refusedOutcome(withheld));
-      if (ticket !== undefined && chargedId === undefined) {
-        if (units > 0) chargedId = callId;
+      if (ticket !== undefined && charged === undefined) {
+        if (units > 0) charged = { callId, units, atMs: ticket.atMs };
         trace.units = units;
-        admission.settle(ticket);
+        admission.settle(ticket, units);
       }
     }
     return (outcome = outcomeOf(run, {
       callId,
       alreadyCharged,
-      receipt: chargedId === undefined ? undefined : { id: chargedId, units: tool.units },
+      receipt: charged && { id: charged.callId, units: charged.units },
       quota: admission.quota(config.limits, host.now()),
     }));
   } finally {
@@ -301,7 +301,7 @@ async function admitAndRun(
 const unknownEnds: ReadonlySet<ErrorCode> = new Set(["outcome_unknown", "tool_timeout", "tool_aborted"]);
 
 function outcomeOf(
-  { charged, ...answer }: ToolRun,
+  { charged, units: _units, ...answer }: ToolRun,
   {
     callId,
     alreadyCharged,

@@ -14,6 +14,7 @@ import {
   type ToolContext,
   type ToolFailure,
   type ToolResult,
+  UnitMeter,
   contentOf,
 } from "../tools/tool.ts";
 
@@ -22,6 +23,8 @@ const MAX_RESULT_BYTES = 1_048_576;
 
 export interface ToolRun {
   charged: boolean;
+  /** What the call costs if it is charged. */
+  units: number;
   isError: boolean;
   content: ToolText[];
   data: Record<string, unknown> | undefined;
@@ -35,7 +38,7 @@ export function toolContext(
   config: TenantConfig,
   { callId, caller, tool }: Pick<CallRequest, "callId" | "caller" | "tool">,
   own: Pick<ToolContext, "db" | "usage" | "history">,
-): Omit<ToolContext, "progress" | "signal"> {
+): Omit<ToolContext, "charge" | "progress" | "signal"> {
   const { id, name, plan } = config;
   return {
     ...own,
@@ -83,7 +86,7 @@ function callerId(caller: Caller): string {
 export async function runTool(
   tool: Tool,
   args: Readonly<Record<string, unknown>>,
-  context: Omit<ToolContext, "progress" | "signal">,
+  context: Omit<ToolContext, "charge" | "progress" | "signal">,
   options: { abort: AbortController; progress: ((progress: Progress) => Promise<void>) | undefined },
 ): Promise<ToolRun> {
   const { abort, progress } = options;
@@ -91,20 +94,23 @@ export async function runTool(
   const onAbort = (): void => reject(new Stopped(abort.signal.reason === TIMED_OUT ? "tool_timeout" : "tool_aborted"));
   if (abort.signal.aborted) onAbort(); // aborted before the tool started
   abort.signal.addEventListener("abort", onAbort, { once: true });
+  const meter = new UnitMeter(tool);
   const timer = setTimeout(() => abort.abort(TIMED_OUT), tool.timeoutMs ?? TOOL_TIMEOUT_MS);
   try {
     // Assigned, not spread: a caller's context may have methods on its prototype.
     const full: ToolContext = Object.assign(context, {
       signal: abort.signal,
+      charge: (units: number) => meter.charge(units),
       // A client that does not take progress must not fail the tool.
       progress: progress === undefined ? noProgress : (step: Progress) => progress(step).catch(() => undefined),
     });
     const result = await Promise.race([tool.run(args, full), stopped]);
+    const units = meter.end();
     const content = contentOf(result);
     // Checked before the charge: a result that breaks the tool's own schema is a failure of the tool.
     const data = "isError" in result ? undefined : tool.output.parse(result.data);
     if (resultBytes(result, content) > MAX_RESULT_BYTES) return failure("result_too_large");
-    return { charged: !tool.failed(result), isError: "isError" in result, content, data, failure: undefined };
+    return { charged: !tool.failed(result), units, isError: "isError" in result, content, data, failure: undefined };
   } catch (error) {
     const code = failureCode(error, tool);
     log("warn", "tool_failed", {
@@ -116,6 +122,7 @@ export async function runTool(
     });
     return failure(code, detailOf(error, tool));
   } finally {
+    meter.end();
     clearTimeout(timer);
     abort.signal.removeEventListener("abort", onAbort);
   }
@@ -162,5 +169,6 @@ function failure(code: ErrorCode, detail?: string): ToolRun {
   const isSaid = advice.includes("charged") || code === "outcome_unknown";
   const sentences = [`${code}: ${advice}`, isSaid ? undefined : "The call was not charged.", detail];
   const text = sentences.filter((each) => each !== undefined).join(" ");
-  return { charged: false, isError: true, content: [{ type: "text", text }], data: undefined, failure: code };
+  const content: ToolText[] = [{ type: "text", text }];
+  return { charged: false, units: 0, isError: true, content, data: undefined, failure: code };
 }

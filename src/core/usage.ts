@@ -18,6 +18,9 @@ export type UsageRow = z.infer<typeof UsageRow>;
 /** One charged call. */
 export type Charge = Omit<UsageRow, "n">;
 
+/** What is known of a call that was charged before. */
+export type ChargedCall = Pick<Charge, "callId" | "atMs" | "units">;
+
 /** A call that was charged without its tenant's object. */
 export type FallbackCall = Charge;
 

@@ -8,7 +8,7 @@
 import * as z from "zod";
 import { periodOf } from "../calls/admission.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS } from "../core/time.ts";
-import type { FallbackCall, UsageRow } from "../core/usage.ts";
+import type { ChargedCall, FallbackCall, UsageRow } from "../core/usage.ts";
 
 export interface CallLog {
   readonly epoch: string;
@@ -17,10 +17,10 @@ export interface CallLog {
   readonly lastN: number;
   /** Charges a call. The output gate holds every later message of the object back until the row is durable. */
   append(call: Omit<UsageRow, "n">, line: string | undefined): void;
-  /** Whether this call was charged. There is no index for it: ask only after a lost answer. */
-  has(callId: string): boolean;
+  /** The charge of this call, if it has one. There is no index for it: ask only after a lost answer. */
+  find(callId: string): ChargedCall | undefined;
   /** Those of these calls that are fallback calls, which are few. */
-  fallbackCalls(callIds: readonly string[]): { callId: string; atMs: number }[];
+  fallbackCalls(callIds: readonly string[]): ChargedCall[];
   /** Counts fallback calls. Returns those that were not counted before. */
   countFallbackCalls(calls: readonly FallbackCall[]): FallbackCall[];
   /** Rows after `n`, in order. */
@@ -43,6 +43,8 @@ export interface CallLog {
   setting(name: string): string | undefined;
   setSetting(name: string, value: string): void;
 }
+
+type ChargedRow = ChargedCall & Record<string, SqlStorageValue>;
 
 const SpendStart = z.object({ startMs: z.number(), totalsFromMs: z.number() });
 
@@ -148,13 +150,16 @@ export function openCallLog(storage: DurableObjectStorage, newEpoch: string): Ca
       sql.exec(`INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?)`, lastN + 1, callId, atMs, tool, units, line ?? null);
       lastN += 1;
     },
-    has(callId) {
-      return sql.exec(`SELECT 1 FROM calls WHERE call_id = ?`, callId).toArray().length > 0;
+    find(callId) {
+      const [row] = sql
+        .exec<ChargedRow>(`SELECT call_id AS callId, at_ms AS atMs, units FROM calls WHERE call_id = ?`, callId)
+        .toArray();
+      return row;
     },
     fallbackCalls(callIds) {
       return sql
-        .exec<{ callId: string; atMs: number }>(
-          `SELECT call_id AS callId, at_ms AS atMs FROM calls WHERE n < 0 AND call_id IN (SELECT value FROM json_each(?))`,
+        .exec<ChargedRow>(
+          `SELECT call_id AS callId, at_ms AS atMs, units FROM calls WHERE n < 0 AND call_id IN (SELECT value FROM json_each(?))`,
           JSON.stringify(callIds),
         )
         .toArray();

@@ -9,7 +9,7 @@ import { AppError } from "../core/errors.ts";
 import type { FinishedCall } from "../core/call.ts";
 import { inCents, spentBefore, spentIn } from "../core/plans/money.ts";
 import type { TenantConfig, TenantId } from "../core/tenant/tenant.ts";
-import type { Charge, FallbackCall } from "../core/usage.ts";
+import type { Charge, ChargedCall, FallbackCall } from "../core/usage.ts";
 import { type CallLog, KeyUses, hasCallLog, openCallLog, spendCanary } from "./call-log.ts";
 import type { RecentCall } from "./metrics/fold.ts";
 import { TenantMetrics } from "./metrics/tenant-metrics.ts";
@@ -65,11 +65,11 @@ export class TenantUsage implements CallUsage {
     return this;
   }
 
-  isCharged(callId: string): boolean {
-    return this.#forCall.rows.has(callId);
+  chargeOf(callId: string): ChargedCall | undefined {
+    return this.#forCall.rows.find(callId);
   }
 
-  fallbackCharges(callIds: readonly string[]): { callId: string; atMs: number }[] {
+  fallbackCharges(callIds: readonly string[]): ChargedCall[] {
     return this.#forCall.rows.fallbackCalls(callIds);
   }
 

@@ -70,6 +70,11 @@ export interface ToolContext {
   usage(): QuotaStatus;
   /** The calls of the last hour, by tool. */
   history(): readonly { tool: string; calls: number; units: number }[];
+  /**
+   * Adds to what the call costs, in whole units. Only for a tool that declares `units: { max }`. Tollgate charges the sum when the
+   * call succeeds. Throws `RangeError` when the sum would exceed the maximum, so that a call never costs more than its tool says.
+   */
+  charge(units: number): void;
   /** Reports progress. Does nothing when the client did not ask for it. */
   progress(progress: Progress): Promise<void>;
   log(event: string, fields?: Readonly<Record<string, string | number | boolean>>): void;
@@ -102,8 +107,11 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   readonly name: string;
   readonly title: string;
   readonly description: string;
-  /** Price of a successful call. 0 is free and is not recorded. */
-  readonly units: number;
+  /**
+   * Price of a successful call: a constant, or a maximum below which the tool decides with `context.charge`. A call is admitted
+   * only if the maximum fits its limits. A call that costs 0 units is free and is not recorded.
+   */
+  readonly units: number | { readonly max: number };
   /** The caller needs every one of them. */
   readonly scopes: readonly string[];
   readonly input: Input;
@@ -146,10 +154,57 @@ export function isTool(value: unknown): value is Tool {
   return typeof value === "object" && value !== null && defined.has(value);
 }
 
+/** The most units that a call of the tool costs: what admission holds while the call runs. */
+export function mostUnits({ units }: Pick<Tool, "units">): number {
+  return typeof units === "number" ? units : units.max;
+}
+
+/** Whether the tool decides what a call costs. Two runs of one call can then cost different units. */
+export function decidesUnits({ units }: Pick<Tool, "units">): boolean {
+  return typeof units !== "number";
+}
+
+/** What one call costs: its tool's constant, or what the tool charges up to its maximum. */
+export class UnitMeter {
+  readonly #tool: Pick<Tool, "name" | "units">;
+  #charged = 0;
+  #hasEnded = false;
+
+  constructor(tool: Pick<Tool, "name" | "units">) {
+    this.#tool = tool;
+  }
+
+  /** Adds whole units to the price. Throws `RangeError` when the tool may not charge them. */
+  charge(units: number): void {
+    const { name } = this.#tool;
+    const most = mostUnits(this.#tool);
+    if (!decidesUnits(this.#tool))
+      throw new RangeError(`${name} has a constant price: declare units: { max } to charge`);
+    if (this.#hasEnded) throw new RangeError(`${name} charges after its call has ended`);
+    if (!Number.isSafeInteger(units) || units < 0)
+      throw new RangeError(`${name} charges ${units}: use whole units from 0`);
+    if (this.#charged + units > most)
+      throw new RangeError(`${name} charges ${units} units after ${this.#charged}: its maximum is ${most}`);
+    this.#charged += units;
+  }
+
+  /** Later charges throw. Returns the price of the call. */
+  end(): number {
+    this.#hasEnded = true;
+    return decidesUnits(this.#tool) ? this.#charged : mostUnits(this.#tool);
+  }
+}
+
+/** The price of a call in words: "free", "5 units", "up to 1,000 units". */
+export function priceInWords(tool: Pick<Tool, "units">): string {
+  const most = mostUnits(tool);
+  if (most === 0) return "free";
+  return `${decidesUnits(tool) ? "up to " : ""}${most.toLocaleString("en-US")} ${most === 1 ? "unit" : "units"}`;
+}
+
 /** The description that clients get: the tool's own, then its price. */
-export function describedWithPrice({ description, units }: Tool): string {
-  const price = units === 0 ? "Free." : `Costs ${units} ${units === 1 ? "unit" : "units"}.`;
-  return `${description} ${price}`;
+export function describedWithPrice(tool: Tool): string {
+  return `${tool.description} ${mostUnits(tool) === 0 ? "Free." : `Costs ${priceInWords(tool)}.`}`;
 }
 
 function problemsOf({ name, title, description, units, scopes, input, output, annotations }: Tool): string[] {
@@ -163,7 +218,12 @@ function problemsOf({ name, title, description, units, scopes, input, output, an
     [name.length <= MAX_NAME_CHARS, `has a name of ${name.length} characters. Use at most ${MAX_NAME_CHARS}.`],
     [title.trim() !== "", "has no title. Give it one of two to four words, for people."],
     [description.trim() !== "", "has no description. Say what it does and when to call it, for a model."],
-    [Number.isSafeInteger(units) && units >= 0, `costs ${units} units. Use an integer from 0 (free).`],
+    typeof units === "number"
+      ? [Number.isSafeInteger(units) && units >= 0, `costs ${units} units. Use an integer from 0 (free).`]
+      : [
+          Number.isSafeInteger(units.max) && units.max > 0,
+          `costs up to ${units.max} units. Use an integer from 1, or a constant.`,
+        ],
     [
       scopes.length > 0 && scopes.every((scope) => known.includes(scope)),
       `needs the scopes [${scopes.join(", ")}]. Name at least one of app/config.ts: ${known.join(", ")}.`,

@@ -194,6 +194,9 @@ const mix = [
   { tool: "write_document", args: { path: "campaign/note.txt", text: "noted" }, units: 1 },
   { tool: "read_document", args: { path: "there/is/none.txt" }, units: 1 }, // fails, and is not charged
   { tool: "generate_report", args: {}, units: 20 },
+  // Their price is decided by the tool: less than the maximum, or nothing.
+  ...[1, 3, 7, 50].map((limit) => ({ tool: "export_products", args: { limit }, units: limit })),
+  { tool: "export_products", args: { category: "none" }, units: 0 },
 ];
 const CALLS_AT_ONCE = 6;
 

@@ -29,7 +29,7 @@ interface Attempt {
 
 /** The ids under which these attempts are charged, by the product's rules. */
 async function chargedIds(firstMs: number, attempts: readonly Attempt[]): Promise<Set<string>> {
-  const charges: { callId: string; atMs: number; path: string; knownAtMs: number }[] = [];
+  const charges: { callId: string; units: number; atMs: number; path: string; knownAtMs: number }[] = [];
   for (const { path, afterMs, waitMs, knownAfterMs } of attempts.toSorted((a, b) => a.afterMs - b.afterMs)) {
     const sentAtMs = firstMs + afterMs;
     const atMs = sentAtMs + waitMs;
@@ -40,8 +40,8 @@ async function chargedIds(firstMs: number, attempts: readonly Attempt[]): Promis
     const known = charges.filter(
       (each) => each.knownAtMs <= atMs && [callId, idempotency.earlierId].includes(each.callId),
     );
-    const id = own?.callId ?? chargedAs(known, atMs) ?? callId;
-    charges.push({ callId: id, atMs, path, knownAtMs: atMs + knownAfterMs });
+    const id = own?.callId ?? chargedAs(known, atMs)?.callId ?? callId;
+    charges.push({ callId: id, units: 1, atMs, path, knownAtMs: atMs + knownAfterMs });
   }
   return new Set(charges.map(({ callId }) => callId));
 }
@@ -84,8 +84,8 @@ test("a call that ran without its object before midnight keeps its id in the obj
   const after = await sentAt(MIDNIGHT_MS + MINUTE_MS);
   expect(after.callId).not.toBe(before.callId);
   expect(after.idempotency.earlierId).toBe(before.callId);
-  const charge = { callId: before.callId, atMs: MIDNIGHT_MS - 11 * MINUTE_MS };
-  expect(chargedAs([charge], MIDNIGHT_MS + MINUTE_MS)).toBe(before.callId);
+  const charge = { callId: before.callId, atMs: MIDNIGHT_MS - 11 * MINUTE_MS, units: 3 };
+  expect(chargedAs([charge], MIDNIGHT_MS + MINUTE_MS)).toBe(charge);
   // After its life the key is free: a call with it is another call.
   expect(chargedAs([charge], charge.atMs + KEY_LIFE_MS)).toBeUndefined();
 });

@@ -54,7 +54,7 @@ function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> }
   const usage: CallUsage = {
     admission,
     keyUsed: (keyId) => void keysUsed.push(keyId),
-    isCharged: () => false,
+    chargeOf: () => undefined,
     fallbackCharges: () => [],
     keyed: undefined,
     spendCanary: () => true,
@@ -156,7 +156,8 @@ test("a cancelled call ends although its tool hangs, and is not charged", async 
 
 test("a second attempt of a charged call runs without a second charge", async () => {
   const again: CallRequest = { ...request, attempt: 2 };
-  const usage = { isCharged: (callId: string) => callId === "call-1" };
+  const charged = { callId: "call-1", atMs: NOW_MS, units: 1 };
+  const usage = { chargeOf: (callId: string) => (callId === "call-1" ? charged : undefined) };
   const receipt = { id: "call-1", units: 1 };
   const ran = startHost({ usage });
   expect(await ran.call(again)).toMatchObject({ kind: "result", receipt });
@@ -165,6 +166,43 @@ test("a second attempt of a charged call runs without a second charge", async ()
   const rows = rowsThat(() => Promise.reject(new AppError("database_unavailable")));
   const failed = startHost({ usage, host: { rows } });
   expect(await failed.call(again)).toMatchObject({ kind: "refused", refusal: { code: "outcome_unknown" }, receipt });
+});
+
+const variable: CallRequest = { ...request, tool: "export_products", args: { limit: 50 } };
+const limits = { ...config.limits, unitsPerHour: 60 };
+/** Rows with this many products for each call. */
+const products = (...counts: number[]): CallHost["rows"] => {
+  const { db } = toolContext({
+    rows: counts.map((many) => Array.from({ length: many }, (_, n) => ({ id: `p${n}` }))),
+  }).context;
+  return () => ({ ...db, forCall: () => db });
+};
+
+test("a call whose tool decides its price holds the maximum and is charged what it used", async () => {
+  const host = { tenant: () => ({ ...config, limits }), rows: products(7, 3, 0) };
+  const { admission, call, charges, finished, used } = startHost({ host });
+  const [first, refused] = await Promise.all([call(variable), call({ ...variable, callId: "call-2" })]);
+  expect(first).toMatchObject({ receipt: { id: "call-1", units: 7 }, quota: { hour: { used: 7 } } });
+  // The maximum of the first call was held while it ran.
+  expect(refused).toMatchObject({ refusal: { code: "window_exhausted", used: 50, cost: 50, limit: 60 } });
+  expect(await call({ ...variable, callId: "call-3" })).toMatchObject({ receipt: { id: "call-3", units: 3 } });
+  expect(await call({ ...variable, callId: "call-4" })).toMatchObject({ kind: "result", receipt: undefined });
+  expect(charges.map(({ units }) => units)).toEqual([7, 3]);
+  expect(finished.map(({ units }) => units)).toEqual([0, 7, 3, 0]);
+  expect([admission.inFlight, used()]).toEqual([0, 10]);
+});
+
+test("a second attempt of a charged call has the first one's price, whatever the second run found", async () => {
+  const usage = { chargeOf: (callId: string) => ({ callId, atMs: NOW_MS, units: 9 }) };
+  const { call, charges, used } = startHost({
+    usage,
+    host: { tenant: () => ({ ...config, limits }), rows: products(4) },
+  });
+  expect(await call({ ...variable, attempt: 2 })).toMatchObject({
+    kind: "result",
+    receipt: { id: "call-1", units: 9 },
+  });
+  expect([used(), charges.length]).toEqual([0, 0]);
 });
 
 test("each call is counted once when it ends: charged, failed, refused, answered again or ended by an outage", async () => {
@@ -191,7 +229,7 @@ test("each call is counted once when it ends: charged, failed, refused, answered
   await expect(outage.call()).rejects.toThrow();
   expect(outage.finished).toMatchObject([{ code: "tenant_gone", units: 0 }]);
 
-  const again = startHost({ usage: { isCharged: () => true } });
+  const again = startHost({ usage: { chargeOf: (callId) => ({ callId, atMs: NOW_MS, units: 1 }) } });
   await again.call({ ...request, attempt: 2 });
   expect(again.finished).toMatchObject([{ callId: "call-1", end: "repeated", units: 0 }]);
 

@@ -50,13 +50,13 @@ test("a call is admitted exactly if the cap pays for it, with running calls, rai
       let billing = billingOf({ ownCapCents: 3 });
       /** Each invoice part: units of one plan within one billing period. The first has used its included units but 20. */
       const parts = [{ periodMs: START_MS, units: included - 20 }];
-      const calls: { ticket: Ticket; part: (typeof parts)[number]; running: boolean }[] = [];
+      const calls: { ticket: Ticket; units: number; part: (typeof parts)[number]; running: boolean }[] = [];
       const charged = [{ atMs: START_MS, units: included - 20 }];
       const usedSince = (startMs: number): number =>
         charged.filter(({ atMs }) => atMs >= startMs).reduce((sum, { units }) => sum + units, 0) +
         calls
           .filter(({ ticket, running }) => !running && ticket.atMs >= startMs)
-          .reduce((sum, { ticket }) => sum + ticket.units, 0);
+          .reduce((sum, { units }) => sum + units, 0);
       const tenthsOfCents = (periodMs: number): number =>
         parts
           .filter((part) => part.periodMs === periodMs)
@@ -83,7 +83,7 @@ test("a call is admitted exactly if the cap pays for it, with running calls, rai
           }
           if (!decision.admitted) continue;
           if (plan === "pro") part.units += step.cost;
-          calls.push({ ticket: decision.ticket, part, running: true });
+          calls.push({ ticket: decision.ticket, units: step.cost, part, running: true });
         } else if (step.do === "plan") {
           // As the tenant's object does it, once no call runs.
           for (const call of calls.filter(({ running }) => running)) {
@@ -101,8 +101,13 @@ test("a call is admitted exactly if the cap pays for it, with running calls, rai
           const call = running[step.which % Math.max(1, running.length)];
           if (call === undefined) continue;
           call.running = false;
-          if (step.do === "settle") admission.settle(call.ticket);
-          else {
+          if (step.do === "settle") {
+            // The tool decides the price, up to what the ticket holds.
+            const held = call.units;
+            call.units = Math.min(step.which % 30, held);
+            admission.settle(call.ticket, call.units);
+            call.part.units -= Math.min(call.part.units, held - call.units);
+          } else {
             admission.release(call.ticket);
             call.part.units -= Math.min(call.part.units, call.ticket.units);
             calls.splice(calls.indexOf(call), 1);

@@ -29,6 +29,8 @@ afterEach(async () => {
 
 const reading = ["search_products", { query: "canvas bag" }] as const;
 const taking = ["take_from_stock", { id: "bag-canvas" }] as const;
+/** Costs one unit a product. */
+const exporting = (limit: number) => ["export_products", { limit }] as const;
 /** The bag's stock after provisioning. */
 const STOCK = 3;
 const HOUR_MS = 3_600_000;
@@ -130,6 +132,29 @@ describe("while a tenant's object cannot be reached", () => {
     expect(await ledger(tenant)).toMatchObject([{ object: "~fallback", tool: "take_from_stock", units: 1 }]);
   });
 
+  test("a call whose tool decides its price runs without the object only if no other attempt can have been charged", async () => {
+    const tenant = await aTenant({ plan: "starter" });
+    await put(tenant, "away");
+    const before = await objectFault(tenant.id, "away");
+    const sent = await callTool(tenant.apiKey, ...exporting(3));
+    expect(sent.refusal).toMatchObject({
+      code: "tenant_unavailable",
+      retryAfterSeconds: expect.any(Number),
+      mayBeChargedAs: expect.any(String),
+    });
+    // The object is probed from now on, and is sent nothing.
+    expect((await callTool(tenant.apiKey, ...exporting(4))).receipt).toMatchObject({ units: 4 });
+    expect((await callTool(tenant.apiKey, "export_products", { category: "none" })).receipt).toBeUndefined();
+    const keyed = await callTool(tenant.apiKey, ...exporting(5), { "tollgate/idempotencyKey": crypto.randomUUID() });
+    expect(keyed.refusal?.code).toBe("tenant_unavailable");
+    expect((await objectFault(tenant.id, "away")) - before).toBe(1);
+    await until(async () => (await ledger(tenant)).length === 1, "the one with a receipt is charged");
+    expect(await ledger(tenant)).toMatchObject([{ object: "~fallback", tool: "export_products", units: 4 }]);
+    await objectFault(tenant.id);
+    await fireCron("* * * * *");
+    await expectUsed(tenant, 4);
+  });
+
   test("an overloaded object is not bypassed", async () => {
     const tenant = await aTenant({ plan: "enterprise" });
     await put(tenant, "overloaded");
@@ -183,6 +208,26 @@ describe("while a tenant's object cannot be reached", () => {
 });
 
 describe("a call that the object charged before its answer was lost", () => {
+  test("has the price of the run that was charged, although its tool would find another one now", async () => {
+    const tenant = await aTenant({ plan: "starter" });
+    const key = { "tollgate/idempotencyKey": crypto.randomUUID() };
+    await put(tenant, "answers-lost");
+    const lost = await callTool(tenant.apiKey, ...exporting(20), key);
+    expect(lost.refusal).toMatchObject({ code: "tenant_unavailable", mayBeChargedAs: expect.any(String) });
+    await objectFault(tenant.id);
+    await until(async () => (await ledger(tenant)).length === 1, "it is charged");
+    const [charged] = await ledger(tenant);
+    const statements = ["DELETE FROM products WHERE id IN ('bag-canvas', 'pen-gel')"];
+    expect((await callTool(tenant.apiKey, "run_sql", { statements })).isError).toBeFalsy();
+    const again = await callTool(tenant.apiKey, ...exporting(20), key);
+    expect(again.receipt).toEqual({ id: charged?.call_id, units: 10 });
+    expect(again.receipt?.id).toBe(lost.refusal?.mayBeChargedAs);
+    await until(async () => (await ledger(tenant)).length === 2, "the statement is charged, too");
+    expect((await ledger(tenant)).map(({ units }) => units)).toEqual([10, 1]);
+    expect(await conflicts(tenant)).toBe(0);
+    await expectUsed(tenant, 11);
+  });
+
   test("is charged once, leaves no gap, and is no conflict", async () => {
     const tenant = await aTenant({ plan: "starter" });
     expect((await callTool(tenant.apiKey, ...reading)).isError).toBeFalsy();

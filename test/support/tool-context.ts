@@ -2,7 +2,7 @@
 // database and runs in well under a second.
 import { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Progress } from "../../src/core/call.ts";
-import { contentOf } from "../../src/tools/tool.ts";
+import { UnitMeter, contentOf } from "../../src/tools/tool.ts";
 import type { FileInfo, TenantFiles, Tool, ToolContext } from "../../src/tools/tool.ts";
 
 export interface Fakes {
@@ -50,6 +50,9 @@ export function toolContext({ rows = [], documents = {}, history = [], used = 0 
       month: { limit: null, used, resetSeconds: 4_000 },
     }),
     history: () => history,
+    charge() {
+      throw new Error("call the tool with callTool, which counts what it charges");
+    },
     async progress(step) {
       seen.progress.push(step);
     },
@@ -62,16 +65,21 @@ export function toolContext({ rows = [], documents = {}, history = [], used = 0 
 export interface Answer {
   /** True if the call failed and is therefore free. */
   failed: boolean;
+  /** What the call costs. */
+  units: number;
   text: string;
   data: Record<string, unknown> | undefined;
 }
 
 /** Calls a tool. Parses its arguments first and checks the answer against its schema. */
 export async function callTool(tool: Tool, args: Record<string, unknown>, context: ToolContext): Promise<Answer> {
-  const result = await tool.run(tool.input.parse(args), context);
+  const meter = new UnitMeter(tool);
+  const result = await tool.run(tool.input.parse(args), { ...context, charge: (units) => meter.charge(units) });
   const [content] = contentOf(result);
-  if ("isError" in result) return { failed: tool.failed(result), text: result.text, data: undefined };
-  return { failed: tool.failed(result), text: content?.text ?? "", data: tool.output.parse(result.data) };
+  const failed = tool.failed(result);
+  const cost = { failed, units: failed ? 0 : meter.end() };
+  if ("isError" in result) return { ...cost, text: result.text, data: undefined };
+  return { ...cost, text: content?.text ?? "", data: tool.output.parse(result.data) };
 }
 
 function filesOver(store: Map<string, string | null>): TenantFiles {

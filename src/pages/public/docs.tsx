@@ -6,8 +6,8 @@ import { config } from "../../core/app-config.ts";
 import { AppError } from "../../core/errors.ts";
 import { type HttpContext, publicForMinutes } from "../../http.ts";
 import { catalogue } from "../../tools/catalogue.ts";
+import { mostUnits, priceInWords } from "../../tools/tool.ts";
 import { publicPage } from "../layout/layout.tsx";
-import { units } from "../parts/figures.tsx";
 
 type Doc = (typeof docs)[number];
 interface Listed {
@@ -123,7 +123,7 @@ export function showLlms(c: HttpContext): Response {
     "",
     ...[...catalogue.values()].map(
       (tool) =>
-        `- \`${tool.name}\` (${tool.units === 0 ? "free" : `${units(tool.units)} a call`}): ${oneLine(tool.description)}`,
+        `- \`${tool.name}\` (${mostUnits(tool) === 0 ? "free" : `${priceInWords(tool)} a call`}): ${oneLine(tool.description)}`,
     ),
     ...groups.flatMap(({ title, listed }) => [
       "",

@@ -4,10 +4,9 @@ import { config } from "../../core/app-config.ts";
 import { plans } from "../../core/plans/plans.ts";
 import type { HttpContext } from "../../http.ts";
 import { catalogue } from "../../tools/catalogue.ts";
-import type { Tool } from "../../tools/tool.ts";
+import { type Tool, mostUnits, priceInWords } from "../../tools/tool.ts";
 import { publicPage } from "../layout/layout.tsx";
 import { Badge } from "../parts/notice.tsx";
-import { units } from "../parts/figures.tsx";
 import { PlanCard } from "../parts/plan.tsx";
 import { TextWithCode } from "../parts/code.tsx";
 
@@ -68,7 +67,7 @@ const Home: FC<{ mcpUrl: string }> = ({ mcpUrl }) => (
 );
 
 /** The tools with a price first: those are what is sold. */
-const tools = [...catalogue.values()].toSorted((a, b) => Number(b.units > 0) - Number(a.units > 0));
+const tools = [...catalogue.values()].toSorted((a, b) => Number(mostUnits(b) > 0) - Number(mostUnits(a) > 0));
 
 const Point: FC<{ title: string; children?: string }> = ({ title, children }) => (
   <div class="point">
@@ -77,7 +76,7 @@ const Point: FC<{ title: string; children?: string }> = ({ title, children }) =>
   </div>
 );
 
-const ToolCard: FC<{ tool: Tool }> = ({ tool: { name, title, description, units: price, annotations } }) => (
+const ToolCard: FC<{ tool: Tool }> = ({ tool, tool: { name, title, description, annotations } }) => (
   <div class="card">
     <h3>{title}</h3>
     <p class="small">
@@ -87,7 +86,7 @@ const ToolCard: FC<{ tool: Tool }> = ({ tool: { name, title, description, units:
       <TextWithCode text={description} />
     </p>
     <p>
-      <Badge tone="accent">{price === 0 ? "free" : `${units(price)} a call`}</Badge>{" "}
+      <Badge tone="accent">{mostUnits(tool) === 0 ? "free" : `${priceInWords(tool)} a call`}</Badge>{" "}
       <Badge>{annotations.readOnly ? "reads only" : "changes data"}</Badge>
     </p>
   </div>
