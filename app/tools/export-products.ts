@@ -36,15 +36,15 @@ export const exportProducts = defineTool({
   annotations: { readOnly: true, idempotent: true, destructive: false },
   failed: isFailure,
 
-  async run({ category, after, limit }, { db, charge }) {
-    const rows = await db.query<z.infer<typeof Product>>(
+  async run({ category, after, limit }, context) {
+    const rows = await context.db.query<z.infer<typeof Product>>(
       `SELECT id, name, left(description, ${DESCRIPTION_CHARS}) AS description, category, price_cents AS "priceCents", stock
        FROM products WHERE ($1::text IS NULL OR category = $1) AND ($2::text IS NULL OR id > $2)
        ORDER BY id LIMIT $3::int`,
       [category ?? null, after ?? null, limit + 1], // one more shows whether there is a next page
     );
     const products = rows.slice(0, limit);
-    charge(products.length);
+    context.charge(products.length);
     return { data: { products, next: rows.length > limit ? (products.at(-1)?.id ?? null) : null } };
   },
 });

@@ -1,96 +1,14 @@
 // One call from its first check to its receipt, on a host in memory: a success is charged once, and every other end releases
 // the reserved units.
 import { expect, test, vi } from "vitest";
-import { Admission } from "../../src/calls/admission.ts";
 import { plainRefusal } from "../../src/calls/refusal.ts";
-import { type AuthorizationHost, type CallHost, type CallUsage, authorize, runCall } from "../../src/calls/run-call.ts";
+import { type AuthorizationHost, type CallHost, authorize } from "../../src/calls/run-call.ts";
 import { type TenantRole, tenantRoles } from "../../src/core/actor.ts";
-import type { CallRequest, FinishedCall } from "../../src/core/call.ts";
-import { AppError, type ErrorCode } from "../../src/core/errors.ts";
-import { type ApiKey, TenantConfig, TenantId } from "../../src/core/tenant/tenant.ts";
-import type { Charge } from "../../src/core/usage.ts";
-import { toolContext } from "../support/tool-context.ts";
-
-const NOW_MS = Date.UTC(2026, 10, 30, 20);
-const tenantId = TenantId.parse("acme");
-
-const config = TenantConfig.parse({
-  id: tenantId,
-  version: 1,
-  name: "Acme",
-  plan: "free",
-  strategy: "shared",
-  placement: null,
-  state: "active",
-  trialUntilMs: null,
-  limits: { unitsPerHour: 1, unitsPerMonth: null, callsPerMinute: null, callsInFlight: 10 },
-  allowedTools: null,
-  keys: [{ id: "k1", hash: "h1", expiresAtMs: null, lineId: "line-1" }],
-  links: [],
-  members: [],
-  removedMembers: [],
-});
-
-/** Costs one unit, which is all that the tenant has. */
-const request: CallRequest = {
-  callId: "call-1",
-  attempt: 1,
-  caller: { kind: "key", tenantId, keyId: "k1", keyHash: "h1", scopes: ["tools:read"] },
-  tool: "search_products",
-  args: { query: "", limit: 10 },
-};
-const canary: CallRequest = {
-  ...request,
-  tool: "health_check",
-  args: {},
-  caller: { kind: "canary", tenantId, scopes: ["tools:read"], expiresAtMs: NOW_MS + 1 },
-};
-
-function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallUsage> } = {}) {
-  const admission = new Admission();
-  const charges: Charge[] = [];
-  const lines: (string | undefined)[] = [];
-  const keysUsed: string[] = [];
-  const usage: CallUsage = {
-    admission,
-    keyUsed: (keyId) => void keysUsed.push(keyId),
-    chargeOf: () => undefined,
-    fallbackCharges: () => [],
-    keyed: undefined,
-    spendCanary: () => true,
-    usedSince: () => 0,
-    recent: () => [],
-    history: () => [],
-    charge: (charge, line) => {
-      charges.push(charge);
-      lines.push(line);
-      return undefined;
-    },
-    ...own.usage,
-  };
-  const { db } = toolContext().context;
-  const host: { -readonly [Name in keyof CallHost]: CallHost[Name] } = {
-    env: { FILES: { list: async () => ({ objects: [], truncated: false }) } as never, PUBLIC_URL: "https://x.example" },
-    now: () => NOW_MS,
-    tenant: () => config,
-    scopes: ({ scopes }) => scopes,
-    refuse: () => undefined,
-    rows: () => ({ ...db, forCall: () => db }),
-    usage: () => usage,
-    ...own.host,
-  };
-  const finished: FinishedCall[] = [];
-  host.finished ??= (ended) => void finished.push(ended);
-  const call = (made = request, abort = new AbortController()) => runCall(host, made, { abort, progress: undefined });
-  const used = () => admission.quota(config.limits, NOW_MS).hour.used;
-  return { admission, call, charges, finished, lines, keysUsed, used };
-}
-
-/** Rows whose first statement fails or hangs. */
-function rowsThat(query: () => Promise<never>): CallHost["rows"] {
-  const db = { ...toolContext().context.db, query };
-  return () => ({ ...db, forCall: () => db });
-}
+import { type CallRequest } from "../../src/core/call.ts";
+import { type ErrorCode, AppError } from "../../src/core/errors.ts";
+import type { TenantConfig } from "../../src/core/tenant/tenant.ts";
+import { type ApiKey } from "../../src/core/tenant/tenant.ts";
+import { canary, config, NOW_MS, request, rowsThat, startHost, tenantId } from "../support/call-host.ts";
 
 test("a successful call is charged once and has a receipt", async () => {
   const { admission, call, charges, used } = startHost();
@@ -166,43 +84,6 @@ test("a second attempt of a charged call runs without a second charge", async ()
   const rows = rowsThat(() => Promise.reject(new AppError("database_unavailable")));
   const failed = startHost({ usage, host: { rows } });
   expect(await failed.call(again)).toMatchObject({ kind: "refused", refusal: { code: "outcome_unknown" }, receipt });
-});
-
-const variable: CallRequest = { ...request, tool: "export_products", args: { limit: 50 } };
-const limits = { ...config.limits, unitsPerHour: 60 };
-/** Rows with this many products for each call. */
-const products = (...counts: number[]): CallHost["rows"] => {
-  const { db } = toolContext({
-    rows: counts.map((many) => Array.from({ length: many }, (_, n) => ({ id: `p${n}` }))),
-  }).context;
-  return () => ({ ...db, forCall: () => db });
-};
-
-test("a call whose tool decides its price holds the maximum and is charged what it used", async () => {
-  const host = { tenant: () => ({ ...config, limits }), rows: products(7, 3, 0) };
-  const { admission, call, charges, finished, used } = startHost({ host });
-  const [first, refused] = await Promise.all([call(variable), call({ ...variable, callId: "call-2" })]);
-  expect(first).toMatchObject({ receipt: { id: "call-1", units: 7 }, quota: { hour: { used: 7 } } });
-  // The maximum of the first call was held while it ran.
-  expect(refused).toMatchObject({ refusal: { code: "window_exhausted", used: 50, cost: 50, limit: 60 } });
-  expect(await call({ ...variable, callId: "call-3" })).toMatchObject({ receipt: { id: "call-3", units: 3 } });
-  expect(await call({ ...variable, callId: "call-4" })).toMatchObject({ kind: "result", receipt: undefined });
-  expect(charges.map(({ units }) => units)).toEqual([7, 3]);
-  expect(finished.map(({ units }) => units)).toEqual([0, 7, 3, 0]);
-  expect([admission.inFlight, used()]).toEqual([0, 10]);
-});
-
-test("a second attempt of a charged call has the first one's price, whatever the second run found", async () => {
-  const usage = { chargeOf: (callId: string) => ({ callId, atMs: NOW_MS, units: 9 }) };
-  const { call, charges, used } = startHost({
-    usage,
-    host: { tenant: () => ({ ...config, limits }), rows: products(4) },
-  });
-  expect(await call({ ...variable, attempt: 2 })).toMatchObject({
-    kind: "result",
-    receipt: { id: "call-1", units: 9 },
-  });
-  expect([used(), charges.length]).toEqual([0, 0]);
 });
 
 test("each call is counted once when it ends: charged, failed, refused, answered again or ended by an outage", async () => {

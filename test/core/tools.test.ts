@@ -78,6 +78,7 @@ test("the catalogue has the product's tools first, then those of the app by file
     "health_check",
     "get_usage",
     "delete_document",
+    "export_products",
     "generate_report",
     "list_documents",
     "read_document",

@@ -16,12 +16,12 @@ export const exportProducts = defineTool({
   annotations: { readOnly: true, idempotent: true, destructive: false },
   failed: isFailure,
 
-  async run({ category, limit }, { db, charge }) {
-    const rows = await db.query<{ id: string }>(
+  async run({ category, limit }, context) {
+    const rows = await context.db.query<{ id: string }>(
       `SELECT id FROM products WHERE $1::text IS NULL OR category = $1 ORDER BY id LIMIT $2::int`,
       [category ?? null, limit],
     );
-    charge(rows.length);
+    context.charge(rows.length);
     return { data: { ids: rows.map(({ id }) => id) } };
   },
 });
