@@ -8,7 +8,8 @@ import { beforeEach, expect, onTestFinished, test } from "vitest";
 import { freePort } from "../../cli/ports.ts";
 import { childEnvironment } from "../../dev/child-environment.ts";
 import { choosePerson, newPage } from "../support/browser.ts";
-import { system } from "../support/flow.ts";
+import { HOUR_MS } from "../../src/core/time.ts";
+import { renewalsOf, setClock, system } from "../support/flow.ts";
 import { anOwnedTenant, send } from "../support/people.ts";
 import { aPerson, aPublishedClient } from "../support/sign-in.ts";
 
@@ -61,7 +62,7 @@ beforeEach(async () => {
 });
 
 test.each(["that registers itself", "that publishes a document"])(
-  "Inspector as a client %s signs in with Chromium, calls, and needs a person again once its access has ended",
+  "Inspector as a client %s signs in with Chromium, calls, renews its token by itself, and needs a person again once its access has ended",
   async (how) => {
     const account = await anOwnedTenant({ name: "Acme" });
     const sub = await aPerson([account.id]);
@@ -81,6 +82,11 @@ test.each(["that registers itself", "that publishes a document"])(
     const call = ["--method", "tools/call", "--tool-name", "get_usage", "--stored-auth-only", ...identity];
     const called = await inspect(folder, ...call).ended;
     expect(called, called.errors).toMatchObject({ status: 0 });
+
+    await setClock(account.id, HOUR_MS + 1_000);
+    const renewed = await inspect(folder, ...call).ended;
+    expect(renewed, renewed.errors).toMatchObject({ status: 0 });
+    expect(await renewalsOf(account.id)).toBe(1);
 
     const grants = await send("GET", `/api/tenants/${account.id}/grants`, account.ownerToken);
     const [grant] = ((await grants.json()) as { grants: { id: string }[] }).grants;

@@ -1,10 +1,10 @@
 // The product's Worker with routes for tests. They set a tenant's clock, end its object, call it without the MCP endpoint,
 // disconnect during a call, disable the monitor, trust another issuer, add migrations, and make the object or the queue
 // unreachable. The Worker also has tools for tests, among them one whose calls must never run twice.
-import * as z from "zod";
+import { AsyncLocalStorage } from "node:async_hooks";
 import type { Migration } from "../../src/tenant-db/branch.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
-import type { Row } from "../../src/core/sql.ts";
+import type { OauthAnswer, TokenRequest } from "../../src/identity/oauth/server.ts";
 import { authenticate } from "../../src/identity/tokens/authenticate.ts";
 import { Provisioning as ProductProvisioning } from "../../src/lifecycle/provisioning-workflow.ts";
 import { SessionBudget as ProductBudget, SESSION_BUDGET_NAME } from "../../src/tenant-db/session-budget.ts";
@@ -13,95 +13,20 @@ import { createContext } from "../../src/control/context.ts";
 import { rotateEncryptionKeys } from "../../src/operations/key-rotation.ts";
 import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
-import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
+import type { Tool } from "../../src/tools/tool.ts";
 import worker from "../../src/worker.ts";
 import { countingCalls } from "./counted-objects.ts";
+import { flowTools } from "./flow-tools.ts";
 
-const takeFromStock = defineTool({
-  name: "take_from_stock",
-  title: "Take from stock",
-  description: "Takes one piece of a product out of stock.",
-  units: 1,
-  scopes: ["tools:write"],
-  input: z.strictObject({ id: z.string().describe("Of the product") }),
-  output: z.strictObject({ stock: z.int() }),
-  annotations: { readOnly: false, idempotent: false, destructive: true },
-  failed: isFailure,
-
-  async run({ id }, { db }) {
-    const [row] = await db.query<{ stock: number }>(
-      `UPDATE products SET stock = stock - 1 WHERE id = $1 RETURNING stock`,
-      [id],
-    );
-    return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
-  },
-});
-/** Sets a product's stock. Idempotent. Short timeout, so that a test need not wait long for a silent object. */
-const setStock = defineTool({
-  ...takeFromStock,
-  name: "set_stock",
-  title: "Set stock",
-  description: "Sets how many pieces of a product there are.",
-  input: z.strictObject({ id: z.string().describe("Of the product"), stock: z.int().describe("Pieces") }),
-  output: z.strictObject({ stock: z.int() }),
-  annotations: { readOnly: false, idempotent: true, destructive: true },
-  timeoutMs: 500,
-  failed: isFailure,
-
-  async run({ id, stock }, { db }) {
-    const [row] = await db.query<{ stock: number }>(`UPDATE products SET stock = $2 WHERE id = $1 RETURNING stock`, [
-      id,
-      stock,
-    ]);
-    return row === undefined ? { isError: true, text: "There is no such product." } : { data: row };
-  },
-});
-/** Runs any statements, in each way in which a tool can reach its rows. */
-const runSql = defineTool({
-  name: "run_sql",
-  title: "Run SQL",
-  description: "Runs statements.",
-  units: 1,
-  scopes: ["tools:write"],
-  input: z.strictObject({
-    statements: z.array(z.string()).min(1).describe("SQL"),
-    as: z.enum(["queries", "transaction", "conversation", "analytics"]).default("queries"),
-    pauseMs: z.int().default(0).describe("Between the statements of a conversation"),
-    fail: z.boolean().default(false).describe("Throws after the last statement"),
-  }),
-  output: z.strictObject({ results: z.array(z.array(z.record(z.string(), z.unknown()))) }),
-  annotations: { readOnly: false, idempotent: false, destructive: true },
-  failed: isFailure,
-
-  async run({ statements, as, pauseMs, fail }, { db }) {
-    const oneByOne = async (query: (text: string) => Promise<Row[]>): Promise<Row[][]> => {
-      const results: Row[][] = [];
-      for (const text of statements) {
-        results.push(await query(text));
-        if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs));
-      }
-      if (fail) throw new Error("after the last statement");
-      return results;
-    };
-    switch (as) {
-      case "queries":
-        return { data: { results: await oneByOne((text) => db.query(text)) } };
-      case "analytics":
-        return { data: { results: await oneByOne((text) => db.analytics(text)) } };
-      case "transaction":
-        return { data: { results: await db.transaction(statements.map((text) => ({ text }))) } };
-      case "conversation":
-        return {
-          data: { results: await db.transaction((transaction) => oneByOne((text) => transaction.query(text))) },
-        };
-      default:
-        return as satisfies never;
-    }
-  },
-});
-for (const tool of [takeFromStock, setStock, runSql]) (catalogue as Map<string, Tool>).set(tool.name, tool);
+for (const tool of flowTools) (catalogue as Map<string, Tool>).set(tool.name, tool);
 
 const offsetsMs = new Map<string, number>();
+/** The offset for code that reads the machine's clock itself, as the OAuth library does. */
+const offsetMs = new AsyncLocalStorage<number>();
+const machineNow = Date.now.bind(Date);
+Date.now = () => machineNow() + (offsetMs.getStore() ?? 0);
+/** How often clients of a tenant have renewed their tokens. */
+const renewals = new Map<string, number>();
 let monitorIsDown = false;
 const released = tenantMigrations.length;
 let budgetOfTest: number | undefined;
@@ -144,7 +69,15 @@ export class TenantObject extends ProductObject {
   }
 
   protected override now(): number {
-    return Date.now() + (offsetsMs.get(this.ctx.id.name ?? "") ?? 0);
+    return machineNow() + (offsetsMs.get(this.ctx.id.name ?? "") ?? 0);
+  }
+
+  override async oauthToken(request: TokenRequest): Promise<OauthAnswer> {
+    const tenantId = this.ctx.id.name ?? "";
+    const answer = await offsetMs.run(offsetsMs.get(tenantId) ?? 0, () => super.oauthToken(request));
+    const isRenewal = new URLSearchParams(request.body).get("grant_type") === "refresh_token";
+    if (isRenewal && answer.status === 200) renewals.set(tenantId, (renewals.get(tenantId) ?? 0) + 1);
+    return answer;
   }
 
   /** Ends the object as a crash does: running work is lost, stored data stays. */
@@ -215,6 +148,8 @@ export default {
       case "/test/clock":
         offsetsMs.set(tenantId, Number(searchParams.get("offsetMs")));
         return Response.json({ tenantId, offsetMs: offsetsMs.get(tenantId) });
+      case "/test/renewals":
+        return Response.json({ renewals: renewals.get(tenantId) ?? 0 });
       case "/test/end":
         await object.endNow().catch(() => undefined);
         return Response.json({ ended: tenantId });

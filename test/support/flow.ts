@@ -207,6 +207,12 @@ export async function setClock(tenantId: string, offsetMs: number): Promise<void
   await fetch(`${system.publicUrl}/test/clock?tenant=${tenantId}&offsetMs=${offsetMs}`);
 }
 
+/** How often clients of the tenant have renewed their tokens so far. */
+export async function renewalsOf(tenantId: string): Promise<number> {
+  const response = await fetch(`${system.publicUrl}/test/renewals?tenant=${tenantId}`);
+  return ((await response.json()) as { renewals: number }).renewals;
+}
+
 export async function endObject(tenantId: string): Promise<void> {
   await fetch(`${system.publicUrl}/test/end?tenant=${tenantId}`);
 }
