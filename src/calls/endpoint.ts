@@ -20,11 +20,11 @@ import {
 import { type Place, placeOf, tenantOrigins } from "../identity/tokens/tenant-hosts.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
-import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp-server.ts";
-import { SESSION_HEADER, idOf, sessionOf } from "./message.ts";
+import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp/server.ts";
+import { SESSION_HEADER, idOf, sessionOf } from "./mcp/message.ts";
 import { authorizeCaller, callObject } from "./object-call.ts";
 import { plainRefusal } from "./refusal.ts";
-import { type McpGuard, answerBatch, corsHeaders, rateLimitHeaders, readMcpRequest } from "./transport.ts";
+import { type McpGuard, answerBatch, corsHeaders, rateLimitHeaders, readMcpRequest } from "./mcp/transport.ts";
 
 /**
  * Answers one request to `/mcp`. `register` adds to the catalogue of the request's server. Only the conformance suite uses

@@ -22,7 +22,6 @@ const largerRooms: Readonly<Record<string, { files: number; reason: string }>> =
     files: 14,
     reason: "alerts about usage have rules and a store of their own beside the way to the ledger",
   },
-  calls: { files: 14, reason: "what clients send is forgiven by pure rules, apart from HTTP, the SDK and keyed calls" },
   "tenant-db": { files: 14, reason: "the rules of isolation, sessions, slots and placement are pure and tested apart" },
   backups: {
     files: 14,

@@ -1,8 +1,8 @@
 // Tool calls and lists over both eras of the protocol: how a client of each sees a result, a refusal, progress, missing
 // scopes and its own mistakes. Callers never see each other's tools or results.
 import { expect, test } from "vitest";
-import type { CallTool } from "../../src/calls/mcp-server.ts";
-import { sessionOf } from "../../src/calls/message.ts";
+import type { CallTool } from "../../src/calls/mcp/server.ts";
+import { sessionOf } from "../../src/calls/mcp/message.ts";
 import type { CallOutcome } from "../../src/core/call.ts";
 import { inRequest } from "../../src/log.ts";
 import { aResult, aTool, answer, eras, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";

@@ -2,8 +2,8 @@
 // without a value, and arguments that a client adds. Each is served, or refused with the code that the protocol names.
 import { expect, test } from "vitest";
 import * as z from "zod";
-import type { CallTool } from "../../src/calls/mcp-server.ts";
-import { acceptedTypes, answerBatch } from "../../src/calls/transport.ts";
+import type { CallTool } from "../../src/calls/mcp/server.ts";
+import { acceptedTypes, answerBatch } from "../../src/calls/mcp/transport.ts";
 import { aResult, aTool, answer, eras, httpRequest, message, messages } from "../support/mcp-requests.ts";
 
 const ping = { jsonrpc: "2.0", id: 7, method: "ping" };

@@ -1,8 +1,8 @@
 // Requests that are refused before MCP: foreign hosts and origins, methods other than POST, content other than JSON, bodies
 // that are too large or malformed. Also the headers that a browser client of an allowed origin needs.
 import { expect, test } from "vitest";
-import { calledTool, toolsFor } from "../../src/calls/mcp-server.ts";
-import { MAX_BODY_BYTES, corsHeaders, rateLimitHeaders } from "../../src/calls/transport.ts";
+import { calledTool, toolsFor } from "../../src/calls/mcp/server.ts";
+import { MAX_BODY_BYTES, corsHeaders, rateLimitHeaders } from "../../src/calls/mcp/transport.ts";
 import { aTool, answer, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";
 
 const list = JSON.stringify({ jsonrpc: "2.0", id: 7, method: "tools/list" });

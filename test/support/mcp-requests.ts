@@ -3,8 +3,8 @@
 import type { AuthInfo } from "@modelcontextprotocol/server";
 import * as z from "zod";
 import type { CallOutcome, QuotaStatus } from "../../src/core/call.ts";
-import { type CallTool, registerTools, serveMcp, toolsFor } from "../../src/calls/mcp-server.ts";
-import { answerBatch, readMcpRequest } from "../../src/calls/transport.ts";
+import { type CallTool, registerTools, serveMcp, toolsFor } from "../../src/calls/mcp/server.ts";
+import { answerBatch, readMcpRequest } from "../../src/calls/mcp/transport.ts";
 import { type Tool, defineTool } from "../../src/tools/tool.ts";
 
 export const eras = ["2025-11-25", "2026-07-28"] as const;

@@ -2,9 +2,9 @@
 // cannot hold) and which parameters it refuses, in words that a client's developer understands.
 //
 // Invariant: an `id` or a progress token goes back exactly as it came.
-import { IDEMPOTENCY_META_KEY, MAX_KEY_LENGTH } from "./keyed-calls.ts";
+import { IDEMPOTENCY_META_KEY, MAX_KEY_LENGTH } from "../keyed-calls.ts";
 import type * as z from "zod";
-import { inputProblem } from "../core/text/input-problem.ts";
+import { inputProblem } from "../../core/text/input-problem.ts";
 import { PROTOCOL_VERSION_META_KEY, specTypeSchemas } from "@modelcontextprotocol/server";
 
 type JsonObject = Record<string, unknown>;

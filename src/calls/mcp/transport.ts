@@ -8,8 +8,8 @@ import {
   isJsonContentType,
 } from "@modelcontextprotocol/server";
 import type { AuthInfo, JSONRPCMessage, McpServer } from "@modelcontextprotocol/server";
-import type { QuotaStatus } from "../core/call.ts";
-import { decodeUtf8 } from "../core/text/text.ts";
+import type { QuotaStatus } from "../../core/call.ts";
+import { decodeUtf8 } from "../../core/text/text.ts";
 import { claimsModernEra, dropEmptyMembers, idOf, isObject, keepNumbers } from "./message.ts";
 
 /** Larger than any sensible set of arguments, small enough that many at once fit into an isolate's 128 MiB. */

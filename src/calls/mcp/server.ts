@@ -1,35 +1,26 @@
 // Serves the catalogue over MCP, without sessions and for both eras of the protocol. Each request gets a server of its own
 // with only the tools that it needs. An isolate makes costly parts that are the same for every caller (JSON schemas, a
 // validator) once; nothing that belongs to a caller outlives its request.
-import { config } from "../core/app-config.ts";
+import { config } from "../../core/app-config.ts";
 import {
   McpServer,
   ProtocolError,
   UrlElicitationRequiredError,
   inputRequired,
   isLegacyRequest,
-  requireScopes,
 } from "@modelcontextprotocol/server";
-import type {
-  AuthInfo,
-  CallToolResult,
-  InputRequiredResult,
-  ServerContext,
-  StandardSchemaV1,
-  StandardSchemaWithJSON,
-} from "@modelcontextprotocol/server";
+import type { AuthInfo, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
 import { CLIENT_CAPABILITIES_META_KEY } from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
 import { createMcpHandler } from "agents/mcp/server";
-import packageJson from "../../package.json" with { type: "json" };
-import type { CallOutcome, Progress, Receipt } from "../core/call.ts";
-import { type ErrorCode, errorCode, errors } from "../core/errors.ts";
-import { inputProblem } from "../core/text/input-problem.ts";
-import { brokenText, refusedTextIn } from "../core/text/text.ts";
-import type { Branding } from "../core/tenant/tenant.ts";
-import { currentRequestId, describeError, log, markRequest, traceOf } from "../log.ts";
-import { type Tool, describedWithPrice } from "../tools/tool.ts";
-import { IDEMPOTENCY_META_KEY } from "./keyed-calls.ts";
+import packageJson from "../../../package.json" with { type: "json" };
+import type { CallOutcome, Progress } from "../../core/call.ts";
+import { type ErrorCode, errorCode, errors } from "../../core/errors.ts";
+import type { Branding } from "../../core/tenant/tenant.ts";
+import { currentRequestId, describeError, log, markRequest, traceOf } from "../../log.ts";
+import type { Tool } from "../../tools/tool.ts";
+import { IDEMPOTENCY_META_KEY } from "../keyed-calls.ts";
+import { declarationOf } from "./declaration.ts";
 import {
   claimsModernEra,
   idOf,
@@ -39,6 +30,7 @@ import {
   opensUrls,
   sessionOpensUrls,
 } from "./message.ts";
+import { refusalResult, toResult } from "./result.ts";
 import { jsonRpcError, serveLegacy } from "./transport.ts";
 
 const INVALID_REQUEST = -32600;
@@ -263,31 +255,6 @@ function offerToRaise(outcome: CallOutcome, { form, answer, key }: Offer): Input
   return inputRequired({ inputRequests: { [RAISE]: inputRequired.elicitUrl({ url, message: text }) }, requestState });
 }
 
-function toResult(outcome: CallOutcome): CallToolResult {
-  if (outcome.kind === "refused") {
-    const { message, ...facts } = outcome.refusal;
-    return refusalResult(message, facts, outcome.receipt);
-  }
-  const { content, data, isError, failure, receipt } = outcome;
-  return {
-    content,
-    ...(data && { structuredContent: data }),
-    ...(isError && { isError }),
-    ...metaOf(failure && { code: failure }, receipt),
-  };
-}
-
-function refusalResult(message: string, facts: Record<string, unknown>, receipt?: Receipt): CallToolResult {
-  return { isError: true, content: [{ type: "text", text: message }], ...metaOf(facts, receipt) };
-}
-
-function metaOf(refusal: Record<string, unknown> | undefined, receipt: Receipt | undefined) {
-  if (refusal === undefined && receipt === undefined) return {};
-  return {
-    _meta: { ...(refusal && { "tollgate/refusal": refusal }), ...(receipt && { "tollgate/receipt": receipt }) },
-  };
-}
-
 function progressTo({ mcpReq }: ServerContext): ((progress: Progress) => Promise<void>) | undefined {
   const { _meta: meta } = mcpReq;
   const progressToken = meta?.progressToken;
@@ -295,106 +262,4 @@ function progressTo({ mcpReq }: ServerContext): ((progress: Progress) => Promise
   return async (progress) => {
     await mcpReq.notify({ method: "notifications/progress", params: { ...progress, progressToken } }).catch(() => {});
   };
-}
-
-type Declaration = ReturnType<typeof declare>;
-const declarations = new WeakMap<Tool, Declaration>();
-
-/** Made once per tool: the SDK converts a schema on every server that it is registered on, which costs more than a call. */
-function declarationOf(tool: Tool): Declaration {
-  const known = declarations.get(tool);
-  if (known !== undefined) return known;
-  const declaration = declare(tool);
-  declarations.set(tool, declaration);
-  return declaration;
-}
-
-function declare(tool: Tool) {
-  const [scope, ...scopes] = tool.scopes;
-  return {
-    title: tool.title,
-    description: describedWithPrice(tool),
-    inputSchema: convertedOnce(
-      refusingBrokenText({ ...tool.input["~standard"], validate: (value) => parseArguments(tool, value) }),
-      "input",
-    ),
-    // The tenant's object checks the result before the charge. A check here would come too late.
-    outputSchema: convertedOnce({ ...tool.output["~standard"], validate: (value: unknown) => ({ value }) }, "output"),
-    annotations: {
-      readOnlyHint: tool.annotations.readOnly,
-      idempotentHint: tool.annotations.idempotent,
-      destructiveHint: tool.annotations.destructive,
-      openWorldHint: false, // every tool works on the tenant's own data
-    },
-    ...(scope !== undefined && { scopeChallenge: requireScopes(scope, ...scopes) }),
-  };
-}
-
-/**
- * Parses a call's arguments. Clients write `null` or `""` for an optional argument without a value, and some add arguments of
- * their own to every call: Tollgate drops both where the tool's schema refuses them, the latter unless the tool sets
- * `refusesUnknownInput`. Other problems are reported as the schema found them.
- */
-async function parseArguments(tool: Tool, value: unknown): Promise<StandardSchemaV1.Result<Record<string, unknown>>> {
-  const asSent = await tool.input.safeParseAsync(value);
-  if (asSent.success) return { value: asSent.data };
-  // The arguments belong to this request alone.
-  const issues = asSent.error.issues.filter((issue) => {
-    // Only at the top: clients do not add members deeper inside.
-    const isAdded =
-      issue.code === "unrecognized_keys" &&
-      issue.path.length === 0 &&
-      !tool.refusesUnknownInput &&
-      !issue.keys.some((name) => namesTenant.test(name) && !isEmptyValue(memberOf(value, [name])));
-    if (isAdded) for (const name of issue.keys) deleteMember(value, [name]);
-    else if (isEmptyValue(memberOf(value, issue.path))) deleteMember(value, issue.path);
-    return !isAdded;
-  });
-  const repaired = await tool.input.safeParseAsync(value);
-  if (repaired.success) return { value: repaired.data };
-  const left = issues.length > 0 ? issues : repaired.error.issues;
-  return { issues: left.map((issue) => ({ path: issue.path, message: inputProblem(issue) })) };
-}
-
-/** Never ignored: the caller would take the answer for that tenant's. */
-const namesTenant = /^tenant(_?id)?$/i;
-
-function isEmptyValue(value: unknown): boolean {
-  return value === null || value === "";
-}
-
-function memberOf(value: unknown, path: readonly PropertyKey[]): unknown {
-  let member = value;
-  for (const name of path) member = isObject(member) || Array.isArray(member) ? Reflect.get(member, name) : undefined;
-  return member;
-}
-
-/** Elements of lists stay: without one, the others would move. */
-function deleteMember(value: unknown, path: readonly PropertyKey[]): void {
-  const [name, holder] = [path.at(-1), memberOf(value, path.slice(0, -1))];
-  if (name !== undefined && isObject(holder)) Reflect.deleteProperty(holder, name);
-}
-
-type StandardProps<Output> = StandardSchemaWithJSON<unknown, Output>["~standard"];
-
-/** Refuses arguments that UTF-8 cannot hold, before any tool stores something else in their place. */
-function refusingBrokenText<Output>(standard: StandardProps<Output>): StandardProps<Output> {
-  return {
-    ...standard,
-    validate: (value, ...options) => {
-      const refused = refusedTextIn(value, brokenText);
-      if (refused === undefined) return standard.validate(value, ...options);
-      return { issues: [{ message: refused.reason, path: refused.path }] };
-    },
-  };
-}
-
-/** The schema for the SDK, with its JSON form computed once. `side` is the form that clients see. */
-function convertedOnce<Output>(
-  standard: StandardProps<Output>,
-  side: "input" | "output",
-): StandardSchemaWithJSON<unknown, Output> {
-  // Validators that know only older dialects refuse a schema that names its own. MCP's default is the one used here.
-  const { $schema: _, ...json } = standard.jsonSchema[side]({ target: "draft-2020-12" });
-  return { "~standard": { ...standard, jsonSchema: { input: () => json, output: () => json } } };
 }
