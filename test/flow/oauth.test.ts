@@ -1,7 +1,7 @@
 // Clients without a key: they find the OAuth server, a browser opens, the person signs in at their provider and lets the client in
 // for one tenant, and the client's calls work until they are refused for a reason.
 import { Client as Client2, StreamableHTTPClientTransport as Transport2 } from "@modelcontextprotocol/client";
-import { beforeAll, expect, onTestFinished, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { type TestTenant, aTenant, callTool, modernMeta, operator, postMcp, system, until } from "../support/flow.ts";
 import { textOf } from "../support/html.ts";
 import { formsOf } from "../support/plain-browser.ts";
@@ -250,41 +250,6 @@ test("signing out ends the session, and clients keep their access", async () => 
   expect((await operator("DELETE", `/tenants/${acme.id}/sessions/${mine[0]?.id}`)).status).toBe(200);
   expect(await isSignedIn(browser.session)).toBe(false);
   expect((await callTool(access, "get_usage")).isError).toBeFalsy();
-});
-
-test("with several providers a page asks for one, and each signs people in by its own claims", async () => {
-  onTestFinished(() => void fetch(`${system.publicUrl}/test/trust`));
-  const more = [
-    {
-      ...{ issuer: `${system.issuerUrl}/auth0/`, jwksUrl: `${system.issuerUrl}/auth0/.well-known/jwks.json` },
-      ...{ tenantClaim: "org_id", name: "Auth0", signInParameters: { organization: "org-of-acme" } },
-    },
-    {
-      ...{ issuer: `${system.issuerUrl}/cognito`, jwksUrl: `${system.issuerUrl}/cognito/.well-known/jwks.json` },
-      ...{ tenantClaim: "custom:tenant_id", name: "Cognito" },
-    },
-    {
-      ...{ issuer: `${system.issuerUrl}/entra/org-of-acme/v2.0` },
-      ...{ jwksUrl: `${system.issuerUrl}/entra/org-of-acme/discovery/v2.0/keys`, tenantClaim: "tid", name: "Entra" },
-    },
-  ].map((issuer) => ({ ...issuer, clientId: "tollgate" }));
-  await fetch(`${system.publicUrl}/test/trust?settings=${encodeURIComponent(JSON.stringify(more))}`);
-  for (const { issuer, name } of more) {
-    const linked = await operator("POST", `/tenants/${acme.id}/links`, { issuer, organisation: "org-of-acme" });
-    expect(linked.status).toBe(201);
-    const sub = await aPerson(["org-of-acme"]);
-    const browser = new Browser();
-    const asked = await anAuthorization();
-    const choice = await browser.page(asked.url);
-    expect(textOf(choice.html)).toContain("Where does your organisation sign in?");
-    const link =
-      new RegExp(`<a class="button" href="(?<href>[^"]*)">\\s*${name}`).exec(choice.html)?.groups?.["href"] ?? "";
-    const url = new URL(link.replaceAll("&amp;", "&"), system.publicUrl);
-    const back = await browser.letIn(url.href, { sub });
-    const { access_token: access } = await redeem(asked, back);
-    expect(access.startsWith(`tgo_${acme.id}.`), name).toBe(true);
-    expect((await callTool(access, "get_usage")).isError).toBeFalsy();
-  }
 });
 
 interface AuditRow {
