@@ -13,8 +13,8 @@ import { Instant, count } from "../../parts/figures.tsx";
 import { Empty } from "../../parts/notice.tsx";
 import { Table } from "../../parts/table.tsx";
 import { operatorPage } from "../operator-page.tsx";
-import { ActLink, TENANTS_PATH, tenantOnPage, tenantPath } from "./act.tsx";
-import { backup, confirm, load, move, restore, stopBackup, stopImport, stopRestore, undo } from "./acts-data.tsx";
+import { ActLink, TENANTS_PATH, tenantOnPage, tenantPath } from "./acts/act.tsx";
+import { backup, confirm, load, move, restore, stopBackup, stopImport, stopRestore, undo } from "./acts/data.tsx";
 import { JobBadge, MoveBadge, RELOAD_SECONDS, isMoving, progressOf, renewing } from "./progress.tsx";
 import { TenantTabs } from "./tenant-parts.tsx";
 

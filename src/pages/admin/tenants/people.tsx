@@ -11,8 +11,8 @@ import { Instant } from "../../parts/figures.tsx";
 import { Badge, Empty, Notice } from "../../parts/notice.tsx";
 import { Table } from "../../parts/table.tsx";
 import { operatorPage } from "../operator-page.tsx";
-import { ActLink, TENANTS_PATH, tenantOnPage } from "./act.tsx";
-import { endGrant, endOne, link, newKey, newMember, removeOne, revoke, rotateKey, unlink } from "./acts-people.tsx";
+import { ActLink, TENANTS_PATH, tenantOnPage } from "./acts/act.tsx";
+import { endGrant, endOne, link, newKey, newMember, removeOne, revoke, rotateKey, unlink } from "./acts/people.tsx";
 import { TenantTabs } from "./tenant-parts.tsx";
 
 const SHOWN = PageQuery.parse({});

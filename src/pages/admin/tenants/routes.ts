@@ -1,10 +1,10 @@
 // The routes of the pages about one tenant, and of every act on it.
 import { type Route, route } from "../../../http.ts";
-import { routesOfAct } from "./act.tsx";
-import { dataActs } from "./acts-data.tsx";
-import { peopleActs } from "./acts-people.tsx";
-import { planActs } from "./acts-plan.tsx";
-import { stateActs } from "./acts-state.tsx";
+import { routesOfAct } from "./acts/act.tsx";
+import { dataActs } from "./acts/data.tsx";
+import { peopleActs } from "./acts/people.tsx";
+import { planActs } from "./acts/plan.tsx";
+import { stateActs } from "./acts/state.tsx";
 import { showTenantData } from "./data.tsx";
 import { showTenantPeople } from "./people.tsx";
 import { showTenantPage } from "./tenant.tsx";

@@ -7,7 +7,7 @@ import { Instant } from "../../parts/figures.tsx";
 import { Badge } from "../../parts/notice.tsx";
 import { planTitle } from "../../parts/plan.tsx";
 import { Steps } from "../../parts/steps.tsx";
-import { tenantPath } from "./act.tsx";
+import { tenantPath } from "./acts/act.tsx";
 
 const tabs = [
   { path: "", text: "Overview" },

@@ -9,8 +9,8 @@ import { Badge, Notice } from "../../parts/notice.tsx";
 import { planTitle } from "../../parts/plan.tsx";
 import { Table } from "../../parts/table.tsx";
 import { operatorPage } from "../operator-page.tsx";
-import { ActLink, TENANTS_PATH } from "./act.tsx";
-import { cancelPlan, limitNames, limits, plan } from "./acts-plan.tsx";
+import { ActLink, TENANTS_PATH } from "./acts/act.tsx";
+import { cancelPlan, limitNames, limits, plan } from "./acts/plan.tsx";
 import {
   account,
   dropNow,
@@ -21,7 +21,7 @@ import {
   resume,
   suspend,
   trial,
-} from "./acts-state.tsx";
+} from "./acts/state.tsx";
 import { Facts, SetUp, TenantTabs } from "./tenant-parts.tsx";
 import { StateBadge, failedShare, monthStart, priceSoFar } from "./tenants.tsx";
 

@@ -15,7 +15,7 @@ import { Badge, Empty, type Tone } from "../../parts/notice.tsx";
 import { planTitle } from "../../parts/plan.tsx";
 import { NextPage, Table } from "../../parts/table.tsx";
 import { operatorPage } from "../operator-page.tsx";
-import { TENANTS_PATH, tenantPath } from "./act.tsx";
+import { TENANTS_PATH, tenantPath } from "./acts/act.tsx";
 
 const { q, state, plan, strategy } = TenantsQuery.shape;
 export const TenantsPageQuery = pageQuery(50).extend({

@@ -2,13 +2,13 @@
 // every act is confirmed without script. The form calls the function behind the API's route, and has its name in the audit log.
 import type { Child, FC } from "hono/jsx";
 import type * as z from "zod";
-import type { TenantSummary } from "../../../control/tenants-store.ts";
-import type { OperatorRole } from "../../../core/actor.ts";
-import { type HttpContext, type Route, noSuchTenant, route, tenantOf } from "../../../http.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../layout/form-body.ts";
-import { Copyable } from "../../parts/code.tsx";
-import { Notice } from "../../parts/notice.tsx";
-import { operatorPage, permits } from "../operator-page.tsx";
+import type { TenantSummary } from "../../../../control/tenants-store.ts";
+import type { OperatorRole } from "../../../../core/actor.ts";
+import { type HttpContext, type Route, noSuchTenant, route, tenantOf } from "../../../../http.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../../layout/form-body.ts";
+import { Copyable } from "../../../parts/code.tsx";
+import { Notice } from "../../../parts/notice.tsx";
+import { operatorPage, permits } from "../../operator-page.tsx";
 
 export const TENANTS_PATH = "/admin/tenants";
 

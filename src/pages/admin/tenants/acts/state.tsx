@@ -1,8 +1,8 @@
 // Acts that change whether a tenant is served, what its account is, and who acts for it.
 import * as z from "zod";
-import { OwnAccountChange } from "../../../control/tenant-change.ts";
-import { beginImpersonation } from "../../../identity/operators/api.ts";
-import { ImpersonationRequest, impersonationCookie } from "../../../identity/operators/impersonation.ts";
+import { OwnAccountChange } from "../../../../control/tenant-change.ts";
+import { beginImpersonation } from "../../../../identity/operators/api.ts";
+import { ImpersonationRequest, impersonationCookie } from "../../../../identity/operators/impersonation.ts";
 import {
   RemovalRequest,
   dropTenant,
@@ -11,10 +11,10 @@ import {
   renewMonitorToken,
   resumeTenant,
   suspendTenant,
-} from "../../../lifecycle/api.ts";
-import { changeTenant } from "../../../operations/admin-api.ts";
-import { Field } from "../../parts/form.tsx";
-import { redirectWith } from "../../sign-in/sign-in.tsx";
+} from "../../../../lifecycle/api.ts";
+import { changeTenant } from "../../../../operations/admin-api.ts";
+import { Field } from "../../../parts/form.tsx";
+import { redirectWith } from "../../../sign-in/sign-in.tsx";
 import { type Act, act } from "./act.tsx";
 
 const nothing = z.object({});

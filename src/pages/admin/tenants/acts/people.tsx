@@ -1,16 +1,16 @@
 // Acts on who may use a tenant: its API keys, members, clients, sessions and linked organisations.
 import * as z from "zod";
-import { newTenantId } from "../../../adapters/ids.ts";
-import { tenantRoles } from "../../../core/actor.ts";
-import { TenantId } from "../../../core/tenant/tenant.ts";
-import type { HttpContext } from "../../../http.ts";
-import { LinkRequest, linkOrganisation, unlinkOrganisation } from "../../../identity/api.ts";
-import { makeKey, successorOf, revokeKey } from "../../../identity/keys/api.ts";
-import { KeyRequest } from "../../../identity/keys/keys.ts";
-import { addInvited, removeMember } from "../../../identity/members/api.ts";
-import { revokeGrant } from "../../../identity/oauth/api.ts";
-import { endSession } from "../../../identity/sessions/api.ts";
-import { Field, Select } from "../../parts/form.tsx";
+import { newTenantId } from "../../../../adapters/ids.ts";
+import { tenantRoles } from "../../../../core/actor.ts";
+import { TenantId } from "../../../../core/tenant/tenant.ts";
+import type { HttpContext } from "../../../../http.ts";
+import { LinkRequest, linkOrganisation, unlinkOrganisation } from "../../../../identity/api.ts";
+import { makeKey, successorOf, revokeKey } from "../../../../identity/keys/api.ts";
+import { KeyRequest } from "../../../../identity/keys/keys.ts";
+import { addInvited, removeMember } from "../../../../identity/members/api.ts";
+import { revokeGrant } from "../../../../identity/oauth/api.ts";
+import { endSession } from "../../../../identity/sessions/api.ts";
+import { Field, Select } from "../../../parts/form.tsx";
 import { type Act, act, secretPage } from "./act.tsx";
 
 const nothing = z.object({});

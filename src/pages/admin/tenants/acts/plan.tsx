@@ -1,10 +1,10 @@
 // Acts on what a tenant has bought: its plan, and limits of its own.
 import * as z from "zod";
-import { Limits, type PlanName, planNames, strategies } from "../../../core/plans/plans.ts";
-import { changeTenant } from "../../../operations/admin-api.ts";
-import { cancelPlanChange, changePlan } from "../../../subscriptions/api.ts";
-import { Field, Select } from "../../parts/form.tsx";
-import { planTitle } from "../../parts/plan.tsx";
+import { Limits, type PlanName, planNames, strategies } from "../../../../core/plans/plans.ts";
+import { changeTenant } from "../../../../operations/admin-api.ts";
+import { cancelPlanChange, changePlan } from "../../../../subscriptions/api.ts";
+import { Field, Select } from "../../../parts/form.tsx";
+import { planTitle } from "../../../parts/plan.tsx";
 import { type Act, act } from "./act.tsx";
 
 export const plan = act({

@@ -8,11 +8,11 @@ import {
   startBackup,
   startImportOf,
   startRestore,
-} from "../../../backups/api.ts";
-import { strategies } from "../../../core/plans/plans.ts";
-import { BadRequest } from "../../../http.ts";
-import { MoveRequest, confirmMove, startMove, undoMove } from "../../../moves/api.ts";
-import { Field, Select } from "../../parts/form.tsx";
+} from "../../../../backups/api.ts";
+import { strategies } from "../../../../core/plans/plans.ts";
+import { BadRequest } from "../../../../http.ts";
+import { MoveRequest, confirmMove, startMove, undoMove } from "../../../../moves/api.ts";
+import { Field, Select } from "../../../parts/form.tsx";
 import { type Act, act } from "./act.tsx";
 
 const nothing = z.object({});
