@@ -2,6 +2,7 @@
 // A change names the version that it is meant for (`If-Match`), so that two people do not undo each other's changes. It is in
 // force on the tenant's next call: the tenant's object has confirmed it before the answer.
 import * as z from "zod";
+import type { ControlDatabase } from "../control/context.ts";
 import { notifyObject } from "../control/notify-object.ts";
 import { AccountChange, type TenantChange, changeAccount } from "../control/tenant-change.ts";
 import { type StoredConfiguration, tenantsStore } from "../control/tenants-store.ts";
@@ -88,7 +89,7 @@ export function matchesEtag(header: string, etag: string): boolean {
   );
 }
 
-type View = (tenantId: string, stored: StoredConfiguration) => Configuration | OwnConfiguration;
+type View<Document = Configuration | OwnConfiguration> = (tenantId: string, stored: StoredConfiguration) => Document;
 
 export function showConfiguration(c: HttpContext): Promise<Response> {
   return show(c, configurationOf);
@@ -98,16 +99,47 @@ export function showOwnConfiguration(c: HttpContext): Promise<Response> {
   return show(c, ownConfigurationOf);
 }
 
-/** What `showOwnConfiguration` answers with, and its ETag. */
-export async function ownConfiguration(
+/** A document for a page, and its ETag. */
+export interface Versioned<Document> {
+  document: Document;
+  etag: string;
+}
+
+/** What `showConfiguration` answers with. */
+export function operatorConfiguration(
   c: HttpContext,
   control = c.get("context").control,
-): Promise<{ document: Settings; etag: string }> {
-  const document = await read(c, ownConfigurationOf, control);
+): Promise<Versioned<Configuration>> {
+  return versioned(c, configurationOf, control);
+}
+
+/** What `showOwnConfiguration` answers with. */
+export function ownConfiguration(
+  c: HttpContext,
+  control = c.get("context").control,
+): Promise<Versioned<OwnConfiguration>> {
+  return versioned(c, ownConfigurationOf, control);
+}
+
+async function versioned<Document>(
+  c: HttpContext,
+  view: View<Document>,
+  control: ControlDatabase,
+): Promise<Versioned<Document>> {
+  const document = await read(c, view, control);
   return { document, etag: await etagOf(document) };
 }
 
-export async function changeConfiguration(c: HttpContext, { body }: { body: ConfigurationPatch }): Promise<Response> {
+export function changeConfiguration(c: HttpContext, { body }: { body: ConfigurationPatch }): Promise<Response> {
+  return change(c, operatorChange(c, body));
+}
+
+/** Changes the configuration as `changeConfiguration` does. `etag`: of the version that the change is meant for. */
+export async function changeConfigurationOf(c: HttpContext, patch: ConfigurationPatch, etag: string): Promise<void> {
+  await apply(c, operatorChange(c, patch), etag);
+}
+
+function operatorChange(c: HttpContext, body: ConfigurationPatch): RequestedChange {
   const refused = (stored: StoredConfiguration): string | undefined => {
     const path = `/admin/api/tenants/${tenantOf(c)}`;
     if (body.plan !== undefined && body.plan !== stored.plan) return `plan: change it with POST ${path}/plan.`;
@@ -115,7 +147,7 @@ export async function changeConfiguration(c: HttpContext, { body }: { body: Conf
       return `state: change it with POST ${path}/suspend, ${path}/resume or ${path}/remove.`;
     return undefined;
   };
-  return change(c, { view: configurationOf, change: changeOf(body), refused });
+  return { view: configurationOf, change: changeOf(body), refused };
 }
 
 export function changeOwnConfiguration(
@@ -180,11 +212,11 @@ const unchanged = { "cache-control": "no-store, no-transform" };
 
 const PRECONDITION = "If-Match: send the ETag that GET answered with, or * to change any version.";
 
-async function read(
+async function read<Document>(
   c: HttpContext,
-  view: View,
+  view: View<Document>,
   control = c.get("context").control,
-): Promise<Configuration | OwnConfiguration> {
+): Promise<Document> {
   const tenantId = tenantOf(c);
   const stored = await tenantsStore(control).configuration(tenantId);
   if (stored === undefined) throw noSuchTenant();

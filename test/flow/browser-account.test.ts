@@ -141,7 +141,7 @@ test("a person whose settings were changed meanwhile loses nothing and undoes no
   const page = await newPage();
   await signInAsOwner(page, id);
   await open(page, id, "/settings");
-  await page.getByLabel("Name in your agents").fill("Ours");
+  await page.getByLabel("Name in agents").fill("Ours");
   const path = `/tenants/${id}/configuration`;
   const etag = (await operator("GET", path)).headers.get("etag") ?? "";
   const theirs = await fetch(`${system.publicUrl}/admin/api${path}`, {
@@ -157,10 +157,10 @@ test("a person whose settings were changed meanwhile loses nothing and undoes no
   await save.click();
   expect(await contentOf(page)).toContain("Another change came first.");
   expect(await contentOf(page)).toContain("Stored now: Theirs");
-  expect(await page.getByLabel("Name in your agents").inputValue()).toBe("Ours");
+  expect(await page.getByLabel("Name in agents").inputValue()).toBe("Ours");
   await save.click();
   expect(await contentOf(page)).toContain("The settings are saved.");
-  expect(await page.getByLabel("Name in your agents").inputValue()).toBe("Ours");
+  expect(await page.getByLabel("Name in agents").inputValue()).toBe("Ours");
 });
 
 test("people of a suspended or leaving account read why, and each page, and take the way back", async () => {

@@ -263,7 +263,7 @@ test("every page of the operator's fits a phone, and can be read and used by eve
     [`${tenant}/data`, "Acme"],
     [`${tenant}/people`, "Acme"],
     [`${tenant}/suspend`, "Suspend"],
-    [`${tenant}/limits`, "Change the limits"],
+    [`${tenant}/configuration`, "Acme"],
     ["/admin/provisioning?all=true", "Provisioning"],
     ["/admin/billing", "Billing pipeline"],
     ["/admin/stripe-events", "Stripe events"],

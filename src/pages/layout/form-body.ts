@@ -41,12 +41,29 @@ export async function readForm<Schema extends z.ZodObject>(
     if (takesList) fields[name] = values;
     else if (value !== undefined) fields[name] = value;
   }
-  const parsed = schema.safeParse(fields);
-  if (parsed.success) return { data: parsed.data, sent: sentIn(sent) };
+  return checkForm(c, schema, { value: fields, sent: sentIn(sent), fieldOf: ([name = ""]) => String(name) });
+}
+
+interface MadeOfForm {
+  /** What the fields make. */
+  value: unknown;
+  sent: SentForm;
+  /** The field that shows what is wrong with a part of it. */
+  fieldOf: (path: readonly PropertyKey[]) => string;
+}
+
+/** What a form's fields make, checked by the schema of the API. */
+export function checkForm<Schema extends z.ZodType>(
+  c: HttpContext,
+  schema: Schema,
+  { value, sent, fieldOf }: MadeOfForm,
+): { data: z.output<Schema>; sent: SentForm } | { refused: RefusedForm } {
+  const parsed = schema.safeParse(value);
+  if (parsed.success) return { data: parsed.data, sent };
   c.set("code", "bad_request");
   const wrong: Record<string, string> = {};
-  for (const issue of parsed.error.issues) wrong[String(issue.path[0] ?? "")] ??= asSentence(inputProblem(issue));
-  return { refused: { ...sentIn(sent), errors: wrong } };
+  for (const issue of parsed.error.issues) wrong[fieldOf(issue.path)] ??= asSentence(inputProblem(issue));
+  return { refused: { ...sent, errors: wrong } };
 }
 
 /** A parameter of a form that is sent with GET. A browser sends an empty text for a field without a value. */

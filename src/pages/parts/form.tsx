@@ -11,6 +11,8 @@ interface FieldProps {
   placeholder?: string;
   isRequired?: boolean;
   maxLength?: number;
+  /** Of a text with several lines. */
+  rows?: number;
   min?: number;
   max?: number;
   autocomplete?: string;
@@ -21,18 +23,22 @@ interface FieldProps {
 }
 
 export const Field: FC<FieldProps> = ({ label, name, type = "text", value, hint, error, isRequired, ...rest }) => {
-  const { placeholder, maxLength, min, max, autocomplete } = rest;
+  const { placeholder, maxLength, rows, min, max, autocomplete } = rest;
   const described = [hint !== undefined && `${name}-hint`, error !== undefined && `${name}-error`];
+  const shared = {
+    ...{ name, placeholder, autocomplete, maxlength: maxLength, required: isRequired },
+    "aria-invalid": error !== undefined ? ("true" as const) : undefined,
+    "aria-describedby": described.filter((id) => id !== false).join(" ") || undefined,
+  };
   return (
     <label class="field">
       <span>{label}</span>
-      <input
-        {...{ name, type, value, placeholder, min, max, autocomplete }}
-        maxlength={maxLength}
-        required={isRequired}
-        aria-invalid={error !== undefined ? "true" : undefined}
-        aria-describedby={described.filter((id) => id !== false).join(" ") || undefined}
-      />
+      {rows === undefined ? (
+        <input {...{ ...shared, type, value, min, max }} />
+      ) : (
+        // HTML drops a line break that the text begins with.
+        <textarea {...{ ...shared, rows }}>{`\n${value ?? ""}`}</textarea>
+      )}
       {error !== undefined && (
         <small id={`${name}-error`} class="error">
           {error}

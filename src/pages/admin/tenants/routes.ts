@@ -5,6 +5,7 @@ import { dataActs } from "./acts/data.tsx";
 import { peopleActs } from "./acts/people.tsx";
 import { planActs } from "./acts/plan.tsx";
 import { stateActs } from "./acts/state.tsx";
+import { showConfigurationPage, submitConfiguration } from "./configuration/configuration.tsx";
 import { showTenantData } from "./data.tsx";
 import { showTenantPeople } from "./people.tsx";
 import { showTenantPage } from "./tenant.tsx";
@@ -14,6 +15,8 @@ import { TenantsPageQuery, showTenants } from "./tenants.tsx";
 export const tenantPageRoutes: readonly Route[] = [
   route("GET /admin/tenants", "operator", showTenants, { role: "viewer", query: TenantsPageQuery, isPage: true, action: "showTenants" }),
   route("GET /admin/tenants/:tenantId", "operator", showTenantPage, { role: "viewer", isPage: true, action: "showTenantPage" }),
+  route("GET /admin/tenants/:tenantId/configuration", "operator", showConfigurationPage, { role: "viewer", isPage: true, action: "showConfigurationPage" }),
+  route("POST /admin/tenants/:tenantId/configuration", "operator", submitConfiguration, { role: "support", isPage: true, readsBody: true, action: "changeConfiguration" }),
   route("GET /admin/tenants/:tenantId/data", "operator", showTenantData, { role: "viewer", isPage: true, action: "showTenantData" }),
   route("GET /admin/tenants/:tenantId/people", "operator", showTenantPeople, { role: "viewer", isPage: true, action: "showTenantPeople" }),
   ...[...stateActs, ...planActs, ...dataActs, ...peopleActs].flatMap(routesOfAct),

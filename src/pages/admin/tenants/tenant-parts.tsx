@@ -11,6 +11,7 @@ import { tenantPath } from "./acts/act.tsx";
 
 const tabs = [
   { path: "", text: "Overview" },
+  { path: "/configuration", text: "Configuration" },
   { path: "/data", text: "Data and jobs" },
   { path: "/people", text: "Keys and people" },
 ] as const;

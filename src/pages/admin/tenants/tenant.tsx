@@ -2,15 +2,16 @@
 import { type HttpContext, tenantOf } from "../../../http.ts";
 import { fleetMetricsStore } from "../../../metering/metrics/fleet-metrics-store.ts";
 import { readTenant } from "../../../operations/admin-api.ts";
+import { operatorConfiguration } from "../../../operations/configuration-api.ts";
 import { subscriptionsStore } from "../../../subscriptions/subscriptions-store.ts";
 import { joinBatches } from "../../../adapters/neon.ts";
 import { Figure, Instant, count, dollars, units } from "../../parts/figures.tsx";
 import { Badge, Notice } from "../../parts/notice.tsx";
 import { planTitle } from "../../parts/plan.tsx";
 import { Table } from "../../parts/table.tsx";
-import { operatorPage } from "../operator-page.tsx";
-import { ActLink, TENANTS_PATH } from "./acts/act.tsx";
-import { cancelPlan, limitNames, limits, plan } from "./acts/plan.tsx";
+import { operatorPage, permits } from "../operator-page.tsx";
+import { ActLink, TENANTS_PATH, tenantPath } from "./acts/act.tsx";
+import { cancelPlan, plan } from "./acts/plan.tsx";
 import {
   account,
   dropNow,
@@ -22,6 +23,7 @@ import {
   suspend,
   trial,
 } from "./acts/state.tsx";
+import { LimitFacts } from "./configuration/parts.tsx";
 import { Facts, SetUp, TenantTabs } from "./tenant-parts.tsx";
 import { StateBadge, failedShare, monthStart, priceSoFar } from "./tenants.tsx";
 
@@ -30,12 +32,14 @@ export async function showTenantPage(c: HttpContext): Promise<Response> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
   const control = joinBatches(context.control);
-  const [tenant, glances, changes] = await Promise.all([
+  const [tenant, glances, changes, configuration] = await Promise.all([
     readTenant({ ...context, control }, tenantId),
     fleetMetricsStore(control).ofTenants([tenantId], monthStart(Date.now())),
     subscriptionsStore(control).changes(tenantId, { limit: 5 }),
+    operatorConfiguration(c, control),
   ]);
   const glance = glances.get(tenantId) ?? { calls: 0, units: 0, failed: 0, refused: 0, lastCallAt: null };
+  const { soldLimits: sold } = configuration.document.effective;
   const price = priceSoFar(tenant, glance.units);
   const link = { c, tenantId };
   return operatorPage(
@@ -135,17 +139,14 @@ export async function showTenantPage(c: HttpContext): Promise<Response> {
           </div>
           <div class="card">
             <h2>Limits</h2>
-            <dl class="facts">
-              {limitNames.map(({ name, label }) => (
-                <>
-                  <dt>{label}</dt>
-                  <dd>{tenant.limits[name] === null ? "no limit" : count(tenant.limits[name] ?? 0)}</dd>
-                </>
-              ))}
-            </dl>
-            <p class="actions">
-              <ActLink {...link} to={limits} text="Change" />
-            </p>
+            <LimitFacts plan={tenant.plan} limits={tenant.limits} sold={sold} />
+            {permits(c, "support") && (
+              <p class="actions">
+                <a class="button" href={tenantPath(tenantId, "/configuration")}>
+                  Change
+                </a>
+              </p>
+            )}
           </div>
           <div class="card">
             <h2>Set-up</h2>

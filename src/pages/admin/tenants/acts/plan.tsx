@@ -1,9 +1,8 @@
-// Acts on what a tenant has bought: its plan, and limits of its own.
+// Acts on what a tenant has bought.
 import * as z from "zod";
-import { Limits, type PlanName, planNames, strategies } from "../../../../core/plans/plans.ts";
-import { changeTenant } from "../../../../operations/admin-api.ts";
+import { type PlanName, planNames, strategies } from "../../../../core/plans/plans.ts";
 import { cancelPlanChange, changePlan } from "../../../../subscriptions/api.ts";
-import { Field, Select } from "../../../parts/form.tsx";
+import { Select } from "../../../parts/form.tsx";
 import { planTitle } from "../../../parts/plan.tsx";
 import { type Act, act } from "./act.tsx";
 
@@ -42,45 +41,4 @@ export const cancelPlan = act({
   done: "The plan change is cancelled.",
 });
 
-const { shape } = Limits;
-/** An empty field takes the number that was sold, and `none` removes a limit. */
-const number = z.union([z.literal("none"), z.coerce.number().int().positive()]).optional();
-
-export const limits = act({
-  ...{ path: "limits", action: "changeTenant", role: "support", title: "Change the limits" },
-  text: "The tenant's next call uses the new limits. An empty field restores the number that the tenant was sold. The word none removes a limit.",
-  label: "Save",
-  schema: z.object({ unitsPerHour: number, unitsPerMonth: number, callsPerMinute: number, callsInFlight: number }),
-  fields: ({ entered, errors }, tenant) => (
-    <>
-      {limitNames.map(({ name, label }) => (
-        <Field
-          label={label}
-          name={name}
-          value={entered[name] ?? String(tenant.limits[name] ?? "none")}
-          autocomplete="off"
-          error={errors[name]}
-        />
-      ))}
-    </>
-  ),
-  run: (c, { unitsPerHour = null, unitsPerMonth = null, callsPerMinute = null, callsInFlight }) =>
-    changeTenant(c, {
-      body: {
-        limits: {
-          ...{ unitsPerHour, unitsPerMonth, callsPerMinute },
-          callsInFlight: shape.callsInFlight.nullable().parse(callsInFlight ?? null),
-        },
-      },
-    }),
-  done: "The limits are changed.",
-});
-
-export const limitNames = [
-  { name: "unitsPerHour", label: "Units an hour" },
-  { name: "unitsPerMonth", label: "Units a month" },
-  { name: "callsPerMinute", label: "Calls a minute" },
-  { name: "callsInFlight", label: "Calls at once" },
-] as const;
-
-export const planActs: readonly Act[] = [plan, cancelPlan, limits];
+export const planActs: readonly Act[] = [plan, cancelPlan];

@@ -1,6 +1,5 @@
 // Acts that change whether a tenant is served, what its account is, and who acts for it.
 import * as z from "zod";
-import { OwnAccountChange } from "../../../../control/tenant-change.ts";
 import { beginImpersonation } from "../../../../identity/operators/api.ts";
 import { ImpersonationRequest, impersonationCookie } from "../../../../identity/operators/impersonation.ts";
 import {
@@ -13,6 +12,7 @@ import {
   suspendTenant,
 } from "../../../../lifecycle/api.ts";
 import { changeTenant } from "../../../../operations/admin-api.ts";
+import { AccountFields, AccountInputs, accountChange } from "../../../parts/account-fields.tsx";
 import { Field } from "../../../parts/form.tsx";
 import { redirectWith } from "../../../sign-in/sign-in.tsx";
 import { type Act, act } from "./act.tsx";
@@ -80,20 +80,9 @@ export const account = act({
   ...{ path: "account", action: "changeTenant", role: "support", title: "Change the account" },
   text: "The name and the address of the account. Stripe gets the address, too, for its invoices.",
   label: "Save",
-  schema: OwnAccountChange,
-  fields: ({ entered, errors }, tenant) => (
-    <>
-      <Field label="Name" name="name" value={entered["name"] ?? tenant.name} isRequired error={errors["name"]} />
-      <Field
-        label="E-mail"
-        name="email"
-        type="email"
-        value={entered["email"] ?? tenant.email ?? ""}
-        error={errors["email"]}
-      />
-    </>
-  ),
-  run: (c, body) => changeTenant(c, { body }),
+  schema: AccountFields,
+  fields: (refused, tenant) => <AccountInputs stored={tenant} refused={refused} />,
+  run: (c, fields) => changeTenant(c, { body: accountChange(fields) }),
   done: "The account is changed.",
 });
 
