@@ -115,8 +115,10 @@ interface Schemas<Body extends z.ZodType, Query extends z.ZodType> {
   query?: Query;
   /** The body is a file that streams to R2: it has no size limit here. */
   takesFile?: boolean;
-  /** The handler reads the body itself, because callers may leave it out. */
+  /** The handler reads the body itself, because callers may leave it out, or because it is a form or a document. */
   readsBody?: boolean;
+  /** The largest body, where it is not that of the other routes. */
+  maxBytes?: number;
   /** People open it in a browser: a refusal is a page, and without a session a visit leads to the sign-in. */
   isPage?: boolean;
   /** The route's name in the audit log, for pages and their files. The API reference does not list such a route. */
@@ -432,6 +434,19 @@ export const publicForMinutes = { "cache-control": "public, max-age=300" };
 
 /** Headers of an answer that no cache may keep. */
 export const noStore = { "cache-control": "no-store" };
+
+/** Headers of a file that a browser saves under this name (RFC 6266), and never shows as a page of Tollgate's. */
+export function downloadOf(name: string, contentType: string): Record<string, string> {
+  // Programs that do not read the second form get a name of ASCII, without what could end the first.
+  const ascii = name.replaceAll(/[^\w .()+-]/g, "_");
+  const encoded = encodeURIComponent(name).replaceAll(/['()*]/g, (each) => `%${each.charCodeAt(0).toString(16)}`);
+  return {
+    "content-type": contentType,
+    "content-disposition": `attachment; filename="${ascii}"; filename*=UTF-8''${encoded}`,
+    "content-security-policy": `${NO_CONTENT_POLICY}; sandbox`,
+    ...noStore,
+  };
+}
 
 /** Whether the request says that its body is JSON, or a JSON merge patch (RFC 7396). */
 export function isJson(c: HttpContext): boolean {

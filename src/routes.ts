@@ -20,6 +20,7 @@ import {
   startRestore,
   uploadBackup,
 } from "./backups/api.ts";
+import { documentRoutes } from "./backups/documents.ts";
 import { handleMcp } from "./calls/endpoint.ts";
 import { createContext } from "./control/context.ts";
 import { anonymous } from "./core/actor.ts";
@@ -32,6 +33,7 @@ import {
   type HttpContext,
   type HttpEnv,
   PageQuery,
+  Problem,
   type Route,
   finishAnswer,
   problemDocument,
@@ -350,14 +352,18 @@ export const routes: readonly Route[] = [
   route("POST /webhooks/stripe-thin", "stripe", receiveThinEvent),
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 
-  // tenants' own providers, and pages
-  ...peopleRoutes, ...providerRoutes, ...alertRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
+  // tenants' own providers, alerts and documents, and pages
+  ...peopleRoutes, ...providerRoutes, ...alertRoutes, ...documentRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */
 const MAX_BODY_BYTES = 256 * 1024;
 
-const limitBody = bodyLimit({ maxSize: MAX_BODY_BYTES, onError: (c) => problemDocument(c, "body_too_large") });
+/** Refuses a larger body. The refusal of a form is a page. */
+const limitOf = (maxSize = MAX_BODY_BYTES) => bodyLimit({ maxSize, onError: () => refuseOver(maxSize) });
+function refuseOver(maxBytes: number): never {
+  throw new Problem("body_too_large", `Send at most ${maxBytes / 1024} KiB. Nothing has changed.`);
+}
 
 // A slash at the end of a path changes nothing: clients and people add it.
 export const app = new Hono<HttpEnv>({ strict: false });
@@ -392,10 +398,11 @@ for (const path of ["/oauth/register", "/oauth/token", "/oauth/revoke"])
   shareWithBrowsers(app, path, { methods: "POST", headers: "Authorization, Content-Type, MCP-Protocol-Version, *" });
 
 for (const each of routes) {
-  const { method, path, access, permission, takesFile, rate, run } = each;
+  const { method, path, access, permission, takesFile, maxBytes, rate, run } = each;
   const action = actionOf(each);
   // The MCP endpoint limits its bodies itself, and the platform limits files.
-  const limit = access === "mcp" || takesFile ? [] : [limitBody];
+  // A body of unknown length is read to find its length, so the guard comes first.
+  const limit = access === "mcp" || takesFile ? [] : [limitOf(maxBytes)];
   // A tenant's credential names a tenant that exists, or whose order does. The operator may name any.
   const namesAny = access === "operator" && path.includes("/:tenantId");
   const isRead = recordingOf(each) === "never";
@@ -412,7 +419,7 @@ for (const each of routes) {
   const mayUse = permission === undefined ? [] : [requirePermission(permission)];
   const asPage = each.isPage === true ? [markPage] : [];
   const record = access === "mcp" ? [] : [recorder(each, action)];
-  app.on(method, [path], ...asPage, ...record, ...limit, guardOf(each), ...mayUse, ...rateOf(rate), handler);
+  app.on(method, [path], ...asPage, ...record, guardOf(each), ...mayUse, ...limit, ...rateOf(rate), handler);
 }
 
 // A known path with another method.

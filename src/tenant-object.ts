@@ -32,7 +32,7 @@ import {
   memberOfSubject,
 } from "./identity/oauth/grants.ts";
 import type { OauthAnswer, TokenRequest } from "./identity/oauth/server.ts";
-import { RequestRate, STRIPE_PAGES_PER_MINUTE } from "./identity/request-rate.ts";
+import { type CostlyRequest, RequestRate, costlyPerMinute } from "./identity/request-rate.ts";
 import { startProvisioning } from "./lifecycle/provisioning.ts";
 import { checkTenantRows, seedTenant } from "./lifecycle/tenant-defaults.ts";
 import { type RemovalHost, TenantRemoval } from "./lifecycle/tenant-removal.ts";
@@ -65,7 +65,10 @@ export class TenantObject extends DurableObject<Env> {
   /** Serialises the steps of moves, jobs and the removal: no step sees another one's unfinished work. */
   readonly #steps = new Mutex();
   readonly #adminRequests = new RequestRate();
-  readonly #stripePages = new RequestRate();
+  readonly #costlyRequests: Readonly<Record<CostlyRequest, RequestRate>> = {
+    stripePage: new RequestRate(),
+    document: new RequestRate(),
+  };
   #nextInbox: Promise<void> | undefined;
 
   constructor(ctx: DurableObjectState, env: Env) {
@@ -231,13 +234,13 @@ export class TenantObject extends DurableObject<Env> {
   }
 
   /**
-   * Admits a request of the tenant's admin and returns 0, or returns after how many milliseconds one is admitted. Pages of
-   * Stripe have a lower limit besides.
+   * Admits a request of the tenant's admin and returns 0, or returns after how many milliseconds one is admitted. Requests of
+   * an expensive kind have a lower limit besides.
    */
-  admitAdmin(request: { opensStripePage: boolean; perMinute: number; keyId: string | undefined }): number {
-    const { opensStripePage, perMinute, keyId } = request;
+  admitAdmin(request: { costly: CostlyRequest | undefined; perMinute: number; keyId: string | undefined }): number {
+    const { costly, perMinute, keyId } = request;
     if (keyId !== undefined) this.#usage.keyUsed(keyId, this.now());
-    const waitMs = opensStripePage ? this.#stripePages.admit(STRIPE_PAGES_PER_MINUTE, this.now()) : 0;
+    const waitMs = costly === undefined ? 0 : this.#costlyRequests[costly].admit(costlyPerMinute[costly], this.now());
     return waitMs > 0 ? waitMs : this.#adminRequests.admit(perMinute, this.now());
   }
 

@@ -13,6 +13,37 @@ import { type TenantId, tenantIdPattern } from "../core/tenant/tenant.ts";
 import { brokenText, decodeUtf8 } from "../core/text/text.ts";
 import type { FileInfo, TenantFiles } from "../tools/tool.ts";
 
+/** The tenant's documents as its own people and programs use them: as bytes of any kind, and by folder. */
+export interface TenantDocuments {
+  list(options: { prefix: string; cursor?: string; limit: number }): ReturnType<TenantFiles["list"]>;
+  /**
+   * What is directly in a folder, by path: `""` for the top, otherwise its path with `/` at the end, as are those of `folders`. `after`:
+   * the `next` of the page before.
+   */
+  folder(folder: string, options: { after?: string | undefined; limit: number }): Promise<Folder>;
+  /** `undefined` when there is no such document. The body must be read or cancelled. */
+  open(path: string): Promise<{ info: FileInfo; body: ReadableStream } | undefined>;
+  /** Stores a document under the same conditions as a tool's. `undefined`: with `onlyNew`, there is one already, which stays. */
+  put(
+    path: string,
+    bytes: ArrayBuffer,
+    options: { contentType: string; onlyNew: boolean },
+  ): Promise<FileInfo | undefined>;
+  /** Whether there was such a document. */
+  delete(path: string): Promise<boolean>;
+}
+
+export interface Folder {
+  folders: string[];
+  files: FileInfo[];
+  next: string | null;
+}
+
+interface Place {
+  bucket: R2Bucket;
+  tenantId: TenantId;
+}
+
 /** R2's largest page. */
 const LARGEST_PAGE = 1_000;
 const DEFAULT_CONTENT_TYPE = "text/plain";
@@ -22,16 +53,8 @@ const DEFAULT_CONTENT_TYPE = "text/plain";
  * explain the refusal. A text over `MAX_DOCUMENT_BYTES` throws `body_too_large` on writing and `result_too_large` on reading.
  * A text that UTF-8 cannot hold throws `text_invalid`, a content type that Tollgate does not store `bad_request`.
  */
-export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tenantId: TenantId }): TenantFiles {
-  const root = `${tenantPrefix(tenantId)}files/`;
-  const keyOf = (path: string): string => root + accepted(normalisePath(path));
-  const infoOf = (object: R2Object): FileInfo => ({
-    path: object.key.slice(root.length),
-    sizeBytes: object.size,
-    contentType: object.httpMetadata?.contentType ?? DEFAULT_CONTENT_TYPE,
-    updatedAt: object.uploaded.toISOString(),
-  });
-
+export function createTenantFiles({ bucket, tenantId }: Place): TenantFiles {
+  const { root, keyOf, infoOf } = keysOf(tenantId);
   return {
     // The cursor is the last path of the previous page. It cannot point outside of the tenant's files and never expires.
     async list({ prefix = "", cursor, limit = LARGEST_PAGE } = {}) {
@@ -61,8 +84,7 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
 
     async write(path, text, contentType = DEFAULT_CONTENT_TYPE) {
       const key = keyOf(path);
-      const refused = refusedContentType(contentType);
-      if (refused !== undefined) throw new AppError("bad_request", refused);
+      refuseContentType(contentType);
       if (brokenText(text) !== undefined) throw new AppError("text_invalid", "UTF-8 cannot encode the document");
       if (utf8Bytes(text) > MAX_DOCUMENT_BYTES) throw new AppError("body_too_large", "the document is too large");
       return infoOf(await available(() => bucket.put(key, text, { httpMetadata: { contentType } })));
@@ -78,6 +100,77 @@ export function createTenantFiles({ bucket, tenantId }: { bucket: R2Bucket; tena
       });
     },
   };
+}
+
+/** Opens one tenant's documents. It throws as `createTenantFiles` does. */
+export function createDocuments(place: Place): TenantDocuments {
+  const { bucket, tenantId } = place;
+  const { root, keyOf, infoOf } = keysOf(tenantId);
+  const files = createTenantFiles(place);
+  return {
+    list: (options) => files.list(options),
+    delete: (path) => files.delete(path),
+
+    async folder(folder, { after, limit }) {
+      const within = accepted(normalisePrefix(folder));
+      const last = after === undefined ? undefined : accepted(normalisePrefix(after));
+      const page = await available(() =>
+        bucket.list({
+          ...{ prefix: root + within, delimiter: "/", limit, include: ["httpMetadata"] },
+          // What is in a folder comes after the folder itself.
+          ...(last !== undefined && { startAfter: root + (last.endsWith("/") ? last + LAST_CHARACTER : last) }),
+        }),
+      );
+      const found = page.objects.map(infoOf);
+      const folders = page.delimitedPrefixes.map((key) => key.slice(root.length));
+      const paths = [...found.map(({ path }) => path), ...folders].toSorted(byBytes);
+      return { folders, files: found, next: page.truncated ? (paths.at(-1) ?? null) : null };
+    },
+
+    async open(path) {
+      const key = keyOf(path);
+      const object = await available(() => bucket.get(key));
+      return object === null ? undefined : { info: infoOf(object), body: object.body };
+    },
+
+    async put(path, bytes, { contentType, onlyNew }) {
+      const key = keyOf(path);
+      refuseContentType(contentType);
+      if (bytes.byteLength > MAX_DOCUMENT_BYTES) throw new AppError("body_too_large", "the document is too large");
+      const onlyIf = new Headers({ "if-none-match": "*" });
+      const stored = await available(() =>
+        bucket.put(key, bytes, { httpMetadata: { contentType }, ...(onlyNew && { onlyIf }) }),
+      );
+      // The type knows no put with a condition that may be absent.
+      return (stored as R2Object | null) === null ? undefined : infoOf(stored);
+    },
+  };
+}
+
+/** R2 lists keys by their bytes, where no character is after this one. */
+const LAST_CHARACTER = "\u{10FFFF}";
+
+function byBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+function keysOf(tenantId: TenantId) {
+  const root = `${tenantPrefix(tenantId)}files/`;
+  return {
+    root,
+    keyOf: (path: string): string => root + accepted(normalisePath(path)),
+    infoOf: (object: R2Object): FileInfo => ({
+      path: object.key.slice(root.length),
+      sizeBytes: object.size,
+      contentType: object.httpMetadata?.contentType ?? DEFAULT_CONTENT_TYPE,
+      updatedAt: object.uploaded.toISOString(),
+    }),
+  };
+}
+
+function refuseContentType(contentType: string): void {
+  const refused = refusedContentType(contentType);
+  if (refused !== undefined) throw new AppError("bad_request", refused);
 }
 
 /**

@@ -2,7 +2,7 @@
 // Invariant: no file is in memory as a whole. Files are uploaded in parts and read in windows of whole lines.
 import * as z from "zod";
 import { AppError } from "../core/errors.ts";
-import type { FileDocument } from "./backup-file.ts";
+import type { FileDocument } from "./file/backup-file.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
 import { decodeUtf8 } from "../core/text/text.ts";
 import { available, tenantPrefix } from "../adapters/files.ts";

@@ -32,7 +32,7 @@ import {
   documentLine,
   footerLine,
   headerLine,
-} from "./backup-file.ts";
+} from "./file/backup-file.ts";
 import { AppError } from "../core/errors.ts";
 import { type Placement, ownName } from "../core/tenant/placement.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";

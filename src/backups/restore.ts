@@ -17,7 +17,7 @@ import {
 import { clockOf } from "./history.ts";
 import { openTenantDb } from "../tenant-db/dispatch.ts";
 import { log } from "../log.ts";
-import { Footer, Header, Tally, TallyState, cellsOf, damages, parseLine } from "./backup-file.ts";
+import { Footer, Header, Tally, TallyState, cellsOf, damages, parseLine } from "./file/backup-file.ts";
 import { JobRefused, type JobRun } from "./job.ts";
 import type { Side } from "./export.ts";
 import { DONE, NEXT, type Step } from "../control/work.ts";

@@ -1,7 +1,7 @@
 // Writes the rows of a file into a tenant's tables. A restore first stages all rows, as the owner. Then one transaction,
 // as the tenant, makes the tables equal to the staged rows and proves it, or changes nothing. It touches only rows that
 // differ. The change log records it like any other transaction, so that a later restore can undo it.
-import type { FileTable } from "./backup-file.ts";
+import type { FileTable } from "./file/backup-file.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
 import type { Statement } from "../core/sql.ts";
 import { type NeonConnection, sqlStateOf } from "../adapters/neon.ts";

@@ -9,6 +9,8 @@ export const permissions = [
   "account:remove", // leave, and come back
   "usage:read",
   "billing:manage", // plan, checkout, portal, invoices
+  "documents:read",
+  "documents:write", // also delete
   "data:export",
   "keys:manage",
   "members:read",
@@ -32,8 +34,17 @@ const adminPermissions = all.filter(
 export const permissionsOfRole: Readonly<Record<TenantRole, readonly Permission[]>> = {
   owner: all,
   admin: adminPermissions,
-  developer: ["account:read", "usage:read", "keys:manage", "members:read", "membership:leave", "tools:use"],
-  member: ["account:read", "usage:read", "membership:leave", "tools:use"],
+  developer: [
+    "account:read",
+    "usage:read",
+    "documents:read",
+    "documents:write",
+    "keys:manage",
+    "members:read",
+    "membership:leave",
+    "tools:use",
+  ],
+  member: ["account:read", "usage:read", "documents:read", "documents:write", "membership:leave", "tools:use"],
   billing: ["account:read", "usage:read", "billing:manage", "membership:leave"],
 };
 
@@ -86,10 +97,11 @@ export function hasRole(role: OperatorRole, needed: OperatorRole): boolean {
 
 /**
  * An operator who acts as a tenant's admin. It never makes a credential, a member or a grant, which would outlive it, never
- * ends the account, and calls no tools: a tool's rows do not say who wrote them.
+ * ends the account, calls no tools and stores no documents: rows and documents do not say who wrote them.
  */
 export const permissionsOfImpersonator: readonly Permission[] = adminPermissions.filter(
-  (permission) => !["keys:manage", "members:manage", "membership:leave", "tools:use"].includes(permission),
+  (permission) =>
+    !["keys:manage", "members:manage", "membership:leave", "documents:write", "tools:use"].includes(permission),
 );
 
 /** A person as an issuer names them. The issuer and the subject are the identity; the rest may change. */

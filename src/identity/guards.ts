@@ -46,7 +46,7 @@ import { refuseForeignForm } from "./oauth/consent.ts";
 import { clientGrant, clientLacks } from "./oauth/client-access.ts";
 import { type Session, sessionsStore } from "./sessions/sessions-store.ts";
 import { sessionTokenOf } from "./sessions/sessions.ts";
-import { STRIPE_PAGES_PER_MINUTE, UNLIMITED_PER_MINUTE } from "./request-rate.ts";
+import { type CostlyRequest, UNLIMITED_PER_MINUTE, costlyPerMinute } from "./request-rate.ts";
 
 const everyone = createMiddleware<HttpEnv>((_c, next) => next());
 
@@ -311,19 +311,31 @@ function lacksPermission(actor: Actor, permission: Permission): Problem {
 async function requireRate(c: HttpContext, caller: Caller, perMinute: number): Promise<void> {
   const { tenantId } = caller;
   const keyId = caller.kind === "key" ? caller.keyId : undefined;
-  const opensStripePage = /\/(portal|checkout)\/?$/.test(c.req.path);
+  const costly = costlyRequest(c);
   let waitMs: number;
   try {
-    waitMs = await c.get("context").tenantObject(tenantId).admitAdmin({ opensStripePage, perMinute, keyId });
+    waitMs = await c.get("context").tenantObject(tenantId).admitAdmin({ costly, perMinute, keyId });
   } catch (error) {
     // The admin reaches the account also while its object is away.
     return log("warn", "admin_rate_not_counted", { tenantId, error: describeError(error) });
   }
   if (waitMs <= 0) return;
-  const words = opensStripePage
-    ? `Your account may open ${STRIPE_PAGES_PER_MINUTE} pages of Stripe a minute.`
-    : `Your account may send ${perMinute} requests a minute here.`;
+  const words =
+    costly === undefined
+      ? `Your account may send ${perMinute} requests a minute here.`
+      : `Your account may ${costlyWords[costly](costlyPerMinute[costly])} a minute.`;
   throw new TooManyRequests(words, Math.ceil(waitMs / 1000));
+}
+
+const costlyWords: Readonly<Record<CostlyRequest, (perMinute: number) => string>> = {
+  stripePage: (perMinute) => `open ${perMinute} pages of Stripe`,
+  document: (perMinute) => `store ${perMinute} documents`,
+};
+
+function costlyRequest({ req: { method, path } }: HttpContext): CostlyRequest | undefined {
+  if (/\/(portal|checkout)\/?$/.test(path)) return "stripePage";
+  const stores = method === "PUT" ? /\/documents\/content\/?$/ : /\/files\/?$/;
+  return method !== "GET" && stores.test(path) ? "document" : undefined;
 }
 
 /** Throws unless the token may see the progress of the path's tenant. A revoked key may not. */

@@ -4,11 +4,20 @@
 // Invariant: no more requests are admitted in any minute than the limit, and a refused request does not count.
 import { MINUTE_MS } from "../core/time.ts";
 
-/**
- * Pages of Stripe (portal, Checkout) a minute. Each costs two or three requests to Stripe, which allows the whole account 25 a
- * second. No person needs as many.
- */
-export const STRIPE_PAGES_PER_MINUTE = 10;
+/** Requests that cost more than others, and how many of each kind one account may send a minute. */
+export const costlyPerMinute = {
+  /**
+   * Pages of Stripe (portal, Checkout). Each costs two or three requests to Stripe, which allows the whole account 25 a second. No
+   * person needs as many.
+   */
+  stripePage: 10,
+  /**
+   * Documents that are stored by people and programs, without a charge. A tool's are charged, so a program that stores many uses the
+   * tool, or an import.
+   */
+  document: 30,
+} as const;
+export type CostlyRequest = keyof typeof costlyPerMinute;
 /** For a plan without a limit of requests a minute: more than any page or script of an admin needs. */
 export const UNLIMITED_PER_MINUTE = 600;
 

@@ -3,11 +3,11 @@
 import * as z from "zod";
 import { ImportProgress } from "../backups/import.ts";
 import { ImportRequest } from "../backups/api.ts";
+import { Document } from "../backups/documents.ts";
 import { Failure } from "../control/failures-store.ts";
 import { Conflict } from "../control/ledger-store.ts";
 import { ListedShard } from "../control/placements-store.ts";
 import { TenantSummary } from "../control/tenants-store.ts";
-import { callEnds } from "../core/call.ts";
 import type { Route } from "../http.ts";
 import type { ErrorCode } from "../core/errors.ts";
 import { Limits, strategies } from "../core/plans/plans.ts";
@@ -27,15 +27,17 @@ import { SessionSummary } from "../identity/sessions/sessions-store.ts";
 import { RemovalRequest } from "../lifecycle/api.ts";
 import { Alert } from "../metering/alerts-store.ts";
 import { DeadLetter } from "../metering/dead-letters/dead-letters-store.ts";
-import { metricSteps } from "../metering/metrics/metrics-store.ts";
 import { MoveSummary } from "../moves/moves-store.ts";
 import { Configuration, OwnConfiguration } from "../operations/configuration-api.ts";
 import { MeterErrorDay } from "../reports/meter-errors-store.ts";
 import { StripeEvent } from "../subscriptions/inbox-store.ts";
 import { PlanChange } from "../subscriptions/subscriptions-store.ts";
+import { CallAnswer, Calls, Instant, Metrics, listOf } from "./answers.ts";
 
 /** A file of JSON lines: a backup or an export. */
 export const FILE = "file";
+/** A document of the tenant's, of any type. */
+export const DOCUMENT = "document";
 /** An HTML page. */
 export const PAGE = "page";
 /** The browser continues elsewhere. */
@@ -44,11 +46,18 @@ export const REDIRECT = "redirect";
 export const EMPTY = "empty";
 /** The text format of OpenMetrics. */
 export const METRICS = "metrics";
-export type Answer = z.ZodType | typeof FILE | typeof METRICS | typeof PAGE | typeof REDIRECT | typeof EMPTY;
+export type Answer =
+  | z.ZodType
+  | typeof FILE
+  | typeof DOCUMENT
+  | typeof METRICS
+  | typeof PAGE
+  | typeof REDIRECT
+  | typeof EMPTY;
 
 interface More {
   /** The body of a route whose handler reads it. */
-  body?: z.ZodType;
+  body?: z.ZodType | typeof DOCUMENT;
   /** The caller may leave the body out. */
   bodyIsOptional?: boolean;
   /** Why a repeated POST without an `Idempotency-Key` makes no second thing. */
@@ -74,11 +83,8 @@ const endpoint = (id: string, summary: string, answers: Endpoint["answers"], mor
 const ok = (answer: Answer): Endpoint["answers"] => ({ 200: answer });
 const created = (answer: Answer): Endpoint["answers"] => ({ 201: answer });
 const accepted = (answer: Answer): Endpoint["answers"] => ({ 202: answer });
-const listOf = (name: string, item: z.ZodType): z.ZodObject =>
-  z.object({ [name]: z.array(item), next: z.string().nullable() });
 
 const Ids = z.array(z.string());
-const Instant = z.iso.datetime();
 /** `delivered`: the tenant's object has confirmed the change. Otherwise the sweep notifies it within about a minute. */
 const Delivered = z.object({ delivered: z.boolean() });
 const OwnAccount = TenantSummary.pick({
@@ -175,48 +181,6 @@ const Plan = z.object({
   limits: Limits,
 });
 const Usage = z.object({ tenantId: z.string(), next: z.string().nullable() });
-const Figures = z.object({
-  ...{ calls: z.int(), ok: z.int(), failed: z.int(), refused: z.int(), repeated: z.int(), units: z.int() },
-  ...{ ms: z.int(), dbMs: z.int(), p50Ms: z.number().nullable(), p95Ms: z.number().nullable() },
-  /** Calls by bucket of `latencyBoundsMs`; the last bucket has no bound. */
-  latency: z.array(z.int()),
-});
-/** A caller by kind and id. `other` and `fallback` have no id. */
-const CallerName = z.object({ kind: z.string(), id: z.string().nullable() });
-/** A point has the group that `by` names: `tool`, `caller` with its `name`, or `outcome` with its `code`. */
-const MetricPoint = Figures.extend({
-  ...{
-    at: Instant,
-    tool: z.string().optional(),
-    caller: CallerName.optional(),
-    name: z.string().nullable().optional(),
-  },
-  ...{ outcome: z.enum(callEnds).optional(), code: z.string().nullable().optional() },
-});
-const Metrics = listOf("points", MetricPoint).extend({
-  ...{ tenantId: z.string(), from: Instant, to: Instant, step: z.enum(metricSteps), by: z.string().nullable() },
-  ...{ latencyBoundsMs: z.array(z.int()), total: Figures },
-});
-const ListedCall = z.object({
-  ...{
-    id: z.string(),
-    at: Instant,
-    tool: z.string(),
-    units: z.int(),
-    outcome: z.enum(callEnds),
-    code: z.string().nullable(),
-  },
-  ...{ caller: CallerName.nullable(), ms: z.int().nullable(), dbMs: z.int().nullable() },
-  ...{ inLedger: z.boolean(), reportId: z.string().nullable() },
-});
-/** `recentKnown`: false while the tenant's object does not answer. Failed and refused calls are listed from `recentSince` on. */
-const RecentlyKnown = { tenantId: z.string(), recentKnown: z.boolean(), recentSince: Instant.nullable() };
-const Calls = listOf("calls", ListedCall).extend(RecentlyKnown);
-const CallAnswer = z.object({
-  call: ListedCall,
-  report: z.looseObject({ id: z.string() }).nullable(),
-  ...RecentlyKnown,
-});
 const JsonRpc = z.looseObject({ jsonrpc: z.literal("2.0") });
 const Metadata = z.object({
   resource: z.url(),
@@ -270,6 +234,12 @@ const Tokens = z.looseObject({
 const stripe = ["billing_unavailable", "billing_refused"] as const;
 const conditional = ["precondition_required", "precondition_failed"] as const;
 const object = ["tenant_unavailable"] as const;
+/** A document changes when a call would be served. */
+const changes = [
+  ...object,
+  ...(["tenant_provisioning", "trial_expired", "payment_required", "tenant_suspended", "tenant_leaving"] as const),
+  ...(["window_exhausted", "period_exhausted", "spend_cap_reached"] as const),
+] as const;
 const started = "A request that repeats one which is in progress gets its state.";
 
 // oxfmt-ignore
@@ -323,6 +293,10 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "GET /api/tenants/:tenantId/metrics": endpoint("showOwnMetrics", "Show the account's calls, units, latency and database time over time", ok(Metrics)),
   "GET /api/tenants/:tenantId/calls": endpoint("listOwnCalls", "List the account's last calls, newest first", ok(Calls)),
   "GET /api/tenants/:tenantId/calls/:receipt": endpoint("showOwnCall", "Show one call by its receipt", ok(CallAnswer)),
+  "GET /api/tenants/:tenantId/documents": endpoint("listDocuments", "List the account's documents by path", ok(listOf("documents", Document)), { codes: object }),
+  "GET /api/tenants/:tenantId/documents/content": endpoint("downloadDocument", "Download a document", ok(DOCUMENT), { codes: object }),
+  "PUT /api/tenants/:tenantId/documents/content": endpoint("saveDocument", "Store a document; with `If-None-Match: *`, only a new one", ok(Document), { body: DOCUMENT, codes: ["precondition_failed", ...changes] }),
+  "DELETE /api/tenants/:tenantId/documents/content": endpoint("deleteDocument", "Delete a document", ok(z.object({ deleted: z.literal(true) })), { codes: changes }),
   "GET /api/tenants/:tenantId/export": endpoint("exportOwnData", "Download all rows and documents", ok(FILE), { codes: ["conflict", ...object] }),
   "GET /api/tenants/:tenantId/keys": endpoint("listOwnKeys", "List the account's API keys, newest first", ok(Keys)),
   "PATCH /api/tenants/:tenantId/keys/:keyId": endpoint("changeOwnKey", "Change an API key's name and restrictions", ok(KeySummary.extend(Delivered.shape)), { codes: ["conflict"] }),

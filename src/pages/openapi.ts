@@ -14,7 +14,7 @@ import { type ErrorCode, errors } from "../core/errors.ts";
 import { TenantId } from "../core/tenant/tenant.ts";
 import type { Access, Route } from "../http.ts";
 import { type Scheme, securitySchemes } from "./security-schemes.ts";
-import { EMPTY, type Answer, type Endpoint, FILE, METRICS, PAGE, REDIRECT, endpoints } from "./endpoints.ts";
+import { DOCUMENT, EMPTY, type Answer, type Endpoint, FILE, METRICS, PAGE, REDIRECT, endpoints } from "./endpoints.ts";
 
 export type JsonSchema = z.core.JSONSchema.BaseSchema;
 
@@ -281,10 +281,16 @@ function parametersOf(route: Route, endpoint: Endpoint): Parameter[] {
   return [...inPath, ...inQueryString, ...headers];
 }
 
+/** Bytes of any type. */
+const anyDocument: Record<string, Content> = {
+  "application/octet-stream": { schema: { type: "string", format: "binary" } },
+};
+
 function requestBody(route: Route, endpoint: Endpoint): Operation["requestBody"] {
   const json = route.body ?? endpoint.body;
   const content = {
-    ...(json !== undefined && { "application/json": { schema: inputSchemaOf(json) } }),
+    ...(json === DOCUMENT && anyDocument),
+    ...(json !== undefined && json !== DOCUMENT && { "application/json": { schema: inputSchemaOf(json) } }),
     ...(route.takesFile === true && { "application/x-ndjson": { schema: { type: "string" } } }),
   } satisfies Record<string, Content>;
   return Object.keys(content).length === 0 ? undefined : { required: endpoint.bodyIsOptional !== true, content };
@@ -313,6 +319,7 @@ const statusTexts: Readonly<Record<number, string>> = {
 
 function contentOf(answer: Answer): Record<string, Content> | undefined {
   if (answer === EMPTY || answer === REDIRECT) return undefined;
+  if (answer === DOCUMENT) return anyDocument;
   if (answer === FILE) return { "application/x-ndjson": { schema: { type: "string" } } };
   if (answer === METRICS) return { "application/openmetrics-text": { schema: { type: "string" } } };
   if (answer === PAGE) return { "text/html": { schema: { type: "string" } } };

@@ -203,7 +203,11 @@ test("every route that changes something or gives data away is recorded, and the
   expect(never.filter(({ notAudited }) => notAudited === undefined).map(nameOf)).toEqual(["ALL /mcp"]);
   const downloads = routes.filter((route) => recordingOf(route) !== "never" && route.method === "GET");
   expect(downloads.map(nameOf)).toEqual(
-    routes.filter(({ path, method }) => method === "GET" && /\/(export|backups\/:name)$/.test(path)).map(nameOf),
+    routes
+      .filter(
+        ({ path, method }) => method === "GET" && /\/(export|backups\/:name|(?:documents|files)\/content)$/.test(path),
+      )
+      .map(nameOf),
   );
 });
 

@@ -11,10 +11,10 @@ import {
   headerLine,
   parseLine,
   refusedFile,
-} from "../../src/backups/backup-file.ts";
+} from "../../src/backups/file/backup-file.ts";
 import { MAX_DOCUMENT_BYTES } from "../../src/core/text/document-path.ts";
 import { nameTwice, unstorableText } from "../../src/core/text/text.ts";
-import { Sha256, Sha256State } from "../../src/backups/sha256.ts";
+import { Sha256, Sha256State } from "../../src/backups/file/sha256.ts";
 
 const bytesOf = (text: string): Uint8Array => new TextEncoder().encode(text);
 

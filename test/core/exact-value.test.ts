@@ -1,6 +1,6 @@
 // Values that PostgreSQL would change silently are refused. What it writes itself is never refused.
 import { expect, test } from "vitest";
-import { howToWrite, inexactValue } from "../../src/backups/exact-value.ts";
+import { howToWrite, inexactValue } from "../../src/backups/file/exact-value.ts";
 
 test.each([
   ["real", "16777217"],

@@ -43,6 +43,14 @@ export function refusedContentType(contentType: string): string | undefined {
   return undefined;
 }
 
+/**
+ * The content type under which a document of this type may leave or be stored without a choice: itself, or `text/plain` for one
+ * that a browser would run, also where a parameter only carries it.
+ */
+export function plainContentType(contentType: string): string {
+  return refusedContentType(contentType) === undefined ? contentType : "text/plain";
+}
+
 /** The length of a text in UTF-8, as it is stored. */
 export function utf8Bytes(text: string): number {
   return new TextEncoder().encode(text).byteLength;

@@ -23,6 +23,7 @@ const groups: readonly { heading?: string; sections: readonly AccountSection[] }
       { path: "", text: "Overview", permission: "account:read" },
       { path: "/usage", text: "Usage", permission: "usage:read" },
       { path: "/calls", text: "Calls", permission: "usage:read" },
+      { path: "/files", text: "Documents", permission: "documents:read" },
       { path: "/invoices", text: "Invoices", permission: "billing:manage" },
     ],
   },

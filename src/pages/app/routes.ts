@@ -2,6 +2,7 @@
 import { type Route, route } from "../../http.ts";
 import { submitOwnEnd } from "./impersonation.tsx";
 import { settingsRoutes } from "./account/routes.ts";
+import { fileRoutes } from "./files/routes.ts";
 import { raiseLimit, showLimit } from "./limit.tsx";
 import { showOrganisations } from "./organisations.tsx";
 import { showOverview } from "./overview.tsx";
@@ -18,4 +19,5 @@ export const accountRoutes: readonly Route[] = [
   route("GET /app/:tenantId/limit", "tenant_admin", showLimit, { isPage: true, action: "showLimit", permission: "account:read" }),
   route("POST /app/:tenantId/limit", "tenant_admin", raiseLimit, { readsBody: true, isPage: true, action: "raiseLimit", permission: "billing:manage" }),
   ...usageRoutes,
+  ...fileRoutes,
 ];

@@ -6,7 +6,7 @@ import { Notice } from "./notice.tsx";
 interface FieldProps {
   label: string;
   name: string;
-  type?: "text" | "email" | "url" | "number" | "date" | "password";
+  type?: "text" | "email" | "url" | "number" | "date" | "password" | "file";
   value?: string | undefined;
   placeholder?: string;
   isRequired?: boolean;

@@ -13,6 +13,8 @@ const permissionWords: Readonly<Record<Permission, string>> = {
   "account:remove": "Close the account, and bring it back",
   "usage:read": "See usage, calls and invoices",
   "billing:manage": "Change the plan and pay",
+  "documents:read": "See and download documents",
+  "documents:write": "Upload, replace and delete documents",
   "data:export": "Export the account's data",
   "keys:manage": "Make and revoke API keys",
   "members:read": "See members, connected agents and sessions",

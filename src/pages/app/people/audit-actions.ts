@@ -6,7 +6,7 @@ import type { Option } from "../../parts/form.tsx";
 
 /** Requests that are recorded in an account's own log: its changes, and the downloads of its data. */
 const ofAccount =
-  /^(?:(?:POST|PUT|PATCH|DELETE) \/(?:admin\/)?api\/tenants\/:tenantId|GET \/(?:admin\/)?api\/tenants\/:tenantId\/(?:export|backups\/)|POST \/(?:api\/invitations\/accept|oauth\/consent)$)/;
+  /^(?:(?:POST|PUT|PATCH|DELETE) \/(?:admin\/)?api\/tenants\/:tenantId|GET \/(?:admin\/)?api\/tenants\/:tenantId\/(?:export|backups\/|documents\/content)|POST \/(?:api\/invitations\/accept|oauth\/consent)$)/;
 
 const events = [acts.signIn, acts.grantedByAssertion, acts.crossTenant, acts.usedSetupToken];
 

@@ -4,9 +4,9 @@
 // before the footer (`head -n -1 file | sha256sum`). Readers skip blank lines and those of the audit log.
 // Invariant: a value is read as exactly the value of the line, or the line is refused with a sentence that says why.
 import * as z from "zod";
-import { MAX_DOCUMENT_BYTES, normalisePath, refusedContentType, utf8Bytes } from "../core/text/document-path.ts";
-import { strategies } from "../core/plans/plans.ts";
-import { brokenText, membersOf, refusedTextIn, storable } from "../core/text/text.ts";
+import { MAX_DOCUMENT_BYTES, normalisePath, refusedContentType, utf8Bytes } from "../../core/text/document-path.ts";
+import { strategies } from "../../core/plans/plans.ts";
+import { brokenText, membersOf, refusedTextIn, storable } from "../../core/text/text.ts";
 import { Sha256, Sha256State } from "./sha256.ts";
 
 const FileTable = z.object({

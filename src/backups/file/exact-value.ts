@@ -2,7 +2,7 @@
 // month can be exchanged, zones and times that the column drops, words such as `now`, bytes in another form, and names that
 // a JSON object has twice. Pure. An import refuses them; all others are for PostgreSQL to take or refuse.
 // Invariant: PostgreSQL's own text of a value is never refused, so an export can always be imported.
-import { nameTwice, storable } from "../core/text/text.ts";
+import { nameTwice, storable } from "../../core/text/text.ts";
 
 interface ColumnType {
   /** Without sizes and zone: `numeric`, `timestamp`. */
