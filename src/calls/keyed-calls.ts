@@ -11,6 +11,7 @@ import { utf8Bytes } from "../core/text/document-path.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
 import { DAY_MS, MINUTE_MS } from "../core/time.ts";
 import type { ChargedCall } from "../core/usage.ts";
+import { SentBlock } from "../tools/content.ts";
 
 /** Where a client sends its key. MCP reserves only prefixes with `modelcontextprotocol` or `mcp` as their second label. */
 export const IDEMPOTENCY_META_KEY = "tollgate/idempotencyKey";
@@ -75,7 +76,7 @@ function startOfDay(atMs: number): number {
 
 /** What a success returned. */
 const Answer = z.object({
-  content: z.array(z.object({ type: z.literal("text"), text: z.string() })),
+  content: z.array(SentBlock),
   data: z.record(z.string(), z.unknown()).optional(),
   isError: z.boolean(),
 });

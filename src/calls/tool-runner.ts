@@ -1,32 +1,20 @@
 // Runs one tool within its bounds: a time limit, an abort and a maximum size of the result. The outcome says whether the
 // call is charged. The text of an exception that a tool throws goes to the log and never to the client.
-import type { CallRequest, Caller, Progress, ToolText } from "../core/call.ts";
+import type { CallRequest, Caller, ContentBlock, Progress } from "../core/call.ts";
 import { createTenantFiles } from "../adapters/files.ts";
 import { AnswerLost, type ErrorCode, errorCode, errors } from "../core/errors.ts";
-import { utf8Bytes } from "../core/text/document-path.ts";
 import { featuresOf } from "../core/plans/plans.ts";
 import type { TenantConfig } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
-import {
-  TOOL_TIMEOUT_MS,
-  type TenantDb,
-  type Tool,
-  type ToolContext,
-  type ToolFailure,
-  type ToolResult,
-  UnitMeter,
-  contentOf,
-} from "../tools/tool.ts";
-
-/** Far more than a model can use. A result crosses an RPC and a JSON encoder, which hold several copies of it. */
-const MAX_RESULT_BYTES = 1_048_576;
+import { MAX_RESULT_BYTES, contentOf, resultBytes } from "../tools/content.ts";
+import { TOOL_TIMEOUT_MS, type TenantDb, type Tool, type ToolContext, UnitMeter } from "../tools/tool.ts";
 
 export interface ToolRun {
   charged: boolean;
   /** What the call costs if it is charged. */
   units: number;
   isError: boolean;
-  content: ToolText[];
+  content: ContentBlock[];
   data: Record<string, unknown> | undefined;
   /** Why there is no answer of the tool. `undefined`: the tool answered. */
   failure: ErrorCode | undefined;
@@ -109,7 +97,7 @@ export async function runTool(
     const content = contentOf(result);
     // Checked before the charge: a result that breaks the tool's own schema is a failure of the tool.
     const data = "isError" in result ? undefined : tool.output.parse(result.data);
-    if (resultBytes(result, content) > MAX_RESULT_BYTES) return failure("result_too_large");
+    if (resultBytes(content, data) > MAX_RESULT_BYTES) return failure("result_too_large");
     return { charged: !tool.failed(result), units, isError: "isError" in result, content, data, failure: undefined };
   } catch (error) {
     const code = failureCode(error, tool);
@@ -154,21 +142,12 @@ function detailOf(error: unknown, { annotations }: Tool): string | undefined {
   return error instanceof AnswerLost ? "The database did not answer." : undefined;
 }
 
-/** Size of the result in UTF-8: its text, and its data as JSON. */
-function resultBytes(result: ToolResult<unknown> | ToolFailure, content: readonly ToolText[]): number {
-  const text = content.map((block) => block.text).join("");
-  const data = "isError" in result ? "" : result.text === undefined ? text : JSON.stringify(result.data);
-  // No UTF-16 unit takes more than three bytes: most results are small enough without a count.
-  const most = (text.length + data.length) * 3;
-  return most <= MAX_RESULT_BYTES ? most : utf8Bytes(text) + utf8Bytes(data);
-}
-
 function failure(code: ErrorCode, detail?: string): ToolRun {
   const { advice } = errors[code];
   // A client cannot know it of a call that has failed, and the advice is also read where there is no call.
   const isSaid = advice.includes("charged") || code === "outcome_unknown";
   const sentences = [`${code}: ${advice}`, isSaid ? undefined : "The call was not charged.", detail];
   const text = sentences.filter((each) => each !== undefined).join(" ");
-  const content: ToolText[] = [{ type: "text", text }];
+  const content: ContentBlock[] = [{ type: "text", text }];
   return { charged: false, units: 0, isError: true, content, data: undefined, failure: code };
 }

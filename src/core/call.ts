@@ -111,16 +111,40 @@ export interface Receipt {
   units: number;
 }
 
-/** Content of a tool's answer: text for the model. */
-export interface ToolText {
-  type: "text";
-  text: string;
+/** For whom a block of content is, and how much it matters, from 0 (optional) to 1 (needed). */
+export interface BlockAnnotations {
+  audience?: ("user" | "assistant")[] | undefined;
+  priority?: number | undefined;
+  /** An instant with its offset. */
+  lastModified?: string | undefined;
 }
+
+/** One block of a tool's answer, as MCP has it. `data` and `blob` are base64. */
+export type ContentBlock = { annotations?: BlockAnnotations | undefined } & (
+  | { type: "text"; text: string }
+  | { type: "image"; data: string; mimeType: string }
+  | { type: "audio"; data: string; mimeType: string }
+  /** A link to a resource, which the client reads when it needs it. */
+  | {
+      type: "resource_link";
+      uri: string;
+      name: string;
+      title?: string | undefined;
+      description?: string | undefined;
+      mimeType?: string | undefined;
+      /** In bytes. */
+      size?: number | undefined;
+    }
+  | {
+      type: "resource";
+      resource: { uri: string; mimeType?: string | undefined } & ({ text: string } | { blob: string });
+    }
+);
 
 export type CallOutcome =
   | {
       kind: "result";
-      content: ToolText[];
+      content: ContentBlock[];
       data: Record<string, unknown> | undefined;
       isError: boolean;
       /** Why there is no answer of the tool: it threw, was stopped, or could not reach its data. */

@@ -2,10 +2,11 @@
 // Its context reaches this tenant's data only; a tool cannot name another tenant.
 import type * as z from "zod";
 import { config } from "../core/app-config.ts";
-import type { Progress, QuotaStatus, ToolText } from "../core/call.ts";
+import type { Progress, QuotaStatus } from "../core/call.ts";
 import type { Features, PlanName } from "../core/plans/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
+import type { WrittenBlock } from "./content.ts";
 
 /** The tenant's rows. The same statements work wherever the rows are. Every method throws `AppError` when the database fails. */
 export interface TenantDb extends Transaction {
@@ -83,8 +84,10 @@ export interface ToolContext {
 }
 
 export interface ToolResult<Data> {
-  /** The text for a model. Defaults to the data as JSON. */
+  /** The text for a model. Defaults to the texts of `content`, or to the data as JSON. */
   text?: string;
+  /** Further blocks of the answer, after its text: texts, images, audio, links, resources. Bytes may be a `Uint8Array` or base64. */
+  content?: readonly WrittenBlock[];
   /** The data for a program. It matches the output schema. */
   data: Data;
 }
@@ -260,10 +263,4 @@ function isDescribed(schema: z.core.$ZodType | undefined): boolean {
 /** Whether the result explains a failure. Most tools use it as their `failed`. */
 export function isFailure(result: ToolResult<unknown> | ToolFailure): result is ToolFailure {
   return "isError" in result;
-}
-
-/** The content blocks of a result: its text, or its data as JSON for clients that read no structured content. */
-export function contentOf(result: ToolResult<unknown> | ToolFailure): ToolText[] {
-  if (isFailure(result)) return [{ type: "text", text: result.text }];
-  return [{ type: "text", text: result.text ?? JSON.stringify(result.data) }];
 }

@@ -3,6 +3,7 @@
 import * as z from "zod";
 import type { Row } from "../../src/core/sql.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
+import { showStock } from "./content-tool.ts";
 
 const takeFromStock = defineTool({
   name: "take_from_stock",
@@ -87,4 +88,4 @@ const runSql = defineTool({
   },
 });
 
-export const flowTools: readonly Tool[] = [takeFromStock, setStock, runSql];
+export const flowTools: readonly Tool[] = [takeFromStock, setStock, runSql, showStock];

@@ -1,8 +1,9 @@
 // For tests of a single tool: a context with small fakes, and a call as the tenant's object makes it. Such a test needs no
 // database and runs in well under a second.
 import { TenantId } from "../../src/core/tenant/tenant.ts";
-import type { Progress } from "../../src/core/call.ts";
-import { UnitMeter, contentOf } from "../../src/tools/tool.ts";
+import type { ContentBlock, Progress } from "../../src/core/call.ts";
+import { contentOf } from "../../src/tools/content.ts";
+import { UnitMeter } from "../../src/tools/tool.ts";
 import type { FileInfo, TenantFiles, Tool, ToolContext } from "../../src/tools/tool.ts";
 
 export interface Fakes {
@@ -67,7 +68,10 @@ export interface Answer {
   failed: boolean;
   /** What the call costs. */
   units: number;
+  /** The texts of the answer. */
   text: string;
+  /** All blocks of the answer, as they are sent. */
+  content: ContentBlock[];
   data: Record<string, unknown> | undefined;
 }
 
@@ -75,11 +79,11 @@ export interface Answer {
 export async function callTool(tool: Tool, args: Record<string, unknown>, context: ToolContext): Promise<Answer> {
   const meter = new UnitMeter(tool);
   const result = await tool.run(tool.input.parse(args), { ...context, charge: (units) => meter.charge(units) });
-  const [content] = contentOf(result);
+  const content = contentOf(result);
+  const text = content.flatMap((block) => (block.type === "text" ? [block.text] : [])).join("\n");
   const failed = tool.failed(result);
-  const cost = { failed, units: failed ? 0 : meter.end() };
-  if ("isError" in result) return { ...cost, text: result.text, data: undefined };
-  return { ...cost, text: content?.text ?? "", data: tool.output.parse(result.data) };
+  const answer = { failed, units: failed ? 0 : meter.end(), text, content };
+  return { ...answer, data: "isError" in result ? undefined : tool.output.parse(result.data) };
 }
 
 function filesOver(store: Map<string, string | null>): TenantFiles {

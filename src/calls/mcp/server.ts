@@ -10,7 +10,7 @@ import {
   isLegacyRequest,
 } from "@modelcontextprotocol/server";
 import type { AuthInfo, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
-import { CLIENT_CAPABILITIES_META_KEY } from "@modelcontextprotocol/server";
+import { CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY } from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
 import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../../package.json" with { type: "json" };
@@ -30,7 +30,7 @@ import {
   opensUrls,
   sessionOpensUrls,
 } from "./message.ts";
-import { refusalResult, toResult } from "./result.ts";
+import { UNNAMED_REVISION, refusalResult, toResult } from "./result.ts";
 import { jsonRpcError, serveLegacy } from "./transport.ts";
 
 const INVALID_REQUEST = -32600;
@@ -191,7 +191,7 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
           ...(progress && { progress }),
         };
         const outcome = await callTool(tool, args, options);
-        return offerToRaise(outcome, offer) ?? toResult(outcome);
+        return offerToRaise(outcome, offer) ?? toResult(outcome, revisionOf(context));
       } catch (error) {
         if (error instanceof ProtocolError) throw error;
         const code = errorCode(error);
@@ -253,6 +253,13 @@ function offerToRaise(outcome: CallOutcome, { form, answer, key }: Offer): Input
   }
   const requestState = key ?? `raise.${crypto.randomUUID()}`;
   return inputRequired({ inputRequests: { [RAISE]: inputRequired.elicitUrl({ url, message: text }) }, requestState });
+}
+
+/** The revision of the message: the envelope's, or that of the header. */
+function revisionOf({ mcpReq: { envelope }, http }: ServerContext): string {
+  const named: unknown = envelope && Reflect.get(envelope, PROTOCOL_VERSION_META_KEY);
+  if (typeof named === "string") return named;
+  return http?.req?.headers.get("mcp-protocol-version") ?? UNNAMED_REVISION;
 }
 
 function progressTo({ mcpReq }: ServerContext): ((progress: Progress) => Promise<void>) | undefined {
