@@ -180,7 +180,8 @@ async function monitorToken(publicUrl: string, operatorToken: string, tenantId: 
   return z.object({ monitorToken: z.string() }).parse(await response.json()).monitorToken;
 }
 
-async function callAFewTools(publicUrl: string, apiKey: string): Promise<void> {
+/** Makes the demonstration's calls as an agent. A refusal is an answer. */
+export async function callAFewTools(publicUrl: string, apiKey: string): Promise<void> {
   const client = new Client({ name: "tollgate-demo", version: "1" });
   const requestInit = { headers: { authorization: `Bearer ${apiKey}` } };
   await client.connect(new StreamableHTTPClientTransport(new URL(`${publicUrl}/mcp`), { requestInit }));

@@ -1,19 +1,22 @@
 // `npm run shots`: a screenshot of every page, as a visitor, a customer's owner, the owner of a suspended account and the operator see
-// them: light and dark, on a phone and on a desk. It runs a system of its own and follows the links of each page.
+// them: light and dark, on a phone and on a desk. It runs a system of its own and follows the links of each page. Files that begin
+// with `state-` show the states of an account and of its forms (page-states.ts).
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { readFlags } from "../cli/flags.ts";
 import { freePort } from "../cli/ports.ts";
+import type { DemoTenant } from "../cli/settings.ts";
 import { config } from "../src/core/app-config.ts";
 import { bundle } from "./bundle.ts";
 import { startChromium } from "./chromium.ts";
 import { crawl, linksOf } from "./crawl.ts";
-import { addOwners, postJson, runDemonstration, signUp } from "./demo.ts";
-import { demonstrationPeople } from "./issuer/people.ts";
+import { addOwners, callAFewTools, postJson, runDemonstration, signUp } from "./demo.ts";
+import { type Person, demonstrationPeople } from "./issuer/people.ts";
+import { visitStates } from "./page-states.ts";
 import { removePostgresData } from "./postgres/postgres.ts";
-import { startSystem } from "./system.ts";
+import { type System, startSystem } from "./system.ts";
 
 const { values: flags } = readFlags({
   command: "npm run shots",
@@ -21,8 +24,9 @@ const { values: flags } = readFlags({
 npm run shots [-- FLAGS]   a screenshot of every page: light and dark, phone and desktop
 
   --to FOLDER   where they go (.dev/shots)
+  --only PART   pages or states (default: both)
   --help        this text`,
-  flags: { to: { type: "string", default: ".dev/shots" } },
+  flags: { to: { type: "string", default: ".dev/shots" }, only: { type: "string" } },
 });
 
 const SCREENS = { phone: { width: 390, height: 844 }, desktop: { width: 1_280, height: 900 } } as const;
@@ -88,20 +92,31 @@ async function newWindow(browser: Browser, baseURL: string): Promise<Page> {
   return (await browser.newContext({ baseURL })).newPage();
 }
 
-async function main(): Promise<void> {
-  mkdirSync(to, { recursive: true });
-  const script = await bundle({ outDir: join(dir, "bundle") });
-  const system = await startSystem({ dir, port: await freePort(), bundle: script });
-  ends.push(() => system.stop());
+/** The states of an account and of its forms. */
+async function shootStates(system: System, browser: Browser): Promise<void> {
+  const { publicUrl, issuer, stripe, databases, settings } = system;
+  if (issuer === undefined || stripe === undefined || databases === undefined)
+    throw new Error("A stand-in is missing: the states need the local provider, the Stripe simulator and the database");
+  await visitStates({
+    system: {
+      ...{ publicUrl, issuerUrl: issuer.url, stripeUrl: stripe.url, proxyUrl: databases.proxy.url },
+      operatorToken: settings.secrets.operatorToken,
+    },
+    newPage: () => newWindow(browser, publicUrl),
+    see: (page, name) => shoot(page, `state-${name}`),
+    call: (apiKey) => callAFewTools(publicUrl, apiKey),
+  });
+}
+
+interface Demonstration {
+  tenants: readonly DemoTenant[];
+  people: readonly Person[];
+}
+
+/** Every page, each kind once. */
+async function shootPages(system: System, browser: Browser, { tenants, people }: Demonstration): Promise<void> {
   const { publicUrl, settings } = system;
   const { operatorToken } = settings.secrets;
-  const tenants = await runDemonstration(system, (_title, work) => work());
-  const people = demonstrationPeople(tenants, Object.keys(config.scopes));
-  system.issuer?.people.replace(people);
-  await addOwners(system, people);
-  const { browser, stop } = await startChromium();
-  ends.push(stop);
-
   const visitor = await newWindow(browser, publicUrl);
   const paths = [
     "/",
@@ -145,6 +160,22 @@ async function main(): Promise<void> {
   await operator.locator('form:has(input[name="token"]) button').click();
   await operator.waitForURL((url) => url.pathname.startsWith("/admin") && !url.pathname.endsWith("/sign-in"));
   await walk(operator, "operator", "/admin");
+}
+
+async function main(): Promise<void> {
+  mkdirSync(to, { recursive: true });
+  const script = await bundle({ outDir: join(dir, "bundle") });
+  const system = await startSystem({ dir, port: await freePort(), bundle: script });
+  ends.push(() => system.stop());
+  const tenants = await runDemonstration(system, (_title, work) => work());
+  const people = demonstrationPeople(tenants, Object.keys(config.scopes));
+  system.issuer?.people.replace(people);
+  await addOwners(system, people);
+  const { browser, stop } = await startChromium();
+  ends.push(stop);
+
+  if (flags.only !== "pages") await shootStates(system, browser);
+  if (flags.only !== "states") await shootPages(system, browser, { tenants, people });
   process.stdout.write(`${taken} screenshots are in ${flags.to}\n`);
 }
 
