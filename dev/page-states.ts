@@ -152,7 +152,6 @@ async function refusedForms({ system, see, operator }: Windows, owner: Page, id:
     [operator, `/admin/tenants/${id}/account`, { name: "", email: "nowhere" }, "operator-account"],
     [operator, `/admin/tenants/${id}/trial`, { until: "soon" }, "operator-trial"],
     [operator, `/admin/tenants/${id}/members/new`, { email: "nowhere" }, "operator-member"],
-    [operator, `/admin/tenants/${id}/import`, { importFrom: "nowhere" }, "operator-import"],
   ];
   for (const [page, path, fields, name] of forms) {
     await at(page, system, path);
@@ -208,7 +207,9 @@ async function unpaid({ system, newPage, see, call, operator }: Windows): Promis
   await submit(owner, { cap: "-1" });
   await see(owner, "refused-form-spend-cap");
   const tenant = (await operatorGet(system, `/tenants/${tenantId}`)) as { stripeCustomerId: string };
-  await simulator(system, "/payments", { customers: { [tenant.stripeCustomerId]: "fail" } });
+  await simulator(system, "/payments", {
+    ...{ customers: { [tenant.stripeCustomerId]: "fail" }, retryDelaysMs: [50 * DAY_MS] },
+  });
   for (const offsetMs of [32 * DAY_MS, 32 * DAY_MS + 3 * HOUR_MS]) await simulator(system, "/clock", { offsetMs });
   await until(system, tenantId, ({ state }) => state === "past_due");
   for (const path of ["", "/plan", "/invoices", "/keys"]) {

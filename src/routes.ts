@@ -162,7 +162,7 @@ import { HealthQuery, showHealth } from "./operations/health.ts";
 import { answerConsent, showAuthorize } from "./pages/sign-in/authorize.tsx";
 import { actionOf } from "./pages/endpoints.ts";
 import { InvitationQuery, showInvitation, submitInvitation } from "./pages/sign-in/invitation.tsx";
-import { answerError, limitFailures } from "./pages/layout/error-page.tsx";
+import { answerNotFound, answerError, limitFailures } from "./pages/layout/error-page.tsx";
 import { showApiReference, showOpenApi } from "./pages/public/api-reference.tsx";
 import { showErrorCodes } from "./pages/public/error-codes.tsx";
 import { accountRoutes } from "./pages/app/routes.ts";
@@ -439,7 +439,7 @@ app.all("/admin/api/*", refusedTokens({ access: "operator" }), guardOf({ access:
   problemDocument(c, "not_found"),
 );
 
-app.notFound((c) => problemDocument(c, "not_found"));
+app.notFound(answerNotFound);
 app.onError((error, c) => answerError(c, error, { isPage: c.get("isPage") === true }));
 
 /** Refusals of the request are pages. */

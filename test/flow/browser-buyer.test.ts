@@ -26,7 +26,7 @@ test.each([
   ["/docs/members", "Members"],
   ["/docs/architecture", "Architecture"],
   ["/status", "Status"],
-  ["/checkout/no-such-tenant", "This request cannot be answered"],
+  ["/checkout/no-such-tenant", "Page not found"],
 ])("%s fits a phone, and can be read and used by everyone", async (path, heading) => {
   const page = await newPage({ viewport: PHONE });
   await page.goto(system.publicUrl + path);

@@ -13,7 +13,7 @@ test("an operator signs in at the issuer and comes back to the page, and after t
   expect(await page.locator("main").innerText()).toContain("An operator (viewer)");
   // A viewer may not end a session, and sees no button for it.
   expect(await page.getByRole("button", { name: "End" }).count()).toBe(0);
-  await page.getByText("An operator (viewer) · viewer").click();
+  await page.locator("summary", { hasText: "An operator (viewer) · viewer" }).click();
   await page.getByRole("button", { name: "Sign out" }).click();
   await shows(page, "Operator sign-in");
   await page.goto(`${system.publicUrl}/admin/access`);
@@ -94,7 +94,7 @@ test("an operator finds a tenant, suspends and resumes it, acts for it under a b
   await shows(page, name);
   await page.getByText("You no longer act for this tenant.").waitFor();
   await page.goto(`${system.publicUrl}/app/${id}`);
-  await shows(page, "This request cannot be answered");
+  await shows(page, "Page not found");
   expect(await banner.count()).toBe(0);
 
   const actions = async (): Promise<unknown[]> => {

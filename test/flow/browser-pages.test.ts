@@ -176,7 +176,7 @@ const shown: Shown[] = [
     ...{
       route: "GET /invitation",
       page: "the error of an unknown invitation",
-      heading: "This request cannot be answered",
+      heading: "Page not found",
     },
     reach: (page) => open(page, "/invitation?token=unknown"),
   },

@@ -18,7 +18,9 @@ export function textOf(html: string): string {
 
 /** The rows of the table with this caption, each with its texts by column. Throws when the page has no such table. */
 export function tableOf(html: string, caption: string): Record<string, string>[] {
-  const tables = [...html.matchAll(/<table>(?<table>.*?)<\/table>/gs)].map(({ groups }) => groups?.["table"] ?? "");
+  const tables = [...html.matchAll(/<table[^>]*>(?<table>.*?)<\/table>/gs)].map(
+    ({ groups }) => groups?.["table"] ?? "",
+  );
   const table = tables.find((each) => textOf(/<caption.*?<\/caption>/s.exec(each)?.[0] ?? "") === caption);
   if (table === undefined) throw new Error(`no table ${caption}: ${textOf(html)}`);
   const cells = (row: string): string[] => [...row.matchAll(/<t[hd].*?<\/t[hd]>/gs)].map(([cell]) => textOf(cell));

@@ -9,6 +9,7 @@ export function inputProblem(issue: z.core.$ZodIssue): string {
   switch (issue.code) {
     case "invalid_type":
       if (issue.expected === "int" && issue.message.endsWith("received number")) return "must be a whole number";
+      if (issue.message.endsWith("received NaN")) return "must be a number";
       return issue.message.endsWith("received undefined")
         ? "is missing"
         : `must be ${withArticle(issue.expected === "int" ? "whole number" : issue.expected)}, not ${withArticle(issue.message.replace(/^.*, received /, ""))}`;
@@ -57,7 +58,7 @@ const namesOf: Readonly<Record<string, string>> = {
 };
 
 function withArticle(name: string): string {
-  if (/^(?:null|NaN|Infinity)$/.test(name)) return name;
+  if (/^(?:null|Infinity)$/.test(name)) return name;
   return /^[aeio]/.test(name) ? `an ${name}` : `a ${name}`;
 }
 

@@ -16,6 +16,7 @@ export interface ItemAct {
   label: string;
   /** Undefined: the button acts at once. */
   question: string | undefined;
+  tone: "main" | "bad";
   routes: Route[];
 }
 
@@ -28,6 +29,8 @@ interface ItemActDefinition<Schema extends z.ZodObject> {
   label: string;
   /** For an act that cannot be undone: what follows from it. */
   question?: string;
+  /** Default: bad, for an act that loses something. */
+  tone?: "main" | "bad";
   /** What names the item: in the query of the page, and in the form. */
   schema: Schema;
   run: (c: HttpContext, item: z.output<Schema>) => Promise<unknown>;
@@ -37,7 +40,7 @@ interface ItemActDefinition<Schema extends z.ZodObject> {
 }
 
 export function itemAct<Schema extends z.ZodObject>(definition: ItemActDefinition<Schema>): ItemAct {
-  const { path, action, role, label, question, schema, run, done, back } = definition;
+  const { path, action, role, label, question, tone = "bad", schema, run, done, back } = definition;
   const submit = async (c: HttpContext): Promise<Response> => {
     const form = await readForm(c, schema);
     if ("refused" in form)
@@ -66,7 +69,7 @@ export function itemAct<Schema extends z.ZodObject>(definition: ItemActDefinitio
           ))}
         </dl>
         <div class="actions">
-          <Action action={path} label={label} tone="bad" fields={c.req.query()} />
+          <Action action={path} label={label} tone={tone} fields={c.req.query()} />
           <a class="button" href={back}>
             Cancel
           </a>
@@ -75,7 +78,7 @@ export function itemAct<Schema extends z.ZodObject>(definition: ItemActDefinitio
     );
   const name = `ask${action.charAt(0).toUpperCase()}${action.slice(1)}`;
   return {
-    ...{ path, role, label, question },
+    ...{ path, role, label, question, tone },
     routes: [
       ...(question === undefined
         ? []
@@ -96,7 +99,10 @@ export const ItemButton: FC<{
   if (!permits(c, to.role)) return null;
   if (to.question === undefined) return <Action action={to.path} label={label} isTiny={isTiny} fields={item} />;
   return (
-    <a class={isTiny ? "button bad tiny" : "button bad"} href={`${to.path}?${new URLSearchParams(item).toString()}`}>
+    <a
+      class={["button", to.tone, isTiny && "tiny"].filter(Boolean).join(" ")}
+      href={`${to.path}?${new URLSearchParams(item).toString()}`}
+    >
       {label}
     </a>
   );

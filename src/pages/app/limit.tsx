@@ -69,7 +69,7 @@ const SpendCap: FC<{ c: HttpContext; window: SpendWindow; used: Allowance; refus
   return (
     <section>
       <h2>Spend cap</h2>
-      <div class="figures">
+      <div class="grid">
         <Figure
           name="Spent in this billing period"
           value={dollars(spent)}
@@ -125,7 +125,7 @@ const Plans: FC<{ c: HttpContext; tenant: TenantConfig; used: Allowance }> = ({ 
     <section>
       <h2>Plan</h2>
       {unitsPerMonth !== null && (
-        <div class="figures">
+        <div class="grid">
           <Figure
             name="Units this month"
             value={count(used.monthUnits)}
@@ -137,7 +137,7 @@ const Plans: FC<{ c: HttpContext; tenant: TenantConfig; used: Allowance }> = ({ 
       {larger.length === 0 ? (
         <p>Yours is the largest plan that can be bought. Ask support for another arrangement.</p>
       ) : (
-        <div class="cards">
+        <div class="grid">
           {larger.map((plan) => (
             <PlanCard plan={plan}>{canChange && <ChangeTo {...{ c, tenant, plan }} />}</PlanCard>
           ))}

@@ -44,14 +44,35 @@ export async function errorPage(c: HttpContext, options: ErrorPageOptions): Prom
           </a>
         </p>
       )}
-      <p>
-        If it does not help, send <a href={config.product.supportUrl}>support</a> this number:{" "}
-        <code>{c.get("requestId")}</code>
+      <p class="small muted">
+        If it does not help, send <a href={config.product.supportUrl}>support</a> the number of this request:{" "}
+        <span class="code">{c.get("requestId")}</span>
       </p>
     </div>,
   );
   if (retryAfterSeconds !== undefined) page.headers.set("retry-after", String(retryAfterSeconds));
   return page;
+}
+
+const titles: Readonly<Record<number, string>> = {
+  403: "You have no access to this page",
+  404: "Page not found",
+  429: "Too many requests",
+};
+
+/** Where a person continues who cannot have the page. */
+function placeOf(c: HttpContext): { url: string; text: string } {
+  const [, first] = c.req.path.split("/");
+  if (first === "admin") return { url: "/admin", text: "The operator's overview" };
+  if (first === "app") return { url: "/app", text: "Your organisations" };
+  return { url: "/", text: "Home" };
+}
+
+/** The answer where there is no route: a page for people who open the address in a browser, and a problem document for programs. */
+export function answerNotFound(c: HttpContext): Response | Promise<Response> {
+  const isOpened = c.req.method === "GET" || c.req.method === "HEAD";
+  const takesPages = c.req.header("accept")?.includes("text/html") === true;
+  return isOpened && takesPages ? errorCodePage(c, "not_found") : problemDocument(c, "not_found");
 }
 
 /** The page of an error code. `detail` is for the person. */
@@ -64,7 +85,8 @@ export async function errorCodePage(
   const { status, advice } = errors[code];
   c.set("code", code);
   const page = await errorPage(c, {
-    title: status >= 500 ? "This does not work at the moment" : "This request cannot be answered",
+    title: status >= 500 ? "This does not work at the moment" : (titles[status] ?? "This request cannot be answered"),
+    link: status === 403 || status === 404 ? placeOf(c) : undefined,
     status: status as ContentfulStatusCode,
     text: detail ?? advice,
     code,

@@ -108,8 +108,15 @@ const Sided: FC<{ frame: SidedFrame; children?: Child }> = ({ frame, children })
             </a>
           )}
           <details class="menu end">
-            <summary>{person}</summary>
+            <summary>
+              <span class="avatar" aria-hidden="true">
+                {initialOf(person)}
+              </span>
+              <span class="who">{person}</span>
+            </summary>
             <div>
+              {/* In full: the summary has no room for a long address. */}
+              <p>{person}</p>
               {menu.map(({ href, text }) => (
                 <a href={href}>{text}</a>
               ))}
@@ -148,6 +155,11 @@ const Sided: FC<{ frame: SidedFrame; children?: Child }> = ({ frame, children })
   );
 };
 
+/** The letter that stands for a person where there is no room for the name. */
+function initialOf(person: string): string {
+  return (/[\p{L}\p{N}]/u.exec(person)?.[0] ?? "?").toUpperCase();
+}
+
 const Skip: FC = () => (
   <a class="skip" href="#content">
     Skip to the content
@@ -157,7 +169,7 @@ const Skip: FC = () => (
 const Brand: FC = () => (
   <a class="brand" href="/">
     <Mark />
-    {product.name}
+    <span>{product.name}</span>
   </a>
 );
 

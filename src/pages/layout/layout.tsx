@@ -106,7 +106,6 @@ const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?:
         {scripts !== "none" && <script src={script.path} defer />}
       </head>
       <Framed frame={frame}>
-        {message}
         {!hidesTitle && (
           <div class="head">
             <div>
@@ -116,6 +115,7 @@ const Page: FC<{ options: PageOptions; frame: Frame; message?: Child; children?:
             {actions !== undefined && <div class="actions">{actions}</div>}
           </div>
         )}
+        {message}
         {children}
       </Framed>
     </html>

@@ -175,6 +175,7 @@ const Numbers: FC<ChartProps> = ({ title, axis, points, series, format }) => (
   <Table
     caption={title}
     hidesCaption
+    isNarrow
     rows={points.map(({ label }, at) => ({ label, at }))}
     columns={[
       { head: axis, isHead: true, cell: ({ label }) => <span class="nowrap">{label}</span> },

@@ -1,4 +1,5 @@
-// A table of rows. It scrolls by itself on a phone, so that the page does not.
+// A table of rows. On a phone each row is a block with a line for each column, headed by the row's name. Tables of a few columns,
+// and those of figures alone, stay tables, and scroll by themselves, so that the page does not.
 import type { Child } from "hono/jsx";
 
 export interface Column<Row> {
@@ -9,6 +10,9 @@ export interface Column<Row> {
   /** Names the row for a screen reader. One column of each table. */
   isHead?: boolean;
 }
+
+/** So many columns fit a phone. */
+const FEW_COLUMNS = 2;
 
 interface TableProps<Row> {
   /** Says what the table lists. */
@@ -21,21 +25,25 @@ interface TableProps<Row> {
   foot?: readonly Child[];
   /** Instead of a table without rows. */
   empty?: Child;
+  /** Its columns are narrow, so that it stays a table on a phone. */
+  isNarrow?: boolean;
   /** The id of a row, for links to it. */
   idOf?: (row: Row) => string;
 }
 
-export function Table<Row>({ caption, hidesCaption = false, columns, rows, foot, empty, idOf }: TableProps<Row>) {
+export function Table<Row>(props: TableProps<Row>) {
+  const { caption, hidesCaption = false, columns, rows, foot, empty, idOf, isNarrow = false } = props;
   if (rows.length === 0 && empty !== undefined) return <>{empty}</>;
   return (
     // A region that scrolls must be reachable with the keyboard.
     <div class="scroll" role="region" aria-label={caption} tabindex={0}>
-      <table>
+      {/* The roles stay when the style makes blocks of the rows. */}
+      <table role="table" class={isNarrow || columns.length <= FEW_COLUMNS ? undefined : "rows"}>
         <caption class={hidesCaption ? "sr-only" : undefined}>{caption}</caption>
         <thead>
-          <tr>
+          <tr role="row">
             {columns.map(({ head, isNumber }) => (
-              <th scope="col" class={isNumber === true ? "number" : undefined}>
+              <th role="columnheader" scope="col" class={isNumber === true ? "number" : undefined}>
                 {head}
               </th>
             ))}
@@ -43,16 +51,18 @@ export function Table<Row>({ caption, hidesCaption = false, columns, rows, foot,
         </thead>
         <tbody>
           {rows.map((row) => (
-            <tr id={idOf?.(row)}>
-              {columns.map(({ cell, isNumber, isHead }) => {
+            <tr role="row" id={idOf?.(row)}>
+              {columns.map(({ head, cell, isNumber, isHead }) => {
                 const content = cell(row);
                 const className = isNumber === true ? "number" : undefined;
                 return isHead === true ? (
-                  <th scope="row" class={className}>
+                  <th role="rowheader" scope="row" class={className}>
                     {content}
                   </th>
                 ) : (
-                  <td class={className}>{content}</td>
+                  <td role="cell" class={className} data-label={head}>
+                    {content}
+                  </td>
                 );
               })}
             </tr>
@@ -60,10 +70,15 @@ export function Table<Row>({ caption, hidesCaption = false, columns, rows, foot,
         </tbody>
         {foot !== undefined && (
           <tfoot>
-            <tr>
+            <tr role="row">
               {foot.map((content, index) => {
-                const className = columns[index]?.isNumber === true ? "number" : undefined;
-                return index === 0 ? <th scope="row">{content}</th> : <td class={className}>{content}</td>;
+                const { head, isNumber } = columns[index] ?? {};
+                if (index === 0) return <th scope="row">{content}</th>;
+                return (
+                  <td role="cell" class={isNumber === true ? "number" : undefined} data-label={head}>
+                    {content}
+                  </td>
+                );
               })}
             </tr>
           </tfoot>

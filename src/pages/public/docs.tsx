@@ -78,6 +78,10 @@ const Document: FC<{ doc: Doc }> = ({ doc }) => (
   <div class="document">
     <nav aria-label="Documents">
       <ul>
+        {/* On a phone the only one: the others would stand between the reader and the document. */}
+        <li>
+          <a href="/docs">All documents</a>
+        </li>
         {[...customerDocs, ...references, ...otherDocs].map(({ path, title }) => (
           <li>
             <a href={path} aria-current={path === pathOf(doc) ? "page" : undefined}>

@@ -22,6 +22,7 @@ const NAMED = 50;
 
 export const startRun = itemAct({
   ...{ path: `${PATH}/start`, action: "startMigration", role: "admin", label: "Start a run", back: PATH },
+  tone: "main",
   question:
     "Tollgate applies the program's migrations to every tenant's tables, a small cohort first. Agents keep working.",
   schema: z.strictObject({}),

@@ -174,7 +174,7 @@ const Search: FC<SearchProps> = ({ of: { actor, action, outcome, from, to, reque
     <Field label="To" name="to" type="date" value={to} />
     <Field label="Request" name="requestId" value={requestId} placeholder="Its number" maxLength={200} />
     <div class="actions">
-      <button class="main">Search</button>
+      <button>Search</button>
       <a class="button" href={path}>
         Clear
       </a>

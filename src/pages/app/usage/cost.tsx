@@ -43,7 +43,7 @@ export const CostFigures: FC<CostProps> = ({ baseCents, window, used, nowMs }) =
   const { soFar, overage, projected } = costOf(baseCents, window, used, nowMs);
   const { includedUnits, unitAmountCents, capCents, maxUnits } = window;
   return (
-    <div class="grid figures">
+    <div class="grid">
       <Figure
         name="Included units"
         value={count(used)}

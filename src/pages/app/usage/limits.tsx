@@ -23,20 +23,38 @@ export const Limits: FC<LimitsProps> = ({ path, quota }) => (
     {quota === undefined ? (
       <Notice tone="warn">The meters do not answer at the moment. They are asked again every few seconds.</Notice>
     ) : (
-      <div class="grid figures">
-        <Limit name="Units this hour" {...quota.hour} note={hourNote(quota.hour)} />
-        {quota.month.limit !== null && (
-          <Limit
-            name="Units this month"
-            {...quota.month}
-            note={`The calendar month ends in ${inTime(quota.month.resetSeconds)}`}
-          />
-        )}
-        <Limit name="Requests this minute" {...quota.minute} note="Tool calls and other messages" />
-      </div>
+      <>
+        <Reached path={path} quota={quota} />
+        <div class="grid">
+          <Limit name="Units this hour" {...quota.hour} note={hourNote(quota.hour)} />
+          {quota.month.limit !== null && (
+            <Limit
+              name="Units this month"
+              {...quota.month}
+              note={`The calendar month ends in ${inTime(quota.month.resetSeconds)}`}
+            />
+          )}
+          <Limit name="Requests this minute" {...quota.minute} note="Tool calls and other messages" />
+        </div>
+      </>
     )}
   </section>
 );
+
+/** The limit that refuses agents for the longest time. It is no alert: the part renews itself, and would be read out each time. */
+const Reached: FC<{ path: string; quota: QuotaStatus }> = ({ path, quota: { hour, month } }) => {
+  const reached = [
+    { words: "of this month", ...month },
+    { words: "of this hour", ...hour },
+  ].find(({ used, limit }) => limit !== null && used >= limit);
+  if (reached === undefined) return null;
+  return (
+    <p class="notice bad">
+      The units {reached.words} are used up, so agents are refused. The first are free again in{" "}
+      {inTime(reached.resetSeconds)}. <a href={`${path}/limit`}>Raise a limit</a>
+    </p>
+  );
+};
 
 const Limit: FC<{ name: string; limit: number | null; used: number; note: string }> = (props) => {
   const { name, limit, used, note } = props;

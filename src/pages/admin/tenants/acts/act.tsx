@@ -76,9 +76,15 @@ function refusalOf({ problem, errors }: RefusedForm): string {
   return (
     problem?.text ??
     Object.entries(errors)
-      .map((pair) => pair.join(": "))
+      .map(([name, why]) => `${inWords(name)}: ${why}`)
       .join(" ")
   );
+}
+
+/** `Units per hour`, for the field `unitsPerHour`. */
+function inWords(name: string): string {
+  const words = name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+  return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
 async function actPage(
