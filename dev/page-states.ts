@@ -84,7 +84,7 @@ async function refusedVisitors({ system, newPage, see }: Windows): Promise<void>
 async function oneAccount(windows: Windows): Promise<void> {
   const { system, newPage, see, call, operator } = windows;
   const name = "Gesellschaft für Schiffselektronik und Nebenbetriebe mbH";
-  const { id } = (await operatorPost(system, "/tenants", { name, plan: "free" })) as { id: string };
+  const { id } = (await operatorApi(system, "POST", "/tenants", { name, plan: "free" })) as { id: string };
   await until(system, id, ({ state }) => state === "active");
   const admin = `/admin/tenants/${id}`;
   const owner = await newPage();
@@ -97,8 +97,10 @@ async function oneAccount(windows: Windows): Promise<void> {
   await look(operator, admin, "empty-operator-tenant");
   await refusedForms(windows, owner, id);
 
-  const { apiKey } = (await operatorPost(system, `/tenants/${id}/keys`, { name: "first" })) as { apiKey: string };
-  await operatorPost(system, `/tenants/${id}`, { limits: { unitsPerHour: 1, unitsPerMonth: 1 } }, "PATCH");
+  const { apiKey } = (await operatorApi(system, "POST", `/tenants/${id}/keys`, { name: "first" })) as {
+    apiKey: string;
+  };
+  await operatorApi(system, "PATCH", `/tenants/${id}`, { limits: { unitsPerHour: 1, unitsPerMonth: 1 } });
   for (let round = 0; round < 2; round += 1) await call(apiKey);
   for (const path of ["", "/usage", "/calls", "/limit"])
     await look(owner, `/app/${id}${path}`, `over-limit-${wordOf(path)}`);
@@ -123,13 +125,13 @@ async function oneAccount(windows: Windows): Promise<void> {
   await owner.goto(client);
   await see(owner, "consent");
 
-  await operatorPost(system, `/tenants/${id}/suspend`, {});
+  await operatorApi(system, "POST", `/tenants/${id}/suspend`, {});
   for (const path of ["", "/plan", "/keys", "/data"])
     await look(owner, `/app/${id}${path}`, `suspended-${wordOf(path)}`);
   await look(operator, admin, "suspended-operator-tenant");
   await owner.goto(await aClientsRequest(system));
   await see(owner, "suspended-consent");
-  await operatorPost(system, `/tenants/${id}/resume`, {});
+  await operatorApi(system, "POST", `/tenants/${id}/resume`, {});
 
   await at(owner, system, `/app/${id}/data`);
   await submit(owner, { name });
@@ -194,19 +196,21 @@ async function orders({ system, newPage, see }: Windows): Promise<void> {
 
 /** A customer whose payment fails at the end of the period: Stripe's clock is moved, as its events come. */
 async function unpaid({ system, newPage, see, call, operator }: Windows): Promise<void> {
-  const { tenantId, checkoutUrl } = (await operatorPost(system, "/checkouts", {
+  const { tenantId, checkoutUrl } = (await operatorApi(system, "POST", "/checkouts", {
     ...{ plan: "pro", name: "Unpaid & Partners", email: "books@unpaid.example" },
   })) as { tenantId: string; checkoutUrl: string };
   await (await fetch(checkoutUrl, { method: "POST", redirect: "manual" })).body?.cancel();
   await until(system, tenantId, ({ state }) => state === "active");
-  const { apiKey } = (await operatorPost(system, `/tenants/${tenantId}/keys`, { name: "first" })) as { apiKey: string };
+  const { apiKey } = (await operatorApi(system, "POST", `/tenants/${tenantId}/keys`, { name: "first" })) as {
+    apiKey: string;
+  };
   await call(apiKey);
   const owner = await newPage();
   await signIn(owner, system, await aMember(system, tenantId, "owner"));
   await at(owner, system, `/app/${tenantId}/limit`);
   await submit(owner, { cap: "-1" });
   await see(owner, "refused-form-spend-cap");
-  const tenant = (await operatorGet(system, `/tenants/${tenantId}`)) as { stripeCustomerId: string };
+  const tenant = (await operatorApi(system, "GET", `/tenants/${tenantId}`)) as { stripeCustomerId: string };
   await simulator(system, "/payments", {
     ...{ customers: { [tenant.stripeCustomerId]: "fail" }, retryDelaysMs: [50 * DAY_MS] },
   });
@@ -266,7 +270,10 @@ async function aPerson({ issuerUrl }: StateSystem, organisations: readonly strin
 /** A person whom the operator has added to the tenant. Returns the subject, with which the person signs in. */
 async function aMember(system: StateSystem, tenantId: string, role: string): Promise<string> {
   const sub = await aPerson(system, [tenantId], role);
-  await operatorPost(system, `/tenants/${tenantId}/members`, { email: `${sub}@schiffselektronik.example`, role });
+  await operatorApi(system, "POST", `/tenants/${tenantId}/members`, {
+    email: `${sub}@schiffselektronik.example`,
+    role,
+  });
   return sub;
 }
 
@@ -290,21 +297,13 @@ async function aClientsRequest({ publicUrl }: StateSystem): Promise<string> {
   return `${publicUrl}/oauth/authorize?${query.toString()}`;
 }
 
-async function operatorPost(system: StateSystem, path: string, body: unknown, method = "POST"): Promise<unknown> {
+async function operatorApi(system: StateSystem, method: string, path: string, body?: unknown): Promise<unknown> {
   const response = await fetch(`${system.publicUrl}/admin/api${path}`, {
     method,
     headers: { authorization: `Bearer ${system.operatorToken}`, "content-type": "application/json" },
-    body: JSON.stringify(body),
+    ...(body !== undefined && { body: JSON.stringify(body) }),
   });
   if (!response.ok) throw new Error(`${method} ${path} answered ${response.status}: ${await response.text()}`);
-  return response.json();
-}
-
-async function operatorGet({ publicUrl, operatorToken }: StateSystem, path: string): Promise<unknown> {
-  const response = await fetch(`${publicUrl}/admin/api${path}`, {
-    headers: { authorization: `Bearer ${operatorToken}` },
-  });
-  if (!response.ok) throw new Error(`${path} answered ${response.status}: ${await response.text()}`);
   return response.json();
 }
 
