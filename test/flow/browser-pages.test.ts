@@ -264,6 +264,8 @@ test("every page of the operator's fits a phone, and can be read and used by eve
     [`${tenant}/people`, "Acme"],
     [`${tenant}/suspend`, "Suspend"],
     [`${tenant}/configuration`, "Acme"],
+    [`${tenant}/usage`, "Acme"],
+    [`${tenant}/calls`, "Acme"],
     ["/admin/provisioning?all=true", "Provisioning"],
     ["/admin/billing", "Billing pipeline"],
     ["/admin/stripe-events", "Stripe events"],

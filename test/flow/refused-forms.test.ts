@@ -1,25 +1,9 @@
 // A form that is refused comes back with what the person entered, and says why: the operator's forms and a customer's.
 import { expect, test } from "vitest";
-import { OPERATOR_SCOPE } from "../../dev/issuer/people.ts";
 import { aTenant, operator, system } from "../support/flow.ts";
 import { enteredIn, textOf } from "../support/html.ts";
-import type { Page } from "../support/plain-browser.ts";
-import { Browser, aPerson } from "../support/sign-in.ts";
+import { anOperator, sendForm as send } from "../support/operators.ts";
 import { anOwnedTenant, ask } from "../support/signed-in.ts";
-
-async function anOperator(): Promise<Browser> {
-  const browser = new Browser();
-  const sub = await aPerson([], { roles: ["admin"], permissions: [OPERATOR_SCOPE] });
-  await browser.signIn(`${system.publicUrl}/admin/sign-in/issuer`, { sub });
-  return browser;
-}
-
-const send = (browser: Browser, path: string, fields: Record<string, string>): Promise<Page> =>
-  browser.page(system.publicUrl + path, {
-    method: "POST",
-    headers: { origin: system.publicUrl },
-    body: new URLSearchParams(fields),
-  });
 
 test("an act of the operator that is refused keeps what was entered, and says why", async () => {
   const [{ id }, other] = [await aTenant(), await aTenant()];

@@ -16,9 +16,9 @@ import { Copyable } from "../parts/code.tsx";
 import { Instant, count, units } from "../parts/figures.tsx";
 import { planPrice, planTitle } from "../parts/plan.tsx";
 import { accountPage, accountPath, may, tenantFor } from "./account-page.tsx";
-import { CallTable } from "./usage/calls.tsx";
+import { CallTable } from "../usage/calls-view.tsx";
 import { CostFigures } from "./usage/cost.tsx";
-import { Limits } from "./usage/limits.tsx";
+import { Limits } from "../usage/limits.tsx";
 
 /** Without script. */
 const RELOAD_SECONDS = 60;

@@ -11,6 +11,8 @@ import { tenantPath } from "./acts/act.tsx";
 
 const tabs = [
   { path: "", text: "Overview" },
+  { path: "/usage", text: "Usage" },
+  { path: "/calls", text: "Calls" },
   { path: "/configuration", text: "Configuration" },
   { path: "/data", text: "Data and jobs" },
   { path: "/people", text: "Keys and people" },

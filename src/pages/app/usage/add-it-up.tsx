@@ -8,7 +8,7 @@ import type { InvoicedPeriod } from "../../../subscriptions/invoices.ts";
 import { Figure, Instant, count, counted, dollars } from "../../parts/figures.tsx";
 import { Badge, Empty } from "../../parts/notice.tsx";
 import { Table } from "../../parts/table.tsx";
-import { query } from "./range.tsx";
+import { query } from "../../usage/range.tsx";
 
 export const AddItUp: FC<{ id: string; of: InvoicedPeriod; reportsPath: string }> = ({ id, of, reportsPath }) => {
   const { days, startMs, endMs } = of;

@@ -1,11 +1,11 @@
 // The routes of the pages about usage: figures, calls, invoices and what they add up from. People read them in every state of the
 // account.
 import { type Route, route } from "../../../http.ts";
-import { showCallPage } from "./call.tsx";
-import { CallsView, showCallsPage } from "./calls.tsx";
+import { CallsView } from "../../usage/calls-view.tsx";
+import { UsageView } from "../../usage/usage-view.tsx";
 import { InvoicesView, showInvoicePage, showInvoicesPage } from "./invoices.tsx";
 import { ReportView, ReportsView, showReportPage, showReportsPage } from "./reports.tsx";
-import { UsageView, showUsagePage } from "./usage.tsx";
+import { showCallPage, showCallsPage, showUsagePage } from "./usage.tsx";
 
 // oxfmt-ignore
 export const usageRoutes: readonly Route[] = [

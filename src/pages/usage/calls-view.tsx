@@ -1,18 +1,17 @@
 // The last calls with their receipts. A receipt is the id that the agent got with the answer.
 import type { Child, FC } from "hono/jsx";
 import * as z from "zod";
-import { joinBatches } from "../../../adapters/neon.ts";
-import { callEnds } from "../../../core/call.ts";
-import { type HttpContext, tenantOf } from "../../../http.ts";
-import { CallsQuery, callsOf } from "../../../metering/metrics/api.ts";
-import { metricsStore } from "../../../metering/metrics/metrics-store.ts";
-import { catalogue } from "../../../tools/catalogue.ts";
-import { orEmpty } from "../../layout/form-body.ts";
-import { Instant, count, duration } from "../../parts/figures.tsx";
-import { Select } from "../../parts/form.tsx";
-import { Empty, Notice } from "../../parts/notice.tsx";
-import { NextPage, Table } from "../../parts/table.tsx";
-import { accountPage, accountPath } from "../account-page.tsx";
+import { joinBatches } from "../../adapters/neon.ts";
+import { callEnds } from "../../core/call.ts";
+import { type HttpContext, tenantOf } from "../../http.ts";
+import { CallsQuery, callsOf } from "../../metering/metrics/api.ts";
+import { metricsStore } from "../../metering/metrics/metrics-store.ts";
+import { catalogue } from "../../tools/catalogue.ts";
+import { orEmpty } from "../layout/form-body.ts";
+import { Instant, count, duration } from "../parts/figures.tsx";
+import { Field, Select } from "../parts/form.tsx";
+import { Empty, Notice } from "../parts/notice.tsx";
+import { NextPage, Table } from "../parts/table.tsx";
 import { query as queryOf } from "./range.tsx";
 import { CallerName, Outcome, outcomeWords } from "./words.tsx";
 
@@ -22,30 +21,39 @@ const PAGE = 50;
 const { shape } = CallsQuery;
 export const CallsView = z.strictObject({
   after: shape.after,
+  /** Leads to the call with this receipt. */
+  receipt: orEmpty(z.string().trim().min(1).max(200)),
   ...{ tool: orEmpty(shape.tool), key: orEmpty(shape.key), outcome: orEmpty(shape.outcome) },
 });
+
+export type CallsView = z.infer<typeof CallsView>;
 
 type Calls = Awaited<ReturnType<typeof callsOf>>;
 type Call = Calls["calls"][number];
 
-/** GET /app/:tenantId/calls */
-export async function showCallsPage(
-  c: HttpContext,
-  { query }: { query: z.infer<typeof CallsView> },
-): Promise<Response> {
+/** The way to the call whose receipt the query has. */
+export function callOfReceipt(c: HttpContext, { receipt }: CallsView, path: string): Response | undefined {
+  return receipt === undefined ? undefined : c.redirect(`${path}/${encodeURIComponent(receipt)}`, 303);
+}
+
+/** The last calls of the path's tenant. `path`: of the page, which the customer has and the operator. */
+export async function callsView(c: HttpContext, query: CallsView, path: string): Promise<Child> {
+  const { after, tool, key, outcome } = query;
+  const filters = { tool, key, outcome };
   const control = joinBatches(c.get("context").control);
   const [found, names] = await Promise.all([
-    callsOf(c, { ...query, limit: PAGE }, control),
+    callsOf(c, { ...filters, after, limit: PAGE }, control),
     metricsStore(control).callerNames(tenantOf(c)),
   ]);
-  const { tool, key, outcome } = query;
-  const path = accountPath(c, "/calls");
-  const filters = { tool, key, outcome };
-  return accountPage(
-    c,
-    { title: "Calls", section: "/calls", lead: "The last calls of your agents, the newest first. Times are in UTC." },
+  return (
     <>
-      <CallFilters path={path} filters={filters} names={names} />
+      <div class="range">
+        <CallFilters path={path} filters={filters} names={names} />
+        <form method="get" action={path} class="inline">
+          <Field label="Receipt" name="receipt" isRequired maxLength={200} autocomplete="off" />
+          <button>Find</button>
+        </form>
+      </div>
       {!found.recentKnown && (
         <Notice tone="warn">
           Calls that failed or were refused cannot be shown at the moment. Charged calls are complete.
@@ -72,7 +80,7 @@ export async function showCallsPage(
           were charged.
         </p>
       )}
-    </>,
+    </>
   );
 }
 

@@ -1,9 +1,9 @@
 // Calls in words: their outcome, and who made them.
 import type { FC } from "hono/jsx";
-import { type CallEnd, callEnds } from "../../../core/call.ts";
-import { ERRORS_PATH } from "../../../http.ts";
-import type { CallerParts } from "../../../metering/metrics/api.ts";
-import { Badge, type Tone } from "../../parts/notice.tsx";
+import { type CallEnd, callEnds } from "../../core/call.ts";
+import { ERRORS_PATH } from "../../http.ts";
+import type { CallerParts } from "../../metering/metrics/api.ts";
+import { Badge, type Tone } from "../parts/notice.tsx";
 
 export const outcomeWords: Readonly<Record<CallEnd, { text: string; tone: Tone; meaning: string }>> = {
   ok: { text: "OK", tone: "good", meaning: "The tool answered. Its units are charged." },

@@ -1,8 +1,8 @@
 // A range of whole days (UTC) in the address of a page: links to the usual ranges, and a form for any other one.
 import type { FC } from "hono/jsx";
-import { DAY_MS } from "../../../core/time.ts";
-import { dayOf } from "../../../metering/invoice.ts";
-import { Field } from "../../parts/form.tsx";
+import { DAY_MS } from "../../core/time.ts";
+import { dayOf } from "../../metering/invoice.ts";
+import { Field } from "../parts/form.tsx";
 
 export interface Days {
   /** Days such as `2026-11-28`, both included. */

@@ -1,10 +1,10 @@
 // The charts of metrics over time: calls by outcome, and latency.
 import type { FC } from "hono/jsx";
-import { callEnds } from "../../../core/call.ts";
-import { DAY_MS, HOUR_MS } from "../../../core/time.ts";
-import type { metricsOf } from "../../../metering/metrics/api.ts";
-import { Chart, type ChartProps, labelOf } from "../../parts/chart.tsx";
-import { count, duration } from "../../parts/figures.tsx";
+import { callEnds } from "../../core/call.ts";
+import { DAY_MS, HOUR_MS } from "../../core/time.ts";
+import type { metricsOf } from "../../metering/metrics/api.ts";
+import { Chart, type ChartProps, labelOf } from "../parts/chart.tsx";
+import { count, duration } from "../parts/figures.tsx";
 import { outcomeWords } from "./words.tsx";
 
 type Metrics = Awaited<ReturnType<typeof metricsOf>>;

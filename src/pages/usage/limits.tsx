@@ -1,12 +1,12 @@
 // How much of its limits an account uses at this moment, and how much it has stored. The part with the limits renews itself every
 // few seconds and reads no ledger for it.
 import type { FC } from "hono/jsx";
-import { createTenantFiles } from "../../../adapters/files.ts";
-import type { QuotaStatus } from "../../../core/call.ts";
-import { type HttpContext, tenantOf } from "../../../http.ts";
-import { describeError, log } from "../../../log.ts";
-import { Figure, bytes, count, counted } from "../../parts/figures.tsx";
-import { Notice } from "../../parts/notice.tsx";
+import { createTenantFiles } from "../../adapters/files.ts";
+import type { QuotaStatus } from "../../core/call.ts";
+import { type HttpContext, tenantOf } from "../../http.ts";
+import { describeError, log } from "../../log.ts";
+import { Figure, bytes, count, counted } from "../parts/figures.tsx";
+import { Notice } from "../parts/notice.tsx";
 
 /** Each renewal is one request of the account's minute. */
 const POLL = "every 5s";
