@@ -20,6 +20,7 @@ import {
 import { type Place, placeOf, tenantOrigins } from "../identity/tokens/tenant-hosts.ts";
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
+import type { ToolUser } from "../tools/offer.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp/server.ts";
 import { SESSION_HEADER, idOf, sessionOf } from "./mcp/message.ts";
 import { authorizeCaller, callObject } from "./object-call.ts";
@@ -162,7 +163,11 @@ async function answerOther(message: Message): Promise<Response> {
   const { caller, body, context } = message;
   const authorization = await authorizeCaller(context, caller);
   if (authorization.kind === "refused") return refused(authorization, body, message.origin);
-  const response = await serve(message, authorization, callerOfTools(message));
+  const response = await serve(
+    message,
+    { user: authorization, branding: authorization.branding },
+    callerOfTools(message),
+  );
   const session = sessionOf(body);
   return withHeaders(response, {
     ...rateLimitHeaders(authorization.quota),
@@ -174,7 +179,7 @@ async function answerOther(message: Message): Promise<Response> {
 async function answerToolCall(message: Message): Promise<Response> {
   const { caller, body, context } = message;
   const call = observed(callerOfTools(message));
-  const response = await serve(message, { allowedTools: null }, call.callTool);
+  const response = await serve(message, {}, call.callTool);
   const state = call.state();
   // A streamed response begins before the call has ended, so its headers cannot depend on the outcome.
   if (state === "running") return response;
@@ -209,7 +214,7 @@ function retryAfter({ code, retryAfterSeconds }: Refusal): Record<string, string
 
 function serve(
   { request, body, authInfo, register }: Message,
-  { allowedTools, branding }: { allowedTools: readonly string[] | null; branding?: Branding },
+  { user, branding }: { user?: ToolUser; branding?: Branding },
   callTool: CallTool,
 ): Promise<Response> {
   return serveMcp({
@@ -218,7 +223,7 @@ function serve(
     authInfo,
     branding,
     register: (server) => {
-      registerTools(server, toolsFor(body, catalogue, allowedTools), callTool);
+      registerTools(server, toolsFor(body, catalogue, user, Date.now()), callTool);
       register?.(server);
     },
   });

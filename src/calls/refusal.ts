@@ -1,10 +1,11 @@
 // The text of refusals, written for a model: what was refused, what it costs, what is used, when to retry, where to
 // upgrade. The same facts are sent as data beside the text.
 import type { CallOutcome, QuotaStatus, Refusal } from "../core/call.ts";
-import { type ErrorCode, errors } from "../core/errors.ts";
+import { type ErrorCode, errors, support } from "../core/errors.ts";
 import { type Account, type StateFacts, conditionOf, tenantTable } from "../core/tenant/tenant-state.ts";
 import { costOf, inDollars, spentIn, type SpendWindow } from "../core/plans/money.ts";
-import { plans } from "../core/plans/plans.ts";
+import { type Features, type PlanName, featuresOf, plans } from "../core/plans/plans.ts";
+import { withheld } from "../tools/offer.ts";
 import type { Tool } from "../tools/tool.ts";
 import type { Measure, Refused } from "./admission.ts";
 
@@ -161,6 +162,38 @@ export function urlsOf(
   { id }: { id: string },
 ): Pick<LimitOptions, "upgradeUrl" | "raiseUrl"> {
   return { upgradeUrl: `${PUBLIC_URL}/plans`, raiseUrl: `${PUBLIC_URL}/app/${id}/limit` };
+}
+
+/** The refusal of a tool that the tenant's plan or features do not have, or that has ended; `undefined`: the tenant has it. */
+export function withheldRefusal(
+  tool: Tool,
+  tenant: { plan: PlanName; features: Features },
+  { upgradeUrl, nowMs }: Pick<LimitOptions, "upgradeUrl" | "nowMs">,
+): Refusal | undefined {
+  const reason = withheld(tool, { plan: tenant.plan, features: featuresOf(tenant) }, nowMs);
+  switch (reason?.by) {
+    case undefined:
+      return undefined;
+    case "end":
+      return plainRefusal("tool_ended", `${tool.name} worked until ${reason.until}. Use ${reason.use} instead.`);
+    case "plan": {
+      const detail = `${tool.name} is in ${inWords("plan", reason.plans)}. Upgrade at ${upgradeUrl}`;
+      return { ...plainRefusal("tool_not_in_plan", detail), upgradeUrl };
+    }
+    case "feature": {
+      const needs = `${tool.name} needs ${inWords("feature", reason.features)}.`;
+      if (reason.plans.length === 0) return plainRefusal("feature_missing", `${needs} Ask support: ${support}.`);
+      const detail = `${needs} Plans that have it: ${reason.plans.join(", ")}. Upgrade at ${upgradeUrl}`;
+      return { ...plainRefusal("feature_missing", detail), upgradeUrl };
+    }
+    default:
+      return reason satisfies never;
+  }
+}
+
+/** "the plan pro", "the plans pro and enterprise". */
+function inWords(noun: string, names: readonly string[]): string {
+  return `the ${noun}${names.length === 1 ? "" : "s"} ${new Intl.ListFormat("en").format(names)}`;
 }
 
 /** The refusal of a caller that lacks a scope of the tool. */

@@ -23,6 +23,7 @@ import {
 } from "../core/call.ts";
 import { type ErrorCode, errorCode } from "../core/errors.ts";
 import { type SpendWindow, withReserve } from "../core/plans/money.ts";
+import { featuresOf } from "../core/plans/plans.ts";
 import type { Charge, ChargedCall } from "../core/usage.ts";
 import type { ApiKey, TenantConfig } from "../core/tenant/tenant.ts";
 import { refusedByState } from "../core/tenant/tenant-state.ts";
@@ -31,6 +32,7 @@ import { rolesNeeded } from "../identity/members/members.ts";
 import { describeError, log } from "../log.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
 import { catalogue } from "../tools/catalogue.ts";
+import { offered } from "../tools/offer.ts";
 import { type Tool, type ToolContext, mostUnits } from "../tools/tool.ts";
 import type { Admission, Ticket } from "./admission.ts";
 import { type Earlier, type KeyedCalls, chargedAs } from "./keyed-calls.ts";
@@ -43,6 +45,7 @@ import {
   scopesNeeded,
   stateRefusal,
   urlsOf,
+  withheldRefusal,
 } from "./refusal.ts";
 import { type ToolRun, runTool, timedDb, toolContext } from "./tool-runner.ts";
 
@@ -132,7 +135,9 @@ export async function authorize(host: AuthorizationHost, caller: Caller): Promis
   if (refused !== undefined) {
     return { kind: "refused", refusal: requestRefusal(refused, { ...urlsOf(host, config), nowMs: now }), quota };
   }
-  return { kind: "authorized", allowedTools: allowedTools(config, caller), branding: config.branding, quota };
+  const { plan, branding } = config;
+  const user = { allowedTools: allowedTools(config, caller), plan, features: featuresOf(config), scopes: found.scopes };
+  return { kind: "authorized", ...user, branding, quota };
 }
 
 /** Admits a call, runs its tool and settles it. Refusals and failed tools are values; a throw is an outage. */
@@ -196,8 +201,11 @@ async function admitAndRun(
   const key = keyOf(config, caller);
   const refused = refusedTool(config, request, key) ?? host.refuse(config, key);
   if (refused !== undefined) return refusedOutcome(refused);
-  const tool = catalogue.get(request.tool);
-  if (tool === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
+  const listed = catalogue.get(request.tool);
+  if (listed === undefined) return refusedOutcome(plainRefusal("tool_unknown"));
+  const notOffered = withheldRefusal(listed, config, { ...urlsOf(host, config), nowMs: host.now() });
+  if (notOffered !== undefined) return refusedOutcome(notOffered);
+  const tool = offered(listed, config.plan, host.now());
   if (lacksScope(caller, scopes, tool)) return refusedOutcome(scopesNeeded(tool));
 
   const db = await host.rows(config);

@@ -1,5 +1,6 @@
 // The values of one call that the Worker and a tenant's object exchange. Plain data only, because they cross an RPC.
 import type { ErrorCode } from "./errors.ts";
+import type { Features, PlanName } from "./plans/plans.ts";
 import type { Branding, TenantId } from "./tenant/tenant.ts";
 
 /** The caller, whose credential the Worker has verified. The object decides whether the key and the tenant are still valid. */
@@ -158,7 +159,17 @@ export type CallOutcome =
 
 /** The answer for every MCP method that is not a tool call. */
 export type Authorization =
-  | { kind: "authorized"; allowedTools: readonly string[] | null; branding: Branding; quota: QuotaStatus }
+  | {
+      kind: "authorized";
+      /** Of the tenant and of the key; `null`: all. */
+      allowedTools: readonly string[] | null;
+      plan: PlanName;
+      features: Features;
+      /** Those of the caller's credential. */
+      scopes: readonly string[];
+      branding: Branding;
+      quota: QuotaStatus;
+    }
   /** `quota` is known when a limit refused the message. */
   | { kind: "refused"; refusal: Refusal; quota?: QuotaStatus };
 

@@ -51,6 +51,9 @@ export const errors = {
   tenant_gone: { status: 403, advice: "The account was closed." },
   // admission
   tool_not_allowed: { status: 403, advice: "This account may not call this tool." },
+  tool_not_in_plan: { status: 403, advice: "This account's plan does not have this tool." },
+  feature_missing: { status: 403, advice: "This tool needs a feature that the account does not have." },
+  tool_ended: { status: 410, advice: "This tool has ended." },
   tool_not_in_key: { status: 403, advice: "This API key may not call this tool." },
   rate_limited: { status: 429, advice: "Too many requests in a minute." },
   too_many_in_flight: { status: 429, advice: "Too many calls are running at once." },

@@ -4,9 +4,10 @@
 import { toolFiles } from "#app/tools";
 import { getUsage } from "./get-usage.ts";
 import { healthCheck } from "./health-check.ts";
+import { checkedOffer } from "./offer.ts";
 import { type Tool, isTool } from "./tool.ts";
 
-export const catalogue: ReadonlyMap<string, Tool> = catalogueOf([healthCheck, getUsage], toolFiles);
+export const catalogue: ReadonlyMap<string, Tool> = checkedOffer(catalogueOf([healthCheck, getUsage], toolFiles));
 
 /** The catalogue of these tools and files. Throws with the file's name and the remedy. */
 export function catalogueOf(

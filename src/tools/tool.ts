@@ -7,6 +7,7 @@ import type { Features, PlanName } from "../core/plans/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
 import type { WrittenBlock } from "./content.ts";
+import { restrictionProblems } from "./restrictions.ts";
 
 /** The tenant's rows. The same statements work wherever the rows are. Every method throws `AppError` when the database fails. */
 export interface TenantDb extends Transaction {
@@ -117,6 +118,12 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   readonly units: number | { readonly max: number };
   /** The caller needs every one of them. */
   readonly scopes: readonly string[];
+  /** The plans that have the tool. Default: all. */
+  readonly plans?: readonly PlanName[];
+  /** Features that the tenant needs, of its plan or its own: every one of them. Default: none. */
+  readonly features?: readonly string[];
+  /** The tool is ending: announced from the day `since` on, and refused after the day `until` (YYYY-MM-DD, UTC). `use`: another tool. */
+  readonly deprecated?: { readonly since: string; readonly until: string; readonly use: string };
   readonly input: Input;
   readonly output: Output;
   readonly annotations: ToolAnnotations;
@@ -145,7 +152,7 @@ const defined = new WeakSet<object>();
  * and the remedy. The description needs no price: `describedWithPrice` adds it.
  */
 export function defineTool<Input extends z.ZodObject, Output extends z.ZodObject>(tool: Tool<Input, Output>): Tool {
-  const [problem] = problemsOf(tool);
+  const [problem] = [...problemsOf(tool), ...restrictionProblems(tool)];
   if (problem !== undefined) throw new Error(`The tool ${tool.name === "" ? "without a name" : tool.name} ${problem}`);
   defined.add(tool);
   // The catalogue calls every tool with arguments that its own `input` has parsed.

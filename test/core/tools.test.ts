@@ -106,7 +106,7 @@ test("the product's tools import nothing but the core, the config and their libr
     const source = await readFile(join(directory, file), "utf8");
     for (const [, from = ""] of source.matchAll(/from "([^"]+)"/g)) {
       expect(from, file).toMatch(
-        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|content|drizzle)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
+        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|content|offer|restrictions|drizzle)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
       );
     }
   }

@@ -115,13 +115,17 @@ test("only a call names a tool, and its server has that tool alone", () => {
   const catalogue = new Map([aTool(), aTool({ name: "other_tool" })].map((tool) => [tool.name, tool]));
   const called = { method: "tools/call", params: { name: "other_tool" } };
   expect(calledTool(called)).toBe("other_tool");
-  expect(toolsFor(called, catalogue, ["search_products"]).map(({ name }) => name)).toEqual(["other_tool"]);
-  expect(toolsFor({ method: "tools/call", params: { name: "missing" } }, catalogue, null)).toEqual([]);
-  expect(toolsFor({ method: "tools/list" }, catalogue, null)).toHaveLength(2);
-  expect(toolsFor({ method: "tools/list" }, catalogue, ["other_tool"]).map(({ name }) => name)).toEqual(["other_tool"]);
+  const now = Date.UTC(2026, 10, 30);
+  const user = { plan: "free", features: {}, scopes: [] };
+  const namesFor = (body: unknown, allowedTools: string[] | null): string[] =>
+    toolsFor(body, catalogue, { ...user, allowedTools }, now).map(({ name }) => name);
+  expect(namesFor(called, ["search_products"])).toEqual(["other_tool"]);
+  expect(namesFor({ method: "tools/call", params: { name: "missing" } }, null)).toEqual([]);
+  expect(namesFor({ method: "tools/list" }, null)).toEqual(["search_products", "other_tool"]);
+  expect(namesFor({ method: "tools/list" }, ["other_tool"])).toEqual(["other_tool"]);
   for (const body of [null, 1, [], {}, { method: "tools/call" }, { method: "prompts/get", params: { name: "x" } }]) {
     expect(calledTool(body)).toBeUndefined();
-    expect(toolsFor(body, catalogue, null)).toEqual([]);
+    expect(namesFor(body, null)).toEqual([]);
   }
 });
 

@@ -4,6 +4,7 @@ import * as z from "zod";
 import type { Row } from "../../src/core/sql.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
 import { showStock } from "./content-tool.ts";
+import { offeredTools } from "./offered-tools.ts";
 
 const takeFromStock = defineTool({
   name: "take_from_stock",
@@ -88,4 +89,4 @@ const runSql = defineTool({
   },
 });
 
-export const flowTools: readonly Tool[] = [takeFromStock, setStock, runSql, showStock];
+export const flowTools: readonly Tool[] = [takeFromStock, setStock, runSql, showStock, ...offeredTools];

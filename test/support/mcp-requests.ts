@@ -70,7 +70,7 @@ export async function answer(request: Request, setting: Setting = {}): Promise<R
       request,
       body: each,
       authInfo,
-      register: (server) => registerTools(server, toolsFor(each, catalogue, null), callTool),
+      register: (server) => registerTools(server, toolsFor(each, catalogue, undefined, Date.now()), callTool),
     });
   return finish(await (Array.isArray(body) ? answerBatch(body, serve) : serve(body)));
 }

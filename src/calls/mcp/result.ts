@@ -2,8 +2,12 @@
 import type { CallToolResult } from "@modelcontextprotocol/server";
 import type { CallOutcome, ContentBlock, Receipt } from "../../core/call.ts";
 
-/** The result of a call for a client of this revision. */
-export function toResult(outcome: CallOutcome, revision: string): CallToolResult {
+/** The result of a call for a client of this revision. `ending`: the facts of a tool that is deprecated. */
+export function toResult(
+  outcome: CallOutcome,
+  revision: string,
+  ending?: Readonly<Record<string, unknown>>,
+): CallToolResult {
   if (outcome.kind === "refused") {
     const { message, ...facts } = outcome.refusal;
     return refusalResult(message, facts, outcome.receipt);
@@ -13,7 +17,7 @@ export function toResult(outcome: CallOutcome, revision: string): CallToolResult
     content: content.map((block) => knownBlock(block, revision)) as CallToolResult["content"],
     ...(data && { structuredContent: data }),
     ...(isError && { isError }),
-    ...metaOf(failure && { code: failure }, receipt),
+    ...metaOf(failure && { code: failure }, receipt, ending),
   };
 }
 
@@ -22,10 +26,18 @@ export function refusalResult(message: string, facts: Record<string, unknown>, r
   return { isError: true, content: [{ type: "text", text: message }], ...metaOf(facts, receipt) };
 }
 
-function metaOf(refusal: Record<string, unknown> | undefined, receipt: Receipt | undefined) {
-  if (refusal === undefined && receipt === undefined) return {};
+function metaOf(
+  refusal: Record<string, unknown> | undefined,
+  receipt: Receipt | undefined,
+  ending?: Readonly<Record<string, unknown>>,
+) {
+  if (refusal === undefined && receipt === undefined && ending === undefined) return {};
   return {
-    _meta: { ...(refusal && { "tollgate/refusal": refusal }), ...(receipt && { "tollgate/receipt": receipt }) },
+    _meta: {
+      ...(refusal && { "tollgate/refusal": refusal }),
+      ...(receipt && { "tollgate/receipt": receipt }),
+      ...(ending && { "tollgate/deprecated": ending }),
+    },
   };
 }
 

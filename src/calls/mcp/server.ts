@@ -18,6 +18,7 @@ import type { CallOutcome, Progress } from "../../core/call.ts";
 import { type ErrorCode, errorCode, errors } from "../../core/errors.ts";
 import type { Branding } from "../../core/tenant/tenant.ts";
 import { currentRequestId, describeError, log, markRequest, traceOf } from "../../log.ts";
+import { type ToolUser, endNotice, offeredTools } from "../../tools/offer.ts";
 import type { Tool } from "../../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "../keyed-calls.ts";
 import { declarationOf } from "./declaration.ts";
@@ -132,13 +133,14 @@ export function calledTool(body: unknown): string | undefined {
 }
 
 /**
- * The tools that this message needs: the called one, all allowed ones for `tools/list`, otherwise none. `allowed` is `null`
- * when all are. A call ignores it: its own checks refuse with a clearer message than "not found".
+ * The tools that this message needs: the called one, those that `user` may use for `tools/list`, otherwise none. A call ignores
+ * the user: its own checks refuse with a clearer message than "not found".
  */
 export function toolsFor(
   body: unknown,
   catalogue: ReadonlyMap<string, Tool>,
-  allowed: readonly string[] | null,
+  user: ToolUser | undefined,
+  nowMs: number,
 ): readonly Tool[] {
   const called = calledTool(body);
   if (called !== undefined) {
@@ -146,8 +148,7 @@ export function toolsFor(
     return tool === undefined ? [] : [tool];
   }
   if (!isObject(body) || body.method !== "tools/list") return [];
-  const tools = [...catalogue.values()];
-  return allowed === null ? tools : tools.filter((tool) => allowed.includes(tool.name));
+  return user === undefined ? [...catalogue.values()] : offeredTools(catalogue.values(), user, nowMs);
 }
 
 export interface ToolCallOptions {
@@ -191,7 +192,7 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
           ...(progress && { progress }),
         };
         const outcome = await callTool(tool, args, options);
-        return offerToRaise(outcome, offer) ?? toResult(outcome, revisionOf(context));
+        return offerToRaise(outcome, offer) ?? toResult(outcome, revisionOf(context), endingOf(tool, Date.now()));
       } catch (error) {
         if (error instanceof ProtocolError) throw error;
         const code = errorCode(error);
@@ -253,6 +254,12 @@ function offerToRaise(outcome: CallOutcome, { form, answer, key }: Offer): Input
   }
   const requestState = key ?? `raise.${crypto.randomUUID()}`;
   return inputRequired({ inputRequests: { [RAISE]: inputRequired.elicitUrl({ url, message: text }) }, requestState });
+}
+
+/** The facts of a tool that is ending, for the answers of its calls. */
+function endingOf(tool: Tool, nowMs: number): Record<string, unknown> | undefined {
+  const message = endNotice(tool, nowMs);
+  return message === undefined ? undefined : { ...tool.deprecated, message };
 }
 
 /** The revision of the message: the envelope's, or that of the header. */

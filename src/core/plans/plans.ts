@@ -114,6 +114,8 @@ export interface Plan {
   readonly strategy: Strategy;
   /** Features of every tenant of the plan, as app/config.ts says today. */
   readonly features?: Features;
+  /** What a call of single tools costs on this plan, by tool name, as app/config.ts says today. Other tools have their own price. */
+  readonly toolUnits?: Readonly<Record<string, number>>;
 }
 
 /** A plan as app/config.ts writes it: what it leaves out of the limits has a default. */
@@ -129,6 +131,7 @@ const PlanDefinition = z.strictObject({
   limits: Limits,
   strategy: z.enum(strategies),
   features: Features.default({}),
+  toolUnits: z.record(z.string(), z.int().min(0)).default({}),
 });
 
 const PlanTable = z

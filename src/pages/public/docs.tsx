@@ -6,7 +6,7 @@ import { config } from "../../core/app-config.ts";
 import { AppError } from "../../core/errors.ts";
 import { type HttpContext, publicForMinutes } from "../../http.ts";
 import { catalogue } from "../../tools/catalogue.ts";
-import { mostUnits, priceInWords } from "../../tools/tool.ts";
+import { plansInWords, pricesInWords } from "../../tools/offer.ts";
 import { publicPage } from "../layout/layout.tsx";
 
 type Doc = (typeof docs)[number];
@@ -127,7 +127,7 @@ export function showLlms(c: HttpContext): Response {
     "",
     ...[...catalogue.values()].map(
       (tool) =>
-        `- \`${tool.name}\` (${mostUnits(tool) === 0 ? "free" : `${priceInWords(tool)} a call`}): ${oneLine(tool.description)}`,
+        `- \`${tool.name}\` (${pricesInWords(tool)}${plansInWords(tool) === undefined ? "" : `; plans: ${plansInWords(tool)}`}): ${oneLine(tool.description)}`,
     ),
     ...groups.flatMap(({ title, listed }) => [
       "",

@@ -4,7 +4,8 @@ import { config } from "../../core/app-config.ts";
 import { plans } from "../../core/plans/plans.ts";
 import type { HttpContext } from "../../http.ts";
 import { catalogue } from "../../tools/catalogue.ts";
-import { type Tool, mostUnits, priceInWords } from "../../tools/tool.ts";
+import { plansInWords, pricesInWords } from "../../tools/offer.ts";
+import { type Tool, mostUnits } from "../../tools/tool.ts";
 import { publicPage } from "../layout/layout.tsx";
 import { Badge } from "../parts/notice.tsx";
 import { PlanCard } from "../parts/plan.tsx";
@@ -86,8 +87,9 @@ const ToolCard: FC<{ tool: Tool }> = ({ tool, tool: { name, title, description, 
       <TextWithCode text={description} />
     </p>
     <p>
-      <Badge tone="accent">{mostUnits(tool) === 0 ? "free" : `${priceInWords(tool)} a call`}</Badge>{" "}
+      <Badge tone="accent">{pricesInWords(tool)}</Badge>{" "}
       <Badge>{annotations.readOnly ? "reads only" : "changes data"}</Badge>
+      {plansInWords(tool) !== undefined && <Badge>{`plans: ${plansInWords(tool)}`}</Badge>}
     </p>
   </div>
 );

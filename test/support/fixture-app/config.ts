@@ -76,6 +76,8 @@ export const config: AppConfig = {
         sessionIdleSeconds: 300,
       },
       strategy: "database",
+      features: { audit_export: true },
+      toolUnits: { read_document: 3 },
     },
   },
 
