@@ -8,13 +8,13 @@ import { BackupJobs } from "./backups/backup-jobs.ts";
 import type { JobHost } from "./backups/job.ts";
 import { plainRefusal } from "./calls/refusal.ts";
 import { type CallHost, type NotServed, authorize } from "./calls/run-call.ts";
-import { TenantCalls } from "./calls/tenant-calls.ts";
+import { type SendQuestion, TenantCalls } from "./calls/tenant-calls.ts";
 import { type Context, createContext, runInRequests } from "./control/context.ts";
 import type { ReservedPlacement } from "./control/placements-store.ts";
 import type { Step, TenantWork } from "./control/work.ts";
 import { TenantConfigCopy } from "./control/tenant-config.ts";
 import { type TenantsStore, tenantsStore } from "./control/tenants-store.ts";
-import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus } from "./core/call.ts";
+import type { Answered, Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus } from "./core/call.ts";
 import { AppError, type ErrorCode } from "./core/errors.ts";
 import { Mutex } from "./core/concurrency/mutex.ts";
 import type { AdmissionLimits } from "./core/plans/plans.ts";
@@ -189,8 +189,18 @@ export class TenantObject extends DurableObject<Env> {
   }
 
   /** Runs a tool. Refusals and failed tools are values; a throw is an outage. */
-  call(request: CallRequest, progress?: (progress: Progress) => Promise<void>): Promise<CallOutcome> {
-    return inRequest(request.requestId, () => this.#calls.run(request, progress), { traceId: request.traceId });
+  call(
+    request: CallRequest,
+    progress?: (progress: Progress) => Promise<void>,
+    sendQuestion?: SendQuestion,
+  ): Promise<CallOutcome> {
+    const run = () => this.#calls.run(request, progress, sendQuestion);
+    return inRequest(request.requestId, run, { traceId: request.traceId });
+  }
+
+  /** A person's answer to a question that a running call has sent. Returns whether the call waits for it. */
+  answerQuestion(caller: Caller, questionId: string, answered: Answered): boolean {
+    return this.#calls.answer(caller, questionId, answered);
   }
 
   /** Stops a call whose client has gone. The call is then not charged. */

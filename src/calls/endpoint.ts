@@ -21,10 +21,12 @@ import { type Place, placeOf, tenantOrigins } from "../identity/tokens/tenant-ho
 import { describeError, log } from "../log.ts";
 import { catalogue } from "../tools/catalogue.ts";
 import type { ToolUser } from "../tools/offer.ts";
+import { AnsweredForm, callStates } from "./mcp/call-state.ts";
 import { type CallTool, calledTool, registerTools, serveMcp, toolsFor } from "./mcp/server.ts";
-import { SESSION_HEADER, idOf, sessionOf } from "./mcp/message.ts";
+import { SESSION_HEADER, answerToQuestion, idOf, sessionOf } from "./mcp/message.ts";
 import { authorizeCaller, callObject } from "./object-call.ts";
 import { plainRefusal } from "./refusal.ts";
+import { QUESTION_PREFIX, principalOf } from "./tenant-calls.ts";
 import { type McpGuard, answerBatch, corsHeaders, rateLimitHeaders, readMcpRequest } from "./mcp/transport.ts";
 
 /**
@@ -58,7 +60,7 @@ export async function handleMcp(
     return isOver ? tooManyWrongTokens() : challenge(code, place.origin);
   });
   if ("response" in read) return read.response;
-  const { body, finish } = read;
+  const { body, finish, streams } = read;
   let tenantId: string | undefined;
   /** Answers with the refusal of what `work` throws. */
   const answer = async (message: unknown, work: () => Promise<Response>): Promise<Response> => {
@@ -76,7 +78,16 @@ export async function handleMcp(
     if ("refused" in authentication) return refusalResponse(plainRefusal(authentication.refused), body, place.origin);
     ({ tenantId } = authentication.caller);
     const one = (message: unknown): Promise<Response> =>
-      answerMessage({ ...authentication, request, body: message, origin: place.origin, context, ctx, register });
+      answerMessage({
+        ...authentication,
+        request,
+        body: message,
+        streams,
+        origin: place.origin,
+        context,
+        ctx,
+        register,
+      });
     return Array.isArray(body) ? answerBatch(body, (each) => answer(each, () => one(each))) : one(body);
   });
   return withHeaders(await finish(response), corsHeaders(request, guard.allowedOrigins));
@@ -120,6 +131,8 @@ async function countCrossing(context: Context, { tenantId, target }: Crossing): 
 }
 
 function answerMessage(message: Message): Promise<Response> {
+  const answer = answerToQuestion(message.body, QUESTION_PREFIX);
+  if (answer !== undefined) return takeAnswer(message, answer);
   const called = calledTool(message.body);
   return called !== undefined && catalogue.has(called) ? answerToolCall(message) : answerOther(message);
 }
@@ -153,9 +166,22 @@ interface Message extends Authenticated {
   /** Where the request came to. */
   origin: string;
   body: unknown;
+  /** Whether the client takes an event stream. */
+  streams: boolean;
   context: Context;
   ctx: Pick<ExecutionContext, "waitUntil">;
   register: ((server: McpServer) => void) | undefined;
+}
+
+/** Hands a person's answer to the call that has asked. An error, or no answer of a known form, counts as cancelled. */
+async function takeAnswer(
+  { caller, context }: Message,
+  { id, result }: { id: string; result: unknown },
+): Promise<Response> {
+  const answered = AnsweredForm.safeParse(result).data ?? { action: "cancel" };
+  const isTaken = await context.tenantObject(caller.tenantId).answerQuestion(caller, id, answered);
+  if (!isTaken) log("info", "answer_without_question", { tenantId: caller.tenantId });
+  return new Response(null, { status: 202 });
 }
 
 /** Answers any message but the call of a known tool. The caller is authorized first. */
@@ -213,7 +239,7 @@ function retryAfter({ code, retryAfterSeconds }: Refusal): Record<string, string
 }
 
 function serve(
-  { request, body, authInfo, register }: Message,
+  { request, body, authInfo, register, caller, context, streams }: Message,
   { user, branding }: { user?: ToolUser; branding?: Branding },
   callTool: CallTool,
 ): Promise<Response> {
@@ -223,7 +249,8 @@ function serve(
     authInfo,
     branding,
     register: (server) => {
-      registerTools(server, toolsFor(body, catalogue, user, Date.now()), callTool);
+      const states = callStates(context.env, principalOf(caller));
+      registerTools(server, toolsFor(body, catalogue, user, Date.now()), { callTool, states, streams });
       register?.(server);
     },
   });
@@ -235,6 +262,7 @@ function callerOfTools({ context, ctx, caller }: Pick<Message, "context" | "ctx"
     callObject(context, ctx, {
       ...{ tool, args, caller, progress: options.progress, signal: options.signal },
       ...{ idempotencyKey: options.idempotencyKey, waitsMs: options.waitsMs },
+      ...{ asking: options.asking, sendQuestion: options.sendQuestion },
     });
 }
 

@@ -43,7 +43,7 @@ const USAGE_TRUSTED_MS = 60_000;
 /** Tenants whose usage one isolate remembers; each takes some 10 KB at most. */
 const MAX_REMEMBERED = 500;
 
-export interface FallbackRequest extends Pick<CallRequest, "callId" | "idempotency" | "caller" | "args"> {
+export interface FallbackRequest extends Pick<CallRequest, "callId" | "idempotency" | "caller" | "args" | "asking"> {
   tool: Tool;
   progress: ((progress: Progress) => Promise<void>) | undefined;
   /** Whether an attempt in the object was lost: the object may have charged the call. */
@@ -76,12 +76,12 @@ export function authorizeWithoutObject(context: Context, caller: Caller): Promis
  * may run twice. Refusals and failed tools are values, as in the object.
  */
 export async function callWithoutObject(context: Context, call: FallbackRequest): Promise<CallOutcome> {
-  const { idempotency, tool, args, caller, progress, signal } = call;
+  const { idempotency, tool, args, caller, progress, signal, asking } = call;
   const refused = refusedPrice(call) ?? (idempotency && refusedKey(tool, idempotency.atMs, Date.now()));
   if (refused !== undefined) return refusedOutcome(refused);
   const callId = await chargeId(context, call);
   if (typeof callId !== "string") return refusedOutcome(callId.refusal);
-  const request = { callId, idempotency, attempt: 2 as const, caller, tool: tool.name, args };
+  const request = { callId, idempotency, attempt: 2 as const, caller, tool: tool.name, args, asking };
   const abort = new AbortController();
   const onAbort = (): void => abort.abort("cancelled");
   signal.addEventListener("abort", onAbort, { once: true });

@@ -9,7 +9,16 @@ import { newTimedId } from "../adapters/ids.ts";
 import { withTimeout } from "../adapters/timeout.ts";
 import type { Context } from "../control/context.ts";
 import { BoundedMap } from "../core/concurrency/bounded-map.ts";
-import type { Authorization, CallOutcome, CallRequest, Caller, Progress, QuotaStatus, Refusal } from "../core/call.ts";
+import type {
+  Asking,
+  Authorization,
+  CallOutcome,
+  CallRequest,
+  Caller,
+  Progress,
+  QuotaStatus,
+  Refusal,
+} from "../core/call.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
 import { type ErrorCode, errors } from "../core/errors.ts";
 import { currentRequestId, currentTraceId, describeError, log } from "../log.ts";
@@ -17,6 +26,7 @@ import { TOOL_TIMEOUT_MS, type Tool } from "../tools/tool.ts";
 import { authorizeWithoutObject, callWithoutObject } from "./fallback-call.ts";
 import { keyedCall } from "./keyed-calls.ts";
 import { mayBeCharged, plainRefusal, refusedOutcome } from "./refusal.ts";
+import { ASK_WAIT_MS, type SendQuestion } from "./tenant-calls.ts";
 
 /** An object that answers later than its tool's time limit plus this counts as lost. */
 const ANSWER_MARGIN_MS = 5_000;
@@ -47,6 +57,10 @@ export interface ObjectCall {
   idempotencyKey?: string | undefined;
   /** How long the call waits for someone to raise the limit that refuses it. */
   waitsMs?: number | undefined;
+  /** How its tool can ask the person who uses it. */
+  asking?: Asking | undefined;
+  /** Sends a question on the call's stream. The answer comes in a message of its own. */
+  sendQuestion?: SendQuestion | undefined;
   progress: ((progress: Progress) => Promise<void>) | undefined;
   /** Aborted when the client disconnects. */
   signal: AbortSignal;
@@ -163,7 +177,7 @@ export async function callObject(
   ctx: Pick<ExecutionContext, "waitUntil">,
   call: ObjectCall,
 ): Promise<CallOutcome> {
-  const { tool, args, caller, progress, signal } = call;
+  const { tool, args, caller, progress, signal, asking, sendQuestion } = call;
   const { tenantId } = caller;
   const { readOnly, idempotent } = tool.annotations;
   await slowDown(caller);
@@ -181,14 +195,15 @@ export async function callObject(
     const object = context.tenantObject(tenantId);
     const requestId = currentRequestId();
     const request: CallRequest = {
-      ...{ callId, idempotency, attempt: number, caller, tool: tool.name, args },
+      ...{ callId, idempotency, attempt: number, caller, tool: tool.name, args, asking },
       ...{ requestId, traceId: currentTraceId(), refusedBefore: takeRefusals(tenantId), waitsMs: call.waitsMs },
     };
-    const answer = object.call(request, progress) as Promise<CallOutcome>;
+    const answer = object.call(request, progress, sendQuestion) as Promise<CallOutcome>;
     // A client that disconnects ends the request's context, and with it the RPC that cancels the call. This keeps both.
     ctx.waitUntil(answer.catch(() => undefined));
     if (signal.aborted) cancel(); // the client disconnected before the call was sent
-    return withTimeout((call.waitsMs ?? 0) + (tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
+    const waitsMs = (call.waitsMs ?? 0) + (asking?.form === "stream" ? ASK_WAIT_MS : 0);
+    return withTimeout(waitsMs + (tool.timeoutMs ?? TOOL_TIMEOUT_MS) + ANSWER_MARGIN_MS, answer);
   };
   signal.addEventListener("abort", cancel, { once: true });
   /** An attempt was lost: it may have written, and it may have been charged. */

@@ -15,7 +15,7 @@ export function plainRefusal(code: ErrorCode, detail?: string): Refusal {
 }
 
 /** A refusal as the outcome of a call. `quota` is known when admission refused. */
-export function refusedOutcome(refusal: Refusal, quota?: QuotaStatus): CallOutcome {
+export function refusedOutcome(refusal: Refusal, quota?: QuotaStatus): Extract<CallOutcome, { kind: "refused" }> {
   return { kind: "refused", refusal, quota };
 }
 

@@ -8,6 +8,7 @@
 // - A canary's token is valid for one call, which is not charged.
 // - A call with a client's idempotency key runs once; a later call with the key gets its answer.
 import {
+  type Answered,
   type Authorization,
   type CallOutcome,
   type CallRequest,
@@ -15,6 +16,7 @@ import {
   type Caller,
   type FinishedCall,
   type Progress,
+  type Question,
   type QuotaStatus,
   type Receipt,
   type Refusal,
@@ -108,6 +110,8 @@ export interface CallOptions {
   /** Aborted when the client disconnects. The call is then stopped and not charged. */
   abort: AbortController;
   progress: ((progress: Progress) => Promise<void>) | undefined;
+  /** Sends a question on the call's stream, and waits for the answer. Absent: this host has no stream for questions. */
+  askClient?: ((question: Question) => Promise<Answered>) | undefined;
   /** Whether the call has not ended with this refusal: it waits until the limit is raised, then runs again. */
   waitsAfter?: (refusal: Refusal) => boolean;
 }
@@ -152,17 +156,27 @@ export async function runCall(host: CallHost, request: CallRequest, options: Cal
     throw error;
   } finally {
     if (outcome?.kind !== "refused" || options.waitsAfter?.(outcome.refusal) !== true)
-      finish(host, request, trace, finishedCall(trace, request, outcome, thrown, host.now()));
+      finish(host, request, trace, finishedCall(trace, request, outcome, thrown, host.now()), outcome?.kind === "asks");
   }
 }
 
 /** `config`: the tenant's, once it is known. */
 type Trace = CallTrace & { config: TenantConfig | undefined };
 
-/** Writes the call's one line into the log, and counts it. A failure here must not change the call's answer. */
-function finish(host: CallHost, { caller, attempt }: CallRequest, { config }: Trace, call: FinishedCall): void {
+/**
+ * Writes the call's one line into the log, and counts it. A failure here must not change the call's answer. `asks`: the call has not
+ * ended, so it is not counted yet.
+ */
+function finish(
+  host: CallHost,
+  { caller, attempt }: CallRequest,
+  { config }: Trace,
+  call: FinishedCall,
+  asks: boolean,
+): void {
   try {
-    const { callId, tool, end: outcome, code, units, ms, parts } = call;
+    const { callId, tool, end, code, units, ms, parts } = call;
+    const outcome = asks ? "asked" : end;
     const tenant = { tenantId: caller.tenantId, plan: config?.plan, tier: config?.strategy };
     const receipt = units > 0 ? callId : undefined;
     log("info", "call", {
@@ -178,7 +192,7 @@ function finish(host: CallHost, { caller, attempt }: CallRequest, { config }: Tr
       ms,
       ...parts,
     });
-    if (config !== undefined && caller.kind !== "canary") host.finished?.(call);
+    if (config !== undefined && caller.kind !== "canary" && !asks) host.finished?.(call);
   } catch (error) {
     log("error", "call_not_counted", { callId: call.callId, error: describeError(error) });
   }
@@ -187,7 +201,7 @@ function finish(host: CallHost, { caller, attempt }: CallRequest, { config }: Tr
 async function admitAndRun(
   host: CallHost,
   request: CallRequest,
-  { abort, progress }: CallOptions,
+  { abort, progress, askClient }: CallOptions,
   trace: Trace,
 ): Promise<CallOutcome> {
   const { caller } = request;
@@ -267,8 +281,12 @@ async function admitAndRun(
         history: () => usage.history(host.now()),
       },
     );
-    run = await runTool(tool, request.args, context, { abort, progress });
+    run = await runTool(tool, request.args, context, { abort, progress, askClient, asking: request.asking });
     trace.ranAtMs = host.now();
+    if (run.question !== undefined && !alreadyCharged) {
+      const quota = admission.quota(config.limits, host.now());
+      return (outcome = { kind: "asks", question: run.question, quota });
+    }
     trace.answered = run.charged;
     if (run.charged) {
       // The host may have learned of the charge while the tool ran.
@@ -309,7 +327,7 @@ async function admitAndRun(
 const unknownEnds: ReadonlySet<ErrorCode> = new Set(["outcome_unknown", "tool_timeout", "tool_aborted"]);
 
 function outcomeOf(
-  { charged, units: _units, ...answer }: ToolRun,
+  { charged, units: _units, question: _question, ...answer }: ToolRun,
   {
     callId,
     alreadyCharged,

@@ -1,12 +1,14 @@
 // Runs one tool within its bounds: a time limit, an abort and a maximum size of the result. The outcome says whether the
 // call is charged. The text of an exception that a tool throws goes to the log and never to the client.
-import type { CallRequest, Caller, ContentBlock, Progress } from "../core/call.ts";
+import type * as z from "zod";
+import type { CallRequest, Caller, ContentBlock, Progress, Question } from "../core/call.ts";
 import { createTenantFiles } from "../adapters/files.ts";
 import { AnswerLost, type ErrorCode, errorCode, errors } from "../core/errors.ts";
 import { featuresOf } from "../core/plans/plans.ts";
 import type { TenantConfig } from "../core/tenant/tenant.ts";
 import { describeError, log } from "../log.ts";
 import { MAX_RESULT_BYTES, contentOf, resultBytes } from "../tools/content.ts";
+import { type Ask, type QuestionOptions, Questions } from "../tools/question.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb, type Tool, type ToolContext, UnitMeter } from "../tools/tool.ts";
 
 export interface ToolRun {
@@ -16,9 +18,14 @@ export interface ToolRun {
   isError: boolean;
   content: ContentBlock[];
   data: Record<string, unknown> | undefined;
-  /** Why there is no answer of the tool. `undefined`: the tool answered. */
+  /** Why there is no answer of the tool. `undefined`: the tool answered, or it asks. */
   failure: ErrorCode | undefined;
+  /** What the client has to answer before the call can complete. */
+  question?: Question;
 }
+
+/** What the host of a call knows of its tool's context. The rest belongs to the run. */
+type OfHost = Omit<ToolContext, "charge" | "ask" | "canAsk" | "progress" | "signal">;
 
 /** Builds a tool's context for one call. `own` differs between the tenant's object and the fallback path. */
 export function toolContext(
@@ -26,7 +33,7 @@ export function toolContext(
   config: TenantConfig,
   { callId, caller, tool }: Pick<CallRequest, "callId" | "caller" | "tool">,
   own: Pick<ToolContext, "db" | "usage" | "history">,
-): Omit<ToolContext, "charge" | "progress" | "signal"> {
+): OfHost {
   const { id, name, plan } = config;
   return {
     ...own,
@@ -74,8 +81,11 @@ function callerId(caller: Caller): string {
 export async function runTool(
   tool: Tool,
   args: Readonly<Record<string, unknown>>,
-  context: Omit<ToolContext, "charge" | "progress" | "signal">,
-  options: { abort: AbortController; progress: ((progress: Progress) => Promise<void>) | undefined },
+  context: OfHost,
+  options: {
+    abort: AbortController;
+    progress: ((progress: Progress) => Promise<void>) | undefined;
+  } & Pick<QuestionOptions, "asking" | "askClient">,
 ): Promise<ToolRun> {
   const { abort, progress } = options;
   const { promise: stopped, reject } = Promise.withResolvers<never>();
@@ -83,16 +93,20 @@ export async function runTool(
   if (abort.signal.aborted) onAbort(); // aborted before the tool started
   abort.signal.addEventListener("abort", onAbort, { once: true });
   const meter = new UnitMeter(tool);
-  const timer = setTimeout(() => abort.abort(TIMED_OUT), tool.timeoutMs ?? TOOL_TIMEOUT_MS);
+  const limit = new TimeLimit(tool.timeoutMs ?? TOOL_TIMEOUT_MS, () => abort.abort(TIMED_OUT));
+  const questions = new Questions({ ...options, pause: (work) => limit.pausedFor(work) });
   try {
     // Assigned, not spread: a caller's context may have methods on its prototype.
     const full: ToolContext = Object.assign(context, {
       signal: abort.signal,
       charge: (units: number) => meter.charge(units),
+      ask: <Shape extends z.ZodObject>(ask: Ask<Shape>) => questions.ask(ask),
+      canAsk: questions.canAsk,
       // A client that does not take progress must not fail the tool.
       progress: progress === undefined ? noProgress : (step: Progress) => progress(step).catch(() => undefined),
     });
     const result = await Promise.race([tool.run(args, full), stopped]);
+    if (questions.open !== undefined) return asked(questions.open);
     const units = meter.end();
     const content = contentOf(result);
     // Checked before the charge: a result that breaks the tool's own schema is a failure of the tool.
@@ -100,6 +114,7 @@ export async function runTool(
     if (resultBytes(content, data) > MAX_RESULT_BYTES) return failure("result_too_large");
     return { charged: !tool.failed(result), units, isError: "isError" in result, content, data, failure: undefined };
   } catch (error) {
+    if (questions.open !== undefined) return asked(questions.open);
     const code = failureCode(error, tool);
     log("warn", "tool_failed", {
       callId: context.callId,
@@ -111,8 +126,47 @@ export async function runTool(
     return failure(code, detailOf(error, tool));
   } finally {
     meter.end();
-    clearTimeout(timer);
+    limit.end();
     abort.signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** A tool's time limit. It stands still while a person thinks. */
+class TimeLimit {
+  #leftMs: number;
+  readonly #onEnd: () => void;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #startedAtMs = 0;
+  #pauses = 0;
+
+  constructor(leftMs: number, onEnd: () => void) {
+    this.#leftMs = leftMs;
+    this.#onEnd = onEnd;
+    this.#start();
+  }
+
+  async pausedFor<Result>(work: Promise<Result>): Promise<Result> {
+    this.#pauses += 1;
+    if (this.#pauses === 1) {
+      clearTimeout(this.#timer);
+      this.#leftMs -= Date.now() - this.#startedAtMs;
+    }
+    try {
+      return await work;
+    } finally {
+      this.#pauses -= 1;
+      if (this.#pauses === 0) this.#start();
+    }
+  }
+
+  end(): void {
+    this.#pauses = Infinity; // a question that is answered later starts nothing
+    clearTimeout(this.#timer);
+  }
+
+  #start(): void {
+    this.#startedAtMs = Date.now();
+    this.#timer = setTimeout(this.#onEnd, Math.max(0, this.#leftMs));
   }
 }
 
@@ -126,6 +180,10 @@ class Stopped extends Error {
   }
 }
 
+function asked(question: Question): ToolRun {
+  return { charged: false, units: 0, isError: false, content: [], data: undefined, failure: undefined, question };
+}
+
 async function noProgress(): Promise<void> {}
 
 function failureCode(error: unknown, tool: Tool): ErrorCode {
@@ -137,6 +195,8 @@ function failureCode(error: unknown, tool: Tool): ErrorCode {
 }
 
 function detailOf(error: unknown, { annotations }: Tool): string | undefined {
+  // It asks before it writes, and its question says what it wants.
+  if (errorCode(error) === "question_unsupported" && error instanceof Error) return error.message;
   if (annotations.readOnly) return undefined;
   if (error instanceof Stopped) return "Changes that it had already made may remain.";
   return error instanceof AnswerLost ? "The database did not answer." : undefined;

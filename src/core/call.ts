@@ -58,8 +58,30 @@ export interface CallRequest {
   traceId?: string | undefined;
   /** How long a call that a raisable limit refuses waits for someone to raise it. */
   waitsMs?: number | undefined;
+  /** How its tool can ask the person who uses it. `undefined`: it cannot. */
+  asking?: Asking | undefined;
   /** Calls that the Worker has refused in the object's place since its last call: `rate_limited`, which is what it repeats. */
   refusedBefore?: number | undefined;
+}
+
+/** One field of an answer, as the client shows it: a JSON Schema of a primitive, or of a list of enum values. */
+export type QuestionField = Readonly<Record<string, unknown>> & { type: string };
+
+/** A tool's question to the person who uses it. `schema`: of the answer, a flat JSON Schema. */
+export interface Question {
+  name: string;
+  message: string;
+  schema: { type: "object"; properties: Record<string, QuestionField>; required: string[] };
+}
+
+/** A person's answer, before the tool's schema has checked it. */
+export type Answered = { action: "accept"; content: Record<string, unknown> } | { action: "decline" | "cancel" };
+
+/** How a client asks a person. input: it calls again with the answer. stream: it answers while the call runs. */
+export interface Asking {
+  form: "input" | "stream";
+  /** Those of earlier rounds, by the question's name. */
+  answers: Readonly<Record<string, Answered>>;
 }
 
 /** A tenant's use of its limits, as clients see it. `limit: null` means no limit. */
@@ -154,6 +176,8 @@ export type CallOutcome =
       receipt: Receipt | undefined;
       quota: QuotaStatus;
     }
+  /** The tool waits for a person's answer. Not charged; the client calls again. */
+  | { kind: "asks"; question: Question; quota: QuotaStatus }
   /** Not charged. With a receipt: the first attempt was charged, and the retry could not return its answer. */
   | { kind: "refused"; refusal: Refusal; receipt?: Receipt | undefined; quota: QuotaStatus | undefined };
 

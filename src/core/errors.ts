@@ -68,6 +68,12 @@ export const errors = {
   tool_failed: { status: 500, advice: "The tool failed and was not charged. Trying again may help." },
   tool_timeout: { status: 504, advice: "The tool took too long. It was stopped and was not charged." },
   tool_aborted: { status: 499, advice: "The call was cancelled by the client and was not charged." },
+  question_unsupported: {
+    status: 400,
+    advice:
+      "The tool needs an answer from a person, and this client cannot ask for one. Use a client with MCP elicitation (forms).",
+  },
+  question_unanswered: { status: 504, advice: "The tool asked a question, and no usable answer came in time." },
   result_too_large: { status: 500, advice: "The result is over 1 MiB and was not charged. Ask for less." },
   outcome_unknown: {
     status: 500,
@@ -178,6 +184,7 @@ export type RetryAdvice = "wait" | "change" | "check";
 const retryAdvice: Readonly<Partial<Record<ErrorCode, RetryAdvice>>> = {
   tenant_provisioning: "wait",
   tool_aborted: "wait",
+  question_unanswered: "change",
   outcome_unknown: "check",
   conflict: "check",
   precondition_failed: "check",

@@ -7,6 +7,7 @@ import type { Features, PlanName } from "../core/plans/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
 import type { WrittenBlock } from "./content.ts";
+import type { Ask, AskAnswer } from "./question.ts";
 import { restrictionProblems } from "./restrictions.ts";
 
 /** The tenant's rows. The same statements work wherever the rows are. Every method throws `AppError` when the database fails. */
@@ -77,6 +78,14 @@ export interface ToolContext {
    * call succeeds. Throws `RangeError` when the sum would exceed the maximum, so that a call never costs more than its tool says.
    */
   charge(units: number): void;
+  /**
+   * Asks the person who uses the tool, and returns their answer. **Ask before you write**: with some clients the tool starts again
+   * from its beginning with the answer. The call is charged once, when it completes; a lost or refused answer charges nothing.
+   * Throws `question_unsupported` when the client cannot ask: see `canAsk`.
+   */
+  ask<Shape extends z.ZodObject>(ask: Ask<Shape>): Promise<AskAnswer<z.infer<Shape>>>;
+  /** Whether the client can ask a person. */
+  readonly canAsk: boolean;
   /** Reports progress. Does nothing when the client did not ask for it. */
   progress(progress: Progress): Promise<void>;
   log(event: string, fields?: Readonly<Record<string, string | number | boolean>>): void;

@@ -6,7 +6,6 @@ import { seededRandom } from "../../dev/seeded-random.ts";
 import {
   type TestTenant,
   aTenant,
-  callTool,
   fireCron,
   operator,
   simulator,
@@ -15,6 +14,7 @@ import {
   system,
   until,
 } from "../support/flow.ts";
+import { callAtOnce } from "./calls.ts";
 import { type Seen, chargedUnits, findViolations, fromStripe, subscriptionOf, superuserSql } from "./invariants.ts";
 import { customerOf, invoiceViolations } from "./invoices.ts";
 import {
@@ -188,18 +188,6 @@ async function signUpThrough({ seed, shape, random }: Run): Promise<TestTenant> 
   return { id: order.tenantId, apiKey: key.apiKey };
 }
 
-const mix = [
-  { tool: "search_products", args: { query: "", limit: 1 }, units: 1 },
-  { tool: "search_products", args: { query: "lamp", limit: 2 }, units: 1 },
-  { tool: "write_document", args: { path: "campaign/note.txt", text: "noted" }, units: 1 },
-  { tool: "read_document", args: { path: "there/is/none.txt" }, units: 1 }, // fails, and is not charged
-  { tool: "generate_report", args: {}, units: 20 },
-  // Their price is decided by the tool: less than the maximum, or nothing.
-  ...[1, 3, 7, 50].map((limit) => ({ tool: "export_products", args: { limit }, units: limit })),
-  { tool: "export_products", args: { category: "none" }, units: 0 },
-];
-const CALLS_AT_ONCE = 6;
-
 /** Lives a part of an account's life, most of it in one minute. Then, in some lives, the period or the trial ends. */
 async function live(
   run: Run,
@@ -222,31 +210,6 @@ async function live(
     if (event === "wait") await clock.ahead(Math.floor(random() * 40_000));
   }
   if (random() < 0.5) await clock.ahead((random() < 0.5 ? 25 : 50) * HOUR_MS);
-}
-
-async function callAtOnce(
-  tenants: readonly TestTenant[],
-  seen: ReadonlyMap<string, Seen>,
-  calls: number,
-  random: () => number,
-): Promise<void> {
-  const wanted = Array.from({ length: calls }, () => ({
-    tenant: tenants[Math.floor(random() * tenants.length)],
-    what: mix[Math.floor(random() * mix.length)],
-  }));
-  const work = async (): Promise<void> => {
-    for (let next = wanted.pop(); next !== undefined; next = wanted.pop()) {
-      const { tenant, what } = next;
-      const told = seen.get(tenant?.id ?? "");
-      if (tenant === undefined || what === undefined || told === undefined) continue;
-      const answer = await callTool(tenant.apiKey, what.tool, what.args).catch(() => undefined);
-      if (answer === undefined || answer.refusal?.mayBeChargedAs !== undefined) {
-        told.unknown += 1;
-        told.unknownUnits += what.units;
-      } else if (answer.receipt !== undefined) told.receipts.set(answer.receipt.id, answer.receipt.units);
-    }
-  };
-  await Promise.all(Array.from({ length: CALLS_AT_ONCE }, work));
 }
 
 /** Moves the clock while calls continue and the reporter runs, is killed, or runs twice concurrently. */

@@ -82,6 +82,7 @@ test("the catalogue has the product's tools first, then those of the app by file
     "generate_report",
     "list_documents",
     "read_document",
+    "restock_product",
     "search_products",
     "write_document",
   ]);
@@ -106,7 +107,7 @@ test("the product's tools import nothing but the core, the config and their libr
     const source = await readFile(join(directory, file), "utf8");
     for (const [, from = ""] of source.matchAll(/from "([^"]+)"/g)) {
       expect(from, file).toMatch(
-        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|content|offer|restrictions|drizzle)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
+        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|content|question|offer|restrictions|drizzle)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
       );
     }
   }

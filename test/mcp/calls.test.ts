@@ -5,7 +5,17 @@ import type { CallTool } from "../../src/calls/mcp/server.ts";
 import { sessionOf } from "../../src/calls/mcp/message.ts";
 import type { CallOutcome } from "../../src/core/call.ts";
 import { inRequest } from "../../src/log.ts";
-import { aResult, aTool, answer, eras, httpRequest, message, messages, quota } from "../support/mcp-requests.ts";
+import {
+  aResult,
+  aTool,
+  answer,
+  eras,
+  httpRequest,
+  message,
+  messages,
+  quota,
+  states,
+} from "../support/mcp-requests.ts";
 
 const mustNotRun: CallTool = () => Promise.reject(new Error("must not run"));
 const call = { name: "search_products", arguments: { query: "chair" } };
@@ -272,7 +282,7 @@ const raisable: Extract<CallOutcome, { kind: "refused" }> = {
 };
 const opensUrls = { elicitation: { url: {} } };
 const session = { "mcp-session-id": sessionOf(initializeOf(opensUrls)) ?? "" };
-const state = `raise.${"0".repeat(8)}-0000-4000-8000-${"0".repeat(12)}`;
+const state = await states.mint({ key: "the key of the rounds", answers: {} }, {} as never);
 const accepted = { inputResponses: { raise_limit: { action: "accept" } }, requestState: state };
 const declined = { ...accepted, inputResponses: { raise_limit: { action: "decline" } } };
 
@@ -289,9 +299,9 @@ test.each([
     "whose person accepts",
     { capabilities: opensUrls },
     accepted,
-    { offered: "input", waits: true, key: state },
+    { offered: "input", waits: true, key: "the key of the rounds" },
   ],
-  ["2026-07-28", "whose person declines", { capabilities: opensUrls }, declined, { key: state }],
+  ["2026-07-28", "whose person declines", { capabilities: opensUrls }, declined, { key: "the key of the rounds" }],
   [
     "2026-07-28",
     "that makes up a state",
@@ -319,12 +329,12 @@ test.each([
     expect(last.result).toMatchObject({
       resultType: "input_required",
       inputRequests: { raise_limit: { method: "elicitation/create", params: { mode: "url", url: page } } },
-      requestState: key ?? expect.stringMatching(/^raise\./),
+      requestState: expect.stringMatching(/^v1\./),
     });
   else expect(last.result).toMatchObject({ isError: true, _meta: { "tollgate/refusal": { upgradeUrl: page } } });
 });
 
-test("a refusal that no person can lift is no offer, and a session id is only for clients that can open a URL", async () => {
+test("a refusal that no person can lift is no offer, and a session id is only for clients that can show something to a person", async () => {
   const { raisable: _, ...refusal } = raisable.refusal;
   const callTool: CallTool = () => Promise.resolve({ kind: "refused", refusal, quota });
   for (const [era, options] of [
@@ -336,12 +346,13 @@ test("a refusal that no person can lift is no offer, and a session id is only fo
     ).toMatchObject({
       isError: true,
     });
-  for (const capabilities of [
-    undefined,
-    {},
-    { elicitation: {} },
-    { elicitation: { form: {} } },
-    { elicitation: { url: 1 } },
-  ])
-    expect(sessionOf(initializeOf(capabilities)), JSON.stringify(capabilities)).toBeUndefined();
+  for (const [capabilities, kind] of [
+    [undefined, undefined],
+    [{}, undefined],
+    [{ elicitation: {} }, "form"],
+    [{ elicitation: { form: {} } }, "form"],
+    [{ elicitation: { url: {} } }, "url"],
+    [{ elicitation: { url: {}, form: {} } }, "url-form"],
+  ] as const)
+    expect(sessionOf(initializeOf(capabilities))?.split("-elicitation.")[0], JSON.stringify(capabilities)).toBe(kind);
 });

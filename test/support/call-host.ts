@@ -79,7 +79,7 @@ export function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallU
   host.finished ??= (ended) => void finished.push(ended);
   const call = (made = request, abort = new AbortController()) => runCall(host, made, { abort, progress: undefined });
   const used = () => admission.quota(config.limits, NOW_MS).hour.used;
-  return { admission, call, charges, finished, lines, keysUsed, used };
+  return { admission, call, callHost: host, charges, finished, lines, keysUsed, used };
 }
 
 /** Rows whose first statement fails or hangs. */

@@ -141,6 +141,11 @@ export async function callTool(
     method: "tools/call",
     params: { name, arguments: args, _meta: { ...modernMeta, ...meta } },
   });
+  return toolAnswer(response);
+}
+
+/** Reads the answer of a `tools/call`. Throws when it has no result. */
+export async function toolAnswer(response: Response): Promise<ToolAnswer> {
   const body = (await response.json()) as {
     result?: {
       isError?: boolean;

@@ -2,6 +2,7 @@
 // test provides its own tool, and a `callTool` in place of the tenant's object.
 import type { AuthInfo } from "@modelcontextprotocol/server";
 import * as z from "zod";
+import { callStates } from "../../src/calls/mcp/call-state.ts";
 import type { CallOutcome, QuotaStatus } from "../../src/core/call.ts";
 import { type CallTool, registerTools, serveMcp, toolsFor } from "../../src/calls/mcp/server.ts";
 import { answerBatch, readMcpRequest } from "../../src/calls/mcp/transport.ts";
@@ -35,7 +36,9 @@ export function aTool(overrides: Partial<Tool> = {}): Tool {
   return { ...tool, scopes: [], ...overrides };
 }
 
-export function aResult(overrides: Partial<Extract<CallOutcome, { kind: "result" }>> = {}): CallOutcome {
+export function aResult(
+  overrides: Partial<Extract<CallOutcome, { kind: "result" }>> = {},
+): Exclude<CallOutcome, { kind: "asks" }> {
   const content = [{ type: "text" as const, text: "3 found" }];
   return {
     kind: "result",
@@ -49,6 +52,9 @@ export function aResult(overrides: Partial<Extract<CallOutcome, { kind: "result"
   };
 }
 
+/** What callers of these tests keep for the server between two rounds of a call. */
+export const states = callStates({ CREDENTIAL_KEY: "a secret of these tests alone, of 40 bytes" }, "c");
+
 export interface Setting {
   tools?: readonly Tool[];
   callTool?: CallTool;
@@ -61,7 +67,7 @@ export async function answer(request: Request, setting: Setting = {}): Promise<R
   const guard = { allowedHosts: ["127.0.0.1"], allowedOrigins: ["https://app.example"] };
   const read = await readMcpRequest(request, guard);
   if ("response" in read) return read.response;
-  const { body, finish } = read;
+  const { body, finish, streams } = read;
   const catalogue = new Map(tools.map((tool) => [tool.name, tool]));
   const resource = new URL("http://127.0.0.1/mcp");
   const authInfo: AuthInfo = { token: "t", clientId: "c", scopes, expiresAt: 4_000_000_000, resource };
@@ -70,7 +76,8 @@ export async function answer(request: Request, setting: Setting = {}): Promise<R
       request,
       body: each,
       authInfo,
-      register: (server) => registerTools(server, toolsFor(each, catalogue, undefined, Date.now()), callTool),
+      register: (server) =>
+        registerTools(server, toolsFor(each, catalogue, undefined, Date.now()), { callTool, states, streams }),
     });
   return finish(await (Array.isArray(body) ? answerBatch(body, serve) : serve(body)));
 }

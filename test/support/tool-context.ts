@@ -1,8 +1,9 @@
 // For tests of a single tool: a context with small fakes, and a call as the tenant's object makes it. Such a test needs no
 // database and runs in well under a second.
 import { TenantId } from "../../src/core/tenant/tenant.ts";
-import type { ContentBlock, Progress } from "../../src/core/call.ts";
+import type { Answered, ContentBlock, Progress, Question } from "../../src/core/call.ts";
 import { contentOf } from "../../src/tools/content.ts";
+import { questionOf, readAnswer } from "../../src/tools/question.ts";
 import { UnitMeter } from "../../src/tools/tool.ts";
 import type { FileInfo, TenantFiles, Tool, ToolContext } from "../../src/tools/tool.ts";
 
@@ -14,16 +15,19 @@ export interface Fakes {
   history?: ReturnType<ToolContext["history"]>;
   /** Units of this hour, of 100. */
   used?: number;
+  /** What the person answers, by the question's name (`answer` for a question without one). Absent: the client cannot ask. */
+  answers?: Readonly<Record<string, Answered>>;
 }
 
 /** A tenant's context. `seen` holds what the tool did; `store` holds the files afterwards. */
-export function toolContext({ rows = [], documents = {}, history = [], used = 0 }: Fakes = {}) {
+export function toolContext({ rows = [], documents = {}, history = [], used = 0, answers: given }: Fakes = {}) {
   const answers = [...rows];
   const store = new Map(Object.entries(documents));
   const seen = {
     queries: [] as { text: string; params: readonly unknown[] }[],
     progress: [] as Progress[],
     logged: [] as string[],
+    questions: [] as Question[],
   };
   const query = async (text: string, params: readonly unknown[] = []): Promise<Record<string, unknown>[]> => {
     seen.queries.push({ text, params });
@@ -54,6 +58,16 @@ export function toolContext({ rows = [], documents = {}, history = [], used = 0 
     charge() {
       throw new Error("call the tool with callTool, which counts what it charges");
     },
+    async ask(asks) {
+      const question = questionOf(asks);
+      seen.questions.push(question);
+      const answered = given?.[question.name];
+      if (answered === undefined) throw new Error(`no answer to the question ${question.name} is in the test`);
+      const read = readAnswer(asks.schema, answered);
+      if ("problem" in read) throw new Error(`the test's answer is none: ${read.problem}`);
+      return read.answer;
+    },
+    canAsk: given !== undefined,
     async progress(step) {
       seen.progress.push(step);
     },

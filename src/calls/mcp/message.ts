@@ -194,7 +194,7 @@ function problemsOfInitialize(params: JsonObject): string | undefined {
     .join("; ");
 }
 
-// ---- clients that can show a page to a person
+// ---- clients that can show a page or a form to a person
 
 /** Whether the client that has these capabilities can open a URL (elicitation in URL mode). */
 export function opensUrls(capabilities: unknown): boolean {
@@ -202,19 +202,36 @@ export function opensUrls(capabilities: unknown): boolean {
   return isObject(elicitation) && isObject(elicitation["url"]);
 }
 
-export const SESSION_HEADER = "mcp-session-id";
-/**
- * A session id of the older revisions, in which a client names its capabilities once: it says that the client can open a URL. There
- * is nothing behind it, so it works in every isolate and never ends.
- */
-const URL_SESSION = "url-elicitation.";
-
-/** The session id for the answer to this message, if it is an `initialize` of a client that can open a URL. */
-export function sessionOf(message: unknown): string | undefined {
-  if (!isObject(message) || message.method !== "initialize" || !isObject(message.params)) return undefined;
-  return opensUrls(message.params["capabilities"]) ? URL_SESSION + crypto.randomUUID() : undefined;
+/** Whether the client that has these capabilities can show a form. One that names no mode can: forms were the first. */
+export function showsForms(capabilities: unknown): boolean {
+  const elicitation = isObject(capabilities) ? capabilities["elicitation"] : undefined;
+  return isObject(elicitation) && (isObject(elicitation["form"]) || !isObject(elicitation["url"]));
 }
 
-export function sessionOpensUrls(headers: Headers | undefined): boolean {
-  return headers?.get(SESSION_HEADER)?.startsWith(URL_SESSION) === true;
+export const SESSION_HEADER = "mcp-session-id";
+/**
+ * A session id of the older revisions, in which a client names its capabilities once: it says what the client can show to a person.
+ * There is nothing behind it, so it works in every isolate and never ends.
+ */
+const sessionForm = /^(url|form|url-form)-elicitation\./;
+
+/** The session id for the answer to this message, if it is an `initialize` of a client that can show something to a person. */
+export function sessionOf(message: unknown): string | undefined {
+  if (!isObject(message) || message.method !== "initialize" || !isObject(message.params)) return undefined;
+  const { capabilities } = message.params;
+  const modes = [opensUrls(capabilities) && "url", showsForms(capabilities) && "form"].filter((mode) => mode !== false);
+  return modes.length === 0 ? undefined : `${modes.join("-")}-elicitation.${crypto.randomUUID()}`;
+}
+
+/** What the client of a session can show to a person. */
+export function sessionShows(headers: Headers | undefined): { urls: boolean; forms: boolean } {
+  const modes = sessionForm.exec(headers?.get(SESSION_HEADER) ?? "")?.[1]?.split("-") ?? [];
+  return { urls: modes.includes("url"), forms: modes.includes("form") };
+}
+
+/** A client's answer to a question of a running call: the question's id, and what the client has sent. */
+export function answerToQuestion(message: unknown, prefix: string): { id: string; result: unknown } | undefined {
+  if (!isObject(message) || "method" in message || typeof message.id !== "string") return undefined;
+  if (!message.id.startsWith(prefix) || !("result" in message || "error" in message)) return undefined;
+  return { id: message.id, result: message["result"] };
 }

@@ -2,12 +2,11 @@
 import type { CallToolResult } from "@modelcontextprotocol/server";
 import type { CallOutcome, ContentBlock, Receipt } from "../../core/call.ts";
 
+/** The outcome of a call that does not wait for a person. */
+export type Ended = Exclude<CallOutcome, { kind: "asks" }>;
+
 /** The result of a call for a client of this revision. `ending`: the facts of a tool that is deprecated. */
-export function toResult(
-  outcome: CallOutcome,
-  revision: string,
-  ending?: Readonly<Record<string, unknown>>,
-): CallToolResult {
+export function toResult(outcome: Ended, revision: string, ending?: Readonly<Record<string, unknown>>): CallToolResult {
   if (outcome.kind === "refused") {
     const { message, ...facts } = outcome.refusal;
     return refusalResult(message, facts, outcome.receipt);

@@ -2,36 +2,24 @@
 // with only the tools that it needs. An isolate makes costly parts that are the same for every caller (JSON schemas, a
 // validator) once; nothing that belongs to a caller outlives its request.
 import { config } from "../../core/app-config.ts";
-import {
-  McpServer,
-  ProtocolError,
-  UrlElicitationRequiredError,
-  inputRequired,
-  isLegacyRequest,
-} from "@modelcontextprotocol/server";
-import type { AuthInfo, InputRequiredResult, ServerContext } from "@modelcontextprotocol/server";
-import { CLIENT_CAPABILITIES_META_KEY, PROTOCOL_VERSION_META_KEY } from "@modelcontextprotocol/server";
+import { McpServer, PROTOCOL_VERSION_META_KEY, ProtocolError, isLegacyRequest } from "@modelcontextprotocol/server";
+import type { AuthInfo, ServerContext } from "@modelcontextprotocol/server";
 import { CfWorkerJsonSchemaValidator } from "@modelcontextprotocol/server/validators/cf-worker";
 import { createMcpHandler } from "agents/mcp/server";
 import packageJson from "../../../package.json" with { type: "json" };
-import type { CallOutcome, Progress } from "../../core/call.ts";
+import type { Asking, CallOutcome, Progress } from "../../core/call.ts";
 import { type ErrorCode, errorCode, errors } from "../../core/errors.ts";
 import type { Branding } from "../../core/tenant/tenant.ts";
 import { currentRequestId, describeError, log, markRequest, traceOf } from "../../log.ts";
 import { type ToolUser, endNotice, offeredTools } from "../../tools/offer.ts";
 import type { Tool } from "../../tools/tool.ts";
 import { IDEMPOTENCY_META_KEY } from "../keyed-calls.ts";
+import type { SendQuestion } from "../tenant-calls.ts";
+import type { CallStates } from "./call-state.ts";
 import { declarationOf } from "./declaration.ts";
-import {
-  claimsModernEra,
-  idOf,
-  invalidParams,
-  isObject,
-  malformedMessage,
-  opensUrls,
-  sessionOpensUrls,
-} from "./message.ts";
+import { claimsModernEra, idOf, invalidParams, isObject, malformedMessage } from "./message.ts";
 import { UNNAMED_REVISION, refusalResult, toResult } from "./result.ts";
+import { RAISE_WAIT_MS, type Round, offerToRaise, questionFor, questionsTo, roundOf } from "./rounds.ts";
 import { jsonRpcError, serveLegacy } from "./transport.ts";
 
 const INVALID_REQUEST = -32600;
@@ -156,6 +144,10 @@ export interface ToolCallOptions {
   idempotencyKey?: string;
   /** How long the call waits for someone to raise the limit that refuses it. */
   waitsMs?: number;
+  /** Set when the client can show a form to a person. */
+  asking?: Asking;
+  /** Sends a question on the call's stream. Set for clients of older revisions. */
+  sendQuestion?: SendQuestion;
   /** Set when the client asked for progress. Never rejects, so a client that stops listening fails no tool. */
   progress?: (progress: Progress) => Promise<void>;
   /** Aborted when the client disconnects. */
@@ -169,13 +161,25 @@ export type CallTool = (
   options: ToolCallOptions,
 ) => Promise<CallOutcome>;
 
+export interface ToolHost {
+  callTool: CallTool;
+  /** What the caller keeps for the server between two rounds of a call. */
+  states: CallStates;
+  /** Whether the client takes an event stream. */
+  streams: boolean;
+}
+
 /**
  * Registers tools on a request's server. A caller without all of a tool's scopes gets 403 `insufficient_scope`, which
  * names the scopes. Arguments that break the schema give a result with `isError` that names the fields. In both cases
  * `callTool` is not called. A refusal or a failure is a result with `isError` and its facts under
  * `_meta["tollgate/refusal"]`. Only a charged call has a receipt, under `_meta["tollgate/receipt"]`.
  */
-export function registerTools(server: McpServer, tools: readonly Tool[], callTool: CallTool): void {
+export function registerTools(
+  server: McpServer,
+  tools: readonly Tool[],
+  { callTool, states, streams }: ToolHost,
+): void {
   for (const tool of tools) {
     server.registerTool(tool.name, declarationOf(tool), async (args, context) => {
       const progress = progressTo(context);
@@ -183,16 +187,25 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
         const meta = context.mcpReq._meta;
         const traceId = traceOf(meta?.["traceparent"]);
         if (traceId !== undefined) markRequest({ traceId });
-        const offer = offerOf(context);
-        const key = meta?.[IDEMPOTENCY_META_KEY] ?? offer.key;
+        const round = await roundOf(context, { states, streams });
+        const key = meta?.[IDEMPOTENCY_META_KEY] ?? round.key;
+        const sendQuestion = round.asking?.form === "stream" ? questionsTo(server, context) : undefined;
         const options: ToolCallOptions = {
           signal: context.mcpReq.signal,
           ...(typeof key === "string" && { idempotencyKey: key }),
-          ...(offer.answer === "accept" && { waitsMs: RAISE_WAIT_MS }),
+          ...(round.raise === "accept" && { waitsMs: RAISE_WAIT_MS }),
+          ...(round.asking && { asking: round.asking }),
+          ...(sendQuestion && { sendQuestion }),
           ...(progress && { progress }),
         };
         const outcome = await callTool(tool, args, options);
-        return offerToRaise(outcome, offer) ?? toResult(outcome, revisionOf(context), endingOf(tool, Date.now()));
+        const mint = (answers: Round["answers"]): Promise<string> =>
+          states.mint({ key: round.key ?? crypto.randomUUID(), answers }, context);
+        if (outcome.kind === "asks") return await questionFor(outcome.question, round, mint);
+        return (
+          (await offerToRaise(outcome, round, mint)) ??
+          toResult(outcome, revisionOf(context), endingOf(tool, Date.now()))
+        );
       } catch (error) {
         if (error instanceof ProtocolError) throw error;
         const code = errorCode(error);
@@ -201,59 +214,6 @@ export function registerTools(server: McpServer, tools: readonly Tool[], callToo
       }
     });
   }
-}
-
-// ---- a limit that a person can raise while the agent waits
-
-/** Far below the time after which clients give up a request, which is a minute. */
-const RAISE_WAIT_MS = 25_000;
-/** The name of the question in an answer that asks for input. */
-const RAISE = "raise_limit";
-const RAISE_STATE = /^raise\.[\da-f-]{36}$/;
-
-/** What a call says about an offer to raise a limit. */
-interface Offer {
-  /** How the client takes one: as a result that asks for input (2026-07-28), as an error (2025-11-25), or not at all. */
-  form: "input" | "error" | undefined;
-  /** What the person has answered to the offer of the same call; `undefined`: there was none. */
-  answer: "accept" | "declined" | undefined;
-  /**
-   * Made with the offer, and sent back with the answer. It is the call's idempotency key, so that two answers are one call. A client
-   * that makes one up gets what it could have by a key of its own.
-   */
-  key: string | undefined;
-}
-
-function offerOf({ mcpReq, http }: ServerContext): Offer {
-  const { envelope } = mcpReq;
-  const isModern = envelope !== undefined;
-  const takesUrls = isModern
-    ? opensUrls(Reflect.get(envelope, CLIENT_CAPABILITIES_META_KEY))
-    : sessionOpensUrls(http?.req?.headers);
-  const state: unknown = isModern ? mcpReq.requestState() : undefined;
-  const given = mcpReq.inputResponses?.[RAISE];
-  return {
-    form: takesUrls ? (isModern ? "input" : "error") : undefined,
-    answer: given === undefined ? undefined : isObject(given) && given["action"] === "accept" ? "accept" : "declined",
-    key: typeof state === "string" && RAISE_STATE.test(state) ? state : undefined,
-  };
-}
-
-/**
- * The offer to raise the limit that has refused the call, for a client that can show its page to a person; `undefined` otherwise, and
- * when the person has declined. Throws it for a client of an older revision, which then sends the call again by itself.
- */
-function offerToRaise(outcome: CallOutcome, { form, answer, key }: Offer): InputRequiredResult | undefined {
-  if (outcome.kind !== "refused" || form === undefined || answer === "declined") return undefined;
-  const { raisable, upgradeUrl: url, message } = outcome.refusal;
-  if (raisable === undefined || url === undefined) return undefined;
-  const text = answer === "accept" ? `The limit was not raised yet. ${message}` : message;
-  if (form === "error") {
-    const elicitationId = crypto.randomUUID();
-    throw new UrlElicitationRequiredError([{ mode: "url", elicitationId, url, message: text }], text);
-  }
-  const requestState = key ?? `raise.${crypto.randomUUID()}`;
-  return inputRequired({ inputRequests: { [RAISE]: inputRequired.elicitUrl({ url, message: text }) }, requestState });
 }
 
 /** The facts of a tool that is ending, for the answers of its calls. */

@@ -11,6 +11,7 @@ import type { AuthInfo, JSONRPCMessage, McpServer } from "@modelcontextprotocol/
 import type { QuotaStatus } from "../../core/call.ts";
 import { decodeUtf8 } from "../../core/text/text.ts";
 import { claimsModernEra, dropEmptyMembers, idOf, isObject, keepNumbers } from "./message.ts";
+import { QUESTION_PREFIX } from "../tenant-calls.ts";
 
 /** Larger than any sensible set of arguments, small enough that many at once fit into an isolate's 128 MiB. */
 export const MAX_BODY_BYTES = 1024 * 1024;
@@ -41,6 +42,8 @@ export function jsonRpcError(
 export interface McpRequest {
   /** One message, or the messages of a batch. */
   body: unknown;
+  /** Whether the client takes an event stream. */
+  streams: boolean;
   /** Gives the answer the form that the client accepts. Every answer to `body` goes through it. */
   finish: (answer: Response) => Response | Promise<Response>;
 }
@@ -113,6 +116,7 @@ export async function readMcpRequest(
   } else dropEmptyMembers(body, { streams: accepted.events });
   return {
     body,
+    streams: accepted.events && !Array.isArray(body),
     finish: async (answer) => {
       const exact = putNumbersBack === undefined ? answer : await rewritten(answer, putNumbersBack);
       return accepted.json ? exact : asEventStream(exact);
@@ -308,8 +312,8 @@ const CLIENT_CLOSED_REQUEST = 499;
 /**
  * Serves one message of an older revision (2025-11-25 and before), without a session, on a server made for this request
  * alone. The SDK's transport answers in JSON; the answer becomes an event stream only when the handler sends a
- * notification before its result. A request to the client, which a stateless server cannot send, fails at once instead of
- * waiting for an answer that reaches another isolate. The server is not closed after a whole answer: nothing runs any more.
+ * notification or a tool's question before its result. The answer to a question comes as a message of its own. Any other request to the
+ * client fails at once instead of waiting for an answer that reaches another isolate. The server is not closed after a whole answer: nothing runs any more.
  */
 export async function serveLegacy(
   server: McpServer,
@@ -328,7 +332,8 @@ export async function serveLegacy(
   let events: EventStream | undefined;
   const sendWhole = transport.send.bind(transport);
   transport.send = async (message, options) => {
-    if (isJSONRPCRequest(message)) {
+    const isQuestion = isJSONRPCRequest(message);
+    if (isQuestion && !String(message.id).startsWith(QUESTION_PREFIX)) {
       const error = { code: INTERNAL_ERROR, message: "A stateless server cannot send requests to its client." };
       transport.onmessage?.({ jsonrpc: "2.0", id: message.id, error });
       return;
@@ -337,12 +342,12 @@ export async function serveLegacy(
     // It belongs to no request, so only a GET stream could carry it.
     if (isNotification && options?.relatedRequestId === undefined) return;
     if (events === undefined) {
-      if (!isNotification) return sendWhole(message, options);
+      if (!isNotification && !isQuestion) return sendWhole(message, options);
       events = openEventStream(abandon);
       streaming.resolve(events.response);
     }
     events.write(message);
-    if (!isNotification) events.close();
+    if (!isNotification && !isQuestion) events.close();
   };
 
   await server.connect(transport);
