@@ -1,14 +1,18 @@
 // Secrets of every kind, sent where they do not belong: in paths, queries, headers, bodies, forms and statements. None is in a log
-// line, a row of the control tables or a refusal. At the end of the run the same search goes over all that the system left.
+// line, a row of the control tables, a refusal, a backup, an export or an archive. At the end of the run the same search goes over all
+// that the system left.
 import { readFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { signUp } from "../../dev/demo.ts";
+import { backUp, download } from "../support/backups.ts";
 import { aJwt, callTool, operator, system } from "../support/flow.ts";
 import { type Side, aCode, aGrant, aSide, bearer, cookies, emailOf, send } from "../support/front-door.ts";
 import { asSuperuser } from "../support/flow.ts";
 import { type Secrets, issuedIn } from "../support/leaks.ts";
 import { mailedToken } from "../support/people.ts";
-import { controlPlaces, leaksOf } from "../support/planted-secrets.ts";
+import { type Place, controlPlaces, filePlaces, leaksOf } from "../support/planted-secrets.ts";
+import { files, leaves, reaches } from "../support/removals.ts";
 import { aPerson } from "../support/sign-in.ts";
 
 let side: Side;
@@ -112,11 +116,46 @@ test.each(Object.entries(places))("a secret in %s is in no log line, no row and 
   for (const secret of Object.values(secrets)) await plant(secret);
 });
 
+/** What is searched for: the planted values, and what can be recognized in them. */
+const planted = (): Secrets => ({
+  named: secrets,
+  issued: new Map(Object.values(secrets).flatMap((secret) => [...issuedIn(secret)])),
+});
+
 test("after all of them the log and the control tables have none", async () => {
-  const issued = new Map(Object.values(secrets).flatMap((secret) => [...issuedIn(secret)]));
-  const planted: Secrets = { named: secrets, issued };
   const log = { name: "the log", text: await readFile(system.logFile, "utf8") };
   expect(log.text.length).toBeGreaterThan(1_000);
-  expect(await leaksOf([log], planted)).toEqual([]);
-  expect(await leaksOf(controlPlaces(asSuperuser(system.controlUrl)), planted)).toEqual([]);
+  expect(await leaksOf([log], planted())).toEqual([]);
+  expect(await leaksOf(controlPlaces(asSuperuser(system.controlUrl)), planted())).toEqual([]);
+});
+
+/** Whether the search at the end of the run reads these stored files: it finds them among the files of the system's folder. */
+async function areRead(stored: readonly string[]): Promise<boolean> {
+  const missing = new Set(stored);
+  for await (const { text } of filePlaces(dirname(system.logFile)))
+    for (const each of missing) if (text.includes(Buffer.from(each).toString("latin1"))) missing.delete(each);
+  return missing.size === 0;
+}
+
+test("a backup, an export and the archive of the usage have none, and the search at the end of the run reads what is stored", async () => {
+  await callTool(side.apiKey, "write_document", { path: "a.txt", text: "a text" });
+  await backUp(side);
+  const backups = await files(`backups/${side.id}/`);
+  const exported: Place = { name: "the export", text: await (await download(side)).text() };
+  // Both have the document's line, and the export has the audit log of what was tried.
+  for (const text of [...Object.values(backups), exported.text]) expect(text).toContain("a.txt");
+  expect(exported.text).toContain(`"action":"tenant.cross"`);
+  expect(await areRead(Object.values(backups))).toBe(true);
+
+  await leaves(side.id);
+  const { name } = (await (await operator("GET", `/tenants/${side.id}`)).json()) as { name: string };
+  expect((await operator("POST", `/tenants/${side.id}/remove?now=true`, { name })).status).toBe(202);
+  await reaches(side.id, "done");
+  const archive = await files(`archive/${side.id}/`);
+  expect(Object.values(archive).join("")).toContain("write_document");
+  expect(await areRead(Object.values(archive))).toBe(true);
+
+  const places = Object.entries({ ...backups, ...archive }).map(([key, text]) => ({ name: key, text }));
+  expect(places.length).toBeGreaterThan(2);
+  expect(await leaksOf([...places, exported], planted())).toEqual([]);
 });
