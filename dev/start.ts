@@ -33,6 +33,8 @@ belongs to; .dev.vars.example lists them.`,
 });
 const port = Number(process.env["PORT"] ?? 8787);
 const dir = resolve(process.env["TOLLGATE_DIR"] ?? ".dev");
+/** The product's Worker, for which customers' providers at public names exist. */
+const ENTRY = "dev/worker.ts";
 const IS_LEADER = "TOLLGATE_LEADER";
 /** How often the front process looks whether npm still runs. */
 const PARENT_POLL_MS = 500;
@@ -126,7 +128,7 @@ async function lead(): Promise<void> {
   try {
     print("Tollgate, on this machine");
     const devVars = readDevVars(resolve(import.meta.dirname, "../.dev.vars"));
-    starting = startSystem({ dir, port, fresh: flags.fresh, replica: flags.replica, devVars, step });
+    starting = startSystem({ dir, port, entry: ENTRY, fresh: flags.fresh, replica: flags.replica, devVars, step });
     const system = await starting;
     const { databases } = system;
     if (databases !== undefined) {

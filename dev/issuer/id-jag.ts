@@ -6,7 +6,7 @@ import type { OAuthError } from "./clients.ts";
 
 export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
 export const ID_JAG = "urn:ietf:params:oauth:token-type:id-jag";
-const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
+export const ID_TOKEN = "urn:ietf:params:oauth:token-type:id_token";
 /** `typ` of the assertion's header. */
 export const ID_JAG_TYPE = "oauth-id-jag+jwt";
 /** As long as the longest that Tollgate accepts. */

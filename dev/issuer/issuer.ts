@@ -16,6 +16,7 @@ import { type CognitoQuirks, cognitoProvider } from "./cognito.ts";
 import { dnsApp } from "./dns.ts";
 import { type EntraQuirks, entraProvider } from "./entra.ts";
 import { People, type PersonInput } from "./people.ts";
+import { publicIssuer } from "./public-names.ts";
 import { type Sign, isForm, providerApp } from "./provider-app.ts";
 import { type Setting, metadataOf, plainProvider } from "./provider.ts";
 
@@ -139,12 +140,12 @@ export async function startIssuer(options: IssuerOptions): Promise<Issuer> {
     for (const path of provider.hasServerMetadata ? [`/${provider.name}`, `/${provider.name}/`] : [])
       app.get(`/.well-known/oauth-authorization-server${path}`, (c) => c.json(metadataOf(provider, undefined)));
   }
-  // A customer's provider at a public name of its own: https://NAME.idp.example. Who sends a request there finds it here.
+  // A customer's provider at a public name of its own. Who sends a request there finds it here.
   const customers = new Map<string, Hono>();
   app.all("/idp/:name/*", (c) => {
     const name = c.req.param("name");
     const known = customers.get(name);
-    const setting = { ...settingAt(""), baseUrl: `https://${name}.idp.example` };
+    const setting = { ...settingAt(""), baseUrl: publicIssuer(name) };
     const own = known ?? providerApp({ provider: plainProvider(setting), ...shared });
     customers.set(name, own);
     const inside = new URL(c.req.url);

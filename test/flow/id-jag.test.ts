@@ -1,42 +1,25 @@
 // Enterprise-managed authorization: a client that the organisation's provider vouches for gets a token without a browser, for a member
 // of that organisation who has signed in once, and no other.
-import { expect, test } from "vitest";
-import * as z from "zod";
-import { ASSERTION_GRANT } from "../../src/identity/providers/id-jag.ts";
+import { execFile } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { childEnvironment } from "../../dev/child-environment.ts";
+import { registerClient, vouchedAgent } from "../../dev/id-jag-agent.ts";
+import { publicIssuer, servedAt } from "../../dev/issuer/public-names.ts";
 import { callTool, operator, system } from "../support/flow.ts";
 import { type View, providerPath, proveDomains, setProvider, signInAt } from "../support/own-providers.ts";
 import { anOwnedTenant, send } from "../support/people.ts";
-import { Browser, REDIRECT, aPerson, realUrl } from "../support/sign-in.ts";
-import { createHash, randomUUID } from "node:crypto";
-
-const Registered = z.object({ client_id: z.string(), client_secret: z.string() });
-type Credentials = { clientId: string; clientSecret: string };
-
-async function register(url: string, redirectUri: string): Promise<Credentials> {
-  const response = await fetch(realUrl(new URL(url)), {
-    method: "POST",
-    headers: { "content-type": "application/json" },
-    body: JSON.stringify({
-      client_name: "An agent",
-      redirect_uris: [redirectUri],
-      token_endpoint_auth_method: "client_secret_post",
-    }),
-  });
-  const { client_id: clientId, client_secret: clientSecret } = Registered.parse(await response.json());
-  return { clientId, clientSecret };
-}
-
-const post = (url: string, { clientId, clientSecret }: Credentials, fields: Record<string, string>) =>
-  fetch(realUrl(new URL(url)), {
-    method: "POST",
-    body: new URLSearchParams({ ...fields, client_id: clientId, client_secret: clientSecret }),
-  });
+import { Browser, aPerson } from "../support/sign-in.ts";
 
 /** A tenant whose provider is at a public name, with a proved domain. */
 async function aCompany(overrides: Record<string, unknown> = {}) {
   const tenant = await anOwnedTenant();
-  const issuer = `https://${tenant.id}.idp.example`;
-  const own = await register(`${issuer}/register`, `${system.publicUrl}/oauth/callback`);
+  const issuer = publicIssuer(tenant.id);
+  const providerUrl = servedAt(issuer, system.issuerUrl);
+  const own = await registerClient(`${providerUrl}/register`, "Tollgate", `${system.publicUrl}/oauth/callback`);
   const domain = `${tenant.id}.example`;
   const settings = { kind: "oidc", issuer, ...own, domains: [domain], idJag: true, ...overrides };
   const view: View = await setProvider(tenant, settings);
@@ -44,48 +27,12 @@ async function aCompany(overrides: Record<string, unknown> = {}) {
   return { tenant, issuer: settings.issuer, domain, settings, slug: view.slug };
 }
 
-/** The agent signs its person in at the provider and gets an ID token there. */
-async function idTokenOf(issuer: string, client: Credentials, sub: string): Promise<string> {
-  const verifier = `${randomUUID()}${randomUUID()}`;
-  const query = new URLSearchParams({
-    ...{ response_type: "code", client_id: client.clientId, redirect_uri: REDIRECT, scope: "openid email", state: "s" },
-    ...{ code_challenge: createHash("sha256").update(verifier).digest("base64url"), code_challenge_method: "S256" },
+const anAgentAt = (issuer: string) =>
+  vouchedAgent({
+    publicUrl: system.publicUrl,
+    providerUrl: servedAt(issuer, system.issuerUrl) ?? "",
+    browser: () => new Browser(),
   });
-  const browser = new Browser();
-  const back = await browser.submit(await browser.page(`${issuer}/authorize?${query.toString()}`), { sub });
-  if (!(back instanceof URL)) throw new Error("no way back");
-  const answer = await post(`${issuer}/token`, client, {
-    ...{ grant_type: "authorization_code", code: back.searchParams.get("code") ?? "", redirect_uri: REDIRECT },
-    code_verifier: verifier,
-  });
-  return z.object({ id_token: z.string() }).parse(await answer.json()).id_token;
-}
-
-/** An agent with a client at the provider and one at Tollgate, and its exchanges. */
-async function anAgentAt(issuer: string) {
-  const atProvider = await register(`${issuer}/register`, REDIRECT);
-  const atTollgate = await register(`${system.publicUrl}/oauth/register`, "https://agent.example/callback");
-  const assertionOf = async (sub: string, more: Record<string, string> = {}): Promise<string> => {
-    const answer = await post(`${issuer}/token`, atProvider, {
-      grant_type: "urn:ietf:params:oauth:grant-type:token-exchange",
-      requested_token_type: "urn:ietf:params:oauth:token-type:id-jag",
-      subject_token: await idTokenOf(issuer, atProvider, sub),
-      subject_token_type: "urn:ietf:params:oauth:token-type:id_token",
-      ...{ audience: system.publicUrl, audience_client_id: atTollgate.clientId },
-      ...{ resource: `${system.publicUrl}/mcp`, scope: "tools:read", ...more },
-    });
-    return z.object({ access_token: z.string() }).parse(await answer.json()).access_token;
-  };
-  const exchange = async (assertion: string): Promise<{ status: number; access: string; error?: string }> => {
-    const answer = await post(`${system.publicUrl}/oauth/token`, atTollgate, {
-      grant_type: ASSERTION_GRANT,
-      assertion,
-    });
-    const body = (await answer.json()) as { access_token?: string; error?: string };
-    return { status: answer.status, access: body.access_token ?? "", ...(body.error && { error: body.error }) };
-  };
-  return { assertionOf, exchange };
-}
 
 test("a client gets a token by the organisation's assertion, until the member or the provider is removed", async () => {
   const { tenant, issuer, domain, slug } = await aCompany();
@@ -142,4 +89,41 @@ test("an organisation's assertion opens no other organisation, and none where it
   for (const more of [{ audience: "https://other.example" }, { audience_client_id: "another" }])
     expect((await otherAgent.exchange(await otherAgent.assertionOf(sub, more))).status).toBe(400);
   expect((await agent.exchange(await otherAgent.assertionOf(sub))).status).toBe(400);
+});
+
+/** Runs `npm run demo:id-jag` for a tenant of this system. */
+async function demonstrate(tenant: { id: string }): Promise<{ code: unknown; output: string }> {
+  const dir = await mkdtemp(join(tmpdir(), "tollgate-id-jag-"));
+  onTestFinished(() => rm(dir, { recursive: true, force: true }));
+  const demo = {
+    ...{ baseUrl: system.publicUrl, operator: { token: system.operatorToken }, issuer: { url: system.issuerUrl } },
+    tenants: [{ id: tenant.id, name: "Acme" }],
+  };
+  await writeFile(join(dir, "demo.json"), JSON.stringify(demo), { mode: 0o600 });
+  const root = resolve(import.meta.dirname, "../..");
+  const args = ["--import", join(root, "cli/register-app.ts"), join(root, "dev/demo-id-jag.ts")];
+  return new Promise((done) => {
+    execFile(process.execPath, args, { cwd: root, env: childEnvironment({ TOLLGATE_DIR: dir }) }, (error, out, err) =>
+      done({ code: error === null ? 0 : error.code, output: out + err }),
+    );
+  });
+}
+
+test("npm run demo:id-jag shows it on a running system, twice, and leaves no provider", async () => {
+  const tenant = await anOwnedTenant();
+  for (const run of ["first", "second"]) {
+    const { code, output } = await demonstrate(tenant);
+    expect(code, `${run}: ${output}`).toBe(0);
+    for (const words of [
+      "refused: invalid_grant",
+      `tgo_${tenant.id}`.slice(0, 12),
+      "Plan free.",
+      "the next call with the same token is refused: 401",
+    ])
+      expect(output).toContain(words);
+  }
+  expect((await operator("GET", `/tenants/${tenant.id}/provider`)).status).toBe(404);
+  // A provider that the tenant has set up is not replaced.
+  const { tenant: other } = await aCompany();
+  expect(await demonstrate(other)).toMatchObject({ code: 2, output: expect.stringContaining("has a provider") });
 });

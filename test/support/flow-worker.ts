@@ -1,6 +1,6 @@
 // The product's Worker with routes for tests. They set a tenant's clock, end its object, call it without the MCP endpoint,
 // disconnect during a call, disable the monitor, trust another issuer, add migrations, and make the object or the queue
-// unreachable. The Worker also has tools for tests, among them one whose calls must never run twice.
+// unreachable. As in `npm start`, customers' providers exist at public names. The Worker also has tools for tests, among them one whose calls must never run twice.
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { Migration } from "../../src/tenant-db/branch.ts";
 import type { CallOutcome, CallRequest } from "../../src/core/call.ts";
@@ -14,7 +14,7 @@ import { rotateEncryptionKeys } from "../../src/operations/key-rotation.ts";
 import { TenantObject as ProductObject } from "../../src/tenant-object.ts";
 import { catalogue } from "../../src/tools/catalogue.ts";
 import type { Tool } from "../../src/tools/tool.ts";
-import worker from "../../src/worker.ts";
+import worker from "../../dev/worker.ts";
 import { countingCalls } from "./counted-objects.ts";
 import { flowTools } from "./flow-tools.ts";
 
@@ -45,7 +45,7 @@ const objectFaults = new Map<string, ObjectFault>();
 let callsSent = 0;
 
 // Exports declared here replace the product's.
-export * from "../../src/worker.ts";
+export * from "../../dev/worker.ts";
 
 /** Tenants whose objects cannot send to the queue. */
 const refusedByQueue = new Set<string>();
@@ -141,7 +141,6 @@ export default {
   ...worker,
   async fetch(request: Request, env: Env, ctx: ExecutionContext): Promise<Response> {
     const { pathname, searchParams } = new URL(request.url);
-    localIssuer ||= (JSON.parse(env.OIDC_ISSUERS) as { issuer: string }[])[0]?.issuer ?? "";
     const tenantId = searchParams.get("tenant") ?? "";
     const object = env.TENANT.getByName(tenantId) as unknown as DurableObjectStub<TenantObject>;
     switch (pathname) {
@@ -317,19 +316,10 @@ function trusting(env: Env, issuer: string | null, settings: string | null): Env
 
 /** Documents of the outside world, by URL. No test has a public HTTPS server with which clients describe themselves. */
 const documents = new Map<string, string>();
-/** The URL of the local issuer, once a request has come. */
-let localIssuer = "";
 const outside = globalThis.fetch.bind(globalThis);
 globalThis.fetch = async (input, init) => {
   const url = input instanceof Request ? input.url : String(input);
   const document = documents.get(url);
-  // Customers' providers have public names and TLS; their host is the local issuer.
-  const customer = /^https:\/\/(?<name>[a-z0-9-]+)\.idp\.example(?<path>\/.*)$/.exec(url)?.groups;
-  if (customer !== undefined)
-    return outside(
-      `${localIssuer}/idp/${customer["name"]}${customer["path"]}`,
-      input instanceof Request ? input : init,
-    );
   if (document === undefined) return outside(input, init);
   return new Response(document, { headers: { "content-type": "application/json" } });
 };

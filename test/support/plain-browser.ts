@@ -1,5 +1,5 @@
 // A browser without script: it keeps cookies for each origin, follows redirects and pages that refresh, presses buttons, and stops
-// where a client waits. Tests and the pages' benchmark use it.
+// where a client waits. Tests, the pages' benchmark and a demonstration use it.
 import { plain, textOf } from "./html.ts";
 
 export interface Page {
@@ -52,8 +52,6 @@ export interface Places {
   publicUrl: string;
   /** The local provider's. */
   issuerUrl: string;
-  /** Where a URL is served, if not there. */
-  realUrl?: (url: URL) => URL;
 }
 
 export class PlainBrowser {
@@ -75,15 +73,14 @@ export class PlainBrowser {
 
   /** Opens a URL. Returns the page at the end, or the URL of another origin than Tollgate's and the provider's: a client's. */
   async open(url: string, init: RequestInit = {}): Promise<Page | URL> {
-    const { publicUrl, issuerUrl, realUrl = (asked) => asked } = this.#places;
+    const { publicUrl, issuerUrl } = this.#places;
     let [at, request] = [new URL(url), init];
     for (let redirects = 0; redirects < MOST_REDIRECTS; redirects += 1) {
-      const real = realUrl(at);
-      if (![publicUrl, issuerUrl].includes(real.origin) || at.pathname === this.stopsAt) return at;
+      if (![publicUrl, issuerUrl].includes(at.origin) || at.pathname === this.stopsAt) return at;
       const cookies = this.cookies(at.origin);
       const headers = new Headers(request.headers);
       headers.set("cookie", [...cookies].map((pair) => pair.join("=")).join("; "));
-      const response = await fetch(real, { ...request, headers, redirect: "manual" });
+      const response = await fetch(at, { ...request, headers, redirect: "manual" });
       for (const each of response.headers.getSetCookie()) {
         const { name = "", value = "" } = /^(?<name>[^=]+)=(?<value>[^;]*)/.exec(each)?.groups ?? {};
         if (/max-age=0/i.test(each)) cookies.delete(name);

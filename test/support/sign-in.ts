@@ -7,16 +7,10 @@ import { system } from "./flow.ts";
 import { textOf } from "./html.ts";
 import { PlainBrowser } from "./plain-browser.ts";
 
-/** Where a URL is served: customers' providers at public names are served by the local issuer. */
-export function realUrl(url: URL): URL {
-  const name = /^https:\/\/(?<name>[a-z0-9-]+)\.idp\.example$/.exec(url.origin)?.groups?.["name"];
-  return name === undefined ? url : new URL(`${system.issuerUrl}/idp/${name}${url.pathname}${url.search}`);
-}
-
 /** The browser of a test. */
 export class Browser extends PlainBrowser {
   constructor() {
-    super({ publicUrl: system.publicUrl, issuerUrl: system.issuerUrl, realUrl });
+    super({ publicUrl: system.publicUrl, issuerUrl: system.issuerUrl });
   }
 
   /** The token of the browser's session at Tollgate. */
