@@ -155,7 +155,7 @@ test("a backup, an export and the archive of the usage have none, and the search
   expect(Object.values(archive).join("")).toContain("write_document");
   expect(await areRead(Object.values(archive))).toBe(true);
 
-  const places = Object.entries({ ...backups, ...archive }).map(([key, text]) => ({ name: key, text }));
-  expect(places.length).toBeGreaterThan(2);
-  expect(await leaksOf([...places, exported], planted())).toEqual([]);
+  const stored = Object.entries({ ...backups, ...archive }).map(([key, text]) => ({ name: key, text }));
+  expect(stored.length).toBeGreaterThan(2);
+  expect(await leaksOf([...stored, exported], planted())).toEqual([]);
 });
