@@ -7,7 +7,7 @@ import { notifyObject } from "../control/notify-object.ts";
 import { type TenantFacts, tenantsStore } from "../control/tenants-store.ts";
 import { type ErrorCode, errorCode } from "../core/errors.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
-import { conditionOf, serviceOf, waysBack } from "../core/tenant/tenant-state.ts";
+import { type StateFacts, conditionOf, serviceOf, waysBack } from "../core/tenant/tenant-state.ts";
 import {
   BadRequest,
   Flag,
@@ -69,7 +69,7 @@ async function answerState(c: HttpContext): Promise<Response> {
 export function notPossible(
   context: Context,
   tenantId: TenantId,
-  facts: TenantFacts,
+  facts: StateFacts,
   what: string,
   reader: "operator" | "tenant" = "operator",
 ): Problem {

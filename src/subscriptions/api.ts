@@ -10,6 +10,7 @@ import { TenantRequest } from "../control/new-tenant.ts";
 import { ReportCache } from "../control/report-cache.ts";
 import { tenantsStore } from "../control/tenants-store.ts";
 import { BoundedMap } from "../core/concurrency/bounded-map.ts";
+import { support } from "../core/errors.ts";
 
 import { Limits, type PlanName, planOf } from "../core/plans/plans.ts";
 import { afterEvent, allows } from "../core/tenant/tenant-state.ts";
@@ -37,6 +38,8 @@ import {
   type OfferRequest,
   type OwnCheckoutRequest,
   ReturnUrl,
+  canBuy,
+  hasSubscription,
   openCheckout,
   openOwnCheckout,
   soldPlans,
@@ -171,20 +174,22 @@ export async function ownCheckout(
 ): ReturnType<typeof openOwnCheckout> {
   const tenantId = tenantOf(c);
   const context = c.get("context");
-  const tenants = tenantsStore(context.control);
-  let facts = await tenants.facts(tenantId);
+  const subscriptions = subscriptionsStore(context.control);
+  let account = await subscriptions.read(tenantId);
   // Stripe may have an answer that no event has brought yet.
-  if (facts !== undefined && facts.subscriptionId !== null && facts.endedAtMs === null) {
+  if (account !== undefined && hasSubscription(account)) {
     await context.tenantObject(tenantId).followSubscription();
-    facts = await tenants.facts(tenantId);
+    account = await subscriptions.read(tenantId);
   }
-  if (facts === undefined) throw noSuchTenant();
-  if (!allows(facts, "checkout", Date.now()))
-    throw notPossible(context, tenantId, facts, "No plan can be bought for the account", "tenant");
-  if (facts.subscriptionId !== null && facts.endedAtMs === null)
+  if (account === undefined) throw noSuchTenant();
+  if (!allows(account, "checkout", Date.now()))
+    throw notPossible(context, tenantId, account, "No plan can be bought for the account", "tenant");
+  if (hasSubscription(account))
     throw new Problem("conflict", "The account has a subscription. Change its plan instead.");
-  if (facts.customerId === null) throw new Problem("conflict", "The account has no customer at Stripe yet.");
-  const { customerId } = facts;
+  const { customerId } = account;
+  if (customerId === null) throw new Problem("conflict", "The account has no customer at Stripe yet.");
+  if (!canBuy(account, Date.now()))
+    throw new Problem("conflict", `The account is served by contract. Ask support to change its plan: ${support}.`);
   return openOwnCheckout(context, { tenantId, customerId }, order, c.get("creation"));
 }
 
@@ -238,7 +243,7 @@ export async function ownPlanAfter(
   if (tenant.subscriptionId === null)
     throw new Problem(
       "conflict",
-      allows(tenant, "checkout", Date.now())
+      canBuy(tenant, Date.now())
         ? `The account has no subscription to change. Buy one with POST ${c.env.PUBLIC_URL}/api/tenants/${tenantId}/checkout.`
         : "The account has no subscription to change. Ask its operator.",
     );
@@ -264,6 +269,22 @@ export async function ownPlan(c: HttpContext) {
     subscriptions.changes(tenantOf(c), { limit: 1 }),
   ]);
   return { subscription, change: newest ?? null };
+}
+
+/**
+ * Applies what the account has just paid, without waiting for Stripe's event. A failure is logged: the event still comes. An account
+ * that has a subscription already asks Stripe nothing.
+ */
+export async function followPurchase(c: HttpContext): Promise<void> {
+  const tenantId = tenantOf(c);
+  const context = c.get("context");
+  try {
+    const account = await subscriptionsStore(context.control).read(tenantId);
+    if (account === undefined || hasSubscription(account)) return;
+    await context.tenantObject(tenantId).followSubscription();
+  } catch (error) {
+    log("warn", "purchase_not_followed", { tenantId, error: describeError(error) });
+  }
 }
 
 export async function cancelPlanChange(c: HttpContext): Promise<Response> {

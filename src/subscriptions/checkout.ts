@@ -5,7 +5,8 @@ import { newTenantId } from "../adapters/ids.ts";
 import type { Context } from "../control/context.ts";
 import type { Creation } from "../control/idempotent-requests-store.ts";
 import { mintCredential } from "../core/keys/credentials.ts";
-import { type PlanName, plans } from "../core/plans/plans.ts";
+import { type PlanName, planOf, plans } from "../core/plans/plans.ts";
+import { type StateFacts, allows } from "../core/tenant/tenant-state.ts";
 import { DisplayName, type TenantId } from "../core/tenant/tenant.ts";
 import { DAY_MS } from "../core/time.ts";
 import { webUrl } from "../core/text/web-url.ts";
@@ -51,6 +52,30 @@ export const CheckoutRequest = z.strictObject({
 
 /** What a tenant buys that has no subscription. It has a name and an address. */
 export const OwnCheckoutRequest = CheckoutRequest.omit({ name: true, email: true });
+
+/** What decides whether an account can buy a plan. */
+export interface Purchaser extends StateFacts {
+  plan: PlanName;
+  customerId: string | null;
+  subscriptionId: string | null;
+  endedAtMs: number | null;
+}
+
+/** Whether Stripe bills the account now. Then its plan is changed, and no second one is sold. */
+export function hasSubscription({
+  subscriptionId,
+  endedAtMs,
+}: Pick<Purchaser, "subscriptionId" | "endedAtMs">): boolean {
+  return subscriptionId !== null && endedAtMs === null;
+}
+
+/** Whether the account can buy a plan. One that is served by contract cannot: a purchase would end the contract. */
+export function canBuy(account: Purchaser, nowMs: number): boolean {
+  const isByContract = account.state === "active" && planOf(account.plan).amountCents === null;
+  return (
+    !hasSubscription(account) && account.customerId !== null && !isByContract && allows(account, "checkout", nowMs)
+  );
+}
 
 /** Opens a Checkout session for a tenant that exists. Earlier open sessions of its customer end. */
 export async function openOwnCheckout(

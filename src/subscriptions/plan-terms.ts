@@ -4,6 +4,7 @@
 // first price is billed at once, and its month begins anew.
 import { planOf, type PlanName } from "../core/plans/plans.ts";
 import { partOfMonth } from "../lifecycle/removal.ts";
+import { cycleAnchorMs } from "./subscription.ts";
 
 export interface PlanTerms {
   /** The base price of each full month from then on. */
@@ -21,6 +22,20 @@ export interface PaidPeriod {
   plan: PlanName;
   trialUntilMs: number | null;
   periodEndMs: number | null;
+}
+
+/** What a purchase costs. A period begins at `fromMs`; the time until then is paid in proportion, and gets cheaper with every second. */
+export interface PurchaseTerms {
+  nowCents: number;
+  fromMs: number;
+  monthlyCents: number;
+}
+
+/** What it costs to buy the plan now, for an account without a subscription. */
+export function termsOfPurchase(plan: PlanName, nowMs: number): PurchaseTerms {
+  const monthlyCents = planOf(plan).amountCents ?? 0;
+  const fromMs = cycleAnchorMs(nowMs, 0);
+  return { nowCents: partOfMonth(monthlyCents, nowMs, fromMs), fromMs, monthlyCents };
 }
 
 /** What the change to the plan costs. `undefined`: one of the plans is by contract. */

@@ -136,6 +136,32 @@ test("an upgrade says its price before it is made, and Stripe charges no more", 
   expect(await page.getByRole("heading", { level: 2 }).first().innerText()).toBe("Pro");
 });
 
+test("an account without a subscription sees the price, leaves the payment, comes back and buys", async () => {
+  const { id } = await aTenant();
+  const page = await newPage();
+  await signInAsOwner(page, id);
+  const toStripe = async (): Promise<void> => {
+    await page.getByRole("link", { name: "Buy Starter" }).click();
+    await shows(page, "Buy Starter");
+    expect(await contentOf(page)).toMatch(/Now \$\d\.\d\d or a little less .* Then \$19\.00 a month/);
+    expect(await faultsOf(page)).toEqual([]);
+    await press(page, "Continue to payment");
+    await shows(page, "Simulated Stripe");
+  };
+  await open(page, id, "/plan");
+  await toStripe();
+  await page.getByRole("link", { name: "Cancel and go back" }).click();
+  await shows(page, "Plan");
+  expect(await contentOf(page)).toContain("Nothing was charged, and the plan has not changed.");
+  expect((await rowOf(id)).plan).toBe("free");
+  await toStripe();
+  await press(page, "Pay");
+  await shows(page, "Plan");
+  expect(await contentOf(page)).toContain("The account has the plan Starter now. Its limits are in force.");
+  expect(await page.getByRole("heading", { level: 2 }).first().innerText()).toBe("Starter");
+  expect(await page.getByRole("link", { name: "Change to Pro" }).count()).toBe(1);
+});
+
 test("a person whose settings were changed meanwhile loses nothing and undoes nothing", async () => {
   const { id } = await aTenant();
   const page = await newPage();

@@ -20,7 +20,10 @@ const HOSTILE = `<img src=x onerror=alert(1)>"'&amp;`;
 const LEADING = ["return", "returnUrl", "return_to", "next", "url", "redirect", "redirect_uri", "continue"];
 
 /** Queries that pages need, beside their path. */
-const queries: Readonly<Record<string, string>> = { "/app/:tenantId/plan/change": "plan=starter" };
+const queries: Readonly<Record<string, string>> = {
+  "/app/:tenantId/plan/change": "plan=starter",
+  "/app/:tenantId/plan/buy": "plan=starter",
+};
 
 let pages: readonly Route[];
 /** What the parameters of paths stand for. Another parameter names nothing that exists. */

@@ -28,6 +28,7 @@ const queries: Readonly<Record<string, string>> = {
   "/oauth/authorize": "AUTHORIZATION",
   "/invitation": "token=INVITATION",
   "/app/:tenantId/plan/change": "plan=starter",
+  "/app/:tenantId/plan/buy": "plan=starter",
   "/admin/stripe-events/dismiss": "id=an-event",
   "/admin/dead-letters/dismiss": "id=a-letter",
 };

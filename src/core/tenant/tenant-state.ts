@@ -185,7 +185,7 @@ export const tenantTable: Readonly<Record<Condition, Row>> = {
   },
   active: {
     calls: "served",
-    allows: ["export", "portal", "change_plan"],
+    allows: ["export", "portal", "change_plan", "checkout"],
     next: {
       ...stripeDecides,
       suspend: "suspended_by_operator",

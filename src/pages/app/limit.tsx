@@ -2,25 +2,23 @@
 // completes its call as soon as the limit is raised.
 // Invariants: the address opens nothing, only a session of the tenant with the right does. A form says from which limit it starts, so
 // that two people, or one person twice, raise it once.
-import type { Child, FC } from "hono/jsx";
+import type { FC } from "hono/jsx";
 import * as z from "zod";
 import { notifyObject } from "../../control/notify-object.ts";
 import { changeAccount } from "../../control/tenant-change.ts";
 import { type SpendWindow, costOf, spendCapOf, spendWindow, spentIn } from "../../core/plans/money.ts";
-import { type Plan, planOf, plans } from "../../core/plans/plans.ts";
-import type { TenantConfig } from "../../core/tenant/tenant.ts";
-import { allows } from "../../core/tenant/tenant-state.ts";
 import { type HttpContext, tenantOf } from "../../http.ts";
 import type { Allowance } from "../../metering/tenant-usage.ts";
 import { refusedChange } from "../../operations/admin-api.ts";
-import { changeOwnPlan } from "../../subscriptions/api.ts";
+import { changeOwnPlan, ownPlan } from "../../subscriptions/api.ts";
 import { soldPlans } from "../../subscriptions/checkout.ts";
 import { type RefusedForm, doneAt, readForm } from "../layout/form-body.ts";
 import { Figure, Instant, count, dollars, units } from "../parts/figures.tsx";
 import { Action, Field } from "../parts/form.tsx";
 import { Notice } from "../parts/notice.tsx";
-import { PlanCard, planPrice, planTitle } from "../parts/plan.tsx";
+import { planTitle } from "../parts/plan.tsx";
 import { accountPage, accountPath, may, tenantFor } from "./account-page.tsx";
+import { LargerPlans } from "./limit-plans.tsx";
 
 const CENTS = 100;
 /** Prices of single units are fractions of a cent. */
@@ -38,7 +36,10 @@ const Form = z.object({
 /** GET /app/:tenantId/limit */
 export async function showLimit(c: HttpContext, _input?: unknown, refused?: RefusedForm): Promise<Response> {
   const tenant = await tenantFor(c);
-  const used = (await c.get("context").tenantObject(tenantOf(c)).allowance()) as Allowance;
+  const [used, { subscription: account }] = await Promise.all([
+    c.get("context").tenantObject(tenantOf(c)).allowance() as Promise<Allowance>,
+    ownPlan(c),
+  ]);
   const window = spendWindow(tenant, Date.now());
   return accountPage(
     c,
@@ -51,7 +52,7 @@ export async function showLimit(c: HttpContext, _input?: unknown, refused?: Refu
         </Notice>
       )}
       {window === undefined ? null : <SpendCap {...{ c, window, used, refused }} />}
-      <Plans {...{ c, tenant, used }} />
+      <LargerPlans {...{ c, tenant, used, account }} />
     </>,
   );
 }
@@ -115,52 +116,6 @@ const SpendCap: FC<{ c: HttpContext; window: SpendWindow; used: Allowance; refus
 /** Twice the cap, as far as the bound allows. */
 function suggested(capCents: number, maxCapCents: number | null): number {
   return Math.min(Math.max(2 * capCents, CENTS), maxCapCents ?? Infinity);
-}
-
-const Plans: FC<{ c: HttpContext; tenant: TenantConfig; used: Allowance }> = ({ c, tenant, used }) => {
-  const larger = largerPlans(tenant);
-  const { unitsPerMonth } = tenant.limits;
-  const canChange = may(c, "billing:manage") && allows(tenant, "change_plan", Date.now());
-  return (
-    <section>
-      <h2>Plan</h2>
-      {unitsPerMonth !== null && (
-        <div class="grid">
-          <Figure
-            name="Units this month"
-            value={count(used.monthUnits)}
-            note={`The plan ${planTitle(tenant.plan)} has ${units(unitsPerMonth)} a calendar month (UTC).`}
-            meter={{ label: "Units", used: used.monthUnits, limit: unitsPerMonth }}
-          />
-        </div>
-      )}
-      {larger.length === 0 ? (
-        <p>Yours is the largest plan that can be bought. Ask support for another arrangement.</p>
-      ) : (
-        <div class="grid">
-          {larger.map((plan) => (
-            <PlanCard plan={plan}>{canChange && <ChangeTo {...{ c, tenant, plan }} />}</PlanCard>
-          ))}
-        </div>
-      )}
-    </section>
-  );
-};
-
-const ChangeTo: FC<{ c: HttpContext; tenant: TenantConfig; plan: Plan; children?: Child }> = ({ c, tenant, plan }) => (
-  <Action
-    action={accountPath(c, "/limit")}
-    label={`Change to ${planTitle(plan.name)} for ${planPrice(plan)} a month`}
-    tone="main"
-    confirm={`Change to ${planTitle(plan.name)}? What is left of this month is charged in proportion.`}
-    fields={{ plan: plan.name, from: tenant.plan }}
-  />
-);
-
-/** The plans that Stripe sells and that cost more than the tenant's, which has a price. */
-function largerPlans({ plan }: TenantConfig): Plan[] {
-  const own = planOf(plan).amountCents;
-  return own === null ? [] : [...plans.values()].filter(({ amountCents }) => amountCents !== null && amountCents > own);
 }
 
 /** POST /app/:tenantId/limit: sets the spend cap or changes the plan, unless another request was faster. */

@@ -1,23 +1,34 @@
 // The plan of a tenant: what it costs, when it renews, a change that waits, and the other plans. A change shows its price on a
 // page of its own before it is made.
 import type { FC } from "hono/jsx";
+import * as z from "zod";
 import { planOf, plans } from "../../../core/plans/plans.ts";
 import { allows } from "../../../core/tenant/tenant-state.ts";
 import type { HttpContext } from "../../../http.ts";
-import { cancelPlanChange, ownCheckout, ownPlan, portalUrl } from "../../../subscriptions/api.ts";
-import { OwnCheckoutRequest, soldPlans } from "../../../subscriptions/checkout.ts";
+import { cancelPlanChange, followPurchase, ownPlan, portalUrl } from "../../../subscriptions/api.ts";
+import { canBuy, hasSubscription, soldPlans } from "../../../subscriptions/checkout.ts";
 import type { PlanChange } from "../../../subscriptions/subscriptions-store.ts";
 import { config } from "../../../core/app-config.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../layout/form-body.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields } from "../../layout/form-body.ts";
 import { Instant } from "../../parts/figures.tsx";
 import { Action, Refusal } from "../../parts/form.tsx";
 import { Notice } from "../../parts/notice.tsx";
 import { PlanCard, planLines, planPrice, planTitle } from "../../parts/plan.tsx";
 import { accountPage, accountPath, may, tenantFor } from "../account-page.tsx";
+import { CheckoutReturn, Returned, onwards } from "./plan-purchase.tsx";
+
+/** `checkout`: the person comes back from Stripe's payment page. */
+export const PlanPageView = z.strictObject({ checkout: CheckoutReturn.optional() });
+type PlanPageView = z.infer<typeof PlanPageView>;
 
 /** GET /app/:tenantId/plan */
-export function showPlan(c: HttpContext): Promise<Response> {
-  return planPage(c);
+export async function showPlan(c: HttpContext, { query }: { query: PlanPageView }): Promise<Response> {
+  if (query.checkout === "paid") {
+    await followPurchase(c);
+    // The guard has read the account before.
+    c.set("tenant", undefined);
+  }
+  return planPage(c, undefined, query.checkout);
 }
 
 /** POST /app/:tenantId/plan/cancel: cancels the change that waits. */
@@ -33,44 +44,22 @@ export async function submitPortal(c: HttpContext): Promise<Response> {
   return "refused" in opened ? planPage(c, opened.refused) : onwards(c, opened.done, "Your invoices at Stripe");
 }
 
-/** POST /app/:tenantId/checkout: leads to the payment page of a plan for an account without a subscription. */
-export async function submitCheckout(c: HttpContext): Promise<Response> {
-  const form = await readForm(c, OwnCheckoutRequest.pick({ plan: true }));
-  if ("refused" in form) return planPage(c, form.refused);
-  const page = `${c.env.PUBLIC_URL}${accountPath(c, "/plan")}`;
-  const order = { plan: form.data.plan, successUrl: page, cancelUrl: page };
-  const opened = await attempt(c, () => ownCheckout(c, order), form.sent);
-  return "refused" in opened ? planPage(c, opened.refused) : onwards(c, opened.done.checkoutUrl, "On to the payment");
-}
-
-/** A page that continues at Stripe. The content policy lets no form lead there. */
-function onwards(c: HttpContext, url: string, title: string): Promise<Response> {
-  return accountPage(
-    c,
-    { title, section: "/plan", continuesAt: url },
-    <>
-      <p>If your browser does not continue by itself, follow the link.</p>
-      <p class="actions">
-        <a class="button main" href={url}>
-          Continue to Stripe
-        </a>
-      </p>
-    </>,
-  );
-}
-
 type OwnPlan = Awaited<ReturnType<typeof ownPlan>>;
 
 /** The page of the plan. `refused`: why a form of it was refused. */
-export async function planPage(c: HttpContext, refused?: RefusedForm): Promise<Response> {
+export async function planPage(
+  c: HttpContext,
+  refused?: RefusedForm,
+  returned?: PlanPageView["checkout"],
+): Promise<Response> {
   const [tenant, own] = [await tenantFor(c), await ownPlan(c)];
   const { subscription, change } = own;
   const manages = may(c, "billing:manage");
   const nowMs = Date.now();
-  const runs = subscription?.subscriptionId != null && subscription.endedAtMs === null;
+  const runs = subscription !== undefined && hasSubscription(subscription);
   const offers = {
     change: manages && runs && allows(tenant, "change_plan", nowMs) && change?.state !== "waiting",
-    buy: manages && !runs && subscription?.customerId != null && allows(tenant, "checkout", nowMs),
+    buy: manages && subscription !== undefined && canBuy(subscription, nowMs),
     portal: manages && subscription?.customerId != null && allows(tenant, "portal", nowMs),
   };
   return accountPage(
@@ -83,9 +72,10 @@ export async function planPage(c: HttpContext, refused?: RefusedForm): Promise<R
     },
     <>
       <Refusal refused={refused} />
+      <Returned how={returned} isBilled={runs} plan={tenant.plan} path={accountPath(c, "/plan")} />
       {change !== null && <Change of={change} cancel={manages ? accountPath(c, "/plan/cancel") : undefined} />}
       <Current of={own} name={tenant.plan} />
-      <h2>Other plans</h2>
+      <h2>{offers.buy ? "Buy a plan" : "Other plans"}</h2>
       {!manages && <p class="muted">An owner, an admin or a member with the role billing can change the plan.</p>}
       {manages && !offers.change && !offers.buy && change?.state !== "waiting" && (
         <p class="muted">
@@ -178,7 +168,8 @@ interface OthersProps {
 const Others: FC<OthersProps> = ({ current, offers, path }) => (
   <div class="grid plans">
     {[...plans.values()]
-      .filter(({ name }) => name !== current)
+      // Who has no subscription may also buy the plan that the account has on trial.
+      .filter(({ name, amountCents }) => name !== current || (offers.buy && amountCents !== null && amountCents > 0))
       .map((plan) => (
         <PlanCard plan={plan}>
           {!soldPlans.includes(plan.name) ? (
@@ -190,7 +181,9 @@ const Others: FC<OthersProps> = ({ current, offers, path }) => (
               Change to {planTitle(plan.name)}
             </a>
           ) : offers.buy ? (
-            <Action action={path("/checkout")} label={`Buy ${planTitle(plan.name)}`} fields={{ plan: plan.name }} />
+            <a class="button full" href={path(`/plan/buy?plan=${plan.name}`)}>
+              {plan.amountCents === 0 ? "Subscribe to" : "Buy"} {planTitle(plan.name)}
+            </a>
           ) : null}
         </PlanCard>
       ))}

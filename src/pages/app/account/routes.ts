@@ -3,7 +3,8 @@
 import { type Route, route } from "../../../http.ts";
 import { downloadExport, showData, submitClose, submitReturn } from "./data.tsx";
 import { PlanView, showPlanChange, submitPlan } from "./plan-change.tsx";
-import { showPlan, submitCheckout, submitPlanCancel, submitPortal } from "./plan.tsx";
+import { PurchaseView, showPurchase, submitCheckout } from "./plan-purchase.tsx";
+import { PlanPageView, showPlan, submitPlanCancel, submitPortal } from "./plan.tsx";
 import { showOwnProvider, submitDomains, submitProvider, submitProviderEnd } from "./provider.tsx";
 import { showSettings, submitAccount, submitSettings, submitWebhookSecret } from "./settings.tsx";
 
@@ -12,8 +13,9 @@ const form = { isPage: true, readsBody: true } as const;
 
 // oxfmt-ignore
 export const settingsRoutes: readonly Route[] = [
-  route("GET /app/:tenantId/plan", "tenant_admin", showPlan, { ...page, action: "showPlan", permission: "account:read" }),
+  route("GET /app/:tenantId/plan", "tenant_admin", showPlan, { ...page, query: PlanPageView, action: "showPlan", permission: "account:read" }),
   route("GET /app/:tenantId/plan/change", "tenant_admin", showPlanChange, { ...page, query: PlanView, action: "showPlanChange", permission: "billing:manage" }),
+  route("GET /app/:tenantId/plan/buy", "tenant_admin", showPurchase, { ...page, query: PurchaseView, action: "showPurchase", permission: "billing:manage" }),
   route("POST /app/:tenantId/plan", "tenant_admin", submitPlan, { ...form, action: "changeOwnPlan", permission: "billing:manage" }),
   route("POST /app/:tenantId/plan/cancel", "tenant_admin", submitPlanCancel, { ...form, action: "cancelOwnPlanChange", permission: "billing:manage" }),
   route("POST /app/:tenantId/checkout", "tenant_admin", submitCheckout, { ...form, action: "buyPlan", permission: "billing:manage" }),
