@@ -19,7 +19,8 @@ import { type UsageMessage, fallbackUsage } from "../core/usage.ts";
 import { describeError, log } from "../log.ts";
 import { isProven, openTenantDb, proveLogin } from "../tenant-db/dispatch.ts";
 import type { CallScopedDb } from "../tenant-db/tenant-db.ts";
-import { type Tool, decidesUnits } from "../tools/tool.ts";
+import { hasOnePrice } from "../tools/offer.ts";
+import type { Tool } from "../tools/tool.ts";
 import { Admission } from "./admission.ts";
 import { fallbackCallsStore } from "./fallback-calls-store.ts";
 import { chargedAs, mayRunWithoutObject } from "./keyed-calls.ts";
@@ -156,15 +157,15 @@ function refusedKey({ annotations }: Tool, sentAtMs: number, nowMs: number): Ref
 }
 
 /**
- * Why a call whose tool decides its price does not run here. A second run may find another price, and only the object knows what
- * the first run was charged. So the Worker runs such a call only if no other attempt can have been charged.
+ * Why a call whose price can differ does not run here: its tool decides the price, or plans have prices of their own and the plan may
+ * have changed. Only the object knows what an earlier attempt was charged. So the Worker runs such a call only if there is none.
  */
 function refusedPrice({
   tool,
   idempotency,
   isUnsure,
 }: Pick<FallbackRequest, "tool" | "idempotency" | "isUnsure">): Refusal | undefined {
-  if (!decidesUnits(tool) || (!isUnsure && idempotency === undefined)) return undefined;
+  if (hasOnePrice(tool) || (!isUnsure && idempotency === undefined)) return undefined;
   return retryLater(plainRefusal("tenant_unavailable", "What an earlier attempt cost cannot be known right now."));
 }
 

@@ -82,6 +82,11 @@ function unitsOn(tool: Pick<Tool, "name" | "units">, plan: Pick<Plan, "toolUnits
   return Object.hasOwn(table, tool.name) ? (table[tool.name] ?? tool.units) : tool.units;
 }
 
+/** Whether every call of the tool costs the same, on each plan. If not, two runs of one call can differ in price. */
+export function hasOnePrice(tool: Pick<Tool, "name" | "units">, sold: Iterable<Plan> = plans.values()): boolean {
+  return !decidesUnits(tool) && [...sold].every((plan) => unitsOn(tool, plan) === tool.units);
+}
+
 /** The prices of a tool in words, for people who have no plan yet: "20 units a call, 10 on enterprise". */
 export function pricesInWords(tool: Pick<Tool, "name" | "units">, sold: Iterable<Plan> = plans.values()): string {
   const own = mostUnits(tool) === 0 ? "free" : `${priceInWords(tool)} a call`;

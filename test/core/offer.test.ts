@@ -10,6 +10,7 @@ import {
   type ToolUser,
   checkedOffer,
   endNotice,
+  hasOnePrice,
   offered,
   offeredTools,
   plansInWords,
@@ -139,6 +140,15 @@ test("a plan's price of a tool is described, and only there; the same tool of a 
   expect([plansInWords(read), plansInWords(tool({ plans: ["pro"] }))]).toEqual([undefined, "pro"]);
   expect(plansInWords(tool({ features: ["audit_export"] }))).toBe("enterprise");
   expect(plansInWords(tool({ features: ["audit_export"], plans: ["free"] }))).toBe("on request");
+});
+
+test("a tool has one price if every plan has the same and the tool does not decide it", () => {
+  const priced = (name: string, units: Tool["units"]) => hasOnePrice({ name, units });
+  expect([priced("search_products", 1), priced("read_document", 1), priced("count_orders", { max: 5 })]).toEqual([
+    true,
+    false,
+    false,
+  ]);
 });
 
 test("a call is admitted and charged at the price of its tenant's plan", async () => {
