@@ -73,7 +73,7 @@ export function describeError(error: unknown): string {
 }
 
 /** Names of `AppError` and of its kinds. */
-const ownNames = new Set(["AppError", "AnswerLost", "OutsideFailure", "NeonApiFailure", "MoveRefused"]);
+const ownNames = new Set(["AppError", "AnswerLost", "OutsideFailure", "NeonApiFailure", "MoveRefused", "ToolProblem"]);
 
 /** Codes of Stripe's and PostgreSQL's errors, and flags of errors that a Durable Object's runtime throws. */
 const told = ["code", "type", "statusCode", "requestId", "overloaded", "retryable", "durableObjectReset"] as const;

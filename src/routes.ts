@@ -159,6 +159,7 @@ import {
   showOwnConfiguration,
 } from "./operations/configuration-api.ts";
 import { HealthQuery, showHealth } from "./operations/health.ts";
+import { secretRoutes } from "./operations/secrets/api.ts";
 import { answerConsent, showAuthorize } from "./pages/sign-in/authorize.tsx";
 import { actionOf } from "./pages/endpoints.ts";
 import { InvitationQuery, showInvitation, submitInvitation } from "./pages/sign-in/invitation.tsx";
@@ -352,8 +353,8 @@ export const routes: readonly Route[] = [
   route("POST /webhooks/stripe-thin", "stripe", receiveThinEvent),
   route("GET /health", "monitor", showHealth, { query: HealthQuery }),
 
-  // tenants' own providers, alerts and documents, and pages
-  ...peopleRoutes, ...providerRoutes, ...alertRoutes, ...documentRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
+  // tenants' own providers, secrets, alerts and documents, and pages
+  ...peopleRoutes, ...providerRoutes, ...secretRoutes, ...alertRoutes, ...documentRoutes, ...publicRoutes, ...accountRoutes, ...operatorRoutes,
 ];
 
 /** The APIs take small JSON, and Stripe's largest events are some tens of kilobytes. */

@@ -49,13 +49,13 @@ import {
   urlsOf,
   withheldRefusal,
 } from "./refusal.ts";
-import { type ToolRun, runTool, timedDb, toolContext } from "./tool-runner.ts";
+import { type ToolEnv, type ToolRun, runTool, timedDb, toolContext } from "./tool-runner.ts";
 
 type Awaitable<Value> = Value | Promise<Value>;
 
 /** Where a call runs: in the tenant's object, or in the Worker while that object cannot be reached. */
 export interface CallHost {
-  readonly env: Pick<Env, "FILES" | "PUBLIC_URL">;
+  readonly env: ToolEnv;
   /** The clock of every decision, in epoch milliseconds. */
   now(): number;
   /** The tenant's configuration, at most `CONFIG_TRUSTED_MS` old, or why there is none for this caller. */
@@ -117,7 +117,8 @@ export interface CallOptions {
 }
 
 /** What `authorize` needs of a host. */
-export interface AuthorizationHost extends Pick<CallHost, "env" | "now" | "tenant" | "scopes"> {
+export interface AuthorizationHost extends Pick<CallHost, "now" | "tenant" | "scopes"> {
+  readonly env: Pick<Env, "PUBLIC_URL">;
   usage(config: TenantConfig): Awaitable<Pick<CallUsage, "admission" | "keyUsed"> | NotServed>;
 }
 
@@ -271,16 +272,12 @@ async function admitAndRun(
   let run: ToolRun | undefined;
   let outcome: CallOutcome | undefined;
   try {
-    const context = toolContext(
-      host.env.FILES,
-      config,
-      { ...request, callId },
-      {
-        db: timedDb(db.forCall(abort.signal), (ms) => (trace.sqlMs += ms)),
-        usage: () => admission.quota(config.limits, host.now(), { key, spend: spendAt(host.now()) }),
-        history: () => usage.history(host.now()),
-      },
-    );
+    const made = { callId, caller, tool };
+    const context = toolContext(host.env, config, made, {
+      db: timedDb(db.forCall(abort.signal), (ms) => (trace.sqlMs += ms)),
+      usage: () => admission.quota(config.limits, host.now(), { key, spend: spendAt(host.now()) }),
+      history: () => usage.history(host.now()),
+    });
     run = await runTool(tool, request.args, context, { abort, progress, askClient, asking: request.asking });
     trace.ranAtMs = host.now();
     if (run.question !== undefined && !alreadyCharged) {
@@ -386,7 +383,7 @@ async function again(
  */
 function served(
   config: TenantConfig | NotServed,
-  host: Pick<CallHost, "env" | "now" | "scopes">,
+  host: Pick<AuthorizationHost, "env" | "now" | "scopes">,
   caller: Caller,
 ): { config: TenantConfig; scopes: readonly string[] } | NotServed {
   if ("refusal" in config) return config;

@@ -3,12 +3,16 @@
 import type * as z from "zod";
 import type { CallRequest, Caller, ContentBlock, Progress, Question } from "../core/call.ts";
 import { createTenantFiles } from "../adapters/files.ts";
-import { AnswerLost, type ErrorCode, errorCode, errors } from "../core/errors.ts";
+import { decryptSecret } from "../control/encrypted-logins-store.ts";
+import { config as appConfig } from "../core/app-config.ts";
+import { AnswerLost, AppError, type ErrorCode, ToolProblem, errorCode, errors, support } from "../core/errors.ts";
 import { featuresOf } from "../core/plans/plans.ts";
 import type { TenantConfig } from "../core/tenant/tenant.ts";
+import { setterOf, tenantSecretPurpose } from "../core/tenant/tool-secrets.ts";
 import { describeError, log } from "../log.ts";
+import { CallSecrets } from "../tools/call-secrets.ts";
 import { MAX_RESULT_BYTES, contentOf, resultBytes } from "../tools/content.ts";
-import { type Ask, type QuestionOptions, Questions } from "../tools/question.ts";
+import { type Ask, type QuestionOptions, Questions, questionOf } from "../tools/question.ts";
 import { TOOL_TIMEOUT_MS, type TenantDb, type Tool, type ToolContext, UnitMeter } from "../tools/tool.ts";
 
 export interface ToolRun {
@@ -24,26 +28,54 @@ export interface ToolRun {
   question?: Question;
 }
 
-/** What the host of a call knows of its tool's context. The rest belongs to the run. */
-type OfHost = Omit<ToolContext, "charge" | "ask" | "canAsk" | "progress" | "signal">;
+/** The bindings that tools reach through their context. */
+export type ToolEnv = Pick<Env, "FILES" | "PUBLIC_URL" | "ENCRYPTION_KEYS">;
+
+/** What the host of a call knows of its tool's context. The rest belongs to the run. `secrets`: those that the call has read. */
+type OfHost = Omit<ToolContext, "charge" | "ask" | "canAsk" | "progress" | "signal" | "secrets"> & {
+  readonly secrets: CallSecrets;
+};
 
 /** Builds a tool's context for one call. `own` differs between the tenant's object and the fallback path. */
 export function toolContext(
-  bucket: R2Bucket,
+  env: ToolEnv,
   config: TenantConfig,
-  { callId, caller, tool }: Pick<CallRequest, "callId" | "caller" | "tool">,
+  { callId, caller, tool }: Pick<CallRequest, "callId" | "caller"> & { tool: Tool },
   own: Pick<ToolContext, "db" | "usage" | "history">,
 ): OfHost {
   const { id, name, plan } = config;
+  const secrets = new CallSecrets(tool, (secret) => readSecret(env, config, secret));
   return {
     ...own,
     tenant: { id, name, plan, features: featuresOf(config) },
     // To a tool a member is a user, however the member signed in.
     caller: { kind: caller.kind === "grant" || caller.kind === "member" ? "user" : caller.kind, id: callerId(caller) },
     callId,
-    files: createTenantFiles({ bucket, tenantId: id }),
-    log: (event, fields = {}) => log("info", event, { ...fields, callId, tenantId: id, tool }),
+    files: createTenantFiles({ bucket: env.FILES, tenantId: id }),
+    secrets,
+    log: (event, fields = {}) =>
+      log("info", secrets.hide(event), { ...secrets.hideIn(fields), callId, tenantId: id, tool: tool.name }),
   };
+}
+
+/** A secret's value. Throws `secret_missing`, which names the secret and who sets it where. */
+async function readSecret(env: ToolEnv, { id, secrets }: TenantConfig, name: string): Promise<string> {
+  if (setterOf(appConfig.secrets ?? {}, name) === "operator") {
+    const value: unknown = Reflect.get(env, name);
+    if (typeof value === "string" && value !== "") return value;
+    const text = `The operator of this server has not set the secret ${name}. Ask support: ${support}.`;
+    throw new ToolProblem("secret_missing", text, "permanent");
+  }
+  const encrypted = secrets[name];
+  if (encrypted === undefined) {
+    const text = `The secret ${name} is not set. An administrator of the account sets it at ${env.PUBLIC_URL}/app/${id}/secrets.`;
+    throw new ToolProblem("secret_missing", text, "permanent");
+  }
+  try {
+    return await decryptSecret(env, tenantSecretPurpose(id, name), encrypted);
+  } catch (error) {
+    throw new AppError("internal", `the secret ${name} does not decrypt`, { cause: error });
+  }
 }
 
 /**
@@ -88,6 +120,7 @@ export async function runTool(
   } & Pick<QuestionOptions, "asking" | "askClient">,
 ): Promise<ToolRun> {
   const { abort, progress } = options;
+  const { secrets } = context;
   const { promise: stopped, reject } = Promise.withResolvers<never>();
   const onAbort = (): void => reject(new Stopped(abort.signal.reason === TIMED_OUT ? "tool_timeout" : "tool_aborted"));
   if (abort.signal.aborted) onAbort(); // aborted before the tool started
@@ -100,10 +133,16 @@ export async function runTool(
     const full: ToolContext = Object.assign(context, {
       signal: abort.signal,
       charge: (units: number) => meter.charge(units),
-      ask: <Shape extends z.ZodObject>(ask: Ask<Shape>) => questions.ask(ask),
+      ask: async <Shape extends z.ZodObject>(ask: Ask<Shape>) => {
+        if (secrets.isIn(questionOf(ask))) throw new AppError("secret_in_result");
+        return questions.ask(ask);
+      },
       canAsk: questions.canAsk,
       // A client that does not take progress must not fail the tool.
-      progress: progress === undefined ? noProgress : (step: Progress) => progress(step).catch(() => undefined),
+      progress:
+        progress === undefined
+          ? noProgress
+          : (step: Progress) => progress(withoutSecrets(step, secrets)).catch(() => undefined),
     });
     const result = await Promise.race([tool.run(args, full), stopped]);
     if (questions.open !== undefined) return asked(questions.open);
@@ -112,6 +151,11 @@ export async function runTool(
     // Checked before the charge: a result that breaks the tool's own schema is a failure of the tool.
     const data = "isError" in result ? undefined : tool.output.parse(result.data);
     if (resultBytes(content, data) > MAX_RESULT_BYTES) return failure("result_too_large");
+    if (secrets.isIn([content, data])) {
+      const { callId, tenant } = context;
+      log("error", "secret_in_result", { callId, tenantId: tenant.id, tool: tool.name });
+      return failure("secret_in_result");
+    }
     return { charged: !tool.failed(result), units, isError: "isError" in result, content, data, failure: undefined };
   } catch (error) {
     if (questions.open !== undefined) return asked(questions.open);
@@ -121,9 +165,10 @@ export async function runTool(
       tenantId: context.tenant.id,
       tool: tool.name,
       code,
-      error: describeError(error),
+      error: secrets.hide(describeError(error)),
     });
-    return failure(code, detailOf(error, tool));
+    const detail = detailOf(error, tool);
+    return failure(code, detail && secrets.hide(detail));
   } finally {
     meter.end();
     limit.end();
@@ -186,6 +231,10 @@ function asked(question: Question): ToolRun {
 
 async function noProgress(): Promise<void> {}
 
+function withoutSecrets({ message, ...step }: Progress, secrets: CallSecrets): Progress {
+  return { ...step, ...(message !== undefined && { message: secrets.hide(message) }) };
+}
+
 function failureCode(error: unknown, tool: Tool): ErrorCode {
   if (error instanceof Stopped) return error.code;
   // A statement whose answer was lost may have been committed.
@@ -195,6 +244,7 @@ function failureCode(error: unknown, tool: Tool): ErrorCode {
 }
 
 function detailOf(error: unknown, { annotations }: Tool): string | undefined {
+  if (error instanceof ToolProblem) return error.message;
   // It asks before it writes, and its question says what it wants.
   if (errorCode(error) === "question_unsupported" && error instanceof Error) return error.message;
   if (annotations.readOnly) return undefined;

@@ -157,6 +157,7 @@ export function tenantsStore(control: ControlDatabase) {
            'pastDueSinceMs', ${toMs("t.past_due_since")}, 'limits', t.limits,
            'billing', ${billingJson},
            'allowedTools', t.allowed_tools, 'features', t.features, 'branding', coalesce(t.settings -> 'branding', '{}'),
+           'secrets', coalesce((SELECT jsonb_object_agg(s.name, s.value) FROM tenant_secrets s WHERE s.tenant_id = t.id), '{}'),
            'keys', coalesce((SELECT jsonb_agg(jsonb_build_object('id', k.id, 'hash', k.hash,
                      'expiresAtMs', ${toMs("least(k.expires_at, k.overlap_until)")}, 'lineId', k.line_id, 'tools', k.tools,
                      'unitsPerMonth', k.units_per_month,

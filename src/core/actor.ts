@@ -13,6 +13,7 @@ export const permissions = [
   "documents:write", // also delete
   "data:export",
   "keys:manage",
+  "secrets:manage", // the account's own secrets of tools
   "members:read",
   "members:manage", // members, invitations, sessions and grants of others
   "membership:leave", // the member's own
@@ -40,6 +41,7 @@ export const permissionsOfRole: Readonly<Record<TenantRole, readonly Permission[
     "documents:read",
     "documents:write",
     "keys:manage",
+    "secrets:manage",
     "members:read",
     "membership:leave",
     "tools:use",
@@ -95,13 +97,17 @@ export function hasRole(role: OperatorRole, needed: OperatorRole): boolean {
   return operatorRoles.indexOf(role) >= operatorRoles.indexOf(needed);
 }
 
+const neverActedFor: readonly Permission[] = [
+  ...(["keys:manage", "secrets:manage", "members:manage", "membership:leave"] as const),
+  ...(["documents:write", "tools:use"] as const),
+];
+
 /**
- * An operator who acts as a tenant's admin. It never makes a credential, a member or a grant, which would outlive it, never
+ * An operator who acts as a tenant's admin. It never makes a credential, a secret, a member or a grant, which would outlive it, never
  * ends the account, calls no tools and stores no documents: rows and documents do not say who wrote them.
  */
 export const permissionsOfImpersonator: readonly Permission[] = adminPermissions.filter(
-  (permission) =>
-    !["keys:manage", "members:manage", "membership:leave", "documents:write", "tools:use"].includes(permission),
+  (permission) => !neverActedFor.includes(permission),
 );
 
 /** A person as an issuer names them. The issuer and the subject are the identity; the rest may change. */

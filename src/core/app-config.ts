@@ -6,6 +6,7 @@ import { config as written } from "#app/config";
 import { accountScopes } from "./actor.ts";
 import type { WrittenPlan } from "./plans/plans.ts";
 import type { Statement } from "./sql.ts";
+import { type DeclaredSecrets, MAX_TENANT_SECRETS, secretNamePattern } from "./tenant/tool-secrets.ts";
 import { Colour } from "./text/text.ts";
 
 export interface AppConfig {
@@ -34,6 +35,11 @@ export interface AppConfig {
   /** `tenantClaim`: the claim that names a customer's organisation, for each issuer of `OIDC_ISSUERS` that names none. */
   readonly issuers: { readonly tenantClaim: string };
   /**
+   * Secrets that tools may use, by name, each with its meaning in words. `operator`: a binding of the Worker with this name, the same
+   * for all tenants. `tenant`: each tenant's administrator sets its own. Names have lower-case letters, digits and `_`.
+   */
+  readonly secrets?: DeclaredSecrets;
+  /**
    * Rows of a new tenant, as statements inside the tenant. Tollgate runs them again when it retries, so each must keep rows
    * that exist (`ON CONFLICT DO NOTHING`).
    */
@@ -44,6 +50,13 @@ export interface AppConfig {
 
 const text = z.string().trim().min(1, "must not be empty");
 const pageUrl = z.url({ protocol: /^https$/, error: "must be an https: URL" });
+
+const secrets = z
+  .record(z.string(), text)
+  .refine(
+    (named) => Object.keys(named).every((name) => secretNamePattern.test(name)),
+    "has a name that Tollgate keeps for its own. Use up to 40 lower-case letters, digits and _, a letter first",
+  );
 
 const AppConfigParts = z.strictObject({
   product: z.strictObject({
@@ -76,6 +89,17 @@ const AppConfigParts = z.strictObject({
       "is empty. Add one setting: a new account proves with it that it can read and write its own rows",
     ),
   issuers: z.strictObject({ tenantClaim: text }),
+  secrets: z
+    .strictObject({ operator: secrets.optional(), tenant: secrets.optional() })
+    .refine(
+      ({ operator = {}, tenant = {} }) => Object.keys(operator).every((name) => !Object.hasOwn(tenant, name)),
+      "has one name for the operator and for tenants. Give each secret a name of its own",
+    )
+    .refine(
+      ({ tenant = {} }) => Object.keys(tenant).length <= MAX_TENANT_SECRETS,
+      `asks each tenant for more than ${MAX_TENANT_SECRETS} secrets. Declare fewer`,
+    )
+    .optional(),
   seed: z.array(z.looseObject({ text })).optional(),
   demonstration: z.array(z.strictObject({ tool: text, input: z.record(z.string(), z.unknown()) })).optional(),
 });

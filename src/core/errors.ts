@@ -75,6 +75,11 @@ export const errors = {
   },
   question_unanswered: { status: 504, advice: "The tool asked a question, and no usable answer came in time." },
   result_too_large: { status: 500, advice: "The result is over 1 MiB and was not charged. Ask for less." },
+  secret_missing: { status: 409, advice: "The tool needs a secret that is not set." },
+  secret_in_result: {
+    status: 500,
+    advice: `The tool's result contained a secret, so it was withheld and was not charged. Ask support: ${support}.`,
+  },
   outcome_unknown: {
     status: 500,
     advice: "It is not known whether the call took effect. Check before you call again.",
@@ -189,6 +194,7 @@ const retryAdvice: Readonly<Partial<Record<ErrorCode, RetryAdvice>>> = {
   conflict: "check",
   precondition_failed: "check",
   result_too_large: "change",
+  secret_in_result: "change",
   idempotency_keys_exhausted: "change",
 };
 
@@ -229,6 +235,19 @@ export function isPermanent(error: unknown): boolean {
   if (typeof error !== "object" || error === null) return false;
   if ("kind" in error && error.kind === "permanent") return true;
   return "cause" in error && isPermanent(error.cause);
+}
+
+/**
+ * Why a tool's call failed, in words that its client and the log may have: the message names secrets and hosts, and never a value,
+ * a path or a query.
+ */
+export class ToolProblem extends AppError {
+  readonly kind: FailureKind;
+  constructor(code: ErrorCode, message: string, kind: FailureKind) {
+    super(code, message);
+    this.name = "ToolProblem";
+    this.kind = kind;
+  }
 }
 
 /** The database did not answer. Whether the batch was committed is not known. */

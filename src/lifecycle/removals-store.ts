@@ -169,8 +169,8 @@ export function removalsStore(control: ControlDatabase) {
     },
 
     /**
-     * Starts to drop tenants whose grace has ended. This makes their removal irreversible, revokes their keys and ends their providers. A tenant
-     * with usage that Stripe has not confirmed waits. `only`: considers this tenant only.
+     * Starts to drop tenants whose grace has ended. This makes their removal irreversible, revokes their keys, and ends their
+     * providers and secrets. A tenant with usage that Stripe has not confirmed waits. `only`: considers this tenant only.
      */
     async beginDropping(limit: number, only: TenantId | null = null): Promise<TenantId[]> {
       const ended = `r.step = 'grace' AND NOT r.reactivating AND t.leaving_until <= now() AND ($1::text IS NULL OR t.id = $1)`;
@@ -182,6 +182,7 @@ export function removalsStore(control: ControlDatabase) {
                  revoked AS (UPDATE api_keys k SET revoked_at = now() FROM due WHERE k.tenant_id = due.tenant_id AND k.revoked_at IS NULL),
                  providers AS (UPDATE providers p SET removed_at = now(), client_secret = NULL FROM due
                                WHERE p.tenant_id = due.tenant_id AND p.removed_at IS NULL),
+                 secrets AS (DELETE FROM tenant_secrets s USING due WHERE s.tenant_id = due.tenant_id),
                  domains AS (DELETE FROM provider_domains d USING due WHERE d.tenant_id = due.tenant_id)
                  UPDATE removals r SET step = 'archive', progress = '{}', version = r.version + 1, waits_for = NULL, error = NULL,
                         step_at = now(), progressed_at = now()

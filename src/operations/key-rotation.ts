@@ -1,5 +1,5 @@
-// Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins, webhook secrets and client secrets that an older key
-// encrypted. Shards' logins and the secrets are encrypted here, and each tenant's login in the tenant's object. Once nothing is left
+// Rotates ENCRYPTION_KEYS: encrypts again, with the newest key, the logins, webhook secrets, client secrets and tools' secrets that an
+// older key encrypted. Shards' logins and the secrets are encrypted here, and each tenant's login in the tenant's object. Once nothing is left
 // under a key, that key can be removed.
 import type { Context } from "../control/context.ts";
 import { encryptAgain, encryptedLoginsStore, providerSecretPurpose } from "../control/encrypted-logins-store.ts";
@@ -7,6 +7,8 @@ import { isolated } from "../control/failures-store.ts";
 import { parseKeyRing } from "../core/keys/encryption.ts";
 import { secretPurpose } from "../metering/alerts.ts";
 import { alertsStore } from "../metering/alerts-store.ts";
+import { tenantSecretPurpose } from "../core/tenant/tool-secrets.ts";
+import { secretsStore } from "./secrets/secrets-store.ts";
 
 /** Logins of each kind in one sweep: about a second's work. The next sweep continues. */
 const BATCH = 50;
@@ -43,6 +45,18 @@ export async function rotateEncryptionKeys(context: Context): Promise<void> {
     async (stored) => {
       const purpose = providerSecretPurpose(stored.providerId);
       await logins.replaceProviderSecret(stored, await encryptAgain(env, purpose, stored.secret));
+    },
+  );
+  const toolSecrets = secretsStore(control);
+  await isolated(
+    control,
+    await toolSecrets.notUnder(newest.id, BATCH),
+    { part: "tool_secret_keys", idOf: ({ tenantId, name }) => `${tenantId}/${name}` },
+    async (stored) => {
+      const { tenantId, name, value } = stored;
+      await toolSecrets.replace(stored, await encryptAgain(env, tenantSecretPurpose(tenantId, name), value));
+      // The tenant's object has the value in its copy, under the old key.
+      await context.tenantObject(tenantId).refresh();
     },
   );
   const tenants = await logins.tenantsNotUnder(newest.id, BATCH);

@@ -29,6 +29,7 @@ import { Alert } from "../metering/alerts-store.ts";
 import { DeadLetter } from "../metering/dead-letters/dead-letters-store.ts";
 import { MoveSummary } from "../moves/moves-store.ts";
 import { Configuration, OwnConfiguration } from "../operations/configuration-api.ts";
+import { RemovedSecret, SecretView } from "../operations/secrets/api.ts";
 import { MeterErrorDay } from "../reports/meter-errors-store.ts";
 import { StripeEvent } from "../subscriptions/inbox-store.ts";
 import { PlanChange } from "../subscriptions/subscriptions-store.ts";
@@ -307,6 +308,9 @@ export const endpoints: Readonly<Record<string, Endpoint>> = {
   "PUT /api/tenants/:tenantId/provider": endpoint("saveOwnProvider", "Set the account's own sign-in provider", ok(ProviderView.extend(Delivered.shape)), { codes: ["conflict"] }),
   "DELETE /api/tenants/:tenantId/provider": endpoint("removeOwnProvider", "Remove the account's own sign-in provider", ok(RemovedProvider.extend(Delivered.shape)), { codes: ["conflict"] }),
   "POST /api/tenants/:tenantId/provider/domains": endpoint("checkOwnDomains", "Look for the DNS records that prove the account's e-mail domains", ok(ProviderView), { codes: ["conflict", "issuer_unavailable"], repeat: "A proved domain stays proved." }),
+  "GET /api/tenants/:tenantId/secrets": endpoint("listOwnSecrets", "List the secrets that tools use and the account sets, without their values", ok(listOf("secrets", SecretView))),
+  "PUT /api/tenants/:tenantId/secrets/:name": endpoint("setOwnSecret", "Set a secret of the account that tools use", ok(SecretView.extend(Delivered.shape)), { codes: ["conflict"] }),
+  "DELETE /api/tenants/:tenantId/secrets/:name": endpoint("removeOwnSecret", "Remove a secret of the account", ok(RemovedSecret.extend(Delivered.shape))),
   "GET /api/tenants/:tenantId/grants": endpoint("listOwnGrants", "List the clients that members have let in", ok(listOf("grants", Grant)), { codes: object }),
   "DELETE /api/tenants/:tenantId/grants/:grantId": endpoint("revokeOwnGrant", "End a client's access", ok(z.object({ revoked: z.literal(true) })), { codes: object }),
   "GET /api/tenants/:tenantId/sessions": endpoint("listOwnSessions", "List the sign-in sessions of members", ok(listOf("sessions", SessionSummary))),

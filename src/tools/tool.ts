@@ -6,6 +6,8 @@ import type { Progress, QuotaStatus } from "../core/call.ts";
 import type { Features, PlanName } from "../core/plans/plans.ts";
 import type { Row, Statement } from "../core/sql.ts";
 import type { TenantId } from "../core/tenant/tenant.ts";
+import { setterOf } from "../core/tenant/tool-secrets.ts";
+import type { ToolSecrets } from "./call-secrets.ts";
 import type { WrittenBlock } from "./content.ts";
 import type { Ask, AskAnswer } from "./question.ts";
 import { restrictionProblems } from "./restrictions.ts";
@@ -69,6 +71,8 @@ export interface ToolContext {
   readonly callId: string;
   readonly db: TenantDb;
   readonly files: TenantFiles;
+  /** The secrets that the tool declares. Their values stay out of the log, and a result that has one fails the call. */
+  readonly secrets: ToolSecrets;
   /** The tenant's quota before this call is settled. */
   usage(): QuotaStatus;
   /** The calls of the last hour, by tool. */
@@ -127,6 +131,8 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   readonly units: number | { readonly max: number };
   /** The caller needs every one of them. */
   readonly scopes: readonly string[];
+  /** Names of the secrets of `app/config.ts` that the tool reads with `context.secrets.get`. */
+  readonly secrets?: readonly string[];
   /** The plans that have the tool. Default: all. */
   readonly plans?: readonly PlanName[];
   /** Features that the tenant needs, of its plan or its own: every one of them. Default: none. */
@@ -226,8 +232,10 @@ export function describedWithPrice(tool: Tool): string {
   return `${tool.description} ${mostUnits(tool) === 0 ? "Free." : `Costs ${priceInWords(tool)}.`}`;
 }
 
-function problemsOf({ name, title, description, units, scopes, input, output, annotations }: Tool): string[] {
+function problemsOf(tool: Tool): string[] {
+  const { name, title, description, units, scopes, secrets = [], input, output, annotations } = tool;
   const known = Object.keys(config.scopes);
+  const undeclared = secrets.filter((secret) => setterOf(config.secrets ?? {}, secret) === undefined);
   const undescribed = Object.keys(input.shape).filter((key) => !isDescribed(input.shape[key]));
   const rules: [holds: boolean, problem: string][] = [
     [
@@ -246,6 +254,10 @@ function problemsOf({ name, title, description, units, scopes, input, output, an
     [
       scopes.length > 0 && scopes.every((scope) => known.includes(scope)),
       `needs the scopes [${scopes.join(", ")}]. Name at least one of app/config.ts: ${known.join(", ")}.`,
+    ],
+    [
+      undeclared.length === 0,
+      `uses the secrets [${undeclared.join(", ")}]. Add each with its meaning to secrets.tenant or secrets.operator of app/config.ts.`,
     ],
     [isClosed(input), "has an open input schema. Declare `input` by z.strictObject({ ... })."],
     [isClosed(output), "has an open output schema. Declare `output` by z.strictObject({ ... })."],

@@ -20,6 +20,22 @@ test.each<[string, AppConfig, RegExp]>([
   ["with a privacy policy over http", withProduct({ privacyUrl: "http://x.example" }), /product\.privacyUrl/],
   ["with a telephone as support", withProduct({ supportUrl: "tel:123" }), /https: or mailto: URL/],
   ["with a colour by name", withProduct({ colour: "blue" }), /such as #1d4ed8/],
+  [
+    "with a secret of Tollgate's own",
+    { ...config, secrets: { operator: { STRIPE_SECRET_KEY: "A key" } } },
+    /lower-case/,
+  ],
+  ["with a secret without a meaning", { ...config, secrets: { tenant: { api_key: " " } } }, /secrets\.tenant\.api_key/],
+  [
+    "with one secret of two sides",
+    { ...config, secrets: { operator: { api_key: "Ours" }, tenant: { api_key: "Theirs" } } },
+    /one name for the operator and for tenants/,
+  ],
+  [
+    "with 21 secrets for each tenant",
+    { ...config, secrets: { tenant: Object.fromEntries(Array.from({ length: 21 }, (_, n) => [`key_${n}`, "A key"])) } },
+    /more than 20 secrets/,
+  ],
   ["without the issuers' claim", { ...config, issuers: { tenantClaim: "" } }, /issuers\.tenantClaim/],
 ])("a config %s is refused, and the error names the part and the remedy", (_, broken, message) => {
   expect(() => checkedConfig(broken)).toThrow(message);

@@ -4,7 +4,6 @@ import fc from "fast-check";
 import { expect, onTestFinished, test } from "vitest";
 import { toolContext } from "../../src/calls/tool-runner.ts";
 import type { StoredConfiguration } from "../../src/control/tenants-store.ts";
-import type { CallRequest } from "../../src/core/call.ts";
 import {
   Limits,
   type LimitChanges,
@@ -180,9 +179,9 @@ test("a tool reads the features of the tenant's plan and the tenant's own ones a
   table.set("free", { ...free, features: { exports: true, seats: 3 } });
   onTestFinished(() => void table.set("free", free));
   const context = toolContext(
-    {} as R2Bucket,
+    {} as Env,
     { id: "t", name: "T", plan: "free", features: { seats: 5, beta: true } } as unknown as TenantConfig,
-    { callId: "c", caller: { kind: "canary" }, tool: "x" } as unknown as CallRequest,
+    { callId: "c", caller: { kind: "canary" }, tool: { name: "x" } } as unknown as Parameters<typeof toolContext>[2],
     {} as Parameters<typeof toolContext>[3],
   );
   expect(context.tenant.features).toEqual({ exports: true, seats: 5, beta: true });

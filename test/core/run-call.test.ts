@@ -248,7 +248,7 @@ test("every message that is no call counts among the requests of the minute, and
   const limits = { ...config.limits, callsPerMinute: 2 };
   const { admission } = startHost();
   const host: AuthorizationHost = {
-    env: { FILES: undefined as never, PUBLIC_URL: "https://x.example" },
+    env: { PUBLIC_URL: "https://x.example" },
     now: () => NOW_MS,
     tenant: () => ({ ...config, limits }),
     scopes: ({ scopes }) => scopes,

@@ -3,6 +3,7 @@
 import { DatabaseSync } from "node:sqlite";
 import { expect, test, vi } from "vitest";
 import * as z from "zod";
+import { CallSecrets } from "../../src/tools/call-secrets.ts";
 import { KeyedCalls } from "../../src/calls/keyed-calls.ts";
 import { knownBlock } from "../../src/calls/mcp/result.ts";
 import { type ToolRun, runTool } from "../../src/calls/tool-runner.ts";
@@ -89,10 +90,17 @@ const shows = (result: () => ToolResult<{ ok: boolean }>) =>
   });
 const run = async (result: () => ToolResult<{ ok: boolean }>): Promise<ToolRun> => {
   const warn = vi.spyOn(console, "warn").mockImplementation(() => undefined);
-  const ended = await runTool(shows(result), {}, toolContext().context, {
-    abort: new AbortController(),
-    progress: undefined,
-  });
+  const tool = shows(result);
+  const secrets = new CallSecrets(tool, () => Promise.reject(new Error("no secret is set")));
+  const ended = await runTool(
+    tool,
+    {},
+    { ...toolContext().context, secrets },
+    {
+      abort: new AbortController(),
+      progress: undefined,
+    },
+  );
   warn.mockRestore();
   return ended;
 };

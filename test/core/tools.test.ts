@@ -38,6 +38,7 @@ test.each<[string, Record<string, unknown>, RegExp]>([
   ["part of a unit", { units: 0.5 }, /costs 0\.5 units\. Use an integer/],
   ["no scope", { scopes: [] }, /Name at least one of app\/config\.ts: tools:read, tools:write/],
   ["an unknown scope", { scopes: ["tools:fly"] }, /\[tools:fly\]/],
+  ["an undeclared secret", { secrets: ["api_key"] }, /uses the secrets \[api_key\]\. Add each.*secrets\.tenant/],
   ["an open input", { input: z.object({ day: z.string().describe("The day") }) }, /open input.*z\.strictObject/],
   ["an open output", { output: z.object({ orders: z.int() }) }, /open output.*z\.strictObject/],
   [
@@ -107,7 +108,7 @@ test("the product's tools import nothing but the core, the config and their libr
     const source = await readFile(join(directory, file), "utf8");
     for (const [, from = ""] of source.matchAll(/from "([^"]+)"/g)) {
       expect(from, file).toMatch(
-        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|content|question|offer|restrictions|drizzle)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
+        /^(zod|#app\/config|drizzle-orm(\/[a-z-]+)?|\.\/(tool|content|question|offer|restrictions|drizzle|call-secrets|outbound)\.ts|\.\.\/core\/([a-z-]+\/)?[a-z-]+\.ts)$/,
       );
     }
   }

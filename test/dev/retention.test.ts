@@ -34,6 +34,7 @@ const kept: Readonly<Record<string, string>> = {
     usage_streams: perTenant,
     late_outboxes: perTenant,
     webhook_secrets: perTenant,
+    tenant_secrets: perTenant,
     schema_migrations: perTenant,
   },
   members: "a removed member's identity is refused for good; a tenant has 3,000 identities at most",

@@ -26,7 +26,15 @@ beforeAll(async () => {
   await send("POST", `/api/tenants/${side.id}/invitations`, bearer(side.ownerToken), { email: emailOf(sub) });
   const monitor = await operator("POST", `/tenants/${side.id}/monitor-token`);
   const acting = await operator("POST", `/tenants/${side.id}/impersonations`, { reason: "Secrets are planted" });
+  const ofTool = `planted-tenant-secret-${crypto.randomUUID()}`;
+  const set = await send("PUT", `/api/tenants/${side.id}/secrets/shipping_api_key`, bearer(side.ownerToken), {
+    value: ofTool,
+  });
+  expect(set.status).toBe(200);
+  for (const name of ["shipping_api_key", "carrier_account"])
+    expect((await callTool(side.apiKey, "use_secrets", { name, act: "digest" })).isError).toBeUndefined();
   Object.assign(secrets, {
+    "a tenant's secret of a tool": ofTool,
     ...{ "an API key": side.apiKey, "an OAuth access token": access, "an OAuth refresh token": refreshToken },
     ...{ "an OAuth code": code, "a session": side.owner.session, "a person's token": side.ownerToken },
     ...{ "a set-up token": order.setupToken, "an invitation": await mailedToken(emailOf(sub)) },

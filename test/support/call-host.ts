@@ -66,7 +66,10 @@ export function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallU
   };
   const { db } = toolContext().context;
   const host: { -readonly [Name in keyof CallHost]: CallHost[Name] } = {
-    env: { FILES: { list: async () => ({ objects: [], truncated: false }) } as never, PUBLIC_URL: "https://x.example" },
+    env: {
+      ...{ FILES: { list: async () => ({ objects: [], truncated: false }) } as never, PUBLIC_URL: "https://x.example" },
+      ENCRYPTION_KEYS: JSON.stringify([{ id: "k1", secret: "the encryption key of the tests, which is long" }]),
+    },
     now: () => NOW_MS,
     tenant: () => config,
     scopes: ({ scopes }) => scopes,

@@ -103,6 +103,9 @@ export async function offerSystems(
   return stop;
 }
 
+/** The operator's secrets of the fixture app's tools. */
+const toolSecrets = { carrier_account: `planted-operator-secret-${crypto.randomUUID()}` };
+
 async function start(script: string, app: string | undefined): Starting {
   const dir = await mkdtemp(join(tmpdir(), "tollgate-flow-"));
   const system = await startSystem({
@@ -110,6 +113,7 @@ async function start(script: string, app: string | undefined): Starting {
     port: await freePort(),
     bundle: script,
     postgres: THROWAWAY,
+    vars: toolSecrets,
     ...(app !== undefined && { app }),
   });
   const { databases, stripe, issuer, monitor, mailbox, settings, publicUrl } = system;
@@ -141,14 +145,14 @@ async function start(script: string, app: string | undefined): Starting {
     schemaOwnerUrl: databases.schemaOwnerUrl,
     appUrl: databases.appUrl,
     serviceUrl: databases.serviceUrl,
-    secrets: settings.secrets,
+    secrets: { ...settings.secrets, ...toolSecrets },
     issuedFile,
     logFile: join(dir, "worker.log"),
   };
   return {
     system: provided,
     stop: async () => {
-      const secrets = { named: settings.secrets, issued: await readIssued(issuedFile) };
+      const secrets = { named: provided.secrets, issued: await readIssued(issuedFile) };
       const control = new URL(databases.postgres.superuserUrl);
       control.pathname = new URL(databases.controlUrl).pathname;
       const run = { controlUrl: control.href, mailboxUrl: mailbox.url, monitorUrl: monitor.url };

@@ -5,6 +5,7 @@ import type { Row } from "../../src/core/sql.ts";
 import { type Tool, defineTool, isFailure } from "../../src/tools/tool.ts";
 import { showStock } from "./content-tool.ts";
 import { offeredTools } from "./offered-tools.ts";
+import { useSecrets } from "./outside-tools.ts";
 
 const takeFromStock = defineTool({
   name: "take_from_stock",
@@ -89,4 +90,4 @@ const runSql = defineTool({
   },
 });
 
-export const flowTools: readonly Tool[] = [takeFromStock, setStock, runSql, showStock, ...offeredTools];
+export const flowTools: readonly Tool[] = [takeFromStock, setStock, runSql, showStock, useSecrets, ...offeredTools];

@@ -12,6 +12,7 @@ const forms: Readonly<Record<string, RegExp>> = {
   "a database login": /\bpostgres(?:ql)?:\/\/[^\s:/@"]+:[^\s:/@"]+@/,
   // Flow tests give providers such secrets.
   "a client secret": /planted-client-secret-/,
+  "a secret of a tool": /planted-(?:tenant|operator)-secret-/,
   "a bearer header": /\bbearer [A-Za-z0-9_.~+/=-]{16,4000}/i,
 };
 

@@ -2,6 +2,8 @@
 // database and runs in well under a second.
 import { TenantId } from "../../src/core/tenant/tenant.ts";
 import type { Answered, ContentBlock, Progress, Question } from "../../src/core/call.ts";
+import { ToolProblem } from "../../src/core/errors.ts";
+import { CallSecrets } from "../../src/tools/call-secrets.ts";
 import { contentOf } from "../../src/tools/content.ts";
 import { questionOf, readAnswer } from "../../src/tools/question.ts";
 import { UnitMeter } from "../../src/tools/tool.ts";
@@ -12,6 +14,8 @@ export interface Fakes {
   rows?: Record<string, unknown>[][];
   /** Texts of the tenant's files, by path; `null` for a file that is not text. */
   documents?: Record<string, string | null>;
+  /** The secrets that are set, by name. */
+  secrets?: Record<string, string>;
   history?: ReturnType<ToolContext["history"]>;
   /** Units of this hour, of 100. */
   used?: number;
@@ -20,7 +24,8 @@ export interface Fakes {
 }
 
 /** A tenant's context. `seen` holds what the tool did; `store` holds the files afterwards. */
-export function toolContext({ rows = [], documents = {}, history = [], used = 0, answers: given }: Fakes = {}) {
+export function toolContext(fakes: Fakes = {}) {
+  const { rows = [], documents = {}, secrets = {}, history = [], used = 0, answers: given } = fakes;
   const answers = [...rows];
   const store = new Map(Object.entries(documents));
   const seen = {
@@ -49,6 +54,13 @@ export function toolContext({ rows = [], documents = {}, history = [], used = 0,
     callId: "call-1",
     db,
     files: filesOver(store),
+    secrets: {
+      async get(name) {
+        const value = secrets[name];
+        if (value === undefined) throw new ToolProblem("secret_missing", `The secret ${name} is not set.`, "permanent");
+        return value;
+      },
+    },
     usage: () => ({
       minute: { limit: 100, used: 1, resetSeconds: 60 },
       hour: { limit: 100, used, resetSeconds: used === 0 ? 0 : 90 },
@@ -89,11 +101,14 @@ export interface Answer {
   data: Record<string, unknown> | undefined;
 }
 
-/** Calls a tool. Parses its arguments first and checks the answer against its schema. */
+/** Calls a tool. Parses its arguments first, and checks the answer against its schema and for secrets that the tool has read. */
 export async function callTool(tool: Tool, args: Record<string, unknown>, context: ToolContext): Promise<Answer> {
   const meter = new UnitMeter(tool);
-  const result = await tool.run(tool.input.parse(args), { ...context, charge: (units) => meter.charge(units) });
+  const secrets = new CallSecrets(tool, (name) => context.secrets.get(name));
+  const charge = (units: number): void => meter.charge(units);
+  const result = await tool.run(tool.input.parse(args), { ...context, secrets, charge });
   const content = contentOf(result);
+  if (secrets.isIn([content, result])) throw new Error(`the result of ${tool.name} has a secret`);
   const text = content.flatMap((block) => (block.type === "text" ? [block.text] : [])).join("\n");
   const failed = tool.failed(result);
   const answer = { failed, units: failed ? 0 : meter.end(), text, content };

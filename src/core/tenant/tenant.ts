@@ -88,6 +88,8 @@ export const TenantConfig = z.object({
   /** What was set for the tenant. `featuresOf` adds those of the plan. */
   features: Features.default({}),
   branding: Branding.default({}),
+  /** The tenant's own secrets of tools by name, encrypted. */
+  secrets: z.record(z.string(), z.string()).default({}),
   /** The valid keys. A key that is not listed is revoked. */
   keys: z.array(ApiKey),
   /** The organisations whose users may use the tenant. A token for any other one is refused. */

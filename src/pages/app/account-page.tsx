@@ -43,6 +43,7 @@ const groups: readonly { heading?: string; sections: readonly AccountSection[] }
     sections: [
       { path: "/plan", text: "Plan", permission: "account:read" },
       { path: "/settings", text: "Settings", permission: "account:read" },
+      { path: "/secrets", text: "Secrets", permission: "secrets:manage" },
       { path: "/provider", text: "Sign-in provider", permission: "members:manage" },
       { path: "/data", text: "Data", permission: "account:read" },
     ],

@@ -92,6 +92,11 @@ export const config: AppConfig = {
     alert_threshold: 0.8, // share of an allowance: late enough to matter, early enough to act
   },
 
+  secrets: {
+    operator: { carrier_account: "The operator's account at the carrier" },
+    tenant: { shipping_api_key: "Key of your account at the shipping service" },
+  },
+
   issuers: { tenantClaim: "tenant_id" },
 
   seed: demonstrationProducts,

@@ -6,6 +6,7 @@ import { PlanView, showPlanChange, submitPlan } from "./plan-change.tsx";
 import { PurchaseView, showPurchase, submitCheckout } from "./plan-purchase.tsx";
 import { PlanPageView, showPlan, submitPlanCancel, submitPortal } from "./plan.tsx";
 import { showOwnProvider, submitDomains, submitProvider, submitProviderEnd } from "./provider.tsx";
+import { showSecrets, submitSecret, submitSecretEnd } from "./secrets.tsx";
 import { showSettings, submitAccount, submitSettings, submitWebhookSecret } from "./settings.tsx";
 
 const page = { isPage: true } as const;
@@ -25,6 +26,10 @@ export const settingsRoutes: readonly Route[] = [
   route("POST /app/:tenantId/settings", "tenant_admin", submitSettings, { ...form, action: "changeOwnConfiguration", permission: "account:write" }),
   route("POST /app/:tenantId/settings/account", "tenant_admin", submitAccount, { ...form, action: "changeOwnAccount", permission: "account:write" }),
   route("POST /app/:tenantId/settings/secret", "tenant_admin", submitWebhookSecret, { ...form, action: "renewWebhookSecret", permission: "keys:manage" }),
+
+  route("GET /app/:tenantId/secrets", "tenant_admin", showSecrets, { ...page, action: "showSecrets", permission: "secrets:manage" }),
+  route("POST /app/:tenantId/secrets/:name", "tenant_admin", submitSecret, { ...form, action: "setOwnSecret", permission: "secrets:manage" }),
+  route("POST /app/:tenantId/secrets/:name/remove", "tenant_admin", submitSecretEnd, { ...form, action: "removeOwnSecret", permission: "secrets:manage" }),
 
   route("GET /app/:tenantId/provider", "tenant_admin", showOwnProvider, { ...page, action: "showProvider", permission: "members:manage" }),
   route("POST /app/:tenantId/provider", "tenant_admin", submitProvider, { ...form, action: "saveOwnProvider", permission: "provider:manage" }),

@@ -17,6 +17,7 @@ const permissionWords: Readonly<Record<Permission, string>> = {
   "documents:write": "Upload, replace and delete documents",
   "data:export": "Export the account's data",
   "keys:manage": "Make and revoke API keys",
+  "secrets:manage": "Set the secrets that tools use",
   "members:read": "See members, connected agents and sessions",
   "members:manage": "Invite, change and remove members, agents and sessions",
   "membership:leave": "Leave the organisation",
