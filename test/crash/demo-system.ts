@@ -1,6 +1,6 @@
 // Runs `npm start` in its own folder, as a user does: starts it, drives it with clients that keep their receipts, kills all
 // its processes and inspects its state from outside. Used by the crash test and by `npm run crash`.
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -82,6 +82,17 @@ export async function demoSystem() {
         if (front.exitCode !== null || Date.now() > deadline) throw new Error(`It did not get ready:\n${output}`);
         await sleep(50);
       }
+    },
+
+    /** Runs a program of the repository that works on the running system. Returns what it has printed, or throws. */
+    runs(program: string): Promise<string> {
+      const args = ["--import", join(root, "cli/register-app.ts"), join(root, program)];
+      const env = childEnvironment({ TOLLGATE_DIR: dir, TOLLGATE_APP: "test/support/fixture-app" });
+      return new Promise((done, fail) => {
+        execFile(process.execPath, args, { cwd: root, env }, (error, stdout, stderr) =>
+          error === null ? done(stdout) : fail(new Error(`${program} failed:\n${stdout}${stderr}`)),
+        );
+      });
     },
 
     /** Kills all processes of the system with `kill -9` and waits until they are gone. */
