@@ -5,6 +5,9 @@ import { type Operator, operatorRoles } from "../../core/actor.ts";
 import { sha256Hex } from "../../core/keys/credentials.ts";
 import { fromMs, toIso } from "../../core/time.ts";
 import type { PageQuery } from "../../http.ts";
+import { endSessionOfToken, isLive, shortId, touchSession } from "../sessions/session-rows.ts";
+
+const TABLE = "operator_sessions";
 
 const OperatorSession = z.object({
   operatorId: z.string(),
@@ -25,12 +28,6 @@ export const OperatorSessionSummary = z.object({
   expiresAt: z.string(),
 });
 export type OperatorSessionSummary = z.infer<typeof OperatorSessionSummary>;
-
-/** 96 bits of the digest name a session. */
-const shortId = `left(s.id_hash, 24)`;
-/** A session that was used after the instant `idleMs` and has not ended at `nowMs`. Both name parameters. */
-const isLive = (nowMs: string, idleMs: string): string =>
-  `s.ended_at IS NULL AND s.expires_at > ${fromMs(nowMs)} AND s.last_seen_at > ${fromMs(idleMs)}`;
 
 export function operatorSessionsStore(control: ControlDatabase) {
   return {
@@ -55,21 +52,14 @@ export function operatorSessionsStore(control: ControlDatabase) {
 
     /** The session of a token, which this use prolongs; `undefined` when it has ended. `idleMs`: the oldest last use. */
     async find(token: string, nowMs: number, idleMs: number): Promise<OperatorSession | undefined> {
-      const [row] = await control.query(
-        `UPDATE operator_sessions s SET last_seen_at = greatest(last_seen_at, ${fromMs("$2")})
-         WHERE id_hash = $1 AND ${isLive("$2", "$3")}
-         RETURNING operator_id AS "operatorId", name, role, through, bound_to AS "boundTo"`,
-        [await sha256Hex(token), nowMs, idleMs],
-      );
+      const columns = `operator_id AS "operatorId", name, role, through, bound_to AS "boundTo"`;
+      const row = await touchSession(control, TABLE, { token, nowMs, idleMs, columns });
       return row === undefined ? undefined : OperatorSession.parse(row);
     },
 
     /** Ends the session of a token. */
-    async end(token: string, nowMs: number): Promise<void> {
-      await control.query(
-        `UPDATE operator_sessions SET ended_at = ${fromMs("$2")} WHERE id_hash = $1 AND ended_at IS NULL`,
-        [await sha256Hex(token), nowMs],
-      );
+    end(token: string, nowMs: number): Promise<void> {
+      return endSessionOfToken(control, TABLE, { token, nowMs });
     },
 
     /** The live sessions, one more than `limit`, so that the last page is known. */

@@ -6,7 +6,10 @@ import { sha256Hex } from "../../core/keys/credentials.ts";
 import type { TenantId } from "../../core/tenant/tenant.ts";
 import type { PageQuery } from "../../http.ts";
 import { fromMs, toIso, toMs } from "../../core/time.ts";
+import { endSessionOfToken, isLive, shortId, touchSession } from "./session-rows.ts";
 import { SESSION_IDLE_MS, SESSION_MS, newSessionToken } from "./sessions.ts";
+
+const TABLE = "sessions";
 
 /** An identity at a provider. */
 export interface ProviderIdentity {
@@ -35,12 +38,10 @@ export const SessionSummary = z.object({
 });
 export type SessionSummary = z.infer<typeof SessionSummary>;
 
-/** 96 bits of the digest name a session. */
-const shortId = `left(s.id_hash, 24)`;
 /** The live sessions of the people of tenant $1. `nowMs` and `idleMs` name the parameters with the time and the oldest last use. */
 const ofTenant = (nowMs: string, idleMs: string): string =>
-  `m.tenant_id = $1 AND m.issuer = s.issuer AND m.subject = s.subject AND m.removed_at IS NULL AND s.ended_at IS NULL
-   AND s.expires_at > ${fromMs(nowMs)} AND s.last_seen_at > ${fromMs(idleMs)}`;
+  `m.tenant_id = $1 AND m.issuer = s.issuer AND m.subject = s.subject AND m.removed_at IS NULL
+   AND ${isLive(nowMs, idleMs)}`;
 
 export type SessionsStore = ReturnType<typeof sessionsStore>;
 
@@ -62,21 +63,16 @@ export function sessionsStore(control: ControlDatabase) {
 
     /** The session of a token, which this use prolongs; `undefined` when it has ended. */
     async find(token: string, nowMs: number): Promise<Session | undefined> {
-      const [row] = await control.query(
-        `UPDATE sessions SET last_seen_at = greatest(last_seen_at, ${fromMs("$2")})
-         WHERE id_hash = $1 AND ended_at IS NULL AND expires_at > ${fromMs("$2")} AND last_seen_at > ${fromMs("$3")}
-         RETURNING issuer, subject, name, email, ${toMs("created_at")} AS "signedInAtMs"`,
-        [await sha256Hex(token), nowMs, nowMs - SESSION_IDLE_MS],
-      );
+      const row = await touchSession(control, TABLE, {
+        ...{ token, nowMs, idleMs: nowMs - SESSION_IDLE_MS },
+        columns: `issuer, subject, name, email, ${toMs("created_at")} AS "signedInAtMs"`,
+      });
       return row === undefined ? undefined : Session.parse(row);
     },
 
     /** Ends the session of a token. */
-    async end(token: string, nowMs: number): Promise<void> {
-      await control.query(`UPDATE sessions SET ended_at = ${fromMs("$2")} WHERE id_hash = $1 AND ended_at IS NULL`, [
-        await sha256Hex(token),
-        nowMs,
-      ]);
+    end(token: string, nowMs: number): Promise<void> {
+      return endSessionOfToken(control, TABLE, { token, nowMs });
     },
 
     /** Ends all sessions of an identity. Returns how many there were. */
