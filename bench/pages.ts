@@ -6,7 +6,7 @@ import { freePort } from "../cli/ports.ts";
 import { config } from "../src/core/app-config.ts";
 import { bundle } from "../dev/bundle.ts";
 import { crawl, linksOf } from "../dev/crawl.ts";
-import { addOwners, runDemonstration } from "../dev/demo.ts";
+import { addMembers, runDemonstration } from "../dev/demo.ts";
 import { demonstrationPeople } from "../dev/issuer/people.ts";
 import { startSystem } from "../dev/system.ts";
 import { MINUTE_MS } from "../src/core/time.ts";
@@ -36,7 +36,7 @@ export async function benchPages(options: { dir: string; running: (() => Promise
   const tenants = await runDemonstration(system, (_title, work) => work());
   const people = demonstrationPeople(tenants, Object.keys(config.scopes));
   system.issuer?.people.replace(people);
-  await addOwners(system, people);
+  await addMembers(system, people);
   const [workerd] = descendantsNamed(process.pid, "workerd");
   if (workerd === undefined) throw new Error("no workerd runs");
 

@@ -7,6 +7,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
 import * as z from "zod";
 import { config } from "../src/core/app-config.ts";
+import { tenantRoles } from "../src/core/actor.ts";
 import { planNames, planOf } from "../src/core/plans/plans.ts";
 import { type DemoTenant, saveSettings } from "../cli/settings.ts";
 import type { Person } from "./issuer/people.ts";
@@ -105,19 +106,21 @@ export async function runDemonstration(
   return settings.demoTenants;
 }
 
-/** Makes the owner of each demonstration tenant a member, who signs in by the address. Members of an earlier run stay. */
-export async function addOwners({ publicUrl, settings }: System, people: readonly Person[]): Promise<void> {
+/** Makes people members of their organisations with their role. They sign in by their address. Members of an earlier run stay. */
+export async function addMembers({ publicUrl, settings }: System, people: readonly Person[]): Promise<void> {
   for (const { email, name, roles, organisations } of people) {
-    const [tenant] = organisations;
-    if (tenant === undefined || !roles.includes("owner")) continue;
-    const url = `${publicUrl}/admin/api/tenants/${tenant.id}/members`;
-    const response = await fetch(url, {
-      method: "POST",
-      headers: { authorization: `Bearer ${settings.secrets.operatorToken}`, "content-type": "application/json" },
-      body: JSON.stringify({ email, name, role: "owner" }),
-    });
-    await response.body?.cancel();
-    if (!response.ok && response.status !== 409) throw new Error(`${url} answered ${response.status}`);
+    const role = tenantRoles.find((each) => roles.includes(each));
+    if (role === undefined) continue;
+    for (const { id } of organisations) {
+      const url = `${publicUrl}/admin/api/tenants/${id}/members`;
+      const response = await fetch(url, {
+        method: "POST",
+        headers: { authorization: `Bearer ${settings.secrets.operatorToken}`, "content-type": "application/json" },
+        body: JSON.stringify({ email, name, role }),
+      });
+      await response.body?.cancel();
+      if (!response.ok && response.status !== 409) throw new Error(`${url} answered ${response.status}`);
+    }
   }
 }
 

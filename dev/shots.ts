@@ -12,7 +12,7 @@ import { config } from "../src/core/app-config.ts";
 import { bundle } from "./bundle.ts";
 import { startChromium } from "./chromium.ts";
 import { crawl, linksOf } from "./crawl.ts";
-import { addOwners, callAFewTools, postJson, runDemonstration, signUp } from "./demo.ts";
+import { addMembers, callAFewTools, postJson, runDemonstration, signUp } from "./demo.ts";
 import { type Person, demonstrationPeople } from "./issuer/people.ts";
 import { visitStates } from "./page-states.ts";
 import { removePostgresData } from "./postgres/postgres.ts";
@@ -170,7 +170,7 @@ async function main(): Promise<void> {
   const tenants = await runDemonstration(system, (_title, work) => work());
   const people = demonstrationPeople(tenants, Object.keys(config.scopes));
   system.issuer?.people.replace(people);
-  await addOwners(system, people);
+  await addMembers(system, people);
   const { browser, stop } = await startChromium();
   ends.push(stop);
 

@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { readFlags } from "../cli/flags.ts";
 import { readDevVars } from "../cli/settings.ts";
 import { config } from "../src/core/app-config.ts";
-import { addOwners, runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
+import { addMembers, runDemonstration, writeDemoFile, writeMcpFile } from "./demo.ts";
 import { OPERATOR_SCOPE, type Person, demonstrationPeople } from "./issuer/people.ts";
 import { applyNewMigrations, migrateTenants } from "./reload.ts";
 import { startSystem } from "./system.ts";
@@ -140,11 +140,11 @@ async function lead(): Promise<void> {
     const tenants = flags.demo ? await runDemonstration(system, step) : [];
     const people = demonstrationPeople(tenants, Object.keys(config.scopes));
     system.issuer?.people.replace(people);
-    if (system.issuer !== undefined) await addOwners(system, people);
+    if (system.issuer !== undefined) await addMembers(system, people);
     const [tenant] = tenants;
     if (tenant !== undefined) writeMcpFile(mcpFile, system.publicUrl, tenant.apiKey);
     await writeDemoFile(demoFile, system, tenants);
-    print(`\nReady in ${((performance.now() - startedAt) / 1000).toFixed(1)} s. Open ${system.publicUrl}/health`);
+    print(`\nReady in ${((performance.now() - startedAt) / 1000).toFixed(1)} s. Open ${system.publicUrl}`);
     if (tenant !== undefined) {
       print(`\nCall a tool as ${tenant.name}:\n\n${curlOf(system.publicUrl, tenant.apiKey)}`);
       print(`\nConnect an agent: ${shown(mcpFile)} is an MCP client configuration, e.g. for`);
@@ -158,7 +158,9 @@ async function lead(): Promise<void> {
       [
         "",
         `  MCP         ${system.publicUrl}/mcp`,
-        `  Operator    ${system.publicUrl}/admin   (${operatorsOf(people)}; token in ${shown(demoFile)})`,
+        ...signIns(system.publicUrl, system.issuer === undefined ? [] : people),
+        `  Operator    the token in ${shown(demoFile)} works at ${system.publicUrl}/admin, too`,
+        `  Health      ${system.publicUrl}/health`,
         ...stripe,
         ...mailbox,
         `  Everything  ${shown(demoFile)}   URLs, keys and tokens, for programs`,
@@ -176,10 +178,25 @@ async function lead(): Promise<void> {
   }
 }
 
-/** The operator's people, who sign in by name: `Vera Novak: viewer`. */
-function operatorsOf(people: readonly Person[]): string {
-  const operators = people.filter(({ permissions }) => permissions.includes(OPERATOR_SCOPE));
-  return operators.map(({ name, roles }) => `${name}: ${roles.join(" ")}`).join(", ");
+/** Where people sign in, and as whom: the sign-in page lists them by name. Nothing about people of another issuer. */
+function signIns(publicUrl: string, people: readonly Person[]): string[] {
+  const line = (label: string, path: string, who: readonly Person[]): string[] =>
+    who.length === 0
+      ? []
+      : [
+          `  ${label.padEnd(10)}  ${publicUrl}${path}   (choose ${who.map(({ name, roles }) => `${name}: ${roles.join(" ")}`).join(", ")})`,
+        ];
+  const withRole = (role: string) =>
+    people.filter(({ roles, organisations }) => roles.includes(role) && organisations.length > 0);
+  return [
+    ...line("Owner", "/app", withRole("owner").slice(0, 1)),
+    ...line("Member", "/app", withRole("member").slice(0, 1)),
+    ...line(
+      "Operator",
+      "/admin",
+      people.filter(({ permissions }) => permissions.includes(OPERATOR_SCOPE)),
+    ),
+  ];
 }
 
 /** A path as the user would type it here. */

@@ -20,6 +20,7 @@ export interface Demo {
   baseUrl: string;
   operator: { token: string };
   tenants: { id: string; plan: string; apiKey: string }[];
+  issuer: { url: string };
   stripe: { apiBase: string };
   postgres: { controlUrl: string };
   pids: { group: number };
@@ -29,6 +30,8 @@ export interface Started {
   front: ChildProcess;
   exited: Promise<number | null>;
   demo: Demo;
+  /** What it has printed so far. */
+  output: () => string;
 }
 
 /** A client's record of its calls to one tenant. */
@@ -77,7 +80,7 @@ export async function demoSystem() {
         const demo = readOr(join(dir, "demo.json"), "");
         // Accept only this run's file. The program removes an earlier run's file at its start, perhaps not yet.
         if (demo !== "" && (JSON.parse(demo) as Demo).pids.group === leader && isAlive(leader)) {
-          return { front, exited, demo: JSON.parse(demo) as Demo };
+          return { front, exited, demo: JSON.parse(demo) as Demo, output: () => output };
         }
         if (front.exitCode !== null || Date.now() > deadline) throw new Error(`It did not get ready:\n${output}`);
         await sleep(50);

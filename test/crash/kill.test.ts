@@ -2,6 +2,8 @@
 // a client may be lost, and no process may be left running at the end.
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, expect, test } from "vitest";
+import { textOf } from "../support/html.ts";
+import { PlainBrowser } from "../support/plain-browser.ts";
 import { postJson } from "../../dev/demo.ts";
 import { isFree } from "../../cli/ports.ts";
 import {
@@ -23,6 +25,35 @@ const CALLS_FOR_MS = 1_500;
 
 const system = await demoSystem();
 afterAll(() => system.end());
+
+test("npm start prints the address, and as whom an owner, a member and an operator sign in", async () => {
+  const started = await system.start();
+  const { demo, output } = started;
+  const prints = (line: RegExp): Promise<void> =>
+    expect.poll(output, { timeout: 30_000 }).toMatch(line) as unknown as Promise<void>;
+  const url = demo.baseUrl.replaceAll(/[.]/g, "[.]");
+  await prints(new RegExp(`Ready in .* s[.] Open ${url}\n`));
+  await prints(new RegExp(`Owner +${url}/app +[(]choose .+: owner[)]`));
+  await prints(new RegExp(`Member +${url}/app +[(]choose .+: member[)]`));
+  await prints(new RegExp(`Operator +${url}/admin +[(]choose .+: viewer, .+: support, .+: admin[)]`));
+
+  // Each of them gets in by the name that was printed.
+  const browser = () => new PlainBrowser({ publicUrl: demo.baseUrl, issuerUrl: new URL(demo.issuer.url).origin });
+  for (const [label, path, heading] of [
+    ["Owner", "/app", "Overview"],
+    ["Member", "/app", "Overview"],
+    ["Operator", "/admin/sign-in/issuer", "Overview"],
+  ] as const) {
+    const [, name = ""] = new RegExp(`${label} +\\S+ +[(]choose ([^:]+):`).exec(output()) ?? [];
+    const visitor = browser();
+    const list = await visitor.page(demo.baseUrl + path);
+    const form = list.html.split("<form").find((each) => textOf(`<form${each}`).includes(name)) ?? "";
+    const sub = /name="sub" value="([^"]+)"/.exec(form)?.[1] ?? "";
+    const page = await visitor.submit(list, { sub });
+    expect(page instanceof URL ? page.href : textOf(page.html), label).toContain(heading);
+  }
+  await system.kill(started);
+});
 
 test("a kill of the whole system loses no receipt of a client, and a stop leaves no process running", async () => {
   const first = await system.start();
