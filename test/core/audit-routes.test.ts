@@ -205,7 +205,8 @@ test("every route that changes something or gives data away is recorded, and the
   expect(downloads.map(nameOf)).toEqual(
     routes
       .filter(
-        ({ path, method }) => method === "GET" && /\/(export|backups\/:name|(?:documents|files)\/content)$/.test(path),
+        ({ path, method }) =>
+          method === "GET" && /\/(export|backups\/:name|(?:documents|files)\/content)$|\.csv$/.test(path),
       )
       .map(nameOf),
   );

@@ -6,9 +6,10 @@ import { DAY_MS, HOUR_MS } from "../../core/time.ts";
 import type { HttpContext } from "../../http.ts";
 import { type FleetPoint, fleetMetricsStore } from "../../metering/metrics/fleet-metrics-store.ts";
 import { metricsStore } from "../../metering/metrics/metrics-store.ts";
+import { METRICS_KEPT_MS } from "../../metering/metrics/api.ts";
 import { currentIndicators } from "../../operations/api.ts";
 import { Chart, labelOf } from "../parts/chart.tsx";
-import { Figure, count } from "../parts/figures.tsx";
+import { Figure, change, count } from "../parts/figures.tsx";
 import { Notice } from "../parts/notice.tsx";
 import { Runbook } from "./money/pipeline.tsx";
 import { operatorPage } from "./operator-page.tsx";
@@ -25,6 +26,28 @@ const ranges = {
 type Range = keyof typeof ranges;
 const rangeNames = Object.keys(ranges) as [Range, ...Range[]];
 
+/** The hours or days of the range, the current one included. */
+export function rangeAt(range: Range, nowMs: number): { fromMs: number; toMs: number; step: "hour" | "day" } {
+  const { step, stepMs, steps } = ranges[range];
+  const toMs = (Math.floor(nowMs / stepMs) + 1) * stepMs;
+  return { fromMs: toMs - steps * stepMs, toMs, step };
+}
+
+/**
+ * The time before the range, of the same length up to now: the current hour counts as a whole in both. `undefined`: metrics are not
+ * kept for as long.
+ */
+export function rangeBefore(
+  range: Range,
+  nowMs: number,
+): { fromMs: number; toMs: number; step: "hour" | "day" } | undefined {
+  const { fromMs, toMs, step } = rangeAt(range, nowMs);
+  const lengthMs = toMs - fromMs;
+  if (fromMs - lengthMs < nowMs - METRICS_KEPT_MS) return undefined;
+  const hourEndMs = (Math.floor(nowMs / HOUR_MS) + 1) * HOUR_MS;
+  return { fromMs: fromMs - lengthMs, toMs: hourEndMs - lengthMs, step };
+}
+
 export const OverviewQuery = z.object({ range: z.enum(rangeNames).default("month") });
 
 /** GET /admin */
@@ -35,17 +58,19 @@ export async function showFleet(
   const context = c.get("context");
   const control = joinBatches(context.control);
   const nowMs = Date.now();
-  const { step, stepMs, steps } = ranges[range];
-  const toMs = (Math.floor(nowMs / stepMs) + 1) * stepMs;
-  const fromMs = toMs - steps * stepMs;
-  const [points, { tenants }, { indicators }] = await Promise.all([
+  const { fromMs, toMs, step } = rangeAt(range, nowMs);
+  const before = rangeBefore(range, nowMs);
+  const [points, earlier, { tenants }, { indicators }] = await Promise.all([
     fleetMetricsStore(control).series({ fromMs, toMs, step }),
+    before && fleetMetricsStore(control).series(before),
     metricsStore(control).fleet(),
     currentIndicators({ ...context, control }, nowMs),
   ]);
-  const sum = (of: (point: FleetPoint) => number): number => points.reduce((total, point) => total + of(point), 0);
-  const calls = sum((point) => point.calls);
-  const failed = sum((point) => point.failed);
+  const sums = sumOf(points);
+  const { calls, failed } = sums;
+  const then = earlier && sumOf(earlier);
+  const compared = (name: "calls" | "units"): string =>
+    then === undefined ? ranges[range].text : change(sums[name], then[name], `the ${ranges[range].text} before`);
   const inState = (...states: string[]): number =>
     tenants.filter(({ state }) => states.includes(state)).reduce((total, each) => total + each.tenants, 0);
   const alarms = indicators.filter(({ level }) => level !== "ok");
@@ -54,13 +79,18 @@ export async function showFleet(
     {
       ...{ title: "Overview", section: PATH, lead: "All tenants together. Days and hours in UTC." },
       actions: (
-        <nav class="tabs" aria-label="Range">
-          {rangeNames.map((name) => (
-            <a href={`${PATH}?range=${name}`} aria-current={name === range ? "page" : undefined}>
-              {ranges[name].text}
-            </a>
-          ))}
-        </nav>
+        <>
+          <nav class="tabs" aria-label="Range">
+            {rangeNames.map((name) => (
+              <a href={`${PATH}?range=${name}`} aria-current={name === range ? "page" : undefined}>
+                {ranges[name].text}
+              </a>
+            ))}
+          </nav>
+          <a class="button" href={`${PATH}/figures.csv?range=${range}`} download="">
+            CSV
+          </a>
+        </>
       ),
     },
     <>
@@ -75,12 +105,30 @@ export async function showFleet(
           value={count(inState("active", "trial", "past_due"))}
           note={`${count(inState("past_due"))} past due, ${count(inState("suspended", "leaving"))} not served`}
         />
-        <Figure name="Calls" value={count(calls)} note={ranges[range].text} />
-        <Figure name="Units" value={count(sum((point) => point.units))} note={ranges[range].text} />
-        <Figure name="Errors" value={failedShare({ calls, failed })} note={`${count(failed)} failed calls`} />
+        <Figure name="Calls" value={count(calls)} note={compared("calls")} />
+        <Figure name="Units" value={count(sums.units)} note={compared("units")} />
+        <Figure
+          name="Errors"
+          value={failedShare(sums)}
+          note={`${count(failed)} failed calls${then === undefined ? "" : `; ${failedShare(then)} in the ${ranges[range].text} before`}`}
+        />
       </div>
       <FleetCharts points={points} fromMs={fromMs} range={range} />
     </>,
+  );
+}
+
+type Sums = Pick<FleetPoint, "calls" | "units" | "failed">;
+
+function sumOf(points: readonly FleetPoint[]): Sums {
+  const none: Sums = { calls: 0, units: 0, failed: 0 };
+  return points.reduce<Sums>(
+    (sum, each) => ({
+      calls: sum.calls + each.calls,
+      units: sum.units + each.units,
+      failed: sum.failed + each.failed,
+    }),
+    none,
   );
 }
 

@@ -2,6 +2,7 @@
 import { AnyQuery, type Route, route } from "../../http.ts";
 import { showAccess, submitImpersonationEnd, submitSessionEnd } from "./access.tsx";
 import { AuditPageQuery, showAudit } from "./audit.tsx";
+import { downloadFigures, downloadTenants } from "./csv.ts";
 import { ConflictsPageQuery, acknowledgeConflict, showConflicts } from "./money/conflicts.tsx";
 import {
   LettersPageQuery,
@@ -14,6 +15,7 @@ import { showPipeline } from "./money/pipeline.tsx";
 import { showReconciliation } from "./money/reconciliation.tsx";
 import { EventsPageQuery, dismissEvent, retryAllEvents, retryEvent, showStripeEvents } from "./money/stripe-events.tsx";
 import { OverviewQuery, showFleet } from "./overview.tsx";
+import { TenantsPageQuery } from "./tenants/tenants.tsx";
 import { tenantPageRoutes } from "./tenants/routes.ts";
 import { FailuresPageQuery, acknowledgeFailure, showFailures } from "./work/failures.tsx";
 import { showMigrations, startRun, stopRun } from "./work/migrations.tsx";
@@ -44,6 +46,7 @@ export const operatorRoutes: readonly Route[] = [
 
   // the deployment
   route("GET /admin", "operator", showFleet, { role: "viewer", query: OverviewQuery, isPage: true, action: "showFleet" }),
+  route("GET /admin/figures.csv", "operator", downloadFigures, { role: "viewer", query: OverviewQuery, isPage: true, isDownload: true, action: "downloadFigures" }),
   route("GET /admin/provisioning", "operator", showProvisioning, { role: "viewer", query: ProvisioningPageQuery, isPage: true, action: "showProvisioning" }),
   route("GET /admin/billing", "operator", showPipeline, { role: "viewer", isPage: true, action: "showPipeline" }),
   route("GET /admin/stripe-events", "operator", showStripeEvents, { role: "viewer", query: EventsPageQuery, isPage: true, action: "showStripeEvents" }),
@@ -57,6 +60,7 @@ export const operatorRoutes: readonly Route[] = [
   ...itemActs.flatMap(({ routes }) => routes),
 
   // tenants
+  route("GET /admin/tenants.csv", "operator", downloadTenants, { role: "viewer", query: TenantsPageQuery, isPage: true, isDownload: true, action: "downloadTenants" }),
   ...tenantPageRoutes,
 
   // people

@@ -52,6 +52,14 @@ export function percent(part: number, whole: number): string {
   return `${Math.min(99.9, Math.max(0.1, Math.round((part / whole) * 1_000) / 10))} %`;
 }
 
+/** `12.5 % more than in the 30 days before`. `before`: the words for the time before. */
+export function change(now: number, then: number, before: string): string {
+  if (now === then) return then === 0 ? `None in ${before}, too` : `As many as in ${before}`;
+  if (then === 0) return `None in ${before}`;
+  if (now >= 2 * then) return `${decimal.format(now / then)} times as many as in ${before}`;
+  return `${percent(Math.abs(now - then), then)} ${now > then ? "more" : "less"} than in ${before}`;
+}
+
 /** Milliseconds since 1970, or ISO 8601 text: `2026-11-28 21:04`. */
 export const Instant: FC<{ at: number | string; isDay?: boolean; hasSeconds?: boolean }> = (props) => {
   const { at, isDay = false, hasSeconds = false } = props;

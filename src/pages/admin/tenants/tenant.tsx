@@ -25,7 +25,7 @@ import {
 } from "./acts/state.tsx";
 import { LimitFacts } from "./configuration/parts.tsx";
 import { Facts, SetUp, TenantTabs } from "./tenant-parts.tsx";
-import { StateBadge, failedShare, monthStart, priceSoFar } from "./tenants.tsx";
+import { StateBadge, failedShare, glanceIn, monthStart, priceSoFar } from "./tenants.tsx";
 
 /** GET /admin/tenants/:tenantId */
 export async function showTenantPage(c: HttpContext): Promise<Response> {
@@ -38,7 +38,7 @@ export async function showTenantPage(c: HttpContext): Promise<Response> {
     subscriptionsStore(control).changes(tenantId, { limit: 5 }),
     operatorConfiguration(c, control),
   ]);
-  const glance = glances.get(tenantId) ?? { calls: 0, units: 0, failed: 0, refused: 0, lastCallAt: null };
+  const glance = glanceIn(glances, tenantId);
   const { soldLimits: sold } = configuration.document.effective;
   const price = priceSoFar(tenant, glance.units);
   const link = { c, tenantId };

@@ -55,6 +55,13 @@ export function failedShare({ calls, failed }: { calls: number; failed: number }
   return `${percent === 0 ? "0" : percent < 0.1 ? "<0.1" : percent.toFixed(1)} %`;
 }
 
+type Glance = Omit<TenantGlance, "tenantId">;
+
+/** What a tenant did this month. */
+export function glanceIn(glances: ReadonlyMap<string, TenantGlance>, tenantId: string): Glance {
+  return glances.get(tenantId) ?? { calls: 0, units: 0, failed: 0, refused: 0, lastCallAt: null };
+}
+
 /** GET /admin/tenants */
 export async function showTenants(
   c: HttpContext,
@@ -67,8 +74,7 @@ export async function showTenants(
     tenants.map(({ id }) => id),
     monthStart(Date.now()),
   );
-  const none = { calls: 0, units: 0, failed: 0, refused: 0, lastCallAt: null };
-  const glanceOf = ({ id }: TenantSummary): Omit<TenantGlance, "tenantId"> => glances.get(id) ?? none;
+  const glanceOf = ({ id }: TenantSummary): Glance => glanceIn(glances, id);
   const isSearch = Object.values(search).some((value) => value !== undefined);
   const params = new URLSearchParams(
     Object.entries(search).filter((pair): pair is [string, string] => pair[1] !== undefined),
@@ -78,6 +84,11 @@ export async function showTenants(
     {
       ...{ title: "Tenants", section: TENANTS_PATH },
       lead: "Units, errors and list price of the calendar month so far. All times in UTC.",
+      actions: (
+        <a class="button" href={`${TENANTS_PATH}.csv${params.size === 0 ? "" : `?${params.toString()}`}`} download="">
+          CSV
+        </a>
+      ),
     },
     <>
       <Filters search={search} />
