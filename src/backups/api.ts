@@ -103,6 +103,11 @@ export async function startRestore(
   c: HttpContext,
   { body: request }: { body: z.infer<typeof RestoreRequest> },
 ): Promise<Response> {
+  return c.json(await restoreOf(c, request), 202);
+}
+
+/** Starts a restore of the path's tenant, in its place or into a new tenant. Throws why it cannot be started. */
+export async function restoreOf(c: HttpContext, request: z.infer<typeof RestoreRequest>) {
   const from = tenantOf(c);
   const context = c.get("context");
   const creation = c.get("creation");
@@ -129,7 +134,7 @@ export async function startRestore(
   const wanted = { key: backupKey(from, backup), from, waitsFor, safetyBackup };
   const job = await open(context, tenantId, "restore", wanted, creation);
   if (job === undefined) throw new Problem("conflict", "Another restore of this tenant is in progress.");
-  return c.json({ tenantId, backup, ...asRestore(job) }, 202);
+  return { tenantId, backup, ...asRestore(job) };
 }
 
 export async function listRestores(
@@ -146,17 +151,25 @@ export async function startImport(
   c: HttpContext,
   { query: { overwrite } }: { query: z.infer<typeof ImportQuery> },
 ): Promise<Response> {
-  const tenantId = tenantOf(c);
   const creation = c.get("creation");
   let wanted: z.infer<typeof ImportRequest>;
   if (isJson(c)) {
     wanted = await readJson(c, ImportRequest);
   } else {
-    const importFrom = `imports/${tenantId}/${stamp(creation?.atMs)}.ndjson`;
-    await putFile(c.env.BACKUPS, importFrom, lengthKnown(c));
-    wanted = { importFrom, overwrite };
+    wanted = { importFrom: await storeImport(c, lengthKnown(c), creation?.atMs), overwrite };
   }
   return startImportOf(c, wanted);
+}
+
+/** Stores a file to import, and returns its name in the bucket. The stream's length must be known. */
+export async function storeImport(
+  c: HttpContext,
+  file: ReadableStream | Uint8Array,
+  atMs = Date.now(),
+): Promise<string> {
+  const importFrom = `imports/${tenantOf(c)}/${stamp(atMs)}.ndjson`;
+  await putFile(c.env.BACKUPS, importFrom, file);
+  return importFrom;
 }
 
 /** Imports a file of the bucket into the path's tenant. */

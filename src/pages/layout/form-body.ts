@@ -3,7 +3,7 @@
 import * as z from "zod";
 import { AppError, type ErrorCode, errors } from "../../core/errors.ts";
 import { inputProblem } from "../../core/text/input-problem.ts";
-import { type HttpContext, Problem, TooManyRequests, withoutWrapping } from "../../http.ts";
+import { BadRequest, type HttpContext, Problem, TooManyRequests, withoutWrapping } from "../../http.ts";
 import { flashCookie, type Flash } from "./flash.ts";
 import type { PageOptions } from "./layout.tsx";
 
@@ -64,6 +64,21 @@ export function checkForm<Schema extends z.ZodType>(
   const wrong: Record<string, string> = {};
   for (const issue of parsed.error.issues) wrong[fieldOf(issue.path)] ??= asSentence(inputProblem(issue));
   return { refused: { ...sent, errors: wrong } };
+}
+
+/** A form with a file, in its field `file`. Throws `BadRequest` when it is not one of a browser. */
+export async function readMultipart(c: HttpContext): Promise<{ fields: FormData; file: File | undefined }> {
+  if (!/^multipart\/form-data\s*;/i.test(c.req.header("content-type") ?? ""))
+    throw new BadRequest("Send the form as multipart/form-data.");
+  let fields: FormData;
+  try {
+    fields = await c.req.raw.formData();
+  } catch {
+    throw new BadRequest("The form is cut off or is not multipart/form-data. Send it again.");
+  }
+  const sent = fields.get("file");
+  // A browser sends a file without a name and content where none was chosen.
+  return { fields, file: sent instanceof File && (sent.name !== "" || sent.size > 0) ? sent : undefined };
 }
 
 /** A parameter of a form that is sent with GET. A browser sends an empty text for a field without a value. */

@@ -11,11 +11,12 @@ import { movesStore } from "../../../moves/moves-store.ts";
 import { pagePart, wantsPart } from "../../layout/layout.tsx";
 import { Instant, count } from "../../parts/figures.tsx";
 import { Empty } from "../../parts/notice.tsx";
-import { Table } from "../../parts/table.tsx";
-import { operatorPage } from "../operator-page.tsx";
+import { operatorPage, permits } from "../operator-page.tsx";
 import { ActLink, TENANTS_PATH, tenantOnPage, tenantPath } from "./acts/act.tsx";
-import { backup, confirm, load, move, restore, stopBackup, stopImport, stopRestore, undo } from "./acts/data.tsx";
-import { JobBadge, MoveBadge, RELOAD_SECONDS, isMoving, progressOf, renewing } from "./progress.tsx";
+import { backup, confirm, move, stopBackup, undo } from "./acts/data.tsx";
+import { load, stopImport, upload } from "./acts/import.tsx";
+import { restore, restoreInto, stopRestore } from "./acts/restore.tsx";
+import { JobBadge, JobsTable, MovesTable, RELOAD_SECONDS, isMoving, renewing } from "./progress.tsx";
 import { TenantTabs } from "./tenant-parts.tsx";
 
 /** As many as a person looks at. The API lists all. */
@@ -38,25 +39,19 @@ export async function showTenantData(c: HttpContext): Promise<Response> {
     [...backups, ...restores].some(({ state }) => state === "running") ||
     imported?.state === "running";
   const link = { c, tenantId };
+  // Only an admin takes a customer's rows out. The API answers with the file.
+  const takesOut = permits(c, "admin");
+  const files = `/admin/api/tenants/${tenantId}`;
   const [live] = moves.filter(({ state }) => state !== "confirmed" && state !== "undone");
   const part = (
     <div id="work" {...renewing(tenantPath(tenantId, "/data"), isRunning)}>
       <div class="card">
         <h2>Moves</h2>
-        <Table
+        <MovesTable
           caption="Moves, the newest first. Times in UTC."
-          hidesCaption
           rows={moves}
           empty={<p class="muted">The rows were never moved.</p>}
-          columns={[
-            { head: "To", isHead: true, cell: ({ strategy, to }) => `${strategy}${to === null ? "" : ` on ${to}`}` },
-            { head: "From", cell: ({ from }) => from },
-            { head: "State", cell: ({ state }) => <MoveBadge state={state} /> },
-            { head: "Rows copied", isNumber: true, cell: ({ rowsCopied }) => count(rowsCopied) },
-            { head: "Pause", isNumber: true, cell: ({ pauseMs }) => (pauseMs === null ? "" : `${count(pauseMs)} ms`) },
-            { head: "Begun", cell: ({ startedAt }) => <Instant at={startedAt} /> },
-            { head: "Why it waits", cell: ({ error }) => error ?? "" },
-          ]}
+          first={[{ head: "Begun", isHead: true, cell: ({ startedAt }) => <Instant at={startedAt} /> }]}
         />
         <p class="actions">
           {live === undefined && <ActLink {...link} to={move} />}
@@ -66,46 +61,42 @@ export async function showTenantData(c: HttpContext): Promise<Response> {
       </div>
       <div class="card">
         <h2>Backups</h2>
-        <Table
+        <JobsTable
           caption="Backups, the newest first. Times in UTC."
-          hidesCaption
           rows={backups}
           empty={
             <Empty title="No backup yet">Databases are backed up by their provider. These files are for you.</Empty>
           }
-          columns={[
-            { head: "File", isHead: true, cell: (job) => nameOf(job) },
-            { head: "State", cell: ({ state }) => <JobBadge state={state} /> },
-            { head: "Progress", isNumber: true, cell: progressOf },
-            { head: "Begun", cell: ({ startedAt }) => <Instant at={startedAt} /> },
-            { head: "Error", cell: ({ error }) => error ?? "" },
-            {
-              head: "",
-              cell: (job) =>
-                job.state === "running" && (
-                  <ActLink {...link} to={stopBackup} params={{ name: nameOf(job) }} text="Cancel" isTiny />
-                ),
-            },
-          ]}
+          first={[{ head: "File", isHead: true, cell: nameOf }]}
+          acts={(job) => (
+            <span class="row-acts">
+              {job.state === "running" && (
+                <ActLink {...link} to={stopBackup} params={{ name: nameOf(job) }} text="Cancel" isTiny />
+              )}
+              {job.state === "done" && takesOut && (
+                <a class="button tiny" href={`${files}/backups/${encodeURIComponent(nameOf(job))}`} download="">
+                  Download
+                </a>
+              )}
+            </span>
+          )}
         />
         <p class="actions">
           <ActLink {...link} to={backup} />
+          {takesOut && tenant.state !== "gone" && (
+            <a class="button" href={`${files}/export`} download="">
+              Download an export of now
+            </a>
+          )}
         </p>
       </div>
       <div class="card">
         <h2>Restores and the import</h2>
-        <Table
+        <JobsTable
           caption="Restores, the newest first. Times in UTC."
-          hidesCaption
           rows={restores}
           empty={<p class="muted">Nothing was restored.</p>}
-          columns={[
-            { head: "From", isHead: true, cell: (job) => nameOf(job) },
-            { head: "State", cell: ({ state }) => <JobBadge state={state} /> },
-            { head: "Progress", isNumber: true, cell: progressOf },
-            { head: "Begun", cell: ({ startedAt }) => <Instant at={startedAt} /> },
-            { head: "Error", cell: ({ error }) => error ?? "" },
-          ]}
+          first={[{ head: "From", isHead: true, cell: nameOf }]}
         />
         {imported !== null && (
           <p>
@@ -116,7 +107,9 @@ export async function showTenantData(c: HttpContext): Promise<Response> {
         )}
         <p class="actions">
           <ActLink {...link} to={restore} />
+          <ActLink {...link} to={restoreInto} />
           {restores.some(({ state }) => state === "running") && <ActLink {...link} to={stopRestore} />}
+          <ActLink {...link} to={upload} />
           <ActLink {...link} to={load} />
           {imported?.state === "running" && <ActLink {...link} to={stopImport} />}
         </p>

@@ -7,12 +7,23 @@ import { membersStore } from "../../../identity/members/members-store.ts";
 import { sessionsStore } from "../../../identity/sessions/sessions-store.ts";
 import { linksStore } from "../../../identity/tokens/links-store.ts";
 import { describeError, log } from "../../../log.ts";
-import { Instant } from "../../parts/figures.tsx";
+import { Instant, count } from "../../parts/figures.tsx";
 import { Badge, Empty, Notice } from "../../parts/notice.tsx";
 import { Table } from "../../parts/table.tsx";
 import { operatorPage } from "../operator-page.tsx";
 import { ActLink, TENANTS_PATH, tenantOnPage } from "./acts/act.tsx";
-import { endGrant, endOne, link, newKey, newMember, removeOne, revoke, rotateKey, unlink } from "./acts/people.tsx";
+import {
+  changeOne,
+  endGrant,
+  endOne,
+  link,
+  newKey,
+  newMember,
+  removeOne,
+  revoke,
+  rotateKey,
+  unlink,
+} from "./acts/people.tsx";
 import { TenantTabs } from "./tenant-parts.tsx";
 
 const SHOWN = PageQuery.parse({});
@@ -67,6 +78,13 @@ export async function showTenantPeople(c: HttpContext): Promise<Response> {
             { head: "Scopes", cell: ({ scopes }) => scopes.join(" ") },
             { head: "Created", cell: ({ createdAt }) => <Instant at={createdAt} /> },
             { head: "By", cell: ({ createdBy }) => names.get(createdBy.id ?? "") ?? createdBy.kind },
+            {
+              head: "Only",
+              cell: ({ tools, unitsPerMonth }) =>
+                [...(tools ?? []), ...(unitsPerMonth === null ? [] : [`${count(unitsPerMonth)} units a month`])].join(
+                  ", ",
+                ),
+            },
             { head: "Ends", cell: ({ expiresAt }) => (expiresAt === null ? "never" : <Instant at={expiresAt} />) },
             {
               head: "",
@@ -75,6 +93,7 @@ export async function showTenantPeople(c: HttpContext): Promise<Response> {
                   <Badge>revoked</Badge>
                 ) : (
                   <span class="row-acts">
+                    <ActLink {...own} to={changeOne} params={{ keyId: id }} text="Change" />
                     <ActLink {...own} to={rotateKey} params={{ keyId: id }} text="Rotate" />
                     <ActLink {...own} to={revoke} params={{ keyId: id }} text="Revoke" />
                   </span>

@@ -2,6 +2,8 @@
 import { type Route, route } from "../../../http.ts";
 import { routesOfAct } from "./acts/act.tsx";
 import { dataActs } from "./acts/data.tsx";
+import { importActs } from "./acts/import.tsx";
+import { restoreActs } from "./acts/restore.tsx";
 import { peopleActs } from "./acts/people.tsx";
 import { planActs } from "./acts/plan.tsx";
 import { stateActs } from "./acts/state.tsx";
@@ -25,5 +27,5 @@ export const tenantPageRoutes: readonly Route[] = [
   route("POST /admin/tenants/:tenantId/configuration", "operator", submitConfiguration, { role: "support", isPage: true, readsBody: true, action: "changeConfiguration" }),
   route("GET /admin/tenants/:tenantId/data", "operator", showTenantData, { role: "viewer", isPage: true, action: "showTenantData" }),
   route("GET /admin/tenants/:tenantId/people", "operator", showTenantPeople, { role: "viewer", isPage: true, action: "showTenantPeople" }),
-  ...[...stateActs, ...planActs, ...dataActs, ...peopleActs].flatMap(routesOfAct),
+  ...[...stateActs, ...planActs, ...dataActs, ...restoreActs, ...importActs, ...peopleActs].flatMap(routesOfAct),
 ];

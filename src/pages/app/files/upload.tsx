@@ -1,8 +1,8 @@
 // The form that uploads a document, and what a browser sends with it.
 import type { FC } from "hono/jsx";
 import { MAX_DOCUMENT_BYTES, MAX_PATH_BYTES } from "../../../core/text/document-path.ts";
-import { BadRequest, type HttpContext } from "../../../http.ts";
-import type { RefusedForm } from "../../layout/form-body.ts";
+import type { HttpContext } from "../../../http.ts";
+import { type RefusedForm, readMultipart } from "../../layout/form-body.ts";
 import { Checks, Field } from "../../parts/form.tsx";
 
 /** Larger than any document, so that the page itself refuses most files that are too large, with what was entered. */
@@ -60,22 +60,15 @@ interface Upload {
 
 /** The form as it was sent. Throws `BadRequest` when it is not one of a browser. */
 export async function readUpload(c: HttpContext): Promise<Upload> {
-  if (!/^multipart\/form-data\s*;/i.test(c.req.header("content-type") ?? ""))
-    throw new BadRequest("Send the form as multipart/form-data.");
-  let form: FormData;
-  try {
-    form = await c.req.raw.formData();
-  } catch {
-    throw new BadRequest("The form is cut off or is not multipart/form-data. Send it again.");
-  }
+  const { fields, file } = await readMultipart(c);
   const textOf = (field: string): string => {
-    const value = form.get(field);
+    const value = fields.get(field);
     return typeof value === "string" ? value.trim() : "";
   };
-  const sent = form.get("file");
-  // A browser sends a file without a name and content where none was chosen.
-  const file = sent instanceof File && (sent.name !== "" || sent.size > 0) ? named(sent) : undefined;
-  return { folder: textOf("in"), file, name: textOf("name"), replace: form.get("replace") === "yes" };
+  return {
+    ...{ folder: textOf("in"), name: textOf("name"), replace: fields.get("replace") === "yes" },
+    file: file && named(file),
+  };
 }
 
 /** Browsers write a quotation mark of a name as `%22` in the form. */

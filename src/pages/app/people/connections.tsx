@@ -17,7 +17,7 @@ import { Badge, Empty, Notice } from "../../parts/notice.tsx";
 import { NextPage, Table } from "../../parts/table.tsx";
 import { accountPage, accountPath, may } from "../account-page.tsx";
 import { memberNames } from "./member-name.ts";
-import { Scopes } from "./key-parts.tsx";
+import { Scopes } from "./keys/key-parts.tsx";
 
 /** A page of each list. More sessions are on further pages, and more clients than this are ended through the API. */
 const SHOWN = 100;

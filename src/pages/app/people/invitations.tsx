@@ -16,7 +16,7 @@ import { Action, Field, Refusal, Select } from "../../parts/form.tsx";
 import { Badge, Notice } from "../../parts/notice.tsx";
 import { Table } from "../../parts/table.tsx";
 import { accountPage, accountPath } from "../account-page.tsx";
-import { creationOf } from "./new-key.tsx";
+import { creationOf } from "./keys/new-key.tsx";
 import { memberNames } from "./member-name.ts";
 
 /** What a role may do, in one line. */

@@ -6,10 +6,10 @@ import { showAccess, submitLeave } from "./access.tsx";
 import { AuditSearch, showAudit } from "./audit.tsx";
 import { showAgents, showSessions, submitGrantEnd, submitSessionEnd } from "./connections.tsx";
 import { showInvite, submitInvite } from "./invitations.tsx";
-import { showKey, submitKey, submitKeyEnd, submitRotation } from "./key.tsx";
-import { showKeys } from "./keys.tsx";
+import { showKey, submitKey, submitKeyEnd, submitRotation } from "./keys/key.tsx";
+import { showKeys } from "./keys/keys.tsx";
 import { showMembers, submitInvitationEnd, submitRemoval, submitRole } from "./members.tsx";
-import { showNewKey, submitNewKey } from "./new-key.tsx";
+import { showNewKey, submitNewKey } from "./keys/new-key.tsx";
 
 const page = { isPage: true } as const;
 const form = { isPage: true, readsBody: true } as const;

@@ -2,8 +2,11 @@
 // every act is confirmed without script. The form calls the function behind the API's route, and has its name in the audit log.
 import type { Child, FC } from "hono/jsx";
 import type * as z from "zod";
+import { newTenantId } from "../../../../adapters/ids.ts";
+import type { Creation } from "../../../../control/idempotent-requests-store.ts";
 import type { TenantSummary } from "../../../../control/tenants-store.ts";
 import type { OperatorRole } from "../../../../core/actor.ts";
+import { TenantId } from "../../../../core/tenant/tenant.ts";
 import { type HttpContext, type Route, noSuchTenant, route, tenantOf } from "../../../../http.ts";
 import { type RefusedForm, answerOf, attempt, doneAt, readForm } from "../../../layout/form-body.ts";
 import { Copyable } from "../../../parts/code.tsx";
@@ -24,6 +27,11 @@ export function tenantOnPage(c: HttpContext): TenantSummary {
   return summary;
 }
 
+/** A form's own number, in the field `form`: a form that is sent twice makes one thing. */
+export const Seed = TenantId;
+export const SeedField = () => <input type="hidden" name="form" value={newTenantId()} />;
+export const creationOf = (seed: TenantId): Creation => ({ seed, atMs: Date.now(), isRepeat: false });
+
 export interface Act {
   /** Below the tenant's page: `suspend`, `keys/:keyId/revoke`. */
   path: string;
@@ -32,20 +40,27 @@ export interface Act {
   role: OperatorRole;
   title: string;
   tone: Tone | undefined;
+  /** The largest form, where it has a file. */
+  maxBytes?: number;
   show: (c: HttpContext) => Promise<Response>;
   submit: (c: HttpContext) => Promise<Response>;
 }
 
 type Tone = "main" | "bad";
 
-interface ActDefinition<Schema extends z.ZodObject, Result> extends Pick<Act, "path" | "action" | "role" | "title"> {
+interface ActDefinition<Schema extends z.ZodObject, Result, Loaded> extends Pick<
+  Act,
+  "path" | "action" | "role" | "title"
+> {
   /** What follows from it. */
   text: Child | ((tenant: TenantSummary) => Child);
   /** On the button of the form. Default: the title. */
   label?: string;
   tone?: Tone;
   schema: Schema;
-  fields?: (form: RefusedForm, tenant: TenantSummary) => Child;
+  /** What the fields show beside the tenant. */
+  load?: (c: HttpContext) => Promise<Loaded>;
+  fields?: (form: RefusedForm, tenant: TenantSummary, loaded: Loaded) => Child;
   run: (c: HttpContext, data: z.output<Schema>) => Promise<Result>;
   /** The message on the page that follows, and the page: below the tenant's, or anywhere. */
   done: string;
@@ -54,10 +69,12 @@ interface ActDefinition<Schema extends z.ZodObject, Result> extends Pick<Act, "p
   answer?: (c: HttpContext, result: Result) => Response | Promise<Response> | undefined;
 }
 
-export function act<Schema extends z.ZodObject, Result>(definition: ActDefinition<Schema, Result>): Act {
+export function act<Schema extends z.ZodObject, Result, Loaded = undefined>(
+  definition: ActDefinition<Schema, Result, Loaded>,
+): Act {
   const { path, action, role, title, tone, schema, run, done, next = "", answer } = definition;
   const page = (c: HttpContext, refused?: RefusedForm): Promise<Response> =>
-    actPage(c, definition as unknown as ActDefinition<z.ZodObject, unknown>, refused);
+    actPage(c, definition as unknown as PageOfAct<unknown>, refused);
   return {
     ...{ path, action, role, title, tone },
     show: (c) => page(c),
@@ -87,12 +104,20 @@ function inWords(name: string): string {
   return words.charAt(0).toUpperCase() + words.slice(1);
 }
 
-async function actPage(
+type PageOfAct<Loaded> = Pick<
+  ActDefinition<z.ZodObject, unknown, Loaded>,
+  "title" | "label" | "text" | "tone" | "load" | "fields" | "next"
+>;
+
+/** The page that asks. `hasFile`: its form has a file. */
+export async function actPage<Loaded>(
   c: HttpContext,
-  { title, label = title, text, tone = "main", fields, next = "" }: ActDefinition<z.ZodObject, unknown>,
+  { title, label = title, text, tone = "main", load, fields, next = "" }: PageOfAct<Loaded>,
   refused: RefusedForm | undefined,
+  hasFile = false,
 ): Promise<Response> {
   const tenant = tenantOnPage(c);
+  const loaded = (await load?.(c)) as Loaded;
   return operatorPage(
     c,
     {
@@ -102,8 +127,8 @@ async function actPage(
     <div class="sheet">
       {refused !== undefined && <Notice tone="bad">{refusalOf(refused)}</Notice>}
       <p>{typeof text === "function" ? text(tenant) : text}</p>
-      <form method="post" action={c.req.path}>
-        {fields?.(refused ?? { entered: {}, errors: {} }, tenant)}
+      <form method="post" action={c.req.path} enctype={hasFile ? "multipart/form-data" : undefined}>
+        {fields?.(refused ?? { entered: {}, errors: {} }, tenant, loaded)}
         <p class="actions">
           <button class={tone}>{label}</button>
           <a class="button" href={tenantPath(tenant.id, next)}>
@@ -158,11 +183,17 @@ export const ActLink: FC<{
 };
 
 /** The routes of an act: its page, and its form. */
-export function routesOfAct({ path, action, role, show, submit }: Act): Route[] {
+export function routesOfAct({ path, action, role, maxBytes, show, submit }: Act): Route[] {
   const at = `${TENANTS_PATH}/:tenantId/${path}`;
   const name = `show${action.charAt(0).toUpperCase()}${action.slice(1)}`;
   return [
     route(`GET /${at.slice(1)}`, "operator", show, { role, isPage: true, action: name }),
-    route(`POST /${at.slice(1)}`, "operator", submit, { role, isPage: true, readsBody: true, action }),
+    route(`POST /${at.slice(1)}`, "operator", submit, {
+      role,
+      isPage: true,
+      readsBody: true,
+      action,
+      ...(maxBytes !== undefined && { maxBytes }),
+    }),
   ];
 }

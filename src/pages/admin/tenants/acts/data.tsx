@@ -1,16 +1,7 @@
-// Acts on where a tenant's rows are: moves, backups, restores and imports.
+// Acts on where a tenant's rows are: moves and backups.
 import * as z from "zod";
-import {
-  type RestoreRequest,
-  cancelBackup,
-  cancelImport,
-  cancelRestore,
-  startBackup,
-  startImportOf,
-  startRestore,
-} from "../../../../backups/api.ts";
+import { cancelBackup, startBackup } from "../../../../backups/api.ts";
 import { strategies } from "../../../../core/plans/plans.ts";
-import { BadRequest } from "../../../../http.ts";
 import { MoveRequest, confirmMove, startMove, undoMove } from "../../../../moves/api.ts";
 import { Field, Select } from "../../../parts/form.tsx";
 import { type Act, act } from "./act.tsx";
@@ -68,7 +59,7 @@ export const undo = act({
   next,
 });
 
-const Moment = z.iso.datetime({ offset: true, error: "must be an instant such as 2026-11-28T10:00:00Z" });
+export const Moment = z.iso.datetime({ offset: true, error: "must be an instant such as 2026-11-28T10:00:00Z" });
 
 export const backup = act({
   ...{ path: "backup", action: "startBackup", role: "support", title: "Back up" },
@@ -100,81 +91,4 @@ export const stopBackup = act({
   next,
 });
 
-export const restore = act({
-  ...{ path: "restore", action: "startRestore", role: "admin", title: "Restore", tone: "bad" },
-  text: "Replaces the tenant's rows with those of a backup or of an instant. Tollgate first makes a backup of the current rows.",
-  label: "Start the restore",
-  schema: z.object({ backup: z.string().max(101).optional(), at: Moment.optional() }),
-  fields: ({ entered, errors }) => (
-    <>
-      <Field
-        label="Backup"
-        name="backup"
-        value={entered["backup"]}
-        autocomplete="off"
-        error={errors["backup"]}
-        hint="The name of a file of the list."
-      />
-      <Field
-        label="Or an instant"
-        name="at"
-        value={entered["at"]}
-        placeholder="2026-11-28T10:00:00Z"
-        autocomplete="off"
-        error={errors["at"]}
-      />
-    </>
-  ),
-  run: (c, { backup: name, at }) => startRestore(c, { body: restoreFrom(name, at) }),
-  done: "The restore has begun.",
-  next,
-});
-
-/** Throws `bad_request` unless one of them is given. */
-function restoreFrom(name: string | undefined, at: string | undefined): z.output<typeof RestoreRequest> {
-  if (name !== undefined && at === undefined) return { backup: name };
-  if (at !== undefined && name === undefined) return { at };
-  throw new BadRequest("Name a backup or an instant.");
-}
-
-export const stopRestore = act({
-  ...{ path: "restore/cancel", action: "cancelRestore", role: "support", title: "Cancel the restore", tone: "bad" },
-  text: "You can cancel a restore until it begins to replace rows.",
-  schema: nothing,
-  run: (c) => cancelRestore(c),
-  done: "The restore is cancelled.",
-  next,
-});
-
-export const load = act({
-  ...{ path: "import", action: "startImport", role: "admin", title: "Import" },
-  text: "Imports a file of the bucket of backups in the background. Send a file from elsewhere to the API.",
-  label: "Start the import",
-  schema: z.object({ importFrom: z.string().min(1).max(1_000) }),
-  fields: ({ entered, errors }) => (
-    <Field
-      label="File"
-      name="importFrom"
-      value={entered["importFrom"]}
-      isRequired
-      autocomplete="off"
-      error={errors["importFrom"]}
-    />
-  ),
-  run: (c, { importFrom }) => startImportOf(c, { importFrom, overwrite: false }),
-  done: "The import has begun.",
-  next,
-});
-
-export const stopImport = act({
-  ...{ path: "import/cancel", action: "cancelImport", role: "support", title: "Cancel the import", tone: "bad" },
-  text: "Tollgate keeps the lines that it has imported.",
-  schema: nothing,
-  run: (c) => cancelImport(c),
-  done: "The import is cancelled.",
-  next,
-});
-
-export const dataActs: readonly Act[] = [
-  ...[move, confirm, undo, backup, stopBackup, restore, stopRestore, load, stopImport],
-];
+export const dataActs: readonly Act[] = [move, confirm, undo, backup, stopBackup];

@@ -1,25 +1,19 @@
 // Acts on who may use a tenant: its API keys, members, clients, sessions and linked organisations.
 import * as z from "zod";
-import { newTenantId } from "../../../../adapters/ids.ts";
 import { tenantRoles } from "../../../../core/actor.ts";
-import { TenantId } from "../../../../core/tenant/tenant.ts";
 import type { HttpContext } from "../../../../http.ts";
 import { LinkRequest, linkOrganisation, unlinkOrganisation } from "../../../../identity/api.ts";
-import { makeKey, successorOf, revokeKey } from "../../../../identity/keys/api.ts";
+import { keyAfter, makeKey, oneKey, revokeKey, successorOf } from "../../../../identity/keys/api.ts";
 import { KeyRequest } from "../../../../identity/keys/keys.ts";
 import { addInvited, removeMember } from "../../../../identity/members/api.ts";
 import { revokeGrant } from "../../../../identity/oauth/api.ts";
 import { endSession } from "../../../../identity/sessions/api.ts";
+import { ChangeForm, ChangeInputs, keyChangeOf } from "../../../app/people/keys/key-change.tsx";
 import { Field, Select } from "../../../parts/form.tsx";
-import { type Act, act, secretPage } from "./act.tsx";
+import { type Act, Seed, SeedField, act, creationOf, secretPage } from "./act.tsx";
 
 const nothing = z.object({});
 const next = "/people";
-
-/** The form's own number: a form that is sent twice makes one key. */
-const Seed = TenantId;
-const SeedField = () => <input type="hidden" name="form" value={newTenantId()} />;
-const creationOf = (seed: TenantId) => ({ seed, atMs: Date.now(), isRepeat: false });
 
 const shownKey = (c: HttpContext, { apiKey, delivered }: { apiKey: string; delivered: boolean }): Promise<Response> =>
   secretPage(c, next, {
@@ -42,6 +36,18 @@ export const newKey = act({
   done: "",
   next,
   answer: shownKey,
+});
+
+export const changeOne = act({
+  ...{ path: "keys/:keyId/change", action: "changeKey", role: "admin", title: "Change the key" },
+  text: "The key's next call uses the change. An expiry can only come earlier.",
+  label: "Save",
+  schema: ChangeForm,
+  load: oneKey,
+  fields: (refused, _, key) => <ChangeInputs of={key} refused={refused} />,
+  run: (c, fields) => keyAfter(c, keyChangeOf(fields)),
+  done: "The key is changed.",
+  next,
 });
 
 export const rotateKey = act({
@@ -187,5 +193,5 @@ export const unlink = act({
 });
 
 export const peopleActs: readonly Act[] = [
-  ...[newKey, rotateKey, revoke, newMember, removeOne, endGrant, endOne, link, unlink],
+  ...[newKey, changeOne, rotateKey, revoke, newMember, removeOne, endGrant, endOne, link, unlink],
 ];

@@ -1,10 +1,10 @@
 // What the pages about keys show of one.
 import type { FC } from "hono/jsx";
-import { config } from "../../../core/app-config.ts";
-import type { KeySummary } from "../../../identity/keys/api.ts";
-import { ADMIN_SCOPE } from "../../../identity/keys/keys.ts";
-import { Instant, Meter, count, units } from "../../parts/figures.tsx";
-import { Badge } from "../../parts/notice.tsx";
+import { config } from "../../../../core/app-config.ts";
+import type { KeySummary } from "../../../../identity/keys/api.ts";
+import { ADMIN_SCOPE } from "../../../../identity/keys/keys.ts";
+import { Instant, Meter, count, units } from "../../../parts/figures.tsx";
+import { Badge } from "../../../parts/notice.tsx";
 
 /** Whether the key works, and until when. */
 export const KeyState: FC<{ of: KeySummary; nowMs: number }> = ({

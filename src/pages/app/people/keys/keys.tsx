@@ -1,12 +1,12 @@
 // The list of a tenant's API keys. It shows the beginning of each, never the key.
 import type { FC } from "hono/jsx";
-import type { HttpContext, PageQuery } from "../../../http.ts";
-import { pageOfKeys } from "../../../identity/keys/api.ts";
-import { refusedActor } from "../../../identity/keys/keys.ts";
-import { Instant } from "../../parts/figures.tsx";
-import { Empty, Notice } from "../../parts/notice.tsx";
-import { NextPage, Table } from "../../parts/table.tsx";
-import { accountPage, accountPath } from "../account-page.tsx";
+import type { HttpContext, PageQuery } from "../../../../http.ts";
+import { pageOfKeys } from "../../../../identity/keys/api.ts";
+import { refusedActor } from "../../../../identity/keys/keys.ts";
+import { Instant } from "../../../parts/figures.tsx";
+import { Empty, Notice } from "../../../parts/notice.tsx";
+import { NextPage, Table } from "../../../parts/table.tsx";
+import { accountPage, accountPath } from "../../account-page.tsx";
 import { Budget, KeyState, Scopes } from "./key-parts.tsx";
 
 /** GET /app/:tenantId/keys */

@@ -2,24 +2,17 @@
 // would be accepted.
 import type { FC } from "hono/jsx";
 import * as z from "zod";
-import { newTenantId } from "../../../adapters/ids.ts";
-import type { HttpContext } from "../../../http.ts";
-import { type KeySummary, endKey, keyAfter, oneKey, successorOf } from "../../../identity/keys/api.ts";
-import { KeyChange, RotateRequest, refusedActor, scopesOver } from "../../../identity/keys/keys.ts";
-import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../layout/form-body.ts";
-import { Action, Field, Refusal, Select } from "../../parts/form.tsx";
-import { accountPage, accountPath, may } from "../account-page.tsx";
+import { newTenantId } from "../../../../adapters/ids.ts";
+import type { HttpContext } from "../../../../http.ts";
+import { type KeySummary, endKey, keyAfter, oneKey, successorOf } from "../../../../identity/keys/api.ts";
+import { RotateRequest, refusedActor, scopesOver } from "../../../../identity/keys/keys.ts";
+import { type RefusedForm, answerOf, attempt, doneAt, noFields, readForm } from "../../../layout/form-body.ts";
+import { Action, Refusal, Select } from "../../../parts/form.tsx";
+import { accountPage, accountPath, may } from "../../account-page.tsx";
+import { ChangeForm, ChangeInputs, keyChangeOf } from "./key-change.tsx";
 import { Facts } from "./key-parts.tsx";
-import { LastDay, Limits, Units, creationOf, issuedKeyPage } from "./new-key.tsx";
+import { Units, creationOf, issuedKeyPage } from "./new-key.tsx";
 
-const ChangeForm = z.object({
-  name: KeyChange.shape.name,
-  tools: KeyChange.shape.tools,
-  unitsPerMonth: Units.pipe(KeyChange.shape.unitsPerMonth.unwrap().unwrap()).optional(),
-  expiresAt: LastDay.pipe(KeyChange.shape.expiresAt.unwrap()).optional(),
-  /** The last day when the form was opened. The expiry itself may be within a day. */
-  lastDay: z.string().optional(),
-});
 const RotateForm = z.object({
   form: z.string(),
   overlapHours: Units.pipe(RotateRequest.shape.overlapHours.unwrap()),
@@ -34,10 +27,7 @@ export function showKey(c: HttpContext): Promise<Response> {
 export async function submitKey(c: HttpContext): Promise<Response> {
   const form = await readForm(c, ChangeForm);
   if ("refused" in form) return keyPage(c, form.refused);
-  const { name, tools = null, unitsPerMonth = null, expiresAt, lastDay } = form.data;
-  const isNewDay = expiresAt !== undefined && !expiresAt.startsWith(lastDay ?? "none");
-  const change = { name, tools: tools?.length === 0 ? null : tools, unitsPerMonth, ...(isNewDay && { expiresAt }) };
-  const done = await attempt(c, () => keyAfter(c, change), form.sent);
+  const done = await attempt(c, () => keyAfter(c, keyChangeOf(form.data)), form.sent);
   if ("refused" in done) return keyPage(c, done.refused);
   return doneAt(c, accountPath(c, `/keys/${done.done.id}`), "The key is changed.");
 }
@@ -127,28 +117,12 @@ const Rotation: FC<{ path: string; refused: RefusedForm | undefined }> = ({ path
   </div>
 );
 
-const Change: FC<{ of: KeySummary; path: string; refused: RefusedForm | undefined }> = ({ of: key, path, refused }) => {
-  const { entered, chosen, errors = {} } = refused ?? {};
-  const lastDay = key.expiresAt?.slice(0, 10);
-  const now = { ...(key.unitsPerMonth !== null && { unitsPerMonth: String(key.unitsPerMonth) }) };
-  const was = { ...now, ...(lastDay !== undefined && { expiresAt: lastDay }) };
-  const isRefused = entered?.["name"] !== undefined;
-  const values = isRefused ? { ...entered, tools: chosen?.["tools"] ?? [] } : { ...was, tools: key.tools ?? [] };
-  return (
-    <form method="post" action={path} class="sheet">
-      <h2>Change</h2>
-      {lastDay !== undefined && <input type="hidden" name="lastDay" value={lastDay} />}
-      <Field
-        label="Name"
-        name="name"
-        value={isRefused ? entered?.["name"] : key.name}
-        error={errors["name"]}
-        isRequired
-      />
-      <Limits values={values} errors={errors} />
-      <div class="actions">
-        <button class="main">Save</button>
-      </div>
-    </form>
-  );
-};
+const Change: FC<{ of: KeySummary; path: string; refused: RefusedForm | undefined }> = ({ of, path, refused }) => (
+  <form method="post" action={path} class="sheet">
+    <h2>Change</h2>
+    <ChangeInputs of={of} refused={refused} />
+    <div class="actions">
+      <button class="main">Save</button>
+    </div>
+  </form>
+);

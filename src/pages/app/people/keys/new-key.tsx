@@ -1,22 +1,22 @@
 // The form for a new API key, and the page that shows the key once.
 import type { FC } from "hono/jsx";
 import * as z from "zod";
-import { newTenantId } from "../../../adapters/ids.ts";
-import type { Creation } from "../../../control/idempotent-requests-store.ts";
-import { AppError } from "../../../core/errors.ts";
-import { TenantId } from "../../../core/tenant/tenant.ts";
-import { type HttpContext, noteAct } from "../../../http.ts";
-import { makeKey } from "../../../identity/keys/api.ts";
-import { ADMIN_SCOPE, type IssuedKey, KeyRequest, scopesOver } from "../../../identity/keys/keys.ts";
-import { scopesSupported } from "../../../identity/tokens/authenticate.ts";
-import { catalogue } from "../../../tools/catalogue.ts";
-import { type RefusedForm, answerOf, attempt, readForm } from "../../layout/form-body.ts";
-import { ClientSetup } from "../../parts/client-setup.tsx";
-import { Copyable } from "../../parts/code.tsx";
-import { Instant } from "../../parts/figures.tsx";
-import { Checks, Field, Refusal } from "../../parts/form.tsx";
-import { Notice } from "../../parts/notice.tsx";
-import { accountPage, accountPath } from "../account-page.tsx";
+import { newTenantId } from "../../../../adapters/ids.ts";
+import type { Creation } from "../../../../control/idempotent-requests-store.ts";
+import { AppError } from "../../../../core/errors.ts";
+import { TenantId } from "../../../../core/tenant/tenant.ts";
+import { type HttpContext, noteAct } from "../../../../http.ts";
+import { makeKey } from "../../../../identity/keys/api.ts";
+import { ADMIN_SCOPE, type IssuedKey, KeyRequest, scopesOver } from "../../../../identity/keys/keys.ts";
+import { scopesSupported } from "../../../../identity/tokens/authenticate.ts";
+import { catalogue } from "../../../../tools/catalogue.ts";
+import { type RefusedForm, answerOf, attempt, readForm } from "../../../layout/form-body.ts";
+import { ClientSetup } from "../../../parts/client-setup.tsx";
+import { Copyable } from "../../../parts/code.tsx";
+import { Instant } from "../../../parts/figures.tsx";
+import { Checks, Field, Refusal } from "../../../parts/form.tsx";
+import { Notice } from "../../../parts/notice.tsx";
+import { accountPage, accountPath } from "../../account-page.tsx";
 import { scopeWords } from "./key-parts.tsx";
 
 const { shape } = KeyRequest;
