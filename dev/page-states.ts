@@ -150,7 +150,7 @@ async function refusedForms({ system, see, operator }: Windows, owner: Page, id:
     [owner, `/app/${id}/provider`, { issuer: "nowhere", clientId: "" }, "provider"],
     [owner, `/app/${id}/data`, { name: "Another name" }, "closing"],
     [operator, `/admin/tenants/${id}/impersonate`, { reason: "" }, "operator-impersonate"],
-    [operator, `/admin/tenants/${id}/limits`, { unitsPerHour: "-5", callsInFlight: "many" }, "operator-limits"],
+    [operator, `/admin/tenants/${id}/configuration`, { unitsPerHour: "-5", callsInFlight: "many" }, "operator-limits"],
     [operator, `/admin/tenants/${id}/account`, { name: "", email: "nowhere" }, "operator-account"],
     [operator, `/admin/tenants/${id}/trial`, { until: "soon" }, "operator-trial"],
     [operator, `/admin/tenants/${id}/members/new`, { email: "nowhere" }, "operator-member"],
@@ -237,8 +237,7 @@ async function at(page: Page, { publicUrl }: StateSystem, path: string): Promise
 
 /** Sends the form that has these fields, without the checks of the browser. `action`: the form's, where it has no fields. */
 async function submit(page: Page, fields: Record<string, string>, action = ""): Promise<void> {
-  const loaded = page.waitForEvent("load");
-  await page.evaluate(`(() => {
+  const send = `(() => {
     const fields = ${JSON.stringify(fields)};
     const form = [...document.forms].find(
       (each) =>
@@ -248,8 +247,8 @@ async function submit(page: Page, fields: Record<string, string>, action = ""): 
     if (form === undefined) throw new Error("no form has " + Object.keys(fields).join() + ${JSON.stringify(action)});
     for (const [name, value] of Object.entries(fields)) form.elements[name].value = value;
     form.submit();
-  })()`);
-  await loaded;
+  })()`;
+  await Promise.all([page.waitForEvent("load"), page.evaluate(send)]);
 }
 
 /** A person at the local provider, who belongs to these organisations. */
