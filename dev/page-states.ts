@@ -152,7 +152,6 @@ async function refusedForms({ system, see, operator }: Windows, owner: Page, id:
     [operator, `/admin/tenants/${id}/impersonate`, { reason: "" }, "operator-impersonate"],
     [operator, `/admin/tenants/${id}/configuration`, { unitsPerHour: "-5", callsInFlight: "many" }, "operator-limits"],
     [operator, `/admin/tenants/${id}/account`, { name: "", email: "nowhere" }, "operator-account"],
-    [operator, `/admin/tenants/${id}/trial`, { until: "soon" }, "operator-trial"],
     [operator, `/admin/tenants/${id}/members/new`, { email: "nowhere" }, "operator-member"],
   ];
   for (const [page, path, fields, name] of forms) {

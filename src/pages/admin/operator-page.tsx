@@ -9,34 +9,34 @@ import { type PageOptions, personalPage } from "../layout/layout.tsx";
 const groups: readonly SectionGroup[] = [
   {
     sections: [
-      { href: "/admin", text: "Overview" },
-      { href: "/admin/tenants", text: "Tenants" },
-      { href: "/admin/provisioning", text: "Provisioning" },
+      { href: "/admin", text: "Overview", icon: "home" },
+      { href: "/admin/tenants", text: "Tenants", icon: "building" },
+      { href: "/admin/provisioning", text: "Provisioning", icon: "check" },
     ],
   },
   {
     heading: "Billing",
     sections: [
-      { href: "/admin/billing", text: "Pipeline" },
-      { href: "/admin/stripe-events", text: "Stripe events" },
-      { href: "/admin/dead-letters", text: "Dead letters" },
-      { href: "/admin/conflicts", text: "Usage conflicts" },
-      { href: "/admin/reconciliation", text: "Reconciliation" },
+      { href: "/admin/billing", text: "Pipeline", icon: "flow" },
+      { href: "/admin/stripe-events", text: "Stripe events", icon: "bolt" },
+      { href: "/admin/dead-letters", text: "Dead letters", icon: "mail" },
+      { href: "/admin/conflicts", text: "Usage conflicts", icon: "warning" },
+      { href: "/admin/reconciliation", text: "Reconciliation", icon: "equal" },
     ],
   },
   {
     heading: "Operations",
     sections: [
-      { href: "/admin/failures", text: "Alarms and failures" },
-      { href: "/admin/work", text: "Moves and jobs" },
-      { href: "/admin/migrations", text: "Migrations" },
+      { href: "/admin/failures", text: "Alarms and failures", icon: "bell" },
+      { href: "/admin/work", text: "Moves and jobs", icon: "arrows" },
+      { href: "/admin/migrations", text: "Migrations", icon: "layers" },
     ],
   },
   {
     heading: "Security",
     sections: [
-      { href: "/admin/audit", text: "Audit log" },
-      { href: "/admin/access", text: "Operators" },
+      { href: "/admin/audit", text: "Audit log", icon: "clock" },
+      { href: "/admin/access", text: "Operators", icon: "shield" },
     ],
   },
 ];

@@ -5,6 +5,7 @@ import type { TenantConfig } from "../../core/tenant/tenant.ts";
 import { tenantsStore } from "../../control/tenants-store.ts";
 import { type HttpContext, noSuchTenant, tenantOf } from "../../http.ts";
 import type { SectionGroup } from "../layout/frame.tsx";
+import type { SectionIconName } from "../layout/icon.tsx";
 import { type PageOptions, personalPage } from "../layout/layout.tsx";
 import { nameOf } from "../sign-in/sign-in.tsx";
 import { ImpersonationBanner, impersonatorOn } from "./impersonation.tsx";
@@ -14,38 +15,39 @@ interface AccountSection {
   /** Below `/app/:tenantId`. */
   path: string;
   text: string;
+  icon: SectionIconName;
   permission: Permission;
 }
 
 const groups: readonly { heading?: string; sections: readonly AccountSection[] }[] = [
   {
     sections: [
-      { path: "", text: "Overview", permission: "account:read" },
-      { path: "/usage", text: "Usage", permission: "usage:read" },
-      { path: "/calls", text: "Calls", permission: "usage:read" },
-      { path: "/files", text: "Documents", permission: "documents:read" },
-      { path: "/invoices", text: "Invoices", permission: "billing:manage" },
+      { path: "", text: "Overview", icon: "home", permission: "account:read" },
+      { path: "/usage", text: "Usage", icon: "chart", permission: "usage:read" },
+      { path: "/calls", text: "Calls", icon: "list", permission: "usage:read" },
+      { path: "/files", text: "Documents", icon: "file", permission: "documents:read" },
+      { path: "/invoices", text: "Invoices", icon: "receipt", permission: "billing:manage" },
     ],
   },
   {
     heading: "Access",
     sections: [
-      { path: "/keys", text: "API keys", permission: "keys:manage" },
-      { path: "/agents", text: "Connected agents", permission: "members:read" },
-      { path: "/members", text: "Members", permission: "members:read" },
-      { path: "/sessions", text: "Sessions", permission: "members:read" },
-      { path: "/audit", text: "Audit log", permission: "audit:read" },
-      { path: "/access", text: "Your access", permission: "membership:leave" },
+      { path: "/keys", text: "API keys", icon: "key", permission: "keys:manage" },
+      { path: "/agents", text: "Connected agents", icon: "plug", permission: "members:read" },
+      { path: "/members", text: "Members", icon: "people", permission: "members:read" },
+      { path: "/sessions", text: "Sessions", icon: "screen", permission: "members:read" },
+      { path: "/audit", text: "Audit log", icon: "clock", permission: "audit:read" },
+      { path: "/access", text: "Your access", icon: "person", permission: "membership:leave" },
     ],
   },
   {
     heading: "Account",
     sections: [
-      { path: "/plan", text: "Plan", permission: "account:read" },
-      { path: "/settings", text: "Settings", permission: "account:read" },
-      { path: "/secrets", text: "Secrets", permission: "secrets:manage" },
-      { path: "/provider", text: "Sign-in provider", permission: "members:manage" },
-      { path: "/data", text: "Data", permission: "account:read" },
+      { path: "/plan", text: "Plan", icon: "card", permission: "account:read" },
+      { path: "/settings", text: "Settings", icon: "sliders", permission: "account:read" },
+      { path: "/secrets", text: "Secrets", icon: "lock", permission: "secrets:manage" },
+      { path: "/provider", text: "Sign-in provider", icon: "door", permission: "members:manage" },
+      { path: "/data", text: "Data", icon: "data", permission: "account:read" },
     ],
   },
 ];
@@ -81,7 +83,7 @@ export async function accountPage(
     const own = sections.filter(({ permission }) => may(c, permission));
     return {
       ...(heading !== undefined && { heading }),
-      sections: own.map(({ path, text }) => ({ href: accountPath(c, path), text })),
+      sections: own.map(({ path, text, icon }) => ({ href: accountPath(c, path), text, icon })),
     };
   });
   const frame = {

@@ -2,13 +2,15 @@
 // site, a page with one task, the pages of a customer, and those of the operator.
 import type { Child, FC } from "hono/jsx";
 import { config } from "../../core/app-config.ts";
-import { Mark } from "./icon.tsx";
+import { Mark, SectionIcon, type SectionIconName } from "./icon.tsx";
 
 const { product } = config;
 
 export interface Section {
   href: string;
   text: string;
+  /** Beside the text, where the sections are at the side. */
+  icon?: SectionIconName;
 }
 
 /** Sections with a heading of their own. `heading` undefined: the first ones. */
@@ -136,9 +138,10 @@ const Sided: FC<{ frame: SidedFrame; children?: Child }> = ({ frame, children })
               <li>
                 {heading !== undefined && <span class="group">{heading}</span>}
                 <ul>
-                  {sections.map(({ href, text }) => (
+                  {sections.map(({ href, text, icon }) => (
                     <li>
                       <a href={href} aria-current={href === current ? "page" : undefined}>
+                        {icon !== undefined && <SectionIcon name={icon} />}
                         {text}
                       </a>
                     </li>
