@@ -277,6 +277,8 @@ async function admitAndRun(
       db: timedDb(db.forCall(abort.signal), (ms) => (trace.sqlMs += ms)),
       usage: () => admission.quota(config.limits, host.now(), { key, spend: spendAt(host.now()) }),
       history: () => usage.history(host.now()),
+      signal: abort.signal,
+      fetched: (ms) => Object.assign(trace, { fetches: trace.fetches + 1, fetchMs: trace.fetchMs + ms }),
     });
     run = await runTool(tool, request.args, context, { abort, progress, askClient, asking: request.asking });
     trace.ranAtMs = host.now();

@@ -3,6 +3,7 @@
 import type * as z from "zod";
 import type { CallRequest, Caller, ContentBlock, Progress, Question } from "../core/call.ts";
 import { createTenantFiles } from "../adapters/files.ts";
+import { type Outside, fetchOutside } from "../adapters/tool-fetch.ts";
 import { decryptSecret } from "../control/encrypted-logins-store.ts";
 import { config as appConfig } from "../core/app-config.ts";
 import { AnswerLost, AppError, type ErrorCode, ToolProblem, errorCode, errors, support } from "../core/errors.ts";
@@ -29,7 +30,7 @@ export interface ToolRun {
 }
 
 /** The bindings that tools reach through their context. */
-export type ToolEnv = Pick<Env, "FILES" | "PUBLIC_URL" | "ENCRYPTION_KEYS">;
+export type ToolEnv = Pick<Env, "FILES" | "ENCRYPTION_KEYS"> & Outside["env"];
 
 /** What the host of a call knows of its tool's context. The rest belongs to the run. `secrets`: those that the call has read. */
 type OfHost = Omit<ToolContext, "charge" | "ask" | "canAsk" | "progress" | "signal" | "secrets"> & {
@@ -41,18 +42,31 @@ export function toolContext(
   env: ToolEnv,
   config: TenantConfig,
   { callId, caller, tool }: Pick<CallRequest, "callId" | "caller"> & { tool: Tool },
-  own: Pick<ToolContext, "db" | "usage" | "history">,
+  own: Pick<ToolContext, "db" | "usage" | "history"> & Pick<Outside, "signal"> & { fetched: (ms: number) => void },
 ): OfHost {
   const { id, name, plan } = config;
   const secrets = new CallSecrets(tool, (secret) => readSecret(env, config, secret));
+  const { db, usage, history, signal, fetched } = own;
+  const outside: Outside = {
+    ...{ env, hosts: tool.hosts ?? [], isReadOnly: tool.annotations.readOnly, signal },
+    hasSecret: (text) => secrets.hasAny(text),
+  };
   return {
-    ...own,
+    ...{ db, usage, history },
     tenant: { id, name, plan, features: featuresOf(config) },
     // To a tool a member is a user, however the member signed in.
     caller: { kind: caller.kind === "grant" || caller.kind === "member" ? "user" : caller.kind, id: callerId(caller) },
     callId,
     files: createTenantFiles({ bucket: env.FILES, tenantId: id }),
     secrets,
+    fetch: async (url, request = {}) => {
+      const startedAtMs = Date.now();
+      try {
+        return await fetchOutside(url, request, outside);
+      } finally {
+        fetched(Date.now() - startedAtMs);
+      }
+    },
     log: (event, fields = {}) =>
       log("info", secrets.hide(event), { ...secrets.hideIn(fields), callId, tenantId: id, tool: tool.name }),
   };

@@ -223,8 +223,8 @@ export interface FinishedCall {
   units: number;
   /** From its arrival in the object to its answer. */
   ms: number;
-  /** Time until the decision, in the tool, in the tool's database, and from the tool's end to the answer. */
-  parts: { admissionMs: number; toolMs: number; sqlMs: number; settleMs: number };
+  /** Time until the decision, in the tool, in the tool's database and its requests, and from the tool's end to the answer. */
+  parts: { admissionMs: number; toolMs: number; sqlMs: number; fetches: number; fetchMs: number; settleMs: number };
   /** Whether the tool ran. */
   ran: boolean;
   /** As in the request. */
@@ -237,6 +237,9 @@ export interface CallTrace {
   decidedAtMs: number;
   ranAtMs: number;
   sqlMs: number;
+  /** The tool's requests to other services, and their time. */
+  fetches: number;
+  fetchMs: number;
   /** The instant of the ticket: the ledger has the same. */
   admittedAtMs: number;
   callId: string;
@@ -248,7 +251,7 @@ export interface CallTrace {
 
 export function newTrace(callId: string, startedAtMs: number): CallTrace {
   const instants = { startedAtMs, decidedAtMs: 0, ranAtMs: 0, admittedAtMs: 0 };
-  return { ...instants, sqlMs: 0, callId, units: 0, answered: false, repeated: false };
+  return { ...instants, sqlMs: 0, fetches: 0, fetchMs: 0, callId, units: 0, answered: false, repeated: false };
 }
 
 /** Sums up a call that ended now. `thrown`: the code of an outage, when there is no outcome. */
@@ -273,6 +276,8 @@ export function finishedCall(
       admissionMs: between(startedAtMs, decidedAtMs === 0 ? nowMs : decidedAtMs),
       toolMs: between(decidedAtMs, ranAtMs === 0 ? nowMs : ranAtMs),
       sqlMs: Math.round(sqlMs),
+      fetches: trace.fetches,
+      fetchMs: Math.round(trace.fetchMs),
       settleMs: between(ranAtMs, nowMs),
     },
     ran: decidedAtMs !== 0,

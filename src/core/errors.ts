@@ -80,6 +80,13 @@ export const errors = {
     status: 500,
     advice: `The tool's result contained a secret, so it was withheld and was not charged. Ask support: ${support}.`,
   },
+  fetch_refused: { status: 403, advice: "The tool asked another service for something that the rules refuse." },
+  fetch_failed: { status: 503, advice: "A service that the tool needs cannot be reached. Try again shortly." },
+  fetch_timeout: { status: 504, advice: "A service that the tool needs took too long. Try again shortly." },
+  fetch_too_large: {
+    status: 502,
+    advice: "A service that the tool needs sent more than a tool may read. Ask for less.",
+  },
   outcome_unknown: {
     status: 500,
     advice: "It is not known whether the call took effect. Check before you call again.",

@@ -10,6 +10,7 @@ import { setterOf } from "../core/tenant/tool-secrets.ts";
 import type { ToolSecrets } from "./call-secrets.ts";
 import type { WrittenBlock } from "./content.ts";
 import type { Ask, AskAnswer } from "./question.ts";
+import { hostProblem } from "./outbound.ts";
 import { restrictionProblems } from "./restrictions.ts";
 
 /** The tenant's rows. The same statements work wherever the rows are. Every method throws `AppError` when the database fails. */
@@ -57,6 +58,20 @@ export interface FileInfo {
   updatedAt: string;
 }
 
+/** A request to another service. */
+export interface ToolRequest {
+  /** Default GET. */
+  method?: string;
+  /** Not those that the protocol and proxies write, such as `Host`. */
+  headers?: Readonly<Record<string, string>> | Headers;
+  /** At most 1 MiB. */
+  body?: string | URLSearchParams | Uint8Array;
+  /** `manual`: a redirect is the answer. Default: Tollgate follows up to five, each to a host that the tool declares. */
+  redirect?: "follow" | "manual";
+  /** Default 10 s, and never longer than the call. */
+  timeoutMs?: number;
+}
+
 export type { Statement } from "../core/sql.ts";
 
 export interface ToolContext {
@@ -73,6 +88,13 @@ export interface ToolContext {
   readonly files: TenantFiles;
   /** The secrets that the tool declares. Their values stay out of the log, and a result that has one fails the call. */
   readonly secrets: ToolSecrets;
+  /**
+   * Asks another service over https. Only hosts that the tool declares, and only public addresses. The answer comes with its body, of
+   * at most 5 MiB. Throws an error with the code `fetch_refused` (a rule), `fetch_failed` or `fetch_timeout` (try again),
+   * `fetch_too_large`, or `outcome_unknown` (a tool that changes data has sent a request, and no answer came): let it through. A status
+   * such as 404 is an answer.
+   */
+  readonly fetch: (url: string | URL, request?: ToolRequest) => Promise<Response>;
   /** The tenant's quota before this call is settled. */
   usage(): QuotaStatus;
   /** The calls of the last hour, by tool. */
@@ -133,6 +155,8 @@ export interface Tool<Input extends z.ZodObject = z.ZodObject, Output extends z.
   readonly scopes: readonly string[];
   /** Names of the secrets of `app/config.ts` that the tool reads with `context.secrets.get`. */
   readonly secrets?: readonly string[];
+  /** Hosts that the tool asks with `context.fetch`: `api.example.com`, `*.example.com`, or `api.example.com:8443`. */
+  readonly hosts?: readonly string[];
   /** The plans that have the tool. Default: all. */
   readonly plans?: readonly PlanName[];
   /** Features that the tenant needs, of its plan or its own: every one of them. Default: none. */
@@ -233,7 +257,7 @@ export function describedWithPrice(tool: Tool): string {
 }
 
 function problemsOf(tool: Tool): string[] {
-  const { name, title, description, units, scopes, secrets = [], input, output, annotations } = tool;
+  const { name, title, description, units, scopes, secrets = [], hosts = [], input, output, annotations } = tool;
   const known = Object.keys(config.scopes);
   const undeclared = secrets.filter((secret) => setterOf(config.secrets ?? {}, secret) === undefined);
   const undescribed = Object.keys(input.shape).filter((key) => !isDescribed(input.shape[key]));
@@ -259,6 +283,10 @@ function problemsOf(tool: Tool): string[] {
       undeclared.length === 0,
       `uses the secrets [${undeclared.join(", ")}]. Add each with its meaning to secrets.tenant or secrets.operator of app/config.ts.`,
     ],
+    ...hosts.map((host): [boolean, string] => {
+      const problem = hostProblem(host);
+      return [problem === undefined, `asks the host ${host}, which ${problem ?? ""}`];
+    }),
     [isClosed(input), "has an open input schema. Declare `input` by z.strictObject({ ... })."],
     [isClosed(output), "has an open output schema. Declare `output` by z.strictObject({ ... })."],
     [

@@ -181,7 +181,9 @@ test("a tool reads the features of the tenant's plan and the tenant's own ones a
   const context = toolContext(
     {} as Env,
     { id: "t", name: "T", plan: "free", features: { seats: 5, beta: true } } as unknown as TenantConfig,
-    { callId: "c", caller: { kind: "canary" }, tool: { name: "x" } } as unknown as Parameters<typeof toolContext>[2],
+    { callId: "c", caller: { kind: "canary" }, tool: { name: "x", annotations: {} } } as unknown as Parameters<
+      typeof toolContext
+    >[2],
     {} as Parameters<typeof toolContext>[3],
   );
   expect(context.tenant.features).toEqual({ exports: true, seats: 5, beta: true });

@@ -137,6 +137,7 @@ test("a retry helps after outages and limits, and not after a refusal of the req
     ...{ tenant_provisioning: "wait", bad_request: "change", token_expired: "change", billing_refused: "change" },
     ...{ idempotency_keys_exhausted: "change", result_too_large: "change" },
     ...{ secret_missing: "change", secret_in_result: "change" },
+    ...{ fetch_refused: "change", fetch_too_large: "change", fetch_failed: "wait", fetch_timeout: "wait" },
     ...{ outcome_unknown: "check", conflict: "check" },
   }))
     expect({ code, advice: retryOf(code as ErrorCode) }).toEqual({ code, advice });

@@ -24,7 +24,7 @@ function aCall(n: number, own: Partial<FinishedCall> = {}): FinishedCall {
   return {
     ...{ callId: `call-${n}`, tool: "t", atMs: Date.now(), end: "ok", code: undefined, units: 1, ms: 8, ran: true },
     caller: { kind: "key", tenantId, keyId: "k1", keyHash: "h", scopes: [] },
-    parts: { admissionMs: 1, toolMs: 5, sqlMs: 4, settleMs: 1 },
+    parts: { admissionMs: 1, toolMs: 5, sqlMs: 4, fetches: 0, fetchMs: 0, settleMs: 1 },
     refusedBefore: 0,
     ...own,
   };

@@ -382,6 +382,8 @@ test("a call writes one line with its parts and the client's trace", async () =>
       admissionMs: expect.any(Number),
       toolMs: expect.any(Number),
       sqlMs: expect.any(Number),
+      fetches: 0,
+      fetchMs: 0,
       settleMs: expect.any(Number),
     },
   });

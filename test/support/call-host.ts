@@ -68,6 +68,7 @@ export function startHost(own: { host?: Partial<CallHost>; usage?: Partial<CallU
   const host: { -readonly [Name in keyof CallHost]: CallHost[Name] } = {
     env: {
       ...{ FILES: { list: async () => ({ objects: [], truncated: false }) } as never, PUBLIC_URL: "https://x.example" },
+      ...{ DNS_URL: "https://dns.example/query", TOOL_HOSTS_LOCAL: "" },
       ENCRYPTION_KEYS: JSON.stringify([{ id: "k1", secret: "the encryption key of the tests, which is long" }]),
     },
     now: () => NOW_MS,

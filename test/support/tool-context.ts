@@ -7,7 +7,8 @@ import { CallSecrets } from "../../src/tools/call-secrets.ts";
 import { contentOf } from "../../src/tools/content.ts";
 import { questionOf, readAnswer } from "../../src/tools/question.ts";
 import { UnitMeter } from "../../src/tools/tool.ts";
-import type { FileInfo, TenantFiles, Tool, ToolContext } from "../../src/tools/tool.ts";
+import { checkedUrl } from "../../src/tools/outbound.ts";
+import type { FileInfo, TenantFiles, Tool, ToolContext, ToolRequest } from "../../src/tools/tool.ts";
 
 export interface Fakes {
   /** The database's answers: the rows of the first statement, of the second, and so on. */
@@ -16,6 +17,8 @@ export interface Fakes {
   documents?: Record<string, string | null>;
   /** The secrets that are set, by name. */
   secrets?: Record<string, string>;
+  /** The answers of other services, in the order of the requests. */
+  responses?: Response[];
   history?: ReturnType<ToolContext["history"]>;
   /** Units of this hour, of 100. */
   used?: number;
@@ -25,13 +28,14 @@ export interface Fakes {
 
 /** A tenant's context. `seen` holds what the tool did; `store` holds the files afterwards. */
 export function toolContext(fakes: Fakes = {}) {
-  const { rows = [], documents = {}, secrets = {}, history = [], used = 0, answers: given } = fakes;
+  const { rows = [], documents = {}, secrets = {}, responses = [], history = [], used = 0, answers: given } = fakes;
   const answers = [...rows];
   const store = new Map(Object.entries(documents));
   const seen = {
     queries: [] as { text: string; params: readonly unknown[] }[],
     progress: [] as Progress[],
     logged: [] as string[],
+    requests: [] as { url: string; request: ToolRequest }[],
     questions: [] as Question[],
   };
   const query = async (text: string, params: readonly unknown[] = []): Promise<Record<string, unknown>[]> => {
@@ -60,6 +64,12 @@ export function toolContext(fakes: Fakes = {}) {
         if (value === undefined) throw new ToolProblem("secret_missing", `The secret ${name} is not set.`, "permanent");
         return value;
       },
+    },
+    async fetch(url, request = {}) {
+      seen.requests.push({ url: String(url), request });
+      const response = responses[seen.requests.length - 1];
+      if (response === undefined) throw new ToolProblem("fetch_failed", "There is no further response.", "temporary");
+      return response;
     },
     usage: () => ({
       minute: { limit: 100, used: 1, resetSeconds: 60 },
@@ -106,7 +116,12 @@ export async function callTool(tool: Tool, args: Record<string, unknown>, contex
   const meter = new UnitMeter(tool);
   const secrets = new CallSecrets(tool, (name) => context.secrets.get(name));
   const charge = (units: number): void => meter.charge(units);
-  const result = await tool.run(tool.input.parse(args), { ...context, secrets, charge });
+  const fetch: ToolContext["fetch"] = async (url, request) => {
+    const checked = checkedUrl(String(url), tool.hosts ?? []);
+    if ("refused" in checked) throw new ToolProblem("fetch_refused", `${String(url)}: ${checked.refused}`, "permanent");
+    return context.fetch(url, request);
+  };
+  const result = await tool.run(tool.input.parse(args), { ...context, secrets, fetch, charge });
   const content = contentOf(result);
   if (secrets.isIn([content, result])) throw new Error(`the result of ${tool.name} has a secret`);
   const text = content.flatMap((block) => (block.type === "text" ? [block.text] : [])).join("\n");

@@ -33,7 +33,8 @@ function declare(tool: Tool) {
       readOnlyHint: tool.annotations.readOnly,
       idempotentHint: tool.annotations.idempotent,
       destructiveHint: tool.annotations.destructive,
-      openWorldHint: false, // every tool works on the tenant's own data
+      // Every other tool works on the tenant's own data.
+      openWorldHint: (tool.hosts ?? []).length > 0,
     },
     ...(scope !== undefined && { scopeChallenge: requireScopes(scope, ...scopes) }),
   };
