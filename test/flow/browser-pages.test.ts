@@ -263,6 +263,8 @@ test("every page of the operator's fits a phone, and can be read and used by eve
     [`${tenant}/data`, "Acme"],
     [`${tenant}/people`, "Acme"],
     [`${tenant}/suspend`, "Suspend"],
+    [`${tenant}/restore-into`, "Restore elsewhere"],
+    [`${tenant}/import/upload`, "Upload an import"],
     [`${tenant}/configuration`, "Acme"],
     [`${tenant}/usage`, "Acme"],
     [`${tenant}/calls`, "Acme"],

@@ -9,7 +9,7 @@ import { metricsStore } from "../../metering/metrics/metrics-store.ts";
 import { METRICS_KEPT_MS } from "../../metering/metrics/api.ts";
 import { currentIndicators } from "../../operations/api.ts";
 import { Chart, labelOf } from "../parts/chart.tsx";
-import { Figure, change, count } from "../parts/figures.tsx";
+import { Figure, change, count, counted } from "../parts/figures.tsx";
 import { Notice } from "../parts/notice.tsx";
 import { Runbook } from "./money/pipeline.tsx";
 import { operatorPage } from "./operator-page.tsx";
@@ -88,7 +88,7 @@ export async function showFleet(
             ))}
           </nav>
           <a class="button" href={`${PATH}/figures.csv?range=${range}`} download="">
-            CSV
+            Download CSV
           </a>
         </>
       ),
@@ -110,7 +110,7 @@ export async function showFleet(
         <Figure
           name="Errors"
           value={failedShare(sums)}
-          note={`${count(failed)} failed calls${then === undefined ? "" : `; ${failedShare(then)} in the ${ranges[range].text} before`}`}
+          note={`${counted(failed, "failed call")}${then === undefined || then.calls === 0 ? "" : `, ${failedShare(then)} in the ${ranges[range].text} before`}`}
         />
       </div>
       <FleetCharts points={points} fromMs={fromMs} range={range} />

@@ -86,7 +86,7 @@ export async function showTenants(
       lead: "Units, errors and list price of the calendar month so far. All times in UTC.",
       actions: (
         <a class="button" href={`${TENANTS_PATH}.csv${params.size === 0 ? "" : `?${params.toString()}`}`} download="">
-          CSV
+          Download CSV
         </a>
       ),
     },
